@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package lb holds the nouns that every stage shares: what is to be served,
+// said without Kubernetes and without eBPF. gateway makes a State, datapath
+// turns it into map entries.
+package lb
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Protocol is a layer-4 protocol by its IANA number.
+type Protocol uint8
+
+// The protocols that Blixt balances.
+const (
+	TCP Protocol = 6
+	UDP Protocol = 17
+)
+
+// String returns TCP, UDP or the number.
+func (p Protocol) String() string {
+	switch p {
+	case TCP:
+		return "TCP"
+	case UDP:
+		return "UDP"
+	}
+	return fmt.Sprintf("%d", uint8(p))
+}
+
+// MarshalText makes JSON and YAML show the protocol's name.
+func (p Protocol) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText is the reverse of MarshalText. Returns an error for any name
+// but TCP and UDP.
+func (p *Protocol) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "TCP":
+		*p = TCP
+	case "UDP":
+		*p = UDP
+	default:
+		return fmt.Errorf("protocol %q: want TCP or UDP", text)
+	}
+	return nil
+}
+
+// DefaultIdleTimeout returns how long a flow without packets is remembered.
+// TCP: longer than Linux waits before its first keepalive (7,200 s,
+// Documentation/networking/ip-sysctl.rst), so that keepalives hold a flow.
+func DefaultIdleTimeout(p Protocol) time.Duration {
+	if p == UDP {
+		return time.Minute
+	}
+	return 135 * time.Minute
+}
+
+// State is everything a data plane serves. Normalize puts it in its one
+// canonical order.
+type State struct {
+	Addresses []Address  `json:"addresses"`
+	Frontends []Frontend `json:"frontends"`
+}
+
+// Address is an IP address that frontends live on.
+type Address struct {
+	IP netip.Addr `json:"ip"`
+	// Exclusive addresses are served by nobody but Blixt: it refuses their
+	// unserved ports and answers ping. Ports of the others belong to the host.
+	Exclusive bool `json:"exclusive"`
+}
+
+// Frontend is one (address, protocol, port) that clients connect to.
+type Frontend struct {
+	Addr     netip.Addr `json:"addr"`
+	Protocol Protocol   `json:"protocol"`
+	Port     uint16     `json:"port"`
+	// Gateway, Listener and Route say where the frontend comes from:
+	// namespace/name, section name, kind/namespace/name.
+	Gateway  string `json:"gateway"`
+	Listener string `json:"listener"`
+	Route    string `json:"route,omitempty"`
+	// IdleTimeout is how long a flow without packets is remembered.
+	IdleTimeout time.Duration `json:"idleTimeout"`
+	Backends    []Backend     `json:"backends"`
+	// Reject is the weight of new connections that are refused, in the unit
+	// of Backend.Weight: the part of references that lead nowhere.
+	Reject uint64 `json:"reject,omitempty"`
+}
+
+// WeightUnit is the Weight of a backend reference of weight 1 with a single
+// endpoint. Weights are fixed-point numbers, so that a reference's weight can
+// be divided among its endpoints and every node computes the same ring.
+const WeightUnit = 1 << 32
+
+// Backend is one endpoint of a frontend. A backend that is listed keeps its
+// flows, whatever its weight; the flows of one that is not are reset.
+type Backend struct {
+	Addr netip.AddrPort `json:"addr"`
+	// Weight is the share of new flows, in WeightUnits; 0: none.
+	Weight uint64 `json:"weight"`
+	// Local backends are on this node and see the client's address.
+	Local bool `json:"local,omitempty"`
+	// Service is the namespace/name that the backend is an endpoint of.
+	Service string `json:"service,omitempty"`
+}
+
+// Key identifies a frontend.
+type Key struct {
+	Addr     netip.Addr
+	Protocol Protocol
+	Port     uint16
+}
+
+// Key returns the frontend's identity.
+func (f Frontend) Key() Key { return Key{f.Addr, f.Protocol, f.Port} }
+
+// String returns address:port/protocol.
+func (k Key) String() string {
+	return netip.AddrPortFrom(k.Addr, k.Port).String() + "/" + strings.ToLower(k.Protocol.String())
+}
+
+// Compare orders keys by address, port and protocol.
+func (k Key) Compare(o Key) int {
+	return cmp.Or(k.Addr.Compare(o.Addr), cmp.Compare(k.Port, o.Port), cmp.Compare(k.Protocol, o.Protocol))
+}
+
+// Normalize sorts the state and merges duplicate backends of a frontend by
+// adding their weights. The first Service named wins.
+func (s *State) Normalize() {
+	slices.SortFunc(s.Addresses, func(a, b Address) int { return a.IP.Compare(b.IP) })
+	slices.SortFunc(s.Frontends, func(a, b Frontend) int { return a.Key().Compare(b.Key()) })
+	for i := range s.Frontends {
+		f := &s.Frontends[i]
+		slices.SortStableFunc(f.Backends, func(a, b Backend) int { return a.Addr.Compare(b.Addr) })
+		merged := f.Backends[:0]
+		for _, b := range f.Backends {
+			if n := len(merged); n > 0 && merged[n-1].Addr == b.Addr {
+				merged[n-1].Weight += b.Weight
+				merged[n-1].Local = merged[n-1].Local || b.Local
+				continue
+			}
+			merged = append(merged, b)
+		}
+		f.Backends = merged
+	}
+}
+
+// Hash returns the first 64 bits of SHA-256 of the normalized state: two
+// nodes with one hash serve the same.
+func (s *State) Hash() uint64 {
+	text, err := json.Marshal(s)
+	if err != nil { // netip and integers always marshal
+		panic(err)
+	}
+	sum := sha256.Sum256(text)
+	return binary.BigEndian.Uint64(sum[:8])
+}
