@@ -1,0 +1,76 @@
+//go:build ignore
+
+// SPDX-License-Identifier: Apache-2.0
+
+// gotest reads `go test -json` and prints what `go test` would, then how many
+// tests passed, failed and were skipped. A test may be skipped only because a
+// probe found that "kernel lacks: <feature>"; any other skip is a failure, as
+// a test that quietly did not run proves nothing.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+)
+
+func main() {
+	type event struct{ Action, Package, Test, Output string }
+	count := map[string]int{}
+	output := map[string]string{} // of the tests that have not passed
+	var skips []string
+	bad := false
+
+	lines := bufio.NewReader(os.Stdin)
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			break
+		}
+		var e event
+		if json.Unmarshal([]byte(line), &e) != nil {
+			fmt.Print(line)
+			continue
+		}
+		name := e.Package + " " + e.Test
+		switch {
+		case e.Action == "build-output", e.Action == "output" && e.Test == "":
+			if e.Output != "PASS\n" {
+				fmt.Print(e.Output)
+			}
+		case e.Action == "output":
+			output[name] += e.Output
+		case e.Test == "" && e.Action == "fail":
+			bad = true
+			for name, text := range output { // a panic or a timeout: what was running
+				if strings.HasPrefix(name, e.Package+" ") {
+					fmt.Print(text)
+					delete(output, name)
+				}
+			}
+		case e.Test == "":
+		case e.Action == "pass", e.Action == "fail", e.Action == "skip":
+			count[e.Action]++
+			if e.Action == "fail" {
+				fmt.Print(output[name])
+			}
+			if e.Action == "skip" {
+				if !strings.Contains(output[name], ": kernel lacks: ") {
+					bad = true
+					output[name] += "    not allowed: only `kernel lacks: ...` is a reason to skip\n"
+				}
+				skips = append(skips, output[name])
+			}
+			delete(output, name)
+		}
+	}
+	for _, text := range skips {
+		fmt.Print(text)
+	}
+	fmt.Printf("%d passed, %d failed, %d skipped\n", count["pass"], count["fail"], count["skip"])
+	if bad || count["fail"] > 0 || count["pass"] == 0 {
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Tools that are pinned. clang's version is in bpf/gen.go as well.
+CLANG := clang-19=clang-19 llvm-strip-19=llvm-19
+GOLANGCI_LINT_VERSION := v2.15.0
+# Kept out of go.mod: its dependencies would choose the versions of ours.
+GOLANGCI_LINT := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/blixt/golangci-lint-$(GOLANGCI_LINT_VERSION)
+
+# Clients and servers that others wrote, and what looks at packets.
+TEST_TOOLS := curl=curl nginx=nginx-light dig=bind9-dnsutils dnsmasq=dnsmasq-base iperf3=iperf3 \
+	tcpdump=tcpdump ethtool=ethtool ip=iproute2 socat=socat
+# Fuzz targets, as package:function.
+FUZZ := ./bpf:FuzzPacket ./operator/gateway:FuzzTranslate
+FUZZTIME ?= 60s
+# The packages whose tests need no root.
+QUICK := ./operator/lb/... ./operator/gateway/... ./operator/manifest/...
+
+export CGO_ENABLED := 0
+
+.PHONY: help
+help: ## Print this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: build
+build: ## Build bin/blixt; needs only Go
+	go build -trimpath -o bin/blixt ./operator/cmd/blixt
+
+.PHONY: generate
+generate: ## Compile the C and generate Go from it; gets clang 19 when it is missing
+	@.ci/need $(CLANG)
+	go generate ./...
+
+# git knows the generated files by their attribute; -o adds those not in git yet.
+.PHONY: verify
+verify: generate ## Check that generated files match their source, and go.mod and gofmt
+	@changed=$$(git ls-files -mo --exclude-standard ':(attr:linguist-generated)'); \
+	if [ -n "$$changed" ]; then \
+		git --no-pager diff --stat -- $$changed; \
+		echo "generated files differ from what git has: run make generate, commit" $$changed >&2; exit 1; \
+	fi
+	go mod tidy -diff
+	@unformatted=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
+	if [ -n "$$unformatted" ]; then echo "run gofmt -w" $$unformatted >&2; exit 1; fi
+	@echo verified
+
+.PHONY: lint
+lint: $(GOLANGCI_LINT) ## Check style, and that imports follow the arrow
+	@.ci/need shellcheck=shellcheck
+	$(GOLANGCI_LINT) run ./...
+	git grep -lzE '^#!.*\bbash$$' | xargs -0 shellcheck
+
+$(GOLANGCI_LINT):
+	mkdir -p $(@D)
+	tmp=$$(mktemp -d $(@D)/XXXXXX) && trap "rm -rf $$tmp" EXIT && \
+	GOBIN=$$tmp go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION) && \
+	mv $$tmp/golangci-lint $@
+
+.PHONY: root
+root:
+	@if [ $$(id -u) -ne 0 ]; then echo "this loads eBPF programs and makes network namespaces: run it as root" >&2; exit 1; fi
+
+# One package at a time: tests that measure time share the machine with nothing.
+.PHONY: test
+test: root ## Run every test, and each fuzz target for 10 s (root); gets the tools they use when missing
+	@.ci/need $(TEST_TOOLS)
+	go vet ./...
+	go test -json -count=1 -timeout=15m -p=1 ./... | go run .ci/gotest.go
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=10s
+
+.PHONY: test-quick
+test-quick: ## Run the tests that need no root
+	go test $(QUICK)
+
+# go test -fuzz does not mind when there is nothing to fuzz.
+.PHONY: fuzz
+fuzz: root ## Fuzz packets and objects, FUZZTIME=60s each (root)
+	@for f in $(FUZZ); do \
+		go test -list="^$${f#*:}$$" "$${f%:*}" | grep -qx "$${f#*:}" || { echo "no fuzz target $$f" >&2; exit 1; }; \
+		go test -run='^$$' -fuzz="^$${f#*:}$$" -fuzztime=$(FUZZTIME) -timeout=15m "$${f%:*}"; \
+	done
+
+.PHONY: demo
+demo: root build ## Balance TCP and UDP between network namespaces and show it (root); KEEP=1 leaves it running
+	@.ci/need ip=iproute2
+	./examples/standalone/demo.sh
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin
+	go clean -testcache -fuzzcache
