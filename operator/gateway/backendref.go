@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// maxWeight is Gateway API's limit.
+const maxWeight = 1_000_000
+
+// backends is where the backendRefs of a route lead.
+type backends struct {
+	refs   []Ref
+	reject uint64 // weight of those that lead nowhere, in lb.WeightUnits
+	fault  *fault // the first reason; the message tells of all
+}
+
+// serviceIndex finds Services by name.
+type serviceIndex map[types.NamespacedName]*corev1.Service
+
+func newServiceIndex(services []corev1.Service) serviceIndex {
+	index := make(serviceIndex, len(services))
+	for i := range services {
+		index[types.NamespacedName{Namespace: services[i].Namespace, Name: services[i].Name}] = &services[i]
+	}
+	return index
+}
+
+func findBackends(r *route, services serviceIndex, grants []gwv1.ReferenceGrant) backends {
+	var b backends
+	for _, rule := range r.rules {
+		for i := range rule {
+			weight := uint32(min(max(deref(rule[i].Weight, 1), 0), maxWeight))
+			ref, fault := findBackend(r, &rule[i], services, grants)
+			if fault == nil {
+				ref.Weight = weight
+				b.refs = append(b.refs, ref)
+				continue
+			}
+			b.reject += uint64(weight) * lb.WeightUnit
+			if b.fault == nil {
+				b.fault = fault
+			} else {
+				b.fault.message += " " + fault.message
+			}
+		}
+	}
+	return b
+}
+
+// findBackend checks kind, permission, existence, protocol, in this order:
+// who is not permitted to refer to a Service does not learn whether it exists.
+func findBackend(r *route, ref *gwv1.BackendRef, services serviceIndex, grants []gwv1.ReferenceGrant) (Ref, *fault) {
+	namespace := string(deref(ref.Namespace, gwv1.Namespace(r.meta.Namespace)))
+	if namespace == "" {
+		namespace = r.meta.Namespace
+	}
+	if group, kind := deref(ref.Group, ""), deref(ref.Kind, "Service"); group != "" || kind != "Service" {
+		return Ref{}, faultf(gwv1.RouteReasonInvalidKind, "%s cannot be a backend: refer to a Service.",
+			named(groupKind(group, kind), namespace, string(ref.Name)))
+	}
+	key := types.NamespacedName{Namespace: namespace, Name: string(ref.Name)}
+	if namespace != r.meta.Namespace && !granted(grants, r.kind, r.meta.Namespace, namespace, key.Name) {
+		return Ref{}, faultf(gwv1.RouteReasonRefNotPermitted,
+			"No ReferenceGrant in namespace %s lets a %s of namespace %s refer to Service %s: create one.",
+			namespace, r.kind, r.meta.Namespace, key.Name)
+	}
+	service := services[key]
+	switch {
+	case service == nil:
+		return Ref{}, faultf(gwv1.RouteReasonBackendNotFound, "Service %s does not exist.", key)
+	case service.Spec.Type == corev1.ServiceTypeExternalName:
+		return Ref{}, faultf(gwv1.RouteReasonBackendNotFound,
+			"Service %s is of type ExternalName, which has no endpoints: use another type.", key)
+	case ref.Port == nil:
+		return Ref{}, faultf(gwv1.RouteReasonBackendNotFound, "The reference to Service %s names no port.", key)
+	}
+	port, fault := findPort(r, service, int32(*ref.Port))
+	if fault != nil {
+		return Ref{}, fault
+	}
+	return Ref{Service: key, PortName: port.Name}, nil
+}
+
+func findPort(r *route, service *corev1.Service, number int32) (*corev1.ServicePort, *fault) {
+	var other corev1.Protocol
+	for i := range service.Spec.Ports {
+		port := &service.Spec.Ports[i]
+		if port.Port != number {
+			continue
+		}
+		protocol := port.Protocol
+		if protocol == "" {
+			protocol = corev1.ProtocolTCP
+		}
+		if string(protocol) == r.protocol.String() {
+			return port, nil
+		}
+		other = protocol
+	}
+	name := service.Namespace + "/" + service.Name
+	if other != "" {
+		return nil, faultf(gwv1.RouteReasonUnsupportedProtocol, "Port %d of Service %s is %s, but a %s needs %s.",
+			number, name, other, r.kind, r.protocol)
+	}
+	return nil, faultf(gwv1.RouteReasonBackendNotFound, "Service %s has no port %d%s.", name, number, ports(service))
+}
+
+// ports lists a Service's ports, as a hint: a backendRef names the Service's
+// port, and it is easy to write the pod's instead.
+func ports(service *corev1.Service) string {
+	var words []string
+	for _, port := range service.Spec.Ports {
+		words = append(words, fmt.Sprint(port.Port))
+	}
+	if len(words) == 0 {
+		return ""
+	}
+	return " (it has " + list(words) + ")"
+}
+
+func groupKind(group gwv1.Group, kind gwv1.Kind) string {
+	if group == "" {
+		return string(kind)
+	}
+	return string(kind) + "." + string(group)
+}

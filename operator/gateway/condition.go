@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"fmt"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// fault is why something is not as asked: a condition's reason and message.
+// A nil *fault is none.
+type fault struct{ reason, message string }
+
+func faultf[R ~string](reason R, format string, args ...any) *fault {
+	return &fault{string(reason), fmt.Sprintf(format, args...)}
+}
+
+// condition lacks LastTransitionTime, which only who knows the stored status
+// can tell.
+func condition[T, R ~string](kind T, status metav1.ConditionStatus, reason R, generation int64, message string) metav1.Condition {
+	return metav1.Condition{
+		Type: string(kind), Status: status, Reason: string(reason),
+		Message: message, ObservedGeneration: generation,
+	}
+}
+
+// verdict is True with the given reason and message, or False with the fault's.
+func verdict[T, R ~string](kind T, f *fault, reason R, generation int64, message string) metav1.Condition {
+	if f != nil {
+		return condition(kind, metav1.ConditionFalse, f.reason, generation, f.message)
+	}
+	return condition(kind, metav1.ConditionTrue, reason, generation, message)
+}
+
+// named is how messages name an object.
+func named(kind, namespace, name string) string {
+	if namespace == "" {
+		return kind + " " + name
+	}
+	return kind + " " + namespace + "/" + name
+}
+
+// list joins words for a sentence: a, b and c.
+func list(words []string) string {
+	if n := len(words); n > 1 {
+		return strings.Join(words[:n-1], ", ") + " and " + words[n-1]
+	}
+	return strings.Join(words, "")
+}
+
+// plural returns "word x" or "words x, y and z".
+func plural(word string, names []string) string {
+	if len(names) == 1 {
+		return word + " " + names[0]
+	}
+	return word + "s " + list(names)
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"fmt"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// listener is a port of a Gateway, with the routes that attach to it.
+type listener struct {
+	gateway *gateway
+	spec    *gwv1.Listener
+	// protocol is zero when Blixt does not serve it; kinds is then empty.
+	protocol lb.Protocol
+	kinds    []gwv1.RouteGroupKind
+	selector labels.Selector // of namespaces, where from is Selector
+	// Each of these is told in a condition; refused and conflicted keep the
+	// listener from being served.
+	refused, conflicted, badKinds *fault
+	attached                      []*route // in order of precedence
+}
+
+func newListener(g *gateway, spec *gwv1.Listener) *listener {
+	l := &listener{gateway: g, spec: spec, kinds: []gwv1.RouteGroupKind{}}
+	switch spec.Protocol {
+	case gwv1.TCPProtocolType:
+		l.protocol = lb.TCP
+	case gwv1.UDPProtocolType:
+		l.protocol = lb.UDP
+	default:
+		l.refused = faultf(gwv1.ListenerReasonUnsupportedProtocol,
+			"Protocol %s is not supported: Blixt serves TCP and UDP.", spec.Protocol)
+	}
+	l.findKinds()
+	if l.refused == nil {
+		l.refused = l.check()
+	}
+	return l
+}
+
+// findKinds sets the kinds of routes that may attach.
+func (l *listener) findKinds() {
+	group := gwv1.Group(gwv1.GroupName)
+	own := gwv1.RouteGroupKind{Group: &group, Kind: routeKind(l.protocol)}
+	allowed := l.spec.AllowedRoutes
+	if allowed == nil || len(allowed.Kinds) == 0 {
+		if l.protocol != 0 {
+			l.kinds = append(l.kinds, own)
+		}
+		return
+	}
+	var invalid []string
+	for _, kind := range allowed.Kinds {
+		switch {
+		case l.protocol == 0 || deref(kind.Group, group) != group || kind.Kind != own.Kind:
+			invalid = append(invalid, string(kind.Kind))
+		case len(l.kinds) == 0:
+			l.kinds = append(l.kinds, own)
+		}
+	}
+	if len(invalid) == 0 {
+		return
+	}
+	if l.protocol == 0 {
+		l.badKinds = faultf(gwv1.ListenerReasonInvalidRouteKinds,
+			"allowedRoutes.kinds names %s, but no kind of route can attach to a %s listener of Blixt.",
+			list(invalid), l.spec.Protocol)
+		return
+	}
+	l.badKinds = faultf(gwv1.ListenerReasonInvalidRouteKinds,
+		"allowedRoutes.kinds names %s, but a %s listener takes only %s: remove the others.",
+		list(invalid), l.protocol, own.Kind)
+}
+
+// check refuses values that CRD validation would have refused as well, and
+// selectors, which it does not look into.
+func (l *listener) check() *fault {
+	const reason = gwv1.ListenerReasonUnsupportedValue
+	switch {
+	case l.spec.Port < 1 || l.spec.Port > 65535:
+		return faultf(reason, "Port %d is not a port: use 1 to 65535.", l.spec.Port)
+	case l.spec.TLS != nil || deref(l.spec.Hostname, "") != "":
+		return faultf(reason, "A %s listener can have neither tls nor hostname: remove them.", l.protocol)
+	}
+	switch l.from() {
+	case gwv1.NamespacesFromAll, gwv1.NamespacesFromSame:
+		return nil
+	case gwv1.NamespacesFromSelector:
+		if l.spec.AllowedRoutes.Namespaces.Selector == nil {
+			return faultf(reason, "allowedRoutes.namespaces.from is Selector, but there is no selector: add one.")
+		}
+		selector, err := metav1.LabelSelectorAsSelector(l.spec.AllowedRoutes.Namespaces.Selector)
+		if err != nil {
+			return faultf(reason, "allowedRoutes.namespaces.selector is invalid: %s.", err)
+		}
+		l.selector = selector
+		return nil
+	}
+	return faultf(reason, "allowedRoutes.namespaces.from %s is not supported: use Same, All or Selector.", l.from())
+}
+
+func (l *listener) from() gwv1.FromNamespaces {
+	if a := l.spec.AllowedRoutes; a != nil && a.Namespaces != nil && a.Namespaces.From != nil {
+		return *a.Namespaces.From
+	}
+	return gwv1.NamespacesFromSame
+}
+
+// refuses says why the route cannot attach, or "".
+func (l *listener) refuses(r *route, namespaces namespaceLabels) string {
+	if !slices.ContainsFunc(l.kinds, func(k gwv1.RouteGroupKind) bool { return k.Kind == r.kind }) {
+		return fmt.Sprintf("listener %s (%s) does not take a %s", l.spec.Name, l.spec.Protocol, r.kind)
+	}
+	switch l.from() {
+	case gwv1.NamespacesFromAll:
+		return ""
+	case gwv1.NamespacesFromSame:
+		if r.meta.Namespace == l.gateway.obj.Namespace {
+			return ""
+		}
+		return fmt.Sprintf("listener %s takes routes of its own namespace %s only (allowedRoutes.namespaces.from is Same)",
+			l.spec.Name, l.gateway.obj.Namespace)
+	}
+	if l.selector != nil && l.selector.Matches(namespaces.of(r.meta.Namespace)) {
+		return ""
+	}
+	return fmt.Sprintf("listener %s takes routes of selected namespaces only, and the labels of namespace %s do not match its selector",
+		l.spec.Name, r.meta.Namespace)
+}
+
+// fault is why the listener is not served, or nil.
+func (l *listener) fault() *fault {
+	if l.conflicted != nil {
+		return l.conflicted
+	}
+	return l.refused
+}
+
+func (l *listener) status() gwv1.ListenerStatus {
+	generation := l.gateway.obj.Generation
+	status := gwv1.ListenerStatus{
+		Name: l.spec.Name, SupportedKinds: l.kinds, AttachedRoutes: int32(len(l.attached)),
+		Conditions: []metav1.Condition{verdict(gwv1.ListenerConditionAccepted, l.fault(),
+			gwv1.ListenerReasonAccepted, generation, "The listener is valid.")},
+	}
+	conflict := condition(gwv1.ListenerConditionConflicted, metav1.ConditionFalse,
+		gwv1.ListenerReasonNoConflicts, generation, "No other listener of the Gateway is in the way.")
+	if l.conflicted != nil {
+		conflict = condition(gwv1.ListenerConditionConflicted, metav1.ConditionTrue,
+			l.conflicted.reason, generation, l.conflicted.message)
+	}
+	status.Conditions = append(status.Conditions, conflict,
+		verdict(gwv1.ListenerConditionResolvedRefs, l.badKinds,
+			gwv1.ListenerReasonResolvedRefs, generation, "The listener refers to nothing that is missing."),
+		l.programmed(generation))
+	return status
+}
+
+func (l *listener) programmed(generation int64) metav1.Condition {
+	no := func(reason gwv1.ListenerConditionReason, message string) metav1.Condition {
+		return condition(gwv1.ListenerConditionProgrammed, metav1.ConditionFalse, reason, generation, message)
+	}
+	switch g := l.gateway; {
+	case l.conflicted != nil:
+		return no(gwv1.ListenerConditionReason(l.conflicted.reason), l.conflicted.message)
+	case l.refused != nil:
+		return no(gwv1.ListenerReasonInvalid, "Not served: "+l.refused.message)
+	case g.refused != nil:
+		return no(gwv1.ListenerReasonInvalid, "The Gateway is not accepted: "+g.refused.message)
+	case len(g.addresses.usable) == 0:
+		return no(gwv1.ListenerReasonPending, "The Gateway has no address: "+g.addresses.fault().message)
+	}
+	return condition(gwv1.ListenerConditionProgrammed, metav1.ConditionUnknown,
+		gwv1.ListenerReasonPending, generation, waiting)
+}
+
+func routeKind(p lb.Protocol) gwv1.Kind {
+	if p == lb.UDP {
+		return "UDPRoute"
+	}
+	return "TCPRoute"
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package gateway turns Gateway API objects into what Blixt serves. It is
+// pure: no I/O, no clock, no goroutine.
+//
+// In: Gateways, routes, grants and Services (Translate), then EndpointSlices
+// (Resolve). Out: an lb.State, the conditions of every object, and problems in
+// plain words. Translate yields frontends that name Services; Resolve turns
+// the names into endpoints, so that a changed EndpointSlice never runs
+// Translate again.
+//
+// testdata holds the specification: each <case>.in.yaml has its <case>.out.yaml.
+package gateway
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// ControllerName is what a GatewayClass names to be served by Blixt.
+const ControllerName gwv1.GatewayController = "gateway.networking.k8s.io/blixt"
+
+// Objects is everything that Translate reads. It may hold objects of other
+// controllers: those get no status. Nothing in it is modified.
+type Objects struct {
+	GatewayClasses  []gwv1.GatewayClass
+	Gateways        []gwv1.Gateway
+	TCPRoutes       []gwv1.TCPRoute
+	UDPRoutes       []gwv1.UDPRoute
+	ReferenceGrants []gwv1.ReferenceGrant
+	Services        []corev1.Service
+	// Namespaces are needed for their labels only. One that is not listed
+	// counts as having the label kubernetes.io/metadata.name alone.
+	Namespaces []corev1.Namespace
+}

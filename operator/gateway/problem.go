@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"fmt"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// Problem says in plain words what is wrong with an object and how to fix it.
+type Problem struct {
+	// Object is kind and namespace/name, and the listener where it is one's.
+	Object  string `json:"object"`
+	Message string `json:"message"`
+}
+
+// Problems returns the notes and every condition that says that something is
+// not as asked, for those who have no status to look at.
+func (t *Translation) Problems() []Problem {
+	var all problems
+	all = append(all, t.Notes...)
+	for _, c := range t.Classes {
+		all.add(named("GatewayClass", "", c.Name), c.Status.Conditions)
+	}
+	for _, g := range t.Gateways {
+		name := named("Gateway", g.Namespace, g.Name)
+		all.add(name, g.Status.Conditions)
+		for _, l := range g.Status.Listeners {
+			all.add(fmt.Sprintf("%s listener %s", name, l.Name), l.Conditions)
+		}
+	}
+	for _, r := range t.Routes {
+		for _, p := range r.Status.Parents {
+			all.add(named(string(r.Kind), r.Namespace, r.Name), p.Conditions)
+		}
+	}
+	return all
+}
+
+type problems []Problem
+
+// add keeps a cause once: Programmed repeats what Accepted says already.
+func (p *problems) add(object string, conditions []metav1.Condition) {
+	var causes []string
+	for _, c := range conditions {
+		bad := c.Status == metav1.ConditionFalse
+		if c.Type == string(gwv1.ListenerConditionConflicted) {
+			bad = c.Status == metav1.ConditionTrue
+		}
+		if !bad {
+			continue
+		}
+		repeated := false
+		for _, cause := range causes {
+			repeated = repeated || strings.Contains(c.Message, cause)
+		}
+		if !repeated {
+			causes = append(causes, c.Message)
+			*p = append(*p, Problem{Object: object, Message: c.Reason + ": " + c.Message})
+		}
+	}
+}
