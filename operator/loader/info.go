@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net"
+	"path/filepath"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+)
+
+// Info is what the kernel says of a loaded data plane.
+type Info struct {
+	Dir         string            `json:"dir"`
+	ProgramID   uint32            `json:"programID"`
+	ProgramTag  string            `json:"programTag"`
+	Fingerprint string            `json:"fingerprint"`
+	Maps        map[string]uint32 `json:"maps"`
+	Links       []LinkInfo        `json:"links"`
+}
+
+// LinkInfo is one link.
+type LinkInfo struct {
+	ID        uint32 `json:"id"`
+	Interface string `json:"interface"`
+	Index     int    `json:"index"`
+	Direction string `json:"direction"`
+	ProgramID uint32 `json:"programID"`
+}
+
+// Info returns what is loaded.
+func (l *Loader) Info() (Info, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	links := map[linkKey]link.Link{}
+	for k, a := range l.links {
+		links[k] = a.link
+	}
+	return l.describe(links)
+}
+
+// Inspect returns what another process has loaded under a name. It needs the
+// right to read the pins, and takes no lock.
+func Inspect(bpffs, name string) (info Info, err error) {
+	l := &Loader{dir: filepath.Join(defaultTo(bpffs, DefaultBPFFS), "blixt", defaultTo(name, DefaultName)), links: map[linkKey]*attached{}, maps: map[string]*ebpf.Map{}}
+	pins, err := l.programPins()
+	if err != nil {
+		return Info{}, err
+	}
+	if len(pins) == 0 {
+		return Info{}, fmt.Errorf("nothing is loaded at %s", l.dir)
+	}
+	if l.program, err = ebpf.LoadPinnedProgram(filepath.Join(l.dir, pins[0]), nil); err != nil {
+		return Info{}, fmt.Errorf("open program: %w", err)
+	}
+	defer l.program.Close()
+	paths, err := filepath.Glob(filepath.Join(l.Dir(), "*"))
+	if err != nil {
+		return Info{}, fmt.Errorf("list maps: %w", err)
+	}
+	for _, path := range paths {
+		m, err := ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: true})
+		if err != nil {
+			return Info{}, fmt.Errorf("open map %s: %w", filepath.Base(path), err)
+		}
+		defer m.Close()
+		l.maps[filepath.Base(path)] = m
+	}
+	paths, err = filepath.Glob(filepath.Join(l.dir, "links", "*"))
+	if err != nil {
+		return Info{}, fmt.Errorf("list links: %w", err)
+	}
+	links := map[linkKey]link.Link{}
+	for _, path := range paths {
+		k, ok := parseLinkKey(filepath.Base(path))
+		if !ok {
+			continue
+		}
+		ln, err := link.LoadPinnedLink(path, nil)
+		if err != nil {
+			return Info{}, fmt.Errorf("open link %s: %w", k, err)
+		}
+		defer ln.Close()
+		links[k] = ln
+	}
+	return l.describe(links)
+}
+
+func (l *Loader) describe(links map[linkKey]link.Link) (Info, error) {
+	info := Info{Dir: l.Dir(), Maps: map[string]uint32{}}
+	pins, err := l.programPins()
+	if err != nil {
+		return Info{}, err
+	}
+	if len(pins) > 0 {
+		info.Fingerprint = pins[0][len(programPrefix):]
+	}
+	p, err := l.program.Info()
+	if err != nil {
+		return Info{}, fmt.Errorf("read program info: %w", err)
+	}
+	id, _ := p.ID()
+	info.ProgramID, info.ProgramTag = uint32(id), p.Tag
+	for _, name := range slices.Sorted(maps.Keys(l.maps)) {
+		m, err := l.maps[name].Info()
+		if err != nil {
+			return Info{}, fmt.Errorf("read info of map %s: %w", name, err)
+		}
+		id, _ := m.ID()
+		info.Maps[name] = uint32(id)
+	}
+	for k, ln := range links {
+		i, err := ln.Info()
+		if err != nil {
+			return Info{}, fmt.Errorf("read info of link %s: %w", k, err)
+		}
+		li := LinkInfo{ID: uint32(i.ID), Index: k.ifindex, Direction: k.direction, ProgramID: uint32(i.Program)}
+		if ifc, err := net.InterfaceByIndex(k.ifindex); err == nil {
+			li.Interface = ifc.Name
+		}
+		info.Links = append(info.Links, li)
+	}
+	slices.SortFunc(info.Links, func(a, b LinkInfo) int {
+		return cmp.Or(cmp.Compare(a.Index, b.Index), cmp.Compare(a.Direction, b.Direction))
+	})
+	return info, nil
+}

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+)
+
+const programPrefix = "program-"
+
+// load fills l from the pins of an earlier run, or from nothing. It returns
+// whether there was an earlier run.
+func (l *Loader) load(spec *ebpf.CollectionSpec, replace bool) (adopted bool, err error) {
+	old, err := l.programPins()
+	if err != nil {
+		return false, err
+	}
+	if len(old) == 0 { // nothing, or an unfinished start that never saw a packet
+		return false, l.loadFresh(spec)
+	}
+	if err := l.openMaps(spec); err != nil {
+		if _, ok := errors.AsType[*MismatchError](err); !ok || !replace {
+			return true, err
+		}
+		l.note("replaced what was loaded, its flows are lost: %v", err)
+		return false, l.loadFresh(spec)
+	}
+	return true, l.loadOver(spec, old)
+}
+
+// loadFresh removes all pins and loads everything.
+func (l *Loader) loadFresh(spec *ebpf.CollectionSpec) error {
+	for _, dir := range []string{filepath.Join(l.dir, "links"), l.dir} {
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("remove old pins: %w", err)
+		}
+	}
+	coll, err := newCollection(spec, nil)
+	if err != nil {
+		return err
+	}
+	l.take(coll)
+	for _, dir := range []string{l.Dir(), filepath.Join(l.dir, "links")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make pin directory: %w", err)
+		}
+	}
+	for name, m := range l.maps {
+		if err := m.Pin(filepath.Join(l.Dir(), name)); err != nil {
+			return fmt.Errorf("pin map %s: %w", name, err)
+		}
+	}
+	return l.pinProgram(spec)
+}
+
+// loadOver loads the program over the maps in use. If it is the one that
+// runs already, that one stays; else each link switches to the new one, by
+// one atomic exchange, and no flow notices.
+func (l *Loader) loadOver(spec *ebpf.CollectionSpec, old []string) error {
+	coll, err := newCollection(spec, l.maps)
+	if err != nil {
+		return err
+	}
+	for _, m := range l.maps { // the collection holds clones of them
+		m.Close()
+	}
+	l.take(coll)
+	same := programPrefix + fingerprint(spec, l.program)
+	if slices.Equal(old, []string{same}) {
+		running, err := ebpf.LoadPinnedProgram(filepath.Join(l.dir, same), nil)
+		if err != nil {
+			return fmt.Errorf("open program: %w", err)
+		}
+		l.program.Close()
+		l.program = running
+		return l.adoptLinks()
+	}
+	if err := l.adoptLinks(); err != nil {
+		return err
+	}
+	for k, a := range l.links {
+		if err := a.link.Update(l.program); err != nil {
+			return fmt.Errorf("switch link %s to the new program: %w", k, err)
+		}
+	}
+	l.note("switched %d links to a new program over the same maps", len(l.links))
+	if !slices.Contains(old, same) {
+		if err := l.pinProgram(spec); err != nil {
+			return err
+		}
+	}
+	for _, name := range old {
+		if name == same {
+			continue
+		}
+		if err := os.Remove(filepath.Join(l.dir, name)); err != nil {
+			return fmt.Errorf("remove old program: %w", err)
+		}
+	}
+	return nil
+}
+
+func (l *Loader) take(coll *ebpf.Collection) {
+	l.program = coll.DetachProgram(bpf.BlixtProgBlixt)
+	l.maps = map[string]*ebpf.Map{}
+	for name := range coll.Maps {
+		if pinned(name) {
+			l.maps[name] = coll.DetachMap(name)
+		}
+	}
+	coll.Close()
+}
+
+func (l *Loader) pinProgram(spec *ebpf.CollectionSpec) error {
+	if err := l.program.Pin(filepath.Join(l.dir, programPrefix+fingerprint(spec, l.program))); err != nil {
+		return fmt.Errorf("pin program: %w", err)
+	}
+	return nil
+}
+
+func (l *Loader) programPins() (names []string, err error) {
+	entries, err := os.ReadDir(l.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read pin directory: %w", err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), programPrefix) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+func newCollection(spec *ebpf.CollectionSpec, over map[string]*ebpf.Map) (*ebpf.Collection, error) {
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: over})
+	if err == nil {
+		return coll, nil
+	}
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		return nil, &FeatureError{Feature: "a map type or helper", Needs: "6.6", Err: err}
+	}
+	if v, ok := errors.AsType[*ebpf.VerifierError](err); ok {
+		return nil, fmt.Errorf("load program: the verifier of kernel %s refuses it: %w\n%s", kernelRelease(), err, tail(v.Log, 20))
+	}
+	return nil, fmt.Errorf("load program: %w", err)
+}
+
+func tail(lines []string, n int) string {
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+// pinned tells maps of the contract from those of constants: bpfman pins
+// none of the latter either.
+func pinned(name string) bool { return !strings.HasPrefix(name, ".") }
+
+// fingerprint identifies the program by the kernel's tag of its instructions
+// and by its constants, which the tag leaves out.
+func fingerprint(spec *ebpf.CollectionSpec, p *ebpf.Program) string {
+	h := sha256.New()
+	if info, err := p.Info(); err == nil {
+		fmt.Fprintln(h, info.Tag)
+	}
+	for _, name := range slices.Sorted(maps.Keys(spec.Maps)) {
+		if pinned(name) {
+			continue
+		}
+		for _, kv := range spec.Maps[name].Contents {
+			fmt.Fprintf(h, "%s %v %x\n", name, kv.Key, kv.Value)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// openMaps opens the maps of an earlier run. Returns MismatchError if they
+// are not what the object would have.
+func (l *Loader) openMaps(spec *ebpf.CollectionSpec) (err error) {
+	entries, err := os.ReadDir(l.Dir())
+	if err != nil {
+		return fmt.Errorf("read pin directory: %w", err)
+	}
+	l.maps = map[string]*ebpf.Map{}
+	var differs []string
+	for _, e := range entries {
+		if _, ok := spec.Maps[e.Name()]; !ok {
+			differs = append(differs, fmt.Sprintf("map %s is loaded, the object has none", e.Name()))
+			continue
+		}
+		m, err := ebpf.LoadPinnedMap(filepath.Join(l.Dir(), e.Name()), nil)
+		if err != nil {
+			return fmt.Errorf("open map %s: %w", e.Name(), err)
+		}
+		l.maps[e.Name()] = m
+	}
+	for _, name := range slices.Sorted(maps.Keys(spec.Maps)) {
+		if !pinned(name) {
+			continue
+		}
+		m, ok := l.maps[name]
+		if !ok {
+			differs = append(differs, fmt.Sprintf("map %s is not loaded, the object has it", name))
+		} else if err := spec.Maps[name].Compatible(m); err != nil {
+			differs = append(differs, fmt.Sprintf("map %s: %s", name, strings.TrimSuffix(err.Error(), ": "+ebpf.ErrMapIncompatible.Error())))
+		}
+	}
+	if len(differs) > 0 {
+		for _, m := range l.maps {
+			m.Close()
+		}
+		l.maps = nil
+		return &MismatchError{Dir: l.dir, Differs: differs}
+	}
+	return nil
+}
+
+// adoptLinks opens the links of an earlier run. Those of interfaces that are
+// gone are dropped.
+func (l *Loader) adoptLinks() error {
+	dir := filepath.Join(l.dir, "links")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("read pin directory: %w", err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		k, ok := parseLinkKey(e.Name())
+		if !ok {
+			continue
+		}
+		ln, err := link.LoadPinnedLink(path, nil)
+		if err != nil {
+			return fmt.Errorf("open link %s: %w", e.Name(), err)
+		}
+		a := &attached{link: ln, path: path}
+		if !a.alive() {
+			if err := a.drop(); err != nil {
+				return err
+			}
+			continue
+		}
+		l.links[k] = a
+	}
+	return nil
+}

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package loader puts the data plane into the kernel without help of others.
+// In come sizes and the names of interfaces; out come pinned maps that
+// datapath writes, a program, and its TCX links. Everything is pinned, so
+// that packets are served whatever becomes of the process.
+//
+//	<bpffs>/blixt/<name>/maps/<map>               what datapath.Open opens
+//	<bpffs>/blixt/<name>/program-<fingerprint>    pinned last: its absence marks an unfinished start
+//	<bpffs>/blixt/<name>/links/<ifindex>-ingress  and -egress
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+)
+
+// The places and the name that Options fill in for empty fields.
+const (
+	DefaultName   = "default"
+	DefaultBPFFS  = "/sys/fs/bpf"
+	DefaultRunDir = "/run/blixt"
+)
+
+// Options say what to load, and where to.
+type Options struct {
+	// Name keeps several data planes on one machine apart.
+	Name string
+	// BPFFS is where a BPF file system is mounted, or is to be.
+	BPFFS string
+	// RunDir holds the lock.
+	RunDir string
+	// Interfaces to attach to, by name. SetInterfaces changes them later.
+	Interfaces []string
+	// Flows is the number of established flows, 0: the object's default.
+	Flows uint32
+	// RingSlots is the number of slots of all rings, 0: the object's default.
+	RingSlots uint32
+	// Replace removes what is in the way of another layout or other sizes,
+	// and with it all flows.
+	Replace bool
+	// Group may use the maps besides root, 0: nobody.
+	Group int
+}
+
+// Loader holds what is loaded. Its methods may be called concurrently, from
+// threads of the network namespace that Load was called in.
+type Loader struct {
+	dir     string
+	lock    *lock
+	mounted string // the BPF file system that Load mounted
+	group   int
+	notes   []string
+
+	mu      sync.Mutex
+	maps    map[string]*ebpf.Map
+	program *ebpf.Program
+	links   map[linkKey]*attached
+}
+
+// Load loads the embedded object, or adopts what an earlier run left, and
+// attaches it to the interfaces. What Load itself has begun it undoes on
+// error; what an earlier run left goes on serving. Returns PrivilegeError,
+// FeatureError, LockedError, MismatchError or AttachError for what an admin
+// can mend.
+func Load(o Options) (*Loader, error) {
+	o.Name = defaultTo(o.Name, DefaultName)
+	o.BPFFS = defaultTo(o.BPFFS, DefaultBPFFS)
+	o.RunDir = defaultTo(o.RunDir, DefaultRunDir)
+	// A dot is forbidden in names on a BPF file system, a slash leads elsewhere.
+	if strings.ContainsAny(o.Name, "./") {
+		return nil, fmt.Errorf("name %q: must not contain a dot or a slash", o.Name)
+	}
+	if err := checkPrivileges(); err != nil {
+		return nil, err
+	}
+	spec, err := o.spec()
+	if err != nil {
+		return nil, err
+	}
+	lock, err := acquire(o.RunDir, o.Name)
+	if err != nil {
+		return nil, err
+	}
+	l := &Loader{
+		dir:   filepath.Join(o.BPFFS, "blixt", o.Name),
+		lock:  lock,
+		group: o.Group,
+		links: map[linkKey]*attached{},
+	}
+	mounted, err := mountBPFFS(o.BPFFS)
+	if err != nil {
+		return nil, errors.Join(err, lock.release())
+	}
+	if mounted {
+		l.mounted = o.BPFFS
+		l.note("mounted a BPF file system at %s", o.BPFFS)
+	}
+	adopted, err := l.load(spec, o.Replace)
+	if err == nil {
+		err = l.SetInterfaces(o.Interfaces)
+	}
+	if err == nil {
+		err = l.permit()
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.Close(adopted))
+	}
+	return l, nil
+}
+
+// spec returns the embedded object with the sizes of the options.
+func (o Options) spec() (*ebpf.CollectionSpec, error) {
+	spec, err := bpf.LoadBlixt()
+	if err != nil {
+		return nil, fmt.Errorf("read embedded object: %w", err)
+	}
+	if o.Flows != 0 {
+		if o.Flows < minFlows || o.Flows > maxFlows {
+			return nil, fmt.Errorf("%d flows: want %d to %d", o.Flows, minFlows, maxFlows)
+		}
+		spec.Maps[bpf.BlixtMapFlows].MaxEntries = 2 * o.Flows
+		spec.Maps[bpf.BlixtMapNewFlows].MaxEntries = 2 * newFlows(o.Flows)
+	}
+	if o.RingSlots != 0 {
+		// Two slots to an element; fewer than two of the largest rings could
+		// never be changed, more than 32 MB is past the design.
+		if o.RingSlots%2 != 0 || o.RingSlots < minRingSlots || o.RingSlots > maxRingSlots {
+			return nil, fmt.Errorf("%d ring slots: want an even number from %d to %d", o.RingSlots, minRingSlots, maxRingSlots)
+		}
+		spec.Maps[bpf.BlixtMapRings].MaxEntries = o.RingSlots / 2
+	}
+	return spec, nil
+}
+
+// Limits of Options.
+const (
+	minFlows     = 1 << 10
+	maxFlows     = 4 << 20
+	minRingSlots = 1 << 18
+	maxRingSlots = 8 << 20
+)
+
+// newFlows returns how many unanswered flows go with so many established
+// ones: a quarter, as by default. The table takes its memory at load time
+// (288 B a flow), hence at most 75 MB.
+func newFlows(flows uint32) uint32 {
+	return min(max(flows/4, minFlows), 1<<18)
+}
+
+// Dir returns the directory of the pinned maps.
+func (l *Loader) Dir() string { return filepath.Join(l.dir, "maps") }
+
+// Maps returns the maps by name. They live until Close.
+func (l *Loader) Maps() map[string]*ebpf.Map { return l.maps }
+
+// Notes returns what Load did that its caller may not expect.
+func (l *Loader) Notes() []string { return slices.Clone(l.notes) }
+
+func (l *Loader) note(format string, args ...any) {
+	l.notes = append(l.notes, fmt.Sprintf(format, args...))
+}
+
+// Close ends the loader's hold. With keep the kernel goes on serving; else
+// everything is detached and removed, the mount that Load made included.
+func (l *Loader) Close(keep bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var errs []error
+	for _, a := range l.links {
+		errs = append(errs, a.close())
+	}
+	l.links = nil
+	if l.program != nil {
+		errs = append(errs, l.program.Close())
+	}
+	for _, m := range l.maps {
+		errs = append(errs, m.Close())
+	}
+	if !keep {
+		errs = append(errs, l.remove())
+	}
+	return errors.Join(append(errs, l.lock.release())...)
+}
+
+// remove deletes all pins, links first, so that no packet meets a program
+// whose maps are half gone.
+func (l *Loader) remove() error {
+	for _, sub := range []string{"links", "."} {
+		if err := os.RemoveAll(filepath.Join(l.dir, sub)); err != nil && sub != "." {
+			return fmt.Errorf("remove pins: %w", err)
+		}
+	}
+	if err := os.RemoveAll(l.dir); err != nil {
+		return fmt.Errorf("remove pins: %w", err)
+	}
+	// Other names may live beside this one: then this fails, and should.
+	_ = os.Remove(filepath.Dir(l.dir))
+	if l.mounted != "" {
+		return unmountBPFFS(l.mounted)
+	}
+	return nil
+}
+
+func defaultTo(s, d string) string {
+	if s == "" {
+		return d
+	}
+	return s
+}

@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+)
+
+// sandbox moves the test into network and mount namespaces of its own, which
+// end with its thread, however the test ends. It returns options whose BPF
+// file system is one of the test's own too.
+func sandbox(t *testing.T) Options {
+	t.Helper()
+	runtime.LockOSThread() // never unlocked: the thread ends with the test
+	if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS); err != nil {
+		t.Fatalf("tests of the loader need root: %v", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	// The mount outlives the test in this namespace only, and would be in the
+	// way of the removal of the directory.
+	t.Cleanup(func() { _ = unix.Unmount(filepath.Join(dir, "bpf"), unix.MNT_DETACH) })
+	return Options{BPFFS: filepath.Join(dir, "bpf"), RunDir: filepath.Join(dir, "run"), Flows: 4096, RingSlots: minRingSlots}
+}
+
+// addInterface adds one end of a veth pair; its peer is called peer-<name>.
+func addInterface(t *testing.T, name string) {
+	t.Helper()
+	link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "peer-" + name}
+	if err := netlink.LinkAdd(link); err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustLoad(t *testing.T, o Options) *Loader {
+	t.Helper()
+	l, err := Load(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func mustInfo(t *testing.T, l *Loader) Info {
+	t.Helper()
+	info, err := l.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info
+}
+
+func TestCloseLeavesNothing(t *testing.T) {
+	o := sandbox(t)
+	addInterface(t, "d0")
+	addInterface(t, "d1.100") // a dot is forbidden on a BPF file system
+	o.Interfaces = []string{"d0", "d1.100"}
+	l := mustLoad(t, o)
+	if notes := l.Notes(); len(notes) != 1 || !strings.Contains(notes[0], "mounted") {
+		t.Errorf("notes %q, want one about the mount", notes)
+	}
+	info := mustInfo(t, l)
+	if len(info.Links) != 4 {
+		t.Errorf("links %+v, want 4", info.Links)
+	}
+	for _, ln := range info.Links {
+		if ln.ProgramID != info.ProgramID || !slices.Contains(o.Interfaces, ln.Interface) {
+			t.Errorf("link %+v, want program %d on %v", ln, info.ProgramID, o.Interfaces)
+		}
+	}
+	if err := l.Close(false); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := os.ReadDir(o.BPFFS); err != nil || len(n) != 0 { // unmounted, so even the kernel's files are gone
+		t.Errorf("left behind: %v, %v", n, err)
+	}
+	if n, err := os.ReadDir(o.RunDir); err != nil || len(n) != 0 {
+		t.Errorf("left behind: %v, %v", n, err)
+	}
+	for _, name := range o.Interfaces {
+		for _, d := range directions {
+			ifc, _ := netlink.LinkByName(name)
+			if ids := others(ifc.Attrs().Index, d.attach); len(ids) != 0 {
+				t.Errorf("%s %s: programs %v left", name, d.name, ids)
+			}
+		}
+	}
+}
+
+func TestKeepAndAdopt(t *testing.T) {
+	o := sandbox(t)
+	addInterface(t, "d0")
+	o.Interfaces = []string{"d0"}
+	l := mustLoad(t, o)
+	before := mustInfo(t, l)
+	key, value := bpf.BlixtAddr{Bytes: [16]byte{1}}, bpf.BlixtAddress{Flags: 1}
+	if err := l.Maps()["addresses"].Put(key, value); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	seen, err := Inspect(o.BPFFS, "")
+	if err != nil || seen.ProgramID != before.ProgramID || len(seen.Links) != 2 {
+		t.Errorf("inspect: %+v, %v", seen, err)
+	}
+	l = mustLoad(t, o)
+	after := mustInfo(t, l)
+	if before.ProgramID != after.ProgramID || !slices.Equal(before.Links, after.Links) {
+		t.Errorf("adopted %+v, want %+v", after, before)
+	}
+	var got bpf.BlixtAddress
+	if err := l.Maps()["addresses"].Lookup(key, &got); err != nil || got != value {
+		t.Errorf("map after adoption: %v, %v", got, err)
+	}
+	if err := l.Close(false); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An update of Blixt whose layout is the same: links move to the new program
+// and the maps stay.
+func TestNewProgramOverSameMaps(t *testing.T) {
+	o := sandbox(t)
+	addInterface(t, "d0")
+	o.Interfaces = []string{"d0"}
+	l := mustLoad(t, o)
+	before := mustInfo(t, l)
+	if err := l.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	// The older program is the same one under the name of another.
+	dir := filepath.Join(o.BPFFS, "blixt", DefaultName)
+	p, err := ebpf.LoadPinnedProgram(filepath.Join(dir, programPrefix+before.Fingerprint), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Unpin(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Pin(filepath.Join(dir, programPrefix+"0123")); err != nil {
+		t.Fatal(err)
+	}
+	p.Close()
+	l = mustLoad(t, o)
+	after := mustInfo(t, l)
+	if before.ProgramID == after.ProgramID {
+		t.Error("program is still the old one")
+	}
+	for name, id := range before.Maps {
+		if after.Maps[name] != id {
+			t.Errorf("map %s: id %d, want %d", name, after.Maps[name], id)
+		}
+	}
+	for i, ln := range after.Links {
+		if ln.ID != before.Links[i].ID || ln.ProgramID != after.ProgramID {
+			t.Errorf("link %+v, want id %d with program %d", ln, before.Links[i].ID, after.ProgramID)
+		}
+	}
+	if pins, _ := l.programPins(); len(pins) != 1 {
+		t.Errorf("program pins %v, want one", pins)
+	}
+	if err := l.Close(false); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMismatchNamesWhatDiffers(t *testing.T) {
+	o := sandbox(t)
+	l := mustLoad(t, o)
+	if err := l.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	other := o
+	other.Flows = 8192
+	_, err := Load(other)
+	if m, ok := errors.AsType[*MismatchError](err); !ok || len(m.Differs) != 2 || !strings.Contains(m.Differs[0], "8192 changed to 16384") {
+		t.Errorf("error %v, want one about the size of flows", err)
+	}
+	dir := filepath.Join(o.BPFFS, "blixt", DefaultName, "maps")
+	if err := os.Rename(filepath.Join(dir, "blixt_layout_1"), filepath.Join(dir, "blixt_layout_7")); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Load(o)
+	if err == nil || !strings.Contains(err.Error(), "blixt_layout_7") || !strings.Contains(err.Error(), "blixt_layout_1") {
+		t.Errorf("error %v, want one that names both layouts", err)
+	}
+	other.Replace = true
+	l = mustLoad(t, other)
+	if got := l.Maps()["flows"].MaxEntries(); got != 2*8192 {
+		t.Errorf("flows after replacing: %d", got)
+	}
+	if err := l.Close(false); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestInterfacesComeAndGo(t *testing.T) {
+	o := sandbox(t)
+	addInterface(t, "d0")
+	addInterface(t, "d1")
+	o.Interfaces = []string{"d0"}
+	l := mustLoad(t, o)
+	defer l.Close(false)
+	if err := l.SetInterfaces([]string{"d0", "d1"}); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(mustInfo(t, l).Links); n != 4 {
+		t.Errorf("%d links, want 4", n)
+	}
+	d0, _ := netlink.LinkByName("d0")
+	if err := netlink.LinkDel(d0); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.SetInterfaces([]string{"d1"}); err != nil {
+		t.Errorf("interface gone: %v", err)
+	}
+	if links := mustInfo(t, l).Links; len(links) != 2 || links[0].Interface != "d1" {
+		t.Errorf("links %+v, want two on d1", links)
+	}
+	err := l.SetInterfaces([]string{"d1", "nosuch"})
+	if a, ok := errors.AsType[*AttachError](err); !ok || a.Interface != "nosuch" {
+		t.Errorf("error %v, want one about nosuch", err)
+	}
+	if n := len(mustInfo(t, l).Links); n != 2 {
+		t.Errorf("%d links after an error, want 2", n)
+	}
+}
+
+// An interface that went while nobody ran, and a start that was killed
+// before its program was pinned.
+func TestLeftoversOfAKill(t *testing.T) {
+	o := sandbox(t)
+	addInterface(t, "d0")
+	addInterface(t, "d1")
+	o.Interfaces = []string{"d0", "d1"}
+	if err := mustLoad(t, o).Close(true); err != nil {
+		t.Fatal(err)
+	}
+	d0, _ := netlink.LinkByName("d0")
+	if err := netlink.LinkDel(d0); err != nil {
+		t.Fatal(err)
+	}
+	o.Interfaces = []string{"d1"}
+	l := mustLoad(t, o)
+	if n := len(mustInfo(t, l).Links); n != 2 {
+		t.Errorf("%d links, want 2", n)
+	}
+	if err := l.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	pins, _ := l.programPins()
+	if err := os.Remove(filepath.Join(l.dir, pins[0])); err != nil {
+		t.Fatal(err)
+	}
+	l = mustLoad(t, o)
+	if n := len(mustInfo(t, l).Links); n != 2 {
+		t.Errorf("%d links after an unfinished start, want 2", n)
+	}
+	if err := l.Close(false); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSecondOfANameIsRefused(t *testing.T) {
+	o := sandbox(t)
+	l := mustLoad(t, o)
+	_, err := Load(o)
+	if e, ok := errors.AsType[*LockedError](err); !ok || e.PID != os.Getpid() {
+		t.Errorf("error %v, want LockedError with this process", err)
+	}
+	o.Name = "other"
+	second := mustLoad(t, o)
+	if err := second.Close(false); err != nil {
+		t.Error(err)
+	}
+	if err := l.Close(false); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPrivilegesAreNamed(t *testing.T) {
+	o := sandbox(t)
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capset(&header, &data[0]); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Load(o)
+	if err == nil || !strings.Contains(err.Error(), "CAP_BPF and CAP_NET_ADMIN") {
+		t.Errorf("error %v, want one that names the capabilities", err)
+	}
+}
+
+func TestGroupMayUseMaps(t *testing.T) {
+	o := sandbox(t)
+	o.Group = 65532
+	l := mustLoad(t, o)
+	defer l.Close(false)
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(l.Dir(), "rings"), &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Gid != 65532 || st.Mode&0o777 != 0o660 {
+		t.Errorf("rings: group %d mode %o, want 65532 and 660", st.Gid, st.Mode&0o777)
+	}
+}

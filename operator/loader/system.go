@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// checkPrivileges returns PrivilegeError unless programs may be loaded and
+// attached.
+func checkPrivileges() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
+	}
+	has := func(c int) bool { return data[c/32].Effective&(1<<(c%32)) != 0 }
+	var missing []string
+	// CAP_SYS_ADMIN stood for CAP_BPF before there was one, and still does.
+	if !has(unix.CAP_BPF) && !has(unix.CAP_SYS_ADMIN) {
+		missing = append(missing, "CAP_BPF")
+	}
+	if !has(unix.CAP_NET_ADMIN) {
+		missing = append(missing, "CAP_NET_ADMIN")
+	}
+	if missing != nil {
+		return &PrivilegeError{Missing: missing}
+	}
+	return nil
+}
+
+func kernelRelease() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return "(unknown)"
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// mountBPFFS mounts a BPF file system at dir unless there is one already.
+// Returns PrivilegeError if it may not.
+func mountBPFFS(dir string) (mounted bool, err error) {
+	var st unix.Statfs_t
+	err = unix.Statfs(dir, &st)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return false, fmt.Errorf("make mount point: %w", err)
+		}
+		err = unix.Statfs(dir, &st)
+	}
+	if err != nil {
+		return false, fmt.Errorf("stat %s: %w", dir, err)
+	}
+	if st.Type == unix.BPF_FS_MAGIC {
+		return false, nil
+	}
+	err = unix.Mount("bpf", dir, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0711")
+	if errors.Is(err, unix.EPERM) {
+		return false, fmt.Errorf("no BPF file system at %s: %w", dir, &PrivilegeError{Missing: []string{"CAP_SYS_ADMIN (for mounting it)"}})
+	}
+	if err != nil {
+		return false, fmt.Errorf("mount BPF file system at %s: %w", dir, err)
+	}
+	return true, nil
+}
+
+// unmountBPFFS unmounts it unless others have pinned something there.
+func unmountBPFFS(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", dir, err)
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".debug") { // the kernel's own, in every new one
+			return nil
+		}
+	}
+	if err := unix.Unmount(dir, 0); err != nil && !errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("unmount BPF file system: %w", err)
+	}
+	return nil
+}
+
+// permit lets the group use the maps, and nothing else: the writer opens
+// them by path, reads and writes them, and cannot unpin or attach.
+func (l *Loader) permit() error {
+	if l.group == 0 {
+		return nil
+	}
+	give := func(path string, mode fs.FileMode) error {
+		if err := os.Chown(path, 0, l.group); err != nil {
+			return fmt.Errorf("permit group %d: %w", l.group, err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			return fmt.Errorf("permit group %d: %w", l.group, err)
+		}
+		return nil
+	}
+	if err := os.Chmod(filepath.Dir(l.dir), 0o711); err != nil {
+		return fmt.Errorf("permit group %d: %w", l.group, err)
+	}
+	for _, dir := range []string{l.dir, l.Dir()} {
+		if err := give(dir, 0o750); err != nil {
+			return err
+		}
+	}
+	for name := range l.maps {
+		if err := give(filepath.Join(l.Dir(), name), 0o660); err != nil {
+			return err
+		}
+	}
+	return nil
+}
