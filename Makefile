@@ -78,7 +78,7 @@ test-quick: ## Run the tests that need no root
 .PHONY: fuzz
 fuzz: root ## Fuzz packets and objects, FUZZTIME=60s each (root)
 	@for f in $(FUZZ); do \
-		go test -list="^$${f#*:}$$" "$${f%:*}" | grep -qx "$${f#*:}" || { echo "no fuzz target $$f" >&2; exit 1; }; \
+		go test -list="^$${f#*:}$$" "$${f%:*}" | grep -x "$${f#*:}" >/dev/null || { echo "no fuzz target $$f" >&2; exit 1; }; \
 		go test -run='^$$' -fuzz="^$${f#*:}$$" -fuzztime=$(FUZZTIME) -timeout=15m "$${f%:*}"; \
 	done
 

@@ -41,7 +41,9 @@ func main() {
 				fmt.Print(e.Output)
 			}
 		case e.Action == "output":
-			output[name] += e.Output
+			if !strings.HasPrefix(e.Output, "=== ") {
+				output[name] += e.Output
+			}
 		case e.Test == "" && e.Action == "fail":
 			bad = true
 			for name, text := range output { // a panic or a timeout: what was running
