@@ -25,8 +25,8 @@ help: ## Print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: build
-build: ## Build bin/blixt; needs only Go
-	go build -trimpath -o bin/blixt ./operator/cmd/blixt
+build: ## Build bin/blixt; needs only Go, and git to tell its version
+	go build -trimpath -buildvcs=auto -o bin/blixt ./operator/cmd/blixt
 
 .PHONY: generate
 generate: ## Compile the C and generate Go from it; gets clang 19 when it is missing
