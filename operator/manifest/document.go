@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manifest
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// readFile adds the objects of a file to the set.
+func (s *Set) readFile(file string, text []byte) Errors {
+	if len(bytes.TrimSpace(text)) == 0 {
+		// An editor that truncates before it writes must not look like one who
+		// wants everything gone.
+		return Errors{{File: file, Reason: "the file is empty: remove it, or write a comment into it"}}
+	}
+	if filepath.Ext(file) == ".json" {
+		text = bytes.ReplaceAll(text, []byte("\t"), []byte(" ")) // JSON indents with tabs, YAML must not
+	}
+	var errs Errors
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	for {
+		var doc yaml.Node
+		err := decoder.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			return errs
+		}
+		if err != nil { // the decoder cannot find the next document then
+			return append(errs, yamlErrors(file, "", err)...)
+		}
+		if len(doc.Content) > 0 {
+			errs = append(errs, s.readNode(file, doc.Content[0])...)
+		}
+	}
+}
+
+// readNode adds the object, or the List of objects, at the node.
+func (s *Set) readNode(file string, node *yaml.Node) Errors {
+	node = target(node)
+	if node.Tag == "!!null" {
+		return nil
+	}
+	if node.Kind != yaml.MappingNode {
+		return Errors{{File: file, Line: node.Line, Reason: "want a Kubernetes object with apiVersion and kind"}}
+	}
+	items := child(node, "items")
+	if kind := child(node, "kind"); items != nil && kind != nil && strings.HasSuffix(kind.Value, "List") {
+		if items = target(items); items.Kind != yaml.SequenceNode {
+			return Errors{{File: file, Line: items.Line, Object: kind.Value, Reason: "items: want a list"}}
+		}
+		var errs Errors
+		for _, item := range items.Content {
+			errs = append(errs, s.readNode(file, item)...)
+		}
+		return errs
+	}
+	return s.readObject(file, node)
+}
+
+var yamlLine = regexp.MustCompile(`line (\d+): (.*)`)
+
+// yamlErrors takes the line numbers out of the YAML library's messages.
+func yamlErrors(file, object string, err error) Errors {
+	var errs Errors
+	for _, text := range strings.Split(err.Error(), "\n") {
+		if m := yamlLine.FindStringSubmatch(text); m != nil {
+			line, _ := strconv.Atoi(m[1])
+			errs = append(errs, &Error{File: file, Line: line, Object: object, Reason: m[2]})
+		}
+	}
+	if errs == nil {
+		errs = Errors{{File: file, Object: object, Reason: strings.TrimPrefix(err.Error(), "yaml: ")}}
+	}
+	return errs
+}
+
+// target follows an alias.
+func target(node *yaml.Node) *yaml.Node {
+	if node.Kind == yaml.AliasNode {
+		return node.Alias
+	}
+	return node
+}
+
+// child returns the value of a mapping's key, or nil.
+func child(node *yaml.Node, key string) *yaml.Node {
+	_, value := member(node, key)
+	return value
+}
+
+// member returns key and value, looking into merged mappings (<<) too.
+func member(node *yaml.Node, key string) (k, v *yaml.Node) {
+	if node = target(node); node.Kind != yaml.MappingNode {
+		return nil, nil
+	}
+	var merged []*yaml.Node
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		if node.Content[i].Value == key {
+			return node.Content[i], target(node.Content[i+1])
+		}
+		if node.Content[i].Tag == "!!merge" {
+			merged = append(merged, target(node.Content[i+1]))
+		}
+	}
+	for _, m := range merged {
+		if m.Kind == yaml.MappingNode && m != node {
+			if k, v := member(m, key); k != nil {
+				return k, v
+			}
+		}
+	}
+	return nil, nil
+}
+
+// lineOf returns the line of a field like spec.rules[0].name, or of the
+// nearest thing around it that exists.
+func lineOf(node *yaml.Node, path string) int {
+	line := node.Line
+	for _, step := range steps(path) {
+		node = target(node)
+		if i, err := strconv.Atoi(step); err == nil && node.Kind == yaml.SequenceNode {
+			if i >= len(node.Content) {
+				break
+			}
+			node = node.Content[i]
+			line = node.Line
+			continue
+		}
+		key, value := member(node, step)
+		if key == nil {
+			break
+		}
+		line, node = key.Line, value
+	}
+	return line
+}
+
+func steps(path string) []string {
+	return strings.FieldsFunc(path, func(r rune) bool { return r == '.' || r == '[' || r == ']' })
+}
+

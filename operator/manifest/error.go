@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manifest
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+)
+
+// Error is one reason why a file cannot be used.
+type Error struct {
+	File string
+	// Line is 0 if the reason is the file as a whole.
+	Line int
+	// Object is kind and name, where they are known.
+	Object string
+	Reason string
+}
+
+// Error returns file:line: object: reason.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.File)
+	if e.Line > 0 {
+		fmt.Fprintf(&b, ":%d", e.Line)
+	}
+	if e.Object != "" {
+		b.WriteString(": " + e.Object)
+	}
+	return b.String() + ": " + e.Reason
+}
+
+func (e *Error) compare(o *Error) int {
+	return cmp.Or(cmp.Compare(e.File, o.File), cmp.Compare(e.Line, o.Line))
+}
+
+// Errors is everything that is wrong with a directory, by file and line.
+type Errors []*Error
+
+// Error returns one line for each.
+func (e Errors) Error() string {
+	lines := make([]string, len(e))
+	for i := range e {
+		lines[i] = e[i].Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap lets errors.As find each of them.
+func (e Errors) Unwrap() []error {
+	errs := make([]error, len(e))
+	for i := range e {
+		errs[i] = e[i]
+	}
+	return errs
+}
+
+// invalid is what is wrong with a field.
+type invalid struct{ path, reason string }
+
+func (i invalid) String() string {
+	if i.path == "" {
+		return i.reason
+	}
+	return i.path + ": " + i.reason
+}

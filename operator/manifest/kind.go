@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manifest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// kind is a kind of object that Blixt reads.
+type kind struct {
+	group string
+	// versions have the same fields; the first is the one to write.
+	versions   []string
+	namespaced bool
+	schema     *schema // nil for kinds that are built into the API server
+	// add decodes JSON into the set and returns what is wrong with it.
+	add func(*Set, []byte) ([]invalid, error)
+}
+
+var kinds = map[string]*kind{
+	"GatewayClass": {gwv1.GroupName, []string{"v1", "v1beta1"}, false, schemas["GatewayClass"],
+		into(func(s *Set) *[]gwv1.GatewayClass { return &s.Objects.GatewayClasses }, nil)},
+	"Gateway": {gwv1.GroupName, []string{"v1", "v1beta1"}, true, schemas["Gateway"],
+		into(func(s *Set) *[]gwv1.Gateway { return &s.Objects.Gateways }, nil)},
+	"TCPRoute": {gwv1.GroupName, []string{"v1"}, true, schemas["TCPRoute"],
+		into(func(s *Set) *[]gwv1.TCPRoute { return &s.Objects.TCPRoutes }, nil)},
+	"UDPRoute": {gwv1.GroupName, []string{"v1"}, true, schemas["UDPRoute"],
+		into(func(s *Set) *[]gwv1.UDPRoute { return &s.Objects.UDPRoutes }, nil)},
+	"ReferenceGrant": {gwv1.GroupName, []string{"v1", "v1beta1"}, true, schemas["ReferenceGrant"],
+		into(func(s *Set) *[]gwv1.ReferenceGrant { return &s.Objects.ReferenceGrants }, nil)},
+	"Service": {"", []string{"v1"}, true, nil,
+		into(func(s *Set) *[]corev1.Service { return &s.Objects.Services }, checkService)},
+	"Namespace": {"", []string{"v1"}, false, nil,
+		into(func(s *Set) *[]corev1.Namespace { return &s.Objects.Namespaces }, nil)},
+	"EndpointSlice": {"discovery.k8s.io", []string{"v1"}, true, nil,
+		into(func(s *Set) *[]discoveryv1.EndpointSlice { return &s.EndpointSlices }, checkEndpointSlice)},
+}
+
+// into decodes, checks and appends an object to its list.
+func into[T any, P interface {
+	*T
+	metav1.Object
+}](list func(*Set) *[]T, check func(P) []invalid) func(*Set, []byte) ([]invalid, error) {
+	return func(s *Set, text []byte) ([]invalid, error) {
+		var object T
+		wrong, err := strict(text, &object)
+		if err != nil {
+			return wrong, err
+		}
+		wrong = append(wrong, checkMetadata(P(&object))...)
+		if check != nil {
+			wrong = append(wrong, check(&object)...)
+		}
+		*list(s) = append(*list(s), object)
+		return wrong, nil
+	}
+}
+
+// findKind returns nil for kinds that Blixt does not read, and a reason if it
+// would read the kind under another apiVersion.
+func findKind(apiVersion, name string) (*kind, string) {
+	group, version, ok := strings.Cut(apiVersion, "/")
+	if !ok {
+		group, version = "", apiVersion
+	}
+	k := kinds[name]
+	if k == nil || group != k.group && group != "" {
+		return nil, "" // networking.istio.io has a Gateway, too
+	}
+	if group == k.group && slices.Contains(k.versions, version) {
+		return k, ""
+	}
+	return nil, fmt.Sprintf("apiVersion %s is not supported: write %s", apiVersion, strings.TrimPrefix(k.group+"/"+k.versions[0], "/"))
+}
