@@ -1,12 +1,179 @@
 //go:build ignore
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * blixt.bpf.c - the data plane: packet -> parse -> look up -> rewrite ->
+ * verdict -> count. One program for ingress and egress of every interface. A
+ * packet is left alone (TCX_NEXT, so that other programs still run) until it
+ * is surely ours; from then on it is never passed on half done.
+ */
 #include <linux/bpf.h>
+#include <linux/icmp.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
-#include "maps.h"
+
+#include "icmp.h"
+
+/* The packet in work on each CPU. Programs on one CPU do not interrupt each other: they run with bottom halves off. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct packet);
+} packets SEC(".maps");
+
+/* A new connection, as far as one packet can tell. */
+static __always_inline bool is_syn(const struct packet *p)
+{
+	return (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/* A port of one of our addresses that no frontend serves. */
+static __always_inline int unserved(struct __sk_buff *ctx, struct packet *p, const struct address *a)
+{
+	if (!(a->flags & ADDRESS_EXCLUSIVE))
+		return pass(COUNTER_NOT_OURS); /* the host's own */
+	if (p->key.protocol == IPPROTO_UDP)
+		return answer_port_unreachable(ctx, p, COUNTER_REJECT_UNSERVED);
+	if (p->fragment != WHOLE)
+		return drop(COUNTER_DROP_FRAGMENT);
+	return answer_rst(ctx, p, COUNTER_REJECT_UNSERVED);
+}
+
+static __always_inline bool draining(void)
+{
+	const struct config *c = config();
+	return c && c->flags & CONFIG_DRAIN;
+}
+
+/* A packet to one of our addresses. `f` is its flow if that is an established one. */
+__noinline int to_frontend(struct __sk_buff *ctx, struct packet *p, const struct address *a, struct flow *f)
+{
+	if (!p || !a)
+		return TC_ACT_SHOT;
+	struct frontend_key key = { .addr = p->key.dst, .port = p->key.dport, .protocol = p->key.protocol };
+	bool fresh = !f;
+
+	const struct frontend *fe = bpf_map_lookup_elem(&frontends, &key);
+	if (!fe)
+		return unserved(ctx, p, a);
+	if (!f)
+		f = bpf_map_lookup_elem(&new_flows, &p->key);
+	/* A SYN is a new connection: it takes what the ring says now, unless it is a repetition. */
+	if (f && is_syn(p) && (f->backend != pick(&p->key, fe->index) || ended(&p->key, f))) {
+		forget(&p->key, f);
+		f = NULL;
+	}
+	if (f) {
+		int verdict = serve(ctx, p, f, fresh);
+		if (verdict != BEGIN_ANEW)
+			return verdict;
+	}
+	if (draining())
+		return pass(COUNTER_DRAINED);
+	if (p->tcp_flags & TCP_RST)
+		return drop(COUNTER_DROP_NO_FLOW);
+	__u32 id = pick(&p->key, fe->index);
+	int verdict = id == BACKEND_REJECT ? reject(ctx, p, fe->index) : begin(ctx, p, fe, id);
+	if (verdict)
+		return verdict;
+	f = bpf_map_lookup_elem(&new_flows, &p->key);
+	return f ? serve(ctx, p, f, true) : drop(COUNTER_DROP_NEW_FLOW);
+}
+
+/* TCP or UDP. An established flow costs one look-up, whichever its direction. */
+static __always_inline int tcp_or_udp(struct __sk_buff *ctx, struct packet *p)
+{
+	struct flow *f = bpf_map_lookup_elem(&flows, &p->key);
+	if (f && (f->flags & FLOW_REPLY || !is_syn(p))) {
+		int verdict = serve(ctx, p, f, false);
+		if (verdict != BEGIN_ANEW)
+			return verdict;
+		f = NULL;
+	}
+	const struct address *a = bpf_map_lookup_elem(&addresses, &p->key.dst);
+	if (a)
+		return to_frontend(ctx, p, a, f);
+	f = bpf_map_lookup_elem(&new_flows, &p->key);
+	int verdict = f ? serve(ctx, p, f, true) : BEGIN_ANEW;
+	return verdict == BEGIN_ANEW ? pass(COUNTER_NOT_OURS) : verdict;
+}
+
+/* Gives a later fragment the ports that its first one had. */
+static __always_inline bool recall_fragment(struct packet *p)
+{
+	struct fragment_key key = {
+		.src = p->key.src, .dst = p->key.dst, .id = p->fragment_id, .protocol = p->key.protocol
+	};
+	const struct fragment *ports = bpf_map_lookup_elem(&fragments, &key);
+	if (!ports)
+		return false;
+	p->key.sport = ports->sport;
+	p->key.dport = ports->dport;
+	return true;
+}
+
+/* A packet without ports that belongs to no flow: what an exclusive address owes its sender. */
+static __always_inline int without_flow(struct __sk_buff *ctx, struct packet *p, enum parsed kind)
+{
+	const struct address *a = bpf_map_lookup_elem(&addresses, &p->key.dst);
+	if (!a || !(a->flags & ADDRESS_EXCLUSIVE))
+		return pass(COUNTER_NOT_OURS);
+	if (p->fragment != WHOLE)
+		return drop(COUNTER_DROP_FRAGMENT);
+	if (kind == PARSED_ICMP)
+		return is_echo_request(p) ? answer_ping(ctx, p) : drop(COUNTER_DROP_NO_FLOW);
+	return drop(COUNTER_DROP_UNSUPPORTED);
+}
+
+static __always_inline int handle(struct __sk_buff *ctx, struct packet *p)
+{
+	if (!p->egress && ctx->pkt_type != PACKET_HOST)
+		return TCX_NEXT; /* a bridge or a promiscuous device: not sent to this host */
+	enum parsed kind = parse(ctx, p);
+	switch (kind) {
+	case NOT_IP:
+		return pass(COUNTER_NOT_OURS);
+	case MALFORMED:
+		return pass(COUNTER_MALFORMED);
+	case PARSED:
+		if (p->fragment != LATER_FRAGMENT || recall_fragment(p))
+			return tcp_or_udp(ctx, p);
+		break;
+	case PARSED_ICMP:
+		if (is_icmp_error(p)) {
+			int verdict = serve_icmp_error(ctx, p);
+			if (verdict != BEGIN_ANEW)
+				return verdict;
+		}
+		break;
+	case PARSED_UNKNOWN:
+		break;
+	}
+	return without_flow(ctx, p, kind);
+}
 
 SEC("classifier")
 int blixt(struct __sk_buff *ctx)
 {
-	return -1;
+	__u32 zero = 0;
+	struct packet *p = bpf_map_lookup_elem(&packets, &zero);
+	if (!p)
+		return TCX_NEXT;
+	__builtin_memset(p, 0, offsetof(struct packet, to));
+	/* Coming in, a packet carries the index of the device that it is on; going out, another's or none. */
+	p->egress = ctx->ingress_ifindex != ctx->ifindex;
+	p->host = p->egress && !ctx->ingress_ifindex;
+	count_link(ctx, p->egress);
+	return handle(ctx, p);
 }
+
 char _license[] SEC("license") = "Dual BSD/GPL";

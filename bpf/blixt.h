@@ -31,7 +31,7 @@ enum limit {
 	MAX_BACKENDS = 65536,
 	/* Established flows, two entries of about 144 B each: 75 MB when full. At most 4 M by choice at load time. */
 	MAX_FLOWS = 262144,
-	/* Flows that no backend has answered yet; two entries each, taken at load time: 19 MB. */
+	/* Flows whose client has not yet proven to hear the backend; two entries each, taken at load time: 19 MB. */
 	MAX_NEW_FLOWS = 65536,
 	/* Slots of all rings together, 4 B each: 16 MB by default, 32 MB at most. */
 	MAX_RING_SLOTS = 4194304,
@@ -145,8 +145,10 @@ enum flow_flag {
 	FLOW_FIN = 16,
 	/* The sender of this direction has sent a RST. */
 	FLOW_RST = 32,
-	/* The client is a socket of this host. */
+	/* The client is a socket of this host: replies reach it by way of lo. */
 	FLOW_HOST = 64,
+	/* Forward entry in `new_flows`: the backend has answered. */
+	FLOW_ANSWERED = 128,
 };
 
 /*
@@ -165,7 +167,15 @@ struct flow {
 	__u32 last_seen;  /* tick of the last packet of this direction */
 	__u32 idle_ticks; /* copied from the frontend */
 	__u32 flags;	  /* enum flow_flag */
+	__u32 ack;	  /* TCP, with FLOW_ANSWERED: the acknowledgement that proves the client saw the answer */
 };
+
+_Static_assert(sizeof(struct addr) == 16, "an address is 16 bytes");
+_Static_assert(sizeof(struct frontend_key) == 20, "a frontend key is 20 bytes");
+_Static_assert(sizeof(struct frontend) == 64, "a frontend is 64 bytes");
+_Static_assert(sizeof(struct backend) == 32, "a backend is 32 bytes");
+_Static_assert(sizeof(struct flow_key) == 40, "a flow key is 40 bytes");
+_Static_assert(sizeof(struct flow) == 64, "a flow is 64 bytes");
 
 /* Key of `fragments`: what the fragments of one datagram have in common. 40 bytes. */
 struct fragment_key {
@@ -223,7 +233,8 @@ enum counter {
 	COUNTER_ICMP_REPLIED,	       /* ICMP error translated, towards a client */
 	COUNTER_PING_ANSWERED,	       /* echo request to an exclusive address answered */
 	COUNTER_FLOW_NEW,	       /* flow created */
-	COUNTER_FLOW_ESTABLISHED,      /* flow answered by its backend for the first time */
+	COUNTER_FLOW_ESTABLISHED,      /* flow answered by its backend and continued by its client */
+	COUNTER_FLOW_TABLE_FULL,       /* flow stays among the new ones, which may be evicted: `flows` is full */
 	COUNTER_FLOW_EXPIRED,	       /* flow idle for too long met a packet and was forgotten */
 	COUNTER_FLOW_PORT_CHANGED,     /* flow got another source port because its own was taken */
 	COUNTER_DRAINED,	       /* passed on: new flow while draining */
@@ -235,13 +246,14 @@ enum counter {
 	COUNTER_DROP_NO_FLOW,	       /* RST or ICMP error for an exclusive address without a flow */
 	COUNTER_DROP_FRAGMENT,	       /* later fragment for an exclusive address, its first one not seen */
 	COUNTER_DROP_UNSUPPORTED,      /* protocol other than TCP, UDP, ICMP for an exclusive address */
-	COUNTER_DROP_FLOW_TABLE_FULL,  /* no room for a new flow */
+	COUNTER_DROP_NEW_FLOW,	       /* the kernel had no room for a new flow */
 	COUNTER_DROP_PORTS_EXHAUSTED,  /* no source port left towards the backend */
 	COUNTER_DROP_NO_ROUTE,	       /* the FIB knows no way, or forbids it */
 	COUNTER_DROP_FORWARDING_OFF,   /* IP forwarding is off on the interface the packet came in by */
 	COUNTER_DROP_NO_SOURCE,	       /* no address of this node to translate the source to */
 	COUNTER_DROP_HOP_LIMIT,	       /* reply with its hop limit used up */
-	COUNTER_DROP_ERROR,	       /* the kernel refused a rewrite: see DROP_ERROR in the code */
+	COUNTER_DROP_TOO_BIG,	       /* larger than the path MTU, and the sender did not forbid fragmentation */
+	COUNTER_DROP_ERROR,	       /* the kernel refused a rewrite */
 	COUNTERS,
 };
 

@@ -82,25 +82,27 @@ const (
 	BlixtCounterCOUNTER_PING_ANSWERED        BlixtCounter = 6
 	BlixtCounterCOUNTER_FLOW_NEW             BlixtCounter = 7
 	BlixtCounterCOUNTER_FLOW_ESTABLISHED     BlixtCounter = 8
-	BlixtCounterCOUNTER_FLOW_EXPIRED         BlixtCounter = 9
-	BlixtCounterCOUNTER_FLOW_PORT_CHANGED    BlixtCounter = 10
-	BlixtCounterCOUNTER_DRAINED              BlixtCounter = 11
-	BlixtCounterCOUNTER_HOP_LIMIT_PASSED     BlixtCounter = 12
-	BlixtCounterCOUNTER_REJECT_NO_BACKEND    BlixtCounter = 13
-	BlixtCounterCOUNTER_REJECT_UNSERVED      BlixtCounter = 14
-	BlixtCounterCOUNTER_REJECT_BACKEND_GONE  BlixtCounter = 15
-	BlixtCounterCOUNTER_REJECT_TOO_BIG       BlixtCounter = 16
-	BlixtCounterCOUNTER_DROP_NO_FLOW         BlixtCounter = 17
-	BlixtCounterCOUNTER_DROP_FRAGMENT        BlixtCounter = 18
-	BlixtCounterCOUNTER_DROP_UNSUPPORTED     BlixtCounter = 19
-	BlixtCounterCOUNTER_DROP_FLOW_TABLE_FULL BlixtCounter = 20
-	BlixtCounterCOUNTER_DROP_PORTS_EXHAUSTED BlixtCounter = 21
-	BlixtCounterCOUNTER_DROP_NO_ROUTE        BlixtCounter = 22
-	BlixtCounterCOUNTER_DROP_FORWARDING_OFF  BlixtCounter = 23
-	BlixtCounterCOUNTER_DROP_NO_SOURCE       BlixtCounter = 24
-	BlixtCounterCOUNTER_DROP_HOP_LIMIT       BlixtCounter = 25
-	BlixtCounterCOUNTER_DROP_ERROR           BlixtCounter = 26
-	BlixtCounterCOUNTERS                     BlixtCounter = 27
+	BlixtCounterCOUNTER_FLOW_TABLE_FULL      BlixtCounter = 9
+	BlixtCounterCOUNTER_FLOW_EXPIRED         BlixtCounter = 10
+	BlixtCounterCOUNTER_FLOW_PORT_CHANGED    BlixtCounter = 11
+	BlixtCounterCOUNTER_DRAINED              BlixtCounter = 12
+	BlixtCounterCOUNTER_HOP_LIMIT_PASSED     BlixtCounter = 13
+	BlixtCounterCOUNTER_REJECT_NO_BACKEND    BlixtCounter = 14
+	BlixtCounterCOUNTER_REJECT_UNSERVED      BlixtCounter = 15
+	BlixtCounterCOUNTER_REJECT_BACKEND_GONE  BlixtCounter = 16
+	BlixtCounterCOUNTER_REJECT_TOO_BIG       BlixtCounter = 17
+	BlixtCounterCOUNTER_DROP_NO_FLOW         BlixtCounter = 18
+	BlixtCounterCOUNTER_DROP_FRAGMENT        BlixtCounter = 19
+	BlixtCounterCOUNTER_DROP_UNSUPPORTED     BlixtCounter = 20
+	BlixtCounterCOUNTER_DROP_NEW_FLOW        BlixtCounter = 21
+	BlixtCounterCOUNTER_DROP_PORTS_EXHAUSTED BlixtCounter = 22
+	BlixtCounterCOUNTER_DROP_NO_ROUTE        BlixtCounter = 23
+	BlixtCounterCOUNTER_DROP_FORWARDING_OFF  BlixtCounter = 24
+	BlixtCounterCOUNTER_DROP_NO_SOURCE       BlixtCounter = 25
+	BlixtCounterCOUNTER_DROP_HOP_LIMIT       BlixtCounter = 26
+	BlixtCounterCOUNTER_DROP_TOO_BIG         BlixtCounter = 27
+	BlixtCounterCOUNTER_DROP_ERROR           BlixtCounter = 28
+	BlixtCounterCOUNTERS                     BlixtCounter = 29
 )
 
 type BlixtFlow struct {
@@ -115,18 +117,20 @@ type BlixtFlow struct {
 	LastSeen   uint32
 	IdleTicks  uint32
 	Flags      uint32
+	Ack        uint32
 }
 
 type BlixtFlowFlag uint32
 
 const (
-	BlixtFlowFlagFLOW_REPLY  BlixtFlowFlag = 1
-	BlixtFlowFlagFLOW_SNAT   BlixtFlowFlag = 2
-	BlixtFlowFlagFLOW_STACK  BlixtFlowFlag = 4
-	BlixtFlowFlagFLOW_EGRESS BlixtFlowFlag = 8
-	BlixtFlowFlagFLOW_FIN    BlixtFlowFlag = 16
-	BlixtFlowFlagFLOW_RST    BlixtFlowFlag = 32
-	BlixtFlowFlagFLOW_HOST   BlixtFlowFlag = 64
+	BlixtFlowFlagFLOW_REPLY    BlixtFlowFlag = 1
+	BlixtFlowFlagFLOW_SNAT     BlixtFlowFlag = 2
+	BlixtFlowFlagFLOW_STACK    BlixtFlowFlag = 4
+	BlixtFlowFlagFLOW_EGRESS   BlixtFlowFlag = 8
+	BlixtFlowFlagFLOW_FIN      BlixtFlowFlag = 16
+	BlixtFlowFlagFLOW_RST      BlixtFlowFlag = 32
+	BlixtFlowFlagFLOW_HOST     BlixtFlowFlag = 64
+	BlixtFlowFlagFLOW_ANSWERED BlixtFlowFlag = 128
 )
 
 type BlixtFlowKey struct {
@@ -195,6 +199,51 @@ const (
 	BlixtLimitMAX_LINKS      BlixtLimit = 4096
 )
 
+type BlixtPacket struct {
+	_            structs.HostLayout
+	Key          BlixtFlowKey
+	Len          uint32
+	Segment      uint32
+	Seq          uint32
+	Ack          uint32
+	FragmentId   uint32
+	L3           uint16
+	L4           uint16
+	Version      uint8
+	HopLimit     uint8
+	TcpFlags     uint8
+	IcmpType     uint8
+	Fragment     uint8
+	DontFragment bool
+	ZeroChecksum bool
+	Egress       bool
+	Host         bool
+	_            [1]byte
+	Payload      uint16
+	To           BlixtFlow
+	Reply        BlixtFlow
+	Route        struct {
+		_   structs.HostLayout
+		Via struct {
+			_        structs.HostLayout
+			NhFamily uint32
+			Ipv4Nh   uint32
+			_        [12]byte
+		}
+		Ifindex uint32
+		Mtu     uint32
+		Src     BlixtAddr
+	}
+	Icmp struct {
+		_     structs.HostLayout
+		Type  uint8
+		Code  uint8
+		Check uint16
+		Rest  uint32
+		Quote [128]uint8
+	}
+}
+
 type BlixtPublishedBits uint32
 
 const (
@@ -218,6 +267,7 @@ const (
 	BlixtMapFrontends     = "frontends"
 	BlixtMapLinkPackets   = "link_packets"
 	BlixtMapNewFlows      = "new_flows"
+	BlixtMapPackets       = "packets"
 	BlixtMapPublished     = "published"
 	BlixtMapRings         = "rings"
 	BlixtProgBlixt        = "blixt"
@@ -283,6 +333,7 @@ type BlixtMapSpecs struct {
 	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
 	LinkPackets   *ebpf.MapSpec `ebpf:"link_packets"`
 	NewFlows      *ebpf.MapSpec `ebpf:"new_flows"`
+	Packets       *ebpf.MapSpec `ebpf:"packets"`
 	Published     *ebpf.MapSpec `ebpf:"published"`
 	Rings         *ebpf.MapSpec `ebpf:"rings"`
 }
@@ -324,6 +375,7 @@ type BlixtMaps struct {
 	Frontends     *ebpf.Map `ebpf:"frontends"`
 	LinkPackets   *ebpf.Map `ebpf:"link_packets"`
 	NewFlows      *ebpf.Map `ebpf:"new_flows"`
+	Packets       *ebpf.Map `ebpf:"packets"`
 	Published     *ebpf.Map `ebpf:"published"`
 	Rings         *ebpf.Map `ebpf:"rings"`
 }
@@ -341,6 +393,7 @@ func (m *BlixtMaps) Close() error {
 		m.Frontends,
 		m.LinkPackets,
 		m.NewFlows,
+		m.Packets,
 		m.Published,
 		m.Rings,
 	)

@@ -59,8 +59,9 @@ struct {
 } backend_flows SEC(".maps");
 
 /*
- * Flows that a backend has answered. Nothing evicts them: a flood of new
- * flows ends in `new_flows`. Memory is taken as flows come.
+ * Established flows: the backend has answered and the client has gone on, so
+ * its address is not forged. Nothing evicts them; a flood of new flows ends
+ * in `new_flows`. Memory is taken as flows come.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

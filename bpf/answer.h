@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * answer.h - packets that the data plane itself sends back: RST (RFC 9293,
+ * 3.5.2), ICMP errors (RFC 792, RFC 4443), echo replies. The packet in hand
+ * becomes the answer and goes back the way it came.
+ */
+#ifndef BLIXT_ANSWER_H
+#define BLIXT_ANSWER_H
+
+#include "rewrite.h"
+#include "route.h"
+
+#define ANSWER_HOP_LIMIT 64
+
+#define ICMP4_ECHO_REPLY 0
+#define ICMP4_UNREACHABLE 3
+#define ICMP4_ECHO 8
+#define ICMP4_TIME_EXCEEDED 11
+#define ICMP4_PARAMETER_PROBLEM 12
+#define ICMP4_PORT_UNREACHABLE 3 /* code */
+#define ICMP4_FRAG_NEEDED 4	 /* code */
+#define ICMP6_UNREACHABLE 1
+#define ICMP6_TOO_BIG 2
+#define ICMP6_PARAMETER_PROBLEM 4
+#define ICMP6_ECHO 128
+#define ICMP6_ECHO_REPLY 129
+#define ICMP6_PORT_UNREACHABLE 4 /* code */
+
+static __always_inline __u16 fold(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return sum;
+}
+
+/* The pseudo header's sum, not folded. RFC 9293, 3.1 and RFC 8200, 8.1. */
+static __always_inline __u64 pseudo_sum(const struct packet *p, const struct addr *src, const struct addr *dst, __u8 protocol,
+					__u32 len)
+{
+	__be32 words[10] = {};
+	__builtin_memcpy(words, src, sizeof(*src));
+	__builtin_memcpy(words + 4, dst, sizeof(*dst));
+	if (p->version == 4) { /* no ::ffff: in what is summed */
+		words[2] = 0;
+		words[6] = 0;
+	}
+	words[8] = bpf_htonl(len);
+	words[9] = bpf_htonl(protocol);
+	return (__u32)bpf_csum_diff(NULL, 0, words, sizeof(words), 0);
+}
+
+/* Sends the packet back where it came from. */
+static __always_inline int bounce(struct __sk_buff *ctx, const struct packet *p)
+{
+	if (p->l3) {
+		__u8 macs[12], swapped[12];
+		if (!load(ctx, 0, macs, sizeof(macs)))
+			return drop(COUNTER_DROP_ERROR);
+		__builtin_memcpy(swapped, macs + 6, 6);
+		__builtin_memcpy(swapped + 6, macs, 6);
+		if (bpf_skb_store_bytes(ctx, 0, swapped, sizeof(swapped), 0))
+			return drop(COUNTER_DROP_ERROR);
+	}
+	if (p->egress && p->host && p->l3)
+		return redirect_to_host(ctx, p);
+	return bpf_redirect(ctx->ifindex, p->egress ? BPF_F_INGRESS : 0);
+}
+
+/* Sets the length of the IP packet, in its header and for real. */
+static __always_inline bool resize(struct __sk_buff *ctx, const struct packet *p, __u32 len)
+{
+	if (bpf_skb_change_tail(ctx, p->l3 + len, 0))
+		return false;
+	if (p->version == 4) {
+		__be16 old = 0, new = bpf_htons(len);
+		return load(ctx, p->l3 + 2, &old, 2) && bpf_l3_csum_replace(ctx, p->l3 + IPV4_CHECK, old, new, 2) == 0 &&
+		       bpf_skb_store_bytes(ctx, p->l3 + 2, &new, 2, 0) == 0;
+	}
+	__be16 payload = bpf_htons(len - sizeof(struct ipv6hdr));
+	return bpf_skb_store_bytes(ctx, p->l3 + 4, &payload, 2, BPF_F_RECOMPUTE_CSUM) == 0;
+}
+
+/* What a RST says, in host byte order. */
+struct rst {
+	__u32 seq, ack;
+	__u8 flags;
+};
+
+/*
+ * Makes the packet a RST with the tuple p->to. IP options and extension headers
+ * stay, so that the layer-4 header, which a partial checksum points at, does
+ * not move.
+ */
+__noinline bool make_rst(struct __sk_buff *ctx, struct packet *p, const struct rst *rst)
+{
+	if (!p || !rst)
+		return false;
+	const struct flow *to = &p->to;
+	bool partial = checksum_partial(ctx, p->l4 + TCP_CHECK);
+	__s64 pseudo;
+	struct tcphdr tcp = {};
+
+	tcp.source = to->sport;
+	tcp.dest = to->dport;
+	tcp.seq = bpf_htonl(rst->seq);
+	tcp.ack_seq = bpf_htonl(rst->ack);
+	tcp.doff = sizeof(tcp) / 4;
+	((__u8 *)&tcp)[13] = rst->flags;
+	__u64 sum = pseudo_sum(p, &to->src, &to->dst, IPPROTO_TCP, sizeof(tcp));
+	if (!partial)
+		sum += (__u32)bpf_csum_diff(NULL, 0, (__be32 *)&tcp, sizeof(tcp), 0);
+	tcp.check = partial ? fold(sum) : ~fold(sum);
+
+	return resize(ctx, p, p->l4 - p->l3 + sizeof(tcp)) && rewrite_ip(ctx, p, &to->src, &to->dst, ANSWER_HOP_LIMIT, &pseudo) &&
+	       bpf_skb_store_bytes(ctx, p->l4, &tcp, sizeof(tcp), BPF_F_RECOMPUTE_CSUM) == 0;
+}
+
+/* Refuses a TCP packet on behalf of its destination. */
+__noinline int answer_rst(struct __sk_buff *ctx, struct packet *p, __u32 counter)
+{
+	if (!p)
+		return TC_ACT_SHOT;
+	struct rst rst = { .seq = p->ack, .flags = TCP_RST };
+	if (!(p->tcp_flags & TCP_ACK)) {
+		rst.seq = 0;
+		rst.ack = p->seq + p->payload + !!(p->tcp_flags & TCP_SYN) + !!(p->tcp_flags & TCP_FIN);
+		rst.flags = TCP_RST | TCP_ACK;
+	}
+
+	if (p->tcp_flags & TCP_RST)
+		return drop(COUNTER_DROP_NO_FLOW);
+	p->to.src = p->key.dst;
+	p->to.dst = p->key.src;
+	p->to.sport = p->key.dport;
+	p->to.dport = p->key.sport;
+	if (!make_rst(ctx, p, &rst))
+		return drop(COUNTER_DROP_ERROR);
+	count(counter);
+	return bounce(ctx, p);
+}
+
+/* Answers with an ICMP error that quotes the packet, from its destination. `rest` is the second word of its header. */
+__noinline int answer_icmp(struct __sk_buff *ctx, struct packet *p, __u8 type, __u8 code, __be32 rest)
+{
+	if (!p)
+		return TC_ACT_SHOT;
+	bool v4 = p->version == 4;
+	__u32 quoted = (p->len < QUOTE_MAX ? p->len : QUOTE_MAX) & ~3;
+	__u32 message = ICMP_HEADER_LEN + quoted;
+	__u32 ip = v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+
+	if (quoted < sizeof(struct iphdr) || quoted > QUOTE_MAX || !load(ctx, p->l3, p->icmp.quote, quoted))
+		return drop(COUNTER_DROP_ERROR);
+	p->icmp.type = type;
+	p->icmp.code = code;
+	p->icmp.check = 0;
+	p->icmp.rest = rest;
+	__u64 sum = (__u32)bpf_csum_diff(NULL, 0, (__be32 *)&p->icmp, message, 0);
+	if (!v4)
+		sum += pseudo_sum(p, &p->key.dst, &p->key.src, IPPROTO_ICMPV6, message);
+	p->icmp.check = ~fold(sum);
+
+	if (bpf_skb_change_tail(ctx, p->l3 + ip + message, 0))
+		return drop(COUNTER_DROP_ERROR);
+	if (v4) {
+		struct iphdr h = { .version = 4, .ihl = 5, .ttl = ANSWER_HOP_LIMIT, .protocol = IPPROTO_ICMP };
+		h.tot_len = bpf_htons(ip + message);
+		h.saddr = unmap_ipv4(&p->key.dst);
+		h.daddr = unmap_ipv4(&p->key.src);
+		h.check = ~fold((__u32)bpf_csum_diff(NULL, 0, (__be32 *)&h, sizeof(h), 0));
+		if (bpf_skb_store_bytes(ctx, p->l3, &h, sizeof(h), BPF_F_RECOMPUTE_CSUM))
+			return drop(COUNTER_DROP_ERROR);
+	} else {
+		struct ipv6hdr h = { .version = 6, .hop_limit = ANSWER_HOP_LIMIT, .nexthdr = IPPROTO_ICMPV6 };
+		h.payload_len = bpf_htons(message);
+		__builtin_memcpy(&h.saddr, &p->key.dst, sizeof(h.saddr));
+		__builtin_memcpy(&h.daddr, &p->key.src, sizeof(h.daddr));
+		if (bpf_skb_store_bytes(ctx, p->l3, &h, sizeof(h), BPF_F_RECOMPUTE_CSUM))
+			return drop(COUNTER_DROP_ERROR);
+	}
+	if (bpf_skb_store_bytes(ctx, p->l3 + ip, &p->icmp, message, BPF_F_RECOMPUTE_CSUM))
+		return drop(COUNTER_DROP_ERROR);
+	return bounce(ctx, p);
+}
+
+static __always_inline int answer_port_unreachable(struct __sk_buff *ctx, struct packet *p, __u32 counter)
+{
+	count(counter);
+	return p->version == 4 ? answer_icmp(ctx, p, ICMP4_UNREACHABLE, ICMP4_PORT_UNREACHABLE, 0)
+			       : answer_icmp(ctx, p, ICMP6_UNREACHABLE, ICMP6_PORT_UNREACHABLE, 0);
+}
+
+/* Path MTU: RFC 1191, RFC 8201. A sender that allows fragmentation would not listen. */
+static __always_inline int answer_too_big(struct __sk_buff *ctx, struct packet *p, __u32 mtu)
+{
+	if (!p->dont_fragment)
+		return drop(COUNTER_DROP_TOO_BIG);
+	count(COUNTER_REJECT_TOO_BIG);
+	return p->version == 4 ? answer_icmp(ctx, p, ICMP4_UNREACHABLE, ICMP4_FRAG_NEEDED, bpf_htonl(mtu & 0xffff))
+			       : answer_icmp(ctx, p, ICMP6_TOO_BIG, 0, bpf_htonl(mtu));
+}
+
+/* Turns an echo request into its reply: only the type changes, swapped addresses sum up to the same. */
+static __always_inline int answer_ping(struct __sk_buff *ctx, struct packet *p)
+{
+	bool v4 = p->version == 4;
+	/* Type and code are one 16-bit word of the checksum, the type its first byte. */
+	__be16 from = p->icmp_type, to = v4 ? ICMP4_ECHO_REPLY : ICMP6_ECHO_REPLY;
+	__u8 type = to;
+	__s64 pseudo = 0;
+
+	if (!rewrite_ip(ctx, p, &p->key.dst, &p->key.src, ANSWER_HOP_LIMIT, &pseudo) ||
+	    bpf_l4_csum_replace(ctx, p->l4 + ICMP_CHECK, from, to, 2) || bpf_skb_store_bytes(ctx, p->l4, &type, 1, 0))
+		return drop(COUNTER_DROP_ERROR);
+	count(COUNTER_PING_ANSWERED);
+	return bounce(ctx, p);
+}
+
+#endif /* BLIXT_ANSWER_H */

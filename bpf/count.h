@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* count.h - per-CPU counters: no atomics, each CPU has its own. */
+#ifndef BLIXT_COUNT_H
+#define BLIXT_COUNT_H
+
+#include "maps.h"
+
+static __always_inline void count(__u32 counter)
+{
+	__u64 *n = bpf_map_lookup_elem(&counters, &counter);
+	if (n)
+		*n += 1;
+}
+
+static __always_inline void count_link(struct __sk_buff *ctx, bool egress)
+{
+	__u32 i = (ctx->ifindex % MAX_LINKS) * 2 + egress;
+	__u64 *n = bpf_map_lookup_elem(&link_packets, &i);
+	if (n)
+		*n += 1;
+}
+
+static __always_inline void count_packet(__u32 frontend, __u32 bytes, bool reply)
+{
+	struct frontend_counters *c = bpf_map_lookup_elem(&frontend_stats, &frontend);
+	if (!c)
+		return;
+	if (reply) {
+		c->reply_packets += 1;
+		c->reply_bytes += bytes;
+	} else {
+		c->packets += 1;
+		c->bytes += bytes;
+	}
+}
+
+static __always_inline void count_rejected(__u32 frontend)
+{
+	struct frontend_counters *c = bpf_map_lookup_elem(&frontend_stats, &frontend);
+	if (c)
+		c->rejected += 1;
+}
+
+static __always_inline void count_new_flow(__u32 frontend, __u32 backend)
+{
+	struct frontend_counters *c = bpf_map_lookup_elem(&frontend_stats, &frontend);
+	if (c)
+		c->new_flows += 1;
+	__u64 *n = bpf_map_lookup_elem(&backend_flows, &backend);
+	if (n)
+		__sync_fetch_and_add(n, 1);
+}
+
+/* Ends a packet that is surely ours, and says why. */
+static __always_inline int drop(__u32 counter)
+{
+	count(counter);
+	return TC_ACT_SHOT;
+}
+
+/* Leaves a packet as it is to the next program. */
+static __always_inline int pass(__u32 counter)
+{
+	count(counter);
+	return TCX_NEXT;
+}
+
+#endif /* BLIXT_COUNT_H */

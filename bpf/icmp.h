@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * icmp.h - ICMP errors about translated flows (RFC 5508 says what a NAT owes
+ * them). The quoted packet carries the tuple that we gave it, so its reverse
+ * is the key of the entry that translates back; the quote gets the tuple that
+ * its sender knows.
+ */
+#ifndef BLIXT_ICMP_H
+#define BLIXT_ICMP_H
+
+#include "forward.h"
+
+static __always_inline bool is_icmp_error(const struct packet *p)
+{
+	if (p->version == 4)
+		return p->icmp_type == ICMP4_UNREACHABLE || p->icmp_type == ICMP4_TIME_EXCEEDED ||
+		       p->icmp_type == ICMP4_PARAMETER_PROBLEM;
+	return p->icmp_type >= ICMP6_UNREACHABLE && p->icmp_type <= ICMP6_PARAMETER_PROBLEM;
+}
+
+static __always_inline bool is_echo_request(const struct packet *p)
+{
+	return p->icmp_type == (p->version == 4 ? ICMP4_ECHO : ICMP6_ECHO);
+}
+
+/* Where things are in the quoted packet. */
+struct quote {
+	struct flow_key reply; /* its tuple reversed: the key of the flow entry for packets towards its sender */
+	__u16 l3, l4;
+};
+
+/* Reads the quote of an ICMP error. False if it is not TCP or UDP with its ports. */
+static __always_inline bool parse_quote(struct __sk_buff *ctx, const struct packet *p, struct quote *q)
+{
+	__be16 ports[2];
+	__u32 end = p->l3 + p->len;
+
+	q->l3 = p->l4 + ICMP_HEADER_LEN;
+	if (p->version == 4) {
+		struct iphdr ip;
+		if (!load(ctx, q->l3, &ip, sizeof(ip)) || ip.ihl < 5 || ip.frag_off & bpf_htons(IPV4_OFFSET))
+			return false;
+		map_ipv4(&q->reply.src, ip.daddr);
+		map_ipv4(&q->reply.dst, ip.saddr);
+		q->reply.protocol = ip.protocol;
+		q->l4 = q->l3 + ip.ihl * 4;
+	} else {
+		struct ipv6hdr ip;
+		if (!load(ctx, q->l3, &ip, sizeof(ip)))
+			return false;
+		__builtin_memcpy(&q->reply.src, &ip.daddr, sizeof(struct addr));
+		__builtin_memcpy(&q->reply.dst, &ip.saddr, sizeof(struct addr));
+		__u8 next = ip.nexthdr;
+		__u32 at = q->l3 + sizeof(ip);
+		for (int i = 0; i < MAX_EXTENSION_HEADERS && is_extension(next); i++) {
+			__u8 ext[4];
+			if (!load(ctx, at, ext, sizeof(ext)))
+				return false;
+			if (next == IPPROTO_FRAGMENT && *(__be16 *)(ext + 2) & bpf_htons(0xfff8))
+				return false; /* a later fragment has no ports */
+			at += next == IPPROTO_FRAGMENT ? 8 : (ext[1] + 1) * 8;
+			next = ext[0];
+		}
+		q->reply.protocol = next;
+		q->l4 = at;
+	}
+	if (q->reply.protocol != IPPROTO_TCP && q->reply.protocol != IPPROTO_UDP)
+		return false;
+	if (q->l4 + sizeof(ports) > end || !load(ctx, q->l4, ports, sizeof(ports)))
+		return false;
+	q->reply.sport = ports[1];
+	q->reply.dport = ports[0];
+	return true;
+}
+
+/* Adjusts a checksum inside the quote by `diff`; *total gets what that changed in the message. */
+static __always_inline bool quoted_checksum(struct __sk_buff *ctx, __u32 at, __s64 diff, bool zero_is_none, __u64 *total)
+{
+	__be32 old = 0, new = 0; /* the low 16 bits: a checksum is at an even offset */
+	if (!load(ctx, at, &old, 2))
+		return false;
+	if (zero_is_none && !old)
+		return true;
+	new = (__u16)~fold((__u64)(__u16)~old + (__u32)diff);
+	*total += (__u32)bpf_csum_diff(&old, 4, &new, 4, 0);
+	return bpf_skb_store_bytes(ctx, at, &new, 2, 0) == 0;
+}
+
+/* Gives the quote the tuple that its sender sent: `to` reversed. The ICMP checksum follows. */
+__noinline bool rewrite_quote(struct __sk_buff *ctx, struct packet *p, struct quote *q, const struct flow *to)
+{
+	if (!p || !q || !to)
+		return false;
+	bool v4 = p->version == 4;
+	bool udp = q->reply.protocol == IPPROTO_UDP;
+	struct addr old[2] = { q->reply.dst, q->reply.src }, new[2] = { to->dst, to->src };
+	__be16 old_ports[2] = { q->reply.dport, q->reply.sport }, new_ports[2] = { to->dport, to->sport };
+	/* The constant part of a mapped IPv4 address is the same in both and adds nothing. */
+	__u64 addresses = (__u32)bpf_csum_diff((__be32 *)old, sizeof(old), (__be32 *)new, sizeof(new), 0);
+	__u64 ports = (__u32)bpf_csum_diff((__be32 *)old_ports, 4, (__be32 *)new_ports, 4, 0);
+	__u64 total = addresses + ports;
+	__be32 words[2] = { unmap_ipv4(&new[0]), unmap_ipv4(&new[1]) };
+
+	if (v4 ? bpf_skb_store_bytes(ctx, q->l3 + IPV4_SADDR, words, sizeof(words), 0) ||
+			 !quoted_checksum(ctx, q->l3 + IPV4_CHECK, addresses, false, &total)
+	       : bpf_skb_store_bytes(ctx, q->l3 + IPV6_SADDR, new, sizeof(new), 0))
+		return false;
+	if (bpf_skb_store_bytes(ctx, q->l4, new_ports, sizeof(new_ports), 0))
+		return false;
+	__u32 check = q->l4 + (udp ? UDP_CHECK : TCP_CHECK);
+	if (check + 2 <= p->l3 + p->len && /* eight bytes of TCP do not reach it */
+	    !quoted_checksum(ctx, check, fold(addresses + ports), udp, &total))
+		return false;
+	return bpf_l4_csum_replace(ctx, p->l4 + ICMP_CHECK, 0, fold(total), 0) == 0;
+}
+
+/* Translates an ICMP error about a flow. Returns BEGIN_ANEW if it is about none. */
+__noinline int serve_icmp_error(struct __sk_buff *ctx, struct packet *p)
+{
+	struct quote q = {};
+	__u8 hop_limit;
+	__s64 pseudo = 0;
+
+	if (!p || p->fragment != WHOLE || !parse_quote(ctx, p, &q))
+		return BEGIN_ANEW;
+	struct flow *f = find_flow(&q.reply);
+	if (!f || backend_gone(f))
+		return BEGIN_ANEW;
+	if (!right_hook(p, f))
+		return TCX_NEXT;
+
+	p->to = *f;
+	bool reply = p->to.flags & FLOW_REPLY;
+	/* The reporter stays who it is, unless it is the peer itself or its address would be foreign on our way out. */
+	struct addr src = same_addr(&p->key.src, &q.reply.src) || (!reply && p->to.flags & FLOW_SNAT) ? p->to.src : p->key.src;
+	int verdict = route_flow(ctx, p, &hop_limit);
+	if (verdict)
+		return verdict;
+	if (!rewrite_quote(ctx, p, &q, &p->to) || !rewrite_ip(ctx, p, &src, &p->to.dst, hop_limit, &pseudo))
+		return drop(COUNTER_DROP_ERROR);
+	if (p->version == 6 && bpf_l4_csum_replace(ctx, p->l4 + ICMP_CHECK, 0, pseudo, BPF_F_PSEUDO_HDR))
+		return drop(COUNTER_DROP_ERROR);
+	count(reply ? COUNTER_ICMP_REPLIED : COUNTER_ICMP_FORWARDED);
+	return send(ctx, p);
+}
+
+#endif /* BLIXT_ICMP_H */

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * packet.h - from an skb to a struct packet.
+ *
+ * Headers are copied to the stack with helpers instead of being read in
+ * place: it works on non-linear skbs too, and nothing has to be checked again
+ * after a helper has moved the packet.
+ */
+#ifndef BLIXT_PACKET_H
+#define BLIXT_PACKET_H
+
+#include "blixt.h"
+
+/* RFC 8200, 4.1: more extension headers than this are not worth the time. */
+#define MAX_EXTENSION_HEADERS 8
+
+#define IPV4_DF 0x4000
+#define IPV4_MF 0x2000
+#define IPV4_OFFSET 0x1fff
+
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_ACK 0x10
+
+#define ICMP_HEADER_LEN 8
+/* How much of a packet an ICMP error quotes: ports, and room for extension headers and TCP options. */
+#define QUOTE_MAX 128
+
+enum fragment_kind {
+	WHOLE,
+	FIRST_FRAGMENT,
+	LATER_FRAGMENT, /* carries no layer-4 header */
+};
+
+enum parsed {
+	PARSED,		/* TCP or UDP, key complete (but the ports of a later fragment) */
+	PARSED_ICMP,	/* key without ports */
+	PARSED_UNKNOWN, /* IP with another protocol, key without ports */
+	NOT_IP,
+	MALFORMED,
+};
+
+/* A way out: what the FIB knows. */
+struct route {
+	struct bpf_redir_neigh via;
+	__u32 ifindex;
+	__u32 mtu;	 /* the path's, where the packet is larger */
+	struct addr src; /* the node's address on that way; zero: unknown */
+};
+
+/*
+ * A packet in work. There is one per CPU, in a map: together with the calls
+ * that it passes through it would not fit on the stack of 512 bytes.
+ */
+struct packet {
+	struct flow_key key; /* protocol is that of the last header, ICMP included */
+	__u32 len;	     /* bytes from the IP header on */
+	__u32 segment;	     /* the same of the largest packet that offloads will make of it */
+	__u32 seq;	     /* TCP */
+	__u32 ack;	     /* TCP */
+	__u32 fragment_id;   /* as on the wire */
+	__u16 l3;	     /* where the IP header starts: 0 on devices without a link header */
+	__u16 l4;	     /* where the layer-4 header starts */
+	__u8 version;	     /* 4 or 6 */
+	__u8 hop_limit;
+	__u8 tcp_flags;
+	__u8 icmp_type;
+	__u8 fragment; /* enum fragment_kind */
+	bool dont_fragment;
+	bool zero_checksum; /* UDP: the sender has computed none */
+	bool egress;	    /* seen at the egress hook */
+	bool host;	    /* made by a socket of this host */
+	__u16 payload;	    /* TCP: bytes behind the header */
+	/* What becomes of it. Not cleared: written before it is read. */
+	struct flow to;	   /* the tuple that it gets */
+	struct flow reply; /* of a new flow: the other direction's entry */
+	struct route route;
+	struct {
+		__u8 type, code;
+		__u16 check;
+		__be32 rest; /* of the ICMP header: what it holds depends on the type */
+		__u8 quote[QUOTE_MAX];
+	} icmp; /* an error to answer with */
+};
+
+static __always_inline bool load(struct __sk_buff *ctx, __u32 at, void *to, __u32 len)
+{
+	return bpf_skb_load_bytes(ctx, at, to, len) == 0;
+}
+
+static __always_inline void map_ipv4(struct addr *to, __be32 from)
+{
+	__u32 *w = (__u32 *)to;
+	w[0] = 0;
+	w[1] = 0;
+	w[2] = bpf_htonl(0xffff);
+	w[3] = from;
+}
+
+static __always_inline __be32 unmap_ipv4(const struct addr *a)
+{
+	return ((const __u32 *)a)[3];
+}
+
+static __always_inline bool same_addr(const struct addr *a, const struct addr *b)
+{
+	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
+	return x[0] == y[0] && x[1] == y[1];
+}
+
+/*
+ * Where the IP header starts, or -1. A device without a link header (tun,
+ * WireGuard, IP-in-IP) looks like any other here, so both readings are tried;
+ * only where both fit (a source address 8.0.64.0/20 does it) is the kernel
+ * asked, which costs a helper call more.
+ */
+static __always_inline int ip_offset(struct __sk_buff *ctx, __u8 *version)
+{
+	__u8 head[20]; /* as long as the shortest IP header */
+	__be16 proto = ctx->protocol;
+
+	if (!load(ctx, 0, head, sizeof(head)))
+		return -1;
+	if (proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD)) {
+		/* A tag that is in the frame, not beside it: a VLAN device without offload sends so. */
+		if (*(__be16 *)(head + 12) != proto)
+			return -1;
+		proto = *(__be16 *)(head + 16);
+		*version = proto == bpf_htons(ETH_P_IP) ? 4 : proto == bpf_htons(ETH_P_IPV6) ? 6 : 0;
+		return *version && head[18] >> 4 == *version ? ETH_HLEN + 4 : -1;
+	}
+	*version = proto == bpf_htons(ETH_P_IP) ? 4 : proto == bpf_htons(ETH_P_IPV6) ? 6 : 0;
+	if (!*version)
+		return -1;
+
+	bool with = *(__be16 *)(head + 12) == proto && head[14] >> 4 == *version;
+	bool without = head[0] >> 4 == *version;
+	if (with && without) {
+		__be32 net, framed;
+		if (bpf_skb_load_bytes_relative(ctx, 0, &net, sizeof(net), BPF_HDR_START_NET))
+			return -1;
+		__builtin_memcpy(&framed, head + ETH_HLEN, sizeof(framed));
+		with = net == framed;
+	}
+	return with ? ETH_HLEN : without ? 0 : -1;
+}
+
+static __always_inline enum parsed parse_ipv4(struct __sk_buff *ctx, struct packet *p)
+{
+	struct iphdr ip;
+
+	if (!load(ctx, p->l3, &ip, sizeof(ip)))
+		return MALFORMED;
+	p->len = bpf_ntohs(ip.tot_len);
+	if (p->len == 0 && ctx->gso_size) /* BIG TCP: longer than the field can say */
+		p->len = ctx->len - p->l3;
+	p->l4 = p->l3 + ip.ihl * 4;
+	if (ip.ihl < 5 || p->len < ip.ihl * 4 || p->l3 + p->len > ctx->len)
+		return MALFORMED;
+	map_ipv4(&p->key.src, ip.saddr);
+	map_ipv4(&p->key.dst, ip.daddr);
+	p->key.protocol = ip.protocol;
+	p->hop_limit = ip.ttl;
+	__u16 fragment = bpf_ntohs(ip.frag_off);
+	p->dont_fragment = fragment & IPV4_DF;
+	if (fragment & (IPV4_MF | IPV4_OFFSET)) {
+		p->fragment = fragment & IPV4_OFFSET ? LATER_FRAGMENT : FIRST_FRAGMENT;
+		p->fragment_id = ip.id;
+	}
+	return PARSED;
+}
+
+/* Headers between the fixed one and layer 4 that carry nothing for us. RFC 8200, 4. */
+static __always_inline bool is_extension(__u8 protocol)
+{
+	return protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_ROUTING || protocol == IPPROTO_DSTOPTS ||
+	       protocol == IPPROTO_FRAGMENT;
+}
+
+static __always_inline enum parsed parse_ipv6(struct __sk_buff *ctx, struct packet *p)
+{
+	struct ipv6hdr ip;
+	struct {
+		__u8 next, len;
+		__be16 offset; /* of a fragment header; its low bit: more follow */
+		__u32 id;
+	} ext;
+
+	if (!load(ctx, p->l3, &ip, sizeof(ip)))
+		return MALFORMED;
+	p->len = sizeof(ip) + bpf_ntohs(ip.payload_len);
+	if (ip.payload_len == 0 && ctx->gso_size)
+		p->len = ctx->len - p->l3;
+	if (p->l3 + p->len > ctx->len)
+		return MALFORMED;
+	__builtin_memcpy(&p->key.src, &ip.saddr, sizeof(struct addr) * 2);
+	p->hop_limit = ip.hop_limit;
+	p->dont_fragment = true; /* routers never fragment IPv6 */
+
+	__u32 at = p->l3 + sizeof(ip);
+	__u8 next = ip.nexthdr;
+	for (int i = 0; i < MAX_EXTENSION_HEADERS && is_extension(next); i++) {
+		if (!load(ctx, at, &ext, sizeof(ext)))
+			return MALFORMED;
+		if (next == IPPROTO_FRAGMENT) {
+			if (ext.offset & bpf_htons(0xfff9)) { /* else it is whole: RFC 6946 */
+				p->fragment = ext.offset & bpf_htons(0xfff8) ? LATER_FRAGMENT : FIRST_FRAGMENT;
+				p->fragment_id = ext.id;
+			}
+			at += sizeof(ext);
+		} else {
+			at += (ext.len + 1) * 8;
+		}
+		next = ext.next;
+		if (p->fragment == LATER_FRAGMENT)
+			break; /* what follows is data */
+	}
+	if (at > p->l3 + p->len)
+		return MALFORMED;
+	p->l4 = at;
+	p->key.protocol = next;
+	return PARSED;
+}
+
+/* The layer-4 header at p->l4; lengths are checked against the IP header's. */
+static __always_inline enum parsed parse_l4(struct __sk_buff *ctx, struct packet *p)
+{
+	__u32 left = p->len - (p->l4 - p->l3);
+
+	if (p->key.protocol == IPPROTO_TCP) {
+		struct tcphdr tcp;
+		if (left < sizeof(tcp) || !load(ctx, p->l4, &tcp, sizeof(tcp)))
+			return MALFORMED;
+		__u32 header = tcp.doff * 4;
+		if (header < sizeof(tcp) || header > left)
+			return MALFORMED;
+		p->key.sport = tcp.source;
+		p->key.dport = tcp.dest;
+		p->seq = bpf_ntohl(tcp.seq);
+		p->ack = bpf_ntohl(tcp.ack_seq);
+		p->tcp_flags = ((__u8 *)&tcp)[13];
+		p->payload = left - header;
+		if (ctx->gso_size)
+			p->segment = p->l4 - p->l3 + header + ctx->gso_size;
+		return PARSED;
+	}
+	if (p->key.protocol == IPPROTO_UDP) {
+		struct udphdr udp;
+		if (left < sizeof(udp) || !load(ctx, p->l4, &udp, sizeof(udp)))
+			return MALFORMED;
+		p->key.sport = udp.source;
+		p->key.dport = udp.dest;
+		p->zero_checksum = udp.check == 0;
+		if (ctx->gso_size)
+			p->segment = p->l4 - p->l3 + sizeof(udp) + ctx->gso_size;
+		return PARSED;
+	}
+	if (p->key.protocol == (p->version == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
+		if (left < ICMP_HEADER_LEN || !load(ctx, p->l4, &p->icmp_type, 1))
+			return MALFORMED;
+		return PARSED_ICMP;
+	}
+	return PARSED_UNKNOWN;
+}
+
+static __always_inline enum parsed parse(struct __sk_buff *ctx, struct packet *p)
+{
+	int l3 = ip_offset(ctx, &p->version);
+	if (l3 < 0)
+		return NOT_IP;
+	p->l3 = l3;
+	enum parsed ip = p->version == 4 ? parse_ipv4(ctx, p) : parse_ipv6(ctx, p);
+	if (ip != PARSED)
+		return ip;
+	p->segment = p->len;
+	if (p->fragment == LATER_FRAGMENT)
+		return p->key.protocol == IPPROTO_TCP || p->key.protocol == IPPROTO_UDP ? PARSED : PARSED_UNKNOWN;
+	return parse_l4(ctx, p);
+}
+
+#endif /* BLIXT_PACKET_H */

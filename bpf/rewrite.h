@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * rewrite.h - a packet gets the tuple of its flow.
+ *
+ * Checksums are only ever adjusted by what changed, with the helpers that know
+ * about CHECKSUM_PARTIAL (a local sender: only the pseudo header is summed) and
+ * CHECKSUM_COMPLETE (the driver summed the whole packet). For the latter, a
+ * change of IPv4 addresses and header checksum adds up to nothing; IPv6 has no
+ * header checksum, so its addresses are stored with BPF_F_RECOMPUTE_CSUM, which
+ * evens out what BPF_F_PSEUDO_HDR takes off.
+ */
+#ifndef BLIXT_REWRITE_H
+#define BLIXT_REWRITE_H
+
+#include "packet.h"
+
+#define IPV4_TTL 8   /* offsets in the IPv4 header */
+#define IPV4_CHECK 10
+#define IPV4_SADDR 12
+#define IPV6_HOP_LIMIT 7 /* and in the IPv6 header */
+#define IPV6_SADDR 8
+#define TCP_CHECK 16 /* offsets in the layer-4 headers */
+#define UDP_CHECK 6
+#define ICMP_CHECK 2
+
+/*
+ * Does the device still have to sum this packet (CHECKSUM_PARTIAL)? The helper
+ * leaves such a checksum alone when data changes, so it is asked to count a
+ * change that never happens; the caller writes or restores the field after.
+ */
+static __always_inline bool checksum_partial(struct __sk_buff *ctx, __u32 at)
+{
+	__u16 before = 0, after = 0;
+	if (!load(ctx, at, &before, 2) || bpf_l4_csum_replace(ctx, at, 0, 1, 0) || !load(ctx, at, &after, 2))
+		return false;
+	return before == after;
+}
+
+/* UDP without a checksum stays without; a partial one that happens to be zero is none of these. */
+static __always_inline bool has_checksum(struct __sk_buff *ctx, const struct packet *p)
+{
+	__u16 zero = 0;
+	if (!p->zero_checksum)
+		return true;
+	if (checksum_partial(ctx, p->l4 + UDP_CHECK))
+		return true;
+	bpf_skb_store_bytes(ctx, p->l4 + UDP_CHECK, &zero, 2, 0);
+	return false;
+}
+
+/* Adjusts the layer-4 checksum for new addresses (pseudo header) and ports, and stores the ports. */
+static __always_inline bool rewrite_l4(struct __sk_buff *ctx, const struct packet *p, __s64 pseudo, const struct flow *to)
+{
+	bool tcp = p->key.protocol == IPPROTO_TCP;
+	__u32 check = p->l4 + (tcp ? TCP_CHECK : UDP_CHECK);
+	/* A partial sum of zero is not "none": no MARK_MANGLED_0, which would skip it. */
+	__u64 mangled = tcp || p->zero_checksum ? 0 : BPF_F_MARK_MANGLED_0;
+
+	if (tcp || has_checksum(ctx, p)) {
+		__s64 ports = bpf_csum_diff((__be32 *)&p->key.sport, 4, (__be32 *)&to->sport, 4, 0);
+		if (bpf_l4_csum_replace(ctx, check, 0, pseudo, BPF_F_PSEUDO_HDR | mangled) ||
+		    bpf_l4_csum_replace(ctx, check, 0, ports, mangled))
+			return false;
+	}
+	return bpf_skb_store_bytes(ctx, p->l4, &to->sport, 4, 0) == 0;
+}
+
+/* Sets addresses and hop limit. `pseudo` gets the difference of the addresses. */
+static __always_inline bool rewrite_ip(struct __sk_buff *ctx, const struct packet *p, const struct addr *src,
+				       const struct addr *dst, __u8 hop_limit, __s64 *pseudo)
+{
+	if (p->version == 4) {
+		/* The TTL's 16-bit word last: it is in the header checksum, but not in the pseudo header. */
+		__be32 old[3] = { unmap_ipv4(&p->key.src), unmap_ipv4(&p->key.dst), p->hop_limit };
+		__be32 new[3] = { unmap_ipv4(src), unmap_ipv4(dst), hop_limit };
+		*pseudo = bpf_csum_diff(old, 8, new, 8, 0);
+		return bpf_l3_csum_replace(ctx, p->l3 + IPV4_CHECK, 0, bpf_csum_diff(old, 12, new, 12, 0), 0) == 0 &&
+		       bpf_skb_store_bytes(ctx, p->l3 + IPV4_SADDR, new, 8, 0) == 0 &&
+		       bpf_skb_store_bytes(ctx, p->l3 + IPV4_TTL, &hop_limit, 1, 0) == 0;
+	}
+	struct addr new[2] = { *src, *dst };
+	*pseudo = bpf_csum_diff((__be32 *)&p->key.src, sizeof(new), (__be32 *)new, sizeof(new), 0);
+	return bpf_skb_store_bytes(ctx, p->l3 + IPV6_SADDR, new, sizeof(new), BPF_F_RECOMPUTE_CSUM) == 0 &&
+	       bpf_skb_store_bytes(ctx, p->l3 + IPV6_HOP_LIMIT, &hop_limit, 1, BPF_F_RECOMPUTE_CSUM) == 0;
+}
+
+/* The packet gets the tuple `to`. Returns false if the kernel refused a part: the packet must be dropped. */
+static __always_inline bool rewrite(struct __sk_buff *ctx, const struct packet *p, const struct flow *to, __u8 hop_limit)
+{
+	__s64 pseudo = 0;
+	return rewrite_ip(ctx, p, &to->src, &to->dst, hop_limit, &pseudo) &&
+	       (p->fragment == LATER_FRAGMENT || rewrite_l4(ctx, p, pseudo, to));
+}
+
+#endif /* BLIXT_REWRITE_H */

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * route.h - which way a translated packet leaves when it does not go through
+ * the stack. The stack would drop a packet that comes in with an address of
+ * this node as its source ("martian"), so the FIB is asked and the packet
+ * redirected; the kernel resolves the neighbour.
+ */
+#ifndef BLIXT_ROUTE_H
+#define BLIXT_ROUTE_H
+
+#include "count.h"
+#include "packet.h"
+
+#define PACKET_HOST 0
+#define AF_INET 2
+#define AF_INET6 10
+#define LOOPBACK_IFINDEX 1
+
+enum routed {
+	ROUTED,
+	ROUTE_LOCAL, /* an address of this node, or no route at all: the FIB says the same of both */
+	ROUTE_TOO_BIG,
+	ROUTE_FORWARDING_OFF,
+	ROUTE_NONE,
+};
+
+static __always_inline const struct config *config(void)
+{
+	__u32 zero = 0;
+	return bpf_map_lookup_elem(&blixt_layout_1, &zero);
+}
+
+static __always_inline bool is_zero(const struct addr *a)
+{
+	const __u64 *w = (const __u64 *)a;
+	return (w[0] | w[1]) == 0;
+}
+
+/* The node's own address where the kernel, before 6.7, cannot tell. */
+static __always_inline void configured_source(const struct packet *p, struct addr *src)
+{
+	const struct config *c = config();
+	if (c)
+		*src = p->version == 4 ? c->node4 : c->node6;
+}
+
+/* Asks the FIB for p->route from src (zero: any, and the node's address is wanted) to dst. */
+__noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct addr *src, const struct addr *dst)
+{
+	if (!p || !src || !dst)
+		return ROUTE_NONE;
+	struct route *r = &p->route;
+	struct bpf_fib_lookup fib = {};
+	bool want_source = is_zero(src);
+
+	fib.l4_protocol = p->key.protocol;
+	fib.tot_len = p->segment > 0xffff ? 0xffff : p->segment;
+	fib.ifindex = ctx->ifindex;
+	if (p->version == 4) {
+		fib.family = AF_INET;
+		fib.ipv4_src = unmap_ipv4(src);
+		fib.ipv4_dst = unmap_ipv4(dst);
+	} else {
+		fib.family = AF_INET6;
+		__builtin_memcpy(fib.ipv6_src, src, sizeof(*src));
+		__builtin_memcpy(fib.ipv6_dst, dst, sizeof(*dst));
+	}
+	long rc = bpf_fib_lookup(ctx, &fib, sizeof(fib), want_source ? BPF_FIB_LOOKUP_SRC : 0);
+	bool source_known = rc >= 0;
+	if (rc < 0 && want_source)
+		rc = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
+
+	switch (rc) {
+	case BPF_FIB_LKUP_RET_SUCCESS:
+	case BPF_FIB_LKUP_RET_NO_NEIGH: /* bpf_redirect_neigh resolves it */
+		break;
+	case BPF_FIB_LKUP_RET_NOT_FWDED:
+		return ROUTE_LOCAL;
+	case BPF_FIB_LKUP_RET_FWD_DISABLED:
+		return ROUTE_FORWARDING_OFF;
+	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
+		r->mtu = fib.mtu_result;
+		return ROUTE_TOO_BIG;
+	default:
+		return ROUTE_NONE;
+	}
+
+	r->ifindex = fib.ifindex;
+	r->via.nh_family = fib.family;
+	if (fib.family == AF_INET)
+		r->via.ipv4_nh = fib.ipv4_dst;
+	else
+		__builtin_memcpy(r->via.ipv6_nh, fib.ipv6_dst, sizeof(r->via.ipv6_nh));
+	if (!want_source)
+		return ROUTED;
+	if (!source_known)
+		configured_source(p, &r->src);
+	else if (p->version == 4)
+		map_ipv4(&r->src, fib.ipv4_src);
+	else
+		__builtin_memcpy(&r->src, fib.ipv6_src, sizeof(r->src));
+	return ROUTED;
+}
+
+/* Makes the packet one that bpf_redirect_neigh takes: it wants a link header, and no tag of the way in. */
+static __always_inline bool untag(struct __sk_buff *ctx, const struct packet *p)
+{
+	if (p->l3 == 0) {
+		__be16 proto = ctx->protocol;
+		return bpf_skb_change_head(ctx, ETH_HLEN, 0) == 0 && bpf_skb_store_bytes(ctx, 12, &proto, 2, 0) == 0;
+	}
+	return (!ctx->vlan_present && p->l3 == ETH_HLEN) || bpf_skb_vlan_pop(ctx) == 0;
+}
+
+static __always_inline int redirect(struct __sk_buff *ctx, struct packet *p)
+{
+	if (!untag(ctx, p))
+		return drop(COUNTER_DROP_ERROR);
+	return bpf_redirect_neigh(p->route.ifindex, &p->route.via, sizeof(p->route.via), 0);
+}
+
+/*
+ * To a socket of this host, by way of lo: there the packet has its route
+ * already, so that neither a source that is an address of this host nor the
+ * reverse-path filter can stop it.
+ */
+static __always_inline int redirect_to_host(struct __sk_buff *ctx, const struct packet *p)
+{
+	if (ctx->ifindex == LOOPBACK_IFINDEX && !p->egress)
+		return TCX_NEXT; /* it is there, and came with its route */
+	if (!untag(ctx, p))
+		return drop(COUNTER_DROP_ERROR);
+	return bpf_redirect_neigh(LOOPBACK_IFINDEX, NULL, 0, 0);
+}
+
+#endif /* BLIXT_ROUTE_H */
