@@ -98,6 +98,8 @@ func unfit(addr netip.Addr) string {
 	switch {
 	case !addr.IsValid():
 		return "it is not an IP address"
+	case addr.Is4In6():
+		return "it is an IPv4 address written as IPv6"
 	case addr.Zone() != "":
 		return "it has a zone"
 	case addr.IsUnspecified():

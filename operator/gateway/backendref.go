@@ -75,12 +75,12 @@ func findBackend(r *route, ref *gwv1.BackendRef, services serviceIndex, grants [
 	service := services[key]
 	switch {
 	case service == nil:
-		return Ref{}, faultf(gwv1.RouteReasonBackendNotFound, "Service %s does not exist.", key)
+		return Ref{}, faultf(gwv1.RouteReasonBackendNotFound, "Service %s does not exist: create it, or correct the name.", key)
 	case service.Spec.Type == corev1.ServiceTypeExternalName:
 		return Ref{}, faultf(gwv1.RouteReasonBackendNotFound,
 			"Service %s is of type ExternalName, which has no endpoints: use another type.", key)
 	case ref.Port == nil:
-		return Ref{}, faultf(gwv1.RouteReasonBackendNotFound, "The reference to Service %s names no port.", key)
+		return Ref{}, faultf(gwv1.RouteReasonBackendNotFound, "The reference to Service %s names no port: add one of the Service's%s.", key, ports(service))
 	}
 	port, fault := findPort(r, service, int32(*ref.Port))
 	if fault != nil {

@@ -61,10 +61,10 @@ func (g *gateway) accepted() metav1.Condition {
 	switch {
 	case f != nil:
 	case len(invalid) == len(g.listeners):
-		f = faultf(gwv1.GatewayReasonListenersNotValid, "No listener is valid; see the conditions of each.")
+		f = faultf(gwv1.GatewayReasonListenersNotValid, "No listener is valid: see the conditions of each.")
 	case len(invalid) > 0:
 		return condition(gwv1.GatewayConditionAccepted, metav1.ConditionTrue, gwv1.GatewayReasonListenersNotValid,
-			generation, fmt.Sprintf("Not valid: %s; see its conditions. The others are served.", plural("listener", invalid)))
+			generation, fmt.Sprintf("Not valid: %s (see the conditions there). The others are.", plural("listener", invalid)))
 	}
 	return verdict(gwv1.GatewayConditionAccepted, f, gwv1.GatewayReasonAccepted, generation, "The Gateway is valid.")
 }

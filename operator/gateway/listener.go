@@ -60,7 +60,7 @@ func (l *listener) findKinds() {
 	for _, kind := range allowed.Kinds {
 		switch {
 		case l.protocol == 0 || deref(kind.Group, group) != group || kind.Kind != own.Kind:
-			invalid = append(invalid, string(kind.Kind))
+			invalid = append(invalid, groupKind(deref(kind.Group, ""), kind.Kind))
 		case len(l.kinds) == 0:
 			l.kinds = append(l.kinds, own)
 		}
@@ -70,7 +70,7 @@ func (l *listener) findKinds() {
 	}
 	if l.protocol == 0 {
 		l.badKinds = faultf(gwv1.ListenerReasonInvalidRouteKinds,
-			"allowedRoutes.kinds names %s, but no kind of route can attach to a %s listener of Blixt.",
+			"allowedRoutes.kinds names %s, but Blixt has no routes for protocol %s.",
 			list(invalid), l.spec.Protocol)
 		return
 	}

@@ -120,7 +120,7 @@ func (a *attachment) outcome(r *route) string {
 			rest = append(rest, fmt.Sprintf("Listener %s does not serve it, because the listener is not accepted itself (%s).",
 				name, l.fault().reason))
 		case winner != r:
-			rest = append(rest, fmt.Sprintf("Listener %s does not serve it, but %s, %s: delete that route or attach this one elsewhere.",
+			rest = append(rest, fmt.Sprintf("Listener %s serves %s instead, %s: delete that route or attach this one elsewhere.",
 				name, winner.name(), precedence(winner.meta, r.meta)))
 		case len(a.gateway.addresses.usable) == 0:
 			rest = append(rest, fmt.Sprintf("Listener %s does not serve it: the Gateway has no address.", name))

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway_test
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+)
+
+// testCase is an input file: objects, and a document without a kind that has
+// the options.
+type testCase struct {
+	Objects gateway.Objects
+	Slices  []discoveryv1.EndpointSlice
+	Options gateway.Options
+	Resolve gateway.ResolveOptions
+}
+
+func readCase(t *testing.T, path string) testCase {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := parseCase(text)
+	if err != nil {
+		t.Fatalf("read %s: %v", path, err)
+	}
+	return c
+}
+
+func parseCase(text []byte) (testCase, error) {
+	var c testCase
+	for _, doc := range splitDocuments(text) {
+		var meta metav1.TypeMeta
+		err := yaml.Unmarshal(doc, &meta)
+		if err == nil {
+			err = c.add(meta.Kind, doc)
+		}
+		if err != nil {
+			return c, err
+		}
+	}
+	return c, nil
+}
+
+// add decodes a document. Objects without a namespace are in default.
+func (c *testCase) add(kind string, doc []byte) error {
+	switch kind {
+	case "":
+		return yaml.UnmarshalStrict(doc, &struct {
+			Options *gateway.Options        `json:"options"`
+			Resolve *gateway.ResolveOptions `json:"resolve"`
+		}{&c.Options, &c.Resolve})
+	case "GatewayClass":
+		return appendTo(&c.Objects.GatewayClasses, doc)
+	case "Gateway":
+		return appendTo(&c.Objects.Gateways, doc)
+	case "TCPRoute":
+		return appendTo(&c.Objects.TCPRoutes, doc)
+	case "UDPRoute":
+		return appendTo(&c.Objects.UDPRoutes, doc)
+	case "ReferenceGrant":
+		return appendTo(&c.Objects.ReferenceGrants, doc)
+	case "Service":
+		return appendTo(&c.Objects.Services, doc)
+	case "Namespace":
+		return appendTo(&c.Objects.Namespaces, doc)
+	case "EndpointSlice":
+		return appendTo(&c.Slices, doc)
+	}
+	return fmt.Errorf("unknown kind %q", kind)
+}
+
+func appendTo[T any, P interface {
+	*T
+	metav1.Object
+}](list *[]T, doc []byte) error {
+	var object T
+	if err := yaml.UnmarshalStrict(doc, &object); err != nil {
+		return err
+	}
+	switch any(&object).(type) {
+	case *gwv1.GatewayClass, *corev1.Namespace:
+	default:
+		if P(&object).GetNamespace() == "" {
+			P(&object).SetNamespace("default")
+		}
+	}
+	*list = append(*list, object)
+	return nil
+}

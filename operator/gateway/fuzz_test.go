@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway_test
+
+import (
+	"math/bits"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// FuzzTranslate feeds arbitrary objects, beyond what the API server lets in.
+func FuzzTranslate(f *testing.F) {
+	inputs, err := filepath.Glob("testdata/*.in.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, in := range inputs {
+		text, err := os.ReadFile(in)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var c testCase
+		for _, doc := range splitDocuments(text) {
+			var meta metav1.TypeMeta
+			if yaml.Unmarshal(doc, &meta) == nil {
+				_ = c.add(meta.Kind, doc) // what does not parse is no object
+			}
+		}
+		translation := gateway.Translate(c.Objects, c.Options)
+		resolution := gateway.Resolve(&translation, gateway.IndexEndpoints(c.Slices), c.Resolve)
+		checkState(t, resolution.State)
+		checkConditions(t, &c, &translation)
+		for _, p := range append(translation.Problems(), resolution.Problems()...) {
+			if p.Object == "" || p.Message == "" {
+				t.Errorf("problem says too little: %+v", p)
+			}
+		}
+	})
+}
+
+func checkState(t *testing.T, s lb.State) {
+	t.Helper()
+	served := map[string]bool{}
+	for _, a := range s.Addresses {
+		if served[a.IP.String()] || a.IP.IsLoopback() || a.IP.IsMulticast() || a.IP.IsUnspecified() || a.IP.Is4In6() {
+			t.Errorf("address %s is listed twice or cannot be served", a.IP)
+		}
+		served[a.IP.String()] = true
+	}
+	keys := map[lb.Key]bool{}
+	for _, f := range s.Frontends {
+		if keys[f.Key()] {
+			t.Errorf("frontend %s is listed twice", f.Key())
+		}
+		keys[f.Key()] = true
+	}
+	for _, f := range s.Frontends {
+		if !served[f.Addr.String()] || f.Port == 0 || f.Gateway == "" || f.IdleTimeout <= 0 {
+			t.Errorf("frontend is incomplete: %+v", f)
+		}
+		sum, backends := f.Reject, map[string]bool{}
+		for _, b := range f.Backends {
+			var carry uint64
+			if sum, carry = bits.Add64(sum, b.Weight, 0); carry != 0 {
+				t.Errorf("weights of %s overflow", f.Key())
+			}
+			if b.Addr.Port() == 0 || b.Addr.Addr().Is6() != f.Addr.Is6() || b.Addr.Addr().IsLoopback() || backends[b.Addr.String()] {
+				t.Errorf("backend %s of %s is listed twice or cannot be reached", b.Addr, f.Key())
+			}
+			backends[b.Addr.String()] = true
+			if keys[lb.Key{Addr: b.Addr.Addr(), Protocol: f.Protocol, Port: b.Addr.Port()}] {
+				t.Errorf("backend %s of %s is a frontend", b.Addr, f.Key())
+			}
+		}
+	}
+}
+
+func checkConditions(t *testing.T, c *testCase, translation *gateway.Translation) {
+	t.Helper()
+	generations := map[string]bool{}
+	note := func(kind string, m metav1.ObjectMeta) {
+		generations[key(kind, m.Namespace, m.Name, m.Generation)] = true
+	}
+	for _, o := range c.Objects.GatewayClasses {
+		note("GatewayClass", metav1.ObjectMeta{Name: o.Name, Generation: o.Generation})
+	}
+	for _, o := range c.Objects.Gateways {
+		note("Gateway", o.ObjectMeta)
+	}
+	for _, o := range c.Objects.TCPRoutes {
+		note("TCPRoute", o.ObjectMeta)
+	}
+	for _, o := range c.Objects.UDPRoutes {
+		note("UDPRoute", o.ObjectMeta)
+	}
+	check := func(kind, namespace, name string, conditions []metav1.Condition) {
+		types := map[string]bool{}
+		for _, cond := range conditions {
+			if cond.Reason == "" || cond.Message == "" || types[cond.Type] || len(cond.Message) > 32768 ||
+				!generations[key(kind, namespace, name, cond.ObservedGeneration)] {
+				t.Errorf("%s %s/%s has a bad condition: %+v", kind, namespace, name, cond)
+			}
+			types[cond.Type] = true
+		}
+		if len(conditions) == 0 {
+			t.Errorf("%s %s/%s has no conditions", kind, namespace, name)
+		}
+	}
+	for _, class := range translation.Classes {
+		check("GatewayClass", "", class.Name, class.Status.Conditions)
+	}
+	for _, g := range translation.Gateways {
+		check("Gateway", g.Namespace, g.Name, g.Status.Conditions)
+		for _, l := range g.Status.Listeners {
+			check("Gateway", g.Namespace, g.Name, l.Conditions)
+			if l.SupportedKinds == nil {
+				t.Errorf("listener %s has no list of supported kinds, not even an empty one", l.Name)
+			}
+		}
+	}
+	for _, r := range translation.Routes {
+		for _, p := range r.Status.Parents {
+			check(string(r.Kind), r.Namespace, r.Name, p.Conditions)
+		}
+	}
+}
+
+func key(kind, namespace, name string, generation int64) string {
+	return kind + " " + namespace + "/" + name + " " + strconv.FormatInt(generation, 10)
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway_test
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+var exact = cmp.Options{
+	cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}),
+	cmp.AllowUnexported(gateway.Resolution{}),
+}
+
+// One translation serves every later change of endpoints: Resolve has nothing
+// else to go by, leaves it as it was, and says what a fresh start would say.
+func TestResolve_EndpointChangesKeepTheTranslation(t *testing.T) {
+	c := common(t)
+	translation := gateway.Translate(c.Objects, c.Options)
+	before := gateway.Translate(c.Objects, c.Options)
+	for n := range 20 {
+		c.Slices[0].Endpoints = c.Slices[0].Endpoints[:0:0]
+		for i := range n {
+			c.Slices[0].Endpoints = append(c.Slices[0].Endpoints, discoveryv1.Endpoint{Addresses: []string{fmt.Sprintf("10.0.1.%d", i)}})
+		}
+		endpoints := gateway.IndexEndpoints(c.Slices)
+		got := gateway.Resolve(&translation, endpoints, c.Resolve)
+		fresh := gateway.Translate(c.Objects, c.Options)
+		if diff := cmp.Diff(gateway.Resolve(&fresh, endpoints, c.Resolve), got, exact); diff != "" {
+			t.Fatalf("%d endpoints: old translation differs from a fresh one (-fresh +old):\n%s", n, diff)
+		}
+	}
+	if diff := cmp.Diff(before, translation, exact); diff != "" {
+		t.Errorf("Resolve changed the translation:\n%s", diff)
+	}
+}
+
+func TestUpdate_EqualsResolveForEveryCase(t *testing.T) {
+	inputs, err := filepath.Glob("testdata/*.in.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, in := range inputs {
+		c := readCase(t, in)
+		translation := gateway.Translate(c.Objects, c.Options)
+		r := gateway.Resolve(&translation, nil, c.Resolve)
+		empty := gateway.Resolve(&translation, nil, c.Resolve)
+		endpoints := gateway.IndexEndpoints(c.Slices)
+		got := r.Update(&translation, endpoints, c.Resolve, services(c.Slices)...)
+		if diff := cmp.Diff(gateway.Resolve(&translation, endpoints, c.Resolve), got, exact); diff != "" {
+			t.Errorf("%s: update differs (-resolve +update):\n%s", in, diff)
+		}
+		if diff := cmp.Diff(empty, r, exact); diff != "" {
+			t.Errorf("%s: update changed its receiver:\n%s", in, diff)
+		}
+	}
+}
+
+func services(endpointSlices []discoveryv1.EndpointSlice) []types.NamespacedName {
+	var names []types.NamespacedName
+	for service := range gateway.IndexEndpoints(endpointSlices) {
+		names = append(names, service)
+	}
+	return names
+}
+
+// The other frontends are not even looked at: their backends are the same
+// memory afterwards.
+func TestUpdate_TouchesOnlyFrontendsOfTheService(t *testing.T) {
+	c := common(t)
+	translation := gateway.Translate(c.Objects, c.Options)
+	endpoints := gateway.IndexEndpoints(c.Slices)
+	before := gateway.Resolve(&translation, endpoints, c.Resolve)
+	after := before.Update(&translation, endpoints, c.Resolve, types.NamespacedName{Namespace: "default", Name: "dns"})
+	for i, f := range after.State.Frontends {
+		same := &f.Backends[0] == &before.State.Frontends[i].Backends[0]
+		if same != (f.Protocol == lb.TCP) {
+			t.Errorf("%s: kept %v", f.Key(), same)
+		}
+	}
+}
+
+func TestResolve_DoesNotDependOnTheOrderOfInput(t *testing.T) {
+	inputs, err := filepath.Glob("testdata/*.in.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, in := range inputs {
+		c := readCase(t, in)
+		want := c.state()
+		slices.Reverse(c.Objects.GatewayClasses)
+		slices.Reverse(c.Objects.Gateways)
+		slices.Reverse(c.Objects.TCPRoutes)
+		slices.Reverse(c.Objects.UDPRoutes)
+		slices.Reverse(c.Objects.Services)
+		slices.Reverse(c.Objects.ReferenceGrants)
+		slices.Reverse(c.Slices)
+		if diff := cmp.Diff(want, c.state(), exact); diff != "" {
+			t.Errorf("%s: reversed input gives another state:\n%s", in, diff)
+		}
+	}
+}
+
+// What Resolve returns is in canonical order already, so that equal states
+// have equal hashes.
+func TestResolve_IsNormalized(t *testing.T) {
+	inputs, err := filepath.Glob("testdata/*.in.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, in := range inputs {
+		c := readCase(t, in)
+		s := c.state()
+		before := s.Hash()
+		s.Normalize()
+		if s.Hash() != before {
+			t.Errorf("%s: Normalize changed the state", in)
+		}
+	}
+}
+
+func TestProblems_TellEachCauseOnce(t *testing.T) {
+	c := readCase(t, "testdata/listener-port-taken.in.yaml")
+	translation := gateway.Translate(c.Objects, c.Options)
+	want := []gateway.Problem{
+		{Object: "Gateway default/new listener web", Message: "PortUnavailable: TCP port 80 of 192.0.2.1 is taken by listener web of Gateway default/old, which is older: use another port or address."},
+	}
+	if diff := cmp.Diff(want, translation.Problems()); diff != "" {
+		t.Errorf("problems (-want +got):\n%s", diff)
+	}
+	if c := common(t); len(c.state().Frontends) > 0 {
+		translation := gateway.Translate(c.Objects, c.Options)
+		if problems := translation.Problems(); problems != nil {
+			t.Errorf("problems of the common case: %v", problems)
+		}
+	}
+}
