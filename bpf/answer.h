@@ -65,6 +65,8 @@ static __always_inline int bounce(struct __sk_buff *ctx, const struct packet *p)
 	}
 	if (p->egress && p->host && p->l3)
 		return redirect_to_host(ctx, p);
+	if (!p->egress)
+		mark_translated(ctx);
 	return bpf_redirect(ctx->ifindex, p->egress ? BPF_F_INGRESS : 0);
 }
 

@@ -102,6 +102,29 @@ __noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct 
 	return ROUTED;
 }
 
+/*
+ * Marks a packet that is on its way out, so that the hook that it meets there
+ * leaves it alone. Not by its tuple, which may look like one of ours: a client
+ * on this host may have the frontend's own address. tc_index is nobody else's
+ * since Linux 6.3 removed the last scheduler that used it.
+ */
+#define TRANSLATED 0xb117
+
+static __always_inline void mark_translated(struct __sk_buff *ctx)
+{
+	ctx->tc_index = TRANSLATED;
+}
+
+static __always_inline bool is_translated(struct __sk_buff *ctx, const struct packet *p)
+{
+	if (ctx->tc_index != TRANSLATED)
+		return false;
+	if (p->egress && ctx->ifindex == LOOPBACK_IFINDEX)
+		return true; /* it comes in again, at once */
+	ctx->tc_index = 0;
+	return p->egress || ctx->ifindex == LOOPBACK_IFINDEX;
+}
+
 /* Makes the packet one that bpf_redirect_neigh takes: it wants a link header, and no tag of the way in. */
 static __always_inline bool untag(struct __sk_buff *ctx, const struct packet *p)
 {
@@ -116,6 +139,7 @@ static __always_inline int redirect(struct __sk_buff *ctx, struct packet *p)
 {
 	if (!untag(ctx, p))
 		return drop(COUNTER_DROP_ERROR);
+	mark_translated(ctx);
 	return bpf_redirect_neigh(p->route.ifindex, &p->route.via, sizeof(p->route.via), 0);
 }
 
@@ -130,6 +154,7 @@ static __always_inline int redirect_to_host(struct __sk_buff *ctx, const struct 
 		return TCX_NEXT; /* it is there, and came with its route */
 	if (!untag(ctx, p))
 		return drop(COUNTER_DROP_ERROR);
+	mark_translated(ctx);
 	return bpf_redirect_neigh(LOOPBACK_IFINDEX, NULL, 0, 0);
 }
 

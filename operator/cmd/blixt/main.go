@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command blixt is a layer-4 load balancer: all of it in one binary.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := command().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "blixt:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+func command() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "blixt",
+		Short: "A layer-4 load balancer for Gateway API, with an eBPF data plane",
+		Long: `Blixt balances TCP and UDP with eBPF. What it serves is said in the objects of
+Kubernetes' Gateway API: Gateway, TCPRoute, UDPRoute.
+
+Without Kubernetes, put them into a directory and run, as root:
+  blixt run -f DIR
+and see what it does:
+  blixt status`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	c.CompletionOptions.HiddenDefaultCmd = true
+	c.AddCommand(runCommand(), statusCommand(), versionCommand())
+	return c
+}

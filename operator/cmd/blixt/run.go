@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kubernetes-sigs/blixt/operator/loader"
+	"github.com/kubernetes-sigs/blixt/operator/standalone"
+)
+
+func runCommand() *cobra.Command {
+	o := standalone.Options{}
+	c := &cobra.Command{
+		Use:   "run -f DIR",
+		Short: "Balance what a directory of Gateway API YAML says, without Kubernetes",
+		Long: `Reads GatewayClass, Gateway, TCPRoute, UDPRoute, Service, EndpointSlice and
+ReferenceGrant from the *.yaml, *.yml and *.json files of a directory, loads the
+eBPF program and serves. A changed file is served at once; one that is wrong is
+reported with file, line and reason, while the last good configuration goes on.
+
+Backends are local if their endpoint's nodeName is --node-name, or their address
+is one of this host: they see the client's address. All others are reached with
+an address of this host as the source, so their replies come back here.
+
+Needs root, or CAP_BPF and CAP_NET_ADMIN, and Linux 6.6.`,
+		Example: `  blixt run -f /etc/blixt
+  blixt run -f . --interface eth0 --interface docker0`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return standalone.Run(c.Context(), o) },
+	}
+	hostname, _ := os.Hostname()
+	f := c.Flags()
+	f.StringVarP(&o.Dir, "filename", "f", "", "directory of YAML files (required)")
+	f.StringSliceVarP(&o.Interfaces, "interface", "i", nil, "interface to attach to, may be repeated (default: all that are up, loopback included, but for ports of bridges and bonds)")
+	f.StringVar(&o.NodeName, "node-name", hostname, "nodeName of endpoints that are on this host")
+	f.Uint32Var(&o.Loader.Flows, "flows", 0, "established flows to make room for, at most 4194304 (default 262144; about 290 bytes each when used)")
+	f.Uint32Var(&o.Loader.RingSlots, "ring-slots", 0, "slots of all rings together, at most 8388608 (default 4194304; 4 bytes each)")
+	f.StringVar(&o.Loader.Name, "name", loader.DefaultName, "keeps several load balancers on one host apart")
+	f.StringVar(&o.Loader.BPFFS, "bpffs", loader.DefaultBPFFS, "BPF file system to pin to; mounted if it is not")
+	f.StringVar(&o.Loader.RunDir, "run-dir", loader.DefaultRunDir, "directory for the lock and the notes of a running load balancer")
+	f.BoolVar(&o.Keep, "keep", false, "go on serving in the kernel when this process ends; the next run takes over without breaking a flow")
+	f.BoolVar(&o.Loader.Replace, "replace", false, "remove what an earlier run with other table sizes has left, and its flows with it")
+	if err := c.MarkFlagRequired("filename"); err != nil {
+		panic(fmt.Sprint("no such flag: ", err))
+	}
+	return c
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package standalone
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// network is what the host's network looks like at one moment.
+type network struct {
+	// interfaces are those that the data plane is to be attached to.
+	interfaces []string
+	// addresses are the host's own, without loopback and link-local ones.
+	addresses []netip.Addr
+	// primary are those of the interfaces that default routes lead to.
+	primary []netip.Addr
+	// connected are the networks of the interfaces, by which neighbours are reached.
+	connected []connected
+}
+
+// connected is a network that an interface is in.
+type connected struct {
+	index  int
+	name   string
+	prefix netip.Prefix
+}
+
+// readNetwork looks at the current network namespace. wanted are the
+// interfaces to attach to, none: all that can carry packets of their own.
+func readNetwork(wanted []string) (*network, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	names := map[int]string{}
+	masters := map[int]string{}
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
+		masters[l.Attrs().Index] = l.Type()
+	}
+	n := &network{interfaces: slices.Clone(wanted)}
+	for _, l := range links {
+		a := l.Attrs()
+		if len(wanted) == 0 && a.Flags&unix.IFF_UP != 0 && !isPort(masters[a.MasterIndex]) {
+			n.interfaces = append(n.interfaces, a.Name)
+		}
+	}
+	slices.Sort(n.interfaces)
+
+	defaults, err := defaultInterfaces()
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range addrs {
+		ip, ok := netip.AddrFromSlice(a.IP)
+		if !ok || ip.Unmap().IsLoopback() || ip.Unmap().IsLinkLocalUnicast() {
+			continue
+		}
+		ip = ip.Unmap()
+		bits, _ := a.Mask.Size()
+		n.addresses = append(n.addresses, ip)
+		if defaults[a.LinkIndex] {
+			n.primary = append(n.primary, ip)
+		}
+		if bits < ip.BitLen() {
+			n.connected = append(n.connected, connected{a.LinkIndex, names[a.LinkIndex], netip.PrefixFrom(ip, bits).Masked()})
+		}
+	}
+	slices.SortFunc(n.addresses, netip.Addr.Compare)
+	slices.SortFunc(n.primary, netip.Addr.Compare)
+	return n, nil
+}
+
+// isPort tells whether an interface with such a master hands its packets over
+// to the master, where they are seen as well.
+func isPort(master string) bool {
+	return slices.Contains([]string{"bridge", "bond", "team", "openvswitch"}, master)
+}
+
+// defaultInterfaces returns the interfaces that default routes lead to.
+func defaultInterfaces() (map[int]bool, error) {
+	found := map[int]bool{}
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		if err != nil {
+			return nil, fmt.Errorf("list routes: %w", err)
+		}
+		for _, r := range routes {
+			if r.Dst == nil || r.Dst.IP.IsUnspecified() && isZeroMask(r.Dst.Mask) {
+				found[r.LinkIndex] = true
+				for _, hop := range r.MultiPath {
+					found[hop.LinkIndex] = true
+				}
+			}
+		}
+	}
+	return found, nil
+}
+
+func isZeroMask(mask []byte) bool {
+	return !slices.ContainsFunc(mask, func(b byte) bool { return b != 0 })
+}
+
+// warnings says what of the host's settings would keep the load balancer from
+// working. Backends elsewhere are reached as a router reaches them.
+func (n *network) warnings() []string {
+	var w []string
+	for _, s := range []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"} {
+		value, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(s, ".", "/"))
+		if err == nil && strings.TrimSpace(string(value)) == "0" {
+			w = append(w, fmt.Sprintf("%s is 0: packets to backends on other machines will be dropped; run: sysctl -w %s=1", s, s))
+		}
+	}
+	return w
+}
+
+// watchNetwork calls changed after each change of interfaces or addresses,
+// until the context ends.
+func watchNetwork(ctx context.Context, changed func()) error {
+	links, addrs := make(chan netlink.LinkUpdate, 64), make(chan netlink.AddrUpdate, 64)
+	if err := netlink.LinkSubscribe(links, ctx.Done()); err != nil {
+		return fmt.Errorf("watch interfaces: %w", err)
+	}
+	if err := netlink.AddrSubscribe(addrs, ctx.Done()); err != nil {
+		return fmt.Errorf("watch addresses: %w", err)
+	}
+	go func() {
+		for {
+			select {
+			case _, open := <-links:
+				if !open {
+					return
+				}
+			case _, open := <-addrs:
+				if !open {
+					return
+				}
+			}
+			changed()
+		}
+	}()
+	return nil
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package standalone
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/manifest"
+)
+
+// desired is what the files and the host's network ask for.
+type desired struct {
+	state    lb.State
+	problems []gateway.Problem
+	ignored  []manifest.Object
+}
+
+// read turns the files into a state. Returns manifest.Errors if one of them is
+// invalid: whatever was served before should stay.
+func (r *runner) read(n *network) (*desired, error) {
+	set, err := manifest.Read(r.Dir)
+	if err != nil {
+		return nil, err
+	}
+	own := r.vips.own(n.addresses)
+	t := gateway.Translate(set.Objects, gateway.Options{
+		HostAddresses:    own,
+		DefaultAddresses: r.defaultAddresses(n, own),
+		ReservedPorts:    gateway.StandaloneReservedPorts(),
+	})
+	res := gateway.Resolve(&t, gateway.IndexEndpoints(set.EndpointSlices), gateway.ResolveOptions{
+		NodeName:      r.NodeName,
+		HostAddresses: own,
+	})
+	return &desired{
+		state:    res.State,
+		problems: append(t.Problems(), res.Problems()...),
+		ignored:  set.Ignored,
+	}, nil
+}
+
+// defaultAddresses are for Gateways that ask for none: those by which the
+// host reaches the world, or else all it has.
+func (r *runner) defaultAddresses(n *network, own []netip.Addr) []netip.Addr {
+	if primary := r.vips.own(n.primary); len(primary) > 0 {
+		return primary
+	}
+	return own
+}
+
+// pass looks at everything and makes the kernel serve it. What is wrong is
+// logged once; the last good configuration goes on serving.
+func (r *runner) pass(ctx context.Context) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if ctx.Err() != nil {
+		return
+	}
+	start := time.Now()
+	n, err := readNetwork(r.Interfaces)
+	if err != nil {
+		r.said.once("network", slog.LevelError, err.Error())
+		return
+	}
+	var attach string
+	if err := r.loader.SetInterfaces(n.interfaces); err != nil {
+		attach = err.Error()
+	}
+	r.said.once("attach", slog.LevelError, attach)
+	for _, w := range n.warnings() {
+		r.said.once(w, slog.LevelWarn, w)
+	}
+
+	d, err := r.read(n)
+	if err != nil {
+		r.said.once("files", slog.LevelError, fmt.Sprintf("the last good configuration goes on serving:\n%v", err))
+		return
+	}
+	r.said.once("files", slog.LevelInfo, "")
+	r.sayProblems(d)
+	if err := r.vips.assign(d.state.Addresses, n); err != nil {
+		r.said.once("assign", slog.LevelError, err.Error())
+	}
+	result, err := r.agent.Apply(d.state)
+	if err != nil {
+		r.said.once("apply", slog.LevelError, fmt.Sprintf("the last good configuration goes on serving: %v", err))
+		return
+	}
+	r.said.once("apply", slog.LevelInfo, "")
+	if result.Changed() || !r.served {
+		r.served = true
+		backends := 0
+		for _, f := range d.state.Frontends {
+			backends += len(f.Backends)
+		}
+		slog.Info("serving", "frontends", len(d.state.Frontends), "backends", backends,
+			"interfaces", len(n.interfaces), "took", time.Since(start).Round(100*time.Microsecond))
+	}
+}
+
+// sayProblems logs what is wrong with objects, each problem once as long as it lasts.
+func (r *runner) sayProblems(d *desired) {
+	var lines []string
+	for _, p := range d.problems {
+		lines = append(lines, p.Object+": "+p.Message)
+	}
+	r.said.lasting("problem", slog.LevelWarn, lines)
+	lines = nil
+	for _, o := range d.ignored {
+		lines = append(lines, fmt.Sprintf("%s:%d: %s is ignored: Blixt does not read this kind", o.File, o.Line, o))
+	}
+	r.said.lasting("ignored", slog.LevelInfo, lines)
+}
+
+// said logs each message once while it stays true.
+type said map[string]string
+
+// once logs a message on a subject unless it is what was said last; an empty
+// one says that the subject is well again.
+func (s said) once(subject string, level slog.Level, message string) {
+	if s[subject] == message {
+		return
+	}
+	if message != "" {
+		slog.Log(context.Background(), level, message)
+	} else if s[subject] != "" {
+		slog.Info("mended", "was", firstLine(s[subject]))
+	}
+	s[subject] = message
+}
+
+// lasting logs those of the messages that were not there the last time.
+func (s said) lasting(subject string, level slog.Level, messages []string) {
+	now := map[string]bool{}
+	for _, m := range messages {
+		now[subject+m] = true
+		s.once(subject+m, level, m)
+	}
+	for key := range s {
+		if len(key) > len(subject) && key[:len(subject)] == subject && !now[key] {
+			delete(s, key)
+		}
+	}
+}
+
+func firstLine(s string) string {
+	for i, c := range s {
+		if c == '\n' && i > 0 {
+			return s[:i]
+		}
+	}
+	return s
+}
+

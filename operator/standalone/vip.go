@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package standalone
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// vips makes the addresses that are served addresses of this host: on the
+// interface whose network they are in, so that neighbours find them (ARP,
+// neighbour discovery), or else on lo, so that the host itself does. The host
+// never chooses one as the source of a connection of its own.
+type vips struct {
+	// file remembers what was added, across a killed process.
+	file string
+	// added is what this host has because of us.
+	added map[netip.Addr]vip
+}
+
+// loopbackIndex is what Linux gives lo in every network namespace.
+const loopbackIndex = 1
+
+// vip is an address that was added.
+type vip struct {
+	Interface string `json:"interface"`
+	Index     int    `json:"index"`
+}
+
+// readVIPs returns what an earlier process has added and not removed.
+func readVIPs(file string) (*vips, error) {
+	v := &vips{file: file, added: map[netip.Addr]vip{}}
+	text, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return v, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(text, &v.added); err != nil {
+		return nil, fmt.Errorf("read %s: %w", file, err)
+	}
+	return v, nil
+}
+
+// own returns the host's addresses without those that we have added.
+func (v *vips) own(addresses []netip.Addr) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(addresses), func(a netip.Addr) bool {
+		_, ours := v.added[a]
+		return ours
+	})
+}
+
+// assign makes the host have exactly the exclusive addresses. What fails is
+// said, the rest is done.
+func (v *vips) assign(addresses []lb.Address, n *network) error {
+	want := map[netip.Addr]vip{}
+	for _, a := range addresses {
+		if a.Exclusive {
+			want[a.IP] = n.home(a.IP)
+		}
+	}
+	var errs []error
+	for ip, at := range v.added {
+		if want[ip] != at {
+			errs = append(errs, change(netlink.AddrDel, ip, at))
+			delete(v.added, ip)
+		}
+	}
+	// Written before an address is added: a killed process must not leave one that nobody knows of.
+	for ip, at := range want {
+		v.added[ip] = at
+	}
+	if err := v.write(); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	for ip, at := range want {
+		if !slices.Contains(n.addresses, ip) {
+			errs = append(errs, change(netlink.AddrAdd, ip, at))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// home returns the interface that an address belongs on.
+func (n *network) home(ip netip.Addr) vip {
+	for _, c := range n.connected {
+		if c.prefix.Contains(ip) {
+			return vip{c.name, c.index}
+		}
+	}
+	return vip{"lo", loopbackIndex}
+}
+
+// remove takes all back.
+func (v *vips) remove() error {
+	return v.assign(nil, &network{})
+}
+
+// change adds or removes an address on its interface. IPv6 needs no duplicate
+// address detection: the administrator has given the address to us.
+func change(do func(netlink.Link, *netlink.Addr) error, ip netip.Addr, at vip) error {
+	link, err := netlink.LinkByIndex(at.Index)
+	if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("interface %s: %w", at.Interface, err)
+	}
+	a := &netlink.Addr{IPNet: &net.IPNet{IP: ip.AsSlice(), Mask: net.CIDRMask(ip.BitLen(), ip.BitLen())}}
+	if ip.Is6() {
+		a.Flags = unix.IFA_F_NODAD
+		a.ValidLft = math.MaxUint32 // for ever, but preferred for no time: not a source
+	} else {
+		a.Scope = unix.RT_SCOPE_HOST // not a source for what leaves the host
+	}
+	err = do(link, a)
+	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EADDRNOTAVAIL) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("address %s of interface %s: %w", ip, at.Interface, err)
+	}
+	return nil
+}
+
+func (v *vips) write() error {
+	if len(v.added) == 0 {
+		if err := os.Remove(v.file); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	text, err := json.Marshal(v.added)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(v.file+".new", text, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(v.file+".new", v.file)
+}
