@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"fmt"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/datapath"
+)
+
+// tickShift is TICK_SHIFT of the contract.
+const tickShift = 30
+
+// settings returns the config with what the options say; what a state says
+// and whether it drains is left as it is.
+func (a *Agent) settings(c bpf.BlixtConfig) bpf.BlixtConfig {
+	c.SnatMin, c.SnatMax = a.o.SNATMin, a.o.SNATMax
+	c.Node4, c.Node6 = datapath.ToAddr(a.o.Node4), datapath.ToAddr(a.o.Node6)
+	return c
+}
+
+// Drain makes the data plane serve the flows that it knows, and leave all
+// others to the next program; or makes it serve everything again.
+func (a *Agent) Drain(on bool) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c, err := a.tables.Config()
+	if err != nil {
+		return fmt.Errorf("read config: %w", err)
+	}
+	c.Flags &^= uint32(bpf.BlixtConfigFlagCONFIG_DRAIN)
+	if on {
+		c.Flags |= uint32(bpf.BlixtConfigFlagCONFIG_DRAIN)
+	}
+	if err := a.tables.SetConfig(c); err != nil {
+		return fmt.Errorf("write config: %w", err)
+	}
+	return nil
+}
+
+// ours tells whether the maps still hold what was applied last, by the word
+// of their config.
+func (a *Agent) ours() (bool, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c, err := a.tables.Config()
+	if err != nil {
+		return false, fmt.Errorf("read config: %w", err)
+	}
+	if a.record.Hash == "" { // nothing was applied yet
+		return true, nil
+	}
+	same := hashText(c.StateHash) == a.record.Hash && a.settings(c) == c &&
+		Version{c.Epoch, c.Sequence} == a.record.Version
+	if !same {
+		a.image = nil
+	}
+	return same, nil
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/datapath"
+)
+
+// How long a flow is kept that is at its end, counted from its last packet.
+const (
+	// closedFor is how long after a FIN of both sides: what Linux keeps a
+	// socket in TIME_WAIT, so that a late segment is still translated.
+	closedFor = 60 * time.Second
+	// resetFor is how long after a RST, which nobody answers.
+	resetFor = 10 * time.Second
+	// goneFor is how long after its backend has gone: for its next packets
+	// the data plane sends a reset.
+	goneFor = 60 * time.Second
+)
+
+// sweepShare is the part of one core that a sweep takes: 4 million flows are
+// two seconds of work, and so are swept within half a minute.
+const sweepShare = 0.1
+
+// FlowCounts counts active flows.
+type FlowCounts struct {
+	Total     uint64
+	Backends  map[uint32]uint64 // by id
+	Frontends map[uint32]uint64 // by index
+}
+
+// Swept is what a sweep found.
+type Swept struct {
+	Entries int
+	// Idle, Closed and Gone are the flows removed, by reason.
+	Idle, Closed, Gone int
+	Flows              FlowCounts
+	Duration           time.Duration
+}
+
+// Removed is the number of flows removed.
+func (s Swept) Removed() int { return s.Idle + s.Closed + s.Gone }
+
+// Sweep looks at every established flow once, removes those that have ended,
+// and counts the others for the status. It sleeps most of the time, see
+// sweepShare.
+func (a *Agent) Sweep(ctx context.Context) (Swept, error) {
+	a.sweep.Lock()
+	defer a.sweep.Unlock()
+	start := a.o.Clock()
+	backends, err := a.tables.Backends()
+	if err != nil {
+		return Swept{}, fmt.Errorf("read backends: %w", err)
+	}
+	s := sweeper{flows: a.tables, ticks: a.o.Ticks, backends: backends}
+	s.swept.Flows = FlowCounts{Backends: map[uint32]uint64{}, Frontends: map[uint32]uint64{}}
+	busy := a.o.Clock()
+	var failed error
+	err = a.tables.EachFlow(func(entries []datapath.FlowEntry) bool {
+		for _, e := range entries {
+			if failed = s.look(e); failed != nil {
+				return false
+			}
+		}
+		worked := a.o.Clock().Sub(busy)
+		failed = a.o.Sleep(ctx, time.Duration(float64(worked)*(1/sweepShare-1)))
+		busy = a.o.Clock()
+		return failed == nil
+	})
+	if failed != nil {
+		err = failed
+	}
+	s.swept.Duration = a.o.Clock().Sub(start)
+	if err != nil {
+		return s.swept, err
+	}
+	a.counts.Lock()
+	a.counts.flows = s.swept.Flows
+	a.counts.Unlock()
+	return s.swept, nil
+}
+
+type sweeper struct {
+	flows    datapath.Flows
+	ticks    func() uint32
+	backends []bpf.BlixtBackend
+	swept    Swept
+}
+
+// end is why a flow ends.
+type end int
+
+const (
+	lives end = iota
+	idle
+	closed
+	gone
+)
+
+// look removes the flow of an entry if it has ended, or counts it.
+func (s *sweeper) look(e datapath.FlowEntry) error {
+	s.swept.Entries++
+	now := s.ticks()
+	if !s.mayEnd(e.Value, now) {
+		s.count(e.Value)
+		return nil
+	}
+	// The flow has two entries, and the batch may be old by now: both are
+	// read anew, right before they are removed.
+	own, found, err := s.flows.Flow(e.Key)
+	if err != nil || !found {
+		return err
+	}
+	peerKey := peer(e.Key, own)
+	other, hasPeer, err := s.flows.Flow(peerKey)
+	if err != nil {
+		return err
+	}
+	why := lives
+	if hasPeer {
+		why = s.end(now, own, other)
+	} else {
+		why = s.end(now, own)
+	}
+	if why == lives {
+		s.count(own)
+		return nil
+	}
+	// The forward entry first: without it no packet refreshes the other.
+	first, second := e.Key, peerKey
+	if own.Flags&uint32(bpf.BlixtFlowFlagFLOW_REPLY) != 0 {
+		first, second = second, first
+	}
+	if err := s.flows.DeleteFlow(first); err != nil {
+		return fmt.Errorf("remove flow: %w", err)
+	}
+	if err := s.flows.DeleteFlow(second); err != nil {
+		return fmt.Errorf("remove flow: %w", err)
+	}
+	switch why {
+	case idle:
+		s.swept.Idle++
+	case closed:
+		s.swept.Closed++
+	case gone:
+		s.swept.Gone++
+	}
+	return nil
+}
+
+// peer returns the key of a flow's other entry: the translated tuple,
+// reversed.
+func peer(k bpf.BlixtFlowKey, f bpf.BlixtFlow) bpf.BlixtFlowKey {
+	return bpf.BlixtFlowKey{Src: f.Dst, Dst: f.Src, Sport: f.Dport, Dport: f.Sport, Protocol: k.Protocol}
+}
+
+// mayEnd tells whether an entry alone is a reason to look at both: each flow
+// that ends has one that is.
+func (s *sweeper) mayEnd(f bpf.BlixtFlow, now uint32) bool {
+	age := age(f, now)
+	return age > f.IdleTicks ||
+		age > datapath.Ticks(closedFor) && f.Flags&uint32(bpf.BlixtFlowFlagFLOW_FIN) != 0 ||
+		age > datapath.Ticks(resetFor) && f.Flags&uint32(bpf.BlixtFlowFlagFLOW_RST) != 0 ||
+		age > datapath.Ticks(goneFor) && s.backendGone(f)
+}
+
+// end tells why a flow of these entries ends, if it does.
+func (s *sweeper) end(now uint32, entries ...bpf.BlixtFlow) end {
+	young := age(entries[0], now)
+	fin, rst, dead := len(entries) == 2, false, false
+	idleTicks := uint32(0)
+	for _, f := range entries {
+		young = min(young, age(f, now))
+		idleTicks = max(idleTicks, f.IdleTicks)
+		fin = fin && f.Flags&uint32(bpf.BlixtFlowFlagFLOW_FIN) != 0
+		rst = rst || f.Flags&uint32(bpf.BlixtFlowFlagFLOW_RST) != 0
+		dead = dead || s.backendGone(f)
+	}
+	switch {
+	case dead && young > datapath.Ticks(goneFor):
+		return gone
+	case rst && young > datapath.Ticks(resetFor), fin && young > datapath.Ticks(closedFor):
+		return closed
+	case young > idleTicks:
+		return idle
+	}
+	return lives
+}
+
+// age is the number of ticks since an entry's last packet, which may have
+// come after now was read.
+func age(f bpf.BlixtFlow, now uint32) uint32 {
+	if d := int32(now - f.LastSeen); d > 0 {
+		return uint32(d)
+	}
+	return 0
+}
+
+// backendGone compares with generations read before the sweep. They only
+// grow, so a backend that is gone there is gone for good, and a flow that is
+// newer than that is left alone.
+func (s *sweeper) backendGone(f bpf.BlixtFlow) bool {
+	return int(f.Backend) < len(s.backends) && int32(s.backends[f.Backend].Generation-f.Generation) > 0
+}
+
+func (s *sweeper) count(f bpf.BlixtFlow) {
+	if f.Flags&uint32(bpf.BlixtFlowFlagFLOW_REPLY) != 0 || s.backendGone(f) {
+		return
+	}
+	s.swept.Flows.Total++
+	s.swept.Flows.Backends[f.Backend]++
+	s.swept.Flows.Frontends[f.Frontend]++
+}

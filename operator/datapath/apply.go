@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"fmt"
+	"maps"
+	"time"
+)
+
+// Written counts what Apply has written.
+type Written struct {
+	Addresses int `json:"addresses,omitempty"`
+	Frontends int `json:"frontends,omitempty"`
+	Backends  int `json:"backends,omitempty"`
+	Words     int `json:"words,omitempty"`
+	Slots     int `json:"slots,omitempty"`
+}
+
+// Add sums up.
+func (w *Written) Add(o Written) {
+	w.Addresses += o.Addresses
+	w.Frontends += o.Frontends
+	w.Backends += o.Backends
+	w.Words += o.Words
+	w.Slots += o.Slots
+}
+
+// Apply carries out a plan that was made from im, and keeps im up to date.
+// After an error the tables serve whole frontends, old ones or new ones, but
+// im has to be read anew.
+func Apply(t Tables, im *Image, p *Plan, clock func() time.Time) (Written, error) {
+	var written Written
+	im.indexes, im.ids, im.slab = p.indexes, p.ids, p.slab
+	for _, op := range p.Ops {
+		if err := op.write(t); err != nil {
+			return written, fmt.Errorf("%s: %w", op, err)
+		}
+		op.note(im, clock())
+		op.count(&written)
+	}
+	maps.Copy(im.Frontends, p.served)
+	im.strayFrontends, im.orphans, im.twins = nil, nil, nil
+	return written, nil
+}

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// ErrInjected is what a method of Fake fails with on purpose.
+var ErrInjected = errors.New("injected fault")
+
+// Fake are tables in memory that can fail. It has one fault more than the
+// kernel: a write may have been done although it fails.
+type Fake struct {
+	// Faults is the part of all calls that fail, from 0 to 1.
+	Faults float64
+	// Rand decides which; it must be set where Faults is.
+	Rand *rand.Rand
+	// CrashAfter is after how many writes every call fails, until it is set
+	// anew; 0: never.
+	CrashAfter int
+	// After is called after each write that was done.
+	After func()
+
+	sizes     Sizes
+	config    bpf.BlixtConfig
+	addresses map[netip.Addr]bpf.BlixtAddress
+	frontends map[lb.Key]bpf.BlixtFrontend
+	published []Word
+	rings     []uint32
+	backends  []bpf.BlixtBackend
+
+	// What the data plane would write.
+	FlowTable      map[bpf.BlixtFlowKey]bpf.BlixtFlow
+	FlowsOf        map[uint32]uint64
+	CountersOf     map[uint32]bpf.BlixtFrontendCounters
+	CounterTable   []uint64
+	LinkPacketsNow []uint64
+
+	writes int
+}
+
+var (
+	_ Tables = (*Fake)(nil)
+	_ Counts = (*Fake)(nil)
+	_ Flows  = (*Fake)(nil)
+)
+
+// NewFake returns empty tables.
+func NewFake(s Sizes) *Fake {
+	return &Fake{
+		sizes:          s,
+		addresses:      map[netip.Addr]bpf.BlixtAddress{},
+		frontends:      map[lb.Key]bpf.BlixtFrontend{},
+		published:      make([]Word, s.Frontends),
+		rings:          make([]uint32, s.RingSlots),
+		backends:       make([]bpf.BlixtBackend, s.Backends),
+		FlowTable:      map[bpf.BlixtFlowKey]bpf.BlixtFlow{},
+		FlowsOf:        map[uint32]uint64{},
+		CountersOf:     map[uint32]bpf.BlixtFrontendCounters{},
+		CounterTable:   make([]uint64, bpf.BlixtCounterCOUNTERS),
+		LinkPacketsNow: make([]uint64, 2*bpf.BlixtLimitMAX_LINKS),
+	}
+}
+
+// Writes returns how many writes were done since it was called last.
+func (f *Fake) Writes() int {
+	n := f.writes
+	f.writes = 0
+	return n
+}
+
+func (f *Fake) fails() bool {
+	return f.CrashAfter > 0 && f.writes >= f.CrashAfter || f.Faults > 0 && f.Rand.Float64() < f.Faults
+}
+
+func (f *Fake) read() error {
+	if f.fails() {
+		return ErrInjected
+	}
+	return nil
+}
+
+func (f *Fake) write(do func()) error {
+	if f.fails() {
+		if f.CrashAfter == 0 && f.Rand.IntN(2) == 0 {
+			f.done(do)
+		}
+		return ErrInjected
+	}
+	f.done(do)
+	return nil
+}
+
+func (f *Fake) done(do func()) {
+	do()
+	f.writes++
+	if f.After != nil {
+		f.After()
+	}
+}
+
+// Sizes implements Tables.
+func (f *Fake) Sizes() Sizes { return f.sizes }
+
+// Config implements Tables.
+func (f *Fake) Config() (bpf.BlixtConfig, error) { return f.config, f.read() }
+
+// SetConfig implements Tables.
+func (f *Fake) SetConfig(c bpf.BlixtConfig) error { return f.write(func() { f.config = c }) }
+
+// Addresses implements Tables.
+func (f *Fake) Addresses() (map[netip.Addr]bpf.BlixtAddress, error) {
+	return maps.Clone(f.addresses), f.read()
+}
+
+// PutAddress implements Tables.
+func (f *Fake) PutAddress(ip netip.Addr, a bpf.BlixtAddress) error {
+	if _, ok := f.addresses[ip]; !ok && len(f.addresses) >= f.sizes.Addresses {
+		return fmt.Errorf("table addresses is full")
+	}
+	return f.write(func() { f.addresses[ip] = a })
+}
+
+// DeleteAddress implements Tables.
+func (f *Fake) DeleteAddress(ip netip.Addr) error {
+	return f.write(func() { delete(f.addresses, ip) })
+}
+
+// Frontends implements Tables.
+func (f *Fake) Frontends() (map[lb.Key]bpf.BlixtFrontend, error) {
+	return maps.Clone(f.frontends), f.read()
+}
+
+// PutFrontend implements Tables.
+func (f *Fake) PutFrontend(k lb.Key, e bpf.BlixtFrontend) error {
+	if _, ok := f.frontends[k]; !ok && len(f.frontends) >= f.sizes.Frontends {
+		return fmt.Errorf("table frontends is full")
+	}
+	return f.write(func() { f.frontends[k] = e })
+}
+
+// DeleteFrontend implements Tables.
+func (f *Fake) DeleteFrontend(k lb.Key) error { return f.write(func() { delete(f.frontends, k) }) }
+
+// Published implements Tables.
+func (f *Fake) Published() ([]Word, error) { return slices.Clone(f.published), f.read() }
+
+// Publish implements Tables.
+func (f *Fake) Publish(index uint32, w Word) error {
+	return f.write(func() { f.published[index] = w })
+}
+
+// Ring implements Tables.
+func (f *Fake) Ring(offset, n uint32) ([]uint32, error) {
+	return slices.Clone(f.rings[offset : offset+n]), f.read()
+}
+
+// WriteRing implements Tables.
+func (f *Fake) WriteRing(offset uint32, slots []uint32) error {
+	return f.write(func() {
+		copy(f.rings[offset:], slots)
+		if len(slots)%2 != 0 {
+			f.rings[int(offset)+len(slots)] = 0
+		}
+	})
+}
+
+// LastSlot implements Tables.
+func (f *Fake) LastSlot() (uint32, error) {
+	n := len(f.rings)
+	for n > 0 && f.rings[n-1] == 0 {
+		n--
+	}
+	return uint32(n), f.read()
+}
+
+// Backends implements Tables.
+func (f *Fake) Backends() ([]bpf.BlixtBackend, error) { return slices.Clone(f.backends), f.read() }
+
+// PutBackend implements Tables.
+func (f *Fake) PutBackend(id uint32, b bpf.BlixtBackend) error {
+	return f.write(func() { f.backends[id] = b })
+}
+
+// ResetBackendFlows implements Tables.
+func (f *Fake) ResetBackendFlows(id uint32) error {
+	return f.write(func() { delete(f.FlowsOf, id) })
+}
+
+// ResetFrontendCounters implements Tables.
+func (f *Fake) ResetFrontendCounters(index uint32) error {
+	return f.write(func() { delete(f.CountersOf, index) })
+}
+
+// Counters implements Counts.
+func (f *Fake) Counters() ([]uint64, error) { return slices.Clone(f.CounterTable), f.read() }
+
+// FrontendCounters implements Counts.
+func (f *Fake) FrontendCounters(index uint32) (bpf.BlixtFrontendCounters, error) {
+	return f.CountersOf[index], f.read()
+}
+
+// BackendFlows implements Counts.
+func (f *Fake) BackendFlows(id uint32) (uint64, error) { return f.FlowsOf[id], f.read() }
+
+// LinkPackets implements Counts.
+func (f *Fake) LinkPackets() ([]uint64, error) { return slices.Clone(f.LinkPacketsNow), f.read() }
+
+// EachFlow implements Flows.
+func (f *Fake) EachFlow(yield func([]FlowEntry) bool) error {
+	for key, value := range f.FlowTable {
+		if !yield([]FlowEntry{{key, value}}) {
+			return nil
+		}
+	}
+	return f.read()
+}
+
+// Flow implements Flows.
+func (f *Fake) Flow(key bpf.BlixtFlowKey) (bpf.BlixtFlow, bool, error) {
+	value, ok := f.FlowTable[key]
+	return value, ok, f.read()
+}
+
+// DeleteFlow implements Flows.
+func (f *Fake) DeleteFlow(key bpf.BlixtFlowKey) error {
+	return f.write(func() { delete(f.FlowTable, key) })
+}

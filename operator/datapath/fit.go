@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"fmt"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// check returns TableFullError if the tables cannot hold a state, however
+// long one waits, and an error if the state names something twice.
+func (im *Image) check(want lb.State) error {
+	full := func(table string, size, needed int) error {
+		if needed > size {
+			return &TableFullError{Table: table, Size: size, Needed: needed}
+		}
+		return nil
+	}
+	if err := full("addresses", im.Sizes.Addresses, len(want.Addresses)); err != nil {
+		return err
+	}
+	if err := full("frontends", im.Sizes.Frontends, len(want.Frontends)); err != nil {
+		return err
+	}
+	backends, slots, largest := 0, uint64(0), uint64(0)
+	keys := make(map[lb.Key]bool, len(want.Frontends))
+	for _, f := range want.Frontends {
+		if keys[f.Key()] {
+			return fmt.Errorf("state: frontend %s twice", f.Key())
+		}
+		keys[f.Key()] = true
+		for i := 1; i < len(f.Backends); i++ {
+			if f.Backends[i-1].Addr.Compare(f.Backends[i].Addr) >= 0 {
+				return fmt.Errorf("state: backends of %s are not in order, or %s is there twice", f.Key(), f.Backends[i].Addr)
+			}
+		}
+		backends += len(f.Backends)
+		size := uint64(even(im.ringSize(f)))
+		slots += size
+		largest = max(largest, size)
+	}
+	// Id 0 is BACKEND_REJECT.
+	if err := full("backends", im.Sizes.Backends-1, backends); err != nil {
+		return err
+	}
+	// A ring is written beside the one that it replaces, so there must be
+	// room for one more of the largest, or nothing could change any more.
+	return full("rings", im.Sizes.RingSlots, int(slots+largest))
+}
+
+func (im *Image) ringSize(f lb.Frontend) uint32 {
+	members, weighty := 0, false
+	for _, b := range f.Backends {
+		if b.Weight > 0 {
+			members, weighty = members+1, true
+		}
+	}
+	if f.Reject > 0 && weighty {
+		members++
+	}
+	var current uint32
+	if old := im.Frontends[f.Key()]; old != nil {
+		current = uint32(len(old.Slots))
+	}
+	return RingSize(members, current)
+}

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// Image is what the tables hold, and which ids and ranges are free. Apply
+// keeps it up to date; after an error of Apply it is to be read anew.
+type Image struct {
+	Sizes     Sizes
+	Addresses map[netip.Addr]bpf.BlixtAddress
+	Frontends map[lb.Key]*Served
+
+	words    []Word             // by frontend index
+	backends []bpf.BlixtBackend // by id
+	// What a killed writer left: keys without an index of their own, backends
+	// of no frontend. Nobody refers to them. A second entry of one endpoint is
+	// nothing that a plan leaves, but a ring might refer to it.
+	strayFrontends []lb.Key
+	orphans, twins []uint32
+
+	indexes, ids pool
+	slab         slab
+}
+
+// Served is a frontend in the tables.
+type Served struct {
+	Entry bpf.BlixtFrontend
+	// Slots is the ring, in backend ids. It is never changed, but replaced.
+	Slots []uint32
+	// IDs are the backends, those without slots included.
+	IDs map[Endpoint]uint32
+	// Source is what the ring was made from; nil: it was read from the tables.
+	Source *lb.Frontend
+}
+
+// Endpoint is what makes a backend of a frontend the same one: it keeps its
+// id and its flows as long as none of this changes.
+type Endpoint struct {
+	Addr  netip.AddrPort
+	Local bool
+}
+
+// Read makes an Image of tables in any state: what is usable is adopted and
+// goes on serving, everything else is free, or a stray that the next plan
+// removes.
+func Read(t Tables, now time.Time) (*Image, error) {
+	im := &Image{Sizes: t.Sizes(), Frontends: map[lb.Key]*Served{}}
+	var err error
+	if im.Addresses, err = t.Addresses(); err != nil {
+		return nil, fmt.Errorf("read addresses: %w", err)
+	}
+	if im.words, err = t.Published(); err != nil {
+		return nil, fmt.Errorf("read published: %w", err)
+	}
+	if im.backends, err = t.Backends(); err != nil {
+		return nil, fmt.Errorf("read backends: %w", err)
+	}
+	entries, err := t.Frontends()
+	if err != nil {
+		return nil, fmt.Errorf("read frontends: %w", err)
+	}
+	last, err := t.LastSlot()
+	if err != nil {
+		return nil, fmt.Errorf("read rings: %w", err)
+	}
+	if err := im.readFrontends(t, entries, now, last); err != nil {
+		return nil, err
+	}
+	im.readBackends(now)
+	return im, nil
+}
+
+// readFrontends adopts the frontends whose index and ring are their own.
+func (im *Image) readFrontends(t Tables, entries map[lb.Key]bpf.BlixtFrontend, now time.Time, last uint32) error {
+	byIndex := map[uint32]*Served{}
+	var used []span
+	for _, key := range slices.SortedFunc(maps.Keys(entries), lb.Key.Compare) {
+		e := entries[key]
+		if int(e.Index) >= im.Sizes.Frontends || byIndex[e.Index] != nil || im.overlaps(used, im.words[e.Index]) {
+			im.strayFrontends = append(im.strayFrontends, key)
+			continue
+		}
+		s := &Served{Entry: e, IDs: map[Endpoint]uint32{}}
+		if w := im.words[e.Index]; w.Size() > 0 {
+			var err error
+			if s.Slots, err = t.Ring(w.Offset(), w.Size()); err != nil {
+				return fmt.Errorf("read ring of %s: %w", key, err)
+			}
+			used = append(used, span{w.Offset(), w.Size()})
+		}
+		im.Frontends[key], byIndex[e.Index] = s, s
+	}
+	im.indexes = im.readPool(0, im.Sizes.Frontends, now, func(n uint32) (taken, virgin bool) {
+		return byIndex[n] != nil, im.words[n] == 0
+	})
+	// Every ring has a slot that is not zero: no ring has ever begun behind
+	// the last such slot, nor reached further from it than a ring is long.
+	fresh := uint32(0)
+	if last > 0 {
+		fresh = min(even(last)+even(maxRing), uint32(im.Sizes.RingSlots))
+	}
+	im.slab = newSlab(uint32(im.Sizes.RingSlots), used, fresh, now)
+	for id, b := range im.backends {
+		if !inUse(b) {
+			continue
+		}
+		s := byIndex[b.Frontend]
+		if s == nil || id == 0 {
+			im.orphans = append(im.orphans, uint32(id))
+			continue
+		}
+		if _, twice := s.IDs[fromBackend(b)]; twice {
+			im.twins = append(im.twins, uint32(id))
+			continue
+		}
+		s.IDs[fromBackend(b)] = uint32(id)
+	}
+	return nil
+}
+
+func (im *Image) overlaps(used []span, w Word) bool {
+	if w.Size() == 0 {
+		return false
+	}
+	if w.Offset()%2 != 0 || int(w.Offset()+w.Size()) > im.Sizes.RingSlots {
+		return true
+	}
+	return slices.ContainsFunc(used, func(u span) bool {
+		return w.Offset() < u.offset+even(u.n) && u.offset < w.Offset()+even(w.Size())
+	})
+}
+
+// readBackends leaves out id 0, which is BACKEND_REJECT.
+func (im *Image) readBackends(now time.Time) {
+	im.ids = im.readPool(1, im.Sizes.Backends, now, func(n uint32) (taken, virgin bool) {
+		return inUse(im.backends[n]), im.backends[n].Generation == 0
+	})
+}
+
+// readPool makes a pool of what is free. What was used before rests from now
+// on, since nobody knows since when it is free.
+func (im *Image) readPool(start, end int, now time.Time, look func(n uint32) (taken, virgin bool)) pool {
+	p := pool{next: uint32(start), end: uint32(end)}
+	for n := p.next; n < p.end; n++ {
+		if taken, virgin := look(n); taken || !virgin {
+			p.next = n + 1
+		}
+	}
+	for n := uint32(start); n < p.next; n++ {
+		taken, virgin := look(n)
+		switch {
+		case taken:
+		case virgin:
+			p.resting = append([]rested{{n, now}}, p.resting...)
+		default:
+			p.free(n, now)
+		}
+	}
+	return p
+}
+
+// Word returns the published word of a frontend index.
+func (im *Image) Word(index uint32) Word { return im.words[index] }
+
+// Backend returns an entry by id.
+func (im *Image) Backend(id uint32) bpf.BlixtBackend { return im.backends[id] }
+
+// Use is how much of each table is taken, backends and slots that rest
+// excepted.
+func (im *Image) Use() Sizes {
+	use := Sizes{Addresses: len(im.Addresses), Frontends: len(im.Frontends)}
+	for _, s := range im.Frontends {
+		use.RingSlots += int(even(uint32(len(s.Slots))))
+		use.Backends += len(s.IDs)
+	}
+	return use
+}

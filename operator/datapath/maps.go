@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+)
+
+// Maps are the maps of the kernel. All that it does works without any
+// capability, given the right to read and write the maps' pins: nothing is
+// created, loaded, looked for by id or probed.
+type Maps struct {
+	sizes Sizes
+
+	config, addresses, frontends, backends, backendFlows *ebpf.Map
+	flows, counters, frontendStats, linkPackets          *ebpf.Map
+
+	// These two are mapped into memory: a store there is seen by the program
+	// at once, whole, and without a system call.
+	published, rings []uint64
+	memory           [][]byte
+
+	opened []*ebpf.Map // by Open, to be closed
+}
+
+// layoutPrefix is the name of the config map without BLIXT_LAYOUT.
+const layoutPrefix = "blixt_layout_"
+
+// LayoutMap is the name of the config map.
+var LayoutMap = fmt.Sprintf("%s%d", layoutPrefix, Layout)
+
+// LayoutError says that maps are of another layout.
+type LayoutError struct {
+	Found []string
+}
+
+func (e *LayoutError) Error() string {
+	if len(e.Found) == 0 {
+		return fmt.Sprintf("no map %s: this is no data plane of Blixt", LayoutMap)
+	}
+	return fmt.Sprintf("maps are of layout %s, this program knows %s: use the version of Blixt that belongs to the data plane",
+		strings.Join(e.Found, ", "), LayoutMap)
+}
+
+// Open opens the pins of a data plane by their names. Returns LayoutError if
+// they are of another layout, and an error naming what differs if a map is
+// not what the contract says.
+func Open(dir string) (*Maps, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read pin directory: %w", err)
+	}
+	var layouts []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), layoutPrefix) {
+			layouts = append(layouts, e.Name())
+		}
+	}
+	// Without a layout map in the listing the directory may still have it:
+	// then opening says why not.
+	if len(layouts) > 0 {
+		if err := checkLayout(layouts); err != nil {
+			return nil, err
+		}
+	}
+	opened := map[string]*ebpf.Map{}
+	closeAll := func() {
+		for _, m := range opened {
+			m.Close()
+		}
+	}
+	for _, name := range needed() {
+		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
+		if errors.Is(err, fs.ErrNotExist) && name == LayoutMap {
+			err = &LayoutError{}
+		}
+		if err != nil {
+			closeAll()
+			return nil, fmt.Errorf("open map %s: %w", name, err)
+		}
+		opened[name] = m
+	}
+	maps, err := New(opened)
+	if err != nil {
+		closeAll()
+		return nil, err
+	}
+	for _, m := range opened {
+		maps.opened = append(maps.opened, m)
+	}
+	return maps, nil
+}
+
+func checkLayout(names []string) error {
+	for _, name := range names {
+		if name != LayoutMap {
+			return &LayoutError{Found: names}
+		}
+	}
+	return nil
+}
+
+// needed are the maps that a writer uses: not those of new flows and of
+// fragments, which are the program's own.
+func needed() []string {
+	return []string{
+		LayoutMap, bpf.BlixtMapAddresses, bpf.BlixtMapFrontends, bpf.BlixtMapPublished,
+		bpf.BlixtMapRings, bpf.BlixtMapBackends, bpf.BlixtMapBackendFlows, bpf.BlixtMapFlows,
+		bpf.BlixtMapCounters, bpf.BlixtMapFrontendStats, bpf.BlixtMapLinkPackets,
+	}
+}
+
+// New uses maps that are open already, by name, and leaves their closing to
+// the caller. Returns the errors of Open.
+func New(maps map[string]*ebpf.Map) (*Maps, error) {
+	var layouts []string
+	for name := range maps {
+		if strings.HasPrefix(name, layoutPrefix) {
+			layouts = append(layouts, name)
+		}
+	}
+	if err := checkLayout(layouts); err != nil || len(layouts) == 0 {
+		return nil, &LayoutError{Found: layouts}
+	}
+	spec, err := bpf.LoadBlixt()
+	if err != nil {
+		return nil, fmt.Errorf("read embedded object: %w", err)
+	}
+	for _, name := range needed() {
+		if maps[name] == nil {
+			return nil, fmt.Errorf("map %s is missing", name)
+		}
+		if err := checkMap(spec.Maps[name], maps[name]); err != nil {
+			return nil, fmt.Errorf("map %s: %w", name, err)
+		}
+	}
+	m := &Maps{
+		config: maps[LayoutMap], addresses: maps[bpf.BlixtMapAddresses], frontends: maps[bpf.BlixtMapFrontends],
+		backends: maps[bpf.BlixtMapBackends], backendFlows: maps[bpf.BlixtMapBackendFlows], flows: maps[bpf.BlixtMapFlows],
+		counters: maps[bpf.BlixtMapCounters], frontendStats: maps[bpf.BlixtMapFrontendStats], linkPackets: maps[bpf.BlixtMapLinkPackets],
+	}
+	if m.published, err = m.mmap(maps[bpf.BlixtMapPublished]); err != nil {
+		return nil, err
+	}
+	if m.rings, err = m.mmap(maps[bpf.BlixtMapRings]); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	m.sizes = Sizes{
+		Addresses: int(m.addresses.MaxEntries()),
+		// The statistics and words are per index: the least of them counts.
+		Frontends: int(min(m.frontends.MaxEntries(), m.frontendStats.MaxEntries(), uint32(len(m.published)))),
+		Backends:  int(min(m.backends.MaxEntries(), m.backendFlows.MaxEntries())),
+		RingSlots: min(2*len(m.rings), 1<<offsetBits),
+		Flows:     int(m.flows.MaxEntries()) / 2,
+	}
+	if n := maps[bpf.BlixtMapNewFlows]; n != nil {
+		m.sizes.NewFlows = int(n.MaxEntries()) / 2
+	}
+	return m, nil
+}
+
+// checkMap compares all but the size, which may be chosen when the object is
+// loaded, and must not be below what options allow.
+func checkMap(spec *ebpf.MapSpec, m *ebpf.Map) error {
+	var differs []string
+	compare := func(what string, got, want any) {
+		if got != want {
+			differs = append(differs, fmt.Sprintf("%s %v, want %v", what, got, want))
+		}
+	}
+	compare("type", m.Type(), spec.Type)
+	compare("key size", m.KeySize(), spec.KeySize)
+	compare("value size", m.ValueSize(), spec.ValueSize)
+	compare("flags", m.Flags(), spec.Flags)
+	if least := leastEntries(spec); m.MaxEntries() < least {
+		differs = append(differs, fmt.Sprintf("max_entries %d, want at least %d", m.MaxEntries(), least))
+	}
+	if differs != nil {
+		return fmt.Errorf("does not fit: %s", strings.Join(differs, ", "))
+	}
+	return nil
+}
+
+// leastEntries is the size that a map must have. Flows and rings can be
+// chosen to be small, the others are what the contract says.
+func leastEntries(spec *ebpf.MapSpec) uint32 {
+	switch spec.Name {
+	case bpf.BlixtMapFlows:
+		return 1
+	case bpf.BlixtMapRings:
+		return even(maxRing) // room for one of the largest, twice
+	}
+	return spec.MaxEntries
+}
+
+// mmap maps an array of 64-bit elements.
+func (m *Maps) mmap(a *ebpf.Map) ([]uint64, error) {
+	n := int(a.MaxEntries())
+	memory, err := unix.Mmap(a.FD(), 0, 8*n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map %s into memory: %w", a, err)
+	}
+	m.memory = append(m.memory, memory)
+	return unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(memory))), n), nil
+}
+
+// Close unmaps memory, and closes what Open has opened. Nothing may be
+// called after or during it.
+func (m *Maps) Close() error {
+	var errs []error
+	for _, b := range m.memory {
+		errs = append(errs, unix.Munmap(b))
+	}
+	m.memory, m.published, m.rings = nil, nil, nil
+	for _, o := range m.opened {
+		errs = append(errs, o.Close())
+	}
+	m.opened = nil
+	return errors.Join(errs...)
+}

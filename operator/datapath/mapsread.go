@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+)
+
+var (
+	_ Counts = (*Maps)(nil)
+	_ Flows  = (*Maps)(nil)
+)
+
+// CounterNames returns the names of the counters by index, as the embedded
+// object has them: in lower case, without COUNTER_.
+func CounterNames() ([]string, error) {
+	spec, err := bpf.LoadBlixt()
+	if err != nil {
+		return nil, fmt.Errorf("read embedded object: %w", err)
+	}
+	var enum *btf.Enum
+	if err := spec.Types.TypeByName("counter", &enum); err != nil {
+		return nil, fmt.Errorf("find enum counter: %w", err)
+	}
+	names := make([]string, spec.Maps[bpf.BlixtMapCounters].MaxEntries)
+	for _, v := range enum.Values {
+		if name, ok := strings.CutPrefix(v.Name, "COUNTER_"); ok && v.Value < uint64(len(names)) {
+			names[v.Value] = strings.ToLower(name)
+		}
+	}
+	return names, nil
+}
+
+// Counters implements Counts.
+func (m *Maps) Counters() ([]uint64, error) {
+	return readPerCPU(m.counters)
+}
+
+// LinkPackets implements Counts.
+func (m *Maps) LinkPackets() ([]uint64, error) {
+	return readPerCPU(m.linkPackets)
+}
+
+// FrontendCounters implements Counts.
+func (m *Maps) FrontendCounters(index uint32) (sum bpf.BlixtFrontendCounters, err error) {
+	var perCPU []bpf.BlixtFrontendCounters
+	if err := m.frontendStats.Lookup(index, &perCPU); err != nil {
+		return sum, fmt.Errorf("read counters of frontend %d: %w", index, err)
+	}
+	for _, c := range perCPU {
+		sum.NewFlows += c.NewFlows
+		sum.Rejected += c.Rejected
+		sum.Packets += c.Packets
+		sum.Bytes += c.Bytes
+		sum.ReplyPackets += c.ReplyPackets
+		sum.ReplyBytes += c.ReplyBytes
+	}
+	return sum, nil
+}
+
+// BackendFlows implements Counts.
+func (m *Maps) BackendFlows(id uint32) (n uint64, err error) {
+	return n, m.backendFlows.Lookup(id, &n)
+}
+
+// readPerCPU sums up the elements of an array.
+func readPerCPU(m *ebpf.Map) ([]uint64, error) {
+	cpus := ebpf.MustPossibleCPU()
+	sums := make([]uint64, m.MaxEntries())
+	values := make([]uint64, len(sums)*cpus)
+	var cursor ebpf.MapBatchCursor
+	n, err := m.BatchLookup(&cursor, make([]uint32, len(sums)), values, nil)
+	if (err == nil || errors.Is(err, ebpf.ErrKeyNotExist)) && n == len(sums) {
+		i := 0
+		for element := range slices.Chunk(values, cpus) {
+			for _, v := range element {
+				sums[i] += v
+			}
+			i++
+		}
+		return sums, nil
+	}
+	for i := range sums {
+		element := values[:cpus]
+		if err := m.Lookup(uint32(i), &element); err != nil {
+			return nil, fmt.Errorf("element %d: %w", i, err)
+		}
+		for _, v := range element {
+			sums[i] += v
+		}
+	}
+	return sums, nil
+}
+
+// flowBatch is how many entries EachFlow yields at a time: 400 KB.
+const flowBatch = 4096
+
+// EachFlow implements Flows.
+func (m *Maps) EachFlow(yield func([]FlowEntry) bool) error {
+	keys := make([]bpf.BlixtFlowKey, flowBatch)
+	values := make([]bpf.BlixtFlow, flowBatch)
+	entries := make([]FlowEntry, 0, flowBatch)
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := m.flows.BatchLookup(&cursor, keys, values, nil)
+		end := errors.Is(err, ebpf.ErrKeyNotExist)
+		if err != nil && !end {
+			return fmt.Errorf("read flows: %w", err)
+		}
+		entries = entries[:0]
+		for i := range n {
+			entries = append(entries, FlowEntry{keys[i], values[i]})
+		}
+		if n > 0 && !yield(entries) || end {
+			return nil
+		}
+	}
+}
+
+// Flow implements Flows.
+func (m *Maps) Flow(key bpf.BlixtFlowKey) (value bpf.BlixtFlow, found bool, err error) {
+	err = m.flows.Lookup(key, &value)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return value, false, nil
+	}
+	return value, err == nil, err
+}
+
+// DeleteFlow implements Flows.
+func (m *Maps) DeleteFlow(key bpf.BlixtFlowKey) error { return remove(m.flows, key) }

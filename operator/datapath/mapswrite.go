@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+var _ Tables = (*Maps)(nil)
+
+// Sizes implements Tables.
+func (m *Maps) Sizes() Sizes { return m.sizes }
+
+// Config implements Tables.
+func (m *Maps) Config() (c bpf.BlixtConfig, err error) {
+	return c, m.config.Lookup(uint32(0), &c)
+}
+
+// SetConfig implements Tables.
+func (m *Maps) SetConfig(c bpf.BlixtConfig) error { return m.config.Put(uint32(0), c) }
+
+// Addresses implements Tables.
+func (m *Maps) Addresses() (map[netip.Addr]bpf.BlixtAddress, error) {
+	all := map[netip.Addr]bpf.BlixtAddress{}
+	var key bpf.BlixtAddr
+	var value bpf.BlixtAddress
+	it := m.addresses.Iterate()
+	for it.Next(&key, &value) {
+		all[FromAddr(key)] = value
+	}
+	return all, it.Err()
+}
+
+// PutAddress implements Tables.
+func (m *Maps) PutAddress(ip netip.Addr, a bpf.BlixtAddress) error {
+	return m.addresses.Put(ToAddr(ip), a)
+}
+
+// DeleteAddress implements Tables.
+func (m *Maps) DeleteAddress(ip netip.Addr) error { return remove(m.addresses, ToAddr(ip)) }
+
+// Frontends implements Tables.
+func (m *Maps) Frontends() (map[lb.Key]bpf.BlixtFrontend, error) {
+	all := map[lb.Key]bpf.BlixtFrontend{}
+	var key bpf.BlixtFrontendKey
+	var value bpf.BlixtFrontend
+	it := m.frontends.Iterate()
+	for it.Next(&key, &value) {
+		all[fromKey(key)] = value
+	}
+	return all, it.Err()
+}
+
+// PutFrontend implements Tables.
+func (m *Maps) PutFrontend(k lb.Key, f bpf.BlixtFrontend) error { return m.frontends.Put(toKey(k), f) }
+
+// DeleteFrontend implements Tables.
+func (m *Maps) DeleteFrontend(k lb.Key) error { return remove(m.frontends, toKey(k)) }
+
+func remove(m *ebpf.Map, key any) error {
+	if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Published implements Tables.
+func (m *Maps) Published() ([]Word, error) {
+	words := make([]Word, m.sizes.Frontends)
+	for i := range words {
+		words[i] = Word(atomic.LoadUint64(&m.published[i]))
+	}
+	return words, nil
+}
+
+// Publish implements Tables. The store is atomic, and ordered after those of
+// WriteRing: a program that reads the word reads the slots.
+func (m *Maps) Publish(index uint32, w Word) error {
+	if int(index) >= m.sizes.Frontends {
+		return fmt.Errorf("frontend index %d: table published has %d", index, m.sizes.Frontends)
+	}
+	atomic.StoreUint64(&m.published[index], uint64(w))
+	return nil
+}
+
+// Ring implements Tables.
+func (m *Maps) Ring(offset, n uint32) ([]uint32, error) {
+	if err := m.inSlab(offset, n); err != nil {
+		return nil, err
+	}
+	slots := make([]uint32, n)
+	for i := range slots {
+		at := offset + uint32(i)
+		slots[i] = uint32(m.rings[at/2] >> (32 * (at % 2)))
+	}
+	return slots, nil
+}
+
+// WriteRing implements Tables.
+func (m *Maps) WriteRing(offset uint32, slots []uint32) error {
+	if err := m.inSlab(offset, uint32(len(slots))); err != nil {
+		return err
+	}
+	elements := m.rings[offset/2:]
+	for len(slots) > 1 {
+		elements[0] = uint64(slots[0]) | uint64(slots[1])<<32
+		elements, slots = elements[1:], slots[2:]
+	}
+	if len(slots) > 0 {
+		elements[0] = uint64(slots[0])
+	}
+	return nil
+}
+
+func (m *Maps) inSlab(offset, n uint32) error {
+	if offset%2 != 0 || uint64(offset)+uint64(even(n)) > uint64(m.sizes.RingSlots) {
+		return fmt.Errorf("ring of %d slots at %d: table rings has %d", n, offset, m.sizes.RingSlots)
+	}
+	return nil
+}
+
+// LastSlot implements Tables.
+func (m *Maps) LastSlot() (uint32, error) {
+	for i := m.sizes.RingSlots / 2; i > 0; i-- {
+		if e := m.rings[i-1]; e>>32 != 0 {
+			return uint32(2 * i), nil
+		} else if e != 0 {
+			return uint32(2*i - 1), nil
+		}
+	}
+	return 0, nil
+}
+
+// Backends implements Tables.
+func (m *Maps) Backends() ([]bpf.BlixtBackend, error) {
+	all := make([]bpf.BlixtBackend, m.sizes.Backends)
+	return all, readArray(m.backends, all)
+}
+
+// PutBackend implements Tables.
+func (m *Maps) PutBackend(id uint32, b bpf.BlixtBackend) error { return m.backends.Put(id, b) }
+
+// ResetBackendFlows implements Tables.
+func (m *Maps) ResetBackendFlows(id uint32) error { return m.backendFlows.Put(id, uint64(0)) }
+
+// ResetFrontendCounters implements Tables.
+func (m *Maps) ResetFrontendCounters(index uint32) error {
+	return m.frontendStats.Put(index, make([]bpf.BlixtFrontendCounters, ebpf.MustPossibleCPU()))
+}
+
+// readArray reads the first elements of an array: in one call where the
+// kernel can, else one by one.
+func readArray[V any](m *ebpf.Map, values []V) error {
+	var cursor ebpf.MapBatchCursor
+	keys := make([]uint32, len(values))
+	n, err := m.BatchLookup(&cursor, keys, values, nil)
+	if (err == nil || errors.Is(err, ebpf.ErrKeyNotExist)) && n == len(values) {
+		return nil
+	}
+	for i := range values {
+		if err := m.Lookup(uint32(i), &values[i]); err != nil {
+			return fmt.Errorf("element %d: %w", i, err)
+		}
+	}
+	return nil
+}

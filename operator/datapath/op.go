@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// Op is one write of a plan.
+type Op interface {
+	// write does it.
+	write(Tables) error
+	// note tells the image that it was done.
+	note(*Image, time.Time)
+	// count adds it to what was written.
+	count(*Written)
+	fmt.Stringer
+}
+
+// addBackend makes an id serve an endpoint. No ring refers to it yet.
+type addBackend struct {
+	id       uint32
+	endpoint Endpoint
+	backend  bpf.BlixtBackend
+	used     bool // by another, before
+}
+
+func (o addBackend) write(t Tables) error {
+	if o.used {
+		if err := t.ResetBackendFlows(o.id); err != nil {
+			return err
+		}
+	}
+	return t.PutBackend(o.id, o.backend)
+}
+func (o addBackend) note(im *Image, _ time.Time) { im.backends[o.id] = o.backend }
+func (o addBackend) count(w *Written)            { w.Backends++ }
+func (o addBackend) String() string {
+	return fmt.Sprintf("add backend %d %s of frontend %d", o.id, o.endpoint.Addr, o.backend.Frontend)
+}
+
+// freeBackend ends a backend and its flows. No ring refers to it any more.
+type freeBackend struct {
+	id      uint32
+	backend bpf.BlixtBackend // with its next generation
+}
+
+func (o freeBackend) write(t Tables) error { return t.PutBackend(o.id, o.backend) }
+func (o freeBackend) note(im *Image, now time.Time) {
+	im.backends[o.id] = o.backend
+	if o.id != 0 {
+		im.ids.free(o.id, now)
+	}
+}
+func (o freeBackend) count(w *Written) { w.Backends++ }
+func (o freeBackend) String() string   { return fmt.Sprintf("free backend %d", o.id) }
+
+// writeRing writes slots that no word refers to yet.
+type writeRing struct {
+	offset uint32
+	slots  []uint32
+}
+
+func (o writeRing) write(t Tables) error   { return t.WriteRing(o.offset, o.slots) }
+func (o writeRing) note(*Image, time.Time) {}
+func (o writeRing) count(w *Written)       { w.Slots += len(o.slots) }
+func (o writeRing) String() string {
+	return fmt.Sprintf("write ring of %d slots at %d", len(o.slots), o.offset)
+}
+
+// publish switches a frontend index to another ring: the one store that a
+// packet may see between.
+type publish struct {
+	index uint32
+	word  Word
+	freed span // of the ring that served until now
+}
+
+func (o publish) write(t Tables) error { return t.Publish(o.index, o.word) }
+func (o publish) note(im *Image, now time.Time) {
+	im.words[o.index] = o.word
+	im.slab.release(o.freed.offset, o.freed.n, now)
+}
+func (o publish) count(w *Written) { w.Words++ }
+func (o publish) String() string {
+	return fmt.Sprintf("publish frontend %d: %d slots at %d", o.index, o.word.Size(), o.word.Offset())
+}
+
+// putFrontend makes a key lead to an index, or changes its entry as a whole.
+type putFrontend struct {
+	key   lb.Key
+	entry bpf.BlixtFrontend
+	used  bool // the index, by another, before
+}
+
+func (o putFrontend) write(t Tables) error {
+	if o.used {
+		if err := t.ResetFrontendCounters(o.entry.Index); err != nil {
+			return err
+		}
+	}
+	return t.PutFrontend(o.key, o.entry)
+}
+func (o putFrontend) note(*Image, time.Time) {} // served is noted as a whole
+func (o putFrontend) count(w *Written)       { w.Frontends++ }
+func (o putFrontend) String() string {
+	return fmt.Sprintf("put frontend %s: %d", o.key, o.entry.Index)
+}
+
+type deleteFrontend struct{ key lb.Key }
+
+func (o deleteFrontend) write(t Tables) error        { return t.DeleteFrontend(o.key) }
+func (o deleteFrontend) note(im *Image, _ time.Time) { delete(im.Frontends, o.key) }
+func (o deleteFrontend) count(w *Written)            { w.Frontends++ }
+func (o deleteFrontend) String() string              { return fmt.Sprintf("delete frontend %s", o.key) }
+
+// retire takes the ring from an index that no key leads to any more.
+type retire struct{ publish }
+
+func (o retire) note(im *Image, now time.Time) {
+	o.publish.note(im, now)
+	im.indexes.free(o.index, now)
+}
+func (o retire) String() string { return fmt.Sprintf("retire frontend %d", o.index) }
+
+type putAddress struct {
+	ip      netip.Addr
+	address bpf.BlixtAddress
+}
+
+func (o putAddress) write(t Tables) error        { return t.PutAddress(o.ip, o.address) }
+func (o putAddress) note(im *Image, _ time.Time) { im.Addresses[o.ip] = o.address }
+func (o putAddress) count(w *Written)            { w.Addresses++ }
+func (o putAddress) String() string              { return fmt.Sprintf("put address %s", o.ip) }
+
+type deleteAddress struct{ ip netip.Addr }
+
+func (o deleteAddress) write(t Tables) error        { return t.DeleteAddress(o.ip) }
+func (o deleteAddress) note(im *Image, _ time.Time) { delete(im.Addresses, o.ip) }
+func (o deleteAddress) count(w *Written)            { w.Addresses++ }
+func (o deleteAddress) String() string              { return fmt.Sprintf("delete address %s", o.ip) }

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// Layout is BLIXT_LAYOUT: the layout of the maps, and the number of the
+// algorithm that fills a ring. Every node computes the same ring from the
+// same frontend and ring size only as long as ring.go gives the same slots.
+const Layout = 1
+
+// ringSizes are primes, as Maglev wants them: any step then visits all slots.
+var ringSizes = [...]uint32{251, 1021, 4093, 16381, 65521}
+
+// maxRing is the largest ring.
+const maxRing = 65521
+
+// slotsPerMember is how many slots a member should have at least: an
+// unequal last slot is then 1% of its share.
+const slotsPerMember = 100
+
+// RingSize returns the number of slots for so many members, where a ring of
+// the current size serves, or 0. It grows at once, since shares would be
+// coarse, and shrinks only by two sizes or more, since every change of size
+// moves most slots. No members need no ring.
+func RingSize(members int, current uint32) uint32 {
+	if members == 0 {
+		return 0
+	}
+	want := len(ringSizes) - 1
+	for i, n := range ringSizes {
+		if int(n) >= slotsPerMember*members {
+			want = i
+			break
+		}
+	}
+	have := slices.Index(ringSizes[:], current)
+	if have == want+1 {
+		return current
+	}
+	return ringSizes[want]
+}
+
+// Member is what a ring is made of: a backend, or with a zero Addr the part
+// of new connections that are refused.
+type Member struct {
+	Addr   netip.AddrPort
+	Weight uint64
+}
+
+// Members returns the members of a frontend's ring in the order that ring
+// slots refer to: the reject share, if any, then backends by address.
+// Backends of weight 0 are no members. A frontend whose connections are all
+// refused has none.
+func Members(f lb.Frontend) []Member {
+	var members []Member
+	for _, b := range f.Backends {
+		if b.Weight > 0 {
+			members = append(members, Member{b.Addr, b.Weight})
+		}
+	}
+	if len(members) == 0 {
+		return nil
+	}
+	if f.Reject > 0 {
+		members = append(members, Member{Weight: f.Reject})
+	}
+	slices.SortFunc(members, func(a, b Member) int { return a.Addr.Compare(b.Addr) })
+	return members
+}
+
+// Ring fills size slots, a prime, with indexes of members, which are in the
+// order of Members. Shares follow the weights, exact to one slot; few slots
+// but those of a member that came or went change hands. It depends on nothing
+// but its arguments.
+//
+// Each member walks the slots in an order of its own and claims free ones
+// until its quota is full. Members with larger quotas claim more often, so
+// that all are full at about the same time: those who come late in a ring
+// that is almost full take what is left, and that is what moves.
+func Ring(key lb.Key, members []Member, size uint32) []uint32 {
+	if len(members) == 0 || size == 0 {
+		return nil
+	}
+	quotas := quotas(members, size)
+	walks := make([]walk, len(members))
+	for i, m := range members {
+		walks[i] = newWalk(key, m, size, quotas[i])
+	}
+	largest := uint64(slices.Max(quotas))
+	slots := make([]uint32, size)
+	free := newFreeSlots(size)
+	for round := uint64(1); free.left > 0; round++ {
+		for i := range walks {
+			w := &walks[i]
+			// By the end of this round at least so much of the quota is to be
+			// claimed as the round is of the largest: no division, this runs
+			// once a slot.
+			for ; uint64(w.claimed)*largest < uint64(w.quota)*round; w.claimed++ {
+				w.at = free.next(w)
+				free.claim(w.at)
+				slots[w.at] = uint32(i)
+			}
+		}
+	}
+	return slots
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// slab gives out ranges of `rings`. Ranges start at even slots, so that a
+// ring starts with an element of the map.
+type slab struct {
+	size    uint32
+	free    []span // by offset, never adjacent
+	resting []restingSpan
+}
+
+type span struct{ offset, n uint32 }
+
+type restingSpan struct {
+	span
+	until time.Time
+}
+
+// largeRing is from what size on a ring is placed from the start of the slab;
+// smaller ones go to its end, so that they leave no gaps between large ones.
+const largeRing = 16381
+
+func even(n uint32) uint32 { return (n + 1) &^ 1 }
+
+// newSlab returns a slab in which the used spans are taken. The rest is free
+// at once from fresh on, and after a rest before it.
+func newSlab(size uint32, used []span, fresh uint32, now time.Time) slab {
+	s := slab{size: size}
+	used = slices.Clone(used)
+	slices.SortFunc(used, func(a, b span) int { return cmp.Compare(a.offset, b.offset) })
+	at := uint32(0)
+	gap := func(end uint32) {
+		if middle := min(max(fresh, at), end); at < end {
+			if at < middle {
+				s.resting = append(s.resting, restingSpan{span{at, middle - at}, now.Add(Rest)})
+			}
+			if middle < end {
+				s.free = append(s.free, span{middle, end - middle})
+			}
+		}
+	}
+	for _, u := range used {
+		gap(u.offset)
+		at = max(at, u.offset+even(u.n))
+	}
+	gap(size)
+	return s
+}
+
+func (s *slab) clone() slab {
+	return slab{s.size, slices.Clone(s.free), slices.Clone(s.resting)}
+}
+
+// take returns the offset of n slots. If there are none now, it returns when
+// to try again; zero: never.
+func (s *slab) take(n uint32, now time.Time) (offset uint32, ok bool, wait time.Time) {
+	s.wake(now)
+	n = even(n)
+	fits := func(f span) bool { return f.n >= n }
+	i := slices.IndexFunc(s.free, fits)
+	if i < 0 {
+		if len(s.resting) > 0 {
+			wait = s.resting[0].until
+		}
+		return 0, false, wait
+	}
+	if n < largeRing {
+		for j := len(s.free) - 1; j > i; j-- {
+			if fits(s.free[j]) {
+				i = j
+				break
+			}
+		}
+		s.free[i].n -= n
+		offset = s.free[i].offset + s.free[i].n
+	} else {
+		offset = s.free[i].offset
+		s.free[i].offset += n
+		s.free[i].n -= n
+	}
+	if s.free[i].n == 0 {
+		s.free = slices.Delete(s.free, i, i+1)
+	}
+	return offset, true, time.Time{}
+}
+
+// release lets a range rest.
+func (s *slab) release(offset, n uint32, now time.Time) {
+	if n > 0 {
+		s.resting = append(s.resting, restingSpan{span{offset, even(n)}, now.Add(Rest)})
+	}
+}
+
+// wake frees what has rested, joined with its neighbours.
+func (s *slab) wake(now time.Time) {
+	n := 0
+	for n < len(s.resting) && !s.resting[n].until.After(now) {
+		n++
+	}
+	if n == 0 {
+		return
+	}
+	for _, r := range s.resting[:n] {
+		s.free = append(s.free, r.span)
+	}
+	s.resting = slices.Delete(s.resting, 0, n)
+	slices.SortFunc(s.free, func(a, b span) int { return cmp.Compare(a.offset, b.offset) })
+	joined := s.free[:0]
+	for _, f := range s.free {
+		if last := len(joined) - 1; last >= 0 && joined[last].offset+joined[last].n == f.offset {
+			joined[last].n += f.n
+			continue
+		}
+		joined = append(joined, f)
+	}
+	s.free = joined
+}
+
+// largest returns the number of slots of the largest free piece.
+func (s *slab) largest() (n uint32) {
+	for _, f := range s.free {
+		n = max(n, f.n)
+	}
+	return n
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// Tables is what a state is written to. Deleting what is not there is no
+// error. Every method may fail, and after a failure only Read tells what the
+// tables hold.
+type Tables interface {
+	Sizes() Sizes
+
+	Config() (bpf.BlixtConfig, error)
+	SetConfig(bpf.BlixtConfig) error
+
+	Addresses() (map[netip.Addr]bpf.BlixtAddress, error)
+	PutAddress(netip.Addr, bpf.BlixtAddress) error
+	DeleteAddress(netip.Addr) error
+
+	Frontends() (map[lb.Key]bpf.BlixtFrontend, error)
+	PutFrontend(lb.Key, bpf.BlixtFrontend) error
+	DeleteFrontend(lb.Key) error
+
+	// Published returns the words of all frontend indexes.
+	Published() ([]Word, error)
+	// Publish stores one word atomically.
+	Publish(index uint32, w Word) error
+
+	// Ring returns slots of the slab.
+	Ring(offset, n uint32) ([]uint32, error)
+	// WriteRing writes slots from an even offset on. The slot behind an odd
+	// number of slots is overwritten too.
+	WriteRing(offset uint32, slots []uint32) error
+	// LastSlot returns the last slot of the slab that is not zero, plus one.
+	LastSlot() (uint32, error)
+
+	// Backends returns all entries by id.
+	Backends() ([]bpf.BlixtBackend, error)
+	PutBackend(id uint32, b bpf.BlixtBackend) error
+
+	// ResetBackendFlows and ResetFrontendCounters set to zero what was counted
+	// for those who had the id or index before.
+	ResetBackendFlows(id uint32) error
+	ResetFrontendCounters(index uint32) error
+}
+
+// Counts is what the data plane tells.
+type Counts interface {
+	Sizes() Sizes
+	// Counters returns the packets by reason, in the order of CounterNames.
+	Counters() ([]uint64, error)
+	FrontendCounters(index uint32) (bpf.BlixtFrontendCounters, error)
+	// BackendFlows returns how many new flows a backend got.
+	BackendFlows(id uint32) (uint64, error)
+	// LinkPackets returns packets by (interface index % MAX_LINKS) * 2 + (1 at egress).
+	LinkPackets() ([]uint64, error)
+}
+
+// FlowEntry is an entry of `flows`.
+type FlowEntry struct {
+	Key   bpf.BlixtFlowKey
+	Value bpf.BlixtFlow
+}
+
+// Flows is the table of established flows.
+type Flows interface {
+	// EachFlow calls yield with entries, some at a time, until all were seen
+	// or yield returns false. Entries that come or go meanwhile may be seen,
+	// not seen or seen twice.
+	EachFlow(yield func([]FlowEntry) bool) error
+	Flow(bpf.BlixtFlowKey) (value bpf.BlixtFlow, found bool, err error)
+	DeleteFlow(bpf.BlixtFlowKey) error
+}
+
+// Sizes are the capacities of the tables.
+type Sizes struct {
+	Addresses int `json:"addresses"`
+	Frontends int `json:"frontends"`
+	Backends  int `json:"backends"`
+	RingSlots int `json:"ringSlots"`
+	// Flows and NewFlows have two entries a flow.
+	Flows    int `json:"flows"`
+	NewFlows int `json:"newFlows"`
+}
+
+// TableFullError says that a state does not fit. Nothing of it was written.
+type TableFullError struct {
+	// Table is the name of the map.
+	Table string
+	// Size is how many entries, or slots of rings, it has.
+	Size int
+	// Needed is how many the state takes.
+	Needed int
+	// Largest is, where there would be room but in pieces, the largest piece.
+	Largest int
+}
+
+func (e *TableFullError) Error() string {
+	if e.Largest > 0 {
+		return fmt.Sprintf("table %s of size %d is fragmented: no %d entries in a row, at most %d", e.Table, e.Size, e.Needed, e.Largest)
+	}
+	return fmt.Sprintf("table %s of size %d is too small: %d needed", e.Table, e.Size, e.Needed)
+}

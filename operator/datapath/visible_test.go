@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// watch looks at tables as packets do, after each write, and fails the test
+// when a packet would see half a change. The packet may be slow: what it has
+// read up to a second ago must still be good.
+func watch(t *testing.T, f *Fake, c *clock) (look func()) {
+	t.Helper()
+	w := &watcher{t: t, f: f, c: c, ended: map[uint32]time.Time{}}
+	f.After = w.look
+	return w.look
+}
+
+type watcher struct {
+	t        *testing.T
+	f        *Fake
+	c        *clock
+	rings    []seen // served, now or not long ago
+	ended    map[uint32]time.Time
+	backends []bpf.BlixtBackend
+}
+
+// seen is a ring that a packet may have in its hand.
+type seen struct {
+	key   lb.Key
+	index uint32
+	word  Word
+	slots []uint32
+	last  time.Time // when it was served last
+}
+
+func (w *watcher) look() {
+	w.t.Helper()
+	for key, e := range w.f.frontends {
+		w.frontend(key, e)
+	}
+	w.slowPackets()
+	w.reuse()
+	w.backends = slices.Clone(w.f.backends)
+}
+
+// frontend checks that all a packet meets now is whole.
+func (w *watcher) frontend(key lb.Key, e bpf.BlixtFrontend) {
+	w.t.Helper()
+	word := w.f.published[e.Index]
+	if word.Generation() == 0 {
+		w.t.Fatalf("%s leads to index %d, which is not published", key, e.Index)
+	}
+	slots := w.f.rings[word.Offset() : word.Offset()+word.Size()]
+	for i, id := range slots {
+		if b := w.f.backends[id]; id != 0 && (!inUse(b) || b.Frontend != e.Index) {
+			w.t.Fatalf("%s: slot %d holds backend %d, which is %+v", key, i, id, b)
+		}
+	}
+	now := w.c.now
+	i := slices.IndexFunc(w.rings, func(s seen) bool { return s.index == e.Index && s.word == word && s.key == key })
+	if i < 0 {
+		w.rings = append(w.rings, seen{key, e.Index, word, slices.Clone(slots), now})
+	} else {
+		w.rings[i].last = now
+	}
+}
+
+// slowPackets checks that no ring has changed that was served within a
+// second.
+func (w *watcher) slowPackets() {
+	w.t.Helper()
+	now := w.c.now
+	w.rings = slices.DeleteFunc(w.rings, func(s seen) bool { return now.Sub(s.last) >= Rest })
+	for _, s := range w.rings {
+		if !slices.Equal(s.slots, w.f.rings[s.word.Offset():s.word.Offset()+s.word.Size()]) {
+			w.t.Fatalf("%s: the ring at %d changed %v after it was served", s.key, s.word.Offset(), now.Sub(s.last))
+		}
+	}
+}
+
+// reuse checks that an entry in use never changes, that generations grow by
+// one, and that an id rests before it is used again.
+func (w *watcher) reuse() {
+	w.t.Helper()
+	for id, b := range w.f.backends {
+		if w.backends == nil || w.backends[id] == b {
+			continue
+		}
+		old := w.backends[id]
+		if b.Generation != old.Generation+1 {
+			w.t.Fatalf("backend %d: generation %d after %d", id, b.Generation, old.Generation)
+		}
+		if inUse(old) {
+			w.ended[uint32(id)] = w.c.now
+			if b.Generation--; b != old {
+				w.t.Fatalf("backend %d: %+v ends as %+v", id, old, b)
+			}
+			continue
+		}
+		if ended, ok := w.ended[uint32(id)]; ok && w.c.now.Sub(ended) < Rest {
+			w.t.Fatalf("backend %d: used again after %v", id, w.c.now.Sub(ended))
+		}
+	}
+}
+
+// The watcher itself is of no use unless it sees what it looks for.
+func TestWatcherSeesFaults(t *testing.T) {
+	s := parseState(t, "address 192.0.2.1\ntcp 192.0.2.1:80\n  10.0.0.1:80 1\n  10.0.0.2:80 1\n")
+	for name, spoil := range map[string]func(f *Fake, index uint32, ids []uint32){
+		"backend freed while in a ring": func(f *Fake, _ uint32, ids []uint32) { f.backends[ids[0]].Generation++ },
+		"backend of another frontend":   func(f *Fake, _ uint32, ids []uint32) { f.backends[ids[0]].Frontend++ },
+		"ring changed in place":         func(f *Fake, i uint32, _ []uint32) { f.rings[f.published[i].Offset()] ^= 3 },
+		"index not published":           func(f *Fake, i uint32, _ []uint32) { f.published[i] = 0 },
+		"address changed in place": func(f *Fake, _ uint32, ids []uint32) {
+			f.backends[ids[0]].Addr = ToAddr(netip.MustParseAddr("10.0.0.9"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake, c := NewFake(smallSizes), newClock()
+			w := &writer{tables: fake, clock: c}
+			if _, err := w.apply(s, 1); err != nil {
+				t.Fatal(err)
+			}
+			var served *Served
+			for _, served = range w.image.Frontends {
+			}
+			if !failsIn(func(t *testing.T) {
+				look := watch(t, fake, c)
+				look()
+				spoil(fake, served.Entry.Index, slices.Sorted(maps.Values(served.IDs)))
+				look()
+			}) {
+				t.Error("not seen")
+			}
+		})
+	}
+}
+
+// failsIn runs a test function beside the test and tells whether it failed.
+func failsIn(f func(*testing.T)) bool {
+	inner := &testing.T{}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f(inner)
+	}()
+	<-done
+	return inner.Failed()
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// ToAddr returns the form of an address in the maps.
+func ToAddr(a netip.Addr) bpf.BlixtAddr {
+	if !a.IsValid() { // zero: none
+		return bpf.BlixtAddr{}
+	}
+	return bpf.BlixtAddr{Bytes: a.As16()}
+}
+
+// FromAddr is the reverse of ToAddr.
+func FromAddr(a bpf.BlixtAddr) netip.Addr {
+	if a == (bpf.BlixtAddr{}) {
+		return netip.Addr{}
+	}
+	return netip.AddrFrom16(a.Bytes).Unmap()
+}
+
+// ToPort returns a port in network byte order.
+func ToPort(p uint16) uint16 {
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, p))
+}
+
+// FromPort is the reverse of ToPort.
+func FromPort(p uint16) uint16 { return ToPort(p) }
+
+func toKey(k lb.Key) bpf.BlixtFrontendKey {
+	return bpf.BlixtFrontendKey{Addr: ToAddr(k.Addr), Port: ToPort(k.Port), Protocol: uint8(k.Protocol)}
+}
+
+func fromKey(k bpf.BlixtFrontendKey) lb.Key {
+	return lb.Key{Addr: FromAddr(k.Addr), Port: FromPort(k.Port), Protocol: lb.Protocol(k.Protocol)}
+}
+
+func toBackend(index uint32, e Endpoint, generation uint32) bpf.BlixtBackend {
+	b := bpf.BlixtBackend{
+		Addr: ToAddr(e.Addr.Addr()), Port: ToPort(e.Addr.Port()), Frontend: index, Generation: generation,
+	}
+	if e.Local {
+		b.Flags |= uint16(bpf.BlixtBackendFlagBACKEND_LOCAL)
+	}
+	return b
+}
+
+func fromBackend(b bpf.BlixtBackend) Endpoint {
+	return Endpoint{
+		Addr:  netip.AddrPortFrom(FromAddr(b.Addr), FromPort(b.Port)),
+		Local: b.Flags&uint16(bpf.BlixtBackendFlagBACKEND_LOCAL) != 0,
+	}
+}
+
+// inUse tells whether a backend's generation is odd.
+func inUse(b bpf.BlixtBackend) bool { return b.Generation&1 != 0 }
+
+// Ticks returns a duration in the data plane's unit, rounded up: nothing is
+// forgotten too early.
+func Ticks(d time.Duration) uint32 {
+	const tick = 1 << tickShift
+	return uint32(min((int64(d)+tick-1)/tick, 1<<31))
+}
+
+// tickShift is TICK_SHIFT, a #define that generated Go does not have.
+const tickShift = 30
+
+// Word is an element of `published`: which ring serves a frontend.
+type Word uint64
+
+const (
+	offsetBits     = int(bpf.BlixtPublishedBitsRING_OFFSET_BITS)
+	sizeBits       = int(bpf.BlixtPublishedBitsRING_SIZE_BITS)
+	generationMask = 1<<int(bpf.BlixtPublishedBitsRING_GENERATION_BITS) - 1
+)
+
+// NewWord returns the word of a ring.
+func NewWord(offset, size, generation uint32) Word {
+	return Word(offset) | Word(size)<<offsetBits | Word(generation&generationMask)<<(offsetBits+sizeBits)
+}
+
+// Offset is the first slot of the ring.
+func (w Word) Offset() uint32 { return uint32(w) & (1<<offsetBits - 1) }
+
+// Size is the number of slots, 0: everything is refused.
+func (w Word) Size() uint32 { return uint32(w>>offsetBits) & (1<<sizeBits - 1) }
+
+// Generation changes with each publication. It is 0 only for an index that
+// was never published.
+func (w Word) Generation() uint32 { return uint32(w >> (offsetBits + sizeBits)) }
+
+// next returns the word that publishes another ring.
+func (w Word) next(offset, size uint32) Word {
+	generation := (w.Generation() + 1) & generationMask
+	return NewWord(offset, size, max(generation, 1))
+}
