@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// startLimit is how long a start may take: loading the program verifies it.
+const startLimit = 20 * time.Second
+
+// serving is what blixt logs whenever it has put a new configuration to work.
+const serving = "INFO serving "
+
+// Build compiles blixt into the directory, and returns the binary's path.
+func Build(dir string) (string, error) {
+	path := filepath.Join(dir, "blixt")
+	out, err := exec.Command("go", "build", "-o", path, "github.com/kubernetes-sigs/blixt/operator/cmd/blixt").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build blixt: %w\n%s", err, out)
+	}
+	return path, nil
+}
+
+// Blixt is a `blixt run` on a node.
+type Blixt struct {
+	Node *Node
+	// Binary is what Build returned.
+	Binary string
+	// Name of the data plane: the lab's, with what tells it from others behind a dash.
+	Name string
+	// Dir holds the YAML.
+	Dir string
+	// Args are further arguments of run.
+	Args []string
+
+	cmd  *exec.Cmd
+	done chan struct{}
+	exit error
+	log  logbook
+}
+
+// Blixt prepares a load balancer that serves c on interfaces of the node.
+func (l *Lab) Blixt(n *Node, binary string, c *Config, interfaces ...string) (*Blixt, error) {
+	if l.err != nil {
+		return nil, l.err
+	}
+	b := &Blixt{Node: n, Binary: binary, Name: l.name + "-" + n.Name, Dir: filepath.Join(l.dir, n.Name)}
+	b.Args = []string{"--node-name", n.Name, "--run-dir", filepath.Join(l.dir, "run"), "--flows", "65536"}
+	for _, i := range interfaces {
+		b.Args = append(b.Args, "--interface", i)
+	}
+	if err := os.MkdirAll(b.Dir, 0o755); err != nil {
+		return nil, err
+	}
+	l.atEnd(b.Stop)
+	if c == nil {
+		return b, nil
+	}
+	return b, c.Write(b.Dir)
+}
+
+// Start runs blixt and returns when it serves.
+func (b *Blixt) Start() error {
+	args := append([]string{"run", "--filename", b.Dir, "--name", b.Name}, b.Args...)
+	b.cmd = b.Node.Command(context.Background(), b.Binary, args...)
+	b.cmd.Stdout, b.cmd.Stderr = &b.log, &b.log
+	from := b.log.mark()
+	if err := b.Node.Start(b.cmd); err != nil {
+		b.cmd = nil
+		return fmt.Errorf("start blixt: %w", err)
+	}
+	b.done = make(chan struct{})
+	go func(cmd *exec.Cmd, done chan struct{}) {
+		b.exit = cmd.Wait()
+		close(done)
+	}(b.cmd, b.done)
+	return b.await(from, serving, startLimit)
+}
+
+// await waits for a line of the log, written after mark was taken, that contains text.
+func (b *Blixt) await(from int, text string, limit time.Duration) error {
+	return Eventually(limit, func() error {
+		if strings.Contains(b.log.since(from), text) {
+			return nil
+		}
+		select {
+		case <-b.done:
+			return fmt.Errorf("blixt has ended: %w\n%s", errors.Join(b.exit), b.log.since(from))
+		default:
+			return fmt.Errorf("blixt does not say %q:\n%s", text, b.log.since(from))
+		}
+	})
+}
+
+// Apply writes the configuration and returns when it is served. It must
+// differ from the one before.
+func (b *Blixt) Apply(c *Config) error {
+	from := b.log.mark()
+	if err := c.Write(b.Dir); err != nil {
+		return err
+	}
+	return b.await(from, serving, 5*time.Second)
+}
+
+// AwaitLog waits until blixt logs text, after do.
+func (b *Blixt) AwaitLog(text string, limit time.Duration, do func() error) error {
+	from := b.log.mark()
+	if err := do(); err != nil {
+		return err
+	}
+	return b.await(from, text, limit)
+}
+
+// Log returns what blixt has printed, over all its starts.
+func (b *Blixt) Log() string { return b.log.since(0) }
+
+// Running tells whether there is a process.
+func (b *Blixt) Running() bool { return b.cmd != nil }
+
+// Pid returns the process's id, 0 if there is none.
+func (b *Blixt) Pid() int {
+	if b.cmd == nil {
+		return 0
+	}
+	return b.cmd.Process.Pid
+}
+
+// Stop asks blixt to end and waits for it. Returns its error, if it says one.
+func (b *Blixt) Stop() error {
+	return b.end(syscall.SIGTERM)
+}
+
+// Kill ends blixt without asking: it cleans up nothing.
+func (b *Blixt) Kill() error {
+	if err := b.end(syscall.SIGKILL); err != nil && !isExit(err) {
+		return err
+	}
+	return nil
+}
+
+func isExit(err error) bool {
+	_, is := errors.AsType[*exec.ExitError](err)
+	return is
+}
+
+func (b *Blixt) end(signal syscall.Signal) error {
+	if b.cmd == nil {
+		return nil
+	}
+	_ = b.cmd.Process.Signal(signal) // it may have ended by itself
+	select {
+	case <-b.done:
+	case <-time.After(10 * time.Second):
+		_ = b.cmd.Process.Kill()
+		<-b.done
+		return fmt.Errorf("blixt does not end after %s:\n%s", signal, b.Log())
+	}
+	b.cmd = nil
+	return b.exit
+}
+
+// Run runs another of blixt's commands for this data plane, such as status.
+func (b *Blixt) Run(args ...string) (string, error) {
+	return b.Node.Run(10*time.Second, b.Binary, append(args, "--name", b.Name)...)
+}
+
+// logbook keeps what a process prints.
+type logbook struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logbook) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logbook) mark() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Len()
+}
+
+func (l *logbook) since(mark int) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.text.Bytes()[mark:])
+}
