@@ -85,7 +85,7 @@ fuzz: root ## Fuzz packets and objects, FUZZTIME=60s each (root)
 .PHONY: demo
 demo: root build ## Balance TCP and UDP between network namespaces and show it (root); KEEP=1 leaves it running
 	@.ci/need ip=iproute2
-	./examples/standalone/demo.sh
+	go run ./examples/standalone/demo -blixt bin/blixt
 
 .PHONY: clean
 clean: ## Remove what was built

@@ -125,6 +125,13 @@ func (b *Blixt) AwaitLog(text string, limit time.Duration, do func() error) erro
 // Log returns what blixt has printed, over all its starts.
 func (b *Blixt) Log() string { return b.log.since(0) }
 
+// LastLog returns the last line that blixt has printed, without its time.
+func (b *Blixt) LastLog() string {
+	lines := strings.Split(strings.TrimSpace(b.Log()), "\n")
+	_, line, _ := strings.Cut(lines[len(lines)-1], "INFO ")
+	return line
+}
+
 // Running tells whether there is a process.
 func (b *Blixt) Running() bool { return b.cmd != nil }
 

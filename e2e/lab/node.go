@@ -153,7 +153,7 @@ func (n *Node) ListenPacket(network, addr string) (pc net.PacketConn, err error)
 // node. It is killed when this process ends.
 func (n *Node) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true} // Ctrl-C is for us
 	cmd.WaitDelay = time.Second
 	return cmd
 }
