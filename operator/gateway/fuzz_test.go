@@ -27,9 +27,12 @@ func FuzzTranslate(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(text)
+		f.Add(text, []byte(nil))
 	}
-	f.Fuzz(func(t *testing.T, text []byte) {
+	for seed := range uint64(8) {
+		f.Add([]byte(nil), randomBytes(seed))
+	}
+	f.Fuzz(func(t *testing.T, text, choices []byte) {
 		var c testCase
 		for _, doc := range splitDocuments(text) {
 			var meta metav1.TypeMeta
@@ -37,16 +40,35 @@ func FuzzTranslate(f *testing.F) {
 				_ = c.add(meta.Kind, doc) // what does not parse is no object
 			}
 		}
-		translation := gateway.Translate(c.Objects, c.Options)
-		resolution := gateway.Resolve(&translation, gateway.IndexEndpoints(c.Slices), c.Resolve)
-		checkState(t, resolution.State)
-		checkConditions(t, &c, &translation)
-		for _, p := range append(translation.Problems(), resolution.Problems()...) {
-			if p.Object == "" || p.Message == "" {
-				t.Errorf("problem says too little: %+v", p)
-			}
-		}
+		c.generate(choices)
+		check(t, &c)
 	})
+}
+
+// TestTranslate_Invariants is the same for a few thousand configurations that
+// are full of conflicts, each time the same ones.
+func TestTranslate_Invariants(t *testing.T) {
+	for seed := range uint64(3000) {
+		var c testCase
+		c.generate(randomBytes(seed))
+		check(t, &c)
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+func check(t *testing.T, c *testCase) {
+	t.Helper()
+	translation := gateway.Translate(c.Objects, c.Options)
+	resolution := gateway.Resolve(&translation, gateway.IndexEndpoints(c.Slices), c.Resolve)
+	checkState(t, resolution.State)
+	checkConditions(t, c, &translation)
+	for _, p := range append(translation.Problems(), resolution.Problems()...) {
+		if p.Object == "" || p.Message == "" {
+			t.Errorf("problem says too little: %+v", p)
+		}
+	}
 }
 
 func checkState(t *testing.T, s lb.State) {

@@ -33,7 +33,7 @@ func (s *Set) readFile(file string, text []byte) Errors {
 			return errs
 		}
 		if err != nil { // the decoder cannot find the next document then
-			return append(errs, yamlErrors(file, "", err)...)
+			return append(errs, syntaxError(file, text, err))
 		}
 		if len(doc.Content) > 0 {
 			errs = append(errs, s.readNode(file, doc.Content[0])...)
@@ -66,17 +66,37 @@ func (s *Set) readNode(file string, node *yaml.Node) Errors {
 
 var yamlLine = regexp.MustCompile(`line (\d+): (.*)`)
 
-// yamlErrors takes the line numbers out of the YAML library's messages.
-func yamlErrors(file, object string, err error) Errors {
+// syntaxError takes the line number out of the YAML library's message, and
+// mends it: the library leaves out line 1, counts from 0 where it misses
+// something, and gives no line for an unknown anchor.
+func syntaxError(file string, text []byte, err error) *Error {
+	e := &Error{File: file, Line: 1, Reason: strings.TrimPrefix(err.Error(), "yaml: ")}
+	found := yamlLine.FindStringSubmatch(err.Error())
+	if found != nil {
+		e.Line, _ = strconv.Atoi(found[1])
+		e.Reason = found[2]
+	}
+	if found != nil && strings.HasPrefix(e.Reason, "did not find expected") {
+		e.Line++
+	}
+	if name, ok := strings.CutPrefix(e.Reason, "unknown anchor '"); ok {
+		name, _, _ = strings.Cut(name, "'")
+		before, _, _ := bytes.Cut(text, []byte("*"+name))
+		e.Line = 1 + bytes.Count(before, []byte("\n"))
+	}
+	return e
+}
+
+// decodeErrors does so for what is wrong with an object's YAML, such as a key
+// that is there twice; those lines are right.
+func decodeErrors(file, object string, line int, err error) Errors {
 	var errs Errors
-	for _, text := range strings.Split(err.Error(), "\n") {
-		if m := yamlLine.FindStringSubmatch(text); m != nil {
-			line, _ := strconv.Atoi(m[1])
-			errs = append(errs, &Error{File: file, Line: line, Object: object, Reason: m[2]})
-		}
+	for _, found := range yamlLine.FindAllStringSubmatch(err.Error(), -1) {
+		line, _ := strconv.Atoi(found[1])
+		errs = append(errs, &Error{File: file, Line: line, Object: object, Reason: found[2]})
 	}
 	if errs == nil {
-		errs = Errors{{File: file, Object: object, Reason: strings.TrimPrefix(err.Error(), "yaml: ")}}
+		errs = Errors{{File: file, Line: line, Object: object, Reason: strings.TrimPrefix(err.Error(), "yaml: ")}}
 	}
 	return errs
 }
@@ -145,4 +165,3 @@ func lineOf(node *yaml.Node, path string) int {
 func steps(path string) []string {
 	return strings.FieldsFunc(path, func(r rune) bool { return r == '.' || r == '[' || r == ']' })
 }
-

@@ -48,7 +48,7 @@ func (s *Set) readObject(file string, node *yaml.Node) Errors {
 
 	var object map[string]any
 	if err := node.Decode(&object); err != nil {
-		return yamlErrors(file, found.String(), err)
+		return decodeErrors(file, found.String(), node.Line, err)
 	}
 	delete(object, "status") // it is what a controller said, not what is wanted
 	var wrong []invalid

@@ -98,10 +98,13 @@ func (w *watch) run(ctx context.Context) {
 	}
 }
 
-// rearm watches what the directory's name means now.
+// rearm watches what the directory's name, and its parent's, means now.
 func (w *watch) rearm() {
-	_ = w.watcher.Remove(w.dir) // it may be gone already
-	_ = w.watcher.Add(w.dir)    // it may not be back yet; its parent will tell
+	// The directory comes last: if it is replaced meanwhile, its parent tells.
+	for _, path := range []string{filepath.Dir(w.dir), w.dir} {
+		_ = w.watcher.Remove(path) // it may be gone already
+		_ = w.watcher.Add(path)    // it may not be back yet
+	}
 }
 
 // concerns leaves out editors' files, so that typing causes no reload.

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway_test
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// choices are bytes that decide what is generated: few names and ports, so
+// that objects meet each other. They end in zeros.
+type choices []byte
+
+func (c *choices) n(n int) int {
+	if len(*c) == 0 {
+		return 0
+	}
+	b := int((*c)[0])
+	*c = (*c)[1:]
+	return b % n
+}
+
+func pick[T any](c *choices, of ...T) T { return of[c.n(len(of))] }
+
+// maybe is nil half of the time.
+func maybe[T any](c *choices, of ...T) *T {
+	if c.n(2) == 0 {
+		return nil
+	}
+	v := pick(c, of...)
+	return &v
+}
+
+func randomBytes(seed uint64) []byte {
+	random := rand.New(rand.NewPCG(seed, 0))
+	text := make([]byte, 600)
+	for i := range text {
+		text[i] = byte(random.Uint32())
+	}
+	return text
+}
+
+func (c *choices) meta(names ...string) metav1.ObjectMeta {
+	m := metav1.ObjectMeta{Name: pick(c, names...), Namespace: pick(c, "default", "prod"), Generation: int64(c.n(5))}
+	if c.n(2) == 0 {
+		m.CreationTimestamp = metav1.NewTime(time.Unix(int64(c.n(3)), 0))
+	}
+	return m
+}
+
+func (tc *testCase) generate(text []byte) {
+	if len(text) == 0 {
+		return
+	}
+	c := choices(text)
+	class := gwv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: "blixt"}}
+	class.Spec.ControllerName = gateway.ControllerName
+	tc.Objects.GatewayClasses = append(tc.Objects.GatewayClasses, class)
+	if c.n(2) == 0 {
+		tc.Options.HostAddresses = append(tc.Options.HostAddresses, netip.MustParseAddr("192.0.2.1"))
+		tc.Options.ReservedPorts = []gateway.PortRange{{Protocol: pick(&c, 0, lb.TCP, lb.UDP), First: 80, Last: uint16(80 + c.n(2))}}
+	}
+	if c.n(2) == 0 {
+		tc.Options.DefaultAddresses = []netip.Addr{pick(&c, netip.MustParseAddr("192.0.2.3"), netip.Addr{}, netip.MustParseAddr("::1"))}
+	}
+	for range c.n(4) {
+		tc.Objects.Gateways = append(tc.Objects.Gateways, c.gateway())
+	}
+	for range c.n(6) {
+		tc.Objects.TCPRoutes = append(tc.Objects.TCPRoutes, gwv1.TCPRoute{ObjectMeta: c.meta("a", "b", "c"),
+			Spec: gwv1.TCPRouteSpec{CommonRouteSpec: c.parents(), Rules: []gwv1.TCPRouteRule{{BackendRefs: c.refs()}}}})
+	}
+	for range c.n(4) {
+		tc.Objects.UDPRoutes = append(tc.Objects.UDPRoutes, gwv1.UDPRoute{ObjectMeta: c.meta("a", "b", "c"),
+			Spec: gwv1.UDPRouteSpec{CommonRouteSpec: c.parents(), Rules: []gwv1.UDPRouteRule{{BackendRefs: c.refs()}}}})
+	}
+	for range c.n(5) {
+		service := corev1.Service{ObjectMeta: c.meta("x", "y")}
+		service.Spec.Ports = []corev1.ServicePort{
+			{Name: "p", Port: 80, Protocol: pick(&c, corev1.ProtocolTCP, corev1.ProtocolUDP, "")},
+			{Name: "q", Port: int32(80 + c.n(2)), Protocol: corev1.ProtocolUDP},
+		}
+		tc.Objects.Services = append(tc.Objects.Services, service)
+	}
+	for range c.n(3) {
+		grant := gwv1.ReferenceGrant{ObjectMeta: c.meta("g")}
+		grant.Spec.From = []gwv1.ReferenceGrantFrom{{Group: gwv1.GroupName, Kind: pick[gwv1.Kind](&c, "TCPRoute", "UDPRoute"), Namespace: pick[gwv1.Namespace](&c, "default", "prod")}}
+		grant.Spec.To = []gwv1.ReferenceGrantTo{{Kind: "Service", Name: maybe[gwv1.ObjectName](&c, "x", "y")}}
+		tc.Objects.ReferenceGrants = append(tc.Objects.ReferenceGrants, grant)
+	}
+	for range c.n(6) {
+		tc.Slices = append(tc.Slices, c.slice())
+	}
+}
+
+func (c *choices) gateway() gwv1.Gateway {
+	gw := gwv1.Gateway{ObjectMeta: c.meta("a", "b")}
+	gw.Spec.GatewayClassName = pick[gwv1.ObjectName](c, "blixt", "blixt", "other")
+	for range c.n(3) {
+		gw.Spec.Addresses = append(gw.Spec.Addresses, gwv1.GatewaySpecAddress{
+			Type:  maybe(c, gwv1.IPAddressType, gwv1.IPAddressType, gwv1.HostnameAddressType),
+			Value: pick(c, "192.0.2.1", "192.0.2.2", "2001:db8::1", "::ffff:192.0.2.1", "", "127.0.0.1", "x"),
+		})
+	}
+	for i := range c.n(4) {
+		l := gwv1.Listener{Name: gwv1.SectionName("l" + strconv.Itoa(i)), Port: gwv1.PortNumber(80 + c.n(3)),
+			Protocol: pick(c, gwv1.TCPProtocolType, gwv1.UDPProtocolType, gwv1.TCPProtocolType, gwv1.HTTPProtocolType)}
+		if from := maybe(c, gwv1.NamespacesFromAll, gwv1.NamespacesFromSame, gwv1.NamespacesFromSelector); from != nil {
+			l.AllowedRoutes = &gwv1.AllowedRoutes{Namespaces: &gwv1.RouteNamespaces{From: from,
+				Selector: maybe(c, metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: "prod"}})}}
+		}
+		gw.Spec.Listeners = append(gw.Spec.Listeners, l)
+	}
+	return gw
+}
+
+func (c *choices) parents() (spec gwv1.CommonRouteSpec) {
+	for range 1 + c.n(2) {
+		spec.ParentRefs = append(spec.ParentRefs, gwv1.ParentReference{
+			Name: pick[gwv1.ObjectName](c, "a", "b", "absent"), Namespace: maybe[gwv1.Namespace](c, "default", "prod"),
+			SectionName: maybe[gwv1.SectionName](c, "l0", "l1", ""), Port: maybe[gwv1.PortNumber](c, 80, 81),
+		})
+	}
+	return spec
+}
+
+func (c *choices) refs() (refs []gwv1.BackendRef) {
+	for range c.n(4) {
+		refs = append(refs, gwv1.BackendRef{Weight: maybe[int32](c, 0, 1, 3, 1e6, -1, 1<<31-1),
+			BackendObjectReference: gwv1.BackendObjectReference{
+				Name: pick[gwv1.ObjectName](c, "x", "y", "absent"), Namespace: maybe[gwv1.Namespace](c, "default", "prod"),
+				Port: maybe[gwv1.PortNumber](c, 80, 80, 81), Kind: maybe[gwv1.Kind](c, "Service", "Service", "Pod"),
+			}})
+	}
+	return refs
+}
+
+func (c *choices) slice() discoveryv1.EndpointSlice {
+	s := discoveryv1.EndpointSlice{ObjectMeta: c.meta("s"), AddressType: pick(c, discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6, discoveryv1.AddressTypeFQDN)}
+	s.Labels = map[string]string{discoveryv1.LabelServiceName: pick(c, "x", "y")}
+	for range c.n(3) {
+		s.Ports = append(s.Ports, discoveryv1.EndpointPort{Name: maybe(c, "p", "q"), Port: maybe[int32](c, 80, 8080, 0, 70000),
+			Protocol: maybe(c, corev1.ProtocolTCP, corev1.ProtocolUDP)})
+	}
+	for range c.n(4) {
+		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{
+			Addresses:  []string{pick(c, "10.0.0.1", "10.0.0.2", "fd00::1", "192.0.2.1", "2001:db8::1", "127.0.0.1", "x")}[:c.n(8)/7^1],
+			Conditions: discoveryv1.EndpointConditions{Ready: maybe(c, true, false), Serving: maybe(c, true, false), Terminating: maybe(c, true, false)},
+		})
+	}
+	return s
+}
