@@ -55,11 +55,12 @@ type Options struct {
 	Sleep func(context.Context, time.Duration) error
 }
 
-// DefaultSNATMin and DefaultSNATMax are what Linux leaves above its ephemeral
-// ports, which are 32768 to 60999 by default.
+// DefaultSNATMin and DefaultSNATMax lie below Linux's ephemeral ports (32768 to
+// 60999 by default) and Kubernetes' node ports (30000 to 32767). A port is used
+// once per backend, so this is how many flows a node can have with each.
 const (
-	DefaultSNATMin = 61000
-	DefaultSNATMax = 65535
+	DefaultSNATMin = 11000
+	DefaultSNATMax = 29999
 )
 
 // Version orders states: a later epoch, or in one epoch a later sequence, is

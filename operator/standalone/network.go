@@ -12,6 +12,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/operator/agent"
 )
 
 // network is what the host's network looks like at one moment.
@@ -152,4 +154,22 @@ func watchNetwork(ctx context.Context, changed func()) error {
 		}
 	}()
 	return nil
+}
+
+// checkPorts returns an error if the host's own connections may use ports of
+// the range: a backend's reply could then belong to either.
+func checkPorts(r agent.PortRange) error {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		return err
+	}
+	var low, high uint16
+	if _, err := fmt.Sscan(string(text), &low, &high); err != nil {
+		return fmt.Errorf("net.ipv4.ip_local_port_range is %q: %w", text, err)
+	}
+	if r.Min > high || r.Max < low {
+		return nil
+	}
+	return fmt.Errorf("SNAT ports %d-%d are used by connections of this host (net.ipv4.ip_local_port_range is %d-%d): choose others with --snat-ports",
+		r.Min, r.Max, low, high)
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/kubernetes-sigs/blixt/operator/agent"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/manifest"
@@ -62,7 +63,6 @@ func (r *runner) pass(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	start := time.Now()
 	n, err := readNetwork(r.Interfaces)
 	if err != nil {
 		r.said.once("network", slog.LevelError, err.Error())
@@ -87,20 +87,28 @@ func (r *runner) pass(ctx context.Context) {
 	if err := r.vips.assign(d.state.Addresses, n); err != nil {
 		r.said.once("assign", slog.LevelError, err.Error())
 	}
-	result, err := r.agent.Apply(d.state)
+	r.frontends, r.backends = len(d.state.Frontends), 0
+	for _, f := range d.state.Frontends {
+		r.backends += len(f.Backends)
+	}
+	select {
+	case r.states <- d.state:
+	case <-ctx.Done():
+	}
+}
+
+// applied is called by the agent after each state that it has tried to write.
+func (r *runner) applied(result agent.Result, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if err != nil {
 		r.said.once("apply", slog.LevelError, fmt.Sprintf("the last good configuration goes on serving: %v", err))
 		return
 	}
 	r.said.once("apply", slog.LevelInfo, "")
-	if result.Changed() || !r.served {
+	if result.Changed || !r.served {
 		r.served = true
-		backends := 0
-		for _, f := range d.state.Frontends {
-			backends += len(f.Backends)
-		}
-		slog.Info("serving", "frontends", len(d.state.Frontends), "backends", backends,
-			"interfaces", len(n.interfaces), "took", time.Since(start).Round(100*time.Microsecond))
+		slog.Info("serving", "frontends", r.frontends, "backends", r.backends, "state", result.StateHash, "took", result.Duration.Round(100*time.Microsecond))
 	}
 }
 
@@ -157,4 +165,3 @@ func firstLine(s string) string {
 	}
 	return s
 }
-

@@ -11,11 +11,16 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/kubernetes-sigs/blixt/operator/agent"
+	"github.com/kubernetes-sigs/blixt/operator/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/loader"
 	"github.com/kubernetes-sigs/blixt/operator/manifest"
 )
@@ -33,7 +38,7 @@ type Options struct {
 	// NodeName is what endpoints on this host have as their nodeName.
 	NodeName string
 	// SNATPorts are the source ports for backends elsewhere.
-	SNATPorts string
+	SNATPorts agent.PortRange
 	// Keep leaves everything serving in the kernel at the end.
 	Keep bool
 	// Loader says where and how large. Its Interfaces are ours.
@@ -45,23 +50,25 @@ type runner struct {
 	Options
 	mu     sync.Mutex
 	loader *loader.Loader
-	agent  *shim
+	states chan lb.State
 	vips   *vips
 	said   said
 	served bool
+	// How much the agent was asked to serve last, for the log.
+	frontends, backends int
 }
 
 // Run serves until the context ends. Returns an error if it cannot begin:
 // invalid files, a missing privilege or kernel feature, ports that are in use
 // otherwise.
 func Run(ctx context.Context, o Options) (err error) {
-	if false {
+	if err := checkPorts(o.SNATPorts); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(o.Loader.RunDir, 0o755); err != nil {
 		return err
 	}
-	r := &runner{Options: o, said: said{}}
+	r := &runner{Options: o, said: said{}, states: make(chan lb.State)}
 	if r.vips, err = readVIPs(filepath.Join(o.Loader.RunDir, o.Loader.Name+".addresses")); err != nil {
 		return err
 	}
@@ -85,16 +92,42 @@ func Run(ctx context.Context, o Options) (err error) {
 			err = e
 		}
 	}()
-	if r.agent, err = newShim(r.loader); err != nil {
+	tables, err := datapath.New(r.loader.Maps())
+	if err != nil {
 		return err
 	}
-	return r.serve(ctx)
+	defer tables.Close()
+	own := r.vips.own(n.addresses)
+	a := agent.New(tables, agent.Options{
+		SNATMin: o.SNATPorts.Min, SNATMax: o.SNATPorts.Max,
+		Node4: first(own, netip.Addr.Is4), Node6: first(own, netip.Addr.Is6),
+		StateFile: StateFile(o.Loader.RunDir, o.Loader.Name),
+		Applied:   r.applied,
+		Log:       slog.Default(),
+	})
+	return r.serve(ctx, a)
+}
+
+// StateFile is where a running load balancer of a name leaves what its maps
+// have no place for.
+func StateFile(runDir, name string) string { return filepath.Join(runDir, name+".state.json") }
+
+// first returns the first address that is of a family, or none.
+func first(addresses []netip.Addr, is func(netip.Addr) bool) netip.Addr {
+	i := slices.IndexFunc(addresses, is)
+	if i < 0 {
+		return netip.Addr{}
+	}
+	return addresses[i]
 }
 
 // serve makes passes until the context ends.
-func (r *runner) serve(ctx context.Context) error {
+func (r *runner) serve(ctx context.Context, a *agent.Agent) error {
 	ctx, cancel := context.WithCancel(ctx)
+	var done sync.WaitGroup
+	defer done.Wait()
 	defer cancel()
+	done.Go(func() { a.Run(ctx, r.states) })
 	timer := time.AfterFunc(time.Hour, func() { r.pass(ctx) })
 	defer timer.Stop()
 	if err := watchNetwork(ctx, func() { timer.Reset(settle) }); err != nil {

@@ -8,12 +8,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kubernetes-sigs/blixt/operator/agent"
 	"github.com/kubernetes-sigs/blixt/operator/loader"
 	"github.com/kubernetes-sigs/blixt/operator/standalone"
 )
 
 func runCommand() *cobra.Command {
 	o := standalone.Options{}
+	ports := portRange{Min: agent.DefaultSNATMin, Max: agent.DefaultSNATMax}
 	c := &cobra.Command{
 		Use:   "run -f DIR",
 		Short: "Balance what a directory of Gateway API YAML says, without Kubernetes",
@@ -30,13 +32,17 @@ Needs root, or CAP_BPF and CAP_NET_ADMIN, and Linux 6.6.`,
 		Example: `  blixt run -f /etc/blixt
   blixt run -f . --interface eth0 --interface docker0`,
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return standalone.Run(c.Context(), o) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			o.SNATPorts = agent.PortRange(ports)
+			return standalone.Run(c.Context(), o)
+		},
 	}
 	hostname, _ := os.Hostname()
 	f := c.Flags()
 	f.StringVarP(&o.Dir, "filename", "f", "", "directory of YAML files (required)")
 	f.StringSliceVarP(&o.Interfaces, "interface", "i", nil, "interface to attach to, may be repeated (default: all that are up, loopback included, but for ports of bridges and bonds)")
 	f.StringVar(&o.NodeName, "node-name", hostname, "nodeName of endpoints that are on this host")
+	f.Var(&ports, "snat-ports", "source ports for backends elsewhere: none that this host's own connections use")
 	f.Uint32Var(&o.Loader.Flows, "flows", 0, "established flows to make room for, at most 4194304 (default 262144; about 290 bytes each when used)")
 	f.Uint32Var(&o.Loader.RingSlots, "ring-slots", 0, "slots of all rings together, at most 8388608 (default 4194304; 4 bytes each)")
 	f.StringVar(&o.Loader.Name, "name", loader.DefaultName, "keeps several load balancers on one host apart")
@@ -48,4 +54,18 @@ Needs root, or CAP_BPF and CAP_NET_ADMIN, and Linux 6.6.`,
 		panic(fmt.Sprint("no such flag: ", err))
 	}
 	return c
+}
+
+// portRange is a flag such as 11000-29999.
+type portRange agent.PortRange
+
+func (r *portRange) String() string { return fmt.Sprintf("%d-%d", r.Min, r.Max) }
+func (r *portRange) Type() string   { return "first-last" }
+func (r *portRange) Set(text string) error {
+	var p portRange
+	if n, err := fmt.Sscanf(text, "%d-%d", &p.Min, &p.Max); n != 2 || err != nil || p.Min == 0 || p.Min > p.Max {
+		return fmt.Errorf("want two ports, such as %s", r)
+	}
+	*r = p
+	return nil
 }
