@@ -36,14 +36,21 @@ func (s *Set) readFile(file string, text []byte) Errors {
 			return append(errs, syntaxError(file, text, err))
 		}
 		if len(doc.Content) > 0 {
-			errs = append(errs, s.readNode(file, doc.Content[0])...)
+			errs = append(errs, s.readNode(file, doc.Content[0], 0)...)
 		}
 	}
 }
 
+// maxDepth ends what aliases have made endless: a List that contains itself,
+// a mapping merged into itself.
+const maxDepth = 8
+
 // readNode adds the object, or the List of objects, at the node.
-func (s *Set) readNode(file string, node *yaml.Node) Errors {
+func (s *Set) readNode(file string, node *yaml.Node, depth int) Errors {
 	node = target(node)
+	if depth > maxDepth {
+		return Errors{{File: file, Line: node.Line, Reason: "Lists are nested too deeply"}}
+	}
 	if node.Tag == "!!null" {
 		return nil
 	}
@@ -57,7 +64,7 @@ func (s *Set) readNode(file string, node *yaml.Node) Errors {
 		}
 		var errs Errors
 		for _, item := range items.Content {
-			errs = append(errs, s.readNode(file, item)...)
+			errs = append(errs, s.readNode(file, item, depth+1)...)
 		}
 		return errs
 	}
@@ -116,24 +123,20 @@ func child(node *yaml.Node, key string) *yaml.Node {
 }
 
 // member returns key and value, looking into merged mappings (<<) too.
-func member(node *yaml.Node, key string) (k, v *yaml.Node) {
-	if node = target(node); node.Kind != yaml.MappingNode {
+func member(node *yaml.Node, key string) (k, v *yaml.Node) { return find(node, key, 0) }
+
+func find(node *yaml.Node, key string, depth int) (k, v *yaml.Node) {
+	if node = target(node); node.Kind != yaml.MappingNode || depth > maxDepth {
 		return nil, nil
 	}
-	var merged []*yaml.Node
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		if node.Content[i].Value == key {
 			return node.Content[i], target(node.Content[i+1])
 		}
-		if node.Content[i].Tag == "!!merge" {
-			merged = append(merged, target(node.Content[i+1]))
-		}
 	}
-	for _, m := range merged {
-		if m.Kind == yaml.MappingNode && m != node {
-			if k, v := member(m, key); k != nil {
-				return k, v
-			}
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		if node.Content[i].Tag == "!!merge" {
+			return find(node.Content[i+1], key, depth+1) // a second << is refused later
 		}
 	}
 	return nil, nil
