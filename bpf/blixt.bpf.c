@@ -54,19 +54,16 @@ static __always_inline bool draining(void)
 	return c && c->flags & CONFIG_DRAIN;
 }
 
-/* A packet to one of our addresses. `f` is its flow if that is an established one. */
-__noinline int to_frontend(struct __sk_buff *ctx, struct packet *p, const struct address *a, struct flow *f)
+/* A packet to one of our addresses. `f` is its flow, if it has one; `fresh`: in `new_flows`. */
+__noinline int to_frontend(struct __sk_buff *ctx, struct packet *p, const struct address *a, struct flow *f, bool fresh)
 {
 	if (!p || !a)
 		return TC_ACT_SHOT;
 	struct frontend_key key = { .addr = p->key.dst, .port = p->key.dport, .protocol = p->key.protocol };
-	bool fresh = !f;
 
 	const struct frontend *fe = bpf_map_lookup_elem(&frontends, &key);
 	if (!fe)
 		return unserved(ctx, p, a);
-	if (!f)
-		f = bpf_map_lookup_elem(&new_flows, &p->key);
 	/* A SYN is a new connection: it takes what the ring says now, unless it is a repetition. */
 	if (f && is_syn(p) && (f->backend != pick(&p->key, fe->index) || ended(&p->key, f))) {
 		forget(&p->key, f);
@@ -93,17 +90,20 @@ __noinline int to_frontend(struct __sk_buff *ctx, struct packet *p, const struct
 static __always_inline int tcp_or_udp(struct __sk_buff *ctx, struct packet *p)
 {
 	struct flow *f = bpf_map_lookup_elem(&flows, &p->key);
-	if (f && (f->flags & FLOW_REPLY || !is_syn(p))) {
-		int verdict = serve(ctx, p, f, false);
+	bool fresh = !f;
+	if (!f)
+		f = bpf_map_lookup_elem(&new_flows, &p->key);
+	/* Replies before addresses: the source that a flow was given may be one of our addresses too. */
+	if (f && (f->flags & FLOW_REPLY || (!fresh && !is_syn(p)))) {
+		int verdict = serve(ctx, p, f, fresh);
 		if (verdict != BEGIN_ANEW)
 			return verdict;
 		f = NULL;
 	}
 	const struct address *a = bpf_map_lookup_elem(&addresses, &p->key.dst);
 	if (a)
-		return to_frontend(ctx, p, a, f);
-	f = bpf_map_lookup_elem(&new_flows, &p->key);
-	int verdict = f ? serve(ctx, p, f, true) : BEGIN_ANEW;
+		return to_frontend(ctx, p, a, f, fresh);
+	int verdict = f ? serve(ctx, p, f, fresh) : BEGIN_ANEW;
 	return verdict == BEGIN_ANEW ? pass(COUNTER_NOT_OURS) : verdict;
 }
 

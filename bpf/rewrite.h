@@ -26,26 +26,23 @@
 /*
  * Does the device still have to sum this packet (CHECKSUM_PARTIAL)? The helper
  * leaves such a checksum alone when data changes, so it is asked to count a
- * change that never happens; the caller writes or restores the field after.
+ * change that never happens, and what it did is undone.
  */
 static __always_inline bool checksum_partial(struct __sk_buff *ctx, __u32 at)
 {
 	__u16 before = 0, after = 0;
 	if (!load(ctx, at, &before, 2) || bpf_l4_csum_replace(ctx, at, 0, 1, 0) || !load(ctx, at, &after, 2))
 		return false;
-	return before == after;
+	if (before == after)
+		return true;
+	bpf_skb_store_bytes(ctx, at, &before, 2, 0);
+	return false;
 }
 
 /* UDP without a checksum stays without; a partial one that happens to be zero is none of these. */
 static __always_inline bool has_checksum(struct __sk_buff *ctx, const struct packet *p)
 {
-	__u16 zero = 0;
-	if (!p->zero_checksum)
-		return true;
-	if (checksum_partial(ctx, p->l4 + UDP_CHECK))
-		return true;
-	bpf_skb_store_bytes(ctx, p->l4 + UDP_CHECK, &zero, 2, 0);
-	return false;
+	return !p->zero_checksum || checksum_partial(ctx, p->l4 + UDP_CHECK);
 }
 
 /* Adjusts the layer-4 checksum for new addresses (pseudo header) and ports, and stores the ports. */
@@ -55,14 +52,16 @@ static __always_inline bool rewrite_l4(struct __sk_buff *ctx, const struct packe
 	__u32 check = p->l4 + (tcp ? TCP_CHECK : UDP_CHECK);
 	/* A partial sum of zero is not "none": no MARK_MANGLED_0, which would skip it. */
 	__u64 mangled = tcp || p->zero_checksum ? 0 : BPF_F_MARK_MANGLED_0;
+	bool summed = tcp || has_checksum(ctx, p);
 
-	if (tcp || has_checksum(ctx, p)) {
+	if (summed) {
 		__s64 ports = bpf_csum_diff((__be32 *)&p->key.sport, 4, (__be32 *)&to->sport, 4, 0);
 		if (bpf_l4_csum_replace(ctx, check, 0, pseudo, BPF_F_PSEUDO_HDR | mangled) ||
 		    bpf_l4_csum_replace(ctx, check, 0, ports, mangled))
 			return false;
 	}
-	return bpf_skb_store_bytes(ctx, p->l4, &to->sport, 4, 0) == 0;
+	/* Nothing in the packet evens out ports that it has no checksum of: the sum of the whole changes with them. */
+	return bpf_skb_store_bytes(ctx, p->l4, &to->sport, 4, summed ? 0 : BPF_F_RECOMPUTE_CSUM) == 0;
 }
 
 /* Sets addresses and hop limit. `pseudo` gets the difference of the addresses. */

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// A lab is a network namespace of the test's own. It lives with a thread that
+// never returns to other goroutines; whatever needs the namespace runs there.
+type lab struct {
+	jobs    chan func()
+	devices map[string]uint32
+}
+
+// Devices of the lab. Each is one end of a veth pair whose other end is up but
+// has no addresses: packets are never sent, only looked up.
+const (
+	outside = "outside" // clients: 198.51.100.0/24 and 2001:db8:c::/48 by way of a router
+	inside  = "inside"  // backends on other nodes: 10.1.0.0/24, fd00:1::/64 and what is behind routers there
+	pods    = "pods"    // backends on this node: 10.2.0.0/24, fd00:2::/64
+	still   = "still"   // IP forwarding is off
+	tunnel  = "tunnel"  // stands for a device without a link header
+)
+
+var theLab = sync.OnceValues(func() (*lab, error) { return newLab((*lab).furnish) })
+
+func newLab(furnish func(*lab) error) (*lab, error) {
+	l := &lab{jobs: make(chan func()), devices: map[string]uint32{"lo": 1}}
+	ready := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: nobody else may get this thread
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			ready <- fmt.Errorf("a network namespace needs root: %w", err)
+			return
+		}
+		ready <- furnish(l)
+		for job := range l.jobs {
+			job()
+		}
+	}()
+	return l, <-ready
+}
+
+// do runs job in the namespace.
+func (l *lab) do(job func()) {
+	done := make(chan struct{})
+	l.jobs <- func() { job(); close(done) }
+	<-done
+}
+
+func sysctl(name, value string) error {
+	return os.WriteFile("/proc/sys/net/"+name, []byte(value), 0o644)
+}
+
+func (l *lab) device(name string, addrs ...string) error {
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name, HardwareAddr: deviceMAC[:]}, PeerName: name + "-peer",
+		PeerHardwareAddr: peerMAC[:]}
+	if err := netlink.LinkAdd(veth); err != nil {
+		return fmt.Errorf("add device %s: %w", name, err)
+	}
+	for _, n := range []string{name, name + "-peer"} {
+		// No autoconfigured addresses: tests count on knowing all of them.
+		if err := sysctl("ipv6/conf/"+n+"/addr_gen_mode", "1"); err != nil {
+			return err
+		}
+		link, err := netlink.LinkByName(n)
+		if err != nil {
+			return err
+		}
+		if n == name {
+			l.devices[name] = uint32(link.Attrs().Index)
+		}
+		if err := netlink.LinkSetUp(link); err != nil {
+			return err
+		}
+	}
+	for _, a := range addrs {
+		addr, err := netlink.ParseAddr(a)
+		if err != nil {
+			return err
+		}
+		addr.Flags = unix.IFA_F_NODAD // else it is tentative at first
+		if err := netlink.AddrAdd(veth, addr); err != nil {
+			return fmt.Errorf("add %s to %s: %w", a, name, err)
+		}
+	}
+	return nil
+}
+
+type way struct {
+	dst, via, src string
+	mtu, kind     int
+}
+
+func (l *lab) route(dev string, w way) error {
+	_, dst, err := net.ParseCIDR(w.dst)
+	if err != nil {
+		return err
+	}
+	r := &netlink.Route{Dst: dst, MTU: w.mtu, Type: w.kind, Src: net.ParseIP(w.src), LinkIndex: int(l.devices[dev])}
+	via := net.ParseIP(w.via)
+	switch {
+	case w.via == "":
+	case (via.To4() == nil) != (dst.IP.To4() == nil):
+		r.Via = &netlink.Via{AddrFamily: unix.AF_INET6, Addr: via}
+	default:
+		r.Gw = via
+	}
+	if err := netlink.RouteAdd(r); err != nil {
+		return fmt.Errorf("add route to %s: %w", w.dst, err)
+	}
+	return nil
+}
+
+func (l *lab) furnish() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return err
+	}
+	for name, addrs := range map[string][]string{
+		outside: {"192.0.2.1/24", "2001:db8::1/64"},
+		inside:  {"10.1.0.1/24", "fd00:1::1/64"},
+		pods:    {"10.2.0.1/24", "fd00:2::1/64"},
+		still:   {"10.9.0.1/24", "fd00:9::1/64"},
+		tunnel:  {"10.8.0.1/24", "fd00:8::1/64"},
+	} {
+		if err := l.device(name, addrs...); err != nil {
+			return err
+		}
+	}
+	for _, family := range []string{"ipv4", "ipv6"} {
+		if err := sysctl(family+"/conf/all/forwarding", "1"); err != nil {
+			return err
+		}
+		if err := sysctl(family+"/conf/"+still+"/forwarding", "0"); err != nil {
+			return err
+		}
+	}
+	for _, r := range []struct {
+		dev string
+		way way
+	}{
+		{outside, way{dst: "198.51.100.0/24", via: "192.0.2.254"}},
+		{outside, way{dst: "2001:db8:c::/48", via: "2001:db8::254"}},
+		{outside, way{dst: "198.18.0.0/24", via: "192.0.2.254", mtu: 1000}},
+		{outside, way{dst: "2001:db8:d::/48", via: "2001:db8::254", mtu: 1280}},
+		{inside, way{dst: "10.3.0.0/24", via: "10.1.0.2", mtu: 1000}},
+		{inside, way{dst: "fd00:3::/64", via: "fd00:1::2", mtu: 1280}},
+		{inside, way{dst: "10.5.0.0/24", via: "10.1.0.2", src: "192.0.2.1"}},
+		{inside, way{dst: "10.6.0.0/24", via: "fd00:1::2"}},
+		{tunnel, way{dst: "8.0.0.0/16"}},
+		{tunnel, way{dst: "2001:db8:86dd::/48"}},
+		{"", way{dst: "10.4.1.0/24", kind: unix.RTN_BLACKHOLE}},
+		{"", way{dst: "10.4.2.0/24", kind: unix.RTN_UNREACHABLE}},
+		{"", way{dst: "10.4.3.0/24", kind: unix.RTN_PROHIBIT}},
+	} {
+		if err := l.route(r.dev, r.way); err != nil {
+			return err
+		}
+	}
+	// The router towards the clients is known, all other neighbours are not.
+	return netlink.NeighAdd(&netlink.Neigh{LinkIndex: int(l.devices[outside]), State: netlink.NUD_PERMANENT,
+		IP: netip.MustParseAddr("192.0.2.254").AsSlice(), HardwareAddr: peerMAC[:]})
+}
