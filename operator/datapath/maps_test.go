@@ -3,11 +3,20 @@
 package datapath
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // specMaps creates the maps of the embedded object, which needs root.
@@ -48,4 +57,215 @@ func kernelMaps(t testing.TB, s Sizes) *Maps {
 		}
 	})
 	return m
+}
+
+// pins mounts a BPF file system in a mount namespace of the test's own and
+// pins maps there.
+func pins(t *testing.T, all map[string]*ebpf.Map) (dir string) {
+	t.Helper()
+	runtime.LockOSThread() // never unlocked: the namespace ends with the thread
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		t.Fatalf("mounting needs root: %v", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	mount := t.TempDir()
+	if err := unix.Mount("bpf", mount, "bpf", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(mount, unix.MNT_DETACH) })
+	dir = filepath.Join(mount, "maps")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, m := range all {
+		if err := m.Pin(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestOpenChecksWhatItOpens(t *testing.T) {
+	all := specMaps(t, func(*ebpf.CollectionSpec) {})
+	dir := pins(t, all)
+	m, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+	wrong := func(name string, spec *ebpf.MapSpec, want string) {
+		t.Helper()
+		other, err := ebpf.NewMap(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		path := filepath.Join(dir, name)
+		if err := os.Rename(path, path+"-aside"); err != nil {
+			t.Fatal(err)
+		}
+		if err := other.Pin(path); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one with %q", err, want)
+		}
+		if err := os.Rename(path+"-aside", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	array := func(value, n, flags uint32) *ebpf.MapSpec {
+		return &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: value, MaxEntries: n, Flags: flags}
+	}
+	wrong("backends", array(32, 100, 0), "map backends: does not fit: max_entries 100, want at least 65536")
+	wrong("backends", array(40, 65536, 0), "value size 40, want 32")
+	wrong("backends", array(32, 65536, unix.BPF_F_MMAPABLE), "flags")
+	wrong("backends", &ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 32, MaxEntries: 65536}, "type Hash, want Array")
+	wrong("rings", array(8, 100, unix.BPF_F_MMAPABLE), "max_entries 100")
+
+	layout := filepath.Join(dir, LayoutMap)
+	if err := os.Rename(layout, filepath.Join(dir, "blixt_layout_2")); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Open(dir)
+	if e, ok := errors.AsType[*LayoutError](err); !ok || !strings.Contains(e.Error(), "blixt_layout_2") || !strings.Contains(e.Error(), LayoutMap) {
+		t.Errorf("error %v, want one that names both layouts", err)
+	}
+	if err := os.Remove(filepath.Join(dir, "blixt_layout_2")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = Open(dir); err == nil || !strings.Contains(err.Error(), "no map "+LayoutMap) {
+		t.Errorf("error %v, want one that misses the layout map", err)
+	}
+}
+
+// The object that is embedded says the same as the constants here.
+func TestContract(t *testing.T) {
+	spec, err := bpf.LoadBlixt()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range needed() {
+		if spec.Maps[name] == nil {
+			t.Errorf("object has no map %s", name)
+		}
+	}
+	names, err := CounterNames()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range names {
+		if name == "" || name != strings.ToLower(name) {
+			t.Errorf("counter %d is called %q", i, name)
+		}
+	}
+	if names[0] != "not_ours" || len(names) != int(bpf.BlixtCounterCOUNTERS) {
+		t.Errorf("counters are %v", names)
+	}
+}
+
+func TestWord(t *testing.T) {
+	w := NewWord(1<<24-2, 65521, 1<<20-1)
+	if w.Offset() != 1<<24-2 || w.Size() != 65521 || w.Generation() != 1<<20-1 {
+		t.Errorf("word %x", w)
+	}
+	if n := w.next(2, 251); n.Generation() != 1 || n.Offset() != 2 || n.Size() != 251 {
+		t.Errorf("next word %x: a generation is never 0", n)
+	}
+}
+
+func TestTicks(t *testing.T) {
+	for d, want := range map[time.Duration]uint32{0: 0, 1: 1, 1 << 30: 1, 1<<30 + 1: 2, time.Minute: 56, 1 << 62: 1 << 31} {
+		if got := Ticks(d); got != want {
+			t.Errorf("%v: %d ticks, want %d", d, got, want)
+		}
+	}
+}
+
+// A reader beside a writer that publishes all the time sees whole rings only.
+func TestReadersSeeWholeRings(t *testing.T) {
+	m := kernelMaps(t, smallSizes)
+	var stop atomic.Bool
+	var torn atomic.Int64
+	var reads int
+	const ranges = 64
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for !stop.Load() {
+			w := Word(atomic.LoadUint64(&m.published[0]))
+			if w.Size() == 0 {
+				continue
+			}
+			first, others := uint32(m.rings[w.Offset()/2]), int64(0)
+			for i := range w.Size() {
+				at := w.Offset() + i
+				if uint32(m.rings[at/2]>>(32*(at%2))) != first {
+					others++
+				}
+			}
+			// A reader that was stopped for longer than a range rests is none
+			// of those that the second is for.
+			if now := Word(atomic.LoadUint64(&m.published[0])); now.Generation()-w.Generation() < ranges-1 {
+				torn.Add(others)
+				reads++
+			}
+		}
+	}()
+	word := Word(0)
+	for i := range uint32(2000) {
+		slots := make([]uint32, 251)
+		for j := range slots {
+			slots[j] = i + 1
+		}
+		offset := i % ranges * 252
+		if err := m.WriteRing(offset, slots); err != nil {
+			t.Fatal(err)
+		}
+		word = word.next(offset, 251)
+		if err := m.Publish(0, word); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop.Store(true)
+	<-done
+	t.Logf("%d reads", reads)
+	if n := torn.Load(); n > 0 {
+		t.Errorf("%d slots of another ring", n)
+	}
+}
+
+// BenchmarkPublish is a change of one backend of 100 in a full-sized ring, on
+// the kernel's maps: compute, write, switch.
+func BenchmarkPublish(b *testing.B) {
+	m := kernelMaps(b, smallSizes)
+	c := newClock()
+	w := &writer{tables: m, clock: c}
+	f := lb.Frontend{Addr: testKey.Addr, Port: testKey.Port, Protocol: testKey.Protocol}
+	for _, mm := range equalMembers(700) {
+		f.Backends = append(f.Backends, lb.Backend{Addr: mm.Addr, Weight: mm.Weight})
+	}
+	// 700 members make it grow to 65,521 slots; 100 leave it one size too large.
+	states := []lb.State{{Frontends: []lb.Frontend{f}}, {}, {}}
+	if _, err := w.apply(states[0], 5); err != nil {
+		b.Fatal(err)
+	}
+	for i := range 2 {
+		fewer := f
+		fewer.Backends = f.Backends[:100+i]
+		states[1+i] = lb.State{Frontends: []lb.Frontend{fewer}}
+	}
+	n := 0
+	for b.Loop() {
+		c.now = c.now.Add(Rest)
+		written, err := w.apply(states[1+n%2], 1)
+		if err != nil || n > 0 && written.Slots != maxRing {
+			b.Fatal(written, err)
+		}
+		n++
+	}
 }

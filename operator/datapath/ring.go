@@ -102,9 +102,7 @@ func Ring(key lb.Key, members []Member, size uint32) []uint32 {
 			// claimed as the round is of the largest: no division, this runs
 			// once a slot.
 			for ; uint64(w.claimed)*largest < uint64(w.quota)*round; w.claimed++ {
-				w.at = free.next(w)
-				free.claim(w.at)
-				slots[w.at] = uint32(i)
+				slots[free.claim(w)] = uint32(i)
 			}
 		}
 	}

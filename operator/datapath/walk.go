@@ -5,6 +5,7 @@ package datapath
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"math/bits"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
@@ -58,55 +59,77 @@ func newFreeSlots(size uint32) *freeSlots {
 	return f
 }
 
-func (f *freeSlots) claim(at uint32) {
-	f.bits[at>>6] &^= 1 << (at & 63)
-	f.left--
-	if f.left == fewSlots {
-		for i := range f.size {
-			if f.bits[i>>6]>>(i&63)&1 != 0 {
-				f.few = append(f.few, i)
-			}
-		}
-	}
-	for i, slot := range f.few {
-		if slot == at {
-			f.few[i] = f.few[len(f.few)-1]
-			f.few = f.few[:len(f.few)-1]
-			break
-		}
-	}
-}
-
-// next returns the first free slot on a walk.
-func (f *freeSlots) next(w *walk) uint32 {
-	if len(f.few) > 0 {
+// claim takes the first free slot on a walk.
+func (f *freeSlots) claim(w *walk) uint32 {
+	if f.left <= fewSlots {
 		return f.search(w)
 	}
-	at, skip, size, bits := w.at, w.skip, f.size, f.bits
-	for bits[at>>6]>>(at&63)&1 == 0 {
-		// at = (at + skip) % size, without a branch that nobody can predict:
-		// the sign of the difference, spread, is the mask.
-		at += skip - size
-		at += size & uint32(int32(at)>>31)
+	// Two steps at a time, so that the processor can look at one slot while it
+	// computes the next.
+	size, free := f.size, f.bits
+	at, next := w.at, advance(w.at, w.skip, size)
+	double := advance(w.skip, w.skip, size)
+	for {
+		if free[at>>6]>>(at&63)&1 != 0 {
+			break
+		}
+		if free[next>>6]>>(next&63)&1 != 0 {
+			at = next
+			break
+		}
+		at, next = advance(at, double, size), advance(next, double, size)
 	}
+	free[at>>6] &^= 1 << (at & 63)
+	f.left--
+	w.at = at
 	return at
 }
 
-// search finds the same slot as walking would: the number of steps to a slot
-// is its distance divided by skip, modulo the ring's size.
+// advance returns (at + by) % size, both being less than size, without a branch,
+// which nobody could predict: the sign of the difference, spread, is a mask.
+func advance(at, by, size uint32) uint32 {
+	at += by - size
+	return at + size&uint32(int32(at)>>31)
+}
+
+// search is claim without the walk: the number of steps to a slot is its
+// distance divided by skip, modulo the ring's size.
 func (f *freeSlots) search(w *walk) uint32 {
+	if f.few == nil {
+		f.list()
+	}
 	if w.inverse == 0 {
 		w.inverse = inverse(w.skip, f.size)
 	}
-	best, fewest := uint32(0), ^uint32(0)
-	for _, slot := range f.few {
-		distance := slot + f.size - w.at // both below 2^17
-		steps := uint32(uint64(distance) * uint64(w.inverse) % uint64(f.size))
-		if steps < fewest {
-			best, fewest = slot, steps
+	best, fewest := 0, ^uint32(0)
+	reciprocal := ^uint64(0)/uint64(f.size) + 1
+	for i, slot := range f.few {
+		distance := slot - w.at
+		if slot < w.at {
+			distance += f.size
+		}
+		// distance * inverse % size by two multiplications, exact since the
+		// product fits 32 bits (Lemire, Kaser, Kurz: Faster Remainder by Direct
+		// Computation, 2019): sizes are below 2^16.
+		steps, _ := bits.Mul64(reciprocal*uint64(distance*w.inverse), uint64(f.size))
+		if uint32(steps) < fewest {
+			best, fewest = i, uint32(steps)
 		}
 	}
-	return best
+	w.at = f.few[best]
+	f.few[best] = f.few[f.left-1]
+	f.few = f.few[:f.left-1]
+	f.left--
+	return w.at
+}
+
+func (f *freeSlots) list() {
+	f.few = make([]uint32, 0, f.left)
+	for i := range f.size {
+		if f.bits[i>>6]>>(i&63)&1 != 0 {
+			f.few = append(f.few, i)
+		}
+	}
 }
 
 // inverse returns 1/a modulo the prime p, by Fermat: a^(p-2).
