@@ -54,57 +54,49 @@ static __always_inline bool draining(void)
 	return c && c->flags & CONFIG_DRAIN;
 }
 
-/* A packet to one of our addresses. `f` is its flow, if it has one; `fresh`: in `new_flows`. */
-__noinline int to_frontend(struct __sk_buff *ctx, struct packet *p, const struct address *a, struct flow *f, bool fresh)
+/* A packet to a frontend that belongs to no flow, or begins another one. `f` is the flow that it has had, if any. */
+__noinline int to_frontend(struct __sk_buff *ctx, struct packet *p, const struct frontend *fe, struct flow *f)
 {
-	if (!p || !a)
+	if (!p || !fe)
 		return TC_ACT_SHOT;
-	struct frontend_key key = { .addr = p->key.dst, .port = p->key.dport, .protocol = p->key.protocol };
-
-	const struct frontend *fe = bpf_map_lookup_elem(&frontends, &key);
-	if (!fe)
-		return unserved(ctx, p, a);
-	/* A SYN is a new connection: it takes what the ring says now, unless it is a repetition. */
-	if (f && is_syn(p) && (f->backend != pick(&p->key, fe->index) || ended(&p->key, f))) {
-		forget(&p->key, f);
-		f = NULL;
-	}
-	if (f) {
-		int verdict = serve(ctx, p, f, fresh);
-		if (verdict != BEGIN_ANEW)
-			return verdict;
+	__u32 id = pick(&p->key, fe->index);
+	if (f) { /* a SYN takes what the ring says now, unless it is a repetition */
+		if (f->backend == id && !ended(&p->key, f)) {
+			int verdict = serve(ctx, p, f);
+			if (verdict != BEGIN_ANEW)
+				return verdict;
+		} else {
+			forget(&p->key, f);
+		}
 	}
 	if (draining())
 		return pass(COUNTER_DRAINED);
 	if (p->tcp_flags & TCP_RST)
 		return drop(COUNTER_DROP_NO_FLOW);
-	__u32 id = pick(&p->key, fe->index);
 	int verdict = id == BACKEND_REJECT ? reject(ctx, p, fe->index) : begin(ctx, p, fe, id);
 	if (verdict)
 		return verdict;
 	f = bpf_map_lookup_elem(&new_flows, &p->key);
-	return f ? serve(ctx, p, f, true) : drop(COUNTER_DROP_NEW_FLOW);
+	verdict = f ? serve(ctx, p, f) : BEGIN_ANEW;
+	return verdict == BEGIN_ANEW ? drop(COUNTER_DROP_NEW_FLOW) : verdict;
 }
 
 /* TCP or UDP. An established flow costs one look-up, whichever its direction. */
 static __always_inline int tcp_or_udp(struct __sk_buff *ctx, struct packet *p)
 {
-	struct flow *f = bpf_map_lookup_elem(&flows, &p->key);
-	bool fresh = !f;
-	if (!f)
-		f = bpf_map_lookup_elem(&new_flows, &p->key);
-	/* Replies before addresses: the source that a flow was given may be one of our addresses too. */
-	if (f && (f->flags & FLOW_REPLY || (!fresh && !is_syn(p)))) {
-		int verdict = serve(ctx, p, f, fresh);
+	struct flow *f = find_flow(&p->key);
+	if (f && (f->flags & FLOW_REPLY || !is_syn(p))) {
+		int verdict = serve(ctx, p, f);
 		if (verdict != BEGIN_ANEW)
 			return verdict;
 		f = NULL;
 	}
 	const struct address *a = bpf_map_lookup_elem(&addresses, &p->key.dst);
-	if (a)
-		return to_frontend(ctx, p, a, f, fresh);
-	int verdict = f ? serve(ctx, p, f, fresh) : BEGIN_ANEW;
-	return verdict == BEGIN_ANEW ? pass(COUNTER_NOT_OURS) : verdict;
+	if (!a)
+		return pass(COUNTER_NOT_OURS);
+	struct frontend_key key = { .addr = p->key.dst, .port = p->key.dport, .protocol = p->key.protocol };
+	const struct frontend *fe = bpf_map_lookup_elem(&frontends, &key);
+	return fe ? to_frontend(ctx, p, fe, f) : unserved(ctx, p, a);
 }
 
 /* Gives a later fragment the ports that its first one had. */

@@ -149,6 +149,8 @@ enum flow_flag {
 	FLOW_HOST = 64,
 	/* Forward entry in `new_flows`: the backend has answered. */
 	FLOW_ANSWERED = 128,
+	/* In `flows`. */
+	FLOW_ESTABLISHED = 256,
 };
 
 /*

@@ -123,14 +123,15 @@ type BlixtFlow struct {
 type BlixtFlowFlag uint32
 
 const (
-	BlixtFlowFlagFLOW_REPLY    BlixtFlowFlag = 1
-	BlixtFlowFlagFLOW_SNAT     BlixtFlowFlag = 2
-	BlixtFlowFlagFLOW_STACK    BlixtFlowFlag = 4
-	BlixtFlowFlagFLOW_EGRESS   BlixtFlowFlag = 8
-	BlixtFlowFlagFLOW_FIN      BlixtFlowFlag = 16
-	BlixtFlowFlagFLOW_RST      BlixtFlowFlag = 32
-	BlixtFlowFlagFLOW_HOST     BlixtFlowFlag = 64
-	BlixtFlowFlagFLOW_ANSWERED BlixtFlowFlag = 128
+	BlixtFlowFlagFLOW_REPLY       BlixtFlowFlag = 1
+	BlixtFlowFlagFLOW_SNAT        BlixtFlowFlag = 2
+	BlixtFlowFlagFLOW_STACK       BlixtFlowFlag = 4
+	BlixtFlowFlagFLOW_EGRESS      BlixtFlowFlag = 8
+	BlixtFlowFlagFLOW_FIN         BlixtFlowFlag = 16
+	BlixtFlowFlagFLOW_RST         BlixtFlowFlag = 32
+	BlixtFlowFlagFLOW_HOST        BlixtFlowFlag = 64
+	BlixtFlowFlagFLOW_ANSWERED    BlixtFlowFlag = 128
+	BlixtFlowFlagFLOW_ESTABLISHED BlixtFlowFlag = 256
 )
 
 type BlixtFlowKey struct {

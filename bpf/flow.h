@@ -123,6 +123,8 @@ __noinline int establish(struct packet *p)
 	if (!reply)
 		return 0; /* evicted: the next packet makes the flow anew */
 	p->reply = *reply;
+	p->reply.flags |= FLOW_ESTABLISHED;
+	p->to.flags |= FLOW_ESTABLISHED;
 	if (bpf_map_update_elem(&flows, &peer, &p->reply, BPF_ANY)) {
 		count(COUNTER_FLOW_TABLE_FULL);
 		return 0;

@@ -166,11 +166,10 @@ static __always_inline bool right_hook(const struct packet *p, const struct flow
 }
 
 /*
- * Serves a packet of a known flow. `fresh`: f is in `new_flows`. Returns a
- * verdict, or BEGIN_ANEW where the flow is over and the packet may begin
- * another.
+ * Serves a packet of a known flow. Returns a verdict, or BEGIN_ANEW where the
+ * flow is over and the packet may begin another.
  */
-__noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f, bool fresh)
+__noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 {
 	__u8 hop_limit;
 
@@ -185,6 +184,7 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f, bo
 		forget(&p->key, f);
 		return BEGIN_ANEW;
 	}
+	bool fresh = !(f->flags & FLOW_ESTABLISHED);
 	if (fresh && !(f->flags & FLOW_REPLY) && half_evicted(&p->key, f))
 		return BEGIN_ANEW;
 	touch(p, f);

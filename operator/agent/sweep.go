@@ -208,8 +208,11 @@ func (s *sweeper) backendGone(f bpf.BlixtFlow) bool {
 	return int(f.Backend) < len(s.backends) && int32(s.backends[f.Backend].Generation-f.Generation) > 0
 }
 
+// count counts a flow by its forward entry, unless it is over: its backend is
+// gone, or its client has said the last word.
 func (s *sweeper) count(f bpf.BlixtFlow) {
-	if f.Flags&uint32(bpf.BlixtFlowFlagFLOW_REPLY) != 0 || s.backendGone(f) {
+	over := uint32(bpf.BlixtFlowFlagFLOW_REPLY | bpf.BlixtFlowFlagFLOW_FIN | bpf.BlixtFlowFlagFLOW_RST)
+	if f.Flags&over != 0 || s.backendGone(f) {
 		return
 	}
 	s.swept.Flows.Total++

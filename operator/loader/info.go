@@ -53,7 +53,7 @@ func Inspect(bpffs, name string) (info Info, err error) {
 		return Info{}, err
 	}
 	if len(pins) == 0 {
-		return Info{}, fmt.Errorf("nothing is loaded at %s", l.dir)
+		return Info{}, fmt.Errorf("nothing is loaded at %s: start it with blixt run, or name another with --name", l.dir)
 	}
 	if l.program, err = ebpf.LoadPinnedProgram(filepath.Join(l.dir, pins[0]), nil); err != nil {
 		return Info{}, fmt.Errorf("open program: %w", err)

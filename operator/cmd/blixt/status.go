@@ -57,9 +57,6 @@ flows are what it got since it is one.`,
 
 func readStatus(bpffs, runDir, name string) (*status, error) {
 	info, err := loader.Inspect(bpffs, name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("no load balancer %q on this host: start one with blixt run, or name another with --name", name)
-	}
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, fmt.Errorf("%w: run as root", err)
 	}
