@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// nobody is the user that the agent runs as.
+const nobody = 65532
+
+// childOf is set in the process that has dropped everything.
+const childOf = "BLIXT_TEST_PINS"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childOf); dir != "" {
+		if err := unprivileged(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// The process that writes maps needs no capability: root pins them and lets a
+// group in, and a process of that group, without any privilege, publishes.
+func TestWriterNeedsNoPrivilege(t *testing.T) {
+	dir := pinnedMaps(t)
+	child := exec.Command("/proc/self/exe")
+	child.Env = append(os.Environ(), childOf+"="+dir)
+	child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	out, err := child.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	// What it wrote is in the kernel, as root sees it.
+	m, err := datapath.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	s, err := ReadStatus(m, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Frontends) != 1 || len(s.Frontends[0].Backends) != 3 || s.Frontends[0].RingSize != 1021 || s.Version.Sequence != 2 {
+		t.Errorf("maps hold %+v", s)
+	}
+}
+
+// unprivileged is what the child does.
+func unprivileged(dir string) error {
+	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); errno != 0 {
+		return errno
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return err
+	}
+	for _, want := range []string{"CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "NoNewPrivs:\t1", "Uid:\t65532\t65532\t65532\t65532"} {
+		if !strings.Contains(string(status), want) {
+			return fmt.Errorf("not as it should be: no %q in\n%s", want, status)
+		}
+	}
+	m, err := datapath.Open(dir)
+	if err != nil {
+		return err
+	}
+	a := New(m, Options{})
+	for _, s := range []lb.State{testState(70, 30), testState(1, 1, 1)} {
+		if _, err := a.Apply(context.Background(), s); err != nil {
+			return err
+		}
+	}
+	swept, err := a.Sweep(context.Background())
+	if err != nil || swept.Entries != 1 || swept.Gone != 1 {
+		return fmt.Errorf("swept %+v: %w", swept, err)
+	}
+	if _, err := a.Status(); err != nil {
+		return err
+	}
+	_, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	if !errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("creating a map: %w", err)
+	}
+	_, err = ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}, License: "GPL"})
+	if !errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("loading a program: %w", err)
+	}
+	_, err = datapath.Open(filepath.Join(filepath.Dir(dir), "root"))
+	if !errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("opening pins of root: %w", err)
+	}
+	return nil
+}
+
+// pinnedMaps pins the maps of the embedded object on a BPF file system of the
+// test's own, for the group, and leaves one flow in them.
+func pinnedMaps(t *testing.T) string {
+	t.Helper()
+	runtime.LockOSThread() // never unlocked: the mount namespace ends with the thread
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		t.Fatalf("mounting needs root: %v", err)
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	mount := t.TempDir()
+	must(os.Chmod(filepath.Dir(mount), 0o711))
+	must(unix.Mount("bpf", mount, "bpf", 0, "mode=0711"))
+	t.Cleanup(func() { _ = unix.Unmount(mount, unix.MNT_DETACH) })
+	dir := filepath.Join(mount, "maps")
+	must(os.Mkdir(filepath.Join(mount, "root"), 0o700))
+	must(os.Mkdir(dir, 0o750))
+	must(os.Chown(dir, 0, nobody))
+	must(os.Chmod(dir, 0o750)) // whatever the umask
+	spec, err := bpf.LoadBlixt()
+	must(err)
+	for name, s := range spec.Maps {
+		m, err := ebpf.NewMap(s)
+		must(err)
+		t.Cleanup(func() { m.Close() })
+		if name == bpf.BlixtMapFlows {
+			must(m.Put(bpf.BlixtFlowKey{Protocol: 6}, bpf.BlixtFlow{Backend: 1, Generation: ^uint32(0), IdleTicks: 1 << 30}))
+		}
+		path := filepath.Join(dir, name)
+		must(m.Pin(path))
+		must(os.Chown(path, 0, nobody))
+		must(os.Chmod(path, 0o660))
+	}
+	return dir
+}
