@@ -9,7 +9,9 @@ package standalone
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -142,6 +144,9 @@ func (r *runner) end() error {
 	defer r.mu.Unlock()
 	if !r.Keep {
 		if err := r.vips.remove(); err != nil {
+			slog.Error(err.Error())
+		}
+		if err := os.Remove(StateFile(r.Loader.RunDir, r.Loader.Name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			slog.Error(err.Error())
 		}
 	}
