@@ -25,6 +25,8 @@
 #define ICMP6_ECHO 128
 #define ICMP6_ECHO_REPLY 129
 #define ICMP6_PORT_UNREACHABLE 4 /* code */
+#define ICMP6_ROUTER_SOLICITATION 133
+#define ICMP6_REDIRECT 137
 
 static __always_inline __u16 fold(__u64 sum)
 {
@@ -194,10 +196,13 @@ static __always_inline int answer_port_unreachable(struct __sk_buff *ctx, struct
 			       : answer_icmp(ctx, p, ICMP6_UNREACHABLE, ICMP6_PORT_UNREACHABLE, 0);
 }
 
-/* Path MTU: RFC 1191, RFC 8201. A sender that allows fragmentation would not listen. */
+/*
+ * Path MTU: RFC 1191, RFC 8201. A sender that allows fragmentation would not
+ * listen, and errors are not answered with errors.
+ */
 static __always_inline int answer_too_big(struct __sk_buff *ctx, struct packet *p, __u32 mtu)
 {
-	if (!p->dont_fragment)
+	if (!p->dont_fragment || p->key.protocol == IPPROTO_ICMP || p->key.protocol == IPPROTO_ICMPV6)
 		return drop(COUNTER_DROP_TOO_BIG);
 	count(COUNTER_REJECT_TOO_BIG);
 	return p->version == 4 ? answer_icmp(ctx, p, ICMP4_UNREACHABLE, ICMP4_FRAG_NEEDED, bpf_htonl(mtu & 0xffff))

@@ -36,22 +36,24 @@ static __always_inline bool is_syn(const struct packet *p)
 	return (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
+static __always_inline bool draining(void)
+{
+	const struct config *c = config();
+	return c && c->flags & CONFIG_DRAIN;
+}
+
 /* A port of one of our addresses that no frontend serves. */
 static __always_inline int unserved(struct __sk_buff *ctx, struct packet *p, const struct address *a)
 {
 	if (!(a->flags & ADDRESS_EXCLUSIVE))
 		return pass(COUNTER_NOT_OURS); /* the host's own */
+	if (draining())
+		return pass(COUNTER_DRAINED); /* whoever takes over may serve it */
 	if (p->key.protocol == IPPROTO_UDP)
 		return answer_port_unreachable(ctx, p, COUNTER_REJECT_UNSERVED);
 	if (p->fragment != WHOLE)
 		return drop(COUNTER_DROP_FRAGMENT);
 	return answer_rst(ctx, p, COUNTER_REJECT_UNSERVED);
-}
-
-static __always_inline bool draining(void)
-{
-	const struct config *c = config();
-	return c && c->flags & CONFIG_DRAIN;
 }
 
 /* A packet to a frontend that belongs to no flow, or begins another one. `f` is the flow that it has had, if any. */
@@ -119,6 +121,10 @@ static __always_inline int without_flow(struct __sk_buff *ctx, struct packet *p,
 	const struct address *a = bpf_map_lookup_elem(&addresses, &p->key.dst);
 	if (!a || !(a->flags & ADDRESS_EXCLUSIVE))
 		return pass(COUNTER_NOT_OURS);
+	if (kind == PARSED_ICMP && is_neighbour_discovery(p))
+		return pass(COUNTER_NOT_OURS); /* whoever announces the address answers */
+	if (draining())
+		return pass(COUNTER_DRAINED);
 	if (p->fragment != WHOLE)
 		return drop(COUNTER_DROP_FRAGMENT);
 	if (kind == PARSED_ICMP)

@@ -23,6 +23,12 @@ static __always_inline bool is_echo_request(const struct packet *p)
 	return p->icmp_type == (p->version == 4 ? ICMP4_ECHO : ICMP6_ECHO);
 }
 
+/* Router and neighbour solicitations, advertisements and redirects. RFC 4861, 4. */
+static __always_inline bool is_neighbour_discovery(const struct packet *p)
+{
+	return p->version == 6 && p->icmp_type >= ICMP6_ROUTER_SOLICITATION && p->icmp_type <= ICMP6_REDIRECT;
+}
+
 /* Where things are in the quoted packet. */
 struct quote {
 	struct flow_key reply; /* its tuple reversed: the key of the flow entry for packets towards its sender */
@@ -82,6 +88,8 @@ static __always_inline bool quoted_checksum(struct __sk_buff *ctx, __u32 at, __s
 	if (zero_is_none && !old)
 		return true;
 	new = (__u16)~fold((__u64)(__u16)~old + (__u32)diff);
+	if (zero_is_none && !new)
+		new = 0xffff;
 	*total += (__u32)bpf_csum_diff(&old, 4, &new, 4, 0);
 	return bpf_skb_store_bytes(ctx, at, &new, 2, 0) == 0;
 }

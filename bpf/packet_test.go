@@ -37,6 +37,7 @@ type packet struct {
 	flags     uint8 // TCP
 	seq, ack  uint32
 	tcpOption []byte
+	window0   bool
 	zero      bool // UDP without a checksum
 	icmpType  uint8
 	icmpCode  uint8
@@ -126,6 +127,54 @@ func (p packet) segment(flags uint8, seq, ack uint32, payload string) packet {
 	p.flags, p.seq, p.ack, p.payload = flags, seq, ack, []byte(payload)
 	return p
 }
+
+// refused is the RST that answers the packet, and goes back where it came from.
+func (p packet) refused(flags uint8, seq, ack uint32) packet {
+	p = p.reversed().hops(64).back().segment(flags, seq, ack, "")
+	p.tcpOption, p.window0, p.padding = nil, true, 0
+	return p
+}
+
+// reset is the RST that a packet of a backend turns into.
+func (p packet) reset() packet {
+	p = p.segment(rst|ack, p.seq, p.ack, "").hops(64)
+	p.tcpOption, p.window0, p.padding = nil, true, 0
+	return p
+}
+
+// errorAbout is an ICMP error of the packet's destination that answers it.
+func (p packet) errorAbout(kind, code uint8, rest uint32) packet {
+	raw := p
+	raw.raw, raw.padding, raw.vlan = true, 0, 0
+	e := icmpError(p.dst.Addr().String(), p.src.Addr().String(), kind, code, rest, raw, min(len(raw.bytes()), 128)&^3)
+	e.vlan = p.vlan
+	return e.back()
+}
+
+func (p packet) unreachable() packet {
+	if p.v6() {
+		return p.errorAbout(1, 4, 0)
+	}
+	return p.errorAbout(3, 3, 0)
+}
+
+func (p packet) tooBig(mtu uint32) packet {
+	if p.v6() {
+		return p.errorAbout(2, 0, mtu)
+	}
+	return p.errorAbout(3, 4, mtu)
+}
+
+// pong is the reply to an echo request.
+func (p packet) pong() packet {
+	p = p.reversed().hops(64).back()
+	p.icmpType = 0
+	if p.v6() {
+		p.icmpType = 129
+	}
+	return p
+}
+
 func (p packet) reversed() packet {
 	p.src, p.dst = p.dst, p.src
 	return p
@@ -156,6 +205,9 @@ func (p packet) layer4() []byte {
 		b = binary.BigEndian.AppendUint32(b, p.seq)
 		b = binary.BigEndian.AppendUint32(b, p.ack)
 		b = append(b, byte(5+len(p.tcpOption)/4)<<4, p.flags, 0xfa, 0xf0, 0, 0, 0, 0)
+		if p.window0 {
+			b[14], b[15] = 0, 0
+		}
 		b = append(append(b, p.tcpOption...), p.payload...)
 		at = 16
 	case unix.IPPROTO_UDP:
@@ -297,3 +349,5 @@ func destOptions() extension {
 func routing() extension {
 	return extension{unix.IPPROTO_ROUTING, append([]byte{2, 4, 0}, make([]byte, 20)...)}
 }
+
+func addrPort(a netip.Addr, port int) netip.AddrPort { return netip.AddrPortFrom(a, uint16(port)) }
