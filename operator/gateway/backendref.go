@@ -82,7 +82,7 @@ func findBackend(r *route, ref *gwv1.BackendRef, services serviceIndex, grants [
 	case ref.Port == nil:
 		return Ref{}, faultf(gwv1.RouteReasonBackendNotFound, "The reference to Service %s names no port: add one of the Service's%s.", key, ports(service))
 	}
-	port, fault := findPort(r, service, int32(*ref.Port))
+	port, fault := findPort(r, service, *ref.Port)
 	if fault != nil {
 		return Ref{}, fault
 	}

@@ -46,8 +46,10 @@ func backends(t *testing.T, s lb.State, addr string, protocol lb.Protocol) (addr
 	return nil, 0
 }
 
-func wantBackends(t *testing.T, s lb.State, addr string, want map[string]float64, wantReject float64) {
+// wantBackends looks at the frontend 192.0.2.1:80/tcp.
+func wantBackends(t *testing.T, s lb.State, want map[string]float64, wantReject float64) {
 	t.Helper()
+	const addr = "192.0.2.1:80"
 	got, reject := backends(t, s, addr, lb.TCP)
 	if len(got) != len(want) || reject != wantReject {
 		t.Fatalf("backends of %s: %v, reject %v; want %v, reject %v", addr, got, reject, want, wantReject)
@@ -62,30 +64,29 @@ func wantBackends(t *testing.T, s lb.State, addr string, want map[string]float64
 func TestDefect7_EndpointSliceUpdates(t *testing.T) {
 	c := common(t)
 	no, yes := false, true
-	const vip = "192.0.2.1:80"
-	wantBackends(t, c.state(), vip, map[string]float64{"10.0.0.1:8080": .5, "10.0.0.2:8080": .5}, 0)
+	wantBackends(t, c.state(), map[string]float64{"10.0.0.1:8080": .5, "10.0.0.2:8080": .5}, 0)
 
 	web := &c.Slices[0]
 	web.Endpoints[0].Addresses[0] = "10.0.0.9" // a Pod restarted elsewhere
-	wantBackends(t, c.state(), vip, map[string]float64{"10.0.0.9:8080": .5, "10.0.0.2:8080": .5}, 0)
+	wantBackends(t, c.state(), map[string]float64{"10.0.0.9:8080": .5, "10.0.0.2:8080": .5}, 0)
 
 	web.Endpoints[0].Conditions = discoveryv1.EndpointConditions{Ready: &no, Serving: &yes, Terminating: &yes}
-	wantBackends(t, c.state(), vip, map[string]float64{"10.0.0.9:8080": 0, "10.0.0.2:8080": 1}, 0)
+	wantBackends(t, c.state(), map[string]float64{"10.0.0.9:8080": 0, "10.0.0.2:8080": 1}, 0)
 
 	web.Endpoints = web.Endpoints[1:] // it is gone: nothing stale remains
-	wantBackends(t, c.state(), vip, map[string]float64{"10.0.0.2:8080": 1}, 0)
+	wantBackends(t, c.state(), map[string]float64{"10.0.0.2:8080": 1}, 0)
 
 	web.Endpoints = nil // none is left: refuse
-	wantBackends(t, c.state(), vip, nil, 1)
+	wantBackends(t, c.state(), nil, 1)
 
 	c.Slices = nil // not even the EndpointSlice
-	wantBackends(t, c.state(), vip, nil, 1)
+	wantBackends(t, c.state(), nil, 1)
 }
 
 func TestDefect7_DeletedRouteLosesItsBackends(t *testing.T) {
 	c := common(t)
 	c.Objects.TCPRoutes = nil
-	wantBackends(t, c.state(), "192.0.2.1:80", nil, 0)
+	wantBackends(t, c.state(), nil, 0)
 	if got, _ := backends(t, c.state(), "192.0.2.1:53", lb.UDP); len(got) != 1 {
 		t.Errorf("the UDPRoute's backends: %v, want one", got)
 	}
@@ -156,13 +157,12 @@ func TestDefect9_RoutesHaveStatus(t *testing.T) {
 
 func TestDefect10_ReferenceGrantComesAndGoes(t *testing.T) {
 	c := readCase(t, "testdata/grant-present.in.yaml")
-	const vip = "192.0.2.1:80"
-	wantBackends(t, c.state(), vip, map[string]float64{"10.0.0.1:8080": 1}, 0)
+	wantBackends(t, c.state(), map[string]float64{"10.0.0.1:8080": 1}, 0)
 	grants := c.Objects.ReferenceGrants
 	c.Objects.ReferenceGrants = nil
-	wantBackends(t, c.state(), vip, nil, 1)
+	wantBackends(t, c.state(), nil, 1)
 	c.Objects.ReferenceGrants = grants
-	wantBackends(t, c.state(), vip, map[string]float64{"10.0.0.1:8080": 1}, 0)
+	wantBackends(t, c.state(), map[string]float64{"10.0.0.1:8080": 1}, 0)
 }
 
 func TestDefect10_AllowedNamespacesFollowLabels(t *testing.T) {
@@ -251,5 +251,5 @@ func TestDefect10_TCPAndUDPOnOnePort(t *testing.T) {
 func TestDefect10_ServiceTypeChanges(t *testing.T) {
 	c := common(t)
 	c.Objects.Services[0].Spec.Type = corev1.ServiceTypeExternalName
-	wantBackends(t, c.state(), "192.0.2.1:80", nil, 1)
+	wantBackends(t, c.state(), nil, 1)
 }

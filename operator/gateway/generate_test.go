@@ -58,48 +58,48 @@ func (c *choices) meta(names ...string) metav1.ObjectMeta {
 	return m
 }
 
-func (tc *testCase) generate(text []byte) {
+func (c *testCase) generate(text []byte) {
 	if len(text) == 0 {
 		return
 	}
-	c := choices(text)
+	from := choices(text)
 	class := gwv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: "blixt"}}
 	class.Spec.ControllerName = gateway.ControllerName
-	tc.Objects.GatewayClasses = append(tc.Objects.GatewayClasses, class)
-	if c.n(2) == 0 {
-		tc.Options.HostAddresses = append(tc.Options.HostAddresses, netip.MustParseAddr("192.0.2.1"))
-		tc.Options.ReservedPorts = []gateway.PortRange{{Protocol: pick(&c, 0, lb.TCP, lb.UDP), First: 80, Last: uint16(80 + c.n(2))}}
+	c.Objects.GatewayClasses = append(c.Objects.GatewayClasses, class)
+	if from.n(2) == 0 {
+		c.Options.HostAddresses = append(c.Options.HostAddresses, netip.MustParseAddr("192.0.2.1"))
+		c.Options.ReservedPorts = []gateway.PortRange{{Protocol: pick(&from, 0, lb.TCP, lb.UDP), First: 80, Last: uint16(80 + from.n(2))}}
 	}
-	if c.n(2) == 0 {
-		tc.Options.DefaultAddresses = []netip.Addr{pick(&c, netip.MustParseAddr("192.0.2.3"), netip.Addr{}, netip.MustParseAddr("::1"))}
+	if from.n(2) == 0 {
+		c.Options.DefaultAddresses = []netip.Addr{pick(&from, netip.MustParseAddr("192.0.2.3"), netip.Addr{}, netip.MustParseAddr("::1"))}
 	}
-	for range c.n(4) {
-		tc.Objects.Gateways = append(tc.Objects.Gateways, c.gateway())
+	for range from.n(4) {
+		c.Objects.Gateways = append(c.Objects.Gateways, from.gateway())
 	}
-	for range c.n(6) {
-		tc.Objects.TCPRoutes = append(tc.Objects.TCPRoutes, gwv1.TCPRoute{ObjectMeta: c.meta("a", "b", "c"),
-			Spec: gwv1.TCPRouteSpec{CommonRouteSpec: c.parents(), Rules: []gwv1.TCPRouteRule{{BackendRefs: c.refs()}}}})
+	for range from.n(6) {
+		c.Objects.TCPRoutes = append(c.Objects.TCPRoutes, gwv1.TCPRoute{ObjectMeta: from.meta("a", "b", "c"),
+			Spec: gwv1.TCPRouteSpec{CommonRouteSpec: from.parents(), Rules: []gwv1.TCPRouteRule{{BackendRefs: from.refs()}}}})
 	}
-	for range c.n(4) {
-		tc.Objects.UDPRoutes = append(tc.Objects.UDPRoutes, gwv1.UDPRoute{ObjectMeta: c.meta("a", "b", "c"),
-			Spec: gwv1.UDPRouteSpec{CommonRouteSpec: c.parents(), Rules: []gwv1.UDPRouteRule{{BackendRefs: c.refs()}}}})
+	for range from.n(4) {
+		c.Objects.UDPRoutes = append(c.Objects.UDPRoutes, gwv1.UDPRoute{ObjectMeta: from.meta("a", "b", "c"),
+			Spec: gwv1.UDPRouteSpec{CommonRouteSpec: from.parents(), Rules: []gwv1.UDPRouteRule{{BackendRefs: from.refs()}}}})
 	}
-	for range c.n(5) {
-		service := corev1.Service{ObjectMeta: c.meta("x", "y")}
+	for range from.n(5) {
+		service := corev1.Service{ObjectMeta: from.meta("x", "y")}
 		service.Spec.Ports = []corev1.ServicePort{
-			{Name: "p", Port: 80, Protocol: pick(&c, corev1.ProtocolTCP, corev1.ProtocolUDP, "")},
-			{Name: "q", Port: int32(80 + c.n(2)), Protocol: corev1.ProtocolUDP},
+			{Name: "p", Port: 80, Protocol: pick(&from, corev1.ProtocolTCP, corev1.ProtocolUDP, "")},
+			{Name: "q", Port: int32(80 + from.n(2)), Protocol: corev1.ProtocolUDP},
 		}
-		tc.Objects.Services = append(tc.Objects.Services, service)
+		c.Objects.Services = append(c.Objects.Services, service)
 	}
-	for range c.n(3) {
-		grant := gwv1.ReferenceGrant{ObjectMeta: c.meta("g")}
-		grant.Spec.From = []gwv1.ReferenceGrantFrom{{Group: gwv1.GroupName, Kind: pick[gwv1.Kind](&c, "TCPRoute", "UDPRoute"), Namespace: pick[gwv1.Namespace](&c, "default", "prod")}}
-		grant.Spec.To = []gwv1.ReferenceGrantTo{{Kind: "Service", Name: maybe[gwv1.ObjectName](&c, "x", "y")}}
-		tc.Objects.ReferenceGrants = append(tc.Objects.ReferenceGrants, grant)
+	for range from.n(3) {
+		grant := gwv1.ReferenceGrant{ObjectMeta: from.meta("g")}
+		grant.Spec.From = []gwv1.ReferenceGrantFrom{{Group: gwv1.GroupName, Kind: pick[gwv1.Kind](&from, "TCPRoute", "UDPRoute"), Namespace: pick[gwv1.Namespace](&from, "default", "prod")}}
+		grant.Spec.To = []gwv1.ReferenceGrantTo{{Kind: "Service", Name: maybe[gwv1.ObjectName](&from, "x", "y")}}
+		c.Objects.ReferenceGrants = append(c.Objects.ReferenceGrants, grant)
 	}
-	for range c.n(6) {
-		tc.Slices = append(tc.Slices, c.slice())
+	for range from.n(6) {
+		c.Slices = append(c.Slices, from.slice())
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 // identity tells a file from another one of the same name.
 func identity(info fs.FileInfo) any {
 	if s, ok := info.Sys().(*syscall.Stat_t); ok {
-		return [2]uint64{uint64(s.Dev), s.Ino}
+		return [2]uint64{s.Dev, s.Ino}
 	}
 	return nil
 }

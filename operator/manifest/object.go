@@ -110,8 +110,9 @@ func strict(text []byte, into any) ([]invalid, error) {
 	var wrong []invalid
 	for _, e := range unknown {
 		at := ""
-		if f, ok := e.(sigsjson.FieldError); ok {
-			at = f.FieldPath()
+		var field sigsjson.FieldError
+		if errors.As(e, &field) {
+			at = field.FieldPath()
 		}
 		wrong = append(wrong, invalid{at, "unknown field"})
 	}

@@ -82,7 +82,8 @@ func (w *watch) run(ctx context.Context) {
 			} else if w.concerns(event.Name) {
 				wait()
 			}
-		case <-w.watcher.Errors: // the queue overflowed: anything may have changed
+		case err := <-w.watcher.Errors:
+			_ = err // whatever went wrong, such as a full queue, anything may have changed
 			w.rearm()
 			wait()
 		case <-ticker.C:

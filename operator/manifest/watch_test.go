@@ -101,17 +101,23 @@ func TestWatch_WriteRenameRemove(t *testing.T) {
 	w.expect("four")
 }
 
-// Half a second is what a loaded machine may take; unloaded it is 15 ms.
 func TestWatch_IsQuick(t *testing.T) {
 	w := startWatch(t, write(t, "a.yaml", "zero"))
 	w.expect("zero")
+	w.expectQuick()
+}
+
+// expectQuick asks for one in five changes to be seen at once, as a loaded
+// machine may stumble, and long before the patrol would see all of them.
+func (w *watched) expectQuick() {
+	w.t.Helper()
 	best := time.Hour
 	for _, text := range []string{"1", "2", "3", "4", "5"} {
-		put(t, w.path("a.yaml"), text)
+		put(w.t, w.path("a.yaml"), text)
 		best = min(best, w.expect(text))
 	}
 	if best > 100*time.Millisecond {
-		t.Errorf("the quickest of five changes was seen after %v, want 100 ms at most", best)
+		w.t.Errorf("the quickest of five changes was seen after %v, want 100 ms at most", best)
 	}
 }
 
@@ -165,8 +171,7 @@ func TestWatch_DirectoryReplaced(t *testing.T) {
 	must(t, os.Rename(dir+".new", dir))
 	w.expect("three")
 
-	put(t, w.path("a.yaml"), "four") // the new directory is watched, too
-	w.expect("four")
+	w.expectQuick() // the new directory is watched, too
 	put(t, filepath.Join(dir+".old", "a.yaml"), "stale")
 	put(t, w.path("a.yaml"), "five")
 	w.expect("five")
@@ -185,8 +190,7 @@ func TestWatch_DirectoryIsASymlink(t *testing.T) {
 	must(t, os.Symlink("two", dir+".tmp"))
 	must(t, os.Rename(dir+".tmp", dir))
 	w.expect("two")
-	put(t, filepath.Join(parent, "two", "a.yaml"), "three")
-	w.expect("three")
+	w.expectQuick()
 }
 
 // No event tells of these; the patrol does.
@@ -211,9 +215,7 @@ func TestWatch_AncestorReplaced(t *testing.T) {
 	must(t, os.MkdirAll(dir, 0o755))
 	put(t, filepath.Join(dir, "a.yaml"), "two")
 	w.expect("two")
-	time.Sleep(settle) // whatever is under way
-	put(t, w.path("a.yaml"), "three")
-	w.expect("three")
+	w.expectQuick()
 }
 
 // A change while the caller reads is not lost, however the two meet.
