@@ -5,6 +5,7 @@ package standalone
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"slices"
@@ -132,10 +133,15 @@ func (n *network) warnings() []string {
 // until the context ends.
 func watchNetwork(ctx context.Context, changed func()) error {
 	links, addrs := make(chan netlink.LinkUpdate, 64), make(chan netlink.AddrUpdate, 64)
-	if err := netlink.LinkSubscribe(links, ctx.Done()); err != nil {
+	lost := func(err error) {
+		if ctx.Err() == nil {
+			slog.Error("changes of the network are no longer seen", "error", err)
+		}
+	}
+	if err := netlink.LinkSubscribeWithOptions(links, ctx.Done(), netlink.LinkSubscribeOptions{ErrorCallback: lost}); err != nil {
 		return fmt.Errorf("watch interfaces: %w", err)
 	}
-	if err := netlink.AddrSubscribe(addrs, ctx.Done()); err != nil {
+	if err := netlink.AddrSubscribeWithOptions(addrs, ctx.Done(), netlink.AddrSubscribeOptions{ErrorCallback: lost}); err != nil {
 		return fmt.Errorf("watch addresses: %w", err)
 	}
 	go func() {

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/operator/agent"
@@ -50,14 +51,15 @@ type Options struct {
 // runner is a running load balancer.
 type runner struct {
 	Options
-	mu     sync.Mutex
+	pass   sync.Mutex // held by the one pass, and for the end
 	loader *loader.Loader
 	states chan lb.State
 	vips   *vips
 	said   said
+	// served is for the agent's goroutine alone.
 	served bool
 	// How much the agent was asked to serve last, for the log.
-	frontends, backends int
+	frontends, backends atomic.Int64
 }
 
 // Run serves until the context ends. Returns an error if it cannot begin:
@@ -70,7 +72,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := os.MkdirAll(o.Loader.RunDir, 0o755); err != nil {
 		return err
 	}
-	r := &runner{Options: o, said: said{}, states: make(chan lb.State)}
+	r := &runner{Options: o, said: said{last: map[string]string{}}, states: make(chan lb.State)}
 	if r.vips, err = readVIPs(filepath.Join(o.Loader.RunDir, o.Loader.Name+".addresses")); err != nil {
 		return err
 	}
@@ -123,25 +125,25 @@ func first(addresses []netip.Addr, is func(netip.Addr) bool) netip.Addr {
 	return addresses[i]
 }
 
-// serve makes passes until the context ends.
+// serve looks at everything, again and again, until the context ends.
 func (r *runner) serve(ctx context.Context, a *agent.Agent) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var done sync.WaitGroup
 	defer done.Wait()
 	defer cancel()
 	done.Go(func() { a.Run(ctx, r.states) })
-	timer := time.AfterFunc(time.Hour, func() { r.pass(ctx) })
+	timer := time.AfterFunc(time.Hour, func() { r.look(ctx) })
 	defer timer.Stop()
 	if err := watchNetwork(ctx, func() { timer.Reset(settle) }); err != nil {
 		return err
 	}
-	return manifest.Watch(ctx, r.Dir, func() { r.pass(ctx) })
+	return manifest.Watch(ctx, r.Dir, func() { r.look(ctx) })
 }
 
 // end detaches and removes everything, or leaves it serving.
 func (r *runner) end() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.pass.Lock()
+	defer r.pass.Unlock()
 	if !r.Keep {
 		if err := r.vips.remove(); err != nil {
 			slog.Error(err.Error())

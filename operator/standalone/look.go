@@ -55,11 +55,11 @@ func (r *runner) defaultAddresses(n *network, own []netip.Addr) []netip.Addr {
 	return own
 }
 
-// pass looks at everything and makes the kernel serve it. What is wrong is
+// look looks at everything and makes the kernel serve it. What is wrong is
 // logged once; the last good configuration goes on serving.
-func (r *runner) pass(ctx context.Context) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+func (r *runner) look(ctx context.Context) {
+	r.pass.Lock()
+	defer r.pass.Unlock()
 	if ctx.Err() != nil {
 		return
 	}
@@ -87,10 +87,12 @@ func (r *runner) pass(ctx context.Context) {
 	if err := r.vips.assign(d.state.Addresses, n); err != nil {
 		r.said.once("assign", slog.LevelError, err.Error())
 	}
-	r.frontends, r.backends = len(d.state.Frontends), 0
+	backends := 0
 	for _, f := range d.state.Frontends {
-		r.backends += len(f.Backends)
+		backends += len(f.Backends)
 	}
+	r.frontends.Store(int64(len(d.state.Frontends)))
+	r.backends.Store(int64(backends))
 	select {
 	case r.states <- d.state:
 	case <-ctx.Done():
@@ -98,9 +100,8 @@ func (r *runner) pass(ctx context.Context) {
 }
 
 // applied is called by the agent after each state that it has tried to write.
+// It must not wait for a pass, which may be waiting for the agent.
 func (r *runner) applied(result agent.Result, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	if err != nil {
 		r.said.once("apply", slog.LevelError, fmt.Sprintf("the last good configuration goes on serving: %v", err))
 		return
@@ -108,7 +109,7 @@ func (r *runner) applied(result agent.Result, err error) {
 	r.said.once("apply", slog.LevelInfo, "")
 	if result.Changed || !r.served {
 		r.served = true
-		slog.Info("serving", "frontends", r.frontends, "backends", r.backends, "state", result.StateHash, "took", result.Duration.Round(100*time.Microsecond))
+		slog.Info("serving", "frontends", r.frontends.Load(), "backends", r.backends.Load(), "state", result.StateHash, "took", result.Duration.Round(100*time.Microsecond))
 	}
 }
 
@@ -124,44 +125,4 @@ func (r *runner) sayProblems(d *desired) {
 		lines = append(lines, fmt.Sprintf("%s:%d: %s is ignored: Blixt does not read this kind", o.File, o.Line, o))
 	}
 	r.said.lasting("ignored", slog.LevelInfo, lines)
-}
-
-// said logs each message once while it stays true.
-type said map[string]string
-
-// once logs a message on a subject unless it is what was said last; an empty
-// one says that the subject is well again.
-func (s said) once(subject string, level slog.Level, message string) {
-	if s[subject] == message {
-		return
-	}
-	if message != "" {
-		slog.Log(context.Background(), level, message)
-	} else if s[subject] != "" {
-		slog.Info("mended", "was", firstLine(s[subject]))
-	}
-	s[subject] = message
-}
-
-// lasting logs those of the messages that were not there the last time.
-func (s said) lasting(subject string, level slog.Level, messages []string) {
-	now := map[string]bool{}
-	for _, m := range messages {
-		now[subject+m] = true
-		s.once(subject+m, level, m)
-	}
-	for key := range s {
-		if len(key) > len(subject) && key[:len(subject)] == subject && !now[key] {
-			delete(s, key)
-		}
-	}
-}
-
-func firstLine(s string) string {
-	for i, c := range s {
-		if c == '\n' && i > 0 {
-			return s[:i]
-		}
-	}
-	return s
 }
