@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -147,10 +148,10 @@ func TestRunConverges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := datapath.NewFake(testSizes)
 		fake.Rand, fake.Faults = rand.New(rand.NewPCG(1, 2)), 0.2
-		tries, done := 0, 0
+		var tries, done atomic.Int32
 		a := New(fake, Options{Applied: func(_ Result, err error) {
-			if tries++; err == nil {
-				done++
+			if tries.Add(1); err == nil {
+				done.Add(1)
 			}
 		}, Ticks: func() uint32 { return 0 }})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -163,10 +164,19 @@ func TestRunConverges(t *testing.T) {
 		states <- testState(1, 2)
 		time.Sleep(20 * time.Minute)
 		synctest.Wait()
-		if done == 0 || tries < 2 {
-			t.Errorf("done %d times after %d tries", done, tries)
+		if done.Load() == 0 || tries.Load() < 2 {
+			t.Errorf("done %d times after %d tries", done.Load(), tries.Load())
 		}
+		cancel()
+		<-ended
 		fake.Faults = 0
+		ctx, cancel = context.WithCancel(t.Context())
+		ended = make(chan struct{})
+		go func() {
+			defer close(ended)
+			a.Run(ctx, states)
+		}()
+		states <- testState(1, 2)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		want, _ := fake.Config()

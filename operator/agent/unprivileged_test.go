@@ -48,6 +48,10 @@ func TestWriterNeedsNoPrivilege(t *testing.T) {
 	child := exec.Command("/proc/self/exe")
 	child.Env = append(os.Environ(), childOf+"="+dir)
 	child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	// The child inherits this from the thread, which ends with the test.
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
 	out, err := child.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -69,9 +73,6 @@ func TestWriterNeedsNoPrivilege(t *testing.T) {
 
 // unprivileged is what the child does.
 func unprivileged(dir string) error {
-	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); errno != 0 {
-		return errno
-	}
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return err

@@ -4,11 +4,11 @@ package datapath
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
@@ -45,6 +45,7 @@ type Fake struct {
 	CounterTable   []uint64
 	LinkPacketsNow []uint64
 
+	mu     sync.Mutex // of all but the exported fields
 	writes int
 }
 
@@ -73,59 +74,63 @@ func NewFake(s Sizes) *Fake {
 
 // Writes returns how many writes were done since it was called last.
 func (f *Fake) Writes() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	n := f.writes
 	f.writes = 0
 	return n
 }
 
-func (f *Fake) fails() bool {
-	return f.CrashAfter > 0 && f.writes >= f.CrashAfter || f.Faults > 0 && f.Rand.Float64() < f.Faults
-}
-
-func (f *Fake) read() error {
-	if f.fails() {
+func (f *Fake) fails() error {
+	if f.CrashAfter > 0 && f.writes >= f.CrashAfter || f.Faults > 0 && f.Rand.Float64() < f.Faults {
 		return ErrInjected
 	}
 	return nil
+}
+
+func get[T any](f *Fake, read func() T) (T, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return read(), f.fails()
 }
 
 func (f *Fake) write(do func()) error {
-	if f.fails() {
-		if f.CrashAfter == 0 && f.Rand.IntN(2) == 0 {
-			f.done(do)
-		}
-		return ErrInjected
+	f.mu.Lock()
+	err := f.fails()
+	done := err == nil || f.CrashAfter == 0 && f.Rand.IntN(2) == 0
+	if done {
+		do()
+		f.writes++
 	}
-	f.done(do)
-	return nil
-}
-
-func (f *Fake) done(do func()) {
-	do()
-	f.writes++
-	if f.After != nil {
+	f.mu.Unlock()
+	if done && f.After != nil {
 		f.After()
 	}
+	return err
 }
 
 // Sizes implements Tables.
 func (f *Fake) Sizes() Sizes { return f.sizes }
 
 // Config implements Tables.
-func (f *Fake) Config() (bpf.BlixtConfig, error) { return f.config, f.read() }
+func (f *Fake) Config() (bpf.BlixtConfig, error) {
+	return get(f, func() bpf.BlixtConfig { return f.config })
+}
 
 // SetConfig implements Tables.
 func (f *Fake) SetConfig(c bpf.BlixtConfig) error { return f.write(func() { f.config = c }) }
 
 // Addresses implements Tables.
 func (f *Fake) Addresses() (map[netip.Addr]bpf.BlixtAddress, error) {
-	return maps.Clone(f.addresses), f.read()
+	return get(f, func() map[netip.Addr]bpf.BlixtAddress { return maps.Clone(f.addresses) })
 }
 
 // PutAddress implements Tables.
 func (f *Fake) PutAddress(ip netip.Addr, a bpf.BlixtAddress) error {
-	if _, ok := f.addresses[ip]; !ok && len(f.addresses) >= f.sizes.Addresses {
-		return fmt.Errorf("table addresses is full")
+	if have, _ := get(f, func() int { return len(f.addresses) }); have >= f.sizes.Addresses {
+		if _, ok := f.addresses[ip]; !ok {
+			return errors.New("table addresses is full")
+		}
 	}
 	return f.write(func() { f.addresses[ip] = a })
 }
@@ -137,13 +142,15 @@ func (f *Fake) DeleteAddress(ip netip.Addr) error {
 
 // Frontends implements Tables.
 func (f *Fake) Frontends() (map[lb.Key]bpf.BlixtFrontend, error) {
-	return maps.Clone(f.frontends), f.read()
+	return get(f, func() map[lb.Key]bpf.BlixtFrontend { return maps.Clone(f.frontends) })
 }
 
 // PutFrontend implements Tables.
 func (f *Fake) PutFrontend(k lb.Key, e bpf.BlixtFrontend) error {
-	if _, ok := f.frontends[k]; !ok && len(f.frontends) >= f.sizes.Frontends {
-		return fmt.Errorf("table frontends is full")
+	if have, _ := get(f, func() int { return len(f.frontends) }); have >= f.sizes.Frontends {
+		if _, ok := f.frontends[k]; !ok {
+			return errors.New("table frontends is full")
+		}
 	}
 	return f.write(func() { f.frontends[k] = e })
 }
@@ -152,7 +159,9 @@ func (f *Fake) PutFrontend(k lb.Key, e bpf.BlixtFrontend) error {
 func (f *Fake) DeleteFrontend(k lb.Key) error { return f.write(func() { delete(f.frontends, k) }) }
 
 // Published implements Tables.
-func (f *Fake) Published() ([]Word, error) { return slices.Clone(f.published), f.read() }
+func (f *Fake) Published() ([]Word, error) {
+	return get(f, func() []Word { return slices.Clone(f.published) })
+}
 
 // Publish implements Tables.
 func (f *Fake) Publish(index uint32, w Word) error {
@@ -161,7 +170,7 @@ func (f *Fake) Publish(index uint32, w Word) error {
 
 // Ring implements Tables.
 func (f *Fake) Ring(offset, n uint32) ([]uint32, error) {
-	return slices.Clone(f.rings[offset : offset+n]), f.read()
+	return get(f, func() []uint32 { return slices.Clone(f.rings[offset : offset+n]) })
 }
 
 // WriteRing implements Tables.
@@ -174,17 +183,27 @@ func (f *Fake) WriteRing(offset uint32, slots []uint32) error {
 	})
 }
 
-// LastSlot implements Tables.
-func (f *Fake) LastSlot() (uint32, error) {
-	n := len(f.rings)
-	for n > 0 && f.rings[n-1] == 0 {
-		n--
+// ZeroSlots implements Tables.
+func (f *Fake) ZeroSlots() (offset, n uint32, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	start := 0
+	for i := 0; i <= len(f.rings); i++ {
+		if i < len(f.rings) && f.rings[i] == 0 {
+			continue
+		}
+		if run := uint32(i - start); run > n {
+			offset, n = uint32(start), run
+		}
+		start = i + 1
 	}
-	return uint32(n), f.read()
+	return offset, n, f.fails()
 }
 
 // Backends implements Tables.
-func (f *Fake) Backends() ([]bpf.BlixtBackend, error) { return slices.Clone(f.backends), f.read() }
+func (f *Fake) Backends() ([]bpf.BlixtBackend, error) {
+	return get(f, func() []bpf.BlixtBackend { return slices.Clone(f.backends) })
+}
 
 // PutBackend implements Tables.
 func (f *Fake) PutBackend(id uint32, b bpf.BlixtBackend) error {
@@ -202,33 +221,42 @@ func (f *Fake) ResetFrontendCounters(index uint32) error {
 }
 
 // Counters implements Counts.
-func (f *Fake) Counters() ([]uint64, error) { return slices.Clone(f.CounterTable), f.read() }
+func (f *Fake) Counters() ([]uint64, error) {
+	return get(f, func() []uint64 { return slices.Clone(f.CounterTable) })
+}
 
 // FrontendCounters implements Counts.
 func (f *Fake) FrontendCounters(index uint32) (bpf.BlixtFrontendCounters, error) {
-	return f.CountersOf[index], f.read()
+	return get(f, func() bpf.BlixtFrontendCounters { return f.CountersOf[index] })
 }
 
 // BackendFlows implements Counts.
-func (f *Fake) BackendFlows(id uint32) (uint64, error) { return f.FlowsOf[id], f.read() }
+func (f *Fake) BackendFlows(id uint32) (uint64, error) {
+	return get(f, func() uint64 { return f.FlowsOf[id] })
+}
 
 // LinkPackets implements Counts.
-func (f *Fake) LinkPackets() ([]uint64, error) { return slices.Clone(f.LinkPacketsNow), f.read() }
+func (f *Fake) LinkPackets() ([]uint64, error) {
+	return get(f, func() []uint64 { return slices.Clone(f.LinkPacketsNow) })
+}
 
 // EachFlow implements Flows.
 func (f *Fake) EachFlow(yield func([]FlowEntry) bool) error {
-	for key, value := range f.FlowTable {
+	flows, err := get(f, func() map[bpf.BlixtFlowKey]bpf.BlixtFlow { return maps.Clone(f.FlowTable) })
+	for key, value := range flows {
 		if !yield([]FlowEntry{{key, value}}) {
 			return nil
 		}
 	}
-	return f.read()
+	return err
 }
 
 // Flow implements Flows.
 func (f *Fake) Flow(key bpf.BlixtFlowKey) (bpf.BlixtFlow, bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	value, ok := f.FlowTable[key]
-	return value, ok, f.read()
+	return value, ok, f.fails()
 }
 
 // DeleteFlow implements Flows.

@@ -69,11 +69,12 @@ func Read(t Tables, now time.Time) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read frontends: %w", err)
 	}
-	last, err := t.LastSlot()
+	var zeros span
+	zeros.offset, zeros.n, err = t.ZeroSlots()
 	if err != nil {
 		return nil, fmt.Errorf("read rings: %w", err)
 	}
-	if err := im.readFrontends(t, entries, now, last); err != nil {
+	if err := im.readFrontends(t, entries, now, zeros); err != nil {
 		return nil, err
 	}
 	im.readBackends(now)
@@ -81,7 +82,7 @@ func Read(t Tables, now time.Time) (*Image, error) {
 }
 
 // readFrontends adopts the frontends whose index and ring are their own.
-func (im *Image) readFrontends(t Tables, entries map[lb.Key]bpf.BlixtFrontend, now time.Time, last uint32) error {
+func (im *Image) readFrontends(t Tables, entries map[lb.Key]bpf.BlixtFrontend, now time.Time, zeros span) error {
 	byIndex := map[uint32]*Served{}
 	var used []span
 	for _, key := range slices.SortedFunc(maps.Keys(entries), lb.Key.Compare) {
@@ -103,13 +104,8 @@ func (im *Image) readFrontends(t Tables, entries map[lb.Key]bpf.BlixtFrontend, n
 	im.indexes = im.readPool(0, im.Sizes.Frontends, now, func(n uint32) (taken, virgin bool) {
 		return byIndex[n] != nil, im.words[n] == 0
 	})
-	// Every ring has a slot that is not zero: no ring has ever begun behind
-	// the last such slot, nor reached further from it than a ring is long.
-	fresh := uint32(0)
-	if last > 0 {
-		fresh = min(even(last)+even(maxRing), uint32(im.Sizes.RingSlots))
-	}
-	im.slab = newSlab(uint32(im.Sizes.RingSlots), used, fresh, now)
+	size := uint32(im.Sizes.RingSlots)
+	im.slab = newSlab(size, used, neverUsed(size, zeros), now)
 	for id, b := range im.backends {
 		if !inUse(b) {
 			continue

@@ -127,16 +127,19 @@ func (m *Maps) inSlab(offset, n uint32) error {
 	return nil
 }
 
-// LastSlot implements Tables.
-func (m *Maps) LastSlot() (uint32, error) {
-	for i := m.sizes.RingSlots / 2; i > 0; i-- {
-		if e := m.rings[i-1]; e>>32 != 0 {
-			return uint32(2 * i), nil
-		} else if e != 0 {
-			return uint32(2*i - 1), nil
+// ZeroSlots implements Tables, by whole elements.
+func (m *Maps) ZeroSlots() (offset, n uint32, err error) {
+	start := 0
+	for i := 0; i <= m.sizes.RingSlots/2; i++ {
+		if i < m.sizes.RingSlots/2 && m.rings[i] == 0 {
+			continue
 		}
+		if run := uint32(2 * (i - start)); run > n {
+			offset, n = uint32(2*start), run
+		}
+		start = i + 1
 	}
-	return 0, nil
+	return offset, n, nil
 }
 
 // Backends implements Tables.

@@ -29,29 +29,51 @@ const largeRing = 16381
 
 func even(n uint32) uint32 { return (n + 1) &^ 1 }
 
-// newSlab returns a slab in which the used spans are taken. The rest is free
-// at once from fresh on, and after a rest before it.
-func newSlab(size uint32, used []span, fresh uint32, now time.Time) slab {
+// newSlab returns a slab in which the used spans are taken. Of the rest, what
+// is fresh is free at once, and all else after a rest.
+func newSlab(size uint32, used []span, fresh span, now time.Time) slab {
 	s := slab{size: size}
+	rest := func(start, end uint32) {
+		if start < end {
+			s.resting = append(s.resting, restingSpan{span{start, end - start}, now.Add(Rest)})
+		}
+	}
+	gap := func(start, end uint32) {
+		from, to := max(start, fresh.offset), min(end, fresh.offset+fresh.n)
+		if from >= to {
+			rest(start, end)
+			return
+		}
+		rest(start, from)
+		s.free = append(s.free, span{from, to - from})
+		rest(to, end)
+	}
 	used = slices.Clone(used)
 	slices.SortFunc(used, func(a, b span) int { return cmp.Compare(a.offset, b.offset) })
 	at := uint32(0)
-	gap := func(end uint32) {
-		if middle := min(max(fresh, at), end); at < end {
-			if at < middle {
-				s.resting = append(s.resting, restingSpan{span{at, middle - at}, now.Add(Rest)})
-			}
-			if middle < end {
-				s.free = append(s.free, span{middle, end - middle})
-			}
-		}
-	}
 	for _, u := range used {
-		gap(u.offset)
-		at = max(at, u.offset+even(u.n))
+		gap(at, u.offset)
+		at = u.offset + even(u.n)
 	}
-	gap(size)
+	gap(at, size)
 	return s
+}
+
+// neverUsed returns a part of the slab that no ring was ever in, given the
+// longest run of zero slots. Every ring has a slot that is not zero, so it
+// reaches into such a run by less than the size of the largest.
+func neverUsed(size uint32, zeros span) span {
+	start, end := even(zeros.offset), (zeros.offset+zeros.n)&^1
+	if start > 0 {
+		start += even(maxRing)
+	}
+	if end < size {
+		end -= min(end, even(maxRing))
+	}
+	if start >= end {
+		return span{}
+	}
+	return span{start, end - start}
 }
 
 func (s *slab) clone() slab {

@@ -12,7 +12,7 @@ func TestSlabRangesNeverOverlapAndRest(t *testing.T) {
 	const size = 1 << 18
 	random := rand.New(rand.NewPCG(5, 6))
 	now := time.Unix(1e9, 0)
-	s := newSlab(size, nil, 0, now)
+	s := newSlab(size, nil, span{0, size}, now)
 	type used struct {
 		span
 		freed time.Time // zero: in use
@@ -67,7 +67,7 @@ func TestSlabRangesNeverOverlapAndRest(t *testing.T) {
 // 63 full rings and room for one more: each of them can change, for ever.
 func TestSlabOfLargeRingsNeverFragments(t *testing.T) {
 	now := time.Unix(1e9, 0)
-	s := newSlab(4<<20, nil, 0, now)
+	s := newSlab(4<<20, nil, span{0, 4 << 20}, now)
 	var offsets []uint32
 	for range 63 {
 		offset, ok, _ := s.take(maxRing, now)
@@ -91,7 +91,7 @@ func TestSlabOfLargeRingsNeverFragments(t *testing.T) {
 
 func TestSlabAfterRestart(t *testing.T) {
 	now := time.Unix(1e9, 0)
-	s := newSlab(1000, []span{{100, 51}, {300, 10}}, 400, now)
+	s := newSlab(1000, []span{{100, 51}, {300, 10}, {980, 20}}, span{400, 520}, now)
 	if offset, ok, _ := s.take(500, now); !ok || offset < 400 {
 		t.Errorf("500 slots that were never used: %d, %v", offset, ok)
 	}
@@ -100,6 +100,24 @@ func TestSlabAfterRestart(t *testing.T) {
 	}
 	if _, ok, _ := s.take(120, now.Add(Rest)); !ok {
 		t.Error("slots that have rested are not given out")
+	}
+}
+
+// The longest run of zeros is not all fresh: rings have zeros at their ends.
+func TestNeverUsed(t *testing.T) {
+	const size = 1 << 20
+	for _, c := range []struct{ zeros, want span }{
+		{span{0, size}, span{0, size}},
+		{span{0, 500_000}, span{0, 500_000 - 65522}},
+		{span{501, size - 501}, span{502 + 65522, size - 502 - 65522}},
+		{span{100, 500_000}, span{100 + 65522, 500_000 - 2*65522}},
+		{span{100, 131_044}, span{}},
+		{span{0, 1000}, span{}},
+		{span{}, span{}},
+	} {
+		if got := neverUsed(size, c.zeros); got != c.want {
+			t.Errorf("zeros %v: %v, want %v", c.zeros, got, c.want)
+		}
 	}
 }
 

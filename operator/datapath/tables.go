@@ -37,8 +37,8 @@ type Tables interface {
 	// WriteRing writes slots from an even offset on. The slot behind an odd
 	// number of slots is overwritten too.
 	WriteRing(offset uint32, slots []uint32) error
-	// LastSlot returns the last slot of the slab that is not zero, plus one.
-	LastSlot() (uint32, error)
+	// ZeroSlots returns the longest run of slots that are zero.
+	ZeroSlots() (offset, n uint32, err error)
 
 	// Backends returns all entries by id.
 	Backends() ([]bpf.BlixtBackend, error)
