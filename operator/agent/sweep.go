@@ -23,8 +23,8 @@ const (
 	goneFor = 60 * time.Second
 )
 
-// sweepShare is the part of one core that a sweep takes: 4 million flows are
-// two seconds of work, and so are swept within half a minute.
+// sweepShare is the part of one core that a sweep takes: the 8 million entries
+// of 4 million flows are five seconds of work, so swept within a minute.
 const sweepShare = 0.1
 
 // FlowCounts counts active flows.

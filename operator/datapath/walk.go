@@ -56,6 +56,7 @@ func newFreeSlots(size uint32) *freeSlots {
 	for i := range f.bits {
 		f.bits[i] = ^uint64(0)
 	}
+	f.bits[len(f.bits)-1] = 1<<(size%64) - 1 // sizes are primes, so never a whole word
 	return f
 }
 
@@ -125,9 +126,9 @@ func (f *freeSlots) search(w *walk) uint32 {
 
 func (f *freeSlots) list() {
 	f.few = make([]uint32, 0, f.left)
-	for i := range f.size {
-		if f.bits[i>>6]>>(i&63)&1 != 0 {
-			f.few = append(f.few, i)
+	for i, word := range f.bits {
+		for ; word != 0; word &= word - 1 {
+			f.few = append(f.few, uint32(64*i+bits.TrailingZeros64(word)))
 		}
 	}
 }
