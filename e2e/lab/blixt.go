@@ -37,7 +37,8 @@ type Blixt struct {
 	Node *Node
 	// Binary is what Build returned.
 	Binary string
-	// Name of the data plane: the lab's, with what tells it from others behind a dash.
+	// Name of the data plane: the lab's. A second one needs another, which
+	// begins with that and a dash.
 	Name string
 	// Dir holds the YAML.
 	Dir string
@@ -55,8 +56,8 @@ func (l *Lab) Blixt(n *Node, binary string, c *Config, interfaces ...string) (*B
 	if l.err != nil {
 		return nil, l.err
 	}
-	b := &Blixt{Node: n, Binary: binary, Name: l.name + "-" + n.Name, Dir: filepath.Join(l.dir, n.Name)}
-	b.Args = []string{"--node-name", n.Name, "--run-dir", filepath.Join(l.dir, "run"), "--flows", "65536"}
+	b := &Blixt{Node: n, Binary: binary, Name: l.name, Dir: filepath.Join(l.dir, n.Name)}
+	b.Args = []string{"--node-name", n.Name, "--flows", "65536"}
 	for _, i := range interfaces {
 		b.Args = append(b.Args, "--interface", i)
 	}

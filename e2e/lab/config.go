@@ -4,9 +4,11 @@ package lab
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -61,6 +63,24 @@ type Endpoint struct {
 	Node string
 	// Conditions is YAML, such as "{ready: false}".
 	Conditions string
+}
+
+// Endpoints returns the nodes' IPv4 and IPv6 addresses as endpoints.
+func Endpoints(port int, nodes ...*Node) (endpoints []Endpoint) {
+	for _, n := range nodes {
+		for _, ip := range []string{n.IPv4, n.IPv6} {
+			endpoints = append(endpoints, Endpoint{Addr: net.JoinHostPort(ip, strconv.Itoa(port))})
+		}
+	}
+	return endpoints
+}
+
+// On says of endpoints which node they are on.
+func On(node string, endpoints []Endpoint) []Endpoint {
+	for i := range endpoints {
+		endpoints[i].Node = node
+	}
+	return endpoints
 }
 
 // Grant lets routes of a namespace refer to Services of another.

@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -40,10 +41,12 @@ func (l *Lab) Plug(n *Node, dev string, sw *Node, bridge string) {
 // Addr gives a device addresses, each with its prefix length.
 func (n *Node) Addr(dev string, prefixes ...string) {
 	for _, p := range prefixes {
-		extra := ""
-		if strings.Contains(p, ":") {
-			extra = " nodad"
+		ip, _, _ := strings.Cut(p, "/")
+		first, extra := &n.IPv4, ""
+		if strings.Contains(ip, ":") {
+			first, extra = &n.IPv6, " nodad"
 		}
+		*first = cmp.Or(*first, ip)
 		n.IP("addr add " + p + " dev " + dev + extra)
 	}
 }

@@ -23,7 +23,9 @@ import (
 type Node struct {
 	// Name is what it is called in the lab.
 	Name string
-	lab  *Lab
+	// IPv4 and IPv6 are the first addresses that it got.
+	IPv4, IPv6 string
+	lab        *Lab
 	// space is the name of the namespace, for ip(8).
 	space string
 	fd    int

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,6 +50,17 @@ func (n *Node) Serve(name, addr string) (*Server, error) {
 	go s.accept()
 	go s.datagrams()
 	return s, nil
+}
+
+// ServeBoth starts two servers of one name, at a port of the node's IPv4 and
+// IPv6 addresses.
+func (n *Node) ServeBoth(name string, port int) (servers [2]*Server, err error) {
+	for i, ip := range []string{n.IPv4, n.IPv6} {
+		if servers[i], err = n.Serve(name, net.JoinHostPort(ip, strconv.Itoa(port))); err != nil {
+			return servers, fmt.Errorf("serve on %s: %w", n.Name, err)
+		}
+	}
+	return servers, nil
 }
 
 // Close ends the server and its connections.

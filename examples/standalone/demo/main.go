@@ -61,7 +61,7 @@ func run(ctx context.Context, examples, binary string) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\nblixt status:\n\n%s", indent(status))
+	fmt.Printf("\nblixt status:\n\n%s", status)
 	if os.Getenv("KEEP") != "" {
 		d.explain()
 		<-ctx.Done()

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"strings"
 	"sync"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lab"
@@ -94,8 +93,4 @@ func (d *demo) once(r route) (string, error) {
 	}
 	defer c.Close()
 	return c.ask()
-}
-
-func indent(text string) string {
-	return "    " + strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n    ") + "\n"
 }

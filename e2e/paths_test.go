@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/kubernetes-sigs/blixt/e2e/lab"
+)
+
+// The backends of the paths: where they are in relation to the load balancer.
+const (
+	toRemote = 80 // listener port of backends elsewhere
+	toPods   = 81 // of containers of this host
+	toHost   = 82 // of a process of this host
+)
+
+// pathsConfig serves three kinds of backends on an exclusive address, and on
+// the host's own.
+func pathsConfig(w *world) *lab.Config {
+	c := &lab.Config{Services: []lab.Service{
+		{Name: "remote", Endpoints: lab.Endpoints(8080, w.Backends...)},
+		{Name: "pods", Endpoints: lab.On("balancer", lab.Endpoints(8080, w.Pods...))},
+		{Name: "host", Endpoints: []lab.Endpoint{{Addr: at(lab.Inside4, 9000)}, {Addr: at(lab.Inside6, 9000)}}},
+	}}
+	for name, addresses := range map[string][]string{
+		"exclusive": {lab.VIP4, lab.VIP6}, "shared": {lab.Outside4, lab.Outside6},
+	} {
+		g := lab.Gateway{Name: name, Addresses: addresses}
+		for service, port := range map[string]int{"remote": toRemote, "pods": toPods, "host": toHost} {
+			for _, protocol := range []string{"TCP", "UDP"} {
+				l := lab.Listener{Protocol: protocol, Port: port}
+				g.Listeners = append(g.Listeners, l)
+				c.Routes = append(c.Routes, lab.Route{
+					Name: name + "-" + service, Gateway: name, Listener: l, Refs: []lab.Ref{{Service: service, Weight: 1}},
+				})
+			}
+		}
+		c.Gateways = append(c.Gateways, g)
+	}
+	return c
+}
+
+// TestPaths sends both protocols in both families from everywhere to
+// everywhere, on listener ports that no backend has, past a firewall that
+// drops what conntrack calls invalid. The backend's word tells which source
+// address it saw, Blixt's counters that it was Blixt's doing, the kernels'
+// counters that every checksum was right.
+func TestPaths(t *testing.T) {
+	w := newWorld(t, "paths", 2, 2)
+	for i, ip := range []string{lab.Inside4, lab.Inside6} {
+		_, err := w.Balancer.Serve("host", at(ip, 9000))
+		w.check(err)
+		// What else the host serves on its own address.
+		_, err = w.Balancer.Serve("other", at([]string{lab.Outside4, lab.Outside6}[i], 7000))
+		w.check(err)
+	}
+	w.run(pathsConfig(w))
+
+	for _, s := range surroundings {
+		w.Offloads(s.offloads)
+		firewall(w, s.bridgeNetfilter, s.chains...)
+		for _, p := range paths {
+			for _, address := range []string{"exclusive", "shared"} {
+				name := fmt.Sprintf("%s/%s to %s by %s address", s.name, p.from, p.to, address)
+				t.Run(name, func(t *testing.T) { w.in(t).path(p, address) })
+			}
+		}
+		t.Run(s.name+"/unserved ports", func(t *testing.T) { w.in(t).unserved() })
+		t.Run(s.name+"/ping", func(t *testing.T) { w.in(t).ping() })
+		if n := firewallDrops(w); n > 0 {
+			t.Errorf("%s: conntrack of the load balancer called %d packets invalid", s.name, n)
+		}
+	}
+	w.noChecksumErrors()
+}
+
+// surroundings are what the load balancer may find on its host. Packets that
+// conntrack calls invalid are dropped in some chains; br_netfilter shows
+// conntrack what comes through a bridge before anybody can translate it.
+var surroundings = []struct {
+	name            string
+	offloads        bool
+	bridgeNetfilter bool
+	chains          []string
+}{
+	{"no offloads, firewall as of firewalld", false, false, []string{"input", "forward"}},
+	{"offloads, firewall as of kube-proxy", true, true, []string{"forward"}},
+}
+
+// path is one way through the load balancer.
+type path struct {
+	from, to string
+	port     int
+	// sees is whom the backend talks to: the client itself, or the node's
+	// address on that way by family.
+	client bool
+	sees   [2]string
+}
+
+var paths = []path{
+	{from: "outside", to: "remote", port: toRemote, sees: [2]string{lab.Inside4, lab.Inside6}},
+	{from: "outside", to: "pod", port: toPods, client: true},
+	{from: "outside", to: "host process", port: toHost, client: true},
+	{from: "host", to: "remote", port: toRemote, sees: [2]string{lab.Inside4, lab.Inside6}},
+	{from: "host", to: "pod", port: toPods, sees: [2]string{lab.Pods4, lab.Pods6}},
+	{from: "host", to: "host process", port: toHost, sees: [2]string{lab.Inside4, lab.Inside6}},
+	{from: "pod", to: "remote", port: toRemote, sees: [2]string{lab.Inside4, lab.Inside6}},
+	// By the bridge that it came from: the reply must not take a short cut to the client.
+	{from: "pod", to: "pod", port: toPods, sees: [2]string{lab.Pods4, lab.Pods6}},
+	{from: "pod", to: "host process", port: toHost, client: true},
+}
+
+const (
+	flowsPerPath   = 3
+	packetsPerFlow = 4 // of UDP, each way
+)
+
+// path goes a way by both protocols in both families.
+func (w *world) path(p path, address string) {
+	node := map[string]*lab.Node{"outside": w.Client, "host": w.Balancer, "pod": w.Pods[0]}[p.from]
+	ips := map[string][2]string{"exclusive": {lab.VIP4, lab.VIP6}, "shared": {lab.Outside4, lab.Outside6}}[address]
+	before := w.status()
+	for _, network := range []string{"tcp", "udp"} {
+		for family, ip := range ips {
+			for range flowsPerPath {
+				c := w.dial(node, network, at(ip, p.port))
+				for i := range packetsPerFlow {
+					w.saw(p, w.ask(c, fmt.Sprintf("question %d", i)), c, family, before)
+				}
+				w.check(c.Close())
+			}
+		}
+	}
+	after := w.status()
+
+	for _, network := range []string{"tcp", "udp"} {
+		for _, ip := range ips {
+			f, g := w.frontend(before, network, at(ip, p.port)), w.frontend(after, network, at(ip, p.port))
+			if n := g.NewFlows - f.NewFlows; n != flowsPerPath {
+				w.Errorf("%s: Blixt counts %d new flows, want %d", f.Frontend, n, flowsPerPath)
+			}
+			least := uint64(flowsPerPath * packetsPerFlow)
+			to, back := g.Packets-f.Packets, g.ReplyPackets-f.ReplyPackets
+			if network == "udp" && (to != least || back != least) || to < least || back < least {
+				w.Errorf("%s: Blixt counts %d packets to and %d from backends, want %d", f.Frontend, to, back, least)
+			}
+		}
+	}
+	for name, n := range after.Counters {
+		if n != before.Counters[name] && (strings.HasPrefix(name, "drop_") || strings.HasPrefix(name, "reject_")) {
+			w.Errorf("%s rose by %d", name, n-before.Counters[name])
+		}
+	}
+}
+
+// saw fails the test unless the backend saw whom it should have.
+func (w *world) saw(p path, a lab.Answer, c net.Conn, family int, s lab.Status) {
+	w.Helper()
+	seen := netip.MustParseAddrPort(a.Client)
+	if p.client {
+		if a.Client != c.LocalAddr().String() {
+			w.Fatalf("%s sees %s instead of the client %s", a.Server, a.Client, c.LocalAddr())
+		}
+		return
+	}
+	if seen.Addr().String() != p.sees[family] || seen.Port() < s.SNAT.Min || seen.Port() > s.SNAT.Max {
+		w.Fatalf("%s sees %s instead of %s with a port of %v", a.Server, seen, p.sees[family], s.SNAT)
+	}
+}
+
+// unserved asks for ports that no listener has.
+func (w *world) unserved() {
+	for _, family := range []int{4, 6} {
+		for _, node := range []*lab.Node{w.Client, w.Balancer, w.Pods[0]} {
+			before := w.status()
+			if _, err := node.Dial("tcp", "", vip(family, 7000), patience); !errors.Is(err, syscall.ECONNREFUSED) {
+				w.Errorf("TCP from %s to an unserved port of an exclusive address: %v", node.Name, err)
+			}
+			c := w.dial(node, "udp", vip(family, 7000))
+			if _, err := lab.Ask(c, "hello", patience); !errors.Is(err, syscall.ECONNREFUSED) {
+				w.Errorf("UDP from %s to an unserved port of an exclusive address: %v", node.Name, err)
+			}
+			after := w.status()
+			if n := after.Counters["reject_unserved"] - before.Counters["reject_unserved"]; n != 2 {
+				w.Errorf("reject_unserved rose by %d, want 2", n)
+			}
+			for _, network := range []string{"tcp", "udp"} {
+				c := w.dial(node, network, at(map[int]string{4: lab.Outside4, 6: lab.Outside6}[family], 7000))
+				if a := w.ask(c, "hello"); a.Server != "other" {
+					w.Errorf("%s from %s to a shared address: %s answers", network, node.Name, a.Server)
+				}
+			}
+		}
+	}
+}
+
+func (w *world) ping() {
+	for _, node := range []*lab.Node{w.Client, w.Balancer, w.Pods[0]} {
+		for _, ip := range []string{lab.VIP4, lab.VIP6, lab.Outside4, lab.Outside6} {
+			before := w.status()
+			if err := echo(node, ip); err != nil {
+				w.Errorf("ping %s from %s: %v", ip, node.Name, err)
+			}
+			want := uint64(1)
+			if ip == lab.Outside4 || ip == lab.Outside6 {
+				want = 0 // the host answers
+			}
+			if n := w.status().Counters["ping_answered"] - before.Counters["ping_answered"]; n != want {
+				w.Errorf("ping %s from %s: ping_answered rose by %d, want %d", ip, node.Name, n, want)
+			}
+		}
+	}
+}
+
+// firewall drops on the load balancer what conntrack calls invalid.
+func firewall(w *world, bridgeNetfilter bool, chains ...string) {
+	w.Helper()
+	call := map[bool]string{false: "0", true: "1"}[bridgeNetfilter]
+	w.Balancer.Sysctl("net.bridge.bridge-nf-call-iptables="+call, "net.bridge.bridge-nf-call-ip6tables="+call)
+	w.check(w.Err())
+	rules := "table inet guard\ndelete table inet guard\ntable inet guard {\n"
+	for _, chain := range chains {
+		rules += fmt.Sprintf("chain %s { type filter hook %s priority 0; ct state invalid counter drop\n }\n", chain, chain)
+	}
+	path := w.Dir() + "/guard.nft"
+	w.check(os.WriteFile(path, []byte(rules+"}\n"), 0o600))
+	_, err := w.Balancer.Run(patience, "nft", "-f", path)
+	w.check(err)
+}
+
+var packetCount = regexp.MustCompile(`counter packets (\d+)`)
+
+// firewallDrops returns how many packets that was.
+func firewallDrops(w *world) (sum int) {
+	w.Helper()
+	out, err := w.Balancer.Run(patience, "nft", "list", "table", "inet", "guard")
+	w.check(err)
+	for _, m := range packetCount.FindAllStringSubmatch(out, -1) {
+		n, err := strconv.Atoi(m[1])
+		w.check(err)
+		sum += n
+	}
+	return sum
+}
