@@ -257,7 +257,7 @@ func ticks() uint32 {
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil { // cannot be
 		panic(err)
 	}
-	return uint32(ts.Nano() >> tickShift)
+	return uint32(ts.Nano() >> datapath.TickShift)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -5,16 +5,12 @@ package agent
 import (
 	"fmt"
 
-	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/datapath"
 )
 
-// tickShift is TICK_SHIFT of the contract.
-const tickShift = 30
-
 // settings returns the config with what the options say; what a state says
 // and whether it drains is left as it is.
-func (a *Agent) settings(c bpf.BlixtConfig) bpf.BlixtConfig {
+func (a *Agent) settings(c datapath.Config) datapath.Config {
 	c.SnatMin, c.SnatMax = a.o.SNATMin, a.o.SNATMax
 	c.Node4, c.Node6 = datapath.ToAddr(a.o.Node4), datapath.ToAddr(a.o.Node6)
 	return c
@@ -29,9 +25,9 @@ func (a *Agent) Drain(on bool) error {
 	if err != nil {
 		return fmt.Errorf("read config: %w", err)
 	}
-	c.Flags &^= uint32(bpf.BlixtConfigFlagCONFIG_DRAIN)
+	c.Flags &^= datapath.ConfigDrain
 	if on {
-		c.Flags |= uint32(bpf.BlixtConfigFlagCONFIG_DRAIN)
+		c.Flags |= datapath.ConfigDrain
 	}
 	if err := a.tables.SetConfig(c); err != nil {
 		return fmt.Errorf("write config: %w", err)

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
@@ -143,7 +142,7 @@ func read(t Tables, record Record, flows FlowCounts) (Status, error) {
 	}
 	s := Status{
 		Layout: datapath.Layout, Version: Version{c.Epoch, c.Sequence}, StateHash: hashText(c.StateHash),
-		Draining: c.Flags&uint32(bpf.BlixtConfigFlagCONFIG_DRAIN) != 0, SNAT: PortRange{c.SnatMin, c.SnatMax},
+		Draining: c.Flags&datapath.ConfigDrain != 0, SNAT: PortRange{c.SnatMin, c.SnatMax},
 		Tables: tableUse(im, flows),
 	}
 	names := map[lb.Key]lb.Frontend{}
@@ -154,7 +153,7 @@ func read(t Tables, record Record, flows FlowCounts) (Status, error) {
 		}
 	}
 	for ip, a := range im.Addresses {
-		s.Addresses = append(s.Addresses, AddressStatus{ip.String(), a.Flags&uint32(bpf.BlixtAddressFlagADDRESS_EXCLUSIVE) != 0})
+		s.Addresses = append(s.Addresses, AddressStatus{ip.String(), a.Flags&datapath.AddressExclusive != 0})
 	}
 	slices.SortFunc(s.Addresses, func(a, b AddressStatus) int { return cmp.Compare(a.IP, b.IP) })
 	for _, key := range slices.SortedFunc(maps.Keys(im.Frontends), lb.Key.Compare) {
@@ -174,11 +173,11 @@ func read(t Tables, record Record, flows FlowCounts) (Status, error) {
 func tableUse(im *datapath.Image, flows FlowCounts) map[string]Use {
 	used, size := im.Use(), im.Sizes
 	return map[string]Use{
-		bpf.BlixtMapAddresses: {used.Addresses, size.Addresses},
-		bpf.BlixtMapFrontends: {used.Frontends, size.Frontends},
-		bpf.BlixtMapBackends:  {used.Backends, size.Backends - 1},
-		bpf.BlixtMapRings:     {used.RingSlots, size.RingSlots},
-		bpf.BlixtMapFlows:     {int(flows.Total), size.Flows},
+		"addresses": {used.Addresses, size.Addresses},
+		"frontends": {used.Frontends, size.Frontends},
+		"backends":  {used.Backends, size.Backends - 1},
+		"rings":     {used.RingSlots, size.RingSlots},
+		"flows":     {int(flows.Total), size.Flows},
 	}
 }
 
@@ -192,7 +191,7 @@ func frontendStatus(t Tables, im *datapath.Image, key lb.Key, name lb.Frontend, 
 	f := FrontendStatus{
 		Frontend: key.String(), Gateway: name.Gateway, Listener: name.Listener, Route: name.Route,
 		Index: index, RingSize: len(served.Slots), Generation: im.Word(index).Generation(),
-		IdleTimeout: (time.Duration(served.Entry.IdleTicks) << tickShift).Round(time.Second).String(),
+		IdleTimeout: (time.Duration(served.Entry.IdleTicks) << datapath.TickShift).Round(time.Second).String(),
 		NewFlows:    c.NewFlows, ActiveFlows: flows.Frontends[index], Rejected: c.Rejected,
 		Packets: c.Packets, Bytes: c.Bytes, ReplyPackets: c.ReplyPackets, ReplyBytes: c.ReplyBytes,
 		RejectShare: 1,
@@ -203,7 +202,7 @@ func frontendStatus(t Tables, im *datapath.Image, key lb.Key, name lb.Frontend, 
 	}
 	share := func(id uint32) float64 { return float64(slots[id]) / float64(len(served.Slots)) }
 	if f.RingSize > 0 {
-		f.RejectShare = share(uint32(bpf.BlixtBackendIdBACKEND_REJECT))
+		f.RejectShare = share(datapath.BackendReject)
 	}
 	total := uint64(0)
 	for e, id := range served.IDs {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/datapath"
 )
 
@@ -88,7 +87,7 @@ func (a *Agent) Sweep(ctx context.Context) (Swept, error) {
 type sweeper struct {
 	flows    datapath.Flows
 	ticks    func() uint32
-	backends []bpf.BlixtBackend
+	backends []datapath.Backend
 	swept    Swept
 }
 
@@ -121,19 +120,18 @@ func (s *sweeper) look(e datapath.FlowEntry) error {
 	if err != nil {
 		return err
 	}
-	why := lives
+	entries := []datapath.Flow{own}
 	if hasPeer {
-		why = s.end(now, own, other)
-	} else {
-		why = s.end(now, own)
+		entries = append(entries, other)
 	}
+	why := s.end(now, entries...)
 	if why == lives {
 		s.count(own)
 		return nil
 	}
 	// The forward entry first: without it no packet refreshes the other.
 	first, second := e.Key, peerKey
-	if own.Flags&uint32(bpf.BlixtFlowFlagFLOW_REPLY) != 0 {
+	if own.Flags&datapath.FlowReply != 0 {
 		first, second = second, first
 	}
 	if err := s.flows.DeleteFlow(first); err != nil {
@@ -155,30 +153,30 @@ func (s *sweeper) look(e datapath.FlowEntry) error {
 
 // peer returns the key of a flow's other entry: the translated tuple,
 // reversed.
-func peer(k bpf.BlixtFlowKey, f bpf.BlixtFlow) bpf.BlixtFlowKey {
-	return bpf.BlixtFlowKey{Src: f.Dst, Dst: f.Src, Sport: f.Dport, Dport: f.Sport, Protocol: k.Protocol}
+func peer(k datapath.FlowKey, f datapath.Flow) datapath.FlowKey {
+	return datapath.FlowKey{Src: f.Dst, Dst: f.Src, Sport: f.Dport, Dport: f.Sport, Protocol: k.Protocol}
 }
 
 // mayEnd tells whether an entry alone is a reason to look at both: each flow
 // that ends has one that is.
-func (s *sweeper) mayEnd(f bpf.BlixtFlow, now uint32) bool {
+func (s *sweeper) mayEnd(f datapath.Flow, now uint32) bool {
 	age := age(f, now)
 	return age > f.IdleTicks ||
-		age > datapath.Ticks(closedFor) && f.Flags&uint32(bpf.BlixtFlowFlagFLOW_FIN) != 0 ||
-		age > datapath.Ticks(resetFor) && f.Flags&uint32(bpf.BlixtFlowFlagFLOW_RST) != 0 ||
+		age > datapath.Ticks(closedFor) && f.Flags&datapath.FlowFIN != 0 ||
+		age > datapath.Ticks(resetFor) && f.Flags&datapath.FlowRST != 0 ||
 		age > datapath.Ticks(goneFor) && s.backendGone(f)
 }
 
 // end tells why a flow of these entries ends, if it does.
-func (s *sweeper) end(now uint32, entries ...bpf.BlixtFlow) end {
+func (s *sweeper) end(now uint32, entries ...datapath.Flow) end {
 	young := age(entries[0], now)
 	fin, rst, dead := len(entries) == 2, false, false
 	idleTicks := uint32(0)
 	for _, f := range entries {
 		young = min(young, age(f, now))
 		idleTicks = max(idleTicks, f.IdleTicks)
-		fin = fin && f.Flags&uint32(bpf.BlixtFlowFlagFLOW_FIN) != 0
-		rst = rst || f.Flags&uint32(bpf.BlixtFlowFlagFLOW_RST) != 0
+		fin = fin && f.Flags&datapath.FlowFIN != 0
+		rst = rst || f.Flags&datapath.FlowRST != 0
 		dead = dead || s.backendGone(f)
 	}
 	switch {
@@ -194,7 +192,7 @@ func (s *sweeper) end(now uint32, entries ...bpf.BlixtFlow) end {
 
 // age is the number of ticks since an entry's last packet, which may have
 // come after now was read.
-func age(f bpf.BlixtFlow, now uint32) uint32 {
+func age(f datapath.Flow, now uint32) uint32 {
 	if d := int32(now - f.LastSeen); d > 0 {
 		return uint32(d)
 	}
@@ -204,14 +202,14 @@ func age(f bpf.BlixtFlow, now uint32) uint32 {
 // backendGone compares with generations read before the sweep. They only
 // grow, so a backend that is gone there is gone for good, and a flow that is
 // newer than that is left alone.
-func (s *sweeper) backendGone(f bpf.BlixtFlow) bool {
+func (s *sweeper) backendGone(f datapath.Flow) bool {
 	return int(f.Backend) < len(s.backends) && int32(s.backends[f.Backend].Generation-f.Generation) > 0
 }
 
 // count counts a flow by its forward entry, unless it is over: its backend is
 // gone, or its client has said the last word.
-func (s *sweeper) count(f bpf.BlixtFlow) {
-	over := uint32(bpf.BlixtFlowFlagFLOW_REPLY | bpf.BlixtFlowFlagFLOW_FIN | bpf.BlixtFlowFlagFLOW_RST)
+func (s *sweeper) count(f datapath.Flow) {
+	const over = datapath.FlowReply | datapath.FlowFIN | datapath.FlowRST
 	if f.Flags&over != 0 || s.backendGone(f) {
 		return
 	}

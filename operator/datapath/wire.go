@@ -66,12 +66,9 @@ func inUse(b bpf.BlixtBackend) bool { return b.Generation&1 != 0 }
 // Ticks returns a duration in the data plane's unit, rounded up: nothing is
 // forgotten too early.
 func Ticks(d time.Duration) uint32 {
-	const tick = 1 << tickShift
+	const tick = 1 << TickShift
 	return uint32(min((int64(d)+tick-1)/tick, 1<<31))
 }
-
-// tickShift is TICK_SHIFT, a #define that generated Go does not have.
-const tickShift = 30
 
 // Word is an element of `published`: which ring serves a frontend.
 type Word uint64

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import "github.com/kubernetes-sigs/blixt/bpf"
+
+// Map values and keys of the contract with the data plane, bpf/blixt.h, for
+// those who know the tables but not the object.
+type (
+	// Config is the element of the layout map.
+	Config = bpf.BlixtConfig
+	// Backend is an element of `backends`.
+	Backend = bpf.BlixtBackend
+	// Flow is a value of `flows`.
+	Flow = bpf.BlixtFlow
+	// FlowKey is a key of `flows`.
+	FlowKey = bpf.BlixtFlowKey
+)
+
+// Flags of the contract, and the backend id that refuses.
+const (
+	ConfigDrain      = uint32(bpf.BlixtConfigFlagCONFIG_DRAIN)
+	AddressExclusive = uint32(bpf.BlixtAddressFlagADDRESS_EXCLUSIVE)
+	FlowReply        = uint32(bpf.BlixtFlowFlagFLOW_REPLY)
+	FlowFIN          = uint32(bpf.BlixtFlowFlagFLOW_FIN)
+	FlowRST          = uint32(bpf.BlixtFlowFlagFLOW_RST)
+	BackendReject    = uint32(bpf.BlixtBackendIdBACKEND_REJECT)
+)
+
+// TickShift is TICK_SHIFT of the contract, a #define that generated Go does
+// not have: a tick is 2^30 ns of CLOCK_MONOTONIC.
+const TickShift = 30
