@@ -83,22 +83,45 @@ __noinline int to_frontend(struct __sk_buff *ctx, struct packet *p, const struct
 	return verdict == BEGIN_ANEW ? drop(COUNTER_DROP_NEW_FLOW) : verdict;
 }
 
+/*
+ * May this packet be of a flow that is still new? What comes in to neither an
+ * address of ours nor a port that we translate to is none: that is most of
+ * the traffic of a host, and spares it a look-up.
+ */
+static __always_inline bool may_be_new(const struct packet *p, const struct address *a)
+{
+	if (a || p->egress)
+		return true;
+	const struct config *c = config();
+	__u16 port = bpf_ntohs(p->key.dport);
+	return c && port >= c->snat_min && port <= c->snat_max;
+}
+
+/* Serves a packet of the flow f, if there is one and the packet does not begin another connection. */
+static __always_inline int go_on(struct __sk_buff *ctx, struct packet *p, struct flow *f)
+{
+	return f && (f->flags & FLOW_REPLY || !is_syn(p)) ? serve(ctx, p, f) : BEGIN_ANEW;
+}
+
 /* TCP or UDP. An established flow costs one look-up, whichever its direction. */
 static __always_inline int tcp_or_udp(struct __sk_buff *ctx, struct packet *p)
 {
-	struct flow *f = find_flow(&p->key);
-	if (f && (f->flags & FLOW_REPLY || !is_syn(p))) {
-		int verdict = serve(ctx, p, f);
+	struct flow *f = bpf_map_lookup_elem(&flows, &p->key);
+	int verdict = go_on(ctx, p, f);
+	if (verdict != BEGIN_ANEW)
+		return verdict;
+	const struct address *a = bpf_map_lookup_elem(&addresses, &p->key.dst);
+	if (!f && may_be_new(p, a)) {
+		f = bpf_map_lookup_elem(&new_flows, &p->key);
+		verdict = go_on(ctx, p, f);
 		if (verdict != BEGIN_ANEW)
 			return verdict;
-		f = NULL;
 	}
-	const struct address *a = bpf_map_lookup_elem(&addresses, &p->key.dst);
 	if (!a)
 		return pass(COUNTER_NOT_OURS);
 	struct frontend_key key = { .addr = p->key.dst, .port = p->key.dport, .protocol = p->key.protocol };
 	const struct frontend *fe = bpf_map_lookup_elem(&frontends, &key);
-	return fe ? to_frontend(ctx, p, fe, f) : unserved(ctx, p, a);
+	return fe ? to_frontend(ctx, p, fe, is_syn(p) ? f : NULL) : unserved(ctx, p, a);
 }
 
 /* Gives a later fragment the ports that its first one had. */

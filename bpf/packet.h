@@ -109,6 +109,12 @@ static __always_inline bool same_addr(const struct addr *a, const struct addr *b
 	return x[0] == y[0] && x[1] == y[1];
 }
 
+/* The IP version of an EtherType, or 0. */
+static __always_inline __u8 version_of(__be16 proto)
+{
+	return proto == bpf_htons(ETH_P_IP) ? 4 : proto == bpf_htons(ETH_P_IPV6) ? 6 : 0;
+}
+
 /*
  * Where the IP header starts, or -1. A device without a link header (tun,
  * WireGuard, IP-in-IP) looks like any other here, so both readings are tried;
@@ -120,20 +126,17 @@ static __always_inline int ip_offset(struct __sk_buff *ctx, __u8 *version)
 	__u8 head[20]; /* as long as the shortest IP header */
 	__be16 proto = ctx->protocol;
 
-	if (!load(ctx, 0, head, sizeof(head)))
+	*version = version_of(proto);
+	bool tagged = proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD);
+	if ((!*version && !tagged) || !load(ctx, 0, head, sizeof(head)))
 		return -1;
-	if (proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD)) {
+	if (tagged) {
 		/* A tag that is in the frame, not beside it: a VLAN device without offload sends so. */
 		if (*(__be16 *)(head + 12) != proto)
 			return -1;
-		proto = *(__be16 *)(head + 16);
-		*version = proto == bpf_htons(ETH_P_IP) ? 4 : proto == bpf_htons(ETH_P_IPV6) ? 6 : 0;
+		*version = version_of(*(__be16 *)(head + 16));
 		return *version && head[18] >> 4 == *version ? ETH_HLEN + 4 : -1;
 	}
-	*version = proto == bpf_htons(ETH_P_IP) ? 4 : proto == bpf_htons(ETH_P_IPV6) ? 6 : 0;
-	if (!*version)
-		return -1;
-
 	bool with = *(__be16 *)(head + 12) == proto && head[14] >> 4 == *version;
 	bool without = head[0] >> 4 == *version;
 	if (with && without) {
