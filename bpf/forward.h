@@ -176,7 +176,7 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 	if (!p || !f)
 		return TC_ACT_SHOT;
 	if (!right_hook(p, f))
-		return TCX_NEXT;
+		return pass(COUNTER_NOT_OURS);
 	if (backend_gone(f))
 		return reset(ctx, p, f);
 	if (idle(f) && expired(&p->key, f)) {

@@ -115,12 +115,12 @@ func TestForward(t *testing.T) {
 		in := opening(proto, w.client, vip)
 		l.ingress(outside, in).next(in.to(w.local), "flow_new forwarded")
 		re := answer(proto, w.local, w.client)
-		l.ingress(pods, re).untouched("") // before conntrack has seen it
+		l.ingress(pods, re).untouched("not_ours") // before conntrack has seen it
 		l.forwarded(pods, outside, re).next(re.from(vip), "replied")
 		in = second(proto, w.client, vip)
 		l.ingress(outside, in).next(in.to(w.local), "forwarded flow_established")
 		l.ingress(outside, in).next(in.to(w.local), "forwarded")
-		l.ingress(pods, re).untouched("")
+		l.ingress(pods, re).untouched("not_ours")
 		l.forwarded(pods, outside, re).next(re.from(vip), "replied")
 	})
 	everywhere(c, "to a remote backend is redirected both ways", func(l *lb, w world, proto uint8) {
@@ -130,7 +130,7 @@ func TestForward(t *testing.T) {
 		out := in.snat(w.nodeIn, 0).to(w.remote).hop()
 		l.ingress(outside, in).redirected(out, "flow_new forwarded")
 		re := answer(proto, w.remote, out.src.String())
-		l.forwarded(inside, outside, re).untouched("") // no packet of the flow belongs there
+		l.forwarded(inside, outside, re).untouched("not_ours") // no packet of the flow belongs there
 		l.ingress(inside, re).redirected(re.from(vip).to(w.client).hop(), "replied")
 		in = second(proto, w.client, vip)
 		l.ingress(outside, in).redirected(in.snat(w.nodeIn, 0).to(w.remote).hop(), "forwarded flow_established")
@@ -170,7 +170,7 @@ func TestForward(t *testing.T) {
 		l.ingress("lo", out).untouched("not_ours")
 		re := answer(proto, server, out.src.String())
 		re.blankMAC = true
-		l.host("lo", re).untouched("")
+		l.host("lo", re).untouched("not_ours")
 		l.ingress("lo", re).next(re.from(vip).to(w.host), "replied")
 	})
 	everywhere(c, "from a client to a socket of this host", func(l *lb, w world, proto uint8) {

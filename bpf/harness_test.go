@@ -18,9 +18,9 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
+	"github.com/google/go-cmp/cmp"
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
-	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -466,7 +466,7 @@ func (r *result) check(verdict uint32, counters string) {
 	if !r.stale && r.verdict != verdict {
 		r.l.Errorf("verdict %s (%d), want %s", verdictNames[r.verdict], int32(r.verdict), verdictNames[verdict])
 	}
-	if diff := cmp.Diff(parseCounts(counters).String(), r.counts.String()); diff != "" {
+	if diff := cmp.Diff(parseCounts(counters), r.counts); diff != "" {
 		r.l.Errorf("counters (-want +got):\n%s", diff)
 	}
 }
@@ -483,7 +483,7 @@ func (r *result) becomes(want packet) {
 		return
 	}
 	if !bytes.Equal(r.out, frame) {
-		r.l.Errorf("packet (-want +got):\n%s", cmp.Diff(dump(frame, want.raw), dump(r.out, want.raw)))
+		r.l.Errorf("packet (-want +got):\n%s", diff(frame, r.out, want.raw))
 	}
 	link := 14
 	if want.raw {
@@ -496,8 +496,26 @@ func (r *result) becomes(want packet) {
 	}
 }
 
+// diff shows two frames, decoded and in hex, where they differ.
+func diff(want, got []byte, raw bool) string {
+	a, b := dump(want, raw), dump(got, raw)
+	var s strings.Builder
+	for i := range min(max(len(a), len(b)), 24) { // of a long packet the headers
+		switch {
+		case i < len(a) && i < len(b) && a[i] == b[i]:
+			continue
+		case i < len(a):
+			fmt.Fprintf(&s, "-%s\n", a[i])
+		}
+		if i < len(b) {
+			fmt.Fprintf(&s, "+%s\n", b[i])
+		}
+	}
+	return s.String()
+}
+
 // dump decodes a frame for people.
-func dump(frame []byte, raw bool) string {
+func dump(frame []byte, raw bool) []string {
 	var first gopacket.Decoder = layers.LayerTypeEthernet
 	if raw && len(frame) > 0 {
 		first = layers.LayerTypeIPv4
@@ -505,12 +523,12 @@ func dump(frame []byte, raw bool) string {
 			first = layers.LayerTypeIPv6
 		}
 	}
-	p := gopacket.NewPacket(frame, first, gopacket.Default)
-	lines := strings.Split(strings.TrimSpace(p.String()), "\n")
+	lines := make([]string, 6) // so that the hex of both begins on the same line
+	copy(lines, strings.Split(strings.TrimSpace(gopacket.NewPacket(frame, first, gopacket.Default).String()), "\n"))
 	for i := 0; i < len(frame); i += 16 {
-		lines = append(lines, fmt.Sprintf("%3d %s", i, hex.EncodeToString(frame[i:min(i+16, len(frame))])))
+		lines = append(lines, fmt.Sprintf("%4d %s", i, hex.EncodeToString(frame[i:min(i+16, len(frame))])))
 	}
-	return strings.Join(lines, "\n")
+	return lines
 }
 
 // What a test expects of a packet. Each takes the counters that must rise, by
@@ -542,7 +560,7 @@ func (r *result) untouched(counters string) {
 	if r.stale {
 		r.l.Error("skb->csum (CHECKSUM_COMPLETE) does not fit the packet any more")
 	} else if !bytes.Equal(r.out, r.frame) {
-		r.l.Errorf("packet must not change (-want +got):\n%s", cmp.Diff(dump(r.frame, r.in.raw), dump(r.out, r.in.raw)))
+		r.l.Errorf("packet must not change (-want +got):\n%s", diff(r.frame, r.out, r.in.raw))
 	}
 }
 

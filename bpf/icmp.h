@@ -135,7 +135,7 @@ __noinline int serve_icmp_error(struct __sk_buff *ctx, struct packet *p)
 	if (!f || backend_gone(f))
 		return BEGIN_ANEW;
 	if (!right_hook(p, f))
-		return TCX_NEXT;
+		return pass(COUNTER_NOT_OURS);
 
 	p->to = *f;
 	bool reply = p->to.flags & FLOW_REPLY;

@@ -106,7 +106,8 @@ func (l *lab) route(dev string, w way) error {
 	if err != nil {
 		return err
 	}
-	r := &netlink.Route{Dst: dst, MTU: w.mtu, Type: w.kind, Src: net.ParseIP(w.src), LinkIndex: int(l.devices[dev])}
+	// Without the lock IPv4 forwarding ignores a route's MTU, as ip_forward does.
+	r := &netlink.Route{Dst: dst, MTU: w.mtu, MTULock: w.mtu != 0, Type: w.kind, Src: net.ParseIP(w.src), LinkIndex: int(l.devices[dev])}
 	via := net.ParseIP(w.via)
 	switch {
 	case w.via == "":
