@@ -153,6 +153,11 @@ func (w *world) frontend(s lab.Status, network, addr string) agent.FrontendStatu
 	return f
 }
 
+// rise returns by how much a counter has risen.
+func rise(before, after lab.Status, counter string) uint64 {
+	return after.Counters[counter] - before.Counters[counter]
+}
+
 // noChecksumErrors fails the test if any node has received a wrong checksum.
 func (w *world) noChecksumErrors() {
 	w.Helper()

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"syscall"
+	"testing"
+
+	"github.com/kubernetes-sigs/blixt/e2e/lab"
+)
+
+const (
+	roamer4, roamer6 = "10.99.0.2", "fd99::2"
+	tunnel4, tunnel6 = "10.99.0.1", "fd99::1"
+	// Source addresses that make a packet without a link header look as if it had one.
+	lookalike4, lookalike6 = "8.0.69.5", "2001:db8:86dd:6000::5"
+
+	toRoamer     = 83 // listener port of a backend behind a tunnel
+	toLocalAfter = 84 // the same, said to be on this host
+)
+
+// serve makes a configuration of an exclusive address in both families, with
+// TCP and UDP listeners that lead to a Service each.
+func serve(services map[int][]lab.Endpoint) *lab.Config {
+	c := &lab.Config{}
+	g := lab.Gateway{Name: "vip", Addresses: []string{lab.VIP4, lab.VIP6}}
+	for port, endpoints := range services {
+		name := fmt.Sprintf("service-%d", port)
+		c.Services = append(c.Services, lab.Service{Name: name, Endpoints: endpoints})
+		for _, protocol := range []string{"TCP", "UDP"} {
+			l := lab.Listener{Protocol: protocol, Port: port}
+			g.Listeners = append(g.Listeners, l)
+			c.Routes = append(c.Routes, lab.Route{Name: name, Gateway: g.Name, Listener: l, Refs: []lab.Ref{{Service: name, Weight: 1}}})
+		}
+	}
+	c.Gateways = append(c.Gateways, g)
+	return c
+}
+
+// hop is a way through the load balancer.
+type hop struct {
+	name string
+	from *lab.Node
+	// local is the client's address by family, empty: the kernel's choice.
+	local [2]string
+	port  int
+	// sees is whom the backend talks to by family, empty: the client.
+	sees [2]string
+}
+
+// hops sends a few small questions and one of some segments over each way.
+func (w *world) hops(hops []hop) {
+	for _, h := range hops {
+		for _, network := range []string{"tcp", "udp"} {
+			for _, family := range []int{4, 6} {
+				w.Run(fmt.Sprintf("%s/%s%d", h.name, network, family), func(t *testing.T) { w.in(t).hop(h, network, family) })
+			}
+		}
+	}
+	w.noChecksumErrors()
+}
+
+func (w *world) hop(h hop, network string, family int) {
+	addr := vip(family, h.port)
+	local := h.local[family/2-2]
+	if local != "" {
+		local = at(local, 0)
+	}
+	questions := []string{"a", "ab", text(1200), text(map[string]int{"tcp": 50_000, "udp": 1200}[network])}
+	sum := 0
+	r := w.counting(func() {
+		c, err := h.from.Dial(network, local, addr, patience)
+		w.check(err)
+		defer c.Close()
+		for _, q := range questions {
+			sum += len(q)
+			a := w.ask(c, q)
+			want := h.sees[family/2-2]
+			if want == "" && a.Client != c.LocalAddr().String() {
+				w.Fatalf("%s sees %s instead of the client %s", a.Server, a.Client, c.LocalAddr())
+			}
+			if seen := netip.MustParseAddrPort(a.Client); want != "" && seen.Addr().String() != want {
+				w.Fatalf("%s sees %s instead of %s", a.Server, seen, want)
+			}
+		}
+	})
+	w.carried(r, network, addr, 1, sum, sum)
+}
+
+// refused asks for a port that nothing listens on.
+func (w *world) refused(from *lab.Node, local string, family int) {
+	w.Helper()
+	if local != "" {
+		local = at(local, 0)
+	}
+	r := w.counting(func() {
+		if _, err := from.Dial("tcp", local, vip(family, 7000), patience); !errors.Is(err, syscall.ECONNREFUSED) {
+			w.Errorf("TCP from %s to an unserved port: %v", from.Name, err)
+		}
+		c, err := from.Dial("udp", local, vip(family, 7000), patience)
+		w.check(err)
+		defer c.Close()
+		if _, err := lab.Ask(c, "hello", patience); !errors.Is(err, syscall.ECONNREFUSED) {
+			w.Errorf("UDP from %s to an unserved port: %v", from.Name, err)
+		}
+	})
+	if n := r.of("reject_unserved"); n != 2 {
+		w.Errorf("reject_unserved rose by %d, want 2", n)
+	}
+}
+
+// TestDevicesWithoutLinkHeaderCarryFlows has clients and backends behind a
+// tunnel, and source addresses that look like a link header there.
+func TestDevicesWithoutLinkHeaderCarryFlows(t *testing.T) {
+	w := newWorld(t, "tunnel", 1, 1)
+	roamer := w.Node("roamer")
+	w.Tunnel(roamer, "tun0", w.Balancer, "tun0")
+	roamer.Addr("tun0", roamer4+"/24", roamer6+"/64")
+	w.Balancer.Addr("tun0", tunnel4+"/24", tunnel6+"/64")
+	roamer.Addr("tun0", lookalike4+"/32", lookalike6+"/128")
+	roamer.Route("default via "+tunnel4, "default via "+tunnel6)
+	w.Balancer.Route("8.0.64.0/20 dev tun0", "2001:db8:86dd::/48 dev tun0")
+	w.check(w.Err())
+	_, err := roamer.ServeBoth("roamer", 8080)
+	w.check(err)
+	w.Offloads(false)
+	w.run(serve(map[int][]lab.Endpoint{
+		toRemote:     lab.Endpoints(8080, w.Backends...),
+		toPods:       lab.On("balancer", lab.Endpoints(8080, w.Pods...)),
+		toRoamer:     lab.Endpoints(8080, roamer),
+		toLocalAfter: lab.On("balancer", lab.Endpoints(8080, roamer)),
+	}))
+
+	inside, tunnel := [2]string{lab.Inside4, lab.Inside6}, [2]string{tunnel4, tunnel6}
+	lookalike := [2]string{lookalike4, lookalike6}
+	w.hops([]hop{
+		{"tunnel to remote", roamer, [2]string{}, toRemote, inside},
+		{"tunnel to pod", roamer, [2]string{}, toPods, [2]string{}},
+		{"tunnel to tunnel", roamer, [2]string{}, toRoamer, tunnel},
+		{"tunnel to tunnel, local", roamer, [2]string{}, toLocalAfter, tunnel},
+		{"lookalike to remote", roamer, lookalike, toRemote, inside},
+		{"lookalike to pod", roamer, lookalike, toPods, [2]string{}},
+		{"lookalike to tunnel", roamer, lookalike, toRoamer, tunnel},
+		{"outside to tunnel", w.Client, [2]string{}, toRoamer, tunnel},
+		{"outside to tunnel, local", w.Client, [2]string{}, toLocalAfter, [2]string{}},
+		{"pod to tunnel", w.Pods[0], [2]string{}, toRoamer, tunnel},
+		{"host to tunnel", w.Balancer, [2]string{}, toRoamer, tunnel},
+		{"host to tunnel, local", w.Balancer, [2]string{}, toLocalAfter, tunnel},
+	})
+	t.Run("unserved port", func(t *testing.T) {
+		w := w.in(t)
+		w.refused(roamer, "", 4)
+		w.refused(roamer, "", 6)
+		w.refused(roamer, lookalike4, 4)
+		w.refused(roamer, lookalike6, 6)
+	})
+	t.Run("ping", func(t *testing.T) {
+		w := w.in(t)
+		r := w.counting(func() {
+			w.check(echo(roamer, lab.VIP4))
+			w.check(echo(roamer, lab.VIP6))
+		})
+		if n := r.of("ping_answered"); n != 2 {
+			t.Errorf("ping_answered rose by %d, want 2", n)
+		}
+	})
+	if n, err := roamer.ChecksumErrors(); n > 0 || err != nil {
+		t.Errorf("roamer has seen %d wrong checksums (%v)", n, err)
+	}
+}
+
+// TestBridgePortsAndTheirBridgeMayBothHaveTheProgram attaches where the same
+// packet passes twice.
+func TestBridgePortsAndTheirBridgeMayBothHaveTheProgram(t *testing.T) {
+	w := newWorld(t, "bridge", 1, 2)
+	w.Offloads(false)
+	w.run(serve(map[int][]lab.Endpoint{
+		toRemote: lab.Endpoints(8080, w.Backends...),
+		toPods:   lab.On("balancer", lab.Endpoints(8080, w.Pods[0])),
+	}), "lo", "eth0", "eth1", "pods", "pod-1-eth0", "pod-2-eth0")
+	inside, bridge := [2]string{lab.Inside4, lab.Inside6}, [2]string{lab.Pods4, lab.Pods6}
+	w.hops([]hop{
+		{"outside to pod", w.Client, [2]string{}, toPods, [2]string{}},
+		{"outside to remote", w.Client, [2]string{}, toRemote, inside},
+		{"pod to remote", w.Pods[0], [2]string{}, toRemote, inside},
+		{"pod to another pod", w.Pods[1], [2]string{}, toPods, bridge},
+		{"pod to itself", w.Pods[0], [2]string{}, toPods, bridge},
+		{"host to pod", w.Balancer, [2]string{}, toPods, bridge},
+	})
+	t.Run("unserved port", func(t *testing.T) {
+		w := w.in(t)
+		w.refused(w.Pods[0], "", 4)
+		w.refused(w.Pods[1], "", 6)
+	})
+}
