@@ -66,7 +66,7 @@ func TestWriterNeedsNoPrivilege(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(s.Frontends) != 1 || len(s.Frontends[0].Backends) != 3 || s.Frontends[0].RingSize != 1021 || s.Version.Sequence != 2 {
+	if len(s.Frontends) != 1 || len(s.Frontends[0].Backends) != 3 || s.Frontends[0].RingSize != 509 || s.Version.Sequence != 2 {
 		t.Errorf("maps hold %+v", s)
 	}
 }

@@ -36,7 +36,7 @@ func (im *Image) check(want lb.State) error {
 			}
 		}
 		backends += len(f.Backends)
-		size := uint64(even(im.ringSize(f)))
+		size := uint64(even(RingSize(len(Members(f)))))
 		slots += size
 		largest = max(largest, size)
 	}
@@ -47,21 +47,4 @@ func (im *Image) check(want lb.State) error {
 	// A ring is written beside the one that it replaces, so there must be
 	// room for one more of the largest, or nothing could change any more.
 	return full("rings", im.Sizes.RingSlots, int(slots+largest))
-}
-
-func (im *Image) ringSize(f lb.Frontend) uint32 {
-	members, weighty := 0, false
-	for _, b := range f.Backends {
-		if b.Weight > 0 {
-			members, weighty = members+1, true
-		}
-	}
-	if f.Reject > 0 && weighty {
-		members++
-	}
-	var current uint32
-	if old := im.Frontends[f.Key()]; old != nil {
-		current = uint32(len(old.Slots))
-	}
-	return RingSize(members, current)
 }

@@ -121,7 +121,7 @@ func (p *planner) serve(f *lb.Frontend) bool {
 		return false
 	}
 	members := Members(*f)
-	size := p.size(key, members)
+	size := RingSize(len(members))
 	slots := Ring(key, members, size)
 	var offset uint32
 	moved := old == nil || newMembers || !sameRing(old, members, f.Backends, slots)
@@ -206,14 +206,6 @@ func (p *planner) wait(until time.Time) {
 func (p *planner) releases() bool {
 	return p.plan.again || len(p.steps[stepOrphans])+len(p.steps[stepRetire])+len(p.steps[stepFree]) > 0 ||
 		slices.ContainsFunc(p.steps[stepPublish], func(op Op) bool { return op.(publish).freed.n > 0 })
-}
-
-func (p *planner) size(key lb.Key, members []Member) uint32 {
-	var current uint32
-	if old := p.have.Frontends[key]; old != nil {
-		current = uint32(len(old.Slots))
-	}
-	return RingSize(len(members), current)
 }
 
 // backends plans the entries of a frontend's backends: those that stay keep

@@ -268,7 +268,7 @@ func TestFragmentedSlabIsNamed(t *testing.T) {
 		fake.published[i] = NewWord(offset, 251, 1)
 	}
 	w := &writer{tables: fake, clock: c}
-	_, err := w.apply(parseState(t, "tcp 192.0.2.1:80\n  10.0.0.1:80 1\ntcp 192.0.2.1:81\n  10.0.0.1:80 1\ntcp 192.0.2.1:82\n  10.0.0.1:80 1 x5\n"), 9)
+	_, err := w.apply(parseState(t, "tcp 192.0.2.1:80\n  10.0.0.1:80 1\ntcp 192.0.2.1:81\n  10.0.0.1:80 1\ntcp 192.0.2.1:82\n  10.0.0.1:80 1 x10\n"), 9)
 	full, ok := errors.AsType[*TableFullError](err)
 	if !ok || full.Table != "rings" || full.Needed != 1021 || full.Largest != 900 {
 		t.Errorf("error %v", err)

@@ -15,7 +15,9 @@ import (
 const Layout = 1
 
 // ringSizes are primes, as Maglev wants them: any step then visits all slots.
-var ringSizes = [...]uint32{251, 1021, 4093, 16381, 65521}
+// Each is about twice the one before, so that no ring takes much more room
+// than its members need.
+var ringSizes = [...]uint32{251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521}
 
 // maxRing is the largest ring.
 const maxRing = 65521
@@ -24,26 +26,19 @@ const maxRing = 65521
 // unequal last slot is then 1% of its share.
 const slotsPerMember = 100
 
-// RingSize returns the number of slots for so many members, where a ring of
-// the current size serves, or 0. It grows at once, since shares would be
-// coarse, and shrinks only by two sizes or more, since every change of size
-// moves most slots. No members need no ring.
-func RingSize(members int, current uint32) uint32 {
+// RingSize returns the number of slots for so many members. It depends on
+// nothing else, not even on the size that serves now: a node that has just
+// started must make the ring that all others have. No members need no ring.
+func RingSize(members int) uint32 {
 	if members == 0 {
 		return 0
 	}
-	want := len(ringSizes) - 1
-	for i, n := range ringSizes {
-		if int(n) >= slotsPerMember*members {
-			want = i
-			break
+	for _, size := range ringSizes {
+		if int(size) >= slotsPerMember*members {
+			return size
 		}
 	}
-	have := slices.Index(ringSizes[:], current)
-	if have == want+1 {
-		return current
-	}
-	return ringSizes[want]
+	return maxRing
 }
 
 // Member is what a ring is made of: a backend, or with a zero Addr the part

@@ -87,7 +87,7 @@ func TestEveryWeightHasASlot(t *testing.T) {
 
 func TestThousandsOfMembers(t *testing.T) {
 	for _, n := range []int{1_000, 10_000, 65_521, 65_535} {
-		size := RingSize(n, 0)
+		size := RingSize(n)
 		counts := share(Ring(testKey, equalMembers(n), size), n)
 		least, most := slices.Min(counts), slices.Max(counts)
 		if most-least > 1 || least == 0 && n <= int(size) {
@@ -131,7 +131,7 @@ func TestRingBelongsToLayout(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const want = "c82350ee77689735c0a587aa184cb13d"
+	const want = "defc2ce9b21fa63fb3097caf8aee6de3"
 	if got := hex.EncodeToString(h.Sum(nil)[:16]); Layout != 1 || got != want {
 		t.Errorf("rings of layout %d hash to %s, want %s of layout 1", Layout, got, want)
 	}
@@ -142,7 +142,7 @@ func TestRingBelongsToLayout(t *testing.T) {
 func TestFewSlotsMove(t *testing.T) {
 	for _, n := range []int{2, 3, 5, 10, 20, 40, 100, 160, 300, 600} {
 		members := equalMembers(n)
-		size := RingSize(n, 0)
+		size := RingSize(n)
 		before := byAddr(members, Ring(testKey, members, size))
 		worst, sum, rounds := 1.0, 0.0, min(n, 10)
 		for gone := range rounds {
@@ -169,22 +169,12 @@ func TestFewSlotsMove(t *testing.T) {
 }
 
 func TestRingSize(t *testing.T) {
-	for _, c := range []struct {
-		members int
-		current uint32
-		want    uint32
-	}{
-		{0, 0, 0}, {1, 0, 251}, {2, 0, 251}, {3, 0, 1021}, {10, 0, 1021}, {11, 0, 4093}, {655, 0, 65521}, {60000, 0, 65521},
-		{11, 1021, 4093},  // grows at once
-		{10, 4093, 4093},  // one size too large
-		{2, 4093, 251},    // two sizes too large
-		{3, 16381, 1021},  // two
-		{11, 65521, 4093}, // two
-		{0, 4093, 0},
-		{5, 999, 1021}, // a size of nobody's
+	for members, want := range map[int]uint32{
+		0: 0, 1: 251, 2: 251, 3: 509, 5: 509, 6: 1021, 10: 1021, 11: 2039, 20: 2039, 21: 4093, 40: 4093,
+		163: 16381, 164: 32749, 655: 65521, 60000: 65521,
 	} {
-		if got := RingSize(c.members, c.current); got != c.want {
-			t.Errorf("%d members, %d slots now: %d, want %d", c.members, c.current, got, c.want)
+		if got := RingSize(members); got != want {
+			t.Errorf("%d members: %d slots, want %d", members, got, want)
 		}
 	}
 }

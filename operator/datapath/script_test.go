@@ -27,7 +27,7 @@ import (
 var update = flag.Bool("update", false, "write what the scripts give to testdata")
 
 // smallSizes make full tables cheap.
-var smallSizes = Sizes{Addresses: 8, Frontends: 6, Backends: 24, RingSlots: 8192, Flows: 64, NewFlows: 64}
+var smallSizes = Sizes{Addresses: 8, Frontends: 6, Backends: 24, RingSlots: 5000, Flows: 64, NewFlows: 64}
 
 // clock is a time that passes only when somebody waits for it.
 type clock struct{ now time.Time }
