@@ -299,14 +299,27 @@ func sumPerCPU(m *ebpf.Map, key uint32) (uint64, error) {
 	return sum, nil
 }
 
+// all reads a per-CPU array in one go: the values of one element follow each other.
+func all[V any](l *lb, m *ebpf.Map) (values []V, cpus int) {
+	l.Helper()
+	cpus = ebpf.MustPossibleCPU()
+	n := int(m.MaxEntries())
+	keys := make([]uint32, n)
+	values = make([]V, n*cpus)
+	var cursor ebpf.MapBatchCursor
+	if _, err := m.BatchLookup(&cursor, keys, values, nil); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		l.Fatal(err)
+	}
+	return values, cpus
+}
+
 func (l *lb) counters() counts {
 	l.Helper()
 	c := counts{}
-	for i, name := range counterNames() {
-		v, err := sumPerCPU(l.Counters, uint32(i))
-		l.must(err)
+	values, cpus := all[uint64](l, l.Counters)
+	for i, v := range values {
 		if v != 0 {
-			c[name] = v
+			c[counterNames()[i/cpus]] += v
 		}
 	}
 	return c
@@ -315,17 +328,14 @@ func (l *lb) counters() counts {
 // frontendSums adds up the counters of all frontends.
 func (l *lb) frontendSums() (sum BlixtFrontendCounters) {
 	l.Helper()
-	for i := range l.FrontendStats.MaxEntries() {
-		var each []BlixtFrontendCounters
-		l.must(l.FrontendStats.Lookup(i, &each))
-		for _, c := range each {
-			sum.NewFlows += c.NewFlows
-			sum.Rejected += c.Rejected
-			sum.Packets += c.Packets
-			sum.Bytes += c.Bytes
-			sum.ReplyPackets += c.ReplyPackets
-			sum.ReplyBytes += c.ReplyBytes
-		}
+	values, _ := all[BlixtFrontendCounters](l, l.FrontendStats)
+	for _, c := range values {
+		sum.NewFlows += c.NewFlows
+		sum.Rejected += c.Rejected
+		sum.Packets += c.Packets
+		sum.Bytes += c.Bytes
+		sum.ReplyPackets += c.ReplyPackets
+		sum.ReplyBytes += c.ReplyBytes
 	}
 	return sum
 }
@@ -421,12 +431,7 @@ func (l *lb) sendFrame(h hook, p packet, frame []byte) *result {
 		r.stale, err = true, nil
 	}
 	l.must(err)
-	r.counts = l.counters()
-	for name, n := range before {
-		if r.counts[name] -= n; r.counts[name] == 0 {
-			delete(r.counts, name)
-		}
-	}
+	r.counts = l.counters().minus(before)
 	if n := l.linkPackets(h) - links; n != 1 {
 		l.Errorf("link_packets of %+v rose by %d, want 1", h, n)
 	}
