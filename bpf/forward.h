@@ -243,7 +243,9 @@ static __always_inline int choose_way(struct __sk_buff *ctx, struct packet *p, b
 	struct flow *to = &p->to;
 
 	enum routed rc = find_route(ctx, p, &any, &to->dst);
-	if (local && !p->egress && !(rc == ROUTED && p->route.ifindex == ctx->ifindex)) {
+	/* Its own client, seen on a bridge's port: the FIB names the bridge. */
+	bool hairpin = same_addr(&p->key.src, &to->dst) || (rc == ROUTED && p->route.ifindex == ctx->ifindex);
+	if (local && !p->egress && !hairpin) {
 		to->flags = FLOW_STACK;
 	} else if (rc == ROUTED) {
 		to->flags = FLOW_SNAT;
