@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/kubernetes-sigs/blixt/e2e/lab"
 )
 
@@ -19,7 +21,8 @@ const (
 	lookalike4, lookalike6 = "8.0.69.5", "2001:db8:86dd:6000::5"
 
 	toRoamer     = 83 // listener port of a backend behind a tunnel
-	toLocalAfter = 84 // the same, said to be on this host
+	toRoamerHere = 84 // the same, said to be on this host
+	toOther      = 85 // of another container of this host
 )
 
 // serve makes a configuration of an exclusive address in both families, with
@@ -71,7 +74,7 @@ func (w *world) hop(h hop, network string, family int) {
 	}
 	questions := []string{"a", "ab", text(1200), text(map[string]int{"tcp": 50_000, "udp": 1200}[network])}
 	sum := 0
-	r := w.counting(func() {
+	s := w.counting(func() {
 		c, err := h.from.Dial(network, local, addr, patience)
 		w.check(err)
 		defer c.Close()
@@ -87,7 +90,7 @@ func (w *world) hop(h hop, network string, family int) {
 			}
 		}
 	})
-	w.carried(r, network, addr, 1, sum, sum)
+	w.carried(s, network, addr, 1, sum, sum)
 }
 
 // refused asks for a port that nothing listens on.
@@ -96,7 +99,7 @@ func (w *world) refused(from *lab.Node, local string, family int) {
 	if local != "" {
 		local = at(local, 0)
 	}
-	r := w.counting(func() {
+	s := w.counting(func() {
 		if _, err := from.Dial("tcp", local, vip(family, 7000), patience); !errors.Is(err, syscall.ECONNREFUSED) {
 			w.Errorf("TCP from %s to an unserved port: %v", from.Name, err)
 		}
@@ -107,7 +110,7 @@ func (w *world) refused(from *lab.Node, local string, family int) {
 			w.Errorf("UDP from %s to an unserved port: %v", from.Name, err)
 		}
 	})
-	if n := r.of("reject_unserved"); n != 2 {
+	if n := s.of("reject_unserved"); n != 2 {
 		w.Errorf("reject_unserved rose by %d, want 2", n)
 	}
 }
@@ -131,7 +134,7 @@ func TestDevicesWithoutLinkHeaderCarryFlows(t *testing.T) {
 		toRemote:     lab.Endpoints(8080, w.Backends...),
 		toPods:       lab.On("balancer", lab.Endpoints(8080, w.Pods...)),
 		toRoamer:     lab.Endpoints(8080, roamer),
-		toLocalAfter: lab.On("balancer", lab.Endpoints(8080, roamer)),
+		toRoamerHere: lab.On("balancer", lab.Endpoints(8080, roamer)),
 	}))
 
 	inside, tunnel := [2]string{lab.Inside4, lab.Inside6}, [2]string{tunnel4, tunnel6}
@@ -140,15 +143,15 @@ func TestDevicesWithoutLinkHeaderCarryFlows(t *testing.T) {
 		{"tunnel to remote", roamer, [2]string{}, toRemote, inside},
 		{"tunnel to pod", roamer, [2]string{}, toPods, [2]string{}},
 		{"tunnel to tunnel", roamer, [2]string{}, toRoamer, tunnel},
-		{"tunnel to tunnel, local", roamer, [2]string{}, toLocalAfter, tunnel},
+		{"tunnel to tunnel, local", roamer, [2]string{}, toRoamerHere, tunnel},
 		{"lookalike to remote", roamer, lookalike, toRemote, inside},
 		{"lookalike to pod", roamer, lookalike, toPods, [2]string{}},
 		{"lookalike to tunnel", roamer, lookalike, toRoamer, tunnel},
 		{"outside to tunnel", w.Client, [2]string{}, toRoamer, tunnel},
-		{"outside to tunnel, local", w.Client, [2]string{}, toLocalAfter, [2]string{}},
+		{"outside to tunnel, local", w.Client, [2]string{}, toRoamerHere, [2]string{}},
 		{"pod to tunnel", w.Pods[0], [2]string{}, toRoamer, tunnel},
 		{"host to tunnel", w.Balancer, [2]string{}, toRoamer, tunnel},
-		{"host to tunnel, local", w.Balancer, [2]string{}, toLocalAfter, tunnel},
+		{"host to tunnel, local", w.Balancer, [2]string{}, toRoamerHere, tunnel},
 	})
 	t.Run("unserved port", func(t *testing.T) {
 		w := w.in(t)
@@ -159,11 +162,11 @@ func TestDevicesWithoutLinkHeaderCarryFlows(t *testing.T) {
 	})
 	t.Run("ping", func(t *testing.T) {
 		w := w.in(t)
-		r := w.counting(func() {
+		s := w.counting(func() {
 			w.check(echo(roamer, lab.VIP4))
 			w.check(echo(roamer, lab.VIP6))
 		})
-		if n := r.of("ping_answered"); n != 2 {
+		if n := s.of("ping_answered"); n != 2 {
 			t.Errorf("ping_answered rose by %d, want 2", n)
 		}
 	})
@@ -173,13 +176,26 @@ func TestDevicesWithoutLinkHeaderCarryFlows(t *testing.T) {
 }
 
 // TestBridgePortsAndTheirBridgeMayBothHaveTheProgram attaches where the same
-// packet passes twice.
+// packet passes twice. A bridge has the hardware address of one of its ports:
+// what comes in by that one is translated there, all else on the bridge.
 func TestBridgePortsAndTheirBridgeMayBothHaveTheProgram(t *testing.T) {
 	w := newWorld(t, "bridge", 1, 2)
+	w.check(w.Balancer.Do(func() error {
+		port, err := netlink.LinkByName("pod-1-eth0")
+		if err != nil {
+			return err
+		}
+		bridge, err := netlink.LinkByName("pods")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetHardwareAddr(bridge, port.Attrs().HardwareAddr)
+	}))
 	w.Offloads(false)
 	w.run(serve(map[int][]lab.Endpoint{
 		toRemote: lab.Endpoints(8080, w.Backends...),
 		toPods:   lab.On("balancer", lab.Endpoints(8080, w.Pods[0])),
+		toOther:  lab.On("balancer", lab.Endpoints(8080, w.Pods[1])),
 	}), "lo", "eth0", "eth1", "pods", "pod-1-eth0", "pod-2-eth0")
 	inside, bridge := [2]string{lab.Inside4, lab.Inside6}, [2]string{lab.Pods4, lab.Pods6}
 	w.hops([]hop{
@@ -188,6 +204,7 @@ func TestBridgePortsAndTheirBridgeMayBothHaveTheProgram(t *testing.T) {
 		{"pod to remote", w.Pods[0], [2]string{}, toRemote, inside},
 		{"pod to another pod", w.Pods[1], [2]string{}, toPods, bridge},
 		{"pod to itself", w.Pods[0], [2]string{}, toPods, bridge},
+		{"pod by the bridge's own port to another pod", w.Pods[0], [2]string{}, toOther, [2]string{}},
 		{"host to pod", w.Balancer, [2]string{}, toPods, bridge},
 	})
 	t.Run("unserved port", func(t *testing.T) {
