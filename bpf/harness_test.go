@@ -44,6 +44,14 @@ type hook struct {
 	gsoSize uint32
 }
 
+// mac is the address of the hook's device.
+func (h hook) mac() [6]byte {
+	if h.dev == "lo" {
+		return [6]byte{}
+	}
+	return deviceMAC
+}
+
 // An lb is the loaded data plane, its maps as empty as at the start.
 type lb struct {
 	*testing.T
@@ -377,7 +385,7 @@ func (l *lb) run(h hook, frame []byte, flags uint32) (verdict uint32, out []byte
 	binary.NativeEndian.PutUint32(ctx[176:], h.gsoSize)
 	o := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+512), Context: ctx, Flags: flags}
 	l.lab.do(func() {
-		if h.dev == tunnel {
+		if h.dev == tunnel && !h.egress {
 			// What eth_type_trans takes for the link header has to name the device.
 			if err = l.lab.setMAC(tunnel, frame[:6]); err != nil {
 				return
