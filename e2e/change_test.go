@@ -164,12 +164,15 @@ func TestChangesUnderLoad(t *testing.T) {
 				}
 			}
 		}
-		if n := web.moves(); n > 0 {
-			w.Errorf("%d connections got another server", n)
+		if moved, _ := web.moves(); moved > 0 {
+			w.Errorf("%d connections got another server", moved)
 		}
 		datagrams.round()
-		if n, lost := datagrams.moves(), datagrams.losses(); n != sockets || len(lost) > 0 {
-			w.Errorf("%d of %d UDP sockets of %s got another server, and %v lost theirs", n, sockets, gone, lost)
+		// An answer under way from a backend that is gone is not delivered: nobody vouches for it.
+		moved, unheard := datagrams.moves()
+		if lost := datagrams.losses(); moved != sockets || unheard > sockets || len(lost) > 0 {
+			w.Errorf("of %d UDP sockets of %s %d got another server, with %d answers lost; %v broke",
+				sockets, gone, moved, unheard, lost)
 		}
 		second.unharmed("removing a backend of another Service")
 		granted.unharmed("removing a backend of another Service")

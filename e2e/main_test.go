@@ -61,7 +61,8 @@ func newWorld(t *testing.T, name string, backends, pods int) *world {
 	w := &world{T: t, Standard: s}
 	t.Cleanup(func() {
 		if t.Failed() && w.blixt != nil {
-			t.Logf("blixt said:\n%s", w.blixt.Log())
+			status, err := w.blixt.Run("status")
+			t.Logf("blixt said:\n%s\nand its status is, %v:\n%s", w.blixt.Log(), err, status)
 		}
 		if err := s.Close(); err != nil {
 			t.Error(err)
