@@ -67,8 +67,7 @@ static __always_inline int bounce(struct __sk_buff *ctx, const struct packet *p)
 	}
 	if (p->egress && p->host && p->l3)
 		return redirect_to_host(ctx, p);
-	if (!p->egress)
-		mark_translated(ctx);
+	mark_translated(ctx, ctx->ifindex);
 	return bpf_redirect(ctx->ifindex, p->egress ? BPF_F_INGRESS : 0);
 }
 

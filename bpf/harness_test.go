@@ -58,6 +58,7 @@ type lb struct {
 	*BlixtObjects
 	lab      *lab
 	complete bool // run with a complete checksum wherever that means something
+	repeat   uint32
 	slots    uint32
 	words    map[uint32]uint64
 }
@@ -383,7 +384,7 @@ func (l *lb) run(h hook, frame []byte, flags uint32) (verdict uint32, out []byte
 	binary.NativeEndian.PutUint32(ctx[36:], from)
 	binary.NativeEndian.PutUint32(ctx[40:], dev)
 	binary.NativeEndian.PutUint32(ctx[176:], h.gsoSize)
-	o := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+512), Context: ctx, Flags: flags}
+	o := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+512), Context: ctx, Flags: flags, Repeat: max(1, l.repeat)}
 	l.lab.do(func() {
 		if h.dev == tunnel && !h.egress {
 			// What eth_type_trans takes for the link header has to name the device.
@@ -440,8 +441,8 @@ func (l *lb) sendFrame(h hook, p packet, frame []byte) *result {
 	}
 	l.must(err)
 	r.counts = l.counters().minus(before)
-	if n := l.linkPackets(h) - links; n != 1 {
-		l.Errorf("link_packets of %+v rose by %d, want 1", h, n)
+	if n, want := l.linkPackets(h)-links, uint64(max(1, l.repeat)); n != want {
+		l.Errorf("link_packets of %+v rose by %d, want %d", h, n, want)
 	}
 	r.checkFrontends(sums, l.frontendSums())
 	return r

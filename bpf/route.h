@@ -109,14 +109,19 @@ __noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct 
  * since Linux 6.3 removed the last scheduler that used it.
  */
 #define TRANSLATED 0xb117
+#define TRANSLATED_HERE 0xb118 /* the next hook is on the same device: going out by it looks like coming in */
 
-static __always_inline void mark_translated(struct __sk_buff *ctx)
+static __always_inline void mark_translated(struct __sk_buff *ctx, __u32 ifindex)
 {
-	ctx->tc_index = TRANSLATED;
+	ctx->tc_index = ifindex == ctx->ifindex ? TRANSLATED_HERE : TRANSLATED;
 }
 
 static __always_inline bool is_translated(struct __sk_buff *ctx, const struct packet *p)
 {
+	if (ctx->tc_index == TRANSLATED_HERE) {
+		ctx->tc_index = 0;
+		return true;
+	}
 	if (ctx->tc_index != TRANSLATED)
 		return false;
 	if (p->egress && ctx->ifindex == LOOPBACK_IFINDEX)
@@ -139,7 +144,7 @@ static __always_inline int redirect(struct __sk_buff *ctx, struct packet *p)
 {
 	if (!untag(ctx, p))
 		return drop(COUNTER_DROP_ERROR);
-	mark_translated(ctx);
+	mark_translated(ctx, p->route.ifindex);
 	return bpf_redirect_neigh(p->route.ifindex, &p->route.via, sizeof(p->route.via), 0);
 }
 
@@ -154,7 +159,7 @@ static __always_inline int redirect_to_host(struct __sk_buff *ctx, const struct 
 		return TCX_NEXT; /* it is there, and came with its route */
 	if (!untag(ctx, p))
 		return drop(COUNTER_DROP_ERROR);
-	mark_translated(ctx);
+	ctx->tc_index = TRANSLATED; /* on lo it meets both hooks */
 	return bpf_redirect_neigh(LOOPBACK_IFINDEX, NULL, 0, 0);
 }
 
