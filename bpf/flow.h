@@ -12,7 +12,10 @@
 
 #include "route.h"
 
-/* Source ports tried for a flow whose own is taken. With half of all ports taken, 32 fail once in 4 billion. */
+/*
+ * Source ports tried for a flow whose own is taken, and then again where ports
+ * are scarce. With half of all ports taken, 32 fail once in 4 billion.
+ */
 #define PORT_TRIES 32
 /* How far the client's first acknowledgement may be ahead of the answer: a window, and too few to guess. */
 #define ACK_WINDOW (1 << 20)
@@ -140,14 +143,31 @@ __noinline int establish(struct packet *p)
 	return 1;
 }
 
-/* Nobody needs this flow for `reply`'s tuple any more: the same client begins anew, it is idle, or its backend is gone. */
-__noinline bool replaceable(const struct flow_key *key, const struct flow *f, const struct flow *reply)
+/* The connection is over: either side has sent a RST, or both a FIN. */
+static __always_inline bool over(const struct flow_key *key, const struct flow *f)
+{
+	struct flow_key k;
+	peer_key(key, f, &k);
+	const struct flow *peer = find_flow(&k);
+	__u32 other = peer ? peer->flags : 0;
+	return (f->flags | other) & FLOW_RST || f->flags & other & FLOW_FIN;
+}
+
+/*
+ * May `reply` have this flow's tuple? Yes, if nobody needs it any more: the same
+ * client begins anew, it is idle, or its backend is gone. Where ports are
+ * scarce also if nobody may need it: the connection is over, or was never
+ * established, lest forged flows keep ports until they are idle.
+ */
+__noinline bool replaceable(const struct flow_key *key, const struct flow *f, const struct flow *reply, bool scarce)
 {
 	if (!key || !f || !reply)
 		return false;
 	bool same = same_addr(&f->dst, &reply->dst) && f->dport == reply->dport && same_addr(&f->src, &reply->src) &&
 		    f->sport == reply->sport;
-	return same || backend_gone(f) || expired(key, f);
+	if (same || backend_gone(f) || expired(key, f))
+		return true;
+	return scarce && (!bpf_map_lookup_elem(&flows, key) || over(key, f));
 }
 
 /*
@@ -155,13 +175,13 @@ __noinline bool replaceable(const struct flow_key *key, const struct flow *f, co
  * has it. The order matters: an established flow is written to `flows` before
  * it leaves `new_flows`, so whoever inserts first and looks second cannot miss it.
  */
-__noinline bool claim(const struct flow_key *key, const struct flow *reply)
+__noinline bool claim(const struct flow_key *key, const struct flow *reply, bool scarce)
 {
 	if (!key || !reply)
 		return false;
 	struct flow *taken = find_flow(key);
 	if (taken) {
-		if (!replaceable(key, taken, reply))
+		if (!replaceable(key, taken, reply, scarce))
 			return false;
 		forget(key, taken);
 	}

@@ -482,7 +482,31 @@ func TestCollisions(t *testing.T) {
 		if !l.complete && (len(seen) != 2 || !seen[snatMin] || !seen[snatMin+1]) {
 			l.Errorf("source ports %v, want %d and %d", seen, snatMin, snatMin+1)
 		}
-		l.ingress(outside, opening(proto, w.client, vips[2])).dropped("drop_ports_exhausted")
+		// Neither is established yet: a flood would keep all ports.
+		l.ingress(outside, opening(proto, w.client, vips[2])).check(redirect, "flow_new forwarded")
+	})
+	everywhere(c, "no port left by established flows", func(l *lb, w world, proto uint8) {
+		l.serve(w, proto, remote)
+		l.must(l.BlixtLayout1.Put(uint32(0), BlixtConfig{SnatMin: snatMin, SnatMax: snatMin + 1}))
+		vips := []string{port(w.vip, "80"), port(w.shared, "80"), port(w.shared, "81")}
+		l.frontend(1, proto, vips[1], remote)
+		l.frontend(2, proto, vips[2], remote)
+		for _, vip := range vips[:2] {
+			l.ingress(outside, opening(proto, w.client, vip)).check(redirect, "flow_new forwarded")
+		}
+		for i := range 2 {
+			l.ingress(inside, answer(proto, w.remote, port(w.nodeIn, fmt.Sprint(snatMin+i)))).check(redirect, "replied")
+		}
+		for _, vip := range vips[:2] {
+			l.ingress(outside, second(proto, w.client, vip)).check(redirect, "forwarded flow_established")
+		}
+		third := opening(proto, w.client, vips[2])
+		l.ingress(outside, third).dropped("drop_ports_exhausted")
+		if proto == unix.IPPROTO_TCP { // one that is over makes room
+			l.ingress(outside, second(proto, w.client, vips[0]).segment(rst, 1001, 0, "")).check(redirect, "forwarded")
+			l.ingress(outside, third).check(redirect, "flow_new forwarded")
+			l.ingress(outside, second(proto, w.client, vips[1])).check(redirect, "forwarded")
+		}
 	})
 	c.run(t)
 }

@@ -227,9 +227,9 @@ static __always_inline bool claim_port(struct packet *p, struct flow_key *reply_
 	if (!ports)
 		return false;
 	__u32 next = client_hash(&p->key) % ports;
-	for (int i = 0; i < PORT_TRIES; i++) {
+	for (int i = 0; i < 2 * PORT_TRIES; i++) {
 		p->to.sport = reply_key->dport = bpf_htons(c->snat_min + next);
-		if (claim(reply_key, &p->reply))
+		if (claim(reply_key, &p->reply, i >= PORT_TRIES))
 			return true;
 		next = next + 1 == ports ? 0 : next + 1;
 	}
@@ -298,7 +298,7 @@ __noinline int begin(struct __sk_buff *ctx, struct packet *p, const struct front
 
 	struct flow_key key;
 	peer_key(&p->key, to, &key);
-	if (!(to->flags & FLOW_STACK && claim(&key, reply))) {
+	if (!(to->flags & FLOW_STACK && claim(&key, reply, false))) {
 		if (!claim_port(p, &key))
 			return drop(COUNTER_DROP_PORTS_EXHAUSTED);
 		if (to->flags & FLOW_STACK)
