@@ -20,8 +20,8 @@ import (
 // patience is how long anything that works at once may take on a busy machine.
 const patience = 5 * time.Second
 
-// binary is what is under test.
-var binary string
+// executable is what is under test.
+var executable string
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 		dir, err := os.MkdirTemp("", "blixt-e2e-")
 		if err == nil {
 			defer os.RemoveAll(dir)
-			binary, err = lab.Build(dir)
+			executable, err = lab.Build(dir)
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -87,7 +87,7 @@ func (w *world) check(err error) {
 // run starts Blixt. No interfaces: its own choice.
 func (w *world) run(c *lab.Config, interfaces ...string) {
 	w.Helper()
-	b, err := w.Standard.Blixt(w.Balancer, binary, c, interfaces...)
+	b, err := w.Standard.Blixt(w.Balancer, executable, c, interfaces...)
 	w.check(err)
 	w.blixt, w.config = b, c
 	w.check(b.Start())

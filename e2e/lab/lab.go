@@ -139,6 +139,9 @@ func (l *Lab) removeLeftovers() error {
 	return removePins(l.name)
 }
 
+// Pins returns where a data plane of that name is pinned.
+func Pins(name string) string { return filepath.Join(bpfDir, name) }
+
 // removePins removes the data planes of that name, and those whose name
 // begins with it and a dash.
 func removePins(name string) error {
@@ -147,7 +150,7 @@ func removePins(name string) error {
 		return err
 	}
 	var errs []error
-	for _, dir := range append(dirs, filepath.Join(bpfDir, name)) {
+	for _, dir := range append(dirs, Pins(name)) {
 		errs = append(errs, os.RemoveAll(dir))
 	}
 	_ = os.Remove(bpfDir) // only if nobody else uses it
