@@ -7,10 +7,14 @@ import (
 	"fmt"
 
 	"github.com/kubernetes-sigs/blixt/operator/agent"
+	"github.com/kubernetes-sigs/blixt/operator/loader"
 )
 
 // Status is what `blixt status -o json` says, as far as tests look at it.
-type Status struct{ agent.Status }
+type Status struct {
+	Program loader.Info `json:"program"`
+	agent.Status
+}
 
 // Status runs blixt status, which reads the maps.
 func (b *Blixt) Status() (Status, error) {

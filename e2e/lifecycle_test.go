@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/kubernetes-sigs/blixt/e2e/lab"
+	"github.com/kubernetes-sigs/blixt/operator/loader"
+)
+
+// one serves a single node on port 80.
+func one(n *lab.Node) *lab.Config {
+	return serve(map[int][]lab.Endpoint{80: lab.Endpoints(8080, n)})
+}
+
+// TestChangedFileIsServedAtOnce measures from the rename of a file to the first
+// connection that the new backend answers. The design says 100 ms, which a
+// machine that does other things as well cannot promise.
+func TestChangedFileIsServedAtOnce(t *testing.T) {
+	w := newWorld(t, "reload", 2, 0)
+	w.run(one(w.Backends[0]), "eth0", "eth1")
+	var took []time.Duration
+	for i := range 9 {
+		next := w.Backends[(i+1)%2]
+		start := time.Now()
+		drained := with(notReady, lab.Endpoints(8080, w.Backends[i%2]))
+		w.check(serve(map[int][]lab.Endpoint{80: append(drained, lab.Endpoints(8080, next)...)}).Write(w.blixt.Dir))
+		for {
+			name, err := w.answerer(vip(4, 80))
+			w.check(err)
+			if name == next.Name {
+				break
+			}
+			if time.Since(start) > patience {
+				t.Fatalf("%s still answers, after %s", name, time.Since(start))
+			}
+		}
+		took = append(took, time.Since(start).Round(time.Millisecond))
+	}
+	slices.Sort(took)
+	t.Logf("median %s, slowest %s", took[len(took)/2], took[len(took)-1])
+	if median := took[len(took)/2]; median > 500*time.Millisecond {
+		t.Errorf("a change took %s, want 100ms or so", median)
+	}
+}
+
+// TestBrokenFileLeavesTheLastGoodConfigurationServing breaks a file in three
+// ways, then mends it.
+func TestBrokenFileLeavesTheLastGoodConfigurationServing(t *testing.T) {
+	w := newWorld(t, "broken", 2, 0)
+	w.run(one(w.Backends[0]), "eth0", "eth1")
+	crowd := w.newCrowd(10, "tcp", vip(4, 80), vip(6, 80))
+	path := filepath.Join(w.blixt.Dir, "gateway.yaml")
+	good := w.config.YAML()["gateway.yaml"]
+	wrong := func(old, new string) (text string, line int) {
+		before, _, found := strings.Cut(good, old)
+		if !found {
+			t.Fatalf("no %q in\n%s", old, good)
+		}
+		return strings.Replace(good, old, new, 1), 1 + strings.Count(before, "\n")
+	}
+	for name, change := range map[string][2]string{
+		"no YAML":          {"  listeners:", "  listeners: ]["},
+		"an unknown field": {"  listeners:", "  listners:"},
+		"a wrong value":    {"port: 80", "port: 80000"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := w.in(t)
+			text, line := wrong(change[0], change[1])
+			w.check(w.blixt.AwaitLog(fmt.Sprintf("gateway.yaml:%d:", line), patience, func() error { return lab.Replace(path, text) }))
+			crowd.unharmed(name)
+			if got, err := w.answerer(vip(6, 80)); got != "backend-1" {
+				t.Errorf("%s answers a new connection: %v", got, err)
+			}
+		})
+	}
+	next := one(w.Backends[1])
+	w.check(w.blixt.Apply(next))
+	if got, err := w.answerer(vip(4, 80)); got != "backend-2" {
+		t.Errorf("once the file is mended %s answers: %v", got, err)
+	}
+	crowd.end()
+}
+
+// TestKilledProcessBreaksNoFlow ends blixt in ways that leave the kernel
+// serving, and starts it again.
+func TestKilledProcessBreaksNoFlow(t *testing.T) {
+	for _, end := range []struct {
+		name string
+		args []string
+		end  func(b *lab.Blixt) error
+	}{
+		{"killed", nil, (*lab.Blixt).Kill},
+		{"told to keep", []string{"--keep"}, (*lab.Blixt).Stop},
+	} {
+		t.Run(end.name, func(t *testing.T) {
+			w := newWorld(t, strings.ReplaceAll(end.name, " ", "-"), 3, 0)
+			all := serve(map[int][]lab.Endpoint{80: lab.Endpoints(8080, w.Backends...)})
+			b, err := w.Standard.Blixt(w.Balancer, executable, all, "eth0", "eth1")
+			w.check(err)
+			b.Args = append(b.Args, end.args...)
+			w.blixt, w.config = b, all
+			w.check(b.Start())
+			tcp := w.newCrowd(60, "tcp", vip(4, 80), vip(6, 80))
+			udp := w.newCrowd(20, "udp", vip(4, 80), vip(6, 80))
+			unharmed := func(what string) {
+				t.Helper()
+				tcp.unharmed(what)
+				udp.unharmed(what)
+				if got := w.count(30, func(i int) (string, error) { return w.answerer(vip(4+i%2*2, 80)) }); len(got) != 3 {
+					t.Errorf("%s: new connections reach %v", what, got)
+				}
+			}
+			before := w.status()
+			for range 2 {
+				w.check(end.end(b))
+				unharmed("no process")
+				w.check(b.Start())
+				unharmed("a new process")
+			}
+			after := w.status()
+			if before.Program.ProgramID != after.Program.ProgramID {
+				t.Errorf("program %d was replaced by %d", before.Program.ProgramID, after.Program.ProgramID)
+			}
+			if n := rise(before, after, "reject_backend_gone"); n > 0 {
+				t.Errorf("%d packets were reset", n)
+			}
+
+			// What changed meanwhile is applied by the next.
+			w.check(end.end(b))
+			gone, had := "backend-1", tcp.with()["backend-1"]
+			w.check(serve(map[int][]lab.Endpoint{80: lab.Endpoints(8080, w.Backends[1:]...)}).Write(b.Dir))
+			tcp.unharmed("a change that nobody has read")
+			w.check(b.Start())
+			tcp.round()
+			if lost := tcp.losses(); len(lost) != 1 || len(lost[gone]) != had {
+				t.Errorf("of %d connections of %s broke %v", had, gone, lost)
+			}
+			tcp.end()
+			udp.end()
+			b.Args = slices.DeleteFunc(b.Args, func(arg string) bool { return arg == "--keep" })
+			w.check(b.Kill())
+			w.check(b.Start())
+			w.check(b.Stop())
+			w.nothingLeft()
+		})
+	}
+}
+
+// TestNothingIsLeftAtTheEnd looks at links, pins, addresses and files after
+// SIGTERM.
+func TestNothingIsLeftAtTheEnd(t *testing.T) {
+	w := newWorld(t, "end", 1, 0)
+	w.run(one(w.Backends[0]))
+	if n := len(w.programs("eth0")); n != 2 {
+		t.Fatalf("eth0 has %d programs, want 2", n)
+	}
+	if !slices.Contains(w.addresses(), lab.VIP4) {
+		t.Errorf("the host has %v, not %s", w.addresses(), lab.VIP4)
+	}
+	pid := w.blixt.Pid()
+	w.check(w.blixt.Stop())
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("process %d: %v", pid, err)
+	}
+	w.nothingLeft()
+	// And packets are the host's again.
+	if _, err := w.Client.Dial("tcp", "", vip(4, 80), seconds(.2)); err == nil {
+		t.Error("somebody serves")
+	}
+}
+
+func (w *world) nothingLeft() {
+	w.Helper()
+	for _, dev := range []string{"lo", "eth0", "eth1", "pods"} {
+		if ids := w.programs(dev); len(ids) > 0 {
+			w.Errorf("%s has programs %v", dev, ids)
+		}
+	}
+	for _, ip := range []string{lab.VIP4, lab.VIP6} {
+		if slices.Contains(w.addresses(), ip) {
+			w.Errorf("the host still has %s", ip)
+		}
+	}
+	if _, err := os.Stat(lab.Pins(w.blixt.Name)); !errors.Is(err, fs.ErrNotExist) {
+		w.Errorf("pins: %v", err)
+	}
+	if files, _ := filepath.Glob(filepath.Join(loader.DefaultRunDir, w.blixt.Name+"*")); len(files) > 0 {
+		w.Errorf("files %v", files)
+	}
+}
+
+// programs returns the ids of what is attached to a device of the load balancer.
+func (w *world) programs(dev string) (ids []ebpf.ProgramID) {
+	w.Helper()
+	w.check(w.Balancer.Do(func() error {
+		ifc, err := net.InterfaceByName(dev)
+		if err != nil {
+			return err
+		}
+		for _, attach := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
+			found, err := link.QueryPrograms(link.QueryOptions{Target: ifc.Index, Attach: attach})
+			if err != nil {
+				return err
+			}
+			for _, p := range found.Programs {
+				ids = append(ids, p.ID)
+			}
+		}
+		return nil
+	}))
+	return ids
+}
+
+// addresses returns the load balancer's.
+func (w *world) addresses() (ips []string) {
+	w.Helper()
+	w.check(w.Balancer.Do(func() error {
+		addrs, err := net.InterfaceAddrs()
+		for _, a := range addrs {
+			ip, _, _ := strings.Cut(a.String(), "/")
+			ips = append(ips, ip)
+		}
+		return err
+	}))
+	return ips
+}
