@@ -53,7 +53,7 @@ func New(name string) (*Lab, error) {
 	if err := os.MkdirAll(lockDir, 0o755); err != nil {
 		return nil, err
 	}
-	lock, err := os.OpenFile(filepath.Join(lockDir, "blixt-"+name), os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := os.OpenFile(filepath.Join(lockDir, name), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +66,7 @@ func New(name string) (*Lab, error) {
 	}
 	l.home, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err == nil {
-		l.dir, err = os.MkdirTemp("", "blixt-"+name+"-")
+		l.dir, err = os.MkdirTemp("", name+"-")
 	}
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
