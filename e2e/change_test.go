@@ -53,10 +53,10 @@ const (
 	leaving  = "{ready: false, serving: true, terminating: true}"
 )
 
-// TestChangesUnderLoad changes the configuration in every way while 200 TCP
+// TestDefect7_ChangesUnderLoad changes the configuration in every way while 200 TCP
 // connections and 40 UDP sockets are in use all the time. Nobody may notice but
 // those whose backend or permission has gone.
-func TestChangesUnderLoad(t *testing.T) {
+func TestDefect7_ChangesUnderLoad(t *testing.T) {
 	w := newWorld(t, "change", 4, 0)
 	b := w.Backends
 	w.run(changingConfig(lab.Endpoints(8080, b[:3]...), b), "eth0", "eth1")

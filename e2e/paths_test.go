@@ -50,12 +50,12 @@ func pathsConfig(w *world) *lab.Config {
 	return c
 }
 
-// TestPaths sends both protocols in both families from everywhere to
+// TestDefect1And8_EveryPathCarriesBothWays sends both protocols in both families from everywhere to
 // everywhere, on listener ports that no backend has, past a firewall that
 // drops what conntrack calls invalid. The backend's word tells which source
 // address it saw, Blixt's counters that it was Blixt's doing, the kernels'
 // counters that every checksum was right.
-func TestPaths(t *testing.T) {
+func TestDefect1And8_EveryPathCarriesBothWays(t *testing.T) {
 	w := newWorld(t, "paths", 2, 2)
 	for i, ip := range []string{lab.Inside4, lab.Inside6} {
 		_, err := w.Balancer.Serve("host", at(ip, 9000))

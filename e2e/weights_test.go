@@ -74,9 +74,9 @@ func sharesConfig(w *world) *lab.Config {
 	return c
 }
 
-// TestShares opens connections and counts who answers. Where connections are to
+// TestDefect10_SharesFollowTheWeights opens connections and counts who answers. Where connections are to
 // be refused they are, and at once.
-func TestShares(t *testing.T) {
+func TestDefect10_SharesFollowTheWeights(t *testing.T) {
 	w := newWorld(t, "shares", 4, 0)
 	w.run(sharesConfig(w), "eth0", "eth1")
 	for i, s := range shares {
