@@ -42,7 +42,7 @@ func (w *world) web() {
 	_, _ = rand.NewChaCha8([32]byte{'w', 'e', 'b'}).Read(content) // never fails
 	w.check(os.WriteFile(filepath.Join(dir, "file"), content, 0o644))
 	w.check(os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(fmt.Sprintf(`
-daemon off; worker_processes 1; pid /dev/null; error_log stderr;
+daemon off; worker_processes 1; error_log stderr;
 events {}
 http {
 	access_log off;
@@ -51,7 +51,8 @@ http {
 	server { listen 8000; listen [::]:8000; root %[1]s; }
 }`, dir)), 0o644))
 	for _, n := range append(w.Backends, w.Pods...) {
-		_, err := n.Daemon("nginx", "-p", dir, "-c", filepath.Join(dir, "nginx.conf"))
+		pid := fmt.Sprintf("pid %s/%s.pid;", dir, n.Name) // which nginx removes at the end
+		_, err := n.Daemon("nginx", "-p", dir, "-c", filepath.Join(dir, "nginx.conf"), "-g", pid)
 		w.check(err)
 		w.check(listening(n, 8000))
 	}
