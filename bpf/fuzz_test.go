@@ -44,7 +44,7 @@ var fuzzWorld = sync.OnceValue(func() func(*testing.T) *lb {
 	var l *lb
 	return func(t *testing.T) *lb {
 		if l != nil {
-			l.T = t
+			l.TB = t
 			return l
 		}
 		l = newLB(t)

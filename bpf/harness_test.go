@@ -54,7 +54,7 @@ func (h hook) mac() [6]byte {
 
 // An lb is the loaded data plane, its maps as empty as at the start.
 type lb struct {
-	*testing.T
+	testing.TB
 	*BlixtObjects
 	lab      *lab
 	complete bool // run with a complete checksum wherever that means something
@@ -91,7 +91,7 @@ func newLB(t *testing.T) *lb {
 	return startLB(t, objs, err)
 }
 
-func startLB(t *testing.T, objs *BlixtObjects, err error) *lb {
+func startLB(t testing.TB, objs *BlixtObjects, err error) *lb {
 	t.Helper()
 	if err != nil {
 		var v *ebpf.VerifierError
@@ -104,7 +104,7 @@ func startLB(t *testing.T, objs *BlixtObjects, err error) *lb {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &lb{T: t, BlixtObjects: objs, lab: theLab}
+	l := &lb{TB: t, BlixtObjects: objs, lab: theLab}
 	l.clear()
 	l.config(0)
 	return l
@@ -117,17 +117,26 @@ func (l *lb) must(err error) {
 	}
 }
 
+func empty[K, V any](l *lb, m *ebpf.Map) {
+	l.Helper()
+	n := min(m.MaxEntries(), 4096)
+	var cursor ebpf.MapBatchCursor
+	for err := error(nil); err == nil; {
+		_, err = m.BatchLookupAndDelete(&cursor, make([]K, n), make([]V, n), nil)
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			l.Fatal(err)
+		}
+	}
+}
+
 // clear empties every table.
 func (l *lb) clear() {
 	l.Helper()
-	for _, m := range []*ebpf.Map{l.Addresses, l.Frontends, l.Flows, l.NewFlows, l.Fragments} {
-		key := make([]byte, m.KeySize())
-		for m.NextKey(nil, key) == nil {
-			if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-				l.Fatal(err)
-			}
-		}
-	}
+	empty[BlixtAddr, BlixtAddress](l, l.Addresses)
+	empty[BlixtFrontendKey, BlixtFrontend](l, l.Frontends)
+	empty[BlixtFlowKey, BlixtFlow](l, l.Flows)
+	empty[BlixtFlowKey, BlixtFlow](l, l.NewFlows)
+	empty[BlixtFragmentKey, BlixtFragment](l, l.Fragments)
 	for i := range l.Published.MaxEntries() {
 		l.must(l.Published.Put(i, uint64(0)))
 	}
