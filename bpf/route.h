@@ -145,6 +145,13 @@ static __always_inline int redirect(struct __sk_buff *ctx, struct packet *p)
 	if (!untag(ctx, p))
 		return drop(COUNTER_DROP_ERROR);
 	mark_translated(ctx, p->route.ifindex);
+	/*
+	 * On its way out a packet has a route already, to where it went before.
+	 * If it had to wait for a neighbour it would take that one in the end, and
+	 * be lost. So the kernel has to route it again; it comes from us by now.
+	 */
+	if (p->egress)
+		return bpf_redirect_neigh(p->route.ifindex, NULL, 0, 0);
 	return bpf_redirect_neigh(p->route.ifindex, &p->route.via, sizeof(p->route.via), 0);
 }
 
