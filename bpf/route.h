@@ -66,9 +66,14 @@ __noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct 
 		__builtin_memcpy(fib.ipv6_dst, dst, sizeof(*dst));
 	}
 	long rc = bpf_fib_lookup(ctx, &fib, sizeof(fib), want_source ? BPF_FIB_LOOKUP_SRC : 0);
-	bool source_known = rc >= 0;
-	if (rc < 0 && want_source)
+	/* Negative: before 6.7. IPv4 has no return code for the lack of a source, just none. */
+	bool source_known = rc >= 0 && rc != BPF_FIB_LKUP_RET_NO_SRC_ADDR && (p->version == 6 || fib.ipv4_src);
+	if (want_source && (rc < 0 || rc == BPF_FIB_LKUP_RET_NO_SRC_ADDR)) {
+		fib.ifindex = ctx->ifindex; /* what the first call has overwritten */
+		fib.tot_len = p->segment > 0xffff ? 0xffff : p->segment;
+		fib.rt_metric = 0;
 		rc = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
+	}
 
 	switch (rc) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
