@@ -102,7 +102,7 @@ __noinline bool make_rst(struct __sk_buff *ctx, struct packet *p, const struct r
 		return false;
 	const struct flow *to = &p->to;
 	bool partial = checksum_partial(ctx, p->l4 + TCP_CHECK);
-	__s64 pseudo;
+	__u32 pseudo;
 	struct tcphdr tcp = {};
 
 	tcp.source = to->sport;
@@ -215,7 +215,7 @@ static __always_inline int answer_ping(struct __sk_buff *ctx, struct packet *p)
 	/* Type and code are one 16-bit word of the checksum, the type its first byte. */
 	__be16 from = p->icmp_type, to = v4 ? ICMP4_ECHO_REPLY : ICMP6_ECHO_REPLY;
 	__u8 type = to;
-	__s64 pseudo = 0;
+	__u32 pseudo = 0;
 
 	if (!rewrite_ip(ctx, p, &p->key.dst, &p->key.src, ANSWER_HOP_LIMIT, &pseudo) ||
 	    bpf_l4_csum_replace(ctx, p->l4 + ICMP_CHECK, from, to, 2) || bpf_skb_store_bytes(ctx, p->l4, &type, 1, 0))

@@ -127,7 +127,7 @@ __noinline int serve_icmp_error(struct __sk_buff *ctx, struct packet *p)
 {
 	struct quote q = {};
 	__u8 hop_limit;
-	__s64 pseudo = 0;
+	__u32 pseudo = 0;
 
 	if (!p || p->fragment != WHOLE || !parse_quote(ctx, p, &q))
 		return BEGIN_ANEW;

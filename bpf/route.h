@@ -135,6 +135,43 @@ static __always_inline bool is_translated(struct __sk_buff *ctx, const struct pa
 	return p->egress || ctx->ifindex == LOOPBACK_IFINDEX;
 }
 
+/* Is there a sum of the whole packet, from the IP header on (CHECKSUM_COMPLETE)? */
+static __always_inline bool checksum_complete(struct __sk_buff *ctx)
+{
+	return bpf_csum_update(ctx, 0) >= 0; /* else it refuses */
+}
+
+/*
+ * bpf_redirect_neigh adds the link header to that sum and then takes the header
+ * away without subtracting it. Nobody looks at the sum of a packet that leaves
+ * by a cable, but what goes by way of lo or a veth takes it along. So the old
+ * header, which nobody needs any more, is made one that sums up to nothing.
+ */
+static __always_inline bool blank_link_header(struct __sk_buff *ctx)
+{
+	__be32 words[4] = {};
+
+	if (!checksum_complete(ctx))
+		return true;
+	if (!load(ctx, 0, words, ETH_HLEN))
+		return false;
+	__u16 *last = (__u16 *)words + 5; /* of the source address */
+	*last = 0;
+	__u64 sum = (__u32)bpf_csum_diff(NULL, 0, words, sizeof(words), 0);
+	sum = (sum & 0xffff) + (sum >> 16);
+	*last = ~((sum & 0xffff) + (sum >> 16));
+	return bpf_skb_store_bytes(ctx, 10, last, 2, 0) == 0;
+}
+
+/* The other end of a veth subtracts the link header from that sum: now that it is known, it is added. */
+static __always_inline void sum_link_header(struct __sk_buff *ctx)
+{
+	__be32 words[4] = {};
+
+	if (ctx->ifindex != LOOPBACK_IFINDEX && checksum_complete(ctx) && load(ctx, 0, words, ETH_HLEN))
+		bpf_csum_update(ctx, bpf_csum_diff(NULL, 0, words, sizeof(words), 0));
+}
+
 /* Makes the packet one that bpf_redirect_neigh takes: it wants a link header, and no tag of the way in. */
 static __always_inline bool untag(struct __sk_buff *ctx, const struct packet *p)
 {
@@ -147,7 +184,7 @@ static __always_inline bool untag(struct __sk_buff *ctx, const struct packet *p)
 
 static __always_inline int redirect(struct __sk_buff *ctx, struct packet *p)
 {
-	if (!untag(ctx, p))
+	if (!untag(ctx, p) || !blank_link_header(ctx))
 		return drop(COUNTER_DROP_ERROR);
 	mark_translated(ctx, p->route.ifindex);
 	/*
@@ -169,7 +206,7 @@ static __always_inline int redirect_to_host(struct __sk_buff *ctx, const struct 
 {
 	if (ctx->ifindex == LOOPBACK_IFINDEX && !p->egress)
 		return TCX_NEXT; /* it is there, and came with its route */
-	if (!untag(ctx, p))
+	if (!untag(ctx, p) || !blank_link_header(ctx))
 		return drop(COUNTER_DROP_ERROR);
 	ctx->tc_index = TRANSLATED; /* on lo it meets both hooks */
 	return bpf_redirect_neigh(LOOPBACK_IFINDEX, NULL, 0, 0);
