@@ -28,15 +28,6 @@
 #define ICMP6_ROUTER_SOLICITATION 133
 #define ICMP6_REDIRECT 137
 
-static __always_inline __u16 fold(__u64 sum)
-{
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return sum;
-}
-
 /* The pseudo header's sum, not folded. RFC 9293, 3.1 and RFC 8200, 8.1. */
 static __always_inline __u64 pseudo_sum(const struct packet *p, const struct addr *src, const struct addr *dst, __u8 protocol,
 					__u32 len)
@@ -67,19 +58,21 @@ static __always_inline int bounce(struct __sk_buff *ctx, const struct packet *p)
 	}
 	if (p->egress && p->host && p->l3)
 		return redirect_to_host(ctx, p);
-	mark_translated(ctx, ctx->ifindex);
+	ctx->tc_index = ANSWERED;
 	return bpf_redirect(ctx->ifindex, p->egress ? BPF_F_INGRESS : 0);
 }
 
-/* Sets the length of the IP packet, in its header and for real. */
-static __always_inline bool resize(struct __sk_buff *ctx, const struct packet *p, __u32 len)
+/* Sets the length of the IP packet, in its header and for real. rewrite_ip then stores IPv4's checksum. */
+static __always_inline bool resize(struct __sk_buff *ctx, struct packet *p, __u32 len)
 {
 	if (bpf_skb_change_tail(ctx, p->l3 + len, 0))
 		return false;
 	if (p->version == 4) {
 		__be16 old = 0, new = bpf_htons(len);
-		return load(ctx, p->l3 + 2, &old, 2) && bpf_l3_csum_replace(ctx, p->l3 + IPV4_CHECK, old, new, 2) == 0 &&
-		       bpf_skb_store_bytes(ctx, p->l3 + 2, &new, 2, 0) == 0;
+		if (!load(ctx, p->l3 + IPV4_TOT_LEN, &old, 2))
+			return false;
+		p->ip_check = ~fold((__u64)(__u16)~p->ip_check + (__u16)~old + new);
+		return bpf_skb_store_bytes(ctx, p->l3 + IPV4_TOT_LEN, &new, 2, 0) == 0;
 	}
 	__be16 payload = bpf_htons(len - sizeof(struct ipv6hdr));
 	return bpf_skb_store_bytes(ctx, p->l3 + 4, &payload, 2, BPF_F_RECOMPUTE_CSUM) == 0;

@@ -55,20 +55,21 @@ static __noinline void forget(const struct flow_key *key, const struct flow *f)
 }
 
 /* Signed: another CPU may have seen a later tick than ours. */
-static __always_inline bool idle(const struct flow *f)
+static __always_inline bool idle(const struct flow *f, __u32 tick)
 {
-	return (__s32)(now() - f->last_seen) > (__s32)f->idle_ticks;
+	return (__s32)(tick - f->last_seen) > (__s32)f->idle_ticks;
 }
 
 /* Idle in both directions. */
 __noinline bool expired(const struct flow_key *key, const struct flow *f)
 {
 	struct flow_key k;
-	if (!key || !f || !idle(f))
+	__u32 tick = now();
+	if (!key || !f || !idle(f, tick))
 		return false;
 	peer_key(key, f, &k);
 	struct flow *peer = find_flow(&k);
-	return !peer || idle(peer);
+	return !peer || idle(peer, tick);
 }
 
 /* One of its sides has ended the connection. */

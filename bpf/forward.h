@@ -149,9 +149,8 @@ __noinline bool half_evicted(const struct flow_key *key, const struct flow *f)
 }
 
 /* Notes what a packet says of its flow's age and end. */
-static __always_inline void touch(const struct packet *p, struct flow *f)
+static __always_inline void touch(const struct packet *p, struct flow *f, __u32 tick)
 {
-	__u32 tick = now();
 	if (f->last_seen != tick) /* spares the cache line where nothing changed */
 		f->last_seen = tick;
 	__u32 end = (p->tcp_flags & TCP_FIN ? FLOW_FIN : 0) | (p->tcp_flags & TCP_RST ? FLOW_RST : 0);
@@ -179,7 +178,8 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 		return pass(COUNTER_NOT_OURS);
 	if (backend_gone(f))
 		return reset(ctx, p, f);
-	if (idle(f) && expired(&p->key, f)) {
+	__u32 tick = now();
+	if (idle(f, tick) && expired(&p->key, f)) {
 		count(COUNTER_FLOW_EXPIRED);
 		forget(&p->key, f);
 		return BEGIN_ANEW;
@@ -187,7 +187,7 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 	bool fresh = !(f->flags & FLOW_ESTABLISHED);
 	if (fresh && !(f->flags & FLOW_REPLY) && half_evicted(&p->key, f))
 		return BEGIN_ANEW;
-	touch(p, f);
+	touch(p, f, tick);
 	p->to = *f;
 	int verdict = route_flow(ctx, p, &hop_limit);
 	if (verdict)

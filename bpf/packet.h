@@ -67,6 +67,7 @@ struct packet {
 	__u8 tcp_flags;
 	__u8 icmp_type;
 	__u8 fragment; /* enum fragment_kind */
+	__u16 ip_check; /* IPv4: the header's checksum, as it is there */
 	bool dont_fragment;
 	bool zero_checksum; /* UDP: the sender has computed none */
 	bool egress;	    /* seen at the egress hook */
@@ -172,6 +173,7 @@ static __always_inline enum parsed parse_ipv4(struct __sk_buff *ctx, struct pack
 	map_ipv4(&p->key.dst, ip.daddr);
 	p->key.protocol = ip.protocol;
 	p->hop_limit = ip.ttl;
+	p->ip_check = ip.check;
 	__u16 fragment = bpf_ntohs(ip.frag_off);
 	p->dont_fragment = fragment & IPV4_DF;
 	if (fragment & (IPV4_MF | IPV4_OFFSET)) {

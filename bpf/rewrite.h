@@ -17,6 +17,7 @@
 #define IPV4_TTL 8   /* offsets in the IPv4 header */
 #define IPV4_CHECK 10
 #define IPV4_SADDR 12
+#define IPV4_TOT_LEN 2
 #define IPV6_HOP_LIMIT 7 /* and in the IPv6 header */
 #define IPV6_SADDR 8
 #define TCP_CHECK 16 /* offsets in the layer-4 headers */
@@ -33,6 +34,15 @@ static __always_inline __u64 difference(const void *old, const void *new, int wo
 	__u64 sum = 0;
 	for (int i = 0; i < words; i++)
 		sum += (__u64)(__u32)~o[i] + n[i];
+	return sum;
+}
+
+static __always_inline __u16 fold(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
 	return sum;
 }
 
@@ -93,14 +103,20 @@ static __always_inline bool rewrite_ip(struct __sk_buff *ctx, const struct packe
 		__be32 old[3] = { unmap_ipv4(&p->key.src), unmap_ipv4(&p->key.dst), p->hop_limit };
 		__be32 new[3] = { unmap_ipv4(src), unmap_ipv4(dst), hop_limit };
 		*pseudo = fold32(difference(old, new, 2));
-		return bpf_l3_csum_replace(ctx, p->l3 + IPV4_CHECK, 0, fold32(difference(old, new, 3)), 0) == 0 &&
-		       bpf_skb_store_bytes(ctx, p->l3 + IPV4_SADDR, new, 8, 0) == 0 &&
-		       bpf_skb_store_bytes(ctx, p->l3 + IPV4_TTL, &hop_limit, 1, 0) == 0;
+		struct {
+			__u8 ttl, protocol;
+			__u16 check;
+			__be32 src, dst;
+		} rest = { hop_limit, p->key.protocol, ~fold((__u16)~p->ip_check + difference(old, new, 3)), new[0], new[1] };
+		return bpf_skb_store_bytes(ctx, p->l3 + IPV4_TTL, &rest, sizeof(rest), 0) == 0;
 	}
-	struct addr new[2] = { *src, *dst };
-	*pseudo = fold32(difference(&p->key.src, new, 8));
-	return bpf_skb_store_bytes(ctx, p->l3 + IPV6_SADDR, new, sizeof(new), BPF_F_RECOMPUTE_CSUM) == 0 &&
-	       bpf_skb_store_bytes(ctx, p->l3 + IPV6_HOP_LIMIT, &hop_limit, 1, BPF_F_RECOMPUTE_CSUM) == 0;
+	struct {
+		__u8 pad[7], hop_limit; /* so that the addresses are aligned */
+		struct addr src, dst;
+	} rest = { .hop_limit = hop_limit, .src = *src, .dst = *dst };
+	*pseudo = fold32(difference(&p->key.src, &rest.src, 8));
+	return bpf_skb_store_bytes(ctx, p->l3 + IPV6_HOP_LIMIT, &rest.hop_limit, 1 + 2 * sizeof(struct addr),
+				   BPF_F_RECOMPUTE_CSUM) == 0;
 }
 
 /* The packet gets the tuple `to`. Returns false if the kernel refused a part: the packet must be dropped. */
