@@ -24,7 +24,7 @@ func TestDefect1_PortsAreTranslatedAndChecksumsAreRight(t *testing.T) {
 			if id == local {
 				l.ingress(outside, in).next(in.to(w.local), "flow_new forwarded")
 				re := answer(proto, w.local, in.src.String())
-				l.forwarded(pods, outside, re).next(re.from(port(w.vip, "80")), "replied")
+				l.forwarded(pods, re).next(re.from(port(w.vip, "80")), "replied")
 				continue
 			}
 			out := in.snat(w.nodeIn, 0).to(w.remote).hop()
@@ -51,7 +51,7 @@ func TestDefect2_UDPHasFlows(t *testing.T) {
 					counters += " flow_established"
 				}
 				c.there(c.says(0, 0, 0, "one of ten"), counters)
-				c.here(c.reverse(), "replied")
+				c.here(c.reverse())
 			}
 		}
 	}
@@ -83,7 +83,7 @@ func TestDefect3_FlowsOfOneClientSocketAreApart(t *testing.T) {
 				c.there(opening(c.protocol, c.client, c.vip), "flow_new forwarded")
 			}
 			for _, c := range all {
-				c.here(answer(c.protocol, c.backend, c.client), "replied")
+				c.here(answer(c.protocol, c.backend, c.client))
 			}
 			for _, c := range all {
 				c.there(second(c.protocol, c.client, c.vip), "forwarded flow_established")
@@ -104,18 +104,18 @@ func TestDefect4_HalfClosedWorksAndIdleEnds(t *testing.T) {
 			c.there(c.says(ack|fin, 1001, 5001, ""), "forwarded")
 			l.publish(0, remote)
 			for i := range uint32(20) {
-				c.here(c.reverse().segment(ack|psh, 5001+i, 1002, "."), "replied")
+				c.here(c.reverse().segment(ack|psh, 5001+i, 1002, "."))
 				c.there(c.says(ack, 1002, 5002+i, ""), "forwarded")
 			}
 		}
 		c[w.name+" the backend has closed, the client has not"] = func(l *lb) {
 			l.serve(w, unix.IPPROTO_TCP, local)
 			c := l.converse(w, unix.IPPROTO_TCP, true)
-			c.here(c.reverse().segment(ack|fin, 5001, 1001, ""), "replied")
+			c.here(c.reverse().segment(ack|fin, 5001, 1001, ""))
 			l.publish(0, remote)
 			for i := range uint32(20) {
 				c.there(c.says(ack|psh, 1001+i, 5002, "."), "forwarded")
-				c.here(c.reverse().segment(ack, 5002, 1002+i, ""), "replied")
+				c.here(c.reverse().segment(ack, 5002, 1002+i, ""))
 			}
 		}
 		c[w.name+" idle flows end"] = func(l *lb) {
@@ -155,7 +155,7 @@ func TestDefect5_WhatIPAllows(t *testing.T) {
 		}
 		odd = c.reverse()
 		odd.vlan = 77
-		c.here(odd, "replied")
+		c.here(odd)
 		// Path MTU: the router quotes what it has seen, the client has to recognize it.
 		seen, sent := plain.to(w.local), plain
 		kind := icmpKinds[w.name][1]
@@ -163,7 +163,7 @@ func TestDefect5_WhatIPAllows(t *testing.T) {
 		if w.name == "IPv6" {
 			from, kind = "fd00:77::1", icmpKinds[w.name][1]
 		}
-		l.forwarded(pods, outside, icmpError(from, to, kind.kind, kind.code, kind.rest, seen, 64)).next(
+		l.forwarded(pods, icmpError(from, to, kind.kind, kind.code, kind.rest, seen, 64)).next(
 			icmpError(from, to, kind.kind, kind.code, kind.rest, sent, 64), "icmp_replied")
 	})
 	c.run(t)

@@ -83,10 +83,10 @@ func (c conversation) there(p packet, counters string) {
 	c.ingress(outside, p).next(p.to(c.backend), counters)
 }
 
-func (c conversation) here(p packet, counters string) {
+func (c conversation) here(p packet) {
 	c.Helper()
 	r := p.to(c.client).from(c.backend)
-	c.forwarded(pods, outside, r).next(r.from(c.vip), counters)
+	c.forwarded(pods, r).next(r.from(c.vip), "replied")
 }
 
 func (c conversation) forward() packet { return proto(c.protocol, c.client, c.vip) }
@@ -104,7 +104,7 @@ func (c conversation) open(established bool) {
 	c.Helper()
 	c.there(opening(c.protocol, c.client, c.vip), "flow_new forwarded")
 	if established {
-		c.here(answer(c.protocol, c.backend, c.client), "replied")
+		c.here(answer(c.protocol, c.backend, c.client))
 		c.there(second(c.protocol, c.client, c.vip), "forwarded flow_established")
 	}
 }
@@ -125,8 +125,8 @@ func TestFlowLife(t *testing.T) {
 		l.wantIn(c.reverse(), "new_flows")
 		c.there(opening(proto, c.client, c.vip), "forwarded") // again: no answer came
 		l.wantIn(c.forward(), "new_flows")
-		c.here(answer(proto, c.backend, c.client), "replied")
-		c.here(answer(proto, c.backend, c.client), "replied")
+		c.here(answer(proto, c.backend, c.client))
+		c.here(answer(proto, c.backend, c.client))
 		l.wantIn(c.forward(), "new_flows")
 		c.there(second(proto, c.client, c.vip), "forwarded flow_established")
 		l.wantIn(c.forward(), "flows")
@@ -149,7 +149,7 @@ func TestFlowLife(t *testing.T) {
 		} {
 			tcpCase("does not establish: "+name, func(c conversation) {
 				c.open(false)
-				c.here(answer(c.protocol, c.backend, c.client), "replied")
+				c.here(answer(c.protocol, c.backend, c.client))
 				c.there(try, "forwarded")
 				c.wantIn(c.forward(), "new_flows")
 			})
@@ -161,18 +161,18 @@ func TestFlowLife(t *testing.T) {
 		})
 		tcpCase("RST of the backend is no answer", func(c conversation) {
 			c.open(false)
-			c.here(c.reverse().segment(rst|ack, 0, 1001, ""), "replied")
+			c.here(c.reverse().segment(rst|ack, 0, 1001, ""))
 			c.there(c.says(ack, 1001, 1, ""), "forwarded")
 			c.wantIn(c.forward(), "new_flows")
 		})
 		tcpCase("establishes with data on top of the first acknowledgement", func(c conversation) {
 			c.open(false)
-			c.here(answer(c.protocol, c.backend, c.client), "replied")
+			c.here(answer(c.protocol, c.backend, c.client))
 			c.there(c.says(ack|psh, 1001, 5001+1000, "late, but proven"), "forwarded flow_established")
 		})
 		tcpCase("acknowledgement wraps around", func(c conversation) {
 			c.open(false)
-			c.here(c.reverse().segment(syn|ack, 0xffffffff, 1001, ""), "replied")
+			c.here(c.reverse().segment(syn|ack, 0xffffffff, 1001, ""))
 			c.there(c.says(ack, 1001, 0, ""), "forwarded flow_established")
 		})
 		tcpCase("FIN of one side does not end the flow", func(c conversation) {
@@ -186,10 +186,10 @@ func TestFlowLife(t *testing.T) {
 			}
 			c.publish(0, remote) // the ring has nothing to say about it
 			for i := range uint32(3) {
-				c.here(c.reverse().segment(ack|psh, 5001+i, 1002, "more"), "replied")
+				c.here(c.reverse().segment(ack|psh, 5001+i, 1002, "more"))
 				c.there(c.says(ack, 1002, 5002+i, ""), "forwarded")
 			}
-			c.here(c.reverse().segment(ack|fin, 5004, 1002, ""), "replied")
+			c.here(c.reverse().segment(ack|fin, 5004, 1002, ""))
 			c.there(c.says(ack, 1002, 5005, ""), "forwarded")
 			if f := c.end(c.reverse()); f != BlixtFlowFlagFLOW_FIN {
 				c.Errorf("backend's end %#x, want FIN", f)
@@ -197,7 +197,7 @@ func TestFlowLife(t *testing.T) {
 		})
 		tcpCase("RST is noted on the side it came from", func(c conversation) {
 			c.open(true)
-			c.here(c.reverse().segment(rst, 5001, 0, ""), "replied")
+			c.here(c.reverse().segment(rst, 5001, 0, ""))
 			if f, r := c.end(c.forward()), c.end(c.reverse()); f != 0 || r != BlixtFlowFlagFLOW_RST {
 				c.Errorf("ends %#x and %#x, want none and RST", f, r)
 			}
@@ -221,7 +221,7 @@ func TestFlowLife(t *testing.T) {
 		})
 		tcpCase("a segment of an unknown flow goes where the ring says", func(c conversation) {
 			c.there(c.says(ack|psh, 77777, 88888, "from another node"), "flow_new forwarded")
-			c.here(c.reverse().segment(ack|psh, 88888, 77794, "fine"), "replied")
+			c.here(c.reverse().segment(ack|psh, 88888, 77794, "fine"))
 			c.there(c.says(ack, 77794, 88892, ""), "forwarded flow_established")
 		})
 	}
@@ -250,9 +250,9 @@ func TestFlowLife(t *testing.T) {
 		re := c.reverse()
 		if proto == unix.IPPROTO_TCP {
 			re = re.segment(ack|psh, 5001, 1001, "last words")
-			l.forwarded(pods, outside, re).next(re.from(c.vip).reset(), "reject_backend_gone")
+			l.forwarded(pods, re).next(re.from(c.vip).reset(), "reject_backend_gone")
 		} else {
-			l.forwarded(pods, outside, re).dropped("reject_backend_gone")
+			l.forwarded(pods, re).dropped("reject_backend_gone")
 		}
 		l.wantIn(c.forward(), "none")
 		l.wantIn(c.reverse(), "none")
@@ -272,6 +272,18 @@ func TestFlowLife(t *testing.T) {
 		l.wantIn(in, "none")
 		l.wantIn(re, "none")
 	})
+	everywhere(c, "backend gone: whoever gets its id gets no flow of it", func(l *lb, w world, proto uint8) {
+		l.serve(w, proto, local)
+		c := l.converse(w, proto, true)
+		l.gone(local)
+		l.gone(local) // the generation after is in use again
+		in := second(proto, c.client, c.vip)
+		if proto == unix.IPPROTO_TCP {
+			l.ingress(outside, in).redirected(in.refused(rst, 5001, 0), "reject_backend_gone")
+		} else {
+			c.there(in, "flow_new forwarded")
+		}
+	})
 	everywhere(c, "backend gone: a SYN takes another one", func(l *lb, w world, proto uint8) {
 		l.serve(w, proto, local)
 		c := l.converse(w, proto, true)
@@ -288,7 +300,7 @@ func TestFlowLife(t *testing.T) {
 			c := l.converse(w, proto, established)
 			l.publish(0, remote)
 			c.there(c.says(ack|psh, 1001, 0, "still here"), "forwarded")
-			c.here(c.reverse().segment(ack, 5001, 1001, "still here"), "replied")
+			c.here(c.reverse().segment(ack, 5001, 1001, "still here"))
 			l.publish(0) // no backend at all
 			c.there(c.says(ack|psh, 1001, 0, "still here"), "forwarded"+map[bool]string{
 				true: " flow_established", false: ""}[proto == unix.IPPROTO_UDP && !established])
@@ -334,7 +346,7 @@ func TestFlowLife(t *testing.T) {
 		l.age(c.forward(), idleTicks+2)
 		c.there(c.says(ack, 1001, 5001, ""), "forwarded")
 		l.age(c.reverse(), idleTicks+2)
-		c.here(c.reverse().segment(ack, 5001, 1001, ""), "replied")
+		c.here(c.reverse().segment(ack, 5001, 1001, ""))
 		l.age(c.forward(), idleTicks-1)
 		l.age(c.reverse(), idleTicks-1)
 		c.there(c.says(ack, 1001, 5001, ""), "forwarded")
@@ -344,7 +356,7 @@ func TestFlowLife(t *testing.T) {
 		c := l.converse(w, proto, true)
 		l.age(c.forward(), idleTicks+2)
 		l.age(c.reverse(), idleTicks+2)
-		l.forwarded(pods, outside, c.reverse()).untouched("flow_expired not_ours")
+		l.forwarded(pods, c.reverse()).untouched("flow_expired not_ours")
 		l.wantIn(c.forward(), "none")
 	})
 	everywhere(c, "a packet of either side keeps it alive", func(l *lb, w world, proto uint8) {
@@ -364,8 +376,8 @@ func TestFlowLife(t *testing.T) {
 		fresh.open(false)
 		l.config(BlixtConfigFlagCONFIG_DRAIN)
 		c.there(c.says(ack, 1001, 5001, ""), "forwarded")
-		c.here(c.reverse().segment(ack, 5001, 1001, ""), "replied")
-		fresh.here(answer(proto, c.backend, fresh.client), "replied")
+		c.here(c.reverse().segment(ack, 5001, 1001, ""))
+		fresh.here(answer(proto, c.backend, fresh.client))
 		fresh.there(second(proto, fresh.client, c.vip), "forwarded flow_established")
 		stranger := port(ap(w.client).Addr().String(), "40002")
 		l.ingress(outside, opening(proto, stranger, c.vip)).untouched("drained")
@@ -404,8 +416,8 @@ func TestCollisions(t *testing.T) {
 		l.ingress(outside, in).next(out, "flow_new forwarded flow_port_changed")
 		// Replies find the VIP that they belong to.
 		re := answer(proto, w.local, out.src.String())
-		l.forwarded(pods, outside, re).next(re.from(two).to(w.client), "replied")
-		a.here(answer(proto, w.local, w.client), "replied")
+		l.forwarded(pods, re).next(re.from(two).to(w.client), "replied")
+		a.here(answer(proto, w.local, w.client))
 		in = second(proto, w.client, two)
 		out = in.to(w.local).from(out.src.String())
 		l.ingress(outside, in).next(out, "forwarded flow_established")
@@ -417,7 +429,7 @@ func TestCollisions(t *testing.T) {
 			e = icmpError(ap(w.local).Addr().String(), ap(w.client).Addr().String(), 1, 4, 0, out, 0)
 			want = icmpError(w.shared, ap(w.client).Addr().String(), 1, 4, 0, in, 0)
 		}
-		l.forwarded(pods, outside, e).next(want, "icmp_replied")
+		l.forwarded(pods, e).next(want, "icmp_replied")
 	})
 	everywhere(c, "two VIPs, one client socket, one remote backend", func(l *lb, w world, proto uint8) {
 		l.serve(w, proto, remote)
@@ -461,7 +473,7 @@ func TestCollisions(t *testing.T) {
 			re := answer(unix.IPPROTO_UDP, w.remote, out.src.String())
 			l.ingress(inside, re).redirected(re.from(a.vip).to(w.client).hop(), "replied")
 			a.there(second(unix.IPPROTO_TCP, w.client, a.vip), "forwarded")
-			a.here(answer(unix.IPPROTO_TCP, w.local, w.client), "replied")
+			a.here(answer(unix.IPPROTO_TCP, w.local, w.client))
 		}
 	}
 	everywhere(c, "no port left", func(l *lb, w world, proto uint8) {

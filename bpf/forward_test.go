@@ -116,12 +116,12 @@ func TestForward(t *testing.T) {
 		l.ingress(outside, in).next(in.to(w.local), "flow_new forwarded")
 		re := answer(proto, w.local, w.client)
 		l.ingress(pods, re).untouched("not_ours") // before conntrack has seen it
-		l.forwarded(pods, outside, re).next(re.from(vip), "replied")
+		l.forwarded(pods, re).next(re.from(vip), "replied")
 		in = second(proto, w.client, vip)
 		l.ingress(outside, in).next(in.to(w.local), "forwarded flow_established")
 		l.ingress(outside, in).next(in.to(w.local), "forwarded")
 		l.ingress(pods, re).untouched("not_ours")
-		l.forwarded(pods, outside, re).next(re.from(vip), "replied")
+		l.forwarded(pods, re).next(re.from(vip), "replied")
 	})
 	everywhere(c, "to a remote backend is redirected both ways", func(l *lb, w world, proto uint8) {
 		l.serve(w, proto, remote)
@@ -130,7 +130,7 @@ func TestForward(t *testing.T) {
 		out := in.snat(w.nodeIn, 0).to(w.remote).hop()
 		l.ingress(outside, in).redirected(out, "flow_new forwarded")
 		re := answer(proto, w.remote, out.src.String())
-		l.forwarded(inside, outside, re).untouched("not_ours") // no packet of the flow belongs there
+		l.forwarded(inside, re).untouched("not_ours") // no packet of the flow belongs there
 		l.ingress(inside, re).redirected(re.from(vip).to(w.client).hop(), "replied")
 		in = second(proto, w.client, vip)
 		l.ingress(outside, in).redirected(in.snat(w.nodeIn, 0).to(w.remote).hop(), "forwarded flow_established")
@@ -188,7 +188,7 @@ func TestForward(t *testing.T) {
 		vip, pod := port(w.vip, "80"), w.local
 		in := opening(proto, pod, vip)
 		out := in.snat(w.nodeIn, 0).to(w.remote).hop()
-		l.forwarded(pods, outside, in).redirected(out, "flow_new forwarded")
+		l.forwarded(pods, in).redirected(out, "flow_new forwarded")
 		re := answer(proto, w.remote, out.src.String())
 		l.ingress(inside, re).next(re.from(vip).to(pod), "replied")
 	})
@@ -203,6 +203,16 @@ func TestForward(t *testing.T) {
 		re := answer(proto, w.local, out.src.String())
 		l.ingress(pods, re).redirected(re.from(vip).to(pod).hop(), "replied")
 	})
+	everywhere(c, "to the client itself", func(l *lb, w world, proto uint8) {
+		l.serve(w, proto, local)
+		vip, pod := port(w.vip, "80"), port(ap(w.local).Addr().String(), "5555")
+		in := opening(proto, pod, vip)
+		out := in.snat(w.nodePods, 0).to(w.local).hop()
+		// On a port of the bridge that the FIB names.
+		l.ingress(outside, in).redirected(out, "flow_new forwarded")
+		re := answer(proto, w.local, out.src.String())
+		l.ingress(outside, re).redirected(re.from(vip).to(pod).hop(), "replied")
+	})
 	everywhere(c, "of an address shared with the host", func(l *lb, w world, proto uint8) {
 		l.serve(w, proto, local)
 		vip := port(w.shared, "80")
@@ -210,7 +220,7 @@ func TestForward(t *testing.T) {
 		in := opening(proto, w.client, vip)
 		l.ingress(outside, in).next(in.to(w.local), "flow_new forwarded")
 		re := answer(proto, w.local, w.client)
-		l.forwarded(pods, outside, re).next(re.from(vip), "replied")
+		l.forwarded(pods, re).next(re.from(vip), "replied")
 	})
 	// Replies go to one of our own addresses, which has frontends too.
 	everywhere(c, "of the very address that sources are translated to", func(l *lb, w world, proto uint8) {
@@ -256,7 +266,7 @@ func TestForward(t *testing.T) {
 		l.ingress(outside, in).next(in.to(w.local), "flow_new forwarded")
 		re := answer(proto, w.local, w.client)
 		re.vlan = 100
-		l.forwarded(pods, outside, re).next(re.from(vip), "replied")
+		l.forwarded(pods, re).next(re.from(vip), "replied")
 	})
 	c.run(t)
 }
@@ -361,7 +371,7 @@ func TestUDPChecksum(t *testing.T) {
 				if id == remote {
 					l.ingress(inside, re).redirected(re.from(vip).to(w.client).hop(), "replied")
 				} else {
-					l.forwarded(pods, outside, re).next(re.from(vip), "replied")
+					l.forwarded(pods, re).next(re.from(vip), "replied")
 				}
 			}
 			c[w.name+" computed to zero becomes 0xffff, "+name+" backend"] = func(l *lb) {

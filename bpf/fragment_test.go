@@ -24,7 +24,7 @@ func TestFragments(t *testing.T) {
 			l.ingress(pods, f).untouched("not_ours")
 		}
 		for _, f := range []packet{re.cut(0, 512), re.cut(512, 1024), re.cut(1024, 0)} {
-			l.forwarded(pods, outside, f).next(f.from(vip), "replied")
+			l.forwarded(pods, f).next(f.from(vip), "replied")
 		}
 		in.id = 0x1235 // the client's second datagram establishes the flow
 		f := in.cut(0, 512)

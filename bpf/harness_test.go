@@ -378,6 +378,8 @@ type result struct {
 	verdict uint32
 	out     []byte
 	counts  counts
+	routed  bool // redirected, with a link header that the kernel is to replace
+	summed  bool // run with a complete checksum
 	stale   bool // skb->csum does not fit the packet, which is all that the kernel then tells
 }
 
@@ -442,6 +444,7 @@ func (l *lb) sendFrame(h hook, p packet, frame []byte) *result {
 	// The kernel's check does not understand other link headers than Ethernet's.
 	if l.complete && !p.raw && p.vlan == 0 {
 		flags = checksumComplete
+		r.summed = true
 	}
 	var err error
 	r.verdict, r.out, err = l.run(h, frame, flags)
@@ -494,6 +497,14 @@ func (r *result) check(verdict uint32, counters string) {
 	}
 }
 
+// blank makes a link header that adds nothing to a sum, by the end of its
+// source address: bpf_redirect_neigh adds it to a complete checksum and
+// forgets to subtract it. The kernel replaces the header anyway.
+func blank(frame []byte) {
+	frame[10], frame[11] = 0, 0
+	binary.BigEndian.PutUint16(frame[10:], ^onesSum(frame[:14]))
+}
+
 // becomes checks the packet's bytes, and that all its checksums are right.
 func (r *result) becomes(want packet) {
 	r.l.Helper()
@@ -504,6 +515,13 @@ func (r *result) becomes(want packet) {
 			r.l.Error("skb->csum (CHECKSUM_COMPLETE) does not fit the packet any more")
 		}
 		return
+	}
+	if r.l.complete && (r.verdict == redirect || r.l.repeat > 1) && len(r.out) >= 14 {
+		// The kernel replaces the link header; until then a part of it is what blank_link_header makes of it.
+		copy(r.out[10:12], frame[10:12])
+	}
+	if r.summed && r.routed && len(r.out) > 14 && onesSum(r.out[:14]) == 0xffff {
+		blank(frame)
 	}
 	if !bytes.Equal(r.out, frame) {
 		r.l.Errorf("packet (-want +got):\n%s", diff(frame, r.out, want.raw))
@@ -567,6 +585,7 @@ func (r *result) next(want packet, counters string) {
 // redirected: translated into want, and sent out past the stack.
 func (r *result) redirected(want packet, counters string) {
 	r.l.Helper()
+	r.routed = true
 	r.check(redirect, counters)
 	r.becomes(want)
 }
@@ -618,8 +637,8 @@ func (l *lb) host(dev string, p packet) *result {
 	return l.send(hook{dev: dev, egress: true}, p)
 }
 
-// forwarded: at egress, having come in by another device.
-func (l *lb) forwarded(from, dev string, p packet) *result {
+// forwarded: at egress towards the clients, having come in by another device.
+func (l *lb) forwarded(from string, p packet) *result {
 	l.Helper()
-	return l.send(hook{dev: dev, egress: true, from: from}, p)
+	return l.send(hook{dev: outside, egress: true, from: from}, p)
 }

@@ -94,13 +94,13 @@ func TestICMPErrors(t *testing.T) {
 		// From the backend about what it got: it comes from the VIP then.
 		e := fail(addr(w.local), addr(w.client), in.to(w.local))
 		l.ingress(pods, e).untouched("not_ours")
-		l.forwarded(pods, outside, e).next(fail(w.vip, addr(w.client), in), "icmp_replied")
+		l.forwarded(pods, e).next(fail(w.vip, addr(w.client), in), "icmp_replied")
 		// From a router, or this host, on the way to it: that stays who it is.
 		e = fail(w.nodeOut, addr(w.client), in.to(w.local))
 		l.host(outside, e).next(fail(w.nodeOut, addr(w.client), in), "icmp_replied")
 		// From the client about a reply, and from a router on its way.
 		re := answer(proto, w.local, w.client)
-		l.forwarded(pods, outside, re).next(re.from(vip), "replied")
+		l.forwarded(pods, re).next(re.from(vip), "replied")
 		e = fail(addr(w.client), w.vip, re.from(vip))
 		l.ingress(outside, e).next(fail(addr(w.client), addr(w.local), re), "icmp_forwarded")
 		e = fail(router[w.name], w.vip, re.from(vip))
@@ -160,7 +160,7 @@ func TestICMPErrors(t *testing.T) {
 		in = in.says(string(b[6:8])) // now the client's own checksum is 0xffff
 		l.ingress(outside, in).next(in.to(w.local), "flow_new forwarded")
 		e := icmpError(addr(w.local), addr(w.client), 3, 3, 0, in.to(w.local), 0)
-		l.forwarded(pods, outside, e).next(icmpError(w.vip, addr(w.client), 3, 3, 0, in, 0), "icmp_replied")
+		l.forwarded(pods, e).next(icmpError(w.vip, addr(w.client), 3, 3, 0, in, 0), "icmp_replied")
 	}
 	for _, w := range worlds {
 		c[w.name+" broken quotes are about no flow"] = func(l *lb) {
@@ -176,14 +176,14 @@ func TestICMPErrors(t *testing.T) {
 			for n := range head + 4 {
 				p := full
 				p.payload = full.payload[:n]
-				l.forwarded(pods, outside, p).untouched("not_ours")
+				l.forwarded(pods, p).untouched("not_ours")
 			}
 			p := full
 			p.piece = &piece{from: 0, to: 40} // an error in fragments
-			l.forwarded(pods, outside, p).untouched("not_ours")
+			l.forwarded(pods, p).untouched("not_ours")
 			p = full
 			p.payload = about.cut(16, 0).quoted() // a later fragment: it has no ports
-			l.forwarded(pods, outside, p).untouched("not_ours")
+			l.forwarded(pods, p).untouched("not_ours")
 		}
 	}
 	c.run(t)

@@ -50,6 +50,7 @@ func TestRedirectedPacketIsLeftAlone(t *testing.T) {
 // redirectedAndPassed: what redirected is, and then left alone.
 func (r *result) redirectedAndPassed(want packet, counters string) {
 	r.l.Helper()
+	r.routed = true
 	r.check(tcxNext, counters)
 	r.becomes(want)
 }

@@ -73,7 +73,7 @@ func TestFloodLeavesEstablishedFlowsAlone(t *testing.T) {
 				l.publish(0, remote) // so that a lost flow would show
 				for _, c := range all {
 					c.there(second(protocol, c.client, c.vip), "forwarded")
-					c.here(c.reverse().segmentIfTCP(ack, 5001, 1001), "replied")
+					c.here(c.reverse().segmentIfTCP(ack, 5001, 1001))
 				}
 			})
 		}
@@ -100,10 +100,10 @@ func TestFlowTableFull(t *testing.T) {
 	}
 	c := conversation{l, w, unix.IPPROTO_TCP, port(w.vip, "80"), w.local, client(2)}
 	c.open(false)
-	c.here(answer(c.protocol, c.backend, c.client), "replied")
+	c.here(answer(c.protocol, c.backend, c.client))
 	for range 3 {
 		c.there(second(c.protocol, c.client, c.vip), "forwarded flow_table_full")
-		c.here(c.reverse().segment(ack, 5001, 1001, "x"), "replied")
+		c.here(c.reverse().segment(ack, 5001, 1001, "x"))
 	}
 	l.wantIn(c.forward(), "new_flows")
 	l.wantIn(c.reverse(), "new_flows")
@@ -123,10 +123,10 @@ func TestHalfEvictedFlowBeginsAnew(t *testing.T) {
 			c := l.converse(w, protocol, false)
 			l.must(l.NewFlows.Delete(keyOf(c.reverse())))
 			c.there(opening(protocol, c.client, c.vip), "flow_new forwarded")
-			c.here(answer(protocol, c.backend, c.client), "replied")
+			c.here(answer(protocol, c.backend, c.client))
 			l.must(l.NewFlows.Delete(keyOf(c.forward())))
 			c.there(second(protocol, c.client, c.vip), "flow_new forwarded")
-			c.here(answer(protocol, c.backend, c.client), "replied")
+			c.here(answer(protocol, c.backend, c.client))
 		}
 	}
 }
