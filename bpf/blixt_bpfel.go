@@ -215,12 +215,14 @@ type BlixtPacket struct {
 	TcpFlags     uint8
 	IcmpType     uint8
 	Fragment     uint8
+	_            [1]byte
+	IpCheck      uint16
 	DontFragment bool
 	ZeroChecksum bool
 	Egress       bool
 	Host         bool
-	_            [1]byte
 	Payload      uint16
+	_            [2]byte
 	To           BlixtFlow
 	Reply        BlixtFlow
 	Route        struct {

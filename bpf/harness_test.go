@@ -516,10 +516,6 @@ func (r *result) becomes(want packet) {
 		}
 		return
 	}
-	if r.l.complete && (r.verdict == redirect || r.l.repeat > 1) && len(r.out) >= 14 {
-		// The kernel replaces the link header; until then a part of it is what blank_link_header makes of it.
-		copy(r.out[10:12], frame[10:12])
-	}
 	if r.summed && r.routed && len(r.out) > 14 && onesSum(r.out[:14]) == 0xffff {
 		blank(frame)
 	}

@@ -107,34 +107,6 @@ __noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct 
 	return ROUTED;
 }
 
-/*
- * Marks a packet that is on its way out, so that the hook that it meets there
- * leaves it alone. Not by its tuple, which may look like one of ours: a client
- * on this host may have the frontend's own address. tc_index is nobody else's
- * since Linux 6.3 removed the last scheduler that used it.
- */
-#define TRANSLATED 0xb117
-#define TRANSLATED_HERE 0xb118 /* the next hook is on the same device: going out by it looks like coming in */
-
-static __always_inline void mark_translated(struct __sk_buff *ctx, __u32 ifindex)
-{
-	ctx->tc_index = ifindex == ctx->ifindex ? TRANSLATED_HERE : TRANSLATED;
-}
-
-static __always_inline bool is_translated(struct __sk_buff *ctx, const struct packet *p)
-{
-	if (ctx->tc_index == TRANSLATED_HERE) {
-		ctx->tc_index = 0;
-		return true;
-	}
-	if (ctx->tc_index != TRANSLATED)
-		return false;
-	if (p->egress && ctx->ifindex == LOOPBACK_IFINDEX)
-		return true; /* it comes in again, at once */
-	ctx->tc_index = 0;
-	return p->egress || ctx->ifindex == LOOPBACK_IFINDEX;
-}
-
 /* Is there a sum of the whole packet, from the IP header on (CHECKSUM_COMPLETE)? */
 static __always_inline bool checksum_complete(struct __sk_buff *ctx)
 {
@@ -168,8 +140,37 @@ static __always_inline void sum_link_header(struct __sk_buff *ctx)
 {
 	__be32 words[4] = {};
 
-	if (ctx->ifindex != LOOPBACK_IFINDEX && checksum_complete(ctx) && load(ctx, 0, words, ETH_HLEN))
+	if (checksum_complete(ctx) && load(ctx, 0, words, ETH_HLEN))
 		bpf_csum_update(ctx, bpf_csum_diff(NULL, 0, words, sizeof(words), 0));
+}
+
+/*
+ * Marks a packet that is on its way out, so that the hook that it meets there
+ * leaves it alone. Not by its tuple, which may look like one of ours: a client
+ * on this host may have the frontend's own address. tc_index is nobody else's
+ * since Linux 6.3 removed the last scheduler that used it.
+ */
+#define TRANSLATED 0xb117
+#define TRANSLATED_HERE 0xb118 /* the next hook is on the same device: going out by it looks like coming in */
+#define ANSWERED 0xb119 /* the same, with a link header that bpf_redirect has kept in the sum */
+
+static __always_inline void mark_translated(struct __sk_buff *ctx, __u32 ifindex)
+{
+	ctx->tc_index = ifindex == ctx->ifindex ? TRANSLATED_HERE : TRANSLATED;
+}
+
+static __always_inline bool is_translated(struct __sk_buff *ctx, const struct packet *p)
+{
+	__u32 mark = ctx->tc_index;
+
+	if (mark != TRANSLATED && mark != TRANSLATED_HERE && mark != ANSWERED)
+		return false;
+	if (mark == TRANSLATED && p->egress && ctx->ifindex == LOOPBACK_IFINDEX)
+		return true; /* it comes in again, at once */
+	ctx->tc_index = 0;
+	if (mark == TRANSLATED_HERE || (mark == TRANSLATED && p->egress))
+		sum_link_header(ctx);
+	return mark != TRANSLATED || p->egress || ctx->ifindex == LOOPBACK_IFINDEX;
 }
 
 /* Makes the packet one that bpf_redirect_neigh takes: it wants a link header, and no tag of the way in. */
