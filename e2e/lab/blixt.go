@@ -91,17 +91,20 @@ func (b *Blixt) Start() error {
 
 // await waits for a line of the log, written after mark was taken, that contains text.
 func (b *Blixt) await(from int, text string, limit time.Duration) error {
-	return Eventually(limit, func() error {
-		if strings.Contains(b.log.since(from), text) {
+	deadline := time.After(limit)
+	for {
+		said := b.log.since(from)
+		if strings.Contains(said, text) {
 			return nil
 		}
 		select {
 		case <-b.done:
-			return fmt.Errorf("blixt has ended: %w\n%s", errors.Join(b.exit), b.log.since(from))
-		default:
-			return fmt.Errorf("blixt does not say %q:\n%s", text, b.log.since(from))
+			return fmt.Errorf("blixt has ended: %w\n%s", b.exit, b.log.since(from))
+		case <-deadline:
+			return fmt.Errorf("after %s blixt has not said %q:\n%s", limit, text, said)
+		case <-time.After(time.Millisecond):
 		}
-	})
+	}
 }
 
 // Apply writes the configuration and returns when it is served. It must
