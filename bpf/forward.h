@@ -226,12 +226,12 @@ static __always_inline bool claim_port(struct packet *p, struct flow_key *reply_
 	__u32 ports = c && c->snat_max >= c->snat_min ? c->snat_max - c->snat_min + 1 : 0;
 	if (!ports)
 		return false;
-	__u32 next = client_hash(&p->key) % ports;
+	__u32 start = client_hash(&p->key) % ports;
 	for (int i = 0; i < 2 * PORT_TRIES; i++) {
-		p->to.sport = reply_key->dport = bpf_htons(c->snat_min + next);
+		/* No branch that the verifier would follow both ways each time. */
+		p->to.sport = reply_key->dport = bpf_htons(c->snat_min + (start + i) % ports);
 		if (claim(reply_key, &p->reply, i >= PORT_TRIES))
 			return true;
-		next = next + 1 == ports ? 0 : next + 1;
 	}
 	return false;
 }

@@ -85,16 +85,24 @@ struct packet {
 	} icmp; /* an error to answer with */
 };
 
-/* Copies a part of the packet. len must be a constant where speed matters: then it is a few moves, not a call. */
-static __always_inline bool load(struct __sk_buff *ctx, __u16 at, void *to, const __u32 len)
+static __always_inline bool load(struct __sk_buff *ctx, __u32 at, void *to, __u32 len)
 {
-	void *from = (void *)(long)ctx->data + at;
-	asm volatile("" : "+r"(from)); /* the verifier wants from itself compared, not a sum of its parts */
-	if (__builtin_constant_p(len) && from + len <= (void *)(long)ctx->data_end) {
-		__builtin_memcpy(to, from, len);
+	return bpf_skb_load_bytes(ctx, at, to, len) == 0;
+}
+
+/*
+ * The same for what every packet has, without a call where it is linear. Moves
+ * of four bytes are fine: IP headers are aligned where machines care. The
+ * verifier follows small offsets only.
+ */
+static __always_inline bool load_header(struct __sk_buff *ctx, __u32 at, void *to, const __u32 len)
+{
+	const void *from = (const void *)(long)ctx->data + at;
+	if (at < 4000 && from + len <= (const void *)(long)ctx->data_end) {
+		__builtin_memcpy(to, __builtin_assume_aligned(from, 4), len);
 		return true;
 	}
-	return bpf_skb_load_bytes(ctx, at, to, len) == 0;
+	return load(ctx, at, to, len);
 }
 
 static __always_inline void map_ipv4(struct addr *to, __be32 from)
@@ -136,7 +144,7 @@ static __always_inline int ip_offset(struct __sk_buff *ctx, __u8 *version)
 
 	*version = version_of(proto);
 	bool tagged = proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD);
-	if ((!*version && !tagged) || !load(ctx, 0, head, sizeof(head)))
+	if ((!*version && !tagged) || !load_header(ctx, 0, head, sizeof(head)))
 		return -1;
 	if (tagged) {
 		/* A tag that is in the frame, not beside it: a VLAN device without offload sends so. */
@@ -161,7 +169,7 @@ static __always_inline enum parsed parse_ipv4(struct __sk_buff *ctx, struct pack
 {
 	struct iphdr ip;
 
-	if (!load(ctx, p->l3, &ip, sizeof(ip)))
+	if (!load_header(ctx, p->l3, &ip, sizeof(ip)))
 		return MALFORMED;
 	p->len = bpf_ntohs(ip.tot_len);
 	if (p->len == 0 && ctx->gso_size) /* BIG TCP: longer than the field can say */
@@ -199,7 +207,7 @@ static __always_inline enum parsed parse_ipv6(struct __sk_buff *ctx, struct pack
 		__u32 id;
 	} ext;
 
-	if (!load(ctx, p->l3, &ip, sizeof(ip)))
+	if (!load_header(ctx, p->l3, &ip, sizeof(ip)))
 		return MALFORMED;
 	p->len = sizeof(ip) + bpf_ntohs(ip.payload_len);
 	if (ip.payload_len == 0 && ctx->gso_size)
@@ -242,7 +250,7 @@ static __always_inline enum parsed parse_l4(struct __sk_buff *ctx, struct packet
 
 	if (p->key.protocol == IPPROTO_TCP) {
 		struct tcphdr tcp;
-		if (left < sizeof(tcp) || !load(ctx, p->l4, &tcp, sizeof(tcp)))
+		if (left < sizeof(tcp) || !load_header(ctx, p->l4, &tcp, sizeof(tcp)))
 			return MALFORMED;
 		__u32 header = tcp.doff * 4;
 		if (header < sizeof(tcp) || header > left)
@@ -259,7 +267,7 @@ static __always_inline enum parsed parse_l4(struct __sk_buff *ctx, struct packet
 	}
 	if (p->key.protocol == IPPROTO_UDP) {
 		struct udphdr udp;
-		if (left < sizeof(udp) || !load(ctx, p->l4, &udp, sizeof(udp)))
+		if (left < sizeof(udp) || !load_header(ctx, p->l4, &udp, sizeof(udp)))
 			return MALFORMED;
 		p->key.sport = udp.source;
 		p->key.dport = udp.dest;
