@@ -157,11 +157,8 @@ static __always_inline int without_flow(struct __sk_buff *ctx, struct packet *p,
 
 static __always_inline int handle(struct __sk_buff *ctx, struct packet *p)
 {
-	if (is_translated(ctx, p)) {
-		if (p->egress)
-			sum_link_header(ctx);
+	if (is_translated(ctx, p))
 		return TCX_NEXT;
-	}
 	if (!p->egress && ctx->pkt_type != PACKET_HOST)
 		return TCX_NEXT; /* a bridge or a promiscuous device: not sent to this host */
 	enum parsed kind = parse(ctx, p);

@@ -82,7 +82,7 @@ func samples(w world) map[string]packet {
 		}
 	}
 	s["ping"] = echo(ap(w.client).Addr().String(), w.vip)
-	s["SCTP"] = proto2(unix.IPPROTO_SCTP, w.client, w.vip)
+	s["SCTP"] = withoutPorts(unix.IPPROTO_SCTP, w.client, w.vip)
 	return s
 }
 

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+)
+
+func empty[K, V any](l *lb, m *ebpf.Map) {
+	l.Helper()
+	n := min(m.MaxEntries(), 4096)
+	var cursor ebpf.MapBatchCursor
+	for err := error(nil); err == nil; {
+		_, err = m.BatchLookupAndDelete(&cursor, make([]K, n), make([]V, n), nil)
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			l.Fatal(err)
+		}
+	}
+}
+
+// clear empties every table.
+func (l *lb) clear() {
+	l.Helper()
+	empty[BlixtAddr, BlixtAddress](l, l.Addresses)
+	empty[BlixtFrontendKey, BlixtFrontend](l, l.Frontends)
+	empty[BlixtFlowKey, BlixtFlow](l, l.Flows)
+	empty[BlixtFlowKey, BlixtFlow](l, l.NewFlows)
+	empty[BlixtFragmentKey, BlixtFragment](l, l.Fragments)
+	for i := range l.Published.MaxEntries() {
+		l.must(l.Published.Put(i, uint64(0)))
+	}
+	for i := range l.Backends.MaxEntries() {
+		l.must(l.Backends.Put(i, BlixtBackend{}))
+	}
+	l.slots, l.words = 0, map[uint32]uint64{}
+}
+
+// Ports of translated sources. Few, so that tests can take them all.
+const (
+	snatMin = 30000
+	snatMax = 30099
+)
+
+func (l *lb) config(flags BlixtConfigFlag) {
+	l.Helper()
+	l.must(l.BlixtLayout1.Put(uint32(0), BlixtConfig{Flags: uint32(flags), SnatMin: snatMin, SnatMax: snatMax}))
+}
+
+func htons(v uint16) uint16 {
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
+}
+
+func addrOf(a netip.Addr) BlixtAddr { return BlixtAddr{Bytes: a.As16()} }
+
+func (l *lb) address(a string, exclusive bool) {
+	l.Helper()
+	var v BlixtAddress
+	if exclusive {
+		v.Flags = uint32(BlixtAddressFlagADDRESS_EXCLUSIVE)
+	}
+	l.must(l.Addresses.Put(addrOf(netip.MustParseAddr(a)), v))
+}
+
+// backend writes a backend of generation 1, on this node if it is in the
+// network of pods or of the host itself.
+func (l *lb) backend(id uint32, addr string) {
+	l.Helper()
+	b := BlixtBackend{Addr: addrOf(ap(addr).Addr()), Port: htons(ap(addr).Port()), Generation: 1}
+	for _, local := range []string{"10.2.0.0/24", "fd00:2::/64", "192.0.2.1/32", "2001:db8::1/128"} {
+		if netip.MustParsePrefix(local).Contains(ap(addr).Addr()) {
+			b.Flags = uint16(BlixtBackendFlagBACKEND_LOCAL)
+		}
+	}
+	l.must(l.Backends.Put(id, b))
+}
+
+// gone ends the use of a backend.
+func (l *lb) gone(id uint32) {
+	l.Helper()
+	var b BlixtBackend
+	l.must(l.Backends.Lookup(id, &b))
+	b.Generation++
+	l.must(l.Backends.Put(id, b))
+}
+
+const idleTicks = 60
+
+// frontend writes a frontend with a ring of the ids, in slots of that order.
+func (l *lb) frontend(index uint32, protocol uint8, addr string, ids ...uint32) {
+	l.Helper()
+	k := BlixtFrontendKey{Addr: addrOf(ap(addr).Addr()), Port: htons(ap(addr).Port()), Protocol: protocol}
+	l.publish(index, ids...)
+	l.must(l.Frontends.Put(k, BlixtFrontend{Index: index, IdleTicks: idleTicks}))
+}
+
+// publish writes a ring beside the one that serves and switches to it.
+func (l *lb) publish(index uint32, ids ...uint32) {
+	l.Helper()
+	first := l.slots
+	for i, id := range ids {
+		var two uint64
+		at := first + uint32(i)
+		l.must(l.Rings.Lookup(at/2, &two))
+		shift := at % 2 * 32
+		two = two&^(0xffffffff<<shift) | uint64(id)<<shift
+		l.must(l.Rings.Put(at/2, two))
+	}
+	l.slots += uint32(len(ids))
+	generation := l.words[index]>>44 + 1
+	word := uint64(first) | uint64(len(ids))<<24 | generation<<44
+	l.words[index] = word
+	l.must(l.Published.Put(index, word))
+}
+
+// clientHash is the hash of blixt.h, written from its description.
+func clientHash(src netip.AddrPort) uint32 {
+	b := src.Addr().As16()
+	lo, hi := binary.NativeEndian.Uint64(b[:8]), binary.NativeEndian.Uint64(b[8:])
+	h := lo * 0xff51afd7ed558ccd
+	h ^= h >> 33
+	h = (h ^ hi) * 0xc4ceb9fe1a85ec53
+	h ^= h >> 33
+	h = (h ^ uint64(htons(src.Port()))) * 0xff51afd7ed558ccd
+	h ^= h >> 33
+	h *= 0xc4ceb9fe1a85ec53
+	return uint32(h >> 32)
+}
+
+// snat returns the packet with the source that a flow of its sender gets
+// first; later flows whose port is taken get the next one.
+func (p packet) snat(addr string, later int) packet {
+	n := uint32(snatMax - snatMin + 1)
+	port := snatMin + (clientHash(p.src)%n+uint32(later))%n
+	p.src = netip.AddrPortFrom(netip.MustParseAddr(addr), uint16(port))
+	return p
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+)
+
+// A result is what became of one packet.
+type result struct {
+	l       *lb
+	hook    hook
+	in      packet
+	frame   []byte // as sent
+	verdict uint32
+	out     []byte
+	counts  counts
+	routed  bool // redirected, with a link header that the kernel is to replace
+	summed  bool // run with a complete checksum
+	stale   bool // skb->csum does not fit the packet, which is all that the kernel then tells
+}
+
+func (r *result) linkLen() int {
+	switch {
+	case r.in.raw:
+		return 0
+	case r.in.vlan != 0:
+		return 18
+	}
+	return 14
+}
+
+var verdictNames = map[uint32]string{tcxNext: "next", tcxDrop: "drop", redirect: "redirect"}
+
+func (r *result) check(verdict uint32, counters string) {
+	r.l.Helper()
+	if !r.stale && r.verdict != verdict {
+		r.l.Errorf("verdict %s (%d), want %s", verdictNames[r.verdict], int32(r.verdict), verdictNames[verdict])
+	}
+	if diff := cmp.Diff(parseCounts(counters), r.counts); diff != "" {
+		r.l.Errorf("counters (-want +got):\n%s", diff)
+	}
+}
+
+// blank makes a link header that adds nothing to a sum, by the end of its
+// source address: bpf_redirect_neigh adds it to a complete checksum and
+// forgets to subtract it. The kernel replaces the header anyway.
+func blank(frame []byte) {
+	frame[10], frame[11] = 0, 0
+	binary.BigEndian.PutUint16(frame[10:], ^onesSum(frame[:14]))
+}
+
+// becomes checks the packet's bytes, and that all its checksums are right.
+func (r *result) becomes(want packet) {
+	r.l.Helper()
+	frame := want.bytes()
+	if r.stale {
+		// A packet whose size changes has no complete checksum any more, but the kernel's check does not know.
+		if len(frame) == len(r.frame) {
+			r.l.Error("skb->csum (CHECKSUM_COMPLETE) does not fit the packet any more")
+		}
+		return
+	}
+	if r.summed && r.routed && len(r.out) > 14 && onesSum(r.out[:14]) == 0xffff {
+		blank(frame)
+	}
+	if !bytes.Equal(r.out, frame) {
+		r.l.Errorf("packet (-want +got):\n%s", diff(frame, r.out, want.raw))
+	}
+	link := 14
+	if want.raw {
+		link = 0
+	} else if want.vlan != 0 {
+		link = 18
+	}
+	if err := checkSums(r.out, link); err != nil {
+		r.l.Errorf("after the program: %v", err)
+	}
+}
+
+// diff shows two frames, decoded and in hex, where they differ.
+func diff(want, got []byte, raw bool) string {
+	a, b := dump(want, raw), dump(got, raw)
+	var s strings.Builder
+	for i := range min(max(len(a), len(b)), 24) { // of a long packet the headers
+		switch {
+		case i < len(a) && i < len(b) && a[i] == b[i]:
+			continue
+		case i < len(a):
+			fmt.Fprintf(&s, "-%s\n", a[i])
+		}
+		if i < len(b) {
+			fmt.Fprintf(&s, "+%s\n", b[i])
+		}
+	}
+	return s.String()
+}
+
+// dump decodes a frame for people.
+func dump(frame []byte, raw bool) []string {
+	var first gopacket.Decoder = layers.LayerTypeEthernet
+	if raw && len(frame) > 0 {
+		first = layers.LayerTypeIPv4
+		if frame[0]>>4 == 6 {
+			first = layers.LayerTypeIPv6
+		}
+	}
+	lines := make([]string, 6) // so that the hex of both begins on the same line
+	copy(lines, strings.Split(strings.TrimSpace(gopacket.NewPacket(frame, first, gopacket.Default).String()), "\n"))
+	for i := 0; i < len(frame); i += 16 {
+		lines = append(lines, fmt.Sprintf("%4d %s", i, hex.EncodeToString(frame[i:min(i+16, len(frame))])))
+	}
+	return lines
+}
+
+// What a test expects of a packet. Each takes the counters that must rise, by
+// name, and no others.
+
+// next: translated into want, and left to the stack.
+func (r *result) next(want packet, counters string) {
+	r.l.Helper()
+	r.check(tcxNext, counters)
+	r.becomes(want)
+}
+
+// redirected: translated into want, and sent out past the stack.
+func (r *result) redirected(want packet, counters string) {
+	r.l.Helper()
+	r.routed = true
+	r.check(redirect, counters)
+	r.becomes(want)
+}
+
+func (r *result) dropped(counters string) {
+	r.l.Helper()
+	r.check(tcxDrop, counters)
+}
+
+// untouched: left to the next program as it came.
+func (r *result) untouched(counters string) {
+	r.l.Helper()
+	r.check(tcxNext, counters)
+	if r.stale {
+		r.l.Error("skb->csum (CHECKSUM_COMPLETE) does not fit the packet any more")
+	} else if !bytes.Equal(r.out, r.frame) {
+		r.l.Errorf("packet must not change (-want +got):\n%s", diff(r.frame, r.out, r.in.raw))
+	}
+}
