@@ -130,10 +130,17 @@ func (w *world) path(p path, address string) {
 	node := map[string]*lab.Node{"outside": w.Client, "host": w.Balancer, "pod": w.Pods[0]}[p.from]
 	ips := map[string][2]string{"exclusive": {lab.VIP4, lab.VIP6}, "shared": {lab.Outside4, lab.Outside6}}[address]
 	before := w.status()
+	port := 33000 + int(before.Counters["flow_new"])
 	for _, network := range []string{"tcp", "udp"} {
 		for family, ip := range ips {
 			for range flowsPerPath {
-				c := w.dial(node, network, at(ip, p.port))
+				local := ""
+				if p.client { // a port that no flow before had to the same backend
+					port++
+					local = at(own(node, 4+2*family), port)
+				}
+				c, err := node.Dial(network, local, at(ip, p.port), patience)
+				w.check(err)
 				for i := range packetsPerFlow {
 					w.saw(p, w.ask(c, fmt.Sprintf("question %d", i)), c, family, before)
 				}

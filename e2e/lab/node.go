@@ -104,8 +104,10 @@ func (n *Node) Do(f func() error) error {
 // Dial connects from the node. An empty local address leaves the choice to
 // the kernel.
 func (n *Node) Dial(network, local, remote string, limit time.Duration) (conn net.Conn, err error) {
-	d := net.Dialer{Timeout: limit, FallbackDelay: -1, KeepAlive: -1, Control: reuse}
+	d := net.Dialer{Timeout: limit, FallbackDelay: -1, KeepAlive: -1}
 	if local != "" {
+		// Not otherwise: the kernel would give one port to several UDP sockets.
+		d.Control = reuse
 		if strings.HasPrefix(network, "tcp") {
 			d.LocalAddr, err = net.ResolveTCPAddr(network, local)
 		} else {
