@@ -213,3 +213,32 @@ func TestBridgePortsAndTheirBridgeMayBothHaveTheProgram(t *testing.T) {
 		w.refused(w.Pods[1], "", 6)
 	})
 }
+
+// TestSumsOfOthersStayRight has conntrack look at packets on a bridge, before
+// anybody else: it sums up those that the sender has given a checksum, and the
+// receiving socket takes that sum for the truth.
+func TestSumsOfOthersStayRight(t *testing.T) {
+	w := newWorld(t, "sums", 1, 2)
+	w.Offloads(false)
+	firewall(w, true, "forward")
+	w.run(serve(map[int][]lab.Endpoint{
+		toRemote: lab.Endpoints(8080, w.Backends...),
+		toPods:   lab.On("balancer", lab.Endpoints(8080, w.Pods[0])),
+	}))
+	inside, bridge := [2]string{lab.Inside4, lab.Inside6}, [2]string{lab.Pods4, lab.Pods6}
+	w.hops([]hop{
+		{"host to pod", w.Balancer, [2]string{}, toPods, bridge},
+		{"pod to another pod", w.Pods[1], [2]string{}, toPods, bridge},
+		{"pod to itself", w.Pods[0], [2]string{}, toPods, bridge},
+		{"pod to remote", w.Pods[0], [2]string{}, toRemote, inside},
+		{"outside to pod", w.Client, [2]string{}, toPods, [2]string{}},
+	})
+	t.Run("answers", func(t *testing.T) {
+		w := w.in(t)
+		for _, family := range []int{4, 6} {
+			w.refused(w.Pods[0], "", family)
+		}
+		w.check(echo(w.Pods[0], lab.VIP4))
+		w.check(echo(w.Pods[0], lab.VIP6))
+	})
+}
