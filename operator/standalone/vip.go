@@ -71,11 +71,13 @@ func (v *vips) assign(addresses []lb.Address, n *network) error {
 			want[a.IP] = n.home(a.IP)
 		}
 	}
+	moved := map[netip.Addr]bool{}
 	var errs []error
 	for ip, at := range v.added {
 		if want[ip] != at {
 			errs = append(errs, change(netlink.AddrDel, ip, at))
 			delete(v.added, ip)
+			moved[ip] = true
 		}
 	}
 	// Written before an address is added: a killed process must not leave one that nobody knows of.
@@ -86,7 +88,7 @@ func (v *vips) assign(addresses []lb.Address, n *network) error {
 		return errors.Join(append(errs, err)...)
 	}
 	for ip, at := range want {
-		if !slices.Contains(n.addresses, ip) {
+		if moved[ip] || !slices.Contains(n.addresses, ip) {
 			errs = append(errs, change(netlink.AddrAdd, ip, at))
 		}
 	}
