@@ -24,6 +24,9 @@ import (
 func TestMain(m *testing.M) {
 	const inside = "BLIXT_TEST_INSIDE"
 	if os.Getenv(inside) != "" {
+		if lo, err := netlink.LinkByName("lo"); err != nil || netlink.LinkSetUp(lo) != nil {
+			panic("no loopback device")
+		}
 		os.Exit(m.Run())
 	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)

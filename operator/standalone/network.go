@@ -4,12 +4,14 @@ package standalone
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -36,9 +38,23 @@ type connected struct {
 	prefix netip.Prefix
 }
 
+// dumpTries is how often a list is asked for that changes while it is read.
+const dumpTries = 20
+
 // readNetwork looks at the current network namespace. wanted are the
 // interfaces to attach to, none: all that can carry packets of their own.
-func readNetwork(wanted []string) (*network, error) {
+func readNetwork(wanted []string) (n *network, err error) {
+	for range dumpTries {
+		if n, err = readOnce(wanted); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return n, err
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return nil, err
+}
+
+// readOnce is readNetwork. Returns ErrDumpInterrupted if something changed meanwhile.
+func readOnce(wanted []string) (*network, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)

@@ -69,7 +69,6 @@ const (
 func TestServedAddressIsWhereNeighboursFindIt(t *testing.T) {
 	other := newNeighbour(t, "eth0", peer4+"/24", peer6+"/64")
 	assign(t, "eth0", host4+"/24", host6+"/64")
-	up(t, "lo")
 	v := newVIPs(t, filepath.Join(t.TempDir(), "addresses"))
 	must(t, v.assign(exclusive(near4, near6, far4, far6), seen(t)))
 

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package standalone
+
+import (
+	"bytes"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// logbook is what is logged while a test runs.
+type logbook struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logbook) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// listenToLog collects what is logged from now on.
+func listenToLog(t *testing.T) *logbook {
+	l := &logbook{}
+	before := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}})))
+	t.Cleanup(func() { slog.SetDefault(before) })
+	return l
+}
+
+// take returns the lines since the last call.
+func (l *logbook) take() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	text := strings.TrimSpace(l.text.String())
+	l.text.Reset()
+	if text == "" {
+		return nil
+	}
+	return strings.Split(text, "\n")
+}
+
+func (l *logbook) wants(t *testing.T, lines ...string) {
+	t.Helper()
+	if got := l.take(); !slices.Equal(got, lines) {
+		t.Errorf("logged %q, want %q", got, lines)
+	}
+}
+
+func TestMessageIsSaidOnceWhileItIsTrue(t *testing.T) {
+	l := listenToLog(t)
+	s := said{last: map[string]string{}}
+	s.once("files", slog.LevelError, "") // well from the start
+	l.wants(t)
+	s.once("files", slog.LevelError, "line 3 is bad\nand line 4")
+	s.once("files", slog.LevelError, "line 3 is bad\nand line 4")
+	s.once("network", slog.LevelError, "no netlink")
+	l.wants(t, `level=ERROR msg="line 3 is bad\nand line 4"`, `level=ERROR msg="no netlink"`)
+	s.once("files", slog.LevelError, "line 4 is bad")
+	l.wants(t, `level=ERROR msg="line 4 is bad"`)
+	s.once("files", slog.LevelError, "")
+	s.once("files", slog.LevelError, "")
+	l.wants(t, `level=INFO msg=mended was="line 4 is bad"`)
+	s.once("files", slog.LevelError, "line 4 is bad")
+	l.wants(t, `level=ERROR msg="line 4 is bad"`)
+}
+
+func TestLastingMessagesAreSaidWhenTheyAppear(t *testing.T) {
+	l := listenToLog(t)
+	s := said{last: map[string]string{}}
+	s.once("attach", slog.LevelWarn, "eth9 is missing")
+	s.lasting("problem", slog.LevelWarn, []string{"a", "b"})
+	l.wants(t, `level=WARN msg="eth9 is missing"`, `level=WARN msg=a`, `level=WARN msg=b`)
+	s.lasting("problem", slog.LevelWarn, []string{"b", "c"})
+	l.wants(t, `level=WARN msg=c`)
+	s.lasting("problem", slog.LevelWarn, []string{"a"}) // again
+	l.wants(t, `level=WARN msg=a`)
+	s.lasting("problem", slog.LevelWarn, nil)
+	s.once("attach", slog.LevelWarn, "eth9 is missing")
+	l.wants(t)
+}
