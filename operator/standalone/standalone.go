@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -84,8 +85,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if _, err := r.read(n); err != nil {
 		return err
 	}
-	o.Loader.Interfaces = n.interfaces
-	if r.loader, err = loader.Load(o.Loader); err != nil {
+	if r.loader, err = load(o, n); err != nil {
 		return err
 	}
 	for _, note := range r.loader.Notes() {
@@ -110,6 +110,25 @@ func Run(ctx context.Context, o Options) (err error) {
 		Log:       slog.Default(),
 	})
 	return r.serve(ctx, a)
+}
+
+// load loads the data plane and attaches it to the interfaces. Where they are
+// our own choice, one that has gone since is no error: we choose again.
+func load(o Options, n *network) (*loader.Loader, error) {
+	for {
+		o.Loader.Interfaces = n.interfaces
+		l, err := loader.Load(o.Loader)
+		failed, is := errors.AsType[*loader.AttachError](err)
+		if !is || len(o.Interfaces) > 0 {
+			return l, err
+		}
+		if _, missing := net.InterfaceByName(failed.Interface); missing == nil {
+			return l, err
+		}
+		if n, err = readNetwork(nil); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // StateFile is where a running load balancer of a name leaves what its maps
