@@ -28,22 +28,6 @@
 #define ICMP6_ROUTER_SOLICITATION 133
 #define ICMP6_REDIRECT 137
 
-/* The pseudo header's sum, not folded. RFC 9293, 3.1 and RFC 8200, 8.1. */
-static __always_inline __u64 pseudo_sum(const struct packet *p, const struct addr *src, const struct addr *dst, __u8 protocol,
-					__u32 len)
-{
-	__be32 words[10] = {};
-	__builtin_memcpy(words, src, sizeof(*src));
-	__builtin_memcpy(words + 4, dst, sizeof(*dst));
-	if (p->version == 4) { /* no ::ffff: in what is summed */
-		words[2] = 0;
-		words[6] = 0;
-	}
-	words[8] = bpf_htonl(len);
-	words[9] = bpf_htonl(protocol);
-	return (__u32)bpf_csum_diff(NULL, 0, words, sizeof(words), 0);
-}
-
 /* Sends the packet back where it came from. */
 static __always_inline int bounce(struct __sk_buff *ctx, const struct packet *p)
 {
@@ -95,7 +79,7 @@ __noinline bool make_rst(struct __sk_buff *ctx, struct packet *p, const struct r
 		return false;
 	const struct flow *to = &p->to;
 	bool partial = checksum_partial(ctx, p->l4 + TCP_CHECK);
-	__u32 pseudo;
+	__u64 pseudo;
 	struct tcphdr tcp = {};
 
 	tcp.source = to->sport;
@@ -208,7 +192,7 @@ static __always_inline int answer_ping(struct __sk_buff *ctx, struct packet *p)
 	/* Type and code are one 16-bit word of the checksum, the type its first byte. */
 	__be16 from = p->icmp_type, to = v4 ? ICMP4_ECHO_REPLY : ICMP6_ECHO_REPLY;
 	__u8 type = to;
-	__u32 pseudo = 0;
+	__u64 pseudo = 0;
 
 	if (!rewrite_ip(ctx, p, &p->key.dst, &p->key.src, ANSWER_HOP_LIMIT, &pseudo) ||
 	    bpf_l4_csum_replace(ctx, p->l4 + ICMP_CHECK, from, to, 2) || bpf_skb_store_bytes(ctx, p->l4, &type, 1, 0))

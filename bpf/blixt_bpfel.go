@@ -218,9 +218,12 @@ type BlixtPacket struct {
 	_            [1]byte
 	IpCheck      uint16
 	DontFragment bool
-	ZeroChecksum bool
+	_            [1]byte
+	L4Check      uint16
+	Complete     bool
 	Egress       bool
 	Host         bool
+	_            [1]byte
 	Payload      uint16
 	_            [2]byte
 	To           BlixtFlow

@@ -127,7 +127,7 @@ __noinline int serve_icmp_error(struct __sk_buff *ctx, struct packet *p)
 {
 	struct quote q = {};
 	__u8 hop_limit;
-	__u32 pseudo = 0;
+	__u64 pseudo = 0;
 
 	if (!p || p->fragment != WHOLE || !parse_quote(ctx, p, &q))
 		return BEGIN_ANEW;
@@ -146,7 +146,7 @@ __noinline int serve_icmp_error(struct __sk_buff *ctx, struct packet *p)
 		return verdict;
 	if (!rewrite_quote(ctx, p, &q, &p->to) || !rewrite_ip(ctx, p, &src, &p->to.dst, hop_limit, &pseudo))
 		return drop(COUNTER_DROP_ERROR);
-	if (p->version == 6 && bpf_l4_csum_replace(ctx, p->l4 + ICMP_CHECK, 0, pseudo, BPF_F_PSEUDO_HDR))
+	if (p->version == 6 && bpf_l4_csum_replace(ctx, p->l4 + ICMP_CHECK, 0, fold32(pseudo), BPF_F_PSEUDO_HDR))
 		return drop(COUNTER_DROP_ERROR);
 	count(reply ? COUNTER_ICMP_REPLIED : COUNTER_ICMP_FORWARDED);
 	return send(ctx, p);

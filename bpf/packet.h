@@ -69,7 +69,8 @@ struct packet {
 	__u8 fragment; /* enum fragment_kind */
 	__u16 ip_check; /* IPv4: the header's checksum, as it is there */
 	bool dont_fragment;
-	bool zero_checksum; /* UDP: the sender has computed none */
+	__u16 l4_check; /* TCP and UDP: as it is there */
+	bool complete;	/* the skb has a sum of the whole packet; known from rewrite_ip on */
 	bool egress;	    /* seen at the egress hook */
 	bool host;	    /* made by a socket of this host */
 	__u16 payload;	    /* TCP: bytes behind the header */
@@ -259,6 +260,7 @@ static __always_inline enum parsed parse_l4(struct __sk_buff *ctx, struct packet
 		p->key.dport = tcp.dest;
 		p->seq = bpf_ntohl(tcp.seq);
 		p->ack = bpf_ntohl(tcp.ack_seq);
+		p->l4_check = tcp.check;
 		p->tcp_flags = ((__u8 *)&tcp)[13];
 		p->payload = left - header;
 		if (ctx->gso_size)
@@ -271,7 +273,7 @@ static __always_inline enum parsed parse_l4(struct __sk_buff *ctx, struct packet
 			return MALFORMED;
 		p->key.sport = udp.source;
 		p->key.dport = udp.dest;
-		p->zero_checksum = udp.check == 0;
+		p->l4_check = udp.check;
 		if (ctx->gso_size)
 			p->segment = p->l4 - p->l3 + sizeof(udp) + ctx->gso_size;
 		return PARSED;

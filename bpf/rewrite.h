@@ -2,27 +2,44 @@
 /*
  * rewrite.h - a packet gets the tuple of its flow.
  *
- * Checksums are only ever adjusted by what changed, with the helpers that know
- * about CHECKSUM_PARTIAL (a local sender: only the pseudo header is summed) and
- * CHECKSUM_COMPLETE (the driver summed the whole packet). For the latter, a
- * change of IPv4 addresses and header checksum adds up to nothing; IPv6 has no
- * header checksum, so its addresses are stored with BPF_F_RECOMPUTE_CSUM, which
- * evens out what BPF_F_PSEUDO_HDR takes off.
+ * Headers are written in place: a helper's call costs as much as a look-up, and
+ * there would be five. Checksums are only ever adjusted by what changed. Two
+ * kinds of skb need more than that: with CHECKSUM_PARTIAL (a local sender) only
+ * the pseudo header is summed so far, and with CHECKSUM_COMPLETE (the driver
+ * has summed the whole packet) that sum has to follow every change.
  */
 #ifndef BLIXT_REWRITE_H
 #define BLIXT_REWRITE_H
 
 #include "packet.h"
 
-#define IPV4_TTL 8   /* offsets in the IPv4 header */
+#define IPV4_TOT_LEN 2 /* offsets in the headers */
 #define IPV4_CHECK 10
 #define IPV4_SADDR 12
-#define IPV4_TOT_LEN 2
-#define IPV6_HOP_LIMIT 7 /* and in the IPv6 header */
 #define IPV6_SADDR 8
-#define TCP_CHECK 16 /* offsets in the layer-4 headers */
+#define TCP_CHECK 16
 #define UDP_CHECK 6
 #define ICMP_CHECK 2
+
+/* A part of the packet to write to, or NULL. It is valid until a helper changes the packet. */
+static __always_inline void *writable(struct __sk_buff *ctx, __u32 at, const __u32 len)
+{
+	void *from = (void *)(long)ctx->data + at;
+	if (at >= 4000) /* the verifier follows small offsets only */
+		return NULL;
+	if (from + len <= (void *)(long)ctx->data_end)
+		return from;
+	if (bpf_skb_pull_data(ctx, at + len)) /* not linear */
+		return NULL;
+	from = (void *)(long)ctx->data + at;
+	return from + len <= (void *)(long)ctx->data_end ? from : NULL;
+}
+
+/* Is there a sum of the whole packet, from the IP header on (CHECKSUM_COMPLETE)? */
+static __always_inline bool checksum_complete(struct __sk_buff *ctx)
+{
+	return bpf_csum_update(ctx, 0) >= 0; /* else it refuses */
+}
 
 /*
  * What a change of words does to a ones' complement sum, to be folded. In
@@ -69,60 +86,109 @@ static __always_inline bool checksum_partial(struct __sk_buff *ctx, __u32 at)
 	return false;
 }
 
-/* UDP without a checksum stays without; a partial one that happens to be zero is none of these. */
-static __always_inline bool has_checksum(struct __sk_buff *ctx, const struct packet *p)
+/* The pseudo header's sum, to be folded. RFC 9293, 3.1 and RFC 8200, 8.1. */
+static __always_inline __u64 pseudo_sum(const struct packet *p, const struct addr *src, const struct addr *dst, __u8 protocol,
+					__u32 len)
 {
-	return !p->zero_checksum || checksum_partial(ctx, p->l4 + UDP_CHECK);
+	const __u32 *s = (const __u32 *)src, *d = (const __u32 *)dst;
+	__u64 sum = (__u64)bpf_htonl(len) + bpf_htonl(protocol) + s[3] + d[3];
+	if (p->version == 6) /* no ::ffff: in what is summed */
+		sum += (__u64)s[0] + s[1] + s[2] + d[0] + d[1] + d[2];
+	return sum;
 }
 
-/* Adjusts the layer-4 checksum for new addresses (pseudo header) and ports, and stores the ports. */
-static __always_inline bool rewrite_l4(struct __sk_buff *ctx, const struct packet *p, __u32 pseudo, const struct flow *to)
+enum checksum {
+	NO_CHECKSUM, /* UDP: the sender has computed none */
+	PARTIAL_CHECKSUM,
+	FULL_CHECKSUM,
+};
+
+/*
+ * A partial checksum is the folded sum of the pseudo header, which a full one
+ * is once in 65,536 packets: only then is the kernel asked. Zero is UDP's way
+ * to say "none", unless it is a partial one. (+0 and -0 are one number here.)
+ */
+static __always_inline enum checksum checksum_kind(struct __sk_buff *ctx, const struct packet *p)
 {
 	bool tcp = p->key.protocol == IPPROTO_TCP;
-	__u32 check = p->l4 + (tcp ? TCP_CHECK : UDP_CHECK);
-	/* A partial sum of zero is not "none": no MARK_MANGLED_0, which would skip it. */
-	__u64 mangled = tcp || p->zero_checksum ? 0 : BPF_F_MARK_MANGLED_0;
-	bool summed = tcp || has_checksum(ctx, p);
+	__u16 pseudo = fold(pseudo_sum(p, &p->key.src, &p->key.dst, p->key.protocol, p->len - (p->l4 - p->l3)));
+	bool none = !tcp && !p->l4_check;
 
-	if (summed) {
-		__u32 ports = fold32(difference(&p->key.sport, &to->sport, 1));
-		if (bpf_l4_csum_replace(ctx, check, 0, pseudo, BPF_F_PSEUDO_HDR | mangled) ||
-		    bpf_l4_csum_replace(ctx, check, 0, ports, mangled))
-			return false;
-	}
-	/* Nothing in the packet evens out ports that it has no checksum of: the sum of the whole changes with them. */
-	return bpf_skb_store_bytes(ctx, p->l4, &to->sport, 4, summed ? 0 : BPF_F_RECOMPUTE_CSUM) == 0;
+	if (p->l4_check != pseudo && !none && (p->l4_check || pseudo != 0xffff) && (pseudo || p->l4_check != 0xffff))
+		return FULL_CHECKSUM;
+	if (checksum_partial(ctx, p->l4 + (tcp ? TCP_CHECK : UDP_CHECK)))
+		return PARTIAL_CHECKSUM;
+	return none ? NO_CHECKSUM : FULL_CHECKSUM;
 }
 
-/* Sets addresses and hop limit. `pseudo` gets the difference of the addresses. */
-static __always_inline bool rewrite_ip(struct __sk_buff *ctx, const struct packet *p, const struct addr *src,
-				       const struct addr *dst, __u8 hop_limit, __u32 *pseudo)
+/* Sets the ports and adjusts the checksum to them and to new addresses, whose difference is `pseudo`. */
+static __always_inline bool rewrite_l4(struct __sk_buff *ctx, const struct packet *p, __u64 pseudo, const struct flow *to)
 {
-	if (p->version == 4) {
-		/* The TTL's 16-bit word last: it is in the header checksum, but not in the pseudo header. */
-		__be32 old[3] = { unmap_ipv4(&p->key.src), unmap_ipv4(&p->key.dst), p->hop_limit };
-		__be32 new[3] = { unmap_ipv4(src), unmap_ipv4(dst), hop_limit };
-		*pseudo = fold32(difference(old, new, 2));
-		struct {
-			__u8 ttl, protocol;
-			__u16 check;
-			__be32 src, dst;
-		} rest = { hop_limit, p->key.protocol, ~fold((__u16)~p->ip_check + difference(old, new, 3)), new[0], new[1] };
-		return bpf_skb_store_bytes(ctx, p->l3 + IPV4_TTL, &rest, sizeof(rest), 0) == 0;
+	bool tcp = p->key.protocol == IPPROTO_TCP;
+	__u64 ports = difference(&p->key.sport, &to->sport, 1);
+	enum checksum kind = checksum_kind(ctx, p);
+	__u16 check = p->l4_check;
+
+	if (kind == FULL_CHECKSUM)
+		check = ~fold((__u16)~check + pseudo + ports);
+	else if (kind == PARTIAL_CHECKSUM)
+		check = fold(check + pseudo);
+	if (kind == FULL_CHECKSUM && !tcp && !check)
+		check = 0xffff; /* RFC 768: zero would say "none" */
+
+	if (tcp) {
+		struct tcphdr *h = writable(ctx, p->l4, sizeof(*h));
+		if (!h)
+			return false;
+		*(__u32 *)h = *(const __u32 *)&to->sport;
+		h->check = check;
+	} else {
+		struct udphdr *h = writable(ctx, p->l4, sizeof(*h));
+		if (!h)
+			return false;
+		*(__u32 *)h = *(const __u32 *)&to->sport;
+		h->check = check;
 	}
-	struct {
-		__u8 pad[7], hop_limit; /* so that the addresses are aligned */
-		struct addr src, dst;
-	} rest = { .hop_limit = hop_limit, .src = *src, .dst = *dst };
-	*pseudo = fold32(difference(&p->key.src, &rest.src, 8));
-	return bpf_skb_store_bytes(ctx, p->l3 + IPV6_HOP_LIMIT, &rest.hop_limit, 1 + 2 * sizeof(struct addr),
-				   BPF_F_RECOMPUTE_CSUM) == 0;
+	if (p->complete)
+		bpf_csum_update(ctx, fold32(ports + (__u16)~p->l4_check + check));
+	return true;
+}
+
+/* Sets addresses and hop limit. `pseudo` gets the difference of the addresses, to be folded. */
+static __always_inline bool rewrite_ip(struct __sk_buff *ctx, struct packet *p, const struct addr *src,
+				       const struct addr *dst, __u8 hop_limit, __u64 *pseudo)
+{
+	p->complete = checksum_complete(ctx);
+	if (p->version == 4) {
+		__be32 old[2] = { unmap_ipv4(&p->key.src), unmap_ipv4(&p->key.dst) };
+		__be32 new[2] = { unmap_ipv4(src), unmap_ipv4(dst) };
+		struct iphdr *ip = writable(ctx, p->l3, sizeof(*ip));
+		if (!ip)
+			return false;
+		*pseudo = difference(old, new, 2);
+		/* The TTL is the first byte of its 16-bit word. */
+		ip->check = ~fold((__u16)~p->ip_check + *pseudo + (__u16)~p->hop_limit + hop_limit);
+		ip->ttl = hop_limit;
+		ip->saddr = new[0];
+		ip->daddr = new[1];
+		return true; /* what changes of an IPv4 header adds up to nothing */
+	}
+	struct ipv6hdr *ip = writable(ctx, p->l3, sizeof(*ip));
+	if (!ip)
+		return false;
+	*pseudo = difference(&p->key.src, src, 4) + difference(&p->key.dst, dst, 4);
+	ip->hop_limit = hop_limit;
+	__builtin_memcpy(&ip->saddr, src, sizeof(*src));
+	__builtin_memcpy(&ip->daddr, dst, sizeof(*dst));
+	if (p->complete) /* the hop limit is the second byte of its word */
+		bpf_csum_update(ctx, fold32(*pseudo + (__u16)~(p->hop_limit << 8) + (hop_limit << 8)));
+	return true;
 }
 
 /* The packet gets the tuple `to`. Returns false if the kernel refused a part: the packet must be dropped. */
-static __always_inline bool rewrite(struct __sk_buff *ctx, const struct packet *p, const struct flow *to, __u8 hop_limit)
+static __always_inline bool rewrite(struct __sk_buff *ctx, struct packet *p, const struct flow *to, __u8 hop_limit)
 {
-	__u32 pseudo = 0;
+	__u64 pseudo = 0;
 	return rewrite_ip(ctx, p, &to->src, &to->dst, hop_limit, &pseudo) &&
 	       (p->fragment == LATER_FRAGMENT || rewrite_l4(ctx, p, pseudo, to));
 }

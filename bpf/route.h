@@ -9,7 +9,7 @@
 #define BLIXT_ROUTE_H
 
 #include "count.h"
-#include "packet.h"
+#include "rewrite.h"
 
 #define PACKET_HOST 0
 #define AF_INET 2
@@ -105,12 +105,6 @@ __noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct 
 	else
 		__builtin_memcpy(&r->src, fib.ipv6_src, sizeof(r->src));
 	return ROUTED;
-}
-
-/* Is there a sum of the whole packet, from the IP header on (CHECKSUM_COMPLETE)? */
-static __always_inline bool checksum_complete(struct __sk_buff *ctx)
-{
-	return bpf_csum_update(ctx, 0) >= 0; /* else it refuses */
 }
 
 /*
