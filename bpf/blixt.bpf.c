@@ -113,6 +113,8 @@ static __always_inline int tcp_or_udp(struct __sk_buff *ctx, struct packet *p)
 	const struct address *a = bpf_map_lookup_elem(&addresses, &p->key.dst);
 	if (!f && may_be_new(p, a)) {
 		f = bpf_map_lookup_elem(&new_flows, &p->key);
+		if (!f) /* another CPU may have moved it to `flows` between the two look-ups */
+			f = bpf_map_lookup_elem(&flows, &p->key);
 		verdict = go_on(ctx, p, f);
 		if (verdict != BEGIN_ANEW)
 			return verdict;

@@ -36,10 +36,11 @@ static __always_inline void peer_key(const struct flow_key *key, const struct fl
 	peer->protocol = key->protocol;
 }
 
+/* In this order: a flow that moves is written to `flows` before it leaves `new_flows`. */
 static __always_inline struct flow *find_flow(const struct flow_key *key)
 {
-	struct flow *f = bpf_map_lookup_elem(&flows, key);
-	return f ? f : bpf_map_lookup_elem(&new_flows, key);
+	struct flow *f = bpf_map_lookup_elem(&new_flows, key);
+	return f ? f : bpf_map_lookup_elem(&flows, key);
 }
 
 static __noinline void forget(const struct flow_key *key, const struct flow *f)
@@ -115,7 +116,7 @@ static __always_inline bool establishes(const struct packet *p, const struct flo
 
 /*
  * Moves both entries of the new flow that p->to is of to `flows`: written
- * there before they are deleted here, so that a look-up always finds one.
+ * there before they are deleted here, so that find_flow always finds one.
  */
 __noinline int establish(struct packet *p)
 {

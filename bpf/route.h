@@ -179,7 +179,7 @@ static __always_inline bool untag(struct __sk_buff *ctx, const struct packet *p)
 
 static __always_inline int redirect(struct __sk_buff *ctx, struct packet *p)
 {
-	if (!untag(ctx, p) || !blank_link_header(ctx))
+	if (!untag(ctx, p) || (p->complete && !blank_link_header(ctx)))
 		return drop(COUNTER_DROP_ERROR);
 	mark_translated(ctx, p->route.ifindex);
 	/*
