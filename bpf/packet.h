@@ -157,11 +157,11 @@ static __always_inline int ip_offset(struct __sk_buff *ctx, __u8 *version)
 	bool with = *(__be16 *)(head + 12) == proto && head[14] >> 4 == *version;
 	bool without = head[0] >> 4 == *version;
 	if (with && without) {
-		__be32 net, framed;
-		if (bpf_skb_load_bytes_relative(ctx, 0, &net, sizeof(net), BPF_HDR_START_NET))
+		/* As far as the length: before it, an IPv6 header without a flow label may equal an address. */
+		__u8 net[6];
+		if (bpf_skb_load_bytes_relative(ctx, 0, net, sizeof(net), BPF_HDR_START_NET))
 			return -1;
-		__builtin_memcpy(&framed, head + ETH_HLEN, sizeof(framed));
-		with = net == framed;
+		with = !__builtin_memcmp(net, head + ETH_HLEN, sizeof(net));
 	}
 	return with ? ETH_HLEN : without ? 0 : -1;
 }
