@@ -79,7 +79,7 @@ test-quick: ## Run the tests that need no root
 fuzz: root ## Fuzz packets and objects, FUZZTIME=60s each (root)
 	@for f in $(FUZZ); do \
 		go test -list="^$${f#*:}$$" "$${f%:*}" | grep -x "$${f#*:}" >/dev/null || { echo "no fuzz target $$f" >&2; exit 1; }; \
-		go test -run='^$$' -fuzz="^$${f#*:}$$" -fuzztime=$(FUZZTIME) -timeout=15m "$${f%:*}"; \
+		go test -run='^$$' -fuzz="^$${f#*:}$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=10x -timeout=15m "$${f%:*}"; \
 	done
 
 .PHONY: demo
