@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -124,7 +125,7 @@ func TestDefect4_HalfCloseKeepsTheOtherDirection(t *testing.T) {
 				if err != nil || word != "bye\n" || time.Since(start) < seconds(.9) {
 					t.Errorf("after %s the backend's last word is %q: %v", time.Since(start), word, err)
 				}
-				if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+				if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 					t.Errorf("the end of the connection: %v", err)
 				}
 			})

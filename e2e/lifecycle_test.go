@@ -74,7 +74,7 @@ func TestBrokenFileLeavesTheLastGoodConfigurationServing(t *testing.T) {
 	}
 	for name, change := range map[string][2]string{
 		"no YAML":          {"  listeners:", "  listeners: ]["},
-		"an unknown field": {"  listeners:", "  listners:"},
+		"an unknown field": {"  listeners:", "  listen:"},
 		"a wrong value":    {"port: 80", "port: 80000"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -4,13 +4,19 @@ package lab
 
 import "fmt"
 
-// Addresses of the standard network.
+// Addresses of the standard network: the client's, the balancer's towards the
+// client, the backends and the pods, and those that are served.
 const (
-	Client4, Client6   = "10.66.0.2", "fd66::2"
-	Outside4, Outside6 = "10.66.0.1", "fd66::1"
-	Inside4, Inside6   = "10.77.0.1", "fd77::1"
-	Pods4, Pods6       = "10.88.0.1", "fd88::1"
-	VIP4, VIP6         = "198.51.100.10", "2001:db8:100::10"
+	Client4  = "10.66.0.2"
+	Client6  = "fd66::2"
+	Outside4 = "10.66.0.1"
+	Outside6 = "fd66::1"
+	Inside4  = "10.77.0.1"
+	Inside6  = "fd77::1"
+	Pods4    = "10.88.0.1"
+	Pods6    = "fd88::1"
+	VIP4     = "198.51.100.10"
+	VIP6     = "2001:db8:100::10"
 )
 
 // Standard is a load balancer between a client and a network of backends:
