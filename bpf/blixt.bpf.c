@@ -164,6 +164,8 @@ static __always_inline int handle(struct __sk_buff *ctx, struct packet *p)
 	if (!p->egress && ctx->pkt_type != PACKET_HOST)
 		return TCX_NEXT; /* a bridge or a promiscuous device: not sent to this host */
 	enum parsed kind = parse(ctx, p);
+	if (kind != NOT_IP && kind != MALFORMED && !is_unicast(p, &p->key.src))
+		return pass(COUNTER_NOT_OURS); /* nobody to answer or to forward for: the stack knows what to do */
 	switch (kind) {
 	case NOT_IP:
 		return pass(COUNTER_NOT_OURS);

@@ -120,6 +120,15 @@ static __always_inline __be32 unmap_ipv4(const struct addr *a)
 	return ((const __u32 *)a)[3];
 }
 
+/* An address that one host can have, so that it may be answered. RFC 1122, 3.2.1.3 and RFC 4291, 2.7. */
+static __always_inline bool is_unicast(const struct packet *p, const struct addr *a)
+{
+	const __u32 *w = (const __u32 *)a;
+	if (p->version == 4)
+		return a->bytes[12] > 0 && a->bytes[12] < 224;
+	return a->bytes[0] != 0xff && (w[0] | w[1] | w[2] | w[3]) != 0;
+}
+
 static __always_inline bool same_addr(const struct addr *a, const struct addr *b)
 {
 	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;

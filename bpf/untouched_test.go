@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -37,6 +38,19 @@ func TestUntouched(t *testing.T) {
 			frame := in.bytes()
 			copy(frame, mac)
 			l.sendFrame(hook{dev: outside}, in, frame).untouched("")
+		}
+	})
+	everywhere(c, "from an address that no host has", func(l *lb, w world, proto uint8) {
+		l.serve(w, proto, local)
+		sources := []string{"0.0.0.0", "0.1.2.3", "224.0.0.1", "255.255.255.255"}
+		if w.name == "IPv6" {
+			sources = []string{"::", "ff02::1"}
+		}
+		for _, ip := range sources {
+			for _, to := range []string{"80", "81"} { // a frontend, and an unserved port that would be refused
+				in := opening(proto, netip.AddrPortFrom(netip.MustParseAddr(ip), 4000).String(), port(w.vip, to))
+				l.send(hook{dev: outside}, in).untouched("not_ours")
+			}
 		}
 	})
 	for name, frame := range map[string][]byte{
