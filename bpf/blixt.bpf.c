@@ -126,17 +126,18 @@ static __always_inline int tcp_or_udp(struct __sk_buff *ctx, struct packet *p)
 	return fe ? to_frontend(ctx, p, fe, is_syn(p) ? f : NULL) : unserved(ctx, p, a);
 }
 
-/* Gives a later fragment the ports that its first one had. */
+/* Gives a later fragment the protocol and the ports that its first one had. */
 static __always_inline bool recall_fragment(struct packet *p)
 {
 	struct fragment_key key = {
-		.src = p->key.src, .dst = p->key.dst, .id = p->fragment_id, .protocol = p->key.protocol
+		.src = p->key.src, .dst = p->key.dst, .id = p->fragment_id, .next = p->fragment_next
 	};
 	const struct fragment *ports = bpf_map_lookup_elem(&fragments, &key);
 	if (!ports)
 		return false;
 	p->key.sport = ports->sport;
 	p->key.dport = ports->dport;
+	p->key.protocol = ports->protocol;
 	return true;
 }
 
@@ -172,9 +173,7 @@ static __always_inline int handle(struct __sk_buff *ctx, struct packet *p)
 	case MALFORMED:
 		return pass(COUNTER_MALFORMED);
 	case PARSED:
-		if (p->fragment != LATER_FRAGMENT || recall_fragment(p))
-			return tcp_or_udp(ctx, p);
-		break;
+		return tcp_or_udp(ctx, p);
 	case PARSED_ICMP:
 		if (is_icmp_error(p)) {
 			int verdict = serve_icmp_error(ctx, p);
@@ -183,6 +182,8 @@ static __always_inline int handle(struct __sk_buff *ctx, struct packet *p)
 		}
 		break;
 	case PARSED_UNKNOWN:
+		if (p->fragment == LATER_FRAGMENT && recall_fragment(p))
+			return tcp_or_udp(ctx, p);
 		break;
 	}
 	return without_flow(ctx, p, kind);

@@ -35,7 +35,7 @@ enum limit {
 	MAX_NEW_FLOWS = 65536,
 	/* Slots of all rings together, 4 B each: 16 MB by default, 32 MB at most. */
 	MAX_RING_SLOTS = 4194304,
-	/* Datagrams whose later fragments are on their way; about 88 B each: 1.4 MB. */
+	/* Datagrams whose later fragments are on their way; about 96 B each: 1.6 MB. */
 	MAX_FRAGMENTS = 16384,
 	/* Interfaces whose packets are counted apart; an interface index is folded into this range. */
 	MAX_LINKS = 4096,
@@ -184,14 +184,16 @@ struct fragment_key {
 	struct addr src;
 	struct addr dst;
 	__u32 id; /* as on the wire: 16 bits for IPv4, 32 for IPv6 */
-	__u8 protocol;
+	__u8 next; /* what follows the header that says so: IPv6 may have more headers before layer 4 */
 	__u8 pad[3];
 };
 
-/* Value of `fragments`: the ports that only the first fragment carries. */
+/* Value of `fragments`: what only the first fragment carries. 8 bytes. */
 struct fragment {
 	__be16 sport;
 	__be16 dport;
+	__u8 protocol;
+	__u8 pad[3];
 };
 
 enum config_flag {

@@ -145,18 +145,20 @@ type BlixtFlowKey struct {
 }
 
 type BlixtFragment struct {
-	_     structs.HostLayout
-	Sport uint16
-	Dport uint16
+	_        structs.HostLayout
+	Sport    uint16
+	Dport    uint16
+	Protocol uint8
+	Pad      [3]uint8
 }
 
 type BlixtFragmentKey struct {
-	_        structs.HostLayout
-	Src      BlixtAddr
-	Dst      BlixtAddr
-	Id       uint32
-	Protocol uint8
-	Pad      [3]uint8
+	_    structs.HostLayout
+	Src  BlixtAddr
+	Dst  BlixtAddr
+	Id   uint32
+	Next uint8
+	Pad  [3]uint8
 }
 
 type BlixtFrontend struct {
@@ -215,7 +217,7 @@ type BlixtPacket struct {
 	TcpFlags     uint8
 	IcmpType     uint8
 	Fragment     uint8
-	_            [1]byte
+	FragmentNext uint8
 	IpCheck      uint16
 	DontFragment bool
 	_            [1]byte

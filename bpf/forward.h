@@ -132,9 +132,9 @@ static __always_inline int reset(struct __sk_buff *ctx, struct packet *p, struct
 static __always_inline void remember_fragment(const struct packet *p)
 {
 	struct fragment_key key = {
-		.src = p->key.src, .dst = p->key.dst, .id = p->fragment_id, .protocol = p->key.protocol
+		.src = p->key.src, .dst = p->key.dst, .id = p->fragment_id, .next = p->fragment_next
 	};
-	struct fragment ports = { .sport = p->key.sport, .dport = p->key.dport };
+	struct fragment ports = { .sport = p->key.sport, .dport = p->key.dport, .protocol = p->key.protocol };
 	bpf_map_update_elem(&fragments, &key, &ports, BPF_ANY);
 }
 

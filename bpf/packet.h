@@ -34,9 +34,9 @@ enum fragment_kind {
 };
 
 enum parsed {
-	PARSED,		/* TCP or UDP, key complete (but the ports of a later fragment) */
+	PARSED,		/* TCP or UDP, key complete */
 	PARSED_ICMP,	/* key without ports */
-	PARSED_UNKNOWN, /* IP with another protocol, key without ports */
+	PARSED_UNKNOWN, /* another protocol or a later fragment, key without ports */
 	NOT_IP,
 	MALFORMED,
 };
@@ -67,6 +67,7 @@ struct packet {
 	__u8 tcp_flags;
 	__u8 icmp_type;
 	__u8 fragment; /* enum fragment_kind */
+	__u8 fragment_next; /* of a fragment: the protocol or header that its first one begins with */
 	__u16 ip_check; /* IPv4: the header's checksum, as it is there */
 	bool dont_fragment;
 	__u16 l4_check; /* TCP and UDP: as it is there */
@@ -197,6 +198,7 @@ static __always_inline enum parsed parse_ipv4(struct __sk_buff *ctx, struct pack
 	if (fragment & (IPV4_MF | IPV4_OFFSET)) {
 		p->fragment = fragment & IPV4_OFFSET ? LATER_FRAGMENT : FIRST_FRAGMENT;
 		p->fragment_id = ip.id;
+		p->fragment_next = ip.protocol;
 	}
 	return PARSED;
 }
@@ -237,6 +239,7 @@ static __always_inline enum parsed parse_ipv6(struct __sk_buff *ctx, struct pack
 			if (ext.offset & bpf_htons(0xfff9)) { /* else it is whole: RFC 6946 */
 				p->fragment = ext.offset & bpf_htons(0xfff8) ? LATER_FRAGMENT : FIRST_FRAGMENT;
 				p->fragment_id = ext.id;
+				p->fragment_next = ext.next;
 			}
 			at += sizeof(ext);
 		} else {
@@ -306,7 +309,7 @@ static __always_inline enum parsed parse(struct __sk_buff *ctx, struct packet *p
 		return ip;
 	p->segment = p->len;
 	if (p->fragment == LATER_FRAGMENT)
-		return p->key.protocol == IPPROTO_TCP || p->key.protocol == IPPROTO_UDP ? PARSED : PARSED_UNKNOWN;
+		return PARSED_UNKNOWN;
 	return parse_l4(ctx, p);
 }
 
