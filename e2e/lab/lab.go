@@ -139,7 +139,15 @@ func (l *Lab) removeLeftovers() error {
 			return err
 		}
 	}
-	return removePins(l.name)
+	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), l.name+"-*"))
+	if err != nil {
+		return err
+	}
+	errs := []error{removePins(l.name)}
+	for _, dir := range dirs {
+		errs = append(errs, os.RemoveAll(dir))
+	}
+	return errors.Join(errs...)
 }
 
 // Pins returns where a data plane of that name is pinned.
