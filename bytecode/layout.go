@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bytecode
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+)
+
+// refName is how a layout names what it holds.
+const refName = "org.opencontainers.image.ref.name"
+
+// layoutFile is what makes a directory an OCI layout.
+const layoutFile = "oci-layout"
+
+// openLayout finds the one image of a layout. Its signatures are beside it.
+func openLayout(dir string) (*Stored, error) {
+	path, err := layout.FromPath(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s is no OCI layout (no file index.json): make one with blixt bytecode build or pull", dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open layout %s: %w", dir, err)
+	}
+	all, err := path.ImageIndex()
+	if err != nil {
+		return nil, fmt.Errorf("open layout %s: %w", dir, err)
+	}
+	list, err := all.IndexManifest()
+	if err != nil {
+		return nil, fmt.Errorf("open layout %s: %w", dir, err)
+	}
+	var image *v1.Descriptor
+	var signatures []v1.Descriptor
+	for i, d := range list.Manifests {
+		switch {
+		case d.ArtifactType != "" || strings.HasSuffix(d.Annotations[refName], ".sig"):
+			signatures = append(signatures, d)
+		case image != nil:
+			return nil, fmt.Errorf("layout %s holds several images (%s, %s): want one", dir, image.Digest, d.Digest)
+		default:
+			image = &list.Manifests[i]
+		}
+	}
+	if image == nil {
+		return nil, fmt.Errorf("layout %s holds no image", dir)
+	}
+	s := &Stored{
+		name:       dir + "@" + image.Digest.String(),
+		descriptor: *image,
+		dir:        dir,
+		explain:    func(err error) error { return fmt.Errorf("layout %s: %w", dir, err) },
+	}
+	if s.manifest, err = path.Bytes(image.Digest); err != nil {
+		return nil, fmt.Errorf("open layout %s: %w: it is not complete, get it again", dir, err)
+	}
+	if image.MediaType.IsIndex() {
+		s.index, err = all.ImageIndex(image.Digest)
+	} else {
+		s.image, err = all.Image(image.Digest)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open layout %s: %w", dir, err)
+	}
+	s.signatures = func() (images []v1.Image, err error) {
+		for _, d := range signatures {
+			im, err := all.Image(d.Digest)
+			if err != nil {
+				return nil, fmt.Errorf("read signature in %s: %w", dir, err)
+			}
+			images = append(images, im)
+		}
+		return images, nil
+	}
+	return s, nil
+}
+
+// Write makes an OCI layout of an image and its signatures, in place of one
+// that may be there: whole, or not at all.
+func (s *Stored) Write(dir string) error {
+	if s.object != nil {
+		return fmt.Errorf("write %s: this is a file, build an image of it first", s.name)
+	}
+	dir = filepath.Clean(dir)
+	if err := replaceable(dir); err != nil {
+		return err
+	}
+	signatures, err := s.signatures()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return fmt.Errorf("make directory: %w", err)
+	}
+	// Beside it, because a rename does not cross file systems.
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), ".bytecode-")
+	if err != nil {
+		return fmt.Errorf("make directory: %w", err)
+	}
+	defer os.RemoveAll(tmp)
+	if err := s.write(tmp, signatures); err != nil {
+		return s.explain(fmt.Errorf("write layout: %w", err))
+	}
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return fmt.Errorf("write layout: %w", err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("replace %s: %w", dir, err)
+	}
+	if err := os.Rename(tmp, dir); err != nil {
+		return fmt.Errorf("write layout: %w", err)
+	}
+	return nil
+}
+
+// replaceable says whether dir is free, empty, or a layout: nothing else of
+// the user's is ever removed.
+func replaceable(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("replace %s: %w", dir, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, layoutFile)); err != nil {
+		return fmt.Errorf("directory %s holds something that is no OCI layout: choose another", dir)
+	}
+	return nil
+}
+
+func (s *Stored) write(dir string, signatures []v1.Image) error {
+	path, err := layout.Write(dir, empty.Index)
+	if err != nil {
+		return err
+	}
+	name := layout.WithAnnotations(map[string]string{refName: "latest"})
+	if s.index != nil {
+		err = path.AppendIndex(s.index, name)
+	} else {
+		err = path.AppendImage(s.image, name)
+	}
+	if err != nil {
+		return err
+	}
+	for _, image := range signatures {
+		if err := s.appendSignature(path, image); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Stored) appendSignature(path layout.Path, image v1.Image) error {
+	manifest, err := image.Manifest()
+	if err != nil {
+		return err
+	}
+	if manifest.Subject == nil {
+		return path.AppendImage(image, layout.WithAnnotations(map[string]string{refName: simpleTag(s.descriptor.Digest)}))
+	}
+	// AppendImage leaves out the artifact type, by which it is found again.
+	raw, err := image.RawManifest()
+	if err != nil {
+		return err
+	}
+	digest, err := image.Digest()
+	if err != nil {
+		return err
+	}
+	if err := path.AppendImage(image); err != nil {
+		return err
+	}
+	if err := path.RemoveDescriptors(func(d v1.Descriptor) bool { return d.Digest == digest }); err != nil {
+		return err
+	}
+	return path.AppendDescriptor(v1.Descriptor{
+		MediaType: manifest.MediaType, Digest: digest, Size: int64(len(raw)), ArtifactType: manifest.ArtifactType,
+	})
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bytecode
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+)
+
+// parseRef wants a registry to be named: the library would take another's.
+func parseRef(text string) (name.Reference, error) {
+	ref, err := name.ParseReference(text, name.WithDefaultRegistry(""), name.WithDefaultTag("latest"))
+	if err != nil {
+		return nil, fmt.Errorf("image %q: %w: want REGISTRY/REPOSITORY:TAG or REGISTRY/REPOSITORY@sha256:DIGEST", text, err)
+	}
+	host, _, found := strings.Cut(text, "/")
+	if !found || (!strings.ContainsAny(host, ".:") && host != "localhost") {
+		return nil, fmt.Errorf("image %q names no registry: want REGISTRY/REPOSITORY:TAG or REGISTRY/REPOSITORY@sha256:DIGEST; a file ends in .o, a directory exists", text)
+	}
+	return ref, nil
+}
+
+// remote returns the library's options.
+func (o Options) remote(ctx context.Context) ([]remote.Option, error) {
+	t, err := o.transport()
+	if err != nil {
+		return nil, err
+	}
+	keychain := o.Keychain
+	if keychain == nil {
+		keychain = authn.DefaultKeychain
+	}
+	return []remote.Option{
+		remote.WithContext(ctx),
+		remote.WithTransport(t),
+		remote.WithAuthFromKeychain(keychain),
+		remote.WithUserAgent("blixt"),
+		remote.WithRetryPredicate(temporary),
+		remote.WithRetryBackoff(remote.Backoff{Duration: cmp.Or(o.Pause, time.Second), Factor: 3, Jitter: 0.1, Steps: 3}),
+	}, nil
+}
+
+// temporary tells what may go away by itself: a registry that restarts, and
+// what it answers meanwhile.
+func temporary(err error) bool {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	if answer, ok := errors.AsType[*transport.Error](err); ok {
+		return answer.Temporary() || answer.StatusCode >= http.StatusInternalServerError
+	}
+	var timeout net.Error
+	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.EPIPE, syscall.ECONNRESET, syscall.ECONNREFUSED, net.ErrClosed} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// openRegistry finds an image in a registry.
+func openRegistry(ctx context.Context, text string, o Options) (*Stored, error) {
+	ref, err := parseRef(text)
+	if err != nil {
+		return nil, err
+	}
+	options, err := o.remote(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found, err := remote.Get(ref, options...)
+	if err != nil {
+		return nil, explain(ref, err)
+	}
+	s := &Stored{
+		name:       ref.Context().Digest(found.Digest.String()).String(),
+		descriptor: found.Descriptor,
+		manifest:   found.Manifest,
+		explain:    func(err error) error { return explain(ref, err) },
+	}
+	if found.MediaType.IsIndex() {
+		s.index, err = found.ImageIndex()
+	} else {
+		s.image, err = found.Image()
+	}
+	if err != nil {
+		return nil, explain(ref, err)
+	}
+	s.signatures = func() ([]v1.Image, error) { return registrySignatures(ref.Context(), s.descriptor.Digest, options) }
+	return s, nil
+}
+
+// maxReferrers bounds what others, who can write to the registry, make us read.
+const maxReferrers = 100
+
+// registrySignatures returns the manifests that say to sign a digest: the
+// referrers of OCI 1.1, or of the tag that stands in for them, and cosign's
+// older tag.
+func registrySignatures(repository name.Repository, digest v1.Hash, options []remote.Option) (all []v1.Image, err error) {
+	subject := repository.Digest(digest.String())
+	referrers, err := remote.Referrers(subject, options...)
+	if err != nil {
+		return nil, explain(subject, err)
+	}
+	list, err := referrers.IndexManifest()
+	if err != nil {
+		return nil, explain(subject, err)
+	}
+	for _, d := range list.Manifests[:min(len(list.Manifests), maxReferrers)] {
+		// Not by d.ArtifactType: some registries put the configuration's there.
+		if d.MediaType.IsIndex() {
+			continue
+		}
+		image, err := remote.Image(repository.Digest(d.Digest.String()), options...)
+		if err != nil {
+			return nil, explain(subject, err)
+		}
+		if isBundle(image) {
+			all = append(all, image)
+		}
+	}
+	tag := repository.Tag(simpleTag(digest))
+	image, err := remote.Image(tag, options...)
+	if answer, ok := errors.AsType[*transport.Error](err); ok && answer.StatusCode == http.StatusNotFound {
+		return all, nil
+	}
+	if err != nil {
+		return nil, explain(tag, err)
+	}
+	return append(all, image), nil
+}
+
+// Push uploads an image with its signatures. It returns its name by digest.
+func (s *Stored) Push(ctx context.Context, to string, o Options) (string, error) {
+	ref, err := parseRef(to)
+	if err != nil {
+		return "", err
+	}
+	if _, ok := ref.(name.Digest); ok {
+		return "", fmt.Errorf("push to %s: an image is pushed to a tag, its digest follows from what it is", to)
+	}
+	options, err := o.remote(ctx)
+	if err != nil {
+		return "", err
+	}
+	if s.object != nil {
+		return "", fmt.Errorf("push %s: this is a file, build an image of it first", s.name)
+	}
+	if s.index != nil {
+		err = remote.WriteIndex(ref, s.index, options...)
+	} else {
+		err = remote.Write(ref, s.image, options...)
+	}
+	if err != nil {
+		return "", explain(ref, err)
+	}
+	signatures, err := s.signatures()
+	if err != nil {
+		return "", err
+	}
+	if err := pushSignatures(ref.Context(), s.descriptor.Digest, signatures, options); err != nil {
+		return "", err
+	}
+	return ref.Context().Digest(s.descriptor.Digest.String()).String(), nil
+}
+
+// pushSignatures uploads bundles by digest, and simple signatures by their tag.
+func pushSignatures(repository name.Repository, digest v1.Hash, signatures []v1.Image, options []remote.Option) error {
+	for _, image := range signatures {
+		var ref name.Reference = repository.Tag(simpleTag(digest))
+		manifest, err := image.Manifest()
+		if err != nil {
+			return fmt.Errorf("read signature: %w", err)
+		}
+		if manifest.Subject != nil {
+			own, err := image.Digest()
+			if err != nil {
+				return fmt.Errorf("read signature: %w", err)
+			}
+			ref = repository.Digest(own.String())
+		}
+		if err := remote.Write(ref, image, options...); err != nil {
+			return explain(ref, err)
+		}
+	}
+	return nil
+}

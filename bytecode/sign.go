@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bytecode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// Sign signs the image that ref names, in a registry or a layout, in both
+// forms that cosign reads. Of an index it signs the index: what is in it is
+// named by digest. It returns the image's name by digest.
+func Sign(ctx context.Context, ref string, key *PrivateKey, o Options) (string, error) {
+	s, err := Open(ctx, ref, o)
+	if err != nil {
+		return "", err
+	}
+	if s.object != nil {
+		return "", fmt.Errorf("sign %s: a file cannot carry a signature: build an image of it first", ref)
+	}
+	// What is signed is what it says it is; no signature covers rubbish.
+	if _, err := s.Load(Options{AnyArchitecture: true}); err != nil {
+		return "", err
+	}
+	if again, err := s.signedBy(key.Public); err != nil || again {
+		return s.name, err
+	}
+	before, err := s.signatures()
+	if err != nil {
+		return "", err
+	}
+	var simple v1.Image
+	var others []v1.Image
+	for _, image := range before {
+		manifest, err := image.Manifest()
+		if err != nil {
+			return "", fmt.Errorf("read signature: %w", err)
+		}
+		if manifest.Subject == nil {
+			simple = image
+		} else {
+			others = append(others, image)
+		}
+	}
+	bundle, err := signBundle(s.descriptor, key)
+	if err != nil {
+		return "", err
+	}
+	if simple, err = signSimple(simple, s.repository(), s.descriptor.Digest, key); err != nil {
+		return "", err
+	}
+	if s.inLayout() {
+		s.signatures = func() ([]v1.Image, error) { return append(others, bundle, simple), nil }
+		return s.name, s.Write(s.dir)
+	}
+	target, err := parseRef(s.name)
+	if err != nil {
+		return "", err
+	}
+	options, err := o.remote(ctx)
+	if err != nil {
+		return "", err
+	}
+	return s.name, pushSignatures(target.Context(), s.descriptor.Digest, []v1.Image{bundle, simple}, options)
+}
+
+// signedBy says whether the key has signed in both forms already.
+func (s *Stored) signedBy(key *PublicKey) (bool, error) {
+	found, err := s.verify([]*PublicKey{key})
+	if _, ok := errors.AsType[*UnsignedError](err); ok {
+		return false, nil
+	}
+	if _, ok := errors.AsType[*SignatureError](err); ok {
+		return false, nil
+	}
+	forms := map[string]bool{}
+	for _, f := range found {
+		if f.VerifiedBy != "" {
+			forms[f.Kind] = true
+		}
+	}
+	return forms[KindBundle] && forms[KindSimple], err
+}
+
+func (s *Stored) inLayout() bool { return s.dir != "" }
+
+// repository is the name that a simple signature carries. A layout has none
+// yet; the digest is what counts.
+func (s *Stored) repository() string {
+	if s.inLayout() {
+		return "localhost/blixt/bytecode"
+	}
+	repository, _, _ := strings.Cut(s.name, "@")
+	return repository
+}
