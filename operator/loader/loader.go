@@ -83,6 +83,9 @@ func Load(o Options) (*Loader, error) {
 	if err := checkPrivileges(); err != nil {
 		return nil, err
 	}
+	if err := checkKernel(); err != nil {
+		return nil, err
+	}
 	spec, err := o.spec()
 	if err != nil {
 		return nil, err

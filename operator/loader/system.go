@@ -6,10 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -35,6 +39,29 @@ func checkPrivileges() error {
 	}
 	return nil
 }
+
+// checkKernel returns FeatureError if the kernel has no TCX. It is asked before
+// anything is loaded: older kernels' verifiers refuse the program as well, in
+// words that say nothing to an admin.
+func checkKernel() error {
+	next, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.SchedCLS, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, tcxNext), asm.Return()},
+	})
+	if err != nil {
+		return fmt.Errorf("load a program of two instructions: %w", err)
+	}
+	defer next.Close()
+	// There is no such interface: a kernel that has TCX says so.
+	_, err = link.AttachTCX(link.TCXOptions{Interface: math.MaxInt32, Program: next, Attach: ebpf.AttachTCXIngress})
+	if errors.Is(err, link.ErrNotSupported) {
+		return &FeatureError{Feature: "TCX links", Needs: "6.6", Err: err}
+	}
+	return nil
+}
+
+// tcxNext is TCX_NEXT of linux/bpf.h.
+const tcxNext = -1
 
 func kernelRelease() string {
 	var u unix.Utsname
