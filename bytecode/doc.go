@@ -12,3 +12,5 @@
 //	load.go layout.go registry.go   where images are kept
 //	key.go sign.go bundle.go simple.go verify.go
 package bytecode
+
+//go:generate go test -run=^TestContainerfileHasTheLabels$ -update

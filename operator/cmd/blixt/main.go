@@ -38,6 +38,6 @@ and see what it does:
 		SilenceErrors: true,
 	}
 	c.CompletionOptions.HiddenDefaultCmd = true
-	c.AddCommand(runCommand(), statusCommand(), versionCommand())
+	c.AddCommand(runCommand(), statusCommand(), bytecodeCommand(), versionCommand())
 	return c
 }

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"github.com/kubernetes-sigs/blixt/bytecode"
+)
+
+func bytecodeCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "bytecode",
+		Short: "Publish the data plane as an OCI image: build, push, pull, inspect, sign, verify",
+		Long: `The data plane is an eBPF object. bpfman gets it as an OCI image from a registry;
+these commands make that image, and check it. SOURCE is a file that ends in .o,
+a directory with an OCI layout, or an image in a registry.
+
+Registries are asked as Docker and Podman do: with the credentials of docker
+login and podman login, or of the file that REGISTRY_AUTH_FILE names; by HTTPS
+only, as bpfman does.`,
+		Example: `  blixt bytecode build -d out
+  blixt bytecode push out registry.example.com/blixt/bytecode:v1
+  blixt bytecode sign registry.example.com/blixt/bytecode:v1 --key cosign.key
+  blixt bytecode verify registry.example.com/blixt/bytecode:v1 --key cosign.pub
+  blixt bytecode inspect registry.example.com/blixt/bytecode:v1`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(bytecodeBuildCommand(), bytecodePushCommand(), bytecodePullCommand(),
+		bytecodeInspectCommand(), bytecodeSignCommand(), bytecodeVerifyCommand())
+	return c
+}
+
+// registryFlags adds what every command needs that may ask a registry.
+func registryFlags(f *pflag.FlagSet, o *bytecode.Options) {
+	f.StringVar(&o.CAFile, "ca-file", "", "file of certificates in PEM to trust besides the system's")
+}
+
+// readKeys reads the public keys that flags name.
+func readKeys(paths []string) (keys []*bytecode.PublicKey, err error) {
+	for _, path := range paths {
+		key, err := bytecode.ReadPublicKey(path)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// progress shows bytes that go over the network, on a terminal only. Call
+// the function that it returns at the end.
+func progress(what string, o *bytecode.Options) (done func()) {
+	if !term.IsTerminal(int(os.Stderr.Fd())) {
+		return func() {}
+	}
+	m := &meter{out: os.Stderr, what: what, started: time.Now()}
+	o.Progress = m.add
+	return m.end
+}
+
+type meter struct {
+	out     io.Writer
+	what    string
+	started time.Time
+
+	mu    sync.Mutex
+	bytes int
+	shown time.Time
+}
+
+func (m *meter) add(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.bytes += n
+	if time.Since(m.shown) > 100*time.Millisecond {
+		m.shown = time.Now()
+		fmt.Fprintf(m.out, "\r\x1b[K%s: %s", m.what, size(int64(m.bytes)))
+	}
+}
+
+func (m *meter) end() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	fmt.Fprintf(m.out, "\r\x1b[K%s: %s in %s\n", m.what, size(int64(m.bytes)), time.Since(m.started).Round(10*time.Millisecond))
+}
+
+// size writes bytes for people.
+func size(n int64) string {
+	switch {
+	case n >= 1e6:
+		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	case n >= 1e3:
+		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
+	}
+	return fmt.Sprintf("%d B", n)
+}

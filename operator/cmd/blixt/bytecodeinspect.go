@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kubernetes-sigs/blixt/bytecode"
+)
+
+func bytecodeInspectCommand() *cobra.Command {
+	o := bytecode.Options{Signatures: true, AnyArchitecture: true}
+	var output string
+	c := &cobra.Command{
+		Use:   "inspect [SOURCE]",
+		Short: "Show what an image or object holds, and what kernel it needs",
+		Long: `Shows programs, maps and their sizes, the layout of maps, the kernel that is
+needed, digests, annotations and signatures: of a file, a directory or an image
+in a registry, or of what is built in. That a signature is there says nothing
+of whose it is: see verify.`,
+		Example: `  blixt bytecode inspect
+  blixt bytecode inspect blixt.o -o json
+  blixt bytecode inspect registry.example.com/blixt/bytecode:v1`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			source := ""
+			if len(args) == 1 {
+				source = args[0]
+			}
+			im, err := bytecode.Load(c.Context(), source, o)
+			if err != nil {
+				return err
+			}
+			return printAs(c.OutOrStdout(), output, im, func(w io.Writer) { imageTable(w, im) })
+		},
+	}
+	f := c.Flags()
+	f.StringVarP(&output, "output", "o", "table", "table, json or yaml")
+	f.StringVar(&o.Architecture, "arch", "", "machine whose image to show, such as arm64 (default: this machine's)")
+	registryFlags(f, &o)
+	return c
+}
+
+// imageTable prints an image for people.
+func imageTable(w io.Writer, im *bytecode.Image) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(key, value string) {
+		if value != "" {
+			fmt.Fprintf(t, "%s\t%s\n", key, value)
+		}
+	}
+	line("Name", im.Name)
+	line("Digest", im.Digest)
+	line("Object", fmt.Sprintf("sha256:%s, %s", im.Object.SHA256, size(int64(len(im.Object.Bytes)))))
+	if im.Digest != "" {
+		line("Layer", size(im.Size))
+	}
+	line("Platforms", strings.Join(im.Platforms, ", "))
+	line("Map layout", fmt.Sprint(im.Object.Layout))
+	line("Kernel", im.Kernel+" or newer")
+	for _, key := range slices.Sorted(maps.Keys(im.Annotations)) {
+		short := strings.TrimPrefix(key, "org.opencontainers.image.")
+		line(strings.ToUpper(short[:1])+short[1:], im.Annotations[key])
+	}
+
+	fmt.Fprintln(t, "\nPROGRAM\tTYPE\tSECTION")
+	for _, p := range im.Object.Programs {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", p.Name, p.Type, p.Section)
+	}
+	fmt.Fprintln(t, "\nMAP\tTYPE\tENTRIES\tKEY\tVALUE")
+	for _, m := range im.Object.Maps {
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d B\t%d B\n", m.Name, m.Type, m.MaxEntries, m.KeySize, m.ValueSize)
+	}
+	fmt.Fprintln(t, "\nNEEDS\tLINUX\tWITHOUT")
+	for _, n := range im.Object.Needs {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", n.Feature, n.Kernel, cmp.Or(n.Without, "does not load"))
+	}
+	if im.Digest != "" {
+		signatureTable(t, im.Signatures)
+	}
+	t.Flush()
+}
+
+func signatureTable(t *tabwriter.Writer, all []bytecode.Signature) {
+	if len(all) == 0 {
+		fmt.Fprintln(t, "\nNot signed.")
+		return
+	}
+	fmt.Fprintln(t, "\nSIGNATURE\tKEY\tVERIFIED BY")
+	for _, s := range all {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", s.Kind, cmp.Or(s.Key, "-"), cmp.Or(s.VerifiedBy, s.Problem, "not verified"))
+	}
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kubernetes-sigs/blixt/bytecode"
+)
+
+func bytecodePushCommand() *cobra.Command {
+	var o bytecode.Options
+	c := &cobra.Command{
+		Use:   "push [SOURCE] IMAGE",
+		Short: "Upload an image, with its signatures, to a registry",
+		Long: `Uploads what build or pull wrote, or what is in another registry; a file that
+ends in .o, or what is built in if there is no SOURCE, is made an image first.
+Prints the image's name by digest: what to give bpfman, which keeps what a tag
+once was.`,
+		Example: `  blixt bytecode push out registry.example.com/blixt/bytecode:v1
+  blixt bytecode push registry.example.com/blixt/bytecode:v1   # what is built in
+  blixt bytecode push out localhost:5000/blixt/bytecode:v1 --ca-file ca.crt`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(c *cobra.Command, args []string) error {
+			to, source := args[len(args)-1], ""
+			if len(args) == 2 {
+				source = args[0]
+			}
+			done := progress("pushing "+to, &o)
+			image, err := openImage(c, source, o)
+			if err != nil {
+				return err
+			}
+			name, err := image.Push(c.Context(), to, o)
+			if err != nil {
+				return err
+			}
+			done()
+			fmt.Fprintln(c.OutOrStdout(), name)
+			return nil
+		},
+	}
+	registryFlags(c.Flags(), &o)
+	return c
+}
+
+// openImage opens an image, or makes one of an object.
+func openImage(c *cobra.Command, source string, o bytecode.Options) (*bytecode.Stored, error) {
+	b := buildFlags{file: source, meta: bytecode.Meta{Source: "https://github.com/kubernetes-sigs/blixt"}}
+	if source == "" {
+		return b.build(c.Context())
+	}
+	image, err := bytecode.Open(c.Context(), source, o)
+	if err != nil {
+		return nil, err
+	}
+	if image.Digest() == "" {
+		return b.build(c.Context())
+	}
+	return image, nil
+}
+
+func bytecodePullCommand() *cobra.Command {
+	var o bytecode.Options
+	var dir string
+	var keys []string
+	c := &cobra.Command{
+		Use:   "pull IMAGE -d DIR",
+		Short: "Download an image, with its signatures, as an OCI layout in a directory",
+		Long: `Downloads an image for all machines, with its signatures, so that it can be
+verified, inspected, and pushed elsewhere without the registry.`,
+		Example: `  blixt bytecode pull registry.example.com/blixt/bytecode:v1 -d out
+  blixt bytecode pull registry.example.com/blixt/bytecode:v1 -d out --verify-key cosign.pub`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			if o.Keys, err = readKeys(keys); err != nil {
+				return err
+			}
+			done := progress("pulling "+args[0], &o)
+			image, err := bytecode.Open(c.Context(), args[0], o)
+			if err != nil {
+				return err
+			}
+			o.AnyArchitecture = true
+			if _, err := image.Load(o); err != nil {
+				return err
+			}
+			if err := image.Write(dir); err != nil {
+				return err
+			}
+			done()
+			fmt.Fprintf(c.OutOrStdout(), "%s@%s\n", dir, image.Digest())
+			return nil
+		},
+	}
+	f := c.Flags()
+	f.StringVarP(&dir, "dir", "d", "", "directory to write; an OCI layout there is replaced")
+	f.StringArrayVar(&keys, "verify-key", nil, "public key in PEM that must have signed it; of several, one")
+	registryFlags(f, &o)
+	_ = c.MarkFlagRequired("dir")
+	return c
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/kubernetes-sigs/blixt/bytecode"
+)
+
+func bytecodeSignCommand() *cobra.Command {
+	var o bytecode.Options
+	var path string
+	c := &cobra.Command{
+		Use:   "sign IMAGE|DIR --key KEY",
+		Short: "Sign an image as cosign does, in a registry or in a directory",
+		Long: `Signs an image with a private key, in both of cosign's forms: as a Sigstore
+bundle that refers to the image (what cosign 3 makes and looks for), and under
+the tag sha256-DIGEST.sig (what older ones and bpfman v0.6.0 look for). Nobody
+is asked but the registry: there is no entry in a public log.
+
+The key is what cosign generate-key-pair makes, its password in COSIGN_PASSWORD
+or typed; or a plain EC or PKCS #8 key, such as
+  openssl ecparam -genkey -name prime256v1 -noout -out blixt.key
+  openssl ec -in blixt.key -pubout -out blixt.pub`,
+		Example: `  blixt bytecode sign registry.example.com/blixt/bytecode:v1 --key cosign.key
+  blixt bytecode sign out --key blixt.key`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			key, err := bytecode.ReadPrivateKey(path, askPassword)
+			if err != nil {
+				return err
+			}
+			name, err := bytecode.Sign(c.Context(), args[0], key, o)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "signed %s\n", name)
+			return nil
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&path, "key", "", "private key in PEM, such as cosign.key")
+	registryFlags(f, &o)
+	_ = c.MarkFlagRequired("key")
+	return c
+}
+
+// askPassword does as cosign does.
+func askPassword() ([]byte, error) {
+	if p, ok := os.LookupEnv("COSIGN_PASSWORD"); ok {
+		return []byte(p), nil
+	}
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
+		return nil, errors.New("the key has a password: set COSIGN_PASSWORD, or type it on a terminal")
+	}
+	fmt.Fprint(os.Stderr, "Password of the private key: ")
+	p, err := term.ReadPassword(int(os.Stdin.Fd()))
+	fmt.Fprintln(os.Stderr)
+	if err != nil {
+		return nil, fmt.Errorf("read password: %w", err)
+	}
+	return p, nil
+}
+
+func bytecodeVerifyCommand() *cobra.Command {
+	o := bytecode.Options{AnyArchitecture: true}
+	var keys []string
+	c := &cobra.Command{
+		Use:   "verify IMAGE|DIR --key KEY",
+		Short: "Check that an image is signed by a key, and is what it says",
+		Long: `Checks signatures, in either of cosign's forms, with a public key; and digests
+and labels besides. Fails unless one of the keys has signed this very image.
+Prints its name by digest.`,
+		Example: `  blixt bytecode verify registry.example.com/blixt/bytecode:v1 --key cosign.pub
+  blixt bytecode verify out --key old.pub --key new.pub`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			if o.Keys, err = readKeys(keys); err != nil {
+				return err
+			}
+			im, err := bytecode.Load(c.Context(), args[0], o)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "verified %s\n", im.Name)
+			t := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+			signatureTable(t, im.Signatures)
+			return t.Flush()
+		},
+	}
+	f := c.Flags()
+	f.StringArrayVar(&keys, "key", nil, "public key in PEM, such as cosign.pub; of several, one must have signed")
+	registryFlags(f, &o)
+	_ = c.MarkFlagRequired("key")
+	return c
+}
