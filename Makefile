@@ -9,9 +9,9 @@ GOLANGCI_LINT_VERSION := v2.15.0
 # Kept out of go.mod: its dependencies would choose the versions of ours.
 GOLANGCI_LINT := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/blixt/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
-# Clients and servers that others wrote, and what looks at packets.
+# Clients and servers that others wrote, and what makes networks.
 TEST_TOOLS := curl=curl nginx=nginx-light dig=bind9-dnsutils dnsmasq=dnsmasq-base iperf3=iperf3 \
-	tcpdump=tcpdump ethtool=ethtool ip=iproute2 socat=socat
+	ethtool=ethtool ip=iproute2 nft=nftables
 # Fuzz targets, as package:function.
 FUZZ := ./bpf:FuzzPacket ./operator/gateway:FuzzTranslate
 FUZZTIME ?= 60s
