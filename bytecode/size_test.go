@@ -97,6 +97,26 @@ func TestDamagedTypesAreRefused(t *testing.T) {
 	wantError(t, err, "map nothing", "has none")
 }
 
+func TestResizedObjectIsLoadedByTheKernel(t *testing.T) {
+	o, err := builtin(t).Resize(Sizes{Flows: 5000, RingSlots: 1 << 18, Frontends: 5000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := ebpf.NewCollection(specs(t, o.Bytes))
+	if err != nil {
+		t.Fatalf("%v (this test needs root)", err)
+	}
+	defer c.Close()
+	for _, m := range o.Maps {
+		if got := c.Maps[m.Name].MaxEntries(); got != m.MaxEntries {
+			t.Errorf("map %s has %d entries, want %d", m.Name, got, m.MaxEntries)
+		}
+	}
+	if got := c.Maps["flows"].MaxEntries(); got != 10000 {
+		t.Errorf("flows has %d entries, want 10000", got)
+	}
+}
+
 func specs(t *testing.T, object []byte) *ebpf.CollectionSpec {
 	t.Helper()
 	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))

@@ -77,7 +77,7 @@ func file(t *testing.T, content []byte) string {
 }
 
 // keyPair is what cosign generate-key-pair writes.
-func keyPair(t *testing.T) (private, public string, verifier signature.Verifier) {
+func keyPair(t *testing.T) (private string, verifier signature.Verifier) {
 	t.Helper()
 	keys, err := cosign.GenerateKeyPair(func(bool) ([]byte, error) { return []byte("password"), nil })
 	check(t, err)
@@ -85,15 +85,15 @@ func keyPair(t *testing.T) (private, public string, verifier signature.Verifier)
 	check(t, err)
 	verifier, err = signature.LoadDefaultVerifier(key)
 	check(t, err)
-	return file(t, keys.PrivateBytes), file(t, keys.PublicBytes), verifier
+	return file(t, keys.PrivateBytes), verifier
 }
 
 func TestCosignVerifiesWhatBlixtSigns(t *testing.T) {
 	for name, referrers := range map[string]bool{"referrers": true, "tags instead of referrers": false} {
 		t.Run(name, func(t *testing.T) {
 			p := push(t, referrers)
-			private, _, verifier := keyPair(t)
-			_, _, other := keyPair(t)
+			private, verifier := keyPair(t)
+			_, other := keyPair(t)
 			key, err := bytecode.ReadPrivateKey(private, func() ([]byte, error) { return []byte("password"), nil })
 			check(t, err)
 			_, err = bytecode.Sign(t.Context(), p.digest.String(), key, p.options)
