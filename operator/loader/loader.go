@@ -39,6 +39,8 @@ type Options struct {
 	BPFFS string
 	// RunDir holds the lock.
 	RunDir string
+	// Object is the compiled data plane, nil: the embedded one.
+	Object []byte
 	// Interfaces to attach to, by name. SetInterfaces changes them later.
 	Interfaces []string
 	// Flows is the number of established flows, 0: the object's default.
@@ -67,11 +69,11 @@ type Loader struct {
 	links   map[linkKey]*attached
 }
 
-// Load loads the embedded object, or adopts what an earlier run left, and
+// Load loads the object, or adopts what an earlier run left, and
 // attaches it to the interfaces. What Load itself has begun it undoes on
 // error; what an earlier run left goes on serving. Returns PrivilegeError,
-// FeatureError, LockedError, MismatchError or AttachError for what an admin
-// can mend.
+// FeatureError, LockedError, MismatchError, ObjectError or AttachError for
+// what an admin can mend.
 func Load(o Options) (*Loader, error) {
 	o.Name = defaultTo(o.Name, DefaultName)
 	o.BPFFS = defaultTo(o.BPFFS, DefaultBPFFS)
@@ -121,11 +123,11 @@ func Load(o Options) (*Loader, error) {
 	return l, nil
 }
 
-// spec returns the embedded object with the sizes of the options.
+// spec returns the object with the sizes of the options.
 func (o Options) spec() (*ebpf.CollectionSpec, error) {
-	spec, err := bpf.LoadBlixt()
+	spec, err := readObject(o.Object)
 	if err != nil {
-		return nil, fmt.Errorf("read embedded object: %w", err)
+		return nil, err
 	}
 	if o.Flows != 0 {
 		if o.Flows < minFlows || o.Flows > maxFlows {

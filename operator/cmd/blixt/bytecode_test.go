@@ -94,6 +94,11 @@ func TestBytecodeFromBuildToVerify(t *testing.T) {
 	if printed != out+"@"+digest+"\n" {
 		t.Fatalf("build printed %q", printed)
 	}
+	for _, source := range []string{out, ""} {
+		if _, err := blixt(t, "run", "-f", dir, "--bytecode", source, "--verify-key", public); err == nil || !strings.Contains(err.Error(), "is not signed") {
+			t.Errorf("run of %q, which is not signed: %v", source, err)
+		}
+	}
 	if printed = mustBlixt(t, "bytecode", "push", out, image, "--ca-file", ca); !strings.HasSuffix(printed, "/blixt/bytecode@"+digest+"\n") {
 		t.Errorf("push printed %q, want the image at %s", printed, digest)
 	}

@@ -15,6 +15,7 @@ import (
 
 func runCommand() *cobra.Command {
 	o := standalone.Options{}
+	var image imageFlags
 	ports := portRange{Min: agent.DefaultSNATMin, Max: agent.DefaultSNATMax}
 	c := &cobra.Command{
 		Use:   "run -f DIR",
@@ -30,9 +31,13 @@ an address of this host as the source, so their replies come back here.
 
 Needs root, or CAP_BPF and CAP_NET_ADMIN, and Linux 6.6.`,
 		Example: `  blixt run -f /etc/blixt
-  blixt run -f . --interface eth0 --interface docker0`,
+  blixt run -f . --interface eth0 --interface docker0
+  blixt run -f . --bytecode registry.example.com/blixt/bytecode:v1 --verify-key cosign.pub`,
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			if o.Loader.Object, err = image.object(c.Context()); err != nil {
+				return err
+			}
 			o.SNATPorts = agent.PortRange(ports)
 			return standalone.Run(c.Context(), o)
 		},
@@ -50,6 +55,7 @@ Needs root, or CAP_BPF and CAP_NET_ADMIN, and Linux 6.6.`,
 	f.StringVar(&o.Loader.RunDir, "run-dir", loader.DefaultRunDir, "directory for the lock and the notes of a running load balancer")
 	f.BoolVar(&o.Keep, "keep", false, "go on serving in the kernel when this process ends; the next run takes over without breaking a flow")
 	f.BoolVar(&o.Loader.Replace, "replace", false, "remove what an earlier run with other table sizes has left, and its flows with it")
+	image.add(f)
 	if err := c.MarkFlagRequired("filename"); err != nil {
 		panic(fmt.Sprint("no such flag: ", err))
 	}
