@@ -95,9 +95,10 @@ func (s *Stored) read(o Options) (*Image, error) {
 	if err := checkDigest(s.manifest, s.descriptor.Digest); err != nil {
 		return nil, err
 	}
-	image := s.image
+	image, digest := s.image, s.descriptor.Digest
 	if s.index != nil {
-		list, err := s.index.IndexManifest()
+		// From the bytes just compared, not from a file that may change.
+		list, err := v1.ParseIndexManifest(bytes.NewReader(s.manifest))
 		if err != nil {
 			return nil, fmt.Errorf("read index: %w", err)
 		}
@@ -105,17 +106,17 @@ func (s *Stored) read(o Options) (*Image, error) {
 		if err != nil {
 			return nil, err
 		}
-		im.Platforms, im.Annotations = platforms, list.Annotations
-		if image, err = s.index.Image(d.Digest); err != nil {
+		im.Platforms, im.Annotations, digest = platforms, list.Annotations, d.Digest
+		if image, err = s.index.Image(digest); err != nil {
 			return nil, fmt.Errorf("read image: %w", err)
 		}
-		raw, err := image.RawManifest()
-		if err != nil {
-			return nil, fmt.Errorf("read image: %w", err)
-		}
-		if err := checkDigest(raw, d.Digest); err != nil {
-			return nil, err
-		}
+	}
+	raw, err := image.RawManifest()
+	if err != nil {
+		return nil, fmt.Errorf("read image: %w", err)
+	}
+	if err := checkDigest(raw, digest); err != nil {
+		return nil, err
 	}
 	return im, im.unpack(image)
 }

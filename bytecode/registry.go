@@ -29,7 +29,7 @@ func parseRef(text string) (name.Reference, error) {
 	}
 	host, _, found := strings.Cut(text, "/")
 	if !found || (!strings.ContainsAny(host, ".:") && host != "localhost") {
-		return nil, fmt.Errorf("image %q names no registry: want REGISTRY/REPOSITORY:TAG or REGISTRY/REPOSITORY@sha256:DIGEST; a file ends in .o, a directory exists", text)
+		return nil, fmt.Errorf("image %q names no registry: want REGISTRY/REPOSITORY:TAG or REGISTRY/REPOSITORY@sha256:DIGEST", text)
 	}
 	return ref, nil
 }

@@ -83,6 +83,9 @@ func Open(ctx context.Context, ref string, o Options) (*Stored, error) {
 	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrInvalid), filepath.IsAbs(ref), strings.HasPrefix(ref, "."), strings.HasSuffix(ref, ".o"):
 		return nil, fmt.Errorf("open bytecode: %w", err)
 	}
+	if _, err := parseRef(ref); err != nil {
+		return nil, fmt.Errorf("%s: no such file or directory, and %w", ref, err)
+	}
 	return openRegistry(ctx, ref, o)
 }
 

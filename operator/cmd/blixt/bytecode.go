@@ -57,15 +57,14 @@ func readKeys(paths []string) (keys []*bytecode.PublicKey, err error) {
 	return keys, nil
 }
 
-// progress shows bytes that go over the network, on a terminal only. Call
-// the function that it returns at the end.
-func progress(what string, o *bytecode.Options) (done func()) {
-	if !term.IsTerminal(int(os.Stderr.Fd())) {
-		return func() {}
+// progress shows bytes that go over the network, on a terminal only. The
+// caller ends it, whatever comes of it.
+func progress(what string, o *bytecode.Options) *meter {
+	m := &meter{out: io.Discard, what: what, started: time.Now()}
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		m.out, o.Progress = os.Stderr, m.add
 	}
-	m := &meter{out: os.Stderr, what: what, started: time.Now()}
-	o.Progress = m.add
-	return m.end
+	return m
 }
 
 type meter struct {
@@ -76,22 +75,28 @@ type meter struct {
 	mu    sync.Mutex
 	bytes int
 	shown time.Time
+	ended bool
 }
 
 func (m *meter) add(n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.bytes += n
-	if time.Since(m.shown) > 100*time.Millisecond {
+	if !m.ended && time.Since(m.shown) > 100*time.Millisecond {
 		m.shown = time.Now()
 		fmt.Fprintf(m.out, "\r\x1b[K%s: %s", m.what, size(int64(m.bytes)))
 	}
 }
 
-func (m *meter) end() {
+// end leaves a line that says what it took, or none after an error.
+func (m *meter) end(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	fmt.Fprintf(m.out, "\r\x1b[K%s: %s in %s\n", m.what, size(int64(m.bytes)), time.Since(m.started).Round(10*time.Millisecond))
+	m.ended = true
+	fmt.Fprint(m.out, "\r\x1b[K")
+	if err == nil {
+		fmt.Fprintf(m.out, "%s: %s in %s\n", m.what, size(int64(m.bytes)), time.Since(m.started).Round(10*time.Millisecond))
+	}
 }
 
 // size writes bytes for people.

@@ -18,6 +18,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/spf13/cobra"
@@ -131,6 +132,22 @@ func TestBytecodeFromBuildToVerify(t *testing.T) {
 				t.Errorf("%s: no %q in\n%s", source, text, table)
 			}
 		}
+	}
+}
+
+func TestProgressEndsItsLine(t *testing.T) {
+	var out strings.Builder
+	m := &meter{out: &out, what: "pushing", started: time.Now()}
+	m.add(1500)
+	m.end(nil)
+	m.add(1) // from a goroutine that comes late
+	if got := out.String(); !strings.HasPrefix(got, "\r\x1b[Kpushing: 1.5 kB\r\x1b[Kpushing: 1.5 kB in ") || !strings.HasSuffix(got, "\n") {
+		t.Errorf("shown %q", got)
+	}
+	out.Reset()
+	m.end(io.EOF)
+	if got := out.String(); got != "\r\x1b[K" {
+		t.Errorf("after an error %q", got)
 	}
 }
 

@@ -23,12 +23,13 @@ once was.`,
   blixt bytecode push registry.example.com/blixt/bytecode:v1   # what is built in
   blixt bytecode push out localhost:5000/blixt/bytecode:v1 --ca-file ca.crt`,
 		Args: cobra.RangeArgs(1, 2),
-		RunE: func(c *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) (err error) {
 			to, source := args[len(args)-1], ""
 			if len(args) == 2 {
 				source = args[0]
 			}
-			done := progress("pushing "+to, &o)
+			shown := progress("pushing "+to, &o)
+			defer func() { shown.end(err) }()
 			image, err := openImage(c, source, o)
 			if err != nil {
 				return err
@@ -37,7 +38,6 @@ once was.`,
 			if err != nil {
 				return err
 			}
-			done()
 			fmt.Fprintln(c.OutOrStdout(), name)
 			return nil
 		},
@@ -78,7 +78,8 @@ verified, inspected, and pushed elsewhere without the registry.`,
 			if o.Keys, err = readKeys(keys); err != nil {
 				return err
 			}
-			done := progress("pulling "+args[0], &o)
+			shown := progress("pulling "+args[0], &o)
+			defer func() { shown.end(err) }()
 			image, err := bytecode.Open(c.Context(), args[0], o)
 			if err != nil {
 				return err
@@ -90,7 +91,6 @@ verified, inspected, and pushed elsewhere without the registry.`,
 			if err := image.Write(dir); err != nil {
 				return err
 			}
-			done()
 			fmt.Fprintf(c.OutOrStdout(), "%s@%s\n", dir, image.Digest())
 			return nil
 		},
