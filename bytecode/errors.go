@@ -45,6 +45,7 @@ func explain(ref name.Reference, err error) error {
 	var record tls.RecordHeaderError
 	var answer *transport.Error
 	var dns *net.DNSError
+	var dial *net.OpError
 	switch {
 	case errors.Is(err, context.Canceled):
 		return err
@@ -63,6 +64,9 @@ func explain(ref name.Reference, err error) error {
 		e.Problem = "the name " + dns.Name + " cannot be resolved"
 		e.Fix = "check the name, and DNS"
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, context.DeadlineExceeded):
+		if errors.As(err, &dial) {
+			e.Err = dial
+		}
 		e.Problem = host + " cannot be reached"
 		e.Fix = "check the name and port, whether the registry runs, and the proxy (HTTPS_PROXY)"
 	default:

@@ -88,10 +88,14 @@ func (m *meter) add(n int) {
 	}
 }
 
-// end leaves a line that says what it took, or none after an error.
+// end leaves a line that says what it took, or none after an error. Only the
+// first call counts.
 func (m *meter) end(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.ended {
+		return
+	}
 	m.ended = true
 	fmt.Fprint(m.out, "\r\x1b[K")
 	if err == nil {

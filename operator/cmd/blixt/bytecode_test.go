@@ -146,6 +146,7 @@ func TestProgressEndsItsLine(t *testing.T) {
 	}
 	out.Reset()
 	m.end(io.EOF)
+	(&meter{out: &out}).end(io.EOF)
 	if got := out.String(); got != "\r\x1b[K" {
 		t.Errorf("after an error %q", got)
 	}

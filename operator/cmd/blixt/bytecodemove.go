@@ -38,6 +38,7 @@ once was.`,
 			if err != nil {
 				return err
 			}
+			shown.end(nil) // before what is printed
 			fmt.Fprintln(c.OutOrStdout(), name)
 			return nil
 		},
@@ -91,6 +92,7 @@ verified, inspected, and pushed elsewhere without the registry.`,
 			if err := image.Write(dir); err != nil {
 				return err
 			}
+			shown.end(nil) // before what is printed
 			fmt.Fprintf(c.OutOrStdout(), "%s@%s\n", dir, image.Digest())
 			return nil
 		},
