@@ -16,10 +16,15 @@ import (
 
 // Info is what the kernel says of a loaded data plane.
 type Info struct {
-	Dir         string            `json:"dir"`
-	ProgramID   uint32            `json:"programID"`
-	ProgramTag  string            `json:"programTag"`
-	Fingerprint string            `json:"fingerprint"`
+	// Loader is who loaded it: builtin or bpfman.
+	Loader     string `json:"loader"`
+	Dir        string `json:"dir"`
+	ProgramID  uint32 `json:"programID"`
+	ProgramTag string `json:"programTag"`
+	// Fingerprint identifies what the built-in loader has loaded, and Digest
+	// what bpfman has.
+	Fingerprint string            `json:"fingerprint,omitempty"`
+	Digest      string            `json:"digest,omitempty"`
 	Maps        map[string]uint32 `json:"maps"`
 	Links       []LinkInfo        `json:"links"`
 }
@@ -47,7 +52,7 @@ func (l *Loader) Info() (Info, error) {
 // Inspect returns what another process has loaded under a name. It needs the
 // right to read the pins, and takes no lock.
 func Inspect(bpffs, name string) (info Info, err error) {
-	l := &Loader{dir: filepath.Join(defaultTo(bpffs, DefaultBPFFS), "blixt", defaultTo(name, DefaultName)), links: map[linkKey]*attached{}, maps: map[string]*ebpf.Map{}}
+	l := &Loader{dir: Pins(defaultTo(bpffs, DefaultBPFFS), defaultTo(name, DefaultName)), links: map[linkKey]*attached{}, maps: map[string]*ebpf.Map{}}
 	pins, err := l.programPins()
 	if err != nil {
 		return Info{}, err
@@ -92,7 +97,7 @@ func Inspect(bpffs, name string) (info Info, err error) {
 }
 
 func (l *Loader) describe(links map[linkKey]link.Link) (Info, error) {
-	info := Info{Dir: l.Dir(), Maps: map[string]uint32{}}
+	info := Info{Loader: "builtin", Dir: l.Dir(), Maps: map[string]uint32{}}
 	pins, err := l.programPins()
 	if err != nil {
 		return Info{}, err

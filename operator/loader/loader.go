@@ -58,7 +58,7 @@ type Options struct {
 // threads of the network namespace that Load was called in.
 type Loader struct {
 	dir     string
-	lock    *lock
+	lock    *Lock
 	mounted string // the BPF file system that Load mounted
 	group   int
 	notes   []string
@@ -92,19 +92,19 @@ func Load(o Options) (*Loader, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := acquire(o.RunDir, o.Name)
+	lock, err := Acquire(o.RunDir, o.Name)
 	if err != nil {
 		return nil, err
 	}
 	l := &Loader{
-		dir:   filepath.Join(o.BPFFS, "blixt", o.Name),
+		dir:   Pins(o.BPFFS, o.Name),
 		lock:  lock,
 		group: o.Group,
 		links: map[linkKey]*attached{},
 	}
 	mounted, err := mountBPFFS(o.BPFFS)
 	if err != nil {
-		return nil, errors.Join(err, lock.release())
+		return nil, errors.Join(err, lock.Release())
 	}
 	if mounted {
 		l.mounted = o.BPFFS
@@ -162,11 +162,11 @@ func newFlows(flows uint32) uint32 {
 	return min(max(flows/4, minFlows), 1<<18)
 }
 
+// Pins returns where a data plane of a name is pinned.
+func Pins(bpffs, name string) string { return filepath.Join(bpffs, "blixt", name) }
+
 // Dir returns the directory of the pinned maps.
 func (l *Loader) Dir() string { return filepath.Join(l.dir, "maps") }
-
-// Maps returns the maps by name. They live until Close.
-func (l *Loader) Maps() map[string]*ebpf.Map { return l.maps }
 
 // Notes returns what Load did that its caller may not expect.
 func (l *Loader) Notes() []string { return slices.Clone(l.notes) }
@@ -194,7 +194,7 @@ func (l *Loader) Close(keep bool) error {
 	if !keep {
 		errs = append(errs, l.remove())
 	}
-	return errors.Join(append(errs, l.lock.release())...)
+	return errors.Join(append(errs, l.lock.Release())...)
 }
 
 // remove deletes all pins, links first, so that no packet meets a program

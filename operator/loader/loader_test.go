@@ -111,7 +111,7 @@ func TestKeepAndAdopt(t *testing.T) {
 	l := mustLoad(t, o)
 	before := mustInfo(t, l)
 	key, value := bpf.BlixtAddr{Bytes: [16]byte{1}}, bpf.BlixtAddress{Flags: 1}
-	if err := l.Maps()["addresses"].Put(key, value); err != nil {
+	if err := l.maps["addresses"].Put(key, value); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Close(true); err != nil {
@@ -127,7 +127,7 @@ func TestKeepAndAdopt(t *testing.T) {
 		t.Errorf("adopted %+v, want %+v", after, before)
 	}
 	var got bpf.BlixtAddress
-	if err := l.Maps()["addresses"].Lookup(key, &got); err != nil || got != value {
+	if err := l.maps["addresses"].Lookup(key, &got); err != nil || got != value {
 		t.Errorf("map after adoption: %v, %v", got, err)
 	}
 	if err := l.Close(false); err != nil {
@@ -204,7 +204,7 @@ func TestMismatchNamesWhatDiffers(t *testing.T) {
 	}
 	other.Replace = true
 	l = mustLoad(t, other)
-	if got := l.Maps()["flows"].MaxEntries(); got != 2*8192 {
+	if got := l.maps["flows"].MaxEntries(); got != 2*8192 {
 		t.Errorf("flows after replacing: %d", got)
 	}
 	if err := l.Close(false); err != nil {

@@ -14,14 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lock is a locked file with the holder's process id in it. The kernel
-// releases it when the process ends, however it does.
-type lock struct {
+// Lock keeps a name for one process: a locked file with the holder's process
+// id in it. The kernel releases it when the process ends, however it does.
+type Lock struct {
 	file *os.File
 }
 
-// acquire takes the lock of a name. Returns LockedError if another has it.
-func acquire(dir, name string) (*lock, error) {
+// Acquire takes the lock of a name. Returns LockedError if another has it.
+func Acquire(dir, name string) (*Lock, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make run directory: %w", err)
 	}
@@ -52,7 +52,7 @@ func acquire(dir, name string) (*lock, error) {
 		if _, err := fmt.Fprintln(f, os.Getpid()); err != nil {
 			return nil, errors.Join(fmt.Errorf("write lock: %w", err), f.Close())
 		}
-		return &lock{f}, nil
+		return &Lock{f}, nil
 	}
 }
 
@@ -65,7 +65,8 @@ func samePath(f *os.File, path string) bool {
 	return err == nil && os.SameFile(a, b)
 }
 
-func (l *lock) release() error {
+// Release gives the name back.
+func (l *Lock) Release() error {
 	if err := os.Remove(l.file.Name()); err != nil {
 		return errors.Join(fmt.Errorf("remove lock: %w", err), l.file.Close())
 	}

@@ -26,7 +26,7 @@ func TestObjectOfAnotherBuildIsLoaded(t *testing.T) {
 	l := mustLoad(t, o)
 	defer l.Close(false)
 	for name, want := range map[string]uint32{"flows": 10000, "rings": minRingSlots / 2, "frontends": 5000} {
-		if got := l.Maps()[name].MaxEntries(); got != want {
+		if got := l.maps[name].MaxEntries(); got != want {
 			t.Errorf("map %s has %d entries, want %d", name, got, want)
 		}
 	}

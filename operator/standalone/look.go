@@ -69,7 +69,7 @@ func (r *runner) look(ctx context.Context) {
 		return
 	}
 	var attach string
-	if err := r.loader.SetInterfaces(n.interfaces); err != nil {
+	if err := r.loaded.SetInterfaces(n.interfaces); err != nil {
 		attach = err.Error()
 	}
 	r.said.once("attach", slog.LevelError, attach)

@@ -2,7 +2,7 @@
 
 // Package standalone is the load balancer without Kubernetes. In come a
 // directory of Gateway API YAML and the host's interfaces; out goes what
-// agent writes into the maps of the data plane that loader has loaded.
+// agent writes into the maps of the data plane that a loader has loaded.
 // Everything is looked at again whenever a file, an interface or an address
 // changes.
 package standalone
@@ -45,15 +45,34 @@ type Options struct {
 	SNATPorts agent.PortRange
 	// Keep leaves everything serving in the kernel at the end.
 	Keep bool
-	// Loader says where and how large. Its Interfaces are ours.
-	Loader loader.Options
+	// Name keeps several load balancers on one host apart.
+	Name string
+	// RunDir holds what outlives the process.
+	RunDir string
+	// Load loads the data plane, or adopts what an earlier run left, and
+	// attaches it to the interfaces. Returns loader.AttachError where one of
+	// them does not exist.
+	Load func(interfaces []string) (DataPlane, error)
+}
+
+// DataPlane is a program in the kernel, by whichever way it got there.
+type DataPlane interface {
+	// Dir is where its maps are pinned.
+	Dir() string
+	// Notes returns what loading did that its caller may not expect.
+	Notes() []string
+	// SetInterfaces attaches to exactly these interfaces.
+	SetInterfaces(names []string) error
+	// Close ends the hold. With keep the kernel goes on serving; else
+	// everything is detached and removed.
+	Close(keep bool) error
 }
 
 // runner is a running load balancer.
 type runner struct {
 	Options
 	pass   sync.Mutex // held by the one pass, and for the end
-	loader *loader.Loader
+	loaded DataPlane
 	states chan lb.State
 	vips   *vips
 	said   said
@@ -70,11 +89,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := checkPorts(o.SNATPorts); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(o.Loader.RunDir, 0o755); err != nil {
+	if err := os.MkdirAll(o.RunDir, 0o755); err != nil {
 		return err
 	}
 	r := &runner{Options: o, said: said{last: map[string]string{}}, states: make(chan lb.State)}
-	if r.vips, err = readVIPs(filepath.Join(o.Loader.RunDir, o.Loader.Name+".addresses")); err != nil {
+	if r.vips, err = readVIPs(filepath.Join(o.RunDir, o.Name+".addresses")); err != nil {
 		return err
 	}
 	n, err := readNetwork(o.Interfaces)
@@ -85,10 +104,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	if _, err := r.read(n); err != nil {
 		return err
 	}
-	if r.loader, err = load(o, n); err != nil {
+	if r.loaded, err = load(o, n); err != nil {
 		return err
 	}
-	for _, note := range r.loader.Notes() {
+	for _, note := range r.loaded.Notes() {
 		slog.Info(note)
 	}
 	defer func() {
@@ -96,7 +115,7 @@ func Run(ctx context.Context, o Options) (err error) {
 			err = e
 		}
 	}()
-	tables, err := datapath.New(r.loader.Maps())
+	tables, err := datapath.Open(r.loaded.Dir())
 	if err != nil {
 		return err
 	}
@@ -105,7 +124,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	a := agent.New(tables, agent.Options{
 		SNATMin: o.SNATPorts.Min, SNATMax: o.SNATPorts.Max,
 		Node4: first(own, netip.Addr.Is4), Node6: first(own, netip.Addr.Is6),
-		StateFile: StateFile(o.Loader.RunDir, o.Loader.Name),
+		StateFile: StateFile(o.RunDir, o.Name),
 		Applied:   r.applied,
 		Log:       slog.Default(),
 	})
@@ -114,10 +133,9 @@ func Run(ctx context.Context, o Options) (err error) {
 
 // load loads the data plane and attaches it to the interfaces. Where they are
 // our own choice, one that has gone since is no error: we choose again.
-func load(o Options, n *network) (*loader.Loader, error) {
+func load(o Options, n *network) (DataPlane, error) {
 	for {
-		o.Loader.Interfaces = n.interfaces
-		l, err := loader.Load(o.Loader)
+		l, err := o.Load(n.interfaces)
 		failed, is := errors.AsType[*loader.AttachError](err)
 		if !is || len(o.Interfaces) > 0 {
 			return l, err
@@ -167,11 +185,11 @@ func (r *runner) end() error {
 		if err := r.vips.remove(); err != nil {
 			slog.Error(err.Error())
 		}
-		if err := os.Remove(StateFile(r.Loader.RunDir, r.Loader.Name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(StateFile(r.RunDir, r.Name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			slog.Error(err.Error())
 		}
 	}
-	if err := r.loader.Close(r.Keep); err != nil {
+	if err := r.loaded.Close(r.Keep); err != nil {
 		return fmt.Errorf("detach: %w", err)
 	}
 	if r.Keep {

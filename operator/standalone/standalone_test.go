@@ -71,23 +71,27 @@ endpoints:
 type instance struct {
 	*testing.T
 	Options
-	log  *logbook
-	stop func()
-	done chan error
+	bpffs string
+	log   *logbook
+	stop  func()
+	done  chan error
 }
 
 // prepare makes directories for a load balancer, with one file.
 func prepare(t *testing.T, text string) *instance {
 	t.Helper()
 	dir := t.TempDir()
-	i := &instance{T: t, log: listenToLog(t), stop: func() {}, Options: Options{
+	i := &instance{T: t, log: listenToLog(t), stop: func() {}, bpffs: filepath.Join(dir, "bpf"), Options: Options{
 		Dir: filepath.Join(dir, "yaml"), NodeName: "here", SNATPorts: agent.PortRange{Min: 11000, Max: 11999},
-		Loader: loader.Options{
-			Name: "test", BPFFS: filepath.Join(dir, "bpf"), RunDir: filepath.Join(dir, "run"), Flows: 4096, RingSlots: 1 << 20,
-		},
+		Name: "test", RunDir: filepath.Join(dir, "run"),
 	}}
+	i.Load = func(interfaces []string) (DataPlane, error) {
+		return loader.Load(loader.Options{
+			Name: i.Name, BPFFS: i.bpffs, RunDir: i.RunDir, Interfaces: interfaces, Flows: 4096, RingSlots: 1 << 20,
+		})
+	}
 	// The mount would be in the way of the removal of the directory.
-	t.Cleanup(func() { _ = unix.Unmount(i.Loader.BPFFS, unix.MNT_DETACH) })
+	t.Cleanup(func() { _ = unix.Unmount(i.bpffs, unix.MNT_DETACH) })
 	must(t, os.MkdirAll(i.Dir, 0o755))
 	i.write(text)
 	return i
@@ -126,7 +130,7 @@ func (i *instance) start() {
 func (i *instance) serves(want ...string) {
 	i.Helper()
 	eventually(i.T, func() error {
-		r, err := agent.LoadRecord(StateFile(i.Loader.RunDir, i.Loader.Name))
+		r, err := agent.LoadRecord(StateFile(i.RunDir, i.Name))
 		var got []string
 		for _, f := range r.State.Frontends {
 			got = append(got, netip.AddrPortFrom(f.Addr, f.Port).String())
@@ -142,7 +146,7 @@ func (i *instance) serves(want ...string) {
 func (i *instance) attached(want ...string) {
 	i.Helper()
 	eventually(i.T, func() error {
-		info, err := loader.Inspect(i.Loader.BPFFS, i.Loader.Name)
+		info, err := loader.Inspect(i.bpffs, i.Name)
 		var got []string
 		for _, l := range info.Links {
 			if l.Direction == "ingress" {
@@ -309,7 +313,7 @@ func TestManyChangesAtOnceEndInTheLastOne(t *testing.T) {
 	i.stop()
 	want(t, "eth0", "192.0.2.1")
 	want(t, "lo")
-	if left, err := os.ReadDir(i.Loader.RunDir); err != nil || slices.ContainsFunc(left, func(e os.DirEntry) bool {
+	if left, err := os.ReadDir(i.RunDir); err != nil || slices.ContainsFunc(left, func(e os.DirEntry) bool {
 		return strings.HasSuffix(e.Name(), ".json") || strings.HasSuffix(e.Name(), ".addresses")
 	}) {
 		t.Errorf("left behind: %v (%v)", left, err)

@@ -15,7 +15,7 @@ import (
 
 func runCommand() *cobra.Command {
 	o := standalone.Options{}
-	var image imageFlags
+	l := loaders{}
 	ports := portRange{Min: agent.DefaultSNATMin, Max: agent.DefaultSNATMax}
 	c := &cobra.Command{
 		Use:   "run -f DIR",
@@ -29,16 +29,19 @@ Backends are local if their endpoint's nodeName is --node-name, or their address
 is one of this host: they see the client's address. All others are reached with
 an address of this host as the source, so their replies come back here.
 
-Needs root, or CAP_BPF and CAP_NET_ADMIN, and Linux 6.6.`,
+Needs root, or CAP_BPF and CAP_NET_ADMIN, and Linux 6.6. With --loader bpfman a
+running bpfman loads and attaches the program: then CAP_BPF is not needed, but
+the right to use bpfman's socket and the maps that it pins.`,
 		Example: `  blixt run -f /etc/blixt
   blixt run -f . --interface eth0 --interface docker0
-  blixt run -f . --bytecode registry.example.com/blixt/bytecode:v1 --verify-key cosign.pub`,
+  blixt run -f . --bytecode registry.example.com/blixt/bytecode:v1 --verify-key cosign.pub
+  blixt run -f . --loader bpfman --priority 10`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
-			if o.Loader.Object, err = image.object(c.Context()); err != nil {
+			o.SNATPorts = agent.PortRange(ports)
+			if o.Load, err = l.choose(c.Context(), o.Name, o.RunDir); err != nil {
 				return err
 			}
-			o.SNATPorts = agent.PortRange(ports)
 			return standalone.Run(c.Context(), o)
 		},
 	}
@@ -48,14 +51,14 @@ Needs root, or CAP_BPF and CAP_NET_ADMIN, and Linux 6.6.`,
 	f.StringSliceVarP(&o.Interfaces, "interface", "i", nil, "interface to attach to, may be repeated (default: all that are up, loopback included, but for ports of bridges and bonds)")
 	f.StringVar(&o.NodeName, "node-name", hostname, "nodeName of endpoints that are on this host")
 	f.Var(&ports, "snat-ports", "source ports for backends elsewhere: none that this host's own connections use")
-	f.Uint32Var(&o.Loader.Flows, "flows", 0, "established flows to make room for, at most 4194304 (default 262144; about 290 bytes each when used)")
-	f.Uint32Var(&o.Loader.RingSlots, "ring-slots", 0, "slots of all rings together, at most 8388608 (default 4194304; 4 bytes each)")
-	f.StringVar(&o.Loader.Name, "name", loader.DefaultName, "keeps several load balancers on one host apart")
-	f.StringVar(&o.Loader.BPFFS, "bpffs", loader.DefaultBPFFS, "BPF file system to pin to; mounted if it is not")
-	f.StringVar(&o.Loader.RunDir, "run-dir", loader.DefaultRunDir, "directory for the lock and the notes of a running load balancer")
+	f.Uint32Var(&l.flows, "flows", 0, "established flows to make room for, at most 4194304 (default 262144; about 290 bytes each when used)")
+	f.Uint32Var(&l.ringSlots, "ring-slots", 0, "slots of all rings together, at most 8388608 (default 4194304; 4 bytes each)")
+	f.StringVar(&o.Name, "name", loader.DefaultName, "keeps several load balancers on one host apart")
+	f.StringVar(&l.builtin.BPFFS, "bpffs", loader.DefaultBPFFS, "BPF file system to pin to; mounted if it is not")
+	f.StringVar(&o.RunDir, "run-dir", loader.DefaultRunDir, "directory for the lock and the notes of a running load balancer")
 	f.BoolVar(&o.Keep, "keep", false, "go on serving in the kernel when this process ends; the next run takes over without breaking a flow")
-	f.BoolVar(&o.Loader.Replace, "replace", false, "remove what an earlier run with other table sizes has left, and its flows with it")
-	image.add(f)
+	f.BoolVar(&l.replace, "replace", false, "remove what an earlier run with other table sizes, or bpfman with other bytecode, has left, and its flows with it")
+	l.flags(f)
 	if err := c.MarkFlagRequired("filename"); err != nil {
 		panic(fmt.Sprint("no such flag: ", err))
 	}

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/kubernetes-sigs/blixt/operator/agent"
+	"github.com/kubernetes-sigs/blixt/operator/bpfman"
 	"github.com/kubernetes-sigs/blixt/operator/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/loader"
 	"github.com/kubernetes-sigs/blixt/operator/standalone"
@@ -56,7 +57,10 @@ flows are what it got since it is one.`,
 }
 
 func readStatus(bpffs, runDir, name string) (*status, error) {
-	info, err := loader.Inspect(bpffs, name)
+	info, err := bpfman.Inspect(runDir, name)
+	if errors.Is(err, fs.ErrNotExist) && !bpfman.Loaded(runDir, name) {
+		info, err = loader.Inspect(bpffs, name)
+	}
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, fmt.Errorf("%w: run as root", err)
 	}
@@ -104,6 +108,9 @@ func (s *status) table(w io.Writer) {
 	}
 	if s.Draining {
 		fmt.Fprint(w, ", draining")
+	}
+	if s.Program.Loader == "bpfman" {
+		fmt.Fprint(w, "\nLoaded by bpfman from ", s.Program.Digest)
 	}
 	fmt.Fprint(w, "\nAttached to ", links(s.Program.Links), "\n\n")
 

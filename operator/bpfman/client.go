@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpfman
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	pb "github.com/bpfman/bpfman/clients/gobpfman/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/loader"
+)
+
+// The metadata that tells our programs from those of others.
+const (
+	metaApplication = "bpfman_application" // what bpfman's own command shows
+	metaName        = "blixt.name"
+	metaDigest      = "blixt.digest"
+)
+
+// digest identifies what is to be loaded.
+func (o *Options) digest() (string, error) {
+	if o.Image == "" {
+		sum := sha256.Sum256(o.Object)
+		return "sha256:" + hex.EncodeToString(sum[:]), nil
+	}
+	_, digest, ok := strings.Cut(o.Image, "@")
+	if !ok {
+		return "", fmt.Errorf("image %s: name it by digest (repository@sha256:...), as bpfman keeps serving the old content of a tag", o.Image)
+	}
+	return digest, nil
+}
+
+// client is a connection to bpfman.
+type client struct {
+	pb.BpfmanClient
+	conn *grpc.ClientConn
+	// pid of who listens, 0 if that is a process that we do not see.
+	pid int
+}
+
+// connect returns UnreachableError if nobody listens, or we may not ask.
+func connect(socket string) (*client, error) {
+	pid, err := listener(socket)
+	if err != nil {
+		return nil, &UnreachableError{Socket: socket, Err: err}
+	}
+	dial := func(ctx context.Context, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}
+	conn, err := grpc.NewClient("passthrough:///localhost", grpc.WithContextDialer(dial), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, fmt.Errorf("connect to bpfman at %s: %w", socket, err)
+	}
+	return &client{BpfmanClient: pb.NewBpfmanClient(conn), conn: conn, pid: pid}, nil
+}
+
+func (c *client) close() { _ = c.conn.Close() } // all answers are in
+
+// program is one of ours that bpfman has.
+type program struct {
+	id     uint32
+	tag    string
+	digest string
+	dir    string
+	links  []uint32
+}
+
+func newProgram(info *pb.ProgramInfo, kernel *pb.KernelProgramInfo) *program {
+	return &program{
+		id: kernel.GetId(), tag: kernel.GetTag(), digest: info.GetMetadata()[metaDigest],
+		dir: info.GetMapPinPath(), links: info.GetLinks(),
+	}
+}
+
+func (p *program) note(socket string) note {
+	return note{Socket: socket, Program: p.id, Tag: p.tag, Digest: p.digest, Dir: p.dir, Links: []loader.LinkInfo{}}
+}
+
+// find returns the programs of a name.
+func (c *client) find(ctx context.Context, name string) (found []*program, err error) {
+	own := true
+	list, err := c.List(ctx, &pb.ListRequest{BpfmanProgramsOnly: &own, MatchMetadata: map[string]string{metaName: name}})
+	if err != nil {
+		return nil, refused("list programs", err)
+	}
+	for _, r := range list.GetResults() {
+		// Some versions leave the links out of a list.
+		id := r.GetKernelInfo().GetId()
+		got, err := c.Get(ctx, &pb.GetRequest{Id: id})
+		if err != nil {
+			return nil, refused(fmt.Sprintf("get program %d", id), err)
+		}
+		if got.GetInfo().GetMetadata()[metaName] == name {
+			found = append(found, newProgram(got.GetInfo(), got.GetKernelInfo()))
+		}
+	}
+	return found, nil
+}
+
+// load has bpfman load the program.
+func (c *client) load(ctx context.Context, o *Options, digest string) (*program, error) {
+	file := ""
+	if o.Image == "" {
+		file = filepath.Join(o.RunDir, o.Name+".bpfman.o")
+		if err := os.WriteFile(file, o.Object, 0o644); err != nil {
+			return nil, fmt.Errorf("write object for bpfman: %w", err)
+		}
+		defer os.Remove(file) // bpfman has read it into its database
+	}
+	what := "load " + o.Image + file
+	res, err := c.Load(ctx, &pb.LoadRequest{
+		Bytecode: o.location(file),
+		Metadata: map[string]string{metaApplication: "blixt", metaName: o.Name, metaDigest: digest},
+		Info:     []*pb.LoadInfo{{Name: bpf.BlixtProgBlixt, ProgramType: pb.BpfmanProgramType_TCX}},
+	})
+	if err != nil {
+		return nil, refused(what, err)
+	}
+	if n := len(res.GetPrograms()); n != 1 {
+		return nil, fmt.Errorf("bpfman: %s: it loaded %d programs, want 1", what, n)
+	}
+	return newProgram(res.Programs[0].GetInfo(), res.Programs[0].GetKernelInfo()), nil
+}
+
+func (c *client) unload(ctx context.Context, id uint32) error {
+	if _, err := c.Unload(ctx, &pb.UnloadRequest{Id: id}); err != nil {
+		return refused(fmt.Sprintf("unload program %d", id), err)
+	}
+	return nil
+}
+
+func (c *client) attach(ctx context.Context, id uint32, to *pb.TCXAttachInfo) (link uint32, err error) {
+	res, err := c.Attach(ctx, &pb.AttachRequest{Id: id, Attach: &pb.AttachInfo{Info: &pb.AttachInfo_TcxAttachInfo{TcxAttachInfo: to}}})
+	if err != nil {
+		return 0, refused(fmt.Sprintf("attach program %d", id), err)
+	}
+	return res.GetLinkId(), nil
+}
+
+func (c *client) detach(ctx context.Context, link uint32) error {
+	if _, err := c.Detach(ctx, &pb.DetachRequest{LinkId: link}); err != nil {
+		return refused(fmt.Sprintf("detach link %d", link), err)
+	}
+	return nil
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/spf13/pflag"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/bytecode"
+	"github.com/kubernetes-sigs/blixt/operator/bpfman"
+	"github.com/kubernetes-sigs/blixt/operator/loader"
+	"github.com/kubernetes-sigs/blixt/operator/standalone"
+)
+
+// loaders are the ways in which a program gets into the kernel, and which of
+// them was chosen.
+type loaders struct {
+	chosen           string
+	image            imageFlags
+	flows, ringSlots uint32
+	replace          bool
+	builtin          loader.Options
+	bpfman           bpfman.Options
+}
+
+func (l *loaders) flags(f *pflag.FlagSet) {
+	l.image.add(f)
+	f.StringVar(&l.chosen, "loader", "builtin", "who loads the program: builtin, or bpfman")
+	f.StringVar(&l.bpfman.Socket, "bpfman-socket", bpfman.DefaultSocket, "socket of bpfman")
+	f.IntVar(&l.bpfman.Priority, "priority", bpfman.DefaultPriority, "place among bpfman's programs, 1 to 1000: the lower sees packets first")
+	f.StringVar(&l.bpfman.Netns, "netns", "", "path by which bpfman finds the network namespace of this process (default: found out)")
+}
+
+// choose returns the function that loads. One name has one loader at a time.
+func (l *loaders) choose(ctx context.Context, name, runDir string) (func([]string) (standalone.DataPlane, error), error) {
+	const left = "%s has left load balancer %q serving: end it with blixt run --loader %s and without --keep, or choose another name"
+	object, err := l.image.object(ctx)
+	if err != nil {
+		return nil, err
+	}
+	switch l.chosen {
+	case "builtin":
+		if bpfman.Loaded(runDir, name) {
+			return nil, fmt.Errorf(left, "bpfman", name, "bpfman")
+		}
+		o := l.builtin
+		o.Name, o.RunDir, o.Replace, o.Object, o.Flows, o.RingSlots = name, runDir, l.replace, object, l.flows, l.ringSlots
+		return func(interfaces []string) (standalone.DataPlane, error) {
+			o.Interfaces = interfaces
+			return loader.Load(o)
+		}, nil
+	case "bpfman":
+		if _, err := os.Stat(loader.Pins(l.builtin.BPFFS, name)); !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf(left, "the built-in loader", name, "builtin")
+		}
+		o := l.bpfman
+		o.Name, o.RunDir, o.Replace = name, runDir, l.replace
+		if o.Object, err = l.sized(object); err != nil {
+			return nil, err
+		}
+		return func(interfaces []string) (standalone.DataPlane, error) {
+			o.Interfaces = interfaces
+			return bpfman.Load(o)
+		}, nil
+	}
+	return nil, fmt.Errorf("loader %q: want builtin or bpfman", l.chosen)
+}
+
+// sized returns the object with the tables asked for, nil: the one built in.
+// bpfman makes tables as large as the object says.
+func (l *loaders) sized(object []byte) ([]byte, error) {
+	if object == nil {
+		object = bpf.Object()
+	}
+	parsed, err := bytecode.ParseObject(object)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err = parsed.Resize(bytecode.Sizes{Flows: l.flows, RingSlots: l.ringSlots})
+	if err != nil {
+		return nil, err
+	}
+	return parsed.Bytes, nil
+}
