@@ -64,11 +64,15 @@ root:
 
 # One package at a time: tests that measure time share the machine with nothing.
 .PHONY: test
-test: root ## Run every test, and each fuzz target for 10 s (root); gets the tools they use when missing
+test: root bpfman ## Run every test, and each fuzz target for 10 s (root); gets the tools they use when missing
 	@.ci/need $(TEST_TOOLS)
 	go vet ./...
 	go test -json -count=1 -timeout=15m -p=1 ./... | go run .ci/gotest.go
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=10s
+
+.PHONY: bpfman
+bpfman: ## Build bpfman for the tests, once, in about 5 minutes; gets what it needs when missing
+	@.ci/bpfman
 
 .PHONY: test-quick
 test-quick: ## Run the tests that need no root

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -44,6 +45,8 @@ type Blixt struct {
 	Dir string
 	// Args are further arguments of run.
 	Args []string
+	// Via is the command that is to run it, such as Bpfman.Via; none: directly.
+	Via []string
 
 	cmd  *exec.Cmd
 	done chan struct{}
@@ -73,8 +76,8 @@ func (l *Lab) Blixt(n *Node, binary string, c *Config, interfaces ...string) (*B
 
 // Start runs blixt and returns when it serves.
 func (b *Blixt) Start() error {
-	args := append([]string{"run", "--filename", b.Dir, "--name", b.Name}, b.Args...)
-	b.cmd = b.Node.Command(context.Background(), b.Binary, args...)
+	args := slices.Concat(b.Via, []string{b.Binary, "run", "--filename", b.Dir, "--name", b.Name}, b.Args)
+	b.cmd = b.Node.Command(context.Background(), args[0], args[1:]...)
 	b.cmd.Stdout, b.cmd.Stderr = &b.log, &b.log
 	from := b.log.mark()
 	if err := b.Node.Start(b.cmd); err != nil {
@@ -183,7 +186,8 @@ func (b *Blixt) end(signal syscall.Signal) error {
 
 // Run runs another of blixt's commands for this data plane, such as status.
 func (b *Blixt) Run(args ...string) (string, error) {
-	return b.Node.Run(10*time.Second, b.Binary, append(args, "--name", b.Name)...)
+	args = slices.Concat(b.Via, []string{b.Binary}, args, []string{"--name", b.Name})
+	return b.Node.Run(10*time.Second, args[0], args[1:]...)
 }
 
 // logbook keeps what a process prints.

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// bpfmanVersion is what .ci/bpfman builds.
+const bpfmanVersion = "v0.6.0"
+
+// BpfmanSocket is where bpfman listens, in its mount namespace.
+const BpfmanSocket = "/run/bpfman-sock/bpfman.sock"
+
+// bpfmanDirs are those that bpfman has in its program, and no flag for.
+var bpfmanDirs = []string{"/run/bpfman", "/run/bpfman-sock", "/etc/bpfman"}
+
+// Bpfman is the real one, with a state of its own: its directories are those
+// of a mount namespace, so that a bpfman of this machine is left alone.
+type Bpfman struct {
+	lab   *Lab
+	bin   string
+	mount *exec.Cmd // holds the mount namespace
+	cmd   *exec.Cmd
+	log   logbook
+}
+
+// mountBpfman hides what the machine has. bpfman would take the BPF file
+// system of another for its own.
+const mountBpfman = `set -e
+while umount -l /run/bpfman/fs; do :; done 2>/dev/null
+for dir; do mount -t tmpfs -o mode=0755 bpfman $dir; done
+printf '[signing]\nallow_unsigned = true\nverify_enabled = false\n' >/etc/bpfman/bpfman.toml
+echo ready
+exec sleep infinity`
+
+// Bpfman starts one, that lives as long as the lab.
+func (l *Lab) Bpfman() (*Bpfman, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return nil, err
+	}
+	b := &Bpfman{lab: l, bin: filepath.Join(cache, "blixt", "bpfman-"+bpfmanVersion)}
+	if _, err := os.Stat(filepath.Join(b.bin, "bpfman-rpc")); err != nil {
+		return nil, fmt.Errorf("no bpfman: run .ci/bpfman (%w)", err)
+	}
+	for _, dir := range bpfmanDirs {
+		switch err := os.Mkdir(dir, 0o755); {
+		case err == nil:
+			l.atEnd(func() error { return os.Remove(dir) })
+		case !errors.Is(err, os.ErrExist):
+			return nil, err
+		}
+	}
+	args := append([]string{"--mount", "--propagation", "slave", "bash", "-c", mountBpfman, "bash"}, bpfmanDirs...)
+	b.mount = exec.Command("unshare", args...)
+	b.mount.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	out, err := b.mount.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := l.here(b.mount.Start); err != nil {
+		return nil, fmt.Errorf("make mount namespace: %w", err)
+	}
+	l.atEnd(func() error { return stop(b.mount) })
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		return nil, fmt.Errorf("make mount namespace: %q, %w", line, err)
+	}
+	l.atEnd(b.Kill)
+	return b, b.Start()
+}
+
+// here calls f on a thread that is in the namespace that we came from.
+func (l *Lab) here(f func() error) error { return (&Node{lab: l, fd: l.home}).Do(f) }
+
+// Via is what a command has to be run by to see what bpfman sees.
+func (b *Bpfman) Via() []string {
+	return []string{"nsenter", fmt.Sprintf("--mount=/proc/%d/ns/mnt", b.mount.Process.Pid), "--"}
+}
+
+// Path returns how a file of bpfman is seen from outside.
+func (b *Bpfman) Path(path string) string {
+	return fmt.Sprintf("/proc/%d/root%s", b.mount.Process.Pid, path)
+}
+
+// command prepares a command of bpfman, in the namespace that we came from.
+func (b *Bpfman) command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
+	args = append(append(b.Via()[1:], filepath.Join(b.bin, name)), args...)
+	cmd := exec.CommandContext(ctx, b.Via()[0], args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	raise, err := mayRaiseLimits()
+	if !raise {
+		cmd.Env = append(os.Environ(), "LD_PRELOAD="+filepath.Join(b.bin, "memlock.so"))
+	}
+	return cmd, err
+}
+
+// mayRaiseLimits tells whether root has CAP_SYS_RESOURCE here, without which
+// bpfman does not start.
+func mayRaiseLimits() (bool, error) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	err := unix.Capget(&header, &data[0])
+	return data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0, err
+}
+
+// Start starts bpfman and returns when it listens.
+func (b *Bpfman) Start() error {
+	cmd, err := b.command(context.Background(), "bpfman-rpc", "--timeout=0")
+	if err != nil {
+		return err
+	}
+	cmd.Stdout, cmd.Stderr = &b.log, &b.log
+	if err := b.lab.here(cmd.Start); err != nil {
+		return fmt.Errorf("start bpfman: %w", err)
+	}
+	b.cmd = cmd
+	err = Eventually(5*time.Second, func() error {
+		c, err := net.Dial("unix", b.Path(BpfmanSocket))
+		if err == nil {
+			err = c.Close()
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("bpfman does not listen: %w\n%s", err, b.Log())
+	}
+	return nil
+}
+
+// Kill ends bpfman without asking.
+func (b *Bpfman) Kill() error {
+	if b.cmd == nil {
+		return nil
+	}
+	err := stop(b.cmd)
+	b.cmd = nil
+	return err
+}
+
+// stop kills and waits.
+func stop(cmd *exec.Cmd) error {
+	if err := cmd.Process.Kill(); err != nil {
+		return err
+	}
+	if err := cmd.Wait(); !isExit(err) {
+		return err
+	}
+	return nil
+}
+
+// Log returns what bpfman has printed.
+func (b *Bpfman) Log() string { return b.log.since(0) }
+
+// Run runs bpfman's own command, which needs no daemon, and returns what it
+// printed.
+func (b *Bpfman) Run(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	cmd, err := b.command(ctx, "bpfman", args...)
+	if err != nil {
+		return "", err
+	}
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := b.lab.here(cmd.Run); err != nil {
+		return "", fmt.Errorf("bpfman %s: %w\n%s", strings.Join(args, " "), err, errs.String())
+	}
+	return out.String(), nil
+}
