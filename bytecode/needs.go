@@ -10,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 )
 
 // Need is something of the kernel that an object uses.
@@ -62,6 +63,12 @@ func needs(spec *ebpf.CollectionSpec) []Need {
 			}
 			if ins.OpCode.JumpOp() == asm.Call && ins.Src == asm.PseudoCall {
 				add(Need{Feature: "functions", Kernel: "4.16"})
+			}
+			// Behind the program's own function come those that are verified
+			// apart. What they are given is memory to the verifier, which
+			// takes that for a map's key since 6.2; 6.1 was seen to refuse it.
+			if fn := btf.FuncMetadata(ins); i > 0 && fn != nil && fn.Linkage == btf.GlobalFunc {
+				add(Need{Feature: "map keys given to global functions", Kernel: "6.2"})
 			}
 			// The flag is computed at run time; the line of the source that
 			// the object carries tells that it can be there.
