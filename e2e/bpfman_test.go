@@ -23,11 +23,14 @@ type managed struct {
 	bpfman *lab.Bpfman
 }
 
+// trusted is the file in the lab's directory with what bpfman trusts.
+const trusted = "trusted.crt"
+
 // newManaged makes one, with Blixt prepared but not started.
 func newManaged(t *testing.T, name string, backends int) *managed {
 	t.Helper()
 	w := newWorld(t, name, backends, 0)
-	manager, err := w.Bpfman()
+	manager, err := w.Bpfman("SSL_CERT_FILE=" + filepath.Join(w.Dir(), trusted))
 	w.check(err)
 	t.Cleanup(func() {
 		if t.Failed() {

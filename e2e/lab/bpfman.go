@@ -32,6 +32,7 @@ var bpfmanDirs = []string{"/run/bpfman", "/run/bpfman-sock", "/etc/bpfman"}
 type Bpfman struct {
 	lab   *Lab
 	bin   string
+	env   []string
 	mount *exec.Cmd // holds the mount namespace
 	cmd   *exec.Cmd
 	log   logbook
@@ -46,13 +47,13 @@ printf '[signing]\nallow_unsigned = true\nverify_enabled = false\n' >/etc/bpfman
 echo ready
 exec sleep infinity`
 
-// Bpfman starts one, that lives as long as the lab.
-func (l *Lab) Bpfman() (*Bpfman, error) {
+// Bpfman starts one with these variables, that lives as long as the lab.
+func (l *Lab) Bpfman(env ...string) (*Bpfman, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return nil, err
 	}
-	b := &Bpfman{lab: l, bin: filepath.Join(cache, "blixt", "bpfman-"+bpfmanVersion)}
+	b := &Bpfman{lab: l, env: env, bin: filepath.Join(cache, "blixt", "bpfman-"+bpfmanVersion)}
 	if _, err := os.Stat(filepath.Join(b.bin, "bpfman-rpc")); err != nil {
 		return nil, fmt.Errorf("no bpfman: run .ci/bpfman (%w)", err)
 	}
@@ -82,6 +83,15 @@ func (l *Lab) Bpfman() (*Bpfman, error) {
 	return b, b.Start()
 }
 
+// Listen opens a TCP socket in the namespace that we came from, where bpfman is.
+func (b *Bpfman) Listen(network, addr string) (ln net.Listener, err error) {
+	err = b.lab.here(func() error {
+		ln, err = net.Listen(network, addr)
+		return err
+	})
+	return ln, err
+}
+
 // here calls f on a thread that is in the namespace that we came from.
 func (l *Lab) here(f func() error) error { return (&Node{lab: l, fd: l.home}).Do(f) }
 
@@ -100,9 +110,10 @@ func (b *Bpfman) command(ctx context.Context, name string, args ...string) (*exe
 	args = append(append(b.Via()[1:], filepath.Join(b.bin, name)), args...)
 	cmd := exec.CommandContext(ctx, b.Via()[0], args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	cmd.Env = append(os.Environ(), b.env...)
 	raise, err := mayRaiseLimits()
 	if !raise {
-		cmd.Env = append(os.Environ(), "LD_PRELOAD="+filepath.Join(b.bin, "memlock.so"))
+		cmd.Env = append(cmd.Env, "LD_PRELOAD="+filepath.Join(b.bin, "memlock.so"))
 	}
 	return cmd, err
 }

@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -52,7 +53,8 @@ type Options struct {
 	Netns string
 	// Object is an ELF file's content, nil: the embedded one.
 	Object []byte
-	// Image is what to load instead, as repository@sha256:digest.
+	// Image is where bpfman is to pull Object from, as repository@sha256:digest,
+	// "": it is handed a file.
 	Image string
 	// Replace unloads a program of this name that has another digest, and all
 	// its flows.
@@ -85,16 +87,15 @@ func Load(o Options) (*DataPlane, error) {
 	if o.Priority < 1 || o.Priority > lowest {
 		return nil, fmt.Errorf("priority %d: want 1 to %d", o.Priority, lowest)
 	}
-	digest, err := o.digest()
-	if err != nil {
-		return nil, err
+	if o.Image != "" && !strings.Contains(o.Image, "@") { // of a tag bpfman serves what it once was
+		return nil, fmt.Errorf("image %s: name it by digest", o.Image)
 	}
 	lock, err := loader.Acquire(o.RunDir, o.Name)
 	if err != nil {
 		return nil, err
 	}
 	d := &DataPlane{Options: o, lock: lock}
-	adopted, err := d.load(digest)
+	adopted, err := d.load(o.digest())
 	if err == nil {
 		err = d.SetInterfaces(o.Interfaces)
 	}

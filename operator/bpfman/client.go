@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 
 	pb "github.com/bpfman/bpfman/clients/gobpfman/v1"
 	"google.golang.org/grpc"
@@ -27,17 +26,10 @@ const (
 	metaDigest      = "blixt.digest"
 )
 
-// digest identifies what is to be loaded.
-func (o *Options) digest() (string, error) {
-	if o.Image == "" {
-		sum := sha256.Sum256(o.Object)
-		return "sha256:" + hex.EncodeToString(sum[:]), nil
-	}
-	_, digest, ok := strings.Cut(o.Image, "@")
-	if !ok {
-		return "", fmt.Errorf("image %s: name it by digest (repository@sha256:...), as bpfman keeps serving the old content of a tag", o.Image)
-	}
-	return digest, nil
+// digest identifies what is to be loaded, from wherever.
+func (o *Options) digest() string {
+	sum := sha256.Sum256(o.Object)
+	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
 // client is a connection to bpfman.

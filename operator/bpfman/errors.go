@@ -83,7 +83,8 @@ var advices = []struct{ said, advice string }{
 	{"bpf_mprog_attach", "its database names programs of this interface that the kernel does not have there: bpfman list links shows them, bpfman detach or unload removes them; Linux 6.6 is needed for TCX"},
 	{"Operation not permitted", "the kernel refuses it to bpfman: it needs root, and no second BPF file system may be mounted over " + pins},
 	{"resource busy", "another program has the interface for itself"},
-	{"erify", "see bpfman's documentation of signing: bpfman.toml decides what must be signed"},
+	{"signature", "bpfman.toml says what must be signed"},
+	{"pull bytecode", "bpfman pulls it itself: the registry must be reachable for it by HTTPS, with a certificate that its machine trusts; or pull it with blixt bytecode pull and name that directory"},
 }
 
 // OtherDigestError says that another program serves under the name.

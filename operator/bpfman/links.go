@@ -67,9 +67,14 @@ func (d *DataPlane) SetInterfaces(names []string) error {
 			}
 			d.note.Links = slices.DeleteFunc(d.note.Links, func(other loader.LinkInfo) bool { return other.ID == l.ID })
 		}
+		failed := 0
 		for _, l := range missing {
+			if l.Index == failed { // by egress already: ingress alone would lose replies
+				continue
+			}
 			if err := d.attach(ctx, c, l); err != nil {
 				errs = append(errs, &loader.AttachError{Interface: l.Interface, Direction: l.Direction, Err: err})
+				failed = l.Index
 			}
 		}
 		return d.note.write(d.RunDir, d.Name)

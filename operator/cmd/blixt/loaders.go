@@ -3,11 +3,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -63,6 +65,10 @@ func (l *loaders) choose(ctx context.Context, name, runDir string) (func([]strin
 		o.Name, o.RunDir, o.Replace = name, runDir, l.replace
 		if o.Object, err = l.sized(object); err != nil {
 			return nil, err
+		}
+		// By digest it is what was read and verified here.
+		if _, err := os.Stat(l.image.ref); err != nil && strings.Contains(l.image.ref, "@sha256:") && bytes.Equal(o.Object, object) {
+			o.Image = l.image.ref
 		}
 		return func(interfaces []string) (standalone.DataPlane, error) {
 			o.Interfaces = interfaces
