@@ -16,7 +16,7 @@ TEST_TOOLS := curl=curl nginx=nginx-light dig=bind9-dnsutils dnsmasq=dnsmasq-bas
 FUZZ := ./bpf:FuzzPacket ./operator/gateway:FuzzTranslate
 FUZZTIME ?= 60s
 # The packages whose tests need no root.
-QUICK := ./operator/lb/... ./operator/gateway/... ./operator/manifest/...
+QUICK := ./operator/lb/... ./operator/gateway/... ./operator/manifest/... ./operator/bpfman/...
 
 export CGO_ENABLED := 0
 

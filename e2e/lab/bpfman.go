@@ -5,7 +5,6 @@ package lab
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -57,13 +56,8 @@ func (l *Lab) Bpfman(env ...string) (*Bpfman, error) {
 	if _, err := os.Stat(filepath.Join(b.bin, "bpfman-rpc")); err != nil {
 		return nil, fmt.Errorf("no bpfman: run .ci/bpfman (%w)", err)
 	}
-	for _, dir := range bpfmanDirs {
-		switch err := os.Mkdir(dir, 0o755); {
-		case err == nil:
-			l.atEnd(func() error { return os.Remove(dir) })
-		case !errors.Is(err, os.ErrExist):
-			return nil, err
-		}
+	if err := l.mountPoints(); err != nil {
+		return nil, fmt.Errorf("make mount points: %w", err)
 	}
 	args := append([]string{"--mount", "--propagation", "slave", "bash", "-c", mountBpfman, "bash"}, bpfmanDirs...)
 	b.mount = exec.Command("unshare", args...)
@@ -81,6 +75,34 @@ func (l *Lab) Bpfman(env ...string) (*Bpfman, error) {
 	}
 	l.atEnd(b.Kill)
 	return b, b.Start()
+}
+
+// mountPoints makes the directories that the machine lacks until the last lab
+// of all runs ends: removing one would end its mount in other namespaces too.
+func (l *Lab) mountPoints() error {
+	lock, err := os.OpenFile(filepath.Join(lockDir, "blixt-bpfman"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	l.atEnd(lock.Close)
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH); err != nil {
+		return err
+	}
+	l.atEnd(func() error {
+		if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+			return nil // another lab is left
+		}
+		for _, dir := range bpfmanDirs {
+			_ = os.Remove(dir) // only if it is empty: else it is the machine's
+		}
+		return nil
+	})
+	for _, dir := range bpfmanDirs {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Listen opens a TCP socket in the namespace that we came from, where bpfman is.
