@@ -40,7 +40,8 @@ func newManaged(t *testing.T, name string, backends int) *managed {
 	c := serve(map[int][]lab.Endpoint{80: lab.Endpoints(8080, w.Backends...)})
 	b, err := w.Standard.Blixt(w.Balancer, executable, c)
 	w.check(err)
-	b.Via = manager.Via()
+	// All that is left to do for Blixt: addresses, and looking at links.
+	b.Via = append(manager.Via(), "setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all,+net_admin")
 	b.Args = []string{"--node-name", "balancer", "--flows", "65536", "--loader", "bpfman", "--interface", "eth0", "--interface", "eth1"}
 	w.blixt, w.config = b, c
 	return &managed{world: w, bpfman: manager}
@@ -227,8 +228,13 @@ func TestBpfmanProgramOutlivesBothProcesses(t *testing.T) {
 	m.check(m.bpfman.Kill())
 	unharmed("neither")
 	m.check(m.bpfman.Start())
+	m.blixt.Args = append(m.blixt.Args, "--keep")
 	m.check(m.blixt.Start())
 	unharmed("both again")
+	m.check(m.blixt.Stop())
+	unharmed("told to keep")
+	m.blixt.Args = m.blixt.Args[:len(m.blixt.Args)-1]
+	m.check(m.blixt.Start())
 	tcp.end()
 	udp.end()
 	m.check(m.blixt.Stop())

@@ -30,8 +30,8 @@ is one of this host: they see the client's address. All others are reached with
 an address of this host as the source, so their replies come back here.
 
 Needs root, or CAP_BPF and CAP_NET_ADMIN, and Linux 6.6. With --loader bpfman a
-running bpfman loads and attaches the program: then CAP_BPF is not needed, but
-the right to use bpfman's socket and the maps that it pins.`,
+running bpfman loads and attaches the program: then CAP_NET_ADMIN will do, and the
+right to use bpfman's socket and the maps that it pins.`,
 		Example: `  blixt run -f /etc/blixt
   blixt run -f . --interface eth0 --interface docker0
   blixt run -f . --bytecode registry.example.com/blixt/bytecode:v1 --verify-key cosign.pub
