@@ -71,7 +71,7 @@ test: root bpfman ## Run every test, and each fuzz target for 10 s (root); gets 
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=10s
 
 .PHONY: bpfman
-bpfman: ## Build bpfman for the tests, once, in about 5 minutes; gets what it needs when missing
+bpfman: ## Build bpfman for the tests, once, in 5 to 9 minutes; gets what it needs when missing
 	@.ci/bpfman
 
 .PHONY: test-quick
