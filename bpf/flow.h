@@ -73,15 +73,28 @@ __noinline bool expired(const struct flow_key *key, const struct flow *f)
 	return !peer || idle(peer, tick);
 }
 
+/* The flags of the other direction's entry, or none. */
+static __always_inline __u32 peer_flags(const struct flow_key *key, const struct flow *f)
+{
+	struct flow_key k;
+	peer_key(key, f, &k);
+	const struct flow *peer = find_flow(&k);
+	return peer ? peer->flags : 0;
+}
+
 /* One of its sides has ended the connection. */
 __noinline bool ended(const struct flow_key *key, const struct flow *f)
 {
-	struct flow_key k;
 	if (!key || !f)
 		return false;
-	peer_key(key, f, &k);
-	struct flow *peer = find_flow(&k);
-	return (f->flags | (peer ? peer->flags : 0)) & (FLOW_FIN | FLOW_RST);
+	return (f->flags | peer_flags(key, f)) & (FLOW_FIN | FLOW_RST);
+}
+
+/* The connection is over: either side has sent a RST, or both a FIN. */
+static __always_inline bool over(const struct flow_key *key, const struct flow *f)
+{
+	__u32 other = peer_flags(key, f);
+	return (f->flags | other) & FLOW_RST || f->flags & other & FLOW_FIN;
 }
 
 static __always_inline bool backend_gone(const struct flow *f)
@@ -143,16 +156,6 @@ __noinline int establish(struct packet *p)
 	bpf_map_delete_elem(&new_flows, &peer);
 	count(COUNTER_FLOW_ESTABLISHED);
 	return 1;
-}
-
-/* The connection is over: either side has sent a RST, or both a FIN. */
-static __always_inline bool over(const struct flow_key *key, const struct flow *f)
-{
-	struct flow_key k;
-	peer_key(key, f, &k);
-	const struct flow *peer = find_flow(&k);
-	__u32 other = peer ? peer->flags : 0;
-	return (f->flags | other) & FLOW_RST || f->flags & other & FLOW_FIN;
 }
 
 /*

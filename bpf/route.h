@@ -108,8 +108,8 @@ __noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct 
 }
 
 /*
- * bpf_redirect_neigh adds the link header to that sum and then takes the header
- * away without subtracting it. Nobody looks at the sum of a packet that leaves
+ * For an skb with CHECKSUM_COMPLETE: bpf_redirect_neigh adds the link header to
+ * the packet's sum and then takes the header away without subtracting it. Nobody looks at the sum of a packet that leaves
  * by a cable, but what goes by way of lo or a veth takes it along. So the old
  * header, which nobody needs any more, is made one that sums up to nothing.
  */
@@ -117,15 +117,11 @@ static __always_inline bool blank_link_header(struct __sk_buff *ctx)
 {
 	__be32 words[4] = {};
 
-	if (!checksum_complete(ctx))
-		return true;
 	if (!load(ctx, 0, words, ETH_HLEN))
 		return false;
 	__u16 *last = (__u16 *)words + 5; /* of the source address */
 	*last = 0;
-	__u64 sum = (__u32)bpf_csum_diff(NULL, 0, words, sizeof(words), 0);
-	sum = (sum & 0xffff) + (sum >> 16);
-	*last = ~((sum & 0xffff) + (sum >> 16));
+	*last = ~fold((__u32)bpf_csum_diff(NULL, 0, words, sizeof(words), 0));
 	return bpf_skb_store_bytes(ctx, 10, last, 2, 0) == 0;
 }
 
@@ -201,7 +197,7 @@ static __always_inline int redirect_to_host(struct __sk_buff *ctx, const struct 
 {
 	if (ctx->ifindex == LOOPBACK_IFINDEX && !p->egress)
 		return TCX_NEXT; /* it is there, and came with its route */
-	if (!untag(ctx, p) || !blank_link_header(ctx))
+	if (!untag(ctx, p) || (checksum_complete(ctx) && !blank_link_header(ctx)))
 		return drop(COUNTER_DROP_ERROR);
 	ctx->tc_index = TRANSLATED; /* on lo it meets both hooks */
 	return bpf_redirect_neigh(LOOPBACK_IFINDEX, NULL, 0, 0);

@@ -25,10 +25,10 @@ type Sizes struct {
 // names a slot in 24 bits, of which half leave room for a ring beside the one
 // that it replaces.
 const (
-	MinFlows     = 1 << 10
-	MaxFlows     = 4 << 20
-	MinRingSlots = 1 << 18
-	MaxRingSlots = 8 << 20
+	MinFlows     = bpf.MinFlows
+	MaxFlows     = bpf.MaxFlows
+	MinRingSlots = bpf.MinRingSlots
+	MaxRingSlots = bpf.MaxRingSlots
 	MaxFrontends = 1 << 16
 	MaxBackends  = 1 << 20
 )
@@ -80,10 +80,9 @@ func (o *Object) entries(s Sizes) (map[string]uint32, error) {
 		maps.Copy(want, tables)
 	}
 	choose("flows", s.Flows, MinFlows, MaxFlows, map[string]uint32{
-		// Two entries to a flow. A quarter as many may be unanswered, as by
-		// default; that table takes its memory at load time: 75 MB at most.
+		// Two entries to a flow.
 		bpf.BlixtMapFlows:    2 * s.Flows,
-		bpf.BlixtMapNewFlows: 2 * min(max(s.Flows/4, MinFlows), 1<<18),
+		bpf.BlixtMapNewFlows: 2 * bpf.NewFlows(s.Flows),
 	})
 	if s.RingSlots%2 != 0 {
 		errs = append(errs, fmt.Errorf("%d ring slots: want an even number", s.RingSlots))

@@ -130,36 +130,20 @@ func (o Options) spec() (*ebpf.CollectionSpec, error) {
 		return nil, err
 	}
 	if o.Flows != 0 {
-		if o.Flows < minFlows || o.Flows > maxFlows {
-			return nil, fmt.Errorf("%d flows: want %d to %d", o.Flows, minFlows, maxFlows)
+		if o.Flows < bpf.MinFlows || o.Flows > bpf.MaxFlows {
+			return nil, fmt.Errorf("%d flows: want %d to %d", o.Flows, bpf.MinFlows, bpf.MaxFlows)
 		}
 		spec.Maps[bpf.BlixtMapFlows].MaxEntries = 2 * o.Flows
-		spec.Maps[bpf.BlixtMapNewFlows].MaxEntries = 2 * newFlows(o.Flows)
+		spec.Maps[bpf.BlixtMapNewFlows].MaxEntries = 2 * bpf.NewFlows(o.Flows)
 	}
 	if o.RingSlots != 0 {
-		// Two slots to an element; fewer than two of the largest rings could
-		// never be changed, more than 32 MB is past the design.
-		if o.RingSlots%2 != 0 || o.RingSlots < minRingSlots || o.RingSlots > maxRingSlots {
-			return nil, fmt.Errorf("%d ring slots: want an even number from %d to %d", o.RingSlots, minRingSlots, maxRingSlots)
+		// Two slots to an element.
+		if o.RingSlots%2 != 0 || o.RingSlots < bpf.MinRingSlots || o.RingSlots > bpf.MaxRingSlots {
+			return nil, fmt.Errorf("%d ring slots: want an even number from %d to %d", o.RingSlots, bpf.MinRingSlots, bpf.MaxRingSlots)
 		}
 		spec.Maps[bpf.BlixtMapRings].MaxEntries = o.RingSlots / 2
 	}
 	return spec, nil
-}
-
-// Limits of Options.
-const (
-	minFlows     = 1 << 10
-	maxFlows     = 4 << 20
-	minRingSlots = 1 << 18
-	maxRingSlots = 8 << 20
-)
-
-// newFlows returns how many unanswered flows go with so many established
-// ones: a quarter, as by default. The table takes its memory at load time
-// (288 B a flow), hence at most 75 MB.
-func newFlows(flows uint32) uint32 {
-	return min(max(flows/4, minFlows), 1<<18)
 }
 
 // Pins returns where a data plane of a name is pinned.

@@ -34,7 +34,7 @@ func sandbox(t *testing.T) Options {
 	// The mount outlives the test in this namespace only, and would be in the
 	// way of the removal of the directory.
 	t.Cleanup(func() { _ = unix.Unmount(filepath.Join(dir, "bpf"), unix.MNT_DETACH) })
-	return Options{BPFFS: filepath.Join(dir, "bpf"), RunDir: filepath.Join(dir, "run"), Flows: 4096, RingSlots: minRingSlots}
+	return Options{BPFFS: filepath.Join(dir, "bpf"), RunDir: filepath.Join(dir, "run"), Flows: 4096, RingSlots: bpf.MinRingSlots}
 }
 
 // addInterface adds one end of a veth pair; its peer is called peer-<name>.

@@ -19,13 +19,13 @@ func TestObjectOfAnotherBuildIsLoaded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if built, err = built.Resize(bytecode.Sizes{Flows: 5000, RingSlots: minRingSlots, Frontends: 5000}); err != nil {
+	if built, err = built.Resize(bytecode.Sizes{Flows: 5000, RingSlots: bpf.MinRingSlots, Frontends: 5000}); err != nil {
 		t.Fatal(err)
 	}
 	o.Object, o.Flows, o.RingSlots, o.Interfaces = built.Bytes, 0, 0, []string{"d0"}
 	l := mustLoad(t, o)
 	defer l.Close(false)
-	for name, want := range map[string]uint32{"flows": 10000, "rings": minRingSlots / 2, "frontends": 5000} {
+	for name, want := range map[string]uint32{"flows": 10000, "rings": bpf.MinRingSlots / 2, "frontends": 5000} {
 		if got := l.maps[name].MaxEntries(); got != want {
 			t.Errorf("map %s has %d entries, want %d", name, got, want)
 		}
@@ -55,8 +55,8 @@ func TestObjectThatDoesNotFitIsRefused(t *testing.T) {
 
 func TestBytecodeAndLoaderAgreeOnSizes(t *testing.T) {
 	for name, same := range map[string]bool{
-		"least flows": minFlows == bytecode.MinFlows, "most flows": maxFlows == bytecode.MaxFlows,
-		"least slots": minRingSlots == bytecode.MinRingSlots, "most slots": maxRingSlots == bytecode.MaxRingSlots,
+		"least flows": bpf.MinFlows == bytecode.MinFlows, "most flows": bpf.MaxFlows == bytecode.MaxFlows,
+		"least slots": bpf.MinRingSlots == bytecode.MinRingSlots, "most slots": bpf.MaxRingSlots == bytecode.MaxRingSlots,
 	} {
 		if !same {
 			t.Errorf("%s differ", name)

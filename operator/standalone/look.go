@@ -64,29 +64,23 @@ func (r *runner) look(ctx context.Context) {
 		return
 	}
 	n, err := readNetwork(r.Interfaces)
+	r.said.fault("network", err)
 	if err != nil {
-		r.said.once("network", slog.LevelError, err.Error())
 		return
 	}
-	var attach string
-	if err := r.loaded.SetInterfaces(n.interfaces); err != nil {
-		attach = err.Error()
-	}
-	r.said.once("attach", slog.LevelError, attach)
+	r.said.fault("attach", r.loaded.SetInterfaces(n.interfaces))
 	for _, w := range n.warnings() {
 		r.said.once(w, slog.LevelWarn, w)
 	}
 
 	d, err := r.read(n)
 	if err != nil {
-		r.said.once("files", slog.LevelError, fmt.Sprintf("the last good configuration goes on serving:\n%v", err))
+		r.said.fault("files", fmt.Errorf("the last good configuration goes on serving:\n%w", err))
 		return
 	}
-	r.said.once("files", slog.LevelInfo, "")
+	r.said.fault("files", nil)
 	r.sayProblems(d)
-	if err := r.vips.assign(d.state.Addresses, n); err != nil {
-		r.said.once("assign", slog.LevelError, err.Error())
-	}
+	r.said.fault("assign", r.vips.assign(d.state.Addresses, n))
 	backends := 0
 	for _, f := range d.state.Frontends {
 		backends += len(f.Backends)
@@ -103,10 +97,10 @@ func (r *runner) look(ctx context.Context) {
 // It must not wait for a pass, which may be waiting for the agent.
 func (r *runner) applied(result agent.Result, err error) {
 	if err != nil {
-		r.said.once("apply", slog.LevelError, fmt.Sprintf("the last good configuration goes on serving: %v", err))
+		r.said.fault("apply", fmt.Errorf("the last good configuration goes on serving: %w", err))
 		return
 	}
-	r.said.once("apply", slog.LevelInfo, "")
+	r.said.fault("apply", nil)
 	if result.Changed || !r.served {
 		r.served = true
 		slog.Info("serving", "frontends", r.frontends.Load(), "backends", r.backends.Load(), "state", result.StateHash, "took", result.Duration.Round(100*time.Microsecond))

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -60,15 +61,15 @@ func readOnce(wanted []string) (*network, error) {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
 	names := map[int]string{}
-	masters := map[int]string{}
+	types := map[int]string{}
 	for _, l := range links {
 		names[l.Attrs().Index] = l.Attrs().Name
-		masters[l.Attrs().Index] = l.Type()
+		types[l.Attrs().Index] = l.Type()
 	}
 	n := &network{interfaces: slices.Clone(wanted)}
 	for _, l := range links {
 		a := l.Attrs()
-		if len(wanted) == 0 && a.Flags&unix.IFF_UP != 0 && !isPort(masters[a.MasterIndex]) {
+		if len(wanted) == 0 && a.Flags&unix.IFF_UP != 0 && !isPort(types[a.MasterIndex]) {
 			n.interfaces = append(n.interfaces, a.Name)
 		}
 	}
@@ -117,7 +118,7 @@ func defaultInterfaces() (map[int]bool, error) {
 			return nil, fmt.Errorf("list routes: %w", err)
 		}
 		for _, r := range routes {
-			if r.Dst == nil || r.Dst.IP.IsUnspecified() && isZeroMask(r.Dst.Mask) {
+			if isDefault(r.Dst) {
 				found[r.LinkIndex] = true
 				for _, hop := range r.MultiPath {
 					found[hop.LinkIndex] = true
@@ -128,8 +129,14 @@ func defaultInterfaces() (map[int]bool, error) {
 	return found, nil
 }
 
-func isZeroMask(mask []byte) bool {
-	return !slices.ContainsFunc(mask, func(b byte) bool { return b != 0 })
+// isDefault tells whether a destination is everything; which netlink says in
+// two ways.
+func isDefault(dst *net.IPNet) bool {
+	if dst == nil {
+		return true
+	}
+	bits, _ := dst.Mask.Size()
+	return bits == 0 && dst.IP.IsUnspecified()
 }
 
 // warnings says what of the host's settings would keep the load balancer from

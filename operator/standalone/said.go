@@ -32,6 +32,15 @@ func (s *said) once(subject string, level slog.Level, message string) {
 	s.last[subject] = message
 }
 
+// fault logs what is wrong with a subject, once; nil says that it is well.
+func (s *said) fault(subject string, err error) {
+	message := ""
+	if err != nil {
+		message = err.Error()
+	}
+	s.once(subject, slog.LevelError, message)
+}
+
 // lasting logs those of the messages that were not there the last time.
 func (s *said) lasting(subject string, level slog.Level, messages []string) {
 	now := map[string]bool{}
