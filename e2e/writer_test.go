@@ -46,19 +46,7 @@ func TestBpfmanMapsNeedNoPrivilege(t *testing.T) {
 		m.check(os.Chown(path, 0, nobody))
 	}
 
-	self, err := os.Open("/proc/self/exe") // its directory is root's
-	m.check(err)
-	defer self.Close()
-	id := fmt.Sprint(nobody)
-	args := slices.Concat(m.bpfman.Via(), []string{
-		"setpriv", "--reuid", id, "--regid", id, "--clear-groups", "--no-new-privs",
-		"--inh-caps=-all", "--bounding-set=-all", "env", writerOf + "=" + dir, "/proc/self/fd/3",
-	})
-	cmd := exec.Command(args[0], args[1:]...)
-	cmd.ExtraFiles = []*os.File{self}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	m.runWriter(m.bpfman.Via(), dir)
 	for _, family := range []int{4, 6} { // what it wrote is what packets meet
 		for range 10 {
 			if name, err := m.answerer(vip(family, 80)); name != "backend-2" {
@@ -69,6 +57,25 @@ func TestBpfmanMapsNeedNoPrivilege(t *testing.T) {
 	m.check(m.blixt.Start())
 	m.check(m.blixt.Stop())
 	m.nothingLeft()
+}
+
+// runWriter writes a state into the maps of a directory by a process without
+// any privilege, which sees files as a command run by via does.
+func (w *world) runWriter(via []string, dir string) {
+	w.Helper()
+	self, err := os.Open("/proc/self/exe") // its directory is root's
+	w.check(err)
+	defer self.Close()
+	id := fmt.Sprint(nobody)
+	args := slices.Concat(via, []string{
+		"setpriv", "--reuid", id, "--regid", id, "--clear-groups", "--no-new-privs",
+		"--inh-caps=-all", "--bounding-set=-all", "env", writerOf + "=" + dir, "/proc/self/fd/3",
+	})
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.ExtraFiles = []*os.File{self}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		w.Fatalf("%v\n%s", err, out)
+	}
 }
 
 // write is what the process without privilege does.
@@ -90,10 +97,13 @@ func write(dir string) error {
 	var s lb.State
 	for vip, backend := range map[string]string{"198.51.100.10": "10.77.0.12", "2001:db8:100::10": "fd77::12"} {
 		s.Addresses = append(s.Addresses, lb.Address{IP: netip.MustParseAddr(vip), Exclusive: true})
-		s.Frontends = append(s.Frontends, lb.Frontend{
-			Addr: netip.MustParseAddr(vip), Port: 80, Protocol: lb.TCP,
-			Backends: []lb.Backend{{Addr: netip.AddrPortFrom(netip.MustParseAddr(backend), 8080), Weight: 1}},
-		})
+		for _, protocol := range []lb.Protocol{lb.TCP, lb.UDP} {
+			s.Frontends = append(s.Frontends, lb.Frontend{
+				Addr: netip.MustParseAddr(vip), Port: 80, Protocol: protocol,
+				IdleTimeout: lb.DefaultIdleTimeout(protocol),
+				Backends:    []lb.Backend{{Addr: netip.AddrPortFrom(netip.MustParseAddr(backend), 8080), Weight: lb.WeightUnit}},
+			})
+		}
 	}
 	a := agent.New(maps, agent.Options{})
 	if _, err := a.Apply(context.Background(), s); err != nil {

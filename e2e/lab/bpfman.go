@@ -10,18 +10,25 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
 // bpfmanVersion is what .ci/bpfman builds.
 const bpfmanVersion = "v0.6.0"
 
-// BpfmanSocket is where bpfman listens, in its mount namespace.
-const BpfmanSocket = "/run/bpfman-sock/bpfman.sock"
+// The sockets that bpfman listens at, in its mount namespace: for whoever has
+// it load, and for the kubelet that has it mount.
+const (
+	BpfmanSocket = "/run/bpfman-sock/bpfman.sock"
+	CSISocket    = "/run/bpfman/csi/csi.sock"
+)
 
 // bpfmanDirs are those that bpfman has in its program, and no flag for.
 var bpfmanDirs = []string{"/run/bpfman", "/run/bpfman-sock", "/etc/bpfman"}
@@ -132,7 +139,7 @@ func (b *Bpfman) command(ctx context.Context, name string, args ...string) (*exe
 	args = append(append(b.Via()[1:], filepath.Join(b.bin, name)), args...)
 	cmd := exec.CommandContext(ctx, b.Via()[0], args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	cmd.Env = append(os.Environ(), b.env...)
+	cmd.Env = append(append(os.Environ(), "KUBE_NODE_NAME="+b.lab.name), b.env...)
 	raise, err := mayRaiseLimits()
 	if !raise {
 		cmd.Env = append(cmd.Env, "LD_PRELOAD="+filepath.Join(b.bin, "memlock.so"))
@@ -151,7 +158,7 @@ func mayRaiseLimits() (bool, error) {
 
 // Start starts bpfman and returns when it listens.
 func (b *Bpfman) Start() error {
-	cmd, err := b.command(context.Background(), "bpfman-rpc", "--timeout=0")
+	cmd, err := b.command(context.Background(), "bpfman-rpc", "--timeout=0", "--csi-support")
 	if err != nil {
 		return err
 	}
@@ -160,15 +167,17 @@ func (b *Bpfman) Start() error {
 		return fmt.Errorf("start bpfman: %w", err)
 	}
 	b.cmd = cmd
-	err = Eventually(5*time.Second, func() error {
-		c, err := net.Dial("unix", b.Path(BpfmanSocket))
-		if err == nil {
-			err = c.Close()
+	for _, socket := range []string{BpfmanSocket, CSISocket} {
+		err := Eventually(5*time.Second, func() error {
+			c, err := net.Dial("unix", b.Path(socket))
+			if err == nil {
+				err = c.Close()
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("bpfman does not listen: %w\n%s", err, b.Log())
 		}
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("bpfman does not listen: %w\n%s", err, b.Log())
 	}
 	return nil
 }
@@ -192,6 +201,23 @@ func stop(cmd *exec.Cmd) error {
 		return err
 	}
 	return nil
+}
+
+// Dial returns a client for one of bpfman's sockets, until the lab ends.
+func (b *Bpfman) Dial(socket string) (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient("unix://"+b.Path(socket), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, fmt.Errorf("connect to bpfman: %w", err)
+	}
+	b.lab.atEnd(conn.Close)
+	return conn, nil
+}
+
+// Shell runs a script of bash where bpfman's files are, and returns what it
+// printed. Each of args is a positional parameter of it.
+func (b *Bpfman) Shell(script string, args ...string) (string, error) {
+	return (&Node{lab: b.lab, fd: b.lab.home}).Run(10*time.Second, b.Via()[0],
+		slices.Concat(b.Via()[1:], []string{"bash", "-euc", script, "bash"}, args)...)
 }
 
 // Log returns what bpfman has printed.
