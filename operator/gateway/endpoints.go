@@ -15,93 +15,139 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// Endpoints holds the EndpointSlices of each Service.
-type Endpoints map[types.NamespacedName][]discoveryv1.EndpointSlice
+// Endpoints holds what EndpointSlices say of each Service, read once. It is
+// plain data: equal EndpointSlices in any order give equal Endpoints.
+type Endpoints map[types.NamespacedName]ServiceEndpoints
 
-// IndexEndpoints groups EndpointSlices by the Service that their label
-// kubernetes.io/service-name names. Those without the label are left out.
+// ServiceEndpoints are those of one Service.
+type ServiceEndpoints struct {
+	// Ports are sorted by name and protocol.
+	Ports []EndpointPort
+	// Problems say which endpoints were left out, and why.
+	Problems []Problem
+}
+
+// EndpointPort is a port of a Service, by the name that EndpointSlices repeat.
+type EndpointPort struct {
+	Name     string
+	Protocol lb.Protocol
+	// Endpoints of both families are sorted by address; each is there once.
+	Endpoints []Endpoint
+}
+
+// Endpoint is an address and port that stands behind a Service.
+type Endpoint struct {
+	Addr  netip.AddrPort
+	State Readiness
+	// Node is where the endpoint is, if known.
+	Node string
+	// Zones and Nodes are the hints for whom the endpoint is meant.
+	Zones, Nodes []string
+}
+
+// Readiness is what an endpoint can do, from least to most.
+type Readiness int
+
+// What an endpoint can do.
+const (
+	Draining Readiness = iota // keeps its flows, gets no new ones
+	Leaving                   // terminating, but still serving: the last resort
+	Ready
+)
+
+// IndexEndpoints reads EndpointSlices. Those without the label
+// kubernetes.io/service-name, which names the Service, are left out.
 func IndexEndpoints(endpointSlices []discoveryv1.EndpointSlice) Endpoints {
-	index := Endpoints{}
+	groups := map[types.NamespacedName][]discoveryv1.EndpointSlice{}
 	for _, s := range endpointSlices {
 		if service := s.Labels[discoveryv1.LabelServiceName]; service != "" {
 			key := types.NamespacedName{Namespace: s.Namespace, Name: service}
-			index[key] = append(index[key], s)
+			groups[key] = append(groups[key], s)
 		}
+	}
+	index := make(Endpoints, len(groups))
+	for service, group := range groups {
+		index[service] = NewServiceEndpoints(group)
 	}
 	return index
 }
 
-// readiness is what an endpoint can do, from least to most.
-type readiness int
-
-const (
-	draining readiness = iota // keeps its flows, gets no new ones
-	leaving                   // terminating, but still serving: the last resort
-	ready
-)
-
-// readinessOf follows the meaning of the conditions when absent. An explicit
-// ready outweighs not serving: that is what publishNotReadyAddresses gives.
-func readinessOf(c discoveryv1.EndpointConditions) readiness {
-	serving := deref(c.Serving, true)
-	switch {
-	case deref(c.Terminating, false) && serving:
-		return leaving
-	case deref(c.Terminating, false):
-		return draining
-	case deref(c.Ready, serving):
-		return ready
+// NewServiceEndpoints reads the EndpointSlices of one Service.
+func NewServiceEndpoints(endpointSlices []discoveryv1.EndpointSlice) ServiceEndpoints {
+	type port struct {
+		name     string
+		protocol lb.Protocol
 	}
-	return draining
-}
-
-// endpoint is an address and port of a Service, once however many
-// EndpointSlices list it.
-type endpoint struct {
-	addr  netip.AddrPort
-	state readiness
-	local bool
-}
-
-// find returns the endpoints of the Service's port, sorted, in the family of
-// the frontend: an IPv4 frontend has IPv4 backends.
-func (e Endpoints) find(ref Ref, key lb.Key, o ResolveOptions) (found []endpoint, problems []Problem) {
-	family := discoveryv1.AddressTypeIPv4
-	if key.Addr.Is6() {
-		family = discoveryv1.AddressTypeIPv6
-	}
-	for i := range e[ref.Service] {
-		s := &e[ref.Service][i]
-		if s.AddressType != family {
+	var service ServiceEndpoints
+	ports := map[port][]Endpoint{}
+	for i := range endpointSlices {
+		s := &endpointSlices[i]
+		if s.AddressType != discoveryv1.AddressTypeIPv4 && s.AddressType != discoveryv1.AddressTypeIPv6 {
 			continue
 		}
-		for _, number := range portsOf(s, ref.PortName, key.Protocol) {
-			for _, ep := range s.Endpoints {
-				addr, why := backendAddr(ep, key.Addr.Is6())
-				if why != "" {
-					problems = append(problems, Problem{Object: named("EndpointSlice", s.Namespace, s.Name), Message: why})
-					continue
-				}
-				found = append(found, endpoint{
-					addr: netip.AddrPortFrom(addr, number), state: readinessOf(ep.Conditions),
-					local: o.isLocal(addr, deref(ep.NodeName, "")),
-				})
+		endpoints, problems := endpointsOf(s)
+		service.Problems = append(service.Problems, problems...)
+		for _, p := range s.Ports {
+			protocol, ok := protocols[deref(p.Protocol, corev1.ProtocolTCP)]
+			// A slice that names no port means all: no place to connect to.
+			if !ok || p.Port == nil || *p.Port < 1 || *p.Port > 65535 {
+				continue
+			}
+			key := port{deref(p.Name, ""), protocol}
+			for _, e := range endpoints {
+				e.Addr = netip.AddrPortFrom(e.Addr.Addr(), uint16(*p.Port))
+				ports[key] = append(ports[key], e)
 			}
 		}
 	}
-	return unique(found), problems
+	for key, endpoints := range ports {
+		service.Ports = append(service.Ports, EndpointPort{key.name, key.protocol, unique(endpoints)})
+	}
+	slices.SortFunc(service.Ports, func(a, b EndpointPort) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Protocol, b.Protocol))
+	})
+	slices.SortFunc(service.Problems, Problem.compare)
+	service.Problems = slices.Compact(service.Problems)
+	return service
 }
 
-// portsOf returns the numbers of the slice's port of that name. A slice that
-// names none means all ports, which is no place to send a connection to.
-func portsOf(s *discoveryv1.EndpointSlice, name string, protocol lb.Protocol) (numbers []uint16) {
-	for _, p := range s.Ports {
-		if deref(p.Name, "") == name && string(deref(p.Protocol, corev1.ProtocolTCP)) == protocol.String() &&
-			p.Port != nil && 0 < *p.Port && *p.Port <= 65535 {
-			numbers = append(numbers, uint16(*p.Port))
+var protocols = map[corev1.Protocol]lb.Protocol{corev1.ProtocolTCP: lb.TCP, corev1.ProtocolUDP: lb.UDP}
+
+// endpointsOf returns those of a slice, without ports.
+func endpointsOf(s *discoveryv1.EndpointSlice) (all []Endpoint, problems []Problem) {
+	for _, ep := range s.Endpoints {
+		addr, why := backendAddr(ep, s.AddressType == discoveryv1.AddressTypeIPv6)
+		if why != "" {
+			problems = append(problems, Problem{Object: named("EndpointSlice", s.Namespace, s.Name), Message: why})
+			continue
 		}
+		e := Endpoint{Addr: netip.AddrPortFrom(addr, 0), State: readinessOf(ep.Conditions), Node: deref(ep.NodeName, "")}
+		if ep.Hints != nil {
+			for _, zone := range ep.Hints.ForZones {
+				e.Zones = append(e.Zones, zone.Name)
+			}
+			for _, node := range ep.Hints.ForNodes {
+				e.Nodes = append(e.Nodes, node.Name)
+			}
+		}
+		all = append(all, e)
 	}
-	return numbers
+	return all, problems
+}
+
+// readinessOf follows the meaning of the conditions when absent. An explicit
+// ready outweighs not serving: that is what publishNotReadyAddresses gives.
+func readinessOf(c discoveryv1.EndpointConditions) Readiness {
+	serving := deref(c.Serving, true)
+	switch {
+	case deref(c.Terminating, false) && serving:
+		return Leaving
+	case deref(c.Terminating, false):
+		return Draining
+	case deref(c.Ready, serving):
+		return Ready
+	}
+	return Draining
 }
 
 // backendAddr returns the endpoint's address, the first of those it lists (all
@@ -122,20 +168,32 @@ func backendAddr(ep discoveryv1.Endpoint, v6 bool) (netip.Addr, string) {
 
 // unique sorts, and takes the best that is said of an endpoint: while one
 // moves between slices, both list it, and the slices' order means nothing.
-func unique(found []endpoint) []endpoint {
-	slices.SortFunc(found, func(a, b endpoint) int {
-		return cmp.Or(a.addr.Compare(b.addr), cmp.Compare(b.state, a.state))
+func unique(found []Endpoint) []Endpoint {
+	slices.SortFunc(found, func(a, b Endpoint) int {
+		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(b.State, a.State), cmp.Compare(b.Node, a.Node),
+			slices.Compare(b.Zones, a.Zones), slices.Compare(b.Nodes, a.Nodes))
 	})
-	var last int
-	for i := range found {
-		if i > 0 && found[last].addr == found[i].addr {
-			found[last].local = found[last].local || found[i].local
+	return slices.CompactFunc(found, func(a, b Endpoint) bool { return a.Addr == b.Addr })
+}
+
+// of returns the endpoints behind a port, of the frontend's family: an IPv4
+// frontend has IPv4 backends.
+func (s ServiceEndpoints) of(port string, key lb.Key) []Endpoint {
+	for _, p := range s.Ports {
+		if p.Name != port || p.Protocol != key.Protocol {
 			continue
 		}
-		if i > 0 {
-			last++
+		// IPv4 addresses come first.
+		n, _ := slices.BinarySearchFunc(p.Endpoints, true, func(e Endpoint, _ bool) int {
+			if e.Addr.Addr().Is6() {
+				return 0
+			}
+			return -1
+		})
+		if key.Addr.Is6() {
+			return p.Endpoints[n:]
 		}
-		found[last] = found[i]
+		return p.Endpoints[:n]
 	}
-	return found[:min(last+1, len(found))]
+	return nil
 }

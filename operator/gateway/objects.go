@@ -15,6 +15,8 @@ package gateway
 import (
 	corev1 "k8s.io/api/core/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
 // ControllerName is what a GatewayClass names to be served by Blixt.
@@ -25,10 +27,14 @@ const ControllerName gwv1.GatewayController = "gateway.networking.k8s.io/blixt"
 type Objects struct {
 	GatewayClasses  []gwv1.GatewayClass
 	Gateways        []gwv1.Gateway
+	ListenerSets    []gwv1.ListenerSet
 	TCPRoutes       []gwv1.TCPRoute
 	UDPRoutes       []gwv1.UDPRoute
 	ReferenceGrants []gwv1.ReferenceGrant
 	Services        []corev1.Service
+	// Configs are what classes may name, GatewayConfigs what Gateways may.
+	Configs        []v1alpha1.BlixtConfig
+	GatewayConfigs []v1alpha1.BlixtGatewayConfig
 	// Namespaces are needed for their labels only. One that is not listed
 	// counts as having the label kubernetes.io/metadata.name alone.
 	Namespaces []corev1.Namespace

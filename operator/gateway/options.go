@@ -22,6 +22,9 @@ type Options struct {
 	AllowedAddresses []AllowedAddresses `json:"allowedAddresses,omitempty"`
 	// ReservedPorts cannot be listened on at HostAddresses.
 	ReservedPorts []PortRange `json:"reservedPorts,omitempty"`
+	// Cluster is nil where there is none. With it the fields above mean
+	// nothing: BlixtConfigs and nodes decide.
+	Cluster *Cluster `json:"cluster,omitempty"`
 }
 
 // AllowedAddresses lets Gateways of a class and namespace ask for addresses.

@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -15,6 +16,10 @@ type Problem struct {
 	// Object is kind and namespace/name, and the listener where it is one's.
 	Object  string `json:"object"`
 	Message string `json:"message"`
+}
+
+func (p Problem) compare(o Problem) int {
+	return cmp.Or(cmp.Compare(p.Object, o.Object), cmp.Compare(p.Message, o.Message))
 }
 
 // Problems returns the notes and every condition that says that something is

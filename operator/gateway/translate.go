@@ -138,9 +138,7 @@ func (t *Translation) sort() {
 	slices.SortStableFunc(t.Routes, func(a, b RouteStatus) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), compareNames(a.NamespacedName, b.NamespacedName))
 	})
-	slices.SortFunc(t.Notes, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Message, b.Message))
-	})
+	slices.SortFunc(t.Notes, Problem.compare)
 }
 
 func compareNames(a, b types.NamespacedName) int {

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
@@ -16,18 +17,25 @@ import (
 // sorted, so that equal objects give equal translations.
 type Translation struct {
 	// Addresses and Frontends are sorted like those of a normalized lb.State.
-	Addresses []lb.Address
-	Frontends []Frontend
-	Classes   []ClassStatus
-	Gateways  []GatewayStatus
-	Routes    []RouteStatus
+	Addresses    []lb.Address
+	Frontends    []Frontend
+	Classes      []ClassStatus
+	Gateways     []GatewayStatus
+	ListenerSets []ListenerSetStatus
+	Routes       []RouteStatus
+	// Dataplane is the BlixtConfig whose spec.dataplane is in force, one of
+	// Objects. Nil: every default.
+	Dataplane *v1alpha1.BlixtConfig
 	// Notes are problems that no status can tell, such as a Gateway whose
 	// GatewayClass does not exist.
 	Notes []Problem
 }
 
-// Frontend is an address, protocol and port with the Services behind it.
+// Frontend is an address, protocol and port with the Services behind it. It
+// is plain data, as are Ref and lb.Address: Resolve needs nothing else.
 type Frontend struct {
+	// Key.Addr is unspecified (0.0.0.0 or ::) where the frontend is on every
+	// address of that family that a node itself has.
 	lb.Key
 	// Gateway, Listener and Route are as in lb.Frontend.
 	Gateway, Listener, Route string
@@ -35,6 +43,8 @@ type Frontend struct {
 	Refs                     []Ref
 	// Reject is the weight of references that lead nowhere, in lb.WeightUnits.
 	Reject uint64
+	// LocalOnly leaves out endpoints on other nodes.
+	LocalOnly bool
 }
 
 // Ref names a port of a Service. Its protocol is the frontend's.
@@ -49,16 +59,33 @@ type Ref struct {
 type ClassStatus struct {
 	Name   string
 	Status gwv1.GatewayClassStatus
+	// InUse says that there are Gateways of the class: it should have the
+	// finalizer gateway-exists-finalizer.gateway.networking.k8s.io.
+	InUse bool
 }
 
 // GatewayStatus is the status of a Gateway. Its Programmed conditions and
 // those of its listeners are False where no data plane can change that, and
-// otherwise Unknown with reason Pending: whoever knows the data plane
-// completes them.
+// otherwise Unknown with reason Pending: SetProgress completes them.
 type GatewayStatus struct {
 	types.NamespacedName
 	Status gwv1.GatewayStatus
+	// Plan is nil for a Gateway that is not accepted, or without a cluster.
+	Plan *Plan
 }
+
+// ListenerSetStatus is the status of a ListenerSet, with Programmed as in
+// GatewayStatus.
+type ListenerSetStatus struct {
+	types.NamespacedName
+	// Gateway is the parent.
+	Gateway types.NamespacedName
+	Status  gwv1.ListenerSetStatus
+}
+
+// ListenerSetReasonParentNotProgrammed is a reason of Programmed that Gateway
+// API describes, but has no constant for.
+const ListenerSetReasonParentNotProgrammed gwv1.ListenerSetConditionReason = "ParentNotProgrammed"
 
 // RouteStatus is the status of a TCPRoute or UDPRoute, with those parents
 // only that are Blixt's. A route that has none is not listed.
@@ -66,18 +93,4 @@ type RouteStatus struct {
 	Kind gwv1.Kind
 	types.NamespacedName
 	Status gwv1.RouteStatus
-}
-
-// Using returns the indices of the frontends that name the Service.
-func (t *Translation) Using(service types.NamespacedName) []int {
-	var indices []int
-	for i, f := range t.Frontends {
-		for _, ref := range f.Refs {
-			if ref.Service == service {
-				indices = append(indices, i)
-				break
-			}
-		}
-	}
-	return indices
 }

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// Cluster is what Translate has to know of a cluster beyond the objects.
+type Cluster struct {
+	// Nodes are all of the cluster's.
+	Nodes []Node `json:"nodes,omitempty"`
+	// Assigned is what Gateways were given, by their names. Source
+	// LoadBalancer alone reads it.
+	Assigned map[types.NamespacedName]Assigned `json:"-"`
+	// ReservedPorts cannot be listened on at addresses of nodes, whatever a
+	// BlixtConfig says: node ports and ephemeral ports.
+	ReservedPorts []PortRange `json:"reservedPorts,omitempty"`
+}
+
+// Node is a node of the cluster.
+type Node struct {
+	Name      string       `json:"name"`
+	Addresses []netip.Addr `json:"addresses,omitempty"`
+	// Selected nodes take part in the data plane.
+	Selected bool `json:"selected,omitempty"`
+}
+
+// Assigned is what the cluster gave to the Service of a Gateway.
+type Assigned struct {
+	// Addresses and Hostnames are those of status.loadBalancer.ingress.
+	Addresses []netip.Addr `json:"addresses,omitempty"`
+	Hostnames []string     `json:"hostnames,omitempty"`
+	// NodePorts are those of the listeners' ports.
+	NodePorts map[Port]uint16 `json:"nodePorts,omitempty"`
+	// Problem is what the load balancer's controller said that went wrong, or "".
+	Problem string `json:"problem,omitempty"`
+}
+
+// Port is a port of a protocol.
+type Port struct {
+	Protocol lb.Protocol `json:"protocol"`
+	Port     uint16      `json:"port"`
+}
+
+// String returns protocol and port, like TCP/80.
+func (p Port) String() string { return fmt.Sprintf("%s/%d", p.Protocol, p.Port) }
+
+// MarshalText returns String: JSON has ports as keys.
+func (p Port) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText is the reverse of MarshalText. Returns an error for anything
+// but TCP or UDP, a slash and a port.
+func (p *Port) UnmarshalText(text []byte) error {
+	protocol, port, _ := strings.Cut(string(text), "/")
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return fmt.Errorf("parse port %q: want one like TCP/80", text)
+	}
+	p.Port = uint16(number)
+	return p.Protocol.UnmarshalText([]byte(protocol))
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// hostAddresses returns the host's addresses that an address stands for: the
+// unspecified one for all of its family, any other for itself alone.
+func (o ResolveOptions) hostAddresses(addr netip.Addr) []netip.Addr {
+	if !addr.IsUnspecified() || !o.isNode() {
+		return []netip.Addr{addr}
+	}
+	var own []netip.Addr
+	for _, host := range o.HostAddresses {
+		if host.Is6() == addr.Is6() && unfit(host) == "" {
+			own = append(own, host)
+		}
+	}
+	return own
+}
+
+// expand sets the addresses of the state and the keys of its frontends. What
+// names an address comes before what means every address of the host.
+func (r *Resolution) expand(t *Translation, o ResolveOptions) {
+	addresses := map[netip.Addr]bool{}
+	r.keys = map[lb.Key]bool{}
+	from := map[lb.Key]int{}
+	for _, any := range []bool{false, true} {
+		for _, a := range t.Addresses {
+			for _, ip := range o.hostAddresses(a.IP) {
+				if a.IP.IsUnspecified() == any && !addresses[ip] {
+					addresses[ip] = true
+					// Whatever the operator knows: refusing the unserved ports
+					// of the host's own address would cut the host off.
+					exclusive := a.Exclusive && !slices.Contains(o.HostAddresses, ip)
+					r.State.Addresses = append(r.State.Addresses, lb.Address{IP: ip, Exclusive: exclusive})
+				}
+			}
+		}
+		for i, f := range t.Frontends {
+			for _, ip := range o.hostAddresses(f.Addr) {
+				key := lb.Key{Addr: ip, Protocol: f.Protocol, Port: f.Port}
+				if f.Addr.IsUnspecified() == any && !r.keys[key] {
+					r.keys[key], from[key] = true, i
+					r.State.Frontends = append(r.State.Frontends, lb.Frontend{Addr: ip, Protocol: f.Protocol, Port: f.Port})
+				}
+			}
+		}
+	}
+	r.State.Normalize()
+	r.sources = make([]int, len(r.State.Frontends))
+	for i, f := range r.State.Frontends {
+		r.sources[i] = from[f.Key()]
+	}
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// Progress is how far the nodes are with serving a Gateway.
+type Progress struct {
+	// Nodes is the number of those that should serve it.
+	Nodes int
+	// Missing are the names of those that do not.
+	Missing []string
+	// Unheard are the names of those that a new leader has not heard of yet:
+	// what was said of them still holds. They are not among Missing.
+	Unheard []string
+	// Why tells why there are no nodes, or why the missing ones are missing.
+	Why string
+}
+
+// maxNames is how many nodes a message names.
+const maxNames = 5
+
+// SetProgress completes the Programmed conditions of a Gateway, its listeners
+// and its ListenerSets, where nothing but the data plane is in question. It
+// may be called again when there is other progress. Stored are the Gateway's
+// conditions of before.
+func (t *Translation) SetProgress(gateway types.NamespacedName, p Progress, stored []metav1.Condition) {
+	i := slices.IndexFunc(t.Gateways, func(g GatewayStatus) bool { return g.NamespacedName == gateway })
+	if i < 0 {
+		return
+	}
+	g := &t.Gateways[i].Status
+	accepted := meta.FindStatusCondition(g.Conditions, string(gwv1.GatewayConditionAccepted))
+	served := p.verdict(accepted.ObservedGeneration, stored)
+	if c := meta.FindStatusCondition(g.Conditions, string(gwv1.GatewayConditionProgrammed)); awaits(c) {
+		*c = served
+	}
+	listeners := map[string]bool{}
+	for _, f := range t.Frontends {
+		if f.Gateway == gateway.String() {
+			listeners[f.Listener] = true
+		}
+	}
+	for i := range g.Listeners {
+		if l := &g.Listeners[i]; listeners[string(l.Name)] {
+			complete(l.Conditions, served, gwv1.ListenerReasonPending)
+		}
+	}
+	for i := range t.ListenerSets {
+		set := &t.ListenerSets[i]
+		if set.Gateway != gateway {
+			continue
+		}
+		complete(set.Status.Conditions, served, ListenerSetReasonParentNotProgrammed)
+		for j := range set.Status.Listeners {
+			if l := &set.Status.Listeners[j]; listeners[set.String()+"/"+string(l.Name)] {
+				complete(l.Conditions, served, gwv1.ListenerEntryReasonPending)
+			}
+		}
+	}
+}
+
+// awaits says whether the data plane decides about a Programmed condition.
+func awaits(c *metav1.Condition) bool {
+	return c.Status == metav1.ConditionTrue || c.Reason == string(gwv1.GatewayReasonPending) ||
+		c.Reason == string(gwv1.GatewayReasonNoResources)
+}
+
+// complete gives an object of a Gateway the Gateway's verdict. Its reason for
+// False differs from kind to kind.
+func complete[R ~string](conditions []metav1.Condition, verdict metav1.Condition, no R) {
+	c := meta.FindStatusCondition(conditions, verdict.Type)
+	if !awaits(c) && c.Reason != string(no) {
+		return
+	}
+	c.Status, c.Reason, c.Message = verdict.Status, verdict.Reason, verdict.Message
+	if c.Status != metav1.ConditionTrue {
+		c.Reason = string(no)
+	}
+}
+
+// verdict is the Gateway's Programmed condition. What was programmed for this
+// generation stays so while some node serves: one that fails must not look
+// like an outage of all.
+func (p Progress) verdict(generation int64, stored []metav1.Condition) metav1.Condition {
+	const kind = gwv1.GatewayConditionProgrammed
+	before := meta.FindStatusCondition(stored, string(kind))
+	if before != nil && (before.ObservedGeneration != generation || !awaits(before)) {
+		before = nil
+	}
+	was := before != nil && before.Status == metav1.ConditionTrue
+	serving := p.Nodes - len(p.Missing) - len(p.Unheard)
+	switch {
+	case p.Nodes == 0:
+		return condition(kind, metav1.ConditionFalse, gwv1.GatewayReasonNoResources, generation, p.message())
+	case serving == p.Nodes:
+		return condition(kind, metav1.ConditionTrue, gwv1.GatewayReasonProgrammed, generation, p.message())
+	case len(p.Missing) == 0 && before != nil && before.Status != metav1.ConditionUnknown:
+		return condition(kind, before.Status, gwv1.GatewayConditionReason(before.Reason), generation, before.Message)
+	case was && serving+len(p.Unheard) > 0:
+		return condition(kind, metav1.ConditionTrue, gwv1.GatewayReasonProgrammed, generation, p.message())
+	}
+	return condition(kind, metav1.ConditionFalse, gwv1.GatewayReasonPending, generation, p.message())
+}
+
+func (p Progress) message() string {
+	if p.Nodes == 0 {
+		return "No node serves: " + strings.TrimSuffix(p.Why, ".") + "."
+	}
+	if len(p.Missing)+len(p.Unheard) == 0 {
+		if p.Nodes == 1 {
+			return "Served by 1 node."
+		}
+		return fmt.Sprintf("Served by %d nodes.", p.Nodes)
+	}
+	text := fmt.Sprintf("Served by %d/%d nodes", p.Nodes-len(p.Missing)-len(p.Unheard), p.Nodes)
+	if len(p.Missing) > 0 {
+		text += ", missing: " + some(p.Missing)
+		if p.Why != "" {
+			text += " (" + strings.TrimSuffix(p.Why, ".") + ")"
+		}
+	}
+	if len(p.Unheard) > 0 {
+		text += ", not heard of yet: " + some(p.Unheard)
+	}
+	return text + "."
+}
+
+// some lists the first few names, sorted.
+func some(names []string) string {
+	names = slices.Sorted(slices.Values(names))
+	if n := len(names) - maxNames; n > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:maxNames], ", "), n)
+	}
+	return list(names)
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// shares divide the weights of a frontend's references among endpoints.
+type shares struct {
+	of       []share
+	problems []Problem
+	// local says that this node has an endpoint for some reference.
+	local bool
+}
+
+// share is one reference with the endpoints that this node may use for it.
+type share struct {
+	ref       Ref
+	endpoints []lb.Backend
+	// best are the indices of the endpoints that get new flows.
+	best []int
+	// elsewhere says that other nodes have endpoints that this one may not use.
+	elsewhere bool
+}
+
+func newShares(f *Frontend, key lb.Key, e Endpoints, o ResolveOptions) shares {
+	var s shares
+	for _, ref := range f.Refs {
+		service := e[ref.Service]
+		s.problems = append(s.problems, service.Problems...)
+		one := newShare(ref, service.of(ref.PortName, key), f.LocalOnly && o.isNode(), o)
+		s.local = s.local || len(one.best) > 0
+		s.of = append(s.of, one)
+	}
+	return s
+}
+
+func newShare(ref Ref, found []Endpoint, localOnly bool, o ResolveOptions) share {
+	s := share{ref: ref}
+	if localOnly {
+		all := found
+		found = nil
+		for _, ep := range all {
+			if o.isLocal(&ep) {
+				found = append(found, ep)
+			} else {
+				s.elsewhere = s.elsewhere || ep.State > Draining
+			}
+		}
+	}
+	best := Draining + 1
+	for _, ep := range found {
+		best = max(best, ep.State)
+	}
+	near := func(*Endpoint) bool { return true }
+	if best == Ready && !localOnly {
+		near = nearness(found, o)
+	}
+	for i := range found {
+		ep := &found[i]
+		s.endpoints = append(s.endpoints, lb.Backend{Addr: ep.Addr, Local: o.isLocal(ep), Service: ref.Service.String()})
+		if ep.State == best && near(ep) {
+			s.best = append(s.best, i)
+		}
+	}
+	return s
+}
+
+// nearness follows the hints as kube-proxy does: only when each ready endpoint
+// has them, so that none is forgotten, and one is meant for this node or zone.
+// Endpoints that are not near keep their flows, as hints come and go.
+func nearness(found []Endpoint, o ResolveOptions) func(*Endpoint) bool {
+	forNode := func(ep *Endpoint) []string { return ep.Nodes }
+	forZone := func(ep *Endpoint) []string { return ep.Zones }
+	for _, by := range []struct {
+		place string
+		hints func(*Endpoint) []string
+	}{{o.NodeName, forNode}, {o.Zone, forZone}} {
+		all, some := true, false
+		for i := range found {
+			if found[i].State == Ready {
+				hints := by.hints(&found[i])
+				all = all && len(hints) > 0
+				some = some || slices.Contains(hints, by.place)
+			}
+		}
+		if by.place != "" && all && some {
+			return func(ep *Endpoint) bool { return slices.Contains(by.hints(ep), by.place) }
+		}
+	}
+	return func(*Endpoint) bool { return true }
+}
+
+// fill gives the frontend its backends. The weight of a reference without an
+// endpoint is refused, as Gateway API wants it; but where other nodes have one
+// for it, this node's connections go to the references that it can serve.
+func (s *shares) fill(out *lb.Frontend, keys map[lb.Key]bool) []Problem {
+	problems := s.problems
+	for _, one := range s.of {
+		total := uint64(one.ref.Weight) * lb.WeightUnit
+		if len(one.best) == 0 && (!one.elsewhere || !s.local) {
+			out.Reject += total
+		}
+		for _, i := range one.best {
+			one.endpoints[i].Weight = total / uint64(len(one.best))
+		}
+		for _, b := range one.endpoints {
+			key := lb.Key{Addr: b.Addr.Addr(), Protocol: out.Protocol, Port: b.Addr.Port()}
+			if !keys[key] {
+				out.Backends = append(out.Backends, b)
+				continue
+			}
+			out.Reject += b.Weight
+			problems = append(problems, Problem{Object: named("Service", one.ref.Service.Namespace, one.ref.Service.Name),
+				Message: fmt.Sprintf("Endpoint %s is a frontend of Blixt itself, so its share is refused, lest packets go round in a circle.", key)})
+		}
+	}
+	return problems
+}
