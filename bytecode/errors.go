@@ -69,6 +69,9 @@ func explain(ref name.Reference, err error) error {
 		}
 		e.Problem = host + " cannot be reached"
 		e.Fix = "check the name and port, whether the registry runs, and the proxy (HTTPS_PROXY)"
+	case strings.Contains(err.Error(), "error verifying"), strings.Contains(err.Error(), "does not match requested digest"):
+		e.Problem = "what " + host + " sends is not what the digest stands for"
+		e.Fix = "it was damaged on the way or in the registry: try again, then push the image again"
 	default:
 		return fmt.Errorf("%s: %w", ref.Name(), err)
 	}

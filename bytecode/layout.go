@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -106,7 +107,9 @@ func (s *Stored) Write(dir string) error {
 		return fmt.Errorf("make directory: %w", err)
 	}
 	defer os.RemoveAll(tmp)
-	if err := s.write(tmp, signatures); err != nil {
+	if err := s.write(tmp, signatures); errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("write layout %s: %w: make room there, or choose another directory", dir, syscall.ENOSPC)
+	} else if err != nil {
 		return s.explain(fmt.Errorf("write layout: %w", err))
 	}
 	if err := os.Chmod(tmp, 0o755); err != nil {

@@ -159,7 +159,7 @@ func TestDamagedLayerIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := Load(t.Context(), r.ref(":v1"), r.options())
-	wantError(t, err, r.host, "sha256:")
+	wantError(t, err, r.host, "is not what the digest stands for", "sha256:", "push the image again")
 }
 
 func TestWrongLabelsAreRefused(t *testing.T) {
