@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bytes"
+	"encoding/pem"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+)
+
+// imageRegistry is one that Blixt and bpfman find at the same address, as each
+// has a socket in its own network.
+type imageRegistry struct {
+	*managed
+	addr, ca string
+	toBpfman *httptest.Server
+	handler  http.Handler
+}
+
+// The repositories of which layers arrive damaged: for everybody, and for
+// bpfman alone.
+const (
+	damaged  = "blixt/damaged"
+	halfSafe = "blixt/half-safe"
+)
+
+func (m *managed) startRegistry() *imageRegistry {
+	m.Helper()
+	quiet := log.New(io.Discard, "", 0)
+	r := &imageRegistry{managed: m, addr: "127.0.0.1:0", ca: filepath.Join(m.Dir(), "registry.crt")}
+	r.handler = registry.New(registry.Logger(quiet))
+	serve := func(l net.Listener, err error, handler http.Handler) *httptest.Server {
+		m.Helper()
+		m.check(err)
+		s := httptest.NewUnstartedServer(handler)
+		m.check(s.Listener.Close())
+		s.Listener, s.Config.ErrorLog = l, quiet
+		s.StartTLS()
+		m.Cleanup(s.Close)
+		r.addr = l.Addr().String()
+		return s
+	}
+	l, err := m.bpfman.Listen("tcp", r.addr)
+	r.toBpfman = serve(l, err, damaging(damaging(r.handler, damaged), halfSafe))
+	l, err = m.Balancer.Listen("tcp", r.addr)
+	s := serve(l, err, damaging(r.handler, damaged))
+	m.check(os.WriteFile(r.ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o644))
+	return r
+}
+
+// trust has bpfman trust the registry's certificate.
+func (r *imageRegistry) trust() {
+	r.Helper()
+	r.check(r.bpfman.Kill())
+	r.check(os.Rename(r.ca, filepath.Join(r.Dir(), trusted)))
+	r.ca = filepath.Join(r.Dir(), trusted)
+	r.check(r.bpfman.Start())
+}
+
+// damaging flips a byte in each layer of a repository.
+func damaging(next http.Handler, repository string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if q.Method != http.MethodGet || !strings.HasPrefix(q.URL.Path, "/v2/"+repository+"/blobs/") {
+			next.ServeHTTP(w, q)
+			return
+		}
+		answer := httptest.NewRecorder()
+		next.ServeHTTP(answer, q)
+		body := bytes.Clone(answer.Body.Bytes())
+		if len(body) > 100_000 { // and no configuration
+			body[50_000] ^= 1
+		}
+		for key, values := range answer.Header() {
+			w.Header()[key] = values
+		}
+		w.WriteHeader(answer.Code)
+		_, _ = w.Write(body)
+	})
+}
+
+// blixt runs a command of Blixt's that asks the registry.
+func (r *imageRegistry) blixt(args ...string) string {
+	r.Helper()
+	out, err := r.Balancer.Run(patience, executable, append([]string{"bytecode"}, append(args, "--ca-file", r.ca)...)...)
+	r.check(err)
+	return strings.TrimSpace(out)
+}
+
+// push builds an image and returns its name by digest.
+func (r *imageRegistry) push(repository string) string {
+	r.Helper()
+	out := filepath.Join(r.Dir(), "out")
+	_, err := r.Balancer.Run(patience, executable, "bytecode", "build", "-d", out, "--flows", "65536")
+	r.check(err)
+	return r.blixt("push", out, r.addr+"/"+repository+":v1")
+}
+
+// relabel pushes the image for this machine, of an image that is there, with
+// another label.
+func (r *imageRegistry) relabel(image, repository, label, value string) string {
+	r.Helper()
+	transport := remote.WithTransport(r.toBpfman.Client().Transport)
+	from, err := name.ParseReference(image)
+	r.check(err)
+	to, err := name.ParseReference(r.addr + "/" + repository + ":v1")
+	r.check(err)
+	found, err := remote.Image(from, transport)
+	r.check(err)
+	config, err := found.ConfigFile()
+	r.check(err)
+	config = config.DeepCopy()
+	config.Config.Labels[label] = value
+	var other v1.Image
+	other, err = mutate.ConfigFile(found, config)
+	r.check(err)
+	r.check(remote.Write(to, other, transport))
+	digest, err := other.Digest()
+	r.check(err)
+	return to.Context().Digest(digest.String()).String()
+}
