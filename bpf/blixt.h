@@ -201,7 +201,14 @@ enum config_flag {
 	CONFIG_DRAIN = 1,
 };
 
-/* The one element of `blixt_layout_1`: 80 bytes. Written last of all, so it says what the maps hold. */
+/*
+ * The one element of `blixt_layout_1`: 80 bytes. Written last of all, so it says what the maps hold.
+ *
+ * A promise for every BLIXT_LAYOUT: the name of this map begins with
+ * blixt_layout_, its key 0 is there, and flags, snat_min and snat_max keep
+ * their place and meaning, CONFIG_DRAIN its bit. So an upgrade can have a
+ * program drain whose layout it does not know, and leave it its ports.
+ */
 struct config {
 	__u64 epoch;	  /* of the leader that sent the state */
 	__u64 sequence;	  /* of the state within the epoch */
@@ -213,6 +220,10 @@ struct config {
 	struct addr node6;
 	__u64 reserved[2];
 };
+
+_Static_assert(__builtin_offsetof(struct config, flags) == 24, "an upgrade relies on it");
+_Static_assert(__builtin_offsetof(struct config, snat_min) == 28, "an upgrade relies on it");
+_Static_assert(__builtin_offsetof(struct config, snat_max) == 30, "an upgrade relies on it");
 
 /* Value of `frontend_counters`, per CPU: 48 bytes. */
 struct frontend_counters {

@@ -16,25 +16,6 @@ func (a *Agent) settings(c datapath.Config) datapath.Config {
 	return c
 }
 
-// Drain makes the data plane serve the flows that it knows, and leave all
-// others to the next program; or makes it serve everything again.
-func (a *Agent) Drain(on bool) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	c, err := a.tables.Config()
-	if err != nil {
-		return fmt.Errorf("read config: %w", err)
-	}
-	c.Flags &^= datapath.ConfigDrain
-	if on {
-		c.Flags |= datapath.ConfigDrain
-	}
-	if err := a.tables.SetConfig(c); err != nil {
-		return fmt.Errorf("write config: %w", err)
-	}
-	return nil
-}
-
 // ours tells whether the maps still hold what was applied last, by the word
 // of their config.
 func (a *Agent) ours() (bool, error) {

@@ -32,10 +32,7 @@ type Status struct {
 }
 
 // PortRange is a range of ports, both ends included.
-type PortRange struct {
-	Min uint16 `json:"min"`
-	Max uint16 `json:"max"`
-}
+type PortRange = datapath.PortRange
 
 // Use is how full a table is.
 type Use struct {
@@ -142,7 +139,7 @@ func read(t Tables, record Record, flows FlowCounts) (Status, error) {
 	}
 	s := Status{
 		Layout: datapath.Layout, Version: Version{c.Epoch, c.Sequence}, StateHash: hashText(c.StateHash),
-		Draining: c.Flags&datapath.ConfigDrain != 0, SNAT: PortRange{c.SnatMin, c.SnatMax},
+		Draining: c.Flags&datapath.ConfigDrain != 0, SNAT: PortRange{Min: c.SnatMin, Max: c.SnatMax},
 		Tables: tableUse(im, flows),
 	}
 	names := map[lb.Key]lb.Frontend{}

@@ -22,6 +22,10 @@ const (
 	goneFor = 60 * time.Second
 )
 
+// pauses are how long after its last packet a flow is kept that is closed,
+// reset, or without its backend.
+type pauses struct{ closed, reset, gone uint32 } // ticks
+
 // sweepShare is the part of one core that a sweep takes: the 8 million entries
 // of 4 million flows are five seconds of work, so swept within a minute.
 const sweepShare = 0.1
@@ -56,7 +60,10 @@ func (a *Agent) Sweep(ctx context.Context) (Swept, error) {
 	if err != nil {
 		return Swept{}, fmt.Errorf("read backends: %w", err)
 	}
-	s := sweeper{flows: a.tables, ticks: a.o.Ticks, backends: backends}
+	s := sweeper{
+		flows: a.tables, ticks: a.o.Ticks, backends: backends,
+		pauses: pauses{datapath.Ticks(closedFor), datapath.Ticks(resetFor), datapath.Ticks(goneFor)},
+	}
 	s.swept.Flows = FlowCounts{Backends: map[uint32]uint64{}, Frontends: map[uint32]uint64{}}
 	busy := a.o.Clock()
 	var failed error
@@ -88,6 +95,7 @@ type sweeper struct {
 	flows    datapath.Flows
 	ticks    func() uint32
 	backends []datapath.Backend
+	pauses   pauses
 	swept    Swept
 }
 
@@ -95,7 +103,8 @@ type sweeper struct {
 type end int
 
 const (
-	lives end = iota
+	lives    end = iota
+	vanished     // since the batch was read
 	idle
 	closed
 	gone
@@ -104,43 +113,21 @@ const (
 // look removes the flow of an entry if it has ended, or counts it.
 func (s *sweeper) look(e datapath.FlowEntry) error {
 	s.swept.Entries++
-	now := s.ticks()
-	if !s.mayEnd(e.Value, now) {
-		s.count(e.Value)
-		return nil
-	}
-	// The flow has two entries, and the batch may be old by now: both are
-	// read anew, right before they are removed.
-	own, found, err := s.flows.Flow(e.Key)
-	if err != nil || !found {
-		return err
-	}
-	peerKey := peer(e.Key, own)
-	other, hasPeer, err := s.flows.Flow(peerKey)
+	forward, reply, why, err := s.judge(e)
 	if err != nil {
 		return err
 	}
-	entries := []datapath.Flow{own}
-	if hasPeer {
-		entries = append(entries, other)
-	}
-	why := s.end(now, entries...)
-	if why == lives {
-		s.count(own)
-		return nil
-	}
-	// The forward entry first: without it no packet refreshes the other.
-	first, second := e.Key, peerKey
-	if own.Flags&datapath.FlowReply != 0 {
-		first, second = second, first
-	}
-	if err := s.flows.DeleteFlow(first); err != nil {
-		return fmt.Errorf("remove flow: %w", err)
-	}
-	if err := s.flows.DeleteFlow(second); err != nil {
-		return fmt.Errorf("remove flow: %w", err)
+	if why > vanished {
+		// The forward entry first: without it no packet refreshes the other.
+		for _, key := range []datapath.FlowKey{forward, reply} {
+			if err := s.flows.DeleteFlow(key); err != nil {
+				return fmt.Errorf("remove flow: %w", err)
+			}
+		}
 	}
 	switch why {
+	case lives:
+		s.count(e.Value)
 	case idle:
 		s.swept.Idle++
 	case closed:
@@ -149,6 +136,34 @@ func (s *sweeper) look(e datapath.FlowEntry) error {
 		s.swept.Gone++
 	}
 	return nil
+}
+
+// judge tells whether and why the flow of an entry has ended, and both its
+// keys if it has.
+func (s *sweeper) judge(e datapath.FlowEntry) (forward, reply datapath.FlowKey, why end, err error) {
+	now := s.ticks()
+	if !s.mayEnd(e.Value, now) {
+		return forward, reply, lives, nil
+	}
+	// The flow has two entries, and the batch may be old by now: both are
+	// read anew, right before they are removed.
+	own, found, err := s.flows.Flow(e.Key)
+	if err != nil || !found {
+		return forward, reply, vanished, err
+	}
+	forward, reply = e.Key, peer(e.Key, own)
+	other, hasPeer, err := s.flows.Flow(reply)
+	if err != nil {
+		return forward, reply, vanished, err
+	}
+	entries := []datapath.Flow{own}
+	if hasPeer {
+		entries = append(entries, other)
+	}
+	if own.Flags&datapath.FlowReply != 0 {
+		forward, reply = reply, forward
+	}
+	return forward, reply, s.end(now, entries...), nil
 }
 
 // peer returns the key of a flow's other entry: the translated tuple,
@@ -162,9 +177,9 @@ func peer(k datapath.FlowKey, f datapath.Flow) datapath.FlowKey {
 func (s *sweeper) mayEnd(f datapath.Flow, now uint32) bool {
 	age := age(f, now)
 	return age > f.IdleTicks ||
-		age > datapath.Ticks(closedFor) && f.Flags&datapath.FlowFIN != 0 ||
-		age > datapath.Ticks(resetFor) && f.Flags&datapath.FlowRST != 0 ||
-		age > datapath.Ticks(goneFor) && s.backendGone(f)
+		age > s.pauses.closed && f.Flags&datapath.FlowFIN != 0 ||
+		age > s.pauses.reset && f.Flags&datapath.FlowRST != 0 ||
+		age > s.pauses.gone && s.backendGone(f)
 }
 
 // end tells why a flow of these entries ends, if it does.
@@ -180,9 +195,9 @@ func (s *sweeper) end(now uint32, entries ...datapath.Flow) end {
 		dead = dead || s.backendGone(f)
 	}
 	switch {
-	case dead && young > datapath.Ticks(goneFor):
+	case dead && young > s.pauses.gone:
 		return gone
-	case rst && young > datapath.Ticks(resetFor), fin && young > datapath.Ticks(closedFor):
+	case rst && young > s.pauses.reset, fin && young > s.pauses.closed:
 		return closed
 	case young > idleTicks:
 		return idle
