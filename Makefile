@@ -64,7 +64,7 @@ root:
 
 # One package at a time: tests that measure time share the machine with nothing.
 .PHONY: test
-test: root bpfman ## Run every test, and each fuzz target for 10 s (root); gets the tools they use when missing
+test: root bpfman kubernetes ## Run every test, and each fuzz target for 10 s (root); gets the tools they use when missing
 	@.ci/need $(TEST_TOOLS)
 	go vet ./...
 	go test -json -count=1 -timeout=15m -p=1 ./... | go run .ci/gotest.go
@@ -73,6 +73,10 @@ test: root bpfman ## Run every test, and each fuzz target for 10 s (root); gets 
 .PHONY: bpfman
 bpfman: ## Build bpfman for the tests, once, in 5 to 9 minutes; gets what it needs when missing
 	@.ci/bpfman
+
+.PHONY: kubernetes
+kubernetes: ## Build etcd and the Kubernetes API server for the tests, once, in about 7 minutes
+	@.ci/kubernetes
 
 .PHONY: test-quick
 test-quick: ## Run the tests that need no root
