@@ -78,6 +78,9 @@ type Result struct {
 	// Changed tells whether anything was written.
 	Changed  bool          `json:"changed"`
 	Duration time.Duration `json:"duration"`
+	// Wanted is the version that was asked for, whether or not it is what the
+	// maps hold now.
+	Wanted *Version `json:"-"`
 }
 
 // Agent writes the maps of one data plane. Its methods may be called
@@ -86,10 +89,11 @@ type Agent struct {
 	tables Tables
 	o      Options
 
-	mu     sync.Mutex // of all below, and of writing
-	image  *datapath.Image
-	state  lb.State // applied last, or being applied
-	record Record
+	mu      sync.Mutex // of all below, and of writing
+	image   *datapath.Image
+	state   lb.State // applied last, or being applied
+	record  Record
+	foreign time.Time // when another writer was noticed last
 
 	sweep  sync.Mutex // held by the one sweep
 	counts struct {
@@ -158,7 +162,7 @@ func (a *Agent) apply(ctx context.Context, s lb.State, v *Version) (Result, erro
 	s.Normalize()
 	hash := s.Hash()
 	res, err := a.write(ctx, s, hash, v)
-	res.Duration = a.o.Clock().Sub(start)
+	res.Duration, res.Wanted = a.o.Clock().Sub(start), v
 	if err != nil {
 		if _, full := errors.AsType[*datapath.TableFullError](err); !full {
 			a.image = nil // in doubt: read it again

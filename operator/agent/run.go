@@ -9,10 +9,22 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
+// Want is a state that the maps are to hold, of a version.
+type Want struct {
+	State lb.State
+	// Version is as in ApplyVersion; nil: the next one.
+	Version *Version
+}
+
 // Run applies each state that comes, tries again those that fail, checks on
 // a timer that nobody else has written the maps, and sweeps flows, until ctx
 // ends. Only the newest of several states is applied.
-func (a *Agent) Run(ctx context.Context, states <-chan lb.State) {
+func (a *Agent) Run(ctx context.Context, states <-chan lb.State) { a.run(ctx, states, nil) }
+
+// RunWants is Run for states with versions.
+func (a *Agent) RunWants(ctx context.Context, wants <-chan Want) { a.run(ctx, nil, wants) }
+
+func (a *Agent) run(ctx context.Context, states <-chan lb.State, wants <-chan Want) {
 	swept := make(chan struct{})
 	go func() {
 		defer close(swept)
@@ -20,8 +32,8 @@ func (a *Agent) Run(ctx context.Context, states <-chan lb.State) {
 	}()
 	defer func() { <-swept }()
 
-	var want *lb.State // known, but not applied
-	var last *lb.State
+	var want *Want // known, but not applied
+	var last *Want
 	retry, check := time.NewTimer(time.Hour), time.NewTicker(a.o.CheckEvery)
 	defer retry.Stop()
 	defer check.Stop()
@@ -35,7 +47,10 @@ func (a *Agent) Run(ctx context.Context, states <-chan lb.State) {
 				states = nil
 				continue
 			}
-			want, last, pause = &s, &s, firstPause
+			want, pause = &Want{State: s}, firstPause
+			last = want
+		case w := <-wants:
+			want, last, pause = &w, &w, firstPause
 		case <-retry.C:
 		case <-check.C:
 			if want != nil || last == nil {
@@ -46,13 +61,14 @@ func (a *Agent) Run(ctx context.Context, states <-chan lb.State) {
 				a.o.Log.Error("check maps", "error", err)
 			} else if !ours {
 				a.o.Log.Warn("maps were written by another, writing them again")
+				a.noteForeign()
 				want = last
 			}
 		}
 		if want == nil {
 			continue
 		}
-		res, err := a.Apply(ctx, *want)
+		res, err := a.apply(ctx, want.State, want.Version)
 		if ctx.Err() != nil {
 			return
 		}
@@ -65,6 +81,12 @@ func (a *Agent) Run(ctx context.Context, states <-chan lb.State) {
 		retry.Reset(pause)
 		pause = min(2*pause, lastPause)
 	}
+}
+
+func (a *Agent) noteForeign() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.foreign = a.o.Clock()
 }
 
 // A failed write is most often a table that is full for a moment, or for
