@@ -80,7 +80,7 @@ func Open(dir string) (*Maps, error) {
 			m.Close()
 		}
 	}
-	for _, name := range needed() {
+	for _, name := range MapNames() {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
 		if errors.Is(err, fs.ErrNotExist) && name == LayoutMap {
 			err = &LayoutError{}
@@ -111,9 +111,9 @@ func checkLayout(names []string) error {
 	return nil
 }
 
-// needed are the maps that a writer uses: not those of new flows and of
+// MapNames returns the maps that a writer uses: not those of new flows and of
 // fragments, which are the program's own.
-func needed() []string {
+func MapNames() []string {
 	return []string{
 		LayoutMap, bpf.BlixtMapAddresses, bpf.BlixtMapFrontends, bpf.BlixtMapPublished,
 		bpf.BlixtMapRings, bpf.BlixtMapBackends, bpf.BlixtMapBackendFlows, bpf.BlixtMapFlows,
@@ -137,7 +137,7 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read embedded object: %w", err)
 	}
-	for _, name := range needed() {
+	for _, name := range MapNames() {
 		if maps[name] == nil {
 			return nil, fmt.Errorf("map %s is missing", name)
 		}

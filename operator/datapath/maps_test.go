@@ -149,7 +149,7 @@ func TestContract(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range needed() {
+	for _, name := range MapNames() {
 		if spec.Maps[name] == nil {
 			t.Errorf("object has no map %s", name)
 		}
