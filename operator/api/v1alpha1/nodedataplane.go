@@ -83,7 +83,12 @@ type ApplicationStatus struct {
 	// bytecode that was asked for.
 	Bytecode BytecodeStatus `json:"bytecode"`
 
-	// programID in the kernel, as bpfman says.
+	// pod of the agent that writes the maps, in the operator's namespace.
+	// +optional
+	Pod string `json:"pod,omitempty"`
+
+	// programID in the kernel, as bpfman says; while pod has the maps of an
+	// earlier program, that one's.
 	// +optional
 	ProgramID *int64 `json:"programID,omitempty"`
 
