@@ -6,64 +6,128 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
 // addresses are those that a Gateway is served on, and why not on others.
 type addresses struct {
+	// named are those that it asks for; any says that it (also) takes what it
+	// is given.
+	named []netip.Addr
+	any   bool
+
+	// usable may have the unspecified ones, for every address of each node.
 	usable []netip.Addr
+	// hostnames and nodePorts are how a load balancer is reached and delivers.
+	hostnames []string
+	nodePorts map[Port]uint16
+
 	// unsupported refuses the Gateway as a whole.
 	unsupported *fault
 	// missing and unusable leave the other addresses working: adding a bad
 	// address to a Gateway must not cut the clients of its good ones.
 	missing, unusable *fault
+	// remark is something else to know.
+	remark string
 }
 
-func findAddresses(gw *gwv1.Gateway, o *Options) addresses {
-	var a addresses
-	if len(gw.Spec.Addresses) == 0 {
-		a.assign(o)
-	}
+// newAddresses reads what the Gateway asks for.
+func newAddresses(gw *gwv1.Gateway) addresses {
+	a := addresses{any: len(gw.Spec.Addresses) == 0}
 	for _, want := range gw.Spec.Addresses {
 		kind := deref(want.Type, gwv1.IPAddressType)
+		addr, err := netip.ParseAddr(want.Value)
 		switch {
 		case kind != gwv1.IPAddressType:
 			a.unsupported = faultf(gwv1.GatewayReasonUnsupportedAddress,
 				"Address type %s is not supported: use type IPAddress.", kind)
 		case want.Value == "":
-			a.assign(o)
-		default:
-			a.request(gw, want.Value, o)
+			a.any = true
+		case err != nil:
+			a.refuse(want.Value, "it is not an IP address")
+		case !slices.Contains(a.named, addr.Unmap()):
+			a.named = append(a.named, addr.Unmap())
 		}
 	}
 	return a
 }
 
-// assign gives the Gateway the default addresses.
-func (a *addresses) assign(o *Options) {
+// findStandalone gives the Gateway addresses as the options have it.
+func (a *addresses) findStandalone(gw *gwv1.Gateway, o *Options) {
+	for _, addr := range a.named {
+		if o.allowed(string(gw.Spec.GatewayClassName), gw.Namespace, addr) {
+			a.add(addr)
+			continue
+		}
+		a.refuse(addr.String(), fmt.Sprintf("the administrator does not allow it to Gateways of class %s in namespace %s",
+			gw.Spec.GatewayClassName, gw.Namespace))
+	}
+	if !a.any {
+		return
+	}
 	if len(o.DefaultAddresses) == 0 {
-		a.missing = faultf(gwv1.GatewayReasonAddressNotAssigned,
-			"No address was asked for and no default is configured: name one in spec.addresses.")
+		a.miss("No address was asked for and no default is configured: name one in spec.addresses.")
 	}
 	for _, addr := range o.DefaultAddresses {
 		a.add(addr)
 	}
 }
 
-// request gives the Gateway an address that it names.
-func (a *addresses) request(gw *gwv1.Gateway, value string, o *Options) {
-	addr, err := netip.ParseAddr(value)
-	if err != nil {
-		a.refuse(value, "it is not an IP address")
+// findAssigned gives the Gateway what its Service was assigned: of what it
+// asks for, only that.
+func (a *addresses) findAssigned(given Assigned) {
+	problem := strings.TrimSuffix(given.Problem, ".")
+	if len(given.Addresses)+len(given.Hostnames) == 0 && (a.any || problem == "") {
+		a.miss("No load balancer has assigned an address to the Gateway's Service yet: that needs an implementation of " +
+			"Services of type LoadBalancer, such as a cloud's or MetalLB; without one, use address source Pool or Node.")
+		if problem != "" {
+			a.miss("There is one, which says: " + problem + ".")
+		}
 		return
 	}
-	if !o.allowed(string(gw.Spec.GatewayClassName), gw.Namespace, addr.Unmap()) {
-		a.refuse(value, fmt.Sprintf("the administrator does not allow it to Gateways of class %s in namespace %s",
-			gw.Spec.GatewayClassName, gw.Namespace))
+	for _, addr := range given.Addresses {
+		if a.any || slices.Contains(a.named, addr.Unmap()) {
+			a.add(addr)
+		}
+	}
+	slices.SortFunc(a.usable, netip.Addr.Compare)
+	for _, addr := range a.named {
+		switch {
+		case slices.ContainsFunc(given.Addresses, func(g netip.Addr) bool { return g.Unmap() == addr }):
+		case problem != "":
+			a.refuse(addr.String(), "the load balancer did not assign it, and says: "+problem)
+		default:
+			a.refuse(addr.String(), "the load balancer did not assign it")
+		}
+	}
+	if a.any {
+		a.hostnames = slices.Sorted(slices.Values(given.Hostnames))
+	}
+	if len(a.usable)+len(a.hostnames) > 0 {
+		a.nodePorts = given.NodePorts
+	}
+	if len(a.usable) == 0 && len(a.hostnames) > 0 && len(a.nodePorts) == 0 {
+		a.miss(fmt.Sprintf("The load balancer is known by name only, %s, and the Gateway's Service has no node ports where it could deliver.", list(a.hostnames)))
+	}
+}
+
+// findNodes gives the Gateway the nodes' addresses, and such as it asks for
+// that it may have.
+func (a *addresses) findNodes(g *gateway, s *site) {
+	for _, addr := range a.named {
+		if g.mayAsk(addr, s) {
+			a.add(addr)
+		}
+	}
+	if !a.any {
 		return
 	}
-	a.add(addr)
+	if len(s.nodes) == 0 {
+		a.miss("No node that the data plane selects has an address: see which nodes there are, and the dataplane.nodes of the BlixtConfig.")
+	}
+	a.usable = append(a.usable, s.everywhere...)
 }
 
 func (a *addresses) add(addr netip.Addr) {
@@ -85,12 +149,53 @@ func (a *addresses) refuse(value, why string) {
 	a.unusable = faultf(gwv1.GatewayReasonAddressNotUsable, "%s", message)
 }
 
+func (a *addresses) miss(message string) {
+	if a.missing != nil {
+		message = a.missing.message + " " + message
+	}
+	a.missing = faultf(gwv1.GatewayReasonAddressNotAssigned, "%s", message)
+}
+
 // fault returns what to say of the addresses in Programmed.
 func (a *addresses) fault() *fault {
 	if a.unusable != nil {
 		return a.unusable
 	}
 	return a.missing
+}
+
+// maxAddresses is how many a status can list.
+const maxAddresses = 16
+
+// status lists the addresses, and says in a remark how many it cannot list.
+func (a *addresses) status(s *site) (listed []gwv1.GatewayStatusAddress, remark string) {
+	list := func(kind gwv1.AddressType, value string) {
+		listed = append(listed, gwv1.GatewayStatusAddress{Type: &kind, Value: value})
+	}
+	var nodes []netip.Addr
+	for _, addr := range a.usable {
+		if !addr.IsUnspecified() {
+			list(gwv1.IPAddressType, addr.String())
+			continue
+		}
+		for _, node := range s.nodes {
+			if node.Is6() == addr.Is6() && !slices.Contains(a.usable, node) {
+				nodes = append(nodes, node)
+			}
+		}
+	}
+	for _, hostname := range a.hostnames {
+		list(gwv1.HostnameAddressType, hostname)
+	}
+	for _, node := range nodes {
+		list(gwv1.IPAddressType, node.String())
+	}
+	remark = a.remark
+	if more := len(listed) - maxAddresses; more > 0 {
+		listed = listed[:maxAddresses]
+		remark += fmt.Sprintf(" It has %d more addresses than status.addresses can list.", more)
+	}
+	return listed, remark
 }
 
 // unfit says why no packet could be balanced to or from the address, or "".

@@ -3,16 +3,20 @@
 package gateway_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
@@ -23,6 +27,8 @@ type testCase struct {
 	Slices  []discoveryv1.EndpointSlice
 	Options gateway.Options
 	Resolve gateway.ResolveOptions
+	// Progress is that of Gateways, by namespace/name.
+	Progress map[string]gateway.Progress
 }
 
 func readCase(t *testing.T, path string) testCase {
@@ -57,14 +63,17 @@ func parseCase(text []byte) (testCase, error) {
 func (c *testCase) add(kind string, doc []byte) error {
 	switch kind {
 	case "":
-		return yaml.UnmarshalStrict(doc, &struct {
-			Options *gateway.Options        `json:"options"`
-			Resolve *gateway.ResolveOptions `json:"resolve"`
-		}{&c.Options, &c.Resolve})
+		return c.addOptions(doc)
 	case "GatewayClass":
 		return appendTo(&c.Objects.GatewayClasses, doc)
 	case "Gateway":
 		return appendTo(&c.Objects.Gateways, doc)
+	case "ListenerSet":
+		return appendTo(&c.Objects.ListenerSets, doc)
+	case "BlixtConfig":
+		return appendTo(&c.Objects.Configs, doc)
+	case "BlixtGatewayConfig":
+		return appendTo(&c.Objects.GatewayConfigs, doc)
 	case "TCPRoute":
 		return appendTo(&c.Objects.TCPRoutes, doc)
 	case "UDPRoute":
@@ -81,6 +90,48 @@ func (c *testCase) add(kind string, doc []byte) error {
 	return fmt.Errorf("unknown kind %q", kind)
 }
 
+// addOptions reads the document without a kind.
+func (c *testCase) addOptions(doc []byte) error {
+	var assigned map[string]gateway.Assigned
+	err := yaml.UnmarshalStrict(doc, &struct {
+		Options  *gateway.Options             `json:"options"`
+		Resolve  *gateway.ResolveOptions      `json:"resolve"`
+		Progress *map[string]gateway.Progress `json:"progress"`
+		Assigned *map[string]gateway.Assigned `json:"assigned"`
+	}{&c.Options, &c.Resolve, &c.Progress, &assigned})
+	if err != nil || assigned == nil {
+		return err
+	}
+	if c.Options.Cluster == nil {
+		return errors.New("assigned needs options.cluster")
+	}
+	c.Options.Cluster.Assigned = map[types.NamespacedName]gateway.Assigned{}
+	for name, a := range assigned {
+		c.Options.Cluster.Assigned[fullName(name)] = a
+	}
+	return nil
+}
+
+// fullName parses namespace/name.
+func fullName(text string) types.NamespacedName {
+	namespace, name, _ := strings.Cut(text, "/")
+	return types.NamespacedName{Namespace: namespace, Name: name}
+}
+
+// translate is Translate, completed by the progress that the case has.
+func (c *testCase) translate() gateway.Translation {
+	translation := gateway.Translate(c.Objects, c.Options)
+	for name, progress := range c.Progress {
+		key := fullName(name)
+		for i := range c.Objects.Gateways {
+			if gw := &c.Objects.Gateways[i]; gw.Namespace == key.Namespace && gw.Name == key.Name {
+				translation.SetProgress(key, progress, gw.Status.Conditions)
+			}
+		}
+	}
+	return translation
+}
+
 func appendTo[T any, P interface {
 	*T
 	metav1.Object
@@ -90,7 +141,7 @@ func appendTo[T any, P interface {
 		return err
 	}
 	switch any(&object).(type) {
-	case *gwv1.GatewayClass, *corev1.Namespace:
+	case *gwv1.GatewayClass, *corev1.Namespace, *v1alpha1.BlixtConfig:
 	default:
 		if P(&object).GetNamespace() == "" {
 			P(&object).SetNamespace("default")

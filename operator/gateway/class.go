@@ -5,14 +5,19 @@ package gateway
 import (
 	"slices"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
 // supportedFeatures are Gateway API's names of what a GatewayClass of Blixt
-// can do, sorted as its status wants them.
+// can do, sorted as its status wants them. ListenerSet is not among them,
+// although Blixt has them: its conformance tests need HTTP.
 var supportedFeatures = []gwv1.SupportedFeature{
 	{Name: "Gateway"},
 	{Name: "GatewayAddressEmpty"},
+	{Name: "GatewayInfrastructure"},
 	{Name: "GatewayStaticAddresses"},
 	{Name: "ReferenceGrant"},
 	{Name: "TCPRoute"},
@@ -22,21 +27,71 @@ var supportedFeatures = []gwv1.SupportedFeature{
 // class is a GatewayClass that names Blixt's controller.
 type class struct {
 	obj     *gwv1.GatewayClass
+	config  *config
 	refused *fault
+	inUse   bool
 }
 
-func newClass(obj *gwv1.GatewayClass) *class {
-	c := &class{obj: obj}
-	if p := obj.Spec.ParametersRef; p != nil {
-		c.refused = faultf(gwv1.GatewayClassReasonInvalidParameters,
-			"spec.parametersRef names %s, a kind that Blixt takes no parameters from: remove parametersRef.",
-			named(string(p.Kind), string(deref(p.Namespace, "")), p.Name))
+// findClasses returns Blixt's classes by name, and the BlixtConfig whose data
+// plane is in force.
+func findClasses(objs *Objects) (map[string]*class, *v1alpha1.BlixtConfig) {
+	classes := map[string]*class{}
+	var dataplane *v1alpha1.BlixtConfig
+	for i := range objs.GatewayClasses {
+		obj := &objs.GatewayClasses[i]
+		if obj.Spec.ControllerName != ControllerName || classes[obj.Name] != nil {
+			continue
+		}
+		c := newClass(obj, objs.Configs)
+		classes[obj.Name] = c
+		if own := c.config.obj; c.refused == nil && own != nil && own.Spec.Dataplane != nil &&
+			(dataplane == nil || byAge(&own.ObjectMeta, &dataplane.ObjectMeta) < 0) {
+			dataplane = own
+		}
 	}
+	for _, c := range classes {
+		own := c.config.obj
+		if c.refused == nil && own != nil && own.Spec.Dataplane != nil &&
+			!equality.Semantic.DeepEqual(own.Spec.Dataplane, dataplane.Spec.Dataplane) {
+			c.refused = faultf(gwv1.GatewayClassReasonInvalidParameters,
+				"BlixtConfig %s wants another data plane than BlixtConfig %s, %s, and a node has only one: make spec.dataplane the same, or leave it out.",
+				own.Name, dataplane.Name, precedence(&dataplane.ObjectMeta, &own.ObjectMeta))
+		}
+	}
+	return classes, dataplane
+}
+
+func newClass(obj *gwv1.GatewayClass, configs []v1alpha1.BlixtConfig) *class {
+	c := &class{obj: obj, config: defaultConfig()}
+	p := obj.Spec.ParametersRef
+	if p == nil {
+		return c
+	}
+	refuse := func(why string) *class {
+		c.refused = faultf(gwv1.GatewayClassReasonInvalidParameters, "spec.parametersRef names %s, %s.",
+			named(groupKind(p.Group, p.Kind), string(deref(p.Namespace, "")), p.Name), why)
+		return c
+	}
+	if string(p.Group) != v1alpha1.GroupVersion.Group || p.Kind != "BlixtConfig" {
+		return refuse("a kind that Blixt takes no parameters from: name a BlixtConfig or remove parametersRef")
+	}
+	if deref(p.Namespace, "") != "" {
+		return refuse("but BlixtConfigs have no namespace: remove it")
+	}
+	i := slices.IndexFunc(configs, func(c v1alpha1.BlixtConfig) bool { return c.Name == p.Name })
+	if i < 0 {
+		return refuse("which does not exist: create it, or correct the name")
+	}
+	config, err := newConfig(&configs[i])
+	if err != nil {
+		return refuse("in which " + err.Error())
+	}
+	c.config = config
 	return c
 }
 
 func (c *class) status() ClassStatus {
-	status := ClassStatus{Name: c.obj.Name}
+	status := ClassStatus{Name: c.obj.Name, InUse: c.inUse}
 	status.Status.Conditions = append(status.Status.Conditions, verdict(
 		gwv1.GatewayClassConditionStatusAccepted, c.refused, gwv1.GatewayClassReasonAccepted,
 		c.obj.Generation, "Blixt serves the Gateways of this class."))

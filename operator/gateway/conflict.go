@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"net/netip"
 	"slices"
 
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -41,33 +42,123 @@ func indistinct(a, b *gwv1.Listener) bool {
 		(a.Protocol == gwv1.TCPProtocolType || b.Protocol == gwv1.TCPProtocolType)
 }
 
+// findSetConflicts marks the listeners of ListenerSets that cannot be told
+// apart from one that comes before them: of the Gateway, or of an older set.
+// Only the later one loses.
+func findSetConflicts(g *gateway) {
+	before := slices.Clone(g.listeners)
+	for _, set := range g.sets {
+		findConflicts(set.listeners)
+		for _, l := range set.listeners {
+			i := slices.IndexFunc(before, func(other *listener) bool { return indistinct(l.spec, other.spec) })
+			if l.conflicted != nil || i < 0 {
+				continue
+			}
+			reason := gwv1.ListenerEntryReasonProtocolConflict
+			if before[i].spec.Protocol == l.spec.Protocol {
+				reason = gwv1.ListenerEntryReasonListenerConflict
+			}
+			l.conflicted = faultf(reason, "%s port %d is asked for by %s, which comes first: use another port.",
+				l.spec.Protocol, l.spec.Port, before[i].name())
+		}
+		for _, l := range set.listeners {
+			if l.conflicted == nil {
+				before = append(before, l)
+			}
+		}
+	}
+}
+
 // claims knows who serves what, and is asked in the Gateways' order of
 // precedence.
-type claims map[lb.Key]*listener
+type claims struct {
+	*site
+	taken map[lb.Key]*listener
+	// onNodes has who took a port of some node's address, by the unspecified
+	// address, which stands for all of them.
+	onNodes map[lb.Key]*listener
+}
+
+func newClaims(s *site) claims { return claims{s, map[lb.Key]*listener{}, map[lb.Key]*listener{}} }
+
+// rival returns who has the key already, on one address or on all.
+func (c claims) rival(key lb.Key) *listener {
+	if l := c.taken[key]; l != nil {
+		return l
+	}
+	switch every := everyAddress(key); {
+	case every == key:
+		return c.onNodes[key]
+	case c.hosts[key.Addr]:
+		return c.taken[every]
+	}
+	return nil
+}
+
+func (c claims) take(key lb.Key, l *listener) {
+	c.taken[key] = l
+	if c.hosts[key.Addr] {
+		c.onNodes[everyAddress(key)] = l
+	}
+	l.keys = append(l.keys, key)
+}
+
+func everyAddress(key lb.Key) lb.Key {
+	every := netip.IPv4Unspecified()
+	if key.Addr.Is6() {
+		every = netip.IPv6Unspecified()
+	}
+	return lb.Key{Addr: every, Protocol: key.Protocol, Port: key.Port}
+}
 
 // claim gives the listener its port on every address of its Gateway, or on
 // none: half a listener would look like one that works.
-func (c claims) claim(l *listener, o *Options) {
+func (c claims) claim(l *listener) {
 	g := l.gateway
 	if l.fault() != nil || g.refused != nil {
 		return
 	}
 	for _, addr := range g.addresses.usable {
 		key := l.key(addr)
-		if o.reserved(key) {
+		if c.isReserved(key, g.class.config) {
 			l.refused = faultf(gwv1.ListenerReasonPortUnavailable,
-				"%s port %d of %s is reserved for the host: use another port or address.", key.Protocol, key.Port, key.Addr)
+				"%s port %d of %s is reserved for the host: use another port or address.", key.Protocol, key.Port, place(addr))
 			return
 		}
-		if winner := c[key]; winner != nil {
+		if winner := c.rival(key); winner != nil && winner != l {
+			of := winner.name()
+			if winner.set != nil {
+				of += " of " + winner.gateway.name()
+			}
 			l.refused = faultf(gwv1.ListenerReasonPortUnavailable,
-				"%s port %d of %s is taken by listener %s of %s, %s: use another port or address.",
-				key.Protocol, key.Port, key.Addr, winner.spec.Name, winner.gateway.name(),
+				"%s port %d of %s is taken by %s, %s: use another port or address.",
+				key.Protocol, key.Port, place(addr), of,
 				precedence(&winner.gateway.obj.ObjectMeta, &g.obj.ObjectMeta))
 			return
 		}
 	}
 	for _, addr := range g.addresses.usable {
-		c[l.key(addr)] = l
+		c.take(l.key(addr), l)
 	}
+}
+
+// claimNodePorts gives the listener the node ports that are its own: the
+// cluster gives each away once, so that a taken one is old news.
+func (c claims) claimNodePorts(l *listener) {
+	if l.fault() != nil || l.gateway.refused != nil {
+		return
+	}
+	for _, key := range l.nodePortKeys(c.site) {
+		if c.rival(key) == nil {
+			c.take(key, l)
+		}
+	}
+}
+
+// place names an address for a message.
+func place(addr netip.Addr) string {
+	if addr.IsUnspecified() {
+		return "the nodes' " + family(addr.Is6()) + " addresses"
+	}
+	return addr.String()
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
@@ -13,13 +14,27 @@ func (l *listener) key(addr netip.Addr) lb.Key {
 	return lb.Key{Addr: addr, Protocol: l.protocol, Port: uint16(l.spec.Port)}
 }
 
+// nodePortKeys are where a load balancer delivers what is for the listener.
+func (l *listener) nodePortKeys(s *site) []lb.Key {
+	port := l.gateway.addresses.nodePorts[Port{l.protocol, uint16(l.spec.Port)}]
+	if port == 0 {
+		return nil
+	}
+	var keys []lb.Key
+	for _, addr := range s.everywhere {
+		keys = append(keys, lb.Key{Addr: addr, Protocol: l.protocol, Port: port})
+	}
+	return keys
+}
+
 // frontend is what the listener serves at the key: the first route by
 // precedence of all that attached.
 func (l *listener) frontend(key lb.Key) Frontend {
 	f := Frontend{
 		Key:     key,
-		Gateway: l.gateway.obj.Namespace + "/" + l.gateway.obj.Name, Listener: string(l.spec.Name),
-		IdleTimeout: lb.DefaultIdleTimeout(key.Protocol),
+		Gateway: l.gateway.key().String(), Listener: l.id(),
+		IdleTimeout: l.gateway.policy.idleTimeouts[key.Protocol],
+		LocalOnly:   l.gateway.policy.traffic == v1alpha1.TrafficPolicyLocal,
 	}
 	if len(l.attached) > 0 {
 		r := l.attached[0]

@@ -4,10 +4,14 @@ package gateway
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
 // waiting is what Programmed says until the data plane was heard.
@@ -16,58 +20,105 @@ const waiting = "Waiting for the data plane to report what it serves."
 // gateway is a Gateway of one of Blixt's classes.
 type gateway struct {
 	obj       *gwv1.Gateway
+	class     *class
+	policy    policy
+	source    v1alpha1.AddressSource // empty without a cluster
 	addresses addresses
+	given     map[bool]netip.Addr // what it has of a pool, by whether it is IPv6
 	listeners []*listener
+	sets      []*listenerSet // in order of precedence
+	ports     []ServicePort
 	// refused keeps the Gateway from being served at all.
 	refused *fault
 }
 
-func newGateway(obj *gwv1.Gateway, c *class, o *Options) *gateway {
-	g := &gateway{obj: obj, addresses: findAddresses(obj, o)}
+func newGateway(obj *gwv1.Gateway, c *class, s *site, configs []v1alpha1.BlixtGatewayConfig) *gateway {
+	g := &gateway{obj: obj, class: c, addresses: newAddresses(obj)}
 	for i := range obj.Spec.Listeners {
-		g.listeners = append(g.listeners, newListener(g, &obj.Spec.Listeners[i]))
+		g.listeners = append(g.listeners, newListener(g, nil, &obj.Spec.Listeners[i]))
 	}
 	findConflicts(g.listeners)
-	switch infra := obj.Spec.Infrastructure; {
+	g.policy, g.refused = findPolicy(obj, configs)
+	if g.refused == nil && s.Cluster != nil {
+		g.source, g.refused = g.policy.choose(c.config)
+	} else if g.refused == nil && g.policy.source != "" {
+		g.refused = faultf(gwv1.GatewayReasonInvalidParameters,
+			"The BlixtGatewayConfig wants addressSource %s, which takes a cluster: remove addressSource.", g.policy.source)
+	}
+	switch {
 	case c.refused != nil:
 		g.refused = faultf(gwv1.GatewayReasonInvalid, "GatewayClass %s is not accepted: %s", c.obj.Name, c.refused.message)
-	case infra != nil && infra.ParametersRef != nil:
-		g.refused = faultf(gwv1.GatewayReasonInvalidParameters,
-			"spec.infrastructure.parametersRef names %s, a kind that Blixt takes no parameters from: remove parametersRef.",
-			named(string(infra.ParametersRef.Kind), obj.Namespace, infra.ParametersRef.Name))
-	case g.addresses.unsupported != nil:
+	case g.refused == nil:
 		g.refused = g.addresses.unsupported
 	}
 	return g
 }
 
+func (g *gateway) key() types.NamespacedName {
+	return types.NamespacedName{Namespace: g.obj.Namespace, Name: g.obj.Name}
+}
+
 func (g *gateway) name() string { return named("Gateway", g.obj.Namespace, g.obj.Name) }
 
-// invalidListeners returns the names of those that are not accepted.
-func (g *gateway) invalidListeners() []string {
-	var names []string
-	for _, l := range g.listeners {
-		if l.fault() != nil {
-			names = append(names, string(l.spec.Name))
+// findAddresses gives each Gateway its addresses.
+func findAddresses(gateways []*gateway, s *site) {
+	var pooled []*gateway
+	for _, g := range gateways {
+		switch {
+		case s.Cluster == nil:
+			g.addresses.findStandalone(g.obj, s.Options)
+		case g.refused != nil:
+		case g.source == v1alpha1.SourceLoadBalancer:
+			g.addresses.findAssigned(s.Cluster.Assigned[g.key()])
+		case g.source == v1alpha1.SourceNode:
+			g.addresses.findNodes(g, s)
+		default:
+			pooled = append(pooled, g)
 		}
 	}
-	return names
+	pools{}.find(pooled, s)
+}
+
+// mayAsk says whether the Gateway may ask for the address, and refuses it if not.
+func (g *gateway) mayAsk(addr netip.Addr, s *site) bool {
+	c := g.class.config
+	if c.allows(addr, s.namespaces.of(g.obj.Namespace)) {
+		return true
+	}
+	where := "in spec.addresses.allowed"
+	if g.source == v1alpha1.SourcePool {
+		where = "in the pool or in spec.addresses.allowed"
+	}
+	g.addresses.refuse(addr.String(), fmt.Sprintf("%s does not have it for namespace %s %s", c.name(), g.obj.Namespace, where))
+	return false
+}
+
+// all returns the listeners of the Gateway and of its ListenerSets, in order
+// of precedence.
+func (g *gateway) all() []*listener {
+	all := slices.Clone(g.listeners)
+	for _, set := range g.sets {
+		all = append(all, set.listeners...)
+	}
+	return all
 }
 
 // accepted is False only if nothing of the Gateway can be served.
 func (g *gateway) accepted() metav1.Condition {
-	invalid, generation := g.invalidListeners(), g.obj.Generation
+	bad, generation := invalid(g.listeners), g.obj.Generation
 	f := g.refused
 	switch {
 	case f != nil:
-	case len(invalid) == len(g.listeners):
+	case len(bad) == len(g.listeners):
 		f = faultf(gwv1.GatewayReasonListenersNotValid, "No listener is valid: see the conditions of each.")
-	case len(invalid) > 0:
+	case len(bad) > 0:
 		return condition(gwv1.GatewayConditionAccepted, metav1.ConditionTrue, gwv1.GatewayReasonListenersNotValid,
-			generation, fmt.Sprintf("Not valid: %s (see the conditions there). The others are.", plural("listener", invalid)))
+			generation, fmt.Sprintf("Not valid: %s (see the conditions there). The others are.", plural("listener", bad)))
 	}
 	return verdict(gwv1.GatewayConditionAccepted, f, gwv1.GatewayReasonAccepted, generation, "The Gateway is valid.")
 }
+
+func (g *gateway) isAccepted() bool { return g.accepted().Status == metav1.ConditionTrue }
 
 func (g *gateway) programmed(accepted metav1.Condition) metav1.Condition {
 	generation := g.obj.Generation
@@ -82,19 +133,25 @@ func (g *gateway) programmed(accepted metav1.Condition) metav1.Condition {
 		generation, waiting)
 }
 
-func (g *gateway) status() GatewayStatus {
-	status := GatewayStatus{NamespacedName: types.NamespacedName{Namespace: g.obj.Namespace, Name: g.obj.Name}}
+func (g *gateway) status(s *site) GatewayStatus {
+	status := GatewayStatus{NamespacedName: g.key(), Plan: g.plan()}
 	accepted := g.accepted()
-	status.Status.Conditions = []metav1.Condition{accepted, g.programmed(accepted)}
-	if accepted.Status == metav1.ConditionTrue {
-		for _, addr := range g.addresses.usable {
-			kind := gwv1.IPAddressType
-			status.Status.Addresses = append(status.Status.Addresses,
-				gwv1.GatewayStatusAddress{Type: &kind, Value: addr.String()})
-		}
+	// What a pool gave stays given while listeners are mended.
+	if accepted.Status == metav1.ConditionTrue || g.refused == nil && g.source == v1alpha1.SourcePool {
+		var remark string
+		status.Status.Addresses, remark = g.addresses.status(s)
+		accepted.Message += remark
 	}
+	status.Status.Conditions = []metav1.Condition{accepted, g.programmed(accepted)}
 	for _, l := range g.listeners {
 		status.Status.Listeners = append(status.Status.Listeners, l.status())
 	}
+	var attached int32
+	for _, set := range g.sets {
+		if set.accepted().Status == metav1.ConditionTrue {
+			attached++
+		}
+	}
+	status.Status.AttachedListenerSets = &attached
 	return status
 }

@@ -18,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
@@ -70,6 +71,7 @@ type view struct {
 	Addresses []string       `yaml:"addresses,omitempty"`
 	Frontends []frontendView `yaml:"frontends,omitempty"`
 	Status    map[string]any `yaml:"status,omitempty"`
+	Dataplane string         `yaml:"dataplane,omitempty"`
 	Notes     []string       `yaml:"notes,omitempty"`
 	Endpoints []string       `yaml:"endpointProblems,omitempty"`
 }
@@ -80,6 +82,18 @@ type frontendView struct {
 	Route    string   `yaml:"route,omitempty"`
 	Backends []string `yaml:"backends,omitempty"`
 	Reject   float64  `yaml:"rejectWeight,omitempty"`
+	Idle     string   `yaml:"idleTimeout,omitempty"`
+}
+
+type planView struct {
+	Source      string            `yaml:"addressSource"`
+	Want        []string          `yaml:"wantAddresses,flow,omitempty"`
+	Ports       []string          `yaml:"ports,flow,omitempty"`
+	Labels      map[string]string `yaml:"labels,omitempty"`
+	Annotations map[string]string `yaml:"annotations,omitempty"`
+	Traffic     string            `yaml:"trafficPolicy,omitempty"`
+	PodTraffic  string            `yaml:"podTraffic,omitempty"`
+	Class       *string           `yaml:"loadBalancerClass,omitempty"`
 }
 
 type listenerView struct {
@@ -93,6 +107,7 @@ type listenerView struct {
 var usual = []string{
 	"Accepted=True Accepted: Blixt serves the Gateways of this class.",
 	"Accepted=True Accepted: The Gateway is valid.",
+	"Accepted=True Accepted: The ListenerSet is valid.",
 	"Accepted=True Accepted: The listener is valid.",
 	"Conflicted=False NoConflicts: No other listener of the Gateway is in the way.",
 	"ResolvedRefs=True ResolvedRefs: The listener refers to nothing that is missing.",
@@ -102,9 +117,9 @@ var usual = []string{
 
 func render(t *testing.T, c testCase) []byte {
 	t.Helper()
-	translation := gateway.Translate(c.Objects, c.Options)
+	translation := c.translate()
 	resolution := gateway.Resolve(&translation, gateway.IndexEndpoints(c.Slices), c.Resolve)
-	v := view{Status: map[string]any{}}
+	v := view{Status: viewStatus(t, &translation)}
 	for _, a := range resolution.State.Addresses {
 		kind := "shared with the host"
 		if a.Exclusive {
@@ -115,18 +130,8 @@ func render(t *testing.T, c testCase) []byte {
 	for _, f := range resolution.State.Frontends {
 		v.Frontends = append(v.Frontends, viewFrontend(f))
 	}
-	for _, class := range translation.Classes {
-		v.Status["GatewayClass "+class.Name] = viewConditions(t, class.Status.Conditions, "Accepted")
-	}
-	for _, g := range translation.Gateways {
-		v.Status["Gateway "+g.String()] = viewGateway(t, g.Status)
-	}
-	for _, r := range translation.Routes {
-		parents := map[string]any{}
-		for _, p := range r.Status.Parents {
-			parents[viewParent(p.ParentRef)] = viewConditions(t, p.Conditions, "Accepted ResolvedRefs")
-		}
-		v.Status[string(r.Kind)+" "+r.String()] = parents
+	if d := translation.Dataplane; d != nil {
+		v.Dataplane = "that of BlixtConfig " + d.Name
 	}
 	for _, note := range translation.Notes {
 		v.Notes = append(v.Notes, note.Object+": "+note.Message)
@@ -143,6 +148,32 @@ func render(t *testing.T, c testCase) []byte {
 	return text.Bytes()
 }
 
+func viewStatus(t *testing.T, translation *gateway.Translation) map[string]any {
+	t.Helper()
+	v := map[string]any{}
+	for _, class := range translation.Classes {
+		conditions := viewConditions(t, class.Status.Conditions, "Accepted")
+		if !class.InUse {
+			conditions = append(conditions, "no Gateway is of this class")
+		}
+		v["GatewayClass "+class.Name] = conditions
+	}
+	for _, g := range translation.Gateways {
+		v["Gateway "+g.String()] = viewGateway(t, g)
+	}
+	for _, set := range translation.ListenerSets {
+		v["ListenerSet "+set.String()] = viewListenerSet(t, set)
+	}
+	for _, r := range translation.Routes {
+		parents := map[string]any{}
+		for _, p := range r.Status.Parents {
+			parents[viewParent(p.ParentRef)] = viewConditions(t, p.Conditions, "Accepted ResolvedRefs")
+		}
+		v[string(r.Kind)+" "+r.String()] = parents
+	}
+	return v
+}
+
 func viewFrontend(f lb.Frontend) frontendView {
 	v := frontendView{
 		Frontend: f.Key().String(), Route: f.Route,
@@ -155,13 +186,17 @@ func viewFrontend(f lb.Frontend) frontendView {
 		}
 		v.Backends = append(v.Backends, fmt.Sprintf("%s weight %v (Service %s%s)", b.Addr, weight(b.Weight), b.Service, local))
 	}
+	if f.IdleTimeout != lb.DefaultIdleTimeout(f.Protocol) {
+		v.Idle = f.IdleTimeout.String()
+	}
 	return v
 }
 
 // weight is rounded for the reader; other tests look at each bit.
 func weight(w uint64) float64 { return math.Round(float64(w)/lb.WeightUnit*1e4) / 1e4 }
 
-func viewGateway(t *testing.T, status gwv1.GatewayStatus) map[string]any {
+func viewGateway(t *testing.T, g gateway.GatewayStatus) map[string]any {
+	status := g.Status
 	v := map[string]any{"conditions": viewConditions(t, status.Conditions, "Accepted Programmed")}
 	var addresses []string
 	for _, a := range status.Addresses {
@@ -170,14 +205,45 @@ func viewGateway(t *testing.T, status gwv1.GatewayStatus) map[string]any {
 	if addresses != nil {
 		v["addresses"] = addresses
 	}
-	for _, l := range status.Listeners {
-		kinds := []string{}
-		for _, kind := range l.SupportedKinds {
-			kinds = append(kinds, string(kind.Kind))
-		}
-		v["listener "+string(l.Name)] = listenerView{Attached: l.AttachedRoutes, Kinds: kinds,
-			Conditions: viewConditions(t, l.Conditions, "Accepted Conflicted ResolvedRefs Programmed")}
+	if n := *status.AttachedListenerSets; n > 0 {
+		v["attachedListenerSets"] = n
 	}
+	for _, l := range status.Listeners {
+		v["listener "+string(l.Name)] = viewListener(t, l.AttachedRoutes, l.SupportedKinds, l.Conditions)
+	}
+	if p := g.Plan; p != nil {
+		plan := planView{Source: string(p.Source), Labels: p.Labels, Annotations: p.Annotations, Class: p.LoadBalancerClass}
+		for _, addr := range p.WantAddresses {
+			plan.Want = append(plan.Want, addr.String())
+		}
+		for _, port := range p.Ports {
+			plan.Ports = append(plan.Ports, port.Name)
+		}
+		if p.TrafficPolicy != v1alpha1.TrafficPolicyCluster {
+			plan.Traffic = string(p.TrafficPolicy)
+		}
+		if p.PodTraffic != v1alpha1.PodTrafficBlixt {
+			plan.PodTraffic = string(p.PodTraffic)
+		}
+		v["plan"] = plan
+	}
+	return v
+}
+
+func viewListenerSet(t *testing.T, set gateway.ListenerSetStatus) map[string]any {
+	v := map[string]any{"conditions": viewConditions(t, set.Status.Conditions, "Accepted Programmed")}
+	for _, l := range set.Status.Listeners {
+		v["listener "+string(l.Name)] = viewListener(t, l.AttachedRoutes, l.SupportedKinds, l.Conditions)
+	}
+	return v
+}
+
+func viewListener(t *testing.T, attached int32, supported []gwv1.RouteGroupKind, conditions []metav1.Condition) listenerView {
+	v := listenerView{Attached: attached, Kinds: []string{}}
+	for _, kind := range supported {
+		v.Kinds = append(v.Kinds, string(kind.Kind))
+	}
+	v.Conditions = viewConditions(t, conditions, "Accepted Conflicted ResolvedRefs Programmed")
 	return v
 }
 
@@ -185,6 +251,9 @@ func viewParent(ref gwv1.ParentReference) string {
 	name := "parent " + string(ref.Name)
 	if ref.Namespace != nil {
 		name = "parent " + string(*ref.Namespace) + "/" + string(ref.Name)
+	}
+	if ref.Kind != nil {
+		name = "parent " + string(*ref.Kind) + strings.TrimPrefix(name, "parent")
 	}
 	if ref.SectionName != nil {
 		name += " listener " + string(*ref.SectionName)

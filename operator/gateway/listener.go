@@ -13,9 +13,11 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// listener is a port of a Gateway, with the routes that attach to it.
+// listener is a port of a Gateway or of one of its ListenerSets, with the
+// routes that attach to it.
 type listener struct {
 	gateway *gateway
+	set     *listenerSet // nil: the Gateway's own
 	spec    *gwv1.Listener
 	// protocol is zero when Blixt does not serve it; kinds is then empty.
 	protocol lb.Protocol
@@ -25,10 +27,12 @@ type listener struct {
 	// listener from being served.
 	refused, conflicted, badKinds *fault
 	attached                      []*route // in order of precedence
+	// keys are where it is served.
+	keys []lb.Key
 }
 
-func newListener(g *gateway, spec *gwv1.Listener) *listener {
-	l := &listener{gateway: g, spec: spec, kinds: []gwv1.RouteGroupKind{}}
+func newListener(g *gateway, set *listenerSet, spec *gwv1.Listener) *listener {
+	l := &listener{gateway: g, set: set, spec: spec, kinds: []gwv1.RouteGroupKind{}}
 	switch spec.Protocol {
 	case gwv1.TCPProtocolType:
 		l.protocol = lb.TCP
@@ -43,6 +47,28 @@ func newListener(g *gateway, spec *gwv1.Listener) *listener {
 		l.refused = l.check()
 	}
 	return l
+}
+
+// owner returns the object that the listener is part of, and its kind.
+func (l *listener) owner() (*metav1.ObjectMeta, string) {
+	if l.set != nil {
+		return &l.set.obj.ObjectMeta, "ListenerSet"
+	}
+	return &l.gateway.obj.ObjectMeta, "Gateway"
+}
+
+// id tells the listener from the others of its Gateway.
+func (l *listener) id() string {
+	if l.set != nil {
+		return l.set.obj.Namespace + "/" + l.set.obj.Name + "/" + string(l.spec.Name)
+	}
+	return string(l.spec.Name)
+}
+
+// name is how messages of other objects name the listener.
+func (l *listener) name() string {
+	meta, kind := l.owner()
+	return fmt.Sprintf("listener %s of %s", l.spec.Name, named(kind, meta.Namespace, meta.Name))
 }
 
 // findKinds sets the kinds of routes that may attach.
@@ -82,7 +108,10 @@ func (l *listener) findKinds() {
 // check refuses values that CRD validation would have refused as well, and
 // selectors, which it does not look into.
 func (l *listener) check() *fault {
-	const reason = gwv1.ListenerReasonUnsupportedValue
+	reason := gwv1.ListenerReasonUnsupportedValue
+	if l.set != nil { // whose listeners have no such reason
+		reason = gwv1.ListenerConditionReason(gwv1.ListenerEntryReasonInvalid)
+	}
 	switch {
 	case l.spec.Port < 1 || l.spec.Port > 65535:
 		return faultf(reason, "Port %d is not a port: use 1 to 65535.", l.spec.Port)
@@ -118,15 +147,15 @@ func (l *listener) refuses(r *route, namespaces namespaceLabels) string {
 	if !slices.ContainsFunc(l.kinds, func(k gwv1.RouteGroupKind) bool { return k.Kind == r.kind }) {
 		return fmt.Sprintf("listener %s (%s) does not take a %s", l.spec.Name, l.spec.Protocol, r.kind)
 	}
-	switch l.from() {
+	switch owner, _ := l.owner(); l.from() {
 	case gwv1.NamespacesFromAll:
 		return ""
 	case gwv1.NamespacesFromSame:
-		if r.meta.Namespace == l.gateway.obj.Namespace {
+		if r.meta.Namespace == owner.Namespace {
 			return ""
 		}
 		return fmt.Sprintf("listener %s takes routes of its own namespace %s only (allowedRoutes.namespaces.from is Same)",
-			l.spec.Name, l.gateway.obj.Namespace)
+			l.spec.Name, owner.Namespace)
 	}
 	if l.selector != nil && l.selector.Matches(namespaces.of(r.meta.Namespace)) {
 		return ""
@@ -143,8 +172,20 @@ func (l *listener) fault() *fault {
 	return l.refused
 }
 
+// invalid returns the names of those that are not served.
+func invalid(listeners []*listener) []string {
+	var names []string
+	for _, l := range listeners {
+		if l.fault() != nil {
+			names = append(names, string(l.spec.Name))
+		}
+	}
+	return names
+}
+
 func (l *listener) status() gwv1.ListenerStatus {
-	generation := l.gateway.obj.Generation
+	owner, _ := l.owner()
+	generation := owner.Generation
 	status := gwv1.ListenerStatus{
 		Name: l.spec.Name, SupportedKinds: l.kinds, AttachedRoutes: int32(len(l.attached)),
 		Conditions: []metav1.Condition{verdict(gwv1.ListenerConditionAccepted, l.fault(),
@@ -172,10 +213,12 @@ func (l *listener) programmed(generation int64) metav1.Condition {
 		return no(gwv1.ListenerConditionReason(l.conflicted.reason), l.conflicted.message)
 	case l.refused != nil:
 		return no(gwv1.ListenerReasonInvalid, "Not served: "+l.refused.message)
-	case g.refused != nil:
-		return no(gwv1.ListenerReasonInvalid, "The Gateway is not accepted: "+g.refused.message)
-	case len(g.addresses.usable) == 0:
+	case !g.isAccepted():
+		return no(gwv1.ListenerReasonInvalid, "The Gateway is not accepted: "+g.accepted().Message)
+	case len(l.keys) == 0 && g.addresses.fault() != nil:
 		return no(gwv1.ListenerReasonPending, "The Gateway has no address: "+g.addresses.fault().message)
+	case len(l.keys) == 0:
+		return no(gwv1.ListenerReasonPending, "The load balancer has a name, but delivers to no address or node port that could be served yet.")
 	}
 	return condition(gwv1.ListenerConditionProgrammed, metav1.ConditionUnknown,
 		gwv1.ListenerReasonPending, generation, waiting)

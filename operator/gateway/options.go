@@ -48,8 +48,6 @@ func StandaloneReservedPorts() []PortRange {
 	return []PortRange{{Protocol: lb.TCP, First: 22, Last: 22}}
 }
 
-func (o *Options) isHost(addr netip.Addr) bool { return slices.Contains(o.HostAddresses, addr) }
-
 func (o *Options) allowed(class, namespace string, addr netip.Addr) bool {
 	if o.AllowedAddresses == nil {
 		return true
@@ -57,11 +55,5 @@ func (o *Options) allowed(class, namespace string, addr netip.Addr) bool {
 	return slices.ContainsFunc(o.AllowedAddresses, func(a AllowedAddresses) bool {
 		return (a.Class == "" || a.Class == class) &&
 			(a.Namespace == "" || a.Namespace == namespace) && a.Prefix.Contains(addr)
-	})
-}
-
-func (o *Options) reserved(key lb.Key) bool {
-	return o.isHost(key.Addr) && slices.ContainsFunc(o.ReservedPorts, func(r PortRange) bool {
-		return (r.Protocol == 0 || r.Protocol == key.Protocol) && r.First <= key.Port && key.Port <= r.Last
 	})
 }

@@ -37,6 +37,13 @@ func (t *Translation) Problems() []Problem {
 			all.add(fmt.Sprintf("%s listener %s", name, l.Name), l.Conditions)
 		}
 	}
+	for _, set := range t.ListenerSets {
+		name := named("ListenerSet", set.Namespace, set.Name)
+		all.add(name, set.Status.Conditions)
+		for _, l := range set.Status.Listeners {
+			all.add(fmt.Sprintf("%s listener %s", name, l.Name), l.Conditions)
+		}
+	}
 	for _, r := range t.Routes {
 		for _, p := range r.Status.Parents {
 			all.add(named(string(r.Kind), r.Namespace, r.Name), p.Conditions)

@@ -16,14 +16,14 @@ import (
 // Progress is how far the nodes are with serving a Gateway.
 type Progress struct {
 	// Nodes is the number of those that should serve it.
-	Nodes int
+	Nodes int `json:"nodes"`
 	// Missing are the names of those that do not.
-	Missing []string
+	Missing []string `json:"missing,omitempty"`
 	// Unheard are the names of those that a new leader has not heard of yet:
 	// what was said of them still holds. They are not among Missing.
-	Unheard []string
+	Unheard []string `json:"unheard,omitempty"`
 	// Why tells why there are no nodes, or why the missing ones are missing.
-	Why string
+	Why string `json:"why,omitempty"`
 }
 
 // maxNames is how many nodes a message names.
@@ -39,10 +39,10 @@ func (t *Translation) SetProgress(gateway types.NamespacedName, p Progress, stor
 		return
 	}
 	g := &t.Gateways[i].Status
-	accepted := meta.FindStatusCondition(g.Conditions, string(gwv1.GatewayConditionAccepted))
-	served := p.verdict(accepted.ObservedGeneration, stored)
-	if c := meta.FindStatusCondition(g.Conditions, string(gwv1.GatewayConditionProgrammed)); awaits(c) {
-		*c = served
+	programmed := meta.FindStatusCondition(g.Conditions, string(gwv1.GatewayConditionProgrammed))
+	served := p.verdict(programmed.ObservedGeneration, stored)
+	if awaits(programmed) {
+		*programmed = served
 	}
 	listeners := map[string]bool{}
 	for _, f := range t.Frontends {
@@ -60,10 +60,10 @@ func (t *Translation) SetProgress(gateway types.NamespacedName, p Progress, stor
 		if set.Gateway != gateway {
 			continue
 		}
-		complete(set.Status.Conditions, served, ListenerSetReasonParentNotProgrammed)
 		for j := range set.Status.Listeners {
 			if l := &set.Status.Listeners[j]; listeners[set.String()+"/"+string(l.Name)] {
 				complete(l.Conditions, served, gwv1.ListenerEntryReasonPending)
+				complete(set.Status.Conditions, served, ListenerSetReasonParentNotProgrammed)
 			}
 		}
 	}

@@ -25,10 +25,19 @@ type route struct {
 	attached []attachment
 }
 
-// attachment is what became of one parentRef that names a Gateway of Blixt's.
+// parent is what a route can attach to: a Gateway of Blixt's, or a ListenerSet
+// of one.
+type parent struct {
+	name      string
+	gateway   *gateway
+	listeners []*listener
+	refused   *fault // why nothing can attach to it
+}
+
+// attachment is what became of one parentRef.
 type attachment struct {
+	parent
 	ref     gwv1.ParentReference
-	gateway *gateway
 	taken   []*listener
 	refused *fault
 }
@@ -59,16 +68,18 @@ func routes(objs *Objects) []*route {
 func (r *route) name() string { return named(string(r.kind), r.meta.Namespace, r.meta.Name) }
 
 // attach offers the route to the listeners that a parentRef selects.
-func (r *route) attach(ref gwv1.ParentReference, g *gateway, namespaces namespaceLabels) {
-	a := attachment{ref: ref, gateway: g}
+func (r *route) attach(ref gwv1.ParentReference, p parent, namespaces namespaceLabels) {
+	a := attachment{ref: ref, parent: p, refused: p.refused}
 	if len(r.rules) != 1 {
 		a.refused = faultf(gwv1.RouteReasonUnsupportedValue, "The route has %d rules: a %s has exactly one.", len(r.rules), r.kind)
+	}
+	if a.refused != nil {
 		r.attached = append(r.attached, a)
 		return
 	}
 	var selected bool
 	var refusals []string
-	for _, l := range g.listeners {
+	for _, l := range p.listeners {
 		if ref.SectionName != nil && *ref.SectionName != "" && *ref.SectionName != l.spec.Name ||
 			ref.Port != nil && *ref.Port != l.spec.Port {
 			continue
@@ -85,10 +96,10 @@ func (r *route) attach(ref gwv1.ParentReference, g *gateway, namespaces namespac
 	}
 	switch {
 	case !selected:
-		a.refused = faultf(gwv1.RouteReasonNoMatchingParent, "%s has no listener %s.", g.name(), wanted(ref))
+		a.refused = faultf(gwv1.RouteReasonNoMatchingParent, "%s has no listener %s.", p.name, wanted(ref))
 	case len(a.taken) == 0:
 		a.refused = faultf(gwv1.RouteReasonNotAllowedByListeners, "No listener of %s takes this route: %s.",
-			g.name(), strings.Join(refusals, "; "))
+			p.name, strings.Join(refusals, "; "))
 	}
 	r.attached = append(r.attached, a)
 }
@@ -114,7 +125,7 @@ func (a *attachment) outcome(r *route) string {
 	var serving, rest []string
 	for _, l := range a.taken {
 		switch name, winner := string(l.spec.Name), l.attached[0]; {
-		case a.gateway.refused != nil:
+		case a.gateway.refused != nil || l.set != nil && !a.gateway.isAccepted():
 			rest = append(rest, fmt.Sprintf("Listener %s does not serve it: the Gateway is not accepted.", name))
 		case l.fault() != nil:
 			rest = append(rest, fmt.Sprintf("Listener %s does not serve it, because the listener is not accepted itself (%s).",
@@ -122,14 +133,14 @@ func (a *attachment) outcome(r *route) string {
 		case winner != r:
 			rest = append(rest, fmt.Sprintf("Listener %s serves %s instead, %s: delete that route or attach this one elsewhere.",
 				name, winner.name(), precedence(winner.meta, r.meta)))
-		case len(a.gateway.addresses.usable) == 0:
+		case len(l.keys) == 0:
 			rest = append(rest, fmt.Sprintf("Listener %s does not serve it: the Gateway has no address.", name))
 		default:
 			serving = append(serving, name)
 		}
 	}
 	if len(serving) > 0 {
-		rest = slices.Insert(rest, 0, fmt.Sprintf("Served by %s of %s.", plural("listener", serving), a.gateway.name()))
+		rest = slices.Insert(rest, 0, fmt.Sprintf("Served by %s of %s.", plural("listener", serving), a.name))
 	}
 	return strings.Join(rest, " ")
 }

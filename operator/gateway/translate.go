@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"slices"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -16,79 +15,126 @@ import (
 // Translate returns what to serve for the objects and what to say about them.
 func Translate(objs Objects, o Options) Translation {
 	var t Translation
-	classes := map[string]*class{}
-	for i := range objs.GatewayClasses {
-		if obj := &objs.GatewayClasses[i]; obj.Spec.ControllerName == ControllerName && classes[obj.Name] == nil {
-			classes[obj.Name] = newClass(obj)
-			t.Classes = append(t.Classes, classes[obj.Name].status())
-		}
+	classes, dataplane := findClasses(&objs)
+	t.Dataplane = dataplane
+	s := newSite(&o, objs.Namespaces, dataplane)
+	index := t.gateways(&objs, classes, s)
+	sets := t.attachSets(&objs, index, s.namespaces)
+	gateways := index.sorted()
+	for _, g := range gateways {
+		findSetConflicts(g)
+		g.findPorts()
 	}
-	gateways := t.gateways(&objs, classes, &o)
-	all := t.attach(&objs, gateways)
+	findAddresses(gateways, s)
+	claimAll(gateways, s)
+	all := t.attach(&objs, index, sets, s.namespaces)
 
 	for _, g := range gateways {
-		t.serve(g, &o)
-		t.Gateways = append(t.Gateways, g.status())
+		t.serve(g, s)
+		t.Gateways = append(t.Gateways, g.status(s))
+		for _, set := range g.sets {
+			t.ListenerSets = append(t.ListenerSets, set.status())
+		}
 	}
 	for _, r := range all {
 		if len(r.attached) > 0 {
 			t.Routes = append(t.Routes, r.status())
 		}
 	}
+	for _, c := range classes {
+		t.Classes = append(t.Classes, c.status())
+	}
 	t.sort()
 	return t
 }
 
-// gateways returns Blixt's Gateways in order of precedence, with ports claimed.
-func (t *Translation) gateways(objs *Objects, classes map[string]*class, o *Options) []*gateway {
+// gatewayIndex has all Gateways by name: nil for those of other controllers.
+type gatewayIndex map[types.NamespacedName]*gateway
+
+// gateways returns the Gateways that there are.
+func (t *Translation) gateways(objs *Objects, classes map[string]*class, s *site) gatewayIndex {
 	others := map[string]bool{}
 	for i := range objs.GatewayClasses {
 		others[objs.GatewayClasses[i].Name] = true
 	}
-	var gateways []*gateway
+	index := gatewayIndex{}
 	for i := range objs.Gateways {
 		obj := &objs.Gateways[i]
+		key := types.NamespacedName{Namespace: obj.Namespace, Name: obj.Name}
 		name := string(obj.Spec.GatewayClassName)
+		index[key] = nil
 		if c := classes[name]; c != nil {
-			gateways = append(gateways, newGateway(obj, c, o))
+			c.inUse = true
+			index[key] = newGateway(obj, c, s, objs.GatewayConfigs)
 		} else if !others[name] {
 			t.note(named("Gateway", obj.Namespace, obj.Name), "GatewayClass "+name+
 				" does not exist: create it with controllerName "+string(ControllerName)+".")
 		}
 	}
-	slices.SortStableFunc(gateways, func(a, b *gateway) int { return byAge(&a.obj.ObjectMeta, &b.obj.ObjectMeta) })
-	taken := claims{}
-	for _, g := range gateways {
-		for _, l := range g.listeners {
-			taken.claim(l, o)
+	return index
+}
+
+// sorted returns Blixt's Gateways in order of precedence.
+func (index gatewayIndex) sorted() []*gateway {
+	var gateways []*gateway
+	for _, g := range index {
+		if g != nil {
+			gateways = append(gateways, g)
 		}
 	}
+	slices.SortFunc(gateways, func(a, b *gateway) int { return byAge(&a.obj.ObjectMeta, &b.obj.ObjectMeta) })
 	return gateways
 }
 
-// attach returns all routes in order of precedence, attached to their parents.
-func (t *Translation) attach(objs *Objects, gateways []*gateway) []*route {
-	index := map[types.NamespacedName]*gateway{}
+// claimAll gives out the ports: first all that Gateways ask for, then those
+// that the cluster chose.
+func claimAll(gateways []*gateway, s *site) {
+	c := newClaims(s)
 	for _, g := range gateways {
-		if key := (types.NamespacedName{Namespace: g.obj.Namespace, Name: g.obj.Name}); index[key] == nil {
-			index[key] = g
+		for _, l := range g.listeners {
+			c.claim(l)
+		}
+		if g.isAccepted() {
+			for _, l := range g.all()[len(g.listeners):] {
+				c.claim(l)
+			}
 		}
 	}
-	exists := map[types.NamespacedName]bool{}
-	for i := range objs.Gateways {
-		exists[types.NamespacedName{Namespace: objs.Gateways[i].Namespace, Name: objs.Gateways[i].Name}] = true
+	for _, g := range gateways {
+		if g.isAccepted() {
+			for _, l := range g.all() {
+				c.claimNodePorts(l)
+			}
+		}
 	}
-	namespaces, services := newNamespaceLabels(objs.Namespaces), newServiceIndex(objs.Services)
+}
+
+// attach returns all routes in order of precedence, attached to their parents.
+func (t *Translation) attach(objs *Objects, gateways gatewayIndex, sets map[types.NamespacedName]*listenerSet, namespaces namespaceLabels) []*route {
+	exists := map[types.NamespacedName]bool{}
+	for i := range objs.ListenerSets {
+		exists[types.NamespacedName{Namespace: objs.ListenerSets[i].Namespace, Name: objs.ListenerSets[i].Name}] = true
+	}
+	services := newServiceIndex(objs.Services)
 	all := routes(objs)
 	for _, r := range all {
 		for _, ref := range r.parents {
-			key, ok := parent(ref, r.meta.Namespace)
-			switch g := index[key]; {
-			case !ok:
-			case g != nil:
-				r.attach(ref, g, namespaces)
-			case !exists[key]:
-				t.note(r.name(), "Gateway "+key.String()+" in parentRefs does not exist.")
+			kind, key := parentOf(ref, r.meta.Namespace)
+			there := true
+			switch kind {
+			case "Gateway":
+				var g *gateway
+				if g, there = gateways[key]; g != nil {
+					r.attach(ref, parent{name: g.name(), gateway: g, listeners: g.listeners}, namespaces)
+				}
+			case "ListenerSet":
+				there = exists[key]
+				if set := sets[key]; set != nil {
+					r.attach(ref, set.parent(), namespaces)
+				}
+			}
+			if !there {
+				t.note(r.name(), string(kind)+" "+key.String()+" in parentRefs does not exist.")
 			}
 		}
 		if len(r.attached) > 0 {
@@ -98,31 +144,34 @@ func (t *Translation) attach(objs *Objects, gateways []*gateway) []*route {
 	return all
 }
 
-// parent returns the Gateway that a parentRef names, and false for other kinds.
-func parent(ref gwv1.ParentReference, namespace string) (types.NamespacedName, bool) {
+// parentOf returns kind and name of what a parentRef names. The kind is empty
+// if it is none of Gateway API's.
+func parentOf(ref gwv1.ParentReference, namespace string) (gwv1.Kind, types.NamespacedName) {
 	key := types.NamespacedName{Namespace: string(deref(ref.Namespace, "")), Name: string(ref.Name)}
 	if key.Namespace == "" {
 		key.Namespace = namespace
 	}
-	return key, deref(ref.Group, gwv1.GroupName) == gwv1.GroupName && deref(ref.Kind, "Gateway") == "Gateway"
+	if deref(ref.Group, gwv1.GroupName) != gwv1.GroupName {
+		return "", key
+	}
+	return deref(ref.Kind, "Gateway"), key
 }
 
 // serve adds the addresses and frontends of a Gateway. A listener without a
 // route is a frontend without backends: it refuses what comes.
-func (t *Translation) serve(g *gateway, o *Options) {
-	if g.accepted().Status != metav1.ConditionTrue {
+func (t *Translation) serve(g *gateway, s *site) {
+	if !g.isAccepted() {
 		return
 	}
-	for _, addr := range g.addresses.usable {
-		address := lb.Address{IP: addr, Exclusive: !o.isHost(addr)}
-		if !slices.Contains(t.Addresses, address) {
-			t.Addresses = append(t.Addresses, address)
+	addresses := slices.Clone(g.addresses.usable)
+	for _, l := range g.all() {
+		for _, key := range l.keys {
+			t.Frontends = append(t.Frontends, l.frontend(key))
+			addresses = append(addresses, key.Addr) // node ports are elsewhere
 		}
-		for _, l := range g.listeners {
-			if l.fault() == nil {
-				t.Frontends = append(t.Frontends, l.frontend(l.key(addr)))
-			}
-		}
+	}
+	for _, addr := range addresses {
+		t.Addresses = append(t.Addresses, lb.Address{IP: addr, Exclusive: !s.isHost(addr)})
 	}
 }
 
@@ -132,9 +181,11 @@ func (t *Translation) note(object, message string) {
 
 func (t *Translation) sort() {
 	slices.SortFunc(t.Addresses, func(a, b lb.Address) int { return a.IP.Compare(b.IP) })
+	t.Addresses = slices.Compact(t.Addresses)
 	slices.SortFunc(t.Frontends, func(a, b Frontend) int { return a.Key.Compare(b.Key) })
 	slices.SortFunc(t.Classes, func(a, b ClassStatus) int { return cmp.Compare(a.Name, b.Name) })
-	slices.SortStableFunc(t.Gateways, func(a, b GatewayStatus) int { return compareNames(a.NamespacedName, b.NamespacedName) })
+	slices.SortFunc(t.Gateways, func(a, b GatewayStatus) int { return compareNames(a.NamespacedName, b.NamespacedName) })
+	slices.SortFunc(t.ListenerSets, func(a, b ListenerSetStatus) int { return compareNames(a.NamespacedName, b.NamespacedName) })
 	slices.SortStableFunc(t.Routes, func(a, b RouteStatus) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), compareNames(a.NamespacedName, b.NamespacedName))
 	})

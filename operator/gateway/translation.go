@@ -70,7 +70,7 @@ type ClassStatus struct {
 type GatewayStatus struct {
 	types.NamespacedName
 	Status gwv1.GatewayStatus
-	// Plan is nil for a Gateway that is not accepted, or without a cluster.
+	// Plan is nil for a Gateway that is refused as a whole, or without a cluster.
 	Plan *Plan
 }
 

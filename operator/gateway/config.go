@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+)
+
+// config is a BlixtConfig as far as Gateways are concerned.
+type config struct {
+	obj *v1alpha1.BlixtConfig // nil: every default
+	// sources begins with the one for Gateways that do not choose.
+	sources  []v1alpha1.AddressSource
+	pool     ranges
+	allowed  []allowance
+	reserved []PortRange
+}
+
+// allowance lets the Gateways of some namespaces ask for addresses.
+type allowance struct {
+	namespaces labels.Selector
+	addresses  ranges
+}
+
+// defaultReserved are SSH, etcd, the API server and the kubelet with its
+// neighbours.
+var defaultReserved = []PortRange{
+	{First: 22, Last: 22}, {First: 2379, Last: 2380}, {First: 6443, Last: 6443}, {First: 10250, Last: 10259},
+}
+
+func defaultConfig() *config {
+	return &config{sources: []v1alpha1.AddressSource{v1alpha1.SourceLoadBalancer}, reserved: defaultReserved}
+}
+
+// newConfig returns an error that names the item that is wrong.
+func newConfig(obj *v1alpha1.BlixtConfig) (*config, error) {
+	c, spec := defaultConfig(), &obj.Spec.Addresses
+	c.obj = obj
+	if spec.Source != "" {
+		c.sources[0] = spec.Source
+	}
+	c.sources = append(c.sources, spec.AlsoSources...)
+	var err error
+	if c.pool, err = parseRanges("spec.addresses.pool", spec.Pool); err != nil {
+		return nil, err
+	}
+	for _, source := range c.sources {
+		switch source {
+		case v1alpha1.SourceLoadBalancer, v1alpha1.SourceNode:
+		case v1alpha1.SourcePool:
+			if len(c.pool) == 0 {
+				return nil, fmt.Errorf("spec.addresses.pool is empty, but a source is Pool")
+			}
+		default:
+			return nil, fmt.Errorf("spec.addresses names source %q, which is none of LoadBalancer, Pool and Node", source)
+		}
+	}
+	for i := range spec.Allowed {
+		field := fmt.Sprintf("spec.addresses.allowed[%d]", i)
+		var a allowance
+		if a.addresses, err = parseRanges(field+".addresses", spec.Allowed[i].Addresses); err != nil {
+			return nil, err
+		}
+		if a.namespaces, err = metav1.LabelSelectorAsSelector(&spec.Allowed[i].Namespaces); err != nil {
+			return nil, fmt.Errorf("%s.namespaces is invalid: %w", field, err)
+		}
+		c.allowed = append(c.allowed, a)
+	}
+	if len(spec.ReservedPorts) > 0 {
+		c.reserved = nil
+	}
+	for i, r := range spec.ReservedPorts {
+		if r.First < 1 || r.Last > 65535 || r.First > r.Last {
+			return nil, fmt.Errorf("spec.addresses.reservedPorts[%d] %d-%d is no range of ports", i, r.First, r.Last)
+		}
+		c.reserved = append(c.reserved, PortRange{First: uint16(r.First), Last: uint16(r.Last)})
+	}
+	return c, nil
+}
+
+func (c *config) name() string {
+	if c.obj == nil {
+		return "a class without BlixtConfig"
+	}
+	return named("BlixtConfig", "", c.obj.Name)
+}
+
+// allows says whether Gateways of the namespace may ask for the address.
+func (c *config) allows(addr netip.Addr, namespace labels.Set) bool {
+	return slices.ContainsFunc(c.allowed, func(a allowance) bool {
+		// An empty selector of namespaces selects all.
+		return a.namespaces.Matches(namespace) && a.addresses.contains(addr)
+	})
+}
+
+func (c *config) podTraffic() v1alpha1.PodTraffic {
+	if c.obj == nil || c.obj.Spec.Addresses.PodTraffic == "" {
+		return v1alpha1.PodTrafficBlixt
+	}
+	return c.obj.Spec.Addresses.PodTraffic
+}
+
+func (c *config) loadBalancerClass() *string {
+	if c.obj == nil {
+		return nil
+	}
+	return c.obj.Spec.Addresses.LoadBalancerClass
+}
+
+// snatPorts are those of the data plane in force.
+func snatPorts(dataplane *v1alpha1.BlixtConfig) PortRange {
+	if dataplane == nil || dataplane.Spec.Dataplane.SNATPorts == (v1alpha1.PortRange{}) {
+		return PortRange{First: 11000, Last: 29999}
+	}
+	r := dataplane.Spec.Dataplane.SNATPorts
+	return PortRange{First: uint16(r.First), Last: uint16(r.Last)}
+}
+
+// ClusterReservedPorts returns Kubernetes' node ports and Linux's ephemeral
+// ports, as long as nobody has changed them.
+func ClusterReservedPorts() []PortRange { return []PortRange{{First: 30000, Last: 60999}} }

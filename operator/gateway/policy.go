@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// policy is what the owner of a Gateway decides by its BlixtGatewayConfig.
+type policy struct {
+	traffic      v1alpha1.TrafficPolicy
+	idleTimeouts map[lb.Protocol]time.Duration
+	source       v1alpha1.AddressSource // empty: the class's
+}
+
+// findPolicy returns the policy of a Gateway, or why it has none.
+func findPolicy(gw *gwv1.Gateway, configs []v1alpha1.BlixtGatewayConfig) (policy, *fault) {
+	p := policy{traffic: v1alpha1.TrafficPolicyCluster, idleTimeouts: map[lb.Protocol]time.Duration{
+		lb.TCP: lb.DefaultIdleTimeout(lb.TCP), lb.UDP: lb.DefaultIdleTimeout(lb.UDP)}}
+	if gw.Spec.Infrastructure == nil || gw.Spec.Infrastructure.ParametersRef == nil {
+		return p, nil
+	}
+	ref := gw.Spec.Infrastructure.ParametersRef
+	no := func(format string, args ...any) (policy, *fault) {
+		return p, faultf(gwv1.GatewayReasonInvalidParameters, "spec.infrastructure.parametersRef names %s, %s.",
+			named(groupKind(ref.Group, ref.Kind), gw.Namespace, ref.Name), fmt.Sprintf(format, args...))
+	}
+	if string(ref.Group) != v1alpha1.GroupVersion.Group || ref.Kind != "BlixtGatewayConfig" {
+		return no("a kind that Blixt takes no parameters from: name a BlixtGatewayConfig or remove parametersRef")
+	}
+	i := slices.IndexFunc(configs, func(c v1alpha1.BlixtGatewayConfig) bool {
+		return c.Namespace == gw.Namespace && c.Name == ref.Name
+	})
+	if i < 0 {
+		return no("which does not exist: create it, or correct the name")
+	}
+	spec := &configs[i].Spec
+	p.source = spec.AddressSource
+	switch spec.ExternalTrafficPolicy {
+	case "", v1alpha1.TrafficPolicyCluster:
+	case v1alpha1.TrafficPolicyLocal:
+		p.traffic = v1alpha1.TrafficPolicyLocal
+	default:
+		return no("whose externalTrafficPolicy %q is neither Cluster nor Local", spec.ExternalTrafficPolicy)
+	}
+	// The same limits as the CRD's, which files do not pass through.
+	if !p.idle(lb.TCP, spec.IdleTimeouts.TCP, 10*time.Second, 7*24*time.Hour) {
+		return no("whose idleTimeouts.tcp is not within 10s to 168h")
+	}
+	if !p.idle(lb.UDP, spec.IdleTimeouts.UDP, 5*time.Second, 24*time.Hour) {
+		return no("whose idleTimeouts.udp is not within 5s to 24h")
+	}
+	return p, nil
+}
+
+// idle sets a timeout that is given. Returns false if it is out of bounds.
+func (p *policy) idle(protocol lb.Protocol, given *metav1.Duration, least, most time.Duration) bool {
+	if given == nil {
+		return true
+	}
+	p.idleTimeouts[protocol] = given.Duration
+	return least <= given.Duration && given.Duration <= most
+}
+
+// choose returns the source of the Gateway's addresses.
+func (p policy) choose(c *config) (v1alpha1.AddressSource, *fault) {
+	if p.source == "" || slices.Contains(c.sources, p.source) {
+		if p.source == "" {
+			return c.sources[0], nil
+		}
+		return p.source, nil
+	}
+	return "", faultf(gwv1.GatewayReasonInvalidParameters,
+		"The BlixtGatewayConfig wants addressSource %s, but %s allows only %s: choose one of those, or have it added to alsoSources.",
+		p.source, c.name(), list(words(c.sources)))
+}
+
+func words[T ~string](of []T) []string {
+	var all []string
+	for _, w := range of {
+		all = append(all, string(w))
+	}
+	return all
+}

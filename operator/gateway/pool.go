@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// pools knows which Gateway holds which address. It has no memory but the
+// Gateways' own: what their status.addresses say.
+type pools map[netip.Addr]holder
+
+// holder has an address for itself, unless it was asked for by name: whoever
+// names an address may share it, as long as ports differ.
+type holder struct {
+	gateway *gateway
+	asked   bool
+}
+
+// find gives Gateways addresses of their pools. They come in order of
+// precedence: first each keeps what it has, then who lacks something gets it,
+// so that nobody loses an address to one that merely needs any.
+func (p pools) find(gateways []*gateway, s *site) {
+	for _, g := range gateways {
+		p.ask(g, s)
+		p.keep(g)
+	}
+	for _, g := range gateways {
+		p.allocate(g)
+	}
+}
+
+// ask gives the Gateway what it names.
+func (p pools) ask(g *gateway, s *site) {
+	for _, addr := range g.addresses.named {
+		if !g.class.config.pool.contains(addr) && !g.mayAsk(addr, s) {
+			continue
+		}
+		if h, held := p[addr]; held && !h.asked {
+			g.addresses.refuse(addr.String(), fmt.Sprintf("%s has it, %s",
+				h.gateway.name(), precedence(&h.gateway.obj.ObjectMeta, &g.obj.ObjectMeta)))
+			continue
+		}
+		g.addresses.add(addr)
+		if _, held := p[addr]; !held && slices.Contains(g.addresses.usable, addr) {
+			p[addr] = holder{g, true}
+		}
+	}
+}
+
+// keep lets the Gateway have what it had, one address of each family.
+func (p pools) keep(g *gateway) {
+	a := &g.addresses
+	if !a.any {
+		return
+	}
+	g.given = map[bool]netip.Addr{}
+	for _, had := range g.obj.Status.Addresses {
+		addr, err := netip.ParseAddr(had.Value)
+		if err != nil || deref(had.Type, gwv1.IPAddressType) != gwv1.IPAddressType || slices.Contains(a.named, addr) ||
+			!g.class.config.pool.contains(addr) || unfit(addr) != "" || g.given[addr.Is6()].IsValid() {
+			continue
+		}
+		if h, held := p[addr]; held {
+			a.remark += fmt.Sprintf(" Address %s went to %s, %s.",
+				addr, h.gateway.name(), precedence(&h.gateway.obj.ObjectMeta, &g.obj.ObjectMeta))
+			continue
+		}
+		g.given[addr.Is6()], p[addr] = addr, holder{g, false}
+	}
+}
+
+// allocate gives the Gateway the lowest free address of each family that its
+// pool has and it lacks.
+func (p pools) allocate(g *gateway) {
+	c := g.class.config
+	for _, v6 := range []bool{false, true} {
+		if !g.addresses.any || !c.pool.has(v6) {
+			continue
+		}
+		addr := g.given[v6]
+		if !addr.IsValid() {
+			var ok bool
+			addr, ok = c.pool.lowest(v6, func(addr netip.Addr) bool { _, held := p[addr]; return !held })
+			if !ok {
+				g.addresses.miss(fmt.Sprintf("The pool of %s has no free %s address: %s.", c.name(), family(v6), p.holding(c, v6)))
+				continue
+			}
+			p[addr] = holder{g, false}
+		}
+		g.addresses.usable = append(g.addresses.usable, addr)
+	}
+}
+
+// holding says who has the addresses of a pool.
+func (p pools) holding(c *config, v6 bool) string {
+	var names []string
+	for addr, h := range p {
+		if name := h.gateway.obj.Namespace + "/" + h.gateway.obj.Name; addr.Is6() == v6 && c.pool.contains(addr) && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return "none of it can be served on"
+	}
+	return "Gateways " + some(names) + " have them; add addresses, or delete a Gateway"
+}
+
+func family(v6 bool) string {
+	if v6 {
+		return "IPv6"
+	}
+	return "IPv4"
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// site is where Gateways are served: the options, ready to be asked.
+type site struct {
+	*Options
+	namespaces namespaceLabels
+	// hosts has the addresses that hosts have themselves.
+	hosts map[netip.Addr]bool
+	// nodes are the addresses of the nodes that the data plane selects, sorted.
+	nodes []netip.Addr
+	// everywhere has the unspecified addresses of the families of nodes.
+	everywhere []netip.Addr
+	// reserved are the ports that are the hosts' for every Gateway.
+	reserved []PortRange
+}
+
+func newSite(o *Options, namespaces []corev1.Namespace, dataplane *v1alpha1.BlixtConfig) *site {
+	s := &site{Options: o, namespaces: newNamespaceLabels(namespaces), hosts: map[netip.Addr]bool{}}
+	if o.Cluster == nil {
+		s.reserved = o.ReservedPorts
+		for _, addr := range o.HostAddresses {
+			s.hosts[addr] = true
+		}
+		return s
+	}
+	s.reserved = append(slices.Clone(o.Cluster.ReservedPorts), snatPorts(dataplane))
+	for _, node := range o.Cluster.Nodes {
+		for _, addr := range node.Addresses {
+			addr = addr.Unmap()
+			s.hosts[addr] = true
+			if node.Selected && unfit(addr) == "" {
+				s.nodes = append(s.nodes, addr)
+			}
+		}
+	}
+	slices.SortFunc(s.nodes, netip.Addr.Compare)
+	s.nodes = slices.Compact(s.nodes)
+	for _, every := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		if slices.ContainsFunc(s.nodes, func(addr netip.Addr) bool { return addr.Is6() == every.Is6() }) {
+			s.everywhere = append(s.everywhere, every)
+		}
+	}
+	return s
+}
+
+// isHost says whether ports of the address belong to a host, unless served.
+func (s *site) isHost(addr netip.Addr) bool { return addr.IsUnspecified() || s.hosts[addr] }
+
+// isReserved says whether hosts keep the port for themselves.
+func (s *site) isReserved(key lb.Key, c *config) bool {
+	taken := func(r PortRange) bool {
+		return (r.Protocol == 0 || r.Protocol == key.Protocol) && r.First <= key.Port && key.Port <= r.Last
+	}
+	return s.isHost(key.Addr) && (slices.ContainsFunc(s.reserved, taken) ||
+		s.Cluster != nil && slices.ContainsFunc(c.reserved, taken))
+}
