@@ -21,6 +21,7 @@ type BlixtConfig struct {
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
 	// +optional
+	// +kubebuilder:default={}
 	Spec BlixtConfigSpec `json:"spec,omitzero"`
 }
 
@@ -45,6 +46,7 @@ type BlixtConfigSpec struct {
 	// addresses says where the addresses of Gateways come from, and which may
 	// be asked for.
 	// +optional
+	// +kubebuilder:default={}
 	Addresses Addresses `json:"addresses,omitzero"`
 }
 
@@ -69,6 +71,7 @@ type Dataplane struct {
 
 	// nodes selects the nodes that take part. Default: all.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['In', 'NotIn'] ? has(e.values) && size(e.values) > 0 : e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || size(e.values) == 0))",message="matchExpressions: operators are In and NotIn, with values, and Exists and DoesNotExist, without"
 	Nodes metav1.LabelSelector `json:"nodes,omitzero"`
 
 	// snatPorts are the source ports of connections to backends on other nodes:
@@ -76,12 +79,16 @@ type Dataplane struct {
 	// uses one half of them, so that during an upgrade two can run.
 	// +optional
 	// +kubebuilder:default={first: 11000, last: 29999}
+	// +kubebuilder:validation:XValidation:rule="self.first != self.last",message="want two ports at least: a program uses one half of them"
 	SNATPorts PortRange `json:"snatPorts,omitzero"`
 
 	// drainTimeout is how long the program of before an upgrade may serve the
 	// connections that it has. What is left then is cut.
 	// +optional
 	// +kubebuilder:default="1h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('0s')",message="want a duration, such as 90s or 1h30m"
 	DrainTimeout metav1.Duration `json:"drainTimeout,omitzero"`
 
 	// agent is the pod on each node that writes what the program serves.
@@ -107,15 +114,17 @@ type Bytecode struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=8
 	// +kubebuilder:validation:items:MaxLength=4096
-	// +kubebuilder:validation:items:XValidation:rule="self.startsWith('-----BEGIN PUBLIC KEY-----')",message="want a public key in PEM, which begins with -----BEGIN PUBLIC KEY-----"
+	// +kubebuilder:validation:items:XValidation:rule="self.trim().startsWith('-----BEGIN PUBLIC KEY-----') && self.trim().endsWith('-----END PUBLIC KEY-----')",message="want one public key in PEM, whole, from -----BEGIN PUBLIC KEY----- to -----END PUBLIC KEY-----"
 	VerificationKeys []string `json:"verificationKeys,omitempty"`
 }
 
 // SecretReference names a Secret.
 type SecretReference struct {
 	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
 	Namespace string `json:"namespace"`
 	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name"`
 }
 
@@ -133,8 +142,8 @@ type Interfaces struct {
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=32
-	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=15
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[^/\\\\s]+$') && !(self in ['.', '..'])",message="want the name of an interface, such as eth0; patterns go to discover"
 	Names []string `json:"names,omitempty"`
 
 	// discover takes what is there, and what appears later.
@@ -148,12 +157,16 @@ type Discover struct {
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=64
+	// +kubebuilder:validation:items:XValidation:rule="self.startsWith('/') ? self.size() > 2 && self.endsWith('/') && (''.matches(self.substring(1, size(self) - 1)) ? true : true) : self.matches('^[^/\\\\s]+$')",message="want the name of an interface, or a regular expression between slashes, such as /eth[0-9]+/"
 	Allow []string `json:"allow,omitempty"`
 
 	// exclude leaves these names out.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=64
+	// +kubebuilder:validation:items:XValidation:rule="self.startsWith('/') ? self.size() > 2 && self.endsWith('/') && (''.matches(self.substring(1, size(self) - 1)) ? true : true) : self.matches('^[^/\\\\s]+$')",message="want the name of an interface, or a regular expression between slashes, such as /eth[0-9]+/"
 	// +kubebuilder:default={lo}
 	Exclude []string `json:"exclude,omitempty"`
 }
@@ -164,6 +177,8 @@ type Agent struct {
 	// kubelet's folder of profiles. Needed in namespaces that enforce Pod
 	// Security "restricted"; without one the agent confines itself.
 	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="!self.startsWith('/') && !self.split('/').exists(p, p == '..')",message="want a path below the kubelet's folder of profiles, such as profiles/blixt-agent.json"
 	SeccompProfile string `json:"seccompProfile,omitempty"`
 
 	// resources of its container.
@@ -173,17 +188,19 @@ type Agent struct {
 	// tolerations of taints. Default: all, as nodes that get traffic must serve it.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
 	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
 
 	// priorityClassName of the pod.
 	// +optional
 	// +kubebuilder:default=system-node-critical
+	// +kubebuilder:validation:MaxLength=253
 	PriorityClassName string `json:"priorityClassName,omitempty"`
 }
 
 // PortRange is a range of ports, both ends included.
 //
-// +kubebuilder:validation:XValidation:rule="self.first <= self.last",message="first must not be greater than last"
+// +kubebuilder:validation:XValidation:rule="self.first <= self.last",message="first is greater than last"
 type PortRange struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535
@@ -211,7 +228,7 @@ const (
 
 // Addresses says where addresses come from, and which may be asked for.
 //
-// +kubebuilder:validation:XValidation:rule="(self.source != 'Pool' && !(has(self.alsoSources) && 'Pool' in self.alsoSources)) || (has(self.pool) && self.pool.size() > 0)",message="source Pool needs a pool: name ranges of addresses in pool"
+// +kubebuilder:validation:XValidation:rule="!(has(self.source) && self.source == 'Pool' || has(self.alsoSources) && 'Pool' in self.alsoSources) || has(self.pool) && self.pool.size() > 0",message="source Pool needs addresses: name some in pool"
 type Addresses struct {
 	// source of the addresses of Gateways that do not choose one.
 	// +optional
@@ -228,6 +245,7 @@ type Addresses struct {
 	// loadBalancerClass of the Services of source LoadBalancer.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$')",message="want a name as labels have, such as example.com/internal"
 	LoadBalancerClass *string `json:"loadBalancerClass,omitempty"`
 
 	// pool has CIDR prefixes (192.0.2.0/28, of which every address is given
@@ -235,7 +253,10 @@ type Addresses struct {
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
-	// +kubebuilder:validation:items:MaxLength=91
+	// +kubebuilder:validation:items:MaxLength=79
+	// +kubebuilder:validation:items:XValidation:rule="isIP(self) || isCIDR(self) || (self.split('-').size() == 2 && self.split('-').all(a, isIP(a)) && ip(self.split('-')[0]).family() == ip(self.split('-')[1]).family())",message="want an address, a prefix or a range, such as 192.0.2.1, 192.0.2.0/28 or 192.0.2.10-192.0.2.20"
+	// +kubebuilder:validation:items:XValidation:rule="!isCIDR(self) || cidr(self).masked() == cidr(self)",message="the address has bits behind the prefix: write the first address of the prefix, or leave out its length"
+	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self) ? cidr(self).ip().isGlobalUnicast() : self.split('-').all(a, !isIP(a) || ip(a).isGlobalUnicast())",message="want addresses that one host can have: not unspecified, loopback, link-local or multicast"
 	Pool []string `json:"pool,omitempty"`
 
 	// allowed are the addresses that a Gateway may ask for in spec.addresses,
@@ -246,12 +267,12 @@ type Addresses struct {
 	// +kubebuilder:validation:MaxItems=64
 	Allowed []AllowedAddresses `json:"allowed,omitempty"`
 
-	// reservedPorts cannot be listened on at addresses of nodes. Default: 22,
-	// 2379 to 2380, 6443 and 10250 to 10259. Node ports, ephemeral ports and
-	// snatPorts are reserved always.
+	// reservedPorts cannot be listened on at addresses of nodes. Node ports,
+	// ephemeral ports and snatPorts are reserved always.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:default={{first: 22, last: 22}, {first: 2379, last: 2380}, {first: 6443, last: 6443}, {first: 10250, last: 10259}}
 	ReservedPorts []PortRange `json:"reservedPorts,omitempty"`
 
 	// podTraffic is who balances what pods and nodes send to the address of a
@@ -282,7 +303,9 @@ type AllowedAddresses struct {
 	// addresses are written as those of the pool.
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=64
-	// +kubebuilder:validation:items:MaxLength=91
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:items:MaxLength=79
+	// +kubebuilder:validation:items:XValidation:rule="isIP(self) || isCIDR(self) || (self.split('-').size() == 2 && self.split('-').all(a, isIP(a)) && ip(self.split('-')[0]).family() == ip(self.split('-')[1]).family())",message="want an address, a prefix or a range, such as 192.0.2.1, 192.0.2.0/28 or 192.0.2.10-192.0.2.20"
+	// +kubebuilder:validation:items:XValidation:rule="!isCIDR(self) || cidr(self).masked() == cidr(self)",message="the address has bits behind the prefix: write the first address of the prefix, or leave out its length"
 	Addresses []string `json:"addresses"`
 }

@@ -17,6 +17,7 @@ type BlixtGatewayConfig struct {
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
 	// +optional
+	// +kubebuilder:default={}
 	Spec BlixtGatewayConfigSpec `json:"spec,omitzero"`
 }
 
@@ -63,11 +64,15 @@ type IdleTimeouts struct {
 	// tcp is two hours and a quarter by default: longer than Linux waits before
 	// it sends keepalives.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10s') && duration(self) <= duration('168h')",message="want 10s to 168h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('10s') && duration(self) <= duration('168h')",message="want a duration of 10s to 168h, such as 2h15m"
 	TCP *metav1.Duration `json:"tcp,omitempty"`
 
 	// udp is one minute by default.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('5s') && duration(self) <= duration('24h')",message="want 5s to 24h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('5s') && duration(self) <= duration('24h')",message="want a duration of 5s to 24h, such as 90s"
 	UDP *metav1.Duration `json:"udp,omitempty"`
 }

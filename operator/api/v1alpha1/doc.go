@@ -9,6 +9,8 @@
 // +groupName=blixt.x-k8s.io
 package v1alpha1
 
+//go:generate go tool controller-gen object crd paths=. output:crd:dir=../../../charts/blixt/files/crds
+
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1_test
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/kubernetes-sigs/blixt/e2e/kube"
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+)
+
+var server *kube.Server
+
+func TestMain(m *testing.M) { os.Exit(kube.Run(m, kube.Options{}, &server)) }
+
+// What cannot work is refused with the remedy, and its twin that can is not.
+func TestRefused(t *testing.T) {
+	data, err := os.ReadFile("testdata/refused.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cases []struct {
+		Name, Kind        string
+		Refused, Accepted map[string]any
+		Want              []string
+	}
+	if err := yaml.UnmarshalStrict(data, &cases); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cases {
+		t.Run(c.Name, func(t *testing.T) {
+			if err := dryRun(t, c.Kind, c.Accepted); err != nil {
+				t.Errorf("%v: want it accepted: %v", c.Accepted, err)
+			}
+			if diff := cmp.Diff(c.Want, causes(t, dryRun(t, c.Kind, c.Refused))); diff != "" {
+				t.Errorf("%v: what is wrong with it (-want +got):\n%s", c.Refused, diff)
+			}
+		})
+	}
+}
+
+// dryRun asks the server whether it would take an object.
+func dryRun(t *testing.T, kind string, spec map[string]any) error {
+	t.Helper()
+	object := &unstructured.Unstructured{Object: map[string]any{"spec": spec}}
+	object.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(kind))
+	object.SetName("a")
+	if kind == "BlixtGatewayConfig" {
+		object.SetNamespace("default")
+	}
+	return server.Client.Create(t.Context(), object, client.DryRunAll, client.FieldValidation("Strict"))
+}
+
+// causes are what an error of the server complains about, without the value.
+func causes(t *testing.T, err error) (all []string) {
+	t.Helper()
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || status.Status().Details == nil {
+		t.Fatalf("got %v, want the server to refuse it", err)
+	}
+	for _, cause := range status.Status().Details.Causes {
+		if strings.HasPrefix(cause.Message, "Invalid value: null: some validation rules were not checked") {
+			continue // it says to correct the others
+		}
+		message := strings.TrimPrefix(cause.Message, "Invalid value: ")
+		if i := strings.LastIndex(message, `": `); i >= 0 {
+			message = message[i+3:]
+		}
+		all = append(all, cause.Field+": "+message)
+	}
+	return all
+}
