@@ -61,16 +61,22 @@ func newNode(t *testing.T, name string) *node {
 	return n
 }
 
-// load loads and attaches, as bpfman's agent does for an application.
-func (n *node) load() *pb.LoadResponseInfo {
+// loadProgram loads a program of the object under the application's name.
+func (n *node) loadProgram(name string, kind pb.BpfmanProgramType) *pb.LoadResponseInfo {
 	n.Helper()
 	r, err := n.loader.Load(n.Context(), &pb.LoadRequest{
 		Bytecode: &pb.BytecodeLocation{Location: &pb.BytecodeLocation_File{File: n.object}},
 		Metadata: map[string]string{"bpfman.io/ProgramName": application},
-		Info:     []*pb.LoadInfo{{Name: bpf.BlixtProgBlixt, ProgramType: pb.BpfmanProgramType_TCX}},
+		Info:     []*pb.LoadInfo{{Name: name, ProgramType: kind}},
 	})
 	n.check(err)
-	loaded, netns := r.Programs[0], n.Balancer.Path()
+	return r.Programs[0]
+}
+
+// load loads and attaches, as bpfman's agent does for an application.
+func (n *node) load() *pb.LoadResponseInfo {
+	n.Helper()
+	loaded, netns := n.loadProgram(bpf.BlixtProgBlixt, pb.BpfmanProgramType_TCX), n.Balancer.Path()
 	for _, dev := range []string{"eth0", "eth1"} {
 		for _, direction := range []string{"egress", "ingress"} {
 			_, err := n.loader.Attach(n.Context(), &pb.AttachRequest{Id: loaded.KernelInfo.Id, Attach: &pb.AttachInfo{

@@ -69,9 +69,9 @@ func TestBytecodeThatIsRefused(t *testing.T) {
 		{"no signature", unsigned, []string{"--verify-key", public}, []string{unsigned + " is not signed", "blixt bytecode sign"}},
 		{"the signature of another", good, []string{"--verify-key", other}, []string{good + " has no signature that counts", "the right key"}},
 	}
-	refused := func(m *managed, args []string, first int, after func(*managed)) {
+	refused := func(what string, m *managed, args []string, first int, after func(*managed)) {
 		for _, c := range cases[first:] {
-			m.Run(c.name, func(t *testing.T) {
+			m.Run(what+": "+c.name, func(t *testing.T) {
 				m := &managed{world: m.in(t), bpfman: m.bpfman}
 				m.blixt.Args = slices.Concat(args, []string{"--bytecode", c.image, "--ca-file", r.ca}, c.args)
 				m.refuses(m.blixt.Start(), c.says...)
@@ -79,22 +79,25 @@ func TestBytecodeThatIsRefused(t *testing.T) {
 			})
 		}
 	}
-	for _, m := range []*managed{m, m.builtin()} {
+	for loader, m := range map[string]*managed{"bpfman": m, "builtin": m.builtin()} {
 		args := m.blixt.Args
-		refused(m, args, 1, (*managed).nothingLeft)
-		good := append(slices.Clone(args), "--bytecode", good, "--ca-file", r.ca, "--verify-key", public)
-		m.blixt.Args = append(good, "--keep")
+		refused(loader, m, args, 1, (*managed).nothingLeft)
+		verified := append(slices.Clone(args), "--bytecode", good, "--ca-file", r.ca, "--verify-key", public)
+		m.blixt.Args = append(verified, "--keep")
 		m.check(m.blixt.Start())
 		before := m.status().Program
+		if loader == "builtin" && before.Image != good {
+			t.Errorf("status says that it was read from %q, want %q", before.Image, good)
+		}
 		m.check(m.blixt.Stop())
-		refused(m, append(args, "--replace"), 0, func(m *managed) {
+		refused(loader+", serving", m, append(args, "--replace"), 0, func(m *managed) {
 			m.Helper()
 			m.carries()
 			if diff := cmp.Diff(before, m.status().Program); diff != "" {
 				m.Errorf("what served was replaced (-before +now):\n%s", diff)
 			}
 		})
-		m.blixt.Args = good
+		m.blixt.Args = verified
 		m.check(m.blixt.Start())
 		m.check(m.blixt.Stop())
 		m.nothingLeft()
@@ -108,6 +111,22 @@ func TestBytecodeThatBpfmanCannotGet(t *testing.T) {
 	r.trust()
 	good, bad := r.push("blixt/bytecode"), r.push(halfSafe)
 	args := m.blixt.Args
+	another := append(slices.Clone(args), "--flows", "131072")
+	m.blixt.Args = append(another, "--keep")
+	m.check(m.blixt.Start())
+	before := m.status().Program
+	m.check(m.blixt.Stop())
+	m.blixt.Args = append(args, "--bytecode", bad, "--ca-file", r.ca)
+	m.refuses(m.blixt.Start())
+	m.carries() // by the version of before
+	if now := m.status().Program; now.ProgramID != before.ProgramID || !slices.Equal(now.Links, before.Links) {
+		t.Errorf("%+v was replaced by %+v", before, now)
+	}
+	m.blixt.Args = another
+	m.check(m.blixt.Start())
+	m.check(m.blixt.Stop())
+	m.nothingLeft()
+
 	policy := func(text string) {
 		t.Helper()
 		m.check(os.WriteFile(m.bpfman.Path("/etc/bpfman/bpfman.toml"), []byte("[signing]\n"+text), 0o644))
