@@ -64,6 +64,9 @@ func (m *managed) nothingLeft() {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) || len(pins) > 0 {
 		m.Errorf("maps are left: %v, %v", pins, err)
 	}
+	if _, err := os.Stat(lab.Pins(m.blixt.Name)); !errors.Is(err, fs.ErrNotExist) {
+		m.Errorf("pins of the built-in loader: %v", err)
+	}
 	if files, _ := filepath.Glob(filepath.Join(loader.DefaultRunDir, m.blixt.Name+"*")); len(files) > 0 {
 		m.Errorf("files %v", files)
 	}

@@ -23,10 +23,13 @@ type Info struct {
 	ProgramTag string `json:"programTag"`
 	// Fingerprint identifies what the built-in loader has loaded, and Digest
 	// what bpfman has.
-	Fingerprint string            `json:"fingerprint,omitempty"`
-	Digest      string            `json:"digest,omitempty"`
-	Maps        map[string]uint32 `json:"maps"`
-	Links       []LinkInfo        `json:"links"`
+	Fingerprint string `json:"fingerprint,omitempty"`
+	Digest      string `json:"digest,omitempty"`
+	// Image is what the program was read from, by digest where it has one, "":
+	// it was built in. Image of this package tells it of the built-in loader.
+	Image string            `json:"image,omitempty"`
+	Maps  map[string]uint32 `json:"maps"`
+	Links []LinkInfo        `json:"links"`
 }
 
 // LinkInfo is one link.

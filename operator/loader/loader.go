@@ -37,10 +37,12 @@ type Options struct {
 	Name string
 	// BPFFS is where a BPF file system is mounted, or is to be.
 	BPFFS string
-	// RunDir holds the lock.
+	// RunDir holds the lock, and a note of Image.
 	RunDir string
 	// Object is the compiled data plane, nil: the embedded one.
 	Object []byte
+	// Image is where Object was read from, for Info.
+	Image string
 	// Interfaces to attach to, by name. SetInterfaces changes them later.
 	Interfaces []string
 	// Flows is the number of established flows, 0: the object's default.
@@ -59,6 +61,7 @@ type Options struct {
 type Loader struct {
 	dir     string
 	lock    *Lock
+	noted   string // the file that names the image
 	mounted string // the BPF file system that Load mounted
 	group   int
 	notes   []string
@@ -99,6 +102,7 @@ func Load(o Options) (*Loader, error) {
 	l := &Loader{
 		dir:   Pins(o.BPFFS, o.Name),
 		lock:  lock,
+		noted: imageNote(o.RunDir, o.Name),
 		group: o.Group,
 		links: map[linkKey]*attached{},
 	}
@@ -116,6 +120,9 @@ func Load(o Options) (*Loader, error) {
 	}
 	if err == nil {
 		err = l.permit()
+	}
+	if err == nil {
+		err = noteImage(l.noted, o.Image)
 	}
 	if err != nil {
 		return nil, errors.Join(err, l.Close(adopted))
@@ -191,6 +198,9 @@ func (l *Loader) remove() error {
 	}
 	if err := os.RemoveAll(l.dir); err != nil {
 		return fmt.Errorf("remove pins: %w", err)
+	}
+	if err := noteImage(l.noted, ""); err != nil {
+		return err
 	}
 	// Other names may live beside this one: then this fails, and should.
 	_ = os.Remove(filepath.Dir(l.dir))

@@ -15,6 +15,7 @@ type imageFlags struct {
 	ref     string
 	keys    []string
 	options bytecode.Options
+	name    string // of what object has read
 }
 
 func (i *imageFlags) add(f *pflag.FlagSet) {
@@ -36,5 +37,6 @@ func (i *imageFlags) object(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	i.name = im.Name
 	return im.Object.Bytes, nil
 }

@@ -52,6 +52,7 @@ func (l *loaders) choose(ctx context.Context, name, runDir string) (func([]strin
 			return nil, fmt.Errorf(left, "bpfman", name, "bpfman")
 		}
 		o := l.builtin
+		o.Image = l.image.name
 		o.Name, o.RunDir, o.Replace, o.Object, o.Flows, o.RingSlots = name, runDir, l.replace, object, l.flows, l.ringSlots
 		return func(interfaces []string) (standalone.DataPlane, error) {
 			o.Interfaces = interfaces

@@ -60,6 +60,7 @@ func readStatus(bpffs, runDir, name string) (*status, error) {
 	info, err := bpfman.Inspect(runDir, name)
 	if errors.Is(err, fs.ErrNotExist) && !bpfman.Loaded(runDir, name) {
 		info, err = loader.Inspect(bpffs, name)
+		info.Image = loader.Image(runDir, name)
 	}
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, fmt.Errorf("%w: run as root", err)
@@ -108,6 +109,9 @@ func (s *status) table(w io.Writer) {
 	}
 	if s.Draining {
 		fmt.Fprint(w, ", draining")
+	}
+	if s.Program.Image != "" {
+		fmt.Fprint(w, "\nLoaded from ", s.Program.Image)
 	}
 	if s.Program.Loader == "bpfman" {
 		fmt.Fprint(w, "\nLoaded by bpfman from ", s.Program.Digest)
