@@ -72,6 +72,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 	addInterface(t, "d0")
 	addInterface(t, "d1.100") // a dot is forbidden on a BPF file system
 	o.Interfaces = []string{"d0", "d1.100"}
+	o.Image = "registry.example.com/blixt/bytecode@sha256:1"
 	l := mustLoad(t, o)
 	if notes := l.Notes(); len(notes) != 1 || !strings.Contains(notes[0], "mounted") {
 		t.Errorf("notes %q, want one about the mount", notes)
@@ -108,6 +109,7 @@ func TestKeepAndAdopt(t *testing.T) {
 	o := sandbox(t)
 	addInterface(t, "d0")
 	o.Interfaces = []string{"d0"}
+	o.Image = "registry.example.com/blixt/bytecode@sha256:1"
 	l := mustLoad(t, o)
 	before := mustInfo(t, l)
 	key, value := bpf.BlixtAddr{Bytes: [16]byte{1}}, bpf.BlixtAddress{Flags: 1}
@@ -121,7 +123,14 @@ func TestKeepAndAdopt(t *testing.T) {
 	if err != nil || seen.ProgramID != before.ProgramID || len(seen.Links) != 2 {
 		t.Errorf("inspect: %+v, %v", seen, err)
 	}
+	if image := Image(o.RunDir, DefaultName); image != o.Image {
+		t.Errorf("image %q, want %q", image, o.Image)
+	}
+	o.Image = ""
 	l = mustLoad(t, o)
+	if image := Image(o.RunDir, DefaultName); image != "" {
+		t.Errorf("image %q of what is built in", image)
+	}
 	after := mustInfo(t, l)
 	if before.ProgramID != after.ProgramID || !slices.Equal(before.Links, after.Links) {
 		t.Errorf("adopted %+v, want %+v", after, before)
