@@ -29,8 +29,8 @@ build: ## Build bin/blixt; needs only Go, and git to tell its version
 	go build -trimpath -buildvcs=auto -o bin/blixt ./operator/cmd/blixt
 
 .PHONY: generate
-generate: ## Compile the C and generate Go from it; gets clang 19 when it is missing
-	@.ci/need $(CLANG)
+generate: ## Compile the C and generate Go from it; gets clang 19 and protoc when missing
+	@.ci/need $(CLANG) protoc=protobuf-compiler
 	go generate ./...
 
 # git knows the generated files by their attribute; -o adds those not in git yet.

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/operator/confine"
+	"github.com/kubernetes-sigs/blixt/operator/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/fleet"
+)
+
+func agentCommand() *cobra.Command {
+	o := fleet.ClientOptions{Layout: datapath.Layout}
+	var dir, listen string
+	c := &cobra.Command{
+		Use:   "agent --maps DIR --operator HOST:PORT --application NAME",
+		Short: "Make a node's maps hold what the operator says",
+		Long: `Writes the pinned maps of a data plane that bpfman has loaded, as the operator
+says, and tells the operator what they hold. While the operator is away, the
+kernel goes on serving.
+
+Needs Linux 5.19, the right to read and write the maps' pins, and no capability.
+It confines itself: see the seccomp profile that comes with the chart.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			var name unix.Utsname
+			if err := unix.Uname(&name); err != nil {
+				return err
+			}
+			o.Kernel = unix.ByteSliceToString(name.Release[:])
+			if o.Node == "" {
+				return errors.New("which node is this? Set NODE_NAME, or --node-name")
+			}
+			if err := confineAgent(o, dir, listen); err != nil {
+				return err
+			}
+			tables, err := datapath.Open(dir)
+			if err != nil {
+				return err
+			}
+			defer tables.Close()
+			o.Tables, o.Log = tables, slog.Default()
+			client := fleet.NewClient(o)
+			l, err := net.Listen("tcp", listen)
+			if err != nil {
+				return err
+			}
+			server := &http.Server{Handler: client.Handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10}
+			defer server.Close()
+			go func() {
+				if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+					slog.Error("serve metrics", "error", err)
+				}
+			}()
+			slog.Info("agent of application "+o.Application, "node", o.Node, "maps", dir, "operator", o.Operator)
+			client.Run(c.Context())
+			return nil
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&dir, "maps", "", "directory of the maps' pins (required)")
+	f.StringVar(&o.Operator, "operator", "", "host and port of the operator, whose certificate is for that host (required)")
+	f.StringVar(&o.Application, "application", "", "ClusterBpfApplication that the maps belong to (required)")
+	f.StringVar(&o.Node, "node-name", os.Getenv("NODE_NAME"), "name of this node (default $NODE_NAME)")
+	f.StringVar(&o.TokenFile, "token-file", "/var/run/secrets/blixt/token", "token that the operator knows this agent by")
+	f.StringVar(&o.CAFile, "ca-file", "/var/run/secrets/blixt/ca.crt", "certificates that this agent knows the operator by")
+	f.StringVar(&listen, "listen", ":9090", "address for /healthz, /readyz and /metrics")
+	for _, required := range []string{"maps", "operator", "application"} {
+		if err := c.MarkFlagRequired(required); err != nil {
+			panic(fmt.Sprint("no such flag: ", err))
+		}
+	}
+	return c
+}
+
+// confineAgent leaves to the process what an agent needs.
+func confineAgent(o fleet.ClientOptions, dir, listen string) error {
+	connect, err := port(o.Operator)
+	if err != nil {
+		return err
+	}
+	bind, err := port(listen)
+	if err != nil {
+		return err
+	}
+	return confine.Process(confine.Options{
+		// A mounted token or ConfigMap is a link within its directory.
+		Read:    []string{dir, filepath.Dir(o.TokenFile), filepath.Dir(o.CAFile)},
+		Connect: []uint16{connect}, Listen: []uint16{bind},
+	})
+}
+
+// port returns the port of an address.
+func port(address string) (uint16, error) {
+	_, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return 0, fmt.Errorf("want host:port: %w", err)
+	}
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return 0, fmt.Errorf("address %s: port %q is no number", address, text)
+	}
+	return uint16(n), nil
+}

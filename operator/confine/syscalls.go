@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package confine
+
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// call is a system call that is allowed, if its arguments are such.
+type call struct {
+	name string
+	args []arg // all of them
+}
+
+// arg is what an argument must be.
+type arg struct {
+	index uint32
+	is    comparison
+	value uint64
+}
+
+type comparison int
+
+const (
+	equal  comparison = iota
+	atMost            // unsigned
+	has               // all bits of value, which is one bit
+	hasNo             // none of the bits of value
+)
+
+// bpfCommands are those of an agent: it opens pins, and reads and writes maps.
+var bpfCommands = []uint64{
+	unix.BPF_OBJ_GET, unix.BPF_OBJ_GET_INFO_BY_FD,
+	unix.BPF_MAP_LOOKUP_ELEM, unix.BPF_MAP_UPDATE_ELEM, unix.BPF_MAP_DELETE_ELEM, unix.BPF_MAP_GET_NEXT_KEY,
+	unix.BPF_MAP_LOOKUP_BATCH, unix.BPF_MAP_UPDATE_BATCH, unix.BPF_MAP_DELETE_BATCH,
+}
+
+// serving are the calls of an agent at work. An allow-list, since what a later
+// kernel adds is not for us either; its price is a test that does all that an
+// agent does.
+var serving = slices.Concat(
+	// Memory, without new code.
+	always("brk", "madvise", "mincore", "munmap"),
+	calls("mmap", arg{2, hasNo, unix.PROT_EXEC}),
+	calls("mprotect", arg{2, hasNo, unix.PROT_EXEC}),
+	calls("prctl", arg{0, equal, unix.PR_SET_VMA}), // Go names its memory
+	// Threads, but no processes.
+	calls("clone", arg{0, has, unix.CLONE_THREAD}),
+	always("exit", "exit_group", "futex", "getpid", "gettid", "restart_syscall", "rt_sigaction", "rt_sigprocmask",
+		"rt_sigreturn", "rt_sigtimedwait", "sched_getaffinity", "sched_yield", "set_robust_list", "rseq", "sigaltstack", "tgkill"),
+	// Time and chance.
+	always("clock_getres", "clock_gettime", "clock_nanosleep", "getrandom", "gettimeofday", "nanosleep"),
+	// Files: which, Landlock and permissions say.
+	always("close", "faccessat", "faccessat2", "fcntl", "fstat", "fstatfs", "getdents64", "lseek", "newfstatat", "openat",
+		"pread64", "read", "readlinkat", "readv", "stat", "statfs", "write", "writev"),
+	// Waiting.
+	always("epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_wait", "eventfd2", "pipe2", "ppoll"),
+	// TCP and UDP, and no other: Multipath TCP would pass Landlock by.
+	calls("socket", arg{0, equal, unix.AF_INET}, arg{2, atMost, unix.IPPROTO_UDP}),
+	calls("socket", arg{0, equal, unix.AF_INET6}, arg{2, atMost, unix.IPPROTO_UDP}),
+	always("accept4", "bind", "connect", "getpeername", "getsockname", "getsockopt", "listen", "recvfrom", "recvmmsg",
+		"recvmsg", "sendmmsg", "sendmsg", "sendto", "setsockopt", "shutdown"),
+	// Who we are.
+	always("getegid", "geteuid", "getgid", "getppid", "getrlimit", "getuid", "prlimit64", "uname"),
+	bpf(),
+)
+
+// starting are what a profile must allow besides: what a container runtime
+// does between installing it and our first instruction, what Go does before
+// main, and what Process does itself. It is no more privilege: a user without
+// capabilities gains none by these.
+var starting = slices.Concat(
+	serving,
+	always("arch_prctl", "capget", "capset", "chdir", "close_range", "dup3", "execve", "fchdir", "fchown", "getcwd",
+		"lstat", "open", "prctl", "seccomp", "set_tid_address", "setgid", "setgroups", "setresgid", "setresuid", "setuid",
+		"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"),
+)
+
+func always(names ...string) (all []call) {
+	for _, name := range names {
+		all = append(all, call{name: name})
+	}
+	return all
+}
+
+func calls(name string, args ...arg) []call { return []call{{name, args}} }
+
+func bpf() (all []call) {
+	for _, command := range bpfCommands {
+		all = append(all, call{"bpf", []arg{{0, equal, command}}})
+	}
+	return all
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Handler answers /healthz, /readyz and /metrics of an agent.
+func (c *Client) Handler() http.Handler {
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collector{c}, collectors.NewGoCollector())
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := c.Ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+	return mux
+}
+
+// collector reads the maps when it is asked.
+type collector struct{ c *Client }
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("blixt_"+name, help, labels, nil)
+}
+
+var (
+	descConnected = describe("operator_connected", "1 while the operator is there.")
+	descReady     = describe("ready", "1 once the maps hold what the operator has said.")
+	descFailing   = describe("state_failing", "1 while the newest state could not be written.")
+	descAge       = describe("state_age_seconds", "Since a state was written or found to be there already.")
+	descEpoch     = describe("state_epoch", "Epoch of the state that the maps hold.")
+	descSequence  = describe("state_sequence", "Sequence of the state that the maps hold.")
+	descDraining  = describe("draining", "1 while only known flows are served.")
+	descHeartbeat = describe("heartbeat_age_seconds", "Since a packet was known to come.")
+	descLost      = describe("heartbeat_lost", "1 where a direction has seen no packet for too long.")
+	descFrontends = describe("frontends", "Addresses, protocols and ports that are served.")
+	descBackends  = describe("backends", "Backends of all frontends.")
+	descFlows     = describe("flows", "Flows at the last count.")
+	descUsed      = describe("table_used", "Entries of a table.", "table")
+	descSize      = describe("table_size", "Entries that a table has room for.", "table")
+	descPackets   = describe("packets_total", "Packets by what became of them, and why.", "reason")
+)
+
+// Describe implements prometheus.Collector.
+func (collector) Describe(all chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descConnected, descReady, descFailing, descAge, descEpoch, descSequence, descDraining, descHeartbeat,
+		descLost, descFrontends, descBackends, descFlows, descUsed, descSize, descPackets} {
+		all <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (k collector) Collect(all chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		all <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	k.own(gauge)
+	s, err := k.c.agent.Status()
+	if err != nil {
+		all <- prometheus.NewInvalidMetric(descFrontends, fmt.Errorf("read status: %w", err))
+		return
+	}
+	gauge(descEpoch, float64(s.Version.Epoch))
+	gauge(descSequence, float64(s.Version.Sequence))
+	gauge(descDraining, number(s.Draining))
+	gauge(descFrontends, float64(len(s.Frontends)))
+	gauge(descBackends, float64(s.Tables["backends"].Used))
+	gauge(descFlows, float64(s.Tables["flows"].Used))
+	for table, use := range s.Tables {
+		gauge(descUsed, float64(use.Used), table)
+		gauge(descSize, float64(use.Size), table)
+	}
+	for reason, n := range s.Counters {
+		all <- prometheus.MustNewConstMetric(descPackets, prometheus.CounterValue, float64(n), reason)
+	}
+}
+
+// own are the metrics that need no look at the maps.
+func (k collector) own(gauge func(*prometheus.Desc, float64, ...string)) {
+	k.c.mu.Lock()
+	defer k.c.mu.Unlock()
+	now := time.Now()
+	gauge(descConnected, number(k.c.connected))
+	gauge(descReady, number(!k.c.applied.IsZero()))
+	gauge(descFailing, number(k.c.failure != ""))
+	if !k.c.applied.IsZero() {
+		gauge(descAge, now.Sub(k.c.applied).Seconds())
+	}
+	gauge(descHeartbeat, k.c.heartbeat.age(now).Seconds())
+	gauge(descLost, number(k.c.heartbeat.lost(now)))
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet
+
+import (
+	"reflect"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// Snapshot is all that is the same for every node. Once published, neither it
+// nor what it refers to may change any more.
+type Snapshot struct {
+	Addresses []lb.Address
+	// Frontends have different keys.
+	Frontends []gateway.Frontend
+	// Endpoints of Services that no frontend names are left out.
+	Endpoints gateway.Endpoints
+}
+
+// state is a snapshot by names.
+type state struct {
+	addresses []lb.Address
+	frontends map[lb.Key]gateway.Frontend
+	services  map[types.NamespacedName][]gateway.EndpointPort
+}
+
+func newState(s Snapshot) *state {
+	n := &state{
+		addresses: s.Addresses,
+		frontends: make(map[lb.Key]gateway.Frontend, len(s.Frontends)),
+		services:  map[types.NamespacedName][]gateway.EndpointPort{},
+	}
+	for _, f := range s.Frontends {
+		n.frontends[f.Key] = f
+		for _, ref := range f.Refs {
+			if e, ok := s.Endpoints[ref.Service]; ok {
+				n.services[ref.Service] = e.Ports
+			}
+		}
+	}
+	return n
+}
+
+// change names what differs between two states.
+type change struct {
+	addresses bool
+	frontends map[lb.Key]bool
+	services  map[types.NamespacedName]bool
+}
+
+func newChange() change {
+	return change{frontends: map[lb.Key]bool{}, services: map[types.NamespacedName]bool{}}
+}
+
+func (c *change) empty() bool { return !c.addresses && len(c.frontends)+len(c.services) == 0 }
+
+func (c *change) add(o change) {
+	c.addresses = c.addresses || o.addresses
+	for key := range o.frontends {
+		c.frontends[key] = true
+	}
+	for name := range o.services {
+		c.services[name] = true
+	}
+}
+
+// differences compares. What two states share in memory is equal at once.
+func differences(old, now *state) change {
+	c := newChange()
+	c.addresses = !slices.Equal(old.addresses, now.addresses)
+	differ(old.frontends, now.frontends, c.frontends)
+	differ(old.services, now.services, c.services)
+	return c
+}
+
+func differ[K comparable, V any](old, now map[K]V, changed map[K]bool) {
+	for key, value := range now {
+		if before, ok := old[key]; !ok || !reflect.DeepEqual(before, value) {
+			changed[key] = true
+		}
+	}
+	for key := range old {
+		if _, ok := now[key]; !ok {
+			changed[key] = true
+		}
+	}
+}
+
+// everything is a change from nothing.
+func (s *state) everything() change {
+	c := differences(&state{}, s)
+	c.addresses = true
+	return c
+}

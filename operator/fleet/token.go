@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	client "k8s.io/client-go/kubernetes/typed/authentication/v1"
+)
+
+// Audience is whom the tokens of agents are for.
+const Audience = "operator.blixt.x-k8s.io"
+
+// What a TokenReview says of a token that belongs to a Pod.
+const (
+	extraNode = "authentication.kubernetes.io/node-name"
+	extraPod  = "authentication.kubernetes.io/pod-name"
+)
+
+// TokenReviewer returns an Authenticate that asks the API server. It lets in
+// Pods of one ServiceAccount with a token for one audience; the API server
+// refuses a token that has expired or whose Pod is gone. After a change of
+// leader all agents ask within seconds, so the client should not have the few
+// queries a second that client-go allows by itself.
+func TokenReviewer(c client.TokenReviewInterface, audience string, account types.NamespacedName) func(context.Context, string) (Identity, error) {
+	user := fmt.Sprintf("system:serviceaccount:%s:%s", account.Namespace, account.Name)
+	return func(ctx context.Context, token string) (Identity, error) {
+		if err := looksRight(token, audience, time.Now()); err != nil {
+			return Identity{}, err
+		}
+		review, err := c.Create(ctx, &authenticationv1.TokenReview{
+			Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{audience}},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			return Identity{}, fmt.Errorf("review token: %w", err)
+		}
+		st := review.Status
+		switch {
+		case !st.Authenticated:
+			return Identity{}, refused(ReasonToken, "the API server does not know the token")
+		case !slices.Contains(st.Audiences, audience):
+			return Identity{}, refused(ReasonAudience, fmt.Sprintf("the token is not for audience %q", audience))
+		case st.User.Username != user:
+			return Identity{}, refused(ReasonAccount, fmt.Sprintf("the token is of %s, and agents are %s", st.User.Username, user))
+		}
+		node, pod := one(st.User.Extra[extraNode]), one(st.User.Extra[extraPod])
+		if node == "" || pod == "" {
+			return Identity{}, refused(ReasonUnbound, "the token names no Pod and node: it must be a projected one, of Kubernetes 1.32 or later")
+		}
+		return Identity{Node: node, Pod: account.Namespace + "/" + pod}, nil
+	}
+}
+
+func one(values authenticationv1.ExtraValue) string {
+	if len(values) != 1 {
+		return ""
+	}
+	return values[0]
+}
+
+// looksRight spares the API server tokens that cannot be right by their own
+// words, whoever signed them, and tells the reasons apart.
+func looksRight(token, audience string, now time.Time) error {
+	var claims struct {
+		Audiences audiences `json:"aud"`
+		Expires   int64     `json:"exp"`
+	}
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return refused(ReasonToken, "the token is none of a ServiceAccount")
+	}
+	text, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil || json.Unmarshal(text, &claims) != nil {
+		return refused(ReasonToken, "the token is none of a ServiceAccount")
+	}
+	if !slices.Contains(claims.Audiences, audience) {
+		return refused(ReasonAudience, fmt.Sprintf("the token is not for audience %q", audience))
+	}
+	if now.Unix() >= claims.Expires {
+		return refused(ReasonExpired, "the token has expired")
+	}
+	return nil
+}
+
+// audiences are a list, or one alone.
+type audiences []string
+
+func (a *audiences) UnmarshalJSON(text []byte) error {
+	var alone string
+	if json.Unmarshal(text, &alone) == nil {
+		*a = audiences{alone}
+		return nil
+	}
+	return json.Unmarshal(text, (*[]string)(a))
+}

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package wire is what operator and agents say to each other, generated from
+// fleet.proto. What it means is in package fleet.
+package wire
+
+// protoc writes its own version into what it generates: Debian 13's is 3.21.
+//
+//go:generate sh -c "protoc --plugin=protoc-gen-go=$(go tool -n protoc-gen-go) --plugin=protoc-gen-go-grpc=$(go tool -n protoc-gen-go-grpc) --go_out=. --go_opt=paths=source_relative --go-grpc_out=. --go-grpc_opt=paths=source_relative fleet.proto"
