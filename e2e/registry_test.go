@@ -16,7 +16,6 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
@@ -27,7 +26,6 @@ type imageRegistry struct {
 	*managed
 	addr, ca string
 	toBpfman *httptest.Server
-	handler  http.Handler
 }
 
 // The repositories of which layers arrive damaged: for everybody, and for
@@ -41,7 +39,7 @@ func (m *managed) startRegistry() *imageRegistry {
 	m.Helper()
 	quiet := log.New(io.Discard, "", 0)
 	r := &imageRegistry{managed: m, addr: "127.0.0.1:0", ca: filepath.Join(m.Dir(), "registry.crt")}
-	r.handler = registry.New(registry.Logger(quiet))
+	handler := registry.New(registry.Logger(quiet))
 	serve := func(l net.Listener, err error, handler http.Handler) *httptest.Server {
 		m.Helper()
 		m.check(err)
@@ -54,9 +52,9 @@ func (m *managed) startRegistry() *imageRegistry {
 		return s
 	}
 	l, err := m.bpfman.Listen("tcp", r.addr)
-	r.toBpfman = serve(l, err, damaging(damaging(r.handler, damaged), halfSafe))
+	r.toBpfman = serve(l, err, damaging(damaging(handler, damaged), halfSafe))
 	l, err = m.Balancer.Listen("tcp", r.addr)
-	s := serve(l, err, damaging(r.handler, damaged))
+	s := serve(l, err, damaging(handler, damaged))
 	m.check(os.WriteFile(r.ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o644))
 	return r
 }
@@ -123,8 +121,7 @@ func (r *imageRegistry) relabel(image, repository, label, value string) string {
 	r.check(err)
 	config = config.DeepCopy()
 	config.Config.Labels[label] = value
-	var other v1.Image
-	other, err = mutate.ConfigFile(found, config)
+	other, err := mutate.ConfigFile(found, config)
 	r.check(err)
 	r.check(remote.Write(to, other, transport))
 	digest, err := other.Digest()

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -139,7 +138,9 @@ func (b *Bpfman) command(ctx context.Context, name string, args ...string) (*exe
 	args = append(append(b.Via()[1:], filepath.Join(b.bin, name)), args...)
 	cmd := exec.CommandContext(ctx, b.Via()[0], args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	cmd.Env = append(append(os.Environ(), "KUBE_NODE_NAME="+b.lab.name), b.env...)
+	// Nobody outside is asked, where it would ask for keys of signatures.
+	cmd.Env = append(os.Environ(), "KUBE_NODE_NAME="+b.lab.name, "HTTPS_PROXY=http://127.0.0.1:1", "NO_PROXY=127.0.0.1")
+	cmd.Env = append(cmd.Env, b.env...)
 	raise, err := mayRaiseLimits()
 	if !raise {
 		cmd.Env = append(cmd.Env, "LD_PRELOAD="+filepath.Join(b.bin, "memlock.so"))
@@ -214,10 +215,10 @@ func (b *Bpfman) Dial(socket string) (*grpc.ClientConn, error) {
 }
 
 // Shell runs a script of bash where bpfman's files are, and returns what it
-// printed. Each of args is a positional parameter of it.
-func (b *Bpfman) Shell(script string, args ...string) (string, error) {
-	return (&Node{lab: b.lab, fd: b.lab.home}).Run(10*time.Second, b.Via()[0],
-		slices.Concat(b.Via()[1:], []string{"bash", "-euc", script, "bash"}, args)...)
+// printed.
+func (b *Bpfman) Shell(script string) (string, error) {
+	args := append(b.Via(), "bash", "-euc", script)
+	return (&Node{lab: b.lab, fd: b.lab.home}).Run(10*time.Second, args[0], args[1:]...)
 }
 
 // Log returns what bpfman has printed.
