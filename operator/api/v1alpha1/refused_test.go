@@ -5,6 +5,7 @@ package v1alpha1_test
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,15 +49,21 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// dryRun asks the server whether it would take an object.
-func dryRun(t *testing.T, kind string, spec map[string]any) error {
-	t.Helper()
-	object := &unstructured.Unstructured{Object: map[string]any{"spec": spec}}
+func newObject(kind string) *unstructured.Unstructured {
+	object := &unstructured.Unstructured{}
 	object.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(kind))
 	object.SetName("a")
 	if kind == "BlixtGatewayConfig" {
 		object.SetNamespace("default")
 	}
+	return object
+}
+
+// dryRun asks the server whether it would take an object.
+func dryRun(t *testing.T, kind string, spec map[string]any) error {
+	t.Helper()
+	object := newObject(kind)
+	object.Object["spec"] = spec
 	return server.Client.Create(t.Context(), object, client.DryRunAll, client.FieldValidation("Strict"))
 }
 
@@ -77,5 +84,6 @@ func causes(t *testing.T, err error) (all []string) {
 		}
 		all = append(all, cause.Field+": "+message)
 	}
+	slices.Sort(all)
 	return all
 }

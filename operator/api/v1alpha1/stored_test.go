@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+)
+
+func create(t *testing.T, object client.Object, o ...client.CreateOption) {
+	t.Helper()
+	if err := server.Client.Create(t.Context(), object, o...); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Client.Delete(context.WithoutCancel(t.Context()), object); client.IgnoreNotFound(err) != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// What is left out is filled in by the API server, and so can be seen.
+func TestDefaults(t *testing.T) {
+	for _, c := range []struct{ name, kind, spec, want string }{
+		{"nothing", "BlixtConfig", "", `
+addresses:
+  podTraffic: Blixt
+  reservedPorts: [{first: 22, last: 22}, {first: 2379, last: 2380}, {first: 6443, last: 6443}, {first: 10250, last: 10259}]
+  source: LoadBalancer
+`},
+		{"a data plane, and no reserved ports", "BlixtConfig", `
+dataplane: {}
+addresses: {reservedPorts: []}
+`, `
+addresses: {podTraffic: Blixt, reservedPorts: [], source: LoadBalancer}
+dataplane:
+  drainTimeout: 1h
+  interfaces: {primary: true}
+  priority: 50
+  snatPorts: {first: 11000, last: 29999}
+`},
+		{"an agent that discovers", "BlixtConfig", `
+dataplane:
+  agent: {}
+  interfaces: {discover: {}}
+addresses: {source: Node, podTraffic: KubeProxy, reservedPorts: []}
+`, `
+addresses: {podTraffic: KubeProxy, reservedPorts: [], source: Node}
+dataplane:
+  agent: {priorityClassName: system-node-critical}
+  drainTimeout: 1h
+  interfaces: {discover: {exclude: [lo]}}
+  priority: 50
+  snatPorts: {first: 11000, last: 29999}
+`},
+		{"nothing", "BlixtGatewayConfig", "", "externalTrafficPolicy: Cluster"},
+	} {
+		t.Run(c.kind+" with "+c.name, func(t *testing.T) {
+			object := newObject(c.kind)
+			if c.spec != "" {
+				object.Object["spec"] = parse(t, c.spec)
+			}
+			create(t, object)
+			if diff := cmp.Diff(parse(t, c.want), object.Object["spec"]); diff != "" {
+				t.Errorf("stored spec (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func parse(t *testing.T, text string) (object map[string]any) {
+	t.Helper()
+	if err := yaml.Unmarshal([]byte(text), &object); err != nil { // numbers as the client reads them
+		t.Fatal(err)
+	}
+	return object
+}
+
+// What the kinds do not have is refused for people, and never stored.
+func TestUnknownFields(t *testing.T) {
+	strict := newObject("BlixtConfig")
+	strict.Object["spec"] = map[string]any{"dataplane": map[string]any{"bytecodes": map[string]any{}}}
+	want := `BlixtConfig in version "v1alpha1" cannot be handled as a BlixtConfig: strict decoding error: unknown field "spec.dataplane.bytecodes"`
+	err := server.Client.Create(t.Context(), strict.DeepCopy(), client.FieldValidation("Strict"))
+	if err == nil || err.Error() != want {
+		t.Errorf("strict: got %v, want %s", err, want)
+	}
+	create(t, strict, client.FieldValidation("Ignore"))
+	dataplane, _, _ := unstructured.NestedMap(strict.Object, "spec", "dataplane")
+	if _, stored := dataplane["bytecodes"]; stored {
+		t.Errorf("unknown field was stored: %v", strict.Object)
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// What Go writes is what Go reads.
+func TestRoundTrip(t *testing.T) {
+	meta := metav1.ObjectMeta{Name: "full"}
+	minute := metav1.Date(2026, 11, 23, 12, 0, 0, 0, time.Local)
+	selector := metav1.LabelSelector{
+		MatchLabels:      map[string]string{"a": "b"},
+		MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "c", Operator: metav1.LabelSelectorOpExists}},
+	}
+	config := &v1alpha1.BlixtConfig{ObjectMeta: meta, Spec: v1alpha1.BlixtConfigSpec{
+		Dataplane: &v1alpha1.Dataplane{
+			Bytecode: &v1alpha1.Bytecode{
+				Image:            "example.com/blixt@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+				PullSecret:       &v1alpha1.SecretReference{Namespace: "blixt", Name: "pull"},
+				VerificationKeys: []string{"-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n"},
+			},
+			Interfaces:   v1alpha1.Interfaces{Discover: &v1alpha1.Discover{Allow: []string{"/eth.*/"}, Exclude: []string{"lo"}}},
+			Priority:     ptr[int32](0),
+			Nodes:        selector,
+			SNATPorts:    v1alpha1.PortRange{First: 1, Last: 2},
+			DrainTimeout: metav1.Duration{Duration: 90 * time.Minute},
+			Agent: v1alpha1.Agent{
+				SeccompProfile:    "blixt.json",
+				Resources:         corev1.ResourceRequirements{Requests: corev1.ResourceList{"cpu": resource.MustParse("100m")}},
+				Tolerations:       []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
+				PriorityClassName: "high",
+			},
+		},
+		Addresses: v1alpha1.Addresses{
+			Source:            v1alpha1.SourcePool,
+			AlsoSources:       []v1alpha1.AddressSource{v1alpha1.SourceLoadBalancer, v1alpha1.SourceNode},
+			LoadBalancerClass: ptr("example.com/internal"),
+			Pool:              []string{"192.0.2.0/28"},
+			Allowed:           []v1alpha1.AllowedAddresses{{Namespaces: selector, Addresses: []string{"0.0.0.0/0"}}},
+			ReservedPorts:     []v1alpha1.PortRange{{First: 1, Last: 65535}},
+			PodTraffic:        v1alpha1.PodTrafficKubeProxy,
+		},
+	}}
+	gateway := &v1alpha1.BlixtGatewayConfig{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "full"}, Spec: v1alpha1.BlixtGatewayConfigSpec{
+		ExternalTrafficPolicy: v1alpha1.TrafficPolicyLocal,
+		IdleTimeouts: v1alpha1.IdleTimeouts{
+			TCP: &metav1.Duration{Duration: time.Hour}, UDP: &metav1.Duration{Duration: 5500 * time.Millisecond},
+		},
+		AddressSource: v1alpha1.SourceNode,
+	}}
+	node := &v1alpha1.NodeDataplane{ObjectMeta: meta}
+	status := v1alpha1.NodeDataplaneStatus{
+		Kernel: "6.18.0", LastContact: &minute,
+		Conditions: []metav1.Condition{{Type: v1alpha1.NodeReady, Status: metav1.ConditionTrue, Reason: "Serving", LastTransitionTime: minute}},
+		Applications: []v1alpha1.ApplicationStatus{{
+			Name: "blixt-1", Bytecode: v1alpha1.BytecodeStatus{Image: "example.com/blixt", Digest: "sha256:01", SignedBy: "ab"},
+			ProgramID: ptr[int64](1 << 32), Layout: 1, Draining: true, Frontends: 1, Backends: 2, Flows: 1 << 33,
+			Links:   []v1alpha1.LinkStatus{{Interface: "eth0", Direction: "Ingress", LinkID: ptr[int64](1<<32 - 1), Status: "Attached"}},
+			Version: v1alpha1.StateVersion{Epoch: 1, Sequence: 2}, AckedAt: &minute, PacketsSeenAt: &minute,
+		}},
+	}
+
+	for _, object := range []client.Object{config, gateway, node} {
+		want := object.DeepCopyObject().(client.Object)
+		create(t, object)
+		if n, ok := want.(*v1alpha1.NodeDataplane); ok {
+			node.Status, n.Status = status, status
+			if err := server.Client.Status().Update(t.Context(), node); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := object.DeepCopyObject().(client.Object)
+		if err := server.Client.Get(t.Context(), client.ObjectKeyFromObject(want), got); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got, cmpopts.IgnoreTypes(metav1.TypeMeta{}, metav1.ObjectMeta{})); diff != "" {
+			t.Errorf("%T (-written +read):\n%s", want, diff)
+		}
+	}
+}
