@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -80,11 +81,8 @@ func (a *addresses) findStandalone(gw *gwv1.Gateway, o *Options) {
 func (a *addresses) findAssigned(given Assigned) {
 	problem := strings.TrimSuffix(given.Problem, ".")
 	if len(given.Addresses)+len(given.Hostnames) == 0 && (a.any || problem == "") {
-		a.miss("No load balancer has assigned an address to the Gateway's Service yet: that needs an implementation of " +
-			"Services of type LoadBalancer, such as a cloud's or MetalLB; without one, use address source Pool or Node.")
-		if problem != "" {
-			a.miss("There is one, which says: " + problem + ".")
-		}
+		a.miss("No load balancer has assigned an address to the Gateway's Service yet: " + cmp.Or(problem,
+			"that needs an implementation of Services of type LoadBalancer, such as a cloud's or MetalLB; without one, use address source Pool or Node") + ".")
 		return
 	}
 	for _, addr := range given.Addresses {

@@ -67,12 +67,14 @@ func newClass(obj *gwv1.GatewayClass, configs []v1alpha1.BlixtConfig) *class {
 	if p == nil {
 		return c
 	}
+	kind := "BlixtConfig"
 	refuse := func(why string) *class {
 		c.refused = faultf(gwv1.GatewayClassReasonInvalidParameters, "spec.parametersRef names %s, %s.",
-			named(groupKind(p.Group, p.Kind), string(deref(p.Namespace, "")), p.Name), why)
+			named(kind, string(deref(p.Namespace, "")), p.Name), why)
 		return c
 	}
-	if string(p.Group) != v1alpha1.GroupVersion.Group || p.Kind != "BlixtConfig" {
+	if string(p.Group) != v1alpha1.GroupVersion.Group || string(p.Kind) != kind {
+		kind = groupKind(p.Group, p.Kind)
 		return refuse("a kind that Blixt takes no parameters from: name a BlixtConfig or remove parametersRef")
 	}
 	if deref(p.Namespace, "") != "" {

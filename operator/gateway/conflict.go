@@ -44,14 +44,15 @@ func indistinct(a, b *gwv1.Listener) bool {
 
 // findSetConflicts marks the listeners of ListenerSets that cannot be told
 // apart from one that comes before them: of the Gateway, or of an older set.
-// Only the later one loses.
+// Only the later one loses. Within a set there is no winner.
 func findSetConflicts(g *gateway) {
 	before := slices.Clone(g.listeners)
 	for _, set := range g.sets {
-		findConflicts(set.listeners)
+		var rest []*listener
 		for _, l := range set.listeners {
 			i := slices.IndexFunc(before, func(other *listener) bool { return indistinct(l.spec, other.spec) })
-			if l.conflicted != nil || i < 0 {
+			if i < 0 {
+				rest = append(rest, l)
 				continue
 			}
 			reason := gwv1.ListenerEntryReasonProtocolConflict
@@ -61,7 +62,8 @@ func findSetConflicts(g *gateway) {
 			l.conflicted = faultf(reason, "%s port %d is asked for by %s, which comes first: use another port.",
 				l.spec.Protocol, l.spec.Port, before[i].name())
 		}
-		for _, l := range set.listeners {
+		findConflicts(rest)
+		for _, l := range rest {
 			if l.conflicted == nil {
 				before = append(before, l)
 			}

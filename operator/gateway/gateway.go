@@ -85,11 +85,11 @@ func (g *gateway) mayAsk(addr netip.Addr, s *site) bool {
 	if c.allows(addr, s.namespaces.of(g.obj.Namespace)) {
 		return true
 	}
-	where := "in spec.addresses.allowed"
+	why := fmt.Sprintf("%s does not allow it to namespace %s (spec.addresses.allowed)", c.name(), g.obj.Namespace)
 	if g.source == v1alpha1.SourcePool {
-		where = "in the pool or in spec.addresses.allowed"
+		why = fmt.Sprintf("the pool of %s does not have it, nor is it allowed to namespace %s (spec.addresses.allowed)", c.name(), g.obj.Namespace)
 	}
-	g.addresses.refuse(addr.String(), fmt.Sprintf("%s does not have it for namespace %s %s", c.name(), g.obj.Namespace, where))
+	g.addresses.refuse(addr.String(), why)
 	return false
 }
 

@@ -211,6 +211,8 @@ func (l *listener) programmed(generation int64) metav1.Condition {
 	switch g := l.gateway; {
 	case l.conflicted != nil:
 		return no(gwv1.ListenerConditionReason(l.conflicted.reason), l.conflicted.message)
+	case l.refused != nil && l.set != nil && l.refused.reason == string(gwv1.ListenerEntryReasonPortUnavailable):
+		return no(gwv1.ListenerReasonPortUnavailable, "Not served: "+l.refused.message)
 	case l.refused != nil:
 		return no(gwv1.ListenerReasonInvalid, "Not served: "+l.refused.message)
 	case !g.isAccepted():

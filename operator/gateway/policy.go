@@ -29,11 +29,13 @@ func findPolicy(gw *gwv1.Gateway, configs []v1alpha1.BlixtGatewayConfig) (policy
 		return p, nil
 	}
 	ref := gw.Spec.Infrastructure.ParametersRef
+	kind := "BlixtGatewayConfig"
 	no := func(format string, args ...any) (policy, *fault) {
 		return p, faultf(gwv1.GatewayReasonInvalidParameters, "spec.infrastructure.parametersRef names %s, %s.",
-			named(groupKind(ref.Group, ref.Kind), gw.Namespace, ref.Name), fmt.Sprintf(format, args...))
+			named(kind, gw.Namespace, ref.Name), fmt.Sprintf(format, args...))
 	}
-	if string(ref.Group) != v1alpha1.GroupVersion.Group || ref.Kind != "BlixtGatewayConfig" {
+	if string(ref.Group) != v1alpha1.GroupVersion.Group || string(ref.Kind) != kind {
+		kind = groupKind(ref.Group, ref.Kind)
 		return no("a kind that Blixt takes no parameters from: name a BlixtGatewayConfig or remove parametersRef")
 	}
 	i := slices.IndexFunc(configs, func(c v1alpha1.BlixtGatewayConfig) bool {
