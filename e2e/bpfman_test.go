@@ -12,7 +12,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/e2e/lab"
 	"github.com/kubernetes-sigs/blixt/operator/loader"
 )
@@ -296,30 +295,6 @@ func (m *managed) refuses(err error, says ...string) {
 		}
 	}
 	m.check(m.blixt.Kill()) // that it has ended is known
-}
-
-// TestBpfmanProgramOfAnotherVersionIsLeftAlone finds one that it did not load.
-func TestBpfmanProgramOfAnotherVersionIsLeftAlone(t *testing.T) {
-	m := newManaged(t, "bpfman-other", 1)
-	path := filepath.Join(m.Dir(), "other.o")
-	m.check(os.WriteFile(path, bpf.Object(), 0o644))
-	_, err := m.bpfman.Run("load", "file", "--path", path, "--programs", "tcx:blixt",
-		"--metadata", "blixt.name="+m.blixt.Name, "--metadata", "blixt.digest=sha256:0")
-	m.check(err)
-	m.refuses(m.blixt.Start(), "bpfman has program", "from sha256:0, not from sha256:", "--replace")
-	list, err := m.bpfman.Run("list", "programs")
-	m.check(err)
-	if !strings.Contains(list, "blixt") {
-		t.Errorf("it is gone:\n%s", list)
-	}
-	m.blixt.Args = append(m.blixt.Args, "--replace")
-	m.check(m.blixt.Start())
-	if !strings.Contains(m.blixt.Log(), "(sha256:0), its flows are lost") {
-		t.Error("blixt does not say that it replaced one")
-	}
-	m.carries()
-	m.check(m.blixt.Stop())
-	m.nothingLeft()
 }
 
 // TestBpfmanLinksAreFoundWithoutANote loses the only word of which link is which.

@@ -19,6 +19,8 @@ type crowd struct {
 	name string
 	stop chan struct{}
 	wg   sync.WaitGroup
+	// think is a member's pause between two questions.
+	think time.Duration
 
 	mu    sync.Mutex
 	lives map[*member]bool
@@ -41,6 +43,7 @@ type member struct {
 func (w *world) newCrowd(n int, network string, addrs ...string) *crowd {
 	w.Helper()
 	c := &crowd{w: w, name: network, stop: make(chan struct{}), lives: map[*member]bool{}}
+	c.think = max(30*time.Millisecond, time.Duration(n)*time.Second/busiest)
 	for i := range n {
 		conn := w.dial(w.Client, network, addrs[i%len(addrs)])
 		m := &member{conn: conn, server: w.ask(conn, "hello").Server}
@@ -53,15 +56,15 @@ func (w *world) newCrowd(n int, network string, addrs ...string) *crowd {
 	return c
 }
 
-// think is a member's pause between two questions.
-const think = 30 * time.Millisecond
+// busiest is how many questions a crowd asks in a second, at most.
+const busiest = 2000
 
 func (c *crowd) live(m *member) {
 	for i := 0; ; i++ {
 		select {
 		case <-c.stop:
 			return
-		case <-time.After(think):
+		case <-time.After(c.think):
 		}
 		body := fmt.Sprintf("question %d", i)
 		a, err := lab.Ask(m.conn, body, c.limit())
@@ -110,6 +113,14 @@ func (c *crowd) end() {
 	}
 	c.mu.Unlock()
 	c.wg.Wait()
+}
+
+// leave has the crowd go home and closes its connections.
+func (c *crowd) leave() {
+	c.end()
+	for m := range c.lives {
+		c.w.check(m.conn.Close())
+	}
 }
 
 // with returns how many connections each server has.

@@ -5,6 +5,10 @@
 // maps that datapath writes. bpfman holds the program and its links: they
 // serve on whatever becomes of this process, or of bpfman's.
 //
+// A program of another version that serves already is not replaced: the new
+// one is attached behind it, and it is up to the caller to have the older one
+// drain, and to unload it.
+//
 //	/run/bpfman/fs/maps/<program id>/<map>   what datapath.Open opens
 //	<run dir>/<name>.bpfman.json             the note: which link is which, as bpfman does not tell
 package bpfman
@@ -24,6 +28,7 @@ import (
 	pb "github.com/bpfman/bpfman/clients/gobpfman/v1"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/loader"
 )
 
@@ -56,9 +61,18 @@ type Options struct {
 	// Image is where bpfman is to pull Object from, as repository@sha256:digest,
 	// "": it is handed a file.
 	Image string
-	// Replace unloads a program of this name that has another digest, and all
-	// its flows.
+	// SNATPorts are for all programs of this name: each has one half of them.
+	SNATPorts datapath.PortRange
+	// DrainTimeout is how long an older program may drain.
+	DrainTimeout time.Duration
+	// Unfinished tells how many flows need the data plane that is pinned at a
+	// directory.
+	Unfinished func(dir string) (uint64, error)
+	// Replace unloads all other programs of this name, and all their flows.
 	Replace bool
+
+	// look is for tests: datapath.ReadHandover.
+	look func(dir string) (datapath.Handover, error)
 }
 
 // DataPlane is a program that bpfman holds for us. Its methods may be called
@@ -70,12 +84,18 @@ type DataPlane struct {
 
 	mu   sync.Mutex
 	note note
+	// before is the note that Load has found, fresh tells that it has had the
+	// program loaded.
+	before note
+	fresh  bool
+	ports  datapath.PortRange
 }
 
 // Load has bpfman load the program, or adopts what it holds under this name,
-// and attaches it to the interfaces. What Load itself has begun it undoes on
-// error; what was there before goes on serving. Returns UnreachableError,
-// RefusedError, OtherDigestError or loader.AttachError for what an admin can mend.
+// and attaches it to the interfaces, behind those of other versions. What Load
+// itself has begun it undoes on error; what was there before goes on serving.
+// Returns UnreachableError, RefusedError, PortsError or loader.AttachError for
+// what an admin can mend.
 func Load(o Options) (*DataPlane, error) {
 	o.Name = cmp.Or(o.Name, loader.DefaultName)
 	o.Socket = cmp.Or(o.Socket, DefaultSocket)
@@ -83,6 +103,9 @@ func Load(o Options) (*DataPlane, error) {
 	o.Priority = cmp.Or(o.Priority, DefaultPriority)
 	if o.Object == nil {
 		o.Object = bpf.Object()
+	}
+	if o.look == nil {
+		o.look = datapath.ReadHandover
 	}
 	if o.Priority < 1 || o.Priority > lowest {
 		return nil, fmt.Errorf("priority %d: want 1 to %d", o.Priority, lowest)
@@ -94,95 +117,49 @@ func Load(o Options) (*DataPlane, error) {
 	if err != nil {
 		return nil, err
 	}
+	_ = os.Remove(o.objectFile()) // of a start that was killed
 	d := &DataPlane{Options: o, lock: lock}
-	adopted, err := d.load(o.digest())
+	if d.before, err = readNote(o.RunDir, o.Name); err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = d.load()
+	}
 	if err == nil {
 		err = d.SetInterfaces(o.Interfaces)
 	}
 	if err != nil {
-		return nil, errors.Join(err, d.Close(adopted))
+		return nil, errors.Join(err, d.undo(), lock.Release())
 	}
 	return d, nil
 }
 
-// load makes d.note describe a program that bpfman has.
-func (d *DataPlane) load(digest string) (adopted bool, err error) {
-	before, err := readNote(d.RunDir, d.Name)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return true, err
+// undo unloads what Load has had loaded.
+func (d *DataPlane) undo() error {
+	if !d.fresh {
+		return nil
 	}
-	err = d.session(func(ctx context.Context, c *client) error {
-		found, err := c.find(ctx, d.Name)
-		if err != nil {
-			adopted = true // in doubt nothing is removed
-			return err
-		}
-		i := slices.IndexFunc(found, func(p *program) bool { return p.digest == digest && p.id == before.Program })
-		if i < 0 {
-			i = slices.IndexFunc(found, func(p *program) bool { return p.digest == digest })
-		}
-		for j, p := range found {
-			switch {
-			case i >= 0 && j == i:
-			case p.digest != digest && !d.Replace:
-				adopted = true
-				return &OtherDigestError{Name: d.Name, Program: p.id, Have: p.digest, Want: digest}
-			default: // replaced, or loaded by a start that has not come to its end
-				if err := c.unload(ctx, p.id); err != nil {
-					adopted = true
-					return err
-				}
-				d.say("bpfman unloaded program %d of this name (%s), its flows are lost", p.id, p.digest)
-			}
-		}
-		if i >= 0 {
-			adopted = true
-			return d.adopt(found[i], before)
-		}
-		p, err := c.load(ctx, &d.Options, digest)
-		if err != nil {
-			return err
-		}
-		d.note = p.note(d.Socket)
-		return d.note.write(d.RunDir, d.Name)
-	})
+	err := d.session(func(ctx context.Context, c *client) error { return c.unload(ctx, d.note.Program) })
 	if err != nil {
-		return adopted, err
+		return err
 	}
-	if _, err := os.Stat(d.note.Dir); err != nil {
-		return adopted, fmt.Errorf("bpfman says that the maps are pinned at %s, which this process does not see (%w): run it where bpfman's %s is mounted", d.note.Dir, err, pins)
+	if d.before.Program == 0 {
+		return removeNote(d.RunDir, d.Name)
 	}
-	return adopted, nil
+	return d.before.write(d.RunDir, d.Name)
 }
 
-// pins is where bpfman pins everything.
-const pins = "/run/bpfman/fs"
-
-// adopt takes over a program with its maps, flows and links.
-func (d *DataPlane) adopt(p *program, before note) error {
-	d.note = p.note(d.Socket)
-	known := before.Program == p.id
-	for _, id := range p.links {
-		i := slices.IndexFunc(before.Links, func(l loader.LinkInfo) bool { return l.ID == id })
-		if known && i >= 0 {
-			d.note.Links = append(d.note.Links, before.Links[i])
-			continue
-		}
-		// Never detached to be on the safe side: a moment without the program
-		// would reset every connection.
-		l, err := pinnedLink(id)
-		if err != nil {
-			d.say("link %d of program %d stays until the end, as nothing tells where it leads: %v", id, p.id, err)
-			continue
-		}
-		d.note.Links = append(d.note.Links, l)
+// unload has bpfman detach and unload a program, unless that is done.
+func (d *DataPlane) unload(h *held) error {
+	err := d.session(func(ctx context.Context, c *client) error { return c.unload(ctx, h.Program) })
+	if err != nil && !h.gone() {
+		return fmt.Errorf("program %d still serves (bpfman unload %d ends it): %w", h.Program, h.Program, err)
 	}
-	d.say("adopted program %d of bpfman, with its maps and %d links", p.id, len(p.links))
-	return d.note.write(d.RunDir, d.Name)
+	return nil
 }
 
 // Dir returns the directory of the pinned maps.
 func (d *DataPlane) Dir() string { return d.note.Dir }
+
+// SNATPorts returns the half that this program has for life.
+func (d *DataPlane) SNATPorts() datapath.PortRange { return d.ports }
 
 // Notes returns what Load did that its caller may not expect.
 func (d *DataPlane) Notes() []string { return slices.Clone(d.notes) }
@@ -191,20 +168,45 @@ func (d *DataPlane) say(format string, args ...any) {
 	d.notes = append(d.notes, fmt.Sprintf(format, args...))
 }
 
+// LostError says that a program is no longer what serves.
+type LostError struct {
+	Program uint32
+	Dir     string
+}
+
+func (e *LostError) Error() string {
+	return fmt.Sprintf("program %d is gone, somebody had bpfman unload it: its maps are no longer at %s", e.Program, e.Dir)
+}
+
+// Lost returns LostError if bpfman has unloaded the program: what is written
+// to its maps is read by nobody.
+func (d *DataPlane) Lost() error {
+	if d.note.gone() {
+		return &LostError{Program: d.note.Program, Dir: d.Dir()}
+	}
+	return nil
+}
+
+// gone tells whether bpfman has unloaded the program.
+func (h *held) gone() bool {
+	_, err := os.Stat(h.Dir)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
 // Close ends the hold. With keep the kernel goes on serving; else bpfman
-// detaches and unloads.
+// detaches and unloads this program and all older ones.
 func (d *DataPlane) Close(keep bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var errs []error
-	if !keep && d.note.Program != 0 {
-		err := d.session(func(ctx context.Context, c *client) error { return c.unload(ctx, d.note.Program) })
-		if err != nil {
-			err = fmt.Errorf("program %d still serves (bpfman unload %d ends it): %w", d.note.Program, d.note.Program, err)
-		} else {
-			err = removeNote(d.RunDir, d.Name)
+	if !keep {
+		for _, o := range d.note.Older {
+			errs = append(errs, d.unload(&o.held))
 		}
-		errs = append(errs, err)
+		errs = append(errs, d.unload(&d.note.held))
+		if errors.Join(errs...) == nil {
+			errs = append(errs, removeNote(d.RunDir, d.Name))
+		}
 	}
 	return errors.Join(append(errs, d.lock.Release())...)
 }

@@ -3,19 +3,24 @@
 package bpfman
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	pb "github.com/bpfman/bpfman/clients/gobpfman/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/kubernetes-sigs/blixt/operator/datapath"
 )
 
 // fake is a bpfman that loads nothing. Like the one that is being rewritten
@@ -26,6 +31,8 @@ type fake struct {
 	// refuses is the error of a method.
 	refuses map[string]error
 	calls   []string
+	// maps is where the maps of what it loads are pinned.
+	maps string
 }
 
 func (f *fake) call(name string) error {
@@ -52,7 +59,7 @@ func (f *fake) Load(_ context.Context, r *pb.LoadRequest) (*pb.LoadResponse, err
 	if err := f.call("load"); err != nil {
 		return nil, err
 	}
-	p := &pb.ProgramInfo{Name: r.Info[0].Name, Metadata: r.Metadata, MapPinPath: "/nonexistent/maps"}
+	p := &pb.ProgramInfo{Name: r.Info[0].Name, Metadata: r.Metadata, MapPinPath: cmp.Or(f.maps, "/nonexistent/maps")}
 	f.programs[7] = p
 	return &pb.LoadResponse{Programs: []*pb.LoadResponseInfo{{Info: p, KernelInfo: &pb.KernelProgramInfo{Id: 7}}}}, nil
 }
@@ -66,7 +73,14 @@ func (f *fake) Unload(_ context.Context, r *pb.UnloadRequest) (*pb.UnloadRespons
 func (f *fake) start(t *testing.T) Options {
 	t.Helper()
 	dir := t.TempDir()
-	o := Options{Name: "test", Socket: filepath.Join(dir, "sock"), RunDir: dir, Object: []byte("object")}
+	o := Options{
+		Name: "test", Socket: filepath.Join(dir, "sock"), RunDir: dir, Object: []byte("object"),
+		SNATPorts: datapath.PortRange{Min: 1000, Max: 1999}, DrainTimeout: time.Hour,
+		Unfinished: func(dir string) (uint64, error) {
+			_, err := os.Stat(dir)
+			return 0, err
+		},
+	}
 	l, err := net.Listen("unix", o.Socket)
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +112,7 @@ func TestProgramWhoseMapsAreOutOfSightIsUnloaded(t *testing.T) {
 	f := &fake{programs: map[uint32]*pb.ProgramInfo{}}
 	o := f.start(t)
 	_, err := Load(o)
-	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "maps are pinned at /nonexistent/maps, which this process does not see") {
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "maps of program 7 are pinned at /nonexistent/maps, which this process does not see") {
 		t.Error(err)
 	}
 	if want := []string{"list", "load", "unload"}; !slices.Equal(f.calls, want) || len(f.programs) > 0 {

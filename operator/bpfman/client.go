@@ -16,7 +16,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
-	"github.com/kubernetes-sigs/blixt/operator/loader"
+	"github.com/kubernetes-sigs/blixt/operator/datapath"
 )
 
 // The metadata that tells our programs from those of others.
@@ -61,21 +61,20 @@ func (c *client) close() { _ = c.conn.Close() } // all answers are in
 // program is one of ours that bpfman has.
 type program struct {
 	id     uint32
+	name   string
 	tag    string
 	digest string
 	dir    string
 	links  []uint32
+	// Handover is what its maps say.
+	datapath.Handover
 }
 
 func newProgram(info *pb.ProgramInfo, kernel *pb.KernelProgramInfo) *program {
 	return &program{
-		id: kernel.GetId(), tag: kernel.GetTag(), digest: info.GetMetadata()[metaDigest],
+		id: kernel.GetId(), name: info.GetMetadata()[metaName], tag: kernel.GetTag(), digest: info.GetMetadata()[metaDigest],
 		dir: info.GetMapPinPath(), links: info.GetLinks(),
 	}
-}
-
-func (p *program) note(socket string) note {
-	return note{Socket: socket, Program: p.id, Tag: p.tag, Digest: p.digest, Dir: p.dir, Links: []loader.LinkInfo{}}
 }
 
 // find returns the programs of a name.
@@ -87,23 +86,33 @@ func (c *client) find(ctx context.Context, name string) (found []*program, err e
 	}
 	for _, r := range list.GetResults() {
 		// Some versions leave the links out of a list.
-		id := r.GetKernelInfo().GetId()
-		got, err := c.Get(ctx, &pb.GetRequest{Id: id})
+		p, err := c.get(ctx, r.GetKernelInfo().GetId())
 		if err != nil {
-			return nil, refused(fmt.Sprintf("get program %d", id), err)
+			return nil, err
 		}
-		if got.GetInfo().GetMetadata()[metaName] == name {
-			found = append(found, newProgram(got.GetInfo(), got.GetKernelInfo()))
+		if p.name == name {
+			found = append(found, p)
 		}
 	}
 	return found, nil
 }
 
+func (c *client) get(ctx context.Context, id uint32) (*program, error) {
+	got, err := c.Get(ctx, &pb.GetRequest{Id: id})
+	if err != nil {
+		return nil, refused(fmt.Sprintf("get program %d", id), err)
+	}
+	return newProgram(got.GetInfo(), got.GetKernelInfo()), nil
+}
+
+// objectFile is where bpfman reads an object that is no image's.
+func (o *Options) objectFile() string { return filepath.Join(o.RunDir, o.Name+".bpfman.o") }
+
 // load has bpfman load the program.
 func (c *client) load(ctx context.Context, o *Options, digest string) (*program, error) {
 	file := ""
 	if o.Image == "" {
-		file = filepath.Join(o.RunDir, o.Name+".bpfman.o")
+		file = o.objectFile()
 		if err := os.WriteFile(file, o.Object, 0o644); err != nil {
 			return nil, fmt.Errorf("write object for bpfman: %w", err)
 		}

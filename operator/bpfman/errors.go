@@ -86,15 +86,3 @@ var advices = []struct{ said, advice string }{
 	{"signature", "bpfman.toml says what must be signed"},
 	{"pull bytecode", "bpfman pulls it itself: the registry must be reachable for it by HTTPS, with a certificate that its machine trusts; or pull it with blixt bytecode pull and name that directory"},
 }
-
-// OtherDigestError says that another program serves under the name.
-type OtherDigestError struct {
-	Name       string
-	Program    uint32
-	Have, Want string
-}
-
-func (e *OtherDigestError) Error() string {
-	return fmt.Sprintf("bpfman has program %d for load balancer %q from %s, not from %s: run the version of Blixt that loaded it, or unload it with --replace, which ends all its flows",
-		e.Program, e.Name, e.Have, e.Want)
-}

@@ -52,20 +52,17 @@ func (d *DataPlane) SetInterfaces(names []string) error {
 			missing = append(missing, loader.LinkInfo{Interface: name, Index: ifc.Index, Direction: direction, ProgramID: d.note.Program})
 		}
 	}
-	if len(missing) == 0 && len(keep) == len(d.note.Links) {
+	needless := func(l loader.LinkInfo) bool { return !keep[l.ID] }
+	dead := func(o *Older) bool { return slices.ContainsFunc(o.Links, noInterface) }
+	if len(missing) == 0 && !slices.ContainsFunc(d.note.Links, needless) && !slices.ContainsFunc(d.note.Older, dead) {
 		return errors.Join(errs...)
 	}
 	err := d.session(func(ctx context.Context, c *client) error {
-		// The dead first: bpfman orders the others by them.
-		for _, l := range slices.Clone(d.note.Links) {
-			if keep[l.ID] {
-				continue
-			}
-			if err := c.detach(ctx, l.ID); err != nil {
-				errs = append(errs, fmt.Errorf("%s %s: %w", l.Interface, l.Direction, err))
-				continue
-			}
-			d.note.Links = slices.DeleteFunc(d.note.Links, func(other loader.LinkInfo) bool { return other.ID == l.ID })
+		// The dead first: bpfman orders the others by them. Older programs
+		// get no new ones: behind this one they would be no use.
+		errs = append(errs, d.note.detach(ctx, c, needless))
+		for _, o := range d.note.Older {
+			errs = append(errs, o.detach(ctx, c, noInterface))
 		}
 		failed := 0
 		for _, l := range missing {
@@ -82,7 +79,35 @@ func (d *DataPlane) SetInterfaces(names []string) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// attach has bpfman attach, and looks whether it did.
+// detach has bpfman detach links, but those that others have had it detach.
+func (h *held) detach(ctx context.Context, c *client, needless func(loader.LinkInfo) bool) error {
+	var errs []error
+	h.Links = slices.DeleteFunc(h.Links, func(l loader.LinkInfo) bool {
+		if !needless(l) {
+			return false
+		}
+		err := c.detach(ctx, l.ID)
+		if err == nil {
+			return true
+		}
+		if p, e := c.get(ctx, h.Program); e == nil && !slices.Contains(p.links, l.ID) {
+			return true
+		}
+		errs = append(errs, fmt.Errorf("%s %s: %w", l.Interface, l.Direction, err))
+		return false
+	})
+	return errors.Join(errs...)
+}
+
+// noInterface tells whether a link's interface is gone.
+func noInterface(l loader.LinkInfo) bool {
+	_, err := net.InterfaceByIndex(l.Index)
+	return err != nil
+}
+
+// attach has bpfman attach, and looks whether it did, behind older programs:
+// before them it would take their flows for new ones. Until it has maps that
+// are not empty it takes none.
 func (d *DataPlane) attach(ctx context.Context, c *client, l loader.LinkInfo) error {
 	to := &pb.TCXAttachInfo{Priority: int32(d.Priority), Iface: l.Interface, Direction: l.Direction}
 	netns := d.Netns
@@ -100,8 +125,11 @@ func (d *DataPlane) attach(ctx context.Context, c *client, l loader.LinkInfo) er
 		return err
 	}
 	// A path may lead bpfman to another namespace than us.
-	if there, err := attached(l.Index, l.Direction, l.ProgramID); err == nil && !there {
-		return errors.Join(fmt.Errorf("bpfman attached it in another network namespace than this one: name this one by a path that bpfman sees, with --netns (tried: %q)", netns), c.detach(ctx, id))
+	if order, err := attachedIn(l.Index, l.Direction); err == nil {
+		wrong := d.misplaced(order, l.ProgramID, netns)
+		if wrong != nil {
+			return errors.Join(wrong, c.detach(ctx, id))
+		}
 	}
 	l.ID = id
 	d.note.Links = append(d.note.Links, l)
@@ -134,19 +162,44 @@ func pinnedLink(id uint32) (l loader.LinkInfo, err error) {
 	return l, nil
 }
 
+// misplaced tells what is wrong with the place of a program among those of an
+// interface.
+func (d *DataPlane) misplaced(order []uint32, id uint32, netns string) error {
+	own := slices.Index(order, id)
+	if own < 0 {
+		return fmt.Errorf("bpfman attached it in another network namespace than this one: name this one by a path that bpfman sees, with --netns (tried: %q)", netns)
+	}
+	for _, o := range d.note.Older {
+		if slices.Index(order, o.Program) > own {
+			return fmt.Errorf("bpfman attached it before %s, whose flows it would break: give it the --priority of that one, or a higher number", o)
+		}
+	}
+	return nil
+}
+
 // attached tells whether the kernel runs a program at an interface of this
 // network namespace. Returns an error without CAP_NET_ADMIN.
 func attached(ifindex int, direction string, id uint32) (bool, error) {
+	order, err := attachedIn(ifindex, direction)
+	return slices.Contains(order, id), err
+}
+
+// attachedIn returns the programs that the kernel runs at an interface of this
+// network namespace, in order. Returns an error without CAP_NET_ADMIN.
+func attachedIn(ifindex int, direction string) (order []uint32, err error) {
 	at := ebpf.AttachTCXIngress
 	if direction == "egress" {
 		at = ebpf.AttachTCXEgress
 	}
 	found, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: at})
 	if errors.Is(err, unix.ENODEV) {
-		return false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	return slices.ContainsFunc(found.Programs, func(p link.AttachedProgram) bool { return uint32(p.ID) == id }), nil
+	for _, p := range found.Programs {
+		order = append(order, uint32(p.ID))
+	}
+	return order, nil
 }

@@ -21,13 +21,34 @@ import (
 // note is what a data plane has to know of itself after a restart, and
 // without bpfman.
 type note struct {
-	Socket  string `json:"socket"`
+	Socket string `json:"socket"`
+	held
+	// Older drain, or are to.
+	Older []*Older `json:"older,omitempty"`
+	Ended *Ended   `json:"ended,omitempty"`
+}
+
+// held is a program that bpfman holds for us.
+type held struct {
 	Program uint32 `json:"program"`
 	Tag     string `json:"tag"`
 	Digest  string `json:"digest"`
 	Dir     string `json:"dir"`
 	// Links have the ids of bpfman.
 	Links []loader.LinkInfo `json:"links"`
+}
+
+// linksOf returns the links of a program, of whichever version.
+func (n *note) linksOf(program uint32) []loader.LinkInfo {
+	if n.Program == program {
+		return n.Links
+	}
+	for _, o := range n.Older {
+		if o.Program == program {
+			return o.Links
+		}
+	}
+	return nil
 }
 
 func notePath(runDir, name string) string { return filepath.Join(runDir, name+".bpfman.json") }
@@ -68,6 +89,13 @@ func removeNote(runDir, name string) error {
 func Loaded(runDir, name string) bool {
 	_, err := os.Stat(notePath(runDir, name))
 	return err == nil
+}
+
+// Replaced returns the programs of other versions that still serve, and what
+// became of the last one that does not, nil: there was none.
+func Replaced(runDir, name string) ([]*Older, *Ended, error) {
+	n, err := readNote(runDir, name)
+	return n.Older, n.Ended, err
 }
 
 // Inspect returns what bpfman has loaded for a name, and asks the kernel, not

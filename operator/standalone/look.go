@@ -68,6 +68,7 @@ func (r *runner) look(ctx context.Context) {
 	if err != nil {
 		return
 	}
+	r.interfaces = n.interfaces
 	r.said.fault("attach", r.loaded.SetInterfaces(n.interfaces))
 	for _, w := range n.warnings() {
 		r.said.once(w, slog.LevelWarn, w)
@@ -87,13 +88,16 @@ func (r *runner) look(ctx context.Context) {
 	}
 	r.frontends.Store(int64(len(d.state.Frontends)))
 	r.backends.Store(int64(backends))
-	select {
-	case r.states <- d.state:
-	case <-ctx.Done():
+	for _, p := range r.planes {
+		select {
+		case p.states <- d.state:
+		case <-p.ended:
+		case <-ctx.Done():
+		}
 	}
 }
 
-// applied is called by the agent after each state that it has tried to write.
+// applied is called by our own data plane's agent after each state that it has tried to write.
 // It must not wait for a pass, which may be waiting for the agent.
 func (r *runner) applied(result agent.Result, err error) {
 	if err != nil {
@@ -101,8 +105,13 @@ func (r *runner) applied(result agent.Result, err error) {
 		return
 	}
 	r.said.fault("apply", nil)
-	if result.Changed || !r.served {
-		r.served = true
+	select {
+	case <-r.ready:
+	default:
+		close(r.ready)
+		result.Changed = true // whatever was there before: this serves
+	}
+	if result.Changed {
 		slog.Info("serving", "frontends", r.frontends.Load(), "backends", r.backends.Load(), "state", result.StateHash, "took", result.Duration.Round(100*time.Microsecond))
 	}
 }

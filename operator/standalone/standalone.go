@@ -14,19 +14,14 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/operator/agent"
-	"github.com/kubernetes-sigs/blixt/operator/datapath"
-	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/loader"
-	"github.com/kubernetes-sigs/blixt/operator/manifest"
 )
 
 // settle is how long the network must be quiet before it is looked at: an
@@ -41,7 +36,7 @@ type Options struct {
 	Interfaces []string
 	// NodeName is what endpoints on this host have as their nodeName.
 	NodeName string
-	// SNATPorts are the source ports for backends elsewhere.
+	// SNATPorts are the source ports for backends elsewhere, of all data planes.
 	SNATPorts agent.PortRange
 	// Keep leaves everything serving in the kernel at the end.
 	Keep bool
@@ -52,7 +47,20 @@ type Options struct {
 	// Load loads the data plane, or adopts what an earlier run left, and
 	// attaches it to the interfaces. Returns loader.AttachError where one of
 	// them does not exist.
-	Load func(interfaces []string) (DataPlane, error)
+	Load func(interfaces []string) (*Loaded, error)
+}
+
+// Loaded is what a loader has loaded.
+type Loaded struct {
+	DataPlane
+	// SNATPorts are those of this data plane alone.
+	SNATPorts agent.PortRange
+	// Older are data planes of other versions, before this one. They go when
+	// their flows have ended.
+	Older []Older
+	// Lost returns an error if somebody else has unloaded the program; nil:
+	// nobody else can.
+	Lost func() error
 }
 
 // DataPlane is a program in the kernel, by whichever way it got there.
@@ -71,14 +79,17 @@ type DataPlane interface {
 // runner is a running load balancer.
 type runner struct {
 	Options
-	pass   sync.Mutex // held by the one pass, and for the end
-	loaded DataPlane
-	states chan lb.State
-	vips   *vips
-	said   said
-	// served is for the agent's goroutine alone.
-	served bool
-	// How much the agent was asked to serve last, for the log.
+	vips *vips
+	said said
+
+	pass       sync.Mutex // held by the one pass, and for the end; of all below
+	loaded     *Loaded
+	planes     []*plane
+	interfaces []string
+
+	// ready is closed when the program serves what it was loaded to.
+	ready chan struct{}
+	// How much the agents were asked to serve last, for the log.
 	frontends, backends atomic.Int64
 }
 
@@ -92,7 +103,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := os.MkdirAll(o.RunDir, 0o755); err != nil {
 		return err
 	}
-	r := &runner{Options: o, said: said{last: map[string]string{}}, states: make(chan lb.State)}
+	r := &runner{Options: o, said: said{last: map[string]string{}}}
 	if r.vips, err = readVIPs(filepath.Join(o.RunDir, o.Name+".addresses")); err != nil {
 		return err
 	}
@@ -107,33 +118,61 @@ func Run(ctx context.Context, o Options) (err error) {
 	if r.loaded, err = load(o, n); err != nil {
 		return err
 	}
-	for _, note := range r.loaded.Notes() {
-		slog.Info(note)
-	}
-	defer func() {
-		if e := r.end(); err == nil {
-			err = e
+	return r.run(ctx)
+}
+
+// run serves, and loads again what somebody has unloaded, until the context ends.
+func (r *runner) run(ctx context.Context) error {
+	for r.loaded != nil {
+		for _, note := range r.loaded.Notes() {
+			slog.Info(note)
 		}
-	}()
-	tables, err := datapath.Open(r.loaded.Dir())
-	if err != nil {
-		return err
+		lost, err := r.serve(ctx)
+		if lost == nil {
+			return errors.Join(err, r.end())
+		}
+		slog.Error(lost.Error() + ": loading it again")
+		r.pass.Lock() // a look may be at work
+		if err := r.loaded.Close(true); err != nil {
+			slog.Error(err.Error())
+		}
+		r.loaded = r.reload(ctx)
+		r.pass.Unlock()
 	}
-	defer tables.Close()
-	own := r.vips.own(n.addresses)
-	a := agent.New(tables, agent.Options{
-		SNATMin: o.SNATPorts.Min, SNATMax: o.SNATPorts.Max,
-		Node4: first(own, netip.Addr.Is4), Node6: first(own, netip.Addr.Is6),
-		StateFile: StateFile(o.RunDir, o.Name),
-		Applied:   r.applied,
-		Log:       slog.Default(),
-	})
-	return r.serve(ctx, a)
+	return r.end()
+}
+
+// reload tries to load until it does, or the context ends: then it returns nil.
+func (r *runner) reload(ctx context.Context) *Loaded {
+	for {
+		n, err := readNetwork(r.Interfaces)
+		var l *Loaded
+		if err == nil {
+			l, err = load(r.Options, n)
+		}
+		r.said.fault("load", err)
+		if err == nil {
+			return l
+		}
+		if !pause(ctx, time.Second) {
+			return nil
+		}
+	}
+}
+
+// pause waits. Returns false if the context ends before.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
 }
 
 // load loads the data plane and attaches it to the interfaces. Where they are
 // our own choice, one that has gone since is no error: we choose again.
-func load(o Options, n *network) (DataPlane, error) {
+func load(o Options, n *network) (*Loaded, error) {
 	for {
 		l, err := o.Load(n.interfaces)
 		failed, is := errors.AsType[*loader.AttachError](err)
@@ -153,30 +192,6 @@ func load(o Options, n *network) (DataPlane, error) {
 // have no place for.
 func StateFile(runDir, name string) string { return filepath.Join(runDir, name+".state.json") }
 
-// first returns the first address that is of a family, or none.
-func first(addresses []netip.Addr, is func(netip.Addr) bool) netip.Addr {
-	i := slices.IndexFunc(addresses, is)
-	if i < 0 {
-		return netip.Addr{}
-	}
-	return addresses[i]
-}
-
-// serve looks at everything, again and again, until the context ends.
-func (r *runner) serve(ctx context.Context, a *agent.Agent) error {
-	ctx, cancel := context.WithCancel(ctx)
-	var done sync.WaitGroup
-	defer done.Wait()
-	defer cancel()
-	done.Go(func() { a.Run(ctx, r.states) })
-	timer := time.AfterFunc(time.Hour, func() { r.look(ctx) })
-	defer timer.Stop()
-	if err := watchNetwork(ctx, func() { timer.Reset(settle) }); err != nil {
-		return err
-	}
-	return manifest.Watch(ctx, r.Dir, func() { r.look(ctx) })
-}
-
 // end detaches and removes everything, or leaves it serving.
 func (r *runner) end() error {
 	r.pass.Lock()
@@ -188,6 +203,9 @@ func (r *runner) end() error {
 		if err := os.Remove(StateFile(r.RunDir, r.Name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			slog.Error(err.Error())
 		}
+	}
+	if r.loaded == nil {
+		return nil
 	}
 	if err := r.loaded.Close(r.Keep); err != nil {
 		return fmt.Errorf("detach: %w", err)

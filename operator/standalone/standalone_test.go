@@ -85,10 +85,11 @@ func prepare(t *testing.T, text string) *instance {
 		Dir: filepath.Join(dir, "yaml"), NodeName: "here", SNATPorts: agent.PortRange{Min: 11000, Max: 11999},
 		Name: "test", RunDir: filepath.Join(dir, "run"),
 	}}
-	i.Load = func(interfaces []string) (DataPlane, error) {
-		return loader.Load(loader.Options{
+	i.Load = func(interfaces []string) (*Loaded, error) {
+		l, err := loader.Load(loader.Options{
 			Name: i.Name, BPFFS: i.bpffs, RunDir: i.RunDir, Interfaces: interfaces, Flows: 4096, RingSlots: 1 << 20,
 		})
+		return &Loaded{DataPlane: l, SNATPorts: i.SNATPorts}, err
 	}
 	// The mount would be in the way of the removal of the directory.
 	t.Cleanup(func() { _ = unix.Unmount(i.bpffs, unix.MNT_DETACH) })

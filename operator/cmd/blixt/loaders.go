@@ -10,12 +10,15 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/bytecode"
+	"github.com/kubernetes-sigs/blixt/operator/agent"
 	"github.com/kubernetes-sigs/blixt/operator/bpfman"
+	"github.com/kubernetes-sigs/blixt/operator/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/loader"
 	"github.com/kubernetes-sigs/blixt/operator/standalone"
 )
@@ -36,11 +39,12 @@ func (l *loaders) flags(f *pflag.FlagSet) {
 	f.StringVar(&l.chosen, "loader", "builtin", "who loads the program: builtin, or bpfman")
 	f.StringVar(&l.bpfman.Socket, "bpfman-socket", bpfman.DefaultSocket, "socket of bpfman")
 	f.IntVar(&l.bpfman.Priority, "priority", bpfman.DefaultPriority, "place among bpfman's programs, 1 to 1000: the lower sees packets first")
+	f.DurationVar(&l.bpfman.DrainTimeout, "drain-timeout", time.Hour, "how long bpfman's program of another version may go on serving the flows that it has; 0: not at all")
 	f.StringVar(&l.bpfman.Netns, "netns", "", "path by which bpfman finds the network namespace of this process (default: found out)")
 }
 
 // choose returns the function that loads. One name has one loader at a time.
-func (l *loaders) choose(ctx context.Context, name, runDir string) (func([]string) (standalone.DataPlane, error), error) {
+func (l *loaders) choose(ctx context.Context, name, runDir string, ports agent.PortRange) (func([]string) (*standalone.Loaded, error), error) {
 	const left = "%s has left load balancer %q serving: end it with blixt run --loader %s and without --keep, or choose another name"
 	object, err := l.image.object(ctx)
 	if err != nil {
@@ -54,9 +58,10 @@ func (l *loaders) choose(ctx context.Context, name, runDir string) (func([]strin
 		o := l.builtin
 		o.Image = l.image.name
 		o.Name, o.RunDir, o.Replace, o.Object, o.Flows, o.RingSlots = name, runDir, l.replace, object, l.flows, l.ringSlots
-		return func(interfaces []string) (standalone.DataPlane, error) {
+		return func(interfaces []string) (*standalone.Loaded, error) {
 			o.Interfaces = interfaces
-			return loader.Load(o)
+			d, err := loader.Load(o)
+			return &standalone.Loaded{DataPlane: d, SNATPorts: ports}, err
 		}, nil
 	case "bpfman":
 		if _, err := os.Stat(loader.Pins(l.builtin.BPFFS, name)); !errors.Is(err, fs.ErrNotExist) {
@@ -71,9 +76,18 @@ func (l *loaders) choose(ctx context.Context, name, runDir string) (func([]strin
 		if _, err := os.Stat(l.image.ref); err != nil && strings.Contains(l.image.ref, "@sha256:") && bytes.Equal(o.Object, object) {
 			o.Image = l.image.ref
 		}
-		return func(interfaces []string) (standalone.DataPlane, error) {
+		o.SNATPorts, o.Unfinished = ports, unfinished
+		return func(interfaces []string) (*standalone.Loaded, error) {
 			o.Interfaces = interfaces
-			return bpfman.Load(o)
+			d, err := bpfman.Load(o)
+			if err != nil {
+				return nil, err
+			}
+			loaded := &standalone.Loaded{DataPlane: d, SNATPorts: d.SNATPorts(), Lost: d.Lost}
+			for _, older := range d.Older() {
+				loaded.Older = append(loaded.Older, older)
+			}
+			return loaded, nil
 		}, nil
 	}
 	return nil, fmt.Errorf("loader %q: want builtin or bpfman", l.chosen)
@@ -94,4 +108,15 @@ func (l *loaders) sized(object []byte) ([]byte, error) {
 		return nil, err
 	}
 	return parsed.Bytes, nil
+}
+
+// unfinished returns how many flows the data plane that is pinned at a
+// directory still has.
+func unfinished(dir string) (uint64, error) {
+	tables, err := datapath.Open(dir)
+	if err != nil {
+		return 0, err
+	}
+	defer tables.Close()
+	return agent.Unfinished(tables)
 }

@@ -29,6 +29,17 @@ type status struct {
 	Name    string      `json:"name"`
 	Program loader.Info `json:"program"`
 	agent.Status
+	// Older are programs of other versions that serve the flows that they
+	// have, and Ended is what became of the last one that does not.
+	Older []older       `json:"older,omitempty"`
+	Ended *bpfman.Ended `json:"ended,omitempty"`
+}
+
+// older is a program of another version.
+type older struct {
+	*bpfman.Older
+	// Flows is how many it still has, nil: nobody can tell.
+	Flows *uint64 `json:"flows"`
 }
 
 func statusCommand() *cobra.Command {
@@ -77,7 +88,31 @@ func readStatus(bpffs, runDir, name string) (*status, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &status{Name: name, Program: info, Status: s}, nil
+	all := &status{Name: name, Program: info, Status: s}
+	if info.Loader == "bpfman" {
+		err = all.readOlder(runDir)
+	}
+	return all, err
+}
+
+func (s *status) readOlder(runDir string) error {
+	replaced, ended, err := bpfman.Replaced(runDir, s.Name)
+	if err != nil {
+		return err
+	}
+	s.Ended = ended
+	for _, o := range replaced {
+		n, err := unfinished(o.Dir())
+		if errors.Is(err, fs.ErrNotExist) { // gone, and nobody has noted it yet
+			continue
+		}
+		it := older{Older: o}
+		if err == nil {
+			it.Flows = &n
+		}
+		s.Older = append(s.Older, it)
+	}
+	return nil
 }
 
 // printAs writes v as JSON or YAML, or calls table.
@@ -116,7 +151,14 @@ func (s *status) table(w io.Writer) {
 	if s.Program.Loader == "bpfman" {
 		fmt.Fprint(w, "\nLoaded by bpfman from ", s.Program.Digest)
 	}
-	fmt.Fprint(w, "\nAttached to ", links(s.Program.Links), "\n\n")
+	fmt.Fprintf(w, "\nAttached to %s\nSNAT ports %s\n", links(s.Program.Links), s.SNAT)
+	for _, o := range s.Older {
+		fmt.Fprintln(w, o)
+	}
+	if s.Ended != nil {
+		fmt.Fprintf(w, "Program %d (%s) was unloaded at %s: %s cut\n", s.Ended.Program, s.Ended.Digest, clock(s.Ended.Time), flows(s.Ended.Cut))
+	}
+	fmt.Fprintln(w)
 
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "FRONTEND\tROUTE\tBACKEND\tSTATE\tWEIGHT\tRING\tFLOWS\tNEW\tACTIVE")
@@ -156,6 +198,24 @@ func (s *status) table(w io.Writer) {
 	}
 	t.Flush()
 }
+
+func (o older) String() string {
+	text := fmt.Sprintf("Before it, program %d (%s), %s left: ", o.Program, o.Digest, flows(o.Flows))
+	if o.Since.IsZero() {
+		return text + "serves until the new one does"
+	}
+	return text + fmt.Sprintf("drains since %s, at most until %s", clock(o.Since), clock(o.Until))
+}
+
+// flows counts in words; nil is what nobody knows.
+func flows(n *uint64) string {
+	if n == nil {
+		return "an unknown number of flows"
+	}
+	return fmt.Sprintf("%d flows", *n)
+}
+
+func clock(t time.Time) string { return t.Local().Format(time.DateTime) }
 
 func percent(share float64) string { return fmt.Sprintf("%.1f%%", 100*share) }
 

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/e2e/lab"
+	"github.com/kubernetes-sigs/blixt/operator/datapath"
+)
+
+// TestBackendThatGoesIsTakenFromTheOlderProgramToo takes a backend away while
+// a program drains, until its time is up.
+func TestBackendThatGoesIsTakenFromTheOlderProgramToo(t *testing.T) {
+	m := newManaged(t, "upgrade-backend", 3)
+	m.check(m.blixt.Start())
+	old := m.status().Program
+	crowd := m.newCrowd(60, "tcp", vip(4, 80), vip(6, 80))
+	had := crowd.with()
+	m.upgrade(32768, "--drain-timeout", "6s")
+	crowd.unharmed("upgraded")
+	gone := m.Backends[0].Name
+	m.check(m.blixt.Apply(serve(map[int][]lab.Endpoint{80: lab.Endpoints(8080, m.Backends[1:]...)})))
+	m.check(lab.Eventually(patience, func() error {
+		if n := crowd.with()[gone]; n > 0 {
+			return fmt.Errorf("%d connections of %s are left", n, gone)
+		}
+		return nil
+	}))
+	for server, errs := range crowd.losses() {
+		if server != gone || len(errs) != had[gone] || !isReset(errs[0]) {
+			t.Errorf("%d of %d connections of %s broke: %v", len(errs), had[server], server, errs[0])
+		}
+	}
+	crowd.unharmed("others")
+
+	left := uint64(len(crowd.lives))
+	e := m.ended(old.ProgramID)
+	if e.Cut == nil || *e.Cut < left {
+		t.Errorf("status says %+v, want %d flows cut", e, left)
+	}
+	text, err := m.blixt.Run("status")
+	m.check(err)
+	line := fmt.Sprintf("unloaded program %d (%s) when its time was up", old.ProgramID, old.Digest)
+	if !strings.Contains(m.blixt.Log(), line) || !strings.Contains(m.blixt.Log(), fmt.Sprintf("cut=%d", *e.Cut)) || !strings.Contains(text, fmt.Sprintf("%d flows cut", *e.Cut)) {
+		t.Errorf("%d flows were cut, but status prints\n%s", *e.Cut, text)
+	}
+	m.check(lab.Eventually(2*patience, func() error { // told, and not left hanging
+		crowd.mu.Lock()
+		defer crowd.mu.Unlock()
+		if len(crowd.lives) > 0 {
+			return fmt.Errorf("%d connections are left", len(crowd.lives))
+		}
+		return nil
+	}))
+	for server, errs := range crowd.losses() {
+		if !isReset(errs[0]) {
+			t.Errorf("%s: %v", server, errs[0])
+		}
+	}
+	m.check(m.blixt.Apply(m.config))
+	m.carries()
+	m.check(m.blixt.Stop())
+	m.nothingLeft()
+}
+
+func isReset(err error) bool { return errors.Is(err, unix.ECONNRESET) }
+
+// TestProgramOfAnotherLayoutDrains finds one whose maps it cannot read, and
+// that serves nobody.
+func TestProgramOfAnotherLayoutDrains(t *testing.T) {
+	m := newManaged(t, "upgrade-layout", 1)
+	const other = datapath.Layout + 8
+	name := fmt.Sprintf("blixt_layout_%d", other)
+	path := filepath.Join(m.Dir(), "other.o")
+	m.check(os.WriteFile(path, bytes.ReplaceAll(bpf.Object(), []byte(datapath.LayoutMap+"\x00"), []byte(name+"\x00")), 0o644))
+	load := func() uint32 {
+		_, err := m.bpfman.Run("load", "file", "--path", path, "--programs", "tcx:blixt",
+			"--metadata", "blixt.name="+m.blixt.Name, "--metadata", "blixt.digest=sha256:0")
+		m.check(err)
+		dirs, err := filepath.Glob(m.bpfman.Path("/run/bpfman/fs/maps/*/" + name))
+		m.check(err)
+		id, err := strconv.Atoi(filepath.Base(filepath.Dir(dirs[0])))
+		m.check(err)
+		return uint32(id)
+	}
+	id := load()
+	m.check(m.blixt.Start())
+	if text := fmt.Sprintf("bpfman unloaded program %d of this name (sha256:0): it has never served", id); !strings.Contains(m.blixt.Log(), text) {
+		t.Errorf("blixt does not say %q", text)
+	}
+	m.check(m.blixt.Stop())
+
+	id = load()
+	config, err := ebpf.LoadPinnedMap(filepath.Join(m.maps(id), name), nil)
+	m.check(err)
+	defer config.Close()
+	m.check(config.Put(uint32(0), datapath.Config{SnatMin: halves[0].Min, SnatMax: halves[0].Max}))
+	m.blixt.Args = append(m.blixt.Args, "--drain-timeout", "2s")
+	m.check(m.blixt.AwaitLog(") drains: it serves", patience, m.blixt.Start))
+	var c datapath.Config
+	m.check(config.Lookup(uint32(0), &c))
+	if want := (datapath.Config{SnatMin: halves[0].Min, SnatMax: halves[0].Max, Flags: datapath.ConfigDrain}); c != want {
+		t.Errorf("config is %+v, want %+v", c, want)
+	}
+	h := m.handover()
+	if len(h.Older) != 1 || h.Older[0].Flows != nil || h.SNAT != halves[1] {
+		t.Errorf("status says %+v, ports %s", h.Older, h.SNAT)
+	}
+	m.carries()
+	if e := m.ended(id); e.Cut != nil {
+		t.Errorf("status says %+v", e)
+	}
+	m.carries()
+	m.check(m.blixt.Stop())
+	m.nothingLeft()
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/e2e/lab"
+)
+
+// stream sends numbered datagrams at a steady rate and collects the answers.
+type stream struct {
+	conn  net.Conn
+	stop  chan struct{}
+	wg    sync.WaitGroup
+	sent  int
+	heard map[string]int // answers by server
+	seen  map[string]bool
+}
+
+func (m *managed) newStream(addr string) *stream {
+	s := &stream{conn: m.dial(m.Client, "udp", addr), stop: make(chan struct{}), heard: map[string]int{}, seen: map[string]bool{}}
+	s.wg.Go(func() {
+		for tick := time.NewTicker(2 * time.Millisecond); ; s.sent++ {
+			select {
+			case <-s.stop:
+				return
+			case <-tick.C:
+				_, _ = fmt.Fprintf(s.conn, "datagram %d", s.sent) // one that is not sent is not heard
+			}
+		}
+	})
+	s.wg.Go(func() {
+		buffer := make([]byte, 1500)
+		for {
+			n, err := s.conn.Read(buffer)
+			if err != nil {
+				return
+			}
+			words := strings.SplitN(string(buffer[:n]), " ", 3)
+			s.heard[words[0]]++
+			s.seen[words[2]] = true
+		}
+	})
+	return s
+}
+
+// end fails the test unless one server has answered each datagram.
+func (s *stream) end(m *managed) {
+	m.Helper()
+	close(s.stop)
+	time.Sleep(patience / 10) // for the last answers
+	m.check(s.conn.SetReadDeadline(time.Now()))
+	s.wg.Wait()
+	if len(s.seen) != s.sent || len(s.heard) != 1 || s.sent < 500 {
+		m.Errorf("%d datagrams of %d were answered, by %v", len(s.seen), s.sent, s.heard)
+	}
+	m.Logf("stream: %d datagrams, %d answered", s.sent, len(s.seen))
+}
+
+// newcomers connect, ask and go, one after the other.
+type newcomers struct {
+	stop   chan struct{}
+	wg     sync.WaitGroup
+	served int
+	failed []error
+}
+
+func (m *managed) newNewcomers(addr string) *newcomers {
+	n := &newcomers{stop: make(chan struct{})}
+	n.wg.Go(func() {
+		for ; ; time.Sleep(3 * time.Millisecond) {
+			select {
+			case <-n.stop:
+				return
+			default:
+			}
+			c, err := m.Client.Dial("tcp", "", addr, patience)
+			if err == nil {
+				_, err = lab.Ask(c, "new here", patience)
+				_ = c.Close()
+			}
+			if err != nil {
+				n.failed = append(n.failed, err)
+			} else {
+				n.served++
+			}
+		}
+	})
+	return n
+}
+
+// end fails the test unless all were served.
+func (n *newcomers) end(m *managed) {
+	m.Helper()
+	close(n.stop)
+	n.wg.Wait()
+	if len(n.failed) > 0 || n.served < 50 {
+		m.Errorf("%d new connections were served, %d were not: %v", n.served, len(n.failed), n.failed)
+	}
+	m.Logf("newcomers: %d served, %d failed", n.served, len(n.failed))
+}

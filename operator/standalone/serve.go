@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package standalone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/agent"
+	"github.com/kubernetes-sigs/blixt/operator/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/manifest"
+)
+
+// checkEvery is how often is looked whether the program is where it was.
+const checkEvery = time.Second
+
+// plane is a data plane whose maps we write: ours, or an older one.
+type plane struct {
+	tables *datapath.Maps
+	agent  *agent.Agent
+	states chan lb.State
+	ended  chan struct{}
+}
+
+// open prepares to write the maps at dir.
+func (r *runner) open(dir string, o agent.Options) (*plane, error) {
+	tables, err := datapath.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if o.SNATMin == 0 { // an older one goes on as it is
+		c, err := tables.Config()
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("read config: %w", err), tables.Close())
+		}
+		o.SNATMin, o.SNATMax = c.SnatMin, c.SnatMax
+	}
+	return &plane{tables, agent.New(tables, o), make(chan lb.State), make(chan struct{})}, nil
+}
+
+// run writes what is to be served until the context ends.
+func (p *plane) run(ctx context.Context) {
+	p.agent.Run(ctx, p.states)
+	close(p.ended)
+}
+
+// serve looks at everything, again and again, until the context ends, or the
+// program is lost.
+func (r *runner) serve(ctx context.Context) (lost, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var done sync.WaitGroup
+	defer done.Wait()
+	defer cancel(nil)
+	if err := r.begin(ctx, &done); err != nil {
+		return nil, err
+	}
+	if r.loaded.Lost != nil {
+		done.Go(func() { r.check(ctx, cancel) })
+	}
+	timer := time.AfterFunc(time.Hour, func() { r.look(ctx) })
+	defer timer.Stop()
+	if err := watchNetwork(ctx, func() { timer.Reset(settle) }); err != nil {
+		return nil, err
+	}
+	if err := manifest.Watch(ctx, r.Dir, func() { r.look(ctx) }); err != nil {
+		return nil, err
+	}
+	if lost = context.Cause(ctx); errors.Is(lost, context.Canceled) {
+		lost = nil
+	}
+	return lost, nil
+}
+
+// begin starts an agent for each data plane.
+func (r *runner) begin(ctx context.Context, done *sync.WaitGroup) error {
+	r.pass.Lock()
+	defer r.pass.Unlock()
+	n, err := readNetwork(r.Interfaces)
+	if err != nil {
+		return err
+	}
+	own := r.vips.own(n.addresses)
+	o := agent.Options{Node4: first(own, netip.Addr.Is4), Node6: first(own, netip.Addr.Is6), Log: slog.Default()}
+	r.ready = make(chan struct{})
+	r.planes = nil
+	for _, older := range r.loaded.Older {
+		p, err := r.open(older.Dir(), o)
+		if err != nil {
+			slog.Warn(older.String()+" serves its flows as it is: backends that go are not taken from it", "error", err)
+		} else {
+			r.planes = append(r.planes, p)
+		}
+		done.Go(func() { r.drain(ctx, older, p) })
+	}
+	o.SNATMin, o.SNATMax = r.loaded.SNATPorts.Min, r.loaded.SNATPorts.Max
+	o.StateFile, o.Applied = StateFile(r.RunDir, r.Name), r.applied
+	p, err := r.open(r.loaded.Dir(), o)
+	if err != nil {
+		return err
+	}
+	r.planes = append(r.planes, p)
+	done.Go(func() {
+		p.run(ctx)
+		r.close(p)
+	})
+	return nil
+}
+
+func (r *runner) close(p *plane) {
+	if err := p.tables.Close(); err != nil {
+		slog.Error("close maps", "error", err)
+	}
+}
+
+// check cancels when the program is lost, and has it attached again where
+// somebody has detached it.
+func (r *runner) check(ctx context.Context, cancel context.CancelCauseFunc) {
+	for pause(ctx, checkEvery) {
+		if err := r.loaded.Lost(); err != nil {
+			cancel(err)
+			return
+		}
+		r.pass.Lock()
+		if r.interfaces != nil && ctx.Err() == nil {
+			r.said.fault("attach", r.loaded.SetInterfaces(r.interfaces))
+		}
+		r.pass.Unlock()
+	}
+}
+
+// first returns the first address that is of a family, or none.
+func first(addresses []netip.Addr, is func(netip.Addr) bool) netip.Addr {
+	i := slices.IndexFunc(addresses, is)
+	if i < 0 {
+		return netip.Addr{}
+	}
+	return addresses[i]
+}
