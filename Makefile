@@ -6,8 +6,11 @@ SHELL := /bin/bash
 # Tools that are pinned. clang's version is in bpf/gen.go as well.
 CLANG := clang-19=clang-19 llvm-strip-19=llvm-19
 GOLANGCI_LINT_VERSION := v2.15.0
-# Kept out of go.mod: its dependencies would choose the versions of ours.
-GOLANGCI_LINT := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/blixt/golangci-lint-$(GOLANGCI_LINT_VERSION)
+HELM_VERSION := v3.22.0
+# Kept out of go.mod: their dependencies would choose the versions of ours.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/blixt
+GOLANGCI_LINT := $(CACHE)/golangci-lint-$(GOLANGCI_LINT_VERSION)
+HELM := $(CACHE)/helm-$(HELM_VERSION)
 
 # Clients and servers that others wrote, and what makes networks.
 TEST_TOOLS := curl=curl nginx=nginx-light dig=bind9-dnsutils dnsmasq=dnsmasq-base iperf3=iperf3 \
@@ -64,7 +67,7 @@ root:
 
 # One package at a time: tests that measure time share the machine with nothing.
 .PHONY: test
-test: root bpfman kubernetes ## Run every test, and each fuzz target for 10 s (root); gets the tools they use when missing
+test: root bpfman kubernetes helm ## Run every test, and each fuzz target for 10 s (root); gets the tools they use when missing
 	@.ci/need $(TEST_TOOLS)
 	go vet ./...
 	go test -json -count=1 -timeout=15m -p=1 ./... | go run .ci/gotest.go
@@ -77,6 +80,15 @@ bpfman: ## Build bpfman for the tests, once, in 5 to 9 minutes; gets what it nee
 .PHONY: kubernetes
 kubernetes: ## Build etcd and the Kubernetes API server for the tests, once, in about 7 minutes
 	@.ci/kubernetes
+
+.PHONY: helm
+helm: $(HELM) ## Build Helm for the chart's tests, once, in about a minute
+
+$(HELM):
+	mkdir -p $(@D)
+	tmp=$$(mktemp -d $(@D)/XXXXXX) && trap "rm -rf $$tmp" EXIT && \
+	GOBIN=$$tmp go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION) && \
+	mv $$tmp/helm $@
 
 .PHONY: test-quick
 test-quick: ## Run the tests that need no root

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package chart_test renders, checks and installs the chart with Helm itself.
+package chart_test
+
+//go:generate go run github.com/norwoodj/helm-docs/cmd/helm-docs@v1.14.2 --chart-search-root=. --sort-values-order=file --log-level=warning
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/kubernetes-sigs/blixt/e2e/kube"
+)
+
+const (
+	helm      = "helm-v3.22.0" // what make helm builds
+	namespace = "blixt-system"
+	// oldest is the oldest Kubernetes that the chart is for.
+	oldest = "--kube-version=1.31.0"
+	values = "--values=ci/values.yaml"
+)
+
+// server is shared by all tests.
+var server *kube.Server
+
+func TestMain(m *testing.M) { os.Exit(kube.Run(m, kube.Options{}, &server)) }
+
+// run runs Helm, and returns what it prints.
+func run(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(cache, "blixt", helm)
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("no Helm: run make helm (%v)", err)
+	}
+	c := exec.Command(path, args...)
+	home := t.TempDir() // nothing of whoever runs this
+	c.Env = append(os.Environ(), "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home, "KUBECONFIG="+os.DevNull)
+	out, err := c.Output()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		err = errors.New(string(exit.Stderr))
+	}
+	return string(out), err
+}
+
+// template renders the chart with some flags besides the values that it needs.
+func template(t *testing.T, flags ...string) ([]*unstructured.Unstructured, error) {
+	t.Helper()
+	args := []string{"template", "blixt", ".", "--namespace=" + namespace, oldest, values}
+	out, err := run(t, append(args, flags...)...)
+	if err != nil {
+		return nil, err
+	}
+	return kube.Decode([]byte(out))
+}
+
+func mustTemplate(t *testing.T, flags ...string) []*unstructured.Unstructured {
+	t.Helper()
+	objects, err := template(t, flags...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objects
+}
+
+// names lists objects as kind/name, sorted, without the CRDs.
+func names(objects []*unstructured.Unstructured) (all []string) {
+	for _, o := range objects {
+		if o.GetKind() != "CustomResourceDefinition" {
+			all = append(all, o.GetKind()+"/"+o.GetName())
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// find returns an object, as the type that it has in Kubernetes.
+func find[T any](t *testing.T, objects []*unstructured.Unstructured, kind, name string) *T {
+	t.Helper()
+	for _, o := range objects {
+		if o.GetKind() == kind && o.GetName() == name {
+			typed := new(T)
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(o.Object, typed, true); err != nil {
+				t.Fatalf("%s %s: %v", kind, name, err)
+			}
+			return typed
+		}
+	}
+	t.Fatalf("no %s %s among %v", kind, name, names(objects))
+	return nil
+}
+
+func TestLint(t *testing.T) {
+	for _, flags := range [][]string{nil, everything} {
+		out, err := run(t, append([]string{"lint", ".", "--strict", oldest, values}, flags...)...)
+		if err != nil {
+			t.Errorf("helm lint %v: %v%s", flags, err, out)
+		}
+	}
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chart_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/util/jsonpath"
+)
+
+// hasKinds renders as for a cluster that has Blixt's kinds.
+const hasKinds = "--api-versions=blixt.x-k8s.io/v1alpha1/BlixtConfig"
+
+// standard are the objects of an installation that asks for nothing, besides CRDs.
+var standard = []string{
+	"ClusterRole/blixt-operator", "ClusterRoleBinding/blixt-operator", "Deployment/blixt-operator",
+	"GatewayClass/blixt", "Job/blixt-uninstall", "NetworkPolicy/blixt-agent", "NetworkPolicy/blixt-operator",
+	"PodDisruptionBudget/blixt-operator", "Role/blixt-operator", "RoleBinding/blixt-operator",
+	"Service/blixt-operator", "Service/blixt-operator-metrics", "ServiceAccount/blixt-agent", "ServiceAccount/blixt-operator",
+}
+
+var crds = []string{"blixtconfigs.blixt.x-k8s.io", "blixtgatewayconfigs.blixt.x-k8s.io", "nodedataplanes.blixt.x-k8s.io"}
+
+func TestStandardObjects(t *testing.T) {
+	objects := mustTemplate(t)
+	if diff := cmp.Diff(standard, names(objects)); diff != "" {
+		t.Errorf("objects (-want +got):\n%s", diff)
+	}
+	var got []string
+	for _, o := range objects {
+		if o.GetKind() == "CustomResourceDefinition" {
+			got = append(got, o.GetName())
+			if keep := o.GetAnnotations()["helm.sh/resource-policy"]; keep != "keep" {
+				t.Errorf("CRD %s has resource policy %q, want keep: uninstalling would delete what people wrote", o.GetName(), keep)
+			}
+		}
+	}
+	if diff := cmp.Diff(crds, got); diff != "" {
+		t.Errorf("CRDs (-want +got):\n%s", diff)
+	}
+}
+
+// Each value does what its comment says: objects come and go, fields change.
+func TestSwitches(t *testing.T) {
+	const operator = "Deployment/blixt-operator"
+	const container = "{.spec.template.spec.containers[0]"
+	for _, c := range []struct {
+		name         string
+		flags        []string
+		more, fewer  []string
+		object, path string
+		want         string
+	}{
+		{name: "image by digest", object: operator, path: container + ".image}",
+			want: "registry.example.com/blixt/operator@sha256:" + strings.Repeat("1", 64)},
+		{name: "image by tag", flags: []string{"--set=image.digest=,image.tag=v1"}, object: operator, path: container + ".image}",
+			want: "registry.example.com/blixt/operator:v1"},
+		{name: "digest before tag", flags: []string{"--set=image.tag=v1"}, object: operator, path: container + ".image}",
+			want: "registry.example.com/blixt/operator@sha256:" + strings.Repeat("1", 64)},
+		{name: "image.pullPolicy", flags: []string{"--set=image.pullPolicy=Always"}, object: operator, path: container + ".imagePullPolicy}", want: "Always"},
+		{name: "imagePullSecrets", flags: []string{"--set=imagePullSecrets={a,b}"}, object: operator,
+			path: "{.spec.template.spec.imagePullSecrets[*].name}", want: "a b"},
+		{name: "no config", object: "GatewayClass/blixt", path: "{.spec}", want: `{"controllerName":"gateway.networking.k8s.io/blixt"}`},
+		{name: "config", flags: []string{hasKinds, "--set=config.addresses.source=Node"}, more: []string{"BlixtConfig/blixt"},
+			object: "BlixtConfig/blixt", path: "{.spec}", want: `{"addresses":{"source":"Node"}}`},
+		{name: "config of an upgrade", flags: []string{"--is-upgrade", "--set=config.addresses.source=Node"}, more: []string{"BlixtConfig/blixt"},
+			object: "GatewayClass/blixt", path: "{.spec.parametersRef.kind} {.spec.parametersRef.name}", want: "BlixtConfig blixt"},
+		{name: "config before there are kinds", flags: []string{"--set=config.addresses.source=Node"},
+			object: "GatewayClass/blixt", path: "{.spec.parametersRef.name}", want: "blixt"},
+		{name: "gatewayClass.create", flags: []string{"--set=gatewayClass.create=false"}, fewer: []string{"GatewayClass/blixt"}},
+		{name: "gatewayClass.name", flags: []string{"--set=gatewayClass.name=other"}, more: []string{"GatewayClass/other"}, fewer: []string{"GatewayClass/blixt"}},
+		{name: "replicas", flags: []string{"--set=replicas=3"}, object: operator, path: "{.spec.replicas}", want: "3"},
+		{name: "resources", flags: []string{"--set=resources.limits.memory=1Gi"}, object: operator, path: container + ".resources.limits.memory}", want: "1Gi"},
+		{name: "priorityClassName", flags: []string{"--set=priorityClassName=mine"}, object: operator, path: "{.spec.template.spec.priorityClassName}", want: "mine"},
+		{name: "nodeSelector", flags: []string{"--set=nodeSelector.role=infra"}, object: operator, path: "{.spec.template.spec.nodeSelector.role}", want: "infra"},
+		{name: "tolerations", flags: []string{"--set=tolerations[0].operator=Exists"}, object: operator, path: "{.spec.template.spec.tolerations[0].operator}", want: "Exists"},
+		{name: "env", flags: []string{"--set=env[0].name=HTTPS_PROXY,env[0].value=proxy:1"}, object: operator, path: container + ".env[1].value}", want: "proxy:1"},
+		{name: "podAnnotations", flags: []string{"--set=podAnnotations.a=b"}, object: operator, path: "{.spec.template.metadata.annotations.a}", want: "b"},
+		{name: "podLabels", flags: []string{"--set=podLabels.a=b"}, object: operator, path: "{.spec.template.metadata.labels.a}", want: "b"},
+		{name: "certManager", flags: []string{"--set=certManager.enabled=true,certManager.issuerRef.name=ca"}, more: []string{"Certificate/blixt-operator"},
+			object: operator, path: "{.spec.template.spec.volumes[0].secret.secretName}", want: "blixt-tls"},
+		{name: "certManager.issuerRef", flags: []string{"--set=certManager.enabled=true,certManager.issuerRef.name=ca,certManager.issuerRef.kind=ClusterIssuer"},
+			more: []string{"Certificate/blixt-operator"}, object: "Certificate/blixt-operator", path: "{.spec.issuerRef.kind} {.spec.dnsNames[0]}",
+			want: "ClusterIssuer blixt-operator.blixt-system.svc"},
+		{name: "registryCA", flags: []string{"--set=registryCA=my-ca"}, object: operator, path: "{.spec.template.spec.volumes[0].configMap.name}", want: "my-ca"},
+		{name: "pullSecretRoles", flags: []string{"--set=pullSecretRoles[0].namespace=other,pullSecretRoles[0].name=creds"},
+			more:   []string{"Role/blixt-operator-pull-creds", "RoleBinding/blixt-operator-pull-creds"},
+			object: "RoleBinding/blixt-operator-pull-creds", path: "{.metadata.namespace} {.subjects[0].namespace}", want: "other blixt-system"},
+		{name: "podDisruptionBudget", flags: []string{"--set=podDisruptionBudget.enabled=false"}, fewer: []string{"PodDisruptionBudget/blixt-operator"}},
+		{name: "networkPolicy", flags: []string{"--set=networkPolicy.enabled=false"}, fewer: []string{"NetworkPolicy/blixt-agent", "NetworkPolicy/blixt-operator"}},
+		{name: "networkPolicy.egressPorts", flags: []string{"--set=networkPolicy.egressPorts={5000}"}, object: "NetworkPolicy/blixt-operator",
+			path: "{.spec.egress[1].ports[*].port}", want: "5000"},
+		{name: "networkPolicy.metricsFrom", flags: []string{"--set=networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.name=monitoring"},
+			object: "NetworkPolicy/blixt-operator", path: "{.spec.ingress[1].from[0].namespaceSelector.matchLabels.name}", want: "monitoring"},
+		{name: "serviceMonitor", flags: []string{"--set=monitoring.serviceMonitor.enabled=true,monitoring.interval=5s"}, more: []string{"ServiceMonitor/blixt-operator"},
+			object: "ServiceMonitor/blixt-operator", path: "{.spec.endpoints[0].interval}", want: "5s"},
+		{name: "podMonitor", flags: []string{"--set=monitoring.podMonitor.enabled=true,monitoring.labels.team=net"}, more: []string{"PodMonitor/blixt-agent"},
+			object: "PodMonitor/blixt-agent", path: "{.metadata.labels.team}", want: "net"},
+		{name: "prometheusRule", flags: []string{"--set=monitoring.prometheusRule.enabled=true"}, more: []string{"PrometheusRule/blixt"},
+			object: "PrometheusRule/blixt", path: "{.spec.groups[*].name}", want: "blixt-operator blixt-agent"},
+		{name: "uninstall", flags: []string{"--set=uninstall.enabled=false"}, fewer: []string{"Job/blixt-uninstall"}},
+		{name: "uninstall.timeoutSeconds", flags: []string{"--set=uninstall.timeoutSeconds=60"}, object: "Job/blixt-uninstall", path: "{.spec.activeDeadlineSeconds}", want: "60"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			objects := mustTemplate(t, c.flags...)
+			want := slices.DeleteFunc(slices.Concat(standard, c.more), func(n string) bool { return slices.Contains(c.fewer, n) })
+			slices.Sort(want)
+			if diff := cmp.Diff(want, names(objects)); diff != "" {
+				t.Errorf("objects (-want +got):\n%s", diff)
+			}
+			if c.object != "" {
+				if got := field(t, objects, c.object, c.path); got != c.want {
+					t.Errorf("%s of %s is %s, want %s", c.path, c.object, got, c.want)
+				}
+			}
+		})
+	}
+}
+
+// field returns what a path, as those of kubectl, finds in an object.
+func field(t *testing.T, objects []*unstructured.Unstructured, name, path string) string {
+	t.Helper()
+	parser := jsonpath.New(name)
+	parser.EnableJSONOutput(false)
+	if err := parser.Parse(path); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range objects {
+		if o.GetKind()+"/"+o.GetName() == name {
+			var b strings.Builder
+			if err := parser.Execute(&b, o.Object); err != nil {
+				t.Fatalf("%s of %s: %v", path, name, err)
+			}
+			return b.String()
+		}
+	}
+	t.Fatalf("no %s among %v", name, names(objects))
+	return ""
+}
+
+func TestCRDSwitches(t *testing.T) {
+	for _, o := range mustTemplate(t, "--set=crds.install=false") {
+		if o.GetKind() == "CustomResourceDefinition" {
+			t.Errorf("CRD %s is there without crds.install", o.GetName())
+		}
+	}
+	n := 0
+	for _, o := range mustTemplate(t, "--set=crds.keep=false") {
+		if o.GetKind() == "CustomResourceDefinition" {
+			n++
+			if keep, ok := o.GetAnnotations()["helm.sh/resource-policy"]; ok {
+				t.Errorf("CRD %s has resource policy %s without crds.keep", o.GetName(), keep)
+			}
+		}
+	}
+	if n != len(crds) {
+		t.Errorf("%d CRDs, want %d", n, len(crds))
+	}
+}
+
+// arguments are those of the operator.
+func arguments(t *testing.T, flags ...string) []string {
+	t.Helper()
+	return strings.Fields(field(t, mustTemplate(t, flags...), "Deployment/blixt-operator", "{range .spec.template.spec.containers[0].args[*]}{@}{'\\n'}{end}"))
+}
+
+func TestArguments(t *testing.T) {
+	image := "registry.example.com/blixt/operator@sha256:" + strings.Repeat("1", 64)
+	want := []string{
+		"operator", "--namespace=$(POD_NAMESPACE)", "--agent-image=" + image,
+		"--bytecode=registry.example.com/blixt/bytecode@sha256:" + strings.Repeat("2", 64),
+		"--service-account=blixt-agent", "--fleet-address=:8443", "--fleet-service=blixt-operator", "--ca-config-map=blixt-ca", "--tls-secret=blixt-tls",
+		"--metrics-address=:8080", "--health-address=:8081", "--leader-elect=true",
+		"--node-ports=30000-32767", "--ephemeral-ports=32768-60999", "--log-level=info", "--log-format=text",
+	}
+	if diff := cmp.Diff(want, arguments(t)); diff != "" {
+		t.Errorf("arguments (-want +got):\n%s", diff)
+	}
+	got := arguments(t, "--set=imagePullSecrets={a,b},certManager.enabled=true,certManager.issuerRef.name=ca,nodePorts=1-2,ephemeralPorts=3-4,logging.level=debug,logging.format=json")
+	changed := slices.DeleteFunc(got, func(a string) bool { return slices.Contains(want, a) })
+	if diff := cmp.Diff([]string{"--image-pull-secret=a", "--image-pull-secret=b", "--tls-dir=/etc/blixt/tls",
+		"--node-ports=1-2", "--ephemeral-ports=3-4", "--log-level=debug", "--log-format=json"}, changed); diff != "" {
+		t.Errorf("changed arguments (-want +got):\n%s", diff)
+	}
+}
+
+func TestWrongValuesAreRefused(t *testing.T) {
+	for _, c := range []struct{ flag, text string }{
+		{"--set=replica=3", "replica"},
+		{"--set=image.repositry=x", "repositry"},
+		{"--set=image.repository=", "image.repository: push images of your own with make images REGISTRY=…"},
+		{"--set=image.digest=", "image.digest: name the image by digest"},
+		{"--set=image.digest=sha256:12", "image/digest"},
+		{"--set=bytecode.image=", "bytecode.image: push it with make images REGISTRY=…"},
+		{"--set=bytecode.image=registry.example.com/bytecode:v1", "bytecode/image"},
+		{"--set=config.adresses.source=Node", "adresses"},
+		{"--set=certManager.enabled=true", "issuerRef"},
+		{"--set=pullSecretRoles[0].name=a", "namespace"},
+		{"--set=logging.level=loud", "logging/level"},
+		{"--set=nodePorts=30000", "nodePorts"},
+		{"--set=networkPolicy.egressPorts={0}", "egressPorts"},
+		{"--set=monitoring.interval=often", "interval"},
+	} {
+		t.Run(c.flag, func(t *testing.T) {
+			t.Parallel()
+			_, err := template(t, c.flag)
+			if err == nil || !strings.Contains(fmt.Sprint(err), c.text) {
+				t.Errorf("got error %v, want one with %q", err, c.text)
+			}
+		})
+	}
+}

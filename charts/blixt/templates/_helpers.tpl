@@ -1,0 +1,53 @@
+{{- /* Labels of an object: (dict "root" $ "component" "operator"). */}}
+{{- define "blixt.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+{{ include "blixt.selector" . }}
+{{- end }}
+
+{{- /* Labels that select the pods of a component. */}}
+{{- define "blixt.selector" -}}
+app.kubernetes.io/name: blixt
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- /* Labels that the operator gives the pods of agents. */}}
+{{- define "blixt.agents" -}}
+app.kubernetes.io/name: blixt
+app.kubernetes.io/component: agent
+{{- end }}
+
+{{- /* The image of the operator and the agents. */}}
+{{- define "blixt.image" -}}
+{{- $repository := required "image.repository: push images of your own with make images REGISTRY=…, which prints what to set" .Values.image.repository }}
+{{- if .Values.image.digest -}}
+{{ $repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ $repository }}:{{ required "image.digest: name the image by digest (or by image.tag)" .Values.image.tag }}
+{{- end }}
+{{- end }}
+
+{{- /* What a pod that is not root, and may do nothing, says: Pod Security "restricted". */}}
+{{- define "blixt.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "blixt.securityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{- /* Whether the BlixtConfig can be installed: Helm refuses objects of kinds
+that the cluster does not have yet, as before the first installation. */}}
+{{- define "blixt.hasKinds" -}}
+{{- if or .Release.IsUpgrade (.Capabilities.APIVersions.Has "blixt.x-k8s.io/v1alpha1/BlixtConfig") }}yes{{ end }}
+{{- end }}
