@@ -75,6 +75,33 @@ func TestBackendThatGoesIsTakenFromTheOlderProgramToo(t *testing.T) {
 	m.nothingLeft()
 }
 
+// TestUpgradeWithoutDraining gives an older program no time.
+func TestUpgradeWithoutDraining(t *testing.T) {
+	m := newManaged(t, "upgrade-now", 2)
+	m.check(m.blixt.Start())
+	old := m.status().Program.ProgramID
+	m.newCrowd(10, "tcp", vip(4, 80), vip(6, 80)).end()
+	arrivals := m.newNewcomers(vip(4, 80))
+	m.upgrade(32768, "--drain-timeout", "0")
+	if e := m.ended(old); e.Cut == nil || *e.Cut < 10 {
+		t.Errorf("status says %+v, want 10 flows cut", e)
+	}
+	m.chain("without draining", m.status().Program.ProgramID)
+	m.check(lab.Eventually(patience, func() error {
+		if n := m.counter(m.status().Program.ProgramID, "flow_new"); n < 50 {
+			return fmt.Errorf("the new program has %d flows", n)
+		}
+		return nil
+	}))
+	close(arrivals.stop)
+	arrivals.wg.Wait()
+	if len(arrivals.failed) > 1 { // one may have been asking
+		t.Errorf("of the new connections broke %v", arrivals.failed)
+	}
+	m.check(m.blixt.Stop())
+	m.nothingLeft()
+}
+
 func isReset(err error) bool { return errors.Is(err, unix.ECONNRESET) }
 
 // TestProgramOfAnotherLayoutDrains finds one whose maps it cannot read, and

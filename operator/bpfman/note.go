@@ -109,7 +109,7 @@ func Inspect(runDir, name string) (info loader.Info, err error) {
 	info = loader.Info{Loader: "bpfman", Dir: n.Dir, ProgramID: n.Program, ProgramTag: n.Tag, Digest: n.Digest, Maps: map[string]uint32{}}
 	entries, err := os.ReadDir(n.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return info, fmt.Errorf("bpfman has unloaded program %d (%w): start blixt run again", n.Program, err)
+		return info, fmt.Errorf("bpfman has unloaded program %d (%w): blixt run loads it again, start it if it does not run", n.Program, err)
 	}
 	if err != nil {
 		return info, fmt.Errorf("read pin directory: %w", err)

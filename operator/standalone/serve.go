@@ -18,8 +18,13 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/manifest"
 )
 
-// checkEvery is how often is looked whether the program is where it was.
-const checkEvery = time.Second
+// checkEvery is how often is looked whether the program is where it was, and
+// retryEvery in how many of these looks bpfman is asked again for what it
+// has refused.
+const (
+	checkEvery = time.Second
+	retryEvery = 10
+)
 
 // plane is a data plane whose maps we write: ours, or an older one.
 type plane struct {
@@ -87,10 +92,11 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup) error {
 		return err
 	}
 	own := r.vips.own(n.addresses)
-	o := agent.Options{Node4: first(own, netip.Addr.Is4), Node6: first(own, netip.Addr.Is6), Log: slog.Default()}
+	o := agent.Options{Node4: first(own, netip.Addr.Is4), Node6: first(own, netip.Addr.Is6)}
 	r.ready = make(chan struct{})
 	r.planes = nil
 	for _, older := range r.loaded.Older {
+		o.Log = slog.With("of", older)
 		p, err := r.open(older.Dir(), o)
 		if err != nil {
 			slog.Warn(older.String()+" serves its flows as it is: backends that go are not taken from it", "error", err)
@@ -100,7 +106,7 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup) error {
 		done.Go(func() { r.drain(ctx, older, p) })
 	}
 	o.SNATMin, o.SNATMax = r.loaded.SNATPorts.Min, r.loaded.SNATPorts.Max
-	o.StateFile, o.Applied = StateFile(r.RunDir, r.Name), r.applied
+	o.StateFile, o.Applied, o.Log = StateFile(r.RunDir, r.Name), r.applied, slog.Default()
 	p, err := r.open(r.loaded.Dir(), o)
 	if err != nil {
 		return err
@@ -122,14 +128,19 @@ func (r *runner) close(p *plane) {
 // check cancels when the program is lost, and has it attached again where
 // somebody has detached it.
 func (r *runner) check(ctx context.Context, cancel context.CancelCauseFunc) {
-	for pause(ctx, checkEvery) {
+	var failed error
+	for i := 0; pause(ctx, checkEvery); i++ {
 		if err := r.loaded.Lost(); err != nil {
 			cancel(err)
 			return
 		}
+		if failed != nil && i%retryEvery > 0 {
+			continue
+		}
 		r.pass.Lock()
 		if r.interfaces != nil && ctx.Err() == nil {
-			r.said.fault("attach", r.loaded.SetInterfaces(r.interfaces))
+			failed = r.loaded.SetInterfaces(r.interfaces)
+			r.said.fault("attach", failed)
 		}
 		r.pass.Unlock()
 	}
