@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,15 +19,21 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/confine"
 	"github.com/kubernetes-sigs/blixt/operator/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/datapath/pins"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // nobody is the user that the agent runs as.
 const nobody = 65532
 
-// childOf is set in the process that has dropped everything.
-const childOf = "BLIXT_TEST_PINS"
+// childOf is set in the process that has dropped everything, and confined in
+// one that confines itself besides.
+const (
+	childOf  = "BLIXT_TEST_PINS"
+	confined = "BLIXT_TEST_CONFINED"
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childOf); dir != "" {
@@ -44,9 +49,23 @@ func TestMain(m *testing.M) {
 // The process that writes maps needs no capability: root pins them and lets a
 // group in, and a process of that group, without any privilege, publishes.
 func TestWriterNeedsNoPrivilege(t *testing.T) {
-	dir := pinnedMaps(t)
+	for name, env := range map[string]string{"by permissions of files": "", "and confined": confined + "=1"} {
+		t.Run(name, func(t *testing.T) { testUnprivileged(t, env) })
+	}
+}
+
+func testUnprivileged(t *testing.T, env string) {
+	dir := pins.Make(t, nobody)
+	flows, err := ebpf.LoadPinnedMap(filepath.Join(dir, bpf.BlixtMapFlows), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer flows.Close()
+	if err := flows.Put(bpf.BlixtFlowKey{Protocol: 6}, bpf.BlixtFlow{Backend: 1, Generation: ^uint32(0), IdleTicks: 1 << 30}); err != nil {
+		t.Fatal(err)
+	}
 	child := exec.Command("/proc/self/exe")
-	child.Env = append(os.Environ(), childOf+"="+dir)
+	child.Env = append(os.Environ(), childOf+"="+dir, env)
 	child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	// The child inherits this from the thread, which ends with the test.
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
@@ -82,6 +101,11 @@ func unprivileged(dir string) error {
 			return fmt.Errorf("not as it should be: no %q in\n%s", want, status)
 		}
 	}
+	if os.Getenv(confined) != "" {
+		if err := confine.Process(confine.Options{Read: []string{dir}}); err != nil {
+			return err
+		}
+	}
 	m, err := datapath.Open(dir)
 	if err != nil {
 		return err
@@ -112,45 +136,4 @@ func unprivileged(dir string) error {
 		return fmt.Errorf("opening pins of root: %w", err)
 	}
 	return nil
-}
-
-// pinnedMaps pins the maps of the embedded object on a BPF file system of the
-// test's own, for the group, and leaves one flow in them.
-func pinnedMaps(t *testing.T) string {
-	t.Helper()
-	runtime.LockOSThread() // never unlocked: the mount namespace ends with the thread
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		t.Fatalf("mounting needs root: %v", err)
-	}
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	must(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
-	mount := t.TempDir()
-	must(os.Chmod(filepath.Dir(mount), 0o711))
-	must(unix.Mount("bpf", mount, "bpf", 0, "mode=0711"))
-	t.Cleanup(func() { _ = unix.Unmount(mount, unix.MNT_DETACH) })
-	dir := filepath.Join(mount, "maps")
-	must(os.Mkdir(filepath.Join(mount, "root"), 0o700))
-	must(os.Mkdir(dir, 0o750))
-	must(os.Chown(dir, 0, nobody))
-	must(os.Chmod(dir, 0o750)) // whatever the umask
-	spec, err := bpf.LoadBlixt()
-	must(err)
-	for name, s := range spec.Maps {
-		m, err := ebpf.NewMap(s)
-		must(err)
-		t.Cleanup(func() { m.Close() })
-		if name == bpf.BlixtMapFlows {
-			must(m.Put(bpf.BlixtFlowKey{Protocol: 6}, bpf.BlixtFlow{Backend: 1, Generation: ^uint32(0), IdleTicks: 1 << 30}))
-		}
-		path := filepath.Join(dir, name)
-		must(m.Pin(path))
-		must(os.Chown(path, 0, nobody))
-		must(os.Chmod(path, 0o660))
-	}
-	return dir
 }

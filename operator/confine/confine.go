@@ -3,6 +3,8 @@
 // Package confine takes from the process what it will not need: in come the
 // files and ports that it goes on using, and from then on the kernel refuses
 // everything else, whoever has taken the process over.
+//
+//go:generate go test -run=^TestProfileIsGenerated$ -update
 package confine
 
 import (

@@ -49,14 +49,14 @@ var serving = slices.Concat(
 	// Threads, but no processes.
 	calls("clone", arg{0, has, unix.CLONE_THREAD}),
 	always("exit", "exit_group", "futex", "getpid", "gettid", "restart_syscall", "rt_sigaction", "rt_sigprocmask",
-		"rt_sigreturn", "rt_sigtimedwait", "sched_getaffinity", "sched_yield", "set_robust_list", "rseq", "sigaltstack", "tgkill"),
+		"rt_sigreturn", "sched_getaffinity", "sched_yield", "sigaltstack", "tgkill"),
 	// Time and chance.
 	always("clock_getres", "clock_gettime", "clock_nanosleep", "getrandom", "gettimeofday", "nanosleep"),
 	// Files: which, Landlock and permissions say.
 	always("close", "faccessat", "faccessat2", "fcntl", "fstat", "fstatfs", "getdents64", "lseek", "newfstatat", "openat",
 		"pread64", "read", "readlinkat", "readv", "stat", "statfs", "write", "writev"),
 	// Waiting.
-	always("epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_wait", "eventfd2", "pipe2", "ppoll"),
+	always("epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_wait", "eventfd2", "pipe2"),
 	// TCP and UDP, and no other: Multipath TCP would pass Landlock by.
 	calls("socket", arg{0, equal, unix.AF_INET}, arg{2, atMost, unix.IPPROTO_UDP}),
 	calls("socket", arg{0, equal, unix.AF_INET6}, arg{2, atMost, unix.IPPROTO_UDP}),
