@@ -26,6 +26,11 @@ func Sign(ctx context.Context, ref string, key *PrivateKey, o Options) (string, 
 	if _, err := s.Load(Options{AnyArchitecture: true}); err != nil {
 		return "", err
 	}
+	return s.Sign(ctx, key, o)
+}
+
+// Sign signs an image, whatever is in it, where it is.
+func (s *Stored) Sign(ctx context.Context, key *PrivateKey, o Options) (string, error) {
 	if again, err := s.signedBy(key.Public); err != nil || again {
 		return s.name, err
 	}

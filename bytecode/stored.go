@@ -48,6 +48,11 @@ func New(o *Object, meta Meta) (*Stored, error) {
 	if err != nil {
 		return nil, err
 	}
+	return FromIndex(index)
+}
+
+// FromIndex takes any images, to be pushed and signed as those of bytecode are.
+func FromIndex(index v1.ImageIndex) (*Stored, error) {
 	manifest, err := index.RawManifest()
 	if err != nil {
 		return nil, fmt.Errorf("build image: %w", err)
