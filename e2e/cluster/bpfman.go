@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+
+	"golang.org/x/sys/unix"
+)
+
+// library is a line of ldd(1): a file, or a name and the file that it leads to.
+var library = regexp.MustCompile(`(?m)^\s+(?:\S+ => )?(/\S+) \(0x`)
+
+// bpfmanImage makes of bpfman's programs an image that differs from the
+// released one in what it trusts.
+func (c *Cluster) bpfmanImage() (Image, error) {
+	daemon := c.software.path(bpfman + "/bpfman-rpc")
+	i := Image{
+		Files: map[string]string{
+			"/usr/local/sbin/bpfman-rpc":         daemon,
+			"/usr/local/sbin/bpfman":             c.software.path(bpfman + "/bpfman"),
+			"/etc/ssl/certs/ca-certificates.crt": c.CA(),
+		},
+		Entrypoint: []string{"/usr/local/sbin/bpfman-rpc", "--timeout=0"},
+	}
+	out, err := exec.Command("ldd", daemon).Output()
+	if err != nil {
+		return i, fmt.Errorf("find libraries of %s: %w", daemon, err)
+	}
+	for _, match := range library.FindAllStringSubmatch(string(out), -1) {
+		i.Files[match[1]] = match[1]
+	}
+	raise, err := mayRaiseLimits()
+	if err != nil || raise {
+		return i, err
+	}
+	// bpfman will not start unless it may raise a limit that means nothing any more.
+	preload := filepath.Join(c.dir, "ld.so.preload")
+	if err := os.WriteFile(preload, []byte("/memlock.so\n"), 0o644); err != nil {
+		return i, err
+	}
+	i.Files["/etc/ld.so.preload"], i.Files["/memlock.so"] = preload, c.software.path(bpfman+"/memlock.so")
+	return i, nil
+}
+
+// mayRaiseLimits tells whether root has CAP_SYS_RESOURCE here.
+func mayRaiseLimits() (bool, error) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	err := unix.Capget(&header, &data[0])
+	return data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0, err
+}
+
+// pushImages fills the registry with what Kubernetes and examples/bpfman name.
+func (c *Cluster) pushImages(ctx context.Context) error {
+	manifests, err := module("github.com/bpfman/bpfman-operator")
+	if err != nil {
+		return err
+	}
+	payload := map[string]string{"/bpfman-operator": c.software.path(bpfmanOperator + "/bpfman-operator")}
+	for _, file := range []string{"daemonset.yaml", "csidriverinfo.yaml", "metrics-proxy-daemonset.yaml"} {
+		payload["/config/bpfman-deployment/"+file] = filepath.Join(manifests, "config/bpfman-deployment", file)
+	}
+	single := func(path, source, user string) Image {
+		return Image{Files: map[string]string{path: source}, Entrypoint: []string{path}, User: user}
+	}
+	daemon, err := c.bpfmanImage()
+	if err != nil {
+		return err
+	}
+	for repository, image := range map[string]Image{
+		"pause:1":                                  single("/pause", c.bin("pause"), "65535"),
+		"coredns/coredns:v1.14.7":                  single("/coredns", c.software.path(coredns+"/coredns"), ""),
+		"bpfman/bpfman:v0.6.0":                     daemon,
+		"bpfman/bpfman-agent:v0.6.0":               single("/bpfman-agent", c.software.path(bpfmanOperator+"/bpfman-agent"), ""),
+		"bpfman/bpfman-operator:v0.6.0":            {Files: payload, Entrypoint: []string{"/bpfman-operator"}, User: "65532"},
+		"bpfman/csi-node-driver-registrar:v2.13.0": single("/registrar", c.bin("registrar"), ""),
+	} {
+		if _, err := c.Push(ctx, repository, image); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// InstallBpfman does what examples/bpfman says, and returns when bpfman runs on
+// every node.
+func (c *Cluster) InstallBpfman(ctx context.Context) error {
+	blixt, err := module("github.com/kubernetes-sigs/blixt")
+	if err != nil {
+		return err
+	}
+	files := filepath.Join(blixt, "examples/bpfman")
+	for _, args := range [][]string{
+		{"apply", "--server-side", "--filename", filepath.Join(files, "crds")},
+		{"wait", "--for=condition=Established", "--timeout=30s", "--filename", filepath.Join(files, "crds")},
+		{"apply", "--server-side", "--filename", files},
+	} {
+		if _, err := c.Kubectl(ctx, args...); err != nil {
+			return fmt.Errorf("install bpfman: %w", err)
+		}
+	}
+	if err := c.AwaitPods(ctx, "bpfman"); err != nil {
+		pods, e := c.Kubectl(ctx, "--namespace=bpfman", "describe", "pods")
+		return errors.Join(err, e, errors.New(pods))
+	}
+	return nil
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// Image is a container image made of files of this machine.
+type Image struct {
+	// Files are paths in the image, and whose content they have.
+	Files      map[string]string
+	Entrypoint []string
+	// User is a number; "": root.
+	User string
+}
+
+// Push puts an image into the registry, where every registry's images are
+// looked for: pods name it as they would anywhere, REPOSITORY:TAG with or
+// without a host before. It returns its name by digest.
+func (c *Cluster) Push(ctx context.Context, repository string, i Image) (string, error) {
+	image, err := i.build()
+	if err != nil {
+		return "", fmt.Errorf("make image %s: %w", repository, err)
+	}
+	ref, err := name.ParseReference(Registry + "/" + repository)
+	if err != nil {
+		return "", err
+	}
+	ca, err := os.ReadFile(c.CA())
+	if err != nil {
+		return "", err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	transport := &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: roots},
+		DialContext: func(_ context.Context, network, addr string) (net.Conn, error) {
+			return c.Control.Dial(network, "", addr, 10*time.Second)
+		},
+	}
+	defer transport.CloseIdleConnections()
+	if err := remote.Write(ref, image, remote.WithTransport(transport), remote.WithContext(ctx)); err != nil {
+		return "", fmt.Errorf("push %s: %w", repository, err)
+	}
+	digest, err := image.Digest()
+	return ref.Context().Digest(digest.String()).String(), err
+}
+
+func (i Image) build() (v1.Image, error) {
+	layer, err := i.layer()
+	if err != nil {
+		return nil, err
+	}
+	// Compressing would take longer than all else.
+	image, err := mutate.AppendLayers(mutate.MediaType(empty.Image, types.OCIManifestSchema1), static.NewLayer(layer, types.OCIUncompressedLayer))
+	if err != nil {
+		return nil, err
+	}
+	config, err := image.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	config = config.DeepCopy()
+	config.OS, config.Architecture = "linux", runtime.GOARCH
+	config.Config.Entrypoint, config.Config.User = i.Entrypoint, i.User
+	config.Config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	return mutate.ConfigFile(mutate.ConfigMediaType(image, types.OCIConfigJSON), config)
+}
+
+func (i Image) layer() ([]byte, error) {
+	var buffer bytes.Buffer
+	w := tar.NewWriter(&buffer)
+	made := map[string]bool{"tmp/": true}
+	if err := w.WriteHeader(&tar.Header{Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777}); err != nil {
+		return nil, err
+	}
+	for _, file := range slices.Sorted(maps.Keys(i.Files)) {
+		inside := strings.TrimPrefix(file, "/")
+		for n, char := range inside {
+			if dir := inside[:n] + "/"; char == '/' && !made[dir] {
+				made[dir] = true
+				if err := w.WriteHeader(&tar.Header{Name: dir, Typeflag: tar.TypeDir, Mode: 0o755}); err != nil {
+					return nil, err
+				}
+			}
+		}
+		if err := add(w, inside, i.Files[file]); err != nil {
+			return nil, fmt.Errorf("add %s: %w", path.Base(file), err)
+		}
+	}
+	return buffer.Bytes(), w.Close()
+}
+
+func add(w *tar.Writer, inside, source string) error {
+	f, err := os.Open(source)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	// Read-only for all is enough for whoever the image runs as.
+	mode := int64(info.Mode().Perm() | 0o444)
+	if err := w.WriteHeader(&tar.Header{Name: inside, Typeflag: tar.TypeReg, Mode: mode, Size: info.Size()}); err != nil {
+		return err
+	}
+	_, err = io.Copy(w, f)
+	return err
+}

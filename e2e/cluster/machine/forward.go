@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"io"
+	"net"
+	"os"
+	"syscall"
+)
+
+// forwardTo joins connections to the socket that this process has inherited,
+// which is one of the host's network, with the address in its own.
+func forwardTo(address string) error {
+	const inherited = 3
+	syscall.CloseOnExec(inherited)
+	l, err := net.FileListener(os.NewFile(inherited, "listener"))
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go join(c, address)
+		}
+	}()
+	return nil
+}
+
+func join(near net.Conn, address string) {
+	defer near.Close()
+	far, err := net.Dial("tcp", address)
+	if err != nil {
+		return // the client sees its connection end
+	}
+	defer far.Close()
+	go func() {
+		_, _ = io.Copy(far, near)
+		_ = far.(*net.TCPConn).CloseWrite()
+	}()
+	_, _ = io.Copy(near, far)
+}

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/e2e/lab"
+)
+
+// Addresses. Node n has 10.210.0.(10+n) and fd00:210::(10+n), and its pods
+// 10.211.n.0/24 and fd00:211:0:n::/64.
+const (
+	Control4  = "10.210.0.1"
+	Control6  = "fd00:210::1"
+	Client4   = "10.210.0.100"
+	Client6   = "fd00:210::100"
+	Pods4     = "10.211.0.0/16"
+	Pods6     = "fd00:211::/48"
+	Services4 = "10.212.0.0/16"
+	Services6 = "fd00:212::/112"
+	// Registry is what images are pulled from: by HTTPS, with CA's certificate.
+	Registry = Control4 + ":5000"
+
+	dns     = "10.212.0.10"
+	apiPort = "6443"
+	// The encapsulation takes 50 bytes of each packet.
+	overlayDevice, overlayMTU = "vxlan0", 1450
+)
+
+const netnsDir = "/run/netns"
+
+// ip runs ip(8) with commands, in the namespace if one is named.
+func ip(space string, commands ...string) error {
+	return batch("ip", space, commands)
+}
+
+func batch(tool, space string, commands []string) error {
+	args := []string{"-batch", "-"}
+	if space != "" {
+		args = append([]string{"-n", space}, args...)
+	}
+	return feed(exec.Command(tool, args...), strings.Join(commands, "\n")+"\n")
+}
+
+// feed runs a command that reads text.
+func feed(cmd *exec.Cmd, text string) error {
+	cmd.Stdin = strings.NewReader(text)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// plug makes a network namespace with a cable to the switch.
+func (c *Cluster) plug(name, ipv4, ipv6 string) (*Machine, error) {
+	space := c.space(name)
+	if err := ip("", "netns add "+space,
+		"link add name eth0 netns "+space+" type veth peer name "+name+" netns "+c.space("switch")); err != nil {
+		return nil, err
+	}
+	if err := ip(c.space("switch"), "link set "+name+" master br0 up"); err != nil {
+		return nil, err
+	}
+	n, err := lab.Join(name, space)
+	if err != nil {
+		return nil, err
+	}
+	m := &Machine{Node: n, dir: filepath.Join(c.dir, name)}
+	n.Sysctl("net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.default.accept_ra=0", "net.ipv6.conf.eth0.accept_dad=0",
+		"net.ipv6.conf.eth0.accept_ra=0", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.ping_group_range=0 0")
+	n.IP("link set lo up")
+	n.Addr("eth0", ipv4+"/24", ipv6+"/64")
+	n.IP("link set eth0 up")
+	return m, n.Err()
+}
+
+// makeNetwork makes a switch with all machines, of which the client is the
+// others' router to everything else.
+func (c *Cluster) makeNetwork() (err error) {
+	sw := c.space("switch")
+	if err := ip("", "netns add "+sw); err != nil {
+		return err
+	}
+	if err := ip(sw, "link add br0 type bridge mcast_snooping 0", "link set br0 up"); err != nil {
+		return err
+	}
+	if c.Control, err = c.plug("control-plane", Control4, Control6); err != nil {
+		return err
+	}
+	if c.Client, err = c.plug("client", Client4, Client6); err != nil {
+		return err
+	}
+	for i := 1; i <= c.Options.Nodes; i++ {
+		n, err := c.plug(fmt.Sprintf("node-%d", i), node4(i), node6(i))
+		if err != nil {
+			return err
+		}
+		c.Nodes = append(c.Nodes, n)
+	}
+	for _, m := range append([]*Machine{c.Control}, c.Nodes...) {
+		m.Route("default via "+Client4, "default via "+Client6)
+	}
+	for _, m := range []*Machine{c.Control, c.Client} {
+		// To webhooks, and what a test wants to see without a load balancer.
+		m.Route(Services4+" via "+node4(1), Services6+" via "+node6(1))
+	}
+	if c.Options.Overlay {
+		return c.makeOverlay()
+	}
+	return c.makeRoutes()
+}
+
+func node4(i int) string { return fmt.Sprintf("10.210.0.%d", 10+i) }
+func node6(i int) string { return fmt.Sprintf("fd00:210::%d", 10+i) }
+
+func pods4(i int) string { return fmt.Sprintf("10.211.%d.0", i) }
+func pods6(i int) string { return fmt.Sprintf("fd00:211:0:%d::", i) }
+
+// makeRoutes tells everybody where pods are.
+func (c *Cluster) makeRoutes() error {
+	for _, m := range append([]*Machine{c.Control, c.Client}, c.Nodes...) {
+		for i := 1; i <= len(c.Nodes); i++ {
+			if m != c.Nodes[i-1] {
+				m.Route(pods4(i)+"/24 via "+node4(i), pods6(i)+"/64 via "+node6(i))
+			}
+		}
+		if err := m.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeOverlay joins nodes by tunnels: only they know where pods are.
+func (c *Cluster) makeOverlay() error {
+	mac := func(i int) string { return fmt.Sprintf("02:00:00:00:00:%02x", i) }
+	for i, m := range c.Nodes {
+		self := i + 1
+		m.IP(fmt.Sprintf("link add %s address %s mtu %d type vxlan id 1 dev eth0 local %s dstport 4789 nolearning", overlayDevice, mac(self), overlayMTU, m.IPv4),
+			"addr add "+pods4(self)+"/32 dev "+overlayDevice, "addr add "+pods6(self)+"/128 dev "+overlayDevice+" nodad",
+			"link set "+overlayDevice+" up")
+		for peer := 1; peer <= len(c.Nodes); peer++ {
+			if peer == self {
+				continue
+			}
+			on := " dev " + overlayDevice
+			m.IP("neigh add "+pods4(peer)+" lladdr "+mac(peer)+on, "neigh add "+pods6(peer)+" lladdr "+mac(peer)+on)
+			m.Route(pods4(peer)+"/24 via "+pods4(peer)+on+" onlink", pods6(peer)+"/64 via "+pods6(peer)+on+" onlink")
+			if err := batch("bridge", c.space(m.Name), []string{"fdb append " + mac(peer) + on + " dst " + node4(peer)}); err != nil {
+				return err
+			}
+		}
+		if err := m.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// masquerade gives packets of a node's pods the node's address where they leave
+// the pod network.
+func (c *Cluster) masquerade(i int) error {
+	cmd := exec.Command("ip", "netns", "exec", c.space(c.Nodes[i-1].Name), "nft", "-f", "-")
+	return feed(cmd, fmt.Sprintf(`table inet podnetwork {
+	chain postrouting {
+		type nat hook postrouting priority srcnat
+		ip saddr %s/24 ip daddr != { %s, 224.0.0.0/4 } masquerade
+		ip6 saddr %s/64 ip6 daddr != { %s, ff00::/8 } masquerade
+	}
+}
+`, pods4(i), Pods4, pods6(i), Pods6))
+}
+
+// removeNetwork ends every process in the namespaces of a cluster, which are
+// its processes 1 and so all of it, and removes the namespaces.
+func removeNetwork(prefix string) error {
+	spaces, err := filepath.Glob(filepath.Join(netnsDir, prefix+"*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range spaces {
+		name := filepath.Base(path)
+		err := lab.Eventually(20*time.Second, func() error {
+			out, _ := exec.Command("ip", "netns", "pids", name).Output() // fails where the file is no namespace any more
+			pids := strings.Fields(string(out))
+			for _, word := range pids {
+				if pid, err := strconv.Atoi(word); err == nil {
+					_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended by itself
+				}
+			}
+			if len(pids) > 0 {
+				return fmt.Errorf("processes %s in network namespace %s have not ended", strings.Join(pids, " "), name)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if err := ip("", "netns del "+name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
