@@ -32,9 +32,10 @@ type Settings struct {
 	// SNAT are the source ports for backends elsewhere. Two applications on
 	// one node must not share any.
 	SNAT agent.PortRange
-	// Draining are the nodes on which the application serves no flows but those
-	// that it knows.
-	Draining []string
+	// Drain is true for nodes on which the application is to serve no flows but
+	// those that it knows, and false where it serves all. On other nodes it goes
+	// on as it does.
+	Drain map[string]bool
 }
 
 // Node is what an agent is told about the node that it is on.

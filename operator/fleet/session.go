@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -295,7 +294,10 @@ func (s *Server) next(c *session) (config *wire.Config, update []byte, err error
 }
 
 func encodeConfig(n Node, s Settings) *wire.Config {
-	c := &wire.Config{Node: n.Name, Zone: n.Zone, Drain: slices.Contains(s.Draining, n.Name), Snat: &wire.Ports{Min: uint32(s.SNAT.Min), Max: uint32(s.SNAT.Max)}}
+	c := &wire.Config{Node: n.Name, Zone: n.Zone, Snat: &wire.Ports{Min: uint32(s.SNAT.Min), Max: uint32(s.SNAT.Max)}}
+	if drain, known := s.Drain[n.Name]; known {
+		c.Drain = &drain
+	}
 	for _, a := range n.Addresses {
 		c.Addresses = append(c.Addresses, a.AsSlice())
 	}

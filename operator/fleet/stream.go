@@ -238,8 +238,8 @@ func (c *Client) configure(w *wire.Config) error {
 		return fmt.Errorf("read config: %w", d.err)
 	}
 	err := c.agent.SetSource(ports, first(c.resolve.HostAddresses, netip.Addr.Is4), first(c.resolve.HostAddresses, netip.Addr.Is6))
-	if err == nil {
-		err = c.setDraining(w.Drain)
+	if err == nil && w.Drain != nil {
+		err = c.setDraining(*w.Drain)
 	}
 	c.mu.Lock()
 	c.setting = ""

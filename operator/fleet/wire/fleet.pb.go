@@ -576,12 +576,13 @@ func (x *Use) GetSize() uint64 {
 
 // Config is what belongs to this agent alone.
 type Config struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	Zone          string                 `protobuf:"bytes,2,opt,name=zone,proto3" json:"zone,omitempty"`
-	Addresses     [][]byte               `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
-	Snat          *Ports                 `protobuf:"bytes,4,opt,name=snat,proto3" json:"snat,omitempty"`
-	Drain         bool                   `protobuf:"varint,5,opt,name=drain,proto3" json:"drain,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Node      string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Zone      string                 `protobuf:"bytes,2,opt,name=zone,proto3" json:"zone,omitempty"`
+	Addresses [][]byte               `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Snat      *Ports                 `protobuf:"bytes,4,opt,name=snat,proto3" json:"snat,omitempty"`
+	// drain is unset where what the agent does is to stay.
+	Drain         *bool `protobuf:"varint,5,opt,name=drain,proto3,oneof" json:"drain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -645,8 +646,8 @@ func (x *Config) GetSnat() *Ports {
 }
 
 func (x *Config) GetDrain() bool {
-	if x != nil {
-		return x.Drain
+	if x != nil && x.Drain != nil {
+		return *x.Drain
 	}
 	return false
 }
@@ -1413,13 +1414,14 @@ const file_fleet_proto_rawDesc = "" +
 	"\x03max\x18\x02 \x01(\rR\x03max\"-\n" +
 	"\x03Use\x12\x12\n" +
 	"\x04used\x18\x01 \x01(\x04R\x04used\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x04R\x04size\"\x8f\x01\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\"\x9e\x01\n" +
 	"\x06Config\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x1c\n" +
 	"\taddresses\x18\x03 \x03(\fR\taddresses\x12)\n" +
-	"\x04snat\x18\x04 \x01(\v2\x15.blixt.fleet.v1.PortsR\x04snat\x12\x14\n" +
-	"\x05drain\x18\x05 \x01(\bR\x05drain\".\n" +
+	"\x04snat\x18\x04 \x01(\v2\x15.blixt.fleet.v1.PortsR\x04snat\x12\x19\n" +
+	"\x05drain\x18\x05 \x01(\bH\x00R\x05drain\x88\x01\x01B\b\n" +
+	"\x06_drain\".\n" +
 	"\x04Part\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\bR\x04last\"\x85\x03\n" +
@@ -1558,6 +1560,7 @@ func file_fleet_proto_init() {
 		(*OperatorMessage_Config)(nil),
 		(*OperatorMessage_Part)(nil),
 	}
+	file_fleet_proto_msgTypes[7].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
