@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dataplane
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
+
+	"github.com/kubernetes-sigs/blixt/operator/agent"
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+)
+
+// What a ClusterBpfApplication says about itself, so that an operator that has
+// just started goes on where another stopped.
+const (
+	// snatAnnotation has the source ports that are its own for life.
+	snatAnnotation = "blixt.x-k8s.io/snat-ports"
+	// behindAnnotation is added to the priority that was asked for.
+	behindAnnotation = "blixt.x-k8s.io/behind"
+	// sinceAnnotation is since when those before it drain everywhere.
+	sinceAnnotation = "blixt.x-k8s.io/others-draining-since"
+)
+
+// Application is a ClusterBpfApplication of Blixt: one program, with maps of
+// its own, on each selected node.
+type Application struct {
+	Name     string                 `json:"name"`
+	Bytecode bpfmanv1.ByteCodeImage `json:"bytecode"`
+	// SNAT are its source ports, which no other application has.
+	SNAT agent.PortRange `json:"snat"`
+	// Behind is how much later than asked for it sees packets, so that those
+	// that drain see theirs first.
+	Behind int32 `json:"behind,omitempty"`
+	// Drain is what to tell its agents, by node: true to serve only the
+	// connections that there are, false to serve everything. Agents of nodes
+	// that are not in it are left as they are: what they do is not known yet.
+	Drain map[string]bool `json:"drain,omitempty"`
+	// Agents tells whether its agents may be started: a pod that mounts the
+	// maps of a program that is not loaded waits for up to two minutes.
+	Agents bool `json:"agents,omitempty"`
+
+	created time.Time // zero: not yet
+	stored  *bpfmanv1.ClusterBpfApplication
+}
+
+// Name returns the name of the application that runs an image, which is named
+// by digest: one digest, one application.
+func Name(image string) string { return "blixt-" + digest(image)[:12] }
+
+// AgentsName returns the name of the DaemonSet of an application's agents.
+func AgentsName(application string) string {
+	return "blixt-agent-" + strings.TrimPrefix(application, "blixt-")
+}
+
+// digest returns the hexadecimal digits of an image's digest.
+func digest(image string) string {
+	_, hex, _ := strings.Cut(image, "@sha256:")
+	return fmt.Sprintf("%-12s", hex)
+}
+
+// applications returns Blixt's own, in the order in which they see packets:
+// those that stay, and those that are being deleted.
+func (s *sight) applications() (live, leaving []Application) {
+	for i := range s.c.Applications {
+		stored := &s.c.Applications[i]
+		if stored.Labels[managedByLabel] != manager || stored.Spec.ByteCode.Image == nil {
+			continue
+		}
+		if a := parse(stored); stored.DeletionTimestamp == nil {
+			live = append(live, a)
+		} else {
+			leaving = append(leaving, a)
+		}
+	}
+	slices.SortFunc(live, inLine)
+	slices.SortFunc(leaving, inLine)
+	return live, leaving
+}
+
+// tell adds an order to an agent that has been heard of.
+func (s *sight) tell(a *Application, node string, drain bool) {
+	if s.reports[place{a.Name, node}] == nil {
+		return
+	}
+	if a.Drain == nil {
+		a.Drain = map[string]bool{}
+	}
+	a.Drain[node] = drain
+}
+
+// inLine orders applications as the kernel does: of one priority, the one that
+// came first is first. One that is yet to be created is last.
+func inLine(a, b Application) int {
+	return cmp.Or(cmp.Compare(a.Behind, b.Behind), order(a.created, b.created), cmp.Compare(a.Name, b.Name))
+}
+
+func order(a, b time.Time) int {
+	if a.IsZero() || b.IsZero() {
+		return b.Compare(a)
+	}
+	return a.Compare(b)
+}
+
+// allPorts are those of an application of which nobody knows which it has.
+var allPorts = agent.PortRange{Min: 1, Max: 65535}
+
+// parse takes what is missing or garbled for the worst.
+func parse(stored *bpfmanv1.ClusterBpfApplication) Application {
+	a := Application{
+		Name: stored.Name, Bytecode: *stored.Spec.ByteCode.Image, SNAT: allPorts,
+		created: stored.CreationTimestamp.Time, stored: stored,
+	}
+	var snat agent.PortRange
+	if _, err := fmt.Sscanf(stored.Annotations[snatAnnotation], "%d-%d", &snat.Min, &snat.Max); err == nil && snat.Min <= snat.Max {
+		a.SNAT = snat
+	}
+	if n, err := strconv.ParseInt(stored.Annotations[behindAnnotation], 10, 32); err == nil {
+		a.Behind = int32(n)
+	}
+	return a
+}
+
+func (a *Application) annotations(since time.Time) map[string]string {
+	all := map[string]string{snatAnnotation: fmt.Sprintf("%d-%d", a.SNAT.Min, a.SNAT.Max)}
+	if a.Behind > 0 {
+		all[behindAnnotation] = strconv.Itoa(int(a.Behind))
+	}
+	if !since.IsZero() {
+		all[sinceAnnotation] = since.UTC().Format(time.RFC3339)
+	}
+	return all
+}
+
+// moves tells whether its links are yet to get another priority.
+func (a *Application) moves() bool {
+	return a.stored != nil && a.Behind != parse(a.stored).Behind
+}
+
+// since returns since when the others drain on every node, as stored. What was
+// stored when there were others yet is void.
+func (a *Application) since(others []Application) (time.Time, bool) {
+	if a.stored == nil {
+		return time.Time{}, false
+	}
+	t, err := time.Parse(time.RFC3339, a.stored.Annotations[sinceAnnotation])
+	for _, o := range others {
+		if t.Before(o.created) {
+			return time.Time{}, false
+		}
+	}
+	return t, err == nil
+}
+
+// links are the attachments that were asked for.
+func (a *Application) links() []bpfmanv1.ClTcxAttachInfo {
+	if a.stored != nil {
+		for _, p := range a.stored.Spec.Programs {
+			if p.TCX != nil {
+				return p.TCX.Links
+			}
+		}
+	}
+	return nil
+}
+
+// halves divides the source ports between the two applications that there may
+// be. A half that is {0, 0} does not exist.
+func halves(r v1alpha1.PortRange) [2]agent.PortRange {
+	middle := (r.First + r.Last) / 2
+	all := [2]agent.PortRange{{Min: uint16(r.First), Max: uint16(middle)}}
+	if middle < r.Last {
+		all[1] = agent.PortRange{Min: uint16(middle + 1), Max: uint16(r.Last)}
+	}
+	return all
+}
+
+// freeHalf returns the half that shares no port with the applications.
+func freeHalf(r v1alpha1.PortRange, others []Application) (agent.PortRange, bool) {
+	for _, half := range halves(r) {
+		taken := slices.ContainsFunc(others, func(o Application) bool {
+			return half.Min <= o.SNAT.Max && o.SNAT.Min <= half.Max
+		})
+		if half.Max != 0 && !taken {
+			return half, true
+		}
+	}
+	return agent.PortRange{}, false
+}

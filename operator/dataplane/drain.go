@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dataplane
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// settleTime is how long an application drains at least: for connections that
+// have begun but are not in its table yet.
+const settleTime = 30 * time.Second
+
+// retire has the others drain, and returns those that are still needed.
+func (p *planner) retire(current *Application, others []Application) []Application {
+	var needed []Application
+	draining, ended, flows := true, true, uint64(0)
+	for _, o := range others {
+		places := p.places(o)
+		if len(places) == 0 {
+			p.delete(o.Name, corev1.EventTypeNormal, Unloading, "It runs on no node, and was replaced by "+current.Name+".")
+			continue
+		}
+		ready := 0
+		for _, node := range places {
+			hands := p.hands(current, o, node)
+			p.tell(&o, node, hands)
+			draining = draining && (hands || !p.ready(node))
+			report := p.reports[place{o.Name, node}]
+			if report != nil {
+				flows += report.Flows
+			}
+			if p.ready(node) {
+				ready++
+			}
+			ended = ended && p.ready(node) && report != nil && report.Connected && report.Draining && report.Flows == 0
+		}
+		draining = draining && ready > 0
+		needed = append(needed, o)
+	}
+	if len(needed) == 0 || !draining {
+		return needed
+	}
+	since, known := current.since(needed)
+	if !known {
+		since = p.now.UTC().Truncate(time.Second)
+	}
+	p.out.DrainingSince = since
+	deadline := since.Add(p.spec.DrainTimeout.Duration)
+	if p.starting() { // agents may yet say who is needed
+		return needed
+	}
+	kind, message := corev1.EventTypeNormal, "Its last connection has ended. "+current.Name+" serves."
+	switch {
+	case ended && !p.now.Before(since.Add(settleTime)):
+	case !p.now.Before(deadline):
+		kind, message = corev1.EventTypeWarning, fmt.Sprintf("drainTimeout of %s is over: what was left of its connections (%d at the last count) is cut.", p.spec.DrainTimeout.Duration, flows)
+	default:
+		if !known {
+			p.event(needed[0].Name, corev1.EventTypeNormal, Draining, fmt.Sprintf("%s takes the new connections on every node. It keeps those that it has, until %s at the latest.", current.Name, deadline.Format(time.RFC3339)))
+		}
+		return needed
+	}
+	for _, o := range needed {
+		p.delete(o.Name, kind, Unloading, message)
+	}
+	return nil
+}
+
+// hands tells whether the old application drains on a node.
+func (p *planner) hands(current *Application, old Application, node string) bool {
+	if !p.selected(node) {
+		return true
+	}
+	at := place{current.Name, node}
+	f := p.fault(at, current.links())
+	switch {
+	case f == nil && !current.moves() && !p.drains(at):
+		return true
+	case f != nil && f.dead:
+		if p.ready(node) && p.blocks(current.Name, f) {
+			p.problem(current.Name, UpgradeBlocked, fmt.Sprintf("Node %s goes on with %s. %s", node, old.Name, f.message))
+		}
+		return false
+	}
+	return p.drains(place{old.Name, node}) // nothing new is known
+}
+
+// takeOver has a current application that drains, as it was to be replaced,
+// go on draining until it is behind the others: before, it would take their
+// connections for its own.
+func (p *planner) takeOver(current *Application, others []Application) {
+	for _, node := range p.places(*current) {
+		at := place{current.Name, node}
+		behind := !current.moves() && linkFault(at, current.links(), p.program(at)) == nil
+		p.tell(current, node, p.drains(at) && !behind && p.selected(node) && slices.ContainsFunc(others, func(o Application) bool {
+			f := p.fault(place{o.Name, node}, o.links())
+			return f == nil || !f.dead
+		}))
+	}
+}

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dataplane
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+)
+
+// loadTime is how long agents wait for the slowest node to load a program.
+const loadTime = 10 * time.Second
+
+// Rollout is which applications there are to be.
+type Rollout struct {
+	// Applications are those to keep. The first takes new connections wherever
+	// it serves; the others serve where it does not, and elsewhere drain.
+	Applications []Application `json:"applications,omitempty"`
+	// DrainingSince is since when the others drain on every node; zero: they
+	// do not, or there are none.
+	DrainingSince time.Time `json:"drainingSince,omitzero"`
+	// Delete names the applications to delete.
+	Delete []string `json:"delete,omitempty"`
+	// Problems are what keeps it from what was asked for.
+	Problems []Problem `json:"problems,omitempty"`
+	// Events are what is new.
+	Events []Event `json:"events,omitempty"`
+}
+
+// Plan returns which applications there are to be. spec must be complete, as
+// Default returns it.
+//
+// A change of bytecode is an application beside the one that serves. On each
+// node the old one drains once the new one is attached and holds the state,
+// and serves on where the new one does not. It is deleted when it drains on
+// all nodes and its connections have ended, or at the deadline. There are
+// never more than two: a third waits, unless the second serves nowhere.
+func Plan(now time.Time, spec v1alpha1.Dataplane, c Cluster) Rollout {
+	p := planner{sight: look(now, spec, &c), spec: spec}
+	p.live, p.leaving = p.applications()
+	current, ok := p.current()
+	for i := range p.leaving {
+		p.stuck(&p.leaving[i])
+	}
+	if !ok {
+		return p.out
+	}
+	var others []Application
+	for _, o := range p.live {
+		if o.Name != current.Name {
+			others = append(others, o)
+		}
+	}
+	p.settle(&current, others)
+	others = p.retire(&current, others)
+	p.takeOver(&current, others)
+	p.out.Applications = append([]Application{current}, others...)
+	return p.out
+}
+
+type planner struct {
+	*sight
+	spec          v1alpha1.Dataplane
+	live, leaving []Application
+	out           Rollout
+}
+
+// current returns the application that is to take new connections, and false
+// if there is none and cannot be one now.
+func (p *planner) current() (Application, bool) {
+	image := p.spec.Bytecode.Image
+	wanted := Application{Name: Name(image), Bytecode: bpfmanv1.ByteCodeImage{Url: image, ImagePullPolicy: bpfmanv1.PullIfNotPresent}}
+	if s := p.spec.Bytecode.PullSecret; s != nil {
+		wanted.Bytecode.ImagePullSecret = &bpfmanv1.ImagePullSecretSelector{Name: s.Name, Namespace: s.Namespace}
+	}
+	isWanted := func(a Application) bool { return a.Name == wanted.Name }
+	if i := slices.IndexFunc(p.live, isWanted); i >= 0 {
+		have := p.live[i]
+		have.Bytecode = wanted.Bytecode // the same digest, if perhaps from elsewhere
+		return have, true
+	}
+	all := slices.Concat(p.live, p.leaving)
+	half, free := freeHalf(p.spec.SNATPorts, all)
+	switch {
+	case p.c.Refused != "":
+		p.problem(wanted.Name, BytecodeRefused, p.c.Refused)
+	case slices.ContainsFunc(p.leaving, isWanted):
+		p.problem(wanted.Name, UpgradeWaiting, "It is being deleted, and is created again when it is gone.")
+	case len(all) >= 2:
+		p.problem(wanted.Name, UpgradeWaiting, fmt.Sprintf("It waits until one of %s is gone: two can run at a time, each with one half of snatPorts.", names(all)))
+	case !free:
+		p.problem(wanted.Name, UpgradeWaiting, fmt.Sprintf("It waits for ports: %s has some of both halves of snatPorts %d-%d.", names(all), p.spec.SNATPorts.First, p.spec.SNATPorts.Last))
+	default:
+		wanted.SNAT = half
+		for _, a := range all {
+			wanted.Behind = max(wanted.Behind, a.Behind) // of equals, the one that came last is behind
+		}
+		p.event(wanted.Name, corev1.EventTypeNormal, Loading, "bpfman is asked to load "+image+".")
+		return wanted, true
+	}
+	if len(p.live) == 0 {
+		return Application{}, false
+	}
+	last := p.live[len(p.live)-1]
+	for _, before := range slices.Backward(p.live[:len(p.live)-1]) {
+		if len(p.places(last)) == 0 && len(p.places(before)) > 0 || p.failed(last, before) {
+			return before, true // back, so that there is room for the third
+		}
+	}
+	return last, true
+}
+
+// failed tells whether the last application cannot take over on a node where
+// the one before serves.
+func (p *planner) failed(last, before Application) bool {
+	for node := range p.nodes {
+		at := place{before.Name, node}
+		if p.ready(node) && p.runs(at) && !p.drains(at) &&
+			p.blocks(last.Name, p.fault(place{last.Name, node}, last.links())) {
+			return true
+		}
+	}
+	return false
+}
+
+// settle completes the current application.
+func (p *planner) settle(current *Application, others []Application) {
+	rest := slices.Concat(others, p.leaving)
+	mine := halves(p.spec.SNATPorts)
+	if half, free := freeHalf(p.spec.SNATPorts, rest); free &&
+		(current.SNAT == allPorts || len(rest) == 0 && !slices.Contains(mine[:], current.SNAT)) {
+		current.SNAT = half
+	}
+	for _, o := range others {
+		// One that takes over again goes behind the other, whose connections it
+		// would take for its own. Moved once, it stays there: each move lets
+		// packets by.
+		if inLine(*current, o) < 0 && len(p.places(o)) > 0 {
+			current.Behind = o.Behind + 1
+		}
+	}
+	current.Agents = !current.created.IsZero() && (!p.now.Before(current.created.Add(loadTime)) || p.loadedEverywhere(current))
+}
+
+func (p *planner) loadedEverywhere(a *Application) bool {
+	some := false
+	for node := range p.nodes {
+		if p.selected(node) && p.ready(node) {
+			if p.program(place{a.Name, node}) == nil {
+				return false
+			}
+			some = true
+		}
+	}
+	return some
+}
+
+// places are the nodes that an application runs on, sorted.
+func (p *planner) places(a Application) []string {
+	var nodes []string
+	for node := range p.nodes {
+		if p.runs(place{a.Name, node}) {
+			nodes = append(nodes, node)
+		}
+	}
+	slices.Sort(nodes)
+	return nodes
+}
+
+func names(all []Application) string {
+	var words []string
+	for _, a := range all {
+		words = append(words, a.Name)
+	}
+	return strings.Join(words, " and ")
+}
