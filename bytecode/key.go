@@ -42,14 +42,19 @@ func ReadPublicKey(path string) (*PublicKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read public key: %w", err)
 	}
+	return ParsePublicKey(path, text)
+}
+
+// ParsePublicKey parses a key in PEM; messages call it by the name.
+func ParsePublicKey(name string, text []byte) (*PublicKey, error) {
 	if block, _ := pem.Decode(text); block != nil && strings.HasSuffix(block.Type, "PRIVATE KEY") {
-		return nil, fmt.Errorf("public key %s: this is the private one: give the other half, such as cosign.pub", path)
+		return nil, fmt.Errorf("public key %s: this is the private one: give the other half, such as cosign.pub", name)
 	}
 	key, err := cryptoutils.UnmarshalPEMToPublicKey(text)
 	if err != nil {
-		return nil, fmt.Errorf("public key %s: %w: want PEM, such as cosign.pub", path, err)
+		return nil, fmt.Errorf("public key %s: %w: want PEM, such as cosign.pub", name, err)
 	}
-	return newPublicKey(path, key)
+	return newPublicKey(name, key)
 }
 
 func newPublicKey(name string, key crypto.PublicKey) (*PublicKey, error) {

@@ -38,6 +38,6 @@ and see what it does:
 		SilenceErrors: true,
 	}
 	c.CompletionOptions.HiddenDefaultCmd = true
-	c.AddCommand(runCommand(), agentCommand(), statusCommand(), bytecodeCommand(), versionCommand())
+	c.AddCommand(runCommand(), operatorCommand(), agentCommand(), statusCommand(), bytecodeCommand(), versionCommand())
 	return c
 }

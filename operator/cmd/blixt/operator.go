@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/controller-runtime/pkg/client/config"
+
+	"github.com/kubernetes-sigs/blixt/operator/controller"
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+)
+
+func operatorCommand() *cobra.Command {
+	o := controller.ManagerOptions{}
+	service := "blixt-operator"
+	nodePorts, ephemeral := portRange{Min: 30000, Max: 32767}, portRange{Min: 32768, Max: 60999}
+	var logs logFlags
+	c := &cobra.Command{
+		Use:   "operator",
+		Short: "Serve the Gateways of a Kubernetes cluster: one Deployment, installed by the chart",
+		Long: `Watches Gateway API objects, has bpfman load the eBPF program on the nodes, runs an
+agent beside each, tells the agents what to serve, and writes the status of
+every object that is Blixt's. Replicas elect a leader; the others answer agents
+with where it is.
+
+It reads the usual kubeconfig outside a cluster, and its ServiceAccount inside.
+Its parameters for the data plane and for addresses are in BlixtConfig objects,
+which GatewayClasses name.`,
+		Example: `  blixt operator --agent-image registry.example.com/blixt@sha256:… --bytecode registry.example.com/bytecode@sha256:…
+  kubectl get gateways,tcproutes,udproutes,nodedataplanes -A`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			log, err := logs.logger(os.Stderr)
+			if err != nil {
+				return err
+			}
+			slog.SetDefault(log)
+			if o.Release.Namespace == "" {
+				return errors.New("no namespace: set --namespace, or POD_NAMESPACE as the chart does")
+			}
+			if err := controller.CheckImages(o.Release); err != nil {
+				return err
+			}
+			_, port, err := net.SplitHostPort(o.FleetAddress)
+			if err != nil {
+				return fmt.Errorf("--fleet-address %s: want host:port, such as :8443", o.FleetAddress)
+			}
+			o.Release.Operator = net.JoinHostPort(service+"."+o.Release.Namespace+".svc", port)
+			o.ServiceName = service
+			o.ReservedPorts = []gateway.PortRange{
+				{First: nodePorts.Min, Last: nodePorts.Max}, {First: ephemeral.Min, Last: ephemeral.Max},
+			}
+			kube, err := config.GetConfig()
+			if err != nil {
+				return fmt.Errorf("find cluster: %w", err)
+			}
+			o.Log = log
+			return controller.Run(c.Context(), kube, o)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.Release.Namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace of the operator and its agents")
+	f.StringVar(&o.Release.AgentImage, "agent-image", "", "image of the agents, which is the operator's (required)")
+	f.StringVar(&o.Release.Bytecode, "bytecode", "", "bytecode image of BlixtConfigs that name none, as repository@sha256:digest (required)")
+	f.StringVar(&o.Release.ServiceAccount, "service-account", "blixt-agent", "ServiceAccount of the agents, which needs no permission")
+	f.StringArrayVar(&o.Release.ImagePullSecrets, "image-pull-secret", nil, "pull secret of the agents' image, may be repeated")
+	f.StringVar(&o.Release.CAConfigMap, "ca-config-map", "blixt-ca", "ConfigMap by which agents know the operator's certificate")
+	f.StringVar(&o.TLSSecret, "tls-secret", "blixt-tls", "Secret with the operator's certificates, which it makes and renews")
+	f.StringVar(&o.TLSDir, "tls-dir", "", "directory with tls.crt, tls.key and ca.crt of another issuer, such as cert-manager, instead of --tls-secret")
+	f.StringVar(&o.FleetAddress, "fleet-address", ":8443", "where agents connect to")
+	f.StringVar(&service, "fleet-service", service, "Service by which they find it")
+	f.StringVar(&o.MetricsAddress, "metrics-address", ":8080", "where /metrics is, 0: nowhere")
+	f.StringVar(&o.HealthAddress, "health-address", ":8081", "where /healthz and /readyz are, 0: nowhere")
+	f.BoolVar(&o.LeaderElection, "leader-elect", true, "elect a leader among replicas")
+	f.Var(&nodePorts, "node-ports", "node ports of the cluster (service-node-port-range of its API server)")
+	f.Var(&ephemeral, "ephemeral-ports", "ports of the nodes' own connections (net.ipv4.ip_local_port_range)")
+	logs.add(f)
+	for _, name := range []string{"agent-image", "bytecode"} {
+		if err := c.MarkFlagRequired(name); err != nil {
+			panic(fmt.Sprint("no such flag: ", err))
+		}
+	}
+	return c
+}
+

@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/agent"
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/dataplane"
+	"github.com/kubernetes-sigs/blixt/operator/fleet"
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+)
+
+// conclude has the data plane run what it should, and writes every status.
+func (c *Controller) conclude(ctx context.Context) error {
+	var failed errorList
+	verdicts, err := c.runDataplane(ctx)
+	failed.add(err)
+	for _, g := range c.translation.Gateways {
+		if stored := c.world.gateways[g.NamespacedName]; stored != nil {
+			c.translation.SetProgress(g.NamespacedName, c.progress(g.NamespacedName, verdicts), stored.Status.Conditions)
+		}
+	}
+	failed.add(c.writeStatuses(ctx))
+	return failed.err()
+}
+
+// writeStatuses writes those that have changed, each once. What is stored is
+// read anew: much has happened since the pass began.
+func (c *Controller) writeStatuses(ctx context.Context) error {
+	var failed errorList
+	t := &c.translation
+	get := func(key types.NamespacedName, o client.Object) bool {
+		err := c.client.Get(ctx, key, o)
+		failed.add(client.IgnoreNotFound(err))
+		return err == nil
+	}
+	for _, s := range t.Classes {
+		if o := (&gwv1.GatewayClass{}); get(types.NamespacedName{Name: s.Name}, o) {
+			failed.add(c.writeClass(ctx, o, s.Status))
+		}
+	}
+	for _, s := range t.Gateways {
+		if o := (&gwv1.Gateway{}); get(s.NamespacedName, o) {
+			failed.add(c.writeGateway(ctx, o, s.Status))
+		}
+	}
+	for _, s := range t.ListenerSets {
+		if o := (&gwv1.ListenerSet{}); get(s.NamespacedName, o) {
+			failed.add(c.writeListenerSet(ctx, o, s.Status))
+		}
+	}
+	parents := map[routeKey][]gwv1.RouteParentStatus{}
+	for _, s := range t.Routes {
+		parents[routeKey{s.Kind, s.NamespacedName}] = s.Status.Parents
+	}
+	for i := range c.world.objects.TCPRoutes {
+		r := &c.world.objects.TCPRoutes[i]
+		wanted := parents[routeKey{"TCPRoute", client.ObjectKeyFromObject(r)}]
+		if o := (&gwv1.TCPRoute{}); (len(wanted) > 0 || ours(r.Status.Parents)) && get(client.ObjectKeyFromObject(r), o) {
+			failed.add(c.writeRoute(ctx, o, wanted))
+		}
+	}
+	for i := range c.world.objects.UDPRoutes {
+		r := &c.world.objects.UDPRoutes[i]
+		wanted := parents[routeKey{"UDPRoute", client.ObjectKeyFromObject(r)}]
+		if o := (&gwv1.UDPRoute{}); (len(wanted) > 0 || ours(r.Status.Parents)) && get(client.ObjectKeyFromObject(r), o) {
+			failed.add(c.writeRoute(ctx, o, wanted))
+		}
+	}
+	return failed.err()
+}
+
+// routeKey names a route.
+type routeKey struct {
+	kind gwv1.Kind
+	types.NamespacedName
+}
+
+// ours tells whether one of the parents is.
+func ours(parents []gwv1.RouteParentStatus) bool {
+	return slices.ContainsFunc(parents, func(p gwv1.RouteParentStatus) bool { return p.ControllerName == gateway.ControllerName })
+}
+
+// runDataplane applies bpfman's objects and the agents, tells agents who
+// drains, and returns how each node does.
+func (c *Controller) runDataplane(ctx context.Context) ([]dataplane.Verdict, error) {
+	release := c.Release
+	var asked *v1alpha1.Dataplane
+	if config := c.translation.Dataplane; config != nil {
+		asked = config.Spec.Dataplane
+		release.Owner = metav1.NewControllerRef(config, v1alpha1.GroupVersion.WithKind("BlixtConfig"))
+	}
+	spec := dataplane.Default(asked, release)
+	known, err := c.readDataplane(ctx, spec.Bytecode)
+	if err != nil {
+		return nil, err
+	}
+	now := c.Clock()
+	var failed errorList
+	var rollout dataplane.Rollout
+	if c.needed(known) {
+		rollout = dataplane.Plan(now, spec, known)
+		apply, remove := dataplane.Objects(spec, release, rollout)
+		failed.add(c.applyAll(ctx, apply, remove))
+	}
+	c.settle(rollout)
+	for _, p := range rollout.Problems {
+		c.say(p.Object, p.Message)
+	}
+	verdicts := dataplane.Judge(now, spec, rollout, known)
+	failed.add(c.writeNodes(ctx, verdicts, known.Dataplanes))
+	for _, v := range verdicts {
+		for _, name := range v.Restart {
+			pod := &corev1.Pod{}
+			if err := c.client.Get(ctx, types.NamespacedName{Namespace: release.Namespace, Name: name}, pod); err == nil {
+				c.Log.Info("restarting agent: its maps are those of a program that is gone", "pod", name, "node", v.Node)
+				failed.add(c.remove(ctx, pod))
+			}
+		}
+		rollout.Events = append(rollout.Events, v.Events...)
+	}
+	c.emit(ctx, rollout.Events)
+	c.problems = rollout.Problems
+	return verdicts, failed.err()
+}
+
+// needed tells whether there is anything to serve, or to take care of: without
+// a GatewayClass of ours nothing is loaded.
+func (c *Controller) needed(known dataplane.Cluster) bool {
+	return len(c.translation.Classes) > 0 || len(known.Applications) > 0
+}
+
+// readDataplane reads what is known of the data plane.
+func (c *Controller) readDataplane(ctx context.Context, b *v1alpha1.Bytecode) (dataplane.Cluster, error) {
+	known := dataplane.Cluster{Nodes: c.world.nodes, Started: c.started, Issued: c.published.issued, NarrowLinkIDs: c.kinds.narrowLinkIDs}
+	var err error
+	if known.Applications, known.States, err = c.readBpfman(ctx); err != nil {
+		return known, err
+	}
+	var pods corev1.PodList
+	if err := c.list(ctx, &pods, client.InNamespace(c.Release.Namespace), client.MatchingLabels{labelManagedBy: managedBy}); err != nil {
+		return known, err
+	}
+	known.Pods = pods.Items
+	var nodes v1alpha1.NodeDataplaneList
+	if err := c.list(ctx, &nodes); err != nil {
+		return known, err
+	}
+	known.Dataplanes = nodes.Items
+	for _, r := range c.Fleet.Reports() {
+		known.Reports = append(known.Reports, dataplane.Report(r))
+	}
+	signer, refused := c.checkBytecode(ctx, b)
+	known.Refused = refused
+	if signer != "" {
+		known.Signers = map[string]string{b.Image: signer}
+	}
+	return known, nil
+}
+
+// applyAll applies and removes bpfman's objects and DaemonSets.
+func (c *Controller) applyAll(ctx context.Context, apply, remove []client.Object) error {
+	var failed errorList
+	for _, o := range apply {
+		if !c.kinds.has(o) {
+			continue
+		}
+		stored := o.DeepCopyObject().(client.Object)
+		err := c.client.Get(ctx, client.ObjectKeyFromObject(o), stored)
+		switch {
+		case client.IgnoreNotFound(err) != nil:
+			failed.add(err)
+			continue
+		case err != nil:
+			stored = nil
+		}
+		failed.add(c.apply(ctx, o, stored))
+	}
+	for _, o := range remove {
+		stored := o.DeepCopyObject().(client.Object)
+		if err := c.client.Get(ctx, client.ObjectKeyFromObject(o), stored); err == nil {
+			failed.add(c.remove(ctx, stored))
+		} else {
+			failed.add(client.IgnoreNotFound(err))
+		}
+	}
+	return failed.err()
+}
+
+// settle tells the agents of each application its ports and where it drains.
+func (c *Controller) settle(r dataplane.Rollout) {
+	now := map[string]bool{}
+	for _, a := range r.Applications {
+		c.Fleet.SetSettings(a.Name, fleet.Settings{SNAT: a.SNAT, Drain: a.Drain})
+		now[a.Name] = true
+	}
+	for name := range c.settled {
+		if !now[name] {
+			c.Fleet.Forget(name)
+		}
+	}
+	c.settled = now
+}
+
+// writeNodes writes the NodeDataplanes.
+func (c *Controller) writeNodes(ctx context.Context, verdicts []dataplane.Verdict, stored []v1alpha1.NodeDataplane) error {
+	if !c.kinds.has(&v1alpha1.NodeDataplane{}) {
+		return nil
+	}
+	var failed errorList
+	left := map[string]*v1alpha1.NodeDataplane{}
+	for i := range stored {
+		left[stored[i].Name] = &stored[i]
+	}
+	for _, v := range verdicts {
+		object := left[v.Node]
+		delete(left, v.Node)
+		if object == nil {
+			object = c.newNode(v.Node)
+			writes.WithLabelValues("NodeDataplane", "create").Inc()
+			if err := c.client.Create(ctx, object); err != nil {
+				failed.add(fmt.Errorf("create NodeDataplane %s: %w", v.Node, err))
+				continue
+			}
+			c.own.wrote(object)
+		}
+		failed.add(c.patchStatus(ctx, object, func(o client.Object) { o.(*v1alpha1.NodeDataplane).Status = v.Status }))
+	}
+	for _, object := range left {
+		failed.add(c.remove(ctx, object))
+	}
+	return failed.err()
+}
+
+// newNode is owned by its Node, and goes with it.
+func (c *Controller) newNode(name string) *v1alpha1.NodeDataplane {
+	object := &v1alpha1.NodeDataplane{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{labelManagedBy: managedBy}}}
+	for i := range c.world.nodes {
+		if n := &c.world.nodes[i]; n.Name == name {
+			object.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: n.Name, UID: n.UID}}
+		}
+	}
+	return object
+}
+
+// progress tells how far the nodes are with a Gateway.
+func (c *Controller) progress(key types.NamespacedName, verdicts []dataplane.Verdict) gateway.Progress {
+	var p gateway.Progress
+	if p.Why = c.kinds.noBpfman; p.Why != "" {
+		return p
+	}
+	since := c.published.since[key]
+	heard := map[string]agent.Version{} // newest of each node, in this epoch
+	for _, r := range c.Fleet.Reports() {
+		if r.Version.Epoch == since.Epoch && !r.Draining && r.Version.Sequence >= heard[r.Node].Sequence {
+			heard[r.Node] = r.Version
+		}
+	}
+	grace := c.Clock().Before(c.started.Add(c.Grace))
+	for _, v := range verdicts {
+		if !v.Counted {
+			continue
+		}
+		p.Nodes++
+		ready := meta.FindStatusCondition(v.Status.Conditions, v1alpha1.NodeReady)
+		version, is := heard[v.Node]
+		switch {
+		case !is && grace:
+			p.Unheard = append(p.Unheard, v.Node)
+		case ready != nil && ready.Status == metav1.ConditionFalse, ready != nil && !is:
+			p.Missing = append(p.Missing, v.Node)
+			because(&p, fmt.Sprintf("%s: %s: %s", v.Node, ready.Reason, ready.Message))
+		case version.Sequence < since.Sequence:
+			p.Missing = append(p.Missing, v.Node)
+			because(&p, fmt.Sprintf("%s: its agent has not confirmed the newest state yet", v.Node))
+		}
+	}
+	if p.Nodes == 0 {
+		p.Why = c.whyNoNode(verdicts)
+	}
+	return p
+}
+
+// because keeps the first reason: one is enough to begin with.
+func because(p *gateway.Progress, why string) {
+	if p.Why == "" {
+		p.Why = why
+	}
+}
+
+func (c *Controller) whyNoNode(verdicts []dataplane.Verdict) string {
+	for _, problem := range c.problems {
+		return problem.Object + ": " + problem.Message
+	}
+	if len(verdicts) > 0 {
+		return "no node that the data plane selects is ready"
+	}
+	return "the data plane selects no node: correct spec.dataplane.nodes of the BlixtConfig"
+}
+
+// issue notes when a version was published, for as long as agents may take.
+func (p *published) issue(v agent.Version, now time.Time) {
+	if n := len(p.issued); n > 0 && p.issued[n-1].Version == v {
+		return
+	}
+	p.issued = append(slices.DeleteFunc(slices.Clone(p.issued), func(i dataplane.Issued) bool {
+		return now.Sub(i.At) > issuedFor
+	}), dataplane.Issued{Version: v, At: now})
+}
+
+// issuedFor is how long versions are remembered.
+const issuedFor = 2 * time.Minute

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
+	apiextv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+)
+
+// Scheme knows all kinds that the operator reads and writes.
+var Scheme = newScheme()
+
+func newScheme() *runtime.Scheme {
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{
+		clientgoscheme.AddToScheme, apiextv1.AddToScheme, gwv1.Install, bpfmanv1.AddToScheme, v1alpha1.AddToScheme,
+	} {
+		if err := add(s); err != nil { // two kinds of one name: cannot be
+			panic(err)
+		}
+	}
+	return s
+}
+
+// custom is a kind that the cluster may lack, now or for ever.
+type custom struct {
+	object client.Object
+	crd    string
+	// without says what users miss, and from tells where it comes from.
+	without, from string
+}
+
+const (
+	fromGatewayAPI = "install Gateway API 1.6 or newer, standard channel"
+	fromBpfman     = "install bpfman-operator v0.6.0 or newer"
+	fromChart      = "install the CRDs of Blixt's chart"
+)
+
+var customs = []custom{
+	{&gwv1.GatewayClass{}, "gatewayclasses.gateway.networking.k8s.io", "nothing is served", fromGatewayAPI},
+	{&gwv1.Gateway{}, "gateways.gateway.networking.k8s.io", "nothing is served", fromGatewayAPI},
+	{&gwv1.ListenerSet{}, "listenersets.gateway.networking.k8s.io", "there are no ListenerSets", fromGatewayAPI},
+	{&gwv1.TCPRoute{}, "tcproutes.gateway.networking.k8s.io", "TCP is not served", fromGatewayAPI},
+	{&gwv1.UDPRoute{}, "udproutes.gateway.networking.k8s.io", "UDP is not served", fromGatewayAPI},
+	{&gwv1.ReferenceGrant{}, "referencegrants.gateway.networking.k8s.io", "routes reach Services of their own namespace only", fromGatewayAPI},
+	{&bpfmanv1.ClusterBpfApplication{}, "clusterbpfapplications.bpfman.io", "no data plane is loaded", fromBpfman},
+	{&bpfmanv1.ClusterBpfApplicationState{}, "clusterbpfapplicationstates.bpfman.io", "no data plane is loaded", fromBpfman},
+	{&v1alpha1.BlixtConfig{}, "blixtconfigs.blixt.x-k8s.io", "every class has the defaults", fromChart},
+	{&v1alpha1.BlixtGatewayConfig{}, "blixtgatewayconfigs.blixt.x-k8s.io", "every Gateway has the defaults", fromChart},
+	{&v1alpha1.NodeDataplane{}, "nodedataplanes.blixt.x-k8s.io", "no NodeDataplane tells what nodes serve", fromChart},
+}
+
+// kinds knows which custom kinds the cluster has in the version that we read.
+type kinds struct {
+	present map[schema.GroupVersionKind]bool
+	// missing says what is, for people; noBpfman if that is bpfman.
+	missing  []string
+	noBpfman string
+	// narrowLinkIDs tells that bpfman cannot say every link id, which are 32
+	// bits without a sign: the API server refuses half of them.
+	narrowLinkIDs bool
+}
+
+// narrowAnnotation is what the cache notes of a CRD whose schema it drops.
+const narrowAnnotation = "blixt.x-k8s.io/int32-link-ids"
+
+// noteLinkIDs notes whether the schema of bpfman's states has int32 link ids.
+func noteLinkIDs(crd *apiextv1.CustomResourceDefinition) {
+	if crd.Spec.Group != bpfmanv1.SchemeGroupVersion.Group {
+		return
+	}
+	for _, v := range crd.Spec.Versions {
+		if v.Schema != nil && narrow(v.Schema.OpenAPIV3Schema) {
+			metav1.SetMetaDataAnnotation(&crd.ObjectMeta, narrowAnnotation, "true")
+		}
+	}
+}
+
+// narrow looks for an int32 linkId in a schema.
+func narrow(s *apiextv1.JSONSchemaProps) bool {
+	if s == nil {
+		return false
+	}
+	for name, p := range s.Properties {
+		if name == "linkId" && p.Format == "int32" || narrow(&p) {
+			return true
+		}
+	}
+	return s.Items != nil && narrow(s.Items.Schema)
+}
+
+// readKinds looks at the CRDs.
+func (c *Controller) readKinds(ctx context.Context) (kinds, error) {
+	k := kinds{present: map[schema.GroupVersionKind]bool{}}
+	for _, kind := range customs {
+		gvk, err := apiutil.GVKForObject(kind.object, Scheme)
+		if err != nil {
+			return k, fmt.Errorf("find kind of %T: %w", kind.object, err)
+		}
+		crd := &apiextv1.CustomResourceDefinition{}
+		err = c.client.Get(ctx, client.ObjectKey{Name: kind.crd}, crd)
+		if client.IgnoreNotFound(err) != nil {
+			return k, fmt.Errorf("get CRD %s: %w", kind.crd, err)
+		}
+		k.narrowLinkIDs = k.narrowLinkIDs || crd.Annotations[narrowAnnotation] != ""
+		if k.present[gvk] = err == nil && serves(crd, gvk.Version); !k.present[gvk] {
+			text := fmt.Sprintf("%s %s is missing, so %s: %s.", gvk.Kind, gvk.Version, kind.without, kind.from)
+			k.missing = append(k.missing, text)
+			if kind.from == fromBpfman {
+				k.noBpfman = text
+			}
+		}
+	}
+	return k, nil
+}
+
+// serves tells whether objects of a version can be read.
+func serves(crd *apiextv1.CustomResourceDefinition, version string) bool {
+	established := slices.ContainsFunc(crd.Status.Conditions, func(c apiextv1.CustomResourceDefinitionCondition) bool {
+		return c.Type == apiextv1.Established && c.Status == apiextv1.ConditionTrue
+	})
+	return established && slices.ContainsFunc(crd.Spec.Versions, func(v apiextv1.CustomResourceDefinitionVersion) bool {
+		return v.Name == version && v.Served
+	})
+}
+
+// has tells whether objects of a kind, or a list of them, can be read.
+func (k kinds) has(object runtime.Object) bool {
+	gvk, err := apiutil.GVKForObject(object, Scheme)
+	if err != nil {
+		return false
+	}
+	gvk.Kind = strings.TrimSuffix(gvk.Kind, "List")
+	present, known := k.present[gvk]
+	return present || !known // what Kubernetes itself has is there
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"regexp"
+	"time"
+
+	"github.com/go-logr/logr"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/kubernetes-sigs/blixt/operator/dataplane"
+	"github.com/kubernetes-sigs/blixt/operator/fleet"
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+)
+
+// ManagerOptions of an operator's process.
+type ManagerOptions struct {
+	Release dataplane.Release
+	// FleetAddress is where agents connect to, ServiceName by which Service.
+	FleetAddress, ServiceName string
+	// TLSSecret is where the operator keeps the certificates that it makes.
+	TLSSecret string
+	// TLSDir has those of another issuer; "": the operator makes its own.
+	TLSDir string
+	// MetricsAddress and HealthAddress; "0": none.
+	MetricsAddress, HealthAddress string
+	// LeaderElection among replicas.
+	LeaderElection bool
+	// ReservedPorts of nodes.
+	ReservedPorts []gateway.PortRange
+	Log           *slog.Logger
+}
+
+// leaderElection is the name of the Lease.
+const leaderElection = "blixt-operator"
+
+var byDigest = regexp.MustCompile(`^[^@\s]+@sha256:[0-9a-f]{64}$`)
+
+// CheckImages returns an error for images that no node could run.
+func CheckImages(r dataplane.Release) error {
+	if r.AgentImage == "" {
+		return errors.New("no image of the agents: set --agent-image")
+	}
+	if !byDigest.MatchString(r.Bytecode) {
+		return fmt.Errorf("--bytecode %s: name the image by digest, as repository@sha256:<64 hexadecimal digits>: nodes would go on with what a tag once was", r.Bytecode)
+	}
+	return nil
+}
+
+// Run runs the operator until the context ends. Returns an error if it cannot
+// begin, or has lost its leadership.
+func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
+	o.Release.Audience = fleet.Audience
+	ctrl.SetLogger(logr.FromSlogHandler(o.Log.Handler()))
+	m, err := manager.New(config, manager.Options{
+		Scheme: Scheme, Cache: Cache(o.Release.Namespace),
+		Metrics:                       metricsserver.Options{BindAddress: o.MetricsAddress},
+		HealthProbeBindAddress:        o.HealthAddress,
+		LeaderElection:                o.LeaderElection,
+		LeaderElectionID:              leaderElection,
+		LeaderElectionNamespace:       o.Release.Namespace,
+		LeaderElectionReleaseOnCancel: true,
+	})
+	if err != nil {
+		return fmt.Errorf("connect to cluster: %w", err)
+	}
+	certificates, err := newCertificates(config, &o)
+	if err != nil {
+		return err
+	}
+	server := fleet.NewServer(fleet.ServerOptions{
+		TLS: certificates.server(), Authenticate: authenticate(certificates.kube, &o), Registerer: metrics.Registry, Log: o.Log,
+	})
+	err = Add(m, Options{
+		Release: o.Release, Fleet: server, Verify: Verify, ReservedPorts: o.ReservedPorts, Grace: grace, Log: o.Log,
+	})
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", o.FleetAddress)
+	if err != nil {
+		return fmt.Errorf("listen for agents: %w", err)
+	}
+	if err := m.AddHealthzCheck("ping", func(*http.Request) error { return nil }); err != nil {
+		return err
+	}
+	if err := m.AddReadyzCheck("cache", func(r *http.Request) error {
+		if !m.GetCache().WaitForCacheSync(r.Context()) {
+			return errors.New("the cache is not in sync")
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return server.Serve(ctx, listener) })
+	group.Go(func() error { return certificates.run(ctx, m.Elected()) })
+	group.Go(func() error { return m.Start(ctx) })
+	group.Go(func() error {
+		select {
+		case <-m.Elected():
+			// An epoch has to differ from all others, those before the cluster was
+			// restored from a backup included.
+			server.Lead(uint64(time.Now().UnixMilli()))
+		case <-ctx.Done():
+		}
+		return nil
+	})
+	return group.Wait()
+}
+
+// grace is how long agents have to find a new leader.
+const grace = 45 * time.Second

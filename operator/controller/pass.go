@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+)
+
+// errorList collects errors: one object's must not keep the others from being
+// written.
+type errorList []error
+
+func (l *errorList) add(err error) {
+	if err != nil {
+		*l = append(*l, err)
+	}
+}
+
+func (l errorList) err() error { return errors.Join(l...) }
+
+// reconcile runs one pass.
+func (c *Controller) reconcile(ctx context.Context, r request) (reconcile.Result, error) {
+	if c.started.IsZero() {
+		c.started = c.Clock()
+	}
+	var failed errorList
+	switch {
+	case r.part == everything || c.world == nil:
+		failed.add(c.everything(ctx))
+	case r.part == endpoints:
+		failed.add(c.changeEndpoints(ctx, r.service))
+	default:
+		failed.add(c.conclude(ctx))
+	}
+	err := failed.err()
+	if ctx.Err() == nil {
+		c.fault(err)
+	}
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if r.part == endpoints {
+		return reconcile.Result{}, nil
+	}
+	return reconcile.Result{RequeueAfter: again}, nil
+}
+
+// everything reads all objects, and makes the cluster what they ask for.
+func (c *Controller) everything(ctx context.Context) (err error) {
+	if c.kinds, err = c.readKinds(ctx); err != nil {
+		return err
+	}
+	if err := c.watch(ctx, c.kinds); err != nil {
+		return err
+	}
+	if c.world, err = c.readWorld(ctx); err != nil {
+		return err
+	}
+	if err := c.translate(); err != nil {
+		return err
+	}
+	c.interest.set(c.world.referred())
+	if c.endpoints, err = c.readAllEndpoints(ctx); err != nil {
+		return err
+	}
+	var failed errorList
+	failed.add(c.applyServices(ctx))
+	c.publish()
+	failed.add(c.mirrorEndpoints(ctx))
+	failed.add(c.finalizeClasses(ctx))
+	failed.add(c.conclude(ctx))
+	return failed.err()
+}
+
+// translate runs Translate. Which nodes are selected is for the BlixtConfig to
+// say that Translate chooses: if it is another one than before, once more.
+func (c *Controller) translate() error {
+	for {
+		selector, err := c.selector()
+		if err != nil {
+			return err
+		}
+		before := c.translation.Dataplane
+		c.translation = gateway.Translate(c.world.objects, gateway.Options{Cluster: c.cluster(c.world, selector)})
+		if next := c.translation.Dataplane; next == before || next != nil && before != nil && next.UID == before.UID && next.Generation == before.Generation {
+			break
+		}
+	}
+	for _, g := range c.translation.Gateways {
+		c.addresses[g.NamespacedName] = g.Status.Addresses
+	}
+	maps.DeleteFunc(c.addresses, func(key types.NamespacedName, _ []gwv1.GatewayStatusAddress) bool {
+		return c.world.gateways[key] == nil
+	})
+	if missing := strings.Join(c.kinds.missing, " "); missing != "" {
+		for i := range c.translation.Classes {
+			if a := meta.FindStatusCondition(c.translation.Classes[i].Status.Conditions, string(gwv1.GatewayClassConditionStatusAccepted)); a.Status == metav1.ConditionTrue {
+				a.Message += " But " + missing
+			}
+		}
+	}
+	for _, n := range c.translation.Notes {
+		c.say(n.Object, n.Message)
+	}
+	c.say("cluster", strings.Join(c.kinds.missing, " "))
+	return nil
+}
+
+// selector selects the nodes of the data plane.
+func (c *Controller) selector() (labels.Selector, error) {
+	if c.translation.Dataplane == nil || c.translation.Dataplane.Spec.Dataplane == nil {
+		return labels.Everything(), nil
+	}
+	s, err := metav1.LabelSelectorAsSelector(&c.translation.Dataplane.Spec.Dataplane.Nodes)
+	if err != nil {
+		return nil, fmt.Errorf("BlixtConfig %s: spec.dataplane.nodes: %w", c.translation.Dataplane.Name, err)
+	}
+	return s, nil
+}
+
+// fault logs an error, once while it lasts.
+func (c *Controller) fault(err error) {
+	message := ""
+	if err != nil {
+		message = err.Error()
+	}
+	c.say("pass", message)
+}
+
+// say logs what is wrong with a subject when it changes.
+func (c *Controller) say(subject, message string) {
+	if c.said[subject] == message {
+		return
+	}
+	c.said[subject] = message
+	if message != "" {
+		c.Log.Warn(message, "subject", subject)
+	}
+}
+
+// readAllEndpoints reads those of the Services that frontends name.
+func (c *Controller) readAllEndpoints(ctx context.Context) (gateway.Endpoints, error) {
+	all := gateway.Endpoints{}
+	for i := range c.translation.Frontends {
+		for _, ref := range c.translation.Frontends[i].Refs {
+			if _, known := all[ref.Service]; known {
+				continue
+			}
+			found, err := c.readEndpoints(ctx, ref.Service)
+			if err != nil {
+				return nil, err
+			}
+			all[ref.Service] = found
+		}
+	}
+	return all, nil
+}
+
+// changeEndpoints publishes those of one Service anew.
+func (c *Controller) changeEndpoints(ctx context.Context, service types.NamespacedName) error {
+	if _, serves := c.endpoints[service]; !serves {
+		return nil
+	}
+	found, err := c.readEndpoints(ctx, service)
+	if err != nil {
+		return err
+	}
+	c.endpoints = maps.Clone(c.endpoints) // what is published stays as it is
+	c.endpoints[service] = found
+	c.publish()
+	return c.mirrorEndpoints(ctx)
+}
+
+// finalizeClasses keeps classes that have Gateways from being deleted, as
+// Gateway API asks for.
+func (c *Controller) finalizeClasses(ctx context.Context) error {
+	var failed errorList
+	for _, status := range c.translation.Classes {
+		i := slices.IndexFunc(c.world.objects.GatewayClasses, func(o gwv1.GatewayClass) bool { return o.Name == status.Name })
+		stored := &c.world.objects.GatewayClasses[i]
+		object := stored.DeepCopy()
+		change := controllerutil.RemoveFinalizer
+		if status.InUse && stored.DeletionTimestamp == nil {
+			change = controllerutil.AddFinalizer
+		} else if status.InUse {
+			continue
+		}
+		if !change(object, gwv1.GatewayClassFinalizerGatewaysExist) {
+			continue
+		}
+		writes.WithLabelValues("GatewayClass", "patch").Inc()
+		err := c.client.Patch(ctx, object, client.MergeFromWithOptions(stored, client.MergeFromWithOptimisticLock{}))
+		if client.IgnoreNotFound(err) != nil {
+			failed.add(fmt.Errorf("write finalizer of GatewayClass %s: %w", status.Name, err))
+			continue
+		}
+		c.own.wrote(object)
+		*stored = *object // the status is written next
+	}
+	return failed.err()
+}

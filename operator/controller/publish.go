@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"encoding/json"
+	"hash/fnv"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kubernetes-sigs/blixt/operator/agent"
+	"github.com/kubernetes-sigs/blixt/operator/dataplane"
+	"github.com/kubernetes-sigs/blixt/operator/fleet"
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+)
+
+// published knows which version of what agents are told has a Gateway as it is
+// now. It follows listeners and routes, and no endpoints, which come and go all
+// the time.
+type published struct {
+	version agent.Version
+	since   map[types.NamespacedName]agent.Version
+	hash    map[types.NamespacedName]uint64
+	issued  []dataplane.Issued
+}
+
+func newPublished() published {
+	return published{since: map[types.NamespacedName]agent.Version{}, hash: map[types.NamespacedName]uint64{}}
+}
+
+// publish tells the agents what to serve.
+func (c *Controller) publish() {
+	nodes := make([]fleet.Node, 0, len(c.world.nodes))
+	for i := range c.world.nodes {
+		n := &c.world.nodes[i]
+		nodes = append(nodes, fleet.Node{Name: n.Name, Zone: n.Labels[corev1.LabelTopologyZone], Addresses: nodeAddresses(n)})
+	}
+	c.Fleet.SetNodes(nodes)
+	p := &c.published
+	p.version = c.Fleet.Publish(fleet.Snapshot{
+		Addresses: c.translation.Addresses, Frontends: c.translation.Frontends, Endpoints: c.endpoints,
+	})
+	p.issue(p.version, c.Clock())
+	hashes := hashGateways(c.translation.Frontends)
+	for _, g := range c.translation.Gateways {
+		if hash := hashes[g.String()]; p.since[g.NamespacedName] == (agent.Version{}) || p.hash[g.NamespacedName] != hash {
+			p.hash[g.NamespacedName], p.since[g.NamespacedName] = hash, p.version
+		}
+	}
+	for key := range p.since {
+		if c.world.gateways[key] == nil {
+			delete(p.since, key)
+			delete(p.hash, key)
+		}
+	}
+}
+
+// hashGateways hashes the frontends of each Gateway.
+func hashGateways(frontends []gateway.Frontend) map[string]uint64 {
+	hashes := map[string]uint64{}
+	for i := range frontends {
+		text, err := json.Marshal(&frontends[i])
+		if err != nil { // plain data
+			panic(err)
+		}
+		h := fnv.New64a()
+		h.Write(text)
+		hashes[frontends[i].Gateway] = hashes[frontends[i].Gateway]*31 + h.Sum64()
+	}
+	return hashes
+}

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"net/netip"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+)
+
+// What marks objects as ours.
+const (
+	labelManagedBy = "app.kubernetes.io/managed-by"
+	managedBy      = "blixt-operator"
+	labelGateway   = "gateway.networking.k8s.io/gateway-name"
+	labelClass     = "gateway.networking.k8s.io/gateway-class-name"
+	// labelProxy has kube-proxy leave a Service alone. Otherwise its success
+	// would hide our failure.
+	labelProxy = "service.kubernetes.io/service-proxy-name"
+	// loadBalancerClass has the cluster's load balancer leave a Service alone,
+	// whose address comes from elsewhere.
+	loadBalancerClass = string(gateway.ControllerName)
+	// annotationMetalLB asks MetalLB for addresses; others read
+	// spec.loadBalancerIP, which has place for one.
+	annotationMetalLB = "metallb.io/loadBalancerIPs"
+)
+
+// service is the Service of a Gateway: it gets an address from the cluster's
+// load balancer, or shows the one that we gave.
+func service(gw *gwv1.Gateway, p *gateway.Plan) *corev1.Service {
+	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{
+		Namespace: gw.Namespace, Name: serviceName(gw.Name),
+		Labels: maps.Clone(p.Labels), Annotations: maps.Clone(p.Annotations),
+		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(gw, gwv1.SchemeGroupVersion.WithKind("Gateway"))},
+	}}
+	if s.Labels == nil {
+		s.Labels = map[string]string{}
+	}
+	s.Labels[labelManagedBy] = managedBy
+	s.Labels[labelGateway] = labelValue(gw.Name)
+	s.Labels[labelClass] = labelValue(string(gw.Spec.GatewayClassName))
+	if p.PodTraffic != v1alpha1.PodTrafficKubeProxy {
+		s.Labels[labelProxy] = "blixt"
+	}
+	dual, no := corev1.IPFamilyPolicyPreferDualStack, false
+	s.Spec = corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, IPFamilyPolicy: &dual}
+	if p.Source == v1alpha1.SourceLoadBalancer {
+		s.Spec.LoadBalancerClass = p.LoadBalancerClass
+		if len(p.WantAddresses) > 0 {
+			s.Spec.LoadBalancerIP = p.WantAddresses[0].String()
+			if s.Annotations == nil {
+				s.Annotations = map[string]string{}
+			}
+			s.Annotations[annotationMetalLB] = joinAddresses(p.WantAddresses)
+		}
+		if p.TrafficPolicy == v1alpha1.TrafficPolicyLocal { // so that only nodes with backends get traffic
+			s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+		}
+	} else {
+		class := loadBalancerClass
+		s.Spec.LoadBalancerClass = &class
+		s.Spec.AllocateLoadBalancerNodePorts = &no
+	}
+	for _, port := range p.Ports {
+		s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{
+			Name: port.Name, Protocol: corev1.Protocol(port.Protocol.String()), Port: int32(port.Port.Port),
+			TargetPort: intstr.FromInt32(int32(port.Port.Port)), // means nothing: there is no selector
+		})
+	}
+	return s
+}
+
+// serviceName makes a name that a Service may have, which is a DNS label of at
+// most 63 characters, of a Gateway's, which is a domain name.
+func serviceName(gatewayName string) string {
+	name := "blixt-" + strings.ReplaceAll(gatewayName, ".", "-")
+	if len(name) <= 63 && !strings.Contains(gatewayName, ".") {
+		return name
+	}
+	return name[:min(len(name), 54)] + "-" + shortHash(gatewayName)
+}
+
+// labelValue makes of a name what a label may have as its value.
+func labelValue(name string) string {
+	if len(name) <= 63 {
+		return name
+	}
+	return name[:54] + "-" + shortHash(name)
+}
+
+func shortHash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:4])
+}
+
+func joinAddresses(addresses []netip.Addr) string {
+	words := make([]string, len(addresses))
+	for i, a := range addresses {
+		words[i] = a.String()
+	}
+	return strings.Join(words, ",")
+}
+
+// applyServices makes the Services of all Gateways what their plans say, and
+// removes those that no plan asks for.
+func (c *Controller) applyServices(ctx context.Context) error {
+	wanted := map[types.NamespacedName]bool{}
+	var failed errorList
+	for i := range c.translation.Gateways {
+		g := &c.translation.Gateways[i]
+		if g.Plan == nil {
+			continue
+		}
+		gw := c.world.gateways[g.NamespacedName]
+		want := service(gw, g.Plan)
+		key := client.ObjectKeyFromObject(want)
+		wanted[key] = true
+		stored := c.world.services[key]
+		switch {
+		case len(want.Spec.Ports) == 0: // it keeps the address that it has
+			continue
+		case stored != nil && !metav1.IsControlledBy(stored, gw):
+			failed.add(notOurs(stored))
+			continue
+		case stored != nil && text(stored.Spec.LoadBalancerClass) != text(want.Spec.LoadBalancerClass):
+			failed.add(c.remove(ctx, stored)) // the field cannot be changed
+			continue
+		}
+		var before client.Object
+		if stored != nil {
+			before = stored
+		}
+		failed.add(c.apply(ctx, want, before))
+		if stored != nil && g.Plan.Source != v1alpha1.SourceLoadBalancer {
+			failed.add(c.writeServiceStatus(ctx, stored, g.Status.Addresses))
+		}
+	}
+	for key, stored := range c.world.services {
+		if stored.Labels[labelManagedBy] == managedBy && stored.Labels[labelGateway] != "" && !wanted[key] {
+			failed.add(c.remove(ctx, stored))
+		}
+	}
+	return failed.err()
+}
+
+// notOurs is what keeps a Gateway from having a Service.
+func notOurs(s *corev1.Service) error {
+	return fmt.Errorf("Service %s/%s exists already and is not this Gateway's: rename one of them", s.Namespace, s.Name) //nolint:staticcheck // the name of a kind
+}
+
+// writeServiceStatus shows the addresses that we gave, where people and
+// kube-proxy look for them.
+func (c *Controller) writeServiceStatus(ctx context.Context, stored *corev1.Service, addresses []gwv1.GatewayStatusAddress) error {
+	return c.patchStatus(ctx, stored, func(o client.Object) {
+		vip := corev1.LoadBalancerIPModeVIP
+		var ingress []corev1.LoadBalancerIngress
+		for _, a := range addresses {
+			if _, err := netip.ParseAddr(a.Value); err == nil {
+				ingress = append(ingress, corev1.LoadBalancerIngress{IP: a.Value, IPMode: &vip})
+			}
+		}
+		o.(*corev1.Service).Status.LoadBalancer.Ingress = ingress
+	})
+}
+
+// assigned is what the cluster gave the Service of a Gateway.
+func assigned(s *corev1.Service) gateway.Assigned {
+	a := gateway.Assigned{NodePorts: map[gateway.Port]uint16{}}
+	for _, ingress := range s.Status.LoadBalancer.Ingress {
+		if addr, err := netip.ParseAddr(ingress.IP); err == nil {
+			a.Addresses = append(a.Addresses, addr.Unmap())
+		}
+		if ingress.Hostname != "" {
+			a.Hostnames = append(a.Hostnames, ingress.Hostname)
+		}
+	}
+	for _, port := range s.Spec.Ports {
+		if port.NodePort != 0 {
+			a.NodePorts[gateway.Port{Protocol: protocol(port.Protocol), Port: uint16(port.Port)}] = uint16(port.NodePort)
+		}
+	}
+	return a
+}
+
+// text is that of an optional field.
+func text(p *string) string {
+	if p == nil {
+		return ""
+	}
+	return *p
+}
