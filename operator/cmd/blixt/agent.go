@@ -5,7 +5,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -24,6 +23,7 @@ import (
 func agentCommand() *cobra.Command {
 	o := fleet.ClientOptions{Layout: datapath.Layout}
 	var dir, listen string
+	var logs logFlags
 	c := &cobra.Command{
 		Use:   "agent --maps DIR --operator HOST:PORT --application NAME",
 		Short: "Make a node's maps hold what the operator says",
@@ -35,6 +35,10 @@ Needs Linux 5.19, the right to read and write the maps' pins, and no capability.
 It confines itself: see the seccomp profile that comes with the chart.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			log, err := logs.logger(os.Stderr)
+			if err != nil {
+				return err
+			}
 			var name unix.Utsname
 			if err := unix.Uname(&name); err != nil {
 				return err
@@ -51,7 +55,7 @@ It confines itself: see the seccomp profile that comes with the chart.`,
 				return err
 			}
 			defer tables.Close()
-			o.Tables, o.Log = tables, slog.Default()
+			o.Tables, o.Log = tables, log
 			client := fleet.NewClient(o)
 			l, err := net.Listen("tcp", listen)
 			if err != nil {
@@ -61,10 +65,10 @@ It confines itself: see the seccomp profile that comes with the chart.`,
 			defer server.Close()
 			go func() {
 				if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-					slog.Error("serve metrics", "error", err)
+					log.Error("serve metrics", "error", err)
 				}
 			}()
-			slog.Info("agent of application "+o.Application, "node", o.Node, "maps", dir, "operator", o.Operator)
+			log.Info("agent of application "+o.Application, "node", o.Node, "maps", dir, "operator", o.Operator)
 			client.Run(c.Context())
 			return nil
 		},
@@ -76,7 +80,8 @@ It confines itself: see the seccomp profile that comes with the chart.`,
 	f.StringVar(&o.Node, "node-name", os.Getenv("NODE_NAME"), "name of this node (default $NODE_NAME)")
 	f.StringVar(&o.TokenFile, "token-file", "/var/run/secrets/blixt/token", "token that the operator knows this agent by")
 	f.StringVar(&o.CAFile, "ca-file", "/var/run/secrets/blixt/ca.crt", "certificates that this agent knows the operator by")
-	f.StringVar(&listen, "listen", ":9090", "address for /healthz, /readyz and /metrics")
+	f.StringVar(&listen, "listen", ":8081", "address for /healthz, /readyz and /metrics")
+	logs.add(f)
 	for _, required := range []string{"maps", "operator", "application"} {
 		if err := c.MarkFlagRequired(required); err != nil {
 			panic(fmt.Sprint("no such flag: ", err))
