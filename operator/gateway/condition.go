@@ -50,10 +50,10 @@ func list(words []string) string {
 	return strings.Join(words, "")
 }
 
-// plural returns "word x" or "words x, y and z".
-func plural(word string, names []string) string {
+// listenersNamed returns "listener x" or "listeners x, y and z".
+func listenersNamed(names []string) string {
 	if len(names) == 1 {
-		return word + " " + names[0]
+		return "listener " + names[0]
 	}
-	return word + "s " + list(names)
+	return "listeners " + list(names)
 }

@@ -25,7 +25,7 @@ func findConflicts(listeners []*listener) {
 		if len(others) > 0 {
 			l.conflicted = faultf(gwv1.ListenerReasonProtocolConflict,
 				"%s port %d is also asked for by %s: give each a port of its own.",
-				l.spec.Protocol, l.spec.Port, plural("listener", others))
+				l.spec.Protocol, l.spec.Port, listenersNamed(others))
 		}
 	}
 }

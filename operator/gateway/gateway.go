@@ -113,7 +113,7 @@ func (g *gateway) accepted() metav1.Condition {
 		f = faultf(gwv1.GatewayReasonListenersNotValid, "No listener is valid: see the conditions of each.")
 	case len(bad) > 0:
 		return condition(gwv1.GatewayConditionAccepted, metav1.ConditionTrue, gwv1.GatewayReasonListenersNotValid,
-			generation, fmt.Sprintf("Not valid: %s (see the conditions there). The others are.", plural("listener", bad)))
+			generation, fmt.Sprintf("Not valid: %s (see the conditions there). The others are.", listenersNamed(bad)))
 	}
 	return verdict(gwv1.GatewayConditionAccepted, f, gwv1.GatewayReasonAccepted, generation, "The Gateway is valid.")
 }

@@ -118,7 +118,7 @@ func (set *listenerSet) accepted() metav1.Condition {
 		f = faultf(gwv1.ListenerSetReasonListenersNotValid, "No listener is valid: see the conditions of each.")
 	case len(bad) > 0:
 		return condition(kind, metav1.ConditionTrue, gwv1.ListenerSetReasonListenersNotValid,
-			generation, fmt.Sprintf("Not valid: %s (see the conditions there). The others are.", plural("listener", bad)))
+			generation, fmt.Sprintf("Not valid: %s (see the conditions there). The others are.", listenersNamed(bad)))
 	}
 	return verdict(kind, f, gwv1.ListenerSetReasonAccepted, generation, "The ListenerSet is valid.")
 }
@@ -145,9 +145,7 @@ func (set *listenerSet) status() ListenerSetStatus {
 	accepted := set.accepted()
 	status.Status.Conditions = []metav1.Condition{accepted, set.programmed(accepted)}
 	for _, l := range set.listeners {
-		one := l.status()
-		status.Status.Listeners = append(status.Status.Listeners, gwv1.ListenerEntryStatus{
-			Name: one.Name, SupportedKinds: one.SupportedKinds, AttachedRoutes: one.AttachedRoutes, Conditions: one.Conditions})
+		status.Status.Listeners = append(status.Status.Listeners, gwv1.ListenerEntryStatus(l.status()))
 	}
 	return status
 }

@@ -140,7 +140,7 @@ func (a *attachment) outcome(r *route) string {
 		}
 	}
 	if len(serving) > 0 {
-		rest = slices.Insert(rest, 0, fmt.Sprintf("Served by %s of %s.", plural("listener", serving), a.name))
+		rest = slices.Insert(rest, 0, fmt.Sprintf("Served by %s of %s.", listenersNamed(serving), a.name))
 	}
 	return strings.Join(rest, " ")
 }
