@@ -58,7 +58,6 @@ type Client struct {
 	failure   string         // why the maps do not hold it
 	applied   time.Time      // when one was applied last, zero: never
 	setting   string         // why the settings could not be written
-	draining  bool
 	heartbeat heartbeat
 	// unfinished are the flows that keep a draining application needed.
 	unfinished uint64
@@ -83,7 +82,7 @@ func NewClient(o ClientOptions) *Client {
 
 // Run serves until ctx ends. What the maps hold then goes on being served.
 func (c *Client) Run(ctx context.Context) {
-	c.sample()
+	c.look()
 	var done sync.WaitGroup
 	done.Go(func() { c.agent.RunWants(ctx, c.wants) })
 	done.Go(func() { c.watch(ctx) })
@@ -131,7 +130,8 @@ func (c *Client) tell() {
 	}
 }
 
-// watch looks at the heartbeat, whether or not the operator is there to hear.
+// watch looks at what changes by itself, whether or not the operator is there
+// to hear.
 func (c *Client) watch(ctx context.Context) {
 	tick := time.NewTicker(c.o.StatusEvery)
 	defer tick.Stop()
@@ -140,55 +140,38 @@ func (c *Client) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			c.sample()
-			c.count()
+			c.look()
 			c.tell()
 		}
 	}
 }
 
-func (c *Client) sample() {
+func (c *Client) look() {
 	links, err := agent.ReadLinks(c.o.Tables)
-	if err != nil {
-		c.o.Log.Error("look at heartbeat", "error", err)
-		return
+	if err == nil {
+		c.mu.Lock()
+		c.heartbeat.sample(time.Now(), links)
+		c.mu.Unlock()
+		err = c.count()
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.heartbeat.sample(time.Now(), links)
+	if err != nil {
+		c.o.Log.Error("look at maps", "error", err)
+	}
 }
 
-// count looks how far a draining data plane is.
-func (c *Client) count() {
-	c.mu.Lock()
-	draining := c.draining
-	c.mu.Unlock()
-	if !draining {
-		return
+// count looks how far a data plane is that drains.
+func (c *Client) count() error {
+	sum, err := c.agent.Summary()
+	if err != nil || !sum.Draining {
+		return err
 	}
 	unfinished, err := agent.Unfinished(c.o.Tables)
 	if err != nil {
-		c.o.Log.Error("count flows", "error", err)
-		return
+		return fmt.Errorf("count flows: %w", err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.unfinished = unfinished
-}
-
-// setDraining tells the data plane whether to drain, and how far it is if so.
-func (c *Client) setDraining(on bool) error {
-	var unfinished uint64
-	err := c.agent.Drain(on)
-	if err == nil && on {
-		unfinished, err = agent.Unfinished(c.o.Tables)
-	}
-	if err != nil {
-		return err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.draining, c.unfinished = on, unfinished
 	return nil
 }
 

@@ -37,7 +37,7 @@ func (c *Client) status() *wire.Status {
 	}
 	s.Frontends, s.Backends = uint32(sum.Tables["frontends"].Used), uint32(sum.Tables["backends"].Used)
 	s.Flows = uint64(sum.Tables["flows"].Used)
-	if c.draining {
+	if sum.Draining {
 		s.Flows = c.unfinished
 	}
 	if !sum.Foreign.IsZero() && now.Sub(sum.Foreign) < driftShown {

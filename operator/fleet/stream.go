@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -239,7 +240,7 @@ func (c *Client) configure(w *wire.Config) error {
 	}
 	err := c.agent.SetSource(ports, first(c.resolve.HostAddresses, netip.Addr.Is4), first(c.resolve.HostAddresses, netip.Addr.Is6))
 	if err == nil && w.Drain != nil {
-		err = c.setDraining(*w.Drain)
+		err = errors.Join(c.agent.Drain(*w.Drain), c.count())
 	}
 	c.mu.Lock()
 	c.setting = ""

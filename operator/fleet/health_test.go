@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/agent"
+)
+
+func get(n *node, path string) (int, string) {
+	r := httptest.NewRecorder()
+	n.Handler().ServeHTTP(r, httptest.NewRequest(http.MethodGet, path, nil))
+	return r.Code, r.Body.String()
+}
+
+// An agent is ready once its maps hold what the operator said, and its metrics
+// tell what they hold.
+func TestHealth(t *testing.T) {
+	o := newOperator(t, "", nil)
+	n := newNode(t, o, "n1", nil)
+	eventually(t, func() string {
+		if code, text := get(n, "/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(text, "has not said yet") {
+			return text
+		}
+		return ""
+	})
+	if code, text := get(n, "/healthz"); code != http.StatusOK {
+		t.Error(text)
+	}
+	n.fake.CounterTable[3] = 7
+	o.serves(t, "n1", o.Publish(web(3)), web(3))
+	if code, text := get(n, "/readyz"); code != http.StatusOK {
+		t.Error(text)
+	}
+	_, text := get(n, "/metrics")
+	for _, want := range []string{"blixt_ready 1", "blixt_operator_connected 1", "blixt_frontends 1", "blixt_backends 3", "blixt_state_epoch 1",
+		"blixt_state_sequence 1", "blixt_state_failing 0", `blixt_table_used{table="backends"} 3`, `blixt_table_size{table="backends"} 511`, "} 7\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("metrics have no %q:\n%s", want, text)
+		}
+	}
+	o.Publish(web(600))
+	eventually(t, func() string {
+		if _, text := get(n, "/metrics"); !strings.Contains(text, "blixt_state_failing 1") {
+			return text
+		}
+		return ""
+	})
+	if code, text := get(n, "/readyz"); code != http.StatusOK { // it goes on serving
+		t.Error(text)
+	}
+}
+
+func TestHeartbeat(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	links := func(in, out, tunnel uint64) []agent.LinkCount {
+		return []agent.LinkCount{
+			{Link: agent.Link{Index: 2, Direction: "ingress"}, Packets: in},
+			{Link: agent.Link{Index: 2, Direction: "egress"}, Packets: out},
+			{Link: agent.Link{Index: 9, Direction: "ingress"}, Packets: tunnel},
+		}
+	}
+	var h heartbeat
+	for _, step := range []struct {
+		after           time.Duration
+		in, out, tunnel uint64
+		age             time.Duration
+		lost            bool
+	}{
+		{0, 10, 10, 5, 0, false},
+		{40 * time.Second, 11, 11, 5, 0, false},
+		{40 * time.Second, 12, 12, 5, 0, false}, // the tunnel is idle
+		{40 * time.Second, 13, 12, 5, 0, false},
+		{40 * time.Second, 14, 12, 5, 0, true}, // nothing leaves: a link is missing
+		{10 * time.Second, 15, 13, 5, 0, false},
+		{61 * time.Second, 15, 13, 5, 61 * time.Second, true},
+		{10 * time.Second, 0, 1, 0, 0, false}, // loaded again
+	} {
+		now = now.Add(step.after)
+		h.sample(now, links(step.in, step.out, step.tunnel))
+		if age, lost := h.age(now), h.lost(now); age != step.age || lost != step.lost {
+			t.Errorf("%+v: age %v, lost %v", step, age, lost)
+		}
+	}
+}
