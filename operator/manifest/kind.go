@@ -11,6 +11,8 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
 // kind is a kind of object that Blixt reads.
@@ -19,7 +21,7 @@ type kind struct {
 	// versions have the same fields; the first is the one to write.
 	versions   []string
 	namespaced bool
-	schema     *schema // nil for kinds that are built into the API server
+	schema     *schema // nil for kinds that are not Gateway API's
 	// add decodes JSON into the set and returns what is wrong with it.
 	add func(*Set, []byte) ([]invalid, error)
 }
@@ -29,12 +31,19 @@ var kinds = map[string]*kind{
 		into(func(s *Set) *[]gwv1.GatewayClass { return &s.Objects.GatewayClasses }, nil)},
 	"Gateway": {gwv1.GroupName, []string{"v1", "v1beta1"}, true, schemas["Gateway"],
 		into(func(s *Set) *[]gwv1.Gateway { return &s.Objects.Gateways }, nil)},
+	"ListenerSet": {gwv1.GroupName, []string{"v1"}, true, schemas["ListenerSet"],
+		into(func(s *Set) *[]gwv1.ListenerSet { return &s.Objects.ListenerSets }, nil)},
 	"TCPRoute": {gwv1.GroupName, []string{"v1"}, true, schemas["TCPRoute"],
 		into(func(s *Set) *[]gwv1.TCPRoute { return &s.Objects.TCPRoutes }, nil)},
 	"UDPRoute": {gwv1.GroupName, []string{"v1"}, true, schemas["UDPRoute"],
 		into(func(s *Set) *[]gwv1.UDPRoute { return &s.Objects.UDPRoutes }, nil)},
 	"ReferenceGrant": {gwv1.GroupName, []string{"v1", "v1beta1"}, true, schemas["ReferenceGrant"],
 		into(func(s *Set) *[]gwv1.ReferenceGrant { return &s.Objects.ReferenceGrants }, nil)},
+	// What is wrong with the values of these two, gateway says.
+	"BlixtConfig": {v1alpha1.GroupVersion.Group, []string{v1alpha1.GroupVersion.Version}, false, nil,
+		into(func(s *Set) *[]v1alpha1.BlixtConfig { return &s.Objects.Configs }, nil)},
+	"BlixtGatewayConfig": {v1alpha1.GroupVersion.Group, []string{v1alpha1.GroupVersion.Version}, true, nil,
+		into(func(s *Set) *[]v1alpha1.BlixtGatewayConfig { return &s.Objects.GatewayConfigs }, nil)},
 	"Service": {"", []string{"v1"}, true, nil,
 		into(func(s *Set) *[]corev1.Service { return &s.Objects.Services }, checkService)},
 	"Namespace": {"", []string{"v1"}, false, nil,

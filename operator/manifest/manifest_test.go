@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -140,6 +141,37 @@ spec:
 	}
 	if len(set.Objects.ReferenceGrants) != 1 {
 		t.Errorf("grant of version v1beta1 was not read")
+	}
+}
+
+func TestRead_ListenerSetsAndParameters(t *testing.T) {
+	set, err := Read(write(t, "a.yaml", `apiVersion: gateway.networking.k8s.io/v1
+kind: ListenerSet
+metadata: {name: more}
+spec: {parentRef: {name: demo}, listeners: [{name: dns, protocol: UDP, port: 53}]}
+---
+apiVersion: blixt.x-k8s.io/v1alpha1
+kind: BlixtGatewayConfig
+metadata: {name: own}
+spec: {externalTrafficPolicy: Local, idleTimeouts: {tcp: 1h}}
+---
+apiVersion: blixt.x-k8s.io/v1alpha1
+kind: BlixtConfig
+metadata: {name: blixt}
+spec: {addresses: {source: Node}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := set.Objects.ListenerSets[0]; l.Namespace != "default" || *l.Spec.ParentRef.Kind != "Gateway" ||
+		*l.Spec.Listeners[0].AllowedRoutes.Namespaces.From != gwv1.NamespacesFromSame {
+		t.Errorf("ListenerSet lacks defaults: %+v", l)
+	}
+	if c := set.Objects.GatewayConfigs[0]; c.Namespace != "default" || c.Spec.IdleTimeouts.TCP.Duration != time.Hour {
+		t.Errorf("BlixtGatewayConfig was not read: %+v", c)
+	}
+	if c := set.Objects.Configs[0]; c.Namespace != "" || c.Spec.Addresses.Source != "Node" {
+		t.Errorf("BlixtConfig was not read: %+v", c)
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 )
 
 // files are the CRDs of the kinds that are read.
-var files = []string{"gatewayclasses", "gateways", "referencegrants", "tcproutes", "udproutes"}
+var files = []string{"gatewayclasses", "gateways", "listenersets", "referencegrants", "tcproutes", "udproutes"}
 
 func main() {
 	if err := run("schema.json"); err != nil {
