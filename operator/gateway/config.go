@@ -122,7 +122,3 @@ func snatPorts(dataplane *v1alpha1.BlixtConfig) PortRange {
 	r := dataplane.Spec.Dataplane.SNATPorts
 	return PortRange{First: uint16(r.First), Last: uint16(r.Last)}
 }
-
-// ClusterReservedPorts returns Kubernetes' node ports and Linux's ephemeral
-// ports, as long as nobody has changed them.
-func ClusterReservedPorts() []PortRange { return []PortRange{{First: 30000, Last: 60999}} }

@@ -62,12 +62,13 @@ func (g *gateway) name() string { return named("Gateway", g.obj.Namespace, g.obj
 
 // findAddresses gives each Gateway its addresses.
 func findAddresses(gateways []*gateway, s *site) {
-	var pooled []*gateway
+	var pooled, refused []*gateway
 	for _, g := range gateways {
 		switch {
 		case s.Cluster == nil:
 			g.addresses.findStandalone(g.obj, s.Options)
 		case g.refused != nil:
+			refused = append(refused, g)
 		case g.source == v1alpha1.SourceLoadBalancer:
 			g.addresses.findAssigned(s.Cluster.Assigned[g.key()])
 		case g.source == v1alpha1.SourceNode:
@@ -76,7 +77,7 @@ func findAddresses(gateways []*gateway, s *site) {
 			pooled = append(pooled, g)
 		}
 	}
-	pools{}.find(pooled, s)
+	pools{}.find(pooled, refused, s)
 }
 
 // mayAsk says whether the Gateway may ask for the address, and refuses it if not.
@@ -136,11 +137,15 @@ func (g *gateway) programmed(accepted metav1.Condition) metav1.Condition {
 func (g *gateway) status(s *site) GatewayStatus {
 	status := GatewayStatus{NamespacedName: g.key(), Plan: g.plan()}
 	accepted := g.accepted()
-	// What a pool gave stays given while listeners are mended.
-	if accepted.Status == metav1.ConditionTrue || g.refused == nil && g.source == v1alpha1.SourcePool {
+	switch {
+	// What a pool gave stays given while a listener, or whatever else is wrong,
+	// is mended: clients and DNS know the address.
+	case accepted.Status == metav1.ConditionTrue, g.refused == nil && g.source == v1alpha1.SourcePool:
 		var remark string
 		status.Status.Addresses, remark = g.addresses.status(s)
 		accepted.Message += remark
+	case g.refused != nil && s.Cluster != nil:
+		status.Status.Addresses = slices.Clone(g.obj.Status.Addresses)
 	}
 	status.Status.Conditions = []metav1.Condition{accepted, g.programmed(accepted)}
 	for _, l := range g.listeners {

@@ -3,11 +3,12 @@
 // Package gateway turns Gateway API objects into what Blixt serves. It is
 // pure: no I/O, no clock, no goroutine.
 //
-// In: Gateways, routes, grants and Services (Translate), then EndpointSlices
-// (Resolve). Out: an lb.State, the conditions of every object, and problems in
-// plain words. Translate yields frontends that name Services; Resolve turns
-// the names into endpoints, so that a changed EndpointSlice never runs
-// Translate again.
+// In: Gateways, ListenerSets, routes, grants, Services and Blixt's own kinds
+// (Translate), then EndpointSlices (Resolve). Out: an lb.State, the conditions
+// of every object, and problems in plain words. Translate yields frontends
+// that name Services; Resolve turns the names into endpoints, so that a changed
+// EndpointSlice never runs Translate again. In a cluster, Translate runs in the
+// operator and Resolve on each node.
 //
 // testdata holds the specification: each <case>.in.yaml has its <case>.out.yaml.
 package gateway

@@ -23,11 +23,19 @@ type holder struct {
 
 // find gives Gateways addresses of their pools. They come in order of
 // precedence: first each keeps what it has, then who lacks something gets it,
-// so that nobody loses an address to one that merely needs any.
-func (p pools) find(gateways []*gateway, s *site) {
+// so that nobody loses an address to one that merely needs any. Gateways that
+// are refused should find theirs again when they are mended.
+func (p pools) find(gateways, refused []*gateway, s *site) {
 	for _, g := range gateways {
 		p.ask(g, s)
 		p.keep(g)
+	}
+	for _, g := range refused {
+		for _, had := range g.obj.Status.Addresses {
+			if addr, err := netip.ParseAddr(had.Value); err == nil && p[addr].gateway == nil {
+				p[addr] = holder{g, false}
+			}
+		}
 	}
 	for _, g := range gateways {
 		p.allocate(g)

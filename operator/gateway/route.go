@@ -22,7 +22,9 @@ type route struct {
 	parents  []gwv1.ParentReference
 	rules    [][]gwv1.BackendRef
 	backends backends
-	attached []attachment
+	// useDefaults says that it wants default Gateways, which Blixt has not.
+	useDefaults bool
+	attached    []attachment
 }
 
 // parent is what a route can attach to: a Gateway of Blixt's, or a ListenerSet
@@ -47,7 +49,8 @@ func routes(objs *Objects) []*route {
 	var all []*route
 	for i := range objs.TCPRoutes {
 		obj := &objs.TCPRoutes[i]
-		r := &route{kind: "TCPRoute", protocol: lb.TCP, meta: &obj.ObjectMeta, parents: obj.Spec.ParentRefs}
+		r := &route{kind: "TCPRoute", protocol: lb.TCP, meta: &obj.ObjectMeta, parents: obj.Spec.ParentRefs,
+			useDefaults: usesDefaults(obj.Spec.UseDefaultGateways)}
 		for _, rule := range obj.Spec.Rules {
 			r.rules = append(r.rules, rule.BackendRefs)
 		}
@@ -55,7 +58,8 @@ func routes(objs *Objects) []*route {
 	}
 	for i := range objs.UDPRoutes {
 		obj := &objs.UDPRoutes[i]
-		r := &route{kind: "UDPRoute", protocol: lb.UDP, meta: &obj.ObjectMeta, parents: obj.Spec.ParentRefs}
+		r := &route{kind: "UDPRoute", protocol: lb.UDP, meta: &obj.ObjectMeta, parents: obj.Spec.ParentRefs,
+			useDefaults: usesDefaults(obj.Spec.UseDefaultGateways)}
 		for _, rule := range obj.Spec.Rules {
 			r.rules = append(r.rules, rule.BackendRefs)
 		}
@@ -63,6 +67,10 @@ func routes(objs *Objects) []*route {
 	}
 	slices.SortStableFunc(all, func(a, b *route) int { return byAge(a.meta, b.meta) })
 	return all
+}
+
+func usesDefaults(scope gwv1.GatewayDefaultScope) bool {
+	return scope != "" && scope != gwv1.GatewayDefaultScopeNone
 }
 
 func (r *route) name() string { return named(string(r.kind), r.meta.Namespace, r.meta.Name) }

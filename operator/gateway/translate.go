@@ -137,6 +137,9 @@ func (t *Translation) attach(objs *Objects, gateways gatewayIndex, sets map[type
 				t.note(r.name(), string(kind)+" "+key.String()+" in parentRefs does not exist.")
 			}
 		}
+		if r.useDefaults {
+			t.note(r.name(), "spec.useDefaultGateways is ignored: it is experimental. Name the Gateways in parentRefs.")
+		}
 		if len(r.attached) > 0 {
 			r.backends = findBackends(r, services, objs.ReferenceGrants)
 		}
