@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -57,10 +58,13 @@ func newCertificates(config *rest.Config, o *ManagerOptions) (*certificates, err
 	if err != nil {
 		return nil, err
 	}
-	host := o.ServiceName + "." + o.Release.Namespace + ".svc"
+	host, _, err := net.SplitHostPort(o.Release.Operator)
+	if err != nil {
+		return nil, fmt.Errorf("address for agents: %w", err)
+	}
 	return &certificates{
 		kube: kube, namespace: o.Release.Namespace, secret: o.TLSSecret, configMap: o.Release.CAConfigMap, dir: o.TLSDir, log: o.Log,
-		names: []string{host, host + ".cluster.local"},
+		names: []string{host},
 	}, nil
 }
 

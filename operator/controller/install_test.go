@@ -74,6 +74,15 @@ func (o *operator) serve() {
 // loaded on nodes, and its agents start.
 func (o *operator) load(bytecode string, nodes ...string) {
 	o.Helper()
+	o.loadKernel(bytecode, nodes...)
+	for _, node := range nodes {
+		o.agents.connect(node, dataplane.Name(bytecode))
+	}
+}
+
+// loadKernel is load without agents.
+func (o *operator) loadKernel(bytecode string, nodes ...string) {
+	o.Helper()
 	application := named[bpfmanv1.ClusterBpfApplication]("", dataplane.Name(bytecode))
 	o.eventually("application", func() error { return o.kube.Get(o.Context(), client.ObjectKeyFromObject(application), application) })
 	for i, node := range nodes {
@@ -88,7 +97,6 @@ func (o *operator) load(bytecode string, nodes ...string) {
 		}
 		pod.Spec.NodeName = node
 		o.create(pod)
-		o.agents.connect(node, application.Name)
 	}
 }
 

@@ -165,13 +165,20 @@ type operator struct {
 // start starts an operator in an empty cluster with two nodes.
 func start(t *testing.T) *operator {
 	t.Helper()
+	o := prepare(t)
+	o.run()
+	return o
+}
+
+// prepare makes the cluster.
+func prepare(t *testing.T) *operator {
+	t.Helper()
 	o := &operator{T: t, kube: server.Client, agents: newAgents(1)}
 	o.clear()
 	t.Cleanup(o.clear)
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}} // none can be deleted without its controller
 	o.must(client.IgnoreAlreadyExists(o.kube.Create(t.Context(), ns)))
 	o.create(node("n1", "192.0.2.11"), node("n2", "192.0.2.12"))
-	o.run()
 	return o
 }
 

@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -28,8 +30,8 @@ import (
 // ManagerOptions of an operator's process.
 type ManagerOptions struct {
 	Release dataplane.Release
-	// FleetAddress is where agents connect to, ServiceName by which Service.
-	FleetAddress, ServiceName string
+	// FleetAddress is where to listen for agents. They come by Release.Operator.
+	FleetAddress string
 	// TLSSecret is where the operator keeps the certificates that it makes.
 	TLSSecret string
 	// TLSDir has those of another issuer; "": the operator makes its own.
@@ -40,7 +42,9 @@ type ManagerOptions struct {
 	LeaderElection bool
 	// ReservedPorts of nodes.
 	ReservedPorts []gateway.PortRange
-	Log           *slog.Logger
+	// Registerer gets metrics, nil: the one behind MetricsAddress.
+	Registerer prometheus.Registerer
+	Log        *slog.Logger
 }
 
 // leaderElection is the name of the Lease.
@@ -63,6 +67,10 @@ func CheckImages(r dataplane.Release) error {
 // begin, or has lost its leadership.
 func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	o.Release.Audience = fleet.Audience
+	if o.Registerer == nil {
+		o.Registerer = metrics.Registry
+	}
+	klog.SetSlogLogger(o.Log)
 	ctrl.SetLogger(logr.FromSlogHandler(o.Log.Handler()))
 	m, err := manager.New(config, manager.Options{
 		Scheme: Scheme, Cache: Cache(o.Release.Namespace),
@@ -81,7 +89,7 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 		return err
 	}
 	server := fleet.NewServer(fleet.ServerOptions{
-		TLS: certificates.server(), Authenticate: authenticate(certificates.kube, &o), Registerer: metrics.Registry, Log: o.Log,
+		TLS: certificates.server(), Authenticate: authenticate(certificates.kube, &o), Registerer: o.Registerer, Log: o.Log,
 	})
 	err = Add(m, Options{
 		Release: o.Release, Fleet: server, Verify: Verify, ReservedPorts: o.ReservedPorts, Grace: grace, Log: o.Log,

@@ -52,7 +52,6 @@ which GatewayClasses name.`,
 				return fmt.Errorf("--fleet-address %s: want host:port, such as :8443", o.FleetAddress)
 			}
 			o.Release.Operator = net.JoinHostPort(service+"."+o.Release.Namespace+".svc", port)
-			o.ServiceName = service
 			o.ReservedPorts = []gateway.PortRange{
 				{First: nodePorts.Min, Last: nodePorts.Max}, {First: ephemeral.Min, Last: ephemeral.Max},
 			}
