@@ -53,9 +53,9 @@ type Cluster struct {
 	// Control runs the API server and the registry.
 	Control *Machine
 	Nodes   []*Machine
-	// Client is outside of Kubernetes and in the nodes' network, of which it is
-	// the way out.
-	Client *Machine
+	// Outside is no part of Kubernetes but in the nodes' network, of which it is
+	// the way out: clients run here.
+	Outside *Machine
 	// Server is the administrator's way to the API.
 	*kube.Server
 
@@ -244,7 +244,7 @@ func Find(ctx context.Context, name string) (*Cluster, error) {
 		n.IPv4, n.IPv6 = ipv4, ipv6
 		return &Machine{Node: n, dir: filepath.Join(c.dir, name)}
 	}
-	c.Control, c.Client = join("control-plane", Control4, Control6), join("client", Client4, Client6)
+	c.Control, c.Outside = join("control-plane", Control4, Control6), join("outside", Outside4, Outside6)
 	for i := 1; i <= c.Options.Nodes; i++ {
 		c.Nodes = append(c.Nodes, join(fmt.Sprintf("node-%d", i), node4(i), node6(i)))
 	}
@@ -258,7 +258,7 @@ func Find(ctx context.Context, name string) (*Cluster, error) {
 
 // Machines returns all of them.
 func (c *Cluster) Machines() []*Machine {
-	return append([]*Machine{c.Control, c.Client}, c.Nodes...)
+	return append([]*Machine{c.Control, c.Outside}, c.Nodes...)
 }
 
 // Kubectl runs kubectl in the host's network and returns what it printed. The

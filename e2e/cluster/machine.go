@@ -22,7 +22,7 @@ import (
 
 // Machine is a computer of the cluster. As a lab.Node it is its network:
 // sockets are opened and the host's commands run in that. What it has besides,
-// files and processes of its own, Exec gets at. The client has only a network.
+// files and processes of its own, Exec gets at. Outside has only a network.
 type Machine struct {
 	*lab.Node
 	dir string
@@ -133,7 +133,7 @@ func readPid(path string) int {
 func (m *Machine) Daemons() ([]string, error) {
 	files, err := os.ReadDir(m.path("daemons"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // the client
+		return nil, nil // it has only a network
 	}
 	var names []string
 	for _, f := range files {
@@ -161,6 +161,11 @@ func (m *Machine) Command(ctx context.Context, args ...string) *exec.Cmd {
 		enter = []string{"--target", strconv.Itoa(pid), "--mount", "--net", "--pid", "--uts", "--ipc", "--"}
 	}
 	return exec.CommandContext(ctx, "nsenter", append(enter, args...)...)
+}
+
+// File returns how a file of the machine is seen from the host.
+func (m *Machine) File(path string) string {
+	return fmt.Sprintf("/proc/%d/root%s", readPid(m.path("init.pid")), path)
 }
 
 // Exec runs a command in the machine and returns what it printed. The error

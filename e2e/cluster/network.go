@@ -19,8 +19,8 @@ import (
 const (
 	Control4  = "10.210.0.1"
 	Control6  = "fd00:210::1"
-	Client4   = "10.210.0.100"
-	Client6   = "fd00:210::100"
+	Outside4  = "10.210.0.100"
+	Outside6  = "fd00:210::100"
 	Pods4     = "10.211.0.0/16"
 	Pods6     = "fd00:211::/48"
 	Services4 = "10.212.0.0/16"
@@ -81,7 +81,7 @@ func (c *Cluster) plug(name, ipv4, ipv6 string) (*Machine, error) {
 	return m, n.Err()
 }
 
-// makeNetwork makes a switch with all machines, of which the client is the
+// makeNetwork makes a switch with all machines, of which the one outside is the
 // others' router to everything else.
 func (c *Cluster) makeNetwork() (err error) {
 	sw := c.space("switch")
@@ -94,7 +94,7 @@ func (c *Cluster) makeNetwork() (err error) {
 	if c.Control, err = c.plug("control-plane", Control4, Control6); err != nil {
 		return err
 	}
-	if c.Client, err = c.plug("client", Client4, Client6); err != nil {
+	if c.Outside, err = c.plug("outside", Outside4, Outside6); err != nil {
 		return err
 	}
 	for i := 1; i <= c.Options.Nodes; i++ {
@@ -105,9 +105,9 @@ func (c *Cluster) makeNetwork() (err error) {
 		c.Nodes = append(c.Nodes, n)
 	}
 	for _, m := range append([]*Machine{c.Control}, c.Nodes...) {
-		m.Route("default via "+Client4, "default via "+Client6)
+		m.Route("default via "+Outside4, "default via "+Outside6)
 	}
-	for _, m := range []*Machine{c.Control, c.Client} {
+	for _, m := range []*Machine{c.Control, c.Outside} {
 		// To webhooks, and what a test wants to see without a load balancer.
 		m.Route(Services4+" via "+node4(1), Services6+" via "+node6(1))
 	}
@@ -125,7 +125,7 @@ func pods6(i int) string { return fmt.Sprintf("fd00:211:0:%d::", i) }
 
 // makeRoutes tells everybody where pods are.
 func (c *Cluster) makeRoutes() error {
-	for _, m := range append([]*Machine{c.Control, c.Client}, c.Nodes...) {
+	for _, m := range append([]*Machine{c.Control, c.Outside}, c.Nodes...) {
 		for i := 1; i <= len(c.Nodes); i++ {
 			if m != c.Nodes[i-1] {
 				m.Route(pods4(i)+"/24 via "+node4(i), pods6(i)+"/64 via "+node6(i))

@@ -140,7 +140,7 @@ func (c *Cluster) joinNode(m *Machine) error {
 func (c *Cluster) awaitNodes(ctx context.Context) error {
 	err := await(ctx, "the nodes are ready", func() error {
 		var nodes corev1.NodeList
-		if err := c.Server.Client.List(ctx, &nodes); err != nil {
+		if err := c.Client.List(ctx, &nodes); err != nil {
 			return err
 		}
 		ready := 0

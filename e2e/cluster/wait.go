@@ -32,7 +32,7 @@ func await(ctx context.Context, what string, f func() error) error {
 func (c *Cluster) AwaitPods(ctx context.Context, namespace string) error {
 	return await(ctx, "the pods of namespace "+namespace+" are ready", func() error {
 		var deployments appsv1.DeploymentList
-		if err := c.Server.Client.List(ctx, &deployments, client.InNamespace(namespace)); err != nil {
+		if err := c.Client.List(ctx, &deployments, client.InNamespace(namespace)); err != nil {
 			return err
 		}
 		for _, d := range deployments.Items {
@@ -45,7 +45,7 @@ func (c *Cluster) AwaitPods(ctx context.Context, namespace string) error {
 			}
 		}
 		var sets appsv1.DaemonSetList
-		if err := c.Server.Client.List(ctx, &sets, client.InNamespace(namespace)); err != nil {
+		if err := c.Client.List(ctx, &sets, client.InNamespace(namespace)); err != nil {
 			return err
 		}
 		for _, d := range sets.Items {

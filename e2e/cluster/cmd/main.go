@@ -68,7 +68,7 @@ func command() *cobra.Command {
 				_, err := fmt.Println(c.Kubeconfig())
 				return err
 			}),
-		find(&o, "exec MACHINE -- COMMAND...", "Run a command in a node, in control-plane or in client", cobra.MinimumNArgs(2), run))
+		find(&o, "exec MACHINE -- COMMAND...", "Run a command in a node, in control-plane or outside", cobra.MinimumNArgs(2), run))
 	return root
 }
 

@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package cluster_test
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	bpfmanv1alpha1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/bytecode"
+	"github.com/kubernetes-sigs/blixt/e2e/cluster"
+	"github.com/kubernetes-sigs/blixt/e2e/kube"
+	"github.com/kubernetes-sigs/blixt/e2e/lab"
+	"github.com/kubernetes-sigs/blixt/operator/agent"
+	"github.com/kubernetes-sigs/blixt/operator/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// patience is how long anything may take that works within seconds on a machine
+// that is not busy.
+const patience = time.Minute
+
+var c *cluster.Cluster
+
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && pods[os.Args[1]] != nil {
+		fmt.Fprintln(os.Stderr, pods[os.Args[1]]())
+		os.Exit(1)
+	}
+	var o cluster.Options
+	flag.StringVar(&o.Proxy, "proxy", "", "kube-proxy's mode: nftables or iptables")
+	flag.BoolVar(&o.Overlay, "overlay", false, "join pods by VXLAN instead of routes")
+	flag.BoolVar(&o.NoBpfman, "no-bpfman", false, "do not install bpfman")
+	flag.Parse()
+	os.Exit(func() int {
+		var err error
+		if c, err = cluster.Up(context.Background(), o); err == nil {
+			err = push()
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		code := m.Run()
+		if code != 0 {
+			fmt.Fprintf(os.Stderr, "the cluster stays as it is: go run ./e2e/cluster/cmd status, logs are in %s\n", c.Dir())
+			return code
+		}
+		if err := c.Down(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}())
+}
+
+// push puts the test's program and its servers into the cluster.
+func push() error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	if _, err := c.Push(ctx, "blixt/test:1", cluster.Image{Files: map[string]string{"/test": self}, Entrypoint: []string{"/test"}}); err != nil {
+		return err
+	}
+	if err := c.Apply(ctx, "testdata/servers.yaml"); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return c.AwaitPods(ctx, "default")
+}
+
+// answer is what a server has said: the node that it is on, and whom it sees.
+type answer struct{ node, sees string }
+
+func ask(m *cluster.Machine, network, addr string) (a answer, err error) {
+	conn, err := m.Dial(network, "", addr, 2*time.Second)
+	if err != nil {
+		return a, err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		return a, err
+	}
+	if network == "udp" {
+		if _, err := io.WriteString(conn, "?"); err != nil {
+			return a, err
+		}
+	}
+	buffer := make([]byte, 100)
+	n, err := conn.Read(buffer)
+	if err != nil {
+		return a, err
+	}
+	_, err = fmt.Sscan(string(buffer[:n]), &a.node, &a.sees)
+	return a, err
+}
+
+// Everything that Blixt needs of a cluster, without Blixt: pods on other nodes
+// and Services, by both families, and names.
+func TestNetwork(t *testing.T) {
+	var service corev1.Service
+	if err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "server"}, &service); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]bool{"node-1": true, "node-2": true}
+	for _, m := range c.Nodes {
+		for _, ip := range service.Spec.ClusterIPs {
+			for _, network := range []string{"tcp", "udp"} {
+				kube.Wait(t, patience, network+" from "+m.Name+" to "+ip, want, func() (map[string]bool, error) {
+					got := map[string]bool{}
+					for range 20 {
+						a, err := ask(m, network, net.JoinHostPort(ip, "80"))
+						if err != nil {
+							return got, err
+						}
+						got[a.node] = true
+					}
+					return got, nil
+				})
+			}
+		}
+	}
+}
+
+// Blixt's program comes from the registry by way of bpfman to every node; pods
+// without privilege have it serve, and packets from outside find their way.
+func TestUnprivilegedPodsServe(t *testing.T) {
+	blixt, err := lab.Build(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := bytecodeImage(t, blixt)
+	apply(t, "application.yaml", "BYTECODE", image)
+	programs := loaded(t)
+	for _, m := range c.Nodes {
+		attached(t, m, programs[m.Name])
+	}
+
+	const vip4, vip6 = "198.51.100.10", "2001:db8:100::10"
+	publish(t, vip4, vip6)
+	apply(t, "writers.yaml", "MAPS", strings.Join(mapNames(t), ","))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := c.AwaitPods(ctx, "default"); err != nil {
+		out, _ := c.Kubectl(t.Context(), "logs", "--selector=app=writer", "--prefix")
+		t.Fatalf("%v\n%s", err, out)
+	}
+
+	c.Outside.Route(vip4+" via "+c.Nodes[0].IPv4, vip6+" via "+c.Nodes[0].IPv6)
+	if err := c.Outside.Err(); err != nil {
+		t.Fatal(err)
+	}
+	for _, network := range []string{"tcp", "udp"} {
+		for i, vip := range []string{vip4, vip6} {
+			serves(t, network, net.JoinHostPort(vip, "80"), programs["node-1"], map[answer]bool{
+				{"node-1", []string{cluster.Outside4, cluster.Outside6}[i]}: true,
+				{"node-2", []string{c.Nodes[0].IPv4, c.Nodes[0].IPv6}[i]}:   true,
+			})
+		}
+	}
+}
+
+// serves sends connections, and compares who answered and what the program on
+// the first node counted.
+func serves(t *testing.T, network, addr string, program uint32, want map[answer]bool) {
+	t.Helper()
+	const n = 50
+	before := newFlows(t, c.Nodes[0], program, addr+"/"+network)
+	got := map[answer]bool{}
+	for range n {
+		a, err := ask(c.Outside, network, addr)
+		if err != nil {
+			t.Fatalf("%s to %s: %v", network, addr, err)
+		}
+		got[a] = true
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(answer{})); diff != "" {
+		t.Errorf("%s to %s: who answered, and saw whom (-want +got):\n%s", network, addr, diff)
+	}
+	if rose := newFlows(t, c.Nodes[0], program, addr+"/"+network) - before; rose != n {
+		t.Errorf("%s to %s: the program counted %d new flows, want %d", network, addr, rose, n)
+	}
+}
+
+// bytecodeImage pushes one and returns its name by digest.
+func bytecodeImage(t *testing.T, blixt string) string {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "out")
+	if _, err := c.Control.Run(patience, blixt, "bytecode", "build", "--directory", out, "--flows", "65536"); err != nil {
+		t.Fatal(err)
+	}
+	name, err := c.Control.Run(patience, blixt, "bytecode", "push", out, cluster.Registry+"/blixt/bytecode:v1", "--ca-file", c.CA())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(name)
+}
+
+// mapNames are those of the program.
+func mapNames(t *testing.T) (names []string) {
+	t.Helper()
+	object, err := bytecode.ParseObject(bpf.Object())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range object.Maps {
+		names = append(names, m.Name)
+	}
+	return names
+}
+
+// apply applies a file of testdata with a word replaced.
+func apply(t *testing.T, file, word, with string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.ApplyYAML(t.Context(), []byte(strings.ReplaceAll(string(text), word, with))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// loaded waits until bpfman says that every node has the program with two links,
+// and returns its id on each.
+func loaded(t *testing.T) map[string]uint32 {
+	t.Helper()
+	programs := map[string]uint32{}
+	want := map[string]string{"node-1": "eth0 Ingress, eth0 Egress", "node-2": "eth0 Ingress, eth0 Egress"}
+	kube.Wait(t, patience, "links that bpfman has attached", want, func() (map[string]string, error) {
+		var states bpfmanv1alpha1.ClusterBpfApplicationStateList
+		err := c.Client.List(t.Context(), &states)
+		got := map[string]string{}
+		for _, s := range states.Items {
+			for _, p := range s.Status.Programs {
+				var links []string
+				for _, l := range p.TCX.Links {
+					if l.LinkStatus == bpfmanv1alpha1.ApAttachAttached {
+						links = append(links, fmt.Sprintf("%s %s", l.InterfaceName, l.Direction))
+					}
+				}
+				if p.ProgramId != nil {
+					programs[s.Status.Node] = uint32(*p.ProgramId)
+				}
+				got[s.Status.Node] = strings.Join(links, ", ")
+			}
+		}
+		return got, err
+	})
+	return programs
+}
+
+// attached asks the kernel.
+func attached(t *testing.T, m *cluster.Machine, program uint32) {
+	t.Helper()
+	err := m.Do(func() error {
+		eth0, err := net.InterfaceByName("eth0")
+		if err != nil {
+			return err
+		}
+		for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
+			found, err := link.QueryPrograms(link.QueryOptions{Target: eth0.Index, Attach: at})
+			if err != nil {
+				return err
+			}
+			if len(found.Programs) != 1 || found.Programs[0].ID != ebpf.ProgramID(program) {
+				t.Errorf("%s has %v at %v, want program %d alone", m.Name, found.Programs, at, program)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// publish writes what each node is to serve: VIPs that lead to all servers.
+func publish(t *testing.T, vips ...string) {
+	t.Helper()
+	var servers corev1.PodList
+	if err := c.Client.List(t.Context(), &servers, client.MatchingLabels{"app": "server"}); err != nil {
+		t.Fatal(err)
+	}
+	states := &corev1.ConfigMap{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
+		ObjectMeta: metav1.ObjectMeta{Name: "states", Namespace: "default"}, Data: map[string]string{},
+	}
+	for _, m := range c.Nodes {
+		var s lb.State
+		for _, vip := range vips {
+			ip := netip.MustParseAddr(vip)
+			s.Addresses = append(s.Addresses, lb.Address{IP: ip, Exclusive: true})
+			var backends []lb.Backend
+			for _, p := range servers.Items {
+				for _, podIP := range p.Status.PodIPs {
+					if addr := netip.MustParseAddr(podIP.IP); addr.Is4() == ip.Is4() {
+						backends = append(backends, lb.Backend{Addr: netip.AddrPortFrom(addr, 8080), Weight: lb.WeightUnit, Local: p.Spec.NodeName == m.Name})
+					}
+				}
+			}
+			for _, protocol := range []lb.Protocol{lb.TCP, lb.UDP} {
+				s.Frontends = append(s.Frontends, lb.Frontend{Addr: ip, Protocol: protocol, Port: 80, IdleTimeout: lb.DefaultIdleTimeout(protocol), Backends: slices.Clone(backends)})
+			}
+		}
+		text, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		states.Data[m.Name] = string(text)
+	}
+	if err := c.Client.Create(t.Context(), states); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newFlows reads a counter of the program on a node.
+func newFlows(t *testing.T, m *cluster.Machine, program uint32, frontend string) uint64 {
+	t.Helper()
+	maps, err := datapath.Open(m.File(fmt.Sprintf("/run/bpfman/fs/maps/%d", program)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer maps.Close()
+	status, err := agent.ReadStatus(maps, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range status.Frontends {
+		if f.Frontend == frontend {
+			return f.NewFlows
+		}
+	}
+	t.Fatalf("no frontend %s in %+v", frontend, status.Frontends)
+	return 0
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package cluster_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/kubernetes-sigs/blixt/operator/agent"
+	"github.com/kubernetes-sigs/blixt/operator/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// The test's own program is what runs in the pods.
+var pods = map[string]func() error{"server": serve, "writer": write}
+
+// serve answers on TCP and UDP with the node's name and whom it sees.
+func serve() error {
+	node := os.Getenv("NODE")
+	l, err := net.Listen("tcp", ":8080")
+	if err != nil {
+		return err
+	}
+	p, err := net.ListenPacket("udp", ":8080")
+	if err != nil {
+		return err
+	}
+	go func() {
+		buffer := make([]byte, 1500)
+		for {
+			_, from, err := p.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			_, _ = p.WriteTo(fmt.Appendf(nil, "%s %s\n", node, host(from)), from)
+		}
+	}()
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		_, _ = fmt.Fprintf(c, "%s %s\n", node, host(c.RemoteAddr()))
+		_ = c.Close()
+	}
+}
+
+func host(a net.Addr) string {
+	h, _, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return err.Error()
+	}
+	return h
+}
+
+// write has a node serve its state, by maps alone, and is ready when it does.
+func write() error {
+	if err := unprivileged(); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(filepath.Join("/states", os.Getenv("NODE")))
+	if err != nil {
+		return err
+	}
+	var s lb.State
+	if err := json.Unmarshal(text, &s); err != nil {
+		return err
+	}
+	maps, err := datapath.Open("/maps")
+	if err != nil {
+		return err
+	}
+	if _, err := agent.New(maps, agent.Options{}).Apply(context.Background(), s); err != nil {
+		return err
+	}
+	return serve()
+}
+
+func unprivileged() error {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return err
+	}
+	for _, want := range []string{"CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Uid:\t65532\t65532\t65532\t65532"} {
+		if !strings.Contains(string(status), want) {
+			return fmt.Errorf("not as it should be: no %q in\n%s", want, status)
+		}
+	}
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	if err == nil {
+		_ = m.Close()
+		return fmt.Errorf("a process without privilege has made a map")
+	}
+	return nil
+}
