@@ -123,11 +123,28 @@ func TestBpfmanLoads(t *testing.T) {
 	links[0].InterfaceSelector = bpfman.InterfaceSelector{Interfaces: []string{"eth1"}}
 	priority := int32(7)
 	links[1].Priority = &priority
-	s.application.Spec.NodeSelector.MatchLabels = map[string]string{corev1.LabelHostname: "loads-1"}
 	s.try(server.Client.Update(t.Context(), s.application))
-	s.want("changed", "Success",
-		"loads-1 LoadSuccess Success blixt:Success eth1/Ingress/1000:Attached eth0/Egress/7:Attached", "loads-2 NotSelected Success blixt:Success")
-	s.wantPrograms("changed", 1)
+	const changed = " LoadSuccess Success blixt:Success eth1/Ingress/1000:Attached eth0/Egress/7:Attached"
+	s.want("changed", "Success", "loads-1"+changed, "loads-2"+changed)
+	s.wantPrograms("changed", 2)
+
+	s.try(server.Client.Delete(t.Context(), s.application))
+	s.want("deleted", "gone")
+	s.wantPrograms("deleted", 0)
+}
+
+// On a node that is not selected bpfman-agent panics: what is there stays Pending,
+// and what was there is unloaded while its state goes on saying that it is.
+func TestBpfmanSelectsNodes(t *testing.T) {
+	s := newScene(t, server, "selects", "selects-1", "selects-2")
+	s.application.Spec.NodeSelector.MatchLabels = map[string]string{corev1.LabelHostname: "selects-1"}
+	s.create()
+	s.want("selected one", "Pending", "selects-1"+attached, "selects-2 NotLoaded Pending blixt:Pending")
+
+	s.application.Spec.NodeSelector.MatchLabels[corev1.LabelHostname] = "selects-2"
+	s.try(server.Client.Update(t.Context(), s.application))
+	s.want("selected the other", "Success", "selects-1"+attached, "selects-2"+attached)
+	s.wantPrograms("selected the other", 1)
 
 	s.try(server.Client.Delete(t.Context(), s.application))
 	s.want("deleted", "gone")

@@ -100,6 +100,9 @@ func (b *Bpfman) load(application *bpfman.ClusterBpfApplication, node *corev1.No
 	selected := err == nil && selector.Matches(labels.Set(node.Labels))
 	status := &state.Status
 	switch {
+	case !selected && application.DeletionTimestamp.IsZero():
+		b.unload(state.DeepCopy()) // bpfman-agent panics here, and never says so
+		return
 	case !selected:
 		b.unload(state)
 		status.AppLoadStatus = bpfman.NotSelected
