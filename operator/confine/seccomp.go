@@ -9,6 +9,7 @@ import (
 
 	seccomp "github.com/elastic/go-seccomp-bpf"
 	"github.com/elastic/go-seccomp-bpf/arch"
+	"golang.org/x/sys/unix"
 )
 
 // policy returns the calls as a filter for this machine. A call that it does
@@ -34,7 +35,8 @@ func policy(allowed []call) (seccomp.Policy, error) {
 			group.NamesWithCondtions = append(group.NamesWithCondtions, n)
 		}
 	}
-	return seccomp.Policy{DefaultAction: seccomp.ActionErrno, Syscalls: []seccomp.SyscallGroup{group}}, nil
+	missing := seccomp.SyscallGroup{Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS), Names: unknown}
+	return seccomp.Policy{DefaultAction: seccomp.ActionErrno, Syscalls: []seccomp.SyscallGroup{group, missing}}, nil
 }
 
 // unconditionalFirst leaves out the conditions of a call that is allowed
@@ -58,9 +60,10 @@ func Profile() ([]byte, error) {
 		Op       string `json:"op"`
 	}
 	type jsonCall struct {
-		Names  []string  `json:"names"`
-		Action string    `json:"action"`
-		Args   []jsonArg `json:"args,omitempty"`
+		Names    []string  `json:"names"`
+		Action   string    `json:"action"`
+		ErrnoRet int       `json:"errnoRet,omitempty"`
+		Args     []jsonArg `json:"args,omitempty"`
 	}
 	all := []jsonCall{{Action: "SCMP_ACT_ALLOW"}} // those without conditions
 	for _, c := range unconditionalFirst(starting) {
@@ -84,6 +87,7 @@ func Profile() ([]byte, error) {
 		all = append(all, j)
 	}
 	slices.Sort(all[0].Names)
+	all = append(all, jsonCall{Names: unknown, Action: "SCMP_ACT_ERRNO", ErrnoRet: int(unix.ENOSYS)})
 	text, err := json.MarshalIndent(struct {
 		DefaultAction   string     `json:"defaultAction"`
 		DefaultErrnoRet int        `json:"defaultErrnoRet"`

@@ -30,6 +30,10 @@ const (
 	hasNo             // none of the bits of value
 )
 
+// unknown are calls that the kernel is to say it does not have: a filter cannot
+// look at the flags of clone3, and who gets ENOSYS uses clone.
+var unknown = []string{"clone3"}
+
 // bpfCommands are those of an agent: it opens pins, and reads and writes maps.
 var bpfCommands = []uint64{
 	unix.BPF_OBJ_GET, unix.BPF_OBJ_GET_INFO_BY_FD,
@@ -48,8 +52,8 @@ var serving = slices.Concat(
 	calls("prctl", arg{0, equal, unix.PR_SET_VMA}), // Go names its memory
 	// Threads, but no processes.
 	calls("clone", arg{0, has, unix.CLONE_THREAD}),
-	always("exit", "exit_group", "futex", "getpid", "gettid", "restart_syscall", "rt_sigaction", "rt_sigprocmask",
-		"rt_sigreturn", "sched_getaffinity", "sched_yield", "sigaltstack", "tgkill"),
+	always("exit", "exit_group", "futex", "getpid", "gettid", "restart_syscall", "rseq", "rt_sigaction", "rt_sigprocmask",
+		"rt_sigreturn", "sched_getaffinity", "sched_yield", "set_robust_list", "sigaltstack", "tgkill"),
 	// Time and chance.
 	always("clock_getres", "clock_gettime", "clock_nanosleep", "getrandom", "gettimeofday", "nanosleep"),
 	// Files: which, Landlock and permissions say.

@@ -32,8 +32,8 @@ func verify(t *testing.T, bundle, certificate []byte, now time.Time) error {
 	return err
 }
 
-// In three years of looking every 20 minutes, an agent that got each bundle up
-// to half an hour late knows the operator at every moment.
+// In three years, an agent that got each bundle up to half an hour late knows
+// the operator at every moment.
 func TestCertificatesAreRenewedInTime(t *testing.T) {
 	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	c := renewed(t, Certificates{}, now)
@@ -43,17 +43,18 @@ func TestCertificatesAreRenewedInTime(t *testing.T) {
 	}
 	bundles := []handed{{now, c.Bundle()}}
 	authorities, certificates := 1, 1
-	for end := now.Add(3 * caLifetime); now.Before(end); now = now.Add(20 * time.Minute) {
+	for end := now.Add(3 * caLifetime); now.Before(end); {
+		// Every 20 minutes where something happens.
+		step := 20 * time.Minute
+		if now.Sub(bundles[len(bundles)-1].at) > 3*time.Hour {
+			step = 12 * time.Hour
+		}
+		now = now.Add(step)
 		next, changed, err := c.Renew(now, host)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !changed {
-			// Of the days when nothing happens, a few moments will do.
-			if now.Unix()%86400 > 0 {
-				continue
-			}
-		} else {
+		if changed {
 			if string(next.CA) != string(c.CA) {
 				authorities++
 			}

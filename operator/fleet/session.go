@@ -210,8 +210,9 @@ func (s *Server) hear(c *session, st *wire.Status) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.sessions[c.member] != c {
-		return nil // it ends anyway
+	old := s.reports[c.member]
+	if s.sessions[c.member] != c || old == nil {
+		return nil // it is about to end
 	}
 	for _, v := range []*wire.Version{st.Got, st.Holds} {
 		if err := s.honest(c, v); err != nil {
@@ -225,7 +226,6 @@ func (s *Server) hear(c *session, st *wire.Status) error {
 			c.wakeUp()
 		}
 	}
-	old := s.reports[c.member]
 	r := *old
 	r.read(st, s.o.Clock(), old)
 	s.reports[c.member] = &r
@@ -272,7 +272,7 @@ func (s *Server) next(c *session) (config *wire.Config, update []byte, err error
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sessions[c.member] != c || s.known(c.member) != nil {
-		return nil, nil, nil // it ends anyway
+		return nil, nil, nil // it is about to end
 	}
 	if now := encodeConfig(s.nodes[c.node], s.settings[c.application]); !proto.Equal(c.config, now) {
 		c.config, config = now, now
