@@ -44,10 +44,10 @@ func (t *Translation) SetProgress(gateway types.NamespacedName, p Progress, stor
 	if awaits(programmed) {
 		*programmed = served
 	}
-	listeners := map[string]bool{}
-	for _, f := range t.Frontends {
-		if f.Gateway == gateway.String() {
-			listeners[f.Listener] = true
+	listeners, name := map[string]bool{}, gateway.String()
+	for i := range t.Frontends {
+		if t.Frontends[i].Gateway == name {
+			listeners[t.Frontends[i].Listener] = true
 		}
 	}
 	for i := range g.Listeners {

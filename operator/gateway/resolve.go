@@ -19,7 +19,8 @@ type ResolveOptions struct {
 	// Zone is compared with the zones that endpoints are meant for, if not empty.
 	Zone string `json:"zone,omitempty"`
 	// HostAddresses are the host's own: a backend on them is local too, and a
-	// frontend at the unspecified address is at each of them.
+	// frontend at the unspecified address is at each of them. What others have
+	// put on an interface, as kube-proxy does ClusterIPs, is not the host's.
 	HostAddresses []netip.Addr `json:"hostAddresses,omitempty"`
 }
 
