@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -21,8 +20,9 @@ import (
 const (
 	// snatAnnotation has the source ports that are its own for life.
 	snatAnnotation = "blixt.x-k8s.io/snat-ports"
-	// behindAnnotation is added to the priority that was asked for.
-	behindAnnotation = "blixt.x-k8s.io/behind"
+	// priorityAnnotation has the priority that was asked for, and what was added
+	// to get behind another.
+	priorityAnnotation = "blixt.x-k8s.io/priority"
 	// sinceAnnotation is since when those before it drain everywhere.
 	sinceAnnotation = "blixt.x-k8s.io/others-draining-since"
 )
@@ -34,9 +34,9 @@ type Application struct {
 	Bytecode bpfmanv1.ByteCodeImage `json:"bytecode"`
 	// SNAT are its source ports, which no other application has.
 	SNAT agent.PortRange `json:"snat"`
-	// Behind is how much later than asked for it sees packets, so that those
-	// that drain see theirs first.
-	Behind int32 `json:"behind,omitempty"`
+	// Priority is the one asked for, or later, so that those that drain see
+	// their packets first.
+	Priority int32 `json:"priority"`
 	// Drain is what to tell its agents, by node: true to serve only the
 	// connections that there are, false to serve everything. Agents of nodes
 	// that are not in it are left as they are: what they do is not known yet.
@@ -45,23 +45,27 @@ type Application struct {
 	// maps of a program that is not loaded waits for up to two minutes.
 	Agents bool `json:"agents,omitempty"`
 
+	asked   int32     // priority for which Priority was chosen
 	created time.Time // zero: not yet
 	stored  *bpfmanv1.ClusterBpfApplication
 }
 
 // Name returns the name of the application that runs an image, which is named
 // by digest: one digest, one application.
-func Name(image string) string { return "blixt-" + digest(image)[:12] }
+func Name(image string) string {
+	hex := digest(image)
+	return "blixt-" + hex[:min(len(hex), 12)]
+}
 
 // AgentsName returns the name of the DaemonSet of an application's agents.
 func AgentsName(application string) string {
 	return "blixt-agent-" + strings.TrimPrefix(application, "blixt-")
 }
 
-// digest returns the hexadecimal digits of an image's digest.
+// digest returns the hexadecimal digits of an image's digest; "": it has none.
 func digest(image string) string {
 	_, hex, _ := strings.Cut(image, "@sha256:")
-	return fmt.Sprintf("%-12s", hex)
+	return hex
 }
 
 // applications returns Blixt's own, in the order in which they see packets:
@@ -97,7 +101,7 @@ func (s *sight) tell(a *Application, node string, drain bool) {
 // inLine orders applications as the kernel does: of one priority, the one that
 // came first is first. One that is yet to be created is last.
 func inLine(a, b Application) int {
-	return cmp.Or(cmp.Compare(a.Behind, b.Behind), order(a.created, b.created), cmp.Compare(a.Name, b.Name))
+	return cmp.Or(cmp.Compare(a.Priority, b.Priority), order(a.created, b.created), cmp.Compare(a.Name, b.Name))
 }
 
 func order(a, b time.Time) int {
@@ -120,16 +124,19 @@ func parse(stored *bpfmanv1.ClusterBpfApplication) Application {
 	if _, err := fmt.Sscanf(stored.Annotations[snatAnnotation], "%d-%d", &snat.Min, &snat.Max); err == nil && snat.Min <= snat.Max {
 		a.SNAT = snat
 	}
-	if n, err := strconv.ParseInt(stored.Annotations[behindAnnotation], 10, 32); err == nil {
-		a.Behind = int32(n)
+	var later int32
+	if _, err := fmt.Sscanf(stored.Annotations[priorityAnnotation], "%d+%d", &a.asked, &later); err == nil {
+		a.Priority = a.asked + later
+	} else if links := a.links(); len(links) > 0 && links[0].Priority != nil {
+		a.Priority, a.asked = *links[0].Priority, -1
 	}
 	return a
 }
 
 func (a *Application) annotations(since time.Time) map[string]string {
-	all := map[string]string{snatAnnotation: fmt.Sprintf("%d-%d", a.SNAT.Min, a.SNAT.Max)}
-	if a.Behind > 0 {
-		all[behindAnnotation] = strconv.Itoa(int(a.Behind))
+	all := map[string]string{
+		snatAnnotation:     fmt.Sprintf("%d-%d", a.SNAT.Min, a.SNAT.Max),
+		priorityAnnotation: fmt.Sprintf("%d+%d", a.asked, a.Priority-a.asked),
 	}
 	if !since.IsZero() {
 		all[sinceAnnotation] = since.UTC().Format(time.RFC3339)
@@ -139,7 +146,7 @@ func (a *Application) annotations(since time.Time) map[string]string {
 
 // moves tells whether its links are yet to get another priority.
 func (a *Application) moves() bool {
-	return a.stored != nil && a.Behind != parse(a.stored).Behind
+	return a.stored != nil && a.Priority != parse(a.stored).Priority
 }
 
 // since returns since when the others drain on every node, as stored. What was

@@ -17,31 +17,16 @@ const settleTime = 30 * time.Second
 // retire has the others drain, and returns those that are still needed.
 func (p *planner) retire(current *Application, others []Application) []Application {
 	var needed []Application
-	draining, ended, flows := true, true, uint64(0)
+	all := drain{everywhere: true, ended: true}
 	for _, o := range others {
-		places := p.places(o)
-		if len(places) == 0 {
+		if places := p.places(o); len(places) > 0 {
+			p.drain(current, &o, places, &all)
+			needed = append(needed, o)
+		} else {
 			p.delete(o.Name, corev1.EventTypeNormal, Unloading, "It runs on no node, and was replaced by "+current.Name+".")
-			continue
 		}
-		ready := 0
-		for _, node := range places {
-			hands := p.hands(current, o, node)
-			p.tell(&o, node, hands)
-			draining = draining && (hands || !p.ready(node))
-			report := p.reports[place{o.Name, node}]
-			if report != nil {
-				flows += report.Flows
-			}
-			if p.ready(node) {
-				ready++
-			}
-			ended = ended && p.ready(node) && report != nil && report.Connected && report.Draining && report.Flows == 0
-		}
-		draining = draining && ready > 0
-		needed = append(needed, o)
 	}
-	if len(needed) == 0 || !draining {
+	if len(needed) == 0 || !all.everywhere {
 		return needed
 	}
 	since, known := current.since(needed)
@@ -50,18 +35,17 @@ func (p *planner) retire(current *Application, others []Application) []Applicati
 	}
 	p.out.DrainingSince = since
 	deadline := since.Add(p.spec.DrainTimeout.Duration)
-	if p.starting() { // agents may yet say who is needed
-		return needed
+	if !known {
+		p.event(needed[0].Name, corev1.EventTypeNormal, Draining, fmt.Sprintf("%s takes the new connections on every node. It keeps those that it has, until %s at the latest.", current.Name, deadline.Format(time.RFC3339)))
 	}
 	kind, message := corev1.EventTypeNormal, "Its last connection has ended. "+current.Name+" serves."
 	switch {
-	case ended && !p.now.Before(since.Add(settleTime)):
+	case p.starting(): // agents may yet say who is needed
+		return needed
+	case all.ended && !p.now.Before(since.Add(settleTime)):
 	case !p.now.Before(deadline):
-		kind, message = corev1.EventTypeWarning, fmt.Sprintf("drainTimeout of %s is over: what was left of its connections (%d at the last count) is cut.", p.spec.DrainTimeout.Duration, flows)
+		kind, message = corev1.EventTypeWarning, fmt.Sprintf("drainTimeout of %s is over: what was left of its connections (%d at the last count) is cut.", p.spec.DrainTimeout.Duration, all.flows)
 	default:
-		if !known {
-			p.event(needed[0].Name, corev1.EventTypeNormal, Draining, fmt.Sprintf("%s takes the new connections on every node. It keeps those that it has, until %s at the latest.", current.Name, deadline.Format(time.RFC3339)))
-		}
 		return needed
 	}
 	for _, o := range needed {
@@ -70,8 +54,34 @@ func (p *planner) retire(current *Application, others []Application) []Applicati
 	return nil
 }
 
+// drain is how far the others have come.
+type drain struct {
+	everywhere bool // on each node that is ready
+	ended      bool // on all nodes, for sure
+	flows      uint64
+}
+
+// drain tells the agents of an old application where it is to drain.
+func (p *planner) drain(current, old *Application, places []string, d *drain) {
+	ready := 0
+	for _, node := range places {
+		hands := p.hands(current, old, node)
+		p.tell(old, node, hands)
+		if p.ready(node) {
+			ready++
+			d.everywhere = d.everywhere && hands
+		}
+		report := p.reports[place{old.Name, node}]
+		d.ended = d.ended && p.ready(node) && report != nil && report.Connected && report.Draining && report.Flows == 0
+		if report != nil {
+			d.flows += report.Flows
+		}
+	}
+	d.everywhere = d.everywhere && ready > 0
+}
+
 // hands tells whether the old application drains on a node.
-func (p *planner) hands(current *Application, old Application, node string) bool {
+func (p *planner) hands(current, old *Application, node string) bool {
 	if !p.selected(node) {
 		return true
 	}

@@ -172,10 +172,7 @@ func viewObject(t *testing.T, o client.Object, full bool) any {
 }
 
 func viewApplication(a dataplane.Application) string {
-	text := fmt.Sprintf("%s: ports %d-%d", a.Name, a.SNAT.Min, a.SNAT.Max)
-	if a.Behind > 0 {
-		text += fmt.Sprintf(", behind %d", a.Behind)
-	}
+	text := fmt.Sprintf("%s: ports %d-%d, priority %d", a.Name, a.SNAT.Min, a.SNAT.Max, a.Priority)
 	if a.Agents {
 		text += ", agents"
 	}

@@ -21,8 +21,6 @@ const (
 	applicationLabel = "blixt.x-k8s.io/application"
 	// ownedByLabel of a state names its ClusterBpfApplication.
 	ownedByLabel = "bpfman.io/ownedByProgram"
-
-	maxPriority = 1000
 )
 
 // Objects returns what to apply, completely, and what to delete. Applications
@@ -67,13 +65,13 @@ func application(spec v1alpha1.Dataplane, r Release, a *Application, since time.
 	object.Spec.ByteCode.Image = &image
 	object.Spec.Programs = []bpfmanv1.ClBpfApplicationProgram{{
 		Name: bpf.BlixtProgBlixt, Type: bpfmanv1.ProgTypeTCX,
-		TCX: &bpfmanv1.ClTcxProgramInfo{Links: links(spec, a.Behind)},
+		TCX: &bpfmanv1.ClTcxProgramInfo{Links: links(spec, a.Priority)},
 	}}
 	return object
 }
 
 // links are at ingress and egress of the same interfaces.
-func links(spec v1alpha1.Dataplane, behind int32) []bpfmanv1.ClTcxAttachInfo {
+func links(spec v1alpha1.Dataplane, priority int32) []bpfmanv1.ClTcxAttachInfo {
 	selector := bpfmanv1.InterfaceSelector{Interfaces: spec.Interfaces.Names, PrimaryNodeInterface: spec.Interfaces.Primary}
 	if d := spec.Interfaces.Discover; d != nil {
 		selector.InterfacesDiscoveryConfig = &bpfmanv1.InterfaceDiscovery{
@@ -83,7 +81,7 @@ func links(spec v1alpha1.Dataplane, behind int32) []bpfmanv1.ClTcxAttachInfo {
 	var all []bpfmanv1.ClTcxAttachInfo
 	for _, direction := range []bpfmanv1.TCDirectionType{bpfmanv1.TCIngress, bpfmanv1.TCEgress} {
 		all = append(all, bpfmanv1.ClTcxAttachInfo{
-			InterfaceSelector: selector, Direction: direction, Priority: new(min(*spec.Priority+behind, maxPriority)),
+			InterfaceSelector: selector, Direction: direction, Priority: &priority,
 		})
 	}
 	return all

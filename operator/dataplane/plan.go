@@ -17,6 +17,9 @@ import (
 // loadTime is how long agents wait for the slowest node to load a program.
 const loadTime = 10 * time.Second
 
+// maxPriority of bpfman's, which sees packets last.
+const maxPriority = 1000
+
 // Rollout is which applications there are to be.
 type Rollout struct {
 	// Applications are those to keep. The first takes new connections wherever
@@ -88,6 +91,8 @@ func (p *planner) current() (Application, bool) {
 	all := slices.Concat(p.live, p.leaving)
 	half, free := freeHalf(p.spec.SNATPorts, all)
 	switch {
+	case len(digest(image)) != 64:
+		p.problem(wanted.Name, BytecodeRefused, fmt.Sprintf("Name the image %s by digest, as repository@sha256:<64 hexadecimal digits>: a tag may mean something else tomorrow.", image))
 	case p.c.Refused != "":
 		p.problem(wanted.Name, BytecodeRefused, p.c.Refused)
 	case slices.ContainsFunc(p.leaving, isWanted):
@@ -98,9 +103,6 @@ func (p *planner) current() (Application, bool) {
 		p.problem(wanted.Name, UpgradeWaiting, fmt.Sprintf("It waits for ports: %s has some of both halves of snatPorts %d-%d.", names(all), p.spec.SNATPorts.First, p.spec.SNATPorts.Last))
 	default:
 		wanted.SNAT = half
-		for _, a := range all {
-			wanted.Behind = max(wanted.Behind, a.Behind) // of equals, the one that came last is behind
-		}
 		p.event(wanted.Name, corev1.EventTypeNormal, Loading, "bpfman is asked to load "+image+".")
 		return wanted, true
 	}
@@ -137,15 +139,27 @@ func (p *planner) settle(current *Application, others []Application) {
 		(current.SNAT == allPorts || len(rest) == 0 && !slices.Contains(mine[:], current.SNAT)) {
 		current.SNAT = half
 	}
+	p.line(current, others)
+	current.Agents = !current.created.IsZero() && (!p.now.Before(current.created.Add(loadTime)) || p.loadedEverywhere(current))
+}
+
+// line puts the current application behind the others: of one priority, the
+// one that came last is. One that takes over again has to move, or it would
+// take the other's connections for its own. Moved once, it stays there: each
+// move lets packets by. A priority that is asked for meanwhile waits.
+func (p *planner) line(current *Application, others []Application) {
+	others = slices.DeleteFunc(slices.Clone(others), func(o Application) bool { return len(p.places(o)) == 0 })
+	if current.created.IsZero() || len(others) == 0 && current.asked != *p.spec.Priority {
+		current.Priority, current.asked = *p.spec.Priority, *p.spec.Priority
+	}
 	for _, o := range others {
-		// One that takes over again goes behind the other, whose connections it
-		// would take for its own. Moved once, it stays there: each move lets
-		// packets by.
-		if inLine(*current, o) < 0 && len(p.places(o)) > 0 {
-			current.Behind = o.Behind + 1
+		switch {
+		case current.created.IsZero():
+			current.Priority = max(current.Priority, o.Priority)
+		case inLine(*current, o) < 0:
+			current.Priority = min(o.Priority+1, maxPriority)
 		}
 	}
-	current.Agents = !current.created.IsZero() && (!p.now.Before(current.created.Add(loadTime)) || p.loadedEverywhere(current))
 }
 
 func (p *planner) loadedEverywhere(a *Application) bool {

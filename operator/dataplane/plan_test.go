@@ -14,7 +14,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/dataplane"
 )
 
-var worlds = flag.Uint64("worlds", 40, "how many worlds to drive upgrades through")
+var worlds = flag.Uint64("worlds", 20, "how many worlds to drive upgrades through")
 
 // TestPlanNeverStopsServing drives upgrades through a world in which everything
 // is late and much fails. At no time does a pass take the last program that
@@ -53,7 +53,9 @@ func TestPlanNeverStopsServing(t *testing.T) {
 
 // pass is one of the operator's: it plans, checks what it planned, and does it.
 func (w *world) pass() (created, deleted int) {
-	spec := dataplane.Default(&v1alpha1.Dataplane{Bytecode: &v1alpha1.Bytecode{Image: image(w.wanted)}}, release)
+	spec := dataplane.Default(&v1alpha1.Dataplane{
+		Bytecode: &v1alpha1.Bytecode{Image: image(w.wanted)}, Priority: &w.priority, SNATPorts: w.ports,
+	}, release)
 	c := w.cluster()
 	rollout := dataplane.Plan(w.now, spec, c)
 	w.check(rollout)

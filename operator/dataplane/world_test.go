@@ -23,11 +23,14 @@ import (
 // fill maps and obey, and all of them are slow and fail.
 type world struct {
 	*rand.Rand
-	t      *testing.T
-	now    time.Time
-	log    []string
-	kind   bool // nothing fails any more
-	wanted byte
+	t    *testing.T
+	now  time.Time
+	log  []string
+	kind bool // nothing fails any more
+
+	wanted   byte // digit of the digest
+	priority int32
+	ports    v1alpha1.PortRange
 
 	nodes      map[string]bool // ready
 	apps       map[string]*bpfmanv1.ClusterBpfApplication
@@ -73,7 +76,7 @@ type writer struct {
 
 func newWorld(t *testing.T, seed uint64) *world {
 	return &world{
-		Rand: rand.New(rand.NewPCG(seed, 0)), t: t, now: clock("00:00:00"), wanted: 'a',
+		Rand: rand.New(rand.NewPCG(seed, 0)), t: t, now: clock("00:00:00"), wanted: 'a', priority: 50,
 		nodes: map[string]bool{"n1": true, "n2": true, "n3": true}, apps: map[string]*bpfmanv1.ClusterBpfApplication{},
 		sets: map[string]bool{}, programs: map[place]*program{}, agents: map[place]*writer{}, bad: map[string]bool{}, orders: map[place]bool{},
 	}
@@ -125,6 +128,11 @@ func (w *world) live() {
 	if !w.kind && w.chance(3) {
 		w.wanted = byte('a' + w.IntN(4))
 		w.logf("wanted: %c", w.wanted)
+	}
+	if !w.kind && w.chance(2) {
+		w.priority = int32(20 + 30*w.IntN(3))
+		w.ports = v1alpha1.PortRange{First: int32(1000 * (1 + w.IntN(9))), Last: int32(1000 * (11 + w.IntN(9)))}
+		w.logf("priority %d, ports %v", w.priority, w.ports)
 	}
 	if !w.kind && w.chance(3) {
 		w.logf("the operator restarts")
