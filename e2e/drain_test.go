@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -28,7 +29,7 @@ func TestBackendThatGoesIsTakenFromTheOlderProgramToo(t *testing.T) {
 	old := m.status().Program
 	crowd := m.newCrowd(60, "tcp", vip(4, 80), vip(6, 80))
 	had := crowd.with()
-	m.upgrade(32768, "--drain-timeout", "6s")
+	m.upgrade(32768)
 	crowd.unharmed("upgraded")
 	gone := m.Backends[0].Name
 	m.check(m.blixt.Apply(serve(map[int][]lab.Endpoint{80: lab.Endpoints(8080, m.Backends[1:]...)})))
@@ -46,14 +47,16 @@ func TestBackendThatGoesIsTakenFromTheOlderProgramToo(t *testing.T) {
 	crowd.unharmed("others")
 
 	left := uint64(len(crowd.lives))
+	m.check(m.blixt.Kill())
+	m.version(32768, "--drain-timeout", (time.Since(m.handover().Older[0].Since) + patience).String())
+	m.check(m.blixt.Start()) // the clock runs on
 	e := m.ended(old.ProgramID)
 	if e.Cut == nil || *e.Cut < left {
 		t.Errorf("status says %+v, want %d flows cut", e, left)
 	}
 	text, err := m.blixt.Run("status")
 	m.check(err)
-	line := fmt.Sprintf("unloaded program %d (%s) when its time was up", old.ProgramID, old.Digest)
-	if !strings.Contains(m.blixt.Log(), line) || !strings.Contains(m.blixt.Log(), fmt.Sprintf("cut=%d", *e.Cut)) || !strings.Contains(text, fmt.Sprintf("%d flows cut", *e.Cut)) {
+	if !strings.Contains(text, fmt.Sprintf("Program %d (%s) was unloaded at ", old.ProgramID, old.Digest)) || !strings.Contains(text, fmt.Sprintf(": %d flows cut", *e.Cut)) {
 		t.Errorf("%d flows were cut, but status prints\n%s", *e.Cut, text)
 	}
 	m.check(lab.Eventually(2*patience, func() error { // told, and not left hanging
@@ -79,12 +82,16 @@ func TestBackendThatGoesIsTakenFromTheOlderProgramToo(t *testing.T) {
 func TestUpgradeWithoutDraining(t *testing.T) {
 	m := newManaged(t, "upgrade-now", 2)
 	m.check(m.blixt.Start())
-	old := m.status().Program.ProgramID
+	old := m.status().Program
 	m.newCrowd(10, "tcp", vip(4, 80), vip(6, 80)).end()
 	arrivals := m.newNewcomers(vip(4, 80))
 	m.upgrade(32768, "--drain-timeout", "0")
-	if e := m.ended(old); e.Cut == nil || *e.Cut < 10 {
-		t.Errorf("status says %+v, want 10 flows cut", e)
+	e := m.ended(old.ProgramID)
+	if e.Cut == nil || *e.Cut < 10 {
+		t.Fatalf("status says %+v, want 10 flows cut", e)
+	}
+	if line := fmt.Sprintf("unloaded program %d (%s) when its time was up cut=%d", old.ProgramID, old.Digest, *e.Cut); !strings.Contains(m.blixt.Log(), line) {
+		t.Errorf("blixt does not say %q", line)
 	}
 	m.chain("without draining", m.status().Program.ProgramID)
 	m.check(lab.Eventually(patience, func() error {

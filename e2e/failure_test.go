@@ -52,7 +52,7 @@ func TestUpgradeThatFailsLeavesTheOldOneServing(t *testing.T) {
 		m.check(m.blixt.Kill())
 		m.version(32768, "--replace")
 		m.check(m.blixt.Start())
-		if !strings.Contains(m.blixt.Log(), fmt.Sprintf("bpfman unloaded program %d of this name (%s): its flows are lost", old.ProgramID, old.Digest)) {
+		if !strings.Contains(m.blixt.Log(), fmt.Sprintf("bpfman unloaded program %d of this name (%s): it is replaced, ", old.ProgramID, old.Digest)) {
 			t.Error("blixt does not say that it replaced one")
 		}
 		m.carries()

@@ -82,11 +82,24 @@ func (m *managed) chain(what string, ids ...uint32) {
 	}
 }
 
+// listed returns the programs that bpfman lists.
+func (m *managed) listed() (ids []string) {
+	m.Helper()
+	list, err := m.bpfman.Run("list", "programs")
+	m.check(err)
+	for _, line := range strings.Split(list, "\n") {
+		if words := strings.Fields(line); slices.Contains(words, "tcx") {
+			ids = append(ids, words[0])
+		}
+	}
+	return ids
+}
+
 // ended waits until no older program is left, and returns what became of it.
 func (m *managed) ended(program uint32) bpfman.Ended {
 	m.Helper()
 	var h handover
-	m.check(lab.Eventually(15*time.Second, func() error {
+	m.check(lab.Eventually(30*time.Second, func() error {
 		if h = m.handover(); len(h.Older) > 0 || h.Ended == nil || h.Ended.Program != program {
 			return fmt.Errorf("program %d is not unloaded: %+v, %+v", program, h.Older, h.Ended)
 		}

@@ -37,20 +37,24 @@ func (d *DataPlane) load() error {
 		if err != nil {
 			return err
 		}
+		ended := d.before.Ended
 		for p, why := range needless {
 			if err := c.unload(ctx, p.id); err != nil {
 				return err
 			}
 			d.say("bpfman unloaded program %d of this name (%s): %s", p.id, p.digest, why)
+			if p.Draining {
+				ended = &Ended{Program: p.id, Digest: p.digest, Time: time.Now(), Cut: why.cut}
+			}
 		}
 		if own.Draining { // and nothing is behind it any more
 			if err := datapath.Drain(own.dir, false); err != nil {
 				return d.unseen(own, err)
 			}
 		}
-		d.note = note{Socket: d.Socket, held: d.hold(own), Ended: d.before.Ended}
+		d.note = note{Socket: d.Socket, held: d.hold(own), Ended: ended}
 		for _, p := range older {
-			d.note.Older = append(d.note.Older, d.older(p))
+			d.note.Older = append(d.note.Older, d.newOlder(p))
 		}
 		return d.note.write(d.RunDir, d.Name)
 	})
@@ -95,7 +99,7 @@ const pins = "/run/bpfman/fs"
 // sort tells the program to adopt, nil: none, from the older ones and from
 // those that nobody needs, and says why. One that drains is not adopted: those
 // behind it have flows that it would take for new ones.
-func (d *DataPlane) sort(found []*program) (own *program, older []*program, needless map[*program]string) {
+func (d *DataPlane) sort(found []*program) (own *program, older []*program, needless map[*program]reason) {
 	digest := d.digest()
 	for _, better := range []func(*program) bool{
 		func(p *program) bool { return p.id == d.before.Program },
@@ -107,12 +111,12 @@ func (d *DataPlane) sort(found []*program) (own *program, older []*program, need
 			own = found[i]
 		}
 	}
-	needless = map[*program]string{}
+	needless = map[*program]reason{}
 	for _, p := range found {
 		if p == own {
 			continue
 		}
-		if why := d.needless(p); why != "" {
+		if why := d.needless(p); why.text != "" {
 			needless[p] = why
 		} else {
 			older = append(older, p)
@@ -121,25 +125,38 @@ func (d *DataPlane) sort(found []*program) (own *program, older []*program, need
 	return own, older, needless
 }
 
-// needless tells why a program that is not ours to adopt can go at once, "":
-// it cannot.
-func (d *DataPlane) needless(p *program) (why string) {
+// reason is why a program can go, and how many flows it cuts, nil: nobody
+// can tell.
+type reason struct {
+	text string
+	cut  *uint64
+}
+
+func (r reason) String() string {
+	if r.cut != nil && *r.cut > 0 {
+		return fmt.Sprintf("%s, %d flows are lost", r.text, *r.cut)
+	}
+	return r.text
+}
+
+// needless tells why a program that is not ours to adopt can go at once; the
+// zero value: it cannot.
+func (d *DataPlane) needless(p *program) (why reason) {
+	if n, err := d.Unfinished(p.dir); err == nil {
+		why.cut = &n
+	}
+	_, until := d.drains(p)
 	switch {
 	case d.Replace:
-		return "its flows are lost"
+		why.text = "it is replaced"
 	case p.SNAT == datapath.PortRange{}: // a start that has not come to its end
-		return "it has never served"
-	case !p.Draining:
-		return ""
+		why.text = "it has never served"
+	case p.Draining && why.cut != nil && *why.cut == 0:
+		why.text = "it has drained"
+	case p.Draining && !time.Now().Before(until):
+		why.text = "it had until " + until.Local().Format(time.DateTime) + " to drain"
 	}
-	n, err := d.Unfinished(p.dir)
-	if err == nil && n == 0 {
-		return "it has drained"
-	}
-	if until := d.older(p).Until; !time.Now().Before(until) {
-		return fmt.Sprintf("it had until %s to drain, %d flows are lost", until.Format(time.DateTime), n)
-	}
-	return ""
+	return why
 }
 
 // hold describes a program and its links.

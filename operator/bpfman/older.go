@@ -29,22 +29,26 @@ type Ended struct {
 	Cut *uint64 `json:"cut"`
 }
 
-// older makes one of a program that bpfman has. One that drains already goes
-// on, from when the note says, or else from now.
-func (d *DataPlane) older(p *program) *Older {
+// newOlder makes one of a program that bpfman has. One that drains already
+// goes on, from when the note says, or else from now.
+func (d *DataPlane) newOlder(p *program) *Older {
 	o := &Older{held: d.hold(p), plane: d}
-	for _, before := range d.before.Older {
-		if before.Program == p.id {
-			o.Since = before.Since
+	o.Since, o.Until = d.drains(p)
+	return o
+}
+
+// drains tells since when and until when a program drains, zero: it does not.
+func (d *DataPlane) drains(p *program) (since, until time.Time) {
+	if !p.Draining {
+		return since, until
+	}
+	since = time.Now()
+	for _, o := range d.before.Older {
+		if o.Program == p.id && !o.Since.IsZero() {
+			since = o.Since
 		}
 	}
-	if o.Since.IsZero() && p.Draining {
-		o.Since = time.Now()
-	}
-	if !o.Since.IsZero() {
-		o.Until = o.Since.Add(d.DrainTimeout)
-	}
-	return o
+	return since, since.Add(d.DrainTimeout)
 }
 
 // Older returns the programs of other versions that are to go.

@@ -63,5 +63,6 @@ func (d *DataPlane) describe(p *program) string {
 	if n, err := d.Unfinished(p.dir); err == nil {
 		text += fmt.Sprintf(", with %d flows", n)
 	}
-	return text + ", at most until " + d.older(p).Until.Format(time.DateTime)
+	_, until := d.drains(p)
+	return text + ", at most until " + until.Local().Format(time.DateTime)
 }

@@ -167,6 +167,9 @@ func TestWhichProgramServesAndWhichDrain(t *testing.T) {
 			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
+			if e := d.note.Ended; strings.HasPrefix(name, "a third version") && (e == nil || e.Program != 3 || *e.Cut != c.have[3].flows) {
+				t.Errorf("the note says %+v of the first", e)
+			}
 			if err := d.Close(false); err != nil || len(f.programs) > 0 {
 				t.Errorf("at the end bpfman has %v (%v)", f.programs, err)
 			}

@@ -34,7 +34,7 @@ type Older interface {
 // maps are not for us to read.
 func (r *runner) drain(ctx context.Context, o Older, p *plane) {
 	if p != nil {
-		defer r.close(p)
+		defer p.close()
 		ctx, cancel := context.WithCancel(ctx)
 		var done sync.WaitGroup
 		defer done.Wait()
@@ -77,12 +77,11 @@ func (d *drain) step() (gone bool, err error) {
 			return false, fmt.Errorf("have %s drain: %w", d, err)
 		}
 	}
-	flows, err := d.flows()
-	if err != nil {
-		return false, fmt.Errorf("count flows of %s: %w", d, err)
-	}
 	now := time.Now()
+	flows, err := d.flows()
 	switch {
+	case err != nil && now.Before(d.until):
+		return false, fmt.Errorf("count flows of %s: %w", d, err)
 	case flows != nil && *flows == 0 && now.After(d.since.Add(agent.Linger)):
 	case now.Before(d.until):
 		return false, nil
@@ -124,5 +123,8 @@ func (d *drain) flows() (*uint64, error) {
 		return nil, nil
 	}
 	n, err := agent.Unfinished(d.plane.tables)
-	return &n, err
+	if err != nil {
+		return nil, err
+	}
+	return &n, nil
 }

@@ -35,7 +35,7 @@ type plane struct {
 }
 
 // open prepares to write the maps at dir.
-func (r *runner) open(dir string, o agent.Options) (*plane, error) {
+func open(dir string, o agent.Options) (*plane, error) {
 	tables, err := datapath.Open(dir)
 	if err != nil {
 		return nil, err
@@ -54,6 +54,12 @@ func (r *runner) open(dir string, o agent.Options) (*plane, error) {
 func (p *plane) run(ctx context.Context) {
 	p.agent.Run(ctx, p.states)
 	close(p.ended)
+}
+
+func (p *plane) close() {
+	if err := p.tables.Close(); err != nil {
+		slog.Error("close maps", "error", err)
+	}
 }
 
 // serve looks at everything, again and again, until the context ends, or the
@@ -97,7 +103,7 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup) error {
 	r.planes = nil
 	for _, older := range r.loaded.Older {
 		o.Log = slog.With("of", older)
-		p, err := r.open(older.Dir(), o)
+		p, err := open(older.Dir(), o)
 		if err != nil {
 			slog.Warn(older.String()+" serves its flows as it is: backends that go are not taken from it", "error", err)
 		} else {
@@ -107,22 +113,16 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup) error {
 	}
 	o.SNATMin, o.SNATMax = r.loaded.SNATPorts.Min, r.loaded.SNATPorts.Max
 	o.StateFile, o.Applied, o.Log = StateFile(r.RunDir, r.Name), r.applied, slog.Default()
-	p, err := r.open(r.loaded.Dir(), o)
+	p, err := open(r.loaded.Dir(), o)
 	if err != nil {
 		return err
 	}
 	r.planes = append(r.planes, p)
 	done.Go(func() {
 		p.run(ctx)
-		r.close(p)
+		p.close()
 	})
 	return nil
-}
-
-func (r *runner) close(p *plane) {
-	if err := p.tables.Close(); err != nil {
-		slog.Error("close maps", "error", err)
-	}
 }
 
 // check cancels when the program is lost, and has it attached again where
