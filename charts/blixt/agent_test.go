@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chart_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/dataplane"
+)
+
+// agent is the pod that the operator makes, with what the chart tells it.
+func agent(t *testing.T, seccompProfile string) corev1.PodTemplateSpec {
+	t.Helper()
+	release := dataplane.Release{
+		Namespace: namespace, AgentImage: "agent", Bytecode: "bytecode@sha256:" + strings.Repeat("2", 64),
+		ServiceAccount: "blixt-agent", CAConfigMap: "blixt-ca", Operator: "blixt-operator.blixt-system.svc:8443", Audience: "blixt",
+	}
+	spec := dataplane.Default(&v1alpha1.Dataplane{Agent: v1alpha1.Agent{SeccompProfile: seccompProfile}}, release)
+	apply, _ := dataplane.Objects(spec, release, dataplane.Rollout{Applications: []dataplane.Application{{Name: "blixt-1", Agents: true}}})
+	for _, o := range apply {
+		if set, ok := o.(*appsv1.DaemonSet); ok {
+			return set.Spec.Template
+		}
+	}
+	t.Fatalf("no DaemonSet among %v", apply)
+	return corev1.PodTemplateSpec{}
+}
+
+// The operator makes the agents, and the chart selects them: both must say the same.
+func TestAgentsAreSelected(t *testing.T) {
+	pod := agent(t, "")
+	var ports []string
+	for _, p := range pod.Spec.Containers[0].Ports {
+		ports = append(ports, p.Name)
+	}
+	objects := mustTemplate(t, "--set=monitoring.podMonitor.enabled=true")
+	policy := find[networkingv1.NetworkPolicy](t, objects, "NetworkPolicy", "blixt-agent")
+	operator := find[networkingv1.NetworkPolicy](t, objects, "NetworkPolicy", "blixt-operator")
+	for what, selector := range map[string]*metav1.LabelSelector{
+		"policy of agents":              &policy.Spec.PodSelector,
+		"policy of the operator, peers": operator.Spec.Ingress[0].From[0].PodSelector,
+	} {
+		if s, err := metav1.LabelSelectorAsSelector(selector); err != nil || s.Empty() || !s.Matches(labels.Set(pod.Labels)) {
+			t.Errorf("%s selects %s (%v), agents have %v", what, s, err, pod.Labels)
+		}
+	}
+	if s, _ := metav1.LabelSelectorAsSelector(&operator.Spec.PodSelector); s.Matches(labels.Set(pod.Labels)) {
+		t.Errorf("policy of the operator selects agents: %s", s)
+	}
+	monitor := field(t, objects, "PodMonitor/blixt-agent", "{.spec.selector.matchLabels.app\\.kubernetes\\.io/component} {.spec.podMetricsEndpoints[0].port}")
+	for _, port := range []string{policy.Spec.Ingress[0].Ports[0].Port.String(), strings.Fields(monitor)[1]} {
+		if !slices.Contains(ports, port) {
+			t.Errorf("no port %s among those of agents: %v", port, ports)
+		}
+	}
+	if want := pod.Labels["app.kubernetes.io/component"]; strings.Fields(monitor)[0] != want {
+		t.Errorf("the PodMonitor selects component %s, want %s", monitor, want)
+	}
+}
+
+// Agents run where Pod Security is "baseline", and with a seccomp profile where
+// it is "restricted".
+func TestPodSecurityOfAgents(t *testing.T) {
+	for _, c := range []struct {
+		level, profile string
+		allowed        bool
+	}{
+		{"baseline", "", true},
+		{"restricted", "blixt-agent.json", true},
+		{"restricted", "", false},
+	} {
+		t.Run(fmt.Sprint(c.level, " ", c.profile), func(t *testing.T) {
+			ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: c.level + "-", Labels: map[string]string{
+				"pod-security.kubernetes.io/enforce": c.level, "pod-security.kubernetes.io/enforce-version": "latest",
+			}}}
+			if err := server.Client.Create(t.Context(), ns); err != nil {
+				t.Fatal(err)
+			}
+			template := agent(t, c.profile)
+			pod := &corev1.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec}
+			pod.Namespace, pod.Name, pod.Spec.PriorityClassName = ns.Name, "pod", ""
+			err := server.Client.Create(t.Context(), pod, client.DryRunAll)
+			if c.allowed && err != nil || !c.allowed && !apierrors.IsForbidden(err) {
+				t.Errorf("allowed: want %v, got %v", c.allowed, err)
+			}
+		})
+	}
+}
