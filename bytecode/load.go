@@ -78,7 +78,7 @@ func (s *Stored) Load(o Options) (*Image, error) {
 	var signatures []Signature
 	if len(o.Keys) > 0 || o.Signatures {
 		var err error
-		if signatures, err = s.verify(o.Keys); err != nil {
+		if signatures, err = s.Verify(o.Keys); err != nil {
 			return nil, err
 		}
 	}

@@ -75,7 +75,7 @@ func (s *Stored) Sign(ctx context.Context, key *PrivateKey, o Options) (string, 
 
 // signedBy says whether the key has signed in both forms already.
 func (s *Stored) signedBy(key *PublicKey) (bool, error) {
-	found, err := s.verify([]*PublicKey{key})
+	found, err := s.Verify([]*PublicKey{key})
 	if _, ok := errors.AsType[*UnsignedError](err); ok {
 		return false, nil
 	}

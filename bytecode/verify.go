@@ -60,9 +60,9 @@ func (e *SignatureError) Error() string {
 	return fmt.Sprintf("%s has no signature that counts (%s): do not use it; get it from where it comes from, or the right key", e.Name, strings.Join(e.Problems, "; "))
 }
 
-// verify looks for a signature by one of the keys, in either form. Returns
+// Verify looks for a signature by one of the keys, in either form. Returns
 // UnsignedError or SignatureError unless there is one, or there are no keys.
-func (s *Stored) verify(keys []*PublicKey) ([]Signature, error) {
+func (s *Stored) Verify(keys []*PublicKey) ([]Signature, error) {
 	images, err := s.signatures()
 	if err != nil {
 		return nil, err
