@@ -73,7 +73,7 @@ func newConfig(obj *v1alpha1.BlixtConfig) (*config, error) {
 		}
 		c.allowed = append(c.allowed, a)
 	}
-	if len(spec.ReservedPorts) > 0 {
+	if spec.ReservedPorts != nil { // an empty list reserves none
 		c.reserved = nil
 	}
 	for i, r := range spec.ReservedPorts {
