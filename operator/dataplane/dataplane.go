@@ -86,13 +86,13 @@ type Issued struct {
 type Report struct {
 	Node        string    `json:"node"`
 	Application string    `json:"application"`
-	Pod         string    `json:"pod"`
+	Pod         string    `json:"pod"` // namespace/name
 	Connected   bool      `json:"connected"`
 	LastContact time.Time `json:"lastContact"`
 	Kernel      string    `json:"kernel"`
 	Layout      int       `json:"layout"`
-	// Version is what the maps hold, and AckedAt when it was written; zero:
-	// nothing was written yet.
+	// Version is what the maps hold, zero before the first is written, and
+	// AckedAt since when that is known.
 	Version   agent.Version `json:"version"`
 	AckedAt   time.Time     `json:"ackedAt"`
 	StateHash string        `json:"stateHash"`

@@ -200,7 +200,7 @@ func (s *sight) agentFault(at place) *fault {
 			"Delete /run/bpfman/db on the node, the node's bpfman-daemon pod, and pod %s. If bpftool net shows the program attached, deleting pod %s is enough.", report.Pod, report.Pod)
 	case report.Error != "":
 		return writeFault(report.Error)
-	case report.AckedAt.IsZero():
+	case report.Version == (agent.Version{}):
 		return dead(Outdated, "The agent has not written its first state yet.")
 	case s.outdated(report.Version):
 		return short(metav1.ConditionFalse, Outdated, "The maps hold an older state than they should for more than %s. The log of pod %s may say why.", outdatedAfter, report.Pod)

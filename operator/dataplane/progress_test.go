@@ -12,7 +12,11 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/dataplane"
+	"github.com/kubernetes-sigs/blixt/operator/fleet"
 )
+
+// What the fleet reports is what is judged.
+var _ = dataplane.Report(fleet.Report{})
 
 func TestProgressNamesFiveNodes(t *testing.T) {
 	verdict := func(node string, status metav1.ConditionStatus, counted bool) dataplane.Verdict {

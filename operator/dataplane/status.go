@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/kubernetes-sigs/blixt/operator/agent"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
@@ -33,7 +34,10 @@ func (j *judge) status(i instance) v1alpha1.ApplicationStatus {
 		a.Layout, a.Draining = int32(r.Layout), r.Draining
 		a.Frontends, a.Backends, a.Flows = int32(r.Frontends), int32(r.Backends), int64(r.Flows)
 		a.Version = v1alpha1.StateVersion{Epoch: int64(r.Version.Epoch), Sequence: int64(r.Version.Sequence)}
-		a.AckedAt, a.PacketsSeenAt = timestamp(r.AckedAt), timestamp(r.PacketsSeenAt)
+		a.AckedAt, a.PacketsSeenAt = nil, timestamp(r.PacketsSeenAt)
+		if r.Version != (agent.Version{}) {
+			a.AckedAt = timestamp(r.AckedAt)
+		}
 	}
 	return a
 }
