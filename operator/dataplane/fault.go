@@ -5,6 +5,7 @@ package dataplane
 import (
 	"fmt"
 	"maps"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -72,7 +73,7 @@ func (s *sight) fault(at place, links []bpfmanv1.ClTcxAttachInfo) *fault {
 		return f
 	}
 	if pod, before, after := s.reloaded(at); pod != "" {
-		return dead(ReloadedProgram, "bpfman has loaded the program anew (as %d, it was %d): pod %s has the maps of the one before, and is replaced.", after, before, pod)
+		return dead(ReloadedProgram, "bpfman has loaded the program anew (as %d, it was %d): pod %s had the maps of the one before, and is replaced.", after, before, pod)
 	}
 	return s.agentFault(at)
 }
@@ -169,15 +170,22 @@ func missingLinks(asked []bpfmanv1.ClTcxAttachInfo, links []bpfmanv1.ClTcxAttach
 	return missing
 }
 
-// reloaded returns the agent's pod if it has the maps of an earlier program,
-// and the ids of both; else "".
+// reloaded returns the agent's pod that has the maps of an earlier program, as
+// long as no other has been heard of, and the ids of both programs; else "".
 func (s *sight) reloaded(at place) (pod string, before, after int64) {
-	stored, p, current := s.stored(at), s.program(at), s.pods[at]
-	if stored == nil || stored.ProgramID == nil || p == nil || current == nil ||
-		stored.Pod != current.Name || *stored.ProgramID == int64(*p.ProgramId) {
+	stored, p := s.stored(at), s.program(at)
+	if stored == nil || stored.ProgramID == nil || p == nil || stored.Pod == "" ||
+		*stored.ProgramID == int64(*p.ProgramId) || s.replaced(at) {
 		return "", 0, 0
 	}
-	return current.Name, *stored.ProgramID, int64(*p.ProgramId)
+	return stored.Pod, *stored.ProgramID, int64(*p.ProgramId)
+}
+
+// replaced tells whether another pod than the one that is stored is there, and
+// was heard of.
+func (s *sight) replaced(at place) bool {
+	stored, pod, report := s.stored(at), s.pods[at], s.reports[at]
+	return stored != nil && pod != nil && pod.Name != stored.Pod && report != nil && path.Base(report.Pod) == pod.Name
 }
 
 // agentFault is why the maps do not hold what they should.

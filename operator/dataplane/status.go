@@ -45,15 +45,13 @@ func (j *judge) status(i instance) v1alpha1.ApplicationStatus {
 // programStatus sets what bpfman says. A pod keeps the maps of the program
 // that was there when it was first seen: the two change together.
 func (j *judge) programStatus(at place, a *v1alpha1.ApplicationStatus) {
-	pod := ""
-	if p := j.pods[at]; p != nil {
-		pod = p.Name
-	}
-	same := pod != "" && pod == a.Pod && a.ProgramID != nil
-	a.Pod, a.Links = pod, nil
+	a.Links = nil
 	p := j.program(at)
-	if !same {
-		a.ProgramID = nil
+	if pod := j.pods[at]; a.ProgramID == nil || a.Pod == "" || j.replaced(at) {
+		a.Pod, a.ProgramID = "", nil
+		if pod != nil {
+			a.Pod = pod.Name
+		}
 		if p != nil {
 			a.ProgramID = new(int64(*p.ProgramId))
 		}

@@ -90,8 +90,9 @@ func (j *judge) verdict() Verdict {
 		if report := j.reports[i.at]; report != nil {
 			v.Status.LastContact = later(v.Status.LastContact, report.LastContact)
 		}
-		if pod, _, _ := j.reloaded(i.at); pod != "" && j.pods[i.at].DeletionTimestamp == nil {
-			v.Restart = append(v.Restart, pod)
+		stale, _, _ := j.reloaded(i.at)
+		if pod := j.pods[i.at]; pod != nil && pod.Name == stale && pod.DeletionTimestamp == nil {
+			v.Restart = append(v.Restart, stale)
 		}
 	}
 	for _, c := range []metav1.Condition{j.serves(), j.drifted()} {
