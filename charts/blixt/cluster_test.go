@@ -5,6 +5,7 @@ package chart_test
 import (
 	"context"
 	"encoding/json"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -184,12 +185,34 @@ func install(t *testing.T) string {
 	return ns
 }
 
+// older returns a chart with a CRD that is not as it is now.
+func older(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "blixt")
+	if err := os.CopyFS(dir, os.DirFS(".")); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "files/crds/blixt.x-k8s.io_blixtconfigs.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.Replace(string(text), "    categories:\n    - blixt\n", "    categories:\n    - older\n", 1)
+	if changed == string(text) {
+		t.Fatalf("no category blixt in %s", file)
+	}
+	if err := os.WriteFile(file, []byte(changed), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 func TestInstallUpgradeUninstall(t *testing.T) {
 	undefine(t)
 	t.Cleanup(func() { define(t, "files/crds/*.yaml") })
 	wanted := "--set=config.addresses.source=Node"
 	ns := server.Namespace(t)
-	out, err := helmIn(t, ns, "install", ".", values, wanted)
+	out, err := helmIn(t, ns, "install", older(t), values, wanted)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,17 +230,15 @@ func TestInstallUpgradeUninstall(t *testing.T) {
 		t.Error("the GatewayClass does not wait for its BlixtConfig")
 	}
 
+	if out, err = helmIn(t, ns, "upgrade", ".", values, wanted); err != nil {
+		t.Fatal(err)
+	}
 	crd := &apiextensionsv1.CustomResourceDefinition{}
 	if err := get(crd, crds[0]); err != nil {
 		t.Fatal(err)
 	}
-	before := client.MergeFrom(crd.DeepCopy())
-	crd.Spec.Names.Categories = []string{"old"} // as an older version of the chart had it
-	if err := server.Client.Patch(t.Context(), crd, before); err != nil {
-		t.Fatal(err)
-	}
-	if out, err = helmIn(t, ns, "upgrade", ".", values, wanted, "--force"); err != nil {
-		t.Fatal(err)
+	if diff := cmp.Diff([]string{"blixt"}, crd.Spec.Names.Categories); diff != "" {
+		t.Errorf("categories of CRD %s after an upgrade (-want +got):\n%s", crd.Name, diff)
 	}
 	if strings.Contains(out, "ONE MORE STEP") {
 		t.Errorf("the notes want one more step after the last:\n%s", out)
