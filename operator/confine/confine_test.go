@@ -19,6 +19,7 @@ import (
 	"time"
 	"unsafe"
 
+	seccomp "github.com/elastic/go-seccomp-bpf"
 	"github.com/google/go-cmp/cmp"
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
@@ -26,10 +27,23 @@ import (
 
 var update = flag.Bool("update", false, "write the profile")
 
-// childOf names the directory of the process that confines itself.
-const childOf = "BLIXT_TEST_CONFINE"
+// childOf names the directory of the process that confines itself, startOf of
+// one that a profile confines first.
+const (
+	childOf = "BLIXT_TEST_CONFINE"
+	startOf = "BLIXT_TEST_START"
+)
 
 func TestMain(m *testing.M) {
+	if dir, underProfile := strings.CutPrefix(os.Getenv(startOf), "profile:"); underProfile {
+		fmt.Println(start(dir))
+		os.Exit(1)
+	} else if dir != "" {
+		if err := work(dir); err != nil {
+			fmt.Println(err)
+		}
+		os.Exit(0)
+	}
 	if dir := os.Getenv(childOf); dir != "" {
 		for _, err := range child(dir) {
 			fmt.Println(err)
@@ -58,6 +72,56 @@ func TestConfinedProcessCanDoNothingElse(t *testing.T) {
 	if err != nil || len(out) > 0 {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// What the profile allows is enough to start in a container and to confine
+// oneself: for a user without privilege.
+func TestProfileIsEnoughToStart(t *testing.T) {
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command("/proc/self/exe")
+	c.Env = append(os.Environ(), startOf+"=profile:"+dir)
+	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65532, Gid: 65532}}
+	if out, err := c.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// start installs what the profile says, as a container runtime would, and
+// becomes the process that works.
+func start(dir string) error {
+	p, err := policy(starting)
+	if err != nil {
+		return err
+	}
+	if err := seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: p}); err != nil {
+		return err
+	}
+	if err := os.Setenv(startOf, dir); err != nil {
+		return err
+	}
+	return syscall.Exec("/proc/self/exe", os.Args, os.Environ())
+}
+
+func work(dir string) error {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	if err := Process(Options{Read: []string{dir}, Connect: []uint16{uint16(l.Addr().(*net.TCPAddr).Port)}}); err != nil {
+		return err
+	}
+	if _, err := os.ReadFile(filepath.Join(dir, "file")); err != nil {
+		return err
+	}
+	return connect(l)
 }
 
 // bpfLast is more than the last command of bpf(2).

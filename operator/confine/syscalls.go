@@ -72,14 +72,14 @@ var serving = slices.Concat(
 )
 
 // starting are what a profile must allow besides: what a container runtime
-// does between installing it and our first instruction, what Go does before
+// does between installing it and our first instruction, what happens before
 // main, and what Process does itself. It is no more privilege: a user without
 // capabilities gains none by these.
 var starting = slices.Concat(
 	serving,
-	always("arch_prctl", "capget", "capset", "chdir", "close_range", "dup3", "execve", "fchdir", "fchown", "getcwd",
-		"lstat", "open", "prctl", "seccomp", "set_tid_address", "setgid", "setgroups", "setresgid", "setresuid", "setuid",
-		"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"),
+	always("access", "arch_prctl", "capget", "capset", "chdir", "close_range", "dup3", "execve", "fchdir", "fchown", "getcwd",
+		"lstat", "mmap", "mprotect", "open", "prctl", "readlink", "seccomp", "set_tid_address", "setgid", "setgroups",
+		"setresgid", "setresuid", "setuid", "tkill", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"),
 )
 
 func always(names ...string) (all []call) {

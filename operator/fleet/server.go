@@ -75,6 +75,7 @@ type Server struct {
 	updates  *prometheus.CounterVec
 
 	changed chan struct{}
+	asking  chan struct{} // a place for each token that is being checked
 
 	mu       sync.Mutex // of all below
 	leading  bool
@@ -106,7 +107,7 @@ func NewServer(o ServerOptions) *Server {
 		o.MaxAge = time.Hour
 	}
 	s := &Server{
-		o: o, refusals: newRefusals(o.Registerer, o.Log, o.Clock), changed: make(chan struct{}, 1),
+		o: o, refusals: newRefusals(o.Registerer, o.Log, o.Clock), changed: make(chan struct{}, 1), asking: make(chan struct{}, maxAsking),
 		nodes: map[string]Node{}, settings: map[string]Settings{}, sessions: map[member]*session{}, reports: map[member]*Report{},
 	}
 	s.updates = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -224,11 +225,13 @@ const (
 	pingTimeout = 5 * time.Second
 )
 
-// Limits of what an agent, or who is not one yet, can make the server hold.
+// Limits of what an agent, or who is not one yet, can make the server hold or
+// ask of others.
 const (
 	maxAgentMessage = 64 << 10
 	buffers         = 4 << 10
 	handshake       = 10 * time.Second
+	maxAsking       = 32
 )
 
 // Serve serves agents until ctx ends.

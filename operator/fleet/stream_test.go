@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/kubernetes-sigs/blixt/operator/agent"
 	"github.com/kubernetes-sigs/blixt/operator/datapath"
@@ -88,120 +86,6 @@ func TestRestartedAgentWritesNothing(t *testing.T) {
 	if writes := fake.Writes(); writes != 0 {
 		t.Errorf("%d writes", writes)
 	}
-}
-
-// A new leader begins with another epoch, whatever its sequence; one whose etcd
-// was restored has published less than agents hold.
-func TestNewLeader(t *testing.T) {
-	first := newOperator(t, "", nil)
-	n := newNode(t, first, "n1", nil)
-	for i := range 5 {
-		first.serves(t, "n1", first.Publish(web(i)), web(i))
-	}
-	first.Lead(2) // the same process again
-	v := first.Publish(web(7))
-	if v != (agent.Version{Epoch: 2, Sequence: 1}) {
-		t.Errorf("version %+v", v)
-	}
-	first.serves(t, "n1", v, web(7))
-	first.stop()
-	restored := newOperator(t, first.address, first.certificates.Load())
-	restored.Lead(3)
-	restored.serves(t, "n1", restored.Publish(web(2)), web(2))
-	if err := n.Ready(); err != nil {
-		t.Error(err)
-	}
-	// An epoch that was used before is no way back, and said to be none.
-	restored.serves(t, "n1", restored.Publish(web(3)), web(3))
-	restored.Lead(3)
-	eventually(t, func() string {
-		if restored.refusedFor(ReasonFalseAck) == 0 {
-			return "an agent with a later state of the same epoch is let in"
-		}
-		return ""
-	})
-	restored.Lead(4)
-	restored.serves(t, "n1", restored.Publish(web(1)), web(1))
-}
-
-// An operator that does not lead sends agents to the one that does.
-func TestFollowerSendsAgentsToLeader(t *testing.T) {
-	leader := newOperator(t, "", nil)
-	v := leader.Publish(web(3))
-	follower := newOperator(t, "", leader.certificates.Load())
-	follower.Follow(leader.address)
-	newNode(t, follower, "n1", nil)
-	leader.serves(t, "n1", v, web(3))
-	if r := follower.Reports(); len(r) > 0 {
-		t.Errorf("the follower has let somebody in: %+v", r)
-	}
-	if v := follower.Publish(web(1)); v != (agent.Version{}) {
-		t.Errorf("the follower has published %+v", v)
-	}
-}
-
-// The kernel goes on serving while the operator is away, and is told what has
-// changed when it is back.
-func TestOperatorAway(t *testing.T) {
-	o := newOperator(t, "", nil)
-	text := &logged{}
-	n := newNode(t, o, "n1", func(c *ClientOptions) { c.Log = textLog(text) })
-	o.serves(t, "n1", o.Publish(web(3)), web(3))
-	o.stop()
-	eventually(t, func() string {
-		if text.count("the operator is away") == 0 {
-			return "the agent does not say that the operator is away"
-		}
-		return ""
-	})
-	before, _ := n.fake.Config()
-	if err := n.Ready(); err != nil {
-		t.Error(err)
-	}
-	late := newNode(t, o, "n2", nil)
-	eventually(t, func() string {
-		if err := late.Ready(); err == nil || !strings.Contains(err.Error(), "has not been reached") {
-			return fmt.Sprintf("an agent that has never reached the operator is ready: %v", err)
-		}
-		return ""
-	})
-	if after, _ := n.fake.Config(); after != before {
-		t.Errorf("maps have changed: %+v", after)
-	}
-	back := newOperator(t, o.address, o.certificates.Load())
-	back.Lead(2)
-	v := back.Publish(web(4))
-	back.serves(t, "n1", v, web(4))
-	back.serves(t, "n2", v, web(4))
-}
-
-// Each side notices within 20 seconds that the other has fallen silent.
-func TestSilence(t *testing.T) {
-	t.Parallel()
-	o := newOperator(t, "", nil)
-	p := newProxy(t, o.address)
-	text := &logged{}
-	newNode(t, o, "n1", func(c *ClientOptions) { c.Operator, c.Log = p.operator(), textLog(text) })
-	o.serves(t, "n1", o.Publish(web(3)), web(3))
-	p.freeze()
-	began := time.Now()
-	eventually(t, func() string {
-		if r, _ := o.report("n1", "blue"); r.Connected {
-			return "the operator does not notice a silent agent"
-		}
-		return ""
-	})
-	eventually(t, func() string {
-		if text.count("the operator is away") == 0 {
-			return "the agent does not notice a silent operator"
-		}
-		return ""
-	})
-	if took := time.Since(began); took > 20*time.Second {
-		t.Errorf("noticed after %v", took)
-	}
-	p.thaw()
-	o.serves(t, "n1", o.Publish(web(4)), web(4))
 }
 
 // Many backends are more than a part.
@@ -328,81 +212,6 @@ func TestNodeChanges(t *testing.T) {
 	eventually(t, func() string {
 		if all := o.Reports(); len(all) > 0 {
 			return fmt.Sprintf("reports %+v", all)
-		}
-		return ""
-	})
-}
-
-// New certificates, and a new CA, under load: no stream is broken by it, and
-// those that begin anew know the operator at every moment.
-func TestCertificatesChangeUnderLoad(t *testing.T) {
-	now := time.Now()
-	c := renewed(t, renewed(t, Certificates{}, now.Add(-250*24*time.Hour)), now.Add(-25*24*time.Hour))
-	o := newOperator(t, "", &c)
-	p := newProxy(t, o.address)
-	n := newNode(t, o, "n1", func(c *ClientOptions) { c.Operator = p.operator() })
-	done := make(chan struct{})
-	var load sync.WaitGroup
-	load.Go(func() {
-		for i := 0; ; i++ {
-			select {
-			case <-done:
-				return
-			case <-time.After(time.Millisecond):
-				o.Publish(web(i % 10))
-			}
-		}
-	})
-	reconnect := func() {
-		t.Helper()
-		before := p.accepted.Load()
-		p.cut()
-		eventually(t, func() string {
-			if p.accepted.Load() == before {
-				return "the agent does not come back"
-			}
-			return ""
-		})
-		v := o.Publish(web(11))
-		eventually(t, func() string {
-			if r, _ := o.report("n1", "blue"); !r.Connected || r.Version.Sequence < v.Sequence {
-				return fmt.Sprintf("report %+v, want sequence %d", r, v.Sequence)
-			}
-			return ""
-		})
-	}
-	first := c
-	for _, at := range []time.Time{now.Add(-2 * time.Hour), now} {
-		next := renewed(t, c, at)
-		write(t, n.ca, next.Bundle())
-		reconnect() // new bundle, old certificate
-		accepted := p.accepted.Load()
-		o.certificates.Store(&next)
-		v := o.Publish(web(12))
-		eventually(t, func() string {
-			if r, _ := o.report("n1", "blue"); r.Version.Sequence < v.Sequence {
-				return fmt.Sprintf("report %+v, want sequence %d", r, v.Sequence)
-			}
-			return ""
-		})
-		if p.accepted.Load() != accepted {
-			t.Error("a new certificate has broken the stream")
-		}
-		reconnect() // both new
-		c = next
-	}
-	close(done)
-	load.Wait()
-	if string(c.CA) == string(first.CA) || string(c.Certificate) == string(first.Certificate) {
-		t.Error("the CA or the certificate has not changed")
-	}
-	o.serves(t, "n1", o.Publish(web(13)), web(13))
-	// An agent that knows only the first CA does not know the operator.
-	text := &logged{}
-	newNode(t, o, "n2", func(o *ClientOptions) { o.Log = textLog(text); write(t, o.CAFile, first.CA) })
-	eventually(t, func() string {
-		if text.count("unknown authority") == 0 {
-			return "an agent trusts a certificate of a CA that it does not know"
 		}
 		return ""
 	})

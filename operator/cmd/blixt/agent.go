@@ -3,8 +3,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -47,30 +49,8 @@ It confines itself: see the seccomp profile that comes with the chart.`,
 			if o.Node == "" {
 				return errors.New("which node is this? Set NODE_NAME, or --node-name")
 			}
-			if err := confineAgent(o, dir, listen); err != nil {
-				return err
-			}
-			tables, err := datapath.Open(dir)
-			if err != nil {
-				return err
-			}
-			defer tables.Close()
-			o.Tables, o.Log = tables, log
-			client := fleet.NewClient(o)
-			l, err := net.Listen("tcp", listen)
-			if err != nil {
-				return err
-			}
-			server := &http.Server{Handler: client.Handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10}
-			defer server.Close()
-			go func() {
-				if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-					log.Error("serve metrics", "error", err)
-				}
-			}()
-			log.Info("agent of application "+o.Application, "node", o.Node, "maps", dir, "operator", o.Operator)
-			client.Run(c.Context())
-			return nil
+			o.Log = log
+			return runAgent(c.Context(), o, dir, listen)
 		},
 	}
 	f := c.Flags()
@@ -88,6 +68,36 @@ It confines itself: see the seccomp profile that comes with the chart.`,
 		}
 	}
 	return c
+}
+
+func runAgent(ctx context.Context, o fleet.ClientOptions, dir, listen string) error {
+	if err := confineAgent(o, dir, listen); err != nil {
+		return err
+	}
+	tables, err := datapath.Open(dir)
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: needs Linux 5.19, pins that user %d or its groups may read and write, and a seccomp profile that allows bpf(2)", err, os.Getuid())
+	}
+	if err != nil {
+		return err
+	}
+	defer tables.Close()
+	o.Tables = tables
+	client := fleet.NewClient(o)
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: client.Handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10}
+	defer server.Close()
+	go func() {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			o.Log.Error("serve metrics", "error", err)
+		}
+	}()
+	o.Log.Info("agent of application "+o.Application, "node", o.Node, "maps", dir, "operator", o.Operator)
+	client.Run(ctx)
+	return nil
 }
 
 // confineAgent leaves to the process what an agent needs.
