@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -234,4 +235,44 @@ func TestLostAgentIsNamed(t *testing.T) {
 	o.condition(named[v1alpha1.NodeDataplane]("", "n2"), "Ready", "Unknown AgentLost", "")
 	o.agents.change(func(a *agents) { a.reports[0].Error = "table frontends is full: 4096 of 4096" })
 	o.condition(named[v1alpha1.NodeDataplane]("", "n1"), "Ready", "False WriteFailed", "4096 of 4096")
+}
+
+// TestBrokenConfigBreaksNothing makes a BlixtConfig invalid, and deletes it.
+func TestBrokenConfigBreaksNothing(t *testing.T) {
+	o := start(t)
+	o.serve()
+	class, gw := named[gwv1.GatewayClass]("", "blixt"), named[gwv1.Gateway]("default", "web")
+	o.config("{source: Pool, pool: [198.51.100.9-198.51.100.1]}")
+	o.condition(class, "Accepted", "False InvalidParameters", "198.51.100.9-198.51.100.1")
+	o.must(o.kube.Delete(t.Context(), named[v1alpha1.BlixtConfig]("", "blixt")))
+	o.condition(class, "Accepted", "False InvalidParameters", "does not exist")
+	o.calm()
+	o.condition(gw, "Programmed", "True Programmed", "2 nodes")
+	o.published("what it was", func(s fleet.Snapshot) bool {
+		return len(s.Frontends) == 1 && s.Frontends[0].String() == "198.51.100.0:80/tcp"
+	})
+	o.config("{source: Pool, pool: [198.51.100.0/29]}")
+	o.condition(class, "Accepted", "True Accepted", "")
+}
+
+// TestLastClassTakesAllWithIt deletes what the operator made.
+func TestLastClassTakesAllWithIt(t *testing.T) {
+	o := start(t)
+	o.serve()
+	o.must(o.kube.Delete(t.Context(), named[gwv1.GatewayClass]("", "blixt"))) // which waits for its Gateway
+	o.calm()
+	if got := o.applications(); len(got) != 1 {
+		t.Fatalf("applications %v, want one: the class has a Gateway", got)
+	}
+	o.must(o.kube.Delete(t.Context(), named[gwv1.Gateway]("default", "web")))
+	o.eventually("leftovers", func() error {
+		var nodes v1alpha1.NodeDataplaneList
+		var sets appsv1.DaemonSetList
+		o.must(o.kube.List(t.Context(), &nodes))
+		o.must(o.kube.List(t.Context(), &sets))
+		if n := len(o.applications()) + len(nodes.Items) + len(sets.Items); n > 0 {
+			return fmt.Errorf("%d objects", n)
+		}
+		return nil
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -29,7 +30,11 @@ func (c *Controller) conclude(ctx context.Context) error {
 	failed.add(err)
 	for _, g := range c.translation.Gateways {
 		if stored := c.world.gateways[g.NamespacedName]; stored != nil {
-			c.translation.SetProgress(g.NamespacedName, c.progress(g.NamespacedName, verdicts), stored.Status.Conditions)
+			p := c.progress(g.NamespacedName, verdicts)
+			if g.Plan != nil && g.Plan.PodTraffic == v1alpha1.PodTrafficKubeProxy {
+				p.Also = "What pods and nodes send to it is balanced by kube-proxy, without weights, as the BlixtConfig says."
+			}
+			c.translation.SetProgress(g.NamespacedName, p, stored.Status.Conditions)
 		}
 	}
 	failed.add(c.writeStatuses(ctx))
@@ -100,8 +105,8 @@ func (c *Controller) runDataplane(ctx context.Context) ([]dataplane.Verdict, err
 	var asked *v1alpha1.Dataplane
 	if config := c.translation.Dataplane; config != nil {
 		asked = config.Spec.Dataplane
-		release.Owner = metav1.NewControllerRef(config, v1alpha1.GroupVersion.WithKind("BlixtConfig"))
 	}
+	release.Owners = c.owners()
 	spec := dataplane.Default(asked, release)
 	known, err := c.readDataplane(ctx, spec.Bytecode)
 	if err != nil {
@@ -110,16 +115,23 @@ func (c *Controller) runDataplane(ctx context.Context) ([]dataplane.Verdict, err
 	now := c.Clock()
 	var failed errorList
 	var rollout dataplane.Rollout
-	if c.needed(known) {
+	if len(release.Owners) > 0 {
 		rollout = dataplane.Plan(now, spec, known)
-		apply, remove := dataplane.Objects(spec, release, rollout)
-		failed.add(c.applyAll(ctx, apply, remove))
+	} else { // nobody is left to serve
+		for i := range known.Applications {
+			rollout.Delete = append(rollout.Delete, known.Applications[i].Name)
+		}
 	}
+	apply, remove := dataplane.Objects(spec, release, rollout)
+	failed.add(c.applyAll(ctx, apply, remove))
 	c.settle(rollout)
 	for _, p := range rollout.Problems {
 		c.say(p.Object, p.Message)
 	}
-	verdicts := dataplane.Judge(now, spec, rollout, known)
+	var verdicts []dataplane.Verdict
+	if len(release.Owners) > 0 {
+		verdicts = dataplane.Judge(now, spec, rollout, known)
+	}
 	failed.add(c.writeNodes(ctx, verdicts, known.Dataplanes))
 	for _, v := range verdicts {
 		for _, name := range v.Restart {
@@ -136,10 +148,21 @@ func (c *Controller) runDataplane(ctx context.Context) ([]dataplane.Verdict, err
 	return verdicts, failed.err()
 }
 
-// needed tells whether there is anything to serve, or to take care of: without
-// a GatewayClass of ours nothing is loaded.
-func (c *Controller) needed(known dataplane.Cluster) bool {
-	return len(c.translation.Classes) > 0 || len(known.Applications) > 0
+// owners are the classes that the data plane is for, whether or not each is
+// accepted: a typo in its parameters must not end what is served. They cannot
+// go while they have Gateways.
+func (c *Controller) owners() []metav1.OwnerReference {
+	var all []metav1.OwnerReference
+	for i := range c.world.objects.GatewayClasses {
+		o := &c.world.objects.GatewayClasses[i]
+		if o.Spec.ControllerName == gateway.ControllerName && (o.DeletionTimestamp == nil || len(o.Finalizers) > 0) {
+			all = append(all, metav1.OwnerReference{
+				APIVersion: gwv1.GroupVersion.String(), Kind: "GatewayClass", Name: o.Name, UID: o.UID,
+			})
+		}
+	}
+	slices.SortFunc(all, func(a, b metav1.OwnerReference) int { return strings.Compare(a.Name, b.Name) })
+	return all
 }
 
 // readDataplane reads what is known of the data plane.

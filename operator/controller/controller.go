@@ -36,6 +36,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/agent"
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/dataplane"
 	"github.com/kubernetes-sigs/blixt/operator/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
@@ -94,6 +95,7 @@ type Controller struct {
 	watched     watchedKinds
 	world       *world
 	translation gateway.Translation
+	good        map[string]*v1alpha1.BlixtConfig // what each was when it was last valid
 	endpoints   gateway.Endpoints
 	addresses   map[types.NamespacedName][]gwv1.GatewayStatusAddress
 	published   published
@@ -147,6 +149,7 @@ func Add(m manager.Manager, o Options) error {
 		Options: o, client: m.GetClient(), reader: m.GetAPIReader(), cache: m.GetCache(), recorder: m.GetEventRecorder("blixt"),
 		own: newOwn(), watched: watchedKinds{}, said: map[string]string{},
 		addresses: map[types.NamespacedName][]gwv1.GatewayStatusAddress{},
+		good:      map[string]*v1alpha1.BlixtConfig{},
 		published: newPublished(),
 	}
 	wake := make(chan event.TypedGenericEvent[struct{}], 1)

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
@@ -97,7 +98,7 @@ func (c *Controller) translate() error {
 			return err
 		}
 		before := c.translation.Dataplane
-		c.translation = gateway.Translate(c.world.objects, gateway.Options{Cluster: c.cluster(c.world, selector)})
+		c.translation = c.translateBest(gateway.Options{Cluster: c.cluster(c.world, selector)})
 		if next := c.translation.Dataplane; next == before || next != nil && before != nil && next.UID == before.UID && next.Generation == before.Generation {
 			break
 		}
@@ -120,6 +121,46 @@ func (c *Controller) translate() error {
 	}
 	c.say("cluster", strings.Join(c.kinds.missing, " "))
 	return nil
+}
+
+// translateBest has Gateways of a class whose BlixtConfig has become invalid, or
+// is gone, go on with what it was last: the class alone says what is wrong.
+func (c *Controller) translateBest(o gateway.Options) gateway.Translation {
+	t := gateway.Translate(c.world.objects, o)
+	configs := map[string]*v1alpha1.BlixtConfig{}
+	for i := range c.world.objects.Configs {
+		configs[c.world.objects.Configs[i].Name] = &c.world.objects.Configs[i]
+	}
+	objects, replaced := c.world.objects, false
+	for _, status := range t.Classes {
+		name := c.world.configOf(status.Name)
+		switch {
+		case name == "":
+		case meta.IsStatusConditionTrue(status.Status.Conditions, string(gwv1.GatewayClassConditionStatusAccepted)):
+			c.good[name] = configs[name]
+		case c.good[name] != nil:
+			objects.Configs = slices.DeleteFunc(slices.Clone(objects.Configs), func(b v1alpha1.BlixtConfig) bool { return b.Name == name })
+			objects.Configs = append(objects.Configs, *c.good[name])
+			replaced = true
+		}
+	}
+	if !replaced {
+		return t
+	}
+	classes := t.Classes
+	t = gateway.Translate(objects, o)
+	t.Classes = classes
+	return t
+}
+
+// configOf returns the name of the BlixtConfig that a class names, or "".
+func (w *world) configOf(class string) string {
+	for i := range w.objects.GatewayClasses {
+		if o := &w.objects.GatewayClasses[i]; o.Name == class && o.Spec.ParametersRef != nil {
+			return o.Spec.ParametersRef.Name
+		}
+	}
+	return ""
 }
 
 // selector selects the nodes of the data plane.

@@ -30,7 +30,7 @@ const (
 func agents(spec v1alpha1.Dataplane, r Release, application string) *appsv1.DaemonSet {
 	set := typedAgents(r, application)
 	set.Labels = labelsOf("agent", application)
-	set.OwnerReferences = owners(r)
+	set.OwnerReferences = r.Owners
 	pod := corev1.PodSpec{
 		ServiceAccountName:           r.ServiceAccount,
 		AutomountServiceAccountToken: new(false),

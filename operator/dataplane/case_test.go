@@ -25,7 +25,7 @@ var release = dataplane.Release{
 	Namespace: "blixt-system", AgentImage: "registry.example/blixt@sha256:0000", Bytecode: image('a'),
 	ServiceAccount: "blixt-agent", CAConfigMap: "blixt-ca", Operator: "blixt.blixt-system.svc:7443", Audience: "blixt.x-k8s.io",
 	ImagePullSecrets: []string{"pull"}, LogLevel: "info",
-	Owner: &metav1.OwnerReference{APIVersion: "blixt.x-k8s.io/v1alpha1", Kind: "BlixtConfig", Name: "blixt", UID: "1"},
+	Owners: []metav1.OwnerReference{{APIVersion: "gateway.networking.k8s.io/v1", Kind: "GatewayClass", Name: "blixt", UID: "1"}},
 }
 
 // image is one whose digest is of one digit.

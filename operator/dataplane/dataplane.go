@@ -45,8 +45,9 @@ type Release struct {
 	ImagePullSecrets []string `json:"imagePullSecrets,omitempty"`
 	// LogLevel of the agents; empty: their default.
 	LogLevel string `json:"logLevel,omitempty"`
-	// Owner of all objects, the BlixtConfig; nil: none.
-	Owner *metav1.OwnerReference `json:"owner,omitempty"`
+	// Owners of all objects: the GatewayClasses that they are for. When the last
+	// of them goes, so does the data plane.
+	Owners []metav1.OwnerReference `json:"owners,omitempty"`
 }
 
 // Cluster is what is known of the cluster.

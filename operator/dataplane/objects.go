@@ -59,7 +59,7 @@ func application(spec v1alpha1.Dataplane, r Release, a *Application, since time.
 	object := typedApplication(a.Name)
 	object.Labels = labelsOf("dataplane", a.Name)
 	object.Annotations = a.annotations(since)
-	object.OwnerReferences = owners(r)
+	object.OwnerReferences = r.Owners
 	image := a.Bytecode
 	object.Spec.NodeSelector = spec.Nodes
 	object.Spec.ByteCode.Image = &image
@@ -92,11 +92,4 @@ func labelsOf(component, application string) map[string]string {
 		"app.kubernetes.io/name": "blixt", "app.kubernetes.io/component": component,
 		managedByLabel: manager, applicationLabel: application,
 	}
-}
-
-func owners(r Release) []metav1.OwnerReference {
-	if r.Owner == nil {
-		return nil
-	}
-	return []metav1.OwnerReference{*r.Owner}
 }

@@ -24,6 +24,8 @@ type Progress struct {
 	Unheard []string `json:"unheard,omitempty"`
 	// Why tells why there are no nodes, or why the missing ones are missing.
 	Why string `json:"why,omitempty"`
+	// Also is a sentence to add, or "".
+	Also string `json:"also,omitempty"`
 }
 
 // maxNames is how many nodes a message names.
@@ -113,6 +115,10 @@ func (p Progress) verdict(generation int64, stored []metav1.Condition) metav1.Co
 }
 
 func (p Progress) message() string {
+	return strings.TrimSpace(p.count() + " " + p.Also)
+}
+
+func (p Progress) count() string {
 	if p.Nodes == 0 {
 		return "No node serves: " + strings.TrimSuffix(p.Why, ".") + "."
 	}

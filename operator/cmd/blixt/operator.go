@@ -87,4 +87,3 @@ which GatewayClasses name.`,
 	}
 	return c
 }
-
