@@ -44,7 +44,7 @@ func (c Certificates) Bundle() []byte { return slices.Concat(c.CA, c.NextCA, c.O
 
 // Renew returns what the certificates should be now, for an operator of these
 // DNS names, and whether that differs. Whoever keeps them hands the bundle out
-// first, and calls it again within handOut's half.
+// before the certificate is used, and asks again a few times an hour.
 func (c Certificates) Renew(now time.Time, names ...string) (Certificates, bool, error) {
 	r := &renewal{now: now, names: names, Certificates: c}
 	if err := r.renew(); err != nil {

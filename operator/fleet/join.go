@@ -50,7 +50,10 @@ func (s *Server) join(c *session, id Identity, hello *wire.Hello) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.leading {
+	switch {
+	case c.left:
+		return context.Canceled
+	case !s.leading:
 		return redirect(s.leader)
 	}
 	c.member, c.pod = member{hello.Application, hello.Node}, id.Pod

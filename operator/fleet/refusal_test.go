@@ -199,6 +199,17 @@ func TestSecondStreamReplacesTheFirst(t *testing.T) {
 	}
 }
 
+// An agent that leaves while its token is being checked does not stay.
+func TestAgentThatLeavesBeforeItJoins(t *testing.T) {
+	o := newOperator(t, "", nil)
+	c := &session{end: func(error) {}, wake: make(chan struct{}, 1)}
+	o.leave(c)
+	err := o.join(c, Identity{Node: "n1"}, &wire.Hello{Node: "n1", Application: "blue", Status: &wire.Status{}})
+	if reports := o.Reports(); err == nil || len(reports) > 0 {
+		t.Errorf("error %v, reports %+v", err, reports)
+	}
+}
+
 // What agents say is kept short.
 func TestWhatAnAgentSaysIsBounded(t *testing.T) {
 	o := newOperator(t, "", nil)

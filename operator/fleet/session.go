@@ -33,6 +33,7 @@ func redirect(leader string) error {
 type session struct {
 	member
 	pod  string
+	left bool // it is over, and may not join any more
 	end  context.CancelCauseFunc
 	wake chan struct{}
 
@@ -109,7 +110,8 @@ func (s *Server) receive(ctx context.Context, c *session, stream wire.Fleet_Serv
 func (s *Server) leave(c *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.member == (member{}) || s.sessions[c.member] != c {
+	c.left = true
+	if s.sessions[c.member] != c {
 		return
 	}
 	delete(s.sessions, c.member)
