@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -52,10 +53,16 @@ func TestMain(m *testing.M) {
 	flag.StringVar(&o.Proxy, "proxy", "", "kube-proxy's mode: nftables or iptables")
 	flag.BoolVar(&o.Overlay, "overlay", false, "join pods by VXLAN instead of routes")
 	flag.BoolVar(&o.NoBpfman, "no-bpfman", false, "do not install bpfman")
+	running := flag.Bool("running", false, "test in the cluster that runs, and leave it running")
 	flag.Parse()
 	os.Exit(func() int {
 		var err error
-		if c, err = cluster.Up(context.Background(), o); err == nil {
+		if *running {
+			c, err = cluster.Find(context.Background(), o.Name)
+		} else {
+			c, err = cluster.Up(context.Background(), o)
+		}
+		if err == nil {
 			err = push()
 		}
 		if err != nil {
@@ -63,6 +70,9 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		code := m.Run()
+		if *running {
+			return code
+		}
 		if code != 0 {
 			fmt.Fprintf(os.Stderr, "the cluster stays as it is: go run ./e2e/cluster/cmd status, logs are in %s\n", c.Dir())
 			return code
@@ -96,8 +106,9 @@ func push() error {
 // answer is what a server has said: the node that it is on, and whom it sees.
 type answer struct{ node, sees string }
 
-func ask(m *cluster.Machine, network, addr string) (a answer, err error) {
-	conn, err := m.Dial(network, "", addr, 2*time.Second)
+// ask asks from a machine, and from a port if one is given.
+func ask(m *cluster.Machine, network, from, addr string) (a answer, err error) {
+	conn, err := m.Dial(network, from, addr, 2*time.Second)
 	if err != nil {
 		return a, err
 	}
@@ -133,7 +144,7 @@ func TestNetwork(t *testing.T) {
 				kube.Wait(t, patience, network+" from "+m.Name+" to "+ip, want, func() (map[string]bool, error) {
 					got := map[string]bool{}
 					for range 20 {
-						a, err := ask(m, network, net.JoinHostPort(ip, "80"))
+						a, err := ask(m, network, "", net.JoinHostPort(ip, "80"))
 						if err != nil {
 							return got, err
 						}
@@ -146,43 +157,93 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
+// vip4 and vip6 lead to the servers, by node-1.
+const vip4, vip6 = "198.51.100.10", "2001:db8:100::10"
+
 // Blixt's program comes from the registry by way of bpfman to every node; pods
-// without privilege have it serve, and packets from outside find their way.
+// without privilege have it serve, and packets from outside find their way: also
+// when bpfman has been started again, which is what its pins are shared for.
 func TestUnprivilegedPodsServe(t *testing.T) {
 	blixt, err := lab.Build(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	image := bytecodeImage(t, blixt)
-	apply(t, "application.yaml", "BYTECODE", image)
+	apply(t, "application.yaml", "BYTECODE", bytecodeImage(t, blixt))
 	programs := loaded(t)
-	for _, m := range c.Nodes {
-		attached(t, m, programs[m.Name])
-	}
-
-	const vip4, vip6 = "198.51.100.10", "2001:db8:100::10"
 	publish(t, vip4, vip6)
 	apply(t, "writers.yaml", "MAPS", strings.Join(mapNames(t), ","))
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	if err := c.AwaitPods(ctx, "default"); err != nil {
-		out, _ := c.Kubectl(t.Context(), "logs", "--selector=app=writer", "--prefix")
-		t.Fatalf("%v\n%s", err, out)
-	}
-
+	awaitPods(t, "default")
 	c.Outside.Route(vip4+" via "+c.Nodes[0].IPv4, vip6+" via "+c.Nodes[0].IPv6)
 	if err := c.Outside.Err(); err != nil {
 		t.Fatal(err)
 	}
-	for _, network := range []string{"tcp", "udp"} {
-		for i, vip := range []string{vip4, vip6} {
-			serves(t, network, net.JoinHostPort(vip, "80"), programs["node-1"], map[answer]bool{
-				{"node-1", []string{cluster.Outside4, cluster.Outside6}[i]}: true,
-				{"node-2", []string{c.Nodes[0].IPv4, c.Nodes[0].IPv6}[i]}:   true,
-			})
+	served := func(t *testing.T) {
+		for _, m := range c.Nodes {
+			attached(t, m, programs[m.Name])
+		}
+		for _, network := range []string{"tcp", "udp"} {
+			serves(t, network, net.JoinHostPort(vip4, "80"), programs["node-1"], map[answer]bool{
+				{"node-1", cluster.Outside4}: true, {"node-2", c.Nodes[0].IPv4}: true})
+			serves(t, network, net.JoinHostPort(vip6, "80"), programs["node-1"], map[answer]bool{
+				{"node-1", cluster.Outside6}: true, {"node-2", c.Nodes[0].IPv6}: true})
 		}
 	}
+	t.Run("at once", served)
+
+	if _, err := c.Kubectl(t.Context(), "--namespace=bpfman", "delete", "pods", "--selector=name=bpfman-daemon"); err != nil {
+		t.Fatal(err)
+	}
+	awaitPods(t, "bpfman")
+	if again := loaded(t); !maps.Equal(programs, again) {
+		t.Errorf("after bpfman was started again its programs are %v, want %v", again, programs)
+	}
+	t.Run("after bpfman was started again", served)
+
+	for _, kind := range []string{"daemonset/writer", "clusterbpfapplication/blixt"} {
+		if _, err := c.Kubectl(t.Context(), "delete", "--wait", "--timeout=60s", kind); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, m := range c.Nodes {
+		attached(t, m)
+	}
 }
+
+func awaitPods(t *testing.T, namespace string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := c.AwaitPods(ctx, namespace); err != nil {
+		out, _ := c.Kubectl(t.Context(), "logs", "--namespace="+namespace, "--selector=app=writer", "--prefix")
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// Parts of the cluster can be taken away for a while, or killed.
+func TestDaemons(t *testing.T) {
+	if err := c.Control.Halt("kube-apiserver"); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := c.Kubectl(t.Context(), "get", "--raw=/readyz"); err == nil {
+		t.Errorf("an API server that was halted says %s", out)
+	}
+	node := c.Nodes[1]
+	before := node.Pid("kubelet")
+	if err := node.Kill(t.Context(), "kubelet"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Control.Resume("kube-apiserver"); err != nil {
+		t.Fatal(err)
+	}
+	kube.Wait(t, patience, "the API server's word", "ok", func() (string, error) { return c.Kubectl(t.Context(), "get", "--raw=/readyz") })
+	kube.Wait(t, patience, "another kubelet", true, func() (bool, error) {
+		pid := node.Pid("kubelet")
+		return pid != 0 && pid != before, nil
+	})
+}
+
+// port is the last that a connection to Blixt came from.
+var port = 20000
 
 // serves sends connections, and compares who answered and what the program on
 // the first node counted.
@@ -192,7 +253,8 @@ func serves(t *testing.T, network, addr string, program uint32, want map[answer]
 	before := newFlows(t, c.Nodes[0], program, addr+"/"+network)
 	got := map[answer]bool{}
 	for range n {
-		a, err := ask(c.Outside, network, addr)
+		port++ // the kernel might choose that of an earlier flow
+		a, err := ask(c.Outside, network, fmt.Sprintf(":%d", port), addr)
 		if err != nil {
 			t.Fatalf("%s to %s: %v", network, addr, err)
 		}
@@ -210,7 +272,7 @@ func serves(t *testing.T, network, addr string, program uint32, want map[answer]
 func bytecodeImage(t *testing.T, blixt string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "out")
-	if _, err := c.Control.Run(patience, blixt, "bytecode", "build", "--directory", out, "--flows", "65536"); err != nil {
+	if _, err := c.Control.Run(patience, blixt, "bytecode", "build", "-d", out, "--flows", "65536"); err != nil {
 		t.Fatal(err)
 	}
 	name, err := c.Control.Run(patience, blixt, "bytecode", "push", out, cluster.Registry+"/blixt/bytecode:v1", "--ca-file", c.CA())
@@ -264,7 +326,7 @@ func loaded(t *testing.T) map[string]uint32 {
 					}
 				}
 				if p.ProgramId != nil {
-					programs[s.Status.Node] = uint32(*p.ProgramId)
+					programs[s.Status.Node] = *p.ProgramId
 				}
 				got[s.Status.Node] = strings.Join(links, ", ")
 			}
@@ -274,8 +336,9 @@ func loaded(t *testing.T) map[string]uint32 {
 	return programs
 }
 
-// attached asks the kernel.
-func attached(t *testing.T, m *cluster.Machine, program uint32) {
+// attached asks the kernel whether these programs are all that a node's
+// interface has.
+func attached(t *testing.T, m *cluster.Machine, programs ...uint32) {
 	t.Helper()
 	err := m.Do(func() error {
 		eth0, err := net.InterfaceByName("eth0")
@@ -287,8 +350,12 @@ func attached(t *testing.T, m *cluster.Machine, program uint32) {
 			if err != nil {
 				return err
 			}
-			if len(found.Programs) != 1 || found.Programs[0].ID != ebpf.ProgramID(program) {
-				t.Errorf("%s has %v at %v, want program %d alone", m.Name, found.Programs, at, program)
+			var ids []uint32
+			for _, p := range found.Programs {
+				ids = append(ids, uint32(p.ID))
+			}
+			if !slices.Equal(ids, programs) {
+				t.Errorf("%s has programs %v at %v, want %v", m.Name, ids, at, programs)
 			}
 		}
 		return nil
@@ -340,12 +407,12 @@ func publish(t *testing.T, vips ...string) {
 // newFlows reads a counter of the program on a node.
 func newFlows(t *testing.T, m *cluster.Machine, program uint32, frontend string) uint64 {
 	t.Helper()
-	maps, err := datapath.Open(m.File(fmt.Sprintf("/run/bpfman/fs/maps/%d", program)))
+	tables, err := datapath.Open(m.File(fmt.Sprintf("/run/bpfman/fs/maps/%d", program)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer maps.Close()
-	status, err := agent.ReadStatus(maps, "")
+	defer tables.Close()
+	status, err := agent.ReadStatus(tables, "")
 	if err != nil {
 		t.Fatal(err)
 	}

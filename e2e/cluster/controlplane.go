@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"path/filepath"
 
@@ -148,7 +149,7 @@ func (c *Cluster) connect(ctx context.Context) error {
 			return err
 		}
 		_ = response.Body.Close()
-		if response.StatusCode != 200 {
+		if response.StatusCode != http.StatusOK {
 			return fmt.Errorf("/readyz: %s", response.Status)
 		}
 		return nil
