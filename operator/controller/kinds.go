@@ -27,7 +27,7 @@ var Scheme = newScheme()
 func newScheme() *runtime.Scheme {
 	s := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
-		clientgoscheme.AddToScheme, apiextv1.AddToScheme, gwv1.Install, bpfmanv1.AddToScheme, v1alpha1.AddToScheme,
+		clientgoscheme.AddToScheme, apiextv1.AddToScheme, gwv1.Install, bpfmanv1.Install, v1alpha1.AddToScheme,
 	} {
 		if err := add(s); err != nil { // two kinds of one name: cannot be
 			panic(err)

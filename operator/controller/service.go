@@ -45,7 +45,7 @@ func service(gw *gwv1.Gateway, p *gateway.Plan) *corev1.Service {
 	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{
 		Namespace: gw.Namespace, Name: serviceName(gw.Name),
 		Labels: maps.Clone(p.Labels), Annotations: maps.Clone(p.Annotations),
-		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(gw, gwv1.SchemeGroupVersion.WithKind("Gateway"))},
+		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(gw, gwv1.GroupVersion.WithKind("Gateway"))},
 	}}
 	if s.Labels == nil {
 		s.Labels = map[string]string{}
