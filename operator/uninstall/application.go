@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package uninstall
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// ownedByLabel of a state names its ClusterBpfApplication.
+const ownedByLabel = "bpfman.io/ownedByProgram"
+
+// application is how the operator names those that it makes.
+var application = regexp.MustCompile(`^blixt-[0-9a-f]{12}$`)
+
+// unload deletes the applications, and waits until bpfman has unloaded them on
+// every node: then it takes its finalizer off the node's state.
+func (r *remover) unload(ctx context.Context) error {
+	forced := map[string]bool{}
+	err := r.until(ctx, func(ctx context.Context) ([]Blocker, error) {
+		left, err := r.removeAll(ctx, &bpfmanv1.ClusterBpfApplicationList{}, ours)
+		if err != nil {
+			return nil, err
+		}
+		var states bpfmanv1.ClusterBpfApplicationStateList
+		if err := r.list(ctx, &states); err != nil {
+			return nil, err
+		}
+		nodes, err := r.readNodes(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return r.unloading(ctx, left, states.Items, nodes, forced)
+	})
+	for node := range forced {
+		r.say("node %s may still run a program of Blixt: restart it before it serves again", node)
+	}
+	return err
+}
+
+// unloading forgets the states of nodes that are down, if it may, and returns
+// what blocks.
+func (r *remover) unloading(ctx context.Context, left []client.Object, states []bpfmanv1.ClusterBpfApplicationState, nodes nodes, forced map[string]bool) ([]Blocker, error) {
+	var blockers []Blocker
+	waits := map[string]bool{} // applications that wait for nodes
+	for i := range states {
+		state := &states[i]
+		owner := state.Labels[ownedByLabel]
+		named := slices.ContainsFunc(left, func(o client.Object) bool { return o.GetName() == owner })
+		if !named && !application.MatchString(owner) || len(state.Finalizers) == 0 {
+			continue // another's, or unloaded
+		}
+		node := nodeOf(state)
+		if why := nodes.down(node); why != "" && r.ForceNodesDown {
+			if err := r.forget(ctx, state, node, why); err != nil {
+				return nil, err
+			}
+			forced[node] = true
+			continue
+		}
+		waits[owner] = true
+		blockers = append(blockers, r.blocker(state, node, nodes))
+	}
+	for _, object := range left {
+		if !waits[object.GetName()] {
+			blockers = append(blockers, Blocker{
+				Object: name(object), Why: held(object),
+				Remedy: "bpfman's operator removes the finalizer when all nodes have unloaded it. Is it running? kubectl get pods -A | grep bpfman-operator. If bpfman was removed before Blixt, install it again until this is done.",
+			})
+		}
+	}
+	slices.SortFunc(blockers, func(a, b Blocker) int { return strings.Compare(a.Object, b.Object) })
+	return blockers, nil
+}
+
+// blocker is a node that has not unloaded an application.
+func (r *remover) blocker(state *bpfmanv1.ClusterBpfApplicationState, node string, nodes nodes) Blocker {
+	b := Blocker{Object: name(state), Node: node}
+	if why := nodes.down(node); why != "" {
+		b.Why = "the node " + why + ", so that nobody there can unload the program"
+		b.Remedy = "Bring the node back, or forget its program: blixt uninstall --namespace " + r.Namespace + " --force-nodes-down. Restart the node before it serves again."
+		return b
+	}
+	b.Why = fmt.Sprintf("bpfman has not unloaded it (%s)", state.Status.AppLoadStatus)
+	b.Remedy = fmt.Sprintf("The log of bpfman-agent on the node says why: kubectl -n bpfman logs -c bpfman-agent POD, of the bpfman-daemon pod on %s. "+
+		"If there is none, start it. If it cannot, restart the node, and then: kubectl patch clusterbpfapplicationstate %s --type=merge -p '{\"metadata\":{\"finalizers\":null}}'", node, state.Name)
+	if state.Status.AppLoadStatus == bpfmanv1.AppUnloadError {
+		b.Why = "bpfman could not unload it"
+	}
+	return b
+}
+
+// forget takes bpfman's finalizer off a state: its application no longer waits
+// for the node.
+func (r *remover) forget(ctx context.Context, state *bpfmanv1.ClusterBpfApplicationState, node, why string) error {
+	stored := state.DeepCopy()
+	state.Finalizers = nil
+	err := r.client.Patch(ctx, state, client.MergeFromWithOptions(stored, client.MergeFromWithOptimisticLock{}))
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("remove finalizer of %s: %w", name(state), err)
+	}
+	r.say("forgot %s: node %s %s", name(state), node, why)
+	return nil
+}
+
+// nodeOf is where a state is of: the label is there before the status is.
+func nodeOf(state *bpfmanv1.ClusterBpfApplicationState) string {
+	if state.Status.Node != "" {
+		return state.Status.Node
+	}
+	return state.Labels["kubernetes.io/hostname"]
+}

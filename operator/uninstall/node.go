@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package uninstall
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+)
+
+// nodes are those of the cluster, by name.
+type nodes map[string]*corev1.Node
+
+func (r *remover) readNodes(ctx context.Context) (nodes, error) {
+	var list corev1.NodeList
+	if err := r.list(ctx, &list); err != nil {
+		return nil, err
+	}
+	all := nodes{}
+	for i := range list.Items {
+		all[list.Items[i].Name] = &list.Items[i]
+	}
+	return all, nil
+}
+
+// down is why nobody can do anything on a node; "": somebody can.
+func (n nodes) down(name string) string {
+	node := n[name]
+	if node == nil {
+		return "is not in the cluster any more"
+	}
+	for _, c := range node.Status.Conditions {
+		if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {
+			return ""
+		}
+	}
+	return "is not ready"
+}
+
+// removeNodes deletes the NodeDataplanes: nobody writes them any more.
+func (r *remover) removeNodes(ctx context.Context) error {
+	return r.removeUntilGone(ctx, "", &v1alpha1.NodeDataplaneList{})
+}

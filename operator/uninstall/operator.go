@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package uninstall
+
+import (
+	"context"
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// stopOperator scales the operator's Deployment to nothing, and waits for its
+// pods: a leader that still runs would undo every step.
+func (r *remover) stopOperator(ctx context.Context) error {
+	d := &appsv1.Deployment{}
+	err := r.client.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: deployment}, d)
+	if apierrors.IsNotFound(err) {
+		r.say("no Deployment %s/%s: nobody to stop", r.Namespace, deployment)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("get Deployment %s/%s: %w", r.Namespace, deployment, err)
+	}
+	if d.Spec.Replicas == nil || *d.Spec.Replicas != 0 {
+		stored := d.DeepCopy()
+		d.Spec.Replicas = new(int32)
+		if err := r.client.Patch(ctx, d, client.MergeFrom(stored)); err != nil {
+			return fmt.Errorf("scale Deployment %s/%s to 0: %w", r.Namespace, deployment, err)
+		}
+		r.say("scaled %s to 0", name(d))
+	}
+	selector, err := metav1.LabelSelectorAsSelector(d.Spec.Selector)
+	if err != nil {
+		return fmt.Errorf("selector of Deployment %s/%s: %w", r.Namespace, deployment, err)
+	}
+	return r.untilPodsGone(ctx, client.MatchingLabelsSelector{Selector: selector})
+}
+
+// removeAgents deletes the DaemonSets, and waits for their pods.
+func (r *remover) removeAgents(ctx context.Context) error {
+	if err := r.removeUntilGoneIn(ctx, &appsv1.DaemonSetList{}); err != nil {
+		return err
+	}
+	return r.untilPodsGone(ctx, ours)
+}
+
+// removeUntilGoneIn is removeUntilGone in the operator's namespace.
+func (r *remover) removeUntilGoneIn(ctx context.Context, list client.ObjectList) error {
+	return r.until(ctx, func(ctx context.Context) ([]Blocker, error) {
+		left, err := r.removeAll(ctx, list, client.InNamespace(r.Namespace), ours)
+		var blockers []Blocker
+		for _, object := range left {
+			blockers = append(blockers, Blocker{Object: name(object), Why: held(object)})
+		}
+		return blockers, err
+	})
+}
+
+// untilPodsGone waits for pods, but not for those of nodes that are down: they
+// are stopped there before the node can be ready again.
+func (r *remover) untilPodsGone(ctx context.Context, which client.ListOption) error {
+	skipped := map[string]bool{}
+	return r.until(ctx, func(ctx context.Context) ([]Blocker, error) {
+		nodes, err := r.readNodes(ctx)
+		if err != nil {
+			return nil, err
+		}
+		var pods corev1.PodList
+		if err := r.list(ctx, &pods, client.InNamespace(r.Namespace), which); err != nil {
+			return nil, err
+		}
+		var blockers []Blocker
+		for i := range pods.Items {
+			pod := &pods.Items[i]
+			node := pod.Spec.NodeName
+			if why := nodes.down(node); node != "" && why != "" {
+				if !skipped[pod.Name] {
+					skipped[pod.Name] = true
+					r.say("not waiting for %s: node %s %s", name(pod), node, why)
+				}
+				continue
+			}
+			why := "it has not been deleted yet"
+			if pod.DeletionTimestamp != nil {
+				why = "it is ending"
+			}
+			blockers = append(blockers, Blocker{
+				Object: name(pod), Node: node, Why: why,
+				Remedy: fmt.Sprintf("See why: kubectl -n %s describe pod %s", r.Namespace, pod.Name),
+			})
+		}
+		return blockers, nil
+	})
+}

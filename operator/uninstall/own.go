@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package uninstall
+
+import (
+	"context"
+	"fmt"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apiextv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// removeServices deletes the Services that Gateways get addresses by, and the
+// EndpointSlices that show their backends.
+func (r *remover) removeServices(ctx context.Context) error {
+	return r.removeUntilGone(ctx,
+		"The cluster's load balancer gives its address back, and then removes the finalizer. Is its controller running?",
+		&discoveryv1.EndpointSliceList{}, &corev1.ServiceList{})
+}
+
+// removeOwn deletes what the operator keeps for itself.
+func (r *remover) removeOwn(ctx context.Context) error {
+	secret, maps, lease := &corev1.Secret{}, &corev1.ConfigMap{}, &coordinationv1.Lease{}
+	secret.Name, maps.Name, lease.Name = tlsSecret, caConfigMap, leaderElection
+	for _, object := range []client.Object{secret, maps, lease} {
+		object.SetNamespace(r.Namespace)
+		err := r.client.Get(ctx, client.ObjectKeyFromObject(object), object)
+		switch {
+		case apierrors.IsNotFound(err):
+			continue
+		case apierrors.IsForbidden(err) && object == secret:
+			// With cert-manager the operator makes no Secret, and may not see any.
+			r.say("left %s, which this account may not see", name(object))
+			continue
+		case err != nil:
+			return fmt.Errorf("get %s: %w", name(object), err)
+		}
+		if object != lease && object.GetLabels()[managedByLabel] != manager {
+			r.say("left %s: the operator has not made it", name(object))
+			continue
+		}
+		if err := r.remove(ctx, object); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeKinds deletes the kinds of Blixt, and every object of them.
+func (r *remover) removeKinds(ctx context.Context) error {
+	if r.KeepCRDs {
+		return nil
+	}
+	return r.until(ctx, func(ctx context.Context) ([]Blocker, error) {
+		var blockers []Blocker
+		for _, plural := range []string{"blixtconfigs", "blixtgatewayconfigs", "nodedataplanes"} {
+			crd := &apiextv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: plural + ".blixt.x-k8s.io"}}
+			err := r.client.Get(ctx, client.ObjectKeyFromObject(crd), crd)
+			if apierrors.IsNotFound(err) {
+				continue
+			}
+			if err != nil {
+				return nil, fmt.Errorf("get %s: %w", name(crd), err)
+			}
+			if err := r.remove(ctx, crd); err != nil {
+				return nil, err
+			}
+			blockers = append(blockers, Blocker{Object: name(crd), Why: held(crd), Remedy: "One of its objects has a finalizer: kubectl get " + plural + " -A"})
+		}
+		return blockers, nil
+	})
+}

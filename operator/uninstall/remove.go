@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package uninstall
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// list lists objects, none of a kind that the cluster does not have.
+func (r *remover) list(ctx context.Context, list client.ObjectList, o ...client.ListOption) error {
+	err := r.client.List(ctx, list, o...)
+	if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list %s: %w", strings.TrimSuffix(kindOf(list), "List"), err)
+	}
+	return nil
+}
+
+// removeAll deletes what a list finds, and returns what is not gone yet.
+func (r *remover) removeAll(ctx context.Context, list client.ObjectList, o ...client.ListOption) ([]client.Object, error) {
+	if err := r.list(ctx, list, o...); err != nil {
+		return nil, err
+	}
+	var left []client.Object
+	err := meta.EachListItem(list, func(item runtime.Object) error {
+		object := item.(client.Object)
+		left = append(left, object)
+		return r.remove(ctx, object)
+	})
+	return left, err
+}
+
+// remove deletes an object, once.
+func (r *remover) remove(ctx context.Context, object client.Object) error {
+	if object.GetDeletionTimestamp() != nil {
+		return nil
+	}
+	uid := object.GetUID()
+	err := r.client.Delete(ctx, object, client.Preconditions{UID: &uid}, client.PropagationPolicy(metav1.DeletePropagationBackground))
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // gone, or another by now: the next look tells
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("delete %s: %w", name(object), err)
+	}
+	r.say("deleted %s", name(object))
+	return nil
+}
+
+// removeUntilGone deletes what lists find, until nothing is left.
+func (r *remover) removeUntilGone(ctx context.Context, remedy string, lists ...client.ObjectList) error {
+	return r.until(ctx, func(ctx context.Context) ([]Blocker, error) {
+		var blockers []Blocker
+		for _, list := range lists {
+			left, err := r.removeAll(ctx, list, ours)
+			if err != nil {
+				return nil, err
+			}
+			for _, object := range left {
+				blockers = append(blockers, Blocker{Object: name(object), Why: held(object), Remedy: remedy})
+			}
+		}
+		return blockers, nil
+	})
+}
+
+// held is why an object that is deleted is still there.
+func held(object client.Object) string {
+	if f := object.GetFinalizers(); len(f) > 0 {
+		return "it is being deleted, and waits for whoever has its finalizer " + strings.Join(f, ", ")
+	}
+	return "it is being deleted"
+}
+
+// name is kind, namespace and name.
+func name(object client.Object) string {
+	return kindOf(object) + " " + strings.TrimPrefix(client.ObjectKeyFromObject(object).String(), "/")
+}
+
+func kindOf(object runtime.Object) string { return reflect.TypeOf(object).Elem().Name() }

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package uninstall takes away from a cluster what Blixt's operator has made,
+// until no node runs a program of Blixt. In goes a client; out come lines that
+// say what is done and what blocks it. Whatever is gone already is left out, so
+// that it can be run again after it was stopped at any point.
+package uninstall
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// What marks objects as the operator's, and the names of those that it makes
+// once.
+const (
+	managedByLabel = "app.kubernetes.io/managed-by"
+	manager        = "blixt-operator"
+
+	deployment     = "blixt-operator"
+	leaderElection = "blixt-operator"
+	tlsSecret      = "blixt-tls"
+	caConfigMap    = "blixt-ca"
+)
+
+var ours = client.MatchingLabels{managedByLabel: manager}
+
+// Options of a removal.
+type Options struct {
+	// Namespace of the operator.
+	Namespace string
+	// Timeout of all of it.
+	Timeout time.Duration
+	// KeepCRDs leaves the kinds of Blixt, and what people have written of them.
+	KeepCRDs bool
+	// ForceNodesDown forgets the programs of nodes that are not ready, where
+	// nobody can unload them.
+	ForceNodesDown bool
+	// Out gets a line for each step, and for what blocks it.
+	Out io.Writer
+	// Pause between looks, 0: a second.
+	Pause time.Duration
+}
+
+// remover removes.
+type remover struct {
+	Options
+	client client.Client
+}
+
+// Run removes everything. Returns BlockedError if something is left at the
+// timeout. It needs a client of controller.Scheme.
+func Run(ctx context.Context, c client.Client, o Options) error {
+	if o.Pause == 0 {
+		o.Pause = time.Second
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
+	defer cancel()
+	r := &remover{Options: o, client: c}
+	for _, step := range []struct {
+		what string
+		do   func(context.Context) error
+	}{
+		// First, or it would make anew what is removed.
+		{"stop the operator", r.stopOperator},
+		// They hold the programs' maps.
+		{"remove agents", r.removeAgents},
+		{"unload programs", r.unload},
+		{"remove Services of Gateways", r.removeServices},
+		{"take back statuses", r.takeBack},
+		{"remove what describes nodes", r.removeNodes},
+		{"remove certificates and the operator's lease", r.removeOwn},
+		{"remove the kinds of Blixt", r.removeKinds},
+	} {
+		if err := step.do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", step.what, err)
+		}
+	}
+	r.say("Blixt is off this cluster.")
+	return nil
+}
+
+func (r *remover) say(format string, args ...any) {
+	fmt.Fprintf(r.Out, format+"\n", args...)
+}
