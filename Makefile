@@ -31,6 +31,11 @@ help: ## Print this
 build: ## Build bin/blixt; needs only Go, and git to tell its version
 	go build -trimpath -buildvcs=auto -o bin/blixt ./operator/cmd/blixt
 
+# Into REGISTRY/operator and REGISTRY/bytecode, by HTTPS, with the credentials of docker or podman login.
+.PHONY: images
+images: ## Build and push the images, REGISTRY=registry.example.com/blixt; SIGN_KEY=cosign.key signs them, CA_FILE= trusts a private CA
+	go run ./operator/cmd/images -registry="$(REGISTRY)" -sign-key="$(SIGN_KEY)" -ca-file="$(CA_FILE)"
+
 .PHONY: generate
 generate: ## Compile the C and generate Go from it; gets clang 19 and protoc when missing
 	@.ci/need $(CLANG) protoc=protobuf-compiler

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/crypto/x509roots/fallback/bundle"
+)
+
+// Where things are in the image.
+const (
+	programPath = "blixt"
+	sbomPath    = "sbom.spdx.json"
+	rootsPath   = "etc/ssl/certs/ca-certificates.crt"
+)
+
+// newIndex makes an image for each binary.
+func newIndex(binaries []*binary) (v1.ImageIndex, error) {
+	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	for _, b := range binaries {
+		image, err := newImage(b)
+		if err != nil {
+			return nil, fmt.Errorf("make image for %s: %w", b.arch, err)
+		}
+		platform := &v1.Platform{OS: "linux", Architecture: b.arch}
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: platform}})
+	}
+	return mutate.Annotations(index, annotations(binaries[0])).(v1.ImageIndex), nil
+}
+
+func newImage(b *binary) (v1.Image, error) {
+	layer, err := newLayer(b)
+	if err != nil {
+		return nil, err
+	}
+	image := mutate.MediaType(mutate.ConfigMediaType(empty.Image, types.OCIConfigJSON), types.OCIManifestSchema1)
+	if image, err = mutate.Append(image, mutate.Addendum{Layer: layer, MediaType: types.OCILayer}); err != nil {
+		return nil, err
+	}
+	diffID, err := layer.DiffID()
+	if err != nil {
+		return nil, err
+	}
+	image, err = mutate.ConfigFile(image, &v1.ConfigFile{
+		OS: "linux", Architecture: b.arch, Created: v1.Time{Time: b.time()},
+		Config: v1.Config{
+			User: "65532:65532", Entrypoint: []string{"/" + programPath}, WorkingDir: "/", Labels: annotations(b),
+		},
+		RootFS: v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{diffID}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return mutate.Annotations(image, annotations(b)).(v1.Image), nil
+}
+
+// annotations are the standard ones (OCI image specification).
+func annotations(b *binary) map[string]string {
+	const prefix = "org.opencontainers.image."
+	all := map[string]string{
+		prefix + "title":       "Blixt",
+		prefix + "description": "The operator and the agents of Blixt, a layer-4 load balancer for Kubernetes Gateway API",
+		prefix + "licenses":    "Apache-2.0 AND (GPL-2.0-only OR BSD-2-Clause)",
+		prefix + "source":      source,
+		prefix + "version":     b.version(),
+	}
+	if revision := b.setting("vcs.revision"); revision != "" {
+		all[prefix+"revision"] = revision
+	}
+	return all
+}
+
+// newLayer has the program, what it is made of, and whom it trusts to name
+// registries: all of the image.
+func newLayer(b *binary) (v1.Layer, error) {
+	program, err := os.ReadFile(b.path)
+	if err != nil {
+		return nil, err
+	}
+	list, err := newSBOM(b)
+	if err != nil {
+		return nil, err
+	}
+	var buffer bytes.Buffer
+	archive := tar.NewWriter(&buffer)
+	for _, file := range []struct {
+		path    string
+		mode    int64
+		content []byte
+	}{
+		{rootsPath, 0o644, roots()},
+		{sbomPath, 0o644, list},
+		{programPath, 0o755, program},
+	} {
+		if err := add(archive, file.path, file.mode, b.time(), file.content); err != nil {
+			return nil, err
+		}
+	}
+	if err := archive.Close(); err != nil {
+		return nil, err
+	}
+	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buffer.Bytes())), nil }
+	return tarball.LayerFromOpener(open, tarball.WithMediaType(types.OCILayer), tarball.WithCompressedCaching)
+}
+
+// add writes a file, and the directories on its way, which nothing else has.
+func add(archive *tar.Writer, name string, mode int64, at time.Time, content []byte) error {
+	for i := range name {
+		if name[i] == '/' {
+			if err := archive.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name[:i+1], Mode: 0o755, ModTime: at}); err != nil {
+				return err
+			}
+		}
+	}
+	header := &tar.Header{Typeflag: tar.TypeReg, Name: path.Clean(name), Mode: mode, ModTime: at, Size: int64(len(content))}
+	if err := archive.WriteHeader(header); err != nil {
+		return err
+	}
+	_, err := archive.Write(content)
+	return err
+}
+
+// roots are Mozilla's CAs, but those that it trusts only in part, which a file
+// of certificates cannot say. Those of this machine would differ from another's.
+func roots() []byte {
+	var text bytes.Buffer
+	for root := range bundle.Roots() {
+		if root.Constraint == nil {
+			_ = pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: root.Certificate}) // a buffer takes all
+		}
+	}
+	return text.Bytes()
+}

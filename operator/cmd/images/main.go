@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command images makes the images of an installation in Kubernetes, of the
+// source in this directory, and pushes them: that of the operator and its
+// agents, and that of the bytecode. Equal source and an equal Go give equal
+// digests. It needs Go, and neither Docker nor Podman.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/kubernetes-sigs/blixt/bytecode"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	o := options{architectures: []string{"amd64", "arm64"}, log: os.Stderr}
+	flag.StringVar(&o.registry, "registry", "", "host and path to push to, such as registry.example.com/blixt: …/operator and …/bytecode")
+	flag.StringVar(&o.key, "sign-key", "", "private key in PEM to sign both with, such as cosign.key; its password in COSIGN_PASSWORD")
+	flag.StringVar(&o.remote.CAFile, "ca-file", "", "file of certificates in PEM to trust besides the system's")
+	flag.Parse()
+	if err := o.run(ctx, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "images:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	registry, key string
+	architectures []string
+	remote        bytecode.Options
+	log           io.Writer
+}
+
+// run pushes both images, and prints how to install them.
+func (o *options) run(ctx context.Context, out io.Writer) error {
+	if o.registry == "" {
+		return errors.New("which registry? Name host and path, such as REGISTRY=registry.example.com/blixt")
+	}
+	var key *bytecode.PrivateKey
+	if o.key != "" { // before all the work
+		var err error
+		if key, err = bytecode.ReadPrivateKey(o.key, password); err != nil {
+			return err
+		}
+	}
+	dir, err := os.MkdirTemp("", "images")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	var binaries []*binary
+	for _, arch := range o.architectures {
+		fmt.Fprintf(o.log, "building blixt for linux/%s\n", arch)
+		b, err := build(ctx, filepath.Join(dir, arch), arch)
+		if err != nil {
+			return err
+		}
+		binaries = append(binaries, b)
+	}
+	operator, err := newIndex(binaries)
+	if err != nil {
+		return err
+	}
+	operatorImage, err := bytecode.FromIndex(operator)
+	if err != nil {
+		return err
+	}
+	bytecodeImage, err := newBytecode(ctx, binaries[0])
+	if err != nil {
+		return err
+	}
+	names := map[string]string{}
+	for repository, image := range map[string]*bytecode.Stored{"operator": operatorImage, "bytecode": bytecodeImage} {
+		if names[repository], err = o.push(ctx, image, o.registry+"/"+repository+":"+binaries[0].tag(), key); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintln(out, install(names["operator"], names["bytecode"]))
+	return nil
+}
+
+// newBytecode makes the image that blixt bytecode build of this version makes.
+func newBytecode(ctx context.Context, b *binary) (*bytecode.Stored, error) {
+	builtin, err := bytecode.Load(ctx, "", bytecode.Options{AnyArchitecture: true})
+	if err != nil {
+		return nil, err
+	}
+	return bytecode.New(builtin.Object, bytecode.Meta{Source: source, Version: b.version(), Revision: b.setting("vcs.revision")})
+}
+
+// push returns the image's name by digest.
+func (o *options) push(ctx context.Context, image *bytecode.Stored, to string, key *bytecode.PrivateKey) (string, error) {
+	fmt.Fprintf(o.log, "pushing %s\n", to)
+	name, err := image.Push(ctx, to, o.remote)
+	if err != nil || key == nil {
+		return name, err
+	}
+	pushed, err := bytecode.Open(ctx, name, o.remote)
+	if err != nil {
+		return "", err
+	}
+	fmt.Fprintf(o.log, "signing %s\n", name)
+	return pushed.Sign(ctx, key, o.remote)
+}
+
+// install is the command that uses the images.
+func install(operator, bytecode string) string {
+	repository, digest, _ := strings.Cut(operator, "@")
+	return fmt.Sprintf(`operator  %s
+bytecode  %s
+
+helm upgrade --install blixt charts/blixt --namespace blixt-system --create-namespace \
+  --set image.repository=%s \
+  --set image.digest=%s \
+  --set bytecode.image=%s`, operator, bytecode, repository, digest, bytecode)
+}
+
+func password() ([]byte, error) {
+	if p, ok := os.LookupEnv("COSIGN_PASSWORD"); ok {
+		return []byte(p), nil
+	}
+	return nil, errors.New("the key has a password: set COSIGN_PASSWORD")
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+
+	"github.com/kubernetes-sigs/blixt/bytecode"
+)
+
+// start starts a registry with a certificate of its own.
+func start(t *testing.T) (host, ca string) {
+	t.Helper()
+	t.Setenv("DOCKER_CONFIG", t.TempDir()) // no credentials of whoever runs this
+	t.Setenv("REGISTRY_AUTH_FILE", "")
+	quiet := log.New(io.Discard, "", 0)
+	server := httptest.NewTLSServer(registry.New(registry.Logger(quiet), registry.WithReferrersSupport(true)))
+	t.Cleanup(server.Close)
+	ca = filepath.Join(t.TempDir(), "ca.crt")
+	write(t, ca, "CERTIFICATE", server.Certificate().Raw)
+	return strings.TrimPrefix(server.URL, "https://"), ca
+}
+
+func write(t *testing.T, path, kind string, der []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// All of it: built, pushed by HTTPS, signed, pulled by what was printed, and run.
+func TestPushedImagesRun(t *testing.T) {
+	host, ca := start(t)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	write(t, dir+"/blixt.key", "PRIVATE KEY", private)
+	write(t, dir+"/blixt.pub", "PUBLIC KEY", public)
+	o := options{
+		registry: host + "/team/blixt", key: dir + "/blixt.key", architectures: []string{runtime.GOARCH},
+		remote: bytecode.Options{CAFile: ca}, log: io.Discard,
+	}
+	var out strings.Builder
+	if err := o.run(t.Context(), &out); err != nil {
+		t.Fatal(err)
+	}
+	printed := regexp.MustCompile(`(?m)^operator  (\S+@sha256:[0-9a-f]{64})\nbytecode  (\S+@sha256:[0-9a-f]{64})$`).FindStringSubmatch(out.String())
+	if printed == nil {
+		t.Fatalf("no names by digest in what was printed:\n%s", &out)
+	}
+	if !strings.Contains(out.String(), "--set bytecode.image="+printed[2]) {
+		t.Errorf("Helm is not told of %s:\n%s", printed[2], &out)
+	}
+
+	// The operator's image.
+	ref, err := name.NewDigest(printed[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	pushed, err := remote.Index(ref, remote.WithTransport(trusting(t, ca)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := validate.Index(pushed); err != nil {
+		t.Error(err)
+	}
+	image, err := remote.Image(ref, remote.WithTransport(trusting(t, ca)), remote.WithPlatform(v1.Platform{OS: "linux", Architecture: runtime.GOARCH}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, modes := files(t, image)
+	want := map[string]string{
+		"etc/": "drwxr-xr-x", "etc/ssl/": "drwxr-xr-x", "etc/ssl/certs/": "drwxr-xr-x",
+		rootsPath: "-rw-r--r--", sbomPath: "-rw-r--r--", programPath: "-rwxr-xr-x",
+	}
+	if diff := cmp.Diff(want, modes); diff != "" {
+		t.Errorf("files (-want +got):\n%s", diff)
+	}
+	program := filepath.Join(dir, "blixt")
+	if err := os.WriteFile(program, content[programPath], 0o755); err != nil {
+		t.Fatal(err)
+	}
+	said, err := exec.CommandContext(t.Context(), program, "version").CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(said), "blixt ") {
+		t.Errorf("blixt version: %v: %s", err, said)
+	}
+	elf, err := exec.CommandContext(t.Context(), program, "bytecode", "verify", printed[2], "--ca-file="+ca, "--key="+dir+"/blixt.pub").CombinedOutput()
+	if err != nil || !strings.Contains(string(elf), "verified "+printed[2]) {
+		t.Errorf("verify bytecode: %v: %s", err, elf)
+	}
+
+	// It is signed, in both of cosign's forms.
+	verifier, err := bytecode.ReadPublicKey(dir + "/blixt.pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := bytecode.Open(t.Context(), printed[1], o.remote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := signed.Verify([]*bytecode.PublicKey{verifier})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var forms []string
+	for _, s := range found {
+		if s.VerifiedBy != "" {
+			forms = append(forms, s.Kind)
+		}
+	}
+	if diff := cmp.Diff([]string{bytecode.KindBundle, bytecode.KindSimple}, forms); diff != "" {
+		t.Errorf("signatures of the operator's image (-want +got):\n%s", diff)
+	}
+
+	// Who builds the bytecode by hand gets the same.
+	made, err := exec.CommandContext(t.Context(), program, "bytecode", "build", "-d", filepath.Join(dir, "out")).Output()
+	if _, d, _ := strings.Cut(printed[2], "@"); err != nil || !strings.HasSuffix(strings.TrimSpace(string(made)), d) {
+		t.Errorf("blixt bytecode build made %s (%v), want %s", made, err, d)
+	}
+}
+
+// trusting speaks with the registry.
+func trusting(t *testing.T, ca string) http.RoundTripper {
+	t.Helper()
+	text, err := os.ReadFile(ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(text)
+	return &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
+}
