@@ -5,6 +5,8 @@ package controller
 import (
 	"encoding/json"
 	"hash/fnv"
+	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -70,3 +72,16 @@ func hashGateways(frontends []gateway.Frontend) map[string]uint64 {
 	}
 	return hashes
 }
+
+// issue notes when a version was published, for as long as agents may take.
+func (p *published) issue(v agent.Version, now time.Time) {
+	if n := len(p.issued); n > 0 && p.issued[n-1].Version == v {
+		return
+	}
+	p.issued = append(slices.DeleteFunc(slices.Clone(p.issued), func(i dataplane.Issued) bool {
+		return now.Sub(i.At) > issuedFor
+	}), dataplane.Issued{Version: v, At: now})
+}
+
+// issuedFor is how long versions are remembered.
+const issuedFor = 2 * time.Minute

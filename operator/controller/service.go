@@ -13,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -45,7 +46,7 @@ func service(gw *gwv1.Gateway, p *gateway.Plan) *corev1.Service {
 	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{
 		Namespace: gw.Namespace, Name: serviceName(gw.Name),
 		Labels: maps.Clone(p.Labels), Annotations: maps.Clone(p.Annotations),
-		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(gw, gwv1.GroupVersion.WithKind("Gateway"))},
+		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(gw, schema.GroupVersionKind{Group: gwv1.GroupName, Version: "v1", Kind: "Gateway"})},
 	}}
 	if s.Labels == nil {
 		s.Labels = map[string]string{}
