@@ -95,6 +95,12 @@ $(HELM):
 	GOBIN=$$tmp go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION) && \
 	mv $$tmp/helm $@
 
+.PHONY: e2e
+e2e: root ## Test in a real cluster with bpfman, which it starts and stops (root); builds what that takes once, in about 25 minutes
+	@.ci/kubernetes --all
+	go vet -tags=e2e ./e2e/...
+	go test -tags=e2e -json -count=1 -timeout=10m -p=1 ./e2e/cluster/... | go run .ci/gotest.go
+
 .PHONY: test-quick
 test-quick: ## Run the tests that need no root
 	go test $(QUICK)
