@@ -104,7 +104,7 @@ func TestSwitches(t *testing.T) {
 		{name: "prometheusRule", flags: []string{"--set=monitoring.prometheusRule.enabled=true"}, more: []string{"PrometheusRule/blixt"},
 			object: "PrometheusRule/blixt", path: "{.spec.groups[*].name}", want: "blixt-operator blixt-agent"},
 		{name: "uninstall", flags: []string{"--set=uninstall.enabled=false"}, fewer: []string{"Job/blixt-uninstall"}},
-		{name: "uninstall.timeoutSeconds", flags: []string{"--set=uninstall.timeoutSeconds=60"}, object: "Job/blixt-uninstall", path: "{.spec.activeDeadlineSeconds}", want: "60"},
+		{name: "uninstall.timeoutSeconds", flags: []string{"--set=uninstall.timeoutSeconds=60"}, object: "Job/blixt-uninstall", path: "{.spec.activeDeadlineSeconds} {.spec.template.spec.containers[0].args[2]}", want: "80 --timeout=60s"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
