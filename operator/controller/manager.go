@@ -73,7 +73,7 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	klog.SetSlogLogger(o.Log)
 	ctrl.SetLogger(logr.FromSlogHandler(o.Log.Handler()))
 	config = rest.CopyConfig(config)
-	config.QPS = -1 // the API server knows better; after a change of leader all agents come at once
+	config.QPS = -1                           // the API server knows better; after a change of leader all agents come at once
 	config.WarningHandler = rest.NoWarnings{} // of the finalizer's name, which is Gateway API's
 	m, err := manager.New(config, manager.Options{
 		Scheme: Scheme, Cache: Cache(o.Release.Namespace),
