@@ -109,7 +109,7 @@ func (c *Controller) checkBytecode(ctx context.Context, b *v1alpha1.Bytecode) (f
 
 // Verify is the VerifyFunc that asks the registry.
 func Verify(ctx context.Context, image string, keys []string, dockerConfig []byte) (string, error) {
-	o := bytecode.Options{AnyArchitecture: true, Keychain: secretKeychain(dockerConfig)}
+	o := bytecode.Options{AnyArchitecture: true, Keychain: PullSecret(dockerConfig)}
 	for i, text := range keys {
 		key, err := bytecode.ParsePublicKey(fmt.Sprintf("verificationKeys[%d]", i), []byte(text))
 		if err != nil {
@@ -129,10 +129,12 @@ func Verify(ctx context.Context, image string, keys []string, dockerConfig []byt
 	return "", fmt.Errorf("%s: no key has signed it", image) // Load has seen to it
 }
 
-// secretKeychain has the credentials of a pull secret, or nobody's.
-type secretKeychain []byte
+// PullSecret has the credentials of one, of type kubernetes.io/dockerconfigjson,
+// or nobody's.
+type PullSecret []byte
 
-func (k secretKeychain) Resolve(r authn.Resource) (authn.Authenticator, error) {
+// Resolve is that of authn.Keychain.
+func (k PullSecret) Resolve(r authn.Resource) (authn.Authenticator, error) {
 	if len(k) == 0 {
 		return authn.Anonymous, nil
 	}
