@@ -12,18 +12,12 @@ package cluster
 import (
 	"cmp"
 	"context"
-	_ "embed"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
-	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/kubernetes-sigs/blixt/e2e/kube"
 	"github.com/kubernetes-sigs/blixt/e2e/lab"
@@ -63,9 +57,6 @@ type Cluster struct {
 	software software
 }
 
-//go:embed dns.yaml
-var dnsObjects []byte
-
 const prefix = "blixt-cluster-"
 
 // space returns the name of a network namespace or cgroup.
@@ -82,146 +73,8 @@ func (c *Cluster) Kubeconfig() string { return c.pki("admin.kubeconfig") }
 
 func dirOf(name string) string { return filepath.Join(os.TempDir(), prefix+name) }
 
-// lock keeps others of the same name waiting.
-func lock(name string) (unlock func(), err error) {
-	if os.Geteuid() != 0 {
-		return nil, lab.ErrNotRoot
-	}
-	path := filepath.Join(os.TempDir(), prefix+name+".lock")
-	for {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-		if err != nil {
-			return nil, err
-		}
-		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
-			return nil, fmt.Errorf("lock %s: %w", path, err)
-		}
-		ours, err := f.Stat()
-		if err != nil {
-			return nil, err
-		}
-		if there, err := os.Stat(path); err == nil && os.SameFile(ours, there) {
-			return func() {
-				_ = os.Remove(path)
-				_ = f.Close()
-			}, nil
-		}
-		_ = f.Close() // whoever had it before has removed it
-	}
-}
-
-// Up removes what a cluster of that name has left and starts a new one. It
-// outlives this process. When Up fails, what it has started stays, for its
-// logs, until Down or the next Up.
-func Up(ctx context.Context, o Options) (*Cluster, error) {
-	o.Name, o.Nodes, o.Proxy = cmp.Or(o.Name, "e2e"), cmp.Or(o.Nodes, 2), cmp.Or(o.Proxy, "nftables")
-	o.Masquerade = o.Masquerade || o.Overlay
-	unlock, err := lock(o.Name)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	if err := remove(o.Name); err != nil {
-		return nil, fmt.Errorf("remove old cluster: %w", err)
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Minute, errors.New("no cluster after 5 minutes"))
-	defer cancel()
-	c := &Cluster{Options: o, dir: dirOf(o.Name)}
-	if err := c.start(ctx); err != nil {
-		return nil, fmt.Errorf("start cluster: %w (logs are in %s)", err, c.dir)
-	}
-	return c, nil
-}
-
-func (c *Cluster) start(ctx context.Context) (err error) {
-	if c.software, err = findSoftware(); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Join(c.dir, "bin"), 0o755); err != nil {
-		return err
-	}
-	if err := c.save(); err != nil {
-		return err
-	}
-	if err := build(filepath.Join(c.dir, "bin")); err != nil {
-		return err
-	}
-	if err := c.makeNetwork(); err != nil {
-		return fmt.Errorf("make network: %w", err)
-	}
-	l, host, err := listen()
-	if err != nil {
-		return err
-	}
-	defer l.Close() // the machine has it as well
-	if err := c.makePKI(host); err != nil {
-		return fmt.Errorf("make certificates: %w", err)
-	}
-	if err := c.startStore(l); err != nil {
-		return err
-	}
-	images, imagesCtx := errgroup.WithContext(ctx)
-	images.Go(func() error {
-		err := await(imagesCtx, "the registry listens", func() error {
-			conn, err := c.Control.Dial("tcp", "", Registry, time.Second)
-			if err == nil {
-				err = conn.Close()
-			}
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("%w: it said:\n%s", err, c.Control.Log("registry"))
-		}
-		return c.pushImages(imagesCtx)
-	})
-	for i := range c.Nodes {
-		if err := c.startNode(i + 1); err != nil {
-			return err
-		}
-	}
-	if err := c.connect(ctx); err != nil {
-		return err
-	}
-	if err := c.startControllers(); err != nil {
-		return err
-	}
-	if err := images.Wait(); err != nil { // a pull that fails is tried again late
-		return err
-	}
-	for _, m := range c.Nodes {
-		if err := c.joinNode(m); err != nil {
-			return err
-		}
-	}
-	return c.furnish(ctx)
-}
-
-// furnish adds what a cluster has besides Kubernetes.
-func (c *Cluster) furnish(ctx context.Context) error {
-	if err := c.ApplyYAML(ctx, dnsObjects); err != nil {
-		return err
-	}
-	if err := c.awaitNodes(ctx); err != nil {
-		return err
-	}
-	if !c.Options.NoBpfman {
-		if err := c.InstallBpfman(ctx); err != nil {
-			return err
-		}
-	}
-	return c.AwaitPods(ctx, "kube-system")
-}
-
-func (c *Cluster) save() error {
-	text, err := json.Marshal(c.Options)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(c.dir, "options.json"), text, 0o644)
-}
-
 // Find returns a cluster that runs; "": e2e.
-func Find(ctx context.Context, name string) (*Cluster, error) {
+func Find(name string) (*Cluster, error) {
 	c := &Cluster{dir: dirOf(cmp.Or(name, "e2e"))}
 	text, err := os.ReadFile(filepath.Join(c.dir, "options.json"))
 	if err == nil {
@@ -251,9 +104,7 @@ func Find(ctx context.Context, name string) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	return c, c.connect(ctx)
+	return c, c.connect()
 }
 
 // Machines returns all of them.
@@ -266,39 +117,6 @@ func (c *Cluster) Machines() []*Machine {
 func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
 	args = append([]string{"--kubeconfig", c.Kubeconfig()}, args...)
 	return output(exec.CommandContext(ctx, c.software.path(kubernetes+"/kubectl"), args...))
-}
-
-// Down ends the cluster and removes all of it.
-func (c *Cluster) Down() error {
-	var errs []error
-	for _, m := range c.Machines() {
-		errs = append(errs, m.Leave())
-	}
-	return errors.Join(append(errs, Down(c.Options.Name))...)
-}
-
-// Down removes a cluster, or what is left of it; "": e2e.
-func Down(name string) error {
-	name = cmp.Or(name, "e2e")
-	unlock, err := lock(name)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	return remove(name)
-}
-
-func remove(name string) error {
-	if strings.ContainsAny(name, "./*?[,:") {
-		return fmt.Errorf("cluster %q: a name must be letters, digits and dashes", name)
-	}
-	if err := removeNetwork(prefix + name + "."); err != nil {
-		return err
-	}
-	if err := removeCgroups(prefix + name + "."); err != nil {
-		return err
-	}
-	return os.RemoveAll(dirOf(name))
 }
 
 // module returns the folder of one in go.mod.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"time"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -131,20 +132,25 @@ func (c *Cluster) startControllers() error {
 		"--authentication-kubeconfig="+config, "--authorization-kubeconfig="+config, "--leader-elect=false", "--bind-address=127.0.0.1")
 }
 
-// connect fills in what the administrator talks to the API server by, and
-// returns when that answers.
-func (c *Cluster) connect(ctx context.Context) error {
+// connect fills in what the administrator talks to the API server by.
+func (c *Cluster) connect() error {
 	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig())
 	if err != nil {
 		return err
 	}
 	config.QPS = -1 // no limit
-	web, err := rest.HTTPClientFor(config)
+	admin, err := client.NewWithWatch(config, client.Options{Scheme: kube.Scheme})
+	c.Server = &kube.Server{Config: config, Client: admin}
+	return err
+}
+
+func (c *Cluster) awaitAPI(ctx context.Context) error {
+	web, err := rest.HTTPClientFor(c.Config)
 	if err != nil {
 		return err
 	}
 	err = await(ctx, "the API server is ready", func() error {
-		response, err := web.Get(config.Host + "/readyz")
+		response, err := web.Get(c.Config.Host + "/readyz")
 		if err != nil {
 			return err
 		}
@@ -157,7 +163,19 @@ func (c *Cluster) connect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w\netcd said:\n%s\nkube-apiserver said:\n%s", err, c.Control.Log("etcd"), c.Control.Log("kube-apiserver"))
 	}
-	admin, err := client.NewWithWatch(config, client.Options{Scheme: kube.Scheme})
-	c.Server = &kube.Server{Config: config, Client: admin}
-	return err
+	return nil
+}
+
+func (c *Cluster) awaitRegistry(ctx context.Context) error {
+	err := await(ctx, "the registry listens", func() error {
+		conn, err := c.Control.Dial("tcp", "", Registry, time.Second)
+		if err == nil {
+			err = conn.Close()
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("%w: it said:\n%s", err, c.Control.Log("registry"))
+	}
+	return nil
 }

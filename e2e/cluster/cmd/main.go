@@ -75,7 +75,7 @@ func command() *cobra.Command {
 // find makes a command that is about a cluster that runs.
 func find(o *cluster.Options, use, short string, args cobra.PositionalArgs, f func(context.Context, *cluster.Cluster, []string) error) *cobra.Command {
 	return &cobra.Command{Use: use, Short: short, Args: args, RunE: func(cmd *cobra.Command, args []string) error {
-		c, err := cluster.Find(cmd.Context(), o.Name)
+		c, err := cluster.Find(o.Name)
 		if err != nil {
 			return err
 		}
