@@ -78,7 +78,7 @@ func (r *remover) until(ctx context.Context, look func(context.Context) ([]Block
 
 // blocked is why it ended: the time was over, or somebody has stopped it.
 func (r *remover) blocked(ctx context.Context, last []Blocker) error {
-	if ctx.Err() == context.Canceled { //nolint:errorlint // what Err returns is never wrapped
+	if ctx.Err() == context.Canceled {
 		return context.Canceled
 	}
 	slices.SortFunc(last, func(a, b Blocker) int { return strings.Compare(a.String(), b.String()) })

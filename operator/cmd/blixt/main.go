@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -19,6 +20,9 @@ func main() {
 	if err := command().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "blixt:", err)
 		stop()
+		if e, is := errors.AsType[*exitError](err); is {
+			os.Exit(e.code)
+		}
 		os.Exit(1)
 	}
 }
@@ -38,6 +42,6 @@ and see what it does:
 		SilenceErrors: true,
 	}
 	c.CompletionOptions.HiddenDefaultCmd = true
-	c.AddCommand(runCommand(), operatorCommand(), agentCommand(), statusCommand(), bytecodeCommand(), versionCommand())
+	c.AddCommand(runCommand(), operatorCommand(), agentCommand(), statusCommand(), bytecodeCommand(), doctorCommand(), auditCommand(), uninstallCommand(), versionCommand())
 	return c
 }

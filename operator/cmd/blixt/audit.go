@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubernetes-sigs/blixt/bytecode"
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/audit"
+)
+
+func auditCommand() *cobra.Command {
+	var cluster clusterFlags
+	var output string
+	var keys []string
+	var offline bool
+	var o bytecode.Options
+	c := &cobra.Command{
+		Use:   "audit",
+		Short: "Show which node runs which bytecode, and fail if anything is not as declared",
+		Long: `Joins what is declared (BlixtConfig, the operator's arguments), what bpfman says
+(ClusterBpfApplications and their states), what Blixt's agents say
+(NodeDataplanes) and what registries have (digests, signatures): which node runs
+which bytecode, by which digest and whose signature, as which program at which
+links, since when, and who may change it. Nothing is written.
+
+Exits with 1 if anything is not as declared: another digest, a program or link
+that is missing, another program than the agent's, another writer of maps or of
+the objects that bpfman acts on, an old generation, an image that is not in its
+registry or that no key has signed. Exits with 2 if the cluster cannot be reached.
+
+Signatures are verified with the verificationKeys of the BlixtConfig, and with
+those that --verify-key names; of all, one must have signed. Without any, it is
+only said what is there.`,
+		Example: `  blixt audit
+  blixt audit --verify-key cosign.pub -o json
+  blixt audit --offline`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			given, err := readKeys(keys)
+			if err != nil {
+				return err
+			}
+			kube, _, err := cluster.connect()
+			if err != nil {
+				return err
+			}
+			facts, err := audit.Read(c.Context(), kube, cluster.namespace)
+			if err != nil {
+				return &exitError{unreachable, err}
+			}
+			if !offline {
+				if err := facts.ReadImages(c.Context(), kube, o, given); err != nil {
+					return err
+				}
+			}
+			report := audit.Audit(facts)
+			if err := printAs(c.OutOrStdout(), output, report, func(w io.Writer) { reportTable(w, report) }); err != nil {
+				return err
+			}
+			if n := report.Failures(); n > 0 {
+				return fmt.Errorf("%d things are not as declared, the first: %s: %s", n, report.Problems[0].Object, report.Problems[0].Message)
+			}
+			return nil
+		},
+	}
+	f := c.Flags()
+	cluster.add(f)
+	f.StringVarP(&output, "output", "o", "table", "table, json or yaml")
+	f.StringArrayVar(&keys, "verify-key", nil, "public key in PEM that may have signed the bytecode, may be repeated")
+	f.BoolVar(&offline, "offline", false, "do not ask registries")
+	registryFlags(f, &o)
+	c.MarkFlagsMutuallyExclusive("offline", "verify-key")
+	return c
+}
+
+// reportTable prints a report for people.
+func reportTable(w io.Writer, r *audit.Report) {
+	fmt.Fprintf(w, "Declared: %s\n\n", cmp.Or(r.Declared, "nothing: there is no GatewayClass of Blixt"))
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "NODE\tDIGEST\tSIGNED BY\tPROGRAM\tLINKS\tLAYOUT\tSERVES\tSINCE\tWRITTEN")
+	for _, p := range r.Programs {
+		id, serves := "-", fmt.Sprintf("%d frontends, %d backends", p.Frontends, p.Backends)
+		if p.ID != nil {
+			id = fmt.Sprint(*p.ID)
+		}
+		if p.Draining {
+			serves = "draining"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", p.Node, short(p.Digest), cmp.Or(short(p.SignedBy), "-"), id, joinLinks(p.Links), p.Layout, serves, day(p.Since), day(p.AckedAt))
+	}
+	if len(r.Images) > 0 {
+		fmt.Fprintln(t, "\nIMAGE\tLAYOUT\tVERIFIED BY")
+		for _, im := range r.Images {
+			fmt.Fprintf(t, "%s\t%d\t%s\n", im.Name, im.Layout, cmp.Or(strings.Join(im.VerifiedBy, ", "), im.Problem, "not verified"))
+		}
+	}
+	fmt.Fprintln(t, "\nMAY CHANGE IT\tWHAT\tBY")
+	for _, who := range r.Writers {
+		fmt.Fprintf(t, "%s\t%s\tClusterRoleBinding %s, ClusterRole %s\n", who.Subject, strings.Join(who.Resources, ", "), who.Binding, who.Role)
+	}
+	if len(r.Problems) > 0 {
+		fmt.Fprintln(t, "\nPROBLEM\tREASON\tOBJECT\tMESSAGE")
+		for _, p := range r.Problems {
+			object := p.Object
+			if p.Node != "" && !strings.HasSuffix(object, " "+p.Node) {
+				object += " on " + p.Node
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", p.Severity, p.Reason, object, p.Message)
+		}
+	}
+	t.Flush()
+	fmt.Fprintf(w, "\n%d programs on nodes, %d things not as declared, %d warnings\n", len(r.Programs), r.Failures(), len(r.Problems)-r.Failures())
+}
+
+func joinLinks(all []v1alpha1.LinkStatus) string {
+	var words []string
+	for _, l := range all {
+		word := l.Interface + " " + strings.ToLower(l.Direction)
+		if l.LinkID != nil {
+			word += fmt.Sprintf(" %d", *l.LinkID)
+		}
+		words = append(words, word)
+	}
+	return cmp.Or(strings.Join(words, ", "), "none")
+}
+
+// short is the beginning of a digest or fingerprint.
+func short(text string) string { return text[:min(len(text), len("sha256:")+12)] }
+
+func day(t *metav1.Time) string {
+	if t == nil {
+		return "-"
+	}
+	return t.Local().Format(time.DateTime)
+}

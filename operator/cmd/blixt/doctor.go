@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kubernetes-sigs/blixt/operator/doctor"
+)
+
+func doctorCommand() *cobra.Command {
+	var cluster clusterFlags
+	var output string
+	c := &cobra.Command{
+		Use:   "doctor",
+		Short: "Find what keeps Blixt from working in a cluster, and say what to do",
+		Long: `Looks at a Kubernetes cluster from outside, and writes nothing: each precondition
+of Blixt, and each known defect of an installed bpfman, is a check with a verdict
+(ok, warning, failed, unknown), what was seen, and a remedy.
+
+Exits with 1 if a check has failed, and with 2 if the cluster cannot be reached.
+
+The API server does not tell everything. Where a node drops packets although all
+is well here, look on it at: reverse path filters (rp_filter=1 with several
+interfaces), forwarding (net.ipv4.ip_forward), and firewalls that drop packets
+of state invalid while net.bridge.bridge-nf-call-iptables is 1.`,
+		Example: `  blixt doctor
+  blixt doctor --context production -o json | jq '.findings[] | select(.verdict != "ok")'`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			kube, version, err := cluster.connect()
+			if err != nil {
+				return err
+			}
+			facts, err := doctor.Read(c.Context(), kube, version, cluster.namespace)
+			if err != nil {
+				return &exitError{unreachable, err}
+			}
+			findings := doctor.Check(facts)
+			all := map[string]any{"findings": findings, "summary": summary(findings)}
+			if err := printAs(c.OutOrStdout(), output, all, func(w io.Writer) { findingTable(w, findings) }); err != nil {
+				return err
+			}
+			if n := doctor.Count(findings, doctor.Failed); n > 0 {
+				return fmt.Errorf("%d checks failed: do what their remedies say, from the top", n)
+			}
+			return nil
+		},
+	}
+	f := c.Flags()
+	cluster.add(f)
+	f.StringVarP(&output, "output", "o", "table", "table, json or yaml")
+	return c
+}
+
+func summary(all []doctor.Finding) map[doctor.Verdict]int {
+	counts := map[doctor.Verdict]int{}
+	for _, v := range []doctor.Verdict{doctor.OK, doctor.Warning, doctor.Failed, doctor.Unknown} {
+		counts[v] = doctor.Count(all, v)
+	}
+	return counts
+}
+
+// findingTable prints one line for each finding, and below it what to do.
+func findingTable(w io.Writer, all []doctor.Finding) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "CHECK\tVERDICT\tSEEN")
+	for _, f := range all {
+		seen := f.Seen
+		if f.Object != "" {
+			seen = f.Object + ": " + seen
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Check, f.Verdict, seen)
+		if f.Remedy != "" {
+			fmt.Fprintf(t, "\t\t→ %s\n", f.Remedy)
+		}
+	}
+	t.Flush()
+	s := summary(all)
+	fmt.Fprintf(w, "\n%d ok, %d warnings, %d failed, %d unknown\n", s[doctor.OK], s[doctor.Warning], s[doctor.Failed], s[doctor.Unknown])
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kubernetes-sigs/blixt/operator/controller"
+)
+
+// exitError is an error with a status of its own to exit with.
+type exitError struct {
+	code int
+	error
+}
+
+func (e *exitError) Unwrap() error { return e.error }
+
+// unreachable is the status when the cluster does not answer.
+const unreachable = 2
+
+// clusterFlags say which cluster, and where Blixt is in it.
+type clusterFlags struct {
+	kubeconfig, context, namespace string
+}
+
+func (c *clusterFlags) add(f *pflag.FlagSet) {
+	namespace := os.Getenv("POD_NAMESPACE")
+	if namespace == "" {
+		namespace = "blixt-system"
+	}
+	f.StringVar(&c.kubeconfig, "kubeconfig", "", "file that says how to reach the cluster (default: KUBECONFIG, ~/.kube/config, or the pod's ServiceAccount)")
+	f.StringVar(&c.context, "context", "", "context in that file (default: the current one)")
+	f.StringVarP(&c.namespace, "namespace", "n", namespace, "namespace of Blixt's operator")
+}
+
+// connect returns a client, and the cluster's version. Returns an exitError if
+// the API server does not answer.
+func (c *clusterFlags) connect() (client.Client, string, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = c.kubeconfig
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: c.context}).ClientConfig()
+	if err != nil {
+		return nil, "", &exitError{unreachable, fmt.Errorf("find cluster: %w: name it with --kubeconfig and --context", err)}
+	}
+	config.QPS, config.Burst = 50, 100
+	version, err := serverVersion(config)
+	if err != nil {
+		return nil, "", &exitError{unreachable, fmt.Errorf("ask %s: %w: is it the right cluster (--context), and does kubectl reach it?", config.Host, err)}
+	}
+	as, err := client.New(config, client.Options{Scheme: controller.Scheme})
+	if err != nil {
+		return nil, "", &exitError{unreachable, fmt.Errorf("ask %s: %w", config.Host, err)}
+	}
+	return as, version, nil
+}
+
+func serverVersion(config *rest.Config) (string, error) {
+	d, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		return "", err
+	}
+	info, err := d.ServerVersion()
+	if err != nil {
+		return "", err
+	}
+	return info.GitVersion, nil
+}

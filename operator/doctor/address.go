@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+)
+
+// The labels of a Gateway's Service.
+const (
+	gatewayLabel = "gateway.networking.k8s.io/gateway-name"
+	classLabel   = "gateway.networking.k8s.io/gateway-class-name"
+	proxyLabel   = "service.kubernetes.io/service-proxy-name"
+)
+
+// assignment is how long the cluster's load balancer may take.
+const assignment = time.Minute
+
+// addresses finds Services that nobody gives an address.
+func addresses(f *Facts) (string, []Finding) {
+	var wrong []Finding
+	n := 0
+	for i := range f.Services {
+		s := &f.Services[i]
+		if !ours(s) || s.Labels[gatewayLabel] == "" {
+			continue
+		}
+		n++
+		class := ""
+		if s.Spec.LoadBalancerClass != nil {
+			class = *s.Spec.LoadBalancerClass
+		}
+		if len(s.Status.LoadBalancer.Ingress) > 0 || f.Now.Sub(s.CreationTimestamp.Time) < assignment || class == string(gateway.ControllerName) {
+			continue
+		}
+		who := "the cluster's load balancer of Services"
+		if class != "" {
+			who = "the load balancer of loadBalancerClass " + class
+		}
+		wrong = append(wrong, failed(at("Service", s), fmt.Sprintf("status.loadBalancer.ingress is empty for %s: %s has given it no address", f.since(s.CreationTimestamp), who),
+			fmt.Sprintf("kubectl -n %s describe service %s shows whether anybody tries. If the cluster has no such load balancer, install one, such as MetalLB, or set spec.addresses.source of the BlixtConfig to Pool (with pool) or Node.", s.Namespace, s.Name)))
+	}
+	return fmt.Sprintf("%d Services of Gateways have addresses", n), wrong
+}
+
+// pool finds addresses that are somebody else's already.
+func pool(f *Facts) (string, []Finding) {
+	var wrong []Finding
+	n := 0
+	for i := range f.Configs {
+		c := &f.Configs[i]
+		for j, text := range c.Spec.Addresses.Pool {
+			r, err := parseSpan(text)
+			if err != nil {
+				continue // the class says so
+			}
+			n++
+			if taken := f.taken(r); len(taken) > 0 {
+				wrong = append(wrong, failed("BlixtConfig "+c.Name, fmt.Sprintf("spec.addresses.pool[%d] %s overlaps %s", j, text, some(taken)),
+					"Give the pool addresses that are nobody's, and that are routed to the nodes: kubectl edit blixtconfig "+c.Name))
+			}
+		}
+	}
+	return fmt.Sprintf("%d ranges of pools are free of addresses of nodes, pods and Services", n), wrong
+}
+
+// taken names what has addresses of a span.
+func (f *Facts) taken(r span) (names []string) {
+	for i := range f.Nodes {
+		n := &f.Nodes[i]
+		for _, a := range n.Status.Addresses {
+			if other, err := parseSpan(a.Address); err == nil && r.overlaps(other) {
+				names = append(names, a.Address+" of node "+n.Name)
+			}
+		}
+		for _, cidr := range n.Spec.PodCIDRs {
+			if other, err := parseSpan(cidr); err == nil && r.overlaps(other) {
+				names = append(names, cidr+" of pods of node "+n.Name)
+			}
+		}
+	}
+	for i := range f.ServiceCIDRs {
+		for _, cidr := range f.ServiceCIDRs[i].Spec.CIDRs {
+			if other, err := parseSpan(cidr); err == nil && r.overlaps(other) {
+				names = append(names, cidr+" of ServiceCIDR "+f.ServiceCIDRs[i].Name)
+			}
+		}
+	}
+	for i := range f.Services {
+		for _, ip := range f.Services[i].Spec.ClusterIPs {
+			if other, err := parseSpan(ip); err == nil && r.overlaps(other) {
+				names = append(names, ip+" of "+at("Service", &f.Services[i]))
+			}
+		}
+	}
+	return names
+}
+
+// kubeProxy: where it serves a Service of ours, its success hides our failure.
+func kubeProxy(f *Facts) (string, []Finding) {
+	var wrong []Finding
+	for i := range f.Services {
+		s := &f.Services[i]
+		if !ours(s) || s.Labels[gatewayLabel] == "" || s.Labels[proxyLabel] != "" {
+			continue
+		}
+		blixt := true
+		for c := range f.Classes {
+			if config := f.config(&f.Classes[c]); config != nil && f.Classes[c].Name == s.Labels[classLabel] {
+				blixt = config.Spec.Addresses.PodTraffic != v1alpha1.PodTrafficKubeProxy
+			}
+		}
+		if blixt {
+			wrong = append(wrong, warning(at("Service", s), "it has no label "+proxyLabel+": kube-proxy serves it too, without weights, and hides it if Blixt does not",
+				"Somebody has removed it: the operator sets it again. If that does not last, see who does by kubectl get service -o yaml --show-managed-fields. To have kube-proxy serve pods, set spec.addresses.podTraffic of the BlixtConfig to KubeProxy."))
+		}
+	}
+	return "kube-proxy leaves to Blixt what is Blixt's", wrong
+}
+
+// span is a range of addresses, both ends included.
+type span struct{ first, last netip.Addr }
+
+// parseSpan reads an address, a prefix, or a range first-last.
+func parseSpan(text string) (span, error) {
+	if prefix, err := netip.ParsePrefix(text); err == nil {
+		last := prefix.Masked().Addr().AsSlice()
+		for bit := prefix.Bits(); bit < len(last)*8; bit++ {
+			last[bit/8] |= 1 << (7 - bit%8)
+		}
+		end, _ := netip.AddrFromSlice(last)
+		return span{prefix.Masked().Addr(), end}, nil
+	}
+	from, to, isRange := strings.Cut(text, "-")
+	first, err := netip.ParseAddr(strings.TrimSpace(from))
+	if err != nil || !isRange {
+		return span{first, first}, err
+	}
+	last, err := netip.ParseAddr(strings.TrimSpace(to))
+	return span{first, last}, err
+}
+
+func (s span) overlaps(o span) bool {
+	return s.first.Is4() == o.first.Is4() && !s.last.Less(o.first) && !o.last.Less(s.first)
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// What bpfman's operator calls what it makes.
+const (
+	bpfmanDaemon  = "bpfman-daemon"
+	bpfmanConfig  = "bpfman-config" // the Config and the ConfigMap
+	bpfmanPinsDir = "/run/bpfman/fs"
+	installBpfman = "kubectl apply --server-side --force-conflicts -f examples/bpfman"
+)
+
+// daemonSet is that of bpfman's nodes, nil: there is none.
+func (f *Facts) daemonSet() *appsv1.DaemonSet {
+	i := slices.IndexFunc(f.DaemonSets, func(d appsv1.DaemonSet) bool { return d.Name == bpfmanDaemon })
+	if i < 0 {
+		return nil
+	}
+	return &f.DaemonSets[i]
+}
+
+// bpfmanNamespace is where bpfman is, or would be.
+func (f *Facts) bpfmanNamespace() string {
+	if d := f.daemonSet(); d != nil {
+		return d.Namespace
+	}
+	for i := range f.BpfmanConfigs {
+		if ns := f.BpfmanConfigs[i].Spec.Namespace; ns != "" {
+			return ns
+		}
+	}
+	return "bpfman"
+}
+
+func bpfmanOperator(f *Facts) (string, []Finding) {
+	i := slices.IndexFunc(f.Deployments, func(d appsv1.Deployment) bool { return d.Name == "bpfman-operator" })
+	if i < 0 {
+		return "", []Finding{failed("Deployment "+f.bpfmanNamespace()+"/bpfman-operator", "it is not there: bpfman is not installed", "Install it as examples/bpfman/README.md says: "+installBpfman)}
+	}
+	d := &f.Deployments[i]
+	if d.Status.ReadyReplicas == 0 {
+		return "", []Finding{failed(at("Deployment", d), "status.readyReplicas is 0: nobody tells the nodes what to load, or finishes what was deleted",
+			fmt.Sprintf("kubectl -n %s describe deployment %s; kubectl -n %s logs deployment/%s", d.Namespace, d.Name, d.Namespace, d.Name))}
+	}
+	return at("Deployment", d) + " is ready", nil
+}
+
+// bpfmanNodes: every selected node needs bpfman's pod.
+func bpfmanNodes(f *Facts) (string, []Finding) {
+	d := f.daemonSet()
+	if d == nil {
+		return "", []Finding{failed("DaemonSet "+f.bpfmanNamespace()+"/"+bpfmanDaemon, "it is not there: no node loads programs", installBpfman)}
+	}
+	pods := map[string]*corev1.Pod{}
+	for i := range f.Pods {
+		if p := &f.Pods[i]; p.Namespace == d.Namespace && metav1.IsControlledBy(p, d) && p.DeletionTimestamp == nil {
+			pods[p.Spec.NodeName] = p
+		}
+	}
+	var wrong []Finding
+	nodes := f.selected()
+	for _, n := range nodes {
+		p := pods[n.Name]
+		if p == nil {
+			wrong = append(wrong, failed("Node "+n.Name, "no pod of "+at("DaemonSet", d)+" is on it, so it loads no program",
+				fmt.Sprintf("kubectl -n %s describe daemonset %s: is it kept off by a taint (spec.template.spec.tolerations)? Or leave the node out by spec.dataplane.nodes of the BlixtConfig.", d.Namespace, d.Name)))
+		} else if why := notRunning(p); why != "" {
+			wrong = append(wrong, failed(at("Pod", p), why+", so node "+n.Name+" loads no program", fmt.Sprintf("kubectl -n %s describe pod %s; kubectl -n %s logs %s --all-containers --previous", p.Namespace, p.Name, p.Namespace, p.Name)))
+		}
+	}
+	return fmt.Sprintf("bpfman runs on %d selected nodes", len(nodes)), wrong
+}
+
+// notRunning is what keeps a pod from doing its work; "": it does it.
+func notRunning(p *corev1.Pod) string {
+	for _, c := range p.Status.ContainerStatuses {
+		switch {
+		case c.State.Waiting != nil:
+			return fmt.Sprintf("container %s waits (%s, %d restarts)", c.Name, cmp.Or(c.State.Waiting.Reason, "no reason given"), c.RestartCount)
+		case c.State.Terminated != nil:
+			return fmt.Sprintf("container %s has ended (%s, %d restarts)", c.Name, cmp.Or(c.State.Terminated.Reason, "no reason given"), c.RestartCount)
+		case !c.Ready:
+			return fmt.Sprintf("container %s is not ready", c.Name)
+		}
+	}
+	if p.Status.Phase != corev1.PodRunning {
+		return "its phase is " + cmp.Or(string(p.Status.Phase), "unknown")
+	}
+	return ""
+}
+
+// bpfmanSelector: bpfman-agent v0.6.0 ends with a nil dereference on nodes that
+// an application leaves out, again and again.
+func bpfmanSelector(f *Facts) (string, []Finding) {
+	selected := f.selected()
+	if len(selected) == len(f.Nodes) {
+		return "the data plane selects all nodes", nil
+	}
+	var left []string
+	for i := range f.Nodes {
+		if !slices.Contains(selected, &f.Nodes[i]) {
+			left = append(left, f.Nodes[i].Name)
+		}
+	}
+	return "", []Finding{warning("BlixtConfig", "spec.dataplane.nodes leaves out "+some(left)+": bpfman-agent v0.6.0 panics on nodes that an application does not select; there it stays Pending for good, and other applications may starve",
+		"Select all nodes, or keep bpfman off the others: give DaemonSet "+bpfmanDaemon+" a nodeSelector with the same labels.")}
+}
+
+// bpfmanOverride: without it the operator undoes what bpfman-pins wants.
+func bpfmanOverride(f *Facts) (string, []Finding) {
+	d := f.daemonSet()
+	if d == nil || len(f.BpfmanConfigs) == 0 {
+		return "bpfman's operator manages no DaemonSet", nil
+	}
+	for i := range f.BpfmanConfigs {
+		if slices.ContainsFunc(f.BpfmanConfigs[i].Spec.Overrides, func(o bpfmanv1.ComponentOverride) bool {
+			return o.Kind == "DaemonSet" && o.Namespace == d.Namespace && o.Name == d.Name && o.Unmanaged
+		}) {
+			return "Config " + f.BpfmanConfigs[i].Name + " leaves " + at("DaemonSet", d) + " alone", nil
+		}
+	}
+	c := &f.BpfmanConfigs[0]
+	return "", []Finding{failed("Config "+c.Name, "spec.overrides does not have "+at("DaemonSet", d)+" unmanaged: bpfman's operator writes it as released, whose pins end with the container",
+		fmt.Sprintf(`kubectl patch configs.bpfman.io %s --type=merge -p '{"spec":{"overrides":[{"apiVersion":"apps/v1","kind":"DaemonSet","namespace":%q,"name":%q,"unmanaged":true}]}}' && kubectl apply --server-side --force-conflicts -f examples/bpfman/daemonset.yaml`, c.Name, d.Namespace, d.Name))}
+}
+
+// bpfmanSigning: with verify_enabled, which is the default, bpfman asks the
+// internet before every load, also where it allows what is not signed.
+func bpfmanSigning(f *Facts) (string, []Finding) {
+	object, text := "ConfigMap "+f.bpfmanNamespace()+"/"+bpfmanConfig, f.Configuration
+	if text == "" && len(f.BpfmanConfigs) > 0 {
+		object, text = "Config "+f.BpfmanConfigs[0].Name, f.BpfmanConfigs[0].Spec.Configuration
+	}
+	if text == "" {
+		return "bpfman has no configuration yet", nil
+	}
+	if setting(text, "signing", "verify_enabled") == "false" {
+		return "bpfman verifies no signatures: Blixt's operator does, if BlixtConfig has verificationKeys", nil
+	}
+	return "", []Finding{warning(object, "bpfman.toml does not say verify_enabled = false in [signing]: before every load bpfman asks tuf-repo-cdn.sigstore.dev, and fails where it cannot be reached",
+		"If nodes have no way to the internet, set verify_enabled = false in spec.configuration of Config "+bpfmanConfig+", as examples/bpfman/config.yaml does, then: kubectl -n "+f.bpfmanNamespace()+" rollout restart daemonset/"+bpfmanDaemon)}
+}
+
+// setting reads a key of a section of a TOML file, as far as bpfman.toml goes.
+func setting(text, section, key string) string {
+	in := ""
+	for line := range strings.Lines(text) {
+		line, _, _ = strings.Cut(line, "#")
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[") {
+			in = strings.Trim(line, "[] ")
+			continue
+		}
+		if name, value, found := strings.Cut(line, "="); found && in == section && strings.TrimSpace(name) == key {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}

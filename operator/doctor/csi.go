@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"fmt"
+	"slices"
+
+	storagev1 "k8s.io/api/storage/v1"
+)
+
+// driver is bpfman's: agents get the maps by it.
+const driver = "csi.bpfman.io"
+
+func bpfmanCSI(f *Facts) (string, []Finding) {
+	object := "CSIDriver " + driver
+	i := slices.IndexFunc(f.CSIDrivers, func(d storagev1.CSIDriver) bool { return d.Name == driver })
+	if i < 0 {
+		return "", []Finding{failed(object, "it is not there: the pods of agents wait for their volume for ever", "bpfman's operator makes it, when there is a Config: "+installBpfman)}
+	}
+	if !slices.Contains(f.CSIDrivers[i].Spec.VolumeLifecycleModes, storagev1.VolumeLifecycleEphemeral) {
+		return "", []Finding{failed(object, "spec.volumeLifecycleModes does not have Ephemeral: pods may not name its volumes",
+			"kubectl delete csidriver "+driver+": bpfman's operator makes it again, as it should be.")}
+	}
+	var wrong []Finding
+	nodes := f.selected()
+	for _, n := range nodes {
+		has := slices.ContainsFunc(f.CSINodes, func(c storagev1.CSINode) bool {
+			return c.Name == n.Name && slices.ContainsFunc(c.Spec.Drivers, func(d storagev1.CSINodeDriver) bool { return d.Name == driver })
+		})
+		if !has {
+			wrong = append(wrong, failed("CSINode "+n.Name, "spec.drivers does not have "+driver+": the agent's pod on it waits for its volume",
+				"See container node-driver-registrar, and whether container bpfman has --csi-support, of the node's "+bpfmanDaemon+" pod: kubectl -n "+f.bpfmanNamespace()+" logs POD -c node-driver-registrar. A kubelet with another folder than /var/lib/kubelet needs that in DaemonSet "+bpfmanDaemon+"."))
+		}
+	}
+	return fmt.Sprintf("%s is on %d selected nodes", driver, len(nodes)), wrong
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package doctor looks for what keeps Blixt from working in a cluster. Read
+// takes Facts from the API server, and Check makes Findings of them: for each
+// precondition, and each known defect of bpfman, what was seen and what to do.
+// Check is pure. Nothing is written.
+package doctor
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Verdict on one thing.
+type Verdict string
+
+// The verdicts, the worst first.
+const (
+	// Failed: Blixt does not work as it should, or will not.
+	Failed Verdict = "failed"
+	// Warning: it works, with a risk.
+	Warning Verdict = "warning"
+	// Unknown: it could not be read.
+	Unknown Verdict = "unknown"
+	// OK: nothing was found.
+	OK Verdict = "ok"
+)
+
+// Finding is what one check has found about one object.
+type Finding struct {
+	Check   string  `json:"check"`
+	Verdict Verdict `json:"verdict"`
+	// Object that it is about, as kind and name; "": the cluster.
+	Object string `json:"object,omitempty"`
+	// Seen says what was seen, and where.
+	Seen string `json:"seen"`
+	// Remedy is what to do, if anything is to be done.
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// check looks at one thing.
+type check struct {
+	name string
+	// needs are the kinds without which nothing can be told.
+	needs []string
+	// look returns what is wrong or, if nothing is, what is right.
+	look func(*Facts) (fine string, wrong []Finding)
+}
+
+// checks are in the order in which one would mend things.
+var checks = []check{
+	{"kubernetes", nil, kubernetes},
+	{"kernel", []string{"Node", "BlixtConfig"}, kernel},
+	{"disk", []string{"Node"}, disk},
+	{"gateway-api", []string{"CustomResourceDefinition"}, gatewayAPI},
+	{"blixt-kinds", []string{"CustomResourceDefinition"}, blixtKinds},
+	{"bpfman-kinds", []string{"CustomResourceDefinition"}, bpfmanKinds},
+	{"bpfman-link-ids", []string{"CustomResourceDefinition"}, linkIDs},
+	{"bpfman-operator", []string{"Deployment"}, bpfmanOperator},
+	{"bpfman-nodes", []string{"DaemonSet", "Pod", "Node", "BlixtConfig"}, bpfmanNodes},
+	{"bpfman-selector", []string{"Node", "BlixtConfig"}, bpfmanSelector},
+	{"bpfman-pins", []string{"DaemonSet"}, bpfmanPins},
+	{"bpfman-override", []string{"DaemonSet", "Config"}, bpfmanOverride},
+	{"bpfman-signing", []string{"Config"}, bpfmanSigning},
+	{"bpfman-csi", []string{"CSIDriver", "CSINode", "Node", "BlixtConfig"}, bpfmanCSI},
+	{"programs", []string{"ClusterBpfApplication", "ClusterBpfApplicationState", "Node"}, programs},
+	{"programs-dead", []string{"ClusterBpfApplicationState", "DaemonSet", "Pod"}, deadPrograms},
+	{"operator", []string{"Deployment"}, operator},
+	{"leader", []string{"Lease"}, leader},
+	{"agents", []string{"DaemonSet", "Pod"}, agents},
+	{"pod-security", []string{"Namespace", "BlixtConfig"}, podSecurity},
+	{"network-policy", []string{"NetworkPolicy"}, networkPolicy},
+	{"classes", []string{"GatewayClass", "BlixtConfig"}, classes},
+	{"addresses", []string{"Service"}, addresses},
+	{"pool", []string{"BlixtConfig", "Node", "Service"}, pool},
+	{"kube-proxy", []string{"Service", "GatewayClass", "BlixtConfig"}, kubeProxy},
+	{"nodes", []string{"NodeDataplane", "Node", "BlixtConfig"}, dataplanes},
+}
+
+// Check looks at everything. Each check has a Finding at least, and the order is
+// always the same.
+func Check(f *Facts) []Finding {
+	var all []Finding
+	for _, c := range checks {
+		found := c.run(f)
+		for i := range found {
+			found[i].Check = c.name
+		}
+		slices.SortStableFunc(found, func(a, b Finding) int {
+			return cmp.Or(rank(a.Verdict)-rank(b.Verdict), strings.Compare(a.Object, b.Object))
+		})
+		all = append(all, found...)
+	}
+	return all
+}
+
+func (c *check) run(f *Facts) []Finding {
+	for _, kind := range c.needs {
+		if why := f.Unread[kind]; why != "" {
+			return []Finding{{
+				Verdict: Unknown, Object: kind, Seen: why,
+				Remedy: "Run it as somebody who may list " + kind + "s: kubectl auth can-i list " + strings.ToLower(kind) + "s --all-namespaces",
+			}}
+		}
+	}
+	fine, wrong := c.look(f)
+	if len(wrong) == 0 {
+		return []Finding{{Verdict: OK, Seen: fine}}
+	}
+	return wrong
+}
+
+func rank(v Verdict) int { return slices.Index([]Verdict{Failed, Warning, Unknown, OK}, v) }
+
+// Count returns how many findings have a verdict.
+func Count(all []Finding, v Verdict) (n int) {
+	for i := range all {
+		if all[i].Verdict == v {
+			n++
+		}
+	}
+	return n
+}
+
+func failed(object, seen, remedy string) Finding {
+	return Finding{Verdict: Failed, Object: object, Seen: seen, Remedy: remedy}
+}
+
+func warning(object, seen, remedy string) Finding {
+	return Finding{Verdict: Warning, Object: object, Seen: seen, Remedy: remedy}
+}
+
+// some joins names, and only counts the rest of many.
+func some(names []string) string {
+	slices.Sort(names)
+	if n := len(names) - 5; n > 0 {
+		return strings.Join(names[:5], ", ") + fmt.Sprintf(" and %d more", n)
+	}
+	return strings.Join(names, ", ")
+}

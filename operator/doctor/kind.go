@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	apiextv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/util/version"
+)
+
+const (
+	installGatewayAPI = "kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.6.3/standard-install.yaml"
+	installBpfmanCRDs = "kubectl apply --server-side --force-conflicts -f examples/bpfman/crds"
+	bundleAnnotation  = "gateway.networking.k8s.io/bundle-version"
+	channelAnnotation = "gateway.networking.k8s.io/channel"
+	oldestBundle      = "v1.6.0"
+)
+
+// crd finds one by name.
+func (f *Facts) crd(name string) *apiextv1.CustomResourceDefinition {
+	i := slices.IndexFunc(f.CRDs, func(c apiextv1.CustomResourceDefinition) bool { return c.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &f.CRDs[i]
+}
+
+// missing says that a version of a kind is not served; "": it is.
+func (f *Facts) missing(name, v string) string {
+	c := f.crd(name)
+	if c == nil {
+		return "is not there"
+	}
+	i := slices.IndexFunc(c.Spec.Versions, func(s apiextv1.CustomResourceDefinitionVersion) bool { return s.Name == v && s.Served })
+	if i < 0 {
+		return "does not serve version " + v
+	}
+	return ""
+}
+
+func gatewayAPI(f *Facts) (string, []Finding) {
+	var wrong []Finding
+	bundles := map[string]bool{}
+	for _, kind := range []struct {
+		plural, without string
+		verdict         Verdict
+	}{
+		{"gatewayclasses", "nothing is served", Failed},
+		{"gateways", "nothing is served", Failed},
+		{"tcproutes", "TCP is not served", Failed},
+		{"udproutes", "UDP is not served", Failed},
+		{"listenersets", "there are no ListenerSets", Warning},
+		{"referencegrants", "routes reach Services of their own namespace only", Warning},
+	} {
+		name := kind.plural + ".gateway.networking.k8s.io"
+		object := "CustomResourceDefinition " + name
+		if why := f.missing(name, "v1"); why != "" {
+			wrong = append(wrong, Finding{Verdict: kind.verdict, Object: object, Seen: why + ": " + kind.without, Remedy: installGatewayAPI})
+			continue
+		}
+		a := f.crd(name).Annotations
+		bundles[a[bundleAnnotation]+" "+a[channelAnnotation]] = true
+		v, err := version.ParseSemantic(a[bundleAnnotation])
+		switch {
+		case err != nil:
+			wrong = append(wrong, warning(object, fmt.Sprintf("annotation %s is %q: who knows what it is of", bundleAnnotation, a[bundleAnnotation]), installGatewayAPI))
+		case v.LessThan(version.MustParseSemantic(oldestBundle)):
+			wrong = append(wrong, warning(object, fmt.Sprintf("annotation %s is %s, older than %s", bundleAnnotation, a[bundleAnnotation], oldestBundle), installGatewayAPI))
+		}
+	}
+	var names []string
+	for name := range bundles {
+		names = append(names, strings.TrimSpace(name))
+	}
+	if len(names) > 1 && len(wrong) == 0 {
+		wrong = append(wrong, warning("", "the kinds of Gateway API are of different releases or channels: "+some(names), installGatewayAPI))
+	}
+	return "Gateway API is " + some(names), wrong
+}
+
+func blixtKinds(f *Facts) (string, []Finding) {
+	var wrong []Finding
+	for _, plural := range []string{"blixtconfigs", "blixtgatewayconfigs", "nodedataplanes"} {
+		name := plural + ".blixt.x-k8s.io"
+		if why := f.missing(name, "v1alpha1"); why != "" {
+			wrong = append(wrong, failed("CustomResourceDefinition "+name, why, "Install them with the chart (crds.install=true), or: kubectl apply --server-side -f charts/blixt/files/crds"))
+		}
+	}
+	return "the kinds of Blixt are there", wrong
+}
+
+func bpfmanKinds(f *Facts) (string, []Finding) {
+	var wrong []Finding
+	for _, plural := range []string{"clusterbpfapplications", "clusterbpfapplicationstates", "configs"} {
+		name := plural + ".bpfman.io"
+		if why := f.missing(name, "v1alpha1"); why != "" {
+			wrong = append(wrong, failed("CustomResourceDefinition "+name, why+": no program can be loaded", "Install bpfman as examples/bpfman/README.md says: "+installBpfmanCRDs+" && kubectl apply --server-side -f examples/bpfman"))
+		}
+	}
+	return "the kinds of bpfman are there", wrong
+}
+
+// linkIDs: bpfman's are 32 bits without a sign.
+func linkIDs(f *Facts) (string, []Finding) {
+	var wrong []Finding
+	for _, plural := range []string{"clusterbpfapplicationstates", "bpfapplicationstates"} {
+		c := f.crd(plural + ".bpfman.io")
+		if c == nil {
+			continue
+		}
+		n := 0
+		for _, v := range c.Spec.Versions {
+			if v.Schema != nil {
+				n += narrow(v.Schema.OpenAPIV3Schema)
+			}
+		}
+		if n > 0 {
+			wrong = append(wrong, failed("CustomResourceDefinition "+c.Name,
+				fmt.Sprintf("%d fields linkId have format int32: the API server refuses half of bpfman's link ids, bpfman loads the program again each time, and the copies stay attached for ever", n),
+				installBpfmanCRDs+", which says int64; then restart the nodes that have loaded programs before, to be rid of the copies."))
+		}
+	}
+	return "every linkId has room for all of bpfman's link ids", wrong
+}
+
+// narrow counts the int32 linkIds of a schema.
+func narrow(s *apiextv1.JSONSchemaProps) (n int) {
+	if s == nil {
+		return 0
+	}
+	for name, p := range s.Properties {
+		if name == "linkId" && p.Format == "int32" {
+			n++
+		}
+		n += narrow(&p)
+	}
+	if s.Items != nil {
+		n += narrow(s.Items.Schema)
+	}
+	return n
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/version"
+)
+
+// oldest Kubernetes: since 1.32 the token of a pod says which node it is on, by
+// which the operator knows an agent.
+const oldest = "1.32.0"
+
+func kubernetes(f *Facts) (string, []Finding) {
+	v, err := version.ParseGeneric(f.Version)
+	if err != nil {
+		return "", []Finding{{Verdict: Unknown, Seen: fmt.Sprintf("version %q cannot be read: %v", f.Version, err)}}
+	}
+	if v.LessThan(version.MustParseGeneric(oldest)) {
+		return "", []Finding{failed("", "the API server is "+f.Version+": the tokens of its pods do not name their node, so the operator refuses agents",
+			"Upgrade Kubernetes to "+oldest+" or newer.")}
+	}
+	return "the API server is " + f.Version, nil
+}
+
+// The kernels that the program and the agent need.
+const (
+	tcxKernel   = "6.6"
+	agentKernel = "5.19"
+)
+
+func kernel(f *Facts) (string, []Finding) {
+	var wrong []Finding
+	nodes := f.selected()
+	for _, n := range nodes {
+		info := n.Status.NodeInfo
+		object, exclude := "Node "+n.Name, "or leave it out by spec.dataplane.nodes of the BlixtConfig"
+		v, err := version.ParseGeneric(info.KernelVersion)
+		switch {
+		case info.OperatingSystem != "" && info.OperatingSystem != "linux":
+			wrong = append(wrong, failed(object, "status.nodeInfo.operatingSystem is "+info.OperatingSystem, "Leave it"+exclude[len("or leave it"):]+", such as nodes: {matchLabels: {kubernetes.io/os: linux}}."))
+		case err != nil:
+			wrong = append(wrong, Finding{Verdict: Unknown, Object: object, Seen: fmt.Sprintf("status.nodeInfo.kernelVersion is %q, which cannot be read", info.KernelVersion)})
+		case v.LessThan(version.MustParseGeneric(agentKernel)):
+			wrong = append(wrong, failed(object, "status.nodeInfo.kernelVersion is "+info.KernelVersion+": it lets no process without privileges use bpf(2), as agents do, and has no TCX",
+				"Upgrade its kernel to "+tcxKernel+" or newer, "+exclude+"."))
+		case v.LessThan(version.MustParseGeneric(tcxKernel)):
+			wrong = append(wrong, failed(object, "status.nodeInfo.kernelVersion is "+info.KernelVersion+": it has no TCX, by which the program is attached",
+				"Upgrade its kernel to "+tcxKernel+" or newer, "+exclude+"."))
+		}
+	}
+	return fmt.Sprintf("%d nodes have Linux %s or newer", len(nodes), tcxKernel), wrong
+}
+
+// disk: bpfman's database waits for ever when it cannot write, until its pod is
+// restarted.
+func disk(f *Facts) (string, []Finding) {
+	var wrong []Finding
+	for i := range f.Nodes {
+		n := &f.Nodes[i]
+		for _, c := range n.Status.Conditions {
+			if c.Type == corev1.NodeDiskPressure && c.Status == corev1.ConditionTrue {
+				wrong = append(wrong, warning("Node "+n.Name, "condition DiskPressure is True: bpfman hangs on a full disk until its pod is restarted",
+					"Free space on the node, then: kubectl -n "+f.bpfmanNamespace()+" delete pod --field-selector=spec.nodeName="+n.Name+" -l name=bpfman-daemon"))
+			}
+		}
+	}
+	return "no node is short of disk", wrong
+}

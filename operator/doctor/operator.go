@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// name of the operator's Deployment, and of its Lease.
+const blixtOperator = "blixt-operator"
+
+func operator(f *Facts) (string, []Finding) {
+	object := "Deployment " + f.Namespace + "/" + blixtOperator
+	i := slices.IndexFunc(f.Deployments, func(d appsv1.Deployment) bool { return d.Name == blixtOperator && d.Namespace == f.Namespace })
+	if i < 0 {
+		remedy := "Install Blixt: helm install blixt charts/blixt --namespace " + f.Namespace + " --create-namespace, with the values that make images prints."
+		if j := slices.IndexFunc(f.Deployments, func(d appsv1.Deployment) bool { return d.Name == blixtOperator }); j >= 0 {
+			remedy = "There is one in another namespace: blixt doctor --namespace " + f.Deployments[j].Namespace
+		}
+		return "", []Finding{failed(object, "it is not there", remedy)}
+	}
+	d := &f.Deployments[i]
+	wanted := int32(1)
+	if d.Spec.Replicas != nil {
+		wanted = *d.Spec.Replicas
+	}
+	look := fmt.Sprintf("kubectl -n %s describe deployment %s; kubectl -n %s logs deployment/%s", d.Namespace, d.Name, d.Namespace, d.Name)
+	seen := fmt.Sprintf("status.readyReplicas is %d of %d", d.Status.ReadyReplicas, wanted)
+	switch {
+	case wanted == 0:
+		return "", []Finding{failed(object, "spec.replicas is 0: somebody has stopped it, perhaps by blixt uninstall", fmt.Sprintf("kubectl -n %s scale deployment %s --replicas=2", d.Namespace, d.Name))}
+	case d.Status.ReadyReplicas == 0:
+		return "", []Finding{failed(object, seen, look)}
+	case d.Status.ReadyReplicas < wanted:
+		return "", []Finding{warning(object, seen, look)}
+	}
+	return object + ": " + seen, nil
+}
+
+// leader: what nobody leads stays as it is, and is not noticed otherwise.
+func leader(f *Facts) (string, []Finding) {
+	object := "Lease " + f.Namespace + "/" + blixtOperator
+	restart := fmt.Sprintf("kubectl -n %s logs deployment/%s: may it write the Lease, and reach the API server?", f.Namespace, blixtOperator)
+	i := slices.IndexFunc(f.Leases, func(l coordinationv1.Lease) bool { return l.Name == blixtOperator })
+	if i < 0 {
+		return "", []Finding{failed(object, "it is not there: no operator leads", restart)}
+	}
+	s := f.Leases[i].Spec
+	if s.HolderIdentity == nil || *s.HolderIdentity == "" || s.RenewTime == nil || s.LeaseDurationSeconds == nil {
+		return "", []Finding{failed(object, "spec.holderIdentity is empty: no operator leads", restart)}
+	}
+	age := f.Now.Sub(s.RenewTime.Time)
+	if age > 2*time.Duration(*s.LeaseDurationSeconds)*time.Second {
+		return "", []Finding{failed(object, fmt.Sprintf("spec.renewTime is %s old: %s leads no more, and nobody has followed", age.Round(time.Second), *s.HolderIdentity), restart)}
+	}
+	return *s.HolderIdentity + " leads", nil
+}
+
+// agents write what the programs serve.
+func agents(f *Facts) (string, []Finding) {
+	var wrong []Finding
+	var sets, pods int32
+	for i := range f.DaemonSets {
+		d := &f.DaemonSets[i]
+		if d.Namespace != f.Namespace || !ours(d) {
+			continue
+		}
+		sets++
+		pods += d.Status.NumberReady
+		if d.Status.NumberReady >= d.Status.DesiredNumberScheduled {
+			continue
+		}
+		seen := fmt.Sprintf("status.numberReady is %d of %d", d.Status.NumberReady, d.Status.DesiredNumberScheduled)
+		if d.Status.CurrentNumberScheduled < d.Status.DesiredNumberScheduled {
+			seen += fmt.Sprintf(", and only %d pods are made: are they refused, as by Pod Security?", d.Status.CurrentNumberScheduled)
+		}
+		for p := range f.Pods {
+			if pod := &f.Pods[p]; metav1.IsControlledBy(pod, d) {
+				if why := notRunning(pod); why != "" {
+					seen += fmt.Sprintf("; pod %s on node %s: %s", pod.Name, pod.Spec.NodeName, why)
+				}
+			}
+		}
+		wrong = append(wrong, failed(at("DaemonSet", d), seen, fmt.Sprintf("kubectl -n %s describe daemonset %s; kubectl -n %s get events", d.Namespace, d.Name, d.Namespace)))
+	}
+	if sets == 0 && len(f.Applications) > 0 && slices.ContainsFunc(f.Classes, isOurs) {
+		wrong = append(wrong, warning("DaemonSet "+f.Namespace+"/blixt-agent-…", "there are no agents yet", "The operator makes them when a node has loaded the program: see what is above."))
+	}
+	return fmt.Sprintf("%d agents are ready", pods), wrong
+}

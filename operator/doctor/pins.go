@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"slices"
+	"strings"
+
+	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// bpfmanPins: programs end with the container of bpfman, unless the file system
+// that they are pinned to is the host's.
+func bpfmanPins(f *Facts) (string, []Finding) {
+	d := f.daemonSet()
+	if d == nil {
+		return "there is no DaemonSet " + bpfmanDaemon, nil
+	}
+	object := at("DaemonSet", d)
+	restart := "kubectl apply --server-side --force-conflicts -f examples/bpfman/config.yaml -f examples/bpfman/daemonset.yaml, then on each node, one after the other: delete /run/bpfman/db and its " + bpfmanDaemon + " pod"
+	mount, host := pins(d)
+	switch {
+	case mount == nil:
+		return "", []Finding{failed(object, "container bpfman has no volumeMount at "+bpfmanPinsDir+": a restart of it takes the data plane of its node down, and bpfman goes on saying that it is attached", restart)}
+	case host != bpfmanPinsDir:
+		return "", []Finding{failed(object, "volume "+mount.Name+" at "+bpfmanPinsDir+" is not hostPath "+bpfmanPinsDir+": programs end with the pod", restart)}
+	case mount.MountPropagation == nil || *mount.MountPropagation != corev1.MountPropagationBidirectional:
+		return "", []Finding{failed(object, "volumeMount "+mount.Name+" at "+bpfmanPinsDir+" of container bpfman has no mountPropagation Bidirectional: programs end with the container", restart)}
+	}
+	for _, m := range bpfmanContainer(d).VolumeMounts {
+		if m.MountPath == "/run/bpfman" && m.MountPropagation != nil && *m.MountPropagation == corev1.MountPropagationBidirectional {
+			return "", []Finding{warning(object, "volumeMount "+m.Name+" has mountPropagation Bidirectional for all of /run/bpfman: each restart of the container doubles the mounts of the node",
+				"Take mountPropagation off it, and keep it for "+bpfmanPinsDir+": "+restart)}
+		}
+	}
+	return "pins at " + bpfmanPinsDir + " outlive the container of bpfman", nil
+}
+
+// pins returns where container bpfman has its pins, nil: in its own file system;
+// and the path of the host, "": another kind of volume.
+func pins(d *appsv1.DaemonSet) (*corev1.VolumeMount, string) {
+	c := bpfmanContainer(d)
+	if c == nil {
+		return nil, ""
+	}
+	for i := range c.VolumeMounts {
+		m := &c.VolumeMounts[i]
+		if strings.TrimRight(m.MountPath, "/") != bpfmanPinsDir {
+			continue
+		}
+		for _, v := range d.Spec.Template.Spec.Volumes {
+			if v.Name == m.Name && v.HostPath != nil {
+				return m, strings.TrimRight(v.HostPath.Path, "/")
+			}
+		}
+		return m, ""
+	}
+	return nil, ""
+}
+
+func bpfmanContainer(d *appsv1.DaemonSet) *corev1.Container {
+	all := d.Spec.Template.Spec.Containers
+	i := slices.IndexFunc(all, func(c corev1.Container) bool { return c.Name == "bpfman" })
+	if i < 0 {
+		return nil
+	}
+	return &all[i]
+}
+
+// deadPrograms finds those that a restart of bpfman has ended: they were loaded
+// before its container started, and their pins did not outlive the one before.
+func deadPrograms(f *Facts) (string, []Finding) {
+	d := f.daemonSet()
+	if d == nil {
+		return "there is no DaemonSet " + bpfmanDaemon, nil
+	}
+	if _, wrong := bpfmanPins(f); len(wrong) == 0 || wrong[0].Verdict != Failed {
+		return "programs outlive a restart of bpfman", nil
+	}
+	var wrong []Finding
+	for i := range f.States {
+		s := &f.States[i]
+		loaded := meta.FindStatusCondition(s.Status.Conditions, string(bpfmanv1.BpfAppStateCondSuccess))
+		if loaded == nil || s.Status.AppLoadStatus != bpfmanv1.AppLoadSuccess {
+			continue
+		}
+		for p := range f.Pods {
+			pod := &f.Pods[p]
+			if pod.Spec.NodeName != s.Status.Node || !metav1.IsControlledBy(pod, d) {
+				continue
+			}
+			for _, c := range pod.Status.ContainerStatuses {
+				if c.Name == "bpfman" && c.State.Running != nil && c.State.Running.StartedAt.After(loaded.LastTransitionTime.Time) {
+					wrong = append(wrong, failed("ClusterBpfApplicationState "+s.Name, "it says LoadSuccess since "+stamp(loaded.LastTransitionTime)+
+						", but container bpfman of pod "+pod.Name+" has started at "+stamp(c.State.Running.StartedAt)+": the program on node "+s.Status.Node+" is gone",
+						"Delete /run/bpfman/db on the node, and pod "+pod.Name+"; mend bpfman-pins first."))
+				}
+			}
+		}
+	}
+	return "no program was lost with a restart of bpfman", wrong
+}
+
+func stamp(t metav1.Time) string { return t.UTC().Format("2006-01-02 15:04:05") }

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// enforceLabel of a namespace says what its pods may be.
+const enforceLabel = "pod-security.kubernetes.io/enforce"
+
+func (f *Facts) namespace(name string) *corev1.Namespace {
+	i := slices.IndexFunc(f.Namespaces, func(n corev1.Namespace) bool { return n.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &f.Namespaces[i]
+}
+
+// podSecurity: "restricted" wants a seccomp profile, and RuntimeDefault forbids
+// bpf(2) to agents; bpfman is privileged.
+func podSecurity(f *Facts) (string, []Finding) {
+	var wrong []Finding
+	n := f.namespace(f.Namespace)
+	if n == nil {
+		return "", []Finding{failed("Namespace "+f.Namespace, "it is not there", "Name the one that Blixt is in: blixt doctor --namespace …")}
+	}
+	level, profile := n.Labels[enforceLabel], f.spec().Agent.SeccompProfile
+	if level == "restricted" && profile == "" {
+		wrong = append(wrong, failed("Namespace "+n.Name, "label "+enforceLabel+" is restricted, and the BlixtConfig has no spec.dataplane.agent.seccompProfile: pods of agents are refused",
+			"Put charts/blixt/files/seccomp/blixt-agent.json on each node, at /var/lib/kubelet/seccomp/profiles/blixt-agent.json, and set seccompProfile: profiles/blixt-agent.json. Or: kubectl label --overwrite namespace "+n.Name+" "+enforceLabel+"=baseline"))
+	}
+	if b := f.namespace(f.bpfmanNamespace()); b != nil {
+		if l := b.Labels[enforceLabel]; l == "restricted" || l == "baseline" {
+			wrong = append(wrong, failed("Namespace "+b.Name, "label "+enforceLabel+" is "+l+": bpfman's pods are privileged, and refused", "kubectl label --overwrite namespace "+b.Name+" "+enforceLabel+"=privileged"))
+		}
+	}
+	if level == "" {
+		level = "that of the cluster's default"
+	}
+	return "the namespace enforces " + level, wrong
+}
+
+// networkPolicy points to those that are not the chart's.
+func networkPolicy(f *Facts) (string, []Finding) {
+	var wrong []Finding
+	for i := range f.NetworkPolicies {
+		p := &f.NetworkPolicies[i]
+		if p.Labels["app.kubernetes.io/name"] != "blixt" {
+			wrong = append(wrong, warning(at("NetworkPolicy", p), "it is not of Blixt's chart, and may keep its pods apart",
+				"Agents have to reach the operator's pods at port 8443 and DNS, and the operator the API server and registries: compare with NetworkPolicies blixt-agent and blixt-operator of the chart."))
+		}
+	}
+	return "no NetworkPolicy of others in the namespace", wrong
+}
