@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -46,6 +47,7 @@ func (c *Controller) apply(ctx context.Context, object, stored client.Object) er
 		return fmt.Errorf("apply %s %s: %w", kindOf(object), client.ObjectKeyFromObject(object), err)
 	}
 	c.own.wrote(u)
+	c.Log.Info("applied", "object", kindOf(object)+" "+strings.TrimPrefix(client.ObjectKeyFromObject(object).String(), "/"))
 	return nil
 }
 
@@ -117,5 +119,6 @@ func (c *Controller) remove(ctx context.Context, object client.Object) error {
 	if client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("delete %s %s: %w", kindOf(object), client.ObjectKeyFromObject(object), err)
 	}
+	c.Log.Info("deleted", "object", kindOf(object)+" "+strings.TrimPrefix(client.ObjectKeyFromObject(object).String(), "/"))
 	return nil
 }

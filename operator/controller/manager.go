@@ -115,6 +115,7 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	}); err != nil {
 		return err
 	}
+	o.Log.Info("operator started", "namespace", o.Release.Namespace, "agents", listener.Addr(), "bytecode", o.Release.Bytecode)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Serve(ctx, listener) })
 	group.Go(func() error { return certificates.run(ctx, m.Elected()) })
@@ -124,7 +125,9 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 		case <-m.Elected():
 			// An epoch has to differ from all others, those before the cluster was
 			// restored from a backup included.
-			server.Lead(uint64(time.Now().UnixMilli()))
+			epoch := uint64(time.Now().UnixMilli())
+			server.Lead(epoch)
+			o.Log.Info("this replica leads", "epoch", epoch)
 		case <-ctx.Done():
 		}
 		return nil

@@ -30,10 +30,10 @@ import (
 // firstWait is before the second try to connect; it doubles up to Pause.
 const firstWait = 100 * time.Millisecond
 
-// connect holds a stream to the leader until ctx ends. It says once that the
-// operator is away, and why.
+// connect holds a stream to the leader until ctx ends. It says that the operator
+// is away, and each reason once.
 func (c *Client) connect(ctx context.Context) {
-	wait, said := firstWait, ""
+	wait, said := firstWait, map[string]bool{}
 	var leader string
 	for try := 0; ctx.Err() == nil; try++ {
 		address, err := c.address(ctx, try, leader)
@@ -44,10 +44,10 @@ func (c *Client) connect(ctx context.Context) {
 			return
 		}
 		if c.setConnected(false) {
-			wait, said = firstWait, ""
+			wait, said = firstWait, map[string]bool{}
 		}
-		if text := status.Convert(err).Message(); text != said {
-			said = text
+		if text := status.Convert(err).Message(); !said[text] {
+			said[text] = true
 			c.o.Log.Warn("the operator is away; the kernel goes on serving", "operator", c.o.Operator, "address", address, "error", err)
 		}
 		leader = redirected(err)
