@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -107,7 +108,9 @@ func (c *Cluster) InstallBpfman(ctx context.Context) error {
 		}
 	}
 	if err := c.AwaitPods(ctx, "bpfman"); err != nil {
-		pods, e := c.Kubectl(ctx, "--namespace=bpfman", "describe", "pods")
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		pods, e := c.Kubectl(late, "--namespace=bpfman", "describe", "pods")
 		return errors.Join(err, e, errors.New(pods))
 	}
 	return nil

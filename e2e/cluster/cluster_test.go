@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -122,6 +123,14 @@ func TestNetwork(t *testing.T) {
 	}
 	want := map[string]bool{"node-1": true, "node-2": true}
 	for _, m := range c.Nodes {
+		resolver := net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+			return m.Dial("udp", "", cluster.DNS+":53", 2*time.Second)
+		}}
+		kube.Wait(t, patience, "addresses of the Service that "+m.Name+" finds", slices.Sorted(slices.Values(service.Spec.ClusterIPs)), func() ([]string, error) {
+			found, err := resolver.LookupHost(t.Context(), "server.default.svc.cluster.local.")
+			slices.Sort(found)
+			return found, err
+		})
 		for _, ip := range service.Spec.ClusterIPs {
 			for _, network := range []string{"tcp", "udp"} {
 				kube.Wait(t, patience, network+" from "+m.Name+" to "+ip, want, func() (map[string]bool, error) {
@@ -145,7 +154,7 @@ func awaitPods(t *testing.T, namespace string) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := c.AwaitPods(ctx, namespace); err != nil {
-		out, _ := c.Kubectl(t.Context(), "logs", "--namespace="+namespace, "--selector=app=writer", "--prefix")
+		out, _ := c.Kubectl(t.Context(), "--namespace="+namespace, "describe", "pods") // it comes on top of the failure
 		t.Fatalf("%v\n%s", err, out)
 	}
 }

@@ -27,8 +27,9 @@ const (
 	Services6 = "fd00:212::/112"
 	// Registry is what images are pulled from: by HTTPS, with CA's certificate.
 	Registry = Control4 + ":5000"
+	// DNS is the address of the cluster's name server.
+	DNS = "10.212.0.10"
 
-	dns     = "10.212.0.10"
 	apiPort = "6443"
 	// The encapsulation takes 50 bytes of each packet.
 	overlayDevice, overlayMTU = "vxlan0", 1450

@@ -98,9 +98,9 @@ func (c *Cluster) startNode(i int) error {
 		"registries/_default/hosts.toml": fmt.Sprintf(registryHosts, Registry, c.CA()),
 		"networks/pods.conflist":         fmt.Sprintf(networkConfig, pods4(i), pods6(i), mtu),
 		"containerd.toml":                fmt.Sprintf(containerdConfig, Registry, m.path("registries"), c.software.path(cni), m.path("networks")),
-		"kubelet.yaml":                   fmt.Sprintf(kubeletConfig, c.space(m.Name), c.CA(), c.pki(m.Name), dns, m.path("resolv.conf")),
+		"kubelet.yaml":                   fmt.Sprintf(kubeletConfig, c.space(m.Name), c.CA(), c.pki(m.Name), DNS, m.path("resolv.conf")),
 		"kube-proxy.yaml":                fmt.Sprintf(proxyConfig, c.Options.Proxy, Pods4, Pods6, m.Name, c.pki("kube-proxy.kubeconfig")),
-		"resolv.conf":                    "nameserver " + dns + "\n",
+		"resolv.conf":                    "nameserver " + DNS + "\n",
 	} {
 		if err := os.WriteFile(m.path(name), []byte(text), 0o644); err != nil {
 			return err
