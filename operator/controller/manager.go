@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/dataplane"
 	"github.com/kubernetes-sigs/blixt/operator/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
@@ -40,6 +41,8 @@ type ManagerOptions struct {
 	MetricsAddress, HealthAddress string
 	// LeaderElection among replicas.
 	LeaderElection bool
+	// ConfigFile has the BlixtConfig that the leader applies; "": none.
+	ConfigFile string
 	// ReservedPorts of nodes.
 	ReservedPorts []gateway.PortRange
 	// Registerer gets metrics, nil: the one behind MetricsAddress.
@@ -67,6 +70,13 @@ func CheckImages(r dataplane.Release) error {
 // begin, or has lost its leadership.
 func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	o.Release.Audience = fleet.Audience
+	var blixtConfig *v1alpha1.BlixtConfig
+	if o.ConfigFile != "" {
+		var err error
+		if blixtConfig, err = readConfig(o.ConfigFile); err != nil {
+			return err
+		}
+	}
 	if o.Registerer == nil {
 		o.Registerer = metrics.Registry
 	}
@@ -128,6 +138,9 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 			epoch := uint64(time.Now().UnixMilli())
 			server.Lead(epoch)
 			o.Log.Info("this replica leads", "epoch", epoch)
+			if blixtConfig != nil {
+				applyConfig(ctx, m.GetClient(), blixtConfig, o.Log)
+			}
 		case <-ctx.Done():
 		}
 		return nil

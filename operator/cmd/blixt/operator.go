@@ -72,6 +72,7 @@ which GatewayClasses name.`,
 	f.StringVar(&o.Release.CAConfigMap, "ca-config-map", "blixt-ca", "ConfigMap by which agents know the operator's certificate")
 	f.StringVar(&o.TLSSecret, "tls-secret", "blixt-tls", "Secret with the operator's certificates, which it makes and renews")
 	f.StringVar(&o.TLSDir, "tls-dir", "", "directory with tls.crt, tls.key and ca.crt of another issuer, such as cert-manager, instead of --tls-secret")
+	f.StringVar(&o.ConfigFile, "config", "", "file with a BlixtConfig to apply, such as the chart's")
 	f.StringVar(&o.FleetAddress, "fleet-address", ":8443", "where agents connect to")
 	f.StringVar(&service, "fleet-service", service, "Service by which they find it")
 	f.StringVar(&o.MetricsAddress, "metrics-address", ":8080", "where /metrics is, 0: nowhere")
