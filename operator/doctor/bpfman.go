@@ -5,6 +5,7 @@ package doctor
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -63,14 +64,8 @@ func bpfmanNodes(f *Facts) (string, []Finding) {
 	if d == nil {
 		return "", []Finding{failed("DaemonSet "+f.bpfmanNamespace()+"/"+bpfmanDaemon, "it is not there: no node loads programs", installBpfman)}
 	}
-	pods := map[string]*corev1.Pod{}
-	for i := range f.Pods {
-		if p := &f.Pods[i]; p.Namespace == d.Namespace && metav1.IsControlledBy(p, d) && p.DeletionTimestamp == nil {
-			pods[p.Spec.NodeName] = p
-		}
-	}
 	var wrong []Finding
-	nodes := f.selected()
+	nodes, pods := f.selected(), f.daemonPods(d)
 	for _, n := range nodes {
 		p := pods[n.Name]
 		if p == nil {
@@ -81,6 +76,17 @@ func bpfmanNodes(f *Facts) (string, []Finding) {
 		}
 	}
 	return fmt.Sprintf("bpfman runs on %d selected nodes", len(nodes)), wrong
+}
+
+// daemonPods are those of bpfman's DaemonSet, by node.
+func (f *Facts) daemonPods(d *appsv1.DaemonSet) map[string]*corev1.Pod {
+	pods := map[string]*corev1.Pod{}
+	for i := range f.Pods {
+		if p := &f.Pods[i]; p.Namespace == d.Namespace && metav1.IsControlledBy(p, d) && p.DeletionTimestamp == nil {
+			pods[p.Spec.NodeName] = p
+		}
+	}
+	return pods
 }
 
 // notRunning is what keeps a pod from doing its work; "": it does it.
@@ -104,18 +110,19 @@ func notRunning(p *corev1.Pod) string {
 // bpfmanSelector: bpfman-agent v0.6.0 ends with a nil dereference on nodes that
 // an application leaves out, again and again.
 func bpfmanSelector(f *Facts) (string, []Finding) {
-	selected := f.selected()
-	if len(selected) == len(f.Nodes) {
-		return "the data plane selects all nodes", nil
+	d := f.daemonSet()
+	if d == nil {
+		return "there is no DaemonSet " + bpfmanDaemon, nil
 	}
-	var left []string
-	for i := range f.Nodes {
-		if !slices.Contains(selected, &f.Nodes[i]) {
-			left = append(left, f.Nodes[i].Name)
-		}
+	left := f.daemonPods(d)
+	for _, n := range f.selected() {
+		delete(left, n.Name)
 	}
-	return "", []Finding{warning("BlixtConfig", "spec.dataplane.nodes leaves out "+some(left)+": bpfman-agent v0.6.0 panics on nodes that an application does not select; there it stays Pending for good, and other applications may starve",
-		"Select all nodes, or keep bpfman off the others: give DaemonSet "+bpfmanDaemon+" a nodeSelector with the same labels.")}
+	if len(left) == 0 {
+		return "the data plane selects all nodes that bpfman is on", nil
+	}
+	return "", []Finding{warning("BlixtConfig", "spec.dataplane.nodes leaves out "+some(slices.Collect(maps.Keys(left)))+", where bpfman runs: bpfman-agent v0.6.0 panics on nodes that an application does not select; there it stays Pending for good, and other applications may starve",
+		"Select all nodes, or keep bpfman off the others: give "+at("DaemonSet", d)+" a nodeSelector with the same labels.")}
 }
 
 // bpfmanOverride: without it the operator undoes what bpfman-pins wants.

@@ -84,6 +84,10 @@ var defects = []struct {
 	{"the data plane leaves nodes out", func(f *doctor.Facts) {
 		f.Configs[0].Spec.Dataplane.Nodes.MatchLabels = map[string]string{corev1.LabelHostname: "n1"}
 	}, "bpfman-selector", doctor.Warning, "BlixtConfig", "leaves out n2", "nodeSelector"},
+	{"bpfman is kept off the nodes that are left out", func(f *doctor.Facts) {
+		f.Configs[0].Spec.Dataplane.Nodes.MatchLabels = map[string]string{corev1.LabelHostname: "n1"}
+		f.Pods = f.Pods[:2]
+	}, "bpfman-selector", doctor.OK, "", "all nodes that bpfman is on", ""},
 	{"pins as released", func(f *doctor.Facts) {
 		*mounts(f) = slices.DeleteFunc(*mounts(f), func(m corev1.VolumeMount) bool { return m.MountPath == "/run/bpfman/fs" })
 	}, "bpfman-pins", doctor.Failed, "DaemonSet bpfman/bpfman-daemon", "no volumeMount at /run/bpfman/fs", "daemonset.yaml"},

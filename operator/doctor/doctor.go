@@ -60,7 +60,7 @@ var checks = []check{
 	{"bpfman-link-ids", []string{"CustomResourceDefinition"}, linkIDs},
 	{"bpfman-operator", []string{"Deployment"}, bpfmanOperator},
 	{"bpfman-nodes", []string{"DaemonSet", "Pod", "Node", "BlixtConfig"}, bpfmanNodes},
-	{"bpfman-selector", []string{"Node", "BlixtConfig"}, bpfmanSelector},
+	{"bpfman-selector", []string{"DaemonSet", "Pod", "Node", "BlixtConfig"}, bpfmanSelector},
 	{"bpfman-pins", []string{"DaemonSet"}, bpfmanPins},
 	{"bpfman-override", []string{"DaemonSet", "Config"}, bpfmanOverride},
 	{"bpfman-signing", []string{"Config"}, bpfmanSigning},
