@@ -78,6 +78,31 @@ func (m *Machine) boot(binary, path string, l *net.TCPListener, args ...string) 
 	})
 }
 
+// kill ends all processes of the machine without asking.
+func (m *Machine) kill() error {
+	pid := readPid(m.path("init.pid"))
+	if pid == 0 {
+		return fmt.Errorf("power off %s: it is off", m.Name)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		return fmt.Errorf("power off %s: %w", m.Name, err)
+	}
+	for _, name := range []string{"ready", "init.pid", "pid"} {
+		if err := os.RemoveAll(m.path(name)); err != nil {
+			return err
+		}
+	}
+	if err := m.makeFolders(); err != nil {
+		return err
+	}
+	return lab.Eventually(10*time.Second, func() error {
+		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("process %d of %s has not ended: %w", pid, m.Name, err)
+		}
+		return nil
+	})
+}
+
 func (m *Machine) path(name string) string { return filepath.Join(m.dir, name) }
 
 // Launch has the machine run a daemon, and start it again whenever it ends.

@@ -115,15 +115,29 @@ func (c *Cluster) startNode(i int) error {
 			return err
 		}
 	}
-	if err := makeCgroup(c.space(m.Name)); err != nil {
+	if err := m.Launch("containerd", c.software.path(containerd+"/containerd"), "--config="+m.path("containerd.toml")); err != nil {
 		return err
 	}
-	if err := m.Launch("containerd", c.software.path(containerd+"/containerd"), "--config="+m.path("containerd.toml")); err != nil {
+	return c.PowerOn(m)
+}
+
+// PowerOn starts a node that is off, with all that it ran and stored before.
+func (c *Cluster) PowerOn(m *Machine) error {
+	if err := makeCgroup(c.space(m.Name)); err != nil {
 		return err
 	}
 	// What the kubelet insists on, and what would be set for the whole host.
 	return m.boot(c.bin("machine"), c.software.search(), nil, "-share="+c.dir, "-share="+c.software.cache,
 		"-sysctl=vm.overcommit_memory=1", "-sysctl=kernel.panic=10", "-sysctl=kernel.panic_on_oops=1", "-sysctl=kernel.keys.root_maxkeys=1000000")
+}
+
+// PowerOff ends all that runs on a node without asking. Its network stays, but
+// for the pods.
+func (c *Cluster) PowerOff(m *Machine) error {
+	if err := m.kill(); err != nil {
+		return err
+	}
+	return removeCgroups(c.space(m.Name)) // the kubelet would take long to see that nothing runs in them
 }
 
 // joinNode starts what makes a machine a node of Kubernetes.
