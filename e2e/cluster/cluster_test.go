@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	var o cluster.Options
+	flag.StringVar(&o.Name, "name", "test", "name of the cluster")
 	flag.StringVar(&o.Proxy, "proxy", "", "kube-proxy's mode: nftables or iptables")
 	flag.BoolVar(&o.Overlay, "overlay", false, "join pods by VXLAN instead of routes")
 	flag.BoolVar(&o.NoBpfman, "no-bpfman", false, "do not install bpfman")
@@ -58,7 +59,7 @@ func TestMain(m *testing.M) {
 			return code
 		}
 		if code != 0 {
-			fmt.Fprintf(os.Stderr, "the cluster stays as it is: go run ./e2e/cluster/cmd status, logs are in %s\n", c.Dir())
+			fmt.Fprintf(os.Stderr, "the cluster stays as it is: go run ./e2e/cluster/cmd --name %s status, logs are in %s\n", c.Options.Name, c.Dir())
 			return code
 		}
 		if err := c.Down(); err != nil {
