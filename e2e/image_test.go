@@ -24,6 +24,9 @@ func TestBpfmanPullsTheImage(t *testing.T) {
 	m.check(m.blixt.Start())
 	m.carries()
 	s := m.status()
+	if s.Program.Image != image {
+		t.Errorf("status says that it was read from %q, want %q", s.Program.Image, image)
+	}
 	got, err := m.bpfman.Run("get", "program", fmt.Sprint(s.Program.ProgramID))
 	m.check(err)
 	if !strings.Contains(got, image) {
@@ -33,8 +36,8 @@ func TestBpfmanPullsTheImage(t *testing.T) {
 	m.check(m.blixt.Kill())
 	m.blixt.Args = append(args, "--bytecode", filepath.Join(m.Dir(), "out"))
 	m.check(m.blixt.Start())
-	if now := m.status().Program; now.ProgramID != s.Program.ProgramID {
-		t.Errorf("program %d replaced %d", now.ProgramID, s.Program.ProgramID)
+	if now := m.status().Program; now.ProgramID != s.Program.ProgramID || now.Image != image {
+		t.Errorf("%+v replaced %+v", now, s.Program)
 	}
 	m.check(m.blixt.Stop())
 	m.nothingLeft()

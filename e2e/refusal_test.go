@@ -86,7 +86,7 @@ func TestBytecodeThatIsRefused(t *testing.T) {
 		m.blixt.Args = append(verified, "--keep")
 		m.check(m.blixt.Start())
 		before := m.status().Program
-		if loader == "builtin" && before.Image != good {
+		if before.Image != good {
 			t.Errorf("status says that it was read from %q, want %q", before.Image, good)
 		}
 		m.check(m.blixt.Stop())
@@ -117,7 +117,7 @@ func TestBytecodeThatBpfmanCannotGet(t *testing.T) {
 	before := m.status().Program
 	m.check(m.blixt.Stop())
 	m.blixt.Args = append(args, "--bytecode", bad, "--ca-file", r.ca)
-	m.refuses(m.blixt.Start())
+	m.refuses(m.blixt.Start(), "bpfman: load "+bad)
 	m.carries() // by the version of before
 	if now := m.status().Program; now.ProgramID != before.ProgramID || !slices.Equal(now.Links, before.Links) {
 		t.Errorf("%+v was replaced by %+v", before, now)
@@ -136,9 +136,9 @@ func TestBytecodeThatBpfmanCannotGet(t *testing.T) {
 		before      func()
 		says        []string
 	}{
-		{"a layer that is damaged on the way", bad, func() {}, []string{"bpfman: load " + bad, "nvalid digest"}},
+		{"a layer that is damaged on the way", bad, func() {}, []string{"bpfman: load " + bad, "nvalid digest", "push the image again"}},
 		// It wants Sigstore's keys from the Internet first, which it does not reach.
-		{"unsigned, and signatures wanted", good, func() { policy("allow_unsigned = false\nverify_enabled = true\n") }, []string{"bpfman: load " + good, "sigstore"}},
+		{"unsigned, and signatures wanted", good, func() { policy("allow_unsigned = false\nverify_enabled = true\n") }, []string{"bpfman: load " + good, "sigstore", "verify_enabled = false", "--verify-key"}},
 		{"no registry", good, func() {
 			policy("allow_unsigned = true\nverify_enabled = false\n")
 			r.toBpfman.CloseClientConnections()
@@ -168,7 +168,7 @@ func TestBpfmanOnAFullDisk(t *testing.T) {
 	m.check(err)
 	ended := make(chan error, 1)
 	go func() { ended <- m.blixt.Start() }()
-	m.check(lab.Eventually(patience, func() error {
+	m.check(lab.Eventually(3*patience, func() error { // it pulls before
 		if log := m.bpfman.Log(); !strings.Contains(log, "No space left on device") {
 			return fmt.Errorf("bpfman says %q", log)
 		}
@@ -176,7 +176,7 @@ func TestBpfmanOnAFullDisk(t *testing.T) {
 	}))
 	// It does not answer any more: its database waits for room, for ever.
 	m.check(m.bpfman.Kill())
-	m.refuses(<-ended, "bpfman has ended or is stuck; see its log, restart it and try again")
+	m.refuses(<-ended, "bpfman has ended or is stuck", "after a full disk")
 	_, err = m.bpfman.Shell("mount -o remount,size=16m /run/bpfman")
 	m.check(err)
 	m.check(m.bpfman.Start())

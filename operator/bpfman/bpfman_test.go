@@ -124,19 +124,31 @@ func TestProgramWhoseMapsAreOutOfSightIsUnloaded(t *testing.T) {
 }
 
 func TestRefusalSaysWhatMayHelp(t *testing.T) {
-	for said, advice := range map[string]string{
-		"An error occurred. Failed to open target netns file: No such file":  "--netns",
-		"Failed to acquire database lock, please try again later":            "try again",
-		"`bpf_mprog_attach` failed":                                          "bpfman list links",
-		"Failed to pull bytecode Image: error sending request for url (xyz)": "HTTPS",
+	for _, c := range []struct {
+		code         codes.Code
+		said, advice string
+	}{
+		{codes.Aborted, "An error occurred. Failed to open target netns file: No such file", "name one that it sees with --netns"},
+		{codes.Aborted, "Failed to acquire database lock, please try again later", "try again; after a full disk, restart bpfman"},
+		{codes.Aborted, "`bpf_mprog_attach` failed", "bpfman list links"},
+		{codes.Aborted, "Failed to pull bytecode Image: error sending request for url (xyz)", "reachable for it by HTTPS"},
+		{codes.Aborted, "Failed to pull bytecode Image: Digest error: Invalid digest. Expected sha256:1, got sha256:2", "push the image again"},
+		{codes.Aborted, "Unable to initialize ImageManager: error sending request for url (xyz)", "tuf-repo-cdn.sigstore.dev"},
+		{codes.Aborted, "Failed to fetch sigstore's keys", "verify_enabled = false"},
+		{codes.Aborted, "Error triangulating image: Failed to pull manifest", "--verify-key"},
+		{codes.Unavailable, "connection refused", "after a full disk: see its log"},
+		{codes.DeadlineExceeded, "context deadline exceeded", "restart it and try again"},
+		{codes.Unimplemented, "unknown service", "no bpfman"},
+		{codes.Aborted, "something that nobody knows", ""},
 	} {
-		f := &fake{programs: map[uint32]*pb.ProgramInfo{}, refuses: map[string]error{"load": status.Error(codes.Aborted, said)}}
+		f := &fake{programs: map[uint32]*pb.ProgramInfo{}, refuses: map[string]error{"load": status.Error(c.code, c.said)}}
 		_, err := Load(f.start(t))
-		if e, ok := errors.AsType[*RefusedError](err); !ok || e.Said != said || !strings.Contains(err.Error(), advice) {
-			t.Errorf("%q: %v, want advice on %s", said, err, advice)
+		e, ok := errors.AsType[*RefusedError](err)
+		if !ok || e.Said != c.said || !strings.Contains(e.Advice, c.advice) || (e.Advice == "") != (c.advice == "") {
+			t.Errorf("%q: %v, want advice on %q", c.said, err, c.advice)
 		}
 		if slices.Contains(f.calls, "unload") {
-			t.Errorf("%q: something was unloaded", said)
+			t.Errorf("%q: something was unloaded", c.said)
 		}
 	}
 }

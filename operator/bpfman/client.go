@@ -64,6 +64,7 @@ type program struct {
 	name   string
 	tag    string
 	digest string
+	image  string
 	dir    string
 	links  []uint32
 	// Handover is what its maps say.
@@ -73,7 +74,7 @@ type program struct {
 func newProgram(info *pb.ProgramInfo, kernel *pb.KernelProgramInfo) *program {
 	return &program{
 		id: kernel.GetId(), name: info.GetMetadata()[metaName], tag: kernel.GetTag(), digest: info.GetMetadata()[metaDigest],
-		dir: info.GetMapPinPath(), links: info.GetLinks(),
+		image: info.GetBytecode().GetImage().GetUrl(), dir: info.GetMapPinPath(), links: info.GetLinks(),
 	}
 }
 

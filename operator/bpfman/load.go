@@ -161,7 +161,7 @@ func (d *DataPlane) needless(p *program) (why reason) {
 
 // hold describes a program and its links.
 func (d *DataPlane) hold(p *program) held {
-	h := held{Program: p.id, Tag: p.tag, Digest: p.digest, Dir: p.dir, Links: []loader.LinkInfo{}}
+	h := held{Program: p.id, Tag: p.tag, Digest: p.digest, Image: p.image, Dir: p.dir, Links: []loader.LinkInfo{}}
 	known := d.before.linksOf(p.id)
 	for _, id := range p.links {
 		if i := slices.IndexFunc(known, func(l loader.LinkInfo) bool { return l.ID == id }); i >= 0 {

@@ -33,7 +33,9 @@ type held struct {
 	Program uint32 `json:"program"`
 	Tag     string `json:"tag"`
 	Digest  string `json:"digest"`
-	Dir     string `json:"dir"`
+	// Image is what bpfman has pulled, "": it was handed a file.
+	Image string `json:"image,omitempty"`
+	Dir   string `json:"dir"`
 	// Links have the ids of bpfman.
 	Links []loader.LinkInfo `json:"links"`
 }
@@ -106,7 +108,7 @@ func Inspect(runDir, name string) (info loader.Info, err error) {
 	if err != nil {
 		return info, err
 	}
-	info = loader.Info{Loader: "bpfman", Dir: n.Dir, ProgramID: n.Program, ProgramTag: n.Tag, Digest: n.Digest, Maps: map[string]uint32{}}
+	info = loader.Info{Loader: "bpfman", Dir: n.Dir, ProgramID: n.Program, ProgramTag: n.Tag, Digest: n.Digest, Image: n.Image, Maps: map[string]uint32{}}
 	entries, err := os.ReadDir(n.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return info, fmt.Errorf("bpfman has unloaded program %d (%w): blixt run loads it again, start it if it does not run", n.Program, err)
