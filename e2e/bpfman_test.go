@@ -66,7 +66,7 @@ func (m *managed) nothingLeft() {
 	if _, err := os.Stat(lab.Pins(m.blixt.Name)); !errors.Is(err, fs.ErrNotExist) {
 		m.Errorf("pins of the built-in loader: %v", err)
 	}
-	if files, _ := filepath.Glob(filepath.Join(loader.DefaultRunDir, m.blixt.Name+"*")); len(files) > 0 {
+	if files, _ := filepath.Glob(filepath.Join(loader.DefaultRunDir, m.blixt.Name+".*")); len(files) > 0 {
 		m.Errorf("files %v", files)
 	}
 }

@@ -198,7 +198,7 @@ func (w *world) nothingLeft() {
 	if _, err := os.Stat(lab.Pins(w.blixt.Name)); !errors.Is(err, fs.ErrNotExist) {
 		w.Errorf("pins: %v", err)
 	}
-	if files, _ := filepath.Glob(filepath.Join(loader.DefaultRunDir, w.blixt.Name+"*")); len(files) > 0 {
+	if files, _ := filepath.Glob(filepath.Join(loader.DefaultRunDir, w.blixt.Name+".*")); len(files) > 0 {
 		w.Errorf("files %v", files)
 	}
 }

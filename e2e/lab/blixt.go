@@ -38,8 +38,7 @@ type Blixt struct {
 	Node *Node
 	// Binary is what Build returned.
 	Binary string
-	// Name of the data plane: the lab's. A second one needs another, which
-	// begins with that and a dash.
+	// Name of the data plane: the lab's.
 	Name string
 	// Dir holds the YAML.
 	Dir string

@@ -169,7 +169,7 @@ func (b *Bpfman) Start() error {
 	}
 	b.cmd = cmd
 	for _, socket := range []string{BpfmanSocket, CSISocket} {
-		err := Eventually(5*time.Second, func() error {
+		err := Eventually(startLimit, func() error {
 			c, err := net.Dial("unix", b.Path(socket))
 			if err == nil {
 				err = c.Close()

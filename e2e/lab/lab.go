@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/operator/loader"
 )
 
 const (
@@ -44,8 +46,9 @@ type Lab struct {
 	err   error
 }
 
-// New begins a network. The name is that of its namespaces, before a dash,
-// and of the data planes in it.
+// New begins a network. The name is that of its namespaces and files, before
+// a dot, and of the data plane in it. It has no dot: what belongs to a lab of
+// a longer name is never taken for a leftover of this one.
 func New(name string) (*Lab, error) {
 	if os.Geteuid() != 0 {
 		return nil, ErrNotRoot
@@ -69,7 +72,7 @@ func New(name string) (*Lab, error) {
 	}
 	l.home, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err == nil {
-		l.dir, err = os.MkdirTemp("", name+"-")
+		l.dir, err = os.MkdirTemp("", name+".")
 	}
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
@@ -96,7 +99,7 @@ func (l *Lab) try(err error) {
 // atEnd has Close call f, the latest first.
 func (l *Lab) atEnd(f func() error) { l.ends = append(l.ends, f) }
 
-// Close ends every process, and removes every namespace and pin.
+// Close ends every process, and removes every namespace, pin and note.
 func (l *Lab) Close() error {
 	var errs []error
 	for _, end := range slices.Backward(l.ends) {
@@ -106,21 +109,18 @@ func (l *Lab) Close() error {
 		errs = append(errs, n.close())
 	}
 	l.ends, l.nodes = nil, nil
-	if l.dir != "" {
-		errs = append(errs, os.RemoveAll(l.dir))
-	}
 	if l.home >= 0 {
 		errs = append(errs, unix.Close(l.home))
 		l.home = -1
 	}
-	errs = append(errs, removePins(l.name), l.lock.Close())
+	errs = append(errs, l.removeFiles(), l.lock.Close())
 	return errors.Join(errs...)
 }
 
 // removeLeftovers removes what a killed run of the same name has left. Its
 // processes are those in its namespaces: the names are ours alone.
 func (l *Lab) removeLeftovers() error {
-	spaces, err := filepath.Glob(filepath.Join(netnsDir, l.name+"-*"))
+	spaces, err := filepath.Glob(filepath.Join(netnsDir, l.name+".*"))
 	if err != nil {
 		return err
 	}
@@ -139,30 +139,22 @@ func (l *Lab) removeLeftovers() error {
 			return err
 		}
 	}
-	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), l.name+"-*"))
-	if err != nil {
-		return err
-	}
-	errs := []error{removePins(l.name)}
-	for _, dir := range dirs {
-		errs = append(errs, os.RemoveAll(dir))
-	}
-	return errors.Join(errs...)
+	return l.removeFiles()
 }
 
 // Pins returns where a data plane of that name is pinned.
 func Pins(name string) string { return filepath.Join(bpfDir, name) }
 
-// removePins removes the data planes of that name, and those whose name
-// begins with it and a dash.
-func removePins(name string) error {
-	dirs, err := filepath.Glob(filepath.Join(bpfDir, name+"-*"))
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, dir := range append(dirs, Pins(name)) {
-		errs = append(errs, os.RemoveAll(dir))
+// removeFiles removes pins, the notes of a data plane that was killed, and our
+// own files.
+func (l *Lab) removeFiles() error {
+	errs := []error{os.RemoveAll(Pins(l.name))}
+	for _, dir := range []string{loader.DefaultRunDir, os.TempDir()} {
+		files, err := filepath.Glob(filepath.Join(dir, l.name+".*"))
+		errs = append(errs, err)
+		for _, file := range files {
+			errs = append(errs, os.RemoveAll(file))
+		}
 	}
 	_ = os.Remove(bpfDir) // only if nobody else uses it
 	return errors.Join(errs...)

@@ -33,7 +33,7 @@ type Node struct {
 
 // Node makes a machine with nothing but lo.
 func (l *Lab) Node(name string) *Node {
-	n := &Node{Name: name, lab: l, space: l.name + "-" + name, fd: -1}
+	n := &Node{Name: name, lab: l, space: l.name + "." + name, fd: -1}
 	if l.err != nil {
 		return n
 	}
