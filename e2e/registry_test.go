@@ -92,7 +92,7 @@ func damaging(next http.Handler, repository string) http.Handler {
 // blixt runs a command of Blixt's that asks the registry.
 func (r *imageRegistry) blixt(args ...string) string {
 	r.Helper()
-	out, err := r.Balancer.Run(patience, executable, append([]string{"bytecode"}, append(args, "--ca-file", r.ca)...)...)
+	out, err := r.Balancer.Run(3*patience, executable, append([]string{"bytecode"}, append(args, "--ca-file", r.ca)...)...)
 	r.check(err)
 	return strings.TrimSpace(out)
 }
@@ -101,7 +101,7 @@ func (r *imageRegistry) blixt(args ...string) string {
 func (r *imageRegistry) push(repository string) string {
 	r.Helper()
 	out := filepath.Join(r.Dir(), "out")
-	_, err := r.Balancer.Run(patience, executable, "bytecode", "build", "-d", out, "--flows", "65536")
+	_, err := r.Balancer.Run(3*patience, executable, "bytecode", "build", "-d", out, "--flows", "65536")
 	r.check(err)
 	return r.blixt("push", out, r.addr+"/"+repository+":v1")
 }

@@ -120,7 +120,7 @@ func TestUpgradeCanBeKilledAtAnyMoment(t *testing.T) {
 	m.version(32768)
 	moments := map[string]bool{}
 	drains := false
-	for after := 20 * time.Millisecond; !drains; after += 25 * time.Millisecond {
+	for after := 20 * time.Millisecond; !drains; after += max(10*time.Millisecond, after/10) {
 		args := slices.Concat(m.blixt.Via, []string{m.blixt.Binary, "run", "--filename", m.blixt.Dir, "--name", m.blixt.Name}, m.blixt.Args)
 		_, err := m.Balancer.Run(after, args[0], args[1:]...)
 		if err == nil || !strings.Contains(err.Error(), "killed") || after > 4*patience {

@@ -14,18 +14,21 @@ import (
 
 // stream sends numbered datagrams at a steady rate and collects the answers.
 type stream struct {
-	conn  net.Conn
-	stop  chan struct{}
-	wg    sync.WaitGroup
-	sent  int
+	conn net.Conn
+	stop chan struct{}
+	sent int
+
+	sender, listener sync.WaitGroup
+
+	mu    sync.Mutex
 	heard map[string]int // answers by server
 	seen  map[string]bool
 }
 
 func (m *managed) newStream(addr string) *stream {
 	s := &stream{conn: m.dial(m.Client, "udp", addr), stop: make(chan struct{}), heard: map[string]int{}, seen: map[string]bool{}}
-	s.wg.Go(func() {
-		for tick := time.NewTicker(2 * time.Millisecond); ; s.sent++ {
+	s.sender.Go(func() {
+		for tick := time.NewTicker(4 * time.Millisecond); ; s.sent++ {
 			select {
 			case <-s.stop:
 				return
@@ -34,7 +37,7 @@ func (m *managed) newStream(addr string) *stream {
 			}
 		}
 	})
-	s.wg.Go(func() {
+	s.listener.Go(func() {
 		buffer := make([]byte, 1500)
 		for {
 			n, err := s.conn.Read(buffer)
@@ -42,8 +45,10 @@ func (m *managed) newStream(addr string) *stream {
 				return
 			}
 			words := strings.SplitN(string(buffer[:n]), " ", 3)
+			s.mu.Lock()
 			s.heard[words[0]]++
 			s.seen[words[2]] = true
+			s.mu.Unlock()
 		}
 	})
 	return s
@@ -53,12 +58,20 @@ func (m *managed) newStream(addr string) *stream {
 func (s *stream) end(m *managed) {
 	m.Helper()
 	close(s.stop)
-	time.Sleep(patience / 10) // for the last answers
-	m.check(s.conn.SetReadDeadline(time.Now()))
-	s.wg.Wait()
-	if len(s.seen) != s.sent || len(s.heard) != 1 || s.sent < 500 {
-		m.Errorf("%d datagrams of %d were answered, by %v", len(s.seen), s.sent, s.heard)
+	s.sender.Wait()
+	err := lab.Eventually(patience, func() error { // for the last answers
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if len(s.seen) != s.sent || len(s.heard) != 1 || s.sent < 500 {
+			return fmt.Errorf("%d datagrams of %d were answered, by %v", len(s.seen), s.sent, s.heard)
+		}
+		return nil
+	})
+	if err != nil {
+		m.Error(err)
 	}
+	m.check(s.conn.SetReadDeadline(time.Now()))
+	s.listener.Wait()
 	m.Logf("stream: %d datagrams, %d answered", s.sent, len(s.seen))
 }
 
