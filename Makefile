@@ -73,7 +73,7 @@ root:
 # One package at a time: tests that measure time share the machine with nothing.
 .PHONY: test
 test: root bpfman kubernetes helm ## Run every test, and each fuzz target for 10 s (root); gets the tools they use when missing
-	@.ci/need $(TEST_TOOLS)
+	@.ci/need $(CLANG) $(TEST_TOOLS)
 	go vet ./...
 	go test -json -count=1 -timeout=15m -p=1 ./... | go run .ci/gotest.go
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=10s
