@@ -27,7 +27,7 @@ var update = flag.Bool("update", false, "write testdata")
 
 // What the operator may do is a file, so that a change of it is seen.
 func TestPermissions(t *testing.T) {
-	objects := mustTemplate(t)
+	objects := mustTemplate(t, "--set=config.addresses.source=Node")
 	got := permissions("", find[rbacv1.ClusterRole](t, objects, "ClusterRole", "blixt-operator").Rules) +
 		permissions(namespace, find[rbacv1.Role](t, objects, "Role", "blixt-operator").Rules)
 	const file = "testdata/permissions.txt"

@@ -13,9 +13,6 @@ import (
 	"k8s.io/client-go/util/jsonpath"
 )
 
-// hasKinds renders as for a cluster that has Blixt's kinds.
-const hasKinds = "--api-versions=blixt.x-k8s.io/v1alpha1/BlixtConfig"
-
 // standard are the objects of an installation that asks for nothing, besides CRDs.
 var standard = []string{
 	"ClusterRole/blixt-operator", "ClusterRoleBinding/blixt-operator", "Deployment/blixt-operator",
@@ -66,12 +63,10 @@ func TestSwitches(t *testing.T) {
 		{name: "imagePullSecrets", flags: []string{"--set=imagePullSecrets={a,b}"}, object: operator,
 			path: "{.spec.template.spec.imagePullSecrets[*].name}", want: "a b"},
 		{name: "no config", object: "GatewayClass/blixt", path: "{.spec}", want: `{"controllerName":"gateway.networking.k8s.io/blixt"}`},
-		{name: "config", flags: []string{hasKinds, "--set=config.addresses.source=Node"}, more: []string{"BlixtConfig/blixt"},
-			object: "BlixtConfig/blixt", path: "{.spec}", want: `{"addresses":{"source":"Node"}}`},
-		{name: "config of an upgrade", flags: []string{"--is-upgrade", "--set=config.addresses.source=Node"}, more: []string{"BlixtConfig/blixt"},
+		{name: "config", flags: []string{"--set=config.addresses.source=Node"}, more: []string{"ConfigMap/blixt-config"},
 			object: "GatewayClass/blixt", path: "{.spec.parametersRef.kind} {.spec.parametersRef.name}", want: "BlixtConfig blixt"},
-		{name: "config before there are kinds", flags: []string{"--set=config.addresses.source=Node"},
-			object: "GatewayClass/blixt", path: "{.spec.parametersRef.name}", want: "blixt"},
+		{name: "config is mounted", flags: []string{"--set=config.addresses.source=Node"}, more: []string{"ConfigMap/blixt-config"},
+			object: operator, path: "{.spec.template.spec.volumes[0].configMap.name} " + container + ".volumeMounts[0].mountPath}", want: "blixt-config /etc/blixt/config"},
 		{name: "gatewayClass.create", flags: []string{"--set=gatewayClass.create=false"}, fewer: []string{"GatewayClass/blixt"}},
 		{name: "gatewayClass.name", flags: []string{"--set=gatewayClass.name=other"}, more: []string{"GatewayClass/other"}, fewer: []string{"GatewayClass/blixt"}},
 		{name: "replicas", flags: []string{"--set=replicas=3"}, object: operator, path: "{.spec.replicas}", want: "3"},
@@ -182,9 +177,9 @@ func TestArguments(t *testing.T) {
 	if diff := cmp.Diff(want, arguments(t)); diff != "" {
 		t.Errorf("arguments (-want +got):\n%s", diff)
 	}
-	got := arguments(t, "--set=imagePullSecrets={a,b},certManager.enabled=true,certManager.issuerRef.name=ca,nodePorts=1-2,ephemeralPorts=3-4,logging.level=debug,logging.format=json")
+	got := arguments(t, "--set=imagePullSecrets={a,b},certManager.enabled=true,certManager.issuerRef.name=ca,config.addresses.source=Node,nodePorts=1-2,ephemeralPorts=3-4,logging.level=debug,logging.format=json")
 	changed := slices.DeleteFunc(got, func(a string) bool { return slices.Contains(want, a) })
-	if diff := cmp.Diff([]string{"--image-pull-secret=a", "--image-pull-secret=b", "--tls-dir=/etc/blixt/tls",
+	if diff := cmp.Diff([]string{"--image-pull-secret=a", "--image-pull-secret=b", "--config=/etc/blixt/config/blixtconfig.yaml", "--tls-dir=/etc/blixt/tls",
 		"--node-ports=1-2", "--ephemeral-ports=3-4", "--log-level=debug", "--log-format=json"}, changed); diff != "" {
 		t.Errorf("changed arguments (-want +got):\n%s", diff)
 	}

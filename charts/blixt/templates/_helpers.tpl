@@ -45,9 +45,3 @@ readOnlyRootFilesystem: true
 capabilities:
   drop: [ALL]
 {{- end }}
-
-{{- /* Whether the BlixtConfig can be installed: Helm refuses objects of kinds
-that the cluster does not have yet, as before the first installation. */}}
-{{- define "blixt.hasKinds" -}}
-{{- if or .Release.IsUpgrade (.Capabilities.APIVersions.Has "blixt.x-k8s.io/v1alpha1/BlixtConfig") }}yes{{ end }}
-{{- end }}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chart_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/e2e/kube"
+)
+
+// helmIn runs Helm as an administrator of the cluster.
+func helmIn(t *testing.T, ns, command string, flags ...string) (string, error) {
+	t.Helper()
+	args := []string{command, "blixt", "--namespace=" + ns, "--kube-apiserver=" + server.Config.Host,
+		"--kube-token=" + server.Config.BearerToken, "--kube-ca-file=" + server.Config.CAFile}
+	return run(t, append(args, flags...)...)
+}
+
+// install installs the chart in a namespace, without the CRDs, which are there,
+// until the test ends: a cluster has one Blixt.
+func install(t *testing.T, flags ...string) string {
+	t.Helper()
+	ns := server.Namespace(t)
+	if out, err := helmIn(t, ns, "install", append(flags, ".", values, "--set=crds.install=false")...); err != nil {
+		t.Fatal(out, err)
+	}
+	t.Cleanup(func() {
+		if out, err := helmIn(t, ns, "uninstall", "--no-hooks"); err != nil {
+			t.Error(out, err)
+		}
+	})
+	return ns
+}
+
+// older returns a chart with a CRD that is not as it is now.
+func older(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "blixt")
+	if err := os.CopyFS(dir, os.DirFS(".")); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "files/crds/blixt.x-k8s.io_blixtconfigs.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.Replace(string(text), "    categories:\n    - blixt\n", "    categories:\n    - older\n", 1)
+	if changed == string(text) {
+		t.Fatalf("no category blixt in %s", file)
+	}
+	if err := os.WriteFile(file, []byte(changed), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// undefine makes the server forget Blixt's kinds.
+func undefine(t *testing.T) {
+	t.Helper()
+	for _, name := range crds {
+		forget(t, &apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	}
+}
+
+// get reads an object that the server must have.
+func get[T any, P interface {
+	*T
+	client.Object
+}](t *testing.T, ns, name string) P {
+	t.Helper()
+	o := P(new(T))
+	if err := server.Client.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: name}, o); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// Helm installs all of it in one step, though it has only just defined the kinds.
+func TestInstallUpgradeUninstall(t *testing.T) {
+	undefine(t)
+	t.Cleanup(func() { define(t, "files/crds/*.yaml") })
+	ns := server.Namespace(t)
+	do := func(command string, flags ...string) {
+		t.Helper()
+		if out, err := helmIn(t, ns, command, flags...); err != nil {
+			t.Fatal(out, err)
+		}
+	}
+	checksum := func() string {
+		return get[appsv1.Deployment](t, ns, "blixt-operator").Spec.Template.Annotations["checksum/config"]
+	}
+	do("install", older(t), values, "--set=config.addresses.source=Node")
+	config, first := given(t, get[corev1.ConfigMap](t, ns, "blixt-config")), checksum()
+	if ref := get[gatewayv1.GatewayClass](t, "", "blixt").Spec.ParametersRef; ref == nil || ref.Name != config.GetName() {
+		t.Errorf("the GatewayClass refers to %v, want BlixtConfig %s", ref, config.GetName())
+	}
+	kube.Wait(t, 10*time.Second, "the BlixtConfig is applied", true, func() (bool, error) {
+		err := apply(t, asAccount(t, ns, "blixt-operator"), config)
+		return err == nil, err
+	})
+
+	do("upgrade", ".", values, "--set=config.addresses.source=LoadBalancer")
+	config = given(t, get[corev1.ConfigMap](t, ns, "blixt-config"))
+	want := map[string]any{"addresses": map[string]any{"source": "LoadBalancer"}}
+	if diff := cmp.Diff(want, config.Object["spec"]); diff != "" {
+		t.Errorf("config after an upgrade (-want +got):\n%s", diff)
+	}
+	if second := checksum(); second == first {
+		t.Errorf("nothing restarts the operator to read it: checksum/config stays %q", second)
+	}
+	if diff := cmp.Diff([]string{"blixt"}, get[apiextensionsv1.CustomResourceDefinition](t, "", crds[0]).Spec.Names.Categories); diff != "" {
+		t.Errorf("categories of CRD %s after an upgrade (-want +got):\n%s", crds[0], diff)
+	}
+
+	do("uninstall", "--no-hooks") // the hook needs nodes
+	kept := []string{"BlixtConfig/blixt"}
+	for _, name := range crds {
+		kept = append(kept, "CustomResourceDefinition/"+name)
+	}
+	rendered := append(mustTemplate(t, "--set=config.addresses.source=Node"), config)
+	if diff := cmp.Diff(kept, left(t, ns, rendered)); diff != "" {
+		t.Errorf("what is left (-want +got):\n%s", diff)
+	}
+	forget(t, config)
+}
+
+// left are those of some objects that the server has, if installed in a namespace.
+func left(t *testing.T, ns string, objects []*unstructured.Unstructured) (all []string) {
+	t.Helper()
+	for _, o := range objects {
+		if o.GetNamespace() == namespace {
+			o.SetNamespace(ns)
+		}
+		err := server.Client.Get(t.Context(), client.ObjectKeyFromObject(o), o)
+		if err == nil {
+			all = append(all, o.GetKind()+"/"+o.GetName())
+		} else if !apierrors.IsNotFound(err) {
+			t.Error(err)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// forget deletes an object for good.
+func forget(t *testing.T, o client.Object) {
+	t.Helper()
+	if err := server.Client.Delete(context.Background(), o); err != nil {
+		t.Fatal(err)
+	}
+	kube.Wait(t, 10*time.Second, o.GetName()+" is deleted", true, func() (bool, error) {
+		err := server.Client.Get(context.Background(), client.ObjectKeyFromObject(o), o)
+		return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
+	})
+}
