@@ -45,6 +45,11 @@ func (f *Facts) bpfmanNamespace() string {
 	return "bpfman"
 }
 
+// noDaemon is what there is to say of a DaemonSet that is not there.
+func noDaemon() (string, []Finding) {
+	return "", []Finding{{Verdict: Unknown, Seen: "there is no DaemonSet " + bpfmanDaemon, Remedy: "See bpfman-nodes."}}
+}
+
 func bpfmanOperator(f *Facts) (string, []Finding) {
 	i := slices.IndexFunc(f.Deployments, func(d appsv1.Deployment) bool { return d.Name == "bpfman-operator" })
 	if i < 0 {
@@ -128,8 +133,11 @@ func bpfmanSelector(f *Facts) (string, []Finding) {
 // bpfmanOverride: without it the operator undoes what bpfman-pins wants.
 func bpfmanOverride(f *Facts) (string, []Finding) {
 	d := f.daemonSet()
-	if d == nil || len(f.BpfmanConfigs) == 0 {
-		return "bpfman's operator manages no DaemonSet", nil
+	if d == nil {
+		return noDaemon()
+	}
+	if len(f.BpfmanConfigs) == 0 {
+		return "there is no Config, so bpfman's operator leaves " + at("DaemonSet", d) + " alone", nil
 	}
 	for i := range f.BpfmanConfigs {
 		if slices.ContainsFunc(f.BpfmanConfigs[i].Spec.Overrides, func(o bpfmanv1.ComponentOverride) bool {
@@ -151,7 +159,7 @@ func bpfmanSigning(f *Facts) (string, []Finding) {
 		object, text = "Config "+f.BpfmanConfigs[0].Name, f.BpfmanConfigs[0].Spec.Configuration
 	}
 	if text == "" {
-		return "bpfman has no configuration yet", nil
+		return "", []Finding{{Verdict: Unknown, Object: object, Seen: "bpfman has no configuration yet", Remedy: "See bpfman-nodes."}}
 	}
 	if setting(text, "signing", "verify_enabled") == "false" {
 		return "bpfman verifies no signatures: Blixt's operator does, if BlixtConfig has verificationKeys", nil

@@ -94,6 +94,9 @@ var defects = []struct {
 	{"pins do not propagate", func(f *doctor.Facts) { mountAt(f, "/run/bpfman/fs").MountPropagation = nil }, "bpfman-pins", doctor.Failed, "DaemonSet bpfman/bpfman-daemon", "no mountPropagation", "daemonset.yaml"},
 	{"pins in a volume of the pod", func(f *doctor.Facts) { mountAt(f, "/run/bpfman/fs").Name = "bpfman-sock" }, "bpfman-pins", doctor.Failed, "DaemonSet bpfman/bpfman-daemon", "is not hostPath", "daemonset.yaml"},
 	{"all of /run/bpfman propagates", func(f *doctor.Facts) { mountAt(f, "/run/bpfman").MountPropagation = bidirectional() }, "bpfman-pins", doctor.Warning, "DaemonSet bpfman/bpfman-daemon", "doubles the mounts", "mountPropagation"},
+	{"no pins to look at", func(f *doctor.Facts) { f.DaemonSets = f.DaemonSets[1:] }, "bpfman-pins", doctor.Unknown, "", "no DaemonSet", "bpfman-nodes"},
+	{"no override to look at", func(f *doctor.Facts) { f.DaemonSets = f.DaemonSets[1:] }, "bpfman-override", doctor.Unknown, "", "no DaemonSet", "bpfman-nodes"},
+	{"no configuration to look at", func(f *doctor.Facts) { f.BpfmanConfigs = nil }, "bpfman-signing", doctor.Unknown, "ConfigMap bpfman/bpfman-config", "no configuration", "bpfman-nodes"},
 	{"the operator undoes the pins", func(f *doctor.Facts) { f.BpfmanConfigs[0].Spec.Overrides[0].Unmanaged = false }, "bpfman-override", doctor.Failed, "Config bpfman-config", "unmanaged", `kubectl patch configs.bpfman.io bpfman-config --type=merge -p '{"spec":{"overrides":[{`},
 	{"bpfman verifies signatures", func(f *doctor.Facts) {
 		f.BpfmanConfigs[0].Spec.Configuration = "[database]\nverify_enabled = false\n[signing]\nallow_unsigned = true\n# verify_enabled = false"

@@ -18,7 +18,7 @@ import (
 func bpfmanPins(f *Facts) (string, []Finding) {
 	d := f.daemonSet()
 	if d == nil {
-		return "there is no DaemonSet " + bpfmanDaemon, nil
+		return noDaemon()
 	}
 	object := at("DaemonSet", d)
 	restart := "kubectl apply --server-side --force-conflicts -f examples/bpfman/config.yaml -f examples/bpfman/daemonset.yaml, then on each node, one after the other: delete /run/bpfman/db and its " + bpfmanDaemon + " pod"
@@ -76,7 +76,7 @@ func bpfmanContainer(d *appsv1.DaemonSet) *corev1.Container {
 func deadPrograms(f *Facts) (string, []Finding) {
 	d := f.daemonSet()
 	if d == nil {
-		return "there is no DaemonSet " + bpfmanDaemon, nil
+		return noDaemon()
 	}
 	if _, wrong := bpfmanPins(f); len(wrong) == 0 || wrong[0].Verdict != Failed {
 		return "programs outlive a restart of bpfman", nil

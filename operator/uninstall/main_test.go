@@ -165,7 +165,8 @@ func (c *cluster) play(stop func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for running := true; ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
+		running := true
+		for ; ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
 			var d appsv1.Deployment
 			key := client.ObjectKey{Namespace: namespace, Name: "blixt-operator"}
 			if err := c.kube.Get(ctx, key, &d); running && err == nil && *d.Spec.Replicas == 0 {
@@ -175,6 +176,9 @@ func (c *cluster) play(stop func()) {
 				_ = c.kube.Delete(ctx, pod, client.GracePeriodSeconds(0))
 			}
 			c.collect(ctx)
+		}
+		if running {
+			stop()
 		}
 	}()
 	c.Cleanup(func() { cancel(); <-done })

@@ -19,8 +19,7 @@ func (r *remover) stopOperator(ctx context.Context) error {
 	d := &appsv1.Deployment{}
 	err := r.client.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: deployment}, d)
 	if apierrors.IsNotFound(err) {
-		r.say("no Deployment %s/%s: nobody to stop", r.Namespace, deployment)
-		return nil
+		return r.elsewhere(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("get Deployment %s/%s: %w", r.Namespace, deployment, err)
@@ -38,6 +37,21 @@ func (r *remover) stopOperator(ctx context.Context) error {
 		return fmt.Errorf("selector of Deployment %s/%s: %w", r.Namespace, deployment, err)
 	}
 	return r.untilPodsGone(ctx, client.MatchingLabelsSelector{Selector: selector})
+}
+
+// elsewhere returns an error if the operator is in another namespace, as far as
+// one may look.
+func (r *remover) elsewhere(ctx context.Context) error {
+	var all appsv1.DeploymentList
+	err := r.list(ctx, &all, client.MatchingFields{"metadata.name": deployment})
+	if err != nil && !apierrors.IsForbidden(err) {
+		return err
+	}
+	if len(all.Items) > 0 {
+		return fmt.Errorf("there is no Deployment %s/%s, but %s: name its namespace with --namespace %s", r.Namespace, deployment, name(&all.Items[0]), all.Items[0].Namespace)
+	}
+	r.say("no Deployment %s/%s: nobody to stop", r.Namespace, deployment)
+	return nil
 }
 
 // removeAgents deletes the DaemonSets, and waits for their pods.

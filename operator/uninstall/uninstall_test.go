@@ -153,6 +153,19 @@ func TestBpfmanIsNotThere(t *testing.T) {
 	}
 }
 
+// An operator in another namespace would make everything anew.
+func TestOperatorIsElsewhere(t *testing.T) {
+	c := newCluster(t)
+	before := c.objects()
+	err := uninstall.Run(t.Context(), c.kube, uninstall.Options{Namespace: "default", Timeout: patience, KeepCRDs: true, Out: t.Output()})
+	if err == nil || !strings.Contains(err.Error(), "name its namespace with --namespace blixt-system") {
+		t.Errorf("got %v, want where the operator is", err)
+	}
+	if diff := cmp.Diff(before, c.objects()); diff != "" {
+		t.Errorf("objects (-before +after):\n%s", diff)
+	}
+}
+
 // What is not Blixt's stays: conditions and parents of other controllers,
 // Services and applications of others.
 func TestOthersKeepTheirs(t *testing.T) {

@@ -46,7 +46,7 @@ of state invalid while net.bridge.bridge-nf-call-iptables is 1.`,
 				return err
 			}
 			if n := doctor.Count(findings, doctor.Failed); n > 0 {
-				return fmt.Errorf("%d checks failed: do what their remedies say, from the top", n)
+				return fmt.Errorf("%d things failed: do what the remedies say, from the top", n)
 			}
 			return nil
 		},
