@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package cluster_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/e2e/cluster"
+	"github.com/kubernetes-sigs/blixt/e2e/kube"
+	"github.com/kubernetes-sigs/blixt/e2e/lab"
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/dataplane"
+)
+
+const system = "blixt-system"
+
+// helm runs Helm as the administrator.
+func helm(t *testing.T, args ...string) string {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(filepath.Join(cache, "blixt", "helm-v3.22.0"), args...)
+	home := t.TempDir()
+	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home, "KUBECONFIG="+c.Kubeconfig())
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		pods, _ := c.Kubectl(t.Context(), "--namespace="+system, "get", "pods,events,daemonsets", "--output=wide")
+		t.Fatalf("helm %v: %v\n%s\n%s", args, err, out, pods)
+	}
+	return string(out)
+}
+
+// installGatewayAPI installs the release that Blixt is built with.
+func installGatewayAPI(t *testing.T) {
+	t.Helper()
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(dir)), "config/crd/standard/gateway.*_*s.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no kinds of Gateway API in %s: %v", dir, err)
+	}
+	if err := c.Apply(t.Context(), files...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// installBlixt pushes the images and installs the chart.
+func installBlixt(t *testing.T, flags ...string) (bytecode string) {
+	t.Helper()
+	dir := t.TempDir()
+	blixt, err := lab.Build(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	operator, err := c.Push(t.Context(), "blixt/operator:v1", cluster.Image{Files: map[string]string{"/blixt": blixt}, Entrypoint: []string{"/blixt"}, User: "65532"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	repository, digest, _ := strings.Cut(operator, "@")
+	bytecode = bytecodeImage(t, blixt)
+	args := []string{"upgrade", "--install", "blixt", "../../charts/blixt", "--namespace=" + system, "--create-namespace", "--wait", "--timeout=2m",
+		"--set=image.repository=" + repository, "--set=image.digest=" + digest, "--set=bytecode.image=" + bytecode}
+	helm(t, append(args, flags...)...)
+	return bytecode
+}
+
+// programmed waits until a Gateway is, by all nodes, and returns its addresses.
+func programmed(t *testing.T, name string) (addresses []string) {
+	t.Helper()
+	want := fmt.Sprintf("True: Served by %d nodes.", len(c.Nodes))
+	gw := &gwv1.Gateway{}
+	kube.Wait(t, patience, "Gateway "+name, want, func() (string, error) {
+		if err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: name}, gw); err != nil {
+			return "", err
+		}
+		p := meta.FindStatusCondition(gw.Status.Conditions, "Programmed")
+		return fmt.Sprintf("%s: %s", p.Status, p.Message), nil
+	})
+	for _, a := range gw.Status.Addresses {
+		addresses = append(addresses, a.Value)
+	}
+	return addresses
+}
+
+// program returns the id that a node's program has, as its NodeDataplane says.
+func program(t *testing.T, node, application string) uint32 {
+	t.Helper()
+	ndp := &v1alpha1.NodeDataplane{}
+	if err := c.Client.Get(t.Context(), client.ObjectKey{Name: node}, ndp); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range ndp.Status.Applications {
+		if a.Name == application && a.ProgramID != nil {
+			return uint32(*a.ProgramID)
+		}
+	}
+	t.Fatalf("NodeDataplane %s has no program of %s: %+v", node, application, ndp.Status)
+	return 0
+}
+
+// The chart is installed beside bpfman, and a Gateway gets balanced traffic.
+func TestHelmInstallServes(t *testing.T) {
+	installGatewayAPI(t)
+	bytecode := installBlixt(t, "--set=config.addresses.source=Pool", "--set=config.addresses.pool={198.51.100.20-198.51.100.29,2001:db8:100::20-2001:db8:100::29}")
+	application := dataplane.Name(bytecode)
+	if err := c.Apply(t.Context(), "testdata/gateway.yaml"); err != nil {
+		t.Fatal(err)
+	}
+	addresses := programmed(t, "server")
+	if len(addresses) != 2 {
+		t.Fatalf("addresses %v, want one of each family", addresses)
+	}
+	c.Outside.Route(addresses[0]+" via "+c.Nodes[0].IPv4, addresses[1]+" via "+c.Nodes[0].IPv6)
+	if err := c.Outside.Err(); err != nil {
+		t.Fatal(err)
+	}
+	id := program(t, "node-1", application)
+	for _, network := range []string{"tcp", "udp"} {
+		serves(t, network, net.JoinHostPort(addresses[0], "80"), id, map[answer]bool{
+			{"node-1", cluster.Outside4}: true, {"node-2", c.Nodes[0].IPv4}: true})
+		serves(t, network, net.JoinHostPort(addresses[1], "80"), id, map[answer]bool{
+			{"node-1", cluster.Outside6}: true, {"node-2", c.Nodes[0].IPv6}: true})
+	}
+}
