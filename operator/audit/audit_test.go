@@ -56,6 +56,20 @@ func TestAsDeclared(t *testing.T) {
 	}
 }
 
+func TestOtherInterfacesAsDeclared(t *testing.T) {
+	for name, interfaces := range map[string]v1alpha1.Interfaces{
+		"names":    {Names: []string{"eth7"}},
+		"discover": {Discover: &v1alpha1.Discover{Allow: []string{"/eth[0-9]/"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSceneOf(t, interfaces)
+			if r := s.audit(s.kube, s.key); len(r.Problems) > 0 {
+				t.Errorf("problems: got %+v, want none", r.Problems)
+			}
+		})
+	}
+}
+
 func (s *scene) grant(name string, to rbacv1.Subject, rule rbacv1.PolicyRule) {
 	s.Helper()
 	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: []rbacv1.PolicyRule{rule}}

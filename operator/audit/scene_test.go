@@ -51,6 +51,7 @@ type scene struct {
 	plain   string // another, which nobody has signed
 	key     *bytecode.PublicKey
 	options bytecode.Options
+	asked   v1alpha1.Dataplane
 }
 
 const objects = `
@@ -60,12 +61,6 @@ metadata: {name: blixt}
 spec:
   controllerName: gateway.networking.k8s.io/blixt
   parametersRef: {group: blixt.x-k8s.io, kind: BlixtConfig, name: blixt}
----
-apiVersion: blixt.x-k8s.io/v1alpha1
-kind: BlixtConfig
-metadata: {name: blixt}
-spec:
-  dataplane: {}
 ---
 apiVersion: v1
 kind: Namespace
@@ -81,9 +76,12 @@ spec:
     spec: {containers: [{name: operator, image: blixt, args: [operator, --bytecode=IMAGE]}]}
 `
 
-func newScene(t *testing.T) *scene {
+func newScene(t *testing.T) *scene { return newSceneOf(t, v1alpha1.Interfaces{}) }
+
+// newSceneOf attaches to other interfaces than the primary one.
+func newSceneOf(t *testing.T, interfaces v1alpha1.Interfaces) *scene {
 	t.Helper()
-	s := &scene{T: t, kube: server.Client}
+	s := &scene{T: t, kube: server.Client, asked: v1alpha1.Dataplane{Interfaces: interfaces}}
 	s.push()
 	s.clear()
 	t.Cleanup(s.clear)
@@ -91,6 +89,9 @@ func newScene(t *testing.T) *scene {
 		s.must(s.kube.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name}}}))
 	}
 	s.must(server.ApplyYAML(t.Context(), []byte(strings.ReplaceAll(objects, "IMAGE", s.image))))
+	s.must(s.kube.Create(t.Context(), &v1alpha1.BlixtConfig{
+		ObjectMeta: metav1.ObjectMeta{Name: "blixt"}, Spec: v1alpha1.BlixtConfigSpec{Dataplane: &s.asked},
+	}))
 	s.bpfman = server.PlayBpfman(t)
 	s.run(s.image)
 	return s
@@ -137,8 +138,9 @@ func (s *scene) push() {
 func (s *scene) run(image string) {
 	s.Helper()
 	name := dataplane.Name(image)
-	rollout := dataplane.Plan(time.Now(), dataplane.Default(&v1alpha1.Dataplane{}, dataplane.Release{Bytecode: image}), dataplane.Cluster{})
-	apply, _ := dataplane.Objects(dataplane.Default(&v1alpha1.Dataplane{}, dataplane.Release{Bytecode: image}), dataplane.Release{}, rollout)
+	spec := dataplane.Default(&s.asked, dataplane.Release{})
+	spec.Bytecode = &v1alpha1.Bytecode{Image: image}
+	apply, _ := dataplane.Objects(spec, dataplane.Release{}, dataplane.Plan(time.Now(), spec, dataplane.Cluster{}))
 	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(apply[0])
 	s.must(err)
 	u := &unstructured.Unstructured{Object: fields}

@@ -5,6 +5,8 @@ package uninstall_test
 import (
 	"bytes"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,12 +14,15 @@ import (
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	apiextv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/e2e/kube"
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/uninstall"
 )
 
@@ -193,4 +198,28 @@ func TestOthersKeepTheirs(t *testing.T) {
 	if p := route.Status.Parents; len(p) != 1 || p[0].ControllerName != "example.com/other" {
 		t.Errorf("parents of the route: got %v, want another's alone", p)
 	}
+}
+
+// The kinds of Blixt go on request only, with what people have written of them.
+func TestKindsGoOnRequest(t *testing.T) {
+	c := newCluster(t)
+	if err := uninstall.Run(t.Context(), c.kube, uninstall.Options{Namespace: namespace, Timeout: patience, Out: t.Output()}); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("../../charts/blixt/files/crds/*.yaml")
+	c.must(err)
+	for _, file := range files {
+		crd, err := os.ReadFile(file)
+		c.must(err)
+		all, err := kube.Decode(crd)
+		c.must(err)
+		err = c.kube.Get(t.Context(), client.ObjectKey{Name: all[0].GetName()}, &apiextv1.CustomResourceDefinition{})
+		if !apierrors.IsNotFound(err) {
+			t.Errorf("get CRD %s: got %v, want that it is gone", all[0].GetName(), err)
+		}
+	}
+	c.must(server.Apply(t.Context(), files...)) // for other tests
+	kube.Wait(t, patience, "kinds", true, func() (bool, error) {
+		return true, errors.Join(c.kube.List(t.Context(), &v1alpha1.BlixtConfigList{}), c.kube.List(t.Context(), &v1alpha1.BlixtGatewayConfigList{}), c.kube.List(t.Context(), &v1alpha1.NodeDataplaneList{}))
+	})
 }
