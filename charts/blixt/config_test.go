@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -66,6 +67,18 @@ func apply(t *testing.T, c client.Client, object *unstructured.Unstructured) err
 	return c.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(object.DeepCopy()), client.FieldOwner("blixt-operator"), client.ForceOwnership)
 }
 
+// operator returns a client that may do what the operator of a release may,
+// once the API server has taken notice of that and serves the kinds.
+func operator(t *testing.T, ns string) client.Client {
+	t.Helper()
+	c := asAccount(t, ns, "blixt-operator")
+	kube.Wait(t, 10*time.Second, "the operator may list BlixtConfigs", true, func() (bool, error) {
+		err := c.List(t.Context(), &v1alpha1.BlixtConfigList{})
+		return err == nil, err
+	})
+	return c
+}
+
 func TestConfigArrivesWhole(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "values.yaml")
 	if err := os.WriteFile(file, []byte("config:"+wanted), 0o600); err != nil {
@@ -84,7 +97,7 @@ func TestConfigArrivesWhole(t *testing.T) {
 
 func TestOperatorAppliesNoConfigButItsOwn(t *testing.T) {
 	ns := install(t, "--set=config.addresses.source=Node")
-	c := asAccount(t, ns, "blixt-operator")
+	c := operator(t, ns)
 	config := given(t, get[corev1.ConfigMap](t, ns, "blixt-config"))
 	t.Cleanup(func() { forget(t, config) })
 	for _, source := range []string{"Node", "LoadBalancer"} { // made, then changed
@@ -108,7 +121,7 @@ func TestOperatorAppliesNoConfigButItsOwn(t *testing.T) {
 }
 
 func TestOperatorWithoutConfigAppliesNone(t *testing.T) {
-	c := asAccount(t, install(t), "blixt-operator")
+	c := operator(t, install(t))
 	config := decode(t, []byte("apiVersion: blixt.x-k8s.io/v1alpha1\nkind: BlixtConfig\nmetadata: {name: blixt}\n"))
 	if err := apply(t, c, config); !apierrors.IsForbidden(err) {
 		t.Errorf("got %v, want that it is forbidden", err)
