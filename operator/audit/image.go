@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -14,10 +13,6 @@ import (
 	"github.com/kubernetes-sigs/blixt/bytecode"
 	"github.com/kubernetes-sigs/blixt/operator/controller"
 )
-
-// silence is how long an agent may not be heard of: the operator writes every
-// five minutes when it was.
-const silence = 10 * time.Minute
 
 // Image is what a registry has for a name by digest.
 type Image struct {

@@ -4,8 +4,10 @@ package audit
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
@@ -17,6 +19,10 @@ import (
 )
 
 const ownedBy = "bpfman.io/ownedByProgram"
+
+// silence is how long an agent may not be heard of: the operator writes every
+// five minutes when it was.
+const silence = 10 * time.Minute
 
 // state compares what bpfman says of an application on a node.
 func (a *auditor) state(s *bpfmanv1.ClusterBpfApplicationState) {
@@ -77,7 +83,7 @@ func (a *auditor) links(o *bpfmanv1.ClusterBpfApplication, p *bpfmanv1.ClBpfAppl
 		return all
 	}
 	missing := map[string]bool{}
-	for _, name := range cmpNames(a.spec.Interfaces.Names, interfaces) {
+	for _, name := range union(a.spec.Interfaces.Names, interfaces) {
 		for _, direction := range []bpfmanv1.TCDirectionType{bpfmanv1.TCIngress, bpfmanv1.TCEgress} {
 			if where := name + " " + string(direction); !attached[where] {
 				missing[where] = true
@@ -94,17 +100,11 @@ func (a *auditor) links(o *bpfmanv1.ClusterBpfApplication, p *bpfmanv1.ClBpfAppl
 	return all
 }
 
-// cmpNames are the interfaces that are named or, if none are, those that bpfman
-// has found.
-func cmpNames(named []string, found map[string]bool) []string {
-	all := slices.Clone(named)
-	for name := range found {
-		if !slices.Contains(all, name) {
-			all = append(all, name)
-		}
-	}
+// union sorts the interfaces that are named, and those that bpfman has found.
+func union(named []string, found map[string]bool) []string {
+	all := slices.AppendSeq(slices.Clone(named), maps.Keys(found))
 	slices.Sort(all)
-	return all
+	return slices.Compact(all)
 }
 
 // agent compares with what the operator has written of the same program.

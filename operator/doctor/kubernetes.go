@@ -31,24 +31,27 @@ const (
 	agentKernel = "5.19"
 )
 
+// exclude is what to do with a node that cannot be mended.
+const exclude = "leave it out by spec.dataplane.nodes of the BlixtConfig"
+
 func kernel(f *Facts) (string, []Finding) {
 	var wrong []Finding
 	nodes := f.selected()
 	for _, n := range nodes {
 		info := n.Status.NodeInfo
-		object, exclude := "Node "+n.Name, "or leave it out by spec.dataplane.nodes of the BlixtConfig"
+		object := "Node " + n.Name
 		v, err := version.ParseGeneric(info.KernelVersion)
 		switch {
 		case info.OperatingSystem != "" && info.OperatingSystem != "linux":
-			wrong = append(wrong, failed(object, "status.nodeInfo.operatingSystem is "+info.OperatingSystem, "Leave it"+exclude[len("or leave it"):]+", such as nodes: {matchLabels: {kubernetes.io/os: linux}}."))
+			wrong = append(wrong, failed(object, "status.nodeInfo.operatingSystem is "+info.OperatingSystem, "Blixt serves on Linux only: "+exclude+", such as nodes: {matchLabels: {kubernetes.io/os: linux}}."))
 		case err != nil:
 			wrong = append(wrong, Finding{Verdict: Unknown, Object: object, Seen: fmt.Sprintf("status.nodeInfo.kernelVersion is %q, which cannot be read", info.KernelVersion)})
 		case v.LessThan(version.MustParseGeneric(agentKernel)):
 			wrong = append(wrong, failed(object, "status.nodeInfo.kernelVersion is "+info.KernelVersion+": it lets no process without privileges use bpf(2), as agents do, and has no TCX",
-				"Upgrade its kernel to "+tcxKernel+" or newer, "+exclude+"."))
+				"Upgrade its kernel to "+tcxKernel+" or newer, or "+exclude+"."))
 		case v.LessThan(version.MustParseGeneric(tcxKernel)):
 			wrong = append(wrong, failed(object, "status.nodeInfo.kernelVersion is "+info.KernelVersion+": it has no TCX, by which the program is attached",
-				"Upgrade its kernel to "+tcxKernel+" or newer, "+exclude+"."))
+				"Upgrade its kernel to "+tcxKernel+" or newer, or "+exclude+"."))
 		}
 	}
 	return fmt.Sprintf("%d nodes have Linux %s or newer", len(nodes), tcxKernel), wrong

@@ -41,5 +41,5 @@ func (n nodes) down(name string) string {
 
 // removeNodes deletes the NodeDataplanes: nobody writes them any more.
 func (r *remover) removeNodes(ctx context.Context) error {
-	return r.removeUntilGone(ctx, "", &v1alpha1.NodeDataplaneList{})
+	return r.removeUntilGone(ctx, "", "", &v1alpha1.NodeDataplaneList{})
 }

@@ -56,22 +56,10 @@ func (r *remover) elsewhere(ctx context.Context) error {
 
 // removeAgents deletes the DaemonSets, and waits for their pods.
 func (r *remover) removeAgents(ctx context.Context) error {
-	if err := r.removeUntilGoneIn(ctx, &appsv1.DaemonSetList{}); err != nil {
+	if err := r.removeUntilGone(ctx, r.Namespace, "", &appsv1.DaemonSetList{}); err != nil {
 		return err
 	}
 	return r.untilPodsGone(ctx, ours)
-}
-
-// removeUntilGoneIn is removeUntilGone in the operator's namespace.
-func (r *remover) removeUntilGoneIn(ctx context.Context, list client.ObjectList) error {
-	return r.until(ctx, func(ctx context.Context) ([]Blocker, error) {
-		left, err := r.removeAll(ctx, list, client.InNamespace(r.Namespace), ours)
-		var blockers []Blocker
-		for _, object := range left {
-			blockers = append(blockers, Blocker{Object: name(object), Why: held(object)})
-		}
-		return blockers, err
-	})
 }
 
 // untilPodsGone waits for pods, but not for those of nodes that are down: they

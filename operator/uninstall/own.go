@@ -18,7 +18,7 @@ import (
 // removeServices deletes the Services that Gateways get addresses by, and the
 // EndpointSlices that show their backends.
 func (r *remover) removeServices(ctx context.Context) error {
-	return r.removeUntilGone(ctx,
+	return r.removeUntilGone(ctx, "",
 		"The cluster's load balancer gives its address back, and then removes the finalizer. Is its controller running?",
 		&discoveryv1.EndpointSliceList{}, &corev1.ServiceList{})
 }

@@ -58,12 +58,13 @@ func (r *remover) remove(ctx context.Context, object client.Object) error {
 	return nil
 }
 
-// removeUntilGone deletes what lists find, until nothing is left.
-func (r *remover) removeUntilGone(ctx context.Context, remedy string, lists ...client.ObjectList) error {
+// removeUntilGone deletes what of the operator's is in a namespace, "": in all,
+// until nothing is left.
+func (r *remover) removeUntilGone(ctx context.Context, namespace, remedy string, lists ...client.ObjectList) error {
 	return r.until(ctx, func(ctx context.Context) ([]Blocker, error) {
 		var blockers []Blocker
 		for _, list := range lists {
-			left, err := r.removeAll(ctx, list, ours)
+			left, err := r.removeAll(ctx, list, client.InNamespace(namespace), ours)
 			if err != nil {
 				return nil, err
 			}
