@@ -46,8 +46,8 @@ import (
 // that a change takes to be served.
 const settle = 20 * time.Millisecond
 
-// again is when everything is looked at without an event, as time alone changes
-// some of it: an agent that is not heard of, a program that has drained.
+// again is how often nodes are looked at without an event, as time alone changes
+// what is true of them: an agent that is not heard of, a program that has drained.
 const again = 10 * time.Second
 
 // Fleet is the agents' end: fleet.Server.
@@ -190,12 +190,15 @@ func (c *Controller) always(r request) handler.TypedEventHandler[struct{}, reque
 	}
 }
 
-// follow passes on that agents have reported.
+// follow passes on that agents have reported, or that time has passed.
 func (c *Controller) follow(ctx context.Context, wake chan<- event.TypedGenericEvent[struct{}]) error {
+	tick := time.NewTicker(again)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-tick.C:
 		case <-c.Fleet.Changed():
 		}
 		select {

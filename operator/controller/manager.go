@@ -15,6 +15,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -22,7 +23,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
-	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/dataplane"
 	"github.com/kubernetes-sigs/blixt/operator/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
@@ -70,7 +70,7 @@ func CheckImages(r dataplane.Release) error {
 // begin, or has lost its leadership.
 func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	o.Release.Audience = fleet.Audience
-	var blixtConfig *v1alpha1.BlixtConfig
+	var blixtConfig *unstructured.Unstructured
 	if o.ConfigFile != "" {
 		var err error
 		if blixtConfig, err = readConfig(o.ConfigFile); err != nil {

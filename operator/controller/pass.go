@@ -53,13 +53,7 @@ func (c *Controller) reconcile(ctx context.Context, r request) (reconcile.Result
 	if ctx.Err() == nil {
 		c.fault(err)
 	}
-	if err != nil {
-		return reconcile.Result{}, err
-	}
-	if r.part == endpoints {
-		return reconcile.Result{}, nil
-	}
-	return reconcile.Result{RequeueAfter: again}, nil
+	return reconcile.Result{}, err
 }
 
 // everything reads all objects, and makes the cluster what they ask for.
@@ -76,7 +70,6 @@ func (c *Controller) everything(ctx context.Context) (err error) {
 	if err := c.translate(); err != nil {
 		return err
 	}
-	c.interest.set(c.world.referred())
 	if c.endpoints, err = c.readAllEndpoints(ctx); err != nil {
 		return err
 	}

@@ -37,6 +37,8 @@ func (o *operator) replica(address string) (stop func()) {
 	o.must(err)
 	_, port, err := net.SplitHostPort(address)
 	o.must(err)
+	configFile := filepath.Join(o.TempDir(), "blixtconfig.yaml")
+	o.must(os.WriteFile(configFile, []byte(`{apiVersion: blixt.x-k8s.io/v1alpha1, kind: BlixtConfig, metadata: {name: blixt}, spec: {addresses: {source: Pool, pool: [198.51.100.0/29], reservedPorts: []}}}`), 0o600))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
@@ -45,7 +47,7 @@ func (o *operator) replica(address string) (stop func()) {
 				Namespace: namespace, AgentImage: "registry.example.com/blixt@sha256:0", Bytecode: firstCode,
 				ServiceAccount: "blixt-agent", CAConfigMap: "blixt-ca", Operator: "operator.test:" + port,
 			},
-			FleetAddress: address, TLSSecret: "blixt-tls", MetricsAddress: "0", HealthAddress: "0", LeaderElection: true,
+			ConfigFile: configFile, FleetAddress: address, TLSSecret: "blixt-tls", MetricsAddress: "0", HealthAddress: "0", LeaderElection: true,
 			Registerer: prometheus.NewRegistry(),
 			Log:        slog.New(slog.NewTextHandler(o.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 		})
@@ -136,6 +138,11 @@ func TestOperatorAndAgents(t *testing.T) {
 	gw := named[gwv1.Gateway]("default", "web")
 	o.condition(gw, "Programmed", "True Programmed", "Served by 2 nodes.")
 	o.condition(named[v1alpha1.NodeDataplane]("", "n1"), "Ready", "True Serving", "")
+	config := named[v1alpha1.BlixtConfig]("", "blixt")
+	o.must(o.kube.Get(t.Context(), client.ObjectKeyFromObject(config), config))
+	if config.Spec.Addresses.ReservedPorts == nil || len(config.Spec.Addresses.ReservedPorts) > 0 {
+		t.Errorf("reservedPorts are %v, want none, as written", config.Spec.Addresses.ReservedPorts)
+	}
 
 	slice := named[discoveryv1.EndpointSlice]("default", "web-1")
 	var took []time.Duration

@@ -146,9 +146,17 @@ func (c *Controller) applyServices(ctx context.Context) error {
 			before = stored
 		}
 		failed.add(c.apply(ctx, want, before))
-		if stored != nil && g.Plan.Source != v1alpha1.SourceLoadBalancer {
-			failed.add(c.writeServiceStatus(ctx, stored, g.Status.Addresses))
+		if g.Plan.Source == v1alpha1.SourceLoadBalancer {
+			continue
 		}
+		if stored == nil { // it has just been made, and is not in the cache
+			stored = &corev1.Service{}
+			if err := c.reader.Get(ctx, key, stored); err != nil {
+				failed.add(client.IgnoreNotFound(err))
+				continue
+			}
+		}
+		failed.add(c.writeServiceStatus(ctx, stored, g.Status.Addresses))
 	}
 	for key, stored := range c.world.services {
 		if stored.Labels[labelManagedBy] == managedBy && stored.Labels[labelGateway] != "" && !wanted[key] {

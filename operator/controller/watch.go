@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apiextv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -136,6 +137,8 @@ func (c *Controller) concerns(before, object client.Object) (request, bool) {
 		return request{}, before == nil || !sameNode(before.(*corev1.Node), o)
 	case *corev1.Pod:
 		return request{part: reports}, true
+	case *apiextv1.CustomResourceDefinition: // a kind is there when its status says so
+		return request{}, before == nil || !equality.Semantic.DeepEqual(before.(*apiextv1.CustomResourceDefinition).Status, o.Status)
 	}
 	// Only a status has changed: somebody reports, or has overwritten ours.
 	if before != nil && before.GetGeneration() == object.GetGeneration() && object.GetGeneration() != 0 &&

@@ -57,7 +57,14 @@ func (c *Controller) readWorld(ctx context.Context) (*world, error) {
 		configs    v1alpha1.BlixtConfigList
 		gwConfigs  v1alpha1.BlixtGatewayConfigList
 	)
-	for _, l := range []client.ObjectList{&classes, &gateways, &sets, &tcp, &udp, &grants, &services, &namespaces, &nodes, &configs, &gwConfigs} {
+	for _, l := range []client.ObjectList{&tcp, &udp} {
+		if err := c.list(ctx, l); err != nil {
+			return nil, err
+		}
+	}
+	// Before Services are listed: of one that comes a moment later there is an event.
+	c.interest.set(referred(tcp.Items, udp.Items))
+	for _, l := range []client.ObjectList{&classes, &gateways, &sets, &grants, &services, &namespaces, &nodes, &configs, &gwConfigs} {
 		if err := c.list(ctx, l); err != nil {
 			return nil, err
 		}
@@ -93,28 +100,28 @@ func living[T any, P interface {
 }
 
 // referred are the Services that routes name, there or not.
-func (w *world) referred() map[types.NamespacedName]bool {
-	referred := map[types.NamespacedName]bool{}
+func referred(tcp []gwv1.TCPRoute, udp []gwv1.UDPRoute) map[types.NamespacedName]bool {
+	all := map[types.NamespacedName]bool{}
 	add := func(namespace string, refs []gwv1.BackendRef) {
 		for _, ref := range refs {
 			name := types.NamespacedName{Namespace: namespace, Name: string(ref.Name)}
 			if ref.Namespace != nil && *ref.Namespace != "" {
 				name.Namespace = string(*ref.Namespace)
 			}
-			referred[name] = true
+			all[name] = true
 		}
 	}
-	for i := range w.objects.TCPRoutes {
-		for _, rule := range w.objects.TCPRoutes[i].Spec.Rules {
-			add(w.objects.TCPRoutes[i].Namespace, rule.BackendRefs)
+	for i := range tcp {
+		for _, rule := range tcp[i].Spec.Rules {
+			add(tcp[i].Namespace, rule.BackendRefs)
 		}
 	}
-	for i := range w.objects.UDPRoutes {
-		for _, rule := range w.objects.UDPRoutes[i].Spec.Rules {
-			add(w.objects.UDPRoutes[i].Namespace, rule.BackendRefs)
+	for i := range udp {
+		for _, rule := range udp[i].Spec.Rules {
+			add(udp[i].Namespace, rule.BackendRefs)
 		}
 	}
-	return referred
+	return all
 }
 
 // cluster is what Translate has to know of the cluster.
