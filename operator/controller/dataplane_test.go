@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/kubernetes-sigs/blixt/e2e/kube"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/dataplane"
 	"github.com/kubernetes-sigs/blixt/operator/fleet"
@@ -198,4 +199,31 @@ func TestKindsMayComeLater(t *testing.T) {
 	o.load(firstCode, "n1", "n2")
 	o.condition(gw, "Programmed", "True Programmed", "2 nodes")
 	o.condition(named[gwv1.GatewayClass]("", "blixt"), "Accepted", "True Accepted", "Blixt serves")
+}
+
+// TestBpfmansFaultsAreTold has bpfman fail in the ways that it does.
+func TestBpfmansFaultsAreTold(t *testing.T) {
+	o := start(t)
+	bpfman := server.PlayBpfman(t)
+	for fault, want := range map[kube.Fault]string{
+		kube.LoadFails:   "False LoadFailed",
+		kube.LinksEmpty:  "False LinksMissing",
+		kube.AttachFails: "False NotAttached",
+		0:                "False NoAgent", // of which there is none here
+	} {
+		bpfman.Break("n1", fault)
+		o.apply(web)
+		ndp := named[v1alpha1.NodeDataplane]("", "n1")
+		o.condition(ndp, "Ready", want, "")
+		o.condition(named[gwv1.Gateway]("default", "web"), "Programmed", "False Pending", "n1: "+strings.TrimPrefix(want, "False "))
+		bpfman.Break("n1", 0)
+		o.must(o.kube.Delete(t.Context(), named[gwv1.Gateway]("default", "web")))
+		o.must(o.kube.Delete(t.Context(), named[gwv1.GatewayClass]("", "blixt")))
+		o.eventually("applications", func() error {
+			if n := len(o.applications()); n > 0 {
+				return fmt.Errorf("there are %d, want none", n)
+			}
+			return nil
+		})
+	}
 }
