@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -135,6 +136,22 @@ func (w *world) dial(n *lab.Node, network, remote string) net.Conn {
 	c, err := n.Dial(network, "", remote, patience)
 	if err != nil {
 		w.Fatalf("%s %s from %s: %v", network, remote, n.Name, err)
+	}
+	w.Cleanup(func() { c.Close() })
+	return c
+}
+
+// lastPort is the last that dialAnew has used, in any world.
+var lastPort atomic.Uint32
+
+// dialAnew dials from a port that no flow of before has had. The kernel might
+// choose one: a UDP flow is remembered for a minute, and would go on.
+func (w *world) dialAnew(n *lab.Node, network, remote string) net.Conn {
+	w.Helper()
+	local := fmt.Sprintf(":%d", 2000+lastPort.Add(1)%6000) // below those that the kernel chooses
+	c, err := n.Dial(network, local, remote, patience)
+	if err != nil {
+		w.Fatalf("%s %s from %s%s: %v", network, remote, n.Name, local, err)
 	}
 	w.Cleanup(func() { c.Close() })
 	return c
