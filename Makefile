@@ -101,6 +101,16 @@ e2e: root ## Test in a real cluster with bpfman, which it starts and stops (root
 	go vet -tags=e2e ./e2e/...
 	go test -tags=e2e -json -count=1 -timeout=10m -p=1 ./e2e/cluster/... | go run .ci/gotest.go
 
+# The report's version is git's: let there be nothing that is not committed.
+REPORT ?= bin/conformance
+.PHONY: conformance
+conformance: root helm ## Run Gateway API's conformance suite in a real cluster (root); the report goes into REPORT=bin/conformance
+	@.ci/kubernetes --all
+	mkdir -p "$(REPORT)"
+	cd e2e/conformance && go vet .
+	cd e2e/conformance && go test -count=1 -timeout=20m . -args -report-output="$(abspath $(REPORT))/report.yaml"
+	@cat "$(REPORT)/tests.md"
+
 .PHONY: test-quick
 test-quick: ## Run the tests that need no root
 	go test $(QUICK)
