@@ -129,7 +129,10 @@ func installBlixt(ctx context.Context, c *cluster.Cluster, dir string) error {
 		"--set=image.repository="+repository, "--set=image.digest="+digest, "--set=bytecode.image="+strings.TrimSpace(bytecode),
 		"--set=config.addresses.source=Pool", "--set=config.addresses.pool={"+poolRange+"}")
 	helm.Env = append(os.Environ(), "HELM_CACHE_HOME="+dir, "HELM_CONFIG_HOME="+dir, "HELM_DATA_HOME="+dir, "KUBECONFIG="+c.Kubeconfig())
-	_, err = output(helm)
+	if _, err := output(helm); err != nil {
+		return err
+	}
+	_, err = c.Kubectl(ctx, "wait", "--for=condition=Accepted", "--timeout=1m", "gatewayclass/blixt") // an operator has to be elected
 	return err
 }
 
