@@ -7,36 +7,22 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// library is a line of ldd(1): a file, or a name and the file that it leads to.
-var library = regexp.MustCompile(`(?m)^\s+(?:\S+ => )?(/\S+) \(0x`)
-
 // bpfmanImage makes of bpfman's programs an image that differs from the
 // released one in what it trusts.
 func (c *Cluster) bpfmanImage() (Image, error) {
-	daemon := c.software.path(bpfman + "/bpfman-rpc")
-	i := Image{
-		Files: map[string]string{
-			"/usr/local/sbin/bpfman-rpc":         daemon,
-			"/usr/local/sbin/bpfman":             c.software.path(bpfman + "/bpfman"),
-			"/etc/ssl/certs/ca-certificates.crt": c.CA(),
-		},
-		Entrypoint: []string{"/usr/local/sbin/bpfman-rpc", "--timeout=0"},
-	}
-	out, err := exec.Command("ldd", daemon).Output()
+	i, err := linked("/usr/local/sbin/bpfman-rpc", c.software.path(bpfman+"/bpfman-rpc"))
 	if err != nil {
-		return i, fmt.Errorf("find libraries of %s: %w", daemon, err)
+		return i, err
 	}
-	for _, match := range library.FindAllStringSubmatch(string(out), -1) {
-		i.Files[match[1]] = match[1]
-	}
+	i.Entrypoint = append(i.Entrypoint, "--timeout=0")
+	i.Files["/usr/local/sbin/bpfman"] = c.software.path(bpfman + "/bpfman")
+	i.Files["/etc/ssl/certs/ca-certificates.crt"] = c.CA()
 	raise, err := mayRaiseLimits()
 	if err != nil || raise {
 		return i, err
@@ -58,7 +44,7 @@ func mayRaiseLimits() (bool, error) {
 	return data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0, err
 }
 
-// pushImages fills the registry with what Kubernetes and examples/bpfman name.
+// pushImages fills the registry with what Kubernetes and the examples name.
 func (c *Cluster) pushImages(ctx context.Context) error {
 	manifests, err := module("github.com/bpfman/bpfman-operator")
 	if err != nil {
@@ -68,6 +54,10 @@ func (c *Cluster) pushImages(ctx context.Context) error {
 	for _, file := range []string{"daemonset.yaml", "csidriverinfo.yaml", "metrics-proxy-daemonset.yaml"} {
 		payload["/config/bpfman-deployment/"+file] = filepath.Join(manifests, "config/bpfman-deployment", file)
 	}
+	nginx, err := linked("/usr/sbin/nginx", "/usr/sbin/nginx")
+	if err != nil {
+		return err
+	}
 	single := func(path, source, user string) Image {
 		return Image{Files: map[string]string{path: source}, Entrypoint: []string{path}, User: user}
 	}
@@ -75,9 +65,12 @@ func (c *Cluster) pushImages(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	dns := single("/coredns", c.software.path(coredns+"/coredns"), "")
 	for repository, image := range map[string]Image{
 		"pause:1":                                  single("/pause", c.bin("pause"), "65535"),
-		"coredns/coredns:v1.14.7":                  single("/coredns", c.software.path(coredns+"/coredns"), ""),
+		"coredns/coredns:v1.14.7":                  dns,
+		"coredns/coredns:1.14.7":                   dns,
+		"library/nginx:1.29":                       nginx,
 		"bpfman/bpfman:v0.6.0":                     daemon,
 		"bpfman/bpfman-agent:v0.6.0":               single("/bpfman-agent", c.software.path(bpfmanOperator+"/bpfman-agent"), ""),
 		"bpfman/bpfman-operator:v0.6.0":            {Files: payload, Entrypoint: []string{"/bpfman-operator"}, User: "65532"},

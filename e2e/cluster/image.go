@@ -14,7 +14,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -36,6 +38,22 @@ type Image struct {
 	Entrypoint []string
 	// User is a number; "": root.
 	User string
+}
+
+// library is a line of ldd(1): a file, or a name and the file that it leads to.
+var library = regexp.MustCompile(`(?m)^\s+(?:\S+ => )?(/\S+) \(0x`)
+
+// linked makes an image of a program of this machine, with its libraries.
+func linked(inside, program string) (Image, error) {
+	i := Image{Files: map[string]string{inside: program}, Entrypoint: []string{inside}}
+	out, err := exec.Command("ldd", program).Output()
+	if err != nil {
+		return i, fmt.Errorf("find libraries of %s: %w", program, err)
+	}
+	for _, match := range library.FindAllStringSubmatch(string(out), -1) {
+		i.Files[match[1]] = match[1]
+	}
+	return i, nil
 }
 
 // Push puts an image into the registry, where every registry's images are
