@@ -32,9 +32,10 @@ build: ## Build bin/blixt; needs only Go, and git to tell its version
 	go build -trimpath -buildvcs=auto -o bin/blixt ./operator/cmd/blixt
 
 # Into REGISTRY/operator and REGISTRY/bytecode, by HTTPS, with the credentials of docker or podman login.
+PLATFORMS ?= linux/amd64,linux/arm64
 .PHONY: images
-images: ## Build and push the images, REGISTRY=registry.example.com/blixt; SIGN_KEY=cosign.key signs them, CA_FILE= trusts a private CA
-	go run ./operator/cmd/images -registry="$(REGISTRY)" -sign-key="$(SIGN_KEY)" -ca-file="$(CA_FILE)"
+images: ## Push the images and print the chart's values, REGISTRY=registry.example.com/blixt; SIGN_KEY=cosign.key signs them, CA_FILE= trusts a private CA, PLATFORMS=linux/amd64 is quicker
+	@go run ./operator/cmd/images -registry="$(REGISTRY)" -platforms="$(PLATFORMS)" -sign-key="$(SIGN_KEY)" -ca-file="$(CA_FILE)"
 
 .PHONY: generate
 generate: ## Compile the C and generate Go from it; gets clang 19 and protoc when missing

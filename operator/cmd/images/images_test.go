@@ -126,7 +126,7 @@ func TestRegistryHasToBeNamed(t *testing.T) {
 		{"", "", "REGISTRY="},
 		{"registry.example.com/blixt", "/nonexistent.key", "/nonexistent.key"},
 	} {
-		o := options{registry: c.registry, key: c.key, log: io.Discard}
+		o := options{registry: c.registry, platforms: "linux/amd64", key: c.key, log: io.Discard}
 		if err := o.run(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("registry %q, key %q: got %v, want an error with %q", c.registry, c.key, err, c.text)
 		}

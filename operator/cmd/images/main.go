@@ -24,8 +24,9 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	o := options{architectures: []string{"amd64", "arm64"}, log: os.Stderr}
+	o := options{log: os.Stderr}
 	flag.StringVar(&o.registry, "registry", "", "host and path to push to, such as registry.example.com/blixt: …/operator and …/bytecode")
+	flag.StringVar(&o.platforms, "platforms", "linux/amd64,linux/arm64", "kinds of nodes that the cluster has")
 	flag.StringVar(&o.key, "sign-key", "", "private key in PEM to sign both with, such as cosign.key; its password in COSIGN_PASSWORD")
 	flag.StringVar(&o.remote.CAFile, "ca-file", "", "file of certificates in PEM to trust besides the system's")
 	flag.Parse()
@@ -37,20 +38,22 @@ func main() {
 }
 
 type options struct {
-	registry, key string
-	architectures []string
-	remote        bytecode.Options
-	log           io.Writer
+	registry, platforms, key string
+	remote                   bytecode.Options
+	log                      io.Writer
 }
 
-// run pushes both images, and prints how to install them.
+// run pushes both images, and prints the values by which the chart installs them.
 func (o *options) run(ctx context.Context, out io.Writer) error {
 	if o.registry == "" {
 		return errors.New("which registry? Name host and path, such as REGISTRY=registry.example.com/blixt")
 	}
+	architectures, err := architectures(o.platforms)
+	if err != nil {
+		return err
+	}
 	var key *bytecode.PrivateKey
 	if o.key != "" { // before all the work
-		var err error
 		if key, err = bytecode.ReadPrivateKey(o.key, password); err != nil {
 			return err
 		}
@@ -61,7 +64,7 @@ func (o *options) run(ctx context.Context, out io.Writer) error {
 	}
 	defer os.RemoveAll(dir)
 	var binaries []*binary
-	for _, arch := range o.architectures {
+	for _, arch := range architectures {
 		fmt.Fprintf(o.log, "building blixt for linux/%s\n", arch)
 		b, err := build(ctx, filepath.Join(dir, arch), arch)
 		if err != nil {
@@ -87,8 +90,20 @@ func (o *options) run(ctx context.Context, out io.Writer) error {
 			return err
 		}
 	}
-	fmt.Fprintln(out, install(names["operator"], names["bytecode"]))
-	return nil
+	_, err = io.WriteString(out, values(names["operator"], names["bytecode"]))
+	return err
+}
+
+func architectures(platforms string) (all []string, err error) {
+	for p := range strings.SplitSeq(platforms, ",") {
+		switch arch, linux := strings.CutPrefix(p, "linux/"); {
+		case linux && (arch == "amd64" || arch == "arm64"):
+			all = append(all, arch)
+		default:
+			return nil, fmt.Errorf("platform %q: want linux/amd64, linux/arm64 or both, separated by a comma", p)
+		}
+	}
+	return all, nil
 }
 
 // newBytecode makes the image that blixt bytecode build of this version makes.
@@ -115,16 +130,15 @@ func (o *options) push(ctx context.Context, image *bytecode.Stored, to string, k
 	return pushed.Sign(ctx, key, o.remote)
 }
 
-// install is the command that uses the images.
-func install(operator, bytecode string) string {
+// values are the chart's, in YAML.
+func values(operator, bytecode string) string {
 	repository, digest, _ := strings.Cut(operator, "@")
-	return fmt.Sprintf(`operator  %s
-bytecode  %s
-
-helm upgrade --install blixt charts/blixt --namespace blixt-system --create-namespace \
-  --set image.repository=%s \
-  --set image.digest=%s \
-  --set bytecode.image=%s`, operator, bytecode, repository, digest, bytecode)
+	return fmt.Sprintf(`image:
+  repository: %s
+  digest: %s
+bytecode:
+  image: %s
+`, repository, digest, bytecode)
 }
 
 func password() ([]byte, error) {

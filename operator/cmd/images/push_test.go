@@ -16,7 +16,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -27,6 +26,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
+	"sigs.k8s.io/yaml"
 
 	"github.com/kubernetes-sigs/blixt/bytecode"
 )
@@ -70,23 +70,24 @@ func TestPushedImagesRun(t *testing.T) {
 	write(t, dir+"/blixt.key", "PRIVATE KEY", private)
 	write(t, dir+"/blixt.pub", "PUBLIC KEY", public)
 	o := options{
-		registry: host + "/team/blixt", key: dir + "/blixt.key", architectures: []string{runtime.GOARCH},
+		registry: host + "/team/blixt", key: dir + "/blixt.key", platforms: "linux/" + runtime.GOARCH,
 		remote: bytecode.Options{CAFile: ca}, log: io.Discard,
 	}
 	var out strings.Builder
 	if err := o.run(t.Context(), &out); err != nil {
 		t.Fatal(err)
 	}
-	printed := regexp.MustCompile(`(?m)^operator  (\S+@sha256:[0-9a-f]{64})\nbytecode  (\S+@sha256:[0-9a-f]{64})$`).FindStringSubmatch(out.String())
-	if printed == nil {
-		t.Fatalf("no names by digest in what was printed:\n%s", &out)
+	var values struct {
+		Image    struct{ Repository, Digest string }
+		Bytecode struct{ Image string }
 	}
-	if !strings.Contains(out.String(), "--set bytecode.image="+printed[2]) {
-		t.Errorf("Helm is not told of %s:\n%s", printed[2], &out)
+	if err := yaml.UnmarshalStrict([]byte(out.String()), &values); err != nil {
+		t.Fatalf("%v: printed were\n%s", err, &out)
 	}
+	operatorName, bytecodeName := values.Image.Repository+"@"+values.Image.Digest, values.Bytecode.Image
 
 	// The operator's image.
-	ref, err := name.NewDigest(printed[1])
+	ref, err := name.NewDigest(operatorName)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,8 +118,8 @@ func TestPushedImagesRun(t *testing.T) {
 	if err != nil || !strings.HasPrefix(string(said), "blixt ") {
 		t.Errorf("blixt version: %v: %s", err, said)
 	}
-	elf, err := exec.CommandContext(t.Context(), program, "bytecode", "verify", printed[2], "--ca-file="+ca, "--key="+dir+"/blixt.pub").CombinedOutput()
-	if err != nil || !strings.Contains(string(elf), "verified "+printed[2]) {
+	elf, err := exec.CommandContext(t.Context(), program, "bytecode", "verify", bytecodeName, "--ca-file="+ca, "--key="+dir+"/blixt.pub").CombinedOutput()
+	if err != nil || !strings.Contains(string(elf), "verified "+bytecodeName) {
 		t.Errorf("verify bytecode: %v: %s", err, elf)
 	}
 
@@ -127,7 +128,7 @@ func TestPushedImagesRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	signed, err := bytecode.Open(t.Context(), printed[1], o.remote)
+	signed, err := bytecode.Open(t.Context(), operatorName, o.remote)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +148,7 @@ func TestPushedImagesRun(t *testing.T) {
 
 	// Who builds the bytecode by hand gets the same.
 	made, err := exec.CommandContext(t.Context(), program, "bytecode", "build", "-d", filepath.Join(dir, "out")).Output()
-	if _, d, _ := strings.Cut(printed[2], "@"); err != nil || !strings.HasSuffix(strings.TrimSpace(string(made)), d) {
+	if _, d, _ := strings.Cut(bytecodeName, "@"); err != nil || !strings.HasSuffix(strings.TrimSpace(string(made)), d) {
 		t.Errorf("blixt bytecode build made %s (%v), want %s", made, err, d)
 	}
 }
@@ -162,4 +163,22 @@ func trusting(t *testing.T, ca string) http.RoundTripper {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(text)
 	return &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
+}
+
+func TestPlatforms(t *testing.T) {
+	for _, tc := range []struct {
+		given string
+		want  []string
+	}{
+		{"linux/amd64,linux/arm64", []string{"amd64", "arm64"}},
+		{"linux/arm64", []string{"arm64"}},
+		{"linux/386", nil},
+		{"amd64", nil},
+		{"", nil},
+	} {
+		got, err := architectures(tc.given)
+		if diff := cmp.Diff(tc.want, got); diff != "" || (err == nil) != (tc.want != nil) {
+			t.Errorf("%q (-want +got), error %v:\n%s", tc.given, err, diff)
+		}
+	}
 }
