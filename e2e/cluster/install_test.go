@@ -60,7 +60,7 @@ func installGatewayAPI(t *testing.T) {
 	}
 }
 
-// installBlixt pushes the images and installs the chart.
+// installBlixt pushes the images and installs the chart, until the test ends.
 func installBlixt(t *testing.T, flags ...string) (bytecode string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -77,6 +77,11 @@ func installBlixt(t *testing.T, flags ...string) (bytecode string) {
 	args := []string{"upgrade", "--install", "blixt", "../../charts/blixt", "--namespace=" + system, "--create-namespace", "--wait", "--timeout=2m",
 		"--set=image.repository=" + repository, "--set=image.digest=" + digest, "--set=bytecode.image=" + bytecode}
 	helm(t, append(args, flags...)...)
+	t.Cleanup(func() {
+		if !t.Failed() {
+			helm(t, "uninstall", "blixt", "--namespace="+system)
+		}
+	})
 	return bytecode
 }
 
@@ -136,5 +141,8 @@ func TestHelmInstallServes(t *testing.T) {
 			{"node-1", cluster.Outside4}: true, {"node-2", c.Nodes[0].IPv4}: true})
 		serves(t, network, net.JoinHostPort(addresses[1], "80"), id, map[answer]bool{
 			{"node-1", cluster.Outside6}: true, {"node-2", c.Nodes[0].IPv6}: true})
+	}
+	if _, err := c.Kubectl(t.Context(), "delete", "--filename=testdata/gateway.yaml"); err != nil {
+		t.Fatal(err)
 	}
 }
