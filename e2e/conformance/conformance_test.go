@@ -60,7 +60,7 @@ func TestConformance(t *testing.T) {
 	opts.UsableNetworkAddresses, opts.UnusableNetworkAddresses = address(usable), address(unusable)
 	opts.ManifestFS = append(opts.ManifestFS, manifests(t))
 	opts.BaseManifests = base
-	var results results
+	results := results{flows: newFlows(t)}
 	opts.Hook = results.add
 	s, err := suite.NewConformanceTestSuite(opts)
 	if err != nil {
@@ -93,15 +93,25 @@ func address(value string) []gwv1.GatewaySpecAddress {
 	return []gwv1.GatewaySpecAddress{{Type: &kind, Value: value}}
 }
 
-// results are the lines of a table: which test had which outcome.
+// results are the lines of a table: which test had which outcome, and how many
+// flows began meanwhile.
 type results struct {
 	mu    sync.Mutex
 	lines []string
+	flows uint64 // at the end of the last test
 }
 
 // add is called when a test has ended. It leaves out the suite's tests of what
 // no profile asks for and the GatewayClass does not claim.
 func (r *results) add(t *testing.T, test suite.ConformanceTest, s *suite.ConformanceTestSuite) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	flows := newFlows(t)
+	began := flows - r.flows
+	r.flows = flows
+	if least := leastFlows[test.ShortName]; began < least && !t.Skipped() {
+		t.Errorf("Blixt counted %d new flows, want at least %d", began, least)
+	}
 	outcome := "passed"
 	switch why, is := skipped[test.ShortName]; {
 	case !s.SupportedFeatures.HasAll(test.Features...):
@@ -113,9 +123,7 @@ func (r *results) add(t *testing.T, test suite.ConformanceTest, s *suite.Conform
 	case t.Skipped():
 		outcome = "skipped"
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.lines = append(r.lines, fmt.Sprintf("| %s | %s |", test.ShortName, outcome))
+	r.lines = append(r.lines, fmt.Sprintf("| %s | %s | %d |", test.ShortName, outcome, began))
 }
 
 // write writes the suite's report, and beside it what became of each test.
@@ -127,7 +135,7 @@ func write(t *testing.T, path string, report *confv1.ConformanceReport, r *resul
 		t.Fatal(err)
 	}
 	slices.Sort(r.lines)
-	table := "| Test | Result |\n|-|-|\n" + strings.Join(r.lines, "\n") + "\n"
+	table := "| Test | Result | Flows |\n|-|-|-|\n" + strings.Join(r.lines, "\n") + "\n"
 	for file, content := range map[string]string{path: string(text), filepath.Join(filepath.Dir(path), "tests.md"): table} {
 		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
 			t.Fatal(err)

@@ -20,15 +20,15 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/cluster"
 )
 
-// inside is set in the process that runs the suite, in the network outside of
-// the cluster, where clients are.
-const inside = "BLIXT_CONFORMANCE_INSIDE"
+// mapsVariable is set in the process that runs the suite, in the network outside
+// of the cluster, where clients are: to the folder of the first node's maps.
+const mapsVariable = "BLIXT_CONFORMANCE_MAPS"
 
 func TestMain(m *testing.M) {
 	name := flag.String("name", "conformance", "name of the cluster")
 	running := flag.Bool("running", false, "test in the cluster that runs, and leave it running")
 	flag.Parse()
-	if os.Getenv(inside) != "" {
+	if os.Getenv(mapsVariable) != "" {
 		os.Exit(m.Run())
 	}
 	if err := run(*name, *running); err != nil {
@@ -48,6 +48,10 @@ func run(name string, running bool) error {
 		return err
 	}
 	if err := os.Chdir("../.."); err != nil { // where Blixt's go.mod is
+		return err
+	}
+	// The report tells the version, also where go is told to leave it out.
+	if err := os.Setenv("GOFLAGS", os.Getenv("GOFLAGS")+" -buildvcs=auto"); err != nil {
 		return err
 	}
 	ctx := context.Background()
@@ -91,8 +95,12 @@ func runInside(ctx context.Context, c *cluster.Cluster, dir, version string) err
 	if err != nil {
 		return err
 	}
+	maps, err := mapsOf(ctx, c, c.Nodes[0])
+	if err != nil {
+		return err
+	}
 	cmd := c.Outside.Command(ctx, append([]string{self, "--version=" + version}, os.Args[1:]...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), inside+"=1", "KUBECONFIG="+kubeconfig)
+	cmd.Env = append(os.Environ(), mapsVariable+"="+maps, "KUBECONFIG="+kubeconfig)
 	return cmd.Run()
 }
