@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package cluster_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/kubernetes-sigs/blixt/e2e/cluster"
+	"github.com/kubernetes-sigs/blixt/e2e/kube"
+)
+
+// block is a part of a README that is indented: commands, and what they print
+// if the next block shows that. Then they only ask, and may be run again. A line
+// … stands for any that are left out.
+type block struct{ commands, prints string }
+
+var (
+	indented = regexp.MustCompile(`(?m)(?:^ {4}.*\n|^\n)+`)
+	command  = regexp.MustCompile(`^(?:(?:kubectl|helm|make|curl|dig|for)\b|[A-Z]+=)`)
+	variable = regexp.MustCompile(`(?m)^[A-Z]+=.*$`)
+)
+
+// blocks returns those of a README, or of one section of it.
+func blocks(t *testing.T, file, section string) (all []block) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("../..", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, part, found := strings.Cut(string(text), section+"\n")
+	if !found {
+		t.Fatalf("%s has no section %s", file, section)
+	}
+	part, _, _ = strings.Cut(part, "\n## ")
+	for _, b := range indented.FindAllString(part+"\n", -1) {
+		b = strings.TrimSpace(strings.ReplaceAll("\n"+b, "\n    ", "\n"))
+		switch {
+		case b == "":
+		case command.MatchString(b):
+			all = append(all, block{commands: b})
+		case len(all) == 0 || all[len(all)-1].prints != "":
+			t.Fatalf("%s: of which commands is this the output?\n%s", file, b)
+		default:
+			all[len(all)-1].prints = b
+		}
+	}
+	if len(all) < 3 {
+		t.Fatalf("%s %s has only these commands: %+v", file, section, all)
+	}
+	return all
+}
+
+// follow runs blocks one after the other outside of the cluster, and fails
+// unless they print what they are said to print. It returns what each did.
+func follow(t *testing.T, env []string, all []block) (printed []string) {
+	t.Helper()
+	var variables string
+	for _, b := range all {
+		run := func() (string, error) {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
+			defer cancel()
+			commands := strings.ReplaceAll(b.commands, "registry.example.com", cluster.Registry)
+			cmd := c.Outside.Command(ctx, "bash", "-e", "-o", "pipefail", "-c", variables+commands)
+			cmd.Dir, cmd.Env = "../..", env
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				err = fmt.Errorf("%w\n%s", err, out)
+			}
+			return string(out), err
+		}
+		var out string
+		if b.prints == "" {
+			var err error
+			if out, err = run(); err != nil {
+				pods, _ := c.Kubectl(t.Context(), "get", "pods,events", "--all-namespaces") // it comes on top of the failure
+				t.Fatalf("%s\n%v\n%s", b.commands, err, pods)
+			}
+		} else {
+			want, complete := shape(b.prints), true
+			if i := slices.Index(want, "…"); i >= 0 {
+				want, complete = slices.Delete(want, i, i+1), false
+			}
+			kube.Wait(t, patience, "output of\n"+b.commands+"\n", want, func() (got []string, err error) {
+				out, err = run()
+				return slices.DeleteFunc(shape(out), func(line string) bool { return !complete && !slices.Contains(want, line) }), err
+			})
+		}
+		for _, line := range variable.FindAllString(b.commands, -1) {
+			variables += line + "\n"
+		}
+		printed = append(printed, out)
+	}
+	return printed
+}
+
+// What differs from run to run: the ends of pods' names, ages, and numbers.
+var (
+	podEnd  = regexp.MustCompile(`-[a-z0-9]{6,10}-[a-z0-9]{5}\b`)
+	holder  = regexp.MustCompile(`_[0-9a-f-]{36}\b`)
+	age     = regexp.MustCompile(`\b(?:\d+[dhms])+\b`)
+	number  = regexp.MustCompile(`\d+`)
+	columns = regexp.MustCompile(`\s+`)
+)
+
+// shape is the set of lines of an output without what differs from run to run.
+func shape(out string) (lines []string) {
+	for line := range strings.Lines(out) {
+		line = strings.ReplaceAll(line, ", 0 ", ", no ") // warnings, such as doctor counts
+		line = age.ReplaceAllString(holder.ReplaceAllString(podEnd.ReplaceAllString(line, "-POD"), "_ID"), "AGE")
+		lines = append(lines, columns.ReplaceAllString(strings.TrimSpace(number.ReplaceAllString(line, "0")), " "))
+	}
+	slices.Sort(lines)
+	return slices.Compact(lines)
+}
+
+// strangers returns the environment of somebody who has a cluster and a
+// registry, and whose machine is in the nodes' network.
+func strangers(t *testing.T) (env []string) {
+	t.Helper()
+	home := t.TempDir()
+	config, err := os.ReadFile(c.Kubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	config = regexp.MustCompile(`server: .*`).ReplaceAll(config, []byte("server: https://"+cluster.Control4+":6443"))
+	if err := os.WriteFile(filepath.Join(home, "config"), config, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, program := range map[string]string{"helm": "helm-v3.22.0", "kubectl": "kubernetes-v1.37.2/kubectl"} {
+		if err := os.Symlink(filepath.Join(cache, "blixt", program), filepath.Join(home, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return append(os.Environ(), "PATH="+home+":"+os.Getenv("PATH"), "KUBECONFIG="+filepath.Join(home, "config"), "CA_FILE="+c.CA(),
+		"HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home, "GOPROXY=off")
+}
+
+// Who does what README says has balanced traffic, can do what each example
+// says, and gets rid of all of it.
+func TestReadme(t *testing.T) {
+	env := strangers(t)
+	all := blocks(t, "README.md", "## In Kubernetes")
+	end := len(all) - 1
+	follow(t, env, all[:end])
+	for _, e := range examples {
+		t.Run(e.name, func(t *testing.T) { e.check(t, follow(t, env, blocks(t, "examples/"+e.name+"/README.md", ""))) })
+	}
+	follow(t, env, all[end:])
+	for _, m := range c.Nodes {
+		attached(t, m)
+	}
+	for _, args := range [][]string{
+		{"get", "clusterbpfapplications,nodedataplanes,gateways,gatewayclasses", "--output=name"},
+		{"get", "all", "--output=name", "--namespace=" + system},
+	} {
+		if out, err := c.Kubectl(t.Context(), args...); err != nil || out != "" {
+			t.Errorf("left over (%v): %s", err, out)
+		}
+	}
+}
