@@ -95,7 +95,8 @@ func programmed(t *testing.T, name string) (addresses []string) {
 			return "", err
 		}
 		p := meta.FindStatusCondition(gw.Status.Conditions, "Programmed")
-		return fmt.Sprintf("%s: %s", p.Status, p.Message), nil
+		served, _, _ := strings.Cut(p.Message, " What pods") // and who balances that
+		return fmt.Sprintf("%s: %s", p.Status, served), nil
 	})
 	for _, a := range gw.Status.Addresses {
 		addresses = append(addresses, a.Value)

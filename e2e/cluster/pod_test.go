@@ -8,10 +8,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -21,15 +24,21 @@ import (
 )
 
 // The test's own program is what runs in the pods.
-var pods = map[string]func() error{"server": serve, "writer": write}
+var pods = map[string]func() error{"server": serve, "writer": write, "client": askAll}
 
-// serve answers on TCP and UDP with the node's name and whom it sees.
+// serve answers on TCP and UDP with the node's name and whom it sees. On another
+// port it repeats what it hears.
 func serve() error {
 	node := os.Getenv("NODE")
 	l, err := net.Listen("tcp", ":8080")
 	if err != nil {
 		return err
 	}
+	echo, err := net.Listen("tcp", ":8081")
+	if err != nil {
+		return err
+	}
+	go repeat(echo)
 	p, err := net.ListenPacket("udp", ":8080")
 	if err != nil {
 		return err
@@ -52,6 +61,59 @@ func serve() error {
 		_, _ = fmt.Fprintf(c, "%s %s\n", node, host(c.RemoteAddr()))
 		_ = c.Close()
 	}
+}
+
+func repeat(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			_, _ = io.Copy(c, c)
+			_ = c.Close()
+		}()
+	}
+}
+
+// askAll asks a server from a pod: its arguments are the network, the address,
+// the port that the first question is to come from, and how many there are.
+func askAll() error {
+	network, addr := os.Args[2], os.Args[3]
+	port, err := strconv.Atoi(os.Args[4])
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(os.Args[5])
+	if err != nil {
+		return err
+	}
+	for ; n > 0; n-- {
+		a, err := ask(here{}, network, fmt.Sprintf(":%d", port), addr)
+		if err != nil {
+			return err
+		}
+		fmt.Println(a.node, a.sees)
+		port++
+	}
+	os.Exit(0)
+	return nil
+}
+
+// here is where this process runs.
+type here struct{}
+
+func (here) Dial(network, from, addr string, limit time.Duration) (net.Conn, error) {
+	d := net.Dialer{Timeout: limit}
+	local, err := net.ResolveTCPAddr("tcp", from)
+	if err != nil {
+		return nil, err
+	}
+	d.LocalAddr = local
+	if network == "udp" {
+		d.LocalAddr = &net.UDPAddr{Port: local.Port}
+	}
+	return d.Dial(network, addr)
 }
 
 func host(a net.Addr) string {

@@ -251,20 +251,27 @@ func publish(t *testing.T, vips ...string) {
 // newFlows reads a counter of the program on a node.
 func newFlows(t *testing.T, m *cluster.Machine, program uint32, frontend string) uint64 {
 	t.Helper()
+	s := status(t, m, program)
+	for _, f := range s.Frontends {
+		if f.Frontend == frontend {
+			return f.NewFlows
+		}
+	}
+	t.Fatalf("no frontend %s in %+v", frontend, s.Frontends)
+	return 0
+}
+
+// status reads the maps of the program on a node.
+func status(t *testing.T, m *cluster.Machine, program uint32) agent.Status {
+	t.Helper()
 	tables, err := datapath.Open(m.File(fmt.Sprintf("/run/bpfman/fs/maps/%d", program)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tables.Close()
-	status, err := agent.ReadStatus(tables, "")
+	s, err := agent.ReadStatus(tables, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range status.Frontends {
-		if f.Frontend == frontend {
-			return f.NewFlows
-		}
-	}
-	t.Fatalf("no frontend %s in %+v", frontend, status.Frontends)
-	return 0
+	return s
 }

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package cluster_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/e2e/cluster"
+	"github.com/kubernetes-sigs/blixt/e2e/kube"
+)
+
+// refused waits until connections from outside are.
+func refused(t *testing.T, addr string) {
+	t.Helper()
+	kube.Wait(t, patience, "what connections to "+addr+" are", "refused", func() (string, error) {
+		a, err := ask(c.Outside, "tcp", "", addr)
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return "refused", nil
+		}
+		return fmt.Sprintf("answered by %v", a), err
+	})
+}
+
+// answered waits until connections from outside are.
+func answered(t *testing.T, addr string, want answer) {
+	t.Helper()
+	kube.Wait(t, patience, "who answers at "+addr, want, func() (answer, error) { return ask(c.Outside, "tcp", "", addr) }, cmp.AllowUnexported(answer{}))
+}
+
+// Under Local policy a server sees its client, and a node without one refuses.
+func local(t *testing.T, application string) {
+	applied(t, "local.yaml", "", "")
+	awaitPods(t, "default")
+	vips := reached(t, "local", c.Nodes[1])
+	for i, sees := range []string{cluster.Outside4, cluster.Outside6} {
+		addr := net.JoinHostPort(vips[i], "80")
+		answered(t, addr, answer{"node-2", sees})
+		for _, network := range []string{"tcp", "udp"} {
+			counted := flows(t, application)
+			got, err := asker{dial: c.Outside}.ask(t, network, addr, 20)
+			if want := (map[answer]int{{"node-2", sees}: 20}); err != nil || !cmp.Equal(want, got) {
+				t.Errorf("%s to %s: %v, %v, want %v", network, addr, got, err, want)
+			}
+			counted["node-2 "+addr+"/"+network] += 20
+			if diff := cmp.Diff(counted, flows(t, application)); diff != "" {
+				t.Errorf("%s to %s: new flows that the programs have counted (-want +got):\n%s", network, addr, diff)
+			}
+		}
+	}
+	reached(t, "local", c.Nodes[0])
+	for _, vip := range vips {
+		refused(t, net.JoinHostPort(vip, "80"))
+	}
+}
+
+// A Gateway is served at the nodes' own addresses, of which Blixt leaves to the
+// nodes what is theirs.
+func nodeAddresses(t *testing.T, application string) {
+	applied(t, "node.yaml", "", "")
+	gw := &gwv1.Gateway{}
+	want := map[string]string{"tcp": "True Programmed", "ssh": "False PortUnavailable"}
+	kube.Wait(t, patience, "Gateway node's listeners", want, func() (map[string]string, error) {
+		err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "node"}, gw)
+		got := map[string]string{}
+		for _, l := range gw.Status.Listeners {
+			kind := "Programmed"
+			if l.Name == "ssh" {
+				kind = "Accepted"
+			}
+			if cond := meta.FindStatusCondition(l.Conditions, kind); cond != nil {
+				got[string(l.Name)] = fmt.Sprint(cond.Status, " ", cond.Reason)
+			}
+		}
+		return got, err
+	})
+	for _, m := range c.Nodes {
+		for _, ip := range []string{m.IPv4, m.IPv6} {
+			path(t, application, asker{name: "outside", by: m, dial: c.Outside}, "tcp", net.JoinHostPort(ip, "8088"), false)
+			refused(t, net.JoinHostPort(ip, "22"))
+			if conn, err := c.Outside.Dial("tcp", "", net.JoinHostPort(ip, "10250"), 2*time.Second); err != nil {
+				t.Errorf("the kubelet's port of %s is not reached any more: %v", ip, err)
+			} else {
+				_ = conn.Close()
+			}
+		}
+	}
+}
+
+// Of 500 connections each Service gets its share, within six standard deviations.
+func weights(t *testing.T, application string) {
+	const n, want, most = 500, 350, 61
+	applied(t, "web.yaml", "NAME", "web")
+	apply(t, "weights.yaml", "", "")
+	awaitPods(t, "default")
+	addr := net.JoinHostPort(reached(t, "web", c.Nodes[0])[0], "80")
+	kube.Wait(t, patience, "Services that answer", true, func() (bool, error) {
+		got, err := asker{dial: c.Outside}.ask(t, "tcp", addr, 50)
+		return len(got) == 5, err
+	})
+	counted := flows(t, application)
+	got, err := asker{dial: c.Outside}.ask(t, "tcp", addr, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := 0
+	for who, times := range got {
+		if strings.HasPrefix(who.node, "web-") {
+			web += times
+		}
+	}
+	t.Logf("%d of %d connections to the Service of weight 70 of 100", web, n)
+	if web < want-most || web > want+most {
+		t.Errorf("%d of %d connections to the Service of weight 70 of 100", web, n)
+	}
+	counted["node-1 "+addr+"/tcp"] += n
+	if diff := cmp.Diff(counted, flows(t, application)); diff != "" {
+		t.Errorf("new flows that the programs have counted (-want +got):\n%s", diff)
+	}
+}
+
+// A Service of another namespace is used as long as a grant allows it: then its
+// connections are reset at once.
+func grant(t *testing.T) {
+	applied(t, "elsewhere.yaml", "", "")
+	addr := net.JoinHostPort(reached(t, "abroad", c.Nodes[0])[0], "81")
+	refused(t, addr)
+	apply(t, "grant.yaml", "", "")
+	var conn net.Conn
+	kube.Wait(t, patience, "whether a connection is echoed", true, func() (ok bool, err error) {
+		if conn, err = c.Outside.Dial("tcp", "", addr, 2*time.Second); err == nil {
+			err = echoed(conn, patience)
+		}
+		return err == nil, err
+	})
+	defer conn.Close()
+	remove(t, "grant.yaml", "", "")
+	refused(t, addr)
+	if err := echoed(conn, patience); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the connection that there was: %v, want %v", err, syscall.ECONNRESET)
+	}
+}
+
+// echoed sends a byte, and gets it back.
+func echoed(conn net.Conn, within time.Duration) error {
+	if err := conn.SetDeadline(time.Now().Add(within)); err != nil {
+		return err
+	}
+	if _, err := conn.Write([]byte("?")); err != nil {
+		return err
+	}
+	_, err := conn.Read(make([]byte, 100))
+	return err
+}
+
+// One Gateway has as many listeners as it may.
+func listeners(t *testing.T, application string) {
+	var all []string
+	for i := range 64 {
+		all = append(all, fmt.Sprintf("{name: l%d, protocol: TCP, port: %d}", i, 9000+i))
+	}
+	applied(t, "many.yaml", "LISTENERS", strings.Join(all, ", "))
+	vip := reached(t, "many", c.Nodes[0])[1]
+	want := flows(t, application)
+	for i := range all {
+		addr := net.JoinHostPort(vip, fmt.Sprint(9000+i))
+		if _, err := (asker{dial: c.Outside}).ask(t, "tcp", addr, 2); err != nil {
+			t.Errorf("listener %d: %v", i, err)
+		}
+		want["node-1 "+addr+"/tcp"] += 2
+	}
+	if diff := cmp.Diff(want, flows(t, application)); diff != "" {
+		t.Errorf("new flows that the programs have counted (-want +got):\n%s", diff)
+	}
+}
+
+// Servers come, are replaced under a steady 10 connections a second of which
+// none fails, and go.
+func rolling(t *testing.T) {
+	applied(t, "web.yaml", "NAME", "rolling")
+	awaitPods(t, "default")
+	addr := net.JoinHostPort(reached(t, "rolling", c.Nodes[0])[0], "80")
+	three := func() (int, error) {
+		got, err := asker{dial: c.Outside}.ask(t, "tcp", addr, 50)
+		return len(got), err
+	}
+	kube.Wait(t, patience, "pods that answer", 3, three)
+
+	stop, ended, n, failed := make(chan struct{}), make(chan struct{}), 0, []error(nil)
+	go func() {
+		defer close(ended)
+		for tick := time.Tick(100 * time.Millisecond); ; n++ {
+			select {
+			case <-stop:
+				return
+			case <-tick:
+				if _, err := ask(c.Outside, "tcp", "", addr); err != nil {
+					failed = append(failed, fmt.Errorf("connection %d: %w", n, err))
+				}
+			}
+		}
+	}()
+	kubectl(t, "rollout", "restart", "deployment/rolling")
+	kubectl(t, "rollout", "status", "deployment/rolling", "--timeout=60s")
+	close(stop)
+	<-ended
+	t.Logf("%d connections while 3 servers were replaced: %d failed", n, len(failed))
+	if len(failed) > 0 || n < 20 {
+		t.Errorf("of %d connections: %v", n, errors.Join(failed...))
+	}
+
+	kubectl(t, "scale", "deployment/rolling", "--replicas=0")
+	refused(t, addr)
+	kubectl(t, "scale", "deployment/rolling", "--replicas=3")
+	kube.Wait(t, patience, "pods that answer", 3, three)
+	d := &appsv1.Deployment{}
+	if err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "rolling"}, d); err != nil || d.Status.Replicas != 3 {
+		t.Errorf("Deployment rolling: %d pods, %v", d.Status.Replicas, err)
+	}
+}
+
+func kubectl(t *testing.T, args ...string) {
+	t.Helper()
+	if _, err := c.Kubectl(t.Context(), args...); err != nil {
+		t.Fatal(err)
+	}
+}
