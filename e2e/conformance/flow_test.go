@@ -7,13 +7,16 @@ import (
 	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/e2e/cluster"
+	"github.com/kubernetes-sigs/blixt/e2e/lab"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/dataplane"
 )
 
 // leastFlows is how many new flows Blixt itself must have counted in each test
@@ -35,18 +38,23 @@ var leastFlows = map[string]uint64{
 	"TwinUDPModifyListeners":              2,
 }
 
-// mapsOf returns where a node's maps are seen from the host.
-func mapsOf(ctx context.Context, c *cluster.Cluster, node *cluster.Machine) (string, error) {
-	var n v1alpha1.NodeDataplane
-	if err := c.Client.Get(ctx, client.ObjectKey{Name: node.Name}, &n); err != nil {
-		return "", err
-	}
-	for _, a := range n.Status.Applications {
-		if a.ProgramID != nil {
-			return node.File(fmt.Sprintf("/run/bpfman/fs/maps/%d", *a.ProgramID)), nil
+// mapsOf waits until a node has loaded the program of a bytecode image, and
+// returns where its maps are seen from the host.
+func mapsOf(ctx context.Context, c *cluster.Cluster, node *cluster.Machine, bytecode string) (maps string, err error) {
+	err = lab.Eventually(time.Minute, func() error {
+		var n v1alpha1.NodeDataplane
+		if err := c.Client.Get(ctx, client.ObjectKey{Name: node.Name}, &n); err != nil {
+			return err
 		}
-	}
-	return "", fmt.Errorf("NodeDataplane %s has no program: %+v", node.Name, n.Status)
+		for _, a := range n.Status.Applications {
+			if a.Name == dataplane.Name(bytecode) && a.ProgramID != nil {
+				maps = node.File(fmt.Sprintf("/run/bpfman/fs/maps/%d", *a.ProgramID))
+				return nil
+			}
+		}
+		return fmt.Errorf("NodeDataplane %s has no program of %s: %+v", node.Name, bytecode, n.Status)
+	})
+	return maps, err
 }
 
 // newFlows reads how many flows the first node has seen begin.

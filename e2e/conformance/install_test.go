@@ -28,31 +28,34 @@ const (
 )
 
 // install installs Gateway API, Blixt and the suite's images, and returns
-// Blixt's version. Whatever is sent to Gateways goes to the first node.
-func install(ctx context.Context, c *cluster.Cluster, here string) (version string, err error) {
+// Blixt's version and where the first node's maps are. Whatever is sent to
+// Gateways goes to that node.
+func install(ctx context.Context, c *cluster.Cluster, here string) (version, maps string, err error) {
 	dir, err := os.MkdirTemp("", "")
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer os.RemoveAll(dir)
 	if err := installGatewayAPI(ctx, c); err != nil {
-		return "", err
+		return "", "", err
 	}
 	if err := pushEcho(ctx, c, here, filepath.Join(dir, "echo")); err != nil {
-		return "", err
+		return "", "", err
 	}
-	if err := installBlixt(ctx, c, dir); err != nil {
-		return "", err
+	bytecode, err := installBlixt(ctx, c, dir)
+	if err != nil {
+		return "", "", err
 	}
 	c.Outside.IP("route replace " + pool + " via " + c.Nodes[0].IPv4)
 	if err := c.Outside.Err(); err != nil {
-		return "", err
+		return "", "", err
 	}
 	info, err := buildinfo.ReadFile(filepath.Join(dir, "blixt"))
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	return info.Main.Version, nil
+	maps, err = mapsOf(ctx, c, c.Nodes[0], bytecode)
+	return info.Main.Version, maps, err
 }
 
 // installGatewayAPI installs the release that Blixt is built with.
@@ -101,39 +104,41 @@ func pushEcho(ctx context.Context, c *cluster.Cluster, here, file string) error 
 	})
 }
 
-// installBlixt pushes the images and installs the chart.
-func installBlixt(ctx context.Context, c *cluster.Cluster, dir string) error {
+// installBlixt pushes the images and installs the chart. It returns the
+// bytecode image's name.
+func installBlixt(ctx context.Context, c *cluster.Cluster, dir string) (bytecode string, err error) {
 	blixt, err := lab.Build(dir)
 	if err != nil {
-		return err
+		return "", err
 	}
 	operator, err := c.Push(ctx, "blixt/operator:conformance", cluster.Image{Files: map[string]string{"/blixt": blixt}, Entrypoint: []string{"/blixt"}, User: "65532"})
 	if err != nil {
-		return err
+		return "", err
 	}
 	repository, digest, _ := strings.Cut(operator, "@")
 	object := filepath.Join(dir, "bytecode")
 	if _, err := c.Control.Run(time.Minute, blixt, "bytecode", "build", "-d", object, "--flows", "65536"); err != nil {
-		return err
+		return "", err
 	}
-	bytecode, err := c.Control.Run(time.Minute, blixt, "bytecode", "push", object, cluster.Registry+"/blixt/bytecode:conformance", "--ca-file", c.CA())
+	bytecode, err = c.Control.Run(time.Minute, blixt, "bytecode", "push", object, cluster.Registry+"/blixt/bytecode:conformance", "--ca-file", c.CA())
 	if err != nil {
-		return err
+		return "", err
 	}
+	bytecode = strings.TrimSpace(bytecode)
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return err
+		return "", err
 	}
 	helm := exec.CommandContext(ctx, filepath.Join(cache, "blixt", "helm-v3.22.0"),
 		"upgrade", "--install", "blixt", "charts/blixt", "--namespace=blixt-system", "--create-namespace", "--wait", "--timeout=2m",
-		"--set=image.repository="+repository, "--set=image.digest="+digest, "--set=bytecode.image="+strings.TrimSpace(bytecode),
+		"--set=image.repository="+repository, "--set=image.digest="+digest, "--set=bytecode.image="+bytecode,
 		"--set=config.addresses.source=Pool", "--set=config.addresses.pool={"+poolRange+"}")
 	helm.Env = append(os.Environ(), "HELM_CACHE_HOME="+dir, "HELM_CONFIG_HOME="+dir, "HELM_DATA_HOME="+dir, "KUBECONFIG="+c.Kubeconfig())
 	if _, err := output(helm); err != nil {
-		return err
+		return "", err
 	}
 	_, err = c.Kubectl(ctx, "wait", "--for=condition=Accepted", "--timeout=1m", "gatewayclass/blixt") // an operator has to be elected
-	return err
+	return bytecode, err
 }
 
 // output runs a command and returns what it printed.

@@ -8,11 +8,9 @@ package conformance
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -32,9 +30,6 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	if err := run(*name, *running); err != nil {
-		if exit, is := errors.AsType[*exec.ExitError](err); is {
-			os.Exit(exit.ExitCode())
-		}
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -50,9 +45,12 @@ func run(name string, running bool) error {
 	if err := os.Chdir("../.."); err != nil { // where Blixt's go.mod is
 		return err
 	}
-	// The report tells the version, also where go is told to leave it out.
-	if err := os.Setenv("GOFLAGS", os.Getenv("GOFLAGS")+" -buildvcs=auto"); err != nil {
-		return err
+	// The images have no libraries; and the report tells the version, also where
+	// go is told to leave it out.
+	for name, value := range map[string]string{"CGO_ENABLED": "0", "GOFLAGS": os.Getenv("GOFLAGS") + " -buildvcs=auto"} {
+		if err := os.Setenv(name, value); err != nil {
+			return err
+		}
 	}
 	ctx := context.Background()
 	var c *cluster.Cluster
@@ -64,18 +62,18 @@ func run(name string, running bool) error {
 	if err != nil {
 		return err
 	}
-	version, err := install(ctx, c, here)
+	version, maps, err := install(ctx, c, here)
 	if err != nil {
 		return fmt.Errorf("%w (the cluster stays as it is: go run ./e2e/cluster/cmd --name %s status)", err, name)
 	}
-	if err := runInside(ctx, c, here, version); err != nil || running {
+	if err := runInside(ctx, c, here, version, maps); err != nil || running {
 		return err
 	}
 	return c.Down()
 }
 
 // runInside has this program run the tests in the network that clients are in.
-func runInside(ctx context.Context, c *cluster.Cluster, dir, version string) error {
+func runInside(ctx context.Context, c *cluster.Cluster, dir, version, maps string) error {
 	text, err := os.ReadFile(c.Kubeconfig())
 	if err != nil {
 		return err
@@ -95,12 +93,11 @@ func runInside(ctx context.Context, c *cluster.Cluster, dir, version string) err
 	if err != nil {
 		return err
 	}
-	maps, err := mapsOf(ctx, c, c.Nodes[0])
-	if err != nil {
-		return err
-	}
 	cmd := c.Outside.Command(ctx, append([]string{self, "--version=" + version}, os.Args[1:]...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), mapsVariable+"="+maps, "KUBECONFIG="+kubeconfig)
-	return cmd.Run()
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("the tests failed: %w (the cluster stays as it is: go run ./e2e/cluster/cmd --name %s status)", err, c.Options.Name)
+	}
+	return nil
 }
