@@ -89,9 +89,15 @@ func volumes(t *testing.T, p *corev1.Pod) {
 // command line begins.
 func processes(t *testing.T, m *cluster.Machine, command string) []string {
 	t.Helper()
-	out, err := m.Exec(t.Context(), "pgrep", "--full", "^"+command)
-	if err != nil {
-		t.Fatal(err)
+	pids := running(t, m, command)
+	if len(pids) == 0 {
+		t.Fatalf("no process %s on %s", command, m.Name)
 	}
+	return pids
+}
+
+func running(t *testing.T, m *cluster.Machine, command string) []string {
+	t.Helper()
+	out, _ := m.Exec(t.Context(), "pgrep", "--full", "^"+command) // fails when there is none
 	return strings.Fields(out)
 }

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package cluster_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/e2e/kube"
+)
+
+// load is a steady one from outside: connections that say something again and
+// again and hear it back, and datagrams that are answered.
+type load struct {
+	stop   chan struct{}
+	once   sync.Once
+	ended  sync.WaitGroup
+	rounds []*atomic.Int64 // of each connection
+	sent   atomic.Int64
+	lost   atomic.Int64
+
+	mu     sync.Mutex
+	broken []error
+}
+
+// begin opens ten connections to each address's port 81, whose servers echo, and
+// asks by UDP at port 80, until the load is ended.
+func begin(t *testing.T, addresses []string) *load {
+	t.Helper()
+	l := &load{stop: make(chan struct{})}
+	for _, ip := range addresses {
+		for i := range 10 {
+			conn, err := c.Outside.Dial("tcp", "", net.JoinHostPort(ip, "81"), 2*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rounds := &atomic.Int64{}
+			l.rounds = append(l.rounds, rounds)
+			l.ended.Go(func() { l.keep(conn, rounds, fmt.Sprintf("connection %d to %s", i, ip)) })
+		}
+		conn, err := c.Outside.Dial("udp", "", net.JoinHostPort(ip, "80"), 2*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.ended.Go(func() { l.send(conn) })
+	}
+	return l
+}
+
+func (l *load) over() bool {
+	select {
+	case <-l.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+func (l *load) keep(conn net.Conn, rounds *atomic.Int64, name string) {
+	defer conn.Close()
+	for ; !l.over(); time.Sleep(20 * time.Millisecond) {
+		if err := echoed(conn, 10*time.Second); err != nil {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.broken = append(l.broken, fmt.Errorf("%s, after %d rounds: %w", name, rounds.Load(), err))
+			return
+		}
+		rounds.Add(1)
+	}
+}
+
+func (l *load) send(conn net.Conn) {
+	defer conn.Close()
+	for ; !l.over(); time.Sleep(10 * time.Millisecond) {
+		l.sent.Add(1)
+		if echoed(conn, time.Second) != nil {
+			l.lost.Add(1)
+		}
+	}
+}
+
+// during does something to the cluster, and fails unless every connection goes
+// on, and every datagram was answered.
+func (l *load) during(t *testing.T, do func()) {
+	t.Helper()
+	start, sent, lost := time.Now(), l.sent.Load(), l.lost.Load()
+	do()
+	before := make([]int64, len(l.rounds))
+	for i, r := range l.rounds {
+		before[i] = r.Load()
+	}
+	kube.Wait(t, patience, "whether each connection went on", true, func() (bool, error) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		on := true
+		for i, r := range l.rounds {
+			on = on && r.Load() > before[i]+1
+		}
+		return on || len(l.broken) > 0, nil
+	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t.Logf("%.1f s: %d of %d connections broken, %d of %d datagrams lost", time.Since(start).Seconds(), len(l.broken), len(l.rounds), l.lost.Load()-lost, l.sent.Load()-sent)
+	if err := errors.Join(l.broken...); err != nil {
+		t.Error(err)
+	}
+	if l.lost.Load() != lost {
+		t.Errorf("%d datagrams were not answered", l.lost.Load()-lost)
+	}
+}
+
+// end closes all connections.
+func (l *load) end() {
+	l.once.Do(func() { close(l.stop) })
+	l.ended.Wait()
+}
