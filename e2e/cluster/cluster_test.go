@@ -187,35 +187,3 @@ func TestDaemons(t *testing.T) {
 		return pid != 0 && pid != before, nil
 	})
 }
-
-// A node that loses its power comes back with its pods.
-func TestPower(t *testing.T) {
-	node := c.Nodes[1]
-	starts := func() (n int32) {
-		t.Helper()
-		var servers corev1.PodList
-		if err := c.Client.List(t.Context(), &servers, client.MatchingLabels{"app": "server"}); err != nil {
-			t.Fatal(err)
-		}
-		for _, p := range servers.Items {
-			for _, s := range p.Status.ContainerStatuses {
-				if p.Spec.NodeName == node.Name && s.Ready {
-					n += s.RestartCount
-				}
-			}
-		}
-		return n
-	}
-	before := starts()
-	if err := c.PowerOff(node); err != nil {
-		t.Fatal(err)
-	}
-	if pid := node.Pid("kubelet"); pid != 0 {
-		t.Errorf("without power the kubelet is process %d", pid)
-	}
-	if err := c.PowerOn(node); err != nil {
-		t.Fatal(err)
-	}
-	kube.Wait(t, patience, "starts of the server on "+node.Name, before+1, func() (int32, error) { return starts(), nil })
-	awaitPods(t, "bpfman")
-}

@@ -6,7 +6,6 @@ package cluster_test
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,7 +20,6 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/kube"
 	"github.com/kubernetes-sigs/blixt/e2e/lab"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
-	"github.com/kubernetes-sigs/blixt/operator/dataplane"
 )
 
 const system = "blixt-system"
@@ -73,7 +71,7 @@ func installBlixt(t *testing.T, flags ...string) (bytecode string) {
 		t.Fatal(err)
 	}
 	repository, digest, _ := strings.Cut(operator, "@")
-	bytecode = bytecodeImage(t, blixt)
+	bytecode = bytecodeImage(t, blixt, "65536")
 	args := []string{"upgrade", "--install", "blixt", "../../charts/blixt", "--namespace=" + system, "--create-namespace", "--wait", "--timeout=2m",
 		"--set=image.repository=" + repository, "--set=image.digest=" + digest, "--set=bytecode.image=" + bytecode}
 	helm(t, append(args, flags...)...)
@@ -118,32 +116,4 @@ func program(t *testing.T, node, application string) uint32 {
 	}
 	t.Fatalf("NodeDataplane %s has no program of %s: %+v", node, application, ndp.Status)
 	return 0
-}
-
-// The chart is installed beside bpfman, and a Gateway gets balanced traffic.
-func TestHelmInstallServes(t *testing.T) {
-	installGatewayAPI(t)
-	bytecode := installBlixt(t, "--set=config.addresses.source=Pool", "--set=config.addresses.pool={198.51.100.20-198.51.100.29,2001:db8:100::20-2001:db8:100::29}")
-	application := dataplane.Name(bytecode)
-	if err := c.Apply(t.Context(), "testdata/gateway.yaml"); err != nil {
-		t.Fatal(err)
-	}
-	addresses := programmed(t, "server")
-	if len(addresses) != 2 {
-		t.Fatalf("addresses %v, want one of each family", addresses)
-	}
-	c.Outside.Route(addresses[0]+" via "+c.Nodes[0].IPv4, addresses[1]+" via "+c.Nodes[0].IPv6)
-	if err := c.Outside.Err(); err != nil {
-		t.Fatal(err)
-	}
-	id := program(t, "node-1", application)
-	for _, network := range []string{"tcp", "udp"} {
-		serves(t, network, net.JoinHostPort(addresses[0], "80"), id, map[answer]bool{
-			{"node-1", cluster.Outside4}: true, {"node-2", c.Nodes[0].IPv4}: true})
-		serves(t, network, net.JoinHostPort(addresses[1], "80"), id, map[answer]bool{
-			{"node-1", cluster.Outside6}: true, {"node-2", c.Nodes[0].IPv6}: true})
-	}
-	if _, err := c.Kubectl(t.Context(), "delete", "--filename=testdata/gateway.yaml"); err != nil {
-		t.Fatal(err)
-	}
 }

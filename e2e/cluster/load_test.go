@@ -64,7 +64,10 @@ func (l *load) over() bool {
 }
 
 func (l *load) keep(conn net.Conn, rounds *atomic.Int64, name string) {
-	defer conn.Close()
+	defer func() {
+		_ = conn.(*net.TCPConn).SetLinger(0) // a reset ends the flow soonest
+		_ = conn.Close()
+	}()
 	for ; !l.over(); time.Sleep(20 * time.Millisecond) {
 		if err := echoed(conn, 10*time.Second); err != nil {
 			l.mu.Lock()

@@ -45,7 +45,7 @@ func TestUnprivilegedPodsServe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	apply(t, "application.yaml", "BYTECODE", bytecodeImage(t, blixt))
+	apply(t, "application.yaml", "BYTECODE", bytecodeImage(t, blixt, "65536"))
 	programs := loaded(t)
 	publish(t, vip4, vip6)
 	apply(t, "writers.yaml", "MAPS", strings.Join(mapNames(t), ","))
@@ -112,11 +112,12 @@ func serves(t *testing.T, network, addr string, program uint32, want map[answer]
 	}
 }
 
-// bytecodeImage pushes one and returns its name by digest.
-func bytecodeImage(t *testing.T, blixt string) string {
+// bytecodeImage pushes one, with place for so many flows, and returns its name by
+// digest.
+func bytecodeImage(t *testing.T, blixt, flows string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "out")
-	if _, err := c.Control.Run(patience, blixt, "bytecode", "build", "-d", out, "--flows", "65536"); err != nil {
+	if _, err := c.Control.Run(patience, blixt, "bytecode", "build", "-d", out, "--flows", flows); err != nil {
 		t.Fatal(err)
 	}
 	name, err := c.Control.Run(patience, blixt, "bytecode", "push", out, cluster.Registry+"/blixt/bytecode:v1", "--ca-file", c.CA())
