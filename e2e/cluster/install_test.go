@@ -25,7 +25,7 @@ import (
 const system = "blixt-system"
 
 // helm runs Helm as the administrator.
-func helm(t *testing.T, args ...string) string {
+func helm(t *testing.T, args ...string) {
 	t.Helper()
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -39,7 +39,6 @@ func helm(t *testing.T, args ...string) string {
 		pods, _ := c.Kubectl(t.Context(), "--namespace="+system, "get", "pods,events,daemonsets", "--output=wide")
 		t.Fatalf("helm %v: %v\n%s\n%s", args, err, out, pods)
 	}
-	return string(out)
 }
 
 // installGatewayAPI installs the release that Blixt is built with.
