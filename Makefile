@@ -100,7 +100,7 @@ $(HELM):
 e2e: root ## Test in a real cluster with bpfman, which it starts and stops (root); builds what that takes once, in about 25 minutes
 	@.ci/kubernetes --all
 	go vet -tags=e2e ./e2e/...
-	go test -tags=e2e -json -count=1 -timeout=10m -p=1 ./e2e/cluster/... | go run .ci/gotest.go
+	go test -tags=e2e -json -count=1 -timeout=20m -p=1 ./e2e/cluster/... | go run .ci/gotest.go
 
 # The report's version is git's: let there be nothing that is not committed.
 REPORT ?= bin/conformance
