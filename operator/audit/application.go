@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/dataplane"
 )
 
@@ -19,9 +20,9 @@ func (a *auditor) applications() {
 		o := &a.Applications[i]
 		object := "ClusterBpfApplication " + o.Name
 		switch {
-		case !ours(o) && o.Name == a.wanted:
+		case !v1alpha1.Managed(o) && o.Name == a.wanted:
 			a.failed(AnotherSpec, object, "", "label app.kubernetes.io/managed-by is not %s: somebody has changed it, or made the object in place of the operator", manager)
-		case !ours(o):
+		case !v1alpha1.Managed(o):
 			continue
 		}
 		for _, who := range foreign(o.ManagedFields) {

@@ -17,8 +17,9 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
-// manager is the operator's name among those who write fields, and its label.
-const manager = "blixt-operator"
+// manager is the operator's name among those who write fields, and its label;
+// its Deployment has it too.
+const manager = v1alpha1.Manager
 
 // auditor compares.
 type auditor struct {
@@ -79,14 +80,12 @@ func Declared(f *Facts) (v1alpha1.Dataplane, string) {
 // application returns one of Blixt's own; nil: it is not there, or another's.
 func (a *auditor) application(name string) *bpfmanv1.ClusterBpfApplication {
 	for i := range a.Applications {
-		if o := &a.Applications[i]; o.Name == name && (ours(o) || name == a.wanted) {
+		if o := &a.Applications[i]; o.Name == name && (v1alpha1.Managed(o) || name == a.wanted) {
 			return o
 		}
 	}
 	return nil
 }
-
-func ours(o metav1.Object) bool { return o.GetLabels()["app.kubernetes.io/managed-by"] == manager }
 
 // selected tells whether a node is to take part.
 func (a *auditor) selected(node string) bool {

@@ -4,21 +4,17 @@ package audit
 
 import (
 	"context"
-	"fmt"
-	"reflect"
-	"strings"
 	"time"
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/facts"
 )
 
 // Facts are what a cluster, and the registries of its images, say.
@@ -68,18 +64,5 @@ func Read(ctx context.Context, c client.Client, namespace string) (*Facts, error
 
 // readAll reads the objects of a kind.
 func readAll[T any](ctx context.Context, c client.Client, f *Facts, into *[]T, list client.ObjectList, o ...client.ListOption) error {
-	err := c.List(ctx, list, o...)
-	kind := strings.TrimSuffix(reflect.TypeOf(list).Elem().Name(), "List")
-	switch {
-	case meta.IsNoMatchError(err), apierrors.IsNotFound(err):
-		f.Unread[kind] = "the cluster does not have the kind: run blixt doctor"
-		return nil
-	case apierrors.IsForbidden(err):
-		f.Unread[kind] = err.Error()
-		return nil
-	case err != nil:
-		return fmt.Errorf("list %s: %w", kind, err)
-	}
-	*into = append(*into, reflect.ValueOf(list).Elem().FieldByName("Items").Interface().([]T)...)
-	return nil
+	return facts.List(ctx, c, f.Unread, "the cluster does not have the kind: run blixt doctor", into, list, o...)
 }

@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubernetes-sigs/blixt/bytecode"
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/controller"
 )
 
@@ -35,7 +36,7 @@ func (f *Facts) ReadImages(ctx context.Context, c client.Client, o bytecode.Opti
 		names = append(names, declared)
 	}
 	for i := range f.Applications {
-		if image := f.Applications[i].Spec.ByteCode.Image; ours(&f.Applications[i]) && image != nil && !slices.Contains(names, image.Url) {
+		if image := f.Applications[i].Spec.ByteCode.Image; v1alpha1.Managed(&f.Applications[i]) && image != nil && !slices.Contains(names, image.Url) {
 			names = append(names, image.Url)
 		}
 	}

@@ -73,7 +73,7 @@ func digest(image string) string {
 func (s *sight) applications() (live, leaving []Application) {
 	for i := range s.c.Applications {
 		stored := &s.c.Applications[i]
-		if stored.Labels[managedByLabel] != manager || stored.Spec.ByteCode.Image == nil {
+		if !v1alpha1.Managed(stored) || stored.Spec.ByteCode.Image == nil {
 			continue
 		}
 		if a := parse(stored); stored.DeletionTimestamp == nil {

@@ -15,8 +15,6 @@ import (
 )
 
 const (
-	managedByLabel = "app.kubernetes.io/managed-by"
-	manager        = "blixt-operator"
 	// applicationLabel of an agent's pod names its ClusterBpfApplication.
 	applicationLabel = "blixt.x-k8s.io/application"
 	// ownedByLabel of a state names its ClusterBpfApplication.
@@ -90,6 +88,6 @@ func links(spec v1alpha1.Dataplane, priority int32) []bpfmanv1.ClTcxAttachInfo {
 func labelsOf(component, application string) map[string]string {
 	return map[string]string{
 		"app.kubernetes.io/name": "blixt", "app.kubernetes.io/component": component,
-		managedByLabel: manager, applicationLabel: application,
+		v1alpha1.ManagedByLabel: v1alpha1.Manager, applicationLabel: application,
 	}
 }

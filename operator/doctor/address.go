@@ -28,7 +28,7 @@ func addresses(f *Facts) (string, []Finding) {
 	n := 0
 	for i := range f.Services {
 		s := &f.Services[i]
-		if !ours(s) || s.Labels[gatewayLabel] == "" {
+		if !v1alpha1.Managed(s) || s.Labels[gatewayLabel] == "" {
 			continue
 		}
 		n++
@@ -107,7 +107,7 @@ func kubeProxy(f *Facts) (string, []Finding) {
 	var wrong []Finding
 	for i := range f.Services {
 		s := &f.Services[i]
-		if !ours(s) || s.Labels[gatewayLabel] == "" || s.Labels[proxyLabel] != "" {
+		if !v1alpha1.Managed(s) || s.Labels[gatewayLabel] == "" || s.Labels[proxyLabel] != "" {
 			continue
 		}
 		blixt := true

@@ -5,8 +5,6 @@ package doctor
 import (
 	"context"
 	"fmt"
-	"reflect"
-	"strings"
 	"time"
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
@@ -17,13 +15,13 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	apiextv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/facts"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
@@ -97,21 +95,9 @@ func Read(ctx context.Context, c client.Client, version, namespace string) (*Fac
 	return f, nil
 }
 
-// readAll reads the objects of a kind.
+// readAll reads the objects of a kind. One that the cluster does not have has none.
 func readAll[T any](ctx context.Context, c client.Client, f *Facts, into *[]T, list client.ObjectList, o ...client.ListOption) error {
-	err := c.List(ctx, list, o...)
-	kind := strings.TrimSuffix(reflect.TypeOf(list).Elem().Name(), "List")
-	switch {
-	case meta.IsNoMatchError(err), apierrors.IsNotFound(err):
-		return nil // the cluster does not have the kind
-	case apierrors.IsForbidden(err):
-		f.Unread[kind] = err.Error()
-		return nil
-	case err != nil:
-		return fmt.Errorf("list %s: %w", kind, err)
-	}
-	*into = append(*into, reflect.ValueOf(list).Elem().FieldByName("Items").Interface().([]T)...)
-	return nil
+	return facts.List(ctx, c, f.Unread, "", into, list, o...)
 }
 
 // readPods reads those of Blixt and of bpfman.
@@ -169,11 +155,6 @@ func (f *Facts) selected() (nodes []*corev1.Node) {
 		}
 	}
 	return nodes
-}
-
-// ours tells whether the operator has made an object.
-func ours(o metav1.Object) bool {
-	return o.GetLabels()["app.kubernetes.io/managed-by"] == "blixt-operator"
 }
 
 // at names an object that is in a namespace.

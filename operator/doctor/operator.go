@@ -10,6 +10,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
 // name of the operator's Deployment, and of its Lease.
@@ -68,7 +70,7 @@ func agents(f *Facts) (string, []Finding) {
 	var sets, pods int32
 	for i := range f.DaemonSets {
 		d := &f.DaemonSets[i]
-		if d.Namespace != f.Namespace || !ours(d) {
+		if d.Namespace != f.Namespace || !v1alpha1.Managed(d) {
 			continue
 		}
 		sets++

@@ -10,6 +10,8 @@ import (
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
 // slow is how long even a slow download may take.
@@ -53,7 +55,7 @@ func (f *Facts) state(s *bpfmanv1.ClusterBpfApplicationState) (Finding, bool) {
 		return warning(object, "its node "+node+" is not in the cluster: when "+owner+" is deleted, that will wait for the node for ever", "Remove its finalizers: "+dropFinalizers(s)), true
 	}
 	verdict := failed
-	if !ours(&f.Applications[i]) {
+	if !v1alpha1.Managed(&f.Applications[i]) {
 		verdict = warning // others' programs
 	}
 	stale := f.Now.Sub(s.CreationTimestamp.Time) > slow

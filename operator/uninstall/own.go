@@ -13,6 +13,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
 // removeServices deletes the Services that Gateways get addresses by, and the
@@ -40,7 +42,7 @@ func (r *remover) removeOwn(ctx context.Context) error {
 		case err != nil:
 			return fmt.Errorf("get %s: %w", name(object), err)
 		}
-		if object != lease && object.GetLabels()[managedByLabel] != manager {
+		if object != lease && !v1alpha1.Managed(object) {
 			r.say("left %s: the operator has not made it", name(object))
 			continue
 		}

@@ -13,21 +13,19 @@ import (
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-// What marks objects as the operator's, and the names of those that it makes
-// once.
+// The names of what there is once.
 const (
-	managedByLabel = "app.kubernetes.io/managed-by"
-	manager        = "blixt-operator"
-
 	deployment     = "blixt-operator"
 	leaderElection = "blixt-operator"
 	tlsSecret      = "blixt-tls"
 	caConfigMap    = "blixt-ca"
 )
 
-var ours = client.MatchingLabels{managedByLabel: manager}
+var ours = client.MatchingLabels{v1alpha1.ManagedByLabel: v1alpha1.Manager}
 
 // Options of a removal.
 type Options struct {

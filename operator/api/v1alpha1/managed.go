@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// How to tell what the operator has made.
+const (
+	// ManagedByLabel of an object names who keeps it as it is.
+	ManagedByLabel = "app.kubernetes.io/managed-by"
+	// Manager is the operator, in that label and among the managers of fields.
+	Manager = "blixt-operator"
+)
+
+// Managed tells whether the operator has made an object.
+func Managed(o metav1.Object) bool { return o.GetLabels()[ManagedByLabel] == Manager }
