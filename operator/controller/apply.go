@@ -15,11 +15,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
 // fieldManager owns the fields that the operator sets. Whoever sets another
 // one keeps it.
-const fieldManager = "blixt-operator"
+const fieldManager = v1alpha1.Manager
 
 // appliedAnnotation has the hash of what was applied last, so that what is as
 // it should be is not applied again.

@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/fleet"
 )
 
@@ -155,7 +156,7 @@ func (c *certificates) renew(ctx context.Context, before fleet.Certificates) (fl
 	}
 	// Applied, not created: so the role can name the one Secret that may be written.
 	secret := applycorev1.Secret(c.secret, c.namespace).WithType(corev1.SecretTypeTLS).
-		WithLabels(map[string]string{labelManagedBy: managedBy}).
+		WithLabels(map[string]string{v1alpha1.ManagedByLabel: v1alpha1.Manager}).
 		WithData(map[string][]byte{
 			keyCA: now.CA, keyCAKey: now.CAKey, keyNextCA: now.NextCA, keyNextCAKey: now.NextCAKey,
 			keyOldCA: now.OldCA, corev1.TLSCertKey: now.Certificate, corev1.TLSPrivateKeyKey: now.Key,
@@ -173,7 +174,7 @@ func (c *certificates) handOut(ctx context.Context, bundle []byte) error {
 	if stored, err := maps.Get(ctx, c.configMap, metav1.GetOptions{}); err == nil && stored.Data[keyCA] == string(bundle) {
 		return nil
 	}
-	wanted := applycorev1.ConfigMap(c.configMap, c.namespace).WithLabels(map[string]string{labelManagedBy: managedBy}).
+	wanted := applycorev1.ConfigMap(c.configMap, c.namespace).WithLabels(map[string]string{v1alpha1.ManagedByLabel: v1alpha1.Manager}).
 		WithData(map[string]string{keyCA: string(bundle)})
 	if _, err := maps.Apply(ctx, wanted, metav1.ApplyOptions{FieldManager: fieldManager, Force: true}); err != nil {
 		return fmt.Errorf("write ConfigMap %s/%s: %w", c.namespace, c.configMap, err)

@@ -24,9 +24,10 @@ func (c *Controller) conclude(ctx context.Context) error {
 	var failed errorList
 	verdicts, err := c.runDataplane(ctx)
 	failed.add(err)
+	heard := c.heard()
 	for _, g := range c.translation.Gateways {
 		if stored := c.world.gateways[g.NamespacedName]; stored != nil {
-			p := c.progress(g.NamespacedName, verdicts)
+			p := c.progress(g.NamespacedName, verdicts, heard)
 			if g.Plan != nil && g.Plan.PodTraffic == v1alpha1.PodTrafficKubeProxy {
 				p.Also = "What pods and nodes send to it is balanced by kube-proxy, without weights, as the BlixtConfig says."
 			}
@@ -94,19 +95,24 @@ func ours(parents []gwv1.RouteParentStatus) bool {
 	return slices.ContainsFunc(parents, func(p gwv1.RouteParentStatus) bool { return p.ControllerName == gateway.ControllerName })
 }
 
+// heard returns the newest version that each node has confirmed to this leader.
+func (c *Controller) heard() map[string]agent.Version {
+	heard := map[string]agent.Version{}
+	for _, r := range c.Fleet.Reports() {
+		if r.Version.Epoch == c.published.version.Epoch && !r.Draining && r.Version.Sequence >= heard[r.Node].Sequence {
+			heard[r.Node] = r.Version
+		}
+	}
+	return heard
+}
+
 // progress tells how far the nodes are with a Gateway.
-func (c *Controller) progress(key types.NamespacedName, verdicts []dataplane.Verdict) gateway.Progress {
+func (c *Controller) progress(key types.NamespacedName, verdicts []dataplane.Verdict, heard map[string]agent.Version) gateway.Progress {
 	var p gateway.Progress
 	if p.Why = c.kinds.noBpfman; p.Why != "" {
 		return p
 	}
 	since := c.published.since[key]
-	heard := map[string]agent.Version{} // newest of each node, in this epoch
-	for _, r := range c.Fleet.Reports() {
-		if r.Version.Epoch == since.Epoch && !r.Draining && r.Version.Sequence >= heard[r.Node].Sequence {
-			heard[r.Node] = r.Version
-		}
-	}
 	grace := c.Clock().Before(c.started.Add(c.Grace))
 	for _, v := range verdicts {
 		if !v.Counted {

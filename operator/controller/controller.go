@@ -73,6 +73,8 @@ type Options struct {
 	// Grace is how long after its start a leader waits for agents before it
 	// calls them missing.
 	Grace time.Duration
+	// Leads is called once, before the first pass; nil: nobody is interested.
+	Leads func()
 	Clock func() time.Time
 	Log   *slog.Logger
 }

@@ -104,8 +104,15 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	server := fleet.NewServer(fleet.ServerOptions{
 		TLS: certificates.server(), Authenticate: authenticate(certificates.kube, &o), Registerer: o.Registerer, Log: o.Log,
 	})
+	lead := func() {
+		// An epoch has to differ from all others, those before the cluster was
+		// restored from a backup included.
+		epoch := uint64(time.Now().UnixMilli())
+		server.Lead(epoch)
+		o.Log.Info("this replica leads", "epoch", epoch)
+	}
 	err = Add(m, Options{
-		Release: o.Release, Fleet: server, Verify: Verify, ReservedPorts: o.ReservedPorts, Grace: grace, Log: o.Log,
+		Release: o.Release, Fleet: server, Leads: lead, Verify: Verify, ReservedPorts: o.ReservedPorts, Grace: grace, Log: o.Log,
 	})
 	if err != nil {
 		return err
@@ -133,11 +140,6 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	group.Go(func() error {
 		select {
 		case <-m.Elected():
-			// An epoch has to differ from all others, those before the cluster was
-			// restored from a backup included.
-			epoch := uint64(time.Now().UnixMilli())
-			server.Lead(epoch)
-			o.Log.Info("this replica leads", "epoch", epoch)
 			if blixtConfig != nil {
 				applyConfig(ctx, m.GetClient(), blixtConfig, o.Log)
 			}

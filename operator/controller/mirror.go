@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
@@ -73,7 +74,7 @@ func mirrorRef(s *corev1.Service, port *corev1.ServicePort, f *gateway.Frontend,
 					Name: fmt.Sprintf("%s-%s", s.Name[:min(len(s.Name), 200)],
 						shortHash(fmt.Sprint(port.Name, family, ref.Service, ref.PortName, number, n))),
 					Labels: map[string]string{
-						discoveryv1.LabelServiceName: s.Name, discoveryv1.LabelManagedBy: managedBy, labelManagedBy: managedBy,
+						discoveryv1.LabelServiceName: s.Name, discoveryv1.LabelManagedBy: v1alpha1.Manager, v1alpha1.ManagedByLabel: v1alpha1.Manager,
 					},
 					OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(s, corev1.SchemeGroupVersion.WithKind("Service"))},
 				},
@@ -105,7 +106,7 @@ func mirrored(ep gateway.Endpoint) discoveryv1.Endpoint {
 func (c *Controller) mirrorEndpoints(ctx context.Context) error {
 	slicesByService := map[types.NamespacedName][]*discoveryv1.EndpointSlice{}
 	list := &discoveryv1.EndpointSliceList{}
-	if err := c.list(ctx, list, client.MatchingLabels{labelManagedBy: managedBy}); err != nil {
+	if err := c.list(ctx, list, managed); err != nil {
 		return err
 	}
 	for i := range list.Items {
@@ -115,7 +116,7 @@ func (c *Controller) mirrorEndpoints(ctx context.Context) error {
 	}
 	var failed errorList
 	for key, s := range c.world.services {
-		if s.Labels[labelManagedBy] != managedBy || len(s.OwnerReferences) == 0 {
+		if !v1alpha1.Managed(s) || len(s.OwnerReferences) == 0 {
 			continue
 		}
 		stored := slicesByService[key]

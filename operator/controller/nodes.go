@@ -95,7 +95,7 @@ func (c *Controller) readDataplane(ctx context.Context, b *v1alpha1.Bytecode) (d
 		return known, err
 	}
 	var pods corev1.PodList
-	if err := c.list(ctx, &pods, client.InNamespace(c.Release.Namespace), client.MatchingLabels{labelManagedBy: managedBy}); err != nil {
+	if err := c.list(ctx, &pods, client.InNamespace(c.Release.Namespace), managed); err != nil {
 		return known, err
 	}
 	known.Pods = pods.Items
@@ -191,7 +191,7 @@ func (c *Controller) writeNodes(ctx context.Context, verdicts []dataplane.Verdic
 
 // newNode is owned by its Node, and goes with it.
 func (c *Controller) newNode(name string) *v1alpha1.NodeDataplane {
-	object := &v1alpha1.NodeDataplane{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{labelManagedBy: managedBy}}}
+	object := &v1alpha1.NodeDataplane{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{v1alpha1.ManagedByLabel: v1alpha1.Manager}}}
 	for i := range c.world.nodes {
 		if n := &c.world.nodes[i]; n.Name == name {
 			object.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: n.Name, UID: n.UID}}

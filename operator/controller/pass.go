@@ -39,6 +39,9 @@ func (l errorList) err() error { return errors.Join(l...) }
 func (c *Controller) reconcile(ctx context.Context, r request) (reconcile.Result, error) {
 	if c.started.IsZero() {
 		c.started = c.Clock()
+		if c.Leads != nil {
+			c.Leads()
+		}
 	}
 	var failed errorList
 	switch {
@@ -75,7 +78,7 @@ func (c *Controller) everything(ctx context.Context) (err error) {
 	}
 	var failed errorList
 	failed.add(c.applyServices(ctx))
-	c.publish()
+	c.publishTranslation()
 	failed.add(c.mirrorEndpoints(ctx))
 	failed.add(c.finalizeClasses(ctx))
 	failed.add(c.conclude(ctx))

@@ -33,17 +33,23 @@ func newPublished() published {
 
 // publish tells the agents what to serve.
 func (c *Controller) publish() {
+	c.published.version = c.Fleet.Publish(fleet.Snapshot{
+		Addresses: c.translation.Addresses, Frontends: c.translation.Frontends, Endpoints: c.endpoints,
+	})
+	c.published.issue(c.published.version, c.Clock())
+}
+
+// publishTranslation is publish after nodes or frontends may have changed. Of
+// the endpoints of a Service, which change most, neither knows anything.
+func (c *Controller) publishTranslation() {
 	nodes := make([]fleet.Node, 0, len(c.world.nodes))
 	for i := range c.world.nodes {
 		n := &c.world.nodes[i]
 		nodes = append(nodes, fleet.Node{Name: n.Name, Zone: n.Labels[corev1.LabelTopologyZone], Addresses: nodeAddresses(n)})
 	}
 	c.Fleet.SetNodes(nodes)
+	c.publish()
 	p := &c.published
-	p.version = c.Fleet.Publish(fleet.Snapshot{
-		Addresses: c.translation.Addresses, Frontends: c.translation.Frontends, Endpoints: c.endpoints,
-	})
-	p.issue(p.version, c.Clock())
 	hashes := hashGateways(c.translation.Frontends)
 	for _, g := range c.translation.Gateways {
 		if hash := hashes[g.String()]; p.since[g.NamespacedName] == (agent.Version{}) || p.hash[g.NamespacedName] != hash {

@@ -25,10 +25,8 @@ import (
 
 // What marks objects as ours.
 const (
-	labelManagedBy = "app.kubernetes.io/managed-by"
-	managedBy      = "blixt-operator"
-	labelGateway   = "gateway.networking.k8s.io/gateway-name"
-	labelClass     = "gateway.networking.k8s.io/gateway-class-name"
+	labelGateway = "gateway.networking.k8s.io/gateway-name"
+	labelClass   = "gateway.networking.k8s.io/gateway-class-name"
 	// labelProxy has kube-proxy leave a Service alone. Otherwise its success
 	// would hide our failure.
 	labelProxy = "service.kubernetes.io/service-proxy-name"
@@ -51,7 +49,7 @@ func service(gw *gwv1.Gateway, p *gateway.Plan) *corev1.Service {
 	if s.Labels == nil {
 		s.Labels = map[string]string{}
 	}
-	s.Labels[labelManagedBy] = managedBy
+	s.Labels[v1alpha1.ManagedByLabel] = v1alpha1.Manager
 	s.Labels[labelGateway] = labelValue(gw.Name)
 	s.Labels[labelClass] = labelValue(string(gw.Spec.GatewayClassName))
 	if p.PodTraffic != v1alpha1.PodTrafficKubeProxy {
@@ -159,7 +157,7 @@ func (c *Controller) applyServices(ctx context.Context) error {
 		failed.add(c.writeServiceStatus(ctx, stored, g.Status.Addresses))
 	}
 	for key, stored := range c.world.services {
-		if stored.Labels[labelManagedBy] == managedBy && stored.Labels[labelGateway] != "" && !wanted[key] {
+		if v1alpha1.Managed(stored) && stored.Labels[labelGateway] != "" && !wanted[key] {
 			failed.add(c.remove(ctx, stored))
 		}
 	}

@@ -47,7 +47,7 @@ func kindOf(object client.Object) string { return reflect.TypeOf(object).Elem().
 func (c *Controller) merge(stored, ours []metav1.Condition) []metav1.Condition {
 	merged := slices.Clone(stored)
 	for _, condition := range ours {
-		condition.LastTransitionTime = metav1.NewTime(c.Clock().Truncate(0))
+		condition.LastTransitionTime = metav1.NewTime(c.Clock())
 		i := slices.IndexFunc(merged, func(m metav1.Condition) bool { return m.Type == condition.Type })
 		if i < 0 {
 			merged = append(merged, condition)
@@ -71,36 +71,38 @@ func (c *Controller) writeClass(ctx context.Context, stored *gwv1.GatewayClass, 
 
 func (c *Controller) writeGateway(ctx context.Context, stored *gwv1.Gateway, status gwv1.GatewayStatus) error {
 	return c.patchStatus(ctx, stored, func(o client.Object) {
-		object := o.(*gwv1.Gateway)
 		status.Conditions = c.merge(stored.Status.Conditions, status.Conditions)
-		status.Listeners = slices.Clone(status.Listeners)
-		for i := range status.Listeners {
-			l := &status.Listeners[i]
-			if j := slices.IndexFunc(stored.Status.Listeners, func(s gwv1.ListenerStatus) bool { return s.Name == l.Name }); j >= 0 {
-				l.Conditions = c.merge(stored.Status.Listeners[j].Conditions, l.Conditions)
-			} else {
-				l.Conditions = c.merge(nil, l.Conditions)
-			}
-		}
-		object.Status = status
+		status.Listeners = mergeListeners(c, stored.Status.Listeners, status.Listeners,
+			func(l *gwv1.ListenerStatus) (gwv1.SectionName, *[]metav1.Condition) { return l.Name, &l.Conditions })
+		o.(*gwv1.Gateway).Status = status
 	})
 }
 
 func (c *Controller) writeListenerSet(ctx context.Context, stored *gwv1.ListenerSet, status gwv1.ListenerSetStatus) error {
 	return c.patchStatus(ctx, stored, func(o client.Object) {
-		object := o.(*gwv1.ListenerSet)
 		status.Conditions = c.merge(stored.Status.Conditions, status.Conditions)
-		status.Listeners = slices.Clone(status.Listeners)
-		for i := range status.Listeners {
-			l := &status.Listeners[i]
-			if j := slices.IndexFunc(stored.Status.Listeners, func(s gwv1.ListenerEntryStatus) bool { return s.Name == l.Name }); j >= 0 {
-				l.Conditions = c.merge(stored.Status.Listeners[j].Conditions, l.Conditions)
-			} else {
-				l.Conditions = c.merge(nil, l.Conditions)
-			}
-		}
-		object.Status = status
+		status.Listeners = mergeListeners(c, stored.Status.Listeners, status.Listeners,
+			func(l *gwv1.ListenerEntryStatus) (gwv1.SectionName, *[]metav1.Condition) {
+				return l.Name, &l.Conditions
+			})
+		o.(*gwv1.ListenerSet).Status = status
 	})
+}
+
+// mergeListeners returns our listeners, each with its conditions merged into
+// those of the stored one of its name.
+func mergeListeners[L any](c *Controller, stored, ours []L, parts func(*L) (gwv1.SectionName, *[]metav1.Condition)) []L {
+	before := map[gwv1.SectionName][]metav1.Condition{}
+	for i := range stored {
+		name, conditions := parts(&stored[i])
+		before[name] = *conditions
+	}
+	merged := slices.Clone(ours)
+	for i := range merged {
+		name, conditions := parts(&merged[i])
+		*conditions = c.merge(before[name], *conditions)
+	}
+	return merged
 }
 
 // writeRoute writes the parents that are ours, among those of other
@@ -108,7 +110,7 @@ func (c *Controller) writeListenerSet(ctx context.Context, stored *gwv1.Listener
 func (c *Controller) writeRoute(ctx context.Context, stored client.Object, wanted []gwv1.RouteParentStatus) error {
 	return c.patchStatus(ctx, stored, func(object client.Object) {
 		status := routeStatus(object)
-		var parents []gwv1.RouteParentStatus
+		parents := []gwv1.RouteParentStatus{} // the field is required
 		for _, p := range status.Parents {
 			if p.ControllerName != gateway.ControllerName {
 				parents = append(parents, p)
@@ -126,12 +128,6 @@ func (c *Controller) writeRoute(ctx context.Context, stored client.Object, wante
 			parents = append(parents, p)
 		}
 		status.Parents = parents
-		if parents == nil { // the field is required
-			status.Parents = []gwv1.RouteParentStatus{}
-		}
-		if len(status.Parents) == 0 && len(routeStatus(stored).Parents) == 0 {
-			status.Parents = routeStatus(stored).Parents
-		}
 	})
 }
 

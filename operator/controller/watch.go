@@ -19,6 +19,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
 // request is what to do. There are three, so that what happens most costs
@@ -130,7 +132,7 @@ func (c *Controller) concerns(before, object client.Object) (request, bool) {
 		service := types.NamespacedName{Namespace: o.Namespace, Name: o.Labels[discoveryv1.LabelServiceName]}
 		return request{part: endpoints, service: service}, c.interest.has(service)
 	case *corev1.Service:
-		return request{}, c.interest.has(key) || o.Labels[labelManagedBy] == managedBy
+		return request{}, c.interest.has(key) || v1alpha1.Managed(o)
 	case *corev1.Namespace:
 		return request{}, before == nil || !maps.Equal(before.GetLabels(), o.Labels)
 	case *corev1.Node:

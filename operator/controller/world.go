@@ -30,6 +30,9 @@ type world struct {
 	services map[types.NamespacedName]*corev1.Service
 }
 
+// managed selects what the operator has made.
+var managed = client.MatchingLabels{v1alpha1.ManagedByLabel: v1alpha1.Manager}
+
 // list lists objects of the cache as they are, or nothing of a kind that the
 // cluster lacks.
 func (c *Controller) list(ctx context.Context, list client.ObjectList, o ...client.ListOption) error {
@@ -172,7 +175,7 @@ const byService = "service"
 func (c *Controller) readBpfman(ctx context.Context) ([]bpfmanv1.ClusterBpfApplication, []bpfmanv1.ClusterBpfApplicationState, error) {
 	var apps bpfmanv1.ClusterBpfApplicationList
 	var states bpfmanv1.ClusterBpfApplicationStateList
-	if err := c.list(ctx, &apps, client.MatchingLabels{labelManagedBy: managedBy}); err != nil {
+	if err := c.list(ctx, &apps, managed); err != nil {
 		return nil, nil, err
 	}
 	err := c.list(ctx, &states)
