@@ -31,9 +31,6 @@ type Stored struct {
 	explain    func(error) error
 }
 
-// Name returns where the image is, by digest where it has one.
-func (s *Stored) Name() string { return s.name }
-
 // Digest returns the image's digest, empty for a file.
 func (s *Stored) Digest() string {
 	if s.object != nil {

@@ -138,9 +138,6 @@ func (b *Blixt) LastLog() string {
 	return line
 }
 
-// Running tells whether there is a process.
-func (b *Blixt) Running() bool { return b.cmd != nil }
-
 // Pid returns the process's id, 0 if there is none.
 func (b *Blixt) Pid() int {
 	if b.cmd == nil {

@@ -86,9 +86,6 @@ func (l *Lab) Err() error { return l.err }
 // Dir returns a directory that lives as long as the network.
 func (l *Lab) Dir() string { return l.dir }
 
-// Name returns what New was given.
-func (l *Lab) Name() string { return l.name }
-
 // try notes the first error.
 func (l *Lab) try(err error) {
 	if l.err == nil {
