@@ -18,15 +18,13 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/dataplane"
 )
 
-const ownedBy = "bpfman.io/ownedByProgram"
-
 // silence is how long an agent may not be heard of: the operator writes every
 // five minutes when it was.
 const silence = 10 * time.Minute
 
 // state compares what bpfman says of an application on a node.
 func (a *auditor) state(s *bpfmanv1.ClusterBpfApplicationState) {
-	node, owner := nodeOf(s), s.Labels[ownedBy]
+	node, owner := nodeOf(s), s.Labels[v1alpha1.OwnedByLabel]
 	object := "ClusterBpfApplicationState " + s.Name
 	o := a.application(owner)
 	switch {
@@ -134,7 +132,7 @@ func (a *auditor) missing() {
 	for i := range a.Nodes {
 		n := &a.Nodes[i]
 		known := slices.ContainsFunc(a.States, func(s bpfmanv1.ClusterBpfApplicationState) bool {
-			return nodeOf(&s) == n.Name && s.Labels[ownedBy] == a.wanted
+			return nodeOf(&s) == n.Name && s.Labels[v1alpha1.OwnedByLabel] == a.wanted
 		})
 		if a.selected(n.Name) && !known {
 			a.failed(ProgramMissing, "Node "+n.Name, n.Name, "bpfman has no ClusterBpfApplicationState of %s, which is declared", a.wanted)
@@ -147,14 +145,14 @@ func (a *auditor) before(s *bpfmanv1.ClusterBpfApplicationState, node string) {
 	for i := range a.States {
 		mine := &a.States[i]
 		p := program(mine)
-		if nodeOf(mine) != node || p == nil || a.application(mine.Labels[ownedBy]) == nil {
+		if nodeOf(mine) != node || p == nil || a.application(mine.Labels[v1alpha1.OwnedByLabel]) == nil {
 			continue
 		}
 		for _, l := range p.TCX.Links {
 			for _, other := range s.Status.Programs {
 				if how := earlier(&other, &l); how != "" {
-					a.warn(ProgramBefore, "ClusterBpfApplication "+s.Labels[ownedBy], node, "its program %s is %s at %s of %s, before %s: it sees, and can change, every packet first",
-						other.Name, how, strings.ToLower(string(l.Direction)), l.InterfaceName, mine.Labels[ownedBy])
+					a.warn(ProgramBefore, "ClusterBpfApplication "+s.Labels[v1alpha1.OwnedByLabel], node, "its program %s is %s at %s of %s, before %s: it sees, and can change, every packet first",
+						other.Name, how, strings.ToLower(string(l.Direction)), l.InterfaceName, mine.Labels[v1alpha1.OwnedByLabel])
 				}
 			}
 		}

@@ -4,6 +4,7 @@ package bpfman
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,25 +27,18 @@ func (e *PortsError) Error() string {
 // the tuple of a reply alone two programs could not tell whose it is.
 func (d *DataPlane) choosePorts(own *program, older []*program) (datapath.PortRange, error) {
 	all := d.Options.SNATPorts
-	free := func(r datapath.PortRange) bool {
-		for _, p := range older {
-			if p.SNAT.Overlaps(r) {
-				return false
-			}
-		}
-		return true
+	var taken []datapath.PortRange
+	for _, p := range older {
+		taken = append(taken, p.SNAT)
 	}
-	if own != nil && own.SNAT.Min >= all.Min && own.SNAT.Max <= all.Max && own.SNAT.Max > 0 && free(own.SNAT) {
+	if own != nil && own.SNAT.Min >= all.Min && own.SNAT.Max <= all.Max && own.SNAT.Max > 0 && !slices.ContainsFunc(taken, own.SNAT.Overlaps) {
 		return own.SNAT, nil
 	}
 	if all.Min >= all.Max {
 		return all, fmt.Errorf("--snat-ports %s: want at least two ports, one half for this program and one for the next version", all)
 	}
-	middle := all.Min + (all.Max-all.Min)/2
-	for _, half := range []datapath.PortRange{{Min: all.Min, Max: middle}, {Min: middle + 1, Max: all.Max}} {
-		if free(half) {
-			return half, nil
-		}
+	if half, free := all.FreeHalf(taken...); free {
+		return half, nil
 	}
 	e := &PortsError{Ports: all}
 	for _, p := range older {

@@ -23,13 +23,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
-// What marks objects as ours.
 const (
-	labelGateway = "gateway.networking.k8s.io/gateway-name"
-	labelClass   = "gateway.networking.k8s.io/gateway-class-name"
-	// labelProxy has kube-proxy leave a Service alone. Otherwise its success
-	// would hide our failure.
-	labelProxy = "service.kubernetes.io/service-proxy-name"
 	// loadBalancerClass has the cluster's load balancer leave a Service alone,
 	// whose address comes from elsewhere.
 	loadBalancerClass = string(gateway.ControllerName)
@@ -50,10 +44,10 @@ func service(gw *gwv1.Gateway, p *gateway.Plan) *corev1.Service {
 		s.Labels = map[string]string{}
 	}
 	s.Labels[v1alpha1.ManagedByLabel] = v1alpha1.Manager
-	s.Labels[labelGateway] = labelValue(gw.Name)
-	s.Labels[labelClass] = labelValue(string(gw.Spec.GatewayClassName))
+	s.Labels[gwv1.GatewayNameLabelKey] = labelValue(gw.Name)
+	s.Labels[gwv1.GatewayClassNameLabelKey] = labelValue(string(gw.Spec.GatewayClassName))
 	if p.PodTraffic != v1alpha1.PodTrafficKubeProxy {
-		s.Labels[labelProxy] = "blixt"
+		s.Labels[v1alpha1.ServiceProxyLabel] = "blixt" // or kube-proxy's success would hide our failure
 	}
 	dual, no := corev1.IPFamilyPolicyPreferDualStack, false
 	s.Spec = corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, IPFamilyPolicy: &dual}
@@ -157,7 +151,7 @@ func (c *Controller) applyServices(ctx context.Context) error {
 		failed.add(c.writeServiceStatus(ctx, stored, g.Status.Addresses))
 	}
 	for key, stored := range c.world.services {
-		if v1alpha1.Managed(stored) && stored.Labels[labelGateway] != "" && !wanted[key] {
+		if v1alpha1.Managed(stored) && stored.Labels[gwv1.GatewayNameLabelKey] != "" && !wanted[key] {
 			failed.add(c.remove(ctx, stored))
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -25,6 +26,27 @@ func (r PortRange) String() string { return fmt.Sprintf("%d-%d", r.Min, r.Max) }
 // Overlaps tells whether the ranges share a port. The zero range has none.
 func (r PortRange) Overlaps(o PortRange) bool {
 	return r != PortRange{} && o != PortRange{} && r.Min <= o.Max && o.Min <= r.Max
+}
+
+// Halves divides the ports between the two programs that there may be on a
+// node. Of a single port the second half is the zero range.
+func (r PortRange) Halves() [2]PortRange {
+	middle := r.Min + (r.Max-r.Min)/2
+	halves := [2]PortRange{{Min: r.Min, Max: middle}}
+	if middle < r.Max {
+		halves[1] = PortRange{Min: middle + 1, Max: r.Max}
+	}
+	return halves
+}
+
+// FreeHalf returns the first half that shares no port with those that are taken.
+func (r PortRange) FreeHalf(taken ...PortRange) (PortRange, bool) {
+	for _, half := range r.Halves() {
+		if half != (PortRange{}) && !slices.ContainsFunc(taken, half.Overlaps) {
+			return half, true
+		}
+	}
+	return PortRange{}, false
 }
 
 // Handover is what one version of Blixt may know and change of the data plane

@@ -176,26 +176,17 @@ func (a *Application) links() []bpfmanv1.ClTcxAttachInfo {
 	return nil
 }
 
-// halves divides the source ports between the two applications that there may
-// be. A half that is {0, 0} does not exist.
-func halves(r v1alpha1.PortRange) [2]agent.PortRange {
-	middle := (r.First + r.Last) / 2
-	all := [2]agent.PortRange{{Min: uint16(r.First), Max: uint16(middle)}}
-	if middle < r.Last {
-		all[1] = agent.PortRange{Min: uint16(middle + 1), Max: uint16(r.Last)}
-	}
-	return all
+// portsOf are the source ports that a BlixtConfig gives, of which an application
+// has one half.
+func portsOf(r v1alpha1.PortRange) agent.PortRange {
+	return agent.PortRange{Min: uint16(r.First), Max: uint16(r.Last)}
 }
 
 // freeHalf returns the half that shares no port with the applications.
 func freeHalf(r v1alpha1.PortRange, others []Application) (agent.PortRange, bool) {
-	for _, half := range halves(r) {
-		taken := slices.ContainsFunc(others, func(o Application) bool {
-			return half.Min <= o.SNAT.Max && o.SNAT.Min <= half.Max
-		})
-		if half.Max != 0 && !taken {
-			return half, true
-		}
+	var taken []agent.PortRange
+	for _, o := range others {
+		taken = append(taken, o.SNAT)
 	}
-	return agent.PortRange{}, false
+	return portsOf(r).FreeHalf(taken...)
 }

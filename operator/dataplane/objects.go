@@ -17,8 +17,6 @@ import (
 const (
 	// applicationLabel of an agent's pod names its ClusterBpfApplication.
 	applicationLabel = "blixt.x-k8s.io/application"
-	// ownedByLabel of a state names its ClusterBpfApplication.
-	ownedByLabel = "bpfman.io/ownedByProgram"
 )
 
 // Objects returns what to apply, completely, and what to delete. Applications

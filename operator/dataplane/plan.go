@@ -134,7 +134,7 @@ func (p *planner) failed(last, before Application) bool {
 // settle completes the current application.
 func (p *planner) settle(current *Application, others []Application) {
 	rest := slices.Concat(others, p.leaving)
-	mine := halves(p.spec.SNATPorts)
+	mine := portsOf(p.spec.SNATPorts).Halves()
 	if half, free := freeHalf(p.spec.SNATPorts, rest); free &&
 		(current.SNAT == allPorts || len(rest) == 0 && !slices.Contains(mine[:], current.SNAT)) {
 		current.SNAT = half

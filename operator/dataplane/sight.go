@@ -47,7 +47,7 @@ func look(now time.Time, spec v1alpha1.Dataplane, c *Cluster) *sight {
 	}
 	for i := range c.States {
 		state := &c.States[i]
-		s.states[place{state.Labels[ownedByLabel], state.Labels[corev1.LabelHostname]}] = state
+		s.states[place{state.Labels[v1alpha1.OwnedByLabel], state.Labels[corev1.LabelHostname]}] = state
 	}
 	for i := range c.Pods {
 		pod := &c.Pods[i]

@@ -4,19 +4,12 @@ package doctor
 
 import (
 	"fmt"
-	"net/netip"
-	"strings"
 	"time"
+
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
-)
-
-// The labels of a Gateway's Service.
-const (
-	gatewayLabel = "gateway.networking.k8s.io/gateway-name"
-	classLabel   = "gateway.networking.k8s.io/gateway-class-name"
-	proxyLabel   = "service.kubernetes.io/service-proxy-name"
 )
 
 // assignment is how long the cluster's load balancer may take.
@@ -28,7 +21,7 @@ func addresses(f *Facts) (string, []Finding) {
 	n := 0
 	for i := range f.Services {
 		s := &f.Services[i]
-		if !v1alpha1.Managed(s) || s.Labels[gatewayLabel] == "" {
+		if !v1alpha1.Managed(s) || s.Labels[gwv1.GatewayNameLabelKey] == "" {
 			continue
 		}
 		n++
@@ -56,7 +49,7 @@ func pool(f *Facts) (string, []Finding) {
 	for i := range f.Configs {
 		c := &f.Configs[i]
 		for j, text := range c.Spec.Addresses.Pool {
-			r, err := parseSpan(text)
+			r, err := gateway.ParseAddressRange(text)
 			if err != nil {
 				continue // the class says so
 			}
@@ -70,31 +63,31 @@ func pool(f *Facts) (string, []Finding) {
 	return fmt.Sprintf("%d ranges of pools are free of addresses of nodes, pods and Services", n), wrong
 }
 
-// taken names what has addresses of a span.
-func (f *Facts) taken(r span) (names []string) {
+// taken names what has addresses of a range.
+func (f *Facts) taken(r gateway.AddressRange) (names []string) {
 	for i := range f.Nodes {
 		n := &f.Nodes[i]
 		for _, a := range n.Status.Addresses {
-			if other, err := parseSpan(a.Address); err == nil && r.overlaps(other) {
+			if other, err := gateway.ParseAddressRange(a.Address); err == nil && r.Overlaps(other) {
 				names = append(names, a.Address+" of node "+n.Name)
 			}
 		}
 		for _, cidr := range n.Spec.PodCIDRs {
-			if other, err := parseSpan(cidr); err == nil && r.overlaps(other) {
+			if other, err := gateway.ParseAddressRange(cidr); err == nil && r.Overlaps(other) {
 				names = append(names, cidr+" of pods of node "+n.Name)
 			}
 		}
 	}
 	for i := range f.ServiceCIDRs {
 		for _, cidr := range f.ServiceCIDRs[i].Spec.CIDRs {
-			if other, err := parseSpan(cidr); err == nil && r.overlaps(other) {
+			if other, err := gateway.ParseAddressRange(cidr); err == nil && r.Overlaps(other) {
 				names = append(names, cidr+" of ServiceCIDR "+f.ServiceCIDRs[i].Name)
 			}
 		}
 	}
 	for i := range f.Services {
 		for _, ip := range f.Services[i].Spec.ClusterIPs {
-			if other, err := parseSpan(ip); err == nil && r.overlaps(other) {
+			if other, err := gateway.ParseAddressRange(ip); err == nil && r.Overlaps(other) {
 				names = append(names, ip+" of "+at("Service", &f.Services[i]))
 			}
 		}
@@ -107,45 +100,19 @@ func kubeProxy(f *Facts) (string, []Finding) {
 	var wrong []Finding
 	for i := range f.Services {
 		s := &f.Services[i]
-		if !v1alpha1.Managed(s) || s.Labels[gatewayLabel] == "" || s.Labels[proxyLabel] != "" {
+		if !v1alpha1.Managed(s) || s.Labels[gwv1.GatewayNameLabelKey] == "" || s.Labels[v1alpha1.ServiceProxyLabel] != "" {
 			continue
 		}
 		blixt := true
 		for c := range f.Classes {
-			if config := f.config(&f.Classes[c]); config != nil && f.Classes[c].Name == s.Labels[classLabel] {
+			if config := f.config(&f.Classes[c]); config != nil && f.Classes[c].Name == s.Labels[gwv1.GatewayClassNameLabelKey] {
 				blixt = config.Spec.Addresses.PodTraffic != v1alpha1.PodTrafficKubeProxy
 			}
 		}
 		if blixt {
-			wrong = append(wrong, warning(at("Service", s), "it has no label "+proxyLabel+": kube-proxy serves it too, without weights, and hides it if Blixt does not",
+			wrong = append(wrong, warning(at("Service", s), "it has no label "+v1alpha1.ServiceProxyLabel+": kube-proxy serves it too, without weights, and hides it if Blixt does not",
 				"Somebody has removed it: the operator sets it again. If that does not last, see who does by kubectl get service -o yaml --show-managed-fields. To have kube-proxy serve pods, set spec.addresses.podTraffic of the BlixtConfig to KubeProxy."))
 		}
 	}
 	return "kube-proxy leaves to Blixt what is Blixt's", wrong
-}
-
-// span is a range of addresses, both ends included.
-type span struct{ first, last netip.Addr }
-
-// parseSpan reads an address, a prefix, or a range first-last.
-func parseSpan(text string) (span, error) {
-	if prefix, err := netip.ParsePrefix(text); err == nil {
-		last := prefix.Masked().Addr().AsSlice()
-		for bit := prefix.Bits(); bit < len(last)*8; bit++ {
-			last[bit/8] |= 1 << (7 - bit%8)
-		}
-		end, _ := netip.AddrFromSlice(last)
-		return span{prefix.Masked().Addr(), end}, nil
-	}
-	from, to, isRange := strings.Cut(text, "-")
-	first, err := netip.ParseAddr(strings.TrimSpace(from))
-	if err != nil || !isRange {
-		return span{first, first}, err
-	}
-	last, err := netip.ParseAddr(strings.TrimSpace(to))
-	return span{first, last}, err
-}
-
-func (s span) overlaps(o span) bool {
-	return s.first.Is4() == o.first.Is4() && !s.last.Less(o.first) && !o.last.Less(s.first)
 }

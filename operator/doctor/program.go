@@ -17,9 +17,6 @@ import (
 // slow is how long even a slow download may take.
 const slow = 2 * time.Minute
 
-// ownedBy of a state names its ClusterBpfApplication.
-const ownedBy = "bpfman.io/ownedByProgram"
-
 // programs finds states that are stuck, failed or nobody's. Those of others
 // matter too: one that bpfman cannot finish keeps it from the next.
 func programs(f *Facts) (string, []Finding) {
@@ -27,7 +24,7 @@ func programs(f *Facts) (string, []Finding) {
 	for i := range f.Applications {
 		if a := &f.Applications[i]; a.DeletionTimestamp != nil && f.Now.Sub(a.DeletionTimestamp.Time) > slow {
 			wrong = append(wrong, failed("ClusterBpfApplication "+a.Name, "it is being deleted since "+stamp(*a.DeletionTimestamp)+", and some node has not unloaded it",
-				"kubectl get clusterbpfapplicationstates -l "+ownedBy+"="+a.Name+" shows which; the log of bpfman-agent there says why. Is a state without its program there, or a node that is gone: restart the node, then remove the state's finalizers."))
+				"kubectl get clusterbpfapplicationstates -l "+v1alpha1.OwnedByLabel+"="+a.Name+" shows which; the log of bpfman-agent there says why. Is a state without its program there, or a node that is gone: restart the node, then remove the state's finalizers."))
 		}
 	}
 	for i := range f.States {
@@ -40,7 +37,7 @@ func programs(f *Facts) (string, []Finding) {
 
 // state tells what is wrong with one, if anything is.
 func (f *Facts) state(s *bpfmanv1.ClusterBpfApplicationState) (Finding, bool) {
-	owner, node := s.Labels[ownedBy], s.Labels[corev1.LabelHostname]
+	owner, node := s.Labels[v1alpha1.OwnedByLabel], s.Labels[corev1.LabelHostname]
 	if s.Status.Node != "" {
 		node = s.Status.Node
 	}

@@ -9,36 +9,51 @@ import (
 	"strings"
 )
 
-// addressRange has both ends included. They are of one family.
-type addressRange struct{ first, last netip.Addr }
+// AddressRange has both ends included. They are of one family.
+type AddressRange struct{ First, Last netip.Addr }
 
-// parseRange reads a CIDR prefix, a range a-b or a single address. Returns an
-// error for anything else, and for addresses that cannot be served.
-func parseRange(text string) (addressRange, error) {
-	var r addressRange
+// ParseAddressRange reads a CIDR prefix, a range a-b or a single address. Returns
+// an error for anything else.
+func ParseAddressRange(text string) (AddressRange, error) {
+	var r AddressRange
 	var err error
 	switch first, last, two := strings.Cut(text, "-"); {
 	case two:
-		if r.first, err = netip.ParseAddr(strings.TrimSpace(first)); err == nil {
-			r.last, err = netip.ParseAddr(strings.TrimSpace(last))
+		if r.First, err = netip.ParseAddr(strings.TrimSpace(first)); err == nil {
+			r.Last, err = netip.ParseAddr(strings.TrimSpace(last))
 		}
 	case strings.Contains(text, "/"):
 		var prefix netip.Prefix
 		prefix, err = netip.ParsePrefix(text)
 		r = rangeOf(prefix)
 	default:
-		r.first, err = netip.ParseAddr(text)
-		r.last = r.first
+		r.First, err = netip.ParseAddr(text)
+		r.Last = r.First
 	}
 	switch {
 	case err != nil:
 		return r, fmt.Errorf("%q is no address, prefix or range", text)
-	case r.first.Is6() != r.last.Is6():
+	case r.First.Is6() != r.Last.Is6():
 		return r, fmt.Errorf("%q has ends of different families", text)
-	case r.last.Less(r.first):
+	case r.Last.Less(r.First):
 		return r, fmt.Errorf("%q ends before it begins", text)
 	}
-	for _, end := range []netip.Addr{r.first, r.last} {
+	return r, nil
+}
+
+// Overlaps tells whether the ranges share an address.
+func (r AddressRange) Overlaps(o AddressRange) bool {
+	return r.First.Is6() == o.First.Is6() && !r.Last.Less(o.First) && !o.Last.Less(r.First)
+}
+
+// parseRange is ParseAddressRange for addresses to serve on. Returns an error
+// for those that cannot be.
+func parseRange(text string) (AddressRange, error) {
+	r, err := ParseAddressRange(text)
+	if err != nil {
+		return r, err
+	}
+	for _, end := range []netip.Addr{r.First, r.Last} {
 		if why := unfit(end); why != "" {
 			return r, fmt.Errorf("%q cannot be served on: of %s, %s", text, end, why)
 		}
@@ -46,25 +61,25 @@ func parseRange(text string) (addressRange, error) {
 	return r, nil
 }
 
-func rangeOf(p netip.Prefix) addressRange {
+func rangeOf(p netip.Prefix) AddressRange {
 	if !p.IsValid() {
-		return addressRange{}
+		return AddressRange{}
 	}
-	r := addressRange{first: p.Masked().Addr()}
-	last := r.first.AsSlice()
+	r := AddressRange{First: p.Masked().Addr()}
+	last := r.First.AsSlice()
 	for i := p.Bits(); i < len(last)*8; i++ {
 		last[i/8] |= 1 << (7 - i%8)
 	}
-	r.last, _ = netip.AddrFromSlice(last)
+	r.Last, _ = netip.AddrFromSlice(last)
 	return r
 }
 
-func (r addressRange) contains(addr netip.Addr) bool {
-	return addr.Is6() == r.first.Is6() && !addr.Less(r.first) && !r.last.Less(addr)
+func (r AddressRange) contains(addr netip.Addr) bool {
+	return addr.Is6() == r.First.Is6() && !addr.Less(r.First) && !r.Last.Less(addr)
 }
 
 // ranges are of both families, in no order.
-type ranges []addressRange
+type ranges []AddressRange
 
 // parseRanges reads each. Returns an error for the first that is wrong, with
 // its place in the field.
@@ -81,22 +96,22 @@ func parseRanges(field string, texts []string) (ranges, error) {
 }
 
 func (r ranges) contains(addr netip.Addr) bool {
-	return slices.ContainsFunc(r, func(one addressRange) bool { return one.contains(addr) })
+	return slices.ContainsFunc(r, func(one AddressRange) bool { return one.contains(addr) })
 }
 
 // has says whether there are ranges of the family.
 func (r ranges) has(v6 bool) bool {
-	return slices.ContainsFunc(r, func(one addressRange) bool { return one.first.Is6() == v6 })
+	return slices.ContainsFunc(r, func(one AddressRange) bool { return one.First.Is6() == v6 })
 }
 
 // lowest returns the lowest address of the family that is free.
 func (r ranges) lowest(v6 bool, free func(netip.Addr) bool) (netip.Addr, bool) {
 	var best netip.Addr
 	for _, one := range r {
-		if one.first.Is6() != v6 {
+		if one.First.Is6() != v6 {
 			continue
 		}
-		for addr := one.first; one.contains(addr) && (!best.IsValid() || addr.Less(best)); addr = addr.Next() {
+		for addr := one.First; one.contains(addr) && (!best.IsValid() || addr.Less(best)); addr = addr.Next() {
 			if unfit(addr) == "" && free(addr) {
 				best = addr
 				break

@@ -11,10 +11,9 @@ import (
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-)
 
-// ownedByLabel of a state names its ClusterBpfApplication.
-const ownedByLabel = "bpfman.io/ownedByProgram"
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+)
 
 // application is how the operator names those that it makes.
 var application = regexp.MustCompile(`^blixt-[0-9a-f]{12}$`)
@@ -51,7 +50,7 @@ func (r *remover) unloading(ctx context.Context, left []client.Object, states []
 	waits := map[string]bool{} // applications that wait for nodes
 	for i := range states {
 		state := &states[i]
-		owner := state.Labels[ownedByLabel]
+		owner := state.Labels[v1alpha1.OwnedByLabel]
 		named := slices.ContainsFunc(left, func(o client.Object) bool { return o.GetName() == owner })
 		if !named && !application.MatchString(owner) || len(state.Finalizers) == 0 {
 			continue // another's, or unloaded

@@ -4,12 +4,17 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// How to tell what the operator has made.
+// The labels by which operator and commands for administrators find objects,
+// besides Gateway API's own.
 const (
 	// ManagedByLabel of an object names who keeps it as it is.
 	ManagedByLabel = "app.kubernetes.io/managed-by"
 	// Manager is the operator, in that label and among the managers of fields.
 	Manager = "blixt-operator"
+	// ServiceProxyLabel of a Service has kube-proxy leave it alone.
+	ServiceProxyLabel = "service.kubernetes.io/service-proxy-name"
+	// OwnedByLabel is bpfman's: of a state, it names the ClusterBpfApplication.
+	OwnedByLabel = "bpfman.io/ownedByProgram"
 )
 
 // Managed tells whether the operator has made an object.
