@@ -40,7 +40,7 @@ func (p *planner) retire(current *Application, others []Application) []Applicati
 	}
 	kind, message := corev1.EventTypeNormal, "Its last connection has ended. "+current.Name+" serves."
 	switch {
-	case p.starting(): // agents may yet say who is needed
+	case p.starting() || all.doubted: // agents, or bpfman, may yet say who is needed
 		return needed
 	case all.ended && !p.now.Before(since.Add(settleTime)):
 	case !p.now.Before(deadline):
@@ -58,6 +58,7 @@ func (p *planner) retire(current *Application, others []Application) []Applicati
 type drain struct {
 	everywhere bool // on each node that is ready
 	ended      bool // on all nodes, for sure
+	doubted    bool // bpfman says that the current one is not there
 	flows      uint64
 }
 
@@ -68,6 +69,8 @@ func (p *planner) drain(current, old *Application, places []string, d *drain) {
 		hands := p.hands(current, old, node)
 		p.tell(old, node, hands)
 		if p.ready(node) {
+			f := p.fault(place{current.Name, node}, current.links())
+			d.doubted = d.doubted || hands && p.selected(node) && f != nil && f.dead
 			ready++
 			d.everywhere = d.everywhere && hands
 		}
@@ -90,6 +93,8 @@ func (p *planner) hands(current, old *Application, node string) bool {
 	switch {
 	case f == nil && !current.moves() && !p.drains(at):
 		return true
+	case f != nil && f.dead && p.drains(place{old.Name, node}) && p.holds(at, f):
+		return true
 	case f != nil && f.dead:
 		if p.ready(node) && p.blocks(current.Name, f) {
 			p.problem(current.Name, UpgradeBlocked, fmt.Sprintf("Node %s goes on with %s. %s", node, old.Name, f.message))
@@ -97,6 +102,21 @@ func (p *planner) hands(current, old *Application, node string) bool {
 		return false
 	}
 	return p.drains(place{old.Name, node}) // nothing new is known
+}
+
+// holds tells whether a program that looks dead has what another gave up for
+// it: that one would take its connections for its own. bpfman alone is not
+// believed, which says much while it is restarted. Where its program is really
+// gone, the agent soon misses the packets, or is not heard of either.
+func (p *planner) holds(at place, f *fault) bool {
+	if f.reason == ReloadedProgram {
+		return false
+	}
+	if p.reports[at] == nil {
+		return p.starting()
+	}
+	a := p.agentFault(at)
+	return a == nil || !a.dead && a.reason != AgentLost
 }
 
 // takeOver has a current application that drains, as it was to be replaced,
@@ -107,8 +127,9 @@ func (p *planner) takeOver(current *Application, others []Application) {
 		at := place{current.Name, node}
 		behind := !current.moves() && linkFault(at, current.links(), p.program(at)) == nil
 		p.tell(current, node, p.drains(at) && !behind && p.selected(node) && slices.ContainsFunc(others, func(o Application) bool {
-			f := p.fault(place{o.Name, node}, o.links())
-			return f == nil || !f.dead
+			at := place{o.Name, node}
+			f := p.fault(at, o.links())
+			return f == nil || !f.dead || p.holds(at, f)
 		}))
 	}
 }

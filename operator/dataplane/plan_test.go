@@ -131,14 +131,14 @@ func (w *world) checkNode(node string, rollout dataplane.Rollout) {
 	w.t.Helper()
 	served, still := false, false
 	for at, p := range w.programs {
-		if at.node != node || !p.serves() || w.apps[at.application].DeletionTimestamp != nil {
-			continue
+		if at.node != node || !p.serves() || w.apps[at.application].DeletionTimestamp != nil || w.away[node] && !w.heard(at) {
+			continue // or nobody could know
 		}
 		served = true
 		for _, a := range rollout.Applications {
 			drain, told := a.Drain[node]
 			still = still || a.Name == at.application && !drain
-			if q := w.programs[place{a.Name, node}]; told && !drain && q != nil && q.draining && q.before(p) {
+			if q := w.programs[place{a.Name, node}]; told && !drain && q != nil && q.draining && q.before(p) && w.heard(at) {
 				w.fail("node %s: %s takes new connections again, in front of %s: %+v", node, a.Name, at.application, rollout)
 			}
 		}

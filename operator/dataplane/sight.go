@@ -138,7 +138,7 @@ func (s *sight) runs(at place) bool {
 		return false
 	}
 	if report := s.reports[at]; report != nil {
-		return report.Connected || s.program(at) != nil
+		return report.Connected || s.now.Sub(report.LastContact) <= contactGrace || s.program(at) != nil
 	}
 	stored := s.stored(at)
 	return s.program(at) != nil || s.starting() && stored != nil && stored.AckedAt != nil

@@ -33,6 +33,7 @@ type world struct {
 	ports    v1alpha1.PortRange
 
 	nodes      map[string]bool // ready
+	away       map[string]bool // nodes whose bpfman is, and says that it has no program
 	apps       map[string]*bpfmanv1.ClusterBpfApplication
 	sets       map[string]bool // DaemonSets, by application
 	programs   map[place]*program
@@ -77,7 +78,7 @@ type writer struct {
 func newWorld(t *testing.T, seed uint64) *world {
 	return &world{
 		Rand: rand.New(rand.NewPCG(seed, 0)), t: t, now: clock("00:00:00"), wanted: 'a', priority: 50,
-		nodes: map[string]bool{"n1": true, "n2": true, "n3": true}, apps: map[string]*bpfmanv1.ClusterBpfApplication{},
+		nodes: map[string]bool{"n1": true, "n2": true, "n3": true}, away: map[string]bool{}, apps: map[string]*bpfmanv1.ClusterBpfApplication{},
 		sets: map[string]bool{}, programs: map[place]*program{}, agents: map[place]*writer{}, bad: map[string]bool{}, orders: map[place]bool{},
 	}
 }
@@ -107,9 +108,13 @@ func (w *world) live() {
 			w.logf("node %s ready: %v", node, w.nodes[node])
 		}
 		w.nodes[node] = w.nodes[node] || w.kind
+		if away := !w.kind && w.chance(map[bool]int{false: 5, true: 70}[w.away[node]]); away != w.away[node] {
+			w.away[node] = away
+			w.logf("bpfman away from %s: %v", node, away)
+		}
 		for _, name := range w.names() {
 			at := place{name, node}
-			if w.kind || w.chance(60) {
+			if w.kind || w.chance(60) && !w.away[node] {
 				w.bpfman(at)
 			}
 			if w.kind || w.chance(60) {
@@ -220,6 +225,13 @@ func (w *world) agent(at place) {
 	}
 }
 
+// heard tells whether the agent is in contact with this operator, or was a
+// moment ago.
+func (w *world) heard(at place) bool {
+	a := w.agents[at]
+	return a != nil && a.known && (a.connected || w.now.Sub(a.contact) <= time.Minute)
+}
+
 // lost tells whether the agent sees no packets.
 func (a *writer) lost(p *program) bool { return a.maps != p || p.gone }
 
@@ -273,7 +285,7 @@ func (w *world) state(at place) bpfmanv1.ClusterBpfApplicationState {
 	if p == nil && w.bad[at.application[6:7]+at.node] {
 		s.Status.AppLoadStatus = bpfmanv1.AppLoadError
 	}
-	if p == nil {
+	if p == nil || w.away[at.node] {
 		return s
 	}
 	s.Status.AppLoadStatus = bpfmanv1.AppLoadSuccess
