@@ -82,7 +82,7 @@ func NewClient(o ClientOptions) *Client {
 
 // Run serves until ctx ends. What the maps hold then goes on being served.
 func (c *Client) Run(ctx context.Context) {
-	c.look()
+	c.feel(ctx)
 	var done sync.WaitGroup
 	done.Go(func() { c.agent.RunWants(ctx, c.wants) })
 	done.Go(func() { c.watch(ctx) })
@@ -133,29 +133,21 @@ func (c *Client) tell() {
 // watch looks at what changes by itself, whether or not the operator is there
 // to hear.
 func (c *Client) watch(ctx context.Context) {
-	tick := time.NewTicker(c.o.StatusEvery)
+	tick, beat := time.NewTicker(c.o.StatusEvery), time.NewTicker(pulse)
 	defer tick.Stop()
+	defer beat.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-beat.C:
+			c.feel(ctx)
 		case <-tick.C:
-			c.look()
+			if err := c.count(); err != nil {
+				c.o.Log.Error("look at maps", "error", err)
+			}
 			c.tell()
 		}
-	}
-}
-
-func (c *Client) look() {
-	links, err := agent.ReadLinks(c.o.Tables)
-	if err == nil {
-		c.mu.Lock()
-		c.heartbeat.sample(time.Now(), links)
-		c.mu.Unlock()
-		err = c.count()
-	}
-	if err != nil {
-		c.o.Log.Error("look at maps", "error", err)
 	}
 }
 

@@ -88,3 +88,42 @@ func TestHeartbeat(t *testing.T) {
 		}
 	}
 }
+
+// Where packets always came soon, silence says so soon; where they never did, or
+// nobody can know yet, it does not.
+func TestHeartbeatLearns(t *testing.T) {
+	for name, c := range map[string]struct {
+		known, every, within time.Duration
+	}{
+		"busy":  {time.Minute, pulse, 6 * time.Second},
+		"quiet": {time.Minute, 4 * pulse, 22 * time.Second},
+		"idle":  {10 * time.Minute, 15 * pulse, 62 * time.Second},
+		"new":   {10 * time.Second, pulse, 20 * time.Second}, // that it is busy is known by then
+	} {
+		t.Run(name, func(t *testing.T) {
+			var h heartbeat
+			began, packets := time.Unix(1e9, 0), uint64(0)
+			sample := func(after time.Duration) bool {
+				h.sample(began.Add(after), []agent.LinkCount{
+					{Link: agent.Link{Index: 2, Direction: "ingress"}, Packets: packets}, {Link: agent.Link{Index: 2, Direction: "egress"}, Packets: packets},
+				})
+				return h.lost(began.Add(after))
+			}
+			at, last := time.Duration(0), time.Duration(0)
+			for ; at <= c.known; at += pulse {
+				if at%c.every == 0 {
+					packets, last = packets+1, at
+				}
+				if sample(at) {
+					t.Fatalf("lost after %v, with packets every %v", at, c.every)
+				}
+			}
+			for !sample(at) {
+				at += pulse
+			}
+			if silent := at - last; silent != c.within {
+				t.Errorf("lost after a silence of %v, want %v", silent, c.within)
+			}
+		})
+	}
+}

@@ -68,15 +68,28 @@ func (c *Client) address(ctx context.Context, try int, leader string) (string, e
 	if leader != "" {
 		return leader, nil
 	}
+	all, err := c.addresses(ctx)
+	if err != nil {
+		return "", err
+	}
+	return all[try%len(all)], nil
+}
+
+// addresses returns those of all operators.
+func (c *Client) addresses(ctx context.Context) ([]string, error) {
 	host, port, err := net.SplitHostPort(c.o.Operator)
 	if err != nil {
-		return "", fmt.Errorf("find operator: %w", err)
+		return nil, fmt.Errorf("find operator: %w", err)
 	}
-	all, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
-		return "", fmt.Errorf("find operator: %w", err)
+		return nil, fmt.Errorf("find operator: %w", err)
 	}
-	return net.JoinHostPort(all[try%len(all)].Unmap().String(), port), nil
+	var all []string
+	for _, ip := range found {
+		all = append(all, net.JoinHostPort(ip.Unmap().String(), port))
+	}
+	return all, nil
 }
 
 // redirected returns where an operator says that the leader is, or "".
