@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -28,14 +29,28 @@ func (c *Controller) conclude(ctx context.Context) error {
 	for _, g := range c.translation.Gateways {
 		if stored := c.world.gateways[g.NamespacedName]; stored != nil {
 			p := c.progress(g.NamespacedName, verdicts, heard)
-			if g.Plan != nil && g.Plan.PodTraffic == v1alpha1.PodTrafficKubeProxy {
-				p.Also = "What pods and nodes send to it is balanced by kube-proxy, without weights, as the BlixtConfig says."
+			if g.Plan != nil {
+				p.Also = podTraffic(g.Plan, c.world.services[types.NamespacedName{Namespace: g.Namespace, Name: serviceName(g.Name)}])
 			}
 			c.translation.SetProgress(g.NamespacedName, p, stored.Status.Conditions)
 		}
 	}
 	failed.add(c.writeStatuses(ctx))
 	return failed.err()
+}
+
+// podTraffic says what is not as with other Gateways of what comes from inside of
+// the cluster, and of the health checks that kube-proxy answers with it.
+func podTraffic(p *gateway.Plan, s *corev1.Service) string {
+	switch {
+	case p.PodTraffic == v1alpha1.PodTrafficKubeProxy:
+		return "What pods and nodes send to it is balanced by kube-proxy, without weights (podTraffic of the BlixtConfig)."
+	case p.Source == v1alpha1.SourceNode:
+		return "What pods and processes of a node send to the node's own address is not served: unset podTraffic of the BlixtConfig, and kube-proxy does it."
+	case s != nil && s.Spec.HealthCheckNodePort != 0:
+		return fmt.Sprintf("A load balancer that asks nodes for their health, at port %d, gets no answer and may use none: unset podTraffic of the BlixtConfig, and kube-proxy answers.", s.Spec.HealthCheckNodePort)
+	}
+	return ""
 }
 
 // writeStatuses writes those that have changed, each once. What is stored is

@@ -49,15 +49,16 @@ func service(gw *gwv1.Gateway, p *gateway.Plan) *corev1.Service {
 	if p.PodTraffic != v1alpha1.PodTrafficKubeProxy {
 		s.Labels[v1alpha1.ServiceProxyLabel] = "blixt" // or kube-proxy's success would hide our failure
 	}
+	if s.Annotations == nil {
+		s.Annotations = map[string]string{}
+	}
+	s.Annotations[v1alpha1.PodTrafficAnnotation] = string(p.PodTraffic)
 	dual, no := corev1.IPFamilyPolicyPreferDualStack, false
 	s.Spec = corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, IPFamilyPolicy: &dual}
 	if p.Source == v1alpha1.SourceLoadBalancer {
 		s.Spec.LoadBalancerClass = p.LoadBalancerClass
 		if len(p.WantAddresses) > 0 {
 			s.Spec.LoadBalancerIP = p.WantAddresses[0].String()
-			if s.Annotations == nil {
-				s.Annotations = map[string]string{}
-			}
 			s.Annotations[annotationMetalLB] = joinAddresses(p.WantAddresses)
 		}
 		if p.TrafficPolicy == v1alpha1.TrafficPolicyLocal { // so that only nodes with backends get traffic

@@ -103,13 +103,7 @@ func kubeProxy(f *Facts) (string, []Finding) {
 		if !v1alpha1.Managed(s) || s.Labels[gwv1.GatewayNameLabelKey] == "" || s.Labels[v1alpha1.ServiceProxyLabel] != "" {
 			continue
 		}
-		blixt := true
-		for c := range f.Classes {
-			if config := f.config(&f.Classes[c]); config != nil && f.Classes[c].Name == s.Labels[gwv1.GatewayClassNameLabelKey] {
-				blixt = config.Spec.Addresses.PodTraffic != v1alpha1.PodTrafficKubeProxy
-			}
-		}
-		if blixt {
+		if s.Annotations[v1alpha1.PodTrafficAnnotation] != string(v1alpha1.PodTrafficKubeProxy) {
 			wrong = append(wrong, warning(at("Service", s), "it has no label "+v1alpha1.ServiceProxyLabel+": kube-proxy serves it too, without weights, and hides it if Blixt does not",
 				"Somebody has removed it: the operator sets it again. If that does not last, see who does by kubectl get service -o yaml --show-managed-fields. To have kube-proxy serve pods, set spec.addresses.podTraffic of the BlixtConfig to KubeProxy."))
 		}

@@ -176,7 +176,7 @@ var defects = []struct {
 	{"kube-proxy serves it", func(f *doctor.Facts) { delete(f.Services[0].Labels, "service.kubernetes.io/service-proxy-name") }, "kube-proxy", doctor.Warning, "Service default/blixt-web", "no label service.kubernetes.io/service-proxy-name", "managed-fields"},
 	{"kube-proxy serves it as asked", func(f *doctor.Facts) {
 		delete(f.Services[0].Labels, "service.kubernetes.io/service-proxy-name")
-		f.Configs[0].Spec.Addresses.PodTraffic = v1alpha1.PodTrafficKubeProxy
+		f.Services[0].Annotations = map[string]string{v1alpha1.PodTrafficAnnotation: string(v1alpha1.PodTrafficKubeProxy)}
 	}, "kube-proxy", doctor.OK, "", "", ""},
 	{"node does not serve", func(f *doctor.Facts) {
 		f.Dataplanes[1].Status.Conditions[0] = metav1.Condition{Type: "Ready", Status: metav1.ConditionFalse, Reason: "LoadFailed", Message: "bpfman could not."}

@@ -17,18 +17,6 @@ import (
 
 func isOurs(c gwv1.GatewayClass) bool { return c.Spec.ControllerName == gateway.ControllerName }
 
-// config is that of a class, nil: every default.
-func (f *Facts) config(c *gwv1.GatewayClass) *v1alpha1.BlixtConfig {
-	if c.Spec.ParametersRef == nil {
-		return nil
-	}
-	i := slices.IndexFunc(f.Configs, func(o v1alpha1.BlixtConfig) bool { return o.Name == c.Spec.ParametersRef.Name })
-	if i < 0 {
-		return nil
-	}
-	return &f.Configs[i]
-}
-
 // classes says of each what Translate would, so that it can be told before the
 // operator runs.
 func classes(f *Facts) (string, []Finding) {

@@ -100,11 +100,18 @@ func (c *config) allows(addr netip.Addr, namespace labels.Set) bool {
 	})
 }
 
-func (c *config) podTraffic() v1alpha1.PodTraffic {
-	if c.obj == nil || c.obj.Spec.Addresses.PodTraffic == "" {
-		return v1alpha1.PodTrafficBlixt
+// podTraffic is what the administrator has decided, or else what works: what a
+// node's own pods and processes send to the node's address passes no network
+// interface where Blixt is, and under policy Local it is kube-proxy that answers
+// the health checks by which clouds choose nodes.
+func (c *config) podTraffic(source v1alpha1.AddressSource, traffic v1alpha1.TrafficPolicy) v1alpha1.PodTraffic {
+	switch {
+	case c.obj != nil && c.obj.Spec.Addresses.PodTraffic != "":
+		return c.obj.Spec.Addresses.PodTraffic
+	case source == v1alpha1.SourceNode, source == v1alpha1.SourceLoadBalancer && traffic == v1alpha1.TrafficPolicyLocal:
+		return v1alpha1.PodTrafficKubeProxy
 	}
-	return c.obj.Spec.Addresses.PodTraffic
+	return v1alpha1.PodTrafficBlixt
 }
 
 func (c *config) loadBalancerClass() *string {

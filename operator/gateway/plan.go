@@ -44,7 +44,7 @@ func (g *gateway) plan() *Plan {
 	}
 	p := &Plan{
 		Source: g.source, WantAddresses: g.addresses.named, Ports: g.ports,
-		TrafficPolicy: g.policy.traffic, PodTraffic: g.class.config.podTraffic(),
+		TrafficPolicy: g.policy.traffic, PodTraffic: g.class.config.podTraffic(g.source, g.policy.traffic),
 		LoadBalancerClass: g.class.config.loadBalancerClass(),
 	}
 	if infra := g.obj.Spec.Infrastructure; infra != nil {

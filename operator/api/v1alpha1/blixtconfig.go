@@ -276,10 +276,12 @@ type Addresses struct {
 	ReservedPorts []PortRange `json:"reservedPorts,omitempty"`
 
 	// podTraffic is who balances what pods and nodes send to the address of a
-	// Gateway: Blixt, or kube-proxy, for networks in which Blixt sees no packets
-	// of pods. kube-proxy knows neither weights nor Blixt's health of nodes.
+	// Gateway: Blixt, or kube-proxy, which knows no weights. Default: KubeProxy
+	// for source Node, as what a node sends to itself passes no interface that
+	// Blixt is attached to, and for source LoadBalancer with policy Local, as
+	// kube-proxy answers the health checks of load balancers then; Blixt for all
+	// others. What comes from outside is Blixt's always.
 	// +optional
-	// +kubebuilder:default=Blixt
 	PodTraffic PodTraffic `json:"podTraffic,omitempty"`
 }
 

@@ -4,7 +4,7 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// The labels by which operator and commands for administrators find objects,
+// The labels and annotations by which operator and commands for administrators find objects,
 // besides Gateway API's own.
 const (
 	// ManagedByLabel of an object names who keeps it as it is.
@@ -13,6 +13,9 @@ const (
 	Manager = "blixt-operator"
 	// ServiceProxyLabel of a Service has kube-proxy leave it alone.
 	ServiceProxyLabel = "service.kubernetes.io/service-proxy-name"
+	// PodTrafficAnnotation of a Service says who balances what pods and nodes
+	// send to it: a PodTraffic.
+	PodTrafficAnnotation = "blixt.x-k8s.io/pod-traffic"
 	// OwnedByLabel is bpfman's: of a state, it names the ClusterBpfApplication.
 	OwnedByLabel = "bpfman.io/ownedByProgram"
 )

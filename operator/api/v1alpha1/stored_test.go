@@ -36,7 +36,6 @@ func TestDefaults(t *testing.T) {
 	for _, c := range []struct{ name, kind, spec, want string }{
 		{"nothing", "BlixtConfig", "", `
 addresses:
-  podTraffic: Blixt
   reservedPorts: [{first: 22, last: 22}, {first: 2379, last: 2380}, {first: 6443, last: 6443}, {first: 10250, last: 10259}]
   source: LoadBalancer
 `},
@@ -44,7 +43,7 @@ addresses:
 dataplane: {}
 addresses: {reservedPorts: []}
 `, `
-addresses: {podTraffic: Blixt, reservedPorts: [], source: LoadBalancer}
+addresses: {reservedPorts: [], source: LoadBalancer}
 dataplane:
   drainTimeout: 1h
   interfaces: {primary: true}
