@@ -41,8 +41,9 @@ type Application struct {
 	// connections that there are, false to serve everything. Agents of nodes
 	// that are not in it are left as they are: what they do is not known yet.
 	Drain map[string]bool `json:"drain,omitempty"`
-	// Agents tells whether its agents may be started: a pod that mounts the
-	// maps of a program that is not loaded waits for up to two minutes.
+	// Agents tells whether its agents are to be as this version makes them. A
+	// pod that mounts the maps of a program that is not loaded waits for up to
+	// two minutes, and one that does not know their layout for ever.
 	Agents bool `json:"agents,omitempty"`
 
 	asked   int32     // priority for which Priority was chosen

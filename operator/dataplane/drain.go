@@ -19,11 +19,11 @@ func (p *planner) retire(current *Application, others []Application) []Applicati
 	var needed []Application
 	all := drain{everywhere: true, ended: true}
 	for _, o := range others {
-		if places := p.places(o); len(places) > 0 {
+		if places := p.filled(o); len(places) > 0 {
 			p.drain(current, &o, places, &all)
 			needed = append(needed, o)
 		} else {
-			p.delete(o.Name, corev1.EventTypeNormal, Unloading, "It runs on no node, and was replaced by "+current.Name+".")
+			p.delete(o.Name, corev1.EventTypeNormal, Unloading, "It has connections on no node, and was replaced by "+current.Name+".")
 		}
 	}
 	if len(needed) == 0 || !all.everywhere {

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/agent"
+	"github.com/kubernetes-sigs/blixt/operator/datapath"
 )
 
 const (
@@ -222,7 +223,8 @@ func (s *sight) noAgent(at place, pod *corev1.Pod) *fault {
 	case pod == nil:
 		return dead(NoAgent, "The program is loaded, but DaemonSet %s has no pod on the node yet, which fills its maps. If this stays, describe the DaemonSet.", AgentsName(at.application))
 	case pod.Status.Phase != corev1.PodRunning:
-		return dead(NoAgent, "Pod %s, which fills the program's maps, does not run yet (%s). If it waits for its volume for more than two minutes: does the node's bpfman-daemon pod have csi.bpfman.io?", pod.Name, pod.Status.Phase)
+		return dead(NoAgent, "Pod %s, which fills the program's maps, does not run yet (%s). If it waits for its volume for more than two minutes: does the node's bpfman-daemon pod have csi.bpfman.io? "+
+			"And does blixt bytecode inspect show layout %d for the image, which this version of Blixt writes? If it shows another, name the bytecode of this version, or install the version of that bytecode.", pod.Name, pod.Status.Phase, datapath.Layout)
 	}
 	return dead(NoAgent, "Pod %s, which fills the program's maps, runs but has not reached the operator. Its log says why.", pod.Name)
 }

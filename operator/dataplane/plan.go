@@ -11,7 +11,9 @@ import (
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/kubernetes-sigs/blixt/operator/agent"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/datapath"
 )
 
 // loadTime is how long agents wait for the slowest node to load a program.
@@ -111,7 +113,7 @@ func (p *planner) current() (Application, bool) {
 	}
 	last := p.live[len(p.live)-1]
 	for _, before := range slices.Backward(p.live[:len(p.live)-1]) {
-		if len(p.places(last)) == 0 && len(p.places(before)) > 0 || p.failed(last, before) {
+		if len(p.filled(last)) == 0 && len(p.filled(before)) > 0 || p.failed(last, before) {
 			return before, true // back, so that there is room for the third
 		}
 	}
@@ -141,6 +143,13 @@ func (p *planner) settle(current *Application, others []Application) {
 	}
 	p.line(current, others)
 	current.Agents = !current.created.IsZero() && (!p.now.Before(current.created.Add(loadTime)) || p.loadedEverywhere(current))
+	if layout := p.layout(current.Name); layout != 0 && layout != datapath.Layout {
+		current.Agents = false // those of this version would not know its maps
+		if current.Name == Name(p.spec.Bytecode.Image) {
+			p.problem(current.Name, OtherLayout, fmt.Sprintf("Its maps have layout %d, and this version of Blixt writes layout %d: its agents stay as they were made, and go on. "+
+				"Name the bytecode of this version in spec.dataplane.bytecode.image of the BlixtConfig, or install the version of that bytecode.", layout, datapath.Layout))
+		}
+	}
 }
 
 // line puts the current application behind the others: of one priority, the
@@ -148,7 +157,7 @@ func (p *planner) settle(current *Application, others []Application) {
 // take the other's connections for its own. Moved once, it stays there: each
 // move lets packets by. A priority that is asked for meanwhile waits.
 func (p *planner) line(current *Application, others []Application) {
-	others = slices.DeleteFunc(slices.Clone(others), func(o Application) bool { return len(p.places(o)) == 0 })
+	others = slices.DeleteFunc(slices.Clone(others), func(o Application) bool { return len(p.filled(o)) == 0 })
 	if current.created.IsZero() || len(others) == 0 && current.asked != *p.spec.Priority {
 		current.Priority, current.asked = *p.spec.Priority, *p.spec.Priority
 	}
@@ -185,6 +194,19 @@ func (p *planner) places(a Application) []string {
 	}
 	slices.Sort(nodes)
 	return nodes
+}
+
+// filled are the places where an application may have connections: somebody has
+// filled its maps.
+func (p *planner) filled(a Application) []string {
+	return slices.DeleteFunc(p.places(a), func(node string) bool {
+		at := place{a.Name, node}
+		if report := p.reports[at]; report != nil {
+			return report.Version == (agent.Version{})
+		}
+		stored := p.stored(at)
+		return !p.starting() && (stored == nil || stored.AckedAt == nil)
+	})
 }
 
 func names(all []Application) string {

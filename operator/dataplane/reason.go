@@ -68,6 +68,8 @@ const (
 	Unloading = "Unloading"
 	// UpgradeWaiting: there is no room for another application yet.
 	UpgradeWaiting = "UpgradeWaiting"
+	// OtherLayout: the maps are of a layout that this version does not write.
+	OtherLayout = "OtherLayout"
 	// BytecodeRefused: the bytecode must not be loaded.
 	BytecodeRefused = "BytecodeRefused"
 	// DeleteFailed: bpfman does not get rid of an application.

@@ -129,6 +129,21 @@ func (s *sight) stored(at place) *v1alpha1.ApplicationStatus {
 	return nil
 }
 
+// layout is that of an application's maps, as its agents say or have said; 0:
+// none could open them yet.
+func (s *sight) layout(application string) int {
+	for node := range s.nodes {
+		at := place{application, node}
+		if report := s.reports[at]; report != nil && report.Layout != 0 {
+			return report.Layout
+		}
+		if stored := s.stored(at); stored != nil && stored.Layout != 0 {
+			return int(stored.Layout)
+		}
+	}
+	return 0
+}
+
 // starting tells whether agents may not have found this operator yet.
 func (s *sight) starting() bool { return s.now.Before(s.c.Started.Add(contactGrace)) }
 
