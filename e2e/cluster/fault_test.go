@@ -14,9 +14,6 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/dataplane"
 )
 
-// away is how long the API server is.
-const away = 30 * time.Second
-
 // Whatever of the control plane ends, the kernels of the nodes serve on.
 func TestFaults(t *testing.T) {
 	installGatewayAPI(t)
@@ -67,13 +64,14 @@ func TestFaults(t *testing.T) {
 		if err := c.Control.Halt("kube-apiserver"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(away)
+		time.Sleep(away())
 		if err := c.Control.Resume("kube-apiserver"); err != nil {
 			t.Fatal(err)
 		}
-		kube.Wait(t, patience, "the API server's word", "ok", func() (string, error) { return c.Kubectl(t.Context(), "get", "--raw=/readyz") })
+		kube.Wait(t, patience, "the API server's word", "ok", ready)
 		programmed(t, "balanced")
 	})
+	fault("etcd restored", func(t *testing.T) { restored(t, application) })
 	l.end()
 	t.Run("power lost", func(t *testing.T) { power(t, application, vips) })
 }

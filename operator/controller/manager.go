@@ -117,6 +117,9 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := m.Add(&rewound{reader: m.GetAPIReader(), every: 5 * time.Second}); err != nil {
+		return err
+	}
 	listener, err := net.Listen("tcp", o.FleetAddress)
 	if err != nil {
 		return fmt.Errorf("listen for agents: %w", err)
