@@ -91,7 +91,7 @@ func (s *sight) loadFault(at place) *fault {
 	switch state.Status.AppLoadStatus {
 	case bpfmanv1.AppLoadError:
 		return dead(LoadFailed, "bpfman could not load the program of ClusterBpfApplication %s. The log of container bpfman-agent of the node's bpfman-daemon pod says why. "+
-			"Usual: the image cannot be pulled (only by HTTPS, with a certificate that the node trusts, and bytecode.pullSecret if it is private), the kernel is older than 6.6, "+
+			"Usual: the image cannot be pulled (only by HTTPS, with a certificate that the node trusts, and bytecode.pullSecret if it is private), bpfman is to ask the internet about signatures and cannot (verify_enabled = false in its Config, as in examples/bpfman, ends that), the kernel is older than 6.6, "+
 			"or, when it says \"Operation not permitted\" of BPF_OBJ_PIN, bpfman was restarted without the fixes of examples/bpfman.", at.application)
 	case bpfmanv1.ProgListChangedError:
 		return dead(LoadFailed, "Somebody has changed the programs of ClusterBpfApplication %s, which bpfman cannot do while it is loaded. It is changed back; if this stays, delete it, and it is created again.", at.application)

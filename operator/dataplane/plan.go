@@ -16,7 +16,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/datapath"
 )
 
-// loadTime is how long agents wait for the slowest node to load a program.
+// loadTime is how long agents wait for the slowest node to load a program, if
+// there is any that has.
 const loadTime = 10 * time.Second
 
 // maxPriority of bpfman's, which sees packets last.
@@ -142,7 +143,8 @@ func (p *planner) settle(current *Application, others []Application) {
 		current.SNAT = half
 	}
 	p.line(current, others)
-	current.Agents = !current.created.IsZero() && (!p.now.Before(current.created.Add(loadTime)) || p.loadedEverywhere(current))
+	some, all := p.loaded(current)
+	current.Agents = all || some && !p.now.Before(current.created.Add(loadTime))
 	if layout := p.layout(current.Name); layout != 0 && layout != datapath.Layout {
 		current.Agents = false // those of this version would not know its maps
 		if current.Name == Name(p.spec.Bytecode.Image) {
@@ -171,17 +173,15 @@ func (p *planner) line(current *Application, others []Application) {
 	}
 }
 
-func (p *planner) loadedEverywhere(a *Application) bool {
-	some := false
+// loaded tells whether any node, and every one that is to, has loaded a program.
+func (p *planner) loaded(a *Application) (some, all bool) {
+	all = true
 	for node := range p.nodes {
-		if p.selected(node) && p.ready(node) {
-			if p.program(place{a.Name, node}) == nil {
-				return false
-			}
-			some = true
-		}
+		loaded := p.program(place{a.Name, node}) != nil
+		some = some || loaded
+		all = all && (loaded || !p.selected(node) || !p.ready(node))
 	}
-	return some
+	return some, some && all
 }
 
 // places are the nodes that an application runs on, sorted.
