@@ -96,7 +96,7 @@ func TestHeartbeatLearns(t *testing.T) {
 		known, every, within time.Duration
 	}{
 		"busy":  {time.Minute, pulse, 6 * time.Second},
-		"quiet": {time.Minute, 4 * pulse, 22 * time.Second},
+		"quiet": {time.Minute, 4 * pulse, 20 * time.Second},
 		"idle":  {10 * time.Minute, 15 * pulse, 62 * time.Second},
 		"new":   {10 * time.Second, pulse, 20 * time.Second}, // that it is busy is known by then
 	} {

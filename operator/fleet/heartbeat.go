@@ -13,23 +13,28 @@ import (
 // pulse is how often packets are looked for.
 const pulse = 2 * time.Second
 
-// How long a direction may see no packet: what it has shown to be usual there,
-// two and a half times, within these limits. What is usual is not known at first.
+// A direction that stands still for longer than longSilence has lost its packets.
+// So it has where that is for much longer than usual, in looks: one that is late,
+// on a busy node, sees packets all the same. What is usual takes some to learn.
 const (
-	shortSilence = 5 * time.Second
-	longSilence  = time.Minute
-	learning     = 30 * time.Second
+	longSilence = time.Minute
+	learning    = 15
 )
 
 // heartbeat remembers when packets were seen last, by direction: where a link
 // is missing, the other direction goes on. Interfaces come and go, so that one
 // of several stands still says nothing.
 type heartbeat struct {
-	began  time.Time
+	looks  int
 	totals map[string]uint64
-	moved  map[string]time.Time
-	// longest is the longest silence that has ended.
-	longest map[string]time.Duration
+	pulses map[string]*silence
+}
+
+// silence of a direction.
+type silence struct {
+	moved time.Time
+	still int // looks since then
+	usual int // the most that there were before packets came again
 }
 
 var directions = []string{"ingress", "egress"}
@@ -40,18 +45,18 @@ func (h *heartbeat) sample(now time.Time, links []agent.LinkCount) (still bool) 
 	for _, l := range links {
 		totals[l.Direction] += l.Packets
 	}
-	first := h.totals == nil
-	if first {
-		h.began, h.moved, h.longest = now, map[string]time.Time{}, map[string]time.Duration{}
+	if h.looks++; h.looks == 1 {
+		h.pulses = map[string]*silence{}
 	}
 	for _, d := range directions {
+		p := h.pulses[d]
 		switch {
-		case first:
-			h.moved[d] = now
+		case p == nil:
+			h.pulses[d] = &silence{moved: now}
 		case totals[d] != h.totals[d]: // less: the program was loaded again
-			h.longest[d] = max(h.longest[d], now.Sub(h.moved[d]))
-			h.moved[d] = now
+			*p = silence{moved: now, usual: max(p.usual, p.still)}
 		default:
+			p.still++
 			still = true
 		}
 	}
@@ -61,28 +66,24 @@ func (h *heartbeat) sample(now time.Time, links []agent.LinkCount) (still bool) 
 
 // age is how long ago a packet was seen last.
 func (h *heartbeat) age(now time.Time) time.Duration {
-	last := now.Sub(h.moved[directions[0]])
-	for _, d := range directions {
-		last = min(last, now.Sub(h.moved[d]))
+	var last time.Time
+	for _, p := range h.pulses {
+		if p.moved.After(last) {
+			last = p.moved
+		}
 	}
-	return last
+	return now.Sub(last)
 }
 
 // lost tells whether a direction has stood still for too long.
 func (h *heartbeat) lost(now time.Time) bool {
-	for _, d := range directions {
-		if h.totals != nil && now.Sub(h.moved[d]) > h.limit(d, now) {
+	for _, p := range h.pulses {
+		unusual := h.looks > learning && 2*p.still >= 5*(p.usual+1)
+		if unusual || now.Sub(p.moved) > longSilence {
 			return true
 		}
 	}
 	return false
-}
-
-func (h *heartbeat) limit(direction string, now time.Time) time.Duration {
-	if now.Sub(h.began) < learning {
-		return longSilence
-	}
-	return min(max(h.longest[direction]*5/2, shortSilence), longSilence)
 }
 
 // feel looks for packets, and has some come where there were none.
