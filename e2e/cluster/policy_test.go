@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -138,7 +137,7 @@ func grant(t *testing.T) {
 	applied(t, "elsewhere.yaml", "", "")
 	addr := net.JoinHostPort(reached(t, "abroad", c.Nodes[0])[0], "81")
 	refused(t, addr)
-	apply(t, "grant.yaml", "", "")
+	applied(t, "grant.yaml", "", "")
 	var conn net.Conn
 	kube.Wait(t, patience, "whether a connection is echoed", true, func() (ok bool, err error) {
 		if conn, err = c.Outside.Dial("tcp", "", addr, 2*time.Second); err == nil {
@@ -164,72 +163,6 @@ func echoed(conn net.Conn, within time.Duration) error {
 	}
 	_, err := conn.Read(make([]byte, 100))
 	return err
-}
-
-// One Gateway has as many listeners as it may.
-func listeners(t *testing.T, application string) {
-	var all []string
-	for i := range 64 {
-		all = append(all, fmt.Sprintf("{name: l%d, protocol: TCP, port: %d}", i, 9000+i))
-	}
-	applied(t, "many.yaml", "LISTENERS", strings.Join(all, ", "))
-	vip := reached(t, "many", c.Nodes[0])[1]
-	want := flows(t, application)
-	for i := range all {
-		addr := net.JoinHostPort(vip, fmt.Sprint(9000+i))
-		if _, err := (asker{dial: c.Outside}).ask(t, "tcp", addr, 2); err != nil {
-			t.Errorf("listener %d: %v", i, err)
-		}
-		want["node-1 "+addr+"/tcp"] += 2
-	}
-	if diff := cmp.Diff(want, flows(t, application)); diff != "" {
-		t.Errorf("new flows that the programs have counted (-want +got):\n%s", diff)
-	}
-}
-
-// Servers come, are replaced under a steady 10 connections a second of which
-// none fails, and go.
-func rolling(t *testing.T) {
-	applied(t, "web.yaml", "NAME", "rolling")
-	awaitPods(t, "default")
-	addr := net.JoinHostPort(reached(t, "rolling", c.Nodes[0])[0], "80")
-	three := func() (int, error) {
-		got, err := asker{dial: c.Outside}.ask(t, "tcp", addr, 50)
-		return len(got), err
-	}
-	kube.Wait(t, patience, "pods that answer", 3, three)
-
-	stop, ended, n, failed := make(chan struct{}), make(chan struct{}), 0, []error(nil)
-	go func() {
-		defer close(ended)
-		for tick := time.Tick(100 * time.Millisecond); ; n++ {
-			select {
-			case <-stop:
-				return
-			case <-tick:
-				if _, err := ask(c.Outside, "tcp", "", addr); err != nil {
-					failed = append(failed, fmt.Errorf("connection %d: %w", n, err))
-				}
-			}
-		}
-	}()
-	kubectl(t, "rollout", "restart", "deployment/rolling")
-	kubectl(t, "rollout", "status", "deployment/rolling", "--timeout=60s")
-	close(stop)
-	<-ended
-	t.Logf("%d connections while 3 servers were replaced: %d failed", n, len(failed))
-	if len(failed) > 0 || n < 20 {
-		t.Errorf("of %d connections: %v", n, errors.Join(failed...))
-	}
-
-	kubectl(t, "scale", "deployment/rolling", "--replicas=0")
-	refused(t, addr)
-	kubectl(t, "scale", "deployment/rolling", "--replicas=3")
-	kube.Wait(t, patience, "pods that answer", 3, three)
-	d := &appsv1.Deployment{}
-	if err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "rolling"}, d); err != nil || d.Status.Replicas != 3 {
-		t.Errorf("Deployment rolling: %d pods, %v", d.Status.Replicas, err)
-	}
 }
 
 func kubectl(t *testing.T, args ...string) {

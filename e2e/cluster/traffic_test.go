@@ -51,7 +51,10 @@ func TestTraffic(t *testing.T) {
 	t.Run("weights", func(t *testing.T) { weights(t, application) })
 	t.Run("grant", grant)
 	t.Run("64 listeners", func(t *testing.T) { listeners(t, application) })
-	t.Run("scaling and rolling", rolling)
+	t.Run("200 listeners of ListenerSets", func(t *testing.T) { listenerSets(t, application) })
+	t.Run("names", func(t *testing.T) { names(t, application) })
+	t.Run("transfers", func(t *testing.T) { transfers(t, application) })
+	t.Run("servers come and go", func(t *testing.T) { rolling(t, application) })
 	t.Run("privileges", privileges)
 }
 

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package cluster_test
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kubernetes-sigs/blixt/e2e/kube"
+	"github.com/kubernetes-sigs/blixt/operator/agent"
+)
+
+var rollouts = flag.Int("rollouts", 10, "how often all servers are replaced under load")
+
+// web answers with the node's name and whom it sees, and ends as a server should:
+// when nobody is left who waits.
+func web() error {
+	l, err := net.Listen("tcp", ":8080")
+	if err != nil {
+		return err
+	}
+	end := make(chan os.Signal, 1)
+	signal.Notify(end, syscall.SIGTERM)
+	var ending atomic.Bool
+	idle := func() error { return l.(*net.TCPListener).SetDeadline(time.Now().Add(200 * time.Millisecond)) }
+	go func() {
+		<-end
+		ending.Store(true)
+		_ = idle() // the loop sees an error too
+	}()
+	for {
+		conn, err := l.Accept()
+		if ending.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
+			os.Exit(0)
+		}
+		if err != nil {
+			return err
+		}
+		_, _ = fmt.Fprintf(conn, "%s %s\n", os.Getenv("NODE"), host(conn.RemoteAddr()))
+		_ = conn.Close()
+		if ending.Load() {
+			if err := idle(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// perSecond is how many clients come while servers are replaced.
+const perSecond = 500
+
+// Servers are replaced again and again under many short connections, of which
+// none fails, and then go and come back.
+func rolling(t *testing.T, application string) {
+	applied(t, "web.yaml", "NAME", "rolling")
+	awaitPods(t, "default")
+	addr := net.JoinHostPort(reached(t, "rolling", c.Nodes[0])[0], "80")
+	atLeast(t, addr, 3)
+	t.Run("rolling", func(t *testing.T) { replaced(t, application, addr) })
+	t.Run("scaling", func(t *testing.T) { scaled(t, application, addr) })
+}
+
+// atLeast waits until so many servers answer.
+func atLeast(t *testing.T, addr string, n int) {
+	t.Helper()
+	kube.Wait(t, patience, "servers that answer at "+addr, n, func() (int, error) {
+		got, err := asker{dial: c.Outside}.ask(t, "tcp", addr, 10*n)
+		return len(got), err
+	})
+}
+
+func replaced(t *testing.T, application, addr string) {
+	// What clients alone make of the machine is what they are held to.
+	alone := come(t, addr)
+	time.Sleep(2 * time.Second)
+	alone.leave(t, "alone")
+	able := alone.rate() > 0.95*perSecond
+
+	want := flows(t, application)
+	crowd := come(t, addr)
+	start := time.Now()
+	for i := range *rollouts {
+		restart(t, "rolling", i)
+		awaitPods(t, "default")
+	}
+	t.Logf("%d rollouts, %.1f s each", *rollouts, time.Since(start).Seconds()/float64(*rollouts))
+	kube.Wait(t, patience, "pods that are left", 3, func() (int, error) { return countPods(t, "rolling") })
+	crowd.leave(t, fmt.Sprintf("during %d rollouts", *rollouts))
+	if able && crowd.rate() < 0.9*perSecond {
+		t.Errorf("%.0f connections a second, want %d: the machine has shown that it can", crowd.rate(), perSecond)
+	}
+	want["node-1 "+addr+"/tcp"] += uint64(crowd.n)
+	if diff := cmp.Diff(want, flows(t, application)); diff != "" {
+		t.Errorf("new flows that the programs have counted (-want +got):\n%s", diff)
+	}
+}
+
+// restart has a Deployment replace its pods. kubectl rollout restart would
+// refuse to within the same second.
+func restart(t *testing.T, name string, n int) {
+	t.Helper()
+	d := &appsv1.Deployment{}
+	if err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: name}, d); err != nil {
+		t.Fatal(err)
+	}
+	before := client.MergeFrom(d.DeepCopy())
+	d.Spec.Template.Annotations = map[string]string{"restart": fmt.Sprint(n)}
+	if err := c.Client.Patch(t.Context(), d, before); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func countPods(t *testing.T, app string) (int, error) {
+	t.Helper()
+	var list corev1.PodList
+	err := c.Client.List(t.Context(), &list, client.InNamespace("default"), client.MatchingLabels{"app": app})
+	return len(list.Items), err
+}
+
+// Without servers clients are refused at once, each is counted, and then there
+// are servers again.
+func scaled(t *testing.T, application, addr string) {
+	const n = 20
+	kubectl(t, "scale", "deployment/rolling", "--replicas=0")
+	// Pods that end are better than none, and then refuse by themselves.
+	kube.Wait(t, patience, "the share of connections that is refused", 1, func() (float64, error) { return frontend(t, application, addr).RejectShare, nil })
+	before := frontend(t, application, addr)
+	for range n {
+		if a, err := ask(c.Outside, "tcp", "", addr); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("without a server: %v, %v, want %v", a, err, syscall.ECONNREFUSED)
+		}
+	}
+	after := frontend(t, application, addr)
+	if rejected, flows := after.Rejected-before.Rejected, after.NewFlows-before.NewFlows; rejected != n || flows != 0 {
+		t.Errorf("%d connections without a server: %d rejected, %d new flows", n, rejected, flows)
+	}
+	kubectl(t, "scale", "deployment/rolling", "--replicas=3")
+	awaitPods(t, "default")
+	atLeast(t, addr, 3)
+	before = frontend(t, application, addr)
+	if got, err := (asker{dial: c.Outside}).ask(t, "tcp", addr, n); err != nil {
+		t.Errorf("with servers again: %v, %v", got, err)
+	}
+	after = frontend(t, application, addr)
+	if rejected, flows := after.Rejected-before.Rejected, after.NewFlows-before.NewFlows; rejected != 0 || flows != n {
+		t.Errorf("%d connections to servers: %d rejected, %d new flows", n, rejected, flows)
+	}
+}
+
+// frontend reads what the program of the first node counts at an address.
+func frontend(t *testing.T, application, addr string) agent.FrontendStatus {
+	t.Helper()
+	node := c.Nodes[0]
+	for _, f := range status(t, node, program(t, node.Name, application)).Frontends {
+		if f.Frontend == addr+"/tcp" {
+			return f
+		}
+	}
+	t.Fatalf("%s has no frontend %s/tcp", node.Name, addr)
+	return agent.FrontendStatus{}
+}
+
+// crowd is clients outside of which each comes when it is due, is told something,
+// and leaves.
+type crowd struct {
+	addr  string
+	start time.Time
+	took  time.Duration
+	stop  chan struct{}
+	ended sync.WaitGroup
+	n     int
+	// repeated is how many SYNs had been sent again before.
+	repeated int
+
+	mu      sync.Mutex
+	failed  []error
+	resets  int
+	slowest time.Duration
+}
+
+// come has clients come until they are to leave.
+func come(t *testing.T, addr string) *crowd {
+	t.Helper()
+	c.Outside.IP("route replace local " + crowdNet + " dev lo")
+	if err := c.Outside.Err(); err != nil {
+		t.Fatal(err)
+	}
+	w := &crowd{addr: addr, start: time.Now(), stop: make(chan struct{}), repeated: repeatedSYNs(t)}
+	w.ended.Go(func() {
+		for ; ; w.n++ {
+			time.Sleep(time.Until(w.start.Add(time.Duration(w.n) * time.Second / perSecond)))
+			select {
+			case <-w.stop:
+				return
+			default:
+			}
+			from := crowdAddr()
+			w.ended.Go(func() { w.visit(from) })
+		}
+	})
+	t.Cleanup(w.end)
+	return w
+}
+
+func (w *crowd) visit(from string) {
+	start := time.Now()
+	err := hear(from, w.addr)
+	took := time.Since(start)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.slowest = max(w.slowest, took)
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ECONNREFUSED) {
+		w.resets++
+	}
+	if err != nil {
+		w.failed = append(w.failed, fmt.Errorf("from %s, %.3f s after the first: %w", from, start.Sub(w.start).Seconds(), err))
+	}
+}
+
+// hear connects, and reads to the end what a server says.
+func hear(from, addr string) error {
+	conn, err := c.Outside.Dial("tcp", from, addr, patience)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	text, err := io.ReadAll(conn)
+	if err == nil && len(text) == 0 {
+		return errors.New("the server has said nothing")
+	}
+	return err
+}
+
+func (w *crowd) end() {
+	select {
+	case <-w.stop:
+	default:
+		close(w.stop)
+	}
+	w.ended.Wait()
+}
+
+// leave fails the test if any was not answered.
+func (w *crowd) leave(t *testing.T, when string) {
+	t.Helper()
+	w.end()
+	w.took = time.Since(w.start)
+	t.Logf("%s: %d connections, %.0f/s, %d failed, %d of them reset, %d SYNs sent again, the slowest took %v", when, w.n, w.rate(), len(w.failed), w.resets, repeatedSYNs(t)-w.repeated, w.slowest.Round(time.Millisecond))
+	if len(w.failed) > 0 {
+		t.Errorf("%d of %d connections failed %s, among them: %v", len(w.failed), w.n, when, errors.Join(w.failed[:min(len(w.failed), 10)]...))
+	}
+}
+
+// repeated is how many SYNs have been.
+func repeatedSYNs(t *testing.T) int {
+	t.Helper()
+	out, err := c.Outside.Run(patience, "nstat", "--zeros", "--ignore", "--noupdate", "--json", "TcpExtTCPSynRetrans")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found struct{ Kernel map[string]int }
+	if err := json.Unmarshal([]byte(out), &found); err != nil {
+		t.Fatal(err)
+	}
+	return found.Kernel["TcpExtTCPSynRetrans"]
+}
+
+func (w *crowd) rate() float64 { return float64(w.n) / w.took.Seconds() }
+
+// crowdNet is addresses of clients outside, enough that no port comes twice.
+const crowdNet = "203.0.113.0/24"
+
+var crowdClients = 0
+
+// crowdAddr returns the address of the next client.
+func crowdAddr() string {
+	const ports = 25000
+	n := crowdClients
+	crowdClients++
+	return fmt.Sprintf("203.0.113.%d:%d", 1+n/ports, 40000+n%ports)
+}
