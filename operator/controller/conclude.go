@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -32,11 +33,25 @@ func (c *Controller) conclude(ctx context.Context) error {
 			if g.Plan != nil {
 				p.Also = podTraffic(g.Plan, c.world.services[types.NamespacedName{Namespace: g.Namespace, Name: serviceName(g.Name)}])
 			}
+			if p.Nodes > 0 {
+				p.Also = strings.TrimSpace(p.Also + " " + c.blocked())
+			}
 			c.translation.SetProgress(g.NamespacedName, p, stored.Status.Conditions)
 		}
 	}
 	failed.add(c.writeStatuses(ctx))
 	return failed.err()
+}
+
+// blocked says why other bytecode serves than is asked for, and that will not
+// pass; else nothing.
+func (c *Controller) blocked() string {
+	for _, p := range c.problems {
+		if p.Reason == dataplane.UpgradeBlocked || p.Reason == dataplane.BytecodeRefused {
+			return fmt.Sprintf("But not with the bytecode that is asked for: %s: %s: %s", p.Object, p.Reason, p.Message)
+		}
+	}
+	return ""
 }
 
 // podTraffic says what is not as with other Gateways of what comes from inside of
