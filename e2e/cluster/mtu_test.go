@@ -89,15 +89,15 @@ func narrowLinks(t *testing.T, application string, addrs map[string][]string) {
 		} {
 			// A server that knows the path would tell its clients.
 			for _, n := range []*lab.Node{far, c.Outside.Node} {
-				forget(t, n)
+				forgetPaths(t, n)
 			}
 			t.Run(fmt.Sprintf("from %s to %s, IPv%d", way.from.name, way.to, 4+2*i), func(t *testing.T) { narrow(t, application, way.from, way.addr, way.counter) })
 		}
 	}
 }
 
-// forget has a machine forget every path's MTU.
-func forget(t *testing.T, n *lab.Node) {
+// forgetPaths has a machine forget every path's MTU.
+func forgetPaths(t *testing.T, n *lab.Node) {
 	t.Helper()
 	for _, family := range []string{"-4", "-6"} {
 		if _, err := n.Run(patience, "ip", family, "route", "flush", "cache"); err != nil {
