@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package cluster_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/e2e/cluster"
+	"github.com/kubernetes-sigs/blixt/e2e/kube"
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+)
+
+const bpfmanExample = "../../examples/bpfman"
+
+// fix is one of examples/bpfman, and what there is without it.
+type fix struct {
+	name string
+	// undo returns a file as it would be without the fix; "": the file is the fix.
+	undo func(t *testing.T, file, text string) string
+	// broken fails unless what the fix is for is broken without it.
+	broken func(t *testing.T)
+	long   bool
+}
+
+// Each fix of examples/bpfman is needed: what is said to break without it does,
+// and Blixt says so.
+func TestFixes(t *testing.T) {
+	installGatewayAPI(t)
+	for _, f := range []fix{
+		{name: "pins", undo: released, broken: lost},
+		{name: "override", long: true, undo: func(t *testing.T, file, text string) string {
+			return without(t, file, text, "config.yaml", "  # The operator would undo", "    unmanaged: true\n", "")
+		}, broken: undone},
+		{name: "link ids", long: true, undo: func(_ *testing.T, file, text string) string {
+			if strings.HasSuffix(file, "states.yaml") {
+				return strings.ReplaceAll(text, "format: int64", "format: int32")
+			}
+			return text
+		}, broken: copies},
+		{name: "signatures", long: true, undo: func(t *testing.T, file, text string) string {
+			return without(t, file, text, "config.yaml", "    verify_enabled = false", "\n", "    verify_enabled = true\n")
+		}, broken: unloaded},
+	} {
+		if f.long && !*long {
+			continue
+		}
+		t.Run(f.name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.CopyFS(dir, os.DirFS(bpfmanExample)); err != nil {
+				t.Fatal(err)
+			}
+			changed := 0
+			files, _ := filepath.Glob(dir + "/*.yaml")
+			crds, _ := filepath.Glob(dir + "/crds/*.yaml")
+			for _, file := range slices.Concat(files, crds) {
+				before, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				after := f.undo(t, filepath.Base(file), string(before))
+				if after == string(before) {
+					continue
+				}
+				changed++
+				if err := os.WriteFile(file, []byte(after), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if after == "" {
+					if err := os.Remove(file); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if changed == 0 {
+				t.Fatal("examples/bpfman does not have the fix")
+			}
+			bpfman(t, dir)
+			f.broken(t)
+		})
+		if t.Failed() {
+			return // with all as it is
+		}
+	}
+	bpfman(t, bpfmanExample)
+}
+
+// without replaces a part of one file, which begins and ends with these words.
+func without(t *testing.T, file, text, of, begin, end, with string) string {
+	t.Helper()
+	if file != of {
+		return text
+	}
+	before, rest, found := strings.Cut(text, begin)
+	_, after, ends := strings.Cut(rest, end)
+	if !found || !ends {
+		t.Fatalf("%s has no part from %q to %q", file, begin, end)
+	}
+	return before + with + after
+}
+
+// released has bpfman's operator make the DaemonSet, as released.
+func released(t *testing.T, file, text string) string {
+	if file == "daemonset.yaml" {
+		return ""
+	}
+	return without(t, file, text, "config.yaml", "  # The operator would undo", "    unmanaged: true\n", "")
+}
+
+// bpfman installs it from a folder, in the place of one that has no programs.
+func bpfman(t *testing.T, dir string) {
+	t.Helper()
+	kubectl(t, "delete", "--ignore-not-found", "--filename="+bpfmanExample+"/config.yaml", "--timeout=1m")
+	kubectl(t, "delete", "--ignore-not-found", "--namespace=bpfman", "daemonset/bpfman-daemon", "--cascade=foreground", "--timeout=1m")
+	for _, m := range c.Nodes {
+		if _, err := m.Exec(t.Context(), "sh", "-c", "umount /run/bpfman/fs 2>/dev/null; rm -rf /run/bpfman/db /run/bpfman/fs"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kubectl(t, "apply", "--server-side", "--force-conflicts", "--filename="+dir+"/crds")
+	kubectl(t, "apply", "--server-side", "--force-conflicts", "--filename="+dir)
+	kube.Wait(t, patience, "DaemonSet bpfman-daemon", true, func() (bool, error) {
+		_, err := pinned(t)
+		return err == nil, err
+	})
+	awaitPods(t, "bpfman")
+}
+
+// pinned tells whether pins outlive the container of bpfman, as its DaemonSet is now.
+func pinned(t *testing.T) (bool, error) {
+	d := &appsv1.DaemonSet{}
+	err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: "bpfman", Name: "bpfman-daemon"}, d)
+	return slices.ContainsFunc(d.Spec.Template.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == "pins" }), err
+}
+
+// undone: bpfman's operator makes the DaemonSet what was released.
+func undone(t *testing.T) {
+	kube.Wait(t, patience, "whether pins outlive the container", false, func() (bool, error) { return pinned(t) })
+	awaitPods(t, "bpfman")
+}
+
+// lost: the program of a node ends with bpfman's pod, and bpfman says nothing.
+// Blixt says so soon, and what it says helps.
+func lost(t *testing.T) {
+	const soon = 10 * time.Second
+	installBlixt(t, pool, "--set="+bridge)
+	applied(t, "balanced.yaml", "", "")
+	vips := reached(t, "balanced", c.Nodes[0])
+	links(t, "cni0", "eth0")
+	time.Sleep(35 * time.Second) // agents learn how many packets are usual
+	node := c.Nodes[0]
+	ended := time.Now().Add(patience)
+	kubectl(t, "--namespace=bpfman", "delete", "--wait=false", daemonOn(t, node))
+	for len(left(t, node)) > 0 {
+		if time.Now().After(ended) {
+			t.Fatalf("%s still has %v without the pod of bpfman", node.Name, left(t, node))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	ended = time.Now()
+	remedy := "Delete /run/bpfman/db on the node, the node's bpfman-daemon pod"
+	kube.Wait(t, patience, "what NodeDataplane "+node.Name+" says", "ProgramGone, with the remedy", func() (string, error) { return says(t, node.Name, v1alpha1.NodeReady, remedy) })
+	noticed := time.Since(ended)
+	kube.Wait(t, patience, "what the Gateway says", "missing: node-1, with the remedy", func() (string, error) {
+		gw := &gwv1.Gateway{}
+		err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "balanced"}, gw)
+		p := meta.FindStatusCondition(gw.Status.Conditions, "Programmed")
+		if strings.Contains(p.Message, "missing: "+node.Name) && strings.Contains(p.Message, remedy) {
+			return "missing: node-1, with the remedy", err
+		}
+		return p.Message, err
+	})
+	told := time.Since(ended)
+	t.Logf("the program has ended: noticed after %.1f s, in the Gateway's status after %.1f s", noticed.Seconds(), told.Seconds())
+	if told > soon {
+		t.Errorf("it took %v until the Gateway says that a node's program is gone, want %v", told, soon)
+	}
+	awaitPods(t, "bpfman")
+
+	if _, err := node.Exec(t.Context(), "rm", "-rf", "/run/bpfman/db"); err != nil {
+		t.Fatal(err)
+	}
+	agent := agentOn(t, node)
+	kubectl(t, "--namespace=bpfman", "delete", daemonOn(t, node))
+	kubectl(t, "--namespace="+system, "delete", agent)
+	awaitPods(t, "bpfman")
+	programmed(t, "balanced")
+	for _, vip := range vips {
+		addr := net.JoinHostPort(vip, "80")
+		kube.Wait(t, patience, "nodes that answer at "+addr, len(c.Nodes), func() (int, error) {
+			got, err := asker{dial: c.Outside}.ask(t, "tcp", addr, 20)
+			return len(got), err
+		})
+	}
+}
+
+// says returns the reason of a condition of a NodeDataplane, and whether it has
+// the remedy, or all of it.
+func says(t *testing.T, node, condition, remedy string) (string, error) {
+	ndp := &v1alpha1.NodeDataplane{}
+	err := c.Client.Get(t.Context(), client.ObjectKey{Name: node}, ndp)
+	said := meta.FindStatusCondition(ndp.Status.Conditions, condition)
+	switch {
+	case said == nil:
+		return "nothing", err
+	case strings.Contains(said.Message, remedy):
+		return said.Reason + ", with the remedy", err
+	}
+	return fmt.Sprintf("%s: %s", said.Reason, said.Message), err
+}
+
+// daemonOn and agentOn name the pod of bpfman and of Blixt on a node.
+func daemonOn(t *testing.T, m *cluster.Machine) string {
+	t.Helper()
+	return podOn(t, m, "bpfman", client.MatchingLabels{"name": "bpfman-daemon"})
+}
+
+func agentOn(t *testing.T, m *cluster.Machine) string {
+	t.Helper()
+	return podOn(t, m, system, client.MatchingLabels{"app.kubernetes.io/component": "agent"})
+}
+
+func podOn(t *testing.T, m *cluster.Machine, namespace string, of client.MatchingLabels) string {
+	t.Helper()
+	var list corev1.PodList
+	if err := c.Client.List(t.Context(), &list, client.InNamespace(namespace), of); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range list.Items {
+		if p.Spec.NodeName == m.Name && p.DeletionTimestamp == nil {
+			return "pod/" + p.Name
+		}
+	}
+	t.Fatalf("no pod of namespace %s on %s has labels %v", namespace, m.Name, of)
+	return ""
+}
+
+// copies: the API server refuses what bpfman says of its links, until they have
+// small numbers by chance.
+func copies(t *testing.T) {
+	installBlixt(t, pool)
+	for _, m := range c.Nodes {
+		kube.Wait(t, 2*patience, "what NodeDataplane "+m.Name+" says", "Orphans, with the remedy", func() (string, error) {
+			return says(t, m.Name, v1alpha1.NodeDrifted, "Change the format to int64, as examples/bpfman does")
+		})
+	}
+}
+
+// unloaded: bpfman loads nothing where it cannot ask the internet.
+func unloaded(t *testing.T) {
+	installBlixt(t, pool)
+	for _, m := range c.Nodes {
+		kube.Wait(t, patience, "what NodeDataplane "+m.Name+" says", "LoadFailed, with the remedy", func() (string, error) {
+			return says(t, m.Name, v1alpha1.NodeReady, "verify_enabled = false")
+		})
+	}
+}
