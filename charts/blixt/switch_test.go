@@ -74,7 +74,7 @@ func TestSwitches(t *testing.T) {
 		{name: "priorityClassName", flags: []string{"--set=priorityClassName=mine"}, object: operator, path: "{.spec.template.spec.priorityClassName}", want: "mine"},
 		{name: "nodeSelector", flags: []string{"--set=nodeSelector.role=infra"}, object: operator, path: "{.spec.template.spec.nodeSelector.role}", want: "infra"},
 		{name: "tolerations", flags: []string{"--set=tolerations[0].operator=Exists"}, object: operator, path: "{.spec.template.spec.tolerations[0].operator}", want: "Exists"},
-		{name: "env", flags: []string{"--set=env[0].name=HTTPS_PROXY,env[0].value=proxy:1"}, object: operator, path: container + ".env[1].value}", want: "proxy:1"},
+		{name: "env", flags: []string{"--set=env[0].name=HTTPS_PROXY,env[0].value=proxy:1"}, object: operator, path: container + ".env[2].value}", want: "proxy:1"},
 		{name: "podAnnotations", flags: []string{"--set=podAnnotations.a=b"}, object: operator, path: "{.spec.template.metadata.annotations.a}", want: "b"},
 		{name: "podLabels", flags: []string{"--set=podLabels.a=b"}, object: operator, path: "{.spec.template.metadata.labels.a}", want: "b"},
 		{name: "certManager", flags: []string{"--set=certManager.enabled=true,certManager.issuerRef.name=ca"}, more: []string{"Certificate/blixt-operator"},

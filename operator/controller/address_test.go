@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -136,4 +138,36 @@ func TestServiceOfAnotherIsLeftAlone(t *testing.T) {
 	if s.Spec.Ports[0].Port != 1234 || len(s.OwnerReferences) > 0 {
 		t.Errorf("the other's Service has become %+v", s)
 	}
+}
+
+// warn has somebody warn of a Service, as MetalLB does.
+func (o *operator) warn(s *corev1.Service, name, message string, at time.Time) {
+	o.Helper()
+	o.create(&corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{Namespace: s.Namespace, Name: name},
+		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Service", Namespace: s.Namespace, Name: s.Name, UID: s.UID},
+		Type:           corev1.EventTypeWarning, Reason: "AllocationFailed", Message: message,
+		FirstTimestamp: metav1.NewTime(at), LastTimestamp: metav1.NewTime(at), Count: 1,
+	})
+}
+
+// TestLoadBalancerSaysWhyNot has the condition repeat what went wrong last.
+func TestLoadBalancerSaysWhyNot(t *testing.T) {
+	o := start(t)
+	o.apply(web)
+	o.config("{source: LoadBalancer}")
+	o.load(firstCode, "n1", "n2")
+	gw := named[gwv1.Gateway]("default", "web")
+	o.condition(gw, "Programmed", "False AddressNotAssigned", "needs an implementation of Services of type LoadBalancer")
+	s := o.service(func(*corev1.Service) error { return nil })
+	o.warn(s, "first", "no available IPs in pool public", time.Now())
+	o.condition(gw, "Programmed", "False AddressNotAssigned", "yet: AllocationFailed: no available IPs in pool public.")
+	o.warn(s, "second", "pool public is gone", time.Now().Add(time.Second))
+	other := s.DeepCopy()
+	other.UID = "another" // that of before had its name
+	o.warn(other, "third", "this is history", time.Now().Add(2*time.Second))
+	o.condition(gw, "Programmed", "False AddressNotAssigned", "yet: AllocationFailed: pool public is gone.")
+	s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.7"}}
+	o.must(o.kube.Status().Update(t.Context(), s))
+	o.condition(gw, "Programmed", "True Programmed", "Served by 2 nodes.")
 }

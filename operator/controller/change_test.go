@@ -18,6 +18,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/dataplane"
 	"github.com/kubernetes-sigs/blixt/operator/fleet"
 )
 
@@ -237,20 +238,51 @@ func TestLostAgentIsNamed(t *testing.T) {
 	o.condition(named[v1alpha1.NodeDataplane]("", "n1"), "Ready", "False WriteFailed", "4096 of 4096")
 }
 
-// TestBrokenConfigBreaksNothing makes a BlixtConfig invalid, and deletes it.
+// TestBrokenConfigBreaksNothing makes a BlixtConfig invalid, and deletes it. An
+// operator that starts meanwhile knows what it was.
 func TestBrokenConfigBreaksNothing(t *testing.T) {
 	o := start(t)
 	o.serve()
 	class, gw := named[gwv1.GatewayClass]("", "blixt"), named[gwv1.Gateway]("default", "web")
-	o.config("{source: Pool, pool: [198.51.100.9-198.51.100.1]}")
-	o.condition(class, "Accepted", "False InvalidParameters", "198.51.100.9-198.51.100.1")
-	o.must(o.kube.Delete(t.Context(), named[v1alpha1.BlixtConfig]("", "blixt")))
-	o.condition(class, "Accepted", "False InvalidParameters", "does not exist")
-	o.calm()
-	o.condition(gw, "Programmed", "True Programmed", "2 nodes")
-	o.published("what it was", func(s fleet.Snapshot) bool {
-		return len(s.Frontends) == 1 && s.Frontends[0].String() == "198.51.100.0:80/tcp"
+	o.apply(`{apiVersion: blixt.x-k8s.io/v1alpha1, kind: BlixtConfig, metadata: {name: blixt}, spec: {addresses: {source: Pool, pool: [198.51.100.0/29]}, dataplane: {agent: {priorityClassName: mine}}}}`)
+	set := named[appsv1.DaemonSet](namespace, dataplane.AgentsName(dataplane.Name(firstCode)))
+	o.eventually("agents", func() error {
+		o.must(o.kube.Get(t.Context(), client.ObjectKeyFromObject(set), set))
+		if got := set.Spec.Template.Spec.PriorityClassName; got != "mine" {
+			return fmt.Errorf("their priority class is %s, want mine", got)
+		}
+		return nil
 	})
+	generation := set.Generation
+	as := func(when, says string) {
+		t.Helper()
+		o.condition(class, "Accepted", "False InvalidParameters", says)
+		o.calm()
+		o.condition(gw, "Programmed", "True Programmed", "2 nodes")
+		o.published("what it was when "+when, func(s fleet.Snapshot) bool {
+			return len(s.Frontends) == 1 && s.Frontends[0].String() == "198.51.100.0:80/tcp"
+		})
+		o.must(o.kube.Get(t.Context(), client.ObjectKeyFromObject(set), set))
+		if set.Generation != generation {
+			t.Errorf("when %s the agents have become %+v", when, set.Spec.Template.Spec)
+		}
+	}
+	restart := func() {
+		t.Helper()
+		o.stop()
+		o.agents.change(func(a *agents) {
+			a.epoch, a.version, a.snapshot = a.epoch+1, zero[fleet.Report]().Version, fleet.Snapshot{}
+		})
+		o.run()
+	}
+	o.config("{source: Pool, pool: [198.51.100.9-198.51.100.1]}")
+	as("it is wrong", "198.51.100.9-198.51.100.1")
+	restart()
+	as("it is wrong and the operator starts", "198.51.100.9-198.51.100.1")
+	o.must(o.kube.Delete(t.Context(), named[v1alpha1.BlixtConfig]("", "blixt")))
+	as("it is gone", "does not exist")
+	restart()
+	as("it is gone and the operator starts", "does not exist")
 	o.config("{source: Pool, pool: [198.51.100.0/29]}")
 	o.condition(class, "Accepted", "True Accepted", "")
 }

@@ -4,13 +4,18 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/yaml"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
@@ -21,7 +26,7 @@ import (
 const configPause = 5 * time.Second
 
 // readConfig reads the BlixtConfig that an installation comes with, as it is
-// written: what is set to nothing is not what is left out. It must be one, so
+// written: an empty list is not what is left out. It must be one, so
 // that a typo ends the installation and not what is served.
 func readConfig(path string) (*unstructured.Unstructured, error) {
 	text, err := os.ReadFile(path)
@@ -36,27 +41,91 @@ func readConfig(path string) (*unstructured.Unstructured, error) {
 		return nil, fmt.Errorf("read config %s: want a %s BlixtConfig with a name", path, v1alpha1.GroupVersion)
 	}
 	written := &unstructured.Unstructured{}
-	return written, yaml.Unmarshal(text, &written.Object)
+	err = yaml.Unmarshal(text, &written.Object)
+	dropNulls(written.Object)
+	return written, err
 }
 
-// applyConfig applies it, as whoever installs cannot: a package manager installs
-// no object of a kind that it has only just defined.
-func applyConfig(ctx context.Context, c client.Client, config *unstructured.Unstructured, log *slog.Logger) {
+// dropNulls leaves out what is null, which is how Helm takes away a value of
+// before.
+func dropNulls(fields map[string]any) {
+	for key, value := range fields {
+		switch value := value.(type) {
+		case nil:
+			delete(fields, key)
+		case map[string]any:
+			dropNulls(value)
+		}
+	}
+}
+
+// installation is the BlixtConfig that an installation comes with, or none.
+// Whoever installs cannot apply it: a package manager installs no object of a kind
+// that it has only just defined. The leader does.
+type installation struct {
+	config *unstructured.Unstructured
+	client client.Client
+	log    *slog.Logger
+	// refused tells people why the API server does not take it.
+	refused func(ctx context.Context, why string)
+
+	result atomic.Pointer[error] // what the API server has said last
+}
+
+func newInstallation(config *unstructured.Unstructured, m manager.Manager, o *ManagerOptions) *installation {
+	return &installation{config: config, client: m.GetClient(), log: o.Log, refused: func(ctx context.Context, why string) {
+		pod := &corev1.Pod{}
+		if err := m.GetAPIReader().Get(ctx, types.NamespacedName{Namespace: o.Release.Namespace, Name: o.Pod}, pod); err == nil {
+			m.GetEventRecorder("blixt").Eventf(pod, nil, corev1.EventTypeWarning, "ConfigRefused", "Apply", "%s", note(why))
+		}
+	}}
+}
+
+// run has the API server check it, in every replica, and apply it, if this one
+// leads.
+func (i *installation) run(ctx context.Context, elected <-chan struct{}) {
+	if i.config != nil && i.try(ctx, client.DryRunAll) {
+		select {
+		case <-elected:
+			i.try(ctx)
+		case <-ctx.Done():
+		}
+	}
+}
+
+// try applies it until the API server takes it, and returns true, or the context
+// ends.
+func (i *installation) try(ctx context.Context, o ...client.ApplyOption) bool {
 	last := ""
 	for {
-		err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(config.DeepCopy()), client.FieldOwner(fieldManager), client.ForceOwnership)
+		err := i.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(i.config.DeepCopy()), append(o, client.FieldOwner(fieldManager), client.ForceOwnership)...)
+		i.result.Store(&err)
 		if err == nil {
-			log.Info("applied", "object", "BlixtConfig "+config.GetName())
-			return
+			i.log.Info("the API server takes it", "object", "BlixtConfig "+i.config.GetName(), "applied", len(o) == 0)
+			return true
 		}
 		if text := err.Error(); text != last && ctx.Err() == nil {
 			last = text
-			log.Error("apply BlixtConfig", "name", config.GetName(), "error", err)
+			i.log.Error("the API server does not take it", "object", "BlixtConfig "+i.config.GetName(), "error", err)
+			i.refused(ctx, text)
 		}
 		select {
 		case <-ctx.Done():
-			return
+			return false
 		case <-time.After(configPause):
 		}
 	}
+}
+
+// ready returns why the API server does not have, or would not take, what the
+// installation comes with, or nil. A replica that is not ready ends the rollout:
+// those of before go on.
+func (i *installation) ready() error {
+	if i.config == nil {
+		return nil
+	}
+	if err := i.result.Load(); err != nil {
+		return *err
+	}
+	return errors.New("the API server has not been asked yet")
 }

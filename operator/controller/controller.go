@@ -21,6 +21,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apiextv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	toolsevents "k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/workqueue"
@@ -122,6 +123,7 @@ func Cache(namespace string) cache.Options {
 			&corev1.Pod{}:                        {Namespaces: map[string]cache.Config{namespace: {}}},
 			&appsv1.DaemonSet{}:                  {Namespaces: map[string]cache.Config{namespace: {}}},
 			&apiextv1.CustomResourceDefinition{}: {Transform: stripSchemas},
+			&corev1.Event{}:                      {Field: fields.SelectorFromSet(fields.Set{"type": corev1.EventTypeWarning, "involvedObject.kind": "Service"})},
 		},
 	}
 }
@@ -174,6 +176,7 @@ func Add(m manager.Manager, o Options) error {
 	}
 	for _, o := range []client.Object{
 		&corev1.Service{}, &discoveryv1.EndpointSlice{}, &corev1.Namespace{}, &corev1.Node{}, &corev1.Pod{}, &appsv1.DaemonSet{}, &apiextv1.CustomResourceDefinition{},
+		&corev1.Event{},
 	} {
 		if err := c.controller.Watch(c.source(o)); err != nil {
 			return fmt.Errorf("watch %s: %w", kindOf(o), err)

@@ -4,6 +4,7 @@ package controller
 
 import (
 	"context"
+	"strings"
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
@@ -18,12 +19,17 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
-// event tells of an object. The API server takes a note of 1,024 bytes.
+// event tells of an object.
 func (c *Controller) event(object client.Object, kind, reason, message string) {
+	c.recorder.Eventf(object, nil, kind, reason, "Reconcile", "%s", note(message))
+}
+
+// note is a message as the API server takes it: of 1,024 bytes.
+func note(message string) string {
 	if len(message) > 1000 {
-		message = message[:1000] + "…"
+		return strings.ToValidUTF8(message[:1000], "") + "…"
 	}
-	c.recorder.Eventf(object, nil, kind, reason, "Reconcile", "%s", message)
+	return message
 }
 
 // emit tells events of the data plane, each about an object that is there.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"regexp"
 	"time"
 
@@ -31,6 +30,8 @@ import (
 // ManagerOptions of an operator's process.
 type ManagerOptions struct {
 	Release dataplane.Release
+	// Pod is the operator's own, about which it tells events; "": it has none.
+	Pod string
 	// FleetAddress is where to listen for agents. They come by Release.Operator.
 	FleetAddress string
 	// TLSSecret is where the operator keeps the certificates that it makes.
@@ -124,15 +125,8 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	if err != nil {
 		return fmt.Errorf("listen for agents: %w", err)
 	}
-	if err := m.AddHealthzCheck("ping", func(*http.Request) error { return nil }); err != nil {
-		return err
-	}
-	if err := m.AddReadyzCheck("cache", func(r *http.Request) error {
-		if !m.GetCache().WaitForCacheSync(r.Context()) {
-			return errors.New("the cache is not in sync")
-		}
-		return nil
-	}); err != nil {
+	brought := newInstallation(blixtConfig, m, &o)
+	if err := addChecks(m, brought, certificates.kube, &o); err != nil {
 		return err
 	}
 	o.Log.Info("operator started", "namespace", o.Release.Namespace, "agents", listener.Addr(), "bytecode", o.Release.Bytecode)
@@ -140,16 +134,7 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	group.Go(func() error { return server.Serve(ctx, listener) })
 	group.Go(func() error { return certificates.run(ctx, m.Elected()) })
 	group.Go(func() error { return m.Start(ctx) })
-	group.Go(func() error {
-		select {
-		case <-m.Elected():
-			if blixtConfig != nil {
-				applyConfig(ctx, m.GetClient(), blixtConfig, o.Log)
-			}
-		case <-ctx.Done():
-		}
-		return nil
-	})
+	group.Go(func() error { brought.run(ctx, m.Elected()); return nil })
 	return group.Wait()
 }
 

@@ -7,19 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
@@ -80,7 +76,7 @@ func (c *Controller) everything(ctx context.Context) (err error) {
 	failed.add(c.applyServices(ctx))
 	c.publishTranslation()
 	failed.add(c.mirrorEndpoints(ctx))
-	failed.add(c.finalizeClasses(ctx))
+	failed.add(c.markClasses(ctx))
 	failed.add(c.conclude(ctx))
 	return failed.err()
 }
@@ -117,46 +113,6 @@ func (c *Controller) translate() error {
 	}
 	c.say("cluster", strings.Join(c.kinds.missing, " "))
 	return nil
-}
-
-// translateBest has Gateways of a class whose BlixtConfig has become invalid, or
-// is gone, go on with what it was last: the class alone says what is wrong.
-func (c *Controller) translateBest(o gateway.Options) gateway.Translation {
-	t := gateway.Translate(c.world.objects, o)
-	configs := map[string]*v1alpha1.BlixtConfig{}
-	for i := range c.world.objects.Configs {
-		configs[c.world.objects.Configs[i].Name] = &c.world.objects.Configs[i]
-	}
-	objects, replaced := c.world.objects, false
-	for _, status := range t.Classes {
-		name := c.world.configOf(status.Name)
-		switch {
-		case name == "":
-		case meta.IsStatusConditionTrue(status.Status.Conditions, string(gwv1.GatewayClassConditionStatusAccepted)):
-			c.good[name] = configs[name]
-		case c.good[name] != nil:
-			objects.Configs = slices.DeleteFunc(slices.Clone(objects.Configs), func(b v1alpha1.BlixtConfig) bool { return b.Name == name })
-			objects.Configs = append(objects.Configs, *c.good[name])
-			replaced = true
-		}
-	}
-	if !replaced {
-		return t
-	}
-	classes := t.Classes
-	t = gateway.Translate(objects, o)
-	t.Classes = classes
-	return t
-}
-
-// configOf returns the name of the BlixtConfig that a class names, or "".
-func (w *world) configOf(class string) string {
-	for i := range w.objects.GatewayClasses {
-		if o := &w.objects.GatewayClasses[i]; o.Name == class && o.Spec.ParametersRef != nil {
-			return o.Spec.ParametersRef.Name
-		}
-	}
-	return ""
 }
 
 // selector selects the nodes of the data plane.
@@ -222,33 +178,4 @@ func (c *Controller) changeEndpoints(ctx context.Context, service types.Namespac
 	c.endpoints[service] = found
 	c.publish()
 	return c.mirrorEndpoints(ctx)
-}
-
-// finalizeClasses keeps classes that have Gateways from being deleted, as
-// Gateway API asks for.
-func (c *Controller) finalizeClasses(ctx context.Context) error {
-	var failed errorList
-	for _, status := range c.translation.Classes {
-		i := slices.IndexFunc(c.world.objects.GatewayClasses, func(o gwv1.GatewayClass) bool { return o.Name == status.Name })
-		stored := &c.world.objects.GatewayClasses[i]
-		object := stored.DeepCopy()
-		change := controllerutil.RemoveFinalizer
-		if status.InUse && stored.DeletionTimestamp == nil {
-			change = controllerutil.AddFinalizer
-		} else if status.InUse {
-			continue
-		}
-		if !change(object, gwv1.GatewayClassFinalizerGatewaysExist) {
-			continue
-		}
-		writes.WithLabelValues("GatewayClass", "patch").Inc()
-		err := c.client.Patch(ctx, object, client.MergeFromWithOptions(stored, client.MergeFromWithOptimisticLock{}))
-		if client.IgnoreNotFound(err) != nil {
-			failed.add(fmt.Errorf("write finalizer of GatewayClass %s: %w", status.Name, err))
-			continue
-		}
-		c.own.wrote(object)
-		*stored = *object // the status is written next
-	}
-	return failed.err()
 }

@@ -4,6 +4,7 @@ package controller_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -29,29 +31,32 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/fleet"
 )
 
+// goodConfig is the spec of a BlixtConfig that says nothing of reserved ports.
+const goodConfig = "{addresses: {source: Pool, pool: [198.51.100.0/29], reservedPorts: []}}"
+
 // replica starts the operator as its command does, listening for agents at an
 // address, and returns how to end it.
-func (o *operator) replica(address string) (stop func()) {
+func (o *operator) replica(address string, change ...func(*controller.ManagerOptions)) (stop func()) {
 	o.Helper()
 	config, err := server.AsServiceAccount(o.Context(), namespace, "blixt-operator")
 	o.must(err)
 	_, port, err := net.SplitHostPort(address)
 	o.must(err)
-	configFile := filepath.Join(o.TempDir(), "blixtconfig.yaml")
-	o.must(os.WriteFile(configFile, []byte(`{apiVersion: blixt.x-k8s.io/v1alpha1, kind: BlixtConfig, metadata: {name: blixt}, spec: {addresses: {source: Pool, pool: [198.51.100.0/29], reservedPorts: []}}}`), 0o600))
+	options := controller.ManagerOptions{
+		Release: dataplane.Release{
+			Namespace: namespace, AgentImage: "registry.example.com/blixt@sha256:0", Bytecode: firstCode,
+			ServiceAccount: "blixt-agent", CAConfigMap: "blixt-ca", Operator: "operator.test:" + port,
+		},
+		ConfigFile: o.configFile(goodConfig), FleetAddress: address, TLSSecret: "blixt-tls", MetricsAddress: "0", HealthAddress: "0", LeaderElection: true,
+		Registerer: prometheus.NewRegistry(),
+		Log:        slog.New(slog.NewTextHandler(o.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}
+	for _, f := range change {
+		f(&options)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() {
-		done <- controller.Run(ctx, config, controller.ManagerOptions{
-			Release: dataplane.Release{
-				Namespace: namespace, AgentImage: "registry.example.com/blixt@sha256:0", Bytecode: firstCode,
-				ServiceAccount: "blixt-agent", CAConfigMap: "blixt-ca", Operator: "operator.test:" + port,
-			},
-			ConfigFile: configFile, FleetAddress: address, TLSSecret: "blixt-tls", MetricsAddress: "0", HealthAddress: "0", LeaderElection: true,
-			Registerer: prometheus.NewRegistry(),
-			Log:        slog.New(slog.NewTextHandler(o.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
-		})
-	}()
+	go func() { done <- controller.Run(ctx, config, options) }()
 	ended := false
 	stop = func() {
 		if !ended {
@@ -64,6 +69,14 @@ func (o *operator) replica(address string) (stop func()) {
 	}
 	o.Cleanup(stop)
 	return stop
+}
+
+// configFile writes a BlixtConfig as the chart gives it to the operator.
+func (o *operator) configFile(spec string) string {
+	o.Helper()
+	path := filepath.Join(o.TempDir(), "blixtconfig.yaml")
+	o.must(os.WriteFile(path, []byte("{apiVersion: blixt.x-k8s.io/v1alpha1, kind: BlixtConfig, metadata: {name: blixt}, spec: "+spec+"}"), 0o600))
+	return path
 }
 
 // maps are those of an agent, and what they hold.
@@ -119,16 +132,24 @@ func backends(t *datapath.Fake) (addrs []netip.AddrPort) {
 	return addrs
 }
 
+// freePort returns one that nothing listens at.
+func (o *operator) freePort() string {
+	o.Helper()
+	probe, err := net.Listen("tcp", "127.0.0.1:0")
+	o.must(err)
+	_, port, err := net.SplitHostPort(probe.Addr().String())
+	o.must(err)
+	o.must(probe.Close())
+	return port
+}
+
 // TestOperatorAndAgents has two replicas of the operator, agents that connect
 // by TLS with tokens of their pods, and a change of leader.
 func TestOperatorAndAgents(t *testing.T) {
 	o := prepare(t)
 	o.must(allow())
 	resolve(t, "127.0.0.1", "127.0.0.2")
-	probe, err := net.Listen("tcp", "127.0.0.1:0")
-	o.must(err)
-	_, port, _ := net.SplitHostPort(probe.Addr().String())
-	o.must(probe.Close())
+	port := o.freePort()
 	stop := o.replica("127.0.0.1:" + port)
 	o.apply(web)
 	application := dataplane.Name(firstCode)
@@ -178,5 +199,32 @@ func TestOperatorAndAgents(t *testing.T) {
 		if c.LastTransitionTime.After(before.Time) {
 			t.Errorf("%s changed with the leader: %+v", c.Type, c)
 		}
+	}
+}
+
+// A value that is set to null goes, as does one that is not named any more.
+func TestConfigTakesAway(t *testing.T) {
+	o := prepare(t)
+	o.must(allow())
+	config := named[v1alpha1.BlixtConfig]("", "blixt")
+	for _, c := range []struct {
+		spec string
+		want v1alpha1.Addresses
+	}{
+		{goodConfig, v1alpha1.Addresses{Source: "Pool", Pool: []string{"198.51.100.0/29"}, ReservedPorts: []v1alpha1.PortRange{}}},
+		{"{addresses: {source: Node, alsoSources: [LoadBalancer], pool: null, reservedPorts: []}}", v1alpha1.Addresses{Source: "Node", AlsoSources: []v1alpha1.AddressSource{"LoadBalancer"}, ReservedPorts: []v1alpha1.PortRange{}}},
+		{"{addresses: {source: Node, reservedPorts: []}}", v1alpha1.Addresses{Source: "Node", ReservedPorts: []v1alpha1.PortRange{}}},
+	} {
+		stop := o.replica("127.0.0.1:"+o.freePort(), func(m *controller.ManagerOptions) { m.ConfigFile, m.LeaderElection = o.configFile(c.spec), false })
+		o.eventually("BlixtConfig", func() error {
+			if err := o.kube.Get(t.Context(), client.ObjectKeyFromObject(config), config); err != nil {
+				return err
+			}
+			if diff := cmp.Diff(c.want, config.Spec.Addresses); diff != "" {
+				return fmt.Errorf("addresses of %s (-want +got):\n%s", c.spec, diff)
+			}
+			return nil
+		})
+		stop()
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/netip"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,6 +28,8 @@ const (
 	// loadBalancerClass has the cluster's load balancer leave a Service alone,
 	// whose address comes from elsewhere.
 	loadBalancerClass = string(gateway.ControllerName)
+	// servicePrefix begins the names of Services of Gateways.
+	servicePrefix = "blixt-"
 	// annotationMetalLB asks MetalLB for addresses; others read
 	// spec.loadBalancerIP, which has place for one.
 	annotationMetalLB = "metallb.io/loadBalancerIPs"
@@ -81,7 +84,7 @@ func service(gw *gwv1.Gateway, p *gateway.Plan) *corev1.Service {
 // serviceName makes a name that a Service may have, which is a DNS label of at
 // most 63 characters, of a Gateway's, which is a domain name.
 func serviceName(gatewayName string) string {
-	name := "blixt-" + strings.ReplaceAll(gatewayName, ".", "-")
+	name := servicePrefix + strings.ReplaceAll(gatewayName, ".", "-")
 	if len(name) <= 63 && !strings.Contains(gatewayName, ".") {
 		return name
 	}
@@ -196,6 +199,32 @@ func assigned(s *corev1.Service) gateway.Assigned {
 		}
 	}
 	return a
+}
+
+// complaint is what the newest warning about a Service says, or "": why the
+// cluster's load balancer gives it no address, for one.
+func complaint(s *corev1.Service, warnings []corev1.Event) string {
+	var newest *corev1.Event
+	for i := range warnings {
+		if e := &warnings[i]; e.InvolvedObject.UID == s.UID && (newest == nil || said(newest).Before(said(e))) {
+			newest = e
+		}
+	}
+	if newest == nil {
+		return ""
+	}
+	return newest.Reason + ": " + newest.Message
+}
+
+// said is when an event was told last, of which there are two kinds.
+func said(e *corev1.Event) time.Time {
+	switch {
+	case e.Series != nil:
+		return e.Series.LastObservedTime.Time
+	case !e.LastTimestamp.IsZero():
+		return e.LastTimestamp.Time
+	}
+	return e.EventTime.Time
 }
 
 // text is that of an optional field.

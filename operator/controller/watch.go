@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -137,6 +138,8 @@ func (c *Controller) concerns(before, object client.Object) (request, bool) {
 		return request{}, before == nil || !maps.Equal(before.GetLabels(), o.Labels)
 	case *corev1.Node:
 		return request{}, before == nil || !sameNode(before.(*corev1.Node), o)
+	case *corev1.Event:
+		return request{}, strings.HasPrefix(o.InvolvedObject.Name, servicePrefix) && (before == nil || before.(*corev1.Event).Message != o.Message)
 	case *corev1.Pod:
 		return request{part: reports}, true
 	case *apiextv1.CustomResourceDefinition: // a kind is there when its status says so

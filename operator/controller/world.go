@@ -28,6 +28,7 @@ type world struct {
 	nodes    []corev1.Node
 	gateways map[types.NamespacedName]*gwv1.Gateway
 	services map[types.NamespacedName]*corev1.Service
+	events   []corev1.Event // warnings about Services
 }
 
 // managed selects what the operator has made.
@@ -57,6 +58,7 @@ func (c *Controller) readWorld(ctx context.Context) (*world, error) {
 		services   corev1.ServiceList
 		namespaces corev1.NamespaceList
 		nodes      corev1.NodeList
+		events     corev1.EventList
 		configs    v1alpha1.BlixtConfigList
 		gwConfigs  v1alpha1.BlixtGatewayConfigList
 	)
@@ -67,7 +69,7 @@ func (c *Controller) readWorld(ctx context.Context) (*world, error) {
 	}
 	// Before Services are listed: of one that comes a moment later there is an event.
 	c.interest.set(referred(tcp.Items, udp.Items))
-	for _, l := range []client.ObjectList{&classes, &gateways, &sets, &grants, &services, &namespaces, &nodes, &configs, &gwConfigs} {
+	for _, l := range []client.ObjectList{&classes, &gateways, &sets, &grants, &services, &namespaces, &nodes, &events, &configs, &gwConfigs} {
 		if err := c.list(ctx, l); err != nil {
 			return nil, err
 		}
@@ -77,7 +79,7 @@ func (c *Controller) readWorld(ctx context.Context) (*world, error) {
 		TCPRoutes: living(tcp.Items), UDPRoutes: living(udp.Items), ReferenceGrants: living(grants.Items),
 		Services: services.Items, Namespaces: namespaces.Items, Configs: configs.Items, GatewayConfigs: gwConfigs.Items,
 	}
-	w.nodes = nodes.Items
+	w.nodes, w.events = nodes.Items, events.Items
 	for i := range w.objects.Gateways {
 		g := &w.objects.Gateways[i]
 		key, stored := client.ObjectKeyFromObject(g), *g
@@ -139,7 +141,9 @@ func (c *Controller) cluster(w *world, selector labels.Selector) *gateway.Cluste
 		switch {
 		case s == nil:
 		case metav1.IsControlledBy(s, gw):
-			k.Assigned[key] = assigned(s)
+			given := assigned(s)
+			given.Problem = complaint(s, w.events)
+			k.Assigned[key] = given
 		default:
 			k.Assigned[key] = gateway.Assigned{Problem: notOurs(s).Error()}
 		}

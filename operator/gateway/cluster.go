@@ -40,7 +40,8 @@ type Assigned struct {
 	Hostnames []string     `json:"hostnames,omitempty"`
 	// NodePorts are those of the listeners' ports.
 	NodePorts map[Port]uint16 `json:"nodePorts,omitempty"`
-	// Problem is what the load balancer's controller said that went wrong, or "".
+	// Problem is what somebody, such as the load balancer's controller, last said
+	// that went wrong, or "".
 	Problem string `json:"problem,omitempty"`
 }
 

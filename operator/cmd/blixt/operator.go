@@ -65,6 +65,7 @@ which GatewayClasses name.`,
 	}
 	f := c.Flags()
 	f.StringVar(&o.Release.Namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace of the operator and its agents")
+	f.StringVar(&o.Pod, "pod", os.Getenv("POD_NAME"), "the operator's own pod, of which events tell")
 	f.StringVar(&o.Release.AgentImage, "agent-image", "", "image of the agents, which is the operator's (required)")
 	f.StringVar(&o.Release.Bytecode, "bytecode", "", "bytecode image of BlixtConfigs that name none, as repository@sha256:digest (required)")
 	f.StringVar(&o.Release.ServiceAccount, "service-account", "blixt-agent", "ServiceAccount of the agents, which needs no permission")

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+)
+
+// addChecks says when this replica is alive, and when it is ready: it knows the
+// cluster, somebody leads, and the API server takes what the installation comes
+// with. What waits for replicas to be ready, such as Helm, waits for all of that.
+// Agents do not: they find replicas that are not ready too.
+func addChecks(m manager.Manager, brought *installation, kube kubernetes.Interface, o *ManagerOptions) error {
+	live := func(*http.Request) error { return nil }
+	led := atomic.Bool{} // for good: who leads changes, and readiness does not come and go with it
+	return errors.Join(
+		m.AddHealthzCheck("ping", live),
+		m.AddReadyzCheck("cache", func(r *http.Request) error {
+			if !m.GetCache().WaitForCacheSync(r.Context()) {
+				return errors.New("the cache is not in sync")
+			}
+			return nil
+		}),
+		m.AddReadyzCheck("leader", func(r *http.Request) error {
+			if !o.LeaderElection || led.Load() {
+				return nil
+			}
+			err := somebodyLeads(r.Context(), kube, o.Release.Namespace, time.Now())
+			led.Store(err == nil)
+			return err
+		}),
+		m.AddReadyzCheck("config", func(*http.Request) error { return brought.ready() }),
+	)
+}
+
+// somebodyLeads returns nil if a replica holds the Lease.
+func somebodyLeads(ctx context.Context, kube kubernetes.Interface, namespace string, now time.Time) error {
+	lease, err := kube.CoordinationV1().Leases(namespace).Get(ctx, leaderElection, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("get Lease %s/%s: %w", namespace, leaderElection, err)
+	}
+	if !held(&lease.Spec, now) {
+		return fmt.Errorf("nobody holds Lease %s/%s", namespace, leaderElection)
+	}
+	return nil
+}
+
+func held(s *coordinationv1.LeaseSpec, now time.Time) bool {
+	return s.HolderIdentity != nil && *s.HolderIdentity != "" && s.RenewTime != nil && s.LeaseDurationSeconds != nil &&
+		now.Before(s.RenewTime.Add(time.Duration(*s.LeaseDurationSeconds)*time.Second))
+}
