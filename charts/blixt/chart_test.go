@@ -11,19 +11,21 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/kubernetes-sigs/blixt/e2e/kube"
+	"github.com/kubernetes-sigs/blixt/operator/doctor"
 )
 
 const (
 	helm      = "helm-v3.22.0" // what make helm builds
 	namespace = "blixt-system"
 	// oldest is the oldest Kubernetes that the chart is for.
-	oldest = "--kube-version=1.31.0"
+	oldest = "--kube-version=" + doctor.OldestKubernetes
 	values = "--values=ci/values.yaml"
 )
 
@@ -105,6 +107,25 @@ func TestLint(t *testing.T) {
 		out, err := run(t, append([]string{"lint", ".", "--strict", oldest, values}, flags...)...)
 		if err != nil {
 			t.Errorf("helm lint %v: %v%s", flags, err, out)
+		}
+	}
+}
+
+// Whoever installs is told of the same Kubernetes everywhere.
+func TestOldestKubernetes(t *testing.T) {
+	minor := strings.TrimSuffix(doctor.OldestKubernetes, ".0")
+	for file, want := range map[string]string{
+		"Chart.yaml":                    `kubeVersion: ">=` + doctor.OldestKubernetes + `-0"`,
+		"README.md":                     "Kubernetes " + minor + " or newer",
+		"../../README.md":               "Kubernetes " + minor + " and",
+		"../../operator/fleet/token.go": "Kubernetes " + minor + " or later",
+	} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(text), want) {
+			t.Errorf("%s does not say %q", file, want)
 		}
 	}
 }

@@ -9,18 +9,18 @@ import (
 	"k8s.io/apimachinery/pkg/util/version"
 )
 
-// oldest Kubernetes: since 1.32 the token of a pod says which node it is on, by
-// which the operator knows an agent.
-const oldest = "1.32.0"
+// OldestKubernetes is the oldest that Blixt runs in: since 1.32 the token of a pod
+// says which node it is on, by which the operator knows an agent.
+const OldestKubernetes = "1.32.0"
 
 func kubernetes(f *Facts) (string, []Finding) {
 	v, err := version.ParseGeneric(f.Version)
 	if err != nil {
 		return "", []Finding{{Verdict: Unknown, Seen: fmt.Sprintf("version %q cannot be read: %v", f.Version, err)}}
 	}
-	if v.LessThan(version.MustParseGeneric(oldest)) {
+	if v.LessThan(version.MustParseGeneric(OldestKubernetes)) {
 		return "", []Finding{failed("", "the API server is "+f.Version+": the tokens of its pods do not name their node, so the operator refuses agents",
-			"Upgrade Kubernetes to "+oldest+" or newer.")}
+			"Upgrade Kubernetes to "+OldestKubernetes+" or newer.")}
 	}
 	return "the API server is " + f.Version, nil
 }
