@@ -280,7 +280,9 @@ type Addresses struct {
 	// for source Node, as what a node sends to itself passes no interface that
 	// Blixt is attached to, and for source LoadBalancer with policy Local, as
 	// kube-proxy answers the health checks of load balancers then; Blixt for all
-	// others. What comes from outside is Blixt's always.
+	// others. What comes from outside is Blixt's always. kube-proxy in mode ipvs
+	// takes addresses of other nodes for the node's own, and cuts nodes off from
+	// each other: set Blixt there for source Node.
 	// +optional
 	PodTraffic PodTraffic `json:"podTraffic,omitempty"`
 }

@@ -64,9 +64,9 @@ a     Cluster  Node       0s   |
 b     Cluster             0s   | 
 `},
 		{"nodedataplanes", `
-NAME  READY  REASON   DRIFTED  FRONTENDS  BACKENDS  FLOWS  PROGRAM  CONTACT  | BYTECODE   KERNEL
-n1    True   Serving  False    2          30        12345  4711     3h       | sha256:01  6.18.0
-n2                                                                           |            
+NAME  READY  REASON   DRIFTED  FRONTENDS  PROGRAM  | BYTECODE   KERNEL
+n1    True   Serving  False    2          4711     | sha256:01  6.18.0
+n2                                                 |            
 `},
 	} {
 		t.Run(c.path, func(t *testing.T) {
