@@ -31,19 +31,7 @@
 /* Sends the packet back where it came from. */
 static __always_inline int bounce(struct __sk_buff *ctx, const struct packet *p)
 {
-	if (p->l3) {
-		__u8 macs[12], swapped[12];
-		if (!load(ctx, 0, macs, sizeof(macs)))
-			return drop(COUNTER_DROP_ERROR);
-		__builtin_memcpy(swapped, macs + 6, 6);
-		__builtin_memcpy(swapped + 6, macs, 6);
-		if (bpf_skb_store_bytes(ctx, 0, swapped, sizeof(swapped), 0))
-			return drop(COUNTER_DROP_ERROR);
-	}
-	if (p->egress && p->host && p->l3)
-		return redirect_to_host(ctx, p);
-	ctx->tc_index = ANSWERED;
-	return bpf_redirect(ctx->ifindex, p->egress ? BPF_F_INGRESS : 0);
+	return p->egress && p->host && p->l3 ? redirect_to_host(ctx, p) : turn_round(ctx, p);
 }
 
 /* Sets the length of the IP packet, in its header and for real. rewrite_ip then stores IPv4's checksum. */
@@ -62,20 +50,14 @@ static __always_inline bool resize(struct __sk_buff *ctx, struct packet *p, __u3
 	return bpf_skb_store_bytes(ctx, p->l3 + 4, &payload, 2, BPF_F_RECOMPUTE_CSUM) == 0;
 }
 
-/* What a RST says, in host byte order. */
-struct rst {
-	__u32 seq, ack;
-	__u8 flags;
-};
-
 /*
- * Makes the packet a RST with the tuple p->to. IP options and extension headers
+ * Makes the packet the RST p->rst with the tuple p->to. IP options and extension headers
  * stay, so that the layer-4 header, which a partial checksum points at, does
  * not move.
  */
-__noinline bool make_rst(struct __sk_buff *ctx, struct packet *p, const struct rst *rst)
+__noinline bool make_rst(struct __sk_buff *ctx, struct packet *p)
 {
-	if (!p || !rst)
+	if (!p)
 		return false;
 	const struct flow *to = &p->to;
 	bool partial = checksum_partial(ctx, p->l4 + TCP_CHECK);
@@ -84,10 +66,10 @@ __noinline bool make_rst(struct __sk_buff *ctx, struct packet *p, const struct r
 
 	tcp.source = to->sport;
 	tcp.dest = to->dport;
-	tcp.seq = bpf_htonl(rst->seq);
-	tcp.ack_seq = bpf_htonl(rst->ack);
+	tcp.seq = bpf_htonl(p->rst.seq);
+	tcp.ack_seq = bpf_htonl(p->rst.ack);
 	tcp.doff = sizeof(tcp) / 4;
-	((__u8 *)&tcp)[13] = rst->flags;
+	((__u8 *)&tcp)[13] = p->rst.flags;
 	__u64 sum = pseudo_sum(p, &to->src, &to->dst, IPPROTO_TCP, sizeof(tcp));
 	if (!partial)
 		sum += (__u32)bpf_csum_diff(NULL, 0, (__be32 *)&tcp, sizeof(tcp), 0);
@@ -102,11 +84,13 @@ __noinline int answer_rst(struct __sk_buff *ctx, struct packet *p, __u32 counter
 {
 	if (!p)
 		return TC_ACT_SHOT;
-	struct rst rst = { .seq = p->ack, .flags = TCP_RST };
+	p->rst.seq = p->ack;
+	p->rst.ack = 0;
+	p->rst.flags = TCP_RST;
 	if (!(p->tcp_flags & TCP_ACK)) {
-		rst.seq = 0;
-		rst.ack = p->seq + p->payload + !!(p->tcp_flags & TCP_SYN) + !!(p->tcp_flags & TCP_FIN);
-		rst.flags = TCP_RST | TCP_ACK;
+		p->rst.seq = 0;
+		p->rst.ack = p->seq + p->payload + !!(p->tcp_flags & TCP_SYN) + !!(p->tcp_flags & TCP_FIN);
+		p->rst.flags = TCP_RST | TCP_ACK;
 	}
 
 	if (p->tcp_flags & TCP_RST)
@@ -115,7 +99,7 @@ __noinline int answer_rst(struct __sk_buff *ctx, struct packet *p, __u32 counter
 	p->to.dst = p->key.src;
 	p->to.sport = p->key.dport;
 	p->to.dport = p->key.sport;
-	if (!make_rst(ctx, p, &rst))
+	if (!make_rst(ctx, p))
 		return drop(COUNTER_DROP_ERROR);
 	count(counter);
 	return bounce(ctx, p);

@@ -127,7 +127,7 @@ static __always_inline int tcp_or_udp(struct __sk_buff *ctx, struct packet *p)
 }
 
 /* Gives a later fragment the protocol and the ports that its first one had. */
-static __always_inline bool recall_fragment(struct packet *p)
+static __noinline bool recall_fragment(struct packet *p)
 {
 	struct fragment_key key = {
 		.src = p->key.src, .dst = p->key.dst, .id = p->fragment_id, .next = p->fragment_next

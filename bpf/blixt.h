@@ -139,7 +139,7 @@ enum flow_flag {
 	FLOW_SNAT = 2,
 	/* Translated packets go on through the stack; without it they are redirected past it. */
 	FLOW_STACK = 4,
-	/* Translate at egress only: the forward direction went through conntrack after its translation. */
+	/* Translate at egress only, of the device that the client is behind. */
 	FLOW_EGRESS = 8,
 	/* The sender of this direction has sent a FIN. */
 	FLOW_FIN = 16,
@@ -151,6 +151,8 @@ enum flow_flag {
 	FLOW_ANSWERED = 128,
 	/* In `flows`. */
 	FLOW_ESTABLISHED = 256,
+	/* Translated packets come in again by the device that they were leaving by. */
+	FLOW_REENTER = 512,
 };
 
 /*

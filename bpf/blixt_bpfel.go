@@ -132,6 +132,7 @@ const (
 	BlixtFlowFlagFLOW_HOST        BlixtFlowFlag = 64
 	BlixtFlowFlagFLOW_ANSWERED    BlixtFlowFlag = 128
 	BlixtFlowFlagFLOW_ESTABLISHED BlixtFlowFlag = 256
+	BlixtFlowFlagFLOW_REENTER     BlixtFlowFlag = 512
 )
 
 type BlixtFlowKey struct {
@@ -241,6 +242,13 @@ type BlixtPacket struct {
 		Ifindex uint32
 		Mtu     uint32
 		Src     BlixtAddr
+	}
+	Rst struct {
+		_     structs.HostLayout
+		Seq   uint32
+		Ack   uint32
+		Flags uint8
+		_     [3]byte
 	}
 	Icmp struct {
 		_     structs.HostLayout

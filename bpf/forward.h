@@ -9,10 +9,20 @@
  *   began at  backend          forward               reply
  *   ingress   on this node     DNAT, to the stack    at egress, behind conntrack
  *   ingress   elsewhere        DNAT+SNAT, redirect   at ingress, redirect
- *   egress    anywhere         DNAT+SNAT, redirect   at ingress, to the stack
+ *   egress    on this node     DNAT+SNAT, in again   at egress, in again
+ *   egress    elsewhere        DNAT+SNAT, redirect   at ingress, to the stack
+ *   lo        anywhere         DNAT+SNAT, redirect   at ingress, to the stack
  *
  * A backend on this node whose replies would not pass us (it is reached by
  * the device that the client came in by) counts as elsewhere.
+ *
+ * In again: a pod or a socket of this node sends to an address that is not
+ * the node's, and leaves by this device. A backend here would answer the node
+ * behind our back. So its client becomes the frontend's own address, whose
+ * way is out by this device too, and what is translated comes in by the
+ * device like the packet of a stranger: the backend's interface needs no
+ * program, conntrack sees each connection in both directions, and the
+ * reverse-path filter finds the source where it belongs.
  */
 #ifndef BLIXT_FORWARD_H
 #define BLIXT_FORWARD_H
@@ -59,6 +69,8 @@ static __always_inline __u32 pick(const struct flow_key *key, __u32 frontend)
 /* Sends a translated packet on. */
 static __always_inline int send(struct __sk_buff *ctx, struct packet *p)
 {
+	if (p->to.flags & FLOW_REENTER)
+		return turn_round(ctx, p);
 	if (p->to.flags & FLOW_REPLY && p->to.flags & FLOW_HOST)
 		return redirect_to_host(ctx, p);
 	if (p->to.flags & FLOW_STACK)
@@ -88,7 +100,7 @@ static __always_inline int route_flow(struct __sk_buff *ctx, struct packet *p, _
 	const struct flow *to = &p->to;
 
 	*hop_limit = p->hop_limit;
-	if (to->flags & FLOW_STACK)
+	if (to->flags & (FLOW_STACK | FLOW_REENTER))
 		return 0;
 	if (!p->host) {
 		if (p->hop_limit <= 1)
@@ -122,14 +134,16 @@ static __always_inline int reset(struct __sk_buff *ctx, struct packet *p, struct
 	int verdict = route_flow(ctx, p, &hop_limit);
 	if (verdict)
 		return verdict;
-	struct rst rst = { .seq = p->seq, .ack = p->ack, .flags = TCP_RST | TCP_ACK };
-	if (!make_rst(ctx, p, &rst))
+	p->rst.seq = p->seq;
+	p->rst.ack = p->ack;
+	p->rst.flags = TCP_RST | TCP_ACK;
+	if (!make_rst(ctx, p))
 		return drop(COUNTER_DROP_ERROR);
 	count(COUNTER_REJECT_BACKEND_GONE);
 	return send(ctx, p);
 }
 
-static __always_inline void remember_fragment(const struct packet *p)
+static __noinline void remember_fragment(const struct packet *p)
 {
 	struct fragment_key key = {
 		.src = p->key.src, .dst = p->key.dst, .id = p->fragment_id, .next = p->fragment_next
@@ -138,14 +152,18 @@ static __always_inline void remember_fragment(const struct packet *p)
 	bpf_map_update_elem(&fragments, &key, &ports, BPF_ANY);
 }
 
-/* An unanswered flow whose reply entry was evicted would never hear its backend. */
+/*
+ * An unanswered flow whose reply entry was evicted would never hear its
+ * backend. An entry that is missing because another CPU is just establishing
+ * the flow is in `flows` already, and so is this one.
+ */
 __noinline bool half_evicted(const struct flow_key *key, const struct flow *f)
 {
 	struct flow_key k;
 	if (!key || !f)
 		return false;
 	peer_key(key, f, &k);
-	return !bpf_map_lookup_elem(&new_flows, &k);
+	return !bpf_map_lookup_elem(&new_flows, &k) && !bpf_map_lookup_elem(&flows, key);
 }
 
 /* Notes what a packet says of its flow's age and end. */
@@ -242,6 +260,11 @@ static __always_inline int choose_way(struct __sk_buff *ctx, struct packet *p, b
 	struct addr any = {};
 	struct flow *to = &p->to;
 
+	if (local && p->egress && ctx->ifindex != LOOPBACK_IFINDEX) {
+		to->flags = FLOW_SNAT | FLOW_REENTER;
+		to->src = p->key.dst;
+		return 0;
+	}
 	enum routed rc = find_route(ctx, p, &any, &to->dst);
 	/* Its own client, seen on a bridge's port: the FIB names the bridge. */
 	bool hairpin = same_addr(&p->key.src, &to->dst) || (rc == ROUTED && p->route.ifindex == ctx->ifindex);
@@ -291,7 +314,7 @@ __noinline int begin(struct __sk_buff *ctx, struct packet *p, const struct front
 	reply->dst = p->key.src;
 	reply->dport = p->key.sport;
 	reply->flags |= FLOW_REPLY;
-	if (to->flags & FLOW_STACK)
+	if (to->flags & (FLOW_STACK | FLOW_REENTER))
 		reply->flags |= FLOW_EGRESS;
 	else if (p->egress)
 		reply->flags |= FLOW_STACK;

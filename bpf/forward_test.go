@@ -50,23 +50,42 @@ func TestForward(t *testing.T) {
 		l.host(outside, in).redirected(in.snat(w.nodeIn, 0).to(w.remote), "forwarded flow_established")
 		l.ingress(inside, re).redirected(re.from(vip).to(w.host), "replied")
 	})
-	everywhere(c, "from a socket of this host to a local backend", func(l *lb, w world, proto uint8) {
+	// What comes in again is what a stranger with the VIP's address would have sent.
+	again := func(l *lb, leave func(packet) *result, w world, proto uint8, client, backend string) {
 		l.serve(w, proto, local)
+		l.backend(local, backend)
 		vip := port(w.vip, "80")
-		in := opening(proto, w.host, vip)
-		out := in.snat(w.nodePods, 0).to(w.local)
-		l.host(outside, in).redirected(out, "flow_new forwarded")
-		re := answer(proto, w.local, out.src.String())
-		l.ingress(pods, re).redirected(re.from(vip).to(w.host), "replied")
+		in := opening(proto, client, vip)
+		out := in.snat(w.vip, 0).to(backend).back()
+		leave(in).redirected(out, "flow_new forwarded")
+		re := answer(proto, backend, out.src.String())
+		l.ingress(pods, re).untouched("not_ours") // before conntrack has seen it
+		l.forwarded(pods, re).redirected(re.from(vip).to(client).back(), "replied")
+		in = second(proto, client, vip)
+		leave(in).redirected(in.snat(w.vip, 0).to(backend).back(), "forwarded flow_established")
+		leave(in).redirected(in.snat(w.vip, 0).to(backend).back(), "forwarded")
+		l.forwarded(pods, re).redirected(re.from(vip).to(client).back(), "replied")
+	}
+	everywhere(c, "from a socket of this host to a local backend comes in again", func(l *lb, w world, proto uint8) {
+		again(l, func(p packet) *result { return l.host(outside, p) }, w, proto, w.host, w.local)
 	})
-	everywhere(c, "from a socket of this host to another one", func(l *lb, w world, proto uint8) {
+	everywhere(c, "from a socket of this host to another one comes in again", func(l *lb, w world, proto uint8) {
+		again(l, func(p packet) *result { return l.host(outside, p) }, w, proto, w.host, port(w.nodeOut, "8080"))
+	})
+	everywhere(c, "from a pod to a local backend comes in again", func(l *lb, w world, proto uint8) {
+		again(l, func(p packet) *result { return l.forwarded(pods, p) }, w, proto, port(ap(w.local).Addr().Next().String(), "5555"), w.local)
+	})
+	everywhere(c, "from a pod to itself comes in again", func(l *lb, w world, proto uint8) {
+		again(l, func(p packet) *result { return l.forwarded(pods, p) }, w, proto, port(ap(w.local).Addr().String(), "5555"), w.local)
+	})
+	everywhere(c, "from a socket of this host by way of lo to another one", func(l *lb, w world, proto uint8) {
 		server := port(w.nodeOut, "8080")
 		l.serve(w, proto, other)
 		l.backend(other, server)
 		vip := port(w.vip, "80")
 		in := opening(proto, w.host, vip)
 		out := in.snat(w.nodeOut, 0).to(server)
-		l.host(outside, in).redirected(out, "flow_new forwarded")
+		l.host("lo", in).redirected(out, "flow_new forwarded")
 		out.blankMAC = true // as every frame on lo
 		l.ingress("lo", out).untouched("not_ours")
 		re := answer(proto, server, out.src.String())

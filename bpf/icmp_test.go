@@ -136,6 +136,20 @@ func TestICMPErrors(t *testing.T) {
 		e = fail(addr(w.host), w.vip, re.from(vip).to(w.host))
 		l.host(outside, e).redirected(fail(w.nodeIn, addr(w.remote), re), "icmp_forwarded")
 	})
+	everyError("of a flow that comes in again", func(l *lb, w world, proto uint8, fail func(from, to string, about packet) packet) {
+		l.serve(w, proto, local)
+		vip := port(w.vip, "80")
+		pod := port(ap(w.local).Addr().Next().String(), "5555")
+		in := second(proto, pod, vip)
+		out := in.snat(w.vip, 0).to(w.local)
+		l.forwarded(pods, in).redirected(out.back(), "flow_new forwarded")
+		// From the backend, or from this host on the way to it.
+		l.forwarded(pods, fail(addr(w.local), w.vip, out)).redirected(fail(w.vip, addr(pod), in).back(), "icmp_replied")
+		l.host(outside, fail(w.nodePods, w.vip, out)).redirected(fail(w.nodePods, addr(pod), in).back(), "icmp_replied")
+		// From the client, or from this host on the way to it.
+		re := answer(proto, w.local, out.src.String())
+		l.forwarded(pods, fail(addr(pod), w.vip, re.from(vip).to(pod))).redirected(fail(w.vip, addr(w.local), re).back(), "icmp_forwarded")
+	})
 	everyError("about no flow", func(l *lb, w world, proto uint8, fail func(from, to string, about packet) packet) {
 		l.serve(w, proto, remote)
 		about := tcp(port(w.vip, "80"), w.client)

@@ -80,6 +80,10 @@ struct packet {
 	struct flow reply; /* of a new flow: the other direction's entry */
 	struct route route;
 	struct {
+		__u32 seq, ack; /* host byte order */
+		__u8 flags;
+	} rst; /* a reset to make of it */
+	struct {
 		__u8 type, code;
 		__u16 check;
 		__be32 rest; /* of the ICMP header: what it holds depends on the type */

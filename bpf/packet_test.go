@@ -119,6 +119,7 @@ func (p packet) hops(n uint8) packet  { p.ttl = n; return p }
 func (p packet) hop() packet          { p.ttl = p.hopLimit() - 1; return p }
 func (p packet) says(s string) packet { p.payload = []byte(s); return p }
 func (p packet) back() packet         { p.swapped = true; return p }
+func (p packet) forth() packet        { p.swapped = false; return p }
 func (p packet) cut(from, to int) packet {
 	p.piece = &piece{from: from, to: to}
 	return p

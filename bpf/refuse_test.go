@@ -50,7 +50,7 @@ func TestReset(t *testing.T) {
 			c[w.name+" "+name+" answers a socket of this host"] = func(l *lb) {
 				serve(l)
 				in := opening(unix.IPPROTO_TCP, w.host, vip)
-				l.host(outside, in).redirected(in.refused(rst|ack, 0, 1001), counted)
+				l.host(outside, in).redirected(in.refused(rst|ack, 0, 1001).forth(), counted)
 			}
 			c[w.name+" "+name+" answers a forwarded packet"] = func(l *lb) {
 				serve(l)
@@ -137,7 +137,7 @@ func TestUnserved(t *testing.T) {
 				in = in.sized(128)
 			}
 			l.ingress(outside, in).redirected(in.unreachable(), "reject_unserved")
-			l.host(outside, in).redirected(in.unreachable(), "reject_unserved")
+			l.host(outside, in).redirected(in.unreachable().forth(), "reject_unserved")
 			l.forwarded(pods, in).redirected(in.unreachable(), "reject_unserved")
 			in.vlan = 7
 			l.ingress(outside, in).redirected(in.unreachable(), "reject_unserved")
@@ -168,7 +168,7 @@ func TestUnserved(t *testing.T) {
 			l.ingress(outside, in).redirected(in.pong(), "ping_answered")
 			l.ingress(outside, in.sized(1400).hops(1)).redirected(in.sized(1400).pong(), "ping_answered")
 			l.ingress(outside, in.sized(0)).redirected(in.sized(0).pong(), "ping_answered")
-			l.host(outside, in).redirected(in.pong(), "ping_answered")
+			l.host(outside, in).redirected(in.pong().forth(), "ping_answered")
 			l.forwarded(pods, in).redirected(in.pong(), "ping_answered")
 			in.vlan = 9
 			l.ingress(outside, in).redirected(in.pong(), "ping_answered")

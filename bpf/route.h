@@ -142,7 +142,7 @@ static __always_inline void sum_link_header(struct __sk_buff *ctx)
  */
 #define TRANSLATED 0xb117
 #define TRANSLATED_HERE 0xb118 /* the next hook is on the same device: going out by it looks like coming in */
-#define ANSWERED 0xb119 /* the same, with a link header that bpf_redirect has kept in the sum */
+#define TURNED_ROUND 0xb119 /* the same, with a link header that bpf_redirect has kept in the sum */
 
 static __always_inline void mark_translated(struct __sk_buff *ctx, __u32 ifindex)
 {
@@ -153,7 +153,7 @@ static __always_inline bool is_translated(struct __sk_buff *ctx, const struct pa
 {
 	__u32 mark = ctx->tc_index;
 
-	if (mark != TRANSLATED && mark != TRANSLATED_HERE && mark != ANSWERED)
+	if (mark != TRANSLATED && mark != TRANSLATED_HERE && mark != TURNED_ROUND)
 		return false;
 	if (mark == TRANSLATED && p->egress && ctx->ifindex == LOOPBACK_IFINDEX)
 		return true; /* it comes in again, at once */
@@ -201,6 +201,23 @@ static __always_inline int redirect_to_host(struct __sk_buff *ctx, const struct 
 		return drop(COUNTER_DROP_ERROR);
 	ctx->tc_index = TRANSLATED; /* on lo it meets both hooks */
 	return bpf_redirect_neigh(LOOPBACK_IFINDEX, NULL, 0, 0);
+}
+
+/* Turns the packet round on the device that it is at: one that was leaving comes in, as from the next hop. */
+static __noinline int turn_round(struct __sk_buff *ctx, const struct packet *p)
+{
+	__u8 macs[12], swapped[12];
+
+	if (p->l3) {
+		if (!load(ctx, 0, macs, sizeof(macs)))
+			return drop(COUNTER_DROP_ERROR);
+		__builtin_memcpy(swapped, macs + 6, 6);
+		__builtin_memcpy(swapped + 6, macs, 6);
+		if (bpf_skb_store_bytes(ctx, 0, swapped, sizeof(swapped), 0))
+			return drop(COUNTER_DROP_ERROR);
+	}
+	ctx->tc_index = TURNED_ROUND;
+	return bpf_redirect(ctx->ifindex, p->egress ? BPF_F_INGRESS : 0);
 }
 
 #endif /* BLIXT_ROUTE_H */

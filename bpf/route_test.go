@@ -26,7 +26,7 @@ func TestPathMTU(t *testing.T) {
 				in = second(protocol, w.client, vip).sized(over)
 				in.df = true
 				l.ingress(outside, in).redirected(in.tooBig(mtu), "reject_too_big")
-				l.host(outside, in).redirected(in.tooBig(mtu), "reject_too_big")
+				l.host(outside, in).redirected(in.tooBig(mtu).forth(), "reject_too_big")
 				// Exactly the MTU fits.
 				in = in.sized(int(mtu) - len(in.sized(0).quoted()))
 				l.ingress(outside, in).redirected(in.snat(w.nodeIn, 0).to(w.narrow).hop(), "forwarded")
