@@ -25,7 +25,7 @@ export CGO_ENABLED := 0
 
 .PHONY: help
 help: ## Print this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: build
 build: ## Build bin/blixt; needs only Go, and git to tell its version
@@ -97,12 +97,23 @@ $(HELM):
 	mv $$tmp/helm $@
 
 # Tests that have failed once for reasons not understood yet: SKIP= runs them.
-SKIP ?= ^(TestTraffic|TestUpgradeHandsOver|TestUninstallLeavesNothing)$$
+SKIP ?= ^(TestTraffic|TestUpgradeHandsOver|TestUninstallLeavesNothing)$$|^TestReadme$$/^pods$$/^operators_deleted$$
+# Only as given to make: in the environment it may name a cluster that is not for tests.
+GIVEN := $(if $(findstring command line,$(origin KUBECONFIG)),$(abspath $(KUBECONFIG)))
 .PHONY: e2e
-e2e: root ## Test in a real cluster with bpfman, which it starts and stops (root); builds what that takes once, in about 25 minutes
+e2e: $(if $(GIVEN),e2e-given,e2e-own) ## Test in a real cluster with bpfman, which it starts and stops (root); builds what that takes once, in about 25 minutes; KUBECONFIG= REGISTRY= tests in another, see e2e/README.md
+
+.PHONY: e2e-own
+e2e-own: root
 	@.ci/kubernetes --all
 	go vet -tags=e2e ./e2e/...
 	go test -tags=e2e -json -count=1 -timeout=20m $(if $(SKIP),-skip='$(SKIP)') -p=1 ./e2e/cluster/... | go run .ci/gotest.go
+
+.PHONY: e2e-given
+e2e-given:
+	go vet -tags=e2e ./e2e/...
+	go test -tags=e2e -json -count=1 -timeout=20m ./e2e/cluster -args -kubeconfig="$(GIVEN)" -registry="$(REGISTRY)" \
+		$(if $(CA_FILE),-ca-file="$(abspath $(CA_FILE))") $(if $(POOL),-pool="$(POOL)") | go run .ci/gotest.go -skip=cluster
 
 # The report's version is git's: let there be nothing that is not committed.
 REPORT ?= bin/conformance

@@ -4,19 +4,24 @@
 
 // gotest reads `go test -json` and prints what `go test` would, then how many
 // tests passed, failed and were skipped. A test may be skipped only because a
-// probe found that "kernel lacks: <feature>"; any other skip is a failure, as
-// a test that quietly did not run proves nothing.
+// probe found that "kernel lacks: <feature>", or, with -skip=cluster, "cluster
+// lacks: <something>"; any other skip is a failure, as a test that quietly did
+// not run proves nothing.
 package main
 
 import (
 	"bufio"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"strings"
 )
 
 func main() {
+	lacking := flag.String("skip", "kernel", "who may be said to lack what a skipped test needs")
+	flag.Parse()
+	reason := ": " + *lacking + " lacks: "
 	type event struct{ Action, Package, Test, Output string }
 	count := map[string]int{}
 	output := map[string]string{} // of the tests that have not passed
@@ -59,9 +64,9 @@ func main() {
 				fmt.Print(output[name])
 			}
 			if e.Action == "skip" {
-				if !strings.Contains(output[name], ": kernel lacks: ") {
+				if !strings.Contains(output[name], reason) {
 					bad = true
-					output[name] += "    not allowed: only `kernel lacks: ...` is a reason to skip\n"
+					output[name] += "    not allowed: only `" + reason[2:] + "...` is a reason to skip\n"
 				}
 				skips = append(skips, output[name])
 			}

@@ -41,7 +41,7 @@ type Options struct {
 	NoBpfman bool
 }
 
-// Cluster is one that runs.
+// Cluster is one that runs. Of one that others run only the Server is known.
 type Cluster struct {
 	Options Options
 	// Control runs the API server and the registry.
@@ -55,6 +55,7 @@ type Cluster struct {
 
 	dir      string
 	software software
+	given    *Given
 }
 
 const prefix = "blixt-cluster-"
@@ -67,9 +68,6 @@ func (c *Cluster) bin(name string) string { return filepath.Join(c.dir, "bin", n
 
 // Dir returns the folder that all is in; logs are in MACHINE/log.
 func (c *Cluster) Dir() string { return c.dir }
-
-// Kubeconfig returns the administrator's file, which is good in the host's network.
-func (c *Cluster) Kubeconfig() string { return c.pki("admin.kubeconfig") }
 
 func dirOf(name string) string { return filepath.Join(os.TempDir(), prefix+name) }
 
@@ -116,7 +114,7 @@ func (c *Cluster) Machines() []*Machine {
 // error holds what it complained about.
 func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
 	args = append([]string{"--kubeconfig", c.Kubeconfig()}, args...)
-	return output(exec.CommandContext(ctx, c.software.path(kubernetes+"/kubectl"), args...))
+	return output(exec.CommandContext(ctx, c.kubectl(), args...))
 }
 
 // module returns the folder of one in go.mod.

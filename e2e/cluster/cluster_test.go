@@ -5,12 +5,14 @@
 package cluster_test
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -39,12 +41,20 @@ func TestMain(m *testing.M) {
 	flag.BoolVar(&o.Overlay, "overlay", false, "join pods by VXLAN instead of routes")
 	flag.BoolVar(&o.NoBpfman, "no-bpfman", false, "do not install bpfman")
 	running := flag.Bool("running", false, "test in the cluster that runs, and leave it running")
+	var g cluster.Given
+	flag.StringVar(&g.Kubeconfig, "kubeconfig", "", "test in the cluster of this file, what can be tested in one that others run")
+	flag.StringVar(&g.Registry, "registry", "", "host and path to push images to that its nodes pull")
+	flag.StringVar(&g.CA, "ca-file", "", "certificate of the registry's authority, if that is none of the system's")
+	flag.StringVar(&givenPool, "pool", "", "addresses that Gateways get, which lead to its nodes, as FIRST-LAST or CIDR; none: the nodes' own")
 	flag.Parse()
 	os.Exit(func() int {
 		var err error
-		if *running {
+		switch {
+		case g.Kubeconfig != "":
+			c, err = cluster.Use(context.Background(), g)
+		case *running:
 			c, err = cluster.Find(o.Name)
-		} else {
+		default:
 			c, err = cluster.Up(context.Background(), o)
 		}
 		if err == nil {
@@ -55,7 +65,13 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		code := m.Run()
-		if *running {
+		if c.IsGiven() {
+			if _, err := c.Kubectl(context.Background(), "delete", "--filename=testdata/servers.yaml"); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return 1
+			}
+		}
+		if *running || c.IsGiven() {
 			return code
 		}
 		if code != 0 {
@@ -77,15 +93,38 @@ func push() error {
 		return err
 	}
 	ctx := context.Background()
-	if _, err := c.Push(ctx, "blixt/test:1", cluster.Image{Files: map[string]string{"/test": self}, Entrypoint: []string{"/test"}}); err != nil {
+	if image, err = c.Push(ctx, "blixt/test:1", cluster.Image{Files: map[string]string{"/test": self}, Entrypoint: []string{"/test"}}); err != nil {
 		return err
 	}
-	if err := c.Apply(ctx, "testdata/servers.yaml"); err != nil {
+	servers, err := testdata("servers.yaml", "", "")
+	if err != nil {
+		return err
+	}
+	if err := c.ApplyYAML(ctx, servers); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return c.AwaitPods(ctx, "default")
+}
+
+// image is the name of the test's program by its digest: under its tag nodes may
+// have an older one.
+var image string
+
+// testdata reads a file with a word replaced, and the image.
+func testdata(file, word, with string) ([]byte, error) {
+	text, err := os.ReadFile(filepath.Join("testdata", file))
+	text = bytes.ReplaceAll(text, []byte(word), []byte(with))
+	return bytes.ReplaceAll(text, []byte("blixt/test:1"), []byte(image)), err
+}
+
+// ours skips a test that enters machines, unless there are any.
+func ours(t *testing.T) {
+	t.Helper()
+	if len(c.Nodes) == 0 {
+		t.Skip("cluster lacks: a way into its nodes")
+	}
 }
 
 // answer is what a server has said: the node that it is on, and whom it sees.
@@ -123,6 +162,7 @@ func ask(from dialer, network, port, addr string) (a answer, err error) {
 // Everything that Blixt needs of a cluster, without Blixt: pods on other nodes
 // and Services, by both families, and names.
 func TestNetwork(t *testing.T) {
+	ours(t)
 	var service corev1.Service
 	if err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "server"}, &service); err != nil {
 		t.Fatal(err)
@@ -167,6 +207,7 @@ func awaitPods(t *testing.T, namespace string) {
 
 // Parts of the cluster can be taken away for a while, or killed.
 func TestDaemons(t *testing.T) {
+	ours(t)
 	if err := c.Control.Halt("kube-apiserver"); err != nil {
 		t.Fatal(err)
 	}

@@ -83,10 +83,6 @@ func (c *Cluster) makePKI(host string) error {
 
 func (c *Cluster) pki(name string) string { return filepath.Join(c.dir, "pki", name) }
 
-// CA returns the file with the certificate of the authority that the API
-// server's and the registry's are signed by.
-func (c *Cluster) CA() string { return c.pki("ca.crt") }
-
 // startStore starts what the rest waits for: etcd, the API server, a registry.
 func (c *Cluster) startStore(l *net.TCPListener) error {
 	m := c.Control

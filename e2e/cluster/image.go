@@ -22,6 +22,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -64,28 +65,48 @@ func (c *Cluster) Push(ctx context.Context, repository string, i Image) (string,
 	if err != nil {
 		return "", fmt.Errorf("make image %s: %w", repository, err)
 	}
-	ref, err := name.ParseReference(Registry + "/" + repository)
+	to := Registry + "/" + repository
+	if c.given != nil { // all that is ours of the registry is this path
+		to = c.given.Registry + "/" + path.Base(repository)
+	}
+	ref, err := name.ParseReference(to)
 	if err != nil {
 		return "", err
 	}
-	ca, err := os.ReadFile(c.CA())
+	transport, err := c.transport()
 	if err != nil {
 		return "", err
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(ca)
-	transport := &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: roots},
-		DialContext: func(_ context.Context, network, addr string) (net.Conn, error) {
-			return c.Control.Dial(network, "", addr, 10*time.Second)
-		},
 	}
 	defer transport.CloseIdleConnections()
-	if err := remote.Write(ref, image, remote.WithTransport(transport), remote.WithContext(ctx)); err != nil {
+	if err := remote.Write(ref, image, remote.WithTransport(transport), remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)); err != nil {
 		return "", fmt.Errorf("push %s: %w", repository, err)
 	}
 	digest, err := image.Digest()
 	return ref.Context().Digest(digest.String()).String(), err
+}
+
+// transport leads to the registry.
+func (c *Cluster) transport() (*http.Transport, error) {
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment}
+	if c.given == nil {
+		transport.Proxy, transport.DialContext = nil, func(_ context.Context, network, addr string) (net.Conn, error) {
+			return c.Control.Dial(network, "", addr, 10*time.Second)
+		}
+	}
+	if c.CA() == "" {
+		return transport, nil
+	}
+	ca, err := os.ReadFile(c.CA())
+	if err != nil {
+		return nil, err
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, err
+	}
+	roots.AppendCertsFromPEM(ca)
+	transport.TLSClientConfig = &tls.Config{RootCAs: roots}
+	return transport, nil
 }
 
 func (i Image) build() (v1.Image, error) {

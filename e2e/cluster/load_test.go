@@ -37,7 +37,7 @@ func begin(t *testing.T, addresses []string) *load {
 	l := &load{stop: make(chan struct{})}
 	for _, ip := range addresses {
 		for i := range 10 {
-			conn, err := c.Outside.Dial("tcp", "", net.JoinHostPort(ip, "81"), 2*time.Second)
+			conn, err := outside().Dial("tcp", "", net.JoinHostPort(ip, "81"), 2*time.Second)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -45,7 +45,7 @@ func begin(t *testing.T, addresses []string) *load {
 			l.rounds = append(l.rounds, rounds)
 			l.ended.Go(func() { l.keep(conn, rounds, fmt.Sprintf("connection %d to %s", i, ip)) })
 		}
-		conn, err := c.Outside.Dial("udp", "", net.JoinHostPort(ip, "80"), 2*time.Second)
+		conn, err := outside().Dial("udp", "", net.JoinHostPort(ip, "80"), 2*time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}

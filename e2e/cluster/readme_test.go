@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/kubernetes-sigs/blixt/e2e/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/kube"
 )
@@ -66,16 +68,19 @@ func follow(t *testing.T, env []string, all []block) (printed []string) {
 	var variables string
 	for _, b := range all {
 		run := func() (string, error) {
-			ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*patience) // they build as well
 			defer cancel()
-			commands := strings.ReplaceAll(b.commands, "registry.example.com", cluster.Registry)
-			cmd := c.Outside.Command(ctx, "bash", "-e", "-o", "pipefail", "-c", variables+commands)
+			commands := strings.ReplaceAll(b.commands, "registry.example.com/blixt", c.Images())
+			if givenPool != "" {
+				commands = strings.ReplaceAll(commands, "config.addresses.source=Node", "'config.addresses.source=Pool,config.addresses.pool={"+givenPool+"}'")
+			}
+			cmd := outsideCommand(ctx, "bash", "-e", "-o", "pipefail", "-c", variables+commands)
 			cmd.Dir, cmd.Env = "../..", env
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				err = fmt.Errorf("%w\n%s", err, out)
 			}
-			return string(out), err
+			return renamed(string(out)), err
 		}
 		var out string
 		if b.prints == "" {
@@ -102,6 +107,15 @@ func follow(t *testing.T, env []string, all []block) (printed []string) {
 	return printed
 }
 
+// renamed gives the nodes of a cluster that others run the name that they have
+// in READMEs.
+func renamed(out string) string {
+	for _, name := range givenNodes {
+		out = regexp.MustCompile(`\b`+regexp.QuoteMeta(name)+`\b`).ReplaceAllString(out, "node-1")
+	}
+	return out
+}
+
 // What differs from run to run: the ends of pods' names, ages, and numbers.
 var (
 	podEnd  = regexp.MustCompile(`-[a-z0-9]{6,10}-[a-z0-9]{5}\b`)
@@ -123,13 +137,18 @@ func shape(out string) (lines []string) {
 }
 
 // strangers returns the environment of somebody who has a cluster and a
-// registry, and whose machine is in the nodes' network.
+// registry, and whose machine is in the nodes' network. That make runs this is
+// nothing to their make, which would tell about it in what it prints.
 func strangers(t *testing.T) (env []string) {
 	t.Helper()
+	environment := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "MAKE") || strings.HasPrefix(v, "MFLAGS=") })
 	home := t.TempDir()
 	config, err := os.ReadFile(c.Kubeconfig())
 	if err != nil {
 		t.Fatal(err)
+	}
+	if c.IsGiven() {
+		return append(environment, "KUBECONFIG="+c.Kubeconfig(), "CA_FILE="+c.CA())
 	}
 	config = regexp.MustCompile(`server: .*`).ReplaceAll(config, []byte("server: https://"+cluster.Control4+":6443"))
 	if err := os.WriteFile(filepath.Join(home, "config"), config, 0o600); err != nil {
@@ -144,7 +163,7 @@ func strangers(t *testing.T) (env []string) {
 			t.Fatal(err)
 		}
 	}
-	return append(os.Environ(), "PATH="+home+":"+os.Getenv("PATH"), "KUBECONFIG="+filepath.Join(home, "config"), "CA_FILE="+c.CA(),
+	return append(environment, "PATH="+home+":"+os.Getenv("PATH"), "KUBECONFIG="+filepath.Join(home, "config"), "CA_FILE="+c.CA(),
 		"HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home, "GOPROXY=off")
 }
 
@@ -152,22 +171,40 @@ func strangers(t *testing.T) (env []string) {
 // says, and gets rid of all of it.
 func TestReadme(t *testing.T) {
 	env := strangers(t)
+	if c.IsGiven() {
+		var nodes corev1.NodeList
+		if err := c.Client.List(t.Context(), &nodes); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range nodes.Items {
+			givenNodes = append(givenNodes, n.Name)
+		}
+	}
 	all := blocks(t, "README.md", "## In Kubernetes")
 	end := len(all) - 1
 	follow(t, env, all[:end])
 	for _, e := range examples {
 		t.Run(e.name, func(t *testing.T) { e.check(t, follow(t, env, blocks(t, "examples/"+e.name+"/README.md", ""))) })
 	}
+	t.Run("audit", func(t *testing.T) {
+		follow(t, env, []block{{commands: `bin/blixt audit --ca-file "$CA_FILE"`}})
+	})
+	t.Run("pods", everywhere)
 	follow(t, env, all[end:])
 	for _, m := range c.Nodes {
 		attached(t, m)
 	}
-	for _, args := range [][]string{
-		{"get", "clusterbpfapplications,nodedataplanes,gateways,gatewayclasses", "--output=name"},
-		{"get", "all", "--output=name", "--namespace=" + system},
-	} {
-		if out, err := c.Kubectl(t.Context(), args...); err != nil || out != "" {
-			t.Errorf("left over (%v): %s", err, out)
+	if out, err := c.Kubectl(t.Context(), "get", "all", "--output=name", "--namespace="+system); err != nil || out != "" {
+		t.Errorf("left over (%v): %s", err, out)
+	}
+	out, err := c.Kubectl(t.Context(), "get", "clusterbpfapplications,clusterbpfapplicationstates,nodedataplanes,gatewayclasses,"+
+		"services,endpointslices,secrets,configmaps,leases,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings", "--all-namespaces", "--output=name")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for object := range strings.Lines(out) {
+		if strings.Contains(object, "blixt") {
+			t.Errorf("left over: %s", object)
 		}
 	}
 }

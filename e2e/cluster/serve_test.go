@@ -10,7 +10,6 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -41,6 +40,7 @@ const vip4, vip6 = "198.51.100.10", "2001:db8:100::10"
 // without privilege have it serve, and packets from outside find their way: also
 // when bpfman has been started again, which is what its pins are shared for.
 func TestUnprivilegedPodsServe(t *testing.T) {
+	ours(t)
 	blixt, err := lab.Build(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -143,11 +143,11 @@ func mapNames(t *testing.T) (names []string) {
 // apply applies a file of testdata with a word replaced.
 func apply(t *testing.T, file, word, with string) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("testdata", file))
+	text, err := testdata(file, word, with)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.ApplyYAML(t.Context(), []byte(strings.ReplaceAll(string(text), word, with))); err != nil {
+	if err := c.ApplyYAML(t.Context(), text); err != nil {
 		t.Fatal(err)
 	}
 }

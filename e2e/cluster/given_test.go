@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package cluster_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/e2e/kube"
+)
+
+// givenPool and givenNodes are of a cluster that others run: the addresses that
+// Gateways get, if not those of the nodes, and the names of the nodes.
+var (
+	givenPool  string
+	givenNodes []string
+)
+
+// outside is where clients are, and outsideCommand runs one there: this machine,
+// if others run the cluster.
+func outside() dialer {
+	if c.IsGiven() {
+		return here{}
+	}
+	return c.Outside
+}
+
+func outsideCommand(ctx context.Context, name string, args ...string) *exec.Cmd {
+	if c.IsGiven() {
+		return exec.CommandContext(ctx, name, args...)
+	}
+	return c.Outside.Command(ctx, append([]string{name}, args...)...)
+}
+
+// everywhere is what can be seen of Blixt in any cluster, by its API, from pods
+// and from outside: who is answered, whose program has counted it, and that
+// nobody notices when pods are deleted.
+func everywhere(t *testing.T) {
+	applied(t, "clients.yaml", "", "")
+	applied(t, "balanced.yaml", "", "")
+	awaitPods(t, "default")
+	vips := addresses(t, "balanced")
+	t.Run("answers", func(t *testing.T) {
+		for _, vip := range vips {
+			for _, network := range []string{"tcp", "udp"} {
+				addr := net.JoinHostPort(vip, "80")
+				answers(t, asker{name: "outside", dial: outside()}, network, addr, true)
+				for node, pod := range podsOn(t, "client") {
+					// To its own node's address nothing leaves a node.
+					if !slices.Contains(nodeAddressesOf(t, node), vip) {
+						answers(t, asker{name: "a pod on " + node, pod: pod}, network, addr, givenPool != "")
+					}
+				}
+			}
+		}
+	})
+	l := begin(t, vips)
+	t.Cleanup(l.end)
+	for _, pods := range []struct{ name, namespace, selector string }{
+		{"operators", system, "app.kubernetes.io/component=operator"},
+		{"agents", system, "app.kubernetes.io/component=agent"},
+		{"bpfman", "bpfman", "name=bpfman-daemon"},
+	} {
+		t.Run(pods.name+" deleted", func(t *testing.T) {
+			l.during(t, func() {
+				kubectl(t, "--namespace="+pods.namespace, "delete", "pods", "--selector="+pods.selector)
+				awaitPods(t, pods.namespace)
+			})
+			answers(t, asker{name: "outside", dial: outside()}, "tcp", net.JoinHostPort(vips[0], "80"), false)
+		})
+	}
+}
+
+// addresses waits until a Gateway has some that are served.
+func addresses(t *testing.T, gateway string) (all []string) {
+	t.Helper()
+	gw := &gwv1.Gateway{}
+	kube.Wait(t, patience, "whether Gateway "+gateway+" is Programmed", true, func() (bool, error) {
+		err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: gateway}, gw)
+		return meta.IsStatusConditionTrue(gw.Status.Conditions, "Programmed"), err
+	})
+	for _, a := range gw.Status.Addresses {
+		all = append(all, a.Value)
+	}
+	return all
+}
+
+func nodeAddressesOf(t *testing.T, name string) (all []string) {
+	t.Helper()
+	node := &corev1.Node{}
+	if err := c.Client.Get(t.Context(), client.ObjectKey{Name: name}, node); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range node.Status.Addresses {
+		all = append(all, a.Address)
+	}
+	return all
+}
+
+// answers asks 20 times: servers of several nodes answer, if there are several,
+// and if Blixt is to balance it the programs have counted each.
+func answers(t *testing.T, a asker, network, addr string, counts bool) {
+	t.Helper()
+	const n = 20
+	before := newFlowsOfAll(t)
+	got, err := a.ask(t, network, addr, n)
+	if err != nil {
+		t.Errorf("%s from %s to %s: %v", network, a.name, addr, err)
+		return
+	}
+	nodes := map[string]bool{}
+	for who := range got {
+		nodes[who.node] = true
+	}
+	if want := min(2, len(podsOn(t, "server"))); len(nodes) < want {
+		t.Errorf("%s from %s to %s: answers %v, want some of at least %d nodes", network, a.name, addr, got, want)
+	}
+	if rose := newFlowsOfAll(t) - before; counts && rose != n {
+		t.Errorf("%s from %s to %s: the programs counted %d new flows, want %d", network, a.name, addr, rose, n)
+	}
+}
+
+var flowNew = regexp.MustCompile(`(?m)^blixt_[a-z_]*packets_total\{.*reason="flow_new".*\} (\S+)$`)
+
+// newFlowsOfAll is what the agents' metrics say of all nodes.
+func newFlowsOfAll(t *testing.T) (sum int) {
+	t.Helper()
+	var agents corev1.PodList
+	if err := c.Client.List(t.Context(), &agents, client.InNamespace(system), client.MatchingLabels{"app.kubernetes.io/component": "agent"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range agents.Items {
+		port := p.Spec.Containers[0].Ports[0].ContainerPort
+		metrics, err := c.Kubectl(t.Context(), "get", fmt.Sprintf("--raw=/api/v1/namespaces/%s/pods/%s:%d/proxy/metrics", system, p.Name, port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		match := flowNew.FindStringSubmatch(strings.TrimSpace(metrics))
+		if match == nil {
+			t.Fatalf("agent %s does not tell of new flows:\n%s", p.Name, metrics)
+		}
+		n, err := strconv.ParseFloat(match[1], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += int(n)
+	}
+	return sum
+}
