@@ -38,6 +38,7 @@ Without Kubernetes, put them into a directory and run, as root:
   blixt run -f DIR
 and see what it does:
   blixt status`,
+		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
