@@ -27,7 +27,7 @@ func TestFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l.during(t, func() { do(t) })
 			for _, vip := range vips {
-				path(t, application, asker{name: "outside", by: c.Nodes[0], dial: c.Outside}, "tcp", net.JoinHostPort(vip, "80"), false)
+				path(t, application, asker{name: "outside", by: c.Nodes[0], dial: c.Outside}, "tcp", net.JoinHostPort(vip, "80"))
 			}
 		})
 	}
@@ -97,7 +97,7 @@ func power(t *testing.T, application string, vips []string) {
 			got, err := asker{dial: c.Outside}.ask(t, "tcp", addr, 20)
 			return len(got), err
 		})
-		path(t, application, asker{name: "outside", by: node, dial: c.Outside}, "tcp", addr, false)
+		path(t, application, asker{name: "outside", by: node, dial: c.Outside}, "tcp", addr)
 	}
 }
 

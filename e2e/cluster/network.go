@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -112,10 +113,18 @@ func (c *Cluster) makeNetwork() (err error) {
 		// To webhooks, and what a test wants to see without a load balancer.
 		m.Route(Services4+" via "+node4(1), Services6+" via "+node6(1))
 	}
-	if c.Options.Overlay {
-		return c.makeOverlay()
+	if c.Options.Masquerade {
+		if err := c.Masquerade(true); err != nil {
+			return err
+		}
 	}
-	return c.makeRoutes()
+	if !c.Options.Overlay {
+		return c.makeRoutes()
+	}
+	if err := c.makeOverlay(); err != nil {
+		return err
+	}
+	return c.filterSources()
 }
 
 func node4(i int) string { return fmt.Sprintf("10.210.0.%d", 10+i) }
@@ -165,18 +174,44 @@ func (c *Cluster) makeOverlay() error {
 	return nil
 }
 
-// masquerade gives packets of a node's pods the node's address where they leave
-// the pod network.
-func (c *Cluster) masquerade(i int) error {
-	cmd := exec.Command("ip", "netns", "exec", c.space(c.Nodes[i-1].Name), "nft", "-f", "-")
-	return feed(cmd, fmt.Sprintf(`table inet podnetwork {
+// TunnelAddresses returns those of a node in the tunnels to others.
+func (c *Cluster) TunnelAddresses(m *Machine) (ipv4, ipv6 string) {
+	i := slices.Index(c.Nodes, m) + 1
+	return pods4(i), pods6(i)
+}
+
+// BridgeAddresses returns those of a node on the bridge that its pods are at.
+func (c *Cluster) BridgeAddresses(m *Machine) (ipv4, ipv6 string) {
+	i := slices.Index(c.Nodes, m) + 1
+	return fmt.Sprintf("10.211.%d.1", i), pods6(i) + "1"
+}
+
+// masquerade is put in place as a whole, whatever there was.
+const masquerade = `table inet podnetwork
+delete table inet podnetwork
+table inet podnetwork {
 	chain postrouting {
 		type nat hook postrouting priority srcnat
-		ip saddr %s/24 ip daddr != { %s, 224.0.0.0/4 } masquerade
-		ip6 saddr %s/64 ip6 daddr != { %s, ff00::/8 } masquerade
+		ip saddr %[1]s ip daddr != { %[1]s, 224.0.0.0/4 } masquerade
+		ip6 saddr %[2]s ip6 daddr != { %[2]s, ff00::/8 } masquerade
 	}
 }
-`, pods4(i), Pods4, pods6(i), Pods6))
+`
+
+// Masquerade has nodes give packets of pods the node's address where they leave
+// the pod network, or not any more.
+func (c *Cluster) Masquerade(on bool) error {
+	rules := fmt.Sprintf(masquerade, Pods4, Pods6)
+	if !on {
+		rules = "table inet podnetwork\ndelete table inet podnetwork\n"
+	}
+	for _, m := range c.Nodes {
+		cmd := exec.Command("ip", "netns", "exec", c.space(m.Name), "nft", "-f", "-")
+		if err := feed(cmd, rules); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // removeNetwork ends every process in the namespaces of a cluster, which are

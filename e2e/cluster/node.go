@@ -110,11 +110,6 @@ func (c *Cluster) startNode(i int) error {
 	if err := m.Err(); err != nil {
 		return fmt.Errorf("have the bridge of pods filtered, as kube-proxy needs it: %w (modprobe br_netfilter)", err)
 	}
-	if c.Options.Masquerade {
-		if err := c.masquerade(i); err != nil {
-			return err
-		}
-	}
 	if err := m.Launch("containerd", c.software.path(containerd+"/containerd"), "--config="+m.path("containerd.toml")); err != nil {
 		return err
 	}

@@ -58,9 +58,18 @@ func serve() error {
 		if err != nil {
 			return err
 		}
-		_, _ = fmt.Fprintf(c, "%s %s\n", node, host(c.RemoteAddr()))
-		_ = c.Close()
+		go tell(c, fmt.Sprintf("%s %s\n", node, host(c.RemoteAddr())))
 	}
+}
+
+// tell says it, and closes when the client has. Who closes first keeps the
+// connection's ports for a minute, and a program that has just been loaded does
+// not know which: a SYN that meets them is not answered before it is repeated.
+func tell(c net.Conn, what string) {
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	_, _ = io.WriteString(c, what)
+	_, _ = io.Copy(io.Discard, c)
+	_ = c.Close()
 }
 
 func repeat(l net.Listener) {

@@ -88,7 +88,7 @@ func nodeAddresses(t *testing.T, application string) {
 	})
 	for _, m := range c.Nodes {
 		for _, ip := range []string{m.IPv4, m.IPv6} {
-			path(t, application, asker{name: "outside", by: m, dial: c.Outside}, "tcp", net.JoinHostPort(ip, "8088"), false)
+			path(t, application, asker{name: "outside", by: m, dial: c.Outside}, "tcp", net.JoinHostPort(ip, "8088"))
 			refused(t, net.JoinHostPort(ip, "22"))
 			if conn, err := c.Outside.Dial("tcp", "", net.JoinHostPort(ip, "10250"), 2*time.Second); err != nil {
 				t.Errorf("the kubelet's port of %s is not reached any more: %v", ip, err)

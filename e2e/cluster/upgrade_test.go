@@ -41,7 +41,7 @@ func TestUpgradeHandsOver(t *testing.T) {
 	counted := flows(t, old)
 	for _, vip := range vips {
 		for _, network := range []string{"tcp", "udp"} {
-			path(t, application, asker{name: "outside", by: c.Nodes[0], dial: c.Outside}, network, net.JoinHostPort(vip, "80"), false)
+			path(t, application, asker{name: "outside", by: c.Nodes[0], dial: c.Outside}, network, net.JoinHostPort(vip, "80"))
 		}
 	}
 	if diff := cmp.Diff(counted, flows(t, old)); diff != "" {

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package cluster_test
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"text/tabwriter"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kubernetes-sigs/blixt/e2e/cluster"
+)
+
+// asker is a place that connections come from.
+type asker struct {
+	name string
+	// by is whose program sees them first.
+	by *cluster.Machine
+	// pod asks, or dial if there is none.
+	pod  string
+	dial dialer
+}
+
+// ask asks n times, from ports that no flow had that may be remembered.
+func (a asker) ask(t *testing.T, network, addr string, n int) (map[answer]int, error) {
+	t.Helper()
+	return a.askFrom(t, ports(n), network, addr, n)
+}
+
+// ports takes n ports, of which it returns the first.
+func ports(n int) int {
+	first := port + 1
+	port += n
+	return first
+}
+
+// portsOfBlixt takes ports that Blixt uses as well: a client's are the client's.
+func portsOfBlixt() func(n int) int {
+	next := 11000
+	return func(n int) int {
+		next += n
+		return next - n
+	}
+}
+
+// askFrom asks n times, from ports that begin with the first.
+func (a asker) askFrom(t *testing.T, first int, network, addr string, n int) (got map[answer]int, err error) {
+	t.Helper()
+	got = map[answer]int{}
+	if a.pod != "" {
+		out, err := c.Kubectl(t.Context(), "exec", a.pod, "--", "/test", "client", network, addr, fmt.Sprint(first), fmt.Sprint(n))
+		for line := range strings.Lines(out) {
+			var who answer
+			if _, err := fmt.Sscan(line, &who.node, &who.sees); err != nil {
+				return got, err
+			}
+			got[who]++
+		}
+		return got, err
+	}
+	for ; n > 0; n-- {
+		who, err := ask(a.dial, network, fmt.Sprintf(":%d", first), addr)
+		if err != nil {
+			return got, fmt.Errorf("from port %d: %w", first, err)
+		}
+		got[who]++
+		first++
+	}
+	return got, nil
+}
+
+// podsOn returns the pods of an app by their nodes.
+func podsOn(t *testing.T, app string) map[string]string {
+	t.Helper()
+	var list corev1.PodList
+	if err := c.Client.List(t.Context(), &list, client.InNamespace("default"), client.MatchingLabels{"app": app}); err != nil {
+		t.Fatal(err)
+	}
+	pods := map[string]string{}
+	for _, p := range list.Items {
+		pods[p.Spec.NodeName] = p.Name
+	}
+	return pods
+}
+
+// flows reads how many new flows the programs have counted, by node and frontend.
+func flows(t *testing.T, application string) map[string]uint64 {
+	t.Helper()
+	counted := map[string]uint64{}
+	for _, m := range c.Nodes {
+		for _, f := range status(t, m, program(t, m.Name, application)).Frontends {
+			counted[m.Name+" "+f.Frontend] = f.NewFlows
+		}
+	}
+	return counted
+}
+
+// way is one from an asker to an address of a Gateway.
+type way struct {
+	asker
+	network, addr string
+}
+
+// ways are all, by each protocol and family.
+func ways(t *testing.T, vips []string) (all []way) {
+	t.Helper()
+	servers, clients := podsOn(t, "server"), podsOn(t, "client")
+	askers := []asker{{name: "outside", by: c.Nodes[0], dial: c.Outside}}
+	for _, m := range c.Nodes {
+		askers = append(askers,
+			asker{name: m.Name, by: m, dial: m},
+			asker{name: "a pod on " + m.Name, by: m, pod: clients[m.Name]},
+			asker{name: "a server on " + m.Name + " itself", by: m, pod: servers[m.Name]})
+	}
+	for _, a := range askers {
+		for _, vip := range vips {
+			for _, network := range []string{"tcp", "udp"} {
+				all = append(all, way{a, network, net.JoinHostPort(vip, "80")})
+			}
+		}
+	}
+	return all
+}
+
+// vip is the address without the port.
+func (w way) vip() netip.Addr { return netip.MustParseAddrPort(w.addr).Addr() }
+
+func (w way) String() string {
+	family := "6"
+	if w.vip().Is4() {
+		family = "4"
+	}
+	return w.network + family + " from " + w.name
+}
+
+// sees is whom a server is to see, unless kube-proxy has sent it the connection.
+func (w way) sees(node string, to balancer) string {
+	local, own4, own6 := w.vip().String(), w.by.IPv4, w.by.IPv6
+	if c.Options.Overlay {
+		own4, own6 = c.TunnelAddresses(w.by)
+	}
+	pick := func(ipv4, ipv6 string) string {
+		if w.vip().Is4() {
+			return ipv4
+		}
+		return ipv6
+	}
+	switch {
+	case node != w.by.Name:
+		return pick(own4, own6)
+	case w.name == "outside":
+		return pick(cluster.Outside4, cluster.Outside6)
+	case w.pod != "" && to == byBlixtAtBridge:
+		return pick(c.BridgeAddresses(w.by))
+	}
+	return local
+}
+
+// outcome is what came of connections that went one way.
+type outcome struct {
+	way
+	asked   int
+	answers map[answer]int
+	err     error
+	// before and after are what the programs had counted.
+	before, after map[string]uint64
+}
+
+// try sends n connections a way, from ports that begin with the first.
+func (w way) try(t *testing.T, application string, first, n int) outcome {
+	t.Helper()
+	o := outcome{way: w, asked: n, before: flows(t, application)}
+	o.answers, o.err = w.askFrom(t, first, w.network, w.addr, n)
+	o.after = flows(t, application)
+	return o
+}
+
+// unanswered tells what is wrong with the answers, "" if servers on every node
+// have given them all.
+func (o outcome) unanswered() string {
+	nodes := map[string]bool{}
+	n := 0
+	for who, times := range o.answers {
+		nodes[who.node] = true
+		n += times
+	}
+	if o.err != nil || n != o.asked || len(nodes) != len(c.Nodes) {
+		return fmt.Sprintf("answers %v, %v; want %d, some of each node", o.answers, o.err, o.asked)
+	}
+	return ""
+}
+
+// miscounted tells how the programs' counters differ, "" if the one that is to
+// balance the connections has counted them, and none else.
+func (o outcome) miscounted(to balancer) string {
+	want := maps.Clone(o.before)
+	if to != byKubeProxy || o.name == "outside" {
+		want[o.by.Name+" "+o.addr+"/"+o.network] += uint64(o.asked)
+	}
+	if diff := cmp.Diff(want, o.after); diff != "" {
+		return "new flows that the programs have counted (-want +got):\n" + diff
+	}
+	return ""
+}
+
+// misseen tells whom servers have seen instead of the right ones, "" if none.
+func (o outcome) misseen(to balancer) string {
+	if to == byKubeProxy && o.name != "outside" {
+		return ""
+	}
+	want := map[answer]int{}
+	for who, times := range o.answers {
+		want[answer{who.node, o.sees(who.node, to)}] += times
+	}
+	if diff := cmp.Diff(want, o.answers, cmp.AllowUnexported(answer{})); diff != "" {
+		return "whom servers have seen (-want +got):\n" + diff
+	}
+	return ""
+}
+
+// balancer is who is to balance the connections of pods and nodes, and where.
+type balancer int
+
+const (
+	byKubeProxy balancer = iota
+	byBlixt
+	byBlixtAtBridge
+)
+
+// paths goes all ways, from ports of this kind: the servers of every node answer,
+// and the program that is to have done it has counted.
+func paths(t *testing.T, application string, vips []string, to balancer, ports func(n int) int) {
+	t.Helper()
+	var all []outcome
+	for _, w := range ways(t, vips) {
+		t.Run(w.String(), func(t *testing.T) {
+			const n = 20
+			o := w.try(t, application, ports(n), n)
+			all = append(all, o)
+			o.check(t, to)
+		})
+	}
+	table(t, all)
+}
+
+// path goes one way.
+func path(t *testing.T, application string, a asker, network, addr string) {
+	t.Helper()
+	const n = 20
+	w := way{a, network, addr}
+	w.try(t, application, ports(n), n).check(t, byBlixt)
+}
+
+func (o outcome) check(t *testing.T, to balancer) {
+	t.Helper()
+	for _, wrong := range []string{o.unanswered(), o.miscounted(to), o.misseen(to)} {
+		if wrong != "" {
+			t.Errorf("%s to %s: %s", o.way, o.addr, wrong)
+		}
+	}
+}
+
+// table prints what was asked, answered and counted.
+func table(t *testing.T, all []outcome) {
+	t.Helper()
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	head := []string{"WAY", "ASKED", "COUNTED"}
+	for _, m := range c.Nodes {
+		head = append(head, strings.ToUpper(m.Name)+" ANSWERED")
+	}
+	fmt.Fprintln(w, strings.Join(head, "\t"))
+	for _, o := range all {
+		counted, by := uint64(0), map[string]int{}
+		for at, n := range o.after {
+			counted += n - o.before[at]
+		}
+		for who, times := range o.answers {
+			by[who.node] += times
+		}
+		fmt.Fprintf(w, "%s\t%d\t%d", o.way, o.asked, counted)
+		for _, m := range c.Nodes {
+			fmt.Fprintf(w, "\t%d", by[m.Name])
+		}
+		fmt.Fprintln(w)
+	}
+	_ = w.Flush() // to memory
+	t.Log("\n" + text.String())
+}
+
+// masqueraded goes all ways while pods' packets get their node's address where
+// they leave the pod network.
+func masqueraded(t *testing.T, application string, vips []string) {
+	if c.Options.Masquerade {
+		t.Skip("in this cluster they always do")
+	}
+	if err := c.Masquerade(true); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Masquerade(false); err != nil {
+			t.Error(err)
+		}
+	})
+	paths(t, application, vips, byBlixt, ports)
+}

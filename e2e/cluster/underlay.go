@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// The switch of an overlay drops what a machine sends with the address of
+// another, as the networks of clouds do. The router sends for everybody.
+const underlay = `table bridge underlay {
+	set sources4 { type ifname . ipv4_addr; }
+	set sources6 { type ifname . ipv6_addr; }
+	counter dropped { }
+	chain forward {
+		type filter hook forward priority filter
+		iifname "outside" accept
+		ip6 saddr { ::, fe80::/10 } accept
+		iifname . ip saddr @sources4 accept
+		iifname . ip6 saddr @sources6 accept
+		meta protocol { ip, ip6 } counter name dropped drop
+	}
+}
+`
+
+// filterSources has the switch know what each machine may send with.
+func (c *Cluster) filterSources() error {
+	if err := feed(c.switchCommand("nft", "-f", "-"), underlay); err != nil {
+		return err
+	}
+	if err := c.AllowSources(c.Control, Control4, Control6); err != nil {
+		return err
+	}
+	for _, m := range c.Nodes {
+		if err := c.AllowSources(m, m.IPv4, m.IPv6); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AllowSources gives a machine more addresses to send with, where the switch
+// drops those of others.
+func (c *Cluster) AllowSources(m *Machine, addresses ...string) error {
+	if !c.Options.Overlay {
+		return nil
+	}
+	var commands strings.Builder
+	for _, a := range addresses {
+		ip, err := netip.ParseAddr(a)
+		if err != nil {
+			return err
+		}
+		set := "sources6"
+		if ip.Is4() {
+			set = "sources4"
+		}
+		fmt.Fprintf(&commands, "add element bridge underlay %s { %q . %s }\n", set, m.Name, ip)
+	}
+	return feed(c.switchCommand("nft", "-f", "-"), commands.String())
+}
+
+var packets = regexp.MustCompile(`packets (\d+) `)
+
+// DroppedSources returns how many packets the switch has dropped for their source.
+func (c *Cluster) DroppedSources() (int, error) {
+	out, err := output(c.switchCommand("nft", "list", "counter", "bridge", "underlay", "dropped"))
+	if err != nil {
+		return 0, err
+	}
+	match := packets.FindStringSubmatch(out)
+	if match == nil {
+		return 0, fmt.Errorf("nft does not tell of packets: %s", out)
+	}
+	return strconv.Atoi(match[1])
+}
+
+func (c *Cluster) switchCommand(args ...string) *exec.Cmd {
+	return exec.Command("ip", append([]string{"netns", "exec", c.space("switch")}, args...)...)
+}
