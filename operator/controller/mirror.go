@@ -3,10 +3,10 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -19,15 +19,31 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// maxMirrored is how many endpoints an EndpointSlice may have.
-const maxMirrored = 1000
+// maxMirrored and maxMirroredPorts are how many endpoints and ports an
+// EndpointSlice may have.
+const (
+	maxMirrored      = 1000
+	maxMirroredPorts = 100
+)
+
+// mirrorKey is of ports of a Service that lead to the same endpoints and share
+// their slices: with one for each, a Gateway of many listeners would have hundreds.
+type mirrorKey struct {
+	service  types.NamespacedName
+	portName string
+	protocol lb.Protocol
+	family   discoveryv1.AddressType
+	// block is the port divided by maxMirroredPorts. So no port changes its slice
+	// when another comes or goes.
+	block int32
+}
 
 // mirror has the Service of a Gateway show the backends: load balancers that
 // announce addresses do so only for Services with ready endpoints, under policy
 // Local from the endpoints' nodes, and kube-proxy balances to them where the
 // administrator has it serve pods.
 func mirror(s *corev1.Service, t *gateway.Translation, e gateway.Endpoints) []*discoveryv1.EndpointSlice {
-	var all []*discoveryv1.EndpointSlice
+	ports := map[mirrorKey][]*corev1.ServicePort{}
 	for i := range t.Frontends {
 		f := &t.Frontends[i]
 		if f.Gateway != s.Namespace+"/"+s.OwnerReferences[0].Name {
@@ -39,49 +55,58 @@ func mirror(s *corev1.Service, t *gateway.Translation, e gateway.Endpoints) []*d
 		if j < 0 { // a node port
 			continue
 		}
+		port, family := &s.Spec.Ports[j], discoveryv1.AddressTypeIPv4
+		if f.Addr.Is6() {
+			family = discoveryv1.AddressTypeIPv6
+		}
 		for _, ref := range f.Refs {
-			all = append(all, mirrorRef(s, &s.Spec.Ports[j], f, ref, e)...)
+			key := mirrorKey{ref.Service, ref.PortName, f.Protocol, family, port.Port / maxMirroredPorts}
+			if !slices.Contains(ports[key], port) { // as of another address
+				ports[key] = append(ports[key], port)
+			}
 		}
 	}
-	slices.SortFunc(all, func(a, b *discoveryv1.EndpointSlice) int { return strings.Compare(a.Name, b.Name) })
-	return slices.CompactFunc(all, func(a, b *discoveryv1.EndpointSlice) bool { return a.Name == b.Name })
+	var all []*discoveryv1.EndpointSlice
+	for key, ports := range ports {
+		slices.SortFunc(ports, func(a, b *corev1.ServicePort) int { return cmp.Compare(a.Port, b.Port) })
+		all = append(all, mirrorPorts(s, key, ports, e)...)
+	}
+	return all
 }
 
-// mirrorRef makes the slices of one reference's endpoints in a frontend's family.
-func mirrorRef(s *corev1.Service, port *corev1.ServicePort, f *gateway.Frontend, ref gateway.Ref, e gateway.Endpoints) []*discoveryv1.EndpointSlice {
-	family, v6 := discoveryv1.AddressTypeIPv4, f.Addr.Is6()
-	if v6 {
-		family = discoveryv1.AddressTypeIPv6
-	}
-	byPort := map[uint16][]discoveryv1.Endpoint{}
-	for _, p := range e[ref.Service].Ports {
-		if p.Name != ref.PortName || p.Protocol != f.Protocol {
+// mirrorPorts makes the slices of ports that lead to the same endpoints.
+func mirrorPorts(s *corev1.Service, key mirrorKey, ports []*corev1.ServicePort, e gateway.Endpoints) []*discoveryv1.EndpointSlice {
+	byNumber := map[uint16][]discoveryv1.Endpoint{}
+	for _, p := range e[key.service].Ports {
+		if p.Name != key.portName || p.Protocol != key.protocol {
 			continue
 		}
 		for _, ep := range p.Endpoints {
-			if ep.Addr.Addr().Is6() == v6 {
-				byPort[ep.Addr.Port()] = append(byPort[ep.Addr.Port()], mirrored(ep))
+			if ep.Addr.Addr().Is6() == (key.family == discoveryv1.AddressTypeIPv6) {
+				byNumber[ep.Addr.Port()] = append(byNumber[ep.Addr.Port()], mirrored(ep))
 			}
 		}
 	}
 	var made []*discoveryv1.EndpointSlice
-	for number, found := range byPort {
+	for number, found := range byNumber {
 		n := 0
 		for chunk := range slices.Chunk(found, maxMirrored) {
-			made = append(made, &discoveryv1.EndpointSlice{
+			slice := &discoveryv1.EndpointSlice{
 				ObjectMeta: metav1.ObjectMeta{
 					Namespace: s.Namespace,
-					Name: fmt.Sprintf("%s-%s", s.Name[:min(len(s.Name), 200)],
-						shortHash(fmt.Sprint(port.Name, family, ref.Service, ref.PortName, number, n))),
+					Name:      fmt.Sprintf("%s-%s", s.Name[:min(len(s.Name), 200)], shortHash(fmt.Sprint(key, number, n))),
 					Labels: map[string]string{
 						discoveryv1.LabelServiceName: s.Name, discoveryv1.LabelManagedBy: v1alpha1.Manager, v1alpha1.ManagedByLabel: v1alpha1.Manager,
 					},
 					OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(s, corev1.SchemeGroupVersion.WithKind("Service"))},
 				},
-				AddressType: family,
-				Ports:       []discoveryv1.EndpointPort{{Name: &port.Name, Protocol: &port.Protocol, Port: new(int32(number))}},
+				AddressType: key.family,
 				Endpoints:   chunk,
-			})
+			}
+			for _, port := range ports {
+				slice.Ports = append(slice.Ports, discoveryv1.EndpointPort{Name: &port.Name, Protocol: &port.Protocol, Port: new(int32(number))})
+			}
+			made = append(made, slice)
 			n++
 		}
 	}
