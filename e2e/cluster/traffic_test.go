@@ -8,10 +8,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	bpfmanv1alpha1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
@@ -93,11 +90,11 @@ func applied(t *testing.T, file, word, with string) {
 // remove deletes what a file of testdata, with a word replaced, has made.
 func remove(t *testing.T, file, word, with string) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("testdata", file))
+	text, err := testdata(file, word, with)
 	if err != nil {
 		t.Fatal(err)
 	}
-	objects, err := kube.Decode([]byte(strings.ReplaceAll(string(text), word, with)))
+	objects, err := kube.Decode(text)
 	if err != nil {
 		t.Fatal(err)
 	}
