@@ -179,16 +179,45 @@ func TestRunConverges(t *testing.T) {
 		states <- testState(1, 2)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		want, _ := fake.Config()
-		foreign := want
-		foreign.StateHash++
-		if err := fake.SetConfig(foreign); err != nil {
-			t.Error(err)
+		look := func() (*datapath.Image, lb.Key, *datapath.Served) {
+			im, err := datapath.Read(fake, time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for key, served := range im.Frontends {
+				return im, key, served
+			}
+			t.Fatal("no frontend")
+			return nil, lb.Key{}, nil
 		}
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		if got, _ := fake.Config(); got.StateHash != want.StateHash {
-			t.Error("a foreign writer was not noticed")
+		_, key, served := look()
+		word := func() datapath.Word { im, _, served := look(); return im.Word(served.Entry.Index) }
+		for _, foreign := range []struct {
+			what  string
+			write func() error
+		}{
+			{"config", func() error { c, _ := fake.Config(); c.StateHash++; return fake.SetConfig(c) }},
+			{"ring", func() error { return fake.WriteRing(word().Offset(), []uint32{0, 0}) }},
+			{"word", func() error { return fake.Publish(served.Entry.Index, 0) }},
+			{"address", func() error { return fake.DeleteAddress(key.Addr) }},
+			{"frontend", func() error { return fake.DeleteFrontend(key) }},
+			{"backend", func() error { return fake.PutBackend(served.Slots[0], bpf.BlixtBackend{}) }},
+		} {
+			if err := foreign.write(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			s := testState(1, 2)
+			s.Normalize()
+			im, _, _ := look()
+			plan, err := datapath.NewPlan(im, s, time.Now())
+			if err != nil || !plan.Empty() {
+				t.Errorf("after another wrote a %s the maps lack %v (%v), want that the agent has made it good", foreign.what, plan.Ops, err)
+			}
+			if c, _ := fake.Config(); c.StateHash != s.Hash() {
+				t.Errorf("after another wrote a %s the config's hash is %d, want %d", foreign.what, c.StateHash, s.Hash())
+			}
 		}
 		cancel()
 		<-ended

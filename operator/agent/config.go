@@ -16,8 +16,7 @@ func (a *Agent) settings(c datapath.Config) datapath.Config {
 	return c
 }
 
-// ours tells whether the maps still hold what was applied last, by the word
-// of their config.
+// ours tells whether the maps still hold what was applied last.
 func (a *Agent) ours() (bool, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -30,6 +29,11 @@ func (a *Agent) ours() (bool, error) {
 	}
 	same := hashText(c.StateHash) == a.record.Hash && a.settings(c) == c &&
 		Version{c.Epoch, c.Sequence} == a.record.Version
+	if same && a.image != nil {
+		if same, err = a.image.Same(a.tables, a.o.Clock()); err != nil {
+			return false, fmt.Errorf("read maps: %w", err)
+		}
+	}
 	if !same {
 		a.image = nil
 	}

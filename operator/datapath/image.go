@@ -81,6 +81,20 @@ func Read(t Tables, now time.Time) (*Image, error) {
 	return im, nil
 }
 
+// Same tells whether the tables hold what the image says: then nobody else has
+// written them since.
+func (im *Image) Same(t Tables, now time.Time) (bool, error) {
+	got, err := Read(t, now)
+	if err != nil {
+		return false, err
+	}
+	return len(got.strayFrontends) == len(im.strayFrontends) && maps.Equal(got.Addresses, im.Addresses) &&
+		slices.Equal(got.words, im.words) && slices.Equal(got.backends, im.backends) &&
+		maps.EqualFunc(got.Frontends, im.Frontends, func(a, b *Served) bool {
+			return a.Entry == b.Entry && slices.Equal(a.Slots, b.Slots)
+		}), nil
+}
+
 // readFrontends adopts the frontends whose index and ring are their own.
 func (im *Image) readFrontends(t Tables, entries map[lb.Key]bpf.BlixtFrontend, now time.Time, zeros span) error {
 	byIndex := map[uint32]*Served{}
