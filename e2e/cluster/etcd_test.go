@@ -6,6 +6,7 @@ package cluster_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -22,6 +24,7 @@ import (
 // What etcd had a while ago is true again: a Gateway that came later is served no
 // more, a route that has gone is, and nobody remembers the future for long.
 func restored(t *testing.T, application string) {
+	remove(t, "late.yaml", "", "") // of a run that was killed
 	applied(t, "restored.yaml", "", "")
 	applied(t, "more.yaml", "", "")
 	choose(t, "node-1")
@@ -43,14 +46,18 @@ func restored(t *testing.T, application string) {
 
 	apply(t, "late.yaml", "", "")
 	late := net.JoinHostPort(reached(t, "late", c.Nodes[0])[0], "80")
-	if _, err := ask(c.Outside, "tcp", "", late); err != nil {
-		t.Fatal(err)
-	}
+	repliesFrom(t, late, "node-1")
 	remove(t, "more.yaml", "", "")
 	choose(t, "node-2")
 	repliesFrom(t, tcp, "node-2")
 	repliesFrom(t, more, "")
 	before := epochs(t, application)
+	for i := range 1000 { // as much as happens in minutes: nobody restores what was a moment ago
+		if err := c.Client.Patch(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}},
+			client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata": {"annotations": {"test": "%d"}}}`, i))); err != nil {
+			t.Fatal(err)
+		}
+	}
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
@@ -77,9 +84,7 @@ func restored(t *testing.T, application string) {
 	repliesFrom(t, tcp, "node-2")
 	applied(t, "late.yaml", "", "")
 	late = net.JoinHostPort(reached(t, "late", c.Nodes[0])[0], "80")
-	if _, err := ask(c.Outside, "tcp", "", late); err != nil {
-		t.Error(err)
-	}
+	repliesFrom(t, late, "node-2")
 	for _, namespace := range []string{"kube-system", "bpfman", system, "default"} {
 		awaitPods(t, namespace)
 	}

@@ -118,7 +118,7 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := m.Add(&rewound{reader: m.GetAPIReader(), every: 5 * time.Second}); err != nil {
+	if err := m.Add(&rewound{reader: m.GetAPIReader()}); err != nil {
 		return err
 	}
 	listener, err := net.Listen("tcp", o.FleetAddress)

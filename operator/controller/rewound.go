@@ -16,18 +16,24 @@ import (
 // rewound ends the operator when the cluster was restored from a backup. The
 // caches have what has not happened, and a watch that goes on from there is told
 // nothing until as much has happened again. So it is with a replica that waits,
-// too, which is why each looks.
+// too, which is why each looks. A backup of a few seconds ago may go unnoticed, if
+// as much has happened again before the next look.
 type rewound struct {
 	reader client.Reader // past the cache
-	every  time.Duration
 }
+
+// How often to look, and how long to wait for an answer.
+const (
+	lookEvery  = time.Second
+	lookWithin = 5 * time.Second
+)
 
 // NeedLeaderElection implements manager.LeaderElectionRunnable.
 func (*rewound) NeedLeaderElection() bool { return false }
 
 // Start implements manager.Runnable. Returns an error when time has gone back.
 func (r *rewound) Start(ctx context.Context) error {
-	tick := time.NewTicker(r.every)
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	latest := ""
 	for {
@@ -51,7 +57,7 @@ func (r *rewound) Start(ctx context.Context) error {
 
 // version returns how far the cluster is.
 func (r *rewound) version(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.every)
+	ctx, cancel := context.WithTimeout(ctx, lookWithin)
 	defer cancel()
 	list := &metav1.PartialObjectMetadataList{}
 	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NamespaceList"))
