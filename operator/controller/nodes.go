@@ -47,8 +47,12 @@ func (c *Controller) runDataplane(ctx context.Context) ([]dataplane.Verdict, err
 	apply, remove := dataplane.Objects(spec, release, rollout)
 	failed.add(c.applyAll(ctx, apply, remove))
 	c.settle(rollout)
+	said := map[string]string{} // an object may have one on each node
 	for _, p := range rollout.Problems {
-		c.say(p.Object, p.Message)
+		said[p.Object] = strings.TrimSpace(said[p.Object] + " " + p.Message)
+	}
+	for object, message := range said {
+		c.say(object, message)
 	}
 	var verdicts []dataplane.Verdict
 	if len(release.Owners) > 0 {

@@ -11,7 +11,6 @@ import (
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/kubernetes-sigs/blixt/operator/agent"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/datapath"
 )
@@ -159,7 +158,10 @@ func (p *planner) settle(current *Application, others []Application) {
 // take the other's connections for its own. Moved once, it stays there: each
 // move lets packets by. A priority that is asked for meanwhile waits.
 func (p *planner) line(current *Application, others []Application) {
-	others = slices.DeleteFunc(slices.Clone(others), func(o Application) bool { return len(p.filled(o)) == 0 })
+	drains := slices.ContainsFunc(p.places(*current), func(node string) bool { return p.drains(place{current.Name, node}) })
+	others = slices.DeleteFunc(slices.Clone(others), func(o Application) bool {
+		return !slices.ContainsFunc(p.places(o), func(node string) bool { return drains || p.acked(place{o.Name, node}) })
+	})
 	if current.created.IsZero() || len(others) == 0 && current.asked != *p.spec.Priority {
 		current.Priority, current.asked = *p.spec.Priority, *p.spec.Priority
 	}
@@ -201,11 +203,7 @@ func (p *planner) places(a Application) []string {
 func (p *planner) filled(a Application) []string {
 	return slices.DeleteFunc(p.places(a), func(node string) bool {
 		at := place{a.Name, node}
-		if report := p.reports[at]; report != nil {
-			return report.Version == (agent.Version{})
-		}
-		stored := p.stored(at)
-		return !p.starting() && (stored == nil || stored.AckedAt == nil)
+		return !p.acked(at) && (p.reports[at] != nil || !p.starting())
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/agent"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
@@ -142,6 +143,15 @@ func (s *sight) layout(application string) int {
 		}
 	}
 	return 0
+}
+
+// acked tells whether somebody has filled the maps of a program.
+func (s *sight) acked(at place) bool {
+	if report := s.reports[at]; report != nil {
+		return report.Version != (agent.Version{}) || report.Error != "" // which may have kept it from reading them
+	}
+	stored := s.stored(at)
+	return stored != nil && stored.AckedAt != nil
 }
 
 // starting tells whether agents may not have found this operator yet.

@@ -176,6 +176,12 @@ func (j *judge) serves() metav1.Condition {
 			reason = UpgradeBlocked
 		}
 		return say(metav1.ConditionTrue, reason, fmt.Sprintf("The node serves with %s. %s", j.instances[0].Name, message))
+	case j.instances[0].Name != current.Name && rank(j.instances[0]) == 1: // it serves, if perhaps not all
+		f := j.instances[0].fault
+		if f.keep && j.known(v1alpha1.NodeReady) {
+			return metav1.Condition{Type: v1alpha1.NodeReady}
+		}
+		return say(f.status, f.reason, fmt.Sprintf("The node serves with %s. %s", j.instances[0].Name, f.message))
 	case current.fault == nil: // it drains, and no other serves
 		return say(metav1.ConditionFalse, Outdated, current.Name+" is about to take new connections again.")
 	case current.fault.keep && j.known(v1alpha1.NodeReady):
