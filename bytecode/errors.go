@@ -22,7 +22,9 @@ type RegistryError struct {
 	Ref string
 	// Problem in a few words, and Fix, what an admin can do.
 	Problem, Fix string
-	Err          error
+	// Altered: what was sent is not what the digest stands for.
+	Altered bool
+	Err     error
 }
 
 func (e *RegistryError) Error() string {
@@ -70,7 +72,7 @@ func explain(ref name.Reference, err error) error {
 		e.Problem = host + " cannot be reached"
 		e.Fix = "check the name and port, whether the registry runs, and the proxy (HTTPS_PROXY)"
 	case strings.Contains(err.Error(), "error verifying"), strings.Contains(err.Error(), "does not match requested digest"):
-		e.Problem = "what " + host + " sends is not what the digest stands for"
+		e.Problem, e.Altered = "what "+host+" sends is not what the digest stands for", true
 		e.Fix = "it was damaged on the way or in the registry: try again, then push the image again"
 	default:
 		return fmt.Errorf("%s: %w", ref.Name(), err)

@@ -78,17 +78,21 @@ func withoutPriority(programs []bpfmanv1.ClBpfApplicationProgram) []bpfmanv1.ClB
 // it drains.
 func (a *auditor) former(object string, o *bpfmanv1.ClusterBpfApplication) {
 	serves := []string{}
-	for i := range a.Dataplanes {
-		n := &a.Dataplanes[i]
-		if s := a.stored(n.Name, o.Name); s != nil && !s.Draining {
-			serves = append(serves, n.Name)
+	for i := range a.States {
+		s := &a.States[i]
+		if s.Labels[v1alpha1.OwnedByLabel] != o.Name || program(s) == nil {
+			continue
+		}
+		if known := a.stored(nodeOf(s), o.Name); known == nil || !known.Draining {
+			serves = append(serves, nodeOf(s))
 		}
 	}
+	slices.Sort(serves)
 	switch {
 	case a.wanted == "":
 		a.failed(OldGeneration, object, "", "it is there, and nothing declares it: there is no GatewayClass of Blixt. blixt uninstall takes it off the nodes.")
 	case len(serves) > 0:
-		a.failed(OldGeneration, object, "", "it takes new connections on %s, while %s is declared: the upgrade is not through. kubectl describe nodedataplanes says why.", strings.Join(serves, ", "), a.wanted)
+		a.failed(OldGeneration, object, "", "it takes new connections on %s, as far as is known, while %s is declared: the upgrade is not through. kubectl describe nodedataplanes says why.", strings.Join(serves, ", "), a.wanted)
 	case a.application(a.wanted) == nil:
 		a.failed(OldGeneration, object, "", "it is there, but not %s, which is declared", a.wanted)
 	default:

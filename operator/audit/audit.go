@@ -47,6 +47,7 @@ const (
 	ProgramBefore    = "ProgramBefore"
 	ImageNotFound    = "ImageNotFound"
 	ImageNotVerified = "ImageNotVerified"
+	ImageUnread      = "ImageUnread"
 	Unread           = "Unread"
 )
 

@@ -230,6 +230,16 @@ func TestTampered(t *testing.T) {
 	}
 }
 
+// A registry that nobody may believe is not one that lacks the image.
+func TestRegistryNotTrusted(t *testing.T) {
+	s := newScene(t)
+	s.options.CAFile = ""
+	r := s.audit(s.kube, s.key)
+	if len(r.Problems) != 1 || r.Problems[0].Reason != audit.ImageUnread || !strings.Contains(r.Problems[0].Message, "is not trusted") {
+		t.Errorf("problems: got %+v, want %s, whose registry is not trusted", r.Problems, audit.ImageUnread)
+	}
+}
+
 // What may not be read is said, and is no success.
 func TestUnread(t *testing.T) {
 	s := newScene(t)

@@ -4,9 +4,12 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -22,9 +25,9 @@ type Image struct {
 	Layout int32 `json:"layout,omitempty"`
 	// VerifiedBy are the fingerprints of the keys whose signatures were verified.
 	VerifiedBy []string `json:"verifiedBy,omitempty"`
-	// Problem with it; NotFound: it could not be got at all.
-	Problem  string `json:"problem,omitempty"`
-	NotFound bool   `json:"notFound,omitempty"`
+	// Reason and Problem say what is wrong with it; "": nothing is.
+	Reason  string `json:"reason,omitempty"`
+	Problem string `json:"problem,omitempty"`
 }
 
 // ReadImages asks registries for the image of each application and for the
@@ -65,12 +68,12 @@ func readImage(ctx context.Context, name string, o bytecode.Options) Image {
 	im := Image{Name: name}
 	stored, err := bytecode.Open(ctx, name, o)
 	if err != nil {
-		im.Problem, im.NotFound = err.Error(), true
+		im.Reason, im.Problem = unread(err, ImageUnread), err.Error()
 		return im
 	}
 	loaded, err := stored.Load(o)
 	if err != nil {
-		im.Problem = err.Error()
+		im.Reason, im.Problem = unread(err, ImageNotVerified), err.Error()
 		return im
 	}
 	im.Layout = int32(loaded.Object.Layout)
@@ -83,14 +86,31 @@ func readImage(ctx context.Context, name string, o bytecode.Options) Image {
 	return im
 }
 
+// unread tells what kept an image from being read: that its registry does not
+// have it, or sends another, or could not be asked; else it is otherwise.
+func unread(err error, otherwise string) string {
+	answer, answered := errors.AsType[*transport.Error](err)
+	registry, known := errors.AsType[*bytecode.RegistryError](err)
+	switch {
+	case answered && answer.StatusCode == http.StatusNotFound:
+		return ImageNotFound
+	case known && registry.Altered:
+		return ImageNotVerified
+	case known:
+		return ImageUnread
+	}
+	return otherwise
+}
+
 // images compares those of the registries with what nodes say.
 func (a *auditor) images() {
 	for _, im := range a.Images {
-		switch {
-		case im.NotFound:
-			a.failed(ImageNotFound, "image "+im.Name, "", "%s. With --offline registries are not asked.", im.Problem)
-		case im.Problem != "":
-			a.failed(ImageNotVerified, "image "+im.Name, "", "%s", im.Problem)
+		switch im.Reason {
+		case "":
+		case ImageUnread:
+			a.failed(ImageUnread, "image "+im.Name, "", "%s. With --offline registries are not asked.", im.Problem)
+		default:
+			a.failed(im.Reason, "image "+im.Name, "", "%s", im.Problem)
 		}
 		for _, p := range a.report.Programs {
 			if im.Layout != 0 && p.Image+"@"+p.Digest == im.Name && p.Layout != 0 && p.Layout != im.Layout {

@@ -63,33 +63,38 @@ func pool(f *Facts) (string, []Finding) {
 	return fmt.Sprintf("%d ranges of pools are free of addresses of nodes, pods and Services", n), wrong
 }
 
-// taken names what has addresses of a range.
+// taken names what has addresses of a range. Where no node says which addresses
+// its pods have, as with many networks, those of our own pods show it.
 func (f *Facts) taken(r gateway.AddressRange) (names []string) {
+	add := func(text, whose string) {
+		if other, err := gateway.ParseAddressRange(text); err == nil && r.Overlaps(other) {
+			names = append(names, text+" of "+whose)
+		}
+	}
 	for i := range f.Nodes {
 		n := &f.Nodes[i]
 		for _, a := range n.Status.Addresses {
-			if other, err := gateway.ParseAddressRange(a.Address); err == nil && r.Overlaps(other) {
-				names = append(names, a.Address+" of node "+n.Name)
-			}
+			add(a.Address, "node "+n.Name)
 		}
 		for _, cidr := range n.Spec.PodCIDRs {
-			if other, err := gateway.ParseAddressRange(cidr); err == nil && r.Overlaps(other) {
-				names = append(names, cidr+" of pods of node "+n.Name)
+			add(cidr, "pods of node "+n.Name)
+		}
+	}
+	for i := range f.Pods {
+		for _, ip := range f.Pods[i].Status.PodIPs {
+			if !f.Pods[i].Spec.HostNetwork {
+				add(ip.IP, at("Pod", &f.Pods[i]))
 			}
 		}
 	}
 	for i := range f.ServiceCIDRs {
 		for _, cidr := range f.ServiceCIDRs[i].Spec.CIDRs {
-			if other, err := gateway.ParseAddressRange(cidr); err == nil && r.Overlaps(other) {
-				names = append(names, cidr+" of ServiceCIDR "+f.ServiceCIDRs[i].Name)
-			}
+			add(cidr, "ServiceCIDR "+f.ServiceCIDRs[i].Name)
 		}
 	}
 	for i := range f.Services {
 		for _, ip := range f.Services[i].Spec.ClusterIPs {
-			if other, err := gateway.ParseAddressRange(ip); err == nil && r.Overlaps(other) {
-				names = append(names, ip+" of "+at("Service", &f.Services[i]))
-			}
+			add(ip, at("Service", &f.Services[i]))
 		}
 	}
 	return names

@@ -99,7 +99,11 @@ func notRunning(p *corev1.Pod) string {
 	for _, c := range p.Status.ContainerStatuses {
 		switch {
 		case c.State.Waiting != nil:
-			return fmt.Sprintf("container %s waits (%s, %d restarts)", c.Name, cmp.Or(c.State.Waiting.Reason, "no reason given"), c.RestartCount)
+			why := cmp.Or(c.State.Waiting.Reason, "no reason given")
+			if m := c.State.Waiting.Message; m != "" {
+				why += ": " + m
+			}
+			return fmt.Sprintf("container %s waits (%s, %d restarts)", c.Name, why, c.RestartCount)
 		case c.State.Terminated != nil:
 			return fmt.Sprintf("container %s has ended (%s, %d restarts)", c.Name, cmp.Or(c.State.Terminated.Reason, "no reason given"), c.RestartCount)
 		case !c.Ready:

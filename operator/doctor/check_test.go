@@ -140,8 +140,8 @@ var defects = []struct {
 	{"the lease is old", func(f *doctor.Facts) { f.Leases[0].Spec.RenewTime.Time = now.Add(-time.Minute) }, "leader", doctor.Failed, "Lease blixt-system/blixt-operator", "1m0s old", "logs"},
 	{"an agent waits", func(f *doctor.Facts) {
 		f.DaemonSets[1].Status.NumberReady = 1
-		f.Pods[1].Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}}
-	}, "agents", doctor.Failed, "DaemonSet blixt-system/blixt-agent-111111111111", "1 of 2; pod blixt-agent-n1 on node n1: container agent waits (ContainerCreating", "describe"},
+		f.Pods[1].Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CreateContainerError", Message: "no such profile"}}
+	}, "agents", doctor.Failed, "DaemonSet blixt-system/blixt-agent-111111111111", "1 of 2; pod blixt-agent-n1 on node n1: container agent waits (CreateContainerError: no such profile", "describe"},
 	{"agents are refused", func(f *doctor.Facts) {
 		f.DaemonSets[1].Status.NumberReady, f.DaemonSets[1].Status.CurrentNumberScheduled = 0, 0
 	}, "agents", doctor.Failed, "DaemonSet blixt-system/blixt-agent-111111111111", "only 0 pods are made", "events"},
@@ -167,8 +167,17 @@ var defects = []struct {
 	{"address is awaited", func(f *doctor.Facts) {
 		f.Services[0].Status.LoadBalancer.Ingress, f.Services[0].CreationTimestamp = nil, metav1.NewTime(now)
 	}, "addresses", doctor.OK, "", "", ""},
+	{"ports are node ports", func(f *doctor.Facts) {
+		f.Configs[0].Spec.Dataplane.SNATPorts = v1alpha1.PortRange{First: 20000, Last: 30000}
+	}, "snat-ports", doctor.Failed, "BlixtConfig", "20000-30000 overlap 30000-32767, the cluster's node ports", "snatPorts"},
+	{"ports are those of nodes, as the operator was told", func(f *doctor.Facts) {
+		f.Deployments[0].Spec.Template.Spec.Containers = []corev1.Container{{Args: []string{"operator", "--ephemeral-ports=15000-60999"}}}
+	}, "snat-ports", doctor.Failed, "BlixtConfig", "11000-29999 overlap 15000-60999, the ports of nodes", "ephemeral-ports"},
 	{"pool has an address of a node", func(f *doctor.Facts) { f.Configs[0].Spec.Addresses.Pool[0] = "192.0.2.0/24" }, "pool", doctor.Failed, "BlixtConfig blixt", "spec.addresses.pool[0] 192.0.2.0/24 overlaps 192.0.2.11 of node n1, 192.0.2.11 of node n2", "kubectl edit"},
 	{"pool has addresses of pods", func(f *doctor.Facts) { f.Configs[0].Spec.Addresses.Pool[1] = "2001:db8:1::5" }, "pool", doctor.Failed, "BlixtConfig blixt", "2001:db8:1::/64 of pods of node n1", "kubectl edit"},
+	{"pool has the address of a pod", func(f *doctor.Facts) {
+		f.Pods[1].Status.PodIPs = []corev1.PodIP{{IP: "198.51.100.7"}}
+	}, "pool", doctor.Failed, "BlixtConfig blixt", "198.51.100.7 of Pod blixt-system/blixt-agent-n1", "kubectl edit"},
 	{"pool has addresses of Services", func(f *doctor.Facts) { f.Configs[0].Spec.Addresses.Pool[0] = "10.96.255.250-10.97.0.9" }, "pool", doctor.Failed, "BlixtConfig blixt", "10.96.0.0/16 of ServiceCIDR kubernetes", "kubectl edit"},
 	{"pool has the address of a Service", func(f *doctor.Facts) {
 		f.ServiceCIDRs, f.Configs[0].Spec.Addresses.Pool[0] = nil, "10.96.0.7"
@@ -183,6 +192,9 @@ var defects = []struct {
 	}, "nodes", doctor.Failed, "NodeDataplane n2", "condition Ready is False, LoadFailed: bpfman could not.", "kubectl describe nodedataplane n2"},
 	{"node has drifted", func(f *doctor.Facts) { f.Dataplanes[1].Status.Conditions[1].Status = metav1.ConditionTrue }, "nodes", doctor.Failed, "NodeDataplane n2", "Drifted is True", ""},
 	{"agent is not heard of", func(f *doctor.Facts) { f.Dataplanes[1].Status.Conditions[0].Status = metav1.ConditionUnknown }, "nodes", doctor.Warning, "NodeDataplane n2", "Ready is Unknown", ""},
+	{"node is left out, and has its program still", func(f *doctor.Facts) {
+		f.Dataplanes[1].Status.Conditions[0] = metav1.Condition{Type: "Ready", Status: metav1.ConditionFalse, Reason: "NotSelected", Message: "It goes."}
+	}, "nodes", doctor.Warning, "NodeDataplane n2", "Ready is False, NotSelected: It goes.", ""},
 	{"nobody looks after a node", func(f *doctor.Facts) { f.Dataplanes = f.Dataplanes[:1] }, "nodes", doctor.Failed, "Node n2", "no NodeDataplane", ""},
 	{"nodes may not be listed", func(f *doctor.Facts) { f.Unread["Node"] = "nodes is forbidden" }, "kernel", doctor.Unknown, "Node", "forbidden", "kubectl auth can-i list nodes"},
 }

@@ -12,6 +12,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/dataplane"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
@@ -56,11 +57,11 @@ func dataplanes(f *Facts) (string, []Finding) {
 			}
 			seen := fmt.Sprintf("condition %s is %s, %s: %s", c.Type, c.Status, c.Reason, c.Message)
 			remedy := "kubectl describe nodedataplane " + n.Name
-			switch c.Status {
-			case bad:
-				wrong = append(wrong, failed("NodeDataplane "+n.Name, seen, remedy))
-			case metav1.ConditionUnknown:
+			switch {
+			case c.Status == metav1.ConditionUnknown, c.Reason == dataplane.NotSelected:
 				wrong = append(wrong, warning("NodeDataplane "+n.Name, seen, remedy))
+			case c.Status == bad:
+				wrong = append(wrong, failed("NodeDataplane "+n.Name, seen, remedy))
 			}
 		}
 	}

@@ -74,7 +74,8 @@ var checks = []check{
 	{"network-policy", []string{"NetworkPolicy"}, networkPolicy},
 	{"classes", []string{"GatewayClass", "BlixtConfig"}, classes},
 	{"addresses", []string{"Service"}, addresses},
-	{"pool", []string{"BlixtConfig", "Node", "Service"}, pool},
+	{"snat-ports", []string{"BlixtConfig", "Deployment"}, snatPorts},
+	{"pool", []string{"BlixtConfig", "Node", "Pod", "Service"}, pool},
 	{"kube-proxy", []string{"Service", "GatewayClass", "BlixtConfig"}, kubeProxy},
 	{"nodes", []string{"NodeDataplane", "Node", "BlixtConfig"}, dataplanes},
 }

@@ -19,15 +19,14 @@ const blixtOperator = "blixt-operator"
 
 func operator(f *Facts) (string, []Finding) {
 	object := "Deployment " + f.Namespace + "/" + blixtOperator
-	i := slices.IndexFunc(f.Deployments, func(d appsv1.Deployment) bool { return d.Name == blixtOperator && d.Namespace == f.Namespace })
-	if i < 0 {
+	d := f.operator()
+	if d == nil {
 		remedy := "Install Blixt: helm install blixt charts/blixt --namespace " + f.Namespace + " --create-namespace, with the values that make images prints."
 		if j := slices.IndexFunc(f.Deployments, func(d appsv1.Deployment) bool { return d.Name == blixtOperator }); j >= 0 {
 			remedy = "There is one in another namespace: blixt doctor --namespace " + f.Deployments[j].Namespace
 		}
 		return "", []Finding{failed(object, "it is not there", remedy)}
 	}
-	d := &f.Deployments[i]
 	wanted := int32(1)
 	if d.Spec.Replicas != nil {
 		wanted = *d.Spec.Replicas
