@@ -72,19 +72,21 @@ func into[T any, P interface {
 	}
 }
 
-// findKind returns nil for kinds that Blixt does not read, and a reason if it
-// would read the kind under another apiVersion.
-func findKind(apiVersion, name string) (*kind, string) {
+// findKind returns nil for kinds that Blixt does not read. If they must be a
+// mistake, or Blixt would read the kind under another apiVersion, it returns the
+// field that is wrong, and why.
+func findKind(apiVersion, name string) (k *kind, field, reason string) {
 	group, version, ok := strings.Cut(apiVersion, "/")
 	if !ok {
 		group, version = "", apiVersion
 	}
-	k := kinds[name]
+	k = kinds[name]
 	if k == nil || group != k.group && group != "" {
-		return nil, "" // networking.istio.io has a Gateway, too
+		field, reason = mistaken(group, name) // networking.istio.io has a Gateway, too
+		return nil, field, reason
 	}
 	if group == k.group && slices.Contains(k.versions, version) {
-		return k, ""
+		return k, "", ""
 	}
-	return nil, fmt.Sprintf("apiVersion %s is not supported: write %s", apiVersion, strings.TrimPrefix(k.group+"/"+k.versions[0], "/"))
+	return nil, "apiVersion", fmt.Sprintf("apiVersion %s is not supported: write %s", apiVersion, strings.TrimPrefix(k.group+"/"+k.versions[0], "/"))
 }

@@ -4,6 +4,7 @@ package manifest
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -172,6 +173,32 @@ spec: {addresses: {source: Node}}
 	}
 	if c := set.Objects.Configs[0]; c.Namespace != "" || c.Spec.Addresses.Source != "Node" {
 		t.Errorf("BlixtConfig was not read: %+v", c)
+	}
+}
+
+// What others read, and what Gateway API has besides, is no mistake.
+func TestRead_IgnoresForeignKinds(t *testing.T) {
+	foreign := []string{
+		"gateway.networking.k8s.io/v1 HTTPRoute", "gateway.networking.k8s.io/v1 TLSRoute", "gateway.networking.k8s.io/v1 BackendTLSPolicy",
+		"gateway.networking.x-k8s.io/v1alpha1 XListenerSet", "blixt.x-k8s.io/v1alpha1 NodeDataplane",
+		"v1 ServiceAccount", "v1 Secret", "v1 Endpoints", "v1 Node", "apps/v1 Deployment", "networking.k8s.io/v1 Ingress",
+		"networking.istio.io/v1 Gateway", "example.com/v1 TCPRouet", "serving.knative.dev/v1 Service",
+	}
+	text := ""
+	for _, f := range foreign {
+		apiVersion, kind, _ := strings.Cut(f, " ")
+		text += fmt.Sprintf("apiVersion: %s\nkind: %s\nmetadata: {name: web}\n---\n", apiVersion, kind)
+	}
+	set, err := Read(write(t, "a.yaml", text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, o := range set.Ignored {
+		got = append(got, o.APIVersion+" "+o.Kind)
+	}
+	if diff := cmp.Diff(foreign, got); diff != "" {
+		t.Errorf("ignored (-want +got):\n%s", diff)
 	}
 }
 

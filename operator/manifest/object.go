@@ -25,9 +25,9 @@ func (s *Set) readObject(file string, node *yaml.Node) Errors {
 	if found.APIVersion == "" || found.Kind == "" {
 		return fail(node.Line, "apiVersion and kind are needed")
 	}
-	k, why := findKind(found.APIVersion, found.Kind)
+	k, field, why := findKind(found.APIVersion, found.Kind)
 	if why != "" {
-		return fail(lineOf(node, "apiVersion"), why)
+		return fail(lineOf(node, field), why)
 	}
 	namespace := scalar(child(node, "metadata"), "namespace")
 	if namespace == "" && (k == nil || k.namespaced) {

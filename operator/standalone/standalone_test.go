@@ -143,6 +143,17 @@ func (i *instance) serves(want ...string) {
 	})
 }
 
+// backends counts those that are served.
+func (i *instance) backends() (n int) {
+	i.Helper()
+	r, err := agent.LoadRecord(StateFile(i.RunDir, i.Name))
+	must(i.T, err)
+	for _, f := range r.State.Frontends {
+		n += len(f.Backends)
+	}
+	return n
+}
+
 // attached waits until the program is on exactly these interfaces.
 func (i *instance) attached(want ...string) {
 	i.Helper()
@@ -242,6 +253,19 @@ func TestBrokenFileIsSaidAndTheLastGoodOneServed(t *testing.T) {
 	i.write(files(82, far4))
 	i.serves(far4 + ":82")
 	i.logs("mended")
+}
+
+func TestMisspelledKindIsSaidAndTheLastGoodOneServed(t *testing.T) {
+	veth(t, "eth0")
+	i := prepare(t, files(80, far4))
+	i.start()
+	i.serves(far4 + ":80")
+	i.write(strings.Replace(files(80, far4), "kind: TCPRoute", "kind: TCPRouet", 1))
+	i.logs("level=ERROR", "the last good configuration goes on serving", "web.yaml:", "did you mean TCPRoute?")
+	i.serves(far4 + ":80")
+	if served := i.backends(); served != 1 {
+		t.Errorf("%d backends are served, want the one of before", served)
+	}
 }
 
 func TestWhatIsWrongFromTheStartIsAnError(t *testing.T) {
