@@ -10,9 +10,9 @@ import (
 	"github.com/cilium/ebpf/asm"
 )
 
-// The frames of functions that call each other may have 512 bytes together. Before
-// Linux 6.9 the verifier rounds each up to 32, later to 16 where there is a JIT: a
-// kernel that runs this test may accept what an older one refuses.
+// The frames of functions that call each other may have 512 bytes together. Older
+// kernels, 6.6 for one, round each up to 32, newer ones to 16 where there is a JIT:
+// the kernel that runs this test may accept what they refuse.
 func TestStackFitsOlderKernels(t *testing.T) {
 	const limit, granule = 512, 32
 	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(Object()))
