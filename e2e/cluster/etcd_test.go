@@ -137,11 +137,11 @@ func choose(t *testing.T, node string) {
 func repliesFrom(t *testing.T, addr, node string) {
 	t.Helper()
 	kube.Wait(t, patience, "the node that answers at "+addr, node, func() (string, error) {
-		a, err := ask(c.Outside, "tcp", "", addr)
-		if err != nil {
-			return "", nil
+		got, err := asker{dial: c.Outside}.ask(t, "tcp", addr, 1)
+		for who := range got {
+			return who.node, err
 		}
-		return a.node, nil
+		return "", nil // refused, or not answered
 	})
 }
 
