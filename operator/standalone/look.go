@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/operator/agent"
@@ -35,13 +36,14 @@ func (r *runner) read(n *network) (*desired, error) {
 		DefaultAddresses: r.defaultAddresses(n, own),
 		ReservedPorts:    gateway.StandaloneReservedPorts(),
 	})
-	res := gateway.Resolve(&t, gateway.IndexEndpoints(set.EndpointSlices), gateway.ResolveOptions{
+	endpoints := gateway.IndexEndpoints(set.EndpointSlices)
+	res := gateway.Resolve(&t, endpoints, gateway.ResolveOptions{
 		NodeName:      r.NodeName,
 		HostAddresses: own,
 	})
 	return &desired{
 		state:    res.State,
-		problems: append(t.Problems(), res.Problems()...),
+		problems: slices.Concat(t.Problems(), res.Problems(), unserved(t.Frontends, endpoints)),
 		ignored:  set.Ignored,
 	}, nil
 }

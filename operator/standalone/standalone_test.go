@@ -14,10 +14,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kubernetes-sigs/blixt/operator/agent"
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/loader"
 	"github.com/kubernetes-sigs/blixt/operator/manifest"
 )
@@ -305,6 +309,55 @@ func TestProblemOfAnObjectIsSaidOnce(t *testing.T) {
 	for _, line := range i.log.take() {
 		if strings.Contains(line, "nobody") {
 			t.Errorf("said again: %s", line)
+		}
+	}
+}
+
+func TestServiceWithoutEndpointsIsSaid(t *testing.T) {
+	veth(t, "eth0")
+	gone := strings.Replace(files(80, far4), "endpoints:\n- addresses: [\"10.0.0.1\"]", "endpoints: []", 1)
+	i := prepare(t, gone)
+	i.start()
+	want := []string{"level=WARN", "Service default/web: No endpoint is ready for " + far4 + ":80/tcp: "}
+	i.logs(want...)
+	i.write(files(80, far4))
+	i.logs("serving", "backends=1")
+	// Whoever takes them away again is told again.
+	for _, endpoints := range []string{
+		"endpoints: []",
+		"endpoints: [{addresses: [10.0.0.1], conditions: {ready: false}}]",
+	} {
+		i.write(strings.Replace(gone, "endpoints: []", endpoints, 1))
+		i.logs(want...)
+		i.write(files(80, far4))
+		i.logs("serving", "backends=1")
+	}
+}
+
+// A reference that is to get nothing needs no endpoints, one of two does.
+func TestUnservedAreThoseThatConnectionsGoTo(t *testing.T) {
+	web, api := types.NamespacedName{Namespace: "default", Name: "web"}, types.NamespacedName{Namespace: "default", Name: "api"}
+	key := func(addr string) lb.Key { return lb.Key{Addr: netip.MustParseAddr(addr), Protocol: lb.TCP, Port: 80} }
+	endpoints := gateway.Endpoints{web: {Ports: []gateway.EndpointPort{{Name: "http", Protocol: lb.TCP, Endpoints: []gateway.Endpoint{
+		{Addr: netip.MustParseAddrPort("10.0.0.1:8080"), State: gateway.Ready},
+	}}}}}
+	for name, c := range map[string]struct {
+		ref  gateway.Ref
+		want []string
+	}{
+		"one family":    {gateway.Ref{Service: web, PortName: "http", Weight: 1}, []string{"Service default/web [2001:db8::1]:80/tcp"}},
+		"other port":    {gateway.Ref{Service: web, PortName: "https", Weight: 1}, []string{"Service default/web 192.0.2.1:80/tcp, [2001:db8::1]:80/tcp"}},
+		"nothing there": {gateway.Ref{Service: api, PortName: "http", Weight: 1}, []string{"Service default/api 192.0.2.1:80/tcp, [2001:db8::1]:80/tcp"}},
+		"no weight":     {gateway.Ref{Service: api, PortName: "http"}, nil},
+	} {
+		refs := []gateway.Ref{c.ref}
+		var got []string
+		for _, p := range unserved([]gateway.Frontend{{Key: key("192.0.2.1"), Refs: refs}, {Key: key("2001:db8::1"), Refs: refs}}, endpoints) {
+			message, _, _ := strings.Cut(strings.TrimPrefix(p.Message, "No endpoint is ready for "), ": its share")
+			got = append(got, p.Object+" "+message)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
 }
