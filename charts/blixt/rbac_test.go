@@ -29,7 +29,8 @@ var update = flag.Bool("update", false, "write testdata")
 func TestPermissions(t *testing.T) {
 	objects := mustTemplate(t, "--set=config.addresses.source=Node")
 	got := permissions("", find[rbacv1.ClusterRole](t, objects, "ClusterRole", "blixt-operator").Rules) +
-		permissions(namespace, find[rbacv1.Role](t, objects, "Role", "blixt-operator").Rules)
+		permissions(namespace, find[rbacv1.Role](t, objects, "Role", "blixt-operator").Rules) +
+		permissions("kube-system", find[rbacv1.Role](t, objects, "Role", "blixt-operator-kube-proxy").Rules)
 	const file = "testdata/permissions.txt"
 	if *update {
 		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
@@ -49,7 +50,7 @@ func TestPermissions(t *testing.T) {
 		}
 	}
 	agent := slices.DeleteFunc(names(objects), func(n string) bool { return !strings.Contains(n, "RoleBinding/") })
-	if diff := cmp.Diff([]string{"ClusterRoleBinding/blixt-operator", "RoleBinding/blixt-operator"}, agent); diff != "" {
+	if diff := cmp.Diff([]string{"ClusterRoleBinding/blixt-operator", "RoleBinding/blixt-operator", "RoleBinding/blixt-operator-kube-proxy"}, agent); diff != "" {
 		t.Errorf("bindings (-want +got):\n%s", diff)
 	}
 }
@@ -77,7 +78,7 @@ func permissions(namespace string, rules []rbacv1.PolicyRule) string {
 
 // Each rule has a comment above it that says who needs it.
 func TestRulesAreExplained(t *testing.T) {
-	for _, file := range []string{"clusterrole.yaml", "role.yaml", "pullsecret-role.yaml"} {
+	for _, file := range []string{"clusterrole.yaml", "role.yaml", "pullsecret-role.yaml", "kubeproxy-role.yaml"} {
 		data, err := os.ReadFile("templates/" + file)
 		if err != nil {
 			t.Fatal(err)
@@ -129,6 +130,7 @@ func TestOperatorMakesNoSecretButItsOwn(t *testing.T) {
 	for name, err := range map[string]error{
 		"apply another Secret": apply("other"),
 		"create a Secret":      c.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "blixt-tls2"}}),
+		"list ConfigMaps":      c.List(t.Context(), &corev1.ConfigMapList{}, client.InNamespace("kube-system")),
 		"list Secrets":         c.List(t.Context(), &corev1.SecretList{}, client.InNamespace(ns)),
 		"list all Pods":        c.List(t.Context(), &corev1.PodList{}),
 		"read a Secret of others": c.Get(t.Context(), client.ObjectKey{Namespace: "kube-system", Name: "blixt-tls"},

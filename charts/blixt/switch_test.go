@@ -17,7 +17,7 @@ import (
 var standard = []string{
 	"ClusterRole/blixt-operator", "ClusterRoleBinding/blixt-operator", "Deployment/blixt-operator",
 	"GatewayClass/blixt", "Job/blixt-uninstall", "NetworkPolicy/blixt-agent", "NetworkPolicy/blixt-operator",
-	"PodDisruptionBudget/blixt-operator", "Role/blixt-operator", "RoleBinding/blixt-operator",
+	"PodDisruptionBudget/blixt-operator", "Role/blixt-operator", "Role/blixt-operator-kube-proxy", "RoleBinding/blixt-operator", "RoleBinding/blixt-operator-kube-proxy",
 	"Service/blixt-operator", "Service/blixt-operator-metrics", "ServiceAccount/blixt-agent", "ServiceAccount/blixt-operator",
 }
 

@@ -28,29 +28,30 @@ const fieldManager = v1alpha1.Manager
 const appliedAnnotation = "blixt.x-k8s.io/applied"
 
 // apply makes the fields that are set in an object what they are there, unless
-// stored, which is what the cache has, or nil, shows that they are.
-func (c *Controller) apply(ctx context.Context, object, stored client.Object) error {
+// stored, which is what the cache has, or nil, shows that they are. Returns
+// whether it has written them: the cache does not have that yet.
+func (c *Controller) apply(ctx context.Context, object, stored client.Object) (wrote bool, err error) {
 	u, err := applied(object)
 	if err != nil {
-		return fmt.Errorf("convert %s %s: %w", kindOf(object), client.ObjectKeyFromObject(object), err)
+		return false, fmt.Errorf("convert %s %s: %w", kindOf(object), client.ObjectKeyFromObject(object), err)
 	}
 	if stored != nil {
 		fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(stored)
 		if err != nil {
-			return fmt.Errorf("convert stored %s %s: %w", kindOf(object), client.ObjectKeyFromObject(object), err)
+			return false, fmt.Errorf("convert stored %s %s: %w", kindOf(object), client.ObjectKeyFromObject(object), err)
 		}
 		fields["apiVersion"], fields["kind"] = u.Object["apiVersion"], u.Object["kind"] // which the cache leaves out
 		if within(u.Object, fields) {
-			return nil
+			return false, nil
 		}
 	}
 	writes.WithLabelValues(kindOf(object), "apply").Inc()
 	if err := c.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(fieldManager), client.ForceOwnership); err != nil {
-		return fmt.Errorf("apply %s %s: %w", kindOf(object), client.ObjectKeyFromObject(object), err)
+		return false, fmt.Errorf("apply %s %s: %w", kindOf(object), client.ObjectKeyFromObject(object), err)
 	}
 	c.own.wrote(u)
 	c.Log.Info("applied", "object", kindOf(object)+" "+strings.TrimPrefix(client.ObjectKeyFromObject(object).String(), "/"))
-	return nil
+	return true, nil
 }
 
 // applied is an object as it is sent: with its kind and hash, without what only

@@ -31,7 +31,7 @@ func (c *Controller) conclude(ctx context.Context) error {
 		if stored := c.world.gateways[g.NamespacedName]; stored != nil {
 			p := c.progress(g.NamespacedName, verdicts, heard)
 			if g.Plan != nil {
-				p.Also = podTraffic(g.Plan, c.world.services[types.NamespacedName{Namespace: g.Namespace, Name: serviceName(g.Name)}])
+				p.Also = podTraffic(g.Plan, c.world.proxyMode, c.world.services[types.NamespacedName{Namespace: g.Namespace, Name: serviceName(g.Name)}])
 			}
 			if p.Nodes > 0 {
 				p.Also = strings.TrimSpace(p.Also + " " + c.blocked())
@@ -56,12 +56,14 @@ func (c *Controller) blocked() string {
 
 // podTraffic says what is not as with other Gateways of what comes from inside of
 // the cluster, and of the health checks that kube-proxy answers with it.
-func podTraffic(p *gateway.Plan, s *corev1.Service) string {
+func podTraffic(p *gateway.Plan, proxyMode string, s *corev1.Service) string {
 	switch {
 	case p.PodTraffic == v1alpha1.PodTrafficKubeProxy:
 		return "What pods and nodes send to it is balanced by kube-proxy, without weights (podTraffic of the BlixtConfig)."
+	case p.Source == v1alpha1.SourceNode && proxyMode == gateway.ProxyIPVS:
+		return "What a node's own pods and processes send to the node's address is not served, whatever podTraffic of the BlixtConfig says: kube-proxy in mode ipvs would cut nodes off from each other. Run it in mode nftables."
 	case p.Source == v1alpha1.SourceNode:
-		return "What pods and processes of a node send to the node's own address is not served: unset podTraffic of the BlixtConfig, and kube-proxy does it."
+		return "What a node's own pods and processes send to the node's address is not served: set podTraffic of the BlixtConfig to KubeProxy, unless kube-proxy runs in mode ipvs."
 	case s != nil && s.Spec.HealthCheckNodePort != 0:
 		return fmt.Sprintf("A load balancer that asks nodes for their health, at port %d, gets no answer and may use none: unset podTraffic of the BlixtConfig, and kube-proxy answers.", s.Spec.HealthCheckNodePort)
 	}

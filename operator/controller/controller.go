@@ -123,7 +123,10 @@ func Cache(namespace string) cache.Options {
 			&corev1.Pod{}:                        {Namespaces: map[string]cache.Config{namespace: {}}},
 			&appsv1.DaemonSet{}:                  {Namespaces: map[string]cache.Config{namespace: {}}},
 			&apiextv1.CustomResourceDefinition{}: {Transform: stripSchemas},
-			&corev1.Event{}:                      {Field: fields.SelectorFromSet(fields.Set{"type": corev1.EventTypeWarning, "involvedObject.kind": "Service"})},
+			&corev1.ConfigMap{}: {Namespaces: map[string]cache.Config{gateway.KubeProxy.Namespace: {
+				FieldSelector: fields.OneTermEqualSelector("metadata.name", gateway.KubeProxy.Name),
+			}}},
+			&corev1.Event{}: {Field: fields.SelectorFromSet(fields.Set{"type": corev1.EventTypeWarning, "involvedObject.kind": "Service"})},
 		},
 	}
 }
@@ -176,7 +179,7 @@ func Add(m manager.Manager, o Options) error {
 	}
 	for _, o := range []client.Object{
 		&corev1.Service{}, &discoveryv1.EndpointSlice{}, &corev1.Namespace{}, &corev1.Node{}, &corev1.Pod{}, &appsv1.DaemonSet{}, &apiextv1.CustomResourceDefinition{},
-		&corev1.Event{},
+		&corev1.ConfigMap{}, &corev1.Event{},
 	} {
 		if err := c.controller.Watch(c.source(o)); err != nil {
 			return fmt.Errorf("watch %s: %w", kindOf(o), err)

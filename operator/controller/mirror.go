@@ -151,7 +151,8 @@ func (c *Controller) mirrorEndpoints(ctx context.Context) error {
 				before = stored[i]
 				stored = slices.Delete(slices.Clone(stored), i, i+1)
 			}
-			failed.add(c.apply(ctx, want, before))
+			_, err := c.apply(ctx, want, before)
+			failed.add(err)
 		}
 		for _, e := range stored {
 			failed.add(c.remove(ctx, e))

@@ -135,7 +135,8 @@ func (c *Controller) applyAll(ctx context.Context, apply, remove []client.Object
 		case err != nil:
 			stored = nil
 		}
-		failed.add(c.apply(ctx, o, stored))
+		_, err = c.apply(ctx, o, stored)
+		failed.add(err)
 	}
 	for _, o := range remove {
 		stored := o.DeepCopyObject().(client.Object)

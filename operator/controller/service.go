@@ -141,18 +141,19 @@ func (c *Controller) applyServices(ctx context.Context) error {
 		if stored != nil {
 			before = stored
 		}
-		failed.add(c.apply(ctx, want, before))
-		if g.Plan.Source == v1alpha1.SourceLoadBalancer {
+		wrote, err := c.apply(ctx, want, before)
+		failed.add(err)
+		if err != nil || g.Plan.Source == v1alpha1.SourceLoadBalancer {
 			continue
 		}
-		if stored == nil { // it has just been made, and is not in the cache
+		if wrote {
 			stored = &corev1.Service{}
 			if err := c.reader.Get(ctx, key, stored); err != nil {
 				failed.add(client.IgnoreNotFound(err))
 				continue
 			}
 		}
-		failed.add(c.writeServiceStatus(ctx, stored, g.Status.Addresses))
+		failed.add(c.writeServiceStatus(ctx, stored, g))
 	}
 	for key, stored := range c.world.services {
 		if v1alpha1.Managed(stored) && stored.Labels[gwv1.GatewayNameLabelKey] != "" && !wanted[key] {
@@ -168,14 +169,19 @@ func notOurs(s *corev1.Service) error {
 }
 
 // writeServiceStatus shows the addresses that we gave, where people and
-// kube-proxy look for them.
-func (c *Controller) writeServiceStatus(ctx context.Context, stored *corev1.Service, addresses []gwv1.GatewayStatusAddress) error {
+// kube-proxy look for them. Those of nodes stay the nodes' even for one that
+// reads the Service though its label tells it not to: in mode ipvs, each node
+// would take all of them for its own.
+func (c *Controller) writeServiceStatus(ctx context.Context, stored *corev1.Service, g *gateway.GatewayStatus) error {
 	return c.patchStatus(ctx, stored, func(o client.Object) {
-		vip := corev1.LoadBalancerIPModeVIP
+		mode := corev1.LoadBalancerIPModeVIP
+		if g.Plan.Source == v1alpha1.SourceNode && g.Plan.PodTraffic != v1alpha1.PodTrafficKubeProxy {
+			mode = corev1.LoadBalancerIPModeProxy
+		}
 		var ingress []corev1.LoadBalancerIngress
-		for _, a := range addresses {
+		for _, a := range g.Status.Addresses {
 			if _, err := netip.ParseAddr(a.Value); err == nil {
-				ingress = append(ingress, corev1.LoadBalancerIngress{IP: a.Value, IPMode: &vip})
+				ingress = append(ingress, corev1.LoadBalancerIngress{IP: a.Value, IPMode: &mode})
 			}
 		}
 		o.(*corev1.Service).Status.LoadBalancer.Ingress = ingress

@@ -29,6 +29,8 @@ type world struct {
 	gateways map[types.NamespacedName]*gwv1.Gateway
 	services map[types.NamespacedName]*corev1.Service
 	events   []corev1.Event // warnings about Services
+	// proxyMode is kube-proxy's; "": nothing tells it.
+	proxyMode string
 }
 
 // managed selects what the operator has made.
@@ -80,6 +82,11 @@ func (c *Controller) readWorld(ctx context.Context) (*world, error) {
 		Services: services.Items, Namespaces: namespaces.Items, Configs: configs.Items, GatewayConfigs: gwConfigs.Items,
 	}
 	w.nodes, w.events = nodes.Items, events.Items
+	proxy := &corev1.ConfigMap{}
+	if err := c.client.Get(ctx, gateway.KubeProxy, proxy); client.IgnoreNotFound(err) != nil {
+		return nil, fmt.Errorf("get ConfigMap %s: %w", gateway.KubeProxy, err)
+	}
+	w.proxyMode = gateway.ProxyMode(proxy)
 	for i := range w.objects.Gateways {
 		g := &w.objects.Gateways[i]
 		key, stored := client.ObjectKeyFromObject(g), *g
@@ -131,7 +138,7 @@ func referred(tcp []gwv1.TCPRoute, udp []gwv1.UDPRoute) map[types.NamespacedName
 
 // cluster is what Translate has to know of the cluster.
 func (c *Controller) cluster(w *world, selector labels.Selector) *gateway.Cluster {
-	k := &gateway.Cluster{Assigned: map[types.NamespacedName]gateway.Assigned{}, ReservedPorts: c.ReservedPorts}
+	k := &gateway.Cluster{Assigned: map[types.NamespacedName]gateway.Assigned{}, ReservedPorts: c.ReservedPorts, ProxyMode: w.proxyMode}
 	for i := range w.nodes {
 		n := &w.nodes[i]
 		k.Nodes = append(k.Nodes, gateway.Node{Name: n.Name, Addresses: nodeAddresses(n), Selected: selector.Matches(labels.Set(n.Labels))})

@@ -23,6 +23,8 @@ type Cluster struct {
 	// ReservedPorts cannot be listened on at addresses of nodes, whatever a
 	// BlixtConfig says: node ports and ephemeral ports.
 	ReservedPorts []PortRange `json:"reservedPorts,omitempty"`
+	// ProxyMode is kube-proxy's mode; "": nobody knows whether it runs, and how.
+	ProxyMode string `json:"proxyMode,omitempty"`
 }
 
 // Node is a node of the cluster.

@@ -103,12 +103,16 @@ func (c *config) allows(addr netip.Addr, namespace labels.Set) bool {
 // podTraffic is what the administrator has decided, or else what works: what a
 // node's own pods and processes send to the node's address passes no network
 // interface where Blixt is, and under policy Local it is kube-proxy that answers
-// the health checks by which clouds choose nodes.
-func (c *config) podTraffic(source v1alpha1.AddressSource, traffic v1alpha1.TrafficPolicy) v1alpha1.PodTraffic {
+// the health checks by which clouds choose nodes. Addresses of nodes are never
+// for a kube-proxy that would cut the nodes off from each other.
+func (c *config) podTraffic(source v1alpha1.AddressSource, traffic v1alpha1.TrafficPolicy, proxyMode string) v1alpha1.PodTraffic {
+	node := source == v1alpha1.SourceNode
 	switch {
+	case node && proxyMode == ProxyIPVS:
+		return v1alpha1.PodTrafficBlixt
 	case c.obj != nil && c.obj.Spec.Addresses.PodTraffic != "":
 		return c.obj.Spec.Addresses.PodTraffic
-	case source == v1alpha1.SourceNode, source == v1alpha1.SourceLoadBalancer && traffic == v1alpha1.TrafficPolicyLocal:
+	case node && proxyMode != "", source == v1alpha1.SourceLoadBalancer && traffic == v1alpha1.TrafficPolicyLocal:
 		return v1alpha1.PodTrafficKubeProxy
 	}
 	return v1alpha1.PodTrafficBlixt

@@ -135,7 +135,7 @@ func (g *gateway) programmed(accepted metav1.Condition) metav1.Condition {
 }
 
 func (g *gateway) status(s *site) GatewayStatus {
-	status := GatewayStatus{NamespacedName: g.key(), Plan: g.plan()}
+	status := GatewayStatus{NamespacedName: g.key(), Plan: g.plan(s)}
 	accepted := g.accepted()
 	switch {
 	// What a pool gave stays given while a listener, or whatever else is wrong,

@@ -38,13 +38,13 @@ type ServicePort struct {
 }
 
 // plan returns nil for a Gateway that is refused as a whole.
-func (g *gateway) plan() *Plan {
+func (g *gateway) plan(s *site) *Plan {
 	if g.source == "" || g.refused != nil {
 		return nil
 	}
 	p := &Plan{
 		Source: g.source, WantAddresses: g.addresses.named, Ports: g.ports,
-		TrafficPolicy: g.policy.traffic, PodTraffic: g.class.config.podTraffic(g.source, g.policy.traffic),
+		TrafficPolicy: g.policy.traffic, PodTraffic: g.class.config.podTraffic(g.source, g.policy.traffic, s.Cluster.ProxyMode),
 		LoadBalancerClass: g.class.config.loadBalancerClass(),
 	}
 	if infra := g.obj.Spec.Infrastructure; infra != nil {

@@ -278,11 +278,14 @@ type Addresses struct {
 	// podTraffic is who balances what pods and nodes send to the address of a
 	// Gateway: Blixt, or kube-proxy, which knows no weights. Default: KubeProxy
 	// for source Node, as what a node sends to itself passes no interface that
-	// Blixt is attached to, and for source LoadBalancer with policy Local, as
-	// kube-proxy answers the health checks of load balancers then; Blixt for all
-	// others. What comes from outside is Blixt's always. kube-proxy in mode ipvs
-	// takes addresses of other nodes for the node's own, and cuts nodes off from
-	// each other: set Blixt there for source Node.
+	// Blixt is attached to, where ConfigMap kube-proxy of namespace kube-system
+	// has kube-proxy run, as kubeadm does; KubeProxy for source LoadBalancer with
+	// policy Local, as kube-proxy answers the health checks of load balancers
+	// then; Blixt for all others. What comes from outside is Blixt's always.
+	// kube-proxy in mode ipvs takes addresses of other nodes for the node's own,
+	// and cuts nodes off from each other: where that ConfigMap says ipvs, it is
+	// Blixt for source Node, whatever is asked for. Where there is none, do not
+	// ask for KubeProxy in that mode.
 	// +optional
 	PodTraffic PodTraffic `json:"podTraffic,omitempty"`
 }
