@@ -45,6 +45,30 @@ func TestUnreachableCluster(t *testing.T) {
 	}
 }
 
+// Of files that are missing the name is what helps.
+func TestMissingKubeconfigIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	empty := filepath.Join(dir, "empty")
+	if err := os.WriteFile(empty, []byte("{apiVersion: v1, kind: Config}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	for given, want := range map[string]string{
+		dir + "/not":                "find cluster: " + dir + "/not does not exist: name it with --kubeconfig and --context",
+		empty:                       "find cluster: " + empty + " has no current context: name it with --kubeconfig and --context",
+		dir + "/not:" + dir + "/no": "find cluster: " + dir + "/not does not exist, " + dir + "/no does not exist: name it with --kubeconfig and --context",
+	} {
+		t.Setenv("KUBECONFIG", given)
+		if _, err := blixt(t, "doctor"); err == nil || err.Error() != want {
+			t.Errorf("KUBECONFIG=%s: got %v, want %s", given, err, want)
+		}
+	}
+	t.Setenv("KUBECONFIG", "")
+	if _, err := blixt(t, "doctor", "--kubeconfig", empty); err == nil || !strings.Contains(err.Error(), empty+" has no current context") {
+		t.Errorf("got %v, want an error that names %s", err, empty)
+	}
+}
+
 func TestFindingTable(t *testing.T) {
 	var out bytes.Buffer
 	findingTable(&out, []doctor.Finding{

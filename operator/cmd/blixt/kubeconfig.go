@@ -3,8 +3,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/discovery"
@@ -47,6 +50,9 @@ func (c *clusterFlags) connect() (client.Client, string, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = c.kubeconfig
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: c.context}).ClientConfig()
+	if clientcmd.IsEmptyConfig(err) {
+		err = errors.New(nowhere(rules))
+	}
 	if err != nil {
 		return nil, "", &exitError{unreachable, fmt.Errorf("find cluster: %w: name it with --kubeconfig and --context", err)}
 	}
@@ -60,6 +66,26 @@ func (c *clusterFlags) connect() (client.Client, string, error) {
 		return nil, "", &exitError{unreachable, fmt.Errorf("ask %s: %w", config.Host, err)}
 	}
 	return as, version, nil
+}
+
+// nowhere says where a cluster was looked for in vain; the library names no file.
+func nowhere(rules *clientcmd.ClientConfigLoadingRules) string {
+	var parts []string
+	files := rules.Precedence
+	switch {
+	case rules.ExplicitPath != "":
+		files = []string{rules.ExplicitPath}
+	case os.Getenv(clientcmd.RecommendedConfigPathEnvVar) == "":
+		parts = append(parts, "KUBECONFIG is not set", "this is no pod")
+	}
+	for _, file := range files {
+		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+			parts = append(parts, file+" does not exist")
+		} else {
+			parts = append(parts, file+" has no current context")
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 func serverVersion(config *rest.Config) (string, error) {
