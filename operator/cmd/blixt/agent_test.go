@@ -15,12 +15,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -201,6 +204,7 @@ func TestAgent(t *testing.T) {
 			t.Errorf("%s: %s, %v\n%s", path, r.Status, err, text)
 		}
 	}
+	expectStatus(t, maps)
 	if err := a.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -215,6 +219,31 @@ func TestAgent(t *testing.T) {
 	})
 	if served := servedBackends(t, maps); len(served) != 5 {
 		t.Errorf("without the agent the maps serve %v", served)
+	}
+}
+
+// expectStatus runs blixt status beside an agent with five backends, with no
+// more rights than the agent has, as kubectl exec does.
+func expectStatus(t *testing.T, maps string) {
+	t.Helper()
+	c := exec.Command("/proc/self/exe", "status", "--maps", maps)
+	c.Env = append(os.Environ(), asBlixt+"=1")
+	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	out, err := c.CombinedOutput()
+	if err != nil {
+		t.Fatalf("blixt status: %v: %s", err, out)
+	}
+	var got []string
+	for _, m := range regexp.MustCompile(`(10\.0\.0\.\d:8080) +serving +(\S+) +(\d+)\.\d%`).FindAllStringSubmatch(string(out), -1) {
+		share, _ := strconv.Atoi(m[3])
+		if share < 19 || share > 20 {
+			t.Errorf("backend %s has %d%% of the ring, want a fifth", m[1], share)
+		}
+		got = append(got, m[1]+" "+m[2])
+	}
+	want := []string{"10.0.0.1:8080 -", "10.0.0.2:8080 -", "10.0.0.3:8080 -", "10.0.0.4:8080 -", "10.0.0.5:8080 -"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("backends and their weights, which maps do not tell (-want +got):\n%s\n%s", diff, out)
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 
 func auditCommand() *cobra.Command {
 	var cluster clusterFlags
-	var output string
+	var output format
 	var keys []string
 	var offline bool
 	var o bytecode.Options
@@ -64,7 +64,7 @@ only said what is there.`,
 				}
 			}
 			report := audit.Audit(facts)
-			if err := printAs(c.OutOrStdout(), output, report, func(w io.Writer) { reportTable(w, report) }); err != nil {
+			if err := output.print(c.OutOrStdout(), report, func(w io.Writer) { reportTable(w, report) }); err != nil {
 				return err
 			}
 			if n := report.Failures(); n > 0 {
@@ -75,7 +75,7 @@ only said what is there.`,
 	}
 	f := c.Flags()
 	cluster.add(f)
-	f.StringVarP(&output, "output", "o", "table", "table, json or yaml")
+	output.add(f)
 	f.StringArrayVar(&keys, "verify-key", nil, "public key in PEM that may have signed the bytecode, may be repeated")
 	f.BoolVar(&offline, "offline", false, "do not ask registries")
 	registryFlags(f, &o)

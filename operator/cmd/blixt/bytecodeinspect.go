@@ -18,7 +18,7 @@ import (
 
 func bytecodeInspectCommand() *cobra.Command {
 	o := bytecode.Options{Signatures: true, AnyArchitecture: true}
-	var output string
+	var output format
 	c := &cobra.Command{
 		Use:   "inspect [SOURCE]",
 		Short: "Show what an image or object holds, and what kernel it needs",
@@ -39,11 +39,11 @@ of whose it is: see verify.`,
 			if err != nil {
 				return err
 			}
-			return printAs(c.OutOrStdout(), output, im, func(w io.Writer) { imageTable(w, im) })
+			return output.print(c.OutOrStdout(), im, func(w io.Writer) { imageTable(w, im) })
 		},
 	}
 	f := c.Flags()
-	f.StringVarP(&output, "output", "o", "table", "table, json or yaml")
+	output.add(f)
 	f.StringVar(&o.Architecture, "arch", "", "machine whose image to show, such as arm64 (default: this machine's)")
 	registryFlags(f, &o)
 	return c

@@ -14,7 +14,7 @@ import (
 
 func doctorCommand() *cobra.Command {
 	var cluster clusterFlags
-	var output string
+	var output format
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Find what keeps Blixt from working in a cluster, and say what to do",
@@ -42,7 +42,7 @@ of state invalid while net.bridge.bridge-nf-call-iptables is 1.`,
 			}
 			findings := doctor.Check(facts)
 			all := map[string]any{"findings": findings, "summary": summary(findings)}
-			if err := printAs(c.OutOrStdout(), output, all, func(w io.Writer) { findingTable(w, findings) }); err != nil {
+			if err := output.print(c.OutOrStdout(), all, func(w io.Writer) { findingTable(w, findings) }); err != nil {
 				return err
 			}
 			if n := doctor.Count(findings, doctor.Failed); n > 0 {
@@ -53,7 +53,7 @@ of state invalid while net.bridge.bridge-nf-call-iptables is 1.`,
 	}
 	f := c.Flags()
 	cluster.add(f)
-	f.StringVarP(&output, "output", "o", "table", "table, json or yaml")
+	output.add(f)
 	return c
 }
 

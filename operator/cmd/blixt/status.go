@@ -3,7 +3,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +14,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 
 	"github.com/kubernetes-sigs/blixt/operator/agent"
 	"github.com/kubernetes-sigs/blixt/operator/bpfman"
@@ -26,8 +24,9 @@ import (
 
 // status is what `blixt status` shows.
 type status struct {
-	Name    string      `json:"name"`
-	Program loader.Info `json:"program"`
+	Name string `json:"name,omitempty"`
+	// Program is nil where only maps are known.
+	Program *loader.Info `json:"program,omitempty"`
 	agent.Status
 	// Older are programs of other versions that serve the flows that they
 	// have, and Ended is what became of the last one that does not.
@@ -43,27 +42,44 @@ type older struct {
 }
 
 func statusCommand() *cobra.Command {
-	var name, bpffs, runDir, output string
+	var name, bpffs, runDir, dir string
+	var output format
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show what is served: frontends, backends, shares, flows, counters",
 		Long: `Reads the maps of a load balancer on this host, whether or not its process runs.
 Shares of the ring are what a backend is to get of new connections; shares of
-flows are what it got since it is one.`,
+flows are what it got since it is one.
+
+With --maps it reads those in a directory, such as the ones of an agent in
+Kubernetes: they know no names and weights.`,
+		Example: `  blixt status
+  blixt status -o json | jq .frontends
+  kubectl -n blixt-system exec AGENT -- /blixt status --maps /maps`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			s, err := readStatus(bpffs, runDir, name)
+			var s *status
+			var err error
+			if dir != "" {
+				s, err = readMaps(dir, "")
+			} else {
+				s, err = readStatus(bpffs, runDir, name)
+			}
 			if err != nil {
 				return err
 			}
-			return printAs(c.OutOrStdout(), output, s, func(w io.Writer) { s.table(w) })
+			return output.print(c.OutOrStdout(), s, s.table)
 		},
 	}
 	f := c.Flags()
-	f.StringVarP(&output, "output", "o", "table", "table, json or yaml")
+	output.add(f)
+	f.StringVar(&dir, "maps", "", "directory of the maps' pins")
 	f.StringVar(&name, "name", loader.DefaultName, "of the load balancer")
 	f.StringVar(&bpffs, "bpffs", loader.DefaultBPFFS, "BPF file system that it is pinned to")
 	f.StringVar(&runDir, "run-dir", loader.DefaultRunDir, "directory of its notes")
+	for _, other := range []string{"name", "bpffs", "run-dir"} {
+		c.MarkFlagsMutuallyExclusive("maps", other)
+	}
 	return c
 }
 
@@ -79,20 +95,27 @@ func readStatus(bpffs, runDir, name string) (*status, error) {
 	if err != nil {
 		return nil, err
 	}
-	tables, err := datapath.Open(info.Dir)
+	s, err := readMaps(info.Dir, standalone.StateFile(runDir, name))
+	if err != nil {
+		return nil, err
+	}
+	s.Name, s.Program = name, &info
+	if info.Loader == "bpfman" {
+		err = s.readOlder(runDir)
+	}
+	return s, err
+}
+
+// readMaps reads the maps in a directory. Names and weights are those of the
+// writer's state file, "": there is none.
+func readMaps(dir, stateFile string) (*status, error) {
+	tables, err := datapath.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer tables.Close()
-	s, err := agent.ReadStatus(tables, standalone.StateFile(runDir, name))
-	if err != nil {
-		return nil, err
-	}
-	all := &status{Name: name, Program: info, Status: s}
-	if info.Loader == "bpfman" {
-		err = all.readOlder(runDir)
-	}
-	return all, err
+	s, err := agent.ReadStatus(tables, stateFile)
+	return &status{Status: s}, err
 }
 
 func (s *status) readOlder(runDir string) error {
@@ -115,43 +138,28 @@ func (s *status) readOlder(runDir string) error {
 	return nil
 }
 
-// printAs writes v as JSON or YAML, or calls table.
-func printAs(w io.Writer, format string, v any, table func(io.Writer)) error {
-	switch format {
-	case "table":
-		table(w)
-		return nil
-	case "json":
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(v)
-	case "yaml":
-		text, err := yaml.Marshal(v)
-		if err != nil {
-			return err
-		}
-		_, err = w.Write(text)
-		return err
-	}
-	return fmt.Errorf("output %q: want table, json or yaml", format)
-}
-
 // table prints the status for people.
 func (s *status) table(w io.Writer) {
-	fmt.Fprintf(w, "Load balancer %s: program %d (tag %s), map layout %d, state %s", s.Name, s.Program.ProgramID, s.Program.ProgramTag, s.Layout, s.StateHash)
+	if s.Program != nil {
+		fmt.Fprintf(w, "Load balancer %s: program %d (tag %s), ", s.Name, s.Program.ProgramID, s.Program.ProgramTag)
+	}
+	fmt.Fprintf(w, "map layout %d, state %s", s.Layout, s.StateHash)
 	if s.Applied != nil {
 		fmt.Fprintf(w, " of %s", s.Applied.Local().Format(time.DateTime))
 	}
 	if s.Draining {
 		fmt.Fprint(w, ", draining")
 	}
-	if s.Program.Image != "" {
-		fmt.Fprint(w, "\nLoaded from ", s.Program.Image)
+	if p := s.Program; p != nil {
+		if p.Image != "" {
+			fmt.Fprint(w, "\nLoaded from ", p.Image)
+		}
+		if p.Loader == "bpfman" {
+			fmt.Fprint(w, "\nLoaded by bpfman from ", p.Digest)
+		}
+		fmt.Fprint(w, "\nAttached to ", links(p.Links))
 	}
-	if s.Program.Loader == "bpfman" {
-		fmt.Fprint(w, "\nLoaded by bpfman from ", s.Program.Digest)
-	}
-	fmt.Fprintf(w, "\nAttached to %s\nSNAT ports %s\n", links(s.Program.Links), s.SNAT)
+	fmt.Fprintf(w, "\nSNAT ports %s\n", s.SNAT)
 	for _, o := range s.Older {
 		fmt.Fprintln(w, o)
 	}
@@ -173,7 +181,11 @@ func (s *status) table(w io.Writer) {
 			if b.Local {
 				where += ", local"
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%.4g\t%s\t%s\t%d\t%d\n", first, b.Address, where, b.Weight, percent(b.RingShare), percent(b.FlowShare), b.NewFlows, b.ActiveFlows)
+			weight := "-"
+			if s.Known {
+				weight = fmt.Sprintf("%.4g", b.Weight)
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n", first, b.Address, where, weight, percent(b.RingShare), percent(b.FlowShare), b.NewFlows, b.ActiveFlows)
 			first = "\t"
 		}
 		if f.RejectShare > 0 || len(f.Backends) == 0 {

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+
+	"github.com/spf13/pflag"
+	"sigs.k8s.io/yaml"
+)
+
+// format is the flag that says how to print. A wrong one is refused before
+// anything is done.
+type format string
+
+func (f *format) add(flags *pflag.FlagSet) {
+	*f = "table"
+	flags.VarP(f, "output", "o", "table, json or yaml")
+}
+
+func (f *format) String() string { return string(*f) }
+func (f *format) Type() string   { return "format" }
+func (f *format) Set(text string) error {
+	switch text {
+	case "table", "json", "yaml":
+		*f = format(text)
+		return nil
+	}
+	return errors.New("want table, json or yaml")
+}
+
+// print writes v as JSON or YAML, or calls table.
+func (f *format) print(w io.Writer, v any, table func(io.Writer)) error {
+	switch *f {
+	case "json":
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(v)
+	case "yaml":
+		text, err := yaml.Marshal(v)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(text)
+		return err
+	}
+	table(w)
+	return nil
+}
