@@ -99,19 +99,3 @@ func (f *Facts) taken(r gateway.AddressRange) (names []string) {
 	}
 	return names
 }
-
-// kubeProxy: where it serves a Service of ours, its success hides our failure.
-func kubeProxy(f *Facts) (string, []Finding) {
-	var wrong []Finding
-	for i := range f.Services {
-		s := &f.Services[i]
-		if !v1alpha1.Managed(s) || s.Labels[gwv1.GatewayNameLabelKey] == "" || s.Labels[v1alpha1.ServiceProxyLabel] != "" {
-			continue
-		}
-		if s.Annotations[v1alpha1.PodTrafficAnnotation] != string(v1alpha1.PodTrafficKubeProxy) {
-			wrong = append(wrong, warning(at("Service", s), "it has no label "+v1alpha1.ServiceProxyLabel+": kube-proxy serves it too, without weights, and hides it if Blixt does not",
-				"Somebody has removed it: the operator sets it again. If that does not last, see who does by kubectl get service -o yaml --show-managed-fields. To have kube-proxy serve pods, set spec.addresses.podTraffic of the BlixtConfig to KubeProxy."))
-		}
-	}
-	return "kube-proxy leaves to Blixt what is Blixt's", wrong
-}

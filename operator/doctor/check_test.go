@@ -187,6 +187,19 @@ var defects = []struct {
 		delete(f.Services[0].Labels, "service.kubernetes.io/service-proxy-name")
 		f.Services[0].Annotations = map[string]string{v1alpha1.PodTrafficAnnotation: string(v1alpha1.PodTrafficKubeProxy)}
 	}, "kube-proxy", doctor.OK, "", "", ""},
+	{"kube-proxy is asked for in mode ipvs", func(f *doctor.Facts) {
+		f.ProxyMode, f.Configs[0].Spec.Addresses.AlsoSources = "ipvs", []v1alpha1.AddressSource{v1alpha1.SourceNode}
+		f.Configs[0].Spec.Addresses.PodTraffic = v1alpha1.PodTrafficKubeProxy
+	}, "kube-proxy", doctor.Warning, "BlixtConfig blixt", "KubeProxy is not obeyed for source Node", "nftables"},
+	{"kube-proxy binds an address of a node", func(f *doctor.Facts) {
+		f.ProxyMode, f.Services[0].Status.LoadBalancer.Ingress[0].IP = "ipvs", "192.0.2.11"
+		delete(f.Services[0].Labels, "service.kubernetes.io/service-proxy-name")
+	}, "kube-proxy", doctor.Failed, "Service default/blixt-web", "192.0.2.11 of node n1", "service.kubernetes.io/service-proxy-name=blixt"},
+	{"kube-proxy binds no address of a node", func(f *doctor.Facts) {
+		f.ProxyMode = "ipvs"
+		f.Services[0].Status.LoadBalancer.Ingress[0] = corev1.LoadBalancerIngress{IP: "192.0.2.11", IPMode: new(corev1.LoadBalancerIPModeProxy)}
+		delete(f.Services[0].Labels, "service.kubernetes.io/service-proxy-name")
+	}, "kube-proxy", doctor.Warning, "Service default/blixt-web", "no label", "managed-fields"},
 	{"node does not serve", func(f *doctor.Facts) {
 		f.Dataplanes[1].Status.Conditions[0] = metav1.Condition{Type: "Ready", Status: metav1.ConditionFalse, Reason: "LoadFailed", Message: "bpfman could not."}
 	}, "nodes", doctor.Failed, "NodeDataplane n2", "condition Ready is False, LoadFailed: bpfman could not.", "kubectl describe nodedataplane n2"},

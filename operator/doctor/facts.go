@@ -50,6 +50,8 @@ type Facts struct {
 	CSINodes        []storagev1.CSINode
 	// Configuration is bpfman.toml as bpfman's pods read it; "": not there.
 	Configuration string
+	// ProxyMode is kube-proxy's; "": nothing tells it.
+	ProxyMode string
 
 	BpfmanConfigs []bpfmanv1.Config
 	Applications  []bpfmanv1.ClusterBpfApplication
@@ -87,6 +89,7 @@ func Read(ctx context.Context, c client.Client, version, namespace string) (*Fac
 		readAll(ctx, c, f, &f.Dataplanes, &v1alpha1.NodeDataplaneList{}),
 		f.readPods(ctx, c),
 		f.readConfiguration(ctx, c),
+		f.readProxyMode(ctx, c),
 	} {
 		if err != nil {
 			return nil, err

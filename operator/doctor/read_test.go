@@ -146,6 +146,20 @@ spec: {addresses: {source: Pool, pool: [10.96.3.0/24]}}
 `)))
 	p.want("pool", doctor.Failed, "BlixtConfig blixt", "10.96.0.0/16 of ServiceCIDR kubernetes")
 
+	// kube-proxy, as kubeadm configures it.
+	p.must(server.ApplyYAML(t.Context(), []byte(`
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: kube-proxy, namespace: kube-system}
+data: {config.conf: "mode: ipvs"}
+---
+apiVersion: blixt.x-k8s.io/v1alpha1
+kind: BlixtConfig
+metadata: {name: blixt}
+spec: {addresses: {source: Node, podTraffic: KubeProxy}}
+`)))
+	p.want("kube-proxy", doctor.Warning, "BlixtConfig blixt", "not obeyed")
+
 	// Without a kind at all, and without permission.
 	p.withoutKind()
 	p.asNobody()
