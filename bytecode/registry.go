@@ -23,6 +23,9 @@ import (
 
 // parseRef wants a registry to be named: the library would take another's.
 func parseRef(text string) (name.Reference, error) {
+	if scheme, rest, found := strings.Cut(text, "://"); found {
+		return nil, fmt.Errorf("image %q: leave out %s://, as in %s: it is HTTPS in any case", text, scheme, rest)
+	}
 	ref, err := name.ParseReference(text, name.WithDefaultRegistry(""), name.WithDefaultTag("latest"))
 	if err != nil {
 		return nil, fmt.Errorf("image %q: %w: want REGISTRY/REPOSITORY:TAG or REGISTRY/REPOSITORY@sha256:DIGEST", text, err)
@@ -40,18 +43,21 @@ func (o Options) remote(ctx context.Context) ([]remote.Option, error) {
 	if err != nil {
 		return nil, err
 	}
-	keychain := o.Keychain
-	if keychain == nil {
-		keychain = authn.DefaultKeychain
-	}
 	return []remote.Option{
 		remote.WithContext(ctx),
 		remote.WithTransport(t),
-		remote.WithAuthFromKeychain(keychain),
+		remote.WithAuthFromKeychain(o.keychain()),
 		remote.WithUserAgent("blixt"),
 		remote.WithRetryPredicate(temporary),
 		remote.WithRetryBackoff(remote.Backoff{Duration: cmp.Or(o.Pause, time.Second), Factor: 3, Jitter: 0.1, Steps: 3}),
 	}, nil
+}
+
+func (o Options) keychain() authn.Keychain {
+	if o.Keychain == nil {
+		return authn.DefaultKeychain
+	}
+	return o.Keychain
 }
 
 // temporary tells what may go away by itself: a registry that restarts, and
@@ -176,6 +182,19 @@ func (s *Stored) Push(ctx context.Context, to string, o Options) (string, error)
 		return "", err
 	}
 	return ref.Context().Digest(s.descriptor.Digest.String()).String(), nil
+}
+
+// CheckPush returns an error if Push would be refused, before there is an image.
+func CheckPush(to string, o Options) error {
+	ref, err := parseRef(to)
+	if err != nil {
+		return err
+	}
+	t, err := o.transport()
+	if err != nil {
+		return err
+	}
+	return explain(ref, remote.CheckPushPermission(ref, o.keychain(), t))
 }
 
 // pushSignatures uploads bundles by digest, and simple signatures by their tag.

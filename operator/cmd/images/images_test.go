@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -15,6 +17,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/kubernetes-sigs/blixt/bytecode"
 )
 
 // built is blixt for this machine, built once.
@@ -121,14 +125,32 @@ func files(t *testing.T, image v1.Image) (content map[string][]byte, modes map[s
 	return content, modes
 }
 
-func TestRegistryHasToBeNamed(t *testing.T) {
-	for _, c := range []struct{ registry, key, text string }{
-		{"", "", "REGISTRY="},
-		{"registry.example.com/blixt", "/nonexistent.key", "/nonexistent.key"},
+// What cannot be pushed to is said before anything is built.
+func TestRegistryIsCheckedFirst(t *testing.T) {
+	host, ca := start(t)
+	guarded := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	t.Cleanup(guarded.Close)
+	locked := strings.TrimPrefix(guarded.URL, "https://") // its certificate is that of the other
+	for _, c := range []struct{ registry, key, ca, text string }{
+		{"", "", "", "REGISTRY="},
+		{host + "/blixt", "/nonexistent.key", ca, "/nonexistent.key"},
+		{"https://" + host + "/blixt", "", ca, "leave out https://, as in " + host + "/blixt/operator"},
+		{"blixt", "", "", "names no registry"},
+		{host + "/Blixt", "", ca, "Blixt/operator"},
+		{"127.0.0.1:1/blixt", "", "", "127.0.0.1:1 cannot be reached"},
+		{host + "/blixt", "", "", "is not trusted"},
+		{locked + "/blixt", "", ca, "wants credentials"},
 	} {
-		o := options{registry: c.registry, platforms: "linux/amd64", key: c.key, log: io.Discard}
+		var log strings.Builder
+		o := options{registry: c.registry, platforms: "linux/" + built.arch, key: c.key, remote: bytecode.Options{CAFile: c.ca}, log: &log}
 		if err := o.run(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("registry %q, key %q: got %v, want an error with %q", c.registry, c.key, err, c.text)
+		}
+		if log.Len() > 0 {
+			t.Errorf("registry %q, key %q: it has begun already: %s", c.registry, c.key, &log)
 		}
 	}
 }

@@ -43,6 +43,9 @@ type options struct {
 	log                      io.Writer
 }
 
+// repositories of the registry that the images are pushed to.
+var repositories = []string{"operator", "bytecode"}
+
 // run pushes both images, and prints the values by which the chart installs them.
 func (o *options) run(ctx context.Context, out io.Writer) error {
 	if o.registry == "" {
@@ -55,6 +58,11 @@ func (o *options) run(ctx context.Context, out io.Writer) error {
 	var key *bytecode.PrivateKey
 	if o.key != "" { // before all the work
 		if key, err = bytecode.ReadPrivateKey(o.key, password); err != nil {
+			return err
+		}
+	}
+	for _, repository := range repositories {
+		if err := bytecode.CheckPush(o.registry+"/"+repository, o.remote); err != nil {
 			return err
 		}
 	}
@@ -84,13 +92,15 @@ func (o *options) run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	names := map[string]string{}
-	for repository, image := range map[string]*bytecode.Stored{"operator": operatorImage, "bytecode": bytecodeImage} {
-		if names[repository], err = o.push(ctx, image, o.registry+"/"+repository+":"+binaries[0].tag(), key); err != nil {
+	var names []string
+	for i, image := range []*bytecode.Stored{operatorImage, bytecodeImage} {
+		name, err := o.push(ctx, image, o.registry+"/"+repositories[i]+":"+binaries[0].tag(), key)
+		if err != nil {
 			return err
 		}
+		names = append(names, name)
 	}
-	_, err = io.WriteString(out, values(names["operator"], names["bytecode"]))
+	_, err = io.WriteString(out, values(names[0], names[1]))
 	return err
 }
 
