@@ -276,13 +276,3 @@ func TestStatus(t *testing.T) {
 		t.Errorf("names of another state: %+v, %v", got, err)
 	}
 }
-
-func TestStandingLinks(t *testing.T) {
-	eth, tun := Link{2, "ingress"}, Link{9, "egress"}
-	before := []LinkCount{{eth, 10}, {Link{2, "egress"}, 10}, {tun, 5}}
-	after := []LinkCount{{eth, 11}, {Link{2, "egress"}, 10}}
-	got := Still(before, after, eth, Link{4, "ingress"})
-	if diff := cmp.Diff([]Link{{2, "egress"}, {4, "ingress"}, tun}, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-}

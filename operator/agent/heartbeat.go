@@ -4,7 +4,6 @@ package agent
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/kubernetes-sigs/blixt/operator/datapath"
 )
@@ -35,34 +34,4 @@ func ReadLinks(t datapath.Counts) ([]LinkCount, error) {
 		}
 	}
 	return links, nil
-}
-
-// Still returns the links that stood still between two samples: those of the
-// first, and those that are expected, if they are not in the second with more
-// packets. An interface in use sees packets every few seconds, so a link that
-// stands still for longer is gone, or its program is, whatever others say.
-func Still(before, after []LinkCount, expected ...Link) []Link {
-	had := map[Link]uint64{}
-	for _, l := range expected {
-		had[l] = 0
-	}
-	for _, l := range before {
-		had[l.Link] = l.Packets
-	}
-	for _, l := range after {
-		if n, ok := had[l.Link]; ok && l.Packets > n {
-			delete(had, l.Link)
-		}
-	}
-	var still []Link
-	for l := range had {
-		still = append(still, l)
-	}
-	slices.SortFunc(still, func(a, b Link) int {
-		if a.Index != b.Index {
-			return a.Index - b.Index
-		}
-		return len(b.Direction) - len(a.Direction) // ingress before egress
-	})
-	return still
 }

@@ -40,9 +40,11 @@ func (p *planner) retire(current *Application, others []Application) []Applicati
 	}
 	kind, message := corev1.EventTypeNormal, "Its last connection has ended. "+current.Name+" serves."
 	switch {
-	case p.starting() || all.doubted: // agents, or bpfman, may yet say who is needed
+	case all.doubted: // bpfman may yet say who is needed
 		return needed
 	case all.ended && !p.now.Before(since.Add(settleTime)):
+	case p.starting(): // agents may yet say so
+		return needed
 	case !p.now.Before(deadline):
 		kind, message = corev1.EventTypeWarning, fmt.Sprintf("drainTimeout of %s is over: what was left of its connections (%d at the last count) is cut.", p.spec.DrainTimeout.Duration, all.flows)
 	default:

@@ -96,7 +96,6 @@ type view struct {
 	Problems      []string       `yaml:"problems,omitempty"`
 	Events        []string       `yaml:"events,omitempty"`
 	Nodes         map[string]any `yaml:"nodes,omitempty"`
-	Progress      string         `yaml:"progress"`
 }
 
 type nodeView struct {
@@ -112,7 +111,7 @@ func render(t *testing.T, c testCase) []byte {
 	spec := c.spec()
 	rollout := dataplane.Plan(c.now(), spec, c.cluster)
 	verdicts := dataplane.Judge(c.now(), spec, rollout, c.cluster)
-	v := view{Nodes: map[string]any{}, Rollout: []string{}, Progress: dataplane.Sum(verdicts).String()}
+	v := view{Nodes: map[string]any{}, Rollout: []string{}}
 	apply, remove := dataplane.Objects(spec, release, rollout)
 	for _, o := range apply {
 		v.Apply = append(v.Apply, viewObject(t, o, c.Show))

@@ -9,7 +9,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/dataplane"
 	"github.com/kubernetes-sigs/blixt/operator/fleet"
@@ -17,27 +16,6 @@ import (
 
 // What the fleet reports is what is judged.
 var _ = dataplane.Report(fleet.Report{})
-
-func TestProgressNamesFiveNodes(t *testing.T) {
-	verdict := func(node string, status metav1.ConditionStatus, counted bool) dataplane.Verdict {
-		v := dataplane.Verdict{Node: node, Counted: counted}
-		v.Status.Conditions = []metav1.Condition{{Type: v1alpha1.NodeReady, Status: status, Reason: "Why"}}
-		return v
-	}
-	verdicts := []dataplane.Verdict{verdict("ready", metav1.ConditionTrue, true), verdict("down", metav1.ConditionFalse, false)}
-	for _, node := range strings.Fields("n1 n2 n3 n4 n5 n6 n7") {
-		verdicts = append(verdicts, verdict(node, metav1.ConditionFalse, true))
-	}
-	for n, want := range map[int]string{
-		2: "1/1 nodes",
-		3: "1/2 nodes, missing: n1 (Why)",
-		9: "1/8 nodes, missing: n1 (Why), n2 (Why), n3 (Why), n4 (Why), n5 (Why) and 2 more",
-	} {
-		if got := dataplane.Sum(verdicts[:n]).String(); got != want {
-			t.Errorf("%d verdicts: %q, want %q", n, got, want)
-		}
-	}
-}
 
 // TestTableFullIsUnderstood holds the words of datapath, which come by way of
 // an agent, against those that are looked for.
