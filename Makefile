@@ -22,6 +22,8 @@ FUZZTIME ?= 60s
 QUICK := ./operator/lb/... ./operator/gateway/... ./operator/manifest/... ./operator/bpfman/...
 
 export CGO_ENABLED := 0
+# What is released is built with -trimpath: so is all else, or dependencies would be compiled twice.
+export GOFLAGS := $(shell go env GOFLAGS) -trimpath
 
 .PHONY: help
 help: ## Print this
@@ -29,7 +31,7 @@ help: ## Print this
 
 .PHONY: build
 build: ## Build bin/blixt; needs only Go, and git to tell its version
-	go build -trimpath -buildvcs=auto -o bin/blixt ./operator/cmd/blixt
+	go build -buildvcs=auto -o bin/blixt ./operator/cmd/blixt
 
 # Into REGISTRY/operator and REGISTRY/bytecode, by HTTPS, with the credentials of docker or podman login.
 PLATFORMS ?= linux/amd64,linux/arm64
