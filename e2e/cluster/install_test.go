@@ -77,7 +77,7 @@ func installBlixt(t *testing.T, flags ...string) (bytecode string) {
 	helm(t, append(args, flags...)...)
 	t.Cleanup(func() {
 		if !t.Failed() {
-			helm(t, "uninstall", "blixt", "--namespace="+system)
+			helm(t, "uninstall", "blixt", "--namespace="+system, "--ignore-not-found")
 		}
 	})
 	return bytecode

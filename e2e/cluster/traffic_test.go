@@ -76,10 +76,10 @@ func TestTraffic(t *testing.T) {
 	t.Run("privileges", privileges)
 }
 
-// configure changes a value of the release.
-func configure(t *testing.T, value string) {
+// configure changes values of the release.
+func configure(t *testing.T, values string) {
 	t.Helper()
-	helm(t, "upgrade", "blixt", "../../charts/blixt", "--namespace="+system, "--reuse-values", "--wait", "--set="+value)
+	helm(t, "upgrade", "blixt", "../../charts/blixt", "--namespace="+system, "--reuse-values", "--wait", "--set="+values)
 }
 
 // applied applies a file of testdata until the test ends.

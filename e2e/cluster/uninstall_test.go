@@ -5,31 +5,52 @@
 package cluster_test
 
 import (
+	"context"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubernetes-sigs/blixt/e2e/cluster"
+	"github.com/kubernetes-sigs/blixt/e2e/kube"
 )
 
-// Helm takes Blixt away while there are Gateways: nothing of it is left.
-func TestUninstallLeavesNothing(t *testing.T) {
-	installGatewayAPI(t)
-	t.Run("installed", func(t *testing.T) {
-		installBlixt(t, pool, "--set="+bridge) // until this ends
-		apply(t, "balanced.yaml", "", "")
-		programmed(t, "balanced")
-		for _, m := range c.Nodes {
-			if len(left(t, m)) < 2 {
-				t.Errorf("%s has only %v while Blixt is installed", m.Name, left(t, m))
+// uninstalled has Helm take Blixt away while there are Gateways, and a node is
+// down: it says so, and ends when the node is back. Nothing is left of Blixt.
+func uninstalled(t *testing.T) {
+	for _, m := range c.Nodes {
+		if len(left(t, m)) < 2 {
+			t.Errorf("%s has only %v while Blixt is installed", m.Name, left(t, m))
+		}
+	}
+	down := c.Nodes[1]
+	if err := c.PowerOff(down); err != nil {
+		t.Fatal(err)
+	}
+	kube.Wait(t, 2*patience, "whether "+down.Name+" is ready", corev1.ConditionUnknown, func() (corev1.ConditionStatus, error) {
+		node := &corev1.Node{}
+		err := c.Client.Get(t.Context(), client.ObjectKey{Name: down.Name}, node)
+		for _, condition := range node.Status.Conditions {
+			if condition.Type == corev1.NodeReady {
+				return condition.Status, err
 			}
 		}
+		return "", err
 	})
+	back := make(chan error, 1)
+	go func() { back <- powerOnWhenMissed(down) }()
+	helm(t, "uninstall", "blixt", "--namespace="+system)
+	if err := <-back; err != nil {
+		t.Error(err)
+	}
 	for _, m := range c.Nodes {
 		if left := left(t, m); len(left) > 0 {
 			t.Errorf("%s still has %s", m.Name, strings.Join(left, ", "))
@@ -39,22 +60,35 @@ func TestUninstallLeavesNothing(t *testing.T) {
 		"clusterbpfapplications,clusterbpfapplicationstates,nodedataplanes",
 		"services,endpointslices,secrets,configmaps,daemonsets,deployments,pods,leases,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings",
 	} {
-		out, err := c.Kubectl(t.Context(), "get", kinds, "--all-namespaces", "--output=name", "--no-headers")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for name := range strings.Lines(out) {
-			if strings.Contains(name, "blixt") || strings.HasPrefix(kinds, "clusterbpf") {
-				t.Errorf("left over: %s", name)
+		// The pods of the node that was down end last.
+		kube.Wait(t, patience, "what is left of Blixt", nil, func() (found []string, err error) {
+			out, err := c.Kubectl(t.Context(), "get", kinds, "--all-namespaces", "--output=name", "--no-headers")
+			for name := range strings.Lines(out) {
+				if strings.Contains(name, "blixt") || strings.HasPrefix(kinds, "clusterbpf") {
+					found = append(found, name)
+				}
 			}
-		}
+			return found, err
+		})
 	}
 	out, err := c.Kubectl(t.Context(), "get", "gateways,tcproutes,udproutes,gatewayclasses", "--all-namespaces", "--output=jsonpath={.items[*].metadata.finalizers}")
 	if err != nil || out != "" {
 		t.Errorf("finalizers: %s, %v", out, err)
 	}
-	remove(t, "balanced.yaml", "", "")
 	kubectl(t, "delete", "namespace", system, "--timeout=30s")
+}
+
+// powerOnWhenMissed waits until the command that Helm runs in the cluster says
+// that it waits for a node, and then starts the node.
+func powerOnWhenMissed(m *cluster.Machine) error {
+	said, missed := "", "on node "+m.Name+": the node is not ready, so that nobody there can unload the program"
+	for deadline := time.Now().Add(2 * patience); !strings.Contains(said, missed); time.Sleep(time.Second) {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("blixt uninstall has not said %q but:\n%s", missed, said)
+		}
+		said, _ = c.Kubectl(context.Background(), "--namespace="+system, "logs", "--selector=job-name=blixt-uninstall", "--tail=-1") // it is not there yet
+	}
+	return c.PowerOn(m)
 }
 
 // left returns what of Blixt's programs a node has: those at any interface, and

@@ -5,63 +5,92 @@
 package cluster_test
 
 import (
-	"net"
+	"context"
+	"fmt"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
-	"time"
 
 	bpfmanv1alpha1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/kubernetes-sigs/blixt/e2e/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/kube"
-	"github.com/kubernetes-sigs/blixt/e2e/lab"
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/dataplane"
 )
 
-// Another program takes over from the one that serves: connections stay with
-// the one that they began with, and when they have ended it is removed.
-func TestUpgradeHandsOver(t *testing.T) {
-	installGatewayAPI(t)
-	old := dataplane.Name(installBlixt(t, pool, "--set="+bridge))
-	applied(t, "balanced.yaml", "", "")
-	vips := reached(t, "balanced", c.Nodes[0])
-	l := begin(t, vips)
-	t.Cleanup(l.end)
+// askFor has the nodes run other bytecode.
+func askFor(t *testing.T, image string) {
+	t.Helper()
+	configure(t, "config.dataplane.bytecode.image="+image)
+}
 
-	blixt, err := lab.Build(t.TempDir())
-	if err != nil {
+// exchangeImages replaces the image of the operator, and by it that of the agents, by
+// one of another digest.
+func exchangeImages(t *testing.T, s *scene, v *variants) {
+	v.await(t)
+	digest := operatorImage(t, v.same, "fault_test.go")
+	configure(t, "image.digest="+digest)
+	kube.Wait(t, patience, "whether the agents have the new image", true, func() (bool, error) {
+		return strings.HasSuffix(agentsImage(t, s.application), digest), nil
+	})
+	awaitPods(t, system)
+	programmed(t, "balanced")
+}
+
+// agentsImage is the image of an application's agents.
+func agentsImage(t *testing.T, application string) string {
+	t.Helper()
+	set := &appsv1.DaemonSet{}
+	if err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: system, Name: dataplane.AgentsName(application)}, set); err != nil {
 		t.Fatal(err)
 	}
-	image := bytecodeImage(t, blixt, "32768")
-	application := dataplane.Name(image)
-	l.during(t, func() {
-		helm(t, "upgrade", "blixt", "../../charts/blixt", "--namespace="+system, "--reuse-values", "--wait", "--set=config.dataplane.bytecode.image="+image)
-		kube.Wait(t, patience, "nodes whose old program drains", []string{"node-1", "node-2"}, func() ([]string, error) { return draining(t, old), nil })
-	})
+	return set.Spec.Template.Spec.Containers[0].Image
+}
+
+// registryAway asks for bytecode that cannot be pulled for a while, in which pods
+// start anew. As soon as it can be, it takes over.
+func registryAway(t *testing.T, s *scene, v *variants) {
+	image := v.objectImage(t, "../../bpf/blixt_bpfel.o", "--flows=32768")
+	old := s.application
+	s.application = dataplane.Name(image)
+	reachable := refuseRegistry(t)
+	t.Cleanup(reachable)
+	askFor(t, image)
+	nodesSay(t, "True UpgradeBlocked", "the image cannot be pulled")
+	gatewaySays(t, "UpgradeBlocked: Node node-1 goes on with "+old)
+	kubectl(t, "--namespace="+system, "delete", "pods", "--selector=app.kubernetes.io/component in (agent, operator)")
+	awaitPods(t, system)
+	reachable()
+	kube.Wait(t, patience, "nodes whose old program drains", []string{"node-1", "node-2"}, func() ([]string, error) { return draining(t, old), nil })
 	counted := flows(t, old)
-	for _, vip := range vips {
-		for _, network := range []string{"tcp", "udp"} {
-			path(t, application, asker{name: "outside", by: c.Nodes[0], dial: c.Outside}, network, net.JoinHostPort(vip, "80"))
-		}
-	}
+	s.ask(t)
 	if diff := cmp.Diff(counted, flows(t, old)); diff != "" {
 		t.Errorf("new flows that the old programs have counted (-want +got):\n%s", diff)
 	}
-	l.during(t, func() { time.Sleep(time.Second) })
-	l.end()
-	kube.Wait(t, 3*patience, "ClusterBpfApplications", []string{application}, func() ([]string, error) {
-		var list bpfmanv1alpha1.ClusterBpfApplicationList
-		err := c.Client.List(t.Context(), &list)
-		var names []string
-		for _, a := range list.Items {
-			names = append(names, a.Name)
-		}
-		slices.Sort(names)
-		return names, err
-	})
-	for _, m := range c.Nodes {
-		attached(t, m, program(t, m.Name, application))
+}
+
+// refuseRegistry has connections to the registry be refused until the function
+// that it returns is called.
+func refuseRegistry(t *testing.T) (again func()) {
+	t.Helper()
+	_, port, _ := strings.Cut(cluster.Registry, ":")
+	rules := "add table inet refuse; add chain inet refuse input { type filter hook input priority 0; }; " +
+		"add rule inet refuse input tcp dport " + port + " reject with tcp reset"
+	if _, err := c.Control.Run(patience, "nft", rules); err != nil {
+		t.Fatal(err)
 	}
+	return sync.OnceFunc(func() {
+		if _, err := c.Control.Run(patience, "nft", "delete table inet refuse"); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // draining returns the nodes whose program serves only the connections that it has.
@@ -73,4 +102,106 @@ func draining(t *testing.T, application string) (nodes []string) {
 		}
 	}
 	return nodes
+}
+
+// anotherLayout exchanges all of Blixt for one that does not know the maps that
+// it finds: they are left to the agents that do.
+func anotherLayout(t *testing.T, s *scene, v *variants) {
+	v.await(t)
+	digest := operatorImage(t, v.next, "upgrade_test.go")
+	image := bytecodeImage(t, v.next, "65536")
+	old, before := s.application, agentsImage(t, s.application)
+	s.application, s.counted = dataplane.Name(image), false
+	configure(t, "image.digest="+digest+",config.dataplane.bytecode.image="+image)
+	serving := fmt.Sprintf("%s layout %d, %s layout %d draining", s.application, nextLayout, old, nextLayout-1)
+	kube.Wait(t, 2*patience, "programs", map[string]string{"node-1": serving, "node-2": serving}, layouts)
+	kubectl(t, "--namespace="+system, "delete", "pods", "--selector=app.kubernetes.io/component=agent")
+	awaitPods(t, system)
+	if after := agentsImage(t, old); after != before {
+		t.Errorf("agents of the old layout have the image %s, want them as they were: %s", after, before)
+	}
+	if image := agentsImage(t, s.application); !strings.HasSuffix(image, digest) {
+		t.Errorf("agents of the new layout have the image %s, want that of the operator: %s", image, digest)
+	}
+}
+
+// layouts returns what each node runs, as its NodeDataplane says.
+func layouts() (map[string]string, error) {
+	all, err := nodeDataplanes()
+	found := map[string]string{}
+	for _, n := range all {
+		var programs []string
+		for _, a := range n.Status.Applications {
+			text := fmt.Sprintf("%s layout %d", a.Name, a.Layout)
+			if a.Draining {
+				text += " draining"
+			}
+			programs = append(programs, text)
+		}
+		found[n.Name] = strings.Join(programs, ", ")
+	}
+	return found, err
+}
+
+func nodeDataplanes() ([]v1alpha1.NodeDataplane, error) {
+	var list v1alpha1.NodeDataplaneList
+	err := c.Client.List(context.Background(), &list)
+	return list.Items, err
+}
+
+// nodesSay waits until the condition Ready of every node is so, with a message that
+// has a part.
+func nodesSay(t *testing.T, want, part string) {
+	t.Helper()
+	kube.Wait(t, patience, "what nodes say", map[string]string{"node-1": want, "node-2": want}, func() (map[string]string, error) {
+		all, err := nodeDataplanes()
+		got := map[string]string{}
+		for _, n := range all {
+			if ready := meta.FindStatusCondition(n.Status.Conditions, v1alpha1.NodeReady); ready != nil {
+				got[n.Name] = fmt.Sprintf("%s %s", ready.Status, ready.Reason)
+				if !strings.Contains(ready.Message, part) {
+					got[n.Name] += ": " + ready.Message
+				}
+			}
+		}
+		return got, err
+	})
+}
+
+// gatewaySays waits until the Gateway, which is served, has a part in its message.
+func gatewaySays(t *testing.T, part string) {
+	t.Helper()
+	kube.Wait(t, patience, "the Gateway's word", "True "+part, func() (string, error) {
+		gw := &gwv1.Gateway{}
+		err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "balanced"}, gw)
+		p := meta.FindStatusCondition(gw.Status.Conditions, string(gwv1.GatewayConditionProgrammed))
+		if p == nil || !strings.Contains(p.Message, part) {
+			return fmt.Sprintf("%v", p), err
+		}
+		return string(p.Status) + " " + part, err
+	})
+}
+
+// remain waits until these are all ClusterBpfApplications.
+func remain(t *testing.T, applications ...string) {
+	t.Helper()
+	kube.Wait(t, 2*patience, "ClusterBpfApplications", applications, func() ([]string, error) {
+		var list bpfmanv1alpha1.ClusterBpfApplicationList
+		err := c.Client.List(t.Context(), &list)
+		var names []string
+		for _, a := range list.Items {
+			names = append(names, a.Name)
+		}
+		slices.Sort(names)
+		return names, err
+	})
+}
+
+// servesAlone waits until an application is the only one, in the kernels too.
+func servesAlone(t *testing.T, application string) {
+	t.Helper()
+	remain(t, application)
+	for _, m := range c.Nodes {
+		attached(t, m, program(t, m.Name, application))
+	}
 }

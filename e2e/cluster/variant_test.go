@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package cluster_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/kubernetes-sigs/blixt/e2e/cluster"
+	"github.com/kubernetes-sigs/blixt/e2e/lab"
+	"github.com/kubernetes-sigs/blixt/operator/datapath"
+)
+
+// nextLayout is that of a Blixt to come, and unknownLayout one that no Blixt here knows.
+const nextLayout, unknownLayout = datapath.Layout + 1, 99
+
+// variants are compiled from this source with little changed.
+type variants struct {
+	// same is blixt of this source, next writes nextLayout, which its program has.
+	same, next string
+	// unknown is an object of unknownLayout, bad one that the kernel refuses.
+	unknown, bad string
+
+	done chan error
+}
+
+// compileVariants starts to compile them. They are there after await.
+func compileVariants(t *testing.T) *variants {
+	t.Helper()
+	dir := t.TempDir()
+	object := func(name string) string { return filepath.Join(dir, name, "blixt_bpfel.o") }
+	v := &variants{filepath.Join(dir, "blixt"), filepath.Join(dir, "next", "blixt"), object("unknown"), object("bad"), make(chan error, 1)}
+	go func() {
+		_, err := lab.Build(dir)
+		err = errors.Join(err,
+			compileWith(filepath.Join(dir, "next"), withLayout(nextLayout)),
+			compileWith(filepath.Join(dir, "unknown"), withLayout(unknownLayout)),
+			compileWith(filepath.Join(dir, "bad"), unchecked))
+		if err == nil {
+			err = buildNext(filepath.Join(dir, "next"))
+		}
+		v.done <- err
+	}()
+	t.Cleanup(func() { <-v.done })
+	return v
+}
+
+func (v *variants) await(t *testing.T) {
+	t.Helper()
+	err := <-v.done
+	v.done <- err
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// compileWith does what is done for bpf/gen.go with source that is changed.
+func compileWith(dir string, change func(text string) string) error {
+	const source = "../../bpf/"
+	gen, err := os.ReadFile(source + "gen.go")
+	if err != nil {
+		return err
+	}
+	_, args, _ := strings.Cut(string(gen), "\n//go:generate go tool bpf2go ")
+	args, _, _ = strings.Cut(args, "\n")
+	files, err := filepath.Glob(source + "*.[ch]")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	changed := false
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		after := change(string(text))
+		changed = changed || after != string(text)
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(file)), []byte(after), 0o644); err != nil {
+			return err
+		}
+	}
+	if !changed {
+		return fmt.Errorf("nothing in %s is as the test expects it", source)
+	}
+	headers, err := filepath.Abs(source + "headers")
+	if err != nil {
+		return err
+	}
+	if err := os.Symlink(headers, filepath.Join(dir, "headers")); err != nil {
+		return err
+	}
+	tool, err := exec.Command("go", "tool", "-n", "bpf2go").Output()
+	if err != nil {
+		return fmt.Errorf("find bpf2go: %w", err)
+	}
+	cmd := exec.Command(strings.TrimSpace(string(tool)), strings.Fields(args)...)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOPACKAGE=bpf")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("compile %s: %w\n%s", dir, err, out)
+	}
+	return nil
+}
+
+var configEnd = regexp.MustCompile(`(\nstruct config \{[^}]*)(\n\};)`)
+
+// withLayout gives the maps another layout: the config has another field.
+func withLayout(number int) func(string) string {
+	return func(text string) string {
+		text = strings.ReplaceAll(text, datapath.LayoutMap, fmt.Sprintf("blixt_layout_%d", number))
+		text = strings.ReplaceAll(text, fmt.Sprintf("#define BLIXT_LAYOUT %d\n", datapath.Layout), fmt.Sprintf("#define BLIXT_LAYOUT %d\n", number))
+		return configEnd.ReplaceAllString(text, "$1\n\t__u64 more;$2")
+	}
+}
+
+// unchecked has the program read a packet whose end it does not know.
+func unchecked(text string) string {
+	const begin = "int blixt(struct __sk_buff *ctx)\n{\n"
+	return strings.ReplaceAll(text, begin, begin+"\tif (*(volatile __u8 *)(long)ctx->data)\n\t\treturn TCX_NEXT;\n")
+}
+
+// buildNext builds blixt with the program of a folder, and the layout that it writes.
+func buildNext(dir string) error {
+	ring, err := os.ReadFile("../../operator/datapath/ring.go")
+	if err != nil {
+		return err
+	}
+	text := strings.ReplaceAll(string(ring), fmt.Sprintf("\nconst Layout = %d\n", datapath.Layout), fmt.Sprintf("\nconst Layout = %d\n", nextLayout))
+	if err := os.WriteFile(filepath.Join(dir, "ring.go"), []byte(text), 0o644); err != nil {
+		return err
+	}
+	replace := map[string]string{}
+	for file, with := range map[string]string{
+		"bpf/blixt_bpfel.go": "blixt_bpfel.go", "bpf/blixt_bpfel.o": "blixt_bpfel.o", "operator/datapath/ring.go": "ring.go",
+	} {
+		file, err := filepath.Abs("../../" + file)
+		if err != nil {
+			return err
+		}
+		replace[file] = filepath.Join(dir, with)
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o644); err != nil {
+		return err
+	}
+	out, err := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", filepath.Join(dir, "blixt"), "../../operator/cmd/blixt").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("build blixt with layout %d: %w\n%s", nextLayout, err, out)
+	}
+	return nil
+}
+
+// objectImage pushes bytecode made of an object, and returns its name by digest.
+func (v *variants) objectImage(t *testing.T, object string, args ...string) string {
+	t.Helper()
+	v.await(t)
+	out := filepath.Join(t.TempDir(), "out")
+	args = append([]string{v.same, "bytecode", "build", "-d", out, "-f", object}, args...)
+	if _, err := c.Control.Run(patience, args[0], args[1:]...); err != nil {
+		t.Fatal(err)
+	}
+	name, err := c.Control.Run(patience, v.same, "bytecode", "push", out, cluster.Registry+"/blixt/bytecode:v1", "--ca-file", c.CA())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(name)
+}
+
+// operatorImage pushes blixt with one more file, and returns the image's digest.
+func operatorImage(t *testing.T, blixt, file string) string {
+	t.Helper()
+	name, err := c.Push(t.Context(), "blixt/operator:v2", cluster.Image{
+		Files: map[string]string{"/blixt": blixt, "/more": file}, Entrypoint: []string{"/blixt"}, User: "65532",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, digest, _ := strings.Cut(name, "@")
+	return digest
+}
