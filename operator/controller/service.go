@@ -142,18 +142,19 @@ func (c *Controller) applyServices(ctx context.Context) error {
 			before = stored
 		}
 		wrote, err := c.apply(ctx, want, before)
-		failed.add(err)
-		if err != nil || g.Plan.Source == v1alpha1.SourceLoadBalancer {
-			continue
-		}
-		if wrote {
+		if wrote { // its event is no news: this pass goes on with what it is now
 			stored = &corev1.Service{}
-			if err := c.reader.Get(ctx, key, stored); err != nil {
-				failed.add(client.IgnoreNotFound(err))
-				continue
+			if err = c.reader.Get(ctx, key, stored); err == nil {
+				c.world.services[key] = stored
 			}
 		}
-		failed.add(c.writeServiceStatus(ctx, stored, g))
+		if err != nil {
+			failed.add(client.IgnoreNotFound(err))
+			continue
+		}
+		if g.Plan.Source != v1alpha1.SourceLoadBalancer {
+			failed.add(c.writeServiceStatus(ctx, stored, g))
+		}
 	}
 	for key, stored := range c.world.services {
 		if v1alpha1.Managed(stored) && stored.Labels[gwv1.GatewayNameLabelKey] != "" && !wanted[key] {
