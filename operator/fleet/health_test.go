@@ -3,6 +3,7 @@
 package fleet
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -124,6 +125,28 @@ func TestHeartbeatLearns(t *testing.T) {
 			if silent := at - last; silent != c.within {
 				t.Errorf("lost after a silence of %v, want %v", silent, c.within)
 			}
+		})
+	}
+}
+
+// On the only node of a cluster packets come when somebody uses Blixt.
+func TestSilenceOfTheOnlyNode(t *testing.T) {
+	o := newOperator(t, "", nil)
+	n := newNode(t, o, "n1", nil)
+	o.serves(t, "n1", o.Publish(web(1)), web(1))
+	for _, alone := range []bool{true, false, true} {
+		nodes := []Node{testNode(1)}
+		if !alone {
+			nodes = append(nodes, testNode(2))
+		}
+		o.SetNodes(nodes)
+		eventually(t, func() string {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			if lost := n.heartbeat.lost(time.Now().Add(time.Hour)); lost == alone {
+				return fmt.Sprintf("packets are lost after an hour: %v, want %v on one of %d nodes", lost, !alone, len(nodes))
+			}
+			return ""
 		})
 	}
 }

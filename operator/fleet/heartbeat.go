@@ -25,6 +25,9 @@ const (
 // is missing, the other direction goes on. Interfaces come and go, so that one
 // of several stands still says nothing.
 type heartbeat struct {
+	// alone tells that there is no other node, from which packets would come
+	// though nobody uses Blixt: silence says nothing then.
+	alone  bool
 	looks  int
 	totals map[string]uint64
 	pulses map[string]*silence
@@ -77,6 +80,9 @@ func (h *heartbeat) age(now time.Time) time.Duration {
 
 // lost tells whether a direction has stood still for too long.
 func (h *heartbeat) lost(now time.Time) bool {
+	if h.alone {
+		return false
+	}
 	for _, p := range h.pulses {
 		unusual := h.looks > learning && 2*p.still >= 5*(p.usual+1)
 		if unusual || now.Sub(p.moved) > longSilence {
@@ -97,12 +103,12 @@ func (c *Client) feel(ctx context.Context) {
 	c.mu.Lock()
 	before := c.heartbeat.lost(now)
 	still := c.heartbeat.sample(now, links)
-	changed := c.heartbeat.lost(now) != before
+	changed, alone := c.heartbeat.lost(now) != before, c.heartbeat.alone
 	c.mu.Unlock()
 	if changed {
 		c.tell()
 	}
-	if still {
+	if still && !alone {
 		c.nudge(ctx)
 	}
 }

@@ -49,7 +49,7 @@ func (s *Server) next(c *session) (config *wire.Config, update []byte, err error
 	if s.sessions[c.member] != c || s.known(c.member) != nil {
 		return nil, nil, nil // it is about to end
 	}
-	if now := encodeConfig(s.nodes[c.node], s.settings[c.application]); !proto.Equal(c.config, now) {
+	if now := encodeConfig(s.nodes[c.node], s.settings[c.application], len(s.nodes) == 1); !proto.Equal(c.config, now) {
 		c.config, config = now, now
 	}
 	newest := s.history.version
@@ -68,8 +68,8 @@ func (s *Server) next(c *session) (config *wire.Config, update []byte, err error
 	return config, update, nil
 }
 
-func encodeConfig(n Node, s Settings) *wire.Config {
-	c := &wire.Config{Node: n.Name, Zone: n.Zone, Snat: &wire.Ports{Min: uint32(s.SNAT.Min), Max: uint32(s.SNAT.Max)}}
+func encodeConfig(n Node, s Settings, alone bool) *wire.Config {
+	c := &wire.Config{Node: n.Name, Zone: n.Zone, Alone: alone, Snat: &wire.Ports{Min: uint32(s.SNAT.Min), Max: uint32(s.SNAT.Max)}}
 	if drain, known := s.Drain[n.Name]; known {
 		c.Drain = &drain
 	}

@@ -256,6 +256,7 @@ func (c *Client) configure(w *wire.Config) error {
 		err = errors.Join(c.agent.Drain(*w.Drain), c.count())
 	}
 	c.mu.Lock()
+	c.heartbeat.alone = w.Alone
 	c.setting = ""
 	if err != nil {
 		c.setting = err.Error()

@@ -582,7 +582,9 @@ type Config struct {
 	Addresses [][]byte               `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	Snat      *Ports                 `protobuf:"bytes,4,opt,name=snat,proto3" json:"snat,omitempty"`
 	// drain is unset where what the agent does is to stay.
-	Drain         *bool `protobuf:"varint,5,opt,name=drain,proto3,oneof" json:"drain,omitempty"`
+	Drain *bool `protobuf:"varint,5,opt,name=drain,proto3,oneof" json:"drain,omitempty"`
+	// alone tells that there is no other node.
+	Alone         bool `protobuf:"varint,6,opt,name=alone,proto3" json:"alone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -648,6 +650,13 @@ func (x *Config) GetSnat() *Ports {
 func (x *Config) GetDrain() bool {
 	if x != nil && x.Drain != nil {
 		return *x.Drain
+	}
+	return false
+}
+
+func (x *Config) GetAlone() bool {
+	if x != nil {
+		return x.Alone
 	}
 	return false
 }
@@ -1414,13 +1423,14 @@ const file_fleet_proto_rawDesc = "" +
 	"\x03max\x18\x02 \x01(\rR\x03max\"-\n" +
 	"\x03Use\x12\x12\n" +
 	"\x04used\x18\x01 \x01(\x04R\x04used\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x04R\x04size\"\x9e\x01\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\"\xb4\x01\n" +
 	"\x06Config\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x1c\n" +
 	"\taddresses\x18\x03 \x03(\fR\taddresses\x12)\n" +
 	"\x04snat\x18\x04 \x01(\v2\x15.blixt.fleet.v1.PortsR\x04snat\x12\x19\n" +
-	"\x05drain\x18\x05 \x01(\bH\x00R\x05drain\x88\x01\x01B\b\n" +
+	"\x05drain\x18\x05 \x01(\bH\x00R\x05drain\x88\x01\x01\x12\x14\n" +
+	"\x05alone\x18\x06 \x01(\bR\x05aloneB\b\n" +
 	"\x06_drain\".\n" +
 	"\x04Part\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
