@@ -9,6 +9,7 @@ import (
 	"os"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Every registry is ours: images are found by the names that they have anywhere.
@@ -143,6 +144,14 @@ func (c *Cluster) joinNode(m *Machine) error {
 		return err
 	}
 	return m.Launch("kube-proxy", c.software.path(kubernetes+"/kube-proxy"), "--config="+m.path("kube-proxy.yaml"), "--v=2")
+}
+
+// showProxy shows how kube-proxy runs, where kubeadm does. Nodes have files.
+func (c *Cluster) showProxy(ctx context.Context) error {
+	return c.Client.Create(ctx, &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: "kube-proxy"},
+		Data:       map[string]string{"config.conf": fmt.Sprintf(proxyConfig, c.Options.Proxy, Pods4, Pods6, "", "/var/lib/kube-proxy/kubeconfig.conf")},
+	})
 }
 
 // awaitNodes returns when Kubernetes calls every node ready.

@@ -67,7 +67,7 @@ func local(t *testing.T, application string) {
 }
 
 // A Gateway is served at the nodes' own addresses, of which Blixt leaves to the
-// nodes what is theirs.
+// nodes what is theirs. What comes from a node itself is kube-proxy's, by default.
 func nodeAddresses(t *testing.T, application string) {
 	applied(t, "node.yaml", "", "")
 	gw := &gwv1.Gateway{}
@@ -86,6 +86,7 @@ func nodeAddresses(t *testing.T, application string) {
 		}
 		return got, err
 	})
+	clients := podsOn(t, "client")
 	for _, m := range c.Nodes {
 		for _, ip := range []string{m.IPv4, m.IPv6} {
 			path(t, application, asker{name: "outside", by: m, dial: c.Outside}, "tcp", net.JoinHostPort(ip, "8088"))
@@ -95,7 +96,24 @@ func nodeAddresses(t *testing.T, application string) {
 			} else {
 				_ = conn.Close()
 			}
+			for _, a := range []asker{{name: m.Name, by: m, dial: m}, {name: "a pod on " + m.Name, by: m, pod: clients[m.Name]}} {
+				inside(t, application, a, net.JoinHostPort(ip, "8088"))
+			}
 		}
+	}
+}
+
+// inside asks from a node, or a pod, at the node's own address. kube-proxy is not
+// told at once.
+func inside(t *testing.T, application string, a asker, addr string) {
+	t.Helper()
+	kube.Wait(t, patience, fmt.Sprintf("answers of %s to %s", addr, a.name), 1, func() (int, error) {
+		got, err := a.ask(t, "tcp", addr, 1)
+		return len(got), err
+	})
+	const n = 20
+	if wrong := (way{a, "tcp", addr}).try(t, application, ports(n), n).unanswered(); wrong != "" {
+		t.Errorf("%s from %s: %s", addr, a.name, wrong)
 	}
 }
 

@@ -109,6 +109,9 @@ func (c *Cluster) furnish(ctx context.Context) error {
 	if err := c.ApplyYAML(ctx, dnsObjects); err != nil {
 		return err
 	}
+	if err := c.showProxy(ctx); err != nil {
+		return err
+	}
 	if err := c.awaitNodes(ctx); err != nil {
 		return err
 	}
