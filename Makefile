@@ -128,6 +128,10 @@ conformance: root helm ## Run Gateway API's conformance suite in a real cluster 
 	cd e2e/conformance && go test -count=1 -timeout=20m . -args -report-output="$(abspath $(REPORT))/report.yaml"
 	@cat "$(REPORT)/tests.md"
 
+.PHONY: kernels
+kernels: ## Test on other kernels, in an emulator (x86-64, on Debian 12); gets them, and the emulator, when missing
+	@.ci/kernels
+
 .PHONY: test-quick
 test-quick: ## Run the tests that need no root
 	go test $(QUICK)
