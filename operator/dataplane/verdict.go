@@ -73,6 +73,16 @@ type instance struct {
 	drains bool
 }
 
+// unstarted tells whether a pod's containers are yet to start, as after a power
+// cut: it gets its volumes anew then. If it went first, bpfman's CSI driver would
+// fail for ever to take away what was not mounted again.
+func unstarted(pod *corev1.Pod) bool {
+	all := pod.Status.ContainerStatuses
+	return len(all) > 0 && !slices.ContainsFunc(all, func(s corev1.ContainerStatus) bool {
+		return s.State.Running != nil || s.State.Waiting != nil && s.State.Waiting.Reason == "CrashLoopBackOff"
+	})
+}
+
 func (j *judge) verdict() Verdict {
 	v := Verdict{Node: j.node, Counted: j.selected(j.node) && j.ready(j.node)}
 	before := j.before[j.node]
@@ -91,7 +101,7 @@ func (j *judge) verdict() Verdict {
 			v.Status.LastContact = later(v.Status.LastContact, report.LastContact)
 		}
 		stale, _, _ := j.reloaded(i.at)
-		if pod := j.pods[i.at]; pod != nil && pod.Name == stale && pod.DeletionTimestamp == nil {
+		if pod := j.pods[i.at]; pod != nil && pod.Name == stale && pod.DeletionTimestamp == nil && !unstarted(pod) {
 			v.Restart = append(v.Restart, stale)
 		}
 	}
