@@ -24,7 +24,7 @@ import (
 )
 
 // The test's own program is what runs in the pods.
-var pods = map[string]func() error{"server": serve, "writer": write, "client": askAll, "trader": trade, "transfer": transfer, "web": web}
+var pods = map[string]func() error{"server": serve, "writer": write, "client": askAll, "trader": trade, "transfer": transfer, "web": web, "attempt": attempt}
 
 // serve answers on TCP and UDP with the node's name and whom it sees. On another
 // port it repeats what it hears.
