@@ -61,7 +61,9 @@ func testUnprivileged(t *testing.T, env string) {
 		t.Fatal(err)
 	}
 	defer flows.Close()
-	if err := flows.Put(bpf.BlixtFlowKey{Protocol: 6}, bpf.BlixtFlow{Backend: 1, Generation: ^uint32(0), IdleTicks: 1 << 30}); err != nil {
+	// Last seen before the machine was up, which may be less than goneFor ago.
+	flow := bpf.BlixtFlow{Backend: 1, Generation: ^uint32(0), IdleTicks: 1 << 30, LastSeen: -datapath.Ticks(2 * goneFor)}
+	if err := flows.Put(bpf.BlixtFlowKey{Protocol: 6}, flow); err != nil {
 		t.Fatal(err)
 	}
 	child := exec.Command("/proc/self/exe")
