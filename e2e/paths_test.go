@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
@@ -231,9 +232,17 @@ func (w *world) ping() {
 // firewall drops on the load balancer what conntrack calls invalid.
 func firewall(w *world, bridgeNetfilter bool, chains ...string) {
 	w.Helper()
-	call := map[bool]string{false: "0", true: "1"}[bridgeNetfilter]
-	w.Balancer.Sysctl("net.bridge.bridge-nf-call-iptables="+call, "net.bridge.bridge-nf-call-ip6tables="+call)
-	w.check(w.Err())
+	const loaded = "/proc/sys/net/bridge"
+	if _, err := os.Stat(loaded); err != nil {
+		_ = exec.Command("modprobe", "br_netfilter").Run() // seen by what it makes
+	}
+	if _, err := os.Stat(loaded); err == nil {
+		call := map[bool]string{false: "0", true: "1"}[bridgeNetfilter]
+		w.Balancer.Sysctl("net.bridge.bridge-nf-call-iptables="+call, "net.bridge.bridge-nf-call-ip6tables="+call)
+		w.check(w.Err())
+	} else if bridgeNetfilter {
+		w.Skip("kernel lacks: br_netfilter")
+	}
 	rules := "table inet guard\ndelete table inet guard\ntable inet guard {\n"
 	for _, chain := range chains {
 		rules += fmt.Sprintf("chain %s { type filter hook %s priority 0; ct state invalid counter drop\n }\n", chain, chain)
