@@ -62,6 +62,23 @@ func (r *remover) removeAgents(ctx context.Context) error {
 	return r.untilPodsGone(ctx, ours)
 }
 
+// removePods removes the agents' pods that nobody has waited for, without asking
+// their node: there bpfman's CSI driver fails for ever to take away a volume that
+// a power cut has unmounted. Containers without a pod end by themselves.
+func (r *remover) removePods(ctx context.Context) error {
+	var pods corev1.PodList
+	if err := r.list(ctx, &pods, client.InNamespace(r.Namespace), ours); err != nil {
+		return err
+	}
+	for i := range pods.Items {
+		if err := r.client.Delete(ctx, &pods.Items[i], client.GracePeriodSeconds(0)); client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("delete %s: %w", name(&pods.Items[i]), err)
+		}
+		r.say("%s deleted: node %s was down", name(&pods.Items[i]), pods.Items[i].Spec.NodeName)
+	}
+	return nil
+}
+
 // untilPodsGone waits for pods, but not for those of nodes that are down: they
 // are stopped there before the node can be ready again.
 func (r *remover) untilPodsGone(ctx context.Context, which client.ListOption) error {

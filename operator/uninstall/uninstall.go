@@ -68,6 +68,7 @@ func Run(ctx context.Context, c client.Client, o Options) error {
 		// They hold the programs' maps.
 		{"remove agents", r.removeAgents},
 		{"unload programs", r.unload},
+		{"remove agents of nodes that were down", r.removePods},
 		{"remove Services of Gateways", r.removeServices},
 		{"take back statuses", r.takeBack},
 		{"remove what describes nodes", r.removeNodes},

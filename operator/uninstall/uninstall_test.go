@@ -104,6 +104,10 @@ func TestNodeDownIsNamedAndForgottenOnRequest(t *testing.T) {
 	c := newCluster(t)
 	c.bpfman.Break("n2", kube.AgentAway)
 	c.setReady("n2", corev1.ConditionUnknown)
+	c.must(c.kube.Create(t.Context(), &corev1.Pod{ // which nobody on its node will end
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "agent-on-n2", Labels: map[string]string{v1alpha1.ManagedByLabel: v1alpha1.Manager}},
+		Spec:       corev1.PodSpec{NodeName: "n2", Containers: []corev1.Container{{Name: "agent", Image: "blixt"}}},
+	}))
 	out, err := c.run(c.kube, uninstall.Options{Timeout: 8 * time.Second})
 	var blocked *uninstall.BlockedError
 	if !errors.As(err, &blocked) {
