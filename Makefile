@@ -103,13 +103,15 @@ GIVEN := $(if $(findstring command line,$(origin KUBECONFIG)),$(abspath $(KUBECO
 .PHONY: e2e
 e2e: $(if $(GIVEN),e2e-given,e2e-own) ## Test in a real cluster with bpfman, which it starts and stops (root); builds what that takes once, in about 25 minutes; KUBECONFIG= REGISTRY= tests in another, see e2e/README.md
 
-# Everything, and every way of a packet once more where most is different.
+# Everything; what takes bpfman apart in a cluster of its own; and every way of a
+# packet once more where most is different.
 .PHONY: e2e-own
 e2e-own: root helm
 	@.ci/kubernetes --all
 	@.ci/need $(CLANG)
 	go vet -tags=e2e ./e2e/...
-	go test -tags=e2e -json -count=1 -timeout=30m -p=1 ./e2e/cluster/... | go run .ci/gotest.go
+	go test -tags=e2e -json -count=1 -timeout=40m -p=1 -skip='^TestFixes$$' ./e2e/cluster/... | go run .ci/gotest.go
+	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestFixes$$' ./e2e/cluster | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestTraffic$$/^paths' ./e2e/cluster -args -proxy=iptables -overlay | go run .ci/gotest.go
 
 .PHONY: e2e-given

@@ -74,11 +74,14 @@ func restored(t *testing.T, application string) {
 	if err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "late"}, &gwv1.Gateway{}); client.IgnoreNotFound(err) != nil || err == nil {
 		t.Errorf("Gateway late, which etcd has forgotten: %v", err)
 	}
-	for node, epoch := range epochs(t, application) {
-		if epoch <= before[node] {
-			t.Errorf("%s has a state of epoch %d, want one later than %d", node, epoch, before[node])
+	kube.Wait(t, patience, "nodes whose state is not of a later epoch", nil, func() (older []string, err error) {
+		for node, epoch := range epochs(t, application) {
+			if epoch <= before[node] {
+				older = append(older, node)
+			}
 		}
-	}
+		return older, nil
+	})
 
 	choose(t, "node-2")
 	repliesFrom(t, tcp, "node-2")
