@@ -75,8 +75,10 @@ func (c *Cluster) plug(name, ipv4, ipv6 string) (*Machine, error) {
 		return nil, err
 	}
 	m := &Machine{Node: n, dir: filepath.Join(c.dir, name)}
+	// Ports from 40000 on are for tests that choose theirs.
 	n.Sysctl("net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.default.accept_ra=0", "net.ipv6.conf.eth0.accept_dad=0",
-		"net.ipv6.conf.eth0.accept_ra=0", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.ping_group_range=0 0")
+		"net.ipv6.conf.eth0.accept_ra=0", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.ping_group_range=0 0",
+		"net.ipv4.ip_local_port_range=32768 39999")
 	n.IP("link set lo up")
 	n.Addr("eth0", ipv4+"/24", ipv6+"/64")
 	n.IP("link set eth0 up")
