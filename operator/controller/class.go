@@ -107,9 +107,7 @@ func (c *Controller) markClasses(ctx context.Context) error {
 		case stored.DeletionTimestamp == nil:
 			controllerutil.AddFinalizer(object, gwv1.GatewayClassFinalizerGatewaysExist)
 		}
-		if err := c.remember(object, status); err != nil {
-			failed.add(err)
-		}
+		failed.add(c.remember(object, status))
 		if equality.Semantic.DeepEqual(stored, object) {
 			continue
 		}

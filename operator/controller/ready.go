@@ -13,6 +13,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 )
 
@@ -21,10 +22,9 @@ import (
 // with. What waits for replicas to be ready, such as Helm, waits for all of that.
 // Agents do not: they find replicas that are not ready too.
 func addChecks(m manager.Manager, brought *installation, kube kubernetes.Interface, o *ManagerOptions) error {
-	live := func(*http.Request) error { return nil }
 	led := atomic.Bool{} // for good: who leads changes, and readiness does not come and go with it
 	return errors.Join(
-		m.AddHealthzCheck("ping", live),
+		m.AddHealthzCheck("ping", healthz.Ping),
 		m.AddReadyzCheck("cache", func(r *http.Request) error {
 			if !m.GetCache().WaitForCacheSync(r.Context()) {
 				return errors.New("the cache is not in sync")
