@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -83,12 +84,18 @@ func installBlixt(t *testing.T, flags ...string) (bytecode string) {
 	return bytecode
 }
 
-// programmed waits until a Gateway is, by all nodes, and returns its addresses.
+// programmed waits until a Gateway is, by all nodes and with its routes, and
+// returns its addresses.
 func programmed(t *testing.T, name string) (addresses []string) {
 	t.Helper()
 	want := fmt.Sprintf("True: Served by %d nodes.", len(c.Nodes))
 	gw := &gwv1.Gateway{}
 	kube.Wait(t, patience, "Gateway "+name, want, func() (string, error) {
+		// Routes first: their status is written after the Gateway's, so that what
+		// the Gateway says then is said of all of them.
+		if waiting, err := unheard(t, name); err != nil || len(waiting) > 0 {
+			return fmt.Sprintf("no word on the routes %v yet", waiting), err
+		}
 		if err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: name}, gw); err != nil {
 			return "", err
 		}
@@ -100,6 +107,37 @@ func programmed(t *testing.T, name string) (addresses []string) {
 		addresses = append(addresses, a.Value)
 	}
 	return addresses
+}
+
+// unheard returns the routes of a Gateway that nothing was said of, as they are
+// written now.
+func unheard(t *testing.T, gateway string) (names []string, err error) {
+	var tcp gwv1.TCPRouteList
+	if err := c.Client.List(t.Context(), &tcp); err != nil {
+		return nil, err
+	}
+	var udp gwv1.UDPRouteList
+	if err := c.Client.List(t.Context(), &udp); err != nil {
+		return nil, err
+	}
+	note := func(name string, generation int64, refs []gwv1.ParentReference, parents []gwv1.RouteParentStatus) {
+		ours := func(r gwv1.ParentReference) bool {
+			return (r.Kind == nil || *r.Kind == "Gateway") && string(r.Name) == gateway
+		}
+		if slices.ContainsFunc(refs, ours) && !slices.ContainsFunc(parents, func(p gwv1.RouteParentStatus) bool {
+			accepted := meta.FindStatusCondition(p.Conditions, string(gwv1.RouteConditionAccepted))
+			return ours(p.ParentRef) && accepted != nil && accepted.ObservedGeneration == generation
+		}) {
+			names = append(names, name)
+		}
+	}
+	for _, r := range tcp.Items {
+		note("tcp/"+r.Name, r.Generation, r.Spec.ParentRefs, r.Status.Parents)
+	}
+	for _, r := range udp.Items {
+		note("udp/"+r.Name, r.Generation, r.Spec.ParentRefs, r.Status.Parents)
+	}
+	return names, nil
 }
 
 // program returns the id that a node's program has, as its NodeDataplane says.
