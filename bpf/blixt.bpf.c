@@ -42,11 +42,9 @@ static __always_inline bool draining(void)
 	return c && c->flags & CONFIG_DRAIN;
 }
 
-/* A port of one of our addresses that no frontend serves. */
-static __always_inline int unserved(struct __sk_buff *ctx, struct packet *p, const struct address *a)
+/* A port of an exclusive address that no frontend serves. */
+static __always_inline int unserved(struct __sk_buff *ctx, struct packet *p)
 {
-	if (!(a->flags & ADDRESS_EXCLUSIVE))
-		return pass(COUNTER_NOT_OURS); /* the host's own */
 	if (draining())
 		return pass(COUNTER_DRAINED); /* whoever takes over may serve it */
 	if (p->key.protocol == IPPROTO_UDP)
@@ -83,6 +81,33 @@ __noinline int to_frontend(struct __sk_buff *ctx, struct packet *p, const struct
 	return verdict == BEGIN_ANEW ? drop(COUNTER_DROP_NEW_FLOW) : verdict;
 }
 
+/* Do we translate to this port? */
+static __always_inline bool is_ours(__be16 port)
+{
+	const struct config *c = config();
+	return c && bpf_ntohs(port) >= c->snat_min && bpf_ntohs(port) <= c->snat_max;
+}
+
+/* The host itself sends from a port of ours, and to no frontend. `f` is the flow that a SYN has had, if any. */
+__noinline int from_host(struct __sk_buff *ctx, struct packet *p, struct flow *f)
+{
+	if (!p)
+		return TC_ACT_SHOT;
+	int verdict;
+	if (f && !ended(&p->key, f)) {
+		verdict = serve(ctx, p, f);
+	} else {
+		if (f)
+			forget(&p->key, f);
+		verdict = keep_apart(p);
+		if (!verdict) {
+			f = bpf_map_lookup_elem(&new_flows, &p->key);
+			verdict = f ? serve(ctx, p, f) : drop(COUNTER_DROP_NEW_FLOW);
+		}
+	}
+	return verdict == BEGIN_ANEW ? pass(COUNTER_NOT_OURS) : verdict;
+}
+
 /*
  * May this packet be of a flow that is still new? What comes in to neither an
  * address of ours nor a port that we translate to is none: that is most of
@@ -90,11 +115,7 @@ __noinline int to_frontend(struct __sk_buff *ctx, struct packet *p, const struct
  */
 static __always_inline bool may_be_new(const struct packet *p, const struct address *a)
 {
-	if (a || p->egress)
-		return true;
-	const struct config *c = config();
-	__u16 port = bpf_ntohs(p->key.dport);
-	return c && port >= c->snat_min && port <= c->snat_max;
+	return a || p->egress || is_ours(p->key.dport);
 }
 
 /* Serves a packet of the flow f, if there is one and the packet does not begin another connection. */
@@ -119,11 +140,17 @@ static __always_inline int tcp_or_udp(struct __sk_buff *ctx, struct packet *p)
 		if (verdict != BEGIN_ANEW)
 			return verdict;
 	}
-	if (!a)
-		return pass(COUNTER_NOT_OURS);
-	struct frontend_key key = { .addr = p->key.dst, .port = p->key.dport, .protocol = p->key.protocol };
-	const struct frontend *fe = bpf_map_lookup_elem(&frontends, &key);
-	return fe ? to_frontend(ctx, p, fe, is_syn(p) ? f : NULL) : unserved(ctx, p, a);
+	if (a) {
+		struct frontend_key key = { .addr = p->key.dst, .port = p->key.dport, .protocol = p->key.protocol };
+		const struct frontend *fe = bpf_map_lookup_elem(&frontends, &key);
+		if (fe)
+			return to_frontend(ctx, p, fe, is_syn(p) ? f : NULL);
+		if (a->flags & ADDRESS_EXCLUSIVE)
+			return unserved(ctx, p);
+	}
+	if (p->egress && is_ours(p->key.sport))
+		return from_host(ctx, p, is_syn(p) ? f : NULL);
+	return pass(COUNTER_NOT_OURS);
 }
 
 /* Gives a later fragment the protocol and the ports that its first one had. */

@@ -159,7 +159,13 @@ enum flow_flag {
  * Value of `flows` and `new_flows`: 64 bytes. A flow has two entries, one a
  * direction; each holds the tuple that its packets get. Reversed, that tuple
  * is the key of the other entry.
+ *
+ * A connection of the host itself that met a flow is one too, with backend
+ * BACKEND_REJECT, generation 0 and frontend NO_FRONTEND. In `new_flows` one
+ * entry alone, whose tuple is its key's, notes a port that the host uses.
  */
+enum { NO_FRONTEND = 0xffffffff };
+
 struct flow {
 	struct addr src;
 	struct addr dst;
@@ -254,6 +260,7 @@ enum counter {
 	COUNTER_FLOW_TABLE_FULL,       /* flow stays among the new ones, which may be evicted: `flows` is full */
 	COUNTER_FLOW_EXPIRED,	       /* flow idle for too long met a packet and was forgotten */
 	COUNTER_FLOW_PORT_CHANGED,     /* flow got another source port because its own was taken */
+	COUNTER_HOST_TRANSLATED,       /* of the host itself: translated, because a flow has the source port that it chose */
 	COUNTER_DRAINED,	       /* passed on: new flow while draining */
 	COUNTER_HOP_LIMIT_PASSED,      /* passed on for the stack to answer: hop limit used up */
 	COUNTER_REJECT_NO_BACKEND,     /* refused: frontend without a backend, or reject slot */

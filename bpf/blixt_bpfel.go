@@ -85,24 +85,25 @@ const (
 	BlixtCounterCOUNTER_FLOW_TABLE_FULL      BlixtCounter = 9
 	BlixtCounterCOUNTER_FLOW_EXPIRED         BlixtCounter = 10
 	BlixtCounterCOUNTER_FLOW_PORT_CHANGED    BlixtCounter = 11
-	BlixtCounterCOUNTER_DRAINED              BlixtCounter = 12
-	BlixtCounterCOUNTER_HOP_LIMIT_PASSED     BlixtCounter = 13
-	BlixtCounterCOUNTER_REJECT_NO_BACKEND    BlixtCounter = 14
-	BlixtCounterCOUNTER_REJECT_UNSERVED      BlixtCounter = 15
-	BlixtCounterCOUNTER_REJECT_BACKEND_GONE  BlixtCounter = 16
-	BlixtCounterCOUNTER_REJECT_TOO_BIG       BlixtCounter = 17
-	BlixtCounterCOUNTER_DROP_NO_FLOW         BlixtCounter = 18
-	BlixtCounterCOUNTER_DROP_FRAGMENT        BlixtCounter = 19
-	BlixtCounterCOUNTER_DROP_UNSUPPORTED     BlixtCounter = 20
-	BlixtCounterCOUNTER_DROP_NEW_FLOW        BlixtCounter = 21
-	BlixtCounterCOUNTER_DROP_PORTS_EXHAUSTED BlixtCounter = 22
-	BlixtCounterCOUNTER_DROP_NO_ROUTE        BlixtCounter = 23
-	BlixtCounterCOUNTER_DROP_FORWARDING_OFF  BlixtCounter = 24
-	BlixtCounterCOUNTER_DROP_NO_SOURCE       BlixtCounter = 25
-	BlixtCounterCOUNTER_DROP_HOP_LIMIT       BlixtCounter = 26
-	BlixtCounterCOUNTER_DROP_TOO_BIG         BlixtCounter = 27
-	BlixtCounterCOUNTER_DROP_ERROR           BlixtCounter = 28
-	BlixtCounterCOUNTERS                     BlixtCounter = 29
+	BlixtCounterCOUNTER_HOST_TRANSLATED      BlixtCounter = 12
+	BlixtCounterCOUNTER_DRAINED              BlixtCounter = 13
+	BlixtCounterCOUNTER_HOP_LIMIT_PASSED     BlixtCounter = 14
+	BlixtCounterCOUNTER_REJECT_NO_BACKEND    BlixtCounter = 15
+	BlixtCounterCOUNTER_REJECT_UNSERVED      BlixtCounter = 16
+	BlixtCounterCOUNTER_REJECT_BACKEND_GONE  BlixtCounter = 17
+	BlixtCounterCOUNTER_REJECT_TOO_BIG       BlixtCounter = 18
+	BlixtCounterCOUNTER_DROP_NO_FLOW         BlixtCounter = 19
+	BlixtCounterCOUNTER_DROP_FRAGMENT        BlixtCounter = 20
+	BlixtCounterCOUNTER_DROP_UNSUPPORTED     BlixtCounter = 21
+	BlixtCounterCOUNTER_DROP_NEW_FLOW        BlixtCounter = 22
+	BlixtCounterCOUNTER_DROP_PORTS_EXHAUSTED BlixtCounter = 23
+	BlixtCounterCOUNTER_DROP_NO_ROUTE        BlixtCounter = 24
+	BlixtCounterCOUNTER_DROP_FORWARDING_OFF  BlixtCounter = 25
+	BlixtCounterCOUNTER_DROP_NO_SOURCE       BlixtCounter = 26
+	BlixtCounterCOUNTER_DROP_HOP_LIMIT       BlixtCounter = 27
+	BlixtCounterCOUNTER_DROP_TOO_BIG         BlixtCounter = 28
+	BlixtCounterCOUNTER_DROP_ERROR           BlixtCounter = 29
+	BlixtCounterCOUNTERS                     BlixtCounter = 30
 )
 
 type BlixtFlow struct {

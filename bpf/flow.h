@@ -90,6 +90,12 @@ __noinline bool ended(const struct flow_key *key, const struct flow *f)
 	return (f->flags | peer_flags(key, f)) & (FLOW_FIN | FLOW_RST);
 }
 
+/* Only notes that the host itself uses this tuple: see keep_apart. */
+static __always_inline bool is_note(const struct flow_key *key, const struct flow *f)
+{
+	return f->backend == BACKEND_REJECT && f->sport == key->sport && f->dport == key->dport;
+}
+
 /* The connection is over: either side has sent a RST, or both a FIN. */
 static __always_inline bool over(const struct flow_key *key, const struct flow *f)
 {
@@ -172,6 +178,8 @@ __noinline bool replaceable(const struct flow_key *key, const struct flow *f, co
 		    f->sport == reply->sport;
 	if (same || backend_gone(f) || expired(key, f))
 		return true;
+	if (is_note(key, f))
+		return scarce && f->flags & (FLOW_FIN | FLOW_RST);
 	return scarce && (!bpf_map_lookup_elem(&flows, key) || over(key, f));
 }
 

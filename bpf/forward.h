@@ -12,6 +12,9 @@
  *   egress    on this node     DNAT+SNAT, in again   at egress, in again
  *   egress    elsewhere        DNAT+SNAT, redirect   at ingress, to the stack
  *   lo        anywhere         DNAT+SNAT, redirect   at ingress, to the stack
+ *   egress    no frontend      SNAT, to the stack    at ingress, to the stack
+ *
+ * The last is of the host itself, see keep_apart.
  *
  * A backend on this node whose replies would not pass us (it is reached by
  * the device that the client came in by) counts as elsewhere.
@@ -183,6 +186,23 @@ static __always_inline bool right_hook(const struct packet *p, const struct flow
 }
 
 /*
+ * How long a port of ours that the host uses stays noted. While a TCP
+ * connection lasts: as RFC 5382, REQ-5, has a NAT do. Else as long as conntrack
+ * keeps a tuple by default: that of UDP, and what TCP leaves behind.
+ */
+#define HOST_TCP_TICKS (__u32)(7440000000000ULL >> TICK_SHIFT)
+#define HOST_TICKS (__u32)(120000000000ULL >> TICK_SHIFT)
+
+/* An answer to the host itself. */
+static __always_inline int still_used(const struct packet *p, struct flow *note, __u32 tick)
+{
+	touch(p, note, tick);
+	if (p->key.protocol == IPPROTO_TCP)
+		note->idle_ticks = note->flags & (FLOW_FIN | FLOW_RST) ? HOST_TICKS : HOST_TCP_TICKS;
+	return pass(COUNTER_NOT_OURS);
+}
+
+/*
  * Serves a packet of a known flow. Returns a verdict, or BEGIN_ANEW where the
  * flow is over and the packet may begin another.
  */
@@ -197,6 +217,8 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 	if (backend_gone(f))
 		return reset(ctx, p, f);
 	__u32 tick = now();
+	if (is_note(&p->key, f))
+		return still_used(p, f, tick);
 	if (idle(f, tick) && expired(&p->key, f)) {
 		count(COUNTER_FLOW_EXPIRED);
 		forget(&p->key, f);
@@ -220,7 +242,10 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 		establish(p);
 	if (!rewrite(ctx, p, &p->to, hop_limit))
 		return drop(COUNTER_DROP_ERROR);
-	count(reply ? COUNTER_REPLIED : COUNTER_FORWARDED);
+	if (p->to.backend == BACKEND_REJECT)
+		count(COUNTER_HOST_TRANSLATED);
+	else
+		count(reply ? COUNTER_REPLIED : COUNTER_FORWARDED);
 	count_packet(p->to.frontend, p->len, reply);
 	return send(ctx, p);
 }
@@ -333,6 +358,73 @@ __noinline int begin(struct __sk_buff *ctx, struct packet *p, const struct front
 	}
 	count(COUNTER_FLOW_NEW);
 	count_new_flow(fe->index, id);
+	return 0;
+}
+
+/*
+ * The host itself sends from a port of ours: what masquerades chooses among
+ * all ports, and does not know our flows. Two connections with one tuple would
+ * take each other's answers, so who comes later gets another port. That is
+ * why the tuple of the host's is noted, and where a flow has it already, the
+ * host's is translated. Returns 0 if so, with both entries made; BEGIN_ANEW if
+ * the packet may leave as it is; or a verdict.
+ *
+ * TCP is looked at where connections begin and end only.
+ */
+__noinline int keep_apart(struct packet *p)
+{
+	struct flow_key answer;
+
+	if (!p)
+		return TC_ACT_SHOT;
+	bool tcp = p->key.protocol == IPPROTO_TCP;
+	if (tcp && !(p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)))
+		return BEGIN_ANEW;
+
+	struct flow *to = &p->to, *reply = &p->reply;
+	__builtin_memset(to, 0, sizeof(*to));
+	to->src = p->key.src;
+	to->sport = p->key.sport;
+	to->dst = p->key.dst;
+	to->dport = p->key.dport;
+	to->frontend = NO_FRONTEND;
+	to->last_seen = now();
+	to->idle_ticks = HOST_TICKS;
+	to->flags = FLOW_SNAT | FLOW_STACK;
+	*reply = *to;
+	reply->src = p->key.dst;
+	reply->sport = p->key.dport;
+	reply->dst = p->key.src;
+	reply->dport = p->key.sport;
+	reply->flags = FLOW_REPLY | FLOW_STACK;
+	peer_key(&p->key, to, &answer);
+
+	bool begins = !tcp || (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_FIN | TCP_RST)) == TCP_SYN;
+	struct flow *taken = find_flow(&answer);
+	if (taken && is_note(&answer, taken) && !(tcp && begins)) {
+		touch(p, taken, to->last_seen);
+		if (tcp)
+			taken->idle_ticks = HOST_TICKS;
+		return BEGIN_ANEW;
+	}
+	if (!begins)
+		return BEGIN_ANEW;
+	/* What is answered elsewhere than where it would be stolen: a client's own packet, behind us. */
+	if (taken && (!(taken->flags & FLOW_REPLY) || taken->flags & FLOW_EGRESS))
+		return BEGIN_ANEW;
+	struct frontend_key own = { .addr = p->key.src, .port = p->key.sport, .protocol = p->key.protocol };
+	if (bpf_map_lookup_elem(&frontends, &own))
+		return BEGIN_ANEW; /* another program's answer: it serves the frontend before us */
+	if (claim(&answer, reply, false))
+		return BEGIN_ANEW;
+	if (tcp)
+		to->idle_ticks = reply->idle_ticks = HOST_TCP_TICKS;
+	if (!claim_port(p, &answer))
+		return drop(COUNTER_DROP_PORTS_EXHAUSTED);
+	if (bpf_map_update_elem(&new_flows, &p->key, to, BPF_ANY)) {
+		bpf_map_delete_elem(&new_flows, &answer);
+		return drop(COUNTER_DROP_NEW_FLOW);
+	}
 	return 0;
 }
 

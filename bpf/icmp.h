@@ -132,7 +132,7 @@ __noinline int serve_icmp_error(struct __sk_buff *ctx, struct packet *p)
 	if (!p || p->fragment != WHOLE || !parse_quote(ctx, p, &q))
 		return BEGIN_ANEW;
 	struct flow *f = find_flow(&q.reply);
-	if (!f || backend_gone(f))
+	if (!f || backend_gone(f) || is_note(&q.reply, f))
 		return BEGIN_ANEW;
 	if (!right_hook(p, f))
 		return pass(COUNTER_NOT_OURS);

@@ -143,6 +143,7 @@ static __always_inline void sum_link_header(struct __sk_buff *ctx)
 #define TRANSLATED 0xb117
 #define TRANSLATED_HERE 0xb118 /* the next hook is on the same device: going out by it looks like coming in */
 #define TURNED_ROUND 0xb119 /* the same, with a link header that bpf_redirect has kept in the sum */
+#define LEAVING 0xb11a /* TRANSLATED was seen at egress: other programs there, and devices below, leave it alone too */
 
 static __always_inline void mark_translated(struct __sk_buff *ctx, __u32 ifindex)
 {
@@ -153,14 +154,19 @@ static __always_inline bool is_translated(struct __sk_buff *ctx, const struct pa
 {
 	__u32 mark = ctx->tc_index;
 
-	if (mark != TRANSLATED && mark != TRANSLATED_HERE && mark != TURNED_ROUND)
+	if (mark == LEAVING && p->egress)
+		return true;
+	if (mark != TRANSLATED && mark != TRANSLATED_HERE && mark != TURNED_ROUND && mark != LEAVING)
 		return false;
 	if (mark == TRANSLATED && p->egress && ctx->ifindex == LOOPBACK_IFINDEX)
 		return true; /* it comes in again, at once */
-	ctx->tc_index = 0;
-	if (mark == TRANSLATED_HERE || (mark == TRANSLATED && p->egress))
+	bool leaving = mark == TRANSLATED && p->egress;
+	ctx->tc_index = leaving ? LEAVING : 0;
+	if (mark == TRANSLATED_HERE || leaving)
 		sum_link_header(ctx);
-	return mark != TRANSLATED || p->egress || ctx->ifindex == LOOPBACK_IFINDEX;
+	if (mark == TRANSLATED || mark == LEAVING) /* coming in: from elsewhere, unless by lo */
+		return p->egress || ctx->ifindex == LOOPBACK_IFINDEX;
+	return true;
 }
 
 /* Makes the packet one that bpf_redirect_neigh takes: it wants a link header, and no tag of the way in. */

@@ -297,6 +297,26 @@ func table(t *testing.T, all []outcome) {
 	t.Log("\n" + text.String())
 }
 
+// takenPorts asks by kube-proxy, while Blixt has many connections to the same
+// servers: kube-proxy masquerades with ports that it has chosen for some of them,
+// one in thirty or so.
+func takenPorts(t *testing.T, vip string) {
+	addr := net.JoinHostPort(vip, "80")
+	for range 4000 {
+		conn, err := c.Outside.Dial("tcp", "", addr, patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	const n = 1000
+	a := asker{name: "a pod", pod: podsOn(t, "client")[c.Nodes[0].Name]}
+	got, err := a.ask(t, "tcp", addr, n)
+	if o := (outcome{asked: n, answers: got, err: err}); o.unanswered() != "" {
+		t.Error(o.unanswered())
+	}
+}
+
 // masqueraded goes all ways while pods' packets get their node's address where
 // they leave the pod network.
 func masqueraded(t *testing.T, application string, vips []string) {

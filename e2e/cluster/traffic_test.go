@@ -47,6 +47,7 @@ func TestTraffic(t *testing.T) {
 	dropped := droppedSources(t)
 
 	t.Run("paths, pods by kube-proxy", func(t *testing.T) { paths(t, application, vips, byKubeProxy, ports) })
+	t.Run("paths, ports that are taken", func(t *testing.T) { takenPorts(t, vips[0]) })
 	configure(t, "config.addresses.podTraffic=Blixt")
 	taken(t, application, vips[0])
 	t.Run("paths", func(t *testing.T) { paths(t, application, vips, byBlixt, portsOfBlixt()) })
