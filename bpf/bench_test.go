@@ -258,6 +258,19 @@ func benchmarkWorld(b *testing.B, lab *lab, objs *BlixtObjects, w world, protoco
 	})
 	run("local-reply", reply, hook{dev: outside, egress: true, from: pods}, tcxNext,
 		func(packet) { establishMany(b, objs, toLocal, reply, flows, true) })
+	// The host's own packets, from ports that flows never get, and from those that they do.
+	own := second(protocol, port(w.nodeIn, "1024"), w.remote)
+	out := hook{dev: inside, egress: true, from: pods}
+	ours := func(packet) {
+		if err := objs.BlixtLayout1.Put(uint32(0), BlixtConfig{SnatMin: 1024, SnatMax: 1024 + portsEach - 1}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	run("host", own, out, tcxNext, nil)
+	run("host-in-range", own, out, tcxNext, ours)
+	if flows == 1<<16 {
+		run("host-in-range-new", opening(protocol, own.src.String(), w.remote), out, tcxNext, ours)
+	}
 	if flows == 1<<16 { // more than the table of new flows has room for
 		run("new", opening(protocol, w.client, vip), hook{dev: outside}, tcxNext, nil)
 	}
