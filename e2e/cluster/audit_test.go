@@ -151,6 +151,17 @@ func (a *auditor) objects(application string) {
 // kernels have other programs, links and maps than everybody says.
 func (a *auditor) kernels(application string) {
 	unloaded, detached := c.Nodes[0], c.Nodes[1]
+	// bpfman's agents load and attach again what is missing, whenever they look.
+	signal := func(name string) {
+		for _, m := range []*cluster.Machine{unloaded, detached} {
+			for _, pid := range processes(a.T, m, "/bpfman-agent ") {
+				if _, err := m.Exec(a.Context(), "kill", name, pid); err != nil {
+					a.Fatal(err)
+				}
+			}
+		}
+	}
+	signal("-STOP")
 	daemon(a.T, unloaded, "unload", fmt.Sprint(program(a.T, unloaded.Name, application)))
 	for _, id := range ingress(a.T, a, detached.Name) {
 		daemon(a.T, detached, "detach", id)
@@ -173,6 +184,7 @@ func (a *auditor) kernels(application string) {
 	for _, m := range []*cluster.Machine{unloaded, detached} {
 		a.await("NotReady", "NodeDataplane "+m.Name, "ProgramGone")
 	}
+	signal("-CONT")
 	kubectl(a.T, "--namespace=bpfman", "delete", "pods", "--selector=name=bpfman-daemon")
 	awaitPods(a.T, "bpfman")
 	// The writer is remembered for a while, or until another agent takes over.

@@ -7,6 +7,7 @@ package cluster_test
 import (
 	"bytes"
 	"context"
+	"debug/elf"
 	"flag"
 	"fmt"
 	"io"
@@ -92,6 +93,9 @@ func push() error {
 	if err != nil {
 		return err
 	}
+	if err := static(self); err != nil {
+		return err
+	}
 	ctx := context.Background()
 	if image, err = c.Push(ctx, "blixt/test:1", cluster.Image{Files: map[string]string{"/test": self}, Entrypoint: []string{"/test"}}); err != nil {
 		return err
@@ -106,6 +110,20 @@ func push() error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return c.AwaitPods(ctx, "default")
+}
+
+// static tells whether a program runs in an image that has nothing else.
+func static(program string) error {
+	f, err := elf.Open(program)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	libraries, err := f.ImportedLibraries()
+	if err == nil && len(libraries) > 0 {
+		err = fmt.Errorf("the test's program, which pods run too, needs %v: set CGO_ENABLED=0, as make e2e does", libraries)
+	}
+	return err
 }
 
 // image is the name of the test's program by its digest: under its tag nodes may
