@@ -101,7 +101,7 @@ $(HELM):
 # Only as given to make: in the environment it may name a cluster that is not for tests.
 GIVEN := $(if $(findstring command line,$(origin KUBECONFIG)),$(abspath $(KUBECONFIG)))
 .PHONY: e2e
-e2e: $(if $(GIVEN),e2e-given,e2e-own) ## Test in a real cluster with bpfman, which it starts and stops (root); builds what that takes once, in about 25 minutes; KUBECONFIG= REGISTRY= tests in another, see e2e/README.md
+e2e: $(if $(GIVEN),e2e-given,e2e-own) ## Test in a real cluster with bpfman, which it starts and stops (root); builds what that takes once, in 5 minutes on two cores after make test; KUBECONFIG= REGISTRY= tests in another, see e2e/README.md
 
 # Everything; what takes bpfman apart in a cluster of its own; and every way of a
 # packet once more where most is different.
