@@ -309,6 +309,29 @@ static __always_inline int choose_way(struct __sk_buff *ctx, struct packet *p, b
 	return is_zero(&to->src) ? drop(COUNTER_DROP_NO_SOURCE) : 0;
 }
 
+/* Makes p->reply, the entry of the other direction, and its key from p->to. */
+static __always_inline void mirror(struct packet *p, struct flow_key *key)
+{
+	struct flow *reply = &p->reply;
+
+	*reply = p->to;
+	reply->src = p->key.dst;
+	reply->sport = p->key.dport;
+	reply->dst = p->key.src;
+	reply->dport = p->key.sport;
+	reply->flags |= FLOW_REPLY;
+	peer_key(&p->key, &p->to, key);
+}
+
+/* Makes the forward entry of a new flow whose reply tuple is claimed, or gives that back. */
+static __always_inline bool enter(struct packet *p, const struct flow_key *reply_key)
+{
+	if (!bpf_map_update_elem(&new_flows, &p->key, &p->to, BPF_ANY))
+		return true;
+	bpf_map_delete_elem(&new_flows, reply_key);
+	return false;
+}
+
 /* Begins a flow with a backend that its frontend's ring has picked. Returns 0 with both entries made, or a verdict. */
 __noinline int begin(struct __sk_buff *ctx, struct packet *p, const struct frontend *fe, __u32 id)
 {
@@ -333,29 +356,20 @@ __noinline int begin(struct __sk_buff *ctx, struct packet *p, const struct front
 	if (verdict)
 		return verdict;
 
-	*reply = *to;
-	reply->src = p->key.dst;
-	reply->sport = p->key.dport;
-	reply->dst = p->key.src;
-	reply->dport = p->key.sport;
-	reply->flags |= FLOW_REPLY;
+	struct flow_key key;
+	mirror(p, &key);
 	if (to->flags & (FLOW_STACK | FLOW_REENTER))
 		reply->flags |= FLOW_EGRESS;
 	else if (p->egress)
 		reply->flags |= FLOW_STACK;
-
-	struct flow_key key;
-	peer_key(&p->key, to, &key);
 	if (!(to->flags & FLOW_STACK && claim(&key, reply, false))) {
 		if (!claim_port(p, &key))
 			return drop(COUNTER_DROP_PORTS_EXHAUSTED);
 		if (to->flags & FLOW_STACK)
 			count(COUNTER_FLOW_PORT_CHANGED);
 	}
-	if (bpf_map_update_elem(&new_flows, &p->key, to, BPF_ANY)) {
-		bpf_map_delete_elem(&new_flows, &key);
+	if (!enter(p, &key))
 		return drop(COUNTER_DROP_NEW_FLOW);
-	}
 	count(COUNTER_FLOW_NEW);
 	count_new_flow(fe->index, id);
 	return 0;
@@ -391,13 +405,7 @@ __noinline int keep_apart(struct packet *p)
 	to->last_seen = now();
 	to->idle_ticks = HOST_TICKS;
 	to->flags = FLOW_SNAT | FLOW_STACK;
-	*reply = *to;
-	reply->src = p->key.dst;
-	reply->sport = p->key.dport;
-	reply->dst = p->key.src;
-	reply->dport = p->key.sport;
-	reply->flags = FLOW_REPLY | FLOW_STACK;
-	peer_key(&p->key, to, &answer);
+	mirror(p, &answer);
 
 	bool begins = !tcp || (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_FIN | TCP_RST)) == TCP_SYN;
 	struct flow *taken = find_flow(&answer);
@@ -421,11 +429,7 @@ __noinline int keep_apart(struct packet *p)
 		to->idle_ticks = reply->idle_ticks = HOST_TCP_TICKS;
 	if (!claim_port(p, &answer))
 		return drop(COUNTER_DROP_PORTS_EXHAUSTED);
-	if (bpf_map_update_elem(&new_flows, &p->key, to, BPF_ANY)) {
-		bpf_map_delete_elem(&new_flows, &answer);
-		return drop(COUNTER_DROP_NEW_FLOW);
-	}
-	return 0;
+	return enter(p, &answer) ? 0 : drop(COUNTER_DROP_NEW_FLOW);
 }
 
 #endif /* BLIXT_FORWARD_H */
