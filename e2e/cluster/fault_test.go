@@ -208,16 +208,22 @@ func programs(t *testing.T, application string) map[string]uint32 {
 // kill ends processes on all nodes without asking, and returns which.
 func kill(t *testing.T, command string) map[string]bool {
 	t.Helper()
-	ended := map[string]bool{}
+	return send(t, "-KILL", command)
+}
+
+// send sends a signal to processes on all nodes, and returns which they are.
+func send(t *testing.T, name, command string) map[string]bool {
+	t.Helper()
+	all := map[string]bool{}
 	for _, m := range c.Nodes {
 		for _, pid := range processes(t, m, command) {
-			if _, err := m.Exec(t.Context(), "kill", "-KILL", pid); err != nil {
+			if _, err := m.Exec(t.Context(), "kill", name, pid); err != nil {
 				t.Fatal(err)
 			}
-			ended[m.Name+" "+pid] = true
+			all[m.Name+" "+pid] = true
 		}
 	}
-	return ended
+	return all
 }
 
 // again waits until others run in the place of processes that have ended.
