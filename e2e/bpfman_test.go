@@ -80,7 +80,7 @@ func (m *managed) carries() {
 	for _, network := range []string{"tcp", "udp"} {
 		for _, family := range []int{4, 6} {
 			for range flows {
-				c := m.dialAnew(m.Client, network, vip(family, 80))
+				c := m.dial(m.Client, network, vip(family, 80))
 				for i := range questions {
 					m.ask(c, fmt.Sprintf("question %d", i))
 				}

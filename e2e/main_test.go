@@ -130,25 +130,14 @@ func own(n *lab.Node, family int) string {
 	return n.IPv4
 }
 
-// dial connects, or fails the test.
+// dial connects, or fails the test. A UDP flow is remembered for a minute and would
+// go on, if the kernel chose its port again: each has one of its own.
 func (w *world) dial(n *lab.Node, network, remote string) net.Conn {
 	w.Helper()
-	c, err := n.Dial(network, "", remote, patience)
-	if err != nil {
-		w.Fatalf("%s %s from %s: %v", network, remote, n.Name, err)
+	local := ""
+	if network == "udp" {
+		local = fmt.Sprintf(":%d", newPort())
 	}
-	w.Cleanup(func() { c.Close() })
-	return c
-}
-
-// lastPort is the last that dialAnew has used, in any world.
-var lastPort atomic.Uint32
-
-// dialAnew dials from a port that no flow of before has had. The kernel might
-// choose one: a UDP flow is remembered for a minute, and would go on.
-func (w *world) dialAnew(n *lab.Node, network, remote string) net.Conn {
-	w.Helper()
-	local := fmt.Sprintf(":%d", 2000+lastPort.Add(1)%6000) // below those that the kernel chooses
 	c, err := n.Dial(network, local, remote, patience)
 	if err != nil {
 		w.Fatalf("%s %s from %s%s: %v", network, remote, n.Name, local, err)
@@ -156,6 +145,13 @@ func (w *world) dialAnew(n *lab.Node, network, remote string) net.Conn {
 	w.Cleanup(func() { c.Close() })
 	return c
 }
+
+// lastPort counts the ports that newPort has given, to any world.
+var lastPort atomic.Uint32
+
+// newPort is a source port that no flow of the last minute has had, below those
+// that the kernel chooses.
+func newPort() uint32 { return 31000 + lastPort.Add(1)%1768 }
 
 // ask asks once and returns the answer, or fails the test.
 func (w *world) ask(c net.Conn, body string) lab.Answer {

@@ -99,6 +99,8 @@ func (w *world) names() {
 						args := []string{"@" + map[int]string{4: lab.VIP4, 6: lab.VIP6}[family], "-r", "+short", "+tries=1", "+time=5"}
 						if network == "tcp" {
 							args = append(args, "+tcp")
+						} else {
+							args = append(args, fmt.Sprintf("-b%s#%d", own(w.Client, family), newPort()))
 						}
 						out, err := w.Client.Run(2*patience, "dig", append(args, "blixt.test", kind)...)
 						w.check(err)
