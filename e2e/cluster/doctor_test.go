@@ -119,6 +119,12 @@ func defects(t *testing.T) []defect {
 			mend:     []string{`-n bpfman patch daemonset bpfman-daemon -p {"spec":{"template":{"spec":{"nodeSelector":null}}}}`},
 		},
 		{
+			name:     "tunnel left out",
+			make:     []string{`annotate node node-2 flannel.alpha.coreos.com/backend-type=vxlan flannel.alpha.coreos.com/backend-data={"VNI":1}`},
+			symptoms: []symptom{{"tunnels", doctor.Failed, "BlixtConfig", "leaves out flannel.1"}},
+			mend:     []string{"annotate node node-2 flannel.alpha.coreos.com/backend-type- flannel.alpha.coreos.com/backend-data-"},
+		},
+		{
 			name: "operator away",
 			make: []string{
 				"-n " + system + " scale deployment blixt-operator --replicas=0",

@@ -173,6 +173,36 @@ var defects = []struct {
 	{"ports are those of nodes, as the operator was told", func(f *doctor.Facts) {
 		f.Deployments[0].Spec.Template.Spec.Containers = []corev1.Container{{Args: []string{"operator", "--ephemeral-ports=15000-60999"}}}
 	}, "snat-ports", doctor.Failed, "BlixtConfig", "11000-29999 overlap 15000-60999, the ports of nodes", "ephemeral-ports"},
+	{"flannel's tunnel is left out", func(f *doctor.Facts) {
+		f.Nodes[1].Annotations = map[string]string{
+			"flannel.alpha.coreos.com/backend-type":    "vxlan",
+			"flannel.alpha.coreos.com/backend-data":    `{"VNI":1,"VtepMAC":"be:03:96:b1:c4:2b"}`,
+			"flannel.alpha.coreos.com/backend-v6-data": `{"VNI":4096,"VtepMAC":"be:03:96:b1:c4:2c"}`,
+		}
+	}, "tunnels", doctor.Failed, "BlixtConfig", "leaves out flannel-v6.4096, flannel.1, by which pods of other nodes are reached, as annotation flannel.alpha.coreos.com/backend-type of Node n2", "{names: [eth0, flannel-v6.4096, flannel.1]}"},
+	{"flannel's tunnel of IPv4 only is named", func(f *doctor.Facts) {
+		f.Nodes[0].Annotations = map[string]string{
+			"flannel.alpha.coreos.com/backend-type":    "vxlan",
+			"flannel.alpha.coreos.com/backend-data":    `{"VtepMAC":"be:03:96:b1:c4:2b"}`,
+			"flannel.alpha.coreos.com/backend-v6-data": "null",
+		}
+		f.Configs[0].Spec.Dataplane.Interfaces = v1alpha1.Interfaces{Names: []string{"eth0", "flannel.1"}}
+	}, "tunnels", doctor.OK, "", "", ""},
+	{"flannel routes", func(f *doctor.Facts) {
+		f.Nodes[0].Annotations = map[string]string{"flannel.alpha.coreos.com/backend-type": "host-gw", "flannel.alpha.coreos.com/backend-data": "null"}
+	}, "tunnels", doctor.OK, "", "", ""},
+	{"tunnel of Calico is not among those that are discovered", func(f *doctor.Facts) {
+		f.Nodes[0].Annotations = map[string]string{"projectcalico.org/IPv4VXLANTunnelAddr": "10.1.70.0"}
+		f.Configs[0].Spec.Dataplane.Interfaces = v1alpha1.Interfaces{Discover: &v1alpha1.Discover{Allow: []string{"/eth.*/"}}}
+	}, "tunnels", doctor.Failed, "BlixtConfig", "leaves out vxlan.calico", "[eth0, vxlan.calico]"},
+	{"tunnel of Calico is discovered", func(f *doctor.Facts) {
+		f.Nodes[0].Annotations = map[string]string{"projectcalico.org/IPv4IPIPTunnelAddr": "10.1.70.0"}
+		f.Configs[0].Spec.Dataplane.Interfaces = v1alpha1.Interfaces{Discover: &v1alpha1.Discover{Allow: []string{"/eth.*/", "/^tunl/"}}}
+	}, "tunnels", doctor.OK, "", "", ""},
+	{"tunnel is excluded", func(f *doctor.Facts) {
+		f.Nodes[0].Annotations = map[string]string{"projectcalico.org/IPv4IPIPTunnelAddr": "10.1.70.0"}
+		f.Configs[0].Spec.Dataplane.Interfaces = v1alpha1.Interfaces{Discover: &v1alpha1.Discover{Exclude: []string{"lo", "tunl0"}}}
+	}, "tunnels", doctor.Failed, "BlixtConfig", "leaves out tunl0", "[eth0, tunl0]"},
 	{"pool has an address of a node", func(f *doctor.Facts) { f.Configs[0].Spec.Addresses.Pool[0] = "192.0.2.0/24" }, "pool", doctor.Failed, "BlixtConfig blixt", "spec.addresses.pool[0] 192.0.2.0/24 overlaps 192.0.2.11 of node n1, 192.0.2.11 of node n2", "kubectl edit"},
 	{"pool has addresses of pods", func(f *doctor.Facts) { f.Configs[0].Spec.Addresses.Pool[1] = "2001:db8:1::5" }, "pool", doctor.Failed, "BlixtConfig blixt", "2001:db8:1::/64 of pods of node n1", "kubectl edit"},
 	{"pool has the address of a pod", func(f *doctor.Facts) {

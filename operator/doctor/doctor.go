@@ -75,6 +75,7 @@ var checks = []check{
 	{"classes", []string{"GatewayClass", "BlixtConfig"}, classes},
 	{"addresses", []string{"Service"}, addresses},
 	{"snat-ports", []string{"BlixtConfig", "Deployment"}, snatPorts},
+	{"tunnels", []string{"BlixtConfig", "Node"}, tunnels},
 	{"pool", []string{"BlixtConfig", "Node", "Pod", "Service"}, pool},
 	{"kube-proxy", []string{"Service", "GatewayClass", "BlixtConfig"}, kubeProxy},
 	{"nodes", []string{"NodeDataplane", "Node", "BlixtConfig"}, dataplanes},
