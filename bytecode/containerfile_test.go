@@ -3,16 +3,13 @@
 package bytecode
 
 import (
-	"flag"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"github.com/kubernetes-sigs/blixt/operator/golden"
 )
-
-var update = flag.Bool("update", false, "write the labels into the Containerfile")
 
 func TestContainerfileHasTheLabels(t *testing.T) {
 	text, err := os.ReadFile("Containerfile")
@@ -27,15 +24,7 @@ func TestContainerfileHasTheLabels(t *testing.T) {
 		}
 		want = line.ReplaceAllLiteralString(want, "LABEL "+key+"='"+value+"'")
 	}
-	if *update {
-		if err := os.WriteFile("Containerfile", []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if diff := cmp.Diff(want, string(text)); diff != "" {
-		t.Errorf("run go generate ./bytecode, commit the Containerfile:\n%s", diff)
-	}
+	golden.File(t, "Containerfile", []byte(want))
 	// The rest is what the command writes, too.
 	for key, value := range (Meta{Source: "https://github.com/kubernetes-sigs/blixt"}).Annotations() {
 		if !strings.Contains(want, "LABEL "+key+`="`+value+`"`) {

@@ -4,7 +4,6 @@ package chart_test
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"os"
 	"slices"
@@ -21,9 +20,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubernetes-sigs/blixt/e2e/kube"
+	"github.com/kubernetes-sigs/blixt/operator/golden"
 )
-
-var update = flag.Bool("update", false, "write testdata")
 
 // What the operator may do is a file, so that a change of it is seen.
 func TestPermissions(t *testing.T) {
@@ -31,19 +29,7 @@ func TestPermissions(t *testing.T) {
 	got := permissions("", find[rbacv1.ClusterRole](t, objects, "ClusterRole", "blixt-operator").Rules) +
 		permissions(namespace, find[rbacv1.Role](t, objects, "Role", "blixt-operator").Rules) +
 		permissions("kube-system", find[rbacv1.Role](t, objects, "Role", "blixt-operator-kube-proxy").Rules)
-	const file = "testdata/permissions.txt"
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("permissions differ from %s; if this is right, go test ./charts/blixt -run=TestPermissions -update (-want +got):\n%s", file, diff)
-	}
+	golden.File(t, "testdata/permissions.txt", []byte(got))
 	for _, word := range []string{"*", "impersonate", "escalate", "bind"} {
 		if slices.Contains(strings.Fields(strings.ReplaceAll(got, ",", " ")), word) {
 			t.Errorf("%q is among the permissions", word)

@@ -10,9 +10,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/kubernetes-sigs/blixt/operator/golden"
 )
 
 // Helm refuses what the BlixtConfig's schema refuses, before anything is changed:
@@ -41,16 +42,7 @@ func TestSchemaOfConfig(t *testing.T) {
 	if err := rest.Decode(&got); !found || err != nil {
 		t.Fatalf("no schema of config in %s: %v", file, err)
 	}
-	if *update {
-		text = slices.Concat(before, []byte("\n    \"config\": "), want, after[rest.InputOffset():])
-		if err := os.WriteFile(file, text, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s differs from the CRD: go test ./charts/blixt -run=%s -update (-want +got):\n%s", file, t.Name(), diff)
-	}
+	golden.File(t, file, slices.Concat(before, []byte("\n    \"config\": "), want, after[rest.InputOffset():]))
 }
 
 // inHelm is a schema of a CRD as one of values: fields that it does not name are

@@ -5,7 +5,6 @@ package confine
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -20,12 +19,11 @@ import (
 	"unsafe"
 
 	seccomp "github.com/elastic/go-seccomp-bpf"
-	"github.com/google/go-cmp/cmp"
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
-)
 
-var update = flag.Bool("update", false, "write the profile")
+	"github.com/kubernetes-sigs/blixt/operator/golden"
+)
 
 // childOf names the directory of the process that confines itself, startOf of
 // one that a profile confines first.
@@ -284,24 +282,9 @@ func forbidden(dir string, other net.Listener) map[string]func() error {
 
 // The profile is generated from the list of calls.
 func TestProfileIsGenerated(t *testing.T) {
-	const file = "../../charts/blixt/files/seccomp/blixt-agent.json"
-	want, err := Profile()
+	profile, err := Profile()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if *update {
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, want, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(string(got), "\n")); diff != "" {
-		t.Errorf("run make generate (-want +got):\n%s", diff)
-	}
+	golden.File(t, "../../charts/blixt/files/seccomp/blixt-agent.json", profile)
 }

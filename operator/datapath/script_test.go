@@ -4,12 +4,10 @@ package datapath
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -21,10 +19,9 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/golden"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
-
-var update = flag.Bool("update", false, "write what the scripts give to testdata")
 
 // smallSizes make full tables cheap.
 var smallSizes = Sizes{Addresses: 8, Frontends: 6, Backends: 24, RingSlots: 5000, Flows: 64, NewFlows: 64}
@@ -255,15 +252,7 @@ func TestScriptsOnFake(t *testing.T) {
 			}
 			look()
 		}
-		if *update {
-			if err := os.WriteFile(path, txtar.Format(got), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			return
-		}
-		if diff := cmp.Diff(string(txtar.Format(archive)), string(txtar.Format(got))); diff != "" {
-			t.Errorf("script (-want +got), -update accepts it:\n%s", diff)
-		}
+		golden.File(t, path, txtar.Format(got))
 	})
 }
 

@@ -73,31 +73,34 @@ func clock(text string) time.Time {
 
 func (c *testCase) spec() v1alpha1.Dataplane { return dataplane.Default(c.config, release) }
 
-func readCase(t *testing.T, name string) testCase {
+func readCase(t *testing.T, path string) testCase {
 	t.Helper()
-	text, err := os.ReadFile("testdata/" + name + ".in.yaml")
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	docs := bytes.Split(text, []byte("\n---\n"))
 	var o options
 	if err := yaml.UnmarshalStrict(docs[0], &o); err != nil {
-		t.Fatalf("read options of %s: %v", name, err)
+		t.Fatalf("read options of %s: %v", path, err)
 	}
 	c := testCase{options: o}
 	if o.Like != "" {
-		c = readCase(t, o.Like)
+		c = readCase(t, caseOf(o.Like))
 		c.remember()
 		c.cluster.Reports = slices.Clone(c.cluster.Reports)
 	}
 	c.override(o)
 	for _, doc := range docs[1:] {
 		if err := c.add(doc); err != nil {
-			t.Fatalf("read %s: %v", name, err)
+			t.Fatalf("read %s: %v", path, err)
 		}
 	}
 	return c
 }
+
+// caseOf is the input of a golden case.
+func caseOf(name string) string { return "testdata/" + name + ".in.yaml" }
 
 // remember stores what the case gives.
 func (c *testCase) remember() {

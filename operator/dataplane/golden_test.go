@@ -4,7 +4,6 @@ package dataplane_test
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -17,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -25,40 +23,16 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/dataplane"
+	"github.com/kubernetes-sigs/blixt/operator/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
 
 // TestGolden is the specification: what is seen in a cluster gives which
 // objects, which orders and which verdicts.
 func TestGolden(t *testing.T) {
-	inputs, err := filepath.Glob("testdata/*.in.yaml")
-	if err != nil || len(inputs) == 0 {
-		t.Fatalf("find testdata: %v, %d files", err, len(inputs))
-	}
-	for _, in := range inputs {
-		name := strings.TrimSuffix(filepath.Base(in), ".in.yaml")
-		t.Run(name, func(t *testing.T) {
-			got := render(t, readCase(t, name))
-			out := "testdata/" + name + ".out.yaml"
-			if *update {
-				if err := os.WriteFile(out, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(out)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), string(got)); diff != "" {
-				t.Errorf("%s (-want +got):\n%s", out, diff)
-			}
-		})
-	}
+	golden.Cases(t, func(t *testing.T, in string) []byte { return render(t, readCase(t, in)) })
 }
 
-// TestGoldenFilesComplete finds expectations that nothing checks, and reasons
-// that no golden file shows.
+// TestGoldenFilesComplete finds reasons that no golden file shows.
 func TestGoldenFilesComplete(t *testing.T) {
 	outputs, err := filepath.Glob("testdata/*.out.yaml")
 	if err != nil {
@@ -66,9 +40,6 @@ func TestGoldenFilesComplete(t *testing.T) {
 	}
 	shown := ""
 	for _, out := range outputs {
-		if _, err := os.Stat(strings.TrimSuffix(out, ".out.yaml") + ".in.yaml"); err != nil {
-			t.Errorf("%s has no input: %v", out, err)
-		}
 		text, err := os.ReadFile(out)
 		if err != nil {
 			t.Fatal(err)

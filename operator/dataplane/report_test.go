@@ -24,7 +24,7 @@ func TestTableFullIsUnderstood(t *testing.T) {
 		{Table: "frontends", Size: 1024, Needed: 2000},
 		{Table: "rings", Size: 4096, Needed: 509, Largest: 100},
 	} {
-		c := readCase(t, "serving")
+		c := readCase(t, caseOf("serving"))
 		c.cluster.Reports[0].Error = "write state 8: " + full.Error()
 		rollout := dataplane.Plan(c.now(), c.spec(), c.cluster)
 		v := dataplane.Judge(c.now(), c.spec(), rollout, c.cluster)[0]

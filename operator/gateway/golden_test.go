@@ -4,66 +4,26 @@ package gateway_test
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/golden"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
-
-var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
 
 // TestGolden is the specification: what objects give which frontends and
 // conditions.
 func TestGolden(t *testing.T) {
-	inputs, err := filepath.Glob("testdata/*.in.yaml")
-	if err != nil || len(inputs) == 0 {
-		t.Fatalf("find testdata: %v, %d files", err, len(inputs))
-	}
-	for _, in := range inputs {
-		name := strings.TrimSuffix(filepath.Base(in), ".in.yaml")
-		t.Run(name, func(t *testing.T) {
-			got := render(t, readCase(t, in))
-			out := strings.TrimSuffix(in, ".in.yaml") + ".out.yaml"
-			if *update {
-				if err := os.WriteFile(out, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(out)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), string(got)); diff != "" {
-				t.Errorf("%s (-want +got):\n%s", out, diff)
-			}
-		})
-	}
-}
-
-// TestGoldenFilesPair finds expectations that nothing checks.
-func TestGoldenFilesPair(t *testing.T) {
-	outputs, err := filepath.Glob("testdata/*.out.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, out := range outputs {
-		if _, err := os.Stat(strings.TrimSuffix(out, ".out.yaml") + ".in.yaml"); err != nil {
-			t.Errorf("%s has no input: %v", out, err)
-		}
-	}
+	golden.Cases(t, func(t *testing.T, in string) []byte { return render(t, readCase(t, in)) })
 }
 
 // A view is what golden files show: short enough to read.
