@@ -31,8 +31,8 @@ type Options struct {
 	Nodes int
 	// Proxy is kube-proxy's mode, nftables or iptables; "": nftables.
 	Proxy string
-	// Overlay carries packets between pods of different nodes in VXLAN, not by
-	// routes that all machines know.
+	// Overlay carries packets between pods of different nodes in VXLAN, as flannel
+	// does, not by routes that all machines know.
 	Overlay bool
 	// Masquerade gives packets that leave the pod network the node's address, as
 	// they have to with an overlay.

@@ -32,8 +32,8 @@ const (
 	DNS = "10.212.0.10"
 
 	apiPort = "6443"
-	// The encapsulation takes 50 bytes of each packet.
-	overlayDevice, overlayMTU = "vxlan0", 1450
+	// As flannel names it. The encapsulation takes 50 bytes of each packet.
+	overlayDevice, overlayMTU = "flannel.1", 1450
 )
 
 const netnsDir = "/run/netns"

@@ -10,6 +10,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 // Every registry is ours: images are found by the names that they have anywhere.
@@ -152,6 +154,18 @@ func (c *Cluster) showProxy(ctx context.Context) error {
 		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: "kube-proxy"},
 		Data:       map[string]string{"config.conf": fmt.Sprintf(proxyConfig, c.Options.Proxy, Pods4, Pods6, "", "/var/lib/kube-proxy/kubeconfig.conf")},
 	})
+}
+
+// showOverlay says on each node how pods are reached, as flannel does.
+func (c *Cluster) showOverlay(ctx context.Context) error {
+	const annotations = `{"metadata": {"annotations": {"flannel.alpha.coreos.com/backend-type": "vxlan", "flannel.alpha.coreos.com/backend-data": "{\"VNI\":1}"}}}`
+	for _, m := range c.Nodes {
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: m.Name}}
+		if err := c.Client.Patch(ctx, node, client.RawPatch(types.MergePatchType, []byte(annotations))); err != nil {
+			return fmt.Errorf("annotate %s: %w", m.Name, err)
+		}
+	}
+	return nil
 }
 
 // awaitNodes returns when Kubernetes calls every node ready.

@@ -115,6 +115,11 @@ func (c *Cluster) furnish(ctx context.Context) error {
 	if err := c.awaitNodes(ctx); err != nil {
 		return err
 	}
+	if c.Options.Overlay {
+		if err := c.showOverlay(ctx); err != nil {
+			return err
+		}
+	}
 	if !c.Options.NoBpfman {
 		if err := c.InstallBpfman(ctx); err != nil {
 			return err

@@ -71,9 +71,9 @@ func Declared(f *Facts) (v1alpha1.Dataplane, string) {
 		asked = t.Dataplane.Spec.Dataplane
 	}
 	if len(t.Classes) == 0 { // nobody asks for anything
-		return dataplane.Default(nil, release), ""
+		return dataplane.Default(nil, release, f.Nodes), ""
 	}
-	spec := dataplane.Default(asked, release)
+	spec := dataplane.Default(asked, release, f.Nodes)
 	return spec, spec.Bytecode.Image
 }
 

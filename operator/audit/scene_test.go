@@ -138,7 +138,7 @@ func (s *scene) push() {
 func (s *scene) run(image string) {
 	s.Helper()
 	name := dataplane.Name(image)
-	spec := dataplane.Default(&s.asked, dataplane.Release{})
+	spec := dataplane.Default(&s.asked, dataplane.Release{}, nil)
 	spec.Bytecode = &v1alpha1.Bytecode{Image: image}
 	apply, _ := dataplane.Objects(spec, dataplane.Release{}, dataplane.Plan(time.Now(), spec, dataplane.Cluster{}))
 	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(apply[0])

@@ -29,7 +29,7 @@ func (c *Controller) runDataplane(ctx context.Context) ([]dataplane.Verdict, err
 		asked = config.Spec.Dataplane
 	}
 	release.Owners = c.owners()
-	spec := dataplane.Default(asked, release)
+	spec := dataplane.Default(asked, release, c.world.nodes)
 	known, err := c.readDataplane(ctx, spec.Bytecode)
 	if err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/dataplane"
 )
 
 // request is what to do. There are three, so that what happens most costs
@@ -158,6 +159,7 @@ func (c *Controller) concerns(before, object client.Object) (request, bool) {
 func sameNode(a, b *corev1.Node) bool {
 	return maps.Equal(a.Labels, b.Labels) && a.Spec.Unschedulable == b.Spec.Unschedulable && ready(a) == ready(b) &&
 		equality.Semantic.DeepEqual(a.Spec.Taints, b.Spec.Taints) &&
+		maps.Equal(dataplane.Tunnels(a), dataplane.Tunnels(b)) &&
 		equality.Semantic.DeepEqual(a.Status.Addresses, b.Status.Addresses) &&
 		a.Status.NodeInfo.KernelVersion == b.Status.NodeInfo.KernelVersion
 }

@@ -71,7 +71,9 @@ func clock(text string) time.Time {
 	return t
 }
 
-func (c *testCase) spec() v1alpha1.Dataplane { return dataplane.Default(c.config, release) }
+func (c *testCase) spec() v1alpha1.Dataplane {
+	return dataplane.Default(c.config, release, c.cluster.Nodes)
+}
 
 func readCase(t *testing.T, path string) testCase {
 	t.Helper()

@@ -114,8 +114,9 @@ type Report struct {
 }
 
 // Default returns what a BlixtConfig says of the data plane, with the default
-// of each field that it leaves out. Nil is a BlixtConfig that says nothing.
-func Default(d *v1alpha1.Dataplane, r Release) v1alpha1.Dataplane {
+// of each field that it leaves out. Nil is a BlixtConfig that says nothing. With
+// the primary interface go the tunnels that nodes tell of, by Names.
+func Default(d *v1alpha1.Dataplane, r Release, nodes []corev1.Node) v1alpha1.Dataplane {
 	var spec v1alpha1.Dataplane
 	if d != nil {
 		spec = *d.DeepCopy()
@@ -125,6 +126,9 @@ func Default(d *v1alpha1.Dataplane, r Release) v1alpha1.Dataplane {
 	}
 	if i := spec.Interfaces; i.Primary == nil && i.Names == nil && i.Discover == nil {
 		spec.Interfaces.Primary = new(true)
+	}
+	if spec.Interfaces.Primary != nil {
+		spec.Interfaces.Names = tunnels(spec, nodes)
 	}
 	if spec.Interfaces.Discover != nil && spec.Interfaces.Discover.Exclude == nil {
 		spec.Interfaces.Discover.Exclude = []string{"lo"}

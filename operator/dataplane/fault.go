@@ -147,6 +147,11 @@ func missingLinks(asked []bpfmanv1.ClTcxAttachInfo, links []bpfmanv1.ClTcxAttach
 	for _, l := range links {
 		found[l.InterfaceName] = true
 	}
+	for _, a := range asked {
+		for _, name := range a.InterfaceSelector.Interfaces {
+			delete(found, name)
+		}
+	}
 	var missing []string
 	for _, a := range asked {
 		want := a.InterfaceSelector.Interfaces
@@ -164,7 +169,11 @@ func missingLinks(asked []bpfmanv1.ClTcxAttachInfo, links []bpfmanv1.ClTcxAttach
 				missing = append(missing, fmt.Sprintf("%s of %s with priority %d", direction, name, *a.Priority))
 			}
 		}
-		if len(want) == 0 {
+		switch {
+		case len(want) > 0:
+		case a.InterfaceSelector.PrimaryNodeInterface != nil:
+			missing = append(missing, direction+" of the primary interface")
+		default:
 			missing = append(missing, direction+" of any interface")
 		}
 	}

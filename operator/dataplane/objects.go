@@ -68,17 +68,25 @@ func application(spec v1alpha1.Dataplane, r Release, a *Application, since time.
 
 // links are at ingress and egress of the same interfaces.
 func links(spec v1alpha1.Dataplane, priority int32) []bpfmanv1.ClTcxAttachInfo {
-	selector := bpfmanv1.InterfaceSelector{Interfaces: spec.Interfaces.Names, PrimaryNodeInterface: spec.Interfaces.Primary}
+	var selectors []bpfmanv1.InterfaceSelector // bpfman wants one way of selecting in each
+	if spec.Interfaces.Primary != nil {
+		selectors = append(selectors, bpfmanv1.InterfaceSelector{PrimaryNodeInterface: spec.Interfaces.Primary})
+	}
+	if spec.Interfaces.Names != nil {
+		selectors = append(selectors, bpfmanv1.InterfaceSelector{Interfaces: spec.Interfaces.Names})
+	}
 	if d := spec.Interfaces.Discover; d != nil {
-		selector.InterfacesDiscoveryConfig = &bpfmanv1.InterfaceDiscovery{
+		selectors = append(selectors, bpfmanv1.InterfaceSelector{InterfacesDiscoveryConfig: &bpfmanv1.InterfaceDiscovery{
 			InterfaceAutoDiscovery: new(true), AllowedInterfaces: d.Allow, ExcludeInterfaces: d.Exclude,
-		}
+		}})
 	}
 	var all []bpfmanv1.ClTcxAttachInfo
-	for _, direction := range []bpfmanv1.TCDirectionType{bpfmanv1.TCIngress, bpfmanv1.TCEgress} {
-		all = append(all, bpfmanv1.ClTcxAttachInfo{
-			InterfaceSelector: selector, Direction: direction, Priority: &priority,
-		})
+	for _, selector := range selectors {
+		for _, direction := range []bpfmanv1.TCDirectionType{bpfmanv1.TCIngress, bpfmanv1.TCEgress} {
+			all = append(all, bpfmanv1.ClTcxAttachInfo{
+				InterfaceSelector: selector, Direction: direction, Priority: &priority,
+			})
+		}
 	}
 	return all
 }

@@ -55,7 +55,7 @@ func TestPlanNeverStopsServing(t *testing.T) {
 func (w *world) pass() (created, deleted int) {
 	spec := dataplane.Default(&v1alpha1.Dataplane{
 		Bytecode: &v1alpha1.Bytecode{Image: image(w.wanted)}, Priority: &w.priority, SNATPorts: w.ports,
-	}, release)
+	}, release, nil)
 	c := w.cluster()
 	rollout := dataplane.Plan(w.now, spec, c)
 	w.check(rollout)

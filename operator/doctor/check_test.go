@@ -173,23 +173,17 @@ var defects = []struct {
 	{"ports are those of nodes, as the operator was told", func(f *doctor.Facts) {
 		f.Deployments[0].Spec.Template.Spec.Containers = []corev1.Container{{Args: []string{"operator", "--ephemeral-ports=15000-60999"}}}
 	}, "snat-ports", doctor.Failed, "BlixtConfig", "11000-29999 overlap 15000-60999, the ports of nodes", "ephemeral-ports"},
-	{"flannel's tunnel is left out", func(f *doctor.Facts) {
+	{"flannel's tunnels are left out", func(f *doctor.Facts) {
 		f.Nodes[1].Annotations = map[string]string{
 			"flannel.alpha.coreos.com/backend-type":    "vxlan",
 			"flannel.alpha.coreos.com/backend-data":    `{"VNI":1,"VtepMAC":"be:03:96:b1:c4:2b"}`,
 			"flannel.alpha.coreos.com/backend-v6-data": `{"VNI":4096,"VtepMAC":"be:03:96:b1:c4:2c"}`,
 		}
+		f.Configs[0].Spec.Dataplane.Interfaces = v1alpha1.Interfaces{Names: []string{"eth0"}}
 	}, "tunnels", doctor.Failed, "BlixtConfig", "leaves out flannel-v6.4096, flannel.1, by which pods of other nodes are reached, as annotation flannel.alpha.coreos.com/backend-type of Node n2", "{names: [eth0, flannel-v6.4096, flannel.1]}"},
-	{"flannel's tunnel of IPv4 only is named", func(f *doctor.Facts) {
-		f.Nodes[0].Annotations = map[string]string{
-			"flannel.alpha.coreos.com/backend-type":    "vxlan",
-			"flannel.alpha.coreos.com/backend-data":    `{"VtepMAC":"be:03:96:b1:c4:2b"}`,
-			"flannel.alpha.coreos.com/backend-v6-data": "null",
-		}
-		f.Configs[0].Spec.Dataplane.Interfaces = v1alpha1.Interfaces{Names: []string{"eth0", "flannel.1"}}
-	}, "tunnels", doctor.OK, "", "", ""},
-	{"flannel routes", func(f *doctor.Facts) {
-		f.Nodes[0].Annotations = map[string]string{"flannel.alpha.coreos.com/backend-type": "host-gw", "flannel.alpha.coreos.com/backend-data": "null"}
+	{"tunnel goes with the primary interface", func(f *doctor.Facts) {
+		f.Nodes[1].Annotations = map[string]string{"projectcalico.org/IPv4VXLANTunnelAddr": "10.1.70.0"}
+		f.Configs[0].Spec.Dataplane.Interfaces = v1alpha1.Interfaces{Primary: new(true)}
 	}, "tunnels", doctor.OK, "", "", ""},
 	{"tunnel of Calico is not among those that are discovered", func(f *doctor.Facts) {
 		f.Nodes[0].Annotations = map[string]string{"projectcalico.org/IPv4VXLANTunnelAddr": "10.1.70.0"}

@@ -22,7 +22,7 @@ var others = []struct{ flag, whose, usual string }{
 
 // snatPorts: of two connections with the same ports, one gets the packets of both.
 func snatPorts(f *Facts) (string, []Finding) {
-	mine := dataplane.Default(new(f.spec()), dataplane.Release{}).SNATPorts
+	mine := dataplane.Default(new(f.spec()), dataplane.Release{}, nil).SNATPorts
 	var wrong []Finding
 	for _, o := range others {
 		text := o.usual

@@ -132,7 +132,8 @@ type SecretReference struct {
 //
 // +kubebuilder:validation:XValidation:rule="[has(self.primary), has(self.names), has(self.discover)].filter(x, x).size() == 1",message="set exactly one of primary, names and discover"
 type Interfaces struct {
-	// primary is the interface that has the node's address.
+	// primary is the interface that has the node's address, with the tunnels to
+	// other nodes that annotations of flannel and Calico tell of.
 	// +optional
 	// +kubebuilder:validation:Enum=true
 	Primary *bool `json:"primary,omitempty"`
