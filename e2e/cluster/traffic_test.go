@@ -54,6 +54,7 @@ func TestTraffic(t *testing.T) {
 	}
 	t.Run("paths, detached", func(t *testing.T) { detached(t, application, vips) })
 	if !c.Options.Overlay {
+		t.Run("tunnel that comes late", func(t *testing.T) { latecomer(t, application, vips) })
 		t.Run("paths, bridge", func(t *testing.T) {
 			configure(t, bridge)
 			links(t, "cni0", "eth0")

@@ -129,7 +129,7 @@ func linkFault(at place, asked []bpfmanv1.ClTcxAttachInfo, p *bpfmanv1.ClBpfAppl
 	}
 	f := (*fault)(nil)
 	if missing := missingLinks(asked, links); len(failed) > 0 {
-		f = dead(NotAttached, "bpfman has not attached the program of ClusterBpfApplication %s at %s. If this stays: is the interface there? "+
+		f = dead(NotAttached, "bpfman has not attached the program of ClusterBpfApplication %s at %s. If this stays: is the interface there? bpfman looks again when a pod of the node changes. "+
 			"If the log of bpfman-agent says \"bpf_mprog_attach failed\", bpfman's database has programs that are gone: delete /run/bpfman/db on the node, and the node's bpfman-daemon pod.", at.application, list(failed))
 	} else if len(missing) > 0 {
 		f = dead(LinksMissing, "bpfman says Success, but the program of ClusterBpfApplication %s is not attached at %s. If this stays: is the interface there? "+

@@ -16,7 +16,8 @@ import (
 )
 
 // calico are annotations by which its nodes tell their addresses in tunnels, and
-// the tunnels' devices (calico: felix/dataplane/linux/dataplanedefs).
+// the tunnels' devices (calico: felix/dataplane/linux/dataplanedefs). Its eBPF mode
+// has one device for both families: there, interfaces are to be named.
 var calico = map[string]string{
 	"projectcalico.org/IPv4IPIPTunnelAddr":         "tunl0",
 	"projectcalico.org/IPv4VXLANTunnelAddr":        "vxlan.calico",
