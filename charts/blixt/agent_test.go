@@ -27,7 +27,7 @@ func agent(t *testing.T, seccompProfile string) corev1.PodTemplateSpec {
 		Namespace: namespace, AgentImage: "agent", Bytecode: "bytecode@sha256:" + strings.Repeat("2", 64),
 		ServiceAccount: "blixt-agent", CAConfigMap: "blixt-ca", Operator: "blixt-operator.blixt-system.svc:8443", Audience: "blixt",
 	}
-	spec := dataplane.Default(&v1alpha1.Dataplane{Agent: v1alpha1.Agent{SeccompProfile: seccompProfile}}, release)
+	spec := dataplane.Default(&v1alpha1.Dataplane{Agent: v1alpha1.Agent{SeccompProfile: seccompProfile}}, release, nil)
 	apply, _ := dataplane.Objects(spec, release, dataplane.Rollout{Applications: []dataplane.Application{{Name: "blixt-1", Agents: true}}})
 	for _, o := range apply {
 		if set, ok := o.(*appsv1.DaemonSet); ok {
