@@ -194,7 +194,8 @@ func (a *auditor) run(output string, args ...string) string {
 		err = cmd.Wait()
 	}
 	code, said := cmd.ProcessState.ExitCode(), strings.Contains(errs.String(), "not as declared")
-	if good := err == nil && !said; !good && !(code == 1 && said) {
+	clean, drifted := err == nil && !said, code == 1 && said
+	if !clean && !drifted {
 		a.Fatalf("blixt audit %v: %v\n%s%s", args, err, out.String(), errs.String())
 	}
 	return out.String()

@@ -9,7 +9,7 @@ import (
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	appsv1 "k8s.io/api/apps/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
@@ -89,16 +89,9 @@ func (a *auditor) application(name string) *bpfmanv1.ClusterBpfApplication {
 
 // selected tells whether a node is to take part.
 func (a *auditor) selected(node string) bool {
-	selector, err := metav1.LabelSelectorAsSelector(&a.spec.Nodes)
-	if err != nil {
-		return false
-	}
-	for i := range a.Nodes {
-		if n := &a.Nodes[i]; n.Name == node {
-			return selector.Matches(labels.Set(n.Labels))
-		}
-	}
-	return false
+	return slices.ContainsFunc(a.Nodes, func(n corev1.Node) bool {
+		return n.Name == node && dataplane.Selector(a.spec).Matches(labels.Set(n.Labels))
+	})
 }
 
 // stored is what the operator has written of an application on a node.

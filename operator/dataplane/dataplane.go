@@ -17,6 +17,7 @@ import (
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/kubernetes-sigs/blixt/operator/agent"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
@@ -111,6 +112,15 @@ type Report struct {
 	Error  string               `json:"error"`
 	Drift  string               `json:"drift"`
 	Tables map[string]agent.Use `json:"tables"`
+}
+
+// Selector matches the nodes that take part.
+func Selector(spec v1alpha1.Dataplane) labels.Selector {
+	selector, err := metav1.LabelSelectorAsSelector(&spec.Nodes)
+	if err != nil {
+		return labels.Nothing() // as bpfman takes it: an error, and no node
+	}
+	return selector
 }
 
 // Default returns what a BlixtConfig says of the data plane, with the default

@@ -7,7 +7,6 @@ import (
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
@@ -33,12 +32,8 @@ type sight struct {
 
 func look(now time.Time, spec v1alpha1.Dataplane, c *Cluster) *sight {
 	s := &sight{
-		now: now, c: c, nodes: map[string]*corev1.Node{}, created: map[string]time.Time{}, states: map[place]*bpfmanv1.ClusterBpfApplicationState{},
+		now: now, c: c, selector: Selector(spec), nodes: map[string]*corev1.Node{}, created: map[string]time.Time{}, states: map[place]*bpfmanv1.ClusterBpfApplicationState{},
 		pods: map[place]*corev1.Pod{}, reports: map[place]*Report{}, before: map[string]*v1alpha1.NodeDataplaneStatus{},
-	}
-	var err error
-	if s.selector, err = metav1.LabelSelectorAsSelector(&spec.Nodes); err != nil {
-		s.selector = labels.Nothing() // as bpfman takes it: an error, and no node
 	}
 	for i := range c.Nodes {
 		s.nodes[c.Nodes[i].Name] = &c.Nodes[i]

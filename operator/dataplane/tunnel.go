@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
@@ -60,10 +59,7 @@ func Tunnels(n *corev1.Node) map[string]string {
 // tunnels are those of all nodes that take part. The pods of others answer by
 // them, so where a tunnel has no program, what they answer is lost.
 func tunnels(spec v1alpha1.Dataplane, nodes []corev1.Node) []string {
-	selector, err := metav1.LabelSelectorAsSelector(&spec.Nodes)
-	if err != nil {
-		return nil // as bpfman takes it: an error, and no node
-	}
+	selector := Selector(spec)
 	all := map[string]string{}
 	for i := range nodes {
 		if selector.Matches(labels.Set(nodes[i].Labels)) {

@@ -21,6 +21,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/dataplane"
 	"github.com/kubernetes-sigs/blixt/operator/facts"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
@@ -136,22 +137,19 @@ func (f *Facts) readConfiguration(ctx context.Context, c client.Client) error {
 	return nil
 }
 
-// spec is what the BlixtConfig in force says of the data plane.
+// spec is what the BlixtConfig in force says of the data plane, with defaults.
 func (f *Facts) spec() v1alpha1.Dataplane {
 	t := gateway.Translate(gateway.Objects{GatewayClasses: f.Classes, Configs: f.Configs}, gateway.Options{Cluster: &gateway.Cluster{}})
-	if t.Dataplane == nil || t.Dataplane.Spec.Dataplane == nil {
-		return v1alpha1.Dataplane{}
+	var asked *v1alpha1.Dataplane
+	if t.Dataplane != nil {
+		asked = t.Dataplane.Spec.Dataplane
 	}
-	return *t.Dataplane.Spec.Dataplane
+	return dataplane.Default(asked, dataplane.Release{}, f.Nodes)
 }
 
 // selected are the nodes that are to take part.
 func (f *Facts) selected() (nodes []*corev1.Node) {
-	spec := f.spec()
-	selector, err := metav1.LabelSelectorAsSelector(&spec.Nodes)
-	if err != nil {
-		return nil
-	}
+	selector := dataplane.Selector(f.spec())
 	for i := range f.Nodes {
 		if selector.Matches(labels.Set(f.Nodes[i].Labels)) {
 			nodes = append(nodes, &f.Nodes[i])

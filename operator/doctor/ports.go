@@ -10,7 +10,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
-	"github.com/kubernetes-sigs/blixt/operator/dataplane"
 )
 
 // others are the ports that are somebody else's already, as arguments of the
@@ -22,7 +21,7 @@ var others = []struct{ flag, whose, usual string }{
 
 // snatPorts: of two connections with the same ports, one gets the packets of both.
 func snatPorts(f *Facts) (string, []Finding) {
-	mine := dataplane.Default(new(f.spec()), dataplane.Release{}, nil).SNATPorts
+	mine := f.spec().SNATPorts
 	var wrong []Finding
 	for _, o := range others {
 		text := o.usual

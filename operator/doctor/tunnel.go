@@ -16,7 +16,7 @@ import (
 // tunnels: pods of other nodes answer through the tunnel, where the program must
 // be to know the answers. Only network plugins that tell of theirs are known.
 func tunnels(f *Facts) (string, []Finding) {
-	interfaces := dataplane.Default(new(f.spec()), dataplane.Release{}, f.Nodes).Interfaces
+	interfaces := f.spec().Interfaces
 	left := map[string]string{} // device: what tells of it
 	for _, n := range f.selected() {
 		for device, annotation := range dataplane.Tunnels(n) {

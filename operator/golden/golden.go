@@ -4,7 +4,6 @@
 package golden
 
 import (
-	"bytes"
 	"flag"
 	"os"
 	"path/filepath"
@@ -19,21 +18,19 @@ var update = flag.Bool("update", false, "write the files instead of comparing wi
 // File compares a file with what a test has made; with -update it writes that.
 func File(t testing.TB, path string, got []byte) {
 	t.Helper()
-	want, err := os.ReadFile(path)
-	if err != nil && !*update {
-		t.Fatal(err)
-	}
-	if bytes.Equal(want, got) {
-		return
-	}
 	if *update {
 		if err := os.WriteFile(path, got, 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
 	}
-	t.Errorf("%s differs; if what is got is right, go test -run='^%s$' -update writes it (-file +got):\n%s",
-		path, t.Name(), cmp.Diff(string(want), string(got)))
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s differs; if what is got is right, go test -run='^%s$' -update writes it (-file +got):\n%s", path, t.Name(), diff)
+	}
 }
 
 // Cases makes of each testdata/NAME.in.yaml what its NAME.out.yaml should be. An
