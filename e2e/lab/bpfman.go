@@ -86,17 +86,14 @@ func (l *Lab) Bpfman(env ...string) (*Bpfman, error) {
 // mountPoints makes the directories that the machine lacks until the last lab
 // of all runs ends: removing one would end its mount in other namespaces too.
 func (l *Lab) mountPoints() error {
-	lock, err := os.OpenFile(filepath.Join(lockDir, "blixt-bpfman"), os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := share("bpfman")
 	if err != nil {
 		return err
 	}
 	l.atEnd(lock.Close)
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH); err != nil {
-		return err
-	}
 	l.atEnd(func() error {
-		if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
-			return nil // another lab is left
+		if !last(lock) {
+			return nil
 		}
 		for _, dir := range bpfmanDirs {
 			_ = os.Remove(dir) // only if it is empty: else it is the machine's

@@ -27,7 +27,6 @@ import (
 const (
 	netnsDir = "/run/netns"
 	lockDir  = "/run/lock"
-	bpfDir   = "/sys/fs/bpf/blixt"
 )
 
 // ErrNotRoot says that namespaces cannot be made.
@@ -39,6 +38,7 @@ type Lab struct {
 	name  string
 	dir   string   // for files, removed at the end
 	lock  *os.File // keeps a second run of the same name waiting
+	bpffs *os.File // keeps the BPF file system mounted
 	home  int      // the namespace that we came from
 	nodes []*Node
 	plugs []plug
@@ -67,7 +67,11 @@ func New(name string) (*Lab, error) {
 		return nil, fmt.Errorf("lock %s: %w", lock.Name(), err)
 	}
 	l := &Lab{name: name, lock: lock, home: -1}
-	if err := l.removeLeftovers(); err != nil {
+	err = l.holdBPFFS()
+	if err == nil {
+		err = l.removeLeftovers()
+	}
+	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	l.home, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -110,7 +114,7 @@ func (l *Lab) Close() error {
 		errs = append(errs, unix.Close(l.home))
 		l.home = -1
 	}
-	errs = append(errs, l.removeFiles(), l.lock.Close())
+	errs = append(errs, l.removeFiles(), l.releaseBPFFS(), l.lock.Close())
 	return errors.Join(errs...)
 }
 
@@ -140,7 +144,7 @@ func (l *Lab) removeLeftovers() error {
 }
 
 // Pins returns where a data plane of that name is pinned.
-func Pins(name string) string { return filepath.Join(bpfDir, name) }
+func Pins(name string) string { return loader.Pins(loader.DefaultBPFFS, name) }
 
 // removeFiles removes pins, the notes of a data plane that was killed, and our
 // own files.
@@ -153,7 +157,7 @@ func (l *Lab) removeFiles() error {
 			errs = append(errs, os.RemoveAll(file))
 		}
 	}
-	_ = os.Remove(bpfDir) // only if nobody else uses it
+	_ = os.Remove(filepath.Dir(Pins(l.name))) // only if nobody else uses it
 	return errors.Join(errs...)
 }
 
