@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -167,10 +168,23 @@ func strangers(t *testing.T) (env []string) {
 		"HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home, "GOPROXY=off")
 }
 
+// fetch has Go download and compile what README's commands build, while the
+// machine that they run on is this one: in the nodes' network nobody serves
+// modules. Nothing else may have done so before.
+func fetch(t *testing.T) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", t.TempDir()+"/", "./operator/cmd/blixt", "./operator/cmd/images")
+	cmd.Dir, cmd.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build what README's commands build: %v\n%s", err, out)
+	}
+}
+
 // Who does what README says has balanced traffic, can do what each example
 // says, and gets rid of all of it.
 func TestReadme(t *testing.T) {
 	env := strangers(t)
+	fetch(t)
 	if c.IsGiven() {
 		var nodes corev1.NodeList
 		if err := c.Client.List(t.Context(), &nodes); err != nil {
