@@ -19,7 +19,7 @@ TEST_TOOLS := curl=curl nginx=nginx-light dig=bind9-dnsutils dnsmasq=dnsmasq-bas
 FUZZ := ./bpf:FuzzPacket ./operator/gateway:FuzzTranslate
 FUZZTIME ?= 60s
 # The packages whose tests need no root.
-QUICK := ./operator/lb/... ./operator/gateway/... ./operator/manifest/... ./operator/bpfman/...
+QUICK := ./operator/lb/... ./operator/gateway/... ./operator/manifest/... ./operator/node/bpfman/...
 
 export CGO_ENABLED := 0
 # What is released is built with -trimpath: so is all else, or dependencies would be compiled twice.

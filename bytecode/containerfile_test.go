@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kubernetes-sigs/blixt/operator/golden"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/golden"
 )
 
 func TestContainerfileHasTheLabels(t *testing.T) {

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kubernetes-sigs/blixt/e2e/lab"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
 // TestLargeTransfersArriveWhole sends megabytes both ways at once: with

@@ -21,9 +21,9 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/bytecode"
-	"github.com/kubernetes-sigs/blixt/e2e/lab"
-	"github.com/kubernetes-sigs/blixt/operator/agent"
-	"github.com/kubernetes-sigs/blixt/operator/datapath"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
 // application is what a ClusterBpfApplication is called, by which bpfman's
@@ -161,12 +161,12 @@ func (n *node) asPod(volume string) []string {
 }
 
 // read returns what the maps of a directory of bpfman's hold.
-func (n *node) read(dir string) agent.Status {
+func (n *node) read(dir string) writer.Status {
 	n.Helper()
 	tables, err := datapath.Open(n.bpfman.Path(dir))
 	n.check(err)
 	defer tables.Close()
-	s, err := agent.ReadStatus(tables, "")
+	s, err := writer.ReadStatus(tables, "")
 	n.check(err)
 	return s
 }

@@ -13,14 +13,14 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
-	"github.com/kubernetes-sigs/blixt/e2e/lab"
-	"github.com/kubernetes-sigs/blixt/operator/agent"
-	"github.com/kubernetes-sigs/blixt/operator/bpfman"
-	"github.com/kubernetes-sigs/blixt/operator/datapath"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
+	"github.com/kubernetes-sigs/blixt/operator/node/bpfman"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
 // The halves of the source ports, unless others are chosen.
-var halves = []agent.PortRange{{Min: 11000, Max: 20499}, {Min: 20500, Max: 29999}}
+var halves = []writer.PortRange{{Min: 11000, Max: 20499}, {Min: 20500, Max: 29999}}
 
 // handover is what status says of an upgrade.
 type handover struct {

@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/kubernetes-sigs/blixt/e2e/lab"
-	"github.com/kubernetes-sigs/blixt/operator/loader"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
+	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 )
 
 // TestNextLabRemovesWhatAKilledOneLeft, and nothing of a lab whose name only

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kubernetes-sigs/blixt/e2e/lab"
-	"github.com/kubernetes-sigs/blixt/operator/agent"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
 // patience is how long anything that works at once may take on a busy machine.
@@ -167,7 +167,7 @@ func (w *world) ask(c net.Conn, body string) lab.Answer {
 }
 
 // frontend returns what Blixt says of a frontend.
-func (w *world) frontend(s lab.Status, network, addr string) agent.FrontendStatus {
+func (w *world) frontend(s lab.Status, network, addr string) writer.FrontendStatus {
 	w.Helper()
 	f, err := s.Frontend(addr + "/" + network)
 	w.check(err)

@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/kubernetes-sigs/blixt/e2e/lab"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
 // The backends of the paths: where they are in relation to the load balancer.

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kubernetes-sigs/blixt/e2e/lab"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
 // TestSoftwareThatOthersWrote has curl, dig and iperf3 talk to nginx, dnsmasq

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kubernetes-sigs/blixt/e2e/lab"
-	"github.com/kubernetes-sigs/blixt/operator/datapath"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
 // TestUpgradeBreaksNoConnection upgrades under 1,000 connections in use, kills

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/kubernetes-sigs/blixt/e2e/lab"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
 // stream sends numbered datagrams at a steady rate and collects the answers.

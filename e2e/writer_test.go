@@ -13,9 +13,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kubernetes-sigs/blixt/operator/agent"
-	"github.com/kubernetes-sigs/blixt/operator/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
 // nobody is the user and group of a writer of maps.
@@ -105,7 +105,7 @@ func write(dir string) error {
 			})
 		}
 	}
-	a := agent.New(maps, agent.Options{})
+	a := writer.New(maps, writer.Options{})
 	if _, err := a.Apply(context.Background(), s); err != nil {
 		return err
 	}

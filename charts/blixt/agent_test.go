@@ -17,18 +17,18 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
-	"github.com/kubernetes-sigs/blixt/operator/dataplane"
+	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 )
 
 // agent is the pod that the operator makes, with what the chart tells it.
 func agent(t *testing.T, seccompProfile string) corev1.PodTemplateSpec {
 	t.Helper()
-	release := dataplane.Release{
+	release := rollout.Release{
 		Namespace: namespace, AgentImage: "agent", Bytecode: "bytecode@sha256:" + strings.Repeat("2", 64),
 		ServiceAccount: "blixt-agent", CAConfigMap: "blixt-ca", Operator: "blixt-operator.blixt-system.svc:8443", Audience: "blixt",
 	}
-	spec := dataplane.Default(&v1alpha1.Dataplane{Agent: v1alpha1.Agent{SeccompProfile: seccompProfile}}, release, nil)
-	apply, _ := dataplane.Objects(spec, release, dataplane.Rollout{Applications: []dataplane.Application{{Name: "blixt-1", Agents: true}}})
+	spec := rollout.Default(&v1alpha1.Dataplane{Agent: v1alpha1.Agent{SeccompProfile: seccompProfile}}, release, nil)
+	apply, _ := rollout.Objects(spec, release, rollout.Rollout{Applications: []rollout.Application{{Name: "blixt-1", Agents: true}}})
 	for _, o := range apply {
 		if set, ok := o.(*appsv1.DaemonSet); ok {
 			return set.Spec.Template

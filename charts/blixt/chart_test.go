@@ -17,8 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 
-	"github.com/kubernetes-sigs/blixt/e2e/kube"
-	"github.com/kubernetes-sigs/blixt/operator/doctor"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
+	"github.com/kubernetes-sigs/blixt/operator/admin/doctor"
 )
 
 const (
@@ -115,10 +115,10 @@ func TestLint(t *testing.T) {
 func TestOldestKubernetes(t *testing.T) {
 	minor := strings.TrimSuffix(doctor.OldestKubernetes, ".0")
 	for file, want := range map[string]string{
-		"Chart.yaml":                    `kubeVersion: ">=` + doctor.OldestKubernetes + `-0"`,
-		"README.md":                     "Kubernetes " + minor + " or newer",
-		"../../README.md":               "Kubernetes " + minor + " and",
-		"../../operator/fleet/token.go": "Kubernetes " + minor + " or later",
+		"Chart.yaml":                            `kubeVersion: ">=` + doctor.OldestKubernetes + `-0"`,
+		"README.md":                             "Kubernetes " + minor + " or newer",
+		"../../README.md":                       "Kubernetes " + minor + " and",
+		"../../operator/control/fleet/token.go": "Kubernetes " + minor + " or later",
 	} {
 		text, err := os.ReadFile(file)
 		if err != nil {

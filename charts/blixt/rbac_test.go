@@ -19,8 +19,8 @@ import (
 	corev1apply "k8s.io/client-go/applyconfigurations/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/kubernetes-sigs/blixt/e2e/kube"
-	"github.com/kubernetes-sigs/blixt/operator/golden"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/golden"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 )
 
 // What the operator may do is a file, so that a change of it is seen.

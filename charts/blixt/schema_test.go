@@ -13,7 +13,7 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"sigs.k8s.io/yaml"
 
-	"github.com/kubernetes-sigs/blixt/operator/golden"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/golden"
 )
 
 // Helm refuses what the BlixtConfig's schema refuses, before anything is changed:

@@ -23,10 +23,10 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/kubernetes-sigs/blixt/e2e/cluster"
-	"github.com/kubernetes-sigs/blixt/e2e/kube"
-	"github.com/kubernetes-sigs/blixt/e2e/lab"
-	"github.com/kubernetes-sigs/blixt/operator/datapath"
-	"github.com/kubernetes-sigs/blixt/operator/dataplane"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
+	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
 // audited is what blixt audit says, of which this test looks at a part.
@@ -67,9 +67,9 @@ func findTampering(t *testing.T, image string) {
 	a.makeKey()
 	a.want("--offline")
 	t.Run("images", func(t *testing.T) { a.in(t).images() })
-	t.Run("objects", func(t *testing.T) { a.in(t).objects(dataplane.Name(image)) })
+	t.Run("objects", func(t *testing.T) { a.in(t).objects(rollout.Name(image)) })
 	if *long {
-		t.Run("kernels", func(t *testing.T) { a.in(t).kernels(dataplane.Name(image)) })
+		t.Run("kernels", func(t *testing.T) { a.in(t).kernels(rollout.Name(image)) })
 	}
 	a.want("--ca-file", c.CA(), "--verify-key", a.public)
 }

@@ -11,7 +11,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/kubernetes-sigs/blixt/e2e/lab"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
 const cgroupDir = "/sys/fs/cgroup"

@@ -19,8 +19,8 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/kubernetes-sigs/blixt/e2e/kube"
-	"github.com/kubernetes-sigs/blixt/e2e/lab"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
 // Options say what a cluster is like.

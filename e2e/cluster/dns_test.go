@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubernetes-sigs/blixt/e2e/cluster"
-	"github.com/kubernetes-sigs/blixt/e2e/kube"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 )
 
 // The cluster's name server answers who is outside, by UDP and TCP at one port,

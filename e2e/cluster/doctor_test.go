@@ -14,11 +14,11 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/kubernetes-sigs/blixt/e2e/kube"
-	"github.com/kubernetes-sigs/blixt/e2e/lab"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
+	"github.com/kubernetes-sigs/blixt/operator/admin/doctor"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
-	"github.com/kubernetes-sigs/blixt/operator/dataplane"
-	"github.com/kubernetes-sigs/blixt/operator/doctor"
+	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 )
 
 // symptom is a finding of blixt doctor, and a part of what it has seen.
@@ -206,7 +206,7 @@ func TestAdministration(t *testing.T) {
 		}
 	})
 	image := installBlixt(t, pool, "--set="+bridge+",config.addresses.alsoSources={Node,LoadBalancer}")
-	application := dataplane.Name(image)
+	application := rollout.Name(image)
 	applied(t, "balanced.yaml", "", "")
 	vips := reached(t, "balanced", c.Nodes[0])
 	links(t, "cni0", "eth0")

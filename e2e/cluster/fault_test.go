@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/e2e/cluster"
-	"github.com/kubernetes-sigs/blixt/e2e/kube"
-	"github.com/kubernetes-sigs/blixt/operator/datapath"
-	"github.com/kubernetes-sigs/blixt/operator/dataplane"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
+	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
 // scene is Blixt with clients.
@@ -86,7 +86,7 @@ func TestFaults(t *testing.T) {
 	installGatewayAPI(t)
 	first := installBlixt(t, pool, "--set="+bridge)
 	applied(t, "balanced.yaml", "", "")
-	s := &scene{vips: reached(t, "balanced", c.Nodes[0]), application: dataplane.Name(first), counted: true}
+	s := &scene{vips: reached(t, "balanced", c.Nodes[0]), application: rollout.Name(first), counted: true}
 	links(t, "cni0", "eth0")
 	s.clients(t)
 

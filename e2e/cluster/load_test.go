@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kubernetes-sigs/blixt/e2e/kube"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 )
 
 // load is a steady one from outside: connections that say something again and

@@ -17,7 +17,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/kubernetes-sigs/blixt/e2e/lab"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
 // Machine is a computer of the cluster. As a lab.Node it is its network:

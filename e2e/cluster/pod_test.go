@@ -18,9 +18,9 @@ import (
 
 	"github.com/cilium/ebpf"
 
-	"github.com/kubernetes-sigs/blixt/operator/agent"
-	"github.com/kubernetes-sigs/blixt/operator/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
 // The test's own program is what runs in the pods.
@@ -150,7 +150,7 @@ func write() error {
 	if err != nil {
 		return err
 	}
-	if _, err := agent.New(maps, agent.Options{}).Apply(context.Background(), s); err != nil {
+	if _, err := writer.New(maps, writer.Options{}).Apply(context.Background(), s); err != nil {
 		return err
 	}
 	return serve()

@@ -18,7 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kubernetes-sigs/blixt/e2e/cluster"
-	"github.com/kubernetes-sigs/blixt/e2e/kube"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 )
 
 // block is a part of a README that is indented: commands, and what they print

@@ -24,8 +24,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/kubernetes-sigs/blixt/e2e/kube"
-	"github.com/kubernetes-sigs/blixt/operator/agent"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
 var rollouts = flag.Int("rollouts", 10, "how often all servers are replaced under load")
@@ -166,7 +166,7 @@ func scaled(t *testing.T, application, addr string) {
 }
 
 // frontend reads what the program of the first node counts at an address.
-func frontend(t *testing.T, application, addr string) agent.FrontendStatus {
+func frontend(t *testing.T, application, addr string) writer.FrontendStatus {
 	t.Helper()
 	node := c.Nodes[0]
 	for _, f := range status(t, node, program(t, node.Name, application)).Frontends {
@@ -175,7 +175,7 @@ func frontend(t *testing.T, application, addr string) agent.FrontendStatus {
 		}
 	}
 	t.Fatalf("%s has no frontend %s/tcp", node.Name, addr)
-	return agent.FrontendStatus{}
+	return writer.FrontendStatus{}
 }
 
 // crowd is clients outside of which each comes when it is due, is told something,

@@ -26,11 +26,11 @@ import (
 	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/bytecode"
 	"github.com/kubernetes-sigs/blixt/e2e/cluster"
-	"github.com/kubernetes-sigs/blixt/e2e/kube"
-	"github.com/kubernetes-sigs/blixt/e2e/lab"
-	"github.com/kubernetes-sigs/blixt/operator/agent"
-	"github.com/kubernetes-sigs/blixt/operator/datapath"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
 // vip4 and vip6 lead to the servers, by node-1.
@@ -263,14 +263,14 @@ func newFlows(t *testing.T, m *cluster.Machine, program uint32, frontend string)
 }
 
 // status reads the maps of the program on a node.
-func status(t *testing.T, m *cluster.Machine, program uint32) agent.Status {
+func status(t *testing.T, m *cluster.Machine, program uint32) writer.Status {
 	t.Helper()
 	tables, err := datapath.Open(m.File(fmt.Sprintf("/run/bpfman/fs/maps/%d", program)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tables.Close()
-	s, err := agent.ReadStatus(tables, "")
+	s, err := writer.ReadStatus(tables, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,8 +15,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubernetes-sigs/blixt/e2e/cluster"
-	"github.com/kubernetes-sigs/blixt/e2e/kube"
-	"github.com/kubernetes-sigs/blixt/operator/dataplane"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
+	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 )
 
 // pool has Gateways get addresses, or choose those of the nodes.
@@ -29,7 +29,7 @@ const bridge = "config.dataplane.interfaces.names={eth0,cni0}"
 // depends on how nodes and pods are connected, and is for every such cluster.
 func TestTraffic(t *testing.T) {
 	installGatewayAPI(t)
-	application := dataplane.Name(installBlixt(t, pool, "--set=config.addresses.podTraffic=KubeProxy"))
+	application := rollout.Name(installBlixt(t, pool, "--set=config.addresses.podTraffic=KubeProxy"))
 	applied(t, "clients.yaml", "", "")
 	applied(t, "balanced.yaml", "", "")
 	awaitPods(t, "default")

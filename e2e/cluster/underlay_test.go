@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/e2e/cluster"
-	"github.com/kubernetes-sigs/blixt/e2e/kube"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 )
 
 // ownSources: since the switch had dropped so many packets, no machine has sent

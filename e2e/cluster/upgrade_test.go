@@ -20,9 +20,9 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/e2e/cluster"
-	"github.com/kubernetes-sigs/blixt/e2e/kube"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
-	"github.com/kubernetes-sigs/blixt/operator/dataplane"
+	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 )
 
 // askFor has the nodes run other bytecode.
@@ -48,7 +48,7 @@ func exchangeImages(t *testing.T, s *scene, v *variants) {
 func agentsImage(t *testing.T, application string) string {
 	t.Helper()
 	set := &appsv1.DaemonSet{}
-	if err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: system, Name: dataplane.AgentsName(application)}, set); err != nil {
+	if err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: system, Name: rollout.AgentsName(application)}, set); err != nil {
 		t.Fatal(err)
 	}
 	return set.Spec.Template.Spec.Containers[0].Image
@@ -59,7 +59,7 @@ func agentsImage(t *testing.T, application string) string {
 func registryAway(t *testing.T, s *scene, v *variants) {
 	image := v.objectImage(t, "../../bpf/blixt_bpfel.o", "--flows=32768")
 	old := s.application
-	s.application = dataplane.Name(image)
+	s.application = rollout.Name(image)
 	reachable := refuseRegistry(t)
 	t.Cleanup(reachable)
 	askFor(t, image)
@@ -111,7 +111,7 @@ func anotherLayout(t *testing.T, s *scene, v *variants) {
 	digest := operatorImage(t, v.next, "upgrade_test.go")
 	image := bytecodeImage(t, v.next, "65536")
 	old, before := s.application, agentsImage(t, s.application)
-	s.application, s.counted = dataplane.Name(image), false
+	s.application, s.counted = rollout.Name(image), false
 	configure(t, "image.digest="+digest+",config.dataplane.bytecode.image="+image)
 	serving := fmt.Sprintf("%s layout %d, %s layout %d draining", s.application, nextLayout, old, nextLayout-1)
 	kube.Wait(t, 2*patience, "programs", map[string]string{"node-1": serving, "node-2": serving}, layouts)

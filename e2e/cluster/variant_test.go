@@ -16,8 +16,8 @@ import (
 	"testing"
 
 	"github.com/kubernetes-sigs/blixt/e2e/cluster"
-	"github.com/kubernetes-sigs/blixt/e2e/lab"
-	"github.com/kubernetes-sigs/blixt/operator/datapath"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
 // nextLayout is that of a Blixt to come, and unknownLayout one that no Blixt here knows.
@@ -132,7 +132,7 @@ func unchecked(text string) string {
 
 // buildNext builds blixt with the program of a folder, and the layout that it writes.
 func buildNext(dir string) error {
-	ring, err := os.ReadFile("../../operator/datapath/ring.go")
+	ring, err := os.ReadFile("../../operator/node/datapath/ring.go")
 	if err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ func buildNext(dir string) error {
 	}
 	replace := map[string]string{}
 	for file, with := range map[string]string{
-		"bpf/blixt_bpfel.go": "blixt_bpfel.go", "bpf/blixt_bpfel.o": "blixt_bpfel.o", "operator/datapath/ring.go": "ring.go",
+		"bpf/blixt_bpfel.go": "blixt_bpfel.go", "bpf/blixt_bpfel.o": "blixt_bpfel.o", "operator/node/datapath/ring.go": "ring.go",
 	} {
 		file, err := filepath.Abs("../../" + file)
 		if err != nil {

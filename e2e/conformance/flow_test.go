@@ -13,10 +13,10 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/e2e/cluster"
-	"github.com/kubernetes-sigs/blixt/e2e/lab"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
-	"github.com/kubernetes-sigs/blixt/operator/datapath"
-	"github.com/kubernetes-sigs/blixt/operator/dataplane"
+	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
 // leastFlows is how many new flows Blixt itself must have counted in each test
@@ -47,7 +47,7 @@ func mapsOf(ctx context.Context, c *cluster.Cluster, node *cluster.Machine, byte
 			return err
 		}
 		for _, a := range n.Status.Applications {
-			if a.Name == dataplane.Name(bytecode) && a.ProgramID != nil {
+			if a.Name == rollout.Name(bytecode) && a.ProgramID != nil {
 				maps = node.File(fmt.Sprintf("/run/bpfman/fs/maps/%d", *a.ProgramID))
 				return nil
 			}

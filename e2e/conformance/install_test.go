@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/gateway-api/conformance"
 
 	"github.com/kubernetes-sigs/blixt/e2e/cluster"
-	"github.com/kubernetes-sigs/blixt/e2e/lab"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
 // Addresses that Gateways get, one that they may ask for, and one that they may not.

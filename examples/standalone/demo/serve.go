@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kubernetes-sigs/blixt/e2e/lab"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
 // The ports that endpoints.yaml says.

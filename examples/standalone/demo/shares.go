@@ -8,7 +8,7 @@ import (
 	"math"
 	"sync"
 
-	"github.com/kubernetes-sigs/blixt/e2e/lab"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
 // route is what the table shows: what the YAML promises to clients of an address.

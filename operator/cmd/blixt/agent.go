@@ -17,9 +17,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/kubernetes-sigs/blixt/operator/confine"
-	"github.com/kubernetes-sigs/blixt/operator/datapath"
-	"github.com/kubernetes-sigs/blixt/operator/fleet"
+	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
+	"github.com/kubernetes-sigs/blixt/operator/node/confine"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
 func agentCommand() *cobra.Command {

@@ -27,12 +27,12 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/kubernetes-sigs/blixt/operator/agent"
-	"github.com/kubernetes-sigs/blixt/operator/datapath"
-	"github.com/kubernetes-sigs/blixt/operator/datapath/pins"
-	"github.com/kubernetes-sigs/blixt/operator/fleet"
+	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath/pins"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
 // asBlixt is set in a process that is blixt and no test.
@@ -110,7 +110,7 @@ func testFleet(t *testing.T, files string) (*fleet.Server, string) {
 		},
 	})
 	s.SetNodes([]fleet.Node{{Name: "n1"}})
-	s.SetSettings("blue", fleet.Settings{SNAT: agent.PortRange{Min: 11000, Max: 29999}})
+	s.SetSettings("blue", fleet.Settings{SNAT: writer.PortRange{Min: 11000, Max: 29999}})
 	s.Lead(1)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -164,7 +164,7 @@ func waitFor(t *testing.T, check func() string) {
 	}
 }
 
-func holds(s *fleet.Server, v agent.Version, backends int) func() string {
+func holds(s *fleet.Server, v writer.Version, backends int) func() string {
 	return func() string {
 		if all := s.Reports(); len(all) != 1 || all[0].Version != v || all[0].Backends != backends || all[0].Error != "" {
 			return fmt.Sprintf("reports %+v, want version %+v with %d backends", all, v, backends)
@@ -255,7 +255,7 @@ func servedBackends(t *testing.T, maps string) (all []string) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	s, err := agent.ReadStatus(m, "")
+	s, err := writer.ReadStatus(m, "")
 	if err != nil {
 		t.Fatal(err)
 	}

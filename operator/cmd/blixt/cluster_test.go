@@ -15,9 +15,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/kubernetes-sigs/blixt/operator/admin/audit"
+	"github.com/kubernetes-sigs/blixt/operator/admin/doctor"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
-	"github.com/kubernetes-sigs/blixt/operator/audit"
-	"github.com/kubernetes-sigs/blixt/operator/doctor"
 )
 
 // Who cannot reach the cluster is told so, by a status of its own.

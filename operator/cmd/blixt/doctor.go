@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kubernetes-sigs/blixt/operator/doctor"
+	"github.com/kubernetes-sigs/blixt/operator/admin/doctor"
 )
 
 func doctorCommand() *cobra.Command {

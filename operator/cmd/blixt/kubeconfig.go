@@ -15,7 +15,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/kubernetes-sigs/blixt/operator/controller"
+	"github.com/kubernetes-sigs/blixt/operator/control/controller"
 )
 
 // exitError is an error with a status of its own to exit with.

@@ -16,11 +16,11 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/bytecode"
-	"github.com/kubernetes-sigs/blixt/operator/agent"
-	"github.com/kubernetes-sigs/blixt/operator/bpfman"
-	"github.com/kubernetes-sigs/blixt/operator/datapath"
-	"github.com/kubernetes-sigs/blixt/operator/loader"
-	"github.com/kubernetes-sigs/blixt/operator/standalone"
+	"github.com/kubernetes-sigs/blixt/operator/node/bpfman"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/node/loader"
+	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
 // loaders are the ways in which a program gets into the kernel, and which of
@@ -44,7 +44,7 @@ func (l *loaders) flags(f *pflag.FlagSet) {
 }
 
 // choose returns the function that loads. One name has one loader at a time.
-func (l *loaders) choose(ctx context.Context, name, runDir string, ports agent.PortRange) (func([]string) (*standalone.Loaded, error), error) {
+func (l *loaders) choose(ctx context.Context, name, runDir string, ports writer.PortRange) (func([]string) (*standalone.Loaded, error), error) {
 	const left = "%s has left load balancer %q serving: end it with blixt run --loader %s and without --keep, or choose another name"
 	object, err := l.image.object(ctx)
 	if err != nil {
@@ -118,5 +118,5 @@ func unfinished(dir string) (uint64, error) {
 		return 0, err
 	}
 	defer tables.Close()
-	return agent.Unfinished(tables)
+	return writer.Unfinished(tables)
 }

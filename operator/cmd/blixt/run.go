@@ -8,15 +8,15 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kubernetes-sigs/blixt/operator/agent"
-	"github.com/kubernetes-sigs/blixt/operator/loader"
-	"github.com/kubernetes-sigs/blixt/operator/standalone"
+	"github.com/kubernetes-sigs/blixt/operator/node/loader"
+	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
 func runCommand() *cobra.Command {
 	o := standalone.Options{}
 	l := loaders{}
-	ports := portRange{Min: agent.DefaultSNATMin, Max: agent.DefaultSNATMax}
+	ports := portRange{Min: writer.DefaultSNATMin, Max: writer.DefaultSNATMax}
 	c := &cobra.Command{
 		Use:   "run -f DIR",
 		Short: "Balance what a directory of Gateway API YAML says, without Kubernetes",
@@ -40,7 +40,7 @@ until they end, at most for --drain-timeout: an upgrade breaks no connection.`,
   blixt run -f . --loader bpfman --priority 10`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
-			o.SNATPorts = agent.PortRange(ports)
+			o.SNATPorts = writer.PortRange(ports)
 			if o.Load, err = l.choose(c.Context(), o.Name, o.RunDir, o.SNATPorts); err != nil {
 				return err
 			}
@@ -68,7 +68,7 @@ until they end, at most for --drain-timeout: an upgrade breaks no connection.`,
 }
 
 // portRange is a flag such as 11000-29999.
-type portRange agent.PortRange
+type portRange writer.PortRange
 
 func (r *portRange) String() string { return fmt.Sprintf("%d-%d", r.Min, r.Max) }
 func (r *portRange) Type() string   { return "first-last" }

@@ -15,11 +15,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kubernetes-sigs/blixt/operator/agent"
-	"github.com/kubernetes-sigs/blixt/operator/bpfman"
-	"github.com/kubernetes-sigs/blixt/operator/datapath"
-	"github.com/kubernetes-sigs/blixt/operator/loader"
-	"github.com/kubernetes-sigs/blixt/operator/standalone"
+	"github.com/kubernetes-sigs/blixt/operator/node/bpfman"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/node/loader"
+	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
 // status is what `blixt status` shows.
@@ -27,7 +27,7 @@ type status struct {
 	Name string `json:"name,omitempty"`
 	// Program is nil where only maps are known.
 	Program *loader.Info `json:"program,omitempty"`
-	agent.Status
+	writer.Status
 	// Older are programs of other versions that serve the flows that they
 	// have, and Ended is what became of the last one that does not.
 	Older []older       `json:"older,omitempty"`
@@ -114,7 +114,7 @@ func readMaps(dir, stateFile string) (*status, error) {
 		return nil, err
 	}
 	defer tables.Close()
-	s, err := agent.ReadStatus(tables, stateFile)
+	s, err := writer.ReadStatus(tables, stateFile)
 	return &status{Status: s}, err
 }
 

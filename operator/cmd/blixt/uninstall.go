@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/kubernetes-sigs/blixt/operator/uninstall"
+	"github.com/kubernetes-sigs/blixt/operator/admin/uninstall"
 )
 
 func uninstallCommand() *cobra.Command {

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package audit
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+)
+
+// manager is the operator's name among those who write fields, and its label;
+// its Deployment has it too.
+const manager = v1alpha1.Manager
+
+// auditor compares.
+type auditor struct {
+	*Facts
+	report *Report
+	// spec is the data plane that is declared, and wanted its application.
+	spec   v1alpha1.Dataplane
+	wanted string
+}
+
+func (a *auditor) failed(reason, object, node, format string, args ...any) {
+	a.problem(Failed, reason, object, node, fmt.Sprintf(format, args...))
+}
+
+func (a *auditor) warn(reason, object, node, format string, args ...any) {
+	a.problem(Warning, reason, object, node, fmt.Sprintf(format, args...))
+}
+
+func (a *auditor) problem(s Severity, reason, object, node, message string) {
+	a.report.Problems = append(a.report.Problems, Problem{Severity: s, Reason: reason, Object: object, Node: node, Message: message})
+}
+
+// declare finds what is declared: by a BlixtConfig or, if that names no
+// bytecode, by the arguments of the operator.
+func (a *auditor) declare() {
+	a.spec, a.report.Declared = Declared(a.Facts)
+	if a.report.Declared != "" {
+		a.wanted = rollout.Name(a.report.Declared)
+	}
+}
+
+// Declared returns the data plane that is in force, and its image. "": nothing
+// says which.
+func Declared(f *Facts) (v1alpha1.Dataplane, string) {
+	release := rollout.Release{}
+	i := slices.IndexFunc(f.Deployments, func(d appsv1.Deployment) bool { return d.Name == manager })
+	if i >= 0 {
+		for _, c := range f.Deployments[i].Spec.Template.Spec.Containers {
+			for _, arg := range c.Args {
+				if image, is := strings.CutPrefix(arg, "--bytecode="); is {
+					release.Bytecode = image
+				}
+			}
+		}
+	}
+	t := gateway.Translate(gateway.Objects{GatewayClasses: f.Classes, Configs: f.Configs}, gateway.Options{Cluster: &gateway.Cluster{}})
+	var asked *v1alpha1.Dataplane
+	if t.Dataplane != nil {
+		asked = t.Dataplane.Spec.Dataplane
+	}
+	if len(t.Classes) == 0 { // nobody asks for anything
+		return rollout.Default(nil, release, f.Nodes), ""
+	}
+	spec := rollout.Default(asked, release, f.Nodes)
+	return spec, spec.Bytecode.Image
+}
+
+// application returns one of Blixt's own; nil: it is not there, or another's.
+func (a *auditor) application(name string) *bpfmanv1.ClusterBpfApplication {
+	for i := range a.Applications {
+		if o := &a.Applications[i]; o.Name == name && (v1alpha1.Managed(o) || name == a.wanted) {
+			return o
+		}
+	}
+	return nil
+}
+
+// selected tells whether a node is to take part.
+func (a *auditor) selected(node string) bool {
+	return slices.ContainsFunc(a.Nodes, func(n corev1.Node) bool {
+		return n.Name == node && rollout.Selector(a.spec).Matches(labels.Set(n.Labels))
+	})
+}
+
+// stored is what the operator has written of an application on a node.
+func (a *auditor) stored(node, application string) *v1alpha1.ApplicationStatus {
+	for i := range a.Dataplanes {
+		if a.Dataplanes[i].Name != node {
+			continue
+		}
+		for j := range a.Dataplanes[i].Status.Applications {
+			if s := &a.Dataplanes[i].Status.Applications[j]; s.Name == application {
+				return s
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
+)
+
+// How often certificates are looked at: while there is none, and then.
+const (
+	firstEvery = time.Second
+	renewEvery = time.Minute
+)
+
+// certificates are what agents know the operator by. Every replica has the
+// same: they are in a Secret, or come from another issuer by files.
+type certificates struct {
+	kube      kubernetes.Interface
+	namespace string
+	secret    string // "": files of dir
+	configMap string
+	dir       string
+	names     []string
+	log       *slog.Logger
+	current   atomic.Pointer[tls.Certificate]
+}
+
+// The keys of the Secret.
+const (
+	keyCA        = "ca.crt"
+	keyCAKey     = "ca.key"
+	keyNextCA    = "next-ca.crt"
+	keyNextCAKey = "next-ca.key"
+	keyOldCA     = "old-ca.crt"
+)
+
+func newCertificates(config *rest.Config, o *ManagerOptions) (*certificates, error) {
+	kube, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	host, _, err := net.SplitHostPort(o.Release.Operator)
+	if err != nil {
+		return nil, fmt.Errorf("address for agents: %w", err)
+	}
+	return &certificates{
+		kube: kube, namespace: o.Release.Namespace, secret: o.TLSSecret, configMap: o.Release.CAConfigMap, dir: o.TLSDir, log: o.Log,
+		names: []string{host},
+	}, nil
+}
+
+// server is the TLS configuration of the agents' end.
+func (c *certificates) server() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if pair := c.current.Load(); pair != nil {
+				return pair, nil
+			}
+			return nil, errors.New("there is no certificate yet")
+		},
+	}
+}
+
+// run keeps the certificate current until the context ends. The leader alone
+// makes and renews it: two makers would have agents trust one CA, and meet the
+// other.
+func (c *certificates) run(ctx context.Context, elected <-chan struct{}) error {
+	leads := false
+	for {
+		err := c.load(ctx, leads)
+		pause := renewEvery
+		if c.current.Load() == nil {
+			pause = firstEvery
+		}
+		if err != nil && ctx.Err() == nil && !(apierrors.IsNotFound(err) && !leads) {
+			c.log.Error("certificates", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-elected:
+			leads, elected = true, nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+// load makes current what it should be.
+func (c *certificates) load(ctx context.Context, leads bool) error {
+	if c.dir != "" {
+		pair, err := tls.LoadX509KeyPair(filepath.Join(c.dir, corev1.TLSCertKey), filepath.Join(c.dir, corev1.TLSPrivateKeyKey))
+		if err != nil {
+			return fmt.Errorf("load certificate: %w", err)
+		}
+		c.current.Store(&pair)
+		if !leads {
+			return nil
+		}
+		bundle, err := os.ReadFile(filepath.Join(c.dir, keyCA))
+		if err != nil {
+			return fmt.Errorf("load certificate: %w", err)
+		}
+		return c.handOut(ctx, bundle)
+	}
+	stored, err := c.kube.CoreV1().Secrets(c.namespace).Get(ctx, c.secret, metav1.GetOptions{})
+	if err != nil && !(leads && apierrors.IsNotFound(err)) {
+		return fmt.Errorf("get Secret %s/%s: %w", c.namespace, c.secret, err)
+	}
+	now := fleet.Certificates{
+		CA: stored.Data[keyCA], CAKey: stored.Data[keyCAKey], NextCA: stored.Data[keyNextCA], NextCAKey: stored.Data[keyNextCAKey],
+		OldCA: stored.Data[keyOldCA], Certificate: stored.Data[corev1.TLSCertKey], Key: stored.Data[corev1.TLSPrivateKeyKey],
+	}
+	if leads {
+		if now, err = c.renew(ctx, now); err != nil {
+			return err
+		}
+	}
+	pair, err := now.Pair()
+	if err != nil {
+		return fmt.Errorf("certificate of Secret %s/%s: %w", c.namespace, c.secret, err)
+	}
+	c.current.Store(&pair)
+	return nil
+}
+
+// renew writes what has to be renewed. What agents trust comes before what is
+// signed by it.
+func (c *certificates) renew(ctx context.Context, before fleet.Certificates) (fleet.Certificates, error) {
+	now, changed, err := before.Renew(time.Now(), c.names...)
+	if err != nil {
+		return now, err
+	}
+	if err := c.handOut(ctx, now.Bundle()); err != nil || !changed {
+		return now, err
+	}
+	// Applied, not created: so the role can name the one Secret that may be written.
+	secret := applycorev1.Secret(c.secret, c.namespace).WithType(corev1.SecretTypeTLS).
+		WithLabels(map[string]string{v1alpha1.ManagedByLabel: v1alpha1.Manager}).
+		WithData(map[string][]byte{
+			keyCA: now.CA, keyCAKey: now.CAKey, keyNextCA: now.NextCA, keyNextCAKey: now.NextCAKey,
+			keyOldCA: now.OldCA, corev1.TLSCertKey: now.Certificate, corev1.TLSPrivateKeyKey: now.Key,
+		})
+	if _, err := c.kube.CoreV1().Secrets(c.namespace).Apply(ctx, secret, metav1.ApplyOptions{FieldManager: fieldManager, Force: true}); err != nil {
+		return now, fmt.Errorf("write Secret %s/%s: %w", c.namespace, c.secret, err)
+	}
+	c.log.Info("renewed certificates", "secret", c.secret)
+	return now, nil
+}
+
+// handOut puts the CAs where agents read them.
+func (c *certificates) handOut(ctx context.Context, bundle []byte) error {
+	maps := c.kube.CoreV1().ConfigMaps(c.namespace)
+	if stored, err := maps.Get(ctx, c.configMap, metav1.GetOptions{}); err == nil && stored.Data[keyCA] == string(bundle) {
+		return nil
+	}
+	wanted := applycorev1.ConfigMap(c.configMap, c.namespace).WithLabels(map[string]string{v1alpha1.ManagedByLabel: v1alpha1.Manager}).
+		WithData(map[string]string{keyCA: string(bundle)})
+	if _, err := maps.Apply(ctx, wanted, metav1.ApplyOptions{FieldManager: fieldManager, Force: true}); err != nil {
+		return fmt.Errorf("write ConfigMap %s/%s: %w", c.namespace, c.configMap, err)
+	}
+	return nil
+}
+
+// authenticate asks the API server whose token it is.
+func authenticate(kube kubernetes.Interface, o *ManagerOptions) func(context.Context, string) (fleet.Identity, error) {
+	account := types.NamespacedName{Namespace: o.Release.Namespace, Name: o.Release.ServiceAccount}
+	return fleet.TokenReviewer(kube.AuthenticationV1().TokenReviews(), o.Release.Audience, account)
+}

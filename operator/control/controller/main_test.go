@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
+	"github.com/go-logr/logr"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/control/controller"
+	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
+	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+)
+
+// server is the API server of all tests.
+var server *kube.Server
+
+func TestMain(m *testing.M) {
+	ctrl.SetLogger(logr.FromSlogHandler(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	os.Exit(kube.Run(m, kube.Options{WideLinkIDs: true}, &server))
+}
+
+// patience is how long the operator may take for anything.
+const patience = 20 * time.Second
+
+const (
+	namespace = "blixt-system"
+	firstCode = "registry.example.com/bytecode@sha256:1111111111111111111111111111111111111111111111111111111111111111"
+)
+
+// agents play all agents: they hold whatever they are told to.
+type agents struct {
+	mu       sync.Mutex
+	epoch    uint64
+	snapshot fleet.Snapshot
+	version  writer.Version
+	settings map[string]fleet.Settings
+	reports  []fleet.Report
+	changed  chan struct{}
+	// silent agents confirm nothing.
+	silent bool
+}
+
+func newAgents(epoch uint64) *agents {
+	return &agents{epoch: epoch, settings: map[string]fleet.Settings{}, changed: make(chan struct{}, 1)}
+}
+
+func (a *agents) Publish(s fleet.Snapshot) writer.Version {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.version.Sequence == 0 || fmt.Sprint(s) != fmt.Sprint(a.snapshot) {
+		a.version = writer.Version{Epoch: a.epoch, Sequence: a.version.Sequence + 1}
+		a.snapshot = s
+		a.confirm()
+	}
+	return a.version
+}
+
+func (a *agents) SetNodes([]fleet.Node) {}
+
+func (a *agents) SetSettings(application string, s fleet.Settings) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.settings[application] = s
+	a.confirm()
+}
+
+func (a *agents) Forget(application string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.settings, application)
+}
+
+func (a *agents) Changed() <-chan struct{} { return a.changed }
+
+func (a *agents) Reports() []fleet.Report {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	reports := slices.Clone(a.reports)
+	for i := range reports {
+		if reports[i].Connected {
+			reports[i].LastContact = time.Now()
+		}
+	}
+	return reports
+}
+
+// confirm has each agent hold what was published.
+func (a *agents) confirm() {
+	if a.silent {
+		return
+	}
+	for i := range a.reports {
+		r := &a.reports[i]
+		if r.Version != a.version {
+			r.Version, r.AckedAt = a.version, time.Now()
+		}
+		s := a.settings[r.Application]
+		r.SNAT = s.SNAT
+		if drain, known := s.Drain[r.Node]; known {
+			r.Draining = drain
+		}
+		r.Frontends = len(a.snapshot.Frontends)
+	}
+	select {
+	case a.changed <- struct{}{}:
+	default:
+	}
+}
+
+// connect has an agent come.
+func (a *agents) connect(node, application string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.reports = append(a.reports, fleet.Report{
+		Node: node, Application: application, Pod: namespace + "/agent-" + node, Connected: true,
+		Layout: 1, Kernel: "6.18.0", PacketsSeenAt: time.Now(),
+	})
+	a.confirm()
+}
+
+func (a *agents) change(f func(*agents)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f(a)
+	a.confirm()
+}
+
+// operator is a running one, with the cluster that it serves.
+type operator struct {
+	*testing.T
+	agents *agents
+	stop   func()
+	kube   client.Client
+}
+
+// start starts an operator in an empty cluster with two nodes.
+func start(t *testing.T) *operator {
+	t.Helper()
+	o := prepare(t)
+	o.run()
+	return o
+}
+
+// prepare makes the cluster.
+func prepare(t *testing.T) *operator {
+	t.Helper()
+	o := &operator{T: t, kube: server.Client, agents: newAgents(1)}
+	o.clear()
+	t.Cleanup(o.clear)
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}} // none can be deleted without its controller
+	o.must(client.IgnoreAlreadyExists(o.kube.Create(t.Context(), ns)))
+	o.create(node("n1", "192.0.2.11"), node("n2", "192.0.2.12"))
+	return o
+}
+
+// permissions are those that the chart gives the operator.
+func permissions() error {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(filepath.Join(cache, "blixt", "helm-v3.22.0"), "template", "blixt", "../../../charts/blixt",
+		"--namespace="+namespace, "--kube-version=1.37.0", "--values=../../charts/blixt/ci/values.yaml", "--set=config.addresses.source=Node")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("render chart (make helm builds Helm): %w", err)
+	}
+	objects, err := kube.Decode(out)
+	if err != nil {
+		return err
+	}
+	for _, object := range objects {
+		switch object.GetKind() {
+		case "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding":
+			config := client.ApplyConfigurationFromUnstructured(object)
+			if err := server.Client.Apply(context.Background(), config, client.FieldOwner("helm"), client.ForceOwnership); err != nil {
+				return fmt.Errorf("apply %s %s: %w", object.GetKind(), object.GetName(), err)
+			}
+		}
+	}
+	return permitted()
+}
+
+// permitted waits until the API server has taken notice.
+func permitted() error {
+	config, err := server.AsServiceAccount(context.Background(), namespace, "blixt-operator")
+	if err != nil {
+		return err
+	}
+	c, err := client.New(config, client.Options{Scheme: controller.Scheme})
+	if err != nil {
+		return err
+	}
+	for range 100 {
+		if err = errors.Join(c.List(context.Background(), &gwv1.GatewayList{}), c.List(context.Background(), &corev1.PodList{}, client.InNamespace(namespace))); err == nil {
+			return nil
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return err
+}
+
+// allow gives them once.
+var allow = sync.OnceValue(permissions)
+
+// run starts the operator, again. It may do what its ServiceAccount may.
+func (o *operator) run() {
+	o.Helper()
+	o.must(allow())
+	config, err := server.AsServiceAccount(o.Context(), namespace, "blixt-operator")
+	o.must(err)
+	config.QPS = -1
+	o.stop = o.runAs(config, o.agents)
+	o.Cleanup(func() { o.stop() })
+}
+
+func (o *operator) runAs(config *rest.Config, a controller.Fleet) (stop func()) {
+	o.Helper()
+	m, err := manager.New(config, manager.Options{
+		Scheme: controller.Scheme, Cache: controller.Cache(namespace),
+		Metrics: metricsserver.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
+	})
+	o.must(err)
+	o.must(controller.Add(m, controller.Options{
+		Release: rollout.Release{
+			Namespace: namespace, AgentImage: "registry.example.com/blixt@sha256:0", Bytecode: firstCode,
+			ServiceAccount: "blixt-agent", CAConfigMap: "blixt-ca", Operator: "blixt-operator:8443", Audience: fleet.Audience,
+		},
+		ReservedPorts: []gateway.PortRange{{First: 30000, Last: 32767}, {First: 32768, Last: 60999}},
+		Fleet:         a, Verify: controller.Verify, Grace: time.Second, Log: slog.New(slog.NewTextHandler(o.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
+	}))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- m.Start(ctx) }()
+	var once sync.Once
+	return func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				o.Errorf("operator: %v", err)
+			}
+		})
+	}
+}
+
+func (o *operator) must(err error) {
+	o.Helper()
+	if err != nil {
+		o.Fatal(err)
+	}
+}
+
+func (o *operator) create(objects ...client.Object) {
+	o.Helper()
+	for _, object := range objects {
+		if err := o.kube.Create(o.Context(), object); err != nil {
+			o.Fatalf("create %T %s: %v", object, object.GetName(), err)
+		}
+		if n, is := object.(*corev1.Node); is {
+			o.must(o.kube.Status().Update(o.Context(), n))
+		}
+	}
+}
+
+// apply applies YAML as kubectl does.
+func (o *operator) apply(text string) {
+	o.Helper()
+	o.must(server.ApplyYAML(o.Context(), []byte(text)))
+}
+
+// clear removes all that tests and operators make. There are no controllers
+// that would.
+func (o *operator) clear() {
+	ctx := context.Background()
+	for _, list := range []client.ObjectList{
+		&gwv1.TCPRouteList{}, &gwv1.UDPRouteList{}, &gwv1.ListenerSetList{}, &gwv1.GatewayList{}, &gwv1.GatewayClassList{}, &gwv1.ReferenceGrantList{},
+		&v1alpha1.BlixtConfigList{}, &v1alpha1.BlixtGatewayConfigList{}, &v1alpha1.NodeDataplaneList{},
+		&bpfmanv1.ClusterBpfApplicationStateList{}, &bpfmanv1.ClusterBpfApplicationList{},
+		&discoveryv1.EndpointSliceList{}, &corev1.ServiceList{}, &appsv1.DaemonSetList{}, &corev1.PodList{}, &corev1.NodeList{}, &corev1.EventList{},
+	} {
+		if err := server.Client.List(ctx, list); err != nil {
+			o.Fatal(err)
+		}
+		o.must(meta.EachListItem(list, func(item runtime.Object) error {
+			object := item.(client.Object)
+			if object.GetNamespace() == "default" && object.GetName() == "kubernetes" {
+				return nil
+			}
+			if len(object.GetFinalizers()) > 0 {
+				object.SetFinalizers(nil)
+				if err := server.Client.Update(ctx, object); client.IgnoreNotFound(err) != nil {
+					return err
+				}
+			}
+			return client.IgnoreNotFound(server.Client.Delete(ctx, object, client.GracePeriodSeconds(0)))
+		}))
+	}
+}
+
+// eventually waits until a condition holds, and fails the test with what it
+// says last if it never does.
+func (o *operator) eventually(what string, f func() error) {
+	o.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			o.Fatalf("%s: %v", what, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// condition waits for one of an object's: "True Programmed" and a part of its
+// message.
+func (o *operator) condition(object client.Object, kind, want, says string) {
+	o.Helper()
+	key := client.ObjectKeyFromObject(object)
+	o.eventually(fmt.Sprintf("%T %s", object, key), func() error {
+		if err := o.kube.Get(o.Context(), key, object); err != nil {
+			return err
+		}
+		c := meta.FindStatusCondition(conditions(object), kind)
+		if c == nil {
+			return fmt.Errorf("it has no condition %s", kind)
+		}
+		if got := string(c.Status) + " " + c.Reason; got != want || !strings.Contains(c.Message, says) {
+			return fmt.Errorf("%s is %s: %q, want %s with %q", kind, got, c.Message, want, says)
+		}
+		if c.ObservedGeneration != object.GetGeneration() {
+			return fmt.Errorf("%s is of generation %d, want %d", kind, c.ObservedGeneration, object.GetGeneration())
+		}
+		return nil
+	})
+}
+
+func conditions(object client.Object) []metav1.Condition {
+	switch o := object.(type) {
+	case *gwv1.GatewayClass:
+		return o.Status.Conditions
+	case *gwv1.Gateway:
+		return o.Status.Conditions
+	case *gwv1.ListenerSet:
+		return o.Status.Conditions
+	case *gwv1.TCPRoute:
+		return parent(o.Status.Parents)
+	case *gwv1.UDPRoute:
+		return parent(o.Status.Parents)
+	case *v1alpha1.NodeDataplane:
+		for i := range o.Status.Conditions { // it has no spec
+			o.Status.Conditions[i].ObservedGeneration = o.Generation
+		}
+		return o.Status.Conditions
+	}
+	return nil
+}
+
+func parent(parents []gwv1.RouteParentStatus) []metav1.Condition {
+	for _, p := range parents {
+		if p.ControllerName == "gateway.networking.k8s.io/blixt" {
+			return p.Conditions
+		}
+	}
+	return nil
+}
+
+func named[T any, P interface {
+	*T
+	client.Object
+}](namespace, name string) P {
+	o := P(new(T))
+	o.SetNamespace(namespace)
+	o.SetName(name)
+	return o
+}
+
+func node(name, address string) *corev1.Node {
+	return &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name}},
+		Status: corev1.NodeStatus{
+			Addresses:  []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: address}},
+			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: metav1.Now(), LastTransitionTime: metav1.Now()}},
+			NodeInfo:   corev1.NodeSystemInfo{KernelVersion: "6.18.0"},
+		},
+	}
+}

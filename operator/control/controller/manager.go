@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"regexp"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
+	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+)
+
+// ManagerOptions of an operator's process.
+type ManagerOptions struct {
+	Release rollout.Release
+	// Pod is the operator's own, about which it tells events; "": it has none.
+	Pod string
+	// FleetAddress is where to listen for agents. They come by Release.Operator.
+	FleetAddress string
+	// TLSSecret is where the operator keeps the certificates that it makes.
+	TLSSecret string
+	// TLSDir has those of another issuer; "": the operator makes its own.
+	TLSDir string
+	// MetricsAddress and HealthAddress; "0": none.
+	MetricsAddress, HealthAddress string
+	// LeaderElection among replicas.
+	LeaderElection bool
+	// ConfigFile has the BlixtConfig that the leader applies; "": none.
+	ConfigFile string
+	// ReservedPorts of nodes.
+	ReservedPorts []gateway.PortRange
+	// Registerer gets metrics, nil: the one behind MetricsAddress.
+	Registerer prometheus.Registerer
+	Log        *slog.Logger
+}
+
+// leaderElection is the name of the Lease.
+const leaderElection = "blixt-operator"
+
+var byDigest = regexp.MustCompile(`^[^@\s]+@sha256:[0-9a-f]{64}$`)
+
+// CheckImages returns an error for images that no node could run.
+func CheckImages(r rollout.Release) error {
+	if r.AgentImage == "" {
+		return errors.New("no image of the agents: set --agent-image")
+	}
+	if !byDigest.MatchString(r.Bytecode) {
+		return fmt.Errorf("--bytecode %s: name the image by digest, as repository@sha256:<64 hexadecimal digits>: nodes would go on with what a tag once was", r.Bytecode)
+	}
+	return nil
+}
+
+// Run runs the operator until the context ends. Returns an error if it cannot
+// begin, or has lost its leadership.
+func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
+	o.Release.Audience = fleet.Audience
+	var blixtConfig *unstructured.Unstructured
+	if o.ConfigFile != "" {
+		var err error
+		if blixtConfig, err = readConfig(o.ConfigFile); err != nil {
+			return err
+		}
+	}
+	if o.Registerer == nil {
+		o.Registerer = metrics.Registry
+	}
+	klog.SetSlogLogger(o.Log)
+	ctrl.SetLogger(logr.FromSlogHandler(o.Log.Handler()))
+	config = rest.CopyConfig(config)
+	config.QPS = -1                           // the API server knows better; after a change of leader all agents come at once
+	config.WarningHandler = rest.NoWarnings{} // of the finalizer's name, which is Gateway API's
+	m, err := manager.New(config, manager.Options{
+		Scheme: Scheme, Cache: Cache(o.Release.Namespace),
+		Metrics:                       metricsserver.Options{BindAddress: o.MetricsAddress},
+		HealthProbeBindAddress:        o.HealthAddress,
+		LeaderElection:                o.LeaderElection,
+		LeaderElectionID:              leaderElection,
+		LeaderElectionNamespace:       o.Release.Namespace,
+		LeaderElectionReleaseOnCancel: true,
+	})
+	if err != nil {
+		return fmt.Errorf("connect to cluster: %w", err)
+	}
+	certificates, err := newCertificates(config, &o)
+	if err != nil {
+		return err
+	}
+	server := fleet.NewServer(fleet.ServerOptions{
+		TLS: certificates.server(), Authenticate: authenticate(certificates.kube, &o), Registerer: o.Registerer, Log: o.Log,
+	})
+	lead := func() {
+		// An epoch has to differ from all others, those before the cluster was
+		// restored from a backup included.
+		epoch := uint64(time.Now().UnixMilli())
+		server.Lead(epoch)
+		o.Log.Info("this replica leads", "epoch", epoch)
+	}
+	err = Add(m, Options{
+		Release: o.Release, Fleet: server, Leads: lead, Verify: Verify, ReservedPorts: o.ReservedPorts, Grace: grace, Log: o.Log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := m.Add(&rewound{reader: m.GetAPIReader()}); err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", o.FleetAddress)
+	if err != nil {
+		return fmt.Errorf("listen for agents: %w", err)
+	}
+	brought := newInstallation(blixtConfig, m, &o)
+	if err := addChecks(m, brought, certificates.kube, &o); err != nil {
+		return err
+	}
+	o.Log.Info("operator started", "namespace", o.Release.Namespace, "agents", listener.Addr(), "bytecode", o.Release.Bytecode)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return server.Serve(ctx, listener) })
+	group.Go(func() error { return certificates.run(ctx, m.Elected()) })
+	group.Go(func() error { return m.Start(ctx) })
+	group.Go(func() error { brought.run(ctx, m.Elected()); return nil })
+	return group.Wait()
+}
+
+// grace is how long agents have to find a new leader.
+const grace = 45 * time.Second

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+)
+
+// ClientOptions of an agent. All without a default must be set.
+type ClientOptions struct {
+	// Operator is host:port. The host may have several addresses, of which one
+	// is the leader's; the certificate is for the host.
+	Operator string
+	// TokenFile and CAFile are read anew for each connection.
+	TokenFile, CAFile string
+	// Application and Node say who this is.
+	Application, Node string
+	Kernel            string
+	Layout            int
+	// Tables are the maps.
+	Tables writer.Tables
+	Log    *slog.Logger // nil: nothing is logged
+	// StatusEvery is how often the operator hears of an agent where nothing
+	// changes; 0: 15 seconds.
+	StatusEvery time.Duration
+	// Pause is how long to wait at most before trying to connect again; 0: 5
+	// seconds.
+	Pause time.Duration
+	// Sizes and such of the agent itself, for tests.
+	Agent writer.Options
+}
+
+// Client is the agent's side: it makes the maps hold what the operator says,
+// and goes on serving what it knows while the operator is away.
+type Client struct {
+	o     ClientOptions
+	agent *writer.Agent
+	wants chan writer.Want
+	news  chan struct{} // there is something to say to the operator
+
+	// memory and the node's options are those of the one stream.
+	memory  memory
+	resolve gateway.ResolveOptions
+	data    []byte // parts of an update
+
+	mu        sync.Mutex // of all below
+	connected bool
+	tried     *writer.Version // the newest that was applied, or failed
+	failure   string          // why the maps do not hold it
+	applied   time.Time       // when one was applied last, zero: never
+	setting   string          // why the settings could not be written
+	heartbeat heartbeat
+	// unfinished are the flows that keep a draining application needed.
+	unfinished uint64
+}
+
+// NewClient returns a client that has not touched the maps yet.
+func NewClient(o ClientOptions) *Client {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.StatusEvery == 0 {
+		o.StatusEvery = 15 * time.Second
+	}
+	if o.Pause == 0 {
+		o.Pause = 5 * time.Second
+	}
+	c := &Client{o: o, wants: make(chan writer.Want), news: make(chan struct{}, 1)}
+	o.Agent.Applied, o.Agent.Log = c.note, o.Log
+	c.agent = writer.New(o.Tables, o.Agent)
+	return c
+}
+
+// Run serves until ctx ends. What the maps hold then goes on being served.
+func (c *Client) Run(ctx context.Context) {
+	c.feel(ctx)
+	var done sync.WaitGroup
+	done.Go(func() { c.agent.RunWants(ctx, c.wants) })
+	done.Go(func() { c.watch(ctx) })
+	c.connect(ctx)
+	done.Wait()
+}
+
+// Ready returns nil once the maps hold what the operator has said, and why not
+// before. An operator that is away later changes nothing.
+func (c *Client) Ready() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case !c.applied.IsZero():
+		return nil
+	case c.failure != "":
+		return errors.New(c.failure)
+	case !c.connected:
+		return fmt.Errorf("operator %s has not been reached yet", c.o.Operator)
+	}
+	return errors.New("the operator has not said yet what to serve")
+}
+
+// note is called by the agent after each try.
+func (c *Client) note(res writer.Result, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tried, c.failure = res.Wanted, ""
+	if err != nil {
+		c.failure = err.Error()
+	} else {
+		c.applied = time.Now()
+	}
+	if res.Changed {
+		c.o.Log.Info("maps written", "epoch", res.Version.Epoch, "sequence", res.Version.Sequence, "state", res.StateHash, "took", res.Duration)
+	}
+	c.tell()
+}
+
+// tell makes the operator hear soon.
+func (c *Client) tell() {
+	select {
+	case c.news <- struct{}{}:
+	default:
+	}
+}
+
+// watch looks at what changes by itself, whether or not the operator is there
+// to hear.
+func (c *Client) watch(ctx context.Context) {
+	tick, beat := time.NewTicker(c.o.StatusEvery), time.NewTicker(pulse)
+	defer tick.Stop()
+	defer beat.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-beat.C:
+			c.feel(ctx)
+		case <-tick.C:
+			if err := c.count(); err != nil {
+				c.o.Log.Error("look at maps", "error", err)
+			}
+			c.tell()
+		}
+	}
+}
+
+// count looks how far a data plane is that drains.
+func (c *Client) count() error {
+	sum, err := c.agent.Summary()
+	if err != nil || !sum.Draining {
+		return err
+	}
+	unfinished, err := writer.Unfinished(c.o.Tables)
+	if err != nil {
+		return fmt.Errorf("count flows: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unfinished = unfinished
+	return nil
+}
+
+// first returns the first address of a family, or none.
+func first(all []netip.Addr, is func(netip.Addr) bool) netip.Addr {
+	for _, a := range all {
+		if is(a) {
+			return a
+		}
+	}
+	return netip.Addr{}
+}

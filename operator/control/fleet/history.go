@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet
+
+import "github.com/kubernetes-sigs/blixt/operator/node/writer"
+
+// historyLimit is how many versions an agent may miss and still be told only
+// what has changed. Of each, names alone are kept.
+const historyLimit = 1024
+
+// history is the newest state of an epoch and how it came to be.
+type history struct {
+	version writer.Version // sequence 0: nothing was published yet
+	state   *state
+	// changes led to the newest versions, the last of them to the newest.
+	changes []change
+	// encoded are updates to the newest version, by the sequence that they
+	// start from, 0: from nothing. All agents share them.
+	encoded map[uint64][]byte
+}
+
+func newHistory(epoch uint64) history {
+	return history{version: writer.Version{Epoch: epoch}, state: &state{}}
+}
+
+// publish makes s the newest state. Returns false if it is that already.
+func (h *history) publish(s *state) bool {
+	c := differences(h.state, s)
+	if h.version.Sequence > 0 && c.empty() {
+		return false
+	}
+	h.version.Sequence++
+	h.state, h.encoded = s, map[uint64][]byte{}
+	h.changes = append(h.changes, c)
+	if len(h.changes) > historyLimit {
+		h.changes = append(h.changes[:0:0], h.changes[historyLimit/4:]...)
+	}
+	return true
+}
+
+// since returns the update from a version to the newest one: what has changed,
+// or everything where the version is nil, of another epoch or too old.
+func (h *history) since(base *writer.Version) ([]byte, error) {
+	c := newChange()
+	if missed, ok := h.missed(base); ok {
+		for _, m := range missed {
+			c.add(m)
+		}
+	} else {
+		base, c = nil, h.state.everything()
+	}
+	from := uint64(0)
+	if base != nil {
+		from = base.Sequence
+	}
+	if data, ok := h.encoded[from]; ok {
+		return data, nil
+	}
+	data, err := encode(base, h.version, h.state, c)
+	if err == nil {
+		h.encoded[from] = data
+	}
+	return data, err
+}
+
+// missed returns the changes since a version, if all are known.
+func (h *history) missed(base *writer.Version) ([]change, bool) {
+	if base == nil || base.Epoch != h.version.Epoch || base.Sequence == 0 || base.Sequence > h.version.Sequence {
+		return nil, false
+	}
+	n := h.version.Sequence - base.Sequence
+	if n > uint64(len(h.changes)) {
+		return nil, false
+	}
+	return h.changes[uint64(len(h.changes))-n:], true
+}

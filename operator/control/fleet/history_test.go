@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet
+
+import (
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/operator/wire"
+)
+
+var v4any = netip.IPv4Unspecified()
+
+// randomSnapshot is of a world so small that everything happens in it often.
+func randomSnapshot(r *rand.Rand) Snapshot {
+	s := Snapshot{Endpoints: gateway.Endpoints{}}
+	for range 8 {
+		s = mutate(r, s)
+	}
+	return s
+}
+
+func pick[T any](r *rand.Rand, all ...T) T { return all[r.IntN(len(all))] }
+
+// mutate returns a snapshot that differs in a few things, and shares the rest.
+func mutate(r *rand.Rand, s Snapshot) Snapshot {
+	s.Addresses, s.Frontends = slices.Clone(s.Addresses), slices.Clone(s.Frontends)
+	s.Endpoints = maps.Clone(s.Endpoints)
+	for range 1 + r.IntN(3) {
+		addr := pick(r, netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8:1::1"), v4any)
+		service := types.NamespacedName{Namespace: "default", Name: pick(r, "a", "b", "c", "d", "unused")}
+		switch r.IntN(5) {
+		case 0:
+			s.Addresses = slices.DeleteFunc(s.Addresses, func(a lb.Address) bool { return a.IP == addr })
+			if r.IntN(3) > 0 {
+				s.Addresses = append(s.Addresses, lb.Address{IP: addr, Exclusive: r.IntN(2) == 0 && !addr.IsUnspecified()})
+			}
+		case 1, 2:
+			f := gateway.Frontend{
+				Key:     lb.Key{Addr: addr, Protocol: pick(r, lb.TCP, lb.UDP), Port: uint16(80 + r.IntN(2))},
+				Gateway: "default/gw", Listener: pick(r, "x", "y"), IdleTimeout: time.Duration(1+r.IntN(3)) * time.Minute,
+				Reject: uint64(r.IntN(2)) * lb.WeightUnit, LocalOnly: r.IntN(4) == 0,
+			}
+			for range r.IntN(3) {
+				f.Refs = append(f.Refs, gateway.Ref{Weight: uint32(r.IntN(3)), PortName: pick(r, "", "p"),
+					Service: types.NamespacedName{Namespace: "default", Name: pick(r, "a", "b", "c", "d")}})
+			}
+			s.Frontends = slices.DeleteFunc(s.Frontends, func(o gateway.Frontend) bool { return o.Key == f.Key })
+			if r.IntN(4) > 0 {
+				s.Frontends = append(s.Frontends, f)
+			}
+		case 3:
+			delete(s.Endpoints, service)
+		case 4:
+			var e gateway.ServiceEndpoints
+			for _, name := range []string{"", "p"} {
+				for _, protocol := range []lb.Protocol{lb.TCP, lb.UDP} {
+					e.Ports = append(e.Ports, gateway.EndpointPort{Name: name, Protocol: protocol, Endpoints: randomEndpoints(r)})
+				}
+			}
+			s.Endpoints[service] = e
+		}
+	}
+	slices.SortFunc(s.Addresses, func(a, b lb.Address) int { return a.IP.Compare(b.IP) })
+	slices.SortFunc(s.Frontends, func(a, b gateway.Frontend) int { return a.Key.Compare(b.Key) })
+	return s
+}
+
+func randomEndpoints(r *rand.Rand) (all []gateway.Endpoint) {
+	for _, prefix := range []string{"10.0.0.", "2001:db8:2::"} {
+		for _, last := range "123" {
+			if r.IntN(2) == 0 {
+				continue
+			}
+			e := gateway.Endpoint{Addr: netip.AddrPortFrom(netip.MustParseAddr(prefix+string(last)), 8080),
+				State: gateway.Readiness(r.IntN(3)), Node: pick(r, "", "n1", "n2", "n3")}
+			if r.IntN(3) == 0 {
+				e.Zones = []string{pick(r, "z0", "z1")}
+			}
+			if r.IntN(6) == 0 {
+				e.Nodes = []string{pick(r, "n1", "n2")}
+			}
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// An agent that gets some of the versions, from whichever it has, knows what
+// one knows that was told everything.
+func TestChangesLeadToTheSame(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 50 {
+		h := newHistory(1)
+		var m memory
+		o := testNode(1 + r.IntN(3)).options()
+		s := randomSnapshot(r)
+		for range 60 {
+			s = mutate(r, s)
+			h.publish(newState(s))
+			if r.IntN(20) == 0 {
+				m = memory{} // begun anew
+			}
+			if r.IntN(3) > 0 {
+				continue
+			}
+			data, err := h.since(m.version)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := m.learn(data, o); err != nil {
+				t.Fatal(err)
+			}
+			got := m.resolution.State
+			got.Normalize()
+			if diff := cmp.Diff(resolved(s, o), got, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})); diff != "" {
+				t.Fatalf("state %d (-want +got):\n%s", h.version.Sequence, diff)
+			}
+		}
+	}
+}
+
+// The change of one Service is that Service alone, whatever names it, and the
+// history ends somewhere.
+func TestWhatAnUpdateSays(t *testing.T) {
+	h := newHistory(1)
+	s := web(1000)
+	for port := range uint16(100) {
+		f := s.Frontends[0]
+		f.Port = 1000 + port
+		s.Frontends = append(s.Frontends, f)
+	}
+	h.publish(newState(s))
+	other := s
+	other.Endpoints = maps.Clone(s.Endpoints)
+	for name := range other.Endpoints {
+		other.Endpoints[name] = web(3).Endpoints[name]
+	}
+	h.publish(newState(other))
+	data, err := h.since(&writer.Version{Epoch: 1, Sequence: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var u wire.Update
+	if err := proto.Unmarshal(data, &u); err != nil {
+		t.Fatal(err)
+	}
+	if len(u.Services) != 1 || len(u.Frontends) != 0 || u.Addresses != nil || len(data) > 200 {
+		t.Errorf("%d bytes: %v", len(data), &u)
+	}
+	if h.publish(newState(other)) {
+		t.Error("the same is another version")
+	}
+	for i := range 2 * historyLimit {
+		h.publish(newState(web(i % 3)))
+	}
+	if len(h.changes) > historyLimit {
+		t.Errorf("%d versions are remembered", len(h.changes))
+	}
+	for sequence, known := range map[uint64]bool{0: false, 1: false, h.version.Sequence: true, h.version.Sequence - 100: true, h.version.Sequence + 1: false} {
+		if _, ok := h.missed(&writer.Version{Epoch: 1, Sequence: sequence}); ok != known {
+			t.Errorf("sequence %d of %d is known: %v", sequence, h.version.Sequence, ok)
+		}
+	}
+	if _, ok := h.missed(&writer.Version{Epoch: 2, Sequence: h.version.Sequence}); ok {
+		t.Error("another epoch is known")
+	}
+}
+
+// Changes to what an agent does not have, and what makes no sense, are errors,
+// after which it has nothing.
+func TestUpdateThatMakesNoSense(t *testing.T) {
+	version := &wire.Version{Epoch: 1, Sequence: 2}
+	key := &wire.Key{Addr: []byte{1, 2, 3, 4}, Protocol: 6, Port: 80}
+	endpoint := func(e *wire.Endpoint) []*wire.Service {
+		return []*wire.Service{{Name: &wire.Name{Name: "a"}, Ports: []*wire.Port{{Protocol: 6, Endpoints: []*wire.Endpoint{e}}}}}
+	}
+	for want, u := range map[string]*wire.Update{
+		"no version":    {},
+		"which is not":  {Version: version, Base: &wire.Version{Epoch: 1, Sequence: 7}},
+		"address of 3":  {Version: version, Frontends: []*wire.Frontend{{Key: &wire.Key{Addr: []byte{1, 2, 3}, Protocol: 6}}}},
+		"address of 0":  {Version: version, Frontends: []*wire.Frontend{{}}},
+		"protocol 1":    {Version: version, GoneFrontends: []*wire.Key{{Addr: key.Addr, Protocol: 1}}},
+		"port 65536":    {Version: version, GoneFrontends: []*wire.Key{{Addr: key.Addr, Protocol: 6, Port: 65536}}},
+		"address of 17": {Version: version, Addresses: &wire.Addresses{List: []*wire.Address{{Ip: make([]byte, 17)}}}},
+		"readiness 9":   {Version: version, Services: endpoint(&wire.Endpoint{Addr: key.Addr, State: 9})},
+		"address of 5":  {Version: version, Services: endpoint(&wire.Endpoint{Addr: make([]byte, 5)})},
+		"":              nil, // no message at all
+	} {
+		data := []byte{0xff}
+		if u != nil {
+			var err error
+			if data, err = proto.Marshal(u); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m := memory{}
+		if err := m.learn(encoded(t, web(3)), gateway.ResolveOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		err := m.learn(data, gateway.ResolveOptions{})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
+		if m.version != nil {
+			t.Errorf("%s: something is remembered", want)
+		}
+	}
+}
+
+func encoded(t testing.TB, s Snapshot) []byte {
+	t.Helper()
+	h := newHistory(1)
+	h.publish(newState(s))
+	data, err := h.since(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// Every field of what is told arrives: one that is added to gateway and not
+// here fails this test.
+func TestEveryFieldArrives(t *testing.T) {
+	f := gateway.Frontend{
+		Key:     lb.Key{Addr: netip.MustParseAddr("2001:db8::1"), Protocol: lb.UDP, Port: 53},
+		Gateway: "g", Listener: "l", Route: "r", IdleTimeout: 3, Reject: 4, LocalOnly: true,
+		Refs: []gateway.Ref{{Service: types.NamespacedName{Namespace: "ns", Name: "n"}, PortName: "p", Weight: 5}},
+	}
+	a := lb.Address{IP: netip.MustParseAddr("192.0.2.1"), Exclusive: true}
+	p := gateway.EndpointPort{Name: "p", Protocol: lb.UDP, Endpoints: []gateway.Endpoint{
+		{Addr: netip.MustParseAddrPort("10.0.0.1:99"), State: gateway.Ready, Node: "n", Zones: []string{"z", "y"}, Nodes: []string{"m"}},
+	}}
+	for _, v := range []any{f, f.Refs[0], a, p, p.Endpoints[0]} {
+		value := reflect.ValueOf(v)
+		for i := range value.NumField() {
+			if value.Field(i).IsZero() {
+				t.Errorf("%T.%s is not tested", v, value.Type().Field(i).Name)
+			}
+		}
+	}
+	want := Snapshot{
+		Addresses: []lb.Address{a}, Frontends: []gateway.Frontend{f},
+		Endpoints: gateway.Endpoints{f.Refs[0].Service: {Ports: []gateway.EndpointPort{p}}},
+	}
+	var m memory
+	if err := m.learn(encoded(t, want), gateway.ResolveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	got := Snapshot{m.translation.Addresses, m.translation.Frontends, m.endpoints}
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

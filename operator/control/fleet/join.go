@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"google.golang.org/grpc/metadata"
+
+	"github.com/kubernetes-sigs/blixt/operator/wire"
+)
+
+// authenticate looks at the token, which belongs to the stream, as TLS has no
+// certificate of the agent.
+func (s *Server) authenticate(ctx context.Context) (Identity, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	var token string
+	if values := md.Get("authorization"); len(values) == 1 {
+		token, _ = strings.CutPrefix(values[0], "Bearer ")
+	}
+	if token == "" {
+		return Identity{}, refused(ReasonNoToken, "there is no token")
+	}
+	ctx, cancel := context.WithTimeout(ctx, handshake)
+	defer cancel()
+	select {
+	case s.asking <- struct{}{}:
+		defer func() { <-s.asking }()
+	case <-ctx.Done():
+		return Identity{}, refused(ReasonUnauthorizable, "too many tokens are being checked")
+	}
+	id, err := s.o.Authenticate(ctx, token)
+	if _, is := errors.AsType[*RefusedError](err); err != nil && !is {
+		s.o.Log.Error("authenticate agent", "peer", peerHost(ctx), "error", err)
+		err = refused(ReasonUnauthorizable, "the token could not be checked")
+	}
+	return id, err
+}
+
+// join makes an agent a member.
+func (s *Server) join(c *session, id Identity, hello *wire.Hello) error {
+	if hello == nil || hello.Status == nil {
+		return refused(ReasonProtocol, "the first message is not Hello")
+	}
+	if hello.Node != id.Node {
+		return refused(ReasonNode, fmt.Sprintf("the agent says that it is on node %q, and its token that it is on %q", hello.Node, id.Node))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case c.left:
+		return context.Canceled
+	case !s.leading:
+		return redirect(s.leader)
+	}
+	c.member, c.pod = member{hello.Application, hello.Node}, id.Pod
+	if err := s.known(c.member); err != nil {
+		return err
+	}
+	// What it had before it came, it can have of what was published.
+	c.most = s.history.version.Sequence
+	c.got = decodeVersion(hello.Got)
+	if err := s.honest(c, hello.Status.Holds); err != nil {
+		return err
+	}
+	if err := s.honest(c, hello.Got); err != nil {
+		return err
+	}
+	c.most = max(s.ours(hello.Got), s.ours(hello.Status.Holds))
+	if old := s.sessions[c.member]; old != nil {
+		old.end(refused(ReasonReplaced, fmt.Sprintf("another stream of application %s on node %s has begun", c.application, c.node)))
+	}
+	s.sessions[c.member] = c
+	r := &Report{Node: c.node, Application: c.application, Pod: c.pod, Connected: true, Kernel: clip(hello.Kernel), Layout: int(hello.Layout)}
+	r.read(hello.Status, s.o.Clock(), s.reports[c.member])
+	s.reports[c.member] = r
+	s.tell()
+	c.wakeUp()
+	return nil
+}
+
+// ours returns the sequence of a version of this epoch, 0 if it is not.
+func (s *Server) ours(v *wire.Version) uint64 {
+	if v.GetEpoch() != s.history.version.Epoch {
+		return 0
+	}
+	return v.GetSequence()
+}
+
+// honest returns an error if an agent cannot have the version.
+func (s *Server) honest(c *session, v *wire.Version) error {
+	if n := s.ours(v); n > c.most {
+		return refused(ReasonFalseAck, fmt.Sprintf("application %s on node %s says that it has state %d of epoch %d, and was told %d at most: has the epoch been used before?",
+			c.application, c.node, n, v.GetEpoch(), c.most))
+	}
+	return nil
+}

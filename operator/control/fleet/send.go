@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/kubernetes-sigs/blixt/operator/wire"
+)
+
+// partSize is well below what gRPC takes as one message.
+const partSize = 256 << 10
+
+// send tells the agent what it does not know, one version at a time: while it
+// is busy with one, newer ones become one.
+func (s *Server) send(ctx context.Context, c *session, stream wire.Fleet_ServeServer) error {
+	for {
+		config, update, err := s.next(c)
+		if err != nil {
+			return err
+		}
+		if config != nil {
+			if err := stream.Send(&wire.OperatorMessage{Message: &wire.OperatorMessage_Config{Config: config}}); err != nil {
+				return err
+			}
+		}
+		for rest := update; len(rest) > 0; {
+			part := &wire.Part{Data: rest[:min(partSize, len(rest))]}
+			rest = rest[len(part.Data):]
+			part.Last = len(rest) == 0
+			if err := stream.Send(&wire.OperatorMessage{Message: &wire.OperatorMessage_Part{Part: part}}); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-c.wake:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// next returns what to tell an agent now, if anything.
+func (s *Server) next(c *session) (config *wire.Config, update []byte, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sessions[c.member] != c || s.known(c.member) != nil {
+		return nil, nil, nil // it is about to end
+	}
+	if now := encodeConfig(s.nodes[c.node], s.settings[c.application], len(s.nodes) == 1); !proto.Equal(c.config, now) {
+		c.config, config = now, now
+	}
+	newest := s.history.version
+	if newest.Sequence == 0 || c.sent > 0 || c.got != nil && *c.got == newest {
+		return config, nil, nil
+	}
+	kind := "complete"
+	if _, known := s.history.missed(c.got); known {
+		kind = "changes"
+	}
+	if update, err = s.history.since(c.got); err != nil {
+		return nil, nil, err
+	}
+	s.updates.WithLabelValues(kind).Inc()
+	c.sent, c.most = newest.Sequence, newest.Sequence
+	return config, update, nil
+}
+
+func encodeConfig(n Node, s Settings, alone bool) *wire.Config {
+	c := &wire.Config{Node: n.Name, Zone: n.Zone, Alone: alone, Snat: &wire.Ports{Min: uint32(s.SNAT.Min), Max: uint32(s.SNAT.Max)}}
+	if drain, known := s.Drain[n.Name]; known {
+		c.Drain = &drain
+	}
+	for _, a := range n.Addresses {
+		c.Addresses = append(c.Addresses, a.AsSlice())
+	}
+	return c
+}

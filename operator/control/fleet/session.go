@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/operator/wire"
+)
+
+var errNewEpoch = status.Error(codes.Unavailable, "another leader has begun here: connect again")
+
+// notLeader is the reason in the detail of a redirect.
+const notLeader = "NOT_LEADER"
+
+// redirect sends an agent to the leader, if it is known.
+func redirect(leader string) error {
+	s := status.New(codes.Unavailable, "this operator is not the leader")
+	detailed, err := s.WithDetails(&errdetails.ErrorInfo{Reason: notLeader, Metadata: map[string]string{"leader": leader}})
+	if err != nil {
+		return s.Err()
+	}
+	return detailed.Err()
+}
+
+// session is the stream of one agent. The server's mutex guards its fields.
+type session struct {
+	member
+	pod  string
+	left bool // it is over, and may not join any more
+	end  context.CancelCauseFunc
+	wake chan struct{}
+
+	config *wire.Config // that was sent last
+	// got is what the agent has in memory, nil: nothing of this epoch.
+	got *writer.Version
+	// sent is the sequence that was sent last, and 0 once the agent has tried it.
+	sent uint64
+	// most is the highest sequence that the agent can have honestly.
+	most uint64
+}
+
+func (c *session) wakeUp() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// serve talks to an agent until either leaves.
+func (s *Server) serve(stream wire.Fleet_ServeServer) error {
+	s.mu.Lock()
+	leading, leader := s.leading, s.leader
+	s.mu.Unlock()
+	if !leading {
+		return redirect(leader)
+	}
+	ctx, end := context.WithCancelCause(stream.Context())
+	defer end(nil)
+	c := &session{end: end, wake: make(chan struct{}, 1)}
+	received := make(chan error, 1)
+	go func() { received <- s.receive(ctx, c, stream) }()
+	select {
+	case err := <-received:
+		s.leave(c)
+		if cause := context.Cause(ctx); cause != nil && stream.Context().Err() == nil {
+			return cause
+		}
+		return err
+	case <-ctx.Done():
+		s.leave(c)
+		return context.Cause(ctx)
+	}
+}
+
+// receive lets the agent in, and hears it until it leaves.
+func (s *Server) receive(ctx context.Context, c *session, stream wire.Fleet_ServeServer) error {
+	id, err := s.authenticate(ctx)
+	if err != nil {
+		return err
+	}
+	late := time.AfterFunc(handshake, func() { c.end(refused(ReasonProtocol, "the agent says nothing")) })
+	m, err := stream.Recv()
+	late.Stop()
+	if err != nil {
+		return err
+	}
+	if err := s.join(c, id, m.GetHello()); err != nil {
+		return err
+	}
+	go func() { c.end(s.send(ctx, c, stream)) }()
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if err := s.hear(c, m.GetStatus()); err != nil {
+			return err
+		}
+	}
+}
+
+// leave ends what join began, unless another stream has taken over.
+func (s *Server) leave(c *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.left = true
+	if s.sessions[c.member] != c {
+		return
+	}
+	delete(s.sessions, c.member)
+	if r := s.reports[c.member]; r != nil {
+		gone := *r
+		gone.Connected = false
+		s.reports[c.member] = &gone
+		s.tell()
+	}
+}
+
+// hear takes what an agent says of its maps.
+func (s *Server) hear(c *session, st *wire.Status) error {
+	if st == nil {
+		return refused(ReasonProtocol, "a message is not Status")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.reports[c.member]
+	if s.sessions[c.member] != c || old == nil {
+		return nil // it is about to end
+	}
+	for _, v := range []*wire.Version{st.Got, st.Holds} {
+		if err := s.honest(c, v); err != nil {
+			return err
+		}
+	}
+	if n := s.ours(st.Got); n > 0 {
+		c.got = decodeVersion(st.Got)
+		if n >= c.sent {
+			c.sent = 0
+			c.wakeUp()
+		}
+	}
+	r := *old
+	r.read(st, s.o.Clock(), old)
+	s.reports[c.member] = &r
+	if !r.same(*old) {
+		s.tell()
+	}
+	return nil
+}

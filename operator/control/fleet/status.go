@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet
+
+import (
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/wire"
+)
+
+// driftShown is how long the operator is told of another writer, after whom
+// the maps are written again within seconds.
+const driftShown = 10 * time.Minute
+
+// status returns what there is to say to the operator.
+func (c *Client) status() *wire.Status {
+	sum, err := c.agent.Summary()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	s := &wire.Status{
+		Got: encodeVersion(c.tried), Error: c.failure,
+		PacketsAge: uint64(c.heartbeat.age(now).Milliseconds()), HeartbeatLost: c.heartbeat.lost(now),
+	}
+	if s.Error == "" {
+		s.Error = c.setting
+	}
+	if err != nil {
+		s.Error = err.Error()
+		return s
+	}
+	s.Holds, s.StateHash, s.Draining = encodeVersion(&sum.Version), sum.StateHash, sum.Draining
+	s.Snat = &wire.Ports{Min: uint32(sum.SNAT.Min), Max: uint32(sum.SNAT.Max)}
+	s.Tables = map[string]*wire.Use{}
+	for name, use := range sum.Tables {
+		s.Tables[name] = &wire.Use{Used: uint64(use.Used), Size: uint64(use.Size)}
+	}
+	s.Frontends, s.Backends = uint32(sum.Tables["frontends"].Used), uint32(sum.Tables["backends"].Used)
+	s.Flows = uint64(sum.Tables["flows"].Used)
+	if sum.Draining {
+		s.Flows = c.unfinished
+	}
+	if !sum.Foreign.IsZero() && now.Sub(sum.Foreign) < driftShown {
+		s.Drift = "another writer had changed the maps at " + sum.Foreign.UTC().Format(time.RFC3339) + "; they were written again"
+	}
+	return s
+}

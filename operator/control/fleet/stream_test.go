@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+)
+
+// Whatever is published, and however fast, agents end with what it means on
+// their nodes.
+func TestAgentsEndWithWhatWasPublished(t *testing.T) {
+	o := newOperator(t, "", nil)
+	for _, name := range []string{"n1", "n2"} {
+		newNode(t, o, name, nil)
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	s := randomSnapshot(r)
+	for range 40 {
+		var v writer.Version
+		for range 1 + r.IntN(3) {
+			s = mutate(r, s)
+			v = o.Publish(s)
+		}
+		for _, name := range []string{"n1", "n2"} {
+			o.serves(t, name, v, s)
+		}
+	}
+	if full, changes := o.updatesOf("complete"), o.updatesOf("changes"); full != 2 || changes < 40 {
+		t.Errorf("%d complete updates and %d of changes, want one complete for each agent", full, changes)
+	}
+	if again := o.Publish(s); again != o.Publish(s) {
+		t.Errorf("the same snapshot is another version %+v", again)
+	}
+}
+
+// An agent that has lost the stream is told what it has missed, no more.
+func TestReconnectedAgentGetsChanges(t *testing.T) {
+	o := newOperator(t, "", nil)
+	p := newProxy(t, o.address)
+	newNode(t, o, "n1", func(c *ClientOptions) { c.Operator = p.operator() })
+	o.serves(t, "n1", o.Publish(web(5)), web(5))
+	for i := range 5 {
+		p.cut()
+		if i%2 == 1 { // back before there is something to say
+			eventually(t, func() string {
+				if n := p.accepted.Load(); int(n) < i+2 {
+					return fmt.Sprintf("%d connections after %d cuts", n, i+1)
+				}
+				return ""
+			})
+		}
+		o.serves(t, "n1", o.Publish(web(6+i)), web(6+i))
+	}
+	if n := p.accepted.Load(); n < 6 {
+		t.Errorf("%d connections: nothing was cut", n)
+	}
+	if full := o.updatesOf("complete"); full != 1 {
+		t.Errorf("%d complete updates, want 1", full)
+	}
+}
+
+// A process that has begun anew has nothing in memory, and maps that hold the
+// state already: nothing is written.
+func TestRestartedAgentWritesNothing(t *testing.T) {
+	o := newOperator(t, "", nil)
+	fake := datapath.NewFake(testSizes)
+	with := func(c *ClientOptions) { c.Tables = fake }
+	n := newNode(t, o, "n1", with)
+	o.serves(t, "n1", o.Publish(web(5)), web(5))
+	n.stop()
+	fake.Writes()
+	n = newNode(t, o, "n1", with)
+	eventually(t, func() string {
+		if err := n.Ready(); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	n.stop()
+	if writes := fake.Writes(); writes != 0 {
+		t.Errorf("%d writes", writes)
+	}
+}
+
+// Many backends are more than a part.
+func TestManyBackends(t *testing.T) {
+	o := newOperator(t, "", nil)
+	sizes := testSizes
+	sizes.Backends = 1 << 15
+	newNode(t, o, "n1", func(c *ClientOptions) { c.Tables = datapath.NewFake(sizes) })
+	s := web(20_000)
+	if n := len(encoded(t, s)); n <= partSize {
+		t.Errorf("%d bytes are one part", n)
+	}
+	o.serves(t, "n1", o.Publish(s), s)
+}
+
+// What does not fit is said in the words of the table, and what was served
+// before goes on; once it fits it is served.
+func TestFullTable(t *testing.T) {
+	o := newOperator(t, "", nil)
+	n := newNode(t, o, "n1", nil)
+	small := o.Publish(web(3))
+	o.serves(t, "n1", small, web(3))
+	o.Publish(web(600))
+	eventually(t, func() string {
+		r, _ := o.report("n1", "blue")
+		if r.Version != small || r.Error != "table backends of size 511 is too small: 600 needed" {
+			return fmt.Sprintf("report %+v", r)
+		}
+		return ""
+	})
+	if err := n.Ready(); err != nil {
+		t.Error(err)
+	}
+	o.serves(t, "n1", o.Publish(web(500)), web(500))
+	if r, _ := o.report("n1", "blue"); r.Error != "" || r.Backends != 500 || r.Frontends != 1 || r.Tables["backends"] != (writer.Use{Used: 500, Size: 511}) {
+		t.Errorf("report %+v", r)
+	}
+}
+
+// Another writer is noticed, told of and undone.
+func TestForeignWriter(t *testing.T) {
+	o := newOperator(t, "", nil)
+	n := newNode(t, o, "n1", nil)
+	v := o.Publish(web(3))
+	o.serves(t, "n1", v, web(3))
+	lock := n.fake
+	c, err := lock.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.StateHash++
+	if err := lock.SetConfig(c); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() string {
+		if r, _ := o.report("n1", "blue"); !strings.Contains(r.Drift, "another writer") {
+			return fmt.Sprintf("report %+v", r)
+		}
+		return ""
+	})
+	o.serves(t, "n1", v, web(3))
+}
+
+// Two applications on a node have settings of their own, and a change of them
+// needs no new state.
+func TestSettingsOfTwoApplications(t *testing.T) {
+	o := newOperator(t, "", nil)
+	o.SetSettings("green", Settings{SNAT: writer.PortRange{Min: 20000, Max: 29999}})
+	v := o.Publish(web(3))
+	blue := newNode(t, o, "n1", nil)
+	green := newNode(t, o, "n1", func(c *ClientOptions) { c.Application = "green" })
+	check := func(n *node, application string, snat writer.PortRange, drain bool) {
+		t.Helper()
+		eventually(t, func() string {
+			c, err := n.fake.Config()
+			r, _ := o.report("n1", application)
+			if err != nil || c.SnatMin != snat.Min || c.SnatMax != snat.Max || c.Flags&datapath.ConfigDrain != 0 != drain ||
+				r.Draining != drain || r.SNAT != snat || r.Version != v {
+				return fmt.Sprintf("%s has config %+v, report %+v", application, c, r)
+			}
+			return ""
+		})
+	}
+	check(blue, "blue", writer.PortRange{Min: 11000, Max: 19999}, false)
+	check(green, "green", writer.PortRange{Min: 20000, Max: 29999}, false)
+	o.SetSettings("blue", Settings{SNAT: writer.PortRange{Min: 12000, Max: 13000}, Drain: map[string]bool{"n1": true}})
+	check(blue, "blue", writer.PortRange{Min: 12000, Max: 13000}, true)
+	check(green, "green", writer.PortRange{Min: 20000, Max: 29999}, false)
+	o.SetSettings("blue", Settings{SNAT: writer.PortRange{Min: 12000, Max: 14000}})
+	check(blue, "blue", writer.PortRange{Min: 12000, Max: 14000}, true) // as it was
+	o.SetSettings("blue", Settings{SNAT: writer.PortRange{Min: 12000, Max: 14000}, Drain: map[string]bool{"n1": false}})
+	check(blue, "blue", writer.PortRange{Min: 12000, Max: 14000}, false)
+	o.Forget("blue")
+	eventually(t, func() string {
+		if all := o.Reports(); len(all) != 1 || all[0].Application != "green" || o.refusedFor(ReasonApplication) == 0 {
+			return fmt.Sprintf("reports %+v", all)
+		}
+		return ""
+	})
+}
+
+// A node that changes its addresses serves at the new ones.
+func TestNodeChanges(t *testing.T) {
+	o := newOperator(t, "", nil)
+	n := newNode(t, o, "n1", nil)
+	s := web(3)
+	s.Addresses[0].IP, s.Frontends[0].Addr = v4any, v4any
+	v := o.Publish(s)
+	o.serves(t, "n1", v, s)
+	changed := testNode(1)
+	changed.Addresses = changed.Addresses[:1]
+	changed.Addresses[0] = changed.Addresses[0].Next()
+	o.SetNodes([]Node{changed})
+	eventually(t, func() string {
+		frontends, err := n.fake.Frontends()
+		for key := range frontends {
+			if len(frontends) == 1 && key.Addr == changed.Addresses[0] {
+				return ""
+			}
+		}
+		return fmt.Sprintf("frontends %+v, %v", frontends, err)
+	})
+	o.SetNodes(nil)
+	eventually(t, func() string {
+		if all := o.Reports(); len(all) > 0 {
+			return fmt.Sprintf("reports %+v", all)
+		}
+		return ""
+	})
+}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rollout
+
+import (
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+)
+
+const (
+	// user of the agents, and group of the maps that bpfman's CSI driver mounts.
+	user = 65532
+
+	mapsDir     = "/maps"
+	tokenDir    = "/var/run/secrets/blixt/token"
+	caDir       = "/var/run/secrets/blixt/ca"
+	tokenExpiry = 3600 // seconds
+	healthPort  = 8081
+)
+
+// agents is the DaemonSet whose pods write the maps of an application. They
+// may do nothing else.
+func agents(spec v1alpha1.Dataplane, r Release, application string) *appsv1.DaemonSet {
+	set := typedAgents(r, application)
+	set.Labels = labelsOf("agent", application)
+	set.OwnerReferences = r.Owners
+	pod := corev1.PodSpec{
+		ServiceAccountName:           r.ServiceAccount,
+		AutomountServiceAccountToken: new(false),
+		EnableServiceLinks:           new(false),
+		SecurityContext:              podSecurity(spec.Agent.SeccompProfile),
+		NodeSelector:                 spec.Nodes.MatchLabels,
+		Affinity:                     affinity(spec.Nodes.MatchExpressions),
+		Tolerations:                  spec.Agent.Tolerations,
+		PriorityClassName:            spec.Agent.PriorityClassName,
+		Containers:                   []corev1.Container{container(spec, r, application)},
+		Volumes:                      volumes(r, application),
+	}
+	for _, name := range r.ImagePullSecrets {
+		pod.ImagePullSecrets = append(pod.ImagePullSecrets, corev1.LocalObjectReference{Name: name})
+	}
+	set.Spec = appsv1.DaemonSetSpec{
+		Selector: &metav1.LabelSelector{MatchLabels: map[string]string{applicationLabel: application}},
+		Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: set.Labels}, Spec: pod},
+		UpdateStrategy: appsv1.DaemonSetUpdateStrategy{
+			Type: appsv1.RollingUpdateDaemonSetStrategyType,
+			// The kernel serves on meanwhile; a percentage is never less than one.
+			RollingUpdate: &appsv1.RollingUpdateDaemonSet{MaxUnavailable: new(intstr.FromString("10%"))},
+		},
+	}
+	return set
+}
+
+// podSecurity leaves the seccomp profile unset by default: RuntimeDefault
+// forbids bpf(2), and the agent confines itself.
+func podSecurity(profile string) *corev1.PodSecurityContext {
+	security := &corev1.PodSecurityContext{
+		RunAsNonRoot: new(true), RunAsUser: new(int64(user)), RunAsGroup: new(int64(user)), FSGroup: new(int64(user)),
+	}
+	if profile != "" {
+		security.SeccompProfile = &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeLocalhost, LocalhostProfile: &profile}
+	}
+	return security
+}
+
+func container(spec v1alpha1.Dataplane, r Release, application string) corev1.Container {
+	args := []string{
+		"agent", "--application=" + application, "--maps=" + mapsDir, "--operator=" + r.Operator,
+		"--token-file=" + tokenDir + "/token", "--ca-file=" + caDir + "/ca.crt",
+	}
+	if r.LogLevel != "" {
+		args = append(args, "--log-level="+r.LogLevel)
+	}
+	return corev1.Container{
+		Name: "agent", Image: r.AgentImage, ImagePullPolicy: corev1.PullIfNotPresent, Args: args,
+		Env:       []corev1.EnvVar{fieldEnv("NODE_NAME", "spec.nodeName"), fieldEnv("POD_NAME", "metadata.name")},
+		Ports:     []corev1.ContainerPort{{Name: "health", ContainerPort: healthPort, Protocol: corev1.ProtocolTCP}},
+		Resources: spec.Agent.Resources,
+		SecurityContext: &corev1.SecurityContext{
+			AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true),
+			Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		},
+		LivenessProbe:  probe("/healthz", 10),
+		ReadinessProbe: probe("/readyz", 5),
+		VolumeMounts: []corev1.VolumeMount{
+			{Name: "maps", MountPath: mapsDir},
+			{Name: "token", MountPath: tokenDir, ReadOnly: true},
+			{Name: "ca", MountPath: caDir, ReadOnly: true},
+		},
+	}
+}
+
+func fieldEnv(name, path string) corev1.EnvVar {
+	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: path}}}
+}
+
+func probe(path string, seconds int32) *corev1.Probe {
+	return &corev1.Probe{
+		ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: path, Port: intstr.FromString("health")}},
+		PeriodSeconds: seconds,
+	}
+}
+
+// volumes are the maps of the application, a token that is good for the
+// operator alone, and whom to show it to.
+func volumes(r Release, application string) []corev1.Volume {
+	return []corev1.Volume{
+		{Name: "maps", VolumeSource: corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{
+			Driver: "csi.bpfman.io",
+			VolumeAttributes: map[string]string{
+				"csi.bpfman.io/program": application,
+				"csi.bpfman.io/maps":    strings.Join(datapath.MapNames(), ","),
+			},
+		}}},
+		{Name: "token", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+			Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{
+				Audience: r.Audience, ExpirationSeconds: new(int64(tokenExpiry)), Path: "token",
+			}}},
+		}}},
+		{Name: "ca", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+			LocalObjectReference: corev1.LocalObjectReference{Name: r.CAConfigMap},
+		}}},
+	}
+}
+
+// affinity is what a nodeSelector cannot say.
+func affinity(expressions []metav1.LabelSelectorRequirement) *corev1.Affinity {
+	if len(expressions) == 0 {
+		return nil
+	}
+	var term corev1.NodeSelectorTerm
+	for _, e := range expressions {
+		term.MatchExpressions = append(term.MatchExpressions, corev1.NodeSelectorRequirement{
+			Key: e.Key, Operator: corev1.NodeSelectorOperator(e.Operator), Values: e.Values,
+		})
+	}
+	return &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+		RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{term}},
+	}}
+}

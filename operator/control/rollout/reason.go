@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rollout
+
+// Reasons of the condition Ready of a NodeDataplane.
+const (
+	// Serving: the node serves what it should.
+	Serving = "Serving"
+	// ServingPrevious: the node serves with the bytecode of before, and will
+	// change over.
+	ServingPrevious = "ServingPrevious"
+	// UpgradeBlocked: the node serves with the bytecode of before, because it
+	// cannot run the new one. It is a reason of problems too.
+	UpgradeBlocked = "UpgradeBlocked"
+	// NotLoaded: bpfman has not loaded the program, or not said so yet.
+	NotLoaded = "NotLoaded"
+	// LoadFailed: bpfman could not load the program.
+	LoadFailed = "LoadFailed"
+	// StateStuck: the API server refuses what bpfman says, which then loads
+	// the program again and again.
+	StateStuck = "StateStuck"
+	// LinksMissing: bpfman says that all is well, but has not attached the
+	// program where it should.
+	LinksMissing = "LinksMissing"
+	// NotAttached: bpfman could not attach the program, or not yet.
+	NotAttached = "NotAttached"
+	// ReloadedProgram: bpfman has loaded the program anew, and the agent has
+	// the maps of before.
+	ReloadedProgram = "ReloadedProgram"
+	// NoAgent: no agent has filled the maps yet.
+	NoAgent = "NoAgent"
+	// AgentLost: the agent is not heard of; the kernel serves what it has.
+	AgentLost = "AgentLost"
+	// ProgramGone: the program sees no packets, though bpfman says that it is
+	// attached.
+	ProgramGone = "ProgramGone"
+	// TableFull: what is to be served does not fit the program's tables.
+	TableFull = "TableFull"
+	// WriteFailed: the agent could not write the maps.
+	WriteFailed = "WriteFailed"
+	// Outdated: the maps hold an older state for more than 30 seconds.
+	Outdated = "Outdated"
+	// NotSelected: the node is no longer to take part.
+	NotSelected = "NotSelected"
+)
+
+// Reasons of the condition Drifted of a NodeDataplane, besides those of Ready
+// for which the program is not in the kernel or not attached.
+const (
+	// AsAsked: the kernel holds what was asked for.
+	AsAsked = "AsAsked"
+	// OtherBytecode: new connections are served by another program than was
+	// asked for.
+	OtherBytecode = "OtherBytecode"
+	// ForeignWriter: somebody else has written the maps.
+	ForeignWriter = "ForeignWriter"
+	// Orphans: bpfman may have left copies of the program attached.
+	Orphans = "Orphans"
+)
+
+// Reasons of the problems and events of a rollout.
+const (
+	// Loading: a new application is created.
+	Loading = "Loading"
+	// Draining: the old application takes no new connections on any node.
+	Draining = "Draining"
+	// Unloading: the old application is deleted.
+	Unloading = "Unloading"
+	// UpgradeWaiting: there is no room for another application yet.
+	UpgradeWaiting = "UpgradeWaiting"
+	// OtherLayout: the maps are of a layout that this version does not write.
+	OtherLayout = "OtherLayout"
+	// BytecodeRefused: the bytecode must not be loaded.
+	BytecodeRefused = "BytecodeRefused"
+	// DeleteFailed: bpfman does not get rid of an application.
+	DeleteFailed = "DeleteFailed"
+)

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rollout
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+)
+
+// refresh is how old what changes all the time may be in a status in which
+// nothing else has changed: 1,000 nodes are three writes a second.
+const refresh = 5 * time.Minute
+
+// status is what is known of an application on the node. What the agent has
+// not said to this operator is as it was stored.
+func (j *judge) status(i instance) v1alpha1.ApplicationStatus {
+	a := v1alpha1.ApplicationStatus{}
+	if stored := j.stored(i.at); stored != nil {
+		a = *stored.DeepCopy()
+	}
+	image, hex, _ := strings.Cut(i.Bytecode.Url, "@")
+	a.Name = i.Name
+	a.Bytecode = v1alpha1.BytecodeStatus{Image: image, Digest: hex, SignedBy: j.c.Signers[i.Bytecode.Url]}
+	j.programStatus(i.at, &a)
+	if r := j.reports[i.at]; r != nil {
+		a.Layout, a.Draining = int32(r.Layout), r.Draining
+		a.Frontends, a.Backends, a.Flows = int32(r.Frontends), int32(r.Backends), int64(r.Flows)
+		a.Version = v1alpha1.StateVersion{Epoch: int64(r.Version.Epoch), Sequence: int64(r.Version.Sequence)}
+		a.AckedAt, a.PacketsSeenAt = nil, timestamp(r.PacketsSeenAt)
+		if r.Version != (writer.Version{}) {
+			a.AckedAt = timestamp(r.AckedAt)
+		}
+	}
+	return a
+}
+
+// programStatus sets what bpfman says. A pod keeps the maps of the program
+// that was there when it was first seen: the two change together.
+func (j *judge) programStatus(at place, a *v1alpha1.ApplicationStatus) {
+	a.Links = nil
+	p := j.program(at)
+	if pod := j.pods[at]; a.ProgramID == nil || a.Pod == "" || j.replaced(at) {
+		a.Pod, a.ProgramID = "", nil
+		if pod != nil {
+			a.Pod = pod.Name
+		}
+		if p != nil {
+			a.ProgramID = new(int64(*p.ProgramId))
+		}
+	}
+	if p == nil || p.TCX == nil {
+		return
+	}
+	for _, l := range p.TCX.Links {
+		link := v1alpha1.LinkStatus{Interface: l.InterfaceName, Direction: string(l.Direction), Status: string(l.LinkStatus)}
+		if l.LinkId != nil {
+			link.LinkID = new(int64(*l.LinkId))
+		}
+		a.Links = append(a.Links, link)
+	}
+	slices.SortFunc(a.Links, func(x, y v1alpha1.LinkStatus) int {
+		return cmp.Or(cmp.Compare(x.Interface, y.Interface), -cmp.Compare(x.Direction, y.Direction))
+	})
+}
+
+// calm returns the stored status if nothing differs but what changes all the
+// time, and that is not old.
+func calm(now time.Time, before *v1alpha1.NodeDataplaneStatus, after v1alpha1.NodeDataplaneStatus) v1alpha1.NodeDataplaneStatus {
+	if before.LastContact == nil || now.Sub(before.LastContact.Time) >= refresh {
+		return after
+	}
+	same := after.DeepCopy()
+	same.LastContact = before.LastContact
+	for i := range same.Applications {
+		if i >= len(before.Applications) {
+			break
+		}
+		a, b := &same.Applications[i], &before.Applications[i]
+		if (a.AckedAt == nil) == (b.AckedAt == nil) {
+			a.Version, a.AckedAt = b.Version, b.AckedAt
+		}
+		a.Backends, a.Flows, a.PacketsSeenAt = b.Backends, b.Flows, b.PacketsSeenAt
+	}
+	if equality.Semantic.DeepEqual(before, same) {
+		return *before
+	}
+	return after
+}
+
+func timestamp(t time.Time) *metav1.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &metav1.Time{Time: t.UTC().Truncate(time.Second)}
+}
+
+func later(known *metav1.Time, t time.Time) *metav1.Time {
+	if new := timestamp(t); known == nil || new != nil && new.After(known.Time) {
+		return new
+	}
+	return known
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rollout
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+)
+
+// calico are annotations by which its nodes tell their addresses in tunnels, and
+// the tunnels' devices (calico: felix/dataplane/linux/dataplanedefs). Its eBPF mode
+// has one device for both families: there, interfaces are to be named.
+var calico = map[string]string{
+	"projectcalico.org/IPv4IPIPTunnelAddr":         "tunl0",
+	"projectcalico.org/IPv4VXLANTunnelAddr":        "vxlan.calico",
+	"projectcalico.org/IPv6VXLANTunnelAddr":        "vxlan-v6.calico",
+	"projectcalico.org/IPv4WireguardInterfaceAddr": "wireguard.cali",
+	"projectcalico.org/IPv6WireguardInterfaceAddr": "wg-v6.cali",
+}
+
+const flannel = "flannel.alpha.coreos.com/"
+
+// Tunnels returns the devices by which a node reaches the pods of others, and the
+// annotation that tells of each. Network plugins that do not are not known.
+func Tunnels(n *corev1.Node) map[string]string {
+	found := map[string]string{}
+	for annotation, device := range calico {
+		if n.Annotations[annotation] != "" {
+			found[device] = annotation
+		}
+	}
+	// flannel: pkg/backend, where each names its device.
+	const backend = flannel + "backend-type"
+	switch n.Annotations[backend] {
+	case "vxlan":
+		for data, device := range map[string]string{"backend-data": "flannel", "backend-v6-data": "flannel-v6"} {
+			vxlan := struct{ VNI int }{1} // as by default: old versions do not tell
+			if text := n.Annotations[flannel+data]; text != "null" && json.Unmarshal([]byte(text), &vxlan) == nil {
+				found[fmt.Sprintf("%s.%d", device, vxlan.VNI)] = backend
+			}
+		}
+	case "ipip":
+		found["flannel.ipip"] = backend
+	case "wireguard":
+		found["flannel-wg"] = backend
+	case "udp":
+		found["flannel0"] = backend
+	}
+	return found
+}
+
+// tunnels are those of all nodes that take part. The pods of others answer by
+// them, so where a tunnel has no program, what they answer is lost.
+func tunnels(spec v1alpha1.Dataplane, nodes []corev1.Node) []string {
+	selector := Selector(spec)
+	all := map[string]string{}
+	for i := range nodes {
+		if selector.Matches(labels.Set(nodes[i].Labels)) {
+			maps.Copy(all, Tunnels(&nodes[i]))
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rollout_test
+
+import (
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
+)
+
+func TestTunnels(t *testing.T) {
+	const flannel, calico = "flannel.alpha.coreos.com/", "projectcalico.org/"
+	for _, c := range []struct {
+		name        string
+		annotations map[string]string
+		want        []string
+	}{
+		{"routes", nil, nil},
+		{"flannel: routes", map[string]string{flannel + "backend-type": "host-gw", flannel + "backend-data": "null"}, nil},
+		{"flannel", map[string]string{flannel + "backend-type": "vxlan", flannel + "backend-data": `{"VNI":1,"VtepMAC":"be:03:96:b1:c4:2b"}`}, []string{"flannel.1"}},
+		{"flannel: before it told numbers", map[string]string{flannel + "backend-type": "vxlan", flannel + "backend-data": `{"VtepMAC":"be:03:96:b1:c4:2b"}`, flannel + "backend-v6-data": "null"}, []string{"flannel.1"}},
+		{"flannel: both families", map[string]string{flannel + "backend-type": "vxlan", flannel + "backend-data": `{"VNI":4096}`, flannel + "backend-v6-data": `{"VNI":4096}`}, []string{"flannel-v6.4096", "flannel.4096"}},
+		{"flannel: IPv6 alone", map[string]string{flannel + "backend-type": "vxlan", flannel + "backend-data": "null", flannel + "backend-v6-data": `{"VNI":1}`}, []string{"flannel-v6.1"}},
+		{"flannel: garbage", map[string]string{flannel + "backend-type": "vxlan", flannel + "backend-data": `{"VNI":"x"}`}, nil},
+		{"flannel: WireGuard", map[string]string{flannel + "backend-type": "wireguard", flannel + "backend-data": `{"PublicKey":"x"}`}, []string{"flannel-wg"}},
+		{"flannel: IP in IP", map[string]string{flannel + "backend-type": "ipip", flannel + "backend-data": "null"}, []string{"flannel.ipip"}},
+		{"flannel: UDP", map[string]string{flannel + "backend-type": "udp", flannel + "backend-data": "null"}, []string{"flannel0"}},
+		{"Calico: routes", map[string]string{calico + "IPv4Address": "192.0.2.11/24"}, nil},
+		{"Calico: VXLAN", map[string]string{calico + "IPv4VXLANTunnelAddr": "10.1.70.0", calico + "IPv6VXLANTunnelAddr": "2001:db8::1"}, []string{"vxlan-v6.calico", "vxlan.calico"}},
+		{"Calico: IP in IP, encrypted", map[string]string{calico + "IPv4IPIPTunnelAddr": "10.1.70.0", calico + "IPv4WireguardInterfaceAddr": "10.1.70.1"}, []string{"tunl0", "wireguard.cali"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := slices.Sorted(maps.Keys(rollout.Tunnels(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Annotations: c.annotations}})))
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("tunnels of a node with annotations %v (-want +got):\n%s", c.annotations, diff)
+			}
+		})
+	}
+}

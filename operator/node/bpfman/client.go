@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpfman
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	pb "github.com/bpfman/bpfman/clients/gobpfman/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+)
+
+// The metadata that tells our programs from those of others.
+const (
+	metaApplication = "bpfman_application" // what bpfman's own command shows
+	metaName        = "blixt.name"
+	metaDigest      = "blixt.digest"
+)
+
+// digest identifies what is to be loaded, from wherever.
+func (o *Options) digest() string {
+	sum := sha256.Sum256(o.Object)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// client is a connection to bpfman.
+type client struct {
+	pb.BpfmanClient
+	conn *grpc.ClientConn
+	// pid of who listens, 0 if that is a process that we do not see.
+	pid int
+}
+
+// connect returns UnreachableError if nobody listens, or we may not ask.
+func connect(socket string) (*client, error) {
+	pid, err := listener(socket)
+	if err != nil {
+		return nil, &UnreachableError{Socket: socket, Err: err}
+	}
+	dial := func(ctx context.Context, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}
+	conn, err := grpc.NewClient("passthrough:///localhost", grpc.WithContextDialer(dial), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, fmt.Errorf("connect to bpfman at %s: %w", socket, err)
+	}
+	return &client{BpfmanClient: pb.NewBpfmanClient(conn), conn: conn, pid: pid}, nil
+}
+
+func (c *client) close() { _ = c.conn.Close() } // all answers are in
+
+// program is one of ours that bpfman has.
+type program struct {
+	id     uint32
+	name   string
+	tag    string
+	digest string
+	image  string
+	dir    string
+	links  []uint32
+	// Handover is what its maps say.
+	datapath.Handover
+}
+
+func newProgram(info *pb.ProgramInfo, kernel *pb.KernelProgramInfo) *program {
+	return &program{
+		id: kernel.GetId(), name: info.GetMetadata()[metaName], tag: kernel.GetTag(), digest: info.GetMetadata()[metaDigest],
+		image: info.GetBytecode().GetImage().GetUrl(), dir: info.GetMapPinPath(), links: info.GetLinks(),
+	}
+}
+
+// find returns the programs of a name.
+func (c *client) find(ctx context.Context, name string) (found []*program, err error) {
+	own := true
+	list, err := c.List(ctx, &pb.ListRequest{BpfmanProgramsOnly: &own, MatchMetadata: map[string]string{metaName: name}})
+	if err != nil {
+		return nil, refused("list programs", err)
+	}
+	for _, r := range list.GetResults() {
+		// Some versions leave the links out of a list.
+		p, err := c.get(ctx, r.GetKernelInfo().GetId())
+		if err != nil {
+			return nil, err
+		}
+		if p.name == name {
+			found = append(found, p)
+		}
+	}
+	return found, nil
+}
+
+func (c *client) get(ctx context.Context, id uint32) (*program, error) {
+	got, err := c.Get(ctx, &pb.GetRequest{Id: id})
+	if err != nil {
+		return nil, refused(fmt.Sprintf("get program %d", id), err)
+	}
+	return newProgram(got.GetInfo(), got.GetKernelInfo()), nil
+}
+
+// objectFile is where bpfman reads an object that is no image's.
+func (o *Options) objectFile() string { return filepath.Join(o.RunDir, o.Name+".bpfman.o") }
+
+// load has bpfman load the program.
+func (c *client) load(ctx context.Context, o *Options, digest string) (*program, error) {
+	file := ""
+	if o.Image == "" {
+		file = o.objectFile()
+		if err := os.WriteFile(file, o.Object, 0o644); err != nil {
+			return nil, fmt.Errorf("write object for bpfman: %w", err)
+		}
+		defer os.Remove(file) // bpfman has read it into its database
+	}
+	what := "load " + o.Image + file
+	res, err := c.Load(ctx, &pb.LoadRequest{
+		Bytecode: o.location(file),
+		Metadata: map[string]string{metaApplication: "blixt", metaName: o.Name, metaDigest: digest},
+		Info:     []*pb.LoadInfo{{Name: bpf.BlixtProgBlixt, ProgramType: pb.BpfmanProgramType_TCX}},
+	})
+	if err != nil {
+		return nil, refused(what, err)
+	}
+	if n := len(res.GetPrograms()); n != 1 {
+		return nil, fmt.Errorf("bpfman: %s: it loaded %d programs, want 1", what, n)
+	}
+	return newProgram(res.Programs[0].GetInfo(), res.Programs[0].GetKernelInfo()), nil
+}
+
+func (c *client) unload(ctx context.Context, id uint32) error {
+	if _, err := c.Unload(ctx, &pb.UnloadRequest{Id: id}); err != nil {
+		return refused(fmt.Sprintf("unload program %d", id), err)
+	}
+	return nil
+}
+
+func (c *client) attach(ctx context.Context, id uint32, to *pb.TCXAttachInfo) (link uint32, err error) {
+	res, err := c.Attach(ctx, &pb.AttachRequest{Id: id, Attach: &pb.AttachInfo{Info: &pb.AttachInfo_TcxAttachInfo{TcxAttachInfo: to}}})
+	if err != nil {
+		return 0, refused(fmt.Sprintf("attach program %d", id), err)
+	}
+	return res.GetLinkId(), nil
+}
+
+func (c *client) detach(ctx context.Context, link uint32) error {
+	if _, err := c.Detach(ctx, &pb.DetachRequest{LinkId: link}); err != nil {
+		return refused(fmt.Sprintf("detach link %d", link), err)
+	}
+	return nil
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpfman
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+)
+
+// PortsError says that programs of other versions have all source ports.
+type PortsError struct {
+	Ports datapath.PortRange
+	// Holders describe the programs that have them.
+	Holders []string
+}
+
+func (e *PortsError) Error() string {
+	return fmt.Sprintf("no half of --snat-ports %s is free for another version: %s; run it again when one of them is gone, give other ports with --snat-ports, or unload all of them with --replace, which ends their flows",
+		e.Ports, strings.Join(e.Holders, ", "))
+}
+
+// choosePorts returns the half of the ports that a program has for life: by
+// the tuple of a reply alone two programs could not tell whose it is.
+func (d *DataPlane) choosePorts(own *program, older []*program) (datapath.PortRange, error) {
+	all := d.Options.SNATPorts
+	var taken []datapath.PortRange
+	for _, p := range older {
+		taken = append(taken, p.SNAT)
+	}
+	if own != nil && own.SNAT.Min >= all.Min && own.SNAT.Max <= all.Max && own.SNAT.Max > 0 && !slices.ContainsFunc(taken, own.SNAT.Overlaps) {
+		return own.SNAT, nil
+	}
+	if all.Min >= all.Max {
+		return all, fmt.Errorf("--snat-ports %s: want at least two ports, one half for this program and one for the next version", all)
+	}
+	if half, free := all.FreeHalf(taken...); free {
+		return half, nil
+	}
+	e := &PortsError{Ports: all}
+	for _, p := range older {
+		e.Holders = append(e.Holders, d.describe(p))
+	}
+	return all, e
+}
+
+// describe says what keeps a program, and until when.
+func (d *DataPlane) describe(p *program) string {
+	text := fmt.Sprintf("program %d of bpfman has ports %s", p.id, p.SNAT)
+	if !p.Draining {
+		return text + " and serves"
+	}
+	text += " and drains"
+	if n, err := d.Unfinished(p.dir); err == nil {
+		text += fmt.Sprintf(", with %d flows", n)
+	}
+	_, until := d.drains(p)
+	return text + ", at most until " + until.Local().Format(time.DateTime)
+}

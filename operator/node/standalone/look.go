@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package standalone
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/manifest"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+)
+
+// desired is what the files and the host's network ask for.
+type desired struct {
+	state    lb.State
+	problems []gateway.Problem
+	ignored  []manifest.Object
+}
+
+// read turns the files into a state. Returns manifest.Errors if one of them is
+// invalid: whatever was served before should stay.
+func (r *runner) read(n *network) (*desired, error) {
+	set, err := manifest.Read(r.Dir)
+	if err != nil {
+		return nil, err
+	}
+	own := r.vips.own(n.addresses)
+	t := gateway.Translate(set.Objects, gateway.Options{
+		HostAddresses:    own,
+		DefaultAddresses: r.defaultAddresses(n, own),
+		ReservedPorts:    gateway.StandaloneReservedPorts(),
+	})
+	endpoints := gateway.IndexEndpoints(set.EndpointSlices)
+	res := gateway.Resolve(&t, endpoints, gateway.ResolveOptions{
+		NodeName:      r.NodeName,
+		HostAddresses: own,
+	})
+	return &desired{
+		state:    res.State,
+		problems: slices.Concat(t.Problems(), res.Problems(), unserved(t.Frontends, endpoints)),
+		ignored:  set.Ignored,
+	}, nil
+}
+
+// defaultAddresses are for Gateways that ask for none: those by which the
+// host reaches the world, or else all it has.
+func (r *runner) defaultAddresses(n *network, own []netip.Addr) []netip.Addr {
+	if primary := r.vips.own(n.primary); len(primary) > 0 {
+		return primary
+	}
+	return own
+}
+
+// look looks at everything and makes the kernel serve it. What is wrong is
+// logged once; the last good configuration goes on serving.
+func (r *runner) look(ctx context.Context) {
+	r.pass.Lock()
+	defer r.pass.Unlock()
+	if ctx.Err() != nil {
+		return
+	}
+	n, err := readNetwork(r.Interfaces)
+	r.said.fault("network", err)
+	if err != nil {
+		return
+	}
+	r.interfaces = n.interfaces
+	r.said.fault("attach", r.loaded.SetInterfaces(n.interfaces))
+	for _, w := range n.warnings() {
+		r.said.once(w, slog.LevelWarn, w)
+	}
+
+	d, err := r.read(n)
+	if err != nil {
+		r.said.fault("files", fmt.Errorf("the last good configuration goes on serving:\n%w", err))
+		return
+	}
+	r.said.fault("files", nil)
+	r.sayProblems(d)
+	r.said.fault("assign", r.vips.assign(d.state.Addresses, n))
+	backends := 0
+	for _, f := range d.state.Frontends {
+		backends += len(f.Backends)
+	}
+	r.frontends.Store(int64(len(d.state.Frontends)))
+	r.backends.Store(int64(backends))
+	for _, p := range r.planes {
+		select {
+		case p.states <- d.state:
+		case <-p.ended:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// applied is called by our own data plane's agent after each state that it has tried to write.
+// It must not wait for a pass, which may be waiting for the agent.
+func (r *runner) applied(result writer.Result, err error) {
+	if err != nil {
+		r.said.fault("apply", fmt.Errorf("the last good configuration goes on serving: %w", err))
+		return
+	}
+	r.said.fault("apply", nil)
+	select {
+	case <-r.ready:
+	default:
+		close(r.ready)
+		result.Changed = true // whatever was there before: this serves
+	}
+	if result.Changed {
+		slog.Info("serving", "frontends", r.frontends.Load(), "backends", r.backends.Load(), "state", result.StateHash, "took", result.Duration.Round(100*time.Microsecond))
+	}
+}
+
+// sayProblems logs what is wrong with objects, each problem once as long as it lasts.
+func (r *runner) sayProblems(d *desired) {
+	var lines []string
+	for _, p := range d.problems {
+		lines = append(lines, p.Object+": "+p.Message)
+	}
+	r.said.lasting("problem", slog.LevelWarn, lines)
+	lines = nil
+	for _, o := range d.ignored {
+		lines = append(lines, fmt.Sprintf("%s:%d: %s is ignored: Blixt does not read this kind", o.File, o.Line, o))
+	}
+	r.said.lasting("ignored", slog.LevelInfo, lines)
+}

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package standalone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+)
+
+// network is what the host's network looks like at one moment.
+type network struct {
+	// interfaces are those that the data plane is to be attached to.
+	interfaces []string
+	// addresses are the host's own, without loopback and link-local ones.
+	addresses []netip.Addr
+	// primary are those of the interfaces that default routes lead to.
+	primary []netip.Addr
+	// connected are the networks of the interfaces, by which neighbours are reached.
+	connected []connected
+}
+
+// connected is a network that an interface is in.
+type connected struct {
+	index  int
+	name   string
+	prefix netip.Prefix
+}
+
+// dumpTries is how often a list is asked for that changes while it is read.
+const dumpTries = 20
+
+// readNetwork looks at the current network namespace. wanted are the
+// interfaces to attach to, none: all that can carry packets of their own.
+func readNetwork(wanted []string) (n *network, err error) {
+	for range dumpTries {
+		if n, err = readOnce(wanted); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return n, err
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return nil, err
+}
+
+// readOnce is readNetwork. Returns ErrDumpInterrupted if something changed meanwhile.
+func readOnce(wanted []string) (*network, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	names := map[int]string{}
+	types := map[int]string{}
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
+		types[l.Attrs().Index] = l.Type()
+	}
+	n := &network{interfaces: slices.Clone(wanted)}
+	for _, l := range links {
+		a := l.Attrs()
+		if len(wanted) == 0 && a.Flags&unix.IFF_UP != 0 && !isPort(types[a.MasterIndex]) {
+			n.interfaces = append(n.interfaces, a.Name)
+		}
+	}
+	slices.Sort(n.interfaces)
+
+	defaults, err := defaultInterfaces()
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range addrs {
+		ip, ok := netip.AddrFromSlice(a.IP)
+		if !ok || ip.Unmap().IsLoopback() || ip.Unmap().IsLinkLocalUnicast() {
+			continue
+		}
+		ip = ip.Unmap()
+		bits, _ := a.Mask.Size()
+		n.addresses = append(n.addresses, ip)
+		if defaults[a.LinkIndex] {
+			n.primary = append(n.primary, ip)
+		}
+		if bits < ip.BitLen() {
+			n.connected = append(n.connected, connected{a.LinkIndex, names[a.LinkIndex], netip.PrefixFrom(ip, bits).Masked()})
+		}
+	}
+	slices.SortFunc(n.addresses, netip.Addr.Compare)
+	slices.SortFunc(n.primary, netip.Addr.Compare)
+	return n, nil
+}
+
+// isPort tells whether an interface with such a master hands its packets over
+// to the master, where they are seen as well.
+func isPort(master string) bool {
+	return slices.Contains([]string{"bridge", "bond", "team", "openvswitch"}, master)
+}
+
+// defaultInterfaces returns the interfaces that default routes lead to.
+func defaultInterfaces() (map[int]bool, error) {
+	found := map[int]bool{}
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		if err != nil {
+			return nil, fmt.Errorf("list routes: %w", err)
+		}
+		for _, r := range routes {
+			if isDefault(r.Dst) {
+				found[r.LinkIndex] = true
+				for _, hop := range r.MultiPath {
+					found[hop.LinkIndex] = true
+				}
+			}
+		}
+	}
+	return found, nil
+}
+
+// isDefault tells whether a destination is everything; which netlink says in
+// two ways.
+func isDefault(dst *net.IPNet) bool {
+	if dst == nil {
+		return true
+	}
+	bits, _ := dst.Mask.Size()
+	return bits == 0 && dst.IP.IsUnspecified()
+}
+
+// warnings says what of the host's settings would keep the load balancer from
+// working. Backends elsewhere are reached as a router reaches them.
+func (n *network) warnings() []string {
+	var w []string
+	for _, s := range []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"} {
+		value, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(s, ".", "/"))
+		if err == nil && strings.TrimSpace(string(value)) == "0" {
+			w = append(w, fmt.Sprintf("%s is 0: packets to backends on other machines will be dropped; run: sysctl -w %s=1", s, s))
+		}
+	}
+	return w
+}
+
+// watchNetwork calls changed after each change of interfaces or addresses,
+// until the context ends.
+func watchNetwork(ctx context.Context, changed func()) error {
+	links, addrs := make(chan netlink.LinkUpdate, 64), make(chan netlink.AddrUpdate, 64)
+	lost := func(err error) {
+		if ctx.Err() == nil {
+			slog.Error("changes of the network are no longer seen", "error", err)
+		}
+	}
+	if err := netlink.LinkSubscribeWithOptions(links, ctx.Done(), netlink.LinkSubscribeOptions{ErrorCallback: lost}); err != nil {
+		return fmt.Errorf("watch interfaces: %w", err)
+	}
+	if err := netlink.AddrSubscribeWithOptions(addrs, ctx.Done(), netlink.AddrSubscribeOptions{ErrorCallback: lost}); err != nil {
+		return fmt.Errorf("watch addresses: %w", err)
+	}
+	go func() {
+		for {
+			select {
+			case _, open := <-links:
+				if !open {
+					return
+				}
+			case _, open := <-addrs:
+				if !open {
+					return
+				}
+			}
+			changed()
+		}
+	}()
+	return nil
+}
+
+// checkPorts returns an error if the host's own connections may use ports of
+// the range: a backend's reply could then belong to either.
+func checkPorts(r writer.PortRange) error {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		return err
+	}
+	var low, high uint16
+	if _, err := fmt.Sscan(string(text), &low, &high); err != nil {
+		return fmt.Errorf("net.ipv4.ip_local_port_range is %q: %w", text, err)
+	}
+	if r.Min > high || r.Max < low {
+		return nil
+	}
+	return fmt.Errorf("SNAT ports %d-%d are used by connections of this host (net.ipv4.ip_local_port_range is %d-%d): choose others with --snat-ports",
+		r.Min, r.Max, low, high)
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package standalone
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+)
+
+func TestInterfacesAreThoseThatCarryPacketsOfTheirOwn(t *testing.T) {
+	veth(t, "eth0")
+	up(t, "peer-eth0")
+	veth(t, "port0")
+	add(t, &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}})
+	must(t, netlink.LinkSetMaster(byName(t, "port0"), byName(t, "br0")))
+	veth(t, "off0")
+	must(t, netlink.LinkSetDown(byName(t, "off0")))
+
+	// The port's peer is a container, off0 and its peer are down.
+	if got, want := seen(t).interfaces, []string{"br0", "eth0", "lo", "peer-eth0"}; !slices.Equal(got, want) {
+		t.Errorf("interfaces are %v, want %v", got, want)
+	}
+	n, err := readNetwork([]string{"port0", "eth0"})
+	must(t, err)
+	if want := []string{"eth0", "port0"}; !slices.Equal(n.interfaces, want) {
+		t.Errorf("interfaces are %v instead of those asked for, %v", n.interfaces, want)
+	}
+}
+
+func TestPrimaryAddressesAreThoseOfDefaultRoutes(t *testing.T) {
+	veth(t, "eth0")
+	veth(t, "eth1")
+	assign(t, "eth0", "192.0.2.1/24", "2001:db8:1::1/64")
+	assign(t, "eth1", "198.51.100.1/24")
+	if n := seen(t); len(n.primary) != 0 {
+		t.Errorf("without a default route, primary addresses are %v", n.primary)
+	}
+	route := func(name, gateway string) {
+		must(t, netlink.RouteAdd(&netlink.Route{LinkIndex: byName(t, name).Attrs().Index, Gw: net.ParseIP(gateway)}))
+	}
+	route("eth0", "192.0.2.254")
+	n := seen(t)
+	if want := ips("192.0.2.1", "2001:db8:1::1"); !slices.Equal(n.primary, want) {
+		t.Errorf("primary addresses are %v, want %v", n.primary, want)
+	}
+	if want := ips("192.0.2.1", "198.51.100.1", "2001:db8:1::1"); !slices.Equal(n.addresses, want) {
+		t.Errorf("addresses are %v, want %v", n.addresses, want)
+	}
+	must(t, netlink.RouteReplace(&netlink.Route{Dst: &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, MultiPath: []*netlink.NexthopInfo{
+		{LinkIndex: byName(t, "eth0").Attrs().Index, Gw: net.ParseIP("192.0.2.254")},
+		{LinkIndex: byName(t, "eth1").Attrs().Index, Gw: net.ParseIP("198.51.100.254")},
+	}}))
+	if n, want := seen(t), ips("192.0.2.1", "198.51.100.1", "2001:db8:1::1"); !slices.Equal(n.primary, want) {
+		t.Errorf("with a route by both, primary addresses are %v, want %v", n.primary, want)
+	}
+}
+
+func TestSNATPortsThatTheHostUsesAreRefused(t *testing.T) {
+	const file = "/proc/sys/net/ipv4/ip_local_port_range"
+	before, err := os.ReadFile(file)
+	must(t, err)
+	t.Cleanup(func() { must(t, os.WriteFile(file, before, 0)) })
+	must(t, os.WriteFile(file, []byte("20000 30000"), 0))
+	for _, c := range []struct {
+		min, max uint16
+		ok       bool
+	}{
+		{10000, 19999, true}, {30001, 40000, true}, {10000, 20000, false}, {30000, 40000, false},
+		{21000, 22000, false}, {1, 65535, false},
+	} {
+		err := checkPorts(writer.PortRange{Min: c.min, Max: c.max})
+		if (err == nil) != c.ok {
+			t.Errorf("%d-%d: %v", c.min, c.max, err)
+		}
+		if err != nil && !(strings.Contains(err.Error(), "20000-30000") && strings.Contains(err.Error(), "--snat-ports")) {
+			t.Errorf("%v: says neither what is in the way nor what to do", err)
+		}
+	}
+}
+
+func TestForwardingThatIsOffIsWarnedOf(t *testing.T) {
+	for _, name := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
+		file := "/proc/sys/net/" + name
+		must(t, os.WriteFile(file, []byte("1"), 0))
+		t.Cleanup(func() { must(t, os.WriteFile(file, []byte("0"), 0)) })
+	}
+	if w := seen(t).warnings(); len(w) > 0 {
+		t.Errorf("forwarding is on, and warned of: %v", w)
+	}
+	must(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0))
+	if w := seen(t).warnings(); len(w) != 1 || !strings.Contains(w[0], "net.ipv4.ip_forward") {
+		t.Errorf("warnings are %v", w)
+	}
+}
+
+func TestHomeIsTheInterfaceOfTheNetwork(t *testing.T) {
+	veth(t, "eth0")
+	veth(t, "eth1")
+	assign(t, "eth0", "192.0.2.1/24", "2001:db8:1::1/64")
+	assign(t, "eth1", "198.51.100.1/25", "203.0.113.1/32")
+	for ip, want := range map[string]string{
+		"192.0.2.9": "eth0", "2001:db8:1::9": "eth0", "198.51.100.100": "eth1",
+		"198.51.100.200": "lo", "203.0.113.2": "lo", "2001:db8:2::9": "lo",
+	} {
+		if got := seen(t).home(ips(ip)[0]); got.Interface != want || got.Index != byName(t, want).Attrs().Index {
+			t.Errorf("home of %s is %+v, want %s", ip, got, want)
+		}
+	}
+}
+
+func TestEveryChangeOfTheNetworkIsNoticed(t *testing.T) {
+	changed := make(chan bool, 1000)
+	must(t, watchNetwork(t.Context(), func() { changed <- true }))
+	notice := func(what string, do func()) {
+		t.Helper()
+		for len(changed) > 0 {
+			<-changed
+		}
+		do()
+		eventually(t, func() error {
+			if len(changed) == 0 {
+				return fmt.Errorf("nobody notices: %s", what)
+			}
+			return nil
+		})
+	}
+	notice("a new interface", func() { veth(t, "eth0") })
+	notice("an address", func() { assign(t, "eth0", "192.0.2.1/24") })
+	notice("an interface that goes", func() { must(t, netlink.LinkDel(byName(t, "eth0"))) })
+}

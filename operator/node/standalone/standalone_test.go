@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package standalone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/manifest"
+	"github.com/kubernetes-sigs/blixt/operator/node/loader"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+)
+
+// files is a Gateway with a TCP listener and one backend. No address: its spec
+// says none.
+func files(port int, address string) string {
+	addresses := ""
+	if address != "" {
+		addresses = fmt.Sprintf("  addresses: [{value: %q}]\n", address)
+	}
+	return fmt.Sprintf(`
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: blixt}
+spec: {controllerName: gateway.networking.k8s.io/blixt}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: web}
+spec:
+  gatewayClassName: blixt
+%s  listeners:
+  - {name: tcp, protocol: TCP, port: %d}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: {name: web}
+spec:
+  parentRefs: [{name: web}]
+  rules:
+  - backendRefs: [{name: web, port: 80}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  ports: [{protocol: TCP, port: 80}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{protocol: TCP, port: 8080}]
+endpoints:
+- addresses: ["10.0.0.1"]
+`, addresses, port)
+}
+
+// instance is a load balancer that runs in this process.
+type instance struct {
+	*testing.T
+	Options
+	bpffs string
+	log   *logbook
+	stop  func()
+	done  chan error
+}
+
+// prepare makes directories for a load balancer, with one file.
+func prepare(t *testing.T, text string) *instance {
+	t.Helper()
+	dir := t.TempDir()
+	i := &instance{T: t, log: listenToLog(t), stop: func() {}, bpffs: filepath.Join(dir, "bpf"), Options: Options{
+		Dir: filepath.Join(dir, "yaml"), NodeName: "here", SNATPorts: writer.PortRange{Min: 11000, Max: 11999},
+		Name: "test", RunDir: filepath.Join(dir, "run"),
+	}}
+	i.Load = func(interfaces []string) (*Loaded, error) {
+		l, err := loader.Load(loader.Options{
+			Name: i.Name, BPFFS: i.bpffs, RunDir: i.RunDir, Interfaces: interfaces, Flows: 4096, RingSlots: 1 << 20,
+		})
+		return &Loaded{DataPlane: l, SNATPorts: i.SNATPorts}, err
+	}
+	// The mount would be in the way of the removal of the directory.
+	t.Cleanup(func() { _ = unix.Unmount(i.bpffs, unix.MNT_DETACH) })
+	must(t, os.MkdirAll(i.Dir, 0o755))
+	i.write(text)
+	return i
+}
+
+// write replaces the file as an editor would.
+func (i *instance) write(text string) {
+	i.Helper()
+	path := filepath.Join(i.Dir, "web.yaml")
+	must(i.T, os.WriteFile(path+".new", []byte(text), 0o644))
+	must(i.T, os.Rename(path+".new", path))
+}
+
+func (i *instance) start() {
+	i.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	i.done = make(chan error, 1)
+	go func() { i.done <- Run(ctx, i.Options) }()
+	i.stop = func() {
+		i.Helper()
+		cancel()
+		select {
+		case err := <-i.done:
+			if err != nil {
+				i.Error(err)
+			}
+		case <-time.After(5 * time.Second):
+			i.Fatal("it does not end")
+		}
+		i.stop = func() {}
+	}
+	i.Cleanup(func() { i.stop() })
+}
+
+// serves waits until exactly these frontends are served, each as address:port.
+func (i *instance) serves(want ...string) {
+	i.Helper()
+	eventually(i.T, func() error {
+		r, err := writer.LoadRecord(StateFile(i.RunDir, i.Name))
+		var got []string
+		for _, f := range r.State.Frontends {
+			got = append(got, netip.AddrPortFrom(f.Addr, f.Port).String())
+		}
+		if err == nil && !slices.Equal(got, want) {
+			err = fmt.Errorf("serves %v, want %v", got, want)
+		}
+		return err
+	})
+}
+
+// backends counts those that are served.
+func (i *instance) backends() (n int) {
+	i.Helper()
+	r, err := writer.LoadRecord(StateFile(i.RunDir, i.Name))
+	must(i.T, err)
+	for _, f := range r.State.Frontends {
+		n += len(f.Backends)
+	}
+	return n
+}
+
+// attached waits until the program is on exactly these interfaces.
+func (i *instance) attached(want ...string) {
+	i.Helper()
+	eventually(i.T, func() error {
+		info, err := loader.Inspect(i.bpffs, i.Name)
+		var got []string
+		for _, l := range info.Links {
+			if l.Direction == "ingress" {
+				got = append(got, l.Interface)
+			}
+		}
+		slices.Sort(got)
+		if err == nil && !slices.Equal(got, want) {
+			err = fmt.Errorf("attached to %v, want %v", got, want)
+		}
+		return err
+	})
+}
+
+// logs waits for a line that contains all these words.
+func (i *instance) logs(words ...string) {
+	i.Helper()
+	var all []string
+	eventually(i.T, func() error {
+		all = append(all, i.log.take()...)
+		if !slices.ContainsFunc(all, func(line string) bool {
+			return !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) })
+		}) {
+			return fmt.Errorf("no line of the log has %q:\n%s", words, strings.Join(all, "\n"))
+		}
+		return nil
+	})
+}
+
+func TestNewInterfaceGetsTheProgramWhileRunning(t *testing.T) {
+	veth(t, "eth0")
+	up(t, "peer-eth0")
+	assign(t, "eth0", "192.0.2.1/24")
+	i := prepare(t, files(80, far4))
+	i.start()
+	i.serves(far4 + ":80")
+	i.attached("eth0", "lo", "peer-eth0")
+	veth(t, "eth1")
+	up(t, "peer-eth1")
+	i.attached("eth0", "eth1", "lo", "peer-eth0", "peer-eth1")
+	must(t, netlink.LinkDel(byName(t, "eth1")))
+	i.attached("eth0", "lo", "peer-eth0")
+	// What is down keeps nothing that is up from being served.
+	must(t, netlink.LinkSetDown(byName(t, "peer-eth0")))
+	i.attached("eth0", "lo")
+}
+
+func TestGatewayWithoutAddressesIsServedOnTheHosts(t *testing.T) {
+	veth(t, "eth0")
+	up(t, "peer-eth0")
+	assign(t, "eth0", "192.0.2.1/24")
+	i := prepare(t, files(80, ""))
+	i.start()
+	i.serves("192.0.2.1:80")
+	// It follows the host's addresses, and is no reason for the host to lose one.
+	assign(t, "eth0", "198.51.100.3/24")
+	i.serves("192.0.2.1:80", "198.51.100.3:80")
+	must(t, netlink.AddrDel(byName(t, "eth0"), mustAddr(t, "192.0.2.1/24")))
+	i.serves("198.51.100.3:80")
+	i.stop()
+	want(t, "eth0", "198.51.100.3")
+}
+
+func TestAddressMovesToTheNetworkThatAppears(t *testing.T) {
+	i := prepare(t, files(80, near4))
+	i.start()
+	i.serves(near4 + ":80")
+	want(t, "lo", near4)
+	veth(t, "eth0")
+	assign(t, "eth0", host4+"/24")
+	eventually(t, func() error {
+		got := addresses(t, "eth0")
+		if slices.SortFunc(got, netip.Addr.Compare); !slices.Equal(got, ips(host4, near4)) {
+			return fmt.Errorf("eth0 has %v", got)
+		}
+		return nil
+	})
+	want(t, "lo")
+	i.stop()
+	want(t, "eth0", host4)
+}
+
+func TestBrokenFileIsSaidAndTheLastGoodOneServed(t *testing.T) {
+	veth(t, "eth0")
+	i := prepare(t, files(80, far4))
+	i.start()
+	i.serves(far4 + ":80")
+	i.write(strings.Replace(files(81, far4), "port: 81", "port: eighty", 1))
+	i.logs("level=ERROR", "the last good configuration goes on serving", "web.yaml:", "port")
+	i.serves(far4 + ":80")
+	want(t, "lo", far4)
+	i.write(files(82, far4))
+	i.serves(far4 + ":82")
+	i.logs("mended")
+}
+
+func TestMisspelledKindIsSaidAndTheLastGoodOneServed(t *testing.T) {
+	veth(t, "eth0")
+	i := prepare(t, files(80, far4))
+	i.start()
+	i.serves(far4 + ":80")
+	i.write(strings.Replace(files(80, far4), "kind: TCPRoute", "kind: TCPRouet", 1))
+	i.logs("level=ERROR", "the last good configuration goes on serving", "web.yaml:", "did you mean TCPRoute?")
+	i.serves(far4 + ":80")
+	if served := i.backends(); served != 1 {
+		t.Errorf("%d backends are served, want the one of before", served)
+	}
+}
+
+func TestWhatIsWrongFromTheStartIsAnError(t *testing.T) {
+	i := prepare(t, "kind: [")
+	err := Run(t.Context(), i.Options)
+	if _, is := errors.AsType[manifest.Errors](err); !is {
+		t.Errorf("a broken file: %v", err)
+	}
+	i.write(files(80, far4))
+	i.Dir += "-missing"
+	if err := Run(t.Context(), i.Options); err == nil {
+		t.Error("a missing directory is no error")
+	}
+	i = prepare(t, files(80, far4))
+	i.SNATPorts = writer.PortRange{Min: 1, Max: 65535}
+	if err := Run(t.Context(), i.Options); err == nil || !strings.Contains(err.Error(), "SNAT") {
+		t.Errorf("SNAT ports of the host's own connections: %v", err)
+	}
+	i.SNATPorts = writer.PortRange{Min: 11000, Max: 11999}
+	i.Interfaces = []string{"missing0"}
+	if err := Run(t.Context(), i.Options); err == nil || !strings.Contains(err.Error(), "missing0") {
+		t.Errorf("an interface that does not exist: %v", err)
+	}
+	want(t, "lo")
+}
+
+func TestProblemOfAnObjectIsSaidOnce(t *testing.T) {
+	veth(t, "eth0")
+	i := prepare(t, strings.Replace(files(80, far4), "{name: web, port: 80}", "{name: nobody, port: 80}", 1))
+	i.start()
+	i.logs("level=WARN", "TCPRoute", "nobody")
+	for range 5 {
+		veth(t, "eth1")
+		must(t, netlink.LinkDel(byName(t, "eth1")))
+		time.Sleep(2 * settle)
+	}
+	for _, line := range i.log.take() {
+		if strings.Contains(line, "nobody") {
+			t.Errorf("said again: %s", line)
+		}
+	}
+}
+
+func TestServiceWithoutEndpointsIsSaid(t *testing.T) {
+	veth(t, "eth0")
+	gone := strings.Replace(files(80, far4), "endpoints:\n- addresses: [\"10.0.0.1\"]", "endpoints: []", 1)
+	i := prepare(t, gone)
+	i.start()
+	want := []string{"level=WARN", "Service default/web: No endpoint is ready for " + far4 + ":80/tcp: "}
+	i.logs(want...)
+	i.write(files(80, far4))
+	i.logs("serving", "backends=1")
+	// Whoever takes them away again is told again.
+	for _, endpoints := range []string{
+		"endpoints: []",
+		"endpoints: [{addresses: [10.0.0.1], conditions: {ready: false}}]",
+	} {
+		i.write(strings.Replace(gone, "endpoints: []", endpoints, 1))
+		i.logs(want...)
+		i.write(files(80, far4))
+		i.logs("serving", "backends=1")
+	}
+}
+
+// A reference that is to get nothing needs no endpoints, one of two does.
+func TestUnservedAreThoseThatConnectionsGoTo(t *testing.T) {
+	web, api := types.NamespacedName{Namespace: "default", Name: "web"}, types.NamespacedName{Namespace: "default", Name: "api"}
+	key := func(addr string) lb.Key { return lb.Key{Addr: netip.MustParseAddr(addr), Protocol: lb.TCP, Port: 80} }
+	endpoints := gateway.Endpoints{web: {Ports: []gateway.EndpointPort{{Name: "http", Protocol: lb.TCP, Endpoints: []gateway.Endpoint{
+		{Addr: netip.MustParseAddrPort("10.0.0.1:8080"), State: gateway.Ready},
+	}}}}}
+	for name, c := range map[string]struct {
+		ref  gateway.Ref
+		want []string
+	}{
+		"one family":    {gateway.Ref{Service: web, PortName: "http", Weight: 1}, []string{"Service default/web [2001:db8::1]:80/tcp"}},
+		"other port":    {gateway.Ref{Service: web, PortName: "https", Weight: 1}, []string{"Service default/web 192.0.2.1:80/tcp, [2001:db8::1]:80/tcp"}},
+		"nothing there": {gateway.Ref{Service: api, PortName: "http", Weight: 1}, []string{"Service default/api 192.0.2.1:80/tcp, [2001:db8::1]:80/tcp"}},
+		"no weight":     {gateway.Ref{Service: api, PortName: "http"}, nil},
+	} {
+		refs := []gateway.Ref{c.ref}
+		var got []string
+		for _, p := range unserved([]gateway.Frontend{{Key: key("192.0.2.1"), Refs: refs}, {Key: key("2001:db8::1"), Refs: refs}}, endpoints) {
+			message, _, _ := strings.Cut(strings.TrimPrefix(p.Message, "No endpoint is ready for "), ": its share")
+			got = append(got, p.Object+" "+message)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// Files, interfaces and addresses change as fast as they can, while states are
+// applied: nobody waits for ever for anybody, and the last word counts.
+func TestManyChangesAtOnceEndInTheLastOne(t *testing.T) {
+	veth(t, "eth0")
+	up(t, "peer-eth0")
+	assign(t, "eth0", "192.0.2.1/24")
+	i := prepare(t, files(1000, far4))
+	i.start()
+	for n := range 200 {
+		i.write(files(1001+n, map[bool]string{true: far4, false: near4}[n%2 == 0]))
+		if n%10 == 0 {
+			link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "gone"}, PeerName: "peer-gone"}
+			must(t, netlink.LinkAdd(link))
+			must(t, netlink.LinkSetUp(link))
+			must(t, netlink.LinkDel(link))
+		}
+		if n%3 == 0 {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	i.write(files(2000, near4))
+	i.serves(near4 + ":2000")
+	want(t, "eth0", "192.0.2.1", near4)
+	want(t, "lo")
+	// It may be told to end while it is at work.
+	i.write(files(2001, far4))
+	i.stop()
+	want(t, "eth0", "192.0.2.1")
+	want(t, "lo")
+	if left, err := os.ReadDir(i.RunDir); err != nil || slices.ContainsFunc(left, func(e os.DirEntry) bool {
+		return strings.HasSuffix(e.Name(), ".json") || strings.HasSuffix(e.Name(), ".addresses")
+	}) {
+		t.Errorf("left behind: %v (%v)", left, err)
+	}
+}
+
+func TestKeptLoadBalancerIsTakenOver(t *testing.T) {
+	veth(t, "eth0")
+	up(t, "peer-eth0")
+	i := prepare(t, files(80, far4))
+	i.Keep = true
+	i.start()
+	i.serves(far4 + ":80")
+	i.stop()
+	want(t, "lo", far4)
+	i.attached("eth0", "lo", "peer-eth0")
+	i.Keep = false
+	i.write(files(81, far4))
+	i.start()
+	i.serves(far4 + ":81")
+	i.stop()
+	want(t, "lo")
+}

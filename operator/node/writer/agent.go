@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package writer keeps the maps of a node what they should be. In come states,
+// from files or from the operator; out go writes to the maps, and the status
+// that is read from them. It holds no truth: what it knows of the maps it has
+// read from them, and reads again whenever it is in doubt.
+package writer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+)
+
+// Tables is all that an agent touches: datapath.Maps, or datapath.Fake.
+type Tables interface {
+	datapath.Tables
+	datapath.Counts
+	datapath.Flows
+}
+
+// Options of an agent. The zero value of each field is usable.
+type Options struct {
+	// SNATMin and SNATMax are the source ports of translated flows. They must
+	// be outside the host's ephemeral range.
+	SNATMin, SNATMax uint16
+	// Node4 and Node6 are the node's addresses, for kernels that cannot say
+	// which one to translate to.
+	Node4, Node6 netip.Addr
+	// StateFile gets the names that maps have no place for; "": none.
+	StateFile string
+	// SweepEvery is the pause between sweeps; 0: ten seconds.
+	SweepEvery time.Duration
+	// CheckEvery is how often the maps are checked for another writer; 0: ten
+	// seconds.
+	CheckEvery time.Duration
+	// Applied is called by Run after each try.
+	Applied func(Result, error)
+	Log     *slog.Logger
+
+	// Clock, Ticks and Sleep are for tests.
+	Clock func() time.Time
+	Ticks func() uint32
+	Sleep func(context.Context, time.Duration) error
+}
+
+// DefaultSNATMin and DefaultSNATMax lie below Linux's ephemeral ports (32768 to
+// 60999 by default) and Kubernetes' node ports (30000 to 32767). A port is used
+// once per backend, so this is how many flows a node can have with each.
+const (
+	DefaultSNATMin = 11000
+	DefaultSNATMax = 29999
+)
+
+// Version orders states: a later epoch, or in one epoch a later sequence, is
+// newer.
+type Version struct {
+	Epoch    uint64 `json:"epoch"`
+	Sequence uint64 `json:"sequence"`
+}
+
+// Result is what Apply did.
+type Result struct {
+	Version   Version          `json:"version"`
+	StateHash string           `json:"stateHash"`
+	Written   datapath.Written `json:"written"`
+	// Changed tells whether anything was written.
+	Changed  bool          `json:"changed"`
+	Duration time.Duration `json:"duration"`
+	// Wanted is the version that was asked for, whether or not it is what the
+	// maps hold now.
+	Wanted *Version `json:"-"`
+}
+
+// Agent writes the maps of one data plane. Its methods may be called
+// concurrently; there must be no second agent for the same maps.
+type Agent struct {
+	tables Tables
+	o      Options
+
+	mu      sync.Mutex // of all below, and of writing
+	image   *datapath.Image
+	state   lb.State // applied last, or being applied
+	record  Record
+	foreign time.Time // when another writer was noticed last
+
+	sweep  sync.Mutex // held by the one sweep
+	counts struct {
+		sync.Mutex
+		flows FlowCounts
+	}
+}
+
+// New returns an agent that has not touched the maps yet.
+func New(t Tables, o Options) *Agent {
+	if o.SNATMin == 0 && o.SNATMax == 0 {
+		o.SNATMin, o.SNATMax = DefaultSNATMin, DefaultSNATMax
+	}
+	if o.SweepEvery == 0 {
+		o.SweepEvery = 10 * time.Second
+	}
+	if o.CheckEvery == 0 {
+		o.CheckEvery = 10 * time.Second
+	}
+	if o.Applied == nil {
+		o.Applied = func(Result, error) {}
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.Ticks == nil {
+		o.Ticks = ticks
+	}
+	if o.Sleep == nil {
+		o.Sleep = sleep
+	}
+	return &Agent{tables: t, o: o}
+}
+
+// Apply makes the maps hold a state, under the next version. It returns once
+// they do, which takes a second longer where ids or slots have to rest. On
+// error each frontend serves as before or as wanted, and Apply may be tried
+// again. Returns datapath.TableFullError if the state does not fit.
+func (a *Agent) Apply(ctx context.Context, s lb.State) (Result, error) {
+	return a.apply(ctx, s, nil)
+}
+
+// ApplyVersion is Apply for a state that has a version. Returns StaleError if
+// the maps hold a newer one of the same epoch.
+func (a *Agent) ApplyVersion(ctx context.Context, s lb.State, v Version) (Result, error) {
+	return a.apply(ctx, s, &v)
+}
+
+// StaleError says that a state is older than what the maps hold.
+type StaleError struct {
+	Have, Got Version
+}
+
+func (e *StaleError) Error() string {
+	return fmt.Sprintf("state %d of epoch %d is older than state %d, which is served", e.Got.Sequence, e.Got.Epoch, e.Have.Sequence)
+}
+
+func (a *Agent) apply(ctx context.Context, s lb.State, v *Version) (Result, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	start := a.o.Clock()
+	s = clone(s)
+	s.Normalize()
+	hash := s.Hash()
+	res, err := a.write(ctx, s, hash, v)
+	res.Duration, res.Wanted = a.o.Clock().Sub(start), v
+	if err != nil {
+		if _, full := errors.AsType[*datapath.TableFullError](err); !full {
+			a.image = nil // in doubt: read it again
+		}
+		return res, err
+	}
+	a.state = s
+	if res.Changed || a.record.Hash != res.StateHash {
+		a.record = Record{Version: res.Version, Hash: res.StateHash, Time: a.o.Clock(), State: s}
+		if err := a.record.save(a.o.StateFile); err != nil {
+			return res, err
+		}
+	}
+	return res, nil
+}
+
+func (a *Agent) write(ctx context.Context, s lb.State, hash uint64, v *Version) (Result, error) {
+	res := Result{StateHash: hashText(hash)}
+	config, err := a.tables.Config()
+	if err != nil {
+		return res, fmt.Errorf("read config: %w", err)
+	}
+	res.Version = Version{config.Epoch, config.Sequence}
+	switch {
+	case v == nil:
+		if hash != config.StateHash {
+			res.Version.Sequence++
+		}
+	case v.Epoch == config.Epoch && v.Sequence < config.Sequence:
+		return res, &StaleError{Have: res.Version, Got: *v}
+	default:
+		res.Version = *v
+	}
+	// How to translate comes before, and which state this is after the state.
+	settled := a.settings(config)
+	if settled != config {
+		if err := a.tables.SetConfig(settled); err != nil {
+			return res, fmt.Errorf("write config: %w", err)
+		}
+		res.Changed = true
+	}
+	for complete := false; !complete; {
+		plan, err := a.plan(s)
+		if err != nil {
+			return res, err
+		}
+		written, err := datapath.Apply(a.tables, a.image, plan, a.o.Clock)
+		res.Written.Add(written)
+		res.Changed = res.Changed || len(plan.Ops) > 0
+		if err != nil {
+			return res, fmt.Errorf("write maps: %w", err)
+		}
+		if complete = plan.Complete(); !complete {
+			if err := a.o.Sleep(ctx, plan.Again.Sub(a.o.Clock())); err != nil {
+				return res, err
+			}
+		}
+	}
+	done := settled
+	done.Epoch, done.Sequence, done.StateHash = res.Version.Epoch, res.Version.Sequence, hash
+	if done != settled {
+		if err := a.tables.SetConfig(done); err != nil {
+			return res, fmt.Errorf("write config: %w", err)
+		}
+		res.Changed = true
+	}
+	return res, nil
+}
+
+func (a *Agent) plan(s lb.State) (*datapath.Plan, error) {
+	if a.image == nil {
+		im, err := datapath.Read(a.tables, a.o.Clock())
+		if err != nil {
+			return nil, fmt.Errorf("read maps: %w", err)
+		}
+		a.image = im
+	}
+	return datapath.NewPlan(a.image, s, a.o.Clock())
+}
+
+// clone copies all that Normalize changes.
+func clone(s lb.State) lb.State {
+	s.Addresses = slices.Clone(s.Addresses)
+	s.Frontends = slices.Clone(s.Frontends)
+	for i := range s.Frontends {
+		s.Frontends[i].Backends = slices.Clone(s.Frontends[i].Backends)
+	}
+	return s
+}
+
+func hashText(h uint64) string { return fmt.Sprintf("%016x", h) }
+
+// ticks returns the data plane's clock.
+func ticks() uint32 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil { // cannot be
+		panic(err)
+	}
+	return uint32(ts.Nano() >> datapath.TickShift)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(max(d, 0))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// MarshalJSON shows the duration as text.
+func (r Result) MarshalJSON() ([]byte, error) {
+	type plain Result
+	return json.Marshal(struct {
+		plain
+		Duration string `json:"duration"`
+	}{plain(r), r.Duration.String()})
+}

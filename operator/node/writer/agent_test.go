@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package writer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+)
+
+var testSizes = datapath.Sizes{Addresses: 16, Frontends: 16, Backends: 64, RingSlots: 1 << 18, Flows: 64}
+
+// testState is one frontend with backends 10.0.0.1, 10.0.0.2 and so on.
+func testState(weights ...uint64) lb.State {
+	vip := netip.MustParseAddr("192.0.2.1")
+	f := lb.Frontend{Addr: vip, Protocol: lb.TCP, Port: 80, Gateway: "default/gw", Listener: "http", Route: "TCPRoute/default/web"}
+	for i, w := range weights {
+		f.Backends = append(f.Backends, lb.Backend{
+			Addr:   netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), 8080),
+			Weight: w * lb.WeightUnit, Service: "default/web",
+		})
+	}
+	return lb.State{Addresses: []lb.Address{{IP: vip, Exclusive: true}}, Frontends: []lb.Frontend{f}}
+}
+
+func mustApply(t *testing.T, a *Agent, s lb.State) Result {
+	t.Helper()
+	res, err := a.Apply(context.Background(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+func TestApplyVersions(t *testing.T) {
+	fake := datapath.NewFake(testSizes)
+	a := New(fake, Options{Node4: netip.MustParseAddr("198.51.100.7")})
+	one, two := testState(70, 30), testState(1, 1, 1)
+	first := mustApply(t, a, one)
+	if !first.Changed || first.Version != (Version{0, 1}) {
+		t.Errorf("first: %+v", first)
+	}
+	if again := mustApply(t, a, one); again.Changed || again.Version != first.Version {
+		t.Errorf("the same again: %+v", again)
+	}
+	if second := mustApply(t, a, two); second.Version.Sequence != 2 || second.Written.Backends != 1 || second.Written.Frontends != 0 {
+		t.Errorf("one backend more: %+v", second)
+	}
+	// Another agent, as after a restart, adopts what is there.
+	a = New(fake, Options{Node4: netip.MustParseAddr("198.51.100.7")})
+	if again := mustApply(t, a, two); again.Changed {
+		t.Errorf("after a restart: %+v", again)
+	}
+	if _, err := a.ApplyVersion(context.Background(), one, Version{5, 9}); err != nil {
+		t.Error(err)
+	}
+	_, err := a.ApplyVersion(context.Background(), two, Version{5, 8})
+	if stale, ok := errors.AsType[*StaleError](err); !ok || stale.Have.Sequence != 9 {
+		t.Errorf("older sequence: %v", err)
+	}
+	if _, err := a.ApplyVersion(context.Background(), two, Version{4, 1}); err != nil {
+		t.Errorf("another epoch: %v", err)
+	}
+	c, _ := fake.Config()
+	want := bpf.BlixtConfig{Epoch: 4, Sequence: 1, StateHash: two.Hash(), SnatMin: DefaultSNATMin, SnatMax: DefaultSNATMax,
+		Node4: datapath.ToAddr(netip.MustParseAddr("198.51.100.7"))}
+	if diff := cmp.Diff(want, c); diff != "" {
+		t.Errorf("config (-want +got):\n%s", diff)
+	}
+}
+
+// The ports of translation are there before the first frontend, and the hash
+// of the state only when all of it is.
+func TestConfigFirstAndLast(t *testing.T) {
+	fake := datapath.NewFake(testSizes)
+	s := testState(1, 1)
+	var sawFrontend bool
+	fake.After = func() {
+		c, _ := fake.Config()
+		frontends, _ := fake.Frontends()
+		addresses, _ := fake.Addresses()
+		if len(frontends) > 0 {
+			sawFrontend = true
+			if c.SnatMax == 0 {
+				t.Error("frontend before the ports of translation")
+			}
+		}
+		if c.StateHash != 0 && len(addresses) == 0 {
+			t.Error("hash before the state is complete")
+		}
+	}
+	mustApply(t, New(fake, Options{}), s)
+	if !sawFrontend {
+		t.Error("no frontend seen")
+	}
+}
+
+func TestRefusedStateLeavesTheLastOne(t *testing.T) {
+	fake := datapath.NewFake(testSizes)
+	a := New(fake, Options{})
+	mustApply(t, a, testState(1))
+	before, _ := fake.Config()
+	fake.Writes()
+	_, err := a.Apply(context.Background(), testState(make([]uint64, 64)...))
+	full, ok := errors.AsType[*datapath.TableFullError](err)
+	if !ok || full.Table != "backends" || full.Size != 63 || full.Needed != 64 {
+		t.Errorf("error %v", err)
+	}
+	if after, _ := fake.Config(); fake.Writes() != 0 || before != after {
+		t.Error("something was written")
+	}
+	if res := mustApply(t, a, testState(1)); res.Changed {
+		t.Errorf("the last state is gone: %+v", res)
+	}
+}
+
+func TestDrain(t *testing.T) {
+	fake := datapath.NewFake(testSizes)
+	a := New(fake, Options{})
+	mustApply(t, a, testState(1))
+	for _, on := range []bool{true, false} {
+		if err := a.Drain(on); err != nil {
+			t.Fatal(err)
+		}
+		mustApply(t, a, testState(1, 1)) // a state does not end it
+		s, err := a.Status()
+		if err != nil || s.Draining != on {
+			t.Errorf("draining %v, want %v (%v)", s.Draining, on, err)
+		}
+	}
+}
+
+// Faults go away after some tries, and a foreign writer is noticed.
+func TestRunConverges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := datapath.NewFake(testSizes)
+		fake.Rand, fake.Faults = rand.New(rand.NewPCG(1, 2)), 0.2
+		var tries, done atomic.Int32
+		a := New(fake, Options{Applied: func(_ Result, err error) {
+			if tries.Add(1); err == nil {
+				done.Add(1)
+			}
+		}, Ticks: func() uint32 { return 0 }})
+		ctx, cancel := context.WithCancel(t.Context())
+		states := make(chan lb.State)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			a.Run(ctx, states)
+		}()
+		states <- testState(1, 2)
+		time.Sleep(20 * time.Minute)
+		synctest.Wait()
+		if done.Load() == 0 || tries.Load() < 2 {
+			t.Errorf("done %d times after %d tries", done.Load(), tries.Load())
+		}
+		cancel()
+		<-ended
+		fake.Faults = 0
+		ctx, cancel = context.WithCancel(t.Context())
+		ended = make(chan struct{})
+		go func() {
+			defer close(ended)
+			a.Run(ctx, states)
+		}()
+		states <- testState(1, 2)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		look := func() (*datapath.Image, lb.Key, *datapath.Served) {
+			im, err := datapath.Read(fake, time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for key, served := range im.Frontends {
+				return im, key, served
+			}
+			t.Fatal("no frontend")
+			return nil, lb.Key{}, nil
+		}
+		_, key, served := look()
+		word := func() datapath.Word { im, _, served := look(); return im.Word(served.Entry.Index) }
+		for _, foreign := range []struct {
+			what  string
+			write func() error
+		}{
+			{"config", func() error { c, _ := fake.Config(); c.StateHash++; return fake.SetConfig(c) }},
+			{"ring", func() error { return fake.WriteRing(word().Offset(), []uint32{0, 0}) }},
+			{"word", func() error { return fake.Publish(served.Entry.Index, 0) }},
+			{"address", func() error { return fake.DeleteAddress(key.Addr) }},
+			{"frontend", func() error { return fake.DeleteFrontend(key) }},
+			{"backend", func() error { return fake.PutBackend(served.Slots[0], bpf.BlixtBackend{}) }},
+		} {
+			if err := foreign.write(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			s := testState(1, 2)
+			s.Normalize()
+			im, _, _ := look()
+			plan, err := datapath.NewPlan(im, s, time.Now())
+			if err != nil || !plan.Empty() {
+				t.Errorf("after another wrote a %s the maps lack %v (%v), want that the agent has made it good", foreign.what, plan.Ops, err)
+			}
+			if c, _ := fake.Config(); c.StateHash != s.Hash() {
+				t.Errorf("after another wrote a %s the config's hash is %d, want %d", foreign.what, c.StateHash, s.Hash())
+			}
+		}
+		cancel()
+		<-ended
+	})
+}
+
+func TestStatus(t *testing.T) {
+	fake := datapath.NewFake(testSizes)
+	file := filepath.Join(t.TempDir(), "state.json")
+	a := New(fake, Options{StateFile: file})
+	s := testState(3, 1, 0)
+	s.Frontends[0].Reject = 4 * lb.WeightUnit
+	mustApply(t, a, s)
+	own, err := a.Status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := own.Frontends[0].Index
+	fake.FlowsOf[own.Frontends[0].Backends[0].ID] = 30
+	fake.FlowsOf[own.Frontends[0].Backends[1].ID] = 10
+	fake.CountersOf[index] = bpf.BlixtFrontendCounters{NewFlows: 40, Rejected: 39, Packets: 1000}
+	fake.CounterTable[bpf.BlixtCounterCOUNTER_FORWARDED] = 1000
+	fake.LinkPacketsNow[2*7+1] = 12
+	addFlow(fake, flowSpec{backend: own.Frontends[0].Backends[0].ID, generation: 1, frontend: index})
+	// Another process, with nothing but the maps and the file.
+	got, err := ReadStatus(fake, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !got.Known || got.Counters["forwarded"] != 1000 || got.Tables["backends"] != (Use{3, 63}) || got.Tables["flows"].Used != 1 {
+		t.Errorf("status %+v", got)
+	}
+	if diff := cmp.Diff([]LinkCount{{Link{7, "egress"}, 12}}, got.Links); diff != "" {
+		t.Errorf("links (-want +got):\n%s", diff)
+	}
+	want := FrontendStatus{
+		Frontend: "192.0.2.1:80/tcp", Gateway: "default/gw", Listener: "http", Route: "TCPRoute/default/web",
+		Index: index, RingSize: 509, Generation: 1, IdleTimeout: "2h15m0s", RejectShare: 254.0 / 509,
+		NewFlows: 40, ActiveFlows: 1, Rejected: 39, Packets: 1000,
+		Backends: []BackendStatus{
+			{Address: "10.0.0.1:8080", ID: 1, Service: "default/web", State: "serving", Weight: 3, RingShare: 191.0 / 509, FlowShare: 0.75, NewFlows: 30, ActiveFlows: 1},
+			{Address: "10.0.0.2:8080", ID: 2, Service: "default/web", State: "serving", Weight: 1, RingShare: 64.0 / 509, FlowShare: 0.25, NewFlows: 10},
+			{Address: "10.0.0.3:8080", ID: 3, Service: "default/web", State: "draining"},
+		},
+	}
+	got.Frontends[0].IdleTimeout = want.IdleTimeout // rounded up to ticks
+	if diff := cmp.Diff(want, got.Frontends[0]); diff != "" {
+		t.Errorf("frontend (-want +got):\n%s", diff)
+	}
+	if _, err := json.Marshal(got); err != nil {
+		t.Error(err)
+	}
+	// Names of another state are not shown.
+	mustApply(t, New(fake, Options{}), testState(1))
+	if got, err := ReadStatus(fake, file); err != nil || got.Known || got.Frontends[0].Gateway != "" {
+		t.Errorf("names of another state: %+v, %v", got, err)
+	}
+}

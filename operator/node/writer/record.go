@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package writer
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// Record is what the writer leaves beside the maps: the names and weights
+// that these have no place for. It counts only as long as its hash is the
+// one in the maps.
+type Record struct {
+	Version Version   `json:"version"`
+	Hash    string    `json:"hash"`
+	Time    time.Time `json:"time"`
+	State   lb.State  `json:"state"`
+}
+
+// LoadRecord reads a state file. One that does not exist is an empty record.
+func LoadRecord(path string) (Record, error) {
+	var r Record
+	if path == "" {
+		return r, nil
+	}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, nil
+	}
+	if err != nil {
+		return r, fmt.Errorf("read state file: %w", err)
+	}
+	if err := json.Unmarshal(text, &r); err != nil {
+		return r, fmt.Errorf("read state file %s: %w", path, err)
+	}
+	return r, nil
+}
+
+// save replaces the file as a whole: a reader sees the old one or the new.
+func (r Record) save(path string) error {
+	if path == "" {
+		return nil
+	}
+	text, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("write state file: %w", err)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("write state file: %w", err)
+	}
+	_, err = f.Write(text)
+	err = errors.Join(err, f.Chmod(0o644), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("write state file: %w", err), os.Remove(f.Name()))
+	}
+	return nil
+}

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package writer
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// SetSource changes what translated flows come from: the ports, and the node's
+// addresses for kernels that cannot say which one. Flows that exist keep what
+// they have.
+func (a *Agent) SetSource(ports PortRange, node4, node6 netip.Addr) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.o.SNATMin, a.o.SNATMax, a.o.Node4, a.o.Node6 = ports.Min, ports.Max, node4, node6
+	c, err := a.tables.Config()
+	if err != nil {
+		return fmt.Errorf("read config: %w", err)
+	}
+	if settled := a.settings(c); settled != c {
+		if err := a.tables.SetConfig(settled); err != nil {
+			return fmt.Errorf("write config: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package writer
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+)
+
+// Status is what the maps hold and count. Only names, weights and Applied
+// come from the writer's record; Known tells whether there is one of this
+// very state.
+type Status struct {
+	Layout    int               `json:"layout"`
+	Version   Version           `json:"version"`
+	StateHash string            `json:"stateHash"`
+	Known     bool              `json:"known"`
+	Applied   *time.Time        `json:"applied,omitempty"`
+	Draining  bool              `json:"draining,omitempty"`
+	SNAT      PortRange         `json:"snat"`
+	Tables    map[string]Use    `json:"tables"`
+	Addresses []AddressStatus   `json:"addresses"`
+	Frontends []FrontendStatus  `json:"frontends"`
+	Counters  map[string]uint64 `json:"counters"`
+	Links     []LinkCount       `json:"links"`
+}
+
+// PortRange is a range of ports, both ends included.
+type PortRange = datapath.PortRange
+
+// Use is how full a table is.
+type Use struct {
+	Used int `json:"used"`
+	Size int `json:"size"`
+}
+
+// AddressStatus is one address.
+type AddressStatus struct {
+	IP        string `json:"ip"`
+	Exclusive bool   `json:"exclusive"`
+}
+
+// FrontendStatus is one frontend. Packets and bytes are those to backends,
+// Reply... those from them.
+type FrontendStatus struct {
+	Frontend    string `json:"frontend"` // address:port/protocol
+	Gateway     string `json:"gateway,omitempty"`
+	Listener    string `json:"listener,omitempty"`
+	Route       string `json:"route,omitempty"`
+	Index       uint32 `json:"index"`
+	RingSize    int    `json:"ringSize"`
+	Generation  uint32 `json:"generation"`
+	IdleTimeout string `json:"idleTimeout"`
+	// RejectShare is the part of the ring that refuses.
+	RejectShare  float64         `json:"rejectShare"`
+	NewFlows     uint64          `json:"newFlows"`
+	ActiveFlows  uint64          `json:"activeFlows"`
+	Rejected     uint64          `json:"rejected"`
+	Packets      uint64          `json:"packets"`
+	Bytes        uint64          `json:"bytes"`
+	ReplyPackets uint64          `json:"replyPackets"`
+	ReplyBytes   uint64          `json:"replyBytes"`
+	Backends     []BackendStatus `json:"backends"`
+}
+
+// BackendStatus is one backend.
+type BackendStatus struct {
+	Address string `json:"address"`
+	ID      uint32 `json:"id"`
+	Service string `json:"service,omitempty"`
+	Local   bool   `json:"local,omitempty"`
+	// State is serving, or draining: it keeps its flows and gets no new ones.
+	State string `json:"state"`
+	// Weight is what it is in the reference, divided among its endpoints.
+	Weight float64 `json:"weight"`
+	// RingShare is the part of the ring, which is the part of new flows to be
+	// expected, and FlowShare the part of those that came.
+	RingShare   float64 `json:"ringShare"`
+	FlowShare   float64 `json:"flowShare"`
+	NewFlows    uint64  `json:"newFlows"`
+	ActiveFlows uint64  `json:"activeFlows"`
+}
+
+// Status reads the maps. Active flows are those of the last sweep.
+func (a *Agent) Status() (Status, error) {
+	a.counts.Lock()
+	flows := a.counts.flows
+	a.counts.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return read(a.tables, a.record, flows)
+}
+
+// ReadStatus is Status for another process: names are those of the writer's
+// state file, if there is one, and active flows are counted now.
+func ReadStatus(t Tables, stateFile string) (Status, error) {
+	record, err := LoadRecord(stateFile)
+	if err != nil {
+		return Status{}, err
+	}
+	flows, err := CountFlows(t)
+	if err != nil {
+		return Status{}, err
+	}
+	return read(t, record, flows)
+}
+
+// CountFlows counts the active flows in both their tables.
+func CountFlows(t Tables) (FlowCounts, error) {
+	backends, err := t.Backends()
+	if err != nil {
+		return FlowCounts{}, fmt.Errorf("read backends: %w", err)
+	}
+	s := sweeper{backends: backends}
+	s.swept.Flows = FlowCounts{Backends: map[uint32]uint64{}, Frontends: map[uint32]uint64{}}
+	err = t.EachFlow(func(entries []datapath.FlowEntry) bool {
+		for _, e := range entries {
+			s.count(e.Value)
+		}
+		return true
+	})
+	return s.swept.Flows, err
+}
+
+func read(t Tables, record Record, flows FlowCounts) (Status, error) {
+	im, err := datapath.Read(t, time.Time{})
+	if err != nil {
+		return Status{}, err
+	}
+	c, err := t.Config()
+	if err != nil {
+		return Status{}, fmt.Errorf("read config: %w", err)
+	}
+	s := Status{
+		Layout: datapath.Layout, Version: Version{c.Epoch, c.Sequence}, StateHash: hashText(c.StateHash),
+		Draining: c.Flags&datapath.ConfigDrain != 0, SNAT: PortRange{Min: c.SnatMin, Max: c.SnatMax},
+		Tables: tableUse(im, flows),
+	}
+	names := map[lb.Key]lb.Frontend{}
+	if s.Known = record.Hash == s.StateHash; s.Known {
+		s.Applied = &record.Time
+		for _, f := range record.State.Frontends {
+			names[f.Key()] = f
+		}
+	}
+	for ip, a := range im.Addresses {
+		s.Addresses = append(s.Addresses, AddressStatus{ip.String(), a.Flags&datapath.AddressExclusive != 0})
+	}
+	slices.SortFunc(s.Addresses, func(a, b AddressStatus) int { return cmp.Compare(a.IP, b.IP) })
+	for _, key := range slices.SortedFunc(maps.Keys(im.Frontends), lb.Key.Compare) {
+		f, err := frontendStatus(t, im, key, names[key], flows)
+		if err != nil {
+			return Status{}, err
+		}
+		s.Frontends = append(s.Frontends, f)
+	}
+	if s.Counters, err = counters(t); err != nil {
+		return Status{}, err
+	}
+	s.Links, err = ReadLinks(t)
+	return s, err
+}
+
+func tableUse(im *datapath.Image, flows FlowCounts) map[string]Use {
+	used, size := im.Use(), im.Sizes
+	return map[string]Use{
+		"addresses": {used.Addresses, size.Addresses},
+		"frontends": {used.Frontends, size.Frontends},
+		"backends":  {used.Backends, size.Backends - 1},
+		"rings":     {used.RingSlots, size.RingSlots},
+		"flows":     {int(flows.Total), size.Flows},
+	}
+}
+
+func frontendStatus(t Tables, im *datapath.Image, key lb.Key, name lb.Frontend, flows FlowCounts) (FrontendStatus, error) {
+	served := im.Frontends[key]
+	index := served.Entry.Index
+	c, err := t.FrontendCounters(index)
+	if err != nil {
+		return FrontendStatus{}, err
+	}
+	f := FrontendStatus{
+		Frontend: key.String(), Gateway: name.Gateway, Listener: name.Listener, Route: name.Route,
+		Index: index, RingSize: len(served.Slots), Generation: im.Word(index).Generation(),
+		IdleTimeout: (time.Duration(served.Entry.IdleTicks) << datapath.TickShift).Round(time.Second).String(),
+		NewFlows:    c.NewFlows, ActiveFlows: flows.Frontends[index], Rejected: c.Rejected,
+		Packets: c.Packets, Bytes: c.Bytes, ReplyPackets: c.ReplyPackets, ReplyBytes: c.ReplyBytes,
+		RejectShare: 1,
+	}
+	slots := map[uint32]int{}
+	for _, id := range served.Slots {
+		slots[id]++
+	}
+	share := func(id uint32) float64 { return float64(slots[id]) / float64(len(served.Slots)) }
+	if f.RingSize > 0 {
+		f.RejectShare = share(datapath.BackendReject)
+	}
+	total := uint64(0)
+	for e, id := range served.IDs {
+		b := BackendStatus{Address: e.Addr.String(), ID: id, Local: e.Local, State: "draining", ActiveFlows: flows.Backends[id]}
+		if slots[id] > 0 {
+			b.State, b.RingShare = "serving", share(id)
+		}
+		if b.NewFlows, err = t.BackendFlows(id); err != nil {
+			return FrontendStatus{}, fmt.Errorf("read flows of backend %d: %w", id, err)
+		}
+		total += b.NewFlows
+		for _, n := range name.Backends {
+			if n.Addr == e.Addr {
+				b.Service, b.Weight = n.Service, float64(n.Weight)/lb.WeightUnit
+			}
+		}
+		f.Backends = append(f.Backends, b)
+	}
+	for i := range f.Backends {
+		if total > 0 {
+			f.Backends[i].FlowShare = float64(f.Backends[i].NewFlows) / float64(total)
+		}
+	}
+	slices.SortFunc(f.Backends, func(a, b BackendStatus) int {
+		return cmp.Or(cmp.Compare(a.Address, b.Address), cmp.Compare(a.ID, b.ID))
+	})
+	return f, nil
+}
+
+func counters(t Tables) (map[string]uint64, error) {
+	names, err := datapath.CounterNames()
+	if err != nil {
+		return nil, err
+	}
+	values, err := t.Counters()
+	if err != nil {
+		return nil, fmt.Errorf("read counters: %w", err)
+	}
+	all := map[string]uint64{}
+	for i, name := range names[:min(len(names), len(values))] {
+		all[name] = values[i]
+	}
+	return all, nil
+}

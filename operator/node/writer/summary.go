@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package writer
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+)
+
+// Summary is the short form of Status, by what the agent knows it has written.
+type Summary struct {
+	Version   Version
+	StateHash string
+	Draining  bool
+	SNAT      PortRange
+	Tables    map[string]Use
+	// Foreign is when the maps were last found to be written by another, zero:
+	// never.
+	Foreign time.Time
+}
+
+// Summary reads the config, and of the maps no more than the agent does not
+// know.
+func (a *Agent) Summary() (Summary, error) {
+	a.counts.Lock()
+	flows := a.counts.flows
+	a.counts.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c, err := a.tables.Config()
+	if err != nil {
+		return Summary{}, fmt.Errorf("read config: %w", err)
+	}
+	if a.image == nil {
+		if a.image, err = datapath.Read(a.tables, a.o.Clock()); err != nil {
+			return Summary{}, fmt.Errorf("read maps: %w", err)
+		}
+	}
+	return Summary{
+		Version: Version{c.Epoch, c.Sequence}, StateHash: hashText(c.StateHash),
+		Draining: c.Flags&datapath.ConfigDrain != 0, SNAT: PortRange{Min: c.SnatMin, Max: c.SnatMax},
+		Tables: tableUse(a.image, flows), Foreign: a.foreign,
+	}, nil
+}

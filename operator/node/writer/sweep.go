@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package writer
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+)
+
+// How long a flow is kept that is at its end, counted from its last packet.
+const (
+	// closedFor is how long after a FIN of both sides: what Linux keeps a
+	// socket in TIME_WAIT, so that a late segment is still translated.
+	closedFor = 60 * time.Second
+	// resetFor is how long after a RST, which nobody answers.
+	resetFor = 10 * time.Second
+	// goneFor is how long after its backend has gone: for its next packets
+	// the data plane sends a reset.
+	goneFor = 60 * time.Second
+)
+
+// pauses are how long after its last packet a flow is kept that is closed,
+// reset, or without its backend.
+type pauses struct{ closed, reset, gone uint32 } // ticks
+
+// sweepShare is the part of one core that a sweep takes: the 8 million entries
+// of 4 million flows are five seconds of work, so swept within a minute.
+const sweepShare = 0.1
+
+// FlowCounts counts active flows.
+type FlowCounts struct {
+	Total     uint64
+	Backends  map[uint32]uint64 // by id
+	Frontends map[uint32]uint64 // by index
+}
+
+// Swept is what a sweep found.
+type Swept struct {
+	Entries int
+	// Idle, Closed and Gone are the flows removed, by reason.
+	Idle, Closed, Gone int
+	Flows              FlowCounts
+	Duration           time.Duration
+}
+
+// Removed is the number of flows removed.
+func (s Swept) Removed() int { return s.Idle + s.Closed + s.Gone }
+
+// Sweep looks at every established flow once, removes those that have ended,
+// and counts the others for the status. It sleeps most of the time, see
+// sweepShare.
+func (a *Agent) Sweep(ctx context.Context) (Swept, error) {
+	a.sweep.Lock()
+	defer a.sweep.Unlock()
+	start := a.o.Clock()
+	backends, err := a.tables.Backends()
+	if err != nil {
+		return Swept{}, fmt.Errorf("read backends: %w", err)
+	}
+	s := sweeper{
+		flows: a.tables, ticks: a.o.Ticks, backends: backends,
+		pauses: pauses{datapath.Ticks(closedFor), datapath.Ticks(resetFor), datapath.Ticks(goneFor)},
+	}
+	s.swept.Flows = FlowCounts{Backends: map[uint32]uint64{}, Frontends: map[uint32]uint64{}}
+	busy := a.o.Clock()
+	var failed error
+	err = a.tables.EachFlow(func(entries []datapath.FlowEntry) bool {
+		for _, e := range entries {
+			if failed = s.look(e); failed != nil {
+				return false
+			}
+		}
+		worked := a.o.Clock().Sub(busy)
+		failed = a.o.Sleep(ctx, time.Duration(float64(worked)*(1/sweepShare-1)))
+		busy = a.o.Clock()
+		return failed == nil
+	})
+	if failed != nil {
+		err = failed
+	}
+	s.swept.Duration = a.o.Clock().Sub(start)
+	if err != nil {
+		return s.swept, err
+	}
+	a.counts.Lock()
+	a.counts.flows = s.swept.Flows
+	a.counts.Unlock()
+	return s.swept, nil
+}
+
+type sweeper struct {
+	flows    datapath.Flows
+	ticks    func() uint32
+	backends []datapath.Backend
+	pauses   pauses
+	swept    Swept
+}
+
+// end is why a flow ends.
+type end int
+
+const (
+	lives    end = iota
+	vanished     // since the batch was read
+	idle
+	closed
+	gone
+)
+
+// look removes the flow of an entry if it has ended, or counts it.
+func (s *sweeper) look(e datapath.FlowEntry) error {
+	s.swept.Entries++
+	forward, reply, why, err := s.judge(e)
+	if err != nil {
+		return err
+	}
+	if why > vanished {
+		// The forward entry first: without it no packet refreshes the other.
+		for _, key := range []datapath.FlowKey{forward, reply} {
+			if err := s.flows.DeleteFlow(key); err != nil {
+				return fmt.Errorf("remove flow: %w", err)
+			}
+		}
+	}
+	switch why {
+	case lives:
+		s.count(e.Value)
+	case idle:
+		s.swept.Idle++
+	case closed:
+		s.swept.Closed++
+	case gone:
+		s.swept.Gone++
+	}
+	return nil
+}
+
+// judge tells whether and why the flow of an entry has ended, and both its
+// keys if it has.
+func (s *sweeper) judge(e datapath.FlowEntry) (forward, reply datapath.FlowKey, why end, err error) {
+	now := s.ticks()
+	if !s.mayEnd(e.Value, now) {
+		return forward, reply, lives, nil
+	}
+	// The flow has two entries, and the batch may be old by now: both are
+	// read anew, right before they are removed.
+	own, found, err := s.flows.Flow(e.Key)
+	if err != nil || !found {
+		return forward, reply, vanished, err
+	}
+	forward, reply = e.Key, peer(e.Key, own)
+	other, hasPeer, err := s.flows.Flow(reply)
+	if err != nil {
+		return forward, reply, vanished, err
+	}
+	entries := []datapath.Flow{own}
+	if hasPeer {
+		entries = append(entries, other)
+	}
+	if own.Flags&datapath.FlowReply != 0 {
+		forward, reply = reply, forward
+	}
+	return forward, reply, s.end(now, entries...), nil
+}
+
+// peer returns the key of a flow's other entry: the translated tuple,
+// reversed.
+func peer(k datapath.FlowKey, f datapath.Flow) datapath.FlowKey {
+	return datapath.FlowKey{Src: f.Dst, Dst: f.Src, Sport: f.Dport, Dport: f.Sport, Protocol: k.Protocol}
+}
+
+// mayEnd tells whether an entry alone is a reason to look at both: each flow
+// that ends has one that is.
+func (s *sweeper) mayEnd(f datapath.Flow, now uint32) bool {
+	age := age(f, now)
+	return age > f.IdleTicks ||
+		age > s.pauses.closed && f.Flags&datapath.FlowFIN != 0 ||
+		age > s.pauses.reset && f.Flags&datapath.FlowRST != 0 ||
+		age > s.pauses.gone && s.backendGone(f)
+}
+
+// end tells why a flow of these entries ends, if it does.
+func (s *sweeper) end(now uint32, entries ...datapath.Flow) end {
+	young := age(entries[0], now)
+	fin, rst, dead := len(entries) == 2, false, false
+	idleTicks := uint32(0)
+	for _, f := range entries {
+		young = min(young, age(f, now))
+		idleTicks = max(idleTicks, f.IdleTicks)
+		fin = fin && f.Flags&datapath.FlowFIN != 0
+		rst = rst || f.Flags&datapath.FlowRST != 0
+		dead = dead || s.backendGone(f)
+	}
+	switch {
+	case dead && young > s.pauses.gone:
+		return gone
+	case rst && young > s.pauses.reset, fin && young > s.pauses.closed:
+		return closed
+	case young > idleTicks:
+		return idle
+	}
+	return lives
+}
+
+// age is the number of ticks since an entry's last packet, which may have
+// come after now was read.
+func age(f datapath.Flow, now uint32) uint32 {
+	if d := int32(now - f.LastSeen); d > 0 {
+		return uint32(d)
+	}
+	return 0
+}
+
+// backendGone compares with generations read before the sweep. They only
+// grow, so a backend that is gone there is gone for good, and a flow that is
+// newer than that is left alone.
+func (s *sweeper) backendGone(f datapath.Flow) bool {
+	return int(f.Backend) < len(s.backends) && int32(s.backends[f.Backend].Generation-f.Generation) > 0
+}
+
+// count counts a flow by its forward entry, unless it is over: its backend is
+// gone, or its client has said the last word.
+func (s *sweeper) count(f datapath.Flow) {
+	const over = datapath.FlowReply | datapath.FlowFIN | datapath.FlowRST
+	if f.Flags&over != 0 || s.backendGone(f) {
+		return
+	}
+	s.swept.Flows.Total++
+	s.swept.Flows.Backends[f.Backend]++
+	s.swept.Flows.Frontends[f.Frontend]++
+}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package writer
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+)
+
+// flowSpec is a flow as the data plane would keep it. The ages are in ticks
+// before testNow.
+type flowSpec struct {
+	client                        uint16
+	backend, generation, frontend uint32
+	forwardAge, replyAge          uint32
+	forwardFlags, replyFlags      bpf.BlixtFlowFlag
+	noReply                       bool
+}
+
+const (
+	testNow  = 1_000_000
+	testIdle = 7200
+)
+
+// addFlow adds both entries of a translated flow, client to VIP becoming node
+// to backend, and returns their keys.
+func addFlow(f *datapath.Fake, s flowSpec) (forward, reply bpf.BlixtFlowKey) {
+	client, vip := datapath.ToAddr(netip.MustParseAddr("203.0.113.1")), datapath.ToAddr(netip.MustParseAddr("192.0.2.1"))
+	node, backend := datapath.ToAddr(netip.MustParseAddr("198.51.100.7")), datapath.ToAddr(netip.MustParseAddr("10.0.0.1"))
+	cport, vport := datapath.ToPort(40000+s.client), datapath.ToPort(80)
+	nport, bport := datapath.ToPort(61000+s.client), datapath.ToPort(8080)
+	forward = bpf.BlixtFlowKey{Src: client, Sport: cport, Dst: vip, Dport: vport, Protocol: 6}
+	reply = bpf.BlixtFlowKey{Src: backend, Sport: bport, Dst: node, Dport: nport, Protocol: 6}
+	value := bpf.BlixtFlow{Backend: s.backend, Generation: s.generation, Frontend: s.frontend, IdleTicks: testIdle}
+	out, back := value, value
+	out.Src, out.Sport, out.Dst, out.Dport = node, nport, backend, bport
+	out.LastSeen, out.Flags = testNow-s.forwardAge, uint32(s.forwardFlags)
+	back.Src, back.Sport, back.Dst, back.Dport = vip, vport, client, cport
+	back.LastSeen, back.Flags = testNow-s.replyAge, uint32(s.replyFlags|bpf.BlixtFlowFlagFLOW_REPLY)
+	f.FlowTable[forward] = out
+	if !s.noReply {
+		f.FlowTable[reply] = back
+	}
+	return forward, reply
+}
+
+func newSweeping(t *testing.T, fake *datapath.Fake) *Agent {
+	t.Helper()
+	a := New(fake, Options{
+		Ticks: func() uint32 { return testNow },
+		Sleep: func(context.Context, time.Duration) error { return nil },
+	})
+	mustApply(t, a, testState(1, 1)) // backends 1 and 2, generation 1
+	return a
+}
+
+func TestWhatIsSwept(t *testing.T) {
+	const fin, rst = bpf.BlixtFlowFlagFLOW_FIN, bpf.BlixtFlowFlagFLOW_RST
+	minute, tenSeconds := datapath.Ticks(closedFor), datapath.Ticks(resetFor)
+	for name, c := range map[string]struct {
+		flow flowSpec
+		want Swept
+	}{
+		"fresh":                          {flowSpec{}, Swept{}},
+		"idle at the limit":              {flowSpec{forwardAge: testIdle, replyAge: testIdle}, Swept{}},
+		"idle":                           {flowSpec{forwardAge: testIdle + 1, replyAge: testIdle + 1}, Swept{Idle: 1}},
+		"idle in one direction":          {flowSpec{forwardAge: 1e5, replyAge: 10}, Swept{}},
+		"idle in the other":              {flowSpec{forwardAge: 10, replyAge: 1e5}, Swept{}},
+		"idle, half of it gone":          {flowSpec{forwardAge: 1e5, noReply: true}, Swept{Idle: 1}},
+		"seen after the clock was read":  {flowSpec{forwardAge: ^uint32(0), replyAge: 1e5}, Swept{}},
+		"FIN of one, long ago":           {flowSpec{forwardFlags: fin, forwardAge: 1000, replyAge: 1000}, Swept{}},
+		"FIN of both, just now":          {flowSpec{forwardFlags: fin, replyFlags: fin, forwardAge: minute, replyAge: 1000}, Swept{}},
+		"FIN of both":                    {flowSpec{forwardFlags: fin, replyFlags: fin, forwardAge: minute + 1, replyAge: 1000}, Swept{Closed: 1}},
+		"RST, just now":                  {flowSpec{replyFlags: rst, forwardAge: tenSeconds, replyAge: 1000}, Swept{}},
+		"RST of the backend":             {flowSpec{replyFlags: rst, forwardAge: tenSeconds + 1, replyAge: tenSeconds + 1}, Swept{Closed: 1}},
+		"RST of the client":              {flowSpec{forwardFlags: rst, forwardAge: tenSeconds + 1, replyAge: 1000}, Swept{Closed: 1}},
+		"RST, and yet it goes on":        {flowSpec{forwardFlags: rst, forwardAge: 1000, replyAge: 2}, Swept{}},
+		"backend gone, not long ago":     {flowSpec{generation: 9, forwardAge: minute, replyAge: 1000}, Swept{}},
+		"backend gone":                   {flowSpec{generation: 9, forwardAge: minute + 1, replyAge: 1000}, Swept{Gone: 1}},
+		"backend newer than what we saw": {flowSpec{generation: 13, forwardAge: minute + 1, replyAge: 1000}, Swept{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake := datapath.NewFake(testSizes)
+			a := newSweeping(t, fake)
+			c.flow.backend = 5
+			if err := fake.PutBackend(5, bpf.BlixtBackend{Generation: 12}); err != nil {
+				t.Fatal(err)
+			}
+			if c.flow.generation == 0 {
+				c.flow.generation = 12
+			}
+			addFlow(fake, c.flow)
+			entries := len(fake.FlowTable)
+			got, err := a.Sweep(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Idle != c.want.Idle || got.Closed != c.want.Closed || got.Gone != c.want.Gone {
+				t.Errorf("swept %+v, want %+v", got, c.want)
+			}
+			want := entries
+			if c.want.Removed() > 0 {
+				want = 0
+			}
+			if len(fake.FlowTable) != want {
+				t.Errorf("%d of %d entries left, want %d", len(fake.FlowTable), entries, want)
+			}
+		})
+	}
+}
+
+// A packet between reading the batch and removing saves its flow.
+func TestFlowThatWakesUpStays(t *testing.T) {
+	fake := datapath.NewFake(testSizes)
+	a := newSweeping(t, fake)
+	forward, reply := addFlow(fake, flowSpec{backend: 1, generation: 1, forwardAge: 1e5, replyAge: 1e5})
+	waking := &waking{Fake: fake}
+	waking.wake = func() {
+		v := fake.FlowTable[reply]
+		v.LastSeen = testNow
+		fake.FlowTable[reply] = v
+	}
+	a.tables = waking
+	if got, err := a.Sweep(context.Background()); err != nil || got.Removed() != 0 || got.Flows.Total != 1 {
+		t.Errorf("swept %+v, %v", got, err)
+	}
+	if _, ok := fake.FlowTable[forward]; !ok {
+		t.Error("live flow removed")
+	}
+}
+
+// waking lets a packet come right after a batch was read.
+type waking struct {
+	*datapath.Fake
+	wake func()
+}
+
+func (w *waking) EachFlow(yield func([]datapath.FlowEntry) bool) error {
+	return w.Fake.EachFlow(func(e []datapath.FlowEntry) bool {
+		w.wake()
+		return yield(e)
+	})
+}
+
+func TestSweepCountsActiveFlows(t *testing.T) {
+	fake := datapath.NewFake(testSizes)
+	a := newSweeping(t, fake)
+	for i := range uint16(7) {
+		addFlow(fake, flowSpec{client: i, backend: 1 + uint32(i%2), generation: 1})
+	}
+	addFlow(fake, flowSpec{client: 8, backend: 1, generation: 1, forwardAge: 1e5, replyAge: 1e5})
+	if _, err := a.Sweep(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	s, err := a.Status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := s.Frontends[0]
+	if f.ActiveFlows != 7 || f.Backends[0].ActiveFlows != 4 || f.Backends[1].ActiveFlows != 3 {
+		t.Errorf("active flows %+v", f)
+	}
+}
+
+// A sweep works a tenth of the time, and stops when told to.
+func TestSweepIsPaced(t *testing.T) {
+	fake := datapath.NewFake(testSizes)
+	now := time.Unix(1e9, 0)
+	var slept time.Duration
+	a := New(fake, Options{
+		Clock: func() time.Time { now = now.Add(time.Millisecond); return now },
+		Ticks: func() uint32 { return testNow },
+		Sleep: func(ctx context.Context, d time.Duration) error { slept += d; return ctx.Err() },
+	})
+	for i := range uint16(100) {
+		addFlow(fake, flowSpec{client: i})
+	}
+	if _, err := a.Sweep(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if want := 200 * 9 * time.Millisecond; slept < want*9/10 || slept > want*11/10 {
+		t.Errorf("slept %v, want about %v", slept, want)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := a.Sweep(ctx); err == nil {
+		t.Error("goes on after its context has ended")
+	}
+}
