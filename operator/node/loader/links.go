@@ -52,8 +52,19 @@ func (a *attached) alive() bool {
 
 func (a *attached) close() error { return a.link.Close() }
 
-// drop detaches: without its pin and its descriptor a link ends.
+func (a *attached) detach() error {
+	if err := a.link.Detach(); err != nil {
+		return fmt.Errorf("detach link: %w", err)
+	}
+	return nil
+}
+
+// drop detaches. Without its pin and its descriptor a link ends too, but some
+// time later: the kernel has a worker free it.
 func (a *attached) drop() error {
+	if err := a.detach(); err != nil {
+		return err
+	}
 	if err := os.Remove(a.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("unpin link: %w", err)
 	}

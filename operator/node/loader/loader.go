@@ -173,6 +173,9 @@ func (l *Loader) Close(keep bool) error {
 	defer l.mu.Unlock()
 	var errs []error
 	for _, a := range l.links {
+		if !keep {
+			errs = append(errs, a.detach())
+		}
 		errs = append(errs, a.close())
 	}
 	l.links = nil
