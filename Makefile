@@ -21,13 +21,15 @@ FUZZTIME ?= 60s
 # The packages whose tests need no root.
 QUICK := ./operator/lb/... ./operator/gateway/... ./operator/manifest/... ./operator/node/bpfman/...
 
+# Debian keeps ip, nginx and dnsmasq in sbin, which is not in everybody's PATH.
+export PATH := $(PATH):/usr/sbin:/sbin
 export CGO_ENABLED := 0
 # What is released is built with -trimpath: so is all else, or dependencies would be compiled twice.
 export GOFLAGS := $(shell go env GOFLAGS) -trimpath
 
 .PHONY: help
 help: ## Print this
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: build
 build: ## Build bin/blixt; needs only Go, and git to tell its version
@@ -69,17 +71,28 @@ $(GOLANGCI_LINT):
 	GOBIN=$$tmp go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION) && \
 	mv $$tmp/golangci-lint $@
 
+# In a network namespace that somebody has just made, the loopback device is down.
 .PHONY: root
 root:
 	@if [ $$(id -u) -ne 0 ]; then echo "this loads eBPF programs and makes network namespaces: run it as root" >&2; exit 1; fi
+	@.ci/need ip=iproute2
+	@ip link set lo up
 
-# One package at a time: tests that measure time share the machine with nothing.
+# What kind a test is of .ci/tests tells, and sees to it that none is of no kind.
 .PHONY: test
-test: root bpfman kubernetes helm ## Run every test, and each fuzz target for 10 s (root); gets the tools they use when missing
+test: root ## Run the tests that need no Kubernetes, Helm or bpfman, and each fuzz target for 10 s (root); gets the tools they use when missing
 	@.ci/need $(CLANG) $(TEST_TOOLS)
-	go vet ./...
-	go test -json -count=1 -timeout=15m -p=1 ./... | go run .ci/gotest.go
+	@.ci/tests plain
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=10s
+
+.PHONY: test-bpfman
+test-bpfman: root bpfman ## Run the tests that have bpfman load (root); builds it, once
+	@.ci/need $(CLANG) $(TEST_TOOLS)
+	@.ci/tests bpfman
+
+.PHONY: test-apiserver
+test-apiserver: root kubernetes helm ## Run the tests of the operator, the chart and the examples against an API server (root); builds that and Helm, once
+	@.ci/tests apiserver
 
 .PHONY: bpfman
 bpfman: ## Build bpfman for the tests, once, in 5 to 9 minutes; gets what it needs when missing

@@ -7,11 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
 	"strings"
-	"testing"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
@@ -23,60 +19,6 @@ const nobody = 65532
 
 // writerOf is set in the process that has no privilege: what it is to write to.
 const writerOf = "BLIXT_TEST_WRITER"
-
-// TestBpfmanMapsNeedNoPrivilege has bpfman's maps written by a process without
-// any: root only gives them to its group.
-func TestBpfmanMapsNeedNoPrivilege(t *testing.T) {
-	m := newManaged(t, "bpfman-writer", 2)
-	m.check(m.blixt.Start())
-	dir := m.status().Program.Dir
-	m.check(m.blixt.Kill()) // else it would put right what another writes
-	outside := m.bpfman.Path(dir)
-	pins, err := filepath.Glob(filepath.Join(outside, "*"))
-	m.check(err)
-	for _, pin := range pins {
-		info, err := os.Stat(pin)
-		m.check(err)
-		if mode := info.Mode().Perm(); mode != 0o660 {
-			t.Errorf("bpfman pins %s with mode %o, want 660", filepath.Base(pin), mode)
-		}
-		m.check(os.Chown(pin, 0, nobody))
-	}
-	for path := outside; path != m.bpfman.Path("/run"); path = filepath.Dir(path) {
-		m.check(os.Chown(path, 0, nobody))
-	}
-
-	m.runWriter(m.bpfman.Via(), dir)
-	for _, family := range []int{4, 6} { // what it wrote is what packets meet
-		for range 10 {
-			if name, err := m.answerer(vip(family, 80)); name != "backend-2" {
-				t.Fatalf("%s answers: %v", name, err)
-			}
-		}
-	}
-	m.check(m.blixt.Start())
-	m.check(m.blixt.Stop())
-	m.nothingLeft()
-}
-
-// runWriter writes a state into the maps of a directory by a process without
-// any privilege, which sees files as a command run by via does.
-func (w *world) runWriter(via []string, dir string) {
-	w.Helper()
-	self, err := os.Open("/proc/self/exe") // its directory is root's
-	w.check(err)
-	defer self.Close()
-	id := fmt.Sprint(nobody)
-	args := slices.Concat(via, []string{
-		"setpriv", "--reuid", id, "--regid", id, "--clear-groups", "--no-new-privs",
-		"--inh-caps=-all", "--bounding-set=-all", "env", writerOf + "=" + dir, "/proc/self/fd/3",
-	})
-	cmd := exec.Command(args[0], args[1:]...)
-	cmd.ExtraFiles = []*os.File{self}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		w.Fatalf("%v\n%s", err, out)
-	}
-}
 
 // write is what the process without privilege does.
 func write(dir string) error {
