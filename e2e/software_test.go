@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/umask"
 )
 
 // TestSoftwareThatOthersWrote has curl, dig and iperf3 talk to nginx, dnsmasq
@@ -35,6 +36,7 @@ func TestSoftwareThatOthersWrote(t *testing.T) {
 
 // web fetches 10 MB twice on one connection.
 func (w *world) web() {
+	umask.Open(w.T)
 	dir := filepath.Join(w.Dir(), "web")
 	w.check(os.MkdirAll(dir, 0o755))
 	w.check(os.Chmod(w.Dir(), 0o755)) // nginx's workers are nobody

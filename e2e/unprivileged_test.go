@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/kubernetes-sigs/blixt/e2e/lib/umask"
 )
 
 // TestBpfmanMapsNeedNoPrivilege has bpfman's maps written by a process without
@@ -52,6 +54,7 @@ func TestBpfmanMapsNeedNoPrivilege(t *testing.T) {
 // any privilege, which sees files as a command run by via does.
 func (w *world) runWriter(via []string, dir string) {
 	w.Helper()
+	umask.Open(w.T)
 	self, err := os.Open("/proc/self/exe") // its directory is root's
 	w.check(err)
 	defer self.Close()

@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/kubernetes-sigs/blixt/e2e/lib/umask"
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
@@ -175,6 +176,7 @@ func holds(s *fleet.Server, v writer.Version, backends int) func() string {
 
 // The agent of a cluster: nobody, with no capability, confined by itself.
 func TestAgent(t *testing.T) {
+	umask.Open(t)
 	maps := pins.Make(t, nobody)
 	files := t.TempDir()
 	s, operator := testFleet(t, files)
@@ -273,6 +275,7 @@ func servedBackends(t *testing.T, maps string) (all []string) {
 // Whenever an agent is killed, the maps serve some version as a whole, and the
 // next agent goes on from there.
 func TestKilledAgentLeavesWholeVersions(t *testing.T) {
+	umask.Open(t)
 	maps := pins.Make(t, nobody)
 	files := t.TempDir()
 	s, operator := testFleet(t, files)

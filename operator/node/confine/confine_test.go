@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/golden"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/umask"
 )
 
 // childOf names the directory of the process that confines itself, startOf of
@@ -75,6 +76,7 @@ func TestConfinedProcessCanDoNothingElse(t *testing.T) {
 // What the profile allows is enough to start in a container and to confine
 // oneself: for a user without privilege.
 func TestProfileIsEnoughToStart(t *testing.T) {
+	umask.Open(t)
 	dir := t.TempDir()
 	for _, d := range []string{dir, filepath.Dir(dir)} {
 		if err := os.Chmod(d, 0o755); err != nil {

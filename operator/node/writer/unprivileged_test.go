@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/umask"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/confine"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
@@ -66,6 +67,7 @@ func testUnprivileged(t *testing.T, env string) {
 	if err := flows.Put(bpf.BlixtFlowKey{Protocol: 6}, flow); err != nil {
 		t.Fatal(err)
 	}
+	umask.Open(t)
 	child := exec.Command("/proc/self/exe")
 	child.Env = append(os.Environ(), childOf+"="+dir, env)
 	child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
