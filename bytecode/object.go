@@ -16,11 +16,9 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
-)
 
-// layoutPrefix is how the map is named whose name says the layout of all
-// maps: bpfman pins no constants, so a name has to tell.
-const layoutPrefix = "blixt_layout_"
+	"github.com/kubernetes-sigs/blixt/bpf"
+)
 
 // Program is a program of an object.
 type Program struct {
@@ -87,14 +85,14 @@ func ParseObject(elf []byte) (*Object, error) {
 			return nil, fmt.Errorf("map %s: bpfman's loader refuses a map of maps", name)
 		}
 		o.Maps = append(o.Maps, Map{Name: name, Type: typ, KeySize: m.KeySize, ValueSize: m.ValueSize, MaxEntries: m.MaxEntries, Flags: m.Flags})
-		if number, ok := strings.CutPrefix(name, layoutPrefix); ok {
+		if number, ok := strings.CutPrefix(name, bpf.LayoutPrefix); ok {
 			if o.Layout, err = strconv.Atoi(number); err != nil || o.Layout < 1 {
 				return nil, fmt.Errorf("map %s: its name must end in the number of the layout", name)
 			}
 		}
 	}
 	if o.Layout == 0 {
-		return nil, fmt.Errorf("object has no map %sN: this is no data plane of Blixt", layoutPrefix)
+		return nil, fmt.Errorf("object has no map %sN: this is no data plane of Blixt", bpf.LayoutPrefix)
 	}
 	o.Needs = needs(spec)
 	return o, nil

@@ -110,10 +110,10 @@ func isReset(err error) bool { return errors.Is(err, unix.ECONNRESET) }
 // that serves nobody.
 func TestProgramOfAnotherLayoutDrains(t *testing.T) {
 	m := newManaged(t, "upgrade-layout", 1)
-	const other = datapath.Layout + 8
+	const other = bpf.Layout + 8
 	name := fmt.Sprintf("blixt_layout_%d", other)
 	path := filepath.Join(m.Dir(), "other.o")
-	m.check(os.WriteFile(path, bytes.ReplaceAll(bpf.Object(), []byte(datapath.LayoutMap+"\x00"), []byte(name+"\x00")), 0o644))
+	m.check(os.WriteFile(path, bytes.ReplaceAll(bpf.Object(), []byte(bpf.LayoutMap+"\x00"), []byte(name+"\x00")), 0o644))
 	load := func() uint32 {
 		_, err := m.bpfman.Run("load", "file", "--path", path, "--programs", "tcx:blixt",
 			"--metadata", "blixt.name="+m.blixt.Name, "--metadata", "blixt.digest=sha256:0")
@@ -135,12 +135,12 @@ func TestProgramOfAnotherLayoutDrains(t *testing.T) {
 	config, err := ebpf.LoadPinnedMap(filepath.Join(m.maps(id), name), nil)
 	m.check(err)
 	defer config.Close()
-	m.check(config.Put(uint32(0), datapath.Config{SnatMin: halves[0].Min, SnatMax: halves[0].Max}))
+	m.check(config.Put(uint32(0), datapath.Config{SnatMin: halves[0].First, SnatMax: halves[0].Last}))
 	m.blixt.Args = append(m.blixt.Args, "--drain-timeout", patience.String())
 	m.check(m.blixt.AwaitLog(") drains: it serves", patience, m.blixt.Start))
 	var c datapath.Config
 	m.check(config.Lookup(uint32(0), &c))
-	if want := (datapath.Config{SnatMin: halves[0].Min, SnatMax: halves[0].Max, Flags: datapath.ConfigDrain}); c != want {
+	if want := (datapath.Config{SnatMin: halves[0].First, SnatMax: halves[0].Last, Flags: datapath.ConfigDrain}); c != want {
 		t.Errorf("config is %+v, want %+v", c, want)
 	}
 	h := m.handover()

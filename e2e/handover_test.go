@@ -16,13 +16,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/bpfman"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
-	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
 // The halves of the source ports, unless others are chosen.
-var halves = []writer.PortRange{{Min: 11000, Max: 20499}, {Min: 20500, Max: 29999}}
+var halves = []lb.PortRange{{First: 11000, Last: 20499}, {First: 20500, Last: 29999}}
 
 // handover is what status says of an upgrade.
 type handover struct {

@@ -181,7 +181,7 @@ func (w *world) saw(p path, a lab.Answer, c net.Conn, family int, s lab.Status) 
 		}
 		return
 	}
-	if seen.Addr().String() != p.sees[family] || seen.Port() < s.SNAT.Min || seen.Port() > s.SNAT.Max {
+	if seen.Addr().String() != p.sees[family] || seen.Port() < s.SNAT.First || seen.Port() > s.SNAT.Last {
 		w.Fatalf("%s sees %s instead of %s with a port of %v", a.Server, seen, p.sees[family], s.SNAT)
 	}
 }

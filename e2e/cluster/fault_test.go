@@ -11,10 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/e2e/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
-	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
 // scene is Blixt with clients.
@@ -99,7 +99,7 @@ func TestFaults(t *testing.T) {
 	})
 	s.run(t, "bytecode of an unknown layout", func(t *testing.T) {
 		askFor(t, v.objectImage(t, v.unknown))
-		nodesSay(t, "True ServingPrevious", fmt.Sprintf("does blixt bytecode inspect show layout %d for the image, which this version of Blixt writes?", datapath.Layout))
+		nodesSay(t, "True ServingPrevious", fmt.Sprintf("does blixt bytecode inspect show layout %d for the image, which this version of Blixt writes?", bpf.Layout))
 	})
 	s.run(t, "bytecode given back", func(t *testing.T) {
 		askFor(t, first)

@@ -15,13 +15,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/e2e/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
-	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
 // nextLayout is that of a Blixt to come, and unknownLayout one that no Blixt here knows.
-const nextLayout, unknownLayout = datapath.Layout + 1, 99
+const nextLayout, unknownLayout = bpf.Layout + 1, 99
 
 // variants are compiled from this source with little changed.
 type variants struct {
@@ -118,8 +118,8 @@ var configEnd = regexp.MustCompile(`(\nstruct config \{[^}]*)(\n\};)`)
 // withLayout gives the maps another layout: the config has another field.
 func withLayout(number int) func(string) string {
 	return func(text string) string {
-		text = strings.ReplaceAll(text, datapath.LayoutMap, fmt.Sprintf("blixt_layout_%d", number))
-		text = strings.ReplaceAll(text, fmt.Sprintf("#define BLIXT_LAYOUT %d\n", datapath.Layout), fmt.Sprintf("#define BLIXT_LAYOUT %d\n", number))
+		text = strings.ReplaceAll(text, bpf.LayoutMap, fmt.Sprintf("blixt_layout_%d", number))
+		text = strings.ReplaceAll(text, fmt.Sprintf("#define BLIXT_LAYOUT %d\n", bpf.Layout), fmt.Sprintf("#define BLIXT_LAYOUT %d\n", number))
 		return configEnd.ReplaceAllString(text, "$1\n\t__u64 more;$2")
 	}
 }
@@ -132,17 +132,17 @@ func unchecked(text string) string {
 
 // buildNext builds blixt with the program of a folder, and the layout that it writes.
 func buildNext(dir string) error {
-	ring, err := os.ReadFile("../../operator/node/datapath/ring.go")
+	layout, err := os.ReadFile("../../bpf/layout.go")
 	if err != nil {
 		return err
 	}
-	text := strings.ReplaceAll(string(ring), fmt.Sprintf("\nconst Layout = %d\n", datapath.Layout), fmt.Sprintf("\nconst Layout = %d\n", nextLayout))
-	if err := os.WriteFile(filepath.Join(dir, "ring.go"), []byte(text), 0o644); err != nil {
+	text := strings.ReplaceAll(string(layout), fmt.Sprintf("\nconst Layout = %d\n", bpf.Layout), fmt.Sprintf("\nconst Layout = %d\n", nextLayout))
+	if err := os.WriteFile(filepath.Join(dir, "layout.go"), []byte(text), 0o644); err != nil {
 		return err
 	}
 	replace := map[string]string{}
 	for file, with := range map[string]string{
-		"bpf/blixt_bpfel.go": "blixt_bpfel.go", "bpf/blixt_bpfel.o": "blixt_bpfel.o", "operator/node/datapath/ring.go": "ring.go",
+		"bpf/blixt_bpfel.go": "blixt_bpfel.go", "bpf/blixt_bpfel.o": "blixt_bpfel.o", "bpf/layout.go": "layout.go",
 	} {
 		file, err := filepath.Abs("../../" + file)
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // config is a BlixtConfig as far as Gateways are concerned.
@@ -128,7 +129,7 @@ func (c *config) loadBalancerClass() *string {
 // snatPorts are those of the data plane in force.
 func snatPorts(dataplane *v1alpha1.BlixtConfig) PortRange {
 	if dataplane == nil || dataplane.Spec.Dataplane.SNATPorts == (v1alpha1.PortRange{}) {
-		return PortRange{First: 11000, Last: 29999}
+		return PortRange{First: lb.DefaultSNATPorts.First, Last: lb.DefaultSNATPorts.Last}
 	}
 	r := dataplane.Spec.Dataplane.SNATPorts
 	return PortRange{First: uint16(r.First), Last: uint16(r.Last)}

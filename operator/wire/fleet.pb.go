@@ -342,9 +342,11 @@ type Status struct {
 	PacketsAge    uint64 `protobuf:"varint,9,opt,name=packets_age,json=packetsAge,proto3" json:"packets_age,omitempty"`
 	HeartbeatLost bool   `protobuf:"varint,10,opt,name=heartbeat_lost,json=heartbeatLost,proto3" json:"heartbeat_lost,omitempty"`
 	// error says why got is not what the maps hold.
-	Error         string          `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`
-	Drift         string          `protobuf:"bytes,12,opt,name=drift,proto3" json:"drift,omitempty"`
-	Tables        map[string]*Use `protobuf:"bytes,13,rep,name=tables,proto3" json:"tables,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Error  string          `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`
+	Drift  string          `protobuf:"bytes,12,opt,name=drift,proto3" json:"drift,omitempty"`
+	Tables map[string]*Use `protobuf:"bytes,13,rep,name=tables,proto3" json:"tables,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// table_full is set where the error is that a table is too small.
+	TableFull     *TableFull `protobuf:"bytes,14,opt,name=table_full,json=tableFull,proto3" json:"table_full,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -470,6 +472,82 @@ func (x *Status) GetTables() map[string]*Use {
 	return nil
 }
 
+func (x *Status) GetTableFull() *TableFull {
+	if x != nil {
+		return x.TableFull
+	}
+	return nil
+}
+
+type TableFull struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Table  string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
+	Size   uint64                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	Needed uint64                 `protobuf:"varint,3,opt,name=needed,proto3" json:"needed,omitempty"`
+	// largest is the longest run of free entries where they are not in a row.
+	Largest       uint64 `protobuf:"varint,4,opt,name=largest,proto3" json:"largest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TableFull) Reset() {
+	*x = TableFull{}
+	mi := &file_fleet_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TableFull) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TableFull) ProtoMessage() {}
+
+func (x *TableFull) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TableFull.ProtoReflect.Descriptor instead.
+func (*TableFull) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *TableFull) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *TableFull) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *TableFull) GetNeeded() uint64 {
+	if x != nil {
+		return x.Needed
+	}
+	return 0
+}
+
+func (x *TableFull) GetLargest() uint64 {
+	if x != nil {
+		return x.Largest
+	}
+	return 0
+}
+
 type Ports struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Min           uint32                 `protobuf:"varint,1,opt,name=min,proto3" json:"min,omitempty"`
@@ -480,7 +558,7 @@ type Ports struct {
 
 func (x *Ports) Reset() {
 	*x = Ports{}
-	mi := &file_fleet_proto_msgTypes[5]
+	mi := &file_fleet_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -492,7 +570,7 @@ func (x *Ports) String() string {
 func (*Ports) ProtoMessage() {}
 
 func (x *Ports) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[5]
+	mi := &file_fleet_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -505,7 +583,7 @@ func (x *Ports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ports.ProtoReflect.Descriptor instead.
 func (*Ports) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{5}
+	return file_fleet_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Ports) GetMin() uint32 {
@@ -532,7 +610,7 @@ type Use struct {
 
 func (x *Use) Reset() {
 	*x = Use{}
-	mi := &file_fleet_proto_msgTypes[6]
+	mi := &file_fleet_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -544,7 +622,7 @@ func (x *Use) String() string {
 func (*Use) ProtoMessage() {}
 
 func (x *Use) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[6]
+	mi := &file_fleet_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -557,7 +635,7 @@ func (x *Use) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Use.ProtoReflect.Descriptor instead.
 func (*Use) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{6}
+	return file_fleet_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Use) GetUsed() uint64 {
@@ -591,7 +669,7 @@ type Config struct {
 
 func (x *Config) Reset() {
 	*x = Config{}
-	mi := &file_fleet_proto_msgTypes[7]
+	mi := &file_fleet_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -603,7 +681,7 @@ func (x *Config) String() string {
 func (*Config) ProtoMessage() {}
 
 func (x *Config) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[7]
+	mi := &file_fleet_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -616,7 +694,7 @@ func (x *Config) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Config.ProtoReflect.Descriptor instead.
 func (*Config) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{7}
+	return file_fleet_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Config) GetNode() string {
@@ -672,7 +750,7 @@ type Part struct {
 
 func (x *Part) Reset() {
 	*x = Part{}
-	mi := &file_fleet_proto_msgTypes[8]
+	mi := &file_fleet_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +762,7 @@ func (x *Part) String() string {
 func (*Part) ProtoMessage() {}
 
 func (x *Part) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[8]
+	mi := &file_fleet_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +775,7 @@ func (x *Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Part.ProtoReflect.Descriptor instead.
 func (*Part) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{8}
+	return file_fleet_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Part) GetData() []byte {
@@ -732,7 +810,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_fleet_proto_msgTypes[9]
+	mi := &file_fleet_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +822,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[9]
+	mi := &file_fleet_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +835,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{9}
+	return file_fleet_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Update) GetBase() *Version {
@@ -818,7 +896,7 @@ type Addresses struct {
 
 func (x *Addresses) Reset() {
 	*x = Addresses{}
-	mi := &file_fleet_proto_msgTypes[10]
+	mi := &file_fleet_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -830,7 +908,7 @@ func (x *Addresses) String() string {
 func (*Addresses) ProtoMessage() {}
 
 func (x *Addresses) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[10]
+	mi := &file_fleet_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -843,7 +921,7 @@ func (x *Addresses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Addresses.ProtoReflect.Descriptor instead.
 func (*Addresses) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{10}
+	return file_fleet_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Addresses) GetList() []*Address {
@@ -863,7 +941,7 @@ type Address struct {
 
 func (x *Address) Reset() {
 	*x = Address{}
-	mi := &file_fleet_proto_msgTypes[11]
+	mi := &file_fleet_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +953,7 @@ func (x *Address) String() string {
 func (*Address) ProtoMessage() {}
 
 func (x *Address) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[11]
+	mi := &file_fleet_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +966,7 @@ func (x *Address) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Address.ProtoReflect.Descriptor instead.
 func (*Address) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{11}
+	return file_fleet_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Address) GetIp() []byte {
@@ -916,7 +994,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_fleet_proto_msgTypes[12]
+	mi := &file_fleet_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +1006,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[12]
+	mi := &file_fleet_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1019,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{12}
+	return file_fleet_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Key) GetAddr() []byte {
@@ -982,7 +1060,7 @@ type Frontend struct {
 
 func (x *Frontend) Reset() {
 	*x = Frontend{}
-	mi := &file_fleet_proto_msgTypes[13]
+	mi := &file_fleet_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -994,7 +1072,7 @@ func (x *Frontend) String() string {
 func (*Frontend) ProtoMessage() {}
 
 func (x *Frontend) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[13]
+	mi := &file_fleet_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1007,7 +1085,7 @@ func (x *Frontend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frontend.ProtoReflect.Descriptor instead.
 func (*Frontend) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{13}
+	return file_fleet_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Frontend) GetKey() *Key {
@@ -1077,7 +1155,7 @@ type Ref struct {
 
 func (x *Ref) Reset() {
 	*x = Ref{}
-	mi := &file_fleet_proto_msgTypes[14]
+	mi := &file_fleet_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1167,7 @@ func (x *Ref) String() string {
 func (*Ref) ProtoMessage() {}
 
 func (x *Ref) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[14]
+	mi := &file_fleet_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1180,7 @@ func (x *Ref) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ref.ProtoReflect.Descriptor instead.
 func (*Ref) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{14}
+	return file_fleet_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Ref) GetService() *Name {
@@ -1136,7 +1214,7 @@ type Name struct {
 
 func (x *Name) Reset() {
 	*x = Name{}
-	mi := &file_fleet_proto_msgTypes[15]
+	mi := &file_fleet_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1148,7 +1226,7 @@ func (x *Name) String() string {
 func (*Name) ProtoMessage() {}
 
 func (x *Name) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[15]
+	mi := &file_fleet_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1161,7 +1239,7 @@ func (x *Name) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Name.ProtoReflect.Descriptor instead.
 func (*Name) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{15}
+	return file_fleet_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Name) GetNamespace() string {
@@ -1188,7 +1266,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_fleet_proto_msgTypes[16]
+	mi := &file_fleet_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1200,7 +1278,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[16]
+	mi := &file_fleet_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1213,7 +1291,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{16}
+	return file_fleet_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Service) GetName() *Name {
@@ -1241,7 +1319,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_fleet_proto_msgTypes[17]
+	mi := &file_fleet_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1253,7 +1331,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[17]
+	mi := &file_fleet_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1266,7 +1344,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{17}
+	return file_fleet_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Port) GetName() string {
@@ -1305,7 +1383,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_fleet_proto_msgTypes[18]
+	mi := &file_fleet_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +1395,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[18]
+	mi := &file_fleet_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1408,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{18}
+	return file_fleet_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Endpoint) GetAddr() []byte {
@@ -1397,7 +1475,7 @@ const file_fleet_proto_rawDesc = "" +
 	"\x06kernel\x18\x03 \x01(\tR\x06kernel\x12\x16\n" +
 	"\x06layout\x18\x04 \x01(\rR\x06layout\x12)\n" +
 	"\x03got\x18\x05 \x01(\v2\x17.blixt.fleet.v1.VersionR\x03got\x12.\n" +
-	"\x06status\x18\x06 \x01(\v2\x16.blixt.fleet.v1.StatusR\x06status\"\x98\x04\n" +
+	"\x06status\x18\x06 \x01(\v2\x16.blixt.fleet.v1.StatusR\x06status\"\xd2\x04\n" +
 	"\x06Status\x12)\n" +
 	"\x03got\x18\x01 \x01(\v2\x17.blixt.fleet.v1.VersionR\x03got\x12-\n" +
 	"\x05holds\x18\x02 \x01(\v2\x17.blixt.fleet.v1.VersionR\x05holds\x12\x1d\n" +
@@ -1414,10 +1492,17 @@ const file_fleet_proto_rawDesc = "" +
 	" \x01(\bR\rheartbeatLost\x12\x14\n" +
 	"\x05error\x18\v \x01(\tR\x05error\x12\x14\n" +
 	"\x05drift\x18\f \x01(\tR\x05drift\x12:\n" +
-	"\x06tables\x18\r \x03(\v2\".blixt.fleet.v1.Status.TablesEntryR\x06tables\x1aN\n" +
+	"\x06tables\x18\r \x03(\v2\".blixt.fleet.v1.Status.TablesEntryR\x06tables\x128\n" +
+	"\n" +
+	"table_full\x18\x0e \x01(\v2\x19.blixt.fleet.v1.TableFullR\ttableFull\x1aN\n" +
 	"\vTablesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12)\n" +
-	"\x05value\x18\x02 \x01(\v2\x13.blixt.fleet.v1.UseR\x05value:\x028\x01\"+\n" +
+	"\x05value\x18\x02 \x01(\v2\x13.blixt.fleet.v1.UseR\x05value:\x028\x01\"g\n" +
+	"\tTableFull\x12\x14\n" +
+	"\x05table\x18\x01 \x01(\tR\x05table\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x16\n" +
+	"\x06needed\x18\x03 \x01(\x04R\x06needed\x12\x18\n" +
+	"\alargest\x18\x04 \x01(\x04R\alargest\"+\n" +
 	"\x05Ports\x12\x10\n" +
 	"\x03min\x18\x01 \x01(\rR\x03min\x12\x10\n" +
 	"\x03max\x18\x02 \x01(\rR\x03max\"-\n" +
@@ -1498,63 +1583,65 @@ func file_fleet_proto_rawDescGZIP() []byte {
 	return file_fleet_proto_rawDescData
 }
 
-var file_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_fleet_proto_goTypes = []any{
 	(*AgentMessage)(nil),    // 0: blixt.fleet.v1.AgentMessage
 	(*OperatorMessage)(nil), // 1: blixt.fleet.v1.OperatorMessage
 	(*Version)(nil),         // 2: blixt.fleet.v1.Version
 	(*Hello)(nil),           // 3: blixt.fleet.v1.Hello
 	(*Status)(nil),          // 4: blixt.fleet.v1.Status
-	(*Ports)(nil),           // 5: blixt.fleet.v1.Ports
-	(*Use)(nil),             // 6: blixt.fleet.v1.Use
-	(*Config)(nil),          // 7: blixt.fleet.v1.Config
-	(*Part)(nil),            // 8: blixt.fleet.v1.Part
-	(*Update)(nil),          // 9: blixt.fleet.v1.Update
-	(*Addresses)(nil),       // 10: blixt.fleet.v1.Addresses
-	(*Address)(nil),         // 11: blixt.fleet.v1.Address
-	(*Key)(nil),             // 12: blixt.fleet.v1.Key
-	(*Frontend)(nil),        // 13: blixt.fleet.v1.Frontend
-	(*Ref)(nil),             // 14: blixt.fleet.v1.Ref
-	(*Name)(nil),            // 15: blixt.fleet.v1.Name
-	(*Service)(nil),         // 16: blixt.fleet.v1.Service
-	(*Port)(nil),            // 17: blixt.fleet.v1.Port
-	(*Endpoint)(nil),        // 18: blixt.fleet.v1.Endpoint
-	nil,                     // 19: blixt.fleet.v1.Status.TablesEntry
+	(*TableFull)(nil),       // 5: blixt.fleet.v1.TableFull
+	(*Ports)(nil),           // 6: blixt.fleet.v1.Ports
+	(*Use)(nil),             // 7: blixt.fleet.v1.Use
+	(*Config)(nil),          // 8: blixt.fleet.v1.Config
+	(*Part)(nil),            // 9: blixt.fleet.v1.Part
+	(*Update)(nil),          // 10: blixt.fleet.v1.Update
+	(*Addresses)(nil),       // 11: blixt.fleet.v1.Addresses
+	(*Address)(nil),         // 12: blixt.fleet.v1.Address
+	(*Key)(nil),             // 13: blixt.fleet.v1.Key
+	(*Frontend)(nil),        // 14: blixt.fleet.v1.Frontend
+	(*Ref)(nil),             // 15: blixt.fleet.v1.Ref
+	(*Name)(nil),            // 16: blixt.fleet.v1.Name
+	(*Service)(nil),         // 17: blixt.fleet.v1.Service
+	(*Port)(nil),            // 18: blixt.fleet.v1.Port
+	(*Endpoint)(nil),        // 19: blixt.fleet.v1.Endpoint
+	nil,                     // 20: blixt.fleet.v1.Status.TablesEntry
 }
 var file_fleet_proto_depIdxs = []int32{
 	3,  // 0: blixt.fleet.v1.AgentMessage.hello:type_name -> blixt.fleet.v1.Hello
 	4,  // 1: blixt.fleet.v1.AgentMessage.status:type_name -> blixt.fleet.v1.Status
-	7,  // 2: blixt.fleet.v1.OperatorMessage.config:type_name -> blixt.fleet.v1.Config
-	8,  // 3: blixt.fleet.v1.OperatorMessage.part:type_name -> blixt.fleet.v1.Part
+	8,  // 2: blixt.fleet.v1.OperatorMessage.config:type_name -> blixt.fleet.v1.Config
+	9,  // 3: blixt.fleet.v1.OperatorMessage.part:type_name -> blixt.fleet.v1.Part
 	2,  // 4: blixt.fleet.v1.Hello.got:type_name -> blixt.fleet.v1.Version
 	4,  // 5: blixt.fleet.v1.Hello.status:type_name -> blixt.fleet.v1.Status
 	2,  // 6: blixt.fleet.v1.Status.got:type_name -> blixt.fleet.v1.Version
 	2,  // 7: blixt.fleet.v1.Status.holds:type_name -> blixt.fleet.v1.Version
-	5,  // 8: blixt.fleet.v1.Status.snat:type_name -> blixt.fleet.v1.Ports
-	19, // 9: blixt.fleet.v1.Status.tables:type_name -> blixt.fleet.v1.Status.TablesEntry
-	5,  // 10: blixt.fleet.v1.Config.snat:type_name -> blixt.fleet.v1.Ports
-	2,  // 11: blixt.fleet.v1.Update.base:type_name -> blixt.fleet.v1.Version
-	2,  // 12: blixt.fleet.v1.Update.version:type_name -> blixt.fleet.v1.Version
-	10, // 13: blixt.fleet.v1.Update.addresses:type_name -> blixt.fleet.v1.Addresses
-	13, // 14: blixt.fleet.v1.Update.frontends:type_name -> blixt.fleet.v1.Frontend
-	12, // 15: blixt.fleet.v1.Update.gone_frontends:type_name -> blixt.fleet.v1.Key
-	16, // 16: blixt.fleet.v1.Update.services:type_name -> blixt.fleet.v1.Service
-	15, // 17: blixt.fleet.v1.Update.gone_services:type_name -> blixt.fleet.v1.Name
-	11, // 18: blixt.fleet.v1.Addresses.list:type_name -> blixt.fleet.v1.Address
-	12, // 19: blixt.fleet.v1.Frontend.key:type_name -> blixt.fleet.v1.Key
-	14, // 20: blixt.fleet.v1.Frontend.refs:type_name -> blixt.fleet.v1.Ref
-	15, // 21: blixt.fleet.v1.Ref.service:type_name -> blixt.fleet.v1.Name
-	15, // 22: blixt.fleet.v1.Service.name:type_name -> blixt.fleet.v1.Name
-	17, // 23: blixt.fleet.v1.Service.ports:type_name -> blixt.fleet.v1.Port
-	18, // 24: blixt.fleet.v1.Port.endpoints:type_name -> blixt.fleet.v1.Endpoint
-	6,  // 25: blixt.fleet.v1.Status.TablesEntry.value:type_name -> blixt.fleet.v1.Use
-	0,  // 26: blixt.fleet.v1.Fleet.Serve:input_type -> blixt.fleet.v1.AgentMessage
-	1,  // 27: blixt.fleet.v1.Fleet.Serve:output_type -> blixt.fleet.v1.OperatorMessage
-	27, // [27:28] is the sub-list for method output_type
-	26, // [26:27] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	6,  // 8: blixt.fleet.v1.Status.snat:type_name -> blixt.fleet.v1.Ports
+	20, // 9: blixt.fleet.v1.Status.tables:type_name -> blixt.fleet.v1.Status.TablesEntry
+	5,  // 10: blixt.fleet.v1.Status.table_full:type_name -> blixt.fleet.v1.TableFull
+	6,  // 11: blixt.fleet.v1.Config.snat:type_name -> blixt.fleet.v1.Ports
+	2,  // 12: blixt.fleet.v1.Update.base:type_name -> blixt.fleet.v1.Version
+	2,  // 13: blixt.fleet.v1.Update.version:type_name -> blixt.fleet.v1.Version
+	11, // 14: blixt.fleet.v1.Update.addresses:type_name -> blixt.fleet.v1.Addresses
+	14, // 15: blixt.fleet.v1.Update.frontends:type_name -> blixt.fleet.v1.Frontend
+	13, // 16: blixt.fleet.v1.Update.gone_frontends:type_name -> blixt.fleet.v1.Key
+	17, // 17: blixt.fleet.v1.Update.services:type_name -> blixt.fleet.v1.Service
+	16, // 18: blixt.fleet.v1.Update.gone_services:type_name -> blixt.fleet.v1.Name
+	12, // 19: blixt.fleet.v1.Addresses.list:type_name -> blixt.fleet.v1.Address
+	13, // 20: blixt.fleet.v1.Frontend.key:type_name -> blixt.fleet.v1.Key
+	15, // 21: blixt.fleet.v1.Frontend.refs:type_name -> blixt.fleet.v1.Ref
+	16, // 22: blixt.fleet.v1.Ref.service:type_name -> blixt.fleet.v1.Name
+	16, // 23: blixt.fleet.v1.Service.name:type_name -> blixt.fleet.v1.Name
+	18, // 24: blixt.fleet.v1.Service.ports:type_name -> blixt.fleet.v1.Port
+	19, // 25: blixt.fleet.v1.Port.endpoints:type_name -> blixt.fleet.v1.Endpoint
+	7,  // 26: blixt.fleet.v1.Status.TablesEntry.value:type_name -> blixt.fleet.v1.Use
+	0,  // 27: blixt.fleet.v1.Fleet.Serve:input_type -> blixt.fleet.v1.AgentMessage
+	1,  // 28: blixt.fleet.v1.Fleet.Serve:output_type -> blixt.fleet.v1.OperatorMessage
+	28, // [28:29] is the sub-list for method output_type
+	27, // [27:28] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_fleet_proto_init() }
@@ -1570,14 +1657,14 @@ func file_fleet_proto_init() {
 		(*OperatorMessage_Config)(nil),
 		(*OperatorMessage_Part)(nil),
 	}
-	file_fleet_proto_msgTypes[7].OneofWrappers = []any{}
+	file_fleet_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_proto_rawDesc), len(file_fleet_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

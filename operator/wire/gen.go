@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package wire is what operator and agents say to each other, generated from
-// fleet.proto. What it means is in package fleet.
+// Package wire is what the operator and the agents share of their stream: the
+// messages, generated from fleet.proto, and their conversion from and to the
+// nouns of gateway and lb. Package fleet is the operator's end, package agent
+// the node's.
 package wire
 
 // protoc writes its own version into what it generates: Debian 13's is 3.21.

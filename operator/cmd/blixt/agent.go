@@ -17,13 +17,14 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/node/agent"
 	"github.com/kubernetes-sigs/blixt/operator/node/confine"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
 func agentCommand() *cobra.Command {
-	o := fleet.ClientOptions{Layout: datapath.Layout}
+	o := agent.Options{Layout: bpf.Layout}
 	var dir, listen string
 	var logs logFlags
 	c := &cobra.Command{
@@ -70,7 +71,7 @@ It confines itself: see the seccomp profile that comes with the chart.`,
 	return c
 }
 
-func runAgent(ctx context.Context, o fleet.ClientOptions, dir, listen string) error {
+func runAgent(ctx context.Context, o agent.Options, dir, listen string) error {
 	if err := confineAgent(o, dir, listen); err != nil {
 		return err
 	}
@@ -83,7 +84,7 @@ func runAgent(ctx context.Context, o fleet.ClientOptions, dir, listen string) er
 	}
 	defer tables.Close()
 	o.Tables = tables
-	client := fleet.NewClient(o)
+	client := agent.New(o)
 	l, err := net.Listen("tcp", listen)
 	if err != nil {
 		return err
@@ -101,7 +102,7 @@ func runAgent(ctx context.Context, o fleet.ClientOptions, dir, listen string) er
 }
 
 // confineAgent leaves to the process what an agent needs.
-func confineAgent(o fleet.ClientOptions, dir, listen string) error {
+func confineAgent(o agent.Options, dir, listen string) error {
 	connect, err := port(o.Operator)
 	if err != nil {
 		return err

@@ -28,6 +28,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/umask"
+	"github.com/kubernetes-sigs/blixt/operator/control/certs"
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
@@ -88,7 +89,7 @@ func startAgent(t *testing.T, maps, files, operator string) *agentProcess {
 // testFleet is an operator of which node n1 may have an agent.
 func testFleet(t *testing.T, files string) (*fleet.Server, string) {
 	t.Helper()
-	c, _, err := fleet.Certificates{}.Renew(time.Now(), "localhost")
+	c, _, err := certs.Certificates{}.Renew(time.Now(), "localhost")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +112,7 @@ func testFleet(t *testing.T, files string) (*fleet.Server, string) {
 		},
 	})
 	s.SetNodes([]fleet.Node{{Name: "n1"}})
-	s.SetSettings("blue", fleet.Settings{SNAT: writer.PortRange{Min: 11000, Max: 29999}})
+	s.SetSettings("blue", fleet.Settings{SNAT: lb.PortRange{First: 11000, Last: 29999}})
 	s.Lead(1)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -165,7 +166,7 @@ func waitFor(t *testing.T, check func() string) {
 	}
 }
 
-func holds(s *fleet.Server, v writer.Version, backends int) func() string {
+func holds(s *fleet.Server, v lb.Version, backends int) func() string {
 	return func() string {
 		if all := s.Reports(); len(all) != 1 || all[0].Version != v || all[0].Backends != backends || all[0].Error != "" {
 			return fmt.Sprintf("reports %+v, want version %+v with %d backends", all, v, backends)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/bytecode"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/bpfman"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
@@ -44,7 +45,7 @@ func (l *loaders) flags(f *pflag.FlagSet) {
 }
 
 // choose returns the function that loads. One name has one loader at a time.
-func (l *loaders) choose(ctx context.Context, name, runDir string, ports writer.PortRange) (func([]string) (*standalone.Loaded, error), error) {
+func (l *loaders) choose(ctx context.Context, name, runDir string, ports lb.PortRange) (func([]string) (*standalone.Loaded, error), error) {
 	const left = "%s has left load balancer %q serving: end it with blixt run --loader %s and without --keep, or choose another name"
 	object, err := l.image.object(ctx)
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 func operatorCommand() *cobra.Command {
 	o := controller.ManagerOptions{}
 	service := "blixt-operator"
-	nodePorts, ephemeral := portRange{Min: 30000, Max: 32767}, portRange{Min: 32768, Max: 60999}
+	nodePorts, ephemeral := portRange{First: 30000, Last: 32767}, portRange{First: 32768, Last: 60999}
 	var logs logFlags
 	c := &cobra.Command{
 		Use:   "operator",
@@ -53,7 +53,7 @@ which GatewayClasses name.`,
 			}
 			o.Release.Operator = net.JoinHostPort(service+"."+o.Release.Namespace+".svc", port)
 			o.ReservedPorts = []gateway.PortRange{
-				{First: nodePorts.Min, Last: nodePorts.Max}, {First: ephemeral.Min, Last: ephemeral.Max},
+				{First: nodePorts.First, Last: nodePorts.Last}, {First: ephemeral.First, Last: ephemeral.Last},
 			}
 			kube, err := config.GetConfig()
 			if err != nil {

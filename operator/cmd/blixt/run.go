@@ -8,15 +8,15 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
-	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
 func runCommand() *cobra.Command {
 	o := standalone.Options{}
 	l := loaders{}
-	ports := portRange{Min: writer.DefaultSNATMin, Max: writer.DefaultSNATMax}
+	ports := portRange(lb.DefaultSNATPorts)
 	c := &cobra.Command{
 		Use:   "run -f DIR",
 		Short: "Balance what a directory of Gateway API YAML says, without Kubernetes",
@@ -40,7 +40,7 @@ until they end, at most for --drain-timeout: an upgrade breaks no connection.`,
   blixt run -f . --loader bpfman --priority 10`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
-			o.SNATPorts = writer.PortRange(ports)
+			o.SNATPorts = lb.PortRange(ports)
 			if o.Load, err = l.choose(c.Context(), o.Name, o.RunDir, o.SNATPorts); err != nil {
 				return err
 			}
@@ -68,13 +68,13 @@ until they end, at most for --drain-timeout: an upgrade breaks no connection.`,
 }
 
 // portRange is a flag such as 11000-29999.
-type portRange writer.PortRange
+type portRange lb.PortRange
 
-func (r *portRange) String() string { return fmt.Sprintf("%d-%d", r.Min, r.Max) }
+func (r *portRange) String() string { return fmt.Sprintf("%d-%d", r.First, r.Last) }
 func (r *portRange) Type() string   { return "first-last" }
 func (r *portRange) Set(text string) error {
 	var p portRange
-	if n, err := fmt.Sscanf(text, "%d-%d", &p.Min, &p.Max); n != 2 || err != nil || p.Min == 0 || p.Min > p.Max {
+	if n, err := fmt.Sscanf(text, "%d-%d", &p.First, &p.Last); n != 2 || err != nil || p.First == 0 || p.First > p.Last {
 		return fmt.Errorf("want two ports, such as %s", r)
 	}
 	*r = p

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/bpf"
 )
 
 func versionCommand() *cobra.Command {
@@ -19,7 +19,7 @@ func versionCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		Run: func(c *cobra.Command, _ []string) {
 			fmt.Fprintf(c.OutOrStdout(), "blixt %s, map layout %d, %s %s/%s\n",
-				version(), datapath.Layout, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+				version(), bpf.Layout, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		},
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/control/certs"
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 )
 
@@ -127,7 +128,7 @@ func (c *certificates) load(ctx context.Context, leads bool) error {
 	if err != nil && !(leads && apierrors.IsNotFound(err)) {
 		return fmt.Errorf("get Secret %s/%s: %w", c.namespace, c.secret, err)
 	}
-	now := fleet.Certificates{
+	now := certs.Certificates{
 		CA: stored.Data[keyCA], CAKey: stored.Data[keyCAKey], NextCA: stored.Data[keyNextCA], NextCAKey: stored.Data[keyNextCAKey],
 		OldCA: stored.Data[keyOldCA], Certificate: stored.Data[corev1.TLSCertKey], Key: stored.Data[corev1.TLSPrivateKeyKey],
 	}
@@ -146,7 +147,7 @@ func (c *certificates) load(ctx context.Context, leads bool) error {
 
 // renew writes what has to be renewed. What agents trust comes before what is
 // signed by it.
-func (c *certificates) renew(ctx context.Context, before fleet.Certificates) (fleet.Certificates, error) {
+func (c *certificates) renew(ctx context.Context, before certs.Certificates) (certs.Certificates, error) {
 	now, changed, err := before.Renew(time.Now(), c.names...)
 	if err != nil {
 		return now, err

@@ -20,6 +20,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // writes returns how many writes the operator has done, by kind and verb.
@@ -216,7 +217,7 @@ func TestRestartChangesNothing(t *testing.T) {
 	before := writes(t)
 	// A new leader, whose agents come a moment later.
 	o.agents.change(func(a *agents) {
-		a.epoch, a.version, a.snapshot, a.silent = 2, zero[fleet.Report]().Version, fleet.Snapshot{}, true
+		a.epoch, a.version, a.snapshot, a.silent = 2, zero[lb.Report]().Version, fleet.Snapshot{}, true
 	})
 	o.run()
 	time.Sleep(700 * time.Millisecond) // less than the grace of a new leader
@@ -271,7 +272,7 @@ func TestBrokenConfigBreaksNothing(t *testing.T) {
 		t.Helper()
 		o.stop()
 		o.agents.change(func(a *agents) {
-			a.epoch, a.version, a.snapshot = a.epoch+1, zero[fleet.Report]().Version, fleet.Snapshot{}
+			a.epoch, a.version, a.snapshot = a.epoch+1, zero[lb.Report]().Version, fleet.Snapshot{}
 		})
 		o.run()
 	}

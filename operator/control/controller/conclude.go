@@ -18,7 +18,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
-	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // conclude has the data plane run what it should, and writes every status.
@@ -128,8 +128,8 @@ func ours(parents []gwv1.RouteParentStatus) bool {
 }
 
 // heard returns the newest version that each node has confirmed to this leader.
-func (c *Controller) heard() map[string]writer.Version {
-	heard := map[string]writer.Version{}
+func (c *Controller) heard() map[string]lb.Version {
+	heard := map[string]lb.Version{}
 	for _, r := range c.Fleet.Reports() {
 		if r.Version.Epoch == c.published.version.Epoch && !r.Draining && r.Version.Sequence >= heard[r.Node].Sequence {
 			heard[r.Node] = r.Version
@@ -139,7 +139,7 @@ func (c *Controller) heard() map[string]writer.Version {
 }
 
 // progress tells how far the nodes are with a Gateway.
-func (c *Controller) progress(key types.NamespacedName, verdicts []rollout.Verdict, heard map[string]writer.Version) gateway.Progress {
+func (c *Controller) progress(key types.NamespacedName, verdicts []rollout.Verdict, heard map[string]lb.Version) gateway.Progress {
 	var p gateway.Progress
 	if p.Why = c.kinds.noBpfman; p.Why != "" {
 		return p

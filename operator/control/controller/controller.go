@@ -40,7 +40,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
-	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // settle is how long a burst of events is waited for. It is part of the time
@@ -53,11 +53,11 @@ const again = 10 * time.Second
 
 // Fleet is the agents' end: fleet.Server.
 type Fleet interface {
-	Publish(fleet.Snapshot) writer.Version
+	Publish(fleet.Snapshot) lb.Version
 	SetNodes([]fleet.Node)
 	SetSettings(application string, s fleet.Settings)
 	Forget(application string)
-	Reports() []fleet.Report
+	Reports() []lb.Report
 	// Changed wakes up when reports have changed.
 	Changed() <-chan struct{}
 }

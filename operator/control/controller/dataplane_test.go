@@ -67,7 +67,7 @@ func TestUpgradeHandsOver(t *testing.T) {
 		return nil
 	})
 	o.condition(named[v1alpha1.NodeDataplane]("", "n1"), "Ready", "True Serving", "")
-	if other := o.settings(second).SNAT; other.Min <= ports.Max && ports.Min <= other.Max {
+	if other := o.settings(second).SNAT; other.First <= ports.Last && ports.First <= other.Last {
 		t.Errorf("source ports %v and %v overlap", ports, other)
 	}
 	o.stop()

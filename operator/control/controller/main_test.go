@@ -37,7 +37,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
-	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // server is the API server of all tests.
@@ -61,9 +61,9 @@ type agents struct {
 	mu       sync.Mutex
 	epoch    uint64
 	snapshot fleet.Snapshot
-	version  writer.Version
+	version  lb.Version
 	settings map[string]fleet.Settings
-	reports  []fleet.Report
+	reports  []lb.Report
 	changed  chan struct{}
 	// silent agents confirm nothing.
 	silent bool
@@ -73,11 +73,11 @@ func newAgents(epoch uint64) *agents {
 	return &agents{epoch: epoch, settings: map[string]fleet.Settings{}, changed: make(chan struct{}, 1)}
 }
 
-func (a *agents) Publish(s fleet.Snapshot) writer.Version {
+func (a *agents) Publish(s fleet.Snapshot) lb.Version {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.version.Sequence == 0 || fmt.Sprint(s) != fmt.Sprint(a.snapshot) {
-		a.version = writer.Version{Epoch: a.epoch, Sequence: a.version.Sequence + 1}
+		a.version = lb.Version{Epoch: a.epoch, Sequence: a.version.Sequence + 1}
 		a.snapshot = s
 		a.confirm()
 	}
@@ -101,7 +101,7 @@ func (a *agents) Forget(application string) {
 
 func (a *agents) Changed() <-chan struct{} { return a.changed }
 
-func (a *agents) Reports() []fleet.Report {
+func (a *agents) Reports() []lb.Report {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	reports := slices.Clone(a.reports)
@@ -140,7 +140,7 @@ func (a *agents) confirm() {
 func (a *agents) connect(node, application string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.reports = append(a.reports, fleet.Report{
+	a.reports = append(a.reports, lb.Report{
 		Node: node, Application: application, Pod: namespace + "/agent-" + node, Connected: true,
 		Layout: 1, Kernel: "6.18.0", PacketsSeenAt: time.Now(),
 	})

@@ -108,9 +108,7 @@ func (c *Controller) readDataplane(ctx context.Context, b *v1alpha1.Bytecode) (r
 		return known, err
 	}
 	known.Dataplanes = nodes.Items
-	for _, r := range c.Fleet.Reports() {
-		known.Reports = append(known.Reports, rollout.Report(r))
-	}
+	known.Reports = c.Fleet.Reports()
 	signer, refused := c.checkBytecode(ctx, b)
 	known.Refused = refused
 	if signer != "" {

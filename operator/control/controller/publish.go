@@ -14,21 +14,21 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
-	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // published knows which version of what agents are told has a Gateway as it is
 // now. It follows listeners and routes, and no endpoints, which come and go all
 // the time.
 type published struct {
-	version writer.Version
-	since   map[types.NamespacedName]writer.Version
+	version lb.Version
+	since   map[types.NamespacedName]lb.Version
 	hash    map[types.NamespacedName]uint64
 	issued  []rollout.Issued
 }
 
 func newPublished() published {
-	return published{since: map[types.NamespacedName]writer.Version{}, hash: map[types.NamespacedName]uint64{}}
+	return published{since: map[types.NamespacedName]lb.Version{}, hash: map[types.NamespacedName]uint64{}}
 }
 
 // publish tells the agents what to serve.
@@ -52,7 +52,7 @@ func (c *Controller) publishTranslation() {
 	p := &c.published
 	hashes := hashGateways(c.translation.Frontends)
 	for _, g := range c.translation.Gateways {
-		if hash := hashes[g.String()]; p.since[g.NamespacedName] == (writer.Version{}) || p.hash[g.NamespacedName] != hash {
+		if hash := hashes[g.String()]; p.since[g.NamespacedName] == (lb.Version{}) || p.hash[g.NamespacedName] != hash {
 			p.hash[g.NamespacedName], p.since[g.NamespacedName] = hash, p.version
 		}
 	}
@@ -80,7 +80,7 @@ func hashGateways(frontends []gateway.Frontend) map[string]uint64 {
 }
 
 // issue notes when a version was published, for as long as agents may take.
-func (p *published) issue(v writer.Version, now time.Time) {
+func (p *published) issue(v lb.Version, now time.Time) {
 	if n := len(p.issued); n > 0 && p.issued[n-1].Version == v {
 		return
 	}

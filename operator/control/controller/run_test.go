@@ -24,10 +24,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/controller"
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
+	"github.com/kubernetes-sigs/blixt/operator/node/agent"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
@@ -105,9 +107,9 @@ func (o *operator) agent(node, application, port string) *maps {
 		now := backends(tables)
 		m.backends.Store(&now)
 	}
-	c := fleet.NewClient(fleet.ClientOptions{
+	c := agent.New(agent.Options{
 		Operator: "operator.test:" + port, TokenFile: filepath.Join(dir, "token"), CAFile: filepath.Join(dir, "ca.crt"),
-		Application: application, Node: node, Kernel: "6.18.0", Layout: datapath.Layout, Tables: tables,
+		Application: application, Node: node, Kernel: "6.18.0", Layout: bpf.Layout, Tables: tables,
 		Log: slog.New(slog.NewTextHandler(o.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})), Pause: 200 * time.Millisecond,
 	})
 	ctx, cancel := context.WithCancel(context.Background())

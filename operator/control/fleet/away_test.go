@@ -8,7 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/agent"
 )
 
 // A new leader begins with another epoch, whatever its sequence; one whose etcd
@@ -21,7 +22,7 @@ func TestNewLeader(t *testing.T) {
 	}
 	first.Lead(2) // the same process again
 	v := first.Publish(web(7))
-	if v != (writer.Version{Epoch: 2, Sequence: 1}) {
+	if v != (lb.Version{Epoch: 2, Sequence: 1}) {
 		t.Errorf("version %+v", v)
 	}
 	first.serves(t, "n1", v, web(7))
@@ -56,7 +57,7 @@ func TestFollowerSendsAgentsToLeader(t *testing.T) {
 	if r := follower.Reports(); len(r) > 0 {
 		t.Errorf("the follower has let somebody in: %+v", r)
 	}
-	if v := follower.Publish(web(1)); v != (writer.Version{}) {
+	if v := follower.Publish(web(1)); v != (lb.Version{}) {
 		t.Errorf("the follower has published %+v", v)
 	}
 }
@@ -66,7 +67,7 @@ func TestFollowerSendsAgentsToLeader(t *testing.T) {
 func TestOperatorAway(t *testing.T) {
 	o := newOperator(t, "", nil)
 	text := &logged{}
-	n := newNode(t, o, "n1", func(c *ClientOptions) { c.Log = textLog(text) })
+	n := newNode(t, o, "n1", func(c *agent.Options) { c.Log = textLog(text) })
 	o.serves(t, "n1", o.Publish(web(3)), web(3))
 	o.stop()
 	eventually(t, func() string {
@@ -102,7 +103,7 @@ func TestSilence(t *testing.T) {
 	o := newOperator(t, "", nil)
 	p := newProxy(t, o.address)
 	text := &logged{}
-	newNode(t, o, "n1", func(c *ClientOptions) { c.Operator, c.Log = p.operator(), textLog(text) })
+	newNode(t, o, "n1", func(c *agent.Options) { c.Operator, c.Log = p.operator(), textLog(text) })
 	o.serves(t, "n1", o.Publish(web(3)), web(3))
 	p.freeze()
 	began := time.Now()

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/node/agent"
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
@@ -59,7 +60,7 @@ func oneAgent(address, dir string, i int) error {
 	if err := os.WriteFile(file, []byte(name+"/agent"), 0o600); err != nil {
 		return err
 	}
-	conn, err := NewClient(ClientOptions{Operator: host + ":0", TokenFile: file, CAFile: filepath.Join(dir, "ca.crt")}).dial(address)
+	conn, err := agent.Dial(agent.Options{Operator: host + ":0", TokenFile: file, CAFile: filepath.Join(dir, "ca.crt")}, address)
 	if err != nil {
 		return err
 	}

@@ -22,8 +22,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/control/certs"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/agent"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
@@ -35,7 +38,7 @@ const host = "localhost"
 type operator struct {
 	*Server
 	address      string
-	certificates atomic.Pointer[Certificates]
+	certificates atomic.Pointer[certs.Certificates]
 	metrics      *prometheus.Registry
 	log          *logged
 	stop         func()
@@ -61,10 +64,10 @@ func (l *logged) count(text string) int {
 
 // newOperator leads in epoch 1, knows nodes n1, n2, n3 and application blue. It
 // listens on an address, "": any.
-func newOperator(t testing.TB, address string, c *Certificates) *operator {
+func newOperator(t testing.TB, address string, c *certs.Certificates) *operator {
 	t.Helper()
 	if c == nil {
-		made, _, err := Certificates{}.Renew(time.Now(), host)
+		made, _, err := certs.Certificates{}.Renew(time.Now(), host)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -103,7 +106,7 @@ func newOperator(t testing.TB, address string, c *Certificates) *operator {
 		nodes = append(nodes, testNode(i+1))
 	}
 	o.SetNodes(nodes)
-	o.SetSettings("blue", Settings{SNAT: writer.PortRange{Min: 11000, Max: 19999}})
+	o.SetSettings("blue", Settings{SNAT: lb.PortRange{First: 11000, Last: 19999}})
 	o.Lead(1)
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
@@ -138,18 +141,18 @@ func (o *operator) updatesOf(kind string) int {
 	return int(testutil.ToFloat64(o.updates.WithLabelValues(kind)))
 }
 
-func (o *operator) report(node, application string) (Report, bool) {
+func (o *operator) report(node, application string) (lb.Report, bool) {
 	for _, r := range o.Reports() {
 		if r.Node == node && r.Application == application {
 			return r, true
 		}
 	}
-	return Report{}, false
+	return lb.Report{}, false
 }
 
 // node is an agent with maps of its own.
 type node struct {
-	*Client
+	*agent.Agent
 	fake  *datapath.Fake
 	token string // file
 	ca    string // file
@@ -159,7 +162,7 @@ type node struct {
 var testSizes = datapath.Sizes{Addresses: 64, Frontends: 64, Backends: 512, RingSlots: 1 << 20, Flows: 64}
 
 // newNode runs an agent of application blue on a node.
-func newNode(t testing.TB, o *operator, name string, change func(*ClientOptions)) *node {
+func newNode(t testing.TB, o *operator, name string, change func(*agent.Options)) *node {
 	t.Helper()
 	dir := t.TempDir()
 	n := &node{fake: datapath.NewFake(testSizes), token: filepath.Join(dir, "token"), ca: filepath.Join(dir, "ca.crt")}
@@ -171,9 +174,9 @@ func newNode(t testing.TB, o *operator, name string, change func(*ClientOptions)
 	}
 	// Ids rest for a second: let it be a millisecond.
 	start := time.Now()
-	options := ClientOptions{
+	options := agent.Options{
 		Operator: net.JoinHostPort(host, port), TokenFile: n.token, CAFile: n.ca,
-		Application: "blue", Node: name, Kernel: "6.18", Layout: datapath.Layout, Tables: n.fake,
+		Application: "blue", Node: name, Kernel: "6.18", Layout: bpf.Layout, Tables: n.fake,
 		StatusEvery: 50 * time.Millisecond, Pause: 200 * time.Millisecond,
 		Agent: writer.Options{
 			Clock:      func() time.Time { return start.Add(1000 * time.Since(start)) },
@@ -187,7 +190,7 @@ func newNode(t testing.TB, o *operator, name string, change func(*ClientOptions)
 	if fake, ok := options.Tables.(*datapath.Fake); ok {
 		n.fake = fake
 	}
-	n.Client = NewClient(options)
+	n.Agent = agent.New(options)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -240,7 +243,7 @@ func eventually(t testing.TB, check func() string) {
 
 // serves waits until the operator has heard that a node's maps hold what a
 // version of a snapshot means there.
-func (o *operator) serves(t testing.TB, name string, v writer.Version, s Snapshot) {
+func (o *operator) serves(t testing.TB, name string, v lb.Version, s Snapshot) {
 	t.Helper()
 	var number int
 	if _, err := fmt.Sscanf(name, "n%d", &number); err != nil {

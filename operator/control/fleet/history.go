@@ -2,7 +2,7 @@
 
 package fleet
 
-import "github.com/kubernetes-sigs/blixt/operator/node/writer"
+import "github.com/kubernetes-sigs/blixt/operator/lb"
 
 // historyLimit is how many versions an agent may miss and still be told only
 // what has changed. Of each, names alone are kept.
@@ -10,7 +10,7 @@ const historyLimit = 1024
 
 // history is the newest state of an epoch and how it came to be.
 type history struct {
-	version writer.Version // sequence 0: nothing was published yet
+	version lb.Version // sequence 0: nothing was published yet
 	state   *state
 	// changes led to the newest versions, the last of them to the newest.
 	changes []change
@@ -20,7 +20,7 @@ type history struct {
 }
 
 func newHistory(epoch uint64) history {
-	return history{version: writer.Version{Epoch: epoch}, state: &state{}}
+	return history{version: lb.Version{Epoch: epoch}, state: &state{}}
 }
 
 // publish makes s the newest state. Returns false if it is that already.
@@ -40,7 +40,7 @@ func (h *history) publish(s *state) bool {
 
 // since returns the update from a version to the newest one: what has changed,
 // or everything where the version is nil, of another epoch or too old.
-func (h *history) since(base *writer.Version) ([]byte, error) {
+func (h *history) since(base *lb.Version) ([]byte, error) {
 	c := newChange()
 	if missed, ok := h.missed(base); ok {
 		for _, m := range missed {
@@ -64,7 +64,7 @@ func (h *history) since(base *writer.Version) ([]byte, error) {
 }
 
 // missed returns the changes since a version, if all are known.
-func (h *history) missed(base *writer.Version) ([]change, bool) {
+func (h *history) missed(base *lb.Version) ([]change, bool) {
 	if base == nil || base.Epoch != h.version.Epoch || base.Sequence == 0 || base.Sequence > h.version.Sequence {
 		return nil, false
 	}

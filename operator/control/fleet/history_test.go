@@ -19,7 +19,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
-	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/operator/node/agent"
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
@@ -106,26 +106,26 @@ func TestChangesLeadToTheSame(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for range 50 {
 		h := newHistory(1)
-		var m memory
+		var m agent.Replica
 		o := testNode(1 + r.IntN(3)).options()
 		s := randomSnapshot(r)
 		for range 60 {
 			s = mutate(r, s)
 			h.publish(newState(s))
 			if r.IntN(20) == 0 {
-				m = memory{} // begun anew
+				m = agent.Replica{} // begun anew
 			}
 			if r.IntN(3) > 0 {
 				continue
 			}
-			data, err := h.since(m.version)
+			data, err := h.since(m.Version)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := m.learn(data, o); err != nil {
+			if err := m.Apply(data, o); err != nil {
 				t.Fatal(err)
 			}
-			got := m.resolution.State
+			got := m.Resolution.State
 			got.Normalize()
 			if diff := cmp.Diff(resolved(s, o), got, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})); diff != "" {
 				t.Fatalf("state %d (-want +got):\n%s", h.version.Sequence, diff)
@@ -151,7 +151,7 @@ func TestWhatAnUpdateSays(t *testing.T) {
 		other.Endpoints[name] = web(3).Endpoints[name]
 	}
 	h.publish(newState(other))
-	data, err := h.since(&writer.Version{Epoch: 1, Sequence: 1})
+	data, err := h.since(&lb.Version{Epoch: 1, Sequence: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,11 +172,11 @@ func TestWhatAnUpdateSays(t *testing.T) {
 		t.Errorf("%d versions are remembered", len(h.changes))
 	}
 	for sequence, known := range map[uint64]bool{0: false, 1: false, h.version.Sequence: true, h.version.Sequence - 100: true, h.version.Sequence + 1: false} {
-		if _, ok := h.missed(&writer.Version{Epoch: 1, Sequence: sequence}); ok != known {
+		if _, ok := h.missed(&lb.Version{Epoch: 1, Sequence: sequence}); ok != known {
 			t.Errorf("sequence %d of %d is known: %v", sequence, h.version.Sequence, ok)
 		}
 	}
-	if _, ok := h.missed(&writer.Version{Epoch: 2, Sequence: h.version.Sequence}); ok {
+	if _, ok := h.missed(&lb.Version{Epoch: 2, Sequence: h.version.Sequence}); ok {
 		t.Error("another epoch is known")
 	}
 }
@@ -208,15 +208,15 @@ func TestUpdateThatMakesNoSense(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		m := memory{}
-		if err := m.learn(encoded(t, web(3)), gateway.ResolveOptions{}); err != nil {
+		m := agent.Replica{}
+		if err := m.Apply(encoded(t, web(3)), gateway.ResolveOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		err := m.learn(data, gateway.ResolveOptions{})
+		err := m.Apply(data, gateway.ResolveOptions{})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
 		}
-		if m.version != nil {
+		if m.Version != nil {
 			t.Errorf("%s: something is remembered", want)
 		}
 	}
@@ -257,11 +257,11 @@ func TestEveryFieldArrives(t *testing.T) {
 		Addresses: []lb.Address{a}, Frontends: []gateway.Frontend{f},
 		Endpoints: gateway.Endpoints{f.Refs[0].Service: {Ports: []gateway.EndpointPort{p}}},
 	}
-	var m memory
-	if err := m.learn(encoded(t, want), gateway.ResolveOptions{}); err != nil {
+	var m agent.Replica
+	if err := m.Apply(encoded(t, want), gateway.ResolveOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	got := Snapshot{m.translation.Addresses, m.translation.Frontends, m.endpoints}
+	got := Snapshot{m.Translation.Addresses, m.Translation.Frontends, m.Endpoints}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc/metadata"
 
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
@@ -62,7 +63,7 @@ func (s *Server) join(c *session, id Identity, hello *wire.Hello) error {
 	}
 	// What it had before it came, it can have of what was published.
 	c.most = s.history.version.Sequence
-	c.got = decodeVersion(hello.Got)
+	c.got = wire.DecodeVersion(hello.Got)
 	if err := s.honest(c, hello.Status.Holds); err != nil {
 		return err
 	}
@@ -74,10 +75,10 @@ func (s *Server) join(c *session, id Identity, hello *wire.Hello) error {
 		old.end(refused(ReasonReplaced, fmt.Sprintf("another stream of application %s on node %s has begun", c.application, c.node)))
 	}
 	s.sessions[c.member] = c
-	r := &Report{Node: c.node, Application: c.application, Pod: c.pod, Connected: true, Kernel: clip(hello.Kernel), Layout: int(hello.Layout)}
-	r.read(hello.Status, s.o.Clock(), s.reports[c.member])
+	r := &lb.Report{Node: c.node, Application: c.application, Pod: c.pod, Connected: true, Kernel: clip(hello.Kernel), Layout: int(hello.Layout)}
+	readStatus(r, hello.Status, s.o.Clock(), s.reports[c.member])
 	s.reports[c.member] = r
-	s.tell()
+	s.notify()
 	c.wakeUp()
 	return nil
 }

@@ -95,8 +95,8 @@ func newRefusals(r prometheus.Registerer, log *slog.Logger, clock func() time.Ti
 	return &refusals{total: total, log: log, clock: clock, logged: map[peerReason]time.Time{}}
 }
 
-// note counts err if it is a refusal.
-func (r *refusals) note(ctx context.Context, err error) {
+// record counts err if it is a refusal.
+func (r *refusals) record(ctx context.Context, err error) {
 	why, ok := errors.AsType[*RefusedError](err)
 	if !ok {
 		return

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/kubernetes-sigs/blixt/operator/node/agent"
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
@@ -27,10 +28,10 @@ type raw struct {
 func newRaw(t testing.TB, o *operator, token string) *raw {
 	t.Helper()
 	dir := t.TempDir()
-	options := ClientOptions{Operator: host + ":0", TokenFile: filepath.Join(dir, "token"), CAFile: filepath.Join(dir, "ca.crt")}
+	options := agent.Options{Operator: host + ":0", TokenFile: filepath.Join(dir, "token"), CAFile: filepath.Join(dir, "ca.crt")}
 	write(t, options.CAFile, o.certificates.Load().Bundle())
 	write(t, options.TokenFile, []byte(token))
-	conn, err := NewClient(options).dial(o.address)
+	conn, err := agent.Dial(options, o.address)
 	if err != nil {
 		t.Fatal(err)
 	}

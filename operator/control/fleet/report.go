@@ -9,61 +9,31 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
-// Report is what is known of the agent of an application on a node.
-type Report struct {
-	Node, Application string
-	Pod               string // namespace/name
-	// Connected is false for an agent that has left: the kernel goes on
-	// serving what the report says.
-	Connected   bool
-	LastContact time.Time
-	Kernel      string
-	Layout      int
-	// Version and StateHash are what the maps hold, and AckedAt is when the
-	// operator heard of it first.
-	Version             writer.Version
-	AckedAt             time.Time
-	StateHash           string
-	Frontends, Backends int
-	// Flows at the last count; while draining, those that would break without
-	// the application.
-	Flows    uint64
-	Draining bool
-	// SNAT are the source ports that the program uses.
-	SNAT writer.PortRange
-	// PacketsSeenAt is when the program was last known to see packets.
-	PacketsSeenAt time.Time
-	// HeartbeatLost says that it has seen none, at ingress or at egress, for
-	// too long: a link is missing, or the program.
-	HeartbeatLost bool
-	// Error says why the maps do not hold the newest version that the agent
-	// has, such as a table that is full.
-	Error string
-	// Drift says that another writer changed the maps, and when.
-	Drift  string
-	Tables map[string]writer.Use
-}
-
-// read takes over what an agent says. old is what was known of it, or nil.
-func (r *Report) read(st *wire.Status, now time.Time, old *Report) {
+// readStatus enters an agent's status into its report. old is the previous
+// report of the agent, or nil.
+func readStatus(r *lb.Report, st *wire.Status, now time.Time, old *lb.Report) {
 	r.LastContact, r.AckedAt = now, now
-	r.Version = writer.Version{Epoch: st.Holds.GetEpoch(), Sequence: st.Holds.GetSequence()}
+	r.Version = lb.Version{Epoch: st.Holds.GetEpoch(), Sequence: st.Holds.GetSequence()}
 	if old != nil && old.Version == r.Version {
 		r.AckedAt = old.AckedAt
 	}
 	r.StateHash = clip(st.StateHash)
 	r.Frontends, r.Backends, r.Flows = int(st.Frontends), int(st.Backends), st.Flows
-	r.Draining, r.SNAT = st.Draining, writer.PortRange{Min: uint16(st.Snat.GetMin()), Max: uint16(st.Snat.GetMax())}
+	r.Draining, r.SNAT = st.Draining, lb.PortRange{First: uint16(st.Snat.GetMin()), Last: uint16(st.Snat.GetMax())}
 	r.PacketsSeenAt = now.Add(-time.Duration(min(st.PacketsAge, uint64(maxAge/time.Millisecond))) * time.Millisecond)
 	r.HeartbeatLost, r.Error, r.Drift = st.HeartbeatLost, clip(st.Error), clip(st.Drift)
-	r.Tables = make(map[string]writer.Use, len(st.Tables))
+	r.TableFull = nil
+	if f := st.TableFull; f != nil {
+		r.TableFull = &lb.TableFullError{Table: clip(f.Table), Size: int(f.Size), Needed: int(f.Needed), Largest: int(f.Largest)}
+	}
+	r.Tables = make(map[string]lb.Use, len(st.Tables))
 	for name, use := range st.Tables {
 		if len(r.Tables) < maxTables {
-			r.Tables[clip(name)] = writer.Use{Used: int(use.GetUsed()), Size: int(use.GetSize())}
+			r.Tables[clip(name)] = lb.Use{Used: int(use.GetUsed()), Size: int(use.GetSize())}
 		}
 	}
 }
@@ -83,25 +53,26 @@ func clip(text string) string {
 	return strings.ToValidUTF8(text[:maxText], "") + "…"
 }
 
-// same tells whether nothing differs that somebody would want to know at once.
-func (r Report) same(o Report) bool {
-	for _, v := range []*Report{&r, &o} {
-		v.LastContact, v.PacketsSeenAt, v.Flows, v.Tables = time.Time{}, time.Time{}, 0, nil
+// sameReport reports whether a and b differ in nothing but what changes all the
+// time: whoever waits for changes is not woken for that.
+func sameReport(a, b lb.Report) bool {
+	for _, r := range []*lb.Report{&a, &b} {
+		r.LastContact, r.PacketsSeenAt, r.Flows, r.Tables = time.Time{}, time.Time{}, 0, nil
 	}
-	return reflect.DeepEqual(r, o)
+	return reflect.DeepEqual(a, b)
 }
 
 // Reports returns what is known of each agent of the nodes and applications
 // that there are, sorted by node and application. Those that never came are
 // not there.
-func (s *Server) Reports() []Report {
+func (s *Server) Reports() []lb.Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make([]Report, 0, len(s.reports))
+	all := make([]lb.Report, 0, len(s.reports))
 	for _, r := range s.reports {
 		all = append(all, *r)
 	}
-	slices.SortFunc(all, func(a, b Report) int {
+	slices.SortFunc(all, func(a, b lb.Report) int {
 		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Application, b.Application))
 	})
 	return all
@@ -111,7 +82,7 @@ func (s *Server) Reports() []Report {
 // time has passed, flows have come or tables have filled, is none.
 func (s *Server) Changed() <-chan struct{} { return s.changed }
 
-func (s *Server) tell() {
+func (s *Server) notify() {
 	select {
 	case s.changed <- struct{}{}:
 	default:

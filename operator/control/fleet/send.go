@@ -69,7 +69,7 @@ func (s *Server) next(c *session) (config *wire.Config, update []byte, err error
 }
 
 func encodeConfig(n Node, s Settings, alone bool) *wire.Config {
-	c := &wire.Config{Node: n.Name, Zone: n.Zone, Alone: alone, Snat: &wire.Ports{Min: uint32(s.SNAT.Min), Max: uint32(s.SNAT.Max)}}
+	c := &wire.Config{Node: n.Name, Zone: n.Zone, Alone: alone, Snat: &wire.Ports{Min: uint32(s.SNAT.First), Max: uint32(s.SNAT.Last)}}
 	if drain, known := s.Drain[n.Name]; known {
 		c.Drain = &drain
 	}

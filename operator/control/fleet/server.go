@@ -22,7 +22,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
-	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
@@ -31,7 +31,7 @@ import (
 type Settings struct {
 	// SNAT are the source ports for backends elsewhere. Two applications on
 	// one node must not share any.
-	SNAT writer.PortRange
+	SNAT lb.PortRange
 	// Drain is true for nodes on which the application is to serve no flows but
 	// those that it knows, and false where it serves all. On other nodes it goes
 	// on as it does.
@@ -86,7 +86,7 @@ type Server struct {
 	// sessions and reports are by agent; of an agent that has left, the
 	// report stays.
 	sessions map[member]*session
-	reports  map[member]*Report
+	reports  map[member]*lb.Report
 }
 
 // member is the agent of an application on a node.
@@ -108,7 +108,7 @@ func NewServer(o ServerOptions) *Server {
 	}
 	s := &Server{
 		o: o, refusals: newRefusals(o.Registerer, o.Log, o.Clock), changed: make(chan struct{}, 1), asking: make(chan struct{}, maxAsking),
-		nodes: map[string]Node{}, settings: map[string]Settings{}, sessions: map[member]*session{}, reports: map[member]*Report{},
+		nodes: map[string]Node{}, settings: map[string]Settings{}, sessions: map[member]*session{}, reports: map[member]*lb.Report{},
 	}
 	s.updates = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "blixt_fleet_updates_total", Help: "Updates sent to agents: complete ones, and changes.",
@@ -144,7 +144,7 @@ func (s *Server) Follow(leader string) {
 
 // Publish makes agents serve a snapshot. Returns its version: the next one, or
 // the last if nothing differs. Does nothing in a server that does not lead.
-func (s *Server) Publish(snapshot Snapshot) writer.Version {
+func (s *Server) Publish(snapshot Snapshot) lb.Version {
 	state := newState(snapshot)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,7 +191,7 @@ func (s *Server) endStrangers() {
 			if c := s.sessions[m]; c != nil {
 				c.end(err)
 			}
-			s.tell()
+			s.notify()
 		}
 	}
 }
@@ -219,12 +219,6 @@ func (s *Server) wakeAll() {
 	}
 }
 
-// Keepalives tell each side within 15 seconds that the other is gone.
-const (
-	pingEvery   = 10 * time.Second
-	pingTimeout = 5 * time.Second
-)
-
 // Limits of what an agent, or who is not one yet, can make the server hold or
 // ask of others.
 const (
@@ -241,9 +235,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	g := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(config)),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
-			Time: pingEvery, Timeout: pingTimeout, MaxConnectionAge: s.o.MaxAge, MaxConnectionAgeGrace: time.Second,
+			Time: wire.PingEvery, Timeout: wire.PingTimeout, MaxConnectionAge: s.o.MaxAge, MaxConnectionAgeGrace: time.Second,
 		}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingEvery / 2, PermitWithoutStream: true}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: wire.PingEvery / 2, PermitWithoutStream: true}),
 		grpc.ConnectionTimeout(handshake), grpc.MaxConcurrentStreams(2), grpc.MaxRecvMsgSize(maxAgentMessage),
 		// A thousand agents with gRPC's own buffers would take 64 MB.
 		grpc.ReadBufferSize(buffers), grpc.WriteBufferSize(buffers),
@@ -265,6 +259,6 @@ type service struct {
 
 func (v service) Serve(stream wire.Fleet_ServeServer) error {
 	err := v.s.serve(stream)
-	v.s.refusals.note(stream.Context(), err)
+	v.s.refusals.record(stream.Context(), err)
 	return err
 }

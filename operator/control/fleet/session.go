@@ -10,19 +10,16 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
 var errNewEpoch = status.Error(codes.Unavailable, "another leader has begun here: connect again")
 
-// notLeader is the reason in the detail of a redirect.
-const notLeader = "NOT_LEADER"
-
 // redirect sends an agent to the leader, if it is known.
 func redirect(leader string) error {
 	s := status.New(codes.Unavailable, "this operator is not the leader")
-	detailed, err := s.WithDetails(&errdetails.ErrorInfo{Reason: notLeader, Metadata: map[string]string{"leader": leader}})
+	detailed, err := s.WithDetails(&errdetails.ErrorInfo{Reason: wire.NotLeader, Metadata: map[string]string{"leader": leader}})
 	if err != nil {
 		return s.Err()
 	}
@@ -39,7 +36,7 @@ type session struct {
 
 	config *wire.Config // that was sent last
 	// got is what the agent has in memory, nil: nothing of this epoch.
-	got *writer.Version
+	got *lb.Version
 	// sent is the sequence that was sent last, and 0 once the agent has tried it.
 	sent uint64
 	// most is the highest sequence that the agent can have honestly.
@@ -100,7 +97,7 @@ func (s *Server) receive(ctx context.Context, c *session, stream wire.Fleet_Serv
 		if err != nil {
 			return err
 		}
-		if err := s.hear(c, m.GetStatus()); err != nil {
+		if err := s.receiveStatus(c, m.GetStatus()); err != nil {
 			return err
 		}
 	}
@@ -119,12 +116,12 @@ func (s *Server) leave(c *session) {
 		gone := *r
 		gone.Connected = false
 		s.reports[c.member] = &gone
-		s.tell()
+		s.notify()
 	}
 }
 
-// hear takes what an agent says of its maps.
-func (s *Server) hear(c *session, st *wire.Status) error {
+// receiveStatus takes what an agent says of its maps.
+func (s *Server) receiveStatus(c *session, st *wire.Status) error {
 	if st == nil {
 		return refused(ReasonProtocol, "a message is not Status")
 	}
@@ -140,17 +137,17 @@ func (s *Server) hear(c *session, st *wire.Status) error {
 		}
 	}
 	if n := s.ours(st.Got); n > 0 {
-		c.got = decodeVersion(st.Got)
+		c.got = wire.DecodeVersion(st.Got)
 		if n >= c.sent {
 			c.sent = 0
 			c.wakeUp()
 		}
 	}
 	r := *old
-	r.read(st, s.o.Clock(), old)
+	readStatus(&r, st, s.o.Clock(), old)
 	s.reports[c.member] = &r
-	if !r.same(*old) {
-		s.tell()
+	if !sameReport(r, *old) {
+		s.notify()
 	}
 	return nil
 }

@@ -8,8 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/agent"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
-	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
 // Whatever is published, and however fast, agents end with what it means on
@@ -22,7 +23,7 @@ func TestAgentsEndWithWhatWasPublished(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	s := randomSnapshot(r)
 	for range 40 {
-		var v writer.Version
+		var v lb.Version
 		for range 1 + r.IntN(3) {
 			s = mutate(r, s)
 			v = o.Publish(s)
@@ -43,7 +44,7 @@ func TestAgentsEndWithWhatWasPublished(t *testing.T) {
 func TestReconnectedAgentGetsChanges(t *testing.T) {
 	o := newOperator(t, "", nil)
 	p := newProxy(t, o.address)
-	newNode(t, o, "n1", func(c *ClientOptions) { c.Operator = p.operator() })
+	newNode(t, o, "n1", func(c *agent.Options) { c.Operator = p.operator() })
 	o.serves(t, "n1", o.Publish(web(5)), web(5))
 	for i := range 5 {
 		p.cut()
@@ -70,7 +71,7 @@ func TestReconnectedAgentGetsChanges(t *testing.T) {
 func TestRestartedAgentWritesNothing(t *testing.T) {
 	o := newOperator(t, "", nil)
 	fake := datapath.NewFake(testSizes)
-	with := func(c *ClientOptions) { c.Tables = fake }
+	with := func(c *agent.Options) { c.Tables = fake }
 	n := newNode(t, o, "n1", with)
 	o.serves(t, "n1", o.Publish(web(5)), web(5))
 	n.stop()
@@ -93,7 +94,7 @@ func TestManyBackends(t *testing.T) {
 	o := newOperator(t, "", nil)
 	sizes := testSizes
 	sizes.Backends = 1 << 15
-	newNode(t, o, "n1", func(c *ClientOptions) { c.Tables = datapath.NewFake(sizes) })
+	newNode(t, o, "n1", func(c *agent.Options) { c.Tables = datapath.NewFake(sizes) })
 	s := web(20_000)
 	if n := len(encoded(t, s)); n <= partSize {
 		t.Errorf("%d bytes are one part", n)
@@ -120,7 +121,7 @@ func TestFullTable(t *testing.T) {
 		t.Error(err)
 	}
 	o.serves(t, "n1", o.Publish(web(500)), web(500))
-	if r, _ := o.report("n1", "blue"); r.Error != "" || r.Backends != 500 || r.Frontends != 1 || r.Tables["backends"] != (writer.Use{Used: 500, Size: 511}) {
+	if r, _ := o.report("n1", "blue"); r.Error != "" || r.Backends != 500 || r.Frontends != 1 || r.Tables["backends"] != (lb.Use{Used: 500, Size: 511}) {
 		t.Errorf("report %+v", r)
 	}
 }
@@ -153,31 +154,31 @@ func TestForeignWriter(t *testing.T) {
 // needs no new state.
 func TestSettingsOfTwoApplications(t *testing.T) {
 	o := newOperator(t, "", nil)
-	o.SetSettings("green", Settings{SNAT: writer.PortRange{Min: 20000, Max: 29999}})
+	o.SetSettings("green", Settings{SNAT: lb.PortRange{First: 20000, Last: 29999}})
 	v := o.Publish(web(3))
 	blue := newNode(t, o, "n1", nil)
-	green := newNode(t, o, "n1", func(c *ClientOptions) { c.Application = "green" })
-	check := func(n *node, application string, snat writer.PortRange, drain bool) {
+	green := newNode(t, o, "n1", func(c *agent.Options) { c.Application = "green" })
+	check := func(n *node, application string, snat lb.PortRange, drain bool) {
 		t.Helper()
 		eventually(t, func() string {
 			c, err := n.fake.Config()
 			r, _ := o.report("n1", application)
-			if err != nil || c.SnatMin != snat.Min || c.SnatMax != snat.Max || c.Flags&datapath.ConfigDrain != 0 != drain ||
+			if err != nil || c.SnatMin != snat.First || c.SnatMax != snat.Last || c.Flags&datapath.ConfigDrain != 0 != drain ||
 				r.Draining != drain || r.SNAT != snat || r.Version != v {
 				return fmt.Sprintf("%s has config %+v, report %+v", application, c, r)
 			}
 			return ""
 		})
 	}
-	check(blue, "blue", writer.PortRange{Min: 11000, Max: 19999}, false)
-	check(green, "green", writer.PortRange{Min: 20000, Max: 29999}, false)
-	o.SetSettings("blue", Settings{SNAT: writer.PortRange{Min: 12000, Max: 13000}, Drain: map[string]bool{"n1": true}})
-	check(blue, "blue", writer.PortRange{Min: 12000, Max: 13000}, true)
-	check(green, "green", writer.PortRange{Min: 20000, Max: 29999}, false)
-	o.SetSettings("blue", Settings{SNAT: writer.PortRange{Min: 12000, Max: 14000}})
-	check(blue, "blue", writer.PortRange{Min: 12000, Max: 14000}, true) // as it was
-	o.SetSettings("blue", Settings{SNAT: writer.PortRange{Min: 12000, Max: 14000}, Drain: map[string]bool{"n1": false}})
-	check(blue, "blue", writer.PortRange{Min: 12000, Max: 14000}, false)
+	check(blue, "blue", lb.PortRange{First: 11000, Last: 19999}, false)
+	check(green, "green", lb.PortRange{First: 20000, Last: 29999}, false)
+	o.SetSettings("blue", Settings{SNAT: lb.PortRange{First: 12000, Last: 13000}, Drain: map[string]bool{"n1": true}})
+	check(blue, "blue", lb.PortRange{First: 12000, Last: 13000}, true)
+	check(green, "green", lb.PortRange{First: 20000, Last: 29999}, false)
+	o.SetSettings("blue", Settings{SNAT: lb.PortRange{First: 12000, Last: 14000}})
+	check(blue, "blue", lb.PortRange{First: 12000, Last: 14000}, true) // as it was
+	o.SetSettings("blue", Settings{SNAT: lb.PortRange{First: 12000, Last: 14000}, Drain: map[string]bool{"n1": false}})
+	check(blue, "blue", lb.PortRange{First: 12000, Last: 14000}, false)
 	o.Forget("blue")
 	eventually(t, func() string {
 		if all := o.Reports(); len(all) != 1 || all[0].Application != "green" || o.refusedFor(ReasonApplication) == 0 {

@@ -10,8 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
-	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
 const (
@@ -116,7 +116,7 @@ func volumes(r Release, application string) []corev1.Volume {
 			Driver: "csi.bpfman.io",
 			VolumeAttributes: map[string]string{
 				"csi.bpfman.io/program": application,
-				"csi.bpfman.io/maps":    strings.Join(datapath.MapNames(), ","),
+				"csi.bpfman.io/maps":    strings.Join(bpf.MapNames(), ","),
 			},
 		}}},
 		{Name: "token", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{

@@ -12,7 +12,7 @@ import (
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
-	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // What a ClusterBpfApplication says about itself, so that an operator that has
@@ -33,7 +33,7 @@ type Application struct {
 	Name     string                 `json:"name"`
 	Bytecode bpfmanv1.ByteCodeImage `json:"bytecode"`
 	// SNAT are its source ports, which no other application has.
-	SNAT writer.PortRange `json:"snat"`
+	SNAT lb.PortRange `json:"snat"`
 	// Priority is the one asked for, or later, so that those that drain see
 	// their packets first.
 	Priority int32 `json:"priority"`
@@ -113,7 +113,7 @@ func order(a, b time.Time) int {
 }
 
 // allPorts are those of an application of which nobody knows which it has.
-var allPorts = writer.PortRange{Min: 1, Max: 65535}
+var allPorts = lb.PortRange{First: 1, Last: 65535}
 
 // parse takes what is missing or garbled for the worst.
 func parse(stored *bpfmanv1.ClusterBpfApplication) Application {
@@ -121,8 +121,8 @@ func parse(stored *bpfmanv1.ClusterBpfApplication) Application {
 		Name: stored.Name, Bytecode: *stored.Spec.ByteCode.Image, SNAT: allPorts,
 		created: stored.CreationTimestamp.Time, stored: stored,
 	}
-	var snat writer.PortRange
-	if _, err := fmt.Sscanf(stored.Annotations[snatAnnotation], "%d-%d", &snat.Min, &snat.Max); err == nil && snat.Min <= snat.Max {
+	var snat lb.PortRange
+	if _, err := fmt.Sscanf(stored.Annotations[snatAnnotation], "%d-%d", &snat.First, &snat.Last); err == nil && snat.First <= snat.Last {
 		a.SNAT = snat
 	}
 	var later int32
@@ -136,7 +136,7 @@ func parse(stored *bpfmanv1.ClusterBpfApplication) Application {
 
 func (a *Application) annotations(since time.Time) map[string]string {
 	all := map[string]string{
-		snatAnnotation:     fmt.Sprintf("%d-%d", a.SNAT.Min, a.SNAT.Max),
+		snatAnnotation:     fmt.Sprintf("%d-%d", a.SNAT.First, a.SNAT.Last),
 		priorityAnnotation: fmt.Sprintf("%d+%d", a.asked, a.Priority-a.asked),
 	}
 	if !since.IsZero() {
@@ -179,13 +179,13 @@ func (a *Application) links() []bpfmanv1.ClTcxAttachInfo {
 
 // portsOf are the source ports that a BlixtConfig gives, of which an application
 // has one half.
-func portsOf(r v1alpha1.PortRange) writer.PortRange {
-	return writer.PortRange{Min: uint16(r.First), Max: uint16(r.Last)}
+func portsOf(r v1alpha1.PortRange) lb.PortRange {
+	return lb.PortRange{First: uint16(r.First), Last: uint16(r.Last)}
 }
 
 // freeHalf returns the half that shares no port with the applications.
-func freeHalf(r v1alpha1.PortRange, others []Application) (writer.PortRange, bool) {
-	var taken []writer.PortRange
+func freeHalf(r v1alpha1.PortRange, others []Application) (lb.PortRange, bool) {
+	var taken []lb.PortRange
 	for _, o := range others {
 		taken = append(taken, o.SNAT)
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // release is what all cases are installed from.
@@ -55,7 +56,7 @@ type options struct {
 	Show bool `json:"show"`
 
 	Issued        []rollout.Issued  `json:"issued"`
-	Reports       []rollout.Report  `json:"reports"`
+	Reports       []lb.Report       `json:"reports"`
 	NarrowLinkIDs *bool             `json:"narrowLinkIDs"`
 	Refused       *string           `json:"refused"`
 	Signers       map[string]string `json:"signers"`
@@ -147,7 +148,7 @@ func (c *testCase) remove(name string) {
 	c.cluster.States = without(c.cluster.States, name, func(o bpfmanv1.ClusterBpfApplicationState) string { return "ClusterBpfApplicationState/" + o.Name })
 	c.cluster.Pods = without(c.cluster.Pods, name, func(o corev1.Pod) string { return "Pod/" + o.Name })
 	c.cluster.Dataplanes = without(c.cluster.Dataplanes, name, func(o v1alpha1.NodeDataplane) string { return "NodeDataplane/" + o.Name })
-	c.cluster.Reports = without(c.cluster.Reports, name, func(r rollout.Report) string { return "Report/" + r.Application + "/" + r.Node })
+	c.cluster.Reports = without(c.cluster.Reports, name, func(r lb.Report) string { return "Report/" + r.Application + "/" + r.Node })
 }
 
 func without[T any](list []T, name string, nameOf func(T) string) []T {

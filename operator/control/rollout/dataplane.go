@@ -20,7 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
-	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // Pace is how often to ask again while nothing happens.
@@ -59,7 +59,7 @@ type Cluster struct {
 	// Pods are those of the agents.
 	Pods []corev1.Pod `json:"pods,omitempty"`
 	// Reports are the agents' last words.
-	Reports []Report `json:"reports,omitempty"`
+	Reports []lb.Report `json:"reports,omitempty"`
 	// Dataplanes are as stored: they remember what an operator that has only
 	// just started has not heard yet.
 	Dataplanes []v1alpha1.NodeDataplane `json:"dataplanes,omitempty"`
@@ -80,38 +80,8 @@ type Cluster struct {
 
 // Issued is a version of the state that agents are sent, and since when.
 type Issued struct {
-	Version writer.Version `json:"version"`
-	At      time.Time      `json:"at"`
-}
-
-// Report is what an agent says of one application on its node.
-type Report struct {
-	Node        string    `json:"node"`
-	Application string    `json:"application"`
-	Pod         string    `json:"pod"` // namespace/name
-	Connected   bool      `json:"connected"`
-	LastContact time.Time `json:"lastContact"`
-	Kernel      string    `json:"kernel"`
-	Layout      int       `json:"layout"`
-	// Version is what the maps hold, zero before the first is written, and
-	// AckedAt since when that is known.
-	Version   writer.Version `json:"version"`
-	AckedAt   time.Time      `json:"ackedAt"`
-	StateHash string         `json:"stateHash"`
-	Frontends int            `json:"frontends"`
-	Backends  int            `json:"backends"`
-	// Flows are those that would break without the application.
-	Flows    uint64 `json:"flows"`
-	Draining bool   `json:"draining"`
-	// SNAT are the source ports that the program uses.
-	SNAT          writer.PortRange `json:"snat,omitzero"`
-	PacketsSeenAt time.Time        `json:"packetsSeenAt"`
-	// HeartbeatLost tells that the program sees no packets any more.
-	HeartbeatLost bool `json:"heartbeatLost"`
-	// Error is why the newest state could not be written, Drift who else wrote.
-	Error  string                `json:"error"`
-	Drift  string                `json:"drift"`
-	Tables map[string]writer.Use `json:"tables"`
+	Version lb.Version `json:"version"`
+	At      time.Time  `json:"at"`
 }
 
 // Selector matches the nodes that take part.
@@ -147,7 +117,7 @@ func Default(d *v1alpha1.Dataplane, r Release, nodes []corev1.Node) v1alpha1.Dat
 		spec.Priority = new(int32(50))
 	}
 	if spec.SNATPorts == (v1alpha1.PortRange{}) {
-		spec.SNATPorts = v1alpha1.PortRange{First: writer.DefaultSNATMin, Last: writer.DefaultSNATMax}
+		spec.SNATPorts = v1alpha1.PortRange{First: int32(lb.DefaultSNATPorts.First), Last: int32(lb.DefaultSNATPorts.Last)}
 	}
 	if d == nil || d.DrainTimeout.Duration == 0 {
 		spec.DrainTimeout.Duration = time.Hour

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -15,8 +14,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
-	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 const (
@@ -217,8 +216,8 @@ func (s *sight) agentFault(at place) *fault {
 		return dead(ProgramGone, "The program sees no packets any more, though bpfman says that it is attached: it was perhaps lost with a restart of bpfman's container, which the fixes of examples/bpfman prevent. "+
 			"Delete /run/bpfman/db on the node, the node's bpfman-daemon pod, and pod %s. If bpftool net shows the program attached, deleting pod %s is enough.", report.Pod, report.Pod)
 	case report.Error != "":
-		return writeFault(report.Error)
-	case report.Version == (writer.Version{}):
+		return writeFault(report)
+	case report.Version == (lb.Version{}):
 		return dead(Outdated, "The agent has not written its first state yet.")
 	case s.outdated(report.Version):
 		return short(metav1.ConditionFalse, Outdated, "The maps hold an older state than they should for more than %s. The log of pod %s may say why.", outdatedAfter, report.Pod)
@@ -233,23 +232,20 @@ func (s *sight) noAgent(at place, pod *corev1.Pod) *fault {
 		return dead(NoAgent, "The program is loaded, but DaemonSet %s has no pod on the node yet, which fills its maps. If this stays, describe the DaemonSet.", AgentsName(at.application))
 	case pod.Status.Phase != corev1.PodRunning:
 		return dead(NoAgent, "Pod %s, which fills the program's maps, does not run yet (%s). If it waits for its volume for more than two minutes: does the node's bpfman-daemon pod have csi.bpfman.io? "+
-			"And does blixt bytecode inspect show layout %d for the image, which this version of Blixt writes? If it shows another, name the bytecode of this version, or install the version of that bytecode.", pod.Name, pod.Status.Phase, datapath.Layout)
+			"And does blixt bytecode inspect show layout %d for the image, which this version of Blixt writes? If it shows another, name the bytecode of this version, or install the version of that bytecode.", pod.Name, pod.Status.Phase, bpf.Layout)
 	}
 	return dead(NoAgent, "Pod %s, which fills the program's maps, runs but has not reached the operator. Its log says why.", pod.Name)
 }
 
-// tableFull is how datapath.TableFullError begins.
-var tableFull = regexp.MustCompile(`table (\S+) of size (\d+) is `)
-
-func writeFault(message string) *fault {
-	if m := tableFull.FindStringSubmatch(message); m != nil {
-		return short(metav1.ConditionFalse, TableFull, "Not all fits into the program's tables, and the node serves what it served before: %s. Table %s can have %s entries. Serve less, or build bytecode with a larger one.", message, m[1], m[2])
+func writeFault(report *lb.Report) *fault {
+	if f := report.TableFull; f != nil {
+		return short(metav1.ConditionFalse, TableFull, "Not all fits into the program's tables, and the node serves what it served before: %s. Table %s can have %d entries. Serve less, or build bytecode with a larger one.", report.Error, f.Table, f.Size)
 	}
-	return short(metav1.ConditionFalse, WriteFailed, "The agent could not write the program's maps: %s.", strings.TrimSuffix(message, "."))
+	return short(metav1.ConditionFalse, WriteFailed, "The agent could not write the program's maps: %s.", strings.TrimSuffix(report.Error, "."))
 }
 
 // outdated tells whether an agent should long have had a newer version.
-func (s *sight) outdated(have writer.Version) bool {
+func (s *sight) outdated(have lb.Version) bool {
 	for _, issued := range s.c.Issued {
 		v := issued.Version
 		if v.Epoch > have.Epoch || v.Epoch == have.Epoch && v.Sequence > have.Sequence {

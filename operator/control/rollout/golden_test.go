@@ -142,7 +142,7 @@ func viewObject(t *testing.T, o client.Object, full bool) any {
 }
 
 func viewApplication(a rollout.Application) string {
-	text := fmt.Sprintf("%s: ports %d-%d, priority %d", a.Name, a.SNAT.Min, a.SNAT.Max, a.Priority)
+	text := fmt.Sprintf("%s: ports %d-%d, priority %d", a.Name, a.SNAT.First, a.SNAT.Last, a.Priority)
 	if a.Agents {
 		text += ", agents"
 	}

@@ -11,8 +11,8 @@ import (
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
-	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
 // loadTime is how long agents wait for the slowest node to load a program, if
@@ -144,11 +144,11 @@ func (p *planner) settle(current *Application, others []Application) {
 	p.line(current, others)
 	some, all := p.loaded(current)
 	current.Agents = all || some && !p.now.Before(current.created.Add(loadTime))
-	if layout := p.layout(current.Name); layout != 0 && layout != datapath.Layout {
+	if layout := p.layout(current.Name); layout != 0 && layout != bpf.Layout {
 		current.Agents = false // those of this version would not know its maps
 		if current.Name == Name(p.spec.Bytecode.Image) {
 			p.problem(current.Name, OtherLayout, fmt.Sprintf("Its maps have layout %d, and this version of Blixt writes layout %d: its agents stay as they were made, and go on. "+
-				"Name the bytecode of this version in spec.dataplane.bytecode.image of the BlixtConfig, or install the version of that bytecode.", layout, datapath.Layout))
+				"Name the bytecode of this version in spec.dataplane.bytecode.image of the BlixtConfig, or install the version of that bytecode.", layout, bpf.Layout))
 		}
 	}
 }

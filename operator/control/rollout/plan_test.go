@@ -115,7 +115,7 @@ func (w *world) check(desired rollout.Rollout) {
 	}
 	for i, a := range desired.Applications {
 		for _, b := range desired.Applications[:i] {
-			if a.SNAT.Min <= b.SNAT.Max && b.SNAT.Min <= a.SNAT.Max {
+			if a.SNAT.First <= b.SNAT.Last && b.SNAT.First <= a.SNAT.Last {
 				w.fail("%s and %s have ports in common: %v and %v", a.Name, b.Name, a.SNAT, b.SNAT)
 			}
 		}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
-	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // place is an application on a node.
@@ -26,14 +26,14 @@ type sight struct {
 	created  map[string]time.Time // applications
 	states   map[place]*bpfmanv1.ClusterBpfApplicationState
 	pods     map[place]*corev1.Pod
-	reports  map[place]*Report
+	reports  map[place]*lb.Report
 	before   map[string]*v1alpha1.NodeDataplaneStatus
 }
 
 func look(now time.Time, spec v1alpha1.Dataplane, c *Cluster) *sight {
 	s := &sight{
 		now: now, c: c, selector: Selector(spec), nodes: map[string]*corev1.Node{}, created: map[string]time.Time{}, states: map[place]*bpfmanv1.ClusterBpfApplicationState{},
-		pods: map[place]*corev1.Pod{}, reports: map[place]*Report{}, before: map[string]*v1alpha1.NodeDataplaneStatus{},
+		pods: map[place]*corev1.Pod{}, reports: map[place]*lb.Report{}, before: map[string]*v1alpha1.NodeDataplaneStatus{},
 	}
 	for i := range c.Nodes {
 		s.nodes[c.Nodes[i].Name] = &c.Nodes[i]
@@ -143,7 +143,7 @@ func (s *sight) layout(application string) int {
 // acked tells whether somebody has filled the maps of a program.
 func (s *sight) acked(at place) bool {
 	if report := s.reports[at]; report != nil {
-		return report.Version != (writer.Version{}) || report.Error != "" // which may have kept it from reading them
+		return report.Version != (lb.Version{}) || report.Error != "" // which may have kept it from reading them
 	}
 	stored := s.stored(at)
 	return stored != nil && stored.AckedAt != nil

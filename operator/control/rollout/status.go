@@ -12,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
-	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // refresh is how old what changes all the time may be in a status in which
@@ -35,7 +35,7 @@ func (j *judge) status(i instance) v1alpha1.ApplicationStatus {
 		a.Frontends, a.Backends, a.Flows = int32(r.Frontends), int32(r.Backends), int64(r.Flows)
 		a.Version = v1alpha1.StateVersion{Epoch: int64(r.Version.Epoch), Sequence: int64(r.Version.Sequence)}
 		a.AckedAt, a.PacketsSeenAt = nil, timestamp(r.PacketsSeenAt)
-		if r.Version != (writer.Version{}) {
+		if r.Version != (lb.Version{}) {
 			a.AckedAt = timestamp(r.AckedAt)
 		}
 	}

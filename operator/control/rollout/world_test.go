@@ -16,7 +16,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
-	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // world is a cluster that lives by itself: bpfman loads what it can, agents
@@ -264,13 +264,13 @@ func (w *world) cluster() rollout.Cluster {
 	return c
 }
 
-func (w *world) report(at place, a *agentPod) rollout.Report {
-	r := rollout.Report{
+func (w *world) report(at place, a *agentPod) lb.Report {
+	r := lb.Report{
 		Node: at.node, Application: at.application, Pod: a.name, Connected: a.connected, LastContact: a.contact,
 		Draining: a.maps.draining, Flows: a.maps.flows, HeartbeatLost: a.lost(w.programs[at]),
 	}
 	if a.maps.filled {
-		r.Version, r.AckedAt = writer.Version{Epoch: 1, Sequence: 1}, a.contact
+		r.Version, r.AckedAt = lb.Version{Epoch: 1, Sequence: 1}, a.contact
 	}
 	return r
 }

@@ -28,6 +28,7 @@ import (
 	pb "github.com/bpfman/bpfman/clients/gobpfman/v1"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 )
@@ -62,7 +63,7 @@ type Options struct {
 	// "": it is handed a file.
 	Image string
 	// SNATPorts are for all programs of this name: each has one half of them.
-	SNATPorts datapath.PortRange
+	SNATPorts lb.PortRange
 	// DrainTimeout is how long an older program may drain.
 	DrainTimeout time.Duration
 	// Unfinished tells how many flows need the data plane that is pinned at a
@@ -88,7 +89,7 @@ type DataPlane struct {
 	// program loaded.
 	before note
 	fresh  bool
-	ports  datapath.PortRange
+	ports  lb.PortRange
 }
 
 // Load has bpfman load the program, or adopts what it holds under this name,
@@ -159,7 +160,7 @@ func (d *DataPlane) unload(h *held) error {
 func (d *DataPlane) Dir() string { return d.note.Dir }
 
 // SNATPorts returns the half that this program has for life.
-func (d *DataPlane) SNATPorts() datapath.PortRange { return d.ports }
+func (d *DataPlane) SNATPorts() lb.PortRange { return d.ports }
 
 // Notes returns what Load did that its caller may not expect.
 func (d *DataPlane) Notes() []string { return slices.Clone(d.notes) }

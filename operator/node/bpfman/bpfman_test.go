@@ -20,7 +20,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // fake is a bpfman that loads nothing. Like the one that is being rewritten
@@ -75,7 +75,7 @@ func (f *fake) start(t *testing.T) Options {
 	dir := t.TempDir()
 	o := Options{
 		Name: "test", Socket: filepath.Join(dir, "sock"), RunDir: dir, Object: []byte("object"),
-		SNATPorts: datapath.PortRange{Min: 1000, Max: 1999}, DrainTimeout: time.Hour,
+		SNATPorts: lb.PortRange{First: 1000, Last: 1999}, DrainTimeout: time.Hour,
 		Unfinished: func(dir string) (uint64, error) {
 			_, err := os.Stat(dir)
 			return 0, err

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 )
@@ -103,7 +104,7 @@ func (d *DataPlane) sort(found []*program) (own *program, older []*program, need
 	digest := d.digest()
 	for _, better := range []func(*program) bool{
 		func(p *program) bool { return p.id == d.before.Program },
-		func(p *program) bool { return p.SNAT != datapath.PortRange{} }, // it serves
+		func(p *program) bool { return p.SNAT != lb.PortRange{} }, // it serves
 		func(*program) bool { return true },
 	} {
 		i := slices.IndexFunc(found, func(p *program) bool { return p.digest == digest && (!p.Draining || d.Replace) && better(p) })
@@ -149,7 +150,7 @@ func (d *DataPlane) needless(p *program) (why reason) {
 	switch {
 	case d.Replace:
 		why.text = "it is replaced"
-	case p.SNAT == datapath.PortRange{}: // a start that has not come to its end
+	case p.SNAT == lb.PortRange{}: // a start that has not come to its end
 		why.text = "it has never served"
 	case p.Draining && why.cut != nil && *why.cut == 0:
 		why.text = "it has drained"

@@ -8,12 +8,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // PortsError says that programs of other versions have all source ports.
 type PortsError struct {
-	Ports datapath.PortRange
+	Ports lb.PortRange
 	// Holders describe the programs that have them.
 	Holders []string
 }
@@ -25,16 +25,16 @@ func (e *PortsError) Error() string {
 
 // choosePorts returns the half of the ports that a program has for life: by
 // the tuple of a reply alone two programs could not tell whose it is.
-func (d *DataPlane) choosePorts(own *program, older []*program) (datapath.PortRange, error) {
+func (d *DataPlane) choosePorts(own *program, older []*program) (lb.PortRange, error) {
 	all := d.Options.SNATPorts
-	var taken []datapath.PortRange
+	var taken []lb.PortRange
 	for _, p := range older {
 		taken = append(taken, p.SNAT)
 	}
-	if own != nil && own.SNAT.Min >= all.Min && own.SNAT.Max <= all.Max && own.SNAT.Max > 0 && !slices.ContainsFunc(taken, own.SNAT.Overlaps) {
+	if own != nil && own.SNAT.First >= all.First && own.SNAT.Last <= all.Last && own.SNAT.Last > 0 && !slices.ContainsFunc(taken, own.SNAT.Overlaps) {
 		return own.SNAT, nil
 	}
-	if all.Min >= all.Max {
+	if all.First >= all.Last {
 		return all, fmt.Errorf("--snat-ports %s: want at least two ports, one half for this program and one for the next version", all)
 	}
 	if half, free := all.FreeHalf(taken...); free {

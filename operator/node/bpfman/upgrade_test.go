@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
@@ -26,15 +27,15 @@ import (
 type version struct {
 	digest   string // "": that of what is to be loaded
 	draining bool
-	snat     datapath.PortRange
+	snat     lb.PortRange
 	flows    uint64
 	noted    bool // as the one that serves
 	since    time.Duration
 }
 
 var (
-	lower = datapath.PortRange{Min: 1000, Max: 1499}
-	upper = datapath.PortRange{Min: 1500, Max: 1999}
+	lower = lb.PortRange{First: 1000, Last: 1499}
+	upper = lb.PortRange{First: 1500, Last: 1999}
 )
 
 // upgrading starts a fake that has these programs by id, and options to load another.
@@ -77,7 +78,7 @@ type outcome struct {
 	Serves uint32
 	Older  []uint32
 	Left   []uint32 // with bpfman
-	Ports  datapath.PortRange
+	Ports  lb.PortRange
 }
 
 func TestWhichProgramServesAndWhichDrain(t *testing.T) {
@@ -93,7 +94,7 @@ func TestWhichProgramServesAndWhichDrain(t *testing.T) {
 			want: outcome{3, nil, []uint32{3}, upper},
 		},
 		"the same one, of other ports": {
-			have: map[uint32]version{3: {snat: datapath.PortRange{Min: 5000, Max: 5999}, noted: true}},
+			have: map[uint32]version{3: {snat: lb.PortRange{First: 5000, Last: 5999}, noted: true}},
 			want: outcome{3, nil, []uint32{3}, lower},
 		},
 		"another version": {
@@ -105,7 +106,7 @@ func TestWhichProgramServesAndWhichDrain(t *testing.T) {
 			want: outcome{fresh, []uint32{3}, []uint32{3, fresh}, lower},
 		},
 		"another version, of ports elsewhere": {
-			have: map[uint32]version{3: {digest: "other", snat: datapath.PortRange{Min: 5000, Max: 5999}}},
+			have: map[uint32]version{3: {digest: "other", snat: lb.PortRange{First: 5000, Last: 5999}}},
 			want: outcome{fresh, []uint32{3}, []uint32{3, fresh}, lower},
 		},
 		"killed before the other drained": {

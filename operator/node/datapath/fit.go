@@ -13,7 +13,7 @@ import (
 func (im *Image) check(want lb.State) error {
 	full := func(table string, size, needed int) error {
 		if needed > size {
-			return &TableFullError{Table: table, Size: size, Needed: needed}
+			return &lb.TableFullError{Table: table, Size: size, Needed: needed}
 		}
 		return nil
 	}

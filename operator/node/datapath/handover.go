@@ -9,45 +9,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
-
-// PortRange is a range of ports, both ends included.
-type PortRange struct {
-	Min uint16 `json:"min"`
-	Max uint16 `json:"max"`
-}
-
-func (r PortRange) String() string { return fmt.Sprintf("%d-%d", r.Min, r.Max) }
-
-// Overlaps tells whether the ranges share a port. The zero range has none.
-func (r PortRange) Overlaps(o PortRange) bool {
-	return r != PortRange{} && o != PortRange{} && r.Min <= o.Max && o.Min <= r.Max
-}
-
-// Halves divides the ports between the two programs that there may be on a
-// node. Of a single port the second half is the zero range.
-func (r PortRange) Halves() [2]PortRange {
-	middle := r.Min + (r.Max-r.Min)/2
-	halves := [2]PortRange{{Min: r.Min, Max: middle}}
-	if middle < r.Max {
-		halves[1] = PortRange{Min: middle + 1, Max: r.Max}
-	}
-	return halves
-}
-
-// FreeHalf returns the first half that shares no port with those that are taken.
-func (r PortRange) FreeHalf(taken ...PortRange) (PortRange, bool) {
-	for _, half := range r.Halves() {
-		if half != (PortRange{}) && !slices.ContainsFunc(taken, half.Overlaps) {
-			return half, true
-		}
-	}
-	return PortRange{}, false
-}
 
 // Handover is what one version of Blixt may know and change of the data plane
 // of any other, as the contract promises for all layouts.
@@ -55,7 +23,7 @@ type Handover struct {
 	// Draining tells whether new flows are left to the next program.
 	Draining bool
 	// SNAT are the source ports of translated flows; zero: nothing was ever served.
-	SNAT PortRange
+	SNAT lb.PortRange
 }
 
 // Where the promise has its place in the config.
@@ -70,8 +38,8 @@ const (
 func ReadHandover(dir string) (h Handover, err error) {
 	err = withConfig(dir, func(value []byte) bool {
 		h.Draining = binary.NativeEndian.Uint32(value[flagsOffset:])&ConfigDrain != 0
-		h.SNAT.Min = binary.NativeEndian.Uint16(value[snatMinOffset:])
-		h.SNAT.Max = binary.NativeEndian.Uint16(value[snatMaxOffset:])
+		h.SNAT.First = binary.NativeEndian.Uint16(value[snatMinOffset:])
+		h.SNAT.Last = binary.NativeEndian.Uint16(value[snatMaxOffset:])
 		return false
 	})
 	return h, err
@@ -95,12 +63,12 @@ func Drain(dir string, on bool) error {
 // withConfig calls change with the config, and writes it if change says so.
 // Returns fs.ErrNotExist if there is no such directory.
 func withConfig(dir string, change func(value []byte) (write bool)) error {
-	paths, err := filepath.Glob(filepath.Join(dir, layoutPrefix+"*"))
+	paths, err := filepath.Glob(filepath.Join(dir, bpf.LayoutPrefix+"*"))
 	if err != nil {
 		return fmt.Errorf("find config in %s: %w", dir, err)
 	}
 	if len(paths) == 0 { // a directory that may not be read may have it
-		paths = []string{filepath.Join(dir, LayoutMap)}
+		paths = []string{filepath.Join(dir, bpf.LayoutMap)}
 	}
 	m, err := ebpf.LoadPinnedMap(paths[0], nil)
 	if _, e := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && e == nil {

@@ -12,6 +12,9 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // What data planes of all times have to agree on: this test never changes.
@@ -20,8 +23,8 @@ func TestPlaceOfTheDrainSwitchIsAPromise(t *testing.T) {
 	if diff := cmp.Diff([]uintptr{24, 28, 30, 1}, got); diff != "" {
 		t.Errorf("offsets of flags, snat_min and snat_max, and the bit (-promised +found):\n%s", diff)
 	}
-	if layoutPrefix != "blixt_layout_" {
-		t.Errorf("the config's name begins with %q", layoutPrefix)
+	if bpf.LayoutPrefix != "blixt_layout_" {
+		t.Errorf("the config's name begins with %q", bpf.LayoutPrefix)
 	}
 }
 
@@ -47,7 +50,7 @@ func TestDataPlaneOfAnotherLayoutDrains(t *testing.T) {
 			t.Fatal(err)
 		}
 		h, err := ReadHandover(dir)
-		if want := (Handover{Draining: on, SNAT: PortRange{11000, 11999}}); err != nil || h != want {
+		if want := (Handover{Draining: on, SNAT: lb.PortRange{First: 11000, Last: 11999}}); err != nil || h != want {
 			t.Errorf("%+v, want %+v (%v)", h, want, err)
 		}
 		want := bytes.Clone(before)
@@ -80,19 +83,5 @@ func TestHandoverOfWhatIsNoDataPlane(t *testing.T) {
 	}
 	if err := Drain(dir, true); err == nil {
 		t.Error("a config that has no room for the switch is no error")
-	}
-}
-
-func TestPortRangesThatShareAPort(t *testing.T) {
-	r := PortRange{100, 200}
-	for o, want := range map[PortRange]bool{
-		{}: false, {1, 99}: false, {1, 100}: true, {150, 160}: true, {50, 300}: true, {200, 300}: true, {201, 300}: false,
-	} {
-		if r.Overlaps(o) != want || o.Overlaps(r) != want {
-			t.Errorf("%s and %s overlap: %v, want %v", r, o, !want, want)
-		}
-	}
-	if (PortRange{}).Overlaps(PortRange{}) {
-		t.Error("no range has no port")
 	}
 }

@@ -34,12 +34,6 @@ type Maps struct {
 	opened []*ebpf.Map // by Open, to be closed
 }
 
-// layoutPrefix is the name of the config map without BLIXT_LAYOUT.
-const layoutPrefix = "blixt_layout_"
-
-// LayoutMap is the name of the config map.
-var LayoutMap = fmt.Sprintf("%s%d", layoutPrefix, Layout)
-
 // LayoutError says that maps are of another layout.
 type LayoutError struct {
 	Found []string
@@ -47,10 +41,10 @@ type LayoutError struct {
 
 func (e *LayoutError) Error() string {
 	if len(e.Found) == 0 {
-		return fmt.Sprintf("no map %s: this is no data plane of Blixt", LayoutMap)
+		return fmt.Sprintf("no map %s: this is no data plane of Blixt", bpf.LayoutMap)
 	}
 	return fmt.Sprintf("maps are of layout %s, this program knows %s: use the version of Blixt that belongs to the data plane",
-		strings.Join(e.Found, ", "), LayoutMap)
+		strings.Join(e.Found, ", "), bpf.LayoutMap)
 }
 
 // Open opens the pins of a data plane by their names. Returns LayoutError if
@@ -63,7 +57,7 @@ func Open(dir string) (*Maps, error) {
 	}
 	var layouts []string
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), layoutPrefix) {
+		if strings.HasPrefix(e.Name(), bpf.LayoutPrefix) {
 			layouts = append(layouts, e.Name())
 		}
 	}
@@ -80,9 +74,9 @@ func Open(dir string) (*Maps, error) {
 			m.Close()
 		}
 	}
-	for _, name := range MapNames() {
+	for _, name := range bpf.MapNames() {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
-		if errors.Is(err, fs.ErrNotExist) && name == LayoutMap {
+		if errors.Is(err, fs.ErrNotExist) && name == bpf.LayoutMap {
 			err = &LayoutError{}
 		}
 		if err != nil {
@@ -104,21 +98,11 @@ func Open(dir string) (*Maps, error) {
 
 func checkLayout(names []string) error {
 	for _, name := range names {
-		if name != LayoutMap {
+		if name != bpf.LayoutMap {
 			return &LayoutError{Found: names}
 		}
 	}
 	return nil
-}
-
-// MapNames returns the maps that a writer uses: not those of new flows and of
-// fragments, which are the program's own.
-func MapNames() []string {
-	return []string{
-		LayoutMap, bpf.BlixtMapAddresses, bpf.BlixtMapFrontends, bpf.BlixtMapPublished,
-		bpf.BlixtMapRings, bpf.BlixtMapBackends, bpf.BlixtMapBackendFlows, bpf.BlixtMapFlows,
-		bpf.BlixtMapCounters, bpf.BlixtMapFrontendStats, bpf.BlixtMapLinkPackets,
-	}
 }
 
 // New uses maps that are open already, by name, and leaves their closing to
@@ -126,7 +110,7 @@ func MapNames() []string {
 func New(maps map[string]*ebpf.Map) (*Maps, error) {
 	var layouts []string
 	for name := range maps {
-		if strings.HasPrefix(name, layoutPrefix) {
+		if strings.HasPrefix(name, bpf.LayoutPrefix) {
 			layouts = append(layouts, name)
 		}
 	}
@@ -137,7 +121,7 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read embedded object: %w", err)
 	}
-	for _, name := range MapNames() {
+	for _, name := range bpf.MapNames() {
 		if maps[name] == nil {
 			return nil, fmt.Errorf("map %s is missing", name)
 		}
@@ -146,7 +130,7 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 		}
 	}
 	m := &Maps{
-		config: maps[LayoutMap], addresses: maps[bpf.BlixtMapAddresses], frontends: maps[bpf.BlixtMapFrontends],
+		config: maps[bpf.LayoutMap], addresses: maps[bpf.BlixtMapAddresses], frontends: maps[bpf.BlixtMapFrontends],
 		backends: maps[bpf.BlixtMapBackends], backendFlows: maps[bpf.BlixtMapBackendFlows], flows: maps[bpf.BlixtMapFlows],
 		counters: maps[bpf.BlixtMapCounters], frontendStats: maps[bpf.BlixtMapFrontendStats], linkPackets: maps[bpf.BlixtMapLinkPackets],
 	}

@@ -127,18 +127,18 @@ func TestOpenChecksWhatItOpens(t *testing.T) {
 	wrong("backends", &ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 32, MaxEntries: 65536}, "type Hash, want Array")
 	wrong("rings", array(8, 100, unix.BPF_F_MMAPABLE), "max_entries 100")
 
-	layout := filepath.Join(dir, LayoutMap)
+	layout := filepath.Join(dir, bpf.LayoutMap)
 	if err := os.Rename(layout, filepath.Join(dir, "blixt_layout_2")); err != nil {
 		t.Fatal(err)
 	}
 	_, err = Open(dir)
-	if e, ok := errors.AsType[*LayoutError](err); !ok || !strings.Contains(e.Error(), "blixt_layout_2") || !strings.Contains(e.Error(), LayoutMap) {
+	if e, ok := errors.AsType[*LayoutError](err); !ok || !strings.Contains(e.Error(), "blixt_layout_2") || !strings.Contains(e.Error(), bpf.LayoutMap) {
 		t.Errorf("error %v, want one that names both layouts", err)
 	}
 	if err := os.Remove(filepath.Join(dir, "blixt_layout_2")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err = Open(dir); err == nil || !strings.Contains(err.Error(), "no map "+LayoutMap) {
+	if _, err = Open(dir); err == nil || !strings.Contains(err.Error(), "no map "+bpf.LayoutMap) {
 		t.Errorf("error %v, want one that misses the layout map", err)
 	}
 }
@@ -149,7 +149,7 @@ func TestContract(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range MapNames() {
+	for _, name := range bpf.MapNames() {
 		if spec.Maps[name] == nil {
 			t.Errorf("object has no map %s", name)
 		}

@@ -175,7 +175,7 @@ func (p *planner) ready(table string, from *pool, size, n int) bool {
 		return true
 	}
 	if wait.IsZero() {
-		p.short = &TableFullError{Table: table, Size: size, Needed: n}
+		p.short = &lb.TableFullError{Table: table, Size: size, Needed: n}
 	} else {
 		p.wait(wait)
 	}
@@ -187,7 +187,7 @@ func (p *planner) takeRing(size uint32) (offset uint32, ok bool) {
 	switch {
 	case ok:
 	case wait.IsZero():
-		p.short = &TableFullError{"rings", p.have.Sizes.RingSlots, int(size), int(p.plan.slab.largest())}
+		p.short = &lb.TableFullError{Table: "rings", Size: p.have.Sizes.RingSlots, Needed: int(size), Largest: int(p.plan.slab.largest())}
 	default:
 		p.wait(wait)
 	}

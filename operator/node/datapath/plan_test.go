@@ -269,7 +269,7 @@ func TestFragmentedSlabIsNamed(t *testing.T) {
 	}
 	w := &writer{tables: fake, clock: c}
 	_, err := w.apply(parseState(t, "tcp 192.0.2.1:80\n  10.0.0.1:80 1\ntcp 192.0.2.1:81\n  10.0.0.1:80 1\ntcp 192.0.2.1:82\n  10.0.0.1:80 1 x10\n"), 9)
-	full, ok := errors.AsType[*TableFullError](err)
+	full, ok := errors.AsType[*lb.TableFullError](err)
 	if !ok || full.Table != "rings" || full.Needed != 1021 || full.Largest != 900 {
 		t.Errorf("error %v", err)
 	}

@@ -9,11 +9,6 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// Layout is BLIXT_LAYOUT: the layout of the maps, and the number of the
-// algorithm that fills a ring. Every node computes the same ring from the
-// same frontend and ring size only as long as ring.go gives the same slots.
-const Layout = 1
-
 // ringSizes are primes, as Maglev wants them: any step then visits all slots.
 // Each is about twice the one before, so that no ring takes much more room
 // than its members need.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
@@ -132,8 +133,8 @@ func TestRingBelongsToLayout(t *testing.T) {
 		}
 	}
 	const want = "defc2ce9b21fa63fb3097caf8aee6de3"
-	if got := hex.EncodeToString(h.Sum(nil)[:16]); Layout != 1 || got != want {
-		t.Errorf("rings of layout %d hash to %s, want %s of layout 1", Layout, got, want)
+	if got := hex.EncodeToString(h.Sum(nil)[:16]); bpf.Layout != 1 || got != want {
+		t.Errorf("rings of layout %d hash to %s, want %s of layout 1", bpf.Layout, got, want)
 	}
 }
 

@@ -3,7 +3,6 @@
 package datapath
 
 import (
-	"fmt"
 	"net/netip"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
@@ -87,23 +86,4 @@ type Sizes struct {
 	// Flows and NewFlows have two entries a flow.
 	Flows    int `json:"flows"`
 	NewFlows int `json:"newFlows"`
-}
-
-// TableFullError says that a state does not fit. Nothing of it was written.
-type TableFullError struct {
-	// Table is the name of the map.
-	Table string
-	// Size is how many entries, or slots of rings, it has.
-	Size int
-	// Needed is how many the state takes.
-	Needed int
-	// Largest is, where there would be room but in pieces, the largest piece.
-	Largest int
-}
-
-func (e *TableFullError) Error() string {
-	if e.Largest > 0 {
-		return fmt.Sprintf("table %s of size %d is fragmented: no %d entries in a row, at most %d", e.Table, e.Size, e.Needed, e.Largest)
-	}
-	return fmt.Sprintf("table %s of size %d is too small: %d needed", e.Table, e.Size, e.Needed)
 }

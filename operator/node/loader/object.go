@@ -12,7 +12,6 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
-	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
 // ObjectError says in what an object is not what this program can write to.
@@ -38,8 +37,8 @@ func readObject(object []byte) (*ebpf.CollectionSpec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read object: %w", err)
 	}
-	if spec.Maps[datapath.LayoutMap] == nil {
-		return nil, &ObjectError{Differs: []string{"it has no map " + datapath.LayoutMap}}
+	if spec.Maps[bpf.LayoutMap] == nil {
+		return nil, &ObjectError{Differs: []string{"it has no map " + bpf.LayoutMap}}
 	}
 	var differs []string
 	if spec.Programs[bpf.BlixtProgBlixt] == nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // network is what the host's network looks like at one moment.
@@ -187,7 +187,7 @@ func watchNetwork(ctx context.Context, changed func()) error {
 
 // checkPorts returns an error if the host's own connections may use ports of
 // the range: a backend's reply could then belong to either.
-func checkPorts(r writer.PortRange) error {
+func checkPorts(r lb.PortRange) error {
 	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 	if err != nil {
 		return err
@@ -196,9 +196,9 @@ func checkPorts(r writer.PortRange) error {
 	if _, err := fmt.Sscan(string(text), &low, &high); err != nil {
 		return fmt.Errorf("net.ipv4.ip_local_port_range is %q: %w", text, err)
 	}
-	if r.Min > high || r.Max < low {
+	if r.First > high || r.Last < low {
 		return nil
 	}
 	return fmt.Errorf("SNAT ports %d-%d are used by connections of this host (net.ipv4.ip_local_port_range is %d-%d): choose others with --snat-ports",
-		r.Min, r.Max, low, high)
+		r.First, r.Last, low, high)
 }

@@ -40,12 +40,12 @@ func open(dir string, o writer.Options) (*plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.SNATMin == 0 { // an older one goes on as it is
+	if o.SNAT == (lb.PortRange{}) { // an older one goes on as it is
 		c, err := tables.Config()
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("read config: %w", err), tables.Close())
 		}
-		o.SNATMin, o.SNATMax = c.SnatMin, c.SnatMax
+		o.SNAT = lb.PortRange{First: c.SnatMin, Last: c.SnatMax}
 	}
 	return &plane{tables, writer.New(tables, o), make(chan lb.State), make(chan struct{})}, nil
 }
@@ -111,7 +111,7 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup) error {
 		}
 		done.Go(func() { r.drain(ctx, older, p) })
 	}
-	o.SNATMin, o.SNATMax = r.loaded.SNATPorts.Min, r.loaded.SNATPorts.Max
+	o.SNAT = r.loaded.SNATPorts
 	o.StateFile, o.Applied, o.Log = StateFile(r.RunDir, r.Name), r.applied, slog.Default()
 	p, err := open(r.loaded.Dir(), o)
 	if err != nil {

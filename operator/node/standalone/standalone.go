@@ -20,8 +20,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
-	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
 // settle is how long the network must be quiet before it is looked at: an
@@ -37,7 +37,7 @@ type Options struct {
 	// NodeName is what endpoints on this host have as their nodeName.
 	NodeName string
 	// SNATPorts are the source ports for backends elsewhere, of all data planes.
-	SNATPorts writer.PortRange
+	SNATPorts lb.PortRange
 	// Keep leaves everything serving in the kernel at the end.
 	Keep bool
 	// Name keeps several load balancers on one host apart.
@@ -54,7 +54,7 @@ type Options struct {
 type Loaded struct {
 	DataPlane
 	// SNATPorts are those of this data plane alone.
-	SNATPorts writer.PortRange
+	SNATPorts lb.PortRange
 	// Older are data planes of other versions, before this one. They go when
 	// their flows have ended.
 	Older []Older

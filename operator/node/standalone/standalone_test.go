@@ -86,7 +86,7 @@ func prepare(t *testing.T, text string) *instance {
 	t.Helper()
 	dir := t.TempDir()
 	i := &instance{T: t, log: listenToLog(t), stop: func() {}, bpffs: filepath.Join(dir, "bpf"), Options: Options{
-		Dir: filepath.Join(dir, "yaml"), NodeName: "here", SNATPorts: writer.PortRange{Min: 11000, Max: 11999},
+		Dir: filepath.Join(dir, "yaml"), NodeName: "here", SNATPorts: lb.PortRange{First: 11000, Last: 11999},
 		Name: "test", RunDir: filepath.Join(dir, "run"),
 	}}
 	i.Load = func(interfaces []string) (*Loaded, error) {
@@ -284,11 +284,11 @@ func TestWhatIsWrongFromTheStartIsAnError(t *testing.T) {
 		t.Error("a missing directory is no error")
 	}
 	i = prepare(t, files(80, far4))
-	i.SNATPorts = writer.PortRange{Min: 1, Max: 65535}
+	i.SNATPorts = lb.PortRange{First: 1, Last: 65535}
 	if err := Run(t.Context(), i.Options); err == nil || !strings.Contains(err.Error(), "SNAT") {
 		t.Errorf("SNAT ports of the host's own connections: %v", err)
 	}
-	i.SNATPorts = writer.PortRange{Min: 11000, Max: 11999}
+	i.SNATPorts = lb.PortRange{First: 11000, Last: 11999}
 	i.Interfaces = []string{"missing0"}
 	if err := Run(t.Context(), i.Options); err == nil || !strings.Contains(err.Error(), "missing0") {
 		t.Errorf("an interface that does not exist: %v", err)

@@ -32,9 +32,9 @@ type Tables interface {
 
 // Options of an agent. The zero value of each field is usable.
 type Options struct {
-	// SNATMin and SNATMax are the source ports of translated flows. They must
-	// be outside the host's ephemeral range.
-	SNATMin, SNATMax uint16
+	// SNAT are the source ports of translated flows; zero: lb.DefaultSNATPorts.
+	// They must be outside the host's ephemeral range.
+	SNAT lb.PortRange
 	// Node4 and Node6 are the node's addresses, for kernels that cannot say
 	// which one to translate to.
 	Node4, Node6 netip.Addr
@@ -55,24 +55,9 @@ type Options struct {
 	Sleep func(context.Context, time.Duration) error
 }
 
-// DefaultSNATMin and DefaultSNATMax lie below Linux's ephemeral ports (32768 to
-// 60999 by default) and Kubernetes' node ports (30000 to 32767). A port is used
-// once per backend, so this is how many flows a node can have with each.
-const (
-	DefaultSNATMin = 11000
-	DefaultSNATMax = 29999
-)
-
-// Version orders states: a later epoch, or in one epoch a later sequence, is
-// newer.
-type Version struct {
-	Epoch    uint64 `json:"epoch"`
-	Sequence uint64 `json:"sequence"`
-}
-
 // Result is what Apply did.
 type Result struct {
-	Version   Version          `json:"version"`
+	Version   lb.Version       `json:"version"`
 	StateHash string           `json:"stateHash"`
 	Written   datapath.Written `json:"written"`
 	// Changed tells whether anything was written.
@@ -80,7 +65,7 @@ type Result struct {
 	Duration time.Duration `json:"duration"`
 	// Wanted is the version that was asked for, whether or not it is what the
 	// maps hold now.
-	Wanted *Version `json:"-"`
+	Wanted *lb.Version `json:"-"`
 }
 
 // Agent writes the maps of one data plane. Its methods may be called
@@ -104,8 +89,8 @@ type Agent struct {
 
 // New returns an agent that has not touched the maps yet.
 func New(t Tables, o Options) *Agent {
-	if o.SNATMin == 0 && o.SNATMax == 0 {
-		o.SNATMin, o.SNATMax = DefaultSNATMin, DefaultSNATMax
+	if o.SNAT == (lb.PortRange{}) {
+		o.SNAT = lb.DefaultSNATPorts
 	}
 	if o.SweepEvery == 0 {
 		o.SweepEvery = 10 * time.Second
@@ -141,20 +126,20 @@ func (a *Agent) Apply(ctx context.Context, s lb.State) (Result, error) {
 
 // ApplyVersion is Apply for a state that has a version. Returns StaleError if
 // the maps hold a newer one of the same epoch.
-func (a *Agent) ApplyVersion(ctx context.Context, s lb.State, v Version) (Result, error) {
+func (a *Agent) ApplyVersion(ctx context.Context, s lb.State, v lb.Version) (Result, error) {
 	return a.apply(ctx, s, &v)
 }
 
 // StaleError says that a state is older than what the maps hold.
 type StaleError struct {
-	Have, Got Version
+	Have, Got lb.Version
 }
 
 func (e *StaleError) Error() string {
 	return fmt.Sprintf("state %d of epoch %d is older than state %d, which is served", e.Got.Sequence, e.Got.Epoch, e.Have.Sequence)
 }
 
-func (a *Agent) apply(ctx context.Context, s lb.State, v *Version) (Result, error) {
+func (a *Agent) apply(ctx context.Context, s lb.State, v *lb.Version) (Result, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	start := a.o.Clock()
@@ -164,7 +149,7 @@ func (a *Agent) apply(ctx context.Context, s lb.State, v *Version) (Result, erro
 	res, err := a.write(ctx, s, hash, v)
 	res.Duration, res.Wanted = a.o.Clock().Sub(start), v
 	if err != nil {
-		if _, full := errors.AsType[*datapath.TableFullError](err); !full {
+		if _, full := errors.AsType[*lb.TableFullError](err); !full {
 			a.image = nil // in doubt: read it again
 		}
 		return res, err
@@ -179,13 +164,13 @@ func (a *Agent) apply(ctx context.Context, s lb.State, v *Version) (Result, erro
 	return res, nil
 }
 
-func (a *Agent) write(ctx context.Context, s lb.State, hash uint64, v *Version) (Result, error) {
+func (a *Agent) write(ctx context.Context, s lb.State, hash uint64, v *lb.Version) (Result, error) {
 	res := Result{StateHash: hashText(hash)}
 	config, err := a.tables.Config()
 	if err != nil {
 		return res, fmt.Errorf("read config: %w", err)
 	}
-	res.Version = Version{config.Epoch, config.Sequence}
+	res.Version = lb.Version{Epoch: config.Epoch, Sequence: config.Sequence}
 	switch {
 	case v == nil:
 		if hash != config.StateHash {

@@ -50,7 +50,7 @@ func TestApplyVersions(t *testing.T) {
 	a := New(fake, Options{Node4: netip.MustParseAddr("198.51.100.7")})
 	one, two := testState(70, 30), testState(1, 1, 1)
 	first := mustApply(t, a, one)
-	if !first.Changed || first.Version != (Version{0, 1}) {
+	if !first.Changed || first.Version != (lb.Version{Epoch: 0, Sequence: 1}) {
 		t.Errorf("first: %+v", first)
 	}
 	if again := mustApply(t, a, one); again.Changed || again.Version != first.Version {
@@ -64,18 +64,18 @@ func TestApplyVersions(t *testing.T) {
 	if again := mustApply(t, a, two); again.Changed {
 		t.Errorf("after a restart: %+v", again)
 	}
-	if _, err := a.ApplyVersion(context.Background(), one, Version{5, 9}); err != nil {
+	if _, err := a.ApplyVersion(context.Background(), one, lb.Version{Epoch: 5, Sequence: 9}); err != nil {
 		t.Error(err)
 	}
-	_, err := a.ApplyVersion(context.Background(), two, Version{5, 8})
+	_, err := a.ApplyVersion(context.Background(), two, lb.Version{Epoch: 5, Sequence: 8})
 	if stale, ok := errors.AsType[*StaleError](err); !ok || stale.Have.Sequence != 9 {
 		t.Errorf("older sequence: %v", err)
 	}
-	if _, err := a.ApplyVersion(context.Background(), two, Version{4, 1}); err != nil {
+	if _, err := a.ApplyVersion(context.Background(), two, lb.Version{Epoch: 4, Sequence: 1}); err != nil {
 		t.Errorf("another epoch: %v", err)
 	}
 	c, _ := fake.Config()
-	want := bpf.BlixtConfig{Epoch: 4, Sequence: 1, StateHash: two.Hash(), SnatMin: DefaultSNATMin, SnatMax: DefaultSNATMax,
+	want := bpf.BlixtConfig{Epoch: 4, Sequence: 1, StateHash: two.Hash(), SnatMin: lb.DefaultSNATPorts.First, SnatMax: lb.DefaultSNATPorts.Last,
 		Node4: datapath.ToAddr(netip.MustParseAddr("198.51.100.7"))}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
@@ -115,7 +115,7 @@ func TestRefusedStateLeavesTheLastOne(t *testing.T) {
 	before, _ := fake.Config()
 	fake.Writes()
 	_, err := a.Apply(context.Background(), testState(make([]uint64, 64)...))
-	full, ok := errors.AsType[*datapath.TableFullError](err)
+	full, ok := errors.AsType[*lb.TableFullError](err)
 	if !ok || full.Table != "backends" || full.Size != 63 || full.Needed != 64 {
 		t.Errorf("error %v", err)
 	}
@@ -247,7 +247,7 @@ func TestStatus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !got.Known || got.Counters["forwarded"] != 1000 || got.Tables["backends"] != (Use{3, 63}) || got.Tables["flows"].Used != 1 {
+	if !got.Known || got.Counters["forwarded"] != 1000 || got.Tables["backends"] != (lb.Use{Used: 3, Size: 63}) || got.Tables["flows"].Used != 1 {
 		t.Errorf("status %+v", got)
 	}
 	if diff := cmp.Diff([]LinkCount{{Link{7, "egress"}, 12}}, got.Links); diff != "" {

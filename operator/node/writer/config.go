@@ -5,13 +5,14 @@ package writer
 import (
 	"fmt"
 
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
 // settings returns the config with what the options say; what a state says
 // and whether it drains is left as it is.
 func (a *Agent) settings(c datapath.Config) datapath.Config {
-	c.SnatMin, c.SnatMax = a.o.SNATMin, a.o.SNATMax
+	c.SnatMin, c.SnatMax = a.o.SNAT.First, a.o.SNAT.Last
 	c.Node4, c.Node6 = datapath.ToAddr(a.o.Node4), datapath.ToAddr(a.o.Node6)
 	return c
 }
@@ -28,7 +29,7 @@ func (a *Agent) ours() (bool, error) {
 		return true, nil
 	}
 	same := hashText(c.StateHash) == a.record.Hash && a.settings(c) == c &&
-		Version{c.Epoch, c.Sequence} == a.record.Version
+		lb.Version{Epoch: c.Epoch, Sequence: c.Sequence} == a.record.Version
 	if same && a.image != nil {
 		if same, err = a.image.Same(a.tables, a.o.Clock()); err != nil {
 			return false, fmt.Errorf("read maps: %w", err)

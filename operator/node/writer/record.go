@@ -18,10 +18,10 @@ import (
 // that these have no place for. It counts only as long as its hash is the
 // one in the maps.
 type Record struct {
-	Version Version   `json:"version"`
-	Hash    string    `json:"hash"`
-	Time    time.Time `json:"time"`
-	State   lb.State  `json:"state"`
+	Version lb.Version `json:"version"`
+	Hash    string     `json:"hash"`
+	Time    time.Time  `json:"time"`
+	State   lb.State   `json:"state"`
 }
 
 // LoadRecord reads a state file. One that does not exist is an empty record.

@@ -13,7 +13,7 @@ import (
 type Want struct {
 	State lb.State
 	// Version is as in ApplyVersion; nil: the next one.
-	Version *Version
+	Version *lb.Version
 }
 
 // Run applies each state that comes, tries again those that fail, checks on

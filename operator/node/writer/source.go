@@ -5,15 +5,17 @@ package writer
 import (
 	"fmt"
 	"net/netip"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // SetSource changes what translated flows come from: the ports, and the node's
 // addresses for kernels that cannot say which one. Flows that exist keep what
 // they have.
-func (a *Agent) SetSource(ports PortRange, node4, node6 netip.Addr) error {
+func (a *Agent) SetSource(ports lb.PortRange, node4, node6 netip.Addr) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.o.SNATMin, a.o.SNATMax, a.o.Node4, a.o.Node6 = ports.Min, ports.Max, node4, node6
+	a.o.SNAT, a.o.Node4, a.o.Node6 = ports, node4, node6
 	c, err := a.tables.Config()
 	if err != nil {
 		return fmt.Errorf("read config: %w", err)

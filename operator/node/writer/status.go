@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
@@ -18,26 +19,17 @@ import (
 // very state.
 type Status struct {
 	Layout    int               `json:"layout"`
-	Version   Version           `json:"version"`
+	Version   lb.Version        `json:"version"`
 	StateHash string            `json:"stateHash"`
 	Known     bool              `json:"known"`
 	Applied   *time.Time        `json:"applied,omitempty"`
 	Draining  bool              `json:"draining,omitempty"`
-	SNAT      PortRange         `json:"snat"`
-	Tables    map[string]Use    `json:"tables"`
+	SNAT      lb.PortRange      `json:"snat"`
+	Tables    map[string]lb.Use `json:"tables"`
 	Addresses []AddressStatus   `json:"addresses"`
 	Frontends []FrontendStatus  `json:"frontends"`
 	Counters  map[string]uint64 `json:"counters"`
 	Links     []LinkCount       `json:"links"`
-}
-
-// PortRange is a range of ports, both ends included.
-type PortRange = datapath.PortRange
-
-// Use is how full a table is.
-type Use struct {
-	Used int `json:"used"`
-	Size int `json:"size"`
 }
 
 // AddressStatus is one address.
@@ -138,8 +130,8 @@ func read(t Tables, record Record, flows FlowCounts) (Status, error) {
 		return Status{}, fmt.Errorf("read config: %w", err)
 	}
 	s := Status{
-		Layout: datapath.Layout, Version: Version{c.Epoch, c.Sequence}, StateHash: hashText(c.StateHash),
-		Draining: c.Flags&datapath.ConfigDrain != 0, SNAT: PortRange{Min: c.SnatMin, Max: c.SnatMax},
+		Layout: bpf.Layout, Version: lb.Version{Epoch: c.Epoch, Sequence: c.Sequence}, StateHash: hashText(c.StateHash),
+		Draining: c.Flags&datapath.ConfigDrain != 0, SNAT: lb.PortRange{First: c.SnatMin, Last: c.SnatMax},
 		Tables: tableUse(im, flows),
 	}
 	names := map[lb.Key]lb.Frontend{}
@@ -167,14 +159,14 @@ func read(t Tables, record Record, flows FlowCounts) (Status, error) {
 	return s, err
 }
 
-func tableUse(im *datapath.Image, flows FlowCounts) map[string]Use {
+func tableUse(im *datapath.Image, flows FlowCounts) map[string]lb.Use {
 	used, size := im.Use(), im.Sizes
-	return map[string]Use{
-		"addresses": {used.Addresses, size.Addresses},
-		"frontends": {used.Frontends, size.Frontends},
-		"backends":  {used.Backends, size.Backends - 1},
-		"rings":     {used.RingSlots, size.RingSlots},
-		"flows":     {int(flows.Total), size.Flows},
+	return map[string]lb.Use{
+		"addresses": {Used: used.Addresses, Size: size.Addresses},
+		"frontends": {Used: used.Frontends, Size: size.Frontends},
+		"backends":  {Used: used.Backends, Size: size.Backends - 1},
+		"rings":     {Used: used.RingSlots, Size: size.RingSlots},
+		"flows":     {Used: int(flows.Total), Size: size.Flows},
 	}
 }
 

@@ -6,16 +6,17 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
 // Summary is the short form of Status, by what the agent knows it has written.
 type Summary struct {
-	Version   Version
+	Version   lb.Version
 	StateHash string
 	Draining  bool
-	SNAT      PortRange
-	Tables    map[string]Use
+	SNAT      lb.PortRange
+	Tables    map[string]lb.Use
 	// Foreign is when the maps were last found to be written by another, zero:
 	// never.
 	Foreign time.Time
@@ -39,8 +40,8 @@ func (a *Agent) Summary() (Summary, error) {
 		}
 	}
 	return Summary{
-		Version: Version{c.Epoch, c.Sequence}, StateHash: hashText(c.StateHash),
-		Draining: c.Flags&datapath.ConfigDrain != 0, SNAT: PortRange{Min: c.SnatMin, Max: c.SnatMax},
+		Version: lb.Version{Epoch: c.Epoch, Sequence: c.Sequence}, StateHash: hashText(c.StateHash),
+		Draining: c.Flags&datapath.ConfigDrain != 0, SNAT: lb.PortRange{First: c.SnatMin, Last: c.SnatMax},
 		Tables: tableUse(a.image, flows), Foreign: a.foreign,
 	}, nil
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package fleet
+package agent
 
 import (
 	"time"
@@ -13,14 +13,17 @@ import (
 const driftShown = 10 * time.Minute
 
 // status returns what there is to say to the operator.
-func (c *Client) status() *wire.Status {
-	sum, err := c.agent.Summary()
+func (c *Agent) status() *wire.Status {
+	sum, err := c.writer.Summary()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
 	s := &wire.Status{
-		Got: encodeVersion(c.tried), Error: c.failure,
+		Got: wire.EncodeVersion(c.tried), Error: c.failure,
 		PacketsAge: uint64(c.heartbeat.age(now).Milliseconds()), HeartbeatLost: c.heartbeat.lost(now),
+	}
+	if f := c.tableFull; f != nil {
+		s.TableFull = &wire.TableFull{Table: f.Table, Size: uint64(f.Size), Needed: uint64(f.Needed), Largest: uint64(f.Largest)}
 	}
 	if s.Error == "" {
 		s.Error = c.setting
@@ -29,8 +32,8 @@ func (c *Client) status() *wire.Status {
 		s.Error = err.Error()
 		return s
 	}
-	s.Holds, s.StateHash, s.Draining = encodeVersion(&sum.Version), sum.StateHash, sum.Draining
-	s.Snat = &wire.Ports{Min: uint32(sum.SNAT.Min), Max: uint32(sum.SNAT.Max)}
+	s.Holds, s.StateHash, s.Draining = wire.EncodeVersion(&sum.Version), sum.StateHash, sum.Draining
+	s.Snat = &wire.Ports{Min: uint32(sum.SNAT.First), Max: uint32(sum.SNAT.Last)}
 	s.Tables = map[string]*wire.Use{}
 	for name, use := range sum.Tables {
 		s.Tables[name] = &wire.Use{Used: uint64(use.Used), Size: uint64(use.Size)}

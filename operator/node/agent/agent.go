@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package fleet
+// Package agent is the process `blixt agent`: it keeps the maps of one
+// application on one node as the operator wants them. In come the operator's
+// updates, by a stream that the agent opens; out go states for the writer, and
+// the status that the operator judges the node by. While the operator is away
+// the kernel goes on serving what the maps hold.
+package agent
 
 import (
 	"context"
@@ -12,11 +17,12 @@ import (
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
-// ClientOptions of an agent. All without a default must be set.
-type ClientOptions struct {
+// Options of an agent. All without a default must be set.
+type Options struct {
 	// Operator is host:port. The host may have several addresses, of which one
 	// is the leader's; the certificate is for the host.
 	Operator string
@@ -39,32 +45,33 @@ type ClientOptions struct {
 	Agent writer.Options
 }
 
-// Client is the agent's side: it makes the maps hold what the operator says,
+// Agent makes the maps hold what the operator says,
 // and goes on serving what it knows while the operator is away.
-type Client struct {
-	o     ClientOptions
-	agent *writer.Agent
-	wants chan writer.Want
-	news  chan struct{} // there is something to say to the operator
+type Agent struct {
+	o      Options
+	writer *writer.Agent
+	wants  chan writer.Want
+	news   chan struct{} // there is something to say to the operator
 
-	// memory and the node's options are those of the one stream.
-	memory  memory
+	// replica and the node's options are those of the one stream.
+	replica Replica
 	resolve gateway.ResolveOptions
 	data    []byte // parts of an update
 
 	mu        sync.Mutex // of all below
 	connected bool
-	tried     *writer.Version // the newest that was applied, or failed
-	failure   string          // why the maps do not hold it
-	applied   time.Time       // when one was applied last, zero: never
-	setting   string          // why the settings could not be written
+	tried     *lb.Version        // the newest that was applied, or failed
+	failure   string             // why the maps do not hold it
+	tableFull *lb.TableFullError // set where the failure is one
+	applied   time.Time          // when one was applied last, zero: never
+	setting   string             // why the settings could not be written
 	heartbeat heartbeat
 	// unfinished are the flows that keep a draining application needed.
 	unfinished uint64
 }
 
-// NewClient returns a client that has not touched the maps yet.
-func NewClient(o ClientOptions) *Client {
+// New returns an agent that has not touched the maps yet.
+func New(o Options) *Agent {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -74,17 +81,17 @@ func NewClient(o ClientOptions) *Client {
 	if o.Pause == 0 {
 		o.Pause = 5 * time.Second
 	}
-	c := &Client{o: o, wants: make(chan writer.Want), news: make(chan struct{}, 1)}
-	o.Agent.Applied, o.Agent.Log = c.note, o.Log
-	c.agent = writer.New(o.Tables, o.Agent)
+	c := &Agent{o: o, wants: make(chan writer.Want), news: make(chan struct{}, 1)}
+	o.Agent.Applied, o.Agent.Log = c.record, o.Log
+	c.writer = writer.New(o.Tables, o.Agent)
 	return c
 }
 
 // Run serves until ctx ends. What the maps hold then goes on being served.
-func (c *Client) Run(ctx context.Context) {
-	c.feel(ctx)
+func (c *Agent) Run(ctx context.Context) {
+	c.sample(ctx)
 	var done sync.WaitGroup
-	done.Go(func() { c.agent.RunWants(ctx, c.wants) })
+	done.Go(func() { c.writer.RunWants(ctx, c.wants) })
 	done.Go(func() { c.watch(ctx) })
 	c.connect(ctx)
 	done.Wait()
@@ -92,7 +99,7 @@ func (c *Client) Run(ctx context.Context) {
 
 // Ready returns nil once the maps hold what the operator has said, and why not
 // before. An operator that is away later changes nothing.
-func (c *Client) Ready() error {
+func (c *Agent) Ready() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -106,24 +113,25 @@ func (c *Client) Ready() error {
 	return errors.New("the operator has not said yet what to serve")
 }
 
-// note is called by the agent after each try.
-func (c *Client) note(res writer.Result, err error) {
+// record is called by the agent after each try.
+func (c *Agent) record(res writer.Result, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.tried, c.failure = res.Wanted, ""
+	c.tried, c.failure, c.tableFull = res.Wanted, "", nil
 	if err != nil {
 		c.failure = err.Error()
+		c.tableFull, _ = errors.AsType[*lb.TableFullError](err)
 	} else {
 		c.applied = time.Now()
 	}
 	if res.Changed {
 		c.o.Log.Info("maps written", "epoch", res.Version.Epoch, "sequence", res.Version.Sequence, "state", res.StateHash, "took", res.Duration)
 	}
-	c.tell()
+	c.notify()
 }
 
-// tell makes the operator hear soon.
-func (c *Client) tell() {
+// notify makes the operator hear soon.
+func (c *Agent) notify() {
 	select {
 	case c.news <- struct{}{}:
 	default:
@@ -132,7 +140,7 @@ func (c *Client) tell() {
 
 // watch looks at what changes by itself, whether or not the operator is there
 // to hear.
-func (c *Client) watch(ctx context.Context) {
+func (c *Agent) watch(ctx context.Context) {
 	tick, beat := time.NewTicker(c.o.StatusEvery), time.NewTicker(pulse)
 	defer tick.Stop()
 	defer beat.Stop()
@@ -141,19 +149,19 @@ func (c *Client) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-beat.C:
-			c.feel(ctx)
+			c.sample(ctx)
 		case <-tick.C:
 			if err := c.count(); err != nil {
 				c.o.Log.Error("look at maps", "error", err)
 			}
-			c.tell()
+			c.notify()
 		}
 	}
 }
 
 // count looks how far a data plane is that drains.
-func (c *Client) count() error {
-	sum, err := c.agent.Summary()
+func (c *Agent) count() error {
+	sum, err := c.writer.Summary()
 	if err != nil || !sum.Draining {
 		return err
 	}

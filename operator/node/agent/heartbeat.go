@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package fleet
+package agent
 
 import (
 	"context"
@@ -42,8 +42,8 @@ type silence struct {
 
 var directions = []string{"ingress", "egress"}
 
-// sample looks at the counters. Returns whether a direction stands still.
-func (h *heartbeat) sample(now time.Time, links []writer.LinkCount) (still bool) {
+// count looks at the counters. Returns whether a direction stands still.
+func (h *heartbeat) count(now time.Time, links []writer.LinkCount) (still bool) {
 	totals := map[string]uint64{}
 	for _, l := range links {
 		totals[l.Direction] += l.Packets
@@ -92,8 +92,8 @@ func (h *heartbeat) lost(now time.Time) bool {
 	return false
 }
 
-// feel looks for packets, and has some come where there were none.
-func (c *Client) feel(ctx context.Context) {
+// sample looks for packets, and has some come where there were none.
+func (c *Agent) sample(ctx context.Context) {
 	links, err := writer.ReadLinks(c.o.Tables)
 	if err != nil {
 		c.o.Log.Error("look for packets", "error", err)
@@ -102,20 +102,20 @@ func (c *Client) feel(ctx context.Context) {
 	now := time.Now()
 	c.mu.Lock()
 	before := c.heartbeat.lost(now)
-	still := c.heartbeat.sample(now, links)
+	still := c.heartbeat.count(now, links)
 	changed, alone := c.heartbeat.lost(now) != before, c.heartbeat.alone
 	c.mu.Unlock()
 	if changed {
-		c.tell()
+		c.notify()
 	}
 	if still && !alone {
-		c.nudge(ctx)
+		c.wake(ctx)
 	}
 }
 
-// nudge makes packets go out and in: it knocks at each operator, of which one at
+// wake makes packets go out and in: it knocks at each operator, of which one at
 // least is on another node, if there are several.
-func (c *Client) nudge(ctx context.Context) {
+func (c *Agent) wake(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, pulse/2)
 	defer cancel()
 	all, err := c.addresses(ctx)

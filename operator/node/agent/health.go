@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package fleet
+package agent
 
 import (
 	"fmt"
@@ -13,7 +13,7 @@ import (
 )
 
 // Handler answers /healthz, /readyz and /metrics of an agent.
-func (c *Client) Handler() http.Handler {
+func (c *Agent) Handler() http.Handler {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collector{c}, collectors.NewGoCollector())
 	mux := http.NewServeMux()
@@ -30,7 +30,7 @@ func (c *Client) Handler() http.Handler {
 }
 
 // collector reads the maps when it is asked.
-type collector struct{ c *Client }
+type collector struct{ c *Agent }
 
 func describe(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("blixt_"+name, help, labels, nil)
@@ -68,7 +68,7 @@ func (k collector) Collect(all chan<- prometheus.Metric) {
 		all <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	k.own(gauge)
-	s, err := k.c.agent.Status()
+	s, err := k.c.writer.Status()
 	if err != nil {
 		all <- prometheus.NewInvalidMetric(descFrontends, fmt.Errorf("read status: %w", err))
 		return

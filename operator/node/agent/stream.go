@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package fleet
+package agent
 
 import (
 	"context"
@@ -32,7 +32,7 @@ const firstWait = 100 * time.Millisecond
 
 // connect holds a stream to the leader until ctx ends. It says that the operator
 // is away, and each reason once.
-func (c *Client) connect(ctx context.Context) {
+func (c *Agent) connect(ctx context.Context) {
 	wait, said := firstWait, map[string]bool{}
 	var leader string
 	for try := 0; ctx.Err() == nil; try++ {
@@ -64,7 +64,7 @@ func (c *Client) connect(ctx context.Context) {
 
 // address returns one of the operator's: the leader's if it is known, or else
 // each in turn.
-func (c *Client) address(ctx context.Context, try int, leader string) (string, error) {
+func (c *Agent) address(ctx context.Context, try int, leader string) (string, error) {
 	if leader != "" {
 		return leader, nil
 	}
@@ -76,7 +76,7 @@ func (c *Client) address(ctx context.Context, try int, leader string) (string, e
 }
 
 // addresses returns those of all operators.
-func (c *Client) addresses(ctx context.Context) ([]string, error) {
+func (c *Agent) addresses(ctx context.Context) ([]string, error) {
 	host, port, err := net.SplitHostPort(c.o.Operator)
 	if err != nil {
 		return nil, fmt.Errorf("find operator: %w", err)
@@ -95,7 +95,7 @@ func (c *Client) addresses(ctx context.Context) ([]string, error) {
 // redirected returns where an operator says that the leader is, or "".
 func redirected(err error) string {
 	for _, detail := range status.Convert(err).Details() {
-		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.Reason == notLeader {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.Reason == wire.NotLeader {
 			return info.Metadata["leader"]
 		}
 	}
@@ -103,7 +103,7 @@ func redirected(err error) string {
 }
 
 // setConnected returns what was before.
-func (c *Client) setConnected(now bool) bool {
+func (c *Agent) setConnected(now bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	before := c.connected
@@ -124,32 +124,34 @@ func (t token) GetRequestMetadata(context.Context, ...string) (map[string]string
 
 func (t token) RequireTransportSecurity() bool { return true }
 
-func (c *Client) dial(address string) (*grpc.ClientConn, error) {
-	bundle, err := os.ReadFile(c.o.CAFile)
+// Dial returns a connection to the operator at an address, as an agent with
+// these options opens it: with its token, and by the CA that it knows.
+func Dial(o Options, address string) (*grpc.ClientConn, error) {
+	bundle, err := os.ReadFile(o.CAFile)
 	if err != nil {
 		return nil, fmt.Errorf("read CA: %w", err)
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(bundle) {
-		return nil, fmt.Errorf("read CA: there is no certificate in %s", c.o.CAFile)
+		return nil, fmt.Errorf("read CA: there is no certificate in %s", o.CAFile)
 	}
-	host, _, err := net.SplitHostPort(c.o.Operator)
+	host, _, err := net.SplitHostPort(o.Operator)
 	if err != nil {
 		return nil, fmt.Errorf("find operator: %w", err)
 	}
 	return grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: host})),
-		grpc.WithPerRPCCredentials(token{c.o.TokenFile}),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: pingTimeout}),
+		grpc.WithPerRPCCredentials(token{o.TokenFile}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: wire.PingEvery, Timeout: wire.PingTimeout}),
 		// An address that is gone answers nothing: the next one may.
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: pingTimeout}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: wire.PingTimeout}),
 		grpc.WithNoProxy(),
 	)
 }
 
 // stream talks to one operator until it ends.
-func (c *Client) stream(ctx context.Context, address string) error {
-	conn, err := c.dial(address)
+func (c *Agent) stream(ctx context.Context, address string) error {
+	conn, err := Dial(c.o, address)
 	if err != nil {
 		return err
 	}
@@ -162,7 +164,7 @@ func (c *Client) stream(ctx context.Context, address string) error {
 	}
 	hello := &wire.Hello{
 		Application: c.o.Application, Node: c.o.Node, Kernel: c.o.Kernel, Layout: uint32(c.o.Layout),
-		Got: encodeVersion(c.memory.version), Status: c.status(),
+		Got: wire.EncodeVersion(c.replica.Version), Status: c.status(),
 	}
 	if err := stream.Send(&wire.AgentMessage{Message: &wire.AgentMessage_Hello{Hello: hello}}); err != nil {
 		_, err = stream.Recv() // says why
@@ -171,17 +173,17 @@ func (c *Client) stream(ctx context.Context, address string) error {
 	said := make(chan struct{})
 	go func() {
 		defer close(said)
-		c.say(ctx, stream)
+		c.send(ctx, stream)
 	}()
 	c.data = nil
-	err = c.listen(ctx, stream)
+	err = c.receive(ctx, stream)
 	cancel()
 	<-said
 	return err
 }
 
-// say tells the operator what is new, until the stream ends.
-func (c *Client) say(ctx context.Context, stream wire.Fleet_ServeClient) {
+// send tells the operator what is new, until the stream ends.
+func (c *Agent) send(ctx context.Context, stream wire.Fleet_ServeClient) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -194,8 +196,8 @@ func (c *Client) say(ctx context.Context, stream wire.Fleet_ServeClient) {
 	}
 }
 
-// listen does what the operator says, until the stream ends.
-func (c *Client) listen(ctx context.Context, stream wire.Fleet_ServeClient) error {
+// receive does what the operator says, until the stream ends.
+func (c *Agent) receive(ctx context.Context, stream wire.Fleet_ServeClient) error {
 	for {
 		m, err := stream.Recv()
 		if err != nil {
@@ -208,21 +210,21 @@ func (c *Client) listen(ctx context.Context, stream wire.Fleet_ServeClient) erro
 		case *wire.OperatorMessage_Config:
 			err = c.configure(m.Config)
 		case *wire.OperatorMessage_Part:
-			if err = c.take(m.Part); err != nil || !m.Part.Last {
+			if err = c.collect(m.Part); err != nil || !m.Part.Last {
 				break
 			}
-			err = c.memory.learn(c.data, c.resolve)
+			err = c.replica.Apply(c.data, c.resolve)
 			c.data = nil
 		}
 		if err != nil {
 			return err
 		}
-		if c.memory.version == nil || c.data != nil {
+		if c.replica.Version == nil || c.data != nil {
 			continue
 		}
-		version := *c.memory.version
+		version := *c.replica.Version
 		select {
-		case c.wants <- writer.Want{State: c.memory.resolution.State, Version: &version}:
+		case c.wants <- writer.Want{State: c.replica.Resolution.State, Version: &version}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -232,7 +234,7 @@ func (c *Client) listen(ctx context.Context, stream wire.Fleet_ServeClient) erro
 // maxUpdate is far more than any data plane can hold.
 const maxUpdate = 256 << 20
 
-func (c *Client) take(p *wire.Part) error {
+func (c *Agent) collect(p *wire.Part) error {
 	if len(c.data)+len(p.Data) > maxUpdate {
 		return fmt.Errorf("update of more than %d bytes", maxUpdate)
 	}
@@ -241,19 +243,19 @@ func (c *Client) take(p *wire.Part) error {
 }
 
 // configure takes over what belongs to this node and application.
-func (c *Client) configure(w *wire.Config) error {
-	d := &decoder{}
+func (c *Agent) configure(w *wire.Config) error {
+	d := &wire.Decoder{}
 	c.resolve.NodeName, c.resolve.Zone, c.resolve.HostAddresses = w.Node, w.Zone, nil
 	for _, a := range w.Addresses {
-		c.resolve.HostAddresses = append(c.resolve.HostAddresses, d.addr(a))
+		c.resolve.HostAddresses = append(c.resolve.HostAddresses, d.Addr(a))
 	}
-	ports := d.ports(w.Snat)
-	if d.err != nil {
-		return fmt.Errorf("read config: %w", d.err)
+	ports := d.Ports(w.Snat)
+	if d.Err != nil {
+		return fmt.Errorf("read config: %w", d.Err)
 	}
-	err := c.agent.SetSource(ports, first(c.resolve.HostAddresses, netip.Addr.Is4), first(c.resolve.HostAddresses, netip.Addr.Is6))
+	err := c.writer.SetSource(ports, first(c.resolve.HostAddresses, netip.Addr.Is4), first(c.resolve.HostAddresses, netip.Addr.Is6))
 	if err == nil && w.Drain != nil {
-		err = errors.Join(c.agent.Drain(*w.Drain), c.count())
+		err = errors.Join(c.writer.Drain(*w.Drain), c.count())
 	}
 	c.mu.Lock()
 	c.heartbeat.alone = w.Alone
@@ -262,9 +264,9 @@ func (c *Client) configure(w *wire.Config) error {
 		c.setting = err.Error()
 	}
 	c.mu.Unlock()
-	c.tell()
-	if c.memory.version != nil {
-		c.memory.resolve(c.resolve)
+	c.notify()
+	if c.replica.Version != nil {
+		c.replica.resolve(c.resolve)
 	}
 	return err
 }

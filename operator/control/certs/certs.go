@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package fleet
+// Package certs renews the certificate by which agents know the operator, and
+// the CA that signs it. In come the certificates as stored and the time; out
+// come those that there should be. It is pure but for random keys.
+package certs
 
 import (
 	"bytes"

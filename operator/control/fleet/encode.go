@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/wire"
+)
+
+// encode returns the update to a version whose state is s, of what has changed
+// since base; nil: since nothing.
+func encode(base *lb.Version, version lb.Version, s *state, c change) ([]byte, error) {
+	u := &wire.Update{Base: wire.EncodeVersion(base), Version: wire.EncodeVersion(&version)}
+	if c.addresses {
+		u.Addresses = &wire.Addresses{}
+		for _, a := range s.addresses {
+			u.Addresses.List = append(u.Addresses.List, &wire.Address{Ip: a.IP.AsSlice(), Exclusive: a.Exclusive})
+		}
+	}
+	for key := range c.frontends {
+		if f, ok := s.frontends[key]; ok {
+			u.Frontends = append(u.Frontends, wire.EncodeFrontend(f))
+		} else {
+			u.GoneFrontends = append(u.GoneFrontends, wire.EncodeKey(key))
+		}
+	}
+	for name := range c.services {
+		if ports, ok := s.services[name]; ok {
+			u.Services = append(u.Services, wire.EncodeService(name, ports))
+		} else {
+			u.GoneServices = append(u.GoneServices, wire.EncodeName(name))
+		}
+	}
+	data, err := proto.Marshal(u)
+	if err != nil {
+		return nil, fmt.Errorf("encode state %d: %w", version.Sequence, err)
+	}
+	return data, nil
+}

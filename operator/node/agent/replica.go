@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/wire"
+)
+
+// Replica is an agent's copy of what the operator has published: frontends,
+// their endpoints, and what both resolve to on this node.
+type Replica struct {
+	// Version is nil until a complete update has arrived.
+	Version *lb.Version
+	// Translation has only what Resolve reads: addresses and frontends.
+	Translation gateway.Translation
+	frontends   map[lb.Key]gateway.Frontend
+	Endpoints   gateway.Endpoints
+	// Resolution is the state of this node, and how it was resolved.
+	Resolution gateway.Resolution
+}
+
+// Apply applies an encoded update. Returns an error if the update is invalid or
+// does not follow on what the replica holds; the replica is then empty, and the
+// next update has to be complete.
+func (r *Replica) Apply(data []byte, o gateway.ResolveOptions) error {
+	u := &wire.Update{}
+	err := proto.Unmarshal(data, u)
+	if err == nil {
+		err = r.update(u, o)
+	}
+	if err != nil {
+		*r = Replica{}
+		return fmt.Errorf("read update: %w", err)
+	}
+	return nil
+}
+
+func (r *Replica) update(u *wire.Update, o gateway.ResolveOptions) error {
+	version, base := wire.DecodeVersion(u.Version), wire.DecodeVersion(u.Base)
+	switch {
+	case version == nil:
+		return fmt.Errorf("it has no version")
+	case base == nil:
+		*r = Replica{frontends: map[lb.Key]gateway.Frontend{}, Endpoints: gateway.Endpoints{}}
+	case r.Version == nil || *base != *r.Version:
+		return fmt.Errorf("state %d is an update of state %d, which is not here", version.Sequence, base.Sequence)
+	}
+	d := &wire.Decoder{}
+	if u.Addresses != nil {
+		r.Translation.Addresses = nil
+		for _, a := range u.Addresses.List {
+			r.Translation.Addresses = append(r.Translation.Addresses, lb.Address{IP: d.Addr(a.Ip), Exclusive: a.Exclusive})
+		}
+	}
+	for _, f := range u.Frontends {
+		frontend := d.Frontend(f)
+		r.frontends[frontend.Key] = frontend
+	}
+	for _, k := range u.GoneFrontends {
+		delete(r.frontends, d.Key(k))
+	}
+	var services []types.NamespacedName
+	for _, s := range u.Services {
+		services = append(services, wire.DecodeName(s.Name))
+		r.Endpoints[wire.DecodeName(s.Name)] = d.Service(s)
+	}
+	for _, n := range u.GoneServices {
+		services = append(services, wire.DecodeName(n))
+		delete(r.Endpoints, wire.DecodeName(n))
+	}
+	if d.Err != nil {
+		return d.Err
+	}
+	r.Version = version
+	if base != nil && u.Addresses == nil && len(u.Frontends)+len(u.GoneFrontends) == 0 {
+		r.Resolution = r.Resolution.Update(&r.Translation, r.Endpoints, o, services...)
+		return nil
+	}
+	r.Translation.Frontends = slices.SortedFunc(maps.Values(r.frontends), func(a, b gateway.Frontend) int { return a.Key.Compare(b.Key) })
+	r.resolve(o)
+	return nil
+}
+
+// resolve is for a node that has changed.
+func (r *Replica) resolve(o gateway.ResolveOptions) {
+	r.Resolution = gateway.Resolve(&r.Translation, r.Endpoints, o)
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// EncodeVersion returns the message for a version; nil for nil.
+func EncodeVersion(v *lb.Version) *Version {
+	if v == nil {
+		return nil
+	}
+	return &Version{Epoch: v.Epoch, Sequence: v.Sequence}
+}
+
+// EncodeKey returns the message for a frontend's key.
+func EncodeKey(k lb.Key) *Key {
+	return &Key{Addr: k.Addr.AsSlice(), Protocol: uint32(k.Protocol), Port: uint32(k.Port)}
+}
+
+// EncodeName returns the message for a name.
+func EncodeName(n types.NamespacedName) *Name {
+	return &Name{Namespace: n.Namespace, Name: n.Name}
+}
+
+// EncodeFrontend returns the message for a frontend.
+func EncodeFrontend(f gateway.Frontend) *Frontend {
+	w := &Frontend{
+		Key: EncodeKey(f.Key), Gateway: f.Gateway, Listener: f.Listener, Route: f.Route,
+		IdleTimeout: int64(f.IdleTimeout), Reject: f.Reject, LocalOnly: f.LocalOnly,
+	}
+	for _, r := range f.Refs {
+		w.Refs = append(w.Refs, &Ref{Service: EncodeName(r.Service), PortName: r.PortName, Weight: r.Weight})
+	}
+	return w
+}
+
+// EncodeService returns the message for a Service's endpoints.
+func EncodeService(name types.NamespacedName, ports []gateway.EndpointPort) *Service {
+	w := &Service{Name: EncodeName(name)}
+	for _, p := range ports {
+		port := &Port{Name: p.Name, Protocol: uint32(p.Protocol)}
+		for _, e := range p.Endpoints {
+			port.Endpoints = append(port.Endpoints, &Endpoint{
+				Addr: e.Addr.Addr().AsSlice(), Port: uint32(e.Addr.Port()), State: uint32(e.State),
+				Node: e.Node, Zones: e.Zones, Nodes: e.Nodes,
+			})
+		}
+		w.Ports = append(w.Ports, port)
+	}
+	return w
+}
+
+// Decoder decodes the parts of a message. Err is the first thing that was
+// invalid; what is decoded after it is of no use.
+type Decoder struct{ Err error }
+
+func (d *Decoder) fail(format string, args ...any) {
+	if d.Err == nil {
+		d.Err = fmt.Errorf(format, args...)
+	}
+}
+
+// Addr decodes an IPv4 or IPv6 address of 4 or 16 bytes.
+func (d *Decoder) Addr(b []byte) netip.Addr {
+	a, ok := netip.AddrFromSlice(b)
+	if !ok {
+		d.fail("address of %d bytes", len(b))
+	}
+	return a
+}
+
+// Port decodes a port of at most 65535.
+func (d *Decoder) Port(n uint32) uint16 {
+	if n > math.MaxUint16 {
+		d.fail("port %d", n)
+	}
+	return uint16(n)
+}
+
+// Protocol decodes TCP or UDP.
+func (d *Decoder) Protocol(n uint32) lb.Protocol {
+	if n != uint32(lb.TCP) && n != uint32(lb.UDP) {
+		d.fail("protocol %d", n)
+	}
+	return lb.Protocol(n)
+}
+
+// Ports decodes a range of ports.
+func (d *Decoder) Ports(p *Ports) lb.PortRange {
+	return lb.PortRange{First: d.Port(p.GetMin()), Last: d.Port(p.GetMax())}
+}
+
+// Key is the reverse of EncodeKey.
+func (d *Decoder) Key(k *Key) lb.Key {
+	return lb.Key{Addr: d.Addr(k.GetAddr()), Protocol: d.Protocol(k.GetProtocol()), Port: d.Port(k.GetPort())}
+}
+
+// Frontend is the reverse of EncodeFrontend.
+func (d *Decoder) Frontend(w *Frontend) gateway.Frontend {
+	f := gateway.Frontend{
+		Key: d.Key(w.Key), Gateway: w.Gateway, Listener: w.Listener, Route: w.Route,
+		IdleTimeout: time.Duration(w.IdleTimeout), Reject: w.Reject, LocalOnly: w.LocalOnly,
+	}
+	for _, r := range w.Refs {
+		f.Refs = append(f.Refs, gateway.Ref{Service: DecodeName(r.Service), PortName: r.PortName, Weight: r.Weight})
+	}
+	return f
+}
+
+// Service is the reverse of EncodeService.
+func (d *Decoder) Service(w *Service) gateway.ServiceEndpoints {
+	var s gateway.ServiceEndpoints
+	for _, p := range w.Ports {
+		port := gateway.EndpointPort{Name: p.Name, Protocol: d.Protocol(p.Protocol)}
+		for _, e := range p.Endpoints {
+			if e.State > uint32(gateway.Ready) {
+				d.fail("readiness %d", e.State)
+			}
+			port.Endpoints = append(port.Endpoints, gateway.Endpoint{
+				Addr: netip.AddrPortFrom(d.Addr(e.Addr), d.Port(e.Port)), State: gateway.Readiness(e.State),
+				Node: e.Node, Zones: e.Zones, Nodes: e.Nodes,
+			})
+		}
+		s.Ports = append(s.Ports, port)
+	}
+	return s
+}
+
+// DecodeName is the reverse of EncodeName.
+func DecodeName(n *Name) types.NamespacedName {
+	return types.NamespacedName{Namespace: n.GetNamespace(), Name: n.GetName()}
+}
+
+// DecodeVersion is the reverse of EncodeVersion.
+func DecodeVersion(v *Version) *lb.Version {
+	if v == nil {
+		return nil
+	}
+	return &lb.Version{Epoch: v.Epoch, Sequence: v.Sequence}
+}

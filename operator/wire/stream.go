@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+import "time"
+
+// Keepalives tell each side within 15 seconds that the other is gone.
+const (
+	PingEvery   = 10 * time.Second
+	PingTimeout = 5 * time.Second
+)
+
+// NotLeader is the reason in the detail of a redirect to the leader, whose
+// address is in the metadata "leader".
+const NotLeader = "NOT_LEADER"
