@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/maglev"
 )
 
 // check returns TableFullError if the tables cannot hold a state, however
@@ -36,7 +37,7 @@ func (im *Image) check(want lb.State) error {
 			}
 		}
 		backends += len(f.Backends)
-		size := uint64(even(RingSize(len(Members(f)))))
+		size := uint64(even(maglev.Size(len(maglev.Members(f)))))
 		slots += size
 		largest = max(largest, size)
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/maglev"
 )
 
 // Maps are the maps of the kernel. All that it does works without any
@@ -183,7 +184,7 @@ func leastEntries(spec *ebpf.MapSpec) uint32 {
 	case bpf.BlixtMapFlows:
 		return 1
 	case bpf.BlixtMapRings:
-		return even(maxRing) // room for one of the largest, twice
+		return even(maglev.MaxSize) // room for one of the largest, twice
 	}
 	return spec.MaxEntries
 }

@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/maglev"
 )
 
 // specMaps creates the maps of the embedded object, which needs root.
@@ -245,8 +247,8 @@ func BenchmarkPublish(b *testing.B) {
 	m := kernelMaps(b, smallSizes)
 	c := newClock()
 	w := &writer{tables: m, clock: c}
-	f := lb.Frontend{Addr: testKey.Addr, Port: testKey.Port, Protocol: testKey.Protocol}
-	for _, mm := range equalMembers(700) {
+	f := lb.Frontend{Addr: manyKey.Addr, Port: manyKey.Port, Protocol: manyKey.Protocol}
+	for _, mm := range manyMembers(700) {
 		f.Backends = append(f.Backends, lb.Backend{Addr: mm.Addr, Weight: mm.Weight})
 	}
 	// 700 members make it grow to 65,521 slots; 100 leave it one size too large.
@@ -263,7 +265,7 @@ func BenchmarkPublish(b *testing.B) {
 	for b.Loop() {
 		c.now = c.now.Add(Rest)
 		written, err := w.apply(states[1+n%2], 1)
-		if err != nil || n > 0 && written.Slots != maxRing {
+		if err != nil || n > 0 && written.Slots != maglev.MaxSize {
 			b.Fatal(written, err)
 		}
 		n++
@@ -278,8 +280,8 @@ func BenchmarkSame(b *testing.B) {
 	w := &writer{tables: m, clock: newClock()}
 	var s lb.State
 	for i := range 400 {
-		f := lb.Frontend{Addr: testKey.Addr, Port: uint16(i + 1), Protocol: testKey.Protocol}
-		for _, mm := range equalMembers(50) {
+		f := lb.Frontend{Addr: manyKey.Addr, Port: uint16(i + 1), Protocol: manyKey.Protocol}
+		for _, mm := range manyMembers(50) {
 			f.Backends = append(f.Backends, lb.Backend{Addr: mm.Addr, Weight: mm.Weight})
 		}
 		s.Frontends = append(s.Frontends, f)
@@ -293,4 +295,17 @@ func BenchmarkSame(b *testing.B) {
 			b.Fatal(same, err)
 		}
 	}
+}
+
+var manyKey = lb.Key{Addr: netip.MustParseAddr("192.0.2.1"), Protocol: lb.TCP, Port: 80}
+
+func manyMembers(n int) []maglev.Member {
+	members := make([]maglev.Member, n)
+	for i := range members {
+		members[i] = maglev.Member{
+			Addr:   netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 8080),
+			Weight: lb.WeightUnit,
+		}
+	}
+	return members
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/maglev"
 )
 
 // Plan is what to write, in this order:
@@ -120,9 +121,9 @@ func (p *planner) serve(f *lb.Frontend) bool {
 	if !p.ready("backends", &p.plan.ids, p.have.Sizes.Backends, missing) {
 		return false
 	}
-	members := Members(*f)
-	size := RingSize(len(members))
-	slots := Ring(key, members, size)
+	members := maglev.Members(*f)
+	size := maglev.Size(len(members))
+	slots := maglev.Ring(key, members, size)
 	var offset uint32
 	moved := old == nil || newMembers || !sameRing(old, members, f.Backends, slots)
 	if moved && size > 0 {
@@ -241,7 +242,7 @@ func (p *planner) free(step int, id uint32) {
 }
 
 // ring plans a ring beside the one that serves, and the switch to it.
-func (p *planner) ring(old, next *Served, members []Member, slots []uint32, offset uint32) []uint32 {
+func (p *planner) ring(old, next *Served, members []maglev.Member, slots []uint32, offset uint32) []uint32 {
 	ids := memberIDs(next, members, next.Source.Backends)
 	for i, m := range slots { // the slots are this plan's own
 		slots[i] = ids[m]
@@ -259,7 +260,7 @@ func (p *planner) ring(old, next *Served, members []Member, slots []uint32, offs
 }
 
 // memberIDs returns the backend ids of the members; BACKEND_REJECT is 0.
-func memberIDs(s *Served, members []Member, backends []lb.Backend) []uint32 {
+func memberIDs(s *Served, members []maglev.Member, backends []lb.Backend) []uint32 {
 	byAddr := make(map[netip.AddrPort]uint32, len(backends))
 	for _, b := range backends {
 		byAddr[b.Addr] = s.IDs[Endpoint{b.Addr, b.Local}]
@@ -274,7 +275,7 @@ func memberIDs(s *Served, members []Member, backends []lb.Backend) []uint32 {
 }
 
 // sameRing tells whether a ring in backend ids is this one in members.
-func sameRing(old *Served, members []Member, backends []lb.Backend, slots []uint32) bool {
+func sameRing(old *Served, members []maglev.Member, backends []lb.Backend, slots []uint32) bool {
 	if len(old.Slots) != len(slots) {
 		return false
 	}

@@ -6,6 +6,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/maglev"
 )
 
 // slab gives out ranges of `rings`. Ranges start at even slots, so that a
@@ -65,10 +67,10 @@ func newSlab(size uint32, used []span, fresh span, now time.Time) slab {
 func neverUsed(size uint32, zeros span) span {
 	start, end := even(zeros.offset), (zeros.offset+zeros.n)&^1
 	if start > 0 {
-		start += even(maxRing)
+		start += even(maglev.MaxSize)
 	}
 	if end < size {
-		end -= min(end, even(maxRing))
+		end -= min(end, even(maglev.MaxSize))
 	}
 	if start >= end {
 		return span{}

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/maglev"
 )
 
 func TestSlabRangesNeverOverlapAndRest(t *testing.T) {
@@ -27,7 +29,7 @@ func TestSlabRangesNeverOverlapAndRest(t *testing.T) {
 			}
 			continue
 		}
-		n := ringSizes[random.IntN(len(ringSizes))]
+		n := maglev.Size(1 + random.IntN(700)) // each of the sizes that a ring can have
 		offset, ok, wait := s.take(n, now)
 		if !ok {
 			if !wait.IsZero() && !wait.After(now) {
@@ -70,7 +72,7 @@ func TestSlabOfLargeRingsNeverFragments(t *testing.T) {
 	s := newSlab(4<<20, nil, span{0, 4 << 20}, now)
 	var offsets []uint32
 	for range 63 {
-		offset, ok, _ := s.take(maxRing, now)
+		offset, ok, _ := s.take(maglev.MaxSize, now)
 		if !ok {
 			t.Fatal("does not fit")
 		}
@@ -79,11 +81,11 @@ func TestSlabOfLargeRingsNeverFragments(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 8))
 	for range 1000 {
 		i := random.IntN(len(offsets))
-		offset, ok, _ := s.take(maxRing, now)
+		offset, ok, _ := s.take(maglev.MaxSize, now)
 		if !ok {
 			t.Fatal("no room for the ring beside")
 		}
-		s.release(offsets[i], maxRing, now)
+		s.release(offsets[i], maglev.MaxSize, now)
 		offsets[i] = offset
 		now = now.Add(Rest)
 	}

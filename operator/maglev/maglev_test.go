@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package datapath
+package maglev
 
 import (
 	"crypto/sha256"
@@ -56,7 +56,7 @@ func TestSharesAreExact(t *testing.T) {
 			members[i] = member(i, 1+random.Uint64N(100))
 			total += float64(members[i].Weight)
 		}
-		for _, size := range ringSizes[2:] { // where nobody is due less than a slot
+		for _, size := range sizes[2:] { // where nobody is due less than a slot
 			for i, n := range share(Ring(testKey, members, size), len(members)) {
 				if want := float64(members[i].Weight) / total * float64(size); want >= 1 && math.Abs(float64(n)-want) > 1 {
 					t.Fatalf("member %d of %d has %d of %d slots, want %.2f", i, len(members), n, size, want)
@@ -77,7 +77,7 @@ func TestEveryWeightHasASlot(t *testing.T) {
 		for i, w := range weights {
 			members = append(members, member(i, w))
 		}
-		for _, size := range ringSizes {
+		for _, size := range sizes {
 			counts := share(Ring(testKey, members, size), len(members))
 			if slices.Contains(counts, 0) {
 				t.Errorf("%s: shares of %d slots are %v", name, size, counts)
@@ -88,7 +88,7 @@ func TestEveryWeightHasASlot(t *testing.T) {
 
 func TestThousandsOfMembers(t *testing.T) {
 	for _, n := range []int{1_000, 10_000, 65_521, 65_535} {
-		size := RingSize(n)
+		size := Size(n)
 		counts := share(Ring(testKey, equalMembers(n), size), n)
 		least, most := slices.Min(counts), slices.Max(counts)
 		if most-least > 1 || least == 0 && n <= int(size) {
@@ -126,7 +126,7 @@ func TestRingIsTheSameEverywhere(t *testing.T) {
 // disagree, and Layout has to change with it.
 func TestRingBelongsToLayout(t *testing.T) {
 	h := sha256.New()
-	for _, size := range ringSizes {
+	for _, size := range sizes {
 		members := append([]Member{{Weight: 3}}, member(1, 70), member(2, 30), member(3, 1))
 		if err := binary.Write(h, binary.BigEndian, Ring(testKey, members, size)); err != nil {
 			t.Fatal(err)
@@ -143,7 +143,7 @@ func TestRingBelongsToLayout(t *testing.T) {
 func TestFewSlotsMove(t *testing.T) {
 	for _, n := range []int{2, 3, 5, 10, 20, 40, 100, 160, 300, 600} {
 		members := equalMembers(n)
-		size := RingSize(n)
+		size := Size(n)
 		before := byAddr(members, Ring(testKey, members, size))
 		worst, sum, rounds := 1.0, 0.0, min(n, 10)
 		for gone := range rounds {
@@ -169,12 +169,12 @@ func TestFewSlotsMove(t *testing.T) {
 	}
 }
 
-func TestRingSize(t *testing.T) {
+func TestSize(t *testing.T) {
 	for members, want := range map[int]uint32{
 		0: 0, 1: 251, 2: 251, 3: 509, 5: 509, 6: 1021, 10: 1021, 11: 2039, 20: 2039, 21: 4093, 40: 4093,
 		163: 16381, 164: 32749, 655: 65521, 60000: 65521,
 	} {
-		if got := RingSize(members); got != want {
+		if got := Size(members); got != want {
 			t.Errorf("%d members: %d slots, want %d", members, got, want)
 		}
 	}
@@ -210,6 +210,6 @@ func TestSearchFindsWhatWalkingWould(t *testing.T) {
 func BenchmarkRing(b *testing.B) {
 	m := equalMembers(100)
 	for b.Loop() {
-		Ring(testKey, m, maxRing)
+		Ring(testKey, m, MaxSize)
 	}
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package datapath
+package maglev
 
 import (
 	"cmp"
@@ -12,7 +12,7 @@ import (
 // has a slot, as long as there are slots: members whose share is less than
 // one get one, and the others divide the rest.
 func quotas(members []Member, size uint32) []uint32 {
-	weights := fit(members)
+	weights := scaleWeights(members)
 	quotas := make([]uint32, len(members))
 	open := make([]int, len(members)) // members that are not settled with one slot
 	for i := range open {
@@ -68,8 +68,8 @@ func divide(quotas []uint32, weights []uint64, open []int, size uint32) {
 	}
 }
 
-// fit returns the weights, scaled so that their sum fits 64 bits.
-func fit(members []Member) []uint64 {
+// scaleWeights returns the weights, scaled so that their sum fits 64 bits.
+func scaleWeights(members []Member) []uint64 {
 	weights := make([]uint64, len(members))
 	for shift := 0; ; shift++ {
 		var total, carry, over uint64

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package datapath
+// Package maglev shares slots of a ring out among backends, after Eisenbud et
+// al., "Maglev: A Fast and Reliable Software Network Load Balancer" (NSDI 2016),
+// section 3.4, with weights. In come a frontend's key and its members; out comes
+// the member of each slot. It is pure: every node computes the same ring.
+package maglev
 
 import (
 	"net/netip"
@@ -9,31 +13,31 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// ringSizes are primes, as Maglev wants them: any step then visits all slots.
+// sizes are primes, as Maglev wants them: any step then visits all slots.
 // Each is about twice the one before, so that no ring takes much more room
 // than its members need.
-var ringSizes = [...]uint32{251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521}
+var sizes = [...]uint32{251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521}
 
-// maxRing is the largest ring.
-const maxRing = 65521
+// MaxSize is the largest ring.
+const MaxSize = 65521
 
 // slotsPerMember is how many slots a member should have at least: an
 // unequal last slot is then 1% of its share.
 const slotsPerMember = 100
 
-// RingSize returns the number of slots for so many members. It depends on
+// Size returns the number of slots for so many members. It depends on
 // nothing else, not even on the size that serves now: a node that has just
 // started must make the ring that all others have. No members need no ring.
-func RingSize(members int) uint32 {
+func Size(members int) uint32 {
 	if members == 0 {
 		return 0
 	}
-	for _, size := range ringSizes {
+	for _, size := range sizes {
 		if int(size) >= slotsPerMember*members {
 			return size
 		}
 	}
-	return maxRing
+	return MaxSize
 }
 
 // Member is what a ring is made of: a backend, or with a zero Addr the part
