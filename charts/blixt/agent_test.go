@@ -28,7 +28,7 @@ func agent(t *testing.T, seccompProfile string) corev1.PodTemplateSpec {
 		ServiceAccount: "blixt-agent", CAConfigMap: "blixt-ca", Operator: "blixt-operator.blixt-system.svc:8443", Audience: "blixt",
 	}
 	spec := rollout.Default(&v1alpha1.Dataplane{Agent: v1alpha1.Agent{SeccompProfile: seccompProfile}}, release, nil)
-	apply, _ := rollout.Objects(spec, release, rollout.Rollout{Applications: []rollout.Application{{Name: "blixt-1", Agents: true}}})
+	apply, _ := rollout.Objects(spec, release, rollout.Desired{Applications: []rollout.Application{{Name: "blixt-1", Agents: true}}})
 	for _, o := range apply {
 		if set, ok := o.(*appsv1.DaemonSet); ok {
 			return set.Spec.Template

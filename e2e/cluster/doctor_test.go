@@ -24,7 +24,7 @@ import (
 // symptom is a finding of blixt doctor, and a part of what it has seen.
 type symptom struct {
 	check   string
-	verdict doctor.Verdict
+	verdict doctor.Level
 	object  string
 	seen    string
 }

@@ -107,7 +107,7 @@ func (a *addresses) findAssigned(given Assigned) {
 		a.nodePorts = given.NodePorts
 	}
 	if len(a.usable) == 0 && len(a.hostnames) > 0 && len(a.nodePorts) == 0 {
-		a.miss(fmt.Sprintf("The load balancer is known by name only, %s, and the Gateway's Service has no node ports where it could deliver.", list(a.hostnames)))
+		a.miss(fmt.Sprintf("The load balancer is known by name only, %s, and the Gateway's Service has no node ports where it could deliver.", joinWords(a.hostnames)))
 	}
 }
 
@@ -115,7 +115,7 @@ func (a *addresses) findAssigned(given Assigned) {
 // that it may have.
 func (a *addresses) findNodes(g *gateway, s *site) {
 	for _, addr := range a.named {
-		if g.mayAsk(addr, s) {
+		if g.mayUse(addr, s) {
 			a.add(addr)
 		}
 	}
@@ -130,7 +130,7 @@ func (a *addresses) findNodes(g *gateway, s *site) {
 
 func (a *addresses) add(addr netip.Addr) {
 	addr = addr.Unmap()
-	if why := unfit(addr); why != "" {
+	if why := invalidReason(addr); why != "" {
 		a.refuse(addr.String(), why)
 		return
 	}
@@ -196,8 +196,8 @@ func (a *addresses) status(s *site) (listed []gwv1.GatewayStatusAddress, remark 
 	return listed, remark
 }
 
-// unfit says why no packet could be balanced to or from the address, or "".
-func unfit(addr netip.Addr) string {
+// invalidReason says why no packet could be balanced to or from the address, or "".
+func invalidReason(addr netip.Addr) string {
 	switch {
 	case !addr.IsValid():
 		return "it is not an IP address"

@@ -123,7 +123,7 @@ func ports(service *corev1.Service) string {
 	if len(words) == 0 {
 		return ""
 	}
-	return " (it has " + list(words) + ")"
+	return " (it has " + joinWords(words) + ")"
 }
 
 func groupKind(group gwv1.Group, kind gwv1.Kind) string {

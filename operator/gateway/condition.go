@@ -42,8 +42,8 @@ func named(kind, namespace, name string) string {
 	return kind + " " + namespace + "/" + name
 }
 
-// list joins words for a sentence: a, b and c.
-func list(words []string) string {
+// joinWords joins words for a sentence: a, b and c.
+func joinWords(words []string) string {
 	if n := len(words); n > 1 {
 		return strings.Join(words[:n-1], ", ") + " and " + words[n-1]
 	}
@@ -55,5 +55,5 @@ func listenersNamed(names []string) string {
 	if len(names) == 1 {
 		return "listener " + names[0]
 	}
-	return "listeners " + list(names)
+	return "listeners " + joinWords(names)
 }

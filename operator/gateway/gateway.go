@@ -80,8 +80,8 @@ func findAddresses(gateways []*gateway, s *site) {
 	pools{}.find(pooled, refused, s)
 }
 
-// mayAsk says whether the Gateway may ask for the address, and refuses it if not.
-func (g *gateway) mayAsk(addr netip.Addr, s *site) bool {
+// mayUse says whether the Gateway may ask for the address, and refuses it if not.
+func (g *gateway) mayUse(addr netip.Addr, s *site) bool {
 	c := g.class.config
 	if c.allows(addr, s.namespaces.of(g.obj.Namespace)) {
 		return true
@@ -135,7 +135,7 @@ func (g *gateway) programmed(accepted metav1.Condition) metav1.Condition {
 }
 
 func (g *gateway) status(s *site) GatewayStatus {
-	status := GatewayStatus{NamespacedName: g.key(), Plan: g.plan(s)}
+	status := GatewayStatus{NamespacedName: g.key(), Plan: g.serviceSpec(s)}
 	accepted := g.accepted()
 	switch {
 	// What a pool gave stays given while a listener, or whatever else is wrong,

@@ -97,12 +97,12 @@ func (l *listener) findKinds() {
 	if l.protocol == 0 {
 		l.badKinds = faultf(gwv1.ListenerReasonInvalidRouteKinds,
 			"allowedRoutes.kinds names %s, but Blixt has no routes for protocol %s.",
-			list(invalid), l.spec.Protocol)
+			joinWords(invalid), l.spec.Protocol)
 		return
 	}
 	l.badKinds = faultf(gwv1.ListenerReasonInvalidRouteKinds,
 		"allowedRoutes.kinds names %s, but a %s listener takes only %s: remove the others.",
-		list(invalid), l.protocol, own.Kind)
+		joinWords(invalid), l.protocol, own.Kind)
 }
 
 // check refuses values that CRD validation would have refused as well, and

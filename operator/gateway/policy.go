@@ -82,7 +82,7 @@ func (p policy) choose(c *config) (v1alpha1.AddressSource, *fault) {
 	}
 	return "", faultf(gwv1.GatewayReasonInvalidParameters,
 		"The BlixtGatewayConfig wants addressSource %s, but %s allows only %s: choose one of those, or have it added to alsoSources.",
-		p.source, c.name(), list(words(c.sources)))
+		p.source, c.name(), joinWords(words(c.sources)))
 }
 
 func words[T ~string](of []T) []string {

@@ -45,7 +45,7 @@ func (p pools) find(gateways, refused []*gateway, s *site) {
 // ask gives the Gateway what it names.
 func (p pools) ask(g *gateway, s *site) {
 	for _, addr := range g.addresses.named {
-		if !g.class.config.pool.contains(addr) && !g.mayAsk(addr, s) {
+		if !g.class.config.pool.contains(addr) && !g.mayUse(addr, s) {
 			continue
 		}
 		if h, held := p[addr]; held && !h.asked {
@@ -70,7 +70,7 @@ func (p pools) keep(g *gateway) {
 	for _, had := range g.obj.Status.Addresses {
 		addr, err := netip.ParseAddr(had.Value)
 		if err != nil || deref(had.Type, gwv1.IPAddressType) != gwv1.IPAddressType || slices.Contains(a.named, addr) ||
-			!g.class.config.pool.contains(addr) || unfit(addr) != "" || g.given[addr.Is6()].IsValid() {
+			!g.class.config.pool.contains(addr) || invalidReason(addr) != "" || g.given[addr.Is6()].IsValid() {
 			continue
 		}
 		if h, held := p[addr]; held {
@@ -115,7 +115,7 @@ func (p pools) holding(c *config, v6 bool) string {
 	if len(names) == 0 {
 		return "none of it can be served on"
 	}
-	return "Gateways " + some(names) + " have them; add addresses, or delete a Gateway"
+	return "Gateways " + abbreviate(names) + " have them; add addresses, or delete a Gateway"
 }
 
 func family(v6 bool) string {

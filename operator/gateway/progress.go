@@ -130,22 +130,22 @@ func (p Progress) count() string {
 	}
 	text := fmt.Sprintf("Served by %d/%d nodes", p.Nodes-len(p.Missing)-len(p.Unheard), p.Nodes)
 	if len(p.Missing) > 0 {
-		text += ", missing: " + some(p.Missing)
+		text += ", missing: " + abbreviate(p.Missing)
 		if p.Why != "" {
 			text += " (" + strings.TrimSuffix(p.Why, ".") + ")"
 		}
 	}
 	if len(p.Unheard) > 0 {
-		text += ", not heard of yet: " + some(p.Unheard)
+		text += ", not heard of yet: " + abbreviate(p.Unheard)
 	}
 	return text + "."
 }
 
-// some lists the first few names, sorted.
-func some(names []string) string {
+// abbreviate lists the first few names, sorted.
+func abbreviate(names []string) string {
 	names = slices.Sorted(slices.Values(names))
 	if n := len(names) - maxNames; n > 0 {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:maxNames], ", "), n)
 	}
-	return list(names)
+	return joinWords(names)
 }

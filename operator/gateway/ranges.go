@@ -54,7 +54,7 @@ func parseRange(text string) (AddressRange, error) {
 		return r, err
 	}
 	for _, end := range []netip.Addr{r.First, r.Last} {
-		if why := unfit(end); why != "" {
+		if why := invalidReason(end); why != "" {
 			return r, fmt.Errorf("%q cannot be served on: of %s, %s", text, end, why)
 		}
 	}
@@ -112,7 +112,7 @@ func (r ranges) lowest(v6 bool, free func(netip.Addr) bool) (netip.Addr, bool) {
 			continue
 		}
 		for addr := one.First; one.contains(addr) && (!best.IsValid() || addr.Less(best)); addr = addr.Next() {
-			if unfit(addr) == "" && free(addr) {
+			if invalidReason(addr) == "" && free(addr) {
 				best = addr
 				break
 			}

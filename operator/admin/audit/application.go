@@ -52,7 +52,7 @@ func (a *auditor) compare(object string, o *bpfmanv1.ClusterBpfApplication) {
 	if len(o.Spec.GlobalData) > 0 {
 		a.failed(AnotherSpec, object, "", "spec.globalData is set, which changes what the program does")
 	}
-	desired := rollout.Rollout{Applications: []rollout.Application{{Name: o.Name}}}
+	desired := rollout.Desired{Applications: []rollout.Application{{Name: o.Name}}}
 	apply, _ := rollout.Objects(a.spec, rollout.Release{}, desired)
 	want := apply[0].(*bpfmanv1.ClusterBpfApplication).Spec.Programs
 	if !equality.Semantic.DeepEqual(withoutPriority(want), withoutPriority(o.Spec.Programs)) {

@@ -15,7 +15,6 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/bytecode"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
-	"github.com/kubernetes-sigs/blixt/operator/control/controller"
 )
 
 // Image is what a registry has for a name by digest.
@@ -55,7 +54,7 @@ func (f *Facts) ReadImages(ctx context.Context, c client.Client, o bytecode.Opti
 		if err := c.Get(ctx, client.ObjectKey{Namespace: secret.Namespace, Name: secret.Name}, stored); err != nil {
 			return fmt.Errorf("get pull secret %s/%s of the BlixtConfig: %w: run it as somebody who may read it, or with --offline", secret.Namespace, secret.Name, err)
 		}
-		o.Keychain = controller.PullSecret(stored.Data[corev1.DockerConfigJsonKey])
+		o.Keychain = bytecode.PullSecret(stored.Data[corev1.DockerConfigJsonKey])
 	}
 	o.Keys, o.AnyArchitecture = keys, true
 	for _, name := range names {

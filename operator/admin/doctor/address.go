@@ -55,7 +55,7 @@ func pool(f *Facts) (string, []Finding) {
 			}
 			n++
 			if taken := f.taken(r); len(taken) > 0 {
-				wrong = append(wrong, failed("BlixtConfig "+c.Name, fmt.Sprintf("spec.addresses.pool[%d] %s overlaps %s", j, text, some(taken)),
+				wrong = append(wrong, failed("BlixtConfig "+c.Name, fmt.Sprintf("spec.addresses.pool[%d] %s overlaps %s", j, text, abbreviate(taken)),
 					"Give the pool addresses that are nobody's, and that are routed to the nodes: kubectl edit blixtconfig "+c.Name))
 			}
 		}

@@ -130,7 +130,7 @@ func bpfmanSelector(f *Facts) (string, []Finding) {
 	if len(left) == 0 {
 		return "the data plane selects all nodes that bpfman is on", nil
 	}
-	return "", []Finding{warning("BlixtConfig", "spec.dataplane.nodes leaves out "+some(slices.Collect(maps.Keys(left)))+", where bpfman runs: bpfman-agent v0.6.0 panics on nodes that an application does not select; there it stays Pending for good, and other applications may starve",
+	return "", []Finding{warning("BlixtConfig", "spec.dataplane.nodes leaves out "+abbreviate(slices.Collect(maps.Keys(left)))+", where bpfman runs: bpfman-agent v0.6.0 panics on nodes that an application does not select; there it stays Pending for good, and other applications may starve",
 		"Select all nodes, or keep bpfman off the others: give "+at("DaemonSet", d)+" a nodeSelector with the same labels.")}
 }
 

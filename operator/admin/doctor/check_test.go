@@ -43,7 +43,7 @@ var defects = []struct {
 	name    string
 	change  func(*doctor.Facts)
 	check   string
-	verdict doctor.Verdict
+	verdict doctor.Level
 	object  string
 	seen    string // a part of it
 	remedy  string // a part of it

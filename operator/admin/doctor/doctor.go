@@ -13,25 +13,25 @@ import (
 	"strings"
 )
 
-// Verdict on one thing.
-type Verdict string
+// Level on one thing.
+type Level string
 
 // The verdicts, the worst first.
 const (
 	// Failed: Blixt does not work as it should, or will not.
-	Failed Verdict = "failed"
+	Failed Level = "failed"
 	// Warning: it works, with a risk.
-	Warning Verdict = "warning"
+	Warning Level = "warning"
 	// Unknown: it could not be read.
-	Unknown Verdict = "unknown"
+	Unknown Level = "unknown"
 	// OK: nothing was found.
-	OK Verdict = "ok"
+	OK Level = "ok"
 )
 
 // Finding is what one check has found about one object.
 type Finding struct {
-	Check   string  `json:"check"`
-	Verdict Verdict `json:"verdict"`
+	Check   string `json:"check"`
+	Verdict Level  `json:"verdict"`
 	// Object that it is about, as kind and name; "": the cluster.
 	Object string `json:"object,omitempty"`
 	// Seen says what was seen, and where.
@@ -114,10 +114,10 @@ func (c *check) run(f *Facts) []Finding {
 	return wrong
 }
 
-func rank(v Verdict) int { return slices.Index([]Verdict{Failed, Warning, Unknown, OK}, v) }
+func rank(v Level) int { return slices.Index([]Level{Failed, Warning, Unknown, OK}, v) }
 
 // Count returns how many findings have a verdict.
-func Count(all []Finding, v Verdict) (n int) {
+func Count(all []Finding, v Level) (n int) {
 	for i := range all {
 		if all[i].Verdict == v {
 			n++
@@ -134,8 +134,8 @@ func warning(object, seen, remedy string) Finding {
 	return Finding{Verdict: Warning, Object: object, Seen: seen, Remedy: remedy}
 }
 
-// some joins names, and only counts the rest of many.
-func some(names []string) string {
+// abbreviate joins names, and only counts the rest of many.
+func abbreviate(names []string) string {
 	slices.Sort(names)
 	if n := len(names) - 5; n > 0 {
 		return strings.Join(names[:5], ", ") + fmt.Sprintf(" and %d more", n)

@@ -46,7 +46,7 @@ func gatewayAPI(f *Facts) (string, []Finding) {
 	bundles := map[string]bool{}
 	for _, kind := range []struct {
 		plural, without string
-		verdict         Verdict
+		verdict         Level
 	}{
 		{"gatewayclasses", "nothing is served", Failed},
 		{"gateways", "nothing is served", Failed},
@@ -76,9 +76,9 @@ func gatewayAPI(f *Facts) (string, []Finding) {
 		names = append(names, strings.TrimSpace(name))
 	}
 	if len(names) > 1 && len(wrong) == 0 {
-		wrong = append(wrong, warning("", "the kinds of Gateway API are of different releases or channels: "+some(names), installGatewayAPI))
+		wrong = append(wrong, warning("", "the kinds of Gateway API are of different releases or channels: "+abbreviate(names), installGatewayAPI))
 	}
-	return "Gateway API is " + some(names), wrong
+	return "Gateway API is " + abbreviate(names), wrong
 }
 
 func blixtKinds(f *Facts) (string, []Finding) {

@@ -34,7 +34,7 @@ type patient struct {
 }
 
 // want waits until a check finds something of an object.
-func (p *patient) want(check string, verdict doctor.Verdict, object, seen string) {
+func (p *patient) want(check string, verdict doctor.Level, object, seen string) {
 	p.Helper()
 	kube.Wait(p.T, 20*time.Second, check, "", func() (string, error) {
 		facts, err := doctor.Read(p.Context(), p.client, "v1.37.2", "blixt-system")

@@ -57,9 +57,9 @@ of state invalid while net.bridge.bridge-nf-call-iptables is 1.`,
 	return c
 }
 
-func summary(all []doctor.Finding) map[doctor.Verdict]int {
-	counts := map[doctor.Verdict]int{}
-	for _, v := range []doctor.Verdict{doctor.OK, doctor.Warning, doctor.Failed, doctor.Unknown} {
+func summary(all []doctor.Finding) map[doctor.Level]int {
+	counts := map[doctor.Level]int{}
+	for _, v := range []doctor.Level{doctor.OK, doctor.Warning, doctor.Failed, doctor.Unknown} {
 		counts[v] = doctor.Count(all, v)
 	}
 	return counts

@@ -11,9 +11,9 @@ import (
 // host is what the certificates of tests are for.
 const host = "localhost"
 
-func renewed(t testing.TB, c Certificates, now time.Time) Certificates {
+func renewed(t testing.TB, now time.Time) Certificates {
 	t.Helper()
-	c, _, err := c.Renew(now, host)
+	c, _, err := Certificates{}.Renew(now, host)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func verify(t *testing.T, bundle, certificate []byte, now time.Time) error {
 // the operator at every moment.
 func TestCertificatesAreRenewedInTime(t *testing.T) {
 	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
-	c := renewed(t, Certificates{}, now)
+	c := renewed(t, now)
 	type handed struct {
 		at     time.Time
 		bundle []byte
@@ -86,19 +86,19 @@ func TestCertificatesAreRenewedInTime(t *testing.T) {
 // What was kept badly, or by an operator of another name, is made anew.
 func TestCertificatesThatDoNotFit(t *testing.T) {
 	now := time.Now()
-	good := renewed(t, Certificates{}, now)
+	good := renewed(t, now)
 	if _, changed, err := good.Renew(now, host); err != nil || changed {
 		t.Errorf("good ones are changed: %v", err)
 	}
-	other := renewed(t, Certificates{}, now)
+	other := renewed(t, now)
 	for name, spoil := range map[string]func(c *Certificates){
 		"no key":                      func(c *Certificates) { c.Key = nil },
 		"a key of another":            func(c *Certificates) { c.Key = other.Key },
 		"garbage":                     func(c *Certificates) { c.Certificate = []byte("x") },
 		"signed by another":           func(c *Certificates) { c.Certificate, c.Key = other.Certificate, other.Key },
 		"CA is garbage":               func(c *Certificates) { c.CA = []byte("x") },
-		"all of it had expired":       func(c *Certificates) { *c = renewed(t, Certificates{}, now.Add(-2*caLifetime)) },
-		"the certificate had expired": func(c *Certificates) { *c = renewed(t, Certificates{}, now.Add(-2*servingLifetime)) },
+		"all of it had expired":       func(c *Certificates) { *c = renewed(t, now.Add(-2*caLifetime)) },
+		"the certificate had expired": func(c *Certificates) { *c = renewed(t, now.Add(-2*servingLifetime)) },
 	} {
 		bad := good
 		spoil(&bad)

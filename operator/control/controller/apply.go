@@ -49,7 +49,7 @@ func (c *Controller) apply(ctx context.Context, object, stored client.Object) (w
 	if err := c.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(fieldManager), client.ForceOwnership); err != nil {
 		return false, fmt.Errorf("apply %s %s: %w", kindOf(object), client.ObjectKeyFromObject(object), err)
 	}
-	c.own.wrote(u)
+	c.ownWrites.wrote(u)
 	c.Log.Info("applied", "object", kindOf(object)+" "+strings.TrimPrefix(client.ObjectKeyFromObject(object).String(), "/"))
 	return true, nil
 }

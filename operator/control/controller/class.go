@@ -117,7 +117,7 @@ func (c *Controller) markClasses(ctx context.Context) error {
 			failed.add(fmt.Errorf("write finalizer and last good config of GatewayClass %s: %w", status.Name, err))
 			continue
 		}
-		c.own.wrote(object)
+		c.ownWrites.wrote(object)
 		*stored = *object // the status is written next
 	}
 	return failed.err()

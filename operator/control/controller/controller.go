@@ -43,13 +43,13 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// settle is how long a burst of events is waited for. It is part of the time
+// batchDelay is how long a burst of events is waited for. It is part of the time
 // that a change takes to be served.
-const settle = 20 * time.Millisecond
+const batchDelay = 20 * time.Millisecond
 
-// again is how often nodes are looked at without an event, as time alone changes
+// recheckEvery is how often nodes are looked at without an event, as time alone changes
 // what is true of them: an agent that is not heard of, a program that has drained.
-const again = 10 * time.Second
+const recheckEvery = 10 * time.Second
 
 // Fleet is the agents' end: fleet.Server.
 type Fleet interface {
@@ -88,7 +88,7 @@ type Controller struct {
 	cache      cache.Cache
 	controller rtcontroller.TypedController[request]
 	recorder   toolsevents.EventRecorder
-	own        *own
+	ownWrites  *ownWrites
 	interest   interest
 	images     *images
 
@@ -154,7 +154,7 @@ func Add(m manager.Manager, o Options) error {
 	}
 	c := &Controller{
 		Options: o, client: m.GetClient(), reader: m.GetAPIReader(), cache: m.GetCache(), recorder: m.GetEventRecorder("blixt"),
-		own: newOwn(), watched: watchedKinds{}, said: map[string]string{},
+		ownWrites: newOwn(), watched: watchedKinds{}, said: map[string]string{},
 		addresses: map[types.NamespacedName][]gwv1.GatewayStatusAddress{},
 		good:      map[string]*v1alpha1.BlixtConfig{},
 		published: newPublished(),
@@ -194,13 +194,13 @@ func Add(m manager.Manager, o Options) error {
 // always makes one request of every event.
 func (c *Controller) always(r request) handler.TypedEventHandler[struct{}, request] {
 	return handler.TypedFuncs[struct{}, request]{
-		GenericFunc: func(_ context.Context, _ event.TypedGenericEvent[struct{}], q queue) { q.AddAfter(r, settle) },
+		GenericFunc: func(_ context.Context, _ event.TypedGenericEvent[struct{}], q queue) { q.AddAfter(r, batchDelay) },
 	}
 }
 
 // follow passes on that agents have reported, or that time has passed.
 func (c *Controller) follow(ctx context.Context, wake chan<- event.TypedGenericEvent[struct{}]) error {
-	tick := time.NewTicker(again)
+	tick := time.NewTicker(recheckEvery)
 	defer tick.Stop()
 	for {
 		select {

@@ -3,7 +3,6 @@
 package controller
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,8 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/docker/cli/cli/config"
-	"github.com/google/go-containerregistry/pkg/authn"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -109,7 +106,7 @@ func (c *Controller) checkBytecode(ctx context.Context, b *v1alpha1.Bytecode) (f
 
 // Verify is the VerifyFunc that asks the registry.
 func Verify(ctx context.Context, image string, keys []string, dockerConfig []byte) (string, error) {
-	o := bytecode.Options{AnyArchitecture: true, Keychain: PullSecret(dockerConfig)}
+	o := bytecode.Options{AnyArchitecture: true, Keychain: bytecode.PullSecret(dockerConfig)}
 	for i, text := range keys {
 		key, err := bytecode.ParsePublicKey(fmt.Sprintf("verificationKeys[%d]", i), []byte(text))
 		if err != nil {
@@ -127,27 +124,4 @@ func Verify(ctx context.Context, image string, keys []string, dockerConfig []byt
 		}
 	}
 	return "", fmt.Errorf("%s: no key has signed it", image) // Load has seen to it
-}
-
-// PullSecret has the credentials of one, of type kubernetes.io/dockerconfigjson,
-// or nobody's.
-type PullSecret []byte
-
-// Resolve is that of authn.Keychain.
-func (k PullSecret) Resolve(r authn.Resource) (authn.Authenticator, error) {
-	if len(k) == 0 {
-		return authn.Anonymous, nil
-	}
-	file, err := config.LoadFromReader(bytes.NewReader(k))
-	if err != nil {
-		return nil, fmt.Errorf("parse pull secret: %w", err)
-	}
-	auth, err := file.GetAuthConfig(r.RegistryStr())
-	if err != nil {
-		return nil, fmt.Errorf("find %s in pull secret: %w", r.RegistryStr(), err)
-	}
-	return authn.FromConfig(authn.AuthConfig{
-		Username: auth.Username, Password: auth.Password, Auth: auth.Auth,
-		IdentityToken: auth.IdentityToken, RegistryToken: auth.RegistryToken,
-	}), nil
 }

@@ -37,7 +37,7 @@ const (
 
 // service is the Service of a Gateway: it gets an address from the cluster's
 // load balancer, or shows the one that we gave.
-func service(gw *gwv1.Gateway, p *gateway.Plan) *corev1.Service {
+func service(gw *gwv1.Gateway, p *gateway.ServiceSpec) *corev1.Service {
 	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{
 		Namespace: gw.Namespace, Name: serviceName(gw.Name),
 		Labels: maps.Clone(p.Labels), Annotations: maps.Clone(p.Annotations),

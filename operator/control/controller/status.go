@@ -34,7 +34,7 @@ func (c *Controller) patchStatus(ctx context.Context, stored client.Object, chan
 	case err != nil:
 		return fmt.Errorf("write status of %s %s: %w", kindOf(stored), client.ObjectKeyFromObject(stored), err)
 	}
-	c.own.wrote(object)
+	c.ownWrites.wrote(object)
 	c.tell(object, told(stored), told(object))
 	return nil
 }

@@ -101,19 +101,19 @@ func (c *Controller) source(object client.Object) source.TypedSource[request] {
 type events struct{ controller *Controller }
 
 func (e *events) Create(_ context.Context, ev event.TypedCreateEvent[client.Object], q queue) {
-	if !e.controller.own.is(ev.Object) {
+	if !e.controller.ownWrites.is(ev.Object) {
 		e.add(q, nil, ev.Object)
 	}
 }
 
 func (e *events) Update(_ context.Context, ev event.TypedUpdateEvent[client.Object], q queue) {
-	if !e.controller.own.is(ev.ObjectNew) {
+	if !e.controller.ownWrites.is(ev.ObjectNew) {
 		e.add(q, ev.ObjectOld, ev.ObjectNew)
 	}
 }
 
 func (e *events) Delete(_ context.Context, ev event.TypedDeleteEvent[client.Object], q queue) {
-	e.controller.own.forget(ev.Object)
+	e.controller.ownWrites.forget(ev.Object)
 	e.add(q, nil, ev.Object)
 }
 
@@ -122,7 +122,7 @@ func (e *events) Generic(context.Context, event.TypedGenericEvent[client.Object]
 // add queues what an event asks for. The pause makes one of a burst.
 func (e *events) add(q queue, before, object client.Object) {
 	if r, concerns := e.controller.concerns(before, object); concerns {
-		q.AddAfter(r, settle)
+		q.AddAfter(r, batchDelay)
 	}
 }
 

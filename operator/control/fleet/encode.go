@@ -13,7 +13,7 @@ import (
 
 // encode returns the update to a version whose state is s, of what has changed
 // since base; nil: since nothing.
-func encode(base *lb.Version, version lb.Version, s *state, c change) ([]byte, error) {
+func encode(base *lb.Version, version lb.Version, s *indexedSnapshot, c change) ([]byte, error) {
 	u := &wire.Update{Base: wire.EncodeVersion(base), Version: wire.EncodeVersion(&version)}
 	if c.addresses {
 		u.Addresses = &wire.Addresses{}

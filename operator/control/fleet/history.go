@@ -11,7 +11,7 @@ const historyLimit = 1024
 // history is the newest state of an epoch and how it came to be.
 type history struct {
 	version lb.Version // sequence 0: nothing was published yet
-	state   *state
+	state   *indexedSnapshot
 	// changes led to the newest versions, the last of them to the newest.
 	changes []change
 	// encoded are updates to the newest version, by the sequence that they
@@ -20,11 +20,11 @@ type history struct {
 }
 
 func newHistory(epoch uint64) history {
-	return history{version: lb.Version{Epoch: epoch}, state: &state{}}
+	return history{version: lb.Version{Epoch: epoch}, state: &indexedSnapshot{}}
 }
 
 // publish makes s the newest state. Returns false if it is that already.
-func (h *history) publish(s *state) bool {
+func (h *history) publish(s *indexedSnapshot) bool {
 	c := differences(h.state, s)
 	if h.version.Sequence > 0 && c.empty() {
 		return false

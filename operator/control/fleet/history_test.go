@@ -111,7 +111,7 @@ func TestChangesLeadToTheSame(t *testing.T) {
 		s := randomSnapshot(r)
 		for range 60 {
 			s = mutate(r, s)
-			h.publish(newState(s))
+			h.publish(indexSnapshot(s))
 			if r.IntN(20) == 0 {
 				m = agent.Replica{} // begun anew
 			}
@@ -144,13 +144,13 @@ func TestWhatAnUpdateSays(t *testing.T) {
 		f.Port = 1000 + port
 		s.Frontends = append(s.Frontends, f)
 	}
-	h.publish(newState(s))
+	h.publish(indexSnapshot(s))
 	other := s
 	other.Endpoints = maps.Clone(s.Endpoints)
 	for name := range other.Endpoints {
 		other.Endpoints[name] = web(3).Endpoints[name]
 	}
-	h.publish(newState(other))
+	h.publish(indexSnapshot(other))
 	data, err := h.since(&lb.Version{Epoch: 1, Sequence: 1})
 	if err != nil {
 		t.Fatal(err)
@@ -162,11 +162,11 @@ func TestWhatAnUpdateSays(t *testing.T) {
 	if len(u.Services) != 1 || len(u.Frontends) != 0 || u.Addresses != nil || len(data) > 200 {
 		t.Errorf("%d bytes: %v", len(data), &u)
 	}
-	if h.publish(newState(other)) {
+	if h.publish(indexSnapshot(other)) {
 		t.Error("the same is another version")
 	}
 	for i := range 2 * historyLimit {
-		h.publish(newState(web(i % 3)))
+		h.publish(indexSnapshot(web(i % 3)))
 	}
 	if len(h.changes) > historyLimit {
 		t.Errorf("%d versions are remembered", len(h.changes))
@@ -225,7 +225,7 @@ func TestUpdateThatMakesNoSense(t *testing.T) {
 func encoded(t testing.TB, s Snapshot) []byte {
 	t.Helper()
 	h := newHistory(1)
-	h.publish(newState(s))
+	h.publish(indexSnapshot(s))
 	data, err := h.since(nil)
 	if err != nil {
 		t.Fatal(err)

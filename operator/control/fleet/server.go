@@ -145,7 +145,7 @@ func (s *Server) Follow(leader string) {
 // Publish makes agents serve a snapshot. Returns its version: the next one, or
 // the last if nothing differs. Does nothing in a server that does not lead.
 func (s *Server) Publish(snapshot Snapshot) lb.Version {
-	state := newState(snapshot)
+	state := indexSnapshot(snapshot)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.leading && s.history.publish(state) {

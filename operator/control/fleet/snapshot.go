@@ -22,15 +22,15 @@ type Snapshot struct {
 	Endpoints gateway.Endpoints
 }
 
-// state is a snapshot by names.
-type state struct {
+// indexedSnapshot is a snapshot by names.
+type indexedSnapshot struct {
 	addresses []lb.Address
 	frontends map[lb.Key]gateway.Frontend
 	services  map[types.NamespacedName][]gateway.EndpointPort
 }
 
-func newState(s Snapshot) *state {
-	n := &state{
+func indexSnapshot(s Snapshot) *indexedSnapshot {
+	n := &indexedSnapshot{
 		addresses: s.Addresses,
 		frontends: make(map[lb.Key]gateway.Frontend, len(s.Frontends)),
 		services:  map[types.NamespacedName][]gateway.EndpointPort{},
@@ -70,7 +70,7 @@ func (c *change) add(o change) {
 }
 
 // differences compares. What two states share in memory is equal at once.
-func differences(old, now *state) change {
+func differences(old, now *indexedSnapshot) change {
 	c := newChange()
 	c.addresses = !slices.Equal(old.addresses, now.addresses)
 	differ(old.frontends, now.frontends, c.frontends)
@@ -92,8 +92,8 @@ func differ[K comparable, V any](old, now map[K]V, changed map[K]bool) {
 }
 
 // everything is a change from nothing.
-func (s *state) everything() change {
-	c := differences(&state{}, s)
+func (s *indexedSnapshot) everything() change {
+	c := differences(&indexedSnapshot{}, s)
 	c.addresses = true
 	return c
 }

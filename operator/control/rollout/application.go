@@ -71,7 +71,7 @@ func digest(image string) string {
 
 // applications returns Blixt's own, in the order in which they see packets:
 // those that stay, and those that are being deleted.
-func (s *sight) applications() (live, leaving []Application) {
+func (s *observed) applications() (live, leaving []Application) {
 	for i := range s.c.Applications {
 		stored := &s.c.Applications[i]
 		if !v1alpha1.Managed(stored) || stored.Spec.ByteCode.Image == nil {
@@ -89,8 +89,8 @@ func (s *sight) applications() (live, leaving []Application) {
 }
 
 // tell adds an order to an agent that has been heard of.
-func (s *sight) tell(a *Application, node string, drain bool) {
-	if s.reports[place{a.Name, node}] == nil {
+func (s *observed) tell(a *Application, node string, drain bool) {
+	if s.reports[instanceKey{a.Name, node}] == nil {
 		return
 	}
 	if a.Drain == nil {
@@ -145,8 +145,8 @@ func (a *Application) annotations(since time.Time) map[string]string {
 	return all
 }
 
-// moves tells whether its links are yet to get another priority.
-func (a *Application) moves() bool {
+// needsReorder tells whether its links are yet to get another priority.
+func (a *Application) needsReorder() bool {
 	return a.stored != nil && a.Priority != parse(a.stored).Priority
 }
 

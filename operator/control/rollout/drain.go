@@ -68,15 +68,15 @@ type drain struct {
 func (p *planner) drain(current, old *Application, places []string, d *drain) {
 	ready := 0
 	for _, node := range places {
-		hands := p.hands(current, old, node)
+		hands := p.shouldDrain(current, old, node)
 		p.tell(old, node, hands)
 		if p.ready(node) {
-			f := p.fault(place{current.Name, node}, current.links())
+			f := p.fault(instanceKey{current.Name, node}, current.links())
 			d.doubted = d.doubted || hands && p.selected(node) && f != nil && f.dead
 			ready++
 			d.everywhere = d.everywhere && hands
 		}
-		report := p.reports[place{old.Name, node}]
+		report := p.reports[instanceKey{old.Name, node}]
 		d.ended = d.ended && p.ready(node) && report != nil && report.Connected && report.Draining && report.Flows == 0
 		if report != nil {
 			d.flows += report.Flows
@@ -85,32 +85,32 @@ func (p *planner) drain(current, old *Application, places []string, d *drain) {
 	d.everywhere = d.everywhere && ready > 0
 }
 
-// hands tells whether the old application drains on a node.
-func (p *planner) hands(current, old *Application, node string) bool {
+// shouldDrain tells whether the old application drains on a node.
+func (p *planner) shouldDrain(current, old *Application, node string) bool {
 	if !p.selected(node) {
 		return true
 	}
-	at := place{current.Name, node}
+	at := instanceKey{current.Name, node}
 	f := p.fault(at, current.links())
 	switch {
-	case f == nil && !current.moves() && !p.drains(at):
+	case f == nil && !current.needsReorder() && !p.drains(at):
 		return true
-	case f != nil && f.dead && p.drains(place{old.Name, node}) && p.holds(at, f):
+	case f != nil && f.dead && p.drains(instanceKey{old.Name, node}) && p.mayHoldFlows(at, f):
 		return true
 	case f != nil && f.dead:
-		if p.ready(node) && p.blocks(current.Name, f) {
+		if p.ready(node) && p.isPermanent(current.Name, f) {
 			p.problem(current.Name, UpgradeBlocked, fmt.Sprintf("Node %s goes on with %s. %s", node, old.Name, f.message))
 		}
 		return false
 	}
-	return p.drains(place{old.Name, node}) // nothing new is known
+	return p.drains(instanceKey{old.Name, node}) // nothing new is known
 }
 
-// holds tells whether a program that looks dead has what another gave up for
+// mayHoldFlows tells whether a program that looks dead has what another gave up for
 // it: that one would take its connections for its own. bpfman alone is not
 // believed, which says much while it is restarted. Where its program is really
 // gone, the agent soon misses the packets, or is not heard of either.
-func (p *planner) holds(at place, f *fault) bool {
+func (p *planner) mayHoldFlows(at instanceKey, f *diagnosis) bool {
 	if f.reason == ReloadedProgram {
 		return false
 	}
@@ -126,12 +126,12 @@ func (p *planner) holds(at place, f *fault) bool {
 // connections for its own.
 func (p *planner) takeOver(current *Application, others []Application) {
 	for _, node := range p.places(*current) {
-		at := place{current.Name, node}
-		behind := !current.moves() && linkFault(at, current.links(), p.program(at)) == nil
+		at := instanceKey{current.Name, node}
+		behind := !current.needsReorder() && linkFault(at, current.links(), p.program(at)) == nil
 		p.tell(current, node, p.drains(at) && !behind && p.selected(node) && slices.ContainsFunc(others, func(o Application) bool {
-			at := place{o.Name, node}
+			at := instanceKey{o.Name, node}
 			f := p.fault(at, o.links())
-			return f == nil || !f.dead || p.holds(at, f)
+			return f == nil || !f.dead || p.mayHoldFlows(at, f)
 		}))
 	}
 }

@@ -156,7 +156,7 @@ func viewApplication(a rollout.Application) string {
 	return text
 }
 
-func viewNode(v rollout.Verdict, stored []v1alpha1.NodeDataplane) any {
+func viewNode(v rollout.NodeStatus, stored []v1alpha1.NodeDataplane) any {
 	n := nodeView{Restart: v.Restart}
 	for _, s := range stored {
 		if s.Name == v.Node && equality.Semantic.DeepEqual(s.Status, v.Status) && n.Restart == nil {

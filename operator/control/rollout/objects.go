@@ -22,7 +22,7 @@ const (
 // Objects returns what to apply, completely, and what to delete. Applications
 // that drain are neither: they stay as they were made, with the agents that
 // know their layout.
-func Objects(spec v1alpha1.Dataplane, r Release, rollout Rollout) (apply, remove []client.Object) {
+func Objects(spec v1alpha1.Dataplane, r Release, rollout Desired) (apply, remove []client.Object) {
 	if len(rollout.Applications) > 0 {
 		current := &rollout.Applications[0]
 		apply = append(apply, application(spec, r, current, rollout.DrainingSince))

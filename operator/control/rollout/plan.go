@@ -22,8 +22,8 @@ const loadTime = 10 * time.Second
 // maxPriority of bpfman's, which sees packets last.
 const maxPriority = 1000
 
-// Rollout is which applications there are to be.
-type Rollout struct {
+// Desired is which applications there are to be.
+type Desired struct {
 	// Applications are those to keep. The first takes new connections wherever
 	// it serves; the others serve where it does not, and elsewhere drain.
 	Applications []Application `json:"applications,omitempty"`
@@ -46,8 +46,8 @@ type Rollout struct {
 // and serves on where the new one does not. It is deleted when it drains on
 // all nodes and its connections have ended, or at the deadline. There are
 // never more than two: a third waits, unless the second serves nowhere.
-func Plan(now time.Time, spec v1alpha1.Dataplane, c Cluster) Rollout {
-	p := planner{sight: look(now, spec, &c), spec: spec}
+func Plan(now time.Time, spec v1alpha1.Dataplane, c Cluster) Desired {
+	p := planner{observed: observe(now, spec, &c), spec: spec}
 	p.live, p.leaving = p.applications()
 	current, ok := p.current()
 	for i := range p.leaving {
@@ -70,10 +70,10 @@ func Plan(now time.Time, spec v1alpha1.Dataplane, c Cluster) Rollout {
 }
 
 type planner struct {
-	*sight
+	*observed
 	spec          v1alpha1.Dataplane
 	live, leaving []Application
-	out           Rollout
+	out           Desired
 }
 
 // current returns the application that is to take new connections, and false
@@ -124,9 +124,9 @@ func (p *planner) current() (Application, bool) {
 // the one before serves.
 func (p *planner) failed(last, before Application) bool {
 	for node := range p.nodes {
-		at := place{before.Name, node}
+		at := instanceKey{before.Name, node}
 		if p.ready(node) && p.runs(at) && !p.drains(at) &&
-			p.blocks(last.Name, p.fault(place{last.Name, node}, last.links())) {
+			p.isPermanent(last.Name, p.fault(instanceKey{last.Name, node}, last.links())) {
 			return true
 		}
 	}
@@ -141,7 +141,7 @@ func (p *planner) settle(current *Application, others []Application) {
 		(current.SNAT == allPorts || len(rest) == 0 && !slices.Contains(mine[:], current.SNAT)) {
 		current.SNAT = half
 	}
-	p.line(current, others)
+	p.reorder(current, others)
 	some, all := p.loaded(current)
 	current.Agents = all || some && !p.now.Before(current.created.Add(loadTime))
 	if layout := p.layout(current.Name); layout != 0 && layout != bpf.Layout {
@@ -153,14 +153,14 @@ func (p *planner) settle(current *Application, others []Application) {
 	}
 }
 
-// line puts the current application behind the others: of one priority, the
+// reorder puts the current application behind the others: of one priority, the
 // one that came last is. One that takes over again has to move, or it would
 // take the other's connections for its own. Moved once, it stays there: each
 // move lets packets by. A priority that is asked for meanwhile waits.
-func (p *planner) line(current *Application, others []Application) {
-	drains := slices.ContainsFunc(p.places(*current), func(node string) bool { return p.drains(place{current.Name, node}) })
+func (p *planner) reorder(current *Application, others []Application) {
+	drains := slices.ContainsFunc(p.places(*current), func(node string) bool { return p.drains(instanceKey{current.Name, node}) })
 	others = slices.DeleteFunc(slices.Clone(others), func(o Application) bool {
-		return !slices.ContainsFunc(p.places(o), func(node string) bool { return drains || p.acked(place{o.Name, node}) })
+		return !slices.ContainsFunc(p.places(o), func(node string) bool { return drains || p.acked(instanceKey{o.Name, node}) })
 	})
 	if current.created.IsZero() || len(others) == 0 && current.asked != *p.spec.Priority {
 		current.Priority, current.asked = *p.spec.Priority, *p.spec.Priority
@@ -179,7 +179,7 @@ func (p *planner) line(current *Application, others []Application) {
 func (p *planner) loaded(a *Application) (some, all bool) {
 	all = true
 	for node := range p.nodes {
-		loaded := p.program(place{a.Name, node}) != nil
+		loaded := p.program(instanceKey{a.Name, node}) != nil
 		some = some || loaded
 		all = all && (loaded || !p.selected(node) || !p.ready(node))
 	}
@@ -190,7 +190,7 @@ func (p *planner) loaded(a *Application) (some, all bool) {
 func (p *planner) places(a Application) []string {
 	var nodes []string
 	for node := range p.nodes {
-		if p.runs(place{a.Name, node}) {
+		if p.runs(instanceKey{a.Name, node}) {
 			nodes = append(nodes, node)
 		}
 	}
@@ -202,7 +202,7 @@ func (p *planner) places(a Application) []string {
 // filled its maps.
 func (p *planner) filled(a Application) []string {
 	return slices.DeleteFunc(p.places(a), func(node string) bool {
-		at := place{a.Name, node}
+		at := instanceKey{a.Name, node}
 		return !p.acked(at) && (p.reports[at] != nil || !p.starting())
 	})
 }

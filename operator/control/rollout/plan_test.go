@@ -40,7 +40,7 @@ func TestPlanNeverStopsServing(t *testing.T) {
 			w.fail("seed %d: %v are left, want %s alone", seed, names, rollout.Name(image(w.wanted)))
 		}
 		for node := range w.nodes {
-			if p := w.programs[place{w.names()[0], node}]; !p.serves() {
+			if p := w.programs[instanceKey{w.names()[0], node}]; !p.serves() {
 				w.fail("seed %d: node %s does not serve: %+v", seed, node, p)
 			}
 		}
@@ -87,7 +87,7 @@ func (w *world) pass() (created, deleted int) {
 	clear(w.orders)
 	for _, a := range desired.Applications {
 		for node, drain := range a.Drain {
-			w.orders[place{a.Name, node}] = drain
+			w.orders[instanceKey{a.Name, node}] = drain
 		}
 	}
 	w.dataplanes = nil
@@ -105,7 +105,7 @@ func (w *world) pass() (created, deleted int) {
 	return created, deleted
 }
 
-func (w *world) check(desired rollout.Rollout) {
+func (w *world) check(desired rollout.Desired) {
 	w.t.Helper()
 	if len(desired.Applications) == 0 {
 		w.fail("no application is left")
@@ -127,7 +127,7 @@ func (w *world) check(desired rollout.Rollout) {
 
 // checkNode looks for a node that would lose the program that serves it, or
 // get one in front of it that takes its connections for its own.
-func (w *world) checkNode(node string, desired rollout.Rollout) {
+func (w *world) checkNode(node string, desired rollout.Desired) {
 	w.t.Helper()
 	served, still := false, false
 	for at, p := range w.programs {
@@ -138,7 +138,7 @@ func (w *world) checkNode(node string, desired rollout.Rollout) {
 		for _, a := range desired.Applications {
 			drain, told := a.Drain[node]
 			still = still || a.Name == at.application && !drain
-			if q := w.programs[place{a.Name, node}]; told && !drain && q != nil && q.draining && q.before(p) && w.heard(at) {
+			if q := w.programs[instanceKey{a.Name, node}]; told && !drain && q != nil && q.draining && q.before(p) && w.heard(at) {
 				w.fail("node %s: %s takes new connections again, in front of %s: %+v", node, a.Name, at.application, desired)
 			}
 		}

@@ -44,7 +44,7 @@ func (j *judge) status(i instance) v1alpha1.ApplicationStatus {
 
 // programStatus sets what bpfman says. A pod keeps the maps of the program
 // that was there when it was first seen: the two change together.
-func (j *judge) programStatus(at place, a *v1alpha1.ApplicationStatus) {
+func (j *judge) programStatus(at instanceKey, a *v1alpha1.ApplicationStatus) {
 	a.Links = nil
 	p := j.program(at)
 	if pod := j.pods[at]; a.ProgramID == nil || a.Pod == "" || j.replaced(at) {

@@ -16,8 +16,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-// Verdict is what is true on a node.
-type Verdict struct {
+// NodeStatus is what is true on a node.
+type NodeStatus struct {
 	Node string `json:"node"`
 	// Status is that of the node's NodeDataplane. It equals the stored one if
 	// there is nothing worth writing.
@@ -33,14 +33,14 @@ type Verdict struct {
 
 // Judge returns a verdict on each node that is selected or still runs a
 // program of Blixt, sorted. NodeDataplanes of other nodes are to be deleted.
-func Judge(now time.Time, spec v1alpha1.Dataplane, rollout Rollout, c Cluster) []Verdict {
-	s := look(now, spec, &c)
-	var all []Verdict
+func Judge(now time.Time, spec v1alpha1.Dataplane, rollout Desired, c Cluster) []NodeStatus {
+	s := observe(now, spec, &c)
+	var all []NodeStatus
 	for node := range s.nodes {
-		j := judge{sight: s, node: node, wanted: Name(spec.Bytecode.Image), rollout: &rollout}
+		j := judge{observed: s, node: node, wanted: Name(spec.Bytecode.Image), rollout: &rollout}
 		for i := range rollout.Applications {
 			a := &rollout.Applications[i]
-			at := place{a.Name, node}
+			at := instanceKey{a.Name, node}
 			if s.runs(at) || i == 0 && s.selected(node) {
 				drain, told := a.Drain[node]
 				j.instances = append(j.instances, instance{
@@ -52,24 +52,24 @@ func Judge(now time.Time, spec v1alpha1.Dataplane, rollout Rollout, c Cluster) [
 			all = append(all, j.verdict())
 		}
 	}
-	slices.SortFunc(all, func(a, b Verdict) int { return strings.Compare(a.Node, b.Node) })
+	slices.SortFunc(all, func(a, b NodeStatus) int { return strings.Compare(a.Node, b.Node) })
 	return all
 }
 
 // judge looks at one node.
 type judge struct {
-	*sight
+	*observed
 	node      string
 	wanted    string // application
-	rollout   *Rollout
+	rollout   *Desired
 	instances []instance // the one that is to take new connections first
 }
 
 // instance is an application on the node.
 type instance struct {
 	*Application
-	at     place
-	fault  *fault // nil: it serves
+	at     instanceKey
+	fault  *diagnosis // nil: it serves
 	drains bool
 }
 
@@ -83,8 +83,8 @@ func unstarted(pod *corev1.Pod) bool {
 	})
 }
 
-func (j *judge) verdict() Verdict {
-	v := Verdict{Node: j.node, Counted: j.selected(j.node) && j.ready(j.node)}
+func (j *judge) verdict() NodeStatus {
+	v := NodeStatus{Node: j.node, Counted: j.selected(j.node) && j.ready(j.node)}
 	before := j.before[j.node]
 	v.Status = v1alpha1.NodeDataplaneStatus{Kernel: j.nodes[j.node].Status.NodeInfo.KernelVersion}
 	if before != nil {
@@ -124,7 +124,7 @@ func (j *judge) verdict() Verdict {
 }
 
 // order is where an application is stored among those of the node.
-func (j *judge) order(at place) int {
+func (j *judge) order(at instanceKey) int {
 	before := j.before[at.node]
 	if before == nil {
 		return 0
@@ -182,7 +182,7 @@ func (j *judge) serves() metav1.Condition {
 		if current.fault != nil {
 			message = current.fault.message
 		}
-		if j.blocks(current.Name, current.fault) {
+		if j.isPermanent(current.Name, current.fault) {
 			reason = UpgradeBlocked
 		}
 		return say(metav1.ConditionTrue, reason, fmt.Sprintf("The node serves with %s. %s", j.instances[0].Name, message))

@@ -36,16 +36,16 @@ type world struct {
 	away       map[string]bool // nodes whose bpfman is, and says that it has no program
 	apps       map[string]*bpfmanv1.ClusterBpfApplication
 	sets       map[string]bool // DaemonSets, by application
-	programs   map[place]*program
-	agents     map[place]*agentPod
+	programs   map[instanceKey]*program
+	agents     map[instanceKey]*agentPod
 	bad        map[string]bool // image digit and node where it does not load
 	dataplanes []v1alpha1.NodeDataplane
 	started    time.Time
-	orders     map[place]bool // drain
+	orders     map[instanceKey]bool // drain
 	nextID     uint32
 }
 
-type place struct{ application, node string }
+type instanceKey struct{ application, node string }
 
 // program is in a kernel.
 type program struct {
@@ -79,7 +79,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	return &world{
 		Rand: rand.New(rand.NewPCG(seed, 0)), t: t, now: clock("00:00:00"), wanted: 'a', priority: 50,
 		nodes: map[string]bool{"n1": true, "n2": true, "n3": true}, away: map[string]bool{}, apps: map[string]*bpfmanv1.ClusterBpfApplication{},
-		sets: map[string]bool{}, programs: map[place]*program{}, agents: map[place]*agentPod{}, bad: map[string]bool{}, orders: map[place]bool{},
+		sets: map[string]bool{}, programs: map[instanceKey]*program{}, agents: map[instanceKey]*agentPod{}, bad: map[string]bool{}, orders: map[instanceKey]bool{},
 	}
 }
 
@@ -113,7 +113,7 @@ func (w *world) live() {
 			w.logf("bpfman away from %s: %v", node, away)
 		}
 		for _, name := range w.names() {
-			at := place{name, node}
+			at := instanceKey{name, node}
 			if w.kind || w.chance(60) && !w.away[node] {
 				w.bpfman(at)
 			}
@@ -158,7 +158,7 @@ func (w *world) loaded(application string) bool {
 }
 
 // bpfman makes a node's kernel what an application says.
-func (w *world) bpfman(at place) {
+func (w *world) bpfman(at instanceKey) {
 	app, p := w.apps[at.application], w.programs[at]
 	key := app.Name[6:7] + at.node
 	switch {
@@ -179,7 +179,7 @@ func (w *world) bpfman(at place) {
 }
 
 // mischief loads a program anew, or loses it.
-func (w *world) mischief(at place) {
+func (w *world) mischief(at instanceKey) {
 	p, a := w.programs[at], w.agents[at]
 	switch {
 	case p == nil || a == nil || !a.connected || !w.nodes[at.node]: // nobody could know
@@ -194,7 +194,7 @@ func (w *world) mischief(at place) {
 }
 
 // agent lives on a node: it mounts, connects, writes and obeys.
-func (w *world) agent(at place) {
+func (w *world) agent(at instanceKey) {
 	a, p := w.agents[at], w.programs[at]
 	switch {
 	case a == nil && w.sets[at.application] && p != nil:
@@ -227,7 +227,7 @@ func (w *world) agent(at place) {
 
 // heard tells whether the agent is in contact with this operator, or was a
 // moment ago.
-func (w *world) heard(at place) bool {
+func (w *world) heard(at instanceKey) bool {
 	a := w.agents[at]
 	return a != nil && a.known && (a.connected || w.now.Sub(a.contact) <= time.Minute)
 }
@@ -249,7 +249,7 @@ func (w *world) cluster() rollout.Cluster {
 	for _, name := range w.names() {
 		c.Applications = append(c.Applications, *w.apps[name].DeepCopy())
 		for _, n := range c.Nodes {
-			at := place{name, n.Name}
+			at := instanceKey{name, n.Name}
 			c.States = append(c.States, w.state(at))
 			if a := w.agents[at]; a != nil {
 				pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: a.name, Labels: map[string]string{"blixt.x-k8s.io/application": name}}}
@@ -264,7 +264,7 @@ func (w *world) cluster() rollout.Cluster {
 	return c
 }
 
-func (w *world) report(at place, a *agentPod) lb.Report {
+func (w *world) report(at instanceKey, a *agentPod) lb.Report {
 	r := lb.Report{
 		Node: at.node, Application: at.application, Pod: a.name, Connected: a.connected, LastContact: a.contact,
 		Draining: a.maps.draining, Flows: a.maps.flows, HeartbeatLost: a.lost(w.programs[at]),
@@ -275,7 +275,7 @@ func (w *world) report(at place, a *agentPod) lb.Report {
 	return r
 }
 
-func (w *world) state(at place) bpfmanv1.ClusterBpfApplicationState {
+func (w *world) state(at instanceKey) bpfmanv1.ClusterBpfApplicationState {
 	s := bpfmanv1.ClusterBpfApplicationState{ObjectMeta: metav1.ObjectMeta{
 		Name: at.application + "-" + at.node, CreationTimestamp: w.apps[at.application].CreationTimestamp,
 		Labels: map[string]string{"bpfman.io/ownedByProgram": at.application, "kubernetes.io/hostname": at.node},

@@ -49,7 +49,7 @@ type Options struct {
 // and goes on serving what it knows while the operator is away.
 type Agent struct {
 	o      Options
-	writer *writer.Agent
+	writer *writer.Writer
 	wants  chan writer.Want
 	news   chan struct{} // there is something to say to the operator
 

@@ -43,7 +43,7 @@ type silence struct {
 var directions = []string{"ingress", "egress"}
 
 // count looks at the counters. Returns whether a direction stands still.
-func (h *heartbeat) count(now time.Time, links []writer.LinkCount) (still bool) {
+func (h *heartbeat) count(now time.Time, links []writer.HookCount) (still bool) {
 	totals := map[string]uint64{}
 	for _, l := range links {
 		totals[l.Direction] += l.Packets
@@ -94,7 +94,7 @@ func (h *heartbeat) lost(now time.Time) bool {
 
 // sample looks for packets, and has some come where there were none.
 func (c *Agent) sample(ctx context.Context) {
-	links, err := writer.ReadLinks(c.o.Tables)
+	links, err := writer.ReadHooks(c.o.Tables)
 	if err != nil {
 		c.o.Log.Error("look for packets", "error", err)
 		return

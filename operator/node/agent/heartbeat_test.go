@@ -13,11 +13,11 @@ import (
 
 func TestHeartbeat(t *testing.T) {
 	now := time.Unix(1e9, 0)
-	links := func(in, out, tunnel uint64) []writer.LinkCount {
-		return []writer.LinkCount{
-			{Link: writer.Link{Index: 2, Direction: "ingress"}, Packets: in},
-			{Link: writer.Link{Index: 2, Direction: "egress"}, Packets: out},
-			{Link: writer.Link{Index: 9, Direction: "ingress"}, Packets: tunnel},
+	links := func(in, out, tunnel uint64) []writer.HookCount {
+		return []writer.HookCount{
+			{Hook: writer.Hook{Index: 2, Direction: "ingress"}, Packets: in},
+			{Hook: writer.Hook{Index: 2, Direction: "egress"}, Packets: out},
+			{Hook: writer.Hook{Index: 9, Direction: "ingress"}, Packets: tunnel},
 		}
 	}
 	var h heartbeat
@@ -59,8 +59,8 @@ func TestHeartbeatLearns(t *testing.T) {
 			var h heartbeat
 			began, packets := time.Unix(1e9, 0), uint64(0)
 			sample := func(after time.Duration) bool {
-				h.count(began.Add(after), []writer.LinkCount{
-					{Link: writer.Link{Index: 2, Direction: "ingress"}, Packets: packets}, {Link: writer.Link{Index: 2, Direction: "egress"}, Packets: packets},
+				h.count(began.Add(after), []writer.HookCount{
+					{Hook: writer.Hook{Index: 2, Direction: "ingress"}, Packets: packets}, {Hook: writer.Hook{Index: 2, Direction: "egress"}, Packets: packets},
 				})
 				return h.lost(began.Add(after))
 			}

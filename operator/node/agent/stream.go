@@ -253,7 +253,7 @@ func (c *Agent) configure(w *wire.Config) error {
 	if d.Err != nil {
 		return fmt.Errorf("read config: %w", d.Err)
 	}
-	err := c.writer.SetSource(ports, first(c.resolve.HostAddresses, netip.Addr.Is4), first(c.resolve.HostAddresses, netip.Addr.Is6))
+	err := c.writer.SetSNAT(ports, first(c.resolve.HostAddresses, netip.Addr.Is4), first(c.resolve.HostAddresses, netip.Addr.Is6))
 	if err == nil && w.Drain != nil {
 		err = errors.Join(c.writer.Drain(*w.Drain), c.count())
 	}

@@ -76,9 +76,9 @@ type Options struct {
 	look func(dir string) (datapath.Handover, error)
 }
 
-// DataPlane is a program that bpfman holds for us. Its methods may be called
+// Loader is a program that bpfman holds for us. Its methods may be called
 // concurrently, from threads of the network namespace that Load was called in.
-type DataPlane struct {
+type Loader struct {
 	Options
 	lock  *loader.Lock
 	notes []string
@@ -97,7 +97,7 @@ type DataPlane struct {
 // itself has begun it undoes on error; what was there before goes on serving.
 // Returns UnreachableError, RefusedError, PortsError or loader.AttachError for
 // what an admin can mend.
-func Load(o Options) (*DataPlane, error) {
+func Load(o Options) (*Loader, error) {
 	o.Name = cmp.Or(o.Name, loader.DefaultName)
 	o.Socket = cmp.Or(o.Socket, DefaultSocket)
 	o.RunDir = cmp.Or(o.RunDir, loader.DefaultRunDir)
@@ -119,7 +119,7 @@ func Load(o Options) (*DataPlane, error) {
 		return nil, err
 	}
 	_ = os.Remove(o.objectFile()) // of a start that was killed
-	d := &DataPlane{Options: o, lock: lock}
+	d := &Loader{Options: o, lock: lock}
 	if d.before, err = readNote(o.RunDir, o.Name); err == nil || errors.Is(err, fs.ErrNotExist) {
 		err = d.load()
 	}
@@ -133,7 +133,7 @@ func Load(o Options) (*DataPlane, error) {
 }
 
 // undo unloads what Load has had loaded.
-func (d *DataPlane) undo() error {
+func (d *Loader) undo() error {
 	if !d.fresh {
 		return nil
 	}
@@ -148,7 +148,7 @@ func (d *DataPlane) undo() error {
 }
 
 // unload has bpfman detach and unload a program, unless that is done.
-func (d *DataPlane) unload(h *held) error {
+func (d *Loader) unload(h *held) error {
 	err := d.session(func(ctx context.Context, c *client) error { return c.unload(ctx, h.Program) })
 	if err != nil && !h.gone() {
 		return fmt.Errorf("program %d still serves (bpfman unload %d ends it): %w", h.Program, h.Program, err)
@@ -157,15 +157,15 @@ func (d *DataPlane) unload(h *held) error {
 }
 
 // Dir returns the directory of the pinned maps.
-func (d *DataPlane) Dir() string { return d.note.Dir }
+func (d *Loader) Dir() string { return d.note.Dir }
 
 // SNATPorts returns the half that this program has for life.
-func (d *DataPlane) SNATPorts() lb.PortRange { return d.ports }
+func (d *Loader) SNATPorts() lb.PortRange { return d.ports }
 
 // Notes returns what Load did that its caller may not expect.
-func (d *DataPlane) Notes() []string { return slices.Clone(d.notes) }
+func (d *Loader) Notes() []string { return slices.Clone(d.notes) }
 
-func (d *DataPlane) say(format string, args ...any) {
+func (d *Loader) say(format string, args ...any) {
 	d.notes = append(d.notes, fmt.Sprintf(format, args...))
 }
 
@@ -181,7 +181,7 @@ func (e *LostError) Error() string {
 
 // Lost returns LostError if bpfman has unloaded the program: what is written
 // to its maps is read by nobody.
-func (d *DataPlane) Lost() error {
+func (d *Loader) Lost() error {
 	if d.note.gone() {
 		return &LostError{Program: d.note.Program, Dir: d.Dir()}
 	}
@@ -196,7 +196,7 @@ func (h *held) gone() bool {
 
 // Close ends the hold. With keep the kernel goes on serving; else bpfman
 // detaches and unloads this program and all older ones.
-func (d *DataPlane) Close(keep bool) error {
+func (d *Loader) Close(keep bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var errs []error
@@ -218,7 +218,7 @@ const callLimit = time.Minute
 
 // session calls f with a connection to bpfman, which may have been restarted
 // since the one before, or end by itself when it is idle.
-func (d *DataPlane) session(f func(context.Context, *client) error) error {
+func (d *Loader) session(f func(context.Context, *client) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
 	defer cancel()
 	c, err := connect(d.Socket)

@@ -27,7 +27,7 @@ var directions = []string{"egress", "ingress"}
 // not be there otherwise. Links of an interface that is gone are dropped without
 // an error. Returns loader.AttachError where an interface does not exist or
 // bpfman refuses, having done all others.
-func (d *DataPlane) SetInterfaces(names []string) error {
+func (d *Loader) SetInterfaces(names []string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var errs []error
@@ -108,7 +108,7 @@ func noInterface(l loader.LinkInfo) bool {
 // attach has bpfman attach, and looks whether it did, behind older programs:
 // before them it would take their flows for new ones. Until it has maps that
 // are not empty it takes none.
-func (d *DataPlane) attach(ctx context.Context, c *client, l loader.LinkInfo) error {
+func (d *Loader) attach(ctx context.Context, c *client, l loader.LinkInfo) error {
 	to := &pb.TCXAttachInfo{Priority: int32(d.Priority), Iface: l.Interface, Direction: l.Direction}
 	netns := d.Netns
 	if netns == "" {
@@ -164,7 +164,7 @@ func pinnedLink(id uint32) (l loader.LinkInfo, err error) {
 
 // misplaced tells what is wrong with the place of a program among those of an
 // interface.
-func (d *DataPlane) misplaced(order []uint32, id uint32, netns string) error {
+func (d *Loader) misplaced(order []uint32, id uint32, netns string) error {
 	own := slices.Index(order, id)
 	if own < 0 {
 		return fmt.Errorf("bpfman attached it in another network namespace than this one: name this one by a path that bpfman sees, with --netns (tried: %q)", netns)

@@ -17,7 +17,7 @@ import (
 
 // load makes d.note describe what bpfman has of this name: one program that is
 // to serve, loaded now if need be, and those that are older.
-func (d *DataPlane) load() error {
+func (d *Loader) load() error {
 	return d.session(func(ctx context.Context, c *client) error {
 		found, err := c.find(ctx, d.Name)
 		if err != nil {
@@ -63,7 +63,7 @@ func (d *DataPlane) load() error {
 
 // loadNew has bpfman load the program, which is to be undone if all that
 // follows fails.
-func (d *DataPlane) loadNew(ctx context.Context, c *client) (*program, error) {
+func (d *Loader) loadNew(ctx context.Context, c *client) (*program, error) {
 	p, err := c.load(ctx, &d.Options, d.digest())
 	if err != nil {
 		return nil, err
@@ -76,7 +76,7 @@ func (d *DataPlane) loadNew(ctx context.Context, c *client) (*program, error) {
 }
 
 // lookAt reads what the programs' maps say.
-func (d *DataPlane) lookAt(found []*program) (err error) {
+func (d *Loader) lookAt(found []*program) (err error) {
 	for _, p := range found {
 		p.Handover, err = d.look(p.dir)
 		if err != nil && !d.Replace { // then it is unloaded, whatever it is
@@ -87,7 +87,7 @@ func (d *DataPlane) lookAt(found []*program) (err error) {
 }
 
 // unseen explains why maps cannot be read.
-func (d *DataPlane) unseen(p *program, err error) error {
+func (d *Loader) unseen(p *program, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("bpfman says that the maps of program %d are pinned at %s, which this process does not see (%w): run it where bpfman's %s is mounted", p.id, p.dir, err, pins)
 	}
@@ -100,7 +100,7 @@ const pins = "/run/bpfman/fs"
 // sort tells the program to adopt, nil: none, from the older ones and from
 // those that nobody needs, and says why. One that drains is not adopted: those
 // behind it have flows that it would take for new ones.
-func (d *DataPlane) sort(found []*program) (own *program, older []*program, needless map[*program]reason) {
+func (d *Loader) sort(found []*program) (own *program, older []*program, needless map[*program]reason) {
 	digest := d.digest()
 	for _, better := range []func(*program) bool{
 		func(p *program) bool { return p.id == d.before.Program },
@@ -142,7 +142,7 @@ func (r reason) String() string {
 
 // needless tells why a program that is not ours to adopt can go at once; the
 // zero value: it cannot.
-func (d *DataPlane) needless(p *program) (why reason) {
+func (d *Loader) needless(p *program) (why reason) {
 	if n, err := d.Unfinished(p.dir); err == nil {
 		why.cut = &n
 	}
@@ -161,7 +161,7 @@ func (d *DataPlane) needless(p *program) (why reason) {
 }
 
 // hold describes a program and its links.
-func (d *DataPlane) hold(p *program) held {
+func (d *Loader) hold(p *program) held {
 	h := held{Program: p.id, Tag: p.tag, Digest: p.digest, Image: p.image, Dir: p.dir, Links: []loader.LinkInfo{}}
 	known := d.before.linksOf(p.id)
 	for _, id := range p.links {

@@ -17,7 +17,7 @@ type Older struct {
 	// Until is when it is unloaded, whatever flows it has.
 	Until time.Time `json:"until,omitzero"`
 
-	plane *DataPlane
+	plane *Loader
 }
 
 // Ended is what became of the older program that was unloaded last.
@@ -31,14 +31,14 @@ type Ended struct {
 
 // newOlder makes one of a program that bpfman has. One that drains already
 // goes on, from when the note says, or else from now.
-func (d *DataPlane) newOlder(p *program) *Older {
+func (d *Loader) newOlder(p *program) *Older {
 	o := &Older{held: d.hold(p), plane: d}
 	o.Since, o.Until = d.drains(p)
 	return o
 }
 
 // drains tells since when and until when a program drains, zero: it does not.
-func (d *DataPlane) drains(p *program) (since, until time.Time) {
+func (d *Loader) drains(p *program) (since, until time.Time) {
 	if !p.Draining {
 		return since, until
 	}
@@ -52,7 +52,7 @@ func (d *DataPlane) drains(p *program) (since, until time.Time) {
 }
 
 // Older returns the programs of other versions that are to go.
-func (d *DataPlane) Older() []*Older {
+func (d *Loader) Older() []*Older {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.note.Older)

@@ -25,7 +25,7 @@ func (e *PortsError) Error() string {
 
 // choosePorts returns the half of the ports that a program has for life: by
 // the tuple of a reply alone two programs could not tell whose it is.
-func (d *DataPlane) choosePorts(own *program, older []*program) (lb.PortRange, error) {
+func (d *Loader) choosePorts(own *program, older []*program) (lb.PortRange, error) {
 	all := d.Options.SNATPorts
 	var taken []lb.PortRange
 	for _, p := range older {
@@ -48,7 +48,7 @@ func (d *DataPlane) choosePorts(own *program, older []*program) (lb.PortRange, e
 }
 
 // describe says what keeps a program, and until when.
-func (d *DataPlane) describe(p *program) string {
+func (d *Loader) describe(p *program) string {
 	text := fmt.Sprintf("program %d of bpfman has ports %s", p.id, p.SNAT)
 	if !p.Draining {
 		return text + " and serves"

@@ -250,7 +250,7 @@ func TestDrainingOutlivesARestart(t *testing.T) {
 }
 
 func TestPlaceAmongThePrograms(t *testing.T) {
-	d := &DataPlane{note: note{Older: []*Older{{held: held{Program: 3}}, {held: held{Program: 4}}}}}
+	d := &Loader{note: note{Older: []*Older{{held: held{Program: 3}}, {held: held{Program: 4}}}}}
 	for _, c := range []struct {
 		order []uint32
 		says  string

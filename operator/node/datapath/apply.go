@@ -29,7 +29,7 @@ func (w *Written) Add(o Written) {
 // Apply carries out a plan that was made from im, and keeps im up to date.
 // After an error the tables serve whole frontends, old ones or new ones, but
 // im has to be read anew.
-func Apply(t Tables, im *Image, p *Plan, clock func() time.Time) (Written, error) {
+func Apply(t Tables, im *Contents, p *Plan, clock func() time.Time) (Written, error) {
 	var written Written
 	im.indexes, im.ids, im.slab = p.indexes, p.ids, p.slab
 	for _, op := range p.Ops {

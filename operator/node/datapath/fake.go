@@ -34,7 +34,7 @@ type Fake struct {
 	config    bpf.BlixtConfig
 	addresses map[netip.Addr]bpf.BlixtAddress
 	frontends map[lb.Key]bpf.BlixtFrontend
-	published []Word
+	published []RingRef
 	rings     []uint32
 	backends  []bpf.BlixtBackend
 
@@ -61,7 +61,7 @@ func NewFake(s Sizes) *Fake {
 		sizes:          s,
 		addresses:      map[netip.Addr]bpf.BlixtAddress{},
 		frontends:      map[lb.Key]bpf.BlixtFrontend{},
-		published:      make([]Word, s.Frontends),
+		published:      make([]RingRef, s.Frontends),
 		rings:          make([]uint32, s.RingSlots),
 		backends:       make([]bpf.BlixtBackend, s.Backends),
 		FlowTable:      map[bpf.BlixtFlowKey]bpf.BlixtFlow{},
@@ -159,12 +159,12 @@ func (f *Fake) PutFrontend(k lb.Key, e bpf.BlixtFrontend) error {
 func (f *Fake) DeleteFrontend(k lb.Key) error { return f.write(func() { delete(f.frontends, k) }) }
 
 // Published implements Tables.
-func (f *Fake) Published() ([]Word, error) {
-	return get(f, func() []Word { return slices.Clone(f.published) })
+func (f *Fake) Published() ([]RingRef, error) {
+	return get(f, func() []RingRef { return slices.Clone(f.published) })
 }
 
 // Publish implements Tables.
-func (f *Fake) Publish(index uint32, w Word) error {
+func (f *Fake) Publish(index uint32, w RingRef) error {
 	return f.write(func() { f.published[index] = w })
 }
 

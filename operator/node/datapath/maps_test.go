@@ -171,7 +171,7 @@ func TestContract(t *testing.T) {
 }
 
 func TestWord(t *testing.T) {
-	w := NewWord(1<<24-2, 65521, 1<<20-1)
+	w := NewRingRef(1<<24-2, 65521, 1<<20-1)
 	if w.Offset() != 1<<24-2 || w.Size() != 65521 || w.Generation() != 1<<20-1 {
 		t.Errorf("word %x", w)
 	}
@@ -199,7 +199,7 @@ func TestReadersSeeWholeRings(t *testing.T) {
 	go func() {
 		defer close(done)
 		for !stop.Load() {
-			w := Word(atomic.LoadUint64(&m.published[0]))
+			w := RingRef(atomic.LoadUint64(&m.published[0]))
 			if w.Size() == 0 {
 				continue
 			}
@@ -212,13 +212,13 @@ func TestReadersSeeWholeRings(t *testing.T) {
 			}
 			// A reader that was stopped for longer than a range rests is none
 			// of those that the second is for.
-			if now := Word(atomic.LoadUint64(&m.published[0])); now.Generation()-w.Generation() < ranges-1 {
+			if now := RingRef(atomic.LoadUint64(&m.published[0])); now.Generation()-w.Generation() < ranges-1 {
 				torn.Add(others)
 				reads++
 			}
 		}
 	}()
-	word := Word(0)
+	word := RingRef(0)
 	for i := range uint32(2000) {
 		slots := make([]uint32, 251)
 		for j := range slots {
@@ -263,7 +263,7 @@ func BenchmarkPublish(b *testing.B) {
 	}
 	n := 0
 	for b.Loop() {
-		c.now = c.now.Add(Rest)
+		c.now = c.now.Add(reuseGrace)
 		written, err := w.apply(states[1+n%2], 1)
 		if err != nil || n > 0 && written.Slots != maglev.MaxSize {
 			b.Fatal(written, err)

@@ -73,17 +73,17 @@ func remove(m *ebpf.Map, key any) error {
 }
 
 // Published implements Tables.
-func (m *Maps) Published() ([]Word, error) {
-	words := make([]Word, m.sizes.Frontends)
+func (m *Maps) Published() ([]RingRef, error) {
+	words := make([]RingRef, m.sizes.Frontends)
 	for i := range words {
-		words[i] = Word(atomic.LoadUint64(&m.published[i]))
+		words[i] = RingRef(atomic.LoadUint64(&m.published[i]))
 	}
 	return words, nil
 }
 
 // Publish implements Tables. The store is atomic, and ordered after those of
 // WriteRing: a program that reads the word reads the slots.
-func (m *Maps) Publish(index uint32, w Word) error {
+func (m *Maps) Publish(index uint32, w RingRef) error {
 	if int(index) >= m.sizes.Frontends {
 		return fmt.Errorf("frontend index %d: table published has %d", index, m.sizes.Frontends)
 	}

@@ -16,7 +16,7 @@ type Op interface {
 	// write does it.
 	write(Tables) error
 	// note tells the image that it was done.
-	note(*Image, time.Time)
+	note(*Contents, time.Time)
 	// count adds it to what was written.
 	count(*Written)
 	fmt.Stringer
@@ -25,7 +25,7 @@ type Op interface {
 // addBackend makes an id serve an endpoint. No ring refers to it yet.
 type addBackend struct {
 	id       uint32
-	endpoint Endpoint
+	endpoint BackendKey
 	backend  bpf.BlixtBackend
 	used     bool // by another, before
 }
@@ -38,8 +38,8 @@ func (o addBackend) write(t Tables) error {
 	}
 	return t.PutBackend(o.id, o.backend)
 }
-func (o addBackend) note(im *Image, _ time.Time) { im.backends[o.id] = o.backend }
-func (o addBackend) count(w *Written)            { w.Backends++ }
+func (o addBackend) note(im *Contents, _ time.Time) { im.backends[o.id] = o.backend }
+func (o addBackend) count(w *Written)               { w.Backends++ }
 func (o addBackend) String() string {
 	return fmt.Sprintf("add backend %d %s of frontend %d", o.id, o.endpoint.Addr, o.backend.Frontend)
 }
@@ -51,7 +51,7 @@ type freeBackend struct {
 }
 
 func (o freeBackend) write(t Tables) error { return t.PutBackend(o.id, o.backend) }
-func (o freeBackend) note(im *Image, now time.Time) {
+func (o freeBackend) note(im *Contents, now time.Time) {
 	im.backends[o.id] = o.backend
 	if o.id != 0 {
 		im.ids.free(o.id, now)
@@ -66,9 +66,9 @@ type writeRing struct {
 	slots  []uint32
 }
 
-func (o writeRing) write(t Tables) error   { return t.WriteRing(o.offset, o.slots) }
-func (o writeRing) note(*Image, time.Time) {}
-func (o writeRing) count(w *Written)       { w.Slots += len(o.slots) }
+func (o writeRing) write(t Tables) error      { return t.WriteRing(o.offset, o.slots) }
+func (o writeRing) note(*Contents, time.Time) {}
+func (o writeRing) count(w *Written)          { w.Slots += len(o.slots) }
 func (o writeRing) String() string {
 	return fmt.Sprintf("write ring of %d slots at %d", len(o.slots), o.offset)
 }
@@ -77,12 +77,12 @@ func (o writeRing) String() string {
 // packet may see between.
 type publish struct {
 	index uint32
-	word  Word
+	word  RingRef
 	freed span // of the ring that served until now
 }
 
 func (o publish) write(t Tables) error { return t.Publish(o.index, o.word) }
-func (o publish) note(im *Image, now time.Time) {
+func (o publish) note(im *Contents, now time.Time) {
 	im.words[o.index] = o.word
 	im.slab.release(o.freed.offset, o.freed.n, now)
 }
@@ -106,23 +106,23 @@ func (o putFrontend) write(t Tables) error {
 	}
 	return t.PutFrontend(o.key, o.entry)
 }
-func (o putFrontend) note(*Image, time.Time) {} // served is noted as a whole
-func (o putFrontend) count(w *Written)       { w.Frontends++ }
+func (o putFrontend) note(*Contents, time.Time) {} // served is noted as a whole
+func (o putFrontend) count(w *Written)          { w.Frontends++ }
 func (o putFrontend) String() string {
 	return fmt.Sprintf("put frontend %s: %d", o.key, o.entry.Index)
 }
 
 type deleteFrontend struct{ key lb.Key }
 
-func (o deleteFrontend) write(t Tables) error        { return t.DeleteFrontend(o.key) }
-func (o deleteFrontend) note(im *Image, _ time.Time) { delete(im.Frontends, o.key) }
-func (o deleteFrontend) count(w *Written)            { w.Frontends++ }
-func (o deleteFrontend) String() string              { return fmt.Sprintf("delete frontend %s", o.key) }
+func (o deleteFrontend) write(t Tables) error           { return t.DeleteFrontend(o.key) }
+func (o deleteFrontend) note(im *Contents, _ time.Time) { delete(im.Frontends, o.key) }
+func (o deleteFrontend) count(w *Written)               { w.Frontends++ }
+func (o deleteFrontend) String() string                 { return fmt.Sprintf("delete frontend %s", o.key) }
 
 // retire takes the ring from an index that no key leads to any more.
 type retire struct{ publish }
 
-func (o retire) note(im *Image, now time.Time) {
+func (o retire) note(im *Contents, now time.Time) {
 	o.publish.note(im, now)
 	im.indexes.free(o.index, now)
 }
@@ -133,14 +133,14 @@ type putAddress struct {
 	address bpf.BlixtAddress
 }
 
-func (o putAddress) write(t Tables) error        { return t.PutAddress(o.ip, o.address) }
-func (o putAddress) note(im *Image, _ time.Time) { im.Addresses[o.ip] = o.address }
-func (o putAddress) count(w *Written)            { w.Addresses++ }
-func (o putAddress) String() string              { return fmt.Sprintf("put address %s", o.ip) }
+func (o putAddress) write(t Tables) error           { return t.PutAddress(o.ip, o.address) }
+func (o putAddress) note(im *Contents, _ time.Time) { im.Addresses[o.ip] = o.address }
+func (o putAddress) count(w *Written)               { w.Addresses++ }
+func (o putAddress) String() string                 { return fmt.Sprintf("put address %s", o.ip) }
 
 type deleteAddress struct{ ip netip.Addr }
 
-func (o deleteAddress) write(t Tables) error        { return t.DeleteAddress(o.ip) }
-func (o deleteAddress) note(im *Image, _ time.Time) { delete(im.Addresses, o.ip) }
-func (o deleteAddress) count(w *Written)            { w.Addresses++ }
-func (o deleteAddress) String() string              { return fmt.Sprintf("delete address %s", o.ip) }
+func (o deleteAddress) write(t Tables) error           { return t.DeleteAddress(o.ip) }
+func (o deleteAddress) note(im *Contents, _ time.Time) { delete(im.Addresses, o.ip) }
+func (o deleteAddress) count(w *Written)               { w.Addresses++ }
+func (o deleteAddress) String() string                 { return fmt.Sprintf("delete address %s", o.ip) }

@@ -50,7 +50,7 @@ func (p *Plan) Complete() bool { return !p.again }
 
 // planner collects the writes of a plan by step.
 type planner struct {
-	have  *Image
+	have  *Contents
 	now   time.Time
 	plan  *Plan
 	steps [10][]Op
@@ -73,7 +73,7 @@ const (
 // NewPlan returns the writes that lead from have to want. It changes
 // neither; what the plan leads to refers to want, which must not change any
 // more. Returns TableFullError if want does not fit.
-func NewPlan(have *Image, want lb.State, now time.Time) (*Plan, error) {
+func NewPlan(have *Contents, want lb.State, now time.Time) (*Plan, error) {
 	if err := have.check(want); err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func NewPlan(have *Image, want lb.State, now time.Time) (*Plan, error) {
 		if !p.releases() {
 			return nil, p.short
 		}
-		p.wait(now.Add(Rest))
+		p.wait(now.Add(reuseGrace))
 	}
 	p.plan.Ops = slices.Concat(p.steps[:]...)
 	return p.plan, nil
@@ -133,7 +133,7 @@ func (p *planner) serve(f *lb.Frontend) bool {
 		}
 	}
 	// From here on nothing can be short.
-	next := &Served{IDs: map[Endpoint]uint32{}, Source: f}
+	next := &Served{IDs: map[BackendKey]uint32{}, Source: f}
 	if old != nil {
 		next.Entry, next.Slots = old.Entry, old.Slots
 	} else {
@@ -157,7 +157,7 @@ func (p *planner) serve(f *lb.Frontend) bool {
 func newBackends(f *lb.Frontend, old *Served) (n int, members bool) {
 	for _, b := range f.Backends {
 		if old != nil {
-			if _, ok := old.IDs[Endpoint{b.Addr, b.Local}]; ok {
+			if _, ok := old.IDs[BackendKey{b.Addr, b.Local}]; ok {
 				continue
 			}
 		}
@@ -213,7 +213,7 @@ func (p *planner) releases() bool {
 // their id, those that are gone lose it, and their flows are reset.
 func (p *planner) backends(f *lb.Frontend, old, next *Served) {
 	for _, b := range f.Backends {
-		e := Endpoint{b.Addr, b.Local}
+		e := BackendKey{b.Addr, b.Local}
 		if old != nil {
 			if id, ok := old.IDs[e]; ok {
 				next.IDs[e] = id
@@ -263,7 +263,7 @@ func (p *planner) ring(old, next *Served, members []maglev.Member, slots []uint3
 func memberIDs(s *Served, members []maglev.Member, backends []lb.Backend) []uint32 {
 	byAddr := make(map[netip.AddrPort]uint32, len(backends))
 	for _, b := range backends {
-		byAddr[b.Addr] = s.IDs[Endpoint{b.Addr, b.Local}]
+		byAddr[b.Addr] = s.IDs[BackendKey{b.Addr, b.Local}]
 	}
 	ids := make([]uint32, len(members))
 	for i, m := range members {
@@ -340,7 +340,7 @@ func (p *planner) addresses(want []lb.Address, waiting map[netip.Addr]bool) {
 	}
 }
 
-func sortedIDs(ids map[Endpoint]uint32) []uint32 { return slices.Sorted(maps.Values(ids)) }
+func sortedIDs(ids map[BackendKey]uint32) []uint32 { return slices.Sorted(maps.Values(ids)) }
 
 func idleTimeout(f *lb.Frontend) time.Duration {
 	if f.IdleTimeout == 0 {

@@ -226,7 +226,7 @@ func TestSpoiltTablesAreMended(t *testing.T) {
 		"index shared":    func(f *Fake, a, b bpf.BlixtFrontend) { b.Index = a.Index; f.frontends[s.Frontends[1].Key()] = b },
 		"index too large": func(f *Fake, _, b bpf.BlixtFrontend) { b.Index = 99; f.frontends[s.Frontends[1].Key()] = b },
 		"ring shared":     func(f *Fake, a, b bpf.BlixtFrontend) { f.published[b.Index] = f.published[a.Index] },
-		"ring outside":    func(f *Fake, _, b bpf.BlixtFrontend) { f.published[b.Index] = NewWord(8190, 251, 5) },
+		"ring outside":    func(f *Fake, _, b bpf.BlixtFrontend) { f.published[b.Index] = NewRingRef(8190, 251, 5) },
 		"slots of nobody": func(f *Fake, a, _ bpf.BlixtFrontend) { f.rings[f.published[a.Index].Offset()] = 12 },
 		"key of nobody": func(f *Fake, _, _ bpf.BlixtFrontend) {
 			f.frontends[lb.Key{Addr: s.Frontends[0].Addr}] = bpf.BlixtFrontend{Index: 99}
@@ -235,7 +235,7 @@ func TestSpoiltTablesAreMended(t *testing.T) {
 		"reject in use":     func(f *Fake, _, _ bpf.BlixtFrontend) { f.backends[0].Generation = 1 },
 		"address of nobody": func(f *Fake, _, _ bpf.BlixtFrontend) { f.addresses[netip.MustParseAddr("::2")] = bpf.BlixtAddress{} },
 		"backend twice": func(f *Fake, a, _ bpf.BlixtFrontend) {
-			twin := toBackend(a.Index, Endpoint{Addr: s.Frontends[0].Backends[0].Addr}, 3)
+			twin := toBackend(a.Index, BackendKey{Addr: s.Frontends[0].Backends[0].Addr}, 3)
 			f.backends[20] = twin
 		},
 	} {
@@ -261,11 +261,11 @@ func TestFragmentedSlabIsNamed(t *testing.T) {
 	for i, offset := range []uint32{900, 1900} {
 		key := lb.Key{Addr: netip.MustParseAddr("192.0.2.1"), Port: uint16(80 + i), Protocol: lb.TCP}
 		fake.frontends[key] = bpf.BlixtFrontend{Index: uint32(i), IdleTicks: 7544}
-		fake.backends[1+i] = toBackend(uint32(i), Endpoint{Addr: netip.MustParseAddrPort("10.0.0.1:80")}, 1)
+		fake.backends[1+i] = toBackend(uint32(i), BackendKey{Addr: netip.MustParseAddrPort("10.0.0.1:80")}, 1)
 		for j := range 251 {
 			fake.rings[offset+uint32(j)] = uint32(1 + i)
 		}
-		fake.published[i] = NewWord(offset, 251, 1)
+		fake.published[i] = NewRingRef(offset, 251, 1)
 	}
 	w := &writer{tables: fake, clock: c}
 	_, err := w.apply(parseState(t, "tcp 192.0.2.1:80\n  10.0.0.1:80 1\ntcp 192.0.2.1:81\n  10.0.0.1:80 1\ntcp 192.0.2.1:82\n  10.0.0.1:80 1 x10\n"), 9)

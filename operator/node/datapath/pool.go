@@ -4,10 +4,10 @@ package datapath
 
 import "time"
 
-// Rest is how long what was freed is left alone before it serves another: a
+// reuseGrace is how long what was freed is left alone before it serves another: a
 // packet on its way through the program may still hold what it read. That
 // takes microseconds; a second leaves room for a stopped virtual machine.
-const Rest = time.Second
+const reuseGrace = time.Second
 
 // pool gives out numbers, backend ids or frontend indexes. A copy of the
 // struct is a plan's own pool.
@@ -48,5 +48,5 @@ func (p *pool) take(now time.Time) uint32 {
 }
 
 func (p *pool) free(n uint32, now time.Time) {
-	p.resting = append(p.resting, rested{n, now.Add(Rest)})
+	p.resting = append(p.resting, rested{n, now.Add(reuseGrace)})
 }

@@ -44,7 +44,7 @@ func maxTime(a, b time.Time) time.Time {
 type writer struct {
 	tables Tables
 	clock  *clock
-	image  *Image
+	image  *Contents
 }
 
 var errNoProgress = errors.New("state is not reached")

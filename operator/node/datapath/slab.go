@@ -37,7 +37,7 @@ func newSlab(size uint32, used []span, fresh span, now time.Time) slab {
 	s := slab{size: size}
 	rest := func(start, end uint32) {
 		if start < end {
-			s.resting = append(s.resting, restingSpan{span{start, end - start}, now.Add(Rest)})
+			s.resting = append(s.resting, restingSpan{span{start, end - start}, now.Add(reuseGrace)})
 		}
 	}
 	gap := func(start, end uint32) {
@@ -118,7 +118,7 @@ func (s *slab) take(n uint32, now time.Time) (offset uint32, ok bool, wait time.
 // release lets a range rest.
 func (s *slab) release(offset, n uint32, now time.Time) {
 	if n > 0 {
-		s.resting = append(s.resting, restingSpan{span{offset, even(n)}, now.Add(Rest)})
+		s.resting = append(s.resting, restingSpan{span{offset, even(n)}, now.Add(reuseGrace)})
 	}
 }
 

@@ -46,7 +46,7 @@ func TestSlabRangesNeverOverlapAndRest(t *testing.T) {
 				if u.freed.IsZero() {
 					t.Fatalf("%d slots at %d overlap %d at %d", n, offset, u.n, u.offset)
 				}
-				if now.Sub(u.freed) < Rest {
+				if now.Sub(u.freed) < reuseGrace {
 					t.Fatalf("%d slots at %d used again after %v", u.n, u.offset, now.Sub(u.freed))
 				}
 				continue // replaced
@@ -60,7 +60,7 @@ func TestSlabRangesNeverOverlapAndRest(t *testing.T) {
 			s.release(u.offset, u.n, now)
 		}
 	}
-	s.wake(now.Add(Rest))
+	s.wake(now.Add(reuseGrace))
 	if len(s.free) != 1 || s.largest() != size {
 		t.Errorf("all freed, and yet in pieces: %v", s.free)
 	}
@@ -87,7 +87,7 @@ func TestSlabOfLargeRingsNeverFragments(t *testing.T) {
 		}
 		s.release(offsets[i], maglev.MaxSize, now)
 		offsets[i] = offset
-		now = now.Add(Rest)
+		now = now.Add(reuseGrace)
 	}
 }
 
@@ -97,10 +97,10 @@ func TestSlabAfterRestart(t *testing.T) {
 	if offset, ok, _ := s.take(500, now); !ok || offset < 400 {
 		t.Errorf("500 slots that were never used: %d, %v", offset, ok)
 	}
-	if _, ok, wait := s.take(120, now); ok || !wait.Equal(now.Add(Rest)) {
+	if _, ok, wait := s.take(120, now); ok || !wait.Equal(now.Add(reuseGrace)) {
 		t.Errorf("slots of an unknown past: %v, wait until %v", ok, wait)
 	}
-	if _, ok, _ := s.take(120, now.Add(Rest)); !ok {
+	if _, ok, _ := s.take(120, now.Add(reuseGrace)); !ok {
 		t.Error("slots that have rested are not given out")
 	}
 }
@@ -140,9 +140,9 @@ func TestPoolRests(t *testing.T) {
 		t.Errorf("empty pool: %d, %v", n, wait)
 	}
 	p.free(2, now)
-	if n, wait := p.ready(1, now.Add(Rest-1)); n != 0 || !wait.Equal(now.Add(Rest)) {
+	if n, wait := p.ready(1, now.Add(reuseGrace-1)); n != 0 || !wait.Equal(now.Add(reuseGrace)) {
 		t.Errorf("resting: %d, %v", n, wait)
 	}
-	now = now.Add(Rest)
+	now = now.Add(reuseGrace)
 	take(1)
 }

@@ -27,9 +27,9 @@ type Tables interface {
 	DeleteFrontend(lb.Key) error
 
 	// Published returns the words of all frontend indexes.
-	Published() ([]Word, error)
+	Published() ([]RingRef, error)
 	// Publish stores one word atomically.
-	Publish(index uint32, w Word) error
+	Publish(index uint32, w RingRef) error
 
 	// Ring returns slots of the slab.
 	Ring(offset, n uint32) ([]uint32, error)

@@ -36,7 +36,7 @@ type watcher struct {
 type seen struct {
 	key   lb.Key
 	index uint32
-	word  Word
+	word  RingRef
 	slots []uint32
 	last  time.Time // when it was served last
 }
@@ -78,7 +78,7 @@ func (w *watcher) frontend(key lb.Key, e bpf.BlixtFrontend) {
 func (w *watcher) slowPackets() {
 	w.t.Helper()
 	now := w.c.now
-	w.rings = slices.DeleteFunc(w.rings, func(s seen) bool { return now.Sub(s.last) >= Rest })
+	w.rings = slices.DeleteFunc(w.rings, func(s seen) bool { return now.Sub(s.last) >= reuseGrace })
 	for _, s := range w.rings {
 		if !slices.Equal(s.slots, w.f.rings[s.word.Offset():s.word.Offset()+s.word.Size()]) {
 			w.t.Fatalf("%s: the ring at %d changed %v after it was served", s.key, s.word.Offset(), now.Sub(s.last))
@@ -105,7 +105,7 @@ func (w *watcher) reuse() {
 			}
 			continue
 		}
-		if ended, ok := w.ended[uint32(id)]; ok && w.c.now.Sub(ended) < Rest {
+		if ended, ok := w.ended[uint32(id)]; ok && w.c.now.Sub(ended) < reuseGrace {
 			w.t.Fatalf("backend %d: used again after %v", id, w.c.now.Sub(ended))
 		}
 	}

@@ -43,7 +43,7 @@ func fromKey(k bpf.BlixtFrontendKey) lb.Key {
 	return lb.Key{Addr: FromAddr(k.Addr), Port: FromPort(k.Port), Protocol: lb.Protocol(k.Protocol)}
 }
 
-func toBackend(index uint32, e Endpoint, generation uint32) bpf.BlixtBackend {
+func toBackend(index uint32, e BackendKey, generation uint32) bpf.BlixtBackend {
 	b := bpf.BlixtBackend{
 		Addr: ToAddr(e.Addr.Addr()), Port: ToPort(e.Addr.Port()), Frontend: index, Generation: generation,
 	}
@@ -53,8 +53,8 @@ func toBackend(index uint32, e Endpoint, generation uint32) bpf.BlixtBackend {
 	return b
 }
 
-func fromBackend(b bpf.BlixtBackend) Endpoint {
-	return Endpoint{
+func fromBackend(b bpf.BlixtBackend) BackendKey {
+	return BackendKey{
 		Addr:  netip.AddrPortFrom(FromAddr(b.Addr), FromPort(b.Port)),
 		Local: b.Flags&uint16(bpf.BlixtBackendFlagBACKEND_LOCAL) != 0,
 	}
@@ -70,8 +70,8 @@ func Ticks(d time.Duration) uint32 {
 	return uint32(min((int64(d)+tick-1)/tick, 1<<31))
 }
 
-// Word is an element of `published`: which ring serves a frontend.
-type Word uint64
+// RingRef is an element of `published`: which ring serves a frontend.
+type RingRef uint64
 
 const (
 	offsetBits     = int(bpf.BlixtPublishedBitsRING_OFFSET_BITS)
@@ -79,23 +79,23 @@ const (
 	generationMask = 1<<int(bpf.BlixtPublishedBitsRING_GENERATION_BITS) - 1
 )
 
-// NewWord returns the word of a ring.
-func NewWord(offset, size, generation uint32) Word {
-	return Word(offset) | Word(size)<<offsetBits | Word(generation&generationMask)<<(offsetBits+sizeBits)
+// NewRingRef returns the word of a ring.
+func NewRingRef(offset, size, generation uint32) RingRef {
+	return RingRef(offset) | RingRef(size)<<offsetBits | RingRef(generation&generationMask)<<(offsetBits+sizeBits)
 }
 
 // Offset is the first slot of the ring.
-func (w Word) Offset() uint32 { return uint32(w) & (1<<offsetBits - 1) }
+func (w RingRef) Offset() uint32 { return uint32(w) & (1<<offsetBits - 1) }
 
 // Size is the number of slots, 0: everything is refused.
-func (w Word) Size() uint32 { return uint32(w>>offsetBits) & (1<<sizeBits - 1) }
+func (w RingRef) Size() uint32 { return uint32(w>>offsetBits) & (1<<sizeBits - 1) }
 
 // Generation changes with each publication. It is 0 only for an index that
 // was never published.
-func (w Word) Generation() uint32 { return uint32(w >> (offsetBits + sizeBits)) }
+func (w RingRef) Generation() uint32 { return uint32(w >> (offsetBits + sizeBits)) }
 
 // next returns the word that publishes another ring.
-func (w Word) next(offset, size uint32) Word {
+func (w RingRef) next(offset, size uint32) RingRef {
 	generation := (w.Generation() + 1) & generationMask
-	return NewWord(offset, size, max(generation, 1))
+	return NewRingRef(offset, size, max(generation, 1))
 }

@@ -29,7 +29,7 @@ const (
 // plane is a data plane whose maps we write: ours, or an older one.
 type plane struct {
 	tables *datapath.Maps
-	agent  *writer.Agent
+	agent  *writer.Writer
 	states chan lb.State
 	ended  chan struct{}
 }

@@ -52,7 +52,7 @@ type Options struct {
 
 // Loaded is what a loader has loaded.
 type Loaded struct {
-	DataPlane
+	Loader
 	// SNATPorts are those of this data plane alone.
 	SNATPorts lb.PortRange
 	// Older are data planes of other versions, before this one. They go when
@@ -63,8 +63,8 @@ type Loaded struct {
 	Lost func() error
 }
 
-// DataPlane is a program in the kernel, by whichever way it got there.
-type DataPlane interface {
+// Loader is a program in the kernel, by whichever way it got there.
+type Loader interface {
 	// Dir is where its maps are pinned.
 	Dir() string
 	// Notes returns what loading did that its caller may not expect.

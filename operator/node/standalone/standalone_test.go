@@ -93,7 +93,7 @@ func prepare(t *testing.T, text string) *instance {
 		l, err := loader.Load(loader.Options{
 			Name: i.Name, BPFFS: i.bpffs, RunDir: i.RunDir, Interfaces: interfaces, Flows: 4096, RingSlots: 1 << 20,
 		})
-		return &Loaded{DataPlane: l, SNATPorts: i.SNATPorts}, err
+		return &Loaded{Loader: l, SNATPorts: i.SNATPorts}, err
 	}
 	// The mount would be in the way of the removal of the directory.
 	t.Cleanup(func() { _ = unix.Unmount(i.bpffs, unix.MNT_DETACH) })

@@ -9,16 +9,16 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
-// settings returns the config with what the options say; what a state says
+// mergeOptions returns the config with what the options say; what a state says
 // and whether it drains is left as it is.
-func (a *Agent) settings(c datapath.Config) datapath.Config {
+func (a *Writer) mergeOptions(c datapath.Config) datapath.Config {
 	c.SnatMin, c.SnatMax = a.o.SNAT.First, a.o.SNAT.Last
 	c.Node4, c.Node6 = datapath.ToAddr(a.o.Node4), datapath.ToAddr(a.o.Node6)
 	return c
 }
 
 // ours tells whether the maps still hold what was applied last.
-func (a *Agent) ours() (bool, error) {
+func (a *Writer) ours() (bool, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	c, err := a.tables.Config()
@@ -28,7 +28,7 @@ func (a *Agent) ours() (bool, error) {
 	if a.record.Hash == "" { // nothing was applied yet
 		return true, nil
 	}
-	same := hashText(c.StateHash) == a.record.Hash && a.settings(c) == c &&
+	same := hashText(c.StateHash) == a.record.Hash && a.mergeOptions(c) == c &&
 		lb.Version{Epoch: c.Epoch, Sequence: c.Sequence} == a.record.Version
 	if same && a.image != nil {
 		if same, err = a.image.Same(a.tables, a.o.Clock()); err != nil {

@@ -17,7 +17,7 @@ const Linger = 5 * time.Second
 
 // Drain makes the data plane serve the flows that it knows, and leave all
 // others to the next program; or makes it serve everything again.
-func (a *Agent) Drain(on bool) error {
+func (a *Writer) Drain(on bool) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	c, err := a.tables.Config()

@@ -19,12 +19,12 @@ type Want struct {
 // Run applies each state that comes, tries again those that fail, checks on
 // a timer that nobody else has written the maps, and sweeps flows, until ctx
 // ends. Only the newest of several states is applied.
-func (a *Agent) Run(ctx context.Context, states <-chan lb.State) { a.run(ctx, states, nil) }
+func (a *Writer) Run(ctx context.Context, states <-chan lb.State) { a.run(ctx, states, nil) }
 
 // RunWants is Run for states with versions.
-func (a *Agent) RunWants(ctx context.Context, wants <-chan Want) { a.run(ctx, nil, wants) }
+func (a *Writer) RunWants(ctx context.Context, wants <-chan Want) { a.run(ctx, nil, wants) }
 
-func (a *Agent) run(ctx context.Context, states <-chan lb.State, wants <-chan Want) {
+func (a *Writer) run(ctx context.Context, states <-chan lb.State, wants <-chan Want) {
 	swept := make(chan struct{})
 	go func() {
 		defer close(swept)
@@ -83,7 +83,7 @@ func (a *Agent) run(ctx context.Context, states <-chan lb.State, wants <-chan Wa
 	}
 }
 
-func (a *Agent) noteForeign() {
+func (a *Writer) noteForeign() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.foreign = a.o.Clock()
@@ -96,7 +96,7 @@ const (
 	lastPause  = 30 * time.Second
 )
 
-func (a *Agent) sweepForever(ctx context.Context) {
+func (a *Writer) sweepForever(ctx context.Context) {
 	for a.o.Sleep(ctx, a.o.SweepEvery) == nil {
 		swept, err := a.Sweep(ctx)
 		switch {

@@ -29,7 +29,7 @@ type Status struct {
 	Addresses []AddressStatus   `json:"addresses"`
 	Frontends []FrontendStatus  `json:"frontends"`
 	Counters  map[string]uint64 `json:"counters"`
-	Links     []LinkCount       `json:"links"`
+	Links     []HookCount       `json:"links"`
 }
 
 // AddressStatus is one address.
@@ -80,7 +80,7 @@ type BackendStatus struct {
 }
 
 // Status reads the maps. Active flows are those of the last sweep.
-func (a *Agent) Status() (Status, error) {
+func (a *Writer) Status() (Status, error) {
 	a.counts.Lock()
 	flows := a.counts.flows
 	a.counts.Unlock()
@@ -155,11 +155,11 @@ func read(t Tables, record Record, flows FlowCounts) (Status, error) {
 	if s.Counters, err = counters(t); err != nil {
 		return Status{}, err
 	}
-	s.Links, err = ReadLinks(t)
+	s.Links, err = ReadHooks(t)
 	return s, err
 }
 
-func tableUse(im *datapath.Image, flows FlowCounts) map[string]lb.Use {
+func tableUse(im *datapath.Contents, flows FlowCounts) map[string]lb.Use {
 	used, size := im.Use(), im.Sizes
 	return map[string]lb.Use{
 		"addresses": {Used: used.Addresses, Size: size.Addresses},
@@ -170,7 +170,7 @@ func tableUse(im *datapath.Image, flows FlowCounts) map[string]lb.Use {
 	}
 }
 
-func frontendStatus(t Tables, im *datapath.Image, key lb.Key, name lb.Frontend, flows FlowCounts) (FrontendStatus, error) {
+func frontendStatus(t Tables, im *datapath.Contents, key lb.Key, name lb.Frontend, flows FlowCounts) (FrontendStatus, error) {
 	served := im.Frontends[key]
 	index := served.Entry.Index
 	c, err := t.FrontendCounters(index)

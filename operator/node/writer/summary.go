@@ -24,7 +24,7 @@ type Summary struct {
 
 // Summary reads the config, and of the maps no more than the agent does not
 // know.
-func (a *Agent) Summary() (Summary, error) {
+func (a *Writer) Summary() (Summary, error) {
 	a.counts.Lock()
 	flows := a.counts.flows
 	a.counts.Unlock()

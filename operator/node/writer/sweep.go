@@ -52,7 +52,7 @@ func (s Swept) Removed() int { return s.Idle + s.Closed + s.Gone }
 // Sweep looks at every established flow once, removes those that have ended,
 // and counts the others for the status. It sleeps most of the time, see
 // sweepShare.
-func (a *Agent) Sweep(ctx context.Context) (Swept, error) {
+func (a *Writer) Sweep(ctx context.Context) (Swept, error) {
 	a.sweep.Lock()
 	defer a.sweep.Unlock()
 	start := a.o.Clock()

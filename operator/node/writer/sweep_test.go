@@ -49,7 +49,7 @@ func addFlow(f *datapath.Fake, s flowSpec) (forward, reply bpf.BlixtFlowKey) {
 	return forward, reply
 }
 
-func newSweeping(t *testing.T, fake *datapath.Fake) *Agent {
+func newSweeping(t *testing.T, fake *datapath.Fake) *Writer {
 	t.Helper()
 	a := New(fake, Options{
 		Ticks: func() uint32 { return testNow },

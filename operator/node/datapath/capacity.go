@@ -11,7 +11,7 @@ import (
 
 // check returns TableFullError if the tables cannot hold a state, however
 // long one waits, and an error if the state names something twice.
-func (im *Image) check(want lb.State) error {
+func (im *Contents) check(want lb.State) error {
 	full := func(table string, size, needed int) error {
 		if needed > size {
 			return &lb.TableFullError{Table: table, Size: size, Needed: needed}

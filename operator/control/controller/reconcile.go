@@ -109,9 +109,9 @@ func (c *Controller) translate() error {
 		}
 	}
 	for _, n := range c.translation.Notes {
-		c.say(n.Object, n.Message)
+		c.logOnce(n.Object, n.Message)
 	}
-	c.say("cluster", strings.Join(c.kinds.missing, " "))
+	c.logOnce("cluster", strings.Join(c.kinds.missing, " "))
 	return nil
 }
 
@@ -133,11 +133,11 @@ func (c *Controller) fault(err error) {
 	if err != nil {
 		message = err.Error()
 	}
-	c.say("pass", message)
+	c.logOnce("pass", message)
 }
 
-// say logs what is wrong with a subject when it changes.
-func (c *Controller) say(subject, message string) {
+// logOnce logs what is wrong with a subject when it changes.
+func (c *Controller) logOnce(subject, message string) {
 	if c.said[subject] == message {
 		return
 	}

@@ -36,7 +36,7 @@ func testState(weights ...uint64) lb.State {
 	return lb.State{Addresses: []lb.Address{{IP: vip, Exclusive: true}}, Frontends: []lb.Frontend{f}}
 }
 
-func mustApply(t *testing.T, a *Agent, s lb.State) Result {
+func mustApply(t *testing.T, a *Writer, s lb.State) Result {
 	t.Helper()
 	res, err := a.Apply(context.Background(), s)
 	if err != nil {
@@ -179,7 +179,7 @@ func TestRunConverges(t *testing.T) {
 		states <- testState(1, 2)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		look := func() (*datapath.Image, lb.Key, *datapath.Served) {
+		look := func() (*datapath.Contents, lb.Key, *datapath.Served) {
 			im, err := datapath.Read(fake, time.Now())
 			if err != nil {
 				t.Fatal(err)
@@ -191,7 +191,7 @@ func TestRunConverges(t *testing.T) {
 			return nil, lb.Key{}, nil
 		}
 		_, key, served := look()
-		word := func() datapath.Word { im, _, served := look(); return im.Word(served.Entry.Index) }
+		word := func() datapath.RingRef { im, _, served := look(); return im.Word(served.Entry.Index) }
 		for _, foreign := range []struct {
 			what  string
 			write func() error
@@ -250,7 +250,7 @@ func TestStatus(t *testing.T) {
 	if !got.Known || got.Counters["forwarded"] != 1000 || got.Tables["backends"] != (lb.Use{Used: 3, Size: 63}) || got.Tables["flows"].Used != 1 {
 		t.Errorf("status %+v", got)
 	}
-	if diff := cmp.Diff([]LinkCount{{Link{7, "egress"}, 12}}, got.Links); diff != "" {
+	if diff := cmp.Diff([]HookCount{{Hook{7, "egress"}, 12}}, got.Links); diff != "" {
 		t.Errorf("links (-want +got):\n%s", diff)
 	}
 	want := FrontendStatus{

@@ -14,26 +14,26 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// place is an application on a node.
-type place struct{ application, node string }
+// instanceKey is an application on a node.
+type instanceKey struct{ application, node string }
 
-// sight is a Cluster at a time, indexed.
-type sight struct {
+// observed is a Cluster at a time, indexed.
+type observed struct {
 	now      time.Time
 	c        *Cluster
 	selector labels.Selector
 	nodes    map[string]*corev1.Node
 	created  map[string]time.Time // applications
-	states   map[place]*bpfmanv1.ClusterBpfApplicationState
-	pods     map[place]*corev1.Pod
-	reports  map[place]*lb.Report
+	states   map[instanceKey]*bpfmanv1.ClusterBpfApplicationState
+	pods     map[instanceKey]*corev1.Pod
+	reports  map[instanceKey]*lb.Report
 	before   map[string]*v1alpha1.NodeDataplaneStatus
 }
 
-func look(now time.Time, spec v1alpha1.Dataplane, c *Cluster) *sight {
-	s := &sight{
-		now: now, c: c, selector: Selector(spec), nodes: map[string]*corev1.Node{}, created: map[string]time.Time{}, states: map[place]*bpfmanv1.ClusterBpfApplicationState{},
-		pods: map[place]*corev1.Pod{}, reports: map[place]*lb.Report{}, before: map[string]*v1alpha1.NodeDataplaneStatus{},
+func observe(now time.Time, spec v1alpha1.Dataplane, c *Cluster) *observed {
+	s := &observed{
+		now: now, c: c, selector: Selector(spec), nodes: map[string]*corev1.Node{}, created: map[string]time.Time{}, states: map[instanceKey]*bpfmanv1.ClusterBpfApplicationState{},
+		pods: map[instanceKey]*corev1.Pod{}, reports: map[instanceKey]*lb.Report{}, before: map[string]*v1alpha1.NodeDataplaneStatus{},
 	}
 	for i := range c.Nodes {
 		s.nodes[c.Nodes[i].Name] = &c.Nodes[i]
@@ -43,18 +43,18 @@ func look(now time.Time, spec v1alpha1.Dataplane, c *Cluster) *sight {
 	}
 	for i := range c.States {
 		state := &c.States[i]
-		s.states[place{state.Labels[v1alpha1.OwnedByLabel], state.Labels[corev1.LabelHostname]}] = state
+		s.states[instanceKey{state.Labels[v1alpha1.OwnedByLabel], state.Labels[corev1.LabelHostname]}] = state
 	}
 	for i := range c.Pods {
 		pod := &c.Pods[i]
-		at := place{pod.Labels[applicationLabel], pod.Spec.NodeName}
+		at := instanceKey{pod.Labels[applicationLabel], pod.Spec.NodeName}
 		if other := s.pods[at]; other == nil || newer(pod, other) {
 			s.pods[at] = pod
 		}
 	}
 	for i := range c.Reports {
 		r := &c.Reports[i]
-		at := place{r.Application, r.Node}
+		at := instanceKey{r.Application, r.Node}
 		if other := s.reports[at]; other == nil || r.LastContact.After(other.LastContact) {
 			s.reports[at] = r
 		}
@@ -74,13 +74,13 @@ func newer(a, b *corev1.Pod) bool {
 }
 
 // selected tells whether a node is there and is to take part.
-func (s *sight) selected(node string) bool {
+func (s *observed) selected(node string) bool {
 	n := s.nodes[node]
 	return n != nil && s.selector.Matches(labels.Set(n.Labels))
 }
 
 // ready tells whether Kubernetes has a node do work.
-func (s *sight) ready(node string) bool {
+func (s *observed) ready(node string) bool {
 	if n := s.nodes[node]; n != nil {
 		for _, c := range n.Status.Conditions {
 			if c.Type == corev1.NodeReady {
@@ -92,7 +92,7 @@ func (s *sight) ready(node string) bool {
 }
 
 // age is how long ago an application was created, 0 if it is yet to be.
-func (s *sight) age(application string) time.Duration {
+func (s *observed) age(application string) time.Duration {
 	if t := s.created[application]; !t.IsZero() {
 		return s.now.Sub(t)
 	}
@@ -100,7 +100,7 @@ func (s *sight) age(application string) time.Duration {
 }
 
 // program is what bpfman says of the program at a place; nil: nothing.
-func (s *sight) program(at place) *bpfmanv1.ClBpfApplicationProgramState {
+func (s *observed) program(at instanceKey) *bpfmanv1.ClBpfApplicationProgramState {
 	state := s.states[at]
 	if state == nil || state.Status.AppLoadStatus != bpfmanv1.AppLoadSuccess {
 		return nil
@@ -114,7 +114,7 @@ func (s *sight) program(at place) *bpfmanv1.ClBpfApplicationProgramState {
 }
 
 // stored is what was last written about a place; nil: nothing.
-func (s *sight) stored(at place) *v1alpha1.ApplicationStatus {
+func (s *observed) stored(at instanceKey) *v1alpha1.ApplicationStatus {
 	if before := s.before[at.node]; before != nil {
 		for i := range before.Applications {
 			if before.Applications[i].Name == at.application {
@@ -127,9 +127,9 @@ func (s *sight) stored(at place) *v1alpha1.ApplicationStatus {
 
 // layout is that of an application's maps, as its agents say or have said; 0:
 // none could open them yet.
-func (s *sight) layout(application string) int {
+func (s *observed) layout(application string) int {
 	for node := range s.nodes {
-		at := place{application, node}
+		at := instanceKey{application, node}
 		if report := s.reports[at]; report != nil && report.Layout != 0 {
 			return report.Layout
 		}
@@ -141,7 +141,7 @@ func (s *sight) layout(application string) int {
 }
 
 // acked tells whether somebody has filled the maps of a program.
-func (s *sight) acked(at place) bool {
+func (s *observed) acked(at instanceKey) bool {
 	if report := s.reports[at]; report != nil {
 		return report.Version != (lb.Version{}) || report.Error != "" // which may have kept it from reading them
 	}
@@ -150,10 +150,10 @@ func (s *sight) acked(at place) bool {
 }
 
 // starting tells whether agents may not have found this operator yet.
-func (s *sight) starting() bool { return s.now.Before(s.c.Started.Add(contactGrace)) }
+func (s *observed) starting() bool { return s.now.Before(s.c.Started.Add(contactGrace)) }
 
 // runs tells whether a program is in the kernel, by anybody's word.
-func (s *sight) runs(at place) bool {
+func (s *observed) runs(at instanceKey) bool {
 	if s.nodes[at.node] == nil {
 		return false
 	}
@@ -166,7 +166,7 @@ func (s *sight) runs(at place) bool {
 
 // drains tells whether a program serves only the connections that it has, as
 // far as anybody knows.
-func (s *sight) drains(at place) bool {
+func (s *observed) drains(at instanceKey) bool {
 	if report := s.reports[at]; report != nil {
 		return report.Draining
 	}

@@ -30,8 +30,8 @@ const (
 	slowAfter = 2 * time.Minute
 )
 
-// fault is why a program does not serve as it should on a node. Nil is none.
-type fault struct {
+// diagnosis is why a program does not serve as it should on a node. Nil is none.
+type diagnosis struct {
 	status          metav1.ConditionStatus
 	reason, message string
 	// dead tells that no packets get to the program, or that it has no state:
@@ -41,19 +41,19 @@ type fault struct {
 	keep bool
 }
 
-// dead is the fault of a program that serves nothing.
-func dead(reason, format string, args ...any) *fault {
-	return &fault{status: metav1.ConditionFalse, reason: reason, message: fmt.Sprintf(format, args...), dead: true}
+// broken is the fault of a program that serves nothing.
+func broken(reason, format string, args ...any) *diagnosis {
+	return &diagnosis{status: metav1.ConditionFalse, reason: reason, message: fmt.Sprintf(format, args...), dead: true}
 }
 
-// short is the fault of a program that serves, but not all that it should, or
+// degraded is the fault of a program that serves, but not all that it should, or
 // nobody knows.
-func short(status metav1.ConditionStatus, reason, format string, args ...any) *fault {
-	return &fault{status: status, reason: reason, message: fmt.Sprintf(format, args...)}
+func degraded(status metav1.ConditionStatus, reason, format string, args ...any) *diagnosis {
+	return &diagnosis{status: status, reason: reason, message: fmt.Sprintf(format, args...)}
 }
 
-// blocks tells whether a fault is one that does not go away by waiting.
-func (s *sight) blocks(application string, f *fault) bool {
+// isPermanent tells whether a fault is one that does not go away by waiting.
+func (s *observed) isPermanent(application string, f *diagnosis) bool {
 	switch {
 	case f == nil || !f.dead || f.reason == ReloadedProgram:
 		return false
@@ -65,7 +65,7 @@ func (s *sight) blocks(application string, f *fault) bool {
 
 // fault looks at a place from the program to the agent: what is wrong first is
 // the cause of the rest. links are what was asked for.
-func (s *sight) fault(at place, links []bpfmanv1.ClTcxAttachInfo) *fault {
+func (s *observed) fault(at instanceKey, links []bpfmanv1.ClTcxAttachInfo) *diagnosis {
 	if f := s.loadFault(at); f != nil {
 		return f
 	}
@@ -73,47 +73,47 @@ func (s *sight) fault(at place, links []bpfmanv1.ClTcxAttachInfo) *fault {
 		return f
 	}
 	if pod, before, after := s.reloaded(at); pod != "" {
-		return dead(ReloadedProgram, "bpfman has loaded the program anew (as %d, it was %d): pod %s had the maps of the one before, and is replaced.", after, before, pod)
+		return broken(ReloadedProgram, "bpfman has loaded the program anew (as %d, it was %d): pod %s had the maps of the one before, and is replaced.", after, before, pod)
 	}
 	return s.agentFault(at)
 }
 
 // loadFault is why the program is not in the kernel.
-func (s *sight) loadFault(at place) *fault {
+func (s *observed) loadFault(at instanceKey) *diagnosis {
 	state := s.states[at]
 	switch {
 	case state == nil && s.age(at.application) < stuckAfter:
-		return dead(NotLoaded, "bpfman has not looked at ClusterBpfApplication %s yet.", at.application)
+		return broken(NotLoaded, "bpfman has not looked at ClusterBpfApplication %s yet.", at.application)
 	case state == nil:
-		return dead(NotLoaded, "bpfman has not looked at ClusterBpfApplication %s: is a pod of DaemonSet bpfman-daemon running on the node?", at.application)
+		return broken(NotLoaded, "bpfman has not looked at ClusterBpfApplication %s: is a pod of DaemonSet bpfman-daemon running on the node?", at.application)
 	}
 	switch state.Status.AppLoadStatus {
 	case bpfmanv1.AppLoadError:
-		return dead(LoadFailed, "bpfman could not load the program of ClusterBpfApplication %s. The log of container bpfman-agent of the node's bpfman-daemon pod says why. "+
+		return broken(LoadFailed, "bpfman could not load the program of ClusterBpfApplication %s. The log of container bpfman-agent of the node's bpfman-daemon pod says why. "+
 			"Usual: the image cannot be pulled (only by HTTPS, with a certificate that the node trusts, and bytecode.pullSecret if it is private), bpfman is to ask the internet about signatures and cannot (verify_enabled = false in its Config, as in examples/bpfman, ends that), the kernel is older than 6.6, "+
 			"or, when it says \"Operation not permitted\" of BPF_OBJ_PIN, bpfman was restarted without the fixes of examples/bpfman.", at.application)
 	case bpfmanv1.ProgListChangedError:
-		return dead(LoadFailed, "Somebody has changed the programs of ClusterBpfApplication %s, which bpfman cannot do while it is loaded. It is changed back; if this stays, delete it, and it is created again.", at.application)
+		return broken(LoadFailed, "Somebody has changed the programs of ClusterBpfApplication %s, which bpfman cannot do while it is loaded. It is changed back; if this stays, delete it, and it is created again.", at.application)
 	case bpfmanv1.AppLoadSuccess:
 		if s.program(at) == nil {
-			return dead(NotLoaded, "bpfman says that ClusterBpfApplication %s is loaded, but lists no program. Delete it, and it is created again.", at.application)
+			return broken(NotLoaded, "bpfman says that ClusterBpfApplication %s is loaded, but lists no program. Delete it, and it is created again.", at.application)
 		}
 		return nil
 	case bpfmanv1.AppLoadNotLoaded, "":
 		switch age := s.now.Sub(state.CreationTimestamp.Time); {
 		case s.c.NarrowLinkIDs && age >= stuckAfter:
-			return dead(StateStuck, "bpfman cannot say whether it has loaded ClusterBpfApplication %s: the CRD clusterbpfapplicationstates.bpfman.io has linkId as int32, and the API server refuses most of bpfman's ids. "+
+			return broken(StateStuck, "bpfman cannot say whether it has loaded ClusterBpfApplication %s: the CRD clusterbpfapplicationstates.bpfman.io has linkId as int32, and the API server refuses most of bpfman's ids. "+
 				"bpfman loads the program again and again, and leaves every copy attached. Change the format to int64, as examples/bpfman does, and restart the node to be rid of the copies.", at.application)
 		case age >= slowAfter:
-			return dead(NotLoaded, "bpfman has not loaded ClusterBpfApplication %s for more than %s. The log of container bpfman-agent of the node's bpfman-daemon pod says what it is doing: perhaps it still pulls the image.", at.application, slowAfter)
+			return broken(NotLoaded, "bpfman has not loaded ClusterBpfApplication %s for more than %s. The log of container bpfman-agent of the node's bpfman-daemon pod says what it is doing: perhaps it still pulls the image.", at.application, slowAfter)
 		}
-		return dead(NotLoaded, "bpfman is loading ClusterBpfApplication %s.", at.application)
+		return broken(NotLoaded, "bpfman is loading ClusterBpfApplication %s.", at.application)
 	}
-	return dead(NotLoaded, "bpfman has unloaded ClusterBpfApplication %s (%s).", at.application, state.Status.AppLoadStatus)
+	return broken(NotLoaded, "bpfman has unloaded ClusterBpfApplication %s (%s).", at.application, state.Status.AppLoadStatus)
 }
 
 // linkFault is why packets do not get to the program.
-func linkFault(at place, asked []bpfmanv1.ClTcxAttachInfo, p *bpfmanv1.ClBpfApplicationProgramState) *fault {
+func linkFault(at instanceKey, asked []bpfmanv1.ClTcxAttachInfo, p *bpfmanv1.ClBpfApplicationProgramState) *diagnosis {
 	var links []bpfmanv1.ClTcxAttachInfoState
 	if p != nil && p.TCX != nil {
 		links = slices.DeleteFunc(slices.Clone(p.TCX.Links), func(l bpfmanv1.ClTcxAttachInfoState) bool { return !l.ShouldAttach })
@@ -126,13 +126,13 @@ func linkFault(at place, asked []bpfmanv1.ClTcxAttachInfo, p *bpfmanv1.ClBpfAppl
 			failed = append(failed, fmt.Sprintf("%s of %s (%s)", strings.ToLower(string(l.Direction)), l.InterfaceName, l.LinkStatus))
 		}
 	}
-	f := (*fault)(nil)
+	f := (*diagnosis)(nil)
 	if missing := missingLinks(asked, links); len(failed) > 0 {
-		f = dead(NotAttached, "bpfman has not attached the program of ClusterBpfApplication %s at %s. If this stays: is the interface there? bpfman looks again when a pod of the node changes. "+
-			"If the log of bpfman-agent says \"bpf_mprog_attach failed\", bpfman's database has programs that are gone: delete /run/bpfman/db on the node, and the node's bpfman-daemon pod.", at.application, list(failed))
+		f = broken(NotAttached, "bpfman has not attached the program of ClusterBpfApplication %s at %s. If this stays: is the interface there? bpfman looks again when a pod of the node changes. "+
+			"If the log of bpfman-agent says \"bpf_mprog_attach failed\", bpfman's database has programs that are gone: delete /run/bpfman/db on the node, and the node's bpfman-daemon pod.", at.application, joinWords(failed))
 	} else if len(missing) > 0 {
-		f = dead(LinksMissing, "bpfman says Success, but the program of ClusterBpfApplication %s is not attached at %s. If this stays: is the interface there? "+
-			"bpfman-agent attaches nothing, and says so nowhere, where it may not look at the host's network namespace (/proc/1/ns/net).", at.application, list(missing))
+		f = broken(LinksMissing, "bpfman says Success, but the program of ClusterBpfApplication %s is not attached at %s. If this stays: is the interface there? "+
+			"bpfman-agent attaches nothing, and says so nowhere, where it may not look at the host's network namespace (/proc/1/ns/net).", at.application, joinWords(missing))
 	}
 	if f != nil {
 		f.dead = !attached
@@ -181,7 +181,7 @@ func missingLinks(asked []bpfmanv1.ClTcxAttachInfo, links []bpfmanv1.ClTcxAttach
 
 // reloaded returns the agent's pod that has the maps of an earlier program, as
 // long as no other has been heard of, and the ids of both programs; else "".
-func (s *sight) reloaded(at place) (pod string, before, after int64) {
+func (s *observed) reloaded(at instanceKey) (pod string, before, after int64) {
 	stored, p := s.stored(at), s.program(at)
 	if stored == nil || stored.ProgramID == nil || p == nil || stored.Pod == "" ||
 		*stored.ProgramID == int64(*p.ProgramId) || s.replaced(at) {
@@ -192,18 +192,18 @@ func (s *sight) reloaded(at place) (pod string, before, after int64) {
 
 // replaced tells whether another pod than the one that is stored is there, and
 // was heard of.
-func (s *sight) replaced(at place) bool {
+func (s *observed) replaced(at instanceKey) bool {
 	stored, pod, report := s.stored(at), s.pods[at], s.reports[at]
 	return stored != nil && pod != nil && pod.Name != stored.Pod && report != nil && path.Base(report.Pod) == pod.Name
 }
 
 // agentFault is why the maps do not hold what they should.
-func (s *sight) agentFault(at place) *fault {
+func (s *observed) agentFault(at instanceKey) *diagnosis {
 	report, stored, pod := s.reports[at], s.stored(at), s.pods[at]
 	served := stored != nil && stored.AckedAt != nil
 	switch {
 	case report == nil && served && s.starting():
-		return &fault{status: metav1.ConditionUnknown, reason: AgentLost, message: "The operator has just started, and waits for the node's agent.", keep: true}
+		return &diagnosis{status: metav1.ConditionUnknown, reason: AgentLost, message: "The operator has just started, and waits for the node's agent.", keep: true}
 	case report == nil && !served:
 		return s.noAgent(at, pod)
 	case report == nil || !report.Connected && s.now.Sub(report.LastContact) > contactGrace:
@@ -211,41 +211,41 @@ func (s *sight) agentFault(at place) *fault {
 		if pod != nil {
 			name = pod.Name
 		}
-		return short(metav1.ConditionUnknown, AgentLost, "The node's agent (%s) is not heard of. The kernel goes on serving what it has.", name)
+		return degraded(metav1.ConditionUnknown, AgentLost, "The node's agent (%s) is not heard of. The kernel goes on serving what it has.", name)
 	case report.HeartbeatLost:
-		return dead(ProgramGone, "The program sees no packets any more, though bpfman says that it is attached: it was perhaps lost with a restart of bpfman's container, which the fixes of examples/bpfman prevent. "+
+		return broken(ProgramGone, "The program sees no packets any more, though bpfman says that it is attached: it was perhaps lost with a restart of bpfman's container, which the fixes of examples/bpfman prevent. "+
 			"Delete /run/bpfman/db on the node, the node's bpfman-daemon pod, and pod %s. If bpftool net shows the program attached, deleting pod %s is enough.", report.Pod, report.Pod)
 	case report.Error != "":
 		return writeFault(report)
 	case report.Version == (lb.Version{}):
-		return dead(Outdated, "The agent has not written its first state yet.")
+		return broken(Outdated, "The agent has not written its first state yet.")
 	case s.outdated(report.Version):
-		return short(metav1.ConditionFalse, Outdated, "The maps hold an older state than they should for more than %s. The log of pod %s may say why.", outdatedAfter, report.Pod)
+		return degraded(metav1.ConditionFalse, Outdated, "The maps hold an older state than they should for more than %s. The log of pod %s may say why.", outdatedAfter, report.Pod)
 	}
 	return nil
 }
 
 // noAgent is why an agent has never been heard of.
-func (s *sight) noAgent(at place, pod *corev1.Pod) *fault {
+func (s *observed) noAgent(at instanceKey, pod *corev1.Pod) *diagnosis {
 	switch {
 	case pod == nil:
-		return dead(NoAgent, "The program is loaded, but DaemonSet %s has no pod on the node yet, which fills its maps. If this stays, describe the DaemonSet.", AgentsName(at.application))
+		return broken(NoAgent, "The program is loaded, but DaemonSet %s has no pod on the node yet, which fills its maps. If this stays, describe the DaemonSet.", AgentsName(at.application))
 	case pod.Status.Phase != corev1.PodRunning:
-		return dead(NoAgent, "Pod %s, which fills the program's maps, does not run yet (%s). If it waits for its volume for more than two minutes: does the node's bpfman-daemon pod have csi.bpfman.io? "+
+		return broken(NoAgent, "Pod %s, which fills the program's maps, does not run yet (%s). If it waits for its volume for more than two minutes: does the node's bpfman-daemon pod have csi.bpfman.io? "+
 			"And does blixt bytecode inspect show layout %d for the image, which this version of Blixt writes? If it shows another, name the bytecode of this version, or install the version of that bytecode.", pod.Name, pod.Status.Phase, bpf.Layout)
 	}
-	return dead(NoAgent, "Pod %s, which fills the program's maps, runs but has not reached the operator. Its log says why.", pod.Name)
+	return broken(NoAgent, "Pod %s, which fills the program's maps, runs but has not reached the operator. Its log says why.", pod.Name)
 }
 
-func writeFault(report *lb.Report) *fault {
+func writeFault(report *lb.Report) *diagnosis {
 	if f := report.TableFull; f != nil {
-		return short(metav1.ConditionFalse, TableFull, "Not all fits into the program's tables, and the node serves what it served before: %s. Table %s can have %d entries. Serve less, or build bytecode with a larger one.", report.Error, f.Table, f.Size)
+		return degraded(metav1.ConditionFalse, TableFull, "Not all fits into the program's tables, and the node serves what it served before: %s. Table %s can have %d entries. Serve less, or build bytecode with a larger one.", report.Error, f.Table, f.Size)
 	}
-	return short(metav1.ConditionFalse, WriteFailed, "The agent could not write the program's maps: %s.", strings.TrimSuffix(report.Error, "."))
+	return degraded(metav1.ConditionFalse, WriteFailed, "The agent could not write the program's maps: %s.", strings.TrimSuffix(report.Error, "."))
 }
 
 // outdated tells whether an agent should long have had a newer version.
-func (s *sight) outdated(have lb.Version) bool {
+func (s *observed) outdated(have lb.Version) bool {
 	for _, issued := range s.c.Issued {
 		v := issued.Version
 		if v.Epoch > have.Epoch || v.Epoch == have.Epoch && v.Sequence > have.Sequence {
@@ -255,8 +255,8 @@ func (s *sight) outdated(have lb.Version) bool {
 	return false
 }
 
-// list joins words for a sentence: a, b and c.
-func list(words []string) string {
+// joinWords joins words for a sentence: a, b and c.
+func joinWords(words []string) string {
 	if n := len(words); n > 1 {
 		return strings.Join(words[:n-1], ", ") + " and " + words[n-1]
 	}

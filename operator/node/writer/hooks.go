@@ -8,29 +8,29 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
-// Link is one direction of one interface.
-type Link struct {
+// Hook is one direction of one interface.
+type Hook struct {
 	// Index is the interface's, folded into the range of link_packets.
 	Index     int    `json:"index"`
 	Direction string `json:"direction"`
 }
 
-// LinkCount is how many packets a link has seen: its heartbeat.
-type LinkCount struct {
-	Link
+// HookCount is how many packets a link has seen: its heartbeat.
+type HookCount struct {
+	Hook
 	Packets uint64 `json:"packets"`
 }
 
-// ReadLinks returns the links that have seen packets.
-func ReadLinks(t datapath.Counts) ([]LinkCount, error) {
+// ReadHooks returns the links that have seen packets.
+func ReadHooks(t datapath.Counts) ([]HookCount, error) {
 	all, err := t.LinkPackets()
 	if err != nil {
 		return nil, fmt.Errorf("read packets of links: %w", err)
 	}
-	var links []LinkCount
+	var links []HookCount
 	for i, n := range all {
 		if n > 0 {
-			links = append(links, LinkCount{Link{i / 2, [...]string{"ingress", "egress"}[i%2]}, n})
+			links = append(links, HookCount{Hook{i / 2, [...]string{"ingress", "egress"}[i%2]}, n})
 		}
 	}
 	return links, nil

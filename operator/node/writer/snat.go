@@ -9,10 +9,10 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// SetSource changes what translated flows come from: the ports, and the node's
+// SetSNAT changes what translated flows come from: the ports, and the node's
 // addresses for kernels that cannot say which one. Flows that exist keep what
 // they have.
-func (a *Agent) SetSource(ports lb.PortRange, node4, node6 netip.Addr) error {
+func (a *Writer) SetSNAT(ports lb.PortRange, node4, node6 netip.Addr) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.o.SNAT, a.o.Node4, a.o.Node6 = ports, node4, node6
@@ -20,7 +20,7 @@ func (a *Agent) SetSource(ports lb.PortRange, node4, node6 netip.Addr) error {
 	if err != nil {
 		return fmt.Errorf("read config: %w", err)
 	}
-	if settled := a.settings(c); settled != c {
+	if settled := a.mergeOptions(c); settled != c {
 		if err := a.tables.SetConfig(settled); err != nil {
 			return fmt.Errorf("write config: %w", err)
 		}

@@ -13,14 +13,14 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// Image is what the tables hold, and which ids and ranges are free. Apply
+// Contents is what the tables hold, and which ids and ranges are free. Apply
 // keeps it up to date; after an error of Apply it is to be read anew.
-type Image struct {
+type Contents struct {
 	Sizes     Sizes
 	Addresses map[netip.Addr]bpf.BlixtAddress
 	Frontends map[lb.Key]*Served
 
-	words    []Word             // by frontend index
+	words    []RingRef          // by frontend index
 	backends []bpf.BlixtBackend // by id
 	// What a killed writer left: keys without an index of their own, backends
 	// of no frontend. Nobody refers to them. A second entry of one endpoint is
@@ -38,14 +38,14 @@ type Served struct {
 	// Slots is the ring, in backend ids. It is never changed, but replaced.
 	Slots []uint32
 	// IDs are the backends, those without slots included.
-	IDs map[Endpoint]uint32
+	IDs map[BackendKey]uint32
 	// Source is what the ring was made from; nil: it was read from the tables.
 	Source *lb.Frontend
 }
 
-// Endpoint is what makes a backend of a frontend the same one: it keeps its
+// BackendKey is what makes a backend of a frontend the same one: it keeps its
 // id and its flows as long as none of this changes.
-type Endpoint struct {
+type BackendKey struct {
 	Addr  netip.AddrPort
 	Local bool
 }
@@ -53,8 +53,8 @@ type Endpoint struct {
 // Read makes an Image of tables in any state: what is usable is adopted and
 // goes on serving, everything else is free, or a stray that the next plan
 // removes.
-func Read(t Tables, now time.Time) (*Image, error) {
-	im := &Image{Sizes: t.Sizes(), Frontends: map[lb.Key]*Served{}}
+func Read(t Tables, now time.Time) (*Contents, error) {
+	im := &Contents{Sizes: t.Sizes(), Frontends: map[lb.Key]*Served{}}
 	var err error
 	if im.Addresses, err = t.Addresses(); err != nil {
 		return nil, fmt.Errorf("read addresses: %w", err)
@@ -83,7 +83,7 @@ func Read(t Tables, now time.Time) (*Image, error) {
 
 // Same tells whether the tables hold what the image says: then nobody else has
 // written them since.
-func (im *Image) Same(t Tables, now time.Time) (bool, error) {
+func (im *Contents) Same(t Tables, now time.Time) (bool, error) {
 	got, err := Read(t, now)
 	if err != nil {
 		return false, err
@@ -96,7 +96,7 @@ func (im *Image) Same(t Tables, now time.Time) (bool, error) {
 }
 
 // readFrontends adopts the frontends whose index and ring are their own.
-func (im *Image) readFrontends(t Tables, entries map[lb.Key]bpf.BlixtFrontend, now time.Time, zeros span) error {
+func (im *Contents) readFrontends(t Tables, entries map[lb.Key]bpf.BlixtFrontend, now time.Time, zeros span) error {
 	byIndex := map[uint32]*Served{}
 	var used []span
 	for _, key := range slices.SortedFunc(maps.Keys(entries), lb.Key.Compare) {
@@ -105,7 +105,7 @@ func (im *Image) readFrontends(t Tables, entries map[lb.Key]bpf.BlixtFrontend, n
 			im.strayFrontends = append(im.strayFrontends, key)
 			continue
 		}
-		s := &Served{Entry: e, IDs: map[Endpoint]uint32{}}
+		s := &Served{Entry: e, IDs: map[BackendKey]uint32{}}
 		if w := im.words[e.Index]; w.Size() > 0 {
 			var err error
 			if s.Slots, err = t.Ring(w.Offset(), w.Size()); err != nil {
@@ -138,7 +138,7 @@ func (im *Image) readFrontends(t Tables, entries map[lb.Key]bpf.BlixtFrontend, n
 	return nil
 }
 
-func (im *Image) overlaps(used []span, w Word) bool {
+func (im *Contents) overlaps(used []span, w RingRef) bool {
 	if w.Size() == 0 {
 		return false
 	}
@@ -151,7 +151,7 @@ func (im *Image) overlaps(used []span, w Word) bool {
 }
 
 // readBackends leaves out id 0, which is BACKEND_REJECT.
-func (im *Image) readBackends(now time.Time) {
+func (im *Contents) readBackends(now time.Time) {
 	im.ids = im.readPool(1, im.Sizes.Backends, now, func(n uint32) (taken, virgin bool) {
 		return inUse(im.backends[n]), im.backends[n].Generation == 0
 	})
@@ -159,7 +159,7 @@ func (im *Image) readBackends(now time.Time) {
 
 // readPool makes a pool of what is free. What was used before rests from now
 // on, since nobody knows since when it is free.
-func (im *Image) readPool(start, end int, now time.Time, look func(n uint32) (taken, virgin bool)) pool {
+func (im *Contents) readPool(start, end int, now time.Time, look func(n uint32) (taken, virgin bool)) pool {
 	p := pool{next: uint32(start), end: uint32(end)}
 	for n := p.next; n < p.end; n++ {
 		if taken, virgin := look(n); taken || !virgin {
@@ -180,14 +180,14 @@ func (im *Image) readPool(start, end int, now time.Time, look func(n uint32) (ta
 }
 
 // Word returns the published word of a frontend index.
-func (im *Image) Word(index uint32) Word { return im.words[index] }
+func (im *Contents) Word(index uint32) RingRef { return im.words[index] }
 
 // Backend returns an entry by id.
-func (im *Image) Backend(id uint32) bpf.BlixtBackend { return im.backends[id] }
+func (im *Contents) Backend(id uint32) bpf.BlixtBackend { return im.backends[id] }
 
 // Use is how much of each table is taken, backends and slots that rest
 // excepted.
-func (im *Image) Use() Sizes {
+func (im *Contents) Use() Sizes {
 	use := Sizes{Addresses: len(im.Addresses), Frontends: len(im.Frontends)}
 	for _, s := range im.Frontends {
 		use.RingSlots += int(even(uint32(len(s.Slots))))

@@ -68,14 +68,14 @@ type Result struct {
 	Wanted *lb.Version `json:"-"`
 }
 
-// Agent writes the maps of one data plane. Its methods may be called
+// Writer writes the maps of one data plane. Its methods may be called
 // concurrently; there must be no second agent for the same maps.
-type Agent struct {
+type Writer struct {
 	tables Tables
 	o      Options
 
 	mu      sync.Mutex // of all below, and of writing
-	image   *datapath.Image
+	image   *datapath.Contents
 	state   lb.State // applied last, or being applied
 	record  Record
 	foreign time.Time // when another writer was noticed last
@@ -88,7 +88,7 @@ type Agent struct {
 }
 
 // New returns an agent that has not touched the maps yet.
-func New(t Tables, o Options) *Agent {
+func New(t Tables, o Options) *Writer {
 	if o.SNAT == (lb.PortRange{}) {
 		o.SNAT = lb.DefaultSNATPorts
 	}
@@ -113,20 +113,20 @@ func New(t Tables, o Options) *Agent {
 	if o.Sleep == nil {
 		o.Sleep = sleep
 	}
-	return &Agent{tables: t, o: o}
+	return &Writer{tables: t, o: o}
 }
 
 // Apply makes the maps hold a state, under the next version. It returns once
 // they do, which takes a second longer where ids or slots have to rest. On
 // error each frontend serves as before or as wanted, and Apply may be tried
 // again. Returns datapath.TableFullError if the state does not fit.
-func (a *Agent) Apply(ctx context.Context, s lb.State) (Result, error) {
+func (a *Writer) Apply(ctx context.Context, s lb.State) (Result, error) {
 	return a.apply(ctx, s, nil)
 }
 
 // ApplyVersion is Apply for a state that has a version. Returns StaleError if
 // the maps hold a newer one of the same epoch.
-func (a *Agent) ApplyVersion(ctx context.Context, s lb.State, v lb.Version) (Result, error) {
+func (a *Writer) ApplyVersion(ctx context.Context, s lb.State, v lb.Version) (Result, error) {
 	return a.apply(ctx, s, &v)
 }
 
@@ -139,7 +139,7 @@ func (e *StaleError) Error() string {
 	return fmt.Sprintf("state %d of epoch %d is older than state %d, which is served", e.Got.Sequence, e.Got.Epoch, e.Have.Sequence)
 }
 
-func (a *Agent) apply(ctx context.Context, s lb.State, v *lb.Version) (Result, error) {
+func (a *Writer) apply(ctx context.Context, s lb.State, v *lb.Version) (Result, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	start := a.o.Clock()
@@ -164,7 +164,7 @@ func (a *Agent) apply(ctx context.Context, s lb.State, v *lb.Version) (Result, e
 	return res, nil
 }
 
-func (a *Agent) write(ctx context.Context, s lb.State, hash uint64, v *lb.Version) (Result, error) {
+func (a *Writer) write(ctx context.Context, s lb.State, hash uint64, v *lb.Version) (Result, error) {
 	res := Result{StateHash: hashText(hash)}
 	config, err := a.tables.Config()
 	if err != nil {
@@ -182,7 +182,7 @@ func (a *Agent) write(ctx context.Context, s lb.State, hash uint64, v *lb.Versio
 		res.Version = *v
 	}
 	// How to translate comes before, and which state this is after the state.
-	settled := a.settings(config)
+	settled := a.mergeOptions(config)
 	if settled != config {
 		if err := a.tables.SetConfig(settled); err != nil {
 			return res, fmt.Errorf("write config: %w", err)
@@ -217,7 +217,7 @@ func (a *Agent) write(ctx context.Context, s lb.State, hash uint64, v *lb.Versio
 	return res, nil
 }
 
-func (a *Agent) plan(s lb.State) (*datapath.Plan, error) {
+func (a *Writer) plan(s lb.State) (*datapath.Plan, error) {
 	if a.image == nil {
 		im, err := datapath.Read(a.tables, a.o.Clock())
 		if err != nil {

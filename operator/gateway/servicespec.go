@@ -12,9 +12,9 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-// Plan is what a Gateway of a cluster needs besides its status: the Service
+// ServiceSpec is what a Gateway of a cluster needs besides its status: the Service
 // that stands for it is made from it.
-type Plan struct {
+type ServiceSpec struct {
 	Source v1alpha1.AddressSource
 	// WantAddresses are those that spec.addresses names. Empty: any will do.
 	WantAddresses []netip.Addr
@@ -37,12 +37,12 @@ type ServicePort struct {
 	Port
 }
 
-// plan returns nil for a Gateway that is refused as a whole.
-func (g *gateway) plan(s *site) *Plan {
+// serviceSpec returns nil for a Gateway that is refused as a whole.
+func (g *gateway) serviceSpec(s *site) *ServiceSpec {
 	if g.source == "" || g.refused != nil {
 		return nil
 	}
-	p := &Plan{
+	p := &ServiceSpec{
 		Source: g.source, WantAddresses: g.addresses.named, Ports: g.ports,
 		TrafficPolicy: g.policy.traffic, PodTraffic: g.class.config.podTraffic(g.source, g.policy.traffic, s.Cluster.ProxyMode),
 		LoadBalancerClass: g.class.config.loadBalancerClass(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package facts reads what the commands for administrators look at. In come
+// Package kube reads what the commands for administrators look at. In come
 // kinds; out come their objects, and why those of a kind could not be read.
 package kube
 

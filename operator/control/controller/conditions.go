@@ -26,7 +26,7 @@ func (c *Controller) conclude(ctx context.Context) error {
 	var failed errorList
 	verdicts, err := c.runDataplane(ctx)
 	failed.add(err)
-	heard := c.heard()
+	heard := c.acked()
 	for _, g := range c.translation.Gateways {
 		if stored := c.world.gateways[g.NamespacedName]; stored != nil {
 			p := c.progress(g.NamespacedName, verdicts, heard)
@@ -56,7 +56,7 @@ func (c *Controller) blocked() string {
 
 // podTraffic says what is not as with other Gateways of what comes from inside of
 // the cluster, and of the health checks that kube-proxy answers with it.
-func podTraffic(p *gateway.Plan, proxyMode string, s *corev1.Service) string {
+func podTraffic(p *gateway.ServiceSpec, proxyMode string, s *corev1.Service) string {
 	switch {
 	case p.PodTraffic == v1alpha1.PodTrafficKubeProxy:
 		return "What pods and nodes send to it is balanced by kube-proxy, without weights (podTraffic of the BlixtConfig)."
@@ -127,8 +127,8 @@ func ours(parents []gwv1.RouteParentStatus) bool {
 	return slices.ContainsFunc(parents, func(p gwv1.RouteParentStatus) bool { return p.ControllerName == gateway.ControllerName })
 }
 
-// heard returns the newest version that each node has confirmed to this leader.
-func (c *Controller) heard() map[string]lb.Version {
+// acked returns the newest version that each node has confirmed to this leader.
+func (c *Controller) acked() map[string]lb.Version {
 	heard := map[string]lb.Version{}
 	for _, r := range c.Fleet.Reports() {
 		if r.Version.Epoch == c.published.version.Epoch && !r.Draining && r.Version.Sequence >= heard[r.Node].Sequence {
@@ -139,7 +139,7 @@ func (c *Controller) heard() map[string]lb.Version {
 }
 
 // progress tells how far the nodes are with a Gateway.
-func (c *Controller) progress(key types.NamespacedName, verdicts []rollout.Verdict, heard map[string]lb.Version) gateway.Progress {
+func (c *Controller) progress(key types.NamespacedName, verdicts []rollout.NodeStatus, heard map[string]lb.Version) gateway.Progress {
 	var p gateway.Progress
 	if p.Why = c.kinds.noBpfman; p.Why != "" {
 		return p
@@ -158,10 +158,10 @@ func (c *Controller) progress(key types.NamespacedName, verdicts []rollout.Verdi
 			p.Unheard = append(p.Unheard, v.Node)
 		case ready != nil && ready.Status == metav1.ConditionFalse, ready != nil && !is:
 			p.Missing = append(p.Missing, v.Node)
-			because(&p, fmt.Sprintf("%s: %s: %s", v.Node, ready.Reason, ready.Message))
+			addReason(&p, fmt.Sprintf("%s: %s: %s", v.Node, ready.Reason, ready.Message))
 		case version.Sequence < since.Sequence:
 			p.Missing = append(p.Missing, v.Node)
-			because(&p, fmt.Sprintf("%s: its agent has not confirmed the newest state yet", v.Node))
+			addReason(&p, fmt.Sprintf("%s: its agent has not confirmed the newest state yet", v.Node))
 		}
 	}
 	if p.Nodes == 0 {
@@ -170,14 +170,14 @@ func (c *Controller) progress(key types.NamespacedName, verdicts []rollout.Verdi
 	return p
 }
 
-// because keeps the first reason: one is enough to begin with.
-func because(p *gateway.Progress, why string) {
+// addReason keeps the first reason: one is enough to begin with.
+func addReason(p *gateway.Progress, why string) {
 	if p.Why == "" {
 		p.Why = why
 	}
 }
 
-func (c *Controller) whyNoNode(verdicts []rollout.Verdict) string {
+func (c *Controller) whyNoNode(verdicts []rollout.NodeStatus) string {
 	for _, problem := range c.problems {
 		return problem.Object + ": " + problem.Message
 	}

@@ -40,7 +40,7 @@ func newSite(o *Options, namespaces []corev1.Namespace, dataplane *v1alpha1.Blix
 		for _, addr := range node.Addresses {
 			addr = addr.Unmap()
 			s.hosts[addr] = true
-			if node.Selected && unfit(addr) == "" {
+			if node.Selected && invalidReason(addr) == "" {
 				s.nodes = append(s.nodes, addr)
 			}
 		}

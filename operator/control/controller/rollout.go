@@ -22,7 +22,7 @@ import (
 
 // runDataplane applies bpfman's objects and the agents, tells agents who
 // drains, and returns how each node does.
-func (c *Controller) runDataplane(ctx context.Context) ([]rollout.Verdict, error) {
+func (c *Controller) runDataplane(ctx context.Context) ([]rollout.NodeStatus, error) {
 	release := c.Release
 	var asked *v1alpha1.Dataplane
 	if config := c.translation.Dataplane; config != nil {
@@ -36,7 +36,7 @@ func (c *Controller) runDataplane(ctx context.Context) ([]rollout.Verdict, error
 	}
 	now := c.Clock()
 	var failed errorList
-	var desired rollout.Rollout
+	var desired rollout.Desired
 	if len(release.Owners) > 0 {
 		desired = rollout.Plan(now, spec, known)
 	} else { // nobody is left to serve
@@ -46,15 +46,15 @@ func (c *Controller) runDataplane(ctx context.Context) ([]rollout.Verdict, error
 	}
 	apply, remove := rollout.Objects(spec, release, desired)
 	failed.add(c.applyAll(ctx, apply, remove))
-	c.settle(desired)
+	c.sendSettings(desired)
 	said := map[string]string{} // an object may have one on each node
 	for _, p := range desired.Problems {
 		said[p.Object] = strings.TrimSpace(said[p.Object] + " " + p.Message)
 	}
 	for object, message := range said {
-		c.say(object, message)
+		c.logOnce(object, message)
 	}
-	var verdicts []rollout.Verdict
+	var verdicts []rollout.NodeStatus
 	if len(release.Owners) > 0 {
 		verdicts = rollout.Judge(now, spec, desired, known)
 	}
@@ -147,8 +147,8 @@ func (c *Controller) applyAll(ctx context.Context, apply, remove []client.Object
 	return failed.err()
 }
 
-// settle tells the agents of each application its ports and where it drains.
-func (c *Controller) settle(r rollout.Rollout) {
+// sendSettings tells the agents of each application its ports and where it drains.
+func (c *Controller) sendSettings(r rollout.Desired) {
 	now := map[string]bool{}
 	for _, a := range r.Applications {
 		c.Fleet.SetSettings(a.Name, fleet.Settings{SNAT: a.SNAT, Drain: a.Drain})
@@ -163,7 +163,7 @@ func (c *Controller) settle(r rollout.Rollout) {
 }
 
 // writeNodes writes the NodeDataplanes.
-func (c *Controller) writeNodes(ctx context.Context, verdicts []rollout.Verdict, stored []v1alpha1.NodeDataplane) error {
+func (c *Controller) writeNodes(ctx context.Context, verdicts []rollout.NodeStatus, stored []v1alpha1.NodeDataplane) error {
 	if !c.kinds.has(&v1alpha1.NodeDataplane{}) {
 		return nil
 	}
@@ -182,7 +182,7 @@ func (c *Controller) writeNodes(ctx context.Context, verdicts []rollout.Verdict,
 				failed.add(fmt.Errorf("create NodeDataplane %s: %w", v.Node, err))
 				continue
 			}
-			c.own.wrote(object)
+			c.ownWrites.wrote(object)
 		}
 		failed.add(c.patchStatus(ctx, object, func(o client.Object) { o.(*v1alpha1.NodeDataplane).Status = v.Status }))
 	}
