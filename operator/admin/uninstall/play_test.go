@@ -99,7 +99,7 @@ func (c *cluster) hook() client.Client {
 	cache, err := os.UserCacheDir()
 	c.must(err)
 	cmd := exec.Command(filepath.Join(cache, "blixt", "helm-v3.22.0"), "template", "blixt", "../../../charts/blixt",
-		"--namespace="+namespace, "--kube-version=1.37.0", "--values=../../charts/blixt/ci/values.yaml")
+		"--namespace="+namespace, "--kube-version=1.37.0", "--values=../../../charts/blixt/ci/values.yaml")
 	out, err := cmd.Output()
 	if err != nil {
 		c.Fatalf("render chart (make helm builds Helm): %v", err)

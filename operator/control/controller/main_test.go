@@ -189,7 +189,7 @@ func permissions() error {
 		return err
 	}
 	cmd := exec.Command(filepath.Join(cache, "blixt", "helm-v3.22.0"), "template", "blixt", "../../../charts/blixt",
-		"--namespace="+namespace, "--kube-version=1.37.0", "--values=../../charts/blixt/ci/values.yaml", "--set=config.addresses.source=Node")
+		"--namespace="+namespace, "--kube-version=1.37.0", "--values=../../../charts/blixt/ci/values.yaml", "--set=config.addresses.source=Node")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
