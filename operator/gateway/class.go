@@ -32,11 +32,10 @@ type class struct {
 	inUse   bool
 }
 
-// findClasses returns Blixt's classes by name, and the BlixtConfig whose data
-// plane is in force.
-func findClasses(objs *Objects) (map[string]*class, *v1alpha1.BlixtConfig) {
-	classes := map[string]*class{}
-	var dataplane *v1alpha1.BlixtConfig
+// findClasses returns Blixt's classes by name, and the config whose data plane is
+// in force: the default one if no BlixtConfig has a data plane.
+func findClasses(objs *Objects) (map[string]*class, *config) {
+	classes, inForce := map[string]*class{}, defaultConfig()
 	for i := range objs.GatewayClasses {
 		obj := &objs.GatewayClasses[i]
 		if obj.Spec.ControllerName != ControllerName || classes[obj.Name] != nil {
@@ -45,10 +44,11 @@ func findClasses(objs *Objects) (map[string]*class, *v1alpha1.BlixtConfig) {
 		c := newClass(obj, objs.Configs)
 		classes[obj.Name] = c
 		if own := c.config.obj; c.refused == nil && own != nil && own.Spec.Dataplane != nil &&
-			(dataplane == nil || byAge(&own.ObjectMeta, &dataplane.ObjectMeta) < 0) {
-			dataplane = own
+			(inForce.obj == nil || byAge(&own.ObjectMeta, &inForce.obj.ObjectMeta) < 0) {
+			inForce = c.config
 		}
 	}
+	dataplane := inForce.obj
 	for _, c := range classes {
 		own := c.config.obj
 		if c.refused == nil && own != nil && own.Spec.Dataplane != nil &&
@@ -58,7 +58,7 @@ func findClasses(objs *Objects) (map[string]*class, *v1alpha1.BlixtConfig) {
 				own.Name, dataplane.Name, precedence(&dataplane.ObjectMeta, &own.ObjectMeta))
 		}
 	}
-	return classes, dataplane
+	return classes, inForce
 }
 
 func newClass(obj *gwv1.GatewayClass, configs []v1alpha1.BlixtConfig) *class {

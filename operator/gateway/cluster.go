@@ -31,8 +31,8 @@ type Cluster struct {
 type Node struct {
 	Name      string       `json:"name"`
 	Addresses []netip.Addr `json:"addresses,omitempty"`
-	// Selected nodes take part in the data plane.
-	Selected bool `json:"selected,omitempty"`
+	// Labels decide whether the data plane in force selects the node.
+	Labels map[string]string `json:"labels,omitempty"`
 }
 
 // Assigned is what the cluster gave to the Service of a Gateway.

@@ -22,6 +22,8 @@ type config struct {
 	pool     ranges
 	allowed  []allowance
 	reserved []PortRange
+	// nodes selects those of the data plane, if this config's is in force.
+	nodes labels.Selector
 }
 
 // allowance lets the Gateways of some namespaces ask for addresses.
@@ -37,7 +39,7 @@ var defaultReserved = []PortRange{
 }
 
 func defaultConfig() *config {
-	return &config{sources: []v1alpha1.AddressSource{v1alpha1.SourceLoadBalancer}, reserved: defaultReserved}
+	return &config{sources: []v1alpha1.AddressSource{v1alpha1.SourceLoadBalancer}, reserved: defaultReserved, nodes: labels.Everything()}
 }
 
 // newConfig returns an error that names the item that is wrong.
@@ -83,6 +85,11 @@ func newConfig(obj *v1alpha1.BlixtConfig) (*config, error) {
 		}
 		c.reserved = append(c.reserved, PortRange{First: uint16(r.First), Last: uint16(r.Last)})
 	}
+	if d := obj.Spec.Dataplane; d != nil {
+		if c.nodes, err = metav1.LabelSelectorAsSelector(&d.Nodes); err != nil {
+			return nil, fmt.Errorf("spec.dataplane.nodes is invalid: %w", err)
+		}
+	}
 	return c, nil
 }
 
@@ -126,11 +133,11 @@ func (c *config) loadBalancerClass() *string {
 	return c.obj.Spec.Addresses.LoadBalancerClass
 }
 
-// snatPorts are those of the data plane in force.
-func snatPorts(dataplane *v1alpha1.BlixtConfig) PortRange {
-	if dataplane == nil || dataplane.Spec.Dataplane.SNATPorts == (v1alpha1.PortRange{}) {
+// snatPorts are the source ports of the data plane, if this config's is in force.
+func (c *config) snatPorts() PortRange {
+	if c.obj == nil || c.obj.Spec.Dataplane == nil || c.obj.Spec.Dataplane.SNATPorts == (v1alpha1.PortRange{}) {
 		return PortRange{First: lb.DefaultSNATPorts.First, Last: lb.DefaultSNATPorts.Last}
 	}
-	r := dataplane.Spec.Dataplane.SNATPorts
+	r := c.obj.Spec.Dataplane.SNATPorts
 	return PortRange{First: uint16(r.First), Last: uint16(r.Last)}
 }

@@ -7,8 +7,8 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
-	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
@@ -26,7 +26,7 @@ type site struct {
 	reserved []PortRange
 }
 
-func newSite(o *Options, namespaces []corev1.Namespace, dataplane *v1alpha1.BlixtConfig) *site {
+func newSite(o *Options, namespaces []corev1.Namespace, dataplane *config) *site {
 	s := &site{Options: o, namespaces: newNamespaceLabels(namespaces), hosts: map[netip.Addr]bool{}}
 	if o.Cluster == nil {
 		s.reserved = o.ReservedPorts
@@ -35,12 +35,13 @@ func newSite(o *Options, namespaces []corev1.Namespace, dataplane *v1alpha1.Blix
 		}
 		return s
 	}
-	s.reserved = append(slices.Clone(o.Cluster.ReservedPorts), snatPorts(dataplane))
+	s.reserved = append(slices.Clone(o.Cluster.ReservedPorts), dataplane.snatPorts())
 	for _, node := range o.Cluster.Nodes {
+		selected := dataplane.nodes.Matches(labels.Set(node.Labels))
 		for _, addr := range node.Addresses {
 			addr = addr.Unmap()
 			s.hosts[addr] = true
-			if node.Selected && invalidReason(addr) == "" {
+			if selected && invalidReason(addr) == "" {
 				s.nodes = append(s.nodes, addr)
 			}
 		}

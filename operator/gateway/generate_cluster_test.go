@@ -16,6 +16,9 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
+// serving are labels of nodes that selectors of generated data planes match.
+var serving = map[string]string{"serve": "yes"}
+
 // generateCluster adds nodes, what Services were assigned, and BlixtConfigs.
 func (c *testCase) generateCluster(from *choices) {
 	cluster := &gateway.Cluster{Assigned: map[types.NamespacedName]gateway.Assigned{}}
@@ -23,7 +26,7 @@ func (c *testCase) generateCluster(from *choices) {
 		return netip.MustParseAddr(pick(from, "192.0.2.1", "192.0.2.8", "2001:db8::1", "fd01::1", "127.0.0.1"))
 	}
 	for _, name := range []string{"n1", "n2"} {
-		node := gateway.Node{Name: name, Selected: from.n(4) > 0}
+		node := gateway.Node{Name: name, Labels: pick(from, serving, serving, serving, nil)}
 		for range 1 + from.n(3) {
 			node.Addresses = append(node.Addresses, addr())
 		}
@@ -63,7 +66,8 @@ func (c *choices) config() v1alpha1.BlixtConfig {
 		config.Spec.Addresses.Allowed = []v1alpha1.AllowedAddresses{{Addresses: []string{"192.0.2.0/29"},
 			Namespaces: *orEmpty(c.selector())}}
 	}
-	config.Spec.Dataplane = rarely(c, v1alpha1.Dataplane{SNATPorts: v1alpha1.PortRange{First: 11000, Last: int32(12000 + c.n(2))}})
+	config.Spec.Dataplane = rarely(c, v1alpha1.Dataplane{
+		Nodes: metav1.LabelSelector{MatchLabels: pick(c, serving, nil)}, SNATPorts: v1alpha1.PortRange{First: 11000, Last: int32(12000 + c.n(2))}})
 	return config
 }
 

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -90,7 +91,8 @@ func render(t *testing.T, c testCase) []byte {
 	for _, f := range resolution.State.Frontends {
 		v.Frontends = append(v.Frontends, viewFrontend(f))
 	}
-	if d := translation.Dataplane; d != nil {
+	// Which nodes it selects shows in the addresses.
+	if d := translation.Dataplane; d != nil && !reflect.DeepEqual(*d.Spec.Dataplane, v1alpha1.Dataplane{Nodes: d.Spec.Dataplane.Nodes}) {
 		v.Dataplane = "that of BlixtConfig " + d.Name
 	}
 	for _, note := range translation.Notes {

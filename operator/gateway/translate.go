@@ -16,7 +16,7 @@ import (
 func Translate(objs Objects, o Options) Translation {
 	var t Translation
 	classes, dataplane := findClasses(&objs)
-	t.Dataplane = dataplane
+	t.Dataplane = dataplane.obj
 	s := newSite(&o, objs.Namespaces, dataplane)
 	index := t.gateways(&objs, classes, s)
 	sets := t.attachSets(&objs, index, s.namespaces)

@@ -5,13 +5,11 @@ package controller
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -66,9 +64,7 @@ func (c *Controller) everything(ctx context.Context) (err error) {
 	if c.world, err = c.readWorld(ctx); err != nil {
 		return err
 	}
-	if err := c.translate(); err != nil {
-		return err
-	}
+	c.translate()
 	if c.endpoints, err = c.readAllEndpoints(ctx); err != nil {
 		return err
 	}
@@ -81,20 +77,9 @@ func (c *Controller) everything(ctx context.Context) (err error) {
 	return failed.err()
 }
 
-// translate runs Translate. Which nodes are selected is for the BlixtConfig to
-// say that Translate chooses: if it is another one than before, once more.
-func (c *Controller) translate() error {
-	for {
-		selector, err := c.selector()
-		if err != nil {
-			return err
-		}
-		before := c.translation.Dataplane
-		c.translation = c.translateBest(gateway.Options{Cluster: c.cluster(c.world, selector)})
-		if next := c.translation.Dataplane; next == before || next != nil && before != nil && next.UID == before.UID && next.Generation == before.Generation {
-			break
-		}
-	}
+// translate runs Translate.
+func (c *Controller) translate() {
+	c.translation = c.translateBest(gateway.Options{Cluster: c.cluster(c.world)})
 	for _, g := range c.translation.Gateways {
 		c.addresses[g.NamespacedName] = g.Status.Addresses
 	}
@@ -112,19 +97,6 @@ func (c *Controller) translate() error {
 		c.logOnce(n.Object, n.Message)
 	}
 	c.logOnce("cluster", strings.Join(c.kinds.missing, " "))
-	return nil
-}
-
-// selector selects the nodes of the data plane.
-func (c *Controller) selector() (labels.Selector, error) {
-	if c.translation.Dataplane == nil || c.translation.Dataplane.Spec.Dataplane == nil {
-		return labels.Everything(), nil
-	}
-	s, err := metav1.LabelSelectorAsSelector(&c.translation.Dataplane.Spec.Dataplane.Nodes)
-	if err != nil {
-		return nil, fmt.Errorf("BlixtConfig %s: spec.dataplane.nodes: %w", c.translation.Dataplane.Name, err)
-	}
-	return s, nil
 }
 
 // fault logs an error, once while it lasts.

@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -137,11 +136,11 @@ func referred(tcp []gwv1.TCPRoute, udp []gwv1.UDPRoute) map[types.NamespacedName
 }
 
 // cluster is what Translate has to know of the cluster.
-func (c *Controller) cluster(w *world, selector labels.Selector) *gateway.Cluster {
+func (c *Controller) cluster(w *world) *gateway.Cluster {
 	k := &gateway.Cluster{Assigned: map[types.NamespacedName]gateway.Assigned{}, ReservedPorts: c.ReservedPorts, ProxyMode: w.proxyMode}
 	for i := range w.nodes {
 		n := &w.nodes[i]
-		k.Nodes = append(k.Nodes, gateway.Node{Name: n.Name, Addresses: nodeAddresses(n), Selected: selector.Matches(labels.Set(n.Labels))})
+		k.Nodes = append(k.Nodes, gateway.Node{Name: n.Name, Addresses: nodeAddresses(n), Labels: n.Labels})
 	}
 	for key, gw := range w.gateways {
 		s := w.services[types.NamespacedName{Namespace: key.Namespace, Name: serviceName(key.Name)}]
