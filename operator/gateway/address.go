@@ -55,8 +55,8 @@ func newAddresses(gw *gwv1.Gateway) addresses {
 	return a
 }
 
-// findStandalone gives the Gateway addresses as the options have it.
-func (a *addresses) findStandalone(gw *gwv1.Gateway, o *Options) {
+// assignStandalone gives the Gateway addresses as the options have it.
+func (a *addresses) assignStandalone(gw *gwv1.Gateway, o *Options) {
 	for _, addr := range a.named {
 		if o.allowed(string(gw.Spec.GatewayClassName), gw.Namespace, addr) {
 			a.add(addr)
@@ -76,9 +76,9 @@ func (a *addresses) findStandalone(gw *gwv1.Gateway, o *Options) {
 	}
 }
 
-// findAssigned gives the Gateway what its Service was assigned: of what it
+// assignFromService gives the Gateway what its Service was assigned: of what it
 // asks for, only that.
-func (a *addresses) findAssigned(given Assigned) {
+func (a *addresses) assignFromService(given Assigned) {
 	problem := strings.TrimSuffix(given.Problem, ".")
 	if len(given.Addresses)+len(given.Hostnames) == 0 && (a.any || problem == "") {
 		a.miss("No load balancer has assigned an address to the Gateway's Service yet: " + cmp.Or(problem,
@@ -111,9 +111,9 @@ func (a *addresses) findAssigned(given Assigned) {
 	}
 }
 
-// findNodes gives the Gateway the nodes' addresses, and such as it asks for
+// assignNodes gives the Gateway the nodes' addresses, and such as it asks for
 // that it may have.
-func (a *addresses) findNodes(g *gateway, s *site) {
+func (a *addresses) assignNodes(g *gateway, s *site) {
 	for _, addr := range a.named {
 		if g.mayUse(addr, s) {
 			a.add(addr)

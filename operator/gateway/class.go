@@ -94,7 +94,7 @@ func newClass(obj *gwv1.GatewayClass, configs []v1alpha1.BlixtConfig) *class {
 
 func (c *class) status() ClassStatus {
 	status := ClassStatus{Name: c.obj.Name, InUse: c.inUse}
-	status.Status.Conditions = append(status.Status.Conditions, verdict(
+	status.Status.Conditions = append(status.Status.Conditions, conditionOf(
 		gwv1.GatewayClassConditionStatusAccepted, c.refused, gwv1.GatewayClassReasonAccepted,
 		c.obj.Generation, "Blixt serves the Gateways of this class."))
 	status.Status.SupportedFeatures = slices.Clone(supportedFeatures)

@@ -22,7 +22,7 @@ type Cluster struct {
 	Assigned map[types.NamespacedName]Assigned `json:"-"`
 	// ReservedPorts cannot be listened on at addresses of nodes, whatever a
 	// BlixtConfig says: node ports and ephemeral ports.
-	ReservedPorts []PortRange `json:"reservedPorts,omitempty"`
+	ReservedPorts []ReservedRange `json:"reservedPorts,omitempty"`
 	// ProxyMode is kube-proxy's mode; "": nobody knows whether it runs, and how.
 	ProxyMode string `json:"proxyMode,omitempty"`
 }

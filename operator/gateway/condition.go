@@ -26,8 +26,8 @@ func condition[T, R ~string](kind T, status metav1.ConditionStatus, reason R, ge
 	}
 }
 
-// verdict is True with the given reason and message, or False with the fault's.
-func verdict[T, R ~string](kind T, f *fault, reason R, generation int64, message string) metav1.Condition {
+// conditionOf is True with the given reason and message, or False with the fault's.
+func conditionOf[T, R ~string](kind T, f *fault, reason R, generation int64, message string) metav1.Condition {
 	if f != nil {
 		return condition(kind, metav1.ConditionFalse, f.reason, generation, f.message)
 	}

@@ -21,7 +21,7 @@ type config struct {
 	sources  []v1alpha1.AddressSource
 	pool     ranges
 	allowed  []allowance
-	reserved []PortRange
+	reserved []ReservedRange
 	// nodes selects those of the data plane, if this config's is in force.
 	nodes labels.Selector
 }
@@ -34,7 +34,7 @@ type allowance struct {
 
 // defaultReserved are SSH, etcd, the API server and the kubelet with its
 // neighbours.
-var defaultReserved = []PortRange{
+var defaultReserved = []ReservedRange{
 	{First: 22, Last: 22}, {First: 2379, Last: 2380}, {First: 6443, Last: 6443}, {First: 10250, Last: 10259},
 }
 
@@ -83,7 +83,7 @@ func newConfig(obj *v1alpha1.BlixtConfig) (*config, error) {
 		if r.First < 1 || r.Last > 65535 || r.First > r.Last {
 			return nil, fmt.Errorf("spec.addresses.reservedPorts[%d] %d-%d is no range of ports", i, r.First, r.Last)
 		}
-		c.reserved = append(c.reserved, PortRange{First: uint16(r.First), Last: uint16(r.Last)})
+		c.reserved = append(c.reserved, ReservedRange{First: uint16(r.First), Last: uint16(r.Last)})
 	}
 	if d := obj.Spec.Dataplane; d != nil {
 		if c.nodes, err = metav1.LabelSelectorAsSelector(&d.Nodes); err != nil {
@@ -134,10 +134,10 @@ func (c *config) loadBalancerClass() *string {
 }
 
 // snatPorts are the source ports of the data plane, if this config's is in force.
-func (c *config) snatPorts() PortRange {
+func (c *config) snatPorts() ReservedRange {
 	if c.obj == nil || c.obj.Spec.Dataplane == nil || c.obj.Spec.Dataplane.SNATPorts == (v1alpha1.PortRange{}) {
-		return PortRange{First: lb.DefaultSNATPorts.First, Last: lb.DefaultSNATPorts.Last}
+		return ReservedRange{First: lb.DefaultSNATPorts.First, Last: lb.DefaultSNATPorts.Last}
 	}
 	r := c.obj.Spec.Dataplane.SNATPorts
-	return PortRange{First: uint16(r.First), Last: uint16(r.Last)}
+	return ReservedRange{First: uint16(r.First), Last: uint16(r.Last)}
 }

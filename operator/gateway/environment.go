@@ -23,7 +23,7 @@ type site struct {
 	// everywhere has the unspecified addresses of the families of nodes.
 	everywhere []netip.Addr
 	// reserved are the ports that are the hosts' for every Gateway.
-	reserved []PortRange
+	reserved []ReservedRange
 }
 
 func newSite(o *Options, namespaces []corev1.Namespace, dataplane *config) *site {
@@ -61,7 +61,7 @@ func (s *site) isHost(addr netip.Addr) bool { return addr.IsUnspecified() || s.h
 
 // isReserved says whether hosts keep the port for themselves.
 func (s *site) isReserved(key lb.Key, c *config) bool {
-	taken := func(r PortRange) bool {
+	taken := func(r ReservedRange) bool {
 		return (r.Protocol == 0 || r.Protocol == key.Protocol) && r.First <= key.Port && key.Port <= r.Last
 	}
 	return s.isHost(key.Addr) && (slices.ContainsFunc(s.reserved, taken) ||

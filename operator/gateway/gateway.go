@@ -24,7 +24,7 @@ type gateway struct {
 	policy    policy
 	source    v1alpha1.AddressSource // empty without a cluster
 	addresses addresses
-	given     map[bool]netip.Addr // what it has of a pool, by whether it is IPv6
+	pooled     map[bool]netip.Addr // what it has of a pool, by whether it is IPv6
 	listeners []*listener
 	sets      []*listenerSet // in order of precedence
 	ports     []ServicePort
@@ -60,24 +60,24 @@ func (g *gateway) key() types.NamespacedName {
 
 func (g *gateway) name() string { return named("Gateway", g.obj.Namespace, g.obj.Name) }
 
-// findAddresses gives each Gateway its addresses.
-func findAddresses(gateways []*gateway, s *site) {
+// assignAddresses gives each Gateway its addresses.
+func assignAddresses(gateways []*gateway, s *site) {
 	var pooled, refused []*gateway
 	for _, g := range gateways {
 		switch {
 		case s.Cluster == nil:
-			g.addresses.findStandalone(g.obj, s.Options)
+			g.addresses.assignStandalone(g.obj, s.Options)
 		case g.refused != nil:
 			refused = append(refused, g)
 		case g.source == v1alpha1.SourceLoadBalancer:
-			g.addresses.findAssigned(s.Cluster.Assigned[g.key()])
+			g.addresses.assignFromService(s.Cluster.Assigned[g.key()])
 		case g.source == v1alpha1.SourceNode:
-			g.addresses.findNodes(g, s)
+			g.addresses.assignNodes(g, s)
 		default:
 			pooled = append(pooled, g)
 		}
 	}
-	pools{}.find(pooled, refused, s)
+	pools{}.assign(pooled, refused, s)
 }
 
 // mayUse says whether the Gateway may ask for the address, and refuses it if not.
@@ -116,7 +116,7 @@ func (g *gateway) accepted() metav1.Condition {
 		return condition(gwv1.GatewayConditionAccepted, metav1.ConditionTrue, gwv1.GatewayReasonListenersNotValid,
 			generation, fmt.Sprintf("Not valid: %s (see the conditions there). The others are.", listenersNamed(bad)))
 	}
-	return verdict(gwv1.GatewayConditionAccepted, f, gwv1.GatewayReasonAccepted, generation, "The Gateway is valid.")
+	return conditionOf(gwv1.GatewayConditionAccepted, f, gwv1.GatewayReasonAccepted, generation, "The Gateway is valid.")
 }
 
 func (g *gateway) isAccepted() bool { return g.accepted().Status == metav1.ConditionTrue }
@@ -135,7 +135,7 @@ func (g *gateway) programmed(accepted metav1.Condition) metav1.Condition {
 }
 
 func (g *gateway) status(s *site) GatewayStatus {
-	status := GatewayStatus{NamespacedName: g.key(), Plan: g.serviceSpec(s)}
+	status := GatewayStatus{NamespacedName: g.key(), Service: g.serviceSpec(s)}
 	accepted := g.accepted()
 	switch {
 	// What a pool gave stays given while a listener, or whatever else is wrong,

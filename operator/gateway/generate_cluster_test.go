@@ -45,7 +45,7 @@ func (c *testCase) generateCluster(from *choices) {
 		cluster.Assigned[name] = a
 	}
 	if from.n(2) == 0 {
-		cluster.ReservedPorts = []gateway.PortRange{{First: 82, Last: 82}}
+		cluster.ReservedPorts = []gateway.ReservedRange{{First: 82, Last: 82}}
 	}
 	c.Options.Cluster = cluster
 	c.Objects.GatewayClasses[0].Spec.ParametersRef = maybe(from, gwv1.ParametersReference{

@@ -76,7 +76,7 @@ func (c *testCase) generate(text []byte) {
 	c.Objects.GatewayClasses = append(c.Objects.GatewayClasses, class)
 	if from.n(2) == 0 {
 		c.Options.HostAddresses = append(c.Options.HostAddresses, netip.MustParseAddr("192.0.2.1"))
-		c.Options.ReservedPorts = []gateway.PortRange{{Protocol: pick(&from, 0, lb.TCP, lb.UDP), First: 80, Last: uint16(80 + from.n(2))}}
+		c.Options.ReservedPorts = []gateway.ReservedRange{{Protocol: pick(&from, 0, lb.TCP, lb.UDP), First: 80, Last: uint16(80 + from.n(2))}}
 	}
 	if from.n(4) > 0 {
 		c.Options.DefaultAddresses = []netip.Addr{pick(&from, netip.MustParseAddr("192.0.2.3"), netip.MustParseAddr("2001:db8::3"), netip.Addr{}, netip.MustParseAddr("::1"))}

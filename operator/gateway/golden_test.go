@@ -173,7 +173,7 @@ func viewGateway(t *testing.T, g gateway.GatewayStatus) map[string]any {
 	for _, l := range status.Listeners {
 		v["listener "+string(l.Name)] = viewListener(t, l.AttachedRoutes, l.SupportedKinds, l.Conditions)
 	}
-	if p := g.Plan; p != nil {
+	if p := g.Service; p != nil {
 		plan := planView{Source: string(p.Source), Labels: p.Labels, Annotations: p.Annotations, Class: p.LoadBalancerClass}
 		for _, addr := range p.WantAddresses {
 			plan.Want = append(plan.Want, addr.String())

@@ -188,7 +188,7 @@ func (l *listener) status() gwv1.ListenerStatus {
 	generation := owner.Generation
 	status := gwv1.ListenerStatus{
 		Name: l.spec.Name, SupportedKinds: l.kinds, AttachedRoutes: int32(len(l.attached)),
-		Conditions: []metav1.Condition{verdict(gwv1.ListenerConditionAccepted, l.fault(),
+		Conditions: []metav1.Condition{conditionOf(gwv1.ListenerConditionAccepted, l.fault(),
 			gwv1.ListenerReasonAccepted, generation, "The listener is valid.")},
 	}
 	conflict := condition(gwv1.ListenerConditionConflicted, metav1.ConditionFalse,
@@ -198,7 +198,7 @@ func (l *listener) status() gwv1.ListenerStatus {
 			l.conflicted.reason, generation, l.conflicted.message)
 	}
 	status.Conditions = append(status.Conditions, conflict,
-		verdict(gwv1.ListenerConditionResolvedRefs, l.badKinds,
+		conditionOf(gwv1.ListenerConditionResolvedRefs, l.badKinds,
 			gwv1.ListenerReasonResolvedRefs, generation, "The listener refers to nothing that is missing."),
 		l.programmed(generation))
 	return status

@@ -84,7 +84,7 @@ func (t *Translation) attachSets(objs *Objects, gateways gatewayIndex, namespace
 		}
 		g, exists := gateways[key]
 		if !exists {
-			t.note(named("ListenerSet", obj.Namespace, obj.Name), "Gateway "+key.String()+" in parentRef does not exist.")
+			t.addNote(named("ListenerSet", obj.Namespace, obj.Name), "Gateway "+key.String()+" in parentRef does not exist.")
 		}
 		if g == nil {
 			continue
@@ -120,7 +120,7 @@ func (set *listenerSet) accepted() metav1.Condition {
 		return condition(kind, metav1.ConditionTrue, gwv1.ListenerSetReasonListenersNotValid,
 			generation, fmt.Sprintf("Not valid: %s (see the conditions there). The others are.", listenersNamed(bad)))
 	}
-	return verdict(kind, f, gwv1.ListenerSetReasonAccepted, generation, "The ListenerSet is valid.")
+	return conditionOf(kind, f, gwv1.ListenerSetReasonAccepted, generation, "The ListenerSet is valid.")
 }
 
 func (set *listenerSet) programmed(accepted metav1.Condition) metav1.Condition {

@@ -21,7 +21,7 @@ type Options struct {
 	// an empty list allows none. DefaultAddresses are allowed anyway.
 	AllowedAddresses []AllowedAddresses `json:"allowedAddresses,omitempty"`
 	// ReservedPorts cannot be listened on at HostAddresses.
-	ReservedPorts []PortRange `json:"reservedPorts,omitempty"`
+	ReservedPorts []ReservedRange `json:"reservedPorts,omitempty"`
 	// Cluster is nil where there is none. With it the fields above mean
 	// nothing: BlixtConfigs and nodes decide.
 	Cluster *Cluster `json:"cluster,omitempty"`
@@ -35,8 +35,8 @@ type AllowedAddresses struct {
 	Prefix    netip.Prefix `json:"prefix"`
 }
 
-// PortRange is some ports of one protocol, or of both when Protocol is zero.
-type PortRange struct {
+// ReservedRange is some ports of one protocol, or of both when Protocol is zero.
+type ReservedRange struct {
 	Protocol lb.Protocol `json:"protocol,omitempty"`
 	First    uint16      `json:"first"`
 	Last     uint16      `json:"last"`
@@ -44,8 +44,8 @@ type PortRange struct {
 
 // StandaloneReservedPorts returns the ports that a load balancer without
 // Kubernetes leaves to its host: SSH, lest a typo lock the administrator out.
-func StandaloneReservedPorts() []PortRange {
-	return []PortRange{{Protocol: lb.TCP, First: 22, Last: 22}}
+func StandaloneReservedPorts() []ReservedRange {
+	return []ReservedRange{{Protocol: lb.TCP, First: 22, Last: 22}}
 }
 
 func (o *Options) allowed(class, namespace string, addr netip.Addr) bool {

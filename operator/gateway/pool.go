@@ -21,14 +21,14 @@ type holder struct {
 	asked   bool
 }
 
-// find gives Gateways addresses of their pools. They come in order of
+// assign gives Gateways addresses of their pools. They come in order of
 // precedence: first each keeps what it has, then who lacks something gets it,
 // so that nobody loses an address to one that merely needs any. Gateways that
 // are refused should find theirs again when they are mended.
-func (p pools) find(gateways, refused []*gateway, s *site) {
+func (p pools) assign(gateways, refused []*gateway, s *site) {
 	for _, g := range gateways {
-		p.ask(g, s)
-		p.keep(g)
+		p.assignNamed(g, s)
+		p.keepPrevious(g)
 	}
 	for _, g := range refused {
 		for _, had := range g.obj.Status.Addresses {
@@ -42,8 +42,8 @@ func (p pools) find(gateways, refused []*gateway, s *site) {
 	}
 }
 
-// ask gives the Gateway what it names.
-func (p pools) ask(g *gateway, s *site) {
+// assignNamed gives the Gateway what it names.
+func (p pools) assignNamed(g *gateway, s *site) {
 	for _, addr := range g.addresses.named {
 		if !g.class.config.pool.contains(addr) && !g.mayUse(addr, s) {
 			continue
@@ -60,17 +60,17 @@ func (p pools) ask(g *gateway, s *site) {
 	}
 }
 
-// keep lets the Gateway have what it had, one address of each family.
-func (p pools) keep(g *gateway) {
+// keepPrevious lets the Gateway have what it had, one address of each family.
+func (p pools) keepPrevious(g *gateway) {
 	a := &g.addresses
 	if !a.any {
 		return
 	}
-	g.given = map[bool]netip.Addr{}
+	g.pooled = map[bool]netip.Addr{}
 	for _, had := range g.obj.Status.Addresses {
 		addr, err := netip.ParseAddr(had.Value)
 		if err != nil || deref(had.Type, gwv1.IPAddressType) != gwv1.IPAddressType || slices.Contains(a.named, addr) ||
-			!g.class.config.pool.contains(addr) || invalidReason(addr) != "" || g.given[addr.Is6()].IsValid() {
+			!g.class.config.pool.contains(addr) || invalidReason(addr) != "" || g.pooled[addr.Is6()].IsValid() {
 			continue
 		}
 		if h, held := p[addr]; held {
@@ -78,7 +78,7 @@ func (p pools) keep(g *gateway) {
 				addr, h.gateway.name(), precedence(&h.gateway.obj.ObjectMeta, &g.obj.ObjectMeta))
 			continue
 		}
-		g.given[addr.Is6()], p[addr] = addr, holder{g, false}
+		g.pooled[addr.Is6()], p[addr] = addr, holder{g, false}
 	}
 }
 
@@ -90,7 +90,7 @@ func (p pools) allocate(g *gateway) {
 		if !g.addresses.any || !c.pool.has(v6) {
 			continue
 		}
-		addr := g.given[v6]
+		addr := g.pooled[v6]
 		if !addr.IsValid() {
 			var ok bool
 			addr, ok = c.pool.lowest(v6, func(addr netip.Addr) bool { _, held := p[addr]; return !held })

@@ -124,7 +124,7 @@ func (c claims) claim(l *listener) {
 		key := l.key(addr)
 		if c.isReserved(key, g.class.config) {
 			l.refused = faultf(gwv1.ListenerReasonPortUnavailable,
-				"%s port %d of %s is reserved for the host: use another port or address.", key.Protocol, key.Port, place(addr))
+				"%s port %d of %s is reserved for the host: use another port or address.", key.Protocol, key.Port, describeAddress(addr))
 			return
 		}
 		if winner := c.rival(key); winner != nil && winner != l {
@@ -134,7 +134,7 @@ func (c claims) claim(l *listener) {
 			}
 			l.refused = faultf(gwv1.ListenerReasonPortUnavailable,
 				"%s port %d of %s is taken by %s, %s: use another port or address.",
-				key.Protocol, key.Port, place(addr), of,
+				key.Protocol, key.Port, describeAddress(addr), of,
 				precedence(&winner.gateway.obj.ObjectMeta, &g.obj.ObjectMeta))
 			return
 		}
@@ -157,8 +157,8 @@ func (c claims) claimNodePorts(l *listener) {
 	}
 }
 
-// place names an address for a message.
-func place(addr netip.Addr) string {
+// describeAddress names an address for a message.
+func describeAddress(addr netip.Addr) string {
 	if addr.IsUnspecified() {
 		return "the nodes' " + family(addr.Is6()) + " addresses"
 	}

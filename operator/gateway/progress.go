@@ -42,7 +42,7 @@ func (t *Translation) SetProgress(gateway types.NamespacedName, p Progress, stor
 	}
 	g := &t.Gateways[i].Status
 	programmed := meta.FindStatusCondition(g.Conditions, string(gwv1.GatewayConditionProgrammed))
-	served := p.verdict(programmed.ObservedGeneration, stored)
+	served := p.condition(programmed.ObservedGeneration, stored)
 	if awaits(programmed) {
 		*programmed = served
 	}
@@ -90,10 +90,10 @@ func complete[R ~string](conditions []metav1.Condition, verdict metav1.Condition
 	}
 }
 
-// verdict is the Gateway's Programmed condition. What was programmed for this
+// condition is the Gateway's Programmed condition. What was programmed for this
 // generation stays so while some node serves: one that fails must not look
 // like an outage of all.
-func (p Progress) verdict(generation int64, stored []metav1.Condition) metav1.Condition {
+func (p Progress) condition(generation int64, stored []metav1.Condition) metav1.Condition {
 	const kind = gwv1.GatewayConditionProgrammed
 	before := meta.FindStatusCondition(stored, string(kind))
 	if before != nil && (before.ObservedGeneration != generation || !awaits(before)) {

@@ -163,8 +163,8 @@ func (r *route) status() RouteStatus {
 		status.Status.Parents = append(status.Status.Parents, gwv1.RouteParentStatus{
 			ParentRef: a.ref, ControllerName: ControllerName,
 			Conditions: []metav1.Condition{
-				verdict(gwv1.RouteConditionAccepted, a.refused, gwv1.RouteReasonAccepted, r.meta.Generation, outcome),
-				verdict(gwv1.RouteConditionResolvedRefs, r.backends.fault, gwv1.RouteReasonResolvedRefs, r.meta.Generation,
+				conditionOf(gwv1.RouteConditionAccepted, a.refused, gwv1.RouteReasonAccepted, r.meta.Generation, outcome),
+				conditionOf(gwv1.RouteConditionResolvedRefs, r.backends.fault, gwv1.RouteReasonResolvedRefs, r.meta.Generation,
 					"Every backendRef leads to a Service."),
 			},
 		})

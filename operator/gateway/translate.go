@@ -25,7 +25,7 @@ func Translate(objs Objects, o Options) Translation {
 		findSetConflicts(g)
 		g.findPorts()
 	}
-	findAddresses(gateways, s)
+	assignAddresses(gateways, s)
 	claimAll(gateways, s)
 	all := t.attach(&objs, index, sets, s.namespaces)
 
@@ -67,7 +67,7 @@ func (t *Translation) gateways(objs *Objects, classes map[string]*class, s *site
 			c.inUse = true
 			index[key] = newGateway(obj, c, s, objs.GatewayConfigs)
 		} else if !others[name] {
-			t.note(named("Gateway", obj.Namespace, obj.Name), "GatewayClass "+name+
+			t.addNote(named("Gateway", obj.Namespace, obj.Name), "GatewayClass "+name+
 				" does not exist: create it with controllerName "+string(ControllerName)+".")
 		}
 	}
@@ -134,11 +134,11 @@ func (t *Translation) attach(objs *Objects, gateways gatewayIndex, sets map[type
 				}
 			}
 			if !there {
-				t.note(r.name(), string(kind)+" "+key.String()+" in parentRefs does not exist.")
+				t.addNote(r.name(), string(kind)+" "+key.String()+" in parentRefs does not exist.")
 			}
 		}
 		if r.useDefaults {
-			t.note(r.name(), "spec.useDefaultGateways is ignored: it is experimental. Name the Gateways in parentRefs.")
+			t.addNote(r.name(), "spec.useDefaultGateways is ignored: it is experimental. Name the Gateways in parentRefs.")
 		}
 		if len(r.attached) > 0 {
 			r.backends = findBackends(r, services, objs.ReferenceGrants)
@@ -178,7 +178,7 @@ func (t *Translation) serve(g *gateway, s *site) {
 	}
 }
 
-func (t *Translation) note(object, message string) {
+func (t *Translation) addNote(object, message string) {
 	t.Notes = append(t.Notes, Problem{Object: object, Message: message})
 }
 

@@ -71,7 +71,7 @@ type GatewayStatus struct {
 	types.NamespacedName
 	Status gwv1.GatewayStatus
 	// Plan is nil for a Gateway that is refused as a whole, or without a cluster.
-	Plan *ServiceSpec
+	Service *ServiceSpec
 }
 
 // ListenerSetStatus is the status of a ListenerSet, with Programmed as in

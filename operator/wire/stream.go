@@ -9,7 +9,3 @@ const (
 	PingEvery   = 10 * time.Second
 	PingTimeout = 5 * time.Second
 )
-
-// NotLeader is the reason in the detail of a redirect to the leader, whose
-// address is in the metadata "leader".
-const NotLeader = "NOT_LEADER"

@@ -52,7 +52,7 @@ which GatewayClasses name.`,
 				return fmt.Errorf("--fleet-address %s: want host:port, such as :8443", o.FleetAddress)
 			}
 			o.Release.Operator = net.JoinHostPort(service+"."+o.Release.Namespace+".svc", port)
-			o.ReservedPorts = []gateway.PortRange{
+			o.ReservedPorts = []gateway.ReservedRange{
 				{First: nodePorts.First, Last: nodePorts.Last}, {First: ephemeral.First, Last: ephemeral.Last},
 			}
 			kube, err := config.GetConfig()

@@ -30,8 +30,8 @@ func (c *Controller) conclude(ctx context.Context) error {
 	for _, g := range c.translation.Gateways {
 		if stored := c.world.gateways[g.NamespacedName]; stored != nil {
 			p := c.progress(g.NamespacedName, verdicts, heard)
-			if g.Plan != nil {
-				p.Also = podTraffic(g.Plan, c.world.proxyMode, c.world.services[types.NamespacedName{Namespace: g.Namespace, Name: serviceName(g.Name)}])
+			if g.Service != nil {
+				p.Also = podTraffic(g.Service, c.world.proxyMode, c.world.services[types.NamespacedName{Namespace: g.Namespace, Name: serviceName(g.Name)}])
 			}
 			if p.Nodes > 0 {
 				p.Also = strings.TrimSpace(p.Also + " " + c.blocked())

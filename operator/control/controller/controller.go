@@ -70,7 +70,7 @@ type Options struct {
 	// Verify asks registries about signatures: controller.Verify.
 	Verify VerifyFunc
 	// ReservedPorts of nodes, besides those that BlixtConfigs name.
-	ReservedPorts []gateway.PortRange
+	ReservedPorts []gateway.ReservedRange
 	// Grace is how long after its start a leader waits for agents before it
 	// calls them missing.
 	Grace time.Duration

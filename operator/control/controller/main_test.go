@@ -256,7 +256,7 @@ func (o *operator) runAs(config *rest.Config, a controller.Fleet) (stop func()) 
 			Namespace: namespace, AgentImage: "registry.example.com/blixt@sha256:0", Bytecode: firstCode,
 			ServiceAccount: "blixt-agent", CAConfigMap: "blixt-ca", Operator: "blixt-operator:8443", Audience: fleet.Audience,
 		},
-		ReservedPorts: []gateway.PortRange{{First: 30000, Last: 32767}, {First: 32768, Last: 60999}},
+		ReservedPorts: []gateway.ReservedRange{{First: 30000, Last: 32767}, {First: 32768, Last: 60999}},
 		Fleet:         a, Verify: controller.Verify, Grace: time.Second, Log: slog.New(slog.NewTextHandler(o.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
 	}))
 	ctx, cancel := context.WithCancel(context.Background())

@@ -45,7 +45,7 @@ type ManagerOptions struct {
 	// ConfigFile has the BlixtConfig that the leader applies; "": none.
 	ConfigFile string
 	// ReservedPorts of nodes.
-	ReservedPorts []gateway.PortRange
+	ReservedPorts []gateway.ReservedRange
 	// Registerer gets metrics, nil: the one behind MetricsAddress.
 	Registerer prometheus.Registerer
 	Log        *slog.Logger

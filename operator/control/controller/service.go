@@ -119,11 +119,11 @@ func (c *Controller) applyServices(ctx context.Context) error {
 	var failed errorList
 	for i := range c.translation.Gateways {
 		g := &c.translation.Gateways[i]
-		if g.Plan == nil {
+		if g.Service == nil {
 			continue
 		}
 		gw := c.world.gateways[g.NamespacedName]
-		want := service(gw, g.Plan)
+		want := service(gw, g.Service)
 		key := client.ObjectKeyFromObject(want)
 		wanted[key] = true
 		stored := c.world.services[key]
@@ -152,7 +152,7 @@ func (c *Controller) applyServices(ctx context.Context) error {
 			failed.add(client.IgnoreNotFound(err))
 			continue
 		}
-		if g.Plan.Source != v1alpha1.SourceLoadBalancer {
+		if g.Service.Source != v1alpha1.SourceLoadBalancer {
 			failed.add(c.writeServiceStatus(ctx, stored, g))
 		}
 	}
@@ -176,7 +176,7 @@ func notOurs(s *corev1.Service) error {
 func (c *Controller) writeServiceStatus(ctx context.Context, stored *corev1.Service, g *gateway.GatewayStatus) error {
 	return c.patchStatus(ctx, stored, func(o client.Object) {
 		mode := corev1.LoadBalancerIPModeVIP
-		if g.Plan.Source == v1alpha1.SourceNode && g.Plan.PodTraffic != v1alpha1.PodTrafficKubeProxy {
+		if g.Service.Source == v1alpha1.SourceNode && g.Service.PodTraffic != v1alpha1.PodTrafficKubeProxy {
 			mode = corev1.LoadBalancerIPModeProxy
 		}
 		var ingress []corev1.LoadBalancerIngress

@@ -46,20 +46,25 @@ func TestNewLeader(t *testing.T) {
 	restored.serves(t, "n1", restored.Publish(web(1)), web(1))
 }
 
-// An operator that does not lead sends agents to the one that does.
-func TestFollowerSendsAgentsToLeader(t *testing.T) {
-	leader := newOperator(t, "", nil)
-	v := leader.Publish(web(3))
-	follower := newOperator(t, "", leader.certificates.Load())
-	follower.Follow(leader.address)
-	newNode(t, follower, "n1", nil)
-	leader.serves(t, "n1", v, web(3))
-	if r := follower.Reports(); len(r) > 0 {
-		t.Errorf("the follower has let somebody in: %+v", r)
+// An operator that does not lead lets no agent in; once it leads, it does.
+func TestFollower(t *testing.T) {
+	o := newFollower(t, "", nil)
+	text := &logged{}
+	newNode(t, o, "n1", func(o *agent.Options) { o.Log = textLog(text) })
+	eventually(t, func() string {
+		if text.count("this operator is not the leader") == 0 {
+			return "the agent is not sent away"
+		}
+		return ""
+	})
+	if r := o.Reports(); len(r) > 0 {
+		t.Errorf("the follower has let an agent in: %+v", r)
 	}
-	if v := follower.Publish(web(1)); v != (lb.Version{}) {
+	if v := o.Publish(web(1)); v != (lb.Version{}) {
 		t.Errorf("the follower has published %+v", v)
 	}
+	o.Lead(1)
+	o.serves(t, "n1", o.Publish(web(3)), web(3))
 }
 
 // The kernel goes on serving while the operator is away, and is told what has

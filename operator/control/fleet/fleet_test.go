@@ -62,9 +62,17 @@ func (l *logged) count(text string) int {
 	return strings.Count(l.text.String(), text)
 }
 
-// newOperator leads in epoch 1, knows nodes n1, n2, n3 and application blue. It
-// listens on an address, "": any.
+// newOperator is newFollower, leading in epoch 1.
 func newOperator(t testing.TB, address string, c *certs.Certificates) *operator {
+	t.Helper()
+	o := newFollower(t, address, c)
+	o.Lead(1)
+	return o
+}
+
+// newFollower knows nodes n1, n2, n3 and application blue. It listens on an
+// address, "": any.
+func newFollower(t testing.TB, address string, c *certs.Certificates) *operator {
 	t.Helper()
 	if c == nil {
 		made, _, err := certs.Certificates{}.Renew(time.Now(), host)
@@ -107,7 +115,6 @@ func newOperator(t testing.TB, address string, c *certs.Certificates) *operator 
 	}
 	o.SetNodes(nodes)
 	o.SetSettings("blue", Settings{SNAT: lb.PortRange{First: 11000, Last: 19999}})
-	o.Lead(1)
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- o.Serve(ctx, l) }()
@@ -178,7 +185,7 @@ func newNode(t testing.TB, o *operator, name string, change func(*agent.Options)
 		Operator: net.JoinHostPort(host, port), TokenFile: n.token, CAFile: n.ca,
 		Application: "blue", Node: name, Kernel: "6.18", Layout: bpf.Layout, Tables: n.fake,
 		StatusEvery: 50 * time.Millisecond, Pause: 200 * time.Millisecond,
-		Agent: writer.Options{
+		Writer: writer.Options{
 			Clock:      func() time.Time { return start.Add(1000 * time.Since(start)) },
 			Sleep:      func(ctx context.Context, d time.Duration) error { return pause(ctx, d/1000) },
 			SweepEvery: time.Hour, CheckEvery: 100 * time.Millisecond,

@@ -28,8 +28,8 @@ func (s *Server) authenticate(ctx context.Context) (Identity, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshake)
 	defer cancel()
 	select {
-	case s.asking <- struct{}{}:
-		defer func() { <-s.asking }()
+	case s.reviews <- struct{}{}:
+		defer func() { <-s.reviews }()
 	case <-ctx.Done():
 		return Identity{}, refused(ReasonUnauthorizable, "too many tokens are being checked")
 	}
@@ -55,22 +55,22 @@ func (s *Server) join(c *session, id Identity, hello *wire.Hello) error {
 	case c.left:
 		return context.Canceled
 	case !s.leading:
-		return redirect(s.leader)
+		return errNotLeader
 	}
 	c.member, c.pod = member{hello.Application, hello.Node}, id.Pod
-	if err := s.known(c.member); err != nil {
+	if err := s.checkMember(c.member); err != nil {
 		return err
 	}
 	// What it had before it came, it can have of what was published.
-	c.most = s.history.version.Sequence
+	c.maxSequence = s.history.version.Sequence
 	c.got = wire.DecodeVersion(hello.Got)
-	if err := s.honest(c, hello.Status.Holds); err != nil {
+	if err := s.checkAck(c, hello.Status.Holds); err != nil {
 		return err
 	}
-	if err := s.honest(c, hello.Got); err != nil {
+	if err := s.checkAck(c, hello.Got); err != nil {
 		return err
 	}
-	c.most = max(s.ours(hello.Got), s.ours(hello.Status.Holds))
+	c.maxSequence = max(s.sequenceOf(hello.Got), s.sequenceOf(hello.Status.Holds))
 	if old := s.sessions[c.member]; old != nil {
 		old.end(refused(ReasonReplaced, fmt.Sprintf("another stream of application %s on node %s has begun", c.application, c.node)))
 	}
@@ -83,19 +83,19 @@ func (s *Server) join(c *session, id Identity, hello *wire.Hello) error {
 	return nil
 }
 
-// ours returns the sequence of a version of this epoch, 0 if it is not.
-func (s *Server) ours(v *wire.Version) uint64 {
+// sequenceOf returns the sequence of a version of this epoch, 0 if it is not.
+func (s *Server) sequenceOf(v *wire.Version) uint64 {
 	if v.GetEpoch() != s.history.version.Epoch {
 		return 0
 	}
 	return v.GetSequence()
 }
 
-// honest returns an error if an agent cannot have the version.
-func (s *Server) honest(c *session, v *wire.Version) error {
-	if n := s.ours(v); n > c.most {
+// checkAck returns an error if an agent cannot have the version.
+func (s *Server) checkAck(c *session, v *wire.Version) error {
+	if n := s.sequenceOf(v); n > c.maxSequence {
 		return refused(ReasonFalseAck, fmt.Sprintf("application %s on node %s says that it has state %d of epoch %d, and was told %d at most: has the epoch been used before?",
-			c.application, c.node, n, v.GetEpoch(), c.most))
+			c.application, c.node, n, v.GetEpoch(), c.maxSequence))
 	}
 	return nil
 }

@@ -65,9 +65,9 @@ func (e *RefusedError) GRPCStatus() *status.Status {
 
 func refused(r Reason, message string) error { return &RefusedError{r, message} }
 
-// quiet is how long a peer's further refusals for the same reason are not
+// logInterval is how long a peer's further refusals for the same reason are not
 // logged.
-const quiet = time.Minute
+const logInterval = time.Minute
 
 // refusals counts them all, and logs each peer's once a minute.
 type refusals struct {
@@ -103,22 +103,22 @@ func (r *refusals) record(ctx context.Context, err error) {
 	}
 	r.total.WithLabelValues(string(why.Reason)).Inc()
 	p := peerReason{peerHost(ctx), why.Reason}
-	if r.first(p) {
+	if r.shouldLog(p) {
 		r.log.Warn("agent refused", "peer", p.peer, "reason", why.Reason, "message", why.Message)
 	}
 }
 
-// first tells whether this is to be logged. It forgets what is over, so that
+// shouldLog tells whether this is to be logged. It forgets what is over, so that
 // it holds no more than a minute's peers.
-func (r *refusals) first(p peerReason) bool {
+func (r *refusals) shouldLog(p peerReason) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.clock()
-	if at, ok := r.logged[p]; ok && now.Sub(at) < quiet {
+	if at, ok := r.logged[p]; ok && now.Sub(at) < logInterval {
 		return false
 	}
 	for old, at := range r.logged {
-		if now.Sub(at) >= quiet {
+		if now.Sub(at) >= logInterval {
 			delete(r.logged, old)
 		}
 	}

@@ -46,7 +46,7 @@ func (s *Server) send(ctx context.Context, c *session, stream wire.Fleet_ServeSe
 func (s *Server) next(c *session) (config *wire.Config, update []byte, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.sessions[c.member] != c || s.known(c.member) != nil {
+	if s.sessions[c.member] != c || s.checkMember(c.member) != nil {
 		return nil, nil, nil // it is about to end
 	}
 	if now := encodeConfig(s.nodes[c.node], s.settings[c.application], len(s.nodes) == 1); !proto.Equal(c.config, now) {
@@ -64,7 +64,7 @@ func (s *Server) next(c *session) (config *wire.Config, update []byte, err error
 		return nil, nil, err
 	}
 	s.updates.WithLabelValues(kind).Inc()
-	c.sent, c.most = newest.Sequence, newest.Sequence
+	c.sent, c.maxSequence = newest.Sequence, newest.Sequence
 	return config, update, nil
 }
 

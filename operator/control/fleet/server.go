@@ -75,11 +75,10 @@ type Server struct {
 	updates  *prometheus.CounterVec
 
 	changed chan struct{}
-	asking  chan struct{} // a place for each token that is being checked
+	reviews chan struct{} // a place for each token that is being checked
 
 	mu       sync.Mutex // of all below
 	leading  bool
-	leader   string // where the leader is, while it is not us
 	history  history
 	nodes    map[string]Node
 	settings map[string]Settings
@@ -107,7 +106,7 @@ func NewServer(o ServerOptions) *Server {
 		o.MaxAge = time.Hour
 	}
 	s := &Server{
-		o: o, refusals: newRefusals(o.Registerer, o.Log, o.Clock), changed: make(chan struct{}, 1), asking: make(chan struct{}, maxAsking),
+		o: o, refusals: newRefusals(o.Registerer, o.Log, o.Clock), changed: make(chan struct{}, 1), reviews: make(chan struct{}, maxReviews),
 		nodes: map[string]Node{}, settings: map[string]Settings{}, sessions: map[member]*session{}, reports: map[member]*lb.Report{},
 	}
 	s.updates = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -129,17 +128,8 @@ func NewServer(o ServerOptions) *Server {
 func (s *Server) Lead(epoch uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.leading, s.leader, s.history = true, "", newHistory(epoch)
+	s.leading, s.history = true, newHistory(epoch)
 	s.endAll(errNewEpoch)
-}
-
-// Follow makes the server send agents away, to the address of the leader if it
-// is known. It has forgotten what was published.
-func (s *Server) Follow(leader string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.leading, s.leader, s.history = false, leader, history{}
-	s.endAll(redirect(leader))
 }
 
 // Publish makes agents serve a snapshot. Returns its version: the next one, or
@@ -162,7 +152,7 @@ func (s *Server) SetNodes(nodes []Node) {
 	for _, n := range nodes {
 		s.nodes[n.Name] = n
 	}
-	s.endStrangers()
+	s.endUnknown()
 	s.wakeAll()
 }
 
@@ -179,14 +169,14 @@ func (s *Server) Forget(application string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.settings, application)
-	s.endStrangers()
+	s.endUnknown()
 }
 
-// endStrangers ends the sessions of agents that should not be, and drops what
+// endUnknown ends the sessions of agents that should not be, and drops what
 // they said.
-func (s *Server) endStrangers() {
+func (s *Server) endUnknown() {
 	for m := range s.reports {
-		if err := s.known(m); err != nil {
+		if err := s.checkMember(m); err != nil {
 			delete(s.reports, m)
 			if c := s.sessions[m]; c != nil {
 				c.end(err)
@@ -196,8 +186,8 @@ func (s *Server) endStrangers() {
 	}
 }
 
-// known returns why an agent should not be.
-func (s *Server) known(m member) error {
+// checkMember returns why an agent should not be.
+func (s *Server) checkMember(m member) error {
 	if _, ok := s.settings[m.application]; !ok {
 		return refused(ReasonApplication, fmt.Sprintf("there is no application %q: is this agent of an older or a newer installation?", m.application))
 	}
@@ -225,7 +215,7 @@ const (
 	maxAgentMessage = 64 << 10
 	buffers         = 4 << 10
 	handshake       = 10 * time.Second
-	maxAsking       = 32
+	maxReviews      = 32
 )
 
 // Serve serves agents until ctx ends.

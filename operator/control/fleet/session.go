@@ -6,7 +6,6 @@ import (
 	"context"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -14,17 +13,11 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
-var errNewEpoch = status.Error(codes.Unavailable, "another leader has begun here: connect again")
-
-// redirect sends an agent to the leader, if it is known.
-func redirect(leader string) error {
-	s := status.New(codes.Unavailable, "this operator is not the leader")
-	detailed, err := s.WithDetails(&errdetails.ErrorInfo{Reason: wire.NotLeader, Metadata: map[string]string{"leader": leader}})
-	if err != nil {
-		return s.Err()
-	}
-	return detailed.Err()
-}
+// Both make an agent connect again: to the same replica, or to the next one.
+var (
+	errNewEpoch  = status.Error(codes.Unavailable, "this operator leads anew: connect again")
+	errNotLeader = status.Error(codes.Unavailable, "this operator is not the leader")
+)
 
 // session is the stream of one agent. The server's mutex guards its fields.
 type session struct {
@@ -40,7 +33,7 @@ type session struct {
 	// sent is the sequence that was sent last, and 0 once the agent has tried it.
 	sent uint64
 	// most is the highest sequence that the agent can have honestly.
-	most uint64
+	maxSequence uint64
 }
 
 func (c *session) wakeUp() {
@@ -53,10 +46,10 @@ func (c *session) wakeUp() {
 // serve talks to an agent until either leaves.
 func (s *Server) serve(stream wire.Fleet_ServeServer) error {
 	s.mu.Lock()
-	leading, leader := s.leading, s.leader
+	leading := s.leading
 	s.mu.Unlock()
 	if !leading {
-		return redirect(leader)
+		return errNotLeader
 	}
 	ctx, end := context.WithCancelCause(stream.Context())
 	defer end(nil)
@@ -132,11 +125,11 @@ func (s *Server) receiveStatus(c *session, st *wire.Status) error {
 		return nil // it is about to end
 	}
 	for _, v := range []*wire.Version{st.Got, st.Holds} {
-		if err := s.honest(c, v); err != nil {
+		if err := s.checkAck(c, v); err != nil {
 			return err
 		}
 	}
-	if n := s.ours(st.Got); n > 0 {
+	if n := s.sequenceOf(st.Got); n > 0 {
 		c.got = wire.DecodeVersion(st.Got)
 		if n >= c.sent {
 			c.sent = 0

@@ -34,7 +34,7 @@ const (
 func TokenReviewer(c client.TokenReviewInterface, audience string, account types.NamespacedName) func(context.Context, string) (Identity, error) {
 	user := fmt.Sprintf("system:serviceaccount:%s:%s", account.Namespace, account.Name)
 	return func(ctx context.Context, token string) (Identity, error) {
-		if err := looksRight(token, audience, time.Now()); err != nil {
+		if err := precheck(token, audience, time.Now()); err != nil {
 			return Identity{}, err
 		}
 		review, err := c.Create(ctx, &authenticationv1.TokenReview{
@@ -52,7 +52,7 @@ func TokenReviewer(c client.TokenReviewInterface, audience string, account types
 		case st.User.Username != user:
 			return Identity{}, refused(ReasonAccount, fmt.Sprintf("the token is of %s, and agents are %s", st.User.Username, user))
 		}
-		node, pod := one(st.User.Extra[extraNode]), one(st.User.Extra[extraPod])
+		node, pod := single(st.User.Extra[extraNode]), single(st.User.Extra[extraPod])
 		if node == "" || pod == "" {
 			return Identity{}, refused(ReasonUnbound, "the token names no Pod and node: it must be a projected one, of Kubernetes 1.32 or later")
 		}
@@ -60,16 +60,16 @@ func TokenReviewer(c client.TokenReviewInterface, audience string, account types
 	}
 }
 
-func one(values authenticationv1.ExtraValue) string {
+func single(values authenticationv1.ExtraValue) string {
 	if len(values) != 1 {
 		return ""
 	}
 	return values[0]
 }
 
-// looksRight spares the API server tokens that cannot be right by their own
+// precheck spares the API server tokens that cannot be right by their own
 // words, whoever signed them, and tells the reasons apart.
-func looksRight(token, audience string, now time.Time) error {
+func precheck(token, audience string, now time.Time) error {
 	var claims struct {
 		Audiences audiences `json:"aud"`
 		Expires   int64     `json:"exp"`

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -42,30 +41,30 @@ type Options struct {
 	// seconds.
 	Pause time.Duration
 	// Sizes and such of the agent itself, for tests.
-	Agent writer.Options
+	Writer writer.Options
 }
 
 // Agent makes the maps hold what the operator says,
 // and goes on serving what it knows while the operator is away.
 type Agent struct {
-	o      Options
-	writer *writer.Writer
-	wants  chan writer.Want
-	news   chan struct{} // there is something to say to the operator
+	o       Options
+	writer  *writer.Writer
+	states  chan writer.VersionedState
+	changed chan struct{} // there is something to say to the operator
 
 	// replica and the node's options are those of the one stream.
 	replica Replica
 	resolve gateway.ResolveOptions
 	data    []byte // parts of an update
 
-	mu        sync.Mutex // of all below
-	connected bool
-	tried     *lb.Version        // the newest that was applied, or failed
-	failure   string             // why the maps do not hold it
-	tableFull *lb.TableFullError // set where the failure is one
-	applied   time.Time          // when one was applied last, zero: never
-	setting   string             // why the settings could not be written
-	heartbeat heartbeat
+	mu              sync.Mutex // of all below
+	connected       bool
+	attempted       *lb.Version        // the newest that was applied, or failed
+	failure         string             // why the maps do not hold it
+	tableFull       *lb.TableFullError // set where the failure is one
+	applied         time.Time          // when one was applied last, zero: never
+	settingsFailure string             // why the settings could not be written
+	heartbeat       heartbeat
 	// unfinished are the flows that keep a draining application needed.
 	unfinished uint64
 }
@@ -81,67 +80,67 @@ func New(o Options) *Agent {
 	if o.Pause == 0 {
 		o.Pause = 5 * time.Second
 	}
-	c := &Agent{o: o, wants: make(chan writer.Want), news: make(chan struct{}, 1)}
-	o.Agent.Applied, o.Agent.Log = c.record, o.Log
-	c.writer = writer.New(o.Tables, o.Agent)
-	return c
+	a := &Agent{o: o, states: make(chan writer.VersionedState), changed: make(chan struct{}, 1)}
+	o.Writer.Applied, o.Writer.Log = a.record, o.Log
+	a.writer = writer.New(o.Tables, o.Writer)
+	return a
 }
 
 // Run serves until ctx ends. What the maps hold then goes on being served.
-func (c *Agent) Run(ctx context.Context) {
-	c.sample(ctx)
+func (a *Agent) Run(ctx context.Context) {
+	a.sample(ctx)
 	var done sync.WaitGroup
-	done.Go(func() { c.writer.RunWants(ctx, c.wants) })
-	done.Go(func() { c.watch(ctx) })
-	c.connect(ctx)
+	done.Go(func() { a.writer.RunVersioned(ctx, a.states) })
+	done.Go(func() { a.watch(ctx) })
+	a.connect(ctx)
 	done.Wait()
 }
 
 // Ready returns nil once the maps hold what the operator has said, and why not
 // before. An operator that is away later changes nothing.
-func (c *Agent) Ready() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (a *Agent) Ready() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	switch {
-	case !c.applied.IsZero():
+	case !a.applied.IsZero():
 		return nil
-	case c.failure != "":
-		return errors.New(c.failure)
-	case !c.connected:
-		return fmt.Errorf("operator %s has not been reached yet", c.o.Operator)
+	case a.failure != "":
+		return errors.New(a.failure)
+	case !a.connected:
+		return fmt.Errorf("operator %s has not been reached yet", a.o.Operator)
 	}
 	return errors.New("the operator has not said yet what to serve")
 }
 
 // record is called by the agent after each try.
-func (c *Agent) record(res writer.Result, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.tried, c.failure, c.tableFull = res.Wanted, "", nil
+func (a *Agent) record(res writer.Result, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.attempted, a.failure, a.tableFull = res.Wanted, "", nil
 	if err != nil {
-		c.failure = err.Error()
-		c.tableFull, _ = errors.AsType[*lb.TableFullError](err)
+		a.failure = err.Error()
+		a.tableFull, _ = errors.AsType[*lb.TableFullError](err)
 	} else {
-		c.applied = time.Now()
+		a.applied = time.Now()
 	}
 	if res.Changed {
-		c.o.Log.Info("maps written", "epoch", res.Version.Epoch, "sequence", res.Version.Sequence, "state", res.StateHash, "took", res.Duration)
+		a.o.Log.Info("maps written", "epoch", res.Version.Epoch, "sequence", res.Version.Sequence, "state", res.StateHash, "took", res.Duration)
 	}
-	c.notify()
+	a.notify()
 }
 
 // notify makes the operator hear soon.
-func (c *Agent) notify() {
+func (a *Agent) notify() {
 	select {
-	case c.news <- struct{}{}:
+	case a.changed <- struct{}{}:
 	default:
 	}
 }
 
 // watch looks at what changes by itself, whether or not the operator is there
 // to hear.
-func (c *Agent) watch(ctx context.Context) {
-	tick, beat := time.NewTicker(c.o.StatusEvery), time.NewTicker(pulse)
+func (a *Agent) watch(ctx context.Context) {
+	tick, beat := time.NewTicker(a.o.StatusEvery), time.NewTicker(sampleEvery)
 	defer tick.Stop()
 	defer beat.Stop()
 	for {
@@ -149,38 +148,28 @@ func (c *Agent) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-beat.C:
-			c.sample(ctx)
+			a.sample(ctx)
 		case <-tick.C:
-			if err := c.count(); err != nil {
-				c.o.Log.Error("look at maps", "error", err)
+			if err := a.countUnfinished(); err != nil {
+				a.o.Log.Error("look at maps", "error", err)
 			}
-			c.notify()
+			a.notify()
 		}
 	}
 }
 
-// count looks how far a data plane is that drains.
-func (c *Agent) count() error {
-	sum, err := c.writer.Summary()
+// countUnfinished looks how far a data plane is that drains.
+func (a *Agent) countUnfinished() error {
+	sum, err := a.writer.Summary()
 	if err != nil || !sum.Draining {
 		return err
 	}
-	unfinished, err := writer.Unfinished(c.o.Tables)
+	unfinished, err := writer.Unfinished(a.o.Tables)
 	if err != nil {
 		return fmt.Errorf("count flows: %w", err)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.unfinished = unfinished
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.unfinished = unfinished
 	return nil
-}
-
-// first returns the first address of a family, or none.
-func first(all []netip.Addr, is func(netip.Addr) bool) netip.Addr {
-	for _, a := range all {
-		if is(a) {
-			return a
-		}
-	}
-	return netip.Addr{}
 }

@@ -13,13 +13,13 @@ import (
 )
 
 // Handler answers /healthz, /readyz and /metrics of an agent.
-func (c *Agent) Handler() http.Handler {
+func (a *Agent) Handler() http.Handler {
 	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(collector{c}, collectors.NewGoCollector())
+	metrics.MustRegister(collector{a}, collectors.NewGoCollector())
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := c.Ready(); err != nil {
+		if err := a.Ready(); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
@@ -30,7 +30,7 @@ func (c *Agent) Handler() http.Handler {
 }
 
 // collector reads the maps when it is asked.
-type collector struct{ c *Agent }
+type collector struct{ a *Agent }
 
 func describe(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("blixt_"+name, help, labels, nil)
@@ -67,8 +67,8 @@ func (k collector) Collect(all chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		all <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	k.own(gauge)
-	s, err := k.c.writer.Status()
+	k.collectOwn(gauge)
+	s, err := k.a.writer.Status()
 	if err != nil {
 		all <- prometheus.NewInvalidMetric(descFrontends, fmt.Errorf("read status: %w", err))
 		return
@@ -88,19 +88,19 @@ func (k collector) Collect(all chan<- prometheus.Metric) {
 	}
 }
 
-// own are the metrics that need no look at the maps.
-func (k collector) own(gauge func(*prometheus.Desc, float64, ...string)) {
-	k.c.mu.Lock()
-	defer k.c.mu.Unlock()
+// collectOwn are the metrics that need no look at the maps.
+func (k collector) collectOwn(gauge func(*prometheus.Desc, float64, ...string)) {
+	k.a.mu.Lock()
+	defer k.a.mu.Unlock()
 	now := time.Now()
-	gauge(descConnected, number(k.c.connected))
-	gauge(descReady, number(!k.c.applied.IsZero()))
-	gauge(descFailing, number(k.c.failure != ""))
-	if !k.c.applied.IsZero() {
-		gauge(descAge, now.Sub(k.c.applied).Seconds())
+	gauge(descConnected, number(k.a.connected))
+	gauge(descReady, number(!k.a.applied.IsZero()))
+	gauge(descFailing, number(k.a.failure != ""))
+	if !k.a.applied.IsZero() {
+		gauge(descAge, now.Sub(k.a.applied).Seconds())
 	}
-	gauge(descHeartbeat, k.c.heartbeat.age(now).Seconds())
-	gauge(descLost, number(k.c.heartbeat.lost(now)))
+	gauge(descHeartbeat, k.a.heartbeat.age(now).Seconds())
+	gauge(descLost, number(k.a.heartbeat.lost(now)))
 }
 
 func number(b bool) float64 {

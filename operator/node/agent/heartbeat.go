@@ -10,8 +10,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
-// pulse is how often packets are looked for.
-const pulse = 2 * time.Second
+// sampleEvery is how often packets are looked for.
+const sampleEvery = 2 * time.Second
 
 // A direction that stands still for longer than longSilence has lost its packets.
 // So it has where that is for much longer than usual, in looks: one that is late,
@@ -27,10 +27,10 @@ const (
 type heartbeat struct {
 	// alone tells that there is no other node, from which packets would come
 	// though nobody uses Blixt: silence says nothing then.
-	alone  bool
-	looks  int
-	totals map[string]uint64
-	pulses map[string]*silence
+	alone      bool
+	samples    int
+	totals     map[string]uint64
+	directions map[string]*silence
 }
 
 // silence of a direction.
@@ -48,14 +48,14 @@ func (h *heartbeat) count(now time.Time, links []writer.HookCount) (still bool) 
 	for _, l := range links {
 		totals[l.Direction] += l.Packets
 	}
-	if h.looks++; h.looks == 1 {
-		h.pulses = map[string]*silence{}
+	if h.samples++; h.samples == 1 {
+		h.directions = map[string]*silence{}
 	}
 	for _, d := range directions {
-		p := h.pulses[d]
+		p := h.directions[d]
 		switch {
 		case p == nil:
-			h.pulses[d] = &silence{moved: now}
+			h.directions[d] = &silence{moved: now}
 		case totals[d] != h.totals[d]: // less: the program was loaded again
 			*p = silence{moved: now, usual: max(p.usual, p.still)}
 		default:
@@ -70,7 +70,7 @@ func (h *heartbeat) count(now time.Time, links []writer.HookCount) (still bool) 
 // age is how long ago a packet was seen last.
 func (h *heartbeat) age(now time.Time) time.Duration {
 	var last time.Time
-	for _, p := range h.pulses {
+	for _, p := range h.directions {
 		if p.moved.After(last) {
 			last = p.moved
 		}
@@ -83,8 +83,8 @@ func (h *heartbeat) lost(now time.Time) bool {
 	if h.alone {
 		return false
 	}
-	for _, p := range h.pulses {
-		unusual := h.looks > learning && 2*p.still >= 5*(p.usual+1)
+	for _, p := range h.directions {
+		unusual := h.samples > learning && 2*p.still >= 5*(p.usual+1)
 		if unusual || now.Sub(p.moved) > longSilence {
 			return true
 		}
@@ -93,32 +93,32 @@ func (h *heartbeat) lost(now time.Time) bool {
 }
 
 // sample looks for packets, and has some come where there were none.
-func (c *Agent) sample(ctx context.Context) {
-	links, err := writer.ReadHooks(c.o.Tables)
+func (a *Agent) sample(ctx context.Context) {
+	links, err := writer.ReadHooks(a.o.Tables)
 	if err != nil {
-		c.o.Log.Error("look for packets", "error", err)
+		a.o.Log.Error("look for packets", "error", err)
 		return
 	}
 	now := time.Now()
-	c.mu.Lock()
-	before := c.heartbeat.lost(now)
-	still := c.heartbeat.count(now, links)
-	changed, alone := c.heartbeat.lost(now) != before, c.heartbeat.alone
-	c.mu.Unlock()
+	a.mu.Lock()
+	before := a.heartbeat.lost(now)
+	still := a.heartbeat.count(now, links)
+	changed, alone := a.heartbeat.lost(now) != before, a.heartbeat.alone
+	a.mu.Unlock()
 	if changed {
-		c.notify()
+		a.notify()
 	}
 	if still && !alone {
-		c.wake(ctx)
+		a.provokePackets(ctx)
 	}
 }
 
-// wake makes packets go out and in: it knocks at each operator, of which one at
+// provokePackets makes packets go out and in: it knocks at each operator, of which one at
 // least is on another node, if there are several.
-func (c *Agent) wake(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, pulse/2)
+func (a *Agent) provokePackets(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, sampleEvery/2)
 	defer cancel()
-	all, err := c.addresses(ctx)
+	all, err := a.addresses(ctx)
 	if err != nil {
 		return // there are other packets, or none: nothing depends on these
 	}

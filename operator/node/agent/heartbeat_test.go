@@ -50,10 +50,10 @@ func TestHeartbeatLearns(t *testing.T) {
 	for name, c := range map[string]struct {
 		known, every, within time.Duration
 	}{
-		"busy":  {time.Minute, pulse, 6 * time.Second},
-		"quiet": {time.Minute, 4 * pulse, 20 * time.Second},
-		"idle":  {10 * time.Minute, 15 * pulse, 62 * time.Second},
-		"new":   {10 * time.Second, pulse, 20 * time.Second}, // that it is busy is known by then
+		"busy":  {time.Minute, sampleEvery, 6 * time.Second},
+		"quiet": {time.Minute, 4 * sampleEvery, 20 * time.Second},
+		"idle":  {10 * time.Minute, 15 * sampleEvery, 62 * time.Second},
+		"new":   {10 * time.Second, sampleEvery, 20 * time.Second}, // that it is busy is known by then
 	} {
 		t.Run(name, func(t *testing.T) {
 			var h heartbeat
@@ -65,7 +65,7 @@ func TestHeartbeatLearns(t *testing.T) {
 				return h.lost(began.Add(after))
 			}
 			at, last := time.Duration(0), time.Duration(0)
-			for ; at <= c.known; at += pulse {
+			for ; at <= c.known; at += sampleEvery {
 				if at%c.every == 0 {
 					packets, last = packets+1, at
 				}
@@ -74,7 +74,7 @@ func TestHeartbeatLearns(t *testing.T) {
 				}
 			}
 			for !sample(at) {
-				at += pulse
+				at += sampleEvery
 			}
 			if silent := at - last; silent != c.within {
 				t.Errorf("lost after a silence of %v, want %v", silent, c.within)

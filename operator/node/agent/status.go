@@ -13,20 +13,20 @@ import (
 const driftShown = 10 * time.Minute
 
 // status returns what there is to say to the operator.
-func (c *Agent) status() *wire.Status {
-	sum, err := c.writer.Summary()
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (a *Agent) status() *wire.Status {
+	sum, err := a.writer.Summary()
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	now := time.Now()
 	s := &wire.Status{
-		Got: wire.EncodeVersion(c.tried), Error: c.failure,
-		PacketsAge: uint64(c.heartbeat.age(now).Milliseconds()), HeartbeatLost: c.heartbeat.lost(now),
+		Got: wire.EncodeVersion(a.attempted), Error: a.failure,
+		PacketsAge: uint64(a.heartbeat.age(now).Milliseconds()), HeartbeatLost: a.heartbeat.lost(now),
 	}
-	if f := c.tableFull; f != nil {
+	if f := a.tableFull; f != nil {
 		s.TableFull = &wire.TableFull{Table: f.Table, Size: uint64(f.Size), Needed: uint64(f.Needed), Largest: uint64(f.Largest)}
 	}
 	if s.Error == "" {
-		s.Error = c.setting
+		s.Error = a.settingsFailure
 	}
 	if err != nil {
 		s.Error = err.Error()
@@ -41,7 +41,7 @@ func (c *Agent) status() *wire.Status {
 	s.Frontends, s.Backends = uint32(sum.Tables["frontends"].Used), uint32(sum.Tables["backends"].Used)
 	s.Flows = uint64(sum.Tables["flows"].Used)
 	if sum.Draining {
-		s.Flows = c.unfinished
+		s.Flows = a.unfinished
 	}
 	if !sum.Foreign.IsZero() && now.Sub(sum.Foreign) < driftShown {
 		s.Drift = "another writer had changed the maps at " + sum.Foreign.UTC().Format(time.RFC3339) + "; they were written again"

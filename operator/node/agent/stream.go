@@ -10,12 +10,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/netip"
 	"os"
 	"strings"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
@@ -32,25 +30,23 @@ const firstWait = 100 * time.Millisecond
 
 // connect holds a stream to the leader until ctx ends. It says that the operator
 // is away, and each reason once.
-func (c *Agent) connect(ctx context.Context) {
+func (a *Agent) connect(ctx context.Context) {
 	wait, said := firstWait, map[string]bool{}
-	var leader string
 	for try := 0; ctx.Err() == nil; try++ {
-		address, err := c.address(ctx, try, leader)
+		address, err := a.address(ctx, try)
 		if err == nil {
-			err = c.stream(ctx, address)
+			err = a.stream(ctx, address)
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		if c.setConnected(false) {
+		if a.setConnected(false) {
 			wait, said = firstWait, map[string]bool{}
 		}
 		if text := status.Convert(err).Message(); !said[text] {
 			said[text] = true
-			c.o.Log.Warn("the operator is away; the kernel goes on serving", "operator", c.o.Operator, "address", address, "error", err)
+			a.o.Log.Warn("the operator is away; the kernel goes on serving", "operator", a.o.Operator, "address", address, "error", err)
 		}
-		leader = redirected(err)
 		// Agents that lost the same operator come back one by one.
 		pause := time.NewTimer(rand.N(wait) + wait/2)
 		select {
@@ -58,17 +54,14 @@ func (c *Agent) connect(ctx context.Context) {
 		case <-pause.C:
 		}
 		pause.Stop()
-		wait = min(2*wait, c.o.Pause*2/3)
+		wait = min(2*wait, a.o.Pause*2/3)
 	}
 }
 
-// address returns one of the operator's: the leader's if it is known, or else
-// each in turn.
-func (c *Agent) address(ctx context.Context, try int, leader string) (string, error) {
-	if leader != "" {
-		return leader, nil
-	}
-	all, err := c.addresses(ctx)
+// address returns the address of one operator: each in turn, as only the
+// leader lets agents in.
+func (a *Agent) address(ctx context.Context, try int) (string, error) {
+	all, err := a.addresses(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -76,8 +69,8 @@ func (c *Agent) address(ctx context.Context, try int, leader string) (string, er
 }
 
 // addresses returns those of all operators.
-func (c *Agent) addresses(ctx context.Context) ([]string, error) {
-	host, port, err := net.SplitHostPort(c.o.Operator)
+func (a *Agent) addresses(ctx context.Context) ([]string, error) {
+	host, port, err := net.SplitHostPort(a.o.Operator)
 	if err != nil {
 		return nil, fmt.Errorf("find operator: %w", err)
 	}
@@ -92,22 +85,12 @@ func (c *Agent) addresses(ctx context.Context) ([]string, error) {
 	return all, nil
 }
 
-// redirected returns where an operator says that the leader is, or "".
-func redirected(err error) string {
-	for _, detail := range status.Convert(err).Details() {
-		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.Reason == wire.NotLeader {
-			return info.Metadata["leader"]
-		}
-	}
-	return ""
-}
-
 // setConnected returns what was before.
-func (c *Agent) setConnected(now bool) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	before := c.connected
-	c.connected = now
+func (a *Agent) setConnected(now bool) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	before := a.connected
+	a.connected = now
 	return before
 }
 
@@ -150,8 +133,8 @@ func Dial(o Options, address string) (*grpc.ClientConn, error) {
 }
 
 // stream talks to one operator until it ends.
-func (c *Agent) stream(ctx context.Context, address string) error {
-	conn, err := Dial(c.o, address)
+func (a *Agent) stream(ctx context.Context, address string) error {
+	conn, err := Dial(a.o, address)
 	if err != nil {
 		return err
 	}
@@ -163,8 +146,8 @@ func (c *Agent) stream(ctx context.Context, address string) error {
 		return err
 	}
 	hello := &wire.Hello{
-		Application: c.o.Application, Node: c.o.Node, Kernel: c.o.Kernel, Layout: uint32(c.o.Layout),
-		Got: wire.EncodeVersion(c.replica.Version), Status: c.status(),
+		Application: a.o.Application, Node: a.o.Node, Kernel: a.o.Kernel, Layout: uint32(a.o.Layout),
+		Got: wire.EncodeVersion(a.replica.Version), Status: a.status(),
 	}
 	if err := stream.Send(&wire.AgentMessage{Message: &wire.AgentMessage_Hello{Hello: hello}}); err != nil {
 		_, err = stream.Recv() // says why
@@ -173,58 +156,58 @@ func (c *Agent) stream(ctx context.Context, address string) error {
 	said := make(chan struct{})
 	go func() {
 		defer close(said)
-		c.send(ctx, stream)
+		a.send(ctx, stream)
 	}()
-	c.data = nil
-	err = c.receive(ctx, stream)
+	a.data = nil
+	err = a.receive(ctx, stream)
 	cancel()
 	<-said
 	return err
 }
 
 // send tells the operator what is new, until the stream ends.
-func (c *Agent) send(ctx context.Context, stream wire.Fleet_ServeClient) {
+func (a *Agent) send(ctx context.Context, stream wire.Fleet_ServeClient) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-c.news:
+		case <-a.changed:
 		}
-		if stream.Send(&wire.AgentMessage{Message: &wire.AgentMessage_Status{Status: c.status()}}) != nil {
+		if stream.Send(&wire.AgentMessage{Message: &wire.AgentMessage_Status{Status: a.status()}}) != nil {
 			return // the other direction says why
 		}
 	}
 }
 
 // receive does what the operator says, until the stream ends.
-func (c *Agent) receive(ctx context.Context, stream wire.Fleet_ServeClient) error {
+func (a *Agent) receive(ctx context.Context, stream wire.Fleet_ServeClient) error {
 	for {
 		m, err := stream.Recv()
 		if err != nil {
 			return err
 		}
-		if !c.setConnected(true) {
-			c.o.Log.Info("the operator is here", "operator", c.o.Operator)
+		if !a.setConnected(true) {
+			a.o.Log.Info("the operator is here", "operator", a.o.Operator)
 		}
 		switch m := m.Message.(type) {
 		case *wire.OperatorMessage_Config:
-			err = c.configure(m.Config)
+			err = a.configure(m.Config)
 		case *wire.OperatorMessage_Part:
-			if err = c.collect(m.Part); err != nil || !m.Part.Last {
+			if err = a.collect(m.Part); err != nil || !m.Part.Last {
 				break
 			}
-			err = c.replica.Apply(c.data, c.resolve)
-			c.data = nil
+			err = a.replica.Apply(a.data, a.resolve)
+			a.data = nil
 		}
 		if err != nil {
 			return err
 		}
-		if c.replica.Version == nil || c.data != nil {
+		if a.replica.Version == nil || a.data != nil {
 			continue
 		}
-		version := *c.replica.Version
+		version := *a.replica.Version
 		select {
-		case c.wants <- writer.Want{State: c.replica.Resolution.State, Version: &version}:
+		case a.states <- writer.VersionedState{State: a.replica.Resolution.State, Version: &version}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -234,39 +217,39 @@ func (c *Agent) receive(ctx context.Context, stream wire.Fleet_ServeClient) erro
 // maxUpdate is far more than any data plane can hold.
 const maxUpdate = 256 << 20
 
-func (c *Agent) collect(p *wire.Part) error {
-	if len(c.data)+len(p.Data) > maxUpdate {
+func (a *Agent) collect(p *wire.Part) error {
+	if len(a.data)+len(p.Data) > maxUpdate {
 		return fmt.Errorf("update of more than %d bytes", maxUpdate)
 	}
-	c.data = append(c.data, p.Data...)
+	a.data = append(a.data, p.Data...)
 	return nil
 }
 
 // configure takes over what belongs to this node and application.
-func (c *Agent) configure(w *wire.Config) error {
+func (a *Agent) configure(w *wire.Config) error {
 	d := &wire.Decoder{}
-	c.resolve.NodeName, c.resolve.Zone, c.resolve.HostAddresses = w.Node, w.Zone, nil
-	for _, a := range w.Addresses {
-		c.resolve.HostAddresses = append(c.resolve.HostAddresses, d.Addr(a))
+	a.resolve.NodeName, a.resolve.Zone, a.resolve.HostAddresses = w.Node, w.Zone, nil
+	for _, addr := range w.Addresses {
+		a.resolve.HostAddresses = append(a.resolve.HostAddresses, d.Addr(addr))
 	}
 	ports := d.Ports(w.Snat)
 	if d.Err != nil {
 		return fmt.Errorf("read config: %w", d.Err)
 	}
-	err := c.writer.SetSNAT(ports, first(c.resolve.HostAddresses, netip.Addr.Is4), first(c.resolve.HostAddresses, netip.Addr.Is6))
+	err := a.writer.SetSNAT(ports, a.resolve.HostAddresses)
 	if err == nil && w.Drain != nil {
-		err = errors.Join(c.writer.Drain(*w.Drain), c.count())
+		err = errors.Join(a.writer.Drain(*w.Drain), a.countUnfinished())
 	}
-	c.mu.Lock()
-	c.heartbeat.alone = w.Alone
-	c.setting = ""
+	a.mu.Lock()
+	a.heartbeat.alone = w.Alone
+	a.settingsFailure = ""
 	if err != nil {
-		c.setting = err.Error()
+		a.settingsFailure = err.Error()
 	}
-	c.mu.Unlock()
-	c.notify()
-	if c.replica.Version != nil {
-		c.replica.resolve(c.resolve)
+	a.mu.Unlock()
+	a.notify()
+	if a.replica.Version != nil {
+		a.replica.resolve(a.resolve)
 	}
 	return err
 }

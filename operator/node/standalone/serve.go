@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -97,8 +95,7 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup) error {
 	if err != nil {
 		return err
 	}
-	own := r.vips.own(n.addresses)
-	o := writer.Options{Node4: first(own, netip.Addr.Is4), Node6: first(own, netip.Addr.Is6)}
+	o := writer.Options{HostAddresses: r.vips.own(n.addresses)}
 	r.ready = make(chan struct{})
 	r.planes = nil
 	for _, older := range r.loaded.Older {
@@ -144,13 +141,4 @@ func (r *runner) check(ctx context.Context, cancel context.CancelCauseFunc) {
 		}
 		r.pass.Unlock()
 	}
-}
-
-// first returns the first address that is of a family, or none.
-func first(addresses []netip.Addr, is func(netip.Addr) bool) netip.Addr {
-	i := slices.IndexFunc(addresses, is)
-	if i < 0 {
-		return netip.Addr{}
-	}
-	return addresses[i]
 }

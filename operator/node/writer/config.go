@@ -4,39 +4,50 @@ package writer
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 
+	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
 // mergeOptions returns the config with what the options say; what a state says
 // and whether it drains is left as it is.
-func (a *Writer) mergeOptions(c datapath.Config) datapath.Config {
-	c.SnatMin, c.SnatMax = a.o.SNAT.First, a.o.SNAT.Last
-	c.Node4, c.Node6 = datapath.ToAddr(a.o.Node4), datapath.ToAddr(a.o.Node6)
+func (w *Writer) mergeOptions(c datapath.Config) datapath.Config {
+	c.SnatMin, c.SnatMax = w.o.SNAT.First, w.o.SNAT.Last
+	c.Node4, c.Node6 = first(w.o.HostAddresses, netip.Addr.Is4), first(w.o.HostAddresses, netip.Addr.Is6)
 	return c
 }
 
-// ours tells whether the maps still hold what was applied last.
-func (a *Writer) ours() (bool, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	c, err := a.tables.Config()
+// first returns the first address of a family, or the zero address.
+func first(addresses []netip.Addr, is func(netip.Addr) bool) bpf.BlixtAddr {
+	if i := slices.IndexFunc(addresses, is); i >= 0 {
+		return datapath.ToAddr(addresses[i])
+	}
+	return bpf.BlixtAddr{}
+}
+
+// unchanged tells whether the maps still hold what was applied last.
+func (w *Writer) unchanged() (bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c, err := w.tables.Config()
 	if err != nil {
 		return false, fmt.Errorf("read config: %w", err)
 	}
-	if a.record.Hash == "" { // nothing was applied yet
+	if w.record.Hash == "" { // nothing was applied yet
 		return true, nil
 	}
-	same := hashText(c.StateHash) == a.record.Hash && a.mergeOptions(c) == c &&
-		lb.Version{Epoch: c.Epoch, Sequence: c.Sequence} == a.record.Version
-	if same && a.image != nil {
-		if same, err = a.image.Same(a.tables, a.o.Clock()); err != nil {
+	same := hashText(c.StateHash) == w.record.Hash && w.mergeOptions(c) == c &&
+		lb.Version{Epoch: c.Epoch, Sequence: c.Sequence} == w.record.Version
+	if same && w.contents != nil {
+		if same, err = w.contents.Same(w.tables, w.o.Clock()); err != nil {
 			return false, fmt.Errorf("read maps: %w", err)
 		}
 	}
 	if !same {
-		a.image = nil
+		w.contents = nil
 	}
 	return same, nil
 }

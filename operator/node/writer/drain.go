@@ -17,10 +17,10 @@ const Linger = 5 * time.Second
 
 // Drain makes the data plane serve the flows that it knows, and leave all
 // others to the next program; or makes it serve everything again.
-func (a *Writer) Drain(on bool) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	c, err := a.tables.Config()
+func (w *Writer) Drain(on bool) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c, err := w.tables.Config()
 	if err != nil {
 		return fmt.Errorf("read config: %w", err)
 	}
@@ -28,7 +28,7 @@ func (a *Writer) Drain(on bool) error {
 	if on {
 		c.Flags |= datapath.ConfigDrain
 	}
-	if err := a.tables.SetConfig(c); err != nil {
+	if err := w.tables.SetConfig(c); err != nil {
 		return fmt.Errorf("write config: %w", err)
 	}
 	return nil
@@ -69,7 +69,7 @@ func (s *sweeper) each(f func(e datapath.FlowEntry, forward datapath.FlowKey, wh
 	var failed error
 	err := s.flows.EachFlow(func(entries []datapath.FlowEntry) bool {
 		for _, e := range entries {
-			forward, _, why, err := s.judge(e)
+			forward, _, why, err := s.classify(e)
 			if failed = err; err != nil {
 				return false
 			}

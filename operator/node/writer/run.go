@@ -9,8 +9,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// Want is a state that the maps are to hold, of a version.
-type Want struct {
+// VersionedState is a state that the maps are to hold, of a version.
+type VersionedState struct {
 	State lb.State
 	// Version is as in ApplyVersion; nil: the next one.
 	Version *lb.Version
@@ -19,22 +19,24 @@ type Want struct {
 // Run applies each state that comes, tries again those that fail, checks on
 // a timer that nobody else has written the maps, and sweeps flows, until ctx
 // ends. Only the newest of several states is applied.
-func (a *Writer) Run(ctx context.Context, states <-chan lb.State) { a.run(ctx, states, nil) }
+func (w *Writer) Run(ctx context.Context, states <-chan lb.State) { w.run(ctx, states, nil) }
 
-// RunWants is Run for states with versions.
-func (a *Writer) RunWants(ctx context.Context, wants <-chan Want) { a.run(ctx, nil, wants) }
+// RunVersioned is Run for states with versions.
+func (w *Writer) RunVersioned(ctx context.Context, wants <-chan VersionedState) {
+	w.run(ctx, nil, wants)
+}
 
-func (a *Writer) run(ctx context.Context, states <-chan lb.State, wants <-chan Want) {
+func (w *Writer) run(ctx context.Context, states <-chan lb.State, wants <-chan VersionedState) {
 	swept := make(chan struct{})
 	go func() {
 		defer close(swept)
-		a.sweepForever(ctx)
+		w.sweepForever(ctx)
 	}()
 	defer func() { <-swept }()
 
-	var want *Want // known, but not applied
-	var last *Want
-	retry, check := time.NewTimer(time.Hour), time.NewTicker(a.o.CheckEvery)
+	var want *VersionedState // known, but not applied
+	var last *VersionedState
+	retry, check := time.NewTimer(time.Hour), time.NewTicker(w.o.CheckEvery)
 	defer retry.Stop()
 	defer check.Stop()
 	pause := firstPause
@@ -47,46 +49,46 @@ func (a *Writer) run(ctx context.Context, states <-chan lb.State, wants <-chan W
 				states = nil
 				continue
 			}
-			want, pause = &Want{State: s}, firstPause
+			want, pause = &VersionedState{State: s}, firstPause
 			last = want
-		case w := <-wants:
-			want, last, pause = &w, &w, firstPause
+		case v := <-wants:
+			want, last, pause = &v, &v, firstPause
 		case <-retry.C:
 		case <-check.C:
 			if want != nil || last == nil {
 				break
 			}
-			ours, err := a.ours()
+			ours, err := w.unchanged()
 			if err != nil {
-				a.o.Log.Error("check maps", "error", err)
+				w.o.Log.Error("check maps", "error", err)
 			} else if !ours {
-				a.o.Log.Warn("maps were written by another, writing them again")
-				a.noteForeign()
+				w.o.Log.Warn("maps were written by another, writing them again")
+				w.recordForeign()
 				want = last
 			}
 		}
 		if want == nil {
 			continue
 		}
-		res, err := a.apply(ctx, want.State, want.Version)
+		res, err := w.apply(ctx, want.State, want.Version)
 		if ctx.Err() != nil {
 			return
 		}
-		a.o.Applied(res, err)
+		w.o.Applied(res, err)
 		if err == nil {
 			want = nil
 			continue
 		}
-		a.o.Log.Error("apply state", "error", err, "retry", pause)
+		w.o.Log.Error("apply state", "error", err, "retry", pause)
 		retry.Reset(pause)
 		pause = min(2*pause, lastPause)
 	}
 }
 
-func (a *Writer) noteForeign() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.foreign = a.o.Clock()
+func (w *Writer) recordForeign() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.foreign = w.o.Clock()
 }
 
 // A failed write is most often a table that is full for a moment, or for
@@ -96,16 +98,16 @@ const (
 	lastPause  = 30 * time.Second
 )
 
-func (a *Writer) sweepForever(ctx context.Context) {
-	for a.o.Sleep(ctx, a.o.SweepEvery) == nil {
-		swept, err := a.Sweep(ctx)
+func (w *Writer) sweepForever(ctx context.Context) {
+	for w.o.Sleep(ctx, w.o.SweepEvery) == nil {
+		swept, err := w.Sweep(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			a.o.Log.Error("sweep flows", "error", err)
+			w.o.Log.Error("sweep flows", "error", err)
 		case swept.Removed() > 0:
-			a.o.Log.Debug("swept flows", "seen", swept.Entries, "idle", swept.Idle, "closed", swept.Closed, "gone", swept.Gone, "took", swept.Duration)
+			w.o.Log.Debug("swept flows", "seen", swept.Entries, "idle", swept.Idle, "closed", swept.Closed, "gone", swept.Gone, "took", swept.Duration)
 		}
 	}
 }

@@ -80,13 +80,13 @@ type BackendStatus struct {
 }
 
 // Status reads the maps. Active flows are those of the last sweep.
-func (a *Writer) Status() (Status, error) {
-	a.counts.Lock()
-	flows := a.counts.flows
-	a.counts.Unlock()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return read(a.tables, a.record, flows)
+func (w *Writer) Status() (Status, error) {
+	w.counts.Lock()
+	flows := w.counts.flows
+	w.counts.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return readStatus(w.tables, w.record, flows)
 }
 
 // ReadStatus is Status for another process: names are those of the writer's
@@ -96,31 +96,31 @@ func ReadStatus(t Tables, stateFile string) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	flows, err := CountFlows(t)
+	flows, err := countFlows(t)
 	if err != nil {
 		return Status{}, err
 	}
-	return read(t, record, flows)
+	return readStatus(t, record, flows)
 }
 
-// CountFlows counts the active flows in both their tables.
-func CountFlows(t Tables) (FlowCounts, error) {
+// countFlows counts the active flows in both their tables.
+func countFlows(t Tables) (FlowCounts, error) {
 	backends, err := t.Backends()
 	if err != nil {
 		return FlowCounts{}, fmt.Errorf("read backends: %w", err)
 	}
 	s := sweeper{backends: backends}
-	s.swept.Flows = FlowCounts{Backends: map[uint32]uint64{}, Frontends: map[uint32]uint64{}}
+	s.result.Flows = FlowCounts{Backends: map[uint32]uint64{}, Frontends: map[uint32]uint64{}}
 	err = t.EachFlow(func(entries []datapath.FlowEntry) bool {
 		for _, e := range entries {
 			s.count(e.Value)
 		}
 		return true
 	})
-	return s.swept.Flows, err
+	return s.result.Flows, err
 }
 
-func read(t Tables, record Record, flows FlowCounts) (Status, error) {
+func readStatus(t Tables, record Record, flows FlowCounts) (Status, error) {
 	im, err := datapath.Read(t, time.Time{})
 	if err != nil {
 		return Status{}, err

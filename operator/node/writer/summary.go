@@ -24,24 +24,24 @@ type Summary struct {
 
 // Summary reads the config, and of the maps no more than the agent does not
 // know.
-func (a *Writer) Summary() (Summary, error) {
-	a.counts.Lock()
-	flows := a.counts.flows
-	a.counts.Unlock()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	c, err := a.tables.Config()
+func (w *Writer) Summary() (Summary, error) {
+	w.counts.Lock()
+	flows := w.counts.flows
+	w.counts.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c, err := w.tables.Config()
 	if err != nil {
 		return Summary{}, fmt.Errorf("read config: %w", err)
 	}
-	if a.image == nil {
-		if a.image, err = datapath.Read(a.tables, a.o.Clock()); err != nil {
+	if w.contents == nil {
+		if w.contents, err = datapath.Read(w.tables, w.o.Clock()); err != nil {
 			return Summary{}, fmt.Errorf("read maps: %w", err)
 		}
 	}
 	return Summary{
 		Version: lb.Version{Epoch: c.Epoch, Sequence: c.Sequence}, StateHash: hashText(c.StateHash),
 		Draining: c.Flags&datapath.ConfigDrain != 0, SNAT: lb.PortRange{First: c.SnatMin, Last: c.SnatMax},
-		Tables: tableUse(a.image, flows), Foreign: a.foreign,
+		Tables: tableUse(w.contents, flows), Foreign: w.foreign,
 	}, nil
 }

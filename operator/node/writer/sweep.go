@@ -37,8 +37,8 @@ type FlowCounts struct {
 	Frontends map[uint32]uint64 // by index
 }
 
-// Swept is what a sweep found.
-type Swept struct {
+// SweepResult is what a sweep found.
+type SweepResult struct {
 	Entries int
 	// Idle, Closed and Gone are the flows removed, by reason.
 	Idle, Closed, Gone int
@@ -47,48 +47,48 @@ type Swept struct {
 }
 
 // Removed is the number of flows removed.
-func (s Swept) Removed() int { return s.Idle + s.Closed + s.Gone }
+func (s SweepResult) Removed() int { return s.Idle + s.Closed + s.Gone }
 
 // Sweep looks at every established flow once, removes those that have ended,
 // and counts the others for the status. It sleeps most of the time, see
 // sweepShare.
-func (a *Writer) Sweep(ctx context.Context) (Swept, error) {
-	a.sweep.Lock()
-	defer a.sweep.Unlock()
-	start := a.o.Clock()
-	backends, err := a.tables.Backends()
+func (w *Writer) Sweep(ctx context.Context) (SweepResult, error) {
+	w.sweep.Lock()
+	defer w.sweep.Unlock()
+	start := w.o.Clock()
+	backends, err := w.tables.Backends()
 	if err != nil {
-		return Swept{}, fmt.Errorf("read backends: %w", err)
+		return SweepResult{}, fmt.Errorf("read backends: %w", err)
 	}
 	s := sweeper{
-		flows: a.tables, ticks: a.o.Ticks, backends: backends,
+		flows: w.tables, ticks: w.o.Ticks, backends: backends,
 		pauses: pauses{datapath.Ticks(closedFor), datapath.Ticks(resetFor), datapath.Ticks(goneFor)},
 	}
-	s.swept.Flows = FlowCounts{Backends: map[uint32]uint64{}, Frontends: map[uint32]uint64{}}
-	busy := a.o.Clock()
+	s.result.Flows = FlowCounts{Backends: map[uint32]uint64{}, Frontends: map[uint32]uint64{}}
+	busy := w.o.Clock()
 	var failed error
-	err = a.tables.EachFlow(func(entries []datapath.FlowEntry) bool {
+	err = w.tables.EachFlow(func(entries []datapath.FlowEntry) bool {
 		for _, e := range entries {
-			if failed = s.look(e); failed != nil {
+			if failed = s.visit(e); failed != nil {
 				return false
 			}
 		}
-		worked := a.o.Clock().Sub(busy)
-		failed = a.o.Sleep(ctx, time.Duration(float64(worked)*(1/sweepShare-1)))
-		busy = a.o.Clock()
+		worked := w.o.Clock().Sub(busy)
+		failed = w.o.Sleep(ctx, time.Duration(float64(worked)*(1/sweepShare-1)))
+		busy = w.o.Clock()
 		return failed == nil
 	})
 	if failed != nil {
 		err = failed
 	}
-	s.swept.Duration = a.o.Clock().Sub(start)
+	s.result.Duration = w.o.Clock().Sub(start)
 	if err != nil {
-		return s.swept, err
+		return s.result, err
 	}
-	a.counts.Lock()
-	a.counts.flows = s.swept.Flows
-	a.counts.Unlock()
-	return s.swept, nil
+	w.counts.Lock()
+	w.counts.flows = s.result.Flows
+	w.counts.Unlock()
+	return s.result, nil
 }
 
 type sweeper struct {
@@ -96,7 +96,7 @@ type sweeper struct {
 	ticks    func() uint32
 	backends []datapath.Backend
 	pauses   pauses
-	swept    Swept
+	result   SweepResult
 }
 
 // end is why a flow ends.
@@ -110,10 +110,10 @@ const (
 	gone
 )
 
-// look removes the flow of an entry if it has ended, or counts it.
-func (s *sweeper) look(e datapath.FlowEntry) error {
-	s.swept.Entries++
-	forward, reply, why, err := s.judge(e)
+// visit removes the flow of an entry if it has ended, or counts it.
+func (s *sweeper) visit(e datapath.FlowEntry) error {
+	s.result.Entries++
+	forward, reply, why, err := s.classify(e)
 	if err != nil {
 		return err
 	}
@@ -129,18 +129,18 @@ func (s *sweeper) look(e datapath.FlowEntry) error {
 	case lives:
 		s.count(e.Value)
 	case idle:
-		s.swept.Idle++
+		s.result.Idle++
 	case closed:
-		s.swept.Closed++
+		s.result.Closed++
 	case gone:
-		s.swept.Gone++
+		s.result.Gone++
 	}
 	return nil
 }
 
-// judge tells whether and why the flow of an entry has ended, and both its
+// classify tells whether and why the flow of an entry has ended, and both its
 // keys if it has.
-func (s *sweeper) judge(e datapath.FlowEntry) (forward, reply datapath.FlowKey, why end, err error) {
+func (s *sweeper) classify(e datapath.FlowEntry) (forward, reply datapath.FlowKey, why end, err error) {
 	now := s.ticks()
 	if !s.mayEnd(e.Value, now) {
 		return forward, reply, lives, nil
@@ -228,7 +228,7 @@ func (s *sweeper) count(f datapath.Flow) {
 	if f.Flags&over != 0 || s.backendGone(f) {
 		return
 	}
-	s.swept.Flows.Total++
-	s.swept.Flows.Backends[f.Backend]++
-	s.swept.Flows.Frontends[f.Frontend]++
+	s.result.Flows.Total++
+	s.result.Flows.Backends[f.Backend]++
+	s.result.Flows.Frontends[f.Frontend]++
 }

@@ -64,25 +64,25 @@ func TestWhatIsSwept(t *testing.T) {
 	minute, tenSeconds := datapath.Ticks(closedFor), datapath.Ticks(resetFor)
 	for name, c := range map[string]struct {
 		flow flowSpec
-		want Swept
+		want SweepResult
 	}{
-		"fresh":                          {flowSpec{}, Swept{}},
-		"idle at the limit":              {flowSpec{forwardAge: testIdle, replyAge: testIdle}, Swept{}},
-		"idle":                           {flowSpec{forwardAge: testIdle + 1, replyAge: testIdle + 1}, Swept{Idle: 1}},
-		"idle in one direction":          {flowSpec{forwardAge: 1e5, replyAge: 10}, Swept{}},
-		"idle in the other":              {flowSpec{forwardAge: 10, replyAge: 1e5}, Swept{}},
-		"idle, half of it gone":          {flowSpec{forwardAge: 1e5, noReply: true}, Swept{Idle: 1}},
-		"seen after the clock was read":  {flowSpec{forwardAge: ^uint32(0), replyAge: 1e5}, Swept{}},
-		"FIN of one, long ago":           {flowSpec{forwardFlags: fin, forwardAge: 1000, replyAge: 1000}, Swept{}},
-		"FIN of both, just now":          {flowSpec{forwardFlags: fin, replyFlags: fin, forwardAge: minute, replyAge: 1000}, Swept{}},
-		"FIN of both":                    {flowSpec{forwardFlags: fin, replyFlags: fin, forwardAge: minute + 1, replyAge: 1000}, Swept{Closed: 1}},
-		"RST, just now":                  {flowSpec{replyFlags: rst, forwardAge: tenSeconds, replyAge: 1000}, Swept{}},
-		"RST of the backend":             {flowSpec{replyFlags: rst, forwardAge: tenSeconds + 1, replyAge: tenSeconds + 1}, Swept{Closed: 1}},
-		"RST of the client":              {flowSpec{forwardFlags: rst, forwardAge: tenSeconds + 1, replyAge: 1000}, Swept{Closed: 1}},
-		"RST, and yet it goes on":        {flowSpec{forwardFlags: rst, forwardAge: 1000, replyAge: 2}, Swept{}},
-		"backend gone, not long ago":     {flowSpec{generation: 9, forwardAge: minute, replyAge: 1000}, Swept{}},
-		"backend gone":                   {flowSpec{generation: 9, forwardAge: minute + 1, replyAge: 1000}, Swept{Gone: 1}},
-		"backend newer than what we saw": {flowSpec{generation: 13, forwardAge: minute + 1, replyAge: 1000}, Swept{}},
+		"fresh":                          {flowSpec{}, SweepResult{}},
+		"idle at the limit":              {flowSpec{forwardAge: testIdle, replyAge: testIdle}, SweepResult{}},
+		"idle":                           {flowSpec{forwardAge: testIdle + 1, replyAge: testIdle + 1}, SweepResult{Idle: 1}},
+		"idle in one direction":          {flowSpec{forwardAge: 1e5, replyAge: 10}, SweepResult{}},
+		"idle in the other":              {flowSpec{forwardAge: 10, replyAge: 1e5}, SweepResult{}},
+		"idle, half of it gone":          {flowSpec{forwardAge: 1e5, noReply: true}, SweepResult{Idle: 1}},
+		"seen after the clock was read":  {flowSpec{forwardAge: ^uint32(0), replyAge: 1e5}, SweepResult{}},
+		"FIN of one, long ago":           {flowSpec{forwardFlags: fin, forwardAge: 1000, replyAge: 1000}, SweepResult{}},
+		"FIN of both, just now":          {flowSpec{forwardFlags: fin, replyFlags: fin, forwardAge: minute, replyAge: 1000}, SweepResult{}},
+		"FIN of both":                    {flowSpec{forwardFlags: fin, replyFlags: fin, forwardAge: minute + 1, replyAge: 1000}, SweepResult{Closed: 1}},
+		"RST, just now":                  {flowSpec{replyFlags: rst, forwardAge: tenSeconds, replyAge: 1000}, SweepResult{}},
+		"RST of the backend":             {flowSpec{replyFlags: rst, forwardAge: tenSeconds + 1, replyAge: tenSeconds + 1}, SweepResult{Closed: 1}},
+		"RST of the client":              {flowSpec{forwardFlags: rst, forwardAge: tenSeconds + 1, replyAge: 1000}, SweepResult{Closed: 1}},
+		"RST, and yet it goes on":        {flowSpec{forwardFlags: rst, forwardAge: 1000, replyAge: 2}, SweepResult{}},
+		"backend gone, not long ago":     {flowSpec{generation: 9, forwardAge: minute, replyAge: 1000}, SweepResult{}},
+		"backend gone":                   {flowSpec{generation: 9, forwardAge: minute + 1, replyAge: 1000}, SweepResult{Gone: 1}},
+		"backend newer than what we saw": {flowSpec{generation: 13, forwardAge: minute + 1, replyAge: 1000}, SweepResult{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake := datapath.NewFake(testSizes)

@@ -35,9 +35,9 @@ type Options struct {
 	// SNAT are the source ports of translated flows; zero: lb.DefaultSNATPorts.
 	// They must be outside the host's ephemeral range.
 	SNAT lb.PortRange
-	// Node4 and Node6 are the node's addresses, for kernels that cannot say
-	// which one to translate to.
-	Node4, Node6 netip.Addr
+	// HostAddresses are the node's own. The first of each family is the source
+	// of translated flows on kernels that cannot choose one.
+	HostAddresses []netip.Addr
 	// StateFile gets the names that maps have no place for; "": none.
 	StateFile string
 	// SweepEvery is the pause between sweeps; 0: ten seconds.
@@ -74,11 +74,11 @@ type Writer struct {
 	tables Tables
 	o      Options
 
-	mu      sync.Mutex // of all below, and of writing
-	image   *datapath.Contents
-	state   lb.State // applied last, or being applied
-	record  Record
-	foreign time.Time // when another writer was noticed last
+	mu       sync.Mutex // of all below, and of writing
+	contents *datapath.Contents
+	state    lb.State // applied last, or being applied
+	record   Record
+	foreign  time.Time // when another writer was noticed last
 
 	sweep  sync.Mutex // held by the one sweep
 	counts struct {
@@ -120,14 +120,14 @@ func New(t Tables, o Options) *Writer {
 // they do, which takes a second longer where ids or slots have to rest. On
 // error each frontend serves as before or as wanted, and Apply may be tried
 // again. Returns datapath.TableFullError if the state does not fit.
-func (a *Writer) Apply(ctx context.Context, s lb.State) (Result, error) {
-	return a.apply(ctx, s, nil)
+func (w *Writer) Apply(ctx context.Context, s lb.State) (Result, error) {
+	return w.apply(ctx, s, nil)
 }
 
 // ApplyVersion is Apply for a state that has a version. Returns StaleError if
 // the maps hold a newer one of the same epoch.
-func (a *Writer) ApplyVersion(ctx context.Context, s lb.State, v lb.Version) (Result, error) {
-	return a.apply(ctx, s, &v)
+func (w *Writer) ApplyVersion(ctx context.Context, s lb.State, v lb.Version) (Result, error) {
+	return w.apply(ctx, s, &v)
 }
 
 // StaleError says that a state is older than what the maps hold.
@@ -139,34 +139,34 @@ func (e *StaleError) Error() string {
 	return fmt.Sprintf("state %d of epoch %d is older than state %d, which is served", e.Got.Sequence, e.Got.Epoch, e.Have.Sequence)
 }
 
-func (a *Writer) apply(ctx context.Context, s lb.State, v *lb.Version) (Result, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	start := a.o.Clock()
+func (w *Writer) apply(ctx context.Context, s lb.State, v *lb.Version) (Result, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	start := w.o.Clock()
 	s = clone(s)
 	s.Normalize()
 	hash := s.Hash()
-	res, err := a.write(ctx, s, hash, v)
-	res.Duration, res.Wanted = a.o.Clock().Sub(start), v
+	res, err := w.write(ctx, s, hash, v)
+	res.Duration, res.Wanted = w.o.Clock().Sub(start), v
 	if err != nil {
 		if _, full := errors.AsType[*lb.TableFullError](err); !full {
-			a.image = nil // in doubt: read it again
+			w.contents = nil // in doubt: read it again
 		}
 		return res, err
 	}
-	a.state = s
-	if res.Changed || a.record.Hash != res.StateHash {
-		a.record = Record{Version: res.Version, Hash: res.StateHash, Time: a.o.Clock(), State: s}
-		if err := a.record.save(a.o.StateFile); err != nil {
+	w.state = s
+	if res.Changed || w.record.Hash != res.StateHash {
+		w.record = Record{Version: res.Version, Hash: res.StateHash, Time: w.o.Clock(), State: s}
+		if err := w.record.save(w.o.StateFile); err != nil {
 			return res, err
 		}
 	}
 	return res, nil
 }
 
-func (a *Writer) write(ctx context.Context, s lb.State, hash uint64, v *lb.Version) (Result, error) {
+func (w *Writer) write(ctx context.Context, s lb.State, hash uint64, v *lb.Version) (Result, error) {
 	res := Result{StateHash: hashText(hash)}
-	config, err := a.tables.Config()
+	config, err := w.tables.Config()
 	if err != nil {
 		return res, fmt.Errorf("read config: %w", err)
 	}
@@ -182,26 +182,26 @@ func (a *Writer) write(ctx context.Context, s lb.State, hash uint64, v *lb.Versi
 		res.Version = *v
 	}
 	// How to translate comes before, and which state this is after the state.
-	settled := a.mergeOptions(config)
+	settled := w.mergeOptions(config)
 	if settled != config {
-		if err := a.tables.SetConfig(settled); err != nil {
+		if err := w.tables.SetConfig(settled); err != nil {
 			return res, fmt.Errorf("write config: %w", err)
 		}
 		res.Changed = true
 	}
 	for complete := false; !complete; {
-		plan, err := a.plan(s)
+		plan, err := w.plan(s)
 		if err != nil {
 			return res, err
 		}
-		written, err := datapath.Apply(a.tables, a.image, plan, a.o.Clock)
+		written, err := datapath.Apply(w.tables, w.contents, plan, w.o.Clock)
 		res.Written.Add(written)
 		res.Changed = res.Changed || len(plan.Ops) > 0
 		if err != nil {
 			return res, fmt.Errorf("write maps: %w", err)
 		}
 		if complete = plan.Complete(); !complete {
-			if err := a.o.Sleep(ctx, plan.Again.Sub(a.o.Clock())); err != nil {
+			if err := w.o.Sleep(ctx, plan.Again.Sub(w.o.Clock())); err != nil {
 				return res, err
 			}
 		}
@@ -209,7 +209,7 @@ func (a *Writer) write(ctx context.Context, s lb.State, hash uint64, v *lb.Versi
 	done := settled
 	done.Epoch, done.Sequence, done.StateHash = res.Version.Epoch, res.Version.Sequence, hash
 	if done != settled {
-		if err := a.tables.SetConfig(done); err != nil {
+		if err := w.tables.SetConfig(done); err != nil {
 			return res, fmt.Errorf("write config: %w", err)
 		}
 		res.Changed = true
@@ -217,15 +217,15 @@ func (a *Writer) write(ctx context.Context, s lb.State, hash uint64, v *lb.Versi
 	return res, nil
 }
 
-func (a *Writer) plan(s lb.State) (*datapath.Plan, error) {
-	if a.image == nil {
-		im, err := datapath.Read(a.tables, a.o.Clock())
+func (w *Writer) plan(s lb.State) (*datapath.Plan, error) {
+	if w.contents == nil {
+		im, err := datapath.Read(w.tables, w.o.Clock())
 		if err != nil {
 			return nil, fmt.Errorf("read maps: %w", err)
 		}
-		a.image = im
+		w.contents = im
 	}
-	return datapath.NewPlan(a.image, s, a.o.Clock())
+	return datapath.NewPlan(w.contents, s, w.o.Clock())
 }
 
 // clone copies all that Normalize changes.

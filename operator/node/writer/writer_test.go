@@ -47,7 +47,7 @@ func mustApply(t *testing.T, a *Writer, s lb.State) Result {
 
 func TestApplyVersions(t *testing.T) {
 	fake := datapath.NewFake(testSizes)
-	a := New(fake, Options{Node4: netip.MustParseAddr("198.51.100.7")})
+	a := New(fake, Options{HostAddresses: []netip.Addr{netip.MustParseAddr("198.51.100.7")}})
 	one, two := testState(70, 30), testState(1, 1, 1)
 	first := mustApply(t, a, one)
 	if !first.Changed || first.Version != (lb.Version{Epoch: 0, Sequence: 1}) {
@@ -60,7 +60,7 @@ func TestApplyVersions(t *testing.T) {
 		t.Errorf("one backend more: %+v", second)
 	}
 	// Another agent, as after a restart, adopts what is there.
-	a = New(fake, Options{Node4: netip.MustParseAddr("198.51.100.7")})
+	a = New(fake, Options{HostAddresses: []netip.Addr{netip.MustParseAddr("198.51.100.7")}})
 	if again := mustApply(t, a, two); again.Changed {
 		t.Errorf("after a restart: %+v", again)
 	}
