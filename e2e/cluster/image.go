@@ -164,8 +164,12 @@ func add(w *tar.Writer, inside, source string) error {
 	if err != nil {
 		return err
 	}
-	// Read-only for all is enough for whoever the image runs as.
+	// Whoever the image runs as may read all, and run what its owner may run,
+	// whatever the umask was when the file was made.
 	mode := int64(info.Mode().Perm() | 0o444)
+	if mode&0o100 != 0 {
+		mode |= 0o111
+	}
 	if err := w.WriteHeader(&tar.Header{Name: inside, Typeflag: tar.TypeReg, Mode: mode, Size: info.Size()}); err != nil {
 		return err
 	}

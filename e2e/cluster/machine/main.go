@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 )
 
 // list is a flag that is given several times.
@@ -21,6 +22,7 @@ func (l *list) String() string     { return strings.Join(*l, ",") }
 func (l *list) Set(s string) error { *l = append(*l, s); return nil }
 
 func main() {
+	syscall.Umask(0o022) // as on a machine that has started, whatever the umask of who starts this one
 	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "machine:", err)
 		os.Exit(1)
