@@ -14,7 +14,7 @@ HELM := $(CACHE)/helm-$(HELM_VERSION)
 
 # Clients and servers that others wrote, and what makes networks.
 TEST_TOOLS := curl=curl nginx=nginx-light dig=bind9-dnsutils dnsmasq=dnsmasq-base iperf3=iperf3 \
-	ethtool=ethtool ip=iproute2 nft=nftables
+	ethtool=ethtool ip=iproute2 nft=nftables modprobe=kmod
 # Fuzz targets, as package:function.
 FUZZ := ./bpf:FuzzPacket ./operator/gateway:FuzzTranslate
 FUZZTIME ?= 60s

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
@@ -232,11 +231,7 @@ func (w *world) ping() {
 // firewall drops on the load balancer what conntrack calls invalid.
 func firewall(w *world, bridgeNetfilter bool, chains ...string) {
 	w.Helper()
-	const loaded = "/proc/sys/net/bridge"
-	if _, err := os.Stat(loaded); err != nil {
-		_ = exec.Command("modprobe", "br_netfilter").Run() // seen by what it makes
-	}
-	if _, err := os.Stat(loaded); err == nil {
+	if lab.BridgeNetfilter() {
 		call := map[bool]string{false: "0", true: "1"}[bridgeNetfilter]
 		w.Balancer.Sysctl("net.bridge.bridge-nf-call-iptables="+call, "net.bridge.bridge-nf-call-ip6tables="+call)
 		w.check(w.Err())

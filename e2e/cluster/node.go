@@ -12,6 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
 // Every registry is ours: images are found by the names that they have anywhere.
@@ -109,9 +111,13 @@ func (c *Cluster) startNode(i int) error {
 			return err
 		}
 	}
+	// kube-proxy needs the bridge of pods filtered.
+	if !lab.BridgeNetfilter() {
+		return errors.New("the kernel has no br_netfilter, which kube-proxy needs")
+	}
 	m.Sysctl("net.bridge.bridge-nf-call-iptables=1", "net.bridge.bridge-nf-call-ip6tables=1")
 	if err := m.Err(); err != nil {
-		return fmt.Errorf("have the bridge of pods filtered, as kube-proxy needs it: %w (modprobe br_netfilter)", err)
+		return err
 	}
 	if err := m.Launch("containerd", c.software.path(containerd+"/containerd"), "--config="+m.path("containerd.toml")); err != nil {
 		return err

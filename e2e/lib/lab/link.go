@@ -5,6 +5,8 @@ package lab
 import (
 	"cmp"
 	"fmt"
+	"os"
+	"os/exec"
 	"strings"
 	"time"
 )
@@ -77,4 +79,16 @@ func (l *Lab) Offloads(on bool) {
 			_, l.err = p.node.Run(5*time.Second, "ethtool", append([]string{"-K", p.dev}, args...)...)
 		}
 	}
+}
+
+// BridgeNetfilter loads what lets firewalls see the packets of a bridge, which
+// no use of it loads by itself, and tells whether the kernel has it now.
+func BridgeNetfilter() bool {
+	const made = "/proc/sys/net/bridge"
+	if _, err := os.Stat(made); err == nil {
+		return true
+	}
+	_ = exec.Command("modprobe", "br_netfilter").Run() // seen by what it makes
+	_, err := os.Stat(made)
+	return err == nil
 }
