@@ -19,7 +19,7 @@ TEST_TOOLS := curl=curl nginx=nginx-light dig=bind9-dnsutils dnsmasq=dnsmasq-bas
 FUZZ := ./bpf:FuzzPacket ./operator/gateway:FuzzTranslate
 FUZZTIME ?= 60s
 # The packages whose tests need no root.
-QUICK := ./operator/lb/... ./operator/gateway/... ./operator/manifest/... ./operator/node/bpfman/...
+QUICK := ./e2e/stories ./operator/lb/... ./operator/gateway/... ./operator/manifest/... ./operator/node/bpfman/...
 
 # Debian keeps ip, nginx and dnsmasq in sbin, which is not in everybody's PATH.
 export PATH := $(PATH):/usr/sbin:/sbin

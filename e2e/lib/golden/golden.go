@@ -15,6 +15,10 @@ import (
 
 var update = flag.Bool("update", false, "write the files instead of comparing with them")
 
+// Update reports whether files are to be written, for those that write them by
+// other means than File.
+func Update() bool { return *update }
+
 // File compares a file with what a test has made; with -update it writes that.
 func File(t testing.TB, path string, got []byte) {
 	t.Helper()
