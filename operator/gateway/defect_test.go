@@ -61,41 +61,6 @@ func wantBackends(t *testing.T, s lb.State, want map[string]float64, wantReject 
 	}
 }
 
-func TestDefect7_EndpointSliceUpdates(t *testing.T) {
-	c := common(t)
-	no, yes := false, true
-	wantBackends(t, c.state(), map[string]float64{"10.0.0.1:8080": .5, "10.0.0.2:8080": .5}, 0)
-
-	web := &c.Slices[0]
-	web.Endpoints[0].Addresses[0] = "10.0.0.9" // a Pod restarted elsewhere
-	wantBackends(t, c.state(), map[string]float64{"10.0.0.9:8080": .5, "10.0.0.2:8080": .5}, 0)
-
-	web.Endpoints[0].Conditions = discoveryv1.EndpointConditions{Ready: &no, Serving: &yes, Terminating: &yes}
-	wantBackends(t, c.state(), map[string]float64{"10.0.0.9:8080": 0, "10.0.0.2:8080": 1}, 0)
-
-	web.Endpoints = web.Endpoints[1:] // it is gone: nothing stale remains
-	wantBackends(t, c.state(), map[string]float64{"10.0.0.2:8080": 1}, 0)
-
-	web.Endpoints = nil // none is left: refuse
-	wantBackends(t, c.state(), nil, 1)
-
-	c.Slices = nil // not even the EndpointSlice
-	wantBackends(t, c.state(), nil, 1)
-}
-
-func TestDefect7_DeletedRouteLosesItsBackends(t *testing.T) {
-	c := common(t)
-	c.Objects.TCPRoutes = nil
-	wantBackends(t, c.state(), nil, 0)
-	if got, _ := backends(t, c.state(), "192.0.2.1:53", lb.UDP); len(got) != 1 {
-		t.Errorf("the UDPRoute's backends: %v, want one", got)
-	}
-	c.Objects.Gateways = nil
-	if s := c.state(); len(s.Frontends)+len(s.Addresses) > 0 {
-		t.Errorf("state without Gateways: %v, want nothing", s)
-	}
-}
-
 func TestDefect9_AttachedRoutesAreCounted(t *testing.T) {
 	c := common(t)
 	for i, want := range []int32{1, 2, 3} {
@@ -155,16 +120,6 @@ func TestDefect9_RoutesHaveStatus(t *testing.T) {
 	}
 }
 
-func TestDefect10_ReferenceGrantComesAndGoes(t *testing.T) {
-	c := readCase(t, "testdata/grant-present.in.yaml")
-	wantBackends(t, c.state(), map[string]float64{"10.0.0.1:8080": 1}, 0)
-	grants := c.Objects.ReferenceGrants
-	c.Objects.ReferenceGrants = nil
-	wantBackends(t, c.state(), nil, 1)
-	c.Objects.ReferenceGrants = grants
-	wantBackends(t, c.state(), map[string]float64{"10.0.0.1:8080": 1}, 0)
-}
-
 func TestDefect10_AllowedNamespacesFollowLabels(t *testing.T) {
 	c := readCase(t, "testdata/route-namespaces.in.yaml")
 	if got := attachedRoutes(t, c, "by-label"); got != 1 {
@@ -203,22 +158,6 @@ func TestDefect10_WeightsAreExact(t *testing.T) {
 	}
 }
 
-func TestDefect10_OldestRouteIsServed(t *testing.T) {
-	c := readCase(t, "testdata/route-precedence.in.yaml")
-	served := func() string { return c.state().Frontends[0].Route }
-	if got := served(); got != "TCPRoute/default/older" {
-		t.Errorf("served is %s, want the oldest", got)
-	}
-	slices.Reverse(c.Objects.TCPRoutes) // the order of arrival means nothing
-	if got := served(); got != "TCPRoute/default/older" {
-		t.Errorf("in reverse order, served is %s, want the oldest", got)
-	}
-	c.Objects.TCPRoutes = slices.DeleteFunc(c.Objects.TCPRoutes, func(r gwv1.TCPRoute) bool { return r.Name == "older" })
-	if got := served(); got != "TCPRoute/default/also-newer" {
-		t.Errorf("without the oldest, served is %s, want the next", got)
-	}
-}
-
 func TestDefect10_OlderGatewayKeepsItsPort(t *testing.T) {
 	c := common(t)
 	// An IPv6-only Gateway is in the way of one of the two addresses.
@@ -235,16 +174,6 @@ func TestDefect10_OlderGatewayKeepsItsPort(t *testing.T) {
 	c.Objects.Gateways = c.Objects.Gateways[:1]
 	if got := len(c.state().Frontends); got != 4 {
 		t.Errorf("%d frontends after the rival left, want 4", got)
-	}
-}
-
-func TestDefect10_TCPAndUDPOnOnePort(t *testing.T) {
-	c := readCase(t, "testdata/gateway-tcp-and-udp-on-one-port.in.yaml")
-	s := c.state()
-	tcp, _ := backends(t, s, "192.0.2.1:53", lb.TCP)
-	udp, _ := backends(t, s, "192.0.2.1:53", lb.UDP)
-	if tcp["10.0.0.1:5353"] != 1 || udp["10.0.0.1:5300"] != 1 {
-		t.Errorf("TCP %v, UDP %v: want each protocol's own port", tcp, udp)
 	}
 }
 
