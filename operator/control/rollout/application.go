@@ -15,15 +15,16 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// What a ClusterBpfApplication says about itself, so that an operator that has
-// just started goes on where another stopped.
+// Annotations of a ClusterBpfApplication, from which an operator that has just
+// started continues what another began.
 const (
-	// snatAnnotation has the source ports that are its own for life.
+	// snatAnnotation has its source ports, which it keeps for life.
 	snatAnnotation = "blixt.x-k8s.io/snat-ports"
 	// priorityAnnotation has the priority that was asked for, and what was added
-	// to get behind another.
+	// to get behind another application.
 	priorityAnnotation = "blixt.x-k8s.io/priority"
-	// sinceAnnotation is since when those before it drain everywhere.
+	// sinceAnnotation has the time since when the previous applications drain on
+	// every node.
 	sinceAnnotation = "blixt.x-k8s.io/others-draining-since"
 )
 
@@ -32,27 +33,27 @@ const (
 type Application struct {
 	Name     string                 `json:"name"`
 	Bytecode bpfmanv1.ByteCodeImage `json:"bytecode"`
-	// SNAT are its source ports, which no other application has.
+	// SNAT are its source ports, which it shares with no other application.
 	SNAT lb.PortRange `json:"snat"`
-	// Priority is the one asked for, or later, so that those that drain see
-	// their packets first.
+	// Priority is the one asked for, or a higher number, so that packets reach
+	// the applications that drain first.
 	Priority int32 `json:"priority"`
-	// Drain is what to tell its agents, by node: true to serve only the
-	// connections that there are, false to serve everything. Agents of nodes
-	// that are not in it are left as they are: what they do is not known yet.
+	// Drain is what its agents are told, by node: true to serve only the flows
+	// that there are, false to serve everything. Agents of other nodes are told
+	// nothing, as they have not reported yet.
 	Drain map[string]bool `json:"drain,omitempty"`
-	// Agents tells whether its agents are to be as this version makes them. A
-	// pod that mounts the maps of a program that is not loaded waits for up to
-	// two minutes, and one that does not know their layout for ever.
+	// Agents reports whether its agents are to be made as this version makes
+	// them. A pod that mounts the maps of a program that is not loaded waits for
+	// up to two minutes, and one that does not know their layout for ever.
 	Agents bool `json:"agents,omitempty"`
 
-	asked   int32     // priority for which Priority was chosen
+	asked   int32     // the priority that was asked for when Priority was chosen
 	created time.Time // zero: not yet
 	stored  *bpfmanv1.ClusterBpfApplication
 }
 
-// Name returns the name of the application that runs an image, which is named
-// by digest: one digest, one application.
+// Name returns the name of the application that runs a bytecode image, which is
+// named by digest: one digest, one application.
 func Name(image string) string {
 	hex := digest(image)
 	return "blixt-" + hex[:min(len(hex), 12)]
@@ -63,17 +64,18 @@ func AgentsName(application string) string {
 	return "blixt-agent-" + strings.TrimPrefix(application, "blixt-")
 }
 
-// digest returns the hexadecimal digits of an image's digest; "": it has none.
+// digest returns the hexadecimal digits of an image's digest, "" if it is named
+// without one.
 func digest(image string) string {
 	_, hex, _ := strings.Cut(image, "@sha256:")
 	return hex
 }
 
-// applications returns Blixt's own, in the order in which they see packets:
-// those that stay, and those that are being deleted.
-func (s *observed) applications() (live, leaving []Application) {
-	for i := range s.c.Applications {
-		stored := &s.c.Applications[i]
+// applications returns the applications of Blixt, in the order in which they
+// receive packets: those that stay, and those that are being deleted.
+func applications(all []bpfmanv1.ClusterBpfApplication) (live, leaving []Application) {
+	for i := range all {
+		stored := &all[i]
 		if !v1alpha1.Managed(stored) || stored.Spec.ByteCode.Image == nil {
 			continue
 		}
@@ -83,39 +85,45 @@ func (s *observed) applications() (live, leaving []Application) {
 			leaving = append(leaving, a)
 		}
 	}
-	slices.SortFunc(live, inLine)
-	slices.SortFunc(leaving, inLine)
+	slices.SortFunc(live, compare)
+	slices.SortFunc(leaving, compare)
 	return live, leaving
 }
 
-// tell adds an order to an agent that has been heard of.
-func (s *observed) tell(a *Application, node string, drain bool) {
-	if s.reports[instanceKey{a.Name, node}] == nil {
+// setDrain tells the agent of an instance whether to drain, if it has reported
+// at all.
+func (s *observed) setDrain(a *Application, i *instance, drain bool) {
+	if s.reports[i.at] == nil {
 		return
 	}
 	if a.Drain == nil {
 		a.Drain = map[string]bool{}
 	}
-	a.Drain[node] = drain
+	a.Drain[i.at.node] = drain
 }
 
-// inLine orders applications as the kernel does: of one priority, the one that
-// came first is first. One that is yet to be created is last.
-func inLine(a, b Application) int {
-	return cmp.Or(cmp.Compare(a.Priority, b.Priority), order(a.created, b.created), cmp.Compare(a.Name, b.Name))
+// compare orders applications as the kernel does: of equal priority, the one
+// that was created first receives packets first. One that is yet to be created
+// is last.
+func compare(a, b Application) int {
+	return cmp.Or(cmp.Compare(a.Priority, b.Priority), compareTimes(a.created, b.created), cmp.Compare(a.Name, b.Name))
 }
 
-func order(a, b time.Time) int {
+// compareTimes orders times, zero last.
+func compareTimes(a, b time.Time) int {
 	if a.IsZero() || b.IsZero() {
 		return b.Compare(a)
 	}
 	return a.Compare(b)
 }
 
-// allPorts are those of an application of which nobody knows which it has.
+// allPorts is assumed for an application whose ports are unknown: the worst
+// case.
 var allPorts = lb.PortRange{First: 1, Last: 65535}
 
-// parse takes what is missing or garbled for the worst.
+// parse reads what a stored application says of itself. Where its ports are
+// missing or garbled, it assumes all; where the priority that was asked for is,
+// one that nobody asks for.
 func parse(stored *bpfmanv1.ClusterBpfApplication) Application {
 	a := Application{
 		Name: stored.Name, Bytecode: *stored.Spec.ByteCode.Image, SNAT: allPorts,
@@ -145,19 +153,20 @@ func (a *Application) annotations(since time.Time) map[string]string {
 	return all
 }
 
-// needsReorder tells whether its links are yet to get another priority.
+// needsReorder reports whether its links are yet to be given another priority.
 func (a *Application) needsReorder() bool {
 	return a.stored != nil && a.Priority != parse(a.stored).Priority
 }
 
-// since returns since when the others drain on every node, as stored. What was
-// stored when there were others yet is void.
-func (a *Application) since(others []Application) (time.Time, bool) {
+// since returns the stored time since when the previous applications drain on
+// every node, and false if there is none. A time from before one of them was
+// created was stored for others, and does not count.
+func (a *Application) since(previous []Application) (time.Time, bool) {
 	if a.stored == nil {
 		return time.Time{}, false
 	}
 	t, err := time.Parse(time.RFC3339, a.stored.Annotations[sinceAnnotation])
-	for _, o := range others {
+	for _, o := range previous {
 		if t.Before(o.created) {
 			return time.Time{}, false
 		}
@@ -165,7 +174,7 @@ func (a *Application) since(others []Application) (time.Time, bool) {
 	return t, err == nil
 }
 
-// links are the attachments that were asked for.
+// links returns the attachments that were asked for.
 func (a *Application) links() []bpfmanv1.ClTcxAttachInfo {
 	if a.stored != nil {
 		for _, p := range a.stored.Spec.Programs {
@@ -177,17 +186,18 @@ func (a *Application) links() []bpfmanv1.ClTcxAttachInfo {
 	return nil
 }
 
-// portsOf are the source ports that a BlixtConfig gives, of which an application
-// has one half.
+// portsOf returns the source ports that a BlixtConfig gives. An application has
+// one half of them.
 func portsOf(r v1alpha1.PortRange) lb.PortRange {
 	return lb.PortRange{First: uint16(r.First), Last: uint16(r.Last)}
 }
 
-// freeHalf returns the half that shares no port with the applications.
-func freeHalf(r v1alpha1.PortRange, others []Application) (lb.PortRange, bool) {
+// freeHalf returns a half that shares no port with the applications, and false
+// if there is none.
+func freeHalf(r v1alpha1.PortRange, applications []Application) (lb.PortRange, bool) {
 	var taken []lb.PortRange
-	for _, o := range others {
-		taken = append(taken, o.SNAT)
+	for _, a := range applications {
+		taken = append(taken, a.SNAT)
 	}
 	return portsOf(r).FreeHalf(taken...)
 }

@@ -34,37 +34,47 @@ const (
 type diagnosis struct {
 	status          metav1.ConditionStatus
 	reason, message string
-	// dead tells that no packets get to the program, or that it has no state:
-	// an older one serves better.
-	dead bool
-	// keep tells that nothing is known, and that what was said before stands.
+	// phase is serving if the program serves, but not all that it should, or
+	// nobody knows. Otherwise it serves nothing: it is absent, loading, unwritten
+	// or dead, and a previous program serves better.
+	phase phase
+	// keep means that nothing is known yet, and that the stored conditions stand.
 	keep bool
 }
 
 // broken is the fault of a program that serves nothing.
-func broken(reason, format string, args ...any) *diagnosis {
-	return &diagnosis{status: metav1.ConditionFalse, reason: reason, message: fmt.Sprintf(format, args...), dead: true}
+func broken(p phase, reason, format string, args ...any) *diagnosis {
+	return &diagnosis{status: metav1.ConditionFalse, reason: reason, message: fmt.Sprintf(format, args...), phase: p}
 }
 
 // degraded is the fault of a program that serves, but not all that it should, or
 // nobody knows.
 func degraded(status metav1.ConditionStatus, reason, format string, args ...any) *diagnosis {
-	return &diagnosis{status: status, reason: reason, message: fmt.Sprintf(format, args...)}
+	return &diagnosis{status: status, reason: reason, message: fmt.Sprintf(format, args...), phase: serving}
 }
 
-// isPermanent tells whether a fault is one that does not go away by waiting.
-func (s *observed) isPermanent(application string, f *diagnosis) bool {
-	switch {
-	case f == nil || !f.dead || f.reason == ReloadedProgram:
+// isPermanent reports whether an instance will serve nothing until somebody
+// acts. It blocks an upgrade then:
+//
+//	fault             permanent
+//	none, or minor    no
+//	serves nothing, and is
+//	  dead            yes
+//	  absent, loading, unwritten    once the application is older than slowAfter
+//	ReloadedProgram   no: the agent's pod is replaced, which ends it
+func (s *observed) isPermanent(i *instance) bool {
+	switch f := i.fault; {
+	case f == nil || f.phase == serving || f.reason == ReloadedProgram:
 		return false
-	case f.reason == NotLoaded || f.reason == NoAgent || f.reason == Outdated:
-		return s.age(application) >= slowAfter
+	case f.phase == dead:
+		return true
 	}
-	return true
+	return s.age(i.at.application) >= slowAfter
 }
 
-// fault looks at a place from the program to the agent: what is wrong first is
-// the cause of the rest. links are what was asked for.
+// fault returns what is wrong with an instance; nil: nothing. It looks from the
+// program to the agent, as the first fault causes the others. links are what was
+// asked for.
 func (s *observed) fault(at instanceKey, links []bpfmanv1.ClTcxAttachInfo) *diagnosis {
 	if f := s.loadFault(at); f != nil {
 		return f
@@ -73,7 +83,7 @@ func (s *observed) fault(at instanceKey, links []bpfmanv1.ClTcxAttachInfo) *diag
 		return f
 	}
 	if pod, before, after := s.reloaded(at); pod != "" {
-		return broken(ReloadedProgram, "bpfman has loaded the program anew (as %d, it was %d): pod %s had the maps of the one before, and is replaced.", after, before, pod)
+		return broken(unwritten, ReloadedProgram, "bpfman has loaded the program anew (as %d, it was %d): pod %s had the maps of the one before, and is replaced.", after, before, pod)
 	}
 	return s.agentFault(at)
 }
@@ -83,33 +93,33 @@ func (s *observed) loadFault(at instanceKey) *diagnosis {
 	state := s.states[at]
 	switch {
 	case state == nil && s.age(at.application) < stuckAfter:
-		return broken(NotLoaded, "bpfman has not looked at ClusterBpfApplication %s yet.", at.application)
+		return broken(absent, NotLoaded, "bpfman has not looked at ClusterBpfApplication %s yet.", at.application)
 	case state == nil:
-		return broken(NotLoaded, "bpfman has not looked at ClusterBpfApplication %s: is a pod of DaemonSet bpfman-daemon running on the node?", at.application)
+		return broken(absent, NotLoaded, "bpfman has not looked at ClusterBpfApplication %s: is a pod of DaemonSet bpfman-daemon running on the node?", at.application)
 	}
 	switch state.Status.AppLoadStatus {
 	case bpfmanv1.AppLoadError:
-		return broken(LoadFailed, "bpfman could not load the program of ClusterBpfApplication %s. The log of container bpfman-agent of the node's bpfman-daemon pod says why. "+
+		return broken(dead, LoadFailed, "bpfman could not load the program of ClusterBpfApplication %s. The log of container bpfman-agent of the node's bpfman-daemon pod says why. "+
 			"Usual: the image cannot be pulled (only by HTTPS, with a certificate that the node trusts, and bytecode.pullSecret if it is private), bpfman is to ask the internet about signatures and cannot (verify_enabled = false in its Config, as in examples/bpfman, ends that), the kernel is older than 6.6, "+
 			"or, when it says \"Operation not permitted\" of BPF_OBJ_PIN, bpfman was restarted without the fixes of examples/bpfman.", at.application)
 	case bpfmanv1.ProgListChangedError:
-		return broken(LoadFailed, "Somebody has changed the programs of ClusterBpfApplication %s, which bpfman cannot do while it is loaded. It is changed back; if this stays, delete it, and it is created again.", at.application)
+		return broken(dead, LoadFailed, "Somebody has changed the programs of ClusterBpfApplication %s, which bpfman cannot do while it is loaded. It is changed back; if this stays, delete it, and it is created again.", at.application)
 	case bpfmanv1.AppLoadSuccess:
 		if s.program(at) == nil {
-			return broken(NotLoaded, "bpfman says that ClusterBpfApplication %s is loaded, but lists no program. Delete it, and it is created again.", at.application)
+			return broken(absent, NotLoaded, "bpfman says that ClusterBpfApplication %s is loaded, but lists no program. Delete it, and it is created again.", at.application)
 		}
 		return nil
 	case bpfmanv1.AppLoadNotLoaded, "":
 		switch age := s.now.Sub(state.CreationTimestamp.Time); {
 		case s.c.NarrowLinkIDs && age >= stuckAfter:
-			return broken(StateStuck, "bpfman cannot say whether it has loaded ClusterBpfApplication %s: the CRD clusterbpfapplicationstates.bpfman.io has linkId as int32, and the API server refuses most of bpfman's ids. "+
+			return broken(dead, StateStuck, "bpfman cannot say whether it has loaded ClusterBpfApplication %s: the CRD clusterbpfapplicationstates.bpfman.io has linkId as int32, and the API server refuses most of bpfman's ids. "+
 				"bpfman loads the program again and again, and leaves every copy attached. Change the format to int64, as examples/bpfman does, and restart the node to be rid of the copies.", at.application)
 		case age >= slowAfter:
-			return broken(NotLoaded, "bpfman has not loaded ClusterBpfApplication %s for more than %s. The log of container bpfman-agent of the node's bpfman-daemon pod says what it is doing: perhaps it still pulls the image.", at.application, slowAfter)
+			return broken(loading, NotLoaded, "bpfman has not loaded ClusterBpfApplication %s for more than %s. The log of container bpfman-agent of the node's bpfman-daemon pod says what it is doing: perhaps it still pulls the image.", at.application, slowAfter)
 		}
-		return broken(NotLoaded, "bpfman is loading ClusterBpfApplication %s.", at.application)
+		return broken(loading, NotLoaded, "bpfman is loading ClusterBpfApplication %s.", at.application)
 	}
-	return broken(NotLoaded, "bpfman has unloaded ClusterBpfApplication %s (%s).", at.application, state.Status.AppLoadStatus)
+	return broken(absent, NotLoaded, "bpfman has unloaded ClusterBpfApplication %s (%s).", at.application, state.Status.AppLoadStatus)
 }
 
 // linkFault is why packets do not get to the program.
@@ -128,14 +138,14 @@ func linkFault(at instanceKey, asked []bpfmanv1.ClTcxAttachInfo, p *bpfmanv1.ClB
 	}
 	f := (*diagnosis)(nil)
 	if missing := missingLinks(asked, links); len(failed) > 0 {
-		f = broken(NotAttached, "bpfman has not attached the program of ClusterBpfApplication %s at %s. If this stays: is the interface there? bpfman looks again when a pod of the node changes. "+
+		f = broken(dead, NotAttached, "bpfman has not attached the program of ClusterBpfApplication %s at %s. If this stays: is the interface there? bpfman looks again when a pod of the node changes. "+
 			"If the log of bpfman-agent says \"bpf_mprog_attach failed\", bpfman's database has programs that are gone: delete /run/bpfman/db on the node, and the node's bpfman-daemon pod.", at.application, joinWords(failed))
 	} else if len(missing) > 0 {
-		f = broken(LinksMissing, "bpfman says Success, but the program of ClusterBpfApplication %s is not attached at %s. If this stays: is the interface there? "+
+		f = broken(dead, LinksMissing, "bpfman says Success, but the program of ClusterBpfApplication %s is not attached at %s. If this stays: is the interface there? "+
 			"bpfman-agent attaches nothing, and says so nowhere, where it may not look at the host's network namespace (/proc/1/ns/net).", at.application, joinWords(missing))
 	}
-	if f != nil {
-		f.dead = !attached
+	if f != nil && attached {
+		f.phase = serving
 	}
 	return f
 }
@@ -203,7 +213,7 @@ func (s *observed) agentFault(at instanceKey) *diagnosis {
 	served := stored != nil && stored.AckedAt != nil
 	switch {
 	case report == nil && served && s.starting():
-		return &diagnosis{status: metav1.ConditionUnknown, reason: AgentLost, message: "The operator has just started, and waits for the node's agent.", keep: true}
+		return &diagnosis{status: metav1.ConditionUnknown, reason: AgentLost, message: "The operator has just started, and waits for the node's agent.", phase: serving, keep: true}
 	case report == nil && !served:
 		return s.noAgent(at, pod)
 	case report == nil || !report.Connected && s.now.Sub(report.LastContact) > contactGrace:
@@ -213,12 +223,12 @@ func (s *observed) agentFault(at instanceKey) *diagnosis {
 		}
 		return degraded(metav1.ConditionUnknown, AgentLost, "The node's agent (%s) is not heard of. The kernel goes on serving what it has.", name)
 	case report.HeartbeatLost:
-		return broken(ProgramGone, "The program sees no packets any more, though bpfman says that it is attached: it was perhaps lost with a restart of bpfman's container, which the fixes of examples/bpfman prevent. "+
+		return broken(dead, ProgramGone, "The program sees no packets any more, though bpfman says that it is attached: it was perhaps lost with a restart of bpfman's container, which the fixes of examples/bpfman prevent. "+
 			"Delete /run/bpfman/db on the node, the node's bpfman-daemon pod, and pod %s. If bpftool net shows the program attached, deleting pod %s is enough.", report.Pod, report.Pod)
 	case report.Error != "":
 		return writeFault(report)
 	case report.Version == (lb.Version{}):
-		return broken(Outdated, "The agent has not written its first state yet.")
+		return broken(unwritten, Outdated, "The agent has not written its first state yet.")
 	case s.outdated(report.Version):
 		return degraded(metav1.ConditionFalse, Outdated, "The maps hold an older state than they should for more than %s. The log of pod %s may say why.", outdatedAfter, report.Pod)
 	}
@@ -229,12 +239,12 @@ func (s *observed) agentFault(at instanceKey) *diagnosis {
 func (s *observed) noAgent(at instanceKey, pod *corev1.Pod) *diagnosis {
 	switch {
 	case pod == nil:
-		return broken(NoAgent, "The program is loaded, but DaemonSet %s has no pod on the node yet, which fills its maps. If this stays, describe the DaemonSet.", AgentsName(at.application))
+		return broken(unwritten, NoAgent, "The program is loaded, but DaemonSet %s has no pod on the node yet, which fills its maps. If this stays, describe the DaemonSet.", AgentsName(at.application))
 	case pod.Status.Phase != corev1.PodRunning:
-		return broken(NoAgent, "Pod %s, which fills the program's maps, does not run yet (%s). If it waits for its volume for more than two minutes: does the node's bpfman-daemon pod have csi.bpfman.io? "+
+		return broken(unwritten, NoAgent, "Pod %s, which fills the program's maps, does not run yet (%s). If it waits for its volume for more than two minutes: does the node's bpfman-daemon pod have csi.bpfman.io? "+
 			"And does blixt bytecode inspect show layout %d for the image, which this version of Blixt writes? If it shows another, name the bytecode of this version, or install the version of that bytecode.", pod.Name, pod.Status.Phase, bpf.Layout)
 	}
-	return broken(NoAgent, "Pod %s, which fills the program's maps, runs but has not reached the operator. Its log says why.", pod.Name)
+	return broken(unwritten, NoAgent, "Pod %s, which fills the program's maps, runs but has not reached the operator. Its log says why.", pod.Name)
 }
 
 func writeFault(report *lb.Report) *diagnosis {

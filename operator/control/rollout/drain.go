@@ -11,19 +11,79 @@ import (
 )
 
 // settleTime is how long an application drains at least: for connections that
-// have begun but are not in its table yet.
+// have begun but are not in its flow table yet.
 const settleTime = 30 * time.Second
 
-// retire has the others drain, and returns those that are still needed.
-func (p *planner) retire(current *Application, others []Application) []Application {
+// shouldDrain decides whether a previous application drains on a node. The
+// first line that applies decides:
+//
+//	current application there                       previous application
+//	node is not selected                            drains
+//	Serving without a fault, behind the previous    drains
+//	Serving otherwise, Draining, Unknown            goes on as it is
+//	Absent, Loading, Unwritten, Dead                serves
+//
+// Where it does not drain on a ready node, and the fault of the current
+// application is permanent, the upgrade is blocked.
+func (p *planner) shouldDrain(current *Application, now, previous *instance) bool {
+	switch {
+	case !p.selected(now.at.node):
+		return true
+	case now.phase == serving && now.fault == nil && !current.needsReorder():
+		return true
+	case now.phase.mayForward():
+		return previous.drains
+	}
+	return false
+}
+
+// mustKeepDraining decides whether the current application, on a node where it
+// drains because it was to be replaced, goes on draining. The first line that
+// applies decides:
+//
+//	node is not selected                                     no
+//	it is behind the previous applications                   no
+//	a previous one there is Serving, Draining or Unknown     yes: it would lose its flows to the current one
+//	each is Absent, Loading, Unwritten or Dead               no
+func (p *planner) mustKeepDraining(current *Application, now *instance, previous []Application) bool {
+	behind := !current.needsReorder() && linkFault(now.at, current.links(), p.program(now.at)) == nil
+	return now.drains && p.selected(now.at.node) && !behind && slices.ContainsFunc(previous, func(a Application) bool {
+		return p.instances[instanceKey{a.Name, now.at.node}].phase.mayForward()
+	})
+}
+
+// resume tells the agents of the current application where to accept new
+// connections, and where to go on draining.
+func (p *planner) resume(current *Application, previous []Application) {
+	for _, i := range p.on(current.Name) {
+		if i.runs {
+			p.setDrain(current, i, p.mustKeepDraining(current, i, previous))
+		}
+	}
+}
+
+// retire tells the agents of the previous applications where to drain. It
+// deletes those that are no longer needed and returns the others. The first
+// line that applies decides:
+//
+//	it can have flows on no node                           delete
+//	some ready node does not drain, or none is ready       keep
+//	the current application is Unknown where it drains     keep: bpfman may be wrong
+//	no flows on any node, and settleTime is over           delete
+//	the operator has just started                          keep: agents have not reported yet
+//	drainTimeout is over                                   delete, with a warning
+//	otherwise                                              keep
+//
+// All but the first are decided for all previous applications together.
+func (p *planner) retire(current *Application, previous []Application) []Application {
 	var needed []Application
-	all := drain{everywhere: true, ended: true}
-	for _, o := range others {
-		if places := p.filled(o); len(places) > 0 {
-			p.drain(current, &o, places, &all)
-			needed = append(needed, o)
+	all := drainState{everywhere: true, ended: true}
+	for _, a := range previous {
+		if p.mayHoldFlows(&a) {
+			p.drain(current, &a, &all)
+			needed = append(needed, a)
 		} else {
-			p.delete(o.Name, corev1.EventTypeNormal, Unloading, "It has connections on no node, and was replaced by "+current.Name+".")
+			p.delete(a.Name, corev1.EventTypeNormal, Unloading, "It has connections on no node, and was replaced by "+current.Name+".")
 		}
 	}
 	if len(needed) == 0 || !all.everywhere {
@@ -40,98 +100,56 @@ func (p *planner) retire(current *Application, others []Application) []Applicati
 	}
 	kind, message := corev1.EventTypeNormal, "Its last connection has ended. "+current.Name+" serves."
 	switch {
-	case all.doubted: // bpfman may yet say who is needed
+	case all.unknown:
 		return needed
 	case all.ended && !p.now.Before(since.Add(settleTime)):
-	case p.starting(): // agents may yet say so
+	case p.starting():
 		return needed
 	case !p.now.Before(deadline):
 		kind, message = corev1.EventTypeWarning, fmt.Sprintf("drainTimeout of %s is over: what was left of its connections (%d at the last count) is cut.", p.spec.DrainTimeout.Duration, all.flows)
 	default:
 		return needed
 	}
-	for _, o := range needed {
-		p.delete(o.Name, kind, Unloading, message)
+	for _, a := range needed {
+		p.delete(a.Name, kind, Unloading, message)
 	}
 	return nil
 }
 
-// drain is how far the others have come.
-type drain struct {
-	everywhere bool // on each node that is ready
-	ended      bool // on all nodes, for sure
-	doubted    bool // bpfman says that the current one is not there
+// drainState is how far the previous applications have drained, over the nodes
+// where they may hold flows.
+type drainState struct {
+	everywhere bool // on each ready node, of which there is one
+	ended      bool // on all nodes, as their agents report
+	unknown    bool // the current application is Unknown on a node that drains
 	flows      uint64
 }
 
-// drain tells the agents of an old application where it is to drain.
-func (p *planner) drain(current, old *Application, places []string, d *drain) {
+// drain tells the agents of a previous application where to drain, and adds
+// their state to d.
+func (p *planner) drain(current, previous *Application, d *drainState) {
 	ready := 0
-	for _, node := range places {
-		hands := p.shouldDrain(current, old, node)
-		p.tell(old, node, hands)
-		if p.ready(node) {
-			f := p.fault(instanceKey{current.Name, node}, current.links())
-			d.doubted = d.doubted || hands && p.selected(node) && f != nil && f.dead
-			ready++
-			d.everywhere = d.everywhere && hands
+	for _, i := range p.on(previous.Name) {
+		if !i.mayHoldFlows {
+			continue
 		}
-		report := p.reports[instanceKey{old.Name, node}]
+		node := i.at.node
+		now := p.instances[instanceKey{current.Name, node}]
+		drains := p.shouldDrain(current, now, i)
+		p.setDrain(previous, i, drains)
+		if p.ready(node) {
+			ready++
+			d.everywhere = d.everywhere && drains
+			d.unknown = d.unknown || drains && p.selected(node) && now.phase == unknown
+			if !drains && p.isPermanent(now) {
+				p.problem(current.Name, UpgradeBlocked, fmt.Sprintf("Node %s goes on with %s. %s", node, previous.Name, now.fault.message))
+			}
+		}
+		report := p.reports[i.at]
 		d.ended = d.ended && p.ready(node) && report != nil && report.Connected && report.Draining && report.Flows == 0
 		if report != nil {
 			d.flows += report.Flows
 		}
 	}
 	d.everywhere = d.everywhere && ready > 0
-}
-
-// shouldDrain tells whether the old application drains on a node.
-func (p *planner) shouldDrain(current, old *Application, node string) bool {
-	if !p.selected(node) {
-		return true
-	}
-	at := instanceKey{current.Name, node}
-	f := p.fault(at, current.links())
-	switch {
-	case f == nil && !current.needsReorder() && !p.drains(at):
-		return true
-	case f != nil && f.dead && p.drains(instanceKey{old.Name, node}) && p.mayHoldFlows(at, f):
-		return true
-	case f != nil && f.dead:
-		if p.ready(node) && p.isPermanent(current.Name, f) {
-			p.problem(current.Name, UpgradeBlocked, fmt.Sprintf("Node %s goes on with %s. %s", node, old.Name, f.message))
-		}
-		return false
-	}
-	return p.drains(instanceKey{old.Name, node}) // nothing new is known
-}
-
-// mayHoldFlows tells whether a program that looks dead has what another gave up for
-// it: that one would take its connections for its own. bpfman alone is not
-// believed, which says much while it is restarted. Where its program is really
-// gone, the agent soon misses the packets, or is not heard of either.
-func (p *planner) mayHoldFlows(at instanceKey, f *diagnosis) bool {
-	if f.reason == ReloadedProgram {
-		return false
-	}
-	if p.reports[at] == nil {
-		return p.starting()
-	}
-	a := p.agentFault(at)
-	return a == nil || !a.dead && a.reason != AgentLost
-}
-
-// takeOver has a current application that drains, as it was to be replaced,
-// go on draining until it is behind the others: before, it would take their
-// connections for its own.
-func (p *planner) takeOver(current *Application, others []Application) {
-	for _, node := range p.places(*current) {
-		at := instanceKey{current.Name, node}
-		behind := !current.needsReorder() && linkFault(at, current.links(), p.program(at)) == nil
-		p.tell(current, node, p.drains(at) && !behind && p.selected(node) && slices.ContainsFunc(others, func(o Application) bool {
-			at := instanceKey{o.Name, node}
-			f := p.fault(at, o.links())
-			return f == nil || !f.dead || p.mayHoldFlows(at, f)
-		}))
-	}
 }

@@ -3,6 +3,7 @@
 package rollout
 
 import (
+	"slices"
 	"time"
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
@@ -17,27 +18,38 @@ import (
 // instanceKey is an application on a node.
 type instanceKey struct{ application, node string }
 
-// observed is a Cluster at a time, indexed.
+// observed is a Cluster at a time, indexed, and what follows from it for each
+// application on each node.
 type observed struct {
 	now      time.Time
 	c        *Cluster
 	selector labels.Selector
 	nodes    map[string]*corev1.Node
-	created  map[string]time.Time // applications
+	names    []string             // of nodes, sorted
+	created  map[string]time.Time // by application
 	states   map[instanceKey]*bpfmanv1.ClusterBpfApplicationState
 	pods     map[instanceKey]*corev1.Pod
 	reports  map[instanceKey]*lb.Report
-	before   map[string]*v1alpha1.NodeDataplaneStatus
+	before   map[string]*v1alpha1.NodeDataplaneStatus // as stored, by node
+
+	// live are the applications of Blixt, in the order in which they receive
+	// packets; leaving are those that are being deleted.
+	live, leaving []Application
+	// instances has each of them, and the application that is asked for, on each
+	// node.
+	instances map[instanceKey]*instance
 }
 
 func observe(now time.Time, spec v1alpha1.Dataplane, c *Cluster) *observed {
 	s := &observed{
 		now: now, c: c, selector: Selector(spec), nodes: map[string]*corev1.Node{}, created: map[string]time.Time{}, states: map[instanceKey]*bpfmanv1.ClusterBpfApplicationState{},
-		pods: map[instanceKey]*corev1.Pod{}, reports: map[instanceKey]*lb.Report{}, before: map[string]*v1alpha1.NodeDataplaneStatus{},
+		pods: map[instanceKey]*corev1.Pod{}, reports: map[instanceKey]*lb.Report{}, before: map[string]*v1alpha1.NodeDataplaneStatus{}, instances: map[instanceKey]*instance{},
 	}
 	for i := range c.Nodes {
 		s.nodes[c.Nodes[i].Name] = &c.Nodes[i]
+		s.names = append(s.names, c.Nodes[i].Name)
 	}
+	slices.Sort(s.names)
 	for i := range c.Applications {
 		s.created[c.Applications[i].Name] = c.Applications[i].CreationTimestamp.Time
 	}
@@ -62,10 +74,32 @@ func observe(now time.Time, spec v1alpha1.Dataplane, c *Cluster) *observed {
 	for i := range c.Dataplanes {
 		s.before[c.Dataplanes[i].Name] = &c.Dataplanes[i].Status
 	}
+	s.live, s.leaving = applications(c.Applications)
+	wanted := Application{Name: Name(spec.Bytecode.Image)} // overridden below, if it is there
+	for _, a := range slices.Concat([]Application{wanted}, s.live, s.leaving) {
+		for _, node := range s.names {
+			s.instances[instanceKey{a.Name, node}] = s.instance(&a, node)
+		}
+	}
 	return s
 }
 
-// newer prefers the pod that stays.
+// on returns the instances of an application, sorted by node.
+func (s *observed) on(application string) []*instance {
+	var all []*instance
+	for _, node := range s.names {
+		all = append(all, s.instances[instanceKey{application, node}])
+	}
+	return all
+}
+
+// mayHoldFlows reports whether an application may have flows on any node.
+func (s *observed) mayHoldFlows(a *Application) bool {
+	return slices.ContainsFunc(s.on(a.Name), func(i *instance) bool { return i.mayHoldFlows })
+}
+
+// newer reports whether pod a is preferred to b: one that is being deleted comes
+// last, and the younger comes first.
 func newer(a, b *corev1.Pod) bool {
 	if (a.DeletionTimestamp == nil) != (b.DeletionTimestamp == nil) {
 		return a.DeletionTimestamp == nil
@@ -73,13 +107,13 @@ func newer(a, b *corev1.Pod) bool {
 	return a.CreationTimestamp.After(b.CreationTimestamp.Time)
 }
 
-// selected tells whether a node is there and is to take part.
+// selected reports whether a node exists and is to take part.
 func (s *observed) selected(node string) bool {
 	n := s.nodes[node]
 	return n != nil && s.selector.Matches(labels.Set(n.Labels))
 }
 
-// ready tells whether Kubernetes has a node do work.
+// ready reports whether Kubernetes calls a node ready.
 func (s *observed) ready(node string) bool {
 	if n := s.nodes[node]; n != nil {
 		for _, c := range n.Status.Conditions {
@@ -91,7 +125,7 @@ func (s *observed) ready(node string) bool {
 	return false
 }
 
-// age is how long ago an application was created, 0 if it is yet to be.
+// age returns how long ago an application was created, 0 if it is yet to be.
 func (s *observed) age(application string) time.Duration {
 	if t := s.created[application]; !t.IsZero() {
 		return s.now.Sub(t)
@@ -99,7 +133,7 @@ func (s *observed) age(application string) time.Duration {
 	return 0
 }
 
-// program is what bpfman says of the program at a place; nil: nothing.
+// program returns the program that bpfman has loaded for an instance; nil: none.
 func (s *observed) program(at instanceKey) *bpfmanv1.ClBpfApplicationProgramState {
 	state := s.states[at]
 	if state == nil || state.Status.AppLoadStatus != bpfmanv1.AppLoadSuccess {
@@ -113,7 +147,7 @@ func (s *observed) program(at instanceKey) *bpfmanv1.ClBpfApplicationProgramStat
 	return nil
 }
 
-// stored is what was last written about a place; nil: nothing.
+// stored returns what was last written about an instance; nil: nothing.
 func (s *observed) stored(at instanceKey) *v1alpha1.ApplicationStatus {
 	if before := s.before[at.node]; before != nil {
 		for i := range before.Applications {
@@ -125,10 +159,10 @@ func (s *observed) stored(at instanceKey) *v1alpha1.ApplicationStatus {
 	return nil
 }
 
-// layout is that of an application's maps, as its agents say or have said; 0:
-// none could open them yet.
+// layout returns that of an application's maps, as its agents report or have
+// reported; 0: none has opened them yet.
 func (s *observed) layout(application string) int {
-	for node := range s.nodes {
+	for _, node := range s.names {
 		at := instanceKey{application, node}
 		if report := s.reports[at]; report != nil && report.Layout != 0 {
 			return report.Layout
@@ -140,36 +174,5 @@ func (s *observed) layout(application string) int {
 	return 0
 }
 
-// acked tells whether somebody has filled the maps of a program.
-func (s *observed) acked(at instanceKey) bool {
-	if report := s.reports[at]; report != nil {
-		return report.Version != (lb.Version{}) || report.Error != "" // which may have kept it from reading them
-	}
-	stored := s.stored(at)
-	return stored != nil && stored.AckedAt != nil
-}
-
-// starting tells whether agents may not have found this operator yet.
+// starting reports whether agents may not have found this operator yet.
 func (s *observed) starting() bool { return s.now.Before(s.c.Started.Add(contactGrace)) }
-
-// runs tells whether a program is in the kernel, by anybody's word.
-func (s *observed) runs(at instanceKey) bool {
-	if s.nodes[at.node] == nil {
-		return false
-	}
-	if report := s.reports[at]; report != nil {
-		return report.Connected || s.now.Sub(report.LastContact) <= contactGrace || s.program(at) != nil
-	}
-	stored := s.stored(at)
-	return s.program(at) != nil || s.starting() && stored != nil && stored.AckedAt != nil
-}
-
-// drains tells whether a program serves only the connections that it has, as
-// far as anybody knows.
-func (s *observed) drains(at instanceKey) bool {
-	if report := s.reports[at]; report != nil {
-		return report.Draining
-	}
-	stored := s.stored(at)
-	return stored != nil && stored.Draining
-}

@@ -15,68 +15,69 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-// loadTime is how long agents wait for the slowest node to load a program, if
-// there is any that has.
+// loadTime is how long agents wait for the slowest node to load a program, once
+// some node has.
 const loadTime = 10 * time.Second
 
-// maxPriority of bpfman's, which sees packets last.
+// maxPriority is the highest number that bpfman knows: such a program receives
+// packets last.
 const maxPriority = 1000
 
-// Desired is which applications there are to be.
+// Desired are the applications that there are to be.
 type Desired struct {
-	// Applications are those to keep. The first takes new connections wherever
-	// it serves; the others serve where it does not, and elsewhere drain.
+	// Applications are those to keep. The first is the current one: it accepts
+	// new connections wherever it serves. The others are previous ones: they
+	// serve where it does not, and elsewhere drain.
 	Applications []Application `json:"applications,omitempty"`
-	// DrainingSince is since when the others drain on every node; zero: they
-	// do not, or there are none.
+	// DrainingSince is since when the previous applications drain on every node;
+	// zero: they do not, or there are none.
 	DrainingSince time.Time `json:"drainingSince,omitzero"`
 	// Delete names the applications to delete.
 	Delete []string `json:"delete,omitempty"`
-	// Problems are what keeps it from what was asked for.
+	// Problems are why it is not all that was asked for.
 	Problems []Problem `json:"problems,omitempty"`
-	// Events are what is new.
+	// Events report what is new.
 	Events []Event `json:"events,omitempty"`
 }
 
-// Plan returns which applications there are to be. spec must be complete, as
+// Plan returns the applications that there are to be. spec must be complete, as
 // Default returns it.
 //
-// A change of bytecode is an application beside the one that serves. On each
-// node the old one drains once the new one is attached and holds the state,
-// and serves on where the new one does not. It is deleted when it drains on
-// all nodes and its connections have ended, or at the deadline. There are
-// never more than two: a third waits, unless the second serves nowhere.
+// Another bytecode image is another application, beside the one that serves. On
+// each node the previous one drains once the current one is attached and its
+// maps are written; where the current one does not serve, the previous one goes
+// on. It is deleted when it drains on all nodes and its flows have ended, or at
+// the deadline. There are never more than two: a third waits, unless the second
+// serves nowhere. The decisions for each node are tables in drain.go.
 func Plan(now time.Time, spec v1alpha1.Dataplane, c Cluster) Desired {
 	p := planner{observed: observe(now, spec, &c), spec: spec}
-	p.live, p.leaving = p.applications()
 	current, ok := p.current()
 	for i := range p.leaving {
-		p.stuck(&p.leaving[i])
+		p.reportStuck(&p.leaving[i])
 	}
 	if !ok {
 		return p.out
 	}
-	var others []Application
-	for _, o := range p.live {
-		if o.Name != current.Name {
-			others = append(others, o)
+	var previous []Application
+	for _, a := range p.live {
+		if a.Name != current.Name {
+			previous = append(previous, a)
 		}
 	}
-	p.settle(&current, others)
-	others = p.retire(&current, others)
-	p.takeOver(&current, others)
-	p.out.Applications = append([]Application{current}, others...)
+	p.complete(&current, previous)
+	previous = p.retire(&current, previous)
+	p.resume(&current, previous)
+	p.out.Applications = append([]Application{current}, previous...)
 	return p.out
 }
 
 type planner struct {
 	*observed
-	spec          v1alpha1.Dataplane
-	live, leaving []Application
-	out           Desired
+	spec v1alpha1.Dataplane
+	out  Desired
 }
 
-// current returns the application that is to take new connections, and false
+// current returns the application that is to accept new connections, and false
 // if there is none and cannot be one now.
 func (p *planner) current() (Application, bool) {
 	image := p.spec.Bytecode.Image
@@ -112,36 +113,32 @@ func (p *planner) current() (Application, bool) {
 		return Application{}, false
 	}
 	last := p.live[len(p.live)-1]
-	for _, before := range slices.Backward(p.live[:len(p.live)-1]) {
-		if len(p.filled(last)) == 0 && len(p.filled(before)) > 0 || p.failed(last, before) {
-			return before, true // back, so that there is room for the third
+	for _, previous := range slices.Backward(p.live[:len(p.live)-1]) {
+		if !p.mayHoldFlows(&last) && p.mayHoldFlows(&previous) || p.cannotReplace(&last, &previous) {
+			return previous, true // so that the last one goes, and makes room for the wanted one
 		}
 	}
 	return last, true
 }
 
-// failed tells whether the last application cannot take over on a node where
-// the one before serves.
-func (p *planner) failed(last, before Application) bool {
-	for node := range p.nodes {
-		at := instanceKey{before.Name, node}
-		if p.ready(node) && p.runs(at) && !p.drains(at) &&
-			p.isPermanent(last.Name, p.fault(instanceKey{last.Name, node}, last.links())) {
-			return true
-		}
-	}
-	return false
+// cannotReplace reports whether the last application cannot take over on a node
+// where a previous one serves.
+func (p *planner) cannotReplace(last, previous *Application) bool {
+	return slices.ContainsFunc(p.on(previous.Name), func(i *instance) bool {
+		return p.ready(i.at.node) && i.runs && !i.drains && p.isPermanent(p.instances[instanceKey{last.Name, i.at.node}])
+	})
 }
 
-// settle completes the current application.
-func (p *planner) settle(current *Application, others []Application) {
-	rest := slices.Concat(others, p.leaving)
-	mine := portsOf(p.spec.SNATPorts).Halves()
-	if half, free := freeHalf(p.spec.SNATPorts, rest); free &&
-		(current.SNAT == allPorts || len(rest) == 0 && !slices.Contains(mine[:], current.SNAT)) {
+// complete fills in the ports and the priority of the current application, and
+// whether it is time for its agents.
+func (p *planner) complete(current *Application, previous []Application) {
+	others := slices.Concat(previous, p.leaving)
+	halves := portsOf(p.spec.SNATPorts).Halves()
+	if half, free := freeHalf(p.spec.SNATPorts, others); free &&
+		(current.SNAT == allPorts || len(others) == 0 && !slices.Contains(halves[:], current.SNAT)) {
 		current.SNAT = half
 	}
-	p.reorder(current, others)
+	p.reorder(current, previous)
 	some, all := p.loaded(current)
 	current.Agents = all || some && !p.now.Before(current.created.Add(loadTime))
 	if layout := p.layout(current.Name); layout != 0 && layout != bpf.Layout {
@@ -153,58 +150,40 @@ func (p *planner) settle(current *Application, others []Application) {
 	}
 }
 
-// reorder puts the current application behind the others: of one priority, the
-// one that came last is. One that takes over again has to move, or it would
-// take the other's connections for its own. Moved once, it stays there: each
-// move lets packets by. A priority that is asked for meanwhile waits.
-func (p *planner) reorder(current *Application, others []Application) {
-	drains := slices.ContainsFunc(p.places(*current), func(node string) bool { return p.drains(instanceKey{current.Name, node}) })
-	others = slices.DeleteFunc(slices.Clone(others), func(o Application) bool {
-		return !slices.ContainsFunc(p.places(o), func(node string) bool { return drains || p.acked(instanceKey{o.Name, node}) })
+// reorder moves the current application behind the previous ones: of equal
+// priority, the one that was attached last receives packets last. An application
+// that was current before has to move, or it would take the flows of the
+// previous ones for new ones. It is moved at most once, as packets pass
+// unhandled during a move. A priority that is asked for meanwhile takes effect
+// afterwards.
+func (p *planner) reorder(current *Application, previous []Application) {
+	drains := slices.ContainsFunc(p.on(current.Name), func(i *instance) bool { return i.runs && i.drains })
+	previous = slices.DeleteFunc(slices.Clone(previous), func(a Application) bool {
+		return !slices.ContainsFunc(p.on(a.Name), func(i *instance) bool { return i.runs && (drains || i.written) })
 	})
-	if current.created.IsZero() || len(others) == 0 && current.asked != *p.spec.Priority {
+	if current.created.IsZero() || len(previous) == 0 && current.asked != *p.spec.Priority {
 		current.Priority, current.asked = *p.spec.Priority, *p.spec.Priority
 	}
-	for _, o := range others {
+	for _, a := range previous {
 		switch {
 		case current.created.IsZero():
-			current.Priority = max(current.Priority, o.Priority)
-		case inLine(*current, o) < 0:
-			current.Priority = min(o.Priority+1, maxPriority)
+			current.Priority = max(current.Priority, a.Priority)
+		case compare(*current, a) < 0:
+			current.Priority = min(a.Priority+1, maxPriority)
 		}
 	}
 }
 
-// loaded tells whether any node, and every one that is to, has loaded a program.
+// loaded reports whether any node has loaded the program of an application, and
+// whether all have that should.
 func (p *planner) loaded(a *Application) (some, all bool) {
 	all = true
-	for node := range p.nodes {
+	for _, node := range p.names {
 		loaded := p.program(instanceKey{a.Name, node}) != nil
 		some = some || loaded
 		all = all && (loaded || !p.selected(node) || !p.ready(node))
 	}
 	return some, some && all
-}
-
-// places are the nodes that an application runs on, sorted.
-func (p *planner) places(a Application) []string {
-	var nodes []string
-	for node := range p.nodes {
-		if p.runs(instanceKey{a.Name, node}) {
-			nodes = append(nodes, node)
-		}
-	}
-	slices.Sort(nodes)
-	return nodes
-}
-
-// filled are the places where an application may have connections: somebody has
-// filled its maps.
-func (p *planner) filled(a Application) []string {
-	return slices.DeleteFunc(p.places(a), func(node string) bool {
-		at := instanceKey{a.Name, node}
-		return !p.acked(at) && (p.reports[at] != nil || !p.starting())
-	})
 }
 
 func names(all []Application) string {

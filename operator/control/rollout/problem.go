@@ -7,17 +7,18 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 )
 
-// Problem says in plain words what is wrong with an object and how to fix it.
+// Problem is what is wrong with an object, in words that say how to fix it.
 type Problem struct {
-	// Object is kind and name.
+	// Object is its kind and name.
 	Object  string `json:"object"`
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
 }
 
-// Event is to be told once.
+// Event is to be emitted once.
 type Event struct {
-	// Kind and Name of the object that it is about, which is cluster-scoped.
+	// Kind and Name are those of the object that it is about, which is
+	// cluster-scoped.
 	Kind string `json:"kind"`
 	Name string `json:"name"`
 	// Type is Normal or Warning.
@@ -26,8 +27,8 @@ type Event struct {
 	Message string `json:"message"`
 }
 
-// stuck reports an application that bpfman does not get rid of.
-func (p *planner) stuck(a *Application) {
+// reportStuck adds a problem if bpfman cannot delete an application.
+func (p *planner) reportStuck(a *Application) {
 	if meta.FindStatusCondition(a.stored.Status.Conditions, string(bpfmanv1.BpfAppCondDeleteError)) != nil {
 		p.problem(a.Name, DeleteFailed, "bpfman cannot delete it. The logs of bpfman-agent say on which node and why; "+
 			"it is always so when somebody has deleted a ClusterBpfApplicationState by hand. Restart that node, or unload the program there with the bpfman command, and then remove the finalizers of "+a.Name+" and of its states.")

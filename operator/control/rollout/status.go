@@ -21,7 +21,7 @@ const refresh = 5 * time.Minute
 
 // status is what is known of an application on the node. What the agent has
 // not said to this operator is as it was stored.
-func (j *judge) status(i instance) v1alpha1.ApplicationStatus {
+func (j *judge) status(i planned) v1alpha1.ApplicationStatus {
 	a := v1alpha1.ApplicationStatus{}
 	if stored := j.stored(i.at); stored != nil {
 		a = *stored.DeepCopy()

@@ -36,23 +36,22 @@ type NodeStatus struct {
 func Judge(now time.Time, spec v1alpha1.Dataplane, rollout Desired, c Cluster) []NodeStatus {
 	s := observe(now, spec, &c)
 	var all []NodeStatus
-	for node := range s.nodes {
+	for _, node := range s.names {
 		j := judge{observed: s, node: node, wanted: Name(spec.Bytecode.Image), rollout: &rollout}
 		for i := range rollout.Applications {
 			a := &rollout.Applications[i]
-			at := instanceKey{a.Name, node}
-			if s.runs(at) || i == 0 && s.selected(node) {
-				drain, told := a.Drain[node]
-				j.instances = append(j.instances, instance{
-					Application: a, at: at, fault: s.fault(at, a.links()), drains: drain || !told && s.drains(at),
-				})
+			now := *s.instances[instanceKey{a.Name, node}]
+			if now.runs || i == 0 && s.selected(node) {
+				if drain, told := a.Drain[node]; told {
+					now.drains = drain
+				}
+				j.instances = append(j.instances, planned{a, now})
 			}
 		}
 		if s.selected(node) || len(j.instances) > 0 {
 			all = append(all, j.verdict())
 		}
 	}
-	slices.SortFunc(all, func(a, b NodeStatus) int { return strings.Compare(a.Node, b.Node) })
 	return all
 }
 
@@ -62,15 +61,14 @@ type judge struct {
 	node      string
 	wanted    string // application
 	rollout   *Desired
-	instances []instance // the one that is to take new connections first
+	instances []planned // the one that is to take new connections first
 }
 
-// instance is an application on the node.
-type instance struct {
+// planned is an instance that drains as its agent is told, or else as it last
+// reported.
+type planned struct {
 	*Application
-	at     instanceKey
-	fault  *diagnosis // nil: it serves
-	drains bool
+	instance
 }
 
 // unstarted tells whether a pod's containers are yet to start, as after a power
@@ -92,7 +90,7 @@ func (j *judge) verdict() NodeStatus {
 		v.Status.LastContact = before.LastContact
 	}
 	// The one that takes new connections first; who does not know leaves it.
-	slices.SortStableFunc(j.instances, func(a, b instance) int {
+	slices.SortStableFunc(j.instances, func(a, b planned) int {
 		return cmp.Or(rank(a)-rank(b), j.order(a.at)-j.order(b.at))
 	})
 	for _, i := range j.instances {
@@ -137,20 +135,20 @@ func (j *judge) order(at instanceKey) int {
 }
 
 // rank orders by how likely it is to take new connections: 0 surely does.
-func rank(i instance) int {
+func rank(i planned) int {
 	switch {
 	case i.drains:
 		return 3
 	case i.fault == nil:
 		return 0
-	case !i.fault.dead:
+	case i.fault.phase == serving:
 		return 1
 	}
 	return 2
 }
 
 // current is the instance that is to take new connections; nil: none is.
-func (j *judge) current() *instance {
+func (j *judge) current() *planned {
 	for i := range j.instances {
 		if j.instances[i].Name == j.rollout.Applications[0].Name {
 			return &j.instances[i]
@@ -182,7 +180,7 @@ func (j *judge) serves() metav1.Condition {
 		if current.fault != nil {
 			message = current.fault.message
 		}
-		if j.isPermanent(current.Name, current.fault) {
+		if j.isPermanent(&current.instance) {
 			reason = UpgradeBlocked
 		}
 		return say(metav1.ConditionTrue, reason, fmt.Sprintf("The node serves with %s. %s", j.instances[0].Name, message))
