@@ -1,16 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * answer.h - packets that the data plane itself sends back: RST (RFC 9293,
- * 3.5.2), ICMP errors (RFC 792, RFC 4443), echo replies. The packet in hand
- * becomes the answer and goes back the way it came.
+ * 3.5.2), ICMP errors (RFC 792, RFC 4443), echo replies. The packet in work is
+ * turned into the answer and sent back to where it came from.
  */
 #ifndef BLIXT_ANSWER_H
 #define BLIXT_ANSWER_H
 
 #include "rewrite.h"
 #include "route.h"
-
-#define ANSWER_HOP_LIMIT 64
 
 #define ICMP4_ECHO_REPLY 0
 #define ICMP4_UNREACHABLE 3
@@ -28,13 +26,13 @@
 #define ICMP6_ROUTER_SOLICITATION 133
 #define ICMP6_REDIRECT 137
 
-/* Sends the packet back where it came from. */
-static __always_inline int bounce(struct __sk_buff *ctx, const struct packet *p)
+/* Sends the packet back to where it came from. Returns the verdict. */
+static __always_inline int send_back(struct __sk_buff *ctx, const struct packet *p)
 {
-	return p->egress && p->host && p->l3 ? redirect_to_host(ctx, p) : turn_round(ctx, p);
+	return p->egress && p->host && p->l3 ? redirect_to_host(ctx, p) : reflect(ctx, p);
 }
 
-/* Sets the length of the IP packet, in its header and for real. rewrite_ip then stores IPv4's checksum. */
+/* Resizes the IP packet to `len` bytes and sets the length in its header. rewrite_ip must follow: it stores IPv4's checksum. */
 static __always_inline bool resize(struct __sk_buff *ctx, struct packet *p, __u32 len)
 {
 	if (bpf_skb_change_tail(ctx, p->l3 + len, 0))
@@ -51,9 +49,9 @@ static __always_inline bool resize(struct __sk_buff *ctx, struct packet *p, __u3
 }
 
 /*
- * Makes the packet the RST p->rst with the tuple p->to. IP options and extension headers
- * stay, so that the layer-4 header, which a partial checksum points at, does
- * not move.
+ * Turns the packet into the RST p->rst with the tuple p->to. IP options and
+ * extension headers stay, so that the layer-4 header does not move: a partial
+ * checksum refers to its place. Returns false if the kernel rejected a part.
  */
 __noinline bool make_rst(struct __sk_buff *ctx, struct packet *p)
 {
@@ -79,7 +77,7 @@ __noinline bool make_rst(struct __sk_buff *ctx, struct packet *p)
 	       bpf_skb_store_bytes(ctx, p->l4, &tcp, sizeof(tcp), BPF_F_RECOMPUTE_CSUM) == 0;
 }
 
-/* Refuses a TCP packet on behalf of its destination. */
+/* Answers a TCP packet with a RST from its destination. Returns the verdict. */
 __noinline int answer_rst(struct __sk_buff *ctx, struct packet *p, __u32 counter)
 {
 	if (!p)
@@ -102,10 +100,10 @@ __noinline int answer_rst(struct __sk_buff *ctx, struct packet *p, __u32 counter
 	if (!make_rst(ctx, p))
 		return drop(COUNTER_DROP_ERROR);
 	count(counter);
-	return bounce(ctx, p);
+	return send_back(ctx, p);
 }
 
-/* Answers with an ICMP error that quotes the packet, from its destination. `rest` is the second word of its header. */
+/* Answers with an ICMP error from the packet's destination that quotes the packet. `rest` is the second word of its header. */
 __noinline int answer_icmp(struct __sk_buff *ctx, struct packet *p, __u8 type, __u8 code, __be32 rest)
 {
 	if (!p)
@@ -146,9 +144,10 @@ __noinline int answer_icmp(struct __sk_buff *ctx, struct packet *p, __u8 type, _
 	}
 	if (bpf_skb_store_bytes(ctx, p->l3 + ip, &p->icmp, message, BPF_F_RECOMPUTE_CSUM))
 		return drop(COUNTER_DROP_ERROR);
-	return bounce(ctx, p);
+	return send_back(ctx, p);
 }
 
+/* Answers a UDP packet to a port that nobody serves. */
 static __always_inline int answer_port_unreachable(struct __sk_buff *ctx, struct packet *p, __u32 counter)
 {
 	count(counter);
@@ -157,8 +156,9 @@ static __always_inline int answer_port_unreachable(struct __sk_buff *ctx, struct
 }
 
 /*
- * Path MTU: RFC 1191, RFC 8201. A sender that allows fragmentation would not
- * listen, and errors are not answered with errors.
+ * Answers a packet that is larger than the path MTU (RFC 1191, RFC 8201). A
+ * sender that allows fragmentation would ignore the answer, and an error must
+ * not be answered with an error: such packets are dropped.
  */
 static __always_inline int answer_too_big(struct __sk_buff *ctx, struct packet *p, __u32 mtu)
 {
@@ -169,7 +169,7 @@ static __always_inline int answer_too_big(struct __sk_buff *ctx, struct packet *
 			       : answer_icmp(ctx, p, ICMP6_TOO_BIG, 0, bpf_htonl(mtu));
 }
 
-/* Turns an echo request into its reply: only the type changes, swapped addresses sum up to the same. */
+/* Turns an echo request into its reply. In the checksum only the type changes: swapped addresses have the same sum. */
 static __always_inline int answer_ping(struct __sk_buff *ctx, struct packet *p)
 {
 	bool v4 = p->version == 4;
@@ -182,7 +182,7 @@ static __always_inline int answer_ping(struct __sk_buff *ctx, struct packet *p)
 	    bpf_l4_csum_replace(ctx, p->l4 + ICMP_CHECK, from, to, 2) || bpf_skb_store_bytes(ctx, p->l4, &type, 1, 0))
 		return drop(COUNTER_DROP_ERROR);
 	count(COUNTER_PING_ANSWERED);
-	return bounce(ctx, p);
+	return send_back(ctx, p);
 }
 
 #endif /* BLIXT_ANSWER_H */

@@ -51,6 +51,12 @@ const (
 	BlixtBackendIdBACKEND_REJECT BlixtBackendId = 0
 )
 
+type BlixtClock uint32
+
+const (
+	BlixtClockTICK_SHIFT BlixtClock = 30
+)
+
 type BlixtConfig struct {
 	_         structs.HostLayout
 	Epoch     uint64

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* count.h - per-CPU counters: no atomics, each CPU has its own. */
+/* count.h - counters, and the verdicts that are always counted. Counters are per CPU, so they need no atomics. */
 #ifndef BLIXT_COUNT_H
 #define BLIXT_COUNT_H
 
@@ -12,7 +12,8 @@ static __always_inline void count(__u32 counter)
 		*n += 1;
 }
 
-static __always_inline void count_link(struct __sk_buff *ctx, bool egress)
+/* Counts a packet that this interface has seen at this hook. */
+static __always_inline void count_hook(struct __sk_buff *ctx, bool egress)
 {
 	__u32 i = (ctx->ifindex % MAX_LINKS) * 2 + egress;
 	__u64 *n = bpf_map_lookup_elem(&link_packets, &i);
@@ -51,14 +52,17 @@ static __always_inline void count_new_flow(__u32 frontend, __u32 backend)
 		__sync_fetch_and_add(n, 1);
 }
 
-/* Ends a packet that is surely ours, and says why. */
+/* Not a verdict: the packet belongs to no live flow. */
+#define NO_FLOW (-100)
+
+/* Drops a packet that is surely ours. The counter tells why. */
 static __always_inline int drop(__u32 counter)
 {
 	count(counter);
 	return TC_ACT_SHOT;
 }
 
-/* Leaves a packet as it is to the next program. */
+/* Passes a packet on to the next program, unchanged. */
 static __always_inline int pass(__u32 counter)
 {
 	count(counter);

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * enums.h - gets the enums of blixt.h into the object's BTF, and so into Go:
- * clang describes an enum only where a variable or a map has its type. No
- * loader loads this section. gen.go has clang include this file first.
+ * enums.h - puts the enums of the contract into the object's BTF, from which
+ * Go constants are generated: clang describes only an enum that is the type of
+ * a variable or a map. No loader loads this section. gen.go has clang include
+ * this file first.
  */
 #include "blixt.h"
 
 union {
 	enum limit limit;
+	enum clock clock;
 	enum address_flag address_flag;
 	enum published_bits published_bits;
 	enum backend_id backend_id;

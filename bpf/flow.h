@@ -1,31 +1,27 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * flow.h - the memory of flows: find, create, establish, forget.
+ * flow.h - the life of a flow in the tables: insert, refresh, establish,
+ * expire, close, forget. Nothing here touches the packet itself.
  *
- * A flow begins in `new_flows`, an LRU table, and moves to `flows`, which
- * nothing evicts, once its backend has answered and its client has gone on:
- * for TCP with an acknowledgement that only somebody who saw the answer can
- * know. So neither forged SYNs nor forged datagrams cost an established flow.
+ * A flow begins in `new_flows`, an LRU table. It moves to `flows`, which
+ * nothing evicts, once its backend has answered and its client has continued:
+ * for TCP with an acknowledgement number that only a receiver of the answer
+ * can know. So neither forged SYNs nor forged datagrams evict an established
+ * flow.
  */
 #ifndef BLIXT_FLOW_H
 #define BLIXT_FLOW_H
 
-#include "route.h"
+#include "ring.h"
+#include "way.h"
 
-/*
- * Source ports tried for a flow whose own is taken, and then again where ports
- * are scarce. With half of all ports taken, 32 fail once in 4 billion.
- */
-#define PORT_TRIES 32
-/* How far the client's first acknowledgement may be ahead of the answer: a window, and too few to guess. */
-#define ACK_WINDOW (1 << 20)
-
+/* The time in ticks. */
 static __always_inline __u32 now(void)
 {
 	return bpf_ktime_get_coarse_ns() >> TICK_SHIFT;
 }
 
-/* The key of the other direction's entry. */
+/* Sets *peer to the key of the other direction's entry. */
 static __always_inline void peer_key(const struct flow_key *key, const struct flow *f, struct flow_key *peer)
 {
 	__builtin_memset(peer, 0, sizeof(*peer));
@@ -36,13 +32,14 @@ static __always_inline void peer_key(const struct flow_key *key, const struct fl
 	peer->protocol = key->protocol;
 }
 
-/* In this order: a flow that moves is written to `flows` before it leaves `new_flows`. */
+/* Returns the entry of `key`, or NULL. `new_flows` comes first: a flow that moves is in `flows` before it leaves `new_flows`. */
 static __always_inline struct flow *find_flow(const struct flow_key *key)
 {
 	struct flow *f = bpf_map_lookup_elem(&new_flows, key);
 	return f ? f : bpf_map_lookup_elem(&flows, key);
 }
 
+/* Deletes both entries of the flow. */
 static __noinline void forget(const struct flow_key *key, const struct flow *f)
 {
 	struct flow_key peer;
@@ -55,13 +52,13 @@ static __noinline void forget(const struct flow_key *key, const struct flow *f)
 	bpf_map_delete_elem(&new_flows, &peer);
 }
 
-/* Signed: another CPU may have seen a later tick than ours. */
+/* Reports whether this direction is idle. The difference is signed: another CPU may have stored a later tick than ours. */
 static __always_inline bool idle(const struct flow *f, __u32 tick)
 {
 	return (__s32)(tick - f->last_seen) > (__s32)f->idle_ticks;
 }
 
-/* Idle in both directions. */
+/* Reports whether both directions are idle. */
 __noinline bool expired(const struct flow_key *key, const struct flow *f)
 {
 	struct flow_key k;
@@ -73,7 +70,7 @@ __noinline bool expired(const struct flow_key *key, const struct flow *f)
 	return !peer || idle(peer, tick);
 }
 
-/* The flags of the other direction's entry, or none. */
+/* Returns the flags of the other direction's entry, or 0. */
 static __always_inline __u32 peer_flags(const struct flow_key *key, const struct flow *f)
 {
 	struct flow_key k;
@@ -82,25 +79,25 @@ static __always_inline __u32 peer_flags(const struct flow_key *key, const struct
 	return peer ? peer->flags : 0;
 }
 
-/* One of its sides has ended the connection. */
-__noinline bool ended(const struct flow_key *key, const struct flow *f)
+/* Reports whether one side at least has ended the connection, with a FIN or a RST. */
+__noinline bool closing(const struct flow_key *key, const struct flow *f)
 {
 	if (!key || !f)
 		return false;
 	return (f->flags | peer_flags(key, f)) & (FLOW_FIN | FLOW_RST);
 }
 
-/* Only notes that the host itself uses this tuple: see keep_apart. */
-static __always_inline bool is_note(const struct flow_key *key, const struct flow *f)
+/* Reports whether the connection has ended: either side has sent a RST, or both a FIN. */
+static __always_inline bool closed(const struct flow_key *key, const struct flow *f)
 {
-	return f->backend == BACKEND_REJECT && f->sport == key->sport && f->dport == key->dport;
+	__u32 peer = peer_flags(key, f);
+	return (f->flags | peer) & FLOW_RST || f->flags & peer & FLOW_FIN;
 }
 
-/* The connection is over: either side has sent a RST, or both a FIN. */
-static __always_inline bool over(const struct flow_key *key, const struct flow *f)
+/* Reports whether the entry only reserves a port that the host itself uses: see hostports.h. */
+static __always_inline bool is_port_reservation(const struct flow_key *key, const struct flow *f)
 {
-	__u32 other = peer_flags(key, f);
-	return (f->flags | other) & FLOW_RST || f->flags & other & FLOW_FIN;
+	return f->backend == BACKEND_REJECT && f->sport == key->sport && f->dport == key->dport;
 }
 
 static __always_inline bool backend_gone(const struct flow *f)
@@ -109,8 +106,32 @@ static __always_inline bool backend_gone(const struct flow *f)
 	return !b || b->generation != f->generation;
 }
 
-/* The first answer: from now on the client's next packet establishes the flow. */
-static __noinline void note_answer(const struct packet *p, const struct flow *reply)
+/* Updates the entry's age, and records a FIN or a RST. */
+static __always_inline void refresh(const struct packet *p, struct flow *f, __u32 tick)
+{
+	if (f->last_seen != tick) /* an unchanged cache line stays shared between CPUs */
+		f->last_seen = tick;
+	__u32 end = (p->tcp_flags & TCP_FIN ? FLOW_FIN : 0) | (p->tcp_flags & TCP_RST ? FLOW_RST : 0);
+	if (end & ~f->flags)
+		__sync_fetch_and_or(&f->flags, end);
+}
+
+/*
+ * Reports whether the reply entry of an unanswered flow was evicted, so that
+ * answers of its backend would not be recognized. If the reply entry is missing
+ * because another CPU is establishing the flow, both entries are in `flows`.
+ */
+__noinline bool half_evicted(const struct flow_key *key, const struct flow *f)
+{
+	struct flow_key k;
+	if (!key || !f)
+		return false;
+	peer_key(key, f, &k);
+	return !bpf_map_lookup_elem(&new_flows, &k) && !bpf_map_lookup_elem(&flows, key);
+}
+
+/* Records the backend's first answer. From now on the client's next packet may establish the flow. */
+static __noinline void record_answer(const struct packet *p, const struct flow *reply)
 {
 	struct flow_key key;
 	if (!p || !reply)
@@ -123,7 +144,7 @@ static __noinline void note_answer(const struct packet *p, const struct flow *re
 	__sync_fetch_and_or(&forward->flags, FLOW_ANSWERED);
 }
 
-/* Does this packet of an answered new flow show that its sender hears the backend? */
+/* Reports whether this packet of a new flow proves that its sender has received the backend's answer. */
 static __always_inline bool establishes(const struct packet *p, const struct flow *f)
 {
 	if (!(f->flags & FLOW_ANSWERED) || p->fragment == LATER_FRAGMENT)
@@ -134,8 +155,9 @@ static __always_inline bool establishes(const struct packet *p, const struct flo
 }
 
 /*
- * Moves both entries of the new flow that p->to is of to `flows`: written
- * there before they are deleted here, so that find_flow always finds one.
+ * Moves both entries of the new flow, whose forward entry p->to is a copy of,
+ * to `flows`. They are inserted there before they are deleted from
+ * `new_flows`, so that find_flow always finds them in one of the two.
  */
 __noinline int establish(struct packet *p)
 {
@@ -145,7 +167,7 @@ __noinline int establish(struct packet *p)
 	peer_key(&p->key, &p->to, &peer);
 	const struct flow *reply = bpf_map_lookup_elem(&new_flows, &peer);
 	if (!reply)
-		return 0; /* evicted: the next packet makes the flow anew */
+		return 0; /* evicted: the next packet begins the flow again */
 	p->reply = *reply;
 	p->reply.flags |= FLOW_ESTABLISHED;
 	p->to.flags |= FLOW_ESTABLISHED;
@@ -165,10 +187,11 @@ __noinline int establish(struct packet *p)
 }
 
 /*
- * May `reply` have this flow's tuple? Yes, if nobody needs it any more: the same
- * client begins anew, it is idle, or its backend is gone. Where ports are
- * scarce also if nobody may need it: the connection is over, or was never
- * established, lest forged flows keep ports until they are idle.
+ * Reports whether `reply`, of a new flow, may replace f, which has the same
+ * key. It may if nobody needs f any more: the same client begins again, f has
+ * expired, or its backend is gone. Where ports are scarce, it may also if f has
+ * closed or was never established, so that forged flows do not keep ports
+ * until they expire.
  */
 __noinline bool replaceable(const struct flow_key *key, const struct flow *f, const struct flow *reply, bool scarce)
 {
@@ -178,17 +201,18 @@ __noinline bool replaceable(const struct flow_key *key, const struct flow *f, co
 		    f->sport == reply->sport;
 	if (same || backend_gone(f) || expired(key, f))
 		return true;
-	if (is_note(key, f))
+	if (is_port_reservation(key, f))
 		return scarce && f->flags & (FLOW_FIN | FLOW_RST);
-	return scarce && (!bpf_map_lookup_elem(&flows, key) || over(key, f));
+	return scarce && (!bpf_map_lookup_elem(&flows, key) || closed(key, f));
 }
 
 /*
- * Claims the reply tuple `key` for a new flow. Returns false if a live flow
- * has it. The order matters: an established flow is written to `flows` before
- * it leaves `new_flows`, so whoever inserts first and looks second cannot miss it.
+ * Inserts the reply entry of a new flow under `key`. Returns false if a live
+ * flow has that key. It inserts into `new_flows` before it looks into `flows`:
+ * a flow that another CPU establishes meanwhile is in `flows` before it leaves
+ * `new_flows`, so it cannot be missed.
  */
-__noinline bool claim(const struct flow_key *key, const struct flow *reply, bool scarce)
+__noinline bool claim_tuple(const struct flow_key *key, const struct flow *reply, bool scarce)
 {
 	if (!key || !reply)
 		return false;
@@ -204,6 +228,68 @@ __noinline bool claim(const struct flow_key *key, const struct flow *reply, bool
 		return true;
 	bpf_map_delete_elem(&new_flows, key);
 	return false;
+}
+
+/* Reports whether the port is one of those that we translate sources to. */
+static __always_inline bool in_snat_range(__be16 port)
+{
+	const struct config *c = config();
+	return c && bpf_ntohs(port) >= c->snat_min && bpf_ntohs(port) <= c->snat_max;
+}
+
+/*
+ * Claims a reply tuple with a source port of ours, and sets that port in both
+ * entries. It tries ports from the one that the client's hash points to, so
+ * that clients rarely try the same. Returns false if no port is free.
+ */
+static __always_inline bool claim_port(struct packet *p, struct flow_key *reply_key)
+{
+	const struct config *c = config();
+	__u32 ports = c && c->snat_max >= c->snat_min ? c->snat_max - c->snat_min + 1 : 0;
+	if (!ports)
+		return false;
+	__u32 start = client_hash(&p->key) % ports;
+	for (int i = 0; i < 2 * PORT_TRIES; i++) {
+		/* Without a branch, which the verifier would follow both ways in each round. */
+		p->to.sport = reply_key->dport = bpf_htons(c->snat_min + (start + i) % ports);
+		if (claim_tuple(reply_key, &p->reply, i >= PORT_TRIES))
+			return true;
+	}
+	return false;
+}
+
+/* Sets the way of a new flow, and makes p->reply and its key from p->to. */
+static __always_inline void make_reply(struct packet *p, enum way way, struct flow_key *key)
+{
+	struct flow *to = &p->to, *reply = &p->reply;
+
+	to->flags = forward_flags(way);
+	*reply = *to;
+	reply->src = p->key.dst;
+	reply->sport = p->key.dport;
+	reply->dst = p->key.src;
+	reply->dport = p->key.sport;
+	reply->flags = reply_flags(way);
+	peer_key(&p->key, to, key);
+}
+
+/*
+ * Inserts both entries of a new flow, p->to and p->reply. The flow gets a
+ * source port of ours, unless `keep_port` and its own port is free. Returns 0,
+ * or a verdict with no entry inserted.
+ */
+static __always_inline int insert_flow_pair(struct packet *p, struct flow_key *reply_key, bool keep_port)
+{
+	if (!(keep_port && claim_tuple(reply_key, &p->reply, false))) {
+		if (!claim_port(p, reply_key))
+			return drop(COUNTER_DROP_PORTS_EXHAUSTED);
+		if (keep_port)
+			count(COUNTER_FLOW_PORT_CHANGED);
+	}
+	if (!bpf_map_update_elem(&new_flows, &p->key, &p->to, BPF_ANY))
+		return 0;
+	bpf_map_delete_elem(&new_flows, reply_key);
+	return drop(COUNTER_DROP_NEW_FLOW);
 }
 
 #endif /* BLIXT_FLOW_H */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * icmp.h - ICMP errors about translated flows (RFC 5508 says what a NAT owes
- * them). The quoted packet carries the tuple that we gave it, so its reverse
- * is the key of the entry that translates back; the quote gets the tuple that
- * its sender knows.
+ * icmp.h - ICMP errors about translated flows (RFC 5508 tells what a NAT has to
+ * do). The quoted packet carries the tuple that we gave it. The reverse of that
+ * tuple is the key of the entry that translates back, and so the quote gets the
+ * tuple that its sender knows.
  */
 #ifndef BLIXT_ICMP_H
 #define BLIXT_ICMP_H
@@ -29,13 +29,13 @@ static __always_inline bool is_neighbour_discovery(const struct packet *p)
 	return p->version == 6 && p->icmp_type >= ICMP6_ROUTER_SOLICITATION && p->icmp_type <= ICMP6_REDIRECT;
 }
 
-/* Where things are in the quoted packet. */
+/* A quoted packet. */
 struct quote {
-	struct flow_key reply; /* its tuple reversed: the key of the flow entry for packets towards its sender */
-	__u16 l3, l4;
+	struct flow_key reply; /* its tuple reversed: the key of the flow's entry for packets to its sender */
+	__u16 l3, l4;	       /* offsets of its headers */
 };
 
-/* Reads the quote of an ICMP error. False if it is not TCP or UDP with its ports. */
+/* Parses the quote of an ICMP error. Returns false if it is not TCP or UDP with its ports. */
 static __always_inline bool parse_quote(struct __sk_buff *ctx, const struct packet *p, struct quote *q)
 {
 	__be16 ports[2];
@@ -79,10 +79,10 @@ static __always_inline bool parse_quote(struct __sk_buff *ctx, const struct pack
 	return true;
 }
 
-/* Adjusts a checksum inside the quote by `diff`; *total gets what that changed in the message. */
-static __always_inline bool quoted_checksum(struct __sk_buff *ctx, __u32 at, __s64 diff, bool zero_is_none, __u64 *total)
+/* Adjusts a checksum in the quote by `diff`. What that changes in the sum of the message is added to *total. */
+static __always_inline bool adjust_quoted_checksum(struct __sk_buff *ctx, __u32 at, __s64 diff, bool zero_is_none, __u64 *total)
 {
-	__be32 old = 0, new = 0; /* the low 16 bits: a checksum is at an even offset */
+	__be32 old = 0, new = 0; /* a checksum in the first 16 bits, at an even offset as in the message */
 	if (!load(ctx, at, &old, 2))
 		return false;
 	if (zero_is_none && !old)
@@ -94,7 +94,7 @@ static __always_inline bool quoted_checksum(struct __sk_buff *ctx, __u32 at, __s
 	return bpf_skb_store_bytes(ctx, at, &new, 2, 0) == 0;
 }
 
-/* Gives the quote the tuple that its sender sent: `to` reversed. The ICMP checksum follows. */
+/* Gives the quote the tuple that its sender used, which is `to` reversed, and adjusts the checksums. */
 __noinline bool rewrite_quote(struct __sk_buff *ctx, struct packet *p, struct quote *q, const struct flow *to)
 {
 	if (!p || !q || !to)
@@ -103,26 +103,26 @@ __noinline bool rewrite_quote(struct __sk_buff *ctx, struct packet *p, struct qu
 	bool udp = q->reply.protocol == IPPROTO_UDP;
 	struct addr old[2] = { q->reply.dst, q->reply.src }, new[2] = { to->dst, to->src };
 	__be16 old_ports[2] = { q->reply.dport, q->reply.sport }, new_ports[2] = { to->dport, to->sport };
-	/* The constant part of a mapped IPv4 address is the same in both and adds nothing. */
+	/* The constant part of a mapped IPv4 address does not change, so it adds nothing. */
 	__u64 addresses = (__u32)bpf_csum_diff((__be32 *)old, sizeof(old), (__be32 *)new, sizeof(new), 0);
 	__u64 ports = (__u32)bpf_csum_diff((__be32 *)old_ports, 4, (__be32 *)new_ports, 4, 0);
 	__u64 total = addresses + ports;
 	__be32 words[2] = { unmap_ipv4(&new[0]), unmap_ipv4(&new[1]) };
 
 	if (v4 ? bpf_skb_store_bytes(ctx, q->l3 + IPV4_SADDR, words, sizeof(words), 0) ||
-			 !quoted_checksum(ctx, q->l3 + IPV4_CHECK, addresses, false, &total)
+			 !adjust_quoted_checksum(ctx, q->l3 + IPV4_CHECK, addresses, false, &total)
 	       : bpf_skb_store_bytes(ctx, q->l3 + IPV6_SADDR, new, sizeof(new), 0))
 		return false;
 	if (bpf_skb_store_bytes(ctx, q->l4, new_ports, sizeof(new_ports), 0))
 		return false;
 	__u32 check = q->l4 + (udp ? UDP_CHECK : TCP_CHECK);
-	if (check + 2 <= p->l3 + p->len && /* eight bytes of TCP do not reach it */
-	    !quoted_checksum(ctx, check, fold(addresses + ports), udp, &total))
+	if (check + 2 <= p->l3 + p->len && /* a quote of 8 bytes of TCP ends before it */
+	    !adjust_quoted_checksum(ctx, check, fold(addresses + ports), udp, &total))
 		return false;
 	return bpf_l4_csum_replace(ctx, p->l4 + ICMP_CHECK, 0, fold(total), 0) == 0;
 }
 
-/* Translates an ICMP error about a flow. Returns BEGIN_ANEW if it is about none. */
+/* Translates an ICMP error about a flow. Returns a verdict, or NO_FLOW if the error is about none. */
 __noinline int serve_icmp_error(struct __sk_buff *ctx, struct packet *p)
 {
 	struct quote q = {};
@@ -130,16 +130,16 @@ __noinline int serve_icmp_error(struct __sk_buff *ctx, struct packet *p)
 	__u64 pseudo = 0;
 
 	if (!p || p->fragment != WHOLE || !parse_quote(ctx, p, &q))
-		return BEGIN_ANEW;
+		return NO_FLOW;
 	struct flow *f = find_flow(&q.reply);
-	if (!f || backend_gone(f) || is_note(&q.reply, f))
-		return BEGIN_ANEW;
-	if (!right_hook(p, f))
+	if (!f || backend_gone(f) || is_port_reservation(&q.reply, f))
+		return NO_FLOW;
+	if (!translates_here(p, f))
 		return pass(COUNTER_NOT_OURS);
 
 	p->to = *f;
 	bool reply = p->to.flags & FLOW_REPLY;
-	/* The reporter stays who it is, unless it is the peer itself or its address would be foreign on our way out. */
+	/* The source stays, unless the sender is the flow's peer itself, or the flow hides its clients behind an address of ours. */
 	struct addr src = same_addr(&p->key.src, &q.reply.src) || (!reply && p->to.flags & FLOW_SNAT) ? p->to.src : p->key.src;
 	int verdict = route_flow(ctx, p, &hop_limit);
 	if (verdict)
@@ -149,7 +149,7 @@ __noinline int serve_icmp_error(struct __sk_buff *ctx, struct packet *p)
 	if (p->version == 6 && bpf_l4_csum_replace(ctx, p->l4 + ICMP_CHECK, 0, fold32(pseudo), BPF_F_PSEUDO_HDR))
 		return drop(COUNTER_DROP_ERROR);
 	count(reply ? COUNTER_ICMP_REPLIED : COUNTER_ICMP_FORWARDED);
-	return send(ctx, p);
+	return send_translated(ctx, p);
 }
 
 #endif /* BLIXT_ICMP_H */

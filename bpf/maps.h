@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* maps.h - every map of the data plane. The agent writes all but the flow tables and the counters. */
+/*
+ * maps.h - every map of the data plane but the scratch memory in blixt.bpf.c.
+ * The agent writes all of them except the flow tables, `fragments` and the
+ * counters. It finds them by name, so the names are part of the layout.
+ */
 #ifndef BLIXT_MAPS_H
 #define BLIXT_MAPS_H
 
 #include "blixt.h"
 
-/* The one map whose name carries BLIXT_LAYOUT: bpfman pins no .rodata, so the name has to tell. */
+/* The one map whose name carries BLIXT_LAYOUT: bpfman pins no .rodata, so no variable could tell it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -50,7 +54,7 @@ struct {
 	__type(value, struct backend);
 } backends SEC(".maps");
 
-/* New flows given to each backend, by backend id: added to atomically, once a flow. */
+/* The number of flows that each backend has got, by backend id. Shared by all CPUs: one atomic addition for each flow. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, MAX_BACKENDS);
@@ -59,9 +63,9 @@ struct {
 } backend_flows SEC(".maps");
 
 /*
- * Established flows: the backend has answered and the client has gone on, so
- * its address is not forged. Nothing evicts them; a flood of new flows ends
- * in `new_flows`. Memory is taken as flows come.
+ * Established flows: the backend has answered and the client has continued, so
+ * the client's address is not forged. Nothing evicts them: a flood of forged
+ * packets stays in `new_flows`. Memory is allocated with each flow.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -71,6 +75,7 @@ struct {
 	__type(value, struct flow);
 } flows SEC(".maps");
 
+/* Flows that are not established (half open), and port reservations. When it is full, the oldest are evicted. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 2 * MAX_NEW_FLOWS);
@@ -99,7 +104,7 @@ struct {
 	__type(value, struct frontend_counters);
 } frontend_stats SEC(".maps");
 
-/* Packets seen, by (interface index % MAX_LINKS) * 2 + (1 at egress): the heartbeat of each link. */
+/* Packets seen, by (interface index % MAX_LINKS) * 2 + (1 at egress): the heartbeat of the program at each hook. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 2 * MAX_LINKS);

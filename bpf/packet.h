@@ -1,18 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * packet.h - from an skb to a struct packet.
+ * packet.h - parses an skb into a struct packet.
  *
- * Headers are copied to the stack instead of being read in place: it works on
- * non-linear skbs too, and nothing has to be checked again after a helper has
- * moved the packet.
+ * Headers are copied to the stack, not read in place. That works on non-linear
+ * skbs, too, and nothing has to be checked again after a helper has moved the
+ * packet.
  */
 #ifndef BLIXT_PACKET_H
 #define BLIXT_PACKET_H
 
 #include "blixt.h"
-
-/* RFC 8200, 4.1: more extension headers than this are not worth the time. */
-#define MAX_EXTENSION_HEADERS 8
 
 #define IPV4_DF 0x4000
 #define IPV4_MF 0x2000
@@ -24,8 +21,6 @@
 #define TCP_ACK 0x10
 
 #define ICMP_HEADER_LEN 8
-/* How much of a packet an ICMP error quotes: ports, and room for extension headers and TCP options. */
-#define QUOTE_MAX 128
 
 enum fragment_kind {
 	WHOLE,
@@ -41,70 +36,71 @@ enum parsed {
 	MALFORMED,
 };
 
-/* A way out: what the FIB knows. */
+/* A route, as the FIB returns it. */
 struct route {
 	struct bpf_redir_neigh via;
 	__u32 ifindex;
-	__u32 mtu;	 /* the path's, where the packet is larger */
-	struct addr src; /* the node's address on that way; zero: unknown */
+	__u32 mtu;	 /* of the path, set if the packet is larger */
+	struct addr src; /* the node's address on that route; zero: unknown */
 };
 
 /*
- * A packet in work. There is one per CPU, in a map: together with the calls
- * that it passes through it would not fit on the stack of 512 bytes.
+ * The packet in work. There is one per CPU, in a map: with the frames of the
+ * functions that handle it, it would not fit on the stack of 512 bytes.
  */
 struct packet {
 	struct flow_key key; /* protocol is that of the last header, ICMP included */
 	__u32 len;	     /* bytes from the IP header on */
-	__u32 segment;	     /* the same of the largest packet that offloads will make of it */
+	__u32 segment;	     /* the same, of the largest packet that segmentation (GSO) will make of it */
 	__u32 seq;	     /* TCP */
 	__u32 ack;	     /* TCP */
 	__u32 fragment_id;   /* as on the wire */
-	__u16 l3;	     /* where the IP header starts: 0 on devices without a link header */
-	__u16 l4;	     /* where the layer-4 header starts */
+	__u16 l3;	     /* offset of the IP header: 0 on devices without a link header */
+	__u16 l4;	     /* offset of the layer-4 header */
 	__u8 version;	     /* 4 or 6 */
 	__u8 hop_limit;
 	__u8 tcp_flags;
 	__u8 icmp_type;
 	__u8 fragment; /* enum fragment_kind */
-	__u8 fragment_next; /* of a fragment: the protocol or header that its first one begins with */
-	__u16 ip_check; /* IPv4: the header's checksum, as it is there */
+	__u8 fragment_next; /* of a fragment: type of the header that the fragmented data begins with */
+	__u16 ip_check; /* IPv4: the header's checksum, in network byte order */
 	bool dont_fragment;
-	__u16 l4_check; /* TCP and UDP: as it is there */
-	bool complete;	/* the skb has a sum of the whole packet; known from rewrite_ip on */
+	__u16 l4_check; /* TCP and UDP: the checksum, in network byte order */
+	bool complete;	/* skb->csum is the sum of the whole packet (CHECKSUM_COMPLETE); set by rewrite_ip */
 	bool egress;	    /* seen at the egress hook */
 	bool host;	    /* made by a socket of this host */
 	__u16 payload;	    /* TCP: bytes behind the header */
-	/* What becomes of it. Not cleared: written before it is read. */
-	struct flow to;	   /* the tuple that it gets */
+	/* What becomes of the packet. Not cleared for each one: written before it is read. */
+	struct flow to;	   /* its flow's entry, with the tuple that it gets */
 	struct flow reply; /* of a new flow: the other direction's entry */
 	struct route route;
 	struct {
 		__u32 seq, ack; /* host byte order */
 		__u8 flags;
-	} rst; /* a reset to make of it */
+	} rst; /* the reset to turn it into */
 	struct {
 		__u8 type, code;
 		__u16 check;
-		__be32 rest; /* of the ICMP header: what it holds depends on the type */
+		__be32 rest; /* second word of the ICMP header: its meaning depends on the type */
 		__u8 quote[QUOTE_MAX];
-	} icmp; /* an error to answer with */
+	} icmp; /* the error to answer with */
 };
 
+/* Copies `len` bytes of the packet. Returns false if it has fewer. */
 static __always_inline bool load(struct __sk_buff *ctx, __u32 at, void *to, __u32 len)
 {
 	return bpf_skb_load_bytes(ctx, at, to, len) == 0;
 }
 
 /*
- * The same for what every packet has, without a call where it is linear. Moves
- * of four bytes are fine: IP headers are aligned where machines care. The
- * verifier follows small offsets only.
+ * The same for headers that every packet has: without a helper call where they
+ * are linear. It may copy four bytes at a time, as IP headers are aligned on
+ * machines that need it.
  */
 static __always_inline bool load_header(struct __sk_buff *ctx, __u32 at, void *to, const __u32 len)
 {
 	const void *from = (const void *)(long)ctx->data + at;
-	if (at < 4000 && from + len <= (const void *)(long)ctx->data_end) {
+	if (at < MAX_DIRECT_OFFSET && from + len <= (const void *)(long)ctx->data_end) {
 		__builtin_memcpy(to, __builtin_assume_aligned(from, 4), len);
 		return true;
 	}
@@ -125,7 +121,7 @@ static __always_inline __be32 unmap_ipv4(const struct addr *a)
 	return ((const __u32 *)a)[3];
 }
 
-/* An address that one host can have, so that it may be answered. RFC 1122, 3.2.1.3 and RFC 4291, 2.7. */
+/* Reports whether a single host can have this address, so that it may be answered. RFC 1122, 3.2.1.3 and RFC 4291, 2.7. */
 static __always_inline bool is_unicast(const struct packet *p, const struct addr *a)
 {
 	const __u32 *w = (const __u32 *)a;
@@ -140,38 +136,38 @@ static __always_inline bool same_addr(const struct addr *a, const struct addr *b
 	return x[0] == y[0] && x[1] == y[1];
 }
 
-/* The IP version of an EtherType, or 0. */
-static __always_inline __u8 version_of(__be16 proto)
+/* Returns the IP version of an EtherType, or 0. */
+static __always_inline __u8 ip_version(__be16 proto)
 {
 	return proto == bpf_htons(ETH_P_IP) ? 4 : proto == bpf_htons(ETH_P_IPV6) ? 6 : 0;
 }
 
 /*
- * Where the IP header starts, or -1. A device without a link header (tun,
- * WireGuard, IP-in-IP) looks like any other here, so both readings are tried;
- * only where both fit (a source address 8.0.64.0/20 does it) is the kernel
- * asked, which costs a helper call more.
+ * Returns the offset of the IP header, or -1. A program cannot see whether its
+ * device has link headers (tun, WireGuard and IP-in-IP have none), so both
+ * layouts are tried. Only where both fit (as for a source in 8.0.64.0/20) a
+ * helper call decides.
  */
 static __always_inline int ip_offset(struct __sk_buff *ctx, __u8 *version)
 {
 	__u8 head[20]; /* as long as the shortest IP header */
 	__be16 proto = ctx->protocol;
 
-	*version = version_of(proto);
+	*version = ip_version(proto);
 	bool tagged = proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD);
 	if ((!*version && !tagged) || !load_header(ctx, 0, head, sizeof(head)))
 		return -1;
 	if (tagged) {
-		/* A tag that is in the frame, not beside it: a VLAN device without offload sends so. */
+		/* The tag is in the frame, not in the skb: a VLAN device without offload sends such frames. */
 		if (*(__be16 *)(head + 12) != proto)
 			return -1;
-		*version = version_of(*(__be16 *)(head + 16));
+		*version = ip_version(*(__be16 *)(head + 16));
 		return *version && head[18] >> 4 == *version ? ETH_HLEN + 4 : -1;
 	}
 	bool with = *(__be16 *)(head + 12) == proto && head[14] >> 4 == *version;
 	bool without = head[0] >> 4 == *version;
 	if (with && without) {
-		/* As far as the length: before it, an IPv6 header without a flow label may equal an address. */
+		/* Six bytes, so with the length: up to there an IPv6 header without a flow label may equal a MAC address. */
 		__u8 net[6];
 		if (bpf_skb_load_bytes_relative(ctx, 0, net, sizeof(net), BPF_HDR_START_NET))
 			return -1;
@@ -187,7 +183,7 @@ static __always_inline enum parsed parse_ipv4(struct __sk_buff *ctx, struct pack
 	if (!load_header(ctx, p->l3, &ip, sizeof(ip)))
 		return MALFORMED;
 	p->len = bpf_ntohs(ip.tot_len);
-	if (p->len == 0 && ctx->gso_size) /* BIG TCP: longer than the field can say */
+	if (p->len == 0 && ctx->gso_size) /* BIG TCP: too long for the field */
 		p->len = ctx->len - p->l3;
 	p->l4 = p->l3 + ip.ihl * 4;
 	if (ip.ihl < 5 || p->len < ip.ihl * 4 || p->l3 + p->len > ctx->len)
@@ -260,7 +256,7 @@ static __always_inline enum parsed parse_ipv6(struct __sk_buff *ctx, struct pack
 	return PARSED;
 }
 
-/* The layer-4 header at p->l4; lengths are checked against the IP header's. */
+/* Parses the layer-4 header at p->l4. Lengths are checked against that of the IP header. */
 static __always_inline enum parsed parse_l4(struct __sk_buff *ctx, struct packet *p)
 {
 	__u32 left = p->len - (p->l4 - p->l3);
@@ -302,6 +298,7 @@ static __always_inline enum parsed parse_l4(struct __sk_buff *ctx, struct packet
 	return PARSED_UNKNOWN;
 }
 
+/* Parses the packet, of which the caller has cleared everything before p->to. */
 static __always_inline enum parsed parse(struct __sk_buff *ctx, struct packet *p)
 {
 	int l3 = ip_offset(ctx, &p->version);

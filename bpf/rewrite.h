@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * rewrite.h - a packet gets the tuple of its flow.
+ * rewrite.h - gives a packet the tuple of its flow.
  *
- * Headers are written in place: a helper's call costs as much as a look-up, and
- * there would be five. Checksums are only ever adjusted by what changed. Two
- * kinds of skb need more than that: with CHECKSUM_PARTIAL (a local sender) only
- * the pseudo header is summed so far, and with CHECKSUM_COMPLETE (the driver
- * has summed the whole packet) that sum has to follow every change.
+ * Headers are written in place: a helper call costs as much as a map look-up,
+ * and five calls would be needed. Checksums are adjusted by what changed, never
+ * computed anew. Two kinds of skb need more than that. With CHECKSUM_PARTIAL (a
+ * local sender) the checksum so far covers the pseudo header only. With
+ * CHECKSUM_COMPLETE (the driver has summed the whole packet) skb->csum has to
+ * follow every change.
  */
 #ifndef BLIXT_REWRITE_H
 #define BLIXT_REWRITE_H
@@ -21,11 +22,11 @@
 #define UDP_CHECK 6
 #define ICMP_CHECK 2
 
-/* A part of the packet to write to, or NULL. It is valid until a helper changes the packet. */
+/* Returns a pointer to write `len` bytes at offset `at`, or NULL. It is valid until a helper changes the packet. */
 static __always_inline void *writable(struct __sk_buff *ctx, __u32 at, const __u32 len)
 {
 	void *from = (void *)(long)ctx->data + at;
-	if (at >= 4000) /* the verifier follows small offsets only */
+	if (at >= MAX_DIRECT_OFFSET)
 		return NULL;
 	if (from + len <= (void *)(long)ctx->data_end)
 		return from;
@@ -35,15 +36,15 @@ static __always_inline void *writable(struct __sk_buff *ctx, __u32 at, const __u
 	return from + len <= (void *)(long)ctx->data_end ? from : NULL;
 }
 
-/* Is there a sum of the whole packet, from the IP header on (CHECKSUM_COMPLETE)? */
+/* Reports whether skb->csum is the sum of the whole packet from the IP header on (CHECKSUM_COMPLETE). */
 static __always_inline bool checksum_complete(struct __sk_buff *ctx)
 {
-	return bpf_csum_update(ctx, 0) >= 0; /* else it refuses */
+	return bpf_csum_update(ctx, 0) >= 0; /* fails otherwise */
 }
 
 /*
- * What a change of words does to a ones' complement sum, to be folded. In
- * place of bpf_csum_diff: a call costs more than these few additions.
+ * Returns by how much a change of words changes a ones' complement sum, to be
+ * folded. The helper bpf_csum_diff costs more than these few additions.
  */
 static __always_inline __u64 difference(const void *old, const void *new, int words)
 {
@@ -54,6 +55,7 @@ static __always_inline __u64 difference(const void *old, const void *new, int wo
 	return sum;
 }
 
+/* Folds a ones' complement sum to 16 bits. */
 static __always_inline __u16 fold(__u64 sum)
 {
 	sum = (sum & 0xffffffff) + (sum >> 32);
@@ -63,7 +65,7 @@ static __always_inline __u16 fold(__u64 sum)
 	return sum;
 }
 
-/* Folded to what bpf_l4_csum_replace takes. */
+/* Folds a ones' complement sum to the 32 bits that the kernel's checksum helpers take. */
 static __always_inline __u32 fold32(__u64 sum)
 {
 	sum = (sum & 0xffffffff) + (sum >> 32);
@@ -71,9 +73,10 @@ static __always_inline __u32 fold32(__u64 sum)
 }
 
 /*
- * Does the device still have to sum this packet (CHECKSUM_PARTIAL)? The helper
- * leaves such a checksum alone when data changes, so it is asked to count a
- * change that never happens, and what it did is undone.
+ * Reports whether the device still has to sum this packet (CHECKSUM_PARTIAL).
+ * No helper tells. But bpf_l4_csum_replace leaves a partial checksum alone when
+ * data changes: so it is called for a change that does not happen, and its
+ * effect, if any, is undone.
  */
 static __always_inline bool checksum_partial(struct __sk_buff *ctx, __u32 at)
 {
@@ -86,13 +89,13 @@ static __always_inline bool checksum_partial(struct __sk_buff *ctx, __u32 at)
 	return false;
 }
 
-/* The pseudo header's sum, to be folded. RFC 9293, 3.1 and RFC 8200, 8.1. */
+/* Returns the sum of the pseudo header, to be folded. RFC 9293, 3.1 and RFC 8200, 8.1. */
 static __always_inline __u64 pseudo_sum(const struct packet *p, const struct addr *src, const struct addr *dst, __u8 protocol,
 					__u32 len)
 {
 	const __u32 *s = (const __u32 *)src, *d = (const __u32 *)dst;
 	__u64 sum = (__u64)bpf_htonl(len) + bpf_htonl(protocol) + s[3] + d[3];
-	if (p->version == 6) /* no ::ffff: in what is summed */
+	if (p->version == 6) /* for IPv4 the words before the last are no part of the address */
 		sum += (__u64)s[0] + s[1] + s[2] + d[0] + d[1] + d[2];
 	return sum;
 }
@@ -104,9 +107,10 @@ enum checksum {
 };
 
 /*
- * A partial checksum is the folded sum of the pseudo header, which a full one
- * is once in 65,536 packets: only then is the kernel asked. Zero is UDP's way
- * to say "none", unless it is a partial one. (+0 and -0 are one number here.)
+ * Returns which kind of checksum the packet has. A partial checksum equals the
+ * folded sum of the pseudo header; a full one equals it once in 65,536 packets.
+ * Only then checksum_partial decides. A UDP checksum of zero means "none",
+ * unless it is partial. Here 0 and 0xffff are the same number.
  */
 static __always_inline enum checksum checksum_kind(struct __sk_buff *ctx, const struct packet *p)
 {
@@ -121,7 +125,7 @@ static __always_inline enum checksum checksum_kind(struct __sk_buff *ctx, const 
 	return none ? NO_CHECKSUM : FULL_CHECKSUM;
 }
 
-/* Sets the ports and adjusts the checksum to them and to new addresses, whose difference is `pseudo`. */
+/* Sets the ports. Adjusts the checksum to them, and to the new addresses by their difference `pseudo`. */
 static __always_inline bool rewrite_l4(struct __sk_buff *ctx, const struct packet *p, __u64 pseudo, const struct flow *to)
 {
 	bool tcp = p->key.protocol == IPPROTO_TCP;
@@ -134,7 +138,7 @@ static __always_inline bool rewrite_l4(struct __sk_buff *ctx, const struct packe
 	else if (kind == PARTIAL_CHECKSUM)
 		check = fold(check + pseudo);
 	if (kind == FULL_CHECKSUM && !tcp && !check)
-		check = 0xffff; /* RFC 768: zero would say "none" */
+		check = 0xffff; /* RFC 768: zero would mean "none" */
 
 	if (tcp) {
 		struct tcphdr *h = writable(ctx, p->l4, sizeof(*h));
@@ -154,7 +158,7 @@ static __always_inline bool rewrite_l4(struct __sk_buff *ctx, const struct packe
 	return true;
 }
 
-/* Sets addresses and hop limit. `pseudo` gets the difference of the addresses, to be folded. */
+/* Sets the addresses and the hop limit. *pseudo gets the difference of the addresses, to be folded. */
 static __always_inline bool rewrite_ip(struct __sk_buff *ctx, struct packet *p, const struct addr *src,
 				       const struct addr *dst, __u8 hop_limit, __u64 *pseudo)
 {
@@ -171,7 +175,7 @@ static __always_inline bool rewrite_ip(struct __sk_buff *ctx, struct packet *p, 
 		ip->ttl = hop_limit;
 		ip->saddr = new[0];
 		ip->daddr = new[1];
-		return true; /* what changes of an IPv4 header adds up to nothing */
+		return true; /* the sum of an IPv4 header never changes: its checksum sees to that */
 	}
 	struct ipv6hdr *ip = writable(ctx, p->l3, sizeof(*ip));
 	if (!ip)
@@ -185,7 +189,7 @@ static __always_inline bool rewrite_ip(struct __sk_buff *ctx, struct packet *p, 
 	return true;
 }
 
-/* The packet gets the tuple `to`. Returns false if the kernel refused a part: the packet must be dropped. */
+/* Gives the packet the tuple `to`. Returns false if the kernel rejected a part: then the packet must be dropped. */
 static __always_inline bool rewrite(struct __sk_buff *ctx, struct packet *p, const struct flow *to, __u8 hop_limit)
 {
 	__u64 pseudo = 0;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * route.h - which way a translated packet leaves when it does not go through
- * the stack. The stack would drop a packet that comes in with an address of
- * this node as its source ("martian"), so the FIB is asked and the packet
- * redirected; the kernel resolves the neighbour.
+ * route.h - how a translated packet leaves that does not continue through the
+ * stack. The stack would drop a packet that comes in with an address of this
+ * node as its source ("martian"). So we look up the FIB and redirect the
+ * packet; the kernel resolves the neighbour.
  */
 #ifndef BLIXT_ROUTE_H
 #define BLIXT_ROUTE_H
@@ -18,7 +18,7 @@
 
 enum routed {
 	ROUTED,
-	ROUTE_LOCAL, /* an address of this node, or no route at all: the FIB says the same of both */
+	ROUTE_LOCAL, /* an address of this node, or no route at all: the FIB returns the same for both */
 	ROUTE_TOO_BIG,
 	ROUTE_FORWARDING_OFF,
 	ROUTE_NONE,
@@ -36,7 +36,7 @@ static __always_inline bool is_zero(const struct addr *a)
 	return (w[0] | w[1]) == 0;
 }
 
-/* The node's own address where the kernel, before 6.7, cannot tell. */
+/* Sets *src to the node's address from the config map: a kernel before 6.7 cannot name it. */
 static __always_inline void configured_source(const struct packet *p, struct addr *src)
 {
 	const struct config *c = config();
@@ -44,7 +44,10 @@ static __always_inline void configured_source(const struct packet *p, struct add
 		*src = p->version == 4 ? c->node4 : c->node6;
 }
 
-/* Asks the FIB for p->route from src (zero: any, and the node's address is wanted) to dst. */
+/*
+ * Looks up the route p->route from src to dst. If src is zero, any source will
+ * do, and p->route.src gets the node's address on that route.
+ */
 __noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct addr *src, const struct addr *dst)
 {
 	if (!p || !src || !dst)
@@ -66,10 +69,10 @@ __noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct 
 		__builtin_memcpy(fib.ipv6_dst, dst, sizeof(*dst));
 	}
 	long rc = bpf_fib_lookup(ctx, &fib, sizeof(fib), want_source ? BPF_FIB_LOOKUP_SRC : 0);
-	/* Negative: before 6.7. IPv4 has no return code for the lack of a source, just none. */
+	/* A kernel before 6.7 returns a negative number. For IPv4 a missing source has no return code: the address is zero. */
 	bool source_known = rc >= 0 && rc != BPF_FIB_LKUP_RET_NO_SRC_ADDR && (p->version == 6 || fib.ipv4_src);
 	if (want_source && (rc < 0 || rc == BPF_FIB_LKUP_RET_NO_SRC_ADDR)) {
-		fib.ifindex = ctx->ifindex; /* what the first call has overwritten */
+		fib.ifindex = ctx->ifindex; /* the first call has overwritten these three */
 		fib.tot_len = p->segment > 0xffff ? 0xffff : p->segment;
 		fib.rt_metric = 0;
 		rc = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
@@ -77,7 +80,7 @@ __noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct 
 
 	switch (rc) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
-	case BPF_FIB_LKUP_RET_NO_NEIGH: /* bpf_redirect_neigh resolves it */
+	case BPF_FIB_LKUP_RET_NO_NEIGH: /* bpf_redirect_neigh resolves the neighbour */
 		break;
 	case BPF_FIB_LKUP_RET_NOT_FWDED:
 		return ROUTE_LOCAL;
@@ -109,9 +112,10 @@ __noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct 
 
 /*
  * For an skb with CHECKSUM_COMPLETE: bpf_redirect_neigh adds the link header to
- * the packet's sum and then takes the header away without subtracting it. Nobody looks at the sum of a packet that leaves
- * by a cable, but what goes by way of lo or a veth takes it along. So the old
- * header, which nobody needs any more, is made one that sums up to nothing.
+ * the packet's sum, then removes the header without subtracting it. A packet
+ * that leaves by a cable does not need its sum, but one that goes through lo or
+ * a veth keeps it. So the previous header, which is not needed any more, is
+ * changed to one whose sum is zero.
  */
 static __always_inline bool blank_link_header(struct __sk_buff *ctx)
 {
@@ -119,13 +123,13 @@ static __always_inline bool blank_link_header(struct __sk_buff *ctx)
 
 	if (!load(ctx, 0, words, ETH_HLEN))
 		return false;
-	__u16 *last = (__u16 *)words + 5; /* of the source address */
+	__u16 *last = (__u16 *)words + 5; /* the last 16 bits of the source address */
 	*last = 0;
 	*last = ~fold((__u32)bpf_csum_diff(NULL, 0, words, sizeof(words), 0));
 	return bpf_skb_store_bytes(ctx, 10, last, 2, 0) == 0;
 }
 
-/* The other end of a veth subtracts the link header from that sum: now that it is known, it is added. */
+/* The other end of a veth subtracts the link header from the sum. Here, where the new header is known, it is added. */
 static __always_inline void sum_link_header(struct __sk_buff *ctx)
 {
 	__be32 words[4] = {};
@@ -135,41 +139,46 @@ static __always_inline void sum_link_header(struct __sk_buff *ctx)
 }
 
 /*
- * Marks a packet that is on its way out, so that the hook that it meets there
- * leaves it alone. Not by its tuple, which may look like one of ours: a client
- * on this host may have the frontend's own address. tc_index is nobody else's
- * since Linux 6.3 removed the last scheduler that used it.
+ * Values of skb->tc_index that mark a packet which we have sent, so that the
+ * next hook leaves it alone. The tuple does not tell: a translated packet may
+ * match another flow, as a client on this host may have the frontend's own
+ * address. Nothing else uses tc_index since Linux 6.3 removed the last
+ * scheduler that did.
  */
 #define TRANSLATED 0xb117
-#define TRANSLATED_HERE 0xb118 /* the next hook is on the same device: going out by it looks like coming in */
-#define TURNED_ROUND 0xb119 /* the same, with a link header that bpf_redirect has kept in the sum */
-#define LEAVING 0xb11a /* TRANSLATED was seen at egress: other programs there, and devices below, leave it alone too */
+#define TRANSLATED_HERE 0xb118 /* redirected to its own device: at that egress hook the packet looks as if it came in */
+#define REFLECTED 0xb119 /* the same, but bpf_redirect has kept the link header in the sum */
+#define LEAVING 0xb11a /* TRANSLATED, and seen at egress: our other programs there, and on devices below, leave it alone too */
 
 static __always_inline void mark_translated(struct __sk_buff *ctx, __u32 ifindex)
 {
 	ctx->tc_index = ifindex == ctx->ifindex ? TRANSLATED_HERE : TRANSLATED;
 }
 
-static __always_inline bool is_translated(struct __sk_buff *ctx, const struct packet *p)
+/*
+ * Reports whether the packet was translated already and must be left alone.
+ * The mark ends here, except on a packet that is on its way out.
+ */
+static __always_inline bool take_mark(struct __sk_buff *ctx, const struct packet *p)
 {
 	__u32 mark = ctx->tc_index;
 
 	if (mark == LEAVING && p->egress)
 		return true;
-	if (mark != TRANSLATED && mark != TRANSLATED_HERE && mark != TURNED_ROUND && mark != LEAVING)
+	if (mark != TRANSLATED && mark != TRANSLATED_HERE && mark != REFLECTED && mark != LEAVING)
 		return false;
 	if (mark == TRANSLATED && p->egress && ctx->ifindex == LOOPBACK_IFINDEX)
-		return true; /* it comes in again, at once */
+		return true; /* it comes in by lo at once: the mark stays */
 	bool leaving = mark == TRANSLATED && p->egress;
 	ctx->tc_index = leaving ? LEAVING : 0;
 	if (mark == TRANSLATED_HERE || leaving)
 		sum_link_header(ctx);
-	if (mark == TRANSLATED || mark == LEAVING) /* coming in: from elsewhere, unless by lo */
+	if (mark == TRANSLATED || mark == LEAVING) /* at ingress of another device than lo it is a new packet */
 		return p->egress || ctx->ifindex == LOOPBACK_IFINDEX;
 	return true;
 }
 
-/* Makes the packet one that bpf_redirect_neigh takes: it wants a link header, and no tag of the way in. */
+/* Prepares the packet for bpf_redirect_neigh, which needs a link header, without the VLAN tag that the packet came with. */
 static __always_inline bool untag(struct __sk_buff *ctx, const struct packet *p)
 {
 	if (p->l3 == 0) {
@@ -179,15 +188,17 @@ static __always_inline bool untag(struct __sk_buff *ctx, const struct packet *p)
 	return (!ctx->vlan_present && p->l3 == ETH_HLEN) || bpf_skb_vlan_pop(ctx) == 0;
 }
 
+/* Redirects the packet to p->route. Returns the verdict. */
 static __always_inline int redirect(struct __sk_buff *ctx, struct packet *p)
 {
 	if (!untag(ctx, p) || (p->complete && !blank_link_header(ctx)))
 		return drop(COUNTER_DROP_ERROR);
 	mark_translated(ctx, p->route.ifindex);
 	/*
-	 * On its way out a packet has a route already, to where it went before.
-	 * If it had to wait for a neighbour it would take that one in the end, and
-	 * be lost. So the kernel has to route it again; it comes from us by now.
+	 * A packet that leaves has a route already: that of its previous
+	 * destination. If it had to wait for the neighbour, the kernel would send it
+	 * by that route in the end, and it would be lost. So the kernel has to
+	 * route it again. It can, as the source is the node's by now.
 	 */
 	if (p->egress)
 		return bpf_redirect_neigh(p->route.ifindex, NULL, 0, 0);
@@ -195,22 +206,25 @@ static __always_inline int redirect(struct __sk_buff *ctx, struct packet *p)
 }
 
 /*
- * To a socket of this host, by way of lo: there the packet has its route
- * already, so that neither a source that is an address of this host nor the
- * reverse-path filter can stop it.
+ * Redirects the packet to a socket of this host, through lo. There it comes in
+ * with its route, so that neither the check for martian sources nor the
+ * reverse-path filter drops it. Returns the verdict.
  */
 static __always_inline int redirect_to_host(struct __sk_buff *ctx, const struct packet *p)
 {
 	if (ctx->ifindex == LOOPBACK_IFINDEX && !p->egress)
-		return TCX_NEXT; /* it is there, and came with its route */
+		return TCX_NEXT; /* it is at lo, and came with its route */
 	if (!untag(ctx, p) || (checksum_complete(ctx) && !blank_link_header(ctx)))
 		return drop(COUNTER_DROP_ERROR);
-	ctx->tc_index = TRANSLATED; /* on lo it meets both hooks */
+	ctx->tc_index = TRANSLATED; /* both hooks of lo will see it */
 	return bpf_redirect_neigh(LOOPBACK_IFINDEX, NULL, 0, 0);
 }
 
-/* Turns the packet round on the device that it is at: one that was leaving comes in, as from the next hop. */
-static __noinline int turn_round(struct __sk_buff *ctx, const struct packet *p)
+/*
+ * Turns the packet around at its device, with its MAC addresses swapped: one
+ * that was leaving comes in, as if from the next hop; one that came in leaves.
+ */
+static __noinline int reflect(struct __sk_buff *ctx, const struct packet *p)
 {
 	__u8 macs[12], swapped[12];
 
@@ -222,7 +236,7 @@ static __noinline int turn_round(struct __sk_buff *ctx, const struct packet *p)
 		if (bpf_skb_store_bytes(ctx, 0, swapped, sizeof(swapped), 0))
 			return drop(COUNTER_DROP_ERROR);
 	}
-	ctx->tc_index = TURNED_ROUND;
+	ctx->tc_index = REFLECTED;
 	return bpf_redirect(ctx->ifindex, p->egress ? BPF_F_INGRESS : 0);
 }
 

@@ -27,6 +27,5 @@ const (
 	BackendReject    = uint32(bpf.BlixtBackendIdBACKEND_REJECT)
 )
 
-// TickShift is TICK_SHIFT of the contract, a #define that generated Go does
-// not have: a tick is 2^30 ns of CLOCK_MONOTONIC.
-const TickShift = 30
+// TickShift is TICK_SHIFT of the contract: a tick is 2^30 ns of CLOCK_MONOTONIC.
+const TickShift = bpf.BlixtClockTICK_SHIFT

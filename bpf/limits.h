@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * limits.h - every size, bound and time-out of the data plane, with its unit
+ * and its reason. The enums are part of the contract in blixt.h: Go constants
+ * are generated from them. The #defines concern the program alone.
+ */
+#ifndef BLIXT_LIMITS_H
+#define BLIXT_LIMITS_H
+
+/*
+ * Table sizes. The memory named is that of a full table; arrays and LRU
+ * tables take theirs at load time, `flows` grows with use.
+ */
+enum limit {
+	/* 4,096 listeners on one node is 64 full Gateways; 4096 * (20+64+32) B = 0.5 MB. */
+	MAX_FRONTENDS = 4096,
+	/* Every frontend may have an address of its own; 4096 * (16+4+32) B = 0.2 MB. */
+	MAX_ADDRESSES = 4096,
+	/* A backend is one endpoint of one frontend; 65536 * (32+8) B = 2.6 MB. */
+	MAX_BACKENDS = 65536,
+	/* Established flows, two entries of about 144 B each: 75 MB when full. Up to 4 M may be chosen at load time. */
+	MAX_FLOWS = 262144,
+	/* Flows whose client has not yet proven that it receives the backend's answers; two entries each: 19 MB. */
+	MAX_NEW_FLOWS = 65536,
+	/* Slots of all rings together, 4 B each: 16 MB by default, 32 MB at most. */
+	MAX_RING_SLOTS = 4194304,
+	/* Datagrams whose later fragments are still to come; about 96 B each: 1.6 MB. */
+	MAX_FRAGMENTS = 16384,
+	/* Interfaces with packet counters of their own; a larger interface index is taken modulo this number. */
+	MAX_LINKS = 4096,
+};
+
+enum clock {
+	/* The unit of all times in maps: a tick is 2^30 ns (1.07 s) of CLOCK_MONOTONIC. A shift is cheaper than a division. */
+	TICK_SHIFT = 30,
+};
+
+#define SECONDS_TO_TICKS(s) ((__u32)((s) * 1000000000ULL >> TICK_SHIFT))
+
+/*
+ * Time-outs of the ports of ours that the host itself uses (hostports.h), in
+ * ticks. Those of other flows come with each frontend: idle_ticks.
+ */
+/* An open TCP connection: 2 h 4 min, the least that RFC 5382, REQ-5, allows a NAT. */
+#define HOST_TCP_TICKS SECONDS_TO_TICKS(7440)
+/* UDP, and a TCP connection that ends: as long as conntrack keeps the tuple by default (udp_timeout_stream, time_wait). */
+#define HOST_TICKS SECONDS_TO_TICKS(120)
+
+/* Source ports tried for a flow, and once more where ports are scarce. With half of all ports taken, 32 fail once in 4 billion. */
+#define PORT_TRIES 32
+/* Bytes that the client's first acknowledgement may be ahead of the answer: a window. A guess hits once in 4,096. */
+#define ACK_WINDOW (1 << 20)
+
+/* IPv6 extension headers that are skipped: more than RFC 8200, 4.1, recommends in one packet. */
+#define MAX_EXTENSION_HEADERS 8
+/* Bytes of a packet that an ICMP error quotes: the ports, and room for extension headers and TCP options. */
+#define QUOTE_MAX 128
+/* Hop limit of packets made here: the default that RFC 1700 recommends. */
+#define ANSWER_HOP_LIMIT 64
+/* Headers below this offset are accessed in place: the verifier follows small variable offsets only. */
+#define MAX_DIRECT_OFFSET 4000
+
+#endif /* BLIXT_LIMITS_H */

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * way.h - the way of a flow: at which hook each direction is translated, what
+ * is translated, and how the packets leave. select_way chooses it once, when
+ * the flow begins, so that conntrack sees both directions or neither:
+ * conntrack calls half a connection invalid, and firewalls drop that.
+ */
+#ifndef BLIXT_WAY_H
+#define BLIXT_WAY_H
+
+#include "answer.h"
+
+/* The two entries of a flow store its way as flags: these of the forward entry, those of the reply entry. */
+#define WAY(forward, reply) ((forward) | (FLOW_REPLY | (reply)) << 16)
+
+/*
+ * All ways. No other combination of these flags is ever stored.
+ *
+ *   way            first packet     backend     forward packets               reply packets
+ *   WAY_LOCAL      comes in         this node   ingress: DNAT, stack          egress: stack
+ *   WAY_REMOTE     comes in         elsewhere   ingress: DNAT+SNAT, redirect  ingress: redirect
+ *   WAY_REENTER    leaves           this node   egress: DNAT+SNAT, reflect    egress: reflect
+ *   WAY_FORWARDED  leaves           elsewhere   egress: DNAT+SNAT, redirect   ingress: stack
+ *   WAY_HOST       leaves a socket  any         egress: DNAT+SNAT, redirect   ingress: redirect to lo
+ *   WAY_HOST_PORT  leaves           (none)      egress: SNAT, stack           ingress: stack
+ *
+ * The hook is the one at which the packet is seen and translated; replies get
+ * the reverse translation. Then the packet goes on through the stack, is
+ * redirected to where the FIB says, or is reflected to ingress of its device.
+ *
+ * WAY_LOCAL translates replies at egress because there they are behind
+ * conntrack. A backend on this node whose replies would not pass us, because
+ * the device that leads to it is the one that the client's packet came in by,
+ * counts as elsewhere.
+ *
+ * WAY_REENTER is for a pod or a socket of this node that sends to an address
+ * which is not the node's, so that the packet leaves by this device. A backend
+ * of this node would answer the client directly and bypass us. So the backend
+ * sees the frontend's own address as its client: the route to that address
+ * leads out by this device, too. A translated packet is reflected: it comes in
+ * by the device as a stranger's packet would. So the backend's interface needs
+ * no program, conntrack sees both directions of each connection, and the
+ * reverse-path filter finds the source at the right device.
+ *
+ * WAY_HOST has a backend on this node only if the first packet is seen at lo.
+ * WAY_HOST_PORT serves no frontend: see hostports.h.
+ */
+enum way {
+	WAY_LOCAL = WAY(FLOW_STACK, FLOW_EGRESS | FLOW_STACK),
+	WAY_REMOTE = WAY(FLOW_SNAT, FLOW_SNAT),
+	WAY_REENTER = WAY(FLOW_SNAT | FLOW_REENTER, FLOW_EGRESS | FLOW_SNAT | FLOW_REENTER),
+	WAY_FORWARDED = WAY(FLOW_SNAT, FLOW_SNAT | FLOW_STACK),
+	WAY_HOST = WAY(FLOW_SNAT | FLOW_HOST, FLOW_SNAT | FLOW_HOST | FLOW_STACK),
+	WAY_HOST_PORT = WAY(FLOW_SNAT | FLOW_STACK, FLOW_SNAT | FLOW_STACK),
+};
+
+static __always_inline __u32 forward_flags(enum way way)
+{
+	return way & 0xffff;
+}
+
+static __always_inline __u32 reply_flags(enum way way)
+{
+	return way >> 16;
+}
+
+/* Reports whether this hook is the one that translates the flow's packets. */
+static __always_inline bool translates_here(const struct packet *p, const struct flow *f)
+{
+	return !(f->flags & FLOW_REPLY) || p->egress == !!(f->flags & FLOW_EGRESS);
+}
+
+/* Ends a packet that is ours and has no route. Returns the verdict. */
+static __always_inline int reject_unroutable(struct __sk_buff *ctx, struct packet *p, enum routed why)
+{
+	switch (why) {
+	case ROUTE_TOO_BIG:
+		return answer_too_big(ctx, p, p->route.mtu);
+	case ROUTE_FORWARDING_OFF:
+		return drop(COUNTER_DROP_FORWARDING_OFF);
+	default:
+		return drop(COUNTER_DROP_NO_ROUTE);
+	}
+}
+
+/*
+ * Selects the way of a new flow to the backend p->to.dst, which is on this
+ * node if `local`, and sets p->to.src. Returns 0, or a verdict.
+ */
+static __always_inline int select_way(struct __sk_buff *ctx, struct packet *p, bool local, enum way *way)
+{
+	struct addr any = {};
+	struct flow *to = &p->to;
+
+	if (local && p->egress && ctx->ifindex != LOOPBACK_IFINDEX) {
+		*way = WAY_REENTER;
+		to->src = p->key.dst;
+		return 0;
+	}
+	enum routed rc = find_route(ctx, p, &any, &to->dst);
+	/* The backend is its own client, seen on a bridge's port: the FIB names the bridge, not the port. */
+	bool hairpin = same_addr(&p->key.src, &to->dst) || (rc == ROUTED && p->route.ifindex == ctx->ifindex);
+	if (local && !p->egress && !hairpin) {
+		*way = WAY_LOCAL;
+		to->src = p->key.src;
+		return 0;
+	}
+	*way = p->host ? WAY_HOST : p->egress ? WAY_FORWARDED : WAY_REMOTE;
+	if (rc == ROUTED)
+		to->src = p->route.src;
+	else if (rc == ROUTE_LOCAL && local && p->host)
+		to->src = to->dst;
+	else
+		return reject_unroutable(ctx, p, rc);
+	return is_zero(&to->src) ? drop(COUNTER_DROP_NO_SOURCE) : 0;
+}
+
+/*
+ * Finds the route of a packet that gets the tuple p->to. Returns 0, or a
+ * verdict. *hop_limit gets the packet's hop limit: one less where we forward
+ * in place of the stack.
+ */
+static __always_inline int route_flow(struct __sk_buff *ctx, struct packet *p, __u8 *hop_limit)
+{
+	const struct flow *to = &p->to;
+
+	*hop_limit = p->hop_limit;
+	if (to->flags & (FLOW_STACK | FLOW_REENTER))
+		return 0;
+	if (!p->host) {
+		if (p->hop_limit <= 1)
+			return to->flags & FLOW_REPLY ? drop(COUNTER_DROP_HOP_LIMIT) : pass(COUNTER_HOP_LIMIT_PASSED);
+		*hop_limit -= 1;
+	}
+	enum routed rc = find_route(ctx, p, &to->src, &to->dst);
+	if (rc == ROUTED)
+		return 0;
+	if (rc != ROUTE_LOCAL || !p->host)
+		return reject_unroutable(ctx, p, rc);
+	p->route.ifindex = LOOPBACK_IFINDEX; /* from one socket of this host to another */
+	return 0;
+}
+
+/* Sends a translated packet the way of its flow. Returns the verdict. */
+static __always_inline int send_translated(struct __sk_buff *ctx, struct packet *p)
+{
+	if (p->to.flags & FLOW_REENTER)
+		return reflect(ctx, p);
+	if (p->to.flags & FLOW_REPLY && p->to.flags & FLOW_HOST)
+		return redirect_to_host(ctx, p);
+	if (p->to.flags & FLOW_STACK)
+		return TCX_NEXT;
+	return p->route.ifindex == LOOPBACK_IFINDEX ? redirect_to_host(ctx, p) : redirect(ctx, p);
+}
+
+#endif /* BLIXT_WAY_H */
