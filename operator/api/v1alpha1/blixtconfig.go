@@ -7,9 +7,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// BlixtConfig is what the administrator decides for the Gateways of a class,
-// and for the data plane of the cluster's nodes: the parametersRef of a
-// GatewayClass names it. A class without one has every default.
+// BlixtConfig holds the administrator's decisions for the Gateways of a class
+// and for the data plane of the cluster's nodes. The parametersRef of a
+// GatewayClass names it. A class without one uses the defaults.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,categories=blixt
@@ -35,16 +35,16 @@ type BlixtConfigList struct {
 	Items []BlixtConfig `json:"items"`
 }
 
-// BlixtConfigSpec is what the administrator decides.
+// BlixtConfigSpec holds the administrator's decisions.
 type BlixtConfigSpec struct {
-	// dataplane says what runs on which nodes. One data plane serves a node for
-	// all classes: of several BlixtConfigs that classes name, that of the oldest
-	// is used, and a class whose BlixtConfig asks for another is not accepted.
+	// dataplane says what runs on which nodes. All classes share one data plane.
+	// If classes name several BlixtConfigs with a dataplane, that of the oldest
+	// BlixtConfig applies. A class whose BlixtConfig has another is not accepted.
 	// +optional
 	Dataplane *Dataplane `json:"dataplane,omitempty"`
 
-	// addresses says where the addresses of Gateways come from, and which may
-	// be asked for.
+	// addresses says where the addresses of Gateways come from, and which ones a
+	// Gateway may request.
 	// +optional
 	// +kubebuilder:default={}
 	Addresses Addresses `json:"addresses,omitzero"`
@@ -52,17 +52,19 @@ type BlixtConfigSpec struct {
 
 // Dataplane is what runs on which nodes.
 type Dataplane struct {
-	// bytecode is the eBPF program that bpfman loads. Default: the one that the
-	// operator was released with.
+	// bytecode is the image of the eBPF program that bpfman loads. Default: the
+	// one that the operator was installed with.
 	// +optional
 	Bytecode *Bytecode `json:"bytecode,omitempty"`
 
-	// interfaces are those that the program attaches to, at ingress and egress.
+	// interfaces are the network interfaces that the program attaches to, at
+	// ingress and egress.
 	// +optional
 	// +kubebuilder:default={primary: true}
 	Interfaces Interfaces `json:"interfaces,omitzero"`
 
-	// priority among the programs of an interface: the lower sees packets first.
+	// priority among bpfman's programs of an interface. The program with the
+	// lowest number sees packets first.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=1000
@@ -74,16 +76,16 @@ type Dataplane struct {
 	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['In', 'NotIn'] ? has(e.values) && size(e.values) > 0 : e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || size(e.values) == 0))",message="matchExpressions: operators are In and NotIn, with values, and Exists and DoesNotExist, without"
 	Nodes metav1.LabelSelector `json:"nodes,omitzero"`
 
-	// snatPorts are the source ports of connections to backends on other nodes:
-	// outside the nodes' ephemeral ports and Kubernetes' node ports. A program
-	// uses one half of them, so that during an upgrade two can run.
+	// snatPorts are the source ports of connections to backends on other nodes.
+	// They must not overlap the nodes' ephemeral ports or Kubernetes' node ports.
+	// A program uses one half of them, so that two can run during an upgrade.
 	// +optional
 	// +kubebuilder:default={first: 11000, last: 29999}
 	// +kubebuilder:validation:XValidation:rule="self.first != self.last",message="want two ports at least: a program uses one half of them"
 	SNATPorts PortRange `json:"snatPorts,omitzero"`
 
-	// drainTimeout is how long the program of before an upgrade may serve the
-	// connections that it has. What is left then is cut.
+	// drainTimeout is how long the previous program may serve its connections
+	// after an upgrade. Those that are left then are cut.
 	// +optional
 	// +kubebuilder:default="1h"
 	// +kubebuilder:validation:Type=string
@@ -91,7 +93,7 @@ type Dataplane struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('0s')",message="want a duration, such as 90s or 1h30m"
 	DrainTimeout metav1.Duration `json:"drainTimeout,omitzero"`
 
-	// agent is the pod on each node that writes what the program serves.
+	// agent configures the pod on each node that writes the program's maps.
 	// +optional
 	Agent Agent `json:"agent,omitzero"`
 }
@@ -109,7 +111,7 @@ type Bytecode struct {
 
 	// verificationKeys are public keys in PEM, as cosign writes them. An image
 	// that none of them has signed is never loaded. Empty: signatures are not
-	// looked at.
+	// verified.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=8
@@ -132,13 +134,13 @@ type SecretReference struct {
 //
 // +kubebuilder:validation:XValidation:rule="[has(self.primary), has(self.names), has(self.discover)].filter(x, x).size() == 1",message="set exactly one of primary, names and discover"
 type Interfaces struct {
-	// primary is the interface that has the node's address, with the tunnels to
-	// other nodes that annotations of flannel and Calico tell of.
+	// primary selects the interface that has the node's address, and the tunnels
+	// to other nodes that flannel and Calico have annotated the nodes with.
 	// +optional
 	// +kubebuilder:validation:Enum=true
 	Primary *bool `json:"primary,omitempty"`
 
-	// names of interfaces; each must exist on every node.
+	// names of interfaces. Each must exist on every node.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -147,14 +149,14 @@ type Interfaces struct {
 	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[^/\\\\s]+$') && !(self in ['.', '..'])",message="want the name of an interface, such as eth0; patterns go to discover"
 	Names []string `json:"names,omitempty"`
 
-	// discover takes what is there, and what appears later.
+	// discover selects the interfaces that exist, and those that appear later.
 	// +optional
 	Discover *Discover `json:"discover,omitempty"`
 }
 
-// Discover takes the interfaces that are there.
+// Discover selects interfaces as they appear.
 type Discover struct {
-	// allow limits it to these names; /x/ is a regular expression.
+	// allow limits the selection to these names. /x/ is a regular expression.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
@@ -162,7 +164,7 @@ type Discover struct {
 	// +kubebuilder:validation:items:XValidation:rule="self.startsWith('/') ? self.size() > 2 && self.endsWith('/') && (''.matches(self.substring(1, size(self) - 1)) ? true : true) : self.matches('^[^/\\\\s]+$')",message="want the name of an interface, or a regular expression between slashes, such as /eth[0-9]+/"
 	Allow []string `json:"allow,omitempty"`
 
-	// exclude leaves these names out.
+	// exclude leaves these names out. /x/ is a regular expression.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
@@ -172,27 +174,28 @@ type Discover struct {
 	Exclude []string `json:"exclude,omitempty"`
 }
 
-// Agent is the pod on each node.
+// Agent configures the agents' pods.
 type Agent struct {
 	// seccompProfile is the path of a Localhost profile, relative to the
-	// kubelet's folder of profiles. Needed in namespaces that enforce Pod
-	// Security "restricted"; without one the agent confines itself.
+	// kubelet's folder of profiles. It is needed in namespaces that enforce Pod
+	// Security "restricted". The agent confines itself with or without one.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule="!self.startsWith('/') && !self.split('/').exists(p, p == '..')",message="want a path below the kubelet's folder of profiles, such as profiles/blixt-agent.json"
 	SeccompProfile string `json:"seccompProfile,omitempty"`
 
-	// resources of its container.
+	// resources of the agent's container.
 	// +optional
 	Resources corev1.ResourceRequirements `json:"resources,omitzero"`
 
-	// tolerations of taints. Default: all, as nodes that get traffic must serve it.
+	// tolerations of the agents' pods. Default: all taints, as every node that
+	// receives traffic must serve it.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
 
-	// priorityClassName of the pod.
+	// priorityClassName of the agents' pods.
 	// +optional
 	// +kubebuilder:default=system-node-critical
 	// +kubebuilder:validation:MaxLength=253
@@ -227,30 +230,31 @@ const (
 	SourceNode AddressSource = "Node"
 )
 
-// Addresses says where addresses come from, and which may be asked for.
+// Addresses says where addresses come from, and which ones a Gateway may
+// request.
 //
 // +kubebuilder:validation:XValidation:rule="!(has(self.source) && self.source == 'Pool' || has(self.alsoSources) && 'Pool' in self.alsoSources) || has(self.pool) && self.pool.size() > 0",message="source Pool needs addresses: name some in pool"
 type Addresses struct {
-	// source of the addresses of Gateways that do not choose one.
+	// source of addresses for Gateways that do not choose one.
 	// +optional
 	// +kubebuilder:default=LoadBalancer
 	Source AddressSource `json:"source,omitempty"`
 
-	// alsoSources are those that a Gateway may choose by its BlixtGatewayConfig
-	// besides source.
+	// alsoSources are further sources that a Gateway may choose by its
+	// BlixtGatewayConfig.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=3
 	AlsoSources []AddressSource `json:"alsoSources,omitempty"`
 
-	// loadBalancerClass of the Services of source LoadBalancer.
+	// loadBalancerClass of the Services that source LoadBalancer creates.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$')",message="want a name as labels have, such as example.com/internal"
 	LoadBalancerClass *string `json:"loadBalancerClass,omitempty"`
 
-	// pool has CIDR prefixes (192.0.2.0/28, of which every address is given
-	// out), ranges (192.0.2.10-192.0.2.20) and single addresses.
+	// pool lists the addresses of source Pool: CIDR prefixes (192.0.2.0/28; every
+	// address in it is used), ranges (192.0.2.10-192.0.2.20) and single addresses.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
@@ -260,55 +264,58 @@ type Addresses struct {
 	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self) ? cidr(self).ip().isGlobalUnicast() : self.split('-').all(a, !isIP(a) || ip(a).isGlobalUnicast())",message="want addresses that one host can have: not unspecified, loopback, link-local or multicast"
 	Pool []string `json:"pool,omitempty"`
 
-	// allowed are the addresses that a Gateway may ask for in spec.addresses,
-	// besides those of the pool. Of source LoadBalancer every address may be
-	// asked for: whoever assigns it decides.
+	// allowed lists the addresses that a Gateway may request in spec.addresses,
+	// besides those of the pool. With source LoadBalancer a Gateway may request
+	// any address: the load balancer decides.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	Allowed []AllowedAddresses `json:"allowed,omitempty"`
 
-	// reservedPorts cannot be listened on at addresses of nodes. Node ports,
-	// ephemeral ports and snatPorts are reserved always.
+	// reservedPorts are ports of the nodes' addresses that no listener may use.
+	// Node ports, ephemeral ports and snatPorts are always reserved.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:default={{first: 22, last: 22}, {first: 2379, last: 2380}, {first: 6443, last: 6443}, {first: 10250, last: 10259}}
 	ReservedPorts []PortRange `json:"reservedPorts,omitempty"`
 
-	// podTraffic is who balances what pods and nodes send to the address of a
-	// Gateway: Blixt, or kube-proxy, which knows no weights. Default: KubeProxy
-	// for source Node, as what a node sends to itself passes no interface that
-	// Blixt is attached to, where ConfigMap kube-proxy of namespace kube-system
-	// has kube-proxy run, as kubeadm does; KubeProxy for source LoadBalancer with
-	// policy Local, as kube-proxy answers the health checks of load balancers
-	// then; Blixt for all others. What comes from outside is Blixt's always.
-	// kube-proxy in mode ipvs takes addresses of other nodes for the node's own,
-	// and cuts nodes off from each other: where that ConfigMap says ipvs, it is
-	// Blixt for source Node, whatever is asked for. Where there is none, do not
-	// ask for KubeProxy in that mode.
+	// podTraffic is who balances the traffic of pods and nodes to the address of
+	// a Gateway: Blixt, or KubeProxy, which ignores weights. Blixt always
+	// balances traffic from outside the cluster.
+	//
+	// Defaults: KubeProxy for source Node if ConfigMap kube-system/kube-proxy
+	// exists, as with kubeadm, because traffic of a node to itself passes no
+	// interface that Blixt is attached to. KubeProxy for source LoadBalancer with
+	// externalTrafficPolicy Local, because kube-proxy then answers the health
+	// checks of load balancers. Blixt otherwise.
+	//
+	// In mode ipvs kube-proxy would treat the addresses of other nodes as the
+	// node's own and cut nodes off from each other. If that ConfigMap sets mode
+	// ipvs, source Node uses Blixt regardless of this field. If it does not
+	// exist, do not set KubeProxy with that mode.
 	// +optional
 	PodTraffic PodTraffic `json:"podTraffic,omitempty"`
 }
 
-// PodTraffic is who balances what pods and nodes send to a Gateway.
+// PodTraffic is who balances the traffic of pods and nodes to a Gateway.
 //
 // +kubebuilder:validation:Enum=Blixt;KubeProxy
 type PodTraffic string
 
-// Who balances what pods and nodes send.
+// Who balances the traffic of pods and nodes.
 const (
 	PodTrafficBlixt     PodTraffic = "Blixt"
 	PodTrafficKubeProxy PodTraffic = "KubeProxy"
 )
 
-// AllowedAddresses lets the Gateways of some namespaces ask for addresses.
+// AllowedAddresses lets the Gateways of some namespaces request addresses.
 type AllowedAddresses struct {
-	// namespaces by their labels. Default: all.
+	// namespaces whose Gateways may request the addresses. Default: all.
 	// +optional
 	Namespaces metav1.LabelSelector `json:"namespaces,omitzero"`
 
-	// addresses are written as those of the pool.
+	// addresses that may be requested, written as in pool.
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=8

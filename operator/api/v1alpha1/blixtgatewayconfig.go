@@ -4,7 +4,7 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// BlixtGatewayConfig is what the owner of a Gateway may decide: the Gateway's
+// BlixtGatewayConfig holds the decisions of a Gateway's owner. The Gateway's
 // infrastructure.parametersRef names it.
 //
 // +kubebuilder:object:root=true
@@ -31,21 +31,22 @@ type BlixtGatewayConfigList struct {
 	Items []BlixtGatewayConfig `json:"items"`
 }
 
-// BlixtGatewayConfigSpec is what the owner of a Gateway may decide.
+// BlixtGatewayConfigSpec holds the decisions of a Gateway's owner.
 type BlixtGatewayConfigSpec struct {
 	// externalTrafficPolicy Local uses only backends of the node that received
-	// the connection, which see the client's address. Cluster uses all: those of
-	// other nodes see the address of the node.
+	// the connection; they see the client's address. Cluster uses all backends;
+	// those of other nodes see the address of the receiving node.
 	// +optional
 	// +kubebuilder:validation:Enum=Cluster;Local
 	// +kubebuilder:default=Cluster
 	ExternalTrafficPolicy TrafficPolicy `json:"externalTrafficPolicy,omitempty"`
 
-	// idleTimeouts are how long a flow without packets is remembered.
+	// idleTimeouts are how long a flow without packets is kept.
 	// +optional
 	IdleTimeouts IdleTimeouts `json:"idleTimeouts,omitzero"`
 
-	// addressSource of this Gateway, of those that its class allows.
+	// addressSource of this Gateway: one that the BlixtConfig of its class
+	// allows. Default: the class's.
 	// +optional
 	AddressSource AddressSource `json:"addressSource,omitempty"`
 }
@@ -59,17 +60,17 @@ const (
 	TrafficPolicyLocal   TrafficPolicy = "Local"
 )
 
-// IdleTimeouts are how long a flow without packets is remembered.
+// IdleTimeouts are how long a flow without packets is kept.
 type IdleTimeouts struct {
-	// tcp is two hours and a quarter by default: longer than Linux waits before
-	// it sends keepalives.
+	// tcp is the timeout of TCP flows. Default: 2h15m, longer than Linux waits
+	// before it sends keepalives.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('10s') && duration(self) <= duration('168h')",message="want a duration of 10s to 168h, such as 2h15m"
 	TCP *metav1.Duration `json:"tcp,omitempty"`
 
-	// udp is one minute by default.
+	// udp is the timeout of UDP flows. Default: 1m.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=64

@@ -21,7 +21,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-// What kubectl get shows, as the API server says.
+// kubectl get shows the columns that the API server defines.
 func TestColumns(t *testing.T) {
 	create(t, &v1alpha1.BlixtConfig{ObjectMeta: metav1.ObjectMeta{Name: "a"}})
 	create(t, &v1alpha1.BlixtConfig{ObjectMeta: metav1.ObjectMeta{Name: "b"}, Spec: v1alpha1.BlixtConfigSpec{

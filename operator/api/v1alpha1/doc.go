@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package v1alpha1 holds the kinds that Blixt adds to Kubernetes. People write
-// BlixtConfig (what the administrator decides for a class of Gateways) and
-// BlixtGatewayConfig (what the owner of a Gateway may decide); the operator
-// writes NodeDataplane, which is what administrators audit.
+// Package v1alpha1 holds the kinds that Blixt adds to Kubernetes. Administrators
+// write BlixtConfig, for a class of Gateways and the data plane. Owners of
+// Gateways write BlixtGatewayConfig. The operator writes NodeDataplane, which
+// administrators audit.
 //
 // +kubebuilder:object:generate=true
 // +groupName=blixt.x-k8s.io
@@ -17,10 +17,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// GroupVersion is that of all kinds here.
+// GroupVersion is the group and version of all kinds here.
 var GroupVersion = schema.GroupVersion{Group: "blixt.x-k8s.io", Version: "v1alpha1"}
 
-// AddToScheme makes a scheme know the kinds.
+// AddToScheme registers the kinds with a scheme.
 func AddToScheme(s *runtime.Scheme) error {
 	s.AddKnownTypes(GroupVersion,
 		&BlixtConfig{}, &BlixtConfigList{},

@@ -4,21 +4,22 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// The labels and annotations by which operator and commands for administrators find objects,
-// besides Gateway API's own.
+// The labels and annotations by which the operator and the administrators'
+// commands find objects, besides Gateway API's own.
 const (
-	// ManagedByLabel of an object names who keeps it as it is.
+	// ManagedByLabel names who manages an object.
 	ManagedByLabel = "app.kubernetes.io/managed-by"
-	// Manager is the operator, in that label and among the managers of fields.
+	// Manager is the operator's name in that label and as a field manager.
 	Manager = "blixt-operator"
-	// ServiceProxyLabel of a Service has kube-proxy leave it alone.
+	// ServiceProxyLabel makes kube-proxy ignore a Service.
 	ServiceProxyLabel = "service.kubernetes.io/service-proxy-name"
-	// PodTrafficAnnotation of a Service says who balances what pods and nodes
-	// send to it: a PodTraffic.
+	// PodTrafficAnnotation of a Service holds its PodTraffic: who balances the
+	// traffic of pods and nodes to it.
 	PodTrafficAnnotation = "blixt.x-k8s.io/pod-traffic"
-	// OwnedByLabel is bpfman's: of a state, it names the ClusterBpfApplication.
+	// OwnedByLabel is bpfman's label of a ClusterBpfApplicationState. It names the
+	// ClusterBpfApplication.
 	OwnedByLabel = "bpfman.io/ownedByProgram"
 )
 
-// Managed tells whether the operator has made an object.
+// Managed reports whether the operator has created an object.
 func Managed(o metav1.Object) bool { return o.GetLabels()[ManagedByLabel] == Manager }

@@ -4,12 +4,13 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// NodeDataplane is what the kernel of one node runs and serves for Blixt. It
-// has the node's name; the operator writes it, and nobody else should. What
-// changes all the time (lastContact, backends, flows, version, ackedAt,
-// packetsSeenAt) is up to five minutes old while nothing else changes, so that
-// 1,000 nodes are some three writes a second: no column shows it, blixt status and
-// the metrics of the agents have it as it is.
+// NodeDataplane reports what the kernel of one node runs and serves for Blixt.
+// It has the node's name. The operator writes it, and nobody else should.
+//
+// Fields that change constantly (lastContact, backends, flows, version,
+// ackedAt, packetsSeenAt) may be up to five minutes old, which limits writes:
+// 1,000 nodes make about three a second. For current values use blixt status
+// or the agents' metrics.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -41,26 +42,26 @@ type NodeDataplaneList struct {
 
 // The conditions of a NodeDataplane.
 const (
-	// NodeReady is True while the node serves what it should, and Unknown when
-	// its agent is not heard of: the kernel goes on serving what it has.
+	// NodeReady is True while the node serves what it should, and Unknown while
+	// its agent does not report: the kernel continues to serve what it has.
 	NodeReady = "Ready"
-	// NodeDrifted is True while the kernel holds something else than was asked
-	// for: another program, fewer links, what another writer wrote.
+	// NodeDrifted is True while the kernel differs from what was requested:
+	// another program, missing links, or maps that somebody else has written.
 	NodeDrifted = "Drifted"
 )
 
-// NodeDataplaneStatus is what the kernel of one node runs and serves.
+// NodeDataplaneStatus reports what the kernel of one node runs and serves.
 type NodeDataplaneStatus struct {
 	// kernel is the node's kernel release.
 	// +optional
 	Kernel string `json:"kernel,omitempty"`
 
-	// lastContact is when the node's agent was heard of last.
+	// lastContact is when the node's agent last reported.
 	// +optional
 	LastContact *metav1.Time `json:"lastContact,omitempty"`
 
-	// applications are the programs of Blixt on the node, the one that takes new
-	// connections first. There are two during an upgrade.
+	// applications are Blixt's programs on the node, first the one that takes
+	// new connections. There are two during an upgrade.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
@@ -80,44 +81,46 @@ type ApplicationStatus struct {
 	// name of the ClusterBpfApplication.
 	Name string `json:"name"`
 
-	// bytecode that was asked for.
+	// bytecode that was requested.
 	Bytecode BytecodeStatus `json:"bytecode"`
 
 	// pod of the agent that writes the maps, in the operator's namespace.
 	// +optional
 	Pod string `json:"pod,omitempty"`
 
-	// programID in the kernel, as bpfman says; while pod has the maps of an
-	// earlier program, that one's.
+	// programID is the program's ID in the kernel, as bpfman reports it. While
+	// pod still has the maps of a previous program, it is that program's.
 	// +optional
 	ProgramID *int64 `json:"programID,omitempty"`
 
-	// links by which packets come to the program, as bpfman says.
+	// links attach the program to interfaces, as bpfman reports them.
 	// +optional
 	// +listType=atomic
 	Links []LinkStatus `json:"links,omitempty"`
 
-	// layout of the maps.
+	// layout is the number of the maps' layout.
 	// +optional
 	Layout int32 `json:"layout,omitempty"`
 
-	// draining is true while the program serves only connections that it has.
+	// draining is true while the program serves only the connections that it
+	// has.
 	// +optional
 	Draining bool `json:"draining,omitempty"`
 
-	// frontends served: addresses, protocols and ports.
+	// frontends is how many frontends are served: addresses with protocol and
+	// port.
 	// +optional
 	Frontends int32 `json:"frontends"`
 
-	// backends known.
+	// backends is how many backends all frontends have.
 	// +optional
 	Backends int32 `json:"backends"`
 
-	// flows at the agent's last count.
+	// flows is how many flows the agent counted last.
 	// +optional
 	Flows int64 `json:"flows"`
 
-	// version is what the maps hold.
+	// version of the state that the maps hold.
 	// +optional
 	Version StateVersion `json:"version,omitzero"`
 
@@ -125,7 +128,7 @@ type ApplicationStatus struct {
 	// +optional
 	AckedAt *metav1.Time `json:"ackedAt,omitempty"`
 
-	// packetsSeenAt is when the program was last known to see packets: its
+	// packetsSeenAt is when the program was last known to see packets, its
 	// heartbeat.
 	// +optional
 	PacketsSeenAt *metav1.Time `json:"packetsSeenAt,omitempty"`
@@ -139,7 +142,7 @@ type BytecodeStatus struct {
 	// digest of the image.
 	Digest string `json:"digest"`
 	// signedBy is the fingerprint (SHA-256) of the key whose signature was
-	// verified, empty if none was asked for.
+	// verified. Empty if no key was required.
 	// +optional
 	SignedBy string `json:"signedBy,omitempty"`
 }
@@ -149,14 +152,14 @@ type LinkStatus struct {
 	Interface string `json:"interface"`
 	// +kubebuilder:validation:Enum=Ingress;Egress
 	Direction string `json:"direction"`
-	// linkID of bpfman: 32 bits without a sign.
+	// linkID is bpfman's number of the link, 32 bits without a sign.
 	// +optional
 	LinkID *int64 `json:"linkID,omitempty"`
-	// attached as bpfman says, or why not.
+	// status is bpfman's: attached, or why not.
 	Status string `json:"status"`
 }
 
-// StateVersion orders what the operator tells agents.
+// StateVersion orders the states that the operator sends to agents.
 type StateVersion struct {
 	// epoch grows with every leader.
 	Epoch int64 `json:"epoch"`

@@ -23,7 +23,8 @@ var server *kube.Server
 
 func TestMain(m *testing.M) { os.Exit(kube.Run(m, kube.Options{}, &server)) }
 
-// What cannot work is refused with the remedy, and its twin that can is not.
+// The API server rejects objects that cannot work, with a remedy, and accepts
+// their valid twins.
 func TestRefused(t *testing.T) {
 	data, err := os.ReadFile("testdata/refused.yaml")
 	if err != nil {

@@ -31,7 +31,7 @@ func create(t *testing.T, object client.Object, o ...client.CreateOption) {
 	})
 }
 
-// What is left out is filled in by the API server, and so can be seen.
+// The API server fills in defaults, so people see them.
 func TestDefaults(t *testing.T) {
 	for _, c := range []struct{ name, kind, spec, want string }{
 		{"nothing", "BlixtConfig", "", `
@@ -87,7 +87,7 @@ func parse(t *testing.T, text string) (object map[string]any) {
 	return object
 }
 
-// What the kinds do not have is refused for people, and never stored.
+// The API server rejects unknown fields of people, and never stores any.
 func TestUnknownFields(t *testing.T) {
 	strict := newObject("BlixtConfig")
 	strict.Object["spec"] = map[string]any{"dataplane": map[string]any{"bytecodes": map[string]any{}}}
@@ -105,7 +105,7 @@ func TestUnknownFields(t *testing.T) {
 
 func ptr[T any](v T) *T { return &v }
 
-// What Go writes is what Go reads.
+// An object that Go writes is read back unchanged.
 func TestRoundTrip(t *testing.T) {
 	meta := metav1.ObjectMeta{Name: "full"}
 	minute := metav1.Date(2026, 11, 23, 12, 0, 0, 0, time.Local)
