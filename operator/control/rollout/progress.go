@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rollout
+
+import (
+	"fmt"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// Fleet is what is known of all nodes when the progress of Gateways is judged.
+type Fleet struct {
+	// Nodes are from Judge, Problems from Plan.
+	Nodes    []NodeStatus `json:"nodes,omitempty"`
+	Problems []Problem    `json:"problems,omitempty"`
+	Reports  []lb.Report  `json:"reports,omitempty"`
+	// Epoch is that of the leader. A report of another epoch confirms nothing.
+	Epoch uint64 `json:"epoch"`
+	// Starting is true during the grace period of a new leader: an agent that has
+	// not reported yet is not missing.
+	Starting bool `json:"starting,omitempty"`
+	// Unavailable says why the cluster can load no data plane; empty: it can.
+	Unavailable string `json:"unavailable,omitempty"`
+	// ProxyMode is kube-proxy's mode; empty: unknown.
+	ProxyMode string `json:"proxyMode,omitempty"`
+}
+
+// PublishedGateway is a Gateway that agents are to serve.
+type PublishedGateway struct {
+	// Since is the first version that has the Gateway as it is now.
+	Since lb.Version `json:"since"`
+	// Service is what its Service is made from; nil: it has none.
+	Service *gateway.ServiceSpec `json:"service,omitempty"`
+	// HealthCheckNodePort is that of its Service; 0: it has none.
+	HealthCheckNodePort int32 `json:"healthCheckNodePort,omitempty"`
+}
+
+// Progress returns how far the nodes are with serving each Gateway.
+func Progress(f Fleet, gateways map[types.NamespacedName]PublishedGateway) map[types.NamespacedName]gateway.Progress {
+	all := make(map[types.NamespacedName]gateway.Progress, len(gateways))
+	acked := f.acked()
+	for name, g := range gateways {
+		p := f.progress(g.Since, acked)
+		if g.Service != nil {
+			p.Also = f.podTraffic(g)
+		}
+		if p.Nodes > 0 {
+			p.Also = strings.TrimSpace(p.Also + " " + f.blocked())
+		}
+		all[name] = p
+	}
+	return all
+}
+
+// acked returns the newest version of the epoch that each node has confirmed.
+// An instance that drains takes no new connections, so its version is ignored.
+func (f *Fleet) acked() map[string]lb.Version {
+	newest := map[string]lb.Version{}
+	for _, r := range f.Reports {
+		if r.Version.Epoch == f.Epoch && !r.Draining && r.Version.Sequence >= newest[r.Node].Sequence {
+			newest[r.Node] = r.Version
+		}
+	}
+	return newest
+}
+
+func (f *Fleet) progress(since lb.Version, acked map[string]lb.Version) gateway.Progress {
+	if f.Unavailable != "" {
+		return gateway.Progress{Why: f.Unavailable}
+	}
+	var p gateway.Progress
+	for _, n := range f.Nodes {
+		if !n.Counted {
+			continue
+		}
+		p.Nodes++
+		ready := meta.FindStatusCondition(n.Status.Conditions, v1alpha1.NodeReady)
+		version, reported := acked[n.Node]
+		switch {
+		case !reported && f.Starting:
+			p.Unheard = append(p.Unheard, n.Node)
+		case ready != nil && (ready.Status == metav1.ConditionFalse || !reported):
+			addMissing(&p, n.Node, ready.Reason+": "+ready.Message)
+		case version.Sequence < since.Sequence:
+			addMissing(&p, n.Node, "its agent has not confirmed the newest state yet")
+		}
+	}
+	if p.Nodes == 0 {
+		p.Why = f.whyNoNode()
+	}
+	return p
+}
+
+// addMissing adds a node that does not serve. Only the first reason is kept: one
+// is enough to begin with.
+func addMissing(p *gateway.Progress, node, reason string) {
+	p.Missing = append(p.Missing, node)
+	if p.Why == "" {
+		p.Why = node + ": " + reason
+	}
+}
+
+// whyNoNode says why Gateways have no node to wait for.
+func (f *Fleet) whyNoNode() string {
+	switch {
+	case len(f.Problems) > 0:
+		return f.Problems[0].Object + ": " + f.Problems[0].Message
+	case len(f.Nodes) > 0:
+		return "no node that the data plane selects is ready"
+	}
+	return "the data plane selects no node: correct spec.dataplane.nodes of the BlixtConfig"
+}
+
+// blocked says why bytecode serves that is not the one asked for, if that will
+// not change by itself; otherwise it is empty.
+func (f *Fleet) blocked() string {
+	for _, p := range f.Problems {
+		if p.Reason == UpgradeBlocked || p.Reason == BytecodeRefused {
+			return fmt.Sprintf("But not with the bytecode that is asked for: %s: %s: %s", p.Object, p.Reason, p.Message)
+		}
+	}
+	return ""
+}
+
+// podTraffic says in what traffic from inside the cluster differs from that of
+// other Gateways, or the health checks, which kube-proxy answers along with it.
+func (f *Fleet) podTraffic(g PublishedGateway) string {
+	node := g.Service.Source == v1alpha1.SourceNode
+	switch {
+	case g.Service.PodTraffic == v1alpha1.PodTrafficKubeProxy:
+		return "What pods and nodes send to it is balanced by kube-proxy, without weights (podTraffic of the BlixtConfig)."
+	case node && f.ProxyMode == gateway.ProxyIPVS:
+		return "What a node's own pods and processes send to the node's address is not served, whatever podTraffic of the BlixtConfig says: kube-proxy in mode ipvs would cut nodes off from each other. Run it in mode nftables."
+	case node:
+		return "What a node's own pods and processes send to the node's address is not served: set podTraffic of the BlixtConfig to KubeProxy, unless kube-proxy runs in mode ipvs."
+	case g.HealthCheckNodePort != 0:
+		return fmt.Sprintf("A load balancer that asks nodes for their health, at port %d, gets no answer and may use none: unset podTraffic of the BlixtConfig, and kube-proxy answers.", g.HealthCheckNodePort)
+	}
+	return ""
+}
