@@ -10,32 +10,16 @@ import (
 	"path/filepath"
 	"strings"
 
-	bpfmanv1alpha1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	clientgo "k8s.io/client-go/kubernetes/scheme"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 
-	blixtv1alpha1 "github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
 // Scheme has the kinds that a Server knows.
-var Scheme = scheme()
-
-func scheme() *runtime.Scheme {
-	s := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{
-		clientgo.AddToScheme, apiextensionsv1.AddToScheme, gatewayv1.Install, gatewayv1beta1.Install,
-		bpfmanv1alpha1.Install, blixtv1alpha1.AddToScheme,
-	} {
-		if err := add(s); err != nil {
-			panic(err) // two kinds of one name
-		}
-	}
-	return s
-}
+var Scheme = kube.NewScheme(gatewayv1beta1.Install)
 
 // definitions are where the modules in go.mod keep their kinds.
 func definitions(o Options) ([]*unstructured.Unstructured, error) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
 // applications compares the objects that bpfman acts on.
@@ -21,7 +22,7 @@ func (a *auditor) applications() {
 		object := "ClusterBpfApplication " + o.Name
 		switch {
 		case !v1alpha1.Managed(o) && o.Name == a.wanted:
-			a.failed(AnotherSpec, object, "", "label app.kubernetes.io/managed-by is not %s: somebody has changed it, or made the object in place of the operator", manager)
+			a.failed(AnotherSpec, object, "", "label app.kubernetes.io/managed-by is not %s: somebody has changed it, or made the object in place of the operator", v1alpha1.Manager)
 		case !v1alpha1.Managed(o):
 			continue
 		}
@@ -80,11 +81,11 @@ func (a *auditor) former(object string, o *bpfmanv1.ClusterBpfApplication) {
 	serves := []string{}
 	for i := range a.States {
 		s := &a.States[i]
-		if s.Labels[v1alpha1.OwnedByLabel] != o.Name || program(s) == nil {
+		if kube.ApplicationOf(s) != o.Name || kube.ProgramOf(s) == nil {
 			continue
 		}
-		if known := a.stored(nodeOf(s), o.Name); known == nil || !known.Draining {
-			serves = append(serves, nodeOf(s))
+		if known := a.stored(kube.NodeOf(s), o.Name); known == nil || !known.Draining {
+			serves = append(serves, kube.NodeOf(s))
 		}
 	}
 	slices.Sort(serves)
@@ -104,7 +105,7 @@ func (a *auditor) former(object string, o *bpfmanv1.ClusterBpfApplication) {
 // operator notes about it, besides the operator.
 func foreign(fields []metav1.ManagedFieldsEntry) (who []string) {
 	for _, f := range fields {
-		if f.Manager == manager || f.Subresource != "" || f.FieldsV1 == nil {
+		if f.Manager == v1alpha1.Manager || f.Subresource != "" || f.FieldsV1 == nil {
 			continue
 		}
 		raw := f.FieldsV1.GetRawString()

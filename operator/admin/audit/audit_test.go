@@ -20,7 +20,6 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/operator/admin/audit"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
-	"github.com/kubernetes-sigs/blixt/operator/control/controller"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 )
 
@@ -247,7 +246,7 @@ func TestUnread(t *testing.T) {
 	s.must(client.IgnoreAlreadyExists(s.kube.Create(t.Context(), account)))
 	config, err := server.AsServiceAccount(t.Context(), "blixt-system", "nobody")
 	s.must(err)
-	nobody, err := client.New(config, client.Options{Scheme: controller.Scheme})
+	nobody, err := client.New(config, client.Options{Scheme: kube.Scheme})
 	s.must(err)
 	f, err := audit.Read(t.Context(), nobody, "blixt-system")
 	s.must(err)

@@ -17,10 +17,6 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
-// manager is the operator's name among those who write fields, and its label;
-// its Deployment has it too.
-const manager = v1alpha1.Manager
-
 // auditor compares.
 type auditor struct {
 	*Facts
@@ -55,7 +51,7 @@ func (a *auditor) declare() {
 // says which.
 func Declared(f *Facts) (v1alpha1.Dataplane, string) {
 	release := rollout.Release{}
-	i := slices.IndexFunc(f.Deployments, func(d appsv1.Deployment) bool { return d.Name == manager })
+	i := slices.IndexFunc(f.Deployments, func(d appsv1.Deployment) bool { return d.Name == v1alpha1.Operator })
 	if i >= 0 {
 		for _, c := range f.Deployments[i].Spec.Template.Spec.Containers {
 			for _, arg := range c.Args {

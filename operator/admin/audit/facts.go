@@ -38,31 +38,19 @@ type Facts struct {
 	Images []Image
 }
 
-// Read reads what Audit compares, but for images, with a client of
-// controller.Scheme. Returns an error if the API server does not answer.
+// Read reads what Audit compares, but for images, with a client of kube.Scheme.
+// Returns an error if the API server does not answer.
 func Read(ctx context.Context, c client.Client, namespace string) (*Facts, error) {
 	f := &Facts{Now: time.Now().UTC(), Namespace: namespace, Unread: map[string]string{}}
-	if err := readAll(ctx, c, f, &f.Nodes, &corev1.NodeList{}); err != nil {
-		return nil, err // nothing else would answer either
-	}
-	for _, err := range []error{
-		readAll(ctx, c, f, &f.Deployments, &appsv1.DeploymentList{}, client.InNamespace(namespace)),
-		readAll(ctx, c, f, &f.Applications, &bpfmanv1.ClusterBpfApplicationList{}),
-		readAll(ctx, c, f, &f.States, &bpfmanv1.ClusterBpfApplicationStateList{}),
-		readAll(ctx, c, f, &f.Classes, &gwv1.GatewayClassList{}),
-		readAll(ctx, c, f, &f.Configs, &v1alpha1.BlixtConfigList{}),
-		readAll(ctx, c, f, &f.Dataplanes, &v1alpha1.NodeDataplaneList{}),
-		readAll(ctx, c, f, &f.Roles, &rbacv1.ClusterRoleList{}),
-		readAll(ctx, c, f, &f.Bindings, &rbacv1.ClusterRoleBindingList{}),
-	} {
-		if err != nil {
-			return nil, err
-		}
-	}
-	return f, nil
-}
-
-// readAll reads the objects of a kind.
-func readAll[T any](ctx context.Context, c client.Client, f *Facts, into *[]T, list client.ObjectList, o ...client.ListOption) error {
-	return kube.List(ctx, c, f.Unread, "the cluster does not have the kind: run blixt doctor", into, list, o...)
+	r := &kube.Reader{Client: c, Unread: f.Unread, Missing: "the cluster does not have the kind: run blixt doctor"}
+	f.Nodes = kube.Read[corev1.NodeList](ctx, r).Items
+	f.Deployments = kube.Read[appsv1.DeploymentList](ctx, r, client.InNamespace(namespace)).Items
+	f.Applications = kube.Read[bpfmanv1.ClusterBpfApplicationList](ctx, r).Items
+	f.States = kube.Read[bpfmanv1.ClusterBpfApplicationStateList](ctx, r).Items
+	f.Classes = kube.Read[gwv1.GatewayClassList](ctx, r).Items
+	f.Configs = kube.Read[v1alpha1.BlixtConfigList](ctx, r).Items
+	f.Dataplanes = kube.Read[v1alpha1.NodeDataplaneList](ctx, r).Items
+	f.Roles = kube.Read[rbacv1.ClusterRoleList](ctx, r).Items
+	f.Bindings = kube.Read[rbacv1.ClusterRoleBindingList](ctx, r).Items
+	return f, r.Err
 }

@@ -10,12 +10,11 @@ import (
 	"time"
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 
-	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
 // silence is how long an agent may not be heard of: the operator writes every
@@ -24,7 +23,7 @@ const silence = 10 * time.Minute
 
 // state compares what bpfman says of an application on a node.
 func (a *auditor) state(s *bpfmanv1.ClusterBpfApplicationState) {
-	node, owner := nodeOf(s), s.Labels[v1alpha1.OwnedByLabel]
+	node, owner := kube.NodeOf(s), kube.ApplicationOf(s)
 	object := "ClusterBpfApplicationState " + s.Name
 	o := a.application(owner)
 	switch {
@@ -37,7 +36,7 @@ func (a *auditor) state(s *bpfmanv1.ClusterBpfApplicationState) {
 	case !a.selected(node) && owner == a.wanted && s.Status.AppLoadStatus != bpfmanv1.AppLoadSuccess:
 		return // bpfman has a state for each node
 	}
-	p := program(s)
+	p := kube.ProgramOf(s)
 	entry := Program{Node: node, Application: owner, Links: []v1alpha1.LinkStatus{}}
 	if o.Spec.ByteCode.Image != nil {
 		entry.Image, entry.Digest, _ = strings.Cut(o.Spec.ByteCode.Image.Url, "@")
@@ -132,7 +131,7 @@ func (a *auditor) missing() {
 	for i := range a.Nodes {
 		n := &a.Nodes[i]
 		known := slices.ContainsFunc(a.States, func(s bpfmanv1.ClusterBpfApplicationState) bool {
-			return nodeOf(&s) == n.Name && s.Labels[v1alpha1.OwnedByLabel] == a.wanted
+			return kube.NodeOf(&s) == n.Name && kube.ApplicationOf(&s) == a.wanted
 		})
 		if a.selected(n.Name) && !known {
 			a.failed(ProgramMissing, "Node "+n.Name, n.Name, "bpfman has no ClusterBpfApplicationState of %s, which is declared", a.wanted)
@@ -144,15 +143,15 @@ func (a *auditor) missing() {
 func (a *auditor) before(s *bpfmanv1.ClusterBpfApplicationState, node string) {
 	for i := range a.States {
 		mine := &a.States[i]
-		p := program(mine)
-		if nodeOf(mine) != node || p == nil || a.application(mine.Labels[v1alpha1.OwnedByLabel]) == nil {
+		p := kube.ProgramOf(mine)
+		if kube.NodeOf(mine) != node || p == nil || a.application(kube.ApplicationOf(mine)) == nil {
 			continue
 		}
 		for _, l := range p.TCX.Links {
 			for _, other := range s.Status.Programs {
 				if how := earlier(&other, &l); how != "" {
-					a.warn(ProgramBefore, "ClusterBpfApplication "+s.Labels[v1alpha1.OwnedByLabel], node, "its program %s is %s at %s of %s, before %s: it sees, and can change, every packet first",
-						other.Name, how, strings.ToLower(string(l.Direction)), l.InterfaceName, mine.Labels[v1alpha1.OwnedByLabel])
+					a.warn(ProgramBefore, "ClusterBpfApplication "+kube.ApplicationOf(s), node, "its program %s is %s at %s of %s, before %s: it sees, and can change, every packet first",
+						other.Name, how, strings.ToLower(string(l.Direction)), l.InterfaceName, kube.ApplicationOf(mine))
 				}
 			}
 		}
@@ -196,21 +195,4 @@ func (a *auditor) dataplane(n *v1alpha1.NodeDataplane) {
 		}
 		a.failed(Silent, object, n.Name, "its agent was heard of %s: what the maps hold is not known", when)
 	}
-}
-
-// program is the one of Blixt in a state, nil: none is loaded.
-func program(s *bpfmanv1.ClusterBpfApplicationState) *bpfmanv1.ClBpfApplicationProgramState {
-	if s.Status.AppLoadStatus != bpfmanv1.AppLoadSuccess {
-		return nil
-	}
-	for i := range s.Status.Programs {
-		if p := &s.Status.Programs[i]; p.Name == bpf.BlixtProgBlixt && p.ProgramId != nil && p.TCX != nil {
-			return p
-		}
-	}
-	return nil
-}
-
-func nodeOf(s *bpfmanv1.ClusterBpfApplicationState) string {
-	return cmp.Or(s.Status.Node, s.Labels[corev1.LabelHostname])
 }

@@ -6,7 +6,10 @@ import (
 	"slices"
 	"strings"
 
+	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	rbacv1 "k8s.io/api/rbac/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
 // Writer is somebody who may change what runs on nodes, by RBAC. The API server
@@ -25,8 +28,8 @@ type Writer struct {
 // the operator has it load. They have no namespace, so only ClusterRoleBindings
 // count.
 var writable = []struct{ group, resource string }{
-	{"blixt.x-k8s.io", "blixtconfigs"},
-	{"bpfman.io", "clusterbpfapplications"},
+	{v1alpha1.GroupVersion.Group, "blixtconfigs"},
+	{bpfmanv1.SchemeGroupVersion.Group, "clusterbpfapplications"},
 }
 
 // writers are sorted by subject.

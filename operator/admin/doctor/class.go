@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -14,6 +13,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
 func isOurs(c gwv1.GatewayClass) bool { return c.Spec.ControllerName == gateway.ControllerName }
@@ -66,15 +66,9 @@ func dataplanes(f *Facts) (string, []Finding) {
 		}
 	}
 	for _, n := range f.selected() {
-		if !known[n.Name] && isReady(n) {
+		if !known[n.Name] && kube.Ready(n) {
 			wrong = append(wrong, failed("Node "+n.Name, "it has no NodeDataplane: no operator looks after it", "See operator and leader above."))
 		}
 	}
 	return fmt.Sprintf("%d nodes serve what they should", len(f.Dataplanes)), wrong
-}
-
-func isReady(n *corev1.Node) bool {
-	return slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
-		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
-	})
 }

@@ -63,59 +63,43 @@ type Facts struct {
 	Dataplanes []v1alpha1.NodeDataplane
 }
 
-// Read reads what Check looks at, with a client of controller.Scheme. What may
-// not be read is in Unread. Returns an error if the API server does not answer.
+// Read reads what Check looks at, with a client of kube.Scheme. What may not be
+// read is in Unread. Returns an error if the API server does not answer.
 func Read(ctx context.Context, c client.Client, version, namespace string) (*Facts, error) {
 	f := &Facts{Now: time.Now(), Namespace: namespace, Version: version, Unread: map[string]string{}}
+	r := &kube.Reader{Client: c, Unread: f.Unread}
 	in := client.InNamespace(namespace)
-	if err := readAll(ctx, c, f, &f.CRDs, &apiextv1.CustomResourceDefinitionList{}); err != nil {
-		return nil, err // nothing else would answer either
+	f.CRDs = kube.Read[apiextv1.CustomResourceDefinitionList](ctx, r).Items
+	f.Nodes = kube.Read[corev1.NodeList](ctx, r).Items
+	f.Namespaces = kube.Read[corev1.NamespaceList](ctx, r).Items
+	f.Services = kube.Read[corev1.ServiceList](ctx, r).Items
+	f.ServiceCIDRs = kube.Read[networkingv1.ServiceCIDRList](ctx, r).Items
+	f.Deployments = kube.Read[appsv1.DeploymentList](ctx, r).Items
+	f.DaemonSets = kube.Read[appsv1.DaemonSetList](ctx, r).Items
+	f.NetworkPolicies = kube.Read[networkingv1.NetworkPolicyList](ctx, r, in).Items
+	f.Leases = kube.Read[coordinationv1.LeaseList](ctx, r, in).Items
+	f.CSIDrivers = kube.Read[storagev1.CSIDriverList](ctx, r).Items
+	f.CSINodes = kube.Read[storagev1.CSINodeList](ctx, r).Items
+	f.BpfmanConfigs = kube.Read[bpfmanv1.ConfigList](ctx, r).Items
+	f.Applications = kube.Read[bpfmanv1.ClusterBpfApplicationList](ctx, r).Items
+	f.States = kube.Read[bpfmanv1.ClusterBpfApplicationStateList](ctx, r).Items
+	f.Classes = kube.Read[gwv1.GatewayClassList](ctx, r).Items
+	f.Configs = kube.Read[v1alpha1.BlixtConfigList](ctx, r).Items
+	f.Dataplanes = kube.Read[v1alpha1.NodeDataplaneList](ctx, r).Items
+	f.Pods = kube.Read[corev1.PodList](ctx, r, in).Items
+	if d := f.daemonSet(); d != nil && d.Namespace != namespace {
+		f.Pods = append(f.Pods, kube.Read[corev1.PodList](ctx, r, client.InNamespace(d.Namespace)).Items...)
 	}
-	for _, err := range []error{
-		readAll(ctx, c, f, &f.Nodes, &corev1.NodeList{}),
-		readAll(ctx, c, f, &f.Namespaces, &corev1.NamespaceList{}),
-		readAll(ctx, c, f, &f.Services, &corev1.ServiceList{}),
-		readAll(ctx, c, f, &f.ServiceCIDRs, &networkingv1.ServiceCIDRList{}),
-		readAll(ctx, c, f, &f.Deployments, &appsv1.DeploymentList{}),
-		readAll(ctx, c, f, &f.DaemonSets, &appsv1.DaemonSetList{}),
-		readAll(ctx, c, f, &f.NetworkPolicies, &networkingv1.NetworkPolicyList{}, in),
-		readAll(ctx, c, f, &f.Leases, &coordinationv1.LeaseList{}, in),
-		readAll(ctx, c, f, &f.CSIDrivers, &storagev1.CSIDriverList{}),
-		readAll(ctx, c, f, &f.CSINodes, &storagev1.CSINodeList{}),
-		readAll(ctx, c, f, &f.BpfmanConfigs, &bpfmanv1.ConfigList{}),
-		readAll(ctx, c, f, &f.Applications, &bpfmanv1.ClusterBpfApplicationList{}),
-		readAll(ctx, c, f, &f.States, &bpfmanv1.ClusterBpfApplicationStateList{}),
-		readAll(ctx, c, f, &f.Classes, &gwv1.GatewayClassList{}),
-		readAll(ctx, c, f, &f.Configs, &v1alpha1.BlixtConfigList{}),
-		readAll(ctx, c, f, &f.Dataplanes, &v1alpha1.NodeDataplaneList{}),
-		f.readPods(ctx, c),
-		f.readConfiguration(ctx, c),
-		f.readProxyMode(ctx, c),
-	} {
-		if err != nil {
-			return nil, err
-		}
+	if r.Err != nil {
+		return nil, r.Err
+	}
+	if err := f.readConfiguration(ctx, c); err != nil {
+		return nil, err
+	}
+	if err := f.readProxyMode(ctx, c); err != nil {
+		return nil, err
 	}
 	return f, nil
-}
-
-// readAll reads the objects of a kind. One that the cluster does not have has none.
-func readAll[T any](ctx context.Context, c client.Client, f *Facts, into *[]T, list client.ObjectList, o ...client.ListOption) error {
-	return kube.List(ctx, c, f.Unread, "", into, list, o...)
-}
-
-// readPods reads those of Blixt and of bpfman.
-func (f *Facts) readPods(ctx context.Context, c client.Client) error {
-	where := map[string]bool{f.Namespace: true}
-	if d := f.daemonSet(); d != nil {
-		where[d.Namespace] = true
-	}
-	for namespace := range where {
-		if err := readAll(ctx, c, f, &f.Pods, &corev1.PodList{}, client.InNamespace(namespace)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // readConfiguration reads bpfman.toml from where bpfman does: its operator

@@ -9,6 +9,8 @@ import (
 
 	apiextv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/util/version"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
 const (
@@ -83,9 +85,8 @@ func gatewayAPI(f *Facts) (string, []Finding) {
 
 func blixtKinds(f *Facts) (string, []Finding) {
 	var wrong []Finding
-	for _, plural := range []string{"blixtconfigs", "blixtgatewayconfigs", "nodedataplanes"} {
-		name := plural + ".blixt.x-k8s.io"
-		if why := f.missing(name, "v1alpha1"); why != "" {
+	for _, name := range v1alpha1.CRDs {
+		if why := f.missing(name, v1alpha1.GroupVersion.Version); why != "" {
 			wrong = append(wrong, failed("CustomResourceDefinition "+name, why, "Install them with the chart (crds.install=true), or: kubectl apply --server-side -f charts/blixt/files/crds"))
 		}
 	}

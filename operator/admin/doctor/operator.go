@@ -14,15 +14,12 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-// name of the operator's Deployment, and of its Lease.
-const blixtOperator = "blixt-operator"
-
 func operator(f *Facts) (string, []Finding) {
-	object := "Deployment " + f.Namespace + "/" + blixtOperator
+	object := "Deployment " + f.Namespace + "/" + v1alpha1.Operator
 	d := f.operator()
 	if d == nil {
 		remedy := "Install Blixt: helm install blixt charts/blixt --namespace " + f.Namespace + " --create-namespace, with the values that make images prints."
-		if j := slices.IndexFunc(f.Deployments, func(d appsv1.Deployment) bool { return d.Name == blixtOperator }); j >= 0 {
+		if j := slices.IndexFunc(f.Deployments, func(d appsv1.Deployment) bool { return d.Name == v1alpha1.Operator }); j >= 0 {
 			remedy = "There is one in another namespace: blixt doctor --namespace " + f.Deployments[j].Namespace
 		}
 		return "", []Finding{failed(object, "it is not there", remedy)}
@@ -46,9 +43,9 @@ func operator(f *Facts) (string, []Finding) {
 
 // leader: what nobody leads stays as it is, and is not noticed otherwise.
 func leader(f *Facts) (string, []Finding) {
-	object := "Lease " + f.Namespace + "/" + blixtOperator
-	restart := fmt.Sprintf("kubectl -n %s logs deployment/%s: may it write the Lease, and reach the API server?", f.Namespace, blixtOperator)
-	i := slices.IndexFunc(f.Leases, func(l coordinationv1.Lease) bool { return l.Name == blixtOperator })
+	object := "Lease " + f.Namespace + "/" + v1alpha1.Operator
+	restart := fmt.Sprintf("kubectl -n %s logs deployment/%s: may it write the Lease, and reach the API server?", f.Namespace, v1alpha1.Operator)
+	i := slices.IndexFunc(f.Leases, func(l coordinationv1.Lease) bool { return l.Name == v1alpha1.Operator })
 	if i < 0 {
 		return "", []Finding{failed(object, "it is not there: no operator leads", restart)}
 	}

@@ -48,7 +48,7 @@ func snatPorts(f *Facts) (string, []Finding) {
 
 // operator is its Deployment, nil: it is not there.
 func (f *Facts) operator() *appsv1.Deployment {
-	i := slices.IndexFunc(f.Deployments, func(d appsv1.Deployment) bool { return d.Name == blixtOperator && d.Namespace == f.Namespace })
+	i := slices.IndexFunc(f.Deployments, func(d appsv1.Deployment) bool { return d.Name == v1alpha1.Operator && d.Namespace == f.Namespace })
 	if i < 0 {
 		return nil
 	}

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
 // slow is how long even a slow download may take.
@@ -37,10 +38,7 @@ func programs(f *Facts) (string, []Finding) {
 
 // state tells what is wrong with one, if anything is.
 func (f *Facts) state(s *bpfmanv1.ClusterBpfApplicationState) (Finding, bool) {
-	owner, node := s.Labels[v1alpha1.OwnedByLabel], s.Labels[corev1.LabelHostname]
-	if s.Status.Node != "" {
-		node = s.Status.Node
-	}
+	owner, node := kube.ApplicationOf(s), kube.NodeOf(s)
 	object := "ClusterBpfApplicationState " + s.Name
 	i := slices.IndexFunc(f.Applications, func(a bpfmanv1.ClusterBpfApplication) bool { return a.Name == owner })
 	log := fmt.Sprintf("kubectl -n %s logs -c bpfman-agent POD, of the %s pod on %s, says why.", f.bpfmanNamespace(), bpfmanDaemon, node)

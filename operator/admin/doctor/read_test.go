@@ -19,7 +19,6 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/operator/admin/doctor"
-	"github.com/kubernetes-sigs/blixt/operator/control/controller"
 )
 
 // server has the kinds of bpfman as released: link ids are int32.
@@ -63,7 +62,7 @@ func (p *patient) must(err error) {
 
 // Each defect is made in a real cluster, and mended as the remedy says.
 func TestRead(t *testing.T) {
-	as, err := client.New(server.Config, client.Options{Scheme: controller.Scheme})
+	as, err := client.New(server.Config, client.Options{Scheme: kube.Scheme})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +225,7 @@ func (p *patient) asNobody() {
 	p.must(p.client.Create(p.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "blixt-system", Name: "nobody"}}))
 	config, err := server.AsServiceAccount(p.Context(), "blixt-system", "nobody")
 	p.must(err)
-	nobody, err := client.New(config, client.Options{Scheme: controller.Scheme})
+	nobody, err := client.New(config, client.Options{Scheme: kube.Scheme})
 	p.must(err)
 	p.client = nobody
 	p.want("kernel", doctor.Unknown, "Node", "forbidden")

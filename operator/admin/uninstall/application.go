@@ -12,7 +12,7 @@ import (
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
 // application is how the operator names those that it makes.
@@ -28,7 +28,7 @@ func (r *remover) unload(ctx context.Context) error {
 			return nil, err
 		}
 		var states bpfmanv1.ClusterBpfApplicationStateList
-		if err := r.list(ctx, &states); err != nil {
+		if err := kube.List(ctx, r.client, &states); err != nil {
 			return nil, err
 		}
 		nodes, err := r.readNodes(ctx)
@@ -50,12 +50,12 @@ func (r *remover) unloading(ctx context.Context, left []client.Object, states []
 	waits := map[string]bool{} // applications that wait for nodes
 	for i := range states {
 		state := &states[i]
-		owner := state.Labels[v1alpha1.OwnedByLabel]
+		owner := kube.ApplicationOf(state)
 		named := slices.ContainsFunc(left, func(o client.Object) bool { return o.GetName() == owner })
 		if !named && !application.MatchString(owner) || len(state.Finalizers) == 0 {
 			continue // another's, or unloaded
 		}
-		node := nodeOf(state)
+		node := kube.NodeOf(state)
 		if why := nodes.down(node); why != "" && r.ForceNodesDown {
 			if err := r.forget(ctx, state, node, why); err != nil {
 				return nil, err
@@ -69,7 +69,7 @@ func (r *remover) unloading(ctx context.Context, left []client.Object, states []
 	for _, object := range left {
 		if !waits[object.GetName()] {
 			blockers = append(blockers, Blocker{
-				Object: name(object), Why: held(object),
+				Object: kube.NameOf(object), Why: held(object),
 				Remedy: "bpfman's operator removes the finalizer when all nodes have unloaded it. Is it running? kubectl get pods -A | grep bpfman-operator. If bpfman was removed before Blixt, install it again until this is done.",
 			})
 		}
@@ -80,7 +80,7 @@ func (r *remover) unloading(ctx context.Context, left []client.Object, states []
 
 // blocker is a node that has not unloaded an application.
 func (r *remover) blocker(state *bpfmanv1.ClusterBpfApplicationState, node string, nodes nodes) Blocker {
-	b := Blocker{Object: name(state), Node: node}
+	b := Blocker{Object: kube.NameOf(state), Node: node}
 	if why := nodes.down(node); why != "" {
 		b.Why = "the node " + why + ", so that nobody there can unload the program"
 		b.Remedy = "Bring the node back, or forget its program: blixt uninstall --namespace " + r.Namespace + " --force-nodes-down. Restart the node before it serves again."
@@ -102,16 +102,8 @@ func (r *remover) forget(ctx context.Context, state *bpfmanv1.ClusterBpfApplicat
 	state.Finalizers = nil
 	err := r.client.Patch(ctx, state, client.MergeFromWithOptions(stored, client.MergeFromWithOptimisticLock{}))
 	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("remove finalizer of %s: %w", name(state), err)
+		return fmt.Errorf("remove finalizer of %s: %w", kube.NameOf(state), err)
 	}
-	r.say("forgot %s: node %s %s", name(state), node, why)
+	r.say("forgot %s: node %s %s", kube.NameOf(state), node, why)
 	return nil
-}
-
-// nodeOf is where a state is of: the label is there before the status is.
-func nodeOf(state *bpfmanv1.ClusterBpfApplicationState) string {
-	if state.Status.Node != "" {
-		return state.Status.Node
-	}
-	return state.Labels["kubernetes.io/hostname"]
 }

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
 // nodes are those of the cluster, by name.
@@ -15,7 +16,7 @@ type nodes map[string]*corev1.Node
 
 func (r *remover) readNodes(ctx context.Context) (nodes, error) {
 	var list corev1.NodeList
-	if err := r.list(ctx, &list); err != nil {
+	if err := kube.List(ctx, r.client, &list); err != nil {
 		return nil, err
 	}
 	all := nodes{}
@@ -31,12 +32,10 @@ func (n nodes) down(name string) string {
 	if node == nil {
 		return "is not in the cluster any more"
 	}
-	for _, c := range node.Status.Conditions {
-		if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {
-			return ""
-		}
+	if !kube.Ready(node) {
+		return "is not ready"
 	}
-	return "is not ready"
+	return ""
 }
 
 // removeNodes deletes the NodeDataplanes: nobody writes them any more.

@@ -11,30 +11,33 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
 // stopOperator scales the operator's Deployment to nothing, and waits for its
 // pods: a leader that still runs would undo every step.
 func (r *remover) stopOperator(ctx context.Context) error {
 	d := &appsv1.Deployment{}
-	err := r.client.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: deployment}, d)
+	err := r.client.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: v1alpha1.Operator}, d)
 	if apierrors.IsNotFound(err) {
 		return r.elsewhere(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("get Deployment %s/%s: %w", r.Namespace, deployment, err)
+		return fmt.Errorf("get Deployment %s/%s: %w", r.Namespace, v1alpha1.Operator, err)
 	}
 	if d.Spec.Replicas == nil || *d.Spec.Replicas != 0 {
 		stored := d.DeepCopy()
 		d.Spec.Replicas = new(int32)
 		if err := r.client.Patch(ctx, d, client.MergeFrom(stored)); err != nil {
-			return fmt.Errorf("scale Deployment %s/%s to 0: %w", r.Namespace, deployment, err)
+			return fmt.Errorf("scale Deployment %s/%s to 0: %w", r.Namespace, v1alpha1.Operator, err)
 		}
-		r.say("scaled %s to 0", name(d))
+		r.say("scaled %s to 0", kube.NameOf(d))
 	}
 	selector, err := metav1.LabelSelectorAsSelector(d.Spec.Selector)
 	if err != nil {
-		return fmt.Errorf("selector of Deployment %s/%s: %w", r.Namespace, deployment, err)
+		return fmt.Errorf("selector of Deployment %s/%s: %w", r.Namespace, v1alpha1.Operator, err)
 	}
 	return r.untilPodsGone(ctx, client.MatchingLabelsSelector{Selector: selector})
 }
@@ -43,14 +46,14 @@ func (r *remover) stopOperator(ctx context.Context) error {
 // one may look.
 func (r *remover) elsewhere(ctx context.Context) error {
 	var all appsv1.DeploymentList
-	err := r.list(ctx, &all, client.MatchingFields{"metadata.name": deployment})
+	err := kube.List(ctx, r.client, &all, client.MatchingFields{"metadata.name": v1alpha1.Operator})
 	if err != nil && !apierrors.IsForbidden(err) {
 		return err
 	}
 	if len(all.Items) > 0 {
-		return fmt.Errorf("there is no Deployment %s/%s, but %s: name its namespace with --namespace %s", r.Namespace, deployment, name(&all.Items[0]), all.Items[0].Namespace)
+		return fmt.Errorf("there is no Deployment %s/%s, but %s: name its namespace with --namespace %s", r.Namespace, v1alpha1.Operator, kube.NameOf(&all.Items[0]), all.Items[0].Namespace)
 	}
-	r.say("no Deployment %s/%s: nobody to stop", r.Namespace, deployment)
+	r.say("no Deployment %s/%s: nobody to stop", r.Namespace, v1alpha1.Operator)
 	return nil
 }
 
@@ -67,14 +70,14 @@ func (r *remover) removeAgents(ctx context.Context) error {
 // a power cut has unmounted. Containers without a pod end by themselves.
 func (r *remover) removePods(ctx context.Context) error {
 	var pods corev1.PodList
-	if err := r.list(ctx, &pods, client.InNamespace(r.Namespace), ours); err != nil {
+	if err := kube.List(ctx, r.client, &pods, client.InNamespace(r.Namespace), ours); err != nil {
 		return err
 	}
 	for i := range pods.Items {
 		if err := r.client.Delete(ctx, &pods.Items[i], client.GracePeriodSeconds(0)); client.IgnoreNotFound(err) != nil {
-			return fmt.Errorf("delete %s: %w", name(&pods.Items[i]), err)
+			return fmt.Errorf("delete %s: %w", kube.NameOf(&pods.Items[i]), err)
 		}
-		r.say("%s deleted: node %s was down", name(&pods.Items[i]), pods.Items[i].Spec.NodeName)
+		r.say("%s deleted: node %s was down", kube.NameOf(&pods.Items[i]), pods.Items[i].Spec.NodeName)
 	}
 	return nil
 }
@@ -89,7 +92,7 @@ func (r *remover) untilPodsGone(ctx context.Context, which client.ListOption) er
 			return nil, err
 		}
 		var pods corev1.PodList
-		if err := r.list(ctx, &pods, client.InNamespace(r.Namespace), which); err != nil {
+		if err := kube.List(ctx, r.client, &pods, client.InNamespace(r.Namespace), which); err != nil {
 			return nil, err
 		}
 		var blockers []Blocker
@@ -99,7 +102,7 @@ func (r *remover) untilPodsGone(ctx context.Context, which client.ListOption) er
 			if why := nodes.down(node); node != "" && why != "" {
 				if !skipped[pod.Name] {
 					skipped[pod.Name] = true
-					r.say("not waiting for %s: node %s %s", name(pod), node, why)
+					r.say("not waiting for %s: node %s %s", kube.NameOf(pod), node, why)
 				}
 				continue
 			}
@@ -108,7 +111,7 @@ func (r *remover) untilPodsGone(ctx context.Context, which client.ListOption) er
 				why = "it is ending"
 			}
 			blockers = append(blockers, Blocker{
-				Object: name(pod), Node: node, Why: why,
+				Object: kube.NameOf(pod), Node: node, Why: why,
 				Remedy: fmt.Sprintf("See why: kubectl -n %s describe pod %s", r.Namespace, pod.Name),
 			})
 		}

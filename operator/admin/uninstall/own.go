@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
 // removeServices deletes the Services that Gateways get addresses by, and the
@@ -28,7 +29,7 @@ func (r *remover) removeServices(ctx context.Context) error {
 // removeOwn deletes what the operator keeps for itself.
 func (r *remover) removeOwn(ctx context.Context) error {
 	secret, maps, lease := &corev1.Secret{}, &corev1.ConfigMap{}, &coordinationv1.Lease{}
-	secret.Name, maps.Name, lease.Name = tlsSecret, caConfigMap, leaderElection
+	secret.Name, maps.Name, lease.Name = v1alpha1.TLSSecret, v1alpha1.CAConfigMap, v1alpha1.Operator
 	for _, object := range []client.Object{secret, maps, lease} {
 		object.SetNamespace(r.Namespace)
 		err := r.client.Get(ctx, client.ObjectKeyFromObject(object), object)
@@ -37,13 +38,13 @@ func (r *remover) removeOwn(ctx context.Context) error {
 			continue
 		case apierrors.IsForbidden(err) && object == secret:
 			// With cert-manager the operator makes no Secret, and may not see any.
-			r.say("left %s, which this account may not see", name(object))
+			r.say("left %s, which this account may not see", kube.NameOf(object))
 			continue
 		case err != nil:
-			return fmt.Errorf("get %s: %w", name(object), err)
+			return fmt.Errorf("get %s: %w", kube.NameOf(object), err)
 		}
 		if object != lease && !v1alpha1.Managed(object) {
-			r.say("left %s: the operator has not made it", name(object))
+			r.say("left %s: the operator has not made it", kube.NameOf(object))
 			continue
 		}
 		if err := r.remove(ctx, object); err != nil {
@@ -60,19 +61,19 @@ func (r *remover) removeKinds(ctx context.Context) error {
 	}
 	return r.until(ctx, func(ctx context.Context) ([]Blocker, error) {
 		var blockers []Blocker
-		for _, plural := range []string{"blixtconfigs", "blixtgatewayconfigs", "nodedataplanes"} {
-			crd := &apiextv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: plural + ".blixt.x-k8s.io"}}
+		for _, name := range v1alpha1.CRDs {
+			crd := &apiextv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: name}}
 			err := r.client.Get(ctx, client.ObjectKeyFromObject(crd), crd)
 			if apierrors.IsNotFound(err) {
 				continue
 			}
 			if err != nil {
-				return nil, fmt.Errorf("get %s: %w", name(crd), err)
+				return nil, fmt.Errorf("get %s: %w", kube.NameOf(crd), err)
 			}
 			if err := r.remove(ctx, crd); err != nil {
 				return nil, err
 			}
-			blockers = append(blockers, Blocker{Object: name(crd), Why: held(crd), Remedy: "One of its objects has a finalizer: kubectl get " + plural + " -A"})
+			blockers = append(blockers, Blocker{Object: kube.NameOf(crd), Why: held(crd), Remedy: "One of its objects has a finalizer: kubectl get " + name + " -A"})
 		}
 		return blockers, nil
 	})

@@ -116,7 +116,7 @@ func (c *cluster) hook() client.Client {
 	config, err := server.AsServiceAccount(c.Context(), namespace, "blixt-operator")
 	c.must(err)
 	config.QPS = -1
-	as, err := client.New(config, client.Options{Scheme: controller.Scheme})
+	as, err := client.New(config, client.Options{Scheme: kube.Scheme})
 	c.must(err)
 	kube.Wait(c.T, patience, "permissions", true, func() (bool, error) {
 		return true, errors.Join(as.List(c.Context(), &gwv1.GatewayList{}), as.List(c.Context(), &corev1.PodList{}, client.InNamespace(namespace)))

@@ -5,7 +5,6 @@ package uninstall
 import (
 	"context"
 	"fmt"
-	"reflect"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -13,23 +12,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-)
 
-// list lists objects, none of a kind that the cluster does not have.
-func (r *remover) list(ctx context.Context, list client.ObjectList, o ...client.ListOption) error {
-	err := r.client.List(ctx, list, o...)
-	if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("list %s: %w", strings.TrimSuffix(kindOf(list), "List"), err)
-	}
-	return nil
-}
+	"github.com/kubernetes-sigs/blixt/operator/kube"
+)
 
 // removeAll deletes what a list finds, and returns what is not gone yet.
 func (r *remover) removeAll(ctx context.Context, list client.ObjectList, o ...client.ListOption) ([]client.Object, error) {
-	if err := r.list(ctx, list, o...); err != nil {
+	if err := kube.List(ctx, r.client, list, o...); err != nil {
 		return nil, err
 	}
 	var left []client.Object
@@ -52,9 +41,9 @@ func (r *remover) remove(ctx context.Context, object client.Object) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("delete %s: %w", name(object), err)
+		return fmt.Errorf("delete %s: %w", kube.NameOf(object), err)
 	}
-	r.say("deleted %s", name(object))
+	r.say("deleted %s", kube.NameOf(object))
 	return nil
 }
 
@@ -69,7 +58,7 @@ func (r *remover) removeUntilGone(ctx context.Context, namespace, remedy string,
 				return nil, err
 			}
 			for _, object := range left {
-				blockers = append(blockers, Blocker{Object: name(object), Why: held(object), Remedy: remedy})
+				blockers = append(blockers, Blocker{Object: kube.NameOf(object), Why: held(object), Remedy: remedy})
 			}
 		}
 		return blockers, nil
@@ -83,10 +72,3 @@ func held(object client.Object) string {
 	}
 	return "it is being deleted"
 }
-
-// name is kind, namespace and name.
-func name(object client.Object) string {
-	return kindOf(object) + " " + strings.TrimPrefix(client.ObjectKeyFromObject(object).String(), "/")
-}
-
-func kindOf(object runtime.Object) string { return reflect.TypeOf(object).Elem().Name() }

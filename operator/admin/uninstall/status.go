@@ -16,6 +16,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
 // takeBack makes statuses say that no controller serves the objects, as they
@@ -38,7 +39,7 @@ func (r *remover) takeBack(ctx context.Context) error {
 // takeBackClasses returns the names of Blixt's classes.
 func (r *remover) takeBackClasses(ctx context.Context) (map[gwv1.ObjectName]bool, error) {
 	var list gwv1.GatewayClassList
-	if err := r.list(ctx, &list); err != nil {
+	if err := kube.List(ctx, r.client, &list); err != nil {
 		return nil, err
 	}
 	names := map[gwv1.ObjectName]bool{}
@@ -62,9 +63,9 @@ func (r *remover) takeBackClasses(ctx context.Context) (map[gwv1.ObjectName]bool
 		}
 		err = r.client.Patch(ctx, class, client.MergeFromWithOptions(stored, client.MergeFromWithOptimisticLock{}))
 		if client.IgnoreNotFound(err) != nil {
-			return nil, fmt.Errorf("remove finalizer of %s: %w", name(class), err)
+			return nil, fmt.Errorf("remove finalizer of %s: %w", kube.NameOf(class), err)
 		}
-		r.say("removed the finalizer of %s", name(class))
+		r.say("removed the finalizer of %s", kube.NameOf(class))
 	}
 	return names, nil
 }
@@ -72,7 +73,7 @@ func (r *remover) takeBackClasses(ctx context.Context) (map[gwv1.ObjectName]bool
 // takeBackGateways returns the names of the Gateways of classes.
 func (r *remover) takeBackGateways(ctx context.Context, classes map[gwv1.ObjectName]bool) (map[types.NamespacedName]bool, error) {
 	var list gwv1.GatewayList
-	if err := r.list(ctx, &list); err != nil {
+	if err := kube.List(ctx, r.client, &list); err != nil {
 		return nil, err
 	}
 	names := map[types.NamespacedName]bool{}
@@ -94,7 +95,7 @@ func (r *remover) takeBackGateways(ctx context.Context, classes map[gwv1.ObjectN
 
 func (r *remover) takeBackSets(ctx context.Context, gateways map[types.NamespacedName]bool) error {
 	var list gwv1.ListenerSetList
-	if err := r.list(ctx, &list); err != nil {
+	if err := kube.List(ctx, r.client, &list); err != nil {
 		return err
 	}
 	for i := range list.Items {
@@ -120,7 +121,7 @@ func (r *remover) takeBackRoutes(ctx context.Context) error {
 	var tcp gwv1.TCPRouteList
 	var udp gwv1.UDPRouteList
 	for _, list := range []client.ObjectList{&tcp, &udp} {
-		if err := r.list(ctx, list); err != nil {
+		if err := kube.List(ctx, r.client, list); err != nil {
 			return err
 		}
 	}
@@ -179,8 +180,8 @@ func (r *remover) patchStatus(ctx context.Context, object client.Object, change 
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("write status of %s: %w", name(object), err)
+		return fmt.Errorf("write status of %s: %w", kube.NameOf(object), err)
 	}
-	r.say("took back the status of %s", name(object))
+	r.say("took back the status of %s", kube.NameOf(object))
 	return nil
 }

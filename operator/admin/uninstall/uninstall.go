@@ -17,14 +17,6 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-// The names of what there is once.
-const (
-	deployment     = "blixt-operator"
-	leaderElection = "blixt-operator"
-	tlsSecret      = "blixt-tls"
-	caConfigMap    = "blixt-ca"
-)
-
 var ours = client.MatchingLabels{v1alpha1.ManagedByLabel: v1alpha1.Manager}
 
 // Options of a removal.
@@ -51,7 +43,7 @@ type remover struct {
 }
 
 // Run removes everything. Returns BlockedError if something is left at the
-// timeout. It needs a client of controller.Scheme.
+// timeout. It needs a client of kube.Scheme.
 func Run(ctx context.Context, c client.Client, o Options) error {
 	if o.Pause == 0 {
 		o.Pause = time.Second

@@ -15,7 +15,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/kubernetes-sigs/blixt/operator/control/controller"
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
 // exitError is an error with a status of its own to exit with.
@@ -37,7 +38,7 @@ type clusterFlags struct {
 func (c *clusterFlags) add(f *pflag.FlagSet) {
 	namespace := os.Getenv("POD_NAMESPACE")
 	if namespace == "" {
-		namespace = "blixt-system"
+		namespace = v1alpha1.Namespace
 	}
 	f.StringVar(&c.kubeconfig, "kubeconfig", "", "file that says how to reach the cluster (default: KUBECONFIG, ~/.kube/config, or the pod's ServiceAccount)")
 	f.StringVar(&c.context, "context", "", "context in that file (default: the current one)")
@@ -61,7 +62,7 @@ func (c *clusterFlags) connect() (client.Client, string, error) {
 	if err != nil {
 		return nil, "", &exitError{unreachable, fmt.Errorf("ask %s: %w: is it the right cluster (--context), and does kubectl reach it?", config.Host, err)}
 	}
-	as, err := client.New(config, client.Options{Scheme: controller.Scheme})
+	as, err := client.New(config, client.Options{Scheme: kube.Scheme})
 	if err != nil {
 		return nil, "", &exitError{unreachable, fmt.Errorf("ask %s: %w", config.Host, err)}
 	}

@@ -12,13 +12,14 @@ import (
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/controller-runtime/pkg/client/config"
 
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/controller"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
 func operatorCommand() *cobra.Command {
 	o := controller.ManagerOptions{}
-	service := "blixt-operator"
+	service := v1alpha1.Operator
 	nodePorts, ephemeral := portRange{First: 30000, Last: 32767}, portRange{First: 32768, Last: 60999}
 	var logs logFlags
 	c := &cobra.Command{
@@ -68,10 +69,10 @@ which GatewayClasses name.`,
 	f.StringVar(&o.Pod, "pod", os.Getenv("POD_NAME"), "the operator's own pod, of which events tell")
 	f.StringVar(&o.Release.AgentImage, "agent-image", "", "image of the agents, which is the operator's (required)")
 	f.StringVar(&o.Release.Bytecode, "bytecode", "", "bytecode image of BlixtConfigs that name none, as repository@sha256:digest (required)")
-	f.StringVar(&o.Release.ServiceAccount, "service-account", "blixt-agent", "ServiceAccount of the agents, which needs no permission")
+	f.StringVar(&o.Release.ServiceAccount, "service-account", v1alpha1.AgentAccount, "ServiceAccount of the agents, which needs no permission")
 	f.StringArrayVar(&o.Release.ImagePullSecrets, "image-pull-secret", nil, "pull secret of the agents' image, may be repeated")
-	f.StringVar(&o.Release.CAConfigMap, "ca-config-map", "blixt-ca", "ConfigMap by which agents know the operator's certificate")
-	f.StringVar(&o.TLSSecret, "tls-secret", "blixt-tls", "Secret with the operator's certificates, which it makes and renews")
+	f.StringVar(&o.Release.CAConfigMap, "ca-config-map", v1alpha1.CAConfigMap, "ConfigMap by which agents know the operator's certificate")
+	f.StringVar(&o.TLSSecret, "tls-secret", v1alpha1.TLSSecret, "Secret with the operator's certificates, which it makes and renews")
 	f.StringVar(&o.TLSDir, "tls-dir", "", "directory with tls.crt, tls.key and ca.crt of another issuer, such as cert-manager, instead of --tls-secret")
 	f.StringVar(&o.ConfigFile, "config", "", "file with a BlixtConfig to apply, such as the chart's")
 	f.StringVar(&o.FleetAddress, "fleet-address", ":8443", "where agents connect to")

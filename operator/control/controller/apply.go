@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
-	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -17,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
 // fieldManager owns the fields that the operator sets. Whoever sets another
@@ -33,24 +33,24 @@ const appliedAnnotation = "blixt.x-k8s.io/applied"
 func (c *Controller) apply(ctx context.Context, object, stored client.Object) (wrote bool, err error) {
 	u, err := applied(object)
 	if err != nil {
-		return false, fmt.Errorf("convert %s %s: %w", kindOf(object), client.ObjectKeyFromObject(object), err)
+		return false, fmt.Errorf("convert %s: %w", kube.NameOf(object), err)
 	}
 	if stored != nil {
 		fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(stored)
 		if err != nil {
-			return false, fmt.Errorf("convert stored %s %s: %w", kindOf(object), client.ObjectKeyFromObject(object), err)
+			return false, fmt.Errorf("convert stored %s: %w", kube.NameOf(object), err)
 		}
 		fields["apiVersion"], fields["kind"] = u.Object["apiVersion"], u.Object["kind"] // which the cache leaves out
 		if within(u.Object, fields) {
 			return false, nil
 		}
 	}
-	writes.WithLabelValues(kindOf(object), "apply").Inc()
+	writes.WithLabelValues(kube.KindOf(object), "apply").Inc()
 	if err := c.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(fieldManager), client.ForceOwnership); err != nil {
-		return false, fmt.Errorf("apply %s %s: %w", kindOf(object), client.ObjectKeyFromObject(object), err)
+		return false, fmt.Errorf("apply %s: %w", kube.NameOf(object), err)
 	}
 	c.ownWrites.wrote(u)
-	c.Log.Info("applied", "object", kindOf(object)+" "+strings.TrimPrefix(client.ObjectKeyFromObject(object).String(), "/"))
+	c.Log.Info("applied", "object", kube.NameOf(object))
 	return true, nil
 }
 
@@ -62,7 +62,7 @@ func applied(object client.Object) (*unstructured.Unstructured, error) {
 		return nil, err
 	}
 	u := &unstructured.Unstructured{Object: fields}
-	gvk, err := apiutil.GVKForObject(object, Scheme)
+	gvk, err := apiutil.GVKForObject(object, kube.Scheme)
 	if err != nil {
 		return nil, err
 	}
@@ -116,12 +116,12 @@ func (c *Controller) remove(ctx context.Context, object client.Object) error {
 	if object.GetDeletionTimestamp() != nil {
 		return nil
 	}
-	writes.WithLabelValues(kindOf(object), "delete").Inc()
+	writes.WithLabelValues(kube.KindOf(object), "delete").Inc()
 	uid := object.GetUID()
 	err := c.client.Delete(ctx, object, client.Preconditions{UID: &uid}, client.PropagationPolicy("Background"))
 	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("delete %s %s: %w", kindOf(object), client.ObjectKeyFromObject(object), err)
+		return fmt.Errorf("delete %s: %w", kube.NameOf(object), err)
 	}
-	c.Log.Info("deleted", "object", kindOf(object)+" "+strings.TrimPrefix(client.ObjectKeyFromObject(object).String(), "/"))
+	c.Log.Info("deleted", "object", kube.NameOf(object))
 	return nil
 }

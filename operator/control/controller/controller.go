@@ -40,6 +40,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
@@ -144,7 +145,7 @@ func stripSchemas(o any) (any, error) {
 	return o, nil
 }
 
-// Add adds the operator to a manager that was made with Cache and Scheme.
+// Add adds the operator to a manager that was made with Cache and kube.Scheme.
 func Add(m manager.Manager, o Options) error {
 	if o.Clock == nil {
 		o.Clock = time.Now
@@ -182,7 +183,7 @@ func Add(m manager.Manager, o Options) error {
 		&corev1.ConfigMap{}, &corev1.Event{},
 	} {
 		if err := c.controller.Watch(c.source(o)); err != nil {
-			return fmt.Errorf("watch %s: %w", kindOf(o), err)
+			return fmt.Errorf("watch %s: %w", kube.KindOf(o), err)
 		}
 	}
 	if err := c.controller.Watch(source.TypedChannel(wake, c.always(request{part: reports}))); err != nil {

@@ -13,28 +13,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
-
-// Scheme knows all kinds that the operator reads and writes.
-var Scheme = newScheme()
-
-func newScheme() *runtime.Scheme {
-	s := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{
-		clientgoscheme.AddToScheme, apiextv1.AddToScheme, gwv1.Install, bpfmanv1.Install, v1alpha1.AddToScheme,
-	} {
-		if err := add(s); err != nil { // two kinds of one name: cannot be
-			panic(err)
-		}
-	}
-	return s
-}
 
 // custom is a kind that the cluster may lack, now or for ever.
 type custom struct {
@@ -107,7 +92,7 @@ func narrow(s *apiextv1.JSONSchemaProps) bool {
 func (c *Controller) readKinds(ctx context.Context) (kinds, error) {
 	k := kinds{present: map[schema.GroupVersionKind]bool{}}
 	for _, kind := range customs {
-		gvk, err := apiutil.GVKForObject(kind.object, Scheme)
+		gvk, err := apiutil.GVKForObject(kind.object, kube.Scheme)
 		if err != nil {
 			return k, fmt.Errorf("find kind of %T: %w", kind.object, err)
 		}
@@ -140,7 +125,7 @@ func serves(crd *apiextv1.CustomResourceDefinition, version string) bool {
 
 // has tells whether objects of a kind, or a list of them, can be read.
 func (k kinds) has(object runtime.Object) bool {
-	gvk, err := apiutil.GVKForObject(object, Scheme)
+	gvk, err := apiutil.GVKForObject(object, kube.Scheme)
 	if err != nil {
 		return false
 	}

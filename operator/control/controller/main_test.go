@@ -217,7 +217,7 @@ func permitted() error {
 	if err != nil {
 		return err
 	}
-	c, err := client.New(config, client.Options{Scheme: controller.Scheme})
+	c, err := client.New(config, client.Options{Scheme: kube.Scheme})
 	if err != nil {
 		return err
 	}
@@ -247,7 +247,7 @@ func (o *operator) run() {
 func (o *operator) runAs(config *rest.Config, a controller.Fleet) (stop func()) {
 	o.Helper()
 	m, err := manager.New(config, manager.Options{
-		Scheme: controller.Scheme, Cache: controller.Cache(namespace),
+		Scheme: kube.Scheme, Cache: controller.Cache(namespace),
 		Metrics: metricsserver.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
 	})
 	o.must(err)

@@ -22,9 +22,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
 // ManagerOptions of an operator's process.
@@ -50,9 +52,6 @@ type ManagerOptions struct {
 	Registerer prometheus.Registerer
 	Log        *slog.Logger
 }
-
-// leaderElection is the name of the Lease.
-const leaderElection = "blixt-operator"
 
 var byDigest = regexp.MustCompile(`^[^@\s]+@sha256:[0-9a-f]{64}$`)
 
@@ -87,11 +86,11 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	config.QPS = -1                           // the API server knows better; after a change of leader all agents come at once
 	config.WarningHandler = rest.NoWarnings{} // of the finalizer's name, which is Gateway API's
 	m, err := manager.New(config, manager.Options{
-		Scheme: Scheme, Cache: Cache(o.Release.Namespace),
+		Scheme: kube.Scheme, Cache: Cache(o.Release.Namespace),
 		Metrics:                       metricsserver.Options{BindAddress: o.MetricsAddress},
 		HealthProbeBindAddress:        o.HealthAddress,
 		LeaderElection:                o.LeaderElection,
-		LeaderElectionID:              leaderElection,
+		LeaderElectionID:              v1alpha1.Operator,
 		LeaderElectionNamespace:       o.Release.Namespace,
 		LeaderElectionReleaseOnCancel: true,
 	})

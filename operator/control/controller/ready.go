@@ -15,6 +15,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
 // addChecks says when this replica is alive, and when it is ready: it knows the
@@ -45,12 +47,12 @@ func addChecks(m manager.Manager, brought *installation, kube kubernetes.Interfa
 
 // somebodyLeads returns nil if a replica holds the Lease.
 func somebodyLeads(ctx context.Context, kube kubernetes.Interface, namespace string, now time.Time) error {
-	lease, err := kube.CoordinationV1().Leases(namespace).Get(ctx, leaderElection, metav1.GetOptions{})
+	lease, err := kube.CoordinationV1().Leases(namespace).Get(ctx, v1alpha1.Operator, metav1.GetOptions{})
 	if err != nil {
-		return fmt.Errorf("get Lease %s/%s: %w", namespace, leaderElection, err)
+		return fmt.Errorf("get Lease %s/%s: %w", namespace, v1alpha1.Operator, err)
 	}
 	if !held(&lease.Spec, now) {
-		return fmt.Errorf("nobody holds Lease %s/%s", namespace, leaderElection)
+		return fmt.Errorf("nobody holds Lease %s/%s", namespace, v1alpha1.Operator)
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ package controller
 import (
 	"context"
 	"fmt"
-	"reflect"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -15,6 +14,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
 // patchStatus writes what change makes of an object's status, if that is
@@ -26,21 +26,18 @@ func (c *Controller) patchStatus(ctx context.Context, stored client.Object, chan
 	if equality.Semantic.DeepEqual(stored, object) {
 		return nil
 	}
-	writes.WithLabelValues(kindOf(stored), "status").Inc()
+	writes.WithLabelValues(kube.KindOf(stored), "status").Inc()
 	err := c.client.Status().Patch(ctx, object, client.MergeFromWithOptions(stored, client.MergeFromWithOptimisticLock{}))
 	switch {
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err): // changed or gone meanwhile
 		return nil
 	case err != nil:
-		return fmt.Errorf("write status of %s %s: %w", kindOf(stored), client.ObjectKeyFromObject(stored), err)
+		return fmt.Errorf("write status of %s: %w", kube.NameOf(stored), err)
 	}
 	c.ownWrites.wrote(object)
 	c.tell(object, told(stored), told(object))
 	return nil
 }
-
-// kindOf is an object's kind: objects of the cache have no TypeMeta.
-func kindOf(object client.Object) string { return reflect.TypeOf(object).Elem().Name() }
 
 // merge returns stored conditions with ours in place. Those of other types are
 // others', and stay. A condition that has not changed its status keeps its time.

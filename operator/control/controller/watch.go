@@ -23,6 +23,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
 // request is what to do. There are three, so that what happens most costs
@@ -70,7 +71,7 @@ func (i *interest) has(service types.NamespacedName) bool {
 // that are gone.
 func (c *Controller) watch(ctx context.Context, k kinds) error {
 	for _, kind := range customs {
-		gvk, err := apiutil.GVKForObject(kind.object, Scheme)
+		gvk, err := apiutil.GVKForObject(kind.object, kube.Scheme)
 		if err != nil {
 			return fmt.Errorf("find kind of %T: %w", kind.object, err)
 		}
@@ -157,18 +158,9 @@ func (c *Controller) concerns(before, object client.Object) (request, bool) {
 
 // sameNode compares what of a node matters: not its heartbeats.
 func sameNode(a, b *corev1.Node) bool {
-	return maps.Equal(a.Labels, b.Labels) && a.Spec.Unschedulable == b.Spec.Unschedulable && ready(a) == ready(b) &&
+	return maps.Equal(a.Labels, b.Labels) && a.Spec.Unschedulable == b.Spec.Unschedulable && kube.Ready(a) == kube.Ready(b) &&
 		equality.Semantic.DeepEqual(a.Spec.Taints, b.Spec.Taints) &&
 		maps.Equal(rollout.Tunnels(a), rollout.Tunnels(b)) &&
 		equality.Semantic.DeepEqual(a.Status.Addresses, b.Status.Addresses) &&
 		a.Status.NodeInfo.KernelVersion == b.Status.NodeInfo.KernelVersion
-}
-
-func ready(n *corev1.Node) bool {
-	for _, c := range n.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			return c.Status == corev1.ConditionTrue
-		}
-	}
-	return false
 }

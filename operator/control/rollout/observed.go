@@ -10,8 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
-	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
@@ -113,17 +113,8 @@ func (s *observed) selected(node string) bool {
 	return n != nil && s.selector.Matches(labels.Set(n.Labels))
 }
 
-// ready reports whether Kubernetes calls a node ready.
-func (s *observed) ready(node string) bool {
-	if n := s.nodes[node]; n != nil {
-		for _, c := range n.Status.Conditions {
-			if c.Type == corev1.NodeReady {
-				return c.Status == corev1.ConditionTrue
-			}
-		}
-	}
-	return false
-}
+// ready reports whether Kubernetes says that a node can run pods.
+func (s *observed) ready(node string) bool { return kube.Ready(s.nodes[node]) }
 
 // age returns how long ago an application was created, 0 if it is yet to be.
 func (s *observed) age(application string) time.Duration {
@@ -135,16 +126,7 @@ func (s *observed) age(application string) time.Duration {
 
 // program returns the program that bpfman has loaded for an instance; nil: none.
 func (s *observed) program(at instanceKey) *bpfmanv1.ClBpfApplicationProgramState {
-	state := s.states[at]
-	if state == nil || state.Status.AppLoadStatus != bpfmanv1.AppLoadSuccess {
-		return nil
-	}
-	for i := range state.Status.Programs {
-		if p := &state.Status.Programs[i]; p.Name == bpf.BlixtProgBlixt && p.ProgramId != nil {
-			return p
-		}
-	}
-	return nil
+	return kube.ProgramOf(s.states[at])
 }
 
 // stored returns what was last written about an instance; nil: nothing.

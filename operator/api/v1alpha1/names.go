@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+// The names of what Blixt has once in a cluster, as the chart installs it and the
+// operator makes it.
+const (
+	// Namespace is where Blixt is, unless it was installed elsewhere.
+	Namespace = "blixt-system"
+	// Operator is the name of the operator's Deployment, Service and Lease.
+	Operator = "blixt-operator"
+	// AgentAccount is the ServiceAccount of the agents.
+	AgentAccount = "blixt-agent"
+	// TLSSecret holds the operator's certificates.
+	TLSSecret = "blixt-tls"
+	// CAConfigMap holds the certificate by which agents verify the operator's.
+	CAConfigMap = "blixt-ca"
+)
+
+// CRDs are the names of the CustomResourceDefinitions of all kinds here.
+var CRDs = []string{
+	"blixtconfigs.blixt.x-k8s.io", "blixtgatewayconfigs.blixt.x-k8s.io", "nodedataplanes.blixt.x-k8s.io",
+}
