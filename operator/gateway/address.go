@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // addresses are those that a Gateway is served on, and why not on others.
@@ -107,7 +109,7 @@ func (a *addresses) assignFromService(given Assigned) {
 		a.nodePorts = given.NodePorts
 	}
 	if len(a.usable) == 0 && len(a.hostnames) > 0 && len(a.nodePorts) == 0 {
-		a.miss(fmt.Sprintf("The load balancer is known by name only, %s, and the Gateway's Service has no node ports where it could deliver.", joinWords(a.hostnames)))
+		a.miss(fmt.Sprintf("The load balancer is known by name only, %s, and the Gateway's Service has no node ports where it could deliver.", phrase.Join(a.hostnames)))
 	}
 }
 

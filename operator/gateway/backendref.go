@@ -10,6 +10,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // maxWeight is Gateway API's limit.
@@ -123,7 +124,7 @@ func ports(service *corev1.Service) string {
 	if len(words) == 0 {
 		return ""
 	}
-	return " (it has " + joinWords(words) + ")"
+	return " (it has " + phrase.Join(words) + ")"
 }
 
 func groupKind(group gwv1.Group, kind gwv1.Kind) string {

@@ -4,9 +4,10 @@ package gateway
 
 import (
 	"fmt"
-	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // fault is why something is not as asked: a condition's reason and message.
@@ -42,18 +43,10 @@ func named(kind, namespace, name string) string {
 	return kind + " " + namespace + "/" + name
 }
 
-// joinWords joins words for a sentence: a, b and c.
-func joinWords(words []string) string {
-	if n := len(words); n > 1 {
-		return strings.Join(words[:n-1], ", ") + " and " + words[n-1]
-	}
-	return strings.Join(words, "")
-}
-
 // listenersNamed returns "listener x" or "listeners x, y and z".
 func listenersNamed(names []string) string {
 	if len(names) == 1 {
 		return "listener " + names[0]
 	}
-	return "listeners " + joinWords(names)
+	return "listeners " + phrase.Join(names)
 }

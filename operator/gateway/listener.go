@@ -11,6 +11,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // listener is a port of a Gateway or of one of its ListenerSets, with the
@@ -97,12 +98,12 @@ func (l *listener) findKinds() {
 	if l.protocol == 0 {
 		l.badKinds = faultf(gwv1.ListenerReasonInvalidRouteKinds,
 			"allowedRoutes.kinds names %s, but Blixt has no routes for protocol %s.",
-			joinWords(invalid), l.spec.Protocol)
+			phrase.Join(invalid), l.spec.Protocol)
 		return
 	}
 	l.badKinds = faultf(gwv1.ListenerReasonInvalidRouteKinds,
 		"allowedRoutes.kinds names %s, but a %s listener takes only %s: remove the others.",
-		joinWords(invalid), l.protocol, own.Kind)
+		phrase.Join(invalid), l.protocol, own.Kind)
 }
 
 // check refuses values that CRD validation would have refused as well, and

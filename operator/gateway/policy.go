@@ -12,6 +12,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // policy is what the owner of a Gateway decides by its BlixtGatewayConfig.
@@ -82,7 +83,7 @@ func (p policy) choose(c *config) (v1alpha1.AddressSource, *fault) {
 	}
 	return "", faultf(gwv1.GatewayReasonInvalidParameters,
 		"The BlixtGatewayConfig wants addressSource %s, but %s allows only %s: choose one of those, or have it added to alsoSources.",
-		p.source, c.name(), joinWords(words(c.sources)))
+		p.source, c.name(), phrase.Join(words(c.sources)))
 }
 
 func words[T ~string](of []T) []string {

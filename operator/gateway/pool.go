@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // pools knows which Gateway holds which address. It has no memory but the
@@ -115,7 +117,7 @@ func (p pools) holding(c *config, v6 bool) string {
 	if len(names) == 0 {
 		return "none of it can be served on"
 	}
-	return "Gateways " + abbreviate(names) + " have them; add addresses, or delete a Gateway"
+	return "Gateways " + phrase.Sample(names) + " have them; add addresses, or delete a Gateway"
 }
 
 func family(v6 bool) string {

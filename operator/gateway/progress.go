@@ -11,6 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // Progress is how far the nodes are with serving a Gateway.
@@ -27,9 +29,6 @@ type Progress struct {
 	// Also is a sentence to add, or "".
 	Also string `json:"also,omitempty"`
 }
-
-// maxNames is how many nodes a message names.
-const maxNames = 5
 
 // SetProgress completes the Programmed conditions of a Gateway, its listeners
 // and its ListenerSets, where nothing but the data plane is in question. It
@@ -130,22 +129,13 @@ func (p Progress) count() string {
 	}
 	text := fmt.Sprintf("Served by %d/%d nodes", p.Nodes-len(p.Missing)-len(p.Unheard), p.Nodes)
 	if len(p.Missing) > 0 {
-		text += ", missing: " + abbreviate(p.Missing)
+		text += ", missing: " + phrase.Sample(p.Missing)
 		if p.Why != "" {
 			text += " (" + strings.TrimSuffix(p.Why, ".") + ")"
 		}
 	}
 	if len(p.Unheard) > 0 {
-		text += ", not heard of yet: " + abbreviate(p.Unheard)
+		text += ", not heard of yet: " + phrase.Sample(p.Unheard)
 	}
 	return text + "."
-}
-
-// abbreviate lists the first few names, sorted.
-func abbreviate(names []string) string {
-	names = slices.Sorted(slices.Values(names))
-	if n := len(names) - maxNames; n > 0 {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:maxNames], ", "), n)
-	}
-	return joinWords(names)
 }

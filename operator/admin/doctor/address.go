@@ -10,6 +10,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // assignment is how long the cluster's load balancer may take.
@@ -55,7 +56,7 @@ func pool(f *Facts) (string, []Finding) {
 			}
 			n++
 			if taken := f.taken(r); len(taken) > 0 {
-				wrong = append(wrong, failed("BlixtConfig "+c.Name, fmt.Sprintf("spec.addresses.pool[%d] %s overlaps %s", j, text, abbreviate(taken)),
+				wrong = append(wrong, failed("BlixtConfig "+c.Name, fmt.Sprintf("spec.addresses.pool[%d] %s overlaps %s", j, text, phrase.Sample(taken)),
 					"Give the pool addresses that are nobody's, and that are routed to the nodes: kubectl edit blixtconfig "+c.Name))
 			}
 		}

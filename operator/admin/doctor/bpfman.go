@@ -13,6 +13,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // What bpfman's operator calls what it makes.
@@ -130,7 +132,7 @@ func bpfmanSelector(f *Facts) (string, []Finding) {
 	if len(left) == 0 {
 		return "the data plane selects all nodes that bpfman is on", nil
 	}
-	return "", []Finding{warning("BlixtConfig", "spec.dataplane.nodes leaves out "+abbreviate(slices.Collect(maps.Keys(left)))+", where bpfman runs: bpfman-agent v0.6.0 panics on nodes that an application does not select; there it stays Pending for good, and other applications may starve",
+	return "", []Finding{warning("BlixtConfig", "spec.dataplane.nodes leaves out "+phrase.Sample(slices.Collect(maps.Keys(left)))+", where bpfman runs: bpfman-agent v0.6.0 panics on nodes that an application does not select; there it stays Pending for good, and other applications may starve",
 		"Select all nodes, or keep bpfman off the others: give "+at("DaemonSet", d)+" a nodeSelector with the same labels.")}
 }
 

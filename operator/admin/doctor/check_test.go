@@ -68,7 +68,7 @@ var defects = []struct {
 	}, "gateway-api", doctor.Warning, "CustomResourceDefinition gateways.gateway.networking.k8s.io", "v1.4.0, older than", "standard-install.yaml"},
 	{"channels of Gateway API are mixed", func(f *doctor.Facts) {
 		crd(f, "tcproutes.gateway.networking.k8s.io").Annotations["gateway.networking.k8s.io/channel"] = "experimental"
-	}, "gateway-api", doctor.Warning, "", "v1.6.3 experimental, v1.6.3 standard", "standard-install.yaml"},
+	}, "gateway-api", doctor.Warning, "", "v1.6.3 experimental and v1.6.3 standard", "standard-install.yaml"},
 	{"no BlixtConfigs", func(f *doctor.Facts) { dropCRD(f, "blixtconfigs.blixt.x-k8s.io") }, "blixt-kinds", doctor.Failed, "CustomResourceDefinition blixtconfigs.blixt.x-k8s.io", "is not there", "charts/blixt/files/crds"},
 	{"no kinds of bpfman", func(f *doctor.Facts) { dropCRD(f, "clusterbpfapplications.bpfman.io") }, "bpfman-kinds", doctor.Failed, "CustomResourceDefinition clusterbpfapplications.bpfman.io", "no program", "examples/bpfman"},
 	{"link ids are int32", func(f *doctor.Facts) { shrink(&crd(f, "clusterbpfapplicationstates.bpfman.io").Spec) }, "bpfman-link-ids", doctor.Failed, "CustomResourceDefinition clusterbpfapplicationstates.bpfman.io", "format int32", "examples/bpfman/crds"},
@@ -197,7 +197,7 @@ var defects = []struct {
 		f.Nodes[0].Annotations = map[string]string{"projectcalico.org/IPv4IPIPTunnelAddr": "10.1.70.0"}
 		f.Configs[0].Spec.Dataplane.Interfaces = v1alpha1.Interfaces{Discover: &v1alpha1.Discover{Exclude: []string{"lo", "tunl0"}}}
 	}, "tunnels", doctor.Failed, "BlixtConfig", "leaves out tunl0", "[eth0, tunl0]"},
-	{"pool has an address of a node", func(f *doctor.Facts) { f.Configs[0].Spec.Addresses.Pool[0] = "192.0.2.0/24" }, "pool", doctor.Failed, "BlixtConfig blixt", "spec.addresses.pool[0] 192.0.2.0/24 overlaps 192.0.2.11 of node n1, 192.0.2.11 of node n2", "kubectl edit"},
+	{"pool has an address of a node", func(f *doctor.Facts) { f.Configs[0].Spec.Addresses.Pool[0] = "192.0.2.0/24" }, "pool", doctor.Failed, "BlixtConfig blixt", "spec.addresses.pool[0] 192.0.2.0/24 overlaps 192.0.2.11 of node n1 and 192.0.2.11 of node n2", "kubectl edit"},
 	{"pool has addresses of pods", func(f *doctor.Facts) { f.Configs[0].Spec.Addresses.Pool[1] = "2001:db8:1::5" }, "pool", doctor.Failed, "BlixtConfig blixt", "2001:db8:1::/64 of pods of node n1", "kubectl edit"},
 	{"pool has the address of a pod", func(f *doctor.Facts) {
 		f.Pods[1].Status.PodIPs = []corev1.PodIP{{IP: "198.51.100.7"}}

@@ -8,7 +8,6 @@ package doctor
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -132,13 +131,4 @@ func failed(object, seen, remedy string) Finding {
 
 func warning(object, seen, remedy string) Finding {
 	return Finding{Verdict: Warning, Object: object, Seen: seen, Remedy: remedy}
-}
-
-// abbreviate joins names, and only counts the rest of many.
-func abbreviate(names []string) string {
-	slices.Sort(names)
-	if n := len(names) - 5; n > 0 {
-		return strings.Join(names[:5], ", ") + fmt.Sprintf(" and %d more", n)
-	}
-	return strings.Join(names, ", ")
 }

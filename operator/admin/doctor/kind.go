@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/version"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 const (
@@ -78,9 +79,9 @@ func gatewayAPI(f *Facts) (string, []Finding) {
 		names = append(names, strings.TrimSpace(name))
 	}
 	if len(names) > 1 && len(wrong) == 0 {
-		wrong = append(wrong, warning("", "the kinds of Gateway API are of different releases or channels: "+abbreviate(names), installGatewayAPI))
+		wrong = append(wrong, warning("", "the kinds of Gateway API are of different releases or channels: "+phrase.Sample(names), installGatewayAPI))
 	}
-	return "Gateway API is " + abbreviate(names), wrong
+	return "Gateway API is " + phrase.Sample(names), wrong
 }
 
 func blixtKinds(f *Facts) (string, []Finding) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 const (
@@ -139,10 +140,10 @@ func linkFault(at instanceKey, asked []bpfmanv1.ClTcxAttachInfo, p *bpfmanv1.ClB
 	f := (*diagnosis)(nil)
 	if missing := missingLinks(asked, links); len(failed) > 0 {
 		f = broken(dead, NotAttached, "bpfman has not attached the program of ClusterBpfApplication %s at %s. If this stays: is the interface there? bpfman looks again when a pod of the node changes. "+
-			"If the log of bpfman-agent says \"bpf_mprog_attach failed\", bpfman's database has programs that are gone: delete /run/bpfman/db on the node, and the node's bpfman-daemon pod.", at.application, joinWords(failed))
+			"If the log of bpfman-agent says \"bpf_mprog_attach failed\", bpfman's database has programs that are gone: delete /run/bpfman/db on the node, and the node's bpfman-daemon pod.", at.application, phrase.Join(failed))
 	} else if len(missing) > 0 {
 		f = broken(dead, LinksMissing, "bpfman says Success, but the program of ClusterBpfApplication %s is not attached at %s. If this stays: is the interface there? "+
-			"bpfman-agent attaches nothing, and says so nowhere, where it may not look at the host's network namespace (/proc/1/ns/net).", at.application, joinWords(missing))
+			"bpfman-agent attaches nothing, and says so nowhere, where it may not look at the host's network namespace (/proc/1/ns/net).", at.application, phrase.Join(missing))
 	}
 	if f != nil && attached {
 		f.phase = serving
@@ -263,12 +264,4 @@ func (s *observed) outdated(have lb.Version) bool {
 		}
 	}
 	return false
-}
-
-// joinWords joins words for a sentence: a, b and c.
-func joinWords(words []string) string {
-	if n := len(words); n > 1 {
-		return strings.Join(words[:n-1], ", ") + " and " + words[n-1]
-	}
-	return strings.Join(words, "")
 }
