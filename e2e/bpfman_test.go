@@ -57,9 +57,13 @@ func (m *managed) nothingLeft() {
 		m.Errorf("bpfman still has\n%s", list)
 	}
 	for _, dev := range []string{"lo", "eth0", "eth1"} {
-		if ids := m.programs(dev); len(ids) > 0 {
-			m.Errorf("%s has programs %v", dev, ids)
-		}
+		// bpfman closes links without detaching: the kernel has a worker free them.
+		m.check(lab.Eventually(patience, func() error {
+			if ids := m.programs(dev); len(ids) > 0 {
+				return fmt.Errorf("%s has programs %v", dev, ids)
+			}
+			return nil
+		}))
 	}
 	pins, err := os.ReadDir(m.bpfman.Path("/run/bpfman/fs/maps"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) || len(pins) > 0 {

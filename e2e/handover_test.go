@@ -73,9 +73,13 @@ func (m *managed) chain(what string, ids ...uint32) {
 		}
 	}
 	for _, dev := range []string{"eth0", "eth1"} {
-		if got := m.programs(dev); !slices.Equal(got, want) {
-			m.Errorf("%s: %s has programs %v, want %v", what, dev, got, want)
-		}
+		// A link that bpfman has closed ends a moment later.
+		m.check(lab.Eventually(patience, func() error {
+			if got := m.programs(dev); !slices.Equal(got, want) {
+				return fmt.Errorf("%s: %s has programs %v, want %v", what, dev, got, want)
+			}
+			return nil
+		}))
 	}
 	list, err := m.bpfman.Run("list", "links")
 	m.check(err)

@@ -134,7 +134,8 @@ func (b *Bpfman) Path(path string) string {
 
 // command prepares a command of bpfman, in the namespace that we came from.
 func (b *Bpfman) command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
-	args = append(append(b.Via()[1:], filepath.Join(b.bin, name)), args...)
+	// systemd and container runtimes give it this umask, whatever ours is.
+	args = append(append(b.Via()[1:], "bash", "-c", `umask 022; exec "$@"`, "bash", filepath.Join(b.bin, name)), args...)
 	cmd := exec.CommandContext(ctx, b.Via()[0], args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	// Nobody outside is asked, where it would ask for keys of signatures.
