@@ -25,8 +25,8 @@ const (
 	healthPort  = 8081
 )
 
-// agents is the DaemonSet whose pods write the maps of an application. They
-// may do nothing else.
+// agents returns the DaemonSet whose pods write the maps of an application. They
+// have no other rights.
 func agents(spec v1alpha1.Dataplane, r Release, application string) *appsv1.DaemonSet {
 	set := typedAgents(r, application)
 	set.Labels = labelsOf("agent", application)
@@ -51,15 +51,16 @@ func agents(spec v1alpha1.Dataplane, r Release, application string) *appsv1.Daem
 		Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: set.Labels}, Spec: pod},
 		UpdateStrategy: appsv1.DaemonSetUpdateStrategy{
 			Type: appsv1.RollingUpdateDaemonSetStrategyType,
-			// The kernel serves on meanwhile; a percentage is never less than one.
+			// The kernel goes on serving meanwhile. A percentage is rounded up to one
+			// pod at least.
 			RollingUpdate: &appsv1.RollingUpdateDaemonSet{MaxUnavailable: new(intstr.FromString("10%"))},
 		},
 	}
 	return set
 }
 
-// podSecurity leaves the seccomp profile unset by default: RuntimeDefault
-// forbids bpf(2), and the agent confines itself.
+// podSecurity returns the pod's security context. It leaves the seccomp profile
+// unset by default: RuntimeDefault forbids bpf(2), and the agent confines itself.
 func podSecurity(profile string) *corev1.PodSecurityContext {
 	security := &corev1.PodSecurityContext{
 		RunAsNonRoot: new(true), RunAsUser: new(int64(user)), RunAsGroup: new(int64(user)), FSGroup: new(int64(user)),
@@ -108,8 +109,8 @@ func probe(path string, seconds int32) *corev1.Probe {
 	}
 }
 
-// volumes are the maps of the application, a token that is good for the
-// operator alone, and whom to show it to.
+// volumes returns the maps of the application, a token that only the operator
+// accepts, and the certificates by which to recognise the operator.
 func volumes(r Release, application string) []corev1.Volume {
 	return []corev1.Volume{
 		{Name: "maps", VolumeSource: corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{
@@ -130,7 +131,8 @@ func volumes(r Release, application string) []corev1.Volume {
 	}
 }
 
-// affinity is what a nodeSelector cannot say.
+// affinity returns the part of a label selector that a nodeSelector cannot
+// express.
 func affinity(expressions []metav1.LabelSelectorRequirement) *corev1.Affinity {
 	if len(expressions) == 0 {
 		return nil

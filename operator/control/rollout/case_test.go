@@ -21,7 +21,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// release is what all cases are installed from.
+// release is the installation of all cases.
 var release = rollout.Release{
 	Namespace: "blixt-system", AgentImage: "registry.example/blixt@sha256:0000", Bytecode: image('a'),
 	ServiceAccount: "blixt-agent", CAConfigMap: "blixt-ca", Operator: "blixt.blixt-system.svc:7443", Audience: "blixt.x-k8s.io",
@@ -29,13 +29,13 @@ var release = rollout.Release{
 	Owners: []metav1.OwnerReference{{APIVersion: "gateway.networking.k8s.io/v1", Kind: "GatewayClass", Name: "blixt", UID: "1"}},
 }
 
-// image is one whose digest is of one digit.
+// image returns a bytecode image whose digest repeats one digit.
 func image(digit byte) string {
 	return "registry.example/bytecode@sha256:" + string(bytes.Repeat([]byte{digit}, 64))
 }
 
-// testCase is an input file: objects, and a document without a kind that has
-// the rest.
+// testCase is an input file: a document without a kind, which has the options,
+// and objects.
 type testCase struct {
 	options
 	config  *v1alpha1.Dataplane
@@ -43,16 +43,16 @@ type testCase struct {
 }
 
 type options struct {
-	// Like is another case of which this one is the sequel: what that one gave
-	// is stored, and only what differs is here.
+	// Like is another case whose sequel this one is: the statuses that it led to
+	// are stored, and this file has only the differences.
 	Like string `json:"like"`
-	// Remove are objects of that case that are gone, by kind/name, and
-	// reports, by Report/application/node.
+	// Remove names objects of that case that are gone, as kind/name, and reports,
+	// as Report/application/node.
 	Remove []string `json:"remove"`
 	// Now and Started are times of the day.
 	Now     string `json:"now"`
 	Started string `json:"started"`
-	// Show objects in full, not their names alone.
+	// Show shows objects in full, not only their names.
 	Show bool `json:"show"`
 
 	Issued        []rollout.Issued  `json:"issued"`
@@ -90,7 +90,7 @@ func readCase(t *testing.T, path string) testCase {
 	c := testCase{options: o}
 	if o.Like != "" {
 		c = readCase(t, caseOf(o.Like))
-		c.remember()
+		c.store()
 		c.cluster.Reports = slices.Clone(c.cluster.Reports)
 	}
 	c.override(o)
@@ -102,11 +102,11 @@ func readCase(t *testing.T, path string) testCase {
 	return c
 }
 
-// caseOf is the input of a golden case.
+// caseOf returns the path of a case's input file.
 func caseOf(name string) string { return "testdata/" + name + ".in.yaml" }
 
-// remember stores what the case gives.
-func (c *testCase) remember() {
+// store stores the statuses that the case leads to.
+func (c *testCase) store() {
 	spec := c.spec()
 	desired := rollout.Plan(c.now(), spec, c.cluster)
 	var stored []v1alpha1.NodeDataplane
@@ -116,7 +116,7 @@ func (c *testCase) remember() {
 	c.cluster.Dataplanes = stored
 }
 
-// override changes what a sequel says.
+// override applies the options of a sequel.
 func (c *testCase) override(o options) {
 	c.Like, c.Show = o.Like, o.Show
 	c.Now, c.Started = cmp.Or(o.Now, c.Now), cmp.Or(o.Started, c.Started)
@@ -155,7 +155,7 @@ func without[T any](list []T, name string, nameOf func(T) string) []T {
 	return slices.DeleteFunc(slices.Clone(list), func(o T) bool { return nameOf(o) == name })
 }
 
-// add decodes an object, which replaces the one of its name.
+// add decodes an object, which replaces the one with its kind and name.
 func (c *testCase) add(doc []byte) error {
 	var meta metav1.PartialObjectMetadata
 	if err := yaml.Unmarshal(doc, &meta); err != nil {

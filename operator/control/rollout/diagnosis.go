@@ -20,18 +20,19 @@ import (
 )
 
 const (
-	// contactGrace is how long an agent may be silent, and how long agents
-	// have to find an operator that has just started.
+	// contactGrace is how long an agent may be silent before it counts as lost,
+	// and how long agents have to find an operator that has just started.
 	contactGrace = time.Minute
-	// outdatedAfter is how old a state may be that an agent has not written.
+	// outdatedAfter is how long an agent may take to write a state.
 	outdatedAfter = 30 * time.Second
-	// stuckAfter is when a program that bpfman says nothing about is overdue.
+	// stuckAfter is the age at which an application that bpfman reports nothing
+	// of is overdue.
 	stuckAfter = 30 * time.Second
-	// slowAfter is when even a slow download should have ended.
+	// slowAfter is the age at which even a slow download should have ended.
 	slowAfter = 2 * time.Minute
 )
 
-// diagnosis is why a program does not serve as it should on a node. Nil is none.
+// diagnosis is why a program does not serve all that it should on a node.
 type diagnosis struct {
 	status          metav1.ConditionStatus
 	reason, message string
@@ -89,7 +90,7 @@ func (s *observed) fault(at instanceKey, links []bpfmanv1.ClTcxAttachInfo) *diag
 	return s.agentFault(at)
 }
 
-// loadFault is why the program is not in the kernel.
+// loadFault returns why the program is not in the kernel; nil: it is.
 func (s *observed) loadFault(at instanceKey) *diagnosis {
 	state := s.states[at]
 	switch {
@@ -123,7 +124,8 @@ func (s *observed) loadFault(at instanceKey) *diagnosis {
 	return broken(absent, NotLoaded, "bpfman has unloaded ClusterBpfApplication %s (%s).", at.application, state.Status.AppLoadStatus)
 }
 
-// linkFault is why packets do not get to the program.
+// linkFault returns why packets do not reach the program on all interfaces; nil:
+// they do.
 func linkFault(at instanceKey, asked []bpfmanv1.ClTcxAttachInfo, p *bpfmanv1.ClBpfApplicationProgramState) *diagnosis {
 	var links []bpfmanv1.ClTcxAttachInfoState
 	if p != nil && p.TCX != nil {
@@ -151,7 +153,8 @@ func linkFault(at instanceKey, asked []bpfmanv1.ClTcxAttachInfo, p *bpfmanv1.ClB
 	return f
 }
 
-// missingLinks names what was asked for and is not among the links.
+// missingLinks names the attachments that were asked for and are not among the
+// links.
 func missingLinks(asked []bpfmanv1.ClTcxAttachInfo, links []bpfmanv1.ClTcxAttachInfoState) []string {
 	found := map[string]bool{} // interfaces that bpfman chose
 	for _, l := range links {
@@ -190,8 +193,8 @@ func missingLinks(asked []bpfmanv1.ClTcxAttachInfo, links []bpfmanv1.ClTcxAttach
 	return missing
 }
 
-// reloaded returns the agent's pod that has the maps of an earlier program, as
-// long as no other has been heard of, and the ids of both programs; else "".
+// reloaded returns the agent's pod if it has the maps of an earlier program and no
+// other pod has reported yet, and the ids of both programs; else "".
 func (s *observed) reloaded(at instanceKey) (pod string, before, after int64) {
 	stored, p := s.stored(at), s.program(at)
 	if stored == nil || stored.ProgramID == nil || p == nil || stored.Pod == "" ||
@@ -201,14 +204,14 @@ func (s *observed) reloaded(at instanceKey) (pod string, before, after int64) {
 	return stored.Pod, *stored.ProgramID, int64(*p.ProgramId)
 }
 
-// replaced tells whether another pod than the one that is stored is there, and
-// was heard of.
+// replaced reports whether the agent has another pod than the stored one, and
+// that pod has reported.
 func (s *observed) replaced(at instanceKey) bool {
 	stored, pod, report := s.stored(at), s.pods[at], s.reports[at]
 	return stored != nil && pod != nil && pod.Name != stored.Pod && report != nil && path.Base(report.Pod) == pod.Name
 }
 
-// agentFault is why the maps do not hold what they should.
+// agentFault returns why the maps do not hold what they should; nil: they do.
 func (s *observed) agentFault(at instanceKey) *diagnosis {
 	report, stored, pod := s.reports[at], s.stored(at), s.pods[at]
 	served := stored != nil && stored.AckedAt != nil
@@ -236,7 +239,7 @@ func (s *observed) agentFault(at instanceKey) *diagnosis {
 	return nil
 }
 
-// noAgent is why an agent has never been heard of.
+// noAgent returns why no agent has ever written the maps.
 func (s *observed) noAgent(at instanceKey, pod *corev1.Pod) *diagnosis {
 	switch {
 	case pod == nil:
@@ -248,6 +251,7 @@ func (s *observed) noAgent(at instanceKey, pod *corev1.Pod) *diagnosis {
 	return broken(unwritten, NoAgent, "Pod %s, which fills the program's maps, runs but has not reached the operator. Its log says why.", pod.Name)
 }
 
+// writeFault returns why the agent could not write the maps.
 func writeFault(report *lb.Report) *diagnosis {
 	if f := report.TableFull; f != nil {
 		return degraded(metav1.ConditionFalse, TableFull, "Not all fits into the program's tables, and the node serves what it served before: %s. Table %s can have %d entries. Serve less, or build bytecode with a larger one.", report.Error, f.Table, f.Size)
@@ -255,7 +259,8 @@ func writeFault(report *lb.Report) *diagnosis {
 	return degraded(metav1.ConditionFalse, WriteFailed, "The agent could not write the program's maps: %s.", strings.TrimSuffix(report.Error, "."))
 }
 
-// outdated tells whether an agent should long have had a newer version.
+// outdated reports whether an agent has lacked a newer version for longer than
+// outdatedAfter.
 func (s *observed) outdated(have lb.Version) bool {
 	for _, issued := range s.c.Issued {
 		v := issued.Version

@@ -26,13 +26,13 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 )
 
-// TestGolden is the specification: what is seen in a cluster gives which
-// objects, which orders and which verdicts.
+// TestGolden is the specification: for each observed cluster, the objects to
+// apply, the orders to the agents and the statuses of the nodes.
 func TestGolden(t *testing.T) {
 	golden.Cases(t, func(t *testing.T, in string) []byte { return render(t, readCase(t, in)) })
 }
 
-// TestGoldenFilesComplete finds reasons that no golden file shows.
+// TestGoldenFilesComplete fails for a reason that no golden file shows.
 func TestGoldenFilesComplete(t *testing.T) {
 	outputs, err := filepath.Glob("testdata/*.out.yaml")
 	if err != nil {
@@ -58,7 +58,7 @@ func TestGoldenFilesComplete(t *testing.T) {
 	})
 }
 
-// A view is what golden files show: short enough to read.
+// A view is what a golden file shows, short enough to read.
 type view struct {
 	Apply         []any          `yaml:"apply,omitempty"`
 	Delete        []string       `yaml:"delete,omitempty"`
@@ -81,7 +81,7 @@ func render(t *testing.T, c testCase) []byte {
 	t.Helper()
 	spec := c.spec()
 	desired := rollout.Plan(c.now(), spec, c.cluster)
-	verdicts := rollout.Judge(c.now(), spec, desired, c.cluster)
+	statuses := rollout.Judge(c.now(), spec, desired, c.cluster)
 	v := view{Nodes: map[string]any{}, Rollout: []string{}}
 	apply, remove := rollout.Objects(spec, release, desired)
 	for _, o := range apply {
@@ -100,9 +100,9 @@ func render(t *testing.T, c testCase) []byte {
 		v.Problems = append(v.Problems, fmt.Sprintf("%s: %s: %s", p.Object, p.Reason, p.Message))
 	}
 	events := desired.Events
-	for _, verdict := range verdicts {
-		v.Nodes[verdict.Node] = viewNode(verdict, c.cluster.Dataplanes)
-		events = append(events, verdict.Events...)
+	for _, s := range statuses {
+		v.Nodes[s.Node] = viewNode(s, c.cluster.Dataplanes)
+		events = append(events, s.Events...)
 	}
 	for _, e := range events {
 		v.Events = append(v.Events, fmt.Sprintf("%s %s: %s %s: %s", e.Kind, e.Name, e.Type, e.Reason, e.Message))

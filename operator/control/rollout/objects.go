@@ -14,14 +14,12 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-const (
-	// applicationLabel of an agent's pod names its ClusterBpfApplication.
-	applicationLabel = "blixt.x-k8s.io/application"
-)
+// applicationLabel of an agent's pod names its ClusterBpfApplication.
+const applicationLabel = "blixt.x-k8s.io/application"
 
-// Objects returns what to apply, completely, and what to delete. Applications
-// that drain are neither: they stay as they were made, with the agents that
-// know their layout.
+// Objects returns the objects to apply, complete, and those to delete. Previous
+// applications are among neither: they stay as they were made, with the agents
+// that know their layout.
 func Objects(spec v1alpha1.Dataplane, r Release, rollout Desired) (apply, remove []client.Object) {
 	if len(rollout.Applications) > 0 {
 		current := &rollout.Applications[0]
@@ -66,9 +64,10 @@ func application(spec v1alpha1.Dataplane, r Release, a *Application, since time.
 	return object
 }
 
-// links are at ingress and egress of the same interfaces.
+// links returns the attachments to ask for: ingress and egress of the same
+// interfaces.
 func links(spec v1alpha1.Dataplane, priority int32) []bpfmanv1.ClTcxAttachInfo {
-	var selectors []bpfmanv1.InterfaceSelector // bpfman wants one way of selecting in each
+	var selectors []bpfmanv1.InterfaceSelector // bpfman accepts one way of selecting in each
 	if spec.Interfaces.Primary != nil {
 		selectors = append(selectors, bpfmanv1.InterfaceSelector{PrimaryNodeInterface: spec.Interfaces.Primary})
 	}

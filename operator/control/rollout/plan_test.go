@@ -17,23 +17,23 @@ import (
 var worlds = flag.Uint64("worlds", 20, "how many worlds to drive upgrades through")
 
 // TestPlanNeverStopsServing drives upgrades through a world in which everything
-// is late and much fails. At no time does a pass take the last program that
-// serves a node away, or give two applications a port in common. When nothing
-// fails any more, one application is left: the one that is asked for.
+// is late and much fails. No pass takes the last serving program from a node, or
+// gives two applications a port in common. When nothing fails any more, one
+// application is left: the one that is asked for.
 func TestPlanNeverStopsServing(t *testing.T) {
 	passes := 300
 	upgrades, deletions := 0, 0
 	for seed := range *worlds {
 		w := newWorld(t, seed)
 		for range passes {
-			w.live()
+			w.step()
 			created, deleted := w.pass()
 			upgrades, deletions = upgrades+created, deletions+deleted
 		}
-		w.kind = true
+		w.reliable = true
 		w.logf("nothing fails any more")
 		for range 300 {
-			w.live()
+			w.step()
 			w.pass()
 		}
 		if names := w.names(); len(names) != 1 || names[0] != rollout.Name(image(w.wanted)) {
@@ -51,7 +51,8 @@ func TestPlanNeverStopsServing(t *testing.T) {
 	}
 }
 
-// pass is one of the operator's: it plans, checks what it planned, and does it.
+// pass is one pass of the operator: it plans, and the plan is checked and carried
+// out.
 func (w *world) pass() (created, deleted int) {
 	spec := rollout.Default(&v1alpha1.Dataplane{
 		Bytecode: &v1alpha1.Bytecode{Image: image(w.wanted)}, Priority: &w.priority, SNATPorts: w.ports,
@@ -66,8 +67,8 @@ func (w *world) pass() (created, deleted int) {
 		case *appsv1.DaemonSet:
 			w.sets[o.Spec.Selector.MatchLabels["blixt.x-k8s.io/application"]] = true
 		case *bpfmanv1.ClusterBpfApplication:
-			if old := w.apps[o.Name]; old != nil {
-				o.CreationTimestamp = old.CreationTimestamp
+			if stored := w.apps[o.Name]; stored != nil {
+				o.CreationTimestamp = stored.CreationTimestamp
 			} else {
 				o.CreationTimestamp = metav1.NewTime(w.now)
 				w.logf("create %s", o.Name)
@@ -125,25 +126,25 @@ func (w *world) check(desired rollout.Desired) {
 	}
 }
 
-// checkNode looks for a node that would lose the program that serves it, or
-// get one in front of it that takes its connections for its own.
+// checkNode fails if a node would lose the program that serves it, or get one in
+// front of it that takes its flows for new ones.
 func (w *world) checkNode(node string, desired rollout.Desired) {
 	w.t.Helper()
-	served, still := false, false
+	served, remains := false, false
 	for at, p := range w.programs {
-		if at.node != node || !p.serves() || w.apps[at.application].DeletionTimestamp != nil || w.away[node] && !w.heard(at) {
-			continue // or nobody could know
+		if at.node != node || !p.serves() || w.apps[at.application].DeletionTimestamp != nil || w.away[node] && !w.inContact(at) {
+			continue // the operator cannot know
 		}
 		served = true
 		for _, a := range desired.Applications {
 			drain, told := a.Drain[node]
-			still = still || a.Name == at.application && !drain
-			if q := w.programs[instanceKey{a.Name, node}]; told && !drain && q != nil && q.draining && q.before(p) && w.heard(at) {
+			remains = remains || a.Name == at.application && !drain
+			if q := w.programs[instanceKey{a.Name, node}]; told && !drain && q != nil && q.draining && q.before(p) && w.inContact(at) {
 				w.fail("node %s: %s takes new connections again, in front of %s: %+v", node, a.Name, at.application, desired)
 			}
 		}
 	}
-	if served && !still {
+	if served && !remains {
 		w.fail("node %s is served, and would not be any more: %+v", node, desired)
 	}
 }

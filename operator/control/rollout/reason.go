@@ -6,39 +6,40 @@ package rollout
 const (
 	// Serving: the node serves what it should.
 	Serving = "Serving"
-	// ServingPrevious: the node serves with the bytecode of before, and will
+	// ServingPrevious: the node serves with the previous bytecode, and will
 	// change over.
 	ServingPrevious = "ServingPrevious"
-	// UpgradeBlocked: the node serves with the bytecode of before, because it
+	// UpgradeBlocked: the node serves with the previous bytecode, because it
 	// cannot run the new one. It is a reason of problems too.
 	UpgradeBlocked = "UpgradeBlocked"
-	// NotLoaded: bpfman has not loaded the program, or not said so yet.
+	// NotLoaded: bpfman has not loaded the program, or not reported it yet.
 	NotLoaded = "NotLoaded"
 	// LoadFailed: bpfman could not load the program.
 	LoadFailed = "LoadFailed"
-	// StateStuck: the API server refuses what bpfman says, which then loads
-	// the program again and again.
+	// StateStuck: the API server refuses bpfman's report, and bpfman loads the
+	// program again and again.
 	StateStuck = "StateStuck"
-	// LinksMissing: bpfman says that all is well, but has not attached the
-	// program where it should.
+	// LinksMissing: bpfman reports success, but has not attached the program
+	// everywhere that it should.
 	LinksMissing = "LinksMissing"
 	// NotAttached: bpfman could not attach the program, or not yet.
 	NotAttached = "NotAttached"
 	// ReloadedProgram: bpfman has loaded the program anew, and the agent has
-	// the maps of before.
+	// the maps of the previous one.
 	ReloadedProgram = "ReloadedProgram"
 	// NoAgent: no agent has filled the maps yet.
 	NoAgent = "NoAgent"
-	// AgentLost: the agent is not heard of; the kernel serves what it has.
+	// AgentLost: the agent is not connected; the kernel serves what it has.
 	AgentLost = "AgentLost"
-	// ProgramGone: the program sees no packets, though bpfman says that it is
-	// attached.
+	// ProgramGone: the program receives no packets, though bpfman reports that
+	// it is attached.
 	ProgramGone = "ProgramGone"
-	// TableFull: what is to be served does not fit the program's tables.
+	// TableFull: what is to be served does not fit into the program's tables.
 	TableFull = "TableFull"
 	// WriteFailed: the agent could not write the maps.
 	WriteFailed = "WriteFailed"
-	// Outdated: the maps hold an older state for more than 30 seconds.
+	// Outdated: the maps have not held the current state for more than 30
+	// seconds.
 	Outdated = "Outdated"
 	// NotSelected: the node is no longer to take part.
 	NotSelected = "NotSelected"
@@ -49,10 +50,10 @@ const (
 const (
 	// AsAsked: the kernel holds what was asked for.
 	AsAsked = "AsAsked"
-	// OtherBytecode: new connections are served by another program than was
-	// asked for.
+	// OtherBytecode: new connections are served by another program than the one
+	// that was asked for.
 	OtherBytecode = "OtherBytecode"
-	// ForeignWriter: somebody else has written the maps.
+	// ForeignWriter: another writer has changed the maps.
 	ForeignWriter = "ForeignWriter"
 	// Orphans: bpfman may have left copies of the program attached.
 	Orphans = "Orphans"
@@ -62,9 +63,9 @@ const (
 const (
 	// Loading: a new application is created.
 	Loading = "Loading"
-	// Draining: the old application takes no new connections on any node.
+	// Draining: the previous application accepts no new connections on any node.
 	Draining = "Draining"
-	// Unloading: the old application is deleted.
+	// Unloading: the previous application is deleted.
 	Unloading = "Unloading"
 	// UpgradeWaiting: there is no room for another application yet.
 	UpgradeWaiting = "UpgradeWaiting"
@@ -72,6 +73,6 @@ const (
 	OtherLayout = "OtherLayout"
 	// BytecodeRefused: the bytecode must not be loaded.
 	BytecodeRefused = "BytecodeRefused"
-	// DeleteFailed: bpfman does not get rid of an application.
+	// DeleteFailed: bpfman cannot delete an application.
 	DeleteFailed = "DeleteFailed"
 )

@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package rollout decides what runs on the nodes. In come the data plane of
-// a BlixtConfig and what Kubernetes, bpfman and the agents say; out go the
-// objects to apply and delete, who drains where, and a verdict on each node.
-// It is pure: the same input gives the same output, and time is an argument.
+// a BlixtConfig and what Kubernetes, bpfman and the agents report; out go the
+// objects to apply and delete, which application drains where, and the status of
+// each node. It is pure: the same input gives the same output, and time is an
+// argument.
 //
-// Plan says which programs there should be, Objects what to apply for them,
-// Judge how each node does, and Sum what a Gateway may say of that. All of
-// them look at the time: they are to be asked again after Pace, even if
-// nothing has happened.
+// Plan returns the applications that there are to be, Objects what to apply and
+// delete for them, and Judge the status of each node. Plan and Judge depend on
+// the time: the controller calls them again every ten seconds even if nothing
+// has happened.
+//
+// An application is a ClusterBpfApplication: one program, with maps of its own,
+// on each selected node. How far it has come on a node is its phase (phase.go);
+// what follows from the phases are the tables in drain.go.
 package rollout
 
 import (
@@ -23,9 +28,6 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// Pace is how often to ask again while nothing happens.
-const Pace = 15 * time.Second
-
 // Release is what belongs to the operator's installation.
 type Release struct {
 	// Namespace of the operator, and of the agents.
@@ -36,9 +38,10 @@ type Release struct {
 	Bytecode string `json:"bytecode"`
 	// ServiceAccount of the agents.
 	ServiceAccount string `json:"serviceAccount"`
-	// CAConfigMap has the certificates in ca.crt by which agents know the operator.
+	// CAConfigMap has, in ca.crt, the certificates by which agents recognise the
+	// operator.
 	CAConfigMap string `json:"caConfigMap"`
-	// Operator is where agents connect to, as host:port.
+	// Operator is the host:port that agents connect to.
 	Operator string `json:"operator"`
 	// Audience of the agents' tokens.
 	Audience string `json:"audience"`
@@ -46,39 +49,39 @@ type Release struct {
 	ImagePullSecrets []string `json:"imagePullSecrets,omitempty"`
 	// LogLevel of the agents; empty: their default.
 	LogLevel string `json:"logLevel,omitempty"`
-	// Owners of all objects: the GatewayClasses that they are for. When the last
-	// of them goes, so does the data plane.
+	// Owners of all objects: the GatewayClasses that they are for. Deleting the
+	// last of them deletes the data plane.
 	Owners []metav1.OwnerReference `json:"owners,omitempty"`
 }
 
-// Cluster is what is known of the cluster.
+// Cluster is what is known of the cluster at one moment.
 type Cluster struct {
 	Nodes        []corev1.Node                         `json:"nodes,omitempty"`
 	Applications []bpfmanv1.ClusterBpfApplication      `json:"applications,omitempty"`
 	States       []bpfmanv1.ClusterBpfApplicationState `json:"states,omitempty"`
 	// Pods are those of the agents.
 	Pods []corev1.Pod `json:"pods,omitempty"`
-	// Reports are the agents' last words.
+	// Reports are the last ones of the agents.
 	Reports []lb.Report `json:"reports,omitempty"`
-	// Dataplanes are as stored: they remember what an operator that has only
-	// just started has not heard yet.
+	// Dataplanes are as stored: an operator that has just started learns from
+	// them what agents have not reported to it yet.
 	Dataplanes []v1alpha1.NodeDataplane `json:"dataplanes,omitempty"`
-	// Issued are the versions of the last minute or more, oldest first; the
-	// last one is what agents should have.
+	// Issued are the versions of the last minute or more, oldest first; agents
+	// should have the last one.
 	Issued []Issued `json:"issued,omitempty"`
-	// Started is when agents could first reach this operator.
+	// Started is when agents could first connect to this operator.
 	Started time.Time `json:"started"`
-	// NarrowLinkIDs tells that the CRD of the states has int32 link ids, half
-	// of which the API server then refuses.
+	// NarrowLinkIDs reports whether link ids are int32 in the CRD of the states:
+	// the API server then refuses half of them.
 	NarrowLinkIDs bool `json:"narrowLinkIDs,omitempty"`
-	// Refused says why the bytecode that is asked for must not be loaded, such
-	// as that no key has signed it; empty: it may be.
+	// Refused is why the bytecode that is asked for must not be loaded, such as
+	// that no key has signed it; empty: it may be.
 	Refused string `json:"refused,omitempty"`
-	// Signers has the fingerprints of the keys that have signed images.
+	// Signers has, by image, the fingerprint of the key that has signed it.
 	Signers map[string]string `json:"signers,omitempty"`
 }
 
-// Issued is a version of the state that agents are sent, and since when.
+// Issued is a version of the state, and the time since which agents are sent it.
 type Issued struct {
 	Version lb.Version `json:"version"`
 	At      time.Time  `json:"at"`
@@ -88,14 +91,14 @@ type Issued struct {
 func Selector(spec v1alpha1.Dataplane) labels.Selector {
 	selector, err := metav1.LabelSelectorAsSelector(&spec.Nodes)
 	if err != nil {
-		return labels.Nothing() // as bpfman takes it: an error, and no node
+		return labels.Nothing() // for bpfman, too, it is an error, and selects no node
 	}
 	return selector
 }
 
-// Default returns what a BlixtConfig says of the data plane, with the default
-// of each field that it leaves out. Nil is a BlixtConfig that says nothing. With
-// the primary interface go the tunnels that nodes tell of, by Names.
+// Default returns the data plane of a BlixtConfig, nil: it has none, with a
+// default for each field that it leaves out. If it selects the primary
+// interface, Names has the tunnels that nodes announce as well.
 func Default(d *v1alpha1.Dataplane, r Release, nodes []corev1.Node) v1alpha1.Dataplane {
 	var spec v1alpha1.Dataplane
 	if d != nil {

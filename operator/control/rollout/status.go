@@ -15,12 +15,13 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// refresh is how old what changes all the time may be in a status in which
-// nothing else has changed: 1,000 nodes are three writes a second.
+// refresh limits writes. Fields that change constantly, such as flows and last
+// contact, are written at least this often, and earlier only along with another
+// change: 1,000 nodes make three writes a second.
 const refresh = 5 * time.Minute
 
-// status is what is known of an application on the node. What the agent has
-// not said to this operator is as it was stored.
+// status returns what is known of an application on the node. What the agent
+// has not reported to this operator is as it was stored.
 func (j *judge) status(i planned) v1alpha1.ApplicationStatus {
 	a := v1alpha1.ApplicationStatus{}
 	if stored := j.stored(i.at); stored != nil {
@@ -42,8 +43,9 @@ func (j *judge) status(i planned) v1alpha1.ApplicationStatus {
 	return a
 }
 
-// programStatus sets what bpfman says. A pod keeps the maps of the program
-// that was there when it was first seen: the two change together.
+// programStatus fills in what bpfman reports. A pod keeps the maps of the
+// program that was there when the pod was first observed: Pod and ProgramID
+// change together.
 func (j *judge) programStatus(at instanceKey, a *v1alpha1.ApplicationStatus) {
 	a.Links = nil
 	p := j.program(at)
@@ -71,9 +73,9 @@ func (j *judge) programStatus(at instanceKey, a *v1alpha1.ApplicationStatus) {
 	})
 }
 
-// calm returns the stored status if nothing differs but what changes all the
-// time, and that is not old.
-func calm(now time.Time, before *v1alpha1.NodeDataplaneStatus, after v1alpha1.NodeDataplaneStatus) v1alpha1.NodeDataplaneStatus {
+// keepStored returns the stored status if its last contact is younger than
+// refresh and only fields that change constantly differ; else the new one.
+func keepStored(now time.Time, before *v1alpha1.NodeDataplaneStatus, after v1alpha1.NodeDataplaneStatus) v1alpha1.NodeDataplaneStatus {
 	if before.LastContact == nil || now.Sub(before.LastContact.Time) >= refresh {
 		return after
 	}
@@ -95,6 +97,7 @@ func calm(now time.Time, before *v1alpha1.NodeDataplaneStatus, after v1alpha1.No
 	return after
 }
 
+// timestamp returns a time in the form of a status; nil: zero.
 func timestamp(t time.Time) *metav1.Time {
 	if t.IsZero() {
 		return nil
@@ -102,6 +105,7 @@ func timestamp(t time.Time) *metav1.Time {
 	return &metav1.Time{Time: t.UTC().Truncate(time.Second)}
 }
 
+// later returns the later of two times; nil and zero are none.
 func later(known *metav1.Time, t time.Time) *metav1.Time {
 	if new := timestamp(t); known == nil || new != nil && new.After(known.Time) {
 		return new

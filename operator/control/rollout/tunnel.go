@@ -14,9 +14,9 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-// calico are annotations by which its nodes tell their addresses in tunnels, and
-// the tunnels' devices (calico: felix/dataplane/linux/dataplanedefs). Its eBPF mode
-// has one device for both families: there, interfaces are to be named.
+// calico maps the annotations in which Calico's nodes announce their addresses in
+// tunnels to the tunnels' devices (calico: felix/dataplane/linux/dataplanedefs).
+// Its eBPF mode has one device for both families: there, interfaces must be named.
 var calico = map[string]string{
 	"projectcalico.org/IPv4IPIPTunnelAddr":         "tunl0",
 	"projectcalico.org/IPv4VXLANTunnelAddr":        "vxlan.calico",
@@ -27,8 +27,9 @@ var calico = map[string]string{
 
 const flannel = "flannel.alpha.coreos.com/"
 
-// Tunnels returns the devices by which a node reaches the pods of others, and the
-// annotation that tells of each. Network plugins that do not are not known.
+// Tunnels returns the devices through which a node reaches the pods of other nodes,
+// each with the annotation that announces it. It knows those of flannel and
+// Calico.
 func Tunnels(n *corev1.Node) map[string]string {
 	found := map[string]string{}
 	for annotation, device := range calico {
@@ -41,7 +42,7 @@ func Tunnels(n *corev1.Node) map[string]string {
 	switch n.Annotations[backend] {
 	case "vxlan":
 		for data, device := range map[string]string{"backend-data": "flannel", "backend-v6-data": "flannel-v6"} {
-			vxlan := struct{ VNI int }{1} // as by default: old versions do not tell
+			vxlan := struct{ VNI int }{1} // the default: early versions do not announce it
 			if text := n.Annotations[flannel+data]; text != "null" && json.Unmarshal([]byte(text), &vxlan) == nil {
 				found[fmt.Sprintf("%s.%d", device, vxlan.VNI)] = backend
 			}
@@ -56,8 +57,8 @@ func Tunnels(n *corev1.Node) map[string]string {
 	return found
 }
 
-// tunnels are those of all nodes that take part. The pods of others answer by
-// them, so where a tunnel has no program, what they answer is lost.
+// tunnels returns the devices of all nodes that take part. Pods of other nodes
+// answer through them: without a program there, their answers are lost.
 func tunnels(spec v1alpha1.Dataplane, nodes []corev1.Node) []string {
 	selector := Selector(spec)
 	all := map[string]string{}

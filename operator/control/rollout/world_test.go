@@ -19,21 +19,21 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// world is a cluster that lives by itself: bpfman loads what it can, agents
-// fill maps and obey, and all of them are slow and fail.
+// world simulates a cluster: bpfman loads what it can, agents write maps and
+// obey, and all of them are slow and fail.
 type world struct {
 	*rand.Rand
-	t    *testing.T
-	now  time.Time
-	log  []string
-	kind bool // nothing fails any more
+	t        *testing.T
+	now      time.Time
+	log      []string
+	reliable bool // nothing fails any more
 
 	wanted   byte // digit of the digest
 	priority int32
 	ports    v1alpha1.PortRange
 
 	nodes      map[string]bool // ready
-	away       map[string]bool // nodes whose bpfman is, and says that it has no program
+	away       map[string]bool // nodes whose bpfman is restarting, and reports no program
 	apps       map[string]*bpfmanv1.ClusterBpfApplication
 	sets       map[string]bool // DaemonSets, by application
 	programs   map[instanceKey]*program
@@ -51,17 +51,17 @@ type instanceKey struct{ application, node string }
 type program struct {
 	id       uint32
 	priority int32
-	filled   bool // has a state
+	written  bool // its maps hold a state
 	draining bool
 	gone     bool // unpinned by a restart of bpfman
 	flows    uint64
 }
 
-// serves tells whether new connections get an answer.
-func (p *program) serves() bool { return p != nil && p.filled && !p.draining && !p.gone }
+// serves reports whether new connections are served.
+func (p *program) serves() bool { return p != nil && p.written && !p.draining && !p.gone }
 
-// before tells whether a program sees packets before another: of one
-// priority, the one that came first does.
+// before reports whether packets reach a program before another: of equal
+// priority, they reach the older one first.
 func (p *program) before(o *program) bool {
 	return p.priority < o.priority || p.priority == o.priority && p.id < o.id
 }
@@ -69,9 +69,9 @@ func (p *program) before(o *program) bool {
 // agentPod is an agent's pod.
 type agentPod struct {
 	name      string
-	maps      *program // those that it has mounted
+	maps      *program // whose maps it has mounted
 	connected bool
-	known     bool // to this operator
+	known     bool // this operator has its report
 	contact   time.Time
 }
 
@@ -89,7 +89,7 @@ func (w *world) logf(format string, args ...any) {
 
 func (w *world) chance(percent int) bool { return w.IntN(100) < percent }
 
-// names returns the applications, sorted, so that a seed means one history.
+// names returns the applications, sorted, so that a seed gives one history.
 func (w *world) names() []string {
 	var all []string
 	for name := range w.apps {
@@ -99,29 +99,29 @@ func (w *world) names() []string {
 	return all
 }
 
-// live lets time pass, and something happen.
-func (w *world) live() {
+// step lets some time pass, and something happen.
+func (w *world) step() {
 	w.now = w.now.Add(time.Duration(1+w.IntN(40)) * time.Second)
 	for _, node := range []string{"n1", "n2", "n3"} {
-		if !w.kind && w.chance(2) {
+		if !w.reliable && w.chance(2) {
 			w.nodes[node] = !w.nodes[node]
 			w.logf("node %s ready: %v", node, w.nodes[node])
 		}
-		w.nodes[node] = w.nodes[node] || w.kind
-		if away := !w.kind && w.chance(map[bool]int{false: 5, true: 70}[w.away[node]]); away != w.away[node] {
+		w.nodes[node] = w.nodes[node] || w.reliable
+		if away := !w.reliable && w.chance(map[bool]int{false: 5, true: 70}[w.away[node]]); away != w.away[node] {
 			w.away[node] = away
 			w.logf("bpfman away from %s: %v", node, away)
 		}
 		for _, name := range w.names() {
 			at := instanceKey{name, node}
-			if w.kind || w.chance(60) && !w.away[node] {
+			if w.reliable || w.chance(60) && !w.away[node] {
 				w.bpfman(at)
 			}
-			if w.kind || w.chance(60) {
+			if w.reliable || w.chance(60) {
 				w.agent(at)
 			}
-			if !w.kind && w.chance(1) {
-				w.mischief(at)
+			if !w.reliable && w.chance(1) {
+				w.breakProgram(at)
 			}
 		}
 	}
@@ -130,16 +130,16 @@ func (w *world) live() {
 			delete(w.apps, name)
 		}
 	}
-	if !w.kind && w.chance(3) {
+	if !w.reliable && w.chance(3) {
 		w.wanted = byte('a' + w.IntN(4))
 		w.logf("wanted: %c", w.wanted)
 	}
-	if !w.kind && w.chance(2) {
+	if !w.reliable && w.chance(2) {
 		w.priority = int32(20 + 30*w.IntN(3))
 		w.ports = v1alpha1.PortRange{First: int32(1000 * (1 + w.IntN(9))), Last: int32(1000 * (11 + w.IntN(9)))}
 		w.logf("priority %d, ports %v", w.priority, w.ports)
 	}
-	if !w.kind && w.chance(3) {
+	if !w.reliable && w.chance(3) {
 		w.logf("the operator restarts")
 		w.started = w.now
 		for _, a := range w.agents {
@@ -157,7 +157,7 @@ func (w *world) loaded(application string) bool {
 	return false
 }
 
-// bpfman makes a node's kernel what an application says.
+// bpfman makes a node's kernel run what an application asks for.
 func (w *world) bpfman(at instanceKey) {
 	app, p := w.apps[at.application], w.programs[at]
 	key := app.Name[6:7] + at.node
@@ -165,10 +165,10 @@ func (w *world) bpfman(at instanceKey) {
 	case app.DeletionTimestamp != nil:
 		delete(w.programs, at)
 		delete(w.agents, at)
-	case p == nil && !w.kind && !w.bad[key] && w.chance(20):
+	case p == nil && !w.reliable && !w.bad[key] && w.chance(20):
 		w.bad[key] = true
 		w.logf("%v does not load", at)
-	case w.bad[key] && !w.kind && !w.chance(5):
+	case w.bad[key] && !w.reliable && !w.chance(5):
 	case p == nil:
 		delete(w.bad, key)
 		w.nextID++
@@ -178,11 +178,11 @@ func (w *world) bpfman(at instanceKey) {
 	}
 }
 
-// mischief loads a program anew, or loses it.
-func (w *world) mischief(at instanceKey) {
+// breakProgram loads a program anew, or loses it.
+func (w *world) breakProgram(at instanceKey) {
 	p, a := w.programs[at], w.agents[at]
 	switch {
-	case p == nil || a == nil || !a.connected || !w.nodes[at.node]: // nobody could know
+	case p == nil || a == nil || !a.connected || !w.nodes[at.node]: // the operator could not know
 	case w.chance(50):
 		w.logf("%v is loaded anew", at)
 		w.nextID++
@@ -193,7 +193,7 @@ func (w *world) mischief(at instanceKey) {
 	}
 }
 
-// agent lives on a node: it mounts, connects, writes and obeys.
+// agent simulates an agent: it mounts, connects, writes and obeys.
 func (w *world) agent(at instanceKey) {
 	a, p := w.agents[at], w.programs[at]
 	switch {
@@ -205,12 +205,12 @@ func (w *world) agent(at instanceKey) {
 		return
 	case !a.connected:
 		a.connected = true
-	case !w.kind && w.chance(3) && !a.lost(p):
+	case !w.reliable && w.chance(3) && !a.lost(p):
 		a.connected = false
 		return
 	}
 	a.known, a.contact = true, w.now
-	a.maps.filled = true
+	a.maps.written = true
 	if drain, told := w.orders[at]; told {
 		a.maps.draining = drain
 	}
@@ -225,17 +225,17 @@ func (w *world) agent(at instanceKey) {
 	}
 }
 
-// heard tells whether the agent is in contact with this operator, or was a
-// moment ago.
-func (w *world) heard(at instanceKey) bool {
+// inContact reports whether the agent is connected to this operator, or was within
+// the last minute.
+func (w *world) inContact(at instanceKey) bool {
 	a := w.agents[at]
 	return a != nil && a.known && (a.connected || w.now.Sub(a.contact) <= time.Minute)
 }
 
-// lost tells whether the agent sees no packets.
+// lost reports whether the agent's heartbeat has stopped.
 func (a *agentPod) lost(p *program) bool { return a.maps != p || p.gone }
 
-// cluster is what the operator sees.
+// cluster returns what the operator observes.
 func (w *world) cluster() rollout.Cluster {
 	c := rollout.Cluster{Started: w.started, Dataplanes: w.dataplanes}
 	for _, node := range []string{"n1", "n2", "n3"} {
@@ -269,7 +269,7 @@ func (w *world) report(at instanceKey, a *agentPod) lb.Report {
 		Node: at.node, Application: at.application, Pod: a.name, Connected: a.connected, LastContact: a.contact,
 		Draining: a.maps.draining, Flows: a.maps.flows, HeartbeatLost: a.lost(w.programs[at]),
 	}
-	if a.maps.filled {
+	if a.maps.written {
 		r.Version, r.AckedAt = lb.Version{Epoch: 1, Sequence: 1}, a.contact
 	}
 	return r

@@ -16,23 +16,25 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-// NodeStatus is what is true on a node.
+// NodeStatus is the status of a node, and what is to be done about it.
 type NodeStatus struct {
 	Node string `json:"node"`
 	// Status is that of the node's NodeDataplane. It equals the stored one if
 	// there is nothing worth writing.
 	Status v1alpha1.NodeDataplaneStatus `json:"status"`
-	// Counted tells whether Gateways wait for the node: it is selected, and
+	// Counted reports whether Gateways wait for the node: it is selected, and
 	// Kubernetes calls it ready.
 	Counted bool `json:"counted,omitempty"`
 	// Restart names the agents' pods to delete: they have maps that no program
-	// looks at.
+	// reads.
 	Restart []string `json:"restart,omitempty"`
-	Events  []Event  `json:"events,omitempty"`
+	// Events report what has changed.
+	Events []Event `json:"events,omitempty"`
 }
 
-// Judge returns a verdict on each node that is selected or still runs a
-// program of Blixt, sorted. NodeDataplanes of other nodes are to be deleted.
+// Judge returns the status of each node that is selected or still runs a program
+// of Blixt, sorted by node. NodeDataplanes of other nodes are to be deleted.
+// rollout must be what Plan returned for the same cluster.
 func Judge(now time.Time, spec v1alpha1.Dataplane, rollout Desired, c Cluster) []NodeStatus {
 	s := observe(now, spec, &c)
 	var all []NodeStatus
@@ -49,19 +51,19 @@ func Judge(now time.Time, spec v1alpha1.Dataplane, rollout Desired, c Cluster) [
 			}
 		}
 		if s.selected(node) || len(j.instances) > 0 {
-			all = append(all, j.verdict())
+			all = append(all, j.nodeStatus())
 		}
 	}
 	return all
 }
 
-// judge looks at one node.
+// judge derives the status of one node.
 type judge struct {
 	*observed
 	node      string
 	wanted    string // application
 	rollout   *Desired
-	instances []planned // the one that is to take new connections first
+	instances []planned // the one that accepts new connections first
 }
 
 // planned is an instance that drains as its agent is told, or else as it last
@@ -71,9 +73,9 @@ type planned struct {
 	instance
 }
 
-// unstarted tells whether a pod's containers are yet to start, as after a power
-// cut: it gets its volumes anew then. If it went first, bpfman's CSI driver would
-// fail for ever to take away what was not mounted again.
+// unstarted reports whether a pod's containers are yet to start, as after a
+// power cut: its volumes are then mounted anew. If it was deleted before, bpfman's
+// CSI driver would try for ever to unmount what is not mounted.
 func unstarted(pod *corev1.Pod) bool {
 	all := pod.Status.ContainerStatuses
 	return len(all) > 0 && !slices.ContainsFunc(all, func(s corev1.ContainerStatus) bool {
@@ -81,7 +83,9 @@ func unstarted(pod *corev1.Pod) bool {
 	})
 }
 
-func (j *judge) verdict() NodeStatus {
+// nodeStatus returns the status of the node, with a condition's time of
+// transition and an event where its reason has changed.
+func (j *judge) nodeStatus() NodeStatus {
 	v := NodeStatus{Node: j.node, Counted: j.selected(j.node) && j.ready(j.node)}
 	before := j.before[j.node]
 	v.Status = v1alpha1.NodeDataplaneStatus{Kernel: j.nodes[j.node].Status.NodeInfo.KernelVersion}
@@ -89,7 +93,8 @@ func (j *judge) verdict() NodeStatus {
 		v.Status.Conditions = slices.Clone(before.Conditions)
 		v.Status.LastContact = before.LastContact
 	}
-	// The one that takes new connections first; who does not know leaves it.
+	// The one that accepts new connections comes first. Where that is unknown,
+	// the stored order stays.
 	slices.SortStableFunc(j.instances, func(a, b planned) int {
 		return cmp.Or(rank(a)-rank(b), j.order(a.at)-j.order(b.at))
 	})
@@ -105,23 +110,23 @@ func (j *judge) verdict() NodeStatus {
 	}
 	for _, c := range []metav1.Condition{j.serves(), j.drifted()} {
 		c.LastTransitionTime = metav1.NewTime(j.now.UTC().Truncate(time.Second))
-		if c.Reason == "" { // nothing is known
+		if c.Reason == "" { // the stored one stands
 			continue
 		}
 		old := meta.FindStatusCondition(v.Status.Conditions, c.Type)
-		told := slices.ContainsFunc(v.Events, func(e Event) bool { return e.Reason == c.Reason })
-		if (old == nil || old.Status != c.Status || old.Reason != c.Reason) && !told {
+		reported := slices.ContainsFunc(v.Events, func(e Event) bool { return e.Reason == c.Reason })
+		if (old == nil || old.Status != c.Status || old.Reason != c.Reason) && !reported {
 			v.Events = append(v.Events, j.event(c, old)...)
 		}
 		meta.SetStatusCondition(&v.Status.Conditions, c)
 	}
 	if before != nil {
-		v.Status = calm(j.now, before, v.Status)
+		v.Status = keepStored(j.now, before, v.Status)
 	}
 	return v
 }
 
-// order is where an application is stored among those of the node.
+// order returns the place of an application among the stored ones of its node.
 func (j *judge) order(at instanceKey) int {
 	before := j.before[at.node]
 	if before == nil {
@@ -134,7 +139,8 @@ func (j *judge) order(at instanceKey) int {
 	return i
 }
 
-// rank orders by how likely it is to take new connections: 0 surely does.
+// rank orders instances by how likely they are to accept new connections: 0
+// surely does.
 func rank(i planned) int {
 	switch {
 	case i.drains:
@@ -147,7 +153,7 @@ func rank(i planned) int {
 	return 2
 }
 
-// current is the instance that is to take new connections; nil: none is.
+// current returns the instance of the current application; nil: there is none.
 func (j *judge) current() *planned {
 	for i := range j.instances {
 		if j.instances[i].Name == j.rollout.Applications[0].Name {
@@ -157,13 +163,14 @@ func (j *judge) current() *planned {
 	return nil
 }
 
-// serves returns the condition Ready, without a reason if nothing is known.
+// serves returns the condition Ready, without a reason if nothing is known yet
+// and the stored one stands.
 func (j *judge) serves() metav1.Condition {
-	say := func(status metav1.ConditionStatus, reason, message string) metav1.Condition {
+	condition := func(status metav1.ConditionStatus, reason, message string) metav1.Condition {
 		return metav1.Condition{Type: v1alpha1.NodeReady, Status: status, Reason: reason, Message: message}
 	}
 	if !j.selected(j.node) {
-		return say(metav1.ConditionFalse, NotSelected, "The node is not selected any more: its program is unloaded, during an upgrade when its connections have ended.")
+		return condition(metav1.ConditionFalse, NotSelected, "The node is not selected any more: its program is unloaded, during an upgrade when its connections have ended.")
 	}
 	current := j.current()
 	switch {
@@ -172,9 +179,9 @@ func (j *judge) serves() metav1.Condition {
 		for _, p := range j.rollout.Problems {
 			message += " " + p.Object + ": " + p.Message
 		}
-		return say(metav1.ConditionFalse, NotLoaded, message)
+		return condition(metav1.ConditionFalse, NotLoaded, message)
 	case current.fault == nil && !current.drains:
-		return say(metav1.ConditionTrue, Serving, "The node serves what it should.")
+		return condition(metav1.ConditionTrue, Serving, "The node serves what it should.")
 	case j.instances[0].fault == nil && !j.instances[0].drains:
 		reason, message := ServingPrevious, current.Name+" is about to take over."
 		if current.fault != nil {
@@ -183,22 +190,24 @@ func (j *judge) serves() metav1.Condition {
 		if j.isPermanent(&current.instance) {
 			reason = UpgradeBlocked
 		}
-		return say(metav1.ConditionTrue, reason, fmt.Sprintf("The node serves with %s. %s", j.instances[0].Name, message))
+		return condition(metav1.ConditionTrue, reason, fmt.Sprintf("The node serves with %s. %s", j.instances[0].Name, message))
 	case j.instances[0].Name != current.Name && rank(j.instances[0]) == 1: // it serves, if perhaps not all
 		f := j.instances[0].fault
 		if f.keep && j.known(v1alpha1.NodeReady) {
 			return metav1.Condition{Type: v1alpha1.NodeReady}
 		}
-		return say(f.status, f.reason, fmt.Sprintf("The node serves with %s. %s", j.instances[0].Name, f.message))
-	case current.fault == nil: // it drains, and no other serves
-		return say(metav1.ConditionFalse, Outdated, current.Name+" is about to take new connections again.")
+		return condition(f.status, f.reason, fmt.Sprintf("The node serves with %s. %s", j.instances[0].Name, f.message))
+	case current.fault == nil: // it drains, and no previous one serves
+		return condition(metav1.ConditionFalse, Outdated, current.Name+" is about to take new connections again.")
 	case current.fault.keep && j.known(v1alpha1.NodeReady):
 		return metav1.Condition{Type: v1alpha1.NodeReady}
 	}
-	return say(current.fault.status, current.fault.reason, current.fault.message)
+	return condition(current.fault.status, current.fault.reason, current.fault.message)
 }
 
-// drifted returns the condition Drifted: the worst reason, and all messages.
+// drifted returns the condition Drifted: the first reason that applies, and the
+// messages of all. It has no reason if nothing is known yet and the stored one
+// stands.
 func (j *judge) drifted() metav1.Condition {
 	c := metav1.Condition{Type: v1alpha1.NodeDrifted, Status: metav1.ConditionFalse, Reason: AsAsked, Message: "The node runs what was asked for."}
 	add := func(status metav1.ConditionStatus, reason, format string, args ...any) {
@@ -239,13 +248,14 @@ func (j *judge) drifted() metav1.Condition {
 	return c
 }
 
+// known reports whether the node has a stored condition of a type.
 func (j *judge) known(condition string) bool {
 	before := j.before[j.node]
 	return before != nil && meta.FindStatusCondition(before.Conditions, condition) != nil
 }
 
-// event tells of a changed condition. What passes by itself is no warning, as
-// long as nothing was lost.
+// event returns the event for a changed condition, if there is one. What passes
+// by itself is no warning, as long as nothing was lost.
 func (j *judge) event(c metav1.Condition, old *metav1.Condition) []Event {
 	kind := corev1.EventTypeWarning
 	switch c.Reason {
