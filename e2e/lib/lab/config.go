@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/google/renameio/v2"
 )
 
 // Config is what Blixt is to serve, said shorter than in YAML. Namespaces
@@ -127,10 +129,7 @@ func (c *Config) Write(dir string) error {
 
 // Replace writes a file so that no reader sees half of it.
 func Replace(path, text string) error {
-	if err := os.WriteFile(path+".new", []byte(text), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	return renameio.WriteFile(path, []byte(text), 0o644, renameio.WithTempDir(filepath.Dir(path)))
 }
 
 // yaml is a file in the making.

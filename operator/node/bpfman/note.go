@@ -14,6 +14,7 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"github.com/google/renameio/v2"
 
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 )
@@ -74,10 +75,10 @@ func (n note) write(runDir, name string) error {
 		return fmt.Errorf("write note: %w", err)
 	}
 	path := notePath(runDir, name)
-	if err := os.WriteFile(path+".new", text, 0o644); err != nil {
+	if err := renameio.WriteFile(path, text, 0o644, renameio.WithTempDir(runDir), renameio.IgnoreUmask()); err != nil {
 		return fmt.Errorf("write note: %w", err)
 	}
-	return os.Rename(path+".new", path)
+	return nil
 }
 
 func removeNote(runDir, name string) error {

@@ -10,8 +10,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 
+	"github.com/google/renameio/v2"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -148,8 +150,5 @@ func (v *vips) write() error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(v.file+".new", text, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(v.file+".new", v.file)
+	return renameio.WriteFile(v.file, text, 0o644, renameio.WithTempDir(filepath.Dir(v.file)), renameio.IgnoreUmask())
 }
