@@ -115,7 +115,7 @@ func (a *addresses) assignFromService(given Assigned) {
 
 // assignNodes gives the Gateway the nodes' addresses, and such as it asks for
 // that it may have.
-func (a *addresses) assignNodes(g *gateway, s *site) {
+func (a *addresses) assignNodes(g *gateway, s *environment) {
 	for _, addr := range a.named {
 		if g.mayUse(addr, s) {
 			a.add(addr)
@@ -168,7 +168,7 @@ func (a *addresses) fault() *fault {
 const maxAddresses = 16
 
 // status lists the addresses, and says in a remark how many it cannot list.
-func (a *addresses) status(s *site) (listed []gwv1.GatewayStatusAddress, remark string) {
+func (a *addresses) status(s *environment) (listed []gwv1.GatewayStatusAddress, remark string) {
 	list := func(kind gwv1.AddressType, value string) {
 		listed = append(listed, gwv1.GatewayStatusAddress{Type: &kind, Value: value})
 	}

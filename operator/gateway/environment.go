@@ -12,8 +12,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// site is where Gateways are served: the options, ready to be asked.
-type site struct {
+// environment is where Gateways are served: the options, ready to be asked.
+type environment struct {
 	*Options
 	namespaces namespaceLabels
 	// hosts has the addresses that hosts have themselves.
@@ -26,8 +26,8 @@ type site struct {
 	reserved []ReservedRange
 }
 
-func newSite(o *Options, namespaces []corev1.Namespace, dataplane *config) *site {
-	s := &site{Options: o, namespaces: newNamespaceLabels(namespaces), hosts: map[netip.Addr]bool{}}
+func newEnvironment(o *Options, namespaces []corev1.Namespace, dataplane *config) *environment {
+	s := &environment{Options: o, namespaces: newNamespaceLabels(namespaces), hosts: map[netip.Addr]bool{}}
 	if o.Cluster == nil {
 		s.reserved = o.ReservedPorts
 		for _, addr := range o.HostAddresses {
@@ -57,10 +57,10 @@ func newSite(o *Options, namespaces []corev1.Namespace, dataplane *config) *site
 }
 
 // isHost says whether ports of the address belong to a host, unless served.
-func (s *site) isHost(addr netip.Addr) bool { return addr.IsUnspecified() || s.hosts[addr] }
+func (s *environment) isHost(addr netip.Addr) bool { return addr.IsUnspecified() || s.hosts[addr] }
 
 // isReserved says whether hosts keep the port for themselves.
-func (s *site) isReserved(key lb.Key, c *config) bool {
+func (s *environment) isReserved(key lb.Key, c *config) bool {
 	taken := func(r ReservedRange) bool {
 		return (r.Protocol == 0 || r.Protocol == key.Protocol) && r.First <= key.Port && key.Port <= r.Last
 	}

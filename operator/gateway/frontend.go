@@ -15,7 +15,7 @@ func (l *listener) key(addr netip.Addr) lb.Key {
 }
 
 // nodePortKeys are where a load balancer delivers what is for the listener.
-func (l *listener) nodePortKeys(s *site) []lb.Key {
+func (l *listener) nodePortKeys(s *environment) []lb.Key {
 	port := l.gateway.addresses.nodePorts[Port{l.protocol, uint16(l.spec.Port)}]
 	if port == 0 {
 		return nil

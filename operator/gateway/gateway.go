@@ -32,7 +32,7 @@ type gateway struct {
 	refused *fault
 }
 
-func newGateway(obj *gwv1.Gateway, c *class, s *site, configs []v1alpha1.BlixtGatewayConfig) *gateway {
+func newGateway(obj *gwv1.Gateway, c *class, s *environment, configs []v1alpha1.BlixtGatewayConfig) *gateway {
 	g := &gateway{obj: obj, class: c, addresses: newAddresses(obj)}
 	for i := range obj.Spec.Listeners {
 		g.listeners = append(g.listeners, newListener(g, nil, &obj.Spec.Listeners[i]))
@@ -61,7 +61,7 @@ func (g *gateway) key() types.NamespacedName {
 func (g *gateway) name() string { return named("Gateway", g.obj.Namespace, g.obj.Name) }
 
 // assignAddresses gives each Gateway its addresses.
-func assignAddresses(gateways []*gateway, s *site) {
+func assignAddresses(gateways []*gateway, s *environment) {
 	var pooled, refused []*gateway
 	for _, g := range gateways {
 		switch {
@@ -81,7 +81,7 @@ func assignAddresses(gateways []*gateway, s *site) {
 }
 
 // mayUse says whether the Gateway may ask for the address, and refuses it if not.
-func (g *gateway) mayUse(addr netip.Addr, s *site) bool {
+func (g *gateway) mayUse(addr netip.Addr, s *environment) bool {
 	c := g.class.config
 	if c.allows(addr, s.namespaces.of(g.obj.Namespace)) {
 		return true
@@ -134,7 +134,7 @@ func (g *gateway) programmed(accepted metav1.Condition) metav1.Condition {
 		generation, waiting)
 }
 
-func (g *gateway) status(s *site) GatewayStatus {
+func (g *gateway) status(s *environment) GatewayStatus {
 	status := GatewayStatus{NamespacedName: g.key(), Service: g.serviceSpec(s)}
 	accepted := g.accepted()
 	switch {

@@ -131,7 +131,7 @@ func (set *listenerSet) programmed(accepted metav1.Condition) metav1.Condition {
 	case accepted.Status != metav1.ConditionTrue:
 		return condition(kind, metav1.ConditionFalse, gwv1.ListenerSetConditionReason(accepted.Reason), generation, accepted.Message)
 	case !served && f != nil:
-		return condition(kind, metav1.ConditionFalse, ListenerSetReasonParentNotProgrammed, generation,
+		return condition(kind, metav1.ConditionFalse, listenerSetReasonParentNotProgrammed, generation,
 			set.gateway.name()+" has no address: "+f.message)
 	}
 	return condition(kind, metav1.ConditionUnknown, gwv1.ListenerSetReasonPending, generation, waiting)

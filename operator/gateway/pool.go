@@ -27,7 +27,7 @@ type holder struct {
 // precedence: first each keeps what it has, then who lacks something gets it,
 // so that nobody loses an address to one that merely needs any. Gateways that
 // are refused should find theirs again when they are mended.
-func (p pools) assign(gateways, refused []*gateway, s *site) {
+func (p pools) assign(gateways, refused []*gateway, s *environment) {
 	for _, g := range gateways {
 		p.assignNamed(g, s)
 		p.keepPrevious(g)
@@ -45,7 +45,7 @@ func (p pools) assign(gateways, refused []*gateway, s *site) {
 }
 
 // assignNamed gives the Gateway what it names.
-func (p pools) assignNamed(g *gateway, s *site) {
+func (p pools) assignNamed(g *gateway, s *environment) {
 	for _, addr := range g.addresses.named {
 		if !g.class.config.pool.contains(addr) && !g.mayUse(addr, s) {
 			continue

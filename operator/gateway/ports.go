@@ -74,14 +74,14 @@ func findSetConflicts(g *gateway) {
 // claims knows who serves what, and is asked in the Gateways' order of
 // precedence.
 type claims struct {
-	*site
+	*environment
 	taken map[lb.Key]*listener
 	// onNodes has who took a port of some node's address, by the unspecified
 	// address, which stands for all of them.
 	onNodes map[lb.Key]*listener
 }
 
-func newClaims(s *site) claims { return claims{s, map[lb.Key]*listener{}, map[lb.Key]*listener{}} }
+func newClaims(s *environment) claims { return claims{s, map[lb.Key]*listener{}, map[lb.Key]*listener{}} }
 
 // rival returns who has the key already, on one address or on all.
 func (c claims) rival(key lb.Key) *listener {
@@ -150,7 +150,7 @@ func (c claims) claimNodePorts(l *listener) {
 	if l.fault() != nil || l.gateway.refused != nil {
 		return
 	}
-	for _, key := range l.nodePortKeys(c.site) {
+	for _, key := range l.nodePortKeys(c.environment) {
 		if c.rival(key) == nil {
 			c.take(key, l)
 		}

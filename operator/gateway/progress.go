@@ -64,7 +64,7 @@ func (t *Translation) SetProgress(gateway types.NamespacedName, p Progress, stor
 		for j := range set.Status.Listeners {
 			if l := &set.Status.Listeners[j]; listeners[set.String()+"/"+string(l.Name)] {
 				complete(l.Conditions, served, gwv1.ListenerEntryReasonPending)
-				complete(set.Status.Conditions, served, ListenerSetReasonParentNotProgrammed)
+				complete(set.Status.Conditions, served, listenerSetReasonParentNotProgrammed)
 			}
 		}
 	}

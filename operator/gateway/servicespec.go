@@ -38,7 +38,7 @@ type ServicePort struct {
 }
 
 // serviceSpec returns nil for a Gateway that is refused as a whole.
-func (g *gateway) serviceSpec(s *site) *ServiceSpec {
+func (g *gateway) serviceSpec(s *environment) *ServiceSpec {
 	if g.source == "" || g.refused != nil {
 		return nil
 	}

@@ -17,7 +17,7 @@ func Translate(objs Objects, o Options) Translation {
 	var t Translation
 	classes, dataplane := findClasses(&objs)
 	t.Dataplane = dataplane.obj
-	s := newSite(&o, objs.Namespaces, dataplane)
+	s := newEnvironment(&o, objs.Namespaces, dataplane)
 	index := t.gateways(&objs, classes, s)
 	sets := t.attachSets(&objs, index, s.namespaces)
 	gateways := index.sorted()
@@ -52,7 +52,7 @@ func Translate(objs Objects, o Options) Translation {
 type gatewayIndex map[types.NamespacedName]*gateway
 
 // gateways returns the Gateways that there are.
-func (t *Translation) gateways(objs *Objects, classes map[string]*class, s *site) gatewayIndex {
+func (t *Translation) gateways(objs *Objects, classes map[string]*class, s *environment) gatewayIndex {
 	others := map[string]bool{}
 	for i := range objs.GatewayClasses {
 		others[objs.GatewayClasses[i].Name] = true
@@ -88,7 +88,7 @@ func (index gatewayIndex) sorted() []*gateway {
 
 // claimAll gives out the ports: first all that Gateways ask for, then those
 // that the cluster chose.
-func claimAll(gateways []*gateway, s *site) {
+func claimAll(gateways []*gateway, s *environment) {
 	c := newClaims(s)
 	for _, g := range gateways {
 		for _, l := range g.listeners {
@@ -162,7 +162,7 @@ func parentOf(ref gwv1.ParentReference, namespace string) (gwv1.Kind, types.Name
 
 // serve adds the addresses and frontends of a Gateway. A listener without a
 // route is a frontend without backends: it refuses what comes.
-func (t *Translation) serve(g *gateway, s *site) {
+func (t *Translation) serve(g *gateway, s *environment) {
 	if !g.isAccepted() {
 		return
 	}

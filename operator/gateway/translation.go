@@ -83,9 +83,9 @@ type ListenerSetStatus struct {
 	Status  gwv1.ListenerSetStatus
 }
 
-// ListenerSetReasonParentNotProgrammed is a reason of Programmed that Gateway
+// listenerSetReasonParentNotProgrammed is a reason of Programmed that Gateway
 // API describes, but has no constant for.
-const ListenerSetReasonParentNotProgrammed gwv1.ListenerSetConditionReason = "ParentNotProgrammed"
+const listenerSetReasonParentNotProgrammed gwv1.ListenerSetConditionReason = "ParentNotProgrammed"
 
 // RouteStatus is the status of a TCPRoute or UDPRoute, with those parents
 // only that are Blixt's. A route that has none is not listed.
