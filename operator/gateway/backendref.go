@@ -36,7 +36,7 @@ func newServiceIndex(services []corev1.Service) serviceIndex {
 
 func findBackends(r *route, services serviceIndex, grants []gwv1.ReferenceGrant) backends {
 	var b backends
-	for _, rule := range r.rules {
+	for _, rule := range r.Rules {
 		for i := range rule {
 			weight := uint32(min(max(deref(rule[i].Weight, 1), 0), maxWeight))
 			ref, fault := findBackend(r, &rule[i], services, grants)
@@ -59,19 +59,19 @@ func findBackends(r *route, services serviceIndex, grants []gwv1.ReferenceGrant)
 // findBackend checks kind, permission, existence, protocol, in this order:
 // who is not permitted to refer to a Service does not learn whether it exists.
 func findBackend(r *route, ref *gwv1.BackendRef, services serviceIndex, grants []gwv1.ReferenceGrant) (Ref, *fault) {
-	namespace := string(deref(ref.Namespace, gwv1.Namespace(r.meta.Namespace)))
+	namespace := string(deref(ref.Namespace, gwv1.Namespace(r.Meta.Namespace)))
 	if namespace == "" {
-		namespace = r.meta.Namespace
+		namespace = r.Meta.Namespace
 	}
 	if group, kind := deref(ref.Group, ""), deref(ref.Kind, "Service"); group != "" || kind != "Service" {
 		return Ref{}, faultf(gwv1.RouteReasonInvalidKind, "%s cannot be a backend: refer to a Service.",
 			named(groupKind(group, kind), namespace, string(ref.Name)))
 	}
 	key := types.NamespacedName{Namespace: namespace, Name: string(ref.Name)}
-	if namespace != r.meta.Namespace && !granted(grants, r.kind, r.meta.Namespace, namespace, key.Name) {
+	if namespace != r.Meta.Namespace && !granted(grants, r.Kind, r.Meta.Namespace, namespace, key.Name) {
 		return Ref{}, faultf(gwv1.RouteReasonRefNotPermitted,
 			"No ReferenceGrant in namespace %s lets a %s of namespace %s refer to Service %s: create one.",
-			namespace, r.kind, r.meta.Namespace, key.Name)
+			namespace, r.Kind, r.Meta.Namespace, key.Name)
 	}
 	service := services[key]
 	switch {
@@ -101,7 +101,7 @@ func findPort(r *route, service *corev1.Service, number int32) (*corev1.ServiceP
 		if protocol == "" {
 			protocol = corev1.ProtocolTCP
 		}
-		if string(protocol) == r.protocol.String() {
+		if string(protocol) == r.Protocol.String() {
 			return port, nil
 		}
 		other = protocol
@@ -109,7 +109,7 @@ func findPort(r *route, service *corev1.Service, number int32) (*corev1.ServiceP
 	name := service.Namespace + "/" + service.Name
 	if other != "" {
 		return nil, faultf(gwv1.RouteReasonUnsupportedProtocol, "Port %d of Service %s is %s, but a %s needs %s.",
-			number, name, other, r.kind, r.protocol)
+			number, name, other, r.Kind, r.Protocol)
 	}
 	return nil, faultf(gwv1.RouteReasonBackendNotFound, "Service %s has no port %d%s.", name, number, ports(service))
 }

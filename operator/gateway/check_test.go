@@ -194,14 +194,14 @@ func checkProgress(t *testing.T, c *testCase, translation *gateway.Translation) 
 // to do the same as a fresh start.
 func checkResolution(t *testing.T, translation *gateway.Translation, endpoints gateway.Endpoints, o gateway.ResolveOptions) {
 	t.Helper()
-	r := gateway.Resolve(translation, endpoints, o)
+	r := gateway.Resolve(&translation.Unresolved, endpoints, o)
 	checkState(t, r.State)
 	var services []types.NamespacedName
 	for service := range endpoints {
 		services = append(services, service)
 	}
-	empty := gateway.Resolve(translation, nil, o)
-	if updated := empty.Update(translation, endpoints, o, services...); !cmp.Equal(r, updated, exact) {
+	empty := gateway.Resolve(&translation.Unresolved, nil, o)
+	if updated := empty.Update(&translation.Unresolved, endpoints, o, services...); !cmp.Equal(r, updated, exact) {
 		t.Errorf("update differs (-resolve +update):\n%s", cmp.Diff(r, updated, exact))
 	}
 	byListener := map[string]*gateway.Frontend{}

@@ -26,12 +26,12 @@ func (o ResolveOptions) hostAddresses(addr netip.Addr) []netip.Addr {
 
 // expand sets the addresses of the state and the keys of its frontends. What
 // names an address comes before what means every address of the host.
-func (r *Resolution) expand(t *Translation, o ResolveOptions) {
+func (r *Resolution) expand(u *Unresolved, o ResolveOptions) {
 	addresses := map[netip.Addr]bool{}
 	r.keys = map[lb.Key]bool{}
 	from := map[lb.Key]int{}
 	for _, any := range []bool{false, true} {
-		for _, a := range t.Addresses {
+		for _, a := range u.Addresses {
 			for _, ip := range o.hostAddresses(a.IP) {
 				if a.IP.IsUnspecified() == any && !addresses[ip] {
 					addresses[ip] = true
@@ -42,7 +42,7 @@ func (r *Resolution) expand(t *Translation, o ResolveOptions) {
 				}
 			}
 		}
-		for i, f := range t.Frontends {
+		for i, f := range u.Frontends {
 			for _, ip := range o.hostAddresses(f.Addr) {
 				key := lb.Key{Addr: ip, Protocol: f.Protocol, Port: f.Port}
 				if f.Addr.IsUnspecified() == any && !r.keys[key] {

@@ -38,7 +38,7 @@ func (l *listener) frontend(key lb.Key) Frontend {
 	}
 	if len(l.attached) > 0 {
 		r := l.attached[0]
-		f.Route = string(r.kind) + "/" + r.meta.Namespace + "/" + r.meta.Name
+		f.Route = string(r.Kind) + "/" + r.Meta.Namespace + "/" + r.Meta.Name
 		f.Refs = slices.Clone(r.backends.refs)
 		f.Reject = r.backends.reject
 	}

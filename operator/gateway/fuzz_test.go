@@ -65,7 +65,7 @@ func check(t *testing.T, c *testCase) {
 	t.Helper()
 	translation := gateway.Translate(c.Objects, c.Options)
 	endpoints := gateway.IndexEndpoints(c.Slices)
-	resolution := gateway.Resolve(&translation, endpoints, c.Resolve)
+	resolution := gateway.Resolve(&translation.Unresolved, endpoints, c.Resolve)
 	checkState(t, resolution.State)
 	for i, f := range translation.Frontends {
 		if i > 0 && translation.Frontends[i-1].Key == f.Key {

@@ -24,7 +24,7 @@ type gateway struct {
 	policy    policy
 	source    v1alpha1.AddressSource // empty without a cluster
 	addresses addresses
-	pooled     map[bool]netip.Addr // what it has of a pool, by whether it is IPv6
+	pooled    map[bool]netip.Addr // what it has of a pool, by whether it is IPv6
 	listeners []*listener
 	sets      []*listenerSet // in order of precedence
 	ports     []ServicePort
@@ -104,19 +104,8 @@ func (g *gateway) all() []*listener {
 	return all
 }
 
-// accepted is False only if nothing of the Gateway can be served.
 func (g *gateway) accepted() metav1.Condition {
-	bad, generation := invalid(g.listeners), g.obj.Generation
-	f := g.refused
-	switch {
-	case f != nil:
-	case len(bad) == len(g.listeners):
-		f = faultf(gwv1.GatewayReasonListenersNotValid, "No listener is valid: see the conditions of each.")
-	case len(bad) > 0:
-		return condition(gwv1.GatewayConditionAccepted, metav1.ConditionTrue, gwv1.GatewayReasonListenersNotValid,
-			generation, fmt.Sprintf("Not valid: %s (see the conditions there). The others are.", listenersNamed(bad)))
-	}
-	return conditionOf(gwv1.GatewayConditionAccepted, f, gwv1.GatewayReasonAccepted, generation, "The Gateway is valid.")
+	return accepted(g.refused, g.listeners, g.obj.Generation, "The Gateway is valid.")
 }
 
 func (g *gateway) isAccepted() bool { return g.accepted().Status == metav1.ConditionTrue }

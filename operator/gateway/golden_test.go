@@ -79,7 +79,7 @@ var usual = []string{
 func render(t *testing.T, c testCase) []byte {
 	t.Helper()
 	translation := c.translate()
-	resolution := gateway.Resolve(&translation, gateway.IndexEndpoints(c.Slices), c.Resolve)
+	resolution := gateway.Resolve(&translation.Unresolved, gateway.IndexEndpoints(c.Slices), c.Resolve)
 	v := view{Status: viewStatus(t, &translation)}
 	for _, a := range resolution.State.Addresses {
 		kind := "shared with the host"

@@ -145,24 +145,24 @@ func (l *listener) from() gwv1.FromNamespaces {
 
 // refuses says why the route cannot attach, or "".
 func (l *listener) refuses(r *route, namespaces namespaceLabels) string {
-	if !slices.ContainsFunc(l.kinds, func(k gwv1.RouteGroupKind) bool { return k.Kind == r.kind }) {
-		return fmt.Sprintf("listener %s (%s) does not take a %s", l.spec.Name, l.spec.Protocol, r.kind)
+	if !slices.ContainsFunc(l.kinds, func(k gwv1.RouteGroupKind) bool { return k.Kind == r.Kind }) {
+		return fmt.Sprintf("listener %s (%s) does not take a %s", l.spec.Name, l.spec.Protocol, r.Kind)
 	}
 	switch owner, _ := l.owner(); l.from() {
 	case gwv1.NamespacesFromAll:
 		return ""
 	case gwv1.NamespacesFromSame:
-		if r.meta.Namespace == owner.Namespace {
+		if r.Meta.Namespace == owner.Namespace {
 			return ""
 		}
 		return fmt.Sprintf("listener %s takes routes of its own namespace %s only (allowedRoutes.namespaces.from is Same)",
 			l.spec.Name, owner.Namespace)
 	}
-	if l.selector != nil && l.selector.Matches(namespaces.of(r.meta.Namespace)) {
+	if l.selector != nil && l.selector.Matches(namespaces.of(r.Meta.Namespace)) {
 		return ""
 	}
 	return fmt.Sprintf("listener %s takes routes of selected namespaces only, and the labels of namespace %s do not match its selector",
-		l.spec.Name, r.meta.Namespace)
+		l.spec.Name, r.Meta.Namespace)
 }
 
 // fault is why the listener is not served, or nil.
@@ -182,6 +182,22 @@ func invalid(listeners []*listener) []string {
 		}
 	}
 	return names
+}
+
+// accepted returns the Accepted condition of a Gateway or ListenerSet of these
+// listeners: both kinds have the same reasons. f, if not nil, is why it is not
+// accepted. Otherwise it is False only if no listener is valid.
+func accepted(f *fault, listeners []*listener, generation int64, message string) metav1.Condition {
+	bad := invalid(listeners)
+	switch {
+	case f != nil:
+	case len(bad) == len(listeners):
+		f = faultf(gwv1.GatewayReasonListenersNotValid, "No listener is valid: see the conditions of each.")
+	case len(bad) > 0:
+		return condition(gwv1.GatewayConditionAccepted, metav1.ConditionTrue, gwv1.GatewayReasonListenersNotValid,
+			generation, fmt.Sprintf("Not valid: %s (see the conditions there). The others are.", listenersNamed(bad)))
+	}
+	return conditionOf(gwv1.GatewayConditionAccepted, f, gwv1.GatewayReasonAccepted, generation, message)
 }
 
 func (l *listener) status() gwv1.ListenerStatus {

@@ -107,20 +107,11 @@ func (set *listenerSet) parent() parent {
 }
 
 func (set *listenerSet) accepted() metav1.Condition {
-	const kind = gwv1.ListenerSetConditionAccepted
-	bad, generation := invalid(set.listeners), set.obj.Generation
 	f := set.refused
-	switch parent := set.gateway.accepted(); {
-	case f != nil:
-	case parent.Status != metav1.ConditionTrue:
+	if parent := set.gateway.accepted(); f == nil && parent.Status != metav1.ConditionTrue {
 		f = faultf(gwv1.ListenerSetReasonParentNotAccepted, "%s is not accepted: %s", set.gateway.name(), parent.Message)
-	case len(bad) == len(set.listeners):
-		f = faultf(gwv1.ListenerSetReasonListenersNotValid, "No listener is valid: see the conditions of each.")
-	case len(bad) > 0:
-		return condition(kind, metav1.ConditionTrue, gwv1.ListenerSetReasonListenersNotValid,
-			generation, fmt.Sprintf("Not valid: %s (see the conditions there). The others are.", listenersNamed(bad)))
 	}
-	return conditionOf(kind, f, gwv1.ListenerSetReasonAccepted, generation, "The ListenerSet is valid.")
+	return accepted(f, set.listeners, set.obj.Generation, "The ListenerSet is valid.")
 }
 
 func (set *listenerSet) programmed(accepted metav1.Condition) metav1.Condition {

@@ -81,7 +81,9 @@ type claims struct {
 	onNodes map[lb.Key]*listener
 }
 
-func newClaims(s *environment) claims { return claims{s, map[lb.Key]*listener{}, map[lb.Key]*listener{}} }
+func newClaims(s *environment) claims {
+	return claims{s, map[lb.Key]*listener{}, map[lb.Key]*listener{}}
+}
 
 // rival returns who has the key already, on one address or on all.
 func (c claims) rival(key lb.Key) *listener {

@@ -43,13 +43,12 @@ type Resolution struct {
 }
 
 // Resolve turns the Services that frontends name into their endpoints, and
-// unspecified addresses into those of the host. Of a Translation it reads
-// Addresses and Frontends alone.
-func Resolve(t *Translation, e Endpoints, o ResolveOptions) Resolution {
-	r := Resolution{problems: make([][]Problem, len(t.Frontends))}
-	r.expand(t, o)
+// unspecified addresses into those of the host.
+func Resolve(u *Unresolved, e Endpoints, o ResolveOptions) Resolution {
+	r := Resolution{problems: make([][]Problem, len(u.Frontends))}
+	r.expand(u, o)
 	for i := range r.State.Frontends {
-		r.resolve(t, i, e, o)
+		r.resolve(u, i, e, o)
 	}
 	return r
 }
@@ -57,12 +56,12 @@ func Resolve(t *Translation, e Endpoints, o ResolveOptions) Resolution {
 // Update returns the resolution after endpoints of these Services changed. It
 // equals that of Resolve and does only their frontends' share of the work. The
 // receiver must come from the same translation and options, and stays as it is.
-func (r Resolution) Update(t *Translation, e Endpoints, o ResolveOptions, services ...types.NamespacedName) Resolution {
+func (r Resolution) Update(u *Unresolved, e Endpoints, o ResolveOptions, services ...types.NamespacedName) Resolution {
 	r.State.Frontends = slices.Clone(r.State.Frontends)
 	r.problems = slices.Clone(r.problems)
 	for i, source := range r.sources {
-		if slices.ContainsFunc(t.Frontends[source].Refs, func(ref Ref) bool { return slices.Contains(services, ref.Service) }) {
-			r.resolve(t, i, e, o)
+		if slices.ContainsFunc(u.Frontends[source].Refs, func(ref Ref) bool { return slices.Contains(services, ref.Service) }) {
+			r.resolve(u, i, e, o)
 		}
 	}
 	return r
@@ -82,9 +81,9 @@ func (r Resolution) Problems() []Problem {
 }
 
 // resolve sets the state's frontend i.
-func (r *Resolution) resolve(t *Translation, i int, e Endpoints, o ResolveOptions) {
+func (r *Resolution) resolve(u *Unresolved, i int, e Endpoints, o ResolveOptions) {
 	source, key := r.sources[i], r.State.Frontends[i].Key()
-	f := &t.Frontends[source]
+	f := &u.Frontends[source]
 	out := lb.Frontend{
 		Addr: key.Addr, Protocol: key.Protocol, Port: key.Port,
 		Gateway: f.Gateway, Listener: f.Listener, Route: f.Route,

@@ -35,9 +35,9 @@ func TestResolve_EndpointChangesKeepTheTranslation(t *testing.T) {
 			c.Slices[0].Endpoints = append(c.Slices[0].Endpoints, discoveryv1.Endpoint{Addresses: []string{fmt.Sprintf("10.0.1.%d", i)}})
 		}
 		endpoints := gateway.IndexEndpoints(c.Slices)
-		got := gateway.Resolve(&translation, endpoints, c.Resolve)
+		got := gateway.Resolve(&translation.Unresolved, endpoints, c.Resolve)
 		fresh := gateway.Translate(c.Objects, c.Options)
-		if diff := cmp.Diff(gateway.Resolve(&fresh, endpoints, c.Resolve), got, exact); diff != "" {
+		if diff := cmp.Diff(gateway.Resolve(&fresh.Unresolved, endpoints, c.Resolve), got, exact); diff != "" {
 			t.Fatalf("%d endpoints: old translation differs from a fresh one (-fresh +old):\n%s", n, diff)
 		}
 	}
@@ -54,11 +54,11 @@ func TestUpdate_EqualsResolveForEveryCase(t *testing.T) {
 	for _, in := range inputs {
 		c := readCase(t, in)
 		translation := gateway.Translate(c.Objects, c.Options)
-		r := gateway.Resolve(&translation, nil, c.Resolve)
-		empty := gateway.Resolve(&translation, nil, c.Resolve)
+		r := gateway.Resolve(&translation.Unresolved, nil, c.Resolve)
+		empty := gateway.Resolve(&translation.Unresolved, nil, c.Resolve)
 		endpoints := gateway.IndexEndpoints(c.Slices)
-		got := r.Update(&translation, endpoints, c.Resolve, services(c.Slices)...)
-		if diff := cmp.Diff(gateway.Resolve(&translation, endpoints, c.Resolve), got, exact); diff != "" {
+		got := r.Update(&translation.Unresolved, endpoints, c.Resolve, services(c.Slices)...)
+		if diff := cmp.Diff(gateway.Resolve(&translation.Unresolved, endpoints, c.Resolve), got, exact); diff != "" {
 			t.Errorf("%s: update differs (-resolve +update):\n%s", in, diff)
 		}
 		if diff := cmp.Diff(empty, r, exact); diff != "" {
@@ -81,8 +81,8 @@ func TestUpdate_TouchesOnlyFrontendsOfTheService(t *testing.T) {
 	c := common(t)
 	translation := gateway.Translate(c.Objects, c.Options)
 	endpoints := gateway.IndexEndpoints(c.Slices)
-	before := gateway.Resolve(&translation, endpoints, c.Resolve)
-	after := before.Update(&translation, endpoints, c.Resolve, types.NamespacedName{Namespace: "default", Name: "dns"})
+	before := gateway.Resolve(&translation.Unresolved, endpoints, c.Resolve)
+	after := before.Update(&translation.Unresolved, endpoints, c.Resolve, types.NamespacedName{Namespace: "default", Name: "dns"})
 	for i, f := range after.State.Frontends {
 		same := &f.Backends[0] == &before.State.Frontends[i].Backends[0]
 		if same != (f.Protocol == lb.TCP) {

@@ -14,17 +14,46 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// route is a TCPRoute or a UDPRoute: they differ in nothing but the protocol.
+// Route is a TCPRoute or a UDPRoute: they differ in their protocol alone. It
+// refers to the parts of the object.
+type Route struct {
+	Kind     gwv1.Kind
+	Protocol lb.Protocol
+	Meta     *metav1.ObjectMeta
+	Spec     *gwv1.CommonRouteSpec
+	Rules    [][]gwv1.BackendRef // the backendRefs of each rule
+	Status   *gwv1.RouteStatus
+}
+
+// Routes returns all routes, TCPRoutes first.
+func (o *Objects) Routes() []Route {
+	var all []Route
+	for i := range o.TCPRoutes {
+		r := &o.TCPRoutes[i]
+		rules := backendRefs(r.Spec.Rules, func(rule gwv1.TCPRouteRule) []gwv1.BackendRef { return rule.BackendRefs })
+		all = append(all, Route{"TCPRoute", lb.TCP, &r.ObjectMeta, &r.Spec.CommonRouteSpec, rules, &r.Status.RouteStatus})
+	}
+	for i := range o.UDPRoutes {
+		r := &o.UDPRoutes[i]
+		rules := backendRefs(r.Spec.Rules, func(rule gwv1.UDPRouteRule) []gwv1.BackendRef { return rule.BackendRefs })
+		all = append(all, Route{"UDPRoute", lb.UDP, &r.ObjectMeta, &r.Spec.CommonRouteSpec, rules, &r.Status.RouteStatus})
+	}
+	return all
+}
+
+func backendRefs[R any](rules []R, of func(R) []gwv1.BackendRef) [][]gwv1.BackendRef {
+	var refs [][]gwv1.BackendRef
+	for _, rule := range rules {
+		refs = append(refs, of(rule))
+	}
+	return refs
+}
+
+// route is a Route with what became of it.
 type route struct {
-	kind     gwv1.Kind
-	protocol lb.Protocol
-	meta     *metav1.ObjectMeta
-	parents  []gwv1.ParentReference
-	rules    [][]gwv1.BackendRef
+	Route
 	backends backends
-	// useDefaults says that it wants default Gateways, which Blixt has not.
-	useDefaults bool
-	attached    []attachment
+	attached []attachment
 }
 
 // parent is what a route can attach to: a Gateway of Blixt's, or a ListenerSet
@@ -44,42 +73,30 @@ type attachment struct {
 	refused *fault
 }
 
-// routes returns all routes in order of precedence.
-func routes(objs *Objects) []*route {
+// sortedRoutes returns all routes in order of precedence.
+func sortedRoutes(objs *Objects) []*route {
 	var all []*route
-	for i := range objs.TCPRoutes {
-		obj := &objs.TCPRoutes[i]
-		r := &route{kind: "TCPRoute", protocol: lb.TCP, meta: &obj.ObjectMeta, parents: obj.Spec.ParentRefs,
-			useDefaults: usesDefaults(obj.Spec.UseDefaultGateways)}
-		for _, rule := range obj.Spec.Rules {
-			r.rules = append(r.rules, rule.BackendRefs)
-		}
-		all = append(all, r)
+	for _, r := range objs.Routes() {
+		all = append(all, &route{Route: r})
 	}
-	for i := range objs.UDPRoutes {
-		obj := &objs.UDPRoutes[i]
-		r := &route{kind: "UDPRoute", protocol: lb.UDP, meta: &obj.ObjectMeta, parents: obj.Spec.ParentRefs,
-			useDefaults: usesDefaults(obj.Spec.UseDefaultGateways)}
-		for _, rule := range obj.Spec.Rules {
-			r.rules = append(r.rules, rule.BackendRefs)
-		}
-		all = append(all, r)
-	}
-	slices.SortStableFunc(all, func(a, b *route) int { return byAge(a.meta, b.meta) })
+	slices.SortStableFunc(all, func(a, b *route) int { return byAge(a.Meta, b.Meta) })
 	return all
 }
 
-func usesDefaults(scope gwv1.GatewayDefaultScope) bool {
+// usesDefaults reports whether the route asks for default Gateways, which Blixt
+// does not have.
+func (r *route) usesDefaults() bool {
+	scope := r.Spec.UseDefaultGateways
 	return scope != "" && scope != gwv1.GatewayDefaultScopeNone
 }
 
-func (r *route) name() string { return named(string(r.kind), r.meta.Namespace, r.meta.Name) }
+func (r *route) name() string { return named(string(r.Kind), r.Meta.Namespace, r.Meta.Name) }
 
 // attach offers the route to the listeners that a parentRef selects.
 func (r *route) attach(ref gwv1.ParentReference, p parent, namespaces namespaceLabels) {
 	a := attachment{ref: ref, parent: p, refused: p.refused}
-	if len(r.rules) != 1 {
-		a.refused = faultf(gwv1.RouteReasonUnsupportedValue, "The route has %d rules: a %s has exactly one.", len(r.rules), r.kind)
+	if len(r.Rules) != 1 {
+		a.refused = faultf(gwv1.RouteReasonUnsupportedValue, "The route has %d rules: a %s has exactly one.", len(r.Rules), r.Kind)
 	}
 	if a.refused != nil {
 		r.attached = append(r.attached, a)
@@ -140,7 +157,7 @@ func (a *attachment) outcome(r *route) string {
 				name, l.fault().reason))
 		case winner != r:
 			rest = append(rest, fmt.Sprintf("Listener %s serves %s instead, %s: delete that route or attach this one elsewhere.",
-				name, winner.name(), precedence(winner.meta, r.meta)))
+				name, winner.name(), precedence(winner.Meta, r.Meta)))
 		case len(l.keys) == 0:
 			rest = append(rest, fmt.Sprintf("Listener %s does not serve it: the Gateway has no address.", name))
 		default:
@@ -154,7 +171,7 @@ func (a *attachment) outcome(r *route) string {
 }
 
 func (r *route) status() RouteStatus {
-	status := RouteStatus{Kind: r.kind, NamespacedName: types.NamespacedName{Namespace: r.meta.Namespace, Name: r.meta.Name}}
+	status := RouteStatus{Kind: r.Kind, NamespacedName: types.NamespacedName{Namespace: r.Meta.Namespace, Name: r.Meta.Name}}
 	for _, a := range r.attached {
 		var outcome string
 		if a.refused == nil {
@@ -163,8 +180,8 @@ func (r *route) status() RouteStatus {
 		status.Status.Parents = append(status.Status.Parents, gwv1.RouteParentStatus{
 			ParentRef: a.ref, ControllerName: ControllerName,
 			Conditions: []metav1.Condition{
-				conditionOf(gwv1.RouteConditionAccepted, a.refused, gwv1.RouteReasonAccepted, r.meta.Generation, outcome),
-				conditionOf(gwv1.RouteConditionResolvedRefs, r.backends.fault, gwv1.RouteReasonResolvedRefs, r.meta.Generation,
+				conditionOf(gwv1.RouteConditionAccepted, a.refused, gwv1.RouteReasonAccepted, r.Meta.Generation, outcome),
+				conditionOf(gwv1.RouteConditionResolvedRefs, r.backends.fault, gwv1.RouteReasonResolvedRefs, r.Meta.Generation,
 					"Every backendRef leads to a Service."),
 			},
 		})

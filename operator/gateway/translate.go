@@ -116,10 +116,10 @@ func (t *Translation) attach(objs *Objects, gateways gatewayIndex, sets map[type
 		exists[types.NamespacedName{Namespace: objs.ListenerSets[i].Namespace, Name: objs.ListenerSets[i].Name}] = true
 	}
 	services := newServiceIndex(objs.Services)
-	all := routes(objs)
+	all := sortedRoutes(objs)
 	for _, r := range all {
-		for _, ref := range r.parents {
-			kind, key := parentOf(ref, r.meta.Namespace)
+		for _, ref := range r.Spec.ParentRefs {
+			kind, key := parentOf(ref, r.Meta.Namespace)
 			there := true
 			switch kind {
 			case "Gateway":
@@ -137,7 +137,7 @@ func (t *Translation) attach(objs *Objects, gateways gatewayIndex, sets map[type
 				t.addNote(r.name(), string(kind)+" "+key.String()+" in parentRefs does not exist.")
 			}
 		}
-		if r.useDefaults {
+		if r.usesDefaults() {
 			t.addNote(r.name(), "spec.useDefaultGateways is ignored: it is experimental. Name the Gateways in parentRefs.")
 		}
 		if len(r.attached) > 0 {

@@ -16,9 +16,7 @@ import (
 // Services, and the status of every object that is Blixt's. Each list is
 // sorted, so that equal objects give equal translations.
 type Translation struct {
-	// Addresses and Frontends are sorted like those of a normalized lb.State.
-	Addresses    []lb.Address
-	Frontends    []Frontend
+	Unresolved
 	Classes      []ClassStatus
 	Gateways     []GatewayStatus
 	ListenerSets []ListenerSetStatus
@@ -31,8 +29,16 @@ type Translation struct {
 	Notes []Problem
 }
 
-// Frontend is an address, protocol and port with the Services behind it. It
-// is plain data, as are Ref and lb.Address: Resolve needs nothing else.
+// Unresolved is a state whose backends are still the names of Services. It is
+// the same for every node; Resolve makes a node's lb.State of it. Addresses and
+// Frontends are sorted like those of a normalized lb.State.
+type Unresolved struct {
+	Addresses []lb.Address
+	Frontends []Frontend
+}
+
+// Frontend is an address, protocol and port with the Services behind it. It is
+// plain data.
 type Frontend struct {
 	// Key.Addr is unspecified (0.0.0.0 or ::) where the frontend is on every
 	// address of that family that a node itself has.

@@ -145,10 +145,12 @@ func fleetSnapshot(backends int) fleet.Snapshot {
 		})
 	}
 	return fleet.Snapshot{
-		Addresses: []lb.Address{{IP: vip, Exclusive: true}},
-		Frontends: []gateway.Frontend{{
-			Key: lb.Key{Addr: vip, Protocol: lb.TCP, Port: 80}, IdleTimeout: time.Minute, Refs: []gateway.Ref{{Service: web, Weight: 1}},
-		}},
+		Unresolved: gateway.Unresolved{
+			Addresses: []lb.Address{{IP: vip, Exclusive: true}},
+			Frontends: []gateway.Frontend{{
+				Key: lb.Key{Addr: vip, Protocol: lb.TCP, Port: 80}, IdleTimeout: time.Minute, Refs: []gateway.Ref{{Service: web, Weight: 1}},
+			}},
+		},
 		Endpoints: gateway.Endpoints{web: {Ports: []gateway.EndpointPort{port}}},
 	}
 }

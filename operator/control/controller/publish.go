@@ -33,9 +33,7 @@ func newPublished() published {
 
 // publish tells the agents what to serve.
 func (c *Controller) publish() {
-	c.published.version = c.Fleet.Publish(fleet.Snapshot{
-		Addresses: c.translation.Addresses, Frontends: c.translation.Frontends, Endpoints: c.endpoints,
-	})
+	c.published.version = c.Fleet.Publish(fleet.Snapshot{Unresolved: c.translation.Unresolved, Endpoints: c.endpoints})
 	c.published.issue(c.published.version, c.Clock())
 }
 

@@ -161,7 +161,7 @@ func BenchmarkFleet(b *testing.B) {
 func manyServices(services, each int) Snapshot {
 	one := web(services * each)
 	ports := one.Endpoints[one.Frontends[0].Refs[0].Service].Ports
-	s := Snapshot{Addresses: one.Addresses, Endpoints: gateway.Endpoints{}}
+	s := Snapshot{gateway.Unresolved{Addresses: one.Addresses}, gateway.Endpoints{}}
 	for i := range services {
 		f := one.Frontends[0]
 		service := types.NamespacedName{Namespace: "default", Name: fmt.Sprintf("web-%d", i)}

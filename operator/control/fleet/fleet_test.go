@@ -269,8 +269,7 @@ func (o *operator) serves(t testing.TB, name string, v lb.Version, s Snapshot) {
 
 // resolved is what a snapshot means on a node, from nothing.
 func resolved(s Snapshot, o gateway.ResolveOptions) lb.State {
-	t := gateway.Translation{Addresses: s.Addresses, Frontends: s.Frontends}
-	state := gateway.Resolve(&t, s.Endpoints, o).State
+	state := gateway.Resolve(&s.Unresolved, s.Endpoints, o).State
 	state.Normalize()
 	return state
 }
@@ -287,11 +286,13 @@ func web(endpoints int) Snapshot {
 		})
 	}
 	return Snapshot{
-		Addresses: []lb.Address{{IP: vip, Exclusive: true}},
-		Frontends: []gateway.Frontend{{
-			Key: lb.Key{Addr: vip, Protocol: lb.TCP, Port: 80}, Gateway: "default/gw", Listener: "http", Route: "TCPRoute/default/web",
-			IdleTimeout: time.Minute, Refs: []gateway.Ref{{Service: service, PortName: "http", Weight: 1}},
-		}},
+		Unresolved: gateway.Unresolved{
+			Addresses: []lb.Address{{IP: vip, Exclusive: true}},
+			Frontends: []gateway.Frontend{{
+				Key: lb.Key{Addr: vip, Protocol: lb.TCP, Port: 80}, Gateway: "default/gw", Listener: "http", Route: "TCPRoute/default/web",
+				IdleTimeout: time.Minute, Refs: []gateway.Ref{{Service: service, PortName: "http", Weight: 1}},
+			}},
+		},
 		Endpoints: gateway.Endpoints{service: {Ports: []gateway.EndpointPort{port}}},
 	}
 }

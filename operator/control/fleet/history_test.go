@@ -254,14 +254,14 @@ func TestEveryFieldArrives(t *testing.T) {
 		}
 	}
 	want := Snapshot{
-		Addresses: []lb.Address{a}, Frontends: []gateway.Frontend{f},
-		Endpoints: gateway.Endpoints{f.Refs[0].Service: {Ports: []gateway.EndpointPort{p}}},
+		Unresolved: gateway.Unresolved{Addresses: []lb.Address{a}, Frontends: []gateway.Frontend{f}},
+		Endpoints:  gateway.Endpoints{f.Refs[0].Service: {Ports: []gateway.EndpointPort{p}}},
 	}
 	var m agent.Replica
 	if err := m.Apply(encoded(t, want), gateway.ResolveOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	got := Snapshot{m.Translation.Addresses, m.Translation.Frontends, m.Endpoints}
+	got := Snapshot{m.Unresolved, m.Endpoints}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -12,13 +12,13 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// Snapshot is all that is the same for every node. Once published, neither it
-// nor what it refers to may change any more.
+// Snapshot is the part of the desired state that all nodes share. Its frontends
+// have different keys. Once published, neither it nor what it refers to may
+// change any more.
 type Snapshot struct {
-	Addresses []lb.Address
-	// Frontends have different keys.
-	Frontends []gateway.Frontend
-	// Endpoints of Services that no frontend names are left out.
+	gateway.Unresolved
+	// Endpoints may contain more Services than frontends name. Agents do not get
+	// those.
 	Endpoints gateway.Endpoints
 }
 

@@ -20,10 +20,10 @@ import (
 type Replica struct {
 	// Version is nil until a complete update has arrived.
 	Version *lb.Version
-	// Translation has only what Resolve reads: addresses and frontends.
-	Translation gateway.Translation
-	frontends   map[lb.Key]gateway.Frontend
-	Endpoints   gateway.Endpoints
+	// Unresolved and Endpoints are what the operator published.
+	Unresolved gateway.Unresolved
+	frontends  map[lb.Key]gateway.Frontend // those of Unresolved
+	Endpoints  gateway.Endpoints
 	// Resolution is the state of this node, and how it was resolved.
 	Resolution gateway.Resolution
 }
@@ -56,9 +56,9 @@ func (r *Replica) update(u *wire.Update, o gateway.ResolveOptions) error {
 	}
 	d := &wire.Decoder{}
 	if u.Addresses != nil {
-		r.Translation.Addresses = nil
+		r.Unresolved.Addresses = nil
 		for _, a := range u.Addresses.List {
-			r.Translation.Addresses = append(r.Translation.Addresses, lb.Address{IP: d.Addr(a.Ip), Exclusive: a.Exclusive})
+			r.Unresolved.Addresses = append(r.Unresolved.Addresses, lb.Address{IP: d.Addr(a.Ip), Exclusive: a.Exclusive})
 		}
 	}
 	for _, f := range u.Frontends {
@@ -82,15 +82,15 @@ func (r *Replica) update(u *wire.Update, o gateway.ResolveOptions) error {
 	}
 	r.Version = version
 	if base != nil && u.Addresses == nil && len(u.Frontends)+len(u.GoneFrontends) == 0 {
-		r.Resolution = r.Resolution.Update(&r.Translation, r.Endpoints, o, services...)
+		r.Resolution = r.Resolution.Update(&r.Unresolved, r.Endpoints, o, services...)
 		return nil
 	}
-	r.Translation.Frontends = slices.SortedFunc(maps.Values(r.frontends), func(a, b gateway.Frontend) int { return a.Key.Compare(b.Key) })
+	r.Unresolved.Frontends = slices.SortedFunc(maps.Values(r.frontends), func(a, b gateway.Frontend) int { return a.Key.Compare(b.Key) })
 	r.resolve(o)
 	return nil
 }
 
 // resolve is for a node that has changed.
 func (r *Replica) resolve(o gateway.ResolveOptions) {
-	r.Resolution = gateway.Resolve(&r.Translation, r.Endpoints, o)
+	r.Resolution = gateway.Resolve(&r.Unresolved, r.Endpoints, o)
 }

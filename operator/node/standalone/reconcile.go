@@ -37,7 +37,7 @@ func (r *runner) read(n *network) (*desired, error) {
 		ReservedPorts:    gateway.StandaloneReservedPorts(),
 	})
 	endpoints := gateway.IndexEndpoints(set.EndpointSlices)
-	res := gateway.Resolve(&t, endpoints, gateway.ResolveOptions{
+	res := gateway.Resolve(&t.Unresolved, endpoints, gateway.ResolveOptions{
 		NodeName:      r.NodeName,
 		HostAddresses: own,
 	})
