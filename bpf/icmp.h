@@ -52,21 +52,15 @@ static __always_inline bool parse_quote(struct __sk_buff *ctx, const struct pack
 		q->l4 = q->l3 + ip.ihl * 4;
 	} else {
 		struct ipv6hdr ip;
+		struct extension fragment;
 		if (!load(ctx, q->l3, &ip, sizeof(ip)))
 			return false;
 		__builtin_memcpy(&q->reply.src, &ip.daddr, sizeof(struct addr));
 		__builtin_memcpy(&q->reply.dst, &ip.saddr, sizeof(struct addr));
 		__u8 next = ip.nexthdr;
 		__u32 at = q->l3 + sizeof(ip);
-		for (int i = 0; i < MAX_EXTENSION_HEADERS && is_extension(next); i++) {
-			__u8 ext[4];
-			if (!load(ctx, at, ext, sizeof(ext)))
-				return false;
-			if (next == IPPROTO_FRAGMENT && *(__be16 *)(ext + 2) & bpf_htons(0xfff8))
-				return false; /* a later fragment has no ports */
-			at += next == IPPROTO_FRAGMENT ? 8 : (ext[1] + 1) * 8;
-			next = ext[0];
-		}
+		if (!skip_extensions(ctx, &at, &next, &fragment) || fragment.offset & bpf_htons(IPV6_OFFSET))
+			return false; /* a later fragment has no ports */
 		q->reply.protocol = next;
 		q->l4 = at;
 	}

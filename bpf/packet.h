@@ -14,6 +14,8 @@
 #define IPV4_DF 0x4000
 #define IPV4_MF 0x2000
 #define IPV4_OFFSET 0x1fff
+#define IPV6_MF 0x0001
+#define IPV6_OFFSET 0xfff8
 
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
@@ -203,21 +205,49 @@ static __always_inline enum parsed parse_ipv4(struct __sk_buff *ctx, struct pack
 	return PARSED;
 }
 
-/* Headers between the fixed one and layer 4 that carry nothing for us. RFC 8200, 4. */
+/* The first bytes of an IPv6 extension header. RFC 8200, 4. */
+struct extension {
+	__u8 next, len;
+	__be16 offset; /* of a fragment header; its lowest bit: more fragments follow */
+	__u32 id;      /* of a fragment header */
+};
+
+/* Reports whether this is a header between the fixed one and layer 4 that carries nothing for us. */
 static __always_inline bool is_extension(__u8 protocol)
 {
 	return protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_ROUTING || protocol == IPPROTO_DSTOPTS ||
 	       protocol == IPPROTO_FRAGMENT;
 }
 
+/*
+ * Skips extension headers: moves *at and *next from the first one to what
+ * follows the last one. *fragment gets the fragment header; its offset stays
+ * zero if there is none or the packet is whole (RFC 6946). In a later fragment
+ * data follows, so the walk ends. Returns false if the packet is too short.
+ */
+static __always_inline bool skip_extensions(struct __sk_buff *ctx, __u32 *at, __u8 *next, struct extension *fragment)
+{
+	fragment->offset = 0;
+	for (int i = 0; i < MAX_EXTENSION_HEADERS && is_extension(*next); i++) {
+		struct extension ext;
+		if (!load(ctx, *at, &ext, sizeof(ext)))
+			return false;
+		bool fragmented = *next == IPPROTO_FRAGMENT;
+		*at += fragmented ? sizeof(ext) : (ext.len + 1) * 8;
+		*next = ext.next;
+		if (fragmented && ext.offset & bpf_htons(IPV6_OFFSET | IPV6_MF)) {
+			*fragment = ext;
+			if (ext.offset & bpf_htons(IPV6_OFFSET))
+				break;
+		}
+	}
+	return true;
+}
+
 static __always_inline enum parsed parse_ipv6(struct __sk_buff *ctx, struct packet *p)
 {
 	struct ipv6hdr ip;
-	struct {
-		__u8 next, len;
-		__be16 offset; /* of a fragment header; its low bit: more follow */
-		__u32 id;
-	} ext;
+	struct extension fragment;
 
 	if (!load_header(ctx, p->l3, &ip, sizeof(ip)))
 		return MALFORMED;
@@ -232,25 +262,13 @@ static __always_inline enum parsed parse_ipv6(struct __sk_buff *ctx, struct pack
 
 	__u32 at = p->l3 + sizeof(ip);
 	__u8 next = ip.nexthdr;
-	for (int i = 0; i < MAX_EXTENSION_HEADERS && is_extension(next); i++) {
-		if (!load(ctx, at, &ext, sizeof(ext)))
-			return MALFORMED;
-		if (next == IPPROTO_FRAGMENT) {
-			if (ext.offset & bpf_htons(0xfff9)) { /* else it is whole: RFC 6946 */
-				p->fragment = ext.offset & bpf_htons(0xfff8) ? LATER_FRAGMENT : FIRST_FRAGMENT;
-				p->fragment_id = ext.id;
-				p->fragment_next = ext.next;
-			}
-			at += sizeof(ext);
-		} else {
-			at += (ext.len + 1) * 8;
-		}
-		next = ext.next;
-		if (p->fragment == LATER_FRAGMENT)
-			break; /* what follows is data */
-	}
-	if (at > p->l3 + p->len)
+	if (!skip_extensions(ctx, &at, &next, &fragment) || at > p->l3 + p->len)
 		return MALFORMED;
+	if (fragment.offset) {
+		p->fragment = fragment.offset & bpf_htons(IPV6_OFFSET) ? LATER_FRAGMENT : FIRST_FRAGMENT;
+		p->fragment_id = fragment.id;
+		p->fragment_next = fragment.next;
+	}
 	p->l4 = at;
 	p->key.protocol = next;
 	return PARSED;

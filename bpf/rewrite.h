@@ -125,6 +125,18 @@ static __always_inline enum checksum checksum_kind(struct __sk_buff *ctx, const 
 	return none ? NO_CHECKSUM : FULL_CHECKSUM;
 }
 
+/* Stores the ports and the checksum of a layer-4 header. */
+static __always_inline bool write_l4(struct __sk_buff *ctx, __u32 at, const __u32 len, const int check_at,
+				     const struct flow *to, __u16 check)
+{
+	void *h = writable(ctx, at, len);
+	if (!h)
+		return false;
+	*(__u32 *)h = *(const __u32 *)&to->sport;
+	*(__u16 *)(h + check_at) = check;
+	return true;
+}
+
 /* Sets the ports. Adjusts the checksum to them, and to the new addresses by their difference `pseudo`. */
 static __always_inline bool rewrite_l4(struct __sk_buff *ctx, const struct packet *p, __u64 pseudo, const struct flow *to)
 {
@@ -140,19 +152,9 @@ static __always_inline bool rewrite_l4(struct __sk_buff *ctx, const struct packe
 	if (kind == FULL_CHECKSUM && !tcp && !check)
 		check = 0xffff; /* RFC 768: zero would mean "none" */
 
-	if (tcp) {
-		struct tcphdr *h = writable(ctx, p->l4, sizeof(*h));
-		if (!h)
-			return false;
-		*(__u32 *)h = *(const __u32 *)&to->sport;
-		h->check = check;
-	} else {
-		struct udphdr *h = writable(ctx, p->l4, sizeof(*h));
-		if (!h)
-			return false;
-		*(__u32 *)h = *(const __u32 *)&to->sport;
-		h->check = check;
-	}
+	if (!(tcp ? write_l4(ctx, p->l4, sizeof(struct tcphdr), TCP_CHECK, to, check)
+		  : write_l4(ctx, p->l4, sizeof(struct udphdr), UDP_CHECK, to, check)))
+		return false;
 	if (p->complete)
 		bpf_csum_update(ctx, fold32(ports + (__u16)~p->l4_check + check));
 	return true;
