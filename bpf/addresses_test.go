@@ -4,19 +4,19 @@ package bpf
 
 import "golang.org/x/sys/unix"
 
-// Addresses of the tests. A world is one IP version's set of them.
-type world struct {
+// An ipVersion has the addresses that tests use with this IP version.
+type ipVersion struct {
 	name               string
 	client, host       string // a client's socket, and one of this host
 	vip                string // exclusive
 	shared             string // shared with the host
 	local, remote      string // backends
-	nodeIn, nodeOut    string // this node's addresses towards remote backends and towards clients
-	nodePods           string // and towards local backends
+	nodeIn, nodeOut    string // this node's addresses on the devices towards remote backends and towards clients
+	nodePods           string // and on the device towards local backends
 	narrow, narrowPeer string // a backend and a client behind a path with a small MTU
 }
 
-var worlds = []world{
+var ipVersions = []ipVersion{
 	{
 		name: "IPv4", client: "198.51.100.7:40000", host: "192.0.2.1:41000", vip: "203.0.113.1", shared: "203.0.113.2",
 		local: "10.2.0.10:8080", remote: "10.1.0.10:8080", nodeIn: "10.1.0.1", nodeOut: "192.0.2.1", nodePods: "10.2.0.1",
@@ -47,15 +47,15 @@ const (
 	other  = 4
 )
 
-// serve makes frontend 0, port 80 of the VIP of the world, with a ring of ids.
-func (l *lb) serve(w world, protocol uint8, ids ...uint32) {
+// serve writes frontend 0, port 80 of the VIP, with a ring of the backends ids.
+func (l *lb) serve(ip ipVersion, protocol uint8, ids ...uint32) {
 	l.Helper()
-	l.address(w.vip, true)
-	l.address(w.shared, false)
-	l.backend(local, w.local)
-	l.backend(remote, w.remote)
-	l.backend(narrow, w.narrow)
-	l.frontend(0, protocol, port(w.vip, "80"), ids...)
+	l.address(ip.vip, true)
+	l.address(ip.shared, false)
+	l.backend(local, ip.local)
+	l.backend(remote, ip.remote)
+	l.backend(narrow, ip.narrow)
+	l.frontend(0, protocol, port(ip.vip, "80"), ids...)
 }
 
 func protocolName(p uint8) string {
@@ -65,11 +65,11 @@ func protocolName(p uint8) string {
 	return "UDP"
 }
 
-// everywhere makes a case of each IP version and protocol.
-func everywhere(c cases, name string, run func(l *lb, w world, protocol uint8)) {
-	for _, w := range worlds {
+// forEachProtocol adds a case for each IP version with each of TCP and UDP.
+func forEachProtocol(c cases, name string, run func(l *lb, ip ipVersion, protocol uint8)) {
+	for _, ip := range ipVersions {
 		for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-			c[w.name+" "+protocolName(protocol)+" "+name] = func(l *lb) { run(l, w, protocol) }
+			c[ip.name+" "+protocolName(protocol)+" "+name] = func(l *lb) { run(l, ip, protocol) }
 		}
 	}
 }
@@ -84,9 +84,9 @@ func opening(protocol uint8, from, to string) packet {
 	return p
 }
 
-// answer is the first packet of a backend.
+// answer is the backend's first packet of a flow.
 func answer(protocol uint8, from, to string) packet {
-	p := proto(protocol, from, to).says("four o'clock")
+	p := proto(protocol, from, to).withPayload("four o'clock")
 	if protocol == unix.IPPROTO_TCP {
 		p = p.segment(syn|ack, 5000, 1001, "")
 		p.tcpOption = []byte{2, 4, 5, 180}
@@ -94,8 +94,8 @@ func answer(protocol uint8, from, to string) packet {
 	return p
 }
 
-// second is the client's packet that establishes the flow.
-func second(protocol uint8, from, to string) packet {
+// establishing is the client's packet that establishes an answered flow.
+func establishing(protocol uint8, from, to string) packet {
 	p := proto(protocol, from, to)
 	if protocol == unix.IPPROTO_TCP {
 		p = p.segment(ack, 1001, 5001, "")

@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A template is a program that makes a packet anew, of one of many flows, and
-// hands it to another program. Without it a test run that repeats would
-// measure what becomes of a packet that is translated already.
+// A template is a program that writes a new packet, of one of many flows, and
+// calls another program with it. Without it every repetition of a test run but
+// the first would measure a packet that is translated already.
 type template struct {
 	prog         *ebpf.Program
 	state, jump  *ebpf.Map
@@ -27,7 +27,7 @@ type template struct {
 // The template's variables, in one map element; the frame follows them.
 const (
 	nextFlow  = 0
-	flowMask  = 4 // number of flows less one, a power of two less one
+	flowMask  = 4 // the number of flows, a power of two, less one
 	frameAt   = 8
 	tcIndex   = 44      // in struct __sk_buff: the mark of redirected packets
 	portsEach = 1 << 14 // flows per address
@@ -61,7 +61,7 @@ func newTemplate(b *testing.B, p packet, flows uint32, target *ebpf.Program) *te
 		asm.Add.Imm(asm.R2, 1),
 		asm.StoreMem(asm.R7, nextFlow, asm.R2, asm.Word),
 		asm.LoadMem(asm.R3, asm.R7, flowMask, asm.Word),
-		// Neighbours in the table are no neighbours in time.
+		// Flows that are neighbours in memory do not follow each other.
 		asm.Mul.Imm(asm.R1, 0x27d4eb2d),
 		asm.And.Reg(asm.R1, asm.R3),
 		asm.Mov.Reg(asm.R2, asm.R1),
@@ -104,7 +104,7 @@ func newTemplate(b *testing.B, p packet, flows uint32, target *ebpf.Program) *te
 	return t
 }
 
-// time returns how long one packet takes, by the clock of the thread.
+// time returns how long the packets take, by the CPU clock of the thread.
 func (t *template) time(lab *lab, h hook, target *ebpf.Program, packets uint32) (each time.Duration, verdict uint32, err error) {
 	if err := t.jump.Put(uint32(0), uint32(target.FD())); err != nil {
 		return 0, 0, err
@@ -116,7 +116,7 @@ func (t *template) time(lab *lab, h hook, target *ebpf.Program, packets uint32) 
 		binary.NativeEndian.PutUint32(ctx[36:], lab.devices[h.from])
 	}
 	lab.do(func() {
-		// On one core: what another has in its cache is no help. The thread is the lab's alone.
+		// On one core, so that its cache stays warm. No other goroutine uses the lab's thread.
 		var core unix.CPUSet
 		core.Set(runtime.NumCPU() - 1)
 		if err = unix.SchedSetaffinity(0, &core); err != nil {
@@ -136,8 +136,8 @@ func (t *template) time(lab *lab, h hook, target *ebpf.Program, packets uint32) 
 	return each, verdict, err
 }
 
-// measure reports the net time of a packet: with the program less without it,
-// each the least of several rounds.
+// measure reports the net time of a packet: the time with the program less the
+// time without it. Each is the least of several rounds.
 func (t *template) measure(b *testing.B, lab *lab, h hook, verdict uint32, rounds int, packets uint32) {
 	b.Helper()
 	least := func(best *time.Duration, p *ebpf.Program, want uint32) {
@@ -164,7 +164,8 @@ func (t *template) measure(b *testing.B, lab *lab, h hook, verdict uint32, round
 	b.ReportMetric(float64(without)/float64(packets), "harness-ns/packet")
 }
 
-// establishMany copies the entries of one established flow for n clients.
+// establishMany copies the entries of one established flow for n clients, or
+// for n backends.
 func establishMany(b *testing.B, objs *BlixtObjects, forward, reply packet, n uint32, ofReply bool) {
 	b.Helper()
 	var f, r BlixtFlow
@@ -177,10 +178,10 @@ func establishMany(b *testing.B, objs *BlixtObjects, forward, reply packet, n ui
 	for i := range n {
 		port, last := htons(uint16(1024+i%portsEach)), byte(1+i/portsEach)
 		fk, rk := keyOf(forward), keyOf(reply)
-		if ofReply { // the backends' tuples vary: that is what the packets show
+		if ofReply { // the template varies the source of a packet: here the backend
 			rk.Sport, rk.Src.Bytes[15] = port, last
 			f.Dport, f.Dst = rk.Sport, rk.Src
-			fk.Sport, fk.Src.Bytes[15] = port, last // any of its own
+			fk.Sport, fk.Src.Bytes[15] = port, last // unique, and otherwise of no importance
 			r.Dport, r.Dst = fk.Sport, fk.Src
 		} else {
 			fk.Sport, fk.Src.Bytes[15] = port, last
@@ -200,48 +201,48 @@ func establishMany(b *testing.B, objs *BlixtObjects, forward, reply packet, n ui
 	}
 }
 
-// BenchmarkPacket measures what the program adds to a packet's way.
+// BenchmarkPacket measures the time that the program takes for a packet.
 func BenchmarkPacket(b *testing.B) {
-	lab, err := theLab()
+	lab, err := sharedLab()
 	if err != nil {
 		b.Fatal(err)
 	}
 	objs, err := load(func(spec *ebpf.CollectionSpec) {
 		flows, newFlows := spec.Maps["flows"].MaxEntries, spec.Maps["new_flows"].MaxEntries
-		shrink(spec) // all but the tables whose size matters
+		shrinkTables(spec) // all but the tables whose size matters
 		spec.Maps["flows"].MaxEntries, spec.Maps["new_flows"].MaxEntries = flows, newFlows
 	})
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = objs.Close() })
-	for _, w := range worlds {
+	for _, ip := range ipVersions {
 		for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 			for _, flows := range []uint32{1, 1 << 10, 1 << 16} {
-				benchmarkWorld(b, lab, objs, w, protocol, flows)
+				benchmarkWorld(b, lab, objs, ip, protocol, flows)
 			}
 		}
 	}
 }
 
-func benchmarkWorld(b *testing.B, lab *lab, objs *BlixtObjects, w world, protocol uint8, flows uint32) {
+func benchmarkWorld(b *testing.B, lab *lab, objs *BlixtObjects, ip ipVersion, protocol uint8, flows uint32) {
 	const rounds, packets = 5, 100000
-	vip, other := port(w.vip, "80"), port(w.vip, "81")
+	vip, other := port(ip.vip, "80"), port(ip.vip, "81")
 	setUp := func(l *lb) (remoteOut packet) {
 		l.clear()
 		l.config(0)
-		l.serve(w, protocol, local)
+		l.serve(ip, protocol, local)
 		l.frontend(1, protocol, other, remote)
-		l.converse(w, protocol, true)
-		in := opening(protocol, w.client, other)
-		out := in.snat(w.nodeIn, 0).to(w.remote).hop()
+		l.openFlow(ip, protocol, true)
+		in := opening(protocol, ip.client, other)
+		out := in.snat(ip.nodeIn, 0).to(ip.remote).hop()
 		l.ingress(outside, in).redirected(out, "flow_new forwarded")
-		l.ingress(inside, answer(protocol, w.remote, out.src.String())).check(redirect, "replied")
-		l.ingress(outside, second(protocol, w.client, other)).check(redirect, "forwarded flow_established")
+		l.ingress(inside, answer(protocol, ip.remote, out.src.String())).wantVerdict(redirect, "replied")
+		l.ingress(outside, establishing(protocol, ip.client, other)).wantVerdict(redirect, "forwarded flow_established")
 		return out
 	}
 	run := func(name string, p packet, h hook, verdict uint32, prepare func(out packet)) {
-		b.Run(fmt.Sprintf("%s/%s%s/flows=%d", name, protocolName(protocol), w.name[2:], flows), func(b *testing.B) {
+		b.Run(fmt.Sprintf("%s/%s%s/flows=%d", name, protocolName(protocol), ip.name[2:], flows), func(b *testing.B) {
 			out := setUp(startLB(b, objs, nil))
 			if prepare != nil {
 				prepare(out)
@@ -249,17 +250,17 @@ func benchmarkWorld(b *testing.B, lab *lab, objs *BlixtObjects, w world, protoco
 			newTemplate(b, p, flows, objs.Blixt).measure(b, lab, h, verdict, rounds, packets)
 		})
 	}
-	toLocal, toRemote := second(protocol, w.client, vip), second(protocol, w.client, other)
-	reply := answer(protocol, w.local, w.client)
-	run("miss", second(protocol, w.client, map[string]string{"IPv4": "203.0.113.99:80", "IPv6": "[2001:db8:f::99]:80"}[w.name]), hook{dev: outside}, tcxNext, nil)
+	toLocal, toRemote := establishing(protocol, ip.client, vip), establishing(protocol, ip.client, other)
+	reply := answer(protocol, ip.local, ip.client)
+	run("miss", establishing(protocol, ip.client, map[string]string{"IPv4": "203.0.113.99:80", "IPv6": "[2001:db8:f::99]:80"}[ip.name]), hook{dev: outside}, tcxNext, nil)
 	run("local", toLocal, hook{dev: outside}, tcxNext, func(packet) { establishMany(b, objs, toLocal, reply, flows, false) })
 	run("remote", toRemote, hook{dev: outside}, redirect, func(out packet) {
-		establishMany(b, objs, toRemote, answer(protocol, w.remote, out.src.String()), flows, false)
+		establishMany(b, objs, toRemote, answer(protocol, ip.remote, out.src.String()), flows, false)
 	})
 	run("local-reply", reply, hook{dev: outside, egress: true, from: pods}, tcxNext,
 		func(packet) { establishMany(b, objs, toLocal, reply, flows, true) })
-	// The host's own packets, from ports that flows never get, and from those that they do.
-	own := second(protocol, port(w.nodeIn, "1024"), w.remote)
+	// The host's own packets, from ports outside of the SNAT range and from ports in it.
+	own := establishing(protocol, port(ip.nodeIn, "1024"), ip.remote)
 	out := hook{dev: inside, egress: true, from: pods}
 	ours := func(packet) {
 		if err := objs.BlixtLayout1.Put(uint32(0), BlixtConfig{SnatMin: 1024, SnatMax: 1024 + portsEach - 1}); err != nil {
@@ -269,26 +270,26 @@ func benchmarkWorld(b *testing.B, lab *lab, objs *BlixtObjects, w world, protoco
 	run("host", own, out, tcxNext, nil)
 	run("host-in-range", own, out, tcxNext, ours)
 	if flows == 1<<16 {
-		run("host-in-range-new", opening(protocol, own.src.String(), w.remote), out, tcxNext, ours)
+		run("host-in-range-new", opening(protocol, own.src.String(), ip.remote), out, tcxNext, ours)
 	}
-	if flows == 1<<16 { // more than the table of new flows has room for
-		run("new", opening(protocol, w.client, vip), hook{dev: outside}, tcxNext, nil)
+	if flows == 1<<16 { // more than new_flows has room for
+		run("new", opening(protocol, ip.client, vip), hook{dev: outside}, tcxNext, nil)
 	}
 }
 
-// TestVerifiedInstructions tells how much work the program is for the verifier.
+// TestVerifiedInstructions limits the work of the verifier.
 func TestVerifiedInstructions(t *testing.T) {
 	l := newLB(t)
 	info, err := l.Blixt.Info()
 	l.must(err)
 	n, ok := info.VerifiedInstructions()
 	if !ok {
-		t.Fatal("the kernel does not tell how many instructions it has verified")
+		t.Fatal("the kernel does not report how many instructions it has verified")
 	}
 	loaded, err := info.Instructions()
 	l.must(err)
 	t.Logf("%d instructions verified, %d loaded", n, len(loaded))
-	// The verifier gives up at a million, and older ones follow more paths than this one.
+	// The verifier gives up at a million. Older verifiers follow more paths than this one.
 	if n > 100000 {
 		t.Errorf("%d instructions verified, want at most 100000", n)
 	}

@@ -44,7 +44,7 @@ func checkSums(frame []byte, link int) error {
 	return checkIP(frame[link:], false)
 }
 
-// checkIP takes a quote's length as it is: it may be cut short.
+// checkIP checks the packet b. A quoted packet may be cut short.
 func checkIP(b []byte, quote bool) error {
 	var src, dst netip.Addr
 	var protocol uint8
@@ -95,7 +95,7 @@ func checkIP(b []byte, quote bool) error {
 		return fmt.Errorf("IP version %d", b[0]>>4)
 	}
 	if cut || !whole {
-		return nil // the sum is over bytes that are not here
+		return nil // the sum covers bytes that are not here
 	}
 	return check4(src, dst, protocol, data)
 }

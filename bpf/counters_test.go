@@ -13,7 +13,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
-// counts are counters that are not zero, by name.
+// counts are the counters that are not zero, by name.
 type counts map[string]uint64
 
 func (c counts) String() string {
@@ -45,7 +45,7 @@ func parseCounts(s string) counts {
 	return c
 }
 
-// counterNames are those of enum counter, as status shows them.
+// counterNames returns the names of enum counter, as status shows them.
 var counterNames = sync.OnceValue(func() []string {
 	spec, err := LoadBlixt()
 	if err != nil {
@@ -84,8 +84,9 @@ func sumPerCPU(m *ebpf.Map, key uint32) (uint64, error) {
 	return sum, nil
 }
 
-// all reads a per-CPU array in one go: the values of one element follow each other.
-func all[V any](l *lb, m *ebpf.Map) (values []V, cpus int) {
+// lookupAll reads a whole per-CPU array. The values of one element, one for each
+// CPU, follow each other.
+func lookupAll[V any](l *lb, m *ebpf.Map) (values []V, cpus int) {
 	l.Helper()
 	cpus = ebpf.MustPossibleCPU()
 	n := int(m.MaxEntries())
@@ -101,7 +102,7 @@ func all[V any](l *lb, m *ebpf.Map) (values []V, cpus int) {
 func (l *lb) counters() counts {
 	l.Helper()
 	c := counts{}
-	values, cpus := all[uint64](l, l.Counters)
+	values, cpus := lookupAll[uint64](l, l.Counters)
 	for i, v := range values {
 		if v != 0 {
 			c[counterNames()[i/cpus]] += v
@@ -113,7 +114,7 @@ func (l *lb) counters() counts {
 // frontendSums adds up the counters of all frontends.
 func (l *lb) frontendSums() (sum BlixtFrontendCounters) {
 	l.Helper()
-	values, _ := all[BlixtFrontendCounters](l, l.FrontendStats)
+	values, _ := lookupAll[BlixtFrontendCounters](l, l.FrontendStats)
 	for _, c := range values {
 		sum.NewFlows += c.NewFlows
 		sum.Rejected += c.Rejected
@@ -136,7 +137,7 @@ func (l *lb) linkPackets(h hook) uint64 {
 	return n
 }
 
-// checkFrontends compares what the frontends have counted with the counters.
+// checkFrontends compares the counters of the frontends with the program's counters.
 func (r *result) checkFrontends(before, after BlixtFrontendCounters) {
 	r.l.Helper()
 	got := BlixtFrontendCounters{NewFlows: after.NewFlows - before.NewFlows, Rejected: after.Rejected - before.Rejected,

@@ -10,278 +10,278 @@ import (
 
 func TestFlowLife(t *testing.T) {
 	c := cases{}
-	everywhere(c, "moves to flows when the client answers the backend", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, local)
-		c := l.converse(w, proto, false)
-		l.wantIn(c.forward(), "new_flows")
-		l.wantIn(c.reverse(), "new_flows")
-		c.there(opening(proto, c.client, c.vip), "forwarded") // again: no answer came
-		l.wantIn(c.forward(), "new_flows")
-		c.here(answer(proto, c.backend, c.client))
-		c.here(answer(proto, c.backend, c.client))
-		l.wantIn(c.forward(), "new_flows")
-		c.there(second(proto, c.client, c.vip), "forwarded flow_established")
-		l.wantIn(c.forward(), "flows")
-		l.wantIn(c.reverse(), "flows")
+	forEachProtocol(c, "moves to flows when the client answers the backend", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, local)
+		c := l.openFlow(ip, proto, false)
+		l.wantTable(c.forward(), "new_flows")
+		l.wantTable(c.reply(), "new_flows")
+		c.fromClient(opening(proto, c.client, c.vip), "forwarded") // repeated: it has got no answer
+		l.wantTable(c.forward(), "new_flows")
+		c.fromBackend(answer(proto, c.backend, c.client))
+		c.fromBackend(answer(proto, c.backend, c.client))
+		l.wantTable(c.forward(), "new_flows")
+		c.fromClient(establishing(proto, c.client, c.vip), "forwarded flow_established")
+		l.wantTable(c.forward(), "flows")
+		l.wantTable(c.reply(), "flows")
 	})
-	for _, w := range worlds {
-		tcpCase := func(name string, run func(c conversation)) {
-			c[w.name+" TCP "+name] = func(l *lb) {
-				l.serve(w, unix.IPPROTO_TCP, local)
-				run(conversation{l, w, unix.IPPROTO_TCP, port(w.vip, "80"), w.local, w.client})
+	for _, ip := range ipVersions {
+		tcpCase := func(name string, run func(c localFlow)) {
+			c[ip.name+" TCP "+name] = func(l *lb) {
+				l.serve(ip, unix.IPPROTO_TCP, local)
+				run(localFlow{l, ip, unix.IPPROTO_TCP, port(ip.vip, "80"), ip.local, ip.client})
 			}
 		}
 		for name, try := range map[string]packet{
-			"acknowledgement of nothing":      tcp(w.client, port(w.vip, "80")).segment(ack, 1001, 0, ""),
-			"acknowledgement of too little":   tcp(w.client, port(w.vip, "80")).segment(ack, 1001, 5000, ""),
-			"acknowledgement of far too much": tcp(w.client, port(w.vip, "80")).segment(ack, 1001, 5001+1<<20, ""),
-			"segment without ACK":             tcp(w.client, port(w.vip, "80")).segment(psh, 1001, 5001, "data"),
-			"RST":                             tcp(w.client, port(w.vip, "80")).segment(rst|ack, 1001, 5001, ""),
-			"SYN again":                       tcp(w.client, port(w.vip, "80")).segment(syn, 1000, 0, ""),
+			"acknowledgement of nothing":      tcp(ip.client, port(ip.vip, "80")).segment(ack, 1001, 0, ""),
+			"acknowledgement of too little":   tcp(ip.client, port(ip.vip, "80")).segment(ack, 1001, 5000, ""),
+			"acknowledgement of far too much": tcp(ip.client, port(ip.vip, "80")).segment(ack, 1001, 5001+1<<20, ""),
+			"segment without ACK":             tcp(ip.client, port(ip.vip, "80")).segment(psh, 1001, 5001, "data"),
+			"RST":                             tcp(ip.client, port(ip.vip, "80")).segment(rst|ack, 1001, 5001, ""),
+			"SYN again":                       tcp(ip.client, port(ip.vip, "80")).segment(syn, 1000, 0, ""),
 		} {
-			tcpCase("does not establish: "+name, func(c conversation) {
+			tcpCase("does not establish: "+name, func(c localFlow) {
 				c.open(false)
-				c.here(answer(c.protocol, c.backend, c.client))
-				c.there(try, "forwarded")
-				c.wantIn(c.forward(), "new_flows")
+				c.fromBackend(answer(c.protocol, c.backend, c.client))
+				c.fromClient(try, "forwarded")
+				c.wantTable(c.forward(), "new_flows")
 			})
 		}
-		tcpCase("does not establish: acknowledgement before the answer", func(c conversation) {
+		tcpCase("does not establish: acknowledgement before the answer", func(c localFlow) {
 			c.open(false)
-			c.there(second(c.protocol, c.client, c.vip), "forwarded")
-			c.wantIn(c.forward(), "new_flows")
+			c.fromClient(establishing(c.protocol, c.client, c.vip), "forwarded")
+			c.wantTable(c.forward(), "new_flows")
 		})
-		tcpCase("RST of the backend is no answer", func(c conversation) {
+		tcpCase("RST of the backend is no answer", func(c localFlow) {
 			c.open(false)
-			c.here(c.reverse().segment(rst|ack, 0, 1001, ""))
-			c.there(c.says(ack, 1001, 1, ""), "forwarded")
-			c.wantIn(c.forward(), "new_flows")
+			c.fromBackend(c.reply().segment(rst|ack, 0, 1001, ""))
+			c.fromClient(c.clientPacket(ack, 1001, 1, ""), "forwarded")
+			c.wantTable(c.forward(), "new_flows")
 		})
-		tcpCase("establishes with data on top of the first acknowledgement", func(c conversation) {
+		tcpCase("establishes with data on top of the first acknowledgement", func(c localFlow) {
 			c.open(false)
-			c.here(answer(c.protocol, c.backend, c.client))
-			c.there(c.says(ack|psh, 1001, 5001+1000, "late, but proven"), "forwarded flow_established")
+			c.fromBackend(answer(c.protocol, c.backend, c.client))
+			c.fromClient(c.clientPacket(ack|psh, 1001, 5001+1000, "late, but proven"), "forwarded flow_established")
 		})
-		tcpCase("acknowledgement wraps around", func(c conversation) {
+		tcpCase("acknowledgement wraps around", func(c localFlow) {
 			c.open(false)
-			c.here(c.reverse().segment(syn|ack, 0xffffffff, 1001, ""))
-			c.there(c.says(ack, 1001, 0, ""), "forwarded flow_established")
+			c.fromBackend(c.reply().segment(syn|ack, 0xffffffff, 1001, ""))
+			c.fromClient(c.clientPacket(ack, 1001, 0, ""), "forwarded flow_established")
 		})
-		tcpCase("FIN of one side does not end the flow", func(c conversation) {
+		tcpCase("FIN of one side does not end the flow", func(c localFlow) {
 			c.open(true)
-			c.there(c.says(ack|fin, 1001, 5001, ""), "forwarded")
-			if f := c.end(c.forward()); f != BlixtFlowFlagFLOW_FIN {
+			c.fromClient(c.clientPacket(ack|fin, 1001, 5001, ""), "forwarded")
+			if f := c.endFlags(c.forward()); f != BlixtFlowFlagFLOW_FIN {
 				c.Errorf("client's end %#x, want FIN", f)
 			}
-			if f := c.end(c.reverse()); f != 0 {
+			if f := c.endFlags(c.reply()); f != 0 {
 				c.Errorf("backend's end %#x, want none", f)
 			}
-			c.publish(0, remote) // the ring has nothing to say about it
+			c.publish(0, remote) // the ring does not matter
 			for i := range uint32(3) {
-				c.here(c.reverse().segment(ack|psh, 5001+i, 1002, "more"))
-				c.there(c.says(ack, 1002, 5002+i, ""), "forwarded")
+				c.fromBackend(c.reply().segment(ack|psh, 5001+i, 1002, "more"))
+				c.fromClient(c.clientPacket(ack, 1002, 5002+i, ""), "forwarded")
 			}
-			c.here(c.reverse().segment(ack|fin, 5004, 1002, ""))
-			c.there(c.says(ack, 1002, 5005, ""), "forwarded")
-			if f := c.end(c.reverse()); f != BlixtFlowFlagFLOW_FIN {
+			c.fromBackend(c.reply().segment(ack|fin, 5004, 1002, ""))
+			c.fromClient(c.clientPacket(ack, 1002, 5005, ""), "forwarded")
+			if f := c.endFlags(c.reply()); f != BlixtFlowFlagFLOW_FIN {
 				c.Errorf("backend's end %#x, want FIN", f)
 			}
 		})
-		tcpCase("RST is noted on the side it came from", func(c conversation) {
+		tcpCase("RST is recorded on the side that sent it", func(c localFlow) {
 			c.open(true)
-			c.here(c.reverse().segment(rst, 5001, 0, ""))
-			if f, r := c.end(c.forward()), c.end(c.reverse()); f != 0 || r != BlixtFlowFlagFLOW_RST {
+			c.fromBackend(c.reply().segment(rst, 5001, 0, ""))
+			if f, r := c.endFlags(c.forward()), c.endFlags(c.reply()); f != 0 || r != BlixtFlowFlagFLOW_RST {
 				c.Errorf("ends %#x and %#x, want none and RST", f, r)
 			}
 		})
-		tcpCase("a new connection of an ended flow's socket begins anew", func(c conversation) {
+		tcpCase("a SYN after the end of a flow begins a new one", func(c localFlow) {
 			for _, end := range []uint8{fin | ack, rst} {
 				c.clear()
 				c.config(0)
-				c.serve(c.w, c.protocol, local)
+				c.serve(c.ip, c.protocol, local)
 				c.open(true)
-				c.there(c.says(end, 1001, 5001, ""), "forwarded")
-				c.there(opening(c.protocol, c.client, c.vip), "flow_new forwarded")
-				c.wantIn(c.forward(), "new_flows")
-				c.wantIn(c.reverse(), "new_flows")
+				c.fromClient(c.clientPacket(end, 1001, 5001, ""), "forwarded")
+				c.fromClient(opening(c.protocol, c.client, c.vip), "flow_new forwarded")
+				c.wantTable(c.forward(), "new_flows")
+				c.wantTable(c.reply(), "new_flows")
 			}
 		})
-		tcpCase("a RST or a FIN begins a flow no more than it should", func(c conversation) {
-			c.ingress(outside, c.says(rst, 1, 0, "")).dropped("drop_no_flow")
-			c.ingress(outside, c.says(rst|ack, 1, 1, "")).dropped("drop_no_flow")
-			c.wantIn(c.forward(), "none")
+		tcpCase("a RST begins no flow", func(c localFlow) {
+			c.ingress(outside, c.clientPacket(rst, 1, 0, "")).dropped("drop_no_flow")
+			c.ingress(outside, c.clientPacket(rst|ack, 1, 1, "")).dropped("drop_no_flow")
+			c.wantTable(c.forward(), "none")
 		})
-		tcpCase("a segment of an unknown flow goes where the ring says", func(c conversation) {
-			c.there(c.says(ack|psh, 77777, 88888, "from another node"), "flow_new forwarded")
-			c.here(c.reverse().segment(ack|psh, 88888, 77794, "fine"))
-			c.there(c.says(ack, 77794, 88892, ""), "forwarded flow_established")
+		tcpCase("a segment of an unknown flow goes to the backend of the ring", func(c localFlow) {
+			c.fromClient(c.clientPacket(ack|psh, 77777, 88888, "from another node"), "flow_new forwarded")
+			c.fromBackend(c.reply().segment(ack|psh, 88888, 77794, "fine"))
+			c.fromClient(c.clientPacket(ack, 77794, 88892, ""), "forwarded flow_established")
 		})
 	}
-	everywhere(c, "backend gone: its flows end at once", func(l *lb, w world, proto uint8) {
+	forEachProtocol(c, "backend gone: its flows are reset at the next packet", func(l *lb, ip ipVersion, proto uint8) {
 		for _, established := range []bool{false, true} {
 			l.clear()
 			l.config(0)
-			l.serve(w, proto, local)
-			c := l.converse(w, proto, established)
+			l.serve(ip, proto, local)
+			c := l.openFlow(ip, proto, established)
 			l.publish(0, remote)
-			l.gone(local)
-			in := second(proto, c.client, c.vip)
+			l.removeBackend(local)
+			in := establishing(proto, c.client, c.vip)
 			if proto == unix.IPPROTO_TCP {
-				l.ingress(outside, in).redirected(in.refused(rst, 5001, 0), "reject_backend_gone")
+				l.ingress(outside, in).redirected(in.rstAnswer(rst, 5001, 0), "reject_backend_gone")
 			} else {
-				out := in.snat(w.nodeIn, 0).to(w.remote).hop()
+				out := in.snat(ip.nodeIn, 0).to(ip.remote).hop()
 				l.ingress(outside, in).redirected(out, "flow_new forwarded")
 			}
-			l.wantIn(c.reverse(), "none")
+			l.wantTable(c.reply(), "none")
 		}
 	})
-	everywhere(c, "backend gone: its last words tell the client", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, local)
-		c := l.converse(w, proto, true)
-		l.gone(local)
-		re := c.reverse()
+	forEachProtocol(c, "backend gone: a packet of it becomes a RST for the client", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, local)
+		c := l.openFlow(ip, proto, true)
+		l.removeBackend(local)
+		re := c.reply()
 		if proto == unix.IPPROTO_TCP {
 			re = re.segment(ack|psh, 5001, 1001, "last words")
-			l.forwarded(pods, re).next(re.from(c.vip).reset(), "reject_backend_gone")
+			l.egressForwarded(pods, re).toStack(re.from(c.vip).turnedIntoRST(), "reject_backend_gone")
 		} else {
-			l.forwarded(pods, re).dropped("reject_backend_gone")
+			l.egressForwarded(pods, re).dropped("reject_backend_gone")
 		}
-		l.wantIn(c.forward(), "none")
-		l.wantIn(c.reverse(), "none")
+		l.wantTable(c.forward(), "none")
+		l.wantTable(c.reply(), "none")
 	})
-	everywhere(c, "remote backend gone: its last words tell the client", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, remote)
-		in := opening(proto, w.client, port(w.vip, "80"))
-		out := in.snat(w.nodeIn, 0).to(w.remote).hop()
+	forEachProtocol(c, "remote backend gone: a packet of it becomes a RST for the client", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, remote)
+		in := opening(proto, ip.client, port(ip.vip, "80"))
+		out := in.snat(ip.nodeIn, 0).to(ip.remote).hop()
 		l.ingress(outside, in).redirected(out, "flow_new forwarded")
-		l.gone(remote)
-		re := answer(proto, w.remote, out.src.String())
+		l.removeBackend(remote)
+		re := answer(proto, ip.remote, out.src.String())
 		if proto == unix.IPPROTO_TCP {
-			l.ingress(inside, re).redirected(re.from(port(w.vip, "80")).to(w.client).reset(), "reject_backend_gone")
+			l.ingress(inside, re).redirected(re.from(port(ip.vip, "80")).to(ip.client).turnedIntoRST(), "reject_backend_gone")
 		} else {
 			l.ingress(inside, re).dropped("reject_backend_gone")
 		}
-		l.wantIn(in, "none")
-		l.wantIn(re, "none")
+		l.wantTable(in, "none")
+		l.wantTable(re, "none")
 	})
-	everywhere(c, "backend gone: whoever gets its id gets no flow of it", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, local)
-		c := l.converse(w, proto, true)
-		l.gone(local)
-		l.gone(local) // the generation after is in use again
-		in := second(proto, c.client, c.vip)
+	forEachProtocol(c, "backend gone: the next backend with its id gets none of its flows", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, local)
+		c := l.openFlow(ip, proto, true)
+		l.removeBackend(local)
+		l.removeBackend(local) // an odd generation again: the id is in use
+		in := establishing(proto, c.client, c.vip)
 		if proto == unix.IPPROTO_TCP {
-			l.ingress(outside, in).redirected(in.refused(rst, 5001, 0), "reject_backend_gone")
+			l.ingress(outside, in).redirected(in.rstAnswer(rst, 5001, 0), "reject_backend_gone")
 		} else {
-			c.there(in, "flow_new forwarded")
+			c.fromClient(in, "flow_new forwarded")
 		}
 	})
-	everywhere(c, "backend gone: a SYN takes another one", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, local)
-		c := l.converse(w, proto, true)
+	forEachProtocol(c, "backend gone: a SYN begins a flow to another one", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, local)
+		c := l.openFlow(ip, proto, true)
 		l.publish(0, remote)
-		l.gone(local)
+		l.removeBackend(local)
 		in := opening(proto, c.client, c.vip)
-		l.ingress(outside, in).redirected(in.snat(w.nodeIn, 0).to(w.remote).hop(), "flow_new forwarded")
+		l.ingress(outside, in).redirected(in.snat(ip.nodeIn, 0).to(ip.remote).hop(), "flow_new forwarded")
 	})
-	everywhere(c, "ring changes: a flow stays where it is", func(l *lb, w world, proto uint8) {
+	forEachProtocol(c, "ring changes: a flow stays where it is", func(l *lb, ip ipVersion, proto uint8) {
 		for _, established := range []bool{false, true} {
 			l.clear()
 			l.config(0)
-			l.serve(w, proto, local)
-			c := l.converse(w, proto, established)
+			l.serve(ip, proto, local)
+			c := l.openFlow(ip, proto, established)
 			l.publish(0, remote)
-			c.there(c.says(ack|psh, 1001, 0, "still here"), "forwarded")
-			c.here(c.reverse().segment(ack, 5001, 1001, "still here"))
+			c.fromClient(c.clientPacket(ack|psh, 1001, 0, "still here"), "forwarded")
+			c.fromBackend(c.reply().segment(ack, 5001, 1001, "still here"))
 			l.publish(0) // no backend at all
-			c.there(c.says(ack|psh, 1001, 0, "still here"), "forwarded"+map[bool]string{
+			c.fromClient(c.clientPacket(ack|psh, 1001, 0, "still here"), "forwarded"+map[bool]string{
 				true: " flow_established", false: ""}[proto == unix.IPPROTO_UDP && !established])
 			l.must(l.Frontends.Delete(BlixtFrontendKey{Addr: addrOf(ap(c.vip).Addr()), Port: htons(80), Protocol: proto}))
 			if established || proto == unix.IPPROTO_UDP {
-				c.there(c.says(ack|psh, 1001, 0, "still here"), "forwarded")
+				c.fromClient(c.clientPacket(ack|psh, 1001, 0, "still here"), "forwarded")
 			}
 		}
 	})
-	everywhere(c, "ring changes: a SYN takes what it says now", func(l *lb, w world, proto uint8) {
+	forEachProtocol(c, "ring changes: a SYN goes to the backend of the new ring", func(l *lb, ip ipVersion, proto uint8) {
 		if proto != unix.IPPROTO_TCP {
 			return
 		}
 		for _, established := range []bool{false, true} {
 			l.clear()
 			l.config(0)
-			l.serve(w, proto, local)
-			c := l.converse(w, proto, established)
+			l.serve(ip, proto, local)
+			c := l.openFlow(ip, proto, established)
 			l.publish(0, remote)
 			in := opening(proto, c.client, c.vip)
-			l.ingress(outside, in).redirected(in.snat(w.nodeIn, 0).to(w.remote).hop(), "flow_new forwarded")
-			l.wantIn(c.reverse(), "none")
+			l.ingress(outside, in).redirected(in.snat(ip.nodeIn, 0).to(ip.remote).hop(), "flow_new forwarded")
+			l.wantTable(c.reply(), "none")
 		}
 	})
-	everywhere(c, "idle in both directions: forgotten", func(l *lb, w world, proto uint8) {
+	forEachProtocol(c, "idle in both directions: expired", func(l *lb, ip ipVersion, proto uint8) {
 		for _, established := range []bool{false, true} {
 			l.clear()
 			l.config(0)
-			l.serve(w, proto, local)
-			c := l.converse(w, proto, established)
+			l.serve(ip, proto, local)
+			c := l.openFlow(ip, proto, established)
 			l.age(c.forward(), idleTicks+2)
-			l.age(c.reverse(), idleTicks+2)
+			l.age(c.reply(), idleTicks+2)
 			l.publish(0, remote)
-			in := second(proto, c.client, c.vip)
-			out := in.snat(w.nodeIn, 0).to(w.remote).hop()
+			in := establishing(proto, c.client, c.vip)
+			out := in.snat(ip.nodeIn, 0).to(ip.remote).hop()
 			l.ingress(outside, in).redirected(out, "flow_expired flow_new forwarded")
-			l.wantIn(c.reverse(), "none")
+			l.wantTable(c.reply(), "none")
 		}
 	})
-	everywhere(c, "idle in one direction: alive", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, local)
-		c := l.converse(w, proto, true)
+	forEachProtocol(c, "idle in one direction: alive", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, local)
+		c := l.openFlow(ip, proto, true)
 		l.age(c.forward(), idleTicks+2)
-		c.there(c.says(ack, 1001, 5001, ""), "forwarded")
-		l.age(c.reverse(), idleTicks+2)
-		c.here(c.reverse().segment(ack, 5001, 1001, ""))
+		c.fromClient(c.clientPacket(ack, 1001, 5001, ""), "forwarded")
+		l.age(c.reply(), idleTicks+2)
+		c.fromBackend(c.reply().segment(ack, 5001, 1001, ""))
 		l.age(c.forward(), idleTicks-1)
-		l.age(c.reverse(), idleTicks-1)
-		c.there(c.says(ack, 1001, 5001, ""), "forwarded")
+		l.age(c.reply(), idleTicks-1)
+		c.fromClient(c.clientPacket(ack, 1001, 5001, ""), "forwarded")
 	})
-	everywhere(c, "idle in both directions: a reply is not translated any more", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, local)
-		c := l.converse(w, proto, true)
+	forEachProtocol(c, "idle in both directions: a reply is not translated", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, local)
+		c := l.openFlow(ip, proto, true)
 		l.age(c.forward(), idleTicks+2)
-		l.age(c.reverse(), idleTicks+2)
-		l.forwarded(pods, c.reverse()).untouched("flow_expired not_ours")
-		l.wantIn(c.forward(), "none")
+		l.age(c.reply(), idleTicks+2)
+		l.egressForwarded(pods, c.reply()).untouched("flow_expired not_ours")
+		l.wantTable(c.forward(), "none")
 	})
-	everywhere(c, "a packet of either side keeps it alive", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, local)
-		c := l.converse(w, proto, true)
+	forEachProtocol(c, "a packet keeps the flow alive", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, local)
+		c := l.openFlow(ip, proto, true)
 		l.age(c.forward(), 30)
 		_, before := l.flow(c.forward())
-		c.there(c.says(ack, 1001, 5001, ""), "forwarded")
+		c.fromClient(c.clientPacket(ack, 1001, 5001, ""), "forwarded")
 		if _, after := l.flow(c.forward()); after.LastSeen-before.LastSeen < 30 {
 			l.Errorf("last_seen went from %d to %d, want 30 more", before.LastSeen, after.LastSeen)
 		}
 	})
-	everywhere(c, "draining: known flows are served, all else is passed on", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, local)
-		c := l.converse(w, proto, true)
-		fresh := conversation{l, w, proto, c.vip, c.backend, port(ap(w.client).Addr().String(), "40001")}
+	forEachProtocol(c, "draining: known flows are served, everything else is passed on", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, local)
+		c := l.openFlow(ip, proto, true)
+		fresh := localFlow{l, ip, proto, c.vip, c.backend, port(ap(ip.client).Addr().String(), "40001")}
 		fresh.open(false)
 		l.config(BlixtConfigFlagCONFIG_DRAIN)
-		c.there(c.says(ack, 1001, 5001, ""), "forwarded")
-		c.here(c.reverse().segment(ack, 5001, 1001, ""))
-		fresh.here(answer(proto, c.backend, fresh.client))
-		fresh.there(second(proto, fresh.client, c.vip), "forwarded flow_established")
-		stranger := port(ap(w.client).Addr().String(), "40002")
+		c.fromClient(c.clientPacket(ack, 1001, 5001, ""), "forwarded")
+		c.fromBackend(c.reply().segment(ack, 5001, 1001, ""))
+		fresh.fromBackend(answer(proto, c.backend, fresh.client))
+		fresh.fromClient(establishing(proto, fresh.client, c.vip), "forwarded flow_established")
+		stranger := port(ap(ip.client).Addr().String(), "40002")
 		l.ingress(outside, opening(proto, stranger, c.vip)).untouched("drained")
-		l.ingress(outside, opening(proto, stranger, port(w.vip, "81"))).untouched("drained")
-		l.ingress(outside, echo(ap(stranger).Addr().String(), w.vip)).untouched("drained")
-		l.ingress(outside, withoutPorts(unix.IPPROTO_SCTP, stranger, w.vip)).untouched("drained")
-		l.ingress(outside, second(proto, stranger, c.vip).sized(1000).cut(504, 0)).untouched("drained")
-		l.ingress(outside, opening(proto, stranger, port(w.shared, "81"))).untouched("not_ours")
-		l.gone(local)
-		in := second(proto, c.client, c.vip)
+		l.ingress(outside, opening(proto, stranger, port(ip.vip, "81"))).untouched("drained")
+		l.ingress(outside, echo(ap(stranger).Addr().String(), ip.vip)).untouched("drained")
+		l.ingress(outside, withoutPorts(unix.IPPROTO_SCTP, stranger, ip.vip)).untouched("drained")
+		l.ingress(outside, establishing(proto, stranger, c.vip).withSize(1000).fragment(504, 0)).untouched("drained")
+		l.ingress(outside, opening(proto, stranger, port(ip.shared, "81"))).untouched("not_ours")
+		l.removeBackend(local)
+		in := establishing(proto, c.client, c.vip)
 		if proto == unix.IPPROTO_TCP {
-			l.ingress(outside, in).redirected(in.refused(rst, 5001, 0), "reject_backend_gone")
+			l.ingress(outside, in).redirected(in.rstAnswer(rst, 5001, 0), "reject_backend_gone")
 		} else {
 			l.ingress(outside, in).untouched("drained")
 		}

@@ -10,137 +10,137 @@ import (
 
 func TestFragments(t *testing.T) {
 	c := cases{}
-	everywhere(c, "fragments follow the first one, local backend", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, local)
-		vip := port(w.vip, "80")
-		in := second(proto, w.client, vip).sized(1500)
+	forEachProtocol(c, "fragments follow the first one, local backend", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, local)
+		vip := port(ip.vip, "80")
+		in := establishing(proto, ip.client, vip).withSize(1500)
 		in.df, in.id = false, 0x1234
-		for i, f := range []packet{in.cut(0, 512), in.cut(512, 1024), in.cut(1024, 0)} {
-			l.ingress(outside, f).next(f.to(w.local), []string{"flow_new forwarded", "forwarded", "forwarded"}[i])
+		for i, f := range []packet{in.fragment(0, 512), in.fragment(512, 1024), in.fragment(1024, 0)} {
+			l.ingress(outside, f).toStack(f.to(ip.local), []string{"flow_new forwarded", "forwarded", "forwarded"}[i])
 		}
-		re := answer(proto, w.local, w.client).sized(1500)
+		re := answer(proto, ip.local, ip.client).withSize(1500)
 		re.df, re.id = false, 0x4321
-		for _, f := range []packet{re.cut(0, 512), re.cut(512, 1024), re.cut(1024, 0)} {
+		for _, f := range []packet{re.fragment(0, 512), re.fragment(512, 1024), re.fragment(1024, 0)} {
 			l.ingress(pods, f).untouched("not_ours")
 		}
-		for _, f := range []packet{re.cut(0, 512), re.cut(512, 1024), re.cut(1024, 0)} {
-			l.forwarded(pods, f).next(f.from(vip), "replied")
+		for _, f := range []packet{re.fragment(0, 512), re.fragment(512, 1024), re.fragment(1024, 0)} {
+			l.egressForwarded(pods, f).toStack(f.from(vip), "replied")
 		}
 		in.id = 0x1235 // the client's second datagram establishes the flow
-		f := in.cut(0, 512)
-		l.ingress(outside, f).next(f.to(w.local), "forwarded"+map[bool]string{true: " flow_established", false: ""}[establishesWith(proto, in)])
+		f := in.fragment(0, 512)
+		l.ingress(outside, f).toStack(f.to(ip.local), "forwarded"+map[bool]string{true: " flow_established", false: ""}[establishesWith(proto, in)])
 	})
-	everywhere(c, "fragments follow the first one, remote backend", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, remote)
-		vip := port(w.vip, "80")
-		in := second(proto, w.client, vip).sized(1500)
+	forEachProtocol(c, "fragments follow the first one, remote backend", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, remote)
+		vip := port(ip.vip, "80")
+		in := establishing(proto, ip.client, vip).withSize(1500)
 		in.df, in.id = false, 0x12345678&0xffff
-		for i, f := range []packet{in.cut(0, 512), in.cut(512, 1024), in.cut(1024, 0)} {
-			out := f.snat(w.nodeIn, 0).to(w.remote).hop()
+		for i, f := range []packet{in.fragment(0, 512), in.fragment(512, 1024), in.fragment(1024, 0)} {
+			out := f.snat(ip.nodeIn, 0).to(ip.remote).hop()
 			l.ingress(outside, f).redirected(out, []string{"flow_new forwarded", "forwarded", "forwarded"}[i])
 		}
-		re := answer(proto, w.remote, in.snat(w.nodeIn, 0).src.String()).sized(1500)
+		re := answer(proto, ip.remote, in.snat(ip.nodeIn, 0).src.String()).withSize(1500)
 		re.df, re.id = false, 0x4321
-		for _, f := range []packet{re.cut(0, 512), re.cut(512, 1024), re.cut(1024, 0)} {
-			l.ingress(inside, f).redirected(f.from(vip).to(w.client).hop(), "replied")
+		for _, f := range []packet{re.fragment(0, 512), re.fragment(512, 1024), re.fragment(1024, 0)} {
+			l.ingress(inside, f).redirected(f.from(vip).to(ip.client).hop(), "replied")
 		}
 	})
-	everywhere(c, "later fragment without its first", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, local)
-		in := second(proto, w.client, port(w.vip, "80")).sized(1500)
+	forEachProtocol(c, "later fragment without its first", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, local)
+		in := establishing(proto, ip.client, port(ip.vip, "80")).withSize(1500)
 		in.df = false
-		l.ingress(outside, in.cut(512, 0)).dropped("drop_fragment")
-		in = in.to(port(w.shared, "80"))
-		l.ingress(outside, in.cut(512, 0)).untouched("not_ours")
-		in = in.to(w.remote)
-		l.ingress(outside, in.cut(512, 0)).untouched("not_ours")
+		l.ingress(outside, in.fragment(512, 0)).dropped("drop_fragment")
+		in = in.to(port(ip.shared, "80"))
+		l.ingress(outside, in.fragment(512, 0)).untouched("not_ours")
+		in = in.to(ip.remote)
+		l.ingress(outside, in.fragment(512, 0)).untouched("not_ours")
 	})
-	everywhere(c, "later fragment of another datagram", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, local)
-		in := second(proto, w.client, port(w.vip, "80")).sized(1500)
+	forEachProtocol(c, "later fragment of another datagram", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, local)
+		in := establishing(proto, ip.client, port(ip.vip, "80")).withSize(1500)
 		in.df = false
-		f := in.cut(0, 512)
-		l.ingress(outside, f).next(f.to(w.local), "flow_new forwarded")
+		f := in.fragment(0, 512)
+		l.ingress(outside, f).toStack(f.to(ip.local), "flow_new forwarded")
 		for _, change := range []func(*packet){
 			func(p *packet) { p.id++ },
 			func(p *packet) { p.src = addrPort(p.src.Addr().Next(), 40000) },
 		} {
-			g := in.cut(512, 0)
+			g := in.fragment(512, 0)
 			change(&g)
 			l.ingress(outside, g).dropped("drop_fragment")
 		}
 	})
-	everywhere(c, "first fragment of what nobody serves", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, uint32(BlixtBackendIdBACKEND_REJECT))
-		in := second(proto, w.client, port(w.vip, "80")).sized(1500)
+	forEachProtocol(c, "first fragment to an unserved port", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, uint32(BlixtBackendIdBACKEND_REJECT))
+		in := establishing(proto, ip.client, port(ip.vip, "80")).withSize(1500)
 		in.df = false
-		f := in.cut(0, 512)
-		l.ingress(outside, f).dropped("reject_no_backend") // no RST: the rest of the segment is yet to come
-		f = f.to(port(w.vip, "81"))
+		f := in.fragment(0, 512)
+		l.ingress(outside, f).dropped("reject_no_backend") // no RST: the rest of the segment is still to come
+		f = f.to(port(ip.vip, "81"))
 		if proto == unix.IPPROTO_TCP {
 			l.ingress(outside, f).dropped("drop_fragment")
 		} else {
-			l.ingress(outside, f).redirected(f.unreachable(), "reject_unserved")
+			l.ingress(outside, f).redirected(f.portUnreachable(), "reject_unserved")
 		}
 	})
-	everywhere(c, "fragments of a flow whose backend is gone", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, local)
-		in := second(proto, w.client, port(w.vip, "80")).sized(1500)
+	forEachProtocol(c, "fragments of a flow whose backend is gone", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, local)
+		in := establishing(proto, ip.client, port(ip.vip, "80")).withSize(1500)
 		in.df = false
-		f := in.cut(0, 512)
-		l.ingress(outside, f).next(f.to(w.local), "flow_new forwarded")
-		l.gone(local)
-		l.ingress(outside, in.cut(512, 0)).dropped("reject_backend_gone")
+		f := in.fragment(0, 512)
+		l.ingress(outside, f).toStack(f.to(ip.local), "flow_new forwarded")
+		l.removeBackend(local)
+		l.ingress(outside, in.fragment(512, 0)).dropped("reject_backend_gone")
 	})
 	for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-		// RFC 6946: a fragment header on a packet that is whole.
+		// RFC 6946: a whole packet with a fragment header.
 		c["IPv6 "+protocolName(protocol)+" atomic fragment is whole"] = func(l *lb) {
-			w := worlds[1]
-			l.serve(w, protocol, local)
-			in := opening(protocol, w.client, port(w.vip, "80"))
+			ip := ipVersions[1]
+			l.serve(ip, protocol, local)
+			in := opening(protocol, ip.client, port(ip.vip, "80"))
 			in.piece = &piece{atomic: true}
-			l.ingress(outside, in).next(in.to(w.local), "flow_new forwarded")
-			in = in.to(port(w.vip, "81"))
+			l.ingress(outside, in).toStack(in.to(ip.local), "flow_new forwarded")
+			in = in.to(port(ip.vip, "81"))
 			if protocol == unix.IPPROTO_TCP {
-				l.ingress(outside, in).redirected(in.refused(rst|ack, 0, 1001), "reject_unserved")
+				l.ingress(outside, in).redirected(in.rstAnswer(rst|ack, 0, 1001), "reject_unserved")
 			} else {
-				l.ingress(outside, in).redirected(in.unreachable(), "reject_unserved")
+				l.ingress(outside, in).redirected(in.portUnreachable(), "reject_unserved")
 			}
 		}
 		c["IPv6 "+protocolName(protocol)+" fragments behind other extension headers"] = func(l *lb) {
-			w := worlds[1]
-			l.serve(w, protocol, remote)
-			in := second(protocol, w.client, port(w.vip, "80")).sized(1200)
+			ip := ipVersions[1]
+			l.serve(ip, protocol, remote)
+			in := establishing(protocol, ip.client, port(ip.vip, "80")).withSize(1200)
 			in.exts = []extension{hopByHop(), routing()}
-			for i, f := range []packet{in.cut(0, 512), in.cut(512, 0)} {
-				out := f.snat(w.nodeIn, 0).to(w.remote).hop()
+			for i, f := range []packet{in.fragment(0, 512), in.fragment(512, 0)} {
+				out := f.snat(ip.nodeIn, 0).to(ip.remote).hop()
 				l.ingress(outside, f).redirected(out, []string{"flow_new forwarded", "forwarded"}[i])
 			}
 		}
-		// What follows the fragment header is not what the ports belong to, and later fragments do not say that.
+		// The fragment header names the options as the next header, not the protocol: all that later fragments show.
 		c["IPv6 "+protocolName(protocol)+" fragments whose data begins with destination options"] = func(l *lb) {
-			w := worlds[1]
-			l.serve(w, protocol, remote)
-			in := second(protocol, w.client, port(w.vip, "80")).sized(1200)
+			ip := ipVersions[1]
+			l.serve(ip, protocol, remote)
+			in := establishing(protocol, ip.client, port(ip.vip, "80")).withSize(1200)
 			in.lateExts = []extension{destOptions()}
-			for i, f := range []packet{in.cut(0, 512), in.cut(512, 0)} {
-				l.ingress(outside, f).redirected(f.snat(w.nodeIn, 0).to(w.remote).hop(), []string{"flow_new forwarded", "forwarded"}[i])
+			for i, f := range []packet{in.fragment(0, 512), in.fragment(512, 0)} {
+				l.ingress(outside, f).redirected(f.snat(ip.nodeIn, 0).to(ip.remote).hop(), []string{"flow_new forwarded", "forwarded"}[i])
 			}
 		}
 	}
-	for _, w := range worlds {
-		c[w.name+" fragments of a ping are dropped"] = func(l *lb) {
-			l.serve(w, unix.IPPROTO_TCP, local)
-			in := echo(ap(w.client).Addr().String(), w.vip).sized(1600)
-			l.ingress(outside, in.cut(0, 800)).dropped("drop_fragment")
-			l.ingress(outside, in.cut(800, 0)).dropped("drop_fragment")
+	for _, ip := range ipVersions {
+		c[ip.name+" fragments of a ping are dropped"] = func(l *lb) {
+			l.serve(ip, unix.IPPROTO_TCP, local)
+			in := echo(ap(ip.client).Addr().String(), ip.vip).withSize(1600)
+			l.ingress(outside, in.fragment(0, 800)).dropped("drop_fragment")
+			l.ingress(outside, in.fragment(800, 0)).dropped("drop_fragment")
 		}
 	}
 	c.run(t)
 }
 
-// establishesWith tells whether a client's packet proves that it has heard the
-// answer: UDP has no proof to ask for.
+// establishesWith reports whether the client's packet establishes the flow. For
+// UDP every packet does.
 func establishesWith(protocol uint8, p packet) bool {
 	return protocol == unix.IPPROTO_UDP || p.ack == 5001
 }

@@ -13,12 +13,12 @@ import (
 
 // Where the fuzzer's packets are seen.
 var fuzzHooks = []hook{
-	{dev: outside}, {dev: inside}, {dev: pods}, {dev: "lo"}, {dev: still},
+	{dev: outside}, {dev: inside}, {dev: pods}, {dev: "lo"}, {dev: noForwarding},
 	{dev: outside, egress: true}, {dev: "lo", egress: true}, {dev: outside, egress: true, from: pods}, {dev: inside, egress: true, from: outside},
 	{dev: tunnel, egress: true}, {dev: tunnel, egress: true, from: pods},
 }
 
-// A link says what is put in front of the fuzzer's bytes.
+// What is put in front of the fuzzer's bytes.
 const (
 	bare = iota // nothing
 	etherIPv4
@@ -38,9 +38,9 @@ func (h hook) frame(link uint8, data []byte) []byte {
 	return data
 }
 
-// fuzzWorld has frontends with every kind of backend and flows in every
-// state, that of both IP versions at once.
-var fuzzWorld = sync.OnceValue(func() func(*testing.T) *lb {
+// fuzzLB returns a data plane of both IP versions that has frontends with every
+// kind of backend, and flows in every state.
+var fuzzLB = sync.OnceValue(func() func(*testing.T) *lb {
 	var l *lb
 	return func(t *testing.T) *lb {
 		if l != nil {
@@ -48,97 +48,97 @@ var fuzzWorld = sync.OnceValue(func() func(*testing.T) *lb {
 			return l
 		}
 		l = newLB(t)
-		for i, w := range worlds {
-			l.serveFuzz(w, uint32(i))
+		for i, ip := range ipVersions {
+			l.serveFuzz(ip, uint32(i))
 		}
 		return l
 	}
 })
 
-func (l *lb) serveFuzz(w world, n uint32) {
+func (l *lb) serveFuzz(ip ipVersion, n uint32) {
 	l.Helper()
-	l.address(w.vip, true)
-	l.address(w.shared, false)
-	for i, addr := range []string{w.local, w.remote, w.narrow} {
+	l.address(ip.vip, true)
+	l.address(ip.shared, false)
+	for i, addr := range []string{ip.local, ip.remote, ip.narrow} {
 		l.backend(8*n+uint32(i)+1, addr)
 	}
 	for i, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 		for j := range uint32(3) {
-			l.frontend(16*n+8*uint32(i)+j, protocol, port(w.vip, []string{"80", "81", "82"}[j]), 8*n+j+1)
+			l.frontend(16*n+8*uint32(i)+j, protocol, port(ip.vip, []string{"80", "81", "82"}[j]), 8*n+j+1)
 		}
-		l.frontend(16*n+8*uint32(i)+3, protocol, port(w.vip, "83"), 0)
+		l.frontend(16*n+8*uint32(i)+3, protocol, port(ip.vip, "83"), 0)
 	}
-	for _, p := range conversationsOf(w) {
+	for _, p := range flowPackets(ip) {
 		_, _, err := l.run(p.hook, p.packet.bytes(), 0)
 		l.must(err)
 	}
 }
 
-// A sighting is a packet and where it is seen.
-type sighting struct {
+// A hookedPacket is a packet and the hook that sees it.
+type hookedPacket struct {
 	packet packet
 	hook   hook
 }
 
-// conversationsOf are flows to a local and to a remote backend, and all that
-// can be said about them.
-func conversationsOf(w world) (s []sighting) {
+// flowPackets returns the packets of flows to a local and to a remote backend,
+// and ICMP errors about them.
+func flowPackets(ip ipVersion) (s []hookedPacket) {
 	for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-		vip, other := port(w.vip, "80"), port(w.vip, "81")
-		out := opening(protocol, w.client, other).snat(w.nodeIn, 0).to(w.remote)
+		vip, other := port(ip.vip, "80"), port(ip.vip, "81")
+		out := opening(protocol, ip.client, other).snat(ip.nodeIn, 0).to(ip.remote)
 		s = append(s,
-			sighting{opening(protocol, w.client, vip), hook{dev: outside}},
-			sighting{answer(protocol, w.local, w.client), hook{dev: outside, egress: true, from: pods}},
-			sighting{second(protocol, w.client, vip), hook{dev: outside}},
-			sighting{opening(protocol, w.client, other), hook{dev: outside}},
-			sighting{answer(protocol, w.remote, out.src.String()), hook{dev: inside}},
-			sighting{second(protocol, w.client, other), hook{dev: outside}},
-			sighting{opening(protocol, w.host, other), hook{dev: outside, egress: true}},
-			sighting{opening(protocol, w.client, port(w.vip, "82")).sized(1400), hook{dev: outside}},
-			sighting{opening(protocol, w.client, port(w.vip, "83")), hook{dev: outside}},
+			hookedPacket{opening(protocol, ip.client, vip), hook{dev: outside}},
+			hookedPacket{answer(protocol, ip.local, ip.client), hook{dev: outside, egress: true, from: pods}},
+			hookedPacket{establishing(protocol, ip.client, vip), hook{dev: outside}},
+			hookedPacket{opening(protocol, ip.client, other), hook{dev: outside}},
+			hookedPacket{answer(protocol, ip.remote, out.src.String()), hook{dev: inside}},
+			hookedPacket{establishing(protocol, ip.client, other), hook{dev: outside}},
+			hookedPacket{opening(protocol, ip.host, other), hook{dev: outside, egress: true}},
+			hookedPacket{opening(protocol, ip.client, port(ip.vip, "82")).withSize(1400), hook{dev: outside}},
+			hookedPacket{opening(protocol, ip.client, port(ip.vip, "83")), hook{dev: outside}},
 		)
-		k := icmpKinds[w.name][1]
-		from := ap(w.remote).Addr().String()
-		s = append(s, sighting{icmpError(from, w.nodeIn, k.kind, k.code, k.rest, out, 0), hook{dev: inside}})
+		k := icmpKinds[ip.name][1]
+		from := ap(ip.remote).Addr().String()
+		s = append(s, hookedPacket{icmpError(from, ip.nodeIn, k.kind, k.code, k.rest, out, 0), hook{dev: inside}})
 	}
 	return s
 }
 
 // FuzzPacket passes arbitrary bytes through the program, and checks what holds
-// for every packet: see sane.
+// for every packet: see checkInvariants.
 func FuzzPacket(f *testing.F) {
-	for _, w := range worlds {
+	for _, ip := range ipVersions {
 		link := uint8(etherIPv4)
-		if w.name == "IPv6" {
+		if ip.name == "IPv6" {
 			link = etherIPv6
 		}
-		for _, p := range samples(w) {
+		for _, p := range samples(ip) {
 			if p.vlan == 0 {
-				f.Add(uint8(0), link, p.quoted())
+				f.Add(uint8(0), link, p.ipBytes())
 			}
 			f.Add(uint8(5), uint8(bare), p.bytes())
 		}
-		for _, s := range conversationsOf(w) {
-			f.Add(uint8(slices.Index(fuzzHooks, s.hook)), link, s.packet.quoted())
+		for _, s := range flowPackets(ip) {
+			f.Add(uint8(slices.Index(fuzzHooks, s.hook)), link, s.packet.ipBytes())
 		}
 	}
-	raw := tcp("8.0.1.7:40000", port(worlds[0].vip, "80"))
-	f.Add(uint8(9), uint8(bare), raw.quoted())
-	raw = tcp("[2001:db8:86dd::7]:40000", port(worlds[1].vip, "80"))
-	f.Add(uint8(10), uint8(bare), raw.quoted())
+	raw := tcp("8.0.1.7:40000", port(ipVersions[0].vip, "80"))
+	f.Add(uint8(9), uint8(bare), raw.ipBytes())
+	raw = tcp("[2001:db8:86dd::7]:40000", port(ipVersions[1].vip, "80"))
+	f.Add(uint8(10), uint8(bare), raw.ipBytes())
 
 	f.Fuzz(func(t *testing.T, where, link uint8, data []byte) {
-		l := fuzzWorld()(t)
+		l := fuzzLB()(t)
 		h := fuzzHooks[int(where)%len(fuzzHooks)]
 		frame := h.frame(link, data)
-		if len(frame) > 3000 { // a test run takes a page, less its own needs
+		if len(frame) > 3000 { // a test run takes at most a page, less what it needs itself
 			return
 		}
-		r, err := l.fuzzed(h, frame)
+		r, err := l.runRaw(h, frame)
 		if errors.Is(err, unix.EINVAL) {
-			return // too short for the kernel to try
+			return // too short: the kernel does not run it
 		}
 		l.must(err)
-		r.sane()
+		r.checkInvariants()
 	})
 }

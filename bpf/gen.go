@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package bpf holds the data plane, written in C and compiled to eBPF. In
-// come the packets of a network interface; out go the same packets, those to
-// a frontend translated towards a backend, and those of its replies back.
-// The Go types of map keys and values are generated from blixt.h.
+// Package bpf holds the data plane, written in C and compiled to eBPF. The
+// program sees the packets of a network interface. It translates those to a
+// frontend towards a backend, and the replies of backends back; all others pass
+// unchanged. The Go types of map keys and values are generated from blixt.h.
+// blixt.bpf.c lists the C files in the order in which to read them.
 package bpf
 
 // One object serves amd64, arm64, riscv64 and every other little-endian
-// machine: BPF knows no architecture, only a byte order, and Kubernetes runs
-// on one big-endian machine (s390x) that nobody has asked for. -nostdlibinc
+// machine: BPF code depends on the byte order alone. The only big-endian
+// machine that Kubernetes supports, s390x, is not supported here. -nostdlibinc
 // and -I headers keep the machine's own headers out, so that clang 19 writes
-// the same bytes everywhere. -mcpu=v3 came with Linux 5.1.
+// the same bytes everywhere. -mcpu=v3 needs Linux 5.1.
 //
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type addr -type address -type frontend_key -type frontend -type backend -type flow_key -type flow -type fragment_key -type fragment -type config -type frontend_counters -type limit -type clock -type address_flag -type published_bits -type backend_id -type backend_flag -type flow_flag -type config_flag -type counter Blixt blixt.bpf.c -- -O2 -g -Wall -Wextra -Werror -mcpu=v3 -nostdlibinc -I headers -include enums.h

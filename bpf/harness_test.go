@@ -22,11 +22,11 @@ const (
 	redirect = 7
 )
 
-// The kernel sums the packet before and after, and compares that with what
-// the program has made of skb->csum.
+// A flag of test runs (BPF_F_TEST_SKB_CHECKSUM_COMPLETE): skb->csum is set
+// before the program runs, and compared with the packet's sum afterwards.
 const checksumComplete = 1 << 2
 
-// A hook says where the packet is seen.
+// A hook is where a packet is seen.
 type hook struct {
 	dev     string
 	egress  bool
@@ -42,19 +42,19 @@ func (h hook) mac() [6]byte {
 	return deviceMAC
 }
 
-// An lb is the loaded data plane, its maps as empty as at the start.
+// An lb is the loaded data plane.
 type lb struct {
 	testing.TB
 	*BlixtObjects
 	lab      *lab
-	complete bool // run with a complete checksum wherever that means something
+	complete bool // run with checksumComplete where the kernel can check it
 	repeat   uint32
 	slots    uint32
 	words    map[uint32]uint64
 }
 
-// shrink makes tables of a size that tests can fill.
-func shrink(spec *ebpf.CollectionSpec) {
+// shrinkTables makes the tables small enough for tests to fill and to clear.
+func shrinkTables(spec *ebpf.CollectionSpec) {
 	for name, size := range map[string]uint32{"rings": 2048, "flows": 4096, "new_flows": 4096, "fragments": 256,
 		"frontends": 64, "addresses": 64, "published": 64, "backends": 256, "backend_flows": 256, "frontend_stats": 64} {
 		spec.Maps[name].MaxEntries = size
@@ -71,13 +71,13 @@ func load(change func(*ebpf.CollectionSpec)) (*BlixtObjects, error) {
 	return objs, spec.LoadAndAssign(objs, nil)
 }
 
-// Verification takes most of the time of loading, so tests share one program.
-var shared = sync.OnceValues(func() (*BlixtObjects, error) { return load(shrink) })
+// Tests share one program: its verification takes most of the time of loading.
+var sharedObjects = sync.OnceValues(func() (*BlixtObjects, error) { return load(shrinkTables) })
 
 // newLB returns a data plane with empty tables and a SNAT range.
 func newLB(t *testing.T) *lb {
 	t.Helper()
-	objs, err := shared()
+	objs, err := sharedObjects()
 	return startLB(t, objs, err)
 }
 
@@ -90,7 +90,7 @@ func startLB(t testing.TB, objs *BlixtObjects, err error) *lb {
 		}
 		t.Fatal(err)
 	}
-	theLab, err := theLab()
+	theLab, err := sharedLab()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func (l *lb) run(h hook, frame []byte, flags uint32) (verdict uint32, out []byte
 	o := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+512), Context: ctx, Flags: flags, Repeat: max(1, l.repeat)}
 	l.lab.do(func() {
 		if h.dev == tunnel && !h.egress {
-			// What eth_type_trans takes for the link header has to name the device.
+			// The kernel takes the first bytes for a link header: it has to name the device.
 			if err = l.lab.setMAC(tunnel, frame[:6]); err != nil {
 				return
 			}
@@ -141,11 +141,11 @@ func (l *lab) setMAC(name string, mac []byte) error {
 }
 
 var completeWorks = sync.OnceValue(func() bool {
-	objs, err := shared()
+	objs, err := sharedObjects()
 	if err != nil {
 		return false
 	}
-	lab, err := theLab()
+	lab, err := sharedLab()
 	if err != nil {
 		return false
 	}
@@ -154,7 +154,7 @@ var completeWorks = sync.OnceValue(func() bool {
 	return err == nil
 })
 
-// send passes a packet through the program and notes all that it did.
+// send passes a packet through the program and records all that it did.
 func (l *lb) send(h hook, p packet) *result {
 	l.Helper()
 	return l.sendFrame(h, p, p.bytes())
@@ -165,7 +165,7 @@ func (l *lb) sendFrame(h hook, p packet, frame []byte) *result {
 	r := &result{l: l, hook: h, in: p, frame: frame}
 	before, sums, links := l.counters(), l.frontendSums(), l.linkPackets(h)
 	var flags uint32
-	// The kernel's check does not understand other link headers than Ethernet's.
+	// The kernel checks only packets with a plain Ethernet header.
 	if l.complete && !p.raw && p.vlan == 0 {
 		flags = checksumComplete
 		r.summed = true
@@ -185,7 +185,7 @@ func (l *lb) sendFrame(h hook, p packet, frame []byte) *result {
 }
 
 // cases are tests by the behaviour that they show. Each runs on empty tables,
-// and once more with the checksum of the whole packet in skb->csum.
+// and a second time with the checksum of the whole packet in skb->csum.
 type cases map[string]func(l *lb)
 
 func (c cases) run(t *testing.T) {
@@ -209,14 +209,15 @@ func (c cases) run(t *testing.T) {
 
 func (l *lb) ingress(dev string, p packet) *result { l.Helper(); return l.send(hook{dev: dev}, p) }
 
-// host: at egress, made by a socket of this host.
-func (l *lb) host(dev string, p packet) *result {
+// egressHost sends a packet that a socket of this host has made, at egress.
+func (l *lb) egressHost(dev string, p packet) *result {
 	l.Helper()
 	return l.send(hook{dev: dev, egress: true}, p)
 }
 
-// forwarded: at egress towards the clients, having come in by another device.
-func (l *lb) forwarded(from string, p packet) *result {
+// egressForwarded sends a packet that has come in by another device, at egress
+// towards the clients.
+func (l *lb) egressForwarded(from string, p packet) *result {
 	l.Helper()
 	return l.send(hook{dev: outside, egress: true, from: from}, p)
 }

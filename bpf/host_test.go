@@ -8,108 +8,108 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestHostKeepsApart is about connections of the host itself from ports that flows
-// get too: what masquerades, kube-proxy for one, chooses among all ports.
-func TestHostKeepsApart(t *testing.T) {
+// TestHostPorts is about connections of the host itself from ports that flows
+// use, too: masquerading (kube-proxy's, for one) chooses among all ports.
+func TestHostPorts(t *testing.T) {
 	c := cases{}
-	leaves := func(l *lb, p packet) *result { // the host's own, or masqueraded by it
+	leaves := func(l *lb, p packet) *result { // the host's own packet, or one that it has masqueraded
 		l.Helper()
 		return l.send(hook{dev: inside, egress: true, from: pods}, p)
 	}
-	everywhere(c, "a flow was there first", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, remote)
-		vip := port(w.vip, "80")
-		in := opening(proto, w.client, vip)
-		source := in.snat(w.nodeIn, 0).src.String()
-		l.ingress(outside, in).redirected(in.from(source).to(w.remote).hop(), "flow_new forwarded")
+	forEachProtocol(c, "a flow was there first", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, remote)
+		vip := port(ip.vip, "80")
+		in := opening(proto, ip.client, vip)
+		source := in.snat(ip.nodeIn, 0).src.String()
+		l.ingress(outside, in).redirected(in.from(source).to(ip.remote).hop(), "flow_new forwarded")
 
-		own := opening(proto, source, w.remote)
-		moved := own.snat(w.nodeIn, 0)
+		own := opening(proto, source, ip.remote)
+		moved := own.snat(ip.nodeIn, 0)
 		if moved.src == own.src {
-			moved = own.snat(w.nodeIn, 1)
+			moved = own.snat(ip.nodeIn, 1)
 		}
-		for range 2 { // repeated
-			leaves(l, own).next(own.from(moved.src.String()), "host_translated")
+		for range 2 { // the second is a repetition
+			leaves(l, own).toStack(own.from(moved.src.String()), "host_translated")
 		}
-		re := answer(proto, w.remote, moved.src.String())
-		l.ingress(inside, re).next(re.to(source), "host_translated")
-		re = answer(proto, w.remote, source)
-		l.ingress(inside, re).redirected(re.from(vip).to(w.client).hop(), "replied")
-		on := second(proto, source, w.remote)
-		leaves(l, on).next(on.from(moved.src.String()), "host_translated flow_established")
-		l.wantIn(on, "flows")
-		leaves(l, on).next(on.from(moved.src.String()), "host_translated")
-		in = second(proto, w.client, vip)
-		l.ingress(outside, in).redirected(in.from(source).to(w.remote).hop(), "forwarded flow_established")
+		re := answer(proto, ip.remote, moved.src.String())
+		l.ingress(inside, re).toStack(re.to(source), "host_translated")
+		re = answer(proto, ip.remote, source)
+		l.ingress(inside, re).redirected(re.from(vip).to(ip.client).hop(), "replied")
+		on := establishing(proto, source, ip.remote)
+		leaves(l, on).toStack(on.from(moved.src.String()), "host_translated flow_established")
+		l.wantTable(on, "flows")
+		leaves(l, on).toStack(on.from(moved.src.String()), "host_translated")
+		in = establishing(proto, ip.client, vip)
+		l.ingress(outside, in).redirected(in.from(source).to(ip.remote).hop(), "forwarded flow_established")
 
-		// It does not depend on the backend's staying one.
-		l.gone(remote)
-		leaves(l, on).next(on.from(moved.src.String()), "host_translated")
-		if proto == unix.IPPROTO_TCP { // the port is used again
-			leaves(l, on.segment(rst, 1001, 0, "")).next(on.from(moved.src.String()).segment(rst, 1001, 0, ""), "host_translated")
-			leaves(l, own).untouched("not_ours") // the flow is gone
-			l.wantIn(on, "none")
+		// The translation does not end with the backend.
+		l.removeBackend(remote)
+		leaves(l, on).toStack(on.from(moved.src.String()), "host_translated")
+		if proto == unix.IPPROTO_TCP { // the host uses the port again
+			leaves(l, on.segment(rst, 1001, 0, "")).toStack(on.from(moved.src.String()).segment(rst, 1001, 0, ""), "host_translated")
+			leaves(l, own).untouched("not_ours") // the frontend's flow has ended
+			l.wantTable(on, "none")
 		}
 	})
-	everywhere(c, "the host was there first", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, remote)
-		vip := port(w.vip, "80")
-		in := opening(proto, w.client, vip)
-		own := opening(proto, in.snat(w.nodeIn, 0).src.String(), w.remote)
+	forEachProtocol(c, "the host was there first", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, remote)
+		vip := port(ip.vip, "80")
+		in := opening(proto, ip.client, vip)
+		own := opening(proto, in.snat(ip.nodeIn, 0).src.String(), ip.remote)
 		for range 2 {
 			leaves(l, own).untouched("not_ours")
 		}
-		l.ingress(outside, in).redirected(in.snat(w.nodeIn, 1).to(w.remote).hop(), "flow_new forwarded")
-		l.ingress(inside, answer(proto, w.remote, own.src.String())).untouched("not_ours")
-		leaves(l, second(proto, own.src.String(), w.remote)).untouched("not_ours")
-		re := answer(proto, w.remote, in.snat(w.nodeIn, 1).src.String())
-		l.ingress(inside, re).redirected(re.from(vip).to(w.client).hop(), "replied")
+		l.ingress(outside, in).redirected(in.snat(ip.nodeIn, 1).to(ip.remote).hop(), "flow_new forwarded")
+		l.ingress(inside, answer(proto, ip.remote, own.src.String())).untouched("not_ours")
+		leaves(l, establishing(proto, own.src.String(), ip.remote)).untouched("not_ours")
+		re := answer(proto, ip.remote, in.snat(ip.nodeIn, 1).src.String())
+		l.ingress(inside, re).redirected(re.from(vip).to(ip.client).hop(), "replied")
 	})
-	everywhere(c, "what the host has ended keeps no port", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, remote)
-		in := opening(proto, w.client, port(w.vip, "80"))
-		own := opening(proto, in.snat(w.nodeIn, 0).src.String(), w.remote)
-		re := answer(proto, w.remote, own.src.String())
+	forEachProtocol(c, "a connection that the host has closed frees its port", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, remote)
+		in := opening(proto, ip.client, port(ip.vip, "80"))
+		own := opening(proto, in.snat(ip.nodeIn, 0).src.String(), ip.remote)
+		re := answer(proto, ip.remote, own.src.String())
 		const lasts = 120_000_000_000 >> 30 // HOST_TICKS
 		leaves(l, own).untouched("not_ours")
 		l.ingress(inside, re).untouched("not_ours")
 		if proto == unix.IPPROTO_TCP {
-			l.age(re, lasts+1) // it lasts longer than that
-			l.ingress(outside, in).redirected(in.snat(w.nodeIn, 1).to(w.remote).hop(), "flow_new forwarded")
-			empty[BlixtFlowKey, BlixtFlow](l, l.NewFlows)
+			l.age(re, lasts+1) // an open connection lasts longer
+			l.ingress(outside, in).redirected(in.snat(ip.nodeIn, 1).to(ip.remote).hop(), "flow_new forwarded")
+			deleteAll[BlixtFlowKey, BlixtFlow](l, l.NewFlows)
 			leaves(l, own).untouched("not_ours")
-			fin := second(proto, own.src.String(), w.remote).segment(fin|ack, 1001, 5001, "")
+			fin := establishing(proto, own.src.String(), ip.remote).segment(fin|ack, 1001, 5001, "")
 			leaves(l, fin).untouched("not_ours")
 		}
 		l.age(re, lasts+1)
-		l.ingress(outside, in).redirected(in.snat(w.nodeIn, 0).to(w.remote).hop(), "flow_new forwarded")
+		l.ingress(outside, in).redirected(in.snat(ip.nodeIn, 0).to(ip.remote).hop(), "flow_new forwarded")
 	})
-	everywhere(c, "where ports are scarce the host's live connections keep theirs", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, remote)
+	forEachProtocol(c, "where ports are scarce, live connections of the host keep theirs", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, remote)
 		l.must(l.BlixtLayout1.Put(uint32(0), BlixtConfig{SnatMin: snatMin, SnatMax: snatMin}))
-		own := opening(proto, port(w.nodeIn, "30000"), w.remote)
+		own := opening(proto, port(ip.nodeIn, "30000"), ip.remote)
 		leaves(l, own).untouched("not_ours")
-		in := opening(proto, w.client, port(w.vip, "80"))
+		in := opening(proto, ip.client, port(ip.vip, "80"))
 		l.ingress(outside, in).dropped("drop_ports_exhausted")
 		if proto == unix.IPPROTO_TCP {
-			re := answer(proto, w.remote, own.src.String()).segment(rst, 5001, 0, "")
+			re := answer(proto, ip.remote, own.src.String()).segment(rst, 5001, 0, "")
 			l.ingress(inside, re).untouched("not_ours")
-			l.ingress(outside, in).redirected(in.from(own.src.String()).to(w.remote).hop(), "flow_new forwarded")
+			l.ingress(outside, in).redirected(in.from(own.src.String()).to(ip.remote).hop(), "flow_new forwarded")
 		}
 	})
-	everywhere(c, "a client's packet behind us, and another program's answer, stay as they are", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, local)
-		client := addrPort(ap(w.client).Addr(), snatMin+5).String()
-		a := conversation{l, w, proto, port(w.vip, "80"), w.local, client}
+	forEachProtocol(c, "a client's packet behind us and another program's answer do not change", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, local)
+		client := addrPort(ap(ip.client).Addr(), snatMin+5).String()
+		a := localFlow{l, ip, proto, port(ip.vip, "80"), ip.local, client}
 		a.open(true)
-		behind := opening(proto, client, w.local)
+		behind := opening(proto, client, ip.local)
 		l.send(hook{dev: pods, egress: true, from: outside}, behind).untouched("not_ours")
-		a.there(second(proto, client, a.vip), "forwarded")
+		a.fromClient(establishing(proto, client, a.vip), "forwarded")
 
-		vip := port(w.shared, "30001")
+		vip := port(ip.shared, "30001")
 		l.frontend(1, proto, vip, remote)
-		l.forwarded(pods, opening(proto, vip, w.client)).untouched("not_ours")
-		l.wantIn(opening(proto, w.client, vip), "none")
+		l.egressForwarded(pods, opening(proto, vip, ip.client)).untouched("not_ours")
+		l.wantTable(opening(proto, ip.client, vip), "none")
 	})
 	c.run(t)
 }

@@ -14,24 +14,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A lab is a network namespace of the test's own. It lives with a thread that
-// never returns to other goroutines; whatever needs the namespace runs there.
+// A lab is a network namespace for tests. It belongs to a thread that is never
+// given to other goroutines; all code that needs the namespace runs there.
 type lab struct {
 	jobs    chan func()
 	devices map[string]uint32
 }
 
 // Devices of the lab. Each is one end of a veth pair whose other end is up but
-// has no addresses: packets are never sent, only looked up.
+// has no addresses: packets are never sent, only passed to the program.
 const (
-	outside = "outside" // clients: 198.51.100.0/24 and 2001:db8:c::/48 by way of a router
-	inside  = "inside"  // backends on other nodes: 10.1.0.0/24, fd00:1::/64 and what is behind routers there
-	pods    = "pods"    // backends on this node: 10.2.0.0/24, fd00:2::/64
-	still   = "still"   // IP forwarding is off
-	tunnel  = "tunnel"  // stands for a device without a link header
+	outside      = "outside"   // clients: 198.51.100.0/24 and 2001:db8:c::/48 by way of a router
+	inside       = "inside"    // backends on other nodes: 10.1.0.0/24, fd00:1::/64 and networks behind routers there
+	pods         = "pods"      // backends on this node: 10.2.0.0/24, fd00:2::/64
+	noForwarding = "noforward" // IP forwarding is off
+	tunnel       = "tunnel"    // stands for a device without a link header
 )
 
-var theLab = sync.OnceValues(func() (*lab, error) { return newLab((*lab).furnish) })
+var sharedLab = sync.OnceValues(func() (*lab, error) { return newLab((*lab).configure) })
 
 func newLab(furnish func(*lab) error) (*lab, error) {
 	l := &lab{jobs: make(chan func()), devices: map[string]uint32{"lo": 1}}
@@ -68,7 +68,7 @@ func (l *lab) device(name string, addrs ...string) error {
 		return fmt.Errorf("add device %s: %w", name, err)
 	}
 	for _, n := range []string{name, name + "-peer"} {
-		// No autoconfigured addresses: tests count on knowing all of them.
+		// No autoconfigured addresses: tests have to know all addresses.
 		if err := sysctl("ipv6/conf/"+n+"/addr_gen_mode", "1"); err != nil {
 			return err
 		}
@@ -88,7 +88,7 @@ func (l *lab) device(name string, addrs ...string) error {
 		if err != nil {
 			return err
 		}
-		addr.Flags = unix.IFA_F_NODAD // else it is tentative at first
+		addr.Flags = unix.IFA_F_NODAD // otherwise it is tentative at first
 		if err := netlink.AddrAdd(veth, addr); err != nil {
 			return fmt.Errorf("add %s to %s: %w", a, name, err)
 		}
@@ -96,33 +96,33 @@ func (l *lab) device(name string, addrs ...string) error {
 	return nil
 }
 
-type way struct {
+type routeSpec struct {
 	dst, via, src string
 	mtu, kind     int
 }
 
-func (l *lab) route(dev string, w way) error {
-	_, dst, err := net.ParseCIDR(w.dst)
+func (l *lab) route(dev string, r routeSpec) error {
+	_, dst, err := net.ParseCIDR(r.dst)
 	if err != nil {
 		return err
 	}
-	// Without the lock IPv4 forwarding ignores a route's MTU, as ip_forward does.
-	r := &netlink.Route{Dst: dst, MTU: w.mtu, MTULock: w.mtu != 0, Type: w.kind, Src: net.ParseIP(w.src), LinkIndex: int(l.devices[dev])}
-	via := net.ParseIP(w.via)
+	// Without the lock the kernel ignores a route's MTU when it forwards IPv4.
+	route := &netlink.Route{Dst: dst, MTU: r.mtu, MTULock: r.mtu != 0, Type: r.kind, Src: net.ParseIP(r.src), LinkIndex: int(l.devices[dev])}
+	via := net.ParseIP(r.via)
 	switch {
-	case w.via == "":
+	case r.via == "":
 	case (via.To4() == nil) != (dst.IP.To4() == nil):
-		r.Via = &netlink.Via{AddrFamily: unix.AF_INET6, Addr: via}
+		route.Via = &netlink.Via{AddrFamily: unix.AF_INET6, Addr: via}
 	default:
-		r.Gw = via
+		route.Gw = via
 	}
-	if err := netlink.RouteAdd(r); err != nil {
-		return fmt.Errorf("add route to %s: %w", w.dst, err)
+	if err := netlink.RouteAdd(route); err != nil {
+		return fmt.Errorf("add route to %s: %w", r.dst, err)
 	}
 	return nil
 }
 
-func (l *lab) furnish() error {
+func (l *lab) configure() error {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return err
@@ -131,11 +131,11 @@ func (l *lab) furnish() error {
 		return err
 	}
 	for name, addrs := range map[string][]string{
-		outside: {"192.0.2.1/24", "2001:db8::1/64"},
-		inside:  {"10.1.0.1/24", "fd00:1::1/64"},
-		pods:    {"10.2.0.1/24", "fd00:2::1/64"},
-		still:   {"10.9.0.1/24", "fd00:9::1/64"},
-		tunnel:  {"10.8.0.1/24", "fd00:8::1/64"},
+		outside:      {"192.0.2.1/24", "2001:db8::1/64"},
+		inside:       {"10.1.0.1/24", "fd00:1::1/64"},
+		pods:         {"10.2.0.1/24", "fd00:2::1/64"},
+		noForwarding: {"10.9.0.1/24", "fd00:9::1/64"},
+		tunnel:       {"10.8.0.1/24", "fd00:8::1/64"},
 	} {
 		if err := l.device(name, addrs...); err != nil {
 			return err
@@ -145,33 +145,33 @@ func (l *lab) furnish() error {
 		if err := sysctl(family+"/conf/all/forwarding", "1"); err != nil {
 			return err
 		}
-		if err := sysctl(family+"/conf/"+still+"/forwarding", "0"); err != nil {
+		if err := sysctl(family+"/conf/"+noForwarding+"/forwarding", "0"); err != nil {
 			return err
 		}
 	}
 	for _, r := range []struct {
 		dev string
-		way way
+		way routeSpec
 	}{
-		{outside, way{dst: "198.51.100.0/24", via: "192.0.2.254"}},
-		{outside, way{dst: "2001:db8:c::/48", via: "2001:db8::254"}},
-		{outside, way{dst: "198.18.0.0/24", via: "192.0.2.254", mtu: 1000}},
-		{outside, way{dst: "2001:db8:d::/48", via: "2001:db8::254", mtu: 1280}},
-		{inside, way{dst: "10.3.0.0/24", via: "10.1.0.2", mtu: 1000}},
-		{inside, way{dst: "fd00:3::/64", via: "fd00:1::2", mtu: 1280}},
-		{inside, way{dst: "10.5.0.0/24", via: "10.1.0.2", src: "192.0.2.1"}},
-		{inside, way{dst: "10.6.0.0/24", via: "fd00:1::2"}},
-		{tunnel, way{dst: "8.0.0.0/16"}},
-		{tunnel, way{dst: "2001:db8:86dd::/48"}},
-		{"", way{dst: "10.4.1.0/24", kind: unix.RTN_BLACKHOLE}},
-		{"", way{dst: "10.4.2.0/24", kind: unix.RTN_UNREACHABLE}},
-		{"", way{dst: "10.4.3.0/24", kind: unix.RTN_PROHIBIT}},
+		{outside, routeSpec{dst: "198.51.100.0/24", via: "192.0.2.254"}},
+		{outside, routeSpec{dst: "2001:db8:c::/48", via: "2001:db8::254"}},
+		{outside, routeSpec{dst: "198.18.0.0/24", via: "192.0.2.254", mtu: 1000}},
+		{outside, routeSpec{dst: "2001:db8:d::/48", via: "2001:db8::254", mtu: 1280}},
+		{inside, routeSpec{dst: "10.3.0.0/24", via: "10.1.0.2", mtu: 1000}},
+		{inside, routeSpec{dst: "fd00:3::/64", via: "fd00:1::2", mtu: 1280}},
+		{inside, routeSpec{dst: "10.5.0.0/24", via: "10.1.0.2", src: "192.0.2.1"}},
+		{inside, routeSpec{dst: "10.6.0.0/24", via: "fd00:1::2"}},
+		{tunnel, routeSpec{dst: "8.0.0.0/16"}},
+		{tunnel, routeSpec{dst: "2001:db8:86dd::/48"}},
+		{"", routeSpec{dst: "10.4.1.0/24", kind: unix.RTN_BLACKHOLE}},
+		{"", routeSpec{dst: "10.4.2.0/24", kind: unix.RTN_UNREACHABLE}},
+		{"", routeSpec{dst: "10.4.3.0/24", kind: unix.RTN_PROHIBIT}},
 	} {
 		if err := l.route(r.dev, r.way); err != nil {
 			return err
 		}
 	}
-	// The router towards the clients is known, all other neighbours are not.
+	// The neighbour table has only the router towards the clients.
 	return netlink.NeighAdd(&netlink.Neigh{LinkIndex: int(l.devices[outside]), State: netlink.NUD_PERMANENT,
 		IP: netip.MustParseAddr("192.0.2.254").AsSlice(), HardwareAddr: peerMAC[:]})
 }

@@ -4,21 +4,20 @@ package bpf
 
 import "fmt"
 
-// Layout is BLIXT_LAYOUT: the layout of the maps, and the number of the
-// algorithm that fills a ring. Every node computes the same ring from the
-// same frontend and ring size only as long as package maglev returns the same
-// slots.
+// Layout is BLIXT_LAYOUT: the version of the maps' layout and of the algorithm
+// that fills rings. All nodes have to compute the same ring for a frontend, so
+// if package maglev returns other slots, the layout needs a new number.
 const Layout = 1
 
-// LayoutPrefix begins the name of the config map. The layout's number follows:
-// bpfman pins maps but no constants, so a name has to tell the layout.
+// LayoutPrefix begins the name of the config map; the layout's number follows.
+// bpfman pins maps but no constants, so the number has to be part of a name.
 const LayoutPrefix = "blixt_layout_"
 
 // LayoutMap is the name of the config map of this layout.
 var LayoutMap = fmt.Sprintf("%s%d", LayoutPrefix, Layout)
 
-// MapNames returns the maps that a writer uses: all but those of new flows and
-// of fragments, which only the program uses.
+// MapNames returns the names of the maps that a writer uses: all except those
+// that only the program uses, new_flows, fragments and packets.
 func MapNames() []string {
 	return []string{
 		LayoutMap, BlixtMapAddresses, BlixtMapFrontends, BlixtMapPublished,

@@ -12,7 +12,7 @@ func keyOf(p packet) BlixtFlowKey {
 		Protocol: p.protocol}
 }
 
-// flow finds the entry for a packet.
+// flow returns the packet's entry and the table that has it, or nil.
 func (l *lb) flow(p packet) (m *ebpf.Map, f BlixtFlow) {
 	l.Helper()
 	for _, m := range []*ebpf.Map{l.Flows, l.NewFlows} {
@@ -23,8 +23,8 @@ func (l *lb) flow(p packet) (m *ebpf.Map, f BlixtFlow) {
 	return nil, f
 }
 
-// in says which table has the entry for a packet.
-func (l *lb) in(p packet) string {
+// tableOf returns the name of the table that has the packet's entry, or "none".
+func (l *lb) tableOf(p packet) string {
 	l.Helper()
 	switch m, _ := l.flow(p); m {
 	case l.Flows:
@@ -35,14 +35,14 @@ func (l *lb) in(p packet) string {
 	return "none"
 }
 
-// flags returns those of the entry for a packet that are set by the end of a flow.
-func (l *lb) end(p packet) BlixtFlowFlag {
+// endFlags returns the flags for FIN and RST of the packet's entry.
+func (l *lb) endFlags(p packet) BlixtFlowFlag {
 	l.Helper()
 	_, f := l.flow(p)
 	return BlixtFlowFlag(f.Flags) & (BlixtFlowFlagFLOW_FIN | BlixtFlowFlagFLOW_RST)
 }
 
-// age moves the last packet of an entry into the past.
+// age moves the last packet of an entry into the past, by ticks.
 func (l *lb) age(p packet, ticks uint32) {
 	l.Helper()
 	m, f := l.flow(p)
@@ -53,65 +53,66 @@ func (l *lb) age(p packet, ticks uint32) {
 	l.must(m.Put(keyOf(p), f))
 }
 
-// A conversation is one flow to a local backend, whose packets keep their
-// source: what happens to entries is the same for others.
-type conversation struct {
+// A localFlow is a flow to a local backend: its packets keep their source. The
+// entries of other flows have the same life.
+type localFlow struct {
 	*lb
-	w        world
+	ip       ipVersion
 	protocol uint8
 	vip      string
 	backend  string
 	client   string
 }
 
-func (c conversation) says(flags uint8, seq, ackNo uint32, payload string) packet {
-	p := proto(c.protocol, c.client, c.vip).says(payload)
+func (c localFlow) clientPacket(flags uint8, seq, ackNo uint32, payload string) packet {
+	p := proto(c.protocol, c.client, c.vip).withPayload(payload)
 	if c.protocol == unix.IPPROTO_TCP {
 		p = p.segment(flags, seq, ackNo, payload)
 	}
 	return p
 }
 
-// there passes a packet of the client, here one of the backend.
-func (c conversation) there(p packet, counters string) {
+// fromClient sends a packet of the client, and checks that the backend gets it.
+func (c localFlow) fromClient(p packet, counters string) {
 	c.Helper()
-	c.ingress(outside, p).next(p.to(c.backend), counters)
+	c.ingress(outside, p).toStack(p.to(c.backend), counters)
 }
 
-func (c conversation) here(p packet) {
+// fromBackend sends a packet of the backend, and checks that the client gets it.
+func (c localFlow) fromBackend(p packet) {
 	c.Helper()
 	r := p.to(c.client).from(c.backend)
-	c.forwarded(pods, r).next(r.from(c.vip), "replied")
+	c.egressForwarded(pods, r).toStack(r.from(c.vip), "replied")
 }
 
-func (c conversation) forward() packet { return proto(c.protocol, c.client, c.vip) }
-func (c conversation) reverse() packet { return proto(c.protocol, c.backend, c.client) }
+func (c localFlow) forward() packet { return proto(c.protocol, c.client, c.vip) }
+func (c localFlow) reply() packet   { return proto(c.protocol, c.backend, c.client) }
 
-// converse opens a flow and, if asked, establishes it.
-func (l *lb) converse(w world, protocol uint8, established bool) conversation {
+// openFlow begins a flow, and establishes it if asked.
+func (l *lb) openFlow(ip ipVersion, protocol uint8, established bool) localFlow {
 	l.Helper()
-	c := conversation{l, w, protocol, port(w.vip, "80"), w.local, w.client}
+	c := localFlow{l, ip, protocol, port(ip.vip, "80"), ip.local, ip.client}
 	c.open(established)
 	return c
 }
 
-func (c conversation) open(established bool) {
+func (c localFlow) open(established bool) {
 	c.Helper()
-	c.there(opening(c.protocol, c.client, c.vip), "flow_new forwarded")
+	c.fromClient(opening(c.protocol, c.client, c.vip), "flow_new forwarded")
 	if established {
-		c.here(answer(c.protocol, c.backend, c.client))
-		c.there(second(c.protocol, c.client, c.vip), "forwarded flow_established")
+		c.fromBackend(answer(c.protocol, c.backend, c.client))
+		c.fromClient(establishing(c.protocol, c.client, c.vip), "forwarded flow_established")
 	}
 }
 
-func (l *lb) wantIn(p packet, table string) {
+func (l *lb) wantTable(p packet, table string) {
 	l.Helper()
-	if got := l.in(p); got != table {
+	if got := l.tableOf(p); got != table {
 		l.Errorf("entry of %v -> %v is in %s, want %s", p.src, p.dst, got, table)
 	}
 }
 
-// withoutPorts is a packet of a protocol that has none.
+// withoutPorts makes a packet of a protocol without ports.
 func withoutPorts(protocol uint8, src, dst string) packet {
 	return packet{src: ap(src), dst: ap(port(dst, "0")), protocol: protocol, payload: make([]byte, 40)}
 }

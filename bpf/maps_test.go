@@ -10,7 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-func empty[K, V any](l *lb, m *ebpf.Map) {
+func deleteAll[K, V any](l *lb, m *ebpf.Map) {
 	l.Helper()
 	n := min(m.MaxEntries(), 4096)
 	var cursor ebpf.MapBatchCursor
@@ -25,11 +25,11 @@ func empty[K, V any](l *lb, m *ebpf.Map) {
 // clear empties every table.
 func (l *lb) clear() {
 	l.Helper()
-	empty[BlixtAddr, BlixtAddress](l, l.Addresses)
-	empty[BlixtFrontendKey, BlixtFrontend](l, l.Frontends)
-	empty[BlixtFlowKey, BlixtFlow](l, l.Flows)
-	empty[BlixtFlowKey, BlixtFlow](l, l.NewFlows)
-	empty[BlixtFragmentKey, BlixtFragment](l, l.Fragments)
+	deleteAll[BlixtAddr, BlixtAddress](l, l.Addresses)
+	deleteAll[BlixtFrontendKey, BlixtFrontend](l, l.Frontends)
+	deleteAll[BlixtFlowKey, BlixtFlow](l, l.Flows)
+	deleteAll[BlixtFlowKey, BlixtFlow](l, l.NewFlows)
+	deleteAll[BlixtFragmentKey, BlixtFragment](l, l.Fragments)
 	for i := range l.Published.MaxEntries() {
 		l.must(l.Published.Put(i, uint64(0)))
 	}
@@ -39,7 +39,7 @@ func (l *lb) clear() {
 	l.slots, l.words = 0, map[uint32]uint64{}
 }
 
-// Ports of translated sources. Few, so that tests can take them all.
+// The SNAT range. It is small, so that tests can use all its ports.
 const (
 	snatMin = 30000
 	snatMax = 30099
@@ -65,8 +65,8 @@ func (l *lb) address(a string, exclusive bool) {
 	l.must(l.Addresses.Put(addrOf(netip.MustParseAddr(a)), v))
 }
 
-// backend writes a backend of generation 1, on this node if it is in the
-// network of pods or of the host itself.
+// backend writes a backend of generation 1. It is on this node if its address
+// is in the network of pods, or the host's own.
 func (l *lb) backend(id uint32, addr string) {
 	l.Helper()
 	b := BlixtBackend{Addr: addrOf(ap(addr).Addr()), Port: htons(ap(addr).Port()), Generation: 1}
@@ -78,8 +78,9 @@ func (l *lb) backend(id uint32, addr string) {
 	l.must(l.Backends.Put(id, b))
 }
 
-// gone ends the use of a backend.
-func (l *lb) gone(id uint32) {
+// removeBackend ends the backend's generation: its id is free, and in use again
+// after a second call.
+func (l *lb) removeBackend(id uint32) {
 	l.Helper()
 	var b BlixtBackend
 	l.must(l.Backends.Lookup(id, &b))
@@ -97,7 +98,7 @@ func (l *lb) frontend(index uint32, protocol uint8, addr string, ids ...uint32) 
 	l.must(l.Frontends.Put(k, BlixtFrontend{Index: index, IdleTicks: idleTicks}))
 }
 
-// publish writes a ring beside the one that serves and switches to it.
+// publish writes a new ring and switches the frontend to it.
 func (l *lb) publish(index uint32, ids ...uint32) {
 	l.Helper()
 	first := l.slots
@@ -116,7 +117,7 @@ func (l *lb) publish(index uint32, ids ...uint32) {
 	l.must(l.Published.Put(index, word))
 }
 
-// clientHash is the hash of blixt.h, written from its description.
+// clientHash is the hash of ring.h.
 func clientHash(src netip.AddrPort) uint32 {
 	b := src.Addr().As16()
 	lo, hi := binary.NativeEndian.Uint64(b[:8]), binary.NativeEndian.Uint64(b[8:])
@@ -130,8 +131,8 @@ func clientHash(src netip.AddrPort) uint32 {
 	return uint32(h >> 32)
 }
 
-// snat returns the packet with the source that a flow of its sender gets
-// first; later flows whose port is taken get the next one.
+// snat returns the packet with the translated source of its sender's first
+// flow. Later flows, whose port is taken, get the next ports.
 func (p packet) snat(addr string, later int) packet {
 	n := uint32(snatMax - snatMin + 1)
 	port := snatMin + (clientHash(p.src)%n+uint32(later))%n

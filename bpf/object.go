@@ -4,6 +4,6 @@ package bpf
 
 import "bytes"
 
-// Object returns a copy of the compiled data plane, an ELF file: what is to
-// be published, where LoadBlixt is what is to be loaded.
+// Object returns a copy of the compiled data plane, an ELF file. It is for
+// publishing; LoadBlixt returns what is to be loaded.
 func Object() []byte { return bytes.Clone(_BlixtBytes) }

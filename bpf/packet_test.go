@@ -18,14 +18,14 @@ const (
 	ack = 0x10
 )
 
-// The device's end and the other end of every link of the lab.
+// MAC addresses of every device of the lab, and of its peer.
 var (
 	deviceMAC = [6]byte{2, 0, 0, 0, 0, 1}
 	peerMAC   = [6]byte{2, 0, 0, 0, 0, 2}
 )
 
-// A packet is what its frame is built from. The zero value of a field is what
-// a plain packet has.
+// A packet is the description of a frame. The zero value of a field stands for
+// what a plain packet has.
 type packet struct {
 	src, dst netip.AddrPort
 	protocol uint8
@@ -51,7 +51,7 @@ type packet struct {
 
 	raw      bool   // no link header
 	vlan     uint16 // a tag in the frame
-	swapped  bool   // goes back where it came from
+	swapped  bool   // the MAC addresses are swapped: it is sent back
 	blankMAC bool   // a link header was put in front of a raw packet
 	padding  int    // bytes behind the IP packet
 }
@@ -64,7 +64,7 @@ type extension struct {
 
 // A piece is a fragment: which bytes of what follows the IP header.
 type piece struct {
-	from, to int // to 0: the rest
+	from, to int // if to is 0: up to the end
 	atomic   bool
 }
 
@@ -79,7 +79,7 @@ func udp(src, dst string) packet {
 	return packet{src: ap(src), dst: ap(dst), protocol: unix.IPPROTO_UDP, id: 7, payload: []byte("what is the time?")}
 }
 
-// proto makes a packet of one of the two protocols.
+// proto makes a packet of TCP or UDP.
 func proto(protocol uint8, src, dst string) packet {
 	if protocol == unix.IPPROTO_TCP {
 		return tcp(src, dst)
@@ -96,8 +96,8 @@ func echo(src, dst string) packet {
 	return p
 }
 
-// icmpError makes an error of a router or host about a packet; quote is how
-// much of it is quoted, from its IP header on; 0: all.
+// icmpError makes an ICMP error about a packet. It quotes that many bytes of the
+// packet, from its IP header on; 0: all.
 func icmpError(from, to string, kind, code uint8, rest uint32, about packet, quote int) packet {
 	p := echo(from, to)
 	p.icmpType, p.icmpCode, p.icmpRest = kind, code, rest
@@ -113,14 +113,14 @@ func (p packet) v6() bool { return p.dst.Addr().Is6() }
 
 // Changes that a test makes to a packet: each returns a changed copy.
 
-func (p packet) from(s string) packet { p.src = ap(s); return p }
-func (p packet) to(s string) packet   { p.dst = ap(s); return p }
-func (p packet) hops(n uint8) packet  { p.ttl = n; return p }
-func (p packet) hop() packet          { p.ttl = p.hopLimit() - 1; return p }
-func (p packet) says(s string) packet { p.payload = []byte(s); return p }
-func (p packet) back() packet         { p.swapped = true; return p }
-func (p packet) forth() packet        { p.swapped = false; return p }
-func (p packet) cut(from, to int) packet {
+func (p packet) from(s string) packet        { p.src = ap(s); return p }
+func (p packet) to(s string) packet          { p.dst = ap(s); return p }
+func (p packet) withTTL(n uint8) packet      { p.ttl = n; return p }
+func (p packet) hop() packet                 { p.ttl = p.hopLimit() - 1; return p }
+func (p packet) withPayload(s string) packet { p.payload = []byte(s); return p }
+func (p packet) swapMACs() packet            { p.swapped = true; return p }
+func (p packet) keepMACs() packet            { p.swapped = false; return p }
+func (p packet) fragment(from, to int) packet {
 	p.piece = &piece{from: from, to: to}
 	return p
 }
@@ -129,46 +129,46 @@ func (p packet) segment(flags uint8, seq, ack uint32, payload string) packet {
 	return p
 }
 
-// refused is the RST that answers the packet, and goes back where it came from.
-func (p packet) refused(flags uint8, seq, ack uint32) packet {
-	p = p.reversed().hops(64).back().segment(flags, seq, ack, "")
+// rstAnswer is the RST that answers the packet.
+func (p packet) rstAnswer(flags uint8, seq, ack uint32) packet {
+	p = p.reversed().withTTL(64).swapMACs().segment(flags, seq, ack, "")
 	p.tcpOption, p.window0, p.padding = nil, true, 0
 	return p
 }
 
-// reset is the RST that a packet of a backend turns into.
-func (p packet) reset() packet {
-	p = p.segment(rst|ack, p.seq, p.ack, "").hops(64)
+// turnedIntoRST is the RST that a packet of a backend is turned into.
+func (p packet) turnedIntoRST() packet {
+	p = p.segment(rst|ack, p.seq, p.ack, "").withTTL(64)
 	p.tcpOption, p.window0, p.padding = nil, true, 0
 	return p
 }
 
-// errorAbout is an ICMP error of the packet's destination that answers it.
-func (p packet) errorAbout(kind, code uint8, rest uint32) packet {
+// icmpAnswer is the ICMP error that answers the packet.
+func (p packet) icmpAnswer(kind, code uint8, rest uint32) packet {
 	raw := p
 	raw.raw, raw.padding, raw.vlan = true, 0, 0
 	e := icmpError(p.dst.Addr().String(), p.src.Addr().String(), kind, code, rest, raw, min(len(raw.bytes()), 128)&^3)
 	e.vlan = p.vlan
-	return e.back()
+	return e.swapMACs()
 }
 
-func (p packet) unreachable() packet {
+func (p packet) portUnreachable() packet {
 	if p.v6() {
-		return p.errorAbout(1, 4, 0)
+		return p.icmpAnswer(1, 4, 0)
 	}
-	return p.errorAbout(3, 3, 0)
+	return p.icmpAnswer(3, 3, 0)
 }
 
 func (p packet) tooBig(mtu uint32) packet {
 	if p.v6() {
-		return p.errorAbout(2, 0, mtu)
+		return p.icmpAnswer(2, 0, mtu)
 	}
-	return p.errorAbout(3, 4, mtu)
+	return p.icmpAnswer(3, 4, mtu)
 }
 
-// pong is the reply to an echo request.
-func (p packet) pong() packet {
-	p = p.reversed().hops(64).back()
+// echoReply is the reply to an echo request.
+func (p packet) echoReply() packet {
+	p = p.reversed().withTTL(64).swapMACs()
 	p.icmpType = 0
 	if p.v6() {
 		p.icmpType = 129
@@ -180,7 +180,7 @@ func (p packet) reversed() packet {
 	p.src, p.dst = p.dst, p.src
 	return p
 }
-func (p packet) sized(n int) packet {
+func (p packet) withSize(n int) packet {
 	p.payload = make([]byte, n)
 	for i := range p.payload {
 		p.payload[i] = byte(i * 7)
@@ -195,7 +195,7 @@ func (p packet) hopLimit() uint8 {
 	return p.ttl
 }
 
-// layer4 returns the whole datagram from the layer-4 header on.
+// layer4 returns the datagram from the layer-4 header on, with its checksum.
 func (p packet) layer4() []byte {
 	var b []byte
 	var at int
@@ -233,7 +233,7 @@ func (p packet) layer4() []byte {
 	}
 	check := ^onesSum(append(pseudo, b...))
 	if check == 0 && p.protocol == unix.IPPROTO_UDP {
-		check = 0xffff // RFC 768: zero is "none"
+		check = 0xffff // RFC 768: zero means "none"
 	}
 	binary.BigEndian.PutUint16(b[at:], check)
 	return b
@@ -327,7 +327,7 @@ func (p packet) appendIPv6(b []byte) []byte {
 	return append(b, part...)
 }
 
-// chain puts extension headers in front of data whose protocol is next.
+// chain puts extension headers in front of data of the protocol next.
 func chain(exts []extension, next uint8, data []byte) []byte {
 	var b []byte
 	for i, e := range exts {
@@ -340,13 +340,13 @@ func chain(exts []extension, next uint8, data []byte) []byte {
 	return append(b, data...)
 }
 
-// Extension headers that carry nothing for us: padding of 6 and of 14 bytes.
+// Extension headers that contain padding only, of 6 and of 14 bytes.
 func hopByHop() extension { return extension{unix.IPPROTO_HOPOPTS, []byte{0, 1, 4, 0, 0, 0, 0}} }
 func destOptions() extension {
 	return extension{unix.IPPROTO_DSTOPTS, append([]byte{1, 1, 12}, make([]byte, 12)...)}
 }
 
-// routing is a routing header without segments left: the destination is final.
+// routing is a routing header with no segments left: the packet is at its destination.
 func routing() extension {
 	return extension{unix.IPPROTO_ROUTING, append([]byte{2, 4, 0}, make([]byte, 20)...)}
 }

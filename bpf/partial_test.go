@@ -17,15 +17,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A test run has no packet whose checksum the device has yet to compute
-// (CHECKSUM_PARTIAL), which is what local senders and containers send. Here
-// such packets come in by a real device, and are looked at where they leave.
+// Local senders and containers send packets whose checksum the device has to
+// complete (CHECKSUM_PARTIAL). Test runs do not support them. So here such
+// packets come in by a real device, and are captured where they leave.
 
-var farMAC = [6]byte{2, 0, 0, 0, 0, 9} // of routers and backends: nobody here listens to it
+var farMAC = [6]byte{2, 0, 0, 0, 0, 9} // of routers and backends: no device here has it
 
-var liveLab = sync.OnceValues(func() (*lab, error) {
+var labWithNeighbours = sync.OnceValues(func() (*lab, error) {
 	return newLab(func(l *lab) error {
-		if err := l.furnish(); err != nil {
+		if err := l.configure(); err != nil {
 			return err
 		}
 		for dev, addrs := range map[string][]string{outside: {"192.0.2.254", "2001:db8::254"}, inside: {"10.1.0.10", "fd00:1::10"}} {
@@ -41,9 +41,8 @@ var liveLab = sync.OnceValues(func() (*lab, error) {
 	})
 })
 
-// wire attaches the program to both hooks of the devices for as long as the
-// test runs.
-func (l *lb) wire(devs ...string) {
+// attach attaches the program to both hooks of the devices until the test ends.
+func (l *lb) attach(devs ...string) {
 	l.Helper()
 	for _, dev := range devs {
 		for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
@@ -58,13 +57,13 @@ func (l *lb) wire(devs ...string) {
 	}
 }
 
-// A tap is a packet socket on the far end of a device's cable.
+// A tap is a packet socket on the peer of a device.
 type tap struct {
 	l  *lb
 	fd int
 }
 
-const vnetLen = 10 // of struct virtio_net_hdr
+const vnetLen = 10 // size of struct virtio_net_hdr
 
 func (l *lb) tap(dev string) *tap {
 	l.Helper()
@@ -82,8 +81,8 @@ func (l *lb) tap(dev string) *tap {
 	return t
 }
 
-// sendPartial sends a packet whose layer-4 checksum is that of the pseudo
-// header alone: the device is to do the rest.
+// sendPartial sends a packet whose layer-4 checksum covers the pseudo header
+// only: the device has to complete it.
 func (t *tap) sendPartial(p packet) {
 	t.l.Helper()
 	frame := p.bytes()
@@ -95,7 +94,7 @@ func (t *tap) sendPartial(p packet) {
 	}
 	sum := onesSum(pseudoHeader(p.src.Addr(), p.dst.Addr(), p.protocol, len(p.layer4())))
 	if sum == 0xffff {
-		sum = 0 // the same number, and the harder one
+		sum = 0 // the same number in ones' complement, and harder to get right
 	}
 	binary.BigEndian.PutUint16(frame[start+offset:], sum)
 	header := make([]byte, vnetLen)
@@ -106,8 +105,8 @@ func (t *tap) sendPartial(p packet) {
 	t.l.must(err)
 }
 
-// receive returns the next frame of a packet of ours, its checksum completed
-// as the device would, and whether that had to be done.
+// receive returns the next frame of the test. It completes the checksum in
+// place of the device, and reports whether that was necessary.
 func (t *tap) receive() (frame []byte, partial bool) {
 	t.l.Helper()
 	for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline); {
@@ -122,7 +121,7 @@ func (t *tap) receive() (frame []byte, partial bool) {
 			continue
 		}
 		if frame[12] == 0x86 && (frame[20] == 0 || frame[20] == unix.IPPROTO_ICMPV6 && frame[54] >= 130) {
-			continue // multicast listeners and neighbours
+			continue // multicast listener and neighbour discovery
 		}
 		if header[0]&1 == 0 {
 			return frame, false
@@ -139,8 +138,8 @@ func (t *tap) receive() (frame []byte, partial bool) {
 	return nil, false
 }
 
-// wants checks the next packet.
-func (t *tap) wants(p packet) {
+// wantPacket receives the next packet and checks it.
+func (t *tap) wantPacket(p packet) {
 	t.l.Helper()
 	got, partial := t.receive()
 	frame := p.bytes()
@@ -153,36 +152,36 @@ func (t *tap) wants(p packet) {
 		t.l.Errorf("after the device: %v", err)
 	}
 	if !partial {
-		t.l.Error("checksum was complete, want it left to the device")
+		t.l.Error("checksum is complete, want it left to the device")
 	}
 }
 
 func TestPartialChecksum(t *testing.T) {
-	live, err := liveLab()
+	live, err := labWithNeighbours()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, w := range worlds {
+	for _, ip := range ipVersions {
 		for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-			t.Run(w.name+" "+protocolName(protocol), func(t *testing.T) {
+			t.Run(ip.name+" "+protocolName(protocol), func(t *testing.T) {
 				l := newLB(t)
 				l.lab = live
-				l.wire(outside, inside)
+				l.attach(outside, inside)
 				client, backend := l.tap(outside), l.tap(inside)
-				l.serve(w, protocol, remote)
-				vip := port(w.vip, "80")
+				l.serve(ip, protocol, remote)
+				vip := port(ip.vip, "80")
 				before := l.counters()
 
-				in := opening(protocol, w.client, vip)
-				out := in.snat(w.nodeIn, 0).to(w.remote).hop()
+				in := opening(protocol, ip.client, vip)
+				out := in.snat(ip.nodeIn, 0).to(ip.remote).hop()
 				client.sendPartial(in)
-				backend.wants(out)
-				re := answer(protocol, w.remote, out.src.String())
+				backend.wantPacket(out)
+				re := answer(protocol, ip.remote, out.src.String())
 				backend.sendPartial(re)
-				client.wants(re.from(vip).to(w.client).hop())
-				in = second(protocol, w.client, vip).sized(1000)
+				client.wantPacket(re.from(vip).to(ip.client).hop())
+				in = establishing(protocol, ip.client, vip).withSize(1000)
 				client.sendPartial(in)
-				backend.wants(in.snat(w.nodeIn, 0).to(w.remote).hop())
+				backend.wantPacket(in.snat(ip.nodeIn, 0).to(ip.remote).hop())
 				want := counts{"flow_new": 1, "forwarded": 2, "replied": 1, "flow_established": 1}
 				if got := l.counters().minus(before); got.String() != want.String() {
 					t.Errorf("counters %v, want %v", got, want)
@@ -190,30 +189,30 @@ func TestPartialChecksum(t *testing.T) {
 				if protocol != unix.IPPROTO_TCP {
 					return
 				}
-				// RSTs: of the program, and the one that a backend's packet turns into.
-				in = second(protocol, w.client, port(w.vip, "81"))
+				// RSTs: the one that the program makes, and the one that a backend's packet is turned into.
+				in = establishing(protocol, ip.client, port(ip.vip, "81"))
 				client.sendPartial(in)
-				client.wants(in.refused(rst, 5001, 0))
-				l.gone(remote)
+				client.wantPacket(in.rstAnswer(rst, 5001, 0))
+				l.removeBackend(remote)
 				re = re.segment(ack|psh, 5001, 1001, "last words")
 				backend.sendPartial(re)
-				client.wants(re.from(vip).to(w.client).reset())
+				client.wantPacket(re.from(vip).to(ip.client).turnedIntoRST())
 			})
 		}
-		// The sum of the pseudo header can come out as zero, which is not "no checksum".
-		t.Run(w.name+" UDP with a partial sum of zero", func(t *testing.T) {
+		// The sum of the pseudo header can be zero, which does not mean "no checksum" here.
+		t.Run(ip.name+" UDP with a partial sum of zero", func(t *testing.T) {
 			l := newLB(t)
 			l.lab = live
-			l.wire(outside, inside)
+			l.attach(outside, inside)
 			client, backend := l.tap(outside), l.tap(inside)
-			l.serve(w, unix.IPPROTO_UDP, remote)
-			in := udp(w.client, port(w.vip, "80"))
+			l.serve(ip, unix.IPPROTO_UDP, remote)
+			in := udp(ip.client, port(ip.vip, "80"))
 			length := func(n int) uint16 {
 				return onesSum(pseudoHeader(in.src.Addr(), in.dst.Addr(), in.protocol, n))
 			}
-			// The length is the only free word of the pseudo header, and short; the client's address is free as well.
+			// The client's address can be chosen such that the sum of the pseudo header becomes zero.
 			a := in.src.Addr().AsSlice()
-			in = in.sized(100)
+			in = in.withSize(100)
 			sum := length(len(in.layer4()))
 			low := uint32(binary.BigEndian.Uint16(a[len(a)-2:])) + 0xffff - uint32(sum)
 			binary.BigEndian.PutUint16(a[len(a)-2:], uint16(low%0xffff))
@@ -223,7 +222,7 @@ func TestPartialChecksum(t *testing.T) {
 				t.Fatalf("partial sum of the test packet is %#x, want 0 or 0xffff", got)
 			}
 			client.sendPartial(in)
-			backend.wants(in.snat(w.nodeIn, 0).to(w.remote).hop())
+			backend.wantPacket(in.snat(ip.nodeIn, 0).to(ip.remote).hop())
 		})
 	}
 }

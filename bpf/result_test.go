@@ -14,7 +14,7 @@ import (
 	"github.com/gopacket/gopacket/layers"
 )
 
-// A result is what became of one packet.
+// A result is what the program has done with one packet.
 type result struct {
 	l       *lb
 	hook    hook
@@ -23,9 +23,9 @@ type result struct {
 	verdict uint32
 	out     []byte
 	counts  counts
-	routed  bool // redirected, with a link header that the kernel is to replace
-	summed  bool // run with a complete checksum
-	stale   bool // skb->csum does not fit the packet, which is all that the kernel then tells
+	routed  bool // redirected, with a link header that the kernel will replace
+	summed  bool // run with checksumComplete
+	stale   bool // skb->csum does not match the packet: then the kernel returns nothing else
 }
 
 func (r *result) linkLen() int {
@@ -40,7 +40,7 @@ func (r *result) linkLen() int {
 
 var verdictNames = map[uint32]string{tcxNext: "next", tcxDrop: "drop", redirect: "redirect"}
 
-func (r *result) check(verdict uint32, counters string) {
+func (r *result) wantVerdict(verdict uint32, counters string) {
 	r.l.Helper()
 	if !r.stale && r.verdict != verdict {
 		r.l.Errorf("verdict %s (%d), want %s", verdictNames[r.verdict], int32(r.verdict), verdictNames[verdict])
@@ -50,22 +50,22 @@ func (r *result) check(verdict uint32, counters string) {
 	}
 }
 
-// blank makes a link header that adds nothing to a sum, by the end of its
-// source address: bpf_redirect_neigh adds it to a complete checksum and
-// forgets to subtract it. The kernel replaces the header anyway.
+// blank changes the end of the source MAC address so that the sum of the link
+// header is zero: bpf_redirect_neigh adds that sum to a complete checksum and
+// does not subtract it. The kernel replaces the header anyway.
 func blank(frame []byte) {
 	frame[10], frame[11] = 0, 0
 	binary.BigEndian.PutUint16(frame[10:], ^onesSum(frame[:14]))
 }
 
-// becomes checks the packet's bytes, and that all its checksums are right.
-func (r *result) becomes(want packet) {
+// wantPacket checks the packet's bytes and all its checksums.
+func (r *result) wantPacket(want packet) {
 	r.l.Helper()
 	frame := want.bytes()
 	if r.stale {
-		// A packet whose size changes has no complete checksum any more, but the kernel's check does not know.
+		// When the size changes the skb loses its complete checksum, which the kernel's check does not consider.
 		if len(frame) == len(r.frame) {
-			r.l.Error("skb->csum (CHECKSUM_COMPLETE) does not fit the packet any more")
+			r.l.Error("skb->csum (CHECKSUM_COMPLETE) does not match the packet any more")
 		}
 		return
 	}
@@ -86,11 +86,11 @@ func (r *result) becomes(want packet) {
 	}
 }
 
-// diff shows two frames, decoded and in hex, where they differ.
+// diff shows where two frames differ, decoded and in hex.
 func diff(want, got []byte, raw bool) string {
 	a, b := dump(want, raw), dump(got, raw)
 	var s strings.Builder
-	for i := range min(max(len(a), len(b)), 24) { // of a long packet the headers
+	for i := range min(max(len(a), len(b)), 24) { // the headers, if the packet is long
 		switch {
 		case i < len(a) && i < len(b) && a[i] == b[i]:
 			continue
@@ -104,7 +104,7 @@ func diff(want, got []byte, raw bool) string {
 	return s.String()
 }
 
-// dump decodes a frame for people.
+// dump returns a frame, decoded and in hex.
 func dump(frame []byte, raw bool) []string {
 	var first gopacket.Decoder = layers.LayerTypeEthernet
 	if raw && len(frame) > 0 {
@@ -113,7 +113,7 @@ func dump(frame []byte, raw bool) []string {
 			first = layers.LayerTypeIPv6
 		}
 	}
-	lines := make([]string, 6) // so that the hex of both begins on the same line
+	lines := make([]string, 6) // so that the hex of two frames begins on the same line
 	copy(lines, strings.Split(strings.TrimSpace(gopacket.NewPacket(frame, first, gopacket.Default).String()), "\n"))
 	for i := 0; i < len(frame); i += 16 {
 		lines = append(lines, fmt.Sprintf("%4d %s", i, hex.EncodeToString(frame[i:min(i+16, len(frame))])))
@@ -121,35 +121,35 @@ func dump(frame []byte, raw bool) []string {
 	return lines
 }
 
-// What a test expects of a packet. Each takes the counters that must rise, by
-// name, and no others.
+// What a test expects of a packet. Each takes the names of the counters that
+// must rise; no other counter may.
 
-// next: translated into want, and left to the stack.
-func (r *result) next(want packet, counters string) {
+// toStack: translated into want, then through the stack.
+func (r *result) toStack(want packet, counters string) {
 	r.l.Helper()
-	r.check(tcxNext, counters)
-	r.becomes(want)
+	r.wantVerdict(tcxNext, counters)
+	r.wantPacket(want)
 }
 
-// redirected: translated into want, and sent out past the stack.
+// redirected: translated into want, then sent past the stack.
 func (r *result) redirected(want packet, counters string) {
 	r.l.Helper()
 	r.routed = true
-	r.check(redirect, counters)
-	r.becomes(want)
+	r.wantVerdict(redirect, counters)
+	r.wantPacket(want)
 }
 
 func (r *result) dropped(counters string) {
 	r.l.Helper()
-	r.check(tcxDrop, counters)
+	r.wantVerdict(tcxDrop, counters)
 }
 
-// untouched: left to the next program as it came.
+// untouched: passed on to the next program, unchanged.
 func (r *result) untouched(counters string) {
 	r.l.Helper()
-	r.check(tcxNext, counters)
+	r.wantVerdict(tcxNext, counters)
 	if r.stale {
-		r.l.Error("skb->csum (CHECKSUM_COMPLETE) does not fit the packet any more")
+		r.l.Error("skb->csum (CHECKSUM_COMPLETE) does not match the packet any more")
 	} else if !bytes.Equal(r.out, r.frame) {
 		r.l.Errorf("packet must not change (-want +got):\n%s", diff(r.frame, r.out, r.in.raw))
 	}

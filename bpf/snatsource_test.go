@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A node that has routes but no address of its own: the kernel knows no source.
-var bareLab = sync.OnceValues(func() (*lab, error) {
+// A node that has routes but no addresses: the kernel knows no source.
+var labWithoutAddresses = sync.OnceValues(func() (*lab, error) {
 	return newLab(func(l *lab) error {
 		if err := l.device(outside); err != nil {
 			return err
@@ -25,7 +25,7 @@ var bareLab = sync.OnceValues(func() (*lab, error) {
 			return err
 		}
 		for _, dst := range []string{"10.1.0.0/24", "fd00:1::/64"} {
-			if err := l.route(inside, way{dst: dst}); err != nil {
+			if err := l.route(inside, routeSpec{dst: dst}); err != nil {
 				return err
 			}
 		}
@@ -34,33 +34,33 @@ var bareLab = sync.OnceValues(func() (*lab, error) {
 })
 
 func TestSource(t *testing.T) {
-	bare, err := bareLab()
+	bare, err := labWithoutAddresses()
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := cases{}
-	everywhere(c, "node without an address", func(l *lb, w world, proto uint8) {
+	forEachProtocol(c, "node without an address", func(l *lb, ip ipVersion, proto uint8) {
 		l.lab = bare
-		l.serve(w, proto, remote)
-		l.ingress(outside, opening(proto, w.client, port(w.vip, "80"))).dropped("drop_no_source")
-		l.host(outside, opening(proto, w.client, port(w.vip, "80"))).dropped("drop_no_source")
+		l.serve(ip, proto, remote)
+		l.ingress(outside, opening(proto, ip.client, port(ip.vip, "80"))).dropped("drop_no_source")
+		l.egressHost(outside, opening(proto, ip.client, port(ip.vip, "80"))).dropped("drop_no_source")
 	})
-	everywhere(c, "node without an address but the configured one", func(l *lb, w world, proto uint8) {
+	forEachProtocol(c, "node without an address but the configured one", func(l *lb, ip ipVersion, proto uint8) {
 		l.lab = bare
-		l.serve(w, proto, remote)
+		l.serve(ip, proto, remote)
 		configured := BlixtConfig{SnatMin: snatMin, SnatMax: snatMax, Node4: addrOf(netip.MustParseAddr("192.0.2.77")),
 			Node6: addrOf(netip.MustParseAddr("2001:db8::77"))}
 		l.must(l.BlixtLayout1.Put(uint32(0), configured))
-		in := opening(proto, w.client, port(w.vip, "80"))
-		source := map[string]string{"IPv4": "192.0.2.77", "IPv6": "2001:db8::77"}[w.name]
-		l.ingress(outside, in).redirected(in.snat(source, 0).to(w.remote).hop(), "flow_new forwarded")
+		in := opening(proto, ip.client, port(ip.vip, "80"))
+		source := map[string]string{"IPv4": "192.0.2.77", "IPv6": "2001:db8::77"}[ip.name]
+		l.ingress(outside, in).redirected(in.snat(source, 0).to(ip.remote).hop(), "flow_new forwarded")
 	})
 	c["the configured source is for nodes that have none"] = func(l *lb) {
-		w := worlds[0]
-		l.serve(w, unix.IPPROTO_TCP, remote)
+		ip := ipVersions[0]
+		l.serve(ip, unix.IPPROTO_TCP, remote)
 		l.must(l.BlixtLayout1.Put(uint32(0), BlixtConfig{SnatMin: snatMin, SnatMax: snatMax, Node4: addrOf(netip.MustParseAddr("192.0.2.77"))}))
-		in := opening(unix.IPPROTO_TCP, w.client, port(w.vip, "80"))
-		l.ingress(outside, in).redirected(in.snat(w.nodeIn, 0).to(w.remote).hop(), "flow_new forwarded")
+		in := opening(unix.IPPROTO_TCP, ip.client, port(ip.vip, "80"))
+		l.ingress(outside, in).redirected(in.snat(ip.nodeIn, 0).to(ip.remote).hop(), "flow_new forwarded")
 	}
 	c.run(t)
 }

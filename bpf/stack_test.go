@@ -10,9 +10,10 @@ import (
 	"github.com/cilium/ebpf/asm"
 )
 
-// The frames of functions that call each other may have 512 bytes together. Older
-// kernels, 6.6 for one, round each up to 32, newer ones to 16 where there is a JIT:
-// the kernel that runs this test may accept what they refuse.
+// The stack frames of functions that call each other may have 512 bytes
+// together. Older kernels, such as 6.6, round each frame up to 32 bytes; newer
+// ones to 16 if they have a JIT. So the kernel that runs this test may accept a
+// program that older ones reject.
 func TestStackFitsOlderKernels(t *testing.T) {
 	const limit, granule = 512, 32
 	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(Object()))
@@ -32,7 +33,7 @@ func TestStackFitsOlderKernels(t *testing.T) {
 		case ins.Dst == asm.RFP, ins.Src == asm.RFP:
 			below = -int(ins.Offset)
 		case ins.OpCode == asm.Add.Op(asm.ImmSource) && ins.Constant >= -limit:
-			below = -int(ins.Constant) // of a pointer to the frame, or so it may be
+			below = -int(ins.Constant) // perhaps of a pointer into the frame
 		}
 		frames[function] = max(frames[function], (below+granule-1)/granule*granule)
 	}

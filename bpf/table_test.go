@@ -11,11 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// small returns a data plane whose tables of flows have room for few.
-func small(t *testing.T, flows, newFlows uint32) *lb {
+// newLBWithTables returns a data plane with flow tables of these sizes, in entries.
+func newLBWithTables(t *testing.T, flows, newFlows uint32) *lb {
 	t.Helper()
 	objs, err := load(func(spec *ebpf.CollectionSpec) {
-		shrink(spec)
+		shrinkTables(spec)
 		spec.Maps["flows"].MaxEntries = flows
 		spec.Maps["new_flows"].MaxEntries = newFlows
 	})
@@ -24,7 +24,7 @@ func small(t *testing.T, flows, newFlows uint32) *lb {
 	return l
 }
 
-// flood sends the opening packet of n flows of different clients.
+// flood sends the opening packets of n flows from different clients.
 func (l *lb) flood(protocol uint8, vip string, n int) {
 	l.Helper()
 	p := opening(protocol, "100.64.0.0:1", vip)
@@ -46,23 +46,23 @@ func (l *lb) flood(protocol uint8, vip string, n int) {
 	}
 }
 
-// Defect 4 of the predecessor was a table of 128 entries that a port scan filled.
+// Defect 4 of the previous data plane was a table of 128 entries that a port scan filled.
 func TestFloodLeavesEstablishedFlowsAlone(t *testing.T) {
 	const established, flood = 50, 20000
-	for _, w := range worlds {
+	for _, ip := range ipVersions {
 		for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-			t.Run(w.name+" "+protocolName(protocol), func(t *testing.T) {
-				l := small(t, 4096, 1024)
-				l.serve(w, protocol, local)
-				var all []conversation
+			t.Run(ip.name+" "+protocolName(protocol), func(t *testing.T) {
+				l := newLBWithTables(t, 4096, 1024)
+				l.serve(ip, protocol, local)
+				var all []localFlow
 				for i := range established {
-					client := addrPort(ap(w.client).Addr(), 50000+i).String()
-					c := conversation{l, w, protocol, port(w.vip, "80"), w.local, client}
+					client := addrPort(ap(ip.client).Addr(), 50000+i).String()
+					c := localFlow{l, ip, protocol, port(ip.vip, "80"), ip.local, client}
 					c.open(true)
 					all = append(all, c)
 				}
 				before := l.counters()
-				l.flood(protocol, port(w.vip, "80"), flood)
+				l.flood(protocol, port(ip.vip, "80"), flood)
 				after := l.counters()
 				if n := after["flow_new"] - before["flow_new"]; n != flood {
 					t.Errorf("flood began %d flows, want %d", n, flood)
@@ -70,10 +70,10 @@ func TestFloodLeavesEstablishedFlowsAlone(t *testing.T) {
 				if n := after["forwarded"] - before["forwarded"]; n != flood {
 					t.Errorf("%d packets of the flood forwarded, want %d: new flows work while the table overflows", n, flood)
 				}
-				l.publish(0, remote) // so that a lost flow would show
+				l.publish(0, remote) // so that a lost flow would go elsewhere
 				for _, c := range all {
-					c.there(second(protocol, c.client, c.vip), "forwarded")
-					c.here(c.reverse().segmentIfTCP(ack, 5001, 1001))
+					c.fromClient(establishing(protocol, c.client, c.vip), "forwarded")
+					c.fromBackend(c.reply().segmentIfTCP(ack, 5001, 1001))
 				}
 			})
 		}
@@ -87,46 +87,46 @@ func (p packet) segmentIfTCP(flags uint8, seq, ackNo uint32) packet {
 	return p
 }
 
-// A flow whose table is full stays among the new ones and works.
+// If flows is full, a flow stays in new_flows and works.
 func TestFlowTableFull(t *testing.T) {
-	l := small(t, 4, 1024)
-	w := worlds[0]
-	l.serve(w, unix.IPPROTO_TCP, local)
-	client := func(i int) string { return netip.AddrPortFrom(ap(w.client).Addr(), uint16(50000+i)).String() }
+	l := newLBWithTables(t, 4, 1024)
+	ip := ipVersions[0]
+	l.serve(ip, unix.IPPROTO_TCP, local)
+	client := func(i int) string { return netip.AddrPortFrom(ap(ip.client).Addr(), uint16(50000+i)).String() }
 	for i := range 2 {
-		c := conversation{l, w, unix.IPPROTO_TCP, port(w.vip, "80"), w.local, client(i)}
+		c := localFlow{l, ip, unix.IPPROTO_TCP, port(ip.vip, "80"), ip.local, client(i)}
 		c.open(true)
-		l.wantIn(c.forward(), "flows")
+		l.wantTable(c.forward(), "flows")
 	}
-	c := conversation{l, w, unix.IPPROTO_TCP, port(w.vip, "80"), w.local, client(2)}
+	c := localFlow{l, ip, unix.IPPROTO_TCP, port(ip.vip, "80"), ip.local, client(2)}
 	c.open(false)
-	c.here(answer(c.protocol, c.backend, c.client))
+	c.fromBackend(answer(c.protocol, c.backend, c.client))
 	for range 3 {
-		c.there(second(c.protocol, c.client, c.vip), "forwarded flow_table_full")
-		c.here(c.reverse().segment(ack, 5001, 1001, "x"))
+		c.fromClient(establishing(c.protocol, c.client, c.vip), "forwarded flow_table_full")
+		c.fromBackend(c.reply().segment(ack, 5001, 1001, "x"))
 	}
-	l.wantIn(c.forward(), "new_flows")
-	l.wantIn(c.reverse(), "new_flows")
-	// Room again: the next packet takes it.
-	for _, p := range []packet{tcp(client(0), c.vip), tcp(w.local, client(0))} {
+	l.wantTable(c.forward(), "new_flows")
+	l.wantTable(c.reply(), "new_flows")
+	// There is room again: the next packet establishes the flow.
+	for _, p := range []packet{tcp(client(0), c.vip), tcp(ip.local, client(0))} {
 		l.must(l.Flows.Delete(keyOf(p)))
 	}
-	c.there(second(c.protocol, c.client, c.vip), "forwarded flow_established")
+	c.fromClient(establishing(c.protocol, c.client, c.vip), "forwarded flow_established")
 }
 
 // The reply entry of an unanswered flow may be evicted before the forward one.
 func TestHalfEvictedFlowBeginsAnew(t *testing.T) {
-	for _, w := range worlds {
+	for _, ip := range ipVersions {
 		for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 			l := newLB(t)
-			l.serve(w, protocol, local)
-			c := l.converse(w, protocol, false)
-			l.must(l.NewFlows.Delete(keyOf(c.reverse())))
-			c.there(opening(protocol, c.client, c.vip), "flow_new forwarded")
-			c.here(answer(protocol, c.backend, c.client))
+			l.serve(ip, protocol, local)
+			c := l.openFlow(ip, protocol, false)
+			l.must(l.NewFlows.Delete(keyOf(c.reply())))
+			c.fromClient(opening(protocol, c.client, c.vip), "flow_new forwarded")
+			c.fromBackend(answer(protocol, c.backend, c.client))
 			l.must(l.NewFlows.Delete(keyOf(c.forward())))
-			c.there(second(protocol, c.client, c.vip), "flow_new forwarded")
-			c.here(answer(protocol, c.backend, c.client))
+			c.fromClient(establishing(protocol, c.client, c.vip), "flow_new forwarded")
+			c.fromBackend(answer(protocol, c.backend, c.client))
 		}
 	}
 }

@@ -16,14 +16,14 @@ import (
 
 func TestUntouched(t *testing.T) {
 	c := cases{}
-	everywhere(c, "of others", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, local)
+	forEachProtocol(c, "of others", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, local)
 		for _, p := range []packet{
-			opening(proto, w.client, w.local), // straight to a backend
-			opening(proto, w.client, w.remote),
-			answer(proto, w.local, w.client), // and its reply
-			opening(proto, w.local, w.client),
-			answer(proto, port(w.vip, "80"), w.client), // from the VIP: another node's
+			opening(proto, ip.client, ip.local), // directly to a backend
+			opening(proto, ip.client, ip.remote),
+			answer(proto, ip.local, ip.client), // and its reply
+			opening(proto, ip.local, ip.client),
+			answer(proto, port(ip.vip, "80"), ip.client), // from the VIP: translated by another node
 		} {
 			for _, h := range []hook{{dev: outside}, {dev: pods}, {dev: "lo"}, {dev: outside, egress: true}, {dev: outside, egress: true, from: pods}} {
 				p.blankMAC = h.dev == "lo"
@@ -31,24 +31,24 @@ func TestUntouched(t *testing.T) {
 			}
 		}
 	})
-	everywhere(c, "to another MAC address, at ingress", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, local)
-		in := opening(proto, w.client, port(w.vip, "80"))
+	forEachProtocol(c, "to another MAC address, at ingress", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, local)
+		in := opening(proto, ip.client, port(ip.vip, "80"))
 		for _, mac := range [][]byte{{2, 0, 0, 0, 0, 9}, {255, 255, 255, 255, 255, 255}, {1, 0, 94, 0, 0, 1}} {
 			frame := in.bytes()
 			copy(frame, mac)
 			l.sendFrame(hook{dev: outside}, in, frame).untouched("")
 		}
 	})
-	everywhere(c, "from an address that no host has", func(l *lb, w world, proto uint8) {
-		l.serve(w, proto, local)
+	forEachProtocol(c, "from an address that no host has", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, local)
 		sources := []string{"0.0.0.0", "0.1.2.3", "224.0.0.1", "255.255.255.255"}
-		if w.name == "IPv6" {
+		if ip.name == "IPv6" {
 			sources = []string{"::", "ff02::1"}
 		}
-		for _, ip := range sources {
-			for _, to := range []string{"80", "81"} { // a frontend, and an unserved port that would be refused
-				in := opening(proto, netip.AddrPortFrom(netip.MustParseAddr(ip), 4000).String(), port(w.vip, to))
+		for _, source := range sources {
+			for _, to := range []string{"80", "81"} { // a frontend, and an unserved port, which is rejected otherwise
+				in := opening(proto, netip.AddrPortFrom(netip.MustParseAddr(source), 4000).String(), port(ip.vip, to))
 				l.send(hook{dev: outside}, in).untouched("not_ours")
 			}
 		}
@@ -61,7 +61,7 @@ func TestUntouched(t *testing.T) {
 		"tag only": append(append(append([]byte{}, deviceMAC[:]...), peerMAC[:]...), 0x81, 0, 0),
 	} {
 		c[name] = func(l *lb) {
-			l.serve(worlds[0], unix.IPPROTO_TCP, local)
+			l.serve(ipVersions[0], unix.IPPROTO_TCP, local)
 			for _, h := range []hook{{dev: outside}, {dev: outside, egress: true}} {
 				l.sendFrame(h, packet{}, frame).untouched("not_ours")
 			}
@@ -70,21 +70,21 @@ func TestUntouched(t *testing.T) {
 	c.run(t)
 }
 
-// samples are valid packets of every kind, to the VIP of a world.
-func samples(w world) map[string]packet {
+// samples returns valid packets of every kind to the VIP.
+func samples(ip ipVersion) map[string]packet {
 	s := map[string]packet{}
 	for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 		name := protocolName(protocol)
-		s[name] = second(protocol, w.client, port(w.vip, "80"))
-		s[name+" with the other port"] = second(protocol, w.client, port(w.vip, "81"))
+		s[name] = establishing(protocol, ip.client, port(ip.vip, "80"))
+		s[name+" with the other port"] = establishing(protocol, ip.client, port(ip.vip, "81"))
 		tagged := s[name]
 		tagged.vlan = 5
 		s[name+" tagged"] = tagged
-		fragment := s[name].sized(600)
+		fragment := s[name].withSize(600)
 		fragment.df = false
-		s[name+" first fragment"], s[name+" later fragment"] = fragment.cut(0, 512), fragment.cut(512, 0)
-		s[name+" error"] = icmpError("192.0.2.1", w.vip, 3, 3, 0, answer(protocol, port(w.vip, "80"), w.client), 0)
-		if w.name == "IPv4" {
+		s[name+" first fragment"], s[name+" later fragment"] = fragment.fragment(0, 512), fragment.fragment(512, 0)
+		s[name+" error"] = icmpError("192.0.2.1", ip.vip, 3, 3, 0, answer(protocol, port(ip.vip, "80"), ip.client), 0)
+		if ip.name == "IPv4" {
 			options := s[name]
 			options.options = []byte{1, 1, 1, 0}
 			s[name+" options"] = options
@@ -92,24 +92,24 @@ func samples(w world) map[string]packet {
 			exts := s[name]
 			exts.exts = []extension{hopByHop(), routing(), destOptions()}
 			s[name+" extensions"] = exts
-			s[name+" error"] = icmpError("2001:db8::1", w.vip, 1, 4, 0, answer(protocol, port(w.vip, "80"), w.client), 0)
+			s[name+" error"] = icmpError("2001:db8::1", ip.vip, 1, 4, 0, answer(protocol, port(ip.vip, "80"), ip.client), 0)
 		}
 	}
-	s["ping"] = echo(ap(w.client).Addr().String(), w.vip)
-	s["SCTP"] = withoutPorts(unix.IPPROTO_SCTP, w.client, w.vip)
+	s["ping"] = echo(ap(ip.client).Addr().String(), ip.vip)
+	s["SCTP"] = withoutPorts(unix.IPPROTO_SCTP, ip.client, ip.vip)
 	return s
 }
 
-// TestTruncated cuts packets of every kind short at every length: what does
-// not hold what it says is not ours to judge.
+// TestTruncated cuts packets of every kind at every length: a packet that is
+// shorter than it claims is passed on.
 func TestTruncated(t *testing.T) {
-	for _, w := range worlds {
-		for name, p := range samples(w) {
-			t.Run(w.name+" "+name, func(t *testing.T) {
+	for _, ip := range ipVersions {
+		for name, p := range samples(ip) {
+			t.Run(ip.name+" "+name, func(t *testing.T) {
 				l := newLB(t)
-				l.serve(w, p.protocol, local)
+				l.serve(ip, p.protocol, local)
 				frame := p.bytes()
-				shortest := 15 // that a test run takes
+				shortest := 15 // the least that a test run takes
 				if p.vlan == 0 {
 					shortest = 14 + map[bool]int{false: 20, true: 40}[p.v6()]
 				}
@@ -128,15 +128,15 @@ func TestTruncated(t *testing.T) {
 
 func TestMalformed(t *testing.T) {
 	c := cases{}
-	spoil := func(name string, w world, p packet, change func(b []byte)) {
-		c[w.name+" "+name] = func(l *lb) {
-			l.serve(w, p.protocol, local)
+	spoil := func(name string, ip ipVersion, p packet, change func(b []byte)) {
+		c[ip.name+" "+name] = func(l *lb) {
+			l.serve(ip, p.protocol, local)
 			frame := p.bytes()
 			change(frame[14:])
 			l.sendFrame(hook{dev: outside}, p, frame).untouched("malformed")
 		}
 	}
-	v4, v6 := worlds[0], worlds[1]
+	v4, v6 := ipVersions[0], ipVersions[1]
 	p4, u4 := tcp(v4.client, port(v4.vip, "80")), udp(v4.client, port(v4.vip, "80"))
 	p6, u6 := tcp(v6.client, port(v6.vip, "80")), udp(v6.client, port(v6.vip, "80"))
 	for ihl := range byte(5) {
@@ -170,9 +170,9 @@ func TestMalformed(t *testing.T) {
 	c.run(t)
 }
 
-// ends are the counters of packets that end here, changes those of packets
-// that change.
-func (c counts) ends() (n uint64) {
+// terminal returns the number of packets that end here, translated that of
+// packets that change.
+func (c counts) terminal() (n uint64) {
 	for name, v := range c {
 		if strings.HasPrefix(name, "drop_") || strings.HasPrefix(name, "reject_") {
 			n += v
@@ -181,34 +181,34 @@ func (c counts) ends() (n uint64) {
 	return n
 }
 
-func (c counts) changes() uint64 {
-	return c["forwarded"] + c["replied"] + c["icmp_forwarded"] + c["icmp_replied"] + c["ping_answered"] + c.ends()
+func (c counts) translated() uint64 {
+	return c["forwarded"] + c["replied"] + c["icmp_forwarded"] + c["icmp_replied"] + c["ping_answered"] + c.terminal()
 }
 
-// sane checks what holds for any packet whatsoever.
-func (r *result) sane() {
+// checkInvariants checks what holds for every packet.
+func (r *result) checkInvariants() {
 	r.l.Helper()
 	switch r.verdict {
 	case tcxNext:
-		if r.counts.changes() == 0 && !bytes.Equal(r.out, r.frame) {
+		if r.counts.translated() == 0 && !bytes.Equal(r.out, r.frame) {
 			r.l.Errorf("passed on with counters %v, but changed (-want +got):\n%s", r.counts, diff(r.frame, r.out, r.in.raw))
 		}
-		if r.counts.ends() != 0 && r.counts["reject_backend_gone"] != 1 { // a RST for the client goes on through the stack
+		if r.counts.terminal() != 0 && r.counts["reject_backend_gone"] != 1 { // a RST to the client continues through the stack
 			r.l.Errorf("passed on with counters %v, want none of an end", r.counts)
 		}
 	case tcxDrop:
-		if r.counts.ends() != 1 {
+		if r.counts.terminal() != 1 {
 			r.l.Errorf("dropped with counters %v, want exactly one of an end", r.counts)
 		}
 	case redirect:
-		if r.counts.changes() != 1 {
-			r.l.Errorf("redirected with counters %v, want exactly one that tells why", r.counts)
+		if r.counts.translated() != 1 {
+			r.l.Errorf("redirected with counters %v, want exactly one that explains it", r.counts)
 		}
 	default:
 		r.l.Errorf("verdict %d, want one of next, drop, redirect", int32(r.verdict))
 	}
 	if r.counts["drop_error"] != 0 {
-		r.l.Errorf("the kernel refused a rewrite: counters %v, packet\n%s", r.counts, strings.Join(dump(r.frame, r.in.raw), "\n"))
+		r.l.Errorf("the kernel rejected a rewrite: counters %v, packet\n%s", r.counts, strings.Join(dump(r.frame, r.in.raw), "\n"))
 	}
 	if mac := r.hook.mac(); len(r.counts) == 0 && (r.hook.egress || bytes.Equal(r.frame[:6], mac[:])) {
 		r.l.Error("no counter rose, want one at least")
@@ -217,13 +217,13 @@ func (r *result) sane() {
 
 // TestMutated changes bytes of valid packets at random.
 func TestMutated(t *testing.T) {
-	for _, w := range worlds {
-		for name, p := range samples(w) {
-			t.Run(w.name+" "+name, func(t *testing.T) {
+	for _, ip := range ipVersions {
+		for name, p := range samples(ip) {
+			t.Run(ip.name+" "+name, func(t *testing.T) {
 				l := newLB(t)
-				l.serve(w, unix.IPPROTO_TCP, local)
-				l.frontend(1, unix.IPPROTO_UDP, port(w.vip, "80"), remote)
-				l.frontend(2, unix.IPPROTO_UDP, port(w.vip, "82"), narrow)
+				l.serve(ip, unix.IPPROTO_TCP, local)
+				l.frontend(1, unix.IPPROTO_UDP, port(ip.vip, "80"), remote)
+				l.frontend(2, unix.IPPROTO_UDP, port(ip.vip, "82"), narrow)
 				random := rand.New(rand.NewPCG(1, 2))
 				hooks := []hook{{dev: outside}, {dev: inside}, {dev: outside, egress: true}, {dev: outside, egress: true, from: pods}}
 				for range 400 {
@@ -231,18 +231,18 @@ func TestMutated(t *testing.T) {
 					for range 1 + random.IntN(3) {
 						frame[14+random.IntN(len(frame)-14)] = byte(random.Uint32())
 					}
-					r, err := l.fuzzed(hooks[random.IntN(len(hooks))], frame[:len(frame)-random.IntN(2)*random.IntN(8)])
+					r, err := l.runRaw(hooks[random.IntN(len(hooks))], frame[:len(frame)-random.IntN(2)*random.IntN(8)])
 					l.must(err)
-					r.sane()
+					r.checkInvariants()
 				}
 			})
 		}
 	}
 }
 
-// fuzzed passes arbitrary bytes through the program. Returns what the kernel
-// says of bytes that it does not take for a packet.
-func (l *lb) fuzzed(h hook, frame []byte) (*result, error) {
+// runRaw passes arbitrary bytes through the program. Its error is the kernel's,
+// which does not accept all bytes as a packet.
+func (l *lb) runRaw(h hook, frame []byte) (*result, error) {
 	l.Helper()
 	r := &result{l: l, hook: h, frame: frame}
 	before := l.counters()
