@@ -92,11 +92,10 @@ type Loader struct {
 	ports  lb.PortRange
 }
 
-// Load has bpfman load the program, or adopts what it holds under this name,
-// and attaches it to the interfaces, behind those of other versions. What Load
-// itself has begun it undoes on error; what was there before goes on serving.
-// Returns UnreachableError, RefusedError, PortsError or loader.AttachError for
-// what an admin can mend.
+// Load has bpfman load the program, or adopts what it holds under this name, and
+// attaches it to the interfaces, behind previous programs. On error it undoes what
+// it has begun; what was there before goes on serving. Returns loader.AttachError
+// if an interface does not exist or bpfman refuses to attach to it.
 func Load(o Options) (*Loader, error) {
 	o.Name = cmp.Or(o.Name, loader.DefaultName)
 	o.Socket = cmp.Or(o.Socket, DefaultSocket)
@@ -169,21 +168,11 @@ func (d *Loader) say(format string, args ...any) {
 	d.notes = append(d.notes, fmt.Sprintf(format, args...))
 }
 
-// LostError says that a program is no longer what serves.
-type LostError struct {
-	Program uint32
-	Dir     string
-}
-
-func (e *LostError) Error() string {
-	return fmt.Sprintf("program %d is gone, somebody had bpfman unload it: its maps are no longer at %s", e.Program, e.Dir)
-}
-
-// Lost returns LostError if bpfman has unloaded the program: what is written
-// to its maps is read by nobody.
+// Lost returns an error if bpfman has unloaded the program: nothing reads what is
+// written to its maps any more.
 func (d *Loader) Lost() error {
 	if d.note.gone() {
-		return &LostError{Program: d.note.Program, Dir: d.Dir()}
+		return fmt.Errorf("program %d is gone, somebody had bpfman unload it: its maps are no longer at %s", d.note.Program, d.Dir())
 	}
 	return nil
 }

@@ -40,11 +40,12 @@ type client struct {
 	pid int
 }
 
-// connect returns UnreachableError if nobody listens, or we may not ask.
+// connect connects to bpfman. Returns an error if nobody listens at the socket, or
+// this process may not connect.
 func connect(socket string) (*client, error) {
 	pid, err := listener(socket)
 	if err != nil {
-		return nil, &UnreachableError{Socket: socket, Err: err}
+		return nil, unreachable(socket, err)
 	}
 	dial := func(ctx context.Context, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)

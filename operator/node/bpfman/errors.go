@@ -13,71 +13,51 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// UnreachableError says that there is no bpfman to ask.
-type UnreachableError struct {
-	Socket string
-	Err    error
-}
-
-func (e *UnreachableError) Error() string {
+// unreachable returns the error of a socket at which no bpfman answers, with what
+// may help.
+func unreachable(socket string, err error) error {
 	advice := ""
 	switch {
-	case errors.Is(e.Err, fs.ErrNotExist), errors.Is(e.Err, unix.ECONNREFUSED):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
 		advice = ": is bpfman running? Start it (systemctl start bpfman.socket), or name its socket with --bpfman-socket"
-	case errors.Is(e.Err, fs.ErrPermission):
+	case errors.Is(err, fs.ErrPermission):
 		advice = ": run as root, or in the group that the socket belongs to"
 	}
-	return fmt.Sprintf("no bpfman at %s (%v)%s", e.Socket, e.Err, advice)
+	return fmt.Errorf("no bpfman at %s (%w)%s", socket, err, advice)
 }
 
-func (e *UnreachableError) Unwrap() error { return e.Err }
-
-// RefusedError says what bpfman answered.
-type RefusedError struct {
-	// What was asked of it.
-	What string
-	// Said is its answer.
-	Said string
-	// Advice is what may help, or empty.
-	Advice string
-	Err    error
-}
-
-func (e *RefusedError) Error() string {
-	text := fmt.Sprintf("bpfman: %s: %s", e.What, e.Said)
-	if e.Advice != "" {
-		text += " (" + e.Advice + ")"
-	}
-	return text
-}
-
-func (e *RefusedError) Unwrap() error { return e.Err }
-
-// refused turns the error of a call into a RefusedError.
-func refused(what string, err error) error {
+// refused returns the error of a call that bpfman refused: its answer, and what
+// may help.
+func refused(call string, err error) error {
 	s := status.Convert(err)
-	e := &RefusedError{What: what, Said: s.Message(), Err: err}
+	text := fmt.Sprintf("bpfman: %s: %s", call, s.Message())
+	if advice := adviceOn(s); advice != "" {
+		text += " (" + advice + ")"
+	}
+	return errors.New(text)
+}
+
+// adviceOn returns what may help against an answer of bpfman; "": unknown.
+func adviceOn(s *status.Status) string {
 	switch s.Code() {
 	case codes.Unavailable, codes.DeadlineExceeded:
-		e.Advice = "bpfman has ended or is stuck, as it is after a full disk: see its log, make room if need be, restart it and try again"
-		return e
+		return "bpfman has ended or is stuck, as it is after a full disk: see its log, make room if need be, restart it and try again"
 	case codes.Unimplemented:
-		e.Advice = "this is no bpfman, or one before v0.6.0"
-		return e
+		return "this is no bpfman, or one before v0.6.0"
 	}
 	for _, a := range advices {
-		if strings.Contains(e.Said, a.said) {
-			e.Advice = a.advice
-			break
+		if strings.Contains(s.Message(), a.answer) {
+			return a.advice
 		}
 	}
-	return e
+	return ""
 }
 
 const wantsSignatures = "bpfman.toml wants signatures: let bpfman reach tuf-repo-cdn.sigstore.dev, or set verify_enabled = false there and use --verify-key here"
 
-// advices are by words that bpfman says, the first that fits: it has no codes.
-var advices = []struct{ said, advice string }{
+// advices maps words of bpfman's answers, which have no codes, to advice. The first
+// that fits counts.
+var advices = []struct{ answer, advice string }{
 	{"database lock", "another process uses bpfman's database: try again; after a full disk, restart bpfman"},
 	{"netns file", "bpfman does not see this network namespace by that path; name one that it sees with --netns"},
 	{"namespace path", "bpfman does not see this network namespace by that path; name one that it sees with --netns"},

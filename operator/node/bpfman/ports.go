@@ -11,18 +11,6 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// PortsError says that programs of other versions have all source ports.
-type PortsError struct {
-	Ports lb.PortRange
-	// Holders describe the programs that have them.
-	Holders []string
-}
-
-func (e *PortsError) Error() string {
-	return fmt.Sprintf("no half of --snat-ports %s is free for another version: %s; run it again when one of them is gone, give other ports with --snat-ports, or unload all of them with --replace, which ends their flows",
-		e.Ports, strings.Join(e.Holders, ", "))
-}
-
 // choosePorts returns the half of the ports that a program has for life: by
 // the tuple of a reply alone two programs could not tell whose it is.
 func (d *Loader) choosePorts(own *program, older []*program) (lb.PortRange, error) {
@@ -40,11 +28,12 @@ func (d *Loader) choosePorts(own *program, older []*program) (lb.PortRange, erro
 	if half, free := all.FreeHalf(taken...); free {
 		return half, nil
 	}
-	e := &PortsError{Ports: all}
+	var holders []string
 	for _, p := range older {
-		e.Holders = append(e.Holders, d.describe(p))
+		holders = append(holders, d.describe(p))
 	}
-	return all, e
+	return all, fmt.Errorf("no half of --snat-ports %s is free for another version: %s; run it again when one of them is gone, give other ports with --snat-ports, or unload all of them with --replace, which ends their flows",
+		all, strings.Join(holders, ", "))
 }
 
 // describe says what keeps a program, and until when.

@@ -117,7 +117,7 @@ func (l *Loader) attach(k linkKey, attach ebpf.AttachType) error {
 	// hide packets, while this one hands on what is not its own.
 	ln, err := link.AttachTCX(link.TCXOptions{Interface: k.ifindex, Program: l.program, Attach: attach, Anchor: link.Head()})
 	if errors.Is(err, link.ErrNotSupported) {
-		return &FeatureError{Feature: "TCX links", Needs: "6.6", Err: err}
+		return noFeature("TCX links", "6.6", err)
 	}
 	if err != nil {
 		return err

@@ -32,14 +32,20 @@ func (l *Loader) load(spec *ebpf.CollectionSpec, replace bool) (adopted bool, er
 	if len(old) == 0 { // nothing, or an unfinished start that never saw a packet
 		return false, l.loadFresh(spec)
 	}
-	if err := l.openMaps(spec); err != nil {
-		if _, ok := errors.AsType[*MismatchError](err); !ok || !replace {
-			return true, err
-		}
-		l.note("replaced what was loaded, its flows are lost: %v", err)
-		return false, l.loadFresh(spec)
+	differs, err := l.openMaps(spec)
+	switch {
+	case err != nil:
+		return true, err
+	case differs == nil:
+		return true, l.loadOver(spec, old)
 	}
-	return true, l.loadOver(spec, old)
+	err = fmt.Errorf("what is loaded at %s does not fit this program and these options (%s): use the options of then, or replace it, which ends all its flows",
+		l.dir, strings.Join(differs, "; "))
+	if !replace {
+		return true, err
+	}
+	l.note("replaced what was loaded, its flows are lost: %v", err)
+	return false, l.loadFresh(spec)
 }
 
 // loadFresh removes all pins and loads everything.
@@ -151,7 +157,7 @@ func newCollection(spec *ebpf.CollectionSpec, over map[string]*ebpf.Map) (*ebpf.
 		return coll, nil
 	}
 	if errors.Is(err, ebpf.ErrNotSupported) {
-		return nil, &FeatureError{Feature: "a map type or helper", Needs: "6.6", Err: err}
+		return nil, noFeature("a map type or helper", "6.6", err)
 	}
 	if v, ok := errors.AsType[*ebpf.VerifierError](err); ok {
 		return nil, fmt.Errorf("load program: the verifier of kernel %s refuses it: %w\n%s", kernelRelease(), err, tail(v.Log, 20))
@@ -185,15 +191,14 @@ func fingerprint(spec *ebpf.CollectionSpec, p *ebpf.Program) string {
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
-// openMaps opens the maps of an earlier run. Returns MismatchError if they
-// are not what the object would have.
-func (l *Loader) openMaps(spec *ebpf.CollectionSpec) (err error) {
+// openMaps opens the maps of an earlier run. It returns in what they differ from
+// those that the object would have; then it leaves none open.
+func (l *Loader) openMaps(spec *ebpf.CollectionSpec) (differs []string, err error) {
 	entries, err := os.ReadDir(l.Dir())
 	if err != nil {
-		return fmt.Errorf("read pin directory: %w", err)
+		return nil, fmt.Errorf("read pin directory: %w", err)
 	}
 	l.maps = map[string]*ebpf.Map{}
-	var differs []string
 	for _, e := range entries {
 		if _, ok := spec.Maps[e.Name()]; !ok {
 			differs = append(differs, fmt.Sprintf("map %s is loaded, the object has none", e.Name()))
@@ -201,7 +206,7 @@ func (l *Loader) openMaps(spec *ebpf.CollectionSpec) (err error) {
 		}
 		m, err := ebpf.LoadPinnedMap(filepath.Join(l.Dir(), e.Name()), nil)
 		if err != nil {
-			return fmt.Errorf("open map %s: %w", e.Name(), err)
+			return nil, fmt.Errorf("open map %s: %w", e.Name(), err)
 		}
 		l.maps[e.Name()] = m
 	}
@@ -216,14 +221,13 @@ func (l *Loader) openMaps(spec *ebpf.CollectionSpec) (err error) {
 			differs = append(differs, fmt.Sprintf("map %s: %s", name, strings.TrimSuffix(err.Error(), ": "+ebpf.ErrMapIncompatible.Error())))
 		}
 	}
-	if len(differs) > 0 {
+	if differs != nil {
 		for _, m := range l.maps {
 			m.Close()
 		}
 		l.maps = nil
-		return &MismatchError{Dir: l.dir, Differs: differs}
 	}
-	return nil
+	return differs, nil
 }
 
 // adoptLinks opens the links of an earlier run. Those of interfaces that are

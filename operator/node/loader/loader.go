@@ -72,11 +72,10 @@ type Loader struct {
 	links   map[linkKey]*attached
 }
 
-// Load loads the object, or adopts what an earlier run left, and
-// attaches it to the interfaces. What Load itself has begun it undoes on
-// error; what an earlier run left goes on serving. Returns PrivilegeError,
-// FeatureError, LockedError, MismatchError, ObjectError or AttachError for
-// what an admin can mend.
+// Load loads the object, or adopts what an earlier run left, and attaches it to
+// the interfaces. On error it undoes what it has begun; what an earlier run left
+// goes on serving. Returns AttachError if an interface does not exist or cannot
+// be attached to.
 func Load(o Options) (*Loader, error) {
 	o.Name = defaultTo(o.Name, DefaultName)
 	o.BPFFS = defaultTo(o.BPFFS, DefaultBPFFS)

@@ -20,7 +20,8 @@ type Lock struct {
 	file *os.File
 }
 
-// Acquire takes the lock of a name. Returns LockedError if another has it.
+// Acquire takes the lock of a name. If another process has it, the error names
+// that process.
 func Acquire(dir, name string) (*Lock, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make run directory: %w", err)
@@ -38,7 +39,7 @@ func Acquire(dir, name string) (*Lock, error) {
 			}
 			text, _ := io.ReadAll(io.LimitReader(f, 20))
 			pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
-			return nil, &LockedError{Name: name, PID: pid}
+			return nil, fmt.Errorf("data plane %q is held by process %d: stop that one first, or choose another name", name, pid)
 		}
 		// The holder before may have removed the file between open and flock:
 		// then this locks a file that nobody else can see.

@@ -14,17 +14,15 @@ import (
 	"github.com/kubernetes-sigs/blixt/bpf"
 )
 
-// ObjectError says in what an object is not what this program can write to.
-type ObjectError struct {
-	Differs []string
+// invalidObject returns the error of an object whose maps this program cannot
+// write.
+func invalidObject(differs ...string) error {
+	return fmt.Errorf("the object does not fit this program (%s): use the version of Blixt that belongs to it, or no --bytecode", strings.Join(differs, "; "))
 }
 
-func (e *ObjectError) Error() string {
-	return fmt.Sprintf("the object does not fit this program (%s): use the version of Blixt that belongs to it, or no --bytecode", strings.Join(e.Differs, "; "))
-}
-
-// readObject reads an object that another build may have made. All but the
-// sizes of its maps must be as in the embedded one. Returns ObjectError if not.
+// readObject reads an object that another build may have made; nil: the embedded
+// one. Returns an error if anything but the sizes of its maps differs from the
+// embedded one.
 func readObject(object []byte) (*ebpf.CollectionSpec, error) {
 	own, err := bpf.LoadBlixt()
 	if err != nil {
@@ -38,7 +36,7 @@ func readObject(object []byte) (*ebpf.CollectionSpec, error) {
 		return nil, fmt.Errorf("read object: %w", err)
 	}
 	if spec.Maps[bpf.LayoutMap] == nil {
-		return nil, &ObjectError{Differs: []string{"it has no map " + bpf.LayoutMap}}
+		return nil, invalidObject("it has no map " + bpf.LayoutMap)
 	}
 	var differs []string
 	if spec.Programs[bpf.BlixtProgBlixt] == nil {
@@ -56,7 +54,7 @@ func readObject(object []byte) (*ebpf.CollectionSpec, error) {
 		}
 	}
 	if differs != nil {
-		return nil, &ObjectError{Differs: differs}
+		return nil, invalidObject(differs...)
 	}
 	return spec, nil
 }

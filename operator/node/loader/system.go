@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// checkPrivileges returns PrivilegeError unless programs may be loaded and
-// attached.
+// checkPrivileges returns an error that names the missing capabilities, unless
+// this process may load and attach programs.
 func checkPrivileges() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -35,14 +35,14 @@ func checkPrivileges() error {
 		missing = append(missing, "CAP_NET_ADMIN")
 	}
 	if missing != nil {
-		return &PrivilegeError{Missing: missing}
+		return noPrivilege(missing...)
 	}
 	return nil
 }
 
-// checkKernel returns FeatureError if the kernel has no TCX. It is asked before
-// anything is loaded: older kernels' verifiers refuse the program as well, in
-// words that say nothing to an admin.
+// checkKernel returns an error if the kernel has no TCX. It runs before anything
+// is loaded: the verifiers of earlier kernels refuse the program as well, with
+// messages that do not help an administrator.
 func checkKernel() error {
 	next, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: ebpf.SchedCLS, License: "Dual BSD/GPL",
@@ -52,10 +52,10 @@ func checkKernel() error {
 		return fmt.Errorf("load a program of two instructions: %w", err)
 	}
 	defer next.Close()
-	// There is no such interface: a kernel that has TCX says so.
+	// A kernel that has TCX answers that there is no such interface.
 	_, err = link.AttachTCX(link.TCXOptions{Interface: math.MaxInt32, Program: next, Attach: ebpf.AttachTCXIngress})
 	if errors.Is(err, link.ErrNotSupported) {
-		return &FeatureError{Feature: "TCX links", Needs: "6.6", Err: err}
+		return noFeature("TCX links", "6.6", err)
 	}
 	return nil
 }
@@ -72,7 +72,7 @@ func kernelRelease() string {
 }
 
 // mountBPFFS mounts a BPF file system at dir unless there is one already.
-// Returns PrivilegeError if it may not.
+// Returns an error if this process may not.
 func mountBPFFS(dir string) (mounted bool, err error) {
 	var st unix.Statfs_t
 	err = unix.Statfs(dir, &st)
@@ -90,7 +90,7 @@ func mountBPFFS(dir string) (mounted bool, err error) {
 	}
 	err = unix.Mount("bpf", dir, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0711")
 	if errors.Is(err, unix.EPERM) {
-		return false, fmt.Errorf("no BPF file system at %s: %w", dir, &PrivilegeError{Missing: []string{"CAP_SYS_ADMIN (for mounting it)"}})
+		return false, fmt.Errorf("no BPF file system at %s: %w", dir, noPrivilege("CAP_SYS_ADMIN (for mounting it)"))
 	}
 	if err != nil {
 		return false, fmt.Errorf("mount BPF file system at %s: %w", dir, err)
@@ -98,7 +98,8 @@ func mountBPFFS(dir string) (mounted bool, err error) {
 	return true, nil
 }
 
-// unmountBPFFS unmounts it unless others have pinned something there.
+// unmountBPFFS unmounts a BPF file system unless others have pinned something
+// there.
 func unmountBPFFS(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -115,8 +116,8 @@ func unmountBPFFS(dir string) error {
 	return nil
 }
 
-// permit lets the group use the maps, and nothing else: the writer opens
-// them by path, reads and writes them, and cannot unpin or attach.
+// permit lets the group use the maps, and nothing else: a writer of that group
+// opens them by path, reads and writes them, and cannot unpin or attach anything.
 func (l *Loader) permit() error {
 	if l.group == 0 {
 		return nil
