@@ -20,7 +20,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 )
 
-// agent is the pod that the operator makes, with what the chart tells it.
+// agent is the agents' pod as the operator creates it, with the chart's flags.
 func agent(t *testing.T, seccompProfile string) corev1.PodTemplateSpec {
 	t.Helper()
 	release := rollout.Release{
@@ -38,7 +38,7 @@ func agent(t *testing.T, seccompProfile string) corev1.PodTemplateSpec {
 	return corev1.PodTemplateSpec{}
 }
 
-// The operator makes the agents, and the chart selects them: both must say the same.
+// The operator labels the agents, and the chart selects them: both must agree.
 func TestAgentsAreSelected(t *testing.T) {
 	pod := agent(t, "")
 	var ports []string

@@ -46,7 +46,7 @@ func run(t *testing.T, args ...string) (string, error) {
 		t.Fatalf("no Helm: run make helm (%v)", err)
 	}
 	c := exec.Command(path, args...)
-	home := t.TempDir() // nothing of whoever runs this
+	home := t.TempDir() // no configuration of the user
 	c.Env = append(os.Environ(), "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home, "KUBECONFIG="+os.DevNull)
 	out, err := c.Output()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
@@ -55,7 +55,7 @@ func run(t *testing.T, args ...string) (string, error) {
 	return string(out), err
 }
 
-// template renders the chart with some flags besides the values that it needs.
+// template renders the chart with the required values and further flags.
 func template(t *testing.T, flags ...string) ([]*unstructured.Unstructured, error) {
 	t.Helper()
 	args := []string{"template", "blixt", ".", "--namespace=" + namespace, oldest, values}
@@ -86,7 +86,7 @@ func names(objects []*unstructured.Unstructured) (all []string) {
 	return all
 }
 
-// find returns an object, as the type that it has in Kubernetes.
+// find returns an object, converted to its Kubernetes type.
 func find[T any](t *testing.T, objects []*unstructured.Unstructured, kind, name string) *T {
 	t.Helper()
 	for _, o := range objects {
@@ -111,7 +111,7 @@ func TestLint(t *testing.T) {
 	}
 }
 
-// Whoever installs is told of the same Kubernetes everywhere.
+// All documents name the same oldest Kubernetes.
 func TestOldestKubernetes(t *testing.T) {
 	minor := strings.TrimSuffix(doctor.OldestKubernetes, ".0")
 	for file, want := range map[string]string{

@@ -22,7 +22,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 )
 
-// everything switches on what is off.
+// everything enables all that is disabled by default.
 var everything = []string{
 	"--set=config.addresses.source=Pool,config.addresses.pool={192.0.2.0/28},config.dataplane.priority=7",
 	"--set=certManager.enabled=true,certManager.issuerRef.name=ca,certManager.issuerRef.kind=ClusterIssuer",
@@ -33,8 +33,8 @@ var everything = []string{
 	"--set=tolerations[0].operator=Exists,podLabels.a=b,podAnnotations.a=b,resources.limits.memory=1Gi",
 }
 
-// foreign makes the server know the kinds of others that the chart has objects
-// of. They come from the modules that release them, which go.mod need not know.
+// foreign defines the other projects' kinds of which the chart creates objects.
+// Their CRDs come from the modules that release them, without go.mod.
 func foreign(t *testing.T) {
 	t.Helper()
 	for module, files := range map[string][]string{
@@ -58,7 +58,7 @@ func foreign(t *testing.T) {
 	}
 }
 
-// define makes the server know the kinds in files, and waits until it does.
+// define creates the CRDs in files, and waits until they are established.
 func define(t *testing.T, pattern string) {
 	t.Helper()
 	files, err := filepath.Glob(pattern)
@@ -82,7 +82,7 @@ func define(t *testing.T, pattern string) {
 	})
 }
 
-// A real API server takes every object, and knows every field of it.
+// A real API server accepts every object, and knows every field.
 func TestAPIServerTakesAll(t *testing.T) {
 	foreign(t)
 	ns := server.Namespace(t)

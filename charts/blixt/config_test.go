@@ -20,7 +20,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-// wanted is a config with what YAML may mangle: PEM, numbers, empty lists.
+// wanted is a config with values that YAML may mangle: PEM, numbers, empty lists.
 const wanted = `
   addresses:
     source: Pool
@@ -42,7 +42,7 @@ const wanted = `
         -----END PUBLIC KEY-----
 `
 
-// given is the BlixtConfig in the ConfigMap that the operator reads, strictly.
+// given decodes the BlixtConfig in the operator's ConfigMap, strictly.
 func given(t *testing.T, m *corev1.ConfigMap) *unstructured.Unstructured {
 	t.Helper()
 	text := []byte(m.Data["blixtconfig.yaml"])
@@ -61,14 +61,14 @@ func decode(t *testing.T, text []byte) *unstructured.Unstructured {
 	return objects[0]
 }
 
-// apply applies an object as the operator does, and leaves it as it is.
+// apply applies an object as the operator does, without changing it.
 func apply(t *testing.T, c client.Client, object *unstructured.Unstructured) error {
 	t.Helper()
 	return c.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(object.DeepCopy()), client.FieldOwner("blixt-operator"), client.ForceOwnership)
 }
 
-// operator returns a client that may do what the operator of a release may,
-// once the API server has taken notice of that and serves the kinds.
+// operator returns a client with the rights of a release's operator, once the
+// API server grants them and serves the kinds.
 func operator(t *testing.T, ns string) client.Client {
 	t.Helper()
 	c := asAccount(t, ns, "blixt-operator")

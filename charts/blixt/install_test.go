@@ -32,8 +32,8 @@ func helmIn(t *testing.T, ns, command string, flags ...string) (string, error) {
 	return run(t, append(args, flags...)...)
 }
 
-// install installs the chart in a namespace, without the CRDs, which are there,
-// until the test ends: a cluster has one Blixt.
+// install installs the chart in a namespace until the test ends, as a cluster can
+// have one Blixt. The CRDs exist already and are left out.
 func install(t *testing.T, flags ...string) string {
 	t.Helper()
 	ns := server.Namespace(t)
@@ -48,7 +48,7 @@ func install(t *testing.T, flags ...string) string {
 	return ns
 }
 
-// older returns a chart with a CRD that is not as it is now.
+// older returns a chart whose CRD differs from the present one.
 func older(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "blixt")
@@ -70,7 +70,7 @@ func older(t *testing.T) string {
 	return dir
 }
 
-// undefine makes the server forget Blixt's kinds.
+// undefine deletes the CRDs of Blixt.
 func undefine(t *testing.T) {
 	t.Helper()
 	for _, name := range crds {
@@ -78,7 +78,7 @@ func undefine(t *testing.T) {
 	}
 }
 
-// get reads an object that the server must have.
+// get reads an object, or fails the test.
 func get[T any, P interface {
 	*T
 	client.Object
@@ -91,7 +91,7 @@ func get[T any, P interface {
 	return o
 }
 
-// Helm installs all of it in one step, though it has only just defined the kinds.
+// Helm installs everything in one step, though it defines the kinds in the same step.
 func TestInstallUpgradeUninstall(t *testing.T) {
 	undefine(t)
 	t.Cleanup(func() { define(t, "files/crds/*.yaml") })
@@ -139,7 +139,7 @@ func TestInstallUpgradeUninstall(t *testing.T) {
 	forget(t, config)
 }
 
-// left are those of some objects that the server has, if installed in a namespace.
+// left returns those of the objects, installed in a namespace, that still exist.
 func left(t *testing.T, ns string, objects []*unstructured.Unstructured) (all []string) {
 	t.Helper()
 	for _, o := range objects {
@@ -157,7 +157,7 @@ func left(t *testing.T, ns string, objects []*unstructured.Unstructured) (all []
 	return all
 }
 
-// forget deletes an object for good.
+// forget deletes an object and waits until it is gone.
 func forget(t *testing.T, o client.Object) {
 	t.Helper()
 	if err := server.Client.Delete(context.Background(), o); err != nil {

@@ -23,7 +23,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 )
 
-// What the operator may do is a file, so that a change of it is seen.
+// A golden file lists the operator's rights, so that a change is noticed.
 func TestPermissions(t *testing.T) {
 	objects := mustTemplate(t, "--set=config.addresses.source=Node")
 	got := permissions("", find[rbacv1.ClusterRole](t, objects, "ClusterRole", "blixt-operator").Rules) +
@@ -41,7 +41,7 @@ func TestPermissions(t *testing.T) {
 	}
 }
 
-// permissions writes a line for each resource.
+// permissions returns a line for each resource.
 func permissions(namespace string, rules []rbacv1.PolicyRule) string {
 	var lines []string
 	for _, r := range rules {
@@ -62,7 +62,7 @@ func permissions(namespace string, rules []rbacv1.PolicyRule) string {
 	return strings.Join(lines, "")
 }
 
-// Each rule has a comment above it that says who needs it.
+// Each rule has a comment that says what it is for.
 func TestRulesAreExplained(t *testing.T) {
 	for _, file := range []string{"clusterrole.yaml", "role.yaml", "pullsecret-role.yaml", "kubeproxy-role.yaml"} {
 		data, err := os.ReadFile("templates/" + file)
@@ -83,7 +83,7 @@ func TestRulesAreExplained(t *testing.T) {
 	}
 }
 
-// asAccount returns a client that may do what the installed chart grants.
+// asAccount returns a client with the rights that the installed chart grants an account.
 func asAccount(t *testing.T, ns, account string) client.Client {
 	t.Helper()
 	config, err := server.AsServiceAccount(t.Context(), ns, account)
@@ -128,7 +128,7 @@ func TestOperatorMakesNoSecretButItsOwn(t *testing.T) {
 	}
 }
 
-// An agent's account may do no more than one that nothing is granted.
+// An agent's account has no more rights than an account without any role.
 func TestAgentMayDoNothing(t *testing.T) {
 	ns := install(t)
 	if err := server.Client.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "nobody"}}); err != nil {

@@ -16,9 +16,9 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/golden"
 )
 
-// Helm refuses what the BlixtConfig's schema refuses, before anything is changed:
-// the schema of the value config is that of spec. What is said in CEL only the API
-// server knows.
+// Helm rejects what the BlixtConfig's schema rejects, before anything changes: the
+// schema of the value config is that of the spec. Only the API server evaluates
+// the rules in CEL.
 func TestSchemaOfConfig(t *testing.T) {
 	text, err := os.ReadFile("files/crds/blixt.x-k8s.io_blixtconfigs.yaml")
 	if err != nil {
@@ -45,8 +45,8 @@ func TestSchemaOfConfig(t *testing.T) {
 	golden.File(t, file, slices.Concat(before, []byte("\n    \"config\": "), want, after[rest.InputOffset():]))
 }
 
-// inHelm is a schema of a CRD as one of values: fields that it does not name are
-// refused, and null, which takes a value away, is not.
+// inHelm converts a schema of a CRD into one of values: it rejects unknown fields,
+// and allows null, which removes a value.
 func inHelm(s apiextensionsv1.JSONSchemaProps) map[string]any {
 	out := map[string]any{}
 	if s.Type != "" {
@@ -90,8 +90,8 @@ func inHelm(s apiextensionsv1.JSONSchemaProps) map[string]any {
 	return out
 }
 
-// What is wrong in config is refused by Helm itself where its schema can tell, and
-// null is a value that is taken away.
+// Helm itself rejects an invalid config as far as a schema can describe it, and
+// accepts null, which removes a value.
 func TestWrongConfigIsRefused(t *testing.T) {
 	for flag, says := range map[string]string{
 		"--set=config.addresses.source=DHCP":                                                     "addresses/source",

@@ -13,7 +13,7 @@ import (
 	"k8s.io/client-go/util/jsonpath"
 )
 
-// standard are the objects of an installation that asks for nothing, besides CRDs.
+// standard lists the objects of an installation with default values, without CRDs.
 var standard = []string{
 	"ClusterRole/blixt-operator", "ClusterRoleBinding/blixt-operator", "Deployment/blixt-operator",
 	"GatewayClass/blixt", "Job/blixt-uninstall", "NetworkPolicy/blixt-agent", "NetworkPolicy/blixt-operator",
@@ -42,7 +42,7 @@ func TestStandardObjects(t *testing.T) {
 	}
 }
 
-// Each value does what its comment says: objects come and go, fields change.
+// Each value does what its comment says: it adds or removes objects, or changes fields.
 func TestSwitches(t *testing.T) {
 	const operator = "Deployment/blixt-operator"
 	const container = "{.spec.template.spec.containers[0]"
@@ -118,7 +118,7 @@ func TestSwitches(t *testing.T) {
 	}
 }
 
-// field returns what a path, as those of kubectl, finds in an object.
+// field returns the field of an object at a path, written as for kubectl.
 func field(t *testing.T, objects []*unstructured.Unstructured, name, path string) string {
 	t.Helper()
 	parser := jsonpath.New(name)
@@ -159,7 +159,7 @@ func TestCRDSwitches(t *testing.T) {
 	}
 }
 
-// arguments are those of the operator.
+// arguments returns the operator's command line.
 func arguments(t *testing.T, flags ...string) []string {
 	t.Helper()
 	return strings.Fields(field(t, mustTemplate(t, flags...), "Deployment/blixt-operator", "{range .spec.template.spec.containers[0].args[*]}{@}{'\\n'}{end}"))

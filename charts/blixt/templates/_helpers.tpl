@@ -29,7 +29,7 @@ app.kubernetes.io/component: agent
 {{- end }}
 {{- end }}
 
-{{- /* What a pod that is not root, and may do nothing, says: Pod Security "restricted". */}}
+{{- /* Security context of a pod that complies with Pod Security "restricted". */}}
 {{- define "blixt.podSecurityContext" -}}
 runAsNonRoot: true
 runAsUser: 65532
