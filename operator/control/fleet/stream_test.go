@@ -102,8 +102,8 @@ func TestManyBackends(t *testing.T) {
 	o.serves(t, "n1", o.Publish(s), s)
 }
 
-// What does not fit is said in the words of the table, and what was served
-// before goes on; once it fits it is served.
+// A state that does not fit is reported with the table's name and size, and the
+// previous state stays in service. A state that fits clears the report.
 func TestFullTable(t *testing.T) {
 	o := newOperator(t, "", nil)
 	n := newNode(t, o, "n1", nil)
@@ -112,7 +112,8 @@ func TestFullTable(t *testing.T) {
 	o.Publish(web(600))
 	eventually(t, func() string {
 		r, _ := o.report("n1", "blue")
-		if r.Version != small || r.Error != "table backends of size 511 is too small: 600 needed" {
+		full := lb.TableFullError{Table: "backends", Size: 511, Needed: 600}
+		if r.Version != small || r.Error != full.Error() || r.TableFull == nil || *r.TableFull != full {
 			return fmt.Sprintf("report %+v", r)
 		}
 		return ""
@@ -121,7 +122,7 @@ func TestFullTable(t *testing.T) {
 		t.Error(err)
 	}
 	o.serves(t, "n1", o.Publish(web(500)), web(500))
-	if r, _ := o.report("n1", "blue"); r.Error != "" || r.Backends != 500 || r.Frontends != 1 || r.Tables["backends"] != (lb.Use{Used: 500, Size: 511}) {
+	if r, _ := o.report("n1", "blue"); r.Error != "" || r.TableFull != nil || r.Backends != 500 || r.Frontends != 1 || r.Tables["backends"] != (lb.Use{Used: 500, Size: 511}) {
 		t.Errorf("report %+v", r)
 	}
 }
