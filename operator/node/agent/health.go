@@ -32,8 +32,13 @@ func (a *Agent) Handler() http.Handler {
 // collector reads the maps when it is asked.
 type collector struct{ a *Agent }
 
+// descriptors are those of all metrics below.
+var descriptors []*prometheus.Desc
+
 func describe(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("blixt_"+name, help, labels, nil)
+	d := prometheus.NewDesc("blixt_"+name, help, labels, nil)
+	descriptors = append(descriptors, d)
+	return d
 }
 
 var (
@@ -56,8 +61,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(all chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descConnected, descReady, descFailing, descAge, descEpoch, descSequence, descDraining, descHeartbeat,
-		descLost, descFrontends, descBackends, descFlows, descUsed, descSize, descPackets} {
+	for _, d := range descriptors {
 		all <- d
 	}
 }

@@ -193,7 +193,7 @@ func TestLoadThatFailsRemovesNothing(t *testing.T) {
 			t.Errorf("replace %v: the old program is gone", replace)
 		}
 		f.refuses["load"] = nil
-		o.Unfinished = func(string) (uint64, error) { return 0, &datapath.LayoutError{} } // its maps are not ours to write
+		o.Unfinished = func(string) (uint64, error) { return 0, errors.New("maps are of another layout") } // its maps are not ours to write
 		o.Replace = replace
 		if _, err := Load(o); err == nil {
 			t.Fatal("no error")

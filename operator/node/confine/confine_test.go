@@ -22,7 +22,6 @@ import (
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 
-	"github.com/kubernetes-sigs/blixt/e2e/lib/golden"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/umask"
 )
 
@@ -280,13 +279,4 @@ func forbidden(dir string, other net.Listener) map[string]func() error {
 		}
 	}
 	return all
-}
-
-// The profile is generated from the list of calls.
-func TestProfileIsGenerated(t *testing.T) {
-	profile, err := Profile()
-	if err != nil {
-		t.Fatal(err)
-	}
-	golden.File(t, "../../../charts/blixt/files/seccomp/blixt-agent.json", profile)
 }

@@ -26,20 +26,20 @@ func (w *Written) Add(o Written) {
 	w.Slots += o.Slots
 }
 
-// Apply carries out a plan that was made from im, and keeps im up to date.
+// Apply carries out a plan that was made from c, and keeps c up to date.
 // After an error the tables serve whole frontends, old ones or new ones, but
-// im has to be read anew.
-func Apply(t Tables, im *Contents, p *Plan, clock func() time.Time) (Written, error) {
+// c has to be read anew.
+func Apply(t Tables, c *Contents, p *Plan, clock func() time.Time) (Written, error) {
 	var written Written
-	im.indexes, im.ids, im.slab = p.indexes, p.ids, p.slab
+	c.indexes, c.ids, c.slab = p.indexes, p.ids, p.slab
 	for _, op := range p.Ops {
 		if err := op.write(t); err != nil {
 			return written, fmt.Errorf("%s: %w", op, err)
 		}
-		op.note(im, clock())
+		op.record(c, clock())
 		op.count(&written)
 	}
-	maps.Copy(im.Frontends, p.served)
-	im.strayFrontends, im.orphans, im.twins = nil, nil, nil
+	maps.Copy(c.Frontends, p.served)
+	c.strayFrontends, c.orphans, c.twins = nil, nil, nil
 	return written, nil
 }

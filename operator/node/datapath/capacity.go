@@ -11,17 +11,17 @@ import (
 
 // check returns TableFullError if the tables cannot hold a state, however
 // long one waits, and an error if the state names something twice.
-func (im *Contents) check(want lb.State) error {
+func (c *Contents) check(want lb.State) error {
 	full := func(table string, size, needed int) error {
 		if needed > size {
 			return &lb.TableFullError{Table: table, Size: size, Needed: needed}
 		}
 		return nil
 	}
-	if err := full("addresses", im.Sizes.Addresses, len(want.Addresses)); err != nil {
+	if err := full("addresses", c.Sizes.Addresses, len(want.Addresses)); err != nil {
 		return err
 	}
-	if err := full("frontends", im.Sizes.Frontends, len(want.Frontends)); err != nil {
+	if err := full("frontends", c.Sizes.Frontends, len(want.Frontends)); err != nil {
 		return err
 	}
 	backends, slots, largest := 0, uint64(0), uint64(0)
@@ -42,10 +42,10 @@ func (im *Contents) check(want lb.State) error {
 		largest = max(largest, size)
 	}
 	// Id 0 is BACKEND_REJECT.
-	if err := full("backends", im.Sizes.Backends-1, backends); err != nil {
+	if err := full("backends", c.Sizes.Backends-1, backends); err != nil {
 		return err
 	}
 	// A ring is written beside the one that it replaces, so there must be
 	// room for one more of the largest, or nothing could change any more.
-	return full("rings", im.Sizes.RingSlots, int(slots+largest))
+	return full("rings", c.Sizes.RingSlots, int(slots+largest))
 }

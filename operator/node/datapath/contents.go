@@ -20,7 +20,7 @@ type Contents struct {
 	Addresses map[netip.Addr]bpf.BlixtAddress
 	Frontends map[lb.Key]*Served
 
-	words    []RingRef          // by frontend index
+	refs     []RingRef          // by frontend index
 	backends []bpf.BlixtBackend // by id
 	// What a killed writer left: keys without an index of their own, backends
 	// of no frontend. Nobody refers to them. A second entry of one endpoint is
@@ -54,15 +54,15 @@ type BackendKey struct {
 // goes on serving, everything else is free, or a stray that the next plan
 // removes.
 func Read(t Tables, now time.Time) (*Contents, error) {
-	im := &Contents{Sizes: t.Sizes(), Frontends: map[lb.Key]*Served{}}
+	c := &Contents{Sizes: t.Sizes(), Frontends: map[lb.Key]*Served{}}
 	var err error
-	if im.Addresses, err = t.Addresses(); err != nil {
+	if c.Addresses, err = t.Addresses(); err != nil {
 		return nil, fmt.Errorf("read addresses: %w", err)
 	}
-	if im.words, err = t.Published(); err != nil {
+	if c.refs, err = t.Published(); err != nil {
 		return nil, fmt.Errorf("read published: %w", err)
 	}
-	if im.backends, err = t.Backends(); err != nil {
+	if c.backends, err = t.Backends(); err != nil {
 		return nil, fmt.Errorf("read backends: %w", err)
 	}
 	entries, err := t.Frontends()
@@ -74,63 +74,63 @@ func Read(t Tables, now time.Time) (*Contents, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read rings: %w", err)
 	}
-	if err := im.readFrontends(t, entries, now, zeros); err != nil {
+	if err := c.readFrontends(t, entries, now, zeros); err != nil {
 		return nil, err
 	}
-	im.readBackends(now)
-	return im, nil
+	c.readBackends(now)
+	return c, nil
 }
 
 // Same tells whether the tables hold what the image says: then nobody else has
 // written them since.
-func (im *Contents) Same(t Tables, now time.Time) (bool, error) {
+func (c *Contents) Same(t Tables, now time.Time) (bool, error) {
 	got, err := Read(t, now)
 	if err != nil {
 		return false, err
 	}
-	return len(got.strayFrontends) == len(im.strayFrontends) && maps.Equal(got.Addresses, im.Addresses) &&
-		slices.Equal(got.words, im.words) && slices.Equal(got.backends, im.backends) &&
-		maps.EqualFunc(got.Frontends, im.Frontends, func(a, b *Served) bool {
+	return len(got.strayFrontends) == len(c.strayFrontends) && maps.Equal(got.Addresses, c.Addresses) &&
+		slices.Equal(got.refs, c.refs) && slices.Equal(got.backends, c.backends) &&
+		maps.EqualFunc(got.Frontends, c.Frontends, func(a, b *Served) bool {
 			return a.Entry == b.Entry && slices.Equal(a.Slots, b.Slots)
 		}), nil
 }
 
 // readFrontends adopts the frontends whose index and ring are their own.
-func (im *Contents) readFrontends(t Tables, entries map[lb.Key]bpf.BlixtFrontend, now time.Time, zeros span) error {
+func (c *Contents) readFrontends(t Tables, entries map[lb.Key]bpf.BlixtFrontend, now time.Time, zeros span) error {
 	byIndex := map[uint32]*Served{}
 	var used []span
 	for _, key := range slices.SortedFunc(maps.Keys(entries), lb.Key.Compare) {
 		e := entries[key]
-		if int(e.Index) >= im.Sizes.Frontends || byIndex[e.Index] != nil || im.overlaps(used, im.words[e.Index]) {
-			im.strayFrontends = append(im.strayFrontends, key)
+		if int(e.Index) >= c.Sizes.Frontends || byIndex[e.Index] != nil || c.overlaps(used, c.refs[e.Index]) {
+			c.strayFrontends = append(c.strayFrontends, key)
 			continue
 		}
 		s := &Served{Entry: e, IDs: map[BackendKey]uint32{}}
-		if w := im.words[e.Index]; w.Size() > 0 {
+		if w := c.refs[e.Index]; w.Size() > 0 {
 			var err error
 			if s.Slots, err = t.Ring(w.Offset(), w.Size()); err != nil {
 				return fmt.Errorf("read ring of %s: %w", key, err)
 			}
 			used = append(used, span{w.Offset(), w.Size()})
 		}
-		im.Frontends[key], byIndex[e.Index] = s, s
+		c.Frontends[key], byIndex[e.Index] = s, s
 	}
-	im.indexes = im.readPool(0, im.Sizes.Frontends, now, func(n uint32) (taken, virgin bool) {
-		return byIndex[n] != nil, im.words[n] == 0
+	c.indexes = c.readPool(0, c.Sizes.Frontends, now, func(n uint32) (taken, virgin bool) {
+		return byIndex[n] != nil, c.refs[n] == 0
 	})
-	size := uint32(im.Sizes.RingSlots)
-	im.slab = newSlab(size, used, neverUsed(size, zeros), now)
-	for id, b := range im.backends {
+	size := uint32(c.Sizes.RingSlots)
+	c.slab = newSlab(size, used, neverUsed(size, zeros), now)
+	for id, b := range c.backends {
 		if !inUse(b) {
 			continue
 		}
 		s := byIndex[b.Frontend]
 		if s == nil || id == 0 {
-			im.orphans = append(im.orphans, uint32(id))
+			c.orphans = append(c.orphans, uint32(id))
 			continue
 		}
 		if _, twice := s.IDs[fromBackend(b)]; twice {
-			im.twins = append(im.twins, uint32(id))
+			c.twins = append(c.twins, uint32(id))
 			continue
 		}
 		s.IDs[fromBackend(b)] = uint32(id)
@@ -138,11 +138,11 @@ func (im *Contents) readFrontends(t Tables, entries map[lb.Key]bpf.BlixtFrontend
 	return nil
 }
 
-func (im *Contents) overlaps(used []span, w RingRef) bool {
+func (c *Contents) overlaps(used []span, w RingRef) bool {
 	if w.Size() == 0 {
 		return false
 	}
-	if w.Offset()%2 != 0 || int(w.Offset()+w.Size()) > im.Sizes.RingSlots {
+	if w.Offset()%2 != 0 || int(w.Offset()+w.Size()) > c.Sizes.RingSlots {
 		return true
 	}
 	return slices.ContainsFunc(used, func(u span) bool {
@@ -151,15 +151,15 @@ func (im *Contents) overlaps(used []span, w RingRef) bool {
 }
 
 // readBackends leaves out id 0, which is BACKEND_REJECT.
-func (im *Contents) readBackends(now time.Time) {
-	im.ids = im.readPool(1, im.Sizes.Backends, now, func(n uint32) (taken, virgin bool) {
-		return inUse(im.backends[n]), im.backends[n].Generation == 0
+func (c *Contents) readBackends(now time.Time) {
+	c.ids = c.readPool(1, c.Sizes.Backends, now, func(n uint32) (taken, virgin bool) {
+		return inUse(c.backends[n]), c.backends[n].Generation == 0
 	})
 }
 
 // readPool makes a pool of what is free. What was used before rests from now
 // on, since nobody knows since when it is free.
-func (im *Contents) readPool(start, end int, now time.Time, look func(n uint32) (taken, virgin bool)) pool {
+func (c *Contents) readPool(start, end int, now time.Time, look func(n uint32) (taken, virgin bool)) pool {
 	p := pool{next: uint32(start), end: uint32(end)}
 	for n := p.next; n < p.end; n++ {
 		if taken, virgin := look(n); taken || !virgin {
@@ -171,25 +171,25 @@ func (im *Contents) readPool(start, end int, now time.Time, look func(n uint32) 
 		switch {
 		case taken:
 		case virgin:
-			p.resting = append([]rested{{n, now}}, p.resting...)
+			p.resting = append([]restingNumber{{n, now}}, p.resting...)
 		default:
-			p.free(n, now)
+			p.release(n, now)
 		}
 	}
 	return p
 }
 
-// Word returns the published word of a frontend index.
-func (im *Contents) Word(index uint32) RingRef { return im.words[index] }
+// RingRef returns the published word of a frontend index.
+func (c *Contents) RingRef(index uint32) RingRef { return c.refs[index] }
 
 // Backend returns an entry by id.
-func (im *Contents) Backend(id uint32) bpf.BlixtBackend { return im.backends[id] }
+func (c *Contents) Backend(id uint32) bpf.BlixtBackend { return c.backends[id] }
 
 // Use is how much of each table is taken, backends and slots that rest
 // excepted.
-func (im *Contents) Use() Sizes {
-	use := Sizes{Addresses: len(im.Addresses), Frontends: len(im.Frontends)}
-	for _, s := range im.Frontends {
+func (c *Contents) Use() Sizes {
+	use := Sizes{Addresses: len(c.Addresses), Frontends: len(c.Frontends)}
+	for _, s := range c.Frontends {
 		use.RingSlots += int(even(uint32(len(s.Slots))))
 		use.Backends += len(s.IDs)
 	}

@@ -15,7 +15,7 @@ import (
 )
 
 // ErrInjected is what a method of Fake fails with on purpose.
-var ErrInjected = errors.New("injected fault")
+var errInjected = errors.New("injected fault")
 
 // Fake are tables in memory that can fail. It has one fault more than the
 // kernel: a write may have been done although it fails.
@@ -83,7 +83,7 @@ func (f *Fake) Writes() int {
 
 func (f *Fake) fails() error {
 	if f.CrashAfter > 0 && f.writes >= f.CrashAfter || f.Faults > 0 && f.Rand.Float64() < f.Faults {
-		return ErrInjected
+		return errInjected
 	}
 	return nil
 }

@@ -33,8 +33,9 @@ const (
 	snatMaxOffset = unsafe.Offsetof(Config{}.SnatMax)
 )
 
-// ReadHandover reads that of the data plane that is pinned at dir. Returns
-// fs.ErrNotExist if nothing is, and LayoutError if it is something else.
+// ReadHandover reads the handover of the data plane whose maps are pinned in
+// dir. Returns an error wrapping fs.ErrNotExist if there is no such directory,
+// and another error if what is pinned there is no data plane.
 func ReadHandover(dir string) (h Handover, err error) {
 	err = withConfig(dir, func(value []byte) bool {
 		h.Draining = binary.NativeEndian.Uint32(value[flagsOffset:])&ConfigDrain != 0
@@ -72,7 +73,7 @@ func withConfig(dir string, change func(value []byte) (write bool)) error {
 	}
 	m, err := ebpf.LoadPinnedMap(paths[0], nil)
 	if _, e := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && e == nil {
-		err = &LayoutError{}
+		err = wrongLayout()
 	}
 	if err != nil {
 		return fmt.Errorf("open config: %w", err)
@@ -83,7 +84,7 @@ func withConfig(dir string, change func(value []byte) (write bool)) error {
 		return fmt.Errorf("read config: %w", err)
 	}
 	if len(value) < int(unsafe.Sizeof(Config{}.SnatMax)+snatMaxOffset) {
-		return fmt.Errorf("config has %d bytes: %w", len(value), &LayoutError{Found: []string{filepath.Base(paths[0])}})
+		return fmt.Errorf("config has %d bytes: %w", len(value), wrongLayout(filepath.Base(paths[0])))
 	}
 	if !change(value) {
 		return nil

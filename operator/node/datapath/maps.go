@@ -35,22 +35,18 @@ type Maps struct {
 	opened []*ebpf.Map // by Open, to be closed
 }
 
-// LayoutError says that maps are of another layout.
-type LayoutError struct {
-	Found []string
-}
-
-func (e *LayoutError) Error() string {
-	if len(e.Found) == 0 {
-		return fmt.Sprintf("no map %s: this is no data plane of Blixt", bpf.LayoutMap)
+// wrongLayout returns the error for maps of which these tell a layout.
+func wrongLayout(found ...string) error {
+	if len(found) == 0 {
+		return fmt.Errorf("no map %s: this is no data plane of Blixt", bpf.LayoutMap)
 	}
-	return fmt.Sprintf("maps are of layout %s, this program knows %s: use the version of Blixt that belongs to the data plane",
-		strings.Join(e.Found, ", "), bpf.LayoutMap)
+	return fmt.Errorf("maps are of layout %s, this program knows %s: use the version of Blixt that belongs to the data plane",
+		strings.Join(found, ", "), bpf.LayoutMap)
 }
 
-// Open opens the pins of a data plane by their names. Returns LayoutError if
-// they are of another layout, and an error naming what differs if a map is
-// not what the contract says.
+// Open opens the maps that are pinned in dir, by their names. Returns an error
+// if they are of another layout, or if a map differs from the contract; it names
+// what differs.
 func Open(dir string) (*Maps, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -78,7 +74,7 @@ func Open(dir string) (*Maps, error) {
 	for _, name := range bpf.MapNames() {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
 		if errors.Is(err, fs.ErrNotExist) && name == bpf.LayoutMap {
-			err = &LayoutError{}
+			err = wrongLayout()
 		}
 		if err != nil {
 			closeAll()
@@ -100,7 +96,7 @@ func Open(dir string) (*Maps, error) {
 func checkLayout(names []string) error {
 	for _, name := range names {
 		if name != bpf.LayoutMap {
-			return &LayoutError{Found: names}
+			return wrongLayout(names...)
 		}
 	}
 	return nil
@@ -116,7 +112,7 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 		}
 	}
 	if err := checkLayout(layouts); err != nil || len(layouts) == 0 {
-		return nil, &LayoutError{Found: layouts}
+		return nil, wrongLayout(layouts...)
 	}
 	spec, err := bpf.LoadBlixt()
 	if err != nil {

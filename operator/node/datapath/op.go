@@ -15,8 +15,8 @@ import (
 type Op interface {
 	// write does it.
 	write(Tables) error
-	// note tells the image that it was done.
-	note(*Contents, time.Time)
+	// record enters the write into the contents.
+	record(*Contents, time.Time)
 	// count adds it to what was written.
 	count(*Written)
 	fmt.Stringer
@@ -38,8 +38,8 @@ func (o addBackend) write(t Tables) error {
 	}
 	return t.PutBackend(o.id, o.backend)
 }
-func (o addBackend) note(im *Contents, _ time.Time) { im.backends[o.id] = o.backend }
-func (o addBackend) count(w *Written)               { w.Backends++ }
+func (o addBackend) record(c *Contents, _ time.Time) { c.backends[o.id] = o.backend }
+func (o addBackend) count(w *Written)                { w.Backends++ }
 func (o addBackend) String() string {
 	return fmt.Sprintf("add backend %d %s of frontend %d", o.id, o.endpoint.Addr, o.backend.Frontend)
 }
@@ -51,10 +51,10 @@ type freeBackend struct {
 }
 
 func (o freeBackend) write(t Tables) error { return t.PutBackend(o.id, o.backend) }
-func (o freeBackend) note(im *Contents, now time.Time) {
-	im.backends[o.id] = o.backend
+func (o freeBackend) record(c *Contents, now time.Time) {
+	c.backends[o.id] = o.backend
 	if o.id != 0 {
-		im.ids.free(o.id, now)
+		c.ids.release(o.id, now)
 	}
 }
 func (o freeBackend) count(w *Written) { w.Backends++ }
@@ -66,9 +66,9 @@ type writeRing struct {
 	slots  []uint32
 }
 
-func (o writeRing) write(t Tables) error      { return t.WriteRing(o.offset, o.slots) }
-func (o writeRing) note(*Contents, time.Time) {}
-func (o writeRing) count(w *Written)          { w.Slots += len(o.slots) }
+func (o writeRing) write(t Tables) error        { return t.WriteRing(o.offset, o.slots) }
+func (o writeRing) record(*Contents, time.Time) {}
+func (o writeRing) count(w *Written)            { w.Slots += len(o.slots) }
 func (o writeRing) String() string {
 	return fmt.Sprintf("write ring of %d slots at %d", len(o.slots), o.offset)
 }
@@ -77,18 +77,18 @@ func (o writeRing) String() string {
 // packet may see between.
 type publish struct {
 	index uint32
-	word  RingRef
+	ref   RingRef
 	freed span // of the ring that served until now
 }
 
-func (o publish) write(t Tables) error { return t.Publish(o.index, o.word) }
-func (o publish) note(im *Contents, now time.Time) {
-	im.words[o.index] = o.word
-	im.slab.release(o.freed.offset, o.freed.n, now)
+func (o publish) write(t Tables) error { return t.Publish(o.index, o.ref) }
+func (o publish) record(c *Contents, now time.Time) {
+	c.refs[o.index] = o.ref
+	c.slab.release(o.freed.offset, o.freed.n, now)
 }
 func (o publish) count(w *Written) { w.Words++ }
 func (o publish) String() string {
-	return fmt.Sprintf("publish frontend %d: %d slots at %d", o.index, o.word.Size(), o.word.Offset())
+	return fmt.Sprintf("publish frontend %d: %d slots at %d", o.index, o.ref.Size(), o.ref.Offset())
 }
 
 // putFrontend makes a key lead to an index, or changes its entry as a whole.
@@ -106,25 +106,25 @@ func (o putFrontend) write(t Tables) error {
 	}
 	return t.PutFrontend(o.key, o.entry)
 }
-func (o putFrontend) note(*Contents, time.Time) {} // served is noted as a whole
-func (o putFrontend) count(w *Written)          { w.Frontends++ }
+func (o putFrontend) record(*Contents, time.Time) {} // Apply records Served as a whole
+func (o putFrontend) count(w *Written)            { w.Frontends++ }
 func (o putFrontend) String() string {
 	return fmt.Sprintf("put frontend %s: %d", o.key, o.entry.Index)
 }
 
 type deleteFrontend struct{ key lb.Key }
 
-func (o deleteFrontend) write(t Tables) error           { return t.DeleteFrontend(o.key) }
-func (o deleteFrontend) note(im *Contents, _ time.Time) { delete(im.Frontends, o.key) }
-func (o deleteFrontend) count(w *Written)               { w.Frontends++ }
-func (o deleteFrontend) String() string                 { return fmt.Sprintf("delete frontend %s", o.key) }
+func (o deleteFrontend) write(t Tables) error            { return t.DeleteFrontend(o.key) }
+func (o deleteFrontend) record(c *Contents, _ time.Time) { delete(c.Frontends, o.key) }
+func (o deleteFrontend) count(w *Written)                { w.Frontends++ }
+func (o deleteFrontend) String() string                  { return fmt.Sprintf("delete frontend %s", o.key) }
 
 // retire takes the ring from an index that no key leads to any more.
 type retire struct{ publish }
 
-func (o retire) note(im *Contents, now time.Time) {
-	o.publish.note(im, now)
-	im.indexes.free(o.index, now)
+func (o retire) record(c *Contents, now time.Time) {
+	o.publish.record(c, now)
+	c.indexes.release(o.index, now)
 }
 func (o retire) String() string { return fmt.Sprintf("retire frontend %d", o.index) }
 
@@ -133,14 +133,14 @@ type putAddress struct {
 	address bpf.BlixtAddress
 }
 
-func (o putAddress) write(t Tables) error           { return t.PutAddress(o.ip, o.address) }
-func (o putAddress) note(im *Contents, _ time.Time) { im.Addresses[o.ip] = o.address }
-func (o putAddress) count(w *Written)               { w.Addresses++ }
-func (o putAddress) String() string                 { return fmt.Sprintf("put address %s", o.ip) }
+func (o putAddress) write(t Tables) error            { return t.PutAddress(o.ip, o.address) }
+func (o putAddress) record(c *Contents, _ time.Time) { c.Addresses[o.ip] = o.address }
+func (o putAddress) count(w *Written)                { w.Addresses++ }
+func (o putAddress) String() string                  { return fmt.Sprintf("put address %s", o.ip) }
 
 type deleteAddress struct{ ip netip.Addr }
 
-func (o deleteAddress) write(t Tables) error           { return t.DeleteAddress(o.ip) }
-func (o deleteAddress) note(im *Contents, _ time.Time) { delete(im.Addresses, o.ip) }
-func (o deleteAddress) count(w *Written)               { w.Addresses++ }
-func (o deleteAddress) String() string                 { return fmt.Sprintf("delete address %s", o.ip) }
+func (o deleteAddress) write(t Tables) error            { return t.DeleteAddress(o.ip) }
+func (o deleteAddress) record(c *Contents, _ time.Time) { delete(c.Addresses, o.ip) }
+func (o deleteAddress) count(w *Written)                { w.Addresses++ }
+func (o deleteAddress) String() string                  { return fmt.Sprintf("delete address %s", o.ip) }

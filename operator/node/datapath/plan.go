@@ -54,7 +54,7 @@ type planner struct {
 	now   time.Time
 	plan  *Plan
 	steps [10][]Op
-	short error // no room now, unless this very plan makes some
+	full  error // no room now, unless this very plan makes some
 }
 
 const (
@@ -97,9 +97,9 @@ func NewPlan(have *Contents, want lb.State, now time.Time) (*Plan, error) {
 	for _, id := range have.twins {
 		p.free(stepFree, id)
 	}
-	if p.short != nil {
+	if p.full != nil {
 		if !p.releases() {
-			return nil, p.short
+			return nil, p.full
 		}
 		p.wait(now.Add(reuseGrace))
 	}
@@ -114,11 +114,11 @@ func (p *planner) serve(f *lb.Frontend) bool {
 	if old != nil && old.Source != nil && sameFrontend(old.Source, f) {
 		return true
 	}
-	if old == nil && !p.ready("frontends", &p.plan.indexes, p.have.Sizes.Frontends, 1) {
+	if old == nil && !p.available("frontends", &p.plan.indexes, p.have.Sizes.Frontends, 1) {
 		return false
 	}
 	missing, newMembers := newBackends(f, old)
-	if !p.ready("backends", &p.plan.ids, p.have.Sizes.Backends, missing) {
+	if !p.available("backends", &p.plan.ids, p.have.Sizes.Backends, missing) {
 		return false
 	}
 	members := maglev.Members(*f)
@@ -145,7 +145,7 @@ func (p *planner) serve(f *lb.Frontend) bool {
 		next.Slots = p.ring(old, next, members, slots, offset)
 	}
 	if old == nil || old.Entry != next.Entry {
-		used := old == nil && p.have.words[next.Entry.Index] != 0
+		used := old == nil && p.have.refs[next.Entry.Index] != 0
 		p.add(stepFrontends, putFrontend{key, next.Entry, used})
 	}
 	p.plan.served[key] = next
@@ -170,13 +170,13 @@ func newBackends(f *lb.Frontend, old *Served) (n int, members bool) {
 func (p *planner) add(step int, op Op) { p.steps[step] = append(p.steps[step], op) }
 
 // ready tells whether n numbers can be taken.
-func (p *planner) ready(table string, from *pool, size, n int) bool {
-	got, wait := from.ready(n, p.now)
+func (p *planner) available(table string, from *pool, size, n int) bool {
+	got, wait := from.available(n, p.now)
 	if got == n {
 		return true
 	}
 	if wait.IsZero() {
-		p.short = &lb.TableFullError{Table: table, Size: size, Needed: n}
+		p.full = &lb.TableFullError{Table: table, Size: size, Needed: n}
 	} else {
 		p.wait(wait)
 	}
@@ -188,7 +188,7 @@ func (p *planner) takeRing(size uint32) (offset uint32, ok bool) {
 	switch {
 	case ok:
 	case wait.IsZero():
-		p.short = &lb.TableFullError{Table: "rings", Size: p.have.Sizes.RingSlots, Needed: int(size), Largest: int(p.plan.slab.largest())}
+		p.full = &lb.TableFullError{Table: "rings", Size: p.have.Sizes.RingSlots, Needed: int(size), Largest: int(p.plan.slab.largest())}
 	default:
 		p.wait(wait)
 	}
@@ -250,7 +250,7 @@ func (p *planner) ring(old, next *Served, members []maglev.Member, slots []uint3
 	if len(slots) > 0 {
 		p.add(stepRings, writeRing{offset, slots})
 	}
-	word := p.have.words[next.Entry.Index]
+	word := p.have.refs[next.Entry.Index]
 	var freed span
 	if old != nil { // else it is what a killed writer left, and free already
 		freed = span{word.Offset(), word.Size()}
@@ -296,7 +296,7 @@ func (p *planner) removeFrontends(wanted map[lb.Key]bool) {
 		}
 		s := p.have.Frontends[key]
 		p.add(stepGoneFrontends, deleteFrontend{key})
-		old := p.have.words[s.Entry.Index]
+		old := p.have.refs[s.Entry.Index]
 		p.add(stepRetire, retire{publish{s.Entry.Index, old.next(0, 0), span{old.Offset(), old.Size()}}})
 		for _, id := range sortedIDs(s.IDs) {
 			p.free(stepFree, id)

@@ -194,7 +194,7 @@ func TestPlanChangesNothing(t *testing.T) {
 }
 
 func TestStatesThatMakeNoSense(t *testing.T) {
-	im, err := Read(NewFake(smallSizes), time.Time{})
+	contents, err := Read(NewFake(smallSizes), time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +206,7 @@ func TestStatesThatMakeNoSense(t *testing.T) {
 		"frontend twice": {Frontends: []lb.Frontend{f, f}},
 		"backend twice":  {Frontends: []lb.Frontend{twice}},
 	} {
-		if _, err := NewPlan(im, s, time.Time{}); err == nil {
+		if _, err := NewPlan(contents, s, time.Time{}); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
@@ -226,7 +226,7 @@ func TestSpoiltTablesAreMended(t *testing.T) {
 		"index shared":    func(f *Fake, a, b bpf.BlixtFrontend) { b.Index = a.Index; f.frontends[s.Frontends[1].Key()] = b },
 		"index too large": func(f *Fake, _, b bpf.BlixtFrontend) { b.Index = 99; f.frontends[s.Frontends[1].Key()] = b },
 		"ring shared":     func(f *Fake, a, b bpf.BlixtFrontend) { f.published[b.Index] = f.published[a.Index] },
-		"ring outside":    func(f *Fake, _, b bpf.BlixtFrontend) { f.published[b.Index] = NewRingRef(8190, 251, 5) },
+		"ring outside":    func(f *Fake, _, b bpf.BlixtFrontend) { f.published[b.Index] = newRingRef(8190, 251, 5) },
 		"slots of nobody": func(f *Fake, a, _ bpf.BlixtFrontend) { f.rings[f.published[a.Index].Offset()] = 12 },
 		"key of nobody": func(f *Fake, _, _ bpf.BlixtFrontend) {
 			f.frontends[lb.Key{Addr: s.Frontends[0].Addr}] = bpf.BlixtFrontend{Index: 99}
@@ -265,7 +265,7 @@ func TestFragmentedSlabIsNamed(t *testing.T) {
 		for j := range 251 {
 			fake.rings[offset+uint32(j)] = uint32(1 + i)
 		}
-		fake.published[i] = NewRingRef(offset, 251, 1)
+		fake.published[i] = newRingRef(offset, 251, 1)
 	}
 	w := &writer{tables: fake, clock: c}
 	_, err := w.apply(parseState(t, "tcp 192.0.2.1:80\n  10.0.0.1:80 1\ntcp 192.0.2.1:81\n  10.0.0.1:80 1\ntcp 192.0.2.1:82\n  10.0.0.1:80 1 x10\n"), 9)

@@ -12,19 +12,19 @@ const reuseGrace = time.Second
 // pool gives out numbers, backend ids or frontend indexes. A copy of the
 // struct is a plan's own pool.
 type pool struct {
-	resting []rested // in the order of their freeing
-	next    uint32   // this and all above were never used
+	resting []restingNumber // in the order of their freeing
+	next    uint32          // this and all above were never used
 	end     uint32
 }
 
-type rested struct {
+type restingNumber struct {
 	n     uint32
 	until time.Time
 }
 
 // ready returns how many numbers there are now, at most most, and if fewer,
 // when the next one is ready; never: zero.
-func (p *pool) ready(most int, now time.Time) (n int, wait time.Time) {
+func (p *pool) available(most int, now time.Time) (n int, wait time.Time) {
 	n = int(p.end - p.next)
 	for i := 0; n < most && i < len(p.resting); i++ {
 		if p.resting[i].until.After(now) {
@@ -47,6 +47,6 @@ func (p *pool) take(now time.Time) uint32 {
 	return p.next - 1
 }
 
-func (p *pool) free(n uint32, now time.Time) {
-	p.resting = append(p.resting, rested{n, now.Add(reuseGrace)})
+func (p *pool) release(n uint32, now time.Time) {
+	p.resting = append(p.resting, restingNumber{n, now.Add(reuseGrace)})
 }

@@ -176,20 +176,20 @@ func weight(t *testing.T, text string) uint64 {
 // what happened before.
 func dump(t *testing.T, tables Tables) string {
 	t.Helper()
-	im, err := Read(tables, time.Time{})
+	contents, err := Read(tables, time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var b strings.Builder
-	for _, ip := range slices.SortedFunc(maps.Keys(im.Addresses), netip.Addr.Compare) {
+	for _, ip := range slices.SortedFunc(maps.Keys(contents.Addresses), netip.Addr.Compare) {
 		fmt.Fprintf(&b, "address %s", ip)
-		if im.Addresses[ip].Flags&uint32(bpf.BlixtAddressFlagADDRESS_EXCLUSIVE) != 0 {
+		if contents.Addresses[ip].Flags&uint32(bpf.BlixtAddressFlagADDRESS_EXCLUSIVE) != 0 {
 			b.WriteString(" exclusive")
 		}
 		b.WriteString("\n")
 	}
-	for _, key := range slices.SortedFunc(maps.Keys(im.Frontends), lb.Key.Compare) {
-		s := im.Frontends[key]
+	for _, key := range slices.SortedFunc(maps.Keys(contents.Frontends), lb.Key.Compare) {
+		s := contents.Frontends[key]
 		fmt.Fprintf(&b, "frontend %s idle %d ticks, ring %d\n", key, s.Entry.IdleTicks, len(s.Slots))
 		slots := map[uint32]int{}
 		for _, id := range s.Slots {
@@ -209,7 +209,7 @@ func dump(t *testing.T, tables Tables) string {
 		slices.Sort(lines)
 		b.WriteString(strings.Join(lines, ""))
 	}
-	if n := len(im.strayFrontends) + len(im.orphans) + len(im.twins); n > 0 {
+	if n := len(contents.strayFrontends) + len(contents.orphans) + len(contents.twins); n > 0 {
 		fmt.Fprintf(&b, "%d strays\n", n)
 	}
 	return b.String()
@@ -289,7 +289,7 @@ func TestScriptsWithCrashes(t *testing.T) {
 				fake.CrashAfter = n
 				_, err := w.apply(s.state, 10)
 				fake.CrashAfter = 0
-				if errors.Is(err, ErrInjected) {
+				if errors.Is(err, errInjected) {
 					crashed = true
 					w = &writer{tables: fake, clock: c}
 					_, err = w.apply(s.state, 10)

@@ -85,7 +85,7 @@ func (s *slab) clone() slab {
 // take returns the offset of n slots. If there are none now, it returns when
 // to try again; zero: never.
 func (s *slab) take(n uint32, now time.Time) (offset uint32, ok bool, wait time.Time) {
-	s.wake(now)
+	s.reclaim(now)
 	n = even(n)
 	fits := func(f span) bool { return f.n >= n }
 	i := slices.IndexFunc(s.free, fits)
@@ -122,8 +122,8 @@ func (s *slab) release(offset, n uint32, now time.Time) {
 	}
 }
 
-// wake frees what has rested, joined with its neighbours.
-func (s *slab) wake(now time.Time) {
+// reclaim frees what has rested, joined with its neighbours.
+func (s *slab) reclaim(now time.Time) {
 	n := 0
 	for n < len(s.resting) && !s.resting[n].until.After(now) {
 		n++

@@ -60,7 +60,7 @@ func TestSlabRangesNeverOverlapAndRest(t *testing.T) {
 			s.release(u.offset, u.n, now)
 		}
 	}
-	s.wake(now.Add(reuseGrace))
+	s.reclaim(now.Add(reuseGrace))
 	if len(s.free) != 1 || s.largest() != size {
 		t.Errorf("all freed, and yet in pieces: %v", s.free)
 	}
@@ -128,7 +128,7 @@ func TestPoolRests(t *testing.T) {
 	p := pool{next: 1, end: 4}
 	take := func(n int) {
 		t.Helper()
-		if got, wait := p.ready(n, now); got < n {
+		if got, wait := p.available(n, now); got < n {
 			t.Fatalf("%d of %d ready, wait until %v", got, n, wait)
 		}
 		for range n {
@@ -136,11 +136,11 @@ func TestPoolRests(t *testing.T) {
 		}
 	}
 	take(3)
-	if n, wait := p.ready(1, now); n != 0 || !wait.IsZero() {
+	if n, wait := p.available(1, now); n != 0 || !wait.IsZero() {
 		t.Errorf("empty pool: %d, %v", n, wait)
 	}
-	p.free(2, now)
-	if n, wait := p.ready(1, now.Add(reuseGrace-1)); n != 0 || !wait.Equal(now.Add(reuseGrace)) {
+	p.release(2, now)
+	if n, wait := p.available(1, now.Add(reuseGrace-1)); n != 0 || !wait.Equal(now.Add(reuseGrace)) {
 		t.Errorf("resting: %d, %v", n, wait)
 	}
 	now = now.Add(reuseGrace)

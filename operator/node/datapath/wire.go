@@ -80,7 +80,7 @@ const (
 )
 
 // NewRingRef returns the word of a ring.
-func NewRingRef(offset, size, generation uint32) RingRef {
+func newRingRef(offset, size, generation uint32) RingRef {
 	return RingRef(offset) | RingRef(size)<<offsetBits | RingRef(generation&generationMask)<<(offsetBits+sizeBits)
 }
 
@@ -97,5 +97,5 @@ func (w RingRef) Generation() uint32 { return uint32(w >> (offsetBits + sizeBits
 // next returns the word that publishes another ring.
 func (w RingRef) next(offset, size uint32) RingRef {
 	generation := (w.Generation() + 1) & generationMask
-	return NewRingRef(offset, size, max(generation, 1))
+	return newRingRef(offset, size, max(generation, 1))
 }

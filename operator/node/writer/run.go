@@ -12,7 +12,7 @@ import (
 // VersionedState is a state that the maps are to hold, of a version.
 type VersionedState struct {
 	State lb.State
-	// Version is as in ApplyVersion; nil: the next one.
+	// Version is nil for the next version.
 	Version *lb.Version
 }
 

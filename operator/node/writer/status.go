@@ -121,7 +121,7 @@ func countFlows(t Tables) (FlowCounts, error) {
 }
 
 func readStatus(t Tables, record Record, flows FlowCounts) (Status, error) {
-	im, err := datapath.Read(t, time.Time{})
+	contents, err := datapath.Read(t, time.Time{})
 	if err != nil {
 		return Status{}, err
 	}
@@ -132,7 +132,7 @@ func readStatus(t Tables, record Record, flows FlowCounts) (Status, error) {
 	s := Status{
 		Layout: bpf.Layout, Version: lb.Version{Epoch: c.Epoch, Sequence: c.Sequence}, StateHash: hashText(c.StateHash),
 		Draining: c.Flags&datapath.ConfigDrain != 0, SNAT: lb.PortRange{First: c.SnatMin, Last: c.SnatMax},
-		Tables: tableUse(im, flows),
+		Tables: tableUse(contents, flows),
 	}
 	names := map[lb.Key]lb.Frontend{}
 	if s.Known = record.Hash == s.StateHash; s.Known {
@@ -141,12 +141,12 @@ func readStatus(t Tables, record Record, flows FlowCounts) (Status, error) {
 			names[f.Key()] = f
 		}
 	}
-	for ip, a := range im.Addresses {
+	for ip, a := range contents.Addresses {
 		s.Addresses = append(s.Addresses, AddressStatus{ip.String(), a.Flags&datapath.AddressExclusive != 0})
 	}
 	slices.SortFunc(s.Addresses, func(a, b AddressStatus) int { return cmp.Compare(a.IP, b.IP) })
-	for _, key := range slices.SortedFunc(maps.Keys(im.Frontends), lb.Key.Compare) {
-		f, err := frontendStatus(t, im, key, names[key], flows)
+	for _, key := range slices.SortedFunc(maps.Keys(contents.Frontends), lb.Key.Compare) {
+		f, err := frontendStatus(t, contents, key, names[key], flows)
 		if err != nil {
 			return Status{}, err
 		}
@@ -159,8 +159,8 @@ func readStatus(t Tables, record Record, flows FlowCounts) (Status, error) {
 	return s, err
 }
 
-func tableUse(im *datapath.Contents, flows FlowCounts) map[string]lb.Use {
-	used, size := im.Use(), im.Sizes
+func tableUse(contents *datapath.Contents, flows FlowCounts) map[string]lb.Use {
+	used, size := contents.Use(), contents.Sizes
 	return map[string]lb.Use{
 		"addresses": {Used: used.Addresses, Size: size.Addresses},
 		"frontends": {Used: used.Frontends, Size: size.Frontends},
@@ -170,8 +170,8 @@ func tableUse(im *datapath.Contents, flows FlowCounts) map[string]lb.Use {
 	}
 }
 
-func frontendStatus(t Tables, im *datapath.Contents, key lb.Key, name lb.Frontend, flows FlowCounts) (FrontendStatus, error) {
-	served := im.Frontends[key]
+func frontendStatus(t Tables, contents *datapath.Contents, key lb.Key, name lb.Frontend, flows FlowCounts) (FrontendStatus, error) {
+	served := contents.Frontends[key]
 	index := served.Entry.Index
 	c, err := t.FrontendCounters(index)
 	if err != nil {
@@ -179,7 +179,7 @@ func frontendStatus(t Tables, im *datapath.Contents, key lb.Key, name lb.Fronten
 	}
 	f := FrontendStatus{
 		Frontend: key.String(), Gateway: name.Gateway, Listener: name.Listener, Route: name.Route,
-		Index: index, RingSize: len(served.Slots), Generation: im.Word(index).Generation(),
+		Index: index, RingSize: len(served.Slots), Generation: contents.RingRef(index).Generation(),
 		IdleTimeout: (time.Duration(served.Entry.IdleTicks) << datapath.TickShift).Round(time.Second).String(),
 		NewFlows:    c.NewFlows, ActiveFlows: flows.Frontends[index], Rejected: c.Rejected,
 		Packets: c.Packets, Bytes: c.Bytes, ReplyPackets: c.ReplyPackets, ReplyBytes: c.ReplyBytes,

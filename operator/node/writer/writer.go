@@ -124,21 +124,8 @@ func (w *Writer) Apply(ctx context.Context, s lb.State) (Result, error) {
 	return w.apply(ctx, s, nil)
 }
 
-// ApplyVersion is Apply for a state that has a version. Returns StaleError if
-// the maps hold a newer one of the same epoch.
-func (w *Writer) ApplyVersion(ctx context.Context, s lb.State, v lb.Version) (Result, error) {
-	return w.apply(ctx, s, &v)
-}
-
-// StaleError says that a state is older than what the maps hold.
-type StaleError struct {
-	Have, Got lb.Version
-}
-
-func (e *StaleError) Error() string {
-	return fmt.Sprintf("state %d of epoch %d is older than state %d, which is served", e.Got.Sequence, e.Got.Epoch, e.Have.Sequence)
-}
-
+// apply is Apply for a state of a version; nil: the next one. Returns an error if
+// the maps hold a later version of the same epoch.
 func (w *Writer) apply(ctx context.Context, s lb.State, v *lb.Version) (Result, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -177,7 +164,7 @@ func (w *Writer) write(ctx context.Context, s lb.State, hash uint64, v *lb.Versi
 			res.Version.Sequence++
 		}
 	case v.Epoch == config.Epoch && v.Sequence < config.Sequence:
-		return res, &StaleError{Have: res.Version, Got: *v}
+		return res, fmt.Errorf("state %d of epoch %d is older than state %d, which is served", v.Sequence, v.Epoch, res.Version.Sequence)
 	default:
 		res.Version = *v
 	}
@@ -219,11 +206,11 @@ func (w *Writer) write(ctx context.Context, s lb.State, hash uint64, v *lb.Versi
 
 func (w *Writer) plan(s lb.State) (*datapath.Plan, error) {
 	if w.contents == nil {
-		im, err := datapath.Read(w.tables, w.o.Clock())
+		contents, err := datapath.Read(w.tables, w.o.Clock())
 		if err != nil {
 			return nil, fmt.Errorf("read maps: %w", err)
 		}
-		w.contents = im
+		w.contents = contents
 	}
 	return datapath.NewPlan(w.contents, s, w.o.Clock())
 }

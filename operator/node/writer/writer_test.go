@@ -64,14 +64,14 @@ func TestApplyVersions(t *testing.T) {
 	if again := mustApply(t, a, two); again.Changed {
 		t.Errorf("after a restart: %+v", again)
 	}
-	if _, err := a.ApplyVersion(context.Background(), one, lb.Version{Epoch: 5, Sequence: 9}); err != nil {
+	if _, err := a.apply(context.Background(), one, &lb.Version{Epoch: 5, Sequence: 9}); err != nil {
 		t.Error(err)
 	}
-	_, err := a.ApplyVersion(context.Background(), two, lb.Version{Epoch: 5, Sequence: 8})
-	if stale, ok := errors.AsType[*StaleError](err); !ok || stale.Have.Sequence != 9 {
+	_, err := a.apply(context.Background(), two, &lb.Version{Epoch: 5, Sequence: 8})
+	if err == nil || err.Error() != "state 8 of epoch 5 is older than state 9, which is served" {
 		t.Errorf("older sequence: %v", err)
 	}
-	if _, err := a.ApplyVersion(context.Background(), two, lb.Version{Epoch: 4, Sequence: 1}); err != nil {
+	if _, err := a.apply(context.Background(), two, &lb.Version{Epoch: 4, Sequence: 1}); err != nil {
 		t.Errorf("another epoch: %v", err)
 	}
 	c, _ := fake.Config()
@@ -180,18 +180,18 @@ func TestRunConverges(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		look := func() (*datapath.Contents, lb.Key, *datapath.Served) {
-			im, err := datapath.Read(fake, time.Now())
+			contents, err := datapath.Read(fake, time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}
-			for key, served := range im.Frontends {
-				return im, key, served
+			for key, served := range contents.Frontends {
+				return contents, key, served
 			}
 			t.Fatal("no frontend")
 			return nil, lb.Key{}, nil
 		}
 		_, key, served := look()
-		word := func() datapath.RingRef { im, _, served := look(); return im.Word(served.Entry.Index) }
+		word := func() datapath.RingRef { contents, _, served := look(); return contents.RingRef(served.Entry.Index) }
 		for _, foreign := range []struct {
 			what  string
 			write func() error
@@ -210,8 +210,8 @@ func TestRunConverges(t *testing.T) {
 			synctest.Wait()
 			s := testState(1, 2)
 			s.Normalize()
-			im, _, _ := look()
-			plan, err := datapath.NewPlan(im, s, time.Now())
+			contents, _, _ := look()
+			plan, err := datapath.NewPlan(contents, s, time.Now())
 			if err != nil || !plan.Empty() {
 				t.Errorf("after another wrote a %s the maps lack %v (%v), want that the agent has made it good", foreign.what, plan.Ops, err)
 			}
