@@ -125,7 +125,7 @@ e2e-own: root helm
 	go vet -tags=e2e ./e2e/...
 	go test -tags=e2e -json -count=1 -timeout=40m -p=1 -skip='^TestFixes$$' ./e2e/cluster/... | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestFixes$$' ./e2e/cluster | go run .ci/gotest.go
-	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestTraffic$$/^paths' ./e2e/cluster -args -proxy=iptables -overlay | go run .ci/gotest.go
+	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -proxy=iptables -overlay | go run .ci/gotest.go
 
 .PHONY: e2e-given
 e2e-given:

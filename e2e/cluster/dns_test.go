@@ -14,7 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/kubernetes-sigs/blixt/e2e/cluster"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 )
 
@@ -28,7 +28,7 @@ func names(t *testing.T, application string) {
 		t.Fatal(err)
 	}
 	ip := service.Spec.ClusterIP
-	vip := reached(t, "names", c.Nodes[0])[0]
+	vip := routeVIPs(t, "names", c.Nodes[0])[0]
 	kube.Wait(t, patience, "the Service's address", ip, func() (string, error) { return dig(vip, "+notcp") })
 	want := flows(t, application)
 	for range n {

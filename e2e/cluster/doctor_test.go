@@ -208,9 +208,10 @@ func TestAdministration(t *testing.T) {
 	image := installBlixt(t, pool, "--set="+bridge+",config.addresses.alsoSources={Node,LoadBalancer}")
 	application := rollout.Name(image)
 	applied(t, "balanced.yaml", "", "")
-	vips := reached(t, "balanced", c.Nodes[0])
+	vips := routeVIPs(t, "balanced", c.Nodes[0])
 	links(t, "cni0", "eth0")
 
+	t.Run("privileges", privileges)
 	t.Run("baseline", func(t *testing.T) { confined(t, application, vips, "1") })
 	t.Run("restricted", func(t *testing.T) { restricted(t, application, vips) })
 	t.Run("doctor", findDefects)

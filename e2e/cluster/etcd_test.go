@@ -34,7 +34,7 @@ func restored(t *testing.T, application string) {
 			t.Error(err)
 		}
 	})
-	vip := reached(t, "restored", c.Nodes[0])[0]
+	vip := routeVIPs(t, "restored", c.Nodes[0])[0]
 	tcp, more := net.JoinHostPort(vip, "80"), net.JoinHostPort(vip, "82")
 	repliesFrom(t, tcp, "node-1")
 	repliesFrom(t, more, "node-1")
@@ -45,7 +45,7 @@ func restored(t *testing.T, application string) {
 	kube.Wait(t, patience, "the API server's word", "ok", ready)
 
 	apply(t, "late.yaml", "", "")
-	late := net.JoinHostPort(reached(t, "late", c.Nodes[0])[0], "80")
+	late := net.JoinHostPort(routeVIPs(t, "late", c.Nodes[0])[0], "80")
 	repliesFrom(t, late, "node-1")
 	remove(t, "more.yaml", "", "")
 	choose(t, "node-2")
@@ -86,7 +86,7 @@ func restored(t *testing.T, application string) {
 	choose(t, "node-2")
 	repliesFrom(t, tcp, "node-2")
 	applied(t, "late.yaml", "", "")
-	late = net.JoinHostPort(reached(t, "late", c.Nodes[0])[0], "80")
+	late = net.JoinHostPort(routeVIPs(t, "late", c.Nodes[0])[0], "80")
 	repliesFrom(t, late, "node-2")
 	for _, namespace := range []string{"kube-system", "bpfman", system, "default"} {
 		awaitPods(t, namespace)

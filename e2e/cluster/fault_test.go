@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
-	"github.com/kubernetes-sigs/blixt/e2e/cluster"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 )
@@ -86,7 +86,7 @@ func TestFaults(t *testing.T) {
 	installGatewayAPI(t)
 	first := installBlixt(t, pool, "--set="+bridge)
 	applied(t, "balanced.yaml", "", "")
-	s := &scene{vips: reached(t, "balanced", c.Nodes[0]), application: rollout.Name(first), counted: true}
+	s := &scene{vips: routeVIPs(t, "balanced", c.Nodes[0]), application: rollout.Name(first), counted: true}
 	links(t, "cni0", "eth0")
 	s.clients(t)
 
@@ -183,7 +183,7 @@ func power(t *testing.T, s *scene) {
 	links(t, "cni0", "eth0")
 	programmed(t, "balanced")
 	for _, m := range []*cluster.Machine{node, c.Nodes[0]} { // which may have to find another operator first
-		reached(t, "balanced", m)
+		routeVIPs(t, "balanced", m)
 		for _, vip := range s.vips {
 			addr := net.JoinHostPort(vip, "80")
 			kube.Wait(t, patience, "nodes that answer who comes by "+m.Name, 2, func() (int, error) {

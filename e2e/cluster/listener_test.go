@@ -31,7 +31,7 @@ func listeners(t *testing.T, application string) {
 		all = append(all, fmt.Sprintf("{name: l%d, protocol: TCP, port: %d}", i, 9000+i))
 	}
 	applied(t, "many.yaml", "LISTENERS", strings.Join(all, ", "))
-	vip := reached(t, "many", c.Nodes[0])[1]
+	vip := routeVIPs(t, "many", c.Nodes[0])[1]
 	want := flows(t, application)
 	for i := range all {
 		addr := net.JoinHostPort(vip, fmt.Sprint(9000+i))
@@ -59,7 +59,7 @@ func listenerSets(t *testing.T, application string) {
 		sets = append(sets, created(t, newSet(i)))
 	}
 	setsServed(t, sets)
-	s := &sessions{vip: reached(t, "sets", c.Nodes[0])[0], conns: map[string][]net.Conn{}, want: used(t, application)}
+	s := &sessions{vip: routeVIPs(t, "sets", c.Nodes[0])[0], conns: map[string][]net.Conn{}, want: used(t, application)}
 	for _, set := range sets {
 		s.open(t, set)
 	}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/kubernetes-sigs/blixt/e2e/cluster"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
@@ -70,7 +70,7 @@ func narrowLinks(t *testing.T, application string, addrs map[string][]string) {
 	applied(t, "far.yaml", "", "")
 	near := c.Nodes[0]
 	var toFar []string
-	for _, vip := range reached(t, "far", near) {
+	for _, vip := range routeVIPs(t, "far", near) {
 		toFar = append(toFar, net.JoinHostPort(vip, "80"))
 	}
 	client := asker{name: "beyond", by: near, dial: far}

@@ -18,7 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/kubernetes-sigs/blixt/e2e/cluster"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 )
 
@@ -44,7 +44,7 @@ func answered(t *testing.T, addr string, want answer) {
 func local(t *testing.T, application string) {
 	applied(t, "local.yaml", "", "")
 	awaitPods(t, "default")
-	vips := reached(t, "local", c.Nodes[1])
+	vips := routeVIPs(t, "local", c.Nodes[1])
 	for i, sees := range []string{cluster.Outside4, cluster.Outside6} {
 		addr := net.JoinHostPort(vips[i], "80")
 		answered(t, addr, answer{"node-2", sees})
@@ -60,7 +60,7 @@ func local(t *testing.T, application string) {
 			}
 		}
 	}
-	reached(t, "local", c.Nodes[0])
+	routeVIPs(t, "local", c.Nodes[0])
 	for _, vip := range vips {
 		refused(t, net.JoinHostPort(vip, "80"))
 	}
@@ -123,7 +123,7 @@ func weights(t *testing.T, application string) {
 	applied(t, "web.yaml", "NAME", "web")
 	apply(t, "weights.yaml", "", "")
 	awaitPods(t, "default")
-	addr := net.JoinHostPort(reached(t, "web", c.Nodes[0])[0], "80")
+	addr := net.JoinHostPort(routeVIPs(t, "web", c.Nodes[0])[0], "80")
 	kube.Wait(t, patience, "Services that answer", true, func() (bool, error) {
 		got, err := asker{dial: c.Outside}.ask(t, "tcp", addr, 50)
 		return len(got) == 5, err
@@ -153,7 +153,7 @@ func weights(t *testing.T, application string) {
 // connections are reset at once.
 func grant(t *testing.T) {
 	applied(t, "elsewhere.yaml", "", "")
-	addr := net.JoinHostPort(reached(t, "abroad", c.Nodes[0])[0], "81")
+	addr := net.JoinHostPort(routeVIPs(t, "abroad", c.Nodes[0])[0], "81")
 	refused(t, addr)
 	applied(t, "grant.yaml", "", "")
 	var conn net.Conn

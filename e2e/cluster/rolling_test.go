@@ -72,7 +72,7 @@ const perSecond = 500
 func rolling(t *testing.T, application string) {
 	applied(t, "web.yaml", "NAME", "rolling")
 	awaitPods(t, "default")
-	addr := net.JoinHostPort(reached(t, "rolling", c.Nodes[0])[0], "80")
+	addr := net.JoinHostPort(routeVIPs(t, "rolling", c.Nodes[0])[0], "80")
 	atLeast(t, addr, 3)
 	t.Run("rolling", func(t *testing.T) { replaced(t, application, addr) })
 	t.Run("scaling", func(t *testing.T) { scaled(t, application, addr) })

@@ -20,7 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/kubernetes-sigs/blixt/e2e/cluster"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
@@ -159,7 +159,7 @@ func lost(t *testing.T) {
 	const soon = 10 * time.Second
 	installBlixt(t, pool, "--set="+bridge)
 	applied(t, "balanced.yaml", "", "")
-	vips := reached(t, "balanced", c.Nodes[0])
+	vips := routeVIPs(t, "balanced", c.Nodes[0])
 	links(t, "cni0", "eth0")
 	time.Sleep(35 * time.Second) // agents learn how many packets are usual
 	node := c.Nodes[0]

@@ -14,7 +14,7 @@ import (
 	bpfmanv1alpha1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/kubernetes-sigs/blixt/e2e/cluster"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 )
@@ -25,15 +25,24 @@ const pool = "--set=config.addresses.source=Pool,config.addresses.alsoSources={N
 // With the bridge, Blixt sees packets of pods where they pass each other.
 const bridge = "config.dataplane.interfaces.names={eth0,cni0}"
 
-// TestTraffic sends connections by every way that there is. What is called paths
-// depends on how nodes and pods are connected, and is for every such cluster.
-func TestTraffic(t *testing.T) {
+// install installs Blixt with addresses of the pool, and pods to ask from, and returns
+// the application's name.
+func install(t *testing.T, flags ...string) (application string) {
+	t.Helper()
 	installGatewayAPI(t)
-	application := rollout.Name(installBlixt(t, pool, "--set=config.addresses.podTraffic=KubeProxy"))
+	application = rollout.Name(installBlixt(t, append([]string{pool}, flags...)...))
 	applied(t, "clients.yaml", "", "")
-	applied(t, "balanced.yaml", "", "")
 	awaitPods(t, "default")
-	vips := reached(t, "balanced", c.Nodes[0])
+	return application
+}
+
+// TestPaths sends connections by every way that there is, and has kube-proxy, Blixt, and
+// Blixt at the pods' bridge balance them in turn. What happens depends on how nodes and
+// pods are connected: this is for every such cluster.
+func TestPaths(t *testing.T) {
+	application := install(t, "--set=config.addresses.podTraffic=KubeProxy")
+	applied(t, "balanced.yaml", "", "")
+	vips := routeVIPs(t, "balanced", c.Nodes[0])
 	if c.Options.Overlay { // what goes to pods of other nodes in a tunnel comes back in it
 		links(t, "eth0", "flannel.1")
 	} else {
@@ -41,26 +50,32 @@ func TestTraffic(t *testing.T) {
 	}
 	dropped := droppedSources(t)
 
-	t.Run("paths, pods by kube-proxy", func(t *testing.T) { paths(t, application, vips, byKubeProxy, ports) })
-	t.Run("paths, ports that are taken", func(t *testing.T) { takenPorts(t, vips[0]) })
+	t.Run("pods by kube-proxy", func(t *testing.T) { paths(t, application, vips, byKubeProxy, ports) })
+	t.Run("ports that are taken", func(t *testing.T) { takenPorts(t, vips[0]) })
 	configure(t, "config.addresses.podTraffic=Blixt")
 	taken(t, application, vips[0])
-	t.Run("paths", func(t *testing.T) { paths(t, application, vips, byBlixt, portsOfBlixt()) })
+	t.Run("pods by Blixt", func(t *testing.T) { paths(t, application, vips, byBlixt, portsOfBlixt()) })
 	if !c.Options.Masquerade {
-		t.Run("paths, pods masqueraded", func(t *testing.T) { masqueraded(t, application, vips) })
+		t.Run("pods masqueraded", func(t *testing.T) { masqueraded(t, application, vips) })
 	}
 	if c.Options.Overlay {
-		t.Run("paths, sources", func(t *testing.T) { ownSources(t, dropped) })
+		t.Run("sources", func(t *testing.T) { ownSources(t, dropped) })
 	}
-	t.Run("paths, detached", func(t *testing.T) { detached(t, application, vips) })
+	t.Run("detached", func(t *testing.T) { detached(t, application, vips) })
 	if !c.Options.Overlay {
 		t.Run("tunnel that comes late", func(t *testing.T) { latecomer(t, application, vips) })
-		t.Run("paths, bridge", func(t *testing.T) {
+		t.Run("pods by Blixt at the bridge", func(t *testing.T) {
 			configure(t, bridge)
 			links(t, "cni0", "eth0")
 			paths(t, application, vips, byBlixtAtBridge, ports)
 		})
 	}
+}
+
+// TestGateways asks for what Gateways and routes can ask for. Each case has a Gateway of
+// its own, so their order does not matter.
+func TestGateways(t *testing.T) {
+	application := install(t, "--set="+bridge)
 	t.Run("Local policy", func(t *testing.T) { local(t, application) })
 	t.Run("addresses of nodes", func(t *testing.T) { nodeAddresses(t, application) })
 	t.Run("weights", func(t *testing.T) { weights(t, application) })
@@ -68,9 +83,13 @@ func TestTraffic(t *testing.T) {
 	t.Run("64 listeners", func(t *testing.T) { listeners(t, application) })
 	t.Run("200 listeners of ListenerSets", func(t *testing.T) { listenerSets(t, application) })
 	t.Run("names", func(t *testing.T) { names(t, application) })
+}
+
+// TestLoad sends many bytes, and many connections while servers come and go.
+func TestLoad(t *testing.T) {
+	application := install(t, "--set="+bridge)
 	t.Run("transfers", func(t *testing.T) { transfers(t, application) })
 	t.Run("servers come and go", func(t *testing.T) { rolling(t, application) })
-	t.Run("privileges", privileges)
 }
 
 // configure changes values of the release.
@@ -106,7 +125,7 @@ func remove(t *testing.T, file, word, with string) {
 
 // reached routes what is outside to the addresses of a Gateway by a node, and
 // returns them, IPv4's first.
-func reached(t *testing.T, gateway string, by *cluster.Machine) []string {
+func routeVIPs(t *testing.T, gateway string, by *cluster.Machine) []string {
 	t.Helper()
 	vips := programmed(t, gateway)
 	if len(vips) != 2 || !netip.MustParseAddr(vips[0]).Is4() {

@@ -88,7 +88,7 @@ func transfers(t *testing.T, application string) {
 	awaitPods(t, "default")
 	addrs := map[string][]string{} // by the node of the server
 	for _, m := range c.Nodes {
-		for _, vip := range reached(t, "trader-"+m.Name, c.Nodes[0]) {
+		for _, vip := range routeVIPs(t, "trader-"+m.Name, c.Nodes[0]) {
 			addrs[m.Name] = append(addrs[m.Name], net.JoinHostPort(vip, "80"))
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kubernetes-sigs/blixt/e2e/cluster"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 )
 

@@ -16,7 +16,7 @@ import (
 
 	"sigs.k8s.io/gateway-api/conformance"
 
-	"github.com/kubernetes-sigs/blixt/e2e/cluster"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 

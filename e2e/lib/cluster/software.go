@@ -50,7 +50,7 @@ func (s software) search() string {
 
 // build compiles the programs of this package into a folder.
 func build(dir string) error {
-	const here = "github.com/kubernetes-sigs/blixt/e2e/cluster/"
+	const here = "github.com/kubernetes-sigs/blixt/e2e/lib/cluster/"
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/", here+"machine", here+"pause", here+"registrar")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -38,7 +38,7 @@ func TestKindsOfBpfman(t *testing.T) {
 		ours := strings.TrimPrefix(filepath.Base(file), "bpfman.io_")
 		want := read(file)
 		changed += widen(want)
-		if diff := cmp.Diff(want, read(filepath.Join("../../examples/bpfman/crds", ours))); diff != "" {
+		if diff := cmp.Diff(want, read(filepath.Join("../../../examples/bpfman/crds", ours))); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", ours, diff)
 		}
 	}
