@@ -21,11 +21,11 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
-// custom is a kind that the cluster may lack, now or for ever.
+// custom is a kind that the cluster may lack.
 type custom struct {
 	object client.Object
 	crd    string
-	// without says what users miss, and from tells where it comes from.
+	// without says what does not work without it, from how to get it.
 	without, from string
 }
 
@@ -49,22 +49,23 @@ var customs = []custom{
 	{&v1alpha1.NodeDataplane{}, "nodedataplanes.blixt.x-k8s.io", "no NodeDataplane tells what nodes serve", fromChart},
 }
 
-// kinds knows which custom kinds the cluster has in the version that we read.
+// kinds are the custom kinds that the cluster has, in the version that we read.
 type kinds struct {
 	present map[schema.GroupVersionKind]bool
-	// missing says what is, for people; noBpfman if that is bpfman.
+	// missing has a sentence for people about each kind that is missing. noBpfman
+	// is the last of those about kinds of bpfman, or "".
 	missing  []string
 	noBpfman string
-	// narrowLinkIDs tells that bpfman cannot say every link id, which are 32
-	// bits without a sign: the API server refuses half of them.
+	// narrowLinkIDs: the CRD has link ids as int32. They are unsigned, so the API
+	// server rejects half of those that bpfman reports.
 	narrowLinkIDs bool
 }
 
-// narrowAnnotation is what the cache notes of a CRD whose schema it drops.
+// narrowAnnotation marks a CRD in the cache, which drops the schema.
 const narrowAnnotation = "blixt.x-k8s.io/int32-link-ids"
 
-// noteLinkIDs notes whether the schema of bpfman's states has int32 link ids.
-func noteLinkIDs(crd *apiextv1.CustomResourceDefinition) {
+// markNarrowLinkIDs marks a CRD of bpfman's whose schema has int32 link ids.
+func markNarrowLinkIDs(crd *apiextv1.CustomResourceDefinition) {
 	if crd.Spec.Group != bpfmanv1.SchemeGroupVersion.Group {
 		return
 	}
@@ -75,7 +76,7 @@ func noteLinkIDs(crd *apiextv1.CustomResourceDefinition) {
 	}
 }
 
-// narrow looks for an int32 linkId in a schema.
+// narrow reports whether a schema has an int32 linkId.
 func narrow(s *apiextv1.JSONSchemaProps) bool {
 	if s == nil {
 		return false
@@ -88,8 +89,8 @@ func narrow(s *apiextv1.JSONSchemaProps) bool {
 	return s.Items != nil && narrow(s.Items.Schema)
 }
 
-// readKinds looks at the CRDs.
-func (c *Controller) readKinds(ctx context.Context) (kinds, error) {
+// readKinds reads the CRDs.
+func (a *api) readKinds(ctx context.Context) (kinds, error) {
 	k := kinds{present: map[schema.GroupVersionKind]bool{}}
 	for _, kind := range customs {
 		gvk, err := apiutil.GVKForObject(kind.object, kube.Scheme)
@@ -97,7 +98,7 @@ func (c *Controller) readKinds(ctx context.Context) (kinds, error) {
 			return k, fmt.Errorf("find kind of %T: %w", kind.object, err)
 		}
 		crd := &apiextv1.CustomResourceDefinition{}
-		err = c.client.Get(ctx, client.ObjectKey{Name: kind.crd}, crd)
+		err = a.client.Get(ctx, client.ObjectKey{Name: kind.crd}, crd)
 		if client.IgnoreNotFound(err) != nil {
 			return k, fmt.Errorf("get CRD %s: %w", kind.crd, err)
 		}
@@ -113,7 +114,7 @@ func (c *Controller) readKinds(ctx context.Context) (kinds, error) {
 	return k, nil
 }
 
-// serves tells whether objects of a version can be read.
+// serves reports whether objects of a version can be read.
 func serves(crd *apiextv1.CustomResourceDefinition, version string) bool {
 	established := slices.ContainsFunc(crd.Status.Conditions, func(c apiextv1.CustomResourceDefinitionCondition) bool {
 		return c.Type == apiextv1.Established && c.Status == apiextv1.ConditionTrue
@@ -123,7 +124,7 @@ func serves(crd *apiextv1.CustomResourceDefinition, version string) bool {
 	})
 }
 
-// has tells whether objects of a kind, or a list of them, can be read.
+// has reports whether objects of a kind, or lists of them, can be read.
 func (k kinds) has(object runtime.Object) bool {
 	gvk, err := apiutil.GVKForObject(object, kube.Scheme)
 	if err != nil {
@@ -131,5 +132,5 @@ func (k kinds) has(object runtime.Object) bool {
 	}
 	gvk.Kind = strings.TrimSuffix(gvk.Kind, "List")
 	present, known := k.present[gvk]
-	return present || !known // what Kubernetes itself has is there
+	return present || !known // Kubernetes itself has the others
 }

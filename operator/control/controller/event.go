@@ -19,50 +19,50 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
-// event tells of an object.
-func (c *Controller) event(object client.Object, kind, reason, message string) {
-	c.recorder.Eventf(object, nil, kind, reason, "Reconcile", "%s", note(message))
+// event emits an event about an object.
+func (a *api) event(object client.Object, kind, reason, message string) {
+	a.recorder.Eventf(object, nil, kind, reason, "Reconcile", "%s", cut(message))
 }
 
-// note is a message as the API server takes it: of 1,024 bytes.
-func note(message string) string {
+// cut shortens a message to what the API server accepts, which is 1,024 bytes.
+func cut(message string) string {
 	if len(message) > 1000 {
 		return strings.ToValidUTF8(message[:1000], "") + "…"
 	}
 	return message
 }
 
-// emit tells events of the data plane, each about an object that is there.
-func (c *Controller) emit(ctx context.Context, all []rollout.Event) {
+// emit emits the events of the data plane whose objects exist.
+func (a *api) emit(ctx context.Context, all []rollout.Event) {
 	for _, e := range all {
 		var object client.Object = &v1alpha1.NodeDataplane{}
 		if e.Kind == "ClusterBpfApplication" {
 			object = &bpfmanv1.ClusterBpfApplication{}
 		}
-		if err := c.reader.Get(ctx, types.NamespacedName{Name: e.Name}, object); err == nil {
-			c.event(object, e.Type, e.Reason, e.Message)
+		if err := a.direct.Get(ctx, types.NamespacedName{Name: e.Name}, object); err == nil {
+			a.event(object, e.Type, e.Reason, e.Message)
 		}
 	}
 }
 
-// tell tells of conditions that have gone bad, and of a Gateway that is served
-// now. That something is pending is no news.
-func (c *Controller) tell(object client.Object, before, after []metav1.Condition) {
-	for _, now := range after {
-		old := meta.FindStatusCondition(before, now.Type)
-		changed := old == nil || old.Status != now.Status || old.Reason != now.Reason
+// emitChanges emits an event for each condition that has become False, and for a
+// Gateway that is now served. A condition that is pending is not worth an event.
+func (a *api) emitChanges(object client.Object, previous, current []metav1.Condition) {
+	for _, now := range current {
+		before := meta.FindStatusCondition(previous, now.Type)
+		changed := before == nil || before.Status != now.Status || before.Reason != now.Reason
 		switch {
 		case !changed || now.Type == string(gwv1.ListenerConditionConflicted):
 		case now.Status == metav1.ConditionFalse && now.Reason != string(gwv1.GatewayReasonPending):
-			c.event(object, corev1.EventTypeWarning, now.Reason, now.Type+": "+now.Message)
+			a.event(object, corev1.EventTypeWarning, now.Reason, now.Type+": "+now.Message)
 		case now.Status == metav1.ConditionTrue && now.Type == string(gwv1.GatewayConditionProgrammed):
-			c.event(object, corev1.EventTypeNormal, now.Reason, now.Message)
+			a.event(object, corev1.EventTypeNormal, now.Reason, now.Message)
 		}
 	}
 }
 
-// told are the conditions of an object that events tell of.
-func told(object client.Object) []metav1.Condition {
+// conditionsOf returns the conditions of an object that events are emitted for.
+func conditionsOf(object client.Object) []metav1.Condition {
 	switch o := object.(type) {
 	case *gwv1.GatewayClass:
 		return o.Status.Conditions
@@ -72,7 +72,7 @@ func told(object client.Object) []metav1.Condition {
 		return o.Status.Conditions
 	case *gwv1.TCPRoute, *gwv1.UDPRoute:
 		var all []metav1.Condition
-		for _, p := range routeStatus(object).Parents {
+		for _, p := range statusOfRoute(object).Parents {
 			if p.ControllerName == gateway.ControllerName {
 				all = append(all, p.Conditions...)
 			}

@@ -18,8 +18,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-// verifyLimit is how long a registry may take, and verifyPause how long after a
-// failure it is asked again.
+// verifyLimit is how long a registry may take. verifyPause is how long to wait after
+// a failure.
 const (
 	verifyLimit = time.Minute
 	verifyPause = 30 * time.Second
@@ -30,8 +30,8 @@ const (
 // nil. Returns an error if no key has signed it.
 type VerifyFunc func(ctx context.Context, image string, keys []string, dockerConfig []byte) (fingerprint string, err error)
 
-// images verifies signatures, one after the other and beside the passes: a
-// registry may be slow or away.
+// images verifies signatures beside the passes: a registry may be slow or
+// unreachable.
 type images struct {
 	verify VerifyFunc
 	clock  func() time.Time
@@ -55,8 +55,9 @@ func newImages(verify VerifyFunc, clock func() time.Time, done func()) *images {
 	return &images{verify: verify, clock: clock, done: done, results: map[string]*result{}}
 }
 
-// check returns who has signed the bytecode. An image by digest that was once
-// found good stays so. Without keys nobody is asked for.
+// check returns the fingerprint of the key that has signed the bytecode, "" if no
+// keys are given. The result for an image, which is named by digest, is final once
+// the signature was valid.
 func (i *images) check(ctx context.Context, b *v1alpha1.Bytecode, dockerConfig []byte) (fingerprint string, err error) {
 	if len(b.VerificationKeys) == 0 {
 		return "", nil
@@ -85,19 +86,19 @@ func (i *images) check(ctx context.Context, b *v1alpha1.Bytecode, dockerConfig [
 	return r.fingerprint, r.err
 }
 
-// checkBytecode returns who has signed the bytecode, and why it must not be
-// loaded, or "".
-func (c *Controller) checkBytecode(ctx context.Context, b *v1alpha1.Bytecode) (fingerprint, refused string) {
+// checkBytecode returns the fingerprint of the key that has signed the bytecode, or
+// why it must not be loaded.
+func (r *rolloutLoop) checkBytecode(ctx context.Context, b *v1alpha1.Bytecode) (fingerprint, refused string) {
 	var dockerConfig []byte
 	if b.PullSecret != nil && len(b.VerificationKeys) > 0 {
 		secret := &corev1.Secret{}
 		key := client.ObjectKey{Namespace: b.PullSecret.Namespace, Name: b.PullSecret.Name}
-		if err := c.reader.Get(ctx, key, secret); err != nil {
+		if err := r.direct.Get(ctx, key, secret); err != nil {
 			return "", fmt.Sprintf("pull secret %s cannot be read: %v", key, err)
 		}
 		dockerConfig = secret.Data[corev1.DockerConfigJsonKey]
 	}
-	fingerprint, err := c.images.check(ctx, b, dockerConfig)
+	fingerprint, err := r.images.check(ctx, b, dockerConfig)
 	if err != nil {
 		return "", fmt.Sprintf("bytecode %s: %v", b.Image, err)
 	}
@@ -107,8 +108,8 @@ func (c *Controller) checkBytecode(ctx context.Context, b *v1alpha1.Bytecode) (f
 // Verify is the VerifyFunc that asks the registry.
 func Verify(ctx context.Context, image string, keys []string, dockerConfig []byte) (string, error) {
 	o := bytecode.Options{AnyArchitecture: true, Keychain: bytecode.PullSecret(dockerConfig)}
-	for i, text := range keys {
-		key, err := bytecode.ParsePublicKey(fmt.Sprintf("verificationKeys[%d]", i), []byte(text))
+	for i, pem := range keys {
+		key, err := bytecode.ParsePublicKey(fmt.Sprintf("verificationKeys[%d]", i), []byte(pem))
 		if err != nil {
 			return "", err
 		}
@@ -123,5 +124,5 @@ func Verify(ctx context.Context, image string, keys []string, dockerConfig []byt
 			return o.Keys[i].ID, nil
 		}
 	}
-	return "", fmt.Errorf("%s: no key has signed it", image) // Load has seen to it
+	return "", fmt.Errorf("%s: no key has signed it", image) // cannot be: Load checks it
 }

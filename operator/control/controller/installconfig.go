@@ -76,7 +76,7 @@ func newInstallation(config *unstructured.Unstructured, m manager.Manager, o *Ma
 	return &installation{config: config, client: m.GetClient(), log: o.Log, refused: func(ctx context.Context, why string) {
 		pod := &corev1.Pod{}
 		if err := m.GetAPIReader().Get(ctx, types.NamespacedName{Namespace: o.Release.Namespace, Name: o.Pod}, pod); err == nil {
-			m.GetEventRecorder("blixt").Eventf(pod, nil, corev1.EventTypeWarning, "ConfigRefused", "Apply", "%s", note(why))
+			m.GetEventRecorder("blixt").Eventf(pod, nil, corev1.EventTypeWarning, "ConfigRefused", "Apply", "%s", cut(why))
 		}
 	}}
 }

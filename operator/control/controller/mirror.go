@@ -19,33 +19,34 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// maxMirrored and maxMirroredPorts are how many endpoints and ports an
-// EndpointSlice may have.
+// maxMirrored and maxMirroredPorts are how many endpoints and ports the API server
+// accepts in an EndpointSlice.
 const (
 	maxMirrored      = 1000
 	maxMirroredPorts = 100
 )
 
-// mirrorKey is of ports of a Service that lead to the same endpoints and share
-// their slices: with one for each, a Gateway of many listeners would have hundreds.
+// mirrorKey identifies the ports of a Service that lead to the same endpoints. They
+// share slices: with slices of their own, a Gateway of many listeners would have
+// hundreds.
 type mirrorKey struct {
 	service  types.NamespacedName
 	portName string
 	protocol lb.Protocol
 	family   discoveryv1.AddressType
-	// block is the port divided by maxMirroredPorts. So no port changes its slice
-	// when another comes or goes.
+	// block is the port divided by maxMirroredPorts, so that no port moves to another
+	// slice when a port comes or goes.
 	block int32
 }
 
-// mirror has the Service of a Gateway show the backends: load balancers that
-// announce addresses do so only for Services with ready endpoints, under policy
-// Local from the endpoints' nodes, and kube-proxy balances to them where the
-// administrator has it serve pods.
-func mirror(s *corev1.Service, t *gateway.Translation, e gateway.Endpoints) []*discoveryv1.EndpointSlice {
+// mirror returns the slices by which the Service of a Gateway shows the backends.
+// Load balancers announce addresses only for Services with ready endpoints, under
+// policy Local only from the nodes of the endpoints. kube-proxy balances to them
+// where the administrator lets it serve pods.
+func mirror(s *corev1.Service, frontends []gateway.Frontend, e gateway.Endpoints) []*discoveryv1.EndpointSlice {
 	ports := map[mirrorKey][]*corev1.ServicePort{}
-	for i := range t.Frontends {
-		f := &t.Frontends[i]
+	for i := range frontends {
+		f := &frontends[i]
 		if f.Gateway != s.Namespace+"/"+s.OwnerReferences[0].Name {
 			continue
 		}
@@ -74,7 +75,7 @@ func mirror(s *corev1.Service, t *gateway.Translation, e gateway.Endpoints) []*d
 	return all
 }
 
-// mirrorPorts makes the slices of ports that lead to the same endpoints.
+// mirrorPorts returns the slices of ports that lead to the same endpoints.
 func mirrorPorts(s *corev1.Service, key mirrorKey, ports []*corev1.ServicePort, e gateway.Endpoints) []*discoveryv1.EndpointSlice {
 	byNumber := map[uint16][]discoveryv1.Endpoint{}
 	for _, p := range e[key.service].Ports {
@@ -126,12 +127,11 @@ func mirrored(ep gateway.Endpoint) discoveryv1.Endpoint {
 	return out
 }
 
-// mirrorEndpoints writes the slices of all Services of ours, or of those alone
-// that show endpoints of one Service.
-func (c *Controller) mirrorEndpoints(ctx context.Context) error {
+// mirrorEndpoints writes the slices of all Services of ours that differ.
+func (p *publisher) mirrorEndpoints(ctx context.Context, t *translated) error {
 	slicesByService := map[types.NamespacedName][]*discoveryv1.EndpointSlice{}
 	list := &discoveryv1.EndpointSliceList{}
-	if err := c.list(ctx, list, managed); err != nil {
+	if err := p.list(ctx, t.kinds, list, managed); err != nil {
 		return err
 	}
 	for i := range list.Items {
@@ -140,22 +140,22 @@ func (c *Controller) mirrorEndpoints(ctx context.Context) error {
 		slicesByService[key] = append(slicesByService[key], s)
 	}
 	var failed errorList
-	for key, s := range c.world.services {
+	for key, s := range t.services {
 		if !v1alpha1.Managed(s) || len(s.OwnerReferences) == 0 {
 			continue
 		}
 		stored := slicesByService[key]
-		for _, want := range mirror(s, &c.translation, c.endpoints) {
-			var before client.Object
+		for _, want := range mirror(s, t.Frontends, t.endpoints) {
+			var cached client.Object
 			if i := slices.IndexFunc(stored, func(e *discoveryv1.EndpointSlice) bool { return e.Name == want.Name }); i >= 0 {
-				before = stored[i]
+				cached = stored[i]
 				stored = slices.Delete(slices.Clone(stored), i, i+1)
 			}
-			_, err := c.apply(ctx, want, before)
+			_, err := p.apply(ctx, want, cached)
 			failed.add(err)
 		}
 		for _, e := range stored {
-			failed.add(c.remove(ctx, e))
+			failed.add(p.remove(ctx, e))
 		}
 	}
 	return failed.err()

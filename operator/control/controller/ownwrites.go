@@ -9,14 +9,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// ownWrites knows which versions of objects we have written ourselves: their events
-// are no news.
+// ownWrites are the versions of objects that this operator has written last: their
+// events need no work.
 type ownWrites struct {
 	mu       sync.Mutex
 	versions map[types.UID]string
 }
 
-func newOwn() *ownWrites { return &ownWrites{versions: map[types.UID]string{}} }
+func newOwnWrites() *ownWrites { return &ownWrites{versions: map[types.UID]string{}} }
 
 func (o *ownWrites) wrote(object client.Object) {
 	o.mu.Lock()
@@ -24,8 +24,8 @@ func (o *ownWrites) wrote(object client.Object) {
 	o.versions[object.GetUID()] = object.GetResourceVersion()
 }
 
-// is tells whether an object is as we wrote it.
-func (o *ownWrites) is(object client.Object) bool {
+// has reports whether an object is as this operator wrote it.
+func (o *ownWrites) has(object client.Object) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.versions[object.GetUID()] == object.GetResourceVersion()

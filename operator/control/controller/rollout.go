@@ -7,10 +7,16 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"time"
 
+	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -18,69 +24,115 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// runDataplane applies bpfman's objects and the agents, tells agents who
-// drains, and returns how each node does.
-func (c *Controller) runDataplane(ctx context.Context) ([]rollout.NodeStatus, error) {
-	release := c.Release
-	var asked *v1alpha1.Dataplane
-	if config := c.translation.Dataplane; config != nil {
-		asked = config.Spec.Dataplane
-	}
-	release.Owners = c.owners()
-	spec := rollout.Default(asked, release, c.world.nodes)
-	known, err := c.readDataplane(ctx, spec.Bytecode)
-	if err != nil {
-		return nil, err
-	}
-	now := c.Clock()
-	var failed errorList
-	var desired rollout.Desired
-	if len(release.Owners) > 0 {
-		desired = rollout.Plan(now, spec, known)
-	} else { // nobody is left to serve
-		for i := range known.Applications {
-			desired.Delete = append(desired.Delete, known.Applications[i].Name)
-		}
-	}
-	apply, remove := rollout.Objects(spec, release, desired)
-	failed.add(c.applyAll(ctx, apply, remove))
-	c.sendSettings(desired)
-	said := map[string]string{} // an object may have one on each node
-	for _, p := range desired.Problems {
-		said[p.Object] = strings.TrimSpace(said[p.Object] + " " + p.Message)
-	}
-	for object, message := range said {
-		c.logOnce(object, message)
-	}
-	var verdicts []rollout.NodeStatus
-	if len(release.Owners) > 0 {
-		verdicts = rollout.Judge(now, spec, desired, known)
-	}
-	failed.add(c.writeNodes(ctx, verdicts, known.Dataplanes))
-	for _, v := range verdicts {
-		for _, name := range v.Restart {
-			pod := &corev1.Pod{}
-			if err := c.client.Get(ctx, types.NamespacedName{Namespace: release.Namespace, Name: name}, pod); err == nil {
-				c.Log.Info("restarting agent: its maps are those of a program that is gone", "pod", name, "node", v.Node)
-				failed.add(c.remove(ctx, pod))
-			}
-		}
-		desired.Events = append(desired.Events, v.Events...)
-	}
-	c.emit(ctx, desired.Events)
-	c.problems = desired.Problems
-	return verdicts, failed.err()
+// rolloutLoop is the second loop: it has the nodes run the programs and agents
+// that they should, and says how far they are with serving each Gateway. It is
+// woken by the publisher, by what bpfman, the kubelet and the agents report, and
+// by time.
+type rolloutLoop struct {
+	*api
+	*Options
+	images   *images
+	statuses *statusWriter
+	queue    workqueue.TypedRateLimitingInterface[struct{}]
+	// latest is from the publisher; nil: it has not had a complete pass yet.
+	latest atomic.Pointer[translated]
+
+	known map[string]bool // the applications that have settings in Fleet; of the passes alone
 }
 
-// owners are the classes that the data plane is for, whether or not each is
-// accepted: a typo in its parameters must not end what is served. They cannot
-// go while they have Gateways.
-func (c *Controller) owners() []metav1.OwnerReference {
+// decision is what a pass has decided.
+type decision struct {
+	spec    v1alpha1.Dataplane
+	release rollout.Release
+	desired rollout.Desired
+	nodes   []rollout.NodeStatus
+}
+
+func newRolloutLoop(a *api, o *Options, s *statusWriter) *rolloutLoop {
+	r := &rolloutLoop{api: a, Options: o, statuses: s, queue: newQueue[struct{}]("blixt-rollout")}
+	r.images = newImages(o.Verify, o.Clock, r.wake)
+	return r
+}
+
+// wake queues a pass.
+func (r *rolloutLoop) wake() { r.queue.AddAfter(struct{}{}, batchDelay) }
+
+// run runs passes until the context ends.
+func (r *rolloutLoop) run(ctx context.Context) error {
+	go func() {
+		tick := time.NewTicker(recheckEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			case <-r.Fleet.Changed():
+			}
+			r.wake()
+		}
+	}()
+	work(ctx, r.queue, 1, func(ctx context.Context, _ struct{}) error {
+		t := r.latest.Load()
+		if t == nil {
+			return nil // the publisher wakes it
+		}
+		err := r.pass(ctx, t)
+		if ctx.Err() == nil {
+			r.once.result("data plane", err)
+		}
+		return err
+	})
+	return nil
+}
+
+// pass decides, and makes the cluster what was decided.
+func (r *rolloutLoop) pass(ctx context.Context, t *translated) error {
+	d := decision{release: r.Release}
+	d.release.Owners = owners(t.objects.GatewayClasses)
+	var asked *v1alpha1.Dataplane
+	if t.Dataplane != nil {
+		asked = t.Dataplane.Spec.Dataplane
+	}
+	d.spec = rollout.Default(asked, d.release, t.nodes)
+	known, err := r.observe(ctx, t, d.spec.Bytecode)
+	if err != nil {
+		return err
+	}
+	now := r.Clock()
+	if len(d.release.Owners) > 0 {
+		d.desired = rollout.Plan(now, d.spec, known)
+		d.nodes = rollout.Judge(now, d.spec, d.desired, known)
+	} else { // nobody is left to serve
+		for i := range known.Applications {
+			d.desired.Delete = append(d.desired.Delete, known.Applications[i].Name)
+		}
+	}
+	var failed errorList
+	failed.add(r.reportProgress(ctx, t, d, known.Reports)) // does not wait for the writes below
+	apply, remove := rollout.Objects(d.spec, d.release, d.desired)
+	failed.add(r.applyAll(ctx, t.kinds, apply, remove))
+	r.sendSettings(d.desired)
+	r.logProblems(d.desired.Problems)
+	failed.add(r.writeNodes(ctx, t, d.nodes, known.Dataplanes))
+	for _, n := range d.nodes {
+		failed.add(r.restartAgents(ctx, n))
+		d.desired.Events = append(d.desired.Events, n.Events...)
+	}
+	r.emit(ctx, d.desired.Events)
+	return failed.err()
+}
+
+// owners returns the classes that the data plane is for, whether or not each is
+// accepted: a typo in its parameters must not end what is served. A class that is
+// being deleted counts while it has Gateways.
+func owners(classes []gwv1.GatewayClass) []metav1.OwnerReference {
 	var all []metav1.OwnerReference
-	for i := range c.world.objects.GatewayClasses {
-		o := &c.world.objects.GatewayClasses[i]
+	for i := range classes {
+		o := &classes[i]
 		if o.Spec.ControllerName == gateway.ControllerName && (o.DeletionTimestamp == nil || len(o.Finalizers) > 0) {
 			all = append(all, metav1.OwnerReference{
 				APIVersion: gwv1.GroupVersion.String(), Kind: "GatewayClass", Name: o.Name, UID: o.UID,
@@ -91,25 +143,28 @@ func (c *Controller) owners() []metav1.OwnerReference {
 	return all
 }
 
-// readDataplane reads what is known of the data plane.
-func (c *Controller) readDataplane(ctx context.Context, b *v1alpha1.Bytecode) (rollout.Cluster, error) {
-	known := rollout.Cluster{Nodes: c.world.nodes, Started: c.started, Issued: c.published.issued, NarrowLinkIDs: c.kinds.narrowLinkIDs}
-	var err error
-	if known.Applications, known.States, err = c.readBpfman(ctx); err != nil {
-		return known, err
+// observe reads what is known of the data plane.
+func (r *rolloutLoop) observe(ctx context.Context, t *translated, b *v1alpha1.Bytecode) (rollout.Cluster, error) {
+	known := rollout.Cluster{Nodes: t.nodes, Started: t.started, Issued: t.published.issued, NarrowLinkIDs: t.kinds.narrowLinkIDs}
+	var (
+		applications bpfmanv1.ClusterBpfApplicationList
+		states       bpfmanv1.ClusterBpfApplicationStateList
+		pods         corev1.PodList
+		nodes        v1alpha1.NodeDataplaneList
+	)
+	for _, err := range []error{
+		r.list(ctx, t.kinds, &applications, managed),
+		r.list(ctx, t.kinds, &states),
+		r.list(ctx, t.kinds, &pods, client.InNamespace(r.Release.Namespace), managed),
+		r.list(ctx, t.kinds, &nodes),
+	} {
+		if err != nil {
+			return known, err
+		}
 	}
-	var pods corev1.PodList
-	if err := c.list(ctx, &pods, client.InNamespace(c.Release.Namespace), managed); err != nil {
-		return known, err
-	}
-	known.Pods = pods.Items
-	var nodes v1alpha1.NodeDataplaneList
-	if err := c.list(ctx, &nodes); err != nil {
-		return known, err
-	}
-	known.Dataplanes = nodes.Items
-	known.Reports = c.Fleet.Reports()
-	signer, refused := c.checkBytecode(ctx, b)
+	known.Applications, known.States, known.Pods, known.Dataplanes = applications.Items, states.Items, pods.Items, nodes.Items
+	known.Reports = r.Fleet.Reports()
+	signer, refused := r.checkBytecode(ctx, b)
 	known.Refused = refused
 	if signer != "" {
 		known.Signers = map[string]string{b.Image: signer}
@@ -117,15 +172,43 @@ func (c *Controller) readDataplane(ctx context.Context, b *v1alpha1.Bytecode) (r
 	return known, nil
 }
 
+// reportProgress hands the statuses that follow the progress of the nodes to the
+// status writer.
+func (r *rolloutLoop) reportProgress(ctx context.Context, t *translated, d decision, reports []lb.Report) error {
+	published := map[types.NamespacedName]rollout.PublishedGateway{}
+	for _, g := range t.Gateways {
+		p := rollout.PublishedGateway{Since: t.published.since[g.NamespacedName], Service: g.Service}
+		if s := t.serviceOf(g.NamespacedName); s != nil {
+			p.HealthCheckNodePort = s.Spec.HealthCheckNodePort
+		}
+		published[g.NamespacedName] = p
+	}
+	progress := rollout.Progress(rollout.Fleet{
+		Nodes: d.nodes, Problems: d.desired.Problems, Reports: reports, Epoch: t.published.version.Epoch,
+		Starting: r.Clock().Before(t.started.Add(r.Grace)), Unavailable: t.kinds.noBpfman, ProxyMode: t.proxyMode,
+	}, published)
+	var list gwv1.GatewayList
+	if err := r.list(ctx, t.kinds, &list); err != nil {
+		return err
+	}
+	// What was Programmed is read anew: it has changed since the translation.
+	stored := map[types.NamespacedName][]metav1.Condition{}
+	for i := range list.Items {
+		stored[client.ObjectKeyFromObject(&list.Items[i])] = list.Items[i].Status.Conditions
+	}
+	r.statuses.set([]string{"Gateway", "ListenerSet"}, t.gatewayStatuses(progress, stored))
+	return nil
+}
+
 // applyAll applies and removes bpfman's objects and DaemonSets.
-func (c *Controller) applyAll(ctx context.Context, apply, remove []client.Object) error {
+func (r *rolloutLoop) applyAll(ctx context.Context, k kinds, apply, remove []client.Object) error {
 	var failed errorList
 	for _, o := range apply {
-		if !c.kinds.has(o) {
+		if !k.has(o) {
 			continue
 		}
 		stored := o.DeepCopyObject().(client.Object)
-		err := c.client.Get(ctx, client.ObjectKeyFromObject(o), stored)
+		err := r.client.Get(ctx, client.ObjectKeyFromObject(o), stored)
 		switch {
 		case client.IgnoreNotFound(err) != nil:
 			failed.add(err)
@@ -133,13 +216,13 @@ func (c *Controller) applyAll(ctx context.Context, apply, remove []client.Object
 		case err != nil:
 			stored = nil
 		}
-		_, err = c.apply(ctx, o, stored)
+		_, err = r.apply(ctx, o, stored)
 		failed.add(err)
 	}
 	for _, o := range remove {
 		stored := o.DeepCopyObject().(client.Object)
-		if err := c.client.Get(ctx, client.ObjectKeyFromObject(o), stored); err == nil {
-			failed.add(c.remove(ctx, stored))
+		if err := r.client.Get(ctx, client.ObjectKeyFromObject(o), stored); err == nil {
+			failed.add(r.remove(ctx, stored))
 		} else {
 			failed.add(client.IgnoreNotFound(err))
 		}
@@ -147,56 +230,98 @@ func (c *Controller) applyAll(ctx context.Context, apply, remove []client.Object
 	return failed.err()
 }
 
-// sendSettings tells the agents of each application its ports and where it drains.
-func (c *Controller) sendSettings(r rollout.Desired) {
+// sendSettings gives the agents of each application its ports, and the nodes on
+// which it drains.
+func (r *rolloutLoop) sendSettings(desired rollout.Desired) {
 	now := map[string]bool{}
-	for _, a := range r.Applications {
-		c.Fleet.SetSettings(a.Name, fleet.Settings{SNAT: a.SNAT, Drain: a.Drain})
+	for _, a := range desired.Applications {
+		r.Fleet.SetSettings(a.Name, fleet.Settings{SNAT: a.SNAT, Drain: a.Drain})
 		now[a.Name] = true
 	}
-	for name := range c.settled {
+	for name := range r.known {
 		if !now[name] {
-			c.Fleet.Forget(name)
+			r.Fleet.Forget(name)
 		}
 	}
-	c.settled = now
+	r.known = now
 }
 
-// writeNodes writes the NodeDataplanes.
-func (c *Controller) writeNodes(ctx context.Context, verdicts []rollout.NodeStatus, stored []v1alpha1.NodeDataplane) error {
-	if !c.kinds.has(&v1alpha1.NodeDataplane{}) {
-		return nil
+// logProblems logs what is wrong with each object.
+func (r *rolloutLoop) logProblems(problems []rollout.Problem) {
+	messages := map[string]string{} // an object may have a problem on each node
+	for _, p := range problems {
+		messages[p.Object] = strings.TrimSpace(messages[p.Object] + " " + p.Message)
 	}
+	for object, message := range messages {
+		r.once.warn(object, message)
+	}
+}
+
+// restartAgents deletes the agents of a node that have the maps of a program that
+// is gone.
+func (r *rolloutLoop) restartAgents(ctx context.Context, n rollout.NodeStatus) error {
 	var failed errorList
-	left := map[string]*v1alpha1.NodeDataplane{}
-	for i := range stored {
-		left[stored[i].Name] = &stored[i]
-	}
-	for _, v := range verdicts {
-		object := left[v.Node]
-		delete(left, v.Node)
-		if object == nil {
-			object = c.newNode(v.Node)
-			writes.WithLabelValues("NodeDataplane", "create").Inc()
-			if err := c.client.Create(ctx, object); err != nil {
-				failed.add(fmt.Errorf("create NodeDataplane %s: %w", v.Node, err))
-				continue
-			}
-			c.ownWrites.wrote(object)
+	for _, name := range n.Restart {
+		pod := &corev1.Pod{}
+		if err := r.client.Get(ctx, types.NamespacedName{Namespace: r.Release.Namespace, Name: name}, pod); err == nil {
+			r.log.Info("restarting agent: its maps are those of a program that is gone", "pod", name, "node", n.Node)
+			failed.add(r.remove(ctx, pod))
 		}
-		failed.add(c.patchStatus(ctx, object, func(o client.Object) { o.(*v1alpha1.NodeDataplane).Status = v.Status }))
-	}
-	for _, object := range left {
-		failed.add(c.remove(ctx, object))
 	}
 	return failed.err()
 }
 
-// newNode is owned by its Node, and goes with it.
-func (c *Controller) newNode(name string) *v1alpha1.NodeDataplane {
+// writeNodes writes the NodeDataplanes. They are written before the next pass,
+// because they are its memory.
+func (r *rolloutLoop) writeNodes(ctx context.Context, t *translated, nodes []rollout.NodeStatus, stored []v1alpha1.NodeDataplane) error {
+	if !t.kinds.has(&v1alpha1.NodeDataplane{}) {
+		return nil
+	}
+	left := map[string]*v1alpha1.NodeDataplane{}
+	for i := range stored {
+		left[stored[i].Name] = &stored[i]
+	}
+	errs := make([]error, len(nodes))
+	var group errgroup.Group
+	group.SetLimit(statusWorkers)
+	for i, n := range nodes {
+		object := left[n.Node]
+		delete(left, n.Node)
+		group.Go(func() error {
+			errs[i] = r.writeNode(ctx, t, n, object)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	failed := errorList(slices.DeleteFunc(errs, func(err error) bool { return err == nil }))
+	for _, object := range left {
+		failed.add(r.remove(ctx, object))
+	}
+	return failed.err()
+}
+
+// writeNode writes one. Stored is nil if there is none yet.
+func (r *rolloutLoop) writeNode(ctx context.Context, t *translated, n rollout.NodeStatus, stored *v1alpha1.NodeDataplane) error {
+	if stored == nil {
+		stored = newNodeDataplane(n.Node, t.nodes)
+		writes.WithLabelValues("NodeDataplane", "create").Inc()
+		if err := r.client.Create(ctx, stored); err != nil {
+			return fmt.Errorf("create NodeDataplane %s: %w", n.Node, err)
+		}
+		r.ownWrites.wrote(stored)
+	}
+	err := r.patchStatus(ctx, stored, func(o client.Object, _ metav1.Time) { o.(*v1alpha1.NodeDataplane).Status = n.Status })
+	if apierrors.IsConflict(err) {
+		return nil // the event of the other write wakes the next pass
+	}
+	return err
+}
+
+// newNodeDataplane returns one that is owned by its Node, and goes with it.
+func newNodeDataplane(name string, nodes []corev1.Node) *v1alpha1.NodeDataplane {
 	object := &v1alpha1.NodeDataplane{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{v1alpha1.ManagedByLabel: v1alpha1.Manager}}}
-	for i := range c.world.nodes {
-		if n := &c.world.nodes[i]; n.Name == name {
+	for i := range nodes {
+		if n := &nodes[i]; n.Name == name {
 			object.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: n.Name, UID: n.UID}}
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -25,18 +26,18 @@ import (
 )
 
 const (
-	// loadBalancerClass has the cluster's load balancer leave a Service alone,
-	// whose address comes from elsewhere.
+	// loadBalancerClass keeps the cluster's load balancer from Services whose address
+	// comes from elsewhere.
 	loadBalancerClass = string(gateway.ControllerName)
 	// servicePrefix begins the names of Services of Gateways.
 	servicePrefix = "blixt-"
-	// annotationMetalLB asks MetalLB for addresses; others read
-	// spec.loadBalancerIP, which has place for one.
+	// annotationMetalLB asks MetalLB for addresses. Other load balancers read
+	// spec.loadBalancerIP, which holds one address.
 	annotationMetalLB = "metallb.io/loadBalancerIPs"
 )
 
-// service is the Service of a Gateway: it gets an address from the cluster's
-// load balancer, or shows the one that we gave.
+// service returns the Service of a Gateway. It gets an address from the cluster's
+// load balancer, or shows the one that Blixt gave.
 func service(gw *gwv1.Gateway, p *gateway.ServiceSpec) *corev1.Service {
 	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{
 		Namespace: gw.Namespace, Name: serviceName(gw.Name),
@@ -50,7 +51,7 @@ func service(gw *gwv1.Gateway, p *gateway.ServiceSpec) *corev1.Service {
 	s.Labels[gwv1.GatewayNameLabelKey] = labelValue(gw.Name)
 	s.Labels[gwv1.GatewayClassNameLabelKey] = labelValue(string(gw.Spec.GatewayClassName))
 	if p.PodTraffic != v1alpha1.PodTrafficKubeProxy {
-		s.Labels[v1alpha1.ServiceProxyLabel] = "blixt" // or kube-proxy's success would hide our failure
+		s.Labels[v1alpha1.ServiceProxyLabel] = "blixt" // or else kube-proxy would serve it, and hide that Blixt does not
 	}
 	if s.Annotations == nil {
 		s.Annotations = map[string]string{}
@@ -75,14 +76,14 @@ func service(gw *gwv1.Gateway, p *gateway.ServiceSpec) *corev1.Service {
 	for _, port := range p.Ports {
 		s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{
 			Name: port.Name, Protocol: corev1.Protocol(port.Protocol.String()), Port: int32(port.Port.Port),
-			TargetPort: intstr.FromInt32(int32(port.Port.Port)), // means nothing: there is no selector
+			TargetPort: intstr.FromInt32(int32(port.Port.Port)), // unused: there is no selector
 		})
 	}
 	return s
 }
 
-// serviceName makes a name that a Service may have, which is a DNS label of at
-// most 63 characters, of a Gateway's, which is a domain name.
+// serviceName returns the name of a Gateway's Service. It is a DNS label of at most
+// 63 characters; the name of a Gateway is a domain name.
 func serviceName(gatewayName string) string {
 	name := servicePrefix + strings.ReplaceAll(gatewayName, ".", "-")
 	if len(name) <= 63 && !strings.Contains(gatewayName, ".") {
@@ -91,7 +92,7 @@ func serviceName(gatewayName string) string {
 	return name[:min(len(name), 54)] + "-" + shortHash(gatewayName)
 }
 
-// labelValue makes of a name what a label may have as its value.
+// labelValue shortens a name to what a label may have as its value.
 func labelValue(name string) string {
 	if len(name) <= 63 {
 		return name
@@ -112,84 +113,91 @@ func joinAddresses(addresses []netip.Addr) string {
 	return strings.Join(words, ",")
 }
 
-// applyServices makes the Services of all Gateways what their plans say, and
-// removes those that no plan asks for.
-func (c *Controller) applyServices(ctx context.Context) error {
+// applyServices makes the Services of all Gateways what their specs say, and
+// removes those that no Gateway has. What it writes is entered into the snapshot.
+// Returns the statuses of the Services whose addresses Blixt gives.
+func (p *publisher) applyServices(ctx context.Context, t *translated) ([]wantedStatus, error) {
 	wanted := map[types.NamespacedName]bool{}
+	var statuses []wantedStatus
 	var failed errorList
-	for i := range c.translation.Gateways {
-		g := &c.translation.Gateways[i]
+	for i := range t.Gateways {
+		g := &t.Gateways[i]
 		if g.Service == nil {
 			continue
 		}
-		gw := c.world.gateways[g.NamespacedName]
+		gw := t.gateways[g.NamespacedName]
 		want := service(gw, g.Service)
 		key := client.ObjectKeyFromObject(want)
 		wanted[key] = true
-		stored := c.world.services[key]
+		stored := t.services[key]
 		switch {
 		case len(want.Spec.Ports) == 0: // it keeps the address that it has
 			continue
 		case stored != nil && !metav1.IsControlledBy(stored, gw):
 			failed.add(notOurs(stored))
 			continue
-		case stored != nil && text(stored.Spec.LoadBalancerClass) != text(want.Spec.LoadBalancerClass):
-			failed.add(c.remove(ctx, stored)) // the field cannot be changed
+		case stored != nil && !equality.Semantic.DeepEqual(stored.Spec.LoadBalancerClass, want.Spec.LoadBalancerClass):
+			failed.add(p.remove(ctx, stored)) // the field cannot be changed
 			continue
 		}
-		var before client.Object
-		if stored != nil {
-			before = stored
-		}
-		wrote, err := c.apply(ctx, want, before)
-		if wrote { // its event is no news: this pass goes on with what it is now
-			stored = &corev1.Service{}
-			if err = c.reader.Get(ctx, key, stored); err == nil {
-				c.world.services[key] = stored
-			}
-		}
+		stored, err := p.applyService(ctx, want, stored)
 		if err != nil {
 			failed.add(client.IgnoreNotFound(err))
 			continue
 		}
+		t.services[key] = stored
 		if g.Service.Source != v1alpha1.SourceLoadBalancer {
-			failed.add(c.writeServiceStatus(ctx, stored, g))
+			statuses = append(statuses, wantedStatus{object: stored, change: serviceStatus(g)})
 		}
 	}
-	for key, stored := range c.world.services {
+	for key, stored := range t.services {
 		if v1alpha1.Managed(stored) && stored.Labels[gwv1.GatewayNameLabelKey] != "" && !wanted[key] {
-			failed.add(c.remove(ctx, stored))
+			failed.add(p.remove(ctx, stored))
 		}
 	}
-	return failed.err()
+	return statuses, failed.err()
 }
 
-// notOurs is what keeps a Gateway from having a Service.
+// applyService returns the Service as it is then, which the cache may not have yet.
+func (p *publisher) applyService(ctx context.Context, want, stored *corev1.Service) (*corev1.Service, error) {
+	var cached client.Object // nil, unlike a nil *Service in it
+	if stored != nil {
+		cached = stored
+	}
+	wrote, err := p.apply(ctx, want, cached)
+	if err != nil || !wrote {
+		return stored, err
+	}
+	stored = &corev1.Service{}
+	return stored, p.direct.Get(ctx, client.ObjectKeyFromObject(want), stored)
+}
+
+// notOurs is the error for a Gateway whose Service's name is taken.
 func notOurs(s *corev1.Service) error {
 	return fmt.Errorf("Service %s/%s exists already and is not this Gateway's: rename one of them", s.Namespace, s.Name) //nolint:staticcheck // the name of a kind
 }
 
-// writeServiceStatus shows the addresses that we gave, where people and
-// kube-proxy look for them. Those of nodes stay the nodes' even for one that
-// reads the Service though its label tells it not to: in mode ipvs, each node
-// would take all of them for its own.
-func (c *Controller) writeServiceStatus(ctx context.Context, stored *corev1.Service, g *gateway.GatewayStatus) error {
-	return c.patchStatus(ctx, stored, func(o client.Object) {
-		mode := corev1.LoadBalancerIPModeVIP
-		if g.Service.Source == v1alpha1.SourceNode && g.Service.PodTraffic != v1alpha1.PodTrafficKubeProxy {
-			mode = corev1.LoadBalancerIPModeProxy
+// serviceStatus shows the addresses that we gave, where people and kube-proxy look
+// for them. The mode of addresses of nodes is Proxy, even though the Service's label
+// tells kube-proxy to ignore it: one in mode ipvs that reads it nevertheless would
+// have each node take the addresses of all nodes.
+func serviceStatus(g *gateway.GatewayStatus) statusChange {
+	mode := corev1.LoadBalancerIPModeVIP
+	if g.Service.Source == v1alpha1.SourceNode && g.Service.PodTraffic != v1alpha1.PodTrafficKubeProxy {
+		mode = corev1.LoadBalancerIPModeProxy
+	}
+	var ingress []corev1.LoadBalancerIngress
+	for _, a := range g.Status.Addresses {
+		if _, err := netip.ParseAddr(a.Value); err == nil {
+			ingress = append(ingress, corev1.LoadBalancerIngress{IP: a.Value, IPMode: &mode})
 		}
-		var ingress []corev1.LoadBalancerIngress
-		for _, a := range g.Status.Addresses {
-			if _, err := netip.ParseAddr(a.Value); err == nil {
-				ingress = append(ingress, corev1.LoadBalancerIngress{IP: a.Value, IPMode: &mode})
-			}
-		}
-		o.(*corev1.Service).Status.LoadBalancer.Ingress = ingress
-	})
+	}
+	return func(object client.Object, _ metav1.Time) {
+		object.(*corev1.Service).Status.LoadBalancer.Ingress = ingress
+	}
 }
 
-// assigned is what the cluster gave the Service of a Gateway.
+// assigned returns what the cluster gave the Service of a Gateway.
 func assigned(s *corev1.Service) gateway.Assigned {
 	a := gateway.Assigned{NodePorts: map[gateway.Port]uint16{}}
 	for _, ingress := range s.Status.LoadBalancer.Ingress {
@@ -208,12 +216,12 @@ func assigned(s *corev1.Service) gateway.Assigned {
 	return a
 }
 
-// complaint is what the newest warning about a Service says, or "": why the
-// cluster's load balancer gives it no address, for one.
+// complaint returns the newest warning about a Service, such as why the cluster's
+// load balancer gives it no address; "": there is none.
 func complaint(s *corev1.Service, warnings []corev1.Event) string {
 	var newest *corev1.Event
 	for i := range warnings {
-		if e := &warnings[i]; e.InvolvedObject.UID == s.UID && (newest == nil || said(newest).Before(said(e))) {
+		if e := &warnings[i]; e.InvolvedObject.UID == s.UID && (newest == nil || lastSeen(newest).Before(lastSeen(e))) {
 			newest = e
 		}
 	}
@@ -223,8 +231,9 @@ func complaint(s *corev1.Service, warnings []corev1.Event) string {
 	return newest.Reason + ": " + newest.Message
 }
 
-// said is when an event was told last, of which there are two kinds.
-func said(e *corev1.Event) time.Time {
+// lastSeen returns when an event was last emitted, which two kinds of events have in
+// different fields.
+func lastSeen(e *corev1.Event) time.Time {
 	switch {
 	case e.Series != nil:
 		return e.Series.LastObservedTime.Time
@@ -232,12 +241,4 @@ func said(e *corev1.Event) time.Time {
 		return e.LastTimestamp.Time
 	}
 	return e.EventTime.Time
-}
-
-// text is that of an optional field.
-func text(p *string) string {
-	if p == nil {
-		return ""
-	}
-	return *p
 }

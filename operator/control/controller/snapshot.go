@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"slices"
 
-	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,35 +19,25 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
-// world is what the cluster has, as one pass read it. Its objects are those of
-// the cache: nothing in them is modified.
-type world struct {
-	objects  gateway.Objects
-	nodes    []corev1.Node
+// snapshot is what one pass has read of the cluster. Its objects belong to the
+// cache, and must not be modified.
+type snapshot struct {
+	kinds   kinds
+	objects gateway.Objects
+	nodes   []corev1.Node
+	// gateways are as they are stored; those of objects have the newest addresses.
 	gateways map[types.NamespacedName]*gwv1.Gateway
 	services map[types.NamespacedName]*corev1.Service
-	events   []corev1.Event // warnings about Services
-	// proxyMode is kube-proxy's; "": nothing tells it.
+	warnings []corev1.Event // about Services
+	// proxyMode is kube-proxy's; "": unknown.
 	proxyMode string
 }
 
-// managed selects what the operator has made.
+// managed selects the objects that the operator has made.
 var managed = client.MatchingLabels{v1alpha1.ManagedByLabel: v1alpha1.Manager}
 
-// list lists objects of the cache as they are, or nothing of a kind that the
-// cluster lacks.
-func (c *Controller) list(ctx context.Context, list client.ObjectList, o ...client.ListOption) error {
-	if !c.kinds.has(list) {
-		return nil
-	}
-	if err := c.client.List(ctx, list, append(o, client.UnsafeDisableDeepCopy)...); err != nil {
-		return fmt.Errorf("list %T: %w", list, err)
-	}
-	return nil
-}
-
-func (c *Controller) readWorld(ctx context.Context) (*world, error) {
-	w := &world{gateways: map[types.NamespacedName]*gwv1.Gateway{}, services: map[types.NamespacedName]*corev1.Service{}}
+func (p *publisher) readSnapshot(ctx context.Context, k kinds) (*snapshot, error) {
+	s := &snapshot{kinds: k, gateways: map[types.NamespacedName]*gwv1.Gateway{}, services: map[types.NamespacedName]*corev1.Service{}}
 	var (
 		classes    gwv1.GatewayClassList
 		gateways   gwv1.GatewayList
@@ -64,45 +53,45 @@ func (c *Controller) readWorld(ctx context.Context) (*world, error) {
 		gwConfigs  v1alpha1.BlixtGatewayConfigList
 	)
 	for _, l := range []client.ObjectList{&tcp, &udp} {
-		if err := c.list(ctx, l); err != nil {
+		if err := p.list(ctx, k, l); err != nil {
 			return nil, err
 		}
 	}
-	// Before Services are listed: of one that comes a moment later there is an event.
-	c.interest.set(referred(tcp.Items, udp.Items))
+	// Before Services are listed: one that comes a moment later causes an event.
+	p.events.setReferred(referred(tcp.Items, udp.Items))
 	for _, l := range []client.ObjectList{&classes, &gateways, &sets, &grants, &services, &namespaces, &nodes, &events, &configs, &gwConfigs} {
-		if err := c.list(ctx, l); err != nil {
+		if err := p.list(ctx, k, l); err != nil {
 			return nil, err
 		}
 	}
-	w.objects = gateway.Objects{
+	s.objects = gateway.Objects{
 		GatewayClasses: classes.Items, Gateways: gateways.Items, ListenerSets: sets.Items,
 		TCPRoutes: living(tcp.Items), UDPRoutes: living(udp.Items), ReferenceGrants: living(grants.Items),
 		Services: services.Items, Namespaces: namespaces.Items, Configs: configs.Items, GatewayConfigs: gwConfigs.Items,
 	}
-	w.nodes, w.events = nodes.Items, events.Items
+	s.nodes, s.warnings = nodes.Items, events.Items
 	proxy := &corev1.ConfigMap{}
-	if err := c.client.Get(ctx, gateway.KubeProxy, proxy); client.IgnoreNotFound(err) != nil {
+	if err := p.client.Get(ctx, gateway.KubeProxy, proxy); client.IgnoreNotFound(err) != nil {
 		return nil, fmt.Errorf("get ConfigMap %s: %w", gateway.KubeProxy, err)
 	}
-	w.proxyMode = gateway.ProxyMode(proxy)
-	for i := range w.objects.Gateways {
-		g := &w.objects.Gateways[i]
+	s.proxyMode = gateway.ProxyMode(proxy)
+	for i := range s.objects.Gateways {
+		g := &s.objects.Gateways[i]
 		key, stored := client.ObjectKeyFromObject(g), *g
-		w.gateways[key] = &stored
-		// The cache may be behind what we have given already.
-		if known, ok := c.addresses[key]; ok {
+		s.gateways[key] = &stored
+		// The cache may not have the addresses yet that were given last.
+		if known, ok := p.addresses[key]; ok {
 			g.Status.Addresses = known
 		}
 	}
-	for i := range w.objects.Services {
-		s := &w.objects.Services[i]
-		w.services[client.ObjectKeyFromObject(s)] = s
+	for i := range s.objects.Services {
+		service := &s.objects.Services[i]
+		s.services[client.ObjectKeyFromObject(service)] = service
 	}
-	return w, nil
+	return s, nil
 }
 
-// living leaves out what is being deleted.
+// living leaves out objects that are being deleted.
 func living[T any, P interface {
 	*T
 	metav1.Object
@@ -110,7 +99,7 @@ func living[T any, P interface {
 	return slices.DeleteFunc(slices.Clone(items), func(o T) bool { return P(&o).GetDeletionTimestamp() != nil })
 }
 
-// referred are the Services that routes name, there or not.
+// referred returns the Services that routes name, whether they exist or not.
 func referred(tcp []gwv1.TCPRoute, udp []gwv1.UDPRoute) map[types.NamespacedName]bool {
 	all := map[types.NamespacedName]bool{}
 	add := func(namespace string, refs []gwv1.BackendRef) {
@@ -135,29 +124,34 @@ func referred(tcp []gwv1.TCPRoute, udp []gwv1.UDPRoute) map[types.NamespacedName
 	return all
 }
 
-// cluster is what Translate has to know of the cluster.
-func (c *Controller) cluster(w *world) *gateway.Cluster {
-	k := &gateway.Cluster{Assigned: map[types.NamespacedName]gateway.Assigned{}, ReservedPorts: c.ReservedPorts, ProxyMode: w.proxyMode}
-	for i := range w.nodes {
-		n := &w.nodes[i]
+// cluster returns what Translate has to know besides the objects.
+func (s *snapshot) cluster(reserved []gateway.ReservedRange) *gateway.Cluster {
+	k := &gateway.Cluster{Assigned: map[types.NamespacedName]gateway.Assigned{}, ReservedPorts: reserved, ProxyMode: s.proxyMode}
+	for i := range s.nodes {
+		n := &s.nodes[i]
 		k.Nodes = append(k.Nodes, gateway.Node{Name: n.Name, Addresses: nodeAddresses(n), Labels: n.Labels})
 	}
-	for key, gw := range w.gateways {
-		s := w.services[types.NamespacedName{Namespace: key.Namespace, Name: serviceName(key.Name)}]
+	for key, gw := range s.gateways {
+		service := s.serviceOf(key)
 		switch {
-		case s == nil:
-		case metav1.IsControlledBy(s, gw):
-			given := assigned(s)
-			given.Problem = complaint(s, w.events)
+		case service == nil:
+		case metav1.IsControlledBy(service, gw):
+			given := assigned(service)
+			given.Problem = complaint(service, s.warnings)
 			k.Assigned[key] = given
 		default:
-			k.Assigned[key] = gateway.Assigned{Problem: notOurs(s).Error()}
+			k.Assigned[key] = gateway.Assigned{Problem: notOurs(service).Error()}
 		}
 	}
 	return k
 }
 
-// nodeAddresses are those that a node has as its own.
+// serviceOf returns the Service that has the name of a Gateway's, or nil.
+func (s *snapshot) serviceOf(gateway types.NamespacedName) *corev1.Service {
+	return s.services[types.NamespacedName{Namespace: gateway.Namespace, Name: serviceName(gateway.Name)}]
+}
+
+// nodeAddresses returns the addresses that a node has itself.
 func nodeAddresses(n *corev1.Node) []netip.Addr {
 	var all []netip.Addr
 	for _, a := range n.Status.Addresses {
@@ -171,23 +165,30 @@ func nodeAddresses(n *corev1.Node) []netip.Addr {
 	return all
 }
 
+// readAllEndpoints reads those of the Services that frontends name.
+func (p *publisher) readAllEndpoints(ctx context.Context, t *translated) (gateway.Endpoints, error) {
+	all := gateway.Endpoints{}
+	for i := range t.Frontends {
+		for _, ref := range t.Frontends[i].Refs {
+			if _, known := all[ref.Service]; known {
+				continue
+			}
+			found, err := p.readEndpoints(ctx, ref.Service)
+			if err != nil {
+				return nil, err
+			}
+			all[ref.Service] = found
+		}
+	}
+	return all, nil
+}
+
 // readEndpoints reads those of one Service.
-func (c *Controller) readEndpoints(ctx context.Context, service types.NamespacedName) (gateway.ServiceEndpoints, error) {
+func (p *publisher) readEndpoints(ctx context.Context, service types.NamespacedName) (gateway.ServiceEndpoints, error) {
 	list := &discoveryv1.EndpointSliceList{}
-	err := c.list(ctx, list, client.InNamespace(service.Namespace), client.MatchingFields{byService: service.Name})
+	err := p.list(ctx, kinds{}, list, client.InNamespace(service.Namespace), client.MatchingFields{byService: service.Name})
 	return gateway.NewServiceEndpoints(list.Items), err
 }
 
 // byService indexes EndpointSlices by the name of their Service.
 const byService = "service"
-
-// readBpfman reads what bpfman was asked for, and what it says.
-func (c *Controller) readBpfman(ctx context.Context) ([]bpfmanv1.ClusterBpfApplication, []bpfmanv1.ClusterBpfApplicationState, error) {
-	var apps bpfmanv1.ClusterBpfApplicationList
-	var states bpfmanv1.ClusterBpfApplicationStateList
-	if err := c.list(ctx, &apps, managed); err != nil {
-		return nil, nil, err
-	}
-	err := c.list(ctx, &states)
-	return apps.Items, states.Items, err
-}

@@ -3,48 +3,25 @@
 package controller
 
 import (
-	"context"
 	"fmt"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
-	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
-// patchStatus writes what change makes of an object's status, if that is
-// something else than what is stored. Nothing is written over what somebody
-// else has written since: the object's next event brings the next try.
-func (c *Controller) patchStatus(ctx context.Context, stored client.Object, change func(client.Object)) error {
-	object := stored.DeepCopyObject().(client.Object)
-	change(object)
-	if equality.Semantic.DeepEqual(stored, object) {
-		return nil
-	}
-	writes.WithLabelValues(kube.KindOf(stored), "status").Inc()
-	err := c.client.Status().Patch(ctx, object, client.MergeFromWithOptions(stored, client.MergeFromWithOptimisticLock{}))
-	switch {
-	case apierrors.IsConflict(err), apierrors.IsNotFound(err): // changed or gone meanwhile
-		return nil
-	case err != nil:
-		return fmt.Errorf("write status of %s: %w", kube.NameOf(stored), err)
-	}
-	c.ownWrites.wrote(object)
-	c.tell(object, told(stored), told(object))
-	return nil
-}
-
-// merge returns stored conditions with ours in place. Those of other types are
-// others', and stay. A condition that has not changed its status keeps its time.
-func (c *Controller) merge(stored, ours []metav1.Condition) []metav1.Condition {
+// merge returns the stored conditions with ours in place. Conditions of other
+// types belong to others, and stay. A condition whose status has not changed
+// keeps its time.
+func merge(now metav1.Time, stored, ours []metav1.Condition) []metav1.Condition {
 	merged := slices.Clone(stored)
 	for _, condition := range ours {
-		condition.LastTransitionTime = metav1.NewTime(c.Clock())
+		condition.LastTransitionTime = now
 		i := slices.IndexFunc(merged, func(m metav1.Condition) bool { return m.Type == condition.Type })
 		if i < 0 {
 			merged = append(merged, condition)
@@ -58,55 +35,57 @@ func (c *Controller) merge(stored, ours []metav1.Condition) []metav1.Condition {
 	return merged
 }
 
-func (c *Controller) writeClass(ctx context.Context, stored *gwv1.GatewayClass, status gwv1.GatewayClassStatus) error {
-	return c.patchStatus(ctx, stored, func(o client.Object) {
-		object := o.(*gwv1.GatewayClass)
-		object.Status.Conditions = c.merge(stored.Status.Conditions, status.Conditions)
-		object.Status.SupportedFeatures = status.SupportedFeatures
-	})
-}
-
-func (c *Controller) writeGateway(ctx context.Context, stored *gwv1.Gateway, status gwv1.GatewayStatus) error {
-	return c.patchStatus(ctx, stored, func(o client.Object) {
-		status.Conditions = c.merge(stored.Status.Conditions, status.Conditions)
-		status.Listeners = mergeListeners(c, stored.Status.Listeners, status.Listeners,
-			func(l *gwv1.ListenerStatus) (gwv1.SectionName, *[]metav1.Condition) { return l.Name, &l.Conditions })
-		o.(*gwv1.Gateway).Status = status
-	})
-}
-
-func (c *Controller) writeListenerSet(ctx context.Context, stored *gwv1.ListenerSet, status gwv1.ListenerSetStatus) error {
-	return c.patchStatus(ctx, stored, func(o client.Object) {
-		status.Conditions = c.merge(stored.Status.Conditions, status.Conditions)
-		status.Listeners = mergeListeners(c, stored.Status.Listeners, status.Listeners,
-			func(l *gwv1.ListenerEntryStatus) (gwv1.SectionName, *[]metav1.Condition) {
-				return l.Name, &l.Conditions
-			})
-		o.(*gwv1.ListenerSet).Status = status
-	})
-}
-
-// mergeListeners returns our listeners, each with its conditions merged into
-// those of the stored one of its name.
-func mergeListeners[L any](c *Controller, stored, ours []L, parts func(*L) (gwv1.SectionName, *[]metav1.Condition)) []L {
-	before := map[gwv1.SectionName][]metav1.Condition{}
+// mergeListeners returns our listeners. The conditions of each are merged into
+// those of the stored listener of its name.
+func mergeListeners[L any](now metav1.Time, stored, ours []L, parts func(*L) (gwv1.SectionName, *[]metav1.Condition)) []L {
+	previous := map[gwv1.SectionName][]metav1.Condition{}
 	for i := range stored {
 		name, conditions := parts(&stored[i])
-		before[name] = *conditions
+		previous[name] = *conditions
 	}
 	merged := slices.Clone(ours)
 	for i := range merged {
 		name, conditions := parts(&merged[i])
-		*conditions = c.merge(before[name], *conditions)
+		*conditions = merge(now, previous[name], *conditions)
 	}
 	return merged
 }
 
-// writeRoute writes the parents that are ours, among those of other
-// controllers. A parent that is not ours any more goes.
-func (c *Controller) writeRoute(ctx context.Context, stored client.Object, wanted []gwv1.RouteParentStatus) error {
-	return c.patchStatus(ctx, stored, func(object client.Object) {
-		status := routeStatus(object)
+func classStatus(wanted gwv1.GatewayClassStatus) statusChange {
+	return func(object client.Object, now metav1.Time) {
+		class := object.(*gwv1.GatewayClass)
+		class.Status.Conditions = merge(now, class.Status.Conditions, wanted.Conditions)
+		class.Status.SupportedFeatures = wanted.SupportedFeatures
+	}
+}
+
+func gatewayStatus(wanted gwv1.GatewayStatus) statusChange {
+	return func(object client.Object, now metav1.Time) {
+		stored, status := &object.(*gwv1.Gateway).Status, wanted
+		status.Conditions = merge(now, stored.Conditions, wanted.Conditions)
+		status.Listeners = mergeListeners(now, stored.Listeners, wanted.Listeners,
+			func(l *gwv1.ListenerStatus) (gwv1.SectionName, *[]metav1.Condition) { return l.Name, &l.Conditions })
+		*stored = status
+	}
+}
+
+func listenerSetStatus(wanted gwv1.ListenerSetStatus) statusChange {
+	return func(object client.Object, now metav1.Time) {
+		stored, status := &object.(*gwv1.ListenerSet).Status, wanted
+		status.Conditions = merge(now, stored.Conditions, wanted.Conditions)
+		status.Listeners = mergeListeners(now, stored.Listeners, wanted.Listeners,
+			func(l *gwv1.ListenerEntryStatus) (gwv1.SectionName, *[]metav1.Condition) {
+				return l.Name, &l.Conditions
+			})
+		*stored = status
+	}
+}
+
+// routeStatus sets the parents that are ours, among those of other controllers. A
+// parent that is not ours any more goes.
+func routeStatus(wanted []gwv1.RouteParentStatus) statusChange {
+	return func(object client.Object, now metav1.Time) {
+		status := statusOfRoute(object)
 		parents := []gwv1.RouteParentStatus{} // the field is required
 		for _, p := range status.Parents {
 			if p.ControllerName != gateway.ControllerName {
@@ -114,22 +93,22 @@ func (c *Controller) writeRoute(ctx context.Context, stored client.Object, wante
 			}
 		}
 		for _, p := range wanted {
-			before := slices.IndexFunc(status.Parents, func(s gwv1.RouteParentStatus) bool {
+			stored := slices.IndexFunc(status.Parents, func(s gwv1.RouteParentStatus) bool {
 				return s.ControllerName == gateway.ControllerName && equality.Semantic.DeepEqual(s.ParentRef, p.ParentRef)
 			})
 			var conditions []metav1.Condition
-			if before >= 0 {
-				conditions = status.Parents[before].Conditions
+			if stored >= 0 {
+				conditions = status.Parents[stored].Conditions
 			}
-			p.Conditions = c.merge(conditions, p.Conditions)
+			p.Conditions = merge(now, conditions, p.Conditions)
 			parents = append(parents, p)
 		}
 		status.Parents = parents
-	})
+	}
 }
 
-// routeStatus is where a TCPRoute or UDPRoute has its status.
-func routeStatus(route client.Object) *gwv1.RouteStatus {
+// statusOfRoute returns where a TCPRoute or UDPRoute has its status.
+func statusOfRoute(route client.Object) *gwv1.RouteStatus {
 	switch r := route.(type) {
 	case *gwv1.TCPRoute:
 		return &r.Status.RouteStatus
@@ -137,4 +116,59 @@ func routeStatus(route client.Object) *gwv1.RouteStatus {
 		return &r.Status.RouteStatus
 	}
 	panic(fmt.Sprintf("%T is no route", route))
+}
+
+// hasParent reports whether one of the stored parents is ours.
+func hasParent(stored []gwv1.RouteParentStatus) bool {
+	return slices.ContainsFunc(stored, func(p gwv1.RouteParentStatus) bool { return p.ControllerName == gateway.ControllerName })
+}
+
+// routeStatuses returns the status of each route that has parents of ours, or had
+// some.
+func (t *translated) routeStatuses() []wantedStatus {
+	parents := map[objectKey][]gwv1.RouteParentStatus{}
+	for _, r := range t.Routes {
+		parents[objectKey{string(r.Kind), r.NamespacedName}] = r.Status.Parents
+	}
+	var all []wantedStatus
+	add := func(route client.Object) {
+		if wanted := parents[keyOf(route)]; len(wanted) > 0 || hasParent(statusOfRoute(route).Parents) {
+			all = append(all, wantedStatus{object: route, change: routeStatus(wanted)})
+		}
+	}
+	for i := range t.objects.TCPRoutes {
+		add(&t.objects.TCPRoutes[i])
+	}
+	for i := range t.objects.UDPRoutes {
+		add(&t.objects.UDPRoutes[i])
+	}
+	return all
+}
+
+// gatewayStatuses returns those of Gateways and ListenerSets, whose conditions
+// Programmed follow the progress of the nodes. Stored are the conditions of each
+// Gateway as they are now.
+func (t *translated) gatewayStatuses(progress map[types.NamespacedName]gateway.Progress, stored map[types.NamespacedName][]metav1.Condition) []wantedStatus {
+	completed := gateway.Translation{Unresolved: t.Unresolved, Gateways: slices.Clone(t.Gateways), ListenerSets: slices.Clone(t.ListenerSets)}
+	for i := range completed.Gateways {
+		completed.Gateways[i].Status = *completed.Gateways[i].Status.DeepCopy()
+	}
+	for i := range completed.ListenerSets {
+		completed.ListenerSets[i].Status = *completed.ListenerSets[i].Status.DeepCopy()
+	}
+	for name, p := range progress {
+		completed.SetProgress(name, p, stored[name])
+	}
+	var all []wantedStatus
+	for _, g := range completed.Gateways {
+		all = append(all, wantedStatus{object: t.gateways[g.NamespacedName], change: gatewayStatus(g.Status)})
+	}
+	sets := map[types.NamespacedName]client.Object{}
+	for i := range t.objects.ListenerSets {
+		sets[client.ObjectKeyFromObject(&t.objects.ListenerSets[i])] = &t.objects.ListenerSets[i]
+	}
+	for _, s := range completed.ListenerSets {
+		all = append(all, wantedStatus{object: sets[s.NamespacedName], change: listenerSetStatus(s.Status)})
+	}
+	return all
 }

@@ -6,9 +6,12 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 
+	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apiextv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -26,66 +29,34 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
-// request is what to do. There are three, so that what happens most costs
-// least: of a burst of events of one kind one request is left.
-type request struct {
-	part part
-	// service has other endpoints, if part is that.
-	service types.NamespacedName
-}
+// request is what the publisher is to do: publish everything, or only the
+// endpoints of one Service, so that what happens most costs least. A burst of
+// events leaves one request of a kind.
+type request struct{ endpointsOf types.NamespacedName }
 
-type part int
-
-const (
-	// everything reads all objects.
-	everything part = iota
-	// endpoints reads those of one Service.
-	endpoints
-	// reports reads what nodes and bpfman report, and writes statuses.
-	reports
-)
+var everything = request{}
 
 type queue = workqueue.TypedRateLimitingInterface[request]
 
-// interest is what of the cluster's common objects concerns us. Events of all
-// others cause no work.
-type interest struct {
-	mu sync.Mutex
-	// referred are the Services that routes name, there or not.
-	referred map[types.NamespacedName]bool
-}
-
-func (i *interest) set(referred map[types.NamespacedName]bool) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.referred = referred
-}
-
-func (i *interest) has(service types.NamespacedName) bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.referred[service]
-}
-
-// watch begins to watch the kinds that have appeared, and stops with those
-// that are gone.
-func (c *Controller) watch(ctx context.Context, k kinds) error {
+// watch starts to watch the kinds that have appeared, and stops watching those that
+// are gone.
+func (p *publisher) watch(ctx context.Context, k kinds) error {
 	for _, kind := range customs {
 		gvk, err := apiutil.GVKForObject(kind.object, kube.Scheme)
 		if err != nil {
 			return fmt.Errorf("find kind of %T: %w", kind.object, err)
 		}
 		switch {
-		case k.present[gvk] && !c.watched[gvk]:
-			if err := c.controller.Watch(c.source(kind.object)); err != nil {
+		case k.present[gvk] && !p.watched[gvk]:
+			if err := p.controller.Watch(p.source(kind.object)); err != nil {
 				return fmt.Errorf("watch %s: %w", gvk.Kind, err)
 			}
-		case !k.present[gvk] && c.watched[gvk]:
-			if err := c.cache.RemoveInformer(ctx, kind.object); err != nil {
+		case !k.present[gvk] && p.watched[gvk]:
+			if err := p.cache.RemoveInformer(ctx, kind.object); err != nil {
 				return fmt.Errorf("stop watching %s: %w", gvk.Kind, err)
 			}
 		}
-		c.watched[gvk] = k.present[gvk]
+		p.watched[gvk] = k.present[gvk]
 	}
 	return nil
 }
@@ -93,70 +64,104 @@ func (c *Controller) watch(ctx context.Context, k kinds) error {
 // watchedKinds are the custom kinds that are watched.
 type watchedKinds map[schema.GroupVersionKind]bool
 
-// source turns the events of a kind into requests.
-func (c *Controller) source(object client.Object) source.TypedSource[request] {
-	return source.TypedKind(c.cache, object, &events{controller: c})
+// source turns the events of a kind into work.
+func (p *publisher) source(object client.Object) source.TypedSource[request] {
+	return source.TypedKind(p.cache, object, p.events)
 }
 
-// events turns events into requests.
-type events struct{ controller *Controller }
+// events gives each event to the loop that it concerns.
+type events struct {
+	ownWrites *ownWrites
+	rollout   *rolloutLoop
+	statuses  *statusWriter
+
+	mu       sync.Mutex
+	referred map[types.NamespacedName]bool
+}
+
+// setReferred sets the Services that routes name, whether they exist or not.
+// Events of other Services cause no work.
+func (e *events) setReferred(services map[types.NamespacedName]bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.referred = services
+}
+
+func (e *events) isReferred(service types.NamespacedName) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.referred[service]
+}
 
 func (e *events) Create(_ context.Context, ev event.TypedCreateEvent[client.Object], q queue) {
-	if !e.controller.ownWrites.is(ev.Object) {
+	e.statuses.recheck(ev.Object) // it was not in the cache before
+	if e.isNews(ev.Object) {
 		e.add(q, nil, ev.Object)
 	}
 }
 
 func (e *events) Update(_ context.Context, ev event.TypedUpdateEvent[client.Object], q queue) {
-	if !e.controller.ownWrites.is(ev.ObjectNew) {
+	if e.isNews(ev.ObjectNew) {
 		e.add(q, ev.ObjectOld, ev.ObjectNew)
 	}
 }
 
 func (e *events) Delete(_ context.Context, ev event.TypedDeleteEvent[client.Object], q queue) {
-	e.controller.ownWrites.forget(ev.Object)
+	e.ownWrites.forget(ev.Object)
 	e.add(q, nil, ev.Object)
 }
 
 func (e *events) Generic(context.Context, event.TypedGenericEvent[client.Object], queue) {}
 
-// add queues what an event asks for. The pause makes one of a burst.
-func (e *events) add(q queue, before, object client.Object) {
-	if r, concerns := e.controller.concerns(before, object); concerns {
-		q.AddAfter(r, batchDelay)
-	}
+// isNews reports whether an object may be other than this operator wrote it. The
+// API server adds node ports to a Service, which are to be served.
+func (e *events) isNews(object client.Object) bool {
+	s, is := object.(*corev1.Service)
+	return !e.ownWrites.has(object) ||
+		is && slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return p.NodePort != 0 })
 }
 
-// concerns tells what an event asks for; before is nil but for an update.
-func (c *Controller) concerns(before, object client.Object) (request, bool) {
-	key := client.ObjectKeyFromObject(object)
+// add queues the work for an event. previous is nil but for an update. The delay
+// makes one request of a burst.
+func (e *events) add(q queue, previous, object client.Object) {
+	publish := false
 	switch o := object.(type) {
+	case *corev1.Pod, *appsv1.DaemonSet, *v1alpha1.NodeDataplane, *bpfmanv1.ClusterBpfApplication, *bpfmanv1.ClusterBpfApplicationState:
+		e.rollout.wake()
 	case *discoveryv1.EndpointSlice:
 		service := types.NamespacedName{Namespace: o.Namespace, Name: o.Labels[discoveryv1.LabelServiceName]}
-		return request{part: endpoints, service: service}, c.interest.has(service)
+		if e.isReferred(service) {
+			q.AddAfter(request{endpointsOf: service}, batchDelay)
+		}
 	case *corev1.Service:
-		return request{}, c.interest.has(key) || v1alpha1.Managed(o)
+		publish = e.isReferred(client.ObjectKeyFromObject(o)) || v1alpha1.Managed(o)
 	case *corev1.Namespace:
-		return request{}, before == nil || !maps.Equal(before.GetLabels(), o.Labels)
+		publish = previous == nil || !maps.Equal(previous.GetLabels(), o.Labels)
 	case *corev1.Node:
-		return request{}, before == nil || !sameNode(before.(*corev1.Node), o)
+		publish = previous == nil || !sameNode(previous.(*corev1.Node), o)
 	case *corev1.Event:
-		return request{}, strings.HasPrefix(o.InvolvedObject.Name, servicePrefix) && (before == nil || before.(*corev1.Event).Message != o.Message)
-	case *corev1.Pod:
-		return request{part: reports}, true
+		publish = strings.HasPrefix(o.InvolvedObject.Name, servicePrefix) && (previous == nil || previous.(*corev1.Event).Message != o.Message)
 	case *apiextv1.CustomResourceDefinition: // a kind is there when its status says so
-		return request{}, before == nil || !equality.Semantic.DeepEqual(before.(*apiextv1.CustomResourceDefinition).Status, o.Status)
+		publish = previous == nil || !equality.Semantic.DeepEqual(previous.(*apiextv1.CustomResourceDefinition).Status, o.Status)
+	default:
+		if publish = previous == nil || !sameButStatus(previous, o); !publish { // somebody has overwritten ours
+			e.statuses.recheck(o)
+		}
 	}
-	// Only a status has changed: somebody reports, or has overwritten ours.
-	if before != nil && before.GetGeneration() == object.GetGeneration() && object.GetGeneration() != 0 &&
-		maps.Equal(before.GetLabels(), object.GetLabels()) && maps.Equal(before.GetAnnotations(), object.GetAnnotations()) &&
-		equality.Semantic.DeepEqual(before.GetDeletionTimestamp(), object.GetDeletionTimestamp()) {
-		return request{part: reports}, true
+	if publish {
+		q.AddAfter(everything, batchDelay)
 	}
-	return request{}, true
 }
 
-// sameNode compares what of a node matters: not its heartbeats.
+// sameButStatus reports whether an update has changed nothing but a status.
+func sameButStatus(previous, object client.Object) bool {
+	return previous.GetGeneration() == object.GetGeneration() && object.GetGeneration() != 0 &&
+		maps.Equal(previous.GetLabels(), object.GetLabels()) && maps.Equal(previous.GetAnnotations(), object.GetAnnotations()) &&
+		equality.Semantic.DeepEqual(previous.GetDeletionTimestamp(), object.GetDeletionTimestamp())
+}
+
+// sameNode reports whether nothing that matters of a node has changed. Its
+// heartbeats do not matter.
 func sameNode(a, b *corev1.Node) bool {
 	return maps.Equal(a.Labels, b.Labels) && a.Spec.Unschedulable == b.Spec.Unschedulable && kube.Ready(a) == kube.Ready(b) &&
 		equality.Semantic.DeepEqual(a.Spec.Taints, b.Spec.Taints) &&

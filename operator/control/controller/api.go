@@ -8,10 +8,13 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"reflect"
+	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	toolsevents "k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
@@ -19,18 +22,41 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
-// fieldManager owns the fields that the operator sets. Whoever sets another
-// one keeps it.
+// api reads and writes the cluster's objects. All loops share it.
+type api struct {
+	client    client.Client // reads from the cache
+	direct    client.Reader // reads past the cache
+	recorder  toolsevents.EventRecorder
+	ownWrites *ownWrites
+	clock     func() time.Time
+	log       *slog.Logger
+	once      *onceLog
+}
+
+// list lists objects of the cache as they are, or nothing of a kind that the
+// cluster lacks. They must not be modified.
+func (a *api) list(ctx context.Context, k kinds, list client.ObjectList, o ...client.ListOption) error {
+	if !k.has(list) {
+		return nil
+	}
+	if err := a.client.List(ctx, list, append(o, client.UnsafeDisableDeepCopy)...); err != nil {
+		return fmt.Errorf("list %T: %w", list, err)
+	}
+	return nil
+}
+
+// fieldManager owns the fields that the operator sets. Fields that others have
+// set stay as they are.
 const fieldManager = v1alpha1.Manager
 
-// appliedAnnotation has the hash of what was applied last, so that what is as
-// it should be is not applied again.
+// appliedAnnotation has the hash of what was applied last. It shows that a field
+// is no longer wanted, which the fields that are wanted do not.
 const appliedAnnotation = "blixt.x-k8s.io/applied"
 
-// apply makes the fields that are set in an object what they are there, unless
-// stored, which is what the cache has, or nil, shows that they are. Returns
-// whether it has written them: the cache does not have that yet.
-func (c *Controller) apply(ctx context.Context, object, stored client.Object) (wrote bool, err error) {
+// apply writes the fields that are set in an object. It does nothing if stored
+// has them already: stored is the object in the cache, or nil. Returns whether it
+// has written: the cache does not have that yet.
+func (a *api) apply(ctx context.Context, object, stored client.Object) (wrote bool, err error) {
 	u, err := applied(object)
 	if err != nil {
 		return false, fmt.Errorf("convert %s: %w", kube.NameOf(object), err)
@@ -40,22 +66,22 @@ func (c *Controller) apply(ctx context.Context, object, stored client.Object) (w
 		if err != nil {
 			return false, fmt.Errorf("convert stored %s: %w", kube.NameOf(object), err)
 		}
-		fields["apiVersion"], fields["kind"] = u.Object["apiVersion"], u.Object["kind"] // which the cache leaves out
+		fields["apiVersion"], fields["kind"] = u.Object["apiVersion"], u.Object["kind"] // the cache leaves them out
 		if within(u.Object, fields) {
 			return false, nil
 		}
 	}
 	writes.WithLabelValues(kube.KindOf(object), "apply").Inc()
-	if err := c.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(fieldManager), client.ForceOwnership); err != nil {
+	if err := a.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(fieldManager), client.ForceOwnership); err != nil {
 		return false, fmt.Errorf("apply %s: %w", kube.NameOf(object), err)
 	}
-	c.ownWrites.wrote(u)
-	c.Log.Info("applied", "object", kube.NameOf(object))
+	a.ownWrites.wrote(u)
+	a.log.Info("applied", "object", kube.NameOf(object))
 	return true, nil
 }
 
-// applied is an object as it is sent: with its kind and hash, without what only
-// the API server sets.
+// applied returns an object as it is sent: with its kind and hash, without the
+// fields that only the API server sets.
 func applied(object client.Object) (*unstructured.Unstructured, error) {
 	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
 	if err != nil {
@@ -70,11 +96,11 @@ func applied(object client.Object) (*unstructured.Unstructured, error) {
 	unstructured.RemoveNestedField(u.Object, "status")
 	unstructured.RemoveNestedField(u.Object, "metadata", "creationTimestamp")
 	unstructured.RemoveNestedField(u.Object, "spec", "template", "metadata", "creationTimestamp")
-	text, err := json.Marshal(u.Object)
+	data, err := json.Marshal(u.Object)
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(text)
+	sum := sha256.Sum256(data)
 	annotations := u.GetAnnotations()
 	if annotations == nil {
 		annotations = map[string]string{}
@@ -84,8 +110,7 @@ func applied(object client.Object) (*unstructured.Unstructured, error) {
 	return u, nil
 }
 
-// within tells whether a stored value has all that a wanted one says. The hash
-// among the annotations tells of fields that are no longer wanted.
+// within reports whether a stored value has everything that a wanted one has.
 func within(want, stored any) bool {
 	switch want := want.(type) {
 	case map[string]any:
@@ -111,17 +136,17 @@ func within(want, stored any) bool {
 	return reflect.DeepEqual(want, stored)
 }
 
-// remove deletes an object of ours.
-func (c *Controller) remove(ctx context.Context, object client.Object) error {
+// remove deletes an object that the operator has made.
+func (a *api) remove(ctx context.Context, object client.Object) error {
 	if object.GetDeletionTimestamp() != nil {
 		return nil
 	}
 	writes.WithLabelValues(kube.KindOf(object), "delete").Inc()
 	uid := object.GetUID()
-	err := c.client.Delete(ctx, object, client.Preconditions{UID: &uid}, client.PropagationPolicy("Background"))
+	err := a.client.Delete(ctx, object, client.Preconditions{UID: &uid}, client.PropagationPolicy("Background"))
 	if client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("delete %s: %w", kube.NameOf(object), err)
 	}
-	c.Log.Info("deleted", "object", kube.NameOf(object))
+	a.log.Info("deleted", "object", kube.NameOf(object))
 	return nil
 }

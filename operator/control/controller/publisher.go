@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"hash/fnv"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	rtcontroller "sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
+	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// publisher is the first loop: it translates the cluster's objects, publishes the
+// result to the agents, and hands it to the other loops. It writes nothing but
+// what load balancers and kube-proxy read: Services and their EndpointSlices.
+type publisher struct {
+	*api
+	*Options
+	cache      cache.Cache
+	controller rtcontroller.TypedController[request]
+	events     *events
+	rollout    *rolloutLoop
+	statuses   *statusWriter
+
+	// What passes remember.
+	started   time.Time
+	watched   watchedKinds
+	good      map[string]*v1alpha1.BlixtConfig // the last valid version of each
+	addresses map[types.NamespacedName][]gwv1.GatewayStatusAddress
+	current   *translated // nil: there was no complete pass yet
+}
+
+// translated is what a pass has made. Once handed over, neither it nor what it
+// refers to changes.
+type translated struct {
+	*snapshot
+	gateway.Translation
+	endpoints gateway.Endpoints
+	published published
+	// started is when agents could first connect to this leader.
+	started time.Time
+}
+
+// published says in which version of what agents are sent a Gateway first was as
+// it is now. It follows listeners and routes. It does not follow endpoints, which
+// change all the time.
+type published struct {
+	version lb.Version
+	since   map[types.NamespacedName]lb.Version
+	hash    map[types.NamespacedName]uint64
+	issued  []rollout.Issued
+}
+
+// issuedFor is how long versions are remembered.
+const issuedFor = 2 * time.Minute
+
+// reconcile runs one pass.
+func (p *publisher) reconcile(ctx context.Context, r request) (reconcile.Result, error) {
+	if p.started.IsZero() {
+		p.started = p.Clock()
+		if p.Leads != nil {
+			p.Leads()
+		}
+	}
+	var err error
+	if r == everything || p.current == nil {
+		err = p.publishAll(ctx)
+	} else {
+		err = p.publishEndpoints(ctx, r.endpointsOf)
+	}
+	if ctx.Err() == nil {
+		p.once.result("pass", err)
+	}
+	return reconcile.Result{}, err
+}
+
+// publishAll reads all objects, and publishes what they ask for.
+func (p *publisher) publishAll(ctx context.Context) error {
+	kinds, err := p.readKinds(ctx)
+	if err != nil {
+		return err
+	}
+	if err := p.watch(ctx, kinds); err != nil {
+		return err
+	}
+	s, err := p.readSnapshot(ctx, kinds)
+	if err != nil {
+		return err
+	}
+	t := &translated{snapshot: s, Translation: p.translate(s), started: p.started}
+	if t.endpoints, err = p.readAllEndpoints(ctx, t); err != nil {
+		return err
+	}
+	previous := published{}
+	if p.current != nil {
+		previous = p.current.published
+	}
+	p.Fleet.SetNodes(fleetNodes(s.nodes))
+	t.published = p.publish(t, previous)
+	t.published.since, t.published.hash = follow(t, previous)
+	p.current = t
+
+	// Agents have everything by now. The rest is for people and load balancers.
+	var failed errorList
+	services, err := p.applyServices(ctx, t)
+	failed.add(err)
+	p.statuses.set([]string{"GatewayClass", "TCPRoute", "UDPRoute", "Service"}, slices.Concat(p.classStatuses(t), t.routeStatuses(), services))
+	p.rollout.latest.Store(t)
+	p.rollout.wake()
+	failed.add(p.mirrorEndpoints(ctx, t))
+	return failed.err()
+}
+
+// publishEndpoints publishes the changed endpoints of one Service.
+func (p *publisher) publishEndpoints(ctx context.Context, service types.NamespacedName) error {
+	if _, serves := p.current.endpoints[service]; !serves {
+		return nil
+	}
+	found, err := p.readEndpoints(ctx, service)
+	if err != nil {
+		return err
+	}
+	t := *p.current
+	t.endpoints = maps.Clone(t.endpoints)
+	t.endpoints[service] = found
+	t.published = p.publish(&t, t.published)
+	p.current = &t
+	p.rollout.latest.Store(&t) // the reports of the agents wake it
+	return p.mirrorEndpoints(ctx, &t)
+}
+
+// translate returns what to serve.
+func (p *publisher) translate(s *snapshot) gateway.Translation {
+	t := p.translateBest(s.objects, gateway.Options{Cluster: s.cluster(p.ReservedPorts)})
+	maps.DeleteFunc(p.addresses, func(name types.NamespacedName, _ []gwv1.GatewayStatusAddress) bool { return s.gateways[name] == nil })
+	for _, g := range t.Gateways {
+		p.addresses[g.NamespacedName] = g.Status.Addresses
+	}
+	missing := strings.Join(s.kinds.missing, " ")
+	if missing != "" {
+		for i := range t.Classes {
+			if a := meta.FindStatusCondition(t.Classes[i].Status.Conditions, string(gwv1.GatewayClassConditionStatusAccepted)); a.Status == metav1.ConditionTrue {
+				a.Message += " But " + missing
+			}
+		}
+	}
+	for _, n := range t.Notes {
+		p.once.warn(n.Object, n.Message)
+	}
+	p.once.warn("cluster", missing)
+	return t
+}
+
+// publish sends the agents what to serve.
+func (p *publisher) publish(t *translated, previous published) published {
+	version := p.Fleet.Publish(fleet.Snapshot{Unresolved: t.Unresolved, Endpoints: t.endpoints})
+	next := previous
+	next.version = version
+	if n := len(previous.issued); n == 0 || previous.issued[n-1].Version != version {
+		now := p.Clock()
+		next.issued = append(slices.DeleteFunc(slices.Clone(previous.issued), func(i rollout.Issued) bool {
+			return now.Sub(i.At) > issuedFor
+		}), rollout.Issued{Version: version, At: now})
+	}
+	return next
+}
+
+// follow returns since which version each Gateway is as it is now, and its hash.
+func follow(t *translated, previous published) (since map[types.NamespacedName]lb.Version, hash map[types.NamespacedName]uint64) {
+	since, hash = map[types.NamespacedName]lb.Version{}, hashGateways(t.Frontends)
+	for _, g := range t.Gateways {
+		name := g.NamespacedName
+		if v, known := previous.since[name]; known && previous.hash[name] == hash[name] {
+			since[name] = v
+		} else {
+			since[name] = t.published.version
+		}
+	}
+	return since, hash
+}
+
+// hashGateways hashes the frontends of each Gateway.
+func hashGateways(frontends []gateway.Frontend) map[types.NamespacedName]uint64 {
+	hashes := map[types.NamespacedName]uint64{}
+	for i := range frontends {
+		text, err := json.Marshal(&frontends[i])
+		if err != nil { // plain data
+			panic(err)
+		}
+		h := fnv.New64a()
+		h.Write(text)
+		namespace, name, _ := strings.Cut(frontends[i].Gateway, "/")
+		key := types.NamespacedName{Namespace: namespace, Name: name}
+		hashes[key] = hashes[key]*31 + h.Sum64()
+	}
+	return hashes
+}
+
+func fleetNodes(nodes []corev1.Node) []fleet.Node {
+	all := make([]fleet.Node, 0, len(nodes))
+	for i := range nodes {
+		n := &nodes[i]
+		all = append(all, fleet.Node{Name: n.Name, Zone: n.Labels[corev1.LabelTopologyZone], Addresses: nodeAddresses(n)})
+	}
+	return all
+}
