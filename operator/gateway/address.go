@@ -64,14 +64,14 @@ func (a *addresses) assignStandalone(gw *gwv1.Gateway, o *Options) {
 			a.add(addr)
 			continue
 		}
-		a.refuse(addr.String(), fmt.Sprintf("the administrator does not allow it to Gateways of class %s in namespace %s",
+		a.refuse(addr.String(), fmt.Sprintf("the administrator does not allow it for Gateways of class %s in namespace %s",
 			gw.Spec.GatewayClassName, gw.Namespace))
 	}
 	if !a.any {
 		return
 	}
 	if len(o.DefaultAddresses) == 0 {
-		a.miss("No address was asked for and no default is configured: name one in spec.addresses.")
+		a.miss("No address is named, and no default is configured: name one in spec.addresses.")
 	}
 	for _, addr := range o.DefaultAddresses {
 		a.add(addr)
@@ -109,7 +109,7 @@ func (a *addresses) assignFromService(given Assigned) {
 		a.nodePorts = given.NodePorts
 	}
 	if len(a.usable) == 0 && len(a.hostnames) > 0 && len(a.nodePorts) == 0 {
-		a.miss(fmt.Sprintf("The load balancer is known by name only, %s, and the Gateway's Service has no node ports where it could deliver.", phrase.Join(a.hostnames)))
+		a.miss(fmt.Sprintf("The load balancer is known by name only, %s, and the Gateway's Service has no node ports to which it could deliver.", phrase.Join(a.hostnames)))
 	}
 }
 
@@ -125,7 +125,7 @@ func (a *addresses) assignNodes(g *gateway, s *environment) {
 		return
 	}
 	if len(s.nodes) == 0 {
-		a.miss("No node that the data plane selects has an address: see which nodes there are, and the dataplane.nodes of the BlixtConfig.")
+		a.miss("None of the nodes that the data plane selects has an address: check the nodes, and spec.dataplane.nodes of the BlixtConfig.")
 	}
 	a.usable = append(a.usable, s.everywhere...)
 }

@@ -54,7 +54,7 @@ func findClasses(objs *Objects) (map[string]*class, *config) {
 		if c.refused == nil && own != nil && own.Spec.Dataplane != nil &&
 			!equality.Semantic.DeepEqual(own.Spec.Dataplane, dataplane.Spec.Dataplane) {
 			c.refused = faultf(gwv1.GatewayClassReasonInvalidParameters,
-				"BlixtConfig %s wants another data plane than BlixtConfig %s, %s, and a node has only one: make spec.dataplane the same, or leave it out.",
+				"spec.dataplane of BlixtConfig %s differs from that of BlixtConfig %s, %s, and a node has only one data plane: make them equal, or remove one.",
 				own.Name, dataplane.Name, precedence(&dataplane.ObjectMeta, &own.ObjectMeta))
 		}
 	}

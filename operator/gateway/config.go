@@ -81,7 +81,7 @@ func newConfig(obj *v1alpha1.BlixtConfig) (*config, error) {
 	}
 	for i, r := range spec.ReservedPorts {
 		if r.First < 1 || r.Last > 65535 || r.First > r.Last {
-			return nil, fmt.Errorf("spec.addresses.reservedPorts[%d] %d-%d is no range of ports", i, r.First, r.Last)
+			return nil, fmt.Errorf("spec.addresses.reservedPorts[%d] %d-%d is not a range of ports", i, r.First, r.Last)
 		}
 		c.reserved = append(c.reserved, ReservedRange{First: uint16(r.First), Last: uint16(r.Last)})
 	}

@@ -43,7 +43,7 @@ func newGateway(obj *gwv1.Gateway, c *class, s *environment, configs []v1alpha1.
 		g.source, g.refused = g.policy.choose(c.config)
 	} else if g.refused == nil && g.policy.source != "" {
 		g.refused = faultf(gwv1.GatewayReasonInvalidParameters,
-			"The BlixtGatewayConfig wants addressSource %s, which takes a cluster: remove addressSource.", g.policy.source)
+			"The addressSource %s of the BlixtGatewayConfig needs a cluster: remove it.", g.policy.source)
 	}
 	switch {
 	case c.refused != nil:
@@ -86,9 +86,9 @@ func (g *gateway) mayUse(addr netip.Addr, s *environment) bool {
 	if c.allows(addr, s.namespaces.of(g.obj.Namespace)) {
 		return true
 	}
-	why := fmt.Sprintf("%s does not allow it to namespace %s (spec.addresses.allowed)", c.name(), g.obj.Namespace)
+	why := fmt.Sprintf("%s does not allow it for namespace %s (spec.addresses.allowed)", c.name(), g.obj.Namespace)
 	if g.source == v1alpha1.SourcePool {
-		why = fmt.Sprintf("the pool of %s does not have it, nor is it allowed to namespace %s (spec.addresses.allowed)", c.name(), g.obj.Namespace)
+		why = fmt.Sprintf("it is not in the pool of %s, nor allowed for namespace %s (spec.addresses.allowed)", c.name(), g.obj.Namespace)
 	}
 	g.addresses.refuse(addr.String(), why)
 	return false

@@ -70,8 +70,8 @@ var usual = []string{
 	"Accepted=True Accepted: The Gateway is valid.",
 	"Accepted=True Accepted: The ListenerSet is valid.",
 	"Accepted=True Accepted: The listener is valid.",
-	"Conflicted=False NoConflicts: No other listener of the Gateway is in the way.",
-	"ResolvedRefs=True ResolvedRefs: The listener refers to nothing that is missing.",
+	"Conflicted=False NoConflicts: No other listener of the Gateway conflicts with it.",
+	"ResolvedRefs=True ResolvedRefs: Every reference of the listener is resolved.",
 	"ResolvedRefs=True ResolvedRefs: Every backendRef leads to a Service.",
 	"Programmed=Unknown Pending: Waiting for the data plane to report what it serves.",
 }

@@ -195,7 +195,7 @@ func accepted(f *fault, listeners []*listener, generation int64, message string)
 		f = faultf(gwv1.GatewayReasonListenersNotValid, "No listener is valid: see the conditions of each.")
 	case len(bad) > 0:
 		return condition(gwv1.GatewayConditionAccepted, metav1.ConditionTrue, gwv1.GatewayReasonListenersNotValid,
-			generation, fmt.Sprintf("Not valid: %s (see the conditions there). The others are.", listenersNamed(bad)))
+			generation, fmt.Sprintf("Invalid: %s; see the conditions of each listener. The other listeners are valid.", listenersNamed(bad)))
 	}
 	return conditionOf(gwv1.GatewayConditionAccepted, f, gwv1.GatewayReasonAccepted, generation, message)
 }
@@ -209,14 +209,14 @@ func (l *listener) status() gwv1.ListenerStatus {
 			gwv1.ListenerReasonAccepted, generation, "The listener is valid.")},
 	}
 	conflict := condition(gwv1.ListenerConditionConflicted, metav1.ConditionFalse,
-		gwv1.ListenerReasonNoConflicts, generation, "No other listener of the Gateway is in the way.")
+		gwv1.ListenerReasonNoConflicts, generation, "No other listener of the Gateway conflicts with it.")
 	if l.conflicted != nil {
 		conflict = condition(gwv1.ListenerConditionConflicted, metav1.ConditionTrue,
 			l.conflicted.reason, generation, l.conflicted.message)
 	}
 	status.Conditions = append(status.Conditions, conflict,
 		conditionOf(gwv1.ListenerConditionResolvedRefs, l.badKinds,
-			gwv1.ListenerReasonResolvedRefs, generation, "The listener refers to nothing that is missing."),
+			gwv1.ListenerReasonResolvedRefs, generation, "Every reference of the listener is resolved."),
 		l.programmed(generation))
 	return status
 }
@@ -237,7 +237,7 @@ func (l *listener) programmed(generation int64) metav1.Condition {
 	case len(l.keys) == 0 && g.addresses.fault() != nil:
 		return no(gwv1.ListenerReasonPending, "The Gateway has no address: "+g.addresses.fault().message)
 	case len(l.keys) == 0:
-		return no(gwv1.ListenerReasonPending, "The load balancer has a name, but delivers to no address or node port that could be served yet.")
+		return no(gwv1.ListenerReasonPending, "The load balancer has a name only, and delivers to no address or node port that can be served yet.")
 	}
 	return condition(gwv1.ListenerConditionProgrammed, metav1.ConditionUnknown,
 		gwv1.ListenerReasonPending, generation, waiting)

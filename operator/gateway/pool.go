@@ -117,7 +117,7 @@ func (p pools) holding(c *config, v6 bool) string {
 	if len(names) == 0 {
 		return "none of it can be served on"
 	}
-	return "Gateways " + phrase.Sample(names) + " have them; add addresses, or delete a Gateway"
+	return "all are taken by Gateways " + phrase.Sample(names) + "; add addresses, or delete a Gateway"
 }
 
 func family(v6 bool) string {

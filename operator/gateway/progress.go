@@ -119,7 +119,7 @@ func (p Progress) message() string {
 
 func (p Progress) count() string {
 	if p.Nodes == 0 {
-		return "No node serves: " + strings.TrimSuffix(p.Why, ".") + "."
+		return "No node serves it: " + strings.TrimSuffix(p.Why, ".") + "."
 	}
 	if len(p.Missing)+len(p.Unheard) == 0 {
 		if p.Nodes == 1 {
@@ -135,7 +135,7 @@ func (p Progress) count() string {
 		}
 	}
 	if len(p.Unheard) > 0 {
-		text += ", not heard of yet: " + phrase.Sample(p.Unheard)
+		text += ", not heard from yet: " + phrase.Sample(p.Unheard)
 	}
 	return text + "."
 }

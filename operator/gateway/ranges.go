@@ -32,7 +32,7 @@ func ParseAddressRange(text string) (AddressRange, error) {
 	}
 	switch {
 	case err != nil:
-		return r, fmt.Errorf("%q is no address, prefix or range", text)
+		return r, fmt.Errorf("%q is not an address, prefix or range", text)
 	case r.First.Is6() != r.Last.Is6():
 		return r, fmt.Errorf("%q has ends of different families", text)
 	case r.Last.Less(r.First):
@@ -55,7 +55,7 @@ func parseRange(text string) (AddressRange, error) {
 	}
 	for _, end := range []netip.Addr{r.First, r.Last} {
 		if why := invalidReason(end); why != "" {
-			return r, fmt.Errorf("%q cannot be served on: of %s, %s", text, end, why)
+			return r, fmt.Errorf("%q cannot be served because of %s: %s", text, end, why)
 		}
 	}
 	return r, nil

@@ -116,7 +116,7 @@ func (s *shares) fill(out *lb.Frontend, keys map[lb.Key]bool) []Problem {
 			}
 			out.Reject += b.Weight
 			problems = append(problems, Problem{Object: named("Service", one.ref.Service.Namespace, one.ref.Service.Name),
-				Message: fmt.Sprintf("Endpoint %s is a frontend of Blixt itself, so its share is refused, lest packets go round in a circle.", key)})
+				Message: fmt.Sprintf("Endpoint %s is itself a frontend of Blixt. Its share of connections is refused: packets would loop.", key)})
 		}
 	}
 	return problems
