@@ -26,7 +26,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/manifest"
 )
 
-// frontends that each example asks for: port, Services, weights.
+// frontends are those that each example declares: port, Services, weights.
 var frontends = map[string][]string{
 	"tcproute":        {"80/tcp web:1"},
 	"udproute":        {"53/tcp dns:1", "53/udp dns:1"},
@@ -52,8 +52,8 @@ func decode(t *testing.T, name string) []*unstructured.Unstructured {
 	return objects
 }
 
-// A real API server takes every object, knows every field of it, and lets the
-// pods into a namespace that enforces Pod Security "restricted".
+// A real API server accepts every object, knows every field, and admits the pods
+// to a namespace that enforces Pod Security "restricted".
 func TestAPIServerTakesAll(t *testing.T) {
 	for name := range frontends {
 		t.Run(name, func(t *testing.T) {
@@ -87,7 +87,7 @@ func TestAPIServerTakesAll(t *testing.T) {
 	}
 }
 
-// What `blixt run` reads, and what comes of it, is what the example is about.
+// Translated as by `blixt run`, the routes attach and lead to the Services that the example is about.
 func TestRoutesLeadToServices(t *testing.T) {
 	for name, want := range frontends {
 		t.Run(name, func(t *testing.T) {
@@ -129,7 +129,7 @@ func TestRoutesLeadToServices(t *testing.T) {
 	}
 }
 
-// The commands of a README are about what its YAML has.
+// The commands of a README name objects that its YAML has.
 func TestReadmesNameWhatThereIs(t *testing.T) {
 	named := regexp.MustCompile(`\b(gateway|listenerset|tcproute|udproute|deployment|referencegrant|namespace)[/ ]([a-z][a-z-]*)`)
 	for name := range frontends {

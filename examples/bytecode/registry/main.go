@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command registry is a registry to try things with: in memory, by HTTPS,
-// with a certificate of its own that it writes to a file.
+// Command registry is an OCI registry for trials. It keeps images in memory and
+// serves HTTPS with a self-signed certificate, which it writes to a file.
 package main
 
 import (
@@ -58,7 +58,7 @@ func run(listen, ca string) error {
 	return server.Serve(l)
 }
 
-// newCertificate makes one that is its own CA.
+// newCertificate returns a self-signed certificate.
 func newCertificate(host string) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

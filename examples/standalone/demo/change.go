@@ -24,27 +24,27 @@ const (
 	phase     = 1500 * time.Millisecond // between changes
 )
 
-// removed is the backend that is taken out under load.
+// removed is the backend that is removed under load.
 const removed = "backend-2"
 
-// load is what the clients saw.
+// load counts what the clients experienced.
 type load struct {
 	opened, failed, asked atomic.Int64
-	// reset counts connections of openers. Nobody knows whose they were, so
-	// only those caught while backend-2 was going may be.
+	// reset counts the openers' connections. Their backends are unknown, so only
+	// those caught while backend-2 was being removed are allowed.
 	reset  atomic.Int64
 	caught int64
 
 	mu sync.Mutex
 	// lost counts long-lived connections by the backend they had.
 	lost map[string]int
-	// had counts all of them.
+	// had counts all long-lived connections by backend.
 	had map[string]int
-	// odd is an error that should not have been.
+	// odd is an unexpected error.
 	odd error
 }
 
-// change edits endpoints.yaml while clients work: one backend goes, another comes.
+// change edits endpoints.yaml while clients work: it removes one backend and adds another.
 func (d *demo) change(ctx context.Context) error {
 	fmt.Printf("\n%d clients open connections all the time, %d keep theirs and ask all the time;\n", openers, longLived)
 	fmt.Printf("endpoints.yaml of Service web-a changes meanwhile:\n\n")
@@ -92,7 +92,7 @@ func (d *demo) edit(what, old, new string) error {
 		return fmt.Errorf("%s: %q is not in %s", what, old, path)
 	}
 	start := time.Now()
-	// The answer to a change is a line of Blixt's log.
+	// Blixt logs a line when it serves a change.
 	err = d.blixt.AwaitLog("INFO serving ", patience, func() error {
 		return lab.Replace(path, edited+"name: web-b-"+tail)
 	})
@@ -123,8 +123,8 @@ func (d *demo) opens(ctx context.Context, r route, l *load) {
 	}
 }
 
-// keeps keeps a connection and asks on it until the context ends. One that is
-// reset is opened anew, as clients do.
+// keeps keeps a connection open and sends requests on it until the context ends.
+// It replaces a connection that is reset, as clients do.
 func (d *demo) keeps(ctx context.Context, r route, l *load) {
 	for ctx.Err() == nil {
 		c, err := d.dial(r.network, r.addr)
@@ -178,8 +178,8 @@ func (l *load) lose(backend string) {
 	l.lost[backend]++
 }
 
-// report prints what happened. Returns an error if anybody but the clients of
-// the removed backend noticed anything.
+// report prints what happened. It returns an error if clients of other backends
+// than the removed one were disturbed.
 func (l *load) report() error {
 	others := 0
 	for backend, n := range l.lost {
@@ -205,7 +205,7 @@ func (l *load) report() error {
 	return nil
 }
 
-// pause waits, or until the context ends.
+// pause waits for a time, or until the context ends.
 func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():

@@ -3,7 +3,7 @@
 // Command demo shows Blixt at work: a client, a load balancer and backends,
 // each in a network namespace of its own, and the YAML of this example's
 // directory served by the real `blixt run`. With KEEP=1 in the environment it
-// stays for a look around.
+// keeps running, for inspection.
 package main
 
 import (
@@ -74,7 +74,7 @@ func run(ctx context.Context, examples, binary string) (err error) {
 	return nil
 }
 
-// demo is the network with Blixt serving in it.
+// demo is the network in which Blixt serves.
 type demo struct {
 	net   *lab.Standard
 	blixt *lab.Blixt

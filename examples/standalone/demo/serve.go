@@ -15,7 +15,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
-// The ports that endpoints.yaml says.
+// The ports that endpoints.yaml names.
 const (
 	httpPort     = 8080
 	datagramPort = 5353

@@ -11,7 +11,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
-// route is what the table shows: what the YAML promises to clients of an address.
+// route is a row of the table: what the YAML promises to clients of an address.
 type route struct {
 	name, network, addr string
 	// expected are the shares of backend-1 to backend-4.
@@ -35,7 +35,7 @@ const (
 	askers  = 8    // at a time
 )
 
-// shares opens connections, counts who answers, and prints what was promised beside it.
+// shares opens connections, counts the answers of each backend, and prints them beside the expected shares.
 func (d *demo) shares(ctx context.Context) error {
 	fmt.Printf("\n%d HTTP connections and %d UDP sockets to each address, and who answered:\n\n", samples, samples)
 	fmt.Printf("    %-13s %-26s %-10s %9s %9s\n", "ROUTE", "ADDRESS", "BACKEND", "EXPECTED", "MEASURED")
