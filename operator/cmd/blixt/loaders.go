@@ -85,8 +85,8 @@ func (l *loaders) choose(ctx context.Context, name, runDir string, ports lb.Port
 				return nil, err
 			}
 			loaded := &standalone.Loaded{Loader: d, SNATPorts: d.SNATPorts(), Lost: d.Lost}
-			for _, older := range d.Older() {
-				loaded.Older = append(loaded.Older, older)
+			for _, p := range d.Previous() {
+				loaded.Previous = append(loaded.Previous, p)
 			}
 			return loaded, nil
 		}, nil

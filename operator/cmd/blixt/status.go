@@ -36,7 +36,7 @@ type status struct {
 
 // older is a program of another version.
 type older struct {
-	*bpfman.Older
+	*bpfman.Previous
 	// Flows is how many it still has, nil: nobody can tell.
 	Flows *uint64 `json:"flows"`
 }
@@ -119,7 +119,7 @@ func readMaps(dir, stateFile string) (*status, error) {
 }
 
 func (s *status) readOlder(runDir string) error {
-	replaced, ended, err := bpfman.Replaced(runDir, s.Name)
+	replaced, ended, err := bpfman.ReadPrevious(runDir, s.Name)
 	if err != nil {
 		return err
 	}
@@ -129,7 +129,7 @@ func (s *status) readOlder(runDir string) error {
 		if errors.Is(err, fs.ErrNotExist) { // gone, and nobody has noted it yet
 			continue
 		}
-		it := older{Older: o}
+		it := older{Previous: o}
 		if err == nil {
 			it.Flows = &n
 		}

@@ -8,10 +8,13 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// settleTime is how long an application drains at least: for connections that
-// have begun but are not in its flow table yet.
+// settleTime is how long an application drains at least (lb.Draining). It is longer
+// than on a host alone (writer.Linger, 5 s): it begins with the decision, which
+// agents carry out later, and their counts of flows are up to 15 s old.
 const settleTime = 30 * time.Second
 
 // shouldDrain decides whether a previous application drains on a node. The
@@ -38,7 +41,7 @@ func (p *planner) shouldDrain(current *Application, now, previous *instance) boo
 }
 
 // mustKeepDraining decides whether the current application, on a node where it
-// drains because it was to be replaced, goes on draining. The first line that
+// drains because it was to be replaced, goes on drain. The first line that
 // applies decides:
 //
 //	node is not selected                                     no
@@ -53,7 +56,7 @@ func (p *planner) mustKeepDraining(current *Application, now *instance, previous
 }
 
 // resume tells the agents of the current application where to accept new
-// connections, and where to go on draining.
+// connections, and where to go on drain.
 func (p *planner) resume(current *Application, previous []Application) {
 	for _, i := range p.on(current.Name) {
 		if i.runs {
@@ -94,18 +97,18 @@ func (p *planner) retire(current *Application, previous []Application) []Applica
 		since = p.now.UTC().Truncate(time.Second)
 	}
 	p.out.DrainingSince = since
-	deadline := since.Add(p.spec.DrainTimeout.Duration)
+	drain := lb.DrainingSince(since, p.spec.DrainTimeout.Duration)
 	if !known {
-		p.event(needed[0].Name, corev1.EventTypeNormal, Draining, fmt.Sprintf("%s takes the new connections on every node. It keeps those that it has, until %s at the latest.", current.Name, deadline.Format(time.RFC3339)))
+		p.event(needed[0].Name, corev1.EventTypeNormal, Draining, fmt.Sprintf("%s takes the new connections on every node. It keeps those that it has, until %s at the latest.", current.Name, drain.Until.Format(time.RFC3339)))
 	}
 	kind, message := corev1.EventTypeNormal, "Its last connection has ended. "+current.Name+" serves."
 	switch {
 	case all.unknown:
 		return needed
-	case all.ended && !p.now.Before(since.Add(settleTime)):
+	case all.ended && drain.Settled(p.now, settleTime):
 	case p.starting():
 		return needed
-	case !p.now.Before(deadline):
+	case drain.Expired(p.now):
 		kind, message = corev1.EventTypeWarning, fmt.Sprintf("drainTimeout of %s is over: what was left of its connections (%d at the last count) is cut.", p.spec.DrainTimeout.Duration, all.flows)
 	default:
 		return needed

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package bpfman has a running bpfman put the data plane into the kernel. In
-// come an object or an image and the names of interfaces; out come the pinned
-// maps that datapath writes. bpfman holds the program and its links: they
-// serve on whatever becomes of this process, or of bpfman's.
+// come an object or a bytecode image and the names of interfaces; out come the
+// pinned maps that datapath writes. bpfman holds the program and its links: they
+// go on serving when this process ends, or bpfman does.
 //
-// A program of another version that serves already is not replaced: the new
-// one is attached behind it, and it is up to the caller to have the older one
-// drain, and to unload it.
+// A program of another version that serves already, a previous one, is not
+// replaced: the new one is attached behind it. The caller makes the previous one
+// drain and unloads it.
 //
 //	/run/bpfman/fs/maps/<program id>/<map>   what datapath.Open opens
-//	<run dir>/<name>.bpfman.json             the note: which link is which, as bpfman does not tell
+//	<run dir>/<name>.bpfman.json             the record: where each link leads, which bpfman does not report
 package bpfman
 
 import (
@@ -39,41 +39,44 @@ const (
 	DefaultPriority = 50
 )
 
-// lowest is the last priority that bpfman knows.
-const lowest = 1000
+// lastPriority is the highest number that bpfman knows. Packets reach such a
+// program last.
+const lastPriority = 1000
 
-// Options say what to load, and by whom.
+// Options are what to load, and through which bpfman.
 type Options struct {
 	// Name keeps several data planes of one bpfman apart.
 	Name string
 	// Socket of bpfman.
 	Socket string
-	// RunDir holds the lock and the note.
+	// RunDir holds the lock and the record.
 	RunDir string
 	// Interfaces to attach to, by name. SetInterfaces changes them later.
 	Interfaces []string
-	// Priority among programs of others, 1 to 1000: the lower sees packets first.
+	// Priority among bpfman's programs, 1 to 1000: packets reach the lower number
+	// first.
 	Priority int
-	// Netns is the path by which bpfman finds this network namespace, "": it
-	// is found out.
+	// Netns is a path under which bpfman can open this network namespace, "": it is
+	// found automatically.
 	Netns string
 	// Object is an ELF file's content, nil: the embedded one.
 	Object []byte
-	// Image is where bpfman is to pull Object from, as repository@sha256:digest,
-	// "": it is handed a file.
+	// Image is the bytecode image from which bpfman is to pull Object, as
+	// repository@sha256:digest, "": it is given a file.
 	Image string
-	// SNATPorts are for all programs of this name: each has one half of them.
+	// SNATPorts are the source ports of all programs of this name: each has one
+	// half of them.
 	SNATPorts lb.PortRange
-	// DrainTimeout is how long an older program may drain.
+	// DrainTimeout is how long a previous program may drain.
 	DrainTimeout time.Duration
-	// Unfinished tells how many flows need the data plane that is pinned at a
-	// directory.
+	// Unfinished returns how many flows would break without the program whose maps
+	// are pinned at a directory.
 	Unfinished func(dir string) (uint64, error)
-	// Replace unloads all other programs of this name, and all their flows.
+	// Replace unloads all other programs of this name, which ends their flows.
 	Replace bool
 
-	// look is for tests: datapath.ReadHandover.
-	look func(dir string) (datapath.Handover, error)
+	// readHandover is datapath.ReadHandover, except in tests.
+	readHandover func(dir string) (datapath.Handover, error)
 }
 
 // Loader is a program that bpfman holds for us. Its methods may be called
@@ -83,12 +86,10 @@ type Loader struct {
 	lock  *loader.Lock
 	notes []string
 
-	mu   sync.Mutex
-	note note
-	// before is the note that Load has found, fresh tells that it has had the
-	// program loaded.
-	before note
-	fresh  bool
+	mu     sync.Mutex
+	record record
+	stored record // as Load has found it
+	fresh  bool   // Load has had the program loaded: undo unloads it
 	ports  lb.PortRange
 }
 
@@ -104,13 +105,13 @@ func Load(o Options) (*Loader, error) {
 	if o.Object == nil {
 		o.Object = bpf.Object()
 	}
-	if o.look == nil {
-		o.look = datapath.ReadHandover
+	if o.readHandover == nil {
+		o.readHandover = datapath.ReadHandover
 	}
-	if o.Priority < 1 || o.Priority > lowest {
-		return nil, fmt.Errorf("priority %d: want 1 to %d", o.Priority, lowest)
+	if o.Priority < 1 || o.Priority > lastPriority {
+		return nil, fmt.Errorf("priority %d: want 1 to %d", o.Priority, lastPriority)
 	}
-	if o.Image != "" && !strings.Contains(o.Image, "@") { // of a tag bpfman serves what it once was
+	if o.Image != "" && !strings.Contains(o.Image, "@") { // bpfman would go on using the image that a tag once named
 		return nil, fmt.Errorf("image %s: name it by digest", o.Image)
 	}
 	lock, err := loader.Acquire(o.RunDir, o.Name)
@@ -119,7 +120,7 @@ func Load(o Options) (*Loader, error) {
 	}
 	_ = os.Remove(o.objectFile()) // of a start that was killed
 	d := &Loader{Options: o, lock: lock}
-	if d.before, err = readNote(o.RunDir, o.Name); err == nil || errors.Is(err, fs.ErrNotExist) {
+	if d.stored, err = readRecord(o.RunDir, o.Name); err == nil || errors.Is(err, fs.ErrNotExist) {
 		err = d.load()
 	}
 	if err == nil {
@@ -131,22 +132,23 @@ func Load(o Options) (*Loader, error) {
 	return d, nil
 }
 
-// undo unloads what Load has had loaded.
+// undo unloads the program if Load has had it loaded, and restores the record.
 func (d *Loader) undo() error {
 	if !d.fresh {
 		return nil
 	}
-	err := d.session(func(ctx context.Context, c *client) error { return c.unload(ctx, d.note.Program) })
+	err := d.session(func(ctx context.Context, c *client) error { return c.unload(ctx, d.record.Program) })
 	if err != nil {
 		return err
 	}
-	if d.before.Program == 0 {
-		return removeNote(d.RunDir, d.Name)
+	if d.stored.Program == 0 {
+		return removeRecord(d.RunDir, d.Name)
 	}
-	return d.before.write(d.RunDir, d.Name)
+	return d.stored.write(d.RunDir, d.Name)
 }
 
-// unload has bpfman detach and unload a program, unless that is done.
+// unload has bpfman detach and unload a program. It is no error if bpfman has done
+// so already.
 func (d *Loader) unload(h *held) error {
 	err := d.session(func(ctx context.Context, c *client) error { return c.unload(ctx, h.Program) })
 	if err != nil && !h.gone() {
@@ -156,57 +158,57 @@ func (d *Loader) unload(h *held) error {
 }
 
 // Dir returns the directory of the pinned maps.
-func (d *Loader) Dir() string { return d.note.Dir }
+func (d *Loader) Dir() string { return d.record.Dir }
 
-// SNATPorts returns the half that this program has for life.
+// SNATPorts returns the half of the ports that this program keeps for its lifetime.
 func (d *Loader) SNATPorts() lb.PortRange { return d.ports }
 
 // Notes returns what Load did that its caller may not expect.
 func (d *Loader) Notes() []string { return slices.Clone(d.notes) }
 
-func (d *Loader) say(format string, args ...any) {
+func (d *Loader) addNote(format string, args ...any) {
 	d.notes = append(d.notes, fmt.Sprintf(format, args...))
 }
 
 // Lost returns an error if bpfman has unloaded the program: nothing reads what is
 // written to its maps any more.
 func (d *Loader) Lost() error {
-	if d.note.gone() {
-		return fmt.Errorf("program %d is gone, somebody had bpfman unload it: its maps are no longer at %s", d.note.Program, d.Dir())
+	if d.record.gone() {
+		return fmt.Errorf("program %d is gone, somebody had bpfman unload it: its maps are no longer at %s", d.record.Program, d.Dir())
 	}
 	return nil
 }
 
-// gone tells whether bpfman has unloaded the program.
+// gone reports whether bpfman has unloaded the program.
 func (h *held) gone() bool {
 	_, err := os.Stat(h.Dir)
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// Close ends the hold. With keep the kernel goes on serving; else bpfman
-// detaches and unloads this program and all older ones.
+// Close releases the name. With keep the kernel goes on serving; else bpfman
+// detaches and unloads this program and all previous ones.
 func (d *Loader) Close(keep bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var errs []error
 	if !keep {
-		for _, o := range d.note.Older {
-			errs = append(errs, d.unload(&o.held))
+		for _, p := range d.record.Previous {
+			errs = append(errs, d.unload(&p.held))
 		}
-		errs = append(errs, d.unload(&d.note.held))
+		errs = append(errs, d.unload(&d.record.held))
 		if errors.Join(errs...) == nil {
-			errs = append(errs, removeNote(d.RunDir, d.Name))
+			errs = append(errs, removeRecord(d.RunDir, d.Name))
 		}
 	}
 	return errors.Join(append(errs, d.lock.Release())...)
 }
 
-// callLimit is how long bpfman may take for all that one look at the network
-// asks of it: for its database alone it waits up to ten seconds.
+// callLimit is how long bpfman may take for all calls of a session: it waits up to
+// ten seconds for its database alone.
 const callLimit = time.Minute
 
-// session calls f with a connection to bpfman, which may have been restarted
-// since the one before, or end by itself when it is idle.
+// session calls f with a new connection to bpfman: bpfman may have been restarted
+// since the last session, and it ends by itself when it is idle.
 func (d *Loader) session(f func(context.Context, *client) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
 	defer cancel()
@@ -218,11 +220,11 @@ func (d *Loader) session(f func(context.Context, *client) error) error {
 	return f(ctx, c)
 }
 
-// location is what bpfman is asked to load.
+// location returns what bpfman is to load: the image, or else the file.
 func (o *Options) location(file string) *pb.BytecodeLocation {
 	if o.Image == "" {
 		return &pb.BytecodeLocation{Location: &pb.BytecodeLocation_File{File: file}}
 	}
-	const ifNotPresent = 1 // a digest means one content for ever
+	const ifNotPresent = 1 // a digest never names other content
 	return &pb.BytecodeLocation{Location: &pb.BytecodeLocation_Image{Image: &pb.BytecodeImage{Url: o.Image, ImagePullPolicy: ifNotPresent}}}
 }

@@ -23,15 +23,15 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// fake is a bpfman that loads nothing. Like the one that is being rewritten
-// in Go it leaves links out of lists. The real one is in ../../e2e.
+// fake is a bpfman that loads nothing. Like the bpfman that is being rewritten in
+// Go, it leaves links out of lists. Tests with a real bpfman are in e2e.
 type fake struct {
 	pb.UnimplementedBpfmanServer
 	programs map[uint32]*pb.ProgramInfo
 	// refuses is the error of a method.
 	refuses map[string]error
 	calls   []string
-	// maps is where the maps of what it loads are pinned.
+	// maps is where it claims to pin the maps of what it loads.
 	maps string
 }
 
@@ -43,7 +43,7 @@ func (f *fake) call(name string) error {
 func (f *fake) List(_ context.Context, r *pb.ListRequest) (*pb.ListResponse, error) {
 	res := &pb.ListResponse{}
 	for id, p := range f.programs {
-		if p.Metadata[metaName] == r.MatchMetadata[metaName] {
+		if p.Metadata[metadataName] == r.MatchMetadata[metadataName] {
 			bare := &pb.ProgramInfo{Name: p.Name, Metadata: p.Metadata, MapPinPath: p.MapPinPath}
 			res.Results = append(res.Results, &pb.ListResponse_ListResult{Info: bare, KernelInfo: &pb.KernelProgramInfo{Id: id}})
 		}
@@ -69,7 +69,7 @@ func (f *fake) Unload(_ context.Context, r *pb.UnloadRequest) (*pb.UnloadRespons
 	return &pb.UnloadResponse{}, f.call("unload")
 }
 
-// start returns options for a data plane of the fake.
+// start starts the fake, and returns options for a program that it is to load.
 func (f *fake) start(t *testing.T) Options {
 	t.Helper()
 	dir := t.TempDir()
@@ -94,8 +94,8 @@ func (f *fake) start(t *testing.T) Options {
 
 func TestLinksThatAListLeavesOutAreFound(t *testing.T) {
 	f := &fake{programs: map[uint32]*pb.ProgramInfo{
-		3: {Metadata: map[string]string{metaName: "test"}, Links: []uint32{1 << 31, 5}},
-		4: {Metadata: map[string]string{metaName: "other"}},
+		3: {Metadata: map[string]string{metadataName: "test"}, Links: []uint32{1 << 31, 5}},
+		4: {Metadata: map[string]string{metadataName: "other"}},
 	}}
 	c, err := connect(f.start(t).Socket)
 	if err != nil {
@@ -119,7 +119,7 @@ func TestProgramWhoseMapsAreOutOfSightIsUnloaded(t *testing.T) {
 		t.Errorf("bpfman was asked to %v and has %v, want %v and nothing", f.calls, f.programs, want)
 	}
 	if Loaded(o.RunDir, o.Name) {
-		t.Error("the note is left")
+		t.Error("the record is left")
 	}
 }
 

@@ -19,14 +19,14 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
-// The metadata that tells our programs from those of others.
+// Metadata by which our programs are recognised among bpfman's.
 const (
-	metaApplication = "bpfman_application" // what bpfman's own command shows
-	metaName        = "blixt.name"
-	metaDigest      = "blixt.digest"
+	metadataApplication = "bpfman_application" // shown by bpfman's own command
+	metadataName        = "blixt.name"
+	metadataDigest      = "blixt.digest"
 )
 
-// digest identifies what is to be loaded, from wherever.
+// digest identifies the object to load, whether it comes from an image or a file.
 func (o *Options) digest() string {
 	sum := sha256.Sum256(o.Object)
 	return "sha256:" + hex.EncodeToString(sum[:])
@@ -36,7 +36,7 @@ func (o *Options) digest() string {
 type client struct {
 	pb.BpfmanClient
 	conn *grpc.ClientConn
-	// pid of who listens, 0 if that is a process that we do not see.
+	// pid of the process that listens, 0: it is in another PID namespace.
 	pid int
 }
 
@@ -57,7 +57,7 @@ func connect(socket string) (*client, error) {
 	return &client{BpfmanClient: pb.NewBpfmanClient(conn), conn: conn, pid: pid}, nil
 }
 
-func (c *client) close() { _ = c.conn.Close() } // all answers are in
+func (c *client) close() { _ = c.conn.Close() } // all calls have returned
 
 // program is one of ours that bpfman has.
 type program struct {
@@ -68,13 +68,13 @@ type program struct {
 	image  string
 	dir    string
 	links  []uint32
-	// Handover is what its maps say.
+	// Handover is read from its maps.
 	datapath.Handover
 }
 
 func newProgram(info *pb.ProgramInfo, kernel *pb.KernelProgramInfo) *program {
 	return &program{
-		id: kernel.GetId(), name: info.GetMetadata()[metaName], tag: kernel.GetTag(), digest: info.GetMetadata()[metaDigest],
+		id: kernel.GetId(), name: info.GetMetadata()[metadataName], tag: kernel.GetTag(), digest: info.GetMetadata()[metadataDigest],
 		image: info.GetBytecode().GetImage().GetUrl(), dir: info.GetMapPinPath(), links: info.GetLinks(),
 	}
 }
@@ -82,12 +82,12 @@ func newProgram(info *pb.ProgramInfo, kernel *pb.KernelProgramInfo) *program {
 // find returns the programs of a name.
 func (c *client) find(ctx context.Context, name string) (found []*program, err error) {
 	own := true
-	list, err := c.List(ctx, &pb.ListRequest{BpfmanProgramsOnly: &own, MatchMetadata: map[string]string{metaName: name}})
+	list, err := c.List(ctx, &pb.ListRequest{BpfmanProgramsOnly: &own, MatchMetadata: map[string]string{metadataName: name}})
 	if err != nil {
 		return nil, refused("list programs", err)
 	}
 	for _, r := range list.GetResults() {
-		// Some versions leave the links out of a list.
+		// In some versions of bpfman, a list leaves out the links.
 		p, err := c.get(ctx, r.GetKernelInfo().GetId())
 		if err != nil {
 			return nil, err
@@ -99,6 +99,7 @@ func (c *client) find(ctx context.Context, name string) (found []*program, err e
 	return found, nil
 }
 
+// get returns a program by its id.
 func (c *client) get(ctx context.Context, id uint32) (*program, error) {
 	got, err := c.Get(ctx, &pb.GetRequest{Id: id})
 	if err != nil {
@@ -107,7 +108,8 @@ func (c *client) get(ctx context.Context, id uint32) (*program, error) {
 	return newProgram(got.GetInfo(), got.GetKernelInfo()), nil
 }
 
-// objectFile is where bpfman reads an object that is no image's.
+// objectFile returns the file from which bpfman reads an object that comes from no
+// image.
 func (o *Options) objectFile() string { return filepath.Join(o.RunDir, o.Name+".bpfman.o") }
 
 // load has bpfman load the program.
@@ -118,19 +120,19 @@ func (c *client) load(ctx context.Context, o *Options, digest string) (*program,
 		if err := os.WriteFile(file, o.Object, 0o644); err != nil {
 			return nil, fmt.Errorf("write object for bpfman: %w", err)
 		}
-		defer os.Remove(file) // bpfman has read it into its database
+		defer os.Remove(file) // bpfman copies it into its database
 	}
-	what := "load " + o.Image + file
+	call := "load " + o.Image + file
 	res, err := c.Load(ctx, &pb.LoadRequest{
 		Bytecode: o.location(file),
-		Metadata: map[string]string{metaApplication: "blixt", metaName: o.Name, metaDigest: digest},
+		Metadata: map[string]string{metadataApplication: "blixt", metadataName: o.Name, metadataDigest: digest},
 		Info:     []*pb.LoadInfo{{Name: bpf.BlixtProgBlixt, ProgramType: pb.BpfmanProgramType_TCX}},
 	})
 	if err != nil {
-		return nil, refused(what, err)
+		return nil, refused(call, err)
 	}
 	if n := len(res.GetPrograms()); n != 1 {
-		return nil, fmt.Errorf("bpfman: %s: it loaded %d programs, want 1", what, n)
+		return nil, fmt.Errorf("bpfman: %s: it loaded %d programs, want 1", call, n)
 	}
 	return newProgram(res.Programs[0].GetInfo(), res.Programs[0].GetKernelInfo()), nil
 }

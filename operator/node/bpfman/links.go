@@ -18,15 +18,15 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 )
 
-// directions in the order of attaching: replies are translated before there
-// can be any.
+// directions in the order of attaching: replies are translated before a flow can
+// begin.
 var directions = []string{"egress", "ingress"}
 
-// SetInterfaces has bpfman attach to exactly these interfaces. It asks the
-// kernel what is attached, and bpfman only if something is to change: it need
-// not be there otherwise. Links of an interface that is gone are dropped without
-// an error. Returns loader.AttachError where an interface does not exist or
-// bpfman refuses, having done all others.
+// SetInterfaces has bpfman attach to exactly these interfaces. It asks the kernel
+// what is attached, and connects to bpfman only if something is to change. Links of
+// an interface that is gone are dropped without an error. Where an interface does
+// not exist or bpfman refuses, it goes on with the others and returns
+// loader.AttachError.
 func (d *Loader) SetInterfaces(names []string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -40,33 +40,34 @@ func (d *Loader) SetInterfaces(names []string) error {
 			continue
 		}
 		for _, direction := range directions {
-			there, err := attached(ifc.Index, direction, d.note.Program)
-			i := slices.IndexFunc(d.note.Links, func(l loader.LinkInfo) bool { return l.Index == ifc.Index && l.Direction == direction })
-			if i >= 0 && (there || err != nil) { // who may not look believes the note
-				keep[d.note.Links[i].ID] = true
+			there, err := attached(ifc.Index, direction, d.record.Program)
+			i := slices.IndexFunc(d.record.Links, func(l loader.LinkInfo) bool { return l.Index == ifc.Index && l.Direction == direction })
+			if i >= 0 && (there || err != nil) { // without the right to ask the kernel, the record counts
+				keep[d.record.Links[i].ID] = true
 				continue
 			}
-			if there { // by a link of which there is no note
+			if there { // by a link that is not in the record
 				continue
 			}
-			missing = append(missing, loader.LinkInfo{Interface: name, Index: ifc.Index, Direction: direction, ProgramID: d.note.Program})
+			missing = append(missing, loader.LinkInfo{Interface: name, Index: ifc.Index, Direction: direction, ProgramID: d.record.Program})
 		}
 	}
 	needless := func(l loader.LinkInfo) bool { return !keep[l.ID] }
-	dead := func(o *Older) bool { return slices.ContainsFunc(o.Links, noInterface) }
-	if len(missing) == 0 && !slices.ContainsFunc(d.note.Links, needless) && !slices.ContainsFunc(d.note.Older, dead) {
+	stale := func(p *Previous) bool { return slices.ContainsFunc(p.Links, interfaceGone) }
+	if len(missing) == 0 && !slices.ContainsFunc(d.record.Links, needless) && !slices.ContainsFunc(d.record.Previous, stale) {
 		return errors.Join(errs...)
 	}
 	err := d.session(func(ctx context.Context, c *client) error {
-		// The dead first: bpfman orders the others by them. Older programs
-		// get no new ones: behind this one they would be no use.
-		errs = append(errs, d.note.detach(ctx, c, needless))
-		for _, o := range d.note.Older {
-			errs = append(errs, o.detach(ctx, c, noInterface))
+		// Links whose interface is gone come first: bpfman counts them when it
+		// orders the others. Previous programs get no new links: behind this
+		// program no packet would reach them.
+		errs = append(errs, d.record.detach(ctx, c, needless))
+		for _, p := range d.record.Previous {
+			errs = append(errs, p.detach(ctx, c, interfaceGone))
 		}
 		failed := 0
 		for _, l := range missing {
-			if l.Index == failed { // by egress already: ingress alone would lose replies
+			if l.Index == failed { // at egress: with ingress alone, replies would be lost
 				continue
 			}
 			if err := d.attach(ctx, c, l); err != nil {
@@ -74,12 +75,13 @@ func (d *Loader) SetInterfaces(names []string) error {
 				failed = l.Index
 			}
 		}
-		return d.note.write(d.RunDir, d.Name)
+		return d.record.write(d.RunDir, d.Name)
 	})
 	return errors.Join(append(errs, err)...)
 }
 
-// detach has bpfman detach links, but those that others have had it detach.
+// detach has bpfman detach the needless links. It is no error if bpfman has
+// detached one already.
 func (h *held) detach(ctx context.Context, c *client, needless func(loader.LinkInfo) bool) error {
 	var errs []error
 	h.Links = slices.DeleteFunc(h.Links, func(l loader.LinkInfo) bool {
@@ -99,15 +101,15 @@ func (h *held) detach(ctx context.Context, c *client, needless func(loader.LinkI
 	return errors.Join(errs...)
 }
 
-// noInterface tells whether a link's interface is gone.
-func noInterface(l loader.LinkInfo) bool {
+// interfaceGone reports whether a link's interface is gone.
+func interfaceGone(l loader.LinkInfo) bool {
 	_, err := net.InterfaceByIndex(l.Index)
 	return err != nil
 }
 
-// attach has bpfman attach, and looks whether it did, behind older programs:
-// before them it would take their flows for new ones. Until it has maps that
-// are not empty it takes none.
+// attach has bpfman attach the program, and checks that it is attached here and
+// behind the previous programs: in front of them it would take their flows for new
+// ones, as soon as its maps are written.
 func (d *Loader) attach(ctx context.Context, c *client, l loader.LinkInfo) error {
 	to := &pb.TCXAttachInfo{Priority: int32(d.Priority), Iface: l.Interface, Direction: l.Direction}
 	netns := d.Netns
@@ -124,20 +126,20 @@ func (d *Loader) attach(ctx context.Context, c *client, l loader.LinkInfo) error
 	if err != nil {
 		return err
 	}
-	// A path may lead bpfman to another namespace than us.
-	if order, err := attachedIn(l.Index, l.Direction); err == nil {
-		wrong := d.misplaced(order, l.ProgramID, netns)
+	// In bpfman's mount namespace the path may name another network namespace.
+	if order, err := attachedPrograms(l.Index, l.Direction); err == nil {
+		wrong := d.checkOrder(order, l.ProgramID, netns)
 		if wrong != nil {
 			return errors.Join(wrong, c.detach(ctx, id))
 		}
 	}
 	l.ID = id
-	d.note.Links = append(d.note.Links, l)
+	d.record.Links = append(d.record.Links, l)
 	return nil
 }
 
-// pinnedLink returns where a link of bpfman leads, as the kernel says. Not
-// every version of bpfman pins it there, and not everybody may look.
+// pinnedLink asks the kernel where a link of bpfman leads. Returns an error if
+// this version of bpfman does not pin it, or this process may not open the pin.
 func pinnedLink(id uint32) (l loader.LinkInfo, err error) {
 	ln, err := link.LoadPinnedLink(filepath.Join(pins, "links", fmt.Sprint(id)), nil)
 	if err != nil {
@@ -162,31 +164,32 @@ func pinnedLink(id uint32) (l loader.LinkInfo, err error) {
 	return l, nil
 }
 
-// misplaced tells what is wrong with the place of a program among those of an
-// interface.
-func (d *Loader) misplaced(order []uint32, id uint32, netns string) error {
+// checkOrder returns an error if a program is not among those of an interface, or
+// packets reach it before a previous one. order is from attachedPrograms.
+func (d *Loader) checkOrder(order []uint32, id uint32, netns string) error {
 	own := slices.Index(order, id)
 	if own < 0 {
 		return fmt.Errorf("bpfman attached it in another network namespace than this one: name this one by a path that bpfman sees, with --netns (tried: %q)", netns)
 	}
-	for _, o := range d.note.Older {
-		if slices.Index(order, o.Program) > own {
-			return fmt.Errorf("bpfman attached it before %s, whose flows it would break: give it the --priority of that one, or a higher number", o)
+	for _, p := range d.record.Previous {
+		if slices.Index(order, p.Program) > own {
+			return fmt.Errorf("bpfman attached it before %s, whose flows it would break: give it the --priority of that one, or a higher number", p)
 		}
 	}
 	return nil
 }
 
-// attached tells whether the kernel runs a program at an interface of this
+// attached reports whether the kernel runs a program at an interface of this
 // network namespace. Returns an error without CAP_NET_ADMIN.
 func attached(ifindex int, direction string, id uint32) (bool, error) {
-	order, err := attachedIn(ifindex, direction)
+	order, err := attachedPrograms(ifindex, direction)
 	return slices.Contains(order, id), err
 }
 
-// attachedIn returns the programs that the kernel runs at an interface of this
-// network namespace, in order. Returns an error without CAP_NET_ADMIN.
-func attachedIn(ifindex int, direction string) (order []uint32, err error) {
+// attachedPrograms returns the programs that the kernel runs at an interface of
+// this network namespace, in the order in which packets reach them. Returns an
+// error without CAP_NET_ADMIN.
+func attachedPrograms(ifindex int, direction string) (order []uint32, err error) {
 	at := ebpf.AttachTCXIngress
 	if direction == "egress" {
 		at = ebpf.AttachTCXEgress

@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// named is where ip(8) mounts the network namespaces that have names.
-const named = "/run/netns"
+// netnsDir is where ip(8) mounts network namespaces that have names.
+const netnsDir = "/run/netns"
 
-// findNetns returns the path by which bpfman, of which pid listens, finds
-// this network namespace; "" if it is in the same one. A name outlives this
-// process, which its own path does not.
+// findNetns returns a path under which bpfman, of process pid, can open this
+// network namespace; "": bpfman is in it already. It prefers a name in netnsDir,
+// which outlives this process.
 func findNetns(pid int) (string, error) {
 	own, err := inode("/proc/self/ns/net")
 	if err != nil {
@@ -28,7 +28,7 @@ func findNetns(pid int) (string, error) {
 			return "", nil
 		}
 	}
-	paths, err := filepath.Glob(filepath.Join(named, "*"))
+	paths, err := filepath.Glob(filepath.Join(netnsDir, "*"))
 	if err != nil {
 		return "", fmt.Errorf("list network namespaces: %w", err)
 	}
@@ -40,15 +40,16 @@ func findNetns(pid int) (string, error) {
 	return fmt.Sprintf("/proc/%d/ns/net", os.Getpid()), nil
 }
 
+// inode returns the inode number of a file, which identifies a namespace.
 func inode(path string) (uint64, error) {
 	var st unix.Stat_t
 	err := unix.Stat(path, &st)
 	return st.Ino, err
 }
 
-// listener returns the process that listens at a socket, 0 if that is one
-// that we do not see. Where systemd listens for bpfman, that is systemd, in
-// the namespace that bpfman will be in.
+// listener returns the process that listens at a socket, 0: it is in another PID
+// namespace. If systemd listens for bpfman, it is systemd, which is in the network
+// namespace that bpfman will be in.
 func listener(socket string) (pid int, err error) {
 	conn, err := net.Dial("unix", socket)
 	if err != nil {

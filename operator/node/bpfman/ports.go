@@ -11,12 +11,15 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// choosePorts returns the half of the ports that a program has for life: by
-// the tuple of a reply alone two programs could not tell whose it is.
-func (d *Loader) choosePorts(own *program, older []*program) (lb.PortRange, error) {
+// choosePorts picks the half of the SNAT range that a program keeps for its
+// lifetime. Programs must not share ports: the tuple of a reply does not tell
+// which of them it belongs to. A program that is adopted keeps its ports if they
+// are in the range. (In a cluster, rollout picks them by annotations, and gives a
+// program that has ports others only while there is no second one.)
+func (d *Loader) choosePorts(own *program, previous []*program) (lb.PortRange, error) {
 	all := d.Options.SNATPorts
 	var taken []lb.PortRange
-	for _, p := range older {
+	for _, p := range previous {
 		taken = append(taken, p.SNAT)
 	}
 	if own != nil && own.SNAT.First >= all.First && own.SNAT.Last <= all.Last && own.SNAT.Last > 0 && !slices.ContainsFunc(taken, own.SNAT.Overlaps) {
@@ -29,15 +32,15 @@ func (d *Loader) choosePorts(own *program, older []*program) (lb.PortRange, erro
 		return half, nil
 	}
 	var holders []string
-	for _, p := range older {
-		holders = append(holders, d.describe(p))
+	for _, p := range previous {
+		holders = append(holders, d.describeHolder(p))
 	}
 	return all, fmt.Errorf("no half of --snat-ports %s is free for another version: %s; run it again when one of them is gone, give other ports with --snat-ports, or unload all of them with --replace, which ends their flows",
 		all, strings.Join(holders, ", "))
 }
 
-// describe says what keeps a program, and until when.
-func (d *Loader) describe(p *program) string {
+// describeHolder describes a program that holds ports, and until when.
+func (d *Loader) describeHolder(p *program) string {
 	text := fmt.Sprintf("program %d of bpfman has ports %s", p.id, p.SNAT)
 	if !p.Draining {
 		return text + " and serves"
@@ -46,6 +49,5 @@ func (d *Loader) describe(p *program) string {
 	if n, err := d.Unfinished(p.dir); err == nil {
 		text += fmt.Sprintf(", with %d flows", n)
 	}
-	_, until := d.drains(p)
-	return text + ", at most until " + until.Local().Format(time.DateTime)
+	return text + ", at most until " + d.draining(p).Until.Local().Format(time.DateTime)
 }

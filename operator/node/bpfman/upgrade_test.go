@@ -23,14 +23,14 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
-// version is a program that bpfman has.
+// version is a program that bpfman has, of this or another version.
 type version struct {
 	digest   string // "": that of what is to be loaded
 	draining bool
 	snat     lb.PortRange
 	flows    uint64
-	noted    bool // as the one that serves
-	since    time.Duration
+	recorded bool          // as the one that serves
+	since    time.Duration // how long it has drained by the record; 0: it is not in it
 }
 
 var (
@@ -38,12 +38,13 @@ var (
 	upper = lb.PortRange{First: 1500, Last: 1999}
 )
 
-// upgrading starts a fake that has these programs by id, and options to load another.
-func upgrading(t *testing.T, have map[uint32]version) (*fake, Options) {
+// startWith starts a fake that has these programs, by id, and returns options to
+// load another one.
+func startWith(t *testing.T, have map[uint32]version) (*fake, Options) {
 	t.Helper()
 	f := &fake{programs: map[uint32]*pb.ProgramInfo{}, refuses: map[string]error{}, maps: t.TempDir()}
 	o := f.start(t)
-	n := note{}
+	n := record{}
 	byDir := map[string]version{f.maps: {}}
 	for id, v := range have {
 		if v.digest == "" {
@@ -54,18 +55,18 @@ func upgrading(t *testing.T, have map[uint32]version) (*fake, Options) {
 			t.Fatal(err)
 		}
 		byDir[dir] = v
-		f.programs[id] = &pb.ProgramInfo{Metadata: map[string]string{metaName: o.Name, metaDigest: v.digest}, MapPinPath: dir}
-		if v.noted {
+		f.programs[id] = &pb.ProgramInfo{Metadata: map[string]string{metadataName: o.Name, metadataDigest: v.digest}, MapPinPath: dir}
+		if v.recorded {
 			n.Program = id
 		}
 		if v.since > 0 {
-			n.Older = append(n.Older, &Older{held: held{Program: id}, Since: time.Now().Add(-v.since)})
+			n.Previous = append(n.Previous, &Previous{held: held{Program: id}, Draining: lb.Draining{Since: time.Now().Add(-v.since)}})
 		}
 	}
 	if err := n.write(o.RunDir, o.Name); err != nil {
 		t.Fatal(err)
 	}
-	o.look = func(dir string) (datapath.Handover, error) {
+	o.readHandover = func(dir string) (datapath.Handover, error) {
 		v := byDir[dir]
 		return datapath.Handover{Draining: v.draining, SNAT: v.snat}, nil
 	}
@@ -73,12 +74,12 @@ func upgrading(t *testing.T, have map[uint32]version) (*fake, Options) {
 	return f, o
 }
 
-// outcome is what a Load has led to.
+// outcome is what a Load leads to.
 type outcome struct {
-	Serves uint32
-	Older  []uint32
-	Left   []uint32 // with bpfman
-	Ports  lb.PortRange
+	Serves   uint32
+	Previous []uint32
+	Left     []uint32 // all that bpfman has
+	Ports    lb.PortRange
 }
 
 func TestWhichProgramServesAndWhichDrain(t *testing.T) {
@@ -90,15 +91,15 @@ func TestWhichProgramServesAndWhichDrain(t *testing.T) {
 	}{
 		"nothing": {want: outcome{fresh, nil, []uint32{fresh}, lower}},
 		"the same one": {
-			have: map[uint32]version{3: {snat: upper, noted: true}},
+			have: map[uint32]version{3: {snat: upper, recorded: true}},
 			want: outcome{3, nil, []uint32{3}, upper},
 		},
 		"the same one, of other ports": {
-			have: map[uint32]version{3: {snat: lb.PortRange{First: 5000, Last: 5999}, noted: true}},
+			have: map[uint32]version{3: {snat: lb.PortRange{First: 5000, Last: 5999}, recorded: true}},
 			want: outcome{3, nil, []uint32{3}, lower},
 		},
 		"another version": {
-			have: map[uint32]version{3: {digest: "other", snat: lower, noted: true}},
+			have: map[uint32]version{3: {digest: "other", snat: lower, recorded: true}},
 			want: outcome{fresh, []uint32{3}, []uint32{3, fresh}, upper},
 		},
 		"another version, of the upper half": {
@@ -110,19 +111,19 @@ func TestWhichProgramServesAndWhichDrain(t *testing.T) {
 			want: outcome{fresh, []uint32{3}, []uint32{3, fresh}, lower},
 		},
 		"killed before the other drained": {
-			have: map[uint32]version{3: {digest: "other", snat: lower, flows: 9}, 4: {noted: true}},
+			have: map[uint32]version{3: {digest: "other", snat: lower, flows: 9}, 4: {recorded: true}},
 			want: outcome{4, []uint32{3}, []uint32{3, 4}, upper},
 		},
 		"killed while the other drained": {
 			have: map[uint32]version{3: {digest: "other", snat: lower, draining: true, flows: 9}, 4: {snat: upper}},
 			want: outcome{4, []uint32{3}, []uint32{3, 4}, upper},
 		},
-		"killed, and back to the version before": {
-			have: map[uint32]version{3: {snat: lower}, 4: {digest: "other", noted: true}},
+		"killed, and back to the previous version": {
+			have: map[uint32]version{3: {snat: lower}, 4: {digest: "other", recorded: true}},
 			want: outcome{3, nil, []uint32{3}, lower},
 		},
-		"back to the version before, which drains": {
-			have:    map[uint32]version{3: {snat: lower, draining: true, flows: 9}, 4: {digest: "other", snat: upper, noted: true}},
+		"back to the previous version, which drains": {
+			have:    map[uint32]version{3: {snat: lower, draining: true, flows: 9}, 4: {digest: "other", snat: upper, recorded: true}},
 			replace: false,
 			want:    outcome{}, // refused
 		},
@@ -131,11 +132,11 @@ func TestWhichProgramServesAndWhichDrain(t *testing.T) {
 			want: outcome{4, nil, []uint32{4}, lower},
 		},
 		"a third version, the first has drained": {
-			have: map[uint32]version{3: {digest: "first", snat: lower, draining: true}, 4: {digest: "second", snat: upper, noted: true}},
+			have: map[uint32]version{3: {digest: "first", snat: lower, draining: true}, 4: {digest: "second", snat: upper, recorded: true}},
 			want: outcome{fresh, []uint32{4}, []uint32{4, fresh}, lower},
 		},
 		"a third version, the time of the first is up": {
-			have: map[uint32]version{3: {digest: "first", snat: lower, draining: true, flows: 9, since: 2 * time.Hour}, 4: {digest: "second", snat: upper, noted: true}},
+			have: map[uint32]version{3: {digest: "first", snat: lower, draining: true, flows: 9, since: 2 * time.Hour}, 4: {digest: "second", snat: upper, recorded: true}},
 			want: outcome{fresh, []uint32{4}, []uint32{4, fresh}, lower},
 		},
 		"told to replace": {
@@ -145,7 +146,7 @@ func TestWhichProgramServesAndWhichDrain(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f, o := upgrading(t, c.have)
+			f, o := startWith(t, c.have)
 			o.Replace = c.replace
 			d, err := Load(o)
 			if c.want.Serves == 0 {
@@ -160,15 +161,15 @@ func TestWhichProgramServesAndWhichDrain(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := outcome{Serves: d.note.Program, Left: slices.Sorted(maps.Keys(f.programs)), Ports: d.SNATPorts()}
-			for _, older := range d.Older() {
-				got.Older = append(got.Older, older.Program)
+			got := outcome{Serves: d.record.Program, Left: slices.Sorted(maps.Keys(f.programs)), Ports: d.SNATPorts()}
+			for _, p := range d.Previous() {
+				got.Previous = append(got.Previous, p.Program)
 			}
 			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			if e := d.note.Ended; strings.HasPrefix(name, "a third version") && (e == nil || e.Program != 3 || *e.Cut != c.have[3].flows) {
-				t.Errorf("the note says %+v of the first", e)
+			if e := d.record.Ended; strings.HasPrefix(name, "a third version") && (e == nil || e.Program != 3 || *e.Cut != c.have[3].flows) {
+				t.Errorf("the record says %+v of the first", e)
 			}
 			if err := d.Close(false); err != nil || len(f.programs) > 0 {
 				t.Errorf("at the end bpfman has %v (%v)", f.programs, err)
@@ -179,8 +180,8 @@ func TestWhichProgramServesAndWhichDrain(t *testing.T) {
 
 func TestLoadThatFailsRemovesNothing(t *testing.T) {
 	for _, replace := range []bool{false, true} {
-		f, o := upgrading(t, map[uint32]version{3: {digest: "other", snat: lower, noted: true}})
-		before, err := os.ReadFile(notePath(o.RunDir, o.Name))
+		f, o := startWith(t, map[uint32]version{3: {digest: "other", snat: lower, recorded: true}})
+		before, err := os.ReadFile(recordPath(o.RunDir, o.Name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,7 +191,7 @@ func TestLoadThatFailsRemovesNothing(t *testing.T) {
 			t.Fatal("no error")
 		}
 		if f.programs[3] == nil {
-			t.Errorf("replace %v: the old program is gone", replace)
+			t.Errorf("replace %v: the previous program is gone", replace)
 		}
 		f.refuses["load"] = nil
 		o.Unfinished = func(string) (uint64, error) { return 0, errors.New("maps are of another layout") } // its maps are not ours to write
@@ -201,27 +202,28 @@ func TestLoadThatFailsRemovesNothing(t *testing.T) {
 		if f.programs[3] == nil || f.programs[7] != nil {
 			t.Errorf("replace %v: bpfman has %v", replace, f.programs)
 		}
-		if after, err := os.ReadFile(notePath(o.RunDir, o.Name)); err != nil || string(after) != string(before) {
-			t.Errorf("replace %v: the note was %s, is %s (%v)", replace, before, after, err)
+		if after, err := os.ReadFile(recordPath(o.RunDir, o.Name)); err != nil || string(after) != string(before) {
+			t.Errorf("replace %v: the record was %s, is %s (%v)", replace, before, after, err)
 		}
 	}
 }
 
-// The clock of what drains runs on while nobody looks.
+// TestDrainingOutlivesARestart: the time of a program that drains goes on while no
+// process watches it.
 func TestDrainingOutlivesARestart(t *testing.T) {
-	f, o := upgrading(t, map[uint32]version{3: {digest: "other", snat: lower, noted: true, flows: 9}})
+	f, o := startWith(t, map[uint32]version{3: {digest: "other", snat: lower, recorded: true, flows: 9}})
 	d, err := Load(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	since, until, err := d.Older()[0].Begin()
-	if err != nil || until.Sub(since) != time.Hour || time.Since(since) > time.Minute {
-		t.Errorf("drains from %s to %s (%v)", since, until, err)
+	first, err := d.Previous()[0].StartDraining()
+	if err != nil || first.Until.Sub(first.Since) != time.Hour || time.Since(first.Since) > time.Minute {
+		t.Errorf("drains %+v (%v)", first, err)
 	}
 	if err := d.Close(true); err != nil {
 		t.Fatal(err)
 	}
-	o.look = func(dir string) (datapath.Handover, error) {
+	o.readHandover = func(dir string) (datapath.Handover, error) {
 		if filepath.Base(dir) == "3" {
 			return datapath.Handover{Draining: true, SNAT: lower}, nil
 		}
@@ -231,25 +233,25 @@ func TestDrainingOutlivesARestart(t *testing.T) {
 	if d, err = Load(o); err != nil {
 		t.Fatal(err)
 	}
-	again, until, err := d.Older()[0].Begin()
-	if err != nil || !again.Equal(since) || until.Sub(since) != 2*time.Hour {
-		t.Errorf("drains from %s, and after a restart from %s to %s (%v)", since, again, until, err)
+	again, err := d.Previous()[0].StartDraining()
+	if err != nil || !again.Since.Equal(first.Since) || again.Until.Sub(first.Since) != 2*time.Hour {
+		t.Errorf("drains %+v, and after a restart %+v (%v)", first, again, err)
 	}
 	cut := uint64(9)
-	if err := d.Older()[0].Unload(&cut); err != nil || f.programs[3] != nil {
+	if err := d.Previous()[0].Unload(&cut); err != nil || f.programs[3] != nil {
 		t.Errorf("not unloaded: %v", err)
 	}
-	older, ended, err := Replaced(o.RunDir, o.Name)
-	if err != nil || len(older) != 0 || ended == nil || ended.Program != 3 || ended.Digest != "other" || *ended.Cut != 9 {
-		t.Errorf("the note says %v, %+v (%v)", older, ended, err)
+	previous, ended, err := ReadPrevious(o.RunDir, o.Name)
+	if err != nil || len(previous) != 0 || ended == nil || ended.Program != 3 || ended.Digest != "other" || *ended.Cut != 9 {
+		t.Errorf("the record says %v, %+v (%v)", previous, ended, err)
 	}
 	if err := d.Close(false); err != nil || Loaded(o.RunDir, o.Name) {
-		t.Errorf("the note is left (%v)", err)
+		t.Errorf("the record is left (%v)", err)
 	}
 }
 
-func TestPlaceAmongThePrograms(t *testing.T) {
-	d := &Loader{note: note{Older: []*Older{{held: held{Program: 3}}, {held: held{Program: 4}}}}}
+func TestOrderAmongThePrograms(t *testing.T) {
+	d := &Loader{record: record{Previous: []*Previous{{held: held{Program: 3}}, {held: held{Program: 4}}}}}
 	for _, c := range []struct {
 		order []uint32
 		says  string
@@ -260,7 +262,7 @@ func TestPlaceAmongThePrograms(t *testing.T) {
 		{[]uint32{3, 7, 4}, "before program 4 (), whose flows it would break: give it the --priority"},
 		{[]uint32{3, 4}, "--netns"},
 	} {
-		err := d.misplaced(c.order, 7, "")
+		err := d.checkOrder(c.order, 7, "")
 		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%v: %v, want %q", c.order, err, c.says)
 		}
@@ -268,7 +270,7 @@ func TestPlaceAmongThePrograms(t *testing.T) {
 }
 
 func TestProgramThatIsGoneIsLost(t *testing.T) {
-	f, o := upgrading(t, map[uint32]version{3: {snat: lower}})
+	f, o := startWith(t, map[uint32]version{3: {snat: lower}})
 	d, err := Load(o)
 	if err != nil {
 		t.Fatal(err)
@@ -286,7 +288,7 @@ func TestProgramThatIsGoneIsLost(t *testing.T) {
 	if err := d.Close(false); err != nil {
 		t.Errorf("what is gone cannot be unloaded: %v", err)
 	}
-	if _, err := os.Stat(notePath(o.RunDir, o.Name)); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the note is left (%v)", err)
+	if _, err := os.Stat(recordPath(o.RunDir, o.Name)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the record is left (%v)", err)
 	}
 }

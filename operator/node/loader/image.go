@@ -13,10 +13,10 @@ import (
 
 // imageNote is the file that says what a program was read from: a BPF file
 // system holds no text.
-func imageNote(runDir, name string) string { return filepath.Join(runDir, name+".image") }
+func imagePath(runDir, name string) string { return filepath.Join(runDir, name+".image") }
 
 // noteImage writes it, or removes it where the program is the one built in.
-func noteImage(path, image string) error {
+func writeImage(path, image string) error {
 	if image == "" {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove note: %w", err)
@@ -32,6 +32,6 @@ func noteImage(path, image string) error {
 // Image returns what Load was told that the object of a name was read from,
 // "": nothing.
 func Image(runDir, name string) string {
-	text, _ := os.ReadFile(imageNote(runDir, name)) // none: built in
+	text, _ := os.ReadFile(imagePath(runDir, name)) // none: built in
 	return strings.TrimSpace(string(text))
 }

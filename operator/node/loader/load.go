@@ -44,7 +44,7 @@ func (l *Loader) load(spec *ebpf.CollectionSpec, replace bool) (adopted bool, er
 	if !replace {
 		return true, err
 	}
-	l.note("replaced what was loaded, its flows are lost: %v", err)
+	l.addNote("replaced what was loaded, its flows are lost: %v", err)
 	return false, l.loadFresh(spec)
 }
 
@@ -103,7 +103,7 @@ func (l *Loader) loadOver(spec *ebpf.CollectionSpec, old []string) error {
 			return fmt.Errorf("switch link %s to the new program: %w", k, err)
 		}
 	}
-	l.note("switched %d links to a new program over the same maps", len(l.links))
+	l.addNote("switched %d links to a new program over the same maps", len(l.links))
 	if !slices.Contains(old, same) {
 		if err := l.pinProgram(spec); err != nil {
 			return err

@@ -61,7 +61,7 @@ type Options struct {
 type Loader struct {
 	dir     string
 	lock    *Lock
-	noted   string // the file that names the image
+	imageFile   string // the file that names the image
 	mounted string // the BPF file system that Load mounted
 	group   int
 	notes   []string
@@ -101,7 +101,7 @@ func Load(o Options) (*Loader, error) {
 	l := &Loader{
 		dir:   Pins(o.BPFFS, o.Name),
 		lock:  lock,
-		noted: imageNote(o.RunDir, o.Name),
+		imageFile: imagePath(o.RunDir, o.Name),
 		group: o.Group,
 		links: map[linkKey]*attached{},
 	}
@@ -111,7 +111,7 @@ func Load(o Options) (*Loader, error) {
 	}
 	if mounted {
 		l.mounted = o.BPFFS
-		l.note("mounted a BPF file system at %s", o.BPFFS)
+		l.addNote("mounted a BPF file system at %s", o.BPFFS)
 	}
 	adopted, err := l.load(spec, o.Replace)
 	if err == nil {
@@ -121,7 +121,7 @@ func Load(o Options) (*Loader, error) {
 		err = l.permit()
 	}
 	if err == nil {
-		err = noteImage(l.noted, o.Image)
+		err = writeImage(l.imageFile, o.Image)
 	}
 	if err != nil {
 		return nil, errors.Join(err, l.Close(adopted))
@@ -161,7 +161,7 @@ func (l *Loader) Dir() string { return filepath.Join(l.dir, "maps") }
 // Notes returns what Load did that its caller may not expect.
 func (l *Loader) Notes() []string { return slices.Clone(l.notes) }
 
-func (l *Loader) note(format string, args ...any) {
+func (l *Loader) addNote(format string, args ...any) {
 	l.notes = append(l.notes, fmt.Sprintf(format, args...))
 }
 
@@ -201,7 +201,7 @@ func (l *Loader) remove() error {
 	if err := os.RemoveAll(l.dir); err != nil {
 		return fmt.Errorf("remove pins: %w", err)
 	}
-	if err := noteImage(l.noted, ""); err != nil {
+	if err := writeImage(l.imageFile, ""); err != nil {
 		return err
 	}
 	// Other names may live beside this one: then this fails, and should.

@@ -12,27 +12,31 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
-// Older is a data plane of another version, before ours.
-type Older interface {
+// Previous is a program of another version, in front of ours.
+type Previous interface {
 	fmt.Stringer
 	// Dir is where its maps are pinned.
 	Dir() string
-	// Begin notes that it drains, and returns from when until when.
-	Begin() (since, until time.Time, err error)
-	// Unload removes it, and notes how many flows it still had, nil: nobody knows.
+	// StartDraining records that it drains, and returns the time that it has.
+	StartDraining() (lb.Draining, error)
+	// Unload unloads it, and records how many flows it still had, nil: unknown.
 	Unload(cut *uint64) error
-	// Forget notes that somebody else has removed it.
+	// Forget records that somebody else has unloaded it.
 	Forget() error
 }
 
-// drain has an older data plane serve no new flows as soon as ours does, and
-// removes it when its flows have ended, or may last no longer. Without p its
-// maps are not for us to read.
-func (r *runner) drain(ctx context.Context, o Older, p *plane) {
+// drain makes a previous program drain as soon as ours serves, and unloads it
+// when its flows have ended or its time is up. p writes its maps until then; nil:
+// they are of another layout.
+//
+// rollout decides the same for a cluster. There the previous program serves again
+// where the new one fails; here it goes on draining, and ours is loaded again.
+func (r *runner) drain(ctx context.Context, previous Previous, p *plane) {
 	if p != nil {
 		defer p.close()
 		ctx, cancel := context.WithCancel(ctx)
@@ -46,44 +50,44 @@ func (r *runner) drain(ctx context.Context, o Older, p *plane) {
 	case <-ctx.Done():
 		return
 	}
-	d := drain{Older: o, plane: p}
+	d := drain{Previous: previous, plane: p}
 	for {
 		began := time.Now()
 		gone, err := d.step()
-		r.said.fault("drain "+o.String(), err)
-		// Flows are counted often, but not so that it would be noticed.
+		r.log.failure("drain "+previous.String(), err)
+		// Counting flows takes a twentieth of the time at most.
 		if gone || !pause(ctx, max(time.Second, 20*time.Since(began))) {
 			return
 		}
 	}
 }
 
-// drain is an older data plane on its way out.
+// drain is the state of a previous program on its way out.
 type drain struct {
-	Older
-	plane        *plane
-	drains       bool
-	since, until time.Time
+	Previous
+	plane  *plane
+	drains bool
+	time   lb.Draining
 }
 
-// step does what is to be done now. Returns true when the data plane is gone.
+// step does what is due now. It returns true when the program is gone.
 func (d *drain) step() (gone bool, err error) {
 	if _, err := os.Stat(d.Dir()); errors.Is(err, fs.ErrNotExist) {
 		slog.Warn("somebody else has unloaded " + d.String())
 		return true, d.Forget()
 	}
 	if !d.drains {
-		if err := d.begin(); err != nil {
+		if err := d.start(); err != nil {
 			return false, fmt.Errorf("have %s drain: %w", d, err)
 		}
 	}
 	now := time.Now()
 	flows, err := d.flows()
 	switch {
-	case err != nil && now.Before(d.until):
+	case err != nil && !d.time.Expired(now):
 		return false, fmt.Errorf("count flows of %s: %w", d, err)
-	case flows != nil && *flows == 0 && now.After(d.since.Add(writer.Linger)):
-	case now.Before(d.until):
+	case flows != nil && *flows == 0 && d.time.Settled(now, writer.Linger):
+	case !d.time.Expired(now):
 		return false, nil
 	}
 	if err := d.Unload(flows); err != nil {
@@ -100,12 +104,13 @@ func (d *drain) step() (gone bool, err error) {
 	return true, nil
 }
 
-func (d *drain) begin() (err error) {
-	if d.since, d.until, err = d.Begin(); err != nil {
+// start switches the program to draining.
+func (d *drain) start() (err error) {
+	if d.time, err = d.StartDraining(); err != nil {
 		return err
 	}
 	if d.plane != nil {
-		err = d.plane.agent.Drain(true) // which knows who else writes the config
+		err = d.plane.writer.Drain(true) // it writes the config as well
 	} else {
 		err = datapath.Drain(d.Dir(), true)
 	}
@@ -113,11 +118,11 @@ func (d *drain) begin() (err error) {
 		return err
 	}
 	d.drains = true
-	slog.Info(d.String()+" drains: it serves the flows that it has", "until", d.until.Local().Format(time.DateTime))
+	slog.Info(d.String()+" drains: it serves the flows that it has", "until", d.time.Until.Local().Format(time.DateTime))
 	return nil
 }
 
-// flows returns how many flows there are, nil: nobody knows.
+// flows returns how many flows there are, nil: unknown.
 func (d *drain) flows() (*uint64, error) {
 	if d.plane == nil {
 		return nil, nil

@@ -20,15 +20,15 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// network is what the host's network looks like at one moment.
+// network is the state of the host's network at one moment.
 type network struct {
-	// interfaces are those that the data plane is to be attached to.
+	// interfaces are those to attach the program to.
 	interfaces []string
-	// addresses are the host's own, without loopback and link-local ones.
+	// addresses are the host's, without loopback and link-local ones.
 	addresses []netip.Addr
-	// primary are those of the interfaces that default routes lead to.
+	// primary are the addresses of interfaces with a default route.
 	primary []netip.Addr
-	// connected are the networks of the interfaces, by which neighbours are reached.
+	// connected are the networks in which the interfaces reach neighbours.
 	connected []connected
 }
 
@@ -39,11 +39,11 @@ type connected struct {
 	prefix netip.Prefix
 }
 
-// dumpTries is how often a list is asked for that changes while it is read.
+// dumpTries is how often to ask for a list that changes while it is read.
 const dumpTries = 20
 
-// readNetwork looks at the current network namespace. wanted are the
-// interfaces to attach to, none: all that can carry packets of their own.
+// readNetwork reads the current network namespace. wanted are the interfaces to
+// attach to; none: all that are up and do not hand their packets to a master.
 func readNetwork(wanted []string) (n *network, err error) {
 	for range dumpTries {
 		if n, err = readOnce(wanted); !errors.Is(err, netlink.ErrDumpInterrupted) {
@@ -54,7 +54,8 @@ func readNetwork(wanted []string) (n *network, err error) {
 	return nil, err
 }
 
-// readOnce is readNetwork. Returns ErrDumpInterrupted if something changed meanwhile.
+// readOnce is readNetwork without retries. It returns netlink.ErrDumpInterrupted if
+// something changed meanwhile.
 func readOnce(wanted []string) (*network, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
@@ -103,13 +104,13 @@ func readOnce(wanted []string) (*network, error) {
 	return n, nil
 }
 
-// isPort tells whether an interface with such a master hands its packets over
-// to the master, where they are seen as well.
+// isPort reports whether an interface with a master of this type hands its packets
+// to the master. A program that is attached to the master receives them there.
 func isPort(master string) bool {
 	return slices.Contains([]string{"bridge", "bond", "team", "openvswitch"}, master)
 }
 
-// defaultInterfaces returns the interfaces that default routes lead to.
+// defaultInterfaces returns the indexes of the interfaces with a default route.
 func defaultInterfaces() (map[int]bool, error) {
 	found := map[int]bool{}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
@@ -129,8 +130,8 @@ func defaultInterfaces() (map[int]bool, error) {
 	return found, nil
 }
 
-// isDefault tells whether a destination is everything; which netlink says in
-// two ways.
+// isDefault reports whether a destination is that of a default route: netlink gives
+// none, or a network of length 0.
 func isDefault(dst *net.IPNet) bool {
 	if dst == nil {
 		return true
@@ -139,8 +140,9 @@ func isDefault(dst *net.IPNet) bool {
 	return bits == 0 && dst.IP.IsUnspecified()
 }
 
-// warnings says what of the host's settings would keep the load balancer from
-// working. Backends elsewhere are reached as a router reaches them.
+// warnings returns a message for each setting of the host that would keep the load
+// balancer from working. It forwards packets to backends on other machines as a
+// router does.
 func (n *network) warnings() []string {
 	var w []string
 	for _, s := range []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"} {
@@ -185,8 +187,8 @@ func watchNetwork(ctx context.Context, changed func()) error {
 	return nil
 }
 
-// checkPorts returns an error if the host's own connections may use ports of
-// the range: a backend's reply could then belong to either.
+// checkPorts returns an error if the host's own connections may use ports of the
+// range. A reply could then belong to such a connection or to a flow of ours.
 func checkPorts(r lb.PortRange) error {
 	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 	if err != nil {

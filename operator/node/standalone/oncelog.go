@@ -10,51 +10,52 @@ import (
 	"sync"
 )
 
-// said logs each message once while it stays true.
-type said struct {
+// onceLog logs each message once while it stays true.
+type onceLog struct {
 	mu   sync.Mutex
-	last map[string]string
+	last map[string]string // message by subject
 }
 
-// once logs a message on a subject unless it is what was said last; an empty
-// one says that the subject is well again.
-func (s *said) once(subject string, level slog.Level, message string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.last[subject] == message {
+// once logs a message about a subject unless it is the last one about it. An empty
+// message means that nothing is wrong any more.
+func (l *onceLog) once(subject string, level slog.Level, message string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.last[subject] == message {
 		return
 	}
 	if message != "" {
 		slog.Log(context.Background(), level, message)
-	} else if s.last[subject] != "" {
-		slog.Info("mended", "was", firstLine(s.last[subject]))
+	} else if l.last[subject] != "" {
+		slog.Info("mended", "was", firstLine(l.last[subject]))
 	}
-	s.last[subject] = message
+	l.last[subject] = message
 }
 
-// fault logs what is wrong with a subject, once; nil says that it is well.
-func (s *said) fault(subject string, err error) {
+// failure logs an error about a subject, once; nil: nothing is wrong any more.
+func (l *onceLog) failure(subject string, err error) {
 	message := ""
 	if err != nil {
 		message = err.Error()
 	}
-	s.once(subject, slog.LevelError, message)
+	l.once(subject, slog.LevelError, message)
 }
 
-// lasting logs those of the messages that were not there the last time.
-func (s *said) lasting(subject string, level slog.Level, messages []string) {
+// each logs those of the messages about a subject that it was not given the last
+// time.
+func (l *onceLog) each(subject string, level slog.Level, messages []string) {
 	now := map[string]bool{}
 	for _, m := range messages {
 		now[subject+m] = true
-		s.once(subject+m, level, m)
+		l.once(subject+m, level, m)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	maps.DeleteFunc(s.last, func(key, _ string) bool { return strings.HasPrefix(key, subject) && !now[key] })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.last, func(key, _ string) bool { return strings.HasPrefix(key, subject) && !now[key] })
 }
 
-// firstLine returns what a message begins with.
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(s, "\n")
+// firstLine returns the first line of a message.
+func firstLine(message string) string {
+	line, _, _ := strings.Cut(message, "\n")
 	return line
 }

@@ -23,8 +23,8 @@ type desired struct {
 	ignored  []manifest.Object
 }
 
-// read turns the files into a state. Returns manifest.Errors if one of them is
-// invalid: whatever was served before should stay.
+// read turns the files into a state. It returns manifest.Errors if one of them is
+// invalid; what is served should then stay as it is.
 func (r *runner) read(n *network) (*desired, error) {
 	set, err := manifest.Read(r.Dir)
 	if err != nil {
@@ -48,8 +48,8 @@ func (r *runner) read(n *network) (*desired, error) {
 	}, nil
 }
 
-// defaultAddresses are for Gateways that ask for none: those by which the
-// host reaches the world, or else all it has.
+// defaultAddresses returns the addresses for Gateways that ask for none: those of
+// interfaces with a default route, or else all of the host.
 func (r *runner) defaultAddresses(n *network, own []netip.Addr) []netip.Addr {
 	if primary := r.vips.own(n.primary); len(primary) > 0 {
 		return primary
@@ -57,33 +57,33 @@ func (r *runner) defaultAddresses(n *network, own []netip.Addr) []netip.Addr {
 	return own
 }
 
-// look looks at everything and makes the kernel serve it. What is wrong is
-// logged once; the last good configuration goes on serving.
-func (r *runner) look(ctx context.Context) {
-	r.pass.Lock()
-	defer r.pass.Unlock()
+// reconcile reads the network and the files and makes the kernel serve them. Each
+// problem is logged once; the last good configuration goes on serving.
+func (r *runner) reconcile(ctx context.Context) {
+	r.reconciling.Lock()
+	defer r.reconciling.Unlock()
 	if ctx.Err() != nil {
 		return
 	}
 	n, err := readNetwork(r.Interfaces)
-	r.said.fault("network", err)
+	r.log.failure("network", err)
 	if err != nil {
 		return
 	}
 	r.interfaces = n.interfaces
-	r.said.fault("attach", r.loaded.SetInterfaces(n.interfaces))
+	r.log.failure("attach", r.loaded.SetInterfaces(n.interfaces))
 	for _, w := range n.warnings() {
-		r.said.once(w, slog.LevelWarn, w)
+		r.log.once(w, slog.LevelWarn, w)
 	}
 
 	d, err := r.read(n)
 	if err != nil {
-		r.said.fault("files", fmt.Errorf("the last good configuration goes on serving:\n%w", err))
+		r.log.failure("files", fmt.Errorf("the last good configuration goes on serving:\n%w", err))
 		return
 	}
-	r.said.fault("files", nil)
-	r.sayProblems(d)
-	r.said.fault("assign", r.vips.assign(d.state.Addresses, n))
+	r.log.failure("files", nil)
+	r.logProblems(d)
+	r.log.failure("assign", r.vips.assign(d.state.Addresses, n))
 	backends := 0
 	for _, f := range d.state.Frontends {
 		backends += len(f.Backends)
@@ -99,35 +99,35 @@ func (r *runner) look(ctx context.Context) {
 	}
 }
 
-// applied is called by our own data plane's agent after each state that it has tried to write.
-// It must not wait for a pass, which may be waiting for the agent.
+// applied is called by the writer of our program after each state that it has tried
+// to write. It must not lock r.reconciling: reconcile may be waiting for the writer.
 func (r *runner) applied(result writer.Result, err error) {
 	if err != nil {
-		r.said.fault("apply", fmt.Errorf("the last good configuration goes on serving: %w", err))
+		r.log.failure("apply", fmt.Errorf("the last good configuration goes on serving: %w", err))
 		return
 	}
-	r.said.fault("apply", nil)
+	r.log.failure("apply", nil)
 	select {
 	case <-r.ready:
 	default:
 		close(r.ready)
-		result.Changed = true // whatever was there before: this serves
+		result.Changed = true // so that the first state is logged even if the maps held it
 	}
 	if result.Changed {
 		slog.Info("serving", "frontends", r.frontends.Load(), "backends", r.backends.Load(), "state", result.StateHash, "took", result.Duration.Round(100*time.Microsecond))
 	}
 }
 
-// sayProblems logs what is wrong with objects, each problem once as long as it lasts.
-func (r *runner) sayProblems(d *desired) {
+// logProblems logs what is wrong with objects, each problem once while it lasts.
+func (r *runner) logProblems(d *desired) {
 	var lines []string
 	for _, p := range d.problems {
 		lines = append(lines, p.Object+": "+p.Message)
 	}
-	r.said.lasting("problem", slog.LevelWarn, lines)
+	r.log.each("problem", slog.LevelWarn, lines)
 	lines = nil
 	for _, o := range d.ignored {
 		lines = append(lines, fmt.Sprintf("%s:%d: %s is ignored: Blixt does not read this kind", o.File, o.Line, o))
 	}
-	r.said.lasting("ignored", slog.LevelInfo, lines)
+	r.log.each("ignored", slog.LevelInfo, lines)
 }

@@ -58,7 +58,7 @@ func (l *logbook) wants(t *testing.T, lines ...string) {
 
 func TestMessageIsSaidOnceWhileItIsTrue(t *testing.T) {
 	l := listenToLog(t)
-	s := said{last: map[string]string{}}
+	s := onceLog{last: map[string]string{}}
 	s.once("files", slog.LevelError, "") // well from the start
 	l.wants(t)
 	s.once("files", slog.LevelError, "line 3 is bad\nand line 4")
@@ -76,15 +76,15 @@ func TestMessageIsSaidOnceWhileItIsTrue(t *testing.T) {
 
 func TestLastingMessagesAreSaidWhenTheyAppear(t *testing.T) {
 	l := listenToLog(t)
-	s := said{last: map[string]string{}}
+	s := onceLog{last: map[string]string{}}
 	s.once("attach", slog.LevelWarn, "eth9 is missing")
-	s.lasting("problem", slog.LevelWarn, []string{"a", "b"})
+	s.each("problem", slog.LevelWarn, []string{"a", "b"})
 	l.wants(t, `level=WARN msg="eth9 is missing"`, `level=WARN msg=a`, `level=WARN msg=b`)
-	s.lasting("problem", slog.LevelWarn, []string{"b", "c"})
+	s.each("problem", slog.LevelWarn, []string{"b", "c"})
 	l.wants(t, `level=WARN msg=c`)
-	s.lasting("problem", slog.LevelWarn, []string{"a"}) // again
+	s.each("problem", slog.LevelWarn, []string{"a"}) // again
 	l.wants(t, `level=WARN msg=a`)
-	s.lasting("problem", slog.LevelWarn, nil)
+	s.each("problem", slog.LevelWarn, nil)
 	s.once("attach", slog.LevelWarn, "eth9 is missing")
 	l.wants(t)
 }

@@ -16,29 +16,29 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
-// checkEvery is how often is looked whether the program is where it was, and
-// retryEvery in how many of these looks bpfman is asked again for what it
-// has refused.
 const (
+	// checkEvery is how often to check that the program is still attached.
 	checkEvery = time.Second
+	// retryEvery is how many of these checks pass before bpfman is asked again for
+	// what it has refused.
 	retryEvery = 10
 )
 
-// plane is a data plane whose maps we write: ours, or an older one.
+// plane is a program whose maps this process writes: ours, or a previous one.
 type plane struct {
 	tables *datapath.Maps
-	agent  *writer.Writer
+	writer *writer.Writer
 	states chan lb.State
 	ended  chan struct{}
 }
 
-// open prepares to write the maps at dir.
+// open opens the maps that are pinned at dir, for writing.
 func open(dir string, o writer.Options) (*plane, error) {
 	tables, err := datapath.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	if o.SNAT == (lb.PortRange{}) { // an older one goes on as it is
+	if o.SNAT == (lb.PortRange{}) { // a previous program keeps its ports
 		c, err := tables.Config()
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("read config: %w", err), tables.Close())
@@ -48,9 +48,9 @@ func open(dir string, o writer.Options) (*plane, error) {
 	return &plane{tables, writer.New(tables, o), make(chan lb.State), make(chan struct{})}, nil
 }
 
-// run writes what is to be served until the context ends.
+// run writes each state that is sent to p.states, until the context ends.
 func (p *plane) run(ctx context.Context) {
-	p.agent.Run(ctx, p.states)
+	p.writer.Run(ctx, p.states)
 	close(p.ended)
 }
 
@@ -60,8 +60,9 @@ func (p *plane) close() {
 	}
 }
 
-// serve looks at everything, again and again, until the context ends, or the
-// program is lost.
+// serve reconciles after each change of files or of the network, until the context
+// ends or the program is lost. It returns why it was lost; nil: the context has
+// ended.
 func (r *runner) serve(ctx context.Context) (lost, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var done sync.WaitGroup
@@ -73,12 +74,12 @@ func (r *runner) serve(ctx context.Context) (lost, err error) {
 	if r.loaded.Lost != nil {
 		done.Go(func() { r.check(ctx, cancel) })
 	}
-	timer := time.AfterFunc(time.Hour, func() { r.look(ctx) })
+	timer := time.AfterFunc(time.Hour, func() { r.reconcile(ctx) })
 	defer timer.Stop()
-	if err := watchNetwork(ctx, func() { timer.Reset(settle) }); err != nil {
+	if err := watchNetwork(ctx, func() { timer.Reset(quietTime) }); err != nil {
 		return nil, err
 	}
-	if err := manifest.Watch(ctx, r.Dir, func() { r.look(ctx) }); err != nil {
+	if err := manifest.Watch(ctx, r.Dir, func() { r.reconcile(ctx) }); err != nil {
 		return nil, err
 	}
 	if lost = context.Cause(ctx); errors.Is(lost, context.Canceled) {
@@ -87,10 +88,10 @@ func (r *runner) serve(ctx context.Context) (lost, err error) {
 	return lost, nil
 }
 
-// begin starts an agent for each data plane.
+// begin starts a writer for our program and for each previous one.
 func (r *runner) begin(ctx context.Context, done *sync.WaitGroup) error {
-	r.pass.Lock()
-	defer r.pass.Unlock()
+	r.reconciling.Lock()
+	defer r.reconciling.Unlock()
 	n, err := readNetwork(r.Interfaces)
 	if err != nil {
 		return err
@@ -98,15 +99,15 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup) error {
 	o := writer.Options{HostAddresses: r.vips.own(n.addresses)}
 	r.ready = make(chan struct{})
 	r.planes = nil
-	for _, older := range r.loaded.Older {
-		o.Log = slog.With("of", older)
-		p, err := open(older.Dir(), o)
+	for _, previous := range r.loaded.Previous {
+		o.Log = slog.With("of", previous)
+		p, err := open(previous.Dir(), o)
 		if err != nil {
-			slog.Warn(older.String()+" serves its flows as it is: backends that go are not taken from it", "error", err)
+			slog.Warn(previous.String()+" serves its flows as it is: backends that go are not taken from it", "error", err)
 		} else {
 			r.planes = append(r.planes, p)
 		}
-		done.Go(func() { r.drain(ctx, older, p) })
+		done.Go(func() { r.drain(ctx, previous, p) })
 	}
 	o.SNAT = r.loaded.SNATPorts
 	o.StateFile, o.Applied, o.Log = StateFile(r.RunDir, r.Name), r.applied, slog.Default()
@@ -122,7 +123,7 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup) error {
 	return nil
 }
 
-// check cancels when the program is lost, and has it attached again where
+// check cancels the context when the program is lost, and attaches it again where
 // somebody has detached it.
 func (r *runner) check(ctx context.Context, cancel context.CancelCauseFunc) {
 	var failed error
@@ -134,11 +135,11 @@ func (r *runner) check(ctx context.Context, cancel context.CancelCauseFunc) {
 		if failed != nil && i%retryEvery > 0 {
 			continue
 		}
-		r.pass.Lock()
+		r.reconciling.Lock()
 		if r.interfaces != nil && ctx.Err() == nil {
 			failed = r.loaded.SetInterfaces(r.interfaces)
-			r.said.fault("attach", failed)
+			r.log.failure("attach", failed)
 		}
-		r.pass.Unlock()
+		r.reconciling.Unlock()
 	}
 }

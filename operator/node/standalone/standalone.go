@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package standalone is the load balancer without Kubernetes. In come a
-// directory of Gateway API YAML and the host's interfaces; out goes what
-// agent writes into the maps of the data plane that a loader has loaded.
-// Everything is looked at again whenever a file, an interface or an address
-// changes.
+// Package standalone is the load balancer without Kubernetes. In come a directory
+// of Gateway API YAML and the host's network; out goes the state that package writer
+// writes into the maps of the program that a loader has loaded. After each change of
+// a file, an interface or an address, all of it is read again.
 package standalone
 
 import (
@@ -24,54 +23,56 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 )
 
-// settle is how long the network must be quiet before it is looked at: an
-// interface that comes up is several events.
-const settle = 50 * time.Millisecond
+// quietTime is how long the network must be quiet before it is read: an interface
+// that comes up causes several events.
+const quietTime = 50 * time.Millisecond
 
-// Options say what to serve, and on what.
+// Options are what to serve, and on which interfaces.
 type Options struct {
 	// Dir holds the YAML files.
 	Dir string
-	// Interfaces to attach to; none: all that carry packets of their own.
+	// Interfaces to attach to; none: all that are up, except ports of a bridge, a
+	// bond or the like.
 	Interfaces []string
-	// NodeName is what endpoints on this host have as their nodeName.
+	// NodeName is the nodeName of endpoints on this host.
 	NodeName string
-	// SNATPorts are the source ports for backends elsewhere, of all data planes.
+	// SNATPorts are the source ports for backends on other machines. Programs of
+	// several versions share them.
 	SNATPorts lb.PortRange
-	// Keep leaves everything serving in the kernel at the end.
+	// Keep leaves the kernel serving when Run returns.
 	Keep bool
-	// Name keeps several load balancers on one host apart.
+	// Name distinguishes load balancers on one host.
 	Name string
-	// RunDir holds what outlives the process.
+	// RunDir holds the files that outlive the process.
 	RunDir string
-	// Load loads the data plane, or adopts what an earlier run left, and
-	// attaches it to the interfaces. Returns loader.AttachError where one of
-	// them does not exist.
+	// Load loads the program, or adopts what an earlier run left, and attaches it
+	// to the interfaces. It returns loader.AttachError where one of them does not
+	// exist.
 	Load func(interfaces []string) (*Loaded, error)
 }
 
-// Loaded is what a loader has loaded.
+// Loaded is what Options.Load has loaded.
 type Loaded struct {
 	Loader
-	// SNATPorts are those of this data plane alone.
+	// SNATPorts are those of this program alone.
 	SNATPorts lb.PortRange
-	// Older are data planes of other versions, before this one. They go when
-	// their flows have ended.
-	Older []Older
-	// Lost returns an error if somebody else has unloaded the program; nil:
-	// nobody else can.
+	// Previous are the programs of other versions. They are unloaded when their
+	// flows have ended.
+	Previous []Previous
+	// Lost returns an error if somebody else has unloaded the program. A nil Lost
+	// means that nobody else can.
 	Lost func() error
 }
 
-// Loader is a program in the kernel, by whichever way it got there.
+// Loader holds a program in the kernel: loader.Loader or bpfman.Loader.
 type Loader interface {
 	// Dir is where its maps are pinned.
 	Dir() string
-	// Notes returns what loading did that its caller may not expect.
+	// Notes returns messages about what loading did beyond the usual.
 	Notes() []string
 	// SetInterfaces attaches to exactly these interfaces.
 	SetInterfaces(names []string) error
-	// Close ends the hold. With keep the kernel goes on serving; else
+	// Close releases the program. With keep the kernel goes on serving; else
 	// everything is detached and removed.
 	Close(keep bool) error
 }
@@ -80,22 +81,22 @@ type Loader interface {
 type runner struct {
 	Options
 	vips *vips
-	said said
+	log  onceLog
 
-	pass       sync.Mutex // held by the one pass, and for the end; of all below
-	loaded     *Loaded
-	planes     []*plane
-	interfaces []string
+	reconciling sync.Mutex // guards loaded, planes and interfaces; held by reconcile
+	loaded      *Loaded
+	planes      []*plane
+	interfaces  []string
 
-	// ready is closed when the program serves what it was loaded to.
+	// ready is closed when our program serves its first state.
 	ready chan struct{}
-	// How much the agents were asked to serve last, for the log.
+	// How many were in the last state, for the log.
 	frontends, backends atomic.Int64
 }
 
-// Run serves until the context ends. Returns an error if it cannot begin:
-// invalid files, a missing privilege or kernel feature, ports that are in use
-// otherwise.
+// Run serves until the context ends. It returns an error if it cannot begin:
+// because of invalid files, a missing privilege or kernel feature, or SNAT ports
+// that the host uses.
 func Run(ctx context.Context, o Options) (err error) {
 	if err := checkPorts(o.SNATPorts); err != nil {
 		return err
@@ -103,7 +104,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := os.MkdirAll(o.RunDir, 0o755); err != nil {
 		return err
 	}
-	r := &runner{Options: o, said: said{last: map[string]string{}}}
+	r := &runner{Options: o, log: onceLog{last: map[string]string{}}}
 	if r.vips, err = readVIPs(filepath.Join(o.RunDir, o.Name+".addresses")); err != nil {
 		return err
 	}
@@ -111,7 +112,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	// Before anything is loaded: files that are wrong from the start are an error.
+	// Files that are invalid from the start are an error, before anything is loaded.
 	if _, err := r.read(n); err != nil {
 		return err
 	}
@@ -121,7 +122,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	return r.run(ctx)
 }
 
-// run serves, and loads again what somebody has unloaded, until the context ends.
+// run serves until the context ends. If somebody unloads the program, run loads it
+// again.
 func (r *runner) run(ctx context.Context) error {
 	for r.loaded != nil {
 		for _, note := range r.loaded.Notes() {
@@ -132,17 +134,18 @@ func (r *runner) run(ctx context.Context) error {
 			return errors.Join(err, r.end())
 		}
 		slog.Error(lost.Error() + ": loading it again")
-		r.pass.Lock() // a look may be at work
+		r.reconciling.Lock() // reconcile may still run
 		if err := r.loaded.Close(true); err != nil {
 			slog.Error(err.Error())
 		}
 		r.loaded = r.reload(ctx)
-		r.pass.Unlock()
+		r.reconciling.Unlock()
 	}
 	return r.end()
 }
 
-// reload tries to load until it does, or the context ends: then it returns nil.
+// reload tries to load once a second until it succeeds. It returns nil if the
+// context ends before.
 func (r *runner) reload(ctx context.Context) *Loaded {
 	for {
 		n, err := readNetwork(r.Interfaces)
@@ -150,7 +153,7 @@ func (r *runner) reload(ctx context.Context) *Loaded {
 		if err == nil {
 			l, err = load(r.Options, n)
 		}
-		r.said.fault("load", err)
+		r.log.failure("load", err)
 		if err == nil {
 			return l
 		}
@@ -160,7 +163,7 @@ func (r *runner) reload(ctx context.Context) *Loaded {
 	}
 }
 
-// pause waits. Returns false if the context ends before.
+// pause waits for d. It returns false if the context ends before.
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():
@@ -170,8 +173,8 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// load loads the data plane and attaches it to the interfaces. Where they are
-// our own choice, one that has gone since is no error: we choose again.
+// load loads the program and attaches it to the interfaces. If an interface that
+// readNetwork chose has gone since, load chooses again.
 func load(o Options, n *network) (*Loaded, error) {
 	for {
 		l, err := o.Load(n.interfaces)
@@ -188,14 +191,14 @@ func load(o Options, n *network) (*Loaded, error) {
 	}
 }
 
-// StateFile is where a running load balancer of a name leaves what its maps
-// have no place for.
+// StateFile returns the file in which a load balancer of a name keeps the part of
+// its state that maps have no place for.
 func StateFile(runDir, name string) string { return filepath.Join(runDir, name+".state.json") }
 
 // end detaches and removes everything, or leaves it serving.
 func (r *runner) end() error {
-	r.pass.Lock()
-	defer r.pass.Unlock()
+	r.reconciling.Lock()
+	defer r.reconciling.Unlock()
 	if !r.Keep {
 		if err := r.vips.remove(); err != nil {
 			slog.Error(err.Error())

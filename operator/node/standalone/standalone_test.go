@@ -304,7 +304,7 @@ func TestProblemOfAnObjectIsSaidOnce(t *testing.T) {
 	for range 5 {
 		veth(t, "eth1")
 		must(t, netlink.LinkDel(byName(t, "eth1")))
-		time.Sleep(2 * settle)
+		time.Sleep(2 * quietTime)
 	}
 	for _, line := range i.log.take() {
 		if strings.Contains(line, "nobody") {

@@ -10,8 +10,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
-// unserved says which Services have no endpoint that new connections to a
-// frontend could go to: their share of them is refused.
+// unserved returns a problem for each Service that has no endpoint for new
+// connections to a frontend. Its share of them is rejected.
 func unserved(frontends []gateway.Frontend, endpoints gateway.Endpoints) []gateway.Problem {
 	lacking := map[string][]string{} // the frontends of each Service
 	for _, f := range frontends {
@@ -35,7 +35,8 @@ func unserved(frontends []gateway.Frontend, endpoints gateway.Endpoints) []gatew
 	return all
 }
 
-// hasEndpoint tells whether new connections to the frontend can go to the reference.
+// hasEndpoint reports whether the Service of a reference has an endpoint for new
+// connections to the frontend.
 func hasEndpoint(f gateway.Frontend, ref gateway.Ref, endpoints gateway.Endpoints) bool {
 	for _, p := range endpoints[ref.Service].Ports {
 		if p.Name == ref.PortName && p.Protocol == f.Protocol && slices.ContainsFunc(p.Endpoints, func(e gateway.Endpoint) bool {

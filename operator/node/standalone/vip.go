@@ -20,27 +20,27 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// vips makes the addresses that are served addresses of this host: on the
-// interface whose network they are in, so that neighbours find them (ARP,
-// neighbour discovery), or else on lo, so that the host itself does. The host
-// never chooses one as the source of a connection of its own.
+// vips assigns the addresses that are served to this host. An address goes to the
+// interface whose network it is in, so that neighbours find it (ARP, neighbour
+// discovery), or else to lo, so that the host itself does. The host never chooses
+// one as the source of its own connections.
 type vips struct {
-	// file remembers what was added, across a killed process.
+	// file records what was added, in case the process is killed.
 	file string
-	// added is what this host has because of us.
+	// added are the addresses that this host has because of us.
 	added map[netip.Addr]vip
 }
 
-// loopbackIndex is what Linux gives lo in every network namespace.
+// loopbackIndex is the index of lo in every network namespace of Linux.
 const loopbackIndex = 1
 
-// vip is an address that was added.
+// vip is where an address was added.
 type vip struct {
 	Interface string `json:"interface"`
 	Index     int    `json:"index"`
 }
 
-// readVIPs returns what an earlier process has added and not removed.
+// readVIPs returns the addresses that an earlier process has added and not removed.
 func readVIPs(file string) (*vips, error) {
 	v := &vips{file: file, added: map[netip.Addr]vip{}}
 	text, err := os.ReadFile(file)
@@ -56,7 +56,7 @@ func readVIPs(file string) (*vips, error) {
 	return v, nil
 }
 
-// own returns the host's addresses without those that we have added.
+// own returns the addresses without those that we have added.
 func (v *vips) own(addresses []netip.Addr) []netip.Addr {
 	return slices.DeleteFunc(slices.Clone(addresses), func(a netip.Addr) bool {
 		_, ours := v.added[a]
@@ -64,8 +64,8 @@ func (v *vips) own(addresses []netip.Addr) []netip.Addr {
 	})
 }
 
-// assign makes the host have exactly the exclusive addresses. What fails is
-// said, the rest is done.
+// assign adds and removes addresses so that the host has exactly the exclusive
+// ones. It returns the errors of those that fail, having done the others.
 func (v *vips) assign(addresses []lb.Address, n *network) error {
 	want := map[netip.Addr]vip{}
 	for _, a := range addresses {
@@ -82,7 +82,8 @@ func (v *vips) assign(addresses []lb.Address, n *network) error {
 			moved[ip] = true
 		}
 	}
-	// Written before an address is added: a killed process must not leave one that nobody knows of.
+	// The file is written before an address is added: a process that is killed must
+	// not leave an address that is not in it.
 	for ip, at := range want {
 		v.added[ip] = at
 	}
@@ -97,7 +98,7 @@ func (v *vips) assign(addresses []lb.Address, n *network) error {
 	return errors.Join(errs...)
 }
 
-// home returns the interface that an address belongs on.
+// home returns the interface to which an address is to be added.
 func (n *network) home(ip netip.Addr) vip {
 	for _, c := range n.connected {
 		if c.prefix.Contains(ip) {
@@ -107,7 +108,7 @@ func (n *network) home(ip netip.Addr) vip {
 	return vip{"lo", loopbackIndex}
 }
 
-// remove takes all back.
+// remove removes all addresses that we have added.
 func (v *vips) remove() error {
 	return v.assign(nil, &network{})
 }
@@ -125,9 +126,9 @@ func change(do func(netlink.Link, *netlink.Addr) error, ip netip.Addr, at vip) e
 	a := &netlink.Addr{IPNet: &net.IPNet{IP: ip.AsSlice(), Mask: net.CIDRMask(ip.BitLen(), ip.BitLen())}}
 	if ip.Is6() {
 		a.Flags = unix.IFA_F_NODAD
-		a.ValidLft = math.MaxUint32 // for ever, but preferred for no time: not a source
+		a.ValidLft = math.MaxUint32 // valid for ever, but never preferred as a source
 	} else {
-		a.Scope = unix.RT_SCOPE_HOST // not a source for what leaves the host
+		a.Scope = unix.RT_SCOPE_HOST // not a source of packets that leave the host
 	}
 	err = do(link, a)
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EADDRNOTAVAIL) {
@@ -139,6 +140,7 @@ func change(do func(netlink.Link, *netlink.Addr) error, ip netip.Addr, at vip) e
 	return nil
 }
 
+// write writes the file, or removes it if nothing is added.
 func (v *vips) write() error {
 	if len(v.added) == 0 {
 		if err := os.Remove(v.file); err != nil && !errors.Is(err, os.ErrNotExist) {
