@@ -14,29 +14,32 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
-// addresses are those that a Gateway is served on, and why not on others.
+// addresses are those on which a Gateway is served, and why it is not served on
+// others.
 type addresses struct {
-	// named are those that it asks for; any says that it (also) takes what it
-	// is given.
+	// named are the addresses that the Gateway names. any is true if it also,
+	// or only, takes what it is assigned.
 	named []netip.Addr
 	any   bool
 
-	// usable may have the unspecified ones, for every address of each node.
+	// usable may contain the unspecified addresses, which stand for every
+	// address of each node.
 	usable []netip.Addr
-	// hostnames and nodePorts are how a load balancer is reached and delivers.
+	// hostnames are the load balancer's. It delivers to nodePorts, by the
+	// listener's port.
 	hostnames []string
 	nodePorts map[Port]uint16
 
 	// unsupported refuses the Gateway as a whole.
 	unsupported *fault
-	// missing and unusable leave the other addresses working: adding a bad
-	// address to a Gateway must not cut the clients of its good ones.
+	// missing and unusable do not affect the other addresses: a bad address
+	// that is added to a Gateway must not cut the clients of its good ones.
 	missing, unusable *fault
-	// remark is something else to know.
+	// remark is appended to the message of Accepted.
 	remark string
 }
 
-// newAddresses reads what the Gateway asks for.
+// newAddresses reads spec.addresses.
 func newAddresses(gw *gwv1.Gateway) addresses {
 	a := addresses{any: len(gw.Spec.Addresses) == 0}
 	for _, want := range gw.Spec.Addresses {
@@ -57,7 +60,8 @@ func newAddresses(gw *gwv1.Gateway) addresses {
 	return a
 }
 
-// assignStandalone gives the Gateway addresses as the options have it.
+// assignStandalone assigns addresses without a cluster: those that the Gateway
+// names, if they are allowed, and the default ones.
 func (a *addresses) assignStandalone(gw *gwv1.Gateway, o *Options) {
 	for _, addr := range a.named {
 		if o.allowed(string(gw.Spec.GatewayClassName), gw.Namespace, addr) {
@@ -78,8 +82,8 @@ func (a *addresses) assignStandalone(gw *gwv1.Gateway, o *Options) {
 	}
 }
 
-// assignFromService gives the Gateway what its Service was assigned: of what it
-// asks for, only that.
+// assignFromService assigns the addresses of the Gateway's Service. If the
+// Gateway names addresses, it gets only those of them that the Service has.
 func (a *addresses) assignFromService(given Assigned) {
 	problem := strings.TrimSuffix(given.Problem, ".")
 	if len(given.Addresses)+len(given.Hostnames) == 0 && (a.any || problem == "") {
@@ -113,8 +117,9 @@ func (a *addresses) assignFromService(given Assigned) {
 	}
 }
 
-// assignNodes gives the Gateway the nodes' addresses, and such as it asks for
-// that it may have.
+// assignNodes assigns the addresses of nodes: those that the Gateway names and
+// may use and, unless it only names addresses, all addresses of all selected
+// nodes.
 func (a *addresses) assignNodes(g *gateway, s *environment) {
 	for _, addr := range a.named {
 		if g.mayUse(addr, s) {
@@ -156,7 +161,7 @@ func (a *addresses) miss(message string) {
 	a.missing = faultf(gwv1.GatewayReasonAddressNotAssigned, "%s", message)
 }
 
-// fault returns what to say of the addresses in Programmed.
+// fault returns why Programmed is False because of the addresses, or nil.
 func (a *addresses) fault() *fault {
 	if a.unusable != nil {
 		return a.unusable
@@ -167,7 +172,8 @@ func (a *addresses) fault() *fault {
 // maxAddresses is how many a status can list.
 const maxAddresses = 16
 
-// status lists the addresses, and says in a remark how many it cannot list.
+// status returns status.addresses, and a remark that includes how many
+// addresses it has no room for.
 func (a *addresses) status(s *environment) (listed []gwv1.GatewayStatusAddress, remark string) {
 	list := func(kind gwv1.AddressType, value string) {
 		listed = append(listed, gwv1.GatewayStatusAddress{Type: &kind, Value: value})
@@ -198,7 +204,8 @@ func (a *addresses) status(s *environment) (listed []gwv1.GatewayStatusAddress, 
 	return listed, remark
 }
 
-// invalidReason says why no packet could be balanced to or from the address, or "".
+// invalidReason returns why no packet can be balanced to or from the address,
+// or "".
 func invalidReason(addr netip.Addr) string {
 	switch {
 	case !addr.IsValid():

@@ -16,11 +16,11 @@ import (
 // maxWeight is Gateway API's limit.
 const maxWeight = 1_000_000
 
-// backends is where the backendRefs of a route lead.
+// backends are what the backendRefs of a route refer to.
 type backends struct {
 	refs   []Ref
-	reject uint64 // weight of those that lead nowhere, in lb.WeightUnits
-	fault  *fault // the first reason; the message tells of all
+	reject uint64 // weight of the invalid references, as lb.Frontend.Reject
+	fault  *fault // with the first reason and all messages
 }
 
 // serviceIndex finds Services by name.
@@ -56,8 +56,8 @@ func findBackends(r *route, services serviceIndex, grants []gwv1.ReferenceGrant)
 	return b
 }
 
-// findBackend checks kind, permission, existence, protocol, in this order:
-// who is not permitted to refer to a Service does not learn whether it exists.
+// findBackend checks kind, permission, existence and protocol, in this order: a
+// route that may not refer to a Service must not learn whether it exists.
 func findBackend(r *route, ref *gwv1.BackendRef, services serviceIndex, grants []gwv1.ReferenceGrant) (Ref, *fault) {
 	namespace := string(deref(ref.Namespace, gwv1.Namespace(r.Meta.Namespace)))
 	if namespace == "" {
@@ -114,8 +114,8 @@ func findPort(r *route, service *corev1.Service, number int32) (*corev1.ServiceP
 	return nil, faultf(gwv1.RouteReasonBackendNotFound, "Service %s has no port %d%s.", name, number, ports(service))
 }
 
-// ports lists a Service's ports, as a hint: a backendRef names the Service's
-// port, and it is easy to write the pod's instead.
+// ports lists a Service's ports as a hint: a backendRef names the port of the
+// Service, and it is easy to write the pod's port instead.
 func ports(service *corev1.Service) string {
 	var words []string
 	for _, port := range service.Spec.Ports {

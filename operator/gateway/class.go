@@ -11,9 +11,9 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-// supportedFeatures are Gateway API's names of what a GatewayClass of Blixt
-// can do, sorted as its status wants them. ListenerSet is not among them,
-// although Blixt has them: its conformance tests need HTTP.
+// supportedFeatures are the features of Gateway API that a GatewayClass of
+// Blixt supports, sorted as its status requires. ListenerSet is missing
+// although Blixt supports it: its conformance tests need HTTP.
 var supportedFeatures = []gwv1.SupportedFeature{
 	{Name: "Gateway"},
 	{Name: "GatewayAddressEmpty"},
@@ -101,7 +101,7 @@ func (c *class) status() ClassStatus {
 	return status
 }
 
-// deref returns what a pointer of an optional field points to, or its default.
+// deref returns the value of an optional field, or its default.
 func deref[T any](p *T, otherwise T) T {
 	if p == nil {
 		return otherwise

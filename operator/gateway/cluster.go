@@ -13,17 +13,18 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// Cluster is what Translate has to know of a cluster beyond the objects.
+// Cluster is what Translate needs to know of a cluster beyond the objects.
 type Cluster struct {
 	// Nodes are all of the cluster's.
 	Nodes []Node `json:"nodes,omitempty"`
 	// Assigned is what Gateways were given, by their names. Source
 	// LoadBalancer alone reads it.
 	Assigned map[types.NamespacedName]Assigned `json:"-"`
-	// ReservedPorts cannot be listened on at addresses of nodes, whatever a
+	// ReservedPorts are unavailable at addresses of nodes, whatever a
 	// BlixtConfig says: node ports and ephemeral ports.
 	ReservedPorts []ReservedRange `json:"reservedPorts,omitempty"`
-	// ProxyMode is kube-proxy's mode; "": nobody knows whether it runs, and how.
+	// ProxyMode is kube-proxy's mode; "" if it is not known whether and how
+	// kube-proxy runs.
 	ProxyMode string `json:"proxyMode,omitempty"`
 }
 
@@ -35,15 +36,15 @@ type Node struct {
 	Labels map[string]string `json:"labels,omitempty"`
 }
 
-// Assigned is what the cluster gave to the Service of a Gateway.
+// Assigned is what the cluster assigned to the Service of a Gateway.
 type Assigned struct {
 	// Addresses and Hostnames are those of status.loadBalancer.ingress.
 	Addresses []netip.Addr `json:"addresses,omitempty"`
 	Hostnames []string     `json:"hostnames,omitempty"`
-	// NodePorts are those of the listeners' ports.
+	// NodePorts are the node ports of the Service, by its ports.
 	NodePorts map[Port]uint16 `json:"nodePorts,omitempty"`
-	// Problem is what somebody, such as the load balancer's controller, last said
-	// that went wrong, or "".
+	// Problem is the latest error that somebody, such as the load balancer's
+	// controller, reported for the Service, or "".
 	Problem string `json:"problem,omitempty"`
 }
 
@@ -56,10 +57,10 @@ type Port struct {
 // String returns protocol and port, like TCP/80.
 func (p Port) String() string { return fmt.Sprintf("%s/%d", p.Protocol, p.Port) }
 
-// MarshalText returns String: JSON has ports as keys.
+// MarshalText returns String: in JSON, ports are keys.
 func (p Port) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
-// UnmarshalText is the reverse of MarshalText. Returns an error for anything
+// UnmarshalText is the reverse of MarshalText. It returns an error for anything
 // but TCP or UDP, a slash and a port.
 func (p *Port) UnmarshalText(text []byte) error {
 	protocol, port, _ := strings.Cut(string(text), "/")

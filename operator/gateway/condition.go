@@ -10,16 +10,16 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
-// fault is why something is not as asked: a condition's reason and message.
-// A nil *fault is none.
+// fault is the reason and message of a condition that reports a failure. A nil
+// *fault is no failure.
 type fault struct{ reason, message string }
 
 func faultf[R ~string](reason R, format string, args ...any) *fault {
 	return &fault{string(reason), fmt.Sprintf(format, args...)}
 }
 
-// condition lacks LastTransitionTime, which only who knows the stored status
-// can tell.
+// condition returns a condition without LastTransitionTime: it depends on the
+// stored status, which this package does not know.
 func condition[T, R ~string](kind T, status metav1.ConditionStatus, reason R, generation int64, message string) metav1.Condition {
 	return metav1.Condition{
 		Type: string(kind), Status: status, Reason: string(reason),
@@ -27,7 +27,8 @@ func condition[T, R ~string](kind T, status metav1.ConditionStatus, reason R, ge
 	}
 }
 
-// conditionOf is True with the given reason and message, or False with the fault's.
+// conditionOf returns a condition that is True with the given reason and
+// message or, if f is not nil, False with those of f.
 func conditionOf[T, R ~string](kind T, f *fault, reason R, generation int64, message string) metav1.Condition {
 	if f != nil {
 		return condition(kind, metav1.ConditionFalse, f.reason, generation, f.message)
@@ -35,7 +36,7 @@ func conditionOf[T, R ~string](kind T, f *fault, reason R, generation int64, mes
 	return condition(kind, metav1.ConditionTrue, reason, generation, message)
 }
 
-// named is how messages name an object.
+// named returns the name by which messages refer to an object.
 func named(kind, namespace, name string) string {
 	if namespace == "" {
 		return kind + " " + name

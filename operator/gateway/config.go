@@ -14,10 +14,11 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// config is a BlixtConfig as far as Gateways are concerned.
+// config is the part of a BlixtConfig that matters to Gateways.
 type config struct {
 	obj *v1alpha1.BlixtConfig // nil: every default
-	// sources begins with the one for Gateways that do not choose.
+	// sources are the allowed address sources. The first is for Gateways that
+	// do not choose.
 	sources  []v1alpha1.AddressSource
 	pool     ranges
 	allowed  []allowance
@@ -26,14 +27,14 @@ type config struct {
 	nodes labels.Selector
 }
 
-// allowance lets the Gateways of some namespaces ask for addresses.
+// allowance allows the Gateways of some namespaces to name some addresses.
 type allowance struct {
 	namespaces labels.Selector
 	addresses  ranges
 }
 
-// defaultReserved are SSH, etcd, the API server and the kubelet with its
-// neighbours.
+// defaultReserved are the ports of SSH, etcd, the API server, and the kubelet
+// and its neighbours.
 var defaultReserved = []ReservedRange{
 	{First: 22, Last: 22}, {First: 2379, Last: 2380}, {First: 6443, Last: 6443}, {First: 10250, Last: 10259},
 }
@@ -42,7 +43,7 @@ func defaultConfig() *config {
 	return &config{sources: []v1alpha1.AddressSource{v1alpha1.SourceLoadBalancer}, reserved: defaultReserved, nodes: labels.Everything()}
 }
 
-// newConfig returns an error that names the item that is wrong.
+// newConfig reads a BlixtConfig. Its error names the invalid item.
 func newConfig(obj *v1alpha1.BlixtConfig) (*config, error) {
 	c, spec := defaultConfig(), &obj.Spec.Addresses
 	c.obj = obj
@@ -100,7 +101,7 @@ func (c *config) name() string {
 	return named("BlixtConfig", "", c.obj.Name)
 }
 
-// allows says whether Gateways of the namespace may ask for the address.
+// allows reports whether Gateways of the namespace may name the address.
 func (c *config) allows(addr netip.Addr, namespace labels.Set) bool {
 	return slices.ContainsFunc(c.allowed, func(a allowance) bool {
 		// An empty selector of namespaces selects all.
@@ -108,11 +109,12 @@ func (c *config) allows(addr netip.Addr, namespace labels.Set) bool {
 	})
 }
 
-// podTraffic is what the administrator has decided, or else what works: what a
-// node's own pods and processes send to the node's address passes no network
-// interface where Blixt is, and under policy Local it is kube-proxy that answers
-// the health checks by which clouds choose nodes. Addresses of nodes are never
-// for a kube-proxy that would cut the nodes off from each other.
+// podTraffic returns who handles connections from inside the cluster: the
+// administrator's choice, or else what works. What a node's own pods and
+// processes send to the node's address passes no network interface to which
+// Blixt attaches. Under policy Local, kube-proxy answers the health checks by
+// which clouds choose nodes. In IPVS mode, kube-proxy never gets the addresses
+// of nodes: it would cut the nodes off from each other.
 func (c *config) podTraffic(source v1alpha1.AddressSource, traffic v1alpha1.TrafficPolicy, proxyMode string) v1alpha1.PodTraffic {
 	node := source == v1alpha1.SourceNode
 	switch {

@@ -15,48 +15,51 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// Endpoints holds what EndpointSlices say of each Service, read once. It is
-// plain data: equal EndpointSlices in any order give equal Endpoints.
+// Endpoints are those of all Services. They are plain data: equal
+// EndpointSlices in any order give equal Endpoints.
 type Endpoints map[types.NamespacedName]ServiceEndpoints
 
-// ServiceEndpoints are those of one Service.
+// ServiceEndpoints are the endpoints of one Service.
 type ServiceEndpoints struct {
 	// Ports are sorted by name and protocol.
 	Ports []EndpointPort
-	// Problems say which endpoints were left out, and why.
+	// Problems name the endpoints that are left out, and why.
 	Problems []Problem
 }
 
-// EndpointPort is a port of a Service, by the name that EndpointSlices repeat.
+// EndpointPort is a port of a Service, by the name that its EndpointSlices
+// have, too.
 type EndpointPort struct {
 	Name     string
 	Protocol lb.Protocol
-	// Endpoints of both families are sorted by address; each is there once.
+	// Endpoints of both families, sorted by address, without duplicates.
 	Endpoints []Endpoint
 }
 
-// Endpoint is an address and port that stands behind a Service.
+// Endpoint is one address and port behind a Service.
 type Endpoint struct {
 	Addr  netip.AddrPort
 	State Readiness
-	// Node is where the endpoint is, if known.
+	// Node is the name of the endpoint's node, if known.
 	Node string
-	// Zones and Nodes are the hints for whom the endpoint is meant.
+	// Zones and Nodes are the topology hints: where the endpoint should get its
+	// traffic from.
 	Zones, Nodes []string
 }
 
-// Readiness is what an endpoint can do, from least to most.
+// Readiness is what an endpoint can do, in ascending order.
 type Readiness int
 
-// What an endpoint can do.
+// The values of Readiness.
 const (
-	Draining Readiness = iota // keeps its flows, gets no new ones
-	Leaving                   // terminating, but still serving: the last resort
+	Draining Readiness = iota // keeps its flows, gets no new ones: not ready, or not serving
+	Leaving                   // terminating, but serving: gets new flows if no endpoint is Ready
 	Ready
 )
 
-// IndexEndpoints reads EndpointSlices. Those without the label
-// kubernetes.io/service-name, which names the Service, are left out.
+// IndexEndpoints returns the endpoints of all Services. It ignores
+// EndpointSlices without the label kubernetes.io/service-name, which names the
+// Service.
 func IndexEndpoints(endpointSlices []discoveryv1.EndpointSlice) Endpoints {
 	groups := map[types.NamespacedName][]discoveryv1.EndpointSlice{}
 	for _, s := range endpointSlices {
@@ -72,7 +75,8 @@ func IndexEndpoints(endpointSlices []discoveryv1.EndpointSlice) Endpoints {
 	return index
 }
 
-// NewServiceEndpoints reads the EndpointSlices of one Service.
+// NewServiceEndpoints returns the endpoints of one Service from all its
+// EndpointSlices.
 func NewServiceEndpoints(endpointSlices []discoveryv1.EndpointSlice) ServiceEndpoints {
 	type port struct {
 		name     string
@@ -89,7 +93,8 @@ func NewServiceEndpoints(endpointSlices []discoveryv1.EndpointSlice) ServiceEndp
 		service.Problems = append(service.Problems, problems...)
 		for _, p := range s.Ports {
 			protocol, ok := protocols[deref(p.Protocol, corev1.ProtocolTCP)]
-			// A slice that names no port means all: no place to connect to.
+			// A slice without a port number means all ports: nothing to connect
+			// to.
 			if !ok || p.Port == nil || *p.Port < 1 || *p.Port > 65535 {
 				continue
 			}
@@ -113,7 +118,7 @@ func NewServiceEndpoints(endpointSlices []discoveryv1.EndpointSlice) ServiceEndp
 
 var protocols = map[corev1.Protocol]lb.Protocol{corev1.ProtocolTCP: lb.TCP, corev1.ProtocolUDP: lb.UDP}
 
-// endpointsOf returns those of a slice, without ports.
+// endpointsOf returns the endpoints of a slice, with port 0.
 func endpointsOf(s *discoveryv1.EndpointSlice) (all []Endpoint, problems []Problem) {
 	for _, ep := range s.Endpoints {
 		addr, why := backendAddr(ep, s.AddressType == discoveryv1.AddressTypeIPv6)
@@ -135,8 +140,9 @@ func endpointsOf(s *discoveryv1.EndpointSlice) (all []Endpoint, problems []Probl
 	return all, problems
 }
 
-// readinessOf follows the meaning of the conditions when absent. An explicit
-// ready outweighs not serving: that is what publishNotReadyAddresses gives.
+// readinessOf applies the defaults of absent conditions. An explicit ready
+// outweighs not serving: a Service with publishNotReadyAddresses has such
+// endpoints.
 func readinessOf(c discoveryv1.EndpointConditions) Readiness {
 	serving := deref(c.Serving, true)
 	switch {
@@ -150,8 +156,8 @@ func readinessOf(c discoveryv1.EndpointConditions) Readiness {
 	return Draining
 }
 
-// backendAddr returns the endpoint's address, the first of those it lists (all
-// mean the same endpoint), or why there can be no backend.
+// backendAddr returns the first address of the endpoint (all of them mean the
+// same endpoint), or why it cannot be a backend.
 func backendAddr(ep discoveryv1.Endpoint, v6 bool) (netip.Addr, string) {
 	if len(ep.Addresses) == 0 {
 		return netip.Addr{}, "An endpoint has no address."
@@ -166,8 +172,9 @@ func backendAddr(ep discoveryv1.Endpoint, v6 bool) (netip.Addr, string) {
 	return addr, ""
 }
 
-// unique sorts, and takes the best that is said of an endpoint: while one
-// moves between slices, both list it, and the slices' order means nothing.
+// unique sorts the endpoints and keeps the best entry of each address: while an
+// endpoint moves between slices, both list it, and the order of slices means
+// nothing.
 func unique(found []Endpoint) []Endpoint {
 	slices.SortFunc(found, func(a, b Endpoint) int {
 		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(b.State, a.State), cmp.Compare(b.Node, a.Node),
@@ -176,7 +183,7 @@ func unique(found []Endpoint) []Endpoint {
 	return slices.CompactFunc(found, func(a, b Endpoint) bool { return a.Addr == b.Addr })
 }
 
-// of returns the endpoints behind a port, of the frontend's family: an IPv4
+// of returns the endpoints of a port that are of the frontend's family: an IPv4
 // frontend has IPv4 backends.
 func (s ServiceEndpoints) of(port string, key lb.Key) []Endpoint {
 	for _, p := range s.Ports {

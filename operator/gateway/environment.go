@@ -12,17 +12,17 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// environment is where Gateways are served: the options, ready to be asked.
+// environment is where Gateways are served: the options, indexed for queries.
 type environment struct {
 	*Options
 	namespaces namespaceLabels
-	// hosts has the addresses that hosts have themselves.
+	// hosts are the addresses that belong to a host itself.
 	hosts map[netip.Addr]bool
 	// nodes are the addresses of the nodes that the data plane selects, sorted.
 	nodes []netip.Addr
-	// everywhere has the unspecified addresses of the families of nodes.
+	// everywhere holds the unspecified address of each family that nodes have.
 	everywhere []netip.Addr
-	// reserved are the ports that are the hosts' for every Gateway.
+	// reserved are the ports that belong to the hosts, for every Gateway.
 	reserved []ReservedRange
 }
 
@@ -56,10 +56,11 @@ func newEnvironment(o *Options, namespaces []corev1.Namespace, dataplane *config
 	return s
 }
 
-// isHost says whether ports of the address belong to a host, unless served.
+// isHost reports whether the address belongs to a host, and with it the ports
+// that Blixt does not serve.
 func (s *environment) isHost(addr netip.Addr) bool { return addr.IsUnspecified() || s.hosts[addr] }
 
-// isReserved says whether hosts keep the port for themselves.
+// isReserved reports whether the port is unavailable because hosts use it.
 func (s *environment) isReserved(key lb.Key, c *config) bool {
 	taken := func(r ReservedRange) bool {
 		return (r.Protocol == 0 || r.Protocol == key.Protocol) && r.First <= key.Port && key.Port <= r.Last

@@ -9,8 +9,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// hostAddresses returns the host's addresses that an address stands for: the
-// unspecified one for all of its family, any other for itself alone.
+// hostAddresses returns the addresses of this host that addr stands for: all of
+// its family if it is unspecified, otherwise addr alone.
 func (o ResolveOptions) hostAddresses(addr netip.Addr) []netip.Addr {
 	if !addr.IsUnspecified() || !o.isNode() {
 		return []netip.Addr{addr}
@@ -24,8 +24,9 @@ func (o ResolveOptions) hostAddresses(addr netip.Addr) []netip.Addr {
 	return own
 }
 
-// expand sets the addresses of the state and the keys of its frontends. What
-// names an address comes before what means every address of the host.
+// expand sets the addresses of the state and the keys of its frontends. A
+// frontend or address that names an IP address wins over one that stands for
+// all addresses of the host.
 func (r *Resolution) expand(u *Unresolved, o ResolveOptions) {
 	addresses := map[netip.Addr]bool{}
 	r.keys = map[lb.Key]bool{}
@@ -35,8 +36,9 @@ func (r *Resolution) expand(u *Unresolved, o ResolveOptions) {
 			for _, ip := range o.hostAddresses(a.IP) {
 				if a.IP.IsUnspecified() == any && !addresses[ip] {
 					addresses[ip] = true
-					// Whatever the operator knows: refusing the unserved ports
-					// of the host's own address would cut the host off.
+					// This node decides, whatever the operator knows: to refuse
+					// the unserved ports of the host's own address would cut
+					// the host off.
 					exclusive := a.Exclusive && !slices.Contains(o.HostAddresses, ip)
 					r.State.Addresses = append(r.State.Addresses, lb.Address{IP: ip, Exclusive: exclusive})
 				}

@@ -14,7 +14,7 @@ func (l *listener) key(addr netip.Addr) lb.Key {
 	return lb.Key{Addr: addr, Protocol: l.protocol, Port: uint16(l.spec.Port)}
 }
 
-// nodePortKeys are where a load balancer delivers what is for the listener.
+// nodePortKeys returns where a load balancer delivers packets for the listener.
 func (l *listener) nodePortKeys(s *environment) []lb.Key {
 	port := l.gateway.addresses.nodePorts[Port{l.protocol, uint16(l.spec.Port)}]
 	if port == 0 {
@@ -27,8 +27,8 @@ func (l *listener) nodePortKeys(s *environment) []lb.Key {
 	return keys
 }
 
-// frontend is what the listener serves at the key: the first route by
-// precedence of all that attached.
+// frontend returns what the listener serves at the key: the first in precedence
+// of the routes that attached.
 func (l *listener) frontend(key lb.Key) Frontend {
 	f := Frontend{
 		Key:     key,

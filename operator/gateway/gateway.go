@@ -14,7 +14,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-// waiting is what Programmed says until the data plane was heard.
+// waiting is the message of Programmed until the data plane has reported.
 const waiting = "Waiting for the data plane to report what it serves."
 
 // gateway is a Gateway of one of Blixt's classes.
@@ -24,11 +24,11 @@ type gateway struct {
 	policy    policy
 	source    v1alpha1.AddressSource // empty without a cluster
 	addresses addresses
-	pooled    map[bool]netip.Addr // what it has of a pool, by whether it is IPv6
+	pooled    map[bool]netip.Addr // its addresses of a pool, by whether it is IPv6
 	listeners []*listener
 	sets      []*listenerSet // in order of precedence
 	ports     []ServicePort
-	// refused keeps the Gateway from being served at all.
+	// refused is why the Gateway as a whole is not served, or nil.
 	refused *fault
 }
 
@@ -60,7 +60,7 @@ func (g *gateway) key() types.NamespacedName {
 
 func (g *gateway) name() string { return named("Gateway", g.obj.Namespace, g.obj.Name) }
 
-// assignAddresses gives each Gateway its addresses.
+// assignAddresses assigns addresses to each Gateway.
 func assignAddresses(gateways []*gateway, s *environment) {
 	var pooled, refused []*gateway
 	for _, g := range gateways {
@@ -80,7 +80,8 @@ func assignAddresses(gateways []*gateway, s *environment) {
 	pools{}.assign(pooled, refused, s)
 }
 
-// mayUse says whether the Gateway may ask for the address, and refuses it if not.
+// mayUse reports whether the Gateway may name the address. If not, it records
+// why.
 func (g *gateway) mayUse(addr netip.Addr, s *environment) bool {
 	c := g.class.config
 	if c.allows(addr, s.namespaces.of(g.obj.Namespace)) {
@@ -127,8 +128,8 @@ func (g *gateway) status(s *environment) GatewayStatus {
 	status := GatewayStatus{NamespacedName: g.key(), Service: g.serviceSpec(s)}
 	accepted := g.accepted()
 	switch {
-	// What a pool gave stays given while a listener, or whatever else is wrong,
-	// is mended: clients and DNS know the address.
+	// Addresses of a pool stay assigned while a listener, or anything else, is
+	// invalid: clients and DNS know them.
 	case accepted.Status == metav1.ConditionTrue, g.refused == nil && g.source == v1alpha1.SourcePool:
 		var remark string
 		status.Status.Addresses, remark = g.addresses.status(s)

@@ -6,8 +6,8 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// granted says whether a ReferenceGrant in the Service's namespace lets routes
-// of that kind and namespace refer to it.
+// granted reports whether a ReferenceGrant in the Service's namespace allows
+// routes of that kind and namespace to refer to it.
 func granted(grants []gwv1.ReferenceGrant, kind gwv1.Kind, from, to, service string) bool {
 	for i := range grants {
 		if grants[i].Namespace == to && permits(&grants[i].Spec, kind, from, service) {

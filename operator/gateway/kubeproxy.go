@@ -9,17 +9,17 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// ProxyIPVS is kube-proxy's mode in which it binds every address of a load
-// balancer to an interface of each node: a node then takes the addresses of all
-// others for its own, and reaches none of them.
+// ProxyIPVS is the mode in which kube-proxy binds every address of a load
+// balancer to an interface of each node. Nodes then take each other's addresses
+// for their own, and cannot reach each other.
 const ProxyIPVS = "ipvs"
 
-// KubeProxy names the ConfigMap by which kubeadm, and what is made with it,
-// configures kube-proxy.
+// KubeProxy is the name of kube-proxy's ConfigMap in clusters made by kubeadm,
+// and by tools based on it.
 var KubeProxy = types.NamespacedName{Namespace: metav1.NamespaceSystem, Name: "kube-proxy"}
 
-// ProxyMode returns the mode that the ConfigMap gives kube-proxy, or "" if it
-// says nothing of one.
+// ProxyMode returns kube-proxy's mode according to its ConfigMap, or "" if the
+// ConfigMap does not contain its configuration.
 func ProxyMode(m *corev1.ConfigMap) string {
 	text, is := m.Data["config.conf"]
 	var config struct {

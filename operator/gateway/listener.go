@@ -20,15 +20,15 @@ type listener struct {
 	gateway *gateway
 	set     *listenerSet // nil: the Gateway's own
 	spec    *gwv1.Listener
-	// protocol is zero when Blixt does not serve it; kinds is then empty.
+	// protocol is zero if Blixt does not support it; kinds is then empty.
 	protocol lb.Protocol
 	kinds    []gwv1.RouteGroupKind
 	selector labels.Selector // of namespaces, where from is Selector
-	// Each of these is told in a condition; refused and conflicted keep the
-	// listener from being served.
+	// Each of these is reported in a condition. With refused or conflicted set,
+	// the listener is not served.
 	refused, conflicted, badKinds *fault
 	attached                      []*route // in order of precedence
-	// keys are where it is served.
+	// keys are the frontends that it has.
 	keys []lb.Key
 }
 
@@ -58,7 +58,7 @@ func (l *listener) owner() (*metav1.ObjectMeta, string) {
 	return &l.gateway.obj.ObjectMeta, "Gateway"
 }
 
-// id tells the listener from the others of its Gateway.
+// id identifies the listener among those of its Gateway, ListenerSets included.
 func (l *listener) id() string {
 	if l.set != nil {
 		return l.set.obj.Namespace + "/" + l.set.obj.Name + "/" + string(l.spec.Name)
@@ -66,13 +66,14 @@ func (l *listener) id() string {
 	return string(l.spec.Name)
 }
 
-// name is how messages of other objects name the listener.
+// name returns the name by which messages of other objects refer to the
+// listener.
 func (l *listener) name() string {
 	meta, kind := l.owner()
 	return fmt.Sprintf("listener %s of %s", l.spec.Name, named(kind, meta.Namespace, meta.Name))
 }
 
-// findKinds sets the kinds of routes that may attach.
+// findKinds sets the kinds of routes that may attach, and badKinds.
 func (l *listener) findKinds() {
 	group := gwv1.Group(gwv1.GroupName)
 	own := gwv1.RouteGroupKind{Group: &group, Kind: routeKind(l.protocol)}
@@ -106,8 +107,8 @@ func (l *listener) findKinds() {
 		phrase.Join(invalid), l.protocol, own.Kind)
 }
 
-// check refuses values that CRD validation would have refused as well, and
-// selectors, which it does not look into.
+// check validates what CRD validation checks as well, as files do not pass
+// through it, and selectors, which it does not check.
 func (l *listener) check() *fault {
 	reason := gwv1.ListenerReasonUnsupportedValue
 	if l.set != nil { // whose listeners have no such reason
@@ -143,7 +144,7 @@ func (l *listener) from() gwv1.FromNamespaces {
 	return gwv1.NamespacesFromSame
 }
 
-// refuses says why the route cannot attach, or "".
+// refuses returns why the route cannot attach, or "".
 func (l *listener) refuses(r *route, namespaces namespaceLabels) string {
 	if !slices.ContainsFunc(l.kinds, func(k gwv1.RouteGroupKind) bool { return k.Kind == r.Kind }) {
 		return fmt.Sprintf("listener %s (%s) does not take a %s", l.spec.Name, l.spec.Protocol, r.Kind)
@@ -165,7 +166,7 @@ func (l *listener) refuses(r *route, namespaces namespaceLabels) string {
 		l.spec.Name, r.Meta.Namespace)
 }
 
-// fault is why the listener is not served, or nil.
+// fault returns why the listener is not served, or nil.
 func (l *listener) fault() *fault {
 	if l.conflicted != nil {
 		return l.conflicted
@@ -173,7 +174,7 @@ func (l *listener) fault() *fault {
 	return l.refused
 }
 
-// invalid returns the names of those that are not served.
+// invalid returns the names of the listeners that are not served.
 func invalid(listeners []*listener) []string {
 	var names []string
 	for _, l := range listeners {

@@ -11,11 +11,11 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// listenerSet is a ListenerSet whose parent is a Gateway of Blixt's.
+// listenerSet is a ListenerSet of one of Blixt's Gateways.
 type listenerSet struct {
 	obj     *gwv1.ListenerSet
 	gateway *gateway
-	// listeners is empty for a set that is refused.
+	// listeners is empty for a set that is not allowed.
 	listeners []*listener
 	refused   *fault
 }
@@ -33,8 +33,8 @@ func newListenerSet(obj *gwv1.ListenerSet, g *gateway, namespaces namespaceLabel
 	return set
 }
 
-// refusesSet says which sets the Gateway takes if not those of the namespace,
-// or "".
+// refusesSet returns "" if the Gateway takes ListenerSets of the namespace.
+// Otherwise it returns what the Gateway takes instead.
 func refusesSet(gw *gwv1.Gateway, namespace string, namespaces namespaceLabels) string {
 	const field = "spec.allowedListeners.namespaces"
 	from := gwv1.NamespacesFromNone
@@ -64,8 +64,8 @@ func refusesSet(gw *gwv1.Gateway, namespace string, namespaces namespaceLabels) 
 	return fmt.Sprintf("no ListenerSets: %s.from is %s", field, from)
 }
 
-// attachSets returns the ListenerSets of Blixt's Gateways in order of
-// precedence.
+// attachSets returns the ListenerSets of Blixt's Gateways by name, and adds
+// them to their Gateways in order of precedence.
 func (t *Translation) attachSets(objs *Objects, gateways gatewayIndex, namespaces namespaceLabels) map[types.NamespacedName]*listenerSet {
 	sorted := make([]*gwv1.ListenerSet, len(objs.ListenerSets))
 	for i := range objs.ListenerSets {

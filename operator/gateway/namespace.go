@@ -7,7 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// namespaceLabels are the labels of the namespaces that were given.
+// namespaceLabels are the labels of the known namespaces, by name.
 type namespaceLabels map[string]labels.Set
 
 func newNamespaceLabels(namespaces []corev1.Namespace) namespaceLabels {
@@ -17,7 +17,7 @@ func newNamespaceLabels(namespaces []corev1.Namespace) namespaceLabels {
 		for key, value := range namespaces[i].Labels {
 			set[key] = value
 		}
-		set[corev1.LabelMetadataName] = namespaces[i].Name // the API server sees to this one
+		set[corev1.LabelMetadataName] = namespaces[i].Name // the API server sets it, files may not
 		index[namespaces[i].Name] = set
 	}
 	return index

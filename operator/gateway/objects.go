@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package gateway turns Gateway API objects into what Blixt serves. It is
-// pure: no I/O, no clock, no goroutine.
+// Package gateway turns Gateway API objects into what Blixt serves. It is pure:
+// no I/O, no clock, no goroutine.
 //
 // In: Gateways, ListenerSets, routes, grants, Services and Blixt's own kinds
 // (Translate), then EndpointSlices (Resolve). Out: an lb.State, the conditions
-// of every object, and problems in plain words. Translate yields frontends
-// that name Services; Resolve turns the names into endpoints, so that a changed
+// of every object, and problems in plain words. Translate yields frontends that
+// name Services; Resolve turns the names into endpoints, so that a changed
 // EndpointSlice never runs Translate again. In a cluster, Translate runs in the
 // operator and Resolve on each node.
 //
-// testdata holds the specification: each <case>.in.yaml has its <case>.out.yaml.
+// testdata is the specification: each <case>.in.yaml has its <case>.out.yaml.
 package gateway
 
 import (
@@ -20,11 +20,11 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-// ControllerName is what a GatewayClass names to be served by Blixt.
+// ControllerName is the controllerName of the GatewayClasses that Blixt serves.
 const ControllerName gwv1.GatewayController = "gateway.networking.k8s.io/blixt"
 
-// Objects is everything that Translate reads. It may hold objects of other
-// controllers: those get no status. Nothing in it is modified.
+// Objects are the input of Translate. Objects of other controllers may be among
+// them: they get no status. Translate modifies none of them.
 type Objects struct {
 	GatewayClasses  []gwv1.GatewayClass
 	Gateways        []gwv1.Gateway
@@ -33,10 +33,10 @@ type Objects struct {
 	UDPRoutes       []gwv1.UDPRoute
 	ReferenceGrants []gwv1.ReferenceGrant
 	Services        []corev1.Service
-	// Configs are what classes may name, GatewayConfigs what Gateways may.
+	// GatewayClasses may refer to Configs, and Gateways to GatewayConfigs.
 	Configs        []v1alpha1.BlixtConfig
 	GatewayConfigs []v1alpha1.BlixtGatewayConfig
-	// Namespaces are needed for their labels only. One that is not listed
-	// counts as having the label kubernetes.io/metadata.name alone.
+	// Namespaces are needed for their labels only. A namespace that is missing
+	// here counts as having the label kubernetes.io/metadata.name alone.
 	Namespaces []corev1.Namespace
 }

@@ -9,33 +9,35 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// Options say what the administrator and the host allow. The zero value
-// serves every address that a Gateway asks for, as an address of its own.
+// Options are what the administrator and the host allow. The zero value serves
+// every address that a Gateway names, as an address that the host does not
+// have.
 type Options struct {
-	// HostAddresses are those that the host has itself: their other ports
+	// HostAddresses are the host's own: ports of them that Blixt does not serve
 	// belong to the host.
 	HostAddresses []netip.Addr `json:"hostAddresses,omitempty"`
-	// DefaultAddresses are given to a Gateway that does not say which it wants.
+	// DefaultAddresses are assigned to a Gateway that names no address.
 	DefaultAddresses []netip.Addr `json:"defaultAddresses,omitempty"`
-	// AllowedAddresses are those that a Gateway may ask for. Nil allows all;
-	// an empty list allows none. DefaultAddresses are allowed anyway.
+	// AllowedAddresses are the addresses that a Gateway may name. Nil allows
+	// all; an empty list allows none. DefaultAddresses are always allowed.
 	AllowedAddresses []AllowedAddresses `json:"allowedAddresses,omitempty"`
-	// ReservedPorts cannot be listened on at HostAddresses.
+	// ReservedPorts are unavailable at HostAddresses.
 	ReservedPorts []ReservedRange `json:"reservedPorts,omitempty"`
-	// Cluster is nil where there is none. With it the fields above mean
-	// nothing: BlixtConfigs and nodes decide.
+	// Cluster is nil without a cluster. With a cluster, the fields above are
+	// ignored: BlixtConfigs and nodes decide.
 	Cluster *Cluster `json:"cluster,omitempty"`
 }
 
-// AllowedAddresses lets Gateways of a class and namespace ask for addresses.
+// AllowedAddresses allows Gateways of a class and namespace to name addresses.
 type AllowedAddresses struct {
-	// Class and Namespace limit who may ask; empty means anybody.
+	// Class and Namespace restrict who may; empty means any.
 	Class     string       `json:"class,omitempty"`
 	Namespace string       `json:"namespace,omitempty"`
 	Prefix    netip.Prefix `json:"prefix"`
 }
 
-// ReservedRange is some ports of one protocol, or of both when Protocol is zero.
+// ReservedRange is a range of ports, both ends included, of one protocol or, if
+// Protocol is zero, of both.
 type ReservedRange struct {
 	Protocol lb.Protocol `json:"protocol,omitempty"`
 	First    uint16      `json:"first"`
@@ -43,7 +45,8 @@ type ReservedRange struct {
 }
 
 // StandaloneReservedPorts returns the ports that a load balancer without
-// Kubernetes leaves to its host: SSH, lest a typo lock the administrator out.
+// Kubernetes leaves to its host: SSH, so that a typo does not lock the
+// administrator out.
 func StandaloneReservedPorts() []ReservedRange {
 	return []ReservedRange{{Protocol: lb.TCP, First: 22, Last: 22}}
 }

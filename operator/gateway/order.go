@@ -8,9 +8,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// byAge is Gateway API's precedence: the older object wins, then the first by
-// namespace and name. Objects without a creation time, as in files, are all
-// equally old.
+// byAge compares by Gateway API's precedence: the older object wins, then the
+// first by namespace and name. Objects without a creation time, as in files,
+// are all of the same age.
 func byAge(a, b *metav1.ObjectMeta) int {
 	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), byName(a, b))
 }
@@ -19,7 +19,8 @@ func byName(a, b *metav1.ObjectMeta) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }
 
-// precedence says why a winner comes before a loser.
+// precedence returns why the winner comes before the loser, as a relative
+// clause.
 func precedence(winner, loser *metav1.ObjectMeta) string {
 	if winner.CreationTimestamp.Equal(&loser.CreationTimestamp) {
 		return "which is as old and comes first by namespace and name"

@@ -15,14 +15,14 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
-// policy is what the owner of a Gateway decides by its BlixtGatewayConfig.
+// policy is what the owner of a Gateway chooses in its BlixtGatewayConfig.
 type policy struct {
 	traffic      v1alpha1.TrafficPolicy
 	idleTimeouts map[lb.Protocol]time.Duration
 	source       v1alpha1.AddressSource // empty: the class's
 }
 
-// findPolicy returns the policy of a Gateway, or why it has none.
+// findPolicy returns the policy of a Gateway, or why it is invalid.
 func findPolicy(gw *gwv1.Gateway, configs []v1alpha1.BlixtGatewayConfig) (policy, *fault) {
 	p := policy{traffic: v1alpha1.TrafficPolicyCluster, idleTimeouts: map[lb.Protocol]time.Duration{
 		lb.TCP: lb.DefaultIdleTimeout(lb.TCP), lb.UDP: lb.DefaultIdleTimeout(lb.UDP)}}
@@ -54,7 +54,7 @@ func findPolicy(gw *gwv1.Gateway, configs []v1alpha1.BlixtGatewayConfig) (policy
 	default:
 		return no("whose externalTrafficPolicy %q is neither Cluster nor Local", spec.ExternalTrafficPolicy)
 	}
-	// The same limits as the CRD's, which files do not pass through.
+	// The CRD has the same limits, but files do not pass through it.
 	if !p.idle(lb.TCP, spec.IdleTimeouts.TCP, 10*time.Second, 7*24*time.Hour) {
 		return no("whose idleTimeouts.tcp is not within 10s to 168h")
 	}
@@ -64,7 +64,8 @@ func findPolicy(gw *gwv1.Gateway, configs []v1alpha1.BlixtGatewayConfig) (policy
 	return p, nil
 }
 
-// idle sets a timeout that is given. Returns false if it is out of bounds.
+// idle sets the idle timeout of a protocol, if one is given. It reports whether
+// the timeout is within the limits.
 func (p *policy) idle(protocol lb.Protocol, given *metav1.Duration, least, most time.Duration) bool {
 	if given == nil {
 		return true
@@ -73,7 +74,8 @@ func (p *policy) idle(protocol lb.Protocol, given *metav1.Duration, least, most 
 	return least <= given.Duration && given.Duration <= most
 }
 
-// choose returns the source of the Gateway's addresses.
+// choose returns the source of the Gateway's addresses, or why its choice is
+// not allowed.
 func (p policy) choose(c *config) (v1alpha1.AddressSource, *fault) {
 	if p.source == "" || slices.Contains(c.sources, p.source) {
 		if p.source == "" {

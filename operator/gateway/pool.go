@@ -12,21 +12,22 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
-// pools knows which Gateway holds which address. It has no memory but the
-// Gateways' own: what their status.addresses say.
+// pools are the Gateways that hold addresses of pools. They are rebuilt in each
+// translation from the Gateways' status.addresses: there is no other memory.
 type pools map[netip.Addr]holder
 
-// holder has an address for itself, unless it was asked for by name: whoever
-// names an address may share it, as long as ports differ.
+// holder is a Gateway that holds an address. If asked is true, the Gateway
+// named the address in its spec, and may share it with others that name it,
+// too, as long as their ports differ.
 type holder struct {
 	gateway *gateway
 	asked   bool
 }
 
-// assign gives Gateways addresses of their pools. They come in order of
-// precedence: first each keeps what it has, then who lacks something gets it,
-// so that nobody loses an address to one that merely needs any. Gateways that
-// are refused should find theirs again when they are mended.
+// assign assigns addresses of pools. Gateways come in order of precedence. Each
+// first keeps the addresses it has; only then do those that lack an address get
+// a new one. So no Gateway loses its address to one that would take any.
+// Addresses of refused Gateways stay reserved, for when these are valid again.
 func (p pools) assign(gateways, refused []*gateway, s *environment) {
 	for _, g := range gateways {
 		p.assignNamed(g, s)
@@ -44,7 +45,7 @@ func (p pools) assign(gateways, refused []*gateway, s *environment) {
 	}
 }
 
-// assignNamed gives the Gateway what it names.
+// assignNamed assigns the addresses that the Gateway names.
 func (p pools) assignNamed(g *gateway, s *environment) {
 	for _, addr := range g.addresses.named {
 		if !g.class.config.pool.contains(addr) && !g.mayUse(addr, s) {
@@ -62,7 +63,8 @@ func (p pools) assignNamed(g *gateway, s *environment) {
 	}
 }
 
-// keepPrevious lets the Gateway have what it had, one address of each family.
+// keepPrevious assigns the addresses that the Gateway has already, one of each
+// family.
 func (p pools) keepPrevious(g *gateway) {
 	a := &g.addresses
 	if !a.any {
@@ -84,8 +86,8 @@ func (p pools) keepPrevious(g *gateway) {
 	}
 }
 
-// allocate gives the Gateway the lowest free address of each family that its
-// pool has and it lacks.
+// allocate assigns, for each family that the pool has and the Gateway lacks,
+// the lowest free address of the pool.
 func (p pools) allocate(g *gateway) {
 	c := g.class.config
 	for _, v6 := range []bool{false, true} {
@@ -106,7 +108,7 @@ func (p pools) allocate(g *gateway) {
 	}
 }
 
-// holding says who has the addresses of a pool.
+// holding returns who holds the addresses of a pool.
 func (p pools) holding(c *config, v6 bool) string {
 	var names []string
 	for addr, h := range p {

@@ -11,9 +11,9 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// findConflicts marks the listeners of one Gateway that cannot be told apart.
-// None of them wins. TCP and UDP are distinct; HTTP, HTTPS and TLS run over
-// TCP, so they conflict with a TCP listener although Blixt serves none of them.
+// findConflicts marks the listeners of one Gateway that are not distinct. None
+// of them wins. TCP and UDP are distinct. HTTP, HTTPS and TLS run over TCP:
+// they conflict with a TCP listener although Blixt serves none of them.
 func findConflicts(listeners []*listener) {
 	for _, l := range listeners {
 		var others []string
@@ -42,9 +42,9 @@ func indistinct(a, b *gwv1.Listener) bool {
 		(a.Protocol == gwv1.TCPProtocolType || b.Protocol == gwv1.TCPProtocolType)
 }
 
-// findSetConflicts marks the listeners of ListenerSets that cannot be told
-// apart from one that comes before them: of the Gateway, or of an older set.
-// Only the later one loses. Within a set there is no winner.
+// findSetConflicts marks the listeners of ListenerSets that are not distinct
+// from a listener with precedence: one of the Gateway, or of a set before. Only
+// the later one is marked. Within a set, all are.
 func findSetConflicts(g *gateway) {
 	before := slices.Clone(g.listeners)
 	for _, set := range g.sets {
@@ -71,13 +71,13 @@ func findSetConflicts(g *gateway) {
 	}
 }
 
-// claims knows who serves what, and is asked in the Gateways' order of
-// precedence.
+// claims are the frontends that listeners have claimed. Listeners claim in
+// their Gateways' order of precedence.
 type claims struct {
 	*environment
 	taken map[lb.Key]*listener
-	// onNodes has who took a port of some node's address, by the unspecified
-	// address, which stands for all of them.
+	// onNodes are the listeners that claimed a port of some node's address, by
+	// the unspecified address, which stands for all nodes.
 	onNodes map[lb.Key]*listener
 }
 
@@ -85,7 +85,8 @@ func newClaims(s *environment) claims {
 	return claims{s, map[lb.Key]*listener{}, map[lb.Key]*listener{}}
 }
 
-// rival returns who has the key already, on one address or on all.
+// rival returns the listener that has claimed the key already, on this address
+// or on all, or nil.
 func (c claims) rival(key lb.Key) *listener {
 	if l := c.taken[key]; l != nil {
 		return l
@@ -115,8 +116,8 @@ func everyAddress(key lb.Key) lb.Key {
 	return lb.Key{Addr: every, Protocol: key.Protocol, Port: key.Port}
 }
 
-// claim gives the listener its port on every address of its Gateway, or on
-// none: half a listener would look like one that works.
+// claim claims the listener's port on every address of its Gateway, or on none:
+// half a listener would look like a working one.
 func (c claims) claim(l *listener) {
 	g := l.gateway
 	if l.fault() != nil || g.refused != nil {
@@ -146,8 +147,9 @@ func (c claims) claim(l *listener) {
 	}
 }
 
-// claimNodePorts gives the listener the node ports that are its own: the
-// cluster gives each away once, so that a taken one is old news.
+// claimNodePorts claims the listener's node ports. It skips a port that another
+// listener has: the cluster assigns each port once, so one of the two is
+// outdated.
 func (c claims) claimNodePorts(l *listener) {
 	if l.fault() != nil || l.gateway.refused != nil {
 		return
@@ -159,7 +161,7 @@ func (c claims) claimNodePorts(l *listener) {
 	}
 }
 
-// describeAddress names an address for a message.
+// describeAddress returns the words for an address in a message.
 func describeAddress(addr netip.Addr) string {
 	if addr.IsUnspecified() {
 		return "the nodes' " + family(addr.Is6()) + " addresses"

@@ -11,9 +11,10 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// Problem says in plain words what is wrong with an object and how to fix it.
+// Problem says in plain words what is wrong with an object, and how to fix it.
 type Problem struct {
-	// Object is kind and namespace/name, and the listener where it is one's.
+	// Object is kind and namespace/name, followed by the listener if the
+	// problem is a listener's.
 	Object  string `json:"object"`
 	Message string `json:"message"`
 }
@@ -22,8 +23,8 @@ func (p Problem) compare(o Problem) int {
 	return cmp.Or(cmp.Compare(p.Object, o.Object), cmp.Compare(p.Message, o.Message))
 }
 
-// Problems returns the notes and every condition that says that something is
-// not as asked, for those who have no status to look at.
+// Problems returns the notes and the message of every condition that reports a
+// failure, for callers that have no status to show.
 func (t *Translation) Problems() []Problem {
 	var all problems
 	all = append(all, t.Notes...)
@@ -54,7 +55,8 @@ func (t *Translation) Problems() []Problem {
 
 type problems []Problem
 
-// add keeps a cause once: Programmed repeats what Accepted says already.
+// add appends the failures among the conditions, each cause once: Programmed
+// repeats what Accepted says.
 func (p *problems) add(object string, conditions []metav1.Condition) {
 	var causes []string
 	for _, c := range conditions {

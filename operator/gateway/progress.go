@@ -15,25 +15,25 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
-// Progress is how far the nodes are with serving a Gateway.
+// Progress is how many of the nodes serve a Gateway.
 type Progress struct {
-	// Nodes is the number of those that should serve it.
+	// Nodes is the number of nodes that should serve it.
 	Nodes int `json:"nodes"`
-	// Missing are the names of those that do not.
+	// Missing are the names of the nodes that do not.
 	Missing []string `json:"missing,omitempty"`
-	// Unheard are the names of those that a new leader has not heard of yet:
-	// what was said of them still holds. They are not among Missing.
+	// Unheard are the names of the nodes that have not reported to a new leader
+	// yet. What was known of them still holds, so they are not among Missing.
 	Unheard []string `json:"unheard,omitempty"`
-	// Why tells why there are no nodes, or why the missing ones are missing.
+	// Why is why there are no nodes, or why nodes are missing.
 	Why string `json:"why,omitempty"`
-	// Also is a sentence to add, or "".
+	// Also is a sentence to append, or "".
 	Also string `json:"also,omitempty"`
 }
 
-// SetProgress completes the Programmed conditions of a Gateway, its listeners
-// and its ListenerSets, where nothing but the data plane is in question. It
-// may be called again when there is other progress. Stored are the Gateway's
-// conditions of before.
+// SetProgress sets the Programmed conditions of a Gateway, its listeners and
+// its ListenerSets, as far as they depend on nothing but the data plane. It may
+// be called again with other progress. stored are the conditions of the
+// Gateway's stored status.
 func (t *Translation) SetProgress(gateway types.NamespacedName, p Progress, stored []metav1.Condition) {
 	i := slices.IndexFunc(t.Gateways, func(g GatewayStatus) bool { return g.NamespacedName == gateway })
 	if i < 0 {
@@ -70,14 +70,14 @@ func (t *Translation) SetProgress(gateway types.NamespacedName, p Progress, stor
 	}
 }
 
-// awaits says whether the data plane decides about a Programmed condition.
+// awaits reports whether a Programmed condition depends on the data plane.
 func awaits(c *metav1.Condition) bool {
 	return c.Status == metav1.ConditionTrue || c.Reason == string(gwv1.GatewayReasonPending) ||
 		c.Reason == string(gwv1.GatewayReasonNoResources)
 }
 
-// complete gives an object of a Gateway the Gateway's verdict. Its reason for
-// False differs from kind to kind.
+// complete copies the Gateway's condition into those of a listener or
+// ListenerSet of it. Each kind of object has its own reason for False.
 func complete[R ~string](conditions []metav1.Condition, verdict metav1.Condition, no R) {
 	c := meta.FindStatusCondition(conditions, verdict.Type)
 	if !awaits(c) && c.Reason != string(no) {
@@ -89,8 +89,8 @@ func complete[R ~string](conditions []metav1.Condition, verdict metav1.Condition
 	}
 }
 
-// condition is the Gateway's Programmed condition. What was programmed for this
-// generation stays so while some node serves: one that fails must not look
+// condition returns the Gateway's Programmed condition. A generation that was
+// programmed stays so while any node serves it: a node that fails must not look
 // like an outage of all.
 func (p Progress) condition(generation int64, stored []metav1.Condition) metav1.Condition {
 	const kind = gwv1.GatewayConditionProgrammed

@@ -9,11 +9,11 @@ import (
 	"strings"
 )
 
-// AddressRange has both ends included. They are of one family.
+// AddressRange is a range of addresses of one family, both ends included.
 type AddressRange struct{ First, Last netip.Addr }
 
-// ParseAddressRange reads a CIDR prefix, a range a-b or a single address. Returns
-// an error for anything else.
+// ParseAddressRange parses a CIDR prefix, a range a-b or a single address. It
+// returns an error for anything else.
 func ParseAddressRange(text string) (AddressRange, error) {
 	var r AddressRange
 	var err error
@@ -41,13 +41,13 @@ func ParseAddressRange(text string) (AddressRange, error) {
 	return r, nil
 }
 
-// Overlaps tells whether the ranges share an address.
+// Overlaps reports whether the ranges share an address.
 func (r AddressRange) Overlaps(o AddressRange) bool {
 	return r.First.Is6() == o.First.Is6() && !r.Last.Less(o.First) && !o.Last.Less(r.First)
 }
 
-// parseRange is ParseAddressRange for addresses to serve on. Returns an error
-// for those that cannot be.
+// parseRange is ParseAddressRange for addresses to serve: it returns an error
+// if they cannot be served.
 func parseRange(text string) (AddressRange, error) {
 	r, err := ParseAddressRange(text)
 	if err != nil {
@@ -81,8 +81,8 @@ func (r AddressRange) contains(addr netip.Addr) bool {
 // ranges are of both families, in no order.
 type ranges []AddressRange
 
-// parseRanges reads each. Returns an error for the first that is wrong, with
-// its place in the field.
+// parseRanges parses each text. It returns an error for the first invalid one,
+// with its place in the field.
 func parseRanges(field string, texts []string) (ranges, error) {
 	var all ranges
 	for i, text := range texts {
@@ -99,12 +99,13 @@ func (r ranges) contains(addr netip.Addr) bool {
 	return slices.ContainsFunc(r, func(one AddressRange) bool { return one.contains(addr) })
 }
 
-// has says whether there are ranges of the family.
+// has reports whether there are ranges of the family.
 func (r ranges) has(v6 bool) bool {
 	return slices.ContainsFunc(r, func(one AddressRange) bool { return one.First.Is6() == v6 })
 }
 
-// lowest returns the lowest address of the family that is free.
+// lowest returns the lowest free address of the family, and false if there is
+// none.
 func (r ranges) lowest(v6 bool, free func(netip.Addr) bool) (netip.Addr, bool) {
 	var best netip.Addr
 	for _, one := range r {

@@ -11,16 +11,17 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// ResolveOptions say on which node a translation is resolved. The zero value
+// ResolveOptions are the node on which frontends are resolved. The zero value
 // is no node: no backend is local, and addresses of nodes stay unspecified.
 type ResolveOptions struct {
-	// NodeName is compared with the nodeName of endpoints, if not empty.
+	// NodeName, unless empty, is compared with the nodeName of endpoints.
 	NodeName string `json:"nodeName,omitempty"`
-	// Zone is compared with the zones that endpoints are meant for, if not empty.
+	// Zone, unless empty, is compared with the zones of topology hints.
 	Zone string `json:"zone,omitempty"`
-	// HostAddresses are the host's own: a backend on them is local too, and a
-	// frontend at the unspecified address is at each of them. What others have
-	// put on an interface, as kube-proxy does ClusterIPs, is not the host's.
+	// HostAddresses are the host's own. A backend at one of them is local, and
+	// a frontend at the unspecified address is at each of them. Addresses that
+	// others put on an interface, as kube-proxy does with ClusterIPs, are not
+	// the host's own.
 	HostAddresses []netip.Addr `json:"hostAddresses,omitempty"`
 }
 
@@ -28,22 +29,23 @@ func (o ResolveOptions) isLocal(e *Endpoint) bool {
 	return o.NodeName != "" && e.Node == o.NodeName || slices.Contains(o.HostAddresses, e.Addr.Addr())
 }
 
-// isNode is false for the operator, which is on no node of interest.
+// isNode reports whether the options are those of a node. The operator's are
+// not.
 func (o ResolveOptions) isNode() bool { return o.NodeName != "" || len(o.HostAddresses) > 0 }
 
-// Resolution is a translation with its endpoints: a normalized state, and
-// what was wrong with endpoints.
+// Resolution is what frontends resolve to: a normalized state, and the problems
+// of endpoints.
 type Resolution struct {
 	State lb.State
-	// sources are the indices of the translation's frontends that those of the
-	// state come from, and keys those that the state has.
+	// sources are, for each frontend of the state, the index of the unresolved
+	// frontend that it comes from. keys are the keys of the state's frontends.
 	sources  []int
 	keys     map[lb.Key]bool
-	problems [][]Problem // of each of the translation's frontends
+	problems [][]Problem // of each unresolved frontend
 }
 
-// Resolve turns the Services that frontends name into their endpoints, and
-// unspecified addresses into those of the host.
+// Resolve replaces the Services that frontends name by their endpoints, and
+// unspecified addresses by those of the host.
 func Resolve(u *Unresolved, e Endpoints, o ResolveOptions) Resolution {
 	r := Resolution{problems: make([][]Problem, len(u.Frontends))}
 	r.expand(u, o)
@@ -53,9 +55,10 @@ func Resolve(u *Unresolved, e Endpoints, o ResolveOptions) Resolution {
 	return r
 }
 
-// Update returns the resolution after endpoints of these Services changed. It
-// equals that of Resolve and does only their frontends' share of the work. The
-// receiver must come from the same translation and options, and stays as it is.
+// Update returns the resolution after the endpoints of some Services have
+// changed. The result equals that of Resolve, at the cost of their frontends
+// only. The receiver must come from the same u and options, and is not
+// modified.
 func (r Resolution) Update(u *Unresolved, e Endpoints, o ResolveOptions, services ...types.NamespacedName) Resolution {
 	r.State.Frontends = slices.Clone(r.State.Frontends)
 	r.problems = slices.Clone(r.problems)
@@ -67,7 +70,7 @@ func (r Resolution) Update(u *Unresolved, e Endpoints, o ResolveOptions, service
 	return r
 }
 
-// Problems returns what was wrong with endpoints, each once.
+// Problems returns the problems of endpoints, without duplicates.
 func (r Resolution) Problems() []Problem {
 	var all []Problem
 	for _, problems := range r.problems {
@@ -80,7 +83,7 @@ func (r Resolution) Problems() []Problem {
 	return all
 }
 
-// resolve sets the state's frontend i.
+// resolve sets frontend i of the state.
 func (r *Resolution) resolve(u *Unresolved, i int, e Endpoints, o ResolveOptions) {
 	source, key := r.sources[i], r.State.Frontends[i].Key()
 	f := &u.Frontends[source]

@@ -56,8 +56,8 @@ type route struct {
 	attached []attachment
 }
 
-// parent is what a route can attach to: a Gateway of Blixt's, or a ListenerSet
-// of one.
+// parent is what a route can attach to: one of Blixt's Gateways, or a
+// ListenerSet of one.
 type parent struct {
 	name      string
 	gateway   *gateway
@@ -65,7 +65,7 @@ type parent struct {
 	refused   *fault // why nothing can attach to it
 }
 
-// attachment is what became of one parentRef.
+// attachment is the result for one parentRef.
 type attachment struct {
 	parent
 	ref     gwv1.ParentReference
@@ -92,7 +92,8 @@ func (r *route) usesDefaults() bool {
 
 func (r *route) name() string { return named(string(r.Kind), r.Meta.Namespace, r.Meta.Name) }
 
-// attach offers the route to the listeners that a parentRef selects.
+// attach attaches the route to the listeners that a parentRef selects, unless
+// they refuse it.
 func (r *route) attach(ref gwv1.ParentReference, p parent, namespaces namespaceLabels) {
 	a := attachment{ref: ref, parent: p, refused: p.refused}
 	if len(r.Rules) != 1 {
@@ -129,7 +130,7 @@ func (r *route) attach(ref gwv1.ParentReference, p parent, namespaces namespaceL
 	r.attached = append(r.attached, a)
 }
 
-// wanted describes the listeners that a parentRef selects.
+// wanted returns the words for the listeners that a parentRef selects.
 func wanted(ref gwv1.ParentReference) string {
 	var words []string
 	if ref.SectionName != nil && *ref.SectionName != "" {
@@ -144,8 +145,8 @@ func wanted(ref gwv1.ParentReference) string {
 	return strings.Join(words, " ")
 }
 
-// outcome tells for an accepted parentRef which listeners serve the route, and
-// what is in the way at the others.
+// outcome returns, for an accepted parentRef, which listeners serve the route,
+// and what prevents the others.
 func (a *attachment) outcome(r *route) string {
 	var serving, rest []string
 	for _, l := range a.taken {

@@ -12,15 +12,14 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-// ServiceSpec is what a Gateway of a cluster needs besides its status: the Service
-// that stands for it is made from it.
+// ServiceSpec is what the Service of a Gateway is made from, in a cluster.
 type ServiceSpec struct {
 	Source v1alpha1.AddressSource
-	// WantAddresses are those that spec.addresses names. Empty: any will do.
+	// WantAddresses are those that spec.addresses names. Empty: any.
 	WantAddresses []netip.Addr
 	// Ports are those of all valid listeners, ListenerSets' included, sorted.
-	// Without any, no Service can be made, but one that is there should stay:
-	// it has the address.
+	// If there are none, no Service can be created, but an existing one should
+	// stay: it holds the address.
 	Ports []ServicePort
 	// Labels and Annotations are those of spec.infrastructure.
 	Labels, Annotations map[string]string
@@ -32,12 +31,13 @@ type ServiceSpec struct {
 // ServicePort is a port of a Gateway's Service.
 type ServicePort struct {
 	// Name is unique among the ports, a DNS label of at most 63 characters, and
-	// stays the same as long as protocol and port do.
+	// depends on protocol and port alone.
 	Name string
 	Port
 }
 
-// serviceSpec returns nil for a Gateway that is refused as a whole.
+// serviceSpec returns nil for a Gateway that is refused as a whole, or without
+// a cluster.
 func (g *gateway) serviceSpec(s *environment) *ServiceSpec {
 	if g.source == "" || g.refused != nil {
 		return nil
@@ -53,8 +53,9 @@ func (g *gateway) serviceSpec(s *environment) *ServiceSpec {
 	return p
 }
 
-// findPorts is called before addresses are known: if a port came and went with
-// who has which address, a Service and its address could chase each other.
+// findPorts must not depend on addresses, and is called before they are known:
+// if ports came and went with the addresses that a Gateway has, a Service and
+// its address could change each other forever.
 func (g *gateway) findPorts() {
 	for _, l := range g.all() {
 		if l.fault() == nil {

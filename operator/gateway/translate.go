@@ -12,7 +12,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// Translate returns what to serve for the objects and what to say about them.
+// Translate returns what to serve for the objects, and their status.
 func Translate(objs Objects, o Options) Translation {
 	var t Translation
 	classes, dataplane := findClasses(&objs)
@@ -48,10 +48,10 @@ func Translate(objs Objects, o Options) Translation {
 	return t
 }
 
-// gatewayIndex has all Gateways by name: nil for those of other controllers.
+// gatewayIndex has all Gateways by name. Those of other controllers are nil.
 type gatewayIndex map[types.NamespacedName]*gateway
 
-// gateways returns the Gateways that there are.
+// gateways returns all Gateways, and notes those without a GatewayClass.
 func (t *Translation) gateways(objs *Objects, classes map[string]*class, s *environment) gatewayIndex {
 	others := map[string]bool{}
 	for i := range objs.GatewayClasses {
@@ -86,8 +86,8 @@ func (index gatewayIndex) sorted() []*gateway {
 	return gateways
 }
 
-// claimAll gives out the ports: first all that Gateways ask for, then those
-// that the cluster chose.
+// claimAll claims ports for listeners: first those that Gateways ask for, then
+// those that the cluster chose.
 func claimAll(gateways []*gateway, s *environment) {
 	c := newClaims(s)
 	for _, g := range gateways {
@@ -147,8 +147,8 @@ func (t *Translation) attach(objs *Objects, gateways gatewayIndex, sets map[type
 	return all
 }
 
-// parentOf returns kind and name of what a parentRef names. The kind is empty
-// if it is none of Gateway API's.
+// parentOf returns the kind and name of the object that a parentRef refers to.
+// The kind is empty if the group is not Gateway API's.
 func parentOf(ref gwv1.ParentReference, namespace string) (gwv1.Kind, types.NamespacedName) {
 	key := types.NamespacedName{Namespace: string(deref(ref.Namespace, "")), Name: string(ref.Name)}
 	if key.Namespace == "" {
@@ -161,7 +161,7 @@ func parentOf(ref gwv1.ParentReference, namespace string) (gwv1.Kind, types.Name
 }
 
 // serve adds the addresses and frontends of a Gateway. A listener without a
-// route is a frontend without backends: it refuses what comes.
+// route is a frontend without backends, which refuses connections.
 func (t *Translation) serve(g *gateway, s *environment) {
 	if !g.isAccepted() {
 		return
@@ -170,7 +170,7 @@ func (t *Translation) serve(g *gateway, s *environment) {
 	for _, l := range g.all() {
 		for _, key := range l.keys {
 			t.Frontends = append(t.Frontends, l.frontend(key))
-			addresses = append(addresses, key.Addr) // node ports are elsewhere
+			addresses = append(addresses, key.Addr) // node ports are at other addresses
 		}
 	}
 	for _, addr := range addresses {

@@ -12,20 +12,20 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// Translation is what Translate makes of Objects: frontends that name
-// Services, and the status of every object that is Blixt's. Each list is
-// sorted, so that equal objects give equal translations.
+// Translation is the result of Translate: frontends that name Services, and the
+// status of every object that is Blixt's. Each list is sorted, so that equal
+// objects give equal translations.
 type Translation struct {
 	Unresolved
 	Classes      []ClassStatus
 	Gateways     []GatewayStatus
 	ListenerSets []ListenerSetStatus
 	Routes       []RouteStatus
-	// Dataplane is the BlixtConfig whose spec.dataplane is in force, one of
-	// Objects. Nil: every default.
+	// Dataplane is the BlixtConfig, one of Objects, whose spec.dataplane is in
+	// force. Nil: every default.
 	Dataplane *v1alpha1.BlixtConfig
-	// Notes are problems that no status can tell, such as a Gateway whose
-	// GatewayClass does not exist.
+	// Notes are problems for which no status has a place, such as a Gateway
+	// whose GatewayClass does not exist.
 	Notes []Problem
 }
 
@@ -40,23 +40,23 @@ type Unresolved struct {
 // Frontend is an address, protocol and port with the Services behind it. It is
 // plain data.
 type Frontend struct {
-	// Key.Addr is unspecified (0.0.0.0 or ::) where the frontend is on every
-	// address of that family that a node itself has.
+	// Key.Addr is unspecified (0.0.0.0 or ::) for a frontend at every address
+	// of that family that a node itself has.
 	lb.Key
 	// Gateway, Listener and Route are as in lb.Frontend.
 	Gateway, Listener, Route string
 	IdleTimeout              time.Duration
 	Refs                     []Ref
-	// Reject is the weight of references that lead nowhere, in lb.WeightUnits.
+	// Reject is the weight of invalid references, as lb.Frontend.Reject.
 	Reject uint64
-	// LocalOnly leaves out endpoints on other nodes.
+	// LocalOnly excludes endpoints on other nodes.
 	LocalOnly bool
 }
 
-// Ref names a port of a Service. Its protocol is the frontend's.
+// Ref refers to a port of a Service. Its protocol is the frontend's.
 type Ref struct {
 	Service types.NamespacedName
-	// PortName is the Service port's name, which EndpointSlices repeat.
+	// PortName is the name of the Service's port, which EndpointSlices repeat.
 	PortName string
 	Weight   uint32
 }
@@ -65,18 +65,19 @@ type Ref struct {
 type ClassStatus struct {
 	Name   string
 	Status gwv1.GatewayClassStatus
-	// InUse says that there are Gateways of the class: it should have the
+	// InUse is true if the class has Gateways: it should then have the
 	// finalizer gateway-exists-finalizer.gateway.networking.k8s.io.
 	InUse bool
 }
 
-// GatewayStatus is the status of a Gateway. Its Programmed conditions and
-// those of its listeners are False where no data plane can change that, and
-// otherwise Unknown with reason Pending: SetProgress completes them.
+// GatewayStatus is the status of a Gateway. The Programmed conditions of the
+// Gateway and its listeners are False if no data plane can change that, and
+// otherwise Unknown with reason Pending: SetProgress sets them.
 type GatewayStatus struct {
 	types.NamespacedName
 	Status gwv1.GatewayStatus
-	// Plan is nil for a Gateway that is refused as a whole, or without a cluster.
+	// Service is nil for a Gateway that is refused as a whole, or without a
+	// cluster.
 	Service *ServiceSpec
 }
 
@@ -90,11 +91,11 @@ type ListenerSetStatus struct {
 }
 
 // listenerSetReasonParentNotProgrammed is a reason of Programmed that Gateway
-// API describes, but has no constant for.
+// API documents, but defines no constant for.
 const listenerSetReasonParentNotProgrammed gwv1.ListenerSetConditionReason = "ParentNotProgrammed"
 
-// RouteStatus is the status of a TCPRoute or UDPRoute, with those parents
-// only that are Blixt's. A route that has none is not listed.
+// RouteStatus is the status of a TCPRoute or UDPRoute. It contains the parents
+// that are Blixt's; a route without such parents is not listed.
 type RouteStatus struct {
 	Kind gwv1.Kind
 	types.NamespacedName

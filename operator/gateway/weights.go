@@ -9,11 +9,12 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// shares divide the weights of a frontend's references among endpoints.
+// shares are the references of a frontend with their endpoints. The weight of
+// each reference is divided among its endpoints.
 type shares struct {
 	of       []share
 	problems []Problem
-	// local says that this node has an endpoint for some reference.
+	// local is true if this node has an endpoint of some reference.
 	local bool
 }
 
@@ -23,7 +24,8 @@ type share struct {
 	endpoints []lb.Backend
 	// best are the indices of the endpoints that get new flows.
 	best []int
-	// elsewhere says that other nodes have endpoints that this one may not use.
+	// elsewhere is true if other nodes have endpoints that this node may not
+	// use.
 	elsewhere bool
 }
 
@@ -70,9 +72,10 @@ func newShare(ref Ref, found []Endpoint, localOnly bool, o ResolveOptions) share
 	return s
 }
 
-// nearness follows the hints as kube-proxy does: only when each ready endpoint
-// has them, so that none is forgotten, and one is meant for this node or zone.
-// Endpoints that are not near keep their flows, as hints come and go.
+// nearness returns which endpoints are near by their topology hints, applied as
+// kube-proxy does: only if every ready endpoint has hints, so that none is
+// forgotten, and one is meant for this node or zone. Endpoints that are not
+// near keep their flows, as hints come and go.
 func nearness(found []Endpoint, o ResolveOptions) func(*Endpoint) bool {
 	forNode := func(ep *Endpoint) []string { return ep.Nodes }
 	forZone := func(ep *Endpoint) []string { return ep.Zones }
@@ -95,9 +98,10 @@ func nearness(found []Endpoint, o ResolveOptions) func(*Endpoint) bool {
 	return func(*Endpoint) bool { return true }
 }
 
-// fill gives the frontend its backends. The weight of a reference without an
-// endpoint is refused, as Gateway API wants it; but where other nodes have one
-// for it, this node's connections go to the references that it can serve.
+// fill sets the backends of the frontend, and returns the problems. The weight
+// of a reference without endpoints is refused, as Gateway API requires. But if
+// only other nodes have its endpoints, this node's connections go to the
+// references that it can serve.
 func (s *shares) fill(out *lb.Frontend, keys map[lb.Key]bool) []Problem {
 	problems := s.problems
 	for _, one := range s.of {

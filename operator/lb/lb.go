@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package lb holds the nouns that every stage shares: what is to be served,
-// said without Kubernetes and without eBPF. gateway makes a State, datapath
-// turns it into map entries.
+// Package lb holds the nouns that every stage shares: what is to be served, in
+// terms of neither Kubernetes nor eBPF. gateway makes a State, datapath turns
+// it into map entries.
 package lb
 
 import (
@@ -37,7 +37,7 @@ func (p Protocol) String() string {
 	return fmt.Sprintf("%d", uint8(p))
 }
 
-// MarshalText makes JSON and YAML show the protocol's name.
+// MarshalText returns String, so that JSON and YAML show the protocol's name.
 func (p Protocol) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
 // UnmarshalText is the reverse of MarshalText. Returns an error for any name
@@ -54,9 +54,10 @@ func (p *Protocol) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// DefaultIdleTimeout returns how long a flow without packets is remembered.
-// TCP: longer than Linux waits before its first keepalive (7,200 s,
-// Documentation/networking/ip-sysctl.rst), so that keepalives hold a flow.
+// DefaultIdleTimeout returns how long a flow without packets stays in the table
+// by default. For TCP this is longer than Linux waits before its first
+// keepalive (7,200 s, Documentation/networking/ip-sysctl.rst), so that
+// keepalives keep a flow.
 func DefaultIdleTimeout(p Protocol) time.Duration {
 	if p == UDP {
 		return time.Minute
@@ -64,18 +65,19 @@ func DefaultIdleTimeout(p Protocol) time.Duration {
 	return 135 * time.Minute
 }
 
-// State is everything a data plane serves. Normalize puts it in its one
+// State is everything that a data plane serves. Normalize gives it its
 // canonical order.
 type State struct {
 	Addresses []Address  `json:"addresses"`
 	Frontends []Frontend `json:"frontends"`
 }
 
-// Address is an IP address that frontends live on.
+// Address is an IP address with frontends.
 type Address struct {
 	IP netip.Addr `json:"ip"`
-	// Exclusive addresses are served by nobody but Blixt: it refuses their
-	// unserved ports and answers ping. Ports of the others belong to the host.
+	// Exclusive addresses are served by Blixt alone: it rejects packets to
+	// their unserved ports, and answers ping. The unserved ports of other
+	// addresses belong to the host.
 	Exclusive bool `json:"exclusive"`
 }
 
@@ -84,33 +86,36 @@ type Frontend struct {
 	Addr     netip.Addr `json:"addr"`
 	Protocol Protocol   `json:"protocol"`
 	Port     uint16     `json:"port"`
-	// Gateway, Listener and Route say where the frontend comes from:
+	// Gateway, Listener and Route are where the frontend comes from:
 	// namespace/name, section name, kind/namespace/name.
 	Gateway  string `json:"gateway"`
 	Listener string `json:"listener"`
 	Route    string `json:"route,omitempty"`
-	// IdleTimeout is how long a flow without packets is remembered.
+	// IdleTimeout is how long a flow without packets stays in the table.
 	IdleTimeout time.Duration `json:"idleTimeout"`
 	Backends    []Backend     `json:"backends"`
-	// Reject is the weight of new connections that are refused, in the unit
-	// of Backend.Weight: the part of references that lead nowhere.
+	// Reject is the weight of new connections to refuse, in the unit of
+	// Backend.Weight: that of invalid references.
 	Reject uint64 `json:"reject,omitempty"`
 }
 
-// WeightUnit is the Weight of a backend reference of weight 1 with a single
-// endpoint. Weights are fixed-point numbers, so that a reference's weight can
-// be divided among its endpoints and every node computes the same ring.
+// WeightUnit is the Weight of a backend that is the only endpoint of a
+// reference of weight 1. Weights are fixed-point numbers, so that a reference's
+// weight can be divided among its endpoints, and every node computes the same
+// ring.
 const WeightUnit = 1 << 32
 
-// Backend is one endpoint of a frontend. A backend that is listed keeps its
-// flows, whatever its weight; the flows of one that is not are reset.
+// Backend is one endpoint of a frontend. A listed backend keeps its flows,
+// whatever its weight. The flows of a backend that is no longer listed are
+// reset.
 type Backend struct {
 	Addr netip.AddrPort `json:"addr"`
-	// Weight is the share of new flows, in WeightUnits; 0: none.
+	// Weight is the share of new flows, as a fixed-point number of which 1 is
+	// WeightUnit. 0 means no new flows.
 	Weight uint64 `json:"weight"`
 	// Local backends are on this node and see the client's address.
 	Local bool `json:"local,omitempty"`
-	// Service is the namespace/name that the backend is an endpoint of.
+	// Service is the namespace/name of the Service that has the endpoint.
 	Service string `json:"service,omitempty"`
 }
 
@@ -134,8 +139,8 @@ func (k Key) Compare(o Key) int {
 	return cmp.Or(k.Addr.Compare(o.Addr), cmp.Compare(k.Port, o.Port), cmp.Compare(k.Protocol, o.Protocol))
 }
 
-// Normalize sorts the state and merges duplicate backends of a frontend by
-// adding their weights. The first Service named wins.
+// Normalize sorts the state, and merges duplicate backends of a frontend: it
+// adds their weights, and keeps the first Service named.
 func (s *State) Normalize() {
 	slices.SortFunc(s.Addresses, func(a, b Address) int { return a.IP.Compare(b.IP) })
 	slices.SortFunc(s.Frontends, func(a, b Frontend) int { return a.Key().Compare(b.Key()) })
@@ -155,8 +160,8 @@ func (s *State) Normalize() {
 	}
 }
 
-// Hash returns the first 64 bits of SHA-256 of the normalized state: two
-// nodes with one hash serve the same.
+// Hash returns the first 64 bits of the SHA-256 of the state, which must be
+// normalized: nodes with the same hash serve the same.
 func (s *State) Hash() uint64 {
 	text, err := json.Marshal(s)
 	if err != nil { // netip and integers always marshal

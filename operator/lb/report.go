@@ -13,17 +13,17 @@ type Use struct {
 	Size int `json:"size"`
 }
 
-// TableFullError says that a state does not fit into a table. Nothing of the
+// TableFullError means that a state does not fit into a table. Nothing of the
 // state was written.
 type TableFullError struct {
 	// Table is the name of the map.
 	Table string `json:"table"`
-	// Size is how many entries, or slots of rings, the table has.
+	// Size is the number of entries, or of ring slots, that the table has.
 	Size int `json:"size"`
-	// Needed is how many the state takes.
+	// Needed is the number that the state needs.
 	Needed int `json:"needed"`
-	// Largest is the longest run of free entries of a table that has enough of
-	// them, but not in a row; otherwise 0.
+	// Largest is the longest run of free entries, if the table has enough of
+	// them but not in a row. Otherwise it is 0.
 	Largest int `json:"largest,omitempty"`
 }
 
@@ -34,7 +34,8 @@ func (e *TableFullError) Error() string {
 	return fmt.Sprintf("table %s of size %d is too small: %d needed", e.Table, e.Size, e.Needed)
 }
 
-// Report is what the operator knows of an agent: of one application on one node.
+// Report is what the operator knows of an agent, which is that of one
+// application on one node.
 type Report struct {
 	Node        string `json:"node"`
 	Application string `json:"application"`
@@ -67,8 +68,8 @@ type Report struct {
 	// has received. TableFull is set as well if a table is too small.
 	Error     string          `json:"error"`
 	TableFull *TableFullError `json:"tableFull,omitempty"`
-	// Drift says that another writer changed the maps, and when.
+	// Drift says when another writer changed the maps, or is empty.
 	Drift string `json:"drift"`
-	// Tables are by the names of maps.
+	// Tables are the tables' use, by the names of the maps.
 	Tables map[string]Use `json:"tables"`
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package maglev shares slots of a ring out among backends, after Eisenbud et
-// al., "Maglev: A Fast and Reliable Software Network Load Balancer" (NSDI 2016),
-// section 3.4, with weights. In come a frontend's key and its members; out comes
-// the member of each slot. It is pure: every node computes the same ring.
+// Package maglev divides the slots of a ring among backends, after Eisenbud et
+// al., "Maglev: A Fast and Reliable Software Network Load Balancer" (NSDI
+// 2016), section 3.4, with weights. In come a frontend's key and its members;
+// out comes the member of each slot. It is pure: every node computes the same
+// ring.
 package maglev
 
 import (
@@ -13,21 +14,21 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// sizes are primes, as Maglev wants them: any step then visits all slots.
-// Each is about twice the one before, so that no ring takes much more room
-// than its members need.
+// sizes are primes, as Maglev requires: any step then visits all slots. Each is
+// about twice the previous one, so that no ring takes much more room than its
+// members need.
 var sizes = [...]uint32{251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521}
 
 // MaxSize is the largest ring.
 const MaxSize = 65521
 
-// slotsPerMember is how many slots a member should have at least: an
-// unequal last slot is then 1% of its share.
+// slotsPerMember is how many slots a member should have at least: one slot more
+// or less is then 1% of its share.
 const slotsPerMember = 100
 
-// Size returns the number of slots for so many members. It depends on
-// nothing else, not even on the size that serves now: a node that has just
-// started must make the ring that all others have. No members need no ring.
+// Size returns the number of slots for a number of members, 0 for none. It
+// depends on nothing else, not even on the present size of the ring: a node
+// that has just started must compute the ring that all others have.
 func Size(members int) uint32 {
 	if members == 0 {
 		return 0
@@ -40,17 +41,17 @@ func Size(members int) uint32 {
 	return MaxSize
 }
 
-// Member is what a ring is made of: a backend, or with a zero Addr the part
-// of new connections that are refused.
+// Member is a backend or, if Addr is zero, the share of new connections to
+// refuse.
 type Member struct {
 	Addr   netip.AddrPort
 	Weight uint64
 }
 
-// Members returns the members of a frontend's ring in the order that ring
-// slots refer to: the reject share, if any, then backends by address.
-// Backends of weight 0 are no members. A frontend whose connections are all
-// refused has none.
+// Members returns the members of a frontend's ring in the order to which ring
+// slots refer: the share to refuse, if any, then backends by address. Backends
+// of weight 0 are not members. A frontend whose connections are all refused has
+// no members.
 func Members(f lb.Frontend) []Member {
 	var members []Member
 	for _, b := range f.Backends {
@@ -68,15 +69,16 @@ func Members(f lb.Frontend) []Member {
 	return members
 }
 
-// Ring fills size slots, a prime, with indexes of members, which are in the
-// order of Members. Shares follow the weights, exact to one slot; few slots
-// but those of a member that came or went change hands. It depends on nothing
-// but its arguments.
+// Ring returns the member of each slot, as an index of members, which must be
+// in the order of Members. size must be one that Size returns. Shares follow
+// the weights, exact to one slot. When a member comes or goes, few slots of the
+// others change. The result depends on the arguments alone.
 //
-// Each member walks the slots in an order of its own and claims free ones
-// until its quota is full. Members with larger quotas claim more often, so
-// that all are full at about the same time: those who come late in a ring
-// that is almost full take what is left, and that is what moves.
+// Each member walks the slots in an order of its own, and claims free ones
+// until its quota is reached. Members with larger quotas claim more often, so
+// that all reach their quotas at about the same time: a member that claims
+// late, in a ring that is almost full, takes what is left, and those are the
+// slots that move.
 func Ring(key lb.Key, members []Member, size uint32) []uint32 {
 	if len(members) == 0 || size == 0 {
 		return nil
@@ -92,9 +94,9 @@ func Ring(key lb.Key, members []Member, size uint32) []uint32 {
 	for round := uint64(1); free.left > 0; round++ {
 		for i := range walks {
 			w := &walks[i]
-			// By the end of this round at least so much of the quota is to be
-			// claimed as the round is of the largest: no division, this runs
-			// once a slot.
+			// By the end of this round, the claimed part of the quota is at
+			// least the part that the round is of the largest quota. There is
+			// no division, as this runs once per slot.
 			for ; uint64(w.claimed)*largest < uint64(w.quota)*round; w.claimed++ {
 				slots[free.claim(w)] = uint32(i)
 			}

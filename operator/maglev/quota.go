@@ -8,13 +8,13 @@ import (
 	"slices"
 )
 
-// quotas divides size slots by weight, exact to one slot. Whoever has weight
-// has a slot, as long as there are slots: members whose share is less than
-// one get one, and the others divide the rest.
+// quotas divides size slots by weight, exact to one slot. Every member has a
+// slot, as long as there are slots: members whose share is less than one slot
+// get one, and the others divide the rest.
 func quotas(members []Member, size uint32) []uint32 {
 	weights := scaleWeights(members)
 	quotas := make([]uint32, len(members))
-	open := make([]int, len(members)) // members that are not settled with one slot
+	open := make([]int, len(members)) // members without a final quota
 	for i := range open {
 		open[i] = i
 	}
@@ -43,9 +43,9 @@ func quotas(members []Member, size uint32) []uint32 {
 	}
 }
 
-// divide gives size slots to the open members by largest remainder: the
-// whole parts first, then one more each to the largest remainders. Of equal
-// remainders the first by address wins.
+// divide divides size slots among the open members by largest remainder: first
+// the whole parts, then one more slot for each of the largest remainders. Of
+// equal remainders, the first by address wins.
 func divide(quotas []uint32, weights []uint64, open []int, size uint32) {
 	var total uint64
 	for _, i := range open {
@@ -68,7 +68,8 @@ func divide(quotas []uint32, weights []uint64, open []int, size uint32) {
 	}
 }
 
-// scaleWeights returns the weights, scaled so that their sum fits 64 bits.
+// scaleWeights returns the weights, scaled down so that their sum fits into 64
+// bits.
 func scaleWeights(members []Member) []uint64 {
 	weights := make([]uint64, len(members))
 	for shift := 0; ; shift++ {

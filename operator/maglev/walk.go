@@ -10,16 +10,16 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// walk is a member's way through the slots.
+// walk is the order in which a member visits the slots.
 type walk struct {
 	at, skip       uint32
 	inverse        uint32 // of skip, modulo the ring's size; 0: not known yet
 	quota, claimed uint32
 }
 
-// newWalk derives offset and skip from SHA-256 of the frontend's address, port
-// and protocol and the member's address and port: it is the same on every
-// machine and leaves no pattern between similar addresses.
+// newWalk derives the first slot and the step from the SHA-256 of the
+// frontend's address, port and protocol and the member's address and port: the
+// same on every machine, and without a pattern between similar addresses.
 func newWalk(key lb.Key, m Member, size, quota uint32) walk {
 	var text [16 + 2 + 1 + 16 + 2]byte
 	addr := key.Addr.As16()
@@ -39,12 +39,13 @@ func newWalk(key lb.Key, m Member, size, quota uint32) walk {
 	}
 }
 
-// fewSlots is when searching the free slots becomes cheaper than walking on:
-// half of all steps would go to the last 256 slots of a full-sized ring.
+// fewSlots is the number of free slots at which searching them becomes cheaper
+// than walking on: half of all steps would be for the last 256 slots of a
+// full-sized ring.
 const fewSlots = 256
 
-// freeSlots are the slots that nobody has claimed: a bit each, so that they
-// stay in the nearest cache, and a list once there are few.
+// freeSlots are the unclaimed slots: a bit each, so that they stay in the
+// nearest cache, and a list once there are few.
 type freeSlots struct {
 	size, left uint32
 	bits       []uint64
@@ -60,12 +61,12 @@ func newFreeSlots(size uint32) *freeSlots {
 	return f
 }
 
-// claim takes the first free slot on a walk.
+// claim claims the first free slot of a walk, and returns it.
 func (f *freeSlots) claim(w *walk) uint32 {
 	if f.left <= fewSlots {
 		return f.search(w)
 	}
-	// Two steps at a time, so that the processor can look at one slot while it
+	// Two steps at a time, so that the processor can test one slot while it
 	// computes the next.
 	size, free := f.size, f.bits
 	at, next := w.at, advance(w.at, w.skip, size)
@@ -86,8 +87,9 @@ func (f *freeSlots) claim(w *walk) uint32 {
 	return at
 }
 
-// advance returns (at + by) % size, both being less than size, without a branch,
-// which nobody could predict: the sign of the difference, spread, is a mask.
+// advance returns (at + by) % size; both are less than size. It has no branch,
+// as no processor could predict it: the sign of the difference, extended, is a
+// mask.
 func advance(at, by, size uint32) uint32 {
 	at += by - size
 	return at + size&uint32(int32(at)>>31)

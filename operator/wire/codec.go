@@ -14,7 +14,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// EncodeVersion returns the message for a version; nil for nil.
+// EncodeVersion returns the message for a version, nil for nil.
 func EncodeVersion(v *lb.Version) *Version {
 	if v == nil {
 		return nil
@@ -60,8 +60,8 @@ func EncodeService(name types.NamespacedName, ports []gateway.EndpointPort) *Ser
 	return w
 }
 
-// Decoder decodes the parts of a message. Err is the first thing that was
-// invalid; what is decoded after it is of no use.
+// Decoder decodes the parts of a message. Err is the first error; what is
+// decoded after it must not be used.
 type Decoder struct{ Err error }
 
 func (d *Decoder) fail(format string, args ...any) {
@@ -70,7 +70,7 @@ func (d *Decoder) fail(format string, args ...any) {
 	}
 }
 
-// Addr decodes an IPv4 or IPv6 address of 4 or 16 bytes.
+// Addr decodes an IPv4 or IPv6 address: 4 or 16 bytes in network byte order.
 func (d *Decoder) Addr(b []byte) netip.Addr {
 	a, ok := netip.AddrFromSlice(b)
 	if !ok {
@@ -79,7 +79,7 @@ func (d *Decoder) Addr(b []byte) netip.Addr {
 	return a
 }
 
-// Port decodes a port of at most 65535.
+// Port decodes a port, which is at most 65535.
 func (d *Decoder) Port(n uint32) uint16 {
 	if n > math.MaxUint16 {
 		d.fail("port %d", n)

@@ -4,7 +4,7 @@ package wire
 
 import "time"
 
-// Keepalives tell each side within 15 seconds that the other is gone.
+// Keepalives let each side detect within 15 seconds that the other is gone.
 const (
 	PingEvery   = 10 * time.Second
 	PingTimeout = 5 * time.Second
