@@ -4,6 +4,7 @@ package controller_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
 // config changes the BlixtConfig's addresses.
@@ -66,6 +68,18 @@ func TestLoadBalancerAssigns(t *testing.T) {
 			keys = append(keys, f.String())
 		}
 		return strings.Contains(fmt.Sprint(keys), "203.0.113.7:80/tcp") && strings.Contains(fmt.Sprint(keys), want)
+	})
+	// So they are for a listener that comes later.
+	o.listen(81)
+	o.service(func(s *corev1.Service) error {
+		if len(s.Spec.Ports) != 2 || s.Spec.Ports[1].NodePort == 0 {
+			return fmt.Errorf("its ports are %+v", s.Spec.Ports)
+		}
+		want = fmt.Sprintf("0.0.0.0:%d/tcp", s.Spec.Ports[1].NodePort)
+		return nil
+	})
+	o.published("another node port", func(f fleet.Snapshot) bool {
+		return slices.ContainsFunc(f.Frontends, func(f gateway.Frontend) bool { return f.String() == want })
 	})
 	// What is asked for is passed on; what is given instead is not used.
 	o.must(o.kube.Get(t.Context(), client.ObjectKeyFromObject(gw), gw))

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -160,6 +161,8 @@ type operator struct {
 	agents *agents
 	stop   func()
 	kube   client.Client
+	// wrap is between the operator and the API server, or nil.
+	wrap func(http.RoundTripper) http.RoundTripper
 }
 
 // start starts an operator in an empty cluster with two nodes.
@@ -240,6 +243,9 @@ func (o *operator) run() {
 	config, err := server.AsServiceAccount(o.Context(), namespace, "blixt-operator")
 	o.must(err)
 	config.QPS = -1
+	if o.wrap != nil {
+		config.Wrap(o.wrap)
+	}
 	o.stop = o.runAs(config, o.agents)
 	o.Cleanup(func() { o.stop() })
 }
