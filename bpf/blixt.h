@@ -19,7 +19,10 @@
 
 #include "limits.h"
 
-#define BLIXT_LAYOUT 1
+/* The version of this contract: also the number in the name of the map blixt_layout_1. */
+enum layout {
+	BLIXT_LAYOUT = 1,
+};
 
 enum address_flag {
 	/* Only Blixt serves this address: it rejects packets to unserved ports and answers ping. */

@@ -197,6 +197,12 @@ type BlixtFrontendKey struct {
 	Pad      uint8
 }
 
+type BlixtLayout uint32
+
+const (
+	BlixtLayoutBLIXT_LAYOUT BlixtLayout = 1
+)
+
 type BlixtLimit uint32
 
 const (

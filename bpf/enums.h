@@ -8,6 +8,7 @@
 #include "blixt.h"
 
 union {
+	enum layout layout;
 	enum limit limit;
 	enum clock clock;
 	enum address_flag address_flag;

@@ -78,7 +78,7 @@ func TestForward(t *testing.T) {
 	forEachProtocol(c, "from a pod to itself is reflected", func(l *lb, ip ipVersion, proto uint8) {
 		reflected(l, func(p packet) *result { return l.egressForwarded(pods, p) }, ip, proto, port(ap(ip.local).Addr().String(), "5555"), ip.local)
 	})
-	forEachProtocol(c, "from a socket of this host by way of lo to another one", func(l *lb, ip ipVersion, proto uint8) {
+	forEachProtocol(c, "from a socket of this host through lo to another one", func(l *lb, ip ipVersion, proto uint8) {
 		server := port(ip.nodeOut, "8080")
 		l.serve(ip, proto, other)
 		l.backend(other, server)
@@ -103,7 +103,7 @@ func TestForward(t *testing.T) {
 		re := answer(proto, server, ip.client)
 		l.egressHost(outside, re).toStack(re.from(vip), "replied")
 	})
-	forEachProtocol(c, "from a pod by way of egress to a remote backend", func(l *lb, ip ipVersion, proto uint8) {
+	forEachProtocol(c, "from a pod to a remote backend, seen at egress", func(l *lb, ip ipVersion, proto uint8) {
 		l.serve(ip, proto, remote)
 		vip, pod := port(ip.vip, "80"), ip.local
 		in := opening(proto, pod, vip)

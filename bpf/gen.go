@@ -13,4 +13,4 @@ package bpf
 // and -I headers keep the machine's own headers out, so that clang 19 writes
 // the same bytes everywhere. -mcpu=v3 needs Linux 5.1.
 //
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type addr -type address -type frontend_key -type frontend -type backend -type flow_key -type flow -type fragment_key -type fragment -type config -type frontend_counters -type limit -type clock -type address_flag -type published_bits -type backend_id -type backend_flag -type flow_flag -type config_flag -type counter Blixt blixt.bpf.c -- -O2 -g -Wall -Wextra -Werror -mcpu=v3 -nostdlibinc -I headers -include enums.h
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type addr -type address -type frontend_key -type frontend -type backend -type flow_key -type flow -type fragment_key -type fragment -type config -type frontend_counters -type layout -type limit -type clock -type address_flag -type published_bits -type backend_id -type backend_flag -type flow_flag -type config_flag -type counter Blixt blixt.bpf.c -- -O2 -g -Wall -Wextra -Werror -mcpu=v3 -nostdlibinc -I headers -include enums.h

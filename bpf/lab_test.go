@@ -24,7 +24,7 @@ type lab struct {
 // Devices of the lab. Each is one end of a veth pair whose other end is up but
 // has no addresses: packets are never sent, only passed to the program.
 const (
-	outside      = "outside"   // clients: 198.51.100.0/24 and 2001:db8:c::/48 by way of a router
+	outside      = "outside"   // clients: 198.51.100.0/24 and 2001:db8:c::/48, behind a router
 	inside       = "inside"    // backends on other nodes: 10.1.0.0/24, fd00:1::/64 and networks behind routers there
 	pods         = "pods"      // backends on this node: 10.2.0.0/24, fd00:2::/64
 	noForwarding = "noforward" // IP forwarding is off

@@ -7,7 +7,7 @@ import "fmt"
 // Layout is BLIXT_LAYOUT: the version of the maps' layout and of the algorithm
 // that fills rings. All nodes have to compute the same ring for a frontend, so
 // if package maglev returns other slots, the layout needs a new number.
-const Layout = 1
+const Layout = int(BlixtLayoutBLIXT_LAYOUT)
 
 // LayoutPrefix begins the name of the config map; the layout's number follows.
 // bpfman pins maps but no constants, so the number has to be part of a name.

@@ -129,7 +129,7 @@ func TestRoute(t *testing.T) {
 		out := in.snat("192.0.2.1", 0).to("10.5.0.10:80").hop()
 		l.ingress(outside, in).redirected(out, "flow_new forwarded")
 	}
-	c["an IPv4 route by way of an IPv6 router"] = func(l *lb) {
+	c["an IPv4 route with an IPv6 router"] = func(l *lb) {
 		ip := ipVersions[0]
 		l.serve(ip, unix.IPPROTO_TCP, other)
 		l.backend(other, "10.6.0.10:80")

@@ -25,7 +25,7 @@
  *   WAY_HOST_PORT  leaves           (none)      egress: SNAT, stack           ingress: stack
  *
  * The hook is the one at which the packet is seen and translated; replies get
- * the reverse translation. Then the packet goes on through the stack, is
+ * the reverse translation. Then the packet continues through the stack, is
  * redirected to where the FIB says, or is reflected to ingress of its device.
  *
  * WAY_LOCAL translates replies at egress because there they are behind
