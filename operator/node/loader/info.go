@@ -14,25 +14,26 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
-// Info is what the kernel says of a loaded data plane.
+// Info describes a loaded data plane, by the kernel.
 type Info struct {
-	// Loader is who loaded it: builtin or bpfman.
+	// Loader is what has loaded it: builtin or bpfman.
 	Loader     string `json:"loader"`
 	Dir        string `json:"dir"`
 	ProgramID  uint32 `json:"programID"`
 	ProgramTag string `json:"programTag"`
-	// Fingerprint identifies what the built-in loader has loaded, and Digest
-	// what bpfman has.
+	// Fingerprint identifies a program of the built-in loader, and Digest the
+	// object of one that bpfman has loaded.
 	Fingerprint string `json:"fingerprint,omitempty"`
 	Digest      string `json:"digest,omitempty"`
-	// Image is what the program was read from, by digest where it has one, "":
-	// it was built in. Image of this package tells it of the built-in loader.
+	// Image is the bytecode image that the program was read from, by digest where
+	// it has one, "": it was built in. Inspect leaves it empty: for the built-in
+	// loader, the function Image returns it.
 	Image string            `json:"image,omitempty"`
 	Maps  map[string]uint32 `json:"maps"`
 	Links []LinkInfo        `json:"links"`
 }
 
-// LinkInfo is one link.
+// LinkInfo is one link: a program at a hook of an interface.
 type LinkInfo struct {
 	ID        uint32 `json:"id"`
 	Interface string `json:"interface"`
@@ -52,8 +53,8 @@ func (l *Loader) Info() (Info, error) {
 	return l.describe(links)
 }
 
-// Inspect returns what another process has loaded under a name. It needs the
-// right to read the pins, and takes no lock.
+// Inspect describes what another process has loaded under a name. It needs the
+// right to read the pins, and takes no lock. Returns an error if nothing is loaded.
 func Inspect(bpffs, name string) (info Info, err error) {
 	l := &Loader{dir: Pins(defaultTo(bpffs, DefaultBPFFS), defaultTo(name, DefaultName)), links: map[linkKey]*attached{}, maps: map[string]*ebpf.Map{}}
 	pins, err := l.programPins()

@@ -16,15 +16,15 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
-// directions in the order of attaching: replies are translated before there
-// can be any.
+// directions in the order of attaching: replies are translated before a flow can
+// begin.
 var directions = []struct {
 	name   string
 	attach ebpf.AttachType
 }{{"egress", ebpf.AttachTCXEgress}, {"ingress", ebpf.AttachTCXIngress}}
 
-// linkKey is the name of a link's pin. An interface's name may contain a
-// dot, which a BPF file system forbids, and it may change: hence the index.
+// linkKey is the name of a link's pin. It has the interface's index, as a name may
+// change, and may contain a dot, which a BPF file system forbids.
 type linkKey struct {
 	ifindex   int
 	direction string
@@ -43,8 +43,8 @@ type attached struct {
 	path string
 }
 
-// alive tells whether the link's interface still exists: the kernel sets the
-// index of a link to 0 when its interface goes.
+// alive reports whether the link's interface still exists: the kernel sets the
+// index of a link to 0 when its interface is removed.
 func (a *attached) alive() bool {
 	info, err := a.link.Info()
 	return err == nil && info.TCX() != nil && info.TCX().Ifindex != 0
@@ -59,8 +59,8 @@ func (a *attached) detach() error {
 	return nil
 }
 
-// drop detaches. Without its pin and its descriptor a link ends too, but some
-// time later: the kernel has a worker free it.
+// drop detaches and unpins the link. Removing the pin and closing the descriptor
+// would end it as well, but later, when a worker of the kernel frees it.
 func (a *attached) drop() error {
 	if err := a.detach(); err != nil {
 		return err
@@ -71,9 +71,9 @@ func (a *attached) drop() error {
 	return a.link.Close()
 }
 
-// SetInterfaces attaches to exactly these interfaces. Links of an interface
-// that is gone are dropped without an error. Returns AttachError where an
-// interface does not exist or refuses, having done all others.
+// SetInterfaces attaches to exactly these interfaces. Links of an interface that is
+// gone are dropped without an error. Where an interface does not exist or cannot be
+// attached to, it goes on with the others and returns AttachError.
 func (l *Loader) SetInterfaces(names []string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -107,14 +107,14 @@ func (l *Loader) SetInterfaces(names []string) error {
 }
 
 func (l *Loader) attach(k linkKey, attach ebpf.AttachType) error {
-	if a := l.links[k]; a != nil { // of an interface before this one
+	if a := l.links[k]; a != nil { // of a previous interface with this index
 		if err := a.drop(); err != nil {
 			return err
 		}
 		delete(l.links, k)
 	}
-	// First in line: a program before this one that ends with TCX_PASS would
-	// hide packets, while this one hands on what is not its own.
+	// It is attached in front of all others: a program that ends with TCX_PASS
+	// would hide packets from it, while it passes on what is not its own.
 	ln, err := link.AttachTCX(link.TCXOptions{Interface: k.ifindex, Program: l.program, Attach: attach, Anchor: link.Head()})
 	if errors.Is(err, link.ErrNotSupported) {
 		return noFeature("TCX links", "6.6", err)
@@ -130,8 +130,7 @@ func (l *Loader) attach(k linkKey, attach ebpf.AttachType) error {
 	return nil
 }
 
-// others returns the ids of the programs on an interface, for the message
-// that says who is in the way.
+// others returns the ids of the programs on an interface, for AttachError.
 func others(ifindex int, attach ebpf.AttachType) (ids []uint32) {
 	res, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: attach})
 	if err != nil {

@@ -22,14 +22,14 @@ import (
 
 const programPrefix = "program-"
 
-// load fills l from the pins of an earlier run, or from nothing. It returns
-// whether there was an earlier run.
+// load adopts what an earlier run has pinned, or loads everything. adopted reports
+// whether there is something that goes on serving if a later step fails.
 func (l *Loader) load(spec *ebpf.CollectionSpec, replace bool) (adopted bool, err error) {
-	old, err := l.programPins()
+	previous, err := l.programPins()
 	if err != nil {
 		return false, err
 	}
-	if len(old) == 0 { // nothing, or an unfinished start that never saw a packet
+	if len(previous) == 0 { // nothing, or a start that was killed before it attached
 		return false, l.loadFresh(spec)
 	}
 	differs, err := l.openMaps(spec)
@@ -37,7 +37,7 @@ func (l *Loader) load(spec *ebpf.CollectionSpec, replace bool) (adopted bool, er
 	case err != nil:
 		return true, err
 	case differs == nil:
-		return true, l.loadOver(spec, old)
+		return true, l.loadOver(spec, previous)
 	}
 	err = fmt.Errorf("what is loaded at %s does not fit this program and these options (%s): use the options of then, or replace it, which ends all its flows",
 		l.dir, strings.Join(differs, "; "))
@@ -52,7 +52,7 @@ func (l *Loader) load(spec *ebpf.CollectionSpec, replace bool) (adopted bool, er
 func (l *Loader) loadFresh(spec *ebpf.CollectionSpec) error {
 	for _, dir := range []string{filepath.Join(l.dir, "links"), l.dir} {
 		if err := os.RemoveAll(dir); err != nil {
-			return fmt.Errorf("remove old pins: %w", err)
+			return fmt.Errorf("remove previous pins: %w", err)
 		}
 	}
 	coll, err := newCollection(spec, nil)
@@ -73,10 +73,10 @@ func (l *Loader) loadFresh(spec *ebpf.CollectionSpec) error {
 	return l.pinProgram(spec)
 }
 
-// loadOver loads the program over the maps in use. If it is the one that
-// runs already, that one stays; else each link switches to the new one, by
-// one atomic exchange, and no flow notices.
-func (l *Loader) loadOver(spec *ebpf.CollectionSpec, old []string) error {
+// loadOver loads the program with the maps in use, and adopts the links. If the same
+// program runs already, it stays. Otherwise each link is switched to the new program,
+// atomically: no flow breaks. previous are the pins of programs that there are.
+func (l *Loader) loadOver(spec *ebpf.CollectionSpec, previous []string) error {
 	coll, err := newCollection(spec, l.maps)
 	if err != nil {
 		return err
@@ -86,7 +86,7 @@ func (l *Loader) loadOver(spec *ebpf.CollectionSpec, old []string) error {
 	}
 	l.take(coll)
 	same := programPrefix + fingerprint(spec, l.program)
-	if slices.Equal(old, []string{same}) {
+	if slices.Equal(previous, []string{same}) {
 		running, err := ebpf.LoadPinnedProgram(filepath.Join(l.dir, same), nil)
 		if err != nil {
 			return fmt.Errorf("open program: %w", err)
@@ -104,22 +104,23 @@ func (l *Loader) loadOver(spec *ebpf.CollectionSpec, old []string) error {
 		}
 	}
 	l.addNote("switched %d links to a new program over the same maps", len(l.links))
-	if !slices.Contains(old, same) {
+	if !slices.Contains(previous, same) {
 		if err := l.pinProgram(spec); err != nil {
 			return err
 		}
 	}
-	for _, name := range old {
+	for _, name := range previous {
 		if name == same {
 			continue
 		}
 		if err := os.Remove(filepath.Join(l.dir, name)); err != nil {
-			return fmt.Errorf("remove old program: %w", err)
+			return fmt.Errorf("remove previous program: %w", err)
 		}
 	}
 	return nil
 }
 
+// take moves the program and the maps of the contract from a collection to l.
 func (l *Loader) take(coll *ebpf.Collection) {
 	l.program = coll.DetachProgram(bpf.BlixtProgBlixt)
 	l.maps = map[string]*ebpf.Map{}
@@ -138,6 +139,7 @@ func (l *Loader) pinProgram(spec *ebpf.CollectionSpec) error {
 	return nil
 }
 
+// programPins returns the names of the pins of programs; none: nothing is loaded.
 func (l *Loader) programPins() (names []string, err error) {
 	entries, err := os.ReadDir(l.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -151,6 +153,7 @@ func (l *Loader) programPins() (names []string, err error) {
 	return names, nil
 }
 
+// newCollection loads the object, with the maps of over in place of new ones.
 func newCollection(spec *ebpf.CollectionSpec, over map[string]*ebpf.Map) (*ebpf.Collection, error) {
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: over})
 	if err == nil {
@@ -165,16 +168,17 @@ func newCollection(spec *ebpf.CollectionSpec, over map[string]*ebpf.Map) (*ebpf.
 	return nil, fmt.Errorf("load program: %w", err)
 }
 
+// tail returns the last n lines.
 func tail(lines []string, n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-// pinned tells maps of the contract from those of constants: bpfman pins
-// none of the latter either.
+// pinned reports whether a map belongs to the contract, and not to the program's
+// constants: those are not pinned, by bpfman neither.
 func pinned(name string) bool { return !strings.HasPrefix(name, ".") }
 
-// fingerprint identifies the program by the kernel's tag of its instructions
-// and by its constants, which the tag leaves out.
+// fingerprint identifies the program by the kernel's tag, which covers its
+// instructions, and by its constants, which the tag leaves out.
 func fingerprint(spec *ebpf.CollectionSpec, p *ebpf.Program) string {
 	h := sha256.New()
 	if info, err := p.Info(); err == nil {
@@ -230,8 +234,8 @@ func (l *Loader) openMaps(spec *ebpf.CollectionSpec) (differs []string, err erro
 	return differs, nil
 }
 
-// adoptLinks opens the links of an earlier run. Those of interfaces that are
-// gone are dropped.
+// adoptLinks opens the links of an earlier run, and drops those whose interface is
+// gone.
 func (l *Loader) adoptLinks() error {
 	dir := filepath.Join(l.dir, "links")
 	entries, err := os.ReadDir(dir)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package loader puts the data plane into the kernel without help of others.
-// In come sizes and the names of interfaces; out come pinned maps that
-// datapath writes, a program, and its TCX links. Everything is pinned, so
-// that packets are served whatever becomes of the process.
+// Package loader puts the data plane into the kernel without bpfman. In come an
+// object, sizes and the names of interfaces; out come pinned maps that datapath
+// writes, a program, and its TCX links. Everything is pinned, so that the kernel goes
+// on serving when the process ends.
 //
 //	<bpffs>/blixt/<name>/maps/<map>               what datapath.Open opens
 //	<bpffs>/blixt/<name>/program-<fingerprint>    pinned last: its absence marks an unfinished start
@@ -24,24 +24,24 @@ import (
 	"github.com/kubernetes-sigs/blixt/bpf"
 )
 
-// The places and the name that Options fill in for empty fields.
+// Defaults of empty fields of Options.
 const (
 	DefaultName   = "default"
 	DefaultBPFFS  = "/sys/fs/bpf"
 	DefaultRunDir = "/run/blixt"
 )
 
-// Options say what to load, and where to.
+// Options are what to load, and where to pin it.
 type Options struct {
-	// Name keeps several data planes on one machine apart.
+	// Name distinguishes data planes on one machine.
 	Name string
-	// BPFFS is where a BPF file system is mounted, or is to be.
+	// BPFFS is where a BPF file system is mounted, or is to be mounted.
 	BPFFS string
-	// RunDir holds the lock, and a note of Image.
+	// RunDir holds the lock, and a file that names Image.
 	RunDir string
-	// Object is the compiled data plane, nil: the embedded one.
+	// Object is an ELF file's content, nil: the embedded one.
 	Object []byte
-	// Image is where Object was read from, for Info.
+	// Image is the bytecode image that Object was read from, for Info; "": none.
 	Image string
 	// Interfaces to attach to, by name. SetInterfaces changes them later.
 	Interfaces []string
@@ -49,22 +49,22 @@ type Options struct {
 	Flows uint32
 	// RingSlots is the number of slots of all rings, 0: the object's default.
 	RingSlots uint32
-	// Replace removes what is in the way of another layout or other sizes,
-	// and with it all flows.
+	// Replace replaces maps of another layout or other sizes, which ends all
+	// flows.
 	Replace bool
-	// Group may use the maps besides root, 0: nobody.
+	// Group may use the maps as root does, 0: no group may.
 	Group int
 }
 
-// Loader holds what is loaded. Its methods may be called concurrently, from
+// Loader holds a loaded data plane. Its methods may be called concurrently, from
 // threads of the network namespace that Load was called in.
 type Loader struct {
-	dir     string
-	lock    *Lock
-	imageFile   string // the file that names the image
-	mounted string // the BPF file system that Load mounted
-	group   int
-	notes   []string
+	dir       string
+	lock      *Lock
+	imageFile string // names the image
+	mounted   string // the BPF file system that Load has mounted; "": none
+	group     int
+	notes     []string
 
 	mu      sync.Mutex
 	maps    map[string]*ebpf.Map
@@ -80,7 +80,8 @@ func Load(o Options) (*Loader, error) {
 	o.Name = defaultTo(o.Name, DefaultName)
 	o.BPFFS = defaultTo(o.BPFFS, DefaultBPFFS)
 	o.RunDir = defaultTo(o.RunDir, DefaultRunDir)
-	// A dot is forbidden in names on a BPF file system, a slash leads elsewhere.
+	// A BPF file system forbids dots in names, and a slash would name another
+	// directory.
 	if strings.ContainsAny(o.Name, "./") {
 		return nil, fmt.Errorf("name %q: must not contain a dot or a slash", o.Name)
 	}
@@ -99,11 +100,11 @@ func Load(o Options) (*Loader, error) {
 		return nil, err
 	}
 	l := &Loader{
-		dir:   Pins(o.BPFFS, o.Name),
-		lock:  lock,
+		dir:       Pins(o.BPFFS, o.Name),
+		lock:      lock,
 		imageFile: imagePath(o.RunDir, o.Name),
-		group: o.Group,
-		links: map[linkKey]*attached{},
+		group:     o.Group,
+		links:     map[linkKey]*attached{},
 	}
 	mounted, err := mountBPFFS(o.BPFFS)
 	if err != nil {
@@ -152,21 +153,21 @@ func (o Options) spec() (*ebpf.CollectionSpec, error) {
 	return spec, nil
 }
 
-// Pins returns where a data plane of a name is pinned.
+// Pins returns the directory in which the data plane of a name is pinned.
 func Pins(bpffs, name string) string { return filepath.Join(bpffs, "blixt", name) }
 
 // Dir returns the directory of the pinned maps.
 func (l *Loader) Dir() string { return filepath.Join(l.dir, "maps") }
 
-// Notes returns what Load did that its caller may not expect.
+// Notes returns messages about what Load did beyond the usual.
 func (l *Loader) Notes() []string { return slices.Clone(l.notes) }
 
 func (l *Loader) addNote(format string, args ...any) {
 	l.notes = append(l.notes, fmt.Sprintf(format, args...))
 }
 
-// Close ends the loader's hold. With keep the kernel goes on serving; else
-// everything is detached and removed, the mount that Load made included.
+// Close releases the name. With keep the kernel goes on serving; else everything is
+// detached and removed, including the mount that Load made.
 func (l *Loader) Close(keep bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -190,8 +191,8 @@ func (l *Loader) Close(keep bool) error {
 	return errors.Join(append(errs, l.lock.Release())...)
 }
 
-// remove deletes all pins, links first, so that no packet meets a program
-// whose maps are half gone.
+// remove removes all pins, those of the links first, so that no packet reaches a
+// program some of whose pins are gone.
 func (l *Loader) remove() error {
 	for _, sub := range []string{"links", "."} {
 		if err := os.RemoveAll(filepath.Join(l.dir, sub)); err != nil && sub != "." {
@@ -204,7 +205,7 @@ func (l *Loader) remove() error {
 	if err := writeImage(l.imageFile, ""); err != nil {
 		return err
 	}
-	// Other names may live beside this one: then this fails, and should.
+	// This fails if other names are pinned beside this one, and should.
 	_ = os.Remove(filepath.Dir(l.dir))
 	if l.mounted != "" {
 		return unmountBPFFS(l.mounted)

@@ -19,9 +19,9 @@ import (
 	"github.com/kubernetes-sigs/blixt/bpf"
 )
 
-// sandbox moves the test into network and mount namespaces of its own, which
-// end with its thread, however the test ends. It returns options whose BPF
-// file system is one of the test's own too.
+// sandbox moves the test into network and mount namespaces of its own, which end
+// with its thread, in whichever way the test ends. The BPF file system of the
+// options that it returns is the test's own, too.
 func sandbox(t *testing.T) Options {
 	t.Helper()
 	runtime.LockOSThread() // never unlocked: the thread ends with the test
@@ -32,8 +32,8 @@ func sandbox(t *testing.T) Options {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	// The mount outlives the test in this namespace only, and would be in the
-	// way of the removal of the directory.
+	// The mount outlives the test, in this namespace only. While it is there, the
+	// directory cannot be removed.
 	t.Cleanup(func() { _ = unix.Unmount(filepath.Join(dir, "bpf"), unix.MNT_DETACH) })
 	return Options{BPFFS: filepath.Join(dir, "bpf"), RunDir: filepath.Join(dir, "run"), Flows: 4096, RingSlots: bpf.MinRingSlots}
 }
@@ -120,9 +120,9 @@ func TestKeepAndAdopt(t *testing.T) {
 	if err := l.Close(true); err != nil {
 		t.Fatal(err)
 	}
-	seen, err := Inspect(o.BPFFS, "")
-	if err != nil || seen.ProgramID != before.ProgramID || len(seen.Links) != 2 {
-		t.Errorf("inspect: %+v, %v", seen, err)
+	inspected, err := Inspect(o.BPFFS, "")
+	if err != nil || inspected.ProgramID != before.ProgramID || len(inspected.Links) != 2 {
+		t.Errorf("inspect: %+v, %v", inspected, err)
 	}
 	if image := Image(o.RunDir, DefaultName); image != o.Image {
 		t.Errorf("image %q, want %q", image, o.Image)
@@ -145,8 +145,8 @@ func TestKeepAndAdopt(t *testing.T) {
 	}
 }
 
-// An update of Blixt whose layout is the same: links move to the new program
-// and the maps stay.
+// TestNewProgramOverSameMaps updates to a version with the same layout: links are
+// switched to the new program, and the maps stay.
 func TestNewProgramOverSameMaps(t *testing.T) {
 	o := sandbox(t)
 	addInterface(t, "d0")
@@ -156,7 +156,7 @@ func TestNewProgramOverSameMaps(t *testing.T) {
 	if err := l.Close(true); err != nil {
 		t.Fatal(err)
 	}
-	// The older program is the same one under the name of another.
+	// The previous program is the same one, under the fingerprint of another.
 	dir := filepath.Join(o.BPFFS, "blixt", DefaultName)
 	p, err := ebpf.LoadPinnedProgram(filepath.Join(dir, programPrefix+before.Fingerprint), nil)
 	if err != nil {
@@ -172,7 +172,7 @@ func TestNewProgramOverSameMaps(t *testing.T) {
 	l = mustLoad(t, o)
 	after := mustInfo(t, l)
 	if before.ProgramID == after.ProgramID {
-		t.Error("program is still the old one")
+		t.Error("the program is still the previous one")
 	}
 	for name, id := range before.Maps {
 		if after.Maps[name] != id {

@@ -14,8 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lock keeps a name for one process: a locked file with the holder's process
-// id in it. The kernel releases it when the process ends, however it does.
+// Lock reserves a name for one process. It is a locked file that contains the
+// process id of its holder. The kernel releases it when the process ends, in
+// whichever way.
 type Lock struct {
 	file *os.File
 }
@@ -41,8 +42,8 @@ func Acquire(dir, name string) (*Lock, error) {
 			pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
 			return nil, fmt.Errorf("data plane %q is held by process %d: stop that one first, or choose another name", name, pid)
 		}
-		// The holder before may have removed the file between open and flock:
-		// then this locks a file that nobody else can see.
+		// The previous holder may have removed the file between open and flock:
+		// then this is a lock on a file that nobody else can open.
 		if !samePath(f, path) {
 			f.Close()
 			continue
@@ -57,6 +58,7 @@ func Acquire(dir, name string) (*Lock, error) {
 	}
 }
 
+// samePath reports whether the file is still the one at path.
 func samePath(f *os.File, path string) bool {
 	a, err := f.Stat()
 	if err != nil {
@@ -66,7 +68,7 @@ func samePath(f *os.File, path string) bool {
 	return err == nil && os.SameFile(a, b)
 }
 
-// Release gives the name back.
+// Release releases the name.
 func (l *Lock) Release() error {
 	if err := os.Remove(l.file.Name()); err != nil {
 		return errors.Join(fmt.Errorf("remove lock: %w", err), l.file.Close())

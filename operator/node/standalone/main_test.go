@@ -18,9 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestMain runs the tests in network and mount namespaces of their own, which
-// end with the process, however it ends. All its threads are there: what is
-// tested starts goroutines.
+// TestMain runs the tests in a process with network and mount namespaces of its own,
+// which end with it. All its threads are in them, as the code under test starts
+// goroutines.
 func TestMain(m *testing.M) {
 	const inside = "BLIXT_TEST_INSIDE"
 	if os.Getenv(inside) != "" {
@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	cmd.Env = append(os.Environ(), inside+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	runtime.LockOSThread() // the one that the child dies with
+	runtime.LockOSThread() // Pdeathsig kills the child when this thread ends
 	err := cmd.Run()
 	if exit, ran := errors.AsType[*exec.ExitError](err); ran {
 		os.Exit(exit.ExitCode())
@@ -101,7 +101,8 @@ func assign(t *testing.T, name string, prefixes ...string) {
 	}
 }
 
-// addresses returns what an interface has, but for link-local ones.
+// addresses returns the addresses of an interface, without loopback and link-local
+// ones.
 func addresses(t *testing.T, name string) (found []netip.Addr) {
 	t.Helper()
 	list, err := netlink.AddrList(byName(t, name), netlink.FAMILY_ALL)
@@ -117,7 +118,7 @@ func addresses(t *testing.T, name string) (found []netip.Addr) {
 // neighbour is another machine, at the end of a cable.
 type neighbour struct{ fd int }
 
-// newNeighbour makes a machine that is joined to an interface of ours.
+// newNeighbour makes a machine that is connected to a new interface of this host.
 func newNeighbour(t *testing.T, name string, prefixes ...string) neighbour {
 	t.Helper()
 	made := make(chan error)
@@ -167,7 +168,7 @@ func (n neighbour) do(f func() error) error {
 	return <-done
 }
 
-// listen accepts connections until the test ends, and forgets them.
+// listen accepts connections until the test ends, and closes each at once.
 func listen(t *testing.T, in func(func() error) error, addr string) {
 	t.Helper()
 	var ln net.Listener
@@ -187,5 +188,5 @@ func listen(t *testing.T, in func(func() error) error, addr string) {
 	}()
 }
 
-// here is do for ourselves.
+// here calls f on this host, as neighbour.do does on a neighbour.
 func here(f func() error) error { return f() }

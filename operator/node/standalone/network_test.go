@@ -25,7 +25,7 @@ func TestInterfacesAreThoseThatCarryPacketsOfTheirOwn(t *testing.T) {
 	must(t, netlink.LinkSetDown(byName(t, "off0")))
 
 	// The port's peer is a container, off0 and its peer are down.
-	if got, want := seen(t).interfaces, []string{"br0", "eth0", "lo", "peer-eth0"}; !slices.Equal(got, want) {
+	if got, want := mustReadNetwork(t).interfaces, []string{"br0", "eth0", "lo", "peer-eth0"}; !slices.Equal(got, want) {
 		t.Errorf("interfaces are %v, want %v", got, want)
 	}
 	n, err := readNetwork([]string{"port0", "eth0"})
@@ -40,14 +40,14 @@ func TestPrimaryAddressesAreThoseOfDefaultRoutes(t *testing.T) {
 	veth(t, "eth1")
 	assign(t, "eth0", "192.0.2.1/24", "2001:db8:1::1/64")
 	assign(t, "eth1", "198.51.100.1/24")
-	if n := seen(t); len(n.primary) != 0 {
+	if n := mustReadNetwork(t); len(n.primary) != 0 {
 		t.Errorf("without a default route, primary addresses are %v", n.primary)
 	}
 	route := func(name, gateway string) {
 		must(t, netlink.RouteAdd(&netlink.Route{LinkIndex: byName(t, name).Attrs().Index, Gw: net.ParseIP(gateway)}))
 	}
 	route("eth0", "192.0.2.254")
-	n := seen(t)
+	n := mustReadNetwork(t)
 	if want := ips("192.0.2.1", "2001:db8:1::1"); !slices.Equal(n.primary, want) {
 		t.Errorf("primary addresses are %v, want %v", n.primary, want)
 	}
@@ -58,7 +58,7 @@ func TestPrimaryAddressesAreThoseOfDefaultRoutes(t *testing.T) {
 		{LinkIndex: byName(t, "eth0").Attrs().Index, Gw: net.ParseIP("192.0.2.254")},
 		{LinkIndex: byName(t, "eth1").Attrs().Index, Gw: net.ParseIP("198.51.100.254")},
 	}}))
-	if n, want := seen(t), ips("192.0.2.1", "198.51.100.1", "2001:db8:1::1"); !slices.Equal(n.primary, want) {
+	if n, want := mustReadNetwork(t), ips("192.0.2.1", "198.51.100.1", "2001:db8:1::1"); !slices.Equal(n.primary, want) {
 		t.Errorf("with a route by both, primary addresses are %v, want %v", n.primary, want)
 	}
 }
@@ -86,17 +86,17 @@ func TestSNATPortsThatTheHostUsesAreRefused(t *testing.T) {
 	}
 }
 
-func TestForwardingThatIsOffIsWarnedOf(t *testing.T) {
+func TestDisabledForwardingIsWarnedOf(t *testing.T) {
 	for _, name := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
 		file := "/proc/sys/net/" + name
 		must(t, os.WriteFile(file, []byte("1"), 0))
 		t.Cleanup(func() { must(t, os.WriteFile(file, []byte("0"), 0)) })
 	}
-	if w := seen(t).warnings(); len(w) > 0 {
+	if w := mustReadNetwork(t).warnings(); len(w) > 0 {
 		t.Errorf("forwarding is on, and warned of: %v", w)
 	}
 	must(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0))
-	if w := seen(t).warnings(); len(w) != 1 || !strings.Contains(w[0], "net.ipv4.ip_forward") {
+	if w := mustReadNetwork(t).warnings(); len(w) != 1 || !strings.Contains(w[0], "net.ipv4.ip_forward") {
 		t.Errorf("warnings are %v", w)
 	}
 }
@@ -110,13 +110,13 @@ func TestHomeIsTheInterfaceOfTheNetwork(t *testing.T) {
 		"192.0.2.9": "eth0", "2001:db8:1::9": "eth0", "198.51.100.100": "eth1",
 		"198.51.100.200": "lo", "203.0.113.2": "lo", "2001:db8:2::9": "lo",
 	} {
-		if got := seen(t).home(ips(ip)[0]); got.Interface != want || got.Index != byName(t, want).Attrs().Index {
+		if got := mustReadNetwork(t).home(ips(ip)[0]); got.Interface != want || got.Index != byName(t, want).Attrs().Index {
 			t.Errorf("home of %s is %+v, want %s", ip, got, want)
 		}
 	}
 }
 
-func TestEveryChangeOfTheNetworkIsNoticed(t *testing.T) {
+func TestEveryChangeOfTheNetworkIsReported(t *testing.T) {
 	changed := make(chan bool, 1000)
 	must(t, watchNetwork(t.Context(), func() { changed <- true }))
 	notice := func(what string, do func()) {

@@ -26,8 +26,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
-// files is a Gateway with a TCP listener and one backend. No address: its spec
-// says none.
+// files returns the YAML of a Gateway with a TCP listener and one backend. An empty
+// address: its spec has none.
 func files(port int, address string) string {
 	addresses := ""
 	if address != "" {
@@ -81,11 +81,12 @@ type instance struct {
 	done  chan error
 }
 
-// prepare makes directories for a load balancer, with one file.
+// prepare returns a load balancer that is not started, with directories of its own
+// and one file.
 func prepare(t *testing.T, text string) *instance {
 	t.Helper()
 	dir := t.TempDir()
-	i := &instance{T: t, log: listenToLog(t), stop: func() {}, bpffs: filepath.Join(dir, "bpf"), Options: Options{
+	i := &instance{T: t, log: captureLog(t), stop: func() {}, bpffs: filepath.Join(dir, "bpf"), Options: Options{
 		Dir: filepath.Join(dir, "yaml"), NodeName: "here", SNATPorts: lb.PortRange{First: 11000, Last: 11999},
 		Name: "test", RunDir: filepath.Join(dir, "run"),
 	}}
@@ -95,7 +96,7 @@ func prepare(t *testing.T, text string) *instance {
 		})
 		return &Loaded{Loader: l, SNATPorts: i.SNATPorts}, err
 	}
-	// The mount would be in the way of the removal of the directory.
+	// While the mount is there, the directory cannot be removed.
 	t.Cleanup(func() { _ = unix.Unmount(i.bpffs, unix.MNT_DETACH) })
 	must(t, os.MkdirAll(i.Dir, 0o755))
 	i.write(text)
@@ -110,6 +111,7 @@ func (i *instance) write(text string) {
 	must(i.T, os.Rename(path+".new", path))
 }
 
+// start runs the load balancer until the test ends, or stop is called.
 func (i *instance) start() {
 	i.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -147,7 +149,7 @@ func (i *instance) serves(want ...string) {
 	})
 }
 
-// backends counts those that are served.
+// backends returns the number of backends that are served.
 func (i *instance) backends() (n int) {
 	i.Helper()
 	r, err := writer.LoadRecord(StateFile(i.RunDir, i.Name))
@@ -205,7 +207,7 @@ func TestNewInterfaceGetsTheProgramWhileRunning(t *testing.T) {
 	i.attached("eth0", "eth1", "lo", "peer-eth0", "peer-eth1")
 	must(t, netlink.LinkDel(byName(t, "eth1")))
 	i.attached("eth0", "lo", "peer-eth0")
-	// What is down keeps nothing that is up from being served.
+	// An interface that is down does not keep the others from being served.
 	must(t, netlink.LinkSetDown(byName(t, "peer-eth0")))
 	i.attached("eth0", "lo")
 }
@@ -217,7 +219,7 @@ func TestGatewayWithoutAddressesIsServedOnTheHosts(t *testing.T) {
 	i := prepare(t, files(80, ""))
 	i.start()
 	i.serves("192.0.2.1:80")
-	// It follows the host's addresses, and is no reason for the host to lose one.
+	// The Gateway follows the host's addresses, and takes none of them away.
 	assign(t, "eth0", "198.51.100.3/24")
 	i.serves("192.0.2.1:80", "198.51.100.3:80")
 	must(t, netlink.AddrDel(byName(t, "eth0"), mustAddr(t, "192.0.2.1/24")))
@@ -245,7 +247,7 @@ func TestAddressMovesToTheNetworkThatAppears(t *testing.T) {
 	want(t, "eth0", host4)
 }
 
-func TestBrokenFileIsSaidAndTheLastGoodOneServed(t *testing.T) {
+func TestBrokenFileIsLoggedAndTheLastGoodOneServed(t *testing.T) {
 	veth(t, "eth0")
 	i := prepare(t, files(80, far4))
 	i.start()
@@ -259,7 +261,7 @@ func TestBrokenFileIsSaidAndTheLastGoodOneServed(t *testing.T) {
 	i.logs("mended")
 }
 
-func TestMisspelledKindIsSaidAndTheLastGoodOneServed(t *testing.T) {
+func TestMisspelledKindIsLoggedAndTheLastGoodOneServed(t *testing.T) {
 	veth(t, "eth0")
 	i := prepare(t, files(80, far4))
 	i.start()
@@ -268,7 +270,7 @@ func TestMisspelledKindIsSaidAndTheLastGoodOneServed(t *testing.T) {
 	i.logs("level=ERROR", "the last good configuration goes on serving", "web.yaml:", "did you mean TCPRoute?")
 	i.serves(far4 + ":80")
 	if served := i.backends(); served != 1 {
-		t.Errorf("%d backends are served, want the one of before", served)
+		t.Errorf("%d backends are served, want the previous one", served)
 	}
 }
 
@@ -296,7 +298,7 @@ func TestWhatIsWrongFromTheStartIsAnError(t *testing.T) {
 	want(t, "lo")
 }
 
-func TestProblemOfAnObjectIsSaidOnce(t *testing.T) {
+func TestProblemOfAnObjectIsLoggedOnce(t *testing.T) {
 	veth(t, "eth0")
 	i := prepare(t, strings.Replace(files(80, far4), "{name: web, port: 80}", "{name: nobody, port: 80}", 1))
 	i.start()
@@ -308,12 +310,12 @@ func TestProblemOfAnObjectIsSaidOnce(t *testing.T) {
 	}
 	for _, line := range i.log.take() {
 		if strings.Contains(line, "nobody") {
-			t.Errorf("said again: %s", line)
+			t.Errorf("logged again: %s", line)
 		}
 	}
 }
 
-func TestServiceWithoutEndpointsIsSaid(t *testing.T) {
+func TestServiceWithoutEndpointsIsLogged(t *testing.T) {
 	veth(t, "eth0")
 	gone := strings.Replace(files(80, far4), "endpoints:\n- addresses: [\"10.0.0.1\"]", "endpoints: []", 1)
 	i := prepare(t, gone)
@@ -322,7 +324,7 @@ func TestServiceWithoutEndpointsIsSaid(t *testing.T) {
 	i.logs(want...)
 	i.write(files(80, far4))
 	i.logs("serving", "backends=1")
-	// Whoever takes them away again is told again.
+	// It is logged again if they go again.
 	for _, endpoints := range []string{
 		"endpoints: []",
 		"endpoints: [{addresses: [10.0.0.1], conditions: {ready: false}}]",
@@ -334,7 +336,8 @@ func TestServiceWithoutEndpointsIsSaid(t *testing.T) {
 	}
 }
 
-// A reference that is to get nothing needs no endpoints, one of two does.
+// TestUnservedAreThoseThatConnectionsGoTo: a reference without a weight needs no
+// endpoints, one of two with a weight does.
 func TestUnservedAreThoseThatConnectionsGoTo(t *testing.T) {
 	web, api := types.NamespacedName{Namespace: "default", Name: "web"}, types.NamespacedName{Namespace: "default", Name: "api"}
 	key := func(addr string) lb.Key { return lb.Key{Addr: netip.MustParseAddr(addr), Protocol: lb.TCP, Port: 80} }
@@ -362,8 +365,9 @@ func TestUnservedAreThoseThatConnectionsGoTo(t *testing.T) {
 	}
 }
 
-// Files, interfaces and addresses change as fast as they can, while states are
-// applied: nobody waits for ever for anybody, and the last word counts.
+// TestManyChangesAtOnceEndInTheLastOne changes files, interfaces and addresses as
+// fast as possible while states are applied: nothing blocks, and the last change
+// counts.
 func TestManyChangesAtOnceEndInTheLastOne(t *testing.T) {
 	veth(t, "eth0")
 	up(t, "peer-eth0")
@@ -386,7 +390,7 @@ func TestManyChangesAtOnceEndInTheLastOne(t *testing.T) {
 	i.serves(near4 + ":2000")
 	want(t, "eth0", "192.0.2.1", near4)
 	want(t, "lo")
-	// It may be told to end while it is at work.
+	// It may be stopped while it applies a change.
 	i.write(files(2001, far4))
 	i.stop()
 	want(t, "eth0", "192.0.2.1")

@@ -32,8 +32,8 @@ func ips(texts ...string) (list []netip.Addr) {
 	return list
 }
 
-// seen reads the network as it is.
-func seen(t *testing.T) *network {
+// mustReadNetwork returns the network as it is now.
+func mustReadNetwork(t *testing.T) *network {
 	t.Helper()
 	n, err := readNetwork(nil)
 	must(t, err)
@@ -70,7 +70,7 @@ func TestServedAddressIsWhereNeighboursFindIt(t *testing.T) {
 	other := newNeighbour(t, "eth0", peer4+"/24", peer6+"/64")
 	assign(t, "eth0", host4+"/24", host6+"/64")
 	v := newVIPs(t, filepath.Join(t.TempDir(), "addresses"))
-	must(t, v.assign(exclusive(near4, near6, far4, far6), seen(t)))
+	must(t, v.assign(exclusive(near4, near6, far4, far6), mustReadNetwork(t)))
 
 	want(t, "eth0", host4, host6, near4, near6)
 	want(t, "lo", far4, far6)
@@ -97,7 +97,7 @@ func TestServedAddressIsNeverTheSourceOfTheHost(t *testing.T) {
 	v := newVIPs(t, filepath.Join(t.TempDir(), "addresses"))
 	// Before the host's own are there, and lower than they: a kernel may prefer either.
 	assign(t, "eth0", host4+"/32", host6+"/128")
-	network := seen(t)
+	network := mustReadNetwork(t)
 	link := byName(t, "eth0").Attrs()
 	for _, p := range []string{"192.0.2.0/24", "2001:db8:1::/64"} {
 		network.connected = append(network.connected, connected{link.Index, link.Name, netip.MustParsePrefix(p)})
@@ -125,13 +125,13 @@ func mustAddr(t *testing.T, text string) *netlink.Addr {
 	return a
 }
 
-func TestAddressesThatAreServedNoMoreAreRemoved(t *testing.T) {
+func TestAddressesThatAreNoLongerServedAreRemoved(t *testing.T) {
 	veth(t, "eth0")
 	assign(t, "eth0", host4+"/24", host6+"/64")
 	file := filepath.Join(t.TempDir(), "addresses")
 	v := newVIPs(t, file)
-	must(t, v.assign(exclusive(near4, near6, far4, far6), seen(t)))
-	must(t, v.assign(exclusive(near4, far6), seen(t)))
+	must(t, v.assign(exclusive(near4, near6, far4, far6), mustReadNetwork(t)))
+	must(t, v.assign(exclusive(near4, far6), mustReadNetwork(t)))
 	want(t, "eth0", host4, host6, near4)
 	want(t, "lo", far6)
 	must(t, v.remove())
@@ -147,49 +147,51 @@ func TestAddressesOfTheHostAreLeftAlone(t *testing.T) {
 	assign(t, "eth0", host4+"/24", near4+"/32")
 	v := newVIPs(t, filepath.Join(t.TempDir(), "addresses"))
 	shared := []lb.Address{{IP: netip.MustParseAddr(near4)}}
-	must(t, v.assign(shared, seen(t)))
-	if own := v.own(seen(t).addresses); !slices.Equal(own, ips(host4, near4)) {
+	must(t, v.assign(shared, mustReadNetwork(t)))
+	if own := v.own(mustReadNetwork(t).addresses); !slices.Equal(own, ips(host4, near4)) {
 		t.Errorf("own addresses are %v", own)
 	}
 	must(t, v.remove())
 	want(t, "eth0", host4, near4)
 }
 
-// A killed process has removed nothing; its successor knows what was the host's own.
+// TestSuccessorOfAKilledProcessKnowsItsAddresses: a process that was killed has removed
+// nothing. The next one tells its addresses from the host's own.
 func TestSuccessorOfAKilledProcessKnowsItsAddresses(t *testing.T) {
 	veth(t, "eth0")
 	assign(t, "eth0", host4+"/24")
 	file := filepath.Join(t.TempDir(), "addresses")
-	must(t, newVIPs(t, file).assign(exclusive(near4, far4), seen(t)))
+	must(t, newVIPs(t, file).assign(exclusive(near4, far4), mustReadNetwork(t)))
 
 	v := newVIPs(t, file)
-	if own := v.own(seen(t).addresses); !slices.Equal(own, ips(host4)) {
+	if own := v.own(mustReadNetwork(t).addresses); !slices.Equal(own, ips(host4)) {
 		t.Errorf("own addresses are %v, want %s alone", own, host4)
 	}
-	must(t, v.assign(exclusive(far4, far6), seen(t)))
+	must(t, v.assign(exclusive(far4, far6), mustReadNetwork(t)))
 	want(t, "eth0", host4)
 	want(t, "lo", far4, far6)
 	must(t, v.remove())
 	want(t, "lo")
 }
 
-// It may have been killed between writing down an address and adding it.
+// TestAddressThatWasWrittenDownOnlyIsNoError: the process may have been killed after it
+// wrote the file, before it added the address.
 func TestAddressThatWasWrittenDownOnlyIsNoError(t *testing.T) {
 	veth(t, "eth0")
 	assign(t, "eth0", host4+"/24")
 	file := filepath.Join(t.TempDir(), "addresses")
-	must(t, newVIPs(t, file).assign(exclusive(near4, far4), seen(t)))
+	must(t, newVIPs(t, file).assign(exclusive(near4, far4), mustReadNetwork(t)))
 	must(t, netlink.AddrDel(byName(t, "eth0"), mustAddr(t, near4+"/32")))
 	must(t, netlink.AddrDel(byName(t, "lo"), mustAddr(t, far4+"/32")))
 
 	v := newVIPs(t, file)
-	must(t, v.assign(exclusive(far4), seen(t)))
+	must(t, v.assign(exclusive(far4), mustReadNetwork(t)))
 	want(t, "eth0", host4)
 	want(t, "lo", far4)
 	must(t, v.remove())
 }
 
-func TestBrokenFileOfAddressesIsSaid(t *testing.T) {
+func TestBrokenFileOfAddressesIsAnError(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "addresses")
 	must(t, os.WriteFile(file, []byte(`{"192.0.2.1`), 0o644))
 	if _, err := readVIPs(file); err == nil {
@@ -201,15 +203,15 @@ func TestAddressGoesWithItsInterface(t *testing.T) {
 	veth(t, "eth0")
 	assign(t, "eth0", host4+"/24")
 	v := newVIPs(t, filepath.Join(t.TempDir(), "addresses"))
-	must(t, v.assign(exclusive(near4), seen(t)))
+	must(t, v.assign(exclusive(near4), mustReadNetwork(t)))
 	must(t, netlink.LinkDel(byName(t, "eth0")))
-	must(t, v.assign(exclusive(near4), seen(t)))
+	must(t, v.assign(exclusive(near4), mustReadNetwork(t)))
 	want(t, "lo", near4)
 
 	// And comes back with it, without having been away.
 	veth(t, "eth0")
 	assign(t, "eth0", host4+"/24")
-	must(t, v.assign(exclusive(near4), seen(t)))
+	must(t, v.assign(exclusive(near4), mustReadNetwork(t)))
 	want(t, "eth0", host4, near4)
 	want(t, "lo")
 	must(t, v.remove())

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// logbook is what is logged while a test runs.
+// logbook collects what is logged while a test runs.
 type logbook struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -23,17 +23,17 @@ func (l *logbook) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
-// listenToLog collects what is logged from now on.
-func listenToLog(t *testing.T) *logbook {
+// captureLog returns a logbook of all that is logged until the test ends.
+func captureLog(t *testing.T) *logbook {
 	l := &logbook{}
-	before := slog.Default()
+	previous := slog.Default()
 	slog.SetDefault(slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			return slog.Attr{}
 		}
 		return a
 	}})))
-	t.Cleanup(func() { slog.SetDefault(before) })
+	t.Cleanup(func() { slog.SetDefault(previous) })
 	return l
 }
 
@@ -49,6 +49,7 @@ func (l *logbook) take() []string {
 	return strings.Split(text, "\n")
 }
 
+// wants fails the test unless exactly these lines were logged since the last call.
 func (l *logbook) wants(t *testing.T, lines ...string) {
 	t.Helper()
 	if got := l.take(); !slices.Equal(got, lines) {
@@ -56,10 +57,10 @@ func (l *logbook) wants(t *testing.T, lines ...string) {
 	}
 }
 
-func TestMessageIsSaidOnceWhileItIsTrue(t *testing.T) {
-	l := listenToLog(t)
+func TestMessageIsLoggedOnceWhileItIsTrue(t *testing.T) {
+	l := captureLog(t)
 	s := onceLog{last: map[string]string{}}
-	s.once("files", slog.LevelError, "") // well from the start
+	s.once("files", slog.LevelError, "") // nothing was wrong before
 	l.wants(t)
 	s.once("files", slog.LevelError, "line 3 is bad\nand line 4")
 	s.once("files", slog.LevelError, "line 3 is bad\nand line 4")
@@ -74,8 +75,8 @@ func TestMessageIsSaidOnceWhileItIsTrue(t *testing.T) {
 	l.wants(t, `level=ERROR msg="line 4 is bad"`)
 }
 
-func TestLastingMessagesAreSaidWhenTheyAppear(t *testing.T) {
-	l := listenToLog(t)
+func TestLastingMessagesAreLoggedWhenTheyAppear(t *testing.T) {
+	l := captureLog(t)
 	s := onceLog{last: map[string]string{}}
 	s.once("attach", slog.LevelWarn, "eth9 is missing")
 	s.each("problem", slog.LevelWarn, []string{"a", "b"})
