@@ -2,7 +2,7 @@
 
 // Package certs renews the certificate by which agents know the operator, and
 // the CA that signs it. In come the certificates as stored and the time; out
-// come those that there should be. It is pure but for random keys.
+// come those that should be stored. It is pure, apart from random keys.
 package certs
 
 import (
@@ -21,33 +21,34 @@ import (
 	"time"
 )
 
-// Lifetimes of certificates. Each is renewed when a third is left. A CA is
-// handed out before it signs: it reaches agents by a ConfigMap, which takes
-// minutes. The one before stays in the bundle as long as it is valid.
+// Lifetimes of certificates. Each certificate is renewed when a third of its
+// lifetime is left. A new CA is distributed before it signs: it reaches agents
+// by a ConfigMap, which takes minutes. The previous CA stays in the bundle as
+// long as it is valid.
 const (
 	caLifetime      = 365 * 24 * time.Hour
 	servingLifetime = 30 * 24 * time.Hour
-	handOut         = time.Hour
+	distribution    = time.Hour
 	clockSkew       = 5 * time.Minute
 )
 
-// Certificates are the certificate of the operator and the CA that agents know
-// it by, as PEM. All but Bundle is secret. The zero value is none.
+// Certificates are the operator's certificate and the CAs by which agents know
+// it, PEM-encoded. All but Bundle is secret. The zero value has none of them.
 type Certificates struct {
-	// CA and CAKey sign; NextCA and NextCAKey will.
+	// CA and CAKey sign. NextCA and NextCAKey will sign next.
 	CA, CAKey, NextCA, NextCAKey []byte
-	// OldCA signed before.
+	// OldCA is the previous CA.
 	OldCA []byte
 	// Certificate and Key are the operator's.
 	Certificate, Key []byte
 }
 
-// Bundle returns the CAs that an agent should trust.
+// Bundle returns the CAs that an agent should trust, PEM-encoded.
 func (c Certificates) Bundle() []byte { return slices.Concat(c.CA, c.NextCA, c.OldCA) }
 
-// Renew returns what the certificates should be now, for an operator of these
-// DNS names, and whether that differs. Whoever keeps them hands the bundle out
-// before the certificate is used, and asks again a few times an hour.
+// Renew returns the certificates that an operator with these DNS names should
+// have now, and whether they differ from c. The caller distributes the bundle
+// before it uses the certificate, and calls Renew again a few times an hour.
 func (c Certificates) Renew(now time.Time, names ...string) (Certificates, bool, error) {
 	r := &renewal{now: now, names: names, Certificates: c}
 	if err := r.renew(); err != nil {
@@ -56,7 +57,8 @@ func (c Certificates) Renew(now time.Time, names ...string) (Certificates, bool,
 	return r.Certificates, r.changed, nil
 }
 
-// Pair returns the operator's certificate for TLS.
+// Pair returns the operator's certificate with its key. It returns an error if
+// they do not match.
 func (c Certificates) Pair() (tls.Certificate, error) {
 	return tls.X509KeyPair(c.Certificate, c.Key)
 }
@@ -91,26 +93,27 @@ func (r *renewal) renew() (err error) {
 	return err
 }
 
-// changeCA makes the next CA, or makes it sign once it has been handed out.
+// changeCA creates the next CA or, once that has been distributed for long
+// enough, makes it the one that signs.
 func (r *renewal) changeCA() (err error) {
 	next, _ := parse(r.NextCA)
 	switch {
 	case next == nil:
 		r.NextCA, r.NextCAKey, err = r.makeCA()
 		r.changed = true
-	case r.now.Sub(next.NotBefore.Add(clockSkew)) >= handOut:
+	case r.now.Sub(next.NotBefore.Add(clockSkew)) >= distribution:
 		r.OldCA, r.CA, r.CAKey, r.NextCA, r.NextCAKey = r.CA, r.NextCA, r.NextCAKey, nil, nil
 		r.changed = true
 	}
 	return err
 }
 
-// due tells whether less than a third of a lifetime is left.
+// due reports whether less than a third of the lifetime is left.
 func (r *renewal) due(c *x509.Certificate) bool {
 	return c.NotAfter.Sub(r.now) < c.NotAfter.Sub(c.NotBefore)/3
 }
 
-// serves tells whether the operator's certificate will do.
+// serves reports whether the operator's certificate is still good.
 func (r *renewal) serves() bool {
 	c, err := parse(r.Certificate)
 	if err != nil || r.due(c) || !slices.Equal(c.DNSNames, r.names) {
@@ -149,7 +152,8 @@ func (r *renewal) makeServing() (cert, key []byte, err error) {
 	}, ca, pair.PrivateKey)
 }
 
-// make signs by the parent, or by itself.
+// make creates a certificate and its key, signed by the parent or, if there is
+// none, by itself.
 func (r *renewal) make(c, parent *x509.Certificate, parentKey crypto.PrivateKey) (cert, key []byte, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -177,7 +181,8 @@ func encodePEM(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
 
-// parse reads one certificate. Returns an error if there is none.
+// parse parses a single certificate. It returns an error if the text is
+// anything else.
 func parse(text []byte) (*x509.Certificate, error) {
 	block, rest := pem.Decode(text)
 	if block == nil || len(bytes.TrimSpace(rest)) > 0 {

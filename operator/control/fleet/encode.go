@@ -11,8 +11,9 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
-// encode returns the update to a version whose state is s, of what has changed
-// since base; nil: since nothing.
+// encode returns the message that takes an agent from base to version. s is the
+// state at version, and c what has changed since base. A nil base means that
+// the agent has nothing yet.
 func encode(base *lb.Version, version lb.Version, s *indexedSnapshot, c change) ([]byte, error) {
 	u := &wire.Update{Base: wire.EncodeVersion(base), Version: wire.EncodeVersion(&version)}
 	if c.addresses {

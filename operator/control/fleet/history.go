@@ -4,18 +4,18 @@ package fleet
 
 import "github.com/kubernetes-sigs/blixt/operator/lb"
 
-// historyLimit is how many versions an agent may miss and still be told only
-// what has changed. Of each, names alone are kept.
+// historyLimit is how many versions an agent may miss and still get only the
+// changes. Of each version, only the names of what changed are kept.
 const historyLimit = 1024
 
-// history is the newest state of an epoch and how it came to be.
+// history is the newest state of an epoch, and the changes that led to it.
 type history struct {
 	version lb.Version // sequence 0: nothing was published yet
 	state   *indexedSnapshot
-	// changes led to the newest versions, the last of them to the newest.
+	// changes are those of the newest versions, the newest last.
 	changes []change
-	// encoded are updates to the newest version, by the sequence that they
-	// start from, 0: from nothing. All agents share them.
+	// encoded are the updates to the newest version, by the sequence from which
+	// they start, 0 for complete ones. All agents share them.
 	encoded map[uint64][]byte
 }
 
@@ -23,7 +23,8 @@ func newHistory(epoch uint64) history {
 	return history{version: lb.Version{Epoch: epoch}, state: &indexedSnapshot{}}
 }
 
-// publish makes s the newest state. Returns false if it is that already.
+// publish makes s the newest state. It returns false if s equals the newest
+// state.
 func (h *history) publish(s *indexedSnapshot) bool {
 	c := differences(h.state, s)
 	if h.version.Sequence > 0 && c.empty() {
@@ -38,8 +39,8 @@ func (h *history) publish(s *indexedSnapshot) bool {
 	return true
 }
 
-// since returns the update from a version to the newest one: what has changed,
-// or everything where the version is nil, of another epoch or too old.
+// since returns the update from base to the newest version: the changes, or
+// everything if base is nil, of another epoch or too old.
 func (h *history) since(base *lb.Version) ([]byte, error) {
 	c := newChange()
 	if missed, ok := h.missed(base); ok {
@@ -63,7 +64,8 @@ func (h *history) since(base *lb.Version) ([]byte, error) {
 	return data, err
 }
 
-// missed returns the changes since a version, if all are known.
+// missed returns the changes since base, and false if not all of them are
+// known.
 func (h *history) missed(base *lb.Version) ([]change, bool) {
 	if base == nil || base.Epoch != h.version.Epoch || base.Sequence == 0 || base.Sequence > h.version.Sequence {
 		return nil, false

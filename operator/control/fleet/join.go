@@ -14,8 +14,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
-// authenticate looks at the token, which belongs to the stream, as TLS has no
-// certificate of the agent.
+// authenticate returns whom the stream's token belongs to. An agent has a token
+// instead of a TLS certificate.
 func (s *Server) authenticate(ctx context.Context) (Identity, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	var token string
@@ -41,13 +41,14 @@ func (s *Server) authenticate(ctx context.Context) (Identity, error) {
 	return id, err
 }
 
-// join makes an agent a member.
+// join registers the session of an agent, ends a previous session of the same
+// member, and records the agent's status.
 func (s *Server) join(c *session, id Identity, hello *wire.Hello) error {
 	if hello == nil || hello.Status == nil {
 		return refused(ReasonProtocol, "the first message is not Hello")
 	}
 	if hello.Node != id.Node {
-		return refused(ReasonNode, fmt.Sprintf("the agent says that it is on node %q, and its token that it is on %q", hello.Node, id.Node))
+		return refused(ReasonNode, fmt.Sprintf("the agent claims to be on node %q, but its token is for node %q", hello.Node, id.Node))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -61,7 +62,8 @@ func (s *Server) join(c *session, id Identity, hello *wire.Hello) error {
 	if err := s.checkMember(c.member); err != nil {
 		return err
 	}
-	// What it had before it came, it can have of what was published.
+	// An agent cannot have a later version of this epoch than the newest
+	// published one.
 	c.maxSequence = s.history.version.Sequence
 	c.got = wire.DecodeVersion(hello.Got)
 	if err := s.checkAck(c, hello.Status.Holds); err != nil {
@@ -83,7 +85,8 @@ func (s *Server) join(c *session, id Identity, hello *wire.Hello) error {
 	return nil
 }
 
-// sequenceOf returns the sequence of a version of this epoch, 0 if it is not.
+// sequenceOf returns the sequence of a version if it is of this epoch,
+// otherwise 0.
 func (s *Server) sequenceOf(v *wire.Version) uint64 {
 	if v.GetEpoch() != s.history.version.Epoch {
 		return 0
@@ -91,10 +94,11 @@ func (s *Server) sequenceOf(v *wire.Version) uint64 {
 	return v.GetSequence()
 }
 
-// checkAck returns an error if an agent cannot have the version.
+// checkAck returns an error if the agent claims a version that it was never
+// sent.
 func (s *Server) checkAck(c *session, v *wire.Version) error {
 	if n := s.sequenceOf(v); n > c.maxSequence {
-		return refused(ReasonFalseAck, fmt.Sprintf("application %s on node %s says that it has state %d of epoch %d, and was told %d at most: has the epoch been used before?",
+		return refused(ReasonFalseAck, fmt.Sprintf("application %s on node %s claims to have state %d of epoch %d, but was sent %d at most: has the epoch been used before?",
 			c.application, c.node, n, v.GetEpoch(), c.maxSequence))
 	}
 	return nil

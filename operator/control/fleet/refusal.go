@@ -16,30 +16,30 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Reason says in a word why an agent was refused.
+// Reason is why an agent was refused, in one word.
 type Reason string
 
-// The reasons, as the counter has them.
+// The values of Reason. They are the labels of the counter.
 const (
-	ReasonNoToken        Reason = "no_token"       // none was sent
-	ReasonToken          Reason = "token"          // not one of this cluster, or of a Pod that is gone
-	ReasonExpired        Reason = "expired"        // the token
-	ReasonAudience       Reason = "audience"       // the token is for somebody else
+	ReasonNoToken        Reason = "no_token"       // the agent sent no token
+	ReasonToken          Reason = "token"          // the token is not of this cluster, or its Pod is gone
+	ReasonExpired        Reason = "expired"        // the token has expired
+	ReasonAudience       Reason = "audience"       // the token is for another audience
 	ReasonAccount        Reason = "account"        // the token is not of the agents' ServiceAccount
 	ReasonUnbound        Reason = "unbound"        // the token names no node
 	ReasonNode           Reason = "node"           // the agent claims to be on another node than its token
-	ReasonUnknownNode    Reason = "unknown_node"   // there is no such node
-	ReasonApplication    Reason = "application"    // there is no such application
-	ReasonFalseAck       Reason = "false_ack"      // of a version that was never sent
-	ReasonProtocol       Reason = "protocol"       // messages that mean nothing
-	ReasonReplaced       Reason = "replaced"       // another stream of the same node and application came
-	ReasonUnauthorizable Reason = "unauthorizable" // nobody could say whether the token is right
+	ReasonUnknownNode    Reason = "unknown_node"   // the node does not exist, or is not selected
+	ReasonApplication    Reason = "application"    // the application does not exist
+	ReasonFalseAck       Reason = "false_ack"      // the agent claims a version that it was never sent
+	ReasonProtocol       Reason = "protocol"       // a message was missing or unexpected
+	ReasonReplaced       Reason = "replaced"       // another stream of the same node and application began
+	ReasonUnauthorizable Reason = "unauthorizable" // the token could not be checked
 )
 
 var reasons = []Reason{ReasonNoToken, ReasonToken, ReasonExpired, ReasonAudience, ReasonAccount, ReasonUnbound, ReasonNode,
 	ReasonUnknownNode, ReasonApplication, ReasonFalseAck, ReasonProtocol, ReasonReplaced, ReasonUnauthorizable}
 
-// RefusedError says why an agent is refused.
+// RefusedError means that an agent is refused. The agent gets the message.
 type RefusedError struct {
 	Reason  Reason
 	Message string
@@ -47,14 +47,14 @@ type RefusedError struct {
 
 func (e *RefusedError) Error() string { return e.Message }
 
-// GRPCStatus makes gRPC tell the agent.
+// GRPCStatus is what gRPC sends to the agent.
 func (e *RefusedError) GRPCStatus() *status.Status {
 	code := codes.PermissionDenied
 	switch e.Reason {
 	case ReasonNoToken, ReasonToken, ReasonExpired, ReasonAudience:
 		code = codes.Unauthenticated
 	case ReasonUnknownNode, ReasonApplication, ReasonUnauthorizable:
-		code = codes.Unavailable // later, maybe
+		code = codes.Unavailable // may be accepted later
 	case ReasonFalseAck, ReasonProtocol:
 		code = codes.InvalidArgument
 	case ReasonReplaced:
@@ -65,11 +65,12 @@ func (e *RefusedError) GRPCStatus() *status.Status {
 
 func refused(r Reason, message string) error { return &RefusedError{r, message} }
 
-// logInterval is how long a peer's further refusals for the same reason are not
-// logged.
+// logInterval is the minimum interval between log lines about one peer for one
+// reason.
 const logInterval = time.Minute
 
-// refusals counts them all, and logs each peer's once a minute.
+// refusals counts all refusals, and logs those of each peer once per
+// logInterval.
 type refusals struct {
 	total *prometheus.CounterVec
 	log   *slog.Logger
@@ -108,8 +109,8 @@ func (r *refusals) record(ctx context.Context, err error) {
 	}
 }
 
-// shouldLog tells whether this is to be logged. It forgets what is over, so that
-// it holds no more than a minute's peers.
+// shouldLog reports whether to log this refusal. It drops expired entries, so
+// that it holds no more than the peers of one logInterval.
 func (r *refusals) shouldLog(p peerReason) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -126,7 +127,7 @@ func (r *refusals) shouldLog(p peerReason) bool {
 	return true
 }
 
-// peerHost returns the address of the other side, without its port.
+// peerHost returns the address of the peer, without its port.
 func peerHost(ctx context.Context) string {
 	p, ok := peer.FromContext(ctx)
 	if !ok {

@@ -13,8 +13,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
-// readStatus enters an agent's status into its report. old is the previous
-// report of the agent, or nil.
+// readStatus copies an agent's status into its report. old is the agent's
+// previous report, or nil.
 func readStatus(r *lb.Report, st *wire.Status, now time.Time, old *lb.Report) {
 	r.LastContact, r.AckedAt = now, now
 	r.Version = lb.Version{Epoch: st.Holds.GetEpoch(), Sequence: st.Holds.GetSequence()}
@@ -38,14 +38,14 @@ func readStatus(r *lb.Report, st *wire.Status, now time.Time, old *lb.Report) {
 	}
 }
 
-// Limits of what an agent can say.
+// Limits of what is stored of a status.
 const (
 	maxText   = 1000
 	maxTables = 32
 	maxAge    = 10 * 365 * 24 * time.Hour
 )
 
-// clip keeps what is stored of an agent's words short.
+// clip limits a text to maxText bytes.
 func clip(text string) string {
 	if len(text) <= maxText {
 		return text
@@ -53,8 +53,8 @@ func clip(text string) string {
 	return strings.ToValidUTF8(text[:maxText], "") + "…"
 }
 
-// sameReport reports whether a and b differ in nothing but what changes all the
-// time: whoever waits for changes is not woken for that.
+// sameReport reports whether a and b are equal, apart from the fields that
+// change constantly: whoever waits for changes is not woken for those.
 func sameReport(a, b lb.Report) bool {
 	for _, r := range []*lb.Report{&a, &b} {
 		r.LastContact, r.PacketsSeenAt, r.Flows, r.Tables = time.Time{}, time.Time{}, 0, nil
@@ -62,9 +62,8 @@ func sameReport(a, b lb.Report) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-// Reports returns what is known of each agent of the nodes and applications
-// that there are, sorted by node and application. Those that never came are
-// not there.
+// Reports returns the report of each agent that has joined and whose node and
+// application still exist, sorted by node and application.
 func (s *Server) Reports() []lb.Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,8 +77,8 @@ func (s *Server) Reports() []lb.Report {
 	return all
 }
 
-// Changed has a value after reports have changed, one for many changes. That
-// time has passed, flows have come or tables have filled, is none.
+// Changed receives a value after reports have changed: one value for any number
+// of changes. Changes of times, flows and tables' use do not count.
 func (s *Server) Changed() <-chan struct{} { return s.changed }
 
 func (s *Server) notify() {

@@ -10,11 +10,11 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
-// partSize is well below what gRPC takes as one message.
+// partSize is well below the largest message that gRPC accepts by default.
 const partSize = 256 << 10
 
-// send tells the agent what it does not know, one version at a time: while it
-// is busy with one, newer ones become one.
+// send sends the agent its config and updates, one update at a time: while the
+// agent applies one version, newer versions become a single update.
 func (s *Server) send(ctx context.Context, c *session, stream wire.Fleet_ServeServer) error {
 	for {
 		config, update, err := s.next(c)
@@ -42,7 +42,8 @@ func (s *Server) send(ctx context.Context, c *session, stream wire.Fleet_ServeSe
 	}
 }
 
-// next returns what to tell an agent now, if anything.
+// next returns the config and the update to send to an agent now, nil for each
+// that it does not need.
 func (s *Server) next(c *session) (config *wire.Config, update []byte, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

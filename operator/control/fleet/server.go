@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package fleet is the stream from the operator to the agents of all nodes. In
-// come what is to be served, as frontends that name Services and the endpoints
-// of each Service; out goes, to each agent, what has changed since it was last
-// told, and back comes what its maps hold. What it means on a node, the agent
-// finds out: so the change of an endpoint is the same few bytes for everybody.
+// Package fleet is the operator's end of the stream to the agents of all nodes.
+// In come what is to be served, as frontends that name Services, and the
+// endpoints of each Service. Out goes, to each agent, what has changed since
+// the last update, and back comes what its maps hold. Each agent resolves for
+// its node, so the change of an endpoint is the same few bytes for all agents.
 package fleet
 
 import (
@@ -26,69 +26,71 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
-// Settings are those of all agents of an application, which is a
-// ClusterBpfApplication. There are two applications during an upgrade.
+// Settings apply to all agents of an application, which is a
+// ClusterBpfApplication. During an upgrade there are two applications.
 type Settings struct {
-	// SNAT are the source ports for backends elsewhere. Two applications on
-	// one node must not share any.
+	// SNAT are the source ports for backends on other nodes. Two applications
+	// on one node must not share any.
 	SNAT lb.PortRange
-	// Drain is true for nodes on which the application is to serve no flows but
-	// those that it knows, and false where it serves all. On other nodes it goes
-	// on as it does.
+	// Drain is true for nodes on which the application serves only the flows
+	// that it knows, and false for nodes on which it serves all. On nodes that
+	// are missing here it continues as before.
 	Drain map[string]bool
 }
 
-// Node is what an agent is told about the node that it is on.
+// Node is what an agent needs to know of its own node.
 type Node struct {
 	Name, Zone string
 	Addresses  []netip.Addr
 }
 
-// Identity is whom a token belongs to.
+// Identity is the agent that a token belongs to.
 type Identity struct {
 	Node string
 	// Pod is namespace/name.
 	Pod string
 }
 
-// ServerOptions of a server.
+// ServerOptions configure a server.
 type ServerOptions struct {
-	// TLS has the certificate. A new one, by GetCertificate, is for new streams.
+	// TLS has the certificate. A certificate that GetCertificate returns
+	// applies to new streams.
 	TLS *tls.Config
-	// Authenticate tells whose token it is. Returns RefusedError if it is not an
-	// agent's; any other error means that nobody can say.
+	// Authenticate returns whom a token belongs to. It returns a RefusedError
+	// if the token is not an agent's, and any other error if the token could
+	// not be checked.
 	Authenticate func(ctx context.Context, token string) (Identity, error)
-	// Registerer gets the counters of the server, nil: nobody.
+	// Registerer registers the server's metrics; nil: they are not registered.
 	Registerer prometheus.Registerer
 	Log        *slog.Logger     // nil: nothing is logged
 	Clock      func() time.Time // nil: time.Now
-	// MaxAge is how long a stream lasts before its agent has to show a token
-	// again; 0: an hour.
+	// MaxAge is how long a stream lasts before its agent has to connect again,
+	// with its present token; 0: an hour.
 	MaxAge time.Duration
 }
 
-// Server is the operator's side. Its methods may be called concurrently, and
-// never wait for an agent.
+// Server is the operator's end of all streams. Its methods may be called
+// concurrently, and never wait for an agent.
 type Server struct {
 	o        ServerOptions
 	refusals *refusals
 	updates  *prometheus.CounterVec
 
 	changed chan struct{}
-	reviews chan struct{} // a place for each token that is being checked
+	reviews chan struct{} // an element for each token that is being checked
 
 	mu       sync.Mutex // of all below
 	leading  bool
 	history  history
 	nodes    map[string]Node
 	settings map[string]Settings
-	// sessions and reports are by agent; of an agent that has left, the
-	// report stays.
+	// sessions and reports are by agent. The report of an agent that has left
+	// stays.
 	sessions map[member]*session
 	reports  map[member]*lb.Report
 }
 
-// member is the agent of an application on a node.
+// member identifies an agent: that of an application on a node.
 type member struct{ application, node string }
 
 // NewServer returns a server that does not lead.
@@ -123,8 +125,9 @@ func NewServer(o ServerOptions) *Server {
 	return s
 }
 
-// Lead makes the server serve agents. No leader, before or after, may have the
-// same epoch: agents refuse what is older than what they have of an epoch.
+// Lead makes the server accept agents. No other leader, past or future, may use
+// the same epoch: agents refuse a version that is older than theirs of the same
+// epoch.
 func (s *Server) Lead(epoch uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -132,8 +135,9 @@ func (s *Server) Lead(epoch uint64) {
 	s.endAll(errNewEpoch)
 }
 
-// Publish makes agents serve a snapshot. Returns its version: the next one, or
-// the last if nothing differs. Does nothing in a server that does not lead.
+// Publish makes agents serve a snapshot, and returns its version: the next
+// version, or the last one if nothing has changed. In a server that does not
+// lead, it does nothing and returns the zero Version.
 func (s *Server) Publish(snapshot Snapshot) lb.Version {
 	state := indexSnapshot(snapshot)
 	s.mu.Lock()
@@ -144,7 +148,8 @@ func (s *Server) Publish(snapshot Snapshot) lb.Version {
 	return s.history.version
 }
 
-// SetNodes says which nodes there are. Agents of others are sent away.
+// SetNodes sets the nodes whose agents are accepted. The sessions of other
+// nodes' agents are ended.
 func (s *Server) SetNodes(nodes []Node) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,7 +161,7 @@ func (s *Server) SetNodes(nodes []Node) {
 	s.wakeAll()
 }
 
-// SetSettings makes an application known, or changes its settings.
+// SetSettings adds an application, or changes its settings.
 func (s *Server) SetSettings(application string, settings Settings) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -164,7 +169,7 @@ func (s *Server) SetSettings(application string, settings Settings) {
 	s.wakeAll()
 }
 
-// Forget ends with an application: its agents are sent away.
+// Forget removes an application. The sessions of its agents are ended.
 func (s *Server) Forget(application string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -172,8 +177,8 @@ func (s *Server) Forget(application string) {
 	s.endUnknown()
 }
 
-// endUnknown ends the sessions of agents that should not be, and drops what
-// they said.
+// endUnknown ends the sessions of agents whose node or application is unknown,
+// and drops their reports.
 func (s *Server) endUnknown() {
 	for m := range s.reports {
 		if err := s.checkMember(m); err != nil {
@@ -186,10 +191,11 @@ func (s *Server) endUnknown() {
 	}
 }
 
-// checkMember returns why an agent should not be.
+// checkMember returns an error if the node or the application of an agent is
+// unknown.
 func (s *Server) checkMember(m member) error {
 	if _, ok := s.settings[m.application]; !ok {
-		return refused(ReasonApplication, fmt.Sprintf("there is no application %q: is this agent of an older or a newer installation?", m.application))
+		return refused(ReasonApplication, fmt.Sprintf("there is no application %q: does the agent belong to another installation?", m.application))
 	}
 	if _, ok := s.nodes[m.node]; !ok {
 		return refused(ReasonUnknownNode, fmt.Sprintf("there is no node %q, or the data plane does not select it", m.node))
@@ -209,8 +215,8 @@ func (s *Server) wakeAll() {
 	}
 }
 
-// Limits of what an agent, or who is not one yet, can make the server hold or
-// ask of others.
+// Limits of the resources that an agent, or a peer that is not authenticated
+// yet, can take.
 const (
 	maxAgentMessage = 64 << 10
 	buffers         = 4 << 10
@@ -229,7 +235,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: wire.PingEvery / 2, PermitWithoutStream: true}),
 		grpc.ConnectionTimeout(handshake), grpc.MaxConcurrentStreams(2), grpc.MaxRecvMsgSize(maxAgentMessage),
-		// A thousand agents with gRPC's own buffers would take 64 MB.
+		// With gRPC's default buffers, a thousand agents would take 64 MB.
 		grpc.ReadBufferSize(buffers), grpc.WriteBufferSize(buffers),
 	)
 	wire.RegisterFleetServer(g, service{s: s})
@@ -241,7 +247,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-// service is the server as gRPC sees it.
+// service implements the gRPC service.
 type service struct {
 	wire.UnimplementedFleetServer
 	s *Server

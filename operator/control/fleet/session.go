@@ -13,7 +13,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
-// Both make an agent connect again: to the same replica, or to the next one.
+// Both make an agent connect again: to this replica, or to the next one.
 var (
 	errNewEpoch  = status.Error(codes.Unavailable, "this operator leads anew: connect again")
 	errNotLeader = status.Error(codes.Unavailable, "this operator is not the leader")
@@ -23,16 +23,18 @@ var (
 type session struct {
 	member
 	pod  string
-	left bool // it is over, and may not join any more
+	left bool // the stream has ended, and may not join any more
 	end  context.CancelCauseFunc
 	wake chan struct{}
 
-	config *wire.Config // that was sent last
-	// got is what the agent has in memory, nil: nothing of this epoch.
+	config *wire.Config // sent last
+	// got is the version that the agent has in memory; nil: none of this epoch.
 	got *lb.Version
-	// sent is the sequence that was sent last, and 0 once the agent has tried it.
+	// sent is the sequence of the update that the agent has not confirmed yet;
+	// 0: none.
 	sent uint64
-	// most is the highest sequence that the agent can have honestly.
+	// maxSequence is the highest sequence that the agent can have: an agent
+	// that claims a higher one is refused.
 	maxSequence uint64
 }
 
@@ -43,7 +45,7 @@ func (c *session) wakeUp() {
 	}
 }
 
-// serve talks to an agent until either leaves.
+// serve serves one stream until either side ends it.
 func (s *Server) serve(stream wire.Fleet_ServeServer) error {
 	s.mu.Lock()
 	leading := s.leading
@@ -69,13 +71,14 @@ func (s *Server) serve(stream wire.Fleet_ServeServer) error {
 	}
 }
 
-// receive lets the agent in, and hears it until it leaves.
+// receive authenticates the agent, lets it join, starts to send to it, and
+// receives its status until it leaves.
 func (s *Server) receive(ctx context.Context, c *session, stream wire.Fleet_ServeServer) error {
 	id, err := s.authenticate(ctx)
 	if err != nil {
 		return err
 	}
-	late := time.AfterFunc(handshake, func() { c.end(refused(ReasonProtocol, "the agent says nothing")) })
+	late := time.AfterFunc(handshake, func() { c.end(refused(ReasonProtocol, "the agent sent no Hello")) })
 	m, err := stream.Recv()
 	late.Stop()
 	if err != nil {
@@ -96,7 +99,8 @@ func (s *Server) receive(ctx context.Context, c *session, stream wire.Fleet_Serv
 	}
 }
 
-// leave ends what join began, unless another stream has taken over.
+// leave removes the session, unless another stream has replaced it. The report
+// stays.
 func (s *Server) leave(c *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,7 +117,8 @@ func (s *Server) leave(c *session) {
 	}
 }
 
-// receiveStatus takes what an agent says of its maps.
+// receiveStatus records an agent's status. A confirmed version makes room for
+// the next update.
 func (s *Server) receiveStatus(c *session, st *wire.Status) error {
 	if st == nil {
 		return refused(ReasonProtocol, "a message is not Status")

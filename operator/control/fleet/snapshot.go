@@ -22,7 +22,8 @@ type Snapshot struct {
 	Endpoints gateway.Endpoints
 }
 
-// indexedSnapshot is a snapshot by names.
+// indexedSnapshot is a Snapshot, indexed by the keys of frontends and the names
+// of Services.
 type indexedSnapshot struct {
 	addresses []lb.Address
 	frontends map[lb.Key]gateway.Frontend
@@ -46,7 +47,7 @@ func indexSnapshot(s Snapshot) *indexedSnapshot {
 	return n
 }
 
-// change names what differs between two states.
+// change names what differs between two versions.
 type change struct {
 	addresses bool
 	frontends map[lb.Key]bool
@@ -69,7 +70,7 @@ func (c *change) add(o change) {
 	}
 }
 
-// differences compares. What two states share in memory is equal at once.
+// differences returns what differs. Comparing is cheap where both share memory.
 func differences(old, now *indexedSnapshot) change {
 	c := newChange()
 	c.addresses = !slices.Equal(old.addresses, now.addresses)
@@ -91,7 +92,7 @@ func differ[K comparable, V any](old, now map[K]V, changed map[K]bool) {
 	}
 }
 
-// everything is a change from nothing.
+// everything returns the change from nothing.
 func (s *indexedSnapshot) everything() change {
 	c := differences(&indexedSnapshot{}, s)
 	c.addresses = true

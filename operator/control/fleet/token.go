@@ -17,20 +17,20 @@ import (
 	client "k8s.io/client-go/kubernetes/typed/authentication/v1"
 )
 
-// Audience is whom the tokens of agents are for.
+// Audience is the audience of agents' tokens.
 const Audience = "operator.blixt.x-k8s.io"
 
-// What a TokenReview says of a token that belongs to a Pod.
+// The extra fields of a TokenReview for a token that belongs to a Pod.
 const (
 	extraNode = "authentication.kubernetes.io/node-name"
 	extraPod  = "authentication.kubernetes.io/pod-name"
 )
 
-// TokenReviewer returns an Authenticate that asks the API server. It lets in
-// Pods of one ServiceAccount with a token for one audience; the API server
-// refuses a token that has expired or whose Pod is gone. After a change of
-// leader all agents ask within seconds, so the client should not have the few
-// queries a second that client-go allows by itself.
+// TokenReviewer returns a function for ServerOptions.Authenticate that asks the
+// API server. It accepts Pods of one ServiceAccount with a token for one
+// audience. The API server refuses a token that has expired or whose Pod is
+// gone. After a change of leader all agents come within seconds, so the client
+// should not have client-go's default limit of a few queries per second.
 func TokenReviewer(c client.TokenReviewInterface, audience string, account types.NamespacedName) func(context.Context, string) (Identity, error) {
 	user := fmt.Sprintf("system:serviceaccount:%s:%s", account.Namespace, account.Name)
 	return func(ctx context.Context, token string) (Identity, error) {
@@ -67,8 +67,8 @@ func single(values authenticationv1.ExtraValue) string {
 	return values[0]
 }
 
-// precheck spares the API server tokens that cannot be right by their own
-// words, whoever signed them, and tells the reasons apart.
+// precheck refuses tokens whose own claims are wrong, whoever signed them. It
+// spares the API server a review, and tells the reasons apart.
 func precheck(token, audience string, now time.Time) error {
 	var claims struct {
 		Audiences audiences `json:"aud"`
@@ -91,7 +91,7 @@ func precheck(token, audience string, now time.Time) error {
 	return nil
 }
 
-// audiences are a list, or one alone.
+// audiences are a JSON list or, if there is only one, a string.
 type audiences []string
 
 func (a *audiences) UnmarshalJSON(text []byte) error {
