@@ -81,6 +81,7 @@ func TestLoadBalancerAssigns(t *testing.T) {
 	o.published("another node port", func(f fleet.Snapshot) bool {
 		return slices.ContainsFunc(f.Frontends, func(f gateway.Frontend) bool { return f.String() == want })
 	})
+	o.calm()
 	// What is asked for is passed on; what is given instead is not used.
 	o.must(o.kube.Get(t.Context(), client.ObjectKeyFromObject(gw), gw))
 	kind := gwv1.IPAddressType

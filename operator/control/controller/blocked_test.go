@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -152,9 +153,13 @@ const (
 func (o *operator) listen(port gwv1.PortNumber) *gwv1.Gateway {
 	o.Helper()
 	gw := named[gwv1.Gateway]("default", "web")
-	o.must(o.kube.Get(o.Context(), client.ObjectKeyFromObject(gw), gw))
-	gw.Spec.Listeners = append(gw.Spec.Listeners, gwv1.Listener{Name: gwv1.SectionName(fmt.Sprintf("l%d", port)), Protocol: gwv1.TCPProtocolType, Port: port})
-	o.must(o.kube.Update(o.Context(), gw))
+	o.must(retry.RetryOnConflict(retry.DefaultBackoff, func() error { // its status may be written meanwhile
+		if err := o.kube.Get(o.Context(), client.ObjectKeyFromObject(gw), gw); err != nil {
+			return err
+		}
+		gw.Spec.Listeners = append(gw.Spec.Listeners, gwv1.Listener{Name: gwv1.SectionName(fmt.Sprintf("l%d", port)), Protocol: gwv1.TCPProtocolType, Port: port})
+		return o.kube.Update(o.Context(), gw)
+	}))
 	return gw
 }
 
