@@ -3,7 +3,6 @@
 package audit_test
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -22,7 +21,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -207,23 +205,8 @@ func (s *scene) node(name string, change func(*v1alpha1.NodeDataplaneStatus)) {
 }
 
 func (s *scene) clear() {
-	ctx := context.Background()
-	for _, list := range []client.ObjectList{
-		&gwv1.GatewayClassList{}, &v1alpha1.BlixtConfigList{}, &v1alpha1.NodeDataplaneList{}, &appsv1.DeploymentList{},
-		&bpfmanv1.ClusterBpfApplicationList{}, &bpfmanv1.ClusterBpfApplicationStateList{}, &corev1.NodeList{},
-	} {
-		s.must(s.kube.List(ctx, list))
-		s.must(meta.EachListItem(list, func(item runtime.Object) error {
-			o := item.(client.Object)
-			if len(o.GetFinalizers()) > 0 {
-				none := client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"finalizers":null}}`))
-				if err := s.kube.Patch(ctx, o, none); client.IgnoreNotFound(err) != nil {
-					return err
-				}
-			}
-			return client.IgnoreNotFound(s.kube.Delete(ctx, o))
-		}))
-	}
+	server.Clear(s, &gwv1.GatewayClassList{}, &v1alpha1.BlixtConfigList{}, &v1alpha1.NodeDataplaneList{}, &appsv1.DeploymentList{},
+		&bpfmanv1.ClusterBpfApplicationList{}, &bpfmanv1.ClusterBpfApplicationStateList{}, &corev1.NodeList{})
 }
 
 func (s *scene) must(err error) {

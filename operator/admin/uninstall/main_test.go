@@ -17,7 +17,6 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -38,54 +37,14 @@ const (
 	patience  = 30 * time.Second
 )
 
-// asked is what people ask for.
+// asked is what people ask for, besides a Gateway.
 const asked = `
-apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {name: blixt}
-spec:
-  controllerName: gateway.networking.k8s.io/blixt
-  parametersRef: {group: blixt.x-k8s.io, kind: BlixtConfig, name: blixt}
----
-apiVersion: blixt.x-k8s.io/v1alpha1
-kind: BlixtConfig
-metadata: {name: blixt}
-spec:
-  addresses: {source: Pool, pool: [198.51.100.0/29]}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: web, namespace: default}
-spec:
-  gatewayClassName: blixt
-  listeners: [{name: http, protocol: TCP, port: 80}]
-  allowedListeners: {namespaces: {from: Same}}
----
 apiVersion: gateway.networking.k8s.io/v1
 kind: ListenerSet
 metadata: {name: more, namespace: default}
 spec:
   parentRef: {name: web}
   listeners: [{name: dns, protocol: UDP, port: 53}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: TCPRoute
-metadata: {name: web, namespace: default}
-spec:
-  parentRefs: [{name: web}]
-  rules: [{backendRefs: [{name: web, port: 80}]}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: default}
-spec: {ports: [{port: 80, targetPort: 8080}]}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {name: web-1, namespace: default, labels: {kubernetes.io/service-name: web}}
-addressType: IPv4
-ports: [{port: 8080, protocol: TCP}]
-endpoints: [{addresses: [10.1.0.5], nodeName: n1, conditions: {ready: true}}]
 ---
 apiVersion: apps/v1
 kind: Deployment
@@ -122,7 +81,7 @@ func newCluster(t *testing.T) *cluster {
 		c.must(c.kube.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name}}}))
 		c.setReady(name, corev1.ConditionTrue)
 	}
-	c.must(server.ApplyYAML(t.Context(), []byte(asked)))
+	c.must(server.ApplyYAML(t.Context(), []byte(kube.WebGateway+"---"+asked)))
 	c.before = c.objects()
 	c.bpfman = server.PlayBpfman(t)
 	c.play(c.operator())
@@ -174,7 +133,7 @@ func (c *cluster) each(f func(kind string, o client.Object)) {
 		kind = kind[strings.LastIndex(kind, ".")+1:]
 		c.must(meta.EachListItem(list, func(item runtime.Object) error {
 			o := item.(client.Object)
-			if !strings.HasPrefix(o.GetNamespace(), "kube-") && o.GetName() != "kubernetes" && !strings.HasPrefix(o.GetName(), "kube-root-ca") {
+			if !kube.IsSystem(o) {
 				f(kind, o)
 			}
 			return nil
@@ -191,18 +150,7 @@ func (c *cluster) objects() (names []string) {
 }
 
 // clear removes everything.
-func (c *cluster) clear() {
-	ctx := context.Background()
-	c.each(func(kind string, o client.Object) {
-		if len(o.GetFinalizers()) > 0 {
-			o.SetFinalizers(nil)
-			if err := server.Client.Update(ctx, o); client.IgnoreNotFound(err) != nil && !apierrors.IsConflict(err) {
-				c.Errorf("%s: %v", kind, err)
-			}
-		}
-		c.must(client.IgnoreNotFound(server.Client.Delete(ctx, o, client.GracePeriodSeconds(0))))
-	})
-}
+func (c *cluster) clear() { server.Clear(c, lists()...) }
 
 func (c *cluster) setReady(name string, status corev1.ConditionStatus) {
 	c.Helper()

@@ -4,11 +4,7 @@ package uninstall_test
 
 import (
 	"context"
-	"errors"
 	"log/slog"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/operator/control/controller"
@@ -96,30 +91,11 @@ func (c *cluster) collect(ctx context.Context) {
 // hook returns a client that may do what the chart's hook may.
 func (c *cluster) hook() client.Client {
 	c.Helper()
-	cache, err := os.UserCacheDir()
-	c.must(err)
-	cmd := exec.Command(filepath.Join(cache, "blixt", "helm-v3.22.0"), "template", "blixt", "../../../charts/blixt",
-		"--namespace="+namespace, "--kube-version=1.37.0", "--values=../../../charts/blixt/ci/values.yaml")
-	out, err := cmd.Output()
-	if err != nil {
-		c.Fatalf("render chart (make helm builds Helm): %v", err)
-	}
-	objects, err := kube.Decode(out)
-	c.must(err)
-	for _, object := range objects {
-		switch object.GetKind() {
-		case "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding":
-			config := client.ApplyConfigurationFromUnstructured(object)
-			c.must(server.Client.Apply(c.Context(), config, client.FieldOwner("helm"), client.ForceOwnership))
-		}
-	}
+	c.must(server.GrantOperator(c.Context(), "../../../charts/blixt", namespace))
 	config, err := server.AsServiceAccount(c.Context(), namespace, "blixt-operator")
 	c.must(err)
 	config.QPS = -1
 	as, err := client.New(config, client.Options{Scheme: kube.Scheme})
 	c.must(err)
-	kube.Wait(c.T, patience, "permissions", true, func() (bool, error) {
-		return true, errors.Join(as.List(c.Context(), &gwv1.GatewayList{}), as.List(c.Context(), &corev1.PodList{}, client.InNamespace(namespace)))
-	})
 	return as
 }

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
@@ -40,7 +41,7 @@ func (o *operator) service(check func(*corev1.Service) error) *corev1.Service {
 // TestLoadBalancerAssigns has the cluster's load balancer give addresses.
 func TestLoadBalancerAssigns(t *testing.T) {
 	o := start(t)
-	o.apply(web)
+	o.apply(kube.WebGateway)
 	o.config("{source: LoadBalancer, loadBalancerClass: example.com/lb}")
 	o.load(firstCode, "n1", "n2")
 	gw := named[gwv1.Gateway]("default", "web")
@@ -117,7 +118,7 @@ func TestLoadBalancerAssigns(t *testing.T) {
 // TestNobodyHijacks has Gateways ask for what is not theirs.
 func TestNobodyHijacks(t *testing.T) {
 	o := start(t)
-	o.apply(web)
+	o.apply(kube.WebGateway)
 	o.load(firstCode, "n1", "n2")
 	gw := named[gwv1.Gateway]("default", "web")
 	o.condition(gw, "Programmed", "True Programmed", "2 nodes")
@@ -169,7 +170,7 @@ func (o *operator) warn(s *corev1.Service, name, message string, at time.Time) {
 // TestLoadBalancerSaysWhyNot has the condition repeat what went wrong last.
 func TestLoadBalancerSaysWhyNot(t *testing.T) {
 	o := start(t)
-	o.apply(web)
+	o.apply(kube.WebGateway)
 	o.config("{source: LoadBalancer}")
 	o.load(firstCode, "n1", "n2")
 	gw := named[gwv1.Gateway]("default", "web")

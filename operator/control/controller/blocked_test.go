@@ -18,6 +18,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 )
@@ -269,14 +270,14 @@ func TestStatusOfDeletedObject(t *testing.T) {
 		t.Errorf("the status of a route that is gone was tried as %+v, want once", tried)
 	}
 
-	o.apply(web)
+	o.apply(kube.WebGateway)
 	o.condition(route, "ResolvedRefs", "True ResolvedRefs", "")
 	first = g.count()
 	g.hold(routeStatus)
 	o.loseBackend()
 	o.held(g)
 	o.must(o.kube.Delete(t.Context(), route))
-	o.apply(web)
+	o.apply(kube.WebGateway)
 	g.release()
 	o.condition(route, "ResolvedRefs", "True ResolvedRefs", "")
 	for _, w := range g.since(first, routeStatus) {

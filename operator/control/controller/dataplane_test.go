@@ -190,7 +190,7 @@ func TestKindsMayComeLater(t *testing.T) {
 	}
 	defer restore()
 	o.run()
-	o.apply(web)
+	o.apply(kube.WebGateway)
 	gw := named[gwv1.Gateway]("default", "web")
 	o.condition(gw, "Accepted", "True Accepted", "")
 	o.condition(gw, "Programmed", "False NoResources", "v1alpha1 is missing, so no data plane is loaded: install bpfman-operator")
@@ -212,7 +212,7 @@ func TestBpfmansFaultsAreTold(t *testing.T) {
 		0:                "False NoAgent", // of which there is none here
 	} {
 		bpfman.Break("n1", fault)
-		o.apply(web)
+		o.apply(kube.WebGateway)
 		ndp := named[v1alpha1.NodeDataplane]("", "n1")
 		o.condition(ndp, "Ready", want, "")
 		o.condition(named[gwv1.Gateway]("default", "web"), "Programmed", "False Pending", "n1: "+strings.TrimPrefix(want, "False "))

@@ -16,56 +16,15 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 )
 
-// web is a Gateway with a route to a Service of one endpoint.
-const web = `
-apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {name: blixt}
-spec:
-  controllerName: gateway.networking.k8s.io/blixt
-  parametersRef: {group: blixt.x-k8s.io, kind: BlixtConfig, name: blixt}
----
-apiVersion: blixt.x-k8s.io/v1alpha1
-kind: BlixtConfig
-metadata: {name: blixt}
-spec:
-  addresses: {source: Pool, pool: [198.51.100.0/29]}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: web, namespace: default}
-spec:
-  gatewayClassName: blixt
-  listeners: [{name: http, protocol: TCP, port: 80}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: TCPRoute
-metadata: {name: web, namespace: default}
-spec:
-  parentRefs: [{name: web}]
-  rules: [{backendRefs: [{name: web, port: 80}]}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: default}
-spec: {ports: [{port: 80, targetPort: 8080}]}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {name: web-1, namespace: default, labels: {kubernetes.io/service-name: web}}
-addressType: IPv4
-ports: [{port: 8080, protocol: TCP}]
-endpoints: [{addresses: [10.1.0.5], nodeName: n1, conditions: {ready: true}}]
-`
-
 // serve brings the web Gateway up on both nodes.
 func (o *operator) serve() {
 	o.Helper()
-	o.apply(web)
+	o.apply(kube.WebGateway)
 	o.load(firstCode, "n1", "n2")
 	o.condition(named[gwv1.Gateway]("default", "web"), "Programmed", "True Programmed", "Served by 2 nodes.")
 }
@@ -127,7 +86,7 @@ func (o *operator) state(application, node string, program uint32) {
 
 func TestInstallServes(t *testing.T) {
 	o := start(t)
-	o.apply(web)
+	o.apply(kube.WebGateway)
 	gw, route := named[gwv1.Gateway]("default", "web"), named[gwv1.TCPRoute]("default", "web")
 	// Nobody waits for the data plane but Programmed.
 	o.condition(named[gwv1.GatewayClass]("", "blixt"), "Accepted", "True Accepted", "")

@@ -4,13 +4,10 @@ package controller_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -24,7 +21,6 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -185,61 +181,15 @@ func prepare(t *testing.T) *operator {
 	return o
 }
 
-// permissions are those that the chart gives the operator.
-func permissions() error {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return err
-	}
-	cmd := exec.Command(filepath.Join(cache, "blixt", "helm-v3.22.0"), "template", "blixt", "../../../charts/blixt",
-		"--namespace="+namespace, "--kube-version=1.37.0", "--values=../../../charts/blixt/ci/values.yaml", "--set=config.addresses.source=Node")
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return fmt.Errorf("render chart (make helm builds Helm): %w", err)
-	}
-	objects, err := kube.Decode(out)
-	if err != nil {
-		return err
-	}
-	for _, object := range objects {
-		switch object.GetKind() {
-		case "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding":
-			config := client.ApplyConfigurationFromUnstructured(object)
-			if err := server.Client.Apply(context.Background(), config, client.FieldOwner("helm"), client.ForceOwnership); err != nil {
-				return fmt.Errorf("apply %s %s: %w", object.GetKind(), object.GetName(), err)
-			}
-		}
-	}
-	return permitted()
-}
-
-// permitted waits until the API server has taken notice.
-func permitted() error {
-	config, err := server.AsServiceAccount(context.Background(), namespace, "blixt-operator")
-	if err != nil {
-		return err
-	}
-	c, err := client.New(config, client.Options{Scheme: kube.Scheme})
-	if err != nil {
-		return err
-	}
-	for range 100 {
-		if err = errors.Join(c.List(context.Background(), &gwv1.GatewayList{}), c.List(context.Background(), &corev1.PodList{}, client.InNamespace(namespace))); err == nil {
-			return nil
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	return err
-}
-
-// allow gives them once.
-var allow = sync.OnceValue(permissions)
+// grant gives the operator its permissions, once.
+var grant = sync.OnceValue(func() error {
+	return server.GrantOperator(context.Background(), "../../../charts/blixt", namespace, "--set=config.addresses.source=Node")
+})
 
 // run starts the operator, again. It may do what its ServiceAccount may.
 func (o *operator) run() {
 	o.Helper()
-	o.must(allow())
+	o.must(grant())
 	config, err := server.AsServiceAccount(o.Context(), namespace, "blixt-operator")
 	o.must(err)
 	config.QPS = -1
@@ -304,33 +254,14 @@ func (o *operator) apply(text string) {
 	o.must(server.ApplyYAML(o.Context(), []byte(text)))
 }
 
-// clear removes all that tests and operators make. There are no controllers
-// that would.
+// clear removes all that tests and operators make.
 func (o *operator) clear() {
-	ctx := context.Background()
-	for _, list := range []client.ObjectList{
+	server.Clear(o,
 		&gwv1.TCPRouteList{}, &gwv1.UDPRouteList{}, &gwv1.ListenerSetList{}, &gwv1.GatewayList{}, &gwv1.GatewayClassList{}, &gwv1.ReferenceGrantList{},
 		&v1alpha1.BlixtConfigList{}, &v1alpha1.BlixtGatewayConfigList{}, &v1alpha1.NodeDataplaneList{},
 		&bpfmanv1.ClusterBpfApplicationStateList{}, &bpfmanv1.ClusterBpfApplicationList{},
 		&discoveryv1.EndpointSliceList{}, &corev1.ServiceList{}, &appsv1.DaemonSetList{}, &corev1.PodList{}, &corev1.NodeList{}, &corev1.EventList{},
-	} {
-		if err := server.Client.List(ctx, list); err != nil {
-			o.Fatal(err)
-		}
-		o.must(meta.EachListItem(list, func(item runtime.Object) error {
-			object := item.(client.Object)
-			if object.GetNamespace() == "default" && object.GetName() == "kubernetes" {
-				return nil
-			}
-			if len(object.GetFinalizers()) > 0 {
-				object.SetFinalizers(nil)
-				if err := server.Client.Update(ctx, object); client.IgnoreNotFound(err) != nil {
-					return err
-				}
-			}
-			return client.IgnoreNotFound(server.Client.Delete(ctx, object, client.GracePeriodSeconds(0)))
-		}))
-	}
+	)
 }
 
 // eventually waits until a condition holds, and fails the test with what it

@@ -12,13 +12,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
 // TestPodTraffic has kube-proxy serve a Service where Blixt cannot, and says so.
 func TestPodTraffic(t *testing.T) {
 	o := start(t)
-	o.apply(web)
+	o.apply(kube.WebGateway)
 	o.apply(`
 apiVersion: blixt.x-k8s.io/v1alpha1
 kind: BlixtGatewayConfig

@@ -61,7 +61,7 @@ func (o *operator) replicaPod(name string) *corev1.Pod {
 // was applied before stays, whoever leads.
 func TestReady(t *testing.T) {
 	o := prepare(t)
-	o.must(allow())
+	o.must(grant())
 	lease := o.lease()
 	lease.Spec = coordinationv1.LeaseSpec{
 		HolderIdentity: new("gone"), LeaseDurationSeconds: new(int32(4)), LeaseTransitions: new(int32(1)),

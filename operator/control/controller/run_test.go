@@ -25,6 +25,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/controller"
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
@@ -149,11 +150,11 @@ func (o *operator) freePort() string {
 // by TLS with tokens of their pods, and a change of leader.
 func TestOperatorAndAgents(t *testing.T) {
 	o := prepare(t)
-	o.must(allow())
+	o.must(grant())
 	resolve(t, "127.0.0.1", "127.0.0.2")
 	port := o.freePort()
 	stop := o.replica("127.0.0.1:" + port)
-	o.apply(web)
+	o.apply(kube.WebGateway)
 	application := rollout.Name(firstCode)
 	o.loadKernel(firstCode, "n1", "n2")
 	o.replica("127.0.0.2:" + port)
@@ -207,7 +208,7 @@ func TestOperatorAndAgents(t *testing.T) {
 // A value that is set to null goes, as does one that is not named any more.
 func TestConfigTakesAway(t *testing.T) {
 	o := prepare(t)
-	o.must(allow())
+	o.must(grant())
 	config := named[v1alpha1.BlixtConfig]("", "blixt")
 	for _, c := range []struct {
 		spec string

@@ -21,7 +21,7 @@ import (
 // TestTokens shows the API server's tokens to it, as the operator may.
 func TestTokens(t *testing.T) {
 	o := prepare(t)
-	o.must(allow())
+	o.must(grant())
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "agent"},
 		Spec:       corev1.PodSpec{NodeName: "n1", ServiceAccountName: "blixt-agent", Containers: []corev1.Container{{Name: "agent", Image: "agent"}}},
