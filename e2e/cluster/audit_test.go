@@ -29,7 +29,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
-// audited is what blixt audit says, of which this test looks at a part.
+// audited is the part of blixt audit's report that this test compares.
 type audited struct {
 	Programs []struct {
 		Node  string
@@ -47,7 +47,7 @@ type audited struct {
 
 type problem struct{ Severity, Reason, Object, Node, Message string }
 
-// auditor runs blixt audit where the registry is reached.
+// auditor runs blixt audit in the network in which the registry is reached.
 type auditor struct {
 	*testing.T
 	blixt, image string
@@ -56,10 +56,10 @@ type auditor struct {
 	env             []string
 }
 
-// findTampering changes what runs behind the operator's back, in every way that
-// is to be noticed, and undoes it.
-func findTampering(t *testing.T, image string) {
-	a := &auditor{T: t, image: image, env: strangers(t)}
+// testAudit changes what runs behind the operator's back, in every way that an audit
+// has to notice, and undoes it.
+func testAudit(t *testing.T, image string) {
+	a := &auditor{T: t, image: image, env: outsiderEnv(t)}
 	var err error
 	if a.blixt, err = lab.Build(t.TempDir()); err != nil {
 		t.Fatal(err)
@@ -80,7 +80,7 @@ func (a *auditor) in(t *testing.T) *auditor {
 	return &b
 }
 
-// images are what the registry says of them.
+// images changes what the registry holds of the images.
 func (a *auditor) images() {
 	image := "image " + a.image
 	a.find("ImageUnread", image, "is not trusted", "--verify-key", a.public)
@@ -104,7 +104,7 @@ func (a *auditor) images() {
 	a.find("ImageNotFound", image, "has no image", "--ca-file", c.CA(), "--verify-key", a.public)
 }
 
-// layer is the file in which the registry has the image's: its largest blob.
+// layer returns the registry's file of the image's layer: its largest blob.
 func (a *auditor) layer() (file string) {
 	dir := filepath.Join(a.TempDir(), "image")
 	if _, err := c.Control.Run(patience, a.blixt, "bytecode", "pull", a.image, "-d", dir, "--ca-file", c.CA()); err != nil {
@@ -123,42 +123,42 @@ func (a *auditor) layer() (file string) {
 	return file
 }
 
-// objects are changed while nobody sets them back.
+// objects changes objects while the operator is down and cannot restore them.
 func (a *auditor) objects(application string) {
-	commands(a.T, "-n "+system+" scale deployment blixt-operator --replicas=0",
+	runKubectl(a.T, "-n "+system+" scale deployment blixt-operator --replicas=0",
 		"-n "+system+" wait pods --for=delete --selector=app.kubernetes.io/component=operator")
 	repository, _, _ := strings.Cut(a.image, "@")
 	other := repository + "@sha256:" + strings.Repeat("9", 64)
 	former := "ClusterBpfApplication " + application
 
-	commands(a.T, `patch blixtconfig blixt --type=merge -p {"spec":{"dataplane":{"bytecode":{"image":"`+other+`"}}}}`)
+	runKubectl(a.T, `patch blixtconfig blixt --type=merge -p {"spec":{"dataplane":{"bytecode":{"image":"`+other+`"}}}}`)
 	a.find("ImageNotFound", "image "+other, "has no image", "--ca-file", c.CA())
 	a.find("OldGeneration", former, "it takes new connections on node-1, node-2")
 	a.find("ProgramMissing", "Node node-2", "which is declared")
 	a.agree()
-	commands(a.T, `patch blixtconfig blixt --type=merge -p {"spec":{"dataplane":{"bytecode":null}}}`,
+	runKubectl(a.T, `patch blixtconfig blixt --type=merge -p {"spec":{"dataplane":{"bytecode":null}}}`,
 		`patch clusterbpfapplication `+application+` --type=merge -p {"spec":{"byteCode":{"image":{"url":"`+other+`"}}}}`)
 	a.find("AnotherDigest", former, "which is not the image that it was made for")
 	a.find("ForeignManager", former, "kubectl-patch")
 
-	commands(a.T, "-n "+system+" scale deployment blixt-operator --replicas=2")
+	runKubectl(a.T, "-n "+system+" scale deployment blixt-operator --replicas=2")
 	awaitPods(a.T, system)
 	a.gone("AnotherDigest")
 	a.gone("OldGeneration")
 	a.gone("ForeignManager")
 }
 
-// kernels have other programs, links and maps than everybody says.
+// kernels gives nodes other programs, links and maps than the objects tell of.
 func (a *auditor) kernels(application string) {
 	unloaded, detached := c.Nodes[0], c.Nodes[1]
 	// bpfman's agents load and attach again what is missing, whenever they look.
-	send(a.T, "-STOP", "/bpfman-agent ")
-	daemon(a.T, unloaded, "unload", fmt.Sprint(program(a.T, unloaded.Name, application)))
+	signalAll(a.T, "-STOP", "/bpfman-agent ")
+	daemon(a.T, unloaded, "unload", fmt.Sprint(programID(a.T, unloaded.Name, application)))
 	for _, id := range ingress(a.T, a, detached.Name) {
 		daemon(a.T, detached, "detach", id)
 	}
 	// Another agent has written its state.
-	tables, err := datapath.Open(detached.File(fmt.Sprintf("/run/bpfman/fs/maps/%d", program(a.T, detached.Name, application))))
+	tables, err := datapath.Open(detached.File(fmt.Sprintf("/run/bpfman/fs/maps/%d", programID(a.T, detached.Name, application))))
 	if err != nil {
 		a.Fatal(err)
 	}
@@ -175,7 +175,7 @@ func (a *auditor) kernels(application string) {
 	for _, m := range []*cluster.Machine{unloaded, detached} {
 		a.await("NotReady", "NodeDataplane "+m.Name, "ProgramGone")
 	}
-	send(a.T, "-CONT", "/bpfman-agent ")
+	signalAll(a.T, "-CONT", "/bpfman-agent ")
 	kubectl(a.T, "--namespace=bpfman", "delete", "pods", "--selector=name=bpfman-daemon")
 	awaitPods(a.T, "bpfman")
 	// The writer is remembered for a while, or until another agent takes over.
@@ -183,7 +183,7 @@ func (a *auditor) kernels(application string) {
 	awaitPods(a.T, system)
 }
 
-// run audits. It has to fail if anything has.
+// run runs blixt audit, which has to fail exactly if the report has a failure.
 func (a *auditor) run(output string, args ...string) string {
 	a.Helper()
 	cmd := c.Control.Node.Command(a.Context(), a.blixt, append([]string{"audit", "--output", output}, args...)...)
@@ -212,13 +212,13 @@ func (a *auditor) report(args ...string) (r audited) {
 	return r
 }
 
-// want audits until nothing is wrong.
+// want audits until the report has no problem.
 func (a *auditor) want(args ...string) {
 	a.Helper()
 	kube.Wait(a.T, 2*patience, "problems", []problem{}, func() ([]problem, error) { return a.report(args...).Problems, nil })
 }
 
-// find wants a problem at once.
+// find fails the test unless the report has a problem now.
 func (a *auditor) find(reason, object, message string, args ...string) {
 	a.Helper()
 	if r := a.report(args...); !has(r, reason, object, message) {
@@ -226,13 +226,13 @@ func (a *auditor) find(reason, object, message string, args ...string) {
 	}
 }
 
-// await waits for a problem.
+// await waits until the report has a problem.
 func (a *auditor) await(reason, object, message string) {
 	a.Helper()
 	kube.Wait(a.T, 3*patience, reason+" of "+object, true, func() (bool, error) { return has(a.report(), reason, object, message), nil })
 }
 
-// gone waits until nothing has a reason.
+// gone waits until no problem has a reason.
 func (a *auditor) gone(reason string) {
 	a.Helper()
 	kube.Wait(a.T, patience, reason, false, func() (bool, error) { return has(a.report(), reason, "", ""), nil })
@@ -244,7 +244,7 @@ func has(r audited, reason, object, message string) bool {
 	})
 }
 
-// agree compares the three forms of a report.
+// agree compares the three output formats of a report.
 func (a *auditor) agree() {
 	want := a.report()
 	var got audited
@@ -292,7 +292,7 @@ func (a *auditor) makeKey() {
 	a.public = write("blixt.pub", "PUBLIC KEY", der, err)
 }
 
-// daemon has bpfman of a node do something, as its administrator can.
+// daemon runs a command of bpfman on a node, as its administrator can.
 func daemon(t *testing.T, m *cluster.Machine, args ...string) {
 	t.Helper()
 	kubectl(t, append([]string{"--namespace=bpfman", "exec", daemonOn(t, m), "--container=bpfman", "--", "/usr/local/sbin/bpfman"}, args...)...)

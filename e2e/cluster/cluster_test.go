@@ -59,7 +59,7 @@ func TestMain(m *testing.M) {
 			c, err = cluster.Up(context.Background(), o)
 		}
 		if err == nil {
-			err = push()
+			err = pushImages()
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -87,13 +87,13 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// push puts the test's program and its servers into the cluster.
-func push() error {
+// pushImages pushes the image of the test's program and starts its servers.
+func pushImages() error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	if err := static(self); err != nil {
+	if err := checkStatic(self); err != nil {
 		return err
 	}
 	ctx := context.Background()
@@ -112,8 +112,9 @@ func push() error {
 	return c.AwaitPods(ctx, "default")
 }
 
-// static tells whether a program runs in an image that has nothing else.
-func static(program string) error {
+// checkStatic returns an error if a program does not run in an image that has nothing
+// else.
+func checkStatic(program string) error {
 	f, err := elf.Open(program)
 	if err != nil {
 		return err
@@ -130,30 +131,31 @@ func static(program string) error {
 // have an older one.
 var image string
 
-// testdata reads a file with a word replaced, and the image.
+// testdata reads a file of testdata, with a word replaced and the image's digest
+// inserted.
 func testdata(file, word, with string) ([]byte, error) {
 	text, err := os.ReadFile(filepath.Join("testdata", file))
 	text = bytes.ReplaceAll(text, []byte(word), []byte(with))
 	return bytes.ReplaceAll(text, []byte("blixt/test:1"), []byte(image)), err
 }
 
-// ours skips a test that enters machines, unless there are any.
-func ours(t *testing.T) {
+// requireMachines skips a test that enters machines if the cluster has none to enter.
+func requireMachines(t *testing.T) {
 	t.Helper()
 	if len(c.Nodes) == 0 {
 		t.Skip("cluster lacks: a way into its nodes")
 	}
 }
 
-// answer is what a server has said: the node that it is on, and whom it sees.
+// answer is what a server answers: the node that it is on, and the client that it sees.
 type answer struct{ node, sees string }
 
-// dialer is a machine, or a pod that this process runs in.
+// dialer is a machine, or the pod that this process runs in.
 type dialer interface {
 	Dial(network, from, addr string, limit time.Duration) (net.Conn, error)
 }
 
-// ask asks from a machine, and from a port if one is given.
+// ask sends one question from a machine, and from a port if one is given.
 func ask(from dialer, network, port, addr string) (a answer, err error) {
 	conn, err := from.Dial(network, port, addr, 2*time.Second)
 	if err != nil {
@@ -177,10 +179,10 @@ func ask(from dialer, network, port, addr string) (a answer, err error) {
 	return a, err
 }
 
-// Everything that Blixt needs of a cluster, without Blixt: pods on other nodes
-// and Services, by both families, and names.
+// TestNetwork checks what Blixt needs of a cluster, without Blixt: pods reach pods of
+// other nodes and Services, in both families, and names are resolved.
 func TestNetwork(t *testing.T) {
-	ours(t)
+	requireMachines(t)
 	var service corev1.Service
 	if err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "server"}, &service); err != nil {
 		t.Fatal(err)
@@ -223,9 +225,9 @@ func awaitPods(t *testing.T, namespace string) {
 	}
 }
 
-// Parts of the cluster can be taken away for a while, or killed.
+// TestDaemons halts and kills processes of the cluster, as other tests do.
 func TestDaemons(t *testing.T) {
-	ours(t)
+	requireMachines(t)
 	if err := c.Control.Halt("kube-apiserver"); err != nil {
 		t.Fatal(err)
 	}

@@ -13,34 +13,34 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
-// detached takes Blixt's program out of the packets' way: then no connection is
-// answered, whoever it comes from, and no counter rises. So nobody else could
-// have made the tests of paths pass.
-func detached(t *testing.T, application string, vips []string) {
+// testDetached keeps packets away from Blixt's program. Then no connection may be
+// answered, and no counter may rise, whoever the client is: nobody else can have made
+// the tests of paths pass.
+func testDetached(t *testing.T, application string, vips []string) {
 	t.Run("none", func(t *testing.T) {
 		bypass(t)
 		for _, w := range ways(t, vips) {
 			first := ports(1)
 			t.Run(w.String(), func(t *testing.T) {
 				t.Parallel()
-				o := w.try(t, application, first, 1)
-				if o.err == nil || len(o.answers) != 0 || o.unanswered() == "" {
+				o := w.connect(t, application, first, 1)
+				if o.err == nil || len(o.answers) != 0 || o.answerError() == "" {
 					t.Errorf("%s to %s: answers %v, %v, want none", w, w.addr, o.answers, o.err)
 				}
-				if o.miscounted(byBlixt) == "" {
+				if o.countError(byBlixt) == "" {
 					t.Errorf("%s to %s: the program has counted it", w, w.addr)
 				}
 			})
 		}
 	})
 	for _, vip := range vips { // and it is back
-		path(t, application, asker{name: "outside", by: c.Nodes[0], dial: c.Outside}, "tcp", net.JoinHostPort(vip, "80"))
+		checkPath(t, application, asker{name: "outside", by: c.Nodes[0], dial: c.Outside}, "tcp", net.JoinHostPort(vip, "80"))
 	}
 }
 
-// bypass has packets end before Blixt's program sees them, until the test ends:
-// in front of it, a program lets all pass that come by. It goes with this
-// process, however that ends, and Blixt's maps stay, to be read.
+// bypass keeps packets away from Blixt's program until the test ends, by a program in
+// front of it that returns TCX_PASS. It is detached when this process ends. Blixt's
+// maps stay readable.
 func bypass(t *testing.T) {
 	t.Helper()
 	pass, err := ebpf.NewProgram(&ebpf.ProgramSpec{

@@ -18,11 +18,11 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 )
 
-// The cluster's name server answers who is outside, by UDP and TCP at one port,
-// also where both come from one port.
-func names(t *testing.T, application string) {
+// testDNS asks the cluster's name server from outside by UDP and TCP at one port, also
+// from one client port.
+func testDNS(t *testing.T, application string) {
 	const n = 10
-	applied(t, "names.yaml", "", "")
+	applyUntilEnd(t, "names.yaml", "", "")
 	var service corev1.Service
 	if err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "server"}, &service); err != nil {
 		t.Fatal(err)
@@ -30,7 +30,7 @@ func names(t *testing.T, application string) {
 	ip := service.Spec.ClusterIP
 	vip := routeVIPs(t, "names", c.Nodes[0])[0]
 	kube.Wait(t, patience, "the Service's address", ip, func() (string, error) { return dig(vip, "+notcp") })
-	want := flows(t, application)
+	want := countFlows(t, application)
 	for range n {
 		port++
 		for network, option := range map[string]string{"udp": "+notcp", "tcp": "+tcp"} {
@@ -41,12 +41,12 @@ func names(t *testing.T, application string) {
 			want["node-1 "+net.JoinHostPort(vip, "53")+"/"+network]++
 		}
 	}
-	if diff := cmp.Diff(want, flows(t, application)); diff != "" {
+	if diff := cmp.Diff(want, countFlows(t, application)); diff != "" {
 		t.Errorf("new flows that the programs have counted (-want +got):\n%s", diff)
 	}
 }
 
-// dig asks a name server from outside for the Service server.
+// dig asks a name server from outside for the addresses of Service server.
 func dig(server string, options ...string) (string, error) {
 	out, err := c.Outside.Run(patience, "dig", append([]string{"@" + server, "+short", "+tries=1", "server.default.svc.cluster.local."}, options...)...)
 	return strings.TrimSpace(out), err

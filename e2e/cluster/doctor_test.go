@@ -29,8 +29,8 @@ type symptom struct {
 	seen    string
 }
 
-// defect is made, found and mended by commands of kubectl, whose words have no
-// spaces.
+// defect is made and mended by commands of kubectl, whose words have no spaces, and
+// found by blixt doctor.
 type defect struct {
 	name string
 	make []string
@@ -193,8 +193,8 @@ func defects(t *testing.T) []defect {
 	}
 }
 
-// What an administrator does besides installing Blixt, where Pod Security is
-// enforced: to look for defects, to look for tampering.
+// TestAdministration does what an administrator does besides installing Blixt, where
+// Pod Security is enforced: look for defects, and for tampering.
 func TestAdministration(t *testing.T) {
 	installGatewayAPI(t)
 	if err := c.ApplyYAML(t.Context(), []byte(`{apiVersion: v1, kind: Namespace, metadata: {name: `+system+`, labels: {pod-security.kubernetes.io/enforce: baseline}}}`)); err != nil {
@@ -207,27 +207,27 @@ func TestAdministration(t *testing.T) {
 	})
 	image := installBlixt(t, pool, "--set="+bridge+",config.addresses.alsoSources={Node,LoadBalancer}")
 	application := rollout.Name(image)
-	applied(t, "balanced.yaml", "", "")
+	applyUntilEnd(t, "balanced.yaml", "", "")
 	vips := routeVIPs(t, "balanced", c.Nodes[0])
-	links(t, "cni0", "eth0")
+	awaitLinks(t, "cni0", "eth0")
 
-	t.Run("privileges", privileges)
-	t.Run("baseline", func(t *testing.T) { confined(t, application, vips, "1") })
-	t.Run("restricted", func(t *testing.T) { restricted(t, application, vips) })
-	t.Run("doctor", findDefects)
-	t.Run("audit", func(t *testing.T) { findTampering(t, image) })
+	t.Run("privileges", testPrivileges)
+	t.Run("baseline", func(t *testing.T) { testConfinement(t, application, vips, "1") })
+	t.Run("restricted", func(t *testing.T) { testRestricted(t, application, vips) })
+	t.Run("doctor", testDoctor)
+	t.Run("audit", func(t *testing.T) { testAudit(t, image) })
 }
 
-// Each defect that a real cluster can have is found, and not any more once it is
-// mended as the remedy says.
-func findDefects(t *testing.T) {
+// testDoctor checks that blixt doctor finds each defect that a real cluster can have,
+// and finds it no more when it is mended as the remedy says.
+func testDoctor(t *testing.T) {
 	blixt, err := lab.Build(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	healthy(t, blixt)
+	awaitHealthy(t, blixt)
 	// What it takes a minute to be sure of is looked at last.
-	apply(t, "defects.yaml", "", "")
+	applyFile(t, "defects.yaml", "", "")
 	for _, d := range defects(t) {
 		if d.long && !*long {
 			continue
@@ -235,7 +235,7 @@ func findDefects(t *testing.T) {
 		t.Run(d.name, func(t *testing.T) { d.find(t, blixt) })
 	}
 	t.Run("objects of others", func(t *testing.T) {
-		defer remove(t, "defects.yaml", "", "")
+		defer deleteFile(t, "defects.yaml", "", "")
 		for _, s := range []symptom{
 			{"network-policy", doctor.Warning, "NetworkPolicy " + system + "/strict", "not of Blixt's chart"},
 			{"classes", doctor.Failed, "GatewayClass unconfigured", "does not exist"},
@@ -245,13 +245,13 @@ func findDefects(t *testing.T) {
 			s.find(t, blixt, nil)
 		}
 	})
-	healthy(t, blixt)
+	awaitHealthy(t, blixt)
 }
 
 func (d *defect) find(t *testing.T, blixt string) {
-	disturb := func() { commands(t, d.make...) }
+	disturb := func() { runKubectl(t, d.make...) }
 	defer func() {
-		commands(t, d.mend...)
+		runKubectl(t, d.mend...)
 		if d.mended != nil {
 			d.mended(t)
 		}
@@ -269,7 +269,7 @@ func (d *defect) find(t *testing.T, blixt string) {
 	}
 }
 
-// find waits until doctor finds it, and has a remedy.
+// find waits until doctor reports the symptom with a remedy.
 func (s symptom) find(t *testing.T, blixt string, again func()) {
 	t.Helper()
 	kube.Wait(t, 2*patience, "what doctor finds of "+s.check, string(s.verdict)+", with a remedy", func() (string, error) {
@@ -280,10 +280,10 @@ func (s symptom) find(t *testing.T, blixt string, again func()) {
 	})
 }
 
-// found is the verdict on it, "": it is not there.
+// found returns the verdict of doctor's finding, "" if there is none.
 func (s symptom) found(t *testing.T, blixt string) string {
 	t.Helper()
-	for _, f := range diagnosis(t, blixt) {
+	for _, f := range runDoctor(t, blixt) {
 		if f.Check == s.check && strings.Contains(f.Object, s.object) && strings.Contains(f.Seen, s.seen) {
 			if f.Remedy == "" {
 				return string(f.Verdict)
@@ -294,8 +294,8 @@ func (s symptom) found(t *testing.T, blixt string) string {
 	return ""
 }
 
-// diagnosis is what doctor finds that is not as it should be.
-func diagnosis(t *testing.T, blixt string) (wrong []doctor.Finding) {
+// runDoctor returns the findings of blixt doctor that are not OK.
+func runDoctor(t *testing.T, blixt string) (wrong []doctor.Finding) {
 	t.Helper()
 	out, err := exec.Command(blixt, "doctor", "--kubeconfig", c.Kubeconfig(), "--output=json").Output()
 	var all struct{ Findings []doctor.Finding }
@@ -315,12 +315,12 @@ func diagnosis(t *testing.T, blixt string) (wrong []doctor.Finding) {
 	return wrong
 }
 
-func healthy(t *testing.T, blixt string) {
+func awaitHealthy(t *testing.T, blixt string) {
 	t.Helper()
-	kube.Wait(t, 2*patience, "what doctor finds", []doctor.Finding(nil), func() ([]doctor.Finding, error) { return diagnosis(t, blixt), nil })
+	kube.Wait(t, 2*patience, "what doctor finds", []doctor.Finding(nil), func() ([]doctor.Finding, error) { return runDoctor(t, blixt), nil })
 }
 
-func commands(t *testing.T, all ...string) {
+func runKubectl(t *testing.T, all ...string) {
 	t.Helper()
 	for _, command := range all {
 		kubectl(t, strings.Fields(command)...)

@@ -21,13 +21,14 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 )
 
-// What etcd had a while ago is true again: a Gateway that came later is served no
-// more, a route that has gone is, and nobody remembers the future for long.
-func restored(t *testing.T, application string) {
-	remove(t, "late.yaml", "", "") // of a run that was killed
-	applied(t, "restored.yaml", "", "")
-	applied(t, "more.yaml", "", "")
-	choose(t, "node-1")
+// testRestoredEtcd restores etcd from a backup: a Gateway that is younger is served no
+// more, a route that was deleted since is served again, and no component keeps the
+// newer state for long.
+func testRestoredEtcd(t *testing.T, application string) {
+	deleteFile(t, "late.yaml", "", "") // of a run that was killed
+	applyUntilEnd(t, "restored.yaml", "", "")
+	applyUntilEnd(t, "more.yaml", "", "")
+	chooseServer(t, "node-1")
 	t.Cleanup(func() {
 		slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Name: "chosen", Namespace: "default"}}
 		if err := c.Client.Delete(context.Background(), slice); err != nil {
@@ -36,22 +37,22 @@ func restored(t *testing.T, application string) {
 	})
 	vip := routeVIPs(t, "restored", c.Nodes[0])[0]
 	tcp, more := net.JoinHostPort(vip, "80"), net.JoinHostPort(vip, "82")
-	repliesFrom(t, tcp, "node-1")
-	repliesFrom(t, more, "node-1")
+	awaitServer(t, tcp, "node-1")
+	awaitServer(t, more, "node-1")
 	if err := c.SaveStore(); err != nil {
 		t.Fatal(err)
 	}
 	saved := time.Now()
-	kube.Wait(t, patience, "the API server's word", "ok", ready)
+	kube.Wait(t, patience, "the API server's word", "ok", apiReady)
 
-	apply(t, "late.yaml", "", "")
+	applyFile(t, "late.yaml", "", "")
 	late := net.JoinHostPort(routeVIPs(t, "late", c.Nodes[0])[0], "80")
-	repliesFrom(t, late, "node-1")
-	remove(t, "more.yaml", "", "")
-	choose(t, "node-2")
-	repliesFrom(t, tcp, "node-2")
-	repliesFrom(t, more, "")
-	before := epochs(t, application)
+	awaitServer(t, late, "node-1")
+	deleteFile(t, "more.yaml", "", "")
+	chooseServer(t, "node-2")
+	awaitServer(t, tcp, "node-2")
+	awaitServer(t, more, "")
+	before := readEpochs(t, application)
 	for i := range 1000 { // as much as happens in minutes: nobody restores what was a moment ago
 		if err := c.Client.Patch(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}},
 			client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata": {"annotations": {"test": "%d"}}}`, i))); err != nil {
@@ -66,16 +67,16 @@ func restored(t *testing.T, application string) {
 		t.Fatal(err)
 	}
 	back := time.Now()
-	forget(t, "/coredns", "/bpfman-agent", "/bpfman-operator")
-	repliesFrom(t, tcp, "node-1")
-	repliesFrom(t, more, "node-1")
-	repliesFrom(t, late, "")
+	restartProcesses(t, "/coredns", "/bpfman-agent", "/bpfman-operator")
+	awaitServer(t, tcp, "node-1")
+	awaitServer(t, more, "node-1")
+	awaitServer(t, late, "")
 	t.Logf("back to %.1f s ago: the API server was away for %.1f s, and %.1f s later all was served as it was", future.Seconds(), back.Sub(restoring).Seconds(), time.Since(back).Seconds())
 	if err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "late"}, &gwv1.Gateway{}); client.IgnoreNotFound(err) != nil || err == nil {
 		t.Errorf("Gateway late, which etcd has forgotten: %v", err)
 	}
 	kube.Wait(t, patience, "nodes whose state is not of a later epoch", nil, func() (older []string, err error) {
-		for node, epoch := range epochs(t, application) {
+		for node, epoch := range readEpochs(t, application) {
 			if epoch <= before[node] {
 				older = append(older, node)
 			}
@@ -83,21 +84,21 @@ func restored(t *testing.T, application string) {
 		return older, nil
 	})
 
-	choose(t, "node-2")
-	repliesFrom(t, tcp, "node-2")
-	applied(t, "late.yaml", "", "")
+	chooseServer(t, "node-2")
+	awaitServer(t, tcp, "node-2")
+	applyUntilEnd(t, "late.yaml", "", "")
 	late = net.JoinHostPort(routeVIPs(t, "late", c.Nodes[0])[0], "80")
-	repliesFrom(t, late, "node-2")
+	awaitServer(t, late, "node-2")
 	for _, namespace := range []string{"kube-system", "bpfman", system, "default"} {
 		awaitPods(t, namespace)
 	}
-	programmed(t, "balanced")
-	programmed(t, "restored")
+	awaitProgrammed(t, "balanced")
+	awaitProgrammed(t, "restored")
 }
 
-// forget ends what knows the future and is neither Blixt's nor Kubernetes' own: it
-// is started again.
-func forget(t *testing.T, commands ...string) {
+// restartProcesses kills processes that remember the newer state and are neither
+// Blixt's nor Kubernetes' own. They are started again.
+func restartProcesses(t *testing.T, commands ...string) {
 	t.Helper()
 	for _, m := range c.Nodes {
 		for _, command := range commands {
@@ -110,10 +111,10 @@ func forget(t *testing.T, commands ...string) {
 	}
 }
 
-func ready() (string, error) { return c.Kubectl(context.Background(), "get", "--raw=/readyz") }
+func apiReady() (string, error) { return c.Kubectl(context.Background(), "get", "--raw=/readyz") }
 
-// choose makes the server of a node the only endpoint of Service chosen.
-func choose(t *testing.T, node string) {
+// chooseServer makes the server of a node the only endpoint of Service chosen.
+func chooseServer(t *testing.T, node string) {
 	t.Helper()
 	pod := &corev1.Pod{}
 	if err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: podsOn(t, "server")[node]}, pod); err != nil {
@@ -136,8 +137,8 @@ func choose(t *testing.T, node string) {
 	}
 }
 
-// repliesFrom waits until the server of this node is who answers, "": nobody.
-func repliesFrom(t *testing.T, addr, node string) {
+// awaitServer waits until the server of a node answers, or with "" until nobody does.
+func awaitServer(t *testing.T, addr, node string) {
 	t.Helper()
 	kube.Wait(t, patience, "the node that answers at "+addr, node, func() (string, error) {
 		got, err := asker{dial: c.Outside}.ask(t, "tcp", addr, 1)
@@ -148,12 +149,12 @@ func repliesFrom(t *testing.T, addr, node string) {
 	})
 }
 
-// epochs returns those of what the nodes' maps hold.
-func epochs(t *testing.T, application string) map[string]uint64 {
+// readEpochs returns the epochs of the states that the nodes' maps hold.
+func readEpochs(t *testing.T, application string) map[string]uint64 {
 	t.Helper()
 	all := map[string]uint64{}
 	for _, m := range c.Nodes {
-		all[m.Name] = status(t, m, program(t, m.Name, application)).Version.Epoch
+		all[m.Name] = status(t, m, programID(t, m.Name, application)).Version.Epoch
 	}
 	return all
 }

@@ -18,28 +18,28 @@ var examples = []struct {
 	check func(t *testing.T, printed []string)
 }{
 	{"tcproute", func(t *testing.T, printed []string) {
-		shares(t, printed[2], 60, "web-", 3)
-		shares(t, printed[4], 60, "web-", 1)
+		parseShares(t, printed[2], 60, "web-", 3)
+		parseShares(t, printed[4], 60, "web-", 1)
 	}},
 	{"udproute", func(t *testing.T, printed []string) {
-		shares(t, printed[1], 30, `"dns-`, 3)
+		parseShares(t, printed[1], 30, `"dns-`, 3)
 	}},
 	{"listenerset", func(*testing.T, []string) {}},
 	{"cross-namespace", func(*testing.T, []string) {}},
 	{"weights", func(t *testing.T, printed []string) {
 		// Six standard deviations: each connection's share is that of chance.
-		if n := shares(t, printed[1], 500, "", 2)["stable"]; n < 410 || n > 490 {
+		if n := parseShares(t, printed[1], 500, "", 2)["stable"]; n < 410 || n > 490 {
 			t.Errorf("stable got %d of 500 connections, want 450 and at most 40 more or less", n)
 		}
-		shares(t, printed[3], 60, "canary", 1)
+		parseShares(t, printed[3], 60, "canary", 1)
 	}},
 }
 
 var share = regexp.MustCompile(`(?m)^ *(\d+) (\S+)`)
 
-// shares reads what uniq -c has counted, and compares the sum and the number of
-// those who got something, whose names begin alike.
-func shares(t *testing.T, printed string, sum int, prefix string, names int) map[string]int {
+// parseShares parses what uniq -c prints, and checks the sum and how many names, which
+// begin with a prefix, got something.
+func parseShares(t *testing.T, printed string, sum int, prefix string, names int) map[string]int {
 	t.Helper()
 	got, total := map[string]int{}, 0
 	for _, match := range share.FindAllStringSubmatch(printed, -1) {

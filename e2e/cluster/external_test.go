@@ -30,8 +30,7 @@ var (
 	givenNodes []string
 )
 
-// outside is where clients are, and outsideCommand runs one there: this machine,
-// if others run the cluster.
+// outside is the place of clients. Where others run the cluster it is this machine.
 func outside() dialer {
 	if c.IsGiven() {
 		return here{}
@@ -39,6 +38,7 @@ func outside() dialer {
 	return c.Outside
 }
 
+// outsideCommand makes a command that runs outside of the cluster.
 func outsideCommand(ctx context.Context, name string, args ...string) *exec.Cmd {
 	if c.IsGiven() {
 		return exec.CommandContext(ctx, name, args...)
@@ -46,29 +46,29 @@ func outsideCommand(ctx context.Context, name string, args ...string) *exec.Cmd 
 	return c.Outside.Command(ctx, append([]string{name}, args...)...)
 }
 
-// everywhere is what can be seen of Blixt in any cluster, by its API, from pods
-// and from outside: who is answered, whose program has counted it, and that
-// nobody notices when pods are deleted.
-func everywhere(t *testing.T) {
-	applied(t, "clients.yaml", "", "")
-	applied(t, "balanced.yaml", "", "")
+// testAnyCluster checks what can be seen of Blixt in any cluster, by its API, from pods
+// and from outside: who is answered, whose program has counted it, and that clients do
+// not notice when pods are deleted.
+func testAnyCluster(t *testing.T) {
+	applyUntilEnd(t, "clients.yaml", "", "")
+	applyUntilEnd(t, "balanced.yaml", "", "")
 	awaitPods(t, "default")
-	vips := addresses(t, "balanced")
+	vips := awaitAddresses(t, "balanced")
 	t.Run("answers", func(t *testing.T) {
 		for _, vip := range vips {
 			for _, network := range []string{"tcp", "udp"} {
 				addr := net.JoinHostPort(vip, "80")
-				answers(t, asker{name: "outside", dial: outside()}, network, addr, true)
+				checkAnswers(t, asker{name: "outside", dial: outside()}, network, addr, true)
 				for node, pod := range podsOn(t, "client") {
 					// To its own node's address nothing leaves a node.
 					if !slices.Contains(nodeAddressesOf(t, node), vip) {
-						answers(t, asker{name: "a pod on " + node, pod: pod}, network, addr, givenPool != "")
+						checkAnswers(t, asker{name: "a pod on " + node, pod: pod}, network, addr, givenPool != "")
 					}
 				}
 			}
 		}
 	})
-	l := begin(t, vips)
+	l := startLoad(t, vips)
 	t.Cleanup(l.end)
 	for _, pods := range []struct{ name, namespace, selector string }{
 		{"operators", system, "app.kubernetes.io/component=operator"},
@@ -80,13 +80,13 @@ func everywhere(t *testing.T) {
 				kubectl(t, "--namespace="+pods.namespace, "delete", "pods", "--selector="+pods.selector)
 				awaitPods(t, pods.namespace)
 			})
-			answers(t, asker{name: "outside", dial: outside()}, "tcp", net.JoinHostPort(vips[0], "80"), false)
+			checkAnswers(t, asker{name: "outside", dial: outside()}, "tcp", net.JoinHostPort(vips[0], "80"), false)
 		})
 	}
 }
 
-// addresses waits until a Gateway has some that are served.
-func addresses(t *testing.T, gateway string) (all []string) {
+// awaitAddresses waits until a Gateway is served at some addresses and returns them.
+func awaitAddresses(t *testing.T, gateway string) (all []string) {
 	t.Helper()
 	gw := &gwv1.Gateway{}
 	kube.Wait(t, patience, "whether Gateway "+gateway+" is Programmed", true, func() (bool, error) {
@@ -111,9 +111,9 @@ func nodeAddressesOf(t *testing.T, name string) (all []string) {
 	return all
 }
 
-// answers asks 20 times: servers of several nodes answer, if there are several,
-// and if Blixt is to balance it the programs have counted each.
-func answers(t *testing.T, a asker, network, addr string, counts bool) {
+// checkAnswers asks 20 times. Servers of several nodes have to answer, if there are
+// several, and if Blixt is to balance the connections its programs have to count each.
+func checkAnswers(t *testing.T, a asker, network, addr string, counts bool) {
 	t.Helper()
 	const n = 20
 	before := newFlowsOfAll(t)
@@ -136,7 +136,7 @@ func answers(t *testing.T, a asker, network, addr string, counts bool) {
 
 var flowNew = regexp.MustCompile(`(?m)^blixt_[a-z_]*packets_total\{.*reason="flow_new".*\} (\S+)$`)
 
-// newFlowsOfAll is what the agents' metrics say of all nodes.
+// newFlowsOfAll returns the sum of new flows in the agents' metrics of all nodes.
 func newFlowsOfAll(t *testing.T) (sum int) {
 	t.Helper()
 	var agents corev1.PodList

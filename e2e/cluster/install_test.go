@@ -42,10 +42,10 @@ func helm(t *testing.T, args ...string) {
 	}
 }
 
-// installGatewayAPI installs the release that Blixt is built with.
+// installGatewayAPI installs the release of Gateway API that Blixt is built with.
 func installGatewayAPI(t *testing.T) {
 	t.Helper()
-	ours(t) // who begins like this goes on with the nodes
+	requireMachines(t) // who begins like this goes on with the nodes
 	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +59,8 @@ func installGatewayAPI(t *testing.T) {
 	}
 }
 
-// installBlixt pushes the images and installs the chart, until the test ends.
+// installBlixt pushes the images and installs the chart. It is uninstalled when the
+// test ends, unless that has failed.
 func installBlixt(t *testing.T, flags ...string) (bytecode string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -84,16 +85,16 @@ func installBlixt(t *testing.T, flags ...string) (bytecode string) {
 	return bytecode
 }
 
-// programmed waits until a Gateway is, by all nodes and with its routes, and
-// returns its addresses.
-func programmed(t *testing.T, name string) (addresses []string) {
+// awaitProgrammed waits until a Gateway is served by all nodes, with all of its routes,
+// and returns its addresses.
+func awaitProgrammed(t *testing.T, name string) (addresses []string) {
 	t.Helper()
 	want := fmt.Sprintf("True: Served by %d nodes.", len(c.Nodes))
 	gw := &gwv1.Gateway{}
 	kube.Wait(t, patience, "Gateway "+name, want, func() (string, error) {
 		// Routes first: their status is written after the Gateway's, so that what
 		// the Gateway says then is said of all of them.
-		if waiting, err := unheard(t, name); err != nil || len(waiting) > 0 {
+		if waiting, err := routesWithoutStatus(t, name); err != nil || len(waiting) > 0 {
 			return fmt.Sprintf("no word on the routes %v yet", waiting), err
 		}
 		if err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: name}, gw); err != nil {
@@ -109,9 +110,9 @@ func programmed(t *testing.T, name string) (addresses []string) {
 	return addresses
 }
 
-// unheard returns the routes of a Gateway that nothing was said of, as they are
-// written now.
-func unheard(t *testing.T, gateway string) (names []string, err error) {
+// routesWithoutStatus returns the routes of a Gateway whose present generation has no
+// status yet.
+func routesWithoutStatus(t *testing.T, gateway string) (names []string, err error) {
 	var tcp gwv1.TCPRouteList
 	if err := c.Client.List(t.Context(), &tcp); err != nil {
 		return nil, err
@@ -140,8 +141,8 @@ func unheard(t *testing.T, gateway string) (names []string, err error) {
 	return names, nil
 }
 
-// program returns the id that a node's program has, as its NodeDataplane says.
-func program(t *testing.T, node, application string) uint32 {
+// programID returns the id of a node's program, as its NodeDataplane reports it.
+func programID(t *testing.T, node, application string) uint32 {
 	t.Helper()
 	ndp := &v1alpha1.NodeDataplane{}
 	if err := c.Client.Get(t.Context(), client.ObjectKey{Name: node}, ndp); err != nil {

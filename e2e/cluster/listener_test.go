@@ -24,15 +24,15 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 )
 
-// One Gateway has as many listeners as it may.
-func listeners(t *testing.T, application string) {
+// testListeners serves a Gateway with as many listeners as it may have.
+func testListeners(t *testing.T, application string) {
 	var all []string
 	for i := range 64 {
 		all = append(all, fmt.Sprintf("{name: l%d, protocol: TCP, port: %d}", i, 9000+i))
 	}
-	applied(t, "many.yaml", "LISTENERS", strings.Join(all, ", "))
+	applyUntilEnd(t, "many.yaml", "LISTENERS", strings.Join(all, ", "))
 	vip := routeVIPs(t, "many", c.Nodes[0])[1]
-	want := flows(t, application)
+	want := countFlows(t, application)
 	for i := range all {
 		addr := net.JoinHostPort(vip, fmt.Sprint(9000+i))
 		if _, err := (asker{dial: c.Outside}).ask(t, "tcp", addr, 2); err != nil {
@@ -40,33 +40,33 @@ func listeners(t *testing.T, application string) {
 		}
 		want["node-1 "+addr+"/tcp"] += 2
 	}
-	if diff := cmp.Diff(want, flows(t, application)); diff != "" {
+	if diff := cmp.Diff(want, countFlows(t, application)); diff != "" {
 		t.Errorf("new flows that the programs have counted (-want +got):\n%s", diff)
 	}
 }
 
-// One Gateway has many more listeners by ListenerSets, which come and go without
-// harm to the connections of others.
-func listenerSets(t *testing.T, application string) {
+// testListenerSets adds and removes ListenerSets of one Gateway. That harms no
+// connection to other listeners.
+func testListenerSets(t *testing.T, application string) {
 	const n = 20
 	parents := []string{"{name: sets}"}
 	for i := range n + 1 {
 		parents = append(parents, fmt.Sprintf("{kind: ListenerSet, name: %s}", newSet(i).Name))
 	}
-	applied(t, "sets.yaml", "PARENTS", strings.Join(parents, ", "))
+	applyUntilEnd(t, "sets.yaml", "PARENTS", strings.Join(parents, ", "))
 	var sets []*gwv1.ListenerSet
 	for i := range n {
-		sets = append(sets, created(t, newSet(i)))
+		sets = append(sets, createUntilEnd(t, newSet(i)))
 	}
-	setsServed(t, sets)
-	s := &sessions{vip: routeVIPs(t, "sets", c.Nodes[0])[0], conns: map[string][]net.Conn{}, want: used(t, application)}
+	awaitListenerSets(t, sets)
+	s := &sessions{vip: routeVIPs(t, "sets", c.Nodes[0])[0], conns: map[string][]net.Conn{}, want: nonzeroFlows(t, application)}
 	for _, set := range sets {
 		s.open(t, set)
 	}
 	s.alive(t, application)
 
-	sets = append(sets, created(t, newSet(n)))
-	setsServed(t, sets)
+	sets = append(sets, createUntilEnd(t, newSet(n)))
+	awaitListenerSets(t, sets)
 	s.alive(t, application)
 	s.open(t, sets[n])
 	s.alive(t, application)
@@ -77,14 +77,14 @@ func listenerSets(t *testing.T, application string) {
 		t.Fatal(err)
 	}
 	for i, l := range gone.Spec.Listeners {
-		refused(t, s.addr(l))
-		if err := echoed(s.conns[gone.Name][i], patience); !errors.Is(err, syscall.ECONNRESET) {
+		awaitRefused(t, s.addr(l))
+		if err := echo(s.conns[gone.Name][i], patience); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("connection to listener %s, which is gone: %v, want %v", l.Name, err, syscall.ECONNRESET)
 		}
 		delete(s.want, "node-1 "+s.addr(l)+"/tcp")
 	}
 	delete(s.conns, gone.Name)
-	setsServed(t, sets)
+	awaitListenerSets(t, sets)
 	s.alive(t, application)
 }
 
@@ -113,30 +113,30 @@ func (s *sessions) open(t *testing.T, set *gwv1.ListenerSet) {
 	}
 }
 
-// alive says something on each connection, and compares what was counted.
+// alive sends something on each connection, and compares the programs' counters.
 func (s *sessions) alive(t *testing.T, application string) {
 	t.Helper()
 	for _, set := range slices.Sorted(maps.Keys(s.conns)) {
 		for i, conn := range s.conns[set] {
-			if err := echoed(conn, patience); err != nil {
+			if err := echo(conn, patience); err != nil {
 				t.Errorf("connection to listener %d of %s: %v", i, set, err)
 			}
 		}
 	}
-	if diff := cmp.Diff(s.want, used(t, application)); diff != "" {
+	if diff := cmp.Diff(s.want, nonzeroFlows(t, application)); diff != "" {
 		t.Errorf("new flows that the programs have counted (-want +got):\n%s", diff)
 	}
 }
 
-// used is flows, of those that there have been any of.
-func used(t *testing.T, application string) map[string]uint64 {
+// nonzeroFlows is countFlows without the frontends that have had none.
+func nonzeroFlows(t *testing.T, application string) map[string]uint64 {
 	t.Helper()
-	counted := flows(t, application)
+	counted := countFlows(t, application)
 	maps.DeleteFunc(counted, func(_ string, n uint64) bool { return n == 0 })
 	return counted
 }
 
-// newSet is the n-th of the ListenerSets, of ten ports.
+// newSet returns the n-th of the ListenerSets, of ten ports.
 func newSet(n int) *gwv1.ListenerSet {
 	set := &gwv1.ListenerSet{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("set-%02d", n)}}
 	set.Spec.ParentRef.Name = "sets"
@@ -147,8 +147,8 @@ func newSet(n int) *gwv1.ListenerSet {
 	return set
 }
 
-// created creates a ListenerSet until the test ends.
-func created(t *testing.T, set *gwv1.ListenerSet) *gwv1.ListenerSet {
+// createUntilEnd creates a ListenerSet and deletes it when the test ends.
+func createUntilEnd(t *testing.T, set *gwv1.ListenerSet) *gwv1.ListenerSet {
 	t.Helper()
 	if err := c.Client.Create(t.Context(), set); err != nil {
 		t.Fatal(err)
@@ -161,9 +161,9 @@ func created(t *testing.T, set *gwv1.ListenerSet) *gwv1.ListenerSet {
 	return set
 }
 
-// setsServed waits until ListenerSets, and no others, say that they are served
-// and have a route at every listener, and the Gateway says how many they are.
-func setsServed(t *testing.T, sets []*gwv1.ListenerSet) {
+// awaitListenerSets waits until these ListenerSets, and no others, report that they are
+// served and have a route at every listener, and the Gateway reports their number.
+func awaitListenerSets(t *testing.T, sets []*gwv1.ListenerSet) {
 	t.Helper()
 	want := map[string]string{"Gateway": fmt.Sprint(len(sets))}
 	for _, set := range sets {

@@ -16,8 +16,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 )
 
-// load is a steady one from outside: connections that say something again and
-// again and hear it back, and datagrams that are answered.
+// load is a steady load from outside: connections to servers that echo, and datagrams
+// that are answered.
 type load struct {
 	stop   chan struct{}
 	once   sync.Once
@@ -30,9 +30,9 @@ type load struct {
 	broken []error
 }
 
-// begin opens ten connections to each address's port 81, whose servers echo, and
-// asks by UDP at port 80, until the load is ended.
-func begin(t *testing.T, addresses []string) *load {
+// startLoad opens ten connections to port 81 of each address, whose servers echo, and
+// sends questions by UDP to port 80, until the load is ended.
+func startLoad(t *testing.T, addresses []string) *load {
 	t.Helper()
 	l := &load{stop: make(chan struct{})}
 	for _, ip := range addresses {
@@ -69,7 +69,7 @@ func (l *load) keep(conn net.Conn, rounds *atomic.Int64, name string) {
 		_ = conn.Close()
 	}()
 	for ; !l.over(); time.Sleep(20 * time.Millisecond) {
-		if err := echoed(conn, 10*time.Second); err != nil {
+		if err := echo(conn, 10*time.Second); err != nil {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			l.broken = append(l.broken, fmt.Errorf("%s, after %d rounds: %w", name, rounds.Load(), err))
@@ -79,20 +79,20 @@ func (l *load) keep(conn net.Conn, rounds *atomic.Int64, name string) {
 	}
 }
 
-// send waits for each answer longer than a busy machine may take for it: what is
-// late is not lost.
+// send waits longer for each answer than a busy machine may take: a late answer is not
+// lost.
 func (l *load) send(conn net.Conn) {
 	defer conn.Close()
 	for ; !l.over(); time.Sleep(10 * time.Millisecond) {
 		l.sent.Add(1)
-		if echoed(conn, 10*time.Second) != nil {
+		if echo(conn, 10*time.Second) != nil {
 			l.lost.Add(1)
 		}
 	}
 }
 
-// during does something to the cluster, and fails unless every connection goes
-// on, and every datagram was answered.
+// during does something to the cluster, and fails the test unless every connection goes
+// on and every datagram is answered.
 func (l *load) during(t *testing.T, do func()) {
 	t.Helper()
 	start, sent, lost := time.Now(), l.sent.Load(), l.lost.Load()

@@ -18,9 +18,9 @@ import (
 // narrowMTU is less than that of any other link, and of tunnels.
 const narrowMTU = 1400
 
-// beyond makes a machine that is reached from outside by two routers, of which
-// the link between has a small MTU.
-func beyond(t *testing.T) *lab.Node {
+// farMachine makes a machine outside that is reached by two routers, with a small MTU
+// on the link between them.
+func farMachine(t *testing.T) *lab.Node {
 	t.Helper()
 	l, err := lab.New("narrow-" + c.Options.Name)
 	if err != nil {
@@ -55,10 +55,10 @@ func beyond(t *testing.T) *lab.Node {
 	return nodes[3]
 }
 
-// A link of the path that is too narrow is learned of by an ICMP error, about
-// packets that were translated, whoever is behind it.
-func narrowLinks(t *testing.T, application string, addrs map[string][]string) {
-	far := beyond(t)
+// testNarrowLinks sends bytes past a link with a small MTU. Whoever is behind Blixt has
+// to learn of it by an ICMP error about packets that were translated.
+func testNarrowLinks(t *testing.T, application string, addrs map[string][]string) {
+	far := farMachine(t)
 	for _, ip := range []string{far.IPv4, far.IPv6} {
 		ln, err := far.Listen("tcp", net.JoinHostPort(ip, "8080"))
 		if err != nil {
@@ -67,7 +67,7 @@ func narrowLinks(t *testing.T, application string, addrs map[string][]string) {
 		t.Cleanup(func() { _ = ln.Close() })
 		go func() { _ = tradeAt(ln) }()
 	}
-	applied(t, "far.yaml", "", "")
+	applyUntilEnd(t, "far.yaml", "", "")
 	near := c.Nodes[0]
 	var toFar []string
 	for _, vip := range routeVIPs(t, "far", near) {
@@ -91,12 +91,12 @@ func narrowLinks(t *testing.T, application string, addrs map[string][]string) {
 			for _, n := range []*lab.Node{far, c.Outside.Node} {
 				forgetPaths(t, n)
 			}
-			t.Run(fmt.Sprintf("from %s to %s, IPv%d", way.from.name, way.to, 4+2*i), func(t *testing.T) { narrow(t, application, way.from, way.addr, way.counter) })
+			t.Run(fmt.Sprintf("from %s to %s, IPv%d", way.from.name, way.to, 4+2*i), func(t *testing.T) { checkNarrow(t, application, way.from, way.addr, way.counter) })
 		}
 	}
 }
 
-// forgetPaths has a machine forget every path's MTU.
+// forgetPaths has a machine forget the MTU of every path.
 func forgetPaths(t *testing.T, n *lab.Node) {
 	t.Helper()
 	for _, family := range []string{"-4", "-6"} {
@@ -106,28 +106,28 @@ func forgetPaths(t *testing.T, n *lab.Node) {
 	}
 }
 
-// narrow exchanges bytes past the narrow link, of which the program counts that
-// it has passed the errors on.
-func narrow(t *testing.T, application string, a asker, addr, counter string) {
-	want, before := flows(t, application), counted(t, application, a.by, counter)
+// checkNarrow exchanges bytes past the narrow link. The program has to count the ICMP
+// errors that it passes on.
+func checkNarrow(t *testing.T, application string, a asker, addr, counter string) {
+	want, before := countFlows(t, application), readCounter(t, application, a.by, counter)
 	if err := a.exchange(t, addr, 1<<20); err != nil {
 		t.Error(err)
 	}
 	want[a.by.Name+" "+addr+"/tcp"]++
-	if diff := cmp.Diff(want, flows(t, application)); diff != "" {
+	if diff := cmp.Diff(want, countFlows(t, application)); diff != "" {
 		t.Errorf("new flows that the programs have counted (-want +got):\n%s", diff)
 	}
-	rose := counted(t, application, a.by, counter) - before
+	rose := readCounter(t, application, a.by, counter) - before
 	t.Logf("%s rose by %d", counter, rose)
 	if rose == 0 {
 		t.Errorf("%s of %s did not rise: nobody has learned of the narrow link", counter, a.by.Name)
 	}
 }
 
-// counted reads a counter of the program on a node.
-func counted(t *testing.T, application string, m *cluster.Machine, counter string) uint64 {
+// readCounter reads a counter of the program on a node.
+func readCounter(t *testing.T, application string, m *cluster.Machine, counter string) uint64 {
 	t.Helper()
-	counters := status(t, m, program(t, m.Name, application)).Counters
+	counters := status(t, m, programID(t, m.Name, application)).Counters
 	n, ok := counters[counter]
 	if !ok {
 		t.Fatalf("no counter %s in %v", counter, counters)

@@ -12,8 +12,8 @@ import (
 // long has tests done that take minutes, and those for which minutes matter.
 var long = flag.Bool("long", false, "test too what takes long")
 
-// away is how long the API server is.
-func away() time.Duration {
+// outageTime returns how long the API server is away.
+func outageTime() time.Duration {
 	if *long {
 		return 2 * time.Minute
 	}

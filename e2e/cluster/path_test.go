@@ -30,20 +30,21 @@ type asker struct {
 	dial dialer
 }
 
-// ask asks n times, from ports that no flow had that may be remembered.
+// ask asks n times, from source ports that no remembered flow has.
 func (a asker) ask(t *testing.T, network, addr string, n int) (map[answer]int, error) {
 	t.Helper()
 	return a.askFrom(t, ports(n), network, addr, n)
 }
 
-// ports takes n ports, of which it returns the first.
+// ports reserves n source ports and returns the first.
 func ports(n int) int {
 	first := port + 1
 	port += n
 	return first
 }
 
-// portsOfBlixt takes ports that Blixt uses as well: a client's are the client's.
+// portsOfBlixt reserves source ports of Blixt's SNAT range, which clients may use as
+// well.
 func portsOfBlixt() func(n int) int {
 	next := 11000
 	return func(n int) int {
@@ -52,7 +53,7 @@ func portsOfBlixt() func(n int) int {
 	}
 }
 
-// askFrom asks n times, from ports that begin with the first.
+// askFrom asks n times, from consecutive source ports.
 func (a asker) askFrom(t *testing.T, first int, network, addr string, n int) (got map[answer]int, err error) {
 	t.Helper()
 	got = map[answer]int{}
@@ -78,7 +79,7 @@ func (a asker) askFrom(t *testing.T, first int, network, addr string, n int) (go
 	return got, nil
 }
 
-// podsOn returns the pods of an app by their nodes.
+// podsOn returns the pods of an app by node.
 func podsOn(t *testing.T, app string) map[string]string {
 	t.Helper()
 	var list corev1.PodList
@@ -92,25 +93,26 @@ func podsOn(t *testing.T, app string) map[string]string {
 	return pods
 }
 
-// flows reads how many new flows the programs have counted, by node and frontend.
-func flows(t *testing.T, application string) map[string]uint64 {
+// countFlows returns the new flows that the programs have counted, by node and
+// frontend.
+func countFlows(t *testing.T, application string) map[string]uint64 {
 	t.Helper()
 	counted := map[string]uint64{}
 	for _, m := range c.Nodes {
-		for _, f := range status(t, m, program(t, m.Name, application)).Frontends {
+		for _, f := range status(t, m, programID(t, m.Name, application)).Frontends {
 			counted[m.Name+" "+f.Frontend] = f.NewFlows
 		}
 	}
 	return counted
 }
 
-// way is one from an asker to an address of a Gateway.
+// way leads from an asker to an address of a Gateway.
 type way struct {
 	asker
 	network, addr string
 }
 
-// ways are all, by each protocol and family.
+// ways returns all ways, by each protocol and family.
 func ways(t *testing.T, vips []string) (all []way) {
 	t.Helper()
 	servers, clients := podsOn(t, "server"), podsOn(t, "client")
@@ -131,7 +133,7 @@ func ways(t *testing.T, vips []string) (all []way) {
 	return all
 }
 
-// vip is the address without the port.
+// vip returns the address without the port.
 func (w way) vip() netip.Addr { return netip.MustParseAddrPort(w.addr).Addr() }
 
 func (w way) String() string {
@@ -142,7 +144,8 @@ func (w way) String() string {
 	return w.network + family + " from " + w.name
 }
 
-// sees is whom a server is to see, unless kube-proxy has sent it the connection.
+// sees returns the client that a server sees, unless kube-proxy has balanced the
+// connection.
 func (w way) sees(node string, to balancer) string {
 	local, own4, own6 := w.vip().String(), w.by.IPv4, w.by.IPv6
 	if c.Options.Overlay {
@@ -165,7 +168,7 @@ func (w way) sees(node string, to balancer) string {
 	return local
 }
 
-// outcome is what came of connections that went one way.
+// outcome is the result of connections that went one way.
 type outcome struct {
 	way
 	asked   int
@@ -175,18 +178,18 @@ type outcome struct {
 	before, after map[string]uint64
 }
 
-// try sends n connections a way, from ports that begin with the first.
-func (w way) try(t *testing.T, application string, first, n int) outcome {
+// connect sends n connections, from consecutive source ports.
+func (w way) connect(t *testing.T, application string, first, n int) outcome {
 	t.Helper()
-	o := outcome{way: w, asked: n, before: flows(t, application)}
+	o := outcome{way: w, asked: n, before: countFlows(t, application)}
 	o.answers, o.err = w.askFrom(t, first, w.network, w.addr, n)
-	o.after = flows(t, application)
+	o.after = countFlows(t, application)
 	return o
 }
 
-// unanswered tells what is wrong with the answers, "" if servers on every node
-// have given them all.
-func (o outcome) unanswered() string {
+// answerError returns "" if servers on every node have given all answers, or what is
+// wrong.
+func (o outcome) answerError() string {
 	nodes := map[string]bool{}
 	n := 0
 	for who, times := range o.answers {
@@ -199,9 +202,9 @@ func (o outcome) unanswered() string {
 	return ""
 }
 
-// miscounted tells how the programs' counters differ, "" if the one that is to
-// balance the connections has counted them, and none else.
-func (o outcome) miscounted(to balancer) string {
+// countError returns "" if the program that is to balance the connections has counted
+// them, and no other has, or how the counters differ.
+func (o outcome) countError(to balancer) string {
 	want := maps.Clone(o.before)
 	if to != byKubeProxy || o.name == "outside" {
 		want[o.by.Name+" "+o.addr+"/"+o.network] += uint64(o.asked)
@@ -212,8 +215,8 @@ func (o outcome) miscounted(to balancer) string {
 	return ""
 }
 
-// misseen tells whom servers have seen instead of the right ones, "" if none.
-func (o outcome) misseen(to balancer) string {
+// clientError returns "" if servers have seen the right clients, or how they differ.
+func (o outcome) clientError(to balancer) string {
 	if to == byKubeProxy && o.name != "outside" {
 		return ""
 	}
@@ -227,7 +230,7 @@ func (o outcome) misseen(to balancer) string {
 	return ""
 }
 
-// balancer is who is to balance the connections of pods and nodes, and where.
+// balancer balances the connections of pods and nodes.
 type balancer int
 
 const (
@@ -236,41 +239,41 @@ const (
 	byBlixtAtBridge
 )
 
-// paths goes all ways, from ports of this kind: the servers of every node answer,
-// and the program that is to have done it has counted.
-func paths(t *testing.T, application string, vips []string, to balancer, ports func(n int) int) {
+// checkPaths connects by all ways, from source ports of this kind. The servers of every
+// node have to answer, and the balancer's counters have to rise.
+func checkPaths(t *testing.T, application string, vips []string, to balancer, ports func(n int) int) {
 	t.Helper()
 	var all []outcome
 	for _, w := range ways(t, vips) {
 		t.Run(w.String(), func(t *testing.T) {
 			const n = 20
-			o := w.try(t, application, ports(n), n)
+			o := w.connect(t, application, ports(n), n)
 			all = append(all, o)
 			o.check(t, to)
 		})
 	}
-	table(t, all)
+	logOutcomes(t, all)
 }
 
-// path goes one way.
-func path(t *testing.T, application string, a asker, network, addr string) {
+// checkPath connects by one way.
+func checkPath(t *testing.T, application string, a asker, network, addr string) {
 	t.Helper()
 	const n = 20
 	w := way{a, network, addr}
-	w.try(t, application, ports(n), n).check(t, byBlixt)
+	w.connect(t, application, ports(n), n).check(t, byBlixt)
 }
 
 func (o outcome) check(t *testing.T, to balancer) {
 	t.Helper()
-	for _, wrong := range []string{o.unanswered(), o.miscounted(to), o.misseen(to)} {
+	for _, wrong := range []string{o.answerError(), o.countError(to), o.clientError(to)} {
 		if wrong != "" {
 			t.Errorf("%s to %s: %s", o.way, o.addr, wrong)
 		}
 	}
 }
 
-// table prints what was asked, answered and counted.
-func table(t *testing.T, all []outcome) {
+// logOutcomes logs a table of what was asked, answered and counted.
+func logOutcomes(t *testing.T, all []outcome) {
 	t.Helper()
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
@@ -297,10 +300,10 @@ func table(t *testing.T, all []outcome) {
 	t.Log("\n" + text.String())
 }
 
-// takenPorts asks by kube-proxy, while Blixt has many connections to the same
-// servers: kube-proxy masquerades with ports that it has chosen for some of them,
-// one in thirty or so.
-func takenPorts(t *testing.T, vip string) {
+// testTakenPorts asks by kube-proxy, while Blixt has many connections to the same
+// servers. kube-proxy chooses ports for masquerading that Blixt has already, for about
+// one connection in thirty.
+func testTakenPorts(t *testing.T, vip string) {
 	addr := net.JoinHostPort(vip, "80")
 	for range 4000 {
 		conn, err := c.Outside.Dial("tcp", "", addr, patience)
@@ -312,14 +315,14 @@ func takenPorts(t *testing.T, vip string) {
 	const n = 1000
 	a := asker{name: "a pod", pod: podsOn(t, "client")[c.Nodes[0].Name]}
 	got, err := a.ask(t, "tcp", addr, n)
-	if o := (outcome{asked: n, answers: got, err: err}); o.unanswered() != "" {
-		t.Error(o.unanswered())
+	if o := (outcome{asked: n, answers: got, err: err}); o.answerError() != "" {
+		t.Error(o.answerError())
 	}
 }
 
-// masqueraded goes all ways while pods' packets get their node's address where
-// they leave the pod network.
-func masqueraded(t *testing.T, application string, vips []string) {
+// testMasquerading connects by all ways while pods' packets are masqueraded where they
+// leave the pod network.
+func testMasquerading(t *testing.T, application string, vips []string) {
 	if err := c.Masquerade(true); err != nil {
 		t.Fatal(err)
 	}
@@ -328,5 +331,5 @@ func masqueraded(t *testing.T, application string, vips []string) {
 			t.Error(err)
 		}
 	})
-	paths(t, application, vips, byBlixt, ports)
+	checkPaths(t, application, vips, byBlixt, ports)
 }

@@ -38,7 +38,7 @@ func serve() error {
 	if err != nil {
 		return err
 	}
-	go repeat(echo)
+	go serveEcho(echo)
 	p, err := net.ListenPacket("udp", ":8080")
 	if err != nil {
 		return err
@@ -58,21 +58,21 @@ func serve() error {
 		if err != nil {
 			return err
 		}
-		go tell(c, fmt.Sprintf("%s %s\n", node, host(c.RemoteAddr())))
+		go writeAnswer(c, fmt.Sprintf("%s %s\n", node, host(c.RemoteAddr())))
 	}
 }
 
-// tell says it, and closes when the client has. Who closes first keeps the
+// writeAnswer says it, and closes when the client has. Who closes first keeps the
 // connection's ports for a minute, and a program that has just been loaded does
 // not know which: a SYN that meets them is not answered before it is repeated.
-func tell(c net.Conn, what string) {
+func writeAnswer(c net.Conn, what string) {
 	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	_, _ = io.WriteString(c, what)
 	_, _ = io.Copy(io.Discard, c)
 	_ = c.Close()
 }
 
-func repeat(l net.Listener) {
+func serveEcho(l net.Listener) {
 	for {
 		c, err := l.Accept()
 		if err != nil {

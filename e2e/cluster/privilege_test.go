@@ -22,9 +22,9 @@ import (
 // field is a line of /proc/PID/status.
 var field = regexp.MustCompile(`(?m)^(CapInh|CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs|Seccomp|Uid|Gid):\t(.*)$`)
 
-// What the kernel and the API say of the running agents: they may do nothing but
-// write maps. Pod Security "baseline" is enforced where they run.
-func privileges(t *testing.T) {
+// testPrivileges checks what the kernel and the API report of the running agents: they
+// may do nothing but write maps.
+func testPrivileges(t *testing.T) {
 	const none, same = "0000000000000000", "65532\t65532\t65532\t65532"
 	want := map[string]string{
 		"CapInh": none, "CapPrm": none, "CapEff": none, "CapBnd": none, "CapAmb": none,
@@ -53,16 +53,16 @@ func privileges(t *testing.T) {
 		t.Errorf("%d agents, want one on each of %d nodes", len(agents.Items), len(c.Nodes))
 	}
 	for _, p := range agents.Items {
-		volumes(t, &p)
+		checkVolumes(t, &p)
 	}
 	if out, err := c.Kubectl(t.Context(), "label", "--dry-run=server", "--overwrite", "namespace", system, "pod-security.kubernetes.io/enforce=baseline"); err != nil || strings.Contains(out, "Warning") {
 		t.Errorf("%s, %v", out, err)
 	}
 }
 
-// volumes are bpfman's maps, one token that is good for the operator alone, and
-// a certificate.
-func volumes(t *testing.T, p *corev1.Pod) {
+// checkVolumes checks that an agent has three volumes: bpfman's maps, a token that only
+// the operator accepts, and a certificate.
+func checkVolumes(t *testing.T, p *corev1.Pod) {
 	t.Helper()
 	got := map[string]string{}
 	for _, v := range p.Spec.Volumes {
@@ -85,8 +85,8 @@ func volumes(t *testing.T, p *corev1.Pod) {
 	}
 }
 
-// processes returns the ids that processes have in a machine, by how their
-// command line begins.
+// processes returns the ids of processes on a machine whose command line begins with
+// this.
 func processes(t *testing.T, m *cluster.Machine, command string) []string {
 	t.Helper()
 	pids := running(t, m, command)

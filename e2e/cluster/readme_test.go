@@ -21,9 +21,9 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 )
 
-// block is a part of a README that is indented: commands, and what they print
-// if the next block shows that. Then they only ask, and may be run again. A line
-// … stands for any that are left out.
+// block is an indented part of a README: commands, and what they print if the next
+// block shows that. Commands with output only read, and may be run again. A line …
+// stands for any lines that are left out.
 type block struct{ commands, prints string }
 
 var (
@@ -32,7 +32,7 @@ var (
 	variable = regexp.MustCompile(`(?m)^[A-Z]+=.*$`)
 )
 
-// blocks returns those of a README, or of one section of it.
+// blocks returns the blocks of a README, or of one section of it.
 func blocks(t *testing.T, file, section string) (all []block) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("../..", file))
@@ -62,9 +62,9 @@ func blocks(t *testing.T, file, section string) (all []block) {
 	return all
 }
 
-// follow runs blocks one after the other outside of the cluster, and fails
-// unless they print what they are said to print. It returns what each did.
-func follow(t *testing.T, env []string, all []block) (printed []string) {
+// runBlocks runs blocks one after the other outside of the cluster. The test fails
+// unless they print what the README shows. It returns what each has printed.
+func runBlocks(t *testing.T, env []string, all []block) (printed []string) {
 	t.Helper()
 	var variables string
 	for _, b := range all {
@@ -81,7 +81,7 @@ func follow(t *testing.T, env []string, all []block) (printed []string) {
 			if err != nil {
 				err = fmt.Errorf("%w\n%s", err, out)
 			}
-			return renamed(string(out)), err
+			return renameNodes(string(out)), err
 		}
 		var out string
 		if b.prints == "" {
@@ -108,9 +108,9 @@ func follow(t *testing.T, env []string, all []block) (printed []string) {
 	return printed
 }
 
-// renamed gives the nodes of a cluster that others run the name that they have
-// in READMEs.
-func renamed(out string) string {
+// renameNodes gives the nodes of a cluster that others run the names that they have in
+// READMEs.
+func renameNodes(out string) string {
 	for _, name := range givenNodes {
 		out = regexp.MustCompile(`\b`+regexp.QuoteMeta(name)+`\b`).ReplaceAllString(out, "node-1")
 	}
@@ -126,7 +126,7 @@ var (
 	columns = regexp.MustCompile(`\s+`)
 )
 
-// shape is the set of lines of an output without what differs from run to run.
+// shape returns the set of lines of an output, without what differs from run to run.
 func shape(out string) (lines []string) {
 	for line := range strings.Lines(out) {
 		line = strings.ReplaceAll(line, ", 0 ", ", no ") // warnings, such as doctor counts
@@ -137,10 +137,10 @@ func shape(out string) (lines []string) {
 	return slices.Compact(lines)
 }
 
-// strangers returns the environment of somebody who has a cluster and a
-// registry, and whose machine is in the nodes' network. That make runs this is
-// nothing to their make, which would tell about it in what it prints.
-func strangers(t *testing.T) (env []string) {
+// outsiderEnv returns the environment of a person who has a cluster and a registry, and
+// whose machine is in the nodes' network. The variables of the make that runs this are
+// removed: a make of theirs would print what it inherits.
+func outsiderEnv(t *testing.T) (env []string) {
 	t.Helper()
 	environment := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "MAKE") || strings.HasPrefix(v, "MFLAGS=") })
 	home := t.TempDir()
@@ -168,10 +168,9 @@ func strangers(t *testing.T) (env []string) {
 		"HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home, "GOPROXY=off")
 }
 
-// fetch has Go download and compile what README's commands build, while the
-// machine that they run on is this one: in the nodes' network nobody serves
-// modules. Nothing else may have done so before.
-func fetch(t *testing.T) {
+// prefetch downloads and compiles what README's commands build, as no module proxy is
+// reached from the nodes' network.
+func prefetch(t *testing.T) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", t.TempDir()+"/", "./operator/cmd/blixt", "./operator/cmd/images")
 	cmd.Dir, cmd.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
@@ -180,11 +179,11 @@ func fetch(t *testing.T) {
 	}
 }
 
-// Who does what README says has balanced traffic, can do what each example
-// says, and gets rid of all of it.
+// TestReadme follows README.md: afterwards traffic is balanced, each example works, and
+// all of it can be removed.
 func TestReadme(t *testing.T) {
-	env := strangers(t)
-	fetch(t)
+	env := outsiderEnv(t)
+	prefetch(t)
 	if c.IsGiven() {
 		var nodes corev1.NodeList
 		if err := c.Client.List(t.Context(), &nodes); err != nil {
@@ -196,17 +195,17 @@ func TestReadme(t *testing.T) {
 	}
 	all := blocks(t, "README.md", "## In Kubernetes")
 	end := len(all) - 1
-	follow(t, env, all[:end])
+	runBlocks(t, env, all[:end])
 	for _, e := range examples {
-		t.Run(e.name, func(t *testing.T) { e.check(t, follow(t, env, blocks(t, "examples/"+e.name+"/README.md", ""))) })
+		t.Run(e.name, func(t *testing.T) { e.check(t, runBlocks(t, env, blocks(t, "examples/"+e.name+"/README.md", ""))) })
 	}
 	t.Run("audit", func(t *testing.T) {
-		follow(t, env, []block{{commands: `bin/blixt audit --ca-file "$CA_FILE"`}})
+		runBlocks(t, env, []block{{commands: `bin/blixt audit --ca-file "$CA_FILE"`}})
 	})
-	t.Run("pods", everywhere)
-	follow(t, env, all[end:])
+	t.Run("pods", testAnyCluster)
+	runBlocks(t, env, all[end:])
 	for _, m := range c.Nodes {
-		attached(t, m)
+		checkAttached(t, m)
 	}
 	if out, err := c.Kubectl(t.Context(), "get", "all", "--output=name", "--namespace="+system); err != nil || out != "" {
 		t.Errorf("left over (%v): %s", err, out)

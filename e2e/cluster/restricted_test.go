@@ -34,10 +34,10 @@ const (
 	profileName = "profiles/blixt-agent.json"
 )
 
-// confined tries from within an agent's pod what an agent must not do, and that
-// traffic is served without. filters is how many of seccomp an agent has.
-func confined(t *testing.T, application string, vips []string, filters string) {
-	privileges(t)
+// testConfinement tries from within an agent's pod what an agent must not do, while
+// traffic is served. filters is the number of seccomp filters that an agent has.
+func testConfinement(t *testing.T, application string, vips []string, filters string) {
+	testPrivileges(t)
 	for _, m := range c.Nodes {
 		for command, want := range map[string]string{"/blixt agent ": filters, "/blixt operator ": "1"} {
 			for _, pid := range running(t, m, command) {
@@ -62,18 +62,18 @@ func confined(t *testing.T, application string, vips []string, filters string) {
 		"list Nodes by its token":            "401 Unauthorized",
 	}
 	node := c.Nodes[1]
-	id := program(t, node.Name, application)
+	id := programID(t, node.Name, application)
 	if diff := cmp.Diff(want, attempts(t, node, id)); diff != "" {
 		t.Errorf("what comes of attempts in an agent's pod on %s (-want +got):\n%s", node.Name, diff)
 	}
 	for _, vip := range vips {
-		path(t, application, asker{name: "outside", by: c.Nodes[0], dial: c.Outside}, "tcp", net.JoinHostPort(vip, "80"))
+		checkPath(t, application, asker{name: "outside", by: c.Nodes[0], dial: c.Outside}, "tcp", net.JoinHostPort(vip, "80"))
 	}
 }
 
-// restricted has the strictest level of Pod Security enforced where Blixt is,
-// with a seccomp profile on the nodes.
-func restricted(t *testing.T, application string, vips []string) {
+// testRestricted enforces the strictest level of Pod Security where Blixt is, with a
+// seccomp profile on the nodes.
+func testRestricted(t *testing.T, application string, vips []string) {
 	profile, err := os.ReadFile("../../charts/blixt/files/seccomp/blixt-agent.json")
 	if err != nil {
 		t.Fatal(err)
@@ -87,22 +87,22 @@ func restricted(t *testing.T, application string, vips []string) {
 			t.Fatal(err)
 		}
 	}
-	commands(t, `patch blixtconfig blixt --type=merge -p {"spec":{"dataplane":{"agent":{"seccompProfile":"`+profileName+`"}}}}`)
+	runKubectl(t, `patch blixtconfig blixt --type=merge -p {"spec":{"dataplane":{"agent":{"seccompProfile":"`+profileName+`"}}}}`)
 	kube.Wait(t, patience, "profile that agents are asked to have", profileName, func() (string, error) {
 		return c.Kubectl(t.Context(), "--namespace="+system, "get", "daemonsets", "--output=jsonpath={.items[*].spec.template.spec.securityContext.seccompProfile.localhostProfile}")
 	})
 	awaitPods(t, system)
 	// All pods are made again where it is enforced.
-	commands(t, "label --overwrite namespace "+system+" "+enforce+"restricted", "--namespace="+system+" delete pods --all")
+	runKubectl(t, "label --overwrite namespace "+system+" "+enforce+"restricted", "--namespace="+system+" delete pods --all")
 	awaitPods(t, system)
-	programmed(t, "balanced")
-	confined(t, application, vips, "2")
-	commands(t, `patch blixtconfig blixt --type=merge -p {"spec":{"dataplane":{"agent":null}}}`, "label --overwrite namespace "+system+" "+enforce+"baseline")
+	awaitProgrammed(t, "balanced")
+	testConfinement(t, application, vips, "2")
+	runKubectl(t, `patch blixtconfig blixt --type=merge -p {"spec":{"dataplane":{"agent":null}}}`, "label --overwrite namespace "+system+" "+enforce+"baseline")
 	awaitPods(t, system)
 }
 
-// attempts has an agent's pod try, in a container that may do what the agent's
-// may, and returns what came of it.
+// attempts tries forbidden acts in a container of an agent's pod that may do what the
+// agent may, and returns the results.
 func attempts(t *testing.T, m *cluster.Machine, program uint32) map[string]string {
 	t.Helper()
 	var agents corev1.PodList
@@ -150,7 +150,7 @@ func attempts(t *testing.T, m *cluster.Machine, program uint32) map[string]strin
 	return got
 }
 
-// attempt tries all of it, where the program and the map have these ids.
+// attempt tries all of them, on the program and the map with these ids.
 func attempt() error {
 	program, _ := strconv.Atoi(os.Args[2])
 	table, _ := strconv.Atoi(os.Args[3])
@@ -184,7 +184,7 @@ func attempt() error {
 	return nil
 }
 
-// listNodes asks the API server, with what is in a file.
+// listNodes lists nodes at the API server, with the token in a file.
 func listNodes(file string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

@@ -30,8 +30,8 @@ import (
 
 var rollouts = flag.Int("rollouts", 10, "how often all servers are replaced under load")
 
-// web answers with the node's name and whom it sees, and ends as a server should:
-// when nobody is left who waits.
+// web answers with the node's name and the client that it sees. On SIGTERM it ends as a
+// server should: when no client waits any more.
 func web() error {
 	l, err := net.Listen("tcp", ":8080")
 	if err != nil {
@@ -67,19 +67,19 @@ func web() error {
 // perSecond is how many clients come while servers are replaced.
 const perSecond = 500
 
-// Servers are replaced again and again under many short connections, of which
-// none fails, and then go and come back.
-func rolling(t *testing.T, application string) {
-	applied(t, "web.yaml", "NAME", "rolling")
+// testRolling replaces servers again and again under many short connections, of which
+// none may fail, and then scales them to zero and back.
+func testRolling(t *testing.T, application string) {
+	applyUntilEnd(t, "web.yaml", "NAME", "rolling")
 	awaitPods(t, "default")
 	addr := net.JoinHostPort(routeVIPs(t, "rolling", c.Nodes[0])[0], "80")
-	atLeast(t, addr, 3)
-	t.Run("rolling", func(t *testing.T) { replaced(t, application, addr) })
-	t.Run("scaling", func(t *testing.T) { scaled(t, application, addr) })
+	awaitServers(t, addr, 3)
+	t.Run("rolling", func(t *testing.T) { testReplacedServers(t, application, addr) })
+	t.Run("scaling", func(t *testing.T) { testScaling(t, application, addr) })
 }
 
-// atLeast waits until so many servers answer.
-func atLeast(t *testing.T, addr string, n int) {
+// awaitServers waits until so many servers answer.
+func awaitServers(t *testing.T, addr string, n int) {
 	t.Helper()
 	kube.Wait(t, patience, "servers that answer at "+addr, n, func() (int, error) {
 		got, err := asker{dial: c.Outside}.ask(t, "tcp", addr, 10*n)
@@ -87,15 +87,15 @@ func atLeast(t *testing.T, addr string, n int) {
 	})
 }
 
-func replaced(t *testing.T, application, addr string) {
+func testReplacedServers(t *testing.T, application, addr string) {
 	// What clients alone make of the machine is what they are held to.
-	alone := come(t, addr)
+	alone := startVisitors(t, addr)
 	time.Sleep(2 * time.Second)
-	alone.leave(t, "alone")
+	alone.finish(t, "alone")
 	able := alone.rate() > 0.95*perSecond
 
-	want := flows(t, application)
-	crowd := come(t, addr)
+	want := countFlows(t, application)
+	crowd := startVisitors(t, addr)
 	start := time.Now()
 	for i := range *rollouts {
 		restart(t, "rolling", i)
@@ -103,18 +103,18 @@ func replaced(t *testing.T, application, addr string) {
 	}
 	t.Logf("%d rollouts, %.1f s each", *rollouts, time.Since(start).Seconds()/float64(*rollouts))
 	kube.Wait(t, patience, "pods that are left", 3, func() (int, error) { return countPods(t, "rolling") })
-	crowd.leave(t, fmt.Sprintf("during %d rollouts", *rollouts))
+	crowd.finish(t, fmt.Sprintf("during %d rollouts", *rollouts))
 	if able && crowd.rate() < 0.9*perSecond {
 		t.Errorf("%.0f connections a second, want %d: the machine has shown that it can", crowd.rate(), perSecond)
 	}
 	want["node-1 "+addr+"/tcp"] += uint64(crowd.n)
-	if diff := cmp.Diff(want, flows(t, application)); diff != "" {
+	if diff := cmp.Diff(want, countFlows(t, application)); diff != "" {
 		t.Errorf("new flows that the programs have counted (-want +got):\n%s", diff)
 	}
 }
 
-// restart has a Deployment replace its pods. kubectl rollout restart would
-// refuse to within the same second.
+// restart has a Deployment replace its pods. kubectl rollout restart refuses to do so
+// twice within a second.
 func restart(t *testing.T, name string, n int) {
 	t.Helper()
 	d := &appsv1.Deployment{}
@@ -135,9 +135,9 @@ func countPods(t *testing.T, app string) (int, error) {
 	return len(list.Items), err
 }
 
-// Without servers clients are refused at once, each is counted, and then there
-// are servers again.
-func scaled(t *testing.T, application, addr string) {
+// testScaling scales the servers to zero: clients are refused at once, and each is
+// counted. Then there are servers again.
+func testScaling(t *testing.T, application, addr string) {
 	const n = 20
 	kubectl(t, "scale", "deployment/rolling", "--replicas=0")
 	// Pods that end are better than none, and then refuse by themselves.
@@ -154,7 +154,7 @@ func scaled(t *testing.T, application, addr string) {
 	}
 	kubectl(t, "scale", "deployment/rolling", "--replicas=3")
 	awaitPods(t, "default")
-	atLeast(t, addr, 3)
+	awaitServers(t, addr, 3)
 	before = frontend(t, application, addr)
 	if got, err := (asker{dial: c.Outside}).ask(t, "tcp", addr, n); err != nil {
 		t.Errorf("with servers again: %v, %v", got, err)
@@ -165,11 +165,11 @@ func scaled(t *testing.T, application, addr string) {
 	}
 }
 
-// frontend reads what the program of the first node counts at an address.
+// frontend returns what the program of the first node counts at an address.
 func frontend(t *testing.T, application, addr string) writer.FrontendStatus {
 	t.Helper()
 	node := c.Nodes[0]
-	for _, f := range status(t, node, program(t, node.Name, application)).Frontends {
+	for _, f := range status(t, node, programID(t, node.Name, application)).Frontends {
 		if f.Frontend == addr+"/tcp" {
 			return f
 		}
@@ -178,9 +178,9 @@ func frontend(t *testing.T, application, addr string) writer.FrontendStatus {
 	return writer.FrontendStatus{}
 }
 
-// crowd is clients outside of which each comes when it is due, is told something,
-// and leaves.
-type crowd struct {
+// visitors are clients outside, at a fixed rate. Each connects, reads an answer, and
+// leaves.
+type visitors struct {
 	addr  string
 	start time.Time
 	took  time.Duration
@@ -196,14 +196,14 @@ type crowd struct {
 	slowest time.Duration
 }
 
-// come has clients come until they are to leave.
-func come(t *testing.T, addr string) *crowd {
+// startVisitors starts visits, which go on until they are stopped.
+func startVisitors(t *testing.T, addr string) *visitors {
 	t.Helper()
-	c.Outside.IP("route replace local " + crowdNet + " dev lo")
+	c.Outside.IP("route replace local " + visitorNet + " dev lo")
 	if err := c.Outside.Err(); err != nil {
 		t.Fatal(err)
 	}
-	w := &crowd{addr: addr, start: time.Now(), stop: make(chan struct{}), repeated: repeatedSYNs(t)}
+	w := &visitors{addr: addr, start: time.Now(), stop: make(chan struct{}), repeated: repeatedSYNs(t)}
 	w.ended.Go(func() {
 		for ; ; w.n++ {
 			time.Sleep(time.Until(w.start.Add(time.Duration(w.n) * time.Second / perSecond)))
@@ -212,17 +212,17 @@ func come(t *testing.T, addr string) *crowd {
 				return
 			default:
 			}
-			from := crowdAddr()
+			from := nextVisitor()
 			w.ended.Go(func() { w.visit(from) })
 		}
 	})
-	t.Cleanup(w.end)
+	t.Cleanup(w.stopVisits)
 	return w
 }
 
-func (w *crowd) visit(from string) {
+func (w *visitors) visit(from string) {
 	start := time.Now()
-	err := hear(from, w.addr)
+	err := readToEnd(from, w.addr)
 	took := time.Since(start)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -235,8 +235,8 @@ func (w *crowd) visit(from string) {
 	}
 }
 
-// hear connects, and reads to the end what a server says.
-func hear(from, addr string) error {
+// readToEnd connects, and reads the server's answer to the end.
+func readToEnd(from, addr string) error {
 	conn, err := c.Outside.Dial("tcp", from, addr, patience)
 	if err != nil {
 		return err
@@ -252,7 +252,7 @@ func hear(from, addr string) error {
 	return err
 }
 
-func (w *crowd) end() {
+func (w *visitors) stopVisits() {
 	select {
 	case <-w.stop:
 	default:
@@ -261,10 +261,10 @@ func (w *crowd) end() {
 	w.ended.Wait()
 }
 
-// leave fails the test if any was not answered.
-func (w *crowd) leave(t *testing.T, when string) {
+// finish stops the visits and fails the test if one has failed.
+func (w *visitors) finish(t *testing.T, when string) {
 	t.Helper()
-	w.end()
+	w.stopVisits()
 	w.took = time.Since(w.start)
 	t.Logf("%s: %d connections, %.0f/s, %d failed, %d of them reset, %d SYNs sent again, the slowest took %v", when, w.n, w.rate(), len(w.failed), w.resets, repeatedSYNs(t)-w.repeated, w.slowest.Round(time.Millisecond))
 	if len(w.failed) > 0 {
@@ -272,7 +272,7 @@ func (w *crowd) leave(t *testing.T, when string) {
 	}
 }
 
-// repeated is how many SYNs have been.
+// repeatedSYNs returns how many SYNs clients have sent again.
 func repeatedSYNs(t *testing.T) int {
 	t.Helper()
 	out, err := c.Outside.Run(patience, "nstat", "--zeros", "--ignore", "--noupdate", "--json", "TcpExtTCPSynRetrans")
@@ -286,17 +286,17 @@ func repeatedSYNs(t *testing.T) int {
 	return found.Kernel["TcpExtTCPSynRetrans"]
 }
 
-func (w *crowd) rate() float64 { return float64(w.n) / w.took.Seconds() }
+func (w *visitors) rate() float64 { return float64(w.n) / w.took.Seconds() }
 
-// crowdNet is addresses of clients outside, enough that no port comes twice.
-const crowdNet = "203.0.113.0/24"
+// visitorNet is addresses of clients outside, enough that no port comes twice.
+const visitorNet = "203.0.113.0/24"
 
-var crowdClients = 0
+var visitorCount = 0
 
-// crowdAddr returns the address of the next client.
-func crowdAddr() string {
+// nextVisitor returns the source address of the next visitor.
+func nextVisitor() string {
 	const ports = 25000
-	n := crowdClients
-	crowdClients++
+	n := visitorCount
+	visitorCount++
 	return fmt.Sprintf("203.0.113.%d:%d", 1+n/ports, 40000+n%ports)
 }

@@ -36,19 +36,19 @@ import (
 // vip4 and vip6 lead to the servers, by node-1.
 const vip4, vip6 = "198.51.100.10", "2001:db8:100::10"
 
-// Blixt's program comes from the registry by way of bpfman to every node; pods
-// without privilege have it serve, and packets from outside find their way: also
-// when bpfman has been started again, which is what its pins are shared for.
+// TestUnprivilegedPodsServe has bpfman load the program from the registry on every
+// node, and pods without privilege write its maps. Packets from outside find their way,
+// also after bpfman was restarted: its pins are shared for that.
 func TestUnprivilegedPodsServe(t *testing.T) {
-	ours(t)
+	requireMachines(t)
 	blixt, err := lab.Build(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	apply(t, "application.yaml", "BYTECODE", bytecodeImage(t, blixt, "65536"))
-	programs := loaded(t)
+	applyFile(t, "application.yaml", "BYTECODE", bytecodeImage(t, blixt, "65536"))
+	programs := awaitLoaded(t)
 	publish(t, vip4, vip6)
-	apply(t, "writers.yaml", "MAPS", strings.Join(mapNames(t), ","))
+	applyFile(t, "writers.yaml", "MAPS", strings.Join(mapNames(t), ","))
 	awaitPods(t, "default")
 	c.Outside.Route(vip4+" via "+c.Nodes[0].IPv4, vip6+" via "+c.Nodes[0].IPv6)
 	if err := c.Outside.Err(); err != nil {
@@ -56,12 +56,12 @@ func TestUnprivilegedPodsServe(t *testing.T) {
 	}
 	served := func(t *testing.T) {
 		for _, m := range c.Nodes {
-			attached(t, m, programs[m.Name])
+			checkAttached(t, m, programs[m.Name])
 		}
 		for _, network := range []string{"tcp", "udp"} {
-			serves(t, network, net.JoinHostPort(vip4, "80"), programs["node-1"], map[answer]bool{
+			checkServes(t, network, net.JoinHostPort(vip4, "80"), programs["node-1"], map[answer]bool{
 				{"node-1", cluster.Outside4}: true, {"node-2", c.Nodes[0].IPv4}: true})
-			serves(t, network, net.JoinHostPort(vip6, "80"), programs["node-1"], map[answer]bool{
+			checkServes(t, network, net.JoinHostPort(vip6, "80"), programs["node-1"], map[answer]bool{
 				{"node-1", cluster.Outside6}: true, {"node-2", c.Nodes[0].IPv6}: true})
 		}
 	}
@@ -71,7 +71,7 @@ func TestUnprivilegedPodsServe(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitPods(t, "bpfman")
-	if again := loaded(t); !maps.Equal(programs, again) {
+	if again := awaitLoaded(t); !maps.Equal(programs, again) {
 		t.Errorf("after bpfman was started again its programs are %v, want %v", again, programs)
 	}
 	t.Run("after bpfman was started again", served)
@@ -82,16 +82,16 @@ func TestUnprivilegedPodsServe(t *testing.T) {
 		}
 	}
 	for _, m := range c.Nodes {
-		attached(t, m)
+		checkAttached(t, m)
 	}
 }
 
 // port is the last that a connection to Blixt came from.
 var port = 40000 // above those that Blixt uses, with room for every question
 
-// serves sends connections, and compares who answered and what the program on
-// the first node counted.
-func serves(t *testing.T, network, addr string, program uint32, want map[answer]bool) {
+// checkServes sends connections, and compares who answered and what the program on the
+// first node counted.
+func checkServes(t *testing.T, network, addr string, program uint32, want map[answer]bool) {
 	t.Helper()
 	const n = 50
 	before := newFlows(t, c.Nodes[0], program, addr+"/"+network)
@@ -112,8 +112,8 @@ func serves(t *testing.T, network, addr string, program uint32, want map[answer]
 	}
 }
 
-// bytecodeImage pushes one, with place for so many flows, and returns its name by
-// digest.
+// bytecodeImage pushes a bytecode image with room for so many flows, and returns its
+// name by digest.
 func bytecodeImage(t *testing.T, blixt, flows string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "out")
@@ -127,7 +127,7 @@ func bytecodeImage(t *testing.T, blixt, flows string) string {
 	return strings.TrimSpace(name)
 }
 
-// mapNames are those of the program.
+// mapNames returns the names of the program's maps.
 func mapNames(t *testing.T) (names []string) {
 	t.Helper()
 	object, err := bytecode.ParseObject(bpf.Object())
@@ -140,8 +140,8 @@ func mapNames(t *testing.T) (names []string) {
 	return names
 }
 
-// apply applies a file of testdata with a word replaced.
-func apply(t *testing.T, file, word, with string) {
+// applyFile applies a file of testdata with a word replaced.
+func applyFile(t *testing.T, file, word, with string) {
 	t.Helper()
 	text, err := testdata(file, word, with)
 	if err != nil {
@@ -152,9 +152,9 @@ func apply(t *testing.T, file, word, with string) {
 	}
 }
 
-// loaded waits until bpfman says that every node has the program with two links,
-// and returns its id on each.
-func loaded(t *testing.T) map[string]uint32 {
+// awaitLoaded waits until bpfman reports that every node has the program with two
+// links, and returns its id on each.
+func awaitLoaded(t *testing.T) map[string]uint32 {
 	t.Helper()
 	programs := map[string]uint32{}
 	want := map[string]string{"node-1": "eth0 Ingress, eth0 Egress", "node-2": "eth0 Ingress, eth0 Egress"}
@@ -181,9 +181,9 @@ func loaded(t *testing.T) map[string]uint32 {
 	return programs
 }
 
-// attached asks the kernel whether these programs are all that a node's
-// interface has.
-func attached(t *testing.T, m *cluster.Machine, programs ...uint32) {
+// checkAttached fails the test unless exactly these programs are attached to a node's
+// interface.
+func checkAttached(t *testing.T, m *cluster.Machine, programs ...uint32) {
 	t.Helper()
 	err := m.Do(func() error {
 		eth0, err := net.InterfaceByName("eth0")
@@ -249,7 +249,7 @@ func publish(t *testing.T, vips ...string) {
 	}
 }
 
-// newFlows reads a counter of the program on a node.
+// newFlows returns the new flows that the program on a node has counted for a frontend.
 func newFlows(t *testing.T, m *cluster.Machine, program uint32, frontend string) uint64 {
 	t.Helper()
 	s := status(t, m, program)

@@ -27,7 +27,7 @@ import (
 
 const bpfmanExample = "../../examples/bpfman"
 
-// fix is one of examples/bpfman, and what there is without it.
+// fix is one fix of examples/bpfman, and what happens without it.
 type fix struct {
 	name string
 	// undo returns a file as it would be without the fix; "": the file is the fix.
@@ -37,24 +37,24 @@ type fix struct {
 	long   bool
 }
 
-// Each fix of examples/bpfman is needed: what is said to break without it does,
-// and Blixt says so.
+// TestFixes checks that each fix of examples/bpfman is needed: without it bpfman breaks
+// as the example says, and Blixt reports it.
 func TestFixes(t *testing.T) {
 	installGatewayAPI(t)
 	for _, f := range []fix{
-		{name: "pins", undo: released, broken: lost},
+		{name: "pins", undo: released, broken: testLostProgram},
 		{name: "override", long: true, undo: func(t *testing.T, file, text string) string {
 			return without(t, file, text, "config.yaml", "  # The operator would undo", "    unmanaged: true\n", "")
-		}, broken: undone},
+		}, broken: awaitReleased},
 		{name: "link ids", long: true, undo: func(_ *testing.T, file, text string) string {
 			if strings.HasSuffix(file, "states.yaml") {
 				return strings.ReplaceAll(text, "format: int64", "format: int32")
 			}
 			return text
-		}, broken: copies},
+		}, broken: testOrphans},
 		{name: "signatures", long: true, undo: func(t *testing.T, file, text string) string {
 			return without(t, file, text, "config.yaml", "    verify_enabled = false", "\n", "    verify_enabled = true\n")
-		}, broken: unloaded},
+		}, broken: testLoadOffline},
 	} {
 		if f.long && !*long {
 			continue
@@ -89,14 +89,14 @@ func TestFixes(t *testing.T) {
 			if changed == 0 {
 				t.Fatal("examples/bpfman does not have the fix")
 			}
-			bpfman(t, dir)
+			installBpfman(t, dir)
 			f.broken(t)
 		})
 		if t.Failed() {
 			return // with all as it is
 		}
 	}
-	bpfman(t, bpfmanExample)
+	installBpfman(t, bpfmanExample)
 }
 
 // without replaces a part of one file, which begins and ends with these words.
@@ -113,7 +113,7 @@ func without(t *testing.T, file, text, of, begin, end, with string) string {
 	return before + with + after
 }
 
-// released has bpfman's operator make the DaemonSet, as released.
+// released has bpfman's operator make the DaemonSet as released.
 func released(t *testing.T, file, text string) string {
 	if file == "daemonset.yaml" {
 		return ""
@@ -121,8 +121,9 @@ func released(t *testing.T, file, text string) string {
 	return without(t, file, text, "config.yaml", "  # The operator would undo", "    unmanaged: true\n", "")
 }
 
-// bpfman installs it from a folder, in the place of one that has no programs.
-func bpfman(t *testing.T, dir string) {
+// installBpfman installs bpfman from a folder, in the place of one that has no
+// programs.
+func installBpfman(t *testing.T, dir string) {
 	t.Helper()
 	kubectl(t, "delete", "--ignore-not-found", "--filename="+bpfmanExample+"/config.yaml", "--timeout=1m")
 	kubectl(t, "delete", "--ignore-not-found", "--namespace=bpfman", "daemonset/bpfman-daemon", "--cascade=foreground", "--timeout=1m")
@@ -140,40 +141,40 @@ func bpfman(t *testing.T, dir string) {
 	awaitPods(t, "bpfman")
 }
 
-// pinned tells whether pins outlive the container of bpfman, as its DaemonSet is now.
+// pinned reports whether pins outlive bpfman's container, as its DaemonSet is now.
 func pinned(t *testing.T) (bool, error) {
 	d := &appsv1.DaemonSet{}
 	err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: "bpfman", Name: "bpfman-daemon"}, d)
 	return slices.ContainsFunc(d.Spec.Template.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == "pins" }), err
 }
 
-// undone: bpfman's operator makes the DaemonSet what was released.
-func undone(t *testing.T) {
+// awaitReleased waits until bpfman's operator has restored the released DaemonSet.
+func awaitReleased(t *testing.T) {
 	kube.Wait(t, patience, "whether pins outlive the container", false, func() (bool, error) { return pinned(t) })
 	awaitPods(t, "bpfman")
 }
 
-// lost: the program of a node ends with bpfman's pod, and bpfman says nothing.
-// Blixt says so soon, and what it says helps.
-func lost(t *testing.T) {
+// testLostProgram has the program of a node end with bpfman's pod, which bpfman does
+// not report. Blixt has to report it soon, with a remedy that helps.
+func testLostProgram(t *testing.T) {
 	const soon = 10 * time.Second
 	installBlixt(t, pool, "--set="+bridge)
-	applied(t, "balanced.yaml", "", "")
+	applyUntilEnd(t, "balanced.yaml", "", "")
 	vips := routeVIPs(t, "balanced", c.Nodes[0])
-	links(t, "cni0", "eth0")
+	awaitLinks(t, "cni0", "eth0")
 	time.Sleep(35 * time.Second) // agents learn how many packets are usual
 	node := c.Nodes[0]
 	ended := time.Now().Add(patience)
 	kubectl(t, "--namespace=bpfman", "delete", "--wait=false", daemonOn(t, node))
-	for len(left(t, node)) > 0 {
+	for len(leftOn(t, node)) > 0 {
 		if time.Now().After(ended) {
-			t.Fatalf("%s still has %v without the pod of bpfman", node.Name, left(t, node))
+			t.Fatalf("%s still has %v without the pod of bpfman", node.Name, leftOn(t, node))
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 	ended = time.Now()
 	remedy := "Delete /run/bpfman/db on the node, the node's bpfman-daemon pod"
-	kube.Wait(t, patience, "what NodeDataplane "+node.Name+" says", "ProgramGone, with the remedy", func() (string, error) { return says(t, node.Name, v1alpha1.NodeReady, remedy) })
+	kube.Wait(t, patience, "what NodeDataplane "+node.Name+" says", "ProgramGone, with the remedy", func() (string, error) { return conditionOf(t, node.Name, v1alpha1.NodeReady, remedy) })
 	noticed := time.Since(ended)
 	kube.Wait(t, patience, "what the Gateway says", "missing: node-1, with the remedy", func() (string, error) {
 		gw := &gwv1.Gateway{}
@@ -198,7 +199,7 @@ func lost(t *testing.T) {
 	kubectl(t, "--namespace=bpfman", "delete", daemonOn(t, node))
 	kubectl(t, "--namespace="+system, "delete", agent)
 	awaitPods(t, "bpfman")
-	programmed(t, "balanced")
+	awaitProgrammed(t, "balanced")
 	for _, vip := range vips {
 		addr := net.JoinHostPort(vip, "80")
 		kube.Wait(t, patience, "nodes that answer at "+addr, len(c.Nodes), func() (int, error) {
@@ -208,9 +209,9 @@ func lost(t *testing.T) {
 	}
 }
 
-// says returns the reason of a condition of a NodeDataplane, and whether it has
-// the remedy, or all of it.
-func says(t *testing.T, node, condition, remedy string) (string, error) {
+// conditionOf returns the reason of a condition of a NodeDataplane, and whether its
+// message has the remedy.
+func conditionOf(t *testing.T, node, condition, remedy string) (string, error) {
 	ndp := &v1alpha1.NodeDataplane{}
 	err := c.Client.Get(t.Context(), client.ObjectKey{Name: node}, ndp)
 	said := meta.FindStatusCondition(ndp.Status.Conditions, condition)
@@ -249,23 +250,23 @@ func podOn(t *testing.T, m *cluster.Machine, namespace string, of client.Matchin
 	return ""
 }
 
-// copies: the API server refuses what bpfman says of its links, until they have
-// small numbers by chance.
-func copies(t *testing.T) {
+// testOrphans has the API server refuse the ids of bpfman's links, until they are small
+// by chance. Blixt has to report the copies that this leaves, with the remedy.
+func testOrphans(t *testing.T) {
 	installBlixt(t, pool)
 	for _, m := range c.Nodes {
 		kube.Wait(t, 2*patience, "what NodeDataplane "+m.Name+" says", "Orphans, with the remedy", func() (string, error) {
-			return says(t, m.Name, v1alpha1.NodeDrifted, "Change the format to int64, as examples/bpfman does")
+			return conditionOf(t, m.Name, v1alpha1.NodeDrifted, "Change the format to int64, as examples/bpfman does")
 		})
 	}
 }
 
-// unloaded: bpfman loads nothing where it cannot ask the internet.
-func unloaded(t *testing.T) {
+// testLoadOffline checks that bpfman loads nothing where it cannot reach the internet.
+func testLoadOffline(t *testing.T) {
 	installBlixt(t, pool)
 	for _, m := range c.Nodes {
 		kube.Wait(t, patience, "what NodeDataplane "+m.Name+" says", "LoadFailed, with the remedy", func() (string, error) {
-			return says(t, m.Name, v1alpha1.NodeReady, "verify_enabled = false")
+			return conditionOf(t, m.Name, v1alpha1.NodeReady, "verify_enabled = false")
 		})
 	}
 }

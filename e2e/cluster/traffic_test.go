@@ -31,7 +31,7 @@ func install(t *testing.T, flags ...string) (application string) {
 	t.Helper()
 	installGatewayAPI(t)
 	application = rollout.Name(installBlixt(t, append([]string{pool}, flags...)...))
-	applied(t, "clients.yaml", "", "")
+	applyUntilEnd(t, "clients.yaml", "", "")
 	awaitPods(t, "default")
 	return application
 }
@@ -41,33 +41,33 @@ func install(t *testing.T, flags ...string) (application string) {
 // pods are connected: this is for every such cluster.
 func TestPaths(t *testing.T) {
 	application := install(t, "--set=config.addresses.podTraffic=KubeProxy")
-	applied(t, "balanced.yaml", "", "")
+	applyUntilEnd(t, "balanced.yaml", "", "")
 	vips := routeVIPs(t, "balanced", c.Nodes[0])
 	if c.Options.Overlay { // what goes to pods of other nodes in a tunnel comes back in it
-		links(t, "eth0", "flannel.1")
+		awaitLinks(t, "eth0", "flannel.1")
 	} else {
-		links(t, "eth0")
+		awaitLinks(t, "eth0")
 	}
 	dropped := droppedSources(t)
 
-	t.Run("pods by kube-proxy", func(t *testing.T) { paths(t, application, vips, byKubeProxy, ports) })
-	t.Run("ports that are taken", func(t *testing.T) { takenPorts(t, vips[0]) })
+	t.Run("pods by kube-proxy", func(t *testing.T) { checkPaths(t, application, vips, byKubeProxy, ports) })
+	t.Run("ports that are taken", func(t *testing.T) { testTakenPorts(t, vips[0]) })
 	configure(t, "config.addresses.podTraffic=Blixt")
-	taken(t, application, vips[0])
-	t.Run("pods by Blixt", func(t *testing.T) { paths(t, application, vips, byBlixt, portsOfBlixt()) })
+	awaitTakeover(t, application, vips[0])
+	t.Run("pods by Blixt", func(t *testing.T) { checkPaths(t, application, vips, byBlixt, portsOfBlixt()) })
 	if !c.Options.Masquerade {
-		t.Run("pods masqueraded", func(t *testing.T) { masqueraded(t, application, vips) })
+		t.Run("pods masqueraded", func(t *testing.T) { testMasquerading(t, application, vips) })
 	}
 	if c.Options.Overlay {
-		t.Run("sources", func(t *testing.T) { ownSources(t, dropped) })
+		t.Run("sources", func(t *testing.T) { testSources(t, dropped) })
 	}
-	t.Run("detached", func(t *testing.T) { detached(t, application, vips) })
+	t.Run("detached", func(t *testing.T) { testDetached(t, application, vips) })
 	if !c.Options.Overlay {
-		t.Run("tunnel that comes late", func(t *testing.T) { latecomer(t, application, vips) })
+		t.Run("tunnel that comes late", func(t *testing.T) { testLateTunnel(t, application, vips) })
 		t.Run("pods by Blixt at the bridge", func(t *testing.T) {
 			configure(t, bridge)
-			links(t, "cni0", "eth0")
-			paths(t, application, vips, byBlixtAtBridge, ports)
+			awaitLinks(t, "cni0", "eth0")
+			checkPaths(t, application, vips, byBlixtAtBridge, ports)
 		})
 	}
 }
@@ -76,20 +76,20 @@ func TestPaths(t *testing.T) {
 // its own, so their order does not matter.
 func TestGateways(t *testing.T) {
 	application := install(t, "--set="+bridge)
-	t.Run("Local policy", func(t *testing.T) { local(t, application) })
-	t.Run("addresses of nodes", func(t *testing.T) { nodeAddresses(t, application) })
-	t.Run("weights", func(t *testing.T) { weights(t, application) })
-	t.Run("grant", grant)
-	t.Run("64 listeners", func(t *testing.T) { listeners(t, application) })
-	t.Run("200 listeners of ListenerSets", func(t *testing.T) { listenerSets(t, application) })
-	t.Run("names", func(t *testing.T) { names(t, application) })
+	t.Run("Local policy", func(t *testing.T) { testLocalPolicy(t, application) })
+	t.Run("addresses of nodes", func(t *testing.T) { testNodeAddresses(t, application) })
+	t.Run("weights", func(t *testing.T) { testWeights(t, application) })
+	t.Run("grant", testGrant)
+	t.Run("64 listeners", func(t *testing.T) { testListeners(t, application) })
+	t.Run("200 listeners of ListenerSets", func(t *testing.T) { testListenerSets(t, application) })
+	t.Run("names", func(t *testing.T) { testDNS(t, application) })
 }
 
 // TestLoad sends many bytes, and many connections while servers come and go.
 func TestLoad(t *testing.T) {
 	application := install(t, "--set="+bridge)
-	t.Run("transfers", func(t *testing.T) { transfers(t, application) })
-	t.Run("servers come and go", func(t *testing.T) { rolling(t, application) })
+	t.Run("transfers", func(t *testing.T) { testTransfers(t, application) })
+	t.Run("servers come and go", func(t *testing.T) { testRolling(t, application) })
 }
 
 // configure changes values of the release.
@@ -98,15 +98,15 @@ func configure(t *testing.T, values string) {
 	helm(t, "upgrade", "blixt", "../../charts/blixt", "--namespace="+system, "--reuse-values", "--wait", "--set="+values)
 }
 
-// applied applies a file of testdata until the test ends.
-func applied(t *testing.T, file, word, with string) {
+// applyUntilEnd applies a file of testdata, and deletes its objects when the test ends.
+func applyUntilEnd(t *testing.T, file, word, with string) {
 	t.Helper()
-	apply(t, file, word, with)
-	t.Cleanup(func() { remove(t, file, word, with) })
+	applyFile(t, file, word, with)
+	t.Cleanup(func() { deleteFile(t, file, word, with) })
 }
 
-// remove deletes what a file of testdata, with a word replaced, has made.
-func remove(t *testing.T, file, word, with string) {
+// deleteFile deletes the objects of a file of testdata, with a word replaced.
+func deleteFile(t *testing.T, file, word, with string) {
 	t.Helper()
 	text, err := testdata(file, word, with)
 	if err != nil {
@@ -123,11 +123,11 @@ func remove(t *testing.T, file, word, with string) {
 	}
 }
 
-// reached routes what is outside to the addresses of a Gateway by a node, and
+// routeVIPs routes the addresses of a Gateway by a node, for machines outside, and
 // returns them, IPv4's first.
 func routeVIPs(t *testing.T, gateway string, by *cluster.Machine) []string {
 	t.Helper()
-	vips := programmed(t, gateway)
+	vips := awaitProgrammed(t, gateway)
 	if len(vips) != 2 || !netip.MustParseAddr(vips[0]).Is4() {
 		t.Fatalf("addresses %v of Gateway %s, want one of each family", vips, gateway)
 	}
@@ -141,9 +141,9 @@ func routeVIPs(t *testing.T, gateway string, by *cluster.Machine) []string {
 	return vips
 }
 
-// links waits until bpfman says that every node's program is attached to these
-// interfaces, and no others.
-func links(t *testing.T, interfaces ...string) {
+// awaitLinks waits until bpfman reports that every node's program is attached to
+// exactly these interfaces.
+func awaitLinks(t *testing.T, interfaces ...string) {
 	t.Helper()
 	want := map[string][]string{}
 	for _, m := range c.Nodes {
@@ -169,14 +169,15 @@ func links(t *testing.T, interfaces ...string) {
 	})
 }
 
-// taken waits until pods' traffic is Blixt's: kube-proxy is not told at once.
-func taken(t *testing.T, application, vip string) {
+// awaitTakeover waits until Blixt balances pods' traffic: kube-proxy needs a moment to
+// learn that it should not.
+func awaitTakeover(t *testing.T, application, vip string) {
 	t.Helper()
 	m, addr := c.Nodes[0], net.JoinHostPort(vip, "80")
 	at := m.Name + " " + addr + "/tcp"
 	kube.Wait(t, patience, "new flows of a node that its program counts", 10, func() (int, error) {
-		before := flows(t, application)[at]
+		before := countFlows(t, application)[at]
 		_, err := asker{dial: m}.ask(t, "tcp", addr, 10)
-		return int(flows(t, application)[at] - before), err
+		return int(countFlows(t, application)[at] - before), err
 	})
 }

@@ -20,7 +20,7 @@ import (
 
 var large = flag.Bool("large", false, "have every transfer be of 1 GiB")
 
-// trade exchanges bytes with whoever connects. What is wrong the other side sees.
+// trade exchanges bytes with every client. The client reports errors.
 func trade() error {
 	l, err := net.Listen("tcp", ":8080")
 	if err != nil {
@@ -42,8 +42,8 @@ func tradeAt(l net.Listener) error {
 	}
 }
 
-// transfer exchanges bytes from a pod: its arguments are the port that it comes
-// from, the address, and how many.
+// transfer exchanges bytes from a pod. Its arguments are the source port, the address
+// and the number of bytes.
 func transfer() error {
 	size, err := strconv.Atoi(os.Args[4])
 	if err == nil {
@@ -68,8 +68,8 @@ func exchange(from dialer, port, addr string, size int) error {
 	return lab.Exchange(conn, size)
 }
 
-// exchange sends so many bytes each way, from a port that no flow had that may
-// be remembered.
+// exchange sends so many bytes each way, from a source port that no remembered flow
+// has.
 func (a asker) exchange(t *testing.T, addr string, size int) error {
 	port++
 	from := fmt.Sprintf(":%d", port)
@@ -80,10 +80,11 @@ func (a asker) exchange(t *testing.T, addr string, size int) error {
 	return err
 }
 
-// Bytes arrive whole, many of them at once, and past narrow links.
-func transfers(t *testing.T, application string) {
+// testTransfers sends bytes, many at once and past narrow links: they have to arrive
+// whole.
+func testTransfers(t *testing.T, application string) {
 	for _, m := range c.Nodes {
-		applied(t, "trader.yaml", "NODE", m.Name)
+		applyUntilEnd(t, "trader.yaml", "NODE", m.Name)
 	}
 	awaitPods(t, "default")
 	addrs := map[string][]string{} // by the node of the server
@@ -92,13 +93,13 @@ func transfers(t *testing.T, application string) {
 			addrs[m.Name] = append(addrs[m.Name], net.JoinHostPort(vip, "80"))
 		}
 	}
-	t.Run("large", func(t *testing.T) { largeTransfers(t, application, addrs) })
-	t.Run("narrow links", func(t *testing.T) { narrowLinks(t, application, addrs) })
+	t.Run("large", func(t *testing.T) { testLargeTransfers(t, application, addrs) })
+	t.Run("narrow links", func(t *testing.T) { testNarrowLinks(t, application, addrs) })
 }
 
-// Bytes come from outside and from a pod, to a server of the same node and of
-// another.
-func largeTransfers(t *testing.T, application string, addrs map[string][]string) {
+// testLargeTransfers sends bytes from outside and from a pod, to a server of the same
+// node and to one of another.
+func testLargeTransfers(t *testing.T, application string, addrs map[string][]string) {
 	near := c.Nodes[0]
 	for _, a := range []asker{
 		{name: "outside", by: near, dial: c.Outside},
@@ -112,7 +113,7 @@ func largeTransfers(t *testing.T, application string, addrs map[string][]string)
 					size = 1 << 30
 				}
 				t.Run(fmt.Sprintf("from %s to %s, IPv%d", a.name, m.Name, 4+2*i), func(t *testing.T) {
-					want := flows(t, application)
+					want := countFlows(t, application)
 					start := time.Now()
 					if err := a.exchange(t, addr, size); err != nil {
 						t.Fatal(err)
@@ -120,7 +121,7 @@ func largeTransfers(t *testing.T, application string, addrs map[string][]string)
 					took := time.Since(start)
 					t.Logf("%d MiB each way in %.1f s, %.0f MB/s", size>>20, took.Seconds(), 2*float64(size)/1e6/took.Seconds())
 					want[a.by.Name+" "+addr+"/tcp"]++
-					if diff := cmp.Diff(want, flows(t, application)); diff != "" {
+					if diff := cmp.Diff(want, countFlows(t, application)); diff != "" {
 						t.Errorf("new flows that the programs have counted (-want +got):\n%s", diff)
 					}
 				})

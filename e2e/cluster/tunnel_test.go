@@ -11,9 +11,9 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-// A node may tell of a tunnel before it has the device. Until then the nodes say
-// what is missing, and go on serving by what they have.
-func latecomer(t *testing.T, application string, vips []string) {
+// testLateTunnel annotates a node with a tunnel before the device exists. Until it does
+// the nodes report what is missing, and go on serving with the interfaces they have.
+func testLateTunnel(t *testing.T, application string, vips []string) {
 	const device = "flannel.9"
 	annotate := func(annotations ...string) {
 		t.Helper()
@@ -22,14 +22,14 @@ func latecomer(t *testing.T, application string, vips []string) {
 	say := func(want string) {
 		t.Helper()
 		for _, m := range c.Nodes {
-			kube.Wait(t, patience, "what NodeDataplane "+m.Name+" says", want, func() (string, error) { return says(t, m.Name, v1alpha1.NodeReady, device) })
+			kube.Wait(t, patience, "what NodeDataplane "+m.Name+" says", want, func() (string, error) { return conditionOf(t, m.Name, v1alpha1.NodeReady, device) })
 		}
 	}
 	serves := func() {
 		t.Helper()
 		for _, w := range ways(t, vips) {
 			if w.name == "outside" {
-				w.try(t, application, ports(20), 20).check(t, byBlixt)
+				w.connect(t, application, ports(20), 20).check(t, byBlixt)
 			}
 		}
 	}
@@ -49,10 +49,10 @@ func latecomer(t *testing.T, application string, vips []string) {
 	// As when a network plugin's pod has made it, and is ready: bpfman looks again
 	// when a pod changes.
 	kubectl(t, "annotate", "pods", "--selector=app=client", "device="+device)
-	links(t, "eth0", device)
+	awaitLinks(t, "eth0", device)
 	say("Serving: The node serves what it should.")
 	annotate("flannel.alpha.coreos.com/backend-type-", "flannel.alpha.coreos.com/backend-data-")
-	links(t, "eth0")
+	awaitLinks(t, "eth0")
 	onNodes("link del " + device)
 	say("Serving: The node serves what it should.")
 	serves()

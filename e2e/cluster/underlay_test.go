@@ -12,9 +12,9 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 )
 
-// ownSources: since the switch had dropped so many packets, no machine has sent
-// one with an address of others. One that does is noticed.
-func ownSources(t *testing.T, before int) {
+// testSources checks that no machine has sent a packet with a source address of another
+// since the switch had dropped so many, and that the switch would notice one.
+func testSources(t *testing.T, before int) {
 	if got := droppedSources(t); got != before {
 		t.Errorf("packets that the switch has dropped because the source was not the sender's: %d, want %d", got, before)
 		before = got
@@ -39,7 +39,8 @@ func ownSources(t *testing.T, before int) {
 	kube.Wait(t, patience, "packets that the switch has dropped", before+1, func() (int, error) { return c.DroppedSources() })
 }
 
-// droppedSources is 0 where the switch looks at no source.
+// droppedSources returns how many packets the switch has dropped for their source, 0
+// where it checks none.
 func droppedSources(t *testing.T) int {
 	t.Helper()
 	if !c.Options.Overlay {

@@ -23,12 +23,13 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 )
 
-// uninstalled has Helm take Blixt away while there are Gateways, and a node is
-// down: it says so, and ends when the node is back. Nothing is left of Blixt.
-func uninstalled(t *testing.T) {
+// testUninstall uninstalls Blixt with Helm while there are Gateways and a node is down.
+// The uninstaller reports that, and ends when the node is back. Nothing of Blixt is
+// left.
+func testUninstall(t *testing.T) {
 	for _, m := range c.Nodes {
-		if len(left(t, m)) < 2 {
-			t.Errorf("%s has only %v while Blixt is installed", m.Name, left(t, m))
+		if len(leftOn(t, m)) < 2 {
+			t.Errorf("%s has only %v while Blixt is installed", m.Name, leftOn(t, m))
 		}
 	}
 	down := c.Nodes[1]
@@ -52,7 +53,7 @@ func uninstalled(t *testing.T) {
 		t.Error(err)
 	}
 	for _, m := range c.Nodes {
-		if left := left(t, m); len(left) > 0 {
+		if left := leftOn(t, m); len(left) > 0 {
 			t.Errorf("%s still has %s", m.Name, strings.Join(left, ", "))
 		}
 	}
@@ -78,8 +79,8 @@ func uninstalled(t *testing.T) {
 	kubectl(t, "delete", "namespace", system, "--timeout=30s")
 }
 
-// powerOnWhenMissed waits until the command that Helm runs in the cluster says
-// that it waits for a node, and then starts the node.
+// powerOnWhenMissed waits until the uninstaller's log says that it waits for a node,
+// and then starts the node.
 func powerOnWhenMissed(m *cluster.Machine) error {
 	said, missed := "", "on node "+m.Name+": the node is not ready, so that nobody there can unload the program"
 	for deadline := time.Now().Add(2 * patience); !strings.Contains(said, missed); time.Sleep(time.Second) {
@@ -91,9 +92,9 @@ func powerOnWhenMissed(m *cluster.Machine) error {
 	return c.PowerOn(m)
 }
 
-// left returns what of Blixt's programs a node has: those at any interface, and
+// leftOn returns what a node still has of Blixt's programs: those at any interface, and
 // the folders of their maps.
-func left(t *testing.T, m *cluster.Machine) (found []string) {
+func leftOn(t *testing.T, m *cluster.Machine) (found []string) {
 	t.Helper()
 	err := m.Do(func() error {
 		all, err := net.Interfaces()

@@ -25,15 +25,15 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 )
 
-// askFor has the nodes run other bytecode.
-func askFor(t *testing.T, image string) {
+// setBytecode has the nodes run other bytecode.
+func setBytecode(t *testing.T, image string) {
 	t.Helper()
 	configure(t, "config.dataplane.bytecode.image="+image)
 }
 
-// exchangeImages replaces the image of the operator, and by it that of the agents, by
-// one of another digest.
-func exchangeImages(t *testing.T, s *scene, v *variants) {
+// testExchangedImages replaces the image of the operator, and thereby that of the
+// agents, by one of another digest.
+func testExchangedImages(t *testing.T, s *scene, v *variants) {
 	v.await(t)
 	digest := operatorImage(t, v.same, "fault_test.go")
 	configure(t, "image.digest="+digest)
@@ -41,10 +41,10 @@ func exchangeImages(t *testing.T, s *scene, v *variants) {
 		return strings.HasSuffix(agentsImage(t, s.application), digest), nil
 	})
 	awaitPods(t, system)
-	programmed(t, "balanced")
+	awaitProgrammed(t, "balanced")
 }
 
-// agentsImage is the image of an application's agents.
+// agentsImage returns the image of an application's agents.
 func agentsImage(t *testing.T, application string) string {
 	t.Helper()
 	set := &appsv1.DaemonSet{}
@@ -54,30 +54,30 @@ func agentsImage(t *testing.T, application string) string {
 	return set.Spec.Template.Spec.Containers[0].Image
 }
 
-// registryAway asks for bytecode that cannot be pulled for a while, in which pods
-// start anew. As soon as it can be, it takes over.
-func registryAway(t *testing.T, s *scene, v *variants) {
+// testRegistryAway sets bytecode that cannot be pulled for a while, in which pods are
+// restarted. It takes over as soon as it can be pulled.
+func testRegistryAway(t *testing.T, s *scene, v *variants) {
 	image := v.objectImage(t, "../../bpf/blixt_bpfel.o", "--flows=32768")
 	old := s.application
 	s.application = rollout.Name(image)
 	reachable := refuseRegistry(t)
 	t.Cleanup(reachable)
-	askFor(t, image)
-	nodesSay(t, "True UpgradeBlocked", "the image cannot be pulled")
-	gatewaySays(t, "UpgradeBlocked: Node node-1 goes on with "+old)
+	setBytecode(t, image)
+	awaitNodes(t, "True UpgradeBlocked", "the image cannot be pulled")
+	awaitGateway(t, "UpgradeBlocked: Node node-1 goes on with "+old)
 	kubectl(t, "--namespace="+system, "delete", "pods", "--selector=app.kubernetes.io/component in (agent, operator)")
 	awaitPods(t, system)
 	reachable()
 	kube.Wait(t, patience, "nodes whose old program drains", []string{"node-1", "node-2"}, func() ([]string, error) { return draining(t, old), nil })
-	counted := flows(t, old)
-	s.ask(t)
-	if diff := cmp.Diff(counted, flows(t, old)); diff != "" {
+	counted := countFlows(t, old)
+	s.checkNewClients(t)
+	if diff := cmp.Diff(counted, countFlows(t, old)); diff != "" {
 		t.Errorf("new flows that the old programs have counted (-want +got):\n%s", diff)
 	}
 }
 
-// refuseRegistry has connections to the registry be refused until the function
-// that it returns is called.
+// refuseRegistry has connections to the registry refused until the function that it
+// returns is called.
 func refuseRegistry(t *testing.T) (again func()) {
 	t.Helper()
 	_, port, _ := strings.Cut(cluster.Registry, ":")
@@ -93,20 +93,20 @@ func refuseRegistry(t *testing.T) (again func()) {
 	})
 }
 
-// draining returns the nodes whose program serves only the connections that it has.
+// draining returns the nodes whose program drains.
 func draining(t *testing.T, application string) (nodes []string) {
 	t.Helper()
 	for _, m := range c.Nodes {
-		if status(t, m, program(t, m.Name, application)).Draining {
+		if status(t, m, programID(t, m.Name, application)).Draining {
 			nodes = append(nodes, m.Name)
 		}
 	}
 	return nodes
 }
 
-// anotherLayout exchanges all of Blixt for one that does not know the maps that
-// it finds: they are left to the agents that do.
-func anotherLayout(t *testing.T, s *scene, v *variants) {
+// testAnotherLayout exchanges all of Blixt for a version with another map layout: the
+// maps that it finds are left to the previous agents.
+func testAnotherLayout(t *testing.T, s *scene, v *variants) {
 	v.await(t)
 	digest := operatorImage(t, v.next, "upgrade_test.go")
 	image := bytecodeImage(t, v.next, "65536")
@@ -125,7 +125,7 @@ func anotherLayout(t *testing.T, s *scene, v *variants) {
 	}
 }
 
-// layouts returns what each node runs, as its NodeDataplane says.
+// layouts returns what each node runs, as its NodeDataplane reports it.
 func layouts() (map[string]string, error) {
 	all, err := nodeDataplanes()
 	found := map[string]string{}
@@ -149,9 +149,9 @@ func nodeDataplanes() ([]v1alpha1.NodeDataplane, error) {
 	return list.Items, err
 }
 
-// nodesSay waits until the condition Ready of every node is so, with a message that
+// awaitNodes waits until the condition Ready of every node is this, with a message that
 // has a part.
-func nodesSay(t *testing.T, want, part string) {
+func awaitNodes(t *testing.T, want, part string) {
 	t.Helper()
 	kube.Wait(t, patience, "what nodes say", map[string]string{"node-1": want, "node-2": want}, func() (map[string]string, error) {
 		all, err := nodeDataplanes()
@@ -168,8 +168,8 @@ func nodesSay(t *testing.T, want, part string) {
 	})
 }
 
-// gatewaySays waits until the Gateway, which is served, has a part in its message.
-func gatewaySays(t *testing.T, part string) {
+// awaitGateway waits until the Gateway is served and its message has a part.
+func awaitGateway(t *testing.T, part string) {
 	t.Helper()
 	kube.Wait(t, patience, "the Gateway's word", "True "+part, func() (string, error) {
 		gw := &gwv1.Gateway{}
@@ -182,8 +182,8 @@ func gatewaySays(t *testing.T, part string) {
 	})
 }
 
-// remain waits until these are all ClusterBpfApplications.
-func remain(t *testing.T, applications ...string) {
+// awaitApplications waits until exactly these ClusterBpfApplications are left.
+func awaitApplications(t *testing.T, applications ...string) {
 	t.Helper()
 	kube.Wait(t, 2*patience, "ClusterBpfApplications", applications, func() ([]string, error) {
 		var list bpfmanv1alpha1.ClusterBpfApplicationList
@@ -197,11 +197,11 @@ func remain(t *testing.T, applications ...string) {
 	})
 }
 
-// servesAlone waits until an application is the only one, in the kernels too.
-func servesAlone(t *testing.T, application string) {
+// awaitAlone waits until an application is the only one, in the kernels too.
+func awaitAlone(t *testing.T, application string) {
 	t.Helper()
-	remain(t, application)
+	awaitApplications(t, application)
 	for _, m := range c.Nodes {
-		attached(t, m, program(t, m.Name, application))
+		checkAttached(t, m, programID(t, m.Name, application))
 	}
 }

@@ -23,7 +23,7 @@ import (
 // nextLayout is that of a Blixt to come, and unknownLayout one that no Blixt here knows.
 const nextLayout, unknownLayout = bpf.Layout + 1, 99
 
-// variants are compiled from this source with little changed.
+// variants are compiled from this source with small changes.
 type variants struct {
 	// same is blixt of this source, next writes nextLayout, which its program has.
 	same, next string
@@ -33,7 +33,7 @@ type variants struct {
 	done chan error
 }
 
-// compileVariants starts to compile them. They are there after await.
+// compileVariants starts the compilation. await waits for its end.
 func compileVariants(t *testing.T) *variants {
 	t.Helper()
 	dir := t.TempDir()
@@ -63,7 +63,7 @@ func (v *variants) await(t *testing.T) {
 	}
 }
 
-// compileWith does what is done for bpf/gen.go with source that is changed.
+// compileWith compiles changed C as bpf/gen.go does.
 func compileWith(dir string, change func(text string) string) error {
 	const source = "../../bpf/"
 	gen, err := os.ReadFile(source + "gen.go")
@@ -124,13 +124,13 @@ func withLayout(number int) func(string) string {
 	}
 }
 
-// unchecked has the program read a packet whose end it does not know.
+// unchecked has the program read a packet without a bounds check.
 func unchecked(text string) string {
 	const begin = "int blixt(struct __sk_buff *ctx)\n{\n"
 	return strings.ReplaceAll(text, begin, begin+"\tif (*(volatile __u8 *)(long)ctx->data)\n\t\treturn TCX_NEXT;\n")
 }
 
-// buildNext builds blixt with the program of a folder, and the layout that it writes.
+// buildNext builds blixt with the program of a folder and the layout that it writes.
 func buildNext(dir string) error {
 	layout, err := os.ReadFile("../../bpf/layout.go")
 	if err != nil {
@@ -164,7 +164,7 @@ func buildNext(dir string) error {
 	return nil
 }
 
-// objectImage pushes bytecode made of an object, and returns its name by digest.
+// objectImage pushes bytecode of an object, and returns its name by digest.
 func (v *variants) objectImage(t *testing.T, object string, args ...string) string {
 	t.Helper()
 	v.await(t)
