@@ -36,14 +36,14 @@ type Image struct {
 	Signatures []Signature `json:"signatures,omitempty"`
 }
 
-// Load gets what ref names, as Open does, or what is built in if it is
-// empty. Labels have to be those of the object, and if there are keys, one
-// of them must have signed. Returns RegistryError, UnsignedError or
-// SignatureError for what an admin can mend.
+// Load reads the image or object that ref names, as Open does, or the built-in
+// object if ref is empty. Labels have to be those of the object, and if there are
+// keys, one of them must have signed. Returns RegistryError for what a registry
+// refused.
 func Load(ctx context.Context, ref string, o Options) (*Image, error) {
 	if ref == "" {
 		if len(o.Keys) > 0 {
-			return nil, &UnsignedError{Name: "the built-in object", Fix: "it comes with the program: verify that, or name an image"}
+			return nil, unsigned("the built-in object", "it comes with the program: verify that, or name an image")
 		}
 		object, err := ParseObject(bpf.Object())
 		if err != nil {
@@ -67,7 +67,7 @@ func bare(name string, o *Object) *Image {
 func (s *Stored) Load(o Options) (*Image, error) {
 	if s.object != nil {
 		if len(o.Keys) > 0 {
-			return nil, &UnsignedError{Name: s.name, Fix: "a file cannot be: build an image of it, sign that"}
+			return nil, unsigned(s.name, "a file cannot be: build an image of it, sign that")
 		}
 		object, err := ParseObject(s.object)
 		if err != nil {

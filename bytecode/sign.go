@@ -76,10 +76,7 @@ func (s *Stored) Sign(ctx context.Context, key *PrivateKey, o Options) (string, 
 // signedBy says whether the key has signed in both forms already.
 func (s *Stored) signedBy(key *PublicKey) (bool, error) {
 	found, err := s.Verify([]*PublicKey{key})
-	if _, ok := errors.AsType[*UnsignedError](err); ok {
-		return false, nil
-	}
-	if _, ok := errors.AsType[*SignatureError](err); ok {
+	if errors.Is(err, errUnsigned) || errors.Is(err, errNoneMatches) {
 		return false, nil
 	}
 	forms := map[string]bool{}

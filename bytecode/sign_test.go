@@ -72,8 +72,8 @@ func TestSignedIsVerified(t *testing.T) {
 			o := r.options()
 			o.Keys = []*PublicKey{key}
 			_, err = Load(t.Context(), where, o)
-			if _, ok := errors.AsType[*UnsignedError](err); !ok {
-				t.Errorf("got %v, want UnsignedError", err)
+			if !errors.Is(err, errUnsigned) {
+				t.Errorf("got %v, want %v", err, errUnsigned)
 			}
 			for range 2 { // the second finds that it is done
 				signed, err := Sign(t.Context(), r.ref(":v1"), signer, r.options())

@@ -41,27 +41,19 @@ type claim struct {
 	subjects   []string
 }
 
-// UnsignedError says that there is no signature at all.
-type UnsignedError struct {
-	Name, Fix string
+// Why an image is not verified: it has no signature at all, or none by a key.
+var (
+	errUnsigned    = errors.New("is not signed")
+	errNoneMatches = errors.New("has no signature that counts")
+)
+
+func unsigned(name, remedy string) error {
+	return fmt.Errorf("%s %w: %s", name, errUnsigned, remedy)
 }
 
-func (e *UnsignedError) Error() string {
-	return fmt.Sprintf("%s is not signed: %s", e.Name, e.Fix)
-}
-
-// SignatureError says why none of the signatures counts.
-type SignatureError struct {
-	Name     string
-	Problems []string
-}
-
-func (e *SignatureError) Error() string {
-	return fmt.Sprintf("%s has no signature that counts (%s): do not use it; get it from where it comes from, or the right key", e.Name, strings.Join(e.Problems, "; "))
-}
-
-// Verify looks for a signature by one of the keys, in either form. Returns
-// UnsignedError or SignatureError unless there is one, or there are no keys.
+// Verify looks for a signature by one of the keys, in either form, and returns all
+// signatures found. Without keys it verifies none. Returns an error if there are
+// keys and none of them has signed.
 func (s *Stored) Verify(keys []*PublicKey) ([]Signature, error) {
 	images, err := s.signatures()
 	if err != nil {
@@ -89,9 +81,9 @@ func (s *Stored) Verify(keys []*PublicKey) ([]Signature, error) {
 		return found, nil
 	}
 	if len(found) == 0 {
-		return nil, &UnsignedError{Name: s.name, Fix: "sign it with blixt bytecode sign, or cosign sign --key"}
+		return nil, unsigned(s.name, "sign it with blixt bytecode sign, or cosign sign --key")
 	}
-	return nil, &SignatureError{Name: s.name, Problems: problems}
+	return nil, fmt.Errorf("%s %w (%s): do not use it; get it from where it comes from, or the right key", s.name, errNoneMatches, strings.Join(problems, "; "))
 }
 
 // verify sets VerifiedBy or, if there are keys and none does, Problem.

@@ -45,13 +45,11 @@ type Object struct {
 // String returns kind and name.
 func (o Object) String() string { return strings.TrimSpace(o.Kind + " " + o.Name) }
 
-// ErrNoFiles says that a directory has no manifests at all. That is a
-// directory just being replaced, or the wrong one, more often than the wish
-// to serve nothing; a file with nothing but a comment says the latter.
-var ErrNoFiles = errors.New("no *.yaml, *.yml or *.json files")
-
 // Read reads all manifests directly in dir. Returns Errors if any of them is
-// invalid, ErrNoFiles if there are none, or why the directory cannot be read.
+// invalid, and another error if there are none or the directory cannot be read.
+//
+// A directory without manifests is being replaced, or the wrong one, more often
+// than it means to serve nothing: a file with nothing but a comment means that.
 func Read(dir string) (*Set, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -77,7 +75,7 @@ func Read(dir string) (*Set, error) {
 		return nil, errs
 	}
 	if len(set.Files) == 0 {
-		return nil, fmt.Errorf("read directory %s: %w", dir, ErrNoFiles)
+		return nil, fmt.Errorf("read directory %s: no *.yaml, *.yml or *.json files", dir)
 	}
 	return set, nil
 }

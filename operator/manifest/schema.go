@@ -15,8 +15,9 @@ import (
 )
 
 // schemaText has the schemas of Gateway API's CRDs, cut down to what decides
-// whether an object is valid. Reading them with the API server's own library
-// would make the binary a third larger, and it does not know lines.
+// whether an object is valid. The API server's own library for them would make the
+// binary 10 MB (16 %) larger, and its messages do not say which item of a list
+// breaks a rule.
 //
 //go:generate go run ./schemagen
 //go:embed schema.json

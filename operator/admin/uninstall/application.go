@@ -22,7 +22,7 @@ var application = regexp.MustCompile(`^blixt-[0-9a-f]{12}$`)
 // every node: then it takes its finalizer off the node's state.
 func (r *remover) unload(ctx context.Context) error {
 	forced := map[string]bool{}
-	err := r.until(ctx, func(ctx context.Context) ([]Blocker, error) {
+	err := r.until(ctx, func(ctx context.Context) ([]blocker, error) {
 		left, err := r.removeAll(ctx, &bpfmanv1.ClusterBpfApplicationList{}, ours)
 		if err != nil {
 			return nil, err
@@ -45,8 +45,8 @@ func (r *remover) unload(ctx context.Context) error {
 
 // unloading forgets the states of nodes that are down, if it may, and returns
 // what blocks.
-func (r *remover) unloading(ctx context.Context, left []client.Object, states []bpfmanv1.ClusterBpfApplicationState, nodes nodes, forced map[string]bool) ([]Blocker, error) {
-	var blockers []Blocker
+func (r *remover) unloading(ctx context.Context, left []client.Object, states []bpfmanv1.ClusterBpfApplicationState, nodes nodes, forced map[string]bool) ([]blocker, error) {
+	var blockers []blocker
 	waits := map[string]bool{} // applications that wait for nodes
 	for i := range states {
 		state := &states[i]
@@ -68,19 +68,19 @@ func (r *remover) unloading(ctx context.Context, left []client.Object, states []
 	}
 	for _, object := range left {
 		if !waits[object.GetName()] {
-			blockers = append(blockers, Blocker{
+			blockers = append(blockers, blocker{
 				Object: kube.NameOf(object), Why: held(object),
 				Remedy: "bpfman's operator removes the finalizer when all nodes have unloaded it. Is it running? kubectl get pods -A | grep bpfman-operator. If bpfman was removed before Blixt, install it again until this is done.",
 			})
 		}
 	}
-	slices.SortFunc(blockers, func(a, b Blocker) int { return strings.Compare(a.Object, b.Object) })
+	slices.SortFunc(blockers, func(a, b blocker) int { return strings.Compare(a.Object, b.Object) })
 	return blockers, nil
 }
 
 // blocker is a node that has not unloaded an application.
-func (r *remover) blocker(state *bpfmanv1.ClusterBpfApplicationState, node string, nodes nodes) Blocker {
-	b := Blocker{Object: kube.NameOf(state), Node: node}
+func (r *remover) blocker(state *bpfmanv1.ClusterBpfApplicationState, node string, nodes nodes) blocker {
+	b := blocker{Object: kube.NameOf(state), Node: node}
 	if why := nodes.down(node); why != "" {
 		b.Why = "the node " + why + ", so that nobody there can unload the program"
 		b.Remedy = "Bring the node back, or forget its program: blixt uninstall --namespace " + r.Namespace + " --force-nodes-down. Restart the node before it serves again."

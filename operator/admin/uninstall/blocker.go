@@ -4,6 +4,7 @@ package uninstall
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,14 +12,14 @@ import (
 )
 
 // Blocker is what keeps a step from ending.
-type Blocker struct {
+type blocker struct {
 	// Object is kind and name, Node where it is; "": nowhere.
 	Object, Node string
 	// Why it is still there, and what to do if it stays.
 	Why, Remedy string
 }
 
-func (b Blocker) String() string {
+func (b blocker) String() string {
 	text := b.Object
 	if b.Node != "" {
 		text += " on node " + b.Node
@@ -26,29 +27,12 @@ func (b Blocker) String() string {
 	return text + ": " + b.Why
 }
 
-// BlockedError says what was left when the time was over.
-type BlockedError struct {
-	Timeout  time.Duration
-	Blockers []Blocker
-}
-
-func (e *BlockedError) Error() string {
-	text := fmt.Sprintf("not done within %s", e.Timeout)
-	for _, b := range e.Blockers {
-		text += "\n  " + b.String()
-		if b.Remedy != "" {
-			text += "\n    " + b.Remedy
-		}
-	}
-	return text + "\nThen run it again: it goes on where it stopped."
-}
-
 // repeat is how often the same blockers are said again.
 const repeat = 30 * time.Second
 
 // until looks until nothing blocks, and says what does.
-func (r *remover) until(ctx context.Context, look func(context.Context) ([]Blocker, error)) error {
-	var last []Blocker
+func (r *remover) until(ctx context.Context, look func(context.Context) ([]blocker, error)) error {
+	var last []blocker
 	var said time.Time
 	for first := true; ; first = false {
 		blockers, err := look(ctx)
@@ -76,11 +60,19 @@ func (r *remover) until(ctx context.Context, look func(context.Context) ([]Block
 	}
 }
 
-// blocked is why it ended: the time was over, or somebody has stopped it.
-func (r *remover) blocked(ctx context.Context, last []Blocker) error {
+// blocked returns why the removal ended: somebody stopped it, or its time was over,
+// and then what was left.
+func (r *remover) blocked(ctx context.Context, last []blocker) error {
 	if ctx.Err() == context.Canceled {
 		return context.Canceled
 	}
-	slices.SortFunc(last, func(a, b Blocker) int { return strings.Compare(a.String(), b.String()) })
-	return &BlockedError{Timeout: r.Timeout, Blockers: last}
+	slices.SortFunc(last, func(a, b blocker) int { return strings.Compare(a.String(), b.String()) })
+	text := fmt.Sprintf("not done within %s", r.Timeout)
+	for _, b := range last {
+		text += "\n  " + b.String()
+		if b.Remedy != "" {
+			text += "\n    " + b.Remedy
+		}
+	}
+	return errors.New(text + "\nThen run it again: it goes on where it stopped.")
 }

@@ -86,7 +86,7 @@ func (r *remover) removePods(ctx context.Context) error {
 // are stopped there before the node can be ready again.
 func (r *remover) untilPodsGone(ctx context.Context, which client.ListOption) error {
 	skipped := map[string]bool{}
-	return r.until(ctx, func(ctx context.Context) ([]Blocker, error) {
+	return r.until(ctx, func(ctx context.Context) ([]blocker, error) {
 		nodes, err := r.readNodes(ctx)
 		if err != nil {
 			return nil, err
@@ -95,7 +95,7 @@ func (r *remover) untilPodsGone(ctx context.Context, which client.ListOption) er
 		if err := kube.List(ctx, r.client, &pods, client.InNamespace(r.Namespace), which); err != nil {
 			return nil, err
 		}
-		var blockers []Blocker
+		var blockers []blocker
 		for i := range pods.Items {
 			pod := &pods.Items[i]
 			node := pod.Spec.NodeName
@@ -110,7 +110,7 @@ func (r *remover) untilPodsGone(ctx context.Context, which client.ListOption) er
 			if pod.DeletionTimestamp != nil {
 				why = "it is ending"
 			}
-			blockers = append(blockers, Blocker{
+			blockers = append(blockers, blocker{
 				Object: kube.NameOf(pod), Node: node, Why: why,
 				Remedy: fmt.Sprintf("See why: kubectl -n %s describe pod %s", r.Namespace, pod.Name),
 			})

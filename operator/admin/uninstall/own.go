@@ -59,8 +59,8 @@ func (r *remover) removeKinds(ctx context.Context) error {
 	if r.KeepCRDs {
 		return nil
 	}
-	return r.until(ctx, func(ctx context.Context) ([]Blocker, error) {
-		var blockers []Blocker
+	return r.until(ctx, func(ctx context.Context) ([]blocker, error) {
+		var blockers []blocker
 		for _, name := range v1alpha1.CRDs {
 			crd := &apiextv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: name}}
 			err := r.client.Get(ctx, client.ObjectKeyFromObject(crd), crd)
@@ -73,7 +73,7 @@ func (r *remover) removeKinds(ctx context.Context) error {
 			if err := r.remove(ctx, crd); err != nil {
 				return nil, err
 			}
-			blockers = append(blockers, Blocker{Object: kube.NameOf(crd), Why: held(crd), Remedy: "One of its objects has a finalizer: kubectl get " + name + " -A"})
+			blockers = append(blockers, blocker{Object: kube.NameOf(crd), Why: held(crd), Remedy: "One of its objects has a finalizer: kubectl get " + name + " -A"})
 		}
 		return blockers, nil
 	})

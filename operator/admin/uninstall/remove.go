@@ -50,15 +50,15 @@ func (r *remover) remove(ctx context.Context, object client.Object) error {
 // removeUntilGone deletes what of the operator's is in a namespace, "": in all,
 // until nothing is left.
 func (r *remover) removeUntilGone(ctx context.Context, namespace, remedy string, lists ...client.ObjectList) error {
-	return r.until(ctx, func(ctx context.Context) ([]Blocker, error) {
-		var blockers []Blocker
+	return r.until(ctx, func(ctx context.Context) ([]blocker, error) {
+		var blockers []blocker
 		for _, list := range lists {
 			left, err := r.removeAll(ctx, list, client.InNamespace(namespace), ours)
 			if err != nil {
 				return nil, err
 			}
 			for _, object := range left {
-				blockers = append(blockers, Blocker{Object: kube.NameOf(object), Why: held(object), Remedy: remedy})
+				blockers = append(blockers, blocker{Object: kube.NameOf(object), Why: held(object), Remedy: remedy})
 			}
 		}
 		return blockers, nil

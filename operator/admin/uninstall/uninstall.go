@@ -42,8 +42,8 @@ type remover struct {
 	client client.Client
 }
 
-// Run removes everything. Returns BlockedError if something is left at the
-// timeout. It needs a client of kube.Scheme.
+// Run removes everything, with a client of kube.Scheme. Its error names what is
+// left at the timeout.
 func Run(ctx context.Context, c client.Client, o Options) error {
 	if o.Pause == 0 {
 		o.Pause = time.Second

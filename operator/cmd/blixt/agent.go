@@ -29,13 +29,13 @@ func agentCommand() *cobra.Command {
 	var logs logFlags
 	c := &cobra.Command{
 		Use:   "agent --maps DIR --operator HOST:PORT --application NAME",
-		Short: "Make a node's maps hold what the operator says",
-		Long: `Writes the pinned maps of a data plane that bpfman has loaded, as the operator
-says, and tells the operator what they hold. While the operator is away, the
-kernel goes on serving.
+		Short: "Keep the maps of a node's data plane as the operator wants them",
+		Long: `Receives from the operator what to serve, writes it to the pinned maps of a data
+plane that bpfman has loaded, and reports to the operator what the maps hold. If the
+operator cannot be reached, the kernel continues to serve.
 
 Needs Linux 5.19, the right to read and write the maps' pins, and no capability.
-It confines itself: see the seccomp profile that comes with the chart.`,
+It confines itself by Landlock and seccomp, in addition to the chart's profile.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			log, err := logs.logger(os.Stderr)
@@ -48,7 +48,7 @@ It confines itself: see the seccomp profile that comes with the chart.`,
 			}
 			o.Kernel = unix.ByteSliceToString(name.Release[:])
 			if o.Node == "" {
-				return errors.New("which node is this? Set NODE_NAME, or --node-name")
+				return errors.New("no name of the node: set NODE_NAME, or --node-name")
 			}
 			o.Log = log
 			return runAgent(c.Context(), o, dir, listen)
@@ -56,11 +56,11 @@ It confines itself: see the seccomp profile that comes with the chart.`,
 	}
 	f := c.Flags()
 	f.StringVar(&dir, "maps", "", "directory of the maps' pins (required)")
-	f.StringVar(&o.Operator, "operator", "", "host and port of the operator, whose certificate is for that host (required)")
+	f.StringVar(&o.Operator, "operator", "", "host and port of the operator; its certificate must be for this host (required)")
 	f.StringVar(&o.Application, "application", "", "ClusterBpfApplication that the maps belong to (required)")
 	f.StringVar(&o.Node, "node-name", os.Getenv("NODE_NAME"), "name of this node (default $NODE_NAME)")
-	f.StringVar(&o.TokenFile, "token-file", "/var/run/secrets/blixt/token", "token that the operator knows this agent by")
-	f.StringVar(&o.CAFile, "ca-file", "/var/run/secrets/blixt/ca.crt", "certificates that this agent knows the operator by")
+	f.StringVar(&o.TokenFile, "token-file", "/var/run/secrets/blixt/token", "file of the token by which this agent authenticates itself to the operator")
+	f.StringVar(&o.CAFile, "ca-file", "/var/run/secrets/blixt/ca.crt", "file of the CA certificates with which this agent verifies the operator's")
 	f.StringVar(&listen, "listen", ":8081", "address for /healthz, /readyz and /metrics")
 	logs.add(f)
 	for _, required := range []string{"maps", "operator", "application"} {
@@ -101,7 +101,7 @@ func runAgent(ctx context.Context, o agent.Options, dir, listen string) error {
 	return nil
 }
 
-// confineAgent leaves to the process what an agent needs.
+// confineAgent restricts the process to the files and ports that an agent needs.
 func confineAgent(o agent.Options, dir, listen string) error {
 	connect, err := port(o.Operator)
 	if err != nil {
@@ -126,7 +126,7 @@ func port(address string) (uint16, error) {
 	}
 	n, err := strconv.ParseUint(text, 10, 16)
 	if err != nil {
-		return 0, fmt.Errorf("address %s: port %q is no number", address, text)
+		return 0, fmt.Errorf("address %s: port %q is not a number", address, text)
 	}
 	return uint16(n), nil
 }

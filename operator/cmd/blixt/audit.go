@@ -27,20 +27,20 @@ func auditCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "audit",
 		Short: "Show which node runs which bytecode, and fail if anything is not as declared",
-		Long: `Joins what is declared (BlixtConfig, the operator's arguments), what bpfman says
-(ClusterBpfApplications and their states), what Blixt's agents say
-(NodeDataplanes) and what registries have (digests, signatures): which node runs
-which bytecode, by which digest and whose signature, as which program at which
-links, since when, and who may change it. Nothing is written.
+		Long: `Compares what is declared (in the BlixtConfig and the operator's arguments) with what
+bpfman reports (ClusterBpfApplications and their states), what Blixt's agents
+report (NodeDataplanes) and what registries hold (digests and signatures). Shows
+which node runs which bytecode: its digest, who signed it, its program and links,
+since when it runs, and who may change it. The command writes nothing.
 
-Exits with 1 if anything is not as declared: another digest, a program or link
-that is missing, another program than the agent's, another writer of maps or of
-the objects that bpfman acts on, an old generation, an image that is not in its
-registry or that no key has signed. Exits with 2 if the cluster cannot be reached.
+Exits with 1 if anything is not as declared: another digest, a missing program or
+link, a program that is not the agent's, a foreign writer of maps or of the objects
+that bpfman acts on, a previous generation, an image that is not in its registry or
+that no key has signed. Exits with 2 if the cluster cannot be reached.
 
-Signatures are verified with the verificationKeys of the BlixtConfig, and with
-those that --verify-key names; of all, one must have signed. Without any, it is
-only said what is there.`,
+Signatures are verified with the verificationKeys of the BlixtConfig and the keys
+that --verify-key names: one of them must have signed. Without any key, the command
+lists the images and verifies no signature.`,
 		Example: `  blixt audit
   blixt audit --verify-key cosign.pub -o json
   blixt audit --offline`,
@@ -76,8 +76,8 @@ only said what is there.`,
 	f := c.Flags()
 	cluster.add(f)
 	output.add(f)
-	f.StringArrayVar(&keys, "verify-key", nil, "public key in PEM that may have signed the bytecode, may be repeated")
-	f.BoolVar(&offline, "offline", false, "do not ask registries")
+	f.StringArrayVar(&keys, "verify-key", nil, "public key in PEM with which to verify the bytecode's signatures, may be repeated")
+	f.BoolVar(&offline, "offline", false, "do not connect to registries")
 	registryFlags(f, &o)
 	c.MarkFlagsMutuallyExclusive("offline", "verify-key")
 	return c

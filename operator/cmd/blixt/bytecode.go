@@ -20,13 +20,12 @@ func bytecodeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "bytecode",
 		Short: "Publish the data plane as an OCI image: build, push, pull, inspect, sign, verify",
-		Long: `The data plane is an eBPF object. bpfman gets it as an OCI image from a registry;
-these commands make that image, and check it. SOURCE is a file that ends in .o,
+		Long: `The data plane is an eBPF object. bpfman pulls it as an OCI image from a registry;
+these commands build that image and check it. SOURCE is a file that ends in .o,
 a directory with an OCI layout, or an image in a registry.
 
-Registries are asked as Docker and Podman do: with the credentials of docker
-login and podman login, or of the file that REGISTRY_AUTH_FILE names; by HTTPS
-only, as bpfman does.`,
+Credentials for registries are those of docker login and podman login, or of the
+file that REGISTRY_AUTH_FILE names. Connections use HTTPS only, like bpfman's.`,
 		Example: `  blixt bytecode build -d out
   blixt bytecode push out registry.example.com/blixt/bytecode:v1
   blixt bytecode sign registry.example.com/blixt/bytecode:v1 --key cosign.key
@@ -40,9 +39,9 @@ only, as bpfman does.`,
 	return c
 }
 
-// registryFlags adds what every command needs that may ask a registry.
+// registryFlags adds the flags of commands that may connect to a registry.
 func registryFlags(f *pflag.FlagSet, o *bytecode.Options) {
-	f.StringVar(&o.CAFile, "ca-file", "", "file of certificates in PEM to trust besides the system's")
+	f.StringVar(&o.CAFile, "ca-file", "", "file with CA certificates in PEM to trust in addition to the system's")
 }
 
 // readKeys reads the public keys that flags name.
@@ -57,8 +56,8 @@ func readKeys(paths []string) (keys []*bytecode.PublicKey, err error) {
 	return keys, nil
 }
 
-// progress shows bytes that go over the network, on a terminal only. The
-// caller ends it, whatever comes of it.
+// progress shows the bytes transferred, if standard error is a terminal. The caller
+// must end it, in success and failure.
 func progress(what string, o *bytecode.Options) *meter {
 	m := &meter{out: io.Discard, what: what, started: time.Now()}
 	if term.IsTerminal(int(os.Stderr.Fd())) {
@@ -88,8 +87,8 @@ func (m *meter) add(n int) {
 	}
 }
 
-// end leaves a line that says what it took, or none after an error. Only the
-// first call counts.
+// end replaces the progress by a line with the totals, or by nothing after an error.
+// Only the first call counts.
 func (m *meter) end(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/bytecode"
 )
 
-// buildFlags say what an image is made of.
+// buildFlags select what an image is built from.
 type buildFlags struct {
 	file  string
 	sizes bytecode.Sizes
@@ -25,13 +25,13 @@ func bytecodeBuildCommand() *cobra.Command {
 	var dir string
 	c := &cobra.Command{
 		Use:   "build -d DIR",
-		Short: "Make an image of the data plane, as an OCI layout in a directory",
-		Long: `Makes an OCI image index of the data plane that is built into this program, or
-of a compiled object, with one image for each kind of machine that it is right
-for. Equal objects with equal annotations have equal digests, on any machine.
+		Short: "Build an image of the data plane, as an OCI layout in a directory",
+		Long: `Builds an OCI image index of the data plane that is built into this program, or of
+a compiled object. The index has one image for each architecture that the object
+fits. Equal objects with equal annotations give equal digests, on any machine.
 
-bpfman takes the sizes of tables from the object: choose them here. No compiler
-is needed.`,
+bpfman takes the sizes of tables from the object, so they are chosen here. No
+compiler is needed.`,
 		Example: `  blixt bytecode build -d out
   blixt bytecode build -d out --flows 1048576 --ring-slots 8388608
   blixt bytecode build -d out -f blixt.o --version v1.2.3 --revision "$(git rev-parse HEAD)"`,
@@ -50,15 +50,15 @@ is needed.`,
 	}
 	f := c.Flags()
 	f.StringVarP(&dir, "dir", "d", "", "directory to write; an OCI layout there is replaced")
-	f.StringVarP(&b.file, "file", "f", "", "compiled object, instead of the one built in")
+	f.StringVarP(&b.file, "file", "f", "", "compiled object (default: the one built in)")
 	f.Uint32Var(&b.sizes.Flows, "flows", 0, "established flows, 0: as compiled")
 	f.Uint32Var(&b.sizes.RingSlots, "ring-slots", 0, "slots of all rings, 0: as compiled")
 	f.Uint32Var(&b.sizes.Addresses, "addresses", 0, "addresses, 0: as compiled")
 	f.Uint32Var(&b.sizes.Frontends, "frontends", 0, "frontends, 0: as compiled")
 	f.Uint32Var(&b.sizes.Backends, "backends", 0, "backends of all frontends, 0: as compiled")
-	f.StringVar(&b.meta.Version, "version", "", "version to write into the image (default: this program's, if the object is its own)")
-	f.StringVar(&b.meta.Revision, "revision", "", "revision of the source (default: this program's, if the object is its own)")
-	f.StringVar(&b.meta.Source, "source", "https://github.com/kubernetes-sigs/blixt", "where the source is")
+	f.StringVar(&b.meta.Version, "version", "", "version to write into the image (default for the object built in: this program's)")
+	f.StringVar(&b.meta.Revision, "revision", "", "revision of the source to write into the image (default for the object built in: this program's)")
+	f.StringVar(&b.meta.Source, "source", "https://github.com/kubernetes-sigs/blixt", "address of the source to write into the image")
 	_ = c.MarkFlagRequired("dir")
 	return c
 }
@@ -84,7 +84,7 @@ func (b buildFlags) build(ctx context.Context) (*bytecode.Stored, error) {
 	return bytecode.New(object, meta)
 }
 
-// revision is the commit that the build was stamped with, empty if none.
+// revision returns the commit that the build was stamped with; "": none.
 func revision() (commit string) {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

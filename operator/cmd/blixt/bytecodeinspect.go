@@ -21,11 +21,11 @@ func bytecodeInspectCommand() *cobra.Command {
 	var output format
 	c := &cobra.Command{
 		Use:   "inspect [SOURCE]",
-		Short: "Show what an image or object holds, and what kernel it needs",
-		Long: `Shows programs, maps and their sizes, the layout of maps, the kernel that is
-needed, digests, annotations and signatures: of a file, a directory or an image
-in a registry, or of what is built in. That a signature is there says nothing
-of whose it is: see verify.`,
+		Short: "Show what an image or object contains, and which kernel it needs",
+		Long: `Shows programs, maps and their sizes, the layout of maps, the oldest kernel,
+digests, annotations and signatures of a file, a directory, an image in a
+registry, or the object built in. The signatures are listed, not verified: see
+blixt bytecode verify.`,
 		Example: `  blixt bytecode inspect
   blixt bytecode inspect blixt.o -o json
   blixt bytecode inspect registry.example.com/blixt/bytecode:v1`,
@@ -44,7 +44,7 @@ of whose it is: see verify.`,
 	}
 	f := c.Flags()
 	output.add(f)
-	f.StringVar(&o.Architecture, "arch", "", "machine whose image to show, such as arm64 (default: this machine's)")
+	f.StringVar(&o.Architecture, "arch", "", "architecture whose image to show, such as arm64 (default: this machine's)")
 	registryFlags(f, &o)
 	return c
 }

@@ -10,21 +10,21 @@ import (
 	"github.com/kubernetes-sigs/blixt/bytecode"
 )
 
-// imageFlags say which object is to be loaded, and whose it must be.
+// imageFlags select the object to load, and the keys that may have signed it.
 type imageFlags struct {
 	ref     string
 	keys    []string
 	options bytecode.Options
-	name    string // of what object has read
+	name    string // of the image or file, set by object
 }
 
 func (i *imageFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&i.ref, "bytecode", "", "data plane to load: an image in a registry, a directory with an OCI layout, or a .o file (default: the one built in)")
-	f.StringArrayVar(&i.keys, "verify-key", nil, "public key in PEM that must have signed --bytecode; of several, one")
+	f.StringArrayVar(&i.keys, "verify-key", nil, "public key in PEM; --bytecode must be signed by one of those given")
 	registryFlags(f, &i.options)
 }
 
-// object returns nil for the one built in.
+// object reads and verifies the object that the flags select; nil: the one built in.
 func (i *imageFlags) object(ctx context.Context) ([]byte, error) {
 	if i.ref == "" && len(i.keys) == 0 {
 		return nil, nil

@@ -15,12 +15,12 @@ func bytecodePushCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "push [SOURCE] IMAGE",
 		Short: "Upload an image, with its signatures, to a registry",
-		Long: `Uploads what build or pull wrote, or what is in another registry; a file that
-ends in .o, or what is built in if there is no SOURCE, is made an image first.
-Prints the image's name by digest: what to give bpfman, which keeps what a tag
-once was.`,
+		Long: `Uploads an image that build or pull has written, or one of another registry. A file
+that ends in .o, or the object built in if there is no SOURCE, is first made an
+image. Prints the image's name by digest. Give bpfman this name rather than a tag:
+bpfman keeps the image that it once pulled for a tag.`,
 		Example: `  blixt bytecode push out registry.example.com/blixt/bytecode:v1
-  blixt bytecode push registry.example.com/blixt/bytecode:v1   # what is built in
+  blixt bytecode push registry.example.com/blixt/bytecode:v1   # the object built in
   blixt bytecode push out localhost:5000/blixt/bytecode:v1 --ca-file ca.crt`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) (err error) {
@@ -38,7 +38,7 @@ once was.`,
 			if err != nil {
 				return err
 			}
-			shown.end(nil) // before what is printed
+			shown.end(nil) // before the name is printed
 			fmt.Fprintln(c.OutOrStdout(), name)
 			return nil
 		},
@@ -70,7 +70,7 @@ func bytecodePullCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "pull IMAGE -d DIR",
 		Short: "Download an image, with its signatures, as an OCI layout in a directory",
-		Long: `Downloads an image for all machines, with its signatures, so that it can be
+		Long: `Downloads an image for all architectures, with its signatures. It can then be
 verified, inspected, and pushed elsewhere without the registry.`,
 		Example: `  blixt bytecode pull registry.example.com/blixt/bytecode:v1 -d out
   blixt bytecode pull registry.example.com/blixt/bytecode:v1 -d out --verify-key cosign.pub`,
@@ -92,14 +92,14 @@ verified, inspected, and pushed elsewhere without the registry.`,
 			if err := image.Write(dir); err != nil {
 				return err
 			}
-			shown.end(nil) // before what is printed
+			shown.end(nil) // before the name is printed
 			fmt.Fprintf(c.OutOrStdout(), "%s@%s\n", dir, image.Digest())
 			return nil
 		},
 	}
 	f := c.Flags()
 	f.StringVarP(&dir, "dir", "d", "", "directory to write; an OCI layout there is replaced")
-	f.StringArrayVar(&keys, "verify-key", nil, "public key in PEM that must have signed it; of several, one")
+	f.StringArrayVar(&keys, "verify-key", nil, "public key in PEM; the image must be signed by one of those given")
 	registryFlags(f, &o)
 	_ = c.MarkFlagRequired("dir")
 	return c

@@ -21,12 +21,12 @@ func bytecodeSignCommand() *cobra.Command {
 		Use:   "sign IMAGE|DIR --key KEY",
 		Short: "Sign an image as cosign does, in a registry or in a directory",
 		Long: `Signs an image with a private key, in both of cosign's forms: as a Sigstore
-bundle that refers to the image (what cosign 3 makes and looks for), and under
-the tag sha256-DIGEST.sig (what older ones and bpfman v0.6.0 look for). Nobody
-is asked but the registry: there is no entry in a public log.
+bundle that refers to the image (written and read by cosign 3), and under the tag
+sha256-DIGEST.sig (read by previous versions of cosign and by bpfman v0.6.0). The
+command connects to the registry only, and makes no entry in a public log.
 
-The key is what cosign generate-key-pair makes, its password in COSIGN_PASSWORD
-or typed; or a plain EC or PKCS #8 key, such as
+The key is one that cosign generate-key-pair has made, with its password in
+COSIGN_PASSWORD or typed; or a plain EC or PKCS #8 key, such as made by
   openssl ecparam -genkey -name prime256v1 -noout -out blixt.key
   openssl ec -in blixt.key -pubout -out blixt.pub`,
 		Example: `  blixt bytecode sign registry.example.com/blixt/bytecode:v1 --key cosign.key
@@ -52,7 +52,7 @@ or typed; or a plain EC or PKCS #8 key, such as
 	return c
 }
 
-// askPassword does as cosign does.
+// askPassword returns COSIGN_PASSWORD or asks on the terminal, like cosign.
 func askPassword() ([]byte, error) {
 	if p, ok := os.LookupEnv("COSIGN_PASSWORD"); ok {
 		return []byte(p), nil
@@ -74,10 +74,10 @@ func bytecodeVerifyCommand() *cobra.Command {
 	var keys []string
 	c := &cobra.Command{
 		Use:   "verify IMAGE|DIR --key KEY",
-		Short: "Check that an image is signed by a key, and is what it says",
-		Long: `Checks signatures, in either of cosign's forms, with a public key; and digests
-and labels besides. Fails unless one of the keys has signed this very image.
-Prints its name by digest.`,
+		Short: "Check that an image is signed by a key, and that its labels are true",
+		Long: `Verifies signatures, in either of cosign's forms, with public keys, and checks
+digests and labels. Fails unless one of the keys has signed this very image.
+Prints the image's name by digest.`,
 		Example: `  blixt bytecode verify registry.example.com/blixt/bytecode:v1 --key cosign.pub
   blixt bytecode verify out --key old.pub --key new.pub`,
 		Args: cobra.ExactArgs(1),

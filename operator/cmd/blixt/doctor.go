@@ -17,15 +17,15 @@ func doctorCommand() *cobra.Command {
 	var output format
 	c := &cobra.Command{
 		Use:   "doctor",
-		Short: "Find what keeps Blixt from working in a cluster, and say what to do",
-		Long: `Looks at a Kubernetes cluster from outside, and writes nothing: each precondition
-of Blixt, and each known defect of an installed bpfman, is a check with a verdict
-(ok, warning, failed, unknown), what was seen, and a remedy.
+		Short: "Find what keeps Blixt from working in a cluster, and how to repair it",
+		Long: `Examines a Kubernetes cluster through its API server, and writes nothing. There is
+a check for each precondition of Blixt and for each known defect of bpfman. A check
+reports a verdict (ok, warning, failed, unknown), what it has seen, and a remedy.
 
 Exits with 1 if a check has failed, and with 2 if the cluster cannot be reached.
 
-The API server does not tell everything. Where a node drops packets although all
-is well here, look on it at: reverse path filters (rp_filter=1 with several
+The API server does not know everything. If a node drops packets although all
+checks are ok, examine on the node: reverse path filters (rp_filter=1 with several
 interfaces), forwarding (net.ipv4.ip_forward), and firewalls that drop packets
 of state invalid while net.bridge.bridge-nf-call-iptables is 1.`,
 		Example: `  blixt doctor
@@ -46,7 +46,7 @@ of state invalid while net.bridge.bridge-nf-call-iptables is 1.`,
 				return err
 			}
 			if n := doctor.Count(findings, doctor.Failed); n > 0 {
-				return fmt.Errorf("%d things failed: do what the remedies say, from the top", n)
+				return fmt.Errorf("%d checks failed: apply the remedies, from the top", n)
 			}
 			return nil
 		},
@@ -65,7 +65,7 @@ func summary(all []doctor.Finding) map[doctor.Level]int {
 	return counts
 }
 
-// findingTable prints one line for each finding, and below it what to do.
+// findingTable prints one line for each finding, and its remedy below.
 func findingTable(w io.Writer, all []doctor.Finding) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "CHECK\tVERDICT\tSEEN")

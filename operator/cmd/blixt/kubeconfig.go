@@ -19,7 +19,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
-// exitError is an error with a status of its own to exit with.
+// exitError is an error with an exit code of its own.
 type exitError struct {
 	code int
 	error
@@ -27,10 +27,10 @@ type exitError struct {
 
 func (e *exitError) Unwrap() error { return e.error }
 
-// unreachable is the status when the cluster does not answer.
+// unreachable is the exit code if the cluster does not answer.
 const unreachable = 2
 
-// clusterFlags say which cluster, and where Blixt is in it.
+// clusterFlags select the cluster, and the namespace of Blixt in it.
 type clusterFlags struct {
 	kubeconfig, context, namespace string
 }
@@ -40,8 +40,8 @@ func (c *clusterFlags) add(f *pflag.FlagSet) {
 	if namespace == "" {
 		namespace = v1alpha1.Namespace
 	}
-	f.StringVar(&c.kubeconfig, "kubeconfig", "", "file that says how to reach the cluster (default: KUBECONFIG, ~/.kube/config, or the pod's ServiceAccount)")
-	f.StringVar(&c.context, "context", "", "context in that file (default: the current one)")
+	f.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig file of the cluster (default: $KUBECONFIG, ~/.kube/config, or the pod's ServiceAccount)")
+	f.StringVar(&c.context, "context", "", "context in the kubeconfig file (default: the current one)")
 	f.StringVarP(&c.namespace, "namespace", "n", namespace, "namespace of Blixt's operator")
 }
 
@@ -69,7 +69,7 @@ func (c *clusterFlags) connect() (client.Client, string, error) {
 	return as, version, nil
 }
 
-// nowhere says where a cluster was looked for in vain; the library names no file.
+// nowhere lists where no cluster was found: the library's error names no file.
 func nowhere(rules *clientcmd.ClientConfigLoadingRules) string {
 	var parts []string
 	files := rules.Precedence

@@ -24,8 +24,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
-// loaders are the ways in which a program gets into the kernel, and which of
-// them was chosen.
+// loaders are the ways to load a program into the kernel, and the flags that choose
+// one.
 type loaders struct {
 	chosen           string
 	image            imageFlags
@@ -37,14 +37,15 @@ type loaders struct {
 
 func (l *loaders) flags(f *pflag.FlagSet) {
 	l.image.add(f)
-	f.StringVar(&l.chosen, "loader", "builtin", "who loads the program: builtin, or bpfman")
+	f.StringVar(&l.chosen, "loader", "builtin", "loader of the program: builtin or bpfman")
 	f.StringVar(&l.bpfman.Socket, "bpfman-socket", bpfman.DefaultSocket, "socket of bpfman")
-	f.IntVar(&l.bpfman.Priority, "priority", bpfman.DefaultPriority, "place among bpfman's programs, 1 to 1000: the lower sees packets first")
-	f.DurationVar(&l.bpfman.DrainTimeout, "drain-timeout", time.Hour, "how long bpfman's program of another version may go on serving the flows that it has; 0: not at all")
-	f.StringVar(&l.bpfman.Netns, "netns", "", "path by which bpfman finds the network namespace of this process (default: found out)")
+	f.IntVar(&l.bpfman.Priority, "priority", bpfman.DefaultPriority, "priority among bpfman's programs, 1 to 1000: the lowest sees packets first")
+	f.DurationVar(&l.bpfman.DrainTimeout, "drain-timeout", time.Hour, "how long bpfman's program of a previous version may continue to serve its flows; 0: not at all")
+	f.StringVar(&l.bpfman.Netns, "netns", "", "path under which bpfman finds the network namespace of this process (default: detected)")
 }
 
-// choose returns the function that loads. One name has one loader at a time.
+// choose returns the function that loads the program. A name has one loader at a
+// time.
 func (l *loaders) choose(ctx context.Context, name, runDir string, ports lb.PortRange) (func([]string) (*standalone.Loaded, error), error) {
 	const left = "%s has left load balancer %q serving: end it with blixt run --loader %s and without --keep, or choose another name"
 	object, err := l.image.object(ctx)
@@ -73,7 +74,7 @@ func (l *loaders) choose(ctx context.Context, name, runDir string, ports lb.Port
 		if o.Object, err = l.sized(object); err != nil {
 			return nil, err
 		}
-		// By digest it is what was read and verified here.
+		// By digest bpfman gets the image that was read and verified here.
 		if _, err := os.Stat(l.image.ref); err != nil && strings.Contains(l.image.ref, "@sha256:") && bytes.Equal(o.Object, object) {
 			o.Image = l.image.ref
 		}
@@ -94,8 +95,8 @@ func (l *loaders) choose(ctx context.Context, name, runDir string, ports lb.Port
 	return nil, fmt.Errorf("loader %q: want builtin or bpfman", l.chosen)
 }
 
-// sized returns the object with the tables asked for, nil: the one built in.
-// bpfman makes tables as large as the object says.
+// sized returns an object, nil: the one built in, with tables of the sizes that the
+// flags ask for. bpfman takes the sizes from the object.
 func (l *loaders) sized(object []byte) ([]byte, error) {
 	if object == nil {
 		object = bpf.Object()
@@ -111,8 +112,8 @@ func (l *loaders) sized(object []byte) ([]byte, error) {
 	return parsed.Bytes, nil
 }
 
-// unfinished returns how many flows the data plane that is pinned at a
-// directory still has.
+// unfinished returns how many unfinished flows are in the maps that are pinned in a
+// directory.
 func unfinished(dir string) (uint64, error) {
 	tables, err := datapath.Open(dir)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// logFlags are those of commands that run for long.
+// logFlags configure the log of a long-running command.
 type logFlags struct{ level, format string }
 
 func (l *logFlags) add(f *pflag.FlagSet) {

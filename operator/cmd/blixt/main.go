@@ -31,12 +31,12 @@ func command() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "blixt",
 		Short: "A layer-4 load balancer for Gateway API, with an eBPF data plane",
-		Long: `Blixt balances TCP and UDP with eBPF. What it serves is said in the objects of
-Kubernetes' Gateway API: Gateway, TCPRoute, UDPRoute.
+		Long: `Blixt balances TCP and UDP with eBPF. It serves what objects of Kubernetes'
+Gateway API describe: Gateway, TCPRoute, UDPRoute.
 
-Without Kubernetes, put them into a directory and run, as root:
+Without Kubernetes, put these objects into a directory and run, as root:
   blixt run -f DIR
-and see what it does:
+To see what it does:
   blixt status`,
 		Version:       version(),
 		SilenceUsage:  true,

@@ -26,13 +26,12 @@ func operatorCommand() *cobra.Command {
 		Use:   "operator",
 		Short: "Serve the Gateways of a Kubernetes cluster: one Deployment, installed by the chart",
 		Long: `Watches Gateway API objects, has bpfman load the eBPF program on the nodes, runs an
-agent beside each, tells the agents what to serve, and writes the status of
-every object that is Blixt's. Replicas elect a leader; the others answer agents
-with where it is.
+agent on each of them, sends the agents what to serve, and writes the status of
+Blixt's objects. Replicas elect a leader; the others refer agents to it.
 
-It reads the usual kubeconfig outside a cluster, and its ServiceAccount inside.
-Its parameters for the data plane and for addresses are in BlixtConfig objects,
-which GatewayClasses name.`,
+In a cluster the operator uses its ServiceAccount, elsewhere the usual kubeconfig.
+The parameters of the data plane and of addresses are in BlixtConfig objects,
+which GatewayClasses reference.`,
 		Example: `  blixt operator --agent-image registry.example.com/blixt@sha256:… --bytecode registry.example.com/bytecode@sha256:…
   kubectl get gateways,tcproutes,udproutes,nodedataplanes -A`,
 		Args: cobra.NoArgs,
@@ -66,19 +65,19 @@ which GatewayClasses name.`,
 	}
 	f := c.Flags()
 	f.StringVar(&o.Release.Namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace of the operator and its agents")
-	f.StringVar(&o.Pod, "pod", os.Getenv("POD_NAME"), "the operator's own pod, of which events tell")
-	f.StringVar(&o.Release.AgentImage, "agent-image", "", "image of the agents, which is the operator's (required)")
-	f.StringVar(&o.Release.Bytecode, "bytecode", "", "bytecode image of BlixtConfigs that name none, as repository@sha256:digest (required)")
-	f.StringVar(&o.Release.ServiceAccount, "service-account", v1alpha1.AgentAccount, "ServiceAccount of the agents, which needs no permission")
-	f.StringArrayVar(&o.Release.ImagePullSecrets, "image-pull-secret", nil, "pull secret of the agents' image, may be repeated")
-	f.StringVar(&o.Release.CAConfigMap, "ca-config-map", v1alpha1.CAConfigMap, "ConfigMap by which agents know the operator's certificate")
-	f.StringVar(&o.TLSSecret, "tls-secret", v1alpha1.TLSSecret, "Secret with the operator's certificates, which it makes and renews")
-	f.StringVar(&o.TLSDir, "tls-dir", "", "directory with tls.crt, tls.key and ca.crt of another issuer, such as cert-manager, instead of --tls-secret")
+	f.StringVar(&o.Pod, "pod", os.Getenv("POD_NAME"), "name of the operator's own pod, for events about it")
+	f.StringVar(&o.Release.AgentImage, "agent-image", "", "image of the agents, usually the operator's own (required)")
+	f.StringVar(&o.Release.Bytecode, "bytecode", "", "bytecode image for BlixtConfigs that name none, as repository@sha256:digest (required)")
+	f.StringVar(&o.Release.ServiceAccount, "service-account", v1alpha1.AgentAccount, "ServiceAccount of the agents; it needs no permissions")
+	f.StringArrayVar(&o.Release.ImagePullSecrets, "image-pull-secret", nil, "pull secret for the agents' image, may be repeated")
+	f.StringVar(&o.Release.CAConfigMap, "ca-config-map", v1alpha1.CAConfigMap, "ConfigMap with the CA certificate by which agents verify the operator")
+	f.StringVar(&o.TLSSecret, "tls-secret", v1alpha1.TLSSecret, "Secret with the operator's certificates, which the operator creates and renews")
+	f.StringVar(&o.TLSDir, "tls-dir", "", "directory with tls.crt, tls.key and ca.crt from another issuer, such as cert-manager, instead of --tls-secret")
 	f.StringVar(&o.ConfigFile, "config", "", "file with a BlixtConfig to apply, such as the chart's")
-	f.StringVar(&o.FleetAddress, "fleet-address", ":8443", "where agents connect to")
-	f.StringVar(&service, "fleet-service", service, "Service by which they find it")
-	f.StringVar(&o.MetricsAddress, "metrics-address", ":8080", "where /metrics is, 0: nowhere")
-	f.StringVar(&o.HealthAddress, "health-address", ":8081", "where /healthz and /readyz are, 0: nowhere")
+	f.StringVar(&o.FleetAddress, "fleet-address", ":8443", "address on which to accept agents")
+	f.StringVar(&service, "fleet-service", service, "Service through which agents connect")
+	f.StringVar(&o.MetricsAddress, "metrics-address", ":8080", "address of /metrics, 0: none")
+	f.StringVar(&o.HealthAddress, "health-address", ":8081", "address of /healthz and /readyz, 0: none")
 	f.BoolVar(&o.LeaderElection, "leader-elect", true, "elect a leader among replicas")
 	f.Var(&nodePorts, "node-ports", "node ports of the cluster (service-node-port-range of its API server)")
 	f.Var(&ephemeral, "ephemeral-ports", "ports of the nodes' own connections (net.ipv4.ip_local_port_range)")

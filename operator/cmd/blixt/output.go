@@ -11,8 +11,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// format is the flag that says how to print. A wrong one is refused before
-// anything is done.
+// format is the flag for the format of the output. An invalid one is rejected before
+// the command does anything.
 type format string
 
 func (f *format) add(flags *pflag.FlagSet) {

@@ -19,21 +19,23 @@ func runCommand() *cobra.Command {
 	ports := portRange(lb.DefaultSNATPorts)
 	c := &cobra.Command{
 		Use:   "run -f DIR",
-		Short: "Balance what a directory of Gateway API YAML says, without Kubernetes",
+		Short: "Serve the Gateway API objects of a directory, without Kubernetes",
 		Long: `Reads GatewayClass, Gateway, TCPRoute, UDPRoute, Service, EndpointSlice and
 ReferenceGrant from the *.yaml, *.yml and *.json files of a directory, loads the
-eBPF program and serves. A changed file is served at once; one that is wrong is
-reported with file, line and reason, while the last good configuration goes on.
+eBPF program and serves. Changes to files take effect at once. An invalid file is
+reported with file, line and reason, and the last valid configuration stays in
+force.
 
-Backends are local if their endpoint's nodeName is --node-name, or their address
-is one of this host: they see the client's address. All others are reached with
-an address of this host as the source, so their replies come back here.
+A backend is local if its endpoint's nodeName is --node-name, or its address is one
+of this host; local backends see the client's address. All others are reached with
+an address of this host as the source, so that their replies come back here.
 
-Needs root, or CAP_BPF and CAP_NET_ADMIN, and Linux 6.6. With --loader bpfman a
-running bpfman loads and attaches the program: then CAP_NET_ADMIN will do, and the
-right to use bpfman's socket and the maps that it pins. Another version, or other
-sizes, is loaded behind the program of before, which serves the flows that it has
-until they end, at most for --drain-timeout: an upgrade breaks no connection.`,
+Needs Linux 6.6, and root or CAP_BPF and CAP_NET_ADMIN. With --loader bpfman a
+running bpfman loads and attaches the program; then CAP_NET_ADMIN is enough, with
+access to bpfman's socket and to the maps that it pins. Another version, or one with
+other table sizes, is loaded behind the previous program. That continues to serve
+its flows until they end, for --drain-timeout at most: an upgrade breaks no
+connection.`,
 		Example: `  blixt run -f /etc/blixt
   blixt run -f . --interface eth0 --interface docker0
   blixt run -f . --bytecode registry.example.com/blixt/bytecode:v1 --verify-key cosign.pub
@@ -50,16 +52,16 @@ until they end, at most for --drain-timeout: an upgrade breaks no connection.`,
 	hostname, _ := os.Hostname()
 	f := c.Flags()
 	f.StringVarP(&o.Dir, "filename", "f", "", "directory of YAML files (required)")
-	f.StringSliceVarP(&o.Interfaces, "interface", "i", nil, "interface to attach to, may be repeated (default: all that are up, loopback included, but for ports of bridges and bonds)")
-	f.StringVar(&o.NodeName, "node-name", hostname, "nodeName of endpoints that are on this host")
-	f.Var(&ports, "snat-ports", "source ports for backends elsewhere: none that this host's own connections use. With bpfman a program has one half, and the next version the other")
-	f.Uint32Var(&l.flows, "flows", 0, "established flows to make room for, at most 4194304 (default 262144; about 290 bytes each when used)")
+	f.StringSliceVarP(&o.Interfaces, "interface", "i", nil, "interface to attach to, may be repeated (default: all that are up, including loopback, except ports of bridges and bonds)")
+	f.StringVar(&o.NodeName, "node-name", hostname, "nodeName of the endpoints on this host")
+	f.Var(&ports, "snat-ports", "source ports towards backends elsewhere; this host's own connections must not use them. With bpfman a program uses one half, the next version the other")
+	f.Uint32Var(&l.flows, "flows", 0, "size of the table of established flows, at most 4194304 (default 262144; about 290 bytes per flow in use)")
 	f.Uint32Var(&l.ringSlots, "ring-slots", 0, "slots of all rings together, at most 8388608 (default 4194304; 4 bytes each)")
-	f.StringVar(&o.Name, "name", loader.DefaultName, "keeps several load balancers on one host apart")
-	f.StringVar(&l.builtin.BPFFS, "bpffs", loader.DefaultBPFFS, "BPF file system to pin to; mounted if it is not")
-	f.StringVar(&o.RunDir, "run-dir", loader.DefaultRunDir, "directory for the lock and the notes of a running load balancer")
-	f.BoolVar(&o.Keep, "keep", false, "go on serving in the kernel when this process ends; the next run takes over without breaking a flow")
-	f.BoolVar(&l.replace, "replace", false, "remove what an earlier run with other table sizes has left, or what bpfman has of other versions, and all its flows at once")
+	f.StringVar(&o.Name, "name", loader.DefaultName, "name of this load balancer; several on one host need different names")
+	f.StringVar(&l.builtin.BPFFS, "bpffs", loader.DefaultBPFFS, "BPF file system to pin to; mounted if necessary")
+	f.StringVar(&o.RunDir, "run-dir", loader.DefaultRunDir, "directory for the lock and the state files of a running load balancer")
+	f.BoolVar(&o.Keep, "keep", false, "continue to serve in the kernel when this process ends; the next run takes over without breaking a flow")
+	f.BoolVar(&l.replace, "replace", false, "remove what a previous run with other table sizes has left, or bpfman's programs of previous versions, with all their flows, at once")
 	l.flags(f)
 	if err := c.MarkFlagRequired("filename"); err != nil {
 		panic(fmt.Sprint("no such flag: ", err))

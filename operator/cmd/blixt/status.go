@@ -28,16 +28,16 @@ type status struct {
 	// Program is nil where only maps are known.
 	Program *loader.Info `json:"program,omitempty"`
 	writer.Status
-	// Older are programs of other versions that serve the flows that they
-	// have, and Ended is what became of the last one that does not.
+	// Older are programs of previous versions that still serve their flows. Ended
+	// describes the last one that was unloaded.
 	Older []older       `json:"older,omitempty"`
 	Ended *bpfman.Ended `json:"ended,omitempty"`
 }
 
-// older is a program of another version.
+// older is a program of a previous version.
 type older struct {
 	*bpfman.Previous
-	// Flows is how many it still has, nil: nobody can tell.
+	// Flows is how many it still has, nil: unknown.
 	Flows *uint64 `json:"flows"`
 }
 
@@ -48,11 +48,11 @@ func statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show what is served: frontends, backends, shares, flows, counters",
 		Long: `Reads the maps of a load balancer on this host, whether or not its process runs.
-Shares of the ring are what a backend is to get of new connections; shares of
-flows are what it got since it is one.
+A backend's share of the ring is its intended share of new connections; its share of
+flows is what it has received since it was added.
 
-With --maps it reads those in a directory, such as the ones of an agent in
-Kubernetes: they know no names and weights.`,
+With --maps the command reads the maps in a directory, such as an agent's in
+Kubernetes. Names of routes and weights are not in maps.`,
 		Example: `  blixt status
   blixt status -o json | jq .frontends
   kubectl -n blixt-system exec AGENT -- /blixt status --maps /maps`,
@@ -74,9 +74,9 @@ Kubernetes: they know no names and weights.`,
 	f := c.Flags()
 	output.add(f)
 	f.StringVar(&dir, "maps", "", "directory of the maps' pins")
-	f.StringVar(&name, "name", loader.DefaultName, "of the load balancer")
-	f.StringVar(&bpffs, "bpffs", loader.DefaultBPFFS, "BPF file system that it is pinned to")
-	f.StringVar(&runDir, "run-dir", loader.DefaultRunDir, "directory of its notes")
+	f.StringVar(&name, "name", loader.DefaultName, "name of the load balancer")
+	f.StringVar(&bpffs, "bpffs", loader.DefaultBPFFS, "BPF file system that its maps are pinned to")
+	f.StringVar(&runDir, "run-dir", loader.DefaultRunDir, "directory of its state files")
 	for _, other := range []string{"name", "bpffs", "run-dir"} {
 		c.MarkFlagsMutuallyExclusive("maps", other)
 	}
@@ -106,8 +106,8 @@ func readStatus(bpffs, runDir, name string) (*status, error) {
 	return s, err
 }
 
-// readMaps reads the maps in a directory. Names and weights are those of the
-// writer's state file, "": there is none.
+// readMaps reads the maps in a directory. Names and weights come from the writer's
+// state file; "": there is none.
 func readMaps(dir, stateFile string) (*status, error) {
 	tables, err := datapath.Open(dir)
 	if err != nil {
@@ -126,7 +126,7 @@ func (s *status) readOlder(runDir string) error {
 	s.Ended = ended
 	for _, o := range replaced {
 		n, err := unfinished(o.Dir())
-		if errors.Is(err, fs.ErrNotExist) { // gone, and nobody has noted it yet
+		if errors.Is(err, fs.ErrNotExist) { // unloaded, but not recorded yet
 			continue
 		}
 		it := older{Previous: o}
@@ -219,7 +219,7 @@ func (o older) String() string {
 	return text + fmt.Sprintf("drains since %s, at most until %s", clock(o.Since), clock(o.Until))
 }
 
-// flows counts in words; nil is what nobody knows.
+// flows returns a number of flows in words; nil: unknown.
 func flows(n *uint64) string {
 	if n == nil {
 		return "an unknown number of flows"
@@ -231,7 +231,7 @@ func clock(t time.Time) string { return t.Local().Format(time.DateTime) }
 
 func percent(share float64) string { return fmt.Sprintf("%.1f%%", 100*share) }
 
-// links names the interfaces, and says where one has a direction only.
+// links names the interfaces, each with its directions and links.
 func links(all []loader.LinkInfo) string {
 	directions := map[string][]string{}
 	for _, l := range all {

@@ -23,19 +23,19 @@ func uninstallCommand() *cobra.Command {
 	var yes bool
 	c := &cobra.Command{
 		Use:   "uninstall",
-		Short: "Take Blixt's programs off all nodes, and what the operator has made off the cluster",
+		Short: "Unload Blixt's programs on all nodes, and remove what the operator has created",
 		Long: `Stops the operator, removes the agents, has bpfman unload Blixt's programs on every
-node, and removes the Services of Gateways, statuses, finalizers and whatever
-else the operator has made. Gateways and routes stay as they were written, and
-wait for a controller. It says what it does, and what it waits for.
+node, and removes the Services of Gateways, statuses, finalizers and everything
+else that the operator has created. Gateways and routes stay as they were written,
+and wait for a controller. The command prints what it does and what it waits for.
 
-helm uninstall runs it in the cluster, before it removes the rest. By hand it is
-for what helm did not finish, or for installations without Helm. It goes on where
-it stopped, as often as it is run. From a terminal it asks first.
+helm uninstall runs it in the cluster, before Helm removes the rest. Run it by hand
+if Helm did not finish, or if Blixt was installed without Helm. Each run continues
+where the previous one stopped. On a terminal it asks for confirmation.
 
-A node that is down cannot unload its program: that is said after the timeout.
-Bring the node back, or have it forgotten with --force-nodes-down, and restart
-it before it serves again.`,
+A node that is down cannot unload its program: the command names it when the
+timeout is over. Bring the node back. Or let the command forget it, with
+--force-nodes-down, and restart the node before it serves again.`,
 		Example: `  blixt uninstall --namespace blixt-system
   blixt uninstall --yes --force-nodes-down --timeout 1m
   blixt uninstall --yes --keep-crds=false`,
@@ -56,10 +56,10 @@ it before it serves again.`,
 	}
 	f := c.Flags()
 	cluster.add(f)
-	f.DurationVar(&o.Timeout, "timeout", 5*time.Minute, "how long all of it may take")
-	f.BoolVar(&o.KeepCRDs, "keep-crds", true, "leave the kinds of Blixt, and the BlixtConfigs and BlixtGatewayConfigs that people have written")
-	f.BoolVar(&o.ForceNodesDown, "force-nodes-down", false, "forget the programs of nodes that are not ready")
-	f.BoolVar(&yes, "yes", false, "do not ask")
+	f.DurationVar(&o.Timeout, "timeout", 5*time.Minute, "time limit of the whole removal")
+	f.BoolVar(&o.KeepCRDs, "keep-crds", true, "keep the CRDs of Blixt, and with them all BlixtConfigs and BlixtGatewayConfigs")
+	f.BoolVar(&o.ForceNodesDown, "force-nodes-down", false, "forget the programs of nodes that are not ready; restart these nodes before they serve again")
+	f.BoolVar(&yes, "yes", false, "do not ask for confirmation")
 	return c
 }
 

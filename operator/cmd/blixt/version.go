@@ -15,7 +15,7 @@ import (
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
-		Short: "Print the version, and the layout of maps that it writes",
+		Short: "Print the version, and the layout of the maps that it writes",
 		Args:  cobra.NoArgs,
 		Run: func(c *cobra.Command, _ []string) {
 			fmt.Fprintf(c.OutOrStdout(), "blixt %s, map layout %d, %s %s/%s\n",
@@ -24,7 +24,7 @@ func versionCommand() *cobra.Command {
 	}
 }
 
-// version is what the build was stamped with.
+// version returns the version that the build was stamped with.
 func version() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
