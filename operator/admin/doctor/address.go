@@ -13,10 +13,10 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
-// assignment is how long the cluster's load balancer may take.
+// assignment is the time that the cluster's load balancer has for an address.
 const assignment = time.Minute
 
-// addresses finds Services that nobody gives an address.
+// addresses finds Services that have been given no address.
 func addresses(f *Facts) (string, []Finding) {
 	var wrong []Finding
 	n := 0
@@ -38,12 +38,12 @@ func addresses(f *Facts) (string, []Finding) {
 			who = "the load balancer of loadBalancerClass " + class
 		}
 		wrong = append(wrong, failed(at("Service", s), fmt.Sprintf("status.loadBalancer.ingress is empty for %s: %s has given it no address", f.since(s.CreationTimestamp), who),
-			fmt.Sprintf("kubectl -n %s describe service %s shows whether anybody tries. If the cluster has no such load balancer, install one, such as MetalLB, or set spec.addresses.source of the BlixtConfig to Pool (with pool) or Node.", s.Namespace, s.Name)))
+			fmt.Sprintf("kubectl -n %s describe service %s shows whether any load balancer has tried. If the cluster has no such load balancer, install one, such as MetalLB, or set spec.addresses.source of the BlixtConfig to Pool (with pool) or Node.", s.Namespace, s.Name)))
 	}
 	return fmt.Sprintf("%d Services of Gateways have addresses", n), wrong
 }
 
-// pool finds addresses that are somebody else's already.
+// pool finds addresses of pools that are in use elsewhere.
 func pool(f *Facts) (string, []Finding) {
 	var wrong []Finding
 	n := 0
@@ -52,20 +52,20 @@ func pool(f *Facts) (string, []Finding) {
 		for j, text := range c.Spec.Addresses.Pool {
 			r, err := gateway.ParseAddressRange(text)
 			if err != nil {
-				continue // the class says so
+				continue // check classes reports that
 			}
 			n++
 			if taken := f.taken(r); len(taken) > 0 {
 				wrong = append(wrong, failed("BlixtConfig "+c.Name, fmt.Sprintf("spec.addresses.pool[%d] %s overlaps %s", j, text, phrase.Sample(taken)),
-					"Give the pool addresses that are nobody's, and that are routed to the nodes: kubectl edit blixtconfig "+c.Name))
+					"Give the pool addresses that nothing else uses, and that are routed to the nodes: kubectl edit blixtconfig "+c.Name))
 			}
 		}
 	}
 	return fmt.Sprintf("%d ranges of pools are free of addresses of nodes, pods and Services", n), wrong
 }
 
-// taken names what has addresses of a range. Where no node says which addresses
-// its pods have, as with many networks, those of our own pods show it.
+// taken names the users of addresses of a range. With many network plugins no node
+// has the range of its pods; then the addresses of Blixt's and bpfman's pods count.
 func (f *Facts) taken(r gateway.AddressRange) (names []string) {
 	add := func(text, whose string) {
 		if other, err := gateway.ParseAddressRange(text); err == nil && r.Overlaps(other) {

@@ -17,7 +17,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
-// What bpfman's operator calls what it makes.
+// The names of what bpfman's operator creates.
 const (
 	bpfmanDaemon  = "bpfman-daemon"
 	bpfmanConfig  = "bpfman-config" // the Config and the ConfigMap
@@ -25,7 +25,7 @@ const (
 	installBpfman = "kubectl apply --server-side --force-conflicts -f examples/bpfman"
 )
 
-// daemonSet is that of bpfman's nodes, nil: there is none.
+// daemonSet returns the DaemonSet of bpfman's nodes; nil: there is none.
 func (f *Facts) daemonSet() *appsv1.DaemonSet {
 	i := slices.IndexFunc(f.DaemonSets, func(d appsv1.DaemonSet) bool { return d.Name == bpfmanDaemon })
 	if i < 0 {
@@ -34,7 +34,7 @@ func (f *Facts) daemonSet() *appsv1.DaemonSet {
 	return &f.DaemonSets[i]
 }
 
-// bpfmanNamespace is where bpfman is, or would be.
+// bpfmanNamespace returns the namespace in which bpfman is, or would be.
 func (f *Facts) bpfmanNamespace() string {
 	if d := f.daemonSet(); d != nil {
 		return d.Namespace
@@ -47,7 +47,7 @@ func (f *Facts) bpfmanNamespace() string {
 	return "bpfman"
 }
 
-// noDaemon is what there is to say of a DaemonSet that is not there.
+// noDaemon is the result of checks of bpfman's DaemonSet if there is none.
 func noDaemon() (string, []Finding) {
 	return "", []Finding{{Verdict: Unknown, Seen: "there is no DaemonSet " + bpfmanDaemon, Remedy: "See bpfman-nodes."}}
 }
@@ -55,11 +55,11 @@ func noDaemon() (string, []Finding) {
 func bpfmanOperator(f *Facts) (string, []Finding) {
 	i := slices.IndexFunc(f.Deployments, func(d appsv1.Deployment) bool { return d.Name == "bpfman-operator" })
 	if i < 0 {
-		return "", []Finding{failed("Deployment "+f.bpfmanNamespace()+"/bpfman-operator", "it is not there: bpfman is not installed", "Install it as examples/bpfman/README.md says: "+installBpfman)}
+		return "", []Finding{failed("Deployment "+f.bpfmanNamespace()+"/bpfman-operator", "it is not there: bpfman is not installed", "Install it as described in examples/bpfman/README.md: "+installBpfman)}
 	}
 	d := &f.Deployments[i]
 	if d.Status.ReadyReplicas == 0 {
-		return "", []Finding{failed(at("Deployment", d), "status.readyReplicas is 0: nobody tells the nodes what to load, or finishes what was deleted",
+		return "", []Finding{failed(at("Deployment", d), "status.readyReplicas is 0: no node learns what to load, and no deletion is completed",
 			fmt.Sprintf("kubectl -n %s describe deployment %s; kubectl -n %s logs deployment/%s", d.Namespace, d.Name, d.Namespace, d.Name))}
 	}
 	return at("Deployment", d) + " is ready", nil
@@ -77,7 +77,7 @@ func bpfmanNodes(f *Facts) (string, []Finding) {
 		p := pods[n.Name]
 		if p == nil {
 			wrong = append(wrong, failed("Node "+n.Name, "no pod of "+at("DaemonSet", d)+" is on it, so it loads no program",
-				fmt.Sprintf("kubectl -n %s describe daemonset %s: is it kept off by a taint (spec.template.spec.tolerations)? Or leave the node out by spec.dataplane.nodes of the BlixtConfig.", d.Namespace, d.Name)))
+				fmt.Sprintf("kubectl -n %s describe daemonset %s: does a taint repel it (spec.template.spec.tolerations)? Or exclude the node by spec.dataplane.nodes of the BlixtConfig.", d.Namespace, d.Name)))
 		} else if why := notRunning(p); why != "" {
 			wrong = append(wrong, failed(at("Pod", p), why+", so node "+n.Name+" loads no program", fmt.Sprintf("kubectl -n %s describe pod %s; kubectl -n %s logs %s --all-containers --previous", p.Namespace, p.Name, p.Namespace, p.Name)))
 		}
@@ -85,7 +85,7 @@ func bpfmanNodes(f *Facts) (string, []Finding) {
 	return fmt.Sprintf("bpfman runs on %d selected nodes", len(nodes)), wrong
 }
 
-// daemonPods are those of bpfman's DaemonSet, by node.
+// daemonPods returns the pods of bpfman's DaemonSet, by node.
 func (f *Facts) daemonPods(d *appsv1.DaemonSet) map[string]*corev1.Pod {
 	pods := map[string]*corev1.Pod{}
 	for i := range f.Pods {
@@ -96,7 +96,7 @@ func (f *Facts) daemonPods(d *appsv1.DaemonSet) map[string]*corev1.Pod {
 	return pods
 }
 
-// notRunning is what keeps a pod from doing its work; "": it does it.
+// notRunning returns why a pod does not work; "": it does.
 func notRunning(p *corev1.Pod) string {
 	for _, c := range p.Status.ContainerStatuses {
 		switch {
@@ -118,8 +118,8 @@ func notRunning(p *corev1.Pod) string {
 	return ""
 }
 
-// bpfmanSelector: bpfman-agent v0.6.0 ends with a nil dereference on nodes that
-// an application leaves out, again and again.
+// bpfmanSelector: bpfman-agent v0.6.0 panics again and again, by a nil dereference, on
+// nodes that an application does not select.
 func bpfmanSelector(f *Facts) (string, []Finding) {
 	d := f.daemonSet()
 	if d == nil {
@@ -133,10 +133,11 @@ func bpfmanSelector(f *Facts) (string, []Finding) {
 		return "the data plane selects all nodes that bpfman is on", nil
 	}
 	return "", []Finding{warning("BlixtConfig", "spec.dataplane.nodes leaves out "+phrase.Sample(slices.Collect(maps.Keys(left)))+", where bpfman runs: bpfman-agent v0.6.0 panics on nodes that an application does not select; there it stays Pending for good, and other applications may starve",
-		"Select all nodes, or keep bpfman off the others: give "+at("DaemonSet", d)+" a nodeSelector with the same labels.")}
+		"Select all nodes, or keep bpfman off those that are left out: give "+at("DaemonSet", d)+" a nodeSelector with the same labels.")}
 }
 
-// bpfmanOverride: without it the operator undoes what bpfman-pins wants.
+// bpfmanOverride: without the override bpfman's operator undoes the remedy of
+// bpfman-pins.
 func bpfmanOverride(f *Facts) (string, []Finding) {
 	d := f.daemonSet()
 	if d == nil {
@@ -153,12 +154,12 @@ func bpfmanOverride(f *Facts) (string, []Finding) {
 		}
 	}
 	c := &f.BpfmanConfigs[0]
-	return "", []Finding{failed("Config "+c.Name, "spec.overrides does not have "+at("DaemonSet", d)+" unmanaged: bpfman's operator writes it as released, whose pins end with the container",
+	return "", []Finding{failed("Config "+c.Name, "spec.overrides does not have "+at("DaemonSet", d)+" unmanaged: bpfman's operator resets it to its release, in which pins end with the container",
 		fmt.Sprintf(`kubectl patch configs.bpfman.io %s --type=merge -p '{"spec":{"overrides":[{"apiVersion":"apps/v1","kind":"DaemonSet","namespace":%q,"name":%q,"unmanaged":true}]}}' && kubectl apply --server-side --force-conflicts -f examples/bpfman/daemonset.yaml`, c.Name, d.Namespace, d.Name))}
 }
 
-// bpfmanSigning: with verify_enabled, which is the default, bpfman asks the
-// internet before every load, also where it allows what is not signed.
+// bpfmanSigning: with verify_enabled, which is the default, bpfman contacts a server
+// in the internet before every load, even if it allows unsigned images.
 func bpfmanSigning(f *Facts) (string, []Finding) {
 	object, text := "ConfigMap "+f.bpfmanNamespace()+"/"+bpfmanConfig, f.Configuration
 	if text == "" && len(f.BpfmanConfigs) > 0 {
@@ -170,11 +171,12 @@ func bpfmanSigning(f *Facts) (string, []Finding) {
 	if setting(text, "signing", "verify_enabled") == "false" {
 		return "bpfman verifies no signatures: Blixt's operator does, if BlixtConfig has verificationKeys", nil
 	}
-	return "", []Finding{warning(object, "bpfman.toml does not say verify_enabled = false in [signing]: before every load bpfman asks tuf-repo-cdn.sigstore.dev, and fails where it cannot be reached",
-		"If nodes have no way to the internet, set verify_enabled = false in spec.configuration of Config "+bpfmanConfig+", as examples/bpfman/config.yaml does, then: kubectl -n "+f.bpfmanNamespace()+" rollout restart daemonset/"+bpfmanDaemon)}
+	return "", []Finding{warning(object, "bpfman.toml does not say verify_enabled = false in [signing]: before every load bpfman contacts tuf-repo-cdn.sigstore.dev, and fails if it cannot be reached",
+		"If nodes have no access to the internet, set verify_enabled = false in spec.configuration of Config "+bpfmanConfig+", as in examples/bpfman/config.yaml, then: kubectl -n "+f.bpfmanNamespace()+" rollout restart daemonset/"+bpfmanDaemon)}
 }
 
-// setting reads a key of a section of a TOML file, as far as bpfman.toml goes.
+// setting returns a key of a section of a TOML file, in the subset of TOML that
+// bpfman.toml uses.
 func setting(text, section, key string) string {
 	in := ""
 	for line := range strings.Lines(text) {

@@ -18,8 +18,8 @@ import (
 
 func isOurs(c gwv1.GatewayClass) bool { return c.Spec.ControllerName == gateway.ControllerName }
 
-// classes says of each what Translate would, so that it can be told before the
-// operator runs.
+// classes checks each class by translating it, so that errors show before the operator
+// runs.
 func classes(f *Facts) (string, []Finding) {
 	t := gateway.Translate(gateway.Objects{GatewayClasses: f.Classes, Configs: f.Configs}, gateway.Options{Cluster: &gateway.Cluster{}})
 	if len(t.Classes) == 0 {
@@ -40,11 +40,11 @@ func classes(f *Facts) (string, []Finding) {
 	return fmt.Sprintf("%d classes are accepted", len(t.Classes)), wrong
 }
 
-// dataplanes repeats what is known of each node.
+// dataplanes reports the conditions of each node's NodeDataplane.
 func dataplanes(f *Facts) (string, []Finding) {
 	var wrong []Finding
 	if !slices.ContainsFunc(f.Classes, isOurs) {
-		return "nothing is asked of nodes", nil
+		return "there is no class, so nodes have nothing to serve", nil
 	}
 	known := map[string]bool{}
 	for i := range f.Dataplanes {
@@ -67,7 +67,7 @@ func dataplanes(f *Facts) (string, []Finding) {
 	}
 	for _, n := range f.selected() {
 		if !known[n.Name] && kube.Ready(n) {
-			wrong = append(wrong, failed("Node "+n.Name, "it has no NodeDataplane: no operator looks after it", "See operator and leader above."))
+			wrong = append(wrong, failed("Node "+n.Name, "it has no NodeDataplane: no operator manages it", "See operator and leader above."))
 		}
 	}
 	return fmt.Sprintf("%d nodes serve what they should", len(f.Dataplanes)), wrong

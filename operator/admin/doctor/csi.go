@@ -9,18 +9,18 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 )
 
-// driver is bpfman's: agents get the maps by it.
+// driver is bpfman's CSI driver, through which agents get the maps.
 const driver = "csi.bpfman.io"
 
 func bpfmanCSI(f *Facts) (string, []Finding) {
 	object := "CSIDriver " + driver
 	i := slices.IndexFunc(f.CSIDrivers, func(d storagev1.CSIDriver) bool { return d.Name == driver })
 	if i < 0 {
-		return "", []Finding{failed(object, "it is not there: the pods of agents wait for their volume for ever", "bpfman's operator makes it, when there is a Config: "+installBpfman)}
+		return "", []Finding{failed(object, "it is not there: the pods of agents wait for their volume for ever", "bpfman's operator creates it if there is a Config: "+installBpfman)}
 	}
 	if !slices.Contains(f.CSIDrivers[i].Spec.VolumeLifecycleModes, storagev1.VolumeLifecycleEphemeral) {
-		return "", []Finding{failed(object, "spec.volumeLifecycleModes does not have Ephemeral: pods may not name its volumes",
-			"kubectl delete csidriver "+driver+": bpfman's operator makes it again, as it should be.")}
+		return "", []Finding{failed(object, "spec.volumeLifecycleModes does not have Ephemeral: pods may not use its volumes",
+			"kubectl delete csidriver "+driver+": bpfman's operator creates it again, correctly.")}
 	}
 	var wrong []Finding
 	nodes := f.selected()
@@ -30,7 +30,7 @@ func bpfmanCSI(f *Facts) (string, []Finding) {
 		})
 		if !has {
 			wrong = append(wrong, failed("CSINode "+n.Name, "spec.drivers does not have "+driver+": the agent's pod on it waits for its volume",
-				"See container node-driver-registrar, and whether container bpfman has --csi-support, of the node's "+bpfmanDaemon+" pod: kubectl -n "+f.bpfmanNamespace()+" logs POD -c node-driver-registrar. A kubelet with another folder than /var/lib/kubelet needs that in DaemonSet "+bpfmanDaemon+"."))
+				"In the node's "+bpfmanDaemon+" pod, see the log of container node-driver-registrar, and whether container bpfman has --csi-support: kubectl -n "+f.bpfmanNamespace()+" logs POD -c node-driver-registrar. If the kubelet's directory is not /var/lib/kubelet, correct it in DaemonSet "+bpfmanDaemon+"."))
 		}
 	}
 	return fmt.Sprintf("%s is on %d selected nodes", driver, len(nodes)), wrong

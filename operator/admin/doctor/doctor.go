@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package doctor looks for what keeps Blixt from working in a cluster. Read
-// takes Facts from the API server, and Check makes Findings of them: for each
-// precondition, and each known defect of bpfman, what was seen and what to do.
-// Check is pure. Nothing is written.
+// Package doctor finds what keeps Blixt from working in a cluster. Read gets Facts
+// from the API server, and Check derives Findings from them: for each precondition,
+// and each known defect of bpfman, what was seen and a remedy. Check is pure. Nothing
+// is written.
 package doctor
 
 import (
@@ -12,18 +12,18 @@ import (
 	"strings"
 )
 
-// Level on one thing.
+// Level is the verdict of a check.
 type Level string
 
-// The verdicts, the worst first.
+// The levels, the worst first.
 const (
-	// Failed: Blixt does not work as it should, or will not.
+	// Failed: Blixt does not work as it should, or will fail to.
 	Failed Level = "failed"
-	// Warning: it works, with a risk.
+	// Warning: Blixt works, with a risk.
 	Warning Level = "warning"
-	// Unknown: it could not be read.
+	// Unknown: what the check examines could not be read.
 	Unknown Level = "unknown"
-	// OK: nothing was found.
+	// OK: nothing is wrong.
 	OK Level = "ok"
 )
 
@@ -31,24 +31,24 @@ const (
 type Finding struct {
 	Check   string `json:"check"`
 	Verdict Level  `json:"verdict"`
-	// Object that it is about, as kind and name; "": the cluster.
+	// Object that the finding is about, as kind and name; "": the cluster.
 	Object string `json:"object,omitempty"`
-	// Seen says what was seen, and where.
+	// Seen is the observation, with the field that it is from.
 	Seen string `json:"seen"`
-	// Remedy is what to do, if anything is to be done.
+	// Remedy is what to do; "": nothing.
 	Remedy string `json:"remedy,omitempty"`
 }
 
-// check looks at one thing.
+// check examines one precondition.
 type check struct {
 	name string
-	// needs are the kinds without which nothing can be told.
+	// needs are the kinds that the check cannot do without.
 	needs []string
 	// look returns what is wrong or, if nothing is, what is right.
 	look func(*Facts) (fine string, wrong []Finding)
 }
 
-// checks are in the order in which one would mend things.
+// checks are in the order in which to repair: the later depend on the former.
 var checks = []check{
 	{"kubernetes", nil, kubernetes},
 	{"kernel", []string{"Node", "BlixtConfig"}, kernel},
@@ -80,8 +80,8 @@ var checks = []check{
 	{"nodes", []string{"NodeDataplane", "Node", "BlixtConfig"}, dataplanes},
 }
 
-// Check looks at everything. Each check has a Finding at least, and the order is
-// always the same.
+// Check runs all checks. Each returns at least one Finding, and the order is always
+// the same.
 func Check(f *Facts) []Finding {
 	var all []Finding
 	for _, c := range checks {
@@ -102,7 +102,7 @@ func (c *check) run(f *Facts) []Finding {
 		if why := f.Unread[kind]; why != "" {
 			return []Finding{{
 				Verdict: Unknown, Object: kind, Seen: why,
-				Remedy: "Run it as somebody who may list " + kind + "s: kubectl auth can-i list " + strings.ToLower(kind) + "s --all-namespaces",
+				Remedy: "Run blixt doctor as a user who may list " + kind + "s: kubectl auth can-i list " + strings.ToLower(kind) + "s --all-namespaces",
 			}}
 		}
 	}
@@ -115,7 +115,7 @@ func (c *check) run(f *Facts) []Finding {
 
 func rank(v Level) int { return slices.Index([]Level{Failed, Warning, Unknown, OK}, v) }
 
-// Count returns how many findings have a verdict.
+// Count returns the number of findings with a verdict.
 func Count(all []Finding, v Level) (n int) {
 	for i := range all {
 		if all[i].Verdict == v {

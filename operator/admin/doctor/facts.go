@@ -26,7 +26,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
-// Facts are what a cluster says of itself.
+// Facts are the objects of a cluster that checks examine.
 type Facts struct {
 	Now time.Time
 	// Namespace of Blixt's operator.
@@ -51,7 +51,7 @@ type Facts struct {
 	CSINodes        []storagev1.CSINode
 	// Configuration is bpfman.toml as bpfman's pods read it; "": not there.
 	Configuration string
-	// ProxyMode is kube-proxy's; "": nothing tells it.
+	// ProxyMode is kube-proxy's mode; "": unknown.
 	ProxyMode string
 
 	BpfmanConfigs []bpfmanv1.Config
@@ -63,8 +63,8 @@ type Facts struct {
 	Dataplanes []v1alpha1.NodeDataplane
 }
 
-// Read reads what Check looks at, with a client of kube.Scheme. What may not be
-// read is in Unread. Returns an error if the API server does not answer.
+// Read reads the Facts, with a client of kube.Scheme. Kinds that may not be read are
+// in Unread. Returns an error if the API server does not answer.
 func Read(ctx context.Context, c client.Client, version, namespace string) (*Facts, error) {
 	f := &Facts{Now: time.Now(), Namespace: namespace, Version: version, Unread: map[string]string{}}
 	r := &kube.Reader{Client: c, Unread: f.Unread}
@@ -102,8 +102,8 @@ func Read(ctx context.Context, c client.Client, version, namespace string) (*Fac
 	return f, nil
 }
 
-// readConfiguration reads bpfman.toml from where bpfman does: its operator
-// writes it there, unless somebody has forbidden that.
+// readConfiguration reads bpfman.toml from the ConfigMap that bpfman reads. bpfman's
+// operator writes the ConfigMap, unless an override forbids it to.
 func (f *Facts) readConfiguration(ctx context.Context, c client.Client) error {
 	d := f.daemonSet()
 	if d == nil {
@@ -121,7 +121,7 @@ func (f *Facts) readConfiguration(ctx context.Context, c client.Client) error {
 	return nil
 }
 
-// spec is what the BlixtConfig in force says of the data plane, with defaults.
+// spec returns the data plane of the BlixtConfig in force, with defaults.
 func (f *Facts) spec() v1alpha1.Dataplane {
 	t := gateway.Translate(gateway.Objects{GatewayClasses: f.Classes, Configs: f.Configs}, gateway.Options{Cluster: &gateway.Cluster{}})
 	var asked *v1alpha1.Dataplane
@@ -131,7 +131,7 @@ func (f *Facts) spec() v1alpha1.Dataplane {
 	return rollout.Default(asked, rollout.Release{}, f.Nodes)
 }
 
-// selected are the nodes that are to take part.
+// selected returns the nodes that the data plane selects.
 func (f *Facts) selected() (nodes []*corev1.Node) {
 	selector := rollout.Selector(f.spec())
 	for i := range f.Nodes {
@@ -142,7 +142,7 @@ func (f *Facts) selected() (nodes []*corev1.Node) {
 	return nodes
 }
 
-// at names an object that is in a namespace.
+// at names an object of a namespace.
 func at(kind string, o metav1.Object) string {
 	return kind + " " + o.GetNamespace() + "/" + o.GetName()
 }

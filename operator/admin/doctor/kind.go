@@ -31,7 +31,7 @@ func (f *Facts) crd(name string) *apiextv1.CustomResourceDefinition {
 	return &f.CRDs[i]
 }
 
-// missing says that a version of a kind is not served; "": it is.
+// missing returns why a version of a kind is not served; "": it is.
 func (f *Facts) missing(name, v string) string {
 	c := f.crd(name)
 	if c == nil {
@@ -69,7 +69,7 @@ func gatewayAPI(f *Facts) (string, []Finding) {
 		v, err := version.ParseSemantic(a[bundleAnnotation])
 		switch {
 		case err != nil:
-			wrong = append(wrong, warning(object, fmt.Sprintf("annotation %s is %q: who knows what it is of", bundleAnnotation, a[bundleAnnotation]), installGatewayAPI))
+			wrong = append(wrong, warning(object, fmt.Sprintf("annotation %s is %q, so its release is unknown", bundleAnnotation, a[bundleAnnotation]), installGatewayAPI))
 		case v.LessThan(version.MustParseSemantic(oldestBundle)):
 			wrong = append(wrong, warning(object, fmt.Sprintf("annotation %s is %s, older than %s", bundleAnnotation, a[bundleAnnotation], oldestBundle), installGatewayAPI))
 		}
@@ -105,7 +105,7 @@ func bpfmanKinds(f *Facts) (string, []Finding) {
 	return "the kinds of bpfman are there", wrong
 }
 
-// linkIDs: bpfman's are 32 bits without a sign.
+// linkIDs checks that the CRDs can hold bpfman's link IDs: unsigned 32-bit numbers.
 func linkIDs(f *Facts) (string, []Finding) {
 	var wrong []Finding
 	for _, plural := range []string{"clusterbpfapplicationstates", "bpfapplicationstates"} {
@@ -121,14 +121,14 @@ func linkIDs(f *Facts) (string, []Finding) {
 		}
 		if n > 0 {
 			wrong = append(wrong, failed("CustomResourceDefinition "+c.Name,
-				fmt.Sprintf("%d fields linkId have format int32: the API server refuses half of bpfman's link ids, bpfman loads the program again each time, and the copies stay attached for ever", n),
-				installBpfmanCRDs+", which says int64; then restart the nodes that have loaded programs before, to be rid of the copies."))
+				fmt.Sprintf("%d fields linkId have format int32: the API server rejects half of bpfman's link IDs. bpfman then loads the program once more, and each copy stays attached for ever", n),
+				installBpfmanCRDs+", which uses int64. Then restart the nodes that have already loaded programs, to remove the copies."))
 		}
 	}
-	return "every linkId has room for all of bpfman's link ids", wrong
+	return "every linkId can hold all of bpfman's link IDs", wrong
 }
 
-// narrow counts the int32 linkIds of a schema.
+// narrow returns the number of int32 linkIds in a schema.
 func narrow(s *apiextv1.JSONSchemaProps) (n int) {
 	if s == nil {
 		return 0

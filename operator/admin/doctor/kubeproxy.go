@@ -16,7 +16,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
-// readProxyMode reads kube-proxy's mode where the operator does.
+// readProxyMode reads kube-proxy's mode from the same ConfigMap as the operator.
 func (f *Facts) readProxyMode(ctx context.Context, c client.Client) error {
 	stored := &corev1.ConfigMap{}
 	err := c.Get(ctx, gateway.KubeProxy, stored)
@@ -27,8 +27,8 @@ func (f *Facts) readProxyMode(ctx context.Context, c client.Client) error {
 	return nil
 }
 
-// kubeProxy: where it serves a Service of ours, its success hides our failure, and
-// in mode ipvs it must not serve addresses of nodes.
+// kubeProxy: if kube-proxy serves a Service of Blixt, its success hides Blixt's
+// failure, and in mode ipvs it must not serve addresses of nodes.
 func kubeProxy(f *Facts) (string, []Finding) {
 	var wrong []Finding
 	for i := range f.Services {
@@ -38,11 +38,11 @@ func kubeProxy(f *Facts) (string, []Finding) {
 		}
 		switch taken := f.bound(s); {
 		case taken != "":
-			wrong = append(wrong, failed(at("Service", s), "kube-proxy, in mode ipvs, serves "+taken+": every node takes that for its own, and nodes do not reach each other",
-				"The operator sees to it that kube-proxy does not: see operator and leader above. Until then: kubectl -n "+s.Namespace+" label service "+s.Name+" "+v1alpha1.ServiceProxyLabel+"=blixt"))
+			wrong = append(wrong, failed(at("Service", s), "kube-proxy, in mode ipvs, serves "+taken+": every node takes that address for its own, and nodes do not reach each other",
+				"A running operator prevents that: see operator and leader above. Until it runs: kubectl -n "+s.Namespace+" label service "+s.Name+" "+v1alpha1.ServiceProxyLabel+"=blixt"))
 		case s.Annotations[v1alpha1.PodTrafficAnnotation] != string(v1alpha1.PodTrafficKubeProxy):
-			wrong = append(wrong, warning(at("Service", s), "it has no label "+v1alpha1.ServiceProxyLabel+": kube-proxy serves it too, without weights, and hides it if Blixt does not",
-				"Somebody has removed it: the operator sets it again. If that does not last, see who does by kubectl get service -o yaml --show-managed-fields. To have kube-proxy serve pods, set spec.addresses.podTraffic of the BlixtConfig to KubeProxy."))
+			wrong = append(wrong, warning(at("Service", s), "it has no label "+v1alpha1.ServiceProxyLabel+": kube-proxy serves it too, without weights, and hides a failure of Blixt",
+				"Somebody has removed the label; the operator sets it again. If it is removed again, find out by whom: kubectl get service -o yaml --show-managed-fields. If kube-proxy is to serve the traffic of pods, set spec.addresses.podTraffic of the BlixtConfig to KubeProxy."))
 		}
 	}
 	for i := range f.Configs {
@@ -53,7 +53,7 @@ func kubeProxy(f *Facts) (string, []Finding) {
 				"Run kube-proxy in mode nftables, or unset podTraffic: what a node's own pods and processes send to the node's address is not served then."))
 		}
 	}
-	return "kube-proxy leaves to Blixt what is Blixt's", wrong
+	return "kube-proxy serves no Service that Blixt alone should serve", wrong
 }
 
 // bound names an address of a node that kube-proxy in mode ipvs binds for the

@@ -9,8 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/version"
 )
 
-// OldestKubernetes is the oldest that Blixt runs in: since 1.32 the token of a pod
-// says which node it is on, by which the operator knows an agent.
+// OldestKubernetes is the oldest version that Blixt runs in. Since 1.32 the token of a
+// pod names its node, and by that the operator identifies an agent.
 const OldestKubernetes = "1.32.0"
 
 func kubernetes(f *Facts) (string, []Finding) {
@@ -19,7 +19,7 @@ func kubernetes(f *Facts) (string, []Finding) {
 		return "", []Finding{{Verdict: Unknown, Seen: fmt.Sprintf("version %q cannot be read: %v", f.Version, err)}}
 	}
 	if v.LessThan(version.MustParseGeneric(OldestKubernetes)) {
-		return "", []Finding{failed("", "the API server is "+f.Version+": the tokens of its pods do not name their node, so the operator refuses agents",
+		return "", []Finding{failed("", "the API server is "+f.Version+": the tokens of its pods do not name their node, so the operator rejects agents",
 			"Upgrade Kubernetes to "+OldestKubernetes+" or newer.")}
 	}
 	return "the API server is " + f.Version, nil
@@ -31,8 +31,8 @@ const (
 	agentKernel = "5.19"
 )
 
-// exclude is what to do with a node that cannot be mended.
-const exclude = "leave it out by spec.dataplane.nodes of the BlixtConfig"
+// exclude is the remedy for a node that cannot be repaired.
+const exclude = "exclude it by spec.dataplane.nodes of the BlixtConfig"
 
 func kernel(f *Facts) (string, []Finding) {
 	var wrong []Finding
@@ -43,22 +43,22 @@ func kernel(f *Facts) (string, []Finding) {
 		v, err := version.ParseGeneric(info.KernelVersion)
 		switch {
 		case info.OperatingSystem != "" && info.OperatingSystem != "linux":
-			wrong = append(wrong, failed(object, "status.nodeInfo.operatingSystem is "+info.OperatingSystem, "Blixt serves on Linux only: "+exclude+", such as nodes: {matchLabels: {kubernetes.io/os: linux}}."))
+			wrong = append(wrong, failed(object, "status.nodeInfo.operatingSystem is "+info.OperatingSystem, "Blixt needs Linux: "+exclude+", for example nodes: {matchLabels: {kubernetes.io/os: linux}}."))
 		case err != nil:
 			wrong = append(wrong, Finding{Verdict: Unknown, Object: object, Seen: fmt.Sprintf("status.nodeInfo.kernelVersion is %q, which cannot be read", info.KernelVersion)})
 		case v.LessThan(version.MustParseGeneric(agentKernel)):
-			wrong = append(wrong, failed(object, "status.nodeInfo.kernelVersion is "+info.KernelVersion+": it lets no process without privileges use bpf(2), as agents do, and has no TCX",
+			wrong = append(wrong, failed(object, "status.nodeInfo.kernelVersion is "+info.KernelVersion+": it does not let processes without privileges use bpf(2), as agents do, and has no TCX",
 				"Upgrade its kernel to "+tcxKernel+" or newer, or "+exclude+"."))
 		case v.LessThan(version.MustParseGeneric(tcxKernel)):
-			wrong = append(wrong, failed(object, "status.nodeInfo.kernelVersion is "+info.KernelVersion+": it has no TCX, by which the program is attached",
+			wrong = append(wrong, failed(object, "status.nodeInfo.kernelVersion is "+info.KernelVersion+": it has no TCX, to which the program attaches",
 				"Upgrade its kernel to "+tcxKernel+" or newer, or "+exclude+"."))
 		}
 	}
 	return fmt.Sprintf("%d nodes have Linux %s or newer", len(nodes), tcxKernel), wrong
 }
 
-// disk: bpfman's database waits for ever when it cannot write, until its pod is
-// restarted.
+// disk warns of full disks: when bpfman's database cannot write, it hangs until its
+// pod is restarted.
 func disk(f *Facts) (string, []Finding) {
 	var wrong []Finding
 	for i := range f.Nodes {

@@ -41,10 +41,11 @@ func operator(f *Facts) (string, []Finding) {
 	return object + ": " + seen, nil
 }
 
-// leader: what nobody leads stays as it is, and is not noticed otherwise.
+// leader checks that an operator holds the Lease. Without a leader nothing changes any
+// more, and nothing else shows it.
 func leader(f *Facts) (string, []Finding) {
 	object := "Lease " + f.Namespace + "/" + v1alpha1.Operator
-	restart := fmt.Sprintf("kubectl -n %s logs deployment/%s: may it write the Lease, and reach the API server?", f.Namespace, v1alpha1.Operator)
+	restart := fmt.Sprintf("kubectl -n %s logs deployment/%s: is it permitted to write the Lease, and can it reach the API server?", f.Namespace, v1alpha1.Operator)
 	i := slices.IndexFunc(f.Leases, func(l coordinationv1.Lease) bool { return l.Name == v1alpha1.Operator })
 	if i < 0 {
 		return "", []Finding{failed(object, "it is not there: no operator leads", restart)}
@@ -55,12 +56,12 @@ func leader(f *Facts) (string, []Finding) {
 	}
 	age := f.Now.Sub(s.RenewTime.Time)
 	if age > 2*time.Duration(*s.LeaseDurationSeconds)*time.Second {
-		return "", []Finding{failed(object, fmt.Sprintf("spec.renewTime is %s old: %s leads no more, and nobody has followed", age.Round(time.Second), *s.HolderIdentity), restart)}
+		return "", []Finding{failed(object, fmt.Sprintf("spec.renewTime is %s old: %s no longer leads, and no other operator does", age.Round(time.Second), *s.HolderIdentity), restart)}
 	}
 	return *s.HolderIdentity + " leads", nil
 }
 
-// agents write what the programs serve.
+// agents checks that the agents run.
 func agents(f *Facts) (string, []Finding) {
 	var wrong []Finding
 	var sets, pods int32
@@ -76,7 +77,7 @@ func agents(f *Facts) (string, []Finding) {
 		}
 		seen := fmt.Sprintf("status.numberReady is %d of %d", d.Status.NumberReady, d.Status.DesiredNumberScheduled)
 		if d.Status.CurrentNumberScheduled < d.Status.DesiredNumberScheduled {
-			seen += fmt.Sprintf(", and only %d pods are made: are they refused, as by Pod Security?", d.Status.CurrentNumberScheduled)
+			seen += fmt.Sprintf(", and only %d pods are made: are the others rejected, for example by Pod Security?", d.Status.CurrentNumberScheduled)
 		}
 		for p := range f.Pods {
 			if pod := &f.Pods[p]; metav1.IsControlledBy(pod, d) {
@@ -88,7 +89,7 @@ func agents(f *Facts) (string, []Finding) {
 		wrong = append(wrong, failed(at("DaemonSet", d), seen, fmt.Sprintf("kubectl -n %s describe daemonset %s; kubectl -n %s get events", d.Namespace, d.Name, d.Namespace)))
 	}
 	if sets == 0 && len(f.Applications) > 0 && slices.ContainsFunc(f.Classes, isOurs) {
-		wrong = append(wrong, warning("DaemonSet "+f.Namespace+"/blixt-agent-…", "there are no agents yet", "The operator makes them when a node has loaded the program: see what is above."))
+		wrong = append(wrong, warning("DaemonSet "+f.Namespace+"/blixt-agent-…", "there are no agents yet", "The operator creates them once a node has loaded the program: see the findings above."))
 	}
 	return fmt.Sprintf("%d agents are ready", pods), wrong
 }

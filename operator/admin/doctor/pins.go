@@ -13,8 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// bpfmanPins: programs end with the container of bpfman, unless the file system
-// that they are pinned to is the host's.
+// bpfmanPins: programs end with the container of bpfman, unless they are pinned to a
+// file system of the host.
 func bpfmanPins(f *Facts) (string, []Finding) {
 	d := f.daemonSet()
 	if d == nil {
@@ -25,7 +25,7 @@ func bpfmanPins(f *Facts) (string, []Finding) {
 	mount, host := pins(d)
 	switch {
 	case mount == nil:
-		return "", []Finding{failed(object, "container bpfman has no volumeMount at "+bpfmanPinsDir+": a restart of it takes the data plane of its node down, and bpfman goes on saying that it is attached", restart)}
+		return "", []Finding{failed(object, "container bpfman has no volumeMount at "+bpfmanPinsDir+": a restart of the container ends the data plane of its node, and bpfman continues to report it as attached", restart)}
 	case host != bpfmanPinsDir:
 		return "", []Finding{failed(object, "volume "+mount.Name+" at "+bpfmanPinsDir+" is not hostPath "+bpfmanPinsDir+": programs end with the pod", restart)}
 	case mount.MountPropagation == nil || *mount.MountPropagation != corev1.MountPropagationBidirectional:
@@ -34,14 +34,15 @@ func bpfmanPins(f *Facts) (string, []Finding) {
 	for _, m := range bpfmanContainer(d).VolumeMounts {
 		if m.MountPath == "/run/bpfman" && m.MountPropagation != nil && *m.MountPropagation == corev1.MountPropagationBidirectional {
 			return "", []Finding{warning(object, "volumeMount "+m.Name+" has mountPropagation Bidirectional for all of /run/bpfman: each restart of the container doubles the mounts of the node",
-				"Take mountPropagation off it, and keep it for "+bpfmanPinsDir+": "+restart)}
+				"Remove mountPropagation there, and keep it for "+bpfmanPinsDir+": "+restart)}
 		}
 	}
 	return "pins at " + bpfmanPinsDir + " outlive the container of bpfman", nil
 }
 
-// pins returns where container bpfman has its pins, nil: in its own file system;
-// and the path of the host, "": another kind of volume.
+// pins returns the mount that holds the pins of container bpfman, nil if they are in
+// the container's own file system, and the mount's path on the host, "" if it is
+// another kind of volume.
 func pins(d *appsv1.DaemonSet) (*corev1.VolumeMount, string) {
 	c := bpfmanContainer(d)
 	if c == nil {
@@ -71,8 +72,8 @@ func bpfmanContainer(d *appsv1.DaemonSet) *corev1.Container {
 	return &all[i]
 }
 
-// deadPrograms finds those that a restart of bpfman has ended: they were loaded
-// before its container started, and their pins did not outlive the one before.
+// deadPrograms finds programs that a restart of bpfman has ended: they were loaded
+// before its container started, and their pins ended with the previous container.
 func deadPrograms(f *Facts) (string, []Finding) {
 	d := f.daemonSet()
 	if d == nil {
@@ -97,7 +98,7 @@ func deadPrograms(f *Facts) (string, []Finding) {
 				if c.Name == "bpfman" && c.State.Running != nil && c.State.Running.StartedAt.After(loaded.LastTransitionTime.Time) {
 					wrong = append(wrong, failed("ClusterBpfApplicationState "+s.Name, "it says LoadSuccess since "+stamp(loaded.LastTransitionTime)+
 						", but container bpfman of pod "+pod.Name+" has started at "+stamp(c.State.Running.StartedAt)+": the program on node "+s.Status.Node+" is gone",
-						"Delete /run/bpfman/db on the node, and pod "+pod.Name+"; mend bpfman-pins first."))
+						"Delete /run/bpfman/db on the node, and pod "+pod.Name+"; repair bpfman-pins first."))
 				}
 			}
 		}

@@ -8,7 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// enforceLabel of a namespace says what its pods may be.
+// enforceLabel of a namespace is the Pod Security level of its pods.
 const enforceLabel = "pod-security.kubernetes.io/enforce"
 
 func (f *Facts) namespace(name string) *corev1.Namespace {
@@ -19,13 +19,13 @@ func (f *Facts) namespace(name string) *corev1.Namespace {
 	return &f.Namespaces[i]
 }
 
-// podSecurity: "restricted" wants a seccomp profile, and RuntimeDefault forbids
-// bpf(2) to agents; bpfman is privileged.
+// podSecurity: the level "restricted" demands a seccomp profile, and RuntimeDefault
+// forbids bpf(2), which agents use; bpfman's pods are privileged.
 func podSecurity(f *Facts) (string, []Finding) {
 	var wrong []Finding
 	n := f.namespace(f.Namespace)
 	if n == nil {
-		return "", []Finding{failed("Namespace "+f.Namespace, "it is not there", "Name the one that Blixt is in: blixt doctor --namespace …")}
+		return "", []Finding{failed("Namespace "+f.Namespace, "it is not there", "Name the namespace of Blixt: blixt doctor --namespace …")}
 	}
 	level, profile := n.Labels[enforceLabel], f.spec().Agent.SeccompProfile
 	if level == "restricted" && profile == "" {
@@ -34,7 +34,7 @@ func podSecurity(f *Facts) (string, []Finding) {
 	}
 	if b := f.namespace(f.bpfmanNamespace()); b != nil {
 		if l := b.Labels[enforceLabel]; l == "restricted" || l == "baseline" {
-			wrong = append(wrong, failed("Namespace "+b.Name, "label "+enforceLabel+" is "+l+": bpfman's pods are privileged, and refused", "kubectl label --overwrite namespace "+b.Name+" "+enforceLabel+"=privileged"))
+			wrong = append(wrong, failed("Namespace "+b.Name, "label "+enforceLabel+" is "+l+": bpfman's pods are privileged, and therefore rejected", "kubectl label --overwrite namespace "+b.Name+" "+enforceLabel+"=privileged"))
 		}
 	}
 	if level == "" {
@@ -43,13 +43,13 @@ func podSecurity(f *Facts) (string, []Finding) {
 	return "the namespace enforces " + level, wrong
 }
 
-// networkPolicy points to those that are not the chart's.
+// networkPolicy lists the policies that are not the chart's.
 func networkPolicy(f *Facts) (string, []Finding) {
 	var wrong []Finding
 	for i := range f.NetworkPolicies {
 		p := &f.NetworkPolicies[i]
 		if p.Labels["app.kubernetes.io/name"] != "blixt" {
-			wrong = append(wrong, warning(at("NetworkPolicy", p), "it is not of Blixt's chart, and may keep its pods apart",
+			wrong = append(wrong, warning(at("NetworkPolicy", p), "it is not of Blixt's chart, and may separate Blixt's pods",
 				"Agents have to reach the operator's pods at port 8443 and DNS, and the operator the API server and registries: compare with NetworkPolicies blixt-agent and blixt-operator of the chart."))
 		}
 	}

@@ -13,11 +13,12 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 )
 
-// tunnels: pods of other nodes answer through the tunnel, where the program must
-// be to know the answers. Only network plugins that tell of theirs are known.
+// tunnels: pods of other nodes answer through the network plugin's tunnel, so the
+// program must be attached there to see the answers. Only plugins that announce their
+// tunnels by annotations are known.
 func tunnels(f *Facts) (string, []Finding) {
 	interfaces := f.spec().Interfaces
-	left := map[string]string{} // device: what tells of it
+	left := map[string]string{} // device: what announces it
 	for _, n := range f.selected() {
 		for device, annotation := range rollout.Tunnels(n) {
 			if !takes(interfaces, device) {
@@ -26,7 +27,7 @@ func tunnels(f *Facts) (string, []Finding) {
 		}
 	}
 	if len(left) == 0 {
-		return "no network plugin tells of a tunnel without the program", nil
+		return "no network plugin announces a tunnel without the program", nil
 	}
 	names := slices.Sorted(maps.Keys(left))
 	return "", []Finding{failed("BlixtConfig", fmt.Sprintf("spec.dataplane.interfaces leaves out %s, by which pods of other nodes are reached, as %s says: what they answer is lost",
@@ -34,7 +35,7 @@ func tunnels(f *Facts) (string, []Finding) {
 		"Set it to {primary: true}, which takes such tunnels too, or name them all: {names: [eth0, "+strings.Join(names, ", ")+"]}.")}
 }
 
-// takes tells whether bpfman attaches to a device.
+// takes reports whether bpfman attaches to a device.
 func takes(i v1alpha1.Interfaces, device string) bool {
 	is := func(pattern string) bool {
 		if len(pattern) < 2 || pattern[0] != '/' {
