@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package audit compares what runs on the nodes of a cluster with what was
-// declared. Read takes Facts from the API server and, for images, from their
-// registries; Audit makes a Report of them: which node runs which bytecode, who
-// may change it, and what is not as declared. Audit is pure, and nothing is
-// written.
+// declared. Read gets Facts from the API server and ReadImages from registries; Audit
+// derives a Report from them: which node runs which bytecode, who may change it, and
+// what is not as declared. Audit is pure. Nothing is written.
 package audit
 
 import (
@@ -25,7 +24,7 @@ type Severity string
 const (
 	// Failed: something is not as declared.
 	Failed Severity = "failed"
-	// Warning: it is, but somebody should look at it.
+	// Warning: everything is as declared, but deserves a look.
 	Warning Severity = "warning"
 )
 
@@ -51,11 +50,11 @@ const (
 	Unread           = "Unread"
 )
 
-// Problem is something that is not as declared, or should be looked at.
+// Problem is something that is not as declared, or deserves a look.
 type Problem struct {
 	Severity Severity `json:"severity"`
 	Reason   string   `json:"reason"`
-	// Object is kind and name, and Node where it is, if it is on one.
+	// Object is the kind and name of an object, and Node its node; "": none.
 	Object  string `json:"object"`
 	Node    string `json:"node,omitempty"`
 	Message string `json:"message"`
@@ -64,7 +63,7 @@ type Problem struct {
 // Report of an audit.
 type Report struct {
 	Time time.Time `json:"time"`
-	// Declared is the image that nodes are to run, "" if nothing declares one.
+	// Declared is the image that nodes are to run; "": none is declared.
 	Declared string    `json:"declared"`
 	Programs []Program `json:"programs"`
 	Images   []Image   `json:"images,omitempty"`
@@ -72,30 +71,31 @@ type Report struct {
 	Problems []Problem `json:"problems"`
 }
 
-// Program is one that runs on a node, by everybody's word.
+// Program describes a program of Blixt on a node, as bpfman and its agent report it.
 type Program struct {
 	Node        string `json:"node"`
 	Application string `json:"application"`
 	Image       string `json:"image"`
 	Digest      string `json:"digest"`
-	// SignedBy is the fingerprint of the key that the operator has verified.
+	// SignedBy is the fingerprint of the key with which the operator has verified the
+	// image.
 	SignedBy string `json:"signedBy,omitempty"`
-	// ID in the kernel, nil: none.
+	// ID in the kernel; nil: the program is not loaded.
 	ID    *int64                `json:"programID"`
 	Links []v1alpha1.LinkStatus `json:"links"`
-	// Layout, Draining, Frontends and Backends are of its maps, as its agent says.
+	// Layout, Draining, Frontends and Backends are what its agent reports of its maps.
 	Layout    int32 `json:"layout"`
 	Draining  bool  `json:"draining"`
 	Frontends int32 `json:"frontends"`
 	Backends  int32 `json:"backends"`
-	// Since is when bpfman had loaded it, and AckedAt when its agent has last
-	// written its maps.
+	// Since is when bpfman loaded the program, and AckedAt when its agent last wrote
+	// its maps.
 	Since   *metav1.Time          `json:"since"`
 	Version v1alpha1.StateVersion `json:"version"`
 	AckedAt *metav1.Time          `json:"ackedAt"`
 }
 
-// Failures returns how many problems there are besides warnings.
+// Failures returns the number of problems that are not warnings.
 func (r *Report) Failures() (n int) {
 	for i := range r.Problems {
 		if r.Problems[i].Severity == Failed {
@@ -105,11 +105,11 @@ func (r *Report) Failures() (n int) {
 	return n
 }
 
-// Audit compares.
+// Audit compares the Facts with what they declare.
 func Audit(f *Facts) *Report {
 	a := &auditor{Facts: f, report: &Report{Time: f.Now, Images: f.Images, Programs: []Program{}, Writers: []Writer{}, Problems: []Problem{}}}
 	for kind, why := range f.Unread {
-		a.failed(Unread, kind, "", "cannot be read, so this says nothing of it: %s", why)
+		a.failed(Unread, kind, "", "cannot be read, so the audit does not cover it: %s", why)
 	}
 	a.declare()
 	a.applications()

@@ -17,11 +17,11 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
-// auditor compares.
+// auditor collects a Report about Facts.
 type auditor struct {
 	*Facts
 	report *Report
-	// spec is the data plane that is declared, and wanted its application.
+	// spec is the declared data plane, and wanted the name of its application.
 	spec   v1alpha1.Dataplane
 	wanted string
 }
@@ -38,8 +38,7 @@ func (a *auditor) problem(s Severity, reason, object, node, message string) {
 	a.report.Problems = append(a.report.Problems, Problem{Severity: s, Reason: reason, Object: object, Node: node, Message: message})
 }
 
-// declare finds what is declared: by a BlixtConfig or, if that names no
-// bytecode, by the arguments of the operator.
+// declare sets what is declared.
 func (a *auditor) declare() {
 	a.spec, a.report.Declared = Declared(a.Facts)
 	if a.report.Declared != "" {
@@ -47,8 +46,8 @@ func (a *auditor) declare() {
 	}
 }
 
-// Declared returns the data plane that is in force, and its image. "": nothing
-// says which.
+// Declared returns the data plane in force, and its image: the BlixtConfig's or, if
+// that names none, the one of the operator's arguments. "": none is declared.
 func Declared(f *Facts) (v1alpha1.Dataplane, string) {
 	release := rollout.Release{}
 	i := slices.IndexFunc(f.Deployments, func(d appsv1.Deployment) bool { return d.Name == v1alpha1.Operator })
@@ -66,14 +65,15 @@ func Declared(f *Facts) (v1alpha1.Dataplane, string) {
 	if t.Dataplane != nil {
 		asked = t.Dataplane.Spec.Dataplane
 	}
-	if len(t.Classes) == 0 { // nobody asks for anything
+	if len(t.Classes) == 0 { // there is nothing to serve
 		return rollout.Default(nil, release, f.Nodes), ""
 	}
 	spec := rollout.Default(asked, release, f.Nodes)
 	return spec, spec.Bytecode.Image
 }
 
-// application returns one of Blixt's own; nil: it is not there, or another's.
+// application returns an application of Blixt; nil: there is none of that name, or it
+// is not Blixt's.
 func (a *auditor) application(name string) *bpfmanv1.ClusterBpfApplication {
 	for i := range a.Applications {
 		if o := &a.Applications[i]; o.Name == name && (v1alpha1.Managed(o) || name == a.wanted) {
@@ -83,14 +83,15 @@ func (a *auditor) application(name string) *bpfmanv1.ClusterBpfApplication {
 	return nil
 }
 
-// selected tells whether a node is to take part.
+// selected reports whether the declared data plane selects a node.
 func (a *auditor) selected(node string) bool {
 	return slices.ContainsFunc(a.Nodes, func(n corev1.Node) bool {
 		return n.Name == node && rollout.Selector(a.spec).Matches(labels.Set(n.Labels))
 	})
 }
 
-// stored is what the operator has written of an application on a node.
+// stored returns what the operator has written about an application on a node; nil:
+// nothing.
 func (a *auditor) stored(node, application string) *v1alpha1.ApplicationStatus {
 	for i := range a.Dataplanes {
 		if a.Dataplanes[i].Name != node {

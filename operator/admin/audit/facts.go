@@ -17,7 +17,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
-// Facts are what a cluster, and the registries of its images, say.
+// Facts are the objects of a cluster, and what registries have of its images.
 type Facts struct {
 	Now time.Time
 	// Namespace of Blixt's operator.
@@ -34,12 +34,12 @@ type Facts struct {
 	Dataplanes   []v1alpha1.NodeDataplane
 	Roles        []rbacv1.ClusterRole
 	Bindings     []rbacv1.ClusterRoleBinding
-	// Images are those that were asked for, nil: none were.
+	// Images are what ReadImages has found.
 	Images []Image
 }
 
-// Read reads what Audit compares, but for images, with a client of kube.Scheme.
-// Returns an error if the API server does not answer.
+// Read reads the Facts except Images, with a client of kube.Scheme. Returns an error if
+// the API server does not answer.
 func Read(ctx context.Context, c client.Client, namespace string) (*Facts, error) {
 	f := &Facts{Now: time.Now().UTC(), Namespace: namespace, Unread: map[string]string{}}
 	r := &kube.Reader{Client: c, Unread: f.Unread, Missing: "the cluster does not have the kind: run blixt doctor"}

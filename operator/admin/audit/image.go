@@ -17,20 +17,21 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-// Image is what a registry has for a name by digest.
+// Image is what a registry has under a name with a digest.
 type Image struct {
 	Name string `json:"name"`
 	// Layout of its maps.
 	Layout int32 `json:"layout,omitempty"`
-	// VerifiedBy are the fingerprints of the keys whose signatures were verified.
+	// VerifiedBy are the fingerprints of the keys that have verified a signature.
 	VerifiedBy []string `json:"verifiedBy,omitempty"`
-	// Reason and Problem say what is wrong with it; "": nothing is.
+	// Reason and Problem say what is wrong with the image; "": nothing.
 	Reason  string `json:"reason,omitempty"`
 	Problem string `json:"problem,omitempty"`
 }
 
-// ReadImages asks registries for the image of each application and for the
-// declared one. keys are in addition to those of the BlixtConfig.
+// ReadImages reads the image of each application, and the declared one, from their
+// registries, and verifies them with keys and those of the BlixtConfig. Returns an error
+// for an invalid key, or if the BlixtConfig's pull secret cannot be read.
 func (f *Facts) ReadImages(ctx context.Context, c client.Client, o bytecode.Options, keys []*bytecode.PublicKey) error {
 	spec, declared := Declared(f)
 	names := []string{}
@@ -52,7 +53,7 @@ func (f *Facts) ReadImages(ctx context.Context, c client.Client, o bytecode.Opti
 	if secret := spec.Bytecode.PullSecret; secret != nil && o.Keychain == nil {
 		stored := &corev1.Secret{}
 		if err := c.Get(ctx, client.ObjectKey{Namespace: secret.Namespace, Name: secret.Name}, stored); err != nil {
-			return fmt.Errorf("get pull secret %s/%s of the BlixtConfig: %w: run it as somebody who may read it, or with --offline", secret.Namespace, secret.Name, err)
+			return fmt.Errorf("get pull secret %s/%s of the BlixtConfig: %w: run blixt audit as a user who may read it, or with --offline", secret.Namespace, secret.Name, err)
 		}
 		o.Keychain = bytecode.PullSecret(stored.Data[corev1.DockerConfigJsonKey])
 	}
@@ -85,8 +86,8 @@ func readImage(ctx context.Context, name string, o bytecode.Options) Image {
 	return im
 }
 
-// unread tells what kept an image from being read: that its registry does not
-// have it, or sends another, or could not be asked; else it is otherwise.
+// unread returns the reason for an error of an image: the registry does not have it,
+// sends another, or cannot be reached; for any other error it returns otherwise.
 func unread(err error, otherwise string) string {
 	answer, answered := errors.AsType[*transport.Error](err)
 	registry, known := errors.AsType[*bytecode.RegistryError](err)
@@ -101,19 +102,19 @@ func unread(err error, otherwise string) string {
 	return otherwise
 }
 
-// images compares those of the registries with what nodes say.
+// images compares the registries' images with what nodes report.
 func (a *auditor) images() {
 	for _, im := range a.Images {
 		switch im.Reason {
 		case "":
 		case ImageUnread:
-			a.failed(ImageUnread, "image "+im.Name, "", "%s. With --offline registries are not asked.", im.Problem)
+			a.failed(ImageUnread, "image "+im.Name, "", "%s. With --offline the audit does not connect to registries.", im.Problem)
 		default:
 			a.failed(im.Reason, "image "+im.Name, "", "%s", im.Problem)
 		}
 		for _, p := range a.report.Programs {
 			if im.Layout != 0 && p.Image+"@"+p.Digest == im.Name && p.Layout != 0 && p.Layout != im.Layout {
-				a.failed(AnotherLayout, "NodeDataplane "+p.Node, p.Node, "the agent says that the maps have layout %d, and those of the image have %d", p.Layout, im.Layout)
+				a.failed(AnotherLayout, "NodeDataplane "+p.Node, p.Node, "the agent reports maps of layout %d, and the image has layout %d", p.Layout, im.Layout)
 			}
 		}
 	}

@@ -17,11 +17,11 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
-// silence is how long an agent may not be heard of: the operator writes every
-// five minutes when it was.
+// silence is the age of an agent's last contact that is a problem: the operator writes
+// the time every five minutes.
 const silence = 10 * time.Minute
 
-// state compares what bpfman says of an application on a node.
+// state compares what bpfman reports of an application on a node.
 func (a *auditor) state(s *bpfmanv1.ClusterBpfApplicationState) {
 	node, owner := kube.NodeOf(s), kube.ApplicationOf(s)
 	object := "ClusterBpfApplicationState " + s.Name
@@ -31,7 +31,7 @@ func (a *auditor) state(s *bpfmanv1.ClusterBpfApplicationState) {
 		a.before(s, node)
 		return
 	case o == nil:
-		a.failed(NobodysProgram, object, node, "its ClusterBpfApplication %s is not there: what it has loaded may be attached for ever. Restart the node.", owner)
+		a.failed(NobodysProgram, object, node, "its ClusterBpfApplication %s is not there: its program may stay attached for ever. Restart the node.", owner)
 		return
 	case !a.selected(node) && owner == a.wanted && s.Status.AppLoadStatus != bpfmanv1.AppLoadSuccess:
 		return // bpfman has a state for each node
@@ -45,7 +45,7 @@ func (a *auditor) state(s *bpfmanv1.ClusterBpfApplicationState) {
 		entry.Since = &loaded.LastTransitionTime
 	}
 	if p == nil {
-		a.failed(ProgramMissing, object, node, "the program is not loaded (%s): blixt doctor says more", cmp.Or(string(s.Status.AppLoadStatus), "bpfman has said nothing yet"))
+		a.failed(ProgramMissing, object, node, "the program is not loaded (%s): blixt doctor says more", cmp.Or(string(s.Status.AppLoadStatus), "bpfman has not reported yet"))
 	} else {
 		entry.ID = new(int64(*p.ProgramId))
 		entry.Links = a.links(o, p, object, node)
@@ -54,7 +54,7 @@ func (a *auditor) state(s *bpfmanv1.ClusterBpfApplicationState) {
 	a.report.Programs = append(a.report.Programs, entry)
 }
 
-// links returns those of a program, and finds the ones that are missing.
+// links returns the links of a program, and reports those that are missing.
 func (a *auditor) links(o *bpfmanv1.ClusterBpfApplication, p *bpfmanv1.ClBpfApplicationProgramState, object, node string) []v1alpha1.LinkStatus {
 	all := []v1alpha1.LinkStatus{}
 	attached := map[string]bool{} // "eth0 Ingress"
@@ -88,7 +88,7 @@ func (a *auditor) links(o *bpfmanv1.ClusterBpfApplication, p *bpfmanv1.ClBpfAppl
 		}
 	}
 	if len(interfaces) == 0 {
-		a.failed(LinkMissing, object, node, "the program is loaded, and attached nowhere")
+		a.failed(LinkMissing, object, node, "the program is loaded, but attached nowhere")
 	}
 	for where := range missing {
 		name, direction, _ := strings.Cut(where, " ")
@@ -97,33 +97,33 @@ func (a *auditor) links(o *bpfmanv1.ClusterBpfApplication, p *bpfmanv1.ClBpfAppl
 	return all
 }
 
-// union sorts the interfaces that are named, and those that bpfman has found.
+// union returns, sorted, the interfaces that are named and those that bpfman has found.
 func union(named []string, found map[string]bool) []string {
 	all := slices.AppendSeq(slices.Clone(named), maps.Keys(found))
 	slices.Sort(all)
 	return slices.Compact(all)
 }
 
-// agent compares with what the operator has written of the same program.
+// agent compares a program with what its agent reports, as the operator has written it.
 func (a *auditor) agent(p *Program, object string) {
 	s := a.stored(p.Node, p.Application)
 	if s == nil {
 		if p.ID != nil {
-			a.failed(Silent, object, p.Node, "NodeDataplane %s does not have the program: no operator looks after it", p.Node)
+			a.failed(Silent, object, p.Node, "NodeDataplane %s does not have the program: no operator manages it", p.Node)
 		}
 		return
 	}
 	p.SignedBy, p.Layout, p.Draining = s.Bytecode.SignedBy, s.Layout, s.Draining
 	p.Frontends, p.Backends, p.Version, p.AckedAt = s.Frontends, s.Backends, s.Version, s.AckedAt
 	if s.Bytecode.Digest != p.Digest {
-		a.failed(AnotherDigest, "NodeDataplane "+p.Node, p.Node, "%s was loaded from %s, and its object says %s now", p.Application, s.Bytecode.Digest, p.Digest)
+		a.failed(AnotherDigest, "NodeDataplane "+p.Node, p.Node, "%s was loaded from %s, but its object now says %s", p.Application, s.Bytecode.Digest, p.Digest)
 	}
 	if p.ID != nil && s.ProgramID != nil && *s.ProgramID != *p.ID {
-		a.failed(AnotherProgram, object, p.Node, "bpfman says program %d, but agent %s has the maps of program %d: one was loaded behind the agent's back", *p.ID, s.Pod, *s.ProgramID)
+		a.failed(AnotherProgram, object, p.Node, "bpfman reports program %d, but agent %s has the maps of program %d: another program was loaded without the agent", *p.ID, s.Pod, *s.ProgramID)
 	}
 }
 
-// missing finds nodes that should run what is declared, and do not.
+// missing reports nodes that should run what is declared, but have no state of it.
 func (a *auditor) missing() {
 	if a.wanted == "" {
 		return
@@ -139,7 +139,7 @@ func (a *auditor) missing() {
 	}
 }
 
-// before warns of programs of others that see packets before Blixt does.
+// before warns of foreign programs that see packets before Blixt does.
 func (a *auditor) before(s *bpfmanv1.ClusterBpfApplicationState, node string) {
 	for i := range a.States {
 		mine := &a.States[i]
@@ -150,7 +150,7 @@ func (a *auditor) before(s *bpfmanv1.ClusterBpfApplicationState, node string) {
 		for _, l := range p.TCX.Links {
 			for _, other := range s.Status.Programs {
 				if how := earlier(&other, &l); how != "" {
-					a.warn(ProgramBefore, "ClusterBpfApplication "+kube.ApplicationOf(s), node, "its program %s is %s at %s of %s, before %s: it sees, and can change, every packet first",
+					a.warn(ProgramBefore, "ClusterBpfApplication "+kube.ApplicationOf(s), node, "its program %s is %s at %s of %s, before %s: it sees every packet first, and can change it",
 						other.Name, how, strings.ToLower(string(l.Direction)), l.InterfaceName, kube.ApplicationOf(mine))
 				}
 			}
@@ -158,7 +158,7 @@ func (a *auditor) before(s *bpfmanv1.ClusterBpfApplicationState, node string) {
 	}
 }
 
-// earlier tells by what another's program is before a link; "": it is not.
+// earlier returns how a foreign program precedes a link; "": it does not.
 func earlier(p *bpfmanv1.ClBpfApplicationProgramState, l *bpfmanv1.ClTcxAttachInfoState) string {
 	switch {
 	case p.TCX != nil && slices.ContainsFunc(p.TCX.Links, func(o bpfmanv1.ClTcxAttachInfoState) bool {
@@ -171,7 +171,7 @@ func earlier(p *bpfmanv1.ClBpfApplicationProgramState, l *bpfmanv1.ClTcxAttachIn
 	return ""
 }
 
-// dataplane repeats what the operator has found on a node.
+// dataplane reports what the operator has found on a node.
 func (a *auditor) dataplane(n *v1alpha1.NodeDataplane) {
 	object := "NodeDataplane " + n.Name
 	if c := meta.FindStatusCondition(n.Status.Conditions, v1alpha1.NodeReady); c != nil && c.Status == "False" {
@@ -191,8 +191,8 @@ func (a *auditor) dataplane(n *v1alpha1.NodeDataplane) {
 	if last := n.Status.LastContact; last == nil || a.Now.Sub(last.Time) > silence {
 		when := "never"
 		if last != nil {
-			when = "at " + last.UTC().Format("2006-01-02 15:04:05") + " last"
+			when = "at " + last.UTC().Format("2006-01-02 15:04:05")
 		}
-		a.failed(Silent, object, n.Name, "its agent was heard of %s: what the maps hold is not known", when)
+		a.failed(Silent, object, n.Name, "its agent's last contact was %s: the contents of the maps are unknown", when)
 	}
 }

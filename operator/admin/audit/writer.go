@@ -12,10 +12,10 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-// Writer is somebody who may change what runs on nodes, by RBAC. The API server
-// lets group system:masters do everything besides.
+// Writer is somebody who may change, by RBAC, what runs on nodes. In addition the API
+// server permits everything to the group system:masters.
 type Writer struct {
-	// Subject is kind and name.
+	// Subject is its kind and name.
 	Subject string `json:"subject"`
 	// Binding and Role are the names of the ClusterRoleBinding and ClusterRole.
 	Binding string `json:"binding"`
@@ -24,15 +24,15 @@ type Writer struct {
 	Resources []string `json:"resources"`
 }
 
-// writable are the resources that decide what runs: what bpfman loads, and what
-// the operator has it load. They have no namespace, so only ClusterRoleBindings
-// count.
+// writable are the resources that decide what runs: bpfman loads what the second names,
+// and the operator derives that from the first. They have no namespace, so only
+// ClusterRoleBindings count.
 var writable = []struct{ group, resource string }{
 	{v1alpha1.GroupVersion.Group, "blixtconfigs"},
 	{bpfmanv1.SchemeGroupVersion.Group, "clusterbpfapplications"},
 }
 
-// writers are sorted by subject.
+// writers returns who may write such a resource, sorted by subject.
 func writers(f *Facts) []Writer {
 	roles := map[string][]string{}
 	for i := range f.Roles {
@@ -61,7 +61,7 @@ func writers(f *Facts) []Writer {
 	return all
 }
 
-// mayWrite names what rules let one change.
+// mayWrite returns the resources that rules permit to write.
 func mayWrite(rules []rbacv1.PolicyRule) (resources []string) {
 	for _, w := range writable {
 		if slices.ContainsFunc(rules, func(r rbacv1.PolicyRule) bool {

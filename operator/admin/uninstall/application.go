@@ -15,11 +15,11 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
-// application is how the operator names those that it makes.
+// application matches the names of the operator's applications.
 var application = regexp.MustCompile(`^blixt-[0-9a-f]{12}$`)
 
-// unload deletes the applications, and waits until bpfman has unloaded them on
-// every node: then it takes its finalizer off the node's state.
+// unload deletes the applications, and waits until bpfman has unloaded them on every
+// node: bpfman then removes its finalizer from the node's state.
 func (r *remover) unload(ctx context.Context) error {
 	forced := map[string]bool{}
 	err := r.until(ctx, func(ctx context.Context) ([]blocker, error) {
@@ -43,8 +43,8 @@ func (r *remover) unload(ctx context.Context) error {
 	return err
 }
 
-// unloading forgets the states of nodes that are down, if it may, and returns
-// what blocks.
+// unloading returns what blocks. With ForceNodesDown it forgets the states of nodes that
+// are down instead.
 func (r *remover) unloading(ctx context.Context, left []client.Object, states []bpfmanv1.ClusterBpfApplicationState, nodes nodes, forced map[string]bool) ([]blocker, error) {
 	var blockers []blocker
 	waits := map[string]bool{} // applications that wait for nodes
@@ -53,7 +53,7 @@ func (r *remover) unloading(ctx context.Context, left []client.Object, states []
 		owner := kube.ApplicationOf(state)
 		named := slices.ContainsFunc(left, func(o client.Object) bool { return o.GetName() == owner })
 		if !named && !application.MatchString(owner) || len(state.Finalizers) == 0 {
-			continue // another's, or unloaded
+			continue // foreign, or unloaded
 		}
 		node := kube.NodeOf(state)
 		if why := nodes.down(node); why != "" && r.ForceNodesDown {
@@ -78,25 +78,25 @@ func (r *remover) unloading(ctx context.Context, left []client.Object, states []
 	return blockers, nil
 }
 
-// blocker is a node that has not unloaded an application.
+// blocker describes a node that has not unloaded an application.
 func (r *remover) blocker(state *bpfmanv1.ClusterBpfApplicationState, node string, nodes nodes) blocker {
 	b := blocker{Object: kube.NameOf(state), Node: node}
 	if why := nodes.down(node); why != "" {
 		b.Why = "the node " + why + ", so that nobody there can unload the program"
-		b.Remedy = "Bring the node back, or forget its program: blixt uninstall --namespace " + r.Namespace + " --force-nodes-down. Restart the node before it serves again."
+		b.Remedy = "Bring the node back, or have its program forgotten: blixt uninstall --namespace " + r.Namespace + " --force-nodes-down. Restart the node before it serves again."
 		return b
 	}
 	b.Why = fmt.Sprintf("bpfman has not unloaded it (%s)", state.Status.AppLoadStatus)
 	b.Remedy = fmt.Sprintf("The log of bpfman-agent on the node says why: kubectl -n bpfman logs -c bpfman-agent POD, of the bpfman-daemon pod on %s. "+
-		"If there is none, start it. If it cannot, restart the node, and then: kubectl patch clusterbpfapplicationstate %s --type=merge -p '{\"metadata\":{\"finalizers\":null}}'", node, state.Name)
+		"If there is no such pod, start it. If it cannot unload the program, restart the node, and then: kubectl patch clusterbpfapplicationstate %s --type=merge -p '{\"metadata\":{\"finalizers\":null}}'", node, state.Name)
 	if state.Status.AppLoadStatus == bpfmanv1.AppUnloadError {
 		b.Why = "bpfman could not unload it"
 	}
 	return b
 }
 
-// forget takes bpfman's finalizer off a state: its application no longer waits
-// for the node.
+// forget removes bpfman's finalizer from a state, so that the deletion of its
+// application no longer waits for the node.
 func (r *remover) forget(ctx context.Context, state *bpfmanv1.ClusterBpfApplicationState, node, why string) error {
 	stored := state.DeepCopy()
 	state.Finalizers = nil

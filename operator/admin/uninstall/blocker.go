@@ -27,10 +27,10 @@ func (b blocker) String() string {
 	return text + ": " + b.Why
 }
 
-// repeat is how often the same blockers are said again.
+// repeat is the interval at which unchanged blockers are printed again.
 const repeat = 30 * time.Second
 
-// until looks until nothing blocks, and says what does.
+// until calls look until nothing blocks any more, and prints what does.
 func (r *remover) until(ctx context.Context, look func(context.Context) ([]blocker, error)) error {
 	var last []blocker
 	var said time.Time

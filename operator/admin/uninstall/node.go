@@ -11,7 +11,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
-// nodes are those of the cluster, by name.
+// nodes are the nodes of the cluster, by name.
 type nodes map[string]*corev1.Node
 
 func (r *remover) readNodes(ctx context.Context) (nodes, error) {
@@ -26,7 +26,7 @@ func (r *remover) readNodes(ctx context.Context) (nodes, error) {
 	return all, nil
 }
 
-// down is why nobody can do anything on a node; "": somebody can.
+// down returns why nothing can be done on a node; "": the node works.
 func (n nodes) down(name string) string {
 	node := n[name]
 	if node == nil {

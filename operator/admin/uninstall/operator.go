@@ -16,8 +16,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
-// stopOperator scales the operator's Deployment to nothing, and waits for its
-// pods: a leader that still runs would undo every step.
+// stopOperator scales the operator's Deployment to zero, and waits until its pods are
+// gone: a leader that still runs would undo every step.
 func (r *remover) stopOperator(ctx context.Context) error {
 	d := &appsv1.Deployment{}
 	err := r.client.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: v1alpha1.Operator}, d)
@@ -42,8 +42,8 @@ func (r *remover) stopOperator(ctx context.Context) error {
 	return r.untilPodsGone(ctx, client.MatchingLabelsSelector{Selector: selector})
 }
 
-// elsewhere returns an error if the operator is in another namespace, as far as
-// one may look.
+// elsewhere returns an error if the operator is in another namespace, as far as this
+// account may list Deployments.
 func (r *remover) elsewhere(ctx context.Context) error {
 	var all appsv1.DeploymentList
 	err := kube.List(ctx, r.client, &all, client.MatchingFields{"metadata.name": v1alpha1.Operator})
@@ -53,7 +53,7 @@ func (r *remover) elsewhere(ctx context.Context) error {
 	if len(all.Items) > 0 {
 		return fmt.Errorf("there is no Deployment %s/%s, but %s: name its namespace with --namespace %s", r.Namespace, v1alpha1.Operator, kube.NameOf(&all.Items[0]), all.Items[0].Namespace)
 	}
-	r.say("no Deployment %s/%s: nobody to stop", r.Namespace, v1alpha1.Operator)
+	r.say("no Deployment %s/%s: no operator to stop", r.Namespace, v1alpha1.Operator)
 	return nil
 }
 
@@ -65,9 +65,9 @@ func (r *remover) removeAgents(ctx context.Context) error {
 	return r.untilPodsGone(ctx, ours)
 }
 
-// removePods removes the agents' pods that nobody has waited for, without asking
-// their node: there bpfman's CSI driver fails for ever to take away a volume that
-// a power cut has unmounted. Containers without a pod end by themselves.
+// removePods deletes the agents' pods on nodes that were down, without waiting for the
+// node: there bpfman's CSI driver fails for ever to unmount a volume that a power cut
+// has already unmounted. Containers without a pod end by themselves.
 func (r *remover) removePods(ctx context.Context) error {
 	var pods corev1.PodList
 	if err := kube.List(ctx, r.client, &pods, client.InNamespace(r.Namespace), ours); err != nil {
@@ -82,8 +82,8 @@ func (r *remover) removePods(ctx context.Context) error {
 	return nil
 }
 
-// untilPodsGone waits for pods, but not for those of nodes that are down: they
-// are stopped there before the node can be ready again.
+// untilPodsGone waits until pods are gone, except pods of nodes that are down: the node
+// stops them before it can be ready again.
 func (r *remover) untilPodsGone(ctx context.Context, which client.ListOption) error {
 	skipped := map[string]bool{}
 	return r.until(ctx, func(ctx context.Context) ([]blocker, error) {

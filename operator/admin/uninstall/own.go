@@ -18,15 +18,15 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
-// removeServices deletes the Services that Gateways get addresses by, and the
-// EndpointSlices that show their backends.
+// removeServices deletes the Services through which Gateways get addresses, and the
+// EndpointSlices that mirror their backends.
 func (r *remover) removeServices(ctx context.Context) error {
 	return r.removeUntilGone(ctx, "",
-		"The cluster's load balancer gives its address back, and then removes the finalizer. Is its controller running?",
+		"The cluster's load balancer releases the address, and then removes the finalizer. Is its controller running?",
 		&discoveryv1.EndpointSliceList{}, &corev1.ServiceList{})
 }
 
-// removeOwn deletes what the operator keeps for itself.
+// removeOwn deletes the operator's own objects: certificates and Lease.
 func (r *remover) removeOwn(ctx context.Context) error {
 	secret, maps, lease := &corev1.Secret{}, &corev1.ConfigMap{}, &coordinationv1.Lease{}
 	secret.Name, maps.Name, lease.Name = v1alpha1.TLSSecret, v1alpha1.CAConfigMap, v1alpha1.Operator
@@ -37,14 +37,14 @@ func (r *remover) removeOwn(ctx context.Context) error {
 		case apierrors.IsNotFound(err):
 			continue
 		case apierrors.IsForbidden(err) && object == secret:
-			// With cert-manager the operator makes no Secret, and may not see any.
-			r.say("left %s, which this account may not see", kube.NameOf(object))
+			// With cert-manager the operator creates no Secret, and may not read any.
+			r.say("left %s, which this account may not read", kube.NameOf(object))
 			continue
 		case err != nil:
 			return fmt.Errorf("get %s: %w", kube.NameOf(object), err)
 		}
 		if object != lease && !v1alpha1.Managed(object) {
-			r.say("left %s: the operator has not made it", kube.NameOf(object))
+			r.say("left %s: the operator has not created it", kube.NameOf(object))
 			continue
 		}
 		if err := r.remove(ctx, object); err != nil {
@@ -54,7 +54,7 @@ func (r *remover) removeOwn(ctx context.Context) error {
 	return nil
 }
 
-// removeKinds deletes the kinds of Blixt, and every object of them.
+// removeKinds deletes the CRDs of Blixt, and with them all objects of these kinds.
 func (r *remover) removeKinds(ctx context.Context) error {
 	if r.KeepCRDs {
 		return nil

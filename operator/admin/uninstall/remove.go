@@ -16,7 +16,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
-// removeAll deletes what a list finds, and returns what is not gone yet.
+// removeAll lists and deletes objects, and returns those that are not gone yet.
 func (r *remover) removeAll(ctx context.Context, list client.ObjectList, o ...client.ListOption) ([]client.Object, error) {
 	if err := kube.List(ctx, r.client, list, o...); err != nil {
 		return nil, err
@@ -30,14 +30,14 @@ func (r *remover) removeAll(ctx context.Context, list client.ObjectList, o ...cl
 	return left, err
 }
 
-// remove deletes an object, once.
+// remove deletes an object, unless it is already being deleted.
 func (r *remover) remove(ctx context.Context, object client.Object) error {
 	if object.GetDeletionTimestamp() != nil {
 		return nil
 	}
 	uid := object.GetUID()
 	err := r.client.Delete(ctx, object, client.Preconditions{UID: &uid}, client.PropagationPolicy(metav1.DeletePropagationBackground))
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // gone, or another by now: the next look tells
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // it is gone, or replaced: the next list shows which
 		return nil
 	}
 	if err != nil {
@@ -47,8 +47,8 @@ func (r *remover) remove(ctx context.Context, object client.Object) error {
 	return nil
 }
 
-// removeUntilGone deletes what of the operator's is in a namespace, "": in all,
-// until nothing is left.
+// removeUntilGone deletes the operator's objects of some kinds in a namespace, "": in
+// all, until none is left.
 func (r *remover) removeUntilGone(ctx context.Context, namespace, remedy string, lists ...client.ObjectList) error {
 	return r.until(ctx, func(ctx context.Context) ([]blocker, error) {
 		var blockers []blocker
@@ -65,7 +65,7 @@ func (r *remover) removeUntilGone(ctx context.Context, namespace, remedy string,
 	})
 }
 
-// held is why an object that is deleted is still there.
+// held returns why a deleted object still exists.
 func held(object client.Object) string {
 	if f := object.GetFinalizers(); len(f) > 0 {
 		return "it is being deleted, and waits for whoever has its finalizer " + strings.Join(f, ", ")

@@ -19,8 +19,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
-// takeBack makes statuses say that no controller serves the objects, as they
-// do before one comes, and lets classes be deleted.
+// takeBack resets statuses to those of objects without a controller, and removes the
+// finalizers of classes.
 func (r *remover) takeBack(ctx context.Context) error {
 	classes, err := r.takeBackClasses(ctx)
 	if err != nil {
@@ -36,7 +36,7 @@ func (r *remover) takeBack(ctx context.Context) error {
 	return r.takeBackRoutes(ctx)
 }
 
-// takeBackClasses returns the names of Blixt's classes.
+// takeBackClasses resets Blixt's classes, and returns their names.
 func (r *remover) takeBackClasses(ctx context.Context) (map[gwv1.ObjectName]bool, error) {
 	var list gwv1.GatewayClassList
 	if err := kube.List(ctx, r.client, &list); err != nil {
@@ -49,7 +49,7 @@ func (r *remover) takeBackClasses(ctx context.Context) (map[gwv1.ObjectName]bool
 			continue
 		}
 		names[gwv1.ObjectName(class.Name)] = true
-		// The status first: without the finalizer the class may be gone.
+		// The status comes first: without its finalizer the class may disappear.
 		err := r.patchStatus(ctx, class, func() {
 			class.Status.Conditions = waiting(class.Status.Conditions, "Accepted")
 			class.Status.SupportedFeatures = nil
@@ -70,7 +70,7 @@ func (r *remover) takeBackClasses(ctx context.Context) (map[gwv1.ObjectName]bool
 	return names, nil
 }
 
-// takeBackGateways returns the names of the Gateways of classes.
+// takeBackGateways resets the Gateways of classes, and returns their names.
 func (r *remover) takeBackGateways(ctx context.Context, classes map[gwv1.ObjectName]bool) (map[types.NamespacedName]bool, error) {
 	var list gwv1.GatewayList
 	if err := kube.List(ctx, r.client, &list); err != nil {
@@ -149,8 +149,8 @@ func leave(status *gwv1.RouteStatus) {
 	}
 }
 
-// waiting has conditions say what they do before a controller comes. Those that
-// are not Blixt's stay.
+// waiting returns conditions with those of some types reset to the state before a
+// controller comes. The other conditions are not Blixt's, and stay.
 func waiting(conditions []metav1.Condition, kinds ...string) []metav1.Condition {
 	all := slices.Clone(conditions)
 	for _, kind := range kinds {
@@ -168,7 +168,8 @@ func waiting(conditions []metav1.Condition, kinds ...string) []metav1.Condition 
 	return all
 }
 
-// patchStatus writes what change makes of an object that was just read.
+// patchStatus applies change to an object that was just read, and writes its status if
+// that has changed.
 func (r *remover) patchStatus(ctx context.Context, object client.Object, change func()) error {
 	stored := object.DeepCopyObject().(client.Object)
 	change()

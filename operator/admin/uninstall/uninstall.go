@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package uninstall takes away from a cluster what Blixt's operator has made,
-// until no node runs a program of Blixt. In goes a client; out come lines that
-// say what is done and what blocks it. Whatever is gone already is left out, so
-// that it can be run again after it was stopped at any point.
+// Package uninstall removes from a cluster what Blixt's operator has created, until no
+// node runs a program of Blixt. In goes a client; out come lines that say what is done
+// and what blocks it. It skips what is already gone, so it can be run again after it
+// was stopped at any point.
 package uninstall
 
 import (
@@ -23,12 +23,12 @@ var ours = client.MatchingLabels{v1alpha1.ManagedByLabel: v1alpha1.Manager}
 type Options struct {
 	// Namespace of the operator.
 	Namespace string
-	// Timeout of all of it.
+	// Timeout of the whole removal.
 	Timeout time.Duration
-	// KeepCRDs leaves the kinds of Blixt, and what people have written of them.
+	// KeepCRDs keeps the CRDs of Blixt, and with them the objects that people wrote.
 	KeepCRDs bool
-	// ForceNodesDown forgets the programs of nodes that are not ready, where
-	// nobody can unload them.
+	// ForceNodesDown does not wait for nodes that are not ready: nobody can unload
+	// their programs.
 	ForceNodesDown bool
 	// Out gets a line for each step, and for what blocks it.
 	Out io.Writer
@@ -36,7 +36,7 @@ type Options struct {
 	Pause time.Duration
 }
 
-// remover removes.
+// remover is a removal that is running.
 type remover struct {
 	Options
 	client client.Client
@@ -55,15 +55,15 @@ func Run(ctx context.Context, c client.Client, o Options) error {
 		what string
 		do   func(context.Context) error
 	}{
-		// First, or it would make anew what is removed.
+		// First, or it would create again what is removed.
 		{"stop the operator", r.stopOperator},
-		// They hold the programs' maps.
+		// Agents hold the programs' maps.
 		{"remove agents", r.removeAgents},
 		{"unload programs", r.unload},
 		{"remove agents of nodes that were down", r.removePods},
 		{"remove Services of Gateways", r.removeServices},
 		{"take back statuses", r.takeBack},
-		{"remove what describes nodes", r.removeNodes},
+		{"remove NodeDataplanes", r.removeNodes},
 		{"remove certificates and the operator's lease", r.removeOwn},
 		{"remove the kinds of Blixt", r.removeKinds},
 	} {
