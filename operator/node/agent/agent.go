@@ -20,56 +20,56 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
-// Options of an agent. All without a default must be set.
+// Options configure an agent. Fields without a default must be set.
 type Options struct {
-	// Operator is host:port. The host may have several addresses, of which one
-	// is the leader's; the certificate is for the host.
+	// Operator is host:port. The host may have several addresses, one of which
+	// is the leader's. The certificate must be for the host.
 	Operator string
-	// TokenFile and CAFile are read anew for each connection.
+	// TokenFile and CAFile are read again for each connection.
 	TokenFile, CAFile string
-	// Application and Node say who this is.
+	// Application and Node identify the agent.
 	Application, Node string
 	Kernel            string
 	Layout            int
-	// Tables are the maps.
+	// Tables are the maps to write.
 	Tables writer.Tables
 	Log    *slog.Logger // nil: nothing is logged
-	// StatusEvery is how often the operator hears of an agent where nothing
-	// changes; 0: 15 seconds.
+	// StatusEvery is how often the agent sends its status if nothing changes;
+	// 0: 15 seconds.
 	StatusEvery time.Duration
-	// Pause is how long to wait at most before trying to connect again; 0: 5
-	// seconds.
+	// Pause is the longest time between attempts to connect; 0: 5 seconds.
 	Pause time.Duration
-	// Sizes and such of the agent itself, for tests.
+	// Writer are options of the writer, for tests.
 	Writer writer.Options
 }
 
-// Agent makes the maps hold what the operator says,
-// and goes on serving what it knows while the operator is away.
+// Agent makes the maps hold what the operator publishes. While the operator is
+// away, it keeps them so.
 type Agent struct {
 	o       Options
 	writer  *writer.Writer
 	states  chan writer.VersionedState
-	changed chan struct{} // there is something to say to the operator
+	changed chan struct{} // has an element if the status is to be sent
 
-	// replica and the node's options are those of the one stream.
+	// Only the stream uses replica, resolve and data: there is one at a time.
 	replica Replica
 	resolve gateway.ResolveOptions
-	data    []byte // parts of an update
+	data    []byte // of the update that has arrived in part
 
 	mu              sync.Mutex // of all below
 	connected       bool
-	attempted       *lb.Version        // the newest that was applied, or failed
-	failure         string             // why the maps do not hold it
-	tableFull       *lb.TableFullError // set where the failure is one
-	applied         time.Time          // when one was applied last, zero: never
-	settingsFailure string             // why the settings could not be written
+	attempted       *lb.Version        // the newest version that was applied, or failed
+	failure         string             // why the maps do not hold it, or ""
+	tableFull       *lb.TableFullError // set if the failure is one
+	applied         time.Time          // when a version was last applied; zero: never
+	settingsFailure string             // why the settings could not be written, or ""
 	heartbeat       heartbeat
-	// unfinished are the flows that keep a draining application needed.
+	// unfinished is the number of flows for which a draining application is
+	// still needed.
 	unfinished uint64
 }
 
-// New returns an agent that has not touched the maps yet.
+// New returns an agent. It does not touch the maps before Run.
 func New(o Options) *Agent {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -86,7 +86,8 @@ func New(o Options) *Agent {
 	return a
 }
 
-// Run serves until ctx ends. What the maps hold then goes on being served.
+// Run keeps the maps until ctx ends. The kernel continues to serve what they
+// hold then.
 func (a *Agent) Run(ctx context.Context) {
 	a.sample(ctx)
 	var done sync.WaitGroup
@@ -96,8 +97,8 @@ func (a *Agent) Run(ctx context.Context) {
 	done.Wait()
 }
 
-// Ready returns nil once the maps hold what the operator has said, and why not
-// before. An operator that is away later changes nothing.
+// Ready returns nil once the maps hold a state of the operator, and before that
+// an error that says why not. It remains nil when the operator goes away.
 func (a *Agent) Ready() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -112,7 +113,7 @@ func (a *Agent) Ready() error {
 	return errors.New("the operator has not said yet what to serve")
 }
 
-// record is called by the agent after each try.
+// record is called by the writer after each attempt.
 func (a *Agent) record(res writer.Result, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -129,7 +130,7 @@ func (a *Agent) record(res writer.Result, err error) {
 	a.notify()
 }
 
-// notify makes the operator hear soon.
+// notify has the status sent soon.
 func (a *Agent) notify() {
 	select {
 	case a.changed <- struct{}{}:
@@ -137,8 +138,7 @@ func (a *Agent) notify() {
 	}
 }
 
-// watch looks at what changes by itself, whether or not the operator is there
-// to hear.
+// watch does what happens at intervals, with or without a connection.
 func (a *Agent) watch(ctx context.Context) {
 	tick, beat := time.NewTicker(a.o.StatusEvery), time.NewTicker(sampleEvery)
 	defer tick.Stop()
@@ -151,14 +151,15 @@ func (a *Agent) watch(ctx context.Context) {
 			a.sample(ctx)
 		case <-tick.C:
 			if err := a.countUnfinished(); err != nil {
-				a.o.Log.Error("look at maps", "error", err)
+				a.o.Log.Error("read maps", "error", err)
 			}
 			a.notify()
 		}
 	}
 }
 
-// countUnfinished looks how far a data plane is that drains.
+// countUnfinished updates the number of unfinished flows while the data plane
+// drains.
 func (a *Agent) countUnfinished() error {
 	sum, err := a.writer.Summary()
 	if err != nil || !sum.Draining {

@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Handler answers /healthz, /readyz and /metrics of an agent.
+// Handler serves an agent's /healthz, /readyz and /metrics.
 func (a *Agent) Handler() http.Handler {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collector{a}, collectors.NewGoCollector())
@@ -29,7 +29,7 @@ func (a *Agent) Handler() http.Handler {
 	return mux
 }
 
-// collector reads the maps when it is asked.
+// collector reads the maps whenever metrics are collected.
 type collector struct{ a *Agent }
 
 // descriptors are those of all metrics below.
@@ -92,7 +92,7 @@ func (k collector) Collect(all chan<- prometheus.Metric) {
 	}
 }
 
-// collectOwn are the metrics that need no look at the maps.
+// collectOwn collects the metrics for which no map is read.
 func (k collector) collectOwn(gauge func(*prometheus.Desc, float64, ...string)) {
 	k.a.mu.Lock()
 	defer k.a.mu.Unlock()

@@ -10,52 +10,54 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
-// sampleEvery is how often packets are looked for.
+// sampleEvery is the interval at which packet counters are read.
 const sampleEvery = 2 * time.Second
 
-// A direction that stands still for longer than longSilence has lost its packets.
-// So it has where that is for much longer than usual, in looks: one that is late,
-// on a busy node, sees packets all the same. What is usual takes some to learn.
+// A direction has failed if it saw no packet for longSilence, or for 2.5 times
+// as many samples as ever before. Samples are compared rather than seconds: a
+// sample that a busy node takes late still sees the packets in between. The
+// second rule applies after the first `learning` samples.
 const (
 	longSilence = time.Minute
 	learning    = 15
 )
 
-// heartbeat remembers when packets were seen last, by direction: where a link
-// is missing, the other direction goes on. Interfaces come and go, so that one
-// of several stands still says nothing.
+// heartbeat is when packets were last seen in each direction: where a hook is
+// missing, packets continue in the other direction. It does not tell interfaces
+// apart: they come and go, so that a single idle one means nothing.
 type heartbeat struct {
-	// alone tells that there is no other node, from which packets would come
-	// though nobody uses Blixt: silence says nothing then.
-	alone      bool
-	samples    int
-	totals     map[string]uint64
-	directions map[string]*silence
+	// alone is true if there is no other node whose packets would come while
+	// nobody uses Blixt. Silence then means nothing.
+	alone    bool
+	samples  int
+	totals   map[string]uint64
+	silences map[string]*silence // by direction
 }
 
-// silence of a direction.
+// silence is the state of one direction.
 type silence struct {
-	moved time.Time
-	still int // looks since then
-	usual int // the most that there were before packets came again
+	moved time.Time // when a packet was last seen
+	still int       // samples since then
+	usual int       // the most samples without a packet, before packets came again
 }
 
 var directions = []string{"ingress", "egress"}
 
-// count looks at the counters. Returns whether a direction stands still.
+// count records a sample. It returns whether a direction saw no packet since
+// the last one.
 func (h *heartbeat) count(now time.Time, links []writer.HookCount) (still bool) {
 	totals := map[string]uint64{}
 	for _, l := range links {
 		totals[l.Direction] += l.Packets
 	}
 	if h.samples++; h.samples == 1 {
-		h.directions = map[string]*silence{}
+		h.silences = map[string]*silence{}
 	}
 	for _, d := range directions {
-		p := h.directions[d]
+		p := h.silences[d]
 		switch {
 		case p == nil:
-			h.directions[d] = &silence{moved: now}
+			h.silences[d] = &silence{moved: now}
 		case totals[d] != h.totals[d]: // less: the program was loaded again
 			*p = silence{moved: now, usual: max(p.usual, p.still)}
 		default:
@@ -67,10 +69,10 @@ func (h *heartbeat) count(now time.Time, links []writer.HookCount) (still bool) 
 	return still
 }
 
-// age is how long ago a packet was seen last.
+// age returns the time since a packet was last seen.
 func (h *heartbeat) age(now time.Time) time.Duration {
 	var last time.Time
-	for _, p := range h.directions {
+	for _, p := range h.silences {
 		if p.moved.After(last) {
 			last = p.moved
 		}
@@ -78,12 +80,12 @@ func (h *heartbeat) age(now time.Time) time.Duration {
 	return now.Sub(last)
 }
 
-// lost tells whether a direction has stood still for too long.
+// lost reports whether a direction has failed.
 func (h *heartbeat) lost(now time.Time) bool {
 	if h.alone {
 		return false
 	}
-	for _, p := range h.directions {
+	for _, p := range h.silences {
 		unusual := h.samples > learning && 2*p.still >= 5*(p.usual+1)
 		if unusual || now.Sub(p.moved) > longSilence {
 			return true
@@ -92,11 +94,11 @@ func (h *heartbeat) lost(now time.Time) bool {
 	return false
 }
 
-// sample looks for packets, and has some come where there were none.
+// sample reads the packet counters, and provokes packets where there were none.
 func (a *Agent) sample(ctx context.Context) {
 	links, err := writer.ReadHooks(a.o.Tables)
 	if err != nil {
-		a.o.Log.Error("look for packets", "error", err)
+		a.o.Log.Error("read packet counters", "error", err)
 		return
 	}
 	now := time.Now()
@@ -113,14 +115,14 @@ func (a *Agent) sample(ctx context.Context) {
 	}
 }
 
-// provokePackets makes packets go out and in: it knocks at each operator, of which one at
-// least is on another node, if there are several.
+// provokePackets makes packets go out and in: it connects to each operator. If
+// there are several, at least one is on another node.
 func (a *Agent) provokePackets(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, sampleEvery/2)
 	defer cancel()
 	all, err := a.addresses(ctx)
 	if err != nil {
-		return // there are other packets, or none: nothing depends on these
+		return // nothing depends on these packets
 	}
 	for _, address := range all {
 		if conn, err := new(net.Dialer).DialContext(ctx, "tcp", address); err == nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
-// Replica is an agent's copy of what the operator has published: frontends,
-// their endpoints, and what both resolve to on this node.
+// Replica is an agent's copy of what the operator has published, and what it
+// resolves to on this node.
 type Replica struct {
 	// Version is nil until a complete update has arrived.
 	Version *lb.Version
@@ -48,7 +48,7 @@ func (r *Replica) update(u *wire.Update, o gateway.ResolveOptions) error {
 	version, base := wire.DecodeVersion(u.Version), wire.DecodeVersion(u.Base)
 	switch {
 	case version == nil:
-		return fmt.Errorf("it has no version")
+		return fmt.Errorf("the update has no version")
 	case base == nil:
 		*r = Replica{frontends: map[lb.Key]gateway.Frontend{}, Endpoints: gateway.Endpoints{}}
 	case r.Version == nil || *base != *r.Version:
@@ -90,7 +90,7 @@ func (r *Replica) update(u *wire.Update, o gateway.ResolveOptions) error {
 	return nil
 }
 
-// resolve is for a node that has changed.
+// resolve resolves again, after the node has changed.
 func (r *Replica) resolve(o gateway.ResolveOptions) {
 	r.Resolution = gateway.Resolve(&r.Unresolved, r.Endpoints, o)
 }

@@ -8,11 +8,11 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
-// driftShown is how long the operator is told of another writer, after whom
-// the maps are written again within seconds.
+// driftShown is how long another writer is reported. The maps are written again
+// within seconds.
 const driftShown = 10 * time.Minute
 
-// status returns what there is to say to the operator.
+// status returns the status to send.
 func (a *Agent) status() *wire.Status {
 	sum, err := a.writer.Summary()
 	a.mu.Lock()

@@ -25,13 +25,14 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
-// firstWait is before the second try to connect; it doubles up to Pause.
+// firstWait is the time before the second attempt to connect. It doubles up to
+// Pause.
 const firstWait = 100 * time.Millisecond
 
-// connect holds a stream to the leader until ctx ends. It says that the operator
-// is away, and each reason once.
+// connect keeps a stream to the leader open until ctx ends. It logs that the
+// operator is away, each reason once.
 func (a *Agent) connect(ctx context.Context) {
-	wait, said := firstWait, map[string]bool{}
+	wait, logged := firstWait, map[string]bool{}
 	for try := 0; ctx.Err() == nil; try++ {
 		address, err := a.address(ctx, try)
 		if err == nil {
@@ -41,13 +42,14 @@ func (a *Agent) connect(ctx context.Context) {
 			return
 		}
 		if a.setConnected(false) {
-			wait, said = firstWait, map[string]bool{}
+			wait, logged = firstWait, map[string]bool{}
 		}
-		if text := status.Convert(err).Message(); !said[text] {
-			said[text] = true
+		if text := status.Convert(err).Message(); !logged[text] {
+			logged[text] = true
 			a.o.Log.Warn("the operator is away; the kernel goes on serving", "operator", a.o.Operator, "address", address, "error", err)
 		}
-		// Agents that lost the same operator come back one by one.
+		// A random wait, so that agents that lost the same operator do not all
+		// come back at once.
 		pause := time.NewTimer(rand.N(wait) + wait/2)
 		select {
 		case <-ctx.Done():
@@ -58,8 +60,8 @@ func (a *Agent) connect(ctx context.Context) {
 	}
 }
 
-// address returns the address of one operator: each in turn, as only the
-// leader lets agents in.
+// address returns the address of the operator to try: each in turn, as only the
+// leader accepts agents.
 func (a *Agent) address(ctx context.Context, try int) (string, error) {
 	all, err := a.addresses(ctx)
 	if err != nil {
@@ -68,7 +70,7 @@ func (a *Agent) address(ctx context.Context, try int) (string, error) {
 	return all[try%len(all)], nil
 }
 
-// addresses returns those of all operators.
+// addresses returns the addresses of all operators, as host:port.
 func (a *Agent) addresses(ctx context.Context) ([]string, error) {
 	host, port, err := net.SplitHostPort(a.o.Operator)
 	if err != nil {
@@ -85,7 +87,8 @@ func (a *Agent) addresses(ctx context.Context) ([]string, error) {
 	return all, nil
 }
 
-// setConnected returns what was before.
+// setConnected sets whether the agent is connected, and returns whether it was
+// before.
 func (a *Agent) setConnected(now bool) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -94,7 +97,7 @@ func (a *Agent) setConnected(now bool) bool {
 	return before
 }
 
-// token is the agent's, as it is in the file when a stream begins.
+// token is the agent's token, read from its file when a stream begins.
 type token struct{ file string }
 
 func (t token) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
@@ -107,8 +110,8 @@ func (t token) GetRequestMetadata(context.Context, ...string) (map[string]string
 
 func (t token) RequireTransportSecurity() bool { return true }
 
-// Dial returns a connection to the operator at an address, as an agent with
-// these options opens it: with its token, and by the CA that it knows.
+// Dial returns a connection to the operator at an address, with the token and
+// the CA that the options name. It does not wait for the connection.
 func Dial(o Options, address string) (*grpc.ClientConn, error) {
 	bundle, err := os.ReadFile(o.CAFile)
 	if err != nil {
@@ -126,13 +129,13 @@ func Dial(o Options, address string) (*grpc.ClientConn, error) {
 		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: host})),
 		grpc.WithPerRPCCredentials(token{o.TokenFile}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: wire.PingEvery, Timeout: wire.PingTimeout}),
-		// An address that is gone answers nothing: the next one may.
+		// Give up on an address that does not answer: the next one may.
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: wire.PingTimeout}),
 		grpc.WithNoProxy(),
 	)
 }
 
-// stream talks to one operator until it ends.
+// stream runs one stream to an operator until it ends, and returns why.
 func (a *Agent) stream(ctx context.Context, address string) error {
 	conn, err := Dial(a.o, address)
 	if err != nil {
@@ -150,22 +153,22 @@ func (a *Agent) stream(ctx context.Context, address string) error {
 		Got: wire.EncodeVersion(a.replica.Version), Status: a.status(),
 	}
 	if err := stream.Send(&wire.AgentMessage{Message: &wire.AgentMessage_Hello{Hello: hello}}); err != nil {
-		_, err = stream.Recv() // says why
+		_, err = stream.Recv() // returns the reason
 		return err
 	}
-	said := make(chan struct{})
+	sent := make(chan struct{})
 	go func() {
-		defer close(said)
+		defer close(sent)
 		a.send(ctx, stream)
 	}()
 	a.data = nil
 	err = a.receive(ctx, stream)
 	cancel()
-	<-said
+	<-sent
 	return err
 }
 
-// send tells the operator what is new, until the stream ends.
+// send sends the status whenever it has changed, until the stream ends.
 func (a *Agent) send(ctx context.Context, stream wire.Fleet_ServeClient) {
 	for {
 		select {
@@ -174,12 +177,12 @@ func (a *Agent) send(ctx context.Context, stream wire.Fleet_ServeClient) {
 		case <-a.changed:
 		}
 		if stream.Send(&wire.AgentMessage{Message: &wire.AgentMessage_Status{Status: a.status()}}) != nil {
-			return // the other direction says why
+			return // receive returns the reason
 		}
 	}
 }
 
-// receive does what the operator says, until the stream ends.
+// receive applies what the operator sends, until the stream ends.
 func (a *Agent) receive(ctx context.Context, stream wire.Fleet_ServeClient) error {
 	for {
 		m, err := stream.Recv()
@@ -187,7 +190,7 @@ func (a *Agent) receive(ctx context.Context, stream wire.Fleet_ServeClient) erro
 			return err
 		}
 		if !a.setConnected(true) {
-			a.o.Log.Info("the operator is here", "operator", a.o.Operator)
+			a.o.Log.Info("connected to the operator", "operator", a.o.Operator)
 		}
 		switch m := m.Message.(type) {
 		case *wire.OperatorMessage_Config:
@@ -214,18 +217,18 @@ func (a *Agent) receive(ctx context.Context, stream wire.Fleet_ServeClient) erro
 	}
 }
 
-// maxUpdate is far more than any data plane can hold.
+// maxUpdate is far more than any data plane can hold, in bytes.
 const maxUpdate = 256 << 20
 
 func (a *Agent) collect(p *wire.Part) error {
 	if len(a.data)+len(p.Data) > maxUpdate {
-		return fmt.Errorf("update of more than %d bytes", maxUpdate)
+		return fmt.Errorf("update is larger than %d bytes", maxUpdate)
 	}
 	a.data = append(a.data, p.Data...)
 	return nil
 }
 
-// configure takes over what belongs to this node and application.
+// configure applies the config of this node and application.
 func (a *Agent) configure(w *wire.Config) error {
 	d := &wire.Decoder{}
 	a.resolve.NodeName, a.resolve.Zone, a.resolve.HostAddresses = w.Node, w.Zone, nil

@@ -12,8 +12,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
-// mergeOptions returns the config with what the options say; what a state says
-// and whether it drains is left as it is.
+// mergeOptions returns c with the fields that come from options. The fields
+// that come from a state, and the drain flag, are kept.
 func (w *Writer) mergeOptions(c datapath.Config) datapath.Config {
 	c.SnatMin, c.SnatMax = w.o.SNAT.First, w.o.SNAT.Last
 	c.Node4, c.Node6 = first(w.o.HostAddresses, netip.Addr.Is4), first(w.o.HostAddresses, netip.Addr.Is6)
@@ -28,7 +28,7 @@ func first(addresses []netip.Addr, is func(netip.Addr) bool) bpf.BlixtAddr {
 	return bpf.BlixtAddr{}
 }
 
-// unchanged tells whether the maps still hold what was applied last.
+// unchanged reports whether the maps still hold what was last applied.
 func (w *Writer) unchanged() (bool, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -36,7 +36,7 @@ func (w *Writer) unchanged() (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("read config: %w", err)
 	}
-	if w.record.Hash == "" { // nothing was applied yet
+	if w.record.Hash == "" { // nothing has been applied yet
 		return true, nil
 	}
 	same := hashText(c.StateHash) == w.record.Hash && w.mergeOptions(c) == c &&

@@ -10,13 +10,13 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
-// Linger is how long a data plane is needed after the last packet of its last
-// flow, and after it was told to drain: for segments that are repeated, and
-// for flows that have begun but are not established yet.
+// Linger is how long a data plane is still needed after the last packet of its
+// last flow, and after it was told to drain: for retransmissions, and for flows
+// that have begun but are not established yet.
 const Linger = 5 * time.Second
 
-// Drain makes the data plane serve the flows that it knows, and leave all
-// others to the next program; or makes it serve everything again.
+// Drain makes the data plane serve only the flows that it knows, and leave all
+// others to the next program; or, if on is false, serve all flows again.
 func (w *Writer) Drain(on bool) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -34,8 +34,8 @@ func (w *Writer) Drain(on bool) error {
 	return nil
 }
 
-// Unfinished returns how many flows would break without this data plane:
-// those established that have not ended, or only just.
+// Unfinished returns how many flows would break without this data plane: the
+// established ones that have not ended, or ended less than Linger ago.
 func Unfinished(t Tables) (uint64, error) { return unfinished(t, ticks) }
 
 func unfinished(t Tables, clock func() uint32) (uint64, error) {
@@ -45,7 +45,7 @@ func unfinished(t Tables, clock func() uint32) (uint64, error) {
 	}
 	linger := datapath.Ticks(Linger)
 	s := sweeper{flows: t, ticks: clock, backends: backends, pauses: pauses{linger, linger, linger}}
-	// A reset may be noted in the reply's entry alone: those come first.
+	// A reset may be recorded in the reply's entry alone, so find those first.
 	ended := map[datapath.FlowKey]bool{} // by forward key
 	err = s.each(func(_ datapath.FlowEntry, forward datapath.FlowKey, why end) {
 		if why > vanished {
@@ -64,7 +64,8 @@ func unfinished(t Tables, clock func() uint32) (uint64, error) {
 	return n, err
 }
 
-// each calls f with every entry, and whether and why its flow has ended.
+// each calls f with every entry, the forward key of its flow, and whether and
+// why the flow has ended.
 func (s *sweeper) each(f func(e datapath.FlowEntry, forward datapath.FlowKey, why end)) error {
 	var failed error
 	err := s.flows.EachFlow(func(entries []datapath.FlowEntry) bool {

@@ -10,28 +10,28 @@ import (
 
 // Hook is one direction of one interface.
 type Hook struct {
-	// Index is the interface's, folded into the range of link_packets.
+	// Index is the interface's index modulo MAX_LINKS.
 	Index     int    `json:"index"`
 	Direction string `json:"direction"`
 }
 
-// HookCount is how many packets a link has seen: its heartbeat.
+// HookCount is the number of packets that a hook has seen: its heartbeat.
 type HookCount struct {
 	Hook
 	Packets uint64 `json:"packets"`
 }
 
-// ReadHooks returns the links that have seen packets.
+// ReadHooks returns the hooks that have seen packets.
 func ReadHooks(t datapath.Counts) ([]HookCount, error) {
 	all, err := t.LinkPackets()
 	if err != nil {
-		return nil, fmt.Errorf("read packets of links: %w", err)
+		return nil, fmt.Errorf("read packets of hooks: %w", err)
 	}
-	var links []HookCount
+	var hooks []HookCount
 	for i, n := range all {
 		if n > 0 {
-			links = append(links, HookCount{Hook{i / 2, [...]string{"ingress", "egress"}[i%2]}, n})
+			hooks = append(hooks, HookCount{Hook{i / 2, [...]string{"ingress", "egress"}[i%2]}, n})
 		}
 	}
-	return links, nil
+	return hooks, nil
 }

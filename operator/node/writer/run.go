@@ -9,16 +9,16 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// VersionedState is a state that the maps are to hold, of a version.
+// VersionedState is a state, and the version under which to apply it.
 type VersionedState struct {
 	State lb.State
 	// Version is nil for the next version.
 	Version *lb.Version
 }
 
-// Run applies each state that comes, tries again those that fail, checks on
-// a timer that nobody else has written the maps, and sweeps flows, until ctx
-// ends. Only the newest of several states is applied.
+// Run applies the states that it receives, retries those that fail, checks at
+// intervals that nobody else has written the maps, and sweeps flows, until ctx
+// ends. Of several pending states, only the newest is applied.
 func (w *Writer) Run(ctx context.Context, states <-chan lb.State) { w.run(ctx, states, nil) }
 
 // RunVersioned is Run for states with versions.
@@ -34,7 +34,7 @@ func (w *Writer) run(ctx context.Context, states <-chan lb.State, wants <-chan V
 	}()
 	defer func() { <-swept }()
 
-	var want *VersionedState // known, but not applied
+	var want *VersionedState // received, but not applied
 	var last *VersionedState
 	retry, check := time.NewTimer(time.Hour), time.NewTicker(w.o.CheckEvery)
 	defer retry.Stop()
@@ -62,7 +62,7 @@ func (w *Writer) run(ctx context.Context, states <-chan lb.State, wants <-chan V
 			if err != nil {
 				w.o.Log.Error("check maps", "error", err)
 			} else if !ours {
-				w.o.Log.Warn("maps were written by another, writing them again")
+				w.o.Log.Warn("another writer has changed the maps, writing them again")
 				w.recordForeign()
 				want = last
 			}
@@ -91,8 +91,8 @@ func (w *Writer) recordForeign() {
 	w.foreign = w.o.Clock()
 }
 
-// A failed write is most often a table that is full for a moment, or for
-// good: tried again soon, then ever more rarely.
+// The pauses before retries. Most failures are a table that is full, for a
+// moment or for good: retry soon, and then less and less often.
 const (
 	firstPause = 100 * time.Millisecond
 	lastPause  = 30 * time.Second

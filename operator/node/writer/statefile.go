@@ -16,9 +16,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// Record is what the writer leaves beside the maps: the names and weights
-// that these have no place for. It counts only as long as its hash is the
-// one in the maps.
+// Record is the content of the state file: the names and weights for which the
+// maps have no place. It is valid only while its hash is the one in the maps.
 type Record struct {
 	Version lb.Version `json:"version"`
 	Hash    string     `json:"hash"`
@@ -26,7 +25,8 @@ type Record struct {
 	State   lb.State   `json:"state"`
 }
 
-// LoadRecord reads a state file. One that does not exist is an empty record.
+// LoadRecord reads a state file. It returns an empty record if the file does
+// not exist, or path is "".
 func LoadRecord(path string) (Record, error) {
 	var r Record
 	if path == "" {
@@ -45,7 +45,8 @@ func LoadRecord(path string) (Record, error) {
 	return r, nil
 }
 
-// save replaces the file as a whole: a reader sees the old one or the new.
+// save replaces the file atomically: a reader sees the previous content or the
+// new one.
 func (r Record) save(path string) error {
 	if path == "" {
 		return nil

@@ -14,9 +14,9 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
-// Status is what the maps hold and count. Only names, weights and Applied
-// come from the writer's record; Known tells whether there is one of this
-// very state.
+// Status is what the maps hold and count. Names, weights and Applied come from
+// the state file; Known reports whether the file describes the state in the
+// maps.
 type Status struct {
 	Layout    int               `json:"layout"`
 	Version   lb.Version        `json:"version"`
@@ -38,8 +38,8 @@ type AddressStatus struct {
 	Exclusive bool   `json:"exclusive"`
 }
 
-// FrontendStatus is one frontend. Packets and bytes are those to backends,
-// Reply... those from them.
+// FrontendStatus is one frontend. Packets and Bytes are those to backends,
+// ReplyPackets and ReplyBytes those from backends.
 type FrontendStatus struct {
 	Frontend    string `json:"frontend"` // address:port/protocol
 	Gateway     string `json:"gateway,omitempty"`
@@ -49,7 +49,7 @@ type FrontendStatus struct {
 	RingSize    int    `json:"ringSize"`
 	Generation  uint32 `json:"generation"`
 	IdleTimeout string `json:"idleTimeout"`
-	// RejectShare is the part of the ring that refuses.
+	// RejectShare is the part of the ring that refuses connections.
 	RejectShare  float64         `json:"rejectShare"`
 	NewFlows     uint64          `json:"newFlows"`
 	ActiveFlows  uint64          `json:"activeFlows"`
@@ -67,12 +67,13 @@ type BackendStatus struct {
 	ID      uint32 `json:"id"`
 	Service string `json:"service,omitempty"`
 	Local   bool   `json:"local,omitempty"`
-	// State is serving, or draining: it keeps its flows and gets no new ones.
+	// State is serving, or draining: the backend keeps its flows and gets no
+	// new ones.
 	State string `json:"state"`
-	// Weight is what it is in the reference, divided among its endpoints.
+	// Weight is the weight of the reference, divided among its endpoints.
 	Weight float64 `json:"weight"`
-	// RingShare is the part of the ring, which is the part of new flows to be
-	// expected, and FlowShare the part of those that came.
+	// RingShare is the backend's part of the ring, which is its expected part
+	// of new flows. FlowShare is its part of the flows so far.
 	RingShare   float64 `json:"ringShare"`
 	FlowShare   float64 `json:"flowShare"`
 	NewFlows    uint64  `json:"newFlows"`
@@ -89,8 +90,8 @@ func (w *Writer) Status() (Status, error) {
 	return readStatus(w.tables, w.record, flows)
 }
 
-// ReadStatus is Status for another process: names are those of the writer's
-// state file, if there is one, and active flows are counted now.
+// ReadStatus is Status for another process than the writer's: names are those
+// of the writer's state file, if it exists, and active flows are counted now.
 func ReadStatus(t Tables, stateFile string) (Status, error) {
 	record, err := LoadRecord(stateFile)
 	if err != nil {
@@ -103,7 +104,7 @@ func ReadStatus(t Tables, stateFile string) (Status, error) {
 	return readStatus(t, record, flows)
 }
 
-// countFlows counts the active flows in both their tables.
+// countFlows counts the active flows, in total, by backend and by frontend.
 func countFlows(t Tables) (FlowCounts, error) {
 	backends, err := t.Backends()
 	if err != nil {

@@ -10,20 +10,19 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
-// Summary is the short form of Status, by what the agent knows it has written.
+// Summary is a short form of Status that reads little.
 type Summary struct {
 	Version   lb.Version
 	StateHash string
 	Draining  bool
 	SNAT      lb.PortRange
 	Tables    map[string]lb.Use
-	// Foreign is when the maps were last found to be written by another, zero:
-	// never.
+	// Foreign is when another writer was last noticed; zero: never.
 	Foreign time.Time
 }
 
-// Summary reads the config, and of the maps no more than the agent does not
-// know.
+// Summary reads the config. It reads the other maps only if the writer does not
+// know what they hold.
 func (w *Writer) Summary() (Summary, error) {
 	w.counts.Lock()
 	flows := w.counts.flows

@@ -10,15 +10,15 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
-// How long a flow is kept that is at its end, counted from its last packet.
+// How long a flow is kept after its last packet, once it has ended.
 const (
-	// closedFor is how long after a FIN of both sides: what Linux keeps a
-	// socket in TIME_WAIT, so that a late segment is still translated.
+	// closedFor is for a flow with a FIN of both sides: as long as Linux keeps
+	// a socket in TIME_WAIT, so that a late segment is still translated.
 	closedFor = 60 * time.Second
-	// resetFor is how long after a RST, which nobody answers.
+	// resetFor is for a flow with a RST, which nobody answers.
 	resetFor = 10 * time.Second
-	// goneFor is how long after its backend has gone: for its next packets
-	// the data plane sends a reset.
+	// goneFor is for a flow whose backend is gone: the data plane answers its
+	// packets with a reset.
 	goneFor = 60 * time.Second
 )
 
@@ -26,8 +26,9 @@ const (
 // reset, or without its backend.
 type pauses struct{ closed, reset, gone uint32 } // ticks
 
-// sweepShare is the part of one core that a sweep takes: the 8 million entries
-// of 4 million flows are five seconds of work, so swept within a minute.
+// sweepShare is the part of one core that a sweep uses: 4 million flows have 8
+// million entries, which take five seconds of work, and so are swept within a
+// minute.
 const sweepShare = 0.1
 
 // FlowCounts counts active flows.
@@ -37,21 +38,20 @@ type FlowCounts struct {
 	Frontends map[uint32]uint64 // by index
 }
 
-// SweepResult is what a sweep found.
+// SweepResult is the result of a sweep.
 type SweepResult struct {
 	Entries int
-	// Idle, Closed and Gone are the flows removed, by reason.
+	// Idle, Closed and Gone are the numbers of removed flows, by reason.
 	Idle, Closed, Gone int
 	Flows              FlowCounts
 	Duration           time.Duration
 }
 
-// Removed is the number of flows removed.
+// Removed returns the number of removed flows.
 func (s SweepResult) Removed() int { return s.Idle + s.Closed + s.Gone }
 
-// Sweep looks at every established flow once, removes those that have ended,
-// and counts the others for the status. It sleeps most of the time, see
-// sweepShare.
+// Sweep visits every established flow once, removes those that have ended, and
+// counts the others for the status. It sleeps most of the time, see sweepShare.
 func (w *Writer) Sweep(ctx context.Context) (SweepResult, error) {
 	w.sweep.Lock()
 	defer w.sweep.Unlock()
@@ -104,13 +104,14 @@ type end int
 
 const (
 	lives    end = iota
-	vanished     // since the batch was read
+	vanished     // removed since the batch was read
 	idle
 	closed
 	gone
 )
 
-// visit removes the flow of an entry if it has ended, or counts it.
+// visit removes the flow of an entry if it has ended, otherwise it counts the
+// flow.
 func (s *sweeper) visit(e datapath.FlowEntry) error {
 	s.result.Entries++
 	forward, reply, why, err := s.classify(e)
@@ -118,7 +119,8 @@ func (s *sweeper) visit(e datapath.FlowEntry) error {
 		return err
 	}
 	if why > vanished {
-		// The forward entry first: without it no packet refreshes the other.
+		// The forward entry first: without it, no packet refreshes the other
+		// one.
 		for _, key := range []datapath.FlowKey{forward, reply} {
 			if err := s.flows.DeleteFlow(key); err != nil {
 				return fmt.Errorf("remove flow: %w", err)
@@ -138,15 +140,15 @@ func (s *sweeper) visit(e datapath.FlowEntry) error {
 	return nil
 }
 
-// classify tells whether and why the flow of an entry has ended, and both its
-// keys if it has.
+// classify returns whether and why the flow of an entry has ended, and its keys
+// if it has.
 func (s *sweeper) classify(e datapath.FlowEntry) (forward, reply datapath.FlowKey, why end, err error) {
 	now := s.ticks()
 	if !s.mayEnd(e.Value, now) {
 		return forward, reply, lives, nil
 	}
-	// The flow has two entries, and the batch may be old by now: both are
-	// read anew, right before they are removed.
+	// The flow has two entries, and the batch may be outdated: both are read
+	// again, right before they are removed.
 	own, found, err := s.flows.Flow(e.Key)
 	if err != nil || !found {
 		return forward, reply, vanished, err
@@ -172,8 +174,8 @@ func peer(k datapath.FlowKey, f datapath.Flow) datapath.FlowKey {
 	return datapath.FlowKey{Src: f.Dst, Dst: f.Src, Sport: f.Dport, Dport: f.Sport, Protocol: k.Protocol}
 }
 
-// mayEnd tells whether an entry alone is a reason to look at both: each flow
-// that ends has one that is.
+// mayEnd reports whether this entry alone is a reason to read both. Each flow
+// that has ended has such an entry.
 func (s *sweeper) mayEnd(f datapath.Flow, now uint32) bool {
 	age := age(f, now)
 	return age > f.IdleTicks ||
@@ -182,7 +184,7 @@ func (s *sweeper) mayEnd(f datapath.Flow, now uint32) bool {
 		age > s.pauses.gone && s.backendGone(f)
 }
 
-// end tells why a flow of these entries ends, if it does.
+// end returns whether and why a flow with these entries has ended.
 func (s *sweeper) end(now uint32, entries ...datapath.Flow) end {
 	young := age(entries[0], now)
 	fin, rst, dead := len(entries) == 2, false, false
@@ -205,8 +207,8 @@ func (s *sweeper) end(now uint32, entries ...datapath.Flow) end {
 	return lives
 }
 
-// age is the number of ticks since an entry's last packet, which may have
-// come after now was read.
+// age returns the number of ticks since the entry's last packet, which may be
+// later than now.
 func age(f datapath.Flow, now uint32) uint32 {
 	if d := int32(now - f.LastSeen); d > 0 {
 		return uint32(d)
@@ -214,15 +216,15 @@ func age(f datapath.Flow, now uint32) uint32 {
 	return 0
 }
 
-// backendGone compares with generations read before the sweep. They only
-// grow, so a backend that is gone there is gone for good, and a flow that is
-// newer than that is left alone.
+// backendGone compares with the generations that were read before the sweep.
+// Generations only grow: a backend that was gone then is gone for good, and a
+// flow that is newer is left alone.
 func (s *sweeper) backendGone(f datapath.Flow) bool {
 	return int(f.Backend) < len(s.backends) && int32(s.backends[f.Backend].Generation-f.Generation) > 0
 }
 
 // count counts a flow by its forward entry, unless it is over: its backend is
-// gone, or its client has said the last word.
+// gone, or its client has sent a FIN or RST.
 func (s *sweeper) count(f datapath.Flow) {
 	const over = datapath.FlowReply | datapath.FlowFIN | datapath.FlowRST
 	if f.Flags&over != 0 || s.backendGone(f) {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package writer keeps the maps of a node what they should be. In come states,
+// Package writer keeps the maps of a node as they should be. In come states,
 // from files or from the operator; out go writes to the maps, and the status
-// that is read from them. It holds no truth: what it knows of the maps it has
-// read from them, and reads again whenever it is in doubt.
+// that is read from them. The maps are the only truth: the writer remembers
+// what it has read, and reads again whenever that is in doubt.
 package writer
 
 import (
@@ -23,14 +23,15 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
-// Tables is all that an agent touches: datapath.Maps, or datapath.Fake.
+// Tables are all the maps that a writer uses: datapath.Maps, or datapath.Fake
+// in tests.
 type Tables interface {
 	datapath.Tables
 	datapath.Counts
 	datapath.Flows
 }
 
-// Options of an agent. The zero value of each field is usable.
+// Options configure a writer. The zero value of each field is usable.
 type Options struct {
 	// SNAT are the source ports of translated flows; zero: lb.DefaultSNATPorts.
 	// They must be outside the host's ephemeral range.
@@ -38,14 +39,15 @@ type Options struct {
 	// HostAddresses are the node's own. The first of each family is the source
 	// of translated flows on kernels that cannot choose one.
 	HostAddresses []netip.Addr
-	// StateFile gets the names that maps have no place for; "": none.
+	// StateFile is the path of the file for what the maps have no place for;
+	// "": none.
 	StateFile string
 	// SweepEvery is the pause between sweeps; 0: ten seconds.
 	SweepEvery time.Duration
 	// CheckEvery is how often the maps are checked for another writer; 0: ten
 	// seconds.
 	CheckEvery time.Duration
-	// Applied is called by Run after each try.
+	// Applied is called by Run after each attempt.
 	Applied func(Result, error)
 	Log     *slog.Logger
 
@@ -55,39 +57,38 @@ type Options struct {
 	Sleep func(context.Context, time.Duration) error
 }
 
-// Result is what Apply did.
+// Result is the result of Apply.
 type Result struct {
 	Version   lb.Version       `json:"version"`
 	StateHash string           `json:"stateHash"`
 	Written   datapath.Written `json:"written"`
-	// Changed tells whether anything was written.
+	// Changed is true if anything was written.
 	Changed  bool          `json:"changed"`
 	Duration time.Duration `json:"duration"`
-	// Wanted is the version that was asked for, whether or not it is what the
-	// maps hold now.
+	// Wanted is the requested version, whether or not the maps hold it now.
 	Wanted *lb.Version `json:"-"`
 }
 
 // Writer writes the maps of one data plane. Its methods may be called
-// concurrently; there must be no second agent for the same maps.
+// concurrently. There must be no second writer for the same maps.
 type Writer struct {
 	tables Tables
 	o      Options
 
 	mu       sync.Mutex // of all below, and of writing
 	contents *datapath.Contents
-	state    lb.State // applied last, or being applied
+	state    lb.State // last applied, or being applied
 	record   Record
-	foreign  time.Time // when another writer was noticed last
+	foreign  time.Time // when another writer was last noticed
 
-	sweep  sync.Mutex // held by the one sweep
+	sweep  sync.Mutex // held while a sweep runs
 	counts struct {
 		sync.Mutex
 		flows FlowCounts
 	}
 }
 
-// New returns an agent that has not touched the maps yet.
+// New returns a writer that has not touched the maps yet.
 func New(t Tables, o Options) *Writer {
 	if o.SNAT == (lb.PortRange{}) {
 		o.SNAT = lb.DefaultSNATPorts
@@ -117,15 +118,16 @@ func New(t Tables, o Options) *Writer {
 }
 
 // Apply makes the maps hold a state, under the next version. It returns once
-// they do, which takes a second longer where ids or slots have to rest. On
-// error each frontend serves as before or as wanted, and Apply may be tried
-// again. Returns datapath.TableFullError if the state does not fit.
+// they do, which takes a second longer if it has to wait for ids or slots that
+// were freed. On error, each frontend is served in its previous or its new
+// form, and Apply may be tried again. It returns an error wrapping
+// lb.TableFullError if the state does not fit.
 func (w *Writer) Apply(ctx context.Context, s lb.State) (Result, error) {
 	return w.apply(ctx, s, nil)
 }
 
-// apply is Apply for a state of a version; nil: the next one. Returns an error if
-// the maps hold a later version of the same epoch.
+// apply is Apply for a state with a version; nil: the next one. It returns an
+// error if the maps hold a later version of the same epoch.
 func (w *Writer) apply(ctx context.Context, s lb.State, v *lb.Version) (Result, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -137,7 +139,7 @@ func (w *Writer) apply(ctx context.Context, s lb.State, v *lb.Version) (Result, 
 	res.Duration, res.Wanted = w.o.Clock().Sub(start), v
 	if err != nil {
 		if _, full := errors.AsType[*lb.TableFullError](err); !full {
-			w.contents = nil // in doubt: read it again
+			w.contents = nil // in doubt: read the maps again
 		}
 		return res, err
 	}
@@ -168,10 +170,10 @@ func (w *Writer) write(ctx context.Context, s lb.State, hash uint64, v *lb.Versi
 	default:
 		res.Version = *v
 	}
-	// How to translate comes before, and which state this is after the state.
-	settled := w.mergeOptions(config)
-	if settled != config {
-		if err := w.tables.SetConfig(settled); err != nil {
+	// Options come before the state, and the version after it.
+	merged := w.mergeOptions(config)
+	if merged != config {
+		if err := w.tables.SetConfig(merged); err != nil {
 			return res, fmt.Errorf("write config: %w", err)
 		}
 		res.Changed = true
@@ -193,9 +195,9 @@ func (w *Writer) write(ctx context.Context, s lb.State, hash uint64, v *lb.Versi
 			}
 		}
 	}
-	done := settled
+	done := merged
 	done.Epoch, done.Sequence, done.StateHash = res.Version.Epoch, res.Version.Sequence, hash
-	if done != settled {
+	if done != merged {
 		if err := w.tables.SetConfig(done); err != nil {
 			return res, fmt.Errorf("write config: %w", err)
 		}
@@ -215,7 +217,7 @@ func (w *Writer) plan(s lb.State) (*datapath.Plan, error) {
 	return datapath.NewPlan(w.contents, s, w.o.Clock())
 }
 
-// clone copies all that Normalize changes.
+// clone copies everything that Normalize modifies.
 func clone(s lb.State) lb.State {
 	s.Addresses = slices.Clone(s.Addresses)
 	s.Frontends = slices.Clone(s.Frontends)
@@ -227,10 +229,10 @@ func clone(s lb.State) lb.State {
 
 func hashText(h uint64) string { return fmt.Sprintf("%016x", h) }
 
-// ticks returns the data plane's clock.
+// ticks returns the time by the data plane's clock.
 func ticks() uint32 {
 	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil { // cannot be
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil { // cannot happen
 		panic(err)
 	}
 	return uint32(ts.Nano() >> datapath.TickShift)

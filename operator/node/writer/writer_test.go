@@ -59,7 +59,7 @@ func TestApplyVersions(t *testing.T) {
 	if second := mustApply(t, a, two); second.Version.Sequence != 2 || second.Written.Backends != 1 || second.Written.Frontends != 0 {
 		t.Errorf("one backend more: %+v", second)
 	}
-	// Another agent, as after a restart, adopts what is there.
+	// A second writer, as after a restart, adopts what the maps hold.
 	a = New(fake, Options{HostAddresses: []netip.Addr{netip.MustParseAddr("198.51.100.7")}})
 	if again := mustApply(t, a, two); again.Changed {
 		t.Errorf("after a restart: %+v", again)
@@ -213,7 +213,7 @@ func TestRunConverges(t *testing.T) {
 			contents, _, _ := look()
 			plan, err := datapath.NewPlan(contents, s, time.Now())
 			if err != nil || !plan.Empty() {
-				t.Errorf("after another wrote a %s the maps lack %v (%v), want that the agent has made it good", foreign.what, plan.Ops, err)
+				t.Errorf("after another wrote a %s the maps lack %v (%v), want that the writer has repaired it", foreign.what, plan.Ops, err)
 			}
 			if c, _ := fake.Config(); c.StateHash != s.Hash() {
 				t.Errorf("after another wrote a %s the config's hash is %d, want %d", foreign.what, c.StateHash, s.Hash())
