@@ -36,9 +36,8 @@ const (
 type diagnosis struct {
 	status          metav1.ConditionStatus
 	reason, message string
-	// phase is serving if the program serves, but not all that it should, or
-	// nobody knows. Otherwise it serves nothing: it is absent, loading, unwritten
-	// or dead, and a previous program serves better.
+	// phase is serving if the program serves in spite of the fault, or may. Otherwise
+	// it serves nothing: it is absent, loading, unwritten or dead.
 	phase phase
 	// keep means that nothing is known yet, and that the stored conditions stand.
 	keep bool
@@ -49,8 +48,8 @@ func broken(p phase, reason, format string, args ...any) *diagnosis {
 	return &diagnosis{status: metav1.ConditionFalse, reason: reason, message: fmt.Sprintf(format, args...), phase: p}
 }
 
-// degraded is the fault of a program that serves, but not all that it should, or
-// nobody knows.
+// degraded is the fault of a program that serves, but perhaps not all that it
+// should.
 func degraded(status metav1.ConditionStatus, reason, format string, args ...any) *diagnosis {
 	return &diagnosis{status: status, reason: reason, message: fmt.Sprintf(format, args...), phase: serving}
 }
@@ -58,12 +57,11 @@ func degraded(status metav1.ConditionStatus, reason, format string, args ...any)
 // isPermanent reports whether an instance will serve nothing until somebody
 // acts. It blocks an upgrade then:
 //
-//	fault             permanent
-//	none, or minor    no
-//	serves nothing, and is
-//	  dead            yes
-//	  absent, loading, unwritten    once the application is older than slowAfter
-//	ReloadedProgram   no: the agent's pod is replaced, which ends it
+//	phase of its fault            permanent
+//	none, Serving                 no
+//	Dead                          yes
+//	Absent, Loading, Unwritten    once the application is older than slowAfter; with the
+//	                              reason ReloadedProgram never, as the pod is replaced
 func (s *observed) isPermanent(i *instance) bool {
 	switch f := i.fault; {
 	case f == nil || f.phase == serving || f.reason == ReloadedProgram:

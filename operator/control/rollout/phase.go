@@ -2,15 +2,13 @@
 
 package rollout
 
-import (
-	"github.com/kubernetes-sigs/blixt/operator/lb"
-)
+import "github.com/kubernetes-sigs/blixt/operator/lb"
 
 // phase is how far an application has come on a node.
 type phase string
 
 const (
-	// absent: the kernel has no program, and bpfman is not loading one.
+	// absent: bpfman has no program loaded, and is not loading one.
 	absent phase = "Absent"
 	// loading: bpfman is loading the program.
 	loading phase = "Loading"
@@ -22,10 +20,11 @@ const (
 	serving phase = "Serving"
 	// draining: as serving, but it serves only the flows that it has.
 	draining phase = "Draining"
-	// dead: the program receives no packets, and needs somebody to act.
+	// dead: bpfman could not load or attach the program, or it receives no packets
+	// any more. Somebody has to act.
 	dead phase = "Dead"
-	// unknown: by one account the program serves nothing. Its agent contradicts
-	// that, or has had no time yet to connect to this operator.
+	// unknown: the program seems to serve nothing, but its agent contradicts that,
+	// or has not had the time to connect to this operator.
 	unknown phase = "Unknown"
 )
 
@@ -53,28 +52,29 @@ type instance struct {
 	drains bool
 }
 
-// instance derives the phase of an application on a node. The first line that
-// applies decides:
+// instance derives the phase of an application on a node:
 //
-//	fault            contradicted   drains   phase
-//	serves nothing   yes                     Unknown
-//	serves nothing   no                      Absent, Loading, Unwritten or Dead, as the fault says
-//	none, or minor                  yes      Draining
-//	none, or minor                  no       Serving
+//	fault                                                    phase
+//	none, or the program serves in spite of it:  drains      Draining
+//	                                             does not    Serving
+//	the program serves nothing:  contradicted                Unknown
+//	                             not contradicted            that of the fault: Absent, Loading, Unwritten or Dead
 func (s *observed) instance(a *Application, node string) *instance {
 	at := instanceKey{a.Name, node}
 	i := &instance{
-		at: at, fault: s.fault(at, a.links()), phase: serving,
+		at: at, fault: s.fault(at, a.links()),
 		runs: s.runs(at), written: s.written(at), drains: s.drains(at),
 	}
 	i.mayHoldFlows = i.runs && (i.written || s.reports[at] == nil && s.starting())
-	switch {
-	case i.fault != nil && i.fault.phase != serving && s.contradicted(at, i.fault):
-		i.phase = unknown
-	case i.fault != nil && i.fault.phase != serving:
-		i.phase = i.fault.phase
-	case i.drains:
+	switch serves := i.fault == nil || i.fault.phase == serving; {
+	case serves && i.drains:
 		i.phase = draining
+	case serves:
+		i.phase = serving
+	case s.contradicted(at, i.fault):
+		i.phase = unknown
+	default:
+		i.phase = i.fault.phase
 	}
 	return i
 }

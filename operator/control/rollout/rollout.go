@@ -7,9 +7,9 @@
 // argument.
 //
 // Plan returns the applications that there are to be, Objects what to apply and
-// delete for them, and Judge the status of each node. Plan and Judge depend on
-// the time: the controller calls them again every ten seconds even if nothing
-// has happened.
+// delete for them, Judge the status of each node, and Progress how far the nodes
+// are with each Gateway. Plan and Judge depend on the time: the controller calls
+// them again every ten seconds even if nothing has happened.
 //
 // An application is a ClusterBpfApplication: one program, with maps of its own,
 // on each selected node. How far it has come on a node is its phase (phase.go);
