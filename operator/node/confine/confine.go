@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package confine takes from the process what it will not need: in come the
-// files and ports that it goes on using, and from then on the kernel refuses
-// everything else, whoever has taken the process over.
-//
-//go:generate go test -run=^TestProfileIsGenerated$ -update
+// Package confine takes from the process all privileges that it will not need.
+// In come the files and ports that it will use; from then on, the kernel
+// refuses everything else, even if the process is taken over.
 package confine
 
 import (
@@ -14,19 +12,20 @@ import (
 	"github.com/landlock-lsm/go-landlock/landlock"
 )
 
-// Options are what the process goes on using.
+// Options are what the process may still use.
 type Options struct {
-	// Read are files and directories to read, with all below. Those that do not
-	// exist are left out.
+	// Read are the files and directories that it may read, with everything
+	// below. Missing ones are ignored.
 	Read []string
 	// Connect and Listen are TCP ports.
 	Connect, Listen []uint16
 }
 
-// Process confines all threads of the process, for good: no system call but
-// those listed, of bpf(2) only what works on maps that are pinned, no new
-// program, no privilege by one; and, where the kernel has Landlock, no file and
-// no TCP port but these. Returns an error if the kernel has no seccomp.
+// Process confines all threads of the process, permanently. Only the listed
+// system calls are allowed, of bpf(2) only the commands for pinned maps; and no
+// program can be executed, nor gain privileges. If the kernel has Landlock,
+// only the files and TCP ports in o are accessible. It returns an error if the
+// kernel has no seccomp.
 func Process(o Options) error {
 	if err := restrictFiles(o); err != nil {
 		return fmt.Errorf("confine by landlock: %w", err)
@@ -43,8 +42,9 @@ func Process(o Options) error {
 	return nil
 }
 
-// restrictFiles does what this kernel can. Pins of maps need no rule: Landlock
-// does not see bpf(2), which looks at the permissions of the file.
+// restrictFiles restricts as much as this kernel's Landlock can. Pins of maps
+// need no rule: Landlock does not cover bpf(2), which checks the permissions of
+// the file.
 func restrictFiles(o Options) error {
 	rules := []landlock.Rule{
 		landlock.RODirs(o.Read...).IgnoreIfMissing(),

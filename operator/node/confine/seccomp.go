@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// policy returns the calls as a filter for this machine. A call that it does
-// not have, as arm64 has no epoll_wait, is left out. Everything else is EPERM.
+// policy returns the allowed calls as a filter for this machine. It omits calls
+// that the architecture does not have, such as epoll_wait on arm64. Every other
+// call fails with EPERM.
 func policy(allowed []call) (seccomp.Policy, error) {
 	info, err := arch.GetInfo("")
 	if err != nil {
@@ -38,8 +39,8 @@ func policy(allowed []call) (seccomp.Policy, error) {
 	return seccomp.Policy{DefaultAction: seccomp.ActionErrno, Syscalls: []seccomp.SyscallGroup{group, missing}}, nil
 }
 
-// unconditionalFirst leaves out the conditions of a call that is allowed
-// anyway.
+// unconditionalFirst removes the conditional entries of a call that is allowed
+// without conditions, too.
 func unconditionalFirst(allowed []call) []call {
 	anyway := map[string]bool{}
 	for _, c := range allowed {

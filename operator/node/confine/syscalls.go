@@ -8,13 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// call is a system call that is allowed, if its arguments are such.
+// call is a system call that is allowed if its arguments match.
 type call struct {
 	name string
-	args []arg // all of them
+	args []arg // all must match
 }
 
-// arg is what an argument must be.
+// arg is a condition on one argument.
 type arg struct {
 	index uint32
 	is    comparison
@@ -30,20 +30,22 @@ const (
 	hasNo             // none of the bits of value
 )
 
-// unknown are calls that the kernel is to say it does not have: a filter cannot
-// look at the flags of clone3, and who gets ENOSYS uses clone.
+// unknown are calls that fail with ENOSYS, as if the kernel did not have them:
+// a filter cannot read the flags of clone3, and a program that gets ENOSYS uses
+// clone instead.
 var unknown = []string{"clone3"}
 
-// bpfCommands are those of an agent: it opens pins, and reads and writes maps.
+// bpfCommands are the commands that an agent needs: it opens pins, and reads
+// and writes maps.
 var bpfCommands = []uint64{
 	unix.BPF_OBJ_GET, unix.BPF_OBJ_GET_INFO_BY_FD,
 	unix.BPF_MAP_LOOKUP_ELEM, unix.BPF_MAP_UPDATE_ELEM, unix.BPF_MAP_DELETE_ELEM, unix.BPF_MAP_GET_NEXT_KEY,
 	unix.BPF_MAP_LOOKUP_BATCH, unix.BPF_MAP_UPDATE_BATCH, unix.BPF_MAP_DELETE_BATCH,
 }
 
-// serving are the calls of an agent at work. An allow-list, since what a later
-// kernel adds is not for us either; its price is a test that does all that an
-// agent does.
+// serving are the calls that an agent needs at work. It is an allow-list, as an
+// agent needs nothing of what a later kernel adds. Its price is a test that
+// does everything that an agent does.
 var serving = slices.Concat(
 	// Memory, without new code.
 	always("brk", "madvise", "mincore", "munmap"),
@@ -54,9 +56,9 @@ var serving = slices.Concat(
 	calls("clone", arg{0, has, unix.CLONE_THREAD}),
 	always("exit", "exit_group", "futex", "getpid", "gettid", "restart_syscall", "rseq", "rt_sigaction", "rt_sigprocmask",
 		"rt_sigreturn", "sched_getaffinity", "sched_yield", "set_robust_list", "sigaltstack", "tgkill"),
-	// Time and chance.
+	// Time and random numbers.
 	always("clock_getres", "clock_gettime", "clock_nanosleep", "getrandom", "gettimeofday", "nanosleep"),
-	// Files: which, Landlock and permissions say.
+	// Files: Landlock and permissions restrict which.
 	always("close", "faccessat", "faccessat2", "fcntl", "fstat", "fstatfs", "getdents64", "lseek", "newfstatat", "openat",
 		"pread64", "read", "readlinkat", "readv", "stat", "statfs", "write", "writev"),
 	// Waiting.
@@ -71,10 +73,10 @@ var serving = slices.Concat(
 	bpf(),
 )
 
-// starting are what a profile must allow besides: what a container runtime
-// does between installing it and our first instruction, what happens before
-// main, and what Process does itself. It is no more privilege: a user without
-// capabilities gains none by these.
+// starting are the calls that a container's profile must allow besides: those
+// of a container runtime between the installation of the profile and our first
+// instruction, those before main, and those of Process itself. They give no
+// more privileges: a user without capabilities gains none by them.
 var starting = slices.Concat(
 	serving,
 	always("access", "arch_prctl", "capget", "capset", "chdir", "close_range", "dup3", "execve", "fchdir", "fchown", "getcwd",

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Written counts what Apply has written.
+// Written is the number of entries that Apply has written.
 type Written struct {
 	Addresses int `json:"addresses,omitempty"`
 	Frontends int `json:"frontends,omitempty"`
@@ -17,7 +17,7 @@ type Written struct {
 	Slots     int `json:"slots,omitempty"`
 }
 
-// Add sums up.
+// Add adds o to w.
 func (w *Written) Add(o Written) {
 	w.Addresses += o.Addresses
 	w.Frontends += o.Frontends
@@ -26,9 +26,9 @@ func (w *Written) Add(o Written) {
 	w.Slots += o.Slots
 }
 
-// Apply carries out a plan that was made from c, and keeps c up to date.
-// After an error the tables serve whole frontends, old ones or new ones, but
-// c has to be read anew.
+// Apply carries out a plan that was made from c, and keeps c up to date. After
+// an error, each frontend in the tables is whole, in its previous or its new
+// form, but c must be read again.
 func Apply(t Tables, c *Contents, p *Plan, clock func() time.Time) (Written, error) {
 	var written Written
 	c.indexes, c.ids, c.slab = p.indexes, p.ids, p.slab

@@ -9,8 +9,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/maglev"
 )
 
-// check returns TableFullError if the tables cannot hold a state, however
-// long one waits, and an error if the state names something twice.
+// check returns a TableFullError if the tables cannot hold the state, however
+// long one waits, and another error if the state is not normalized.
 func (c *Contents) check(want lb.State) error {
 	full := func(table string, size, needed int) error {
 		if needed > size {
@@ -45,7 +45,7 @@ func (c *Contents) check(want lb.State) error {
 	if err := full("backends", c.Sizes.Backends-1, backends); err != nil {
 		return err
 	}
-	// A ring is written beside the one that it replaces, so there must be
-	// room for one more of the largest, or nothing could change any more.
+	// A ring is written beside the one that it replaces. So there must be room
+	// for one more of the largest size, or nothing could change any more.
 	return full("rings", c.Sizes.RingSlots, int(slots+largest))
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // Contents is what the tables hold, and which ids and ranges are free. Apply
-// keeps it up to date; after an error of Apply it is to be read anew.
+// keeps it up to date. After an error of Apply it must be read again.
 type Contents struct {
 	Sizes     Sizes
 	Addresses map[netip.Addr]bpf.BlixtAddress
@@ -22,9 +22,10 @@ type Contents struct {
 
 	refs     []RingRef          // by frontend index
 	backends []bpf.BlixtBackend // by id
-	// What a killed writer left: keys without an index of their own, backends
-	// of no frontend. Nobody refers to them. A second entry of one endpoint is
-	// nothing that a plan leaves, but a ring might refer to it.
+	// What a killed writer left: keys without an index of their own, and
+	// backends of no frontend. Nothing refers to them. A second entry of one
+	// endpoint (a twin) is nothing that a plan leaves, but a ring might refer
+	// to it.
 	strayFrontends []lb.Key
 	orphans, twins []uint32
 
@@ -35,24 +36,25 @@ type Contents struct {
 // Served is a frontend in the tables.
 type Served struct {
 	Entry bpf.BlixtFrontend
-	// Slots is the ring, in backend ids. It is never changed, but replaced.
+	// Slots is the ring, in backend ids. It is never modified, but replaced.
 	Slots []uint32
-	// IDs are the backends, those without slots included.
+	// IDs are the ids of all backends, including those without slots.
 	IDs map[BackendKey]uint32
-	// Source is what the ring was made from; nil: it was read from the tables.
+	// Source is what the ring was made from; nil if it was read from the
+	// tables.
 	Source *lb.Frontend
 }
 
-// BackendKey is what makes a backend of a frontend the same one: it keeps its
-// id and its flows as long as none of this changes.
+// BackendKey identifies a backend of a frontend: it keeps its id and its flows
+// as long as none of this changes.
 type BackendKey struct {
 	Addr  netip.AddrPort
 	Local bool
 }
 
-// Read makes an Image of tables in any state: what is usable is adopted and
-// goes on serving, everything else is free, or a stray that the next plan
-// removes.
+// Read returns the contents of tables in any state: what is usable is adopted
+// and continues to serve; everything else is free, or a stray that the next
+// plan removes.
 func Read(t Tables, now time.Time) (*Contents, error) {
 	c := &Contents{Sizes: t.Sizes(), Frontends: map[lb.Key]*Served{}}
 	var err error
@@ -81,8 +83,8 @@ func Read(t Tables, now time.Time) (*Contents, error) {
 	return c, nil
 }
 
-// Same tells whether the tables hold what the image says: then nobody else has
-// written them since.
+// Same reports whether the tables hold these contents: then nobody else has
+// written them.
 func (c *Contents) Same(t Tables, now time.Time) (bool, error) {
 	got, err := Read(t, now)
 	if err != nil {
@@ -95,7 +97,8 @@ func (c *Contents) Same(t Tables, now time.Time) (bool, error) {
 		}), nil
 }
 
-// readFrontends adopts the frontends whose index and ring are their own.
+// readFrontends adopts the frontends that share neither index nor ring with
+// another one.
 func (c *Contents) readFrontends(t Tables, entries map[lb.Key]bpf.BlixtFrontend, now time.Time, zeros span) error {
 	byIndex := map[uint32]*Served{}
 	var used []span
@@ -150,15 +153,16 @@ func (c *Contents) overlaps(used []span, w RingRef) bool {
 	})
 }
 
-// readBackends leaves out id 0, which is BACKEND_REJECT.
+// readBackends makes the pool of backend ids, without id 0, which is
+// BACKEND_REJECT.
 func (c *Contents) readBackends(now time.Time) {
 	c.ids = c.readPool(1, c.Sizes.Backends, now, func(n uint32) (taken, virgin bool) {
 		return inUse(c.backends[n]), c.backends[n].Generation == 0
 	})
 }
 
-// readPool makes a pool of what is free. What was used before rests from now
-// on, since nobody knows since when it is free.
+// readPool makes a pool of the free numbers. A number that was used before
+// rests from now on, as it is not known since when it has been free.
 func (c *Contents) readPool(start, end int, now time.Time, look func(n uint32) (taken, virgin bool)) pool {
 	p := pool{next: uint32(start), end: uint32(end)}
 	for n := p.next; n < p.end; n++ {
@@ -179,14 +183,14 @@ func (c *Contents) readPool(start, end int, now time.Time, look func(n uint32) (
 	return p
 }
 
-// RingRef returns the published word of a frontend index.
+// RingRef returns the published ring of a frontend index.
 func (c *Contents) RingRef(index uint32) RingRef { return c.refs[index] }
 
-// Backend returns an entry by id.
+// Backend returns an entry of `backends` by id.
 func (c *Contents) Backend(id uint32) bpf.BlixtBackend { return c.backends[id] }
 
-// Use is how much of each table is taken, backends and slots that rest
-// excepted.
+// Use returns how much of each table is taken, without backends and slots that
+// rest.
 func (c *Contents) Use() Sizes {
 	use := Sizes{Addresses: len(c.Addresses), Frontends: len(c.Frontends)}
 	for _, s := range c.Frontends {

@@ -5,7 +5,7 @@ package datapath
 import "github.com/kubernetes-sigs/blixt/bpf"
 
 // Map values and keys of the contract with the data plane, bpf/blixt.h, for
-// those who know the tables but not the object.
+// packages that use the tables but not the eBPF object.
 type (
 	// Config is the element of the layout map.
 	Config = bpf.BlixtConfig
@@ -17,7 +17,7 @@ type (
 	FlowKey = bpf.BlixtFlowKey
 )
 
-// Flags of the contract, and the backend id that refuses.
+// Flags of the contract, and the backend id that rejects.
 const (
 	ConfigDrain      = uint32(bpf.BlixtConfigFlagCONFIG_DRAIN)
 	AddressExclusive = uint32(bpf.BlixtAddressFlagADDRESS_EXCLUSIVE)
@@ -27,5 +27,6 @@ const (
 	BackendReject    = uint32(bpf.BlixtBackendIdBACKEND_REJECT)
 )
 
-// TickShift is TICK_SHIFT of the contract: a tick is 2^30 ns of CLOCK_MONOTONIC.
+// TickShift is TICK_SHIFT of the contract, a #define that the generated Go code
+// does not have: a tick is 2^30 ns of CLOCK_MONOTONIC.
 const TickShift = bpf.BlixtClockTICK_SHIFT

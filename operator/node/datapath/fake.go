@@ -14,20 +14,20 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// ErrInjected is what a method of Fake fails with on purpose.
+// errInjected is the error with which methods of Fake fail on purpose.
 var errInjected = errors.New("injected fault")
 
-// Fake are tables in memory that can fail. It has one fault more than the
-// kernel: a write may have been done although it fails.
+// Fake are tables in memory, for tests, which can fail. They can do what the
+// kernel cannot: fail although the write was done.
 type Fake struct {
 	// Faults is the part of all calls that fail, from 0 to 1.
 	Faults float64
-	// Rand decides which; it must be set where Faults is.
+	// Rand chooses them. It must be set if Faults is.
 	Rand *rand.Rand
-	// CrashAfter is after how many writes every call fails, until it is set
-	// anew; 0: never.
+	// CrashAfter is the number of writes after which every call fails, until it
+	// is set again; 0: never.
 	CrashAfter int
-	// After is called after each write that was done.
+	// After, if set, is called after each write that was done.
 	After func()
 
 	sizes     Sizes
@@ -72,7 +72,7 @@ func NewFake(s Sizes) *Fake {
 	}
 }
 
-// Writes returns how many writes were done since it was called last.
+// Writes returns how many writes were done since it was last called.
 func (f *Fake) Writes() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

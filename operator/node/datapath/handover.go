@@ -17,16 +17,17 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// Handover is what one version of Blixt may know and change of the data plane
-// of any other, as the contract promises for all layouts.
+// Handover is what any version of Blixt may read and change in the data plane
+// of any other version: the contract keeps it the same in all layouts.
 type Handover struct {
-	// Draining tells whether new flows are left to the next program.
+	// Draining is true if new flows are left to the next program.
 	Draining bool
-	// SNAT are the source ports of translated flows; zero: nothing was ever served.
+	// SNAT are the source ports of translated flows; zero if nothing was ever
+	// served.
 	SNAT lb.PortRange
 }
 
-// Where the promise has its place in the config.
+// Offsets in the config that are the same in all layouts.
 const (
 	flagsOffset   = unsafe.Offsetof(Config{}.Flags)
 	snatMinOffset = unsafe.Offsetof(Config{}.SnatMin)
@@ -46,10 +47,10 @@ func ReadHandover(dir string) (h Handover, err error) {
 	return h, err
 }
 
-// Drain makes the data plane that is pinned at dir serve the flows that it
-// knows, and leave all others to the next program; or makes it serve
-// everything again. Nobody else may write the config meanwhile. Returns the
-// errors of ReadHandover.
+// Drain makes the data plane whose maps are pinned in dir serve only the flows
+// that it knows, and leave all others to the next program; or, if on is false,
+// serve all flows again. Nobody else may write the config meanwhile. It returns
+// the errors of ReadHandover.
 func Drain(dir string, on bool) error {
 	return withConfig(dir, func(value []byte) bool {
 		flags := binary.NativeEndian.Uint32(value[flagsOffset:]) &^ ConfigDrain
@@ -61,14 +62,14 @@ func Drain(dir string, on bool) error {
 	})
 }
 
-// withConfig calls change with the config, and writes it if change says so.
-// Returns fs.ErrNotExist if there is no such directory.
+// withConfig calls change with the config, and writes the config if change
+// returns true. It returns the errors of ReadHandover.
 func withConfig(dir string, change func(value []byte) (write bool)) error {
 	paths, err := filepath.Glob(filepath.Join(dir, bpf.LayoutPrefix+"*"))
 	if err != nil {
 		return fmt.Errorf("find config in %s: %w", dir, err)
 	}
-	if len(paths) == 0 { // a directory that may not be read may have it
+	if len(paths) == 0 { // the directory may have it, but not be readable
 		paths = []string{filepath.Join(dir, bpf.LayoutMap)}
 	}
 	m, err := ebpf.LoadPinnedMap(paths[0], nil)

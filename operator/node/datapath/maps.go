@@ -18,21 +18,21 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/maglev"
 )
 
-// Maps are the maps of the kernel. All that it does works without any
-// capability, given the right to read and write the maps' pins: nothing is
-// created, loaded, looked for by id or probed.
+// Maps are the kernel's maps. All that it does works without any capability,
+// given the permission to read and write the pins: nothing is created, loaded,
+// looked up by id or probed.
 type Maps struct {
 	sizes Sizes
 
 	config, addresses, frontends, backends, backendFlows *ebpf.Map
 	flows, counters, frontendStats, linkPackets          *ebpf.Map
 
-	// These two are mapped into memory: a store there is seen by the program
-	// at once, whole, and without a system call.
+	// These two are mapped into memory: the program sees a store at once and as
+	// a whole, and it takes no system call.
 	published, rings []uint64
 	memory           [][]byte
 
-	opened []*ebpf.Map // by Open, to be closed
+	opened []*ebpf.Map // by Open, and closed by Close
 }
 
 // wrongLayout returns the error for maps of which these tell a layout.
@@ -58,8 +58,8 @@ func Open(dir string) (*Maps, error) {
 			layouts = append(layouts, e.Name())
 		}
 	}
-	// Without a layout map in the listing the directory may still have it:
-	// then opening says why not.
+	// The directory may contain a layout map that its listing does not show.
+	// Then the attempt to open it says why.
 	if len(layouts) > 0 {
 		if err := checkLayout(layouts); err != nil {
 			return nil, err
@@ -102,8 +102,8 @@ func checkLayout(names []string) error {
 	return nil
 }
 
-// New uses maps that are open already, by name, and leaves their closing to
-// the caller. Returns the errors of Open.
+// New returns Maps of maps that are already open, by name. The caller closes
+// them. It returns the errors of Open.
 func New(maps map[string]*ebpf.Map) (*Maps, error) {
 	var layouts []string
 	for name := range maps {
@@ -139,7 +139,7 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 	}
 	m.sizes = Sizes{
 		Addresses: int(m.addresses.MaxEntries()),
-		// The statistics and words are per index: the least of them counts.
+		// Counters and rings are by index, too: the smallest table counts.
 		Frontends: int(min(m.frontends.MaxEntries(), m.frontendStats.MaxEntries(), uint32(len(m.published)))),
 		Backends:  int(min(m.backends.MaxEntries(), m.backendFlows.MaxEntries())),
 		RingSlots: min(2*len(m.rings), 1<<offsetBits),
@@ -151,8 +151,8 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 	return m, nil
 }
 
-// checkMap compares all but the size, which may be chosen when the object is
-// loaded, and must not be below what options allow.
+// checkMap compares everything but the size, which may be chosen when the
+// object is loaded, but must not be below what its options allow.
 func checkMap(spec *ebpf.MapSpec, m *ebpf.Map) error {
 	var differs []string
 	compare := func(what string, got, want any) {
@@ -173,19 +173,19 @@ func checkMap(spec *ebpf.MapSpec, m *ebpf.Map) error {
 	return nil
 }
 
-// leastEntries is the size that a map must have. Flows and rings can be
-// chosen to be small, the others are what the contract says.
+// leastEntries returns the size that a map must have at least. Flows and rings
+// may be chosen to be small; for other maps it is the size in the contract.
 func leastEntries(spec *ebpf.MapSpec) uint32 {
 	switch spec.Name {
 	case bpf.BlixtMapFlows:
 		return 1
 	case bpf.BlixtMapRings:
-		return even(maglev.MaxSize) // room for one of the largest, twice
+		return even(maglev.MaxSize) // in 64-bit elements: room for one of the largest, twice
 	}
 	return spec.MaxEntries
 }
 
-// mmap maps an array of 64-bit elements.
+// mmap maps an array of 64-bit elements into memory.
 func (m *Maps) mmap(a *ebpf.Map) ([]uint64, error) {
 	n := int(a.MaxEntries())
 	memory, err := unix.Mmap(a.FD(), 0, 8*n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
@@ -196,8 +196,8 @@ func (m *Maps) mmap(a *ebpf.Map) ([]uint64, error) {
 	return unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(memory))), n), nil
 }
 
-// Close unmaps memory, and closes what Open has opened. Nothing may be
-// called after or during it.
+// Close unmaps the memory and closes the maps that Open has opened. No other
+// method may run meanwhile, or be called afterwards.
 func (m *Maps) Close() error {
 	var errs []error
 	for _, b := range m.memory {

@@ -19,8 +19,8 @@ var (
 	_ Flows  = (*Maps)(nil)
 )
 
-// CounterNames returns the names of the counters by index, as the embedded
-// object has them: in lower case, without COUNTER_.
+// CounterNames returns the names of the counters, by index, from the embedded
+// object: in lower case, without COUNTER_.
 func CounterNames() ([]string, error) {
 	spec, err := bpf.LoadBlixt()
 	if err != nil {
@@ -71,7 +71,7 @@ func (m *Maps) BackendFlows(id uint32) (n uint64, err error) {
 	return n, m.backendFlows.Lookup(id, &n)
 }
 
-// readPerCPU sums up the elements of an array.
+// readPerCPU returns each element of a per-CPU array, summed over all CPUs.
 func readPerCPU(m *ebpf.Map) ([]uint64, error) {
 	cpus := ebpf.MustPossibleCPU()
 	sums := make([]uint64, m.MaxEntries())

@@ -81,8 +81,8 @@ func (m *Maps) Published() ([]RingRef, error) {
 	return words, nil
 }
 
-// Publish implements Tables. The store is atomic, and ordered after those of
-// WriteRing: a program that reads the word reads the slots.
+// Publish implements Tables. The store is atomic, and ordered after the stores
+// of WriteRing: a program that reads the reference reads the slots.
 func (m *Maps) Publish(index uint32, w RingRef) error {
 	if int(index) >= m.sizes.Frontends {
 		return fmt.Errorf("frontend index %d: table published has %d", index, m.sizes.Frontends)
@@ -159,8 +159,8 @@ func (m *Maps) ResetFrontendCounters(index uint32) error {
 	return m.frontendStats.Put(index, make([]bpf.BlixtFrontendCounters, ebpf.MustPossibleCPU()))
 }
 
-// readArray reads the first elements of an array: in one call where the
-// kernel can, else one by one.
+// readArray reads the first elements of an array: in one call if the kernel
+// can, otherwise one by one.
 func readArray[V any](m *ebpf.Map, values []V) error {
 	var cursor ebpf.MapBatchCursor
 	keys := make([]uint32, len(values))

@@ -13,21 +13,21 @@ import (
 
 // Op is one write of a plan.
 type Op interface {
-	// write does it.
+	// write carries it out.
 	write(Tables) error
 	// record enters the write into the contents.
 	record(*Contents, time.Time)
-	// count adds it to what was written.
+	// count adds it to the number of entries written.
 	count(*Written)
 	fmt.Stringer
 }
 
-// addBackend makes an id serve an endpoint. No ring refers to it yet.
+// addBackend assigns an id to an endpoint. No ring refers to the id yet.
 type addBackend struct {
 	id       uint32
 	endpoint BackendKey
 	backend  bpf.BlixtBackend
-	used     bool // by another, before
+	used     bool // the id, by a previous backend
 }
 
 func (o addBackend) write(t Tables) error {
@@ -44,7 +44,8 @@ func (o addBackend) String() string {
 	return fmt.Sprintf("add backend %d %s of frontend %d", o.id, o.endpoint.Addr, o.backend.Frontend)
 }
 
-// freeBackend ends a backend and its flows. No ring refers to it any more.
+// freeBackend frees a backend's id and ends its flows. No ring refers to the id
+// any more.
 type freeBackend struct {
 	id      uint32
 	backend bpf.BlixtBackend // with its next generation
@@ -60,7 +61,7 @@ func (o freeBackend) record(c *Contents, now time.Time) {
 func (o freeBackend) count(w *Written) { w.Backends++ }
 func (o freeBackend) String() string   { return fmt.Sprintf("free backend %d", o.id) }
 
-// writeRing writes slots that no word refers to yet.
+// writeRing writes slots to which no frontend refers yet.
 type writeRing struct {
 	offset uint32
 	slots  []uint32
@@ -73,8 +74,8 @@ func (o writeRing) String() string {
 	return fmt.Sprintf("write ring of %d slots at %d", len(o.slots), o.offset)
 }
 
-// publish switches a frontend index to another ring: the one store that a
-// packet may see between.
+// publish switches a frontend index to another ring by a single store: each
+// packet sees one ring or the other.
 type publish struct {
 	index uint32
 	ref   RingRef
@@ -91,11 +92,11 @@ func (o publish) String() string {
 	return fmt.Sprintf("publish frontend %d: %d slots at %d", o.index, o.ref.Size(), o.ref.Offset())
 }
 
-// putFrontend makes a key lead to an index, or changes its entry as a whole.
+// putFrontend maps a key to an index, or replaces its entry as a whole.
 type putFrontend struct {
 	key   lb.Key
 	entry bpf.BlixtFrontend
-	used  bool // the index, by another, before
+	used  bool // the index, by a previous frontend
 }
 
 func (o putFrontend) write(t Tables) error {
@@ -119,7 +120,7 @@ func (o deleteFrontend) record(c *Contents, _ time.Time) { delete(c.Frontends, o
 func (o deleteFrontend) count(w *Written)                { w.Frontends++ }
 func (o deleteFrontend) String() string                  { return fmt.Sprintf("delete frontend %s", o.key) }
 
-// retire takes the ring from an index that no key leads to any more.
+// retire removes the ring of an index to which no key leads any more.
 type retire struct{ publish }
 
 func (o retire) record(c *Contents, now time.Time) {

@@ -13,48 +13,49 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/maglev"
 )
 
-// Plan is what to write, in this order:
+// Plan is the writes that lead to a state, in this order:
 //
 //  0. backends that a killed writer left: nothing refers to them any more
 //  1. new backends: nothing refers to them yet
 //  2. rings, beside those that serve: nothing refers to them yet
-//  3. published words: a frontend that is known switches here, by one store;
+//  3. published rings: a known frontend switches here, by one store;
 //     the index of a new one is not in use yet
 //  4. frontends: a new one is complete by now
-//  5. addresses: only now does a packet to a new one look for frontends, and
-//     finds all of them, where an exclusive address would refuse the missing
+//  5. addresses: only now does a packet to a new one look for frontends, and it
+//     finds all of them: an exclusive address rejects what it does not find
 //
-// and what is no longer wanted the other way round:
+// and then, in reverse, what is no longer wanted:
 //
-//  6. addresses, 7. frontends, 8. words of frontends that are gone
+//  6. addresses, 7. frontends, 8. rings of frontends that are gone
 //  9. backends: no ring refers to them any more; their flows are reset
 //
 // A plan may be the first of several: see Again.
 type Plan struct {
 	Ops []Op
-	// Again is when to plan for the same state again, since ids or slots that
-	// it needs are still resting; zero: this plan is all there is to do.
+	// Again is when to plan for the same state again, as ids or slots that it
+	// needs still rest; zero: the plan is complete.
 	Again time.Time
 
-	served       map[lb.Key]*Served // what the image knows when all is done
+	served       map[lb.Key]*Served // the frontends when all is done
 	indexes, ids pool
 	slab         slab
 	again        bool
 }
 
-// Empty tells whether there is nothing to write.
+// Empty reports whether there is nothing to write.
 func (p *Plan) Empty() bool { return len(p.Ops) == 0 && !p.again }
 
-// Complete tells whether the tables hold the state when the plan is done.
+// Complete reports whether the tables hold the state once the plan is carried
+// out.
 func (p *Plan) Complete() bool { return !p.again }
 
-// planner collects the writes of a plan by step.
+// planner collects the writes of a plan, by step.
 type planner struct {
 	have  *Contents
 	now   time.Time
 	plan  *Plan
 	steps [10][]Op
-	full  error // no room now, unless this very plan makes some
+	full  error // why there is no room now, unless this very plan makes some
 }
 
 const (
@@ -70,9 +71,10 @@ const (
 	stepFree
 )
 
-// NewPlan returns the writes that lead from have to want. It changes
-// neither; what the plan leads to refers to want, which must not change any
-// more. Returns TableFullError if want does not fit.
+// NewPlan returns the writes that lead from have to want, which must be
+// normalized. It modifies neither. The contents after the plan refer to want,
+// which must not be modified any more. It returns a TableFullError if want does
+// not fit.
 func NewPlan(have *Contents, want lb.State, now time.Time) (*Plan, error) {
 	if err := have.check(want); err != nil {
 		return nil, err
@@ -81,7 +83,7 @@ func NewPlan(have *Contents, want lb.State, now time.Time) (*Plan, error) {
 		served: map[lb.Key]*Served{}, indexes: have.indexes, ids: have.ids, slab: have.slab.clone(),
 	}}
 	wanted := make(map[lb.Key]bool, len(want.Frontends))
-	waiting := map[netip.Addr]bool{} // addresses of new frontends that have to wait
+	waiting := map[netip.Addr]bool{} // addresses of new frontends that must wait
 	for i := range want.Frontends {
 		f := &want.Frontends[i]
 		wanted[f.Key()] = true
@@ -107,8 +109,8 @@ func NewPlan(have *Contents, want lb.State, now time.Time) (*Plan, error) {
 	return p.plan, nil
 }
 
-// serve plans one frontend. It returns false if something that it needs is
-// not free now; then the frontend goes on as it was.
+// serve plans one frontend. It returns false if something that the frontend
+// needs is not free now; the frontend then stays as it was.
 func (p *planner) serve(f *lb.Frontend) bool {
 	key, old := f.Key(), p.have.Frontends[f.Key()]
 	if old != nil && old.Source != nil && sameFrontend(old.Source, f) {
@@ -132,7 +134,7 @@ func (p *planner) serve(f *lb.Frontend) bool {
 			return false
 		}
 	}
-	// From here on nothing can be short.
+	// From here on, nothing can be missing.
 	next := &Served{IDs: map[BackendKey]uint32{}, Source: f}
 	if old != nil {
 		next.Entry, next.Slots = old.Entry, old.Slots
@@ -152,8 +154,8 @@ func (p *planner) serve(f *lb.Frontend) bool {
 	return true
 }
 
-// newBackends returns how many backends have no id yet, and whether a slot
-// would refer to one of them.
+// newBackends returns how many backends have no id yet, and whether one of them
+// is a member of the ring.
 func newBackends(f *lb.Frontend, old *Served) (n int, members bool) {
 	for _, b := range f.Backends {
 		if old != nil {
@@ -169,7 +171,7 @@ func newBackends(f *lb.Frontend, old *Served) (n int, members bool) {
 
 func (p *planner) add(step int, op Op) { p.steps[step] = append(p.steps[step], op) }
 
-// ready tells whether n numbers can be taken.
+// available reports whether n numbers can be taken now. If not, it records why.
 func (p *planner) available(table string, from *pool, size, n int) bool {
 	got, wait := from.available(n, p.now)
 	if got == n {
@@ -195,7 +197,7 @@ func (p *planner) takeRing(size uint32) (offset uint32, ok bool) {
 	return offset, ok
 }
 
-// wait notes that there is something to do later.
+// wait records that the plan is not complete, and when to continue.
 func (p *planner) wait(until time.Time) {
 	if !p.plan.again || until.Before(p.plan.Again) {
 		p.plan.Again = until
@@ -203,14 +205,15 @@ func (p *planner) wait(until time.Time) {
 	p.plan.again = true
 }
 
-// releases tells whether this plan makes room that can be used after a rest.
+// releases reports whether this plan frees something that can be used after a
+// rest.
 func (p *planner) releases() bool {
 	return p.plan.again || len(p.steps[stepOrphans])+len(p.steps[stepRetire])+len(p.steps[stepFree]) > 0 ||
 		slices.ContainsFunc(p.steps[stepPublish], func(op Op) bool { return op.(publish).freed.n > 0 })
 }
 
-// backends plans the entries of a frontend's backends: those that stay keep
-// their id, those that are gone lose it, and their flows are reset.
+// backends plans the entries of a frontend's backends. Backends that stay keep
+// their id. Those that are gone lose it, and their flows are reset.
 func (p *planner) backends(f *lb.Frontend, old, next *Served) {
 	for _, b := range f.Backends {
 		e := BackendKey{b.Addr, b.Local}
@@ -244,7 +247,7 @@ func (p *planner) free(step int, id uint32) {
 // ring plans a ring beside the one that serves, and the switch to it.
 func (p *planner) ring(old, next *Served, members []maglev.Member, slots []uint32, offset uint32) []uint32 {
 	ids := memberIDs(next, members, next.Source.Backends)
-	for i, m := range slots { // the slots are this plan's own
+	for i, m := range slots { // nobody else has these slots
 		slots[i] = ids[m]
 	}
 	if len(slots) > 0 {
@@ -252,7 +255,7 @@ func (p *planner) ring(old, next *Served, members []maglev.Member, slots []uint3
 	}
 	word := p.have.refs[next.Entry.Index]
 	var freed span
-	if old != nil { // else it is what a killed writer left, and free already
+	if old != nil { // otherwise a killed writer left it, and it is free already
 		freed = span{word.Offset(), word.Size()}
 	}
 	p.add(stepPublish, publish{next.Entry.Index, word.next(offset, uint32(len(slots))), freed})
@@ -274,7 +277,8 @@ func memberIDs(s *Served, members []maglev.Member, backends []lb.Backend) []uint
 	return ids
 }
 
-// sameRing tells whether a ring in backend ids is this one in members.
+// sameRing reports whether the frontend's ring, in backend ids, equals slots,
+// in members.
 func sameRing(old *Served, members []maglev.Member, backends []lb.Backend, slots []uint32) bool {
 	if len(old.Slots) != len(slots) {
 		return false
@@ -288,7 +292,7 @@ func sameRing(old *Served, members []maglev.Member, backends []lb.Backend, slots
 	return true
 }
 
-// removeFrontends plans the end of frontends that are not wanted.
+// removeFrontends plans the removal of frontends that are not wanted.
 func (p *planner) removeFrontends(wanted map[lb.Key]bool) {
 	for _, key := range slices.SortedFunc(maps.Keys(p.have.Frontends), lb.Key.Compare) {
 		if wanted[key] {
@@ -309,8 +313,8 @@ func (p *planner) removeFrontends(wanted map[lb.Key]bool) {
 	}
 }
 
-// addresses plans the addresses. A new one waits until all its frontends are
-// there, and, where the table is full, until others are gone.
+// addresses plans the addresses. A new address waits until all its frontends
+// are there and, if the table is full, until other addresses are gone.
 func (p *planner) addresses(want []lb.Address, waiting map[netip.Addr]bool) {
 	room := p.have.Sizes.Addresses - len(p.have.Addresses)
 	wanted := make(map[netip.Addr]bool, len(want))
@@ -349,8 +353,8 @@ func idleTimeout(f *lb.Frontend) time.Duration {
 	return f.IdleTimeout
 }
 
-// sameFrontend tells whether two frontends are the same to the tables, which
-// know no names.
+// sameFrontend reports whether the tables would be the same for both: they
+// contain no names.
 func sameFrontend(a, b *lb.Frontend) bool {
 	return a.Reject == b.Reject && idleTimeout(a) == idleTimeout(b) &&
 		slices.EqualFunc(a.Backends, b.Backends, func(a, b lb.Backend) bool {

@@ -4,16 +4,16 @@ package datapath
 
 import "time"
 
-// reuseGrace is how long what was freed is left alone before it serves another: a
-// packet on its way through the program may still hold what it read. That
-// takes microseconds; a second leaves room for a stopped virtual machine.
+// reuseGrace is how long an id or slot rests between two uses: a packet on its
+// way through the program may still use what it has read. That takes
+// microseconds; a second leaves room for a virtual machine that was stopped.
 const reuseGrace = time.Second
 
-// pool gives out numbers, backend ids or frontend indexes. A copy of the
-// struct is a plan's own pool.
+// pool allocates numbers: backend ids or frontend indexes. A copy of the struct
+// is independent, for a plan.
 type pool struct {
-	resting []restingNumber // in the order of their freeing
-	next    uint32          // this and all above were never used
+	resting []restingNumber // in the order in which they were freed
+	next    uint32          // this and all above it were never used
 	end     uint32
 }
 
@@ -22,8 +22,8 @@ type restingNumber struct {
 	until time.Time
 }
 
-// ready returns how many numbers there are now, at most most, and if fewer,
-// when the next one is ready; never: zero.
+// available returns how many numbers can be taken now, at most `most`. If there
+// are fewer, wait is when the next one can be taken; zero: never.
 func (p *pool) available(most int, now time.Time) (n int, wait time.Time) {
 	n = int(p.end - p.next)
 	for i := 0; n < most && i < len(p.resting); i++ {
@@ -35,8 +35,8 @@ func (p *pool) available(most int, now time.Time) (n int, wait time.Time) {
 	return min(n, most), time.Time{}
 }
 
-// take returns a number, those that have rested first: low numbers stay in
-// use and share cache lines. Only valid if ready says so.
+// take returns a number. It prefers those that have rested: low numbers stay in
+// use and share cache lines. It may only be called if available says so.
 func (p *pool) take(now time.Time) uint32 {
 	if len(p.resting) > 0 && !p.resting[0].until.After(now) {
 		n := p.resting[0].n

@@ -10,8 +10,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/maglev"
 )
 
-// slab gives out ranges of `rings`. Ranges start at even slots, so that a
-// ring starts with an element of the map.
+// slab allocates ranges of `rings`. Ranges start at even slots, so that a ring
+// starts with an element of the map.
 type slab struct {
 	size    uint32
 	free    []span // by offset, never adjacent
@@ -25,14 +25,14 @@ type restingSpan struct {
 	until time.Time
 }
 
-// largeRing is from what size on a ring is placed from the start of the slab;
-// smaller ones go to its end, so that they leave no gaps between large ones.
+// largeRing is the size from which a ring is placed at the start of the slab.
+// Smaller rings go to its end, so that they leave no gaps between large ones.
 const largeRing = 16381
 
 func even(n uint32) uint32 { return (n + 1) &^ 1 }
 
-// newSlab returns a slab in which the used spans are taken. Of the rest, what
-// is fresh is free at once, and all else after a rest.
+// newSlab returns a slab in which the used spans are taken. Of the rest, the
+// fresh span is free at once, and everything else after a rest.
 func newSlab(size uint32, used []span, fresh span, now time.Time) slab {
 	s := slab{size: size}
 	rest := func(start, end uint32) {
@@ -61,9 +61,9 @@ func newSlab(size uint32, used []span, fresh span, now time.Time) slab {
 	return s
 }
 
-// neverUsed returns a part of the slab that no ring was ever in, given the
-// longest run of zero slots. Every ring has a slot that is not zero, so it
-// reaches into such a run by less than the size of the largest.
+// neverUsed returns a part of the slab in which no ring has ever been, given
+// the longest run of zero slots. Every ring has a slot that is not zero, so it
+// reaches into such a run by less than the size of the largest ring.
 func neverUsed(size uint32, zeros span) span {
 	start, end := even(zeros.offset), (zeros.offset+zeros.n)&^1
 	if start > 0 {
@@ -82,8 +82,8 @@ func (s *slab) clone() slab {
 	return slab{s.size, slices.Clone(s.free), slices.Clone(s.resting)}
 }
 
-// take returns the offset of n slots. If there are none now, it returns when
-// to try again; zero: never.
+// take allocates n slots and returns their offset. If there are none now, wait
+// is when to try again; zero: never.
 func (s *slab) take(n uint32, now time.Time) (offset uint32, ok bool, wait time.Time) {
 	s.reclaim(now)
 	n = even(n)
@@ -115,14 +115,14 @@ func (s *slab) take(n uint32, now time.Time) (offset uint32, ok bool, wait time.
 	return offset, true, time.Time{}
 }
 
-// release lets a range rest.
+// release frees a range, which then rests.
 func (s *slab) release(offset, n uint32, now time.Time) {
 	if n > 0 {
 		s.resting = append(s.resting, restingSpan{span{offset, even(n)}, now.Add(reuseGrace)})
 	}
 }
 
-// reclaim frees what has rested, joined with its neighbours.
+// reclaim makes free what has rested, and joins it with its neighbours.
 func (s *slab) reclaim(now time.Time) {
 	n := 0
 	for n < len(s.resting) && !s.resting[n].until.After(now) {
@@ -147,7 +147,7 @@ func (s *slab) reclaim(now time.Time) {
 	s.free = joined
 }
 
-// largest returns the number of slots of the largest free piece.
+// largest returns the number of slots of the largest free span.
 func (s *slab) largest() (n uint32) {
 	for _, f := range s.free {
 		n = max(n, f.n)

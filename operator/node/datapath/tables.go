@@ -9,8 +9,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// Tables is what a state is written to. Deleting what is not there is no
-// error. Every method may fail, and after a failure only Read tells what the
+// Tables are the tables to which a state is written. Deleting a missing entry
+// is no error. Every method may fail. After a failure, only Read tells what the
 // tables hold.
 type Tables interface {
 	Sizes() Sizes
@@ -26,15 +26,15 @@ type Tables interface {
 	PutFrontend(lb.Key, bpf.BlixtFrontend) error
 	DeleteFrontend(lb.Key) error
 
-	// Published returns the words of all frontend indexes.
+	// Published returns the rings of all frontends, by index.
 	Published() ([]RingRef, error)
-	// Publish stores one word atomically.
+	// Publish stores one ring reference atomically.
 	Publish(index uint32, w RingRef) error
 
-	// Ring returns slots of the slab.
+	// Ring returns n slots of the slab.
 	Ring(offset, n uint32) ([]uint32, error)
-	// WriteRing writes slots from an even offset on. The slot behind an odd
-	// number of slots is overwritten too.
+	// WriteRing writes slots from an even offset on. It overwrites the slot
+	// behind an odd number of slots, too.
 	WriteRing(offset uint32, slots []uint32) error
 	// ZeroSlots returns the longest run of slots that are zero.
 	ZeroSlots() (offset, n uint32, err error)
@@ -44,20 +44,22 @@ type Tables interface {
 	PutBackend(id uint32, b bpf.BlixtBackend) error
 
 	// ResetBackendFlows and ResetFrontendCounters set to zero what was counted
-	// for those who had the id or index before.
+	// for a previous user of the id or index.
 	ResetBackendFlows(id uint32) error
 	ResetFrontendCounters(index uint32) error
 }
 
-// Counts is what the data plane tells.
+// Counts are the data plane's counters.
 type Counts interface {
 	Sizes() Sizes
-	// Counters returns the packets by reason, in the order of CounterNames.
+	// Counters returns the number of packets by reason, in the order of
+	// CounterNames.
 	Counters() ([]uint64, error)
 	FrontendCounters(index uint32) (bpf.BlixtFrontendCounters, error)
-	// BackendFlows returns how many new flows a backend got.
+	// BackendFlows returns how many new flows a backend has got.
 	BackendFlows(id uint32) (uint64, error)
-	// LinkPackets returns packets by (interface index % MAX_LINKS) * 2 + (1 at egress).
+	// LinkPackets returns the number of packets by (interface index %
+	// MAX_LINKS) * 2 + (1 at egress).
 	LinkPackets() ([]uint64, error)
 }
 
@@ -69,9 +71,9 @@ type FlowEntry struct {
 
 // Flows is the table of established flows.
 type Flows interface {
-	// EachFlow calls yield with entries, some at a time, until all were seen
-	// or yield returns false. Entries that come or go meanwhile may be seen,
-	// not seen or seen twice.
+	// EachFlow calls yield with some entries at a time, until all were seen or
+	// yield returns false. Entries that are added or removed meanwhile may be
+	// seen, not seen or seen twice.
 	EachFlow(yield func([]FlowEntry) bool) error
 	Flow(bpf.BlixtFlowKey) (value bpf.BlixtFlow, found bool, err error)
 	DeleteFlow(bpf.BlixtFlowKey) error
@@ -83,7 +85,7 @@ type Sizes struct {
 	Frontends int `json:"frontends"`
 	Backends  int `json:"backends"`
 	RingSlots int `json:"ringSlots"`
-	// Flows and NewFlows have two entries a flow.
+	// Flows and NewFlows count flows, which have two entries each.
 	Flows    int `json:"flows"`
 	NewFlows int `json:"newFlows"`
 }

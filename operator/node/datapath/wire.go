@@ -11,7 +11,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// ToAddr returns the form of an address in the maps.
+// ToAddr returns an address as it is in the maps: 16 bytes, IPv4 mapped into
+// IPv6; zero for the zero Addr.
 func ToAddr(a netip.Addr) bpf.BlixtAddr {
 	if !a.IsValid() { // zero: none
 		return bpf.BlixtAddr{}
@@ -60,17 +61,17 @@ func fromBackend(b bpf.BlixtBackend) BackendKey {
 	}
 }
 
-// inUse tells whether a backend's generation is odd.
+// inUse reports whether a backend id is in use: its generation is then odd.
 func inUse(b bpf.BlixtBackend) bool { return b.Generation&1 != 0 }
 
-// Ticks returns a duration in the data plane's unit, rounded up: nothing is
-// forgotten too early.
+// Ticks returns a duration in the data plane's unit, rounded up so that nothing
+// expires too early.
 func Ticks(d time.Duration) uint32 {
 	const tick = 1 << TickShift
 	return uint32(min((int64(d)+tick-1)/tick, 1<<31))
 }
 
-// RingRef is an element of `published`: which ring serves a frontend.
+// RingRef is an element of `published`: the ring that serves a frontend.
 type RingRef uint64
 
 const (
@@ -79,22 +80,22 @@ const (
 	generationMask = 1<<int(bpf.BlixtPublishedBitsRING_GENERATION_BITS) - 1
 )
 
-// NewRingRef returns the word of a ring.
+// newRingRef returns the reference to a ring of size slots at an offset.
 func newRingRef(offset, size, generation uint32) RingRef {
 	return RingRef(offset) | RingRef(size)<<offsetBits | RingRef(generation&generationMask)<<(offsetBits+sizeBits)
 }
 
-// Offset is the first slot of the ring.
+// Offset returns the first slot of the ring.
 func (w RingRef) Offset() uint32 { return uint32(w) & (1<<offsetBits - 1) }
 
-// Size is the number of slots, 0: everything is refused.
+// Size returns the number of slots; 0: everything is rejected.
 func (w RingRef) Size() uint32 { return uint32(w>>offsetBits) & (1<<sizeBits - 1) }
 
-// Generation changes with each publication. It is 0 only for an index that
-// was never published.
+// Generation changes with each publication. It is 0 only for an index that was
+// never published.
 func (w RingRef) Generation() uint32 { return uint32(w >> (offsetBits + sizeBits)) }
 
-// next returns the word that publishes another ring.
+// next returns the reference that publishes another ring in place of this one.
 func (w RingRef) next(offset, size uint32) RingRef {
 	generation := (w.Generation() + 1) & generationMask
 	return newRingRef(offset, size, max(generation, 1))
