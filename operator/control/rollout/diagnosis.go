@@ -100,10 +100,10 @@ func (s *observed) loadFault(at instanceKey) *diagnosis {
 	switch state.Status.AppLoadStatus {
 	case bpfmanv1.AppLoadError:
 		return broken(dead, LoadFailed, "bpfman could not load the program of ClusterBpfApplication %s. The log of container bpfman-agent of the node's bpfman-daemon pod says why. "+
-			"Usual: the image cannot be pulled (only by HTTPS, with a certificate that the node trusts, and bytecode.pullSecret if it is private), bpfman is to ask the internet about signatures and cannot (verify_enabled = false in its Config, as in examples/bpfman, ends that), the kernel is older than 6.6, "+
-			"or, when it says \"Operation not permitted\" of BPF_OBJ_PIN, bpfman was restarted without the fixes of examples/bpfman.", at.application)
+			"Usual causes: the image cannot be pulled (the registry needs HTTPS and a certificate that the node trusts, a private one bytecode.pullSecret); bpfman is configured to verify signatures and cannot reach the internet (set verify_enabled = false in its Config, as examples/bpfman does); the kernel is older than 6.6; "+
+			"or, if the log has \"Operation not permitted\" for BPF_OBJ_PIN, bpfman was restarted without the fixes of examples/bpfman.", at.application)
 	case bpfmanv1.ProgListChangedError:
-		return broken(dead, LoadFailed, "Somebody has changed the programs of ClusterBpfApplication %s, which bpfman cannot do while it is loaded. It is changed back; if this stays, delete it, and it is created again.", at.application)
+		return broken(dead, LoadFailed, "Somebody has changed the programs of ClusterBpfApplication %s, which bpfman does not support while it is loaded. Blixt changes them back. If this stays, delete the ClusterBpfApplication: Blixt creates it again.", at.application)
 	case bpfmanv1.AppLoadSuccess:
 		if s.program(at) == nil {
 			return broken(absent, NotLoaded, "bpfman says that ClusterBpfApplication %s is loaded, but lists no program. Delete it, and it is created again.", at.application)
@@ -139,11 +139,11 @@ func linkFault(at instanceKey, asked []bpfmanv1.ClTcxAttachInfo, p *bpfmanv1.ClB
 	}
 	f := (*diagnosis)(nil)
 	if missing := missingLinks(asked, links); len(failed) > 0 {
-		f = broken(dead, NotAttached, "bpfman has not attached the program of ClusterBpfApplication %s at %s. If this stays: is the interface there? bpfman looks again when a pod of the node changes. "+
+		f = broken(dead, NotAttached, "bpfman has not attached the program of ClusterBpfApplication %s at %s. If this stays, check that the interface exists: bpfman tries again when a pod of the node changes. "+
 			"If the log of bpfman-agent says \"bpf_mprog_attach failed\", bpfman's database has programs that are gone: delete /run/bpfman/db on the node, and the node's bpfman-daemon pod.", at.application, phrase.Join(failed))
 	} else if len(missing) > 0 {
-		f = broken(dead, LinksMissing, "bpfman says Success, but the program of ClusterBpfApplication %s is not attached at %s. If this stays: is the interface there? "+
-			"bpfman-agent attaches nothing, and says so nowhere, where it may not look at the host's network namespace (/proc/1/ns/net).", at.application, phrase.Join(missing))
+		f = broken(dead, LinksMissing, "bpfman says Success, but the program of ClusterBpfApplication %s is not attached at %s. If this stays, check that the interface exists, "+
+			"and that bpfman-agent may open the host's network namespace (/proc/1/ns/net): otherwise it attaches nothing and reports no error.", at.application, phrase.Join(missing))
 	}
 	if f != nil && attached {
 		f.phase = serving
@@ -223,7 +223,7 @@ func (s *observed) agentFault(at instanceKey) *diagnosis {
 		if pod != nil {
 			name = pod.Name
 		}
-		return degraded(metav1.ConditionUnknown, AgentLost, "The node's agent (%s) is not heard of. The kernel goes on serving what it has.", name)
+		return degraded(metav1.ConditionUnknown, AgentLost, "The node's agent (%s) is not connected. The kernel goes on serving what it has.", name)
 	case report.HeartbeatLost:
 		return broken(dead, ProgramGone, "The program sees no packets any more, though bpfman says that it is attached: it was perhaps lost with a restart of bpfman's container, which the fixes of examples/bpfman prevent. "+
 			"Delete /run/bpfman/db on the node, the node's bpfman-daemon pod, and pod %s. If bpftool net shows the program attached, deleting pod %s is enough.", report.Pod, report.Pod)

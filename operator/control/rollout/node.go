@@ -170,7 +170,7 @@ func (j *judge) serves() metav1.Condition {
 		return metav1.Condition{Type: v1alpha1.NodeReady, Status: status, Reason: reason, Message: message}
 	}
 	if !j.selected(j.node) {
-		return condition(metav1.ConditionFalse, NotSelected, "The node is not selected any more: its program is unloaded, during an upgrade when its connections have ended.")
+		return condition(metav1.ConditionFalse, NotSelected, "The node is not selected any more: its program is unloaded. During an upgrade that waits until its connections have ended.")
 	}
 	current := j.current()
 	switch {
@@ -235,7 +235,7 @@ func (j *judge) drifted() metav1.Condition {
 	case current.fault.keep && j.known(v1alpha1.NodeDrifted):
 		return metav1.Condition{Type: v1alpha1.NodeDrifted}
 	case current.fault.status == metav1.ConditionUnknown:
-		add(metav1.ConditionUnknown, current.fault.reason, "What the kernel holds is not known while the agent is not heard of.")
+		add(metav1.ConditionUnknown, current.fault.reason, "What the kernel holds is unknown while the agent is not connected.")
 	case slices.Contains([]string{LinksMissing, NotAttached}, current.fault.reason):
 		add(metav1.ConditionTrue, current.fault.reason, "%s is not attached everywhere it should be.", current.Name)
 	case slices.Contains([]string{NotLoaded, LoadFailed, StateStuck, ProgramGone}, current.fault.reason):
