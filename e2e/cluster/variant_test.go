@@ -119,7 +119,7 @@ var configEnd = regexp.MustCompile(`(\nstruct config \{[^}]*)(\n\};)`)
 func withLayout(number int) func(string) string {
 	return func(text string) string {
 		text = strings.ReplaceAll(text, bpf.LayoutMap, fmt.Sprintf("blixt_layout_%d", number))
-		text = strings.ReplaceAll(text, fmt.Sprintf("#define BLIXT_LAYOUT %d\n", bpf.Layout), fmt.Sprintf("#define BLIXT_LAYOUT %d\n", number))
+		text = strings.ReplaceAll(text, fmt.Sprintf("\tBLIXT_LAYOUT = %d,\n", bpf.Layout), fmt.Sprintf("\tBLIXT_LAYOUT = %d,\n", number))
 		return configEnd.ReplaceAllString(text, "$1\n\t__u64 more;$2")
 	}
 }
@@ -130,25 +130,15 @@ func unchecked(text string) string {
 	return strings.ReplaceAll(text, begin, begin+"\tif (*(volatile __u8 *)(long)ctx->data)\n\t\treturn TCX_NEXT;\n")
 }
 
-// buildNext builds blixt with the program of a folder and the layout that it writes.
+// buildNext builds blixt with the program of a folder, whose generated Go has its layout.
 func buildNext(dir string) error {
-	layout, err := os.ReadFile("../../bpf/layout.go")
-	if err != nil {
-		return err
-	}
-	text := strings.ReplaceAll(string(layout), fmt.Sprintf("\nconst Layout = %d\n", bpf.Layout), fmt.Sprintf("\nconst Layout = %d\n", nextLayout))
-	if err := os.WriteFile(filepath.Join(dir, "layout.go"), []byte(text), 0o644); err != nil {
-		return err
-	}
 	replace := map[string]string{}
-	for file, with := range map[string]string{
-		"bpf/blixt_bpfel.go": "blixt_bpfel.go", "bpf/blixt_bpfel.o": "blixt_bpfel.o", "bpf/layout.go": "layout.go",
-	} {
-		file, err := filepath.Abs("../../" + file)
+	for _, name := range []string{"blixt_bpfel.go", "blixt_bpfel.o"} {
+		file, err := filepath.Abs("../../bpf/" + name)
 		if err != nil {
 			return err
 		}
-		replace[file] = filepath.Join(dir, with)
+		replace[file] = filepath.Join(dir, name)
 	}
 	overlay, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {
