@@ -49,7 +49,8 @@ func TestBpfmanLoads(t *testing.T) {
 	m.CheckNothingLeft()
 }
 
-// TestBpfmanAttachesToWhatComesUp leaves the choice of interfaces to Blixt.
+// TestBpfmanAttachesToWhatComesUp has Blixt choose the interfaces, of which some come
+// up and go down.
 func TestBpfmanAttachesToWhatComesUp(t *testing.T) {
 	m := labtest.NewManaged(t, "bpfman-up", 1)
 	m.Blixt.Args = slices.DeleteFunc(m.Blixt.Args, func(arg string) bool { return arg == "--interface" || strings.HasPrefix(arg, "eth") })
@@ -95,8 +96,8 @@ func TestBpfmanAttachesToWhatComesUp(t *testing.T) {
 	m.CheckNothingLeft()
 }
 
-// TestBpfmanProgramOutlivesBothProcesses kills Blixt and bpfman, in turn and
-// both, while connections are in use all the time.
+// TestBpfmanProgramOutlivesBothProcesses kills Blixt, bpfman, and both, while
+// connections are in use.
 func TestBpfmanProgramOutlivesBothProcesses(t *testing.T) {
 	m := labtest.NewManaged(t, "bpfman-kill", 3)
 	m.Check(m.Blixt.Start())
@@ -156,7 +157,7 @@ func TestBpfmanProgramOutlivesBothProcesses(t *testing.T) {
 	m.CheckNothingLeft()
 }
 
-// TestBpfmanFailureIsUndone fails at every step that can.
+// TestBpfmanFailureIsUndone has each step fail that can.
 func TestBpfmanFailureIsUndone(t *testing.T) {
 	m := labtest.NewManaged(t, "bpfman-fail", 1)
 	args := m.Blixt.Args
@@ -196,7 +197,8 @@ func TestBpfmanFailureIsUndone(t *testing.T) {
 	})
 }
 
-// TestBpfmanLinksAreFoundWithoutANote loses the only word of which link is which.
+// TestBpfmanLinksAreFoundWithoutANote deletes the file that records which link is
+// which.
 func TestBpfmanLinksAreFoundWithoutANote(t *testing.T) {
 	m := labtest.NewManaged(t, "bpfman-note", 1)
 	m.Check(m.Blixt.Start())

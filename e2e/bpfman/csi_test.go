@@ -33,8 +33,8 @@ import (
 // CSI driver finds its program.
 const application = "blixt-test"
 
-// node is bpfman with those who ask it on a node of a cluster: its agent, and
-// the kubelet.
+// node is bpfman on a node of a cluster, with its clients there: its agent and the
+// kubelet.
 type node struct {
 	*labtest.Managed
 	loader pb.BpfmanClient
@@ -97,10 +97,10 @@ func (n *node) unload(p *pb.LoadResponseInfo) {
 	n.Check(err)
 }
 
-// target is where the kubelet wants a volume of a pod.
+// target returns the path at which the kubelet wants a volume of a pod.
 func (n *node) target(volume string) string { return filepath.Join(n.Dir(), "pods", volume, "mount") }
 
-// publish asks for an ephemeral volume, as the kubelet does.
+// publish requests an ephemeral volume, as the kubelet does.
 func (n *node) publish(volume, program string, names ...string) error {
 	_, err := n.csi.NodePublishVolume(n.Context(), &csi.NodePublishVolumeRequest{
 		VolumeId: volume, TargetPath: n.target(volume),
@@ -156,8 +156,8 @@ func (n *node) mounts() (found []string) {
 	return found
 }
 
-// asPod is the command by which a container sees the volume, and of bpfman
-// nothing else, at /mnt.
+// asPod returns the command that runs another one as a container sees it: with the
+// volume at /mnt, and without bpfman's other files.
 func (n *node) asPod(volume string) []string {
 	return slices.Concat(n.Bpfman.Via(), []string{"unshare", "--mount", "--propagation", "private",
 		"bash", "-euc", `mount --bind "$0" /mnt; umount -l /run/bpfman/fs; exec "$@"`, n.target(volume)})
@@ -174,8 +174,8 @@ func (n *node) read(dir string) writer.Status {
 	return s
 }
 
-// TestCSIVolumeIsAllThatAnAgentNeeds goes the way of a pod in a cluster, from
-// the program to an agent without privilege.
+// TestCSIVolumeIsAllThatAnAgentNeeds follows a pod in a cluster, from the program to an
+// agent without privilege.
 func TestCSIVolumeIsAllThatAnAgentNeeds(t *testing.T) {
 	n := newNode(t, "csi")
 	program := n.load()
@@ -223,9 +223,9 @@ func TestCSIVolumeIsAllThatAnAgentNeeds(t *testing.T) {
 	n.CheckNothingLeft()
 }
 
-// TestCSIVolumeOfAnotherProgramGoesStale loads the program again beneath a
-// volume: it keeps the maps that nothing reads any more, and only a fresh one
-// has the new ones.
+// TestCSIVolumeOfAnotherProgramGoesStale reloads the program beneath a volume. The
+// volume keeps the maps that no program reads any more; only a new volume has the new
+// ones.
 func TestCSIVolumeOfAnotherProgramGoesStale(t *testing.T) {
 	n := newNode(t, "csi-stale")
 	before := n.load()
@@ -263,8 +263,8 @@ func TestCSIVolumeOfAnotherProgramGoesStale(t *testing.T) {
 	n.CheckNothingLeft()
 }
 
-// TestCSIVolumeOfNothingIsNotFound is what a kubelet tries again, until the
-// program is there.
+// TestCSIVolumeOfNothingIsNotFound checks the error that has the kubelet retry until
+// the program is there.
 func TestCSIVolumeOfNothingIsNotFound(t *testing.T) {
 	n := newNode(t, "csi-none")
 	notFound := func(err error, says string) {

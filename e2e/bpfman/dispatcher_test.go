@@ -49,8 +49,8 @@ SEC("classifier") int skb_counter(struct __sk_buff *ctx) { return count(-1); }
 SEC("xdp") int xdp_counter(struct xdp_md *ctx) { return count(XDP_PASS); }
 `
 
-// needsExtensions skips a test where bpfman's dispatcher cannot be: it calls
-// programs that replace functions of it, which kernels in lockdown refuse.
+// needsExtensions skips a test where bpfman's dispatcher cannot work: it replaces
+// functions by programs, which kernels in lockdown refuse.
 func needsExtensions(t *testing.T) {
 	t.Helper()
 	err := features.HaveProgramType(ebpf.Extension)
@@ -62,8 +62,8 @@ func needsExtensions(t *testing.T) {
 	}
 }
 
-// TestBpfmanAttachesByEveryHook tells on which kernels bpfman has more to
-// offer than TCX, which needs no dispatcher.
+// TestBpfmanAttachesByEveryHook shows on which kernels bpfman offers more than TCX,
+// which needs no dispatcher.
 func TestBpfmanAttachesByEveryHook(t *testing.T) {
 	n := newNode(t, "hooks")
 	n.object = filepath.Join(n.Dir(), "counter.o")
@@ -102,8 +102,8 @@ func TestBpfmanAttachesByEveryHook(t *testing.T) {
 	}
 }
 
-// counts sends datagrams to the balancer, and fails the test unless the one
-// value of a pinned array rises by as many.
+// counts sends datagrams to the balancer, and fails the test unless the one value of a
+// pinned array rises by as many.
 func (n *node) counts(pin string) {
 	n.Helper()
 	m, err := ebpf.LoadPinnedMap(pin, nil)

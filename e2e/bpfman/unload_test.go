@@ -13,7 +13,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/labtest"
 )
 
-// TestProgramThatSomebodyUnloadsIsLoadedAgain goes behind Blixt's back.
+// TestProgramThatSomebodyUnloadsIsLoadedAgain has bpfman unload and detach behind
+// Blixt's back.
 func TestProgramThatSomebodyUnloadsIsLoadedAgain(t *testing.T) {
 	m := labtest.NewManaged(t, "unload", 2)
 	m.Check(m.Blixt.Start())

@@ -16,8 +16,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/umask"
 )
 
-// TestBpfmanMapsNeedNoPrivilege has bpfman's maps written by a process without
-// any: root only gives them to its group.
+// TestBpfmanMapsNeedNoPrivilege has a process without privileges write bpfman's maps:
+// root only gives them to its group.
 func TestBpfmanMapsNeedNoPrivilege(t *testing.T) {
 	m := labtest.NewManaged(t, "bpfman-writer", 2)
 	m.Check(m.Blixt.Start())
@@ -51,8 +51,8 @@ func TestBpfmanMapsNeedNoPrivilege(t *testing.T) {
 	m.CheckNothingLeft()
 }
 
-// runWriter writes a state into the maps of a directory by a process without
-// any privilege, which sees files as a command run by via does.
+// runWriter has a process without privileges write a state into the maps of a
+// directory, in the mount namespace of the command via.
 func runWriter(w *labtest.World, via []string, dir string) {
 	w.Helper()
 	umask.Open(w.T)

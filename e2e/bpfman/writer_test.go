@@ -22,7 +22,7 @@ const nobody = 65532
 // writerOf is set in the process that has no privilege: what it is to write to.
 const writerOf = "BLIXT_TEST_WRITER"
 
-// write is what the process without privilege does.
+// write is the main function of the process without privileges.
 func write(dir string) error {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {

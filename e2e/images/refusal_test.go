@@ -41,7 +41,7 @@ func keyPair(m *labtest.Managed, name string) (private, public string) {
 	return private, write(".pub", "PUBLIC KEY", der, err)
 }
 
-// builtin has the built-in loader load, with all of root's capabilities.
+// builtin has the built-in loader load the program, with all of root's capabilities.
 func builtin(m *labtest.Managed) *labtest.Managed {
 	m.Helper()
 	b, err := m.Standard.Blixt(m.Balancer, labtest.Binary, m.Config, "eth0", "eth1")
@@ -51,7 +51,7 @@ func builtin(m *labtest.Managed) *labtest.Managed {
 	return &labtest.Managed{World: &w, Bpfman: m.Bpfman}
 }
 
-// TestBytecodeThatIsRefused is the same whoever loads: Blixt looks first.
+// TestBytecodeThatIsRefused is the same for both loaders: Blixt checks bytecode first.
 func TestBytecodeThatIsRefused(t *testing.T) {
 	m := labtest.NewManaged(t, "refused", 2)
 	r := startRegistry(m)
@@ -107,7 +107,8 @@ func TestBytecodeThatIsRefused(t *testing.T) {
 	}
 }
 
-// TestBytecodeThatBpfmanCannotGet is of what Blixt got, and found good.
+// TestBytecodeThatBpfmanCannotGet has bpfman fail to pull an image that Blixt has
+// pulled and found good.
 func TestBytecodeThatBpfmanCannotGet(t *testing.T) {
 	m := labtest.NewManaged(t, "bpfman-pull", 2)
 	r := startRegistry(m)
@@ -158,8 +159,8 @@ func TestBytecodeThatBpfmanCannotGet(t *testing.T) {
 	}
 }
 
-// TestBpfmanOnAFullDisk fills the one that has bpfman's database, while
-// another image is to be stored in it.
+// TestBpfmanOnAFullDisk fills the disk that has bpfman's database, while another image
+// is stored in it.
 func TestBpfmanOnAFullDisk(t *testing.T) {
 	m := labtest.NewManaged(t, "bpfman-full", 2)
 	r := startRegistry(m)
@@ -190,7 +191,7 @@ func TestBpfmanOnAFullDisk(t *testing.T) {
 	m.CheckNothingLeft()
 }
 
-// TestPullOntoAFullDisk leaves nothing there.
+// TestPullOntoAFullDisk checks that a failed pull leaves nothing on the disk.
 func TestPullOntoAFullDisk(t *testing.T) {
 	m := labtest.NewManaged(t, "pull-full", 1)
 	r := startRegistry(m)

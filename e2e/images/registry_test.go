@@ -24,8 +24,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/labtest"
 )
 
-// imageRegistry is one that Blixt and bpfman find at the same address, as each
-// has a socket in its own network.
+// imageRegistry is a registry that Blixt and bpfman reach at the same address: it
+// listens in the network of each.
 type imageRegistry struct {
 	*labtest.Managed
 	addr, ca string
@@ -93,7 +93,7 @@ func damaging(next http.Handler, repository string) http.Handler {
 	})
 }
 
-// blixt runs a command of Blixt's that asks the registry.
+// blixt runs a command of Blixt that uses the registry.
 func (r *imageRegistry) blixt(args ...string) string {
 	r.Helper()
 	out, err := r.Balancer.Run(3*labtest.Patience, labtest.Binary, append([]string{"bytecode"}, append(args, "--ca-file", r.ca)...)...)

@@ -19,8 +19,8 @@ var (
 	tcp82 = lab.Listener{Protocol: "TCP", Port: 82}
 )
 
-// changingConfig is one Service by TCP and UDP, a second one on a listener of
-// its own, and a third in another namespace.
+// changingConfig serves one Service by TCP and UDP, a second one on a listener of its
+// own, and a third in another namespace.
 func changingConfig(endpoints []lab.Endpoint, b []*lab.Node) *lab.Config {
 	return &lab.Config{
 		Gateways: []lab.Gateway{{
@@ -41,7 +41,7 @@ func changingConfig(endpoints []lab.Endpoint, b []*lab.Node) *lab.Config {
 	}
 }
 
-// with returns endpoints with conditions.
+// with returns the endpoints with conditions.
 func with(conditions string, endpoints []lab.Endpoint) []lab.Endpoint {
 	for i := range endpoints {
 		endpoints[i].Conditions = conditions
@@ -55,8 +55,8 @@ const (
 )
 
 // TestDefect7_ChangesUnderLoad changes the configuration in every way while 200 TCP
-// connections and 40 UDP sockets are in use all the time. Nobody may notice but
-// those whose backend or permission has gone.
+// connections and 40 UDP sockets are in use. Only those may notice whose backend or
+// permission is gone.
 func TestDefect7_ChangesUnderLoad(t *testing.T) {
 	w := labtest.New(t, "change", 4, 0)
 	b := w.Backends
@@ -205,8 +205,8 @@ func TestDefect7_ChangesUnderLoad(t *testing.T) {
 	}
 }
 
-// checkAllReset applies the configuration: all connections of one clients are reset,
-// none of the others.
+// checkAllReset applies the configuration. All connections of some clients have to be
+// reset, and none of the others.
 func checkAllReset(w *labtest.World, gone *labtest.Clients, others ...*labtest.Clients) {
 	w.Helper()
 	had := 0

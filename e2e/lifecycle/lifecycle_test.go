@@ -19,14 +19,14 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 )
 
-// one serves a single node on port 80.
+// one returns a configuration that serves a single node on port 80.
 func one(n *lab.Node) *lab.Config {
 	return labtest.ConfigOf(map[int][]lab.Endpoint{80: lab.Endpoints(8080, n)})
 }
 
-// TestChangedFileIsServedAtOnce measures from the rename of a file to the first
-// connection that the new backend answers. The design says 100 ms, which a
-// machine that does other things as well cannot promise.
+// TestChangedFileIsServedAtOnce measures the time from the rename of a file to the
+// first connection that the new backend answers. The design promises 100 ms, which a
+// busy machine cannot keep.
 func TestChangedFileIsServedAtOnce(t *testing.T) {
 	w := labtest.New(t, "reload", 2, 0)
 	w.StartBlixt(one(w.Backends[0]), "eth0", "eth1")
@@ -55,8 +55,8 @@ func TestChangedFileIsServedAtOnce(t *testing.T) {
 	}
 }
 
-// TestBrokenFileLeavesTheLastGoodConfigurationServing breaks a file in three
-// ways, then mends it.
+// TestBrokenFileLeavesTheLastGoodConfigurationServing breaks a file in three ways, then
+// repairs it.
 func TestBrokenFileLeavesTheLastGoodConfigurationServing(t *testing.T) {
 	w := labtest.New(t, "broken", 2, 0)
 	w.StartBlixt(one(w.Backends[0]), "eth0", "eth1")
@@ -93,8 +93,8 @@ func TestBrokenFileLeavesTheLastGoodConfigurationServing(t *testing.T) {
 	clients.Stop()
 }
 
-// TestKilledProcessBreaksNoFlow ends blixt in ways that leave the kernel
-// serving, and starts it again.
+// TestKilledProcessBreaksNoFlow ends blixt in ways that leave the kernel serving, and
+// starts it again.
 func TestKilledProcessBreaksNoFlow(t *testing.T) {
 	for _, end := range []struct {
 		name string
@@ -158,8 +158,8 @@ func TestKilledProcessBreaksNoFlow(t *testing.T) {
 	}
 }
 
-// TestNothingIsLeftAtTheEnd looks at links, pins, addresses and files after
-// SIGTERM.
+// TestNothingIsLeftAtTheEnd checks that SIGTERM leaves no links, pins, addresses or
+// files.
 func TestNothingIsLeftAtTheEnd(t *testing.T) {
 	w := labtest.New(t, "end", 1, 0)
 	w.StartBlixt(one(w.Backends[0]))
@@ -201,7 +201,7 @@ func checkNothingLeft(w *labtest.World) {
 	}
 }
 
-// addresses returns the load balancer's.
+// addresses returns the load balancer's addresses.
 func addresses(w *labtest.World) (ips []string) {
 	w.Helper()
 	w.Check(w.Balancer.Do(func() error {

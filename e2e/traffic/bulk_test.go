@@ -11,9 +11,9 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/labtest"
 )
 
-// TestLargeTransfersArriveWhole sends megabytes both ways at once: with
-// offloads in packets of 64 KiB that nobody cuts, without in segments whose
-// every checksum the receiver looks at.
+// TestLargeTransfersArriveWhole sends megabytes both ways at once: with offloads in
+// packets of 64 KiB that no device segments, without offloads in segments whose
+// checksum the receiver verifies each.
 func TestLargeTransfersArriveWhole(t *testing.T) {
 	w := labtest.New(t, "bulk", 1, 1)
 	for _, n := range []*lab.Node{w.Backends[0], w.Pods[0]} {

@@ -15,10 +15,11 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/labtest"
 )
 
-// counter is a TCX program of somebody else: it counts packets and passes them on.
+// counter is a TCX program that does not belong to Blixt: it counts packets and passes
+// them on.
 type counter struct{ packets *ebpf.Map }
 
-// newCounter attaches one to the ingress of a device of the load balancer.
+// newCounter attaches a counter to the ingress of a device of the load balancer.
 func newCounter(w *labtest.World, dev string, anchor link.Anchor) counter {
 	w.Helper()
 	packets, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
@@ -61,9 +62,9 @@ func (c counter) count(w *labtest.World) uint64 {
 	return binary.NativeEndian.Uint64(value)
 }
 
-// TestDefect6_OtherProgramsStillRun has programs of others before and behind
-// Blixt. The one before sees everything; the one behind what is not Blixt's, and
-// what Blixt has translated and leaves to the stack.
+// TestDefect6_OtherProgramsStillRun attaches programs before and behind Blixt's. The
+// one before sees every packet. The one behind sees what is not Blixt's, and what Blixt
+// has translated and leaves to the stack.
 func TestDefect6_OtherProgramsStillRun(t *testing.T) {
 	w := labtest.New(t, "chain", 1, 1)
 	_, err := w.Balancer.Serve("other", labtest.At(lab.Outside4, 7000))

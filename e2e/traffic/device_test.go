@@ -37,7 +37,7 @@ type hop struct {
 	sees [2]string
 }
 
-// checkHops sends a few small questions and one of some segments over each way.
+// checkHops sends a few small questions and one of several segments over each way.
 func checkHops(w *labtest.World, hops []hop) {
 	for _, h := range hops {
 		for _, network := range []string{"tcp", "udp"} {
@@ -76,7 +76,7 @@ func checkHop(w *labtest.World, h hop, network string, family int) {
 	w.CheckCarried(s, network, addr, 1, sum, sum)
 }
 
-// checkRefused asks for a port that nothing listens on.
+// checkRefused checks that a port which no listener has is refused.
 func checkRefused(w *labtest.World, from *lab.Node, local string, family int) {
 	w.Helper()
 	if local != "" {
@@ -199,9 +199,9 @@ func TestBridgePortsAndTheirBridgeMayBothHaveTheProgram(t *testing.T) {
 	})
 }
 
-// TestSumsOfOthersStayRight has conntrack look at packets on a bridge, before
-// anybody else: it sums up those that the sender has given a checksum, and the
-// receiving socket takes that sum for the truth.
+// TestSumsOfOthersStayRight has conntrack process packets on a bridge first. It
+// computes the checksum of those that the sender has given one, and the receiving
+// socket relies on that.
 func TestSumsOfOthersStayRight(t *testing.T) {
 	w := labtest.New(t, "sums", 1, 2)
 	w.Offloads(false)

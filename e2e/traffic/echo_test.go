@@ -16,8 +16,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/labtest"
 )
 
-// ping pings an address once, through the kernel's ping sockets, which look
-// at checksum, identifier and sequence number of the answer.
+// ping sends one echo request through the kernel's ping sockets, which verify checksum,
+// identifier and sequence number of the reply.
 func ping(n *lab.Node, ip string) error {
 	addr := netip.MustParseAddr(ip)
 	request := []byte{8, 0, 0, 0, 0, 0, 0, 1}

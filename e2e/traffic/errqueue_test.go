@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forbidFragments has a UDP socket never fragment, and keep what ICMP errors
-// say about it.
+// forbidFragments has a UDP socket never fragment, and queue the ICMP errors about its
+// packets.
 func forbidFragments(c syscall.Conn, family int) error {
 	if family == 6 {
 		return set(c, unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO, unix.IPV6_RECVERR, 1)
@@ -21,7 +21,7 @@ func forbidFragments(c syscall.Conn, family int) error {
 	return set(c, unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO, unix.IP_RECVERR, 1)
 }
 
-// set sets options of a socket, each given as a number and a value.
+// set sets options of a socket, given as pairs of number and value.
 func set(c syscall.Conn, level int, options ...int) error {
 	return onSocket(c, func(fd int) (err error) {
 		for i := 0; i < len(options) && err == nil; i += 2 {
@@ -44,7 +44,7 @@ func onSocket(c syscall.Conn, f func(fd int) error) error {
 	return of
 }
 
-// pathMTU returns what a connected socket knows of its path.
+// pathMTU returns the path MTU that a connected socket has learned.
 func pathMTU(c syscall.Conn, family int) (mtu int, err error) {
 	err = onSocket(c, func(fd int) (err error) {
 		if family == 6 {
@@ -57,7 +57,7 @@ func pathMTU(c syscall.Conn, family int) (mtu int, err error) {
 	return mtu, err
 }
 
-// report is what an ICMP error has told a socket.
+// report is an ICMP error that a socket has received.
 type report struct {
 	errno syscall.Errno
 	mtu   uint32
@@ -67,7 +67,7 @@ type report struct {
 
 var errNoReport = errors.New("no ICMP error has reached the socket")
 
-// takeReport returns the oldest ICMP error that has reached a socket.
+// takeReport returns the oldest ICMP error in a socket's error queue.
 func takeReport(c syscall.Conn) (r report, err error) {
 	err = onSocket(c, func(fd int) error {
 		data, control := make([]byte, 1<<16), make([]byte, 512)

@@ -16,8 +16,8 @@ import (
 // flood is more SYNs than there is room for new flows: twice MAX_NEW_FLOWS.
 const flood = 150_000
 
-// TestEstablishedFlowsSurviveAFloodOfSYNs sends SYNs of addresses that are not
-// the sender's, while connections are in use and sockets ask by UDP.
+// TestEstablishedFlowsSurviveAFloodOfSYNs sends SYNs from forged addresses, while TCP
+// connections and UDP sockets are in use.
 func TestEstablishedFlowsSurviveAFloodOfSYNs(t *testing.T) {
 	w := labtest.New(t, "flood", 2, 0)
 	w.StartBlixt(labtest.ConfigOf(map[int][]lab.Endpoint{toRemote: lab.Endpoints(8080, w.Backends...)}), "eth0", "eth1")
@@ -77,7 +77,7 @@ func synFlood(n *lab.Node, to netip.AddrPort, count int) error {
 	return nil
 }
 
-// tcpChecksum sums up an IPv4 packet of 40 bytes (RFC 9293, 3.1).
+// tcpChecksum computes the checksum of an IPv4 packet of 40 bytes (RFC 9293, 3.1).
 func tcpChecksum(p []byte) uint16 {
 	sum := uint32(unix.IPPROTO_TCP + 20)
 	for i := 12; i < 40; i += 2 {

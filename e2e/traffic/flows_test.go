@@ -25,9 +25,9 @@ const (
 	second6 = "2001:db8:100::11"
 )
 
-// TestDefect3_OneClientSocketAddressManyFlows opens flows from one client
-// address and port to two VIPs and two ports of each, by TCP and by UDP, all to
-// one backend. A backend that sees the client's address would see them as one.
+// TestDefect3_OneClientSocketAddressManyFlows opens flows from one client address and
+// port to two VIPs and two ports of each, by TCP and by UDP, all to one backend. A
+// backend that sees the client's address could not tell them apart.
 func TestDefect3_OneClientSocketAddressManyFlows(t *testing.T) {
 	w := labtest.New(t, "collide", 1, 1)
 	c := labtest.ConfigOf(map[int][]lab.Endpoint{
@@ -97,8 +97,8 @@ func checkCollision(w *labtest.World, port int, client bool) {
 	}
 }
 
-// TestDefect4_HalfCloseKeepsTheOtherDirection ends the client's direction; the
-// backend ends its own a second later, with a last word.
+// TestDefect4_HalfCloseKeepsTheOtherDirection closes the client's direction. The
+// backend sends more and closes its own a second later.
 func TestDefect4_HalfCloseKeepsTheOtherDirection(t *testing.T) {
 	w := labtest.New(t, "half", 1, 1)
 	for _, n := range []*lab.Node{w.Backends[0], w.Pods[0]} {

@@ -21,8 +21,8 @@ import (
 // large is more than two packets hold.
 const large = 4000
 
-// TestFragmentsFollowTheFirst sends datagrams that take several packets, of
-// which only the first has ports.
+// TestFragmentsFollowTheFirst sends datagrams in several fragments, of which only the
+// first has ports.
 func TestFragmentsFollowTheFirst(t *testing.T) {
 	w := labtest.New(t, "fragments", 2, 2)
 	w.Offloads(false)
@@ -60,8 +60,8 @@ func TestFragmentsFollowTheFirst(t *testing.T) {
 	w.CheckChecksums()
 }
 
-// checkFragments sends from several sockets at once, so that fragments of their
-// datagrams meet.
+// checkFragments sends from several sockets at once, so that fragments of different
+// datagrams interleave.
 func checkFragments(w *labtest.World, from *lab.Node, addr string) {
 	const sockets, rounds = 8, 3
 	s := w.Count(func() {
@@ -90,10 +90,10 @@ func checkFragments(w *labtest.World, from *lab.Node, addr string) {
 	}
 }
 
-// body is a large text that no other socket sends, nor this one twice.
+// body returns a large text that is sent only once.
 func body(round, i int) string { return fmt.Sprintf("%d of %d: ", round, i) + text(large) }
 
-// receiveAnswer waits for what a server says to a body.
+// receiveAnswer waits for the server's answer to a body.
 func receiveAnswer(w *labtest.World, c net.Conn, body string) {
 	w.Helper()
 	w.Check(c.SetReadDeadline(time.Now().Add(labtest.Patience)))
@@ -108,8 +108,8 @@ func receiveAnswer(w *labtest.World, c net.Conn, body string) {
 	}
 }
 
-// TestDatagramsWithoutChecksumStayWithout sends and answers without one, which
-// IPv4 allows everybody and IPv6 those who agree on it (RFC 6935).
+// TestDatagramsWithoutChecksumStayWithout sends and answers datagrams without a
+// checksum, which IPv4 always allows, and IPv6 to those who agree on it (RFC 6935).
 func TestDatagramsWithoutChecksumStayWithout(t *testing.T) {
 	w := labtest.New(t, "unsummed", 1, 1)
 	w.Offloads(false)
@@ -171,7 +171,7 @@ func checkUnsummed(w *labtest.World, who string, packets [][]byte, family int) {
 	}
 }
 
-// noChecksum has a UDP socket send without checksums, and receive such.
+// noChecksum has a UDP socket send without checksums, and accept datagrams without one.
 func noChecksum(c *net.UDPConn, family int) error {
 	if family == 6 {
 		return set(c, unix.SOL_UDP, unix.UDP_NO_CHECK6_TX, 1, unix.UDP_NO_CHECK6_RX, 1)
@@ -179,8 +179,8 @@ func noChecksum(c *net.UDPConn, family int) error {
 	return set(c, unix.SOL_SOCKET, unix.SO_NO_CHECK, 1)
 }
 
-// TestOptionsOfTheIPHeaderTravelAlong has headers of other than the usual
-// length before TCP and UDP.
+// TestOptionsOfTheIPHeaderTravelAlong sends TCP and UDP behind IP headers of unusual
+// length.
 func TestOptionsOfTheIPHeaderTravelAlong(t *testing.T) {
 	w := labtest.New(t, "options", 1, 1)
 	w.Offloads(false)
@@ -219,8 +219,8 @@ func TestOptionsOfTheIPHeaderTravelAlong(t *testing.T) {
 	w.CheckChecksums()
 }
 
-// addOptions has a socket send 8 bytes more before the layer-4 header: where
-// routers record that they were here, or, in IPv6, padding for the destination.
+// addOptions has a socket insert 8 bytes before the layer-4 header: the record route
+// option in IPv4, a destination option of padding in IPv6.
 func addOptions(c syscall.Conn, family int) error {
 	return onSocket(c, func(fd int) error {
 		if family == 6 {

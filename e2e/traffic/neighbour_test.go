@@ -11,9 +11,9 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/labtest"
 )
 
-// TestFirstPacketWaitsForTheNeighbour forgets who is on the network before each
-// flow: its first packet waits in the kernel until the backend's hardware
-// address is known, and must not be lost there.
+// TestFirstPacketWaitsForTheNeighbour flushes the neighbour table before each flow: its
+// first packet waits in the kernel until the backend's hardware address is known, and
+// must not be lost there.
 func TestFirstPacketWaitsForTheNeighbour(t *testing.T) {
 	w := labtest.New(t, "neighbour", 1, 1)
 	w.StartBlixt(labtest.ConfigOf(map[int][]lab.Endpoint{

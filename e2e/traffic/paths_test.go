@@ -51,11 +51,11 @@ func pathsConfig(w *labtest.World) *lab.Config {
 	return c
 }
 
-// TestDefect1And8_EveryPathCarriesBothWays sends both protocols in both families from everywhere to
-// everywhere, on listener ports that no backend has, past a firewall that
-// drops what conntrack calls invalid. The backend's word tells which source
-// address it saw, Blixt's counters that it was Blixt's doing, the kernels'
-// counters that every checksum was right.
+// TestDefect1And8_EveryPathCarriesBothWays sends both protocols in both families from
+// everywhere to everywhere, on listener ports that no backend has, past a firewall that
+// drops what conntrack calls invalid. The backend reports which source address it saw,
+// Blixt's counters that Blixt has forwarded the packets, the kernels' counters that
+// every checksum was right.
 func TestDefect1And8_EveryPathCarriesBothWays(t *testing.T) {
 	w := labtest.New(t, "paths", 2, 2)
 	for i, ip := range []string{lab.Inside4, lab.Inside6} {
@@ -126,7 +126,7 @@ const (
 	packetsPerFlow = 4 // of UDP, each way
 )
 
-// checkPath goes a way by both protocols in both families.
+// checkPath connects by one way, by both protocols in both families.
 func checkPath(w *labtest.World, p path, address string) {
 	node := map[string]*lab.Node{"outside": w.Client, "host": w.Balancer, "pod": w.Pods[0]}[p.from]
 	ips := map[string][2]string{"exclusive": {lab.VIP4, lab.VIP6}, "shared": {lab.Outside4, lab.Outside6}}[address]
@@ -171,7 +171,7 @@ func checkPath(w *labtest.World, p path, address string) {
 	}
 }
 
-// checkSeen fails the test unless the backend saw whom it should have.
+// checkSeen fails the test unless the backend saw the right source address.
 func checkSeen(w *labtest.World, p path, a lab.Answer, c net.Conn, family int, s lab.Status) {
 	w.Helper()
 	seen := netip.MustParseAddrPort(a.Client)
@@ -186,7 +186,7 @@ func checkSeen(w *labtest.World, p path, a lab.Answer, c net.Conn, family int, s
 	}
 }
 
-// checkUnserved asks for ports that no listener has.
+// checkUnserved checks that ports which no listener has are refused.
 func checkUnserved(w *labtest.World) {
 	before := w.Status()
 	nodes := []*lab.Node{w.Client, w.Balancer, w.Pods[0]}
@@ -213,7 +213,8 @@ func checkUnserved(w *labtest.World) {
 	}
 }
 
-// checkPing pings every address: Blixt answers for its own, the host for the shared.
+// checkPing pings every address: Blixt answers for exclusive ones, the host for shared
+// ones.
 func checkPing(w *labtest.World) {
 	before := w.Status()
 	nodes := []*lab.Node{w.Client, w.Balancer, w.Pods[0]}
@@ -251,7 +252,7 @@ func firewall(w *labtest.World, bridgeNetfilter bool, chains ...string) {
 
 var packetCount = regexp.MustCompile(`counter packets (\d+)`)
 
-// firewallDrops returns how many packets that was.
+// firewallDrops returns how many packets the firewall has dropped.
 func firewallDrops(w *labtest.World) (sum int) {
 	w.Helper()
 	out, err := w.Balancer.Run(labtest.Patience, "nft", "list", "table", "inet", "guard")

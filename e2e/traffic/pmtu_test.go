@@ -50,7 +50,7 @@ func addRouters(w *labtest.World, name string, network int, mtus [3]int) *lab.No
 	return nodes[3]
 }
 
-// bottleneck is a way with a narrow link, and who has to learn of it.
+// bottleneck is a way with a narrow link, and whose sockets have to learn of it.
 type bottleneck struct {
 	name         string
 	from, server *lab.Node
@@ -102,7 +102,7 @@ func forgetPaths(n *lab.Node) error {
 	return errors.Join(four, six)
 }
 
-// checkTransfer sends much more than a packet each way.
+// checkTransfer sends much more than one packet each way.
 func checkTransfer(w *labtest.World, b bottleneck, family int) {
 	const size = 300_000
 	addr := labtest.VIP(family, b.port)
@@ -117,8 +117,8 @@ func checkTransfer(w *labtest.World, b bottleneck, family int) {
 	}
 }
 
-// checkDatagram has one of two sockets send a datagram that is too large: it
-// has to learn why, the other must not.
+// checkDatagram has one of two sockets send a datagram that is too large. That socket
+// has to receive the ICMP error, the other one must not.
 func checkDatagram(w *labtest.World, b bottleneck, family int) {
 	addr, fits := labtest.VIP(family, b.port+1000), text(narrow-100)
 	server, err := b.server.ListenPacket("udp", labtest.At(own(b.server, family), tellsMTU))
@@ -157,7 +157,7 @@ func checkDatagram(w *labtest.World, b bottleneck, family int) {
 	}
 }
 
-// receive returns who has sent the datagram that is expected.
+// receive waits for this datagram and returns its sender.
 func receive(w *labtest.World, pc net.PacketConn, want string) net.Addr {
 	w.Helper()
 	w.Check(pc.SetReadDeadline(time.Now().Add(labtest.Patience)))
@@ -198,8 +198,8 @@ func checkServerLearns(w *labtest.World, server net.PacketConn, client net.Addr)
 	noReport(w, server.(*net.UDPConn))
 }
 
-// awaitReport waits until a socket hears that a datagram of its own, to that
-// address, was too large.
+// awaitReport waits until a socket has received an ICMP error about its own datagram to
+// that address, which was too large.
 func awaitReport(w *labtest.World, c *net.UDPConn, to string) {
 	w.Helper()
 	var r report
@@ -219,7 +219,7 @@ func noReport(w *labtest.World, c *net.UDPConn) {
 	}
 }
 
-// narrowConfig serves two ports of everybody: for TCP, and a thousand higher
+// narrowConfig serves two ports of each backend: one for TCP, and one a thousand higher
 // for datagrams that the test itself answers.
 func narrowConfig(w *labtest.World, far *lab.Node) *lab.Config {
 	services := map[int][]lab.Endpoint{}
@@ -259,8 +259,8 @@ func TestNarrowLinksOfThePathAreLearned(t *testing.T) {
 	})
 }
 
-// TestNarrowDevicesOfTheLoadBalancerAreLearned has devices of a small MTU on
-// the load balancer, which then is the router that has to say so.
+// TestNarrowDevicesOfTheLoadBalancerAreLearned has devices with a small MTU on the load
+// balancer, which then is the router that has to send the ICMP error.
 func TestNarrowDevicesOfTheLoadBalancerAreLearned(t *testing.T) {
 	w := labtest.New(t, "egress", 1, 1)
 	traveller := addRouters(w, "traveller", 62, [3]int{narrow, 1500, 1500})

@@ -11,8 +11,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/labtest"
 )
 
-// sniff looks at what a node receives from now on. The function that it
-// returns ends that, and returns the packets from the IP header on.
+// sniff captures what a node receives. The function that it returns ends the capture,
+// and returns the packets from the IP header on.
 func sniff(w *labtest.World, n *lab.Node) (stop func() [][]byte) {
 	w.Helper()
 	var fd int

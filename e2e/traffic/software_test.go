@@ -19,8 +19,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/umask"
 )
 
-// TestSoftwareThatOthersWrote has curl, dig and iperf3 talk to nginx, dnsmasq
-// and iperf3, with all offloads on, as they would be.
+// TestSoftwareThatOthersWrote uses curl, dig and iperf3 with nginx, dnsmasq and iperf3,
+// with all offloads on, as in production.
 func TestSoftwareThatOthersWrote(t *testing.T) {
 	w := labtest.New(t, "software", 2, 1)
 	w.StartBlixt(labtest.ConfigOf(map[int][]lab.Endpoint{
@@ -83,7 +83,7 @@ http {
 	}
 }
 
-// checkNames asks by UDP and, as for long answers, by TCP.
+// checkNames queries by UDP and, as for long answers, by TCP.
 func checkNames(w *labtest.World) {
 	for _, n := range w.Backends {
 		_, err := n.Daemon("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--pid-file=",
@@ -118,8 +118,8 @@ func checkNames(w *labtest.World) {
 	}
 }
 
-// checkThroughput sends for a second each way: large segments, cut by nobody but the
-// receiver.
+// checkThroughput sends for a second each way, in large segments that no device on the
+// way splits.
 func checkThroughput(w *labtest.World) {
 	servers := []*lab.Node{w.Backends[0], w.Pods[0]}
 	for _, n := range servers {
@@ -181,7 +181,7 @@ func checkThroughput(w *labtest.World) {
 	}
 }
 
-// transfer is what iperf3 says of one.
+// transfer is iperf3's report of one transfer.
 type transfer struct {
 	Bytes         float64 `json:"bytes"`
 	BitsPerSecond float64 `json:"bits_per_second"`

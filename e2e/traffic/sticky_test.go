@@ -12,8 +12,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/labtest"
 )
 
-// TestDefect2_DatagramsOfASocketReachOneBackend asks often on each of many
-// connected sockets, which hear nobody but the address that they asked.
+// TestDefect2_DatagramsOfASocketReachOneBackend asks often on each of many connected
+// sockets, which accept answers only from the address that they asked.
 func TestDefect2_DatagramsOfASocketReachOneBackend(t *testing.T) {
 	w := labtest.New(t, "sticky", 4, 0)
 	w.StartBlixt(labtest.ConfigOf(map[int][]lab.Endpoint{toRemote: lab.Endpoints(8080, w.Backends...)}), "eth0", "eth1")
@@ -47,8 +47,8 @@ func TestDefect2_DatagramsOfASocketReachOneBackend(t *testing.T) {
 	}
 }
 
-// TestReceivingKernelVerifiesChecksums proves that the other tests would notice
-// a wrong one: a datagram that bears one is counted, and heard by nobody.
+// TestReceivingKernelVerifiesChecksums proves that the other tests would notice a wrong
+// checksum: such a datagram is counted and not delivered.
 func TestReceivingKernelVerifiesChecksums(t *testing.T) {
 	w := labtest.New(t, "verify", 1, 0)
 	w.Offloads(false)

@@ -7,8 +7,8 @@ import (
 	"math/rand/v2"
 )
 
-// text returns letters without a pattern: a part that is lost, repeated or in
-// another place shows.
+// text returns letters without a pattern, so that a part which is lost, repeated or
+// moved is noticed.
 func text(n int) string {
 	random := rand.NewChaCha8([32]byte{'b', 'l', 'i', 'x', 't'})
 	bytes := make([]byte, n/2+1)

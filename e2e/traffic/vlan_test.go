@@ -45,9 +45,9 @@ func fromTagged(w *labtest.World, from *lab.Node) {
 	}
 }
 
-// TestFramesWithAPriorityTagAreServed has switches that write a priority into
-// a tag of no network (IEEE 802.1Q, VLAN 0): the packet carries it as a client
-// in a VLAN would, and must not take it along to another network.
+// TestFramesWithAPriorityTagAreServed has switches that add a priority tag (IEEE
+// 802.1Q, VLAN 0). The packet carries it as that of a client in a VLAN would, and must
+// not keep it on another network.
 func TestFramesWithAPriorityTagAreServed(t *testing.T) {
 	w := labtest.New(t, "priority", 1, 1)
 	from := w.Node("tagged")
@@ -96,7 +96,7 @@ func TestVLANDeviceAndItsParentMayBothHaveTheProgram(t *testing.T) {
 	}
 }
 
-// hasVLAN tries whether the kernel makes VLAN devices.
+// hasVLAN reports whether the kernel can create VLAN devices.
 func hasVLAN(w *labtest.World) bool {
 	err := w.Client.Do(func() error {
 		parent, err := netlink.LinkByName("eth0")

@@ -69,8 +69,8 @@ func sharesConfig(w *labtest.World) *lab.Config {
 	return c
 }
 
-// TestDefect10_SharesFollowTheWeights opens connections and counts who answers. Where connections are to
-// be refused they are, and at once.
+// TestDefect10_SharesFollowTheWeights opens connections and counts which backend
+// answers. Connections that are to be refused have to be refused at once.
 func TestDefect10_SharesFollowTheWeights(t *testing.T) {
 	w := labtest.New(t, "shares", 4, 0)
 	w.StartBlixt(sharesConfig(w), "eth0", "eth1")
@@ -113,7 +113,7 @@ func checkShares(w *labtest.World, s share, port int) {
 	}
 }
 
-// checkSilent fails the test if a datagram that is to be refused is answered.
+// checkSilent fails the test if a datagram that is to be rejected is answered.
 func checkSilent(w *labtest.World, port int) {
 	for _, family := range []int{4, 6} {
 		c := w.Dial(w.Client, "udp", labtest.VIP(family, port))

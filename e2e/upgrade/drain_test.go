@@ -24,8 +24,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
-// TestBackendThatGoesIsTakenFromTheOlderProgramToo takes a backend away while
-// a program drains, until its time is up.
+// TestBackendThatGoesIsTakenFromTheOlderProgramToo removes a backend while a program
+// drains, until the drain timeout.
 func TestBackendThatGoesIsTakenFromTheOlderProgramToo(t *testing.T) {
 	m := labtest.NewManaged(t, "upgrade-backend", 3)
 	m.Check(m.Blixt.Start())
@@ -74,7 +74,7 @@ func TestBackendThatGoesIsTakenFromTheOlderProgramToo(t *testing.T) {
 	m.CheckNothingLeft()
 }
 
-// TestUpgradeWithoutDraining gives an older program no time.
+// TestUpgradeWithoutDraining unloads the previous program at once.
 func TestUpgradeWithoutDraining(t *testing.T) {
 	m := labtest.NewManaged(t, "upgrade-now", 2)
 	m.Check(m.Blixt.Start())
@@ -107,8 +107,8 @@ func TestUpgradeWithoutDraining(t *testing.T) {
 
 func isReset(err error) bool { return errors.Is(err, unix.ECONNRESET) }
 
-// TestProgramOfAnotherLayoutDrains finds one whose maps it cannot read, and
-// that serves nobody.
+// TestProgramOfAnotherLayoutDrains starts beside a program whose maps Blixt cannot
+// read, and that has no flows.
 func TestProgramOfAnotherLayoutDrains(t *testing.T) {
 	m := labtest.NewManaged(t, "upgrade-layout", 1)
 	const other = bpf.Layout + 8

@@ -17,7 +17,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/labtest"
 )
 
-// TestUpgradeThatFailsLeavesTheOldOneServing tries what cannot be.
+// TestUpgradeThatFailsLeavesTheOldOneServing tries upgrades that have to fail.
 func TestUpgradeThatFailsLeavesTheOldOneServing(t *testing.T) {
 	m := labtest.NewManaged(t, "upgrade-fail", 2)
 	m.Check(m.Blixt.Start())
@@ -77,7 +77,8 @@ func TestUpgradeThatFailsLeavesTheOldOneServing(t *testing.T) {
 	m.CheckNothingLeft()
 }
 
-// breakObject returns the data plane with a program that ends without saying how.
+// breakObject returns the object with a program that exits without a return value,
+// which the verifier rejects.
 func breakObject(t *testing.T) []byte {
 	object := bytes.Clone(bpf.Object())
 	file, err := elf.NewFile(bytes.NewReader(object))

@@ -24,7 +24,7 @@ import (
 // The halves of the source ports, unless others are chosen.
 var halves = []lb.PortRange{{First: 11000, Last: 20499}, {First: 20500, Last: 29999}}
 
-// readHandover is what status says of an upgrade.
+// handover is the part of the status that is about an upgrade.
 type handover struct {
 	lab.Status
 	Older []struct {
@@ -45,16 +45,16 @@ func readHandover(m *labtest.Managed) (h handover) {
 	return h
 }
 
-// setVersion makes the next start that of another version: another number of
-// flows is another object.
+// setVersion has the next start be that of another version: another size of the flow
+// table is another object.
 func setVersion(m *labtest.Managed, flows int, args ...string) {
 	i := slices.Index(m.Blixt.Args, "--flows")
 	m.Blixt.Args = append(slices.Clone(m.Blixt.Args[:i+2]), append([]string{"--loader", "bpfman", "--interface", "eth0", "--interface", "eth1"}, args...)...)
 	m.Blixt.Args[i+1] = strconv.Itoa(flows)
 }
 
-// upgrade kills Blixt and starts another version, and returns when the program
-// of before drains.
+// upgrade kills Blixt and starts another version, and returns when the previous program
+// drains.
 func upgrade(m *labtest.Managed, flows int, args ...string) {
 	m.Helper()
 	m.Check(m.Blixt.Kill())
@@ -75,7 +75,7 @@ func listPrograms(m *labtest.Managed) (ids []string) {
 	return ids
 }
 
-// awaitEnd waits until no older program is left, and returns what became of it.
+// awaitEnd waits until no previous program is left, and returns what became of it.
 func awaitEnd(m *labtest.Managed, program uint32) bpfman.Ended {
 	m.Helper()
 	var h handover
@@ -93,7 +93,7 @@ func mapsDir(m *labtest.Managed, program uint32) string {
 	return m.Bpfman.Path(fmt.Sprintf("/run/bpfman/fs/maps/%d", program))
 }
 
-// readCounter reads a counter of a program, whichever version it is of.
+// readCounter reads a counter of a program of any version.
 func readCounter(m *labtest.Managed, program uint32, name string) uint64 {
 	m.Helper()
 	tables, err := datapath.Open(mapsDir(m, program))
@@ -106,7 +106,7 @@ func readCounter(m *labtest.Managed, program uint32, name string) uint64 {
 	return values[slices.Index(names, name)]
 }
 
-// expireUDP ends the UDP flows of a program, which last two minutes else.
+// expireUDP deletes the UDP flows of a program, which would last two minutes.
 func expireUDP(m *labtest.Managed, program uint32) {
 	m.Helper()
 	tables, err := datapath.Open(mapsDir(m, program))

@@ -17,8 +17,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
-// TestUpgradeBreaksNoConnection upgrades under 1,000 connections in use, kills
-// Blixt while it drains, and upgrades again.
+// TestUpgradeBreaksNoConnection upgrades with 1,000 connections in use, kills Blixt
+// while it drains, and upgrades again.
 func TestUpgradeBreaksNoConnection(t *testing.T) {
 	m := labtest.NewManaged(t, "upgrade", 3)
 	_, err := m.Balancer.ServeBoth(m.Balancer.Name, 8080) // one that sees the client's address
@@ -111,8 +111,8 @@ func TestUpgradeBreaksNoConnection(t *testing.T) {
 	m.CheckNothingLeft()
 }
 
-// TestUpgradeCanBeKilledAtAnyMoment kills the new version while it starts,
-// ever later.
+// TestUpgradeCanBeKilledAtAnyMoment kills the new version while it starts, later each
+// time.
 func TestUpgradeCanBeKilledAtAnyMoment(t *testing.T) {
 	m := labtest.NewManaged(t, "upgrade-kill", 3)
 	m.Check(m.Blixt.Start())

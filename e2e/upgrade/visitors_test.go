@@ -78,7 +78,7 @@ func (s *stream) end(m *labtest.Managed) {
 	m.Logf("stream: %d datagrams, %d answered", s.sent, len(s.seen))
 }
 
-// newcomers connect, ask and go, one after the other.
+// newcomers connect, send a question and close, one after the other.
 type newcomers struct {
 	stop   chan struct{}
 	wg     sync.WaitGroup
@@ -110,7 +110,7 @@ func startNewcomers(m *labtest.Managed, addr string) *newcomers {
 	return n
 }
 
-// end fails the test unless all were served.
+// end fails the test unless each of them was served.
 func (n *newcomers) end(m *labtest.Managed) {
 	m.Helper()
 	close(n.stop)

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bpfmanImage makes of bpfman's programs an image that differs from the
-// released one in what it trusts.
+// bpfmanImage makes an image of bpfman's programs. It differs from the released one in
+// the certificates that it trusts.
 func (c *Cluster) bpfmanImage() (Image, error) {
 	i, err := linked("/usr/local/sbin/bpfman-rpc", c.software.path(bpfman+"/bpfman-rpc"))
 	if err != nil {
@@ -36,7 +36,7 @@ func (c *Cluster) bpfmanImage() (Image, error) {
 	return i, nil
 }
 
-// mayRaiseLimits tells whether root has CAP_SYS_RESOURCE here.
+// mayRaiseLimits reports whether root has CAP_SYS_RESOURCE here.
 func mayRaiseLimits() (bool, error) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -44,7 +44,7 @@ func mayRaiseLimits() (bool, error) {
 	return data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0, err
 }
 
-// pushImages fills the registry with what Kubernetes and the examples name.
+// pushImages pushes the images that Kubernetes and the examples name.
 func (c *Cluster) pushImages(ctx context.Context) error {
 	manifests, err := module("github.com/bpfman/bpfman-operator")
 	if err != nil {
@@ -83,8 +83,7 @@ func (c *Cluster) pushImages(ctx context.Context) error {
 	return nil
 }
 
-// InstallBpfman does what examples/bpfman says, and returns when bpfman runs on
-// every node.
+// InstallBpfman follows examples/bpfman, and returns when bpfman runs on every node.
 func (c *Cluster) InstallBpfman(ctx context.Context) error {
 	blixt, err := module("github.com/kubernetes-sigs/blixt")
 	if err != nil {

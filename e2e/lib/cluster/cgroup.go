@@ -31,7 +31,7 @@ func hierarchies() ([]string, error) {
 	return dirs, err
 }
 
-// makeCgroup makes one for the pods of a node, which the kubelet wants to find.
+// makeCgroup makes the cgroup for a node's pods that the kubelet expects.
 func makeCgroup(name string) error {
 	dirs, err := hierarchies()
 	if err != nil {
@@ -58,7 +58,8 @@ func makeCgroup(name string) error {
 	return nil
 }
 
-// removeCgroups removes those whose names begin so, and what is in them.
+// removeCgroups removes the cgroups whose names have a prefix, with all processes in
+// them.
 func removeCgroups(prefix string) error {
 	dirs, err := hierarchies()
 	if err != nil {

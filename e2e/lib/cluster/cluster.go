@@ -41,7 +41,7 @@ type Options struct {
 	NoBpfman bool
 }
 
-// Cluster is one that runs. Of one that others run only the Server is known.
+// Cluster is a running cluster. Of one that others run only the Server is known.
 type Cluster struct {
 	Options Options
 	// Control runs the API server and the registry.
@@ -66,12 +66,12 @@ func (c *Cluster) space(name string) string { return prefix + c.Options.Name + "
 // bin returns the path of a program of this package.
 func (c *Cluster) bin(name string) string { return filepath.Join(c.dir, "bin", name) }
 
-// Dir returns the folder that all is in; logs are in MACHINE/log.
+// Dir returns the folder that has all files of the cluster. Logs are in MACHINE/log.
 func (c *Cluster) Dir() string { return c.dir }
 
 func dirOf(name string) string { return filepath.Join(os.TempDir(), prefix+name) }
 
-// Find returns a cluster that runs; "": e2e.
+// Find returns a running cluster. The name "" stands for e2e.
 func Find(name string) (*Cluster, error) {
 	c := &Cluster{dir: dirOf(cmp.Or(name, "e2e"))}
 	text, err := os.ReadFile(filepath.Join(c.dir, "options.json"))
@@ -105,19 +105,19 @@ func Find(name string) (*Cluster, error) {
 	return c, c.connect()
 }
 
-// Machines returns all of them.
+// Machines returns all machines of the cluster.
 func (c *Cluster) Machines() []*Machine {
 	return append([]*Machine{c.Control, c.Outside}, c.Nodes...)
 }
 
-// Kubectl runs kubectl in the host's network and returns what it printed. The
-// error holds what it complained about.
+// Kubectl runs kubectl in the host's network and returns what it printed. The error has
+// what it printed on stderr.
 func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
 	args = append([]string{"--kubeconfig", c.Kubeconfig()}, args...)
 	return output(exec.CommandContext(ctx, c.kubectl(), args...))
 }
 
-// module returns the folder of one in go.mod.
+// module returns the folder of a module in go.mod.
 func module(path string) (string, error) {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", path).Output()
 	if err != nil {

@@ -19,8 +19,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 )
 
-// listen opens a socket of the host at an address of its own out of
-// 127.0.0.0/8: it leads to the API server.
+// listen opens a socket of the host at an address of its own in 127.0.0.0/8, for
+// connections to the API server.
 func listen() (*net.TCPListener, string, error) {
 	var r [3]byte
 	_, _ = rand.Read(r[:])
@@ -32,8 +32,8 @@ func listen() (*net.TCPListener, string, error) {
 	return l.(*net.TCPListener), host, nil
 }
 
-// makePKI makes the certificates that all parts of the cluster know each other
-// by. The administrator comes by the host's address of the API server.
+// makePKI makes the certificates by which all parts of the cluster authenticate each
+// other. host is the host's address of the API server, which the administrator uses.
 func (c *Cluster) makePKI(host string) error {
 	p, err := newPKI(filepath.Join(c.dir, "pki"))
 	if err != nil {
@@ -83,7 +83,8 @@ func (c *Cluster) makePKI(host string) error {
 
 func (c *Cluster) pki(name string) string { return filepath.Join(c.dir, "pki", name) }
 
-// startStore starts what the rest waits for: etcd, the API server, a registry.
+// startStore starts etcd, the API server and a registry, for which everything else
+// waits.
 func (c *Cluster) startStore(l *net.TCPListener) error {
 	m := c.Control
 	if err := m.makeFolders(); err != nil {
@@ -112,7 +113,7 @@ func (c *Cluster) startStore(l *net.TCPListener) error {
 	return m.boot(c.bin("machine"), c.software.search(), l, "-share="+c.dir, "-share="+c.software.cache, "-forward="+net.JoinHostPort(Control4, apiPort))
 }
 
-// startControllers starts what asks the API server, and gives up without it.
+// startControllers starts the daemons that give up without an API server.
 func (c *Cluster) startControllers() error {
 	config := c.pki("controller-manager.kubeconfig")
 	err := c.Control.Launch("kube-controller-manager", c.software.path(kubernetes+"/kube-controller-manager"),
@@ -128,7 +129,7 @@ func (c *Cluster) startControllers() error {
 		"--authentication-kubeconfig="+config, "--authorization-kubeconfig="+config, "--leader-elect=false", "--bind-address=127.0.0.1")
 }
 
-// connect fills in what the administrator talks to the API server by.
+// connect sets the administrator's configuration and client.
 func (c *Cluster) connect() error {
 	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig())
 	if err != nil {

@@ -23,7 +23,7 @@ func (c *Cluster) Down() error {
 	return errors.Join(append(errs, Down(c.Options.Name))...)
 }
 
-// Down removes a cluster, or what is left of it; "": e2e.
+// Down removes a cluster, or what is left of it. The name "" stands for e2e.
 func Down(name string) error {
 	name = cmp.Or(name, "e2e")
 	unlock, err := lock(name)
@@ -44,7 +44,7 @@ func remove(name string) error {
 	return os.RemoveAll(dirOf(name))
 }
 
-// lock keeps others of the same name waiting.
+// lock has other processes wait that use a cluster of the same name.
 func lock(name string) (unlock func(), err error) {
 	if strings.ContainsAny(name, "./*?[,:") {
 		return nil, fmt.Errorf("cluster %q: a name must be letters, digits and dashes", name)

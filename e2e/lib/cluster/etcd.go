@@ -9,7 +9,7 @@ import (
 	"os"
 )
 
-// SaveStore keeps a copy of what etcd has stored, in the place of an earlier one.
+// SaveStore makes a copy of etcd's data. It replaces an earlier copy.
 func (c *Cluster) SaveStore() error {
 	if err := c.Control.Halt("etcd"); err != nil {
 		return err
@@ -20,8 +20,8 @@ func (c *Cluster) SaveStore() error {
 	return c.Control.Resume("etcd")
 }
 
-// RestoreStore puts the copy back, as an administrator would: while no API server
-// runs, and with all of Kubernetes started anew, which remembers the future.
+// RestoreStore restores the copy as an administrator would: while no API server runs.
+// Then it restarts all of Kubernetes, which remembers newer state.
 func (c *Cluster) RestoreStore(ctx context.Context) error {
 	for _, name := range []string{"kube-apiserver", "etcd"} {
 		if err := c.Control.Halt(name); err != nil {
@@ -46,7 +46,7 @@ func (c *Cluster) RestoreStore(ctx context.Context) error {
 	return err
 }
 
-// killAll ends daemons, which the machine starts again.
+// killAll kills daemons, which the machine starts again.
 func killAll(ctx context.Context, m *Machine, names ...string) (err error) {
 	for _, name := range names {
 		err = errors.Join(err, m.Kill(ctx, name))
@@ -54,7 +54,7 @@ func killAll(ctx context.Context, m *Machine, names ...string) (err error) {
 	return err
 }
 
-// copyDir makes a folder what another is.
+// copyDir makes a folder a copy of another.
 func copyDir(to, from string) error {
 	if err := os.RemoveAll(to); err != nil {
 		return err

@@ -14,8 +14,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
-// Given is a cluster that others run, of which there is no more than what every
-// administrator has.
+// Given is a cluster that others run. Tests have no more of it than every administrator
+// has.
 type Given struct {
 	Kubeconfig string
 	// Registry is the host and path that images are pushed to, with the
@@ -26,8 +26,8 @@ type Given struct {
 	CA string
 }
 
-// Use returns a cluster without machines. It refuses one that has Blixt, which
-// tests would replace and remove.
+// Use returns a cluster without machines. It refuses one that has Blixt, which tests
+// would replace and remove.
 func Use(ctx context.Context, g Given) (*Cluster, error) {
 	if g.Registry == "" {
 		return nil, errors.New("which registry? Name a host and path to push to, such as registry.example.com/blixt")
@@ -53,7 +53,7 @@ func Use(ctx context.Context, g Given) (*Cluster, error) {
 	return c, nil
 }
 
-// IsGiven tells whether others run the cluster.
+// IsGiven reports whether others run the cluster.
 func (c *Cluster) IsGiven() bool { return c.given != nil }
 
 // Images returns the host and path of Blixt's images.
@@ -64,7 +64,7 @@ func (c *Cluster) Images() string {
 	return Registry + "/blixt"
 }
 
-// Kubeconfig returns the administrator's file, which is good in the host's network.
+// Kubeconfig returns the administrator's file, which works in the host's network.
 func (c *Cluster) Kubeconfig() string {
 	if c.given != nil {
 		return c.given.Kubeconfig
@@ -72,8 +72,8 @@ func (c *Cluster) Kubeconfig() string {
 	return c.pki("admin.kubeconfig")
 }
 
-// CA returns the file with the certificate of the authority that the registry's
-// is signed by, "": one of the system's. The API server's is signed by it too,
+// CA returns the file with the certificate of the authority that has signed the
+// registry's, "" if that is one of the system's. It has signed the API server's too,
 // unless others run the cluster.
 func (c *Cluster) CA() string {
 	if c.given != nil {
@@ -82,7 +82,7 @@ func (c *Cluster) CA() string {
 	return c.pki("ca.crt")
 }
 
-// kubectl returns the path of the program.
+// kubectl returns the path of kubectl.
 func (c *Cluster) kubectl() string {
 	if c.given != nil {
 		return "kubectl"

@@ -57,9 +57,9 @@ func linked(inside, program string) (Image, error) {
 	return i, nil
 }
 
-// Push puts an image into the registry, where every registry's images are
-// looked for: pods name it as they would anywhere, REPOSITORY:TAG with or
-// without a host before. It returns its name by digest.
+// Push pushes an image to the registry, where nodes look for the images of every
+// registry: pods name it as usual, REPOSITORY:TAG with or without a host. It returns
+// the image's name by digest.
 func (c *Cluster) Push(ctx context.Context, repository string, i Image) (string, error) {
 	image, err := i.build()
 	if err != nil {
@@ -85,7 +85,7 @@ func (c *Cluster) Push(ctx context.Context, repository string, i Image) (string,
 	return ref.Context().Digest(digest.String()).String(), err
 }
 
-// transport leads to the registry.
+// transport returns a transport that connects to the registry.
 func (c *Cluster) transport() (*http.Transport, error) {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment}
 	if c.given == nil {

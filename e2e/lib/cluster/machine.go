@@ -20,15 +20,15 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
-// Machine is a computer of the cluster. As a lab.Node it is its network:
-// sockets are opened and the host's commands run in that. What it has besides,
-// files and processes of its own, Exec gets at. Outside has only a network.
+// Machine is a computer of the cluster. As a lab.Node it is only its network namespace,
+// in which sockets are opened and the host's commands are run. Exec runs commands with
+// its files and processes. Outside has only a network.
 type Machine struct {
 	*lab.Node
 	dir string
 }
 
-// makeFolders makes what a machine needs before files are written for it.
+// makeFolders makes the folders in which files are written for the machine.
 func (m *Machine) makeFolders() error {
 	for _, dir := range []string{"daemons", "pid", "log"} {
 		if err := os.MkdirAll(filepath.Join(m.dir, dir), 0o755); err != nil {
@@ -38,8 +38,8 @@ func (m *Machine) makeFolders() error {
 	return nil
 }
 
-// boot starts process 1 and returns when it has made its root file system. It
-// forwards connections to the listener, if there is one.
+// boot starts process 1 and returns when it has made its root file system. If there is
+// a listener, it forwards the listener's connections.
 func (m *Machine) boot(binary, path string, l *net.TCPListener, args ...string) error {
 	log, err := os.Create(filepath.Join(m.dir, "log", "machine.log"))
 	if err != nil {
@@ -78,7 +78,7 @@ func (m *Machine) boot(binary, path string, l *net.TCPListener, args ...string) 
 	})
 }
 
-// kill ends all processes of the machine without asking.
+// kill kills all processes of the machine.
 func (m *Machine) kill() error {
 	pid := readPid(m.path("init.pid"))
 	if pid == 0 {
@@ -105,7 +105,7 @@ func (m *Machine) kill() error {
 
 func (m *Machine) path(name string) string { return filepath.Join(m.dir, name) }
 
-// Launch has the machine run a daemon, and start it again whenever it ends.
+// Launch has the machine run a daemon, and restart it whenever it ends.
 func (m *Machine) Launch(name string, args ...string) error {
 	written := m.path("daemons/." + name) // not read before it is complete
 	if err := os.WriteFile(written, []byte(strings.Join(args, "\n")+"\n"), 0o644); err != nil {
@@ -127,12 +127,12 @@ func (m *Machine) Halt(name string) error {
 	})
 }
 
-// Resume starts again what was halted.
+// Resume starts a daemon again that was halted.
 func (m *Machine) Resume(name string) error {
 	return os.Rename(m.path("daemons/.halted-"+name), m.path("daemons/"+name))
 }
 
-// Kill ends a daemon without asking. The machine starts it again.
+// Kill kills a daemon. The machine restarts it.
 func (m *Machine) Kill(ctx context.Context, name string) error {
 	pid := m.Pid(name)
 	if pid == 0 {
@@ -142,7 +142,7 @@ func (m *Machine) Kill(ctx context.Context, name string) error {
 	return err
 }
 
-// Pid returns a daemon's process id as seen in the machine, 0 if it does not run.
+// Pid returns a daemon's process id in the machine, 0 if it does not run.
 func (m *Machine) Pid(name string) int { return readPid(m.path("pid/" + name)) }
 
 func readPid(path string) int {
@@ -154,7 +154,7 @@ func readPid(path string) int {
 	return pid
 }
 
-// Daemons returns the names of what runs, or is to run.
+// Daemons returns the names of the daemons that run, or are to run.
 func (m *Machine) Daemons() ([]string, error) {
 	files, err := os.ReadDir(m.path("daemons"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -179,7 +179,7 @@ func (m *Machine) Log(name string) string {
 	return strings.Join(lines[max(0, len(lines)-15):], "\n")
 }
 
-// Command prepares a command in the machine, whose files and processes it sees.
+// Command prepares a command that sees the files and processes of the machine.
 func (m *Machine) Command(ctx context.Context, args ...string) *exec.Cmd {
 	enter := []string{"--net=" + m.Node.Path(), "--"}
 	if pid := readPid(m.path("init.pid")); pid != 0 {
@@ -188,13 +188,13 @@ func (m *Machine) Command(ctx context.Context, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, "nsenter", append(enter, args...)...)
 }
 
-// File returns how a file of the machine is seen from the host.
+// File returns the path by which the host finds a file of the machine.
 func (m *Machine) File(path string) string {
 	return fmt.Sprintf("/proc/%d/root%s", readPid(m.path("init.pid")), path)
 }
 
-// Exec runs a command in the machine and returns what it printed. The error
-// holds what it complained about.
+// Exec runs a command in the machine and returns what it printed. The error has what it
+// printed on stderr.
 func (m *Machine) Exec(ctx context.Context, args ...string) (string, error) {
 	return output(m.Command(ctx, args...))
 }

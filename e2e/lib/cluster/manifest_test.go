@@ -12,7 +12,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The kinds of examples/bpfman are those of the release, but for the links' ids.
+// TestKindsOfBpfman compares the CRDs of examples/bpfman with those of the release.
+// They differ in the format of link ids alone.
 func TestKindsOfBpfman(t *testing.T) {
 	operator, err := module("github.com/bpfman/bpfman-operator")
 	if err != nil {
@@ -47,8 +48,7 @@ func TestKindsOfBpfman(t *testing.T) {
 	}
 }
 
-// widen makes each linkId of a schema hold 64 bits, and returns how many it has
-// changed.
+// widen gives each linkId of a schema 64 bits, and returns how many it has changed.
 func widen(schema any) (changed int) {
 	switch v := schema.(type) {
 	case []any:

@@ -51,7 +51,7 @@ func batch(tool, space string, commands []string) error {
 	return feed(exec.Command(tool, args...), strings.Join(commands, "\n")+"\n")
 }
 
-// feed runs a command that reads text.
+// feed runs a command with text on its stdin.
 func feed(cmd *exec.Cmd, text string) error {
 	cmd.Stdin = strings.NewReader(text)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -60,7 +60,7 @@ func feed(cmd *exec.Cmd, text string) error {
 	return nil
 }
 
-// plug makes a network namespace with a cable to the switch.
+// plug makes a network namespace that is connected to the switch.
 func (c *Cluster) plug(name, ipv4, ipv6 string) (*Machine, error) {
 	space := c.space(name)
 	if err := ip("", "netns add "+space,
@@ -85,8 +85,8 @@ func (c *Cluster) plug(name, ipv4, ipv6 string) (*Machine, error) {
 	return m, n.Err()
 }
 
-// makeNetwork makes a switch with all machines, of which the one outside is the
-// others' router to everything else.
+// makeNetwork makes a switch that connects all machines. The one outside is the others'
+// default router.
 func (c *Cluster) makeNetwork() (err error) {
 	sw := c.space("switch")
 	if err := ip("", "netns add "+sw); err != nil {
@@ -135,7 +135,7 @@ func node6(i int) string { return fmt.Sprintf("fd00:210::%d", 10+i) }
 func pods4(i int) string { return fmt.Sprintf("10.211.%d.0", i) }
 func pods6(i int) string { return fmt.Sprintf("fd00:211:0:%d::", i) }
 
-// makeRoutes tells everybody where pods are.
+// makeRoutes gives every machine routes to the pods.
 func (c *Cluster) makeRoutes() error {
 	for _, m := range append([]*Machine{c.Control, c.Outside}, c.Nodes...) {
 		for i := 1; i <= len(c.Nodes); i++ {
@@ -150,7 +150,7 @@ func (c *Cluster) makeRoutes() error {
 	return nil
 }
 
-// makeOverlay joins nodes by tunnels: only they know where pods are.
+// makeOverlay connects nodes by tunnels: only nodes have routes to pods.
 func (c *Cluster) makeOverlay() error {
 	mac := func(i int) string { return fmt.Sprintf("02:00:00:00:00:%02x", i) }
 	for i, m := range c.Nodes {
@@ -176,13 +176,13 @@ func (c *Cluster) makeOverlay() error {
 	return nil
 }
 
-// TunnelAddresses returns those of a node in the tunnels to others.
+// TunnelAddresses returns a node's addresses in the tunnels to other nodes.
 func (c *Cluster) TunnelAddresses(m *Machine) (ipv4, ipv6 string) {
 	i := slices.Index(c.Nodes, m) + 1
 	return pods4(i), pods6(i)
 }
 
-// BridgeAddresses returns those of a node on the bridge that its pods are at.
+// BridgeAddresses returns a node's addresses on the bridge of its pods.
 func (c *Cluster) BridgeAddresses(m *Machine) (ipv4, ipv6 string) {
 	i := slices.Index(c.Nodes, m) + 1
 	return fmt.Sprintf("10.211.%d.1", i), pods6(i) + "1"
@@ -200,8 +200,8 @@ table inet podnetwork {
 }
 `
 
-// Masquerade has nodes give packets of pods the node's address where they leave
-// the pod network, or not any more.
+// Masquerade turns on or off that nodes masquerade packets of pods which leave the pod
+// network.
 func (c *Cluster) Masquerade(on bool) error {
 	rules := fmt.Sprintf(masquerade, Pods4, Pods6)
 	if !on {
@@ -216,8 +216,9 @@ func (c *Cluster) Masquerade(on bool) error {
 	return nil
 }
 
-// removeNetwork ends every process in the namespaces of a cluster, which are
-// its processes 1 and so all of it, and removes the namespaces.
+// removeNetwork kills every process in the network namespaces of a cluster, and removes
+// the namespaces. These processes are its machines' processes 1, so nothing of the
+// cluster runs on.
 func removeNetwork(prefix string) error {
 	spaces, err := filepath.Glob(filepath.Join(netnsDir, prefix+"*"))
 	if err != nil {

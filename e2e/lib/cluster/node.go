@@ -83,8 +83,8 @@ clientConnection: {kubeconfig: "%[5]s"}
 conntrack: {maxPerCore: 0}
 `
 
-// startNode starts the machine of a node, with containerd. The kubelet is to
-// follow when there is an API server.
+// startNode starts the machine of a node, with containerd. The kubelet is started when
+// there is an API server.
 func (c *Cluster) startNode(i int) error {
 	m := c.Nodes[i-1]
 	if err := m.makeFolders(); err != nil {
@@ -135,8 +135,7 @@ func (c *Cluster) PowerOn(m *Machine) error {
 		"-sysctl=vm.overcommit_memory=1", "-sysctl=kernel.panic=10", "-sysctl=kernel.panic_on_oops=1", "-sysctl=kernel.keys.root_maxkeys=1000000")
 }
 
-// PowerOff ends all that runs on a node without asking. Its network stays, but
-// for the pods.
+// PowerOff kills all processes of a node. Its network stays, without that of pods.
 func (c *Cluster) PowerOff(m *Machine) error {
 	if err := m.kill(); err != nil {
 		return err
@@ -144,7 +143,7 @@ func (c *Cluster) PowerOff(m *Machine) error {
 	return removeCgroups(c.space(m.Name)) // the kubelet would take long to see that nothing runs in them
 }
 
-// joinNode starts what makes a machine a node of Kubernetes.
+// joinNode starts the daemons that make a machine a node of Kubernetes.
 func (c *Cluster) joinNode(m *Machine) error {
 	err := m.Launch("kubelet", c.software.path(kubernetes+"/kubelet"), "--config="+m.path("kubelet.yaml"), "--kubeconfig="+c.pki(m.Name+".kubeconfig"),
 		"--hostname-override="+m.Name, "--node-ip="+m.IPv4+","+m.IPv6, "--v=2")
@@ -154,7 +153,8 @@ func (c *Cluster) joinNode(m *Machine) error {
 	return m.Launch("kube-proxy", c.software.path(kubernetes+"/kube-proxy"), "--config="+m.path("kube-proxy.yaml"), "--v=2")
 }
 
-// showProxy shows how kube-proxy runs, where kubeadm does. Nodes have files.
+// showProxy creates the ConfigMap in which kubeadm keeps kube-proxy's configuration.
+// The nodes themselves have files.
 func (c *Cluster) showProxy(ctx context.Context) error {
 	return c.Client.Create(ctx, &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: "kube-proxy"},
@@ -162,7 +162,7 @@ func (c *Cluster) showProxy(ctx context.Context) error {
 	})
 }
 
-// showOverlay says on each node how pods are reached, as flannel does.
+// showOverlay annotates each node with its tunnel, as flannel does.
 func (c *Cluster) showOverlay(ctx context.Context) error {
 	const annotations = `{"metadata": {"annotations": {"flannel.alpha.coreos.com/backend-type": "vxlan", "flannel.alpha.coreos.com/backend-data": "{\"VNI\":1}"}}}`
 	for _, m := range c.Nodes {
@@ -174,7 +174,7 @@ func (c *Cluster) showOverlay(ctx context.Context) error {
 	return nil
 }
 
-// awaitNodes returns when Kubernetes calls every node ready.
+// awaitNodes returns when every node is ready.
 func (c *Cluster) awaitNodes(ctx context.Context) error {
 	err := await(ctx, "the nodes are ready", func() error {
 		var nodes corev1.NodeList

@@ -47,8 +47,8 @@ func newPKI(dir string) (*pki, error) {
 
 func (p *pki) path(name string) string { return filepath.Join(p.dir, name) }
 
-// write makes a key, and its certificate signed by the authority; the
-// authority's own it signs itself.
+// write writes a key and its certificate, signed by the authority. The authority's own
+// certificate is self-signed.
 func (p *pki) write(name string, c *x509.Certificate) (*ecdsa.PrivateKey, error) {
 	key, err := p.writeKey(name)
 	if err != nil {
@@ -83,8 +83,8 @@ func writePEM(path, kind string, der []byte) error {
 	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
 }
 
-// server makes a certificate for names and addresses, that is good for a
-// client called common as well, as the kubelet's is.
+// server makes a certificate for names and addresses. A client called common may use it
+// too, as the kubelet does.
 func (p *pki) server(name, common string, groups []string, hosts ...string) error {
 	c := certificate(common, groups)
 	c.ExtKeyUsage = append(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
@@ -113,7 +113,7 @@ func certificate(common string, groups []string) *x509.Certificate {
 	}
 }
 
-// kubeconfig writes a file that holds all that the user of a certificate needs.
+// kubeconfig writes a file with all that the user of a certificate needs.
 func (p *pki) kubeconfig(name, server string) error {
 	user := clientcmdapi.NewAuthInfo()
 	cluster := clientcmdapi.NewCluster()

@@ -21,7 +21,7 @@ const (
 	bpfmanOperator = "bpfman-operator-v0.6.0"
 )
 
-// software says where programs are.
+// software finds programs in the cache.
 type software struct{ cache string }
 
 func findSoftware() (software, error) {
@@ -43,7 +43,7 @@ func findSoftware() (software, error) {
 
 func (s software) path(name string) string { return filepath.Join(s.cache, name) }
 
-// search is where programs find each other.
+// search returns the PATH with which programs find each other.
 func (s software) search() string {
 	return strings.Join([]string{s.path(containerd), s.path(kubernetes), os.Getenv("PATH"), "/usr/sbin", "/sbin"}, ":")
 }

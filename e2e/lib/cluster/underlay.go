@@ -28,7 +28,7 @@ const underlay = `table bridge underlay {
 }
 `
 
-// filterSources has the switch know what each machine may send with.
+// filterSources configures which source addresses the switch accepts of each machine.
 func (c *Cluster) filterSources() error {
 	if err := feed(c.switchCommand("nft", "-f", "-"), underlay); err != nil {
 		return err
@@ -44,8 +44,7 @@ func (c *Cluster) filterSources() error {
 	return nil
 }
 
-// AllowSources gives a machine more addresses to send with, where the switch
-// drops those of others.
+// AllowSources allows a machine more source addresses, where the switch checks them.
 func (c *Cluster) AllowSources(m *Machine, addresses ...string) error {
 	if !c.Options.Overlay {
 		return nil
@@ -67,7 +66,8 @@ func (c *Cluster) AllowSources(m *Machine, addresses ...string) error {
 
 var packets = regexp.MustCompile(`packets (\d+) `)
 
-// DroppedSources returns how many packets the switch has dropped for their source.
+// DroppedSources returns how many packets the switch has dropped for their source
+// address.
 func (c *Cluster) DroppedSources() (int, error) {
 	out, err := output(c.switchCommand("nft", "list", "counter", "bridge", "underlay", "dropped"))
 	if err != nil {

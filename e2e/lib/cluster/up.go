@@ -19,9 +19,9 @@ import (
 //go:embed dns.yaml
 var dnsObjects []byte
 
-// Up removes what a cluster of that name has left and starts a new one. It
-// outlives this process. When Up fails, what it has started stays, for its
-// logs, until Down or the next Up.
+// Up removes what a cluster of that name has left and starts a new one, which outlives
+// this process. If Up fails, what it has started stays, for its logs, until Down or the
+// next Up.
 func Up(ctx context.Context, o Options) (*Cluster, error) {
 	o.Name, o.Nodes, o.Proxy = cmp.Or(o.Name, "e2e"), cmp.Or(o.Nodes, 2), cmp.Or(o.Proxy, "nftables")
 	o.Masquerade = o.Masquerade || o.Overlay
@@ -104,7 +104,7 @@ func (c *Cluster) start(ctx context.Context) (err error) {
 	return c.furnish(ctx)
 }
 
-// furnish adds what a cluster has besides Kubernetes.
+// furnish installs what a cluster has besides Kubernetes.
 func (c *Cluster) furnish(ctx context.Context) error {
 	if err := c.ApplyYAML(ctx, dnsObjects); err != nil {
 		return err

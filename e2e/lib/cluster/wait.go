@@ -11,8 +11,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// await calls f until it returns nil, or the context is done: then the error is
-// f's last one.
+// await calls f until it returns nil. When the context is done it returns f's last
+// error.
 func await(ctx context.Context, what string, f func() error) error {
 	for {
 		err := f()
@@ -27,8 +27,8 @@ func await(ctx context.Context, what string, f func() error) error {
 	}
 }
 
-// AwaitPods returns when every Deployment and DaemonSet of a namespace has its
-// pods ready, as it is written now.
+// AwaitPods returns when every Deployment and DaemonSet of a namespace, in its present
+// generation, has its pods ready.
 func (c *Cluster) AwaitPods(ctx context.Context, namespace string) error {
 	return await(ctx, "the pods of namespace "+namespace+" are ready", func() error {
 		var deployments appsv1.DeploymentList

@@ -37,8 +37,8 @@ func File(t testing.TB, path string, got []byte) {
 	}
 }
 
-// Cases makes of each testdata/NAME.in.yaml what its NAME.out.yaml should be. An
-// output without an input fails the test: nothing would check it.
+// Cases compares the output of each testdata/NAME.in.yaml with NAME.out.yaml. An output
+// without an input fails the test, as nothing would check it.
 func Cases(t *testing.T, render func(t *testing.T, in string) []byte) {
 	t.Helper()
 	const in, out = ".in.yaml", ".out.yaml"

@@ -12,8 +12,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// Token returns one of a ServiceAccount that exists, for what the kubelet would
-// ask for: audiences, the pod that it is bound to, seconds.
+// Token requests a token of an existing ServiceAccount, as the kubelet does: for
+// audiences, a pod that it is bound to, and seconds.
 func (s *Server) Token(ctx context.Context, namespace, name string, spec authenticationv1.TokenRequestSpec) (string, error) {
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
 	request := &authenticationv1.TokenRequest{Spec: spec}
@@ -23,8 +23,8 @@ func (s *Server) Token(ctx context.Context, namespace, name string, spec authent
 	return request.Status.Token, nil
 }
 
-// AsServiceAccount returns a configuration that may do what RBAC grants a
-// ServiceAccount, which exists.
+// AsServiceAccount returns a configuration that has the permissions of an existing
+// ServiceAccount.
 func (s *Server) AsServiceAccount(ctx context.Context, namespace, name string) (*rest.Config, error) {
 	token, err := s.Token(ctx, namespace, name, authenticationv1.TokenRequestSpec{})
 	if err != nil {

@@ -30,7 +30,7 @@ func (s *Server) Apply(ctx context.Context, files ...string) error {
 	return nil
 }
 
-// ApplyYAML does so with the text of a file.
+// ApplyYAML does what kubectl apply --server-side does with the text of a file.
 func (s *Server) ApplyYAML(ctx context.Context, data []byte) error {
 	objects, err := Decode(data)
 	if err != nil {
@@ -49,7 +49,7 @@ func (s *Server) apply(ctx context.Context, objects []*unstructured.Unstructured
 	return nil
 }
 
-// Decode returns the objects in YAML, of which comments alone are none.
+// Decode returns the objects in YAML. A document with nothing but comments is none.
 func Decode(data []byte) ([]*unstructured.Unstructured, error) {
 	documents := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
 	var objects []*unstructured.Unstructured

@@ -20,7 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 )
 
-// Fault is what goes wrong on a node.
+// Fault is a failure on a node.
 type Fault int
 
 const (
@@ -36,15 +36,15 @@ const (
 	AgentAway
 )
 
-// Program is one in the kernel of a node that bpfman plays.
+// Program is a program in the kernel of a simulated node.
 type Program struct {
 	ID                uint32
 	Node, Application string
 }
 
-// Bpfman writes of TCX programs what bpfman's operator v0.6.0 and its agents
-// write, a few times faster, for the nodes that the server has. Nothing is
-// loaded. Whatever an application leaves behind is deleted, as Kubernetes would.
+// Bpfman simulates bpfman's operator v0.6.0 and its agents on the server's nodes, for
+// TCX programs, a few times faster than they are. Nothing is loaded. What an
+// application leaves behind is deleted, as Kubernetes would.
 type Bpfman struct {
 	client client.Client
 
@@ -57,8 +57,8 @@ type Bpfman struct {
 	forgotten map[string]uint32
 }
 
-// PlayBpfman begins, and ends with the test. Its link ids are random, like
-// bpfman's, but fit a kind that holds 32 bits with a sign.
+// PlayBpfman starts the simulation, which ends with the test. Its link ids are random,
+// like bpfman's, but fit a kind that holds 32 bits with a sign.
 func (s *Server) PlayBpfman(t testing.TB) *Bpfman {
 	b := &Bpfman{client: s.Client, faults: map[string]Fault{}, forgotten: map[string]uint32{}, linkID: func() uint32 { return rand.Uint32N(1 << 31) }}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -79,22 +79,22 @@ func (s *Server) PlayBpfman(t testing.TB) *Bpfman {
 	return b
 }
 
-// Break makes something go wrong on a node from now on, or 0 nothing any more.
+// Break has a node fail from now on. 0 repairs it.
 func (b *Bpfman) Break(node string, f Fault) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.faults[node] = f
 }
 
-// SetLinkIDs says which ids bpfman gives: any of 32 bits.
+// SetLinkIDs sets the function that returns the next link id, of 32 bits.
 func (b *Bpfman) SetLinkIDs(next func() uint32) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.linkID = next
 }
 
-// Lose unloads what a node has, and says so nowhere: what a restart of bpfman's
-// pod does when its pins do not outlive it. Agents still see the program in
+// Lose unloads the programs of a node, and reports it nowhere: what a restart of
+// bpfman's pod does when its pins do not outlive it. Agents still find the program in
 // bpfman's database, so nothing is loaded again.
 func (b *Bpfman) Lose(node string) {
 	b.mu.Lock()
@@ -102,8 +102,8 @@ func (b *Bpfman) Lose(node string) {
 	b.programs = slices.DeleteFunc(b.programs, func(p Program) bool { return p.Node == node })
 }
 
-// Forget unloads what a node has, and has it loaded anew: what follows when the
-// database is deleted too.
+// Forget unloads the programs of a node, and has them loaded anew: what follows when
+// the database is deleted too.
 func (b *Bpfman) Forget(node string) {
 	b.Lose(node)
 	b.mu.Lock()
@@ -111,15 +111,15 @@ func (b *Bpfman) Forget(node string) {
 	b.forgotten[node] = b.last
 }
 
-// Programs are those in the kernels of all nodes, copies that nobody knows of
-// included.
+// Programs returns the programs in the kernels of all nodes, including copies that no
+// object names.
 func (b *Bpfman) Programs() []Program {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(b.programs)
 }
 
-// pass does what is to be done for each application and node.
+// pass reconciles each application on each node.
 func (b *Bpfman) pass(ctx context.Context) error {
 	var applications bpfman.ClusterBpfApplicationList
 	var nodes corev1.NodeList
@@ -143,8 +143,8 @@ func (b *Bpfman) pass(ctx context.Context) error {
 	return nil
 }
 
-// unexpected is false for what the next pass repairs: somebody else wrote at the
-// same time, or the server refused a link id.
+// unexpected is false for errors that the next pass repairs: a conflict, or a link id
+// that the server refused.
 func unexpected(err error) bool {
 	refused := apierrors.IsInvalid(err) && strings.Contains(err.Error(), "with format int32")
 	return err != nil && !refused && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err)
@@ -152,7 +152,7 @@ func unexpected(err error) bool {
 
 const operatorFinalizer = "bpfman.io.operator/finalizer"
 
-// operator sums up what agents wrote.
+// operator aggregates the states that agents have written.
 func (b *Bpfman) operator(ctx context.Context, application *bpfman.ClusterBpfApplication, nodes []corev1.Node) error {
 	if application.DeletionTimestamp.IsZero() && controllerutil.AddFinalizer(application, operatorFinalizer) {
 		return b.client.Update(ctx, application)
@@ -195,7 +195,7 @@ func (b *Bpfman) operator(ctx context.Context, application *bpfman.ClusterBpfApp
 	return b.conclude(ctx, application, bpfman.BpfAppCondSuccess, "")
 }
 
-// conclude leaves a condition alone that has the type already, whatever its
+// conclude sets a condition, unless there is one of this type already, whatever its
 // message.
 func (b *Bpfman) conclude(ctx context.Context, application *bpfman.ClusterBpfApplication, kind bpfman.BpfApplicationConditionType, message string) error {
 	conditions := &application.Status.Conditions

@@ -64,8 +64,8 @@ func (s *scene) try(err error) {
 
 func (s *scene) create() { s.t.Helper(); s.try(s.server.Client.Create(s.t.Context(), s.application)) }
 
-// want waits until the application's condition, and below it a line for each
-// node, are these.
+// want waits until the application's condition, and below it a line for each node, are
+// these.
 func (s *scene) want(what string, lines ...string) {
 	s.t.Helper()
 	kube.Wait(s.t, 10*time.Second, what, strings.Join(lines, "\n"), s.told)
@@ -133,8 +133,8 @@ func TestBpfmanLoads(t *testing.T) {
 	s.wantPrograms("deleted", 0)
 }
 
-// On a node that is not selected bpfman-agent panics: what is there stays Pending,
-// and what was there is unloaded while its state goes on saying that it is.
+// TestBpfmanSelectsNodes: on a node that is not selected bpfman-agent panics. What is
+// there stays Pending. What was there is unloaded while its state goes on reporting it.
 func TestBpfmanSelectsNodes(t *testing.T) {
 	s := newScene(t, server, "selects", "selects-1", "selects-2")
 	s.application.Spec.NodeSelector.MatchLabels = map[string]string{corev1.LabelHostname: "selects-1"}
@@ -174,7 +174,8 @@ func TestBpfmanFaults(t *testing.T) {
 	}
 }
 
-// What is lost is not noticed, until bpfman has forgotten it too.
+// TestBpfmanLosesPrograms: a loss is not noticed until bpfman has forgotten the program
+// too.
 func TestBpfmanLosesPrograms(t *testing.T) {
 	s := newScene(t, server, "loses", "loses-1")
 	s.create()
@@ -198,8 +199,8 @@ func TestBpfmanLosesPrograms(t *testing.T) {
 	s.want("deleted", "gone")
 }
 
-// With the kinds of its release, bpfman loads until the ids of all links fit,
-// and leaves behind what it loaded before.
+// TestBpfmanLinkIDs: with the kinds of its release, bpfman loads again until the ids of
+// all links fit, and leaves behind what it loaded before.
 func TestBpfmanLinkIDs(t *testing.T) {
 	narrow, err := kube.Start(t.Context(), kube.Options{})
 	if err != nil {

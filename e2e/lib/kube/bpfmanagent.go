@@ -26,7 +26,7 @@ const (
 // found where interfaces are discovered.
 const Primary = "eth0"
 
-// agent does what bpfman-agent on a node does for an application.
+// agent reconciles an application on a node, as bpfman-agent does.
 func (b *Bpfman) agent(ctx context.Context, application *bpfman.ClusterBpfApplication, node *corev1.Node) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -61,7 +61,7 @@ func (b *Bpfman) agent(ctx context.Context, application *bpfman.ClusterBpfApplic
 	return b.client.Status().Update(ctx, state)
 }
 
-// begin makes a state, in two steps as there are two requests.
+// begin creates a state, in two requests as bpfman-agent does.
 func (b *Bpfman) begin(ctx context.Context, application *bpfman.ClusterBpfApplication, node *corev1.Node, owned map[string]string) error {
 	state := &bpfman.ClusterBpfApplicationState{ObjectMeta: metav1.ObjectMeta{
 		Name:       application.Name + "-" + string(uuid.NewUUID())[:8],
@@ -85,7 +85,7 @@ func (b *Bpfman) begin(ctx context.Context, application *bpfman.ClusterBpfApplic
 	return b.client.Status().Update(ctx, state)
 }
 
-// setCondition leaves the one alone that has the type already.
+// setCondition sets a condition, unless there is one of this type already.
 func setCondition(state *bpfman.ClusterBpfApplicationState, kind bpfman.BpfApplicationStateConditionType) {
 	conditions := &state.Status.Conditions
 	if len(*conditions) != 1 || (*conditions)[0].Type != string(kind) {
@@ -94,7 +94,7 @@ func setCondition(state *bpfman.ClusterBpfApplicationState, kind bpfman.BpfAppli
 	}
 }
 
-// load brings a state to where the application wants it.
+// load loads and attaches what the application wants.
 func (b *Bpfman) load(application *bpfman.ClusterBpfApplication, node *corev1.Node, state *bpfman.ClusterBpfApplicationState, fault Fault) {
 	selector, err := metav1.LabelSelectorAsSelector(&application.Spec.NodeSelector)
 	selected := err == nil && selector.Matches(labels.Set(node.Labels))
@@ -153,7 +153,7 @@ func sameList(application *bpfman.ClusterBpfApplication, state *bpfman.ClusterBp
 		})
 }
 
-// attach keeps the links that are wanted still, and makes those that are missing.
+// attach keeps the links that are still wanted, and makes those that are missing.
 func (b *Bpfman) attach(program *bpfman.ClBpfApplicationProgram, state *bpfman.ClBpfApplicationProgramState, fault Fault) {
 	had := state.TCX.Links
 	state.TCX.Links, state.ProgramLinkStatus = nil, bpfman.ProgAttachSuccess
@@ -193,7 +193,7 @@ func (b *Bpfman) attach(program *bpfman.ClBpfApplicationProgram, state *bpfman.C
 	}
 }
 
-// unload leaves copies that no state knows of.
+// unload unloads a state's program. Copies that no state names stay.
 func (b *Bpfman) unload(state *bpfman.ClusterBpfApplicationState) {
 	for i := range state.Status.Programs {
 		program := &state.Status.Programs[i]

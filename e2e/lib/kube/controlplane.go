@@ -22,8 +22,8 @@ const Issuer = "https://kubernetes.default.svc"
 
 func (s *Server) path(name string) string { return filepath.Join(s.dir, name) }
 
-// startEtcd starts one that listens at sockets in the server's folder, and does
-// not wait for the disk.
+// startEtcd starts an etcd that listens on sockets in the server's folder and does not
+// sync to disk.
 func (s *Server) startEtcd() (err error) {
 	clients, peers := s.socket("etcd.sock"), s.socket("peer.sock")
 	s.etcd, err = s.run(etcd, "etcd", "--data-dir="+s.path("data"), "--unsafe-no-fsync", "--log-level=warn",
@@ -34,8 +34,8 @@ func (s *Server) startEtcd() (err error) {
 
 func (s *Server) socket(name string) string { return "unix://" + s.path(name) }
 
-// startAPI starts an API server at an address of its own out of 127.0.0.0/8, so
-// that its port is free, and fills in Config.
+// startAPI starts an API server at an address of its own in 127.0.0.0/8, so that its
+// port is free, and sets Config.
 func (s *Server) startAPI() error {
 	var r [3]byte
 	_, _ = rand.Read(r[:])

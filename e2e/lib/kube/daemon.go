@@ -18,7 +18,7 @@ const (
 	etcd       = "etcd-v3.7.3"
 )
 
-// daemon is a process of ours.
+// daemon is a process that the server has started.
 type daemon struct {
 	name, log string
 	cmd       *exec.Cmd
@@ -65,7 +65,7 @@ func (d *daemon) kill() {
 	<-d.done
 }
 
-// failure is the end of what it logged.
+// failure returns the end of the daemon's log.
 func (d *daemon) failure() error {
 	log, err := os.ReadFile(d.log)
 	if err != nil {

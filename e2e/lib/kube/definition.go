@@ -21,7 +21,7 @@ import (
 // Scheme has the kinds that a Server knows.
 var Scheme = kube.NewScheme(gatewayv1beta1.Install)
 
-// definitions are where the modules in go.mod keep their kinds.
+// definitions returns the kinds that the modules in go.mod define.
 func definitions(o Options) ([]*unstructured.Unstructured, error) {
 	folders := map[string]string{
 		"sigs.k8s.io/gateway-api":           "config/crd/standard",
@@ -58,7 +58,7 @@ func definitions(o Options) ([]*unstructured.Unstructured, error) {
 	return all, nil
 }
 
-// widen makes every linkId of a schema hold 64 bits.
+// widen gives each linkId of a schema 64 bits.
 func widen(schema any) {
 	switch v := schema.(type) {
 	case []any:
@@ -75,8 +75,8 @@ func widen(schema any) {
 	}
 }
 
-// define makes the server know kinds, and waits until it does: asked too early
-// it would have clients come back a second later.
+// define creates kinds, and waits until the server knows them: a client that asks too
+// early would retry only after a second.
 func (s *Server) define(ctx context.Context, objects []*unstructured.Unstructured) error {
 	if err := s.apply(ctx, objects); err != nil {
 		return err

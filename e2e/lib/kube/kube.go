@@ -19,7 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Server is one that runs.
+// Server is a running Kubernetes without nodes.
 type Server struct {
 	// Config is that of an administrator, who may do everything.
 	Config *rest.Config
@@ -30,15 +30,15 @@ type Server struct {
 	etcd, api *daemon
 }
 
-// Options say how a server differs from one that is as released.
+// Options are how a server differs from one with the released kinds.
 type Options struct {
 	// WideLinkIDs lets bpfman's kinds hold its link ids, which are 32 bits
 	// without a sign: those of its release refuse every second one.
 	WideLinkIDs bool
 }
 
-// Start returns a server that knows all kinds after about four seconds. It dies
-// with this process if not stopped before.
+// Start returns a server that knows all kinds, after about four seconds. If it is not
+// stopped before, it dies with this process.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	dir, err := os.MkdirTemp("", "kube")
 	if err != nil {
@@ -74,7 +74,7 @@ func (s *Server) start(ctx context.Context, o Options) error {
 	return s.define(ctx, crds)
 }
 
-// ready waits until the server answers to a path.
+// ready waits until the server responds to a path.
 func (s *Server) ready(ctx context.Context, path string) error {
 	for {
 		err := s.get(path)
@@ -109,7 +109,7 @@ func (s *Server) get(path string) error {
 	return nil
 }
 
-// Stop ends it and forgets what it stored.
+// Stop kills the server and deletes its data.
 func (s *Server) Stop() {
 	for _, d := range []*daemon{s.api, s.etcd} { // killed: asked to end, the API server takes 10 s
 		if d != nil {
@@ -119,8 +119,8 @@ func (s *Server) Stop() {
 	_ = os.RemoveAll(s.dir)
 }
 
-// Run runs the tests of a package with a server that they share: what TestMain
-// exits with.
+// Run runs the tests of a package with a server that they share, and returns the exit
+// code for TestMain.
 func Run(m *testing.M, o Options, s **Server) int {
 	server, err := Start(context.Background(), o)
 	if err != nil {

@@ -53,7 +53,8 @@ func TestKindsAreServed(t *testing.T) {
 	}
 }
 
-// What a ServiceAccount may do is what RBAC grants it, and no more.
+// TestAsServiceAccount checks that a ServiceAccount has the permissions that RBAC
+// grants it, and no others.
 func TestAsServiceAccount(t *testing.T) {
 	namespace := server.Namespace(t)
 	meta := metav1.ObjectMeta{Namespace: namespace, Name: "reader"}
@@ -82,8 +83,8 @@ func TestAsServiceAccount(t *testing.T) {
 	}
 }
 
-// A token is good for the audience that it was asked for, and says which pod on
-// which node it was made for.
+// TestTokenReview checks that a token is valid for the audience that it was requested
+// for, and names the pod and the node that it is bound to.
 func TestTokenReview(t *testing.T) {
 	namespace := server.Namespace(t)
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-of-" + namespace}}

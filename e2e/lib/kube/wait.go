@@ -11,8 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Wait fails the test when get does not return what is wanted within a time,
-// and shows how what it returned last differs.
+// Wait fails the test if get does not return the wanted value within a time, and shows
+// how its last value differs.
 func Wait[T any](t testing.TB, within time.Duration, what string, want T, get func() (T, error), o ...cmp.Option) {
 	t.Helper()
 	for end := time.Now().Add(within); ; time.Sleep(20 * time.Millisecond) {
@@ -31,7 +31,7 @@ func Wait[T any](t testing.TB, within time.Duration, what string, want T, get fu
 	}
 }
 
-// Namespace makes one for a test, which stays: nobody empties it.
+// Namespace creates a namespace for a test. It stays, as no controller empties it.
 func (s *Server) Namespace(t testing.TB) string {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}

@@ -23,8 +23,9 @@ const startLimit = 20 * time.Second
 // serving is what blixt logs whenever it has put a new configuration to work.
 const serving = "INFO serving "
 
-// Build compiles blixt into the directory, and returns the binary's path, or
-// BLIXT_BINARY, which tells of one where there is no Go, as in `make kernels`.
+// Build compiles blixt into the directory and returns the binary's path. BLIXT_BINARY
+// names a binary to use instead, where there is no Go, or where several packages are
+// tested.
 func Build(dir string) (string, error) {
 	if path := os.Getenv("BLIXT_BINARY"); path != "" {
 		return path, nil
@@ -95,7 +96,7 @@ func (b *Blixt) Start() error {
 	return b.await(from, serving, startLimit)
 }
 
-// await waits for a line of the log, written after mark was taken, that contains text.
+// await waits for a line of the log that contains text and was written after the mark.
 func (b *Blixt) await(from int, text string, limit time.Duration) error {
 	deadline := time.After(limit)
 	for {
@@ -113,8 +114,8 @@ func (b *Blixt) await(from int, text string, limit time.Duration) error {
 	}
 }
 
-// Apply writes the configuration and returns when it is served. It must
-// differ from the one before.
+// Apply writes the configuration and returns when it is served. It must differ from the
+// previous one.
 func (b *Blixt) Apply(c *Config) error {
 	from := b.log.mark()
 	if err := c.Write(b.Dir); err != nil {
@@ -123,7 +124,7 @@ func (b *Blixt) Apply(c *Config) error {
 	return b.await(from, serving, 5*time.Second)
 }
 
-// AwaitLog waits until blixt logs text, after do.
+// AwaitLog calls do and waits until blixt logs text.
 func (b *Blixt) AwaitLog(text string, limit time.Duration, do func() error) error {
 	from := b.log.mark()
 	if err := do(); err != nil {
@@ -150,12 +151,12 @@ func (b *Blixt) Pid() int {
 	return b.cmd.Process.Pid
 }
 
-// Stop asks blixt to end and waits for it. Returns its error, if it says one.
+// Stop sends SIGTERM and waits until blixt ends. Returns the error that blixt reports.
 func (b *Blixt) Stop() error {
 	return b.end(syscall.SIGTERM)
 }
 
-// Kill ends blixt without asking: it cleans up nothing.
+// Kill sends SIGKILL, so that blixt cleans up nothing.
 func (b *Blixt) Kill() error {
 	if err := b.end(syscall.SIGKILL); err != nil && !isExit(err) {
 		return err
@@ -190,7 +191,7 @@ func (b *Blixt) Run(args ...string) (string, error) {
 	return b.Node.Run(10*time.Second, args[0], args[1:]...)
 }
 
-// logbook keeps what a process prints.
+// logbook records what a process prints.
 type logbook struct {
 	mu   sync.Mutex
 	text bytes.Buffer

@@ -18,10 +18,9 @@ import (
 // mounted: one that the machine has is left as it is.
 const bpffsSource = "blixt-lab"
 
-// holdBPFFS mounts a BPF file system where Blixt pins by default, unless there
-// is one: not every machine has systemd, which mounts it. It stays until the
-// last lab of all runs ends, so that no lab's blixt, which would mount it too,
-// unmounts it while another is about to pin.
+// holdBPFFS mounts a BPF file system where Blixt pins by default, unless there is one,
+// as systemd would. It stays until the last lab of all runs ends: a lab's blixt, which
+// would mount it too, must not unmount it while another one is about to pin.
 func (l *Lab) holdBPFFS() (err error) {
 	if l.bpffs, err = share("bpffs"); err != nil {
 		return err
@@ -49,8 +48,8 @@ func (l *Lab) holdBPFFS() (err error) {
 	return nil
 }
 
-// releaseBPFFS unmounts it, if this is the last lab and nobody has pinned
-// anything there.
+// releaseBPFFS unmounts the BPF file system, if this is the last lab and nothing is
+// pinned there.
 func (l *Lab) releaseBPFFS() error {
 	if l.bpffs == nil {
 		return nil
@@ -78,8 +77,7 @@ func (l *Lab) releaseBPFFS() error {
 	return nil
 }
 
-// mountedFrom tells whether what is mounted at a directory, uppermost, has a
-// source of that name.
+// mountedFrom reports whether the topmost mount at a directory has this source.
 func mountedFrom(dir, source string) (is bool, err error) {
 	table, err := os.ReadFile("/proc/thread-self/mountinfo")
 	for line := range strings.Lines(string(table)) {
@@ -91,8 +89,8 @@ func mountedFrom(dir, source string) (is bool, err error) {
 	return is, err
 }
 
-// share takes a lock that all labs share for the time that they use something
-// which the first of them makes and the last removes.
+// share takes a lock that all labs share while they use something which the first of
+// them creates and the last one removes.
 func share(name string) (*os.File, error) {
 	lock, err := os.OpenFile(filepath.Join(lockDir, "blixt-"+name), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -104,7 +102,7 @@ func share(name string) (*os.File, error) {
 	return lock, nil
 }
 
-// last tells whether no other lab shares the lock. Then none can until it is
+// last reports whether no other lab shares the lock. If so, none can until it is
 // closed.
 func last(lock *os.File) bool {
 	return unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil

@@ -34,8 +34,8 @@ const (
 // bpfmanDirs are those that bpfman has in its program, and no flag for.
 var bpfmanDirs = []string{"/run/bpfman", "/run/bpfman-sock", "/etc/bpfman"}
 
-// Bpfman is the real one, with a state of its own: its directories are those
-// of a mount namespace, so that a bpfman of this machine is left alone.
+// Bpfman is a real bpfman with state of its own: its directories are those of a mount
+// namespace, so that it does not touch a bpfman of this machine.
 type Bpfman struct {
 	lab   *Lab
 	bin   string
@@ -54,7 +54,7 @@ printf '[signing]\nallow_unsigned = true\nverify_enabled = false\n' >/etc/bpfman
 echo ready
 exec sleep infinity`
 
-// Bpfman starts one with these variables, that lives as long as the lab.
+// Bpfman starts bpfman with these environment variables. It lives as long as the lab.
 func (l *Lab) Bpfman(env ...string) (*Bpfman, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -85,8 +85,8 @@ func (l *Lab) Bpfman(env ...string) (*Bpfman, error) {
 	return b, b.Start()
 }
 
-// mountPoints makes the directories that the machine lacks until the last lab
-// of all runs ends: removing one would end its mount in other namespaces too.
+// mountPoints creates the directories that the machine lacks. They stay until the last
+// lab of all runs ends: removing one would unmount it in other namespaces too.
 func (l *Lab) mountPoints() error {
 	lock, err := share("bpfman")
 	if err != nil {
@@ -110,7 +110,7 @@ func (l *Lab) mountPoints() error {
 	return nil
 }
 
-// Listen opens a TCP socket in the namespace that we came from, where bpfman is.
+// Listen opens a TCP socket in the network namespace of this process, where bpfman is.
 func (b *Bpfman) Listen(network, addr string) (ln net.Listener, err error) {
 	err = b.lab.here(func() error {
 		ln, err = net.Listen(network, addr)
@@ -119,20 +119,22 @@ func (b *Bpfman) Listen(network, addr string) (ln net.Listener, err error) {
 	return ln, err
 }
 
-// here calls f on a thread that is in the namespace that we came from.
+// here calls f on a thread that is in the network namespace of this process.
 func (l *Lab) here(f func() error) error { return (&Node{lab: l, fd: l.home}).Do(f) }
 
-// Via is what a command has to be run by to see what bpfman sees.
+// Via returns the command that runs another one in bpfman's mount namespace.
 func (b *Bpfman) Via() []string {
 	return []string{"nsenter", fmt.Sprintf("--mount=/proc/%d/ns/mnt", b.mount.Process.Pid), "--"}
 }
 
-// Path returns how a file of bpfman is seen from outside.
+// Path returns the path by which a file of bpfman is found from outside its mount
+// namespace.
 func (b *Bpfman) Path(path string) string {
 	return fmt.Sprintf("/proc/%d/root%s", b.mount.Process.Pid, path)
 }
 
-// command prepares a command of bpfman, in the namespace that we came from.
+// command prepares a command in bpfman's mount namespace and the network namespace of
+// this process.
 func (b *Bpfman) command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
 	// systemd and container runtimes give it this umask, whatever ours is.
 	args = append(append(b.Via()[1:], "bash", "-c", `umask 022; exec "$@"`, "bash", filepath.Join(b.bin, name)), args...)
@@ -148,8 +150,8 @@ func (b *Bpfman) command(ctx context.Context, name string, args ...string) (*exe
 	return cmd, err
 }
 
-// mayRaiseLimits tells whether root has CAP_SYS_RESOURCE here, without which
-// bpfman does not start.
+// mayRaiseLimits reports whether root has CAP_SYS_RESOURCE here. bpfman does not start
+// without it.
 func mayRaiseLimits() (bool, error) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -183,7 +185,7 @@ func (b *Bpfman) Start() error {
 	return nil
 }
 
-// Kill ends bpfman without asking.
+// Kill sends SIGKILL to bpfman.
 func (b *Bpfman) Kill() error {
 	if b.cmd == nil {
 		return nil
@@ -193,7 +195,7 @@ func (b *Bpfman) Kill() error {
 	return err
 }
 
-// stop kills and waits.
+// stop kills a process and waits for its end.
 func stop(cmd *exec.Cmd) error {
 	if err := cmd.Process.Kill(); err != nil {
 		return err
@@ -214,8 +216,7 @@ func (b *Bpfman) Dial(socket string) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// Shell runs a script of bash where bpfman's files are, and returns what it
-// printed.
+// Shell runs a script of bash in bpfman's mount namespace, and returns what it printed.
 func (b *Bpfman) Shell(script string) (string, error) {
 	args := append(b.Via(), "bash", "-euc", script)
 	return (&Node{lab: b.lab, fd: b.lab.home}).Run(10*time.Second, args[0], args[1:]...)
@@ -224,8 +225,7 @@ func (b *Bpfman) Shell(script string) (string, error) {
 // Log returns what bpfman has printed.
 func (b *Bpfman) Log() string { return b.log.since(0) }
 
-// Run runs bpfman's own command, which needs no daemon, and returns what it
-// printed.
+// Run runs the command bpfman, which needs no daemon, and returns what it printed.
 func (b *Bpfman) Run(args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()

@@ -14,8 +14,8 @@ import (
 	"github.com/google/renameio/v2"
 )
 
-// Config is what Blixt is to serve, said shorter than in YAML. Namespaces
-// that are left out are "default".
+// Config is what Blixt is to serve, shorter than in YAML. An empty namespace is
+// "default".
 type Config struct {
 	Gateways []Gateway
 	Routes   []Route
@@ -23,7 +23,7 @@ type Config struct {
 	Grants   []Grant
 }
 
-// Gateway is addresses and ports.
+// Gateway has addresses and listeners.
 type Gateway struct {
 	Namespace, Name string
 	Addresses       []string
@@ -36,7 +36,7 @@ type Listener struct {
 	Port     int
 }
 
-// Name returns what routes call it.
+// Name returns the listener's name, to which routes refer.
 func (l Listener) Name() string { return fmt.Sprintf("%s-%d", strings.ToLower(l.Protocol), l.Port) }
 
 // Route leads from a listener to Services.
@@ -77,7 +77,7 @@ func Endpoints(port int, nodes ...*Node) (endpoints []Endpoint) {
 	return endpoints
 }
 
-// On says of endpoints which node they are on.
+// On returns the endpoints with the name of the node that they are on.
 func On(node string, endpoints []Endpoint) []Endpoint {
 	for i := range endpoints {
 		endpoints[i].Node = node
@@ -90,8 +90,8 @@ type Grant struct {
 	From, To string
 }
 
-// YAML returns the objects in two files: gateway.yaml, and endpoints.yaml for
-// what changes often.
+// YAML returns the objects in two files: gateway.yaml, and endpoints.yaml for what
+// changes often.
 func (c *Config) YAML() map[string]string {
 	var gateway, endpoints yaml
 	gateway.add("gateway.networking.k8s.io/v1", "GatewayClass", "", "blixt", "spec:",
@@ -112,8 +112,8 @@ func (c *Config) YAML() map[string]string {
 	return map[string]string{"gateway.yaml": gateway.text(), "endpoints.yaml": endpoints.text()}
 }
 
-// Write puts the YAML in a directory. Files that already say so are left
-// alone, others replaced as an editor would: by a rename.
+// Write writes the YAML into a directory. Files that have this text already are left
+// alone, others are replaced by a rename, as an editor does.
 func (c *Config) Write(dir string) error {
 	for name, text := range c.YAML() {
 		path := filepath.Join(dir, name)

@@ -11,8 +11,8 @@ import (
 	"net"
 )
 
-// Exchange sends random bytes and their hash while it receives the other side's.
-// The client says how many; 0 makes it the server, which sends as many.
+// Exchange sends random bytes and their hash while it receives those of the peer. The
+// client gives the number; 0 makes it the server, which sends as many.
 func Exchange(c net.Conn, size int) error {
 	client := size > 0
 	head := make([]byte, 8)

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Join returns a node for a network namespace that somebody else keeps, by its
-// name for ip(8). Leave it in the end.
+// Join returns a node for an existing network namespace, by its name for ip(8). The
+// caller has to call Leave.
 func Join(name, space string) (*Node, error) {
 	n := &Node{Name: name, lab: &Lab{name: space}, space: space}
 	var err error
@@ -25,7 +25,7 @@ func Join(name, space string) (*Node, error) {
 	return n, nil
 }
 
-// Leave ends what was started in a node that was joined, and not the node.
+// Leave ends what was started in a node that was joined. The namespace stays.
 func (n *Node) Leave() error {
 	var errs []error
 	for _, end := range slices.Backward(n.lab.ends) {

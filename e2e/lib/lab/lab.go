@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package lab makes small networks of network namespaces and runs Blixt in
-// them. In comes a topology, said in a few calls; out come nodes that sockets
-// can be opened in and commands run in. Nothing leaves the namespaces, and
-// Close leaves nothing behind; what a killed run left, the next one of the
-// same name removes.
+// Package lab makes small networks of network namespaces and runs Blixt in them. In
+// comes a topology, by a few calls; out come nodes in which sockets are opened and
+// commands are run. No packet leaves the namespaces, and Close leaves nothing behind.
+// What a killed run has left, the next one of the same name removes.
 package lab
 
 import (
@@ -32,8 +31,8 @@ const (
 // ErrNotRoot says that namespaces cannot be made.
 var ErrNotRoot = errors.New("network namespaces and eBPF need root: run this with sudo")
 
-// Lab is a network of namespaces. The first error of building it sticks: the
-// calls after it do nothing, and Err returns it.
+// Lab is a network of namespaces. After the first error of building it further calls do
+// nothing, and Err returns that error.
 type Lab struct {
 	name  string
 	dir   string   // for files, removed at the end
@@ -46,9 +45,9 @@ type Lab struct {
 	err   error
 }
 
-// New begins a network. The name is that of its namespaces and files, before
-// a dot, and of the data plane in it. It has no dot: what belongs to a lab of
-// a longer name is never taken for a leftover of this one.
+// New begins a network. The name is that of the data plane, and, with a dot behind it,
+// the prefix of namespaces and files. It has no dot itself, so that nothing of a lab
+// with a longer name is taken for a leftover of this one.
 func New(name string) (*Lab, error) {
 	if os.Geteuid() != 0 {
 		return nil, ErrNotRoot
@@ -90,17 +89,17 @@ func (l *Lab) Err() error { return l.err }
 // Dir returns a directory that lives as long as the network.
 func (l *Lab) Dir() string { return l.dir }
 
-// try notes the first error.
+// try records the first error.
 func (l *Lab) try(err error) {
 	if l.err == nil {
 		l.err = err
 	}
 }
 
-// atEnd has Close call f, the latest first.
+// atEnd has Close call f. The function that was given last is called first.
 func (l *Lab) atEnd(f func() error) { l.ends = append(l.ends, f) }
 
-// Close ends every process, and removes every namespace, pin and note.
+// Close ends every process, and removes every namespace, pin and file.
 func (l *Lab) Close() error {
 	var errs []error
 	for _, end := range slices.Backward(l.ends) {
@@ -118,8 +117,8 @@ func (l *Lab) Close() error {
 	return errors.Join(errs...)
 }
 
-// removeLeftovers removes what a killed run of the same name has left. Its
-// processes are those in its namespaces: the names are ours alone.
+// removeLeftovers removes what a killed run of the same name has left. Its processes
+// are those in its namespaces, as no other lab has these names.
 func (l *Lab) removeLeftovers() error {
 	spaces, err := filepath.Glob(filepath.Join(netnsDir, l.name+".*"))
 	if err != nil {
@@ -146,8 +145,8 @@ func (l *Lab) removeLeftovers() error {
 // Pins returns where a data plane of that name is pinned.
 func Pins(name string) string { return loader.Pins(loader.DefaultBPFFS, name) }
 
-// removeFiles removes pins, the notes of a data plane that was killed, and our
-// own files.
+// removeFiles removes pins, the state files of a data plane that was killed, and the
+// lab's own files.
 func (l *Lab) removeFiles() error {
 	errs := []error{os.RemoveAll(Pins(l.name))}
 	for _, dir := range []string{loader.DefaultRunDir, os.TempDir()} {
@@ -161,8 +160,7 @@ func (l *Lab) removeFiles() error {
 	return errors.Join(errs...)
 }
 
-// Eventually calls f until it returns nil, or the time is over: then it
-// returns f's last error.
+// Eventually calls f until it returns nil. After the limit it returns f's last error.
 func Eventually(limit time.Duration, f func() error) error {
 	deadline := time.Now().Add(limit)
 	pause := time.Millisecond

@@ -17,8 +17,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 )
 
-// TestNextLabRemovesWhatAKilledOneLeft, and nothing of a lab whose name only
-// begins like its own.
+// TestNextLabRemovesWhatAKilledOneLeft also checks that nothing is removed of a lab
+// whose name only begins alike.
 func TestNextLabRemovesWhatAKilledOneLeft(t *testing.T) {
 	const name = "blixt-e2e-leftover"
 	other, err := lab.New(name + "-other") // without it nobody has mounted what pins lie on
@@ -61,8 +61,8 @@ func TestNextLabRemovesWhatAKilledOneLeft(t *testing.T) {
 	}
 }
 
-// TestLabsShareABPFFileSystem that the first of them mounts where the machine
-// has none, as without systemd, and the last unmounts; the machine's own stays.
+// TestLabsShareABPFFileSystem checks that the first lab mounts one where the machine
+// has none, as without systemd, and the last lab unmounts it. The machine's own stays.
 func TestLabsShareABPFFileSystem(t *testing.T) {
 	runtime.LockOSThread() // never unlocked: the mount namespace ends with the thread
 	check := func(err error) {

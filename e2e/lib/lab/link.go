@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Link joins two nodes by a cable: a pair of veth devices.
+// Link joins two nodes by a pair of veth devices.
 func (l *Lab) Link(a *Node, aDev string, b *Node, bDev string) {
 	if l.err == nil {
 		l.err = ip("", fmt.Sprintf("link add name %s netns %s type veth peer name %s netns %s", aDev, a.space, bDev, b.space))
@@ -53,7 +53,7 @@ func (n *Node) Addr(dev string, prefixes ...string) {
 	}
 }
 
-// Route adds routes, each as ip(8) wants it: "192.0.2.0/24 via 10.0.0.1".
+// Route adds routes in the syntax of ip(8): "192.0.2.0/24 via 10.0.0.1".
 func (n *Node) Route(routes ...string) {
 	for _, r := range routes {
 		n.IP("route add " + r)
@@ -65,10 +65,9 @@ func (n *Node) Forward() {
 	n.Sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 }
 
-// Offloads turns the offloads of all cables on or off. Without them the sending
-// kernel computes every checksum, and the receiving one verifies it: each
-// device on the way has to be told, because one that takes part would vouch
-// for the packet.
+// Offloads turns the offloads of all cables on or off. Without them the sending kernel
+// computes every checksum, and the receiving one verifies it. Each device on the way
+// has to have them off: one that has not would declare the checksum valid.
 func (l *Lab) Offloads(on bool) {
 	args := []string{"tso", "off", "gso", "off", "gro", "off", "tx", "off", "rx", "off"}
 	if on {
@@ -81,8 +80,8 @@ func (l *Lab) Offloads(on bool) {
 	}
 }
 
-// BridgeNetfilter loads what lets firewalls see the packets of a bridge, which
-// no use of it loads by itself, and tells whether the kernel has it now.
+// BridgeNetfilter loads the module that lets firewalls see the packets of a bridge,
+// which no use of it loads by itself, and reports whether the kernel has it now.
 func BridgeNetfilter() bool {
 	const made = "/proc/sys/net/bridge"
 	if _, err := os.Stat(made); err == nil {

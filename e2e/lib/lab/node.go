@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -84,8 +85,8 @@ func (n *Node) Sysctl(settings ...string) {
 	}))
 }
 
-// Do calls f on a thread that is in the node: sockets that f opens and
-// processes that it starts are the node's. It cannot be nested.
+// Do calls f on a thread that is in the node: sockets that f opens and processes that
+// it starts are the node's. Calls cannot be nested.
 func (n *Node) Do(f func() error) error {
 	runtime.LockOSThread()
 	if err := unix.Setns(n.fd, unix.CLONE_NEWNET); err != nil {
@@ -101,8 +102,7 @@ func (n *Node) Do(f func() error) error {
 	return f()
 }
 
-// Dial connects from the node. An empty local address leaves the choice to
-// the kernel.
+// Dial connects from the node. With an empty local address the kernel chooses one.
 func (n *Node) Dial(network, local, remote string, limit time.Duration) (conn net.Conn, err error) {
 	d := net.Dialer{Timeout: limit, FallbackDelay: -1, KeepAlive: -1}
 	if local != "" {
@@ -124,8 +124,7 @@ func (n *Node) Dial(network, local, remote string, limit time.Duration) (conn ne
 	return conn, err
 }
 
-// reuse lets several connections have one source address, as long as they
-// differ in where they lead.
+// reuse lets several connections have one source address, if their destinations differ.
 func reuse(_, _ string, c syscall.RawConn) (err error) {
 	if e := c.Control(func(fd uintptr) {
 		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
@@ -153,8 +152,8 @@ func (n *Node) ListenPacket(network, addr string) (pc net.PacketConn, err error)
 	return pc, err
 }
 
-// Command prepares a command of the node: run it with Start or Run of the
-// node. It is killed when this process ends.
+// Command prepares a command of the node, to be run by Start or Run of the node. It is
+// killed when this process ends.
 func (n *Node) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true} // Ctrl-C is for us
@@ -165,14 +164,13 @@ func (n *Node) Command(ctx context.Context, name string, args ...string) *exec.C
 // Start starts a command in the node.
 func (n *Node) Start(cmd *exec.Cmd) error { return n.Do(cmd.Start) }
 
-// Run runs a command in the node and returns what it printed. The error holds
-// that too.
+// Run runs a command in the node and returns what it printed. The error has that too.
 func (n *Node) Run(limit time.Duration, name string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	cmd := n.Command(ctx, name, args...)
 	var out, both bytes.Buffer
-	cmd.Stdout = multi{&out, &both}
+	cmd.Stdout = io.MultiWriter(&out, &both)
 	cmd.Stderr = &both
 	err := n.Start(cmd)
 	if err == nil {
@@ -182,14 +180,6 @@ func (n *Node) Run(limit time.Duration, name string, args ...string) (string, er
 		return out.String(), fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, both.String())
 	}
 	return out.String(), nil
-}
-
-// multi writes to both.
-type multi struct{ a, b *bytes.Buffer }
-
-func (m multi) Write(p []byte) (int, error) {
-	m.b.Write(p)
-	return m.a.Write(p)
 }
 
 // Daemon starts a command that runs until the lab ends, or stop is called.

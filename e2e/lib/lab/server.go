@@ -14,8 +14,9 @@ import (
 	"time"
 )
 
-// Server answers on TCP and UDP at one address, each line and each datagram
-// with its own name, the sender's address as it sees it, and what it was sent.
+// Server answers on TCP and UDP at one address. Each line and each datagram is answered
+// with the server's name, the sender's address as the server sees it, and the text that
+// was sent.
 type Server struct {
 	Name string
 	// Addr is where it listens.
@@ -127,7 +128,7 @@ func (s *Server) datagrams() {
 	}
 }
 
-// Answer is what a server has said.
+// Answer is a server's answer.
 type Answer struct {
 	// Server is its name, Client whom it thinks it talks to.
 	Server, Client string

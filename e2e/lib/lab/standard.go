@@ -72,7 +72,7 @@ func NewStandard(name string, backends, pods int) (*Standard, error) {
 	return s, nil
 }
 
-// joinClose ends a network that could not be built.
+// joinClose closes a network that could not be built, and returns both errors.
 func joinClose(l *Lab) error {
 	err := l.err
 	if e := l.Close(); e != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
-// Status is what `blixt status -o json` says, as far as tests look at it.
+// Status is the output of `blixt status -o json`, as far as tests read it.
 type Status struct {
 	Program loader.Info `json:"program"`
 	writer.Status

@@ -9,15 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Tunnel joins two nodes by devices without a link header (tun), as WireGuard
-// and IP-in-IP are: this process carries the packets, each of which the sending
-// kernel has cut to size and summed up.
+// Tunnel joins two nodes by devices without a link header (tun), like those of
+// WireGuard and IP-in-IP. This process carries the packets. The sending kernel has
+// segmented each of them and computed its checksum.
 func (l *Lab) Tunnel(a *Node, aDev string, b *Node, bDev string) {
 	l.carry(a, aDev, b, bDev, unix.IFF_TUN, func(packet []byte) []byte { return packet })
 }
 
-// Wire joins two nodes by Ethernet devices (tap). Frames from a to b pass
-// through change, which may use the room behind them.
+// Wire joins two nodes by Ethernet devices (tap). Frames from a to b pass through
+// change, which may append to them.
 func (l *Lab) Wire(a *Node, aDev string, b *Node, bDev string, change func(frame []byte) []byte) {
 	l.carry(a, aDev, b, bDev, unix.IFF_TAP, change)
 }
@@ -58,7 +58,7 @@ func (l *Lab) tun(n *Node, dev string, kind uint16) (f *os.File) {
 	return f
 }
 
-// shovel carries packets until one of the devices is closed.
+// shovel copies packets until one of the devices is closed.
 func shovel(from, to *os.File, change func([]byte) []byte) {
 	buffer := make([]byte, 1<<16)
 	for {

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// Open lets every user run this program, and read what it makes until the test
-// ends.
+// Open lets every user run this program, and read the files that it makes until the
+// test ends.
 func Open(t testing.TB) {
 	t.Helper()
 	before := syscall.Umask(0o022)
