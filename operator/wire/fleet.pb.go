@@ -9,12 +9,11 @@
 package wire
 
 import (
+	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
+	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
-
-	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
-	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 )
 
 const (
@@ -188,7 +187,8 @@ func (*OperatorMessage_Config) isOperatorMessage_Message() {}
 
 func (*OperatorMessage_Part) isOperatorMessage_Message() {}
 
-// Version orders states: a later epoch, or in one epoch a later sequence, is newer.
+// Version orders states: a later epoch is newer and, within one epoch, a later
+// sequence.
 type Version struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -247,9 +247,9 @@ type Hello struct {
 	Node        string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	Kernel      string                 `protobuf:"bytes,3,opt,name=kernel,proto3" json:"kernel,omitempty"`
 	Layout      uint32                 `protobuf:"varint,4,opt,name=layout,proto3" json:"layout,omitempty"`
-	// got is what the agent still has in memory, unset when it has just begun.
+	// got is the version that the agent has in memory; unset if it has just begun.
 	Got *Version `protobuf:"bytes,5,opt,name=got,proto3" json:"got,omitempty"`
-	// status tells what the maps hold.
+	// status is the agent's first status.
 	Status        *Status `protobuf:"bytes,6,opt,name=status,proto3" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -329,9 +329,10 @@ func (x *Hello) GetStatus() *Status {
 
 type Status struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// got is the newest version that has arrived and was tried: the next may follow.
+	// got is the newest version that the agent has tried to apply: it is ready for
+	// the next one.
 	Got *Version `protobuf:"bytes,1,opt,name=got,proto3" json:"got,omitempty"`
-	// holds is what the maps hold.
+	// holds is the version that the maps hold.
 	Holds     *Version `protobuf:"bytes,2,opt,name=holds,proto3" json:"holds,omitempty"`
 	StateHash string   `protobuf:"bytes,3,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"`
 	Frontends uint32   `protobuf:"varint,4,opt,name=frontends,proto3" json:"frontends,omitempty"`
@@ -339,14 +340,14 @@ type Status struct {
 	Flows     uint64   `protobuf:"varint,6,opt,name=flows,proto3" json:"flows,omitempty"`
 	Draining  bool     `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"`
 	Snat      *Ports   `protobuf:"bytes,8,opt,name=snat,proto3" json:"snat,omitempty"`
-	// packets_age is how many milliseconds ago packets were last known to come.
+	// packets_age is the time since packets were last seen, in milliseconds.
 	PacketsAge    uint64 `protobuf:"varint,9,opt,name=packets_age,json=packetsAge,proto3" json:"packets_age,omitempty"`
 	HeartbeatLost bool   `protobuf:"varint,10,opt,name=heartbeat_lost,json=heartbeatLost,proto3" json:"heartbeat_lost,omitempty"`
-	// error says why got is not what the maps hold.
+	// error is why the maps do not hold got.
 	Error  string          `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`
 	Drift  string          `protobuf:"bytes,12,opt,name=drift,proto3" json:"drift,omitempty"`
 	Tables map[string]*Use `protobuf:"bytes,13,rep,name=tables,proto3" json:"tables,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// table_full is set where the error is that a table is too small.
+	// table_full is set if the error is that a table is too small.
 	TableFull     *TableFull `protobuf:"bytes,14,opt,name=table_full,json=tableFull,proto3" json:"table_full,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -485,7 +486,8 @@ type TableFull struct {
 	Table  string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
 	Size   uint64                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
 	Needed uint64                 `protobuf:"varint,3,opt,name=needed,proto3" json:"needed,omitempty"`
-	// largest is the longest run of free entries where they are not in a row.
+	// largest is the longest run of free entries, if there are enough of them but
+	// not in a row; otherwise 0.
 	Largest       uint64 `protobuf:"varint,4,opt,name=largest,proto3" json:"largest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -653,16 +655,16 @@ func (x *Use) GetSize() uint64 {
 	return 0
 }
 
-// Config is what belongs to this agent alone.
+// Config is what differs from agent to agent.
 type Config struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Node      string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Zone      string                 `protobuf:"bytes,2,opt,name=zone,proto3" json:"zone,omitempty"`
 	Addresses [][]byte               `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	Snat      *Ports                 `protobuf:"bytes,4,opt,name=snat,proto3" json:"snat,omitempty"`
-	// drain is unset where what the agent does is to stay.
+	// drain is unset if the agent is to continue as before.
 	Drain *bool `protobuf:"varint,5,opt,name=drain,proto3,oneof" json:"drain,omitempty"`
-	// alone tells that there is no other node.
+	// alone is true if there is no other node.
 	Alone         bool `protobuf:"varint,6,opt,name=alone,proto3" json:"alone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -796,10 +798,10 @@ func (x *Part) GetLast() bool {
 // Update leads from one version to another.
 type Update struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// base is what the agent has; unset: the update is all there is.
+	// base is the version that the agent has; unset: the update is complete.
 	Base    *Version `protobuf:"bytes,1,opt,name=base,proto3" json:"base,omitempty"`
 	Version *Version `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	// addresses replace all others; unset: they are the same.
+	// addresses replace all previous ones; unset: they have not changed.
 	Addresses     *Addresses  `protobuf:"bytes,3,opt,name=addresses,proto3" json:"addresses,omitempty"`
 	Frontends     []*Frontend `protobuf:"bytes,4,rep,name=frontends,proto3" json:"frontends,omitempty"`
 	GoneFrontends []*Key      `protobuf:"bytes,5,rep,name=gone_frontends,json=goneFrontends,proto3" json:"gone_frontends,omitempty"`
@@ -1375,7 +1377,8 @@ type Endpoint struct {
 	Port  uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
 	State uint32                 `protobuf:"varint,3,opt,name=state,proto3" json:"state,omitempty"`
 	Node  string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
-	// zones and nodes are hints for whom the endpoint is meant.
+	// zones and nodes are topology hints: where the endpoint should get its
+	// traffic from.
 	Zones         []string `protobuf:"bytes,5,rep,name=zones,proto3" json:"zones,omitempty"`
 	Nodes         []string `protobuf:"bytes,6,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	unknownFields protoimpl.UnknownFields

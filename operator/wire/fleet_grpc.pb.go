@@ -10,7 +10,6 @@ package wire
 
 import (
 	context "context"
-
 	grpc "google.golang.org/grpc"
 	codes "google.golang.org/grpc/codes"
 	status "google.golang.org/grpc/status"
@@ -29,9 +28,10 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Fleet is how the operator's leader tells the agents of all nodes what to serve.
+// Fleet is the stream by which the operator's leader sends the agents of all
+// nodes what to serve.
 type FleetClient interface {
-	// Serve lasts as long as the agent runs. The agent begins with Hello.
+	// Serve lasts as long as the agent runs. The agent first sends Hello.
 	Serve(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AgentMessage, OperatorMessage], error)
 }
 
@@ -60,9 +60,10 @@ type Fleet_ServeClient = grpc.BidiStreamingClient[AgentMessage, OperatorMessage]
 // All implementations must embed UnimplementedFleetServer
 // for forward compatibility.
 //
-// Fleet is how the operator's leader tells the agents of all nodes what to serve.
+// Fleet is the stream by which the operator's leader sends the agents of all
+// nodes what to serve.
 type FleetServer interface {
-	// Serve lasts as long as the agent runs. The agent begins with Hello.
+	// Serve lasts as long as the agent runs. The agent first sends Hello.
 	Serve(grpc.BidiStreamingServer[AgentMessage, OperatorMessage]) error
 	mustEmbedUnimplementedFleetServer()
 }

@@ -42,21 +42,21 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	descConnected = describe("operator_connected", "1 while the operator is there.")
-	descReady     = describe("ready", "1 once the maps hold what the operator has said.")
+	descConnected = describe("operator_connected", "1 while connected to the operator.")
+	descReady     = describe("ready", "1 once the maps hold a state of the operator.")
 	descFailing   = describe("state_failing", "1 while the newest state could not be written.")
-	descAge       = describe("state_age_seconds", "Since a state was written or found to be there already.")
+	descAge       = describe("state_age_seconds", "Seconds since a state was applied, or found to be in the maps already.")
 	descEpoch     = describe("state_epoch", "Epoch of the state that the maps hold.")
 	descSequence  = describe("state_sequence", "Sequence of the state that the maps hold.")
-	descDraining  = describe("draining", "1 while only known flows are served.")
-	descHeartbeat = describe("heartbeat_age_seconds", "Since a packet was known to come.")
-	descLost      = describe("heartbeat_lost", "1 where a direction has seen no packet for too long.")
-	descFrontends = describe("frontends", "Addresses, protocols and ports that are served.")
+	descDraining  = describe("draining", "1 while the data plane serves only the flows that it knows.")
+	descHeartbeat = describe("heartbeat_age_seconds", "Seconds since a packet was last seen.")
+	descLost      = describe("heartbeat_lost", "1 while a direction has seen no packet for too long.")
+	descFrontends = describe("frontends", "Frontends: addresses, protocols and ports that are served.")
 	descBackends  = describe("backends", "Backends of all frontends.")
 	descFlows     = describe("flows", "Flows at the last count.")
-	descUsed      = describe("table_used", "Entries of a table.", "table")
+	descUsed      = describe("table_used", "Entries in use of a table.", "table")
 	descSize      = describe("table_size", "Entries that a table has room for.", "table")
-	descPackets   = describe("packets_total", "Packets by what became of them, and why.", "reason")
+	descPackets   = describe("packets_total", "Packets by what was done with them, and why.", "reason")
 )
 
 // Describe implements prometheus.Collector.

@@ -3,6 +3,8 @@
 // Package confine takes from the process all privileges that it will not need.
 // In come the files and ports that it will use; from then on, the kernel
 // refuses everything else, even if the process is taken over.
+//
+//go:generate go test -run=^TestProfileIsGenerated$ -update
 package confine
 
 import (

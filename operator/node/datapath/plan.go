@@ -253,12 +253,12 @@ func (p *planner) ring(old, next *Served, members []maglev.Member, slots []uint3
 	if len(slots) > 0 {
 		p.add(stepRings, writeRing{offset, slots})
 	}
-	word := p.have.refs[next.Entry.Index]
+	ref := p.have.refs[next.Entry.Index]
 	var freed span
 	if old != nil { // otherwise a killed writer left it, and it is free already
-		freed = span{word.Offset(), word.Size()}
+		freed = span{ref.Offset(), ref.Size()}
 	}
-	p.add(stepPublish, publish{next.Entry.Index, word.next(offset, uint32(len(slots))), freed})
+	p.add(stepPublish, publish{next.Entry.Index, ref.next(offset, uint32(len(slots))), freed})
 	return slots
 }
 

@@ -36,7 +36,7 @@ type watcher struct {
 type seen struct {
 	key   lb.Key
 	index uint32
-	word  RingRef
+	ref  RingRef
 	slots []uint32
 	last  time.Time // when it was served last
 }
@@ -65,7 +65,7 @@ func (w *watcher) frontend(key lb.Key, e bpf.BlixtFrontend) {
 		}
 	}
 	now := w.c.now
-	i := slices.IndexFunc(w.rings, func(s seen) bool { return s.index == e.Index && s.word == word && s.key == key })
+	i := slices.IndexFunc(w.rings, func(s seen) bool { return s.index == e.Index && s.ref == word && s.key == key })
 	if i < 0 {
 		w.rings = append(w.rings, seen{key, e.Index, word, slices.Clone(slots), now})
 	} else {
@@ -80,8 +80,8 @@ func (w *watcher) slowPackets() {
 	now := w.c.now
 	w.rings = slices.DeleteFunc(w.rings, func(s seen) bool { return now.Sub(s.last) >= reuseGrace })
 	for _, s := range w.rings {
-		if !slices.Equal(s.slots, w.f.rings[s.word.Offset():s.word.Offset()+s.word.Size()]) {
-			w.t.Fatalf("%s: the ring at %d changed %v after it was served", s.key, s.word.Offset(), now.Sub(s.last))
+		if !slices.Equal(s.slots, w.f.rings[s.ref.Offset():s.ref.Offset()+s.ref.Size()]) {
+			w.t.Fatalf("%s: the ring at %d changed %v after it was served", s.key, s.ref.Offset(), now.Sub(s.last))
 		}
 	}
 }
