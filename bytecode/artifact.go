@@ -13,8 +13,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// artifact is a manifest with one document and an empty configuration, which
-// the library's images cannot be.
+// artifact is a manifest with one document and an empty configuration. The library's
+// own images cannot have such a configuration.
 type artifact struct {
 	manifest []byte
 	document blob

@@ -43,8 +43,8 @@ type btfHeader struct {
 	TypeOff, TypeLen, StringOff, StrLen uint32
 }
 
-// rawBTF is a .BTF section that types are added to. Types keep their ids
-// and their places, so what refers to them (.BTF.ext, relocations) stays right.
+// rawBTF is a .BTF section to which types can be added. Existing types keep their IDs and
+// places, so references to them (.BTF.ext, relocations) stay valid.
 type rawBTF struct {
 	order   binary.ByteOrder
 	header  btfHeader
@@ -55,10 +55,9 @@ type rawBTF struct {
 
 var errBTF = errors.New("type information (BTF) is damaged: compile the object again, with -g")
 
-// setMaxEntries returns the object with other sizes of maps. A map's size is
-// the length N of an array in its type: int (*max_entries)[N]. Maps of one
-// size share that array, so each gets an array of its own, a pointer to it,
-// and a copy of its struct that names the pointer.
+// setMaxEntries returns the object with other sizes of maps. A map's size is the length N
+// of an array in its type: int (*max_entries)[N]. Maps of one size share that array, so
+// each gets its own array, a pointer to it, and a copy of its struct with that pointer.
 func setMaxEntries(object []byte, sizes map[string]uint32) ([]byte, error) {
 	file, err := elf.NewFile(bytes.NewReader(object))
 	if err != nil {
@@ -112,7 +111,7 @@ func parseBTF(data []byte, order binary.ByteOrder) (*rawBTF, error) {
 	return b, nil
 }
 
-// extra is the number of bytes that follow the three words of every type.
+// extra returns the number of bytes that follow the three words of a type.
 func extra(kind, members int) int {
 	switch kind {
 	case kindInt, kindVar, kindDeclTag:
@@ -144,7 +143,7 @@ func (b *rawBTF) name(offset uint32) string {
 	return string(name)
 }
 
-// find returns where a type is, if it is of that kind.
+// find returns the place of a type, if it is of a kind.
 func (b *rawBTF) find(id uint32, kind int) (at int, ok bool) {
 	if id == 0 || int(id) > len(b.offsets) {
 		return 0, false
@@ -164,7 +163,7 @@ func (b *rawBTF) add(words ...uint32) uint32 {
 	return uint32(len(b.offsets))
 }
 
-// resize gives the map's variable a type with another max_entries.
+// resize gives a map's variable a type with another max_entries.
 func (b *rawBTF) resize(name string, size uint32) error {
 	variable := -1
 	for _, at := range b.offsets {

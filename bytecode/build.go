@@ -13,15 +13,13 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// littleEndian are the machines that one object serves: BPF knows no
-// processor, only a byte order, and the object reads nothing of the kernel
-// whose layout differs between them. They are those that Go and Linux have a
-// BPF compiler (JIT) for, which bpf_loop and functions need, and 64 bits.
-// Big-endian ones would need another object.
+// littleEndian are the architectures that one object serves: BPF depends on the byte
+// order only, and the object reads no kernel structure whose layout differs between
+// them. They have 64 bits, Go, and a BPF compiler (JIT) in Linux, which bpf_loop and
+// functions need. Big-endian ones need another object.
 var littleEndian, bigEndian = []string{"amd64", "arm64", "loong64", "ppc64le", "riscv64"}, []string{"s390x"}
 
-// Architectures returns the machines that the object is right for, by Go's
-// names.
+// Architectures returns the architectures that the object serves, by Go's names.
 func (o *Object) Architectures() []string {
 	if o.ByteOrder == binary.ByteOrder(binary.BigEndian) {
 		return bigEndian
@@ -29,7 +27,7 @@ func (o *Object) Architectures() []string {
 	return littleEndian
 }
 
-// Meta is what an image says about itself. Empty fields are left out.
+// Meta is the description of an image. Empty fields are left out.
 type Meta struct {
 	Source, Revision, Version string
 }
@@ -49,9 +47,8 @@ func (m Meta) Annotations() map[string]string {
 	return all
 }
 
-// Build makes an image index of an object, one image for each machine that
-// it is right for. Its digest depends on the object and on meta, and on
-// nothing else.
+// Build builds an image index of an object, with one image for each architecture. Its
+// digest depends on the object and on meta, and on nothing else.
 func Build(o *Object, meta Meta) (v1.ImageIndex, error) {
 	l, diffID, err := layer(o.Bytes)
 	if err != nil {

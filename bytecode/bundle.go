@@ -30,8 +30,8 @@ const (
 	payloadType   = "application/vnd.in-toto+json"
 )
 
-// statement is an in-toto statement of that predicate, which says nothing
-// but that the subject is signed.
+// statement is an in-toto statement with that predicate: it only states that the subject
+// is signed.
 type statement struct {
 	Type          string          `json:"_type"`
 	Subject       []subject       `json:"subject"`
@@ -43,7 +43,7 @@ type subject struct {
 	Digest map[string]string `json:"digest"`
 }
 
-// signBundle makes the manifest that refers to what is signed.
+// signBundle returns the manifest with a bundle, which refers to the signed image.
 func signBundle(of v1.Descriptor, key *PrivateKey) (v1.Image, error) {
 	text, err := json.Marshal(statement{
 		Type:          statementType,
@@ -82,8 +82,8 @@ func signBundle(of v1.Descriptor, key *PrivateKey) (v1.Image, error) {
 	}, bundle)
 }
 
-// isBundle tells bundles from other manifests that refer to an image, such as
-// lists of materials.
+// isBundle reports whether a manifest that refers to an image is a bundle, rather than
+// for example an SBOM.
 func isBundle(image v1.Image) bool {
 	manifest, err := image.Manifest()
 	return err == nil && slices.ContainsFunc(manifest.Layers, func(d v1.Descriptor) bool {
@@ -130,7 +130,7 @@ func bundleClaim(text []byte) (claim, error) {
 	if err := json.Unmarshal(envelope.Payload, &s); err != nil {
 		return claim{}, err
 	}
-	// Other statements, such as of provenance, vouch for nothing here.
+	// Other statements, such as of provenance, do not count as signatures.
 	if s.PredicateType != predicateType {
 		return claim{}, errOtherStatement
 	}

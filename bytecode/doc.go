@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package bytecode publishes the data plane as an OCI bytecode image, and
-// gets it back. In comes a compiled object; out goes an image that bpfman
-// loads, in a directory or in a registry, signed as cosign signs. The other
-// way, in comes the name of a file, a directory or an image; out goes an
-// object that is what its labels say and that the keys vouch for.
+// Package bytecode publishes the data plane as an OCI bytecode image, and reads it back.
+// To publish, in goes a compiled object; out comes an image that bpfman loads, in a
+// directory or in a registry, with signatures as cosign makes them. To read, in goes the
+// name of a file, a directory or an image; out comes an object that fits its labels and
+// is signed by one of the keys.
 //
 //	object.go needs.go maptype.go   what an object is, read from its ELF
 //	size.go btf.go                  other table sizes, without a compiler

@@ -20,9 +20,9 @@ import (
 type RegistryError struct {
 	// Ref is the image that was asked for.
 	Ref string
-	// Problem in a few words, and Fix, what an admin can do.
+	// Problem in a few words, and Fix, the remedy.
 	Problem, Fix string
-	// Altered: what was sent is not what the digest stands for.
+	// Altered: what the registry sent does not have the digest.
 	Altered bool
 	Err     error
 }
@@ -33,7 +33,7 @@ func (e *RegistryError) Error() string {
 
 func (e *RegistryError) Unwrap() error { return e.Err }
 
-// explain turns an error of a registry into RegistryError, if it knows it.
+// explain turns an error of a registry into a RegistryError, if it is a known one.
 func explain(ref name.Reference, err error) error {
 	if err == nil {
 		return nil
@@ -80,7 +80,7 @@ func explain(ref name.Reference, err error) error {
 	return e
 }
 
-// answer explains what the registry itself said.
+// answer explains an answer of the registry.
 func (e *RegistryError) answer(ref name.Reference, a *transport.Error) {
 	host, repository := ref.Context().RegistryStr(), ref.Context().RepositoryStr()
 	var said []string
@@ -108,12 +108,12 @@ func (e *RegistryError) answer(ref name.Reference, a *transport.Error) {
 	case a.StatusCode >= 500:
 		e.Problem, e.Fix = host+" fails, after retries as well", "try again later, or ask whoever runs it"
 	default:
-		e.Problem, e.Fix = host+" refused", "see what it says"
+		e.Problem, e.Fix = host+" refused the request", "see its answer"
 	}
 }
 
-// answerError is the registry's answer without the address asked, which can
-// carry tokens.
+// answerError is the registry's answer without the URL of the request, which can contain
+// tokens.
 type answerError struct {
 	status int
 	said   string

@@ -33,7 +33,8 @@ type PrivateKey struct {
 	signer signature.Signer
 }
 
-// errKeyKind: for Ed25519 the tools do not agree on hashing first or not.
+// errKeyKind rejects other kinds of keys: for Ed25519 the tools disagree about whether to
+// hash first.
 var errKeyKind = errors.New("want ECDSA (P-256, P-384, P-521), or RSA of 2048 bits or more: make one with cosign generate-key-pair")
 
 // ReadPublicKey reads a key in PEM, as cosign.pub is.
@@ -45,7 +46,7 @@ func ReadPublicKey(path string) (*PublicKey, error) {
 	return ParsePublicKey(path, text)
 }
 
-// ParsePublicKey parses a key in PEM; messages call it by the name.
+// ParsePublicKey parses a key in PEM. Messages use the name.
 func ParsePublicKey(name string, text []byte) (*PublicKey, error) {
 	if block, _ := pem.Decode(text); block != nil && strings.HasSuffix(block.Type, "PRIVATE KEY") {
 		return nil, fmt.Errorf("public key %s: this is the private one: give the other half, such as cosign.pub", name)
@@ -79,8 +80,8 @@ func newPublicKey(name string, key crypto.PublicKey) (*PublicKey, error) {
 	return &PublicKey{Name: name, ID: base64.StdEncoding.EncodeToString(id[:]), verifier: verifier}, nil
 }
 
-// ReadPrivateKey reads a key in PEM: cosign.key, encrypted, or PKCS #8 or EC,
-// plain. The password is asked for only if one is needed.
+// ReadPrivateKey reads a key in PEM: an encrypted cosign.key, or a plain PKCS #8 or EC key.
+// It calls password only if one is needed.
 func ReadPrivateKey(path string, password func() ([]byte, error)) (*PrivateKey, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {

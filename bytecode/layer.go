@@ -18,13 +18,13 @@ import (
 // objectName is the object's name in a layer.
 const objectName = "blixt.o"
 
-// maxObject bounds what is unpacked: an object has some 200 kB, and a layer
-// can be made to unpack to anything.
+// maxObject bounds what is unpacked. An object has some 200 kB; a malicious layer could
+// unpack to any size.
 const maxObject = 16 << 20
 
-// layer packs an object: the first and only file of a tar. It is stored, not
-// compressed, because compressors change with versions, and so would the
-// digest; and without times, owners and the name of a machine.
+// layer packs an object as the only file of a tar, without times, owners and the name of
+// a machine. The tar is stored, not compressed: compressors change with versions, and
+// the digest would change with them.
 func layer(object []byte) (v1.Layer, v1.Hash, error) {
 	var plain bytes.Buffer
 	tw := tar.NewWriter(&plain)

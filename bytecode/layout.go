@@ -16,13 +16,13 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 )
 
-// refName is how a layout names what it holds.
+// refName is the annotation by which a layout names an image.
 const refName = "org.opencontainers.image.ref.name"
 
-// layoutFile is what makes a directory an OCI layout.
+// layoutFile is the file that marks a directory as an OCI layout.
 const layoutFile = "oci-layout"
 
-// openLayout finds the one image of a layout. Its signatures are beside it.
+// openLayout opens the one image of a layout, which also holds the image's signatures.
 func openLayout(dir string) (*Stored, error) {
 	path, err := layout.FromPath(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -84,8 +84,8 @@ func openLayout(dir string) (*Stored, error) {
 	return s, nil
 }
 
-// Write makes an OCI layout of an image and its signatures, in place of one
-// that may be there: whole, or not at all.
+// Write writes an image and its signatures as an OCI layout, and replaces an existing
+// layout: completely, or not at all.
 func (s *Stored) Write(dir string) error {
 	if s.object != nil {
 		return fmt.Errorf("write %s: this is a file, build an image of it first", s.name)
@@ -124,8 +124,8 @@ func (s *Stored) Write(dir string) error {
 	return nil
 }
 
-// replaceable says whether dir is free, empty, or a layout: nothing else of
-// the user's is ever removed.
+// replaceable returns an error unless dir does not exist, is empty, or is a layout:
+// nothing else may be removed.
 func replaceable(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {

@@ -23,13 +23,13 @@ type Image struct {
 	Name string `json:"name"`
 	// Digest of the image index or image, empty for an object alone.
 	Digest string `json:"digest,omitempty"`
-	// Object that the machine is to load.
+	// Object for the machine's architecture.
 	Object *Object `json:"object"`
 	// Size of the layer that holds it, in bytes, or of the object.
 	Size int64 `json:"size"`
-	// Kernel that it can be loaded by at least.
+	// Kernel is the oldest that can load the object.
 	Kernel string `json:"kernel"`
-	// Platforms that the image has something for.
+	// Platforms for which the image has an object.
 	Platforms   []string          `json:"platforms,omitempty"`
 	Annotations map[string]string `json:"annotations,omitempty"`
 	// Signatures found, if they were looked for.
@@ -62,8 +62,8 @@ func bare(name string, o *Object) *Image {
 	return &Image{Name: name, Object: o, Size: int64(len(o.Bytes)), Kernel: o.Kernel()}
 }
 
-// Load reads what Open found, with the errors of the function Load. The
-// signature comes first: nothing is unpacked that nobody vouches for.
+// Load reads the object of a Stored image, with the errors of the function Load. It
+// verifies the signature first, and unpacks nothing that is not signed as demanded.
 func (s *Stored) Load(o Options) (*Image, error) {
 	if s.object != nil {
 		if len(o.Keys) > 0 {
@@ -97,7 +97,7 @@ func (s *Stored) read(o Options) (*Image, error) {
 	}
 	image, digest := s.image, s.descriptor.Digest
 	if s.index != nil {
-		// From the bytes just compared, not from a file that may change.
+		// Parse the bytes that were just compared, not a file that may change.
 		list, err := v1.ParseIndexManifest(bytes.NewReader(s.manifest))
 		if err != nil {
 			return nil, fmt.Errorf("read index: %w", err)
@@ -121,7 +121,7 @@ func (s *Stored) read(o Options) (*Image, error) {
 	return im, im.unpack(image)
 }
 
-// unpack reads the one layer of an image, and compares its labels.
+// unpack reads the object in the one layer of an image, and checks the image's labels.
 func (im *Image) unpack(image v1.Image) error {
 	manifest, err := image.Manifest()
 	if err != nil {
@@ -170,7 +170,7 @@ func choose(all []v1.Descriptor, o Options) (v1.Descriptor, []string, error) {
 	var platforms []string
 	var first, found *v1.Descriptor
 	for i, d := range all {
-		// Docker adds what it knows of the build as unknown/unknown.
+		// Docker adds attestations of the build as unknown/unknown.
 		if d.Platform == nil || d.Platform.OS != "linux" || !d.MediaType.IsImage() {
 			continue
 		}
@@ -194,8 +194,8 @@ func choose(all []v1.Descriptor, o Options) (v1.Descriptor, []string, error) {
 
 var errDamaged = errors.New("it is damaged, get it again")
 
-// checkDigest guards what a directory holds; what comes from a registry the
-// library has compared already.
+// checkDigest returns an error unless raw has a digest. It matters for directories: what
+// comes from a registry the library has already compared.
 func checkDigest(raw []byte, want v1.Hash) error {
 	got, _, err := v1.SHA256(bytes.NewReader(raw))
 	if err != nil {

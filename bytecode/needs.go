@@ -13,18 +13,18 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
-// Need is something of the kernel that an object uses.
+// Need is a feature of the kernel that an object uses.
 type Need struct {
 	Feature string `json:"feature"`
 	// Kernel is the first version that has it.
 	Kernel string `json:"kernel"`
-	// Optional: the object does without it, as Without says.
+	// Optional: the object loads without the feature, with the consequence in Without.
 	Optional bool   `json:"optional,omitempty"`
 	Without  string `json:"without,omitempty"`
 }
 
-// helperKernels are the first kernels with helpers newer than 4.18, from
-// which on everything else that a classifier calls has been there.
+// helperKernels are the first kernels that have a helper, for helpers newer than 4.18:
+// that kernel has all others that a classifier calls.
 var helperKernels = map[asm.BuiltinFunc]string{
 	asm.FnSpinLock:            "5.1",
 	asm.FnSkLookupTcp:         "4.20",
@@ -48,8 +48,8 @@ var helperKernels = map[asm.BuiltinFunc]string{
 	asm.FnSkbSetTstamp:        "5.18",
 }
 
-// needs reads from the instructions what they need, and adds what attaching
-// needs: oldest kernel first, optional ones last.
+// needs returns the needs of the instructions, and of attaching the program: the oldest
+// kernel first, optional needs last.
 func needs(spec *ebpf.CollectionSpec) []Need {
 	found := map[string]Need{}
 	add := func(n Need) { found[n.Feature] = n }
@@ -64,14 +64,14 @@ func needs(spec *ebpf.CollectionSpec) []Need {
 			if ins.OpCode.JumpOp() == asm.Call && ins.Src == asm.PseudoCall {
 				add(Need{Feature: "functions", Kernel: "4.16"})
 			}
-			// Behind the program's own function come those that are verified
-			// apart. What they are given is memory to the verifier, which
-			// takes that for a map's key since 6.2; 6.1 was seen to refuse it.
+			// Global functions, which the verifier checks separately, follow the
+			// program's own function. To the verifier their arguments are plain
+			// memory, which it accepts as a map's key since 6.2; 6.1 rejects it.
 			if fn := btf.FuncMetadata(ins); i > 0 && fn != nil && fn.Linkage == btf.GlobalFunc {
 				add(Need{Feature: "map keys given to global functions", Kernel: "6.2"})
 			}
-			// The flag is computed at run time; the line of the source that
-			// the object carries tells that it can be there.
+			// The flag is computed at run time; that it is possible shows in the
+			// source line that the object carries.
 			if line := ins.Source(); line != nil && strings.Contains(line.String(), "BPF_FIB_LOOKUP_SRC") {
 				add(Need{Feature: "SNAT source chosen by the kernel", Kernel: "6.7", Optional: true, Without: "the agent names the node's address"})
 			}

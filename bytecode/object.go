@@ -82,7 +82,7 @@ func ParseObject(elf []byte) (*Object, error) {
 			return nil, fmt.Errorf("map %s: bpfman knows no map type %s", name, m.Type)
 		}
 		if m.Type == ebpf.ArrayOfMaps || m.Type == ebpf.HashOfMaps {
-			return nil, fmt.Errorf("map %s: bpfman's loader refuses a map of maps", name)
+			return nil, fmt.Errorf("map %s: bpfman's loader rejects a map of maps", name)
 		}
 		o.Maps = append(o.Maps, Map{Name: name, Type: typ, KeySize: m.KeySize, ValueSize: m.ValueSize, MaxEntries: m.MaxEntries, Flags: m.Flags})
 		if number, ok := strings.CutPrefix(name, bpf.LayoutPrefix); ok {
@@ -98,7 +98,7 @@ func ParseObject(elf []byte) (*Object, error) {
 	return o, nil
 }
 
-// program checks what bpfman's loader would refuse.
+// program returns a Program, or an error if bpfman's loader would reject it.
 func program(p *ebpf.ProgramSpec) (Program, error) {
 	if p.Type != ebpf.SchedCLS {
 		return Program{}, fmt.Errorf("is of type %s: Blixt's are classifiers", p.Type)
@@ -121,7 +121,7 @@ const (
 	MapsLabel     = "io.ebpf.maps"
 )
 
-// Labels returns what an image of the object must be labelled with.
+// Labels returns the labels of an image of the object.
 func (o *Object) Labels() map[string]string {
 	programs, tables := map[string]string{}, map[string]string{}
 	for _, p := range o.Programs {
@@ -133,8 +133,8 @@ func (o *Object) Labels() map[string]string {
 	return map[string]string{ProgramsLabel: toJSON(programs), MapsLabel: toJSON(tables)}
 }
 
-// checkLabels compares labels with the object's, as JSON and not as text:
-// others write them with other spaces.
+// checkLabels compares labels with the object's as JSON, as other tools may write other
+// spaces.
 func (o *Object) checkLabels(got map[string]string) error {
 	for key, want := range o.Labels() {
 		var g, w map[string]string
@@ -151,7 +151,7 @@ func (o *Object) checkLabels(got map[string]string) error {
 	return nil
 }
 
-// toJSON sorts keys, so that equal maps are equal text.
+// toJSON sorts keys, so that equal maps give equal text.
 func toJSON(m map[string]string) string {
 	text, err := json.Marshal(m)
 	if err != nil {

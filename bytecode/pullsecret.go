@@ -10,8 +10,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 )
 
-// PullSecret has the credentials of one, of type kubernetes.io/dockerconfigjson,
-// or nobody's.
+// PullSecret is a keychain of the data of a pull secret (kubernetes.io/dockerconfigjson).
+// For registries that the secret does not name it has no credentials.
 type PullSecret []byte
 
 // Resolve is that of authn.Keychain.

@@ -21,7 +21,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
-// parseRef wants a registry to be named: the library would take another's.
+// parseRef parses the name of an image, which must name a registry: the library would
+// assume one.
 func parseRef(text string) (name.Reference, error) {
 	if scheme, rest, found := strings.Cut(text, "://"); found {
 		return nil, fmt.Errorf("image %q: leave out %s://, as in %s: it is HTTPS in any case", text, scheme, rest)
@@ -60,8 +61,8 @@ func (o Options) keychain() authn.Keychain {
 	return o.Keychain
 }
 
-// temporary tells what may go away by itself: a registry that restarts, and
-// what it answers meanwhile.
+// temporary reports whether an error may disappear by itself: the registry restarts, or
+// does not answer properly meanwhile.
 func temporary(err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return false
@@ -78,7 +79,7 @@ func temporary(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// openRegistry finds an image in a registry.
+// openRegistry reads the manifest of an image in a registry.
 func openRegistry(ctx context.Context, text string, o Options) (*Stored, error) {
 	ref, err := parseRef(text)
 	if err != nil {
@@ -110,12 +111,11 @@ func openRegistry(ctx context.Context, text string, o Options) (*Stored, error) 
 	return s, nil
 }
 
-// maxReferrers bounds what others, who can write to the registry, make us read.
+// maxReferrers bounds how much anybody who can write to the registry makes us read.
 const maxReferrers = 100
 
-// registrySignatures returns the manifests that say to sign a digest: the
-// referrers of OCI 1.1, or of the tag that stands in for them, and cosign's
-// older tag.
+// registrySignatures returns the manifests that claim to sign a digest: its referrers
+// (OCI 1.1, or the tag that replaces them), and the one of cosign's older tag.
 func registrySignatures(repository name.Repository, digest v1.Hash, options []remote.Option) (all []v1.Image, err error) {
 	subject := repository.Digest(digest.String())
 	referrers, err := remote.Referrers(subject, options...)
@@ -150,14 +150,14 @@ func registrySignatures(repository name.Repository, digest v1.Hash, options []re
 	return append(all, image), nil
 }
 
-// Push uploads an image with its signatures. It returns its name by digest.
+// Push uploads an image with its signatures, and returns the image's name by digest.
 func (s *Stored) Push(ctx context.Context, to string, o Options) (string, error) {
 	ref, err := parseRef(to)
 	if err != nil {
 		return "", err
 	}
 	if _, ok := ref.(name.Digest); ok {
-		return "", fmt.Errorf("push to %s: an image is pushed to a tag, its digest follows from what it is", to)
+		return "", fmt.Errorf("push to %s: push an image to a tag: its digest follows from its contents", to)
 	}
 	options, err := o.remote(ctx)
 	if err != nil {
@@ -184,7 +184,7 @@ func (s *Stored) Push(ctx context.Context, to string, o Options) (string, error)
 	return ref.Context().Digest(s.descriptor.Digest.String()).String(), nil
 }
 
-// CheckPush returns an error if Push would be refused, before there is an image.
+// CheckPush returns an error if the registry would refuse Push. It needs no image.
 func CheckPush(to string, o Options) error {
 	ref, err := parseRef(to)
 	if err != nil {

@@ -17,8 +17,8 @@ const (
 	sectionSize       = 0x20
 )
 
-// replaceSection puts other data into a section. What comes after it in the
-// file moves by a multiple of 8, the largest alignment in such an object.
+// replaceSection replaces the data of a section. What follows it in the file moves by a
+// multiple of 8, the largest alignment in such an object.
 func replaceSection(object []byte, file *elf.File, index int, data []byte) []byte {
 	s := file.Sections[index]
 	end := s.Offset + s.FileSize

@@ -11,9 +11,9 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// Sign signs the image that ref names, in a registry or a layout, in both
-// forms that cosign reads. Of an index it signs the index: what is in it is
-// named by digest. It returns the image's name by digest.
+// Sign signs the image that ref names, in a registry or a layout, in both forms that
+// cosign reads. Of an index it signs the index alone, which names its images by digest.
+// It returns the image's name by digest.
 func Sign(ctx context.Context, ref string, key *PrivateKey, o Options) (string, error) {
 	s, err := Open(ctx, ref, o)
 	if err != nil {
@@ -22,14 +22,14 @@ func Sign(ctx context.Context, ref string, key *PrivateKey, o Options) (string, 
 	if s.object != nil {
 		return "", fmt.Errorf("sign %s: a file cannot carry a signature: build an image of it first", ref)
 	}
-	// What is signed is what it says it is; no signature covers rubbish.
+	// Sign only what is a valid bytecode image.
 	if _, err := s.Load(Options{AnyArchitecture: true}); err != nil {
 		return "", err
 	}
 	return s.Sign(ctx, key, o)
 }
 
-// Sign signs an image, whatever is in it, where it is.
+// Sign signs an image where it is stored, whatever its contents.
 func (s *Stored) Sign(ctx context.Context, key *PrivateKey, o Options) (string, error) {
 	if again, err := s.signedBy(key.Public); err != nil || again {
 		return s.name, err
@@ -73,7 +73,7 @@ func (s *Stored) Sign(ctx context.Context, key *PrivateKey, o Options) (string, 
 	return s.name, pushSignatures(target.Context(), s.descriptor.Digest, []v1.Image{bundle, simple}, options)
 }
 
-// signedBy says whether the key has signed in both forms already.
+// signedBy reports whether the key has already signed the image in both forms.
 func (s *Stored) signedBy(key *PublicKey) (bool, error) {
 	found, err := s.Verify([]*PublicKey{key})
 	if errors.Is(err, errUnsigned) || errors.Is(err, errNoneMatches) {
@@ -90,8 +90,8 @@ func (s *Stored) signedBy(key *PublicKey) (bool, error) {
 
 func (s *Stored) inLayout() bool { return s.dir != "" }
 
-// repository is the name that a simple signature carries. A layout has none
-// yet; the digest is what counts.
+// repository returns the name that a simple signature contains. A layout has no
+// repository yet; verification compares the digest only.
 func (s *Stored) repository() string {
 	if s.inLayout() {
 		return "localhost/blixt/bytecode"

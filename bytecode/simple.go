@@ -18,8 +18,8 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature/payload"
 )
 
-// Cosign's older form: a manifest under a tag, with a layer for each
-// signature. It is the one that bpfman v0.6.0 looks for.
+// Cosign's older form: a manifest under a tag, with a layer for each signature. bpfman
+// v0.6.0 reads this form.
 const (
 	simpleType       = "application/vnd.dev.cosign.simplesigning.v1+json"
 	simpleAnnotation = "dev.cosignproject.cosign/signature"
@@ -27,7 +27,7 @@ const (
 
 func simpleTag(digest v1.Hash) string { return digest.Algorithm + "-" + digest.Hex + ".sig" }
 
-// signSimple adds a signature to those of before, which may be nil.
+// signSimple adds a signature to the manifest before; nil: there is none yet.
 func signSimple(before v1.Image, repository string, digest v1.Hash, key *PrivateKey) (v1.Image, error) {
 	subject, err := name.NewDigest(repository + "@" + digest.String())
 	if err != nil {
@@ -85,7 +85,7 @@ func simpleClaims(image v1.Image, manifest *v1.Manifest) (claims []claim, err er
 	return claims, nil
 }
 
-// readSmall reads a layer that is a document, and checks its digest.
+// readSmall reads a layer that is a document of at most 1 MiB, and checks its digest.
 func readSmall(l v1.Layer, want v1.Hash) ([]byte, error) {
 	stream, err := l.Compressed()
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/bpf"
 )
 
-// Sizes of tables, 0: as compiled. bpfman takes them from the object and
-// lets nobody choose, so they are chosen when an image is built.
+// Sizes of tables, 0: as compiled. bpfman takes them from the object, without a way to
+// change them, so they are chosen when an image is built.
 type Sizes struct {
 	// Flows is the number of established flows.
 	Flows uint32
@@ -21,8 +21,8 @@ type Sizes struct {
 	Addresses, Frontends, Backends uint32
 }
 
-// The limits of Sizes: those of the loader for flows and slots. A publication
-// names a slot in 24 bits, of which half leave room for a ring beside the one
+// The limits of Sizes; those of flows and slots are the loader's. A reference to a ring
+// has 24 bits for its first slot. Half of them leave room for a new ring beside the one
 // that it replaces.
 const (
 	MinFlows     = bpf.MinFlows
@@ -33,8 +33,7 @@ const (
 	MaxBackends  = 1 << 20
 )
 
-// Resize returns the object with other table sizes: the same object if they
-// are what it has.
+// Resize returns an object with other table sizes: the same object if it has these sizes.
 func (o *Object) Resize(s Sizes) (*Object, error) {
 	want, err := o.entries(s)
 	if err != nil || len(want) == 0 {
@@ -48,7 +47,7 @@ func (o *Object) Resize(s Sizes) (*Object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("resized object: %w", err)
 	}
-	// The rewriting is checked by reading it back: nothing but sizes differs.
+	// Read the result back: nothing but sizes may differ.
 	for i, m := range resized.Maps {
 		expected := o.Maps[i]
 		if n, ok := want[m.Name]; ok {
@@ -80,7 +79,7 @@ func (o *Object) entries(s Sizes) (map[string]uint32, error) {
 		maps.Copy(want, tables)
 	}
 	choose("flows", s.Flows, MinFlows, MaxFlows, map[string]uint32{
-		// Two entries to a flow.
+		// A flow has two entries.
 		bpf.BlixtMapFlows:    2 * s.Flows,
 		bpf.BlixtMapNewFlows: 2 * bpf.NewFlows(s.Flows),
 	})

@@ -16,8 +16,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// Stored is an image in a registry, in a directory, or newly built; or an
-// object in a file, which is no image yet.
+// Stored is an image in a registry, in a directory, or newly built; or an object in a
+// file, which is not an image yet.
 type Stored struct {
 	name       string
 	descriptor v1.Descriptor
@@ -39,7 +39,7 @@ func (s *Stored) Digest() string {
 	return s.descriptor.Digest.String()
 }
 
-// New makes an image of an object.
+// New builds an image of an object.
 func New(o *Object, meta Meta) (*Stored, error) {
 	index, err := Build(o, meta)
 	if err != nil {
@@ -48,7 +48,7 @@ func New(o *Object, meta Meta) (*Stored, error) {
 	return FromIndex(index)
 }
 
-// FromIndex takes any images, to be pushed and signed as those of bytecode are.
+// FromIndex returns any images as Stored, to push and sign them like bytecode.
 func FromIndex(index v1.ImageIndex) (*Stored, error) {
 	manifest, err := index.RawManifest()
 	if err != nil {
@@ -72,9 +72,8 @@ func FromIndex(index v1.ImageIndex) (*Stored, error) {
 	}, nil
 }
 
-// Open finds what ref names: a file that ends in .o, a directory with an OCI
-// layout, or an image in a registry. Returns RegistryError for what an admin
-// can mend.
+// Open opens what ref names: a file that ends in .o, a directory with an OCI layout, or
+// an image in a registry. Returns RegistryError for what a registry refused.
 func Open(ctx context.Context, ref string, o Options) (*Stored, error) {
 	info, err := os.Stat(ref)
 	switch {

@@ -14,11 +14,11 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// errPlainHTTP refuses what the library would do for registries on loopback
-// and private addresses: fall back to HTTP, with the credentials in it.
+// errPlainHTTP prevents the library from falling back to HTTP, with credentials, for
+// registries at loopback and private addresses.
 var errPlainHTTP = errors.New("refused to speak plain HTTP")
 
-// httpsOnly speaks nothing else, and counts.
+// httpsOnly refuses other schemes than HTTPS, and counts bytes.
 type httpsOnly struct {
 	base     http.RoundTripper
 	progress func(int)

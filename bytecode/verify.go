@@ -18,22 +18,21 @@ const (
 	KindSimple = "simple signing"
 )
 
-// Signature is a signature that was found, which says nothing yet.
+// Signature is a signature that was found. Unless VerifiedBy is set it proves nothing.
 type Signature struct {
 	// Kind is KindBundle or KindSimple.
 	Kind string `json:"kind"`
 	// Digest of the manifest that it is in.
 	Digest string `json:"digest"`
-	// Key that it says to be of, by hash, if it says so.
+	// Key that it claims to be made by, as a hash; "": it names none.
 	Key string `json:"key,omitempty"`
-	// VerifiedBy is the name of the key that verifies it, if any does.
+	// VerifiedBy is the name of the key that has verified it; "": none.
 	VerifiedBy string `json:"verifiedBy,omitempty"`
 	// Problem with it, if there is one.
 	Problem string `json:"problem,omitempty"`
 }
 
-// claim is what a signature says: that it signed bytes, and of which subject
-// these speak.
+// claim is a signature with the bytes that it signs, and the subjects that these name.
 type claim struct {
 	Signature
 	signed     []byte
@@ -122,8 +121,8 @@ func (c *claim) verify(digest v1.Hash, keys []*PublicKey) {
 	}
 }
 
-// claims reads the signatures in a manifest. What cannot be read is a claim
-// with a problem: it must not hide the others.
+// claims reads the signatures in a manifest. One that cannot be read becomes a claim with
+// a problem, so that it does not hide the others.
 func claims(image v1.Image) []claim {
 	bad := func(kind string, err error) []claim {
 		c := claim{Signature: Signature{Kind: kind, Problem: err.Error()}}

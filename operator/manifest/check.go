@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// checkMetadata refuses names and labels that Kubernetes refuses.
+// checkMetadata rejects names and labels that Kubernetes rejects.
 func checkMetadata(object metav1.Object) []invalid {
 	var wrong []invalid
 	if object.GetName() == "" {
@@ -34,7 +34,7 @@ func checkMetadata(object metav1.Object) []invalid {
 	return wrong
 }
 
-// checkService checks what Blixt reads of a Service.
+// checkService checks the fields of a Service that Blixt reads.
 func checkService(service *corev1.Service) []invalid {
 	var wrong []invalid
 	names, numbers := map[string]bool{}, map[string]bool{}
@@ -47,7 +47,7 @@ func checkService(service *corev1.Service) []invalid {
 		number := fmt.Sprintf("%d/%s", port.Port, port.Protocol)
 		switch {
 		case port.Name == "" && len(service.Spec.Ports) > 1:
-			wrong = append(wrong, invalid{path, "a name is needed where there are several ports"})
+			wrong = append(wrong, invalid{path, "a name is needed if there are several ports"})
 		case names[port.Name]:
 			wrong = append(wrong, invalid{path + ".name", fmt.Sprintf("%q is the name of another port already", port.Name)})
 		case numbers[number]:
@@ -58,8 +58,8 @@ func checkService(service *corev1.Service) []invalid {
 	return wrong
 }
 
-// checkEndpointSlice checks what Blixt reads of an EndpointSlice, and that it
-// belongs to a Service: without the label nothing would ever use it.
+// checkEndpointSlice checks the fields of an EndpointSlice that Blixt reads, and that it
+// belongs to a Service: without the label nothing would use it.
 func checkEndpointSlice(s *discoveryv1.EndpointSlice) []invalid {
 	var wrong []invalid
 	if s.Labels[discoveryv1.LabelServiceName] == "" {
@@ -116,7 +116,7 @@ func checkPort(path string, number int32, protocol corev1.Protocol) []invalid {
 	return wrong
 }
 
-// upper hints at the commonest mistake.
+// upper returns a hint for the most common mistake, lower case.
 func upper(protocol corev1.Protocol) string {
 	switch up := corev1.Protocol(strings.ToUpper(string(protocol))); up {
 	case corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP:

@@ -17,8 +17,8 @@ import (
 // readFile adds the objects of a file to the set.
 func (s *Set) readFile(file string, text []byte) Errors {
 	if len(bytes.TrimSpace(text)) == 0 {
-		// An editor that truncates before it writes must not look like one who
-		// wants everything gone.
+		// An editor may truncate a file before it writes: that must not end what is
+		// served.
 		return Errors{{File: file, Reason: "the file is empty: remove it, or write a comment into it"}}
 	}
 	if filepath.Ext(file) == ".json" {
@@ -41,8 +41,8 @@ func (s *Set) readFile(file string, text []byte) Errors {
 	}
 }
 
-// maxDepth ends what aliases have made endless: a List that contains itself,
-// a mapping merged into itself.
+// maxDepth bounds structures that aliases make endless: a List that contains itself, a
+// mapping merged into itself.
 const maxDepth = 8
 
 // readNode adds the object, or the List of objects, at the node.
@@ -73,9 +73,9 @@ func (s *Set) readNode(file string, node *yaml.Node, depth int) Errors {
 
 var yamlLine = regexp.MustCompile(`line (\d+): (.*)`)
 
-// syntaxError takes the line number out of the YAML library's message, and
-// mends it: the library leaves out line 1, counts from 0 where it misses
-// something, and gives no line for an unknown anchor.
+// syntaxError extracts the line number from the YAML library's message, and corrects it:
+// the library omits line 1, counts from 0 if something is missing, and gives no line for
+// an unknown anchor.
 func syntaxError(file string, text []byte, err error) *Error {
 	e := &Error{File: file, Line: 1, Reason: strings.TrimPrefix(err.Error(), "yaml: ")}
 	found := yamlLine.FindStringSubmatch(err.Error())
@@ -94,8 +94,8 @@ func syntaxError(file string, text []byte, err error) *Error {
 	return e
 }
 
-// decodeErrors does so for what is wrong with an object's YAML, such as a key
-// that is there twice; those lines are right.
+// decodeErrors extracts the line numbers of errors in an object's YAML, such as a
+// duplicate key. Those numbers are right.
 func decodeErrors(file, object string, line int, err error) Errors {
 	var errs Errors
 	for _, found := range yamlLine.FindAllStringSubmatch(err.Error(), -1) {
@@ -122,7 +122,7 @@ func child(node *yaml.Node, key string) *yaml.Node {
 	return value
 }
 
-// member returns key and value, looking into merged mappings (<<) too.
+// member returns the nodes of a key and its value, also from merged mappings (<<).
 func member(node *yaml.Node, key string) (k, v *yaml.Node) { return find(node, key, 0) }
 
 func find(node *yaml.Node, key string, depth int) (k, v *yaml.Node) {
@@ -136,14 +136,14 @@ func find(node *yaml.Node, key string, depth int) (k, v *yaml.Node) {
 	}
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		if node.Content[i].Tag == "!!merge" {
-			return find(node.Content[i+1], key, depth+1) // a second << is refused later
+			return find(node.Content[i+1], key, depth+1) // a second << is rejected later
 		}
 	}
 	return nil, nil
 }
 
-// lineOf returns the line of a field like spec.rules[0].name, or of the
-// nearest thing around it that exists.
+// lineOf returns the line of a field such as spec.rules[0].name or, if that does not
+// exist, of the innermost parent that does.
 func lineOf(node *yaml.Node, path string) int {
 	line := node.Line
 	for _, step := range steps(path) {

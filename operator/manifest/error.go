@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// Error is one reason why a file cannot be used.
+// Error is one reason why a file is invalid.
 type Error struct {
 	File string
 	// Line is 0 if the reason is the file as a whole.
 	Line int
-	// Object is kind and name, where they are known.
+	// Object is kind and name, if they are known.
 	Object string
 	Reason string
 }
@@ -35,7 +35,7 @@ func (e *Error) compare(o *Error) int {
 	return cmp.Or(cmp.Compare(e.File, o.File), cmp.Compare(e.Line, o.Line))
 }
 
-// Errors is everything that is wrong with a directory, by file and line.
+// Errors are all errors of a directory, sorted by file and line.
 type Errors []*Error
 
 // Error returns one line for each.
@@ -47,7 +47,7 @@ func (e Errors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Unwrap lets errors.As find each of them.
+// Unwrap returns each Error.
 func (e Errors) Unwrap() []error {
 	errs := make([]error, len(e))
 	for i := range e {

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// identity tells a file from another one of the same name.
+// identity distinguishes files of the same name.
 func identity(info fs.FileInfo) any {
 	if s, ok := info.Sys().(*syscall.Stat_t); ok {
 		return [2]uint64{s.Dev, s.Ino}

@@ -18,7 +18,7 @@ import (
 // kind is a kind of object that Blixt reads.
 type kind struct {
 	group string
-	// versions have the same fields; the first is the one to write.
+	// versions have the same fields; messages recommend the first.
 	versions   []string
 	namespaced bool
 	schema     *schema // nil for kinds that are not Gateway API's
@@ -39,7 +39,7 @@ var kinds = map[string]*kind{
 		into(func(s *Set) *[]gwv1.UDPRoute { return &s.Objects.UDPRoutes }, nil)},
 	"ReferenceGrant": {gwv1.GroupName, []string{"v1", "v1beta1"}, true, schemas["ReferenceGrant"],
 		into(func(s *Set) *[]gwv1.ReferenceGrant { return &s.Objects.ReferenceGrants }, nil)},
-	// What is wrong with the values of these two, gateway says.
+	// Package gateway validates the values of these two.
 	"BlixtConfig": {v1alpha1.GroupVersion.Group, []string{v1alpha1.GroupVersion.Version}, false, nil,
 		into(func(s *Set) *[]v1alpha1.BlixtConfig { return &s.Objects.Configs }, nil)},
 	"BlixtGatewayConfig": {v1alpha1.GroupVersion.Group, []string{v1alpha1.GroupVersion.Version}, true, nil,
@@ -72,9 +72,9 @@ func into[T any, P interface {
 	}
 }
 
-// findKind returns nil for kinds that Blixt does not read. If they must be a
-// mistake, or Blixt would read the kind under another apiVersion, it returns the
-// field that is wrong, and why.
+// findKind returns nil for kinds that Blixt does not read. If such a kind must be a
+// mistake, or Blixt reads the kind under another apiVersion, it returns the field that is
+// wrong, and why.
 func findKind(apiVersion, name string) (k *kind, field, reason string) {
 	group, version, ok := strings.Cut(apiVersion, "/")
 	if !ok {

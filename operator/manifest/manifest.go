@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package manifest reads a directory of Kubernetes YAML the way an API server
-// would take it: strictly, with the defaults and the validation of Gateway
-// API's own CRDs.
+// Package manifest reads a directory of Kubernetes YAML as strictly as an API server,
+// with the defaults and the validation of Gateway API's own CRDs.
 //
-// In: *.yaml, *.yml and *.json files, each with any number of documents or
-// Lists. Out: gateway.Objects and EndpointSlices, or errors that say file,
-// line and reason, all of them at once. Watch tells when to read again.
+// In go *.yaml, *.yml and *.json files, each with any number of documents or Lists. Out
+// come gateway.Objects and EndpointSlices, or all errors at once, each with file, line
+// and reason. Watch reports when to read again.
 package manifest
 
 import (
@@ -22,7 +21,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
-// Set is what a directory holds.
+// Set is the contents of a directory.
 type Set struct {
 	Objects        gateway.Objects
 	EndpointSlices []discoveryv1.EndpointSlice
@@ -38,7 +37,7 @@ type Set struct {
 type Object struct {
 	File string
 	Line int
-	// Kind is as written; Name has the namespace before it, where there is one.
+	// Kind is as in the file; Name includes the namespace, if there is one.
 	APIVersion, Kind, Name string
 }
 
@@ -80,8 +79,8 @@ func Read(dir string) (*Set, error) {
 	return set, nil
 }
 
-// isManifest leaves out hidden files and what editors and Kubernetes keep
-// beside the real ones: .#a.yaml, #a.yaml#, a.yaml~, .a.yaml.swp, ..data.
+// isManifest reports whether a file is to be read. Hidden files are not, nor those that
+// editors and Kubernetes keep beside: .#a.yaml, #a.yaml#, a.yaml~, .a.yaml.swp, ..data.
 func isManifest(name string) bool {
 	if strings.HasPrefix(name, ".") || strings.HasPrefix(name, "#") {
 		return false
@@ -94,7 +93,7 @@ func isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// unwrapPath drops the path from an error whose file is named anyway.
+// unwrapPath returns an error's text without the path, which the caller names.
 func unwrapPath(err error) string {
 	var p *os.PathError
 	if errors.As(err, &p) {

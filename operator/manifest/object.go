@@ -15,7 +15,7 @@ import (
 	sigsjson "sigs.k8s.io/json"
 )
 
-// readObject adds the object at the node to the set, or to the ignored ones.
+// readObject adds the object at the node to the set, or to its ignored objects.
 func (s *Set) readObject(file string, node *yaml.Node) Errors {
 	found := Object{File: file, Line: node.Line}
 	found.APIVersion, found.Kind, found.Name = scalar(node, "apiVersion"), scalar(node, "kind"), scalar(child(node, "metadata"), "name")
@@ -50,7 +50,7 @@ func (s *Set) readObject(file string, node *yaml.Node) Errors {
 	if err := node.Decode(&object); err != nil {
 		return decodeErrors(file, found.String(), node.Line, err)
 	}
-	delete(object, "status") // it is what a controller said, not what is wanted
+	delete(object, "status") // it is a controller's report, not what is wanted
 	var wrong []invalid
 	if k.schema != nil {
 		wrong = k.schema.check(object, "")
@@ -67,8 +67,8 @@ func (s *Set) readObject(file string, node *yaml.Node) Errors {
 	return reports(file, node, found.String(), wrong)
 }
 
-// decode adds the object, as its Go type, to the set, and what is wrong with
-// it to what is known to be wrong.
+// decode adds the object, as its Go type, to the set. It returns what is wrong with the
+// object, in addition to what is known to be wrong.
 func (s *Set) decode(k *kind, object map[string]any, wrong []invalid) []invalid {
 	text, err := json.Marshal(object)
 	if err != nil { // a key that is not a string, or a number that is none
@@ -89,7 +89,7 @@ func (s *Set) decode(k *kind, object map[string]any, wrong []invalid) []invalid 
 	return wrong
 }
 
-// typeName is how one calls the type of a field in YAML.
+// typeName returns the name of a field's type in YAML.
 func typeName(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Bool:
@@ -119,7 +119,7 @@ func strict(text []byte, into any) ([]invalid, error) {
 	return wrong, err
 }
 
-// reports adds file and line to what is wrong, each once.
+// reports returns Errors with file and line, without duplicates.
 func reports(file string, node *yaml.Node, object string, wrong []invalid) Errors {
 	var errs Errors
 	for i, w := range wrong {

@@ -9,11 +9,11 @@ import (
 	"strings"
 )
 
-// rules are the CRDs' CEL rules in Go, by their messages. Each returns where
-// below the value it is broken. They are called only with values whose types
-// are right and whose defaults are set. A test asserts that none is missing.
+// rules are the CRDs' CEL rules in Go, by their messages. Each returns where below the
+// value it is broken. They are only called with values of the right types, with defaults
+// set. A test asserts that none is missing.
 var rules = map[string]func(value any) (at string, ok bool){
-	"Value is immutable": holds, // about changes, of which files have no memory
+	"Value is immutable": holds, // a rule about changes, which files do not show
 
 	"IPAddress values must be unique": uniqueAddresses("IPAddress"),
 	"Hostname values must be unique":  uniqueAddresses("Hostname"),
@@ -95,7 +95,8 @@ func shortPrefix(key string) bool {
 	return len(prefix) < 253
 }
 
-// isAddress is the oneOf of Gateway addresses: an IPAddress is one.
+// isAddress is the oneOf of Gateway addresses: a value of type IPAddress must be an IP
+// address.
 func isAddress(v any) bool {
 	value := field(v, "value")
 	if field(v, "type") != "IPAddress" || value == "" {

@@ -25,7 +25,7 @@ var schemaText []byte
 
 var schemas = loadSchemas()
 
-// schema is the part of OpenAPI that CRDs use.
+// schema is the part of OpenAPI that the CRDs use.
 type schema struct {
 	Type        string             `json:"type"`
 	Properties  map[string]*schema `json:"properties"`
@@ -63,7 +63,7 @@ func loadSchemas() map[string]*schema {
 	return all
 }
 
-// check sets the defaults in the value and returns what is wrong with it.
+// check sets defaults in the value, and returns what is wrong with it.
 func (s *schema) check(value any, path string) []invalid {
 	if why := s.mistyped(value); why != "" {
 		return []invalid{{path, why}}
@@ -85,7 +85,7 @@ func (s *schema) check(value any, path string) []invalid {
 		wrong = append(wrong, invalid{path, fmt.Sprintf("%s is not one of %v", text(value), s.Enum)})
 	}
 	if len(wrong) > 0 {
-		return wrong // the rules count on the types being right
+		return wrong // the rules rely on correct types
 	}
 	for _, validation := range s.Validations {
 		if at, ok := rules[validation.Message](value); !ok {
@@ -125,7 +125,7 @@ func (s *schema) mistyped(value any) string {
 
 func (s *schema) checkObject(object map[string]any, path string) []invalid {
 	if s.Properties == nil && s.Values == nil {
-		return nil // metadata, which is checked as what it is
+		return nil // metadata, which checkMetadata checks
 	}
 	var wrong []invalid
 	for _, name := range slices.Sorted(maps.Keys(s.Properties)) {
@@ -205,7 +205,7 @@ func join(path, name string) string {
 	return path + "." + name
 }
 
-// text is how messages show a value.
+// text returns a value as messages show it.
 func text(v any) string {
 	switch v := v.(type) {
 	case nil:

@@ -15,17 +15,17 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-// unread are the kinds that Blixt does not read of groups that it does read.
-// Any other kind of these groups is a mistake: it names what cannot be.
+// unread are the kinds that Blixt does not read, of groups from which it reads others.
+// Any other kind of these groups does not exist, so it is a mistake.
 var unread = map[string][]string{
 	gwv1.GroupName:              {"BackendTLSPolicy", "GRPCRoute", "HTTPRoute", "TLSRoute"},
 	v1alpha1.GroupVersion.Group: {"NodeDataplane"},
 	discoveryv1.GroupName:       {},
 }
 
-// mistaken returns the field of an object that Blixt does not read which must
-// be wrong, and why; "" where it is somebody else's object. One letter too many
-// must not end what is served.
+// mistaken returns, for an object that Blixt does not read, the field that must be a
+// mistake, and why; "": the object is meant for somebody else. A typo in a kind must not
+// end what is served.
 func mistaken(group, name string) (field, reason string) {
 	if k := kinds[name]; k != nil { // of another group
 		if group != "" && near(group, k.group) {
@@ -56,8 +56,8 @@ func mistaken(group, name string) (field, reason string) {
 	return "", ""
 }
 
-// near tells whether one name may have been meant as the other: two letters are
-// swapped, or at most two are missing, too many, or others.
+// near reports whether one name may be a typo of the other: two letters are swapped, or
+// at most two are missing, added or replaced.
 func near(a, b string) bool { return distance(a, b) <= 2 }
 
 // distance counts the letters to insert, remove or replace (Levenshtein),

@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// settle is how long nothing may happen before a change counts as whole:
-	// an editor truncates, writes and renames within this time.
+	// settle is the quiet time after which a change counts as complete: an editor
+	// truncates, writes and renames within it.
 	settle = 15 * time.Millisecond
-	// patience ends the wait while something happens all the time.
+	// patience bounds the wait if events do not stop.
 	patience = 60 * time.Millisecond
-	// patrol is how often the directory is compared with what it was, for
-	// changes that cause no event: files that are symlinks to elsewhere, a
+	// patrol is the interval at which the directory is compared with its previous
+	// state, for changes that cause no event: files that are symlinks to elsewhere, a
 	// replaced directory further up, an overflow of the kernel's queue.
 	patrol = time.Second
 )
@@ -39,7 +39,7 @@ func Watch(ctx context.Context, dir string, changed func()) error {
 		return fmt.Errorf("create watcher: %w", err)
 	}
 	defer watcher.Close()
-	// The parent tells when the directory itself is replaced.
+	// The parent reports when the directory itself is replaced.
 	for _, path := range []string{filepath.Dir(dir), dir} {
 		if err := watcher.Add(path); err != nil {
 			return fmt.Errorf("watch %s: %w", path, err)
@@ -54,7 +54,7 @@ type watch struct {
 	watcher *fsnotify.Watcher
 	dir     string
 	changed func()
-	// before is what the directory looked like before the last call.
+	// before is the fingerprint of the directory before the last call.
 	before string
 }
 
@@ -83,7 +83,7 @@ func (w *watch) run(ctx context.Context) {
 				wait()
 			}
 		case err := <-w.watcher.Errors:
-			_ = err // whatever went wrong, such as a full queue, anything may have changed
+			_ = err // after any error, such as a full queue, anything may have changed
 			w.rearm()
 			wait()
 		case <-ticker.C:
@@ -99,22 +99,24 @@ func (w *watch) run(ctx context.Context) {
 	}
 }
 
-// rearm watches what the directory's name, and its parent's, means now.
+// rearm watches the directories that now have the names of the directory and its parent.
 func (w *watch) rearm() {
-	// The directory comes last: if it is replaced meanwhile, its parent tells.
+	// The directory comes last: if it is replaced meanwhile, its parent reports that.
 	for _, path := range []string{filepath.Dir(w.dir), w.dir} {
 		_ = w.watcher.Remove(path) // it may be gone already
 		_ = w.watcher.Add(path)    // it may not be back yet
 	}
 }
 
-// concerns leaves out editors' files, so that typing causes no reload.
+// concerns reports whether a change of a file counts. Editors' temporary files do not, so
+// typing causes no reload.
 func (w *watch) concerns(path string) bool {
 	name := filepath.Base(path)
 	return filepath.Dir(path) == w.dir && (isManifest(name) || name == "..data")
 }
 
-// fingerprint changes when a manifest does, or what its name leads to.
+// fingerprint returns a text that changes with every change of a manifest, or of the
+// file that its name leads to.
 func fingerprint(dir string) string {
 	var b strings.Builder
 	if info, err := os.Stat(dir); err == nil {
