@@ -157,7 +157,7 @@ func (s *Stored) Push(ctx context.Context, to string, o Options) (string, error)
 		return "", err
 	}
 	if _, ok := ref.(name.Digest); ok {
-		return "", fmt.Errorf("push to %s: push an image to a tag: its digest follows from its contents", to)
+		return "", fmt.Errorf("push to %s: an image is pushed to a tag, since its digest follows from its contents", to)
 	}
 	options, err := o.remote(ctx)
 	if err != nil {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command images makes the images of an installation in Kubernetes, of the
-// source in this directory, and pushes them: that of the operator and its
-// agents, and that of the bytecode. Equal source and an equal Go give equal
-// digests. It needs Go, and neither Docker nor Podman.
+// Command images builds the images of an installation in Kubernetes from the source in
+// the current directory, and pushes them: one of the operator and its agents, and one of
+// the bytecode. Equal source and an equal Go give equal digests. It needs Go, but neither
+// Docker nor Podman.
 package main
 
 import (
@@ -25,10 +25,10 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	o := options{log: os.Stderr}
-	flag.StringVar(&o.registry, "registry", "", "host and path to push to, such as registry.example.com/blixt: …/operator and …/bytecode")
-	flag.StringVar(&o.platforms, "platforms", "linux/amd64,linux/arm64", "kinds of nodes that the cluster has")
-	flag.StringVar(&o.key, "sign-key", "", "private key in PEM to sign both with, such as cosign.key; its password in COSIGN_PASSWORD")
-	flag.StringVar(&o.remote.CAFile, "ca-file", "", "file of certificates in PEM to trust besides the system's")
+	flag.StringVar(&o.registry, "registry", "", "host and path to push to, such as registry.example.com/blixt for blixt/operator and blixt/bytecode")
+	flag.StringVar(&o.platforms, "platforms", "linux/amd64,linux/arm64", "platforms of the cluster's nodes")
+	flag.StringVar(&o.key, "sign-key", "", "private key in PEM with which to sign both images, such as cosign.key; its password is read from COSIGN_PASSWORD")
+	flag.StringVar(&o.remote.CAFile, "ca-file", "", "file with CA certificates in PEM to trust in addition to the system's")
 	flag.Parse()
 	if err := o.run(ctx, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "images:", err)
@@ -116,7 +116,7 @@ func architectures(platforms string) (all []string, err error) {
 	return all, nil
 }
 
-// newBytecode makes the image that blixt bytecode build of this version makes.
+// newBytecode builds the same image as blixt bytecode build of this version.
 func newBytecode(ctx context.Context, b *binary) (*bytecode.Stored, error) {
 	builtin, err := bytecode.Load(ctx, "", bytecode.Options{AnyArchitecture: true})
 	if err != nil {
