@@ -101,3 +101,11 @@ type RouteStatus struct {
 	types.NamespacedName
 	Status gwv1.RouteStatus
 }
+
+// DataplaneSpec returns spec.dataplane of the BlixtConfig in force; nil: there is none.
+func (t *Translation) DataplaneSpec() *v1alpha1.Dataplane {
+	if t.Dataplane == nil {
+		return nil
+	}
+	return t.Dataplane.Spec.Dataplane
+}

@@ -61,14 +61,10 @@ func Declared(f *Facts) (v1alpha1.Dataplane, string) {
 		}
 	}
 	t := gateway.Translate(gateway.Objects{GatewayClasses: f.Classes, Configs: f.Configs}, gateway.Options{Cluster: &gateway.Cluster{}})
-	var asked *v1alpha1.Dataplane
-	if t.Dataplane != nil {
-		asked = t.Dataplane.Spec.Dataplane
-	}
 	if len(t.Classes) == 0 { // there is nothing to serve
 		return rollout.Default(nil, release, f.Nodes), ""
 	}
-	spec := rollout.Default(asked, release, f.Nodes)
+	spec := rollout.Default(t.DataplaneSpec(), release, f.Nodes)
 	return spec, spec.Bytecode.Image
 }
 

@@ -21,7 +21,7 @@ func isOurs(c gwv1.GatewayClass) bool { return c.Spec.ControllerName == gateway.
 // classes checks each class by translating it, so that errors show before the operator
 // runs.
 func classes(f *Facts) (string, []Finding) {
-	t := gateway.Translate(gateway.Objects{GatewayClasses: f.Classes, Configs: f.Configs}, gateway.Options{Cluster: &gateway.Cluster{}})
+	t := f.translation()
 	if len(t.Classes) == 0 {
 		return "", []Finding{warning("GatewayClass", "none has spec.controllerName "+string(gateway.ControllerName)+": no Gateway is Blixt's, and nothing is loaded", "helm upgrade with gatewayClass.create=true, or create one.")}
 	}

@@ -123,12 +123,13 @@ func (f *Facts) readConfiguration(ctx context.Context, c client.Client) error {
 
 // spec returns the data plane of the BlixtConfig in force, with defaults.
 func (f *Facts) spec() v1alpha1.Dataplane {
-	t := gateway.Translate(gateway.Objects{GatewayClasses: f.Classes, Configs: f.Configs}, gateway.Options{Cluster: &gateway.Cluster{}})
-	var asked *v1alpha1.Dataplane
-	if t.Dataplane != nil {
-		asked = t.Dataplane.Spec.Dataplane
-	}
-	return rollout.Default(asked, rollout.Release{}, f.Nodes)
+	t := f.translation()
+	return rollout.Default(t.DataplaneSpec(), rollout.Release{}, f.Nodes)
+}
+
+// translation returns what the operator makes of the classes and their BlixtConfigs.
+func (f *Facts) translation() gateway.Translation {
+	return gateway.Translate(gateway.Objects{GatewayClasses: f.Classes, Configs: f.Configs}, gateway.Options{Cluster: &gateway.Cluster{}})
 }
 
 // selected returns the nodes that the data plane selects.

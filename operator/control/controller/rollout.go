@@ -93,11 +93,7 @@ func (r *rolloutLoop) run(ctx context.Context) error {
 func (r *rolloutLoop) pass(ctx context.Context, t *translated) error {
 	d := decision{release: r.Release}
 	d.release.Owners = owners(t.objects.GatewayClasses)
-	var asked *v1alpha1.Dataplane
-	if t.Dataplane != nil {
-		asked = t.Dataplane.Spec.Dataplane
-	}
-	d.spec = rollout.Default(asked, d.release, t.nodes)
+	d.spec = rollout.Default(t.DataplaneSpec(), d.release, t.nodes)
 	known, err := r.observe(ctx, t, d.spec.Bytecode)
 	if err != nil {
 		return err
