@@ -125,7 +125,7 @@ func linkIDs(f *Facts) (string, []Finding) {
 				installBpfmanCRDs+", which uses int64. Then restart the nodes that have already loaded programs, to remove the copies."))
 		}
 	}
-	return "every linkId can hold all of bpfman's link IDs", wrong
+	return "every linkId has room for all of bpfman's link IDs", wrong
 }
 
 // narrow returns the number of int32 linkIds in a schema.
