@@ -28,13 +28,13 @@ const settleTime = 30 * time.Second
 //
 // Where it does not drain on a ready node, and the fault of the current
 // application is permanent, the upgrade is blocked.
-func (p *planner) shouldDrain(current *Application, now, previous *instance) bool {
+func (p *planner) shouldDrain(current *Application, there, previous *instance) bool {
 	switch {
-	case !p.selected(now.at.node):
+	case !p.selected(there.at.node):
 		return true
-	case now.phase == serving && now.fault == nil && !current.needsReorder():
+	case there.phase == serving && there.fault == nil && !current.needsReorder():
 		return true
-	case now.phase.mayForward():
+	case there.phase.mayForward():
 		return previous.drains
 	}
 	return false
@@ -48,10 +48,10 @@ func (p *planner) shouldDrain(current *Application, now, previous *instance) boo
 //	it is behind the previous applications                   no
 //	a previous one there is Serving, Draining or Unknown     yes: it would lose its flows to the current one
 //	each is Absent, Loading, Unwritten or Dead               no
-func (p *planner) mustKeepDraining(current *Application, now *instance, previous []Application) bool {
-	behind := !current.needsReorder() && linkFault(now.at, current.links(), p.program(now.at)) == nil
-	return now.drains && p.selected(now.at.node) && !behind && slices.ContainsFunc(previous, func(a Application) bool {
-		return p.instances[instanceKey{a.Name, now.at.node}].phase.mayForward()
+func (p *planner) mustKeepDraining(current *Application, there *instance, previous []Application) bool {
+	behind := !current.needsReorder() && linkFault(there.at, current.links(), p.program(there.at)) == nil
+	return there.drains && p.selected(there.at.node) && !behind && slices.ContainsFunc(previous, func(a Application) bool {
+		return p.instances[instanceKey{a.Name, there.at.node}].phase.mayForward()
 	})
 }
 
@@ -137,15 +137,15 @@ func (p *planner) drain(current, previous *Application, d *drainState) {
 			continue
 		}
 		node := i.at.node
-		now := p.instances[instanceKey{current.Name, node}]
-		drains := p.shouldDrain(current, now, i)
+		there := p.instances[instanceKey{current.Name, node}]
+		drains := p.shouldDrain(current, there, i)
 		p.setDrain(previous, i, drains)
 		if p.ready(node) {
 			ready++
 			d.everywhere = d.everywhere && drains
-			d.unknown = d.unknown || drains && p.selected(node) && now.phase == unknown
-			if !drains && p.isPermanent(now) {
-				p.problem(current.Name, UpgradeBlocked, fmt.Sprintf("Node %s goes on with %s. %s", node, previous.Name, now.fault.message))
+			d.unknown = d.unknown || drains && p.selected(node) && there.phase == unknown
+			if !drains && p.isPermanent(there) {
+				p.problem(current.Name, UpgradeBlocked, fmt.Sprintf("Node %s goes on with %s. %s", node, previous.Name, there.fault.message))
 			}
 		}
 		report := p.reports[i.at]

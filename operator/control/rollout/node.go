@@ -42,12 +42,12 @@ func Judge(now time.Time, spec v1alpha1.Dataplane, rollout Desired, c Cluster) [
 		j := judge{observed: s, node: node, wanted: Name(spec.Bytecode.Image), rollout: &rollout}
 		for i := range rollout.Applications {
 			a := &rollout.Applications[i]
-			now := *s.instances[instanceKey{a.Name, node}]
-			if now.runs || i == 0 && s.selected(node) {
+			there := *s.instances[instanceKey{a.Name, node}]
+			if there.runs || i == 0 && s.selected(node) {
 				if drain, told := a.Drain[node]; told {
-					now.drains = drain
+					there.drains = drain
 				}
-				j.instances = append(j.instances, planned{a, now})
+				j.instances = append(j.instances, planned{a, there})
 			}
 		}
 		if s.selected(node) || len(j.instances) > 0 {
