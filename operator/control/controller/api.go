@@ -49,8 +49,8 @@ func (a *api) list(ctx context.Context, k kinds, list client.ObjectList, o ...cl
 // set stay as they are.
 const fieldManager = v1alpha1.Manager
 
-// appliedAnnotation has the hash of what was applied last. It shows that a field
-// is no longer wanted, which the fields that are wanted do not.
+// appliedAnnotation has the hash of what was applied last. By it an object differs
+// from what is wanted even if a field is only no longer wanted.
 const appliedAnnotation = "blixt.x-k8s.io/applied"
 
 // apply writes the fields that are set in an object. It does nothing if stored

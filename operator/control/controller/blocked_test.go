@@ -229,6 +229,7 @@ func TestNewestStatusIsWritten(t *testing.T) {
 	o.listen(82)
 	gw := o.listen(83)
 	o.serves(83)
+	o.calm() // the rollout has judged the nodes by it
 	g.release()
 	o.condition(gw, "Programmed", "True Programmed", "2 nodes")
 	o.calm()
@@ -277,6 +278,8 @@ func TestStatusOfDeletedObject(t *testing.T) {
 	o.loseBackend()
 	o.held(g)
 	o.must(o.kube.Delete(t.Context(), route))
+	o.apply(`{apiVersion: v1, kind: Service, metadata: {name: web, namespace: default}, spec: {ports: [{port: 80, targetPort: 8080}]}}`)
+	o.calm() // or else the new route might have lost its backend, too
 	o.apply(kube.WebGateway)
 	g.release()
 	o.condition(route, "ResolvedRefs", "True ResolvedRefs", "")

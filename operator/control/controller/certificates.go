@@ -27,14 +27,14 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 )
 
-// How often certificates are looked at: while there is none, and then.
+// How often certificates are read: until there is one, and from then on.
 const (
 	firstEvery = time.Second
 	renewEvery = time.Minute
 )
 
-// certificates are what agents know the operator by. Every replica has the
-// same: they are in a Secret, or come from another issuer by files.
+// certificates authenticate the operator to agents. Every replica has the same:
+// they are in a Secret, or another issuer provides them in files.
 type certificates struct {
 	kube      kubernetes.Interface
 	namespace string
@@ -70,7 +70,7 @@ func newCertificates(config *rest.Config, o *ManagerOptions) (*certificates, err
 	}, nil
 }
 
-// server is the TLS configuration of the agents' end.
+// server returns the TLS configuration of the server of the agents.
 func (c *certificates) server() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
@@ -83,9 +83,9 @@ func (c *certificates) server() *tls.Config {
 	}
 }
 
-// run keeps the certificate current until the context ends. The leader alone
-// makes and renews it: two makers would have agents trust one CA, and meet the
-// other.
+// run keeps the certificate current until the context ends. Only the leader makes
+// and renews it. If two replicas did, agents could trust the CA of one, and connect
+// to the other.
 func (c *certificates) run(ctx context.Context, elected <-chan struct{}) error {
 	leads := false
 	for {
@@ -107,7 +107,8 @@ func (c *certificates) run(ctx context.Context, elected <-chan struct{}) error {
 	}
 }
 
-// load makes current what it should be.
+// load reads the certificate. The leader also renews it, and writes the CAs where
+// agents read them.
 func (c *certificates) load(ctx context.Context, leads bool) error {
 	if c.dir != "" {
 		pair, err := tls.LoadX509KeyPair(filepath.Join(c.dir, corev1.TLSCertKey), filepath.Join(c.dir, corev1.TLSPrivateKeyKey))
@@ -122,7 +123,7 @@ func (c *certificates) load(ctx context.Context, leads bool) error {
 		if err != nil {
 			return fmt.Errorf("load certificate: %w", err)
 		}
-		return c.handOut(ctx, bundle)
+		return c.publishCAs(ctx, bundle)
 	}
 	stored, err := c.kube.CoreV1().Secrets(c.namespace).Get(ctx, c.secret, metav1.GetOptions{})
 	if err != nil && !(leads && apierrors.IsNotFound(err)) {
@@ -145,17 +146,17 @@ func (c *certificates) load(ctx context.Context, leads bool) error {
 	return nil
 }
 
-// renew writes what has to be renewed. What agents trust comes before what is
-// signed by it.
-func (c *certificates) renew(ctx context.Context, before certs.Certificates) (certs.Certificates, error) {
-	now, changed, err := before.Renew(time.Now(), c.names...)
+// renew writes what has to be renewed. The CAs are written first: agents must trust
+// a CA before it signs a certificate.
+func (c *certificates) renew(ctx context.Context, stored certs.Certificates) (certs.Certificates, error) {
+	now, changed, err := stored.Renew(time.Now(), c.names...)
 	if err != nil {
 		return now, err
 	}
-	if err := c.handOut(ctx, now.Bundle()); err != nil || !changed {
+	if err := c.publishCAs(ctx, now.Bundle()); err != nil || !changed {
 		return now, err
 	}
-	// Applied, not created: so the role can name the one Secret that may be written.
+	// Applied, not created: a role can then name the only Secret that may be written.
 	secret := applycorev1.Secret(c.secret, c.namespace).WithType(corev1.SecretTypeTLS).
 		WithLabels(map[string]string{v1alpha1.ManagedByLabel: v1alpha1.Manager}).
 		WithData(map[string][]byte{
@@ -169,8 +170,8 @@ func (c *certificates) renew(ctx context.Context, before certs.Certificates) (ce
 	return now, nil
 }
 
-// handOut puts the CAs where agents read them.
-func (c *certificates) handOut(ctx context.Context, bundle []byte) error {
+// publishCAs writes the CAs where agents read them.
+func (c *certificates) publishCAs(ctx context.Context, bundle []byte) error {
 	maps := c.kube.CoreV1().ConfigMaps(c.namespace)
 	if stored, err := maps.Get(ctx, c.configMap, metav1.GetOptions{}); err == nil && stored.Data[keyCA] == string(bundle) {
 		return nil
@@ -183,7 +184,7 @@ func (c *certificates) handOut(ctx context.Context, bundle []byte) error {
 	return nil
 }
 
-// authenticate asks the API server whose token it is.
+// authenticate returns a function that has the API server review a token.
 func authenticate(kube kubernetes.Interface, o *ManagerOptions) func(context.Context, string) (fleet.Identity, error) {
 	account := types.NamespacedName{Namespace: o.Release.Namespace, Name: o.Release.ServiceAccount}
 	return fleet.TokenReviewer(kube.AuthenticationV1().TokenReviews(), o.Release.Audience, account)

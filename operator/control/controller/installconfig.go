@@ -21,13 +21,14 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-// configPause is how long to wait before the API server is asked again to take
-// a BlixtConfig: its kind may be missing yet.
+// configPause is how long to wait before a BlixtConfig that the API server has
+// rejected is applied again: its kind may not be installed yet.
 const configPause = 5 * time.Second
 
-// readConfig reads the BlixtConfig that an installation comes with, as it is
-// written: an empty list is not what is left out. It must be one, so
-// that a typo ends the installation and not what is served.
+// readConfig reads the BlixtConfig of an installation. The fields are kept as they
+// are written, because an empty list differs from a list that is left out. Returns
+// an error for anything but a BlixtConfig with known fields, so that a typo stops
+// the installation and not what is served.
 func readConfig(path string) (*unstructured.Unstructured, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -46,8 +47,8 @@ func readConfig(path string) (*unstructured.Unstructured, error) {
 	return written, err
 }
 
-// dropNulls leaves out what is null, which is how Helm takes away a value of
-// before.
+// dropNulls removes the fields that are null. With Helm, null removes a default
+// value.
 func dropNulls(fields map[string]any) {
 	for key, value := range fields {
 		switch value := value.(type) {
@@ -59,30 +60,29 @@ func dropNulls(fields map[string]any) {
 	}
 }
 
-// installation is the BlixtConfig that an installation comes with, or none.
-// Whoever installs cannot apply it: a package manager installs no object of a kind
-// that it has only just defined. The leader does.
+// installation applies the BlixtConfig of the installation, if there is one. Helm
+// cannot: it installs no object of a kind that it has only just defined.
 type installation struct {
 	config *unstructured.Unstructured
 	client client.Client
 	log    *slog.Logger
-	// refused tells people why the API server does not take it.
-	refused func(ctx context.Context, why string)
+	// rejected emits an event with the reason why the API server does not accept it.
+	rejected func(ctx context.Context, reason string)
 
-	result atomic.Pointer[error] // what the API server has said last
+	result atomic.Pointer[error] // the API server's last answer
 }
 
 func newInstallation(config *unstructured.Unstructured, m manager.Manager, o *ManagerOptions) *installation {
-	return &installation{config: config, client: m.GetClient(), log: o.Log, refused: func(ctx context.Context, why string) {
+	return &installation{config: config, client: m.GetClient(), log: o.Log, rejected: func(ctx context.Context, reason string) {
 		pod := &corev1.Pod{}
 		if err := m.GetAPIReader().Get(ctx, types.NamespacedName{Namespace: o.Release.Namespace, Name: o.Pod}, pod); err == nil {
-			m.GetEventRecorder("blixt").Eventf(pod, nil, corev1.EventTypeWarning, "ConfigRefused", "Apply", "%s", cut(why))
+			m.GetEventRecorder("blixt").Eventf(pod, nil, corev1.EventTypeWarning, "ConfigRefused", "Apply", "%s", cut(reason))
 		}
 	}}
 }
 
-// run has the API server check it, in every replica, and apply it, if this one
-// leads.
+// run has the API server check the BlixtConfig, in every replica. The leader then
+// applies it.
 func (i *installation) run(ctx context.Context, elected <-chan struct{}) {
 	if i.config != nil && i.try(ctx, client.DryRunAll) {
 		select {
@@ -93,21 +93,21 @@ func (i *installation) run(ctx context.Context, elected <-chan struct{}) {
 	}
 }
 
-// try applies it until the API server takes it, and returns true, or the context
-// ends.
+// try applies the BlixtConfig until the API server accepts it. Returns false if the
+// context ends first.
 func (i *installation) try(ctx context.Context, o ...client.ApplyOption) bool {
 	last := ""
 	for {
 		err := i.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(i.config.DeepCopy()), append(o, client.FieldOwner(fieldManager), client.ForceOwnership)...)
 		i.result.Store(&err)
 		if err == nil {
-			i.log.Info("the API server takes it", "object", "BlixtConfig "+i.config.GetName(), "applied", len(o) == 0)
+			i.log.Info("the API server accepts it", "object", "BlixtConfig "+i.config.GetName(), "applied", len(o) == 0)
 			return true
 		}
 		if text := err.Error(); text != last && ctx.Err() == nil {
 			last = text
-			i.log.Error("the API server does not take it", "object", "BlixtConfig "+i.config.GetName(), "error", err)
-			i.refused(ctx, text)
+			i.log.Error("the API server does not accept it", "object", "BlixtConfig "+i.config.GetName(), "error", err)
+			i.rejected(ctx, text)
 		}
 		select {
 		case <-ctx.Done():
@@ -117,9 +117,8 @@ func (i *installation) try(ctx context.Context, o ...client.ApplyOption) bool {
 	}
 }
 
-// ready returns why the API server does not have, or would not take, what the
-// installation comes with, or nil. A replica that is not ready ends the rollout:
-// those of before go on.
+// ready returns an error until the API server has accepted the BlixtConfig. While a
+// new replica is not ready, its Deployment keeps the previous replicas.
 func (i *installation) ready() error {
 	if i.config == nil {
 		return nil

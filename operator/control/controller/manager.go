@@ -32,30 +32,33 @@ import (
 // ManagerOptions of an operator's process.
 type ManagerOptions struct {
 	Release rollout.Release
-	// Pod is the operator's own, about which it tells events; "": it has none.
+	// Pod is the operator's own. Events of the installation are about it. Empty: none
+	// are emitted.
 	Pod string
-	// FleetAddress is where to listen for agents. They come by Release.Operator.
+	// FleetAddress is the address to listen on for agents, which connect to
+	// Release.Operator.
 	FleetAddress string
-	// TLSSecret is where the operator keeps the certificates that it makes.
+	// TLSSecret is the Secret with the certificates that the operator makes.
 	TLSSecret string
-	// TLSDir has those of another issuer; "": the operator makes its own.
+	// TLSDir has the certificates of another issuer; "": the operator makes its own.
 	TLSDir string
 	// MetricsAddress and HealthAddress; "0": none.
 	MetricsAddress, HealthAddress string
-	// LeaderElection among replicas.
+	// LeaderElection is among replicas.
 	LeaderElection bool
 	// ConfigFile has the BlixtConfig that the leader applies; "": none.
 	ConfigFile string
-	// ReservedPorts of nodes.
+	// ReservedPorts are those of Options.
 	ReservedPorts []gateway.ReservedRange
-	// Registerer gets metrics, nil: the one behind MetricsAddress.
+	// Registerer gets the metrics; nil: the registry served at MetricsAddress.
 	Registerer prometheus.Registerer
 	Log        *slog.Logger
 }
 
 var byDigest = regexp.MustCompile(`^[^@\s]+@sha256:[0-9a-f]{64}$`)
 
-// CheckImages returns an error for images that no node could run.
+// CheckImages returns an error if an image is missing, or if the bytecode image is
+// not named by digest.
 func CheckImages(r rollout.Release) error {
 	if r.AgentImage == "" {
 		return errors.New("no image of the agents: set --agent-image")
@@ -66,8 +69,9 @@ func CheckImages(r rollout.Release) error {
 	return nil
 }
 
-// Run runs the operator until the context ends. Returns an error if it cannot
-// begin, or has lost its leadership.
+// Run runs the operator until the context ends. Returns an error if the operator
+// cannot start, if it has lost its leadership, or if the cluster was restored from
+// a backup.
 func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	o.Release.Audience = fleet.Audience
 	var blixtConfig *unstructured.Unstructured
@@ -83,8 +87,8 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	klog.SetSlogLogger(o.Log)
 	ctrl.SetLogger(logr.FromSlogHandler(o.Log.Handler()))
 	config = rest.CopyConfig(config)
-	config.QPS = -1                           // the API server knows better; after a change of leader all agents come at once
-	config.WarningHandler = rest.NoWarnings{} // of the finalizer's name, which is Gateway API's
+	config.QPS = -1                           // the API server limits requests itself; after a change of leader all agents connect at once
+	config.WarningHandler = rest.NoWarnings{} // about the finalizer's name, which Gateway API has chosen
 	m, err := manager.New(config, manager.Options{
 		Scheme: kube.Scheme, Cache: Cache(o.Release.Namespace),
 		Metrics:                       metricsserver.Options{BindAddress: o.MetricsAddress},
@@ -105,8 +109,8 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 		TLS: certificates.server(), Authenticate: authenticate(certificates.kube, &o), Registerer: o.Registerer, Log: o.Log,
 	})
 	lead := func() {
-		// An epoch has to differ from all others, those before the cluster was
-		// restored from a backup included.
+		// An epoch must differ from all previous ones, including those from before the
+		// cluster was restored from a backup.
 		epoch := uint64(time.Now().UnixMilli())
 		server.Lead(epoch)
 		o.Log.Info("this replica leads", "epoch", epoch)
@@ -117,15 +121,15 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := m.Add(&rewound{reader: m.GetAPIReader()}); err != nil {
+	if err := m.Add(&restoreWatch{direct: m.GetAPIReader()}); err != nil {
 		return err
 	}
 	listener, err := net.Listen("tcp", o.FleetAddress)
 	if err != nil {
 		return fmt.Errorf("listen for agents: %w", err)
 	}
-	brought := newInstallation(blixtConfig, m, &o)
-	if err := addChecks(m, brought, certificates.kube, &o); err != nil {
+	installed := newInstallation(blixtConfig, m, &o)
+	if err := addChecks(m, installed, certificates.kube, &o); err != nil {
 		return err
 	}
 	o.Log.Info("operator started", "namespace", o.Release.Namespace, "agents", listener.Addr(), "bytecode", o.Release.Bytecode)
@@ -133,9 +137,9 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	group.Go(func() error { return server.Serve(ctx, listener) })
 	group.Go(func() error { return certificates.run(ctx, m.Elected()) })
 	group.Go(func() error { return m.Start(ctx) })
-	group.Go(func() error { brought.run(ctx, m.Elected()); return nil })
+	group.Go(func() error { installed.run(ctx, m.Elected()); return nil })
 	return group.Wait()
 }
 
-// grace is how long agents have to find a new leader.
+// grace is how long agents have to connect to a new leader.
 const grace = 45 * time.Second

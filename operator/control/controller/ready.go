@@ -19,12 +19,12 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-// addChecks says when this replica is alive, and when it is ready: it knows the
-// cluster, somebody leads, and the API server takes what the installation comes
-// with. What waits for replicas to be ready, such as Helm, waits for all of that.
-// Agents do not: they find replicas that are not ready too.
-func addChecks(m manager.Manager, brought *installation, kube kubernetes.Interface, o *ManagerOptions) error {
-	led := atomic.Bool{} // for good: who leads changes, and readiness does not come and go with it
+// addChecks adds the checks of liveness and readiness. A replica is ready when its
+// cache is in sync, some replica leads, and the API server accepts the BlixtConfig
+// of the installation. Helm and others who wait for readiness wait for all of that.
+// Agents do not: they connect to replicas that are not ready, too.
+func addChecks(m manager.Manager, installed *installation, kube kubernetes.Interface, o *ManagerOptions) error {
+	led := atomic.Bool{} // never reset: readiness must not come and go when the leader changes
 	return errors.Join(
 		m.AddHealthzCheck("ping", healthz.Ping),
 		m.AddReadyzCheck("cache", func(r *http.Request) error {
@@ -41,11 +41,11 @@ func addChecks(m manager.Manager, brought *installation, kube kubernetes.Interfa
 			led.Store(err == nil)
 			return err
 		}),
-		m.AddReadyzCheck("config", func(*http.Request) error { return brought.ready() }),
+		m.AddReadyzCheck("config", func(*http.Request) error { return installed.ready() }),
 	)
 }
 
-// somebodyLeads returns nil if a replica holds the Lease.
+// somebodyLeads returns an error unless a replica holds the Lease.
 func somebodyLeads(ctx context.Context, kube kubernetes.Interface, namespace string, now time.Time) error {
 	lease, err := kube.CoordinationV1().Leases(namespace).Get(ctx, v1alpha1.Operator, metav1.GetOptions{})
 	if err != nil {

@@ -13,27 +13,29 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// rewound ends the operator when the cluster was restored from a backup. The
-// caches have what has not happened, and a watch that goes on from there is told
-// nothing until as much has happened again. So it is with a replica that waits,
-// too, which is why each looks. A backup of a few seconds ago may go unnoticed, if
-// as much has happened again before the next look.
-type rewound struct {
-	reader client.Reader // past the cache
+// restoreWatch ends the operator when the cluster was restored from a backup. Its
+// resource version is then lower than before. The caches hold objects of a past
+// that is undone, and their watches send nothing until the version is reached
+// again. Replicas that do not lead have caches, too, so each of them checks. If the
+// backup is only seconds old, the version may be reached before the next check, and
+// the restore goes unnoticed.
+type restoreWatch struct {
+	direct client.Reader // reads past the cache
 }
 
-// How often to look, and how long to wait for an answer.
+// How often to check, and how long to wait for an answer.
 const (
-	lookEvery  = time.Second
-	lookWithin = 5 * time.Second
+	checkEvery  = time.Second
+	checkWithin = 5 * time.Second
 )
 
 // NeedLeaderElection implements manager.LeaderElectionRunnable.
-func (*rewound) NeedLeaderElection() bool { return false }
+func (*restoreWatch) NeedLeaderElection() bool { return false }
 
-// Start implements manager.Runnable. Returns an error when time has gone back.
-func (r *rewound) Start(ctx context.Context) error {
-	tick := time.NewTicker(lookEvery)
+// Start implements manager.Runnable. Returns an error when the resource version has
+// decreased.
+func (r *restoreWatch) Start(ctx context.Context) error {
+	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
 	latest := ""
 	for {
@@ -44,7 +46,7 @@ func (r *rewound) Start(ctx context.Context) error {
 				return fmt.Errorf("the cluster was restored from a backup (its resource version is %s, and was %s): starting again to see it as it is", now, latest)
 			}
 		}
-		if err == nil { // or else the API server is away
+		if err == nil { // otherwise the API server cannot be reached
 			latest = now
 		}
 		select {
@@ -55,12 +57,12 @@ func (r *rewound) Start(ctx context.Context) error {
 	}
 }
 
-// version returns how far the cluster is.
-func (r *rewound) version(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookWithin)
+// version returns the newest resource version of the cluster.
+func (r *restoreWatch) version(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, checkWithin)
 	defer cancel()
 	list := &metav1.PartialObjectMetadataList{}
 	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NamespaceList"))
-	err := r.reader.List(ctx, list, client.Limit(1))
+	err := r.direct.List(ctx, list, client.Limit(1))
 	return list.ResourceVersion, err
 }

@@ -96,7 +96,7 @@ func (w *statusWriter) run(ctx context.Context) error {
 		defer cancel()
 		err := w.write(ctx, key)
 		if !apierrors.IsConflict(err) && context.Cause(ctx) != context.Canceled {
-			w.once.result(fmt.Sprintf("%s %s", key.kind, key.NamespacedName), err)
+			w.once.result(fmt.Sprintf("status of %s %s", key.kind, key.NamespacedName), err)
 		}
 		return err
 	})
