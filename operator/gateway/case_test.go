@@ -20,8 +20,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
-// testCase is an input file: objects, and a document without a kind that has
-// the options.
+// testCase is an input file: objects, and a document without a kind for the
+// options.
 type testCase struct {
 	Objects gateway.Objects
 	Slices  []discoveryv1.EndpointSlice
@@ -118,7 +118,7 @@ func fullName(text string) types.NamespacedName {
 	return types.NamespacedName{Namespace: namespace, Name: name}
 }
 
-// translate is Translate, completed by the progress that the case has.
+// translate calls Translate, and SetProgress with the progress of the case.
 func (c *testCase) translate() gateway.Translation {
 	translation := gateway.Translate(c.Objects, c.Options)
 	for name, progress := range c.Progress {

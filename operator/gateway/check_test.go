@@ -18,7 +18,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// checkStatuses wants statuses that the API server would take.
+// checkStatuses checks that the API server would accept the statuses.
 func checkStatuses(t *testing.T, c *testCase, translation *gateway.Translation) {
 	t.Helper()
 	generations := map[string]bool{}
@@ -81,7 +81,8 @@ func checkStatuses(t *testing.T, c *testCase, translation *gateway.Translation) 
 	}
 }
 
-// checkParents wants a status for each parentRef that is Blixt's, and no other.
+// checkParents checks that each parentRef that is Blixt's, and no other, has a
+// status.
 func checkParents(t *testing.T, c *testCase, translation *gateway.Translation) {
 	t.Helper()
 	ours := map[string]bool{}
@@ -122,7 +123,7 @@ func checkParents(t *testing.T, c *testCase, translation *gateway.Translation) {
 	}
 }
 
-// checkOrder wants the order of objects to mean nothing.
+// checkOrder checks that the order of objects does not matter.
 func checkOrder(t *testing.T, c *testCase, translation *gateway.Translation) {
 	t.Helper()
 	o := c.Objects
@@ -145,8 +146,8 @@ func shuffled[T any](random *rand.Rand, list []T) []T {
 	return list
 }
 
-// checkProgress wants SetProgress to change nothing but Programmed, and to
-// depend on nothing but the last call.
+// checkProgress checks that SetProgress changes nothing but Programmed, and
+// depends on nothing but the last call.
 func checkProgress(t *testing.T, c *testCase, translation *gateway.Translation) {
 	t.Helper()
 	from := choices(randomBytes(uint64(len(c.Objects.Gateways))))
@@ -190,8 +191,8 @@ func checkProgress(t *testing.T, c *testCase, translation *gateway.Translation) 
 	}
 }
 
-// checkResolution wants no tuple twice, all weights accounted for, and Update
-// to do the same as a fresh start.
+// checkResolution checks that no tuple is there twice, that all weights are
+// accounted for, and that Update equals Resolve.
 func checkResolution(t *testing.T, translation *gateway.Translation, endpoints gateway.Endpoints, o gateway.ResolveOptions) {
 	t.Helper()
 	r := gateway.Resolve(&translation.Unresolved, endpoints, o)

@@ -30,7 +30,7 @@ func TestPort_IsOneWord(t *testing.T) {
 	}
 }
 
-// A name that Gateway API does not know would select no conformance test.
+// Gateway API must know each name: any other would select no conformance test.
 func TestTranslate_SupportedFeaturesAreGatewayAPIs(t *testing.T) {
 	c := common(t)
 	var known []string

@@ -18,8 +18,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// Each test here is named after a defect of the first Blixt that has to do
-// with configuration. They start from testdata's common case and change it.
+// Each test here is named after a defect of the first Blixt in the handling of
+// configuration. It starts from testdata's common case and changes it.
 
 // common is the Gateway demo with TCP port 80 and UDP port 53, IPv4 and IPv6.
 func common(t *testing.T) testCase { return readCase(t, "testdata/gateway-tcp-udp.in.yaml") }
@@ -29,7 +29,8 @@ func (c *testCase) state() lb.State {
 	return gateway.Resolve(&translation.Unresolved, gateway.IndexEndpoints(c.Slices), c.Resolve).State
 }
 
-// backends returns those of a frontend like 192.0.2.1:80, with their weights.
+// backends returns the backends of a frontend such as 192.0.2.1:80, with their
+// weights.
 func backends(t *testing.T, s lb.State, addr string, protocol lb.Protocol) (addrs map[string]float64, reject float64) {
 	t.Helper()
 	want := netip.MustParseAddrPort(addr)
@@ -46,7 +47,7 @@ func backends(t *testing.T, s lb.State, addr string, protocol lb.Protocol) (addr
 	return nil, 0
 }
 
-// wantBackends looks at the frontend 192.0.2.1:80/tcp.
+// wantBackends checks the backends of frontend 192.0.2.1:80/tcp.
 func wantBackends(t *testing.T, s lb.State, want map[string]float64, wantReject float64) {
 	t.Helper()
 	const addr = "192.0.2.1:80"
@@ -71,7 +72,8 @@ func TestDefect9_AttachedRoutesAreCounted(t *testing.T) {
 		more.Name += "x"
 		c.Objects.TCPRoutes = append(c.Objects.TCPRoutes, more)
 	}
-	// A route that names a listener twice, by itself and with all others, is one.
+	// A route that names a listener twice, alone and along with all others, is
+	// attached to it once.
 	c = common(t)
 	route := &c.Objects.TCPRoutes[0]
 	route.Spec.ParentRefs = append(route.Spec.ParentRefs, gwv1.ParentReference{Name: "demo"})
@@ -160,7 +162,7 @@ func TestDefect10_WeightsAreExact(t *testing.T) {
 
 func TestDefect10_OlderGatewayKeepsItsPort(t *testing.T) {
 	c := common(t)
-	// An IPv6-only Gateway is in the way of one of the two addresses.
+	// An IPv6-only Gateway conflicts with one of the two addresses.
 	rival := *c.Objects.Gateways[0].DeepCopy()
 	rival.Name, rival.Spec.Addresses = "rival", rival.Spec.Addresses[1:]
 	rival.CreationTimestamp = metav1.NewTime(time.Unix(1, 0))

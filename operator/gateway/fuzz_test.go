@@ -17,7 +17,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// FuzzTranslate feeds arbitrary objects, beyond what the API server lets in.
+// FuzzTranslate translates arbitrary objects, including those that the API
+// server would reject.
 func FuzzTranslate(f *testing.F) {
 	inputs, err := filepath.Glob("testdata/*.in.yaml")
 	if err != nil {
@@ -47,8 +48,8 @@ func FuzzTranslate(f *testing.F) {
 	})
 }
 
-// TestTranslate_Invariants is the same for a thousand configurations that
-// are full of conflicts, each time the same ones.
+// TestTranslate_Invariants does the same for a thousand configurations that are
+// full of conflicts. They are the same in each run.
 func TestTranslate_Invariants(t *testing.T) {
 	for seed := range uint64(1000) {
 		var c testCase

@@ -19,7 +19,7 @@ import (
 // serving are labels of nodes that selectors of generated data planes match.
 var serving = map[string]string{"serve": "yes"}
 
-// generateCluster adds nodes, what Services were assigned, and BlixtConfigs.
+// generateCluster adds nodes, what was assigned to Services, and BlixtConfigs.
 func (c *testCase) generateCluster(from *choices) {
 	cluster := &gateway.Cluster{Assigned: map[types.NamespacedName]gateway.Assigned{}}
 	addr := func() netip.Addr {
@@ -100,7 +100,7 @@ func (c *choices) listenerSet() gwv1.ListenerSet {
 	return set
 }
 
-// stored is a Programmed condition of before.
+// stored is a stored Programmed condition.
 func (c *choices) stored() []metav1.Condition {
 	one := maybe(c, metav1.Condition{Type: "Programmed", Status: pick(c, metav1.ConditionTrue, metav1.ConditionFalse, metav1.ConditionUnknown),
 		Reason: pick(c, "Programmed", "Pending", "NoResources", "AddressNotUsable"), ObservedGeneration: int64(c.n(5)), Message: "of before"})
@@ -123,8 +123,8 @@ func (c *choices) progress() gateway.Progress {
 	return p
 }
 
-// unique leaves out objects that the API server could not have: those of a
-// kind and name that there is already.
+// unique drops objects that the API server could not have: further ones of the
+// same kind and name.
 func (c *testCase) unique() {
 	o := &c.Objects
 	o.GatewayClasses = firsts(o.GatewayClasses)

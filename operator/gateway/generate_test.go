@@ -17,8 +17,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// choices are bytes that decide what is generated: few names and ports, so
-// that objects meet each other. They end in zeros.
+// choices are bytes that determine what is generated. Names and ports are few,
+// so that objects affect each other. After the last byte, all are zero.
 type choices []byte
 
 func (c *choices) n(n int) int {
@@ -32,7 +32,7 @@ func (c *choices) n(n int) int {
 
 func pick[T any](c *choices, of ...T) T { return of[c.n(len(of))] }
 
-// rarely is nil most of the time: what makes everything else invalid.
+// rarely is nil most of the time: it is for what makes everything else invalid.
 func rarely[T any](c *choices, of ...T) *T {
 	if c.n(8) > 0 {
 		return nil

@@ -27,7 +27,7 @@ func TestGolden(t *testing.T) {
 	golden.Cases(t, func(t *testing.T, in string) []byte { return render(t, readCase(t, in)) })
 }
 
-// A view is what golden files show: short enough to read.
+// A view is what golden files show, short enough to read.
 type view struct {
 	Addresses []string       `yaml:"addresses,omitempty"`
 	Frontends []frontendView `yaml:"frontends,omitempty"`
@@ -63,8 +63,8 @@ type listenerView struct {
 	Conditions []string `yaml:"conditions"`
 }
 
-// usual is what conditions say when all is well. Golden files leave it out,
-// so that what is left is what the case is about.
+// usual are the conditions of objects without a problem. Golden files leave
+// them out, so that what remains is what the case is about.
 var usual = []string{
 	"Accepted=True Accepted: Blixt serves the Gateways of this class.",
 	"Accepted=True Accepted: The Gateway is valid.",
@@ -154,7 +154,7 @@ func viewFrontend(f lb.Frontend) frontendView {
 	return v
 }
 
-// weight is rounded for the reader; other tests look at each bit.
+// weight is rounded for the reader; other tests compare each bit.
 func weight(w uint64) float64 { return math.Round(float64(w)/lb.WeightUnit*1e4) / 1e4 }
 
 func viewGateway(t *testing.T, g gateway.GatewayStatus) map[string]any {

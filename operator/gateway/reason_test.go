@@ -20,8 +20,8 @@ import (
 )
 
 // TestGolden_ShowsEveryReason finds conditions and reasons of Gateway API that
-// no golden file shows. What it wants comes from the comments and constants
-// of Gateway API itself: a new version that has more of them fails here.
+// no golden file shows. It takes them from the comments and constants of
+// Gateway API: a new version with more of them fails here.
 func TestGolden_ShowsEveryReason(t *testing.T) {
 	shown := shownReasons(t)
 	for _, text := range slices.Sorted(maps.Keys(shown)) {
@@ -107,9 +107,9 @@ var (
 	constantType     = regexp.MustCompile(`^(GatewayClass|Gateway|Listener|ListenerSet|ListenerEntry|Route)Condition(Type|Reason)$`)
 )
 
-// documentedReasons returns what the comments of condition types name, like
+// documentedReasons returns what the comments of condition types name, such as
 // "Gateway Programmed" and "Gateway Programmed=True Programmed", and the
-// reasons that they do not name, like "Gateway reason Scheduled".
+// reasons that they do not name, such as "Gateway reason Scheduled".
 func documentedReasons(t *testing.T) map[string]bool {
 	t.Helper()
 	wanted := map[string]bool{}
@@ -172,7 +172,7 @@ func conditionConstants(t *testing.T) []*ast.ValueSpec {
 	return constants
 }
 
-// unused are those that Blixt never gives, by why.
+// unused are the conditions and reasons that Blixt never gives, by why.
 var unused = byReason(map[string][]string{
 	"Translate always has all objects before it, so that nothing is left pending": {
 		"GatewayClass Accepted=Unknown Pending", "Gateway Accepted=Unknown Pending", "Listener Accepted=Unknown Pending",

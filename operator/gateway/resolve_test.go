@@ -23,8 +23,8 @@ var exact = cmp.Options{
 	cmp.AllowUnexported(gateway.Resolution{}),
 }
 
-// One translation serves every later change of endpoints: Resolve has nothing
-// else to go by, leaves it as it was, and says what a fresh start would say.
+// One translation serves every later change of endpoints: Resolve reads nothing
+// else, does not modify it, and returns what a new translation would yield.
 func TestResolve_EndpointChangesKeepTheTranslation(t *testing.T) {
 	c := common(t)
 	translation := gateway.Translate(c.Objects, c.Options)
@@ -75,7 +75,7 @@ func services(endpointSlices []discoveryv1.EndpointSlice) []types.NamespacedName
 	return names
 }
 
-// The other frontends are not even looked at: their backends are the same
+// The other frontends are not resolved again: their backends are the same
 // memory afterwards.
 func TestUpdate_TouchesOnlyFrontendsOfTheService(t *testing.T) {
 	c := common(t)
@@ -112,8 +112,8 @@ func TestResolve_DoesNotDependOnTheOrderOfInput(t *testing.T) {
 	}
 }
 
-// What Resolve returns is in canonical order already, so that equal states
-// have equal hashes.
+// The result of Resolve is in canonical order, so that equal states have equal
+// hashes.
 func TestResolve_IsNormalized(t *testing.T) {
 	inputs, err := filepath.Glob("testdata/*.in.yaml")
 	if err != nil {

@@ -30,7 +30,7 @@ func equalMembers(n int) []Member {
 	return members
 }
 
-// byAddr says whose each slot is.
+// byAddr returns the address of each slot's member.
 func byAddr(members []Member, slots []uint32) []netip.AddrPort {
 	who := make([]netip.AddrPort, len(slots))
 	for i, s := range slots {
@@ -97,8 +97,8 @@ func TestThousandsOfMembers(t *testing.T) {
 	}
 }
 
-// Nothing but the state goes into a ring: not the order of the backends, and
-// not the unit of the weights.
+// A ring depends on the state alone: not on the order of the backends, nor on
+// the unit of the weights.
 func TestRingIsTheSameEverywhere(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	f := lb.Frontend{Addr: testKey.Addr, Port: testKey.Port, Protocol: testKey.Protocol, Reject: 5 * lb.WeightUnit}
@@ -122,8 +122,8 @@ func TestRingIsTheSameEverywhere(t *testing.T) {
 	}
 }
 
-// Rings belong to the layout: where this changes, nodes of two versions would
-// disagree, and Layout has to change with it.
+// Rings belong to the layout: if this changes, nodes of two versions disagree,
+// and Layout must change with it.
 func TestRingBelongsToLayout(t *testing.T) {
 	h := sha256.New()
 	for _, size := range sizes {
@@ -138,8 +138,8 @@ func TestRingBelongsToLayout(t *testing.T) {
 	}
 }
 
-// What a packet of a surviving backend risks when another backend comes or
-// goes: the two are one case, seen from both sides.
+// How likely it is that a packet of a surviving backend is affected when
+// another backend comes or goes: the two are one case, seen from both sides.
 func TestFewSlotsMove(t *testing.T) {
 	for _, n := range []int{2, 3, 5, 10, 20, 40, 100, 160, 300, 600} {
 		members := equalMembers(n)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// host is what the certificates of tests are for.
+// host is the name in the certificates of tests.
 const host = "localhost"
 
 func renewed(t testing.TB, now time.Time) Certificates {
@@ -20,7 +20,8 @@ func renewed(t testing.TB, now time.Time) Certificates {
 	return c
 }
 
-// verify returns what an agent that knows a bundle says of a certificate.
+// verify returns whether an agent with this bundle trusts a certificate, as an
+// error.
 func verify(t *testing.T, bundle, certificate []byte, now time.Time) error {
 	t.Helper()
 	roots := x509.NewCertPool()
@@ -35,8 +36,8 @@ func verify(t *testing.T, bundle, certificate []byte, now time.Time) error {
 	return err
 }
 
-// In three years, an agent that got each bundle up to half an hour late knows
-// the operator at every moment.
+// For three years, an agent that gets each bundle up to half an hour late
+// trusts the operator at every moment.
 func TestCertificatesAreRenewedInTime(t *testing.T) {
 	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	c := renewed(t, now)
@@ -47,7 +48,7 @@ func TestCertificatesAreRenewedInTime(t *testing.T) {
 	bundles := []handed{{now, c.Bundle()}}
 	authorities, certificates := 1, 1
 	for end := now.Add(3 * caLifetime); now.Before(end); {
-		// Every 20 minutes where something happens.
+		// Every 20 minutes while something happens.
 		step := 20 * time.Minute
 		if now.Sub(bundles[len(bundles)-1].at) > 3*time.Hour {
 			step = 12 * time.Hour
@@ -83,7 +84,7 @@ func TestCertificatesAreRenewedInTime(t *testing.T) {
 	}
 }
 
-// What was kept badly, or by an operator of another name, is made anew.
+// Damaged certificates, and those for another name, are replaced.
 func TestCertificatesThatDoNotFit(t *testing.T) {
 	now := time.Now()
 	good := renewed(t, now)

@@ -12,7 +12,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/agent"
 )
 
-// A new leader begins with another epoch, whatever its sequence; one whose etcd
+// A new leader has another epoch, whatever its sequence. A leader whose etcd
 // was restored has published less than agents hold.
 func TestNewLeader(t *testing.T) {
 	first := newOperator(t, "", nil)
@@ -33,7 +33,7 @@ func TestNewLeader(t *testing.T) {
 	if err := n.Ready(); err != nil {
 		t.Error(err)
 	}
-	// An epoch that was used before is no way back, and said to be none.
+	// An epoch that was used before leads nowhere, and is reported.
 	restored.serves(t, "n1", restored.Publish(web(3)), web(3))
 	restored.Lead(3)
 	eventually(t, func() string {
@@ -67,8 +67,8 @@ func TestFollower(t *testing.T) {
 	o.serves(t, "n1", o.Publish(web(3)), web(3))
 }
 
-// The kernel goes on serving while the operator is away, and is told what has
-// changed when it is back.
+// The kernel continues to serve while the operator is away, and gets the
+// changes when it is back.
 func TestOperatorAway(t *testing.T) {
 	o := newOperator(t, "", nil)
 	text := &logged{}
@@ -102,7 +102,7 @@ func TestOperatorAway(t *testing.T) {
 	back.serves(t, "n2", v, web(4))
 }
 
-// Each side notices within 20 seconds that the other has fallen silent.
+// Each side detects within 20 seconds that the other is silent.
 func TestSilence(t *testing.T) {
 	t.Parallel()
 	o := newOperator(t, "", nil)

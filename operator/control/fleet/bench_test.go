@@ -24,8 +24,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
-// The agents of the benchmark are a process of their own, whose memory is not
-// the operator's.
+// The agents of the benchmark are a process of their own, so that their memory
+// is not counted as the operator's.
 const (
 	agentsOf   = "BLIXT_BENCH_OPERATOR"
 	agentsDir  = "BLIXT_BENCH_DIR"
@@ -44,8 +44,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// manyAgents are simulated: each has a connection, reads what it is told, and
-// says at once that its maps hold it.
+// manyAgents are simulated agents: each has a connection, reads what it
+// receives, and at once reports that its maps hold it.
 func manyAgents(address, dir string, n int) error {
 	failed := make(chan error, n)
 	for i := range n {
@@ -95,9 +95,10 @@ func oneAgent(address, dir string, i int) error {
 	}
 }
 
-// BenchmarkFleet is a thousand agents and ten thousand backends: what they
-// cost the operator in memory, how long until all have everything, and how
-// long a change of one endpoint takes to reach all (the time of an operation).
+// BenchmarkFleet has a thousand agents and ten thousand backends. It measures
+// what the agents cost the operator in memory, how long it takes until all have
+// everything, and how long until a change of one endpoint has reached all (the
+// time of an operation).
 func BenchmarkFleet(b *testing.B) {
 	const agents, services, each = 1000, 100, 100
 	o := newOperator(b, "", nil)
@@ -157,7 +158,7 @@ func BenchmarkFleet(b *testing.B) {
 	b.ReportMetric(float64(len(encoded(b, s)))/1e3, "kB/complete")
 }
 
-// manyServices is a frontend for each of some Services.
+// manyServices is a snapshot with one frontend for each of several Services.
 func manyServices(services, each int) Snapshot {
 	one := web(services * each)
 	ports := one.Endpoints[one.Frontends[0].Refs[0].Service].Ports
@@ -174,7 +175,8 @@ func manyServices(services, each int) Snapshot {
 	return s
 }
 
-// memoryInUse is of the heap and of stacks, after what is unused has gone.
+// memoryInUse returns the memory of the heap and of stacks, after a garbage
+// collection.
 func memoryInUse() uint64 {
 	runtime.GC()
 	runtime.GC()

@@ -21,8 +21,8 @@ func renewed(t testing.TB, c certs.Certificates, now time.Time) certs.Certificat
 	return c
 }
 
-// New certificates, and a new CA, under load: no stream is broken by it, and
-// those that begin anew know the operator at every moment.
+// New certificates, and a new CA, under load: no stream breaks, and new streams
+// trust the operator at every moment.
 func TestCertificatesChangeUnderLoad(t *testing.T) {
 	now := time.Now()
 	c := renewed(t, renewed(t, certs.Certificates{}, now.Add(-250*24*time.Hour)), now.Add(-25*24*time.Hour))
@@ -85,7 +85,7 @@ func TestCertificatesChangeUnderLoad(t *testing.T) {
 		t.Error("the CA or the certificate has not changed")
 	}
 	o.serves(t, "n1", o.Publish(web(13)), web(13))
-	// An agent that knows only the first CA does not know the operator.
+	// An agent with only the first CA does not trust the operator.
 	text := &logged{}
 	newNode(t, o, "n2", func(o *agent.Options) { o.Log = textLog(text); write(t, o.CAFile, first.CA) })
 	eventually(t, func() string {

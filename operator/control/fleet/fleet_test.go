@@ -31,7 +31,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
-// host is what the certificates of tests are for.
+// host is the name in the certificates of tests.
 const host = "localhost"
 
 // operator is a server with real sockets. Its tokens are node/pod.
@@ -179,7 +179,7 @@ func newNode(t testing.TB, o *operator, name string, change func(*agent.Options)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Ids rest for a second: let it be a millisecond.
+	// Ids rest for a second, which becomes a millisecond here.
 	start := time.Now()
 	options := agent.Options{
 		Operator: net.JoinHostPort(host, port), TokenFile: n.token, CAFile: n.ca,
@@ -232,7 +232,8 @@ func write(t testing.TB, path string, text []byte) {
 	}
 }
 
-// eventually waits until check returns "", and fails with what it says last.
+// eventually waits until check returns "", and otherwise fails with its last
+// result.
 func eventually(t testing.TB, check func() string) {
 	t.Helper()
 	deadline := time.Now().Add(30 * time.Second)
@@ -248,8 +249,8 @@ func eventually(t testing.TB, check func() string) {
 	}
 }
 
-// serves waits until the operator has heard that a node's maps hold what a
-// version of a snapshot means there.
+// serves waits until the node has reported that its maps hold a version of a
+// snapshot, as resolved for the node.
 func (o *operator) serves(t testing.TB, name string, v lb.Version, s Snapshot) {
 	t.Helper()
 	var number int
@@ -267,7 +268,7 @@ func (o *operator) serves(t testing.TB, name string, v lb.Version, s Snapshot) {
 	})
 }
 
-// resolved is what a snapshot means on a node, from nothing.
+// resolved returns what a snapshot resolves to on a node.
 func resolved(s Snapshot, o gateway.ResolveOptions) lb.State {
 	state := gateway.Resolve(&s.Unresolved, s.Endpoints, o).State
 	state.Normalize()

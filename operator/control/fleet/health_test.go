@@ -15,8 +15,8 @@ func get(n *node, path string) (int, string) {
 	return r.Code, r.Body.String()
 }
 
-// An agent is ready once its maps hold what the operator said, and its metrics
-// tell what they hold.
+// An agent is ready once its maps hold what the operator published, and its
+// metrics show what they hold.
 func TestHealth(t *testing.T) {
 	o := newOperator(t, "", nil)
 	n := newNode(t, o, "n1", nil)
@@ -53,7 +53,8 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// On the only node of a cluster silence says nothing: the agent is told.
+// On the only node of a cluster, silence means nothing: the operator tells the
+// agent that it is alone.
 func TestAgentIsToldThatItIsAlone(t *testing.T) {
 	o := newOperator(t, "", nil)
 	for _, alone := range []bool{true, false, true} {

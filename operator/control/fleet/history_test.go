@@ -25,7 +25,7 @@ import (
 
 var v4any = netip.IPv4Unspecified()
 
-// randomSnapshot is of a world so small that everything happens in it often.
+// randomSnapshot has so few names that every kind of change is frequent.
 func randomSnapshot(r *rand.Rand) Snapshot {
 	s := Snapshot{Endpoints: gateway.Endpoints{}}
 	for range 8 {
@@ -36,7 +36,8 @@ func randomSnapshot(r *rand.Rand) Snapshot {
 
 func pick[T any](r *rand.Rand, all ...T) T { return all[r.IntN(len(all))] }
 
-// mutate returns a snapshot that differs in a few things, and shares the rest.
+// mutate returns a snapshot that differs in a few things, and shares the other
+// ones with s.
 func mutate(r *rand.Rand, s Snapshot) Snapshot {
 	s.Addresses, s.Frontends = slices.Clone(s.Addresses), slices.Clone(s.Frontends)
 	s.Endpoints = maps.Clone(s.Endpoints)
@@ -100,8 +101,8 @@ func randomEndpoints(r *rand.Rand) (all []gateway.Endpoint) {
 	return all
 }
 
-// An agent that gets some of the versions, from whichever it has, knows what
-// one knows that was told everything.
+// An agent that gets some of the versions, from whichever it has, ends with
+// what an agent has that got all of them.
 func TestChangesLeadToTheSame(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for range 50 {
@@ -134,8 +135,8 @@ func TestChangesLeadToTheSame(t *testing.T) {
 	}
 }
 
-// The change of one Service is that Service alone, whatever names it, and the
-// history ends somewhere.
+// The change of one Service is sent as that Service alone, however many
+// frontends name it. The history is limited.
 func TestWhatAnUpdateSays(t *testing.T) {
 	h := newHistory(1)
 	s := web(1000)
@@ -181,8 +182,8 @@ func TestWhatAnUpdateSays(t *testing.T) {
 	}
 }
 
-// Changes to what an agent does not have, and what makes no sense, are errors,
-// after which it has nothing.
+// Updates from a version that the agent does not have, and invalid updates, are
+// errors. The replica is empty afterwards.
 func TestUpdateThatMakesNoSense(t *testing.T) {
 	version := &wire.Version{Epoch: 1, Sequence: 2}
 	key := &wire.Key{Addr: []byte{1, 2, 3, 4}, Protocol: 6, Port: 80}
@@ -233,8 +234,8 @@ func encoded(t testing.TB, s Snapshot) []byte {
 	return data
 }
 
-// Every field of what is told arrives: one that is added to gateway and not
-// here fails this test.
+// Every published field arrives: a field that is added to gateway and not here
+// fails this test.
 func TestEveryFieldArrives(t *testing.T) {
 	f := gateway.Frontend{
 		Key:     lb.Key{Addr: netip.MustParseAddr("2001:db8::1"), Protocol: lb.UDP, Port: 53},

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// proxy is a network that fails when it is told to.
+// proxy is a network that fails on demand.
 type proxy struct {
 	t        testing.TB
 	l        net.Listener
@@ -94,7 +94,7 @@ func (p *proxy) cut() {
 	p.conns = nil
 }
 
-// freeze lets nothing through until thaw, and breaks nothing.
+// freeze stops all traffic until thaw, without breaking connections.
 func (p *proxy) freeze() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -18,7 +18,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
-// raw is an agent that says what it likes.
+// raw is an agent that sends any message.
 type raw struct {
 	t testing.TB
 	wire.Fleet_ServeClient
@@ -44,7 +44,7 @@ func newRaw(t testing.TB, o *operator, token string) *raw {
 }
 
 func (r *raw) hello(node, application string, got, holds *wire.Version) {
-	// An error is told by what is received.
+	// The error is that of the next receive.
 	_ = r.Send(&wire.AgentMessage{Message: &wire.AgentMessage_Hello{Hello: &wire.Hello{
 		Node: node, Application: application, Got: got, Status: &wire.Status{Got: got, Holds: holds},
 	}}})
@@ -54,7 +54,7 @@ func (r *raw) ack(got, holds *wire.Version) {
 	_ = r.Send(&wire.AgentMessage{Message: &wire.AgentMessage_Status{Status: &wire.Status{Got: got, Holds: holds}}})
 }
 
-// update returns the next one.
+// update returns the next update.
 func (r *raw) update() (*wire.Update, error) {
 	for {
 		m, err := r.Recv()
@@ -75,7 +75,8 @@ func (r *raw) update() (*wire.Update, error) {
 	}
 }
 
-// Whoever is no agent, or says what cannot be, is told why and counted.
+// A peer that is no agent, or an agent whose messages cannot be true, is told
+// why it is refused, and counted.
 func TestRefusals(t *testing.T) {
 	v := func(epoch, sequence uint64) *wire.Version { return &wire.Version{Epoch: epoch, Sequence: sequence} }
 	for name, c := range map[string]struct {
@@ -150,7 +151,8 @@ func TestFalseAckOfWhatOthersHave(t *testing.T) {
 	}
 }
 
-// While an agent is busy with one version, those that follow become one.
+// While an agent is busy with one version, later versions become a single
+// update.
 func TestSlowAgentGetsOneVersionAtATime(t *testing.T) {
 	o := newOperator(t, "", nil)
 	o.Publish(web(1))
@@ -169,7 +171,7 @@ func TestSlowAgentGetsOneVersionAtATime(t *testing.T) {
 	if err != nil || second.Version.Sequence != 21 || second.Base.GetSequence() != 1 {
 		t.Errorf("second update %v, %v, want from 1 to 21", second, err)
 	}
-	// One that could not write what it got may be told what fits.
+	// An agent that could not write a version may get one that fits.
 	o.Publish(web(1))
 	r.ack(second.Version, first.Version)
 	if third, err := r.update(); err != nil || third.Version.Sequence != 22 || third.Base.GetSequence() != 21 {
@@ -177,8 +179,9 @@ func TestSlowAgentGetsOneVersionAtATime(t *testing.T) {
 	}
 }
 
-// A second stream of the same agent ends the first: its process was killed and
-// nobody has noticed yet, or its token is in two hands, which is counted.
+// A second stream of the same agent ends the first, and is counted: either the
+// agent's process was killed and nobody has noticed yet, or two processes have
+// its token.
 func TestSecondStreamReplacesTheFirst(t *testing.T) {
 	o := newOperator(t, "", nil)
 	first := newRaw(t, o, "n1/first")
@@ -211,7 +214,7 @@ func TestAgentThatLeavesBeforeItJoins(t *testing.T) {
 	}
 }
 
-// What agents say is kept short.
+// The texts of agents are clipped.
 func TestWhatAnAgentSaysIsBounded(t *testing.T) {
 	o := newOperator(t, "", nil)
 	r := newRaw(t, o, "n1/agent")
@@ -236,7 +239,7 @@ func TestWhatAnAgentSaysIsBounded(t *testing.T) {
 	}
 }
 
-// Only TLS 1.3 will do.
+// Only TLS 1.3 is accepted.
 func TestOldTLS(t *testing.T) {
 	o := newOperator(t, "", nil)
 	roots := x509.NewCertPool()

@@ -13,8 +13,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
-// Whatever is published, and however fast, agents end with what it means on
-// their nodes.
+// Whatever is published, and however fast: agents end with the last snapshot,
+// resolved for their nodes.
 func TestAgentsEndWithWhatWasPublished(t *testing.T) {
 	o := newOperator(t, "", nil)
 	for _, name := range []string{"n1", "n2"} {
@@ -40,7 +40,7 @@ func TestAgentsEndWithWhatWasPublished(t *testing.T) {
 	}
 }
 
-// An agent that has lost the stream is told what it has missed, no more.
+// An agent that has lost the stream gets what it has missed, and no more.
 func TestReconnectedAgentGetsChanges(t *testing.T) {
 	o := newOperator(t, "", nil)
 	p := newProxy(t, o.address)
@@ -66,8 +66,8 @@ func TestReconnectedAgentGetsChanges(t *testing.T) {
 	}
 }
 
-// A process that has begun anew has nothing in memory, and maps that hold the
-// state already: nothing is written.
+// A restarted process has nothing in memory, but its maps hold the state
+// already: it writes nothing.
 func TestRestartedAgentWritesNothing(t *testing.T) {
 	o := newOperator(t, "", nil)
 	fake := datapath.NewFake(testSizes)
@@ -89,7 +89,7 @@ func TestRestartedAgentWritesNothing(t *testing.T) {
 	}
 }
 
-// Many backends are more than a part.
+// The update for many backends takes several parts.
 func TestManyBackends(t *testing.T) {
 	o := newOperator(t, "", nil)
 	sizes := testSizes
@@ -127,7 +127,7 @@ func TestFullTable(t *testing.T) {
 	}
 }
 
-// Another writer is noticed, told of and undone.
+// Another writer is noticed and reported, and its changes are undone.
 func TestForeignWriter(t *testing.T) {
 	o := newOperator(t, "", nil)
 	n := newNode(t, o, "n1", nil)

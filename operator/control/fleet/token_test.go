@@ -16,7 +16,7 @@ import (
 	client "k8s.io/client-go/kubernetes/typed/authentication/v1"
 )
 
-// reviewer answers as an API server would.
+// reviewer answers as an API server does.
 type reviewer struct {
 	client.TokenReviewInterface
 	status authenticationv1.TokenReviewStatus

@@ -44,8 +44,8 @@ func TestHeartbeat(t *testing.T) {
 	}
 }
 
-// Where packets always came soon, silence says so soon; where they never did, or
-// nobody can know yet, it does not.
+// If packets always came soon, silence is reported soon. If they never did, or
+// if not enough samples are known, it is not.
 func TestHeartbeatLearns(t *testing.T) {
 	for name, c := range map[string]struct {
 		known, every, within time.Duration
@@ -83,7 +83,7 @@ func TestHeartbeatLearns(t *testing.T) {
 	}
 }
 
-// On the only node of a cluster packets come when somebody uses Blixt.
+// On the only node of a cluster, packets come only when somebody uses Blixt.
 func TestSilenceOfTheOnlyNode(t *testing.T) {
 	a := New(Options{Tables: datapath.NewFake(datapath.Sizes{Addresses: 4, Frontends: 4, Backends: 4, RingSlots: 1 << 18, Flows: 64})})
 	a.sample(t.Context())

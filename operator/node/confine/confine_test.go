@@ -25,8 +25,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/umask"
 )
 
-// childOf names the directory of the process that confines itself, startOf of
-// one that a profile confines first.
+// childOf names the directory of the process that confines itself, startOf that
+// of a process that a profile confines first.
 const (
 	childOf = "BLIXT_TEST_CONFINE"
 	startOf = "BLIXT_TEST_START"
@@ -51,8 +51,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// Root itself, with all its capabilities, cannot do what was taken away; so it
-// is the filter that refuses, and nothing else.
+// Even root, with all its capabilities, cannot do what is forbidden: it is the
+// filter that forbids it, and nothing else.
 func TestConfinedProcessCanDoNothingElse(t *testing.T) {
 	dir := t.TempDir()
 	for _, file := range []string{"open/file", "closed/file"} {
@@ -72,8 +72,8 @@ func TestConfinedProcessCanDoNothingElse(t *testing.T) {
 	}
 }
 
-// What the profile allows is enough to start in a container and to confine
-// oneself: for a user without privilege.
+// The profile allows an unprivileged user to start in a container and to
+// confine itself.
 func TestProfileIsEnoughToStart(t *testing.T) {
 	umask.Open(t)
 	dir := t.TempDir()
@@ -93,8 +93,8 @@ func TestProfileIsEnoughToStart(t *testing.T) {
 	}
 }
 
-// start installs what the profile says, as a container runtime would, and
-// becomes the process that works.
+// start installs the profile, as a container runtime would, and becomes the
+// process that works.
 func start(dir string) error {
 	p, err := policy(starting)
 	if err != nil {
@@ -126,7 +126,7 @@ func work(dir string) error {
 // bpfLast is more than the last command of bpf(2).
 const bpfLast = 64
 
-// child tries everything, before and after, and returns what is not as it
+// child tries everything, before and after, and returns what differs from what
 // should be.
 func child(dir string) (wrong []error) {
 	bad := func(format string, args ...any) { wrong = append(wrong, fmt.Errorf(format, args...)) }
@@ -192,8 +192,8 @@ func child(dir string) (wrong []error) {
 	return wrong
 }
 
-// commands returns what bpf(2) says to each command with nothing in its
-// attributes, which no command takes.
+// commands returns the result of each command of bpf(2) with invalid
+// attributes, which no command accepts.
 func commands() []syscall.Errno {
 	all := make([]syscall.Errno, bpfLast)
 	for command := range all {
@@ -214,7 +214,7 @@ func connect(l net.Listener) error {
 	return err
 }
 
-// forbidden are things that a process does that was taken over.
+// forbidden are actions of a process that was taken over.
 func forbidden(dir string, other net.Listener) map[string]func() error {
 	socket := func(family, kind, protocol int) func() error {
 		return func() error {

@@ -18,7 +18,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// What data planes of all times have to agree on: this test never changes.
+// What data planes of all versions must agree on: this test never changes.
 func TestPlaceOfTheDrainSwitchIsAPromise(t *testing.T) {
 	got := []uintptr{flagsOffset, snatMinOffset, snatMaxOffset, uintptr(ConfigDrain)}
 	if diff := cmp.Diff([]uintptr{24, 28, 30, 1}, got); diff != "" {

@@ -144,7 +144,7 @@ func TestOpenChecksWhatItOpens(t *testing.T) {
 	}
 }
 
-// The object that is embedded says the same as the constants here.
+// The embedded object has the same values as the constants here.
 func TestContract(t *testing.T) {
 	spec, err := bpf.LoadBlixt()
 	if err != nil {
@@ -187,7 +187,8 @@ func TestTicks(t *testing.T) {
 	}
 }
 
-// A reader beside a writer that publishes all the time sees whole rings only.
+// A reader that runs beside a constantly publishing writer sees whole rings
+// only.
 func TestReadersSeeWholeRings(t *testing.T) {
 	m := kernelMaps(t, smallSizes)
 	var stop atomic.Bool
@@ -240,8 +241,8 @@ func TestReadersSeeWholeRings(t *testing.T) {
 	}
 }
 
-// BenchmarkPublish is a change of one backend of 100 in a full-sized ring, on
-// the kernel's maps: compute, write, switch.
+// BenchmarkPublish changes one backend of 100 in a full-sized ring, on the
+// kernel's maps: compute, write, switch.
 func BenchmarkPublish(b *testing.B) {
 	m := kernelMaps(b, smallSizes)
 	c := newClock()
@@ -271,9 +272,9 @@ func BenchmarkPublish(b *testing.B) {
 	}
 }
 
-// BenchmarkSame is a look at whether somebody else has written the kernel's maps,
-// which an agent takes every ten seconds: 400 frontends with 50 backends each, most
-// of what rings have room for.
+// BenchmarkSame checks whether somebody else has written the kernel's maps,
+// which a writer does every ten seconds: 400 frontends with 50 backends each,
+// most of what rings have room for.
 func BenchmarkSame(b *testing.B) {
 	m := kernelMaps(b, smallSizes)
 	w := &writer{tables: m, clock: newClock()}

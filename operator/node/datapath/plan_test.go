@@ -16,7 +16,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// Who keeps its id and generation keeps its flows; who does not, loses them.
+// A backend that keeps its id and generation keeps its flows. One that does
+// not, loses them.
 func TestWhoKeepsItsFlows(t *testing.T) {
 	const before = `
 address 192.0.2.1
@@ -114,8 +115,8 @@ func identities(f *Fake) map[string][2]uint32 {
 	return all
 }
 
-// A backend that comes back is another one: what the data plane remembers of
-// it before is not its own.
+// A backend that comes back is a new one: flows that the data plane remembers
+// of it are not its own.
 func TestReturningBackendIsNew(t *testing.T) {
 	fake, c := NewFake(smallSizes), newClock()
 	w := &writer{tables: fake, clock: c}
@@ -144,7 +145,7 @@ func TestReturningBackendIsNew(t *testing.T) {
 	}
 }
 
-// An address comes last of all and goes first: an exclusive one refuses what
+// An address is added last and removed first: an exclusive address rejects what
 // it has no frontend for.
 func TestAddressComesWithItsFrontends(t *testing.T) {
 	s := parseState(t, "address 192.0.2.1 exclusive\ntcp 192.0.2.1:80\n  10.0.0.1:80 1\nudp 192.0.2.1:53\n  10.0.0.1:53 1\n")
@@ -212,9 +213,9 @@ func TestStatesThatMakeNoSense(t *testing.T) {
 	}
 }
 
-// What no writer of ours leaves, but a broken one might: keys that share an
-// index or a ring, rings outside the slab, backends twice. The next plan
-// mends it.
+// What no writer of Blixt leaves, but a broken one might: keys that share an
+// index or a ring, rings outside the slab, duplicate backends. The next plan
+// repairs it.
 func TestSpoiltTablesAreMended(t *testing.T) {
 	s := parseState(t, "address 192.0.2.1\ntcp 192.0.2.1:80\n  10.0.0.1:80 1\n  10.0.0.2:80 1\ntcp 192.0.2.1:81\n  10.0.0.1:80 1\n")
 	clean := NewFake(smallSizes)
@@ -257,7 +258,7 @@ func TestSpoiltTablesAreMended(t *testing.T) {
 
 func TestFragmentedSlabIsNamed(t *testing.T) {
 	fake, c := NewFake(Sizes{Addresses: 1, Frontends: 4, Backends: 64, RingSlots: 3000}), newClock()
-	// Two small rings of another's making cut the slab into three.
+	// Two small rings of another writer cut the slab into three.
 	for i, offset := range []uint32{900, 1900} {
 		key := lb.Key{Addr: netip.MustParseAddr("192.0.2.1"), Port: uint16(80 + i), Protocol: lb.TCP}
 		fake.frontends[key] = bpf.BlixtFrontend{Index: uint32(i), IdleTicks: 7544}

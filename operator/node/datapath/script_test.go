@@ -26,7 +26,7 @@ import (
 // smallSizes make full tables cheap.
 var smallSizes = Sizes{Addresses: 8, Frontends: 6, Backends: 24, RingSlots: 5000, Flows: 64, NewFlows: 64}
 
-// clock is a time that passes only when somebody waits for it.
+// clock is a time that passes only when somebody waits.
 type clock struct{ now time.Time }
 
 func newClock() *clock                  { return &clock{time.Unix(1e9, 0)} }
@@ -39,8 +39,8 @@ func maxTime(a, b time.Time) time.Time {
 	return b
 }
 
-// writer does what the agent does: plans and applies until the state is
-// there, and after an error reads the tables anew.
+// writer does what package writer does: it plans and applies until the tables
+// hold the state, and after an error reads them again.
 type writer struct {
 	tables Tables
 	clock  *clock
@@ -85,9 +85,9 @@ type step struct {
 	dump, written, error string
 }
 
-// A script is a txtar file: for each step N a file "N state" in the form that
-// parseState reads, and what the script gives: "N dump", "N written", and
-// "N error" where the state is refused.
+// A script is a txtar file. For each step N it has a file "N state", in the
+// form that parseState reads, and the results: "N dump", "N written", and "N
+// error" if the state is refused.
 func readScript(t *testing.T, path string) (*txtar.Archive, []step) {
 	t.Helper()
 	archive, err := txtar.ParseFile(path)
@@ -172,8 +172,8 @@ func weight(t *testing.T, text string) uint64 {
 	return n * lb.WeightUnit
 }
 
-// dump says what tables hold, without the ids and offsets, which depend on
-// what happened before.
+// dump returns what tables hold, without the ids and offsets, which depend on
+// history.
 func dump(t *testing.T, tables Tables) string {
 	t.Helper()
 	contents, err := Read(tables, time.Time{})
@@ -275,7 +275,7 @@ func TestScriptsWithFaults(t *testing.T) {
 	})
 }
 
-// The writer dies after every single write, once at each, and another starts.
+// The writer dies after every single write, once each, and another one starts.
 func TestScriptsWithCrashes(t *testing.T) {
 	scripts(t, func(t *testing.T, path string) {
 		_, steps := readScript(t, path)

@@ -13,9 +13,9 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// watch looks at tables as packets do, after each write, and fails the test
-// when a packet would see half a change. The packet may be slow: what it has
-// read up to a second ago must still be good.
+// watch reads tables as packets do, after each write, and fails the test if a
+// packet would see half a change. The packet may be slow: what it has read up
+// to a second ago must still be good.
 func watch(t *testing.T, f *Fake, c *clock) (look func()) {
 	t.Helper()
 	w := &watcher{t: t, f: f, c: c, ended: map[uint32]time.Time{}}
@@ -32,11 +32,11 @@ type watcher struct {
 	backends []bpf.BlixtBackend
 }
 
-// seen is a ring that a packet may have in its hand.
+// seen is a ring that a packet may be using.
 type seen struct {
 	key   lb.Key
 	index uint32
-	ref  RingRef
+	ref   RingRef
 	slots []uint32
 	last  time.Time // when it was served last
 }
@@ -51,7 +51,7 @@ func (w *watcher) look() {
 	w.backends = slices.Clone(w.f.backends)
 }
 
-// frontend checks that all a packet meets now is whole.
+// frontend checks that everything a packet reads now is complete.
 func (w *watcher) frontend(key lb.Key, e bpf.BlixtFrontend) {
 	w.t.Helper()
 	word := w.f.published[e.Index]
@@ -111,7 +111,7 @@ func (w *watcher) reuse() {
 	}
 }
 
-// The watcher itself is of no use unless it sees what it looks for.
+// The watcher itself must see what it looks for.
 func TestWatcherSeesFaults(t *testing.T) {
 	s := parseState(t, "address 192.0.2.1\ntcp 192.0.2.1:80\n  10.0.0.1:80 1\n  10.0.0.2:80 1\n")
 	for name, spoil := range map[string]func(f *Fake, index uint32, ids []uint32){
@@ -144,7 +144,7 @@ func TestWatcherSeesFaults(t *testing.T) {
 	}
 }
 
-// failsIn runs a test function beside the test and tells whether it failed.
+// failsIn runs a test function beside the test and reports whether it failed.
 func failsIn(f func(*testing.T)) bool {
 	inner := &testing.T{}
 	done := make(chan struct{})

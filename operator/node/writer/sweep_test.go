@@ -12,8 +12,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
-// flowSpec is a flow as the data plane would keep it. The ages are in ticks
-// before testNow.
+// flowSpec is a flow as the data plane would store it. Ages are in ticks before
+// testNow.
 type flowSpec struct {
 	client                        uint16
 	backend, generation, frontend uint32
@@ -114,7 +114,7 @@ func TestWhatIsSwept(t *testing.T) {
 	}
 }
 
-// A packet between reading the batch and removing saves its flow.
+// A packet that comes between reading the batch and removing the flow saves it.
 func TestFlowThatWakesUpStays(t *testing.T) {
 	fake := datapath.NewFake(testSizes)
 	a := newSweeping(t, fake)
@@ -134,7 +134,7 @@ func TestFlowThatWakesUpStays(t *testing.T) {
 	}
 }
 
-// waking lets a packet come right after a batch was read.
+// waking has a packet come right after a batch was read.
 type waking struct {
 	*datapath.Fake
 	wake func()

@@ -29,8 +29,8 @@ import (
 // nobody is the user that the agent runs as.
 const nobody = 65532
 
-// childOf is set in the process that has dropped everything, and confined in
-// one that confines itself besides.
+// childOf is set in the process that has dropped its privileges; confined in
+// one that also confines itself.
 const (
 	childOf  = "BLIXT_TEST_PINS"
 	confined = "BLIXT_TEST_CONFINED"
@@ -47,8 +47,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// The process that writes maps needs no capability: root pins them and lets a
-// group in, and a process of that group, without any privilege, publishes.
+// The process that writes maps needs no capability: root pins the maps and
+// gives a group access, and a process of that group, without any privilege,
+// publishes.
 func TestWriterNeedsNoPrivilege(t *testing.T) {
 	for name, env := range map[string]string{"by permissions of files": "", "and confined": confined + "=1"} {
 		t.Run(name, func(t *testing.T) { testUnprivileged(t, env) })
@@ -62,7 +63,7 @@ func testUnprivileged(t *testing.T, env string) {
 		t.Fatal(err)
 	}
 	defer flows.Close()
-	// Last seen before the machine was up, which may be less than goneFor ago.
+	// Last seen before the machine booted, which may be less than goneFor ago.
 	flow := bpf.BlixtFlow{Backend: 1, Generation: ^uint32(0), IdleTicks: 1 << 30, LastSeen: -datapath.Ticks(2 * goneFor)}
 	if err := flows.Put(bpf.BlixtFlowKey{Protocol: 6}, flow); err != nil {
 		t.Fatal(err)

@@ -82,8 +82,8 @@ func TestApplyVersions(t *testing.T) {
 	}
 }
 
-// The ports of translation are there before the first frontend, and the hash
-// of the state only when all of it is.
+// The SNAT ports are written before the first frontend, and the hash of the
+// state after all of it.
 func TestConfigFirstAndLast(t *testing.T) {
 	fake := datapath.NewFake(testSizes)
 	s := testState(1, 1)
@@ -143,7 +143,7 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// Faults go away after some tries, and a foreign writer is noticed.
+// Faults pass after some attempts, and a foreign writer is noticed.
 func TestRunConverges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := datapath.NewFake(testSizes)
