@@ -66,7 +66,7 @@ func TestBpfmanAttachesToWhatComesUp(t *testing.T) {
 		{"link set extra name renamed", 0},
 		{"link set renamed name extra", 2},
 		{"link del extra", 0},
-		{"link add extra up type veth peer name other", 2}, // not the one of before
+		{"link add extra up type veth peer name other", 2}, // another interface of that name
 		{"link del extra", 0},
 	} {
 		m.Balancer.IP(step.command)
@@ -132,7 +132,7 @@ func TestBpfmanProgramOutlivesBothProcesses(t *testing.T) {
 	m.Check(m.Bpfman.Kill())
 	unharmed("no bpfman")
 	next := labtest.ConfigOf(map[int][]lab.Endpoint{80: lab.Endpoints(8080, m.Backends[0], m.Backends[1], m.Backends[2], m.Balancer)})
-	m.Check(m.Blixt.Apply(next)) // which is no business of bpfman
+	m.Check(m.Blixt.Apply(next)) // which does not need bpfman
 	m.Check(m.Blixt.Apply(m.Config))
 	m.Check(m.Bpfman.Start())
 	unharmed("a new bpfman")
@@ -190,7 +190,7 @@ func TestBpfmanFailureIsUndone(t *testing.T) {
 			t.Errorf("%v: %s", err, m.Blixt.Log())
 		}
 		m.Check(m.Bpfman.Start())
-		m.Check(m.Blixt.Start()) // and it is there to be taken over
+		m.Check(m.Blixt.Start()) // it adopts the program
 		m.CheckCarries()
 		m.Check(m.Blixt.Stop())
 		m.CheckNothingLeft()

@@ -39,7 +39,7 @@ type node struct {
 	*labtest.Managed
 	loader pb.BpfmanClient
 	csi    csi.NodeClient
-	object string // where bpfman reads it
+	object string // the file that bpfman reads
 	maps   []string
 }
 
@@ -129,7 +129,7 @@ func (n *node) mapIDs(dir string) map[string]ebpf.MapID {
 	pins, err := os.ReadDir(n.Bpfman.Path(dir))
 	n.Check(err)
 	for _, pin := range pins {
-		if strings.Contains(pin.Name(), ".") { // of the kernel's own making
+		if strings.Contains(pin.Name(), ".") { // made by the kernel
 			continue
 		}
 		m, err := ebpf.LoadPinnedMap(filepath.Join(n.Bpfman.Path(dir), pin.Name()), nil)

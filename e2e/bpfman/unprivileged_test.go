@@ -22,7 +22,7 @@ func TestBpfmanMapsNeedNoPrivilege(t *testing.T) {
 	m := labtest.NewManaged(t, "bpfman-writer", 2)
 	m.Check(m.Blixt.Start())
 	dir := m.Status().Program.Dir
-	m.Check(m.Blixt.Kill()) // else it would put right what another writes
+	m.Check(m.Blixt.Kill()) // it would undo what another process writes
 	outside := m.Bpfman.Path(dir)
 	pins, err := filepath.Glob(filepath.Join(outside, "*"))
 	m.Check(err)
@@ -39,7 +39,7 @@ func TestBpfmanMapsNeedNoPrivilege(t *testing.T) {
 	}
 
 	runWriter(m.World, m.Bpfman.Via(), dir)
-	for _, family := range []int{4, 6} { // what it wrote is what packets meet
+	for _, family := range []int{4, 6} { // packets see what was written
 		for range 10 {
 			if name, err := m.Answerer(labtest.VIP(family, 80)); name != "backend-2" {
 				t.Fatalf("%s answers: %v", name, err)
@@ -56,7 +56,7 @@ func TestBpfmanMapsNeedNoPrivilege(t *testing.T) {
 func runWriter(w *labtest.World, via []string, dir string) {
 	w.Helper()
 	umask.Open(w.T)
-	self, err := os.Open("/proc/self/exe") // its directory is root's
+	self, err := os.Open("/proc/self/exe") // only root can enter its directory
 	w.Check(err)
 	defer self.Close()
 	id := fmt.Sprint(nobody)

@@ -151,13 +151,13 @@ func (a *auditor) objects(application string) {
 // kernels gives nodes other programs, links and maps than the objects tell of.
 func (a *auditor) kernels(application string) {
 	unloaded, detached := c.Nodes[0], c.Nodes[1]
-	// bpfman's agents load and attach again what is missing, whenever they look.
+	// bpfman's agents would load and attach again what is missing.
 	signalAll(a.T, "-STOP", "/bpfman-agent ")
 	daemon(a.T, unloaded, "unload", fmt.Sprint(programID(a.T, unloaded.Name, application)))
 	for _, id := range ingress(a.T, a, detached.Name) {
 		daemon(a.T, detached, "detach", id)
 	}
-	// Another agent has written its state.
+	// As if another agent had written its state.
 	tables, err := datapath.Open(detached.File(fmt.Sprintf("/run/bpfman/fs/maps/%d", programID(a.T, detached.Name, application))))
 	if err != nil {
 		a.Fatal(err)
@@ -178,7 +178,7 @@ func (a *auditor) kernels(application string) {
 	signalAll(a.T, "-CONT", "/bpfman-agent ")
 	kubectl(a.T, "--namespace=bpfman", "delete", "pods", "--selector=name=bpfman-daemon")
 	awaitPods(a.T, "bpfman")
-	// The writer is remembered for a while, or until another agent takes over.
+	// Agents report the foreign writer for a while, or until they are restarted.
 	kubectl(a.T, "--namespace="+system, "delete", "pods", "--selector=app.kubernetes.io/component=agent")
 	awaitPods(a.T, system)
 }

@@ -220,7 +220,7 @@ func awaitPods(t *testing.T, namespace string) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := c.AwaitPods(ctx, namespace); err != nil {
-		out, _ := c.Kubectl(t.Context(), "--namespace="+namespace, "describe", "pods") // it comes on top of the failure
+		out, _ := c.Kubectl(t.Context(), "--namespace="+namespace, "describe", "pods") // only adds to the failure
 		t.Fatalf("%v\n%s", err, out)
 	}
 }

@@ -33,7 +33,7 @@ func testDetached(t *testing.T, application string, vips []string) {
 			})
 		}
 	})
-	for _, vip := range vips { // and it is back
+	for _, vip := range vips { // the program is back
 		checkPath(t, application, asker{name: "outside", by: c.Nodes[0], dial: c.Outside}, "tcp", net.JoinHostPort(vip, "80"))
 	}
 }

@@ -34,14 +34,14 @@ type symptom struct {
 type defect struct {
 	name string
 	make []string
-	// fleeting: it is made again until it is found, for others mend it, or do not
-	// let it come about at once.
+	// fleeting defects are made again until they are found: others mend them, or
+	// do not let them happen at once.
 	fleeting bool
-	// long: it takes long to make or to mend.
+	// long defects take long to make or to mend.
 	long     bool
 	symptoms []symptom
 	mend     []string
-	// mended waits until it is.
+	// mended waits until the defect is mended.
 	mended func(t *testing.T)
 }
 
@@ -62,7 +62,7 @@ func defects(t *testing.T) []defect {
 		{
 			name:     "old kernel and full disk",
 			make:     []string{`patch node node-2 --subresource=status -p {"status":{"nodeInfo":{"kernelVersion":"6.1.0"},"conditions":[{"type":"DiskPressure","status":"True"}]}}`},
-			fleeting: true, // the kubelet knows better
+			fleeting: true, // the kubelet restores it
 			symptoms: []symptom{
 				{"kernel", doctor.Failed, "Node node-2", "6.1.0: it has no TCX"},
 				{"disk", doctor.Warning, "Node node-2", "bpfman hangs"},
@@ -148,7 +148,7 @@ func defects(t *testing.T) []defect {
 		},
 		{
 			name:     "Pod Security refuses agents",
-			fleeting: true, // who admits pods hears of labels a little later
+			fleeting: true, // the admission of pods learns of labels a little later
 			long:     true,
 			make: []string{
 				"label --overwrite namespace " + system + " pod-security.kubernetes.io/enforce=restricted",
@@ -200,7 +200,7 @@ func TestAdministration(t *testing.T) {
 	if err := c.ApplyYAML(t.Context(), []byte(`{apiVersion: v1, kind: Namespace, metadata: {name: `+system+`, labels: {pod-security.kubernetes.io/enforce: baseline}}}`)); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // what is patched below is not the operator's to take back
+	t.Cleanup(func() { // the operator does not delete what is patched below
 		if err := c.Client.Delete(context.Background(), &v1alpha1.BlixtConfig{ObjectMeta: metav1.ObjectMeta{Name: "blixt"}}); err != nil {
 			t.Error(err)
 		}
@@ -226,7 +226,7 @@ func testDoctor(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitHealthy(t, blixt)
-	// What it takes a minute to be sure of is looked at last.
+	// These are made first and checked last: doctor reports them only after a minute.
 	applyFile(t, "defects.yaml", "", "")
 	for _, d := range defects(t) {
 		if d.long && !*long {

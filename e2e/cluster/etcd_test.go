@@ -25,7 +25,7 @@ import (
 // more, a route that was deleted since is served again, and no component keeps the
 // newer state for long.
 func testRestoredEtcd(t *testing.T, application string) {
-	deleteFile(t, "late.yaml", "", "") // of a run that was killed
+	deleteFile(t, "late.yaml", "", "") // left by a run that was killed
 	applyUntilEnd(t, "restored.yaml", "", "")
 	applyUntilEnd(t, "more.yaml", "", "")
 	chooseServer(t, "node-1")
@@ -53,7 +53,7 @@ func testRestoredEtcd(t *testing.T, application string) {
 	awaitServer(t, tcp, "node-2")
 	awaitServer(t, more, "")
 	before := readEpochs(t, application)
-	for i := range 1000 { // as much as happens in minutes: nobody restores what was a moment ago
+	for i := range 1000 { // as many writes as in minutes: a backup is not from a moment ago
 		if err := c.Client.Patch(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}},
 			client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata": {"annotations": {"test": "%d"}}}`, i))); err != nil {
 			t.Fatal(err)

@@ -27,7 +27,7 @@ var examples = []struct {
 	{"listenerset", func(*testing.T, []string) {}},
 	{"cross-namespace", func(*testing.T, []string) {}},
 	{"weights", func(t *testing.T, printed []string) {
-		// Six standard deviations: each connection's share is that of chance.
+		// Within six standard deviations: each connection is balanced at random.
 		if n := parseShares(t, printed[1], 500, "", 2)["stable"]; n < 410 || n > 490 {
 			t.Errorf("stable got %d of 500 connections, want 450 and at most 40 more or less", n)
 		}

@@ -60,7 +60,7 @@ func testAnyCluster(t *testing.T) {
 				addr := net.JoinHostPort(vip, "80")
 				checkAnswers(t, asker{name: "outside", dial: outside()}, network, addr, true)
 				for node, pod := range podsOn(t, "client") {
-					// To its own node's address nothing leaves a node.
+					// Packets to a node's own address do not leave the node.
 					if !slices.Contains(nodeAddressesOf(t, node), vip) {
 						checkAnswers(t, asker{name: "a pod on " + node, pod: pod}, network, addr, givenPool != "")
 					}

@@ -20,9 +20,9 @@ import (
 // scene is Blixt with clients.
 type scene struct {
 	vips []string
-	// application takes new connections.
+	// application is the one that gets new connections.
 	application string
-	// counted tells whether this test can read the application's maps.
+	// counted reports whether this test can read the application's maps.
 	counted bool
 	loads   []*load
 }
@@ -113,7 +113,7 @@ func TestFaults(t *testing.T) {
 	s.run(t, "registry away", func(t *testing.T) { testRegistryAway(t, s, v) })
 	s.startLoad(t)
 
-	// Connections are with both programs now.
+	// Both programs have connections now.
 	s.run(t, "bpfman's daemons killed", func(t *testing.T) {
 		ended := killAll(t, "/usr/local/sbin/bpfman-rpc ")
 		awaitRestarted(t, "/usr/local/sbin/bpfman-rpc ", ended)
@@ -183,7 +183,7 @@ func testPowerLoss(t *testing.T, s *scene) {
 	awaitPods(t, "default")
 	awaitLinks(t, "cni0", "eth0")
 	awaitProgrammed(t, "balanced")
-	for _, m := range []*cluster.Machine{node, c.Nodes[0]} { // which may have to find another operator first
+	for _, m := range []*cluster.Machine{node, c.Nodes[0]} { // whose agent may have to find another operator first
 		routeVIPs(t, "balanced", m)
 		for _, vip := range s.vips {
 			addr := net.JoinHostPort(vip, "80")

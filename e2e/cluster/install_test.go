@@ -45,7 +45,7 @@ func helm(t *testing.T, args ...string) {
 // installGatewayAPI installs the release of Gateway API that Blixt is built with.
 func installGatewayAPI(t *testing.T) {
 	t.Helper()
-	requireMachines(t) // who begins like this goes on with the nodes
+	requireMachines(t) // tests that install Gateway API enter nodes
 	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -92,8 +92,8 @@ func awaitProgrammed(t *testing.T, name string) (addresses []string) {
 	want := fmt.Sprintf("True: Served by %d nodes.", len(c.Nodes))
 	gw := &gwv1.Gateway{}
 	kube.Wait(t, patience, "Gateway "+name, want, func() (string, error) {
-		// Routes first: their status is written after the Gateway's, so that what
-		// the Gateway says then is said of all of them.
+		// Routes first: their status is written after the Gateway's, so the Gateway's
+		// is about all of them.
 		if waiting, err := routesWithoutStatus(t, name); err != nil || len(waiting) > 0 {
 			return fmt.Sprintf("no word on the routes %v yet", waiting), err
 		}
@@ -101,7 +101,7 @@ func awaitProgrammed(t *testing.T, name string) (addresses []string) {
 			return "", err
 		}
 		p := meta.FindStatusCondition(gw.Status.Conditions, "Programmed")
-		served, _, _ := strings.Cut(p.Message, " What pods") // and who balances that
+		served, _, _ := strings.Cut(p.Message, " What pods") // the rest is about pods' traffic
 		return fmt.Sprintf("%s: %s", p.Status, served), nil
 	})
 	for _, a := range gw.Status.Addresses {

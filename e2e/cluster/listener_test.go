@@ -92,7 +92,7 @@ func testListenerSets(t *testing.T, application string) {
 type sessions struct {
 	vip   string
 	conns map[string][]net.Conn // by ListenerSet
-	want  map[string]uint64     // flows that the programs are to have counted
+	want  map[string]uint64     // flows that the programs should have counted
 }
 
 func (s *sessions) addr(l gwv1.ListenerEntry) string {

@@ -65,7 +65,7 @@ func (l *load) over() bool {
 
 func (l *load) keep(conn net.Conn, rounds *atomic.Int64, name string) {
 	defer func() {
-		_ = conn.(*net.TCPConn).SetLinger(0) // a reset ends the flow soonest
+		_ = conn.(*net.TCPConn).SetLinger(0) // a reset ends the flow at once
 		_ = conn.Close()
 	}()
 	for ; !l.over(); time.Sleep(20 * time.Millisecond) {

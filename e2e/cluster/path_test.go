@@ -23,9 +23,9 @@ import (
 // asker is a place that connections come from.
 type asker struct {
 	name string
-	// by is whose program sees them first.
+	// by is the machine whose program sees the packets first.
 	by *cluster.Machine
-	// pod asks, or dial if there is none.
+	// pod is the name of the pod that asks. Without a pod dial does.
 	pod  string
 	dial dialer
 }
@@ -174,7 +174,7 @@ type outcome struct {
 	asked   int
 	answers map[answer]int
 	err     error
-	// before and after are what the programs had counted.
+	// before and after are the programs' counters.
 	before, after map[string]uint64
 }
 
@@ -296,7 +296,7 @@ func logOutcomes(t *testing.T, all []outcome) {
 		}
 		fmt.Fprintln(w)
 	}
-	_ = w.Flush() // to memory
+	_ = w.Flush() // a write to memory
 	t.Log("\n" + text.String())
 }
 

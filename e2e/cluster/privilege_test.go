@@ -98,6 +98,6 @@ func processes(t *testing.T, m *cluster.Machine, command string) []string {
 
 func running(t *testing.T, m *cluster.Machine, command string) []string {
 	t.Helper()
-	out, _ := m.Exec(t.Context(), "pgrep", "--full", "^"+command) // fails when there is none
+	out, _ := m.Exec(t.Context(), "pgrep", "--full", "^"+command) // fails if there is none
 	return strings.Fields(out)
 }

@@ -69,7 +69,7 @@ func runBlocks(t *testing.T, env []string, all []block) (printed []string) {
 	var variables string
 	for _, b := range all {
 		run := func() (string, error) {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*patience) // they build as well
+			ctx, cancel := context.WithTimeout(t.Context(), 10*patience) // the commands build as well
 			defer cancel()
 			commands := strings.ReplaceAll(b.commands, "registry.example.com/blixt", c.Images())
 			if givenPool != "" {
@@ -87,7 +87,7 @@ func runBlocks(t *testing.T, env []string, all []block) (printed []string) {
 		if b.prints == "" {
 			var err error
 			if out, err = run(); err != nil {
-				pods, _ := c.Kubectl(t.Context(), "get", "pods,events", "--all-namespaces") // it comes on top of the failure
+				pods, _ := c.Kubectl(t.Context(), "get", "pods,events", "--all-namespaces") // only adds to the failure
 				t.Fatalf("%s\n%v\n%s", b.commands, err, pods)
 			}
 		} else {

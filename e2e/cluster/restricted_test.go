@@ -92,7 +92,7 @@ func testRestricted(t *testing.T, application string, vips []string) {
 		return c.Kubectl(t.Context(), "--namespace="+system, "get", "daemonsets", "--output=jsonpath={.items[*].spec.template.spec.securityContext.seccompProfile.localhostProfile}")
 	})
 	awaitPods(t, system)
-	// All pods are made again where it is enforced.
+	// All pods are recreated under the enforced level.
 	runKubectl(t, "label --overwrite namespace "+system+" "+enforce+"restricted", "--namespace="+system+" delete pods --all")
 	awaitPods(t, system)
 	awaitProgrammed(t, "balanced")
@@ -121,7 +121,7 @@ func attempts(t *testing.T, m *cluster.Machine, program uint32) map[string]strin
 	}
 	id, _ := info.ID()
 	pod, agent := &agents.Items[0], agents.Items[0].Spec.Containers[0]
-	name := fmt.Sprintf("attempt-%d", len(pod.Spec.EphemeralContainers)) // they stay
+	name := fmt.Sprintf("attempt-%d", len(pod.Spec.EphemeralContainers)) // ephemeral containers stay
 	pod.Spec.EphemeralContainers = append(pod.Spec.EphemeralContainers, corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon{
 		Name: name, Image: "blixt/test:1", ImagePullPolicy: corev1.PullAlways, Args: []string{"attempt", fmt.Sprint(program), fmt.Sprint(id)},
 		SecurityContext: agent.SecurityContext, VolumeMounts: agent.VolumeMounts,
@@ -155,7 +155,7 @@ func attempt() error {
 	program, _ := strconv.Atoi(os.Args[2])
 	table, _ := strconv.Atoi(os.Args[3])
 	try := func(what string, err error) {
-		for { // only the innermost is the same everywhere
+		for { // only the innermost error is the same everywhere
 			inner := errors.Unwrap(err)
 			if inner == nil {
 				break
@@ -199,7 +199,7 @@ func listNodes(file string) error {
 		}
 		r.Header.Set("Authorization", "Bearer "+string(token))
 	}
-	// Who it is does not matter: it is to refuse.
+	// The server's identity does not matter: it has to refuse.
 	insecure := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	answer, err := insecure.Do(r)
 	if err != nil {

@@ -44,7 +44,7 @@ func web() error {
 	go func() {
 		<-end
 		ending.Store(true)
-		_ = idle() // the loop sees an error too
+		_ = idle() // the loop sees its error too
 	}()
 	for {
 		conn, err := l.Accept()
@@ -88,7 +88,7 @@ func awaitServers(t *testing.T, addr string, n int) {
 }
 
 func testReplacedServers(t *testing.T, application, addr string) {
-	// What clients alone make of the machine is what they are held to.
+	// The rate without rollouts shows what this machine can do.
 	alone := startVisitors(t, addr)
 	time.Sleep(2 * time.Second)
 	alone.finish(t, "alone")
@@ -140,7 +140,7 @@ func countPods(t *testing.T, app string) (int, error) {
 func testScaling(t *testing.T, application, addr string) {
 	const n = 20
 	kubectl(t, "scale", "deployment/rolling", "--replicas=0")
-	// Pods that end are better than none, and then refuse by themselves.
+	// Terminating pods get connections while there are no others, and refuse them.
 	kube.Wait(t, patience, "the share of connections that is refused", 1, func() (float64, error) { return frontend(t, application, addr).RejectShare, nil })
 	before := frontend(t, application, addr)
 	for range n {
@@ -187,7 +187,7 @@ type visitors struct {
 	stop  chan struct{}
 	ended sync.WaitGroup
 	n     int
-	// repeated is how many SYNs had been sent again before.
+	// repeated is how many SYNs had been sent again before the visits.
 	repeated int
 
 	mu      sync.Mutex

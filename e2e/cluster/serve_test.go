@@ -87,7 +87,7 @@ func TestUnprivilegedPodsServe(t *testing.T) {
 }
 
 // port is the last that a connection to Blixt came from.
-var port = 40000 // above those that Blixt uses, with room for every question
+var port = 40000 // above Blixt's SNAT range, with room for every question
 
 // checkServes sends connections, and compares who answered and what the program on the
 // first node counted.
@@ -97,7 +97,7 @@ func checkServes(t *testing.T, network, addr string, program uint32, want map[an
 	before := newFlows(t, c.Nodes[0], program, addr+"/"+network)
 	got := map[answer]bool{}
 	for range n {
-		port++ // the kernel might choose that of an earlier flow
+		port++ // the kernel might choose the port of an earlier flow
 		a, err := ask(c.Outside, network, fmt.Sprintf(":%d", port), addr)
 		if err != nil {
 			t.Fatalf("%s to %s: %v", network, addr, err)

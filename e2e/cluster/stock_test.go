@@ -30,9 +30,9 @@ const bpfmanExample = "../../examples/bpfman"
 // fix is one fix of examples/bpfman, and what happens without it.
 type fix struct {
 	name string
-	// undo returns a file as it would be without the fix; "": the file is the fix.
+	// undo returns a file without the fix, or "" if the file is the fix.
 	undo func(t *testing.T, file, text string) string
-	// broken fails unless what the fix is for is broken without it.
+	// broken fails the test unless bpfman is broken without the fix.
 	broken func(t *testing.T)
 	long   bool
 }
@@ -93,7 +93,7 @@ func TestFixes(t *testing.T) {
 			f.broken(t)
 		})
 		if t.Failed() {
-			return // with all as it is
+			return // leave everything for inspection
 		}
 	}
 	installBpfman(t, bpfmanExample)
@@ -162,7 +162,7 @@ func testLostProgram(t *testing.T) {
 	applyUntilEnd(t, "balanced.yaml", "", "")
 	vips := routeVIPs(t, "balanced", c.Nodes[0])
 	awaitLinks(t, "cni0", "eth0")
-	time.Sleep(35 * time.Second) // agents learn how many packets are usual
+	time.Sleep(35 * time.Second) // agents learn the usual number of packets
 	node := c.Nodes[0]
 	ended := time.Now().Add(patience)
 	kubectl(t, "--namespace=bpfman", "delete", "--wait=false", daemonOn(t, node))

@@ -43,7 +43,7 @@ func TestPaths(t *testing.T) {
 	application := install(t, "--set=config.addresses.podTraffic=KubeProxy")
 	applyUntilEnd(t, "balanced.yaml", "", "")
 	vips := routeVIPs(t, "balanced", c.Nodes[0])
-	if c.Options.Overlay { // what goes to pods of other nodes in a tunnel comes back in it
+	if c.Options.Overlay { // replies of pods on other nodes arrive by the tunnel
 		awaitLinks(t, "eth0", "flannel.1")
 	} else {
 		awaitLinks(t, "eth0")

@@ -87,7 +87,7 @@ func testTransfers(t *testing.T, application string) {
 		applyUntilEnd(t, "trader.yaml", "NODE", m.Name)
 	}
 	awaitPods(t, "default")
-	addrs := map[string][]string{} // by the node of the server
+	addrs := map[string][]string{} // by node of the server
 	for _, m := range c.Nodes {
 		for _, vip := range routeVIPs(t, "trader-"+m.Name, c.Nodes[0]) {
 			addrs[m.Name] = append(addrs[m.Name], net.JoinHostPort(vip, "80"))
@@ -108,7 +108,7 @@ func testLargeTransfers(t *testing.T, application string, addrs map[string][]str
 		for _, m := range c.Nodes {
 			for i, addr := range addrs[m.Name] {
 				size := 64 << 20
-				// These two have all that there is to go wrong: another node and both families.
+				// These two are the hardest: another node, in both families.
 				if *large || m != near && (a.pod == "") == (i == 0) {
 					size = 1 << 30
 				}

@@ -46,8 +46,8 @@ func testLateTunnel(t *testing.T, application string, vips []string) {
 	say("NotAttached, with the remedy")
 	serves()
 	onNodes("link add "+device+" type vxlan id 9 dstport 4790", "link set "+device+" up")
-	// As when a network plugin's pod has made it, and is ready: bpfman looks again
-	// when a pod changes.
+	// As when the network plugin's pod becomes ready: bpfman looks for interfaces
+	// again when a pod changes.
 	kubectl(t, "annotate", "pods", "--selector=app=client", "device="+device)
 	awaitLinks(t, "eth0", device)
 	say("Serving: The node serves what it should.")

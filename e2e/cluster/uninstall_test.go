@@ -87,7 +87,7 @@ func powerOnWhenMissed(m *cluster.Machine) error {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("blixt uninstall has not said %q but:\n%s", missed, said)
 		}
-		said, _ = c.Kubectl(context.Background(), "--namespace="+system, "logs", "--selector=job-name=blixt-uninstall", "--tail=-1") // it is not there yet
+		said, _ = c.Kubectl(context.Background(), "--namespace="+system, "logs", "--selector=job-name=blixt-uninstall", "--tail=-1") // there may be no pod yet
 	}
 	return c.PowerOn(m)
 }

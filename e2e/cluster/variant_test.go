@@ -25,9 +25,9 @@ const nextLayout, unknownLayout = bpf.Layout + 1, 99
 
 // variants are compiled from this source with small changes.
 type variants struct {
-	// same is blixt of this source, next writes nextLayout, which its program has.
+	// same is blixt of this source. next is one whose program has nextLayout.
 	same, next string
-	// unknown is an object of unknownLayout, bad one that the kernel refuses.
+	// unknown is an object of unknownLayout, bad is one that the verifier rejects.
 	unknown, bad string
 
 	done chan error

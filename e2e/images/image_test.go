@@ -20,7 +20,7 @@ func TestBpfmanPullsTheImage(t *testing.T) {
 	image := registry.push("blixt/bytecode")
 	args := m.Blixt.Args
 	m.Blixt.Args = append(args, "--bytecode", image, "--ca-file", registry.ca)
-	// That Blixt trusts the registry does not make bpfman do so.
+	// bpfman does not trust the registry because Blixt does.
 	m.CheckRefused(m.Blixt.Start(), "bpfman: load "+image, "Failed to pull", "with a certificate that its machine trusts")
 	m.CheckNothingLeft()
 	registry.trust()
@@ -36,7 +36,7 @@ func TestBpfmanPullsTheImage(t *testing.T) {
 	if !strings.Contains(got, image) {
 		t.Errorf("bpfman has not pulled %s:\n%s", image, got)
 	}
-	// The same object handed over as a file is no other version.
+	// The same object in a file is not another version.
 	m.Check(m.Blixt.Kill())
 	m.Blixt.Args = append(args, "--bytecode", filepath.Join(m.Dir(), "out"))
 	m.Check(m.Blixt.Start())

@@ -122,7 +122,7 @@ func TestBytecodeThatBpfmanCannotGet(t *testing.T) {
 	m.Check(m.Blixt.Stop())
 	m.Blixt.Args = append(args, "--bytecode", bad, "--ca-file", r.ca)
 	m.CheckRefused(m.Blixt.Start(), "bpfman: load "+bad)
-	m.CheckCarries() // by the version of before
+	m.CheckCarries() // the previous version still serves
 	if now := m.Status().Program; now.ProgramID != before.ProgramID || !slices.Equal(now.Links, before.Links) {
 		t.Errorf("%+v was replaced by %+v", before, now)
 	}
@@ -141,7 +141,7 @@ func TestBytecodeThatBpfmanCannotGet(t *testing.T) {
 		says        []string
 	}{
 		{"a layer that is damaged on the way", bad, func() {}, []string{"bpfman: load " + bad, "nvalid digest", "push the image again"}},
-		// It wants Sigstore's keys from the Internet first, which it does not reach.
+		// bpfman first fetches Sigstore's keys from the Internet, which it does not reach.
 		{"unsigned, and signatures wanted", good, func() { policy("allow_unsigned = false\nverify_enabled = true\n") }, []string{"bpfman: load " + good, "sigstore", "verify_enabled = false", "--verify-key"}},
 		{"no registry", good, func() {
 			policy("allow_unsigned = true\nverify_enabled = false\n")
@@ -166,19 +166,19 @@ func TestBpfmanOnAFullDisk(t *testing.T) {
 	r := startRegistry(m)
 	r.trust()
 	m.Blixt.Args = append(m.Blixt.Args, "--bytecode", r.push("blixt/bytecode"), "--ca-file", r.ca)
-	m.CheckNothingLeft() // and the database is there
-	// Room for what its database writes before an image, but not for one.
+	m.CheckNothingLeft() // the database still works
+	// Leave room for what the database writes before an image, but not for an image.
 	_, err := m.Bpfman.Shell("mount -o remount,size=$(($(du -sk /run/bpfman | cut -f1) + 600))k /run/bpfman")
 	m.Check(err)
 	ended := make(chan error, 1)
 	go func() { ended <- m.Blixt.Start() }()
-	m.Check(lab.Eventually(3*labtest.Patience, func() error { // it pulls before
+	m.Check(lab.Eventually(3*labtest.Patience, func() error { // it pulls first
 		if log := m.Bpfman.Log(); !strings.Contains(log, "No space left on device") {
 			return fmt.Errorf("bpfman says %q", log)
 		}
 		return nil
 	}))
-	// It does not answer any more: its database waits for room, for ever.
+	// bpfman does not answer any more: its database waits for room forever.
 	m.Check(m.Bpfman.Kill())
 	m.CheckRefused(<-ended, "bpfman has ended or is stuck", "after a full disk")
 	_, err = m.Bpfman.Shell("mount -o remount,size=16m /run/bpfman")

@@ -82,7 +82,7 @@ func damaging(next http.Handler, repository string) http.Handler {
 		answer := httptest.NewRecorder()
 		next.ServeHTTP(answer, q)
 		body := bytes.Clone(answer.Body.Bytes())
-		if len(body) > 100_000 { // and no configuration
+		if len(body) > 100_000 { // a layer, not a configuration
 			body[50_000] ^= 1
 		}
 		for key, values := range answer.Header() {

@@ -70,9 +70,9 @@ func TestDefect7_ChangesUnderLoad(t *testing.T) {
 	granted := w.StartClients(30, "tcp", labtest.VIP(4, 82), labtest.VIP(6, 82))
 	all := []*labtest.Clients{web, datagrams, second, granted}
 
-	// Each step begins where the one before has ended.
+	// Each step starts from the state that the previous one has left.
 	step := func(name string, f func(w *labtest.World)) {
-		if !t.Failed() { // one breakage makes many
+		if !t.Failed() { // one failure causes more
 			t.Run(name, func(t *testing.T) {
 				for _, c := range all {
 					c.World = w.In(t)
@@ -92,7 +92,7 @@ func TestDefect7_ChangesUnderLoad(t *testing.T) {
 		*w.Config = *changingConfig(slices.Concat(endpoints...), b)
 		w.Check(w.Blixt.Apply(w.Config))
 	}
-	// newcomers fails the test unless new connections go to these backends, and all of them.
+	// newcomers fails the test unless new connections reach exactly these backends.
 	newcomers := func(w *labtest.World, want ...string) {
 		w.Helper()
 		got := w.Tally(120, func(i int) (string, error) { return w.Answerer(labtest.VIP(4+i%2*2, 80)) })
@@ -169,7 +169,7 @@ func TestDefect7_ChangesUnderLoad(t *testing.T) {
 			w.Errorf("%d connections got another server", moved)
 		}
 		datagrams.AwaitRound()
-		// An answer under way from a backend that is gone is not delivered: nobody vouches for it.
+		// The answer of a backend that is gone meanwhile is not delivered.
 		moved, unheard := datagrams.Moved()
 		if lost := datagrams.Lost(); moved != sockets || unheard > sockets || len(lost) > 0 {
 			w.Errorf("of %d UDP sockets of %s %d got another server, with %d answers lost; %v broke",

@@ -137,7 +137,7 @@ func TestKilledProcessBreaksNoFlow(t *testing.T) {
 				t.Errorf("%d packets were reset", n)
 			}
 
-			// What changed meanwhile is applied by the next.
+			// The next process applies what has changed meanwhile.
 			w.Check(end.end(b))
 			gone, had := "backend-1", tcp.ByServer()["backend-1"]
 			w.Check(labtest.ConfigOf(map[int][]lab.Endpoint{80: lab.Endpoints(8080, w.Backends[1:]...)}).Write(b.Dir))
@@ -175,7 +175,7 @@ func TestNothingIsLeftAtTheEnd(t *testing.T) {
 		t.Errorf("process %d: %v", pid, err)
 	}
 	checkNothingLeft(w)
-	// And packets are the host's again.
+	// The host receives the packets again.
 	if _, err := w.Client.Dial("tcp", "", labtest.VIP(4, 80), labtest.Seconds(.2)); err == nil {
 		t.Error("somebody serves")
 	}

@@ -29,7 +29,7 @@ func TestLargeTransfersArriveWhole(t *testing.T) {
 					}
 					go func() {
 						defer c.Close()
-						_ = lab.Exchange(c, 0) // the client sees what is wrong
+						_ = lab.Exchange(c, 0) // the client reports errors
 					}()
 				}
 			}()

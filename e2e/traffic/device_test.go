@@ -22,18 +22,18 @@ const (
 	lookalike4, lookalike6 = "8.0.69.5", "2001:db8:86dd:6000::5"
 
 	toRoamer     = 83 // listener port of a backend behind a tunnel
-	toRoamerHere = 84 // the same, said to be on this host
-	toOther      = 85 // of another container of this host
+	toRoamerHere = 84 // the same, with this host as its nodeName
+	toOther      = 85 // listener port of another container of this host
 )
 
 // hop is a way through the load balancer.
 type hop struct {
 	name string
 	from *lab.Node
-	// local is the client's address by family, empty: the kernel's choice.
+	// local is the client's address by family. If it is empty the kernel chooses.
 	local [2]string
 	port  int
-	// sees is whom the backend talks to by family, empty: the client.
+	// sees is the address that the backend sees, by family. If it is empty: the client's.
 	sees [2]string
 }
 
@@ -109,7 +109,7 @@ func TestDevicesWithoutLinkHeaderCarryFlows(t *testing.T) {
 	roamer.Addr("tun0", lookalike4+"/32", lookalike6+"/128")
 	roamer.Route("default via "+tunnel4, "default via "+tunnel6)
 	w.Balancer.Route("8.0.64.0/20 dev tun0", "2001:db8:86dd::/48 dev tun0")
-	// Then the first bytes of the header and of what looks like one are equal.
+	// Without labels the first bytes of IPv6 headers equal those of the lookalikes.
 	roamer.Sysctl("net.ipv6.auto_flowlabels=0")
 	w.Check(w.Err())
 	_, err := roamer.ServeBoth("roamer", 8080)

@@ -61,7 +61,7 @@ func pathMTU(c syscall.Conn, family int) (mtu int, err error) {
 type report struct {
 	errno syscall.Errno
 	mtu   uint32
-	// to is whom the socket had sent to.
+	// to is the destination of the packet that caused the error.
 	to netip.AddrPort
 }
 

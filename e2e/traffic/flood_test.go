@@ -21,7 +21,7 @@ const flood = 150_000
 func TestEstablishedFlowsSurviveAFloodOfSYNs(t *testing.T) {
 	w := labtest.New(t, "flood", 2, 0)
 	w.StartBlixt(labtest.ConfigOf(map[int][]lab.Endpoint{toRemote: lab.Endpoints(8080, w.Backends...)}), "eth0", "eth1")
-	w.Balancer.Route("203.0.113.0/24 via " + lab.Client4) // whom the SYN-ACKs go to
+	w.Balancer.Route("203.0.113.0/24 via " + lab.Client4) // where SYN-ACKs are sent
 	w.Check(w.Err())
 	clients := w.StartClients(100, "tcp", labtest.VIP(4, toRemote), labtest.VIP(6, toRemote))
 	datagrams := w.StartClients(20, "udp", labtest.VIP(4, toRemote), labtest.VIP(6, toRemote))
@@ -39,7 +39,7 @@ func TestEstablishedFlowsSurviveAFloodOfSYNs(t *testing.T) {
 	if n := labtest.Rise(before, after, "flow_established"); n != 0 {
 		t.Errorf("%d forged flows count as established", n)
 	}
-	// And whoever comes now is served.
+	// New connections are served.
 	if got := w.Tally(40, func(i int) (string, error) { return w.Answerer(labtest.VIP(4+i%2*2, toRemote)) }); len(got) != 2 {
 		t.Errorf("after the flood new connections reach %v", got)
 	}

@@ -65,7 +65,7 @@ func checkCollision(w *labtest.World, port int, client bool) {
 				if seen[a.Client] {
 					w.Errorf("%s sees two %s flows as from %s", a.Server, network, a.Client)
 				}
-				// The first has the port for itself.
+				// The first flow keeps its port.
 				if client && len(seen) == 0 && a.Client != local {
 					w.Errorf("%s sees %s instead of the client %s", a.Server, a.Client, local)
 				}
@@ -77,7 +77,7 @@ func checkCollision(w *labtest.World, port int, client bool) {
 			}
 		}
 	}
-	for range 2 { // each has kept its own
+	for range 2 { // each flow has kept its source address
 		for _, f := range flows {
 			if a := w.Ask(f.conn, f.conn.RemoteAddr().String()); a.Client != f.seen {
 				w.Errorf("%s sees the flow to %s as from %s, then from %s", a.Server, f.conn.RemoteAddr(), f.seen, a.Client)
@@ -90,7 +90,7 @@ func checkCollision(w *labtest.World, port int, client bool) {
 	}
 	want := uint64(0)
 	if client {
-		want = 3 * 4 // of four flows that would be one, three
+		want = 3 * 4 // three of four flows that would collide
 	}
 	if n := labtest.Rise(before, after, "flow_port_changed"); n != want {
 		w.Errorf("flow_port_changed rose by %d, want %d", n, want)

@@ -51,7 +51,7 @@ func TestFragmentsFollowTheFirst(t *testing.T) {
 		}
 	}
 	all(t, append(ways, way{"pod to remote", w.Pods[0], toRemote}, way{"pod to pod", w.Pods[0], toPods})...)
-	// With br_netfilter, a bridge hands datagrams over whole: what goes on through the stack is cut again.
+	// With br_netfilter a bridge reassembles datagrams, and the stack fragments them again.
 	firewall(w, true, "forward")
 	t.Run("put together by a bridge", func(t *testing.T) { all(t, ways...) })
 	if n := firewallDrops(w); n > 0 {
@@ -69,7 +69,7 @@ func checkFragments(w *labtest.World, from *lab.Node, addr string) {
 		for i := range conns {
 			conns[i] = w.Dial(from, "udp", addr)
 		}
-		if from == w.Balancer { // its route to itself has room for more: it learns of ours from the first
+		if from == w.Balancer { // the MTU of its route to itself is larger: the first datagram has it learn ours
 			_, _ = lab.Ask(conns[0], text(large), labtest.Seconds(0.2))
 			w.Check(conns[0].SetDeadline(time.Time{}))
 		}
@@ -102,7 +102,7 @@ func receiveAnswer(w *labtest.World, c net.Conn, body string) {
 	if err != nil {
 		w.Fatalf("answer to %.10q: %v", body, err)
 	}
-	// The server's name, and whom it talks to, precede what it was sent.
+	// The server's name and the client's address precede the text.
 	if parts := bytes.SplitN(buffer[:n], []byte(" "), 3); len(parts) != 3 || string(parts[2]) != body {
 		w.Fatalf("answer to %.10q is %.60q", body, buffer[:n])
 	}

@@ -32,7 +32,7 @@ func TestFirstPacketWaitsForTheNeighbour(t *testing.T) {
 						s := w.Count(func() {
 							began := time.Now()
 							w.Ask(w.Dial(from, network, addr), "hello")
-							// TCP would send again, after a second.
+							// TCP would retransmit after a second.
 							if took := time.Since(began); took > labtest.Seconds(0.8) {
 								t.Errorf("it takes %s", took)
 							}

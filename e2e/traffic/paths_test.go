@@ -61,7 +61,7 @@ func TestDefect1And8_EveryPathCarriesBothWays(t *testing.T) {
 	for i, ip := range []string{lab.Inside4, lab.Inside6} {
 		_, err := w.Balancer.Serve("host", labtest.At(ip, 9000))
 		w.Check(err)
-		// What else the host serves on its own address.
+		// A port of the host's own address that Blixt does not serve.
 		_, err = w.Balancer.Serve("other", labtest.At([]string{lab.Outside4, lab.Outside6}[i], 7000))
 		w.Check(err)
 	}
@@ -102,8 +102,8 @@ var surroundings = []struct {
 type path struct {
 	from, to string
 	port     int
-	// sees is whom the backend talks to: the client itself, or the node's
-	// address on that way by family.
+	// sees is the address that the backend sees: the client's, or the node's on
+	// that way, by family.
 	client bool
 	sees   [2]string
 }
@@ -116,14 +116,14 @@ var paths = []path{
 	{from: "host", to: "pod", port: toPods, sees: [2]string{lab.Pods4, lab.Pods6}},
 	{from: "host", to: "host process", port: toHost, sees: [2]string{lab.Inside4, lab.Inside6}},
 	{from: "pod", to: "remote", port: toRemote, sees: [2]string{lab.Inside4, lab.Inside6}},
-	// By the bridge that it came from: the reply must not take a short cut to the client.
+	// The bridge's address: the reply must not bypass Blixt on its way to the client.
 	{from: "pod", to: "pod", port: toPods, sees: [2]string{lab.Pods4, lab.Pods6}},
 	{from: "pod", to: "host process", port: toHost, client: true},
 }
 
 const (
 	flowsPerPath   = 3
-	packetsPerFlow = 4 // of UDP, each way
+	packetsPerFlow = 4 // by UDP, each way
 )
 
 // checkPath connects by one way, by both protocols in both families.
@@ -136,7 +136,7 @@ func checkPath(w *labtest.World, p path, address string) {
 		for family, ip := range ips {
 			for range flowsPerPath {
 				local := ""
-				if p.client { // a port that no flow before had to the same backend
+				if p.client { // a source port that no earlier flow to this backend has had
 					port++
 					local = labtest.At(own(node, 4+2*family), port)
 				}

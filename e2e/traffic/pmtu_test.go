@@ -17,9 +17,9 @@ import (
 
 const (
 	narrow    = 1300 // an MTU
-	oversized = 1400 // a payload that it has no room for, and others have
+	oversized = 1400 // a payload too large for narrow, not for the other links
 	toFar     = 86   // listener port of a backend behind a narrow link
-	tellsMTU  = 9100 // server port that answers as it is told
+	tellsMTU  = 9100 // server port of the test's own server
 )
 
 // addRouters joins a new node to the load balancer by two routers. The MTUs are
@@ -55,9 +55,9 @@ type bottleneck struct {
 	name         string
 	from, server *lab.Node
 	port         int
-	// who sends too large packets: the client or the backend.
+	// who sends packets that are too large: the client or the backend.
 	clientLearns bool
-	// counter shows what Blixt did about it.
+	// counter is the one that rises when Blixt handles them.
 	counter string
 }
 
@@ -73,7 +73,7 @@ func checkBottlenecks(w *labtest.World, bottlenecks []bottleneck) {
 					w := w.In(t)
 					w.Check(forgetPaths(b.from))
 					w.Check(forgetPaths(b.server))
-					if b.from == w.Balancer { // a route to oneself is not in what the kernel flushes
+					if b.from == w.Balancer { // the kernel does not flush routes to itself
 						route := lab.VIP6 + " dev lo table local"
 						w.Balancer.IP("route del local "+route, "route add local "+route+" proto kernel metric 0")
 						w.Check(w.Err())
@@ -143,7 +143,7 @@ func checkDatagram(w *labtest.World, b bottleneck, family int) {
 		} else {
 			checkServerLearns(w, server, seen[0])
 		}
-		// What fits goes on.
+		// Datagrams that fit still pass.
 		_, err := clients[0].Write([]byte(fits))
 		w.Check(err)
 		_, err = server.WriteTo([]byte(fits), receive(w, server, fits))
@@ -193,7 +193,7 @@ func checkServerLearns(w *labtest.World, server net.PacketConn, client net.Addr)
 	if _, err := server.WriteTo([]byte(text(oversized)), client); !errors.Is(err, syscall.EMSGSIZE) {
 		w.Errorf("the backend may send what does not fit: %v", err)
 	}
-	_, err = takeReport(server.(*net.UDPConn)) // the kernel's own, of what we have just tried
+	_, err = takeReport(server.(*net.UDPConn)) // the kernel's own error about the datagram just sent
 	w.Check(err)
 	noReport(w, server.(*net.UDPConn))
 }
@@ -274,7 +274,7 @@ func TestNarrowDevicesOfTheLoadBalancerAreLearned(t *testing.T) {
 		{"client and far backend", w.Client, far, toFar, true, "reject_too_big"},
 		{"pod and far backend", w.Pods[0], far, toFar, true, "reject_too_big"},
 		{"far client and backend", traveller, w.Backends[0], toRemote, false, "reject_too_big"},
-		// Here the stack says so, about what we have translated before.
+		// Here the stack sends the error, about a packet that Blixt has translated.
 		{"client and pod", w.Client, w.Pods[0], toPods, true, "icmp_replied"},
 	}
 	checkBottlenecks(w, all)

@@ -92,7 +92,7 @@ func checkShares(w *labtest.World, s share, port int) {
 		}
 	}
 	for name, p := range s.expected {
-		// Five standard deviations, and one percent of a ring's rounding.
+		// Five standard deviations, and one percent for the rounding of a ring.
 		bound := connections * (5*math.Sqrt(p*(1-p)/connections) + .01*p*(1-p))
 		if n := got[name]; math.Abs(float64(n)-p*connections) > bound {
 			w.Errorf("%s got %d of %d connections, want %.0f ± %.0f", name, n, connections, p*connections, bound)

@@ -49,11 +49,11 @@ func TestBackendThatGoesIsTakenFromTheOlderProgramToo(t *testing.T) {
 	}
 	clients.CheckUnharmed("others")
 
-	clients.Stop() // no answer is on its way when the time is up
+	clients.Stop() // no answer may be in flight when the time is up
 	left := uint64(len(clients.Alive))
 	m.Check(m.Blixt.Kill())
 	setVersion(m, 32768, "--drain-timeout", (time.Since(readHandover(m).Older[0].Since) + labtest.Patience).String())
-	m.Check(m.Blixt.Start()) // the clock runs on
+	m.Check(m.Blixt.Start()) // the drain timeout has not started anew
 	e := awaitEnd(m, old.ProgramID)
 	if e.Cut == nil || *e.Cut < left {
 		t.Errorf("status says %+v, want %d flows cut", e, left)
@@ -63,7 +63,7 @@ func TestBackendThatGoesIsTakenFromTheOlderProgramToo(t *testing.T) {
 	if !strings.Contains(text, fmt.Sprintf("Program %d (%s) was unloaded at ", old.ProgramID, old.Digest)) || !strings.Contains(text, fmt.Sprintf(": %d flows cut", *e.Cut)) {
 		t.Errorf("%d flows were cut, but status prints\n%s", *e.Cut, text)
 	}
-	for c := range clients.Alive { // told, and not left hanging
+	for c := range clients.Alive { // they get a reset
 		if _, err := lab.Ask(c.Conn, "too late", labtest.Patience); !isReset(err) {
 			t.Errorf("%s: %v, want a reset", c.Server, err)
 		}
@@ -98,7 +98,7 @@ func TestUpgradeWithoutDraining(t *testing.T) {
 	}))
 	close(arrivals.stop)
 	arrivals.wg.Wait()
-	if len(arrivals.failed) > 1 { // one may have been asking
+	if len(arrivals.failed) > 1 { // one may have been in use
 		t.Errorf("of the new connections broke %v", arrivals.failed)
 	}
 	m.Check(m.Blixt.Stop())

@@ -50,7 +50,7 @@ func TestUpgradeThatFailsLeavesTheOldOneServing(t *testing.T) {
 			}
 		})
 	}
-	clients.Close() // who asks after that has a new flow, which carries would count
+	clients.Close() // a later question would be a new flow, which CheckCarries would count
 	t.Run("told to replace", func(t *testing.T) {
 		m := &labtest.Managed{World: m.In(t), Bpfman: m.Bpfman}
 		m.Check(m.Blixt.Kill())

@@ -21,7 +21,7 @@ import (
 // while it drains, and upgrades again.
 func TestUpgradeBreaksNoConnection(t *testing.T) {
 	m := labtest.NewManaged(t, "upgrade", 3)
-	_, err := m.Balancer.ServeBoth(m.Balancer.Name, 8080) // one that sees the client's address
+	_, err := m.Balancer.ServeBoth(m.Balancer.Name, 8080) // a backend that sees the client's address
 	m.Check(err)
 	m.Config = labtest.ConfigOf(map[int][]lab.Endpoint{80: lab.Endpoints(8080, append(m.Backends, m.Balancer)...)})
 	m.Check(m.Config.Write(m.Blixt.Dir))
@@ -56,7 +56,7 @@ func TestUpgradeBreaksNoConnection(t *testing.T) {
 	fresh := readCounter(m, first.Program.ProgramID, "flow_new")
 	tcp.CheckUnharmed("upgraded")
 	udp.CheckUnharmed("upgraded")
-	m.CheckCarries() // all of it is the new program's
+	m.CheckCarries() // all of these are flows of the new program
 	if n := readCounter(m, first.Program.ProgramID, "flow_new") - fresh; n != 0 {
 		t.Errorf("the program that drains has %d new flows", n)
 	}
@@ -67,7 +67,7 @@ func TestUpgradeBreaksNoConnection(t *testing.T) {
 	t.Run("no third version", func(t *testing.T) {
 		m := &labtest.Managed{World: m.In(t), Bpfman: m.Bpfman}
 		m.Check(m.Blixt.Kill())
-		for _, flows := range []int{16384, 65536} { // the first one again, too: it drains
+		for _, flows := range []int{16384, 65536} { // 65536 is the first version, which drains
 			setVersion(m, flows)
 			m.CheckRefused(m.Blixt.Start(), "no half of --snat-ports 11000-29999 is free", fmt.Sprintf("program %d of bpfman has ports 11000-20499 and drains, with 1", first.Program.ProgramID),
 				"at most until "+second.Older[0].Until.Local().Format(time.DateTime), fmt.Sprintf("program %d of bpfman has ports 20500-29999 and serves", second.Program.ProgramID), "--replace")
@@ -107,7 +107,7 @@ func TestUpgradeBreaksNoConnection(t *testing.T) {
 	m.CheckChain("upgraded again", second.Program.ProgramID, last.Program.ProgramID)
 	m.CheckChecksums()
 	tcp.Close()
-	m.Check(m.Blixt.Stop()) // in the middle
+	m.Check(m.Blixt.Stop()) // while the previous program drains
 	m.CheckNothingLeft()
 }
 

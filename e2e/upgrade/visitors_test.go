@@ -36,7 +36,7 @@ func startStream(m *labtest.Managed, addr string) *stream {
 			case <-s.stop:
 				return
 			case <-tick.C:
-				_, _ = fmt.Fprintf(s.conn, "datagram %d", s.sent) // one that is not sent is not heard
+				_, _ = fmt.Fprintf(s.conn, "datagram %d", s.sent) // end notices one that was not sent
 			}
 		}
 	})
