@@ -15,18 +15,18 @@ import (
 	"time"
 )
 
-// source is where the source is.
+// source is the address of the source.
 const source = "https://github.com/kubernetes-sigs/blixt"
 
-// binary is blixt, built for one kind of machine.
+// binary is blixt, built for one architecture.
 type binary struct {
 	path, arch string
 	sha256     string
 	info       *buildinfo.BuildInfo
 }
 
-// build compiles the source of the current directory's module, and has git say
-// which version that is.
+// build compiles the source of the current directory's module, stamped with the version
+// from git.
 func build(ctx context.Context, path, arch string) (*binary, error) {
 	c := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=auto", "-ldflags=-s -w", "-o", path,
 		"github.com/kubernetes-sigs/blixt/operator/cmd/blixt")
@@ -37,7 +37,7 @@ func build(ctx context.Context, path, arch string) (*binary, error) {
 	}
 	info, err := buildinfo.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("read what blixt for %s was built of: %w", arch, err)
+		return nil, fmt.Errorf("read build information of blixt for %s: %w", arch, err)
 	}
 	content, err := os.ReadFile(path)
 	if err != nil {
@@ -58,12 +58,12 @@ func (b *binary) setting(key string) string {
 
 func (b *binary) version() string { return strings.Trim(b.info.Main.Version, "()") }
 
-// tag is the version with what a tag may have.
+// tag returns the version, in the characters that a tag may have.
 func (b *binary) tag() string {
 	return regexp.MustCompile(`[^A-Za-z0-9_.-]`).ReplaceAllString(b.version(), "-")
 }
 
-// time is that of the commit, so that it depends on nothing else.
+// time returns the time of the commit, so that the image depends on nothing else.
 func (b *binary) time() time.Time {
 	t, err := time.Parse(time.RFC3339, b.setting("vcs.time"))
 	if err != nil { // not of a git checkout

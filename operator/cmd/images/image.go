@@ -20,14 +20,14 @@ import (
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
-// Where things are in the image.
+// The places of files in the image.
 const (
 	programPath = "blixt"
 	sbomPath    = "sbom.spdx.json"
 	rootsPath   = "etc/ssl/certs/ca-certificates.crt"
 )
 
-// newIndex makes an image for each binary.
+// newIndex builds an index with an image for each binary.
 func newIndex(binaries []*binary) (v1.ImageIndex, error) {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, b := range binaries {
@@ -83,8 +83,8 @@ func annotations(b *binary) map[string]string {
 	return all
 }
 
-// newLayer has the program, what it is made of, and whom it trusts to name
-// registries: all of the image.
+// newLayer returns the one layer of an image: the program, its SBOM, and the CAs that it
+// trusts.
 func newLayer(b *binary) (v1.Layer, error) {
 	program, err := os.ReadFile(b.path)
 	if err != nil {
@@ -116,7 +116,7 @@ func newLayer(b *binary) (v1.Layer, error) {
 	return tarball.LayerFromOpener(open, tarball.WithMediaType(types.OCILayer), tarball.WithCompressedCaching)
 }
 
-// add writes a file, and the directories on its way, which nothing else has.
+// add writes a file, with its directories. No two files share a directory.
 func add(archive *tar.Writer, name string, mode int64, at time.Time, content []byte) error {
 	for i := range name {
 		if name[i] == '/' {
@@ -133,13 +133,14 @@ func add(archive *tar.Writer, name string, mode int64, at time.Time, content []b
 	return err
 }
 
-// roots are Mozilla's CAs, but those that it trusts only in part, which a file
-// of certificates cannot say. Those of this machine would differ from another's.
+// roots returns Mozilla's CAs, without those that it trusts with constraints, as a file of
+// certificates cannot express them. The CAs of the building machine would make digests
+// differ between machines.
 func roots() []byte {
 	var text bytes.Buffer
 	for root := range bundle.Roots() {
 		if root.Constraint == nil {
-			_ = pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: root.Certificate}) // a buffer takes all
+			_ = pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: root.Certificate}) // writing to a buffer cannot fail
 		}
 	}
 	return text.Bytes()

@@ -43,10 +43,10 @@ type options struct {
 	log                      io.Writer
 }
 
-// repositories of the registry that the images are pushed to.
+// The repositories to which the images are pushed.
 var repositories = []string{"operator", "bytecode"}
 
-// run pushes both images, and prints the values by which the chart installs them.
+// run pushes both images, and prints the values with which the chart installs them.
 func (o *options) run(ctx context.Context, out io.Writer) error {
 	if o.registry == "" {
 		return errors.New("which registry? Name host and path, such as REGISTRY=registry.example.com/blixt")
@@ -125,7 +125,7 @@ func newBytecode(ctx context.Context, b *binary) (*bytecode.Stored, error) {
 	return bytecode.New(builtin.Object, bytecode.Meta{Source: source, Version: b.version(), Revision: b.setting("vcs.revision")})
 }
 
-// push returns the image's name by digest.
+// push pushes an image, and returns its name by digest.
 func (o *options) push(ctx context.Context, image *bytecode.Stored, to string, key *bytecode.PrivateKey) (string, error) {
 	fmt.Fprintf(o.log, "pushing %s\n", to)
 	name, err := image.Push(ctx, to, o.remote)
@@ -140,7 +140,7 @@ func (o *options) push(ctx context.Context, image *bytecode.Stored, to string, k
 	return pushed.Sign(ctx, key, o.remote)
 }
 
-// values are the chart's, in YAML.
+// values returns values of the chart, in YAML.
 func values(operator, bytecode string) string {
 	repository, digest, _ := strings.Cut(operator, "@")
 	return fmt.Sprintf(`image:

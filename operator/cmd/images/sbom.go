@@ -15,10 +15,10 @@ import (
 	"github.com/kubernetes-sigs/blixt/bpf"
 )
 
-// rootsModule is where roots come from.
+// rootsModule is the module that roots come from.
 const rootsModule = "golang.org/x/crypto/x509roots/fallback"
 
-// The parts of SPDX 2.3 that are needed.
+// The parts of SPDX 2.3 that are used.
 type (
 	spdxDocument struct {
 		Version           string             `json:"spdxVersion"`
@@ -69,8 +69,8 @@ const (
 	noAssertion = "NOASSERTION"
 )
 
-// newSBOM lists what is in an image: what Go has recorded in the program, the
-// eBPF object in it, and the CAs beside it.
+// newSBOM lists the contents of an image: the modules that Go has recorded in the program,
+// the eBPF object in it, and the CAs beside it.
 func newSBOM(b *binary) ([]byte, error) {
 	d := &spdxDocument{
 		Version: "SPDX-2.3", DataLicense: "CC0-1.0", ID: documentID,
@@ -103,7 +103,7 @@ func newSBOM(b *binary) ([]byte, error) {
 	return append(text, '\n'), err
 }
 
-// linked finds a module of this program.
+// linked finds a module that is linked into this program.
 func linked(path string) (*debug.Module, error) {
 	info, _ := debug.ReadBuildInfo()
 	for _, m := range info.Deps {
@@ -111,10 +111,10 @@ func linked(path string) (*debug.Module, error) {
 			return m, nil
 		}
 	}
-	return nil, fmt.Errorf("list what is in the image: module %s is not recorded in this program", path)
+	return nil, fmt.Errorf("list the contents of the image: module %s is not recorded in this program", path)
 }
 
-// add lists a package, and what it is to another.
+// add lists a package, and its relationship to another.
 func (d *spdxDocument) add(to, relation string, p spdxPackage) {
 	p.LicenseConcluded, p.CopyrightText = noAssertion, noAssertion
 	d.Packages = append(d.Packages, p)
@@ -132,7 +132,7 @@ func (d *spdxDocument) addModule(to, relation string, m *debug.Module) {
 	d.add(to, relation, p)
 }
 
-// purl is the name by which databases of vulnerabilities know a module.
+// purl returns the package URL of a module, by which databases of vulnerabilities find it.
 func purl(path, version string) []spdxReference {
 	return []spdxReference{{"PACKAGE-MANAGER", "purl", "pkg:golang/" + path + "@" + url.QueryEscape(version)}}
 }
