@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
 // bpfmanImage makes an image of bpfman's programs. It differs from the released one in
@@ -23,7 +23,7 @@ func (c *Cluster) bpfmanImage() (Image, error) {
 	i.Entrypoint = append(i.Entrypoint, "--timeout=0")
 	i.Files["/usr/local/sbin/bpfman"] = c.software.path(bpfman + "/bpfman")
 	i.Files["/etc/ssl/certs/ca-certificates.crt"] = c.CA()
-	raise, err := mayRaiseLimits()
+	raise, err := lab.MayRaiseLimits()
 	if err != nil || raise {
 		return i, err
 	}
@@ -34,14 +34,6 @@ func (c *Cluster) bpfmanImage() (Image, error) {
 	}
 	i.Files["/etc/ld.so.preload"], i.Files["/memlock.so"] = preload, c.software.path(bpfman+"/memlock.so")
 	return i, nil
-}
-
-// mayRaiseLimits reports whether root has CAP_SYS_RESOURCE here.
-func mayRaiseLimits() (bool, error) {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	err := unix.Capget(&header, &data[0])
-	return data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0, err
 }
 
 // pushImages pushes the images that Kubernetes and the examples name.

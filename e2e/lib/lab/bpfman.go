@@ -16,7 +16,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 )
@@ -143,20 +142,11 @@ func (b *Bpfman) command(ctx context.Context, name string, args ...string) (*exe
 	// Nobody outside is asked, where it would ask for keys of signatures.
 	cmd.Env = append(os.Environ(), "KUBE_NODE_NAME="+b.lab.name, "HTTPS_PROXY=http://127.0.0.1:1", "NO_PROXY=127.0.0.1")
 	cmd.Env = append(cmd.Env, b.env...)
-	raise, err := mayRaiseLimits()
+	raise, err := MayRaiseLimits()
 	if !raise {
 		cmd.Env = append(cmd.Env, "LD_PRELOAD="+filepath.Join(b.bin, "memlock.so"))
 	}
 	return cmd, err
-}
-
-// mayRaiseLimits reports whether root has CAP_SYS_RESOURCE here. bpfman does not start
-// without it.
-func mayRaiseLimits() (bool, error) {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	err := unix.Capget(&header, &data[0])
-	return data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0, err
 }
 
 // Start starts bpfman and returns when it listens.

@@ -190,3 +190,12 @@ func ip(namespace string, commands ...string) error {
 	}
 	return nil
 }
+
+// MayRaiseLimits reports whether root has CAP_SYS_RESOURCE here. bpfman does not start
+// without it.
+func MayRaiseLimits() (bool, error) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	err := unix.Capget(&header, &data[0])
+	return data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0, err
+}
