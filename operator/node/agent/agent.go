@@ -91,7 +91,7 @@ func New(o Options) *Agent {
 func (a *Agent) Run(ctx context.Context) {
 	a.sample(ctx)
 	var done sync.WaitGroup
-	done.Go(func() { a.writer.RunVersioned(ctx, a.states) })
+	done.Go(func() { a.writer.Run(ctx, a.states) })
 	done.Go(func() { a.watch(ctx) })
 	a.connect(ctx)
 	done.Wait()

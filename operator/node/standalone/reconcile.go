@@ -92,7 +92,7 @@ func (r *runner) reconcile(ctx context.Context) {
 	r.backends.Store(int64(backends))
 	for _, p := range r.planes {
 		select {
-		case p.states <- d.state:
+		case p.states <- writer.VersionedState{State: d.state}:
 		case <-p.ended:
 		case <-ctx.Done():
 		}

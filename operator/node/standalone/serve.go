@@ -28,7 +28,7 @@ const (
 type plane struct {
 	tables *datapath.Maps
 	writer *writer.Writer
-	states chan lb.State
+	states chan writer.VersionedState
 	ended  chan struct{}
 }
 
@@ -45,7 +45,7 @@ func open(dir string, o writer.Options) (*plane, error) {
 		}
 		o.SNAT = lb.PortRange{First: c.SnatMin, Last: c.SnatMax}
 	}
-	return &plane{tables, writer.New(tables, o), make(chan lb.State), make(chan struct{})}, nil
+	return &plane{tables, writer.New(tables, o), make(chan writer.VersionedState), make(chan struct{})}, nil
 }
 
 // run writes each state that is sent to p.states, until the context ends.

@@ -18,15 +18,9 @@ type VersionedState struct {
 
 // Run applies the states that it receives, retries those that fail, checks at
 // intervals that nobody else has written the maps, and sweeps flows, until ctx
-// ends. Of several pending states, only the newest is applied.
-func (w *Writer) Run(ctx context.Context, states <-chan lb.State) { w.run(ctx, states, nil) }
-
-// RunVersioned is Run for states with versions.
-func (w *Writer) RunVersioned(ctx context.Context, wants <-chan VersionedState) {
-	w.run(ctx, nil, wants)
-}
-
-func (w *Writer) run(ctx context.Context, states <-chan lb.State, wants <-chan VersionedState) {
+// ends. Of several pending states, only the newest is applied. states must not
+// be closed.
+func (w *Writer) Run(ctx context.Context, states <-chan VersionedState) {
 	swept := make(chan struct{})
 	go func() {
 		defer close(swept)
@@ -34,8 +28,8 @@ func (w *Writer) run(ctx context.Context, states <-chan lb.State, wants <-chan V
 	}()
 	defer func() { <-swept }()
 
-	var want *VersionedState // received, but not applied
-	var last *VersionedState
+	var last *VersionedState    // received last
+	var pending *VersionedState // last, until it is applied
 	retry, check := time.NewTimer(time.Hour), time.NewTicker(w.o.CheckEvery)
 	defer retry.Stop()
 	defer check.Stop()
@@ -44,39 +38,32 @@ func (w *Writer) run(ctx context.Context, states <-chan lb.State, wants <-chan V
 		select {
 		case <-ctx.Done():
 			return
-		case s, ok := <-states:
-			if !ok {
-				states = nil
-				continue
-			}
-			want, pause = &VersionedState{State: s}, firstPause
-			last = want
-		case v := <-wants:
-			want, last, pause = &v, &v, firstPause
+		case s := <-states:
+			pending, last, pause = &s, &s, firstPause
 		case <-retry.C:
 		case <-check.C:
-			if want != nil || last == nil {
+			if pending != nil || last == nil {
 				break
 			}
-			ours, err := w.unchanged()
+			unchanged, err := w.unchanged()
 			if err != nil {
 				w.o.Log.Error("check maps", "error", err)
-			} else if !ours {
+			} else if !unchanged {
 				w.o.Log.Warn("another writer has changed the maps, writing them again")
 				w.recordForeign()
-				want = last
+				pending = last
 			}
 		}
-		if want == nil {
+		if pending == nil {
 			continue
 		}
-		res, err := w.apply(ctx, want.State, want.Version)
+		res, err := w.apply(ctx, pending.State, pending.Version)
 		if ctx.Err() != nil {
 			return
 		}
 		w.o.Applied(res, err)
 		if err == nil {
-			want = nil
+			pending = nil
 			continue
 		}
 		w.o.Log.Error("apply state", "error", err, "retry", pause)

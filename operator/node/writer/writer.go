@@ -77,7 +77,6 @@ type Writer struct {
 
 	mu       sync.Mutex // of all below, and of writing
 	contents *datapath.Contents
-	state    lb.State // last applied, or being applied
 	record   Record
 	foreign  time.Time // when another writer was last noticed
 
@@ -143,7 +142,6 @@ func (w *Writer) apply(ctx context.Context, s lb.State, v *lb.Version) (Result, 
 		}
 		return res, err
 	}
-	w.state = s
 	if res.Changed || w.record.Hash != res.StateHash {
 		w.record = Record{Version: res.Version, Hash: res.StateHash, Time: w.o.Clock(), State: s}
 		if err := w.record.save(w.o.StateFile); err != nil {

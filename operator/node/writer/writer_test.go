@@ -155,13 +155,13 @@ func TestRunConverges(t *testing.T) {
 			}
 		}, Ticks: func() uint32 { return 0 }})
 		ctx, cancel := context.WithCancel(t.Context())
-		states := make(chan lb.State)
+		states := make(chan VersionedState)
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
 			a.Run(ctx, states)
 		}()
-		states <- testState(1, 2)
+		states <- VersionedState{State: testState(1, 2)}
 		time.Sleep(20 * time.Minute)
 		synctest.Wait()
 		if done.Load() == 0 || tries.Load() < 2 {
@@ -176,7 +176,7 @@ func TestRunConverges(t *testing.T) {
 			defer close(ended)
 			a.Run(ctx, states)
 		}()
-		states <- testState(1, 2)
+		states <- VersionedState{State: testState(1, 2)}
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		look := func() (*datapath.Contents, lb.Key, *datapath.Served) {
