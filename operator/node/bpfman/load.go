@@ -97,7 +97,7 @@ func (d *Loader) unreadable(p *program, err error) error {
 const pins = "/run/bpfman/fs"
 
 // classify divides the programs of this name into the one to adopt, nil: none, the
-// previous ones that still have flows, and those that can be unloaded at once,
+// previous ones that may still have flows, and those that can be unloaded at once,
 // with the reason.
 //
 // A program that drains is not adopted: a program behind it has flows that it would

@@ -21,7 +21,7 @@ const netnsDir = "/run/netns"
 func findNetns(pid int) (string, error) {
 	own, err := inode("/proc/self/ns/net")
 	if err != nil {
-		return "", fmt.Errorf("look at network namespace: %w", err)
+		return "", fmt.Errorf("read network namespace: %w", err)
 	}
 	if pid != 0 {
 		if theirs, err := inode(fmt.Sprintf("/proc/%d/ns/net", pid)); err == nil && theirs == own {

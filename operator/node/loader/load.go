@@ -39,7 +39,7 @@ func (l *Loader) load(spec *ebpf.CollectionSpec, replace bool) (adopted bool, er
 	case differs == nil:
 		return true, l.loadOver(spec, previous)
 	}
-	err = fmt.Errorf("what is loaded at %s does not fit this program and these options (%s): use the options of then, or replace it, which ends all its flows",
+	err = fmt.Errorf("what is loaded at %s does not fit this program and these options (%s): use the options with which it was loaded, or --replace, which ends all its flows",
 		l.dir, strings.Join(differs, "; "))
 	if !replace {
 		return true, err

@@ -95,7 +95,7 @@ func (d *drain) step() (gone bool, err error) {
 	}
 	switch {
 	case flows == nil:
-		slog.Warn("unloaded " + d.String() + " when its time was up: nobody knows whether it still had flows")
+		slog.Warn("unloaded " + d.String() + " when its time was up: it is unknown whether it still had flows")
 	case *flows > 0:
 		slog.Warn("unloaded "+d.String()+" when its time was up", "cut", *flows)
 	default:

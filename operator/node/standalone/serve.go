@@ -103,7 +103,7 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup) error {
 		o.Log = slog.With("of", previous)
 		p, err := open(previous.Dir(), o)
 		if err != nil {
-			slog.Warn(previous.String()+" serves its flows as it is: backends that go are not taken from it", "error", err)
+			slog.Warn(previous.String()+" serves its flows, but its maps cannot be written: flows to a backend that is removed are not reset", "error", err)
 		} else {
 			r.planes = append(r.planes, p)
 		}
