@@ -33,6 +33,10 @@ type api struct {
 	once      *onceLog
 }
 
+// writeLimit is how long one write may take. Without a limit, an object that the API
+// server never answers for would stop a loop, or a worker.
+const writeLimit = 20 * time.Second
+
 // list lists objects of the cache as they are, or nothing of a kind that the
 // cluster lacks. They must not be modified.
 func (a *api) list(ctx context.Context, k kinds, list client.ObjectList, o ...client.ListOption) error {
@@ -72,6 +76,8 @@ func (a *api) apply(ctx context.Context, object, stored client.Object) (wrote bo
 		}
 	}
 	writes.WithLabelValues(kube.KindOf(object), "apply").Inc()
+	ctx, cancel := context.WithTimeout(ctx, writeLimit)
+	defer cancel()
 	if err := a.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(fieldManager), client.ForceOwnership); err != nil {
 		return false, fmt.Errorf("apply %s: %w", kube.NameOf(object), err)
 	}
@@ -142,6 +148,8 @@ func (a *api) remove(ctx context.Context, object client.Object) error {
 		return nil
 	}
 	writes.WithLabelValues(kube.KindOf(object), "delete").Inc()
+	ctx, cancel := context.WithTimeout(ctx, writeLimit)
+	defer cancel()
 	uid := object.GetUID()
 	err := a.client.Delete(ctx, object, client.Preconditions{UID: &uid}, client.PropagationPolicy("Background"))
 	if client.IgnoreNotFound(err) != nil {

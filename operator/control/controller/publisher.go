@@ -58,14 +58,15 @@ type translated struct {
 	started time.Time
 }
 
-// published says in which version of what agents are sent a Gateway first was as
-// it is now. It follows listeners and routes. It does not follow endpoints, which
-// change all the time.
+// published is what was sent to the agents.
 type published struct {
 	version lb.Version
-	since   map[types.NamespacedName]lb.Version
-	hash    map[types.NamespacedName]uint64
-	issued  []rollout.Issued
+	// since has the first version that contains each Gateway as it is now: its
+	// listeners and routes, not the endpoints, which change all the time.
+	since map[types.NamespacedName]lb.Version
+	// hash is that of each Gateway as it is now.
+	hash   map[types.NamespacedName]uint64
+	issued []rollout.Issued
 }
 
 // issuedFor is how long versions are remembered.
@@ -86,7 +87,7 @@ func (p *publisher) reconcile(ctx context.Context, r request) (reconcile.Result,
 		err = p.publishEndpoints(ctx, r.endpointsOf)
 	}
 	if ctx.Err() == nil {
-		p.once.result("pass", err)
+		p.once.result("publisher", err)
 	}
 	return reconcile.Result{}, err
 }
@@ -114,7 +115,7 @@ func (p *publisher) publishAll(ctx context.Context) error {
 	}
 	p.Fleet.SetNodes(fleetNodes(s.nodes))
 	t.published = p.publish(t, previous)
-	t.published.since, t.published.hash = follow(t, previous)
+	t.published.since, t.published.hash = trackGateways(t, previous)
 	p.current = t
 
 	// Agents have everything by now. The rest is for people and load balancers.
@@ -182,8 +183,8 @@ func (p *publisher) publish(t *translated, previous published) published {
 	return next
 }
 
-// follow returns since which version each Gateway is as it is now, and its hash.
-func follow(t *translated, previous published) (since map[types.NamespacedName]lb.Version, hash map[types.NamespacedName]uint64) {
+// trackGateways returns the fields since and hash of what was published.
+func trackGateways(t *translated, previous published) (since map[types.NamespacedName]lb.Version, hash map[types.NamespacedName]uint64) {
 	since, hash = map[types.NamespacedName]lb.Version{}, hashGateways(t.Frontends)
 	for _, g := range t.Gateways {
 		name := g.NamespacedName

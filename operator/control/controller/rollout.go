@@ -82,7 +82,7 @@ func (r *rolloutLoop) run(ctx context.Context) error {
 		}
 		err := r.pass(ctx, t)
 		if ctx.Err() == nil {
-			r.once.result("data plane", err)
+			r.once.result("rollout", err)
 		}
 		return err
 	})

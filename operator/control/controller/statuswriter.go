@@ -8,7 +8,6 @@ import (
 	"reflect"
 	"slices"
 	"sync"
-	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -20,13 +19,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
-const (
-	// statusWorkers is how many objects are written at a time.
-	statusWorkers = 8
-	// statusLimit is how long one write may take. A worker that waits for ever
-	// would be lost for all other objects.
-	statusLimit = 20 * time.Second
-)
+// statusWorkers is how many objects are written at a time.
+const statusWorkers = 8
 
 // statusWriter is the third loop. The others hand it the status that each object
 // should have, and never wait for it. Of an object only the newest status is
@@ -92,7 +86,7 @@ func (w *statusWriter) recheck(object client.Object) { w.queue.AddAfter(keyOf(ob
 // run writes until the context ends.
 func (w *statusWriter) run(ctx context.Context) error {
 	work(ctx, w.queue, statusWorkers, func(ctx context.Context, key objectKey) error {
-		ctx, cancel := context.WithTimeout(ctx, statusLimit)
+		ctx, cancel := context.WithTimeout(ctx, writeLimit)
 		defer cancel()
 		err := w.write(ctx, key)
 		if !apierrors.IsConflict(err) && context.Cause(ctx) != context.Canceled {
@@ -155,6 +149,8 @@ func (a *api) patchStatus(ctx context.Context, stored client.Object, change stat
 		return nil
 	}
 	writes.WithLabelValues(kube.KindOf(stored), "status").Inc()
+	ctx, cancel := context.WithTimeout(ctx, writeLimit)
+	defer cancel()
 	err := a.client.Status().Patch(ctx, object, client.MergeFromWithOptions(stored, client.MergeFromWithOptimisticLock{}))
 	if err != nil {
 		return writeError("status", stored, err)
