@@ -14,6 +14,7 @@ import (
 
 	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	corev1 "k8s.io/api/core/v1"
@@ -290,6 +291,22 @@ func TestStatusOfDeletedObject(t *testing.T) {
 	}
 }
 
+// failures returns how many passes and writes of statuses have failed.
+func failures(t *testing.T) float64 {
+	t.Helper()
+	families, err := metrics.Registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "blixt_operator_failures_total" {
+			return f.Metric[0].Counter.GetValue()
+		}
+	}
+	t.Fatal("failures are not counted")
+	return 0
+}
+
 // An object whose status the API server refuses is tried again with pauses that
 // grow, and delays no other.
 func TestFailingStatusIsTriedAgain(t *testing.T) {
@@ -298,7 +315,7 @@ func TestFailingStatusIsTriedAgain(t *testing.T) {
 	o.run()
 	o.serve()
 	o.calm()
-	first := g.count()
+	first, before := g.count(), failures(t)
 	g.fail(routeStatus)
 	o.loseBackend()
 	gw := o.listen(81)
@@ -306,6 +323,9 @@ func TestFailingStatusIsTriedAgain(t *testing.T) {
 	time.Sleep(3 * time.Second)
 	if n := len(g.since(first, routeStatus)); n < 3 || n > 12 {
 		t.Errorf("the status was tried %d times within 3 seconds, want a few", n)
+	}
+	if n := failures(t) - before; n < 3 {
+		t.Errorf("%v failures were counted, want each try", n)
 	}
 	g.fail("")
 	o.condition(named[gwv1.TCPRoute]("default", "web"), "ResolvedRefs", "False BackendNotFound", "")

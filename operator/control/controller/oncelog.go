@@ -5,7 +5,17 @@ package controller
 import (
 	"log/slog"
 	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 )
+
+// failures is what the chart's alert BlixtOperatorFailing watches.
+var failures = prometheus.NewCounter(prometheus.CounterOpts{
+	Name: "blixt_operator_failures_total", Help: "Passes of loops and writes of statuses that have failed.",
+})
+
+func init() { metrics.Registry.MustRegister(failures) }
 
 // onceLog logs what is wrong with a subject once, until it changes.
 type onceLog struct {
@@ -30,11 +40,12 @@ func (l *onceLog) warn(subject, message string) {
 	}
 }
 
-// result logs an error; nil means that nothing is wrong any more.
+// result logs and counts an error; nil means that nothing is wrong any more.
 func (l *onceLog) result(subject string, err error) {
 	message := ""
 	if err != nil {
 		message = err.Error()
+		failures.Inc()
 	}
 	l.warn(subject, message)
 }
