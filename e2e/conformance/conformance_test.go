@@ -46,8 +46,8 @@ var skipped = map[string]string{
 	"UDPRouteNotAllowedByListeners":             "it asserts nothing where TLSRoute is not supported",
 }
 
-// TestConformance runs the suite, and after it the twins: the suite's report
-// must not count them.
+// TestConformance runs the suite, and after it the twins, which the suite's report must
+// not count.
 func TestConformance(t *testing.T) {
 	opts := conformance.DefaultOptions(t)
 	opts.GatewayClassName = "blixt"
@@ -93,16 +93,16 @@ func address(value string) []gwv1.GatewaySpecAddress {
 	return []gwv1.GatewaySpecAddress{{Type: &kind, Value: value}}
 }
 
-// results are the lines of a table: which test had which outcome, and how many
-// flows began meanwhile.
+// results are the lines of a table: the outcome of each test, and how many flows began
+// meanwhile.
 type results struct {
 	mu    sync.Mutex
 	lines []string
 	flows uint64 // at the end of the last test
 }
 
-// add is called when a test has ended. It leaves out the suite's tests of what
-// no profile asks for and the GatewayClass does not claim.
+// add adds a test that has ended. It leaves out the suite's tests of features that no
+// profile requires and the GatewayClass does not claim.
 func (r *results) add(t *testing.T, test suite.ConformanceTest, s *suite.ConformanceTestSuite) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -124,7 +124,7 @@ func (r *results) add(t *testing.T, test suite.ConformanceTest, s *suite.Conform
 	r.lines = append(r.lines, fmt.Sprintf("| %s | %s | %d |", test.ShortName, outcome, began))
 }
 
-// write writes the suite's report, and beside it what became of each test.
+// write writes the suite's report, and beside it a table of all tests.
 func write(t *testing.T, path string, report *confv1.ConformanceReport, r *results) {
 	t.Helper()
 	slices.SortFunc(report.ProfileReports, func(a, b confv1.ProfileReport) int { return strings.Compare(a.Name, b.Name) })

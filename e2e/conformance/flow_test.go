@@ -38,8 +38,8 @@ var leastFlows = map[string]uint64{
 	"TwinUDPModifyListeners":              2,
 }
 
-// mapsOf waits until a node has loaded the program of a bytecode image, and
-// returns where its maps are seen from the host.
+// mapsOf waits until a node has loaded the program of a bytecode image, and returns the
+// path by which the host finds its maps.
 func mapsOf(ctx context.Context, c *cluster.Cluster, node *cluster.Machine, bytecode string) (maps string, err error) {
 	err = lab.Eventually(time.Minute, func() error {
 		var n v1alpha1.NodeDataplane
@@ -57,7 +57,7 @@ func mapsOf(ctx context.Context, c *cluster.Cluster, node *cluster.Machine, byte
 	return maps, err
 }
 
-// newFlows reads how many flows the first node has seen begin.
+// newFlows returns how many flows have begun at the first node.
 func newFlows(t *testing.T) uint64 {
 	t.Helper()
 	maps, err := datapath.Open(os.Getenv(mapsVariable))

@@ -27,9 +27,9 @@ const (
 	unusable        = "203.0.113.1"
 )
 
-// install installs Gateway API, Blixt and the suite's images, and returns
-// Blixt's version and where the first node's maps are. Whatever is sent to
-// Gateways goes to that node.
+// install installs Gateway API, Blixt and the suite's images, and returns Blixt's
+// version and where the first node's maps are. Packets to Gateways are routed to that
+// node.
 func install(ctx context.Context, c *cluster.Cluster, here string) (version, maps string, err error) {
 	dir, err := os.MkdirTemp("", "")
 	if err != nil {
@@ -58,7 +58,7 @@ func install(ctx context.Context, c *cluster.Cluster, here string) (version, map
 	return info.Main.Version, maps, err
 }
 
-// installGatewayAPI installs the release that Blixt is built with.
+// installGatewayAPI installs the release of Gateway API that Blixt is built with.
 func installGatewayAPI(ctx context.Context, c *cluster.Cluster) error {
 	dir, err := output(exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api"))
 	if err != nil {
@@ -73,8 +73,8 @@ func installGatewayAPI(ctx context.Context, c *cluster.Cluster) error {
 
 var echoImage = regexp.MustCompile(`image: \S*(gateway-api/echo-basic:\S+)`)
 
-// pushEcho builds the suite's server, and pushes it by each name that the
-// suite has for it.
+// pushEcho builds the suite's server, and pushes it by each of the suite's names for
+// it.
 func pushEcho(ctx context.Context, c *cluster.Cluster, here, file string) error {
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", file, "sigs.k8s.io/gateway-api/conformance/echo-basic")
 	build.Dir, build.Env = here, append(os.Environ(), "CGO_ENABLED=0")

@@ -35,8 +35,8 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// run starts the cluster, installs Blixt and has the tests run. The cluster
-// stays when something failed.
+// run starts the cluster, installs Blixt and runs the tests. The cluster stays if
+// something has failed.
 func run(name string, running bool) error {
 	here, err := os.Getwd()
 	if err != nil {
@@ -72,7 +72,7 @@ func run(name string, running bool) error {
 	return c.Down()
 }
 
-// runInside has this program run the tests in the network that clients are in.
+// runInside has this program run the tests in the clients' network.
 func runInside(ctx context.Context, c *cluster.Cluster, dir, version, maps string) error {
 	text, err := os.ReadFile(c.Kubeconfig())
 	if err != nil {

@@ -25,7 +25,7 @@ var ours embed.FS
 
 var dns = regexp.MustCompile(`image: \S*(coredns/coredns):\S+`)
 
-// manifests are the base and those of the twins, for each protocol, as
+// manifests returns the base, and the manifests of the twins for each protocol as
 // PROTOCOL/FILE.
 func manifests(t *testing.T) fs.FS {
 	t.Helper()

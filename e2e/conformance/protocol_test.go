@@ -24,7 +24,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
-// protocol is what the listeners of a set of twins speak.
+// protocol is the protocol of the listeners of a set of twins.
 type protocol struct {
 	name, other       gwv1.ProtocolType
 	route, otherRoute gwv1.Kind
@@ -38,8 +38,8 @@ var protocols = []protocol{
 	{gwv1.UDPProtocolType, gwv1.TCPProtocolType, "UDPRoute", "TCPRoute", "udp-backend", "8080", features.SupportUDPRoute},
 }
 
-// twins of what the suite tests with HTTP. Where the suite's own function does
-// not mind what a listener speaks, only the manifest is another.
+// twins returns the twins of the suite's tests with HTTP. Where the suite's own
+// function works with any protocol, only the manifest differs.
 func (p protocol) twins() []suite.ConformanceTest {
 	twins := []suite.ConformanceTest{
 		p.twin("InfrastructureMetadata", "infrastructure.yaml", tests.GatewayInfrastructureMetadata.Test),
@@ -75,7 +75,7 @@ func (p protocol) twin(name, manifest string, test func(*testing.T, *suite.Confo
 	}
 }
 
-// accepted waits until a Gateway and the route of that name are, and returns
+// accepted waits until a Gateway and the route of that name are accepted, and returns
 // the address of a listener.
 func (p protocol) accepted(t *testing.T, s *suite.ConformanceTestSuite, gw types.NamespacedName, listener string) string {
 	t.Helper()
@@ -102,7 +102,7 @@ func (p protocol) serves(t *testing.T, s *suite.ConformanceTestSuite, addr strin
 	tcp.ExpectEchoResponse(t, s.TimeoutConfig, addr)
 }
 
-// refuses sends to an address until that is refused.
+// refuses sends to an address until it is refused.
 func (p protocol) refuses(t *testing.T, s *suite.ConformanceTestSuite, addr string) {
 	t.Helper()
 	err := lab.Eventually(s.TimeoutConfig.MaxTimeToConsistency, func() error {

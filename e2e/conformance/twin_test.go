@@ -18,12 +18,12 @@ func infra(name string) types.NamespacedName {
 	return types.NamespacedName{Namespace: suite.InfrastructureNamespace, Name: name}
 }
 
-// is makes a condition; reason "" stands for any.
+// is returns a condition. The reason "" stands for any.
 func is[R ~string](kind string, status metav1.ConditionStatus, reason R) metav1.Condition {
 	return metav1.Condition{Type: kind, Status: status, Reason: string(reason)}
 }
 
-// listener is the status of one; kinds are of routes that it takes.
+// listener returns the status of a listener. kinds are the routes that it accepts.
 func listener(name gwv1.SectionName, kinds []gwv1.Kind, attached int32, conditions ...metav1.Condition) gwv1.ListenerStatus {
 	group := gwv1.Group(gwv1.GroupName)
 	status := gwv1.ListenerStatus{Name: name, SupportedKinds: []gwv1.RouteGroupKind{}, AttachedRoutes: attached, Conditions: conditions}
@@ -33,12 +33,13 @@ func listener(name gwv1.SectionName, kinds []gwv1.Kind, attached int32, conditio
 	return status
 }
 
-// valid is the status of a listener that has no fault.
+// valid returns the status of a valid listener.
 func (p protocol) valid(name gwv1.SectionName, attached int32) gwv1.ListenerStatus {
 	return listener(name, []gwv1.Kind{p.route}, attached, is("Accepted", metav1.ConditionTrue, ""), is("ResolvedRefs", metav1.ConditionTrue, ""))
 }
 
-// change patches a Gateway, and waits until its conditions are about that.
+// change patches a Gateway, and waits until its conditions are about the new
+// generation.
 func change(t *testing.T, s *suite.ConformanceTestSuite, name types.NamespacedName, f func(*gwv1.GatewaySpec)) {
 	t.Helper()
 	before := &gwv1.Gateway{}
@@ -143,7 +144,7 @@ func (p protocol) notAllowed(t *testing.T, s *suite.ConformanceTestSuite) {
 	kubernetes.GatewayMustHaveZeroRoutes(t, s.Client, s.TimeoutConfig, gw)
 }
 
-// referenceGrants tests of backends what the suite tests of certificates.
+// referenceGrants tests with backends what the suite tests with certificates.
 func (p protocol) referenceGrants(t *testing.T, s *suite.ConformanceTestSuite) {
 	gw := infra("twin-reference-grants")
 	kubernetes.NamespacesMustBeReady(t, s.Client, s.TimeoutConfig, []string{gw.Namespace})

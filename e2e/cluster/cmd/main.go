@@ -72,7 +72,7 @@ func command() *cobra.Command {
 	return root
 }
 
-// find makes a command that is about a cluster that runs.
+// find returns a command that needs a running cluster.
 func find(o *cluster.Options, use, short string, args cobra.PositionalArgs, f func(context.Context, *cluster.Cluster, []string) error) *cobra.Command {
 	return &cobra.Command{Use: use, Short: short, Args: args, RunE: func(cmd *cobra.Command, args []string) error {
 		c, err := cluster.Find(o.Name)

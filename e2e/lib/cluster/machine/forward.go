@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// forwardTo joins connections to the socket that this process has inherited,
-// which is one of the host's network, with the address in its own.
+// forwardTo forwards connections of the inherited socket, which is in the host's
+// network, to an address in the network of this process.
 func forwardTo(address string) error {
 	const inherited = 3
 	syscall.CloseOnExec(inherited)

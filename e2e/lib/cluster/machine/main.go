@@ -15,7 +15,7 @@ import (
 	"syscall"
 )
 
-// list is a flag that is given several times.
+// list is a flag that may be given several times.
 type list []string
 
 func (l *list) String() string     { return strings.Join(*l, ",") }

@@ -11,8 +11,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 )
 
-// serveRegistry serves one by HTTPS that remembers manifests as long as it
-// runs, and layers in a folder.
+// serveRegistry serves a registry by HTTPS. It keeps manifests in memory, and layers in
+// a folder.
 func serveRegistry(listen, cert, key, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err

@@ -24,8 +24,8 @@ type mount struct {
 	optional             bool // not every kernel has it
 }
 
-// makeRoot makes the mount namespace that this process has got look like a
-// machine. Nothing that is mounted, made or written inside reaches the host.
+// makeRoot makes the mount namespace of this process look like a machine. No mount,
+// file or write inside reaches the host.
 func (m *machine) makeRoot() error {
 	if err := unix.Sethostname([]byte(m.hostname)); err != nil {
 		return fmt.Errorf("set host name: %w", err)
@@ -81,8 +81,8 @@ func (m mount) do() error {
 	return nil
 }
 
-// pretend shows kernel parameters, of which there is one set for all of the
-// host, as the kubelet wants to see them: else it would change the host's.
+// pretend shows kernel parameters, of which the host has only one set, with the values
+// that the kubelet wants. Else it would change the host's.
 func (m *machine) pretend(root string) error {
 	for _, sysctl := range m.sysctls {
 		name, value, _ := strings.Cut(sysctl, "=")
@@ -98,7 +98,7 @@ func (m *machine) pretend(root string) error {
 	return nil
 }
 
-// enter makes a folder the root, and forgets the old one.
+// enter makes a folder the root, and unmounts the old one.
 func enter(root string) error {
 	if err := unix.Chdir(root); err != nil {
 		return fmt.Errorf("enter %s: %w", root, err)

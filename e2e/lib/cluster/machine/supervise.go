@@ -15,16 +15,16 @@ import (
 	"time"
 )
 
-// daemon is a process that is to run as long as its file is there.
+// daemon is a process that has to run as long as its file exists.
 type daemon struct {
 	pid  int
 	next time.Time // not started before
 }
 
-// supervise starts the daemons that have a file in "daemons", one word of the
-// command on each line, and starts again those that end; it kills those whose
-// file has gone. The folder "pid" tells of those that run. It ends when that
-// cannot be done.
+// supervise runs a daemon for each file in "daemons", which has one word of the command
+// on each line. It restarts those that end, and kills those whose file is gone. The
+// folder "pid" has the process ids of those that run. It returns an error if it cannot
+// go on.
 func (m *machine) supervise() error {
 	m.daemons = map[string]*daemon{}
 	if err := os.WriteFile(filepath.Join(m.dir, "ready"), nil, 0o644); err != nil {
@@ -104,7 +104,7 @@ func (m *machine) start(name string, d *daemon) error {
 
 func (m *machine) pidFile(name string) string { return filepath.Join(m.dir, "pid", name) }
 
-// reap waits for what has ended: daemons, and what they have left to process 1.
+// reap waits for ended processes: daemons, and the orphans that process 1 inherits.
 func (m *machine) reap() error {
 	for {
 		var status syscall.WaitStatus

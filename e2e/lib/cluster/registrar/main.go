@@ -52,7 +52,8 @@ func run(driver, path string) error {
 	return server.Serve(l)
 }
 
-// driverName asks the driver, which may start later than we do.
+// driverName asks the driver for its name. The driver may start later than this
+// process.
 func driverName(socket string) (string, error) {
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
