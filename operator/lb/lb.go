@@ -40,7 +40,7 @@ func (p Protocol) String() string {
 // MarshalText returns String, so that JSON and YAML show the protocol's name.
 func (p Protocol) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
-// UnmarshalText is the reverse of MarshalText. Returns an error for any name
+// UnmarshalText is the reverse of MarshalText. It returns an error for any name
 // but TCP and UDP.
 func (p *Protocol) UnmarshalText(text []byte) error {
 	switch string(text) {

@@ -40,7 +40,7 @@ type Report struct {
 	Node        string `json:"node"`
 	Application string `json:"application"`
 	Pod         string `json:"pod"` // namespace/name
-	// Connected is false for an agent that has left. The kernel goes on serving
+	// Connected is false for an agent that has left. The kernel still serves
 	// what the report says.
 	Connected   bool      `json:"connected"`
 	LastContact time.Time `json:"lastContact"`

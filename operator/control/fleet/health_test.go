@@ -21,7 +21,7 @@ func TestHealth(t *testing.T) {
 	o := newOperator(t, "", nil)
 	n := newNode(t, o, "n1", nil)
 	eventually(t, func() string {
-		if code, text := get(n, "/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(text, "has not said yet") {
+		if code, text := get(n, "/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(text, "has not published yet") {
 			return text
 		}
 		return ""

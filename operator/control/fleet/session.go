@@ -15,7 +15,7 @@ import (
 
 // Both make an agent connect again: to this replica, or to the next one.
 var (
-	errNewEpoch  = status.Error(codes.Unavailable, "this operator leads anew: connect again")
+	errNewEpoch  = status.Error(codes.Unavailable, "this operator has begun a new epoch: connect again")
 	errNotLeader = status.Error(codes.Unavailable, "this operator is not the leader")
 )
 

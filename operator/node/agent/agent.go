@@ -4,7 +4,7 @@
 // application on one node as the operator wants them. In come the operator's
 // updates, by a stream that the agent opens; out go states for the writer, and
 // the status that the operator judges the node by. While the operator is away
-// the kernel goes on serving what the maps hold.
+// the kernel continues to serve what the maps hold.
 package agent
 
 import (
@@ -110,7 +110,7 @@ func (a *Agent) Ready() error {
 	case !a.connected:
 		return fmt.Errorf("operator %s has not been reached yet", a.o.Operator)
 	}
-	return errors.New("the operator has not said yet what to serve")
+	return errors.New("the operator has not published yet what to serve")
 }
 
 // record is called by the writer after each attempt.

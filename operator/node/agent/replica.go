@@ -28,7 +28,7 @@ type Replica struct {
 	Resolution gateway.Resolution
 }
 
-// Apply applies an encoded update. Returns an error if the update is invalid or
+// Apply applies an encoded update. It returns an error if the update is invalid or
 // does not follow on what the replica holds; the replica is then empty, and the
 // next update has to be complete.
 func (r *Replica) Apply(data []byte, o gateway.ResolveOptions) error {

@@ -46,7 +46,7 @@ func (a *Agent) connect(ctx context.Context) {
 		}
 		if text := status.Convert(err).Message(); !logged[text] {
 			logged[text] = true
-			a.o.Log.Warn("the operator is away; the kernel goes on serving", "operator", a.o.Operator, "address", address, "error", err)
+			a.o.Log.Warn("the operator is away; the kernel continues to serve", "operator", a.o.Operator, "address", address, "error", err)
 		}
 		// A random wait, so that agents that lost the same operator do not all
 		// come back at once.

@@ -35,7 +35,7 @@ const (
 )
 
 // ReadHandover reads the handover of the data plane whose maps are pinned in
-// dir. Returns an error wrapping fs.ErrNotExist if there is no such directory,
+// dir. It returns an error wrapping fs.ErrNotExist if there is no such directory,
 // and another error if what is pinned there is no data plane.
 func ReadHandover(dir string) (h Handover, err error) {
 	err = withConfig(dir, func(value []byte) bool {

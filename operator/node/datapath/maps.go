@@ -44,7 +44,7 @@ func wrongLayout(found ...string) error {
 		strings.Join(found, ", "), bpf.LayoutMap)
 }
 
-// Open opens the maps that are pinned in dir, by their names. Returns an error
+// Open opens the maps that are pinned in dir, by name. It returns an error
 // if they are of another layout, or if a map differs from the contract; it names
 // what differs.
 func Open(dir string) (*Maps, error) {
