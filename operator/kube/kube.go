@@ -83,3 +83,15 @@ func ProgramOf(s *bpfmanv1.ClusterBpfApplicationState) *bpfmanv1.ClBpfApplicatio
 	}
 	return nil
 }
+
+// Named returns the first object of a name; nil: there is none.
+func Named[T any, P interface {
+	*T
+	client.Object
+}](all []T, name string) *T {
+	i := slices.IndexFunc(all, func(o T) bool { return P(&o).GetName() == name })
+	if i < 0 {
+		return nil
+	}
+	return &all[i]
+}

@@ -4,17 +4,15 @@ package audit
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
-	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
 // auditor collects a Report about Facts.
@@ -50,9 +48,8 @@ func (a *auditor) declare() {
 // that names none, the one of the operator's arguments. "": none is declared.
 func Declared(f *Facts) (v1alpha1.Dataplane, string) {
 	release := rollout.Release{}
-	i := slices.IndexFunc(f.Deployments, func(d appsv1.Deployment) bool { return d.Name == v1alpha1.Operator })
-	if i >= 0 {
-		for _, c := range f.Deployments[i].Spec.Template.Spec.Containers {
+	if d := kube.Named(f.Deployments, v1alpha1.Operator); d != nil {
+		for _, c := range d.Spec.Template.Spec.Containers {
 			for _, arg := range c.Args {
 				if image, is := strings.CutPrefix(arg, "--bytecode="); is {
 					release.Bytecode = image
@@ -71,32 +68,29 @@ func Declared(f *Facts) (v1alpha1.Dataplane, string) {
 // application returns an application of Blixt; nil: there is none of that name, or it
 // is not Blixt's.
 func (a *auditor) application(name string) *bpfmanv1.ClusterBpfApplication {
-	for i := range a.Applications {
-		if o := &a.Applications[i]; o.Name == name && (v1alpha1.Managed(o) || name == a.wanted) {
-			return o
-		}
+	o := kube.Named(a.Applications, name)
+	if o == nil || !v1alpha1.Managed(o) && name != a.wanted {
+		return nil
 	}
-	return nil
+	return o
 }
 
 // selected reports whether the declared data plane selects a node.
 func (a *auditor) selected(node string) bool {
-	return slices.ContainsFunc(a.Nodes, func(n corev1.Node) bool {
-		return n.Name == node && rollout.Selector(a.spec).Matches(labels.Set(n.Labels))
-	})
+	n := kube.Named(a.Nodes, node)
+	return n != nil && rollout.Selector(a.spec).Matches(labels.Set(n.Labels))
 }
 
 // stored returns what the operator has written about an application on a node; nil:
 // nothing.
 func (a *auditor) stored(node, application string) *v1alpha1.ApplicationStatus {
-	for i := range a.Dataplanes {
-		if a.Dataplanes[i].Name != node {
-			continue
-		}
-		for j := range a.Dataplanes[i].Status.Applications {
-			if s := &a.Dataplanes[i].Status.Applications[j]; s.Name == application {
-				return s
-			}
+	d := kube.Named(a.Dataplanes, node)
+	if d == nil {
+		return nil
+	}
+	for i := range d.Status.Applications {
+		if s := &d.Status.Applications[i]; s.Name == application {
+			return s
 		}
 	}
 	return nil

@@ -27,7 +27,7 @@ func (a *auditor) state(s *bpfmanv1.ClusterBpfApplicationState) {
 	object := "ClusterBpfApplicationState " + s.Name
 	o := a.application(owner)
 	switch {
-	case o == nil && slices.ContainsFunc(a.Applications, func(x bpfmanv1.ClusterBpfApplication) bool { return x.Name == owner }):
+	case o == nil && kube.Named(a.Applications, owner) != nil:
 		a.before(s, node)
 		return
 	case o == nil:

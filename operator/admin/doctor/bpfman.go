@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
@@ -26,13 +27,7 @@ const (
 )
 
 // daemonSet returns the DaemonSet of bpfman's nodes; nil: there is none.
-func (f *Facts) daemonSet() *appsv1.DaemonSet {
-	i := slices.IndexFunc(f.DaemonSets, func(d appsv1.DaemonSet) bool { return d.Name == bpfmanDaemon })
-	if i < 0 {
-		return nil
-	}
-	return &f.DaemonSets[i]
-}
+func (f *Facts) daemonSet() *appsv1.DaemonSet { return kube.Named(f.DaemonSets, bpfmanDaemon) }
 
 // bpfmanNamespace returns the namespace in which bpfman is, or would be.
 func (f *Facts) bpfmanNamespace() string {
@@ -53,11 +48,10 @@ func noDaemon() (string, []Finding) {
 }
 
 func bpfmanOperator(f *Facts) (string, []Finding) {
-	i := slices.IndexFunc(f.Deployments, func(d appsv1.Deployment) bool { return d.Name == "bpfman-operator" })
-	if i < 0 {
+	d := kube.Named(f.Deployments, "bpfman-operator")
+	if d == nil {
 		return "", []Finding{failed("Deployment "+f.bpfmanNamespace()+"/bpfman-operator", "it is not there: bpfman is not installed", "Install it as described in examples/bpfman/README.md: "+installBpfman)}
 	}
-	d := &f.Deployments[i]
 	if d.Status.ReadyReplicas == 0 {
 		return "", []Finding{failed(at("Deployment", d), "status.readyReplicas is 0: no node learns what to load, and no deletion is completed",
 			fmt.Sprintf("kubectl -n %s describe deployment %s; kubectl -n %s logs deployment/%s", d.Namespace, d.Name, d.Namespace, d.Name))}

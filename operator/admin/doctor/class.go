@@ -28,8 +28,7 @@ func classes(f *Facts) (string, []Finding) {
 	var wrong []Finding
 	for _, s := range t.Classes {
 		c := meta.FindStatusCondition(s.Status.Conditions, string(gwv1.GatewayClassConditionStatusAccepted))
-		i := slices.IndexFunc(f.Classes, func(c gwv1.GatewayClass) bool { return c.Name == s.Name })
-		stored := meta.FindStatusCondition(f.Classes[i].Status.Conditions, c.Type)
+		stored := meta.FindStatusCondition(kube.Named(f.Classes, s.Name).Status.Conditions, c.Type)
 		switch {
 		case c.Status != metav1.ConditionTrue:
 			wrong = append(wrong, failed("GatewayClass "+s.Name, c.Message, "Correct spec.parametersRef, or its BlixtConfig: kubectl explain blixtconfig.spec"))

@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	storagev1 "k8s.io/api/storage/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
 // driver is bpfman's CSI driver, through which agents get the maps.
@@ -14,11 +16,11 @@ const driver = "csi.bpfman.io"
 
 func bpfmanCSI(f *Facts) (string, []Finding) {
 	object := "CSIDriver " + driver
-	i := slices.IndexFunc(f.CSIDrivers, func(d storagev1.CSIDriver) bool { return d.Name == driver })
-	if i < 0 {
+	d := kube.Named(f.CSIDrivers, driver)
+	if d == nil {
 		return "", []Finding{failed(object, "it is not there: the pods of agents wait for their volume for ever", "bpfman's operator creates it if there is a Config: "+installBpfman)}
 	}
-	if !slices.Contains(f.CSIDrivers[i].Spec.VolumeLifecycleModes, storagev1.VolumeLifecycleEphemeral) {
+	if !slices.Contains(d.Spec.VolumeLifecycleModes, storagev1.VolumeLifecycleEphemeral) {
 		return "", []Finding{failed(object, "spec.volumeLifecycleModes does not have Ephemeral: pods may not use its volumes",
 			"kubectl delete csidriver "+driver+": bpfman's operator creates it again, correctly.")}
 	}

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/version"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
@@ -23,13 +24,7 @@ const (
 )
 
 // crd finds one by name.
-func (f *Facts) crd(name string) *apiextv1.CustomResourceDefinition {
-	i := slices.IndexFunc(f.CRDs, func(c apiextv1.CustomResourceDefinition) bool { return c.Name == name })
-	if i < 0 {
-		return nil
-	}
-	return &f.CRDs[i]
-}
+func (f *Facts) crd(name string) *apiextv1.CustomResourceDefinition { return kube.Named(f.CRDs, name) }
 
 // missing returns why a version of a kind is not served; "": it is.
 func (f *Facts) missing(name, v string) string {
@@ -37,8 +32,7 @@ func (f *Facts) missing(name, v string) string {
 	if c == nil {
 		return "is not there"
 	}
-	i := slices.IndexFunc(c.Spec.Versions, func(s apiextv1.CustomResourceDefinitionVersion) bool { return s.Name == v && s.Served })
-	if i < 0 {
+	if !slices.ContainsFunc(c.Spec.Versions, func(s apiextv1.CustomResourceDefinitionVersion) bool { return s.Name == v && s.Served }) {
 		return "does not serve version " + v
 	}
 	return ""

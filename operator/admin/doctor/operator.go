@@ -7,11 +7,10 @@ import (
 	"slices"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
-	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
 func operator(f *Facts) (string, []Finding) {
@@ -19,8 +18,8 @@ func operator(f *Facts) (string, []Finding) {
 	d := f.operator()
 	if d == nil {
 		remedy := "Install Blixt: helm install blixt charts/blixt --namespace " + f.Namespace + " --create-namespace, with the values that make images prints."
-		if j := slices.IndexFunc(f.Deployments, func(d appsv1.Deployment) bool { return d.Name == v1alpha1.Operator }); j >= 0 {
-			remedy = "There is one in another namespace: blixt doctor --namespace " + f.Deployments[j].Namespace
+		if d := kube.Named(f.Deployments, v1alpha1.Operator); d != nil {
+			remedy = "There is one in another namespace: blixt doctor --namespace " + d.Namespace
 		}
 		return "", []Finding{failed(object, "it is not there", remedy)}
 	}
@@ -46,11 +45,11 @@ func operator(f *Facts) (string, []Finding) {
 func leader(f *Facts) (string, []Finding) {
 	object := "Lease " + f.Namespace + "/" + v1alpha1.Operator
 	restart := fmt.Sprintf("kubectl -n %s logs deployment/%s: is it permitted to write the Lease, and can it reach the API server?", f.Namespace, v1alpha1.Operator)
-	i := slices.IndexFunc(f.Leases, func(l coordinationv1.Lease) bool { return l.Name == v1alpha1.Operator })
-	if i < 0 {
+	l := kube.Named(f.Leases, v1alpha1.Operator)
+	if l == nil {
 		return "", []Finding{failed(object, "it is not there: no operator leads", restart)}
 	}
-	s := f.Leases[i].Spec
+	s := l.Spec
 	if s.HolderIdentity == nil || *s.HolderIdentity == "" || s.RenewTime == nil || s.LeaseDurationSeconds == nil {
 		return "", []Finding{failed(object, "spec.holderIdentity is empty: no operator leads", restart)}
 	}

@@ -4,11 +4,9 @@ package doctor
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
@@ -40,17 +38,17 @@ func programs(f *Facts) (string, []Finding) {
 func (f *Facts) state(s *bpfmanv1.ClusterBpfApplicationState) (Finding, bool) {
 	owner, node := kube.ApplicationOf(s), kube.NodeOf(s)
 	object := "ClusterBpfApplicationState " + s.Name
-	i := slices.IndexFunc(f.Applications, func(a bpfmanv1.ClusterBpfApplication) bool { return a.Name == owner })
+	application := kube.Named(f.Applications, owner)
 	log := fmt.Sprintf("kubectl -n %s logs -c bpfman-agent POD, of the %s pod on %s, says why.", f.bpfmanNamespace(), bpfmanDaemon, node)
 	switch {
-	case i < 0:
+	case application == nil:
 		return failed(object, "its ClusterBpfApplication "+owner+" is not there: the program may stay attached on node "+node+" for ever",
 			"Restart the node, then remove the finalizers of the state: "+dropFinalizers(s)), true
-	case !slices.ContainsFunc(f.Nodes, func(n corev1.Node) bool { return n.Name == node }):
+	case kube.Named(f.Nodes, node) == nil:
 		return warning(object, "its node "+node+" is not in the cluster: the deletion of "+owner+" would wait for the node for ever", "Remove its finalizers: "+dropFinalizers(s)), true
 	}
 	verdict := failed
-	if !v1alpha1.Managed(&f.Applications[i]) {
+	if !v1alpha1.Managed(application) {
 		verdict = warning // others' programs
 	}
 	stale := f.Now.Sub(s.CreationTimestamp.Time) > slow
@@ -64,7 +62,7 @@ func (f *Facts) state(s *bpfmanv1.ClusterBpfApplicationState) (Finding, bool) {
 	case (status == bpfmanv1.AppLoadNotLoaded || status == "") && stale:
 		return verdict(object, fmt.Sprintf("status.appLoadStatus is NotLoaded on node %s since %s, with updateCount %d: bpfman-agent makes no progress", node, stamp(s.CreationTimestamp), s.Status.UpdateCount),
 			"If bpfman-link-ids or bpfman-selector are not ok, repair them first. Otherwise: "+log), true
-	case s.DeletionTimestamp != nil && f.Applications[i].DeletionTimestamp == nil:
+	case s.DeletionTimestamp != nil && application.DeletionTimestamp == nil:
 		return verdict(object, "somebody has deleted it, but not its ClusterBpfApplication: the deletion of the latter will hang", "Restart node "+node+", then remove the finalizers of the state: "+dropFinalizers(s)), true
 	}
 	return Finding{}, false

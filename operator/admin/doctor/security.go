@@ -2,28 +2,16 @@
 
 package doctor
 
-import (
-	"slices"
-
-	corev1 "k8s.io/api/core/v1"
-)
+import "github.com/kubernetes-sigs/blixt/operator/kube"
 
 // enforceLabel of a namespace is the Pod Security level of its pods.
 const enforceLabel = "pod-security.kubernetes.io/enforce"
-
-func (f *Facts) namespace(name string) *corev1.Namespace {
-	i := slices.IndexFunc(f.Namespaces, func(n corev1.Namespace) bool { return n.Name == name })
-	if i < 0 {
-		return nil
-	}
-	return &f.Namespaces[i]
-}
 
 // podSecurity: the level "restricted" demands a seccomp profile, and RuntimeDefault
 // forbids bpf(2), which agents use; bpfman's pods are privileged.
 func podSecurity(f *Facts) (string, []Finding) {
 	var wrong []Finding
-	n := f.namespace(f.Namespace)
+	n := kube.Named(f.Namespaces, f.Namespace)
 	if n == nil {
 		return "", []Finding{failed("Namespace "+f.Namespace, "it is not there", "Name the namespace of Blixt: blixt doctor --namespace …")}
 	}
@@ -32,7 +20,7 @@ func podSecurity(f *Facts) (string, []Finding) {
 		wrong = append(wrong, failed("Namespace "+n.Name, "label "+enforceLabel+" is restricted, and the BlixtConfig has no spec.dataplane.agent.seccompProfile: pods of agents are refused",
 			"Put charts/blixt/files/seccomp/blixt-agent.json on each node, at /var/lib/kubelet/seccomp/profiles/blixt-agent.json, and set seccompProfile: profiles/blixt-agent.json. Or: kubectl label --overwrite namespace "+n.Name+" "+enforceLabel+"=baseline"))
 	}
-	if b := f.namespace(f.bpfmanNamespace()); b != nil {
+	if b := kube.Named(f.Namespaces, f.bpfmanNamespace()); b != nil {
 		if l := b.Labels[enforceLabel]; l == "restricted" || l == "baseline" {
 			wrong = append(wrong, failed("Namespace "+b.Name, "label "+enforceLabel+" is "+l+": bpfman's pods are privileged, and therefore rejected", "kubectl label --overwrite namespace "+b.Name+" "+enforceLabel+"=privileged"))
 		}
