@@ -69,7 +69,7 @@ func TestBpfmanAttachesByEveryHook(t *testing.T) {
 	n.object = filepath.Join(n.Dir(), "counter.o")
 	source := filepath.Join(n.Dir(), "counter.c")
 	n.Check(os.WriteFile(source, []byte(counterSource), 0o644))
-	out, err := exec.Command("clang-19", "-target", "bpfel", "-O2", "-g", "-nostdlibinc", "-I", "../bpf/headers", "-c", source, "-o", n.object).CombinedOutput()
+	out, err := exec.Command("clang-19", "-target", "bpfel", "-O2", "-g", "-nostdlibinc", "-I", "../../bpf/headers", "-c", source, "-o", n.object).CombinedOutput()
 	if err != nil {
 		t.Fatalf("compile (apt-get install clang-19): %v\n%s", err, out)
 	}
