@@ -40,7 +40,7 @@ func (a answers) List(_ context.Context, list client.ObjectList, _ ...client.Lis
 var (
 	missing   = &meta.NoKindMatchError{GroupKind: schema.GroupKind{Kind: "Config"}}
 	forbidden = apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "", errors.New("no role"))
-	broken    = errors.New("connection refused")
+	errDown   = errors.New("connection refused")
 )
 
 func TestRead(t *testing.T) {
@@ -54,10 +54,10 @@ func TestRead(t *testing.T) {
 		t.Errorf("error %v, unread (-want +got):\n%s", r.Err, diff)
 	}
 
-	r = &kube.Reader{Client: answers{"Pod": broken}, Unread: map[string]string{}}
+	r = &kube.Reader{Client: answers{"Pod": errDown}, Unread: map[string]string{}}
 	kube.Read[corev1.PodList](t.Context(), r)
-	if n := len(kube.Read[corev1.NodeList](t.Context(), r).Items); n != 0 || !errors.Is(r.Err, broken) {
-		t.Errorf("after an error: read %d nodes, error %v, want none and %v", n, r.Err, broken)
+	if n := len(kube.Read[corev1.NodeList](t.Context(), r).Items); n != 0 || !errors.Is(r.Err, errDown) {
+		t.Errorf("after an error: read %d nodes, error %v, want none and %v", n, r.Err, errDown)
 	}
 }
 
