@@ -148,6 +148,9 @@ func (a *api) patchStatus(ctx context.Context, stored client.Object, change stat
 	if equality.Semantic.DeepEqual(stored, object) {
 		return nil
 	}
+	// The answer is decoded into the object, which must share nothing with what was
+	// handed over.
+	object = object.DeepCopyObject().(client.Object)
 	writes.WithLabelValues(kube.KindOf(stored), "status").Inc()
 	ctx, cancel := context.WithTimeout(ctx, writeLimit)
 	defer cancel()
