@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -23,6 +24,11 @@ type Route struct {
 	Spec     *gwv1.CommonRouteSpec
 	Rules    [][]gwv1.BackendRef // the backendRefs of each rule
 	Status   *gwv1.RouteStatus
+	// Object is the route itself.
+	Object interface {
+		metav1.Object
+		runtime.Object
+	}
 }
 
 // Routes returns all routes, TCPRoutes first.
@@ -31,12 +37,12 @@ func (o *Objects) Routes() []Route {
 	for i := range o.TCPRoutes {
 		r := &o.TCPRoutes[i]
 		rules := backendRefs(r.Spec.Rules, func(rule gwv1.TCPRouteRule) []gwv1.BackendRef { return rule.BackendRefs })
-		all = append(all, Route{"TCPRoute", lb.TCP, &r.ObjectMeta, &r.Spec.CommonRouteSpec, rules, &r.Status.RouteStatus})
+		all = append(all, Route{"TCPRoute", lb.TCP, &r.ObjectMeta, &r.Spec.CommonRouteSpec, rules, &r.Status.RouteStatus, r})
 	}
 	for i := range o.UDPRoutes {
 		r := &o.UDPRoutes[i]
 		rules := backendRefs(r.Spec.Rules, func(rule gwv1.UDPRouteRule) []gwv1.BackendRef { return rule.BackendRefs })
-		all = append(all, Route{"UDPRoute", lb.UDP, &r.ObjectMeta, &r.Spec.CommonRouteSpec, rules, &r.Status.RouteStatus})
+		all = append(all, Route{"UDPRoute", lb.UDP, &r.ObjectMeta, &r.Spec.CommonRouteSpec, rules, &r.Status.RouteStatus, r})
 	}
 	return all
 }

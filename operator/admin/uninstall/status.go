@@ -125,15 +125,9 @@ func (r *remover) takeBackRoutes(ctx context.Context) error {
 			return err
 		}
 	}
-	for i := range tcp.Items {
-		route := &tcp.Items[i]
-		if err := r.patchStatus(ctx, route, func() { leave(&route.Status.RouteStatus) }); err != nil {
-			return err
-		}
-	}
-	for i := range udp.Items {
-		route := &udp.Items[i]
-		if err := r.patchStatus(ctx, route, func() { leave(&route.Status.RouteStatus) }); err != nil {
+	listed := gateway.Objects{TCPRoutes: tcp.Items, UDPRoutes: udp.Items}
+	for _, route := range listed.Routes() {
+		if err := r.patchStatus(ctx, route.Object, func() { leave(route.Status) }); err != nil {
 			return err
 		}
 	}

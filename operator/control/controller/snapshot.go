@@ -58,7 +58,8 @@ func (p *publisher) readSnapshot(ctx context.Context, k kinds) (*snapshot, error
 		}
 	}
 	// Before Services are listed: one that comes a moment later causes an event.
-	p.events.setReferred(referred(tcp.Items, udp.Items))
+	listed := gateway.Objects{TCPRoutes: tcp.Items, UDPRoutes: udp.Items}
+	p.events.setReferred(referred(listed.Routes()))
 	for _, l := range []client.ObjectList{&classes, &gateways, &sets, &grants, &services, &namespaces, &nodes, &events, &configs, &gwConfigs} {
 		if err := p.list(ctx, k, l); err != nil {
 			return nil, err
@@ -100,25 +101,15 @@ func living[T any, P interface {
 }
 
 // referred returns the Services that routes name, whether they exist or not.
-func referred(tcp []gwv1.TCPRoute, udp []gwv1.UDPRoute) map[types.NamespacedName]bool {
+func referred(routes []gateway.Route) map[types.NamespacedName]bool {
 	all := map[types.NamespacedName]bool{}
-	add := func(namespace string, refs []gwv1.BackendRef) {
-		for _, ref := range refs {
-			name := types.NamespacedName{Namespace: namespace, Name: string(ref.Name)}
+	for _, r := range routes {
+		for _, ref := range slices.Concat(r.Rules...) {
+			name := types.NamespacedName{Namespace: r.Meta.Namespace, Name: string(ref.Name)}
 			if ref.Namespace != nil && *ref.Namespace != "" {
 				name.Namespace = string(*ref.Namespace)
 			}
 			all[name] = true
-		}
-	}
-	for i := range tcp {
-		for _, rule := range tcp[i].Spec.Rules {
-			add(tcp[i].Namespace, rule.BackendRefs)
-		}
-	}
-	for i := range udp {
-		for _, rule := range udp[i].Spec.Rules {
-			add(udp[i].Namespace, rule.BackendRefs)
 		}
 	}
 	return all

@@ -131,16 +131,10 @@ func (t *translated) routeStatuses() []wantedStatus {
 		parents[objectKey{string(r.Kind), r.NamespacedName}] = r.Status.Parents
 	}
 	var all []wantedStatus
-	add := func(route client.Object) {
-		if wanted := parents[keyOf(route)]; len(wanted) > 0 || hasParent(statusOfRoute(route).Parents) {
-			all = append(all, wantedStatus{object: route, change: routeStatus(wanted)})
+	for _, r := range t.objects.Routes() {
+		if wanted := parents[keyOf(r.Object)]; len(wanted) > 0 || hasParent(r.Status.Parents) {
+			all = append(all, wantedStatus{object: r.Object, change: routeStatus(wanted)})
 		}
-	}
-	for i := range t.objects.TCPRoutes {
-		add(&t.objects.TCPRoutes[i])
-	}
-	for i := range t.objects.UDPRoutes {
-		add(&t.objects.UDPRoutes[i])
 	}
 	return all
 }
