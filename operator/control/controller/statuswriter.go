@@ -4,6 +4,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -50,7 +51,7 @@ type wantedStatus struct {
 	object client.Object
 	// change sets the status of the object as it is stored now.
 	change statusChange
-	// changeMetadata changes its metadata first; nil: nothing of them.
+	// changeMetadata changes its metadata first, or is nil.
 	changeMetadata func(client.Object)
 }
 
@@ -79,7 +80,7 @@ func (w *statusWriter) set(kinds []string, all []wantedStatus) {
 	}
 }
 
-// recheck compares an object, whose status somebody has changed, with what is
+// recheck compares an object whose status somebody else has changed with what is
 // wanted.
 func (w *statusWriter) recheck(object client.Object) { w.queue.AddAfter(keyOf(object), batchDelay) }
 
@@ -89,7 +90,7 @@ func (w *statusWriter) run(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, writeLimit)
 		defer cancel()
 		err := w.write(ctx, key)
-		if !apierrors.IsConflict(err) && context.Cause(ctx) != context.Canceled {
+		if !apierrors.IsConflict(err) && !errors.Is(ctx.Err(), context.Canceled) {
 			w.once.result(fmt.Sprintf("status of %s %s", key.kind, key.NamespacedName), err)
 		}
 		return err
