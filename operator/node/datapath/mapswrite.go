@@ -29,14 +29,7 @@ func (m *Maps) SetConfig(c bpf.BlixtConfig) error { return m.config.Put(uint32(0
 
 // Addresses implements Tables.
 func (m *Maps) Addresses() (map[netip.Addr]bpf.BlixtAddress, error) {
-	all := map[netip.Addr]bpf.BlixtAddress{}
-	var key bpf.BlixtAddr
-	var value bpf.BlixtAddress
-	it := m.addresses.Iterate()
-	for it.Next(&key, &value) {
-		all[FromAddr(key)] = value
-	}
-	return all, it.Err()
+	return readHash[bpf.BlixtAddress](m.addresses, FromAddr)
 }
 
 // PutAddress implements Tables.
@@ -49,14 +42,7 @@ func (m *Maps) DeleteAddress(ip netip.Addr) error { return remove(m.addresses, T
 
 // Frontends implements Tables.
 func (m *Maps) Frontends() (map[lb.Key]bpf.BlixtFrontend, error) {
-	all := map[lb.Key]bpf.BlixtFrontend{}
-	var key bpf.BlixtFrontendKey
-	var value bpf.BlixtFrontend
-	it := m.frontends.Iterate()
-	for it.Next(&key, &value) {
-		all[fromKey(key)] = value
-	}
-	return all, it.Err()
+	return readHash[bpf.BlixtFrontend](m.frontends, fromKey)
 }
 
 // PutFrontend implements Tables.
@@ -157,6 +143,18 @@ func (m *Maps) ResetBackendFlows(id uint32) error { return m.backendFlows.Put(id
 // ResetFrontendCounters implements Tables.
 func (m *Maps) ResetFrontendCounters(index uint32) error {
 	return m.frontendStats.Put(index, make([]bpf.BlixtFrontendCounters, ebpf.MustPossibleCPU()))
+}
+
+// readHash reads all entries of a hash. from converts a key.
+func readHash[V, K any, N comparable](m *ebpf.Map, from func(K) N) (map[N]V, error) {
+	all := map[N]V{}
+	var key K
+	var value V
+	it := m.Iterate()
+	for it.Next(&key, &value) {
+		all[from(key)] = value
+	}
+	return all, it.Err()
 }
 
 // readArray reads the first elements of an array: in one call if the kernel
