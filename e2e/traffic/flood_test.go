@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -45,6 +46,12 @@ func TestEstablishedFlowsSurviveAFloodOfSYNs(t *testing.T) {
 	}
 }
 
+// flight is how many SYNs are sent without a pause: fewer than the 1,000 packets
+// that Linux queues for a processor (net.core.netdev_max_backlog). On a busy machine
+// a flood without pauses fills that queue, and datagrams of others are lost there,
+// before they reach any program.
+const flight = 100
+
 // synFlood sends SYNs from forged addresses of 203.0.113.0/24.
 func synFlood(n *lab.Node, to netip.AddrPort, count int) error {
 	var fd int
@@ -65,6 +72,9 @@ func synFlood(n *lab.Node, to netip.AddrPort, count int) error {
 	p[32], p[33] = 5<<4, 2 // header length, SYN
 	binary.BigEndian.PutUint16(p[34:], 65535)
 	for i := range count {
+		if i%flight == 0 {
+			time.Sleep(100 * time.Microsecond)
+		}
 		p[15] = byte(i)
 		binary.BigEndian.PutUint16(p[20:], uint16(1024+i/256))
 		binary.BigEndian.PutUint32(p[24:], uint32(i)*2654435761)
