@@ -114,7 +114,7 @@ $(HELM):
 # Only as given to make: in the environment it may name a cluster that is not for tests.
 GIVEN := $(if $(findstring command line,$(origin KUBECONFIG)),$(abspath $(KUBECONFIG)))
 .PHONY: e2e
-e2e: $(if $(GIVEN),e2e-given,e2e-own) ## Test in a real cluster with bpfman, which it starts and stops (root); builds what that takes once, in 5 minutes on two cores after make test; KUBECONFIG= REGISTRY= tests in another, see e2e/README.md
+e2e: $(if $(GIVEN),e2e-given,e2e-own) ## Test in a real cluster with bpfman, which it starts and stops (root); builds what that takes once, in about 10 minutes on two cores; KUBECONFIG= REGISTRY= tests in another, see e2e/README.md
 
 # Everything; what takes bpfman apart in a cluster of its own; and every way of a
 # packet once more where most is different.
@@ -126,6 +126,17 @@ e2e-own: root helm
 	go test -tags=e2e -json -count=1 -timeout=40m -p=1 -skip='^TestFixes$$' ./e2e/cluster/... | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestFixes$$' ./e2e/cluster | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -proxy=iptables -overlay | go run .ci/gotest.go
+
+# All that no change should have to wait for: each fault and fix, 100 rollouts under
+# load, large transfers, and the two other combinations of networks.
+.PHONY: e2e-long
+e2e-long: root helm ## As make e2e, with all that takes longer (root): more than an hour
+	@.ci/kubernetes --all
+	@.ci/need $(CLANG)
+	go test -tags=e2e -json -count=1 -timeout=120m -skip='^TestFixes$$' ./e2e/cluster -args -long -rollouts=100 -large | go run .ci/gotest.go
+	go test -tags=e2e -json -count=1 -timeout=40m -run='^TestFixes$$' ./e2e/cluster -args -long | go run .ci/gotest.go
+	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -overlay | go run .ci/gotest.go
+	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -proxy=iptables | go run .ci/gotest.go
 
 .PHONY: e2e-given
 e2e-given:
