@@ -155,14 +155,18 @@ type dialer interface {
 	Dial(network, from, addr string, limit time.Duration) (net.Conn, error)
 }
 
+// askLimit is how long an answer may take: long enough for three repeated SYNs, which
+// Linux sends after 1, 3 and 7 seconds.
+const askLimit = 8 * time.Second
+
 // ask sends one question from a machine, and from a port if one is given.
 func ask(from dialer, network, port, addr string) (a answer, err error) {
-	conn, err := from.Dial(network, port, addr, 2*time.Second)
+	conn, err := from.Dial(network, port, addr, askLimit)
 	if err != nil {
 		return a, err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(askLimit)); err != nil {
 		return a, err
 	}
 	if network == "udp" {
