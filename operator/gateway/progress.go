@@ -70,10 +70,13 @@ func (t *Translation) SetProgress(gateway types.NamespacedName, p Progress, stor
 	}
 }
 
-// awaits reports whether a Programmed condition depends on the data plane.
+// awaits reports whether a Programmed condition depends on the data plane. A
+// stored one whose status and reason do not belong together is not of ours.
 func awaits(c *metav1.Condition) bool {
-	return c.Status == metav1.ConditionTrue || c.Reason == string(gwv1.GatewayReasonPending) ||
-		c.Reason == string(gwv1.GatewayReasonNoResources)
+	if c.Status == metav1.ConditionTrue {
+		return c.Reason == string(gwv1.GatewayReasonProgrammed)
+	}
+	return c.Reason == string(gwv1.GatewayReasonPending) || c.Reason == string(gwv1.GatewayReasonNoResources)
 }
 
 // complete copies the Gateway's condition into those of a listener or
