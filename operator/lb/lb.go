@@ -57,10 +57,11 @@ func (p *Protocol) UnmarshalText(text []byte) error {
 // DefaultIdleTimeout returns how long a flow without packets stays in the table
 // by default. For TCP this is longer than Linux waits before its first
 // keepalive (7,200 s, Documentation/networking/ip-sysctl.rst), so that
-// keepalives keep a flow.
+// keepalives keep a flow. For UDP it is the least that RFC 4787, REQ-5, allows
+// a NAT: a server may call a client back after so long a silence.
 func DefaultIdleTimeout(p Protocol) time.Duration {
 	if p == UDP {
-		return time.Minute
+		return 2 * time.Minute
 	}
 	return 135 * time.Minute
 }

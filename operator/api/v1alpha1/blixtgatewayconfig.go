@@ -70,7 +70,7 @@ type IdleTimeouts struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('10s') && duration(self) <= duration('168h')",message="want a duration of 10s to 168h, such as 2h15m"
 	TCP *metav1.Duration `json:"tcp,omitempty"`
 
-	// udp is the timeout of UDP flows. Default: 1m.
+	// udp is the timeout of UDP flows. Default: 2m, the least that RFC 4787 allows.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=64

@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -180,7 +181,7 @@ func TestWord(t *testing.T) {
 }
 
 func TestTicks(t *testing.T) {
-	for d, want := range map[time.Duration]uint32{0: 0, 1: 1, 1 << 30: 1, 1<<30 + 1: 2, time.Minute: 56, 1 << 62: 1 << 31} {
+	for d, want := range map[time.Duration]uint32{0: 0, 1: 1, 1 << 30: 1, 1<<30 + 1: 2, time.Minute: 56, 1 << 61: math.MaxInt32, math.MaxInt64: math.MaxInt32} {
 		if got := Ticks(d); got != want {
 			t.Errorf("%v: %d ticks, want %d", d, got, want)
 		}

@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"encoding/binary"
+	"math"
 	"net/netip"
 	"time"
 
@@ -65,10 +66,15 @@ func fromBackend(b bpf.BlixtBackend) BackendKey {
 func inUse(b bpf.BlixtBackend) bool { return b.Generation&1 != 0 }
 
 // Ticks returns a duration in the data plane's unit, rounded up so that nothing
-// expires too early.
+// expires too early. It returns at most math.MaxInt32: the data plane compares
+// signed differences of ticks, and would take more for a negative time-out.
 func Ticks(d time.Duration) uint32 {
 	const tick = 1 << TickShift
-	return uint32(min((int64(d)+tick-1)/tick, 1<<31))
+	ticks := int64(d) / tick
+	if int64(d)%tick > 0 { // not d+tick-1, which may overflow
+		ticks++
+	}
+	return uint32(min(ticks, math.MaxInt32))
 }
 
 // RingRef is an element of `published`: the ring that serves a frontend.
