@@ -86,6 +86,8 @@ enum backend_id {
 enum backend_flag {
 	/* On this node: reached through the node's own stack, so that it sees the client's address. */
 	BACKEND_LOCAL = 1,
+	/* A datagram of one of its flows begins a new flow, if the ring selects another backend. */
+	BACKEND_NOT_SERVING = 2,
 };
 
 /*
@@ -93,7 +95,7 @@ enum backend_flag {
  * of one frontend, so that withdrawing a permission ends the flows of that
  * frontend alone. While the generation is odd the element is in use, while it
  * is even the element is free. A generation only ever grows, and an element
- * changes only together with its generation.
+ * changes only together with its generation, except BACKEND_NOT_SERVING.
  */
 struct backend {
 	struct addr addr;

@@ -42,7 +42,8 @@ type BlixtBackend struct {
 type BlixtBackendFlag uint32
 
 const (
-	BlixtBackendFlagBACKEND_LOCAL BlixtBackendFlag = 1
+	BlixtBackendFlagBACKEND_LOCAL       BlixtBackendFlag = 1
+	BlixtBackendFlagBACKEND_NOT_SERVING BlixtBackendFlag = 2
 )
 
 type BlixtBackendId uint32

@@ -29,7 +29,7 @@ type frontend struct {
 	idleTicks uint32
 	// backends are those that new flows go to, by client.
 	backends [clients]target
-	// known are those that have their flows.
+	// known are those that have their flows; false: UDP flows move to others.
 	known map[target]bool
 }
 
@@ -83,7 +83,7 @@ func look(t datapath.Tables) (view, error) {
 		}
 		for _, b := range v.backends {
 			if b.Generation%2 != 0 && b.Frontend == entry.Index {
-				f.known[newTarget(b)] = true
+				f.known[newTarget(b)] = b.Flags&datapath.BackendNotServing == 0
 			}
 		}
 		v.frontends[key] = f
@@ -94,7 +94,7 @@ func look(t datapath.Tables) (view, error) {
 func newTarget(b bpf.BlixtBackend) target {
 	return target{
 		addr:  netip.AddrPortFrom(datapath.FromAddr(b.Addr), datapath.FromPort(b.Port)),
-		local: b.Flags&uint16(bpf.BlixtBackendFlagBACKEND_LOCAL) != 0,
+		local: b.Flags&datapath.BackendLocal != 0,
 	}
 }
 
@@ -139,7 +139,11 @@ func (v view) String() string {
 		shares := f.shares()
 		for _, to := range slices.SortedFunc(maps.Keys(shares), target.compare) {
 			only := ""
-			if shares[to] == 0 {
+			switch {
+			case shares[to] > 0:
+			case key.Protocol == lb.UDP && !f.known[to]:
+				only = ", its flows move"
+			default:
 				only = ", keeps its flows"
 			}
 			fmt.Fprintf(&b, "%4.0f%% %s%s\n", float64(shares[to])*100/clients, to, only)

@@ -52,8 +52,9 @@ type Readiness int
 
 // The values of Readiness.
 const (
-	Draining Readiness = iota // keeps its flows, gets no new ones: not ready, or not serving
-	Leaving                   // terminating, but serving: gets new flows if no endpoint is Ready
+	NotServing Readiness = iota - 1 // as Draining, but its UDP flows move to endpoints that serve
+	Draining                        // keeps its flows, gets no new ones: not ready
+	Leaving                         // terminating, but serving: gets new flows if no endpoint is Ready
 	Ready
 )
 
@@ -148,12 +149,12 @@ func readinessOf(c discoveryv1.EndpointConditions) Readiness {
 	switch {
 	case deref(c.Terminating, false) && serving:
 		return Leaving
-	case deref(c.Terminating, false):
-		return Draining
-	case deref(c.Ready, serving):
+	case !deref(c.Terminating, false) && deref(c.Ready, serving):
 		return Ready
+	case serving:
+		return Draining
 	}
-	return Draining
+	return NotServing
 }
 
 // backendAddr returns the first address of the endpoint (all of them mean the

@@ -146,6 +146,9 @@ func viewFrontend(f lb.Frontend) frontendView {
 		if b.Local {
 			local = ", local"
 		}
+		if b.NotServing {
+			local += ", not serving"
+		}
 		v.Backends = append(v.Backends, fmt.Sprintf("%s weight %v (Service %s%s)", b.Addr, weight(b.Weight), b.Service, local))
 	}
 	if f.IdleTimeout != lb.DefaultIdleTimeout(f.Protocol) {

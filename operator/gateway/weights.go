@@ -54,7 +54,7 @@ func newShare(ref Ref, found []Endpoint, localOnly bool, o ResolveOptions) share
 			}
 		}
 	}
-	best := Draining + 1
+	best := Leaving
 	for _, ep := range found {
 		best = max(best, ep.State)
 	}
@@ -64,7 +64,9 @@ func newShare(ref Ref, found []Endpoint, localOnly bool, o ResolveOptions) share
 	}
 	for i := range found {
 		ep := &found[i]
-		s.endpoints = append(s.endpoints, lb.Backend{Addr: ep.Addr, Local: o.isLocal(ep), Service: ref.Service.String()})
+		s.endpoints = append(s.endpoints, lb.Backend{
+			Addr: ep.Addr, Local: o.isLocal(ep), NotServing: ep.State == NotServing, Service: ref.Service.String(),
+		})
 		if ep.State == best && near(ep) {
 			s.best = append(s.best, i)
 		}

@@ -107,8 +107,8 @@ type Frontend struct {
 const WeightUnit = 1 << 32
 
 // Backend is one endpoint of a frontend. A listed backend keeps its flows,
-// whatever its weight. The flows of a backend that is no longer listed are
-// reset.
+// whatever its weight, unless it does not serve. The flows of a backend that is
+// no longer listed are reset.
 type Backend struct {
 	Addr netip.AddrPort `json:"addr"`
 	// Weight is the share of new flows, as a fixed-point number of which 1 is
@@ -116,6 +116,9 @@ type Backend struct {
 	Weight uint64 `json:"weight"`
 	// Local backends are on this node and see the client's address.
 	Local bool `json:"local,omitempty"`
+	// NotServing backends keep their TCP flows, but each UDP flow moves with its
+	// next datagram, if the ring has another backend for it.
+	NotServing bool `json:"notServing,omitempty"`
 	// Service is the namespace/name of the Service that has the endpoint.
 	Service string `json:"service,omitempty"`
 }
@@ -153,6 +156,7 @@ func (s *State) Normalize() {
 			if n := len(merged); n > 0 && merged[n-1].Addr == b.Addr {
 				merged[n-1].Weight += b.Weight
 				merged[n-1].Local = merged[n-1].Local || b.Local
+				merged[n-1].NotServing = merged[n-1].NotServing && b.NotServing
 				continue
 			}
 			merged = append(merged, b)

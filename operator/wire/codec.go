@@ -51,7 +51,8 @@ func EncodeService(name types.NamespacedName, ports []gateway.EndpointPort) *Ser
 		port := &Port{Name: p.Name, Protocol: uint32(p.Protocol)}
 		for _, e := range p.Endpoints {
 			port.Endpoints = append(port.Endpoints, &Endpoint{
-				Addr: e.Addr.Addr().AsSlice(), Port: uint32(e.Addr.Port()), State: uint32(e.State),
+				Addr: e.Addr.Addr().AsSlice(), Port: uint32(e.Addr.Port()),
+				State: uint32(max(e.State, gateway.Draining)), NotServing: e.State == gateway.NotServing,
 				Node: e.Node, Zones: e.Zones, Nodes: e.Nodes,
 			})
 		}
@@ -126,8 +127,12 @@ func (d *Decoder) Service(w *Service) gateway.ServiceEndpoints {
 			if e.State > uint32(gateway.Ready) {
 				d.fail("readiness %d", e.State)
 			}
+			state := gateway.Readiness(e.State)
+			if e.NotServing {
+				state = gateway.NotServing
+			}
 			port.Endpoints = append(port.Endpoints, gateway.Endpoint{
-				Addr: netip.AddrPortFrom(d.Addr(e.Addr), d.Port(e.Port)), State: gateway.Readiness(e.State),
+				Addr: netip.AddrPortFrom(d.Addr(e.Addr), d.Port(e.Port)), State: state,
 				Node: e.Node, Zones: e.Zones, Nodes: e.Nodes,
 			})
 		}

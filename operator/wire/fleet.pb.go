@@ -1379,8 +1379,10 @@ type Endpoint struct {
 	Node  string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
 	// zones and nodes are topology hints: where the endpoint should get its
 	// traffic from.
-	Zones         []string `protobuf:"bytes,5,rep,name=zones,proto3" json:"zones,omitempty"`
-	Nodes         []string `protobuf:"bytes,6,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Zones []string `protobuf:"bytes,5,rep,name=zones,proto3" json:"zones,omitempty"`
+	Nodes []string `protobuf:"bytes,6,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// not_serving says more of an endpoint of state 0: its UDP flows are to move.
+	NotServing    bool `protobuf:"varint,7,opt,name=not_serving,json=notServing,proto3" json:"not_serving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1455,6 +1457,13 @@ func (x *Endpoint) GetNodes() []string {
 		return x.Nodes
 	}
 	return nil
+}
+
+func (x *Endpoint) GetNotServing() bool {
+	if x != nil {
+		return x.NotServing
+	}
+	return false
 }
 
 var File_fleet_proto protoreflect.FileDescriptor
@@ -1564,14 +1573,16 @@ const file_fleet_proto_rawDesc = "" +
 	"\x04Port\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x126\n" +
-	"\tendpoints\x18\x03 \x03(\v2\x18.blixt.fleet.v1.EndpointR\tendpoints\"\x88\x01\n" +
+	"\tendpoints\x18\x03 \x03(\v2\x18.blixt.fleet.v1.EndpointR\tendpoints\"\xa9\x01\n" +
 	"\bEndpoint\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\fR\x04addr\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\rR\x05state\x12\x12\n" +
 	"\x04node\x18\x04 \x01(\tR\x04node\x12\x14\n" +
 	"\x05zones\x18\x05 \x03(\tR\x05zones\x12\x14\n" +
-	"\x05nodes\x18\x06 \x03(\tR\x05nodes2S\n" +
+	"\x05nodes\x18\x06 \x03(\tR\x05nodes\x12\x1f\n" +
+	"\vnot_serving\x18\a \x01(\bR\n" +
+	"notServing2S\n" +
 	"\x05Fleet\x12J\n" +
 	"\x05Serve\x12\x1c.blixt.fleet.v1.AgentMessage\x1a\x1f.blixt.fleet.v1.OperatorMessage(\x010\x01B0Z.github.com/kubernetes-sigs/blixt/operator/wireb\x06proto3"
 

@@ -245,6 +245,7 @@ func TestEveryFieldArrives(t *testing.T) {
 	a := lb.Address{IP: netip.MustParseAddr("192.0.2.1"), Exclusive: true}
 	p := gateway.EndpointPort{Name: "p", Protocol: lb.UDP, Endpoints: []gateway.Endpoint{
 		{Addr: netip.MustParseAddrPort("10.0.0.1:99"), State: gateway.Ready, Node: "n", Zones: []string{"z", "y"}, Nodes: []string{"m"}},
+		{Addr: netip.MustParseAddrPort("10.0.0.2:99"), State: gateway.NotServing},
 	}}
 	for _, v := range []any{f, f.Refs[0], a, p, p.Endpoints[0]} {
 		value := reflect.ValueOf(v)

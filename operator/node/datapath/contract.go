@@ -25,6 +25,9 @@ const (
 	FlowFIN          = uint32(bpf.BlixtFlowFlagFLOW_FIN)
 	FlowRST          = uint32(bpf.BlixtFlowFlagFLOW_RST)
 	BackendReject    = uint32(bpf.BlixtBackendIdBACKEND_REJECT)
+
+	BackendLocal      = uint16(bpf.BlixtBackendFlagBACKEND_LOCAL)
+	BackendNotServing = uint16(bpf.BlixtBackendFlagBACKEND_NOT_SERVING)
 )
 
 // TickShift is TICK_SHIFT of the contract, a #define that the generated Go code

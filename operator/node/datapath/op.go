@@ -44,6 +44,19 @@ func (o addBackend) String() string {
 	return fmt.Sprintf("add backend %d %s of frontend %d", o.id, o.endpoint.Addr, o.backend.Frontend)
 }
 
+// flagBackend changes the flags of a backend in use, in place.
+type flagBackend struct {
+	id      uint32
+	backend bpf.BlixtBackend // with its next flags
+}
+
+func (o flagBackend) write(t Tables) error            { return t.PutBackend(o.id, o.backend) }
+func (o flagBackend) record(c *Contents, _ time.Time) { c.backends[o.id] = o.backend }
+func (o flagBackend) count(w *Written)                { w.Backends++ }
+func (o flagBackend) String() string {
+	return fmt.Sprintf("set flags of backend %d to %d", o.id, o.backend.Flags)
+}
+
 // freeBackend frees a backend's id and ends its flows. No ring refers to the id
 // any more.
 type freeBackend struct {

@@ -20,14 +20,16 @@ import (
 //  2. rings, beside those that serve: nothing refers to them yet
 //  3. published rings: a known frontend switches here, by one store;
 //     the index of a new one is not in use yet
-//  4. frontends: a new one is complete by now
-//  5. addresses: only now does a packet to a new one look for frontends, and it
+//  4. flags of backends: the ring has other backends for the UDP flows of those
+//     that do not serve any more
+//  5. frontends: a new one is complete by now
+//  6. addresses: only now does a packet to a new one look for frontends, and it
 //     finds all of them: an exclusive address rejects what it does not find
 //
 // and then, in reverse, what is no longer wanted:
 //
-//  6. addresses, 7. frontends, 8. rings of frontends that are gone
-//  9. backends: no ring refers to them any more; their flows are reset
+//  7. addresses, 8. frontends, 9. rings of frontends that are gone
+//  10. backends: no ring refers to them any more; their flows are reset
 //
 // A plan may be the first of several: see Again.
 type Plan struct {
@@ -54,7 +56,7 @@ type planner struct {
 	have  *Contents
 	now   time.Time
 	plan  *Plan
-	steps [10][]Op
+	steps [stepFree + 1][]Op
 	full  error // why there is no room now, unless this very plan makes some
 }
 
@@ -63,6 +65,7 @@ const (
 	stepBackends
 	stepRings
 	stepPublish
+	stepFlags
 	stepFrontends
 	stepAddresses
 	stepGoneAddresses
@@ -220,13 +223,14 @@ func (p *planner) backends(f *lb.Frontend, old, next *Served) {
 		if old != nil {
 			if id, ok := old.IDs[e]; ok {
 				next.IDs[e] = id
+				p.flags(id, b)
 				continue
 			}
 		}
 		id := p.plan.ids.take(p.now)
 		next.IDs[e] = id
 		generation := p.have.backends[id].Generation
-		p.add(stepBackends, addBackend{id, e, toBackend(next.Entry.Index, e, generation+1), generation > 0})
+		p.add(stepBackends, addBackend{id, e, toBackend(next.Entry.Index, b, generation+1), generation > 0})
 	}
 	if old == nil {
 		return
@@ -235,6 +239,15 @@ func (p *planner) backends(f *lb.Frontend, old, next *Served) {
 		if _, stays := next.IDs[fromBackend(p.have.backends[id])]; !stays {
 			p.free(stepFree, id)
 		}
+	}
+}
+
+// flags plans the flags of a backend that stays.
+func (p *planner) flags(id uint32, b lb.Backend) {
+	entry := p.have.backends[id]
+	if flags := backendFlags(b); entry.Flags != flags {
+		entry.Flags = flags
+		p.add(stepFlags, flagBackend{id, entry})
 	}
 }
 
@@ -358,6 +371,6 @@ func idleTimeout(f *lb.Frontend) time.Duration {
 func sameFrontend(a, b *lb.Frontend) bool {
 	return a.Reject == b.Reject && idleTimeout(a) == idleTimeout(b) &&
 		slices.EqualFunc(a.Backends, b.Backends, func(a, b lb.Backend) bool {
-			return a.Addr == b.Addr && a.Weight == b.Weight && a.Local == b.Local
+			return a.Addr == b.Addr && a.Weight == b.Weight && a.Local == b.Local && a.NotServing == b.NotServing
 		})
 }

@@ -117,7 +117,7 @@ func readScript(t *testing.T, path string) (*txtar.Archive, []step) {
 //
 //	address IP [exclusive]
 //	tcp|udp IP:PORT [idle DURATION] [reject WEIGHT]
-//	  IP:PORT WEIGHT [local] [xN: N of them, by counting up the address]
+//	  IP:PORT WEIGHT [local] [not-serving] [xN: N of them, by counting up the address]
 func parseState(t *testing.T, text string) lb.State {
 	t.Helper()
 	var s lb.State
@@ -149,6 +149,8 @@ func parseState(t *testing.T, text string) lb.State {
 			for _, word := range f[2:] {
 				if word == "local" {
 					b.Local = true
+				} else if word == "not-serving" {
+					b.NotServing = true
 				} else if n, _ = strconv.Atoi(word[1:]); n == 0 {
 					t.Fatalf("line %q", line)
 				}
@@ -203,6 +205,9 @@ func dump(t *testing.T, tables Tables) string {
 			line := fmt.Sprintf("  %s: %d slots", e.Addr, slots[id])
 			if e.Local {
 				line += ", local"
+			}
+			if contents.backends[id].Flags&BackendNotServing != 0 {
+				line += ", not serving"
 			}
 			lines = append(lines, line+"\n")
 		}

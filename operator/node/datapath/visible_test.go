@@ -86,8 +86,9 @@ func (w *watcher) slowPackets() {
 	}
 }
 
-// reuse checks that an entry in use never changes, that generations grow by
-// one, and that an id rests before it is used again.
+// reuse checks that an entry in use never changes, except its flag
+// BACKEND_NOT_SERVING, that generations grow by one, and that an id rests before
+// it is used again.
 func (w *watcher) reuse() {
 	w.t.Helper()
 	for id, b := range w.f.backends {
@@ -95,6 +96,13 @@ func (w *watcher) reuse() {
 			continue
 		}
 		old := w.backends[id]
+		if inUse(old) && b.Generation == old.Generation {
+			old.Flags ^= BackendNotServing
+			if b != old {
+				w.t.Fatalf("backend %d: %+v changed to %+v", id, w.backends[id], b)
+			}
+			continue
+		}
 		if b.Generation != old.Generation+1 {
 			w.t.Fatalf("backend %d: generation %d after %d", id, b.Generation, old.Generation)
 		}

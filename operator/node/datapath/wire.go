@@ -45,20 +45,26 @@ func fromKey(k bpf.BlixtFrontendKey) lb.Key {
 	return lb.Key{Addr: FromAddr(k.Addr), Port: FromPort(k.Port), Protocol: lb.Protocol(k.Protocol)}
 }
 
-func toBackend(index uint32, e BackendKey, generation uint32) bpf.BlixtBackend {
-	b := bpf.BlixtBackend{
-		Addr: ToAddr(e.Addr.Addr()), Port: ToPort(e.Addr.Port()), Frontend: index, Generation: generation,
+func toBackend(index uint32, b lb.Backend, generation uint32) bpf.BlixtBackend {
+	return bpf.BlixtBackend{
+		Addr: ToAddr(b.Addr.Addr()), Port: ToPort(b.Addr.Port()), Flags: backendFlags(b), Frontend: index, Generation: generation,
 	}
-	if e.Local {
-		b.Flags |= uint16(bpf.BlixtBackendFlagBACKEND_LOCAL)
+}
+
+func backendFlags(b lb.Backend) (flags uint16) {
+	if b.Local {
+		flags |= BackendLocal
 	}
-	return b
+	if b.NotServing {
+		flags |= BackendNotServing
+	}
+	return flags
 }
 
 func fromBackend(b bpf.BlixtBackend) BackendKey {
 	return BackendKey{
 		Addr:  netip.AddrPortFrom(FromAddr(b.Addr), FromPort(b.Port)),
-		Local: b.Flags&uint16(bpf.BlixtBackendFlagBACKEND_LOCAL) != 0,
+		Local: b.Flags&BackendLocal != 0,
 	}
 }
 

@@ -67,8 +67,8 @@ type BackendStatus struct {
 	ID      uint32 `json:"id"`
 	Service string `json:"service,omitempty"`
 	Local   bool   `json:"local,omitempty"`
-	// State is serving, or draining: the backend keeps its flows and gets no
-	// new ones.
+	// State is serving; draining: the backend keeps its flows and gets no new
+	// ones; or not-serving: nor does it keep its UDP flows.
 	State string `json:"state"`
 	// Weight is the weight of the reference, divided among its endpoints.
 	Weight float64 `json:"weight"`
@@ -197,8 +197,11 @@ func frontendStatus(t Tables, contents *datapath.Contents, key lb.Key, name lb.F
 	total := uint64(0)
 	for e, id := range served.IDs {
 		b := BackendStatus{Address: e.Addr.String(), ID: id, Local: e.Local, State: "draining", ActiveFlows: flows.Backends[id]}
-		if slots[id] > 0 {
+		switch {
+		case slots[id] > 0:
 			b.State, b.RingShare = "serving", share(id)
+		case contents.Backend(id).Flags&datapath.BackendNotServing != 0:
+			b.State = "not-serving"
 		}
 		if b.NewFlows, err = t.BackendFlows(id); err != nil {
 			return FrontendStatus{}, fmt.Errorf("read flows of backend %d: %w", id, err)
