@@ -263,7 +263,7 @@ func benchmarkWorld(b *testing.B, lab *lab, objs *BlixtObjects, ip ipVersion, pr
 	own := establishing(protocol, port(ip.nodeIn, "1024"), ip.remote)
 	out := hook{dev: inside, egress: true, from: pods}
 	ours := func(packet) {
-		if err := objs.BlixtLayout1.Put(uint32(0), BlixtConfig{SnatMin: 1024, SnatMax: 1024 + portsEach - 1}); err != nil {
+		if err := objs.BlixtLayout2.Put(uint32(0), BlixtConfig{SnatMin: 1024, SnatMax: 1024 + portsEach - 1}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -18,6 +18,7 @@
  *   way.h        where a flow is translated and how its packets leave
  *   ring.h       selects a backend
  *   flow.h       the life of a flow in the tables
+ *   ports.h      tuples and source ports of new flows
  *   hostports.h  the host's own connections from our ports
  *   fragment.h   ports of fragmented datagrams
  *   forward.h    begins, serves and resets flows

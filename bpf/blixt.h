@@ -19,9 +19,9 @@
 
 #include "limits.h"
 
-/* The version of this contract: also the number in the name of the map blixt_layout_1. */
+/* The version of this contract: also the number in the name of the map blixt_layout_2. */
 enum layout {
-	BLIXT_LAYOUT = 1,
+	BLIXT_LAYOUT = 2,
 };
 
 enum address_flag {
@@ -106,7 +106,7 @@ struct backend {
 	__u32 reserved;
 };
 
-/* Key of `flows` and `new_flows`: the tuple of a packet before its translation. 40 bytes. */
+/* Key of `flows`, `new_flows` and `udp_flows`: the tuple of a packet before its translation. 40 bytes. */
 struct flow_key {
 	struct addr src;
 	struct addr dst;
@@ -144,9 +144,9 @@ enum flow_flag {
 };
 
 /*
- * Value of `flows` and `new_flows`: 64 bytes. A flow has two entries, one for
- * each direction. An entry holds the tuple that packets of its direction get;
- * reversed, that tuple is the key of the other entry.
+ * Value of `flows`, `new_flows` and `udp_flows`: 96 bytes. A flow has two
+ * entries, one for each direction. An entry holds the tuple that packets of its
+ * direction get; reversed, that tuple is the key of the other entry.
  *
  * Two kinds of entries belong to connections of the host itself (hostports.h).
  * Both have backend BACKEND_REJECT, generation 0 and frontend NO_FRONTEND:
@@ -157,17 +157,23 @@ enum flow_flag {
 enum { NO_FRONTEND = 0xffffffff };
 
 struct flow {
-	struct addr src;
-	struct addr dst;
+	__u32 tag; /* hash of the key. The first member, as the kernel writes it first: see same_flow() in flow.h */
 	__be16 sport;
 	__be16 dport;
+	struct addr src;
+	struct addr dst;
 	__u32 backend;	  /* id of the backend */
 	__u32 generation; /* of the backend: if its element has another one, the backend is gone */
 	__u32 frontend;	  /* index of the frontend */
 	__u32 last_seen;  /* tick of the last packet of this direction */
 	__u32 idle_ticks; /* copied from the frontend */
 	__u32 flags;	  /* enum flow_flag */
-	__u32 ack;	  /* TCP, with FLOW_ANSWERED: the least acknowledgement number that proves that the client has received the answer */
+	__u32 next;	  /* TCP: the sequence number that the sender of this direction sends next */
+	__u32 ack;	  /* TCP: the highest acknowledgement number that the sender of this direction has sent */
+	__u32 ifindex;	  /* reply: the interface that leads to the backend, where replies come in; 0: any */
+	__u32 ref;	  /* reserved for the id of the backendRef, zero */
+	__u32 policy;	  /* reserved, zero */
+	__u32 reserved[3];
 };
 
 _Static_assert(sizeof(struct addr) == 16, "an address is 16 bytes");
@@ -175,7 +181,7 @@ _Static_assert(sizeof(struct frontend_key) == 20, "a frontend key is 20 bytes");
 _Static_assert(sizeof(struct frontend) == 64, "a frontend is 64 bytes");
 _Static_assert(sizeof(struct backend) == 32, "a backend is 32 bytes");
 _Static_assert(sizeof(struct flow_key) == 40, "a flow key is 40 bytes");
-_Static_assert(sizeof(struct flow) == 64, "a flow is 64 bytes");
+_Static_assert(sizeof(struct flow) == 96, "a flow is 96 bytes");
 
 /* Key of `fragments`: what all fragments of one datagram have in common. 40 bytes. */
 struct fragment_key {
@@ -200,7 +206,7 @@ enum config_flag {
 };
 
 /*
- * The one element of `blixt_layout_1`: 80 bytes. It is written after all other
+ * The one element of `blixt_layout_2`: 128 bytes. It is written after all other
  * maps, so it tells which state they hold.
  *
  * A promise for every BLIXT_LAYOUT: the name of this map begins with
@@ -217,9 +223,13 @@ struct config {
 	__u16 snat_max;	  /* last one */
 	struct addr node4; /* SNAT source where the kernel (before 6.7) does not know one; zero: none */
 	struct addr node6;
-	__u64 reserved[2];
+	__u64 seed; /* of client_hash: every node of a cluster has the same one */
+	__u32 flows_nearly_full; /* from this number of established flows on, each frontend has to keep to its share */
+	__u32 flows_share;	 /* the number of established flows that each frontend may have then */
+	__u64 reserved[6];
 };
 
+_Static_assert(sizeof(struct config) == 128, "a config is 128 bytes");
 _Static_assert(__builtin_offsetof(struct config, flags) == 24, "upgrades rely on it");
 _Static_assert(__builtin_offsetof(struct config, snat_min) == 28, "upgrades rely on it");
 _Static_assert(__builtin_offsetof(struct config, snat_max) == 30, "upgrades rely on it");

@@ -59,16 +59,19 @@ const (
 )
 
 type BlixtConfig struct {
-	_         structs.HostLayout
-	Epoch     uint64
-	Sequence  uint64
-	StateHash uint64
-	Flags     uint32
-	SnatMin   uint16
-	SnatMax   uint16
-	Node4     BlixtAddr
-	Node6     BlixtAddr
-	Reserved  [2]uint64
+	_               structs.HostLayout
+	Epoch           uint64
+	Sequence        uint64
+	StateHash       uint64
+	Flags           uint32
+	SnatMin         uint16
+	SnatMax         uint16
+	Node4           BlixtAddr
+	Node6           BlixtAddr
+	Seed            uint64
+	FlowsNearlyFull uint32
+	FlowsShare      uint32
+	Reserved        [6]uint64
 }
 
 type BlixtConfigFlag uint32
@@ -115,17 +118,23 @@ const (
 
 type BlixtFlow struct {
 	_          structs.HostLayout
-	Src        BlixtAddr
-	Dst        BlixtAddr
+	Tag        uint32
 	Sport      uint16
 	Dport      uint16
+	Src        BlixtAddr
+	Dst        BlixtAddr
 	Backend    uint32
 	Generation uint32
 	Frontend   uint32
 	LastSeen   uint32
 	IdleTicks  uint32
 	Flags      uint32
+	Next       uint32
 	Ack        uint32
+	Ifindex    uint32
+	Ref        uint32
+	Policy     uint32
+	Reserved   [3]uint32
 }
 
 type BlixtFlowFlag uint32
@@ -201,7 +210,7 @@ type BlixtFrontendKey struct {
 type BlixtLayout uint32
 
 const (
-	BlixtLayoutBLIXT_LAYOUT BlixtLayout = 1
+	BlixtLayoutBLIXT_LAYOUT BlixtLayout = 2
 )
 
 type BlixtLimit uint32
@@ -212,6 +221,7 @@ const (
 	BlixtLimitMAX_BACKENDS   BlixtLimit = 65536
 	BlixtLimitMAX_FLOWS      BlixtLimit = 262144
 	BlixtLimitMAX_NEW_FLOWS  BlixtLimit = 65536
+	BlixtLimitMAX_UDP_FLOWS  BlixtLimit = 131072
 	BlixtLimitMAX_RING_SLOTS BlixtLimit = 4194304
 	BlixtLimitMAX_FRAGMENTS  BlixtLimit = 16384
 	BlixtLimitMAX_LINKS      BlixtLimit = 4096
@@ -289,8 +299,9 @@ const (
 	BlixtMapAddresses     = "addresses"
 	BlixtMapBackendFlows  = "backend_flows"
 	BlixtMapBackends      = "backends"
-	BlixtMapBlixtLayout1  = "blixt_layout_1"
+	BlixtMapBlixtLayout2  = "blixt_layout_2"
 	BlixtMapCounters      = "counters"
+	BlixtMapEstablished   = "established"
 	BlixtMapFlows         = "flows"
 	BlixtMapFragments     = "fragments"
 	BlixtMapFrontendStats = "frontend_stats"
@@ -300,6 +311,7 @@ const (
 	BlixtMapPackets       = "packets"
 	BlixtMapPublished     = "published"
 	BlixtMapRings         = "rings"
+	BlixtMapUdpFlows      = "udp_flows"
 	BlixtProgBlixt        = "blixt"
 )
 
@@ -355,8 +367,9 @@ type BlixtMapSpecs struct {
 	Addresses     *ebpf.MapSpec `ebpf:"addresses"`
 	BackendFlows  *ebpf.MapSpec `ebpf:"backend_flows"`
 	Backends      *ebpf.MapSpec `ebpf:"backends"`
-	BlixtLayout1  *ebpf.MapSpec `ebpf:"blixt_layout_1"`
+	BlixtLayout2  *ebpf.MapSpec `ebpf:"blixt_layout_2"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Established   *ebpf.MapSpec `ebpf:"established"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
 	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
 	FrontendStats *ebpf.MapSpec `ebpf:"frontend_stats"`
@@ -366,6 +379,7 @@ type BlixtMapSpecs struct {
 	Packets       *ebpf.MapSpec `ebpf:"packets"`
 	Published     *ebpf.MapSpec `ebpf:"published"`
 	Rings         *ebpf.MapSpec `ebpf:"rings"`
+	UdpFlows      *ebpf.MapSpec `ebpf:"udp_flows"`
 }
 
 // BlixtVariableSpecs contains global variables before they are loaded into the kernel.
@@ -397,8 +411,9 @@ type BlixtMaps struct {
 	Addresses     *ebpf.Map `ebpf:"addresses"`
 	BackendFlows  *ebpf.Map `ebpf:"backend_flows"`
 	Backends      *ebpf.Map `ebpf:"backends"`
-	BlixtLayout1  *ebpf.Map `ebpf:"blixt_layout_1"`
+	BlixtLayout2  *ebpf.Map `ebpf:"blixt_layout_2"`
 	Counters      *ebpf.Map `ebpf:"counters"`
+	Established   *ebpf.Map `ebpf:"established"`
 	Flows         *ebpf.Map `ebpf:"flows"`
 	Fragments     *ebpf.Map `ebpf:"fragments"`
 	FrontendStats *ebpf.Map `ebpf:"frontend_stats"`
@@ -408,6 +423,7 @@ type BlixtMaps struct {
 	Packets       *ebpf.Map `ebpf:"packets"`
 	Published     *ebpf.Map `ebpf:"published"`
 	Rings         *ebpf.Map `ebpf:"rings"`
+	UdpFlows      *ebpf.Map `ebpf:"udp_flows"`
 }
 
 func (m *BlixtMaps) Close() error {
@@ -415,8 +431,9 @@ func (m *BlixtMaps) Close() error {
 		m.Addresses,
 		m.BackendFlows,
 		m.Backends,
-		m.BlixtLayout1,
+		m.BlixtLayout2,
 		m.Counters,
+		m.Established,
 		m.Flows,
 		m.Fragments,
 		m.FrontendStats,
@@ -426,6 +443,7 @@ func (m *BlixtMaps) Close() error {
 		m.Packets,
 		m.Published,
 		m.Rings,
+		m.UdpFlows,
 	)
 }
 

@@ -88,7 +88,7 @@ func TestCollisions(t *testing.T) {
 	}
 	forEachProtocol(c, "no port left", func(l *lb, ip ipVersion, proto uint8) {
 		l.serve(ip, proto, remote)
-		l.must(l.BlixtLayout1.Put(uint32(0), BlixtConfig{SnatMin: snatMin, SnatMax: snatMin + 1}))
+		l.must(l.BlixtLayout2.Put(uint32(0), BlixtConfig{SnatMin: snatMin, SnatMax: snatMin + 1}))
 		vips := []string{port(ip.vip, "80"), port(ip.shared, "80"), port(ip.shared, "81")}
 		l.frontend(1, proto, vips[1], remote)
 		l.frontend(2, proto, vips[2], remote)
@@ -109,7 +109,7 @@ func TestCollisions(t *testing.T) {
 	})
 	forEachProtocol(c, "no port left by established flows", func(l *lb, ip ipVersion, proto uint8) {
 		l.serve(ip, proto, remote)
-		l.must(l.BlixtLayout1.Put(uint32(0), BlixtConfig{SnatMin: snatMin, SnatMax: snatMin + 1}))
+		l.must(l.BlixtLayout2.Put(uint32(0), BlixtConfig{SnatMin: snatMin, SnatMax: snatMin + 1}))
 		vips := []string{port(ip.vip, "80"), port(ip.shared, "80"), port(ip.shared, "81")}
 		l.frontend(1, proto, vips[1], remote)
 		l.frontend(2, proto, vips[2], remote)

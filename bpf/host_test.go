@@ -86,7 +86,7 @@ func TestHostPorts(t *testing.T) {
 	})
 	forEachProtocol(c, "where ports are scarce, live connections of the host keep theirs", func(l *lb, ip ipVersion, proto uint8) {
 		l.serve(ip, proto, remote)
-		l.must(l.BlixtLayout1.Put(uint32(0), BlixtConfig{SnatMin: snatMin, SnatMax: snatMin}))
+		l.must(l.BlixtLayout2.Put(uint32(0), BlixtConfig{SnatMin: snatMin, SnatMax: snatMin}))
 		own := opening(proto, port(ip.nodeIn, "30000"), ip.remote)
 		leaves(l, own).untouched("not_ours")
 		in := opening(proto, ip.client, port(ip.vip, "80"))

@@ -15,7 +15,7 @@
 #ifndef BLIXT_HOSTPORTS_H
 #define BLIXT_HOSTPORTS_H
 
-#include "flow.h"
+#include "ports.h"
 
 /* Prolongs a reservation that an answer to the host has met. The answer is not ours. */
 static __always_inline int refresh_reservation(const struct packet *p, struct flow *reservation, __u32 tick)

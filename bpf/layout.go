@@ -21,7 +21,7 @@ var LayoutMap = fmt.Sprintf("%s%d", LayoutPrefix, Layout)
 func MapNames() []string {
 	return []string{
 		LayoutMap, BlixtMapAddresses, BlixtMapFrontends, BlixtMapPublished,
-		BlixtMapRings, BlixtMapBackends, BlixtMapBackendFlows, BlixtMapFlows,
+		BlixtMapRings, BlixtMapBackends, BlixtMapBackendFlows, BlixtMapFlows, BlixtMapUdpFlows, BlixtMapEstablished,
 		BlixtMapCounters, BlixtMapFrontendStats, BlixtMapLinkPackets,
 	}
 }

@@ -15,7 +15,7 @@ struct {
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct config);
-} blixt_layout_1 SEC(".maps");
+} blixt_layout_2 SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -82,6 +82,29 @@ struct {
 	__type(key, struct flow_key);
 	__type(value, struct flow);
 } new_flows SEC(".maps");
+
+/*
+ * UDP flows. A datagram proves nothing about its source, so a flood of forged
+ * ones must find a table in which it takes nothing from TCP. When the table is
+ * full, the flows that were used least recently are evicted.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 2 * MAX_UDP_FLOWS);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+} udp_flows SEC(".maps");
+
+/*
+ * The number of flows in `flows`, by frontend index; the last element is that
+ * of all frontends. The data plane counts, the agent's sweep corrects.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_FRONTENDS + 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} established SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -47,7 +47,7 @@ const (
 
 func (l *lb) config(flags BlixtConfigFlag) {
 	l.Helper()
-	l.must(l.BlixtLayout1.Put(uint32(0), BlixtConfig{Flags: uint32(flags), SnatMin: snatMin, SnatMax: snatMax}))
+	l.must(l.BlixtLayout2.Put(uint32(0), BlixtConfig{Flags: uint32(flags), SnatMin: snatMin, SnatMax: snatMax}))
 }
 
 func htons(v uint16) uint16 {

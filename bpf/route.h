@@ -27,7 +27,7 @@ enum routed {
 static __always_inline const struct config *config(void)
 {
 	__u32 zero = 0;
-	return bpf_map_lookup_elem(&blixt_layout_1, &zero);
+	return bpf_map_lookup_elem(&blixt_layout_2, &zero);
 }
 
 static __always_inline bool is_zero(const struct addr *a)

@@ -50,7 +50,7 @@ func TestSource(t *testing.T) {
 		l.serve(ip, proto, remote)
 		configured := BlixtConfig{SnatMin: snatMin, SnatMax: snatMax, Node4: addrOf(netip.MustParseAddr("192.0.2.77")),
 			Node6: addrOf(netip.MustParseAddr("2001:db8::77"))}
-		l.must(l.BlixtLayout1.Put(uint32(0), configured))
+		l.must(l.BlixtLayout2.Put(uint32(0), configured))
 		in := opening(proto, ip.client, port(ip.vip, "80"))
 		source := map[string]string{"IPv4": "192.0.2.77", "IPv6": "2001:db8::77"}[ip.name]
 		l.ingress(outside, in).redirected(in.snat(source, 0).to(ip.remote).hop(), "flow_new forwarded")
@@ -58,7 +58,7 @@ func TestSource(t *testing.T) {
 	c["the configured source is for nodes that have none"] = func(l *lb) {
 		ip := ipVersions[0]
 		l.serve(ip, unix.IPPROTO_TCP, remote)
-		l.must(l.BlixtLayout1.Put(uint32(0), BlixtConfig{SnatMin: snatMin, SnatMax: snatMax, Node4: addrOf(netip.MustParseAddr("192.0.2.77"))}))
+		l.must(l.BlixtLayout2.Put(uint32(0), BlixtConfig{SnatMin: snatMin, SnatMax: snatMax, Node4: addrOf(netip.MustParseAddr("192.0.2.77"))}))
 		in := opening(unix.IPPROTO_TCP, ip.client, port(ip.vip, "80"))
 		l.ingress(outside, in).redirected(in.snat(ip.nodeIn, 0).to(ip.remote).hop(), "flow_new forwarded")
 	}

@@ -70,7 +70,7 @@ func TestObjectSaysWhatItIs(t *testing.T) {
 			t.Errorf("map %s has %d entries, want %d", m.Name, m.MaxEntries, spec.Maps[m.Name].MaxEntries)
 		}
 	}
-	for _, name := range []string{"flows", "rings", "blixt_layout_1"} {
+	for _, name := range []string{"flows", "rings", "blixt_layout_2"} {
 		if !slices.Contains(names, name) {
 			t.Errorf("no map %s in %v", name, names)
 		}

@@ -133,8 +133,8 @@ func TestRingBelongsToLayout(t *testing.T) {
 		}
 	}
 	const want = "defc2ce9b21fa63fb3097caf8aee6de3"
-	if got := hex.EncodeToString(h.Sum(nil)[:16]); bpf.Layout != 1 || got != want {
-		t.Errorf("rings of layout %d hash to %s, want %s of layout 1", bpf.Layout, got, want)
+	if got := hex.EncodeToString(h.Sum(nil)[:16]); bpf.Layout != 2 || got != want {
+		t.Errorf("rings of layout %d hash to %s, want %s of layout 2", bpf.Layout, got, want)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/operator/admin/audit"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
@@ -39,10 +40,10 @@ func TestAsDeclared(t *testing.T) {
 	for _, p := range r.Programs {
 		got = append(got, fmt.Sprintf("%s %s@%s %d links, layout %d, %d frontends, since %t", p.Node, p.Image, p.Digest, len(p.Links), p.Layout, p.Frontends, p.Since != nil && p.AckedAt != nil && p.ID != nil))
 	}
-	if diff := cmp.Diff([]string{"n1 " + s.image + " 2 links, layout 1, 2 frontends, since true", "n2 " + s.image + " 2 links, layout 1, 2 frontends, since true"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"n1 " + s.image + " 2 links, layout 2, 2 frontends, since true", "n2 " + s.image + " 2 links, layout 2, 2 frontends, since true"}, got); diff != "" {
 		t.Errorf("programs (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]audit.Image{{Name: s.image, Layout: 1, VerifiedBy: []string{s.key.ID}}}, r.Images); diff != "" {
+	if diff := cmp.Diff([]audit.Image{{Name: s.image, Layout: int32(bpf.Layout), VerifiedBy: []string{s.key.ID}}}, r.Images); diff != "" {
 		t.Errorf("images (-want +got):\n%s", diff)
 	}
 	want := []audit.Writer{

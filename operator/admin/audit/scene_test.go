@@ -161,7 +161,7 @@ func (s *scene) run(image string) {
 			LastContact: &contact,
 			Applications: []v1alpha1.ApplicationStatus{{
 				Name: name, Bytecode: v1alpha1.BytecodeStatus{Image: repository, Digest: digest}, Pod: "agent-" + node.Name,
-				ProgramID: new(int64(*state.Status.Programs[0].ProgramId)), Layout: 1, Frontends: 2, Backends: 3, AckedAt: &contact,
+				ProgramID: new(int64(*state.Status.Programs[0].ProgramId)), Layout: int32(bpf.Layout), Frontends: 2, Backends: 3, AckedAt: &contact,
 			}},
 			Conditions: []metav1.Condition{
 				{Type: "Ready", Status: "True", Reason: "Serving", LastTransitionTime: contact},

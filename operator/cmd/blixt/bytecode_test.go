@@ -127,7 +127,7 @@ func TestBytecodeFromBuildToVerify(t *testing.T) {
 			t.Errorf("%s: digest %s, %d entries in flows, %d signatures", source, im.Digest, sizes["flows"], len(im.Signatures))
 		}
 		table := mustBlixt(t, "bytecode", "inspect", source, "--ca-file", ca)
-		for _, text := range []string{digest, "blixt_layout_1", "TCX", "linux/arm64", "not verified", "Revision"} {
+		for _, text := range []string{digest, "blixt_layout_2", "TCX", "linux/arm64", "not verified", "Revision"} {
 			if !strings.Contains(table, text) {
 				t.Errorf("%s: no %q in\n%s", source, text, table)
 			}

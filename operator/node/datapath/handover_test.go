@@ -79,7 +79,7 @@ func TestHandoverOfWhatIsNoDataPlane(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	if err := m.Pin(filepath.Join(dir, "blixt_layout_1")); err != nil {
+	if err := m.Pin(filepath.Join(dir, "blixt_layout_2")); err != nil {
 		t.Fatal(err)
 	}
 	if err := Drain(dir, true); err == nil {

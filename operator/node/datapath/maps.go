@@ -177,7 +177,7 @@ func checkMap(spec *ebpf.MapSpec, m *ebpf.Map) error {
 // may be chosen to be small; for other maps it is the size in the contract.
 func leastEntries(spec *ebpf.MapSpec) uint32 {
 	switch spec.Name {
-	case bpf.BlixtMapFlows:
+	case bpf.BlixtMapFlows, bpf.BlixtMapUdpFlows:
 		return 1
 	case bpf.BlixtMapRings:
 		return even(maglev.MaxSize) // in 64-bit elements: room for one of the largest, twice

@@ -130,14 +130,14 @@ func TestOpenChecksWhatItOpens(t *testing.T) {
 	wrong("rings", array(8, 100, unix.BPF_F_MMAPABLE), "max_entries 100")
 
 	layout := filepath.Join(dir, bpf.LayoutMap)
-	if err := os.Rename(layout, filepath.Join(dir, "blixt_layout_2")); err != nil {
+	if err := os.Rename(layout, filepath.Join(dir, "blixt_layout_9")); err != nil {
 		t.Fatal(err)
 	}
 	_, err = Open(dir)
-	if err == nil || !strings.Contains(err.Error(), "maps are of layout blixt_layout_2, this program knows "+bpf.LayoutMap) {
+	if err == nil || !strings.Contains(err.Error(), "maps are of layout blixt_layout_9, this program knows "+bpf.LayoutMap) {
 		t.Errorf("error %v, want one that names both layouts", err)
 	}
-	if err := os.Remove(filepath.Join(dir, "blixt_layout_2")); err != nil {
+	if err := os.Remove(filepath.Join(dir, "blixt_layout_9")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err = Open(dir); err == nil || !strings.Contains(err.Error(), "no map "+bpf.LayoutMap) {

@@ -205,11 +205,11 @@ func TestMismatchNamesWhatDiffers(t *testing.T) {
 		t.Errorf("error %v, want one about the size of flows", err)
 	}
 	dir := filepath.Join(o.BPFFS, "blixt", DefaultName, "maps")
-	if err := os.Rename(filepath.Join(dir, "blixt_layout_1"), filepath.Join(dir, "blixt_layout_7")); err != nil {
+	if err := os.Rename(filepath.Join(dir, "blixt_layout_2"), filepath.Join(dir, "blixt_layout_7")); err != nil {
 		t.Fatal(err)
 	}
 	_, err = Load(o)
-	if err == nil || !strings.Contains(err.Error(), "blixt_layout_7") || !strings.Contains(err.Error(), "blixt_layout_1") {
+	if err == nil || !strings.Contains(err.Error(), "blixt_layout_7") || !strings.Contains(err.Error(), "blixt_layout_2") {
 		t.Errorf("error %v, want one that names both layouts", err)
 	}
 	other.Replace = true

@@ -39,7 +39,7 @@ func TestObjectThatDoesNotFitIsRefused(t *testing.T) {
 		return bytes.ReplaceAll(bpf.Object(), []byte("\x00"+from+"\x00"), []byte("\x00"+to+"\x00"))
 	}
 	for text, object := range map[string][]byte{
-		"has no map blixt_layout_1": rename("blixt_layout_1", "blixt_layout_9"),
+		"has no map blixt_layout_2": rename("blixt_layout_2", "blixt_layout_9"),
 		"has no map fragments":      rename("fragments", "fragmentz"),
 	} {
 		_, err := readObject(object)
