@@ -21,6 +21,7 @@
  *   ports.h      tuples and source ports of new flows
  *   hostports.h  the host's own connections from our ports
  *   fragment.h   ports of fragmented datagrams
+ *   trust.h      what is not believed about a packet's origin
  *   forward.h    begins, serves and resets flows
  *   icmp.h       ICMP errors about flows
  */
@@ -65,6 +66,8 @@ static __always_inline int reject_unserved(struct __sk_buff *ctx, struct packet 
 {
 	if (draining())
 		return pass(COUNTER_DRAINED); /* the program that takes over may serve the port */
+	if (is_martian(p))
+		return drop(COUNTER_DROP_MARTIAN);
 	if (p->key.protocol == IPPROTO_UDP)
 		return answer_port_unreachable(ctx, p, COUNTER_REJECT_UNSERVED);
 	if (p->fragment != WHOLE)
@@ -92,6 +95,8 @@ __noinline int handle_frontend(struct __sk_buff *ctx, struct packet *p, const st
 	}
 	if (draining())
 		return pass(COUNTER_DRAINED);
+	if (is_martian(p))
+		return drop(COUNTER_DROP_MARTIAN);
 	if (p->tcp_flags & TCP_RST)
 		return drop(COUNTER_DROP_NO_FLOW);
 	int verdict = id == BACKEND_REJECT ? reject_no_backend(ctx, p, fe->index) : begin_flow(ctx, p, fe, id);
@@ -180,6 +185,8 @@ static __always_inline int handle_no_flow(struct __sk_buff *ctx, struct packet *
 		return pass(COUNTER_NOT_OURS); /* whoever announces the address answers */
 	if (draining())
 		return pass(COUNTER_DRAINED);
+	if (is_martian(p))
+		return drop(COUNTER_DROP_MARTIAN);
 	if (p->fragment != WHOLE)
 		return drop(COUNTER_DROP_FRAGMENT);
 	if (kind == PARSED_ICMP)
@@ -194,8 +201,6 @@ static __always_inline int handle_packet(struct __sk_buff *ctx, struct packet *p
 	if (!p->egress && ctx->pkt_type != PACKET_HOST)
 		return TCX_NEXT; /* seen by a bridge or a promiscuous device: not sent to this host */
 	enum parsed kind = parse(ctx, p);
-	if (kind != NOT_IP && kind != MALFORMED && !is_unicast(p, &p->key.src))
-		return pass(COUNTER_NOT_OURS); /* its sender cannot be answered: the stack decides */
 	switch (kind) {
 	case NOT_IP:
 		return pass(COUNTER_NOT_OURS);

@@ -269,6 +269,7 @@ enum counter {
 	COUNTER_REJECT_UNSERVED,       /* rejected: port of an exclusive address without a frontend */
 	COUNTER_REJECT_BACKEND_GONE,   /* rejected: the backend of the flow is gone */
 	COUNTER_REJECT_TOO_BIG,	       /* answered with the path MTU */
+	COUNTER_DROP_MARTIAN,	       /* would begin a flow or get an answer, from a source that nobody can answer */
 	COUNTER_DROP_NO_FLOW,	       /* RST or ICMP error for an exclusive address without a flow */
 	COUNTER_DROP_FRAGMENT,	       /* later fragment for an exclusive address, its first one not seen */
 	COUNTER_DROP_UNSUPPORTED,      /* protocol other than TCP, UDP, ICMP for an exclusive address */

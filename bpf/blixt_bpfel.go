@@ -102,18 +102,19 @@ const (
 	BlixtCounterCOUNTER_REJECT_UNSERVED      BlixtCounter = 16
 	BlixtCounterCOUNTER_REJECT_BACKEND_GONE  BlixtCounter = 17
 	BlixtCounterCOUNTER_REJECT_TOO_BIG       BlixtCounter = 18
-	BlixtCounterCOUNTER_DROP_NO_FLOW         BlixtCounter = 19
-	BlixtCounterCOUNTER_DROP_FRAGMENT        BlixtCounter = 20
-	BlixtCounterCOUNTER_DROP_UNSUPPORTED     BlixtCounter = 21
-	BlixtCounterCOUNTER_DROP_NEW_FLOW        BlixtCounter = 22
-	BlixtCounterCOUNTER_DROP_PORTS_EXHAUSTED BlixtCounter = 23
-	BlixtCounterCOUNTER_DROP_NO_ROUTE        BlixtCounter = 24
-	BlixtCounterCOUNTER_DROP_FORWARDING_OFF  BlixtCounter = 25
-	BlixtCounterCOUNTER_DROP_NO_SOURCE       BlixtCounter = 26
-	BlixtCounterCOUNTER_DROP_HOP_LIMIT       BlixtCounter = 27
-	BlixtCounterCOUNTER_DROP_TOO_BIG         BlixtCounter = 28
-	BlixtCounterCOUNTER_DROP_ERROR           BlixtCounter = 29
-	BlixtCounterCOUNTERS                     BlixtCounter = 30
+	BlixtCounterCOUNTER_DROP_MARTIAN         BlixtCounter = 19
+	BlixtCounterCOUNTER_DROP_NO_FLOW         BlixtCounter = 20
+	BlixtCounterCOUNTER_DROP_FRAGMENT        BlixtCounter = 21
+	BlixtCounterCOUNTER_DROP_UNSUPPORTED     BlixtCounter = 22
+	BlixtCounterCOUNTER_DROP_NEW_FLOW        BlixtCounter = 23
+	BlixtCounterCOUNTER_DROP_PORTS_EXHAUSTED BlixtCounter = 24
+	BlixtCounterCOUNTER_DROP_NO_ROUTE        BlixtCounter = 25
+	BlixtCounterCOUNTER_DROP_FORWARDING_OFF  BlixtCounter = 26
+	BlixtCounterCOUNTER_DROP_NO_SOURCE       BlixtCounter = 27
+	BlixtCounterCOUNTER_DROP_HOP_LIMIT       BlixtCounter = 28
+	BlixtCounterCOUNTER_DROP_TOO_BIG         BlixtCounter = 29
+	BlixtCounterCOUNTER_DROP_ERROR           BlixtCounter = 30
+	BlixtCounterCOUNTERS                     BlixtCounter = 31
 )
 
 type BlixtFlow struct {

@@ -17,7 +17,8 @@ func TestCollisions(t *testing.T) {
 	forEachProtocol(c, "two VIPs, one client socket, one local backend", func(l *lb, ip ipVersion, proto uint8) {
 		l.serve(ip, proto, local)
 		one, two := port(ip.vip, "80"), port(ip.shared, "80")
-		l.frontend(1, proto, two, local)
+		l.backend(other, ip.local) // the same endpoint, of another frontend
+		l.frontend(1, proto, two, other)
 		a := localFlow{l, ip, proto, one, ip.local, ip.client}
 		a.open(true)
 		in := opening(proto, ip.client, two)
@@ -44,7 +45,8 @@ func TestCollisions(t *testing.T) {
 	forEachProtocol(c, "two VIPs, one client socket, one remote backend", func(l *lb, ip ipVersion, proto uint8) {
 		l.serve(ip, proto, remote)
 		one, two := port(ip.vip, "80"), port(ip.shared, "80")
-		l.frontend(1, proto, two, remote)
+		l.backend(other, ip.remote)
+		l.frontend(1, proto, two, other)
 		for i, vip := range []string{one, two} {
 			in := opening(proto, ip.client, vip)
 			l.ingress(outside, in).redirected(in.snat(ip.nodeIn, i).to(ip.remote).hop(), "flow_new forwarded")
@@ -90,8 +92,11 @@ func TestCollisions(t *testing.T) {
 		l.serve(ip, proto, remote)
 		l.must(l.BlixtLayout2.Put(uint32(0), BlixtConfig{SnatMin: snatMin, SnatMax: snatMin + 1}))
 		vips := []string{port(ip.vip, "80"), port(ip.shared, "80"), port(ip.shared, "81")}
-		l.frontend(1, proto, vips[1], remote)
-		l.frontend(2, proto, vips[2], remote)
+		for i, vip := range vips[1:] {
+			id := uint32(other + i) // the same endpoint, of another frontend
+			l.backend(id, ip.remote)
+			l.frontend(uint32(1+i), proto, vip, id)
+		}
 		seen := map[uint16]bool{}
 		for _, vip := range vips[:2] {
 			r := l.ingress(outside, opening(proto, ip.client, vip))
@@ -111,8 +116,11 @@ func TestCollisions(t *testing.T) {
 		l.serve(ip, proto, remote)
 		l.must(l.BlixtLayout2.Put(uint32(0), BlixtConfig{SnatMin: snatMin, SnatMax: snatMin + 1}))
 		vips := []string{port(ip.vip, "80"), port(ip.shared, "80"), port(ip.shared, "81")}
-		l.frontend(1, proto, vips[1], remote)
-		l.frontend(2, proto, vips[2], remote)
+		for i, vip := range vips[1:] {
+			id := uint32(other + i) // the same endpoint, of another frontend
+			l.backend(id, ip.remote)
+			l.frontend(uint32(1+i), proto, vip, id)
+		}
 		for _, vip := range vips[:2] {
 			l.ingress(outside, opening(proto, ip.client, vip)).wantVerdict(redirect, "flow_new forwarded")
 		}

@@ -5,6 +5,7 @@
 
 #include "fragment.h"
 #include "hostports.h"
+#include "trust.h"
 
 /*
  * Ends a flow whose backend is gone: its client gets a RST, whichever side sent
@@ -124,8 +125,12 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 	if (!p || !fe)
 		return TC_ACT_SHOT;
 	const struct backend *b = bpf_map_lookup_elem(&backends, &id);
-	if (!b || !(b->generation & 1))
+	/* The ring may be an earlier one, and its id in use again for a backend of another frontend. */
+	if (!b || !(b->generation & 1) || b->frontend != fe->index)
 		return reject_no_backend(ctx, p, fe->index);
+
+	if (is_link_local(p) && !p->host)
+		return drop(COUNTER_DROP_MARTIAN);
 
 	struct flow *to = &p->to;
 	struct flow_key reply_key;

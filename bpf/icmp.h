@@ -57,6 +57,8 @@ static __always_inline bool parse_quote(struct __sk_buff *ctx, const struct pack
 			return false;
 		__builtin_memcpy(&q->reply.src, &ip.daddr, sizeof(struct addr));
 		__builtin_memcpy(&q->reply.dst, &ip.saddr, sizeof(struct addr));
+		if (embeds_ipv4(&q->reply.src) || embeds_ipv4(&q->reply.dst))
+			return false;
 		__u8 next = ip.nexthdr;
 		__u32 at = q->l3 + sizeof(ip);
 		if (!skip_extensions(ctx, &at, &next, &fragment) || fragment.offset & bpf_htons(IPV6_OFFSET))
@@ -123,7 +125,7 @@ __noinline int serve_icmp_error(struct __sk_buff *ctx, struct packet *p)
 	__u8 hop_limit;
 	__u64 pseudo = 0;
 
-	if (!p || p->fragment != WHOLE || !parse_quote(ctx, p, &q))
+	if (!p || p->fragment != WHOLE || !is_unicast(p, &p->key.src) || !parse_quote(ctx, p, &q))
 		return NO_FLOW;
 	struct flow *f = find_flow(&q.reply);
 	if (!f || backend_gone(f) || is_port_reservation(&q.reply, f))

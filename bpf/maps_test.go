@@ -69,7 +69,9 @@ func (l *lb) address(a string, exclusive bool) {
 // is in the network of pods, or the host's own.
 func (l *lb) backend(id uint32, addr string) {
 	l.Helper()
-	b := BlixtBackend{Addr: addrOf(ap(addr).Addr()), Port: htons(ap(addr).Port()), Generation: 1}
+	var b BlixtBackend
+	l.must(l.Backends.Lookup(id, &b)) // its frontend stays
+	b = BlixtBackend{Addr: addrOf(ap(addr).Addr()), Port: htons(ap(addr).Port()), Generation: 1, Frontend: b.Frontend}
 	for _, local := range []string{"10.2.0.0/24", "fd00:2::/64", "192.0.2.1/32", "2001:db8::1/128"} {
 		if netip.MustParsePrefix(local).Contains(ap(addr).Addr()) {
 			b.Flags = uint16(BlixtBackendFlagBACKEND_LOCAL)
@@ -98,11 +100,13 @@ func (l *lb) frontend(index uint32, protocol uint8, addr string, ids ...uint32) 
 	l.must(l.Frontends.Put(k, BlixtFrontend{Index: index, IdleTicks: idleTicks}))
 }
 
-// publish writes a new ring and switches the frontend to it.
+// publish writes a new ring and switches the frontend to it. Its backends become
+// those of the frontend.
 func (l *lb) publish(index uint32, ids ...uint32) {
 	l.Helper()
 	first := l.slots
 	for i, id := range ids {
+		l.giveBackend(id, index)
 		var two uint64
 		at := first + uint32(i)
 		l.must(l.Rings.Lookup(at/2, &two))
@@ -115,6 +119,17 @@ func (l *lb) publish(index uint32, ids ...uint32) {
 	word := uint64(first) | uint64(len(ids))<<24 | generation<<44
 	l.words[index] = word
 	l.must(l.Published.Put(index, word))
+}
+
+// giveBackend makes the backend one of the frontend.
+func (l *lb) giveBackend(id, frontend uint32) {
+	l.Helper()
+	var b BlixtBackend
+	l.must(l.Backends.Lookup(id, &b))
+	if id != uint32(BlixtBackendIdBACKEND_REJECT) && b.Frontend != frontend {
+		b.Frontend = frontend
+		l.must(l.Backends.Put(id, b))
+	}
 }
 
 // clientHash is the hash of ring.h.

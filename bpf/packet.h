@@ -34,7 +34,7 @@ enum parsed {
 	PARSED,		/* TCP or UDP, key complete */
 	PARSED_ICMP,	/* key without ports */
 	PARSED_UNKNOWN, /* another protocol or a later fragment, key without ports */
-	NOT_IP,
+	NOT_IP, /* or IPv6 with addresses of IPv4 */
 	MALFORMED,
 };
 
@@ -130,6 +130,20 @@ static __always_inline bool is_unicast(const struct packet *p, const struct addr
 	if (p->version == 4)
 		return a->bytes[12] > 0 && a->bytes[12] < 224;
 	return a->bytes[0] != 0xff && (w[0] | w[1] | w[2] | w[3]) != 0;
+}
+
+/*
+ * Reports whether this is an IPv4-mapped or IPv4-compatible address (RFC 4291,
+ * 2.5.5). No host may use them on the wire: what they mean is an IPv4 packet
+ * that has evaded all checks of IPv4 packets. Linux drops mapped sources, but
+ * behind us, and keys of flows hold IPv4 addresses in the same form.
+ */
+static __always_inline bool embeds_ipv4(const struct addr *a)
+{
+	const __u32 *w = (const __u32 *)a;
+	if (w[0] | w[1])
+		return false;
+	return w[2] == bpf_htonl(0xffff) || (!w[2] && bpf_ntohl(w[3]) > 1); /* not :: and ::1 */
 }
 
 static __always_inline bool same_addr(const struct addr *a, const struct addr *b)
@@ -257,6 +271,8 @@ static __always_inline enum parsed parse_ipv6(struct __sk_buff *ctx, struct pack
 	if (p->l3 + p->len > ctx->len)
 		return MALFORMED;
 	__builtin_memcpy(&p->key.src, &ip.saddr, sizeof(struct addr) * 2);
+	if (embeds_ipv4(&p->key.src) || embeds_ipv4(&p->key.dst))
+		return NOT_IP;
 	p->hop_limit = ip.hop_limit;
 	p->dont_fragment = true; /* routers never fragment IPv6 */
 

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"strings"
 	"testing"
 
@@ -38,19 +37,6 @@ func TestUntouched(t *testing.T) {
 			frame := in.bytes()
 			copy(frame, mac)
 			l.sendFrame(hook{dev: outside}, in, frame).untouched("")
-		}
-	})
-	forEachProtocol(c, "from an address that no host has", func(l *lb, ip ipVersion, proto uint8) {
-		l.serve(ip, proto, local)
-		sources := []string{"0.0.0.0", "0.1.2.3", "224.0.0.1", "255.255.255.255"}
-		if ip.name == "IPv6" {
-			sources = []string{"::", "ff02::1"}
-		}
-		for _, source := range sources {
-			for _, to := range []string{"80", "81"} { // a frontend, and an unserved port, which is rejected otherwise
-				in := opening(proto, netip.AddrPortFrom(netip.MustParseAddr(source), 4000).String(), port(ip.vip, to))
-				l.send(hook{dev: outside}, in).untouched("not_ours")
-			}
 		}
 	})
 	for name, frame := range map[string][]byte{
