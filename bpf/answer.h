@@ -26,6 +26,9 @@
 #define ICMP6_ROUTER_SOLICITATION 133
 #define ICMP6_REDIRECT 137
 
+#define IPV4_TOS 0x1c /* of the type of service: all but precedence and ECN */
+#define IPV4_INTERNETWORK_CONTROL 0xc0
+
 /* Sends the packet back to where it came from. Returns the verdict. */
 static __always_inline int send_back(struct __sk_buff *ctx, const struct packet *p)
 {
@@ -103,32 +106,76 @@ __noinline int answer_rst(struct __sk_buff *ctx, struct packet *p, __u32 counter
 	return send_back(ctx, p);
 }
 
-/* Answers with an ICMP error from the packet's destination that quotes the packet. `rest` is the second word of its header. */
-__noinline int answer_icmp(struct __sk_buff *ctx, struct packet *p, __u8 type, __u8 code, __be32 rest)
+/* Returns the sum of `len` bytes of p->icmp, to be folded. Up to three zeros follow them. Before Linux 6.13 bpf_csum_diff takes 512 bytes. */
+static __always_inline __u64 icmp_sum(struct packet *p, __s32 len)
+{
+	__u64 sum = 0;
+	for (__u32 at = 0; at < sizeof(p->icmp); at += 512) {
+		__u32 room = sizeof(p->icmp) - at < 512 ? sizeof(p->icmp) - at : 512;
+		__s32 n = (len + 3 & ~3) - (__s32)at;
+		asm volatile("" : "+r"(n)); /* the verifier has to see the bounds of this register */
+		if (n <= 0)
+			break;
+		sum += (__u32)bpf_csum_diff(NULL, 0, (__be32 *)((void *)&p->icmp + at), (__u32)n < room ? (__u32)n : room, 0);
+	}
+	return sum;
+}
+
+/*
+ * Makes room for the message of an ICMP error.
+ *
+ * If the checksum is left to the device (CHECKSUM_PARTIAL), no helper changes
+ * that: whoever sums the answer will write into it, as far behind skb's
+ * csum_start as the checksum was; and if it stays on this host, nobody will. It
+ * must be right in both cases. So its headers are placed such that csum_start
+ * is where the padding behind the quote begins: that is zero, and the
+ * sum of zeros is 0xffff, which in ones' complement is zero, too.
+ */
+static __always_inline bool resize_for_icmp(struct __sk_buff *ctx, const struct packet *p, __u32 ip, __u32 message, bool partial)
+{
+	if (!partial)
+		return bpf_skb_change_tail(ctx, p->l3 + ip + message, 0) == 0;
+	__s32 growth = p->l3 + ip + message - (p->l4 + PARTIAL_PADDING);
+	return bpf_skb_change_tail(ctx, p->l4 + PARTIAL_PADDING, 0) == 0 &&
+	       bpf_skb_adjust_room(ctx, growth, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_NO_CSUM_RESET) == 0;
+}
+
+/*
+ * Answers with the ICMP error p->icmp from the packet's destination, which
+ * quotes as much of the packet as RFC 1812, 4.3.2.3, and RFC 4443, 2.4, allow.
+ * Its precedence is that of RFC 1812, 4.3.2.5. It is never fragmented, so that
+ * its identification may be zero (RFC 6864, 4.1).
+ */
+__noinline int answer_icmp(struct __sk_buff *ctx, struct packet *p)
 {
 	if (!p)
 		return TC_ACT_SHOT;
 	bool v4 = p->version == 4;
-	__u32 quoted = (p->len < QUOTE_MAX ? p->len : QUOTE_MAX) & ~3;
-	__u32 message = ICMP_HEADER_LEN + quoted;
+	bool tcp = p->key.protocol == IPPROTO_TCP;
+	bool partial = (tcp || p->key.protocol == IPPROTO_UDP) && p->fragment != LATER_FRAGMENT &&
+		       checksum_partial(ctx, p->l4 + (tcp ? TCP_CHECK : UDP_CHECK));
 	__u32 ip = v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+	__u32 padding = partial ? PARTIAL_PADDING : 0;
+	__u32 most = (v4 ? ICMP4_ERROR_MAX - sizeof(struct iphdr) : ICMP6_ERROR_MAX - sizeof(struct ipv6hdr)) - ICMP_HEADER_LEN - padding;
+	__u32 quoted = p->len < most ? p->len : most;
 
 	if (quoted < sizeof(struct iphdr) || quoted > QUOTE_MAX || !load(ctx, p->l3, p->icmp.quote, quoted))
 		return drop(COUNTER_DROP_ERROR);
-	p->icmp.type = type;
-	p->icmp.code = code;
+	__builtin_memset(p->icmp.quote + quoted, 0, sizeof(p->icmp.quote) - QUOTE_MAX);
+	__u32 message = ICMP_HEADER_LEN + quoted + padding;
 	p->icmp.check = 0;
-	p->icmp.rest = rest;
-	__u64 sum = (__u32)bpf_csum_diff(NULL, 0, (__be32 *)&p->icmp, message, 0);
+	__u64 sum = icmp_sum(p, message);
 	if (!v4)
 		sum += pseudo_sum(p, &p->key.dst, &p->key.src, IPPROTO_ICMPV6, message);
 	p->icmp.check = ~fold(sum);
 
-	if (bpf_skb_change_tail(ctx, p->l3 + ip + message, 0))
+	if (!resize_for_icmp(ctx, p, ip, message, partial))
 		return drop(COUNTER_DROP_ERROR);
 	if (v4) {
 		struct iphdr h = { .version = 4, .ihl = 5, .ttl = ANSWER_HOP_LIMIT, .protocol = IPPROTO_ICMP };
+		h.tos = IPV4_INTERNETWORK_CONTROL | (p->icmp.quote[1] & IPV4_TOS);
 		h.tot_len = bpf_htons(ip + message);
+		h.frag_off = bpf_htons(IPV4_DF);
 		h.saddr = unmap_ipv4(&p->key.dst);
 		h.daddr = unmap_ipv4(&p->key.src);
 		h.check = ~fold((__u32)bpf_csum_diff(NULL, 0, (__be32 *)&h, sizeof(h), 0));
@@ -147,26 +194,41 @@ __noinline int answer_icmp(struct __sk_buff *ctx, struct packet *p, __u8 type, _
 	return send_back(ctx, p);
 }
 
+/* Sets the ICMP error to answer with. `rest` is the second word of its header. */
+static __always_inline void set_icmp(struct packet *p, __u8 type, __u8 code, __be32 rest)
+{
+	p->icmp.type = type;
+	p->icmp.code = code;
+	p->icmp.rest = rest;
+}
+
 /* Answers a UDP packet to a port that nobody serves. */
 static __always_inline int answer_port_unreachable(struct __sk_buff *ctx, struct packet *p, __u32 counter)
 {
+	if (p->version == 4)
+		set_icmp(p, ICMP4_UNREACHABLE, ICMP4_PORT_UNREACHABLE, 0);
+	else
+		set_icmp(p, ICMP6_UNREACHABLE, ICMP6_PORT_UNREACHABLE, 0);
 	count(counter);
-	return p->version == 4 ? answer_icmp(ctx, p, ICMP4_UNREACHABLE, ICMP4_PORT_UNREACHABLE, 0)
-			       : answer_icmp(ctx, p, ICMP6_UNREACHABLE, ICMP6_PORT_UNREACHABLE, 0);
+	return answer_icmp(ctx, p);
 }
 
 /*
  * Answers a packet that is larger than the path MTU (RFC 1191, RFC 8201). A
- * sender that allows fragmentation would ignore the answer, and an error must
- * not be answered with an error: such packets are dropped.
+ * sender that allows fragmentation would ignore the answer. Neither an error
+ * nor a later fragment must be answered with an error (RFC 1122, 3.2.2). Such
+ * packets are dropped.
  */
 static __always_inline int answer_too_big(struct __sk_buff *ctx, struct packet *p, __u32 mtu)
 {
 	if (!p->dont_fragment || p->key.protocol == IPPROTO_ICMP || p->key.protocol == IPPROTO_ICMPV6)
 		return drop(COUNTER_DROP_TOO_BIG);
+	if (p->version == 4)
+		set_icmp(p, ICMP4_UNREACHABLE, ICMP4_FRAG_NEEDED, bpf_htonl(mtu & 0xffff));
+	else
+		set_icmp(p, ICMP6_TOO_BIG, 0, bpf_htonl(mtu));
 	count(COUNTER_REJECT_TOO_BIG);
-	return p->version == 4 ? answer_icmp(ctx, p, ICMP4_UNREACHABLE, ICMP4_FRAG_NEEDED, bpf_htonl(mtu & 0xffff))
-			       : answer_icmp(ctx, p, ICMP6_TOO_BIG, 0, bpf_htonl(mtu));
+	return answer_icmp(ctx, p);
 }
 
 /* Turns an echo request into its reply. In the checksum only the type changes: swapped addresses have the same sum. */

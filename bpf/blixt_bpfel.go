@@ -281,7 +281,7 @@ type BlixtPacket struct {
 		Code  uint8
 		Check uint16
 		Rest  uint32
-		Quote [128]uint8
+		Quote [1256]uint8
 	}
 }
 

@@ -55,8 +55,13 @@ enum clock {
 
 /* IPv6 extension headers that are skipped: more than RFC 8200, 4.1, recommends in one packet. */
 #define MAX_EXTENSION_HEADERS 8
-/* Bytes of a packet that an ICMP error quotes: the ports, and room for extension headers and TCP options. */
-#define QUOTE_MAX 128
+/* Bytes of an ICMP error, from its IP header on: what every host accepts (RFC 1812, 4.3.2.3 and RFC 4443, 2.4). */
+#define ICMP4_ERROR_MAX 576
+#define ICMP6_ERROR_MAX 1280
+/* Bytes of a packet that an ICMP error quotes: what is left for IPv6 beside two headers of 40 and 8 bytes. */
+#define QUOTE_MAX (ICMP6_ERROR_MAX - 48)
+/* Zeros behind the quote where a device will write a checksum: it lies up to 16 bytes behind the place where its sum begins. */
+#define PARTIAL_PADDING 20
 /* Hop limit of packets made here: the default that RFC 1700 recommends. */
 #define ANSWER_HOP_LIMIT 64
 /* Headers below this offset are accessed in place: the verifier follows small variable offsets only. */

@@ -84,7 +84,7 @@ struct packet {
 		__u8 type, code;
 		__u16 check;
 		__be32 rest; /* second word of the ICMP header: its meaning depends on the type */
-		__u8 quote[QUOTE_MAX];
+		__u8 quote[QUOTE_MAX + 4 + PARTIAL_PADDING]; /* zeros follow the quote */
 	} icmp; /* the error to answer with */
 };
 

@@ -39,6 +39,7 @@ type packet struct {
 	tcpOption []byte
 	window0   bool
 	zero      bool // UDP without a checksum
+	partial   bool // the checksum is the sum of the pseudo header, for the device to complete
 	icmpType  uint8
 	icmpCode  uint8
 	icmpRest  uint32
@@ -147,7 +148,14 @@ func (p packet) turnedIntoRST() packet {
 func (p packet) icmpAnswer(kind, code uint8, rest uint32) packet {
 	raw := p
 	raw.raw, raw.padding, raw.vlan = true, 0, 0
-	e := icmpError(p.dst.Addr().String(), p.src.Addr().String(), kind, code, rest, raw, min(len(raw.bytes()), 128)&^3)
+	most := 576 - 28 // RFC 1812, 4.3.2.3
+	if p.v6() {
+		most = 1280 - 48 // RFC 4443, 2.4
+	}
+	e := icmpError(p.dst.Addr().String(), p.src.Addr().String(), kind, code, rest, raw, min(len(raw.bytes()), most))
+	if !p.v6() {
+		e.df, e.tos = true, 0xc0|p.tos&0x1c // RFC 6864, 4.1 and RFC 1812, 4.3.2.5
+	}
 	e.vlan = p.vlan
 	return e.swapMACs()
 }
@@ -230,6 +238,14 @@ func (p packet) layer4() []byte {
 	var pseudo []byte
 	if p.protocol != unix.IPPROTO_ICMP {
 		pseudo = pseudoHeader(p.src.Addr(), p.dst.Addr(), p.protocol, len(b))
+	}
+	if p.partial {
+		sum := onesSum(pseudo)
+		if sum == 0xffff {
+			sum = 0 // the same number in ones' complement, and harder to get right
+		}
+		binary.BigEndian.PutUint16(b[at:], sum)
+		return b
 	}
 	check := ^onesSum(append(pseudo, b...))
 	if check == 0 && p.protocol == unix.IPPROTO_UDP {

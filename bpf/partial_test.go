@@ -6,10 +6,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -85,6 +88,7 @@ func (l *lb) tap(dev string) *tap {
 // only: the device has to complete it.
 func (t *tap) sendPartial(p packet) {
 	t.l.Helper()
+	p.partial = true
 	frame := p.bytes()
 	copy(frame[6:], farMAC[:])
 	start := len(frame) - len(p.layer4()) - p.padding
@@ -92,11 +96,6 @@ func (t *tap) sendPartial(p packet) {
 	if p.protocol == unix.IPPROTO_UDP {
 		offset = 6
 	}
-	sum := onesSum(pseudoHeader(p.src.Addr(), p.dst.Addr(), p.protocol, len(p.layer4())))
-	if sum == 0xffff {
-		sum = 0 // the same number in ones' complement, and harder to get right
-	}
-	binary.BigEndian.PutUint16(frame[start+offset:], sum)
 	header := make([]byte, vnetLen)
 	header[0] = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM
 	binary.NativeEndian.PutUint16(header[6:], uint16(start))
@@ -105,9 +104,9 @@ func (t *tap) sendPartial(p packet) {
 	t.l.must(err)
 }
 
-// receive returns the next frame of the test. It completes the checksum in
-// place of the device, and reports whether that was necessary.
-func (t *tap) receive() (frame []byte, partial bool) {
+// receive returns the next frame of the test. sum is where the device has to
+// sum it from, and to where it writes the checksum: 0 if it has not to.
+func (t *tap) receive() (frame []byte, sum struct{ from, to int }) {
 	t.l.Helper()
 	for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline); {
 		b := make([]byte, 4096)
@@ -123,36 +122,46 @@ func (t *tap) receive() (frame []byte, partial bool) {
 		if frame[12] == 0x86 && (frame[20] == 0 || frame[20] == unix.IPPROTO_ICMPV6 && frame[54] >= 130) {
 			continue // multicast listener and neighbour discovery
 		}
-		if header[0]&1 == 0 {
-			return frame, false
+		if header[0]&1 != 0 {
+			sum.from = int(binary.NativeEndian.Uint16(header[6:]))
+			sum.to = sum.from + int(binary.NativeEndian.Uint16(header[8:]))
 		}
-		start := int(binary.NativeEndian.Uint16(header[6:]))
-		at := start + int(binary.NativeEndian.Uint16(header[8:]))
-		binary.BigEndian.PutUint16(frame[at:], ^onesSum(frame[start:]))
-		if frame[at] == 0 && frame[at+1] == 0 { // as skb_checksum_help does
-			frame[at], frame[at+1] = 0xff, 0xff
-		}
-		return frame, true
+		return frame, sum
 	}
 	t.l.Fatal("no packet arrived within 2 s")
-	return nil, false
+	return nil, sum
+}
+
+// complete writes the checksum in place of the device.
+func complete(frame []byte, from, to int) {
+	binary.BigEndian.PutUint16(frame[to:], ^onesSum(frame[from:]))
+	if frame[to] == 0 && frame[to+1] == 0 { // as skb_checksum_help does
+		frame[to], frame[to+1] = 0xff, 0xff
+	}
 }
 
 // wantPacket receives the next packet and checks it.
 func (t *tap) wantPacket(p packet) {
 	t.l.Helper()
-	got, partial := t.receive()
+	got, sum := t.receive()
+	if sum.to == 0 {
+		t.l.Error("checksum is complete, want it left to the device")
+	} else {
+		complete(got, sum.from, sum.to)
+	}
+	t.compare(got, p)
+	if err := checkSums(got, 14); err != nil {
+		t.l.Errorf("checksums: %v", err)
+	}
+}
+
+func (t *tap) compare(got []byte, p packet) {
+	t.l.Helper()
 	frame := p.bytes()
 	copy(frame, farMAC[:])
 	copy(frame[6:], deviceMAC[:])
 	if !bytes.Equal(got, frame) {
 		t.l.Errorf("packet (-want +got):\n%s", diff(frame, got, false))
-	}
-	if err := checkSums(got, 14); err != nil {
-		t.l.Errorf("after the device: %v", err)
-	}
-	if !partial {
-		t.l.Error("checksum is complete, want it left to the device")
 	}
 }
 
@@ -224,5 +233,99 @@ func TestPartialChecksum(t *testing.T) {
 			client.sendPartial(in)
 			backend.wantPacket(in.snat(ip.nodeIn, 0).to(ip.remote).hop())
 		})
+	}
+}
+
+// setTxChecksum tells whether the device claims to complete checksums itself.
+func (l *lb) setTxChecksum(dev string, on bool) {
+	l.Helper()
+	value := struct{ cmd, data uint32 }{cmd: unix.ETHTOOL_STXCSUM}
+	if on {
+		value.data = 1
+	}
+	l.lab.do(func() {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+		l.must(err)
+		defer func() { _ = unix.Close(fd) }()
+		request := struct {
+			name [unix.IFNAMSIZ]byte
+			data unsafe.Pointer
+			_    [16]byte
+		}{data: unsafe.Pointer(&value)}
+		copy(request.name[:], dev)
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
+			l.must(errno)
+		}
+	})
+}
+
+// withPartialPadding is an ICMP error about a packet whose checksum is partial:
+// zeros follow the quote. Whoever sums the message, writes 0xffff among them.
+func (p packet) withPartialPadding(about uint8, summed bool) packet {
+	most := 576 - 28 - 20
+	if p.v6() {
+		most = 1280 - 48 - 20
+	}
+	padding := make([]byte, 20)
+	if summed {
+		at := map[uint8]int{unix.IPPROTO_TCP: 16, unix.IPPROTO_UDP: 6}[about]
+		padding[at], padding[at+1] = 0xff, 0xff
+	}
+	p.payload = append(slices.Clone(p.payload[:min(len(p.payload), most)]), padding...)
+	return p
+}
+
+// TestICMPAboutPartialChecksum answers packets whose checksum is partial with
+// ICMP errors. The answer must be right if the device sums it, if the kernel
+// does so in place of the device, and if nobody does as on the way to a
+// container on this host.
+func TestICMPAboutPartialChecksum(t *testing.T) {
+	live, err := labWithNeighbours()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ip := range ipVersions {
+		for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+			for _, offload := range []bool{true, false} {
+				t.Run(fmt.Sprintf("%s %s, offload %t", ip.name, protocolName(protocol), offload), func(t *testing.T) {
+					l := newLB(t)
+					l.lab = live
+					l.setTxChecksum(outside, offload)
+					t.Cleanup(func() { l.setTxChecksum(outside, true) })
+					l.attach(outside)
+					client := l.tap(outside)
+					l.serve(ip, protocol, narrow)
+					want := func(e packet) {
+						t.Helper()
+						frame, sum := client.receive()
+						if left := sum.to != 0; left != offload {
+							t.Errorf("checksum left to the device: %t, want %t", left, offload)
+						}
+						if offload {
+							client.compare(frame, e.withPartialPadding(protocol, false))
+							complete(frame, sum.from, sum.to)
+						}
+						client.compare(frame, e.withPartialPadding(protocol, true))
+					}
+					mtu := map[string]uint32{"IPv4": 1000, "IPv6": 1280}[ip.name]
+					for _, exts := range [][]extension{nil, {hopByHop()}} {
+						in := establishing(protocol, ip.client, port(ip.vip, "80")).withSize(1350)
+						in.df, in.partial = true, true
+						if exts != nil && ip.name == "IPv4" {
+							in.options = []byte{1, 1, 1, 1, 1, 1, 1, 0}
+						} else {
+							in.exts = exts
+						}
+						client.sendPartial(in)
+						want(in.tooBig(mtu))
+						if protocol == unix.IPPROTO_UDP {
+							in = in.to(port(ip.vip, "81")).withSize(1)
+							client.sendPartial(in)
+							want(in.portUnreachable())
+						}
+					}
+				})
+			}
+		}
 	}
 }
