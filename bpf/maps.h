@@ -90,14 +90,15 @@ struct {
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 2 * MAX_UDP_FLOWS);
+	__uint(max_entries, 2 * MAX_UDP_FLOWS + MAX_UDP_FLOWS / 4); /* see bpf/size.go */
 	__type(key, struct flow_key);
 	__type(value, struct flow);
 } udp_flows SEC(".maps");
 
 /*
- * The number of flows in `flows`, by frontend index; the last element is that
- * of all frontends. The data plane counts, the agent's sweep corrects.
+ * The number of flows in `flows`: element 0 is that of all frontends, element
+ * 1 + n that of the frontend with index n. The data plane counts, the agent's
+ * sweep corrects.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -57,8 +57,8 @@ func TestObjectSaysWhatItIs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.Layout != 1 {
-		t.Errorf("layout %d, want 1", o.Layout)
+	if o.Layout != bpf.Layout {
+		t.Errorf("layout %d, want %d", o.Layout, bpf.Layout)
 	}
 	if diff := cmp.Diff([]Program{{Name: "blixt", Type: "tcx", Section: "classifier"}}, o.Programs); diff != "" {
 		t.Error(diff)
@@ -223,7 +223,7 @@ func TestFileIsLoadedAndChecked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if im.Name != path || im.Digest != "" || im.Object.Layout != 1 {
+	if im.Name != path || im.Digest != "" || im.Object.Layout != bpf.Layout {
 		t.Errorf("got %s, digest %q, layout %d", im.Name, im.Digest, im.Object.Layout)
 	}
 	write(t, path, []byte("no ELF"))

@@ -13,7 +13,7 @@ import (
 // Sizes of tables, 0: as compiled. bpfman takes them from the object, without a way to
 // change them, so they are chosen when an image is built.
 type Sizes struct {
-	// Flows is the number of established flows.
+	// Flows is the number of established TCP flows, see bpf.FlowTables for others.
 	Flows uint32
 	// RingSlots is the number of slots of all rings.
 	RingSlots uint32
@@ -78,11 +78,7 @@ func (o *Object) entries(s Sizes) (map[string]uint32, error) {
 		}
 		maps.Copy(want, tables)
 	}
-	choose("flows", s.Flows, MinFlows, MaxFlows, map[string]uint32{
-		// A flow has two entries.
-		bpf.BlixtMapFlows:    2 * s.Flows,
-		bpf.BlixtMapNewFlows: 2 * bpf.NewFlows(s.Flows),
-	})
+	choose("flows", s.Flows, MinFlows, MaxFlows, bpf.FlowTables(s.Flows))
 	if s.RingSlots%2 != 0 {
 		errs = append(errs, fmt.Errorf("%d ring slots: want an even number", s.RingSlots))
 	}
@@ -90,6 +86,7 @@ func (o *Object) entries(s Sizes) (map[string]uint32, error) {
 	choose("addresses", s.Addresses, have[bpf.BlixtMapAddresses], MaxFrontends, map[string]uint32{bpf.BlixtMapAddresses: s.Addresses})
 	choose("frontends", s.Frontends, have[bpf.BlixtMapFrontends], MaxFrontends, map[string]uint32{
 		bpf.BlixtMapFrontends: s.Frontends, bpf.BlixtMapPublished: s.Frontends, bpf.BlixtMapFrontendStats: s.Frontends,
+		bpf.BlixtMapEstablished: 1 + s.Frontends,
 	})
 	choose("backends", s.Backends, have[bpf.BlixtMapBackends], MaxBackends, map[string]uint32{
 		bpf.BlixtMapBackends: s.Backends, bpf.BlixtMapBackendFlows: s.Backends,

@@ -28,7 +28,7 @@ import (
 )
 
 // defaultSizes are those of the tables that a story begins with.
-var defaultSizes = datapath.Sizes{Addresses: 16, Frontends: 16, Backends: 64, RingSlots: 131072, Flows: 64, NewFlows: 64}
+var defaultSizes = datapath.Sizes{Addresses: 16, Frontends: 16, Backends: 64, RingSlots: 131072, Flows: 64, NewFlows: 64, UDPFlows: 64}
 
 func TestStories(t *testing.T) {
 	run(t, "fake", func(_ *testscript.Env, s datapath.Sizes) (writer.Tables, error) { return datapath.NewFake(s), nil })
@@ -253,6 +253,7 @@ func kernelMaps(env *testscript.Env, s datapath.Sizes) (writer.Tables, error) {
 	}
 	spec.Maps[bpf.BlixtMapFlows].MaxEntries = uint32(2 * s.Flows)
 	spec.Maps[bpf.BlixtMapNewFlows].MaxEntries = uint32(2 * s.NewFlows)
+	spec.Maps[bpf.BlixtMapUdpFlows].MaxEntries = uint32(2*s.UDPFlows + s.UDPFlows/4)
 	spec.Maps[bpf.BlixtMapRings].MaxEntries = uint32(s.RingSlots / 2)
 	all := map[string]*ebpf.Map{}
 	for name, m := range spec.Maps {

@@ -55,7 +55,7 @@ connection.`,
 	f.StringSliceVarP(&o.Interfaces, "interface", "i", nil, "interface to attach to, may be repeated (default: all that are up, including loopback, except ports of bridges and bonds)")
 	f.StringVar(&o.NodeName, "node-name", hostname, "nodeName of the endpoints on this host")
 	f.Var(&ports, "snat-ports", "source ports towards backends elsewhere; this host's own connections must not use them. With bpfman a program uses one half, the next version the other")
-	f.Uint32Var(&l.flows, "flows", 0, "size of the table of established flows, at most 4194304 (default 262144; about 290 bytes per flow in use)")
+	f.Uint32Var(&l.flows, "flows", 0, "size of the table of established TCP flows, at most 4194304 (default 262144; 400 bytes per flow in use); those of other flows follow")
 	f.Uint32Var(&l.ringSlots, "ring-slots", 0, "slots of all rings together, at most 8388608 (default 4194304; 4 bytes each)")
 	f.StringVar(&o.Name, "name", loader.DefaultName, "name of this load balancer; several on one host need different names")
 	f.StringVar(&l.builtin.BPFFS, "bpffs", loader.DefaultBPFFS, "BPF file system to pin to; mounted if necessary")

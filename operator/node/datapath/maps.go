@@ -25,7 +25,8 @@ type Maps struct {
 	sizes Sizes
 
 	config, addresses, frontends, backends, backendFlows *ebpf.Map
-	flows, counters, frontendStats, linkPackets          *ebpf.Map
+	flows, udpFlows, established                         *ebpf.Map
+	counters, frontendStats, linkPackets                 *ebpf.Map
 
 	// These two are mapped into memory: the program sees a store at once and as
 	// a whole, and it takes no system call.
@@ -128,7 +129,8 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 	}
 	m := &Maps{
 		config: maps[bpf.LayoutMap], addresses: maps[bpf.BlixtMapAddresses], frontends: maps[bpf.BlixtMapFrontends],
-		backends: maps[bpf.BlixtMapBackends], backendFlows: maps[bpf.BlixtMapBackendFlows], flows: maps[bpf.BlixtMapFlows],
+		backends: maps[bpf.BlixtMapBackends], backendFlows: maps[bpf.BlixtMapBackendFlows],
+		flows: maps[bpf.BlixtMapFlows], udpFlows: maps[bpf.BlixtMapUdpFlows], established: maps[bpf.BlixtMapEstablished],
 		counters: maps[bpf.BlixtMapCounters], frontendStats: maps[bpf.BlixtMapFrontendStats], linkPackets: maps[bpf.BlixtMapLinkPackets],
 	}
 	if m.published, err = m.mmap(maps[bpf.BlixtMapPublished]); err != nil {
@@ -140,10 +142,11 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 	m.sizes = Sizes{
 		Addresses: int(m.addresses.MaxEntries()),
 		// Counters and rings are by index, too: the smallest table counts.
-		Frontends: int(min(m.frontends.MaxEntries(), m.frontendStats.MaxEntries(), uint32(len(m.published)))),
+		Frontends: int(min(m.frontends.MaxEntries(), m.frontendStats.MaxEntries(), m.established.MaxEntries()-1, uint32(len(m.published)))),
 		Backends:  int(min(m.backends.MaxEntries(), m.backendFlows.MaxEntries())),
 		RingSlots: min(2*len(m.rings), 1<<offsetBits),
 		Flows:     int(m.flows.MaxEntries()) / 2,
+		UDPFlows:  int(m.udpFlows.MaxEntries()) * 4 / 9, // as bpf.FlowTables has made it
 	}
 	if n := maps[bpf.BlixtMapNewFlows]; n != nil {
 		m.sizes.NewFlows = int(n.MaxEntries()) / 2

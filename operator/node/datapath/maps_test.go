@@ -49,6 +49,7 @@ func kernelMaps(t testing.TB, s Sizes) *Maps {
 	m, err := New(specMaps(t, func(spec *ebpf.CollectionSpec) {
 		spec.Maps[bpf.BlixtMapFlows].MaxEntries = uint32(2 * s.Flows)
 		spec.Maps[bpf.BlixtMapNewFlows].MaxEntries = uint32(2 * s.NewFlows)
+		spec.Maps[bpf.BlixtMapUdpFlows].MaxEntries = uint32(2*s.UDPFlows + s.UDPFlows/4)
 	}))
 	if err != nil {
 		t.Fatal(err)

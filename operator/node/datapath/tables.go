@@ -85,7 +85,8 @@ type Sizes struct {
 	Frontends int `json:"frontends"`
 	Backends  int `json:"backends"`
 	RingSlots int `json:"ringSlots"`
-	// Flows and NewFlows count flows, which have two entries each.
+	// Flows, NewFlows and UDPFlows count flows, which have two entries each.
 	Flows    int `json:"flows"`
 	NewFlows int `json:"newFlows"`
+	UDPFlows int `json:"udpFlows"`
 }

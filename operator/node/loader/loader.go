@@ -45,7 +45,8 @@ type Options struct {
 	Image string
 	// Interfaces to attach to, by name. SetInterfaces changes them later.
 	Interfaces []string
-	// Flows is the number of established flows, 0: the object's default.
+	// Flows is the number of established TCP flows, see bpf.FlowTables for
+	// others; 0: the object's default.
 	Flows uint32
 	// RingSlots is the number of slots of all rings, 0: the object's default.
 	RingSlots uint32
@@ -140,8 +141,9 @@ func (o Options) spec() (*ebpf.CollectionSpec, error) {
 		if o.Flows < bpf.MinFlows || o.Flows > bpf.MaxFlows {
 			return nil, fmt.Errorf("%d flows: want %d to %d", o.Flows, bpf.MinFlows, bpf.MaxFlows)
 		}
-		spec.Maps[bpf.BlixtMapFlows].MaxEntries = 2 * o.Flows
-		spec.Maps[bpf.BlixtMapNewFlows].MaxEntries = 2 * bpf.NewFlows(o.Flows)
+		for name, n := range bpf.FlowTables(o.Flows) {
+			spec.Maps[name].MaxEntries = n
+		}
 	}
 	if o.RingSlots != 0 {
 		// Two slots to an element.

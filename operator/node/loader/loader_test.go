@@ -201,8 +201,8 @@ func TestMismatchNamesWhatDiffers(t *testing.T) {
 	other := o
 	other.Flows = 8192
 	_, err := Load(other)
-	if err == nil || !strings.Contains(err.Error(), "does not fit this program and these options") || !strings.Contains(err.Error(), "8192 changed to 16384") || strings.Count(err.Error(), ";") != 1 {
-		t.Errorf("error %v, want one about the size of flows", err)
+	if err == nil || !strings.Contains(err.Error(), "does not fit this program and these options") || !strings.Contains(err.Error(), "8192 changed to 16384") || strings.Count(err.Error(), ";") != 2 {
+		t.Errorf("error %v, want one about the sizes of the three tables of flows", err)
 	}
 	dir := filepath.Join(o.BPFFS, "blixt", DefaultName, "maps")
 	if err := os.Rename(filepath.Join(dir, "blixt_layout_2"), filepath.Join(dir, "blixt_layout_7")); err != nil {
