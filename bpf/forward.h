@@ -38,6 +38,19 @@ static __always_inline int reset_flow(struct __sk_buff *ctx, struct packet *p, s
 }
 
 /*
+ * Reports whether the packet may leave its flow, whose backend does not serve
+ * any more: it is a datagram, and the ring has another backend for it. A later
+ * fragment goes where the first one went.
+ */
+__noinline bool may_leave(const struct packet *p, const struct flow *f)
+{
+	if (!p || !f || f->flags & FLOW_REPLY || p->key.protocol != IPPROTO_UDP || p->fragment == LATER_FRAGMENT)
+		return false;
+	__u32 id = select_backend(&p->key, f->frontend);
+	return id != BACKEND_REJECT && id != f->backend;
+}
+
+/*
  * Serves a packet of the flow f. Returns a verdict, or NO_FLOW if the flow does
  * not live any more and the packet may begin a new one.
  *
@@ -74,8 +87,13 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 		return TC_ACT_SHOT;
 	if (!translates_here(p, f)) /* 1 */
 		return pass(COUNTER_NOT_OURS);
-	if (backend_gone(f)) /* 2 */
+	const struct backend *b = bpf_map_lookup_elem(&backends, &f->backend); /* 2 */
+	if (!b || b->generation != f->generation)
 		return reset_flow(ctx, p, f);
+	if (b->flags & BACKEND_NOT_SERVING && may_leave(p, f)) {
+		forget(&p->key, f);
+		return NO_FLOW;
+	}
 	__u32 tick = now();
 	if (is_port_reservation(&p->key, f)) /* 3 */
 		return refresh_reservation(p, f, tick);
