@@ -7,6 +7,7 @@
 #ifndef BLIXT_ANSWER_H
 #define BLIXT_ANSWER_H
 
+#include "ratelimit.h"
 #include "rewrite.h"
 #include "route.h"
 
@@ -15,13 +16,19 @@
 #define ICMP4_ECHO 8
 #define ICMP4_TIME_EXCEEDED 11
 #define ICMP4_PARAMETER_PROBLEM 12
+#define ICMP4_NET_UNREACHABLE 0	 /* code */
+#define ICMP4_HOST_UNREACHABLE 1 /* code */
 #define ICMP4_PORT_UNREACHABLE 3 /* code */
 #define ICMP4_FRAG_NEEDED 4	 /* code */
+#define ICMP4_PROHIBITED 13	 /* code */
 #define ICMP6_UNREACHABLE 1
 #define ICMP6_TOO_BIG 2
+#define ICMP6_TIME_EXCEEDED 3
 #define ICMP6_PARAMETER_PROBLEM 4
 #define ICMP6_ECHO 128
 #define ICMP6_ECHO_REPLY 129
+#define ICMP6_NO_ROUTE 0	 /* code */
+#define ICMP6_PROHIBITED 1	 /* code */
 #define ICMP6_PORT_UNREACHABLE 4 /* code */
 #define ICMP6_ROUTER_SOLICITATION 133
 #define ICMP6_REDIRECT 137
@@ -81,7 +88,7 @@ __noinline bool make_rst(struct __sk_buff *ctx, struct packet *p)
 }
 
 /* Answers a TCP packet with a RST from its destination. Returns the verdict. */
-__noinline int answer_rst(struct __sk_buff *ctx, struct packet *p, __u32 counter)
+__noinline int answer_rst(struct __sk_buff *ctx, struct packet *p, __u32 counter, __u32 share)
 {
 	if (!p)
 		return TC_ACT_SHOT;
@@ -96,6 +103,8 @@ __noinline int answer_rst(struct __sk_buff *ctx, struct packet *p, __u32 counter
 
 	if (p->tcp_flags & TCP_RST)
 		return drop(COUNTER_DROP_NO_FLOW);
+	if (!may_answer(share))
+		return drop(COUNTER_DROP_ANSWER_LIMIT);
 	p->to.src = p->key.dst;
 	p->to.dst = p->key.src;
 	p->to.sport = p->key.dport;
@@ -146,10 +155,12 @@ static __always_inline bool resize_for_icmp(struct __sk_buff *ctx, const struct 
  * Its precedence is that of RFC 1812, 4.3.2.5. It is never fragmented, so that
  * its identification may be zero (RFC 6864, 4.1).
  */
-__noinline int answer_icmp(struct __sk_buff *ctx, struct packet *p)
+__noinline int answer_icmp(struct __sk_buff *ctx, struct packet *p, __u32 counter, __u32 share)
 {
 	if (!p)
 		return TC_ACT_SHOT;
+	if (!may_answer(share))
+		return drop(COUNTER_DROP_ANSWER_LIMIT);
 	bool v4 = p->version == 4;
 	bool tcp = p->key.protocol == IPPROTO_TCP;
 	bool partial = (tcp || p->key.protocol == IPPROTO_UDP) && p->fragment != LATER_FRAGMENT &&
@@ -191,6 +202,7 @@ __noinline int answer_icmp(struct __sk_buff *ctx, struct packet *p)
 	}
 	if (bpf_skb_store_bytes(ctx, p->l3 + ip, &p->icmp, message, BPF_F_RECOMPUTE_CSUM))
 		return drop(COUNTER_DROP_ERROR);
+	count(counter);
 	return send_back(ctx, p);
 }
 
@@ -202,33 +214,24 @@ static __always_inline void set_icmp(struct packet *p, __u8 type, __u8 code, __b
 	p->icmp.rest = rest;
 }
 
+/*
+ * Reports whether an ICMP error may answer the packet. Neither an error nor a
+ * fragment other than the first may be answered by one (RFC 1122, 3.2.2). Other
+ * ICMP than errors does not get here.
+ */
+static __always_inline bool may_get_error(const struct packet *p)
+{
+	return p->fragment != LATER_FRAGMENT && (p->key.protocol == IPPROTO_TCP || p->key.protocol == IPPROTO_UDP);
+}
+
 /* Answers a UDP packet to a port that nobody serves. */
-static __always_inline int answer_port_unreachable(struct __sk_buff *ctx, struct packet *p, __u32 counter)
+static __always_inline int answer_port_unreachable(struct __sk_buff *ctx, struct packet *p, __u32 counter, __u32 share)
 {
 	if (p->version == 4)
 		set_icmp(p, ICMP4_UNREACHABLE, ICMP4_PORT_UNREACHABLE, 0);
 	else
 		set_icmp(p, ICMP6_UNREACHABLE, ICMP6_PORT_UNREACHABLE, 0);
-	count(counter);
-	return answer_icmp(ctx, p);
-}
-
-/*
- * Answers a packet that is larger than the path MTU (RFC 1191, RFC 8201). A
- * sender that allows fragmentation would ignore the answer. Neither an error
- * nor a later fragment must be answered with an error (RFC 1122, 3.2.2). Such
- * packets are dropped.
- */
-static __always_inline int answer_too_big(struct __sk_buff *ctx, struct packet *p, __u32 mtu)
-{
-	if (!p->dont_fragment || p->key.protocol == IPPROTO_ICMP || p->key.protocol == IPPROTO_ICMPV6)
-		return drop(COUNTER_DROP_TOO_BIG);
-	if (p->version == 4)
-		set_icmp(p, ICMP4_UNREACHABLE, ICMP4_FRAG_NEEDED, bpf_htonl(mtu & 0xffff));
-	else
-		set_icmp(p, ICMP6_TOO_BIG, 0, bpf_htonl(mtu));
-	count(COUNTER_REJECT_TOO_BIG);
-	return answer_icmp(ctx, p);
+	return answer_icmp(ctx, p, counter, share);
 }
 
 /* Turns an echo request into its reply. In the checksum only the type changes: swapped addresses have the same sum. */
@@ -240,6 +243,8 @@ static __always_inline int answer_ping(struct __sk_buff *ctx, struct packet *p)
 	__u8 type = to;
 	__u64 pseudo = 0;
 
+	if (!may_answer(SHARE_PINGS))
+		return drop(COUNTER_DROP_ANSWER_LIMIT);
 	if (!rewrite_ip(ctx, p, &p->key.dst, &p->key.src, ANSWER_HOP_LIMIT, &pseudo) ||
 	    bpf_l4_csum_replace(ctx, p->l4 + ICMP_CHECK, from, to, 2) || bpf_skb_store_bytes(ctx, p->l4, &type, 1, 0))
 		return drop(COUNTER_DROP_ERROR);

@@ -14,6 +14,7 @@
  *   packet.h     parses a packet
  *   rewrite.h    gives a packet another tuple
  *   route.h      looks up the FIB, redirects
+ *   ratelimit.h  how many answers are sent
  *   answer.h     RST, ICMP errors, echo replies
  *   way.h        where a flow is translated and how its packets leave
  *   ring.h       selects a backend
@@ -69,10 +70,10 @@ static __always_inline int reject_unserved(struct __sk_buff *ctx, struct packet 
 	if (is_martian(p))
 		return drop(COUNTER_DROP_MARTIAN);
 	if (p->key.protocol == IPPROTO_UDP)
-		return answer_port_unreachable(ctx, p, COUNTER_REJECT_UNSERVED);
+		return answer_port_unreachable(ctx, p, COUNTER_REJECT_UNSERVED, SHARE_UNSERVED);
 	if (p->fragment != WHOLE)
 		return drop(COUNTER_DROP_FRAGMENT);
-	return answer_rst(ctx, p, COUNTER_REJECT_UNSERVED);
+	return answer_rst(ctx, p, COUNTER_REJECT_UNSERVED, SHARE_UNSERVED);
 }
 
 /*

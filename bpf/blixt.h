@@ -264,21 +264,23 @@ enum counter {
 	COUNTER_FLOW_PORT_CHANGED,     /* flow got another source port because its own was taken */
 	COUNTER_HOST_TRANSLATED,       /* packet of the host itself translated: a flow has the source port that the host chose */
 	COUNTER_DRAINED,	       /* passed on unchanged while draining: belongs to no known flow */
-	COUNTER_HOP_LIMIT_PASSED,      /* passed on unchanged, for the stack to answer: hop limit used up */
 	COUNTER_REJECT_NO_BACKEND,     /* rejected: frontend without a backend, or reject slot */
 	COUNTER_REJECT_UNSERVED,       /* rejected: port of an exclusive address without a frontend */
 	COUNTER_REJECT_BACKEND_GONE,   /* rejected: the backend of the flow is gone */
 	COUNTER_REJECT_TOO_BIG,	       /* answered with the path MTU */
+	COUNTER_REJECT_UNREACHABLE,    /* answered: the FIB has no route, or one that says so */
+	COUNTER_REJECT_HOP_LIMIT,      /* answered: hop limit used up */
 	COUNTER_DROP_MARTIAN,	       /* would begin a flow or get an answer, from a source that nobody can answer */
 	COUNTER_DROP_NO_FLOW,	       /* RST or ICMP error for an exclusive address without a flow */
 	COUNTER_DROP_FRAGMENT,	       /* later fragment for an exclusive address, its first one not seen */
 	COUNTER_DROP_UNSUPPORTED,      /* protocol other than TCP, UDP, ICMP for an exclusive address */
 	COUNTER_DROP_NEW_FLOW,	       /* the kernel had no room for a new flow */
 	COUNTER_DROP_PORTS_EXHAUSTED,  /* no source port left towards the backend */
-	COUNTER_DROP_NO_ROUTE,	       /* the FIB has no route, or one that forbids the packet */
+	COUNTER_DROP_NO_ROUTE,	       /* no route, and none to answer: a blackhole, an ICMP error, a later fragment */
 	COUNTER_DROP_FORWARDING_OFF,   /* IP forwarding is off on the interface the packet came in by */
 	COUNTER_DROP_NO_SOURCE,	       /* this node has no address to translate the source to */
-	COUNTER_DROP_HOP_LIMIT,	       /* reply with its hop limit used up */
+	COUNTER_DROP_HOP_LIMIT,	       /* hop limit of an ICMP error or of a later fragment used up: must not be answered */
+	COUNTER_DROP_ANSWER_LIMIT,     /* not answered: too many answers in this second */
 	COUNTER_DROP_TOO_BIG,	       /* larger than the path MTU, and the sender did not forbid fragmentation */
 	COUNTER_DROP_ERROR,	       /* the kernel rejected a rewrite */
 	COUNTERS,

@@ -97,24 +97,26 @@ const (
 	BlixtCounterCOUNTER_FLOW_PORT_CHANGED    BlixtCounter = 11
 	BlixtCounterCOUNTER_HOST_TRANSLATED      BlixtCounter = 12
 	BlixtCounterCOUNTER_DRAINED              BlixtCounter = 13
-	BlixtCounterCOUNTER_HOP_LIMIT_PASSED     BlixtCounter = 14
-	BlixtCounterCOUNTER_REJECT_NO_BACKEND    BlixtCounter = 15
-	BlixtCounterCOUNTER_REJECT_UNSERVED      BlixtCounter = 16
-	BlixtCounterCOUNTER_REJECT_BACKEND_GONE  BlixtCounter = 17
-	BlixtCounterCOUNTER_REJECT_TOO_BIG       BlixtCounter = 18
-	BlixtCounterCOUNTER_DROP_MARTIAN         BlixtCounter = 19
-	BlixtCounterCOUNTER_DROP_NO_FLOW         BlixtCounter = 20
-	BlixtCounterCOUNTER_DROP_FRAGMENT        BlixtCounter = 21
-	BlixtCounterCOUNTER_DROP_UNSUPPORTED     BlixtCounter = 22
-	BlixtCounterCOUNTER_DROP_NEW_FLOW        BlixtCounter = 23
-	BlixtCounterCOUNTER_DROP_PORTS_EXHAUSTED BlixtCounter = 24
-	BlixtCounterCOUNTER_DROP_NO_ROUTE        BlixtCounter = 25
-	BlixtCounterCOUNTER_DROP_FORWARDING_OFF  BlixtCounter = 26
-	BlixtCounterCOUNTER_DROP_NO_SOURCE       BlixtCounter = 27
-	BlixtCounterCOUNTER_DROP_HOP_LIMIT       BlixtCounter = 28
-	BlixtCounterCOUNTER_DROP_TOO_BIG         BlixtCounter = 29
-	BlixtCounterCOUNTER_DROP_ERROR           BlixtCounter = 30
-	BlixtCounterCOUNTERS                     BlixtCounter = 31
+	BlixtCounterCOUNTER_REJECT_NO_BACKEND    BlixtCounter = 14
+	BlixtCounterCOUNTER_REJECT_UNSERVED      BlixtCounter = 15
+	BlixtCounterCOUNTER_REJECT_BACKEND_GONE  BlixtCounter = 16
+	BlixtCounterCOUNTER_REJECT_TOO_BIG       BlixtCounter = 17
+	BlixtCounterCOUNTER_REJECT_UNREACHABLE   BlixtCounter = 18
+	BlixtCounterCOUNTER_REJECT_HOP_LIMIT     BlixtCounter = 19
+	BlixtCounterCOUNTER_DROP_MARTIAN         BlixtCounter = 20
+	BlixtCounterCOUNTER_DROP_NO_FLOW         BlixtCounter = 21
+	BlixtCounterCOUNTER_DROP_FRAGMENT        BlixtCounter = 22
+	BlixtCounterCOUNTER_DROP_UNSUPPORTED     BlixtCounter = 23
+	BlixtCounterCOUNTER_DROP_NEW_FLOW        BlixtCounter = 24
+	BlixtCounterCOUNTER_DROP_PORTS_EXHAUSTED BlixtCounter = 25
+	BlixtCounterCOUNTER_DROP_NO_ROUTE        BlixtCounter = 26
+	BlixtCounterCOUNTER_DROP_FORWARDING_OFF  BlixtCounter = 27
+	BlixtCounterCOUNTER_DROP_NO_SOURCE       BlixtCounter = 28
+	BlixtCounterCOUNTER_DROP_HOP_LIMIT       BlixtCounter = 29
+	BlixtCounterCOUNTER_DROP_ANSWER_LIMIT    BlixtCounter = 30
+	BlixtCounterCOUNTER_DROP_TOO_BIG         BlixtCounter = 31
+	BlixtCounterCOUNTER_DROP_ERROR           BlixtCounter = 32
+	BlixtCounterCOUNTERS                     BlixtCounter = 33
 )
 
 type BlixtFlow struct {
@@ -298,6 +300,7 @@ const (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	BlixtMapAddresses     = "addresses"
+	BlixtMapAnswerBuckets = "answer_buckets"
 	BlixtMapBackendFlows  = "backend_flows"
 	BlixtMapBackends      = "backends"
 	BlixtMapBlixtLayout2  = "blixt_layout_2"
@@ -366,6 +369,7 @@ type BlixtProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type BlixtMapSpecs struct {
 	Addresses     *ebpf.MapSpec `ebpf:"addresses"`
+	AnswerBuckets *ebpf.MapSpec `ebpf:"answer_buckets"`
 	BackendFlows  *ebpf.MapSpec `ebpf:"backend_flows"`
 	Backends      *ebpf.MapSpec `ebpf:"backends"`
 	BlixtLayout2  *ebpf.MapSpec `ebpf:"blixt_layout_2"`
@@ -410,6 +414,7 @@ func (o *BlixtObjects) Close() error {
 // It can be passed to LoadBlixtObjects or ebpf.CollectionSpec.LoadAndAssign.
 type BlixtMaps struct {
 	Addresses     *ebpf.Map `ebpf:"addresses"`
+	AnswerBuckets *ebpf.Map `ebpf:"answer_buckets"`
 	BackendFlows  *ebpf.Map `ebpf:"backend_flows"`
 	Backends      *ebpf.Map `ebpf:"backends"`
 	BlixtLayout2  *ebpf.Map `ebpf:"blixt_layout_2"`
@@ -430,6 +435,7 @@ type BlixtMaps struct {
 func (m *BlixtMaps) Close() error {
 	return _BlixtClose(
 		m.Addresses,
+		m.AnswerBuckets,
 		m.BackendFlows,
 		m.Backends,
 		m.BlixtLayout2,

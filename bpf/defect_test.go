@@ -176,7 +176,7 @@ func TestDefect6_VerdictsSayWhatHappened(t *testing.T) {
 	c := cases{}
 	forEachProtocol(c, "verdicts", func(l *lb, ip ipVersion, proto uint8) {
 		l.serve(ip, proto, local)
-		l.backend(other, map[string]string{"IPv4": "10.200.0.1:80", "IPv6": "[fd00:200::1]:80"}[ip.name])
+		l.backend(other, map[string]string{"IPv4": "10.4.1.1:80", "IPv6": "[fd00:4:1::1]:80"}[ip.name]) // a blackhole
 		l.frontend(1, proto, port(ip.vip, "81"), other)
 		in := opening(proto, ip.client, port(ip.vip, "80"))
 		l.ingress(outside, in.to(ip.remote)).untouched("not_ours")

@@ -21,7 +21,7 @@ static __always_inline int reset_flow(struct __sk_buff *ctx, struct packet *p, s
 	if (p->key.protocol != IPPROTO_TCP || p->fragment != WHOLE)
 		return reply || p->fragment != WHOLE ? drop(COUNTER_REJECT_BACKEND_GONE) : NO_FLOW;
 	if (!reply)
-		return p->tcp_flags & TCP_SYN ? NO_FLOW : answer_rst(ctx, p, COUNTER_REJECT_BACKEND_GONE);
+		return p->tcp_flags & TCP_SYN ? NO_FLOW : answer_rst(ctx, p, COUNTER_REJECT_BACKEND_GONE, UNLIMITED);
 
 	/* The backend's own packet becomes the RST: it has the sequence number that the client expects. */
 	p->segment = p->l4 - p->l3 + sizeof(struct tcphdr);
@@ -133,7 +133,7 @@ static __always_inline int reject_no_backend(struct __sk_buff *ctx, struct packe
 {
 	count_rejected(frontend);
 	if (p->key.protocol == IPPROTO_TCP && p->fragment == WHOLE)
-		return answer_rst(ctx, p, COUNTER_REJECT_NO_BACKEND);
+		return answer_rst(ctx, p, COUNTER_REJECT_NO_BACKEND, SHARE_FRONTENDS + frontend);
 	return drop(COUNTER_REJECT_NO_BACKEND);
 }
 

@@ -107,7 +107,7 @@ func TestForward(t *testing.T) {
 		l.serve(ip, proto, remote)
 		vip, pod := port(ip.vip, "80"), ip.local
 		in := opening(proto, pod, vip)
-		out := in.snat(ip.nodeIn, 0).to(ip.remote).hop()
+		out := in.snat(ip.nodeIn, 0).to(ip.remote) // the stack has counted the hop
 		l.egressForwarded(pods, in).redirected(out, "flow_new forwarded")
 		re := answer(proto, ip.remote, out.src.String())
 		l.ingress(inside, re).toStack(re.from(vip).to(pod), "replied")

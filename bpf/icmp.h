@@ -36,9 +36,12 @@ struct quote {
 };
 
 /* Parses the quote of an ICMP error. Returns false if it is not TCP or UDP with its ports. */
-static __always_inline bool parse_quote(struct __sk_buff *ctx, const struct packet *p, struct quote *q)
+__noinline bool parse_quote(struct __sk_buff *ctx, const struct packet *p, struct quote *q)
 {
 	__be16 ports[2];
+
+	if (!p || !q)
+		return false;
 	__u32 end = p->l3 + p->len;
 
 	q->l3 = p->l4 + ICMP_HEADER_LEN;

@@ -166,6 +166,9 @@ func (l *lab) configure() error {
 		{"", routeSpec{dst: "10.4.1.0/24", kind: unix.RTN_BLACKHOLE}},
 		{"", routeSpec{dst: "10.4.2.0/24", kind: unix.RTN_UNREACHABLE}},
 		{"", routeSpec{dst: "10.4.3.0/24", kind: unix.RTN_PROHIBIT}},
+		{"", routeSpec{dst: "fd00:4:1::/64", kind: unix.RTN_BLACKHOLE}},
+		{"", routeSpec{dst: "fd00:4:2::/64", kind: unix.RTN_UNREACHABLE}},
+		{"", routeSpec{dst: "fd00:4:3::/64", kind: unix.RTN_PROHIBIT}},
 	} {
 		if err := l.route(r.dev, r.way); err != nil {
 			return err

@@ -62,6 +62,15 @@ enum clock {
 #define QUOTE_MAX (ICMP6_ERROR_MAX - 48)
 /* Zeros behind the quote where a device will write a checksum: it lies up to 16 bytes behind the place where its sum begins. */
 #define PARTIAL_PADDING 20
+/*
+ * Answers that one CPU sends for each share of ratelimit.h: 4,000 a second, so
+ * that a flood with forged sources makes it send 2 MB/s at most (RST: 0.2).
+ * After a quiet second it sends 4,000 at once: a scan finds all of the 1,000
+ * ports that nmap tries by default in their true state, and one of all 65,536
+ * ports takes 15 s. Linux limits its ICMP errors to 10,000 a second in all.
+ */
+#define ANSWER_BURST 4000
+#define ANSWER_INTERVAL 250000ULL /* ns */
 /* Hop limit of packets made here: the default that RFC 1700 recommends. */
 #define ANSWER_HOP_LIMIT 64
 /* Headers below this offset are accessed in place: the verifier follows small variable offsets only. */

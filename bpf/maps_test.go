@@ -36,6 +36,9 @@ func (l *lb) clear() {
 	for i := range l.Backends.MaxEntries() {
 		l.must(l.Backends.Put(i, BlixtBackend{}))
 	}
+	for i := range l.AnswerBuckets.MaxEntries() {
+		l.must(l.AnswerBuckets.Put(i, make([]uint64, ebpf.MustPossibleCPU())))
+	}
 	l.slots, l.words = 0, map[uint32]uint64{}
 }
 

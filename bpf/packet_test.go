@@ -161,10 +161,22 @@ func (p packet) icmpAnswer(kind, code uint8, rest uint32) packet {
 }
 
 func (p packet) portUnreachable() packet {
+	return p.unreachable(3, 4)
+}
+
+// unreachable is the answer of a router, with its codes for IPv4 and IPv6.
+func (p packet) unreachable(code4, code6 uint8) packet {
 	if p.v6() {
-		return p.icmpAnswer(1, 4, 0)
+		return p.icmpAnswer(1, code6, 0)
 	}
-	return p.icmpAnswer(3, 3, 0)
+	return p.icmpAnswer(3, code4, 0)
+}
+
+func (p packet) timeExceeded() packet {
+	if p.v6() {
+		return p.icmpAnswer(3, 0, 0)
+	}
+	return p.icmpAnswer(11, 0, 0)
 }
 
 func (p packet) tooBig(mtu uint32) packet {

@@ -19,9 +19,11 @@
 enum routed {
 	ROUTED,
 	ROUTE_LOCAL, /* an address of this node, or no route at all: the FIB returns the same for both */
+	ROUTE_UNREACHABLE,
+	ROUTE_PROHIBITED,
 	ROUTE_TOO_BIG,
 	ROUTE_FORWARDING_OFF,
-	ROUTE_NONE,
+	ROUTE_NONE, /* the packet is to vanish (blackhole), or the FIB cannot tell */
 };
 
 static __always_inline const struct config *config(void)
@@ -84,6 +86,10 @@ __noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct 
 		break;
 	case BPF_FIB_LKUP_RET_NOT_FWDED:
 		return ROUTE_LOCAL;
+	case BPF_FIB_LKUP_RET_UNREACHABLE:
+		return ROUTE_UNREACHABLE;
+	case BPF_FIB_LKUP_RET_PROHIBIT:
+		return ROUTE_PROHIBITED;
 	case BPF_FIB_LKUP_RET_FWD_DISABLED:
 		return ROUTE_FORWARDING_OFF;
 	case BPF_FIB_LKUP_RET_FRAG_NEEDED:

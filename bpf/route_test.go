@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -82,20 +83,38 @@ func TestPathMTU(t *testing.T) {
 
 func TestRoute(t *testing.T) {
 	c := cases{}
-	for name, way := range map[string]string{
-		"no route": "10.200.0.1:80", "blackhole": "10.4.1.1:80", "unreachable": "10.4.2.1:80", "prohibited": "10.4.3.1:80",
-		"no IPv6 route": "[fd00:200::1]:80",
+	// The answers are those of Linux when it forwards. A blackhole is silent.
+	for name, way := range map[string]struct {
+		backend      string
+		code4, code6 uint8
+	}{
+		"no route":         {"10.200.0.1:80", 0, 0},
+		"no IPv6 route":    {"[fd00:200::1]:80", 0, 0},
+		"unreachable":      {"10.4.2.1:80", 1, 0},
+		"IPv6 unreachable": {"[fd00:4:2::1]:80", 1, 0},
+		"prohibited":       {"10.4.3.1:80", 13, 1},
+		"IPv6 prohibited":  {"[fd00:4:3::1]:80", 13, 1},
+		"blackhole":        {"10.4.1.1:80", 0, 0},
+		"IPv6 blackhole":   {"[fd00:4:1::1]:80", 0, 0},
 	} {
 		for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 			c[name+" "+protocolName(protocol)] = func(l *lb) {
 				ip := ipVersions[0]
-				if ap(way).Addr().Is6() {
+				if ap(way.backend).Addr().Is6() {
 					ip = ipVersions[1]
 				}
 				l.serve(ip, protocol, other)
-				l.backend(other, way)
-				l.ingress(outside, opening(protocol, ip.client, port(ip.vip, "80"))).dropped("drop_no_route")
-				l.egressHost(outside, opening(protocol, ip.host, port(ip.vip, "80"))).dropped("drop_no_route")
+				l.backend(other, way.backend)
+				vip := port(ip.vip, "80")
+				in, own := opening(protocol, ip.client, vip), opening(protocol, ip.host, vip)
+				if strings.Contains(name, "blackhole") {
+					l.ingress(outside, in).dropped("drop_no_route")
+					l.egressHost(outside, own).dropped("drop_no_route")
+					return
+				}
+				l.ingress(outside, in).redirected(in.unreachable(way.code4, way.code6), "reject_unreachable")
+				l.egressHost(outside, own).redirected(own.unreachable(way.code4, way.code6).keepMACs(), "reject_unreachable")
+				l.egressForwarded(pods, in).redirected(in.unreachable(way.code4, way.code6), "reject_unreachable")
 			}
 		}
 	}
@@ -119,7 +138,8 @@ func TestRoute(t *testing.T) {
 		in := opening(proto, client, port(ip.vip, "80"))
 		out := in.snat(ip.nodeIn, 0).to(ip.remote).hop()
 		l.ingress(outside, in).redirected(out, "flow_new forwarded")
-		l.ingress(inside, answer(proto, ip.remote, out.src.String())).dropped("drop_no_route")
+		re := answer(proto, ip.remote, out.src.String())
+		l.ingress(inside, re).redirected(re.unreachable(0, 0), "reject_unreachable")
 	})
 	c["the route's preferred source"] = func(l *lb) {
 		ip := ipVersions[0]
@@ -141,15 +161,42 @@ func TestRoute(t *testing.T) {
 
 func TestHopLimit(t *testing.T) {
 	c := cases{}
-	forEachProtocol(c, "used up on the way to a remote backend: the stack answers", func(l *lb, ip ipVersion, proto uint8) {
+	// The address of the frontend, not the stack, answers: the stack may have a RST for it.
+	forEachProtocol(c, "used up on the way to a remote backend", func(l *lb, ip ipVersion, proto uint8) {
 		l.serve(ip, proto, remote)
 		vip := port(ip.vip, "80")
-		for _, n := range []uint8{1} {
-			l.ingress(outside, opening(proto, ip.client, vip).withTTL(n)).untouched("flow_new hop_limit_passed")
-		}
-		in := opening(proto, ip.client, vip).withTTL(2)
+		in := opening(proto, ip.client, vip).withTTL(1)
+		l.ingress(outside, in).redirected(in.timeExceeded(), "flow_new reject_hop_limit")
+		in = in.withTTL(2)
 		l.ingress(outside, in).redirected(in.snat(ip.nodeIn, 0).to(ip.remote).hop(), "forwarded")
-		l.ingress(outside, in.withTTL(1)).untouched("hop_limit_passed")
+		in = in.withTTL(1)
+		l.ingress(outside, in).redirected(in.timeExceeded(), "reject_hop_limit")
+		in.tos = 0xb9 // low delay and more, and a bit of ECN
+		l.ingress(outside, in).redirected(in.timeExceeded(), "reject_hop_limit")
+	})
+	forEachProtocol(c, "used up by a fragment: only the first is answered", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, remote)
+		in := establishing(proto, ip.client, port(ip.vip, "80")).withSize(800)
+		in.df = false
+		f := in.fragment(0, 400)
+		l.ingress(outside, f).redirected(f.snat(ip.nodeIn, 0).to(ip.remote).hop(), "flow_new forwarded")
+		f = f.withTTL(1)
+		l.ingress(outside, f).redirected(f.timeExceeded(), "reject_hop_limit")
+		l.ingress(outside, in.fragment(400, 0).withTTL(1)).dropped("drop_hop_limit")
+	})
+	forEachProtocol(c, "used up by an ICMP error: not answered", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, remote)
+		in := opening(proto, ip.client, port(ip.vip, "80"))
+		out := in.snat(ip.nodeIn, 0).to(ip.remote).hop()
+		l.ingress(outside, in).redirected(out, "flow_new forwarded")
+		k := icmpKinds[ip.name][0]
+		e := icmpError(ap(ip.remote).Addr().String(), ip.nodeIn, k.kind, k.code, k.rest, out, 0)
+		l.ingress(inside, e.withTTL(1)).dropped("drop_hop_limit")
+	})
+	forEachProtocol(c, "of a packet that leaves: the stack has seen to it", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, remote)
+		in := opening(proto, ip.local, port(ip.vip, "80")).withTTL(1)
+		l.egressForwarded(pods, in).redirected(in.snat(ip.nodeIn, 0).to(ip.remote), "flow_new forwarded")
 	})
 	forEachProtocol(c, "used up on the way to a local backend: the stack decides", func(l *lb, ip ipVersion, proto uint8) {
 		l.serve(ip, proto, local)
@@ -161,7 +208,8 @@ func TestHopLimit(t *testing.T) {
 		in := opening(proto, ip.client, port(ip.vip, "80"))
 		out := in.snat(ip.nodeIn, 0).to(ip.remote).hop()
 		l.ingress(outside, in).redirected(out, "flow_new forwarded")
-		l.ingress(inside, answer(proto, ip.remote, out.src.String()).withTTL(1)).dropped("drop_hop_limit")
+		re := answer(proto, ip.remote, out.src.String()).withTTL(1)
+		l.ingress(inside, re).redirected(re.timeExceeded(), "reject_hop_limit")
 	})
 	forEachProtocol(c, "a packet of this host may have a hop limit of 1", func(l *lb, ip ipVersion, proto uint8) {
 		l.serve(ip, proto, remote)

@@ -70,17 +70,56 @@ static __always_inline bool translates_here(const struct packet *p, const struct
 	return !(f->flags & FLOW_REPLY) || p->egress == !!(f->flags & FLOW_EGRESS);
 }
 
-/* Ends a packet that is ours and has no route. Returns the verdict. */
+/*
+ * Ends a packet that is ours and has no route, with the ICMP error that a
+ * router sends. Returns the verdict.
+ *
+ * A sender that allows fragmentation would ignore the MTU (RFC 1191). The MTU is
+ * told to every packet of an established flow: such a packet is larger than its
+ * answer, so nobody gains by forging it.
+ */
 static __always_inline int reject_unroutable(struct __sk_buff *ctx, struct packet *p, enum routed why)
 {
+	bool v4 = p->version == 4;
+	__u32 share = SHARE_FRONTENDS + p->to.frontend;
+
 	switch (why) {
 	case ROUTE_TOO_BIG:
-		return answer_too_big(ctx, p, p->route.mtu);
+		if (!p->dont_fragment || !may_get_error(p))
+			return drop(COUNTER_DROP_TOO_BIG);
+		if (v4)
+			set_icmp(p, ICMP4_UNREACHABLE, ICMP4_FRAG_NEEDED, bpf_htonl(p->route.mtu & 0xffff));
+		else
+			set_icmp(p, ICMP6_TOO_BIG, 0, bpf_htonl(p->route.mtu));
+		return answer_icmp(ctx, p, COUNTER_REJECT_TOO_BIG, p->to.flags & FLOW_ESTABLISHED ? UNLIMITED : share);
+	case ROUTE_LOCAL:
+		set_icmp(p, v4 ? ICMP4_UNREACHABLE : ICMP6_UNREACHABLE, v4 ? ICMP4_NET_UNREACHABLE : ICMP6_NO_ROUTE, 0);
+		break;
+	case ROUTE_UNREACHABLE:
+		set_icmp(p, v4 ? ICMP4_UNREACHABLE : ICMP6_UNREACHABLE, v4 ? ICMP4_HOST_UNREACHABLE : ICMP6_NO_ROUTE, 0);
+		break;
+	case ROUTE_PROHIBITED:
+		set_icmp(p, v4 ? ICMP4_UNREACHABLE : ICMP6_UNREACHABLE, v4 ? ICMP4_PROHIBITED : ICMP6_PROHIBITED, 0);
+		break;
 	case ROUTE_FORWARDING_OFF:
 		return drop(COUNTER_DROP_FORWARDING_OFF);
 	default:
 		return drop(COUNTER_DROP_NO_ROUTE);
 	}
+	return may_get_error(p) ? answer_icmp(ctx, p, COUNTER_REJECT_UNREACHABLE, share) : drop(COUNTER_DROP_NO_ROUTE);
+}
+
+/*
+ * Ends a packet that is ours with its hop limit used up, as a router does: the
+ * stack would do it for the address of the frontend, for which it may have a
+ * RST instead. Returns the verdict.
+ */
+static __always_inline int reject_hop_limit(struct __sk_buff *ctx, struct packet *p)
+{
+	if (!may_get_error(p))
+		return drop(COUNTER_DROP_HOP_LIMIT);
+	set_icmp(p, p->version == 4 ? ICMP4_TIME_EXCEEDED : ICMP6_TIME_EXCEEDED, 0, 0);
+	return answer_icmp(ctx, p, COUNTER_REJECT_HOP_LIMIT, SHARE_FRONTENDS + p->to.frontend);
 }
 
 /*
@@ -92,6 +131,7 @@ static __always_inline int select_way(struct __sk_buff *ctx, struct packet *p, b
 	struct addr any = {};
 	struct flow *to = &p->to;
 
+	to->flags = 0;
 	if (local && p->egress && ctx->ifindex != LOOPBACK_IFINDEX) {
 		*way = WAY_REENTER;
 		to->src = p->key.dst;
@@ -118,7 +158,7 @@ static __always_inline int select_way(struct __sk_buff *ctx, struct packet *p, b
 /*
  * Finds the route of a packet that gets the tuple p->to. Returns 0, or a
  * verdict. *hop_limit gets the packet's hop limit: one less where we forward
- * in place of the stack.
+ * in place of the stack, which a packet that leaves has passed already.
  */
 static __always_inline int route_flow(struct __sk_buff *ctx, struct packet *p, __u8 *hop_limit)
 {
@@ -127,9 +167,9 @@ static __always_inline int route_flow(struct __sk_buff *ctx, struct packet *p, _
 	*hop_limit = p->hop_limit;
 	if (to->flags & (FLOW_STACK | FLOW_REENTER))
 		return 0;
-	if (!p->host) {
+	if (!p->egress) {
 		if (p->hop_limit <= 1)
-			return to->flags & FLOW_REPLY ? drop(COUNTER_DROP_HOP_LIMIT) : pass(COUNTER_HOP_LIMIT_PASSED);
+			return reject_hop_limit(ctx, p);
 		*hop_limit -= 1;
 	}
 	enum routed rc = find_route(ctx, p, &to->src, &to->dst);
