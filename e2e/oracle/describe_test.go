@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/e2e/lib/forge"
 )
 
 // parsed is an IP packet taken apart.
@@ -47,7 +49,7 @@ func parse(b []byte) (p parsed, ok bool) {
 		flags := binary.BigEndian.Uint16(b[6:])
 		p.df, p.more, p.offset = flags&0x4000 != 0, flags&0x2000 != 0, int(flags&0x1fff)*8
 		p.fragmented = p.more || p.offset > 0
-		p.headerGood = fold(sum(0, b[:length])) == 0xffff
+		p.headerGood = forge.Fold(forge.Sum(0, b[:length])) == 0xffff
 		p.extra = b[20:length]
 		p.total = int(binary.BigEndian.Uint16(b[2:]))
 		p.present = min(p.total, len(b))
@@ -186,7 +188,7 @@ func (d describer) layer4(p parsed) string {
 		switch {
 		case none:
 			return "no checksum"
-		case layer4Sum(p.src, p.dst, p.protocol, l4) != 0:
+		case forge.Layer4Sum(p.src, p.dst, p.protocol, l4) != 0:
 			return "WRONG CHECKSUM"
 		}
 		return "sum ok"
@@ -209,7 +211,7 @@ func (d describer) layer4(p parsed) string {
 		return fmt.Sprintf("UDP %s%s data %s, %s", ends(), odd, digest(l4[8:]), check(l4[6] == 0 && l4[7] == 0))
 	case (p.protocol == unix.IPPROTO_ICMP && p.family == 4 || p.protocol == unix.IPPROTO_ICMPV6 && p.family == 6) && len(l4) >= 8:
 		good := "sum ok"
-		if p.family == 4 && fold(sum(0, l4)) != 0xffff || p.family == 6 && layer4Sum(p.src, p.dst, p.protocol, l4) != 0 {
+		if p.family == 4 && forge.Fold(forge.Sum(0, l4)) != 0xffff || p.family == 6 && forge.Layer4Sum(p.src, p.dst, p.protocol, l4) != 0 {
 			good = "WRONG CHECKSUM"
 		}
 		head := fmt.Sprintf("ICMP %s > %s type %d code %d rest %#x", addrName(p.src), addrName(p.dst), l4[0], l4[1], binary.BigEndian.Uint32(l4[4:]))

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/e2e/lib/forge"
 )
 
 // icmpErrors are errors about flows: of both peers and of routers, in both directions,
@@ -60,8 +62,8 @@ func icmpErrors(add adder) {
 								quote := func() []byte {
 									// What the reporter has received.
 									p := s.received(protocol, clients)
-									p.hop--
-									return q.change(p.bytes(), len(p.header(0, 0, false, false)))
+									p.Hop--
+									return q.change(p.Bytes(), len(p.Header(0, 0, false, false)))
 								}
 								from := map[string]netip.Addr{"client": s.client.Addr(), "router at the client": stranger[family],
 									"server": s.server.Addr(), "router at the server": router[family]}[reporter]
@@ -69,9 +71,9 @@ func icmpErrors(add adder) {
 									from = gateway[family]
 								}
 								if clients {
-									s.fromClient("it", message(from, s.vip.Addr(), r.kind, r.code, r.rest, quote()))
+									s.fromClient("it", forge.Message(from, s.vip.Addr(), r.kind, r.code, r.rest, quote()))
 								} else {
-									s.fromServer("it", func() packet { return message(from, s.seen.Addr(), r.kind, r.code, r.rest, quote()) })
+									s.fromServer("it", func() forge.Packet { return forge.Message(from, s.seen.Addr(), r.kind, r.code, r.rest, quote()) })
 								}
 								s.live(protocol)
 							})
@@ -84,8 +86,8 @@ func icmpErrors(add adder) {
 			add(family, port, "ICMP error with a wrong checksum", func(s *session) {
 				s.begin("UDP")
 				r := reports[family][1]
-				p := message(s.client.Addr(), s.vip.Addr(), r.kind, r.code, 0, s.received("UDP", true).bytes())
-				p.payload[2] ^= 0x55
+				p := forge.Message(s.client.Addr(), s.vip.Addr(), r.kind, r.code, 0, s.received("UDP", true).Bytes())
+				p.Payload[2] ^= 0x55
 				s.fromClient("it", p)
 				s.live("UDP")
 			})
@@ -94,54 +96,54 @@ func icmpErrors(add adder) {
 }
 
 // received returns a packet of a flow as one of its peers has received it.
-func (s *session) received(protocol string, clients bool) packet {
-	src, dst, g := s.vip, s.client, segment{seq: s.next.server - 3, ack: s.next.client, flags: psh | ack, window: 65535, data: []byte("yes")}
+func (s *session) received(protocol string, clients bool) forge.Packet {
+	src, dst, g := s.vip, s.client, forge.Segment{Seq: s.next.server - 3, Ack: s.next.client, Flags: forge.PSH | forge.ACK, Window: 65535, Data: []byte("yes")}
 	if !clients {
-		src, dst, g = s.seen, s.server, segment{seq: s.next.client - 14, ack: s.next.server, flags: psh | ack, window: 65535, data: []byte("are you there?")}
+		src, dst, g = s.seen, s.server, forge.Segment{Seq: s.next.client - 14, Ack: s.next.server, Flags: forge.PSH | forge.ACK, Window: 65535, Data: []byte("are you there?")}
 		if !s.seen.IsValid() {
 			src = s.client
 		}
 	}
 	if protocol == "UDP" {
-		return datagram(src, dst, g.data)
+		return forge.Datagram(src, dst, g.Data)
 	}
-	return g.packet(src, dst)
+	return g.Packet(src, dst)
 }
 
 // fragments are datagrams that arrive in pieces, in all orders.
 func fragments(add adder) {
 	type cut struct {
 		name string
-		of   func(all []piece) []piece
+		of   func(all []forge.Piece) []forge.Piece
 	}
 	cuts := []cut{
-		{"in order", func(all []piece) []piece { return all }},
-		{"reversed", func(all []piece) []piece { return backwards(all) }},
-		{"the last one first", func(all []piece) []piece {
-			return append([]piece{all[len(all)-1]}, all[:len(all)-1]...)
+		{"in order", func(all []forge.Piece) []forge.Piece { return all }},
+		{"reversed", func(all []forge.Piece) []forge.Piece { return backwards(all) }},
+		{"the last one first", func(all []forge.Piece) []forge.Piece {
+			return append([]forge.Piece{all[len(all)-1]}, all[:len(all)-1]...)
 		}},
-		{"the second one first", func(all []piece) []piece { return append([]piece{all[1], all[0]}, all[2:]...) }},
-		{"the first one twice", func(all []piece) []piece { return append([]piece{all[0]}, all...) }},
-		{"the second one twice", func(all []piece) []piece { return append([]piece{all[0], all[1]}, all[1:]...) }},
-		{"the first one missing", func(all []piece) []piece { return all[1:] }},
-		{"the second one missing", func(all []piece) []piece { return append([]piece{all[0]}, all[2:]...) }},
-		{"the last one missing", func(all []piece) []piece { return all[:len(all)-1] }},
-		{"one within the first", func(all []piece) []piece {
-			return append([]piece{all[0], {all[0].from + 8, all[0].to}}, all[1:]...)
+		{"the second one first", func(all []forge.Piece) []forge.Piece { return append([]forge.Piece{all[1], all[0]}, all[2:]...) }},
+		{"the first one twice", func(all []forge.Piece) []forge.Piece { return append([]forge.Piece{all[0]}, all...) }},
+		{"the second one twice", func(all []forge.Piece) []forge.Piece { return append([]forge.Piece{all[0], all[1]}, all[1:]...) }},
+		{"the first one missing", func(all []forge.Piece) []forge.Piece { return all[1:] }},
+		{"the second one missing", func(all []forge.Piece) []forge.Piece { return append([]forge.Piece{all[0]}, all[2:]...) }},
+		{"the last one missing", func(all []forge.Piece) []forge.Piece { return all[:len(all)-1] }},
+		{"one within the first", func(all []forge.Piece) []forge.Piece {
+			return append([]forge.Piece{all[0], {From: all[0].From + 8, To: all[0].To}}, all[1:]...)
 		}},
-		{"overlapping", func(all []piece) []piece {
-			return append([]piece{all[0], {all[1].from - 8, all[1].to - 8}, {all[1].to - 8, all[1].to}}, all[2:]...)
+		{"overlapping", func(all []forge.Piece) []forge.Piece {
+			return append([]forge.Piece{all[0], {From: all[1].From - 8, To: all[1].To - 8}, {From: all[1].To - 8, To: all[1].To}}, all[2:]...)
 		}},
-		{"one of 8 bytes first", func(all []piece) []piece {
-			return append([]piece{{0, 8}, {8, all[0].to}}, all[1:]...)
+		{"one of 8 bytes first", func(all []forge.Piece) []forge.Piece {
+			return append([]forge.Piece{{From: 0, To: 8}, {From: 8, To: all[0].To}}, all[1:]...)
 		}},
-		{"one of 24 bytes first", func(all []piece) []piece {
-			return append([]piece{{0, 24}, {24, all[0].to}}, all[1:]...)
+		{"one of 24 bytes first", func(all []forge.Piece) []forge.Piece {
+			return append([]forge.Piece{{From: 0, To: 24}, {From: 24, To: all[0].To}}, all[1:]...)
 		}},
 	}
-	frames := func(p packet, pieces []piece) (f []frame) {
+	frames := func(p forge.Packet, pieces []forge.Piece) (f []forge.Frame) {
 		for _, c := range pieces {
-			f = append(f, frame{ip: p.fragment(c)})
+			f = append(f, forge.Frame{IP: p.Fragment(c)})
 		}
 		return f
 	}
@@ -150,17 +152,17 @@ func fragments(add adder) {
 			for _, c := range cuts {
 				for _, port := range everyone {
 					name := fmt.Sprintf("in fragments of %d, %s", size, c.name)
-					send := func(s *session, what string, p packet) {
-						p.df, p.id = false, uint32(s.client.Port())
-						s.step("client sends "+what, "client", frames(p, c.of(p.pieces(size)))...)
+					send := func(s *session, what string, p forge.Packet) {
+						p.DF, p.ID = false, uint32(s.client.Port())
+						s.step("client sends "+what, "client", frames(p, c.of(p.Pieces(size)))...)
 					}
 					add(family, port, "UDP "+name, func(s *session) {
-						send(s, "it", datagram(s.client, s.vip, fill(4000)))
-						s.fromClient("another", datagram(s.client, s.vip, []byte("small")))
+						send(s, "it", forge.Datagram(s.client, s.vip, forge.Fill(4000)))
+						s.fromClient("another", forge.Datagram(s.client, s.vip, []byte("small")))
 					})
 					if port == unserved {
 						add(family, port, "echo request "+name, func(s *session) {
-							send(s, "it", message(s.client.Addr(), s.vip.Addr(), map[int]byte{4: 8, 6: 128}[family], 0, 0x12340001, fill(4000)))
+							send(s, "it", forge.Message(s.client.Addr(), s.vip.Addr(), map[int]byte{4: 8, 6: 128}[family], 0, 0x12340001, forge.Fill(4000)))
 						})
 						continue
 					}
@@ -169,15 +171,15 @@ func fragments(add adder) {
 						if !s.seen.IsValid() {
 							return
 						}
-						p := datagram(s.server, s.seen, fill(4000))
-						p.df, p.id = false, uint32(s.client.Port())
-						s.step("server sends it", s.at, frames(p, c.of(p.pieces(min(size, serverMTU))))...)
+						p := forge.Datagram(s.server, s.seen, forge.Fill(4000))
+						p.DF, p.ID = false, uint32(s.client.Port())
+						s.step("server sends it", s.at, frames(p, c.of(p.Pieces(min(size, serverMTU))))...)
 						s.ask()
 					})
 					if size == 1280 {
 						add(family, port, "TCP data "+name, func(s *session) {
 							s.establish()
-							send(s, "it", s.clientSegment(psh|ack, fill(4000)).packet(s.client, s.vip))
+							send(s, "it", s.clientSegment(forge.PSH|forge.ACK, forge.Fill(4000)).Packet(s.client, s.vip))
 							s.converse()
 						})
 					}
@@ -187,9 +189,9 @@ func fragments(add adder) {
 		for _, port := range everyone {
 			for _, order := range []string{"in order", "reversed"} {
 				add(family, port, "UDP 60 KB in fragments, "+order, func(s *session) {
-					p := datagram(s.client, s.vip, fill(60_000))
-					p.df, p.id = false, uint32(s.client.Port())
-					pieces := p.pieces(1280)
+					p := forge.Datagram(s.client, s.vip, forge.Fill(60_000))
+					p.DF, p.ID = false, uint32(s.client.Port())
+					pieces := p.Pieces(1280)
 					if order == "reversed" {
 						pieces = backwards(pieces)
 					}
@@ -197,26 +199,26 @@ func fragments(add adder) {
 				})
 			}
 			add(family, port, "UDP in fragments of two clients with one identification", func(s *session) {
-				a := datagram(s.client, s.vip, fill(2000))
-				b := datagram(netip.AddrPortFrom(stranger[family], s.client.Port()), s.vip, fill(2001))
-				a.df, b.df = false, false
-				a.id, b.id = uint32(s.client.Port()), uint32(s.client.Port())
+				a := forge.Datagram(s.client, s.vip, forge.Fill(2000))
+				b := forge.Datagram(netip.AddrPortFrom(stranger[family], s.client.Port()), s.vip, forge.Fill(2001))
+				a.DF, b.DF = false, false
+				a.ID, b.ID = uint32(s.client.Port()), uint32(s.client.Port())
 				s.crowd = true
-				x, y := frames(a, a.pieces(1280)), frames(b, b.pieces(1280))
+				x, y := frames(a, a.Pieces(1280)), frames(b, b.Pieces(1280))
 				s.step("clients send them", "client", x[0], y[0], x[1], y[1])
 			})
 			add(family, port, "TCP SYN in fragments", func(s *session) {
-				p := segment{seq: 5, flags: syn, window: 100, options: synOptions}.packet(s.client, s.vip)
-				p.df, p.id = false, uint32(s.client.Port())
-				s.step("client sends it", "client", frames(p, []piece{{0, 24}, {24, 40}})...)
+				p := forge.Segment{Seq: 5, Flags: forge.SYN, Window: 100, Options: synOptions}.Packet(s.client, s.vip)
+				p.DF, p.ID = false, uint32(s.client.Port())
+				s.step("client sends it", "client", frames(p, []forge.Piece{{From: 0, To: 24}, {From: 24, To: 40}})...)
 			})
 			if family == 6 {
 				continue
 			}
 			add(family, port, "UDP in fragments with DF", func(s *session) {
-				p := datagram(s.client, s.vip, fill(2000))
-				p.id = uint32(s.client.Port())
-				s.step("client sends it", "client", frames(p, p.pieces(1280))...)
+				p := forge.Datagram(s.client, s.vip, forge.Fill(2000))
+				p.ID = uint32(s.client.Port())
+				s.step("client sends it", "client", frames(p, p.Pieces(1280))...)
 			})
 		}
 		for _, port := range everyone {
@@ -225,21 +227,21 @@ func fragments(add adder) {
 			}
 			for _, what := range []string{"UDP", "TCP"} {
 				add(family, port, what+" in an atomic fragment", func(s *session) {
-					p := datagram(s.client, s.vip, fill(100))
+					p := forge.Datagram(s.client, s.vip, forge.Fill(100))
 					if what == "TCP" {
-						p = segment{seq: 5, flags: syn, window: 100}.packet(s.client, s.vip)
+						p = forge.Segment{Seq: 5, Flags: forge.SYN, Window: 100}.Packet(s.client, s.vip)
 					}
-					p.id = uint32(s.client.Port())
-					s.step("client sends it", "client", frames(p, []piece{{0, len(p.payload)}})...)
+					p.ID = uint32(s.client.Port())
+					s.step("client sends it", "client", frames(p, []forge.Piece{{From: 0, To: len(p.Payload)}})...)
 				})
 			}
 		}
 	}
 }
 
-func backwards(all []piece) (back []piece) {
+func backwards(all []forge.Piece) (back []forge.Piece) {
 	for _, p := range all {
-		back = append([]piece{p}, back...)
+		back = append([]forge.Piece{p}, back...)
 	}
 	return back
 }
@@ -259,34 +261,34 @@ func headers(add adder) {
 		"security that is absent": {130, 11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
 	}
 	pad := []byte{0, 1, 4, 0, 0, 0, 0}
-	many := func(n int) (chain []extension) {
+	many := func(n int) (chain []forge.Extension) {
 		for range n {
-			chain = append(chain, extension{unix.IPPROTO_DSTOPTS, pad})
+			chain = append(chain, forge.Extension{Kind: unix.IPPROTO_DSTOPTS, Body: pad})
 		}
 		return chain
 	}
-	chains := map[string][]extension{
-		"hop-by-hop padding":           {{unix.IPPROTO_HOPOPTS, pad}},
-		"hop-by-hop router alert":      {{unix.IPPROTO_HOPOPTS, []byte{0, 5, 2, 0, 0, 1, 0}}},
-		"hop-by-hop unknown, skip":     {{unix.IPPROTO_HOPOPTS, []byte{0, 0x1e, 4, 0, 0, 0, 0}}},
-		"hop-by-hop unknown, discard":  {{unix.IPPROTO_HOPOPTS, []byte{0, 0x5e, 4, 0, 0, 0, 0}}},
-		"hop-by-hop unknown, report":   {{unix.IPPROTO_HOPOPTS, []byte{0, 0x9e, 4, 0, 0, 0, 0}}},
-		"destination padding":          {{unix.IPPROTO_DSTOPTS, pad}},
-		"destination unknown, report":  {{unix.IPPROTO_DSTOPTS, []byte{0, 0x9e, 4, 0, 0, 0, 0}}},
-		"routing, none left":           {{unix.IPPROTO_ROUTING, []byte{0, 0, 0, 0, 0, 0, 0}}},
-		"routing, one left":            {{unix.IPPROTO_ROUTING, append([]byte{2, 0, 1, 0, 0, 0, 0}, remote[6].AsSlice()...)}},
-		"hop-by-hop, destination both": {{unix.IPPROTO_HOPOPTS, pad}, {unix.IPPROTO_DSTOPTS, pad}},
+	chains := map[string][]forge.Extension{
+		"hop-by-hop padding":           {{Kind: unix.IPPROTO_HOPOPTS, Body: pad}},
+		"hop-by-hop router alert":      {{Kind: unix.IPPROTO_HOPOPTS, Body: []byte{0, 5, 2, 0, 0, 1, 0}}},
+		"hop-by-hop unknown, skip":     {{Kind: unix.IPPROTO_HOPOPTS, Body: []byte{0, 0x1e, 4, 0, 0, 0, 0}}},
+		"hop-by-hop unknown, discard":  {{Kind: unix.IPPROTO_HOPOPTS, Body: []byte{0, 0x5e, 4, 0, 0, 0, 0}}},
+		"hop-by-hop unknown, report":   {{Kind: unix.IPPROTO_HOPOPTS, Body: []byte{0, 0x9e, 4, 0, 0, 0, 0}}},
+		"destination padding":          {{Kind: unix.IPPROTO_DSTOPTS, Body: pad}},
+		"destination unknown, report":  {{Kind: unix.IPPROTO_DSTOPTS, Body: []byte{0, 0x9e, 4, 0, 0, 0, 0}}},
+		"routing, none left":           {{Kind: unix.IPPROTO_ROUTING, Body: []byte{0, 0, 0, 0, 0, 0, 0}}},
+		"routing, one left":            {{Kind: unix.IPPROTO_ROUTING, Body: append([]byte{2, 0, 1, 0, 0, 0, 0}, remote[6].AsSlice()...)}},
+		"hop-by-hop, destination both": {{Kind: unix.IPPROTO_HOPOPTS, Body: pad}, {Kind: unix.IPPROTO_DSTOPTS, Body: pad}},
 		"7 destination headers":        many(7),
 		"9 destination headers":        many(9),
-		"hop-by-hop that is not first": {{unix.IPPROTO_DSTOPTS, pad}, {unix.IPPROTO_HOPOPTS, pad}},
+		"hop-by-hop that is not first": {{Kind: unix.IPPROTO_DSTOPTS, Body: pad}, {Kind: unix.IPPROTO_HOPOPTS, Body: pad}},
 	}
-	both := func(family int, name string, change func(p *packet)) {
+	both := func(family int, name string, change func(p *forge.Packet)) {
 		for _, port := range everyone {
 			for _, what := range []string{"TCP", "UDP"} {
 				add(family, port, what+" with "+name, func(s *session) {
-					p := datagram(s.client, s.vip, fill(100))
+					p := forge.Datagram(s.client, s.vip, forge.Fill(100))
 					if what == "TCP" {
-						p = segment{seq: 5, flags: syn, window: 100}.packet(s.client, s.vip)
+						p = forge.Segment{Seq: 5, Flags: forge.SYN, Window: 100}.Packet(s.client, s.vip)
 					}
 					change(&p)
 					s.fromClient("it", p)
@@ -295,35 +297,35 @@ func headers(add adder) {
 		}
 	}
 	for name, o := range options {
-		both(4, name, func(p *packet) { p.options = o })
+		both(4, name, func(p *forge.Packet) { p.Options = o })
 	}
 	for name, c := range chains {
-		both(6, name, func(p *packet) { p.extensions = c })
+		both(6, name, func(p *forge.Packet) { p.Extensions = c })
 	}
 	for _, family := range families {
 		for _, tos := range []byte{0xb8, 1, 2, 3} {
-			both(family, fmt.Sprintf("traffic class %#x", tos), func(p *packet) { p.tos = tos })
+			both(family, fmt.Sprintf("traffic class %#x", tos), func(p *forge.Packet) { p.TOS = tos })
 		}
-		both(family, "hop limit 0", func(p *packet) { p.hop = 0 })
-		both(family, "a length past the end", func(p *packet) {
-			p.spoil = func(ip []byte) { lengthen(ip, 40) }
+		both(family, "hop limit 0", func(p *forge.Packet) { p.Hop = 0 })
+		both(family, "a length past the end", func(p *forge.Packet) {
+			p.Spoil = func(ip []byte) { lengthen(ip, 40) }
 		})
-		both(family, "a length of a part", func(p *packet) {
-			p.spoil = func(ip []byte) { lengthen(ip, -10) }
+		both(family, "a length of a part", func(p *forge.Packet) {
+			p.Spoil = func(ip []byte) { lengthen(ip, -10) }
 		})
-		both(family, "another version", func(p *packet) { p.spoil = func(ip []byte) { ip[0] = 5<<4 | ip[0]&15 } })
+		both(family, "another version", func(p *forge.Packet) { p.Spoil = func(ip []byte) { ip[0] = 5<<4 | ip[0]&15 } })
 	}
-	both(4, "a wrong header checksum", func(p *packet) { p.spoil = func(ip []byte) { ip[10] ^= 0x55 } })
-	both(4, "the reserved flag", func(p *packet) {
-		p.spoil = func(ip []byte) { ip[6] |= 0x80; resum(ip) }
+	both(4, "a wrong header checksum", func(p *forge.Packet) { p.Spoil = func(ip []byte) { ip[10] ^= 0x55 } })
+	both(4, "the reserved flag", func(p *forge.Packet) {
+		p.Spoil = func(ip []byte) { ip[6] |= 0x80; resum(ip) }
 	})
-	both(4, "a header of 16 bytes", func(p *packet) { p.spoil = func(ip []byte) { ip[0] = 0x44 } })
+	both(4, "a header of 16 bytes", func(p *forge.Packet) { p.Spoil = func(ip []byte) { ip[0] = 0x44 } })
 }
 
 func resum(ip []byte) {
 	n := int(ip[0]&15) * 4
 	binary.BigEndian.PutUint16(ip[10:], 0)
-	binary.BigEndian.PutUint16(ip[10:], ^fold(sum(0, ip[:n])))
+	binary.BigEndian.PutUint16(ip[10:], ^forge.Fold(forge.Sum(0, ip[:n])))
 }
 
 func lengthen(ip []byte, by int) {
@@ -352,9 +354,9 @@ func sources(add adder) {
 				for _, what := range []string{"TCP", "UDP"} {
 					add(family, port, what+" from "+name, func(s *session) {
 						from := netip.AddrPortFrom(a, s.client.Port())
-						p := datagram(from, s.vip, fill(100))
+						p := forge.Datagram(from, s.vip, forge.Fill(100))
 						if what == "TCP" {
-							p = segment{seq: 5, flags: syn, window: 100}.packet(from, s.vip)
+							p = forge.Segment{Seq: 5, Flags: forge.SYN, Window: 100}.Packet(from, s.vip)
 						}
 						s.fromClient("it", p)
 					})
@@ -363,9 +365,9 @@ func sources(add adder) {
 		}
 		for _, what := range []string{"TCP", "UDP"} {
 			add(family, toRemote, what+" from the VIP and its port", func(s *session) {
-				p := datagram(s.vip, s.vip, fill(100))
+				p := forge.Datagram(s.vip, s.vip, forge.Fill(100))
 				if what == "TCP" {
-					p = segment{seq: 5, flags: syn, window: 100}.packet(s.vip, s.vip)
+					p = forge.Segment{Seq: 5, Flags: forge.SYN, Window: 100}.Packet(s.vip, s.vip)
 				}
 				s.fromClient("it", p)
 			})
@@ -375,9 +377,9 @@ func sources(add adder) {
 		for _, what := range []string{"TCP", "UDP"} {
 			add(6, port, what+" to the IPv4 VIP in IPv6", func(s *session) {
 				from, to := netip.AddrPortFrom(mapped(client[4]), s.client.Port()), netip.AddrPortFrom(mapped(vip[4]), s.vip.Port())
-				p := datagram(from, to, fill(100))
+				p := forge.Datagram(from, to, forge.Fill(100))
 				if what == "TCP" {
-					p = segment{seq: 5, flags: syn, window: 100}.packet(from, to)
+					p = forge.Segment{Seq: 5, Flags: forge.SYN, Window: 100}.Packet(from, to)
 				}
 				s.fromClient("it", p)
 			})
@@ -391,21 +393,21 @@ func links(add adder) {
 	for _, family := range families {
 		for _, port := range everyone {
 			for _, what := range []string{"TCP", "UDP"} {
-				for name, f := range map[string]frame{
-					"in a broadcast frame":         {to: &broadcast},
-					"in a multicast frame":         {to: &multicast},
-					"in a frame for another":       {to: &other},
-					"in a frame with padding":      {pad: 18},
-					"in a frame with priority":     {tag: 0x8100<<16 | 5<<13},
-					"in a frame of another VLAN":   {tag: 0x8100<<16 | 7},
-					"in a frame of a service VLAN": {tag: 0x88a8<<16 | 7},
+				for name, f := range map[string]forge.Frame{
+					"in a broadcast frame":         {To: &broadcast},
+					"in a multicast frame":         {To: &multicast},
+					"in a frame for another":       {To: &other},
+					"in a frame with padding":      {Pad: 18},
+					"in a frame with priority":     {Tag: 0x8100<<16 | 5<<13},
+					"in a frame of another VLAN":   {Tag: 0x8100<<16 | 7},
+					"in a frame of a service VLAN": {Tag: 0x88a8<<16 | 7},
 				} {
 					add(family, port, what+" "+name, func(s *session) {
-						p := datagram(s.client, s.vip, []byte("x"))
+						p := forge.Datagram(s.client, s.vip, []byte("x"))
 						if what == "TCP" {
-							p = segment{seq: 5, flags: syn, window: 100}.packet(s.client, s.vip)
+							p = forge.Segment{Seq: 5, Flags: forge.SYN, Window: 100}.Packet(s.client, s.vip)
 						}
-						f.ip = p.bytes()
+						f.IP = p.Bytes()
 						s.step("client sends it", "client", f)
 					})
 				}

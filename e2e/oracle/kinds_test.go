@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/e2e/lib/forge"
 )
 
 // kind is a kind of packets, and what else it takes to send them.
@@ -67,27 +69,27 @@ var segments = []struct {
 	window  uint16
 	urgent  uint16
 }{
-	{name: "SYN", flags: syn, window: 65535},
-	{name: "SYN with options", flags: syn, options: synOptions, window: 65535},
-	{name: "SYN with ECN", flags: syn | ece | cwr, window: 65535},
-	{name: "SYN with data", flags: syn, data: []byte("early"), window: 65535},
-	{name: "SYN with window 0", flags: syn},
-	{name: "SYN|ACK", flags: syn | ack, window: 65535},
-	{name: "SYN|FIN", flags: syn | fin, window: 65535},
-	{name: "SYN|RST", flags: syn | rst, window: 65535},
+	{name: "SYN", flags: forge.SYN, window: 65535},
+	{name: "SYN with options", flags: forge.SYN, options: synOptions, window: 65535},
+	{name: "SYN with ECN", flags: forge.SYN | forge.ECE | forge.CWR, window: 65535},
+	{name: "SYN with data", flags: forge.SYN, data: []byte("early"), window: 65535},
+	{name: "SYN with window 0", flags: forge.SYN},
+	{name: "SYN|ACK", flags: forge.SYN | forge.ACK, window: 65535},
+	{name: "SYN|FIN", flags: forge.SYN | forge.FIN, window: 65535},
+	{name: "SYN|RST", flags: forge.SYN | forge.RST, window: 65535},
 	{name: "NULL", window: 65535},
-	{name: "XMAS", flags: fin | psh | urg, window: 65535},
+	{name: "XMAS", flags: forge.FIN | forge.PSH | forge.URG, window: 65535},
 	{name: "all flags", flags: 0xff, window: 65535},
-	{name: "ACK", flags: ack, window: 65535},
-	{name: "ACK with window 0", flags: ack},
-	{name: "ACK with data", flags: psh | ack, data: []byte("data"), window: 65535},
-	{name: "URG", flags: psh | ack | urg, data: []byte("data"), window: 65535, urgent: 2},
-	{name: "PSH without ACK", flags: psh, data: []byte("data"), window: 65535},
-	{name: "RST", flags: rst},
-	{name: "RST|ACK", flags: rst | ack},
-	{name: "FIN", flags: fin, window: 65535},
-	{name: "FIN|ACK", flags: fin | ack, window: 65535},
-	{name: "FIN|ACK with data", flags: fin | psh | ack, data: []byte("bye"), window: 65535},
+	{name: "ACK", flags: forge.ACK, window: 65535},
+	{name: "ACK with window 0", flags: forge.ACK},
+	{name: "ACK with data", flags: forge.PSH | forge.ACK, data: []byte("data"), window: 65535},
+	{name: "URG", flags: forge.PSH | forge.ACK | forge.URG, data: []byte("data"), window: 65535, urgent: 2},
+	{name: "PSH without ACK", flags: forge.PSH, data: []byte("data"), window: 65535},
+	{name: "RST", flags: forge.RST},
+	{name: "RST|ACK", flags: forge.RST | forge.ACK},
+	{name: "FIN", flags: forge.FIN, window: 65535},
+	{name: "FIN|ACK", flags: forge.FIN | forge.ACK, window: 65535},
+	{name: "FIN|ACK with data", flags: forge.FIN | forge.PSH | forge.ACK, data: []byte("bye"), window: 65535},
 }
 
 // tcpFlags are segments of all flags, without a connection, within one, and within one
@@ -95,12 +97,12 @@ var segments = []struct {
 func tcpFlags(add adder) {
 	for _, family := range families {
 		for _, g := range segments {
-			make := func(seq, acked uint32) segment {
-				return segment{seq: seq, ack: acked, flags: g.flags, window: g.window, urgent: g.urgent, options: g.options, data: g.data}
+			make := func(seq, acked uint32) forge.Segment {
+				return forge.Segment{Seq: seq, Ack: acked, Flags: g.flags, Window: g.window, Urgent: g.urgent, Options: g.options, Data: g.data}
 			}
 			for _, port := range everyone {
 				add(family, port, "TCP "+g.name+" without a connection", func(s *session) {
-					s.fromClient(g.name, make(7000, 9000).packet(s.client, s.vip))
+					s.fromClient(g.name, make(7000, 9000).Packet(s.client, s.vip))
 				})
 			}
 			for _, port := range served {
@@ -110,8 +112,8 @@ func tcpFlags(add adder) {
 				}{{"exact", 0}, {"guessed", 0x12345678}} {
 					add(family, port, "TCP "+g.name+" of a client within a connection, "+by.name, func(s *session) {
 						s.establish()
-						s.fromClient(g.name, make(s.next.client+by.shift, s.next.server).packet(s.client, s.vip))
-						if by.shift == 0 && g.flags&(syn|rst|fin) == 0 {
+						s.fromClient(g.name, make(s.next.client+by.shift, s.next.server).Packet(s.client, s.vip))
+						if by.shift == 0 && g.flags&(forge.SYN|forge.RST|forge.FIN) == 0 {
 							s.next.client += uint32(len(g.data))
 						}
 						s.converse()
@@ -119,7 +121,7 @@ func tcpFlags(add adder) {
 				}
 				add(family, port, "TCP "+g.name+" of a server within a connection, exact", func(s *session) {
 					s.establish()
-					s.fromServer(g.name, func() packet { return make(s.next.server, s.next.client).packet(s.server, s.seen) })
+					s.fromServer(g.name, func() forge.Packet { return make(s.next.server, s.next.client).Packet(s.server, s.seen) })
 					s.converse()
 				})
 			}
@@ -128,38 +130,40 @@ func tcpFlags(add adder) {
 			add(family, port, "TCP connection that ends", func(s *session) {
 				s.establish()
 				s.converse()
-				s.fromClient("FIN", s.clientSegment(fin|ack, nil).packet(s.client, s.vip))
-				s.fromServer("data after FIN", func() packet { return s.serverSegment(psh|ack, []byte("more")).packet(s.server, s.seen) })
-				s.fromServer("FIN", func() packet { return s.serverSegment(fin|ack, nil).packet(s.server, s.seen) })
-				s.fromClient("last ACK", s.clientSegment(ack, nil).packet(s.client, s.vip))
-				s.fromServer("FIN once more", func() packet {
-					g := s.serverSegment(fin|ack, nil)
-					g.seq--
-					return g.packet(s.server, s.seen)
+				s.fromClient("FIN", s.clientSegment(forge.FIN|forge.ACK, nil).Packet(s.client, s.vip))
+				s.fromServer("data after FIN", func() forge.Packet {
+					return s.serverSegment(forge.PSH|forge.ACK, []byte("more")).Packet(s.server, s.seen)
+				})
+				s.fromServer("FIN", func() forge.Packet { return s.serverSegment(forge.FIN|forge.ACK, nil).Packet(s.server, s.seen) })
+				s.fromClient("last ACK", s.clientSegment(forge.ACK, nil).Packet(s.client, s.vip))
+				s.fromServer("FIN once more", func() forge.Packet {
+					g := s.serverSegment(forge.FIN|forge.ACK, nil)
+					g.Seq--
+					return g.Packet(s.server, s.seen)
 				})
 			})
 			add(family, port, "TCP connection refused", func(s *session) {
-				s.fromClient("SYN", s.clientSegment(syn, nil).packet(s.client, s.vip))
-				s.fromServer("RST|ACK", func() packet {
-					return segment{ack: s.next.client, flags: rst | ack}.packet(s.server, s.seen)
+				s.fromClient("SYN", s.clientSegment(forge.SYN, nil).Packet(s.client, s.vip))
+				s.fromServer("RST|ACK", func() forge.Packet {
+					return forge.Segment{Ack: s.next.client, Flags: forge.RST | forge.ACK}.Packet(s.server, s.seen)
 				})
 			})
 			add(family, port, "TCP SYN repeated", func(s *session) {
-				g := s.clientSegment(syn, nil)
-				s.fromClient("SYN", g.packet(s.client, s.vip))
-				s.fromClient("SYN again", g.packet(s.client, s.vip))
-				s.fromServer("SYN|ACK", func() packet { return s.serverSegment(syn|ack, nil).packet(s.server, s.seen) })
-				s.fromClient("SYN too late", g.packet(s.client, s.vip))
-				s.fromClient("ACK", s.clientSegment(ack, nil).packet(s.client, s.vip))
+				g := s.clientSegment(forge.SYN, nil)
+				s.fromClient("SYN", g.Packet(s.client, s.vip))
+				s.fromClient("SYN again", g.Packet(s.client, s.vip))
+				s.fromServer("SYN|ACK", func() forge.Packet { return s.serverSegment(forge.SYN|forge.ACK, nil).Packet(s.server, s.seen) })
+				s.fromClient("SYN too late", g.Packet(s.client, s.vip))
+				s.fromClient("ACK", s.clientSegment(forge.ACK, nil).Packet(s.client, s.vip))
 				s.converse()
 			})
 			add(family, port, "TCP SYN|ACK repeated with another number", func(s *session) {
-				s.fromClient("SYN", s.clientSegment(syn, nil).packet(s.client, s.vip))
-				s.fromServer("SYN|ACK", func() packet { return s.serverSegment(syn|ack, nil).packet(s.server, s.seen) })
-				s.fromServer("SYN|ACK with another number", func() packet {
-					return segment{seq: 77, ack: s.next.client, flags: syn | ack, window: 65535}.packet(s.server, s.seen)
+				s.fromClient("SYN", s.clientSegment(forge.SYN, nil).Packet(s.client, s.vip))
+				s.fromServer("SYN|ACK", func() forge.Packet { return s.serverSegment(forge.SYN|forge.ACK, nil).Packet(s.server, s.seen) })
+				s.fromServer("SYN|ACK with another number", func() forge.Packet {
+					return forge.Segment{Seq: 77, Ack: s.next.client, Flags: forge.SYN | forge.ACK, Window: 65535}.Packet(s.server, s.seen)
 				})
-				s.fromClient("ACK", s.clientSegment(ack, nil).packet(s.client, s.vip))
+				s.fromClient("ACK", s.clientSegment(forge.ACK, nil).Packet(s.client, s.vip))
 				s.converse()
 			})
 		}
@@ -181,11 +185,11 @@ func tcpMalformed(add adder) {
 				"option past the end": func(l4 []byte) []byte { l4[20], l4[21] = 2, 44; return l4 },
 			} {
 				add(family, port, "TCP malformed: "+name, func(s *session) {
-					p := segment{seq: 5, flags: syn, window: 100, options: []byte{1, 1, 1, 0}}.packet(s.client, s.vip)
-					p.payload = spoil(p.payload)
+					p := forge.Segment{Seq: 5, Flags: forge.SYN, Window: 100, Options: []byte{1, 1, 1, 0}}.Packet(s.client, s.vip)
+					p.Payload = spoil(p.Payload)
 					if name == "reserved bits" || name == "option past the end" {
-						binary.BigEndian.PutUint16(p.payload[16:], 0)
-						binary.BigEndian.PutUint16(p.payload[16:], layer4Sum(p.src, p.dst, unix.IPPROTO_TCP, p.payload))
+						binary.BigEndian.PutUint16(p.Payload[16:], 0)
+						binary.BigEndian.PutUint16(p.Payload[16:], forge.Layer4Sum(p.Src, p.Dst, unix.IPPROTO_TCP, p.Payload))
 					}
 					s.fromClient("it", p)
 				})
@@ -201,28 +205,28 @@ func udpMalformed(add adder) {
 			for _, size := range []int{0, 1, 100} {
 				for _, c := range []string{"right", "no", "wrong"} {
 					add(family, port, fmt.Sprintf("UDP %d bytes, %s checksum", size, c), func(s *session) {
-						p := datagram(s.client, s.vip, fill(size))
+						p := forge.Datagram(s.client, s.vip, forge.Fill(size))
 						switch c {
 						case "no":
-							p.payload[6], p.payload[7] = 0, 0
+							p.Payload[6], p.Payload[7] = 0, 0
 						case "wrong":
-							p.payload[6] ^= 0x55
+							p.Payload[6] ^= 0x55
 						}
 						s.fromClient("it", p)
-						s.fromServer("datagram", func() packet { return datagram(s.server, s.seen, []byte("yes")) })
+						s.fromServer("datagram", func() forge.Packet { return forge.Datagram(s.server, s.seen, []byte("yes")) })
 					})
 				}
 			}
 			for _, length := range []int{0, 7, 8, 50, 107, 109, 2000} {
 				add(family, port, fmt.Sprintf("UDP length %d instead of 108", length), func(s *session) {
-					p := datagram(s.client, s.vip, fill(100))
-					binary.BigEndian.PutUint16(p.payload[4:], uint16(length))
+					p := forge.Datagram(s.client, s.vip, forge.Fill(100))
+					binary.BigEndian.PutUint16(p.Payload[4:], uint16(length))
 					s.fromClient("it", p)
 				})
 			}
 			add(family, port, "UDP only 7 bytes", func(s *session) {
-				p := datagram(s.client, s.vip, nil)
-				p.payload = p.payload[:7]
+				p := forge.Datagram(s.client, s.vip, nil)
+				p.Payload = p.Payload[:7]
 				s.fromClient("it", p)
 			})
 		}
@@ -232,7 +236,7 @@ func udpMalformed(add adder) {
 var hops = []byte{1, 2, 3, 64}
 
 // sized returns a segment or datagram so that the IP packet has this size.
-func (s *session) sized(protocol string, size int, clients bool) packet {
+func (s *session) sized(protocol string, size int, clients bool) forge.Packet {
 	header := 20
 	if s.family == 6 {
 		header = 40
@@ -242,13 +246,13 @@ func (s *session) sized(protocol string, size int, clients bool) packet {
 		src, dst = s.server, s.seen
 	}
 	if protocol == "UDP" {
-		return datagram(src, dst, fill(size-header-8))
+		return forge.Datagram(src, dst, forge.Fill(size-header-8))
 	}
-	data := fill(size - header - 20)
+	data := forge.Fill(size - header - 20)
 	if clients {
-		return s.clientSegment(psh|ack, data).packet(src, dst)
+		return s.clientSegment(forge.PSH|forge.ACK, data).Packet(src, dst)
 	}
-	return s.serverSegment(psh|ack, data).packet(src, dst)
+	return s.serverSegment(forge.PSH|forge.ACK, data).Packet(src, dst)
 }
 
 // sizes are packets of clients that fit, just fit and do not fit, with all hop limits.
@@ -269,7 +273,7 @@ func sizes(add adder) {
 							add(family, port, name, func(s *session) {
 								s.begin(protocol)
 								p := s.sized(protocol, size, true)
-								p.hop, p.df = hop, df
+								p.Hop, p.DF = hop, df
 								s.fromClient("it", p)
 								if p := s.sized(protocol, 100, true); protocol == "UDP" {
 									s.fromClient("another", p)
@@ -297,9 +301,9 @@ func answerSizes(add adder) {
 							name := fmt.Sprintf("%s answer of %d bytes, DF %v, hop limit %d", protocol, size, df, hop)
 							add(family, port, name, func(s *session) {
 								s.begin(protocol)
-								s.fromServer("it", func() packet {
+								s.fromServer("it", func() forge.Packet {
 									p := s.sized(protocol, size, false)
-									p.hop, p.df = hop, df
+									p.Hop, p.DF = hop, df
 									return p
 								})
 							})
@@ -335,15 +339,15 @@ func icmpQueries(add adder) {
 		for _, size := range []int{0, 1, 56, 1000, 1400} {
 			for _, hop := range hops {
 				add(family, unserved, fmt.Sprintf("echo request of %d bytes, hop limit %d", size, hop), func(s *session) {
-					p := message(s.client.Addr(), s.vip.Addr(), echo, 0, 0x12340001, fill(size))
-					p.hop = hop
+					p := forge.Message(s.client.Addr(), s.vip.Addr(), echo, 0, 0x12340001, forge.Fill(size))
+					p.Hop = hop
 					s.fromClient("it", p)
 				})
 			}
 		}
-		one := func(name string, kind, code byte, change func(p *packet)) {
+		one := func(name string, kind, code byte, change func(p *forge.Packet)) {
 			add(family, unserved, name, func(s *session) {
-				p := message(s.client.Addr(), s.vip.Addr(), kind, code, 0x12340001, fill(56))
+				p := forge.Message(s.client.Addr(), s.vip.Addr(), kind, code, 0x12340001, forge.Fill(56))
 				if change != nil {
 					change(&p)
 				}
@@ -351,10 +355,10 @@ func icmpQueries(add adder) {
 			})
 		}
 		one("echo request, code 1", echo, 1, nil)
-		one("echo request, wrong checksum", echo, 0, func(p *packet) { p.payload[2] ^= 0x55 })
-		one("echo request, only 7 bytes", echo, 0, func(p *packet) { p.payload = p.payload[:7] })
-		one("echo request, DSCP", echo, 0, func(p *packet) { p.tos = 0xb8 })
-		one("echo request without DF", echo, 0, func(p *packet) { p.df = false })
+		one("echo request, wrong checksum", echo, 0, func(p *forge.Packet) { p.Payload[2] ^= 0x55 })
+		one("echo request, only 7 bytes", echo, 0, func(p *forge.Packet) { p.Payload = p.Payload[:7] })
+		one("echo request, DSCP", echo, 0, func(p *forge.Packet) { p.TOS = 0xb8 })
+		one("echo request without DF", echo, 0, func(p *forge.Packet) { p.DF = false })
 		one("echo reply that nobody asked for", map[int]byte{4: 0, 6: 129}[family], 0, nil)
 		one("other query", other, 0, nil)
 		one("unknown type", 200, 0, nil)
@@ -368,7 +372,7 @@ func otherProtocols(add adder) {
 		for _, protocol := range []byte{2, 4, 41, 47, 50, 51, 59, 112, 132, 136, 253} {
 			for _, size := range []int{4, 100} {
 				add(family, unserved, fmt.Sprintf("protocol %d, %d bytes", protocol, size), func(s *session) {
-					s.fromClient("it", packet{src: s.client.Addr(), dst: s.vip.Addr(), protocol: protocol, hop: 64, df: true, payload: fill(size)})
+					s.fromClient("it", forge.Packet{Src: s.client.Addr(), Dst: s.vip.Addr(), Protocol: protocol, Hop: 64, DF: true, Payload: forge.Fill(size)})
 				})
 			}
 		}

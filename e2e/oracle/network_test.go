@@ -3,16 +3,13 @@
 package oracle
 
 import (
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/kubernetes-sigs/blixt/e2e/lib/forge"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/labtest"
 )
@@ -71,15 +68,9 @@ var (
 type network struct {
 	name     string
 	balancer *lab.Node
-	ports    map[string]*port // by names of endpoints
+	ports    map[string]*forge.Port // by names of endpoints
 	fences   uint32
 	blixt    *lab.Blixt
-}
-
-// port is the end of a cable.
-type port struct {
-	fd        int
-	mac, peer [6]byte
 }
 
 // mac returns the address of a device that is the only one with this number in its network.
@@ -101,7 +92,7 @@ func newNetwork(t *testing.T, l *lab.Lab, name string) *network {
 			"net.ipv4.conf.all.accept_redirects=0", "net.ipv6.conf.all.accept_redirects=0",
 			"net.ipv4.conf.all.send_redirects=0", "net.ipv4.conf.default.send_redirects=0")
 	}
-	w := &network{name: name, balancer: b, ports: map[string]*port{}}
+	w := &network{name: name, balancer: b, ports: map[string]*forge.Port{}}
 	// cable leads from eth0 of a node to another one; each end has a number as its address.
 	cable := func(n *lab.Node, number byte, peer *lab.Node, peerDev string, peerNumber byte, mtu int) {
 		l.Link(n, "eth0", peer, peerDev)
@@ -143,13 +134,12 @@ func newNetwork(t *testing.T, l *lab.Lab, name string) *network {
 		t.Fatal(err)
 	}
 	for i, name := range endpoints {
-		p, err := openPort(ends[name])
+		p, err := forge.Open(ends[name], "eth0", mac([]byte{2, 5, 7}[i]))
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.mac, p.peer = mac([]byte{1, 6, 8}[i]), mac([]byte{2, 5, 7}[i])
 		w.ports[name] = p
-		t.Cleanup(func() { unix.Close(p.fd) })
+		t.Cleanup(func() { p.Close() })
 	}
 	return w
 }
@@ -157,93 +147,6 @@ func newNetwork(t *testing.T, l *lab.Lab, name string) *network {
 func macText(number byte) string {
 	m := mac(number)
 	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
-}
-
-// packetIgnoreOutgoing is PACKET_IGNORE_OUTGOING: what a socket sends it does not see.
-const packetIgnoreOutgoing = 23
-
-func openPort(n *lab.Node) (*port, error) {
-	p := &port{}
-	err := n.Do(func() (err error) {
-		all := uint16(unix.ETH_P_ALL)<<8 | unix.ETH_P_ALL>>8 // in network byte order
-		p.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		ifindex, err := index(p.fd)
-		if err != nil {
-			return err
-		}
-		return errors.Join(
-			unix.SetsockoptInt(p.fd, unix.SOL_PACKET, packetIgnoreOutgoing, 1),
-			unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20),
-			unix.Bind(p.fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: ifindex}))
-	})
-	return p, err
-}
-
-// index returns the index of eth0 in the socket's namespace.
-func index(fd int) (int, error) {
-	req, err := unix.NewIfreq("eth0")
-	if err != nil {
-		return 0, err
-	}
-	if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, req); err != nil {
-		return 0, err
-	}
-	return int(req.Uint32()), nil
-}
-
-func (p *port) send(f frame) error {
-	_, err := unix.Write(p.fd, f.bytes(p))
-	return err
-}
-
-// frame is an IP packet and how it is carried.
-type frame struct {
-	ip []byte
-	// to is the link-layer address of another than the next hop.
-	to *[6]byte
-	// tag is the VLAN tag, with its EtherType; 0: none.
-	tag uint32
-	// pad is appended behind the IP packet.
-	pad int
-}
-
-func (f frame) bytes(p *port) []byte {
-	to := p.peer
-	if f.to != nil {
-		to = *f.to
-	}
-	b := append(append([]byte{}, to[:]...), p.mac[:]...)
-	if f.tag != 0 {
-		b = binary.BigEndian.AppendUint32(b, f.tag)
-	}
-	kind := uint16(unix.ETH_P_IP)
-	if f.ip[0]>>4 == 6 {
-		kind = unix.ETH_P_IPV6
-	}
-	b = binary.BigEndian.AppendUint16(b, kind)
-	return append(append(b, f.ip...), make([]byte, f.pad)...)
-}
-
-// receive returns the IP packets that have arrived for the port's owner.
-func (p *port) receive() (packets [][]byte, err error) {
-	buffer := make([]byte, 1<<16)
-	for {
-		n, from, err := unix.Recvfrom(p.fd, buffer, 0)
-		if errors.Is(err, unix.EAGAIN) {
-			return packets, nil
-		}
-		if err != nil {
-			return packets, err
-		}
-		a, is := from.(*unix.SockaddrLinklayer)
-		kind := binary.BigEndian.Uint16(buffer[12:])
-		if is && a.Pkttype == unix.PACKET_HOST && n > 14+20 && (kind == unix.ETH_P_IP || kind == unix.ETH_P_IPV6) {
-			packets = append(packets, append([]byte{}, buffer[14:n]...))
-		}
-	}
 }
 
 // settle waits until all that was sent before has been handled, and returns what has
@@ -255,13 +158,13 @@ func (w *network) settle() (map[string][][]byte, error) {
 	fence := func(from, to string, src, dst netip.Addr) error {
 		w.fences++
 		word := fmt.Sprintf("fence %d", w.fences)
-		d := datagram(netip.AddrPortFrom(src, fencePort), netip.AddrPortFrom(dst, fencePort), []byte(word))
-		if err := w.ports[from].send(frame{ip: d.bytes()}); err != nil {
+		d := forge.Datagram(netip.AddrPortFrom(src, fencePort), netip.AddrPortFrom(dst, fencePort), []byte(word))
+		if err := w.ports[from].Send(forge.Frame{IP: d.Bytes()}); err != nil {
 			return err
 		}
 		deadline := time.Now().Add(labtest.Patience)
 		for {
-			packets, err := w.ports[to].receive()
+			packets, err := w.ports[to].Receive()
 			if err != nil {
 				return err
 			}
@@ -274,7 +177,7 @@ func (w *network) settle() (map[string][][]byte, error) {
 			if time.Now().After(deadline) {
 				return fmt.Errorf("%s: %q has not arrived at %s", w.name, word, to)
 			}
-			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(w.ports[to].fd), Events: unix.POLLIN}}, 100)
+			w.ports[to].Await(100 * time.Millisecond)
 		}
 	}
 	if err := fence("client", "remote", client[4], remote[4]); err != nil {
@@ -284,7 +187,7 @@ func (w *network) settle() (map[string][][]byte, error) {
 		return nil, err
 	}
 	for name, p := range w.ports {
-		packets, err := p.receive()
+		packets, err := p.Receive()
 		if err != nil {
 			return nil, err
 		}

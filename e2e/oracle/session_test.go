@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/e2e/lib/forge"
 )
 
 // session sends the packets of one kind through one network.
@@ -68,13 +70,13 @@ func (s *session) portName(a netip.Addr, p uint16) string {
 }
 
 // step sends frames from an endpoint and notes what arrives.
-func (s *session) step(what, from string, frames ...frame) {
+func (s *session) step(what, from string, frames ...forge.Frame) {
 	if s.err != nil {
 		return
 	}
 	for _, f := range frames {
-		s.sent = append(s.sent, f.ip)
-		if err := s.ports[from].send(f); err != nil {
+		s.sent = append(s.sent, f.IP)
+		if err := s.ports[from].Send(f); err != nil {
 			s.err = fmt.Errorf("send %s from %s: %w", what, from, err)
 			return
 		}
@@ -106,11 +108,11 @@ func (s *session) meet(p parsed) {
 	}
 }
 
-func whole(p packet) frame { return frame{ip: p.bytes()} }
+func whole(p forge.Packet) forge.Frame { return forge.Frame{IP: p.Bytes()} }
 
 // fromClient sends packets to the VIP or about a flow with it.
-func (s *session) fromClient(what string, packets ...packet) {
-	var frames []frame
+func (s *session) fromClient(what string, packets ...forge.Packet) {
+	var frames []forge.Frame
 	for _, p := range packets {
 		frames = append(frames, whole(p))
 	}
@@ -118,12 +120,12 @@ func (s *session) fromClient(what string, packets ...packet) {
 }
 
 // fromServer has the server send what packet makes, once it knows the client.
-func (s *session) fromServer(what string, packets ...func() packet) {
+func (s *session) fromServer(what string, packets ...func() forge.Packet) {
 	if !s.seen.IsValid() {
 		s.steps = append(s.steps, step{what: "server cannot send " + what})
 		return
 	}
-	var frames []frame
+	var frames []forge.Frame
 	for _, p := range packets {
 		frames = append(frames, whole(p()))
 	}
@@ -132,22 +134,22 @@ func (s *session) fromServer(what string, packets ...func() packet) {
 
 // clientSegment returns a segment of the flow that the server expects next, and counts
 // what it carries.
-func (s *session) clientSegment(flags byte, data []byte) segment {
-	g := segment{seq: s.next.client, flags: flags, window: 65535, data: data}
-	if flags&ack != 0 {
-		g.ack = s.next.server
+func (s *session) clientSegment(flags byte, data []byte) forge.Segment {
+	g := forge.Segment{Seq: s.next.client, Flags: flags, Window: 65535, Data: data}
+	if flags&forge.ACK != 0 {
+		g.Ack = s.next.server
 	}
 	s.next.client += uint32(len(data))
-	if flags&(syn|fin) != 0 {
+	if flags&(forge.SYN|forge.FIN) != 0 {
 		s.next.client++
 	}
 	return g
 }
 
-func (s *session) serverSegment(flags byte, data []byte) segment {
-	g := segment{seq: s.next.server, ack: s.next.client, flags: flags, window: 65535, data: data}
+func (s *session) serverSegment(flags byte, data []byte) forge.Segment {
+	g := forge.Segment{Seq: s.next.server, Ack: s.next.client, Flags: flags, Window: 65535, Data: data}
 	s.next.server += uint32(len(data))
-	if flags&(syn|fin) != 0 {
+	if flags&(forge.SYN|forge.FIN) != 0 {
 		s.next.server++
 	}
 	return g
@@ -155,21 +157,23 @@ func (s *session) serverSegment(flags byte, data []byte) segment {
 
 // establish opens a TCP connection.
 func (s *session) establish() {
-	s.fromClient("SYN", s.clientSegment(syn, nil).packet(s.client, s.vip))
-	s.fromServer("SYN|ACK", func() packet { return s.serverSegment(syn|ack, nil).packet(s.server, s.seen) })
-	s.fromClient("ACK", s.clientSegment(ack, nil).packet(s.client, s.vip))
+	s.fromClient("SYN", s.clientSegment(forge.SYN, nil).Packet(s.client, s.vip))
+	s.fromServer("SYN|ACK", func() forge.Packet { return s.serverSegment(forge.SYN|forge.ACK, nil).Packet(s.server, s.seen) })
+	s.fromClient("ACK", s.clientSegment(forge.ACK, nil).Packet(s.client, s.vip))
 }
 
 // converse sends data in both directions of a connection: whether it lives shows.
 func (s *session) converse() {
-	s.fromClient("data", s.clientSegment(psh|ack, []byte("are you there?")).packet(s.client, s.vip))
-	s.fromServer("data", func() packet { return s.serverSegment(psh|ack, []byte("yes")).packet(s.server, s.seen) })
+	s.fromClient("data", s.clientSegment(forge.PSH|forge.ACK, []byte("are you there?")).Packet(s.client, s.vip))
+	s.fromServer("data", func() forge.Packet {
+		return s.serverSegment(forge.PSH|forge.ACK, []byte("yes")).Packet(s.server, s.seen)
+	})
 }
 
 // ask sends a datagram in each direction.
 func (s *session) ask() {
-	s.fromClient("datagram", datagram(s.client, s.vip, []byte("are you there?")))
-	s.fromServer("datagram", func() packet { return datagram(s.server, s.seen, []byte("yes")) })
+	s.fromClient("datagram", forge.Datagram(s.client, s.vip, []byte("are you there?")))
+	s.fromServer("datagram", func() forge.Packet { return forge.Datagram(s.server, s.seen, []byte("yes")) })
 }
 
 // begin begins a flow of a protocol and again lets it live.
