@@ -161,11 +161,15 @@ func TestAnswerLimit(t *testing.T) {
 				re := answer(protocol, ip.narrow, out.src.String())
 				l.ingress(inside, re).redirected(re.from(vip("85")).to(client).hop(), "replied")
 				in = establishing(protocol, client, vip("85"))
-				l.ingress(outside, in).redirected(in.snat(ip.nodeIn, 0).to(ip.narrow).hop(), "forwarded flow_established")
+				l.ingress(outside, in).redirected(in.snat(ip.nodeIn, 0).to(ip.narrow).hop(), "forwarded"+andEstablished(protocol))
 				l.spend(shareFrontends + 5)
 				big := in.withSize(1400)
 				big.df = true
 				mtu := map[string]uint32{"IPv4": 1000, "IPv6": 1280}[ip.name]
+				if protocol == unix.IPPROTO_UDP { // an answer to a datagram proves nothing about its source
+					l.ingress(outside, big).dropped("drop_answer_limit")
+					return
+				}
 				l.ingress(outside, big).redirected(big.tooBig(mtu), "reject_too_big")
 				// Its packets may be as small as an attacker likes who makes it answer otherwise.
 				l.ingress(outside, in.withTTL(1)).dropped("drop_answer_limit")

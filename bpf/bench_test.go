@@ -169,8 +169,12 @@ func (t *template) measure(b *testing.B, lab *lab, h hook, verdict uint32, round
 func establishMany(b *testing.B, objs *BlixtObjects, forward, reply packet, n uint32, ofReply bool) {
 	b.Helper()
 	var f, r BlixtFlow
+	table := objs.Flows
+	if forward.protocol == unix.IPPROTO_UDP {
+		table = objs.UdpFlows
+	}
 	for key, value := range map[BlixtFlowKey]*BlixtFlow{keyOf(forward): &f, keyOf(reply): &r} {
-		if err := objs.Flows.Lookup(key, value); err != nil {
+		if err := table.Lookup(key, value); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -193,8 +197,9 @@ func establishMany(b *testing.B, objs *BlixtObjects, forward, reply packet, n ui
 			}
 			rk.Dst, rk.Dport = f.Src, f.Sport
 		}
+		f.Tag, r.Tag = flowTag(fk), flowTag(rk)
 		for key, value := range map[BlixtFlowKey]BlixtFlow{fk: f, rk: r} {
-			if err := objs.Flows.Put(key, value); err != nil {
+			if err := table.Put(key, value); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -208,9 +213,14 @@ func BenchmarkPacket(b *testing.B) {
 		b.Fatal(err)
 	}
 	objs, err := load(func(spec *ebpf.CollectionSpec) {
-		flows, newFlows := spec.Maps["flows"].MaxEntries, spec.Maps["new_flows"].MaxEntries
+		sizes := map[string]uint32{}
+		for _, table := range []string{"flows", "new_flows", "udp_flows"} {
+			sizes[table] = spec.Maps[table].MaxEntries
+		}
 		shrinkTables(spec) // all but the tables whose size matters
-		spec.Maps["flows"].MaxEntries, spec.Maps["new_flows"].MaxEntries = flows, newFlows
+		for table, size := range sizes {
+			spec.Maps[table].MaxEntries = size
+		}
 	})
 	if err != nil {
 		b.Fatal(err)
@@ -238,7 +248,7 @@ func benchmarkWorld(b *testing.B, lab *lab, objs *BlixtObjects, ip ipVersion, pr
 		out := in.snat(ip.nodeIn, 0).to(ip.remote).hop()
 		l.ingress(outside, in).redirected(out, "flow_new forwarded")
 		l.ingress(inside, answer(protocol, ip.remote, out.src.String())).wantVerdict(redirect, "replied")
-		l.ingress(outside, establishing(protocol, ip.client, other)).wantVerdict(redirect, "forwarded flow_established")
+		l.ingress(outside, establishing(protocol, ip.client, other)).wantVerdict(redirect, "forwarded"+andEstablished(protocol))
 		return out
 	}
 	run := func(name string, p packet, h hook, verdict uint32, prepare func(out packet)) {

@@ -53,7 +53,20 @@ struct {
 /* Reports whether the packet begins a TCP connection. */
 static __always_inline bool is_syn(const struct packet *p)
 {
-	return (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	return (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
+}
+
+/*
+ * Reports whether the packet may begin another connection in place of the one
+ * of the flow f: it is a SYN of the client, and the backend has not answered
+ * yet, or the connection is closed. In all other states the backend gets the
+ * SYN, and sends a challenge ACK. A client that has really begun anew answers
+ * that with a RST, which closes the flow, and its next SYN begins another one
+ * (RFC 5961, 4). So a forged SYN ends nothing.
+ */
+static __always_inline bool yields(const struct packet *p, const struct flow *f)
+{
+	return is_syn(p) && !(f->flags & FLOW_REPLY) && (f->flags & FLOW_CLOSED || !(f->flags & (FLOW_ANSWERED | FLOW_ESTABLISHED)));
 }
 
 static __always_inline bool draining(void)
@@ -77,22 +90,19 @@ static __always_inline int reject_unserved(struct __sk_buff *ctx, struct packet 
 }
 
 /*
- * Handles a packet to a frontend that belongs to no flow, or a SYN of the known
- * flow f: it begins a new flow unless it repeats the SYN of f.
+ * Handles a packet to a frontend that belongs to no flow, or the SYN that flow
+ * f yields to: it begins a new flow, unless it only repeats the SYN of f.
  */
 __noinline int handle_frontend(struct __sk_buff *ctx, struct packet *p, const struct frontend *fe, struct flow *f)
 {
 	if (!p || !fe)
 		return TC_ACT_SHOT;
 	__u32 id = select_backend(&p->key, fe->index);
-	if (f) {
-		if (f->backend == id && !closing(&p->key, f)) {
-			int verdict = serve(ctx, p, f);
-			if (verdict != NO_FLOW)
-				return verdict;
-		} else {
-			forget(&p->key, f);
-		}
+	if (f && !(f->flags & FLOW_CLOSED) && (f->backend == id || draining())) {
+		int verdict = serve(ctx, p, f);
+		if (verdict != NO_FLOW)
+			return verdict;
+		f = NULL;
 	}
 	if (draining())
 		return pass(COUNTER_DRAINED);
@@ -100,31 +110,33 @@ __noinline int handle_frontend(struct __sk_buff *ctx, struct packet *p, const st
 		return drop(COUNTER_DROP_MARTIAN);
 	if (p->tcp_flags & TCP_RST)
 		return drop(COUNTER_DROP_NO_FLOW);
+	if (f)
+		bury(p, f);
 	int verdict = id == BACKEND_REJECT ? reject_no_backend(ctx, p, fe->index) : begin_flow(ctx, p, fe, id);
 	if (verdict)
 		return verdict;
-	f = bpf_map_lookup_elem(&new_flows, &p->key);
+	f = find_evictable(&p->key);
 	verdict = f ? serve(ctx, p, f) : NO_FLOW;
 	return verdict == NO_FLOW ? drop(COUNTER_DROP_NEW_FLOW) : verdict;
 }
 
 /*
  * Handles a packet that the host itself sends from a port of ours, to no
- * frontend. f is its flow, if it is a SYN of a known one.
+ * frontend. f is the flow that yields to it, if it is a SYN of a known one.
  */
 __noinline int handle_host_port(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 {
 	if (!p)
 		return TC_ACT_SHOT;
 	int verdict;
-	if (f && !closing(&p->key, f)) {
+	if (f && !(f->flags & FLOW_CLOSED)) {
 		verdict = serve(ctx, p, f);
 	} else {
 		if (f)
 			forget(&p->key, f);
 		verdict = avoid_port_clash(p);
 		if (!verdict) {
-			f = bpf_map_lookup_elem(&new_flows, &p->key);
+			f = find_evictable(&p->key);
 			verdict = f ? serve(ctx, p, f) : drop(COUNTER_DROP_NEW_FLOW);
 		}
 	}
@@ -141,38 +153,39 @@ static __always_inline bool may_be_new(const struct packet *p, const struct addr
 	return a || p->egress || in_snat_range(p->key.dport);
 }
 
-/* Serves a packet of the flow f. Returns NO_FLOW if there is none, or if the packet begins another connection. */
-static __always_inline int continue_flow(struct __sk_buff *ctx, struct packet *p, struct flow *f)
-{
-	return f && (f->flags & FLOW_REPLY || !is_syn(p)) ? serve(ctx, p, f) : NO_FLOW;
-}
-
 /* Handles a TCP or UDP packet. A packet of an established flow, in either direction, costs one look-up. */
 static __always_inline int handle_ports(struct __sk_buff *ctx, struct packet *p)
 {
-	struct flow *f = bpf_map_lookup_elem(&flows, &p->key);
-	int verdict = continue_flow(ctx, p, f);
-	if (verdict != NO_FLOW)
-		return verdict;
+	bool udp = is_udp(&p->key);
+	struct flow *f = udp ? bpf_map_lookup_elem(&udp_flows, &p->key) : bpf_map_lookup_elem(&flows, &p->key);
+	if (f && !yields(p, f)) {
+		int verdict = serve(ctx, p, f);
+		if (verdict != NO_FLOW)
+			return verdict;
+		f = NULL;
+	}
 	const struct address *a = bpf_map_lookup_elem(&addresses, &p->key.dst);
-	if (!f && may_be_new(p, a)) {
+	if (!f && !udp && may_be_new(p, a)) {
 		f = bpf_map_lookup_elem(&new_flows, &p->key);
 		if (!f) /* another CPU may have moved it to `flows` between the two look-ups */
 			f = bpf_map_lookup_elem(&flows, &p->key);
-		verdict = continue_flow(ctx, p, f);
-		if (verdict != NO_FLOW)
-			return verdict;
+		if (f && !yields(p, f)) {
+			int verdict = serve(ctx, p, f);
+			if (verdict != NO_FLOW)
+				return verdict;
+			f = NULL;
+		}
 	}
 	if (a) {
 		struct frontend_key key = { .addr = p->key.dst, .port = p->key.dport, .protocol = p->key.protocol };
 		const struct frontend *fe = bpf_map_lookup_elem(&frontends, &key);
 		if (fe)
-			return handle_frontend(ctx, p, fe, is_syn(p) ? f : NULL);
+			return handle_frontend(ctx, p, fe, f);
 		if (a->flags & ADDRESS_EXCLUSIVE)
 			return reject_unserved(ctx, p);
 	}
 	if (p->egress && in_snat_range(p->key.sport))
-		return handle_host_port(ctx, p, is_syn(p) ? f : NULL);
+		return handle_host_port(ctx, p, f);
 	return pass(COUNTER_NOT_OURS);
 }
 

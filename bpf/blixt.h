@@ -129,18 +129,24 @@ enum flow_flag {
 	FLOW_STACK = 4,
 	/* Reply: translated at egress only, of the device that leads to the client. */
 	FLOW_EGRESS = 8,
-	/* The sender of this direction has sent a FIN. */
+	/* The sender of this direction has sent a FIN, and the other side has acknowledged it. */
 	FLOW_FIN = 16,
-	/* The sender of this direction has sent a RST. */
+	/* The sender of this direction has sent a RST that its receiver obeys. */
 	FLOW_RST = 32,
 	/* The client is a socket of this host: replies are redirected to lo. */
 	FLOW_HOST = 64,
-	/* Forward entry in `new_flows`: the backend has answered. */
+	/* The backend has answered. TCP: of the forward entry, UDP: of the reply entry. */
 	FLOW_ANSWERED = 128,
 	/* The entry is in `flows`. */
 	FLOW_ESTABLISHED = 256,
 	/* Translated packets are reflected to ingress of the device by which they were leaving. */
 	FLOW_REENTER = 512,
+	/* The other side has sent a FIN that this side has not acknowledged yet. */
+	FLOW_PEER_FIN = 1024,
+	/* Entry in `new_flows`: either side has sent a RST, or both a FIN. The flow only translates late segments. */
+	FLOW_CLOSED = 2048,
+	/* A tombstone: drops late packets of a backend on this node whose flow is gone. */
+	FLOW_GONE = 4096,
 };
 
 /*
@@ -173,7 +179,8 @@ struct flow {
 	__u32 ifindex;	  /* reply: the interface that leads to the backend, where replies come in; 0: any */
 	__u32 ref;	  /* reserved for the id of the backendRef, zero */
 	__u32 policy;	  /* reserved, zero */
-	__u32 reserved[3];
+	__u32 fin;	  /* with FLOW_PEER_FIN: the acknowledgement number with which this side acknowledges the other side's FIN */
+	__u32 reserved[2];
 };
 
 _Static_assert(sizeof(struct addr) == 16, "an address is 16 bytes");
@@ -258,8 +265,10 @@ enum counter {
 	COUNTER_ICMP_REPLIED,	       /* ICMP error translated, towards a client */
 	COUNTER_PING_ANSWERED,	       /* echo request to an exclusive address answered */
 	COUNTER_FLOW_NEW,	       /* flow created */
-	COUNTER_FLOW_ESTABLISHED,      /* flow answered by its backend and continued by its client */
+	COUNTER_FLOW_ESTABLISHED,      /* TCP flow answered by its backend and continued by its client */
+	COUNTER_FLOW_CLOSED,	       /* flow of a connection that both sides have closed, or one has reset */
 	COUNTER_FLOW_TABLE_FULL,       /* `flows` is full: the flow stays in `new_flows`, where it may be evicted */
+	COUNTER_FLOW_OVER_SHARE,       /* the same: `flows` is nearly full, and the frontend has its share */
 	COUNTER_FLOW_EXPIRED,	       /* flow removed, when a packet arrived after its idle time-out */
 	COUNTER_FLOW_PORT_CHANGED,     /* flow got another source port because its own was taken */
 	COUNTER_HOST_TRANSLATED,       /* packet of the host itself translated: a flow has the source port that the host chose */
@@ -272,6 +281,7 @@ enum counter {
 	COUNTER_REJECT_HOP_LIMIT,      /* answered: hop limit used up */
 	COUNTER_DROP_MARTIAN,	       /* would begin a flow or get an answer, from a source that nobody can answer */
 	COUNTER_DROP_NO_FLOW,	       /* RST or ICMP error for an exclusive address without a flow */
+	COUNTER_DROP_FLOW_GONE,	       /* late packet of a backend on this node, whose flow is gone */
 	COUNTER_DROP_FRAGMENT,	       /* later fragment for an exclusive address, its first one not seen */
 	COUNTER_DROP_UNSUPPORTED,      /* protocol other than TCP, UDP, ICMP for an exclusive address */
 	COUNTER_DROP_NEW_FLOW,	       /* the kernel had no room for a new flow */

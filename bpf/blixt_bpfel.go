@@ -92,31 +92,34 @@ const (
 	BlixtCounterCOUNTER_PING_ANSWERED        BlixtCounter = 6
 	BlixtCounterCOUNTER_FLOW_NEW             BlixtCounter = 7
 	BlixtCounterCOUNTER_FLOW_ESTABLISHED     BlixtCounter = 8
-	BlixtCounterCOUNTER_FLOW_TABLE_FULL      BlixtCounter = 9
-	BlixtCounterCOUNTER_FLOW_EXPIRED         BlixtCounter = 10
-	BlixtCounterCOUNTER_FLOW_PORT_CHANGED    BlixtCounter = 11
-	BlixtCounterCOUNTER_HOST_TRANSLATED      BlixtCounter = 12
-	BlixtCounterCOUNTER_DRAINED              BlixtCounter = 13
-	BlixtCounterCOUNTER_REJECT_NO_BACKEND    BlixtCounter = 14
-	BlixtCounterCOUNTER_REJECT_UNSERVED      BlixtCounter = 15
-	BlixtCounterCOUNTER_REJECT_BACKEND_GONE  BlixtCounter = 16
-	BlixtCounterCOUNTER_REJECT_TOO_BIG       BlixtCounter = 17
-	BlixtCounterCOUNTER_REJECT_UNREACHABLE   BlixtCounter = 18
-	BlixtCounterCOUNTER_REJECT_HOP_LIMIT     BlixtCounter = 19
-	BlixtCounterCOUNTER_DROP_MARTIAN         BlixtCounter = 20
-	BlixtCounterCOUNTER_DROP_NO_FLOW         BlixtCounter = 21
-	BlixtCounterCOUNTER_DROP_FRAGMENT        BlixtCounter = 22
-	BlixtCounterCOUNTER_DROP_UNSUPPORTED     BlixtCounter = 23
-	BlixtCounterCOUNTER_DROP_NEW_FLOW        BlixtCounter = 24
-	BlixtCounterCOUNTER_DROP_PORTS_EXHAUSTED BlixtCounter = 25
-	BlixtCounterCOUNTER_DROP_NO_ROUTE        BlixtCounter = 26
-	BlixtCounterCOUNTER_DROP_FORWARDING_OFF  BlixtCounter = 27
-	BlixtCounterCOUNTER_DROP_NO_SOURCE       BlixtCounter = 28
-	BlixtCounterCOUNTER_DROP_HOP_LIMIT       BlixtCounter = 29
-	BlixtCounterCOUNTER_DROP_ANSWER_LIMIT    BlixtCounter = 30
-	BlixtCounterCOUNTER_DROP_TOO_BIG         BlixtCounter = 31
-	BlixtCounterCOUNTER_DROP_ERROR           BlixtCounter = 32
-	BlixtCounterCOUNTERS                     BlixtCounter = 33
+	BlixtCounterCOUNTER_FLOW_CLOSED          BlixtCounter = 9
+	BlixtCounterCOUNTER_FLOW_TABLE_FULL      BlixtCounter = 10
+	BlixtCounterCOUNTER_FLOW_OVER_SHARE      BlixtCounter = 11
+	BlixtCounterCOUNTER_FLOW_EXPIRED         BlixtCounter = 12
+	BlixtCounterCOUNTER_FLOW_PORT_CHANGED    BlixtCounter = 13
+	BlixtCounterCOUNTER_HOST_TRANSLATED      BlixtCounter = 14
+	BlixtCounterCOUNTER_DRAINED              BlixtCounter = 15
+	BlixtCounterCOUNTER_REJECT_NO_BACKEND    BlixtCounter = 16
+	BlixtCounterCOUNTER_REJECT_UNSERVED      BlixtCounter = 17
+	BlixtCounterCOUNTER_REJECT_BACKEND_GONE  BlixtCounter = 18
+	BlixtCounterCOUNTER_REJECT_TOO_BIG       BlixtCounter = 19
+	BlixtCounterCOUNTER_REJECT_UNREACHABLE   BlixtCounter = 20
+	BlixtCounterCOUNTER_REJECT_HOP_LIMIT     BlixtCounter = 21
+	BlixtCounterCOUNTER_DROP_MARTIAN         BlixtCounter = 22
+	BlixtCounterCOUNTER_DROP_NO_FLOW         BlixtCounter = 23
+	BlixtCounterCOUNTER_DROP_FLOW_GONE       BlixtCounter = 24
+	BlixtCounterCOUNTER_DROP_FRAGMENT        BlixtCounter = 25
+	BlixtCounterCOUNTER_DROP_UNSUPPORTED     BlixtCounter = 26
+	BlixtCounterCOUNTER_DROP_NEW_FLOW        BlixtCounter = 27
+	BlixtCounterCOUNTER_DROP_PORTS_EXHAUSTED BlixtCounter = 28
+	BlixtCounterCOUNTER_DROP_NO_ROUTE        BlixtCounter = 29
+	BlixtCounterCOUNTER_DROP_FORWARDING_OFF  BlixtCounter = 30
+	BlixtCounterCOUNTER_DROP_NO_SOURCE       BlixtCounter = 31
+	BlixtCounterCOUNTER_DROP_HOP_LIMIT       BlixtCounter = 32
+	BlixtCounterCOUNTER_DROP_ANSWER_LIMIT    BlixtCounter = 33
+	BlixtCounterCOUNTER_DROP_TOO_BIG         BlixtCounter = 34
+	BlixtCounterCOUNTER_DROP_ERROR           BlixtCounter = 35
+	BlixtCounterCOUNTERS                     BlixtCounter = 36
 )
 
 type BlixtFlow struct {
@@ -137,7 +140,8 @@ type BlixtFlow struct {
 	Ifindex    uint32
 	Ref        uint32
 	Policy     uint32
-	Reserved   [3]uint32
+	Fin        uint32
+	Reserved   [2]uint32
 }
 
 type BlixtFlowFlag uint32
@@ -153,6 +157,9 @@ const (
 	BlixtFlowFlagFLOW_ANSWERED    BlixtFlowFlag = 128
 	BlixtFlowFlagFLOW_ESTABLISHED BlixtFlowFlag = 256
 	BlixtFlowFlagFLOW_REENTER     BlixtFlowFlag = 512
+	BlixtFlowFlagFLOW_PEER_FIN    BlixtFlowFlag = 1024
+	BlixtFlowFlagFLOW_CLOSED      BlixtFlowFlag = 2048
+	BlixtFlowFlagFLOW_GONE        BlixtFlowFlag = 4096
 )
 
 type BlixtFlowKey struct {
@@ -254,8 +261,7 @@ type BlixtPacket struct {
 	Egress       bool
 	Host         bool
 	_            [1]byte
-	Payload      uint16
-	_            [2]byte
+	Payload      uint32
 	To           BlixtFlow
 	Reply        BlixtFlow
 	Route        struct {

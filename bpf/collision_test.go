@@ -31,7 +31,7 @@ func TestCollisions(t *testing.T) {
 		a.fromBackend(answer(proto, ip.local, ip.client))
 		in = establishing(proto, ip.client, two)
 		out = in.to(ip.local).from(out.src.String())
-		l.ingress(outside, in).toStack(out, "forwarded flow_established")
+		l.ingress(outside, in).toStack(out, "forwarded"+andEstablished(proto))
 		a.fromClient(establishing(proto, ip.client, one), "forwarded")
 		// So do ICMP errors.
 		e := icmpError(ap(ip.local).Addr().String(), ap(ip.client).Addr().String(), 3, 3, 0, out, 0)
@@ -128,12 +128,12 @@ func TestCollisions(t *testing.T) {
 			l.ingress(inside, answer(proto, ip.remote, port(ip.nodeIn, fmt.Sprint(snatMin+i)))).wantVerdict(redirect, "replied")
 		}
 		for _, vip := range vips[:2] {
-			l.ingress(outside, establishing(proto, ip.client, vip)).wantVerdict(redirect, "forwarded flow_established")
+			l.ingress(outside, establishing(proto, ip.client, vip)).wantVerdict(redirect, "forwarded"+andEstablished(proto))
 		}
 		third := opening(proto, ip.client, vips[2])
 		l.ingress(outside, third).dropped("drop_ports_exhausted")
 		if proto == unix.IPPROTO_TCP { // a closed connection makes room
-			l.ingress(outside, establishing(proto, ip.client, vips[0]).segment(rst, 1001, 0, "")).wantVerdict(redirect, "forwarded")
+			l.ingress(outside, establishing(proto, ip.client, vips[0]).segment(rst, 1001, 0, "")).wantVerdict(redirect, "forwarded flow_closed")
 			l.ingress(outside, third).wantVerdict(redirect, "flow_new forwarded")
 			l.ingress(outside, establishing(proto, ip.client, vips[1])).wantVerdict(redirect, "forwarded")
 		}

@@ -3,11 +3,20 @@
  * flow.h - the life of a flow in the tables: insert, refresh, establish,
  * expire, close, forget. Nothing here touches the packet itself.
  *
- * A flow begins in `new_flows`, an LRU table. It moves to `flows`, which
- * nothing evicts, once its backend has answered and its client has continued:
- * for TCP with an acknowledgement number that only a receiver of the answer
- * can know. So neither forged SYNs nor forged datagrams evict an established
- * flow.
+ * A TCP flow begins in `new_flows`, an LRU table. It moves to `flows`, which
+ * nothing evicts, once its backend has answered and its client has continued
+ * with an acknowledgement number that only a receiver of the answer can know.
+ * So forged SYNs evict no established flow. When both sides have closed the
+ * connection, or one has reset it, the flow moves back: it holds no room any
+ * more, and late segments are still translated.
+ *
+ * A datagram proves nothing of this kind. UDP flows have an LRU table of their
+ * own, `udp_flows`.
+ *
+ * Who cannot see the packets of a connection must not be able to end its flow.
+ * So an entry keeps the sequence number that its sender uses next, and the
+ * highest number that its sender has acknowledged. A FIN or a RST counts only
+ * if it fits them: see record_end.
  */
 #ifndef BLIXT_FLOW_H
 #define BLIXT_FLOW_H
@@ -15,10 +24,37 @@
 #include "ring.h"
 #include "way.h"
 
+#define EEXIST 17
+/* Not the index of a frontend: the number of established flows of all of them. */
+#define ALL_FRONTENDS 0xfffffffe
+/* The generation of a tombstone: no backend has it. */
+#define NO_GENERATION 0xffffffff
+
 /* The time in ticks. */
 static __always_inline __u32 now(void)
 {
 	return bpf_ktime_get_coarse_ns() >> TICK_SHIFT;
+}
+
+/* Returns the hash of a key that the key's entry stores. Odd random factors: tuples that differ little get other tags. */
+static __always_inline __u32 flow_tag(const struct flow_key *key)
+{
+	const __u64 *w = (const __u64 *)key;
+	return (w[0] * 0x9e3779b97f4a7c15ULL + w[1] * 0xbf58476d1ce4e5b9ULL + w[2] * 0x94d049bb133111ebULL +
+		w[3] * 0xd6e8feb86659fd93ULL + w[4] * 0xc2b2ae3d27d4eb4fULL) >> 32;
+}
+
+/*
+ * Reports whether the element that f points to still belongs to `key`. The
+ * kernel reuses an element as soon as another CPU has deleted it, so a pointer
+ * may outlive its flow: what has been copied from it is the flow's only if this
+ * holds afterwards. The tag is the first thing that the kernel writes into a
+ * reused element.
+ */
+static __always_inline bool same_flow(const struct flow_key *key, const struct flow *f)
+{
+	asm volatile("" ::: "memory"); /* the copy comes first */
+	return *(const volatile __u32 *)&f->tag == flow_tag(key);
 }
 
 /* Sets *peer to the key of the other direction's entry. */
@@ -32,11 +68,68 @@ static __always_inline void peer_key(const struct flow_key *key, const struct fl
 	peer->protocol = key->protocol;
 }
 
-/* Returns the entry of `key`, or NULL. `new_flows` comes first: a flow that moves is in `flows` before it leaves `new_flows`. */
+static __always_inline bool is_udp(const struct flow_key *key)
+{
+	return key->protocol == IPPROTO_UDP;
+}
+
+/* Returns the entry of `key` in its table of flows that may be evicted, or NULL. */
+static __always_inline struct flow *find_evictable(const struct flow_key *key)
+{
+	return is_udp(key) ? bpf_map_lookup_elem(&udp_flows, key) : bpf_map_lookup_elem(&new_flows, key);
+}
+
+/* Inserts an entry into its table of flows that may be evicted. Returns 0, or an error of the kernel. */
+static __always_inline long insert_evictable(const struct flow_key *key, const struct flow *f, __u64 flags)
+{
+	return is_udp(key) ? bpf_map_update_elem(&udp_flows, key, f, flags) : bpf_map_update_elem(&new_flows, key, f, flags);
+}
+
+static __always_inline void delete_evictable(const struct flow_key *key)
+{
+	if (is_udp(key))
+		bpf_map_delete_elem(&udp_flows, key);
+	else
+		bpf_map_delete_elem(&new_flows, key);
+}
+
+/*
+ * Returns the entry of `key`, or NULL. `new_flows` comes first: a flow that is
+ * established meanwhile is in `flows` before it leaves `new_flows`. One that is
+ * closed meanwhile may be missed, and then counts as gone.
+ */
 static __always_inline struct flow *find_flow(const struct flow_key *key)
 {
-	struct flow *f = bpf_map_lookup_elem(&new_flows, key);
-	return f ? f : bpf_map_lookup_elem(&flows, key);
+	struct flow *f = find_evictable(key);
+	return f || is_udp(key) ? f : bpf_map_lookup_elem(&flows, key);
+}
+
+/* Returns the number of established flows of the frontend, or of all frontends. */
+static __always_inline __u32 *established_flows(__u32 frontend)
+{
+	__u32 i = frontend == ALL_FRONTENDS ? 0 : frontend + 1;
+	return bpf_map_lookup_elem(&established, &i);
+}
+
+/* Changes the number of established flows of the frontend, and with it that of all. */
+static __always_inline void count_established(__u32 frontend, __s32 change)
+{
+	__u32 *own = established_flows(frontend), *all = established_flows(ALL_FRONTENDS);
+	if (frontend == NO_FRONTEND || !own || !all)
+		return;
+	__sync_fetch_and_add(own, change);
+	__sync_fetch_and_add(all, change);
+}
+
+/*
+ * Reports whether the frontend must not establish more flows: `flows` is nearly
+ * full, and the frontend has its share. One tenant cannot take the room of all.
+ */
+static __always_inline bool over_share(__u32 frontend)
+{
+	const struct config *c = config();
+	const __u32 *own = established_flows(frontend), *all = established_flows(ALL_FRONTENDS);
+	return c && own && all && c->flows_nearly_full && *all >= c->flows_nearly_full && *own >= c->flows_share;
 }
 
 /* Deletes both entries of the flow. */
@@ -45,11 +138,71 @@ static __noinline void forget(const struct flow_key *key, const struct flow *f)
 	struct flow_key peer;
 	if (!key || !f)
 		return;
+	__u32 frontend = f->frontend;
 	peer_key(key, f, &peer);
-	bpf_map_delete_elem(&flows, key);
-	bpf_map_delete_elem(&new_flows, key);
-	bpf_map_delete_elem(&flows, &peer);
-	bpf_map_delete_elem(&new_flows, &peer);
+	delete_evictable(key);
+	delete_evictable(&peer);
+	if (is_udp(key))
+		return;
+	bool reply = f->flags & FLOW_REPLY;
+	bool deleted = !bpf_map_delete_elem(&flows, reply ? &peer : key);
+	bpf_map_delete_elem(&flows, reply ? key : &peer);
+	if (deleted)
+		count_established(frontend, -1);
+}
+
+/* Reports whether the flow is translated on the way through the stack to a backend on this node (WAY_LOCAL). */
+static __always_inline bool is_local(const struct flow *f)
+{
+	return (f->flags & (FLOW_STACK | FLOW_SNAT)) == FLOW_STACK;
+}
+
+/*
+ * Forgets the flow p->key belongs to, of which f is the entry. Its backend may
+ * not know yet, and a backend on this node would be heard with its own address.
+ * So the reply entry of a local flow leaves a tombstone, which drops what still
+ * comes: see serve_tombstone. Uses p->reply.
+ */
+static __noinline void bury(struct packet *p, const struct flow *f)
+{
+	struct flow_key reply;
+	if (!p || !f)
+		return;
+	struct flow *tomb = &p->reply;
+	bool leaves_one = is_local(f);
+	if (f->flags & FLOW_REPLY)
+		reply = p->key;
+	else
+		peer_key(&p->key, f, &reply);
+	__u32 next = f->flags & FLOW_REPLY ? f->ack : f->next;
+	forget(&p->key, f);
+	if (!leaves_one)
+		return;
+	__builtin_memset(tomb, 0, sizeof(*tomb));
+	tomb->tag = flow_tag(&reply);
+	tomb->generation = NO_GENERATION;
+	tomb->frontend = NO_FRONTEND;
+	tomb->last_seen = now();
+	tomb->idle_ticks = TOMBSTONE_TICKS;
+	tomb->next = next;
+	tomb->flags = FLOW_REPLY | FLOW_EGRESS | FLOW_STACK | FLOW_GONE;
+	insert_evictable(&reply, tomb, BPF_ANY);
+}
+
+/*
+ * Decides about a packet whose flow has left the tombstone f. Returns a
+ * verdict, or NO_FLOW if the packet belongs to a connection that does not pass
+ * us: then the tombstone goes. A TCP connection begins with a SYN, unless that
+ * SYN answers the last one of the flow; of UDP nothing tells but the time.
+ */
+static __always_inline int serve_tombstone(const struct packet *p, const struct flow *f)
+{
+	bool late = p->tcp_flags & TCP_ACK && p->ack == f->next;
+	bool other = is_udp(&p->key) ? now() - f->last_seen > f->idle_ticks : p->tcp_flags & TCP_SYN && !late;
+	if (!other)
+		return drop(COUNTER_DROP_FLOW_GONE);
+	delete_evictable(&p->key);
+	return NO_FLOW;
 }
 
 /* Reports whether this direction is idle. The difference is signed: another CPU may have stored a later tick than ours. */
@@ -70,30 +223,6 @@ __noinline bool expired(const struct flow_key *key, const struct flow *f)
 	return !peer || idle(peer, tick);
 }
 
-/* Returns the flags of the other direction's entry, or 0. */
-static __always_inline __u32 peer_flags(const struct flow_key *key, const struct flow *f)
-{
-	struct flow_key k;
-	peer_key(key, f, &k);
-	const struct flow *peer = find_flow(&k);
-	return peer ? peer->flags : 0;
-}
-
-/* Reports whether one side at least has ended the connection, with a FIN or a RST. */
-__noinline bool closing(const struct flow_key *key, const struct flow *f)
-{
-	if (!key || !f)
-		return false;
-	return (f->flags | peer_flags(key, f)) & (FLOW_FIN | FLOW_RST);
-}
-
-/* Reports whether the connection has ended: either side has sent a RST, or both a FIN. */
-static __always_inline bool closed(const struct flow_key *key, const struct flow *f)
-{
-	__u32 peer = peer_flags(key, f);
-	return (f->flags | peer) & FLOW_RST || f->flags & peer & FLOW_FIN;
-}
-
 /* Reports whether the entry only reserves a port that the host itself uses: see hostports.h. */
 static __always_inline bool is_port_reservation(const struct flow_key *key, const struct flow *f)
 {
@@ -106,20 +235,46 @@ static __always_inline bool backend_gone(const struct flow *f)
 	return !b || b->generation != f->generation;
 }
 
-/* Updates the entry's age, and records a FIN or a RST. */
+/* Returns the sequence number behind the segment. */
+static __always_inline __u32 segment_end(const struct packet *p)
+{
+	return p->seq + p->payload + !!(p->tcp_flags & TCP_SYN) + !!(p->tcp_flags & TCP_FIN);
+}
+
+/*
+ * Reports whether the segment's numbers are near those that the sender of this
+ * direction has used: near both, so that a guess hits once in four million.
+ */
+static __always_inline bool in_sequence(const struct packet *p, const struct flow *f)
+{
+	return p->tcp_flags & TCP_ACK && segment_end(p) - f->next + SEQUENCE_WINDOW < 2 * SEQUENCE_WINDOW &&
+	       p->ack - f->ack + SEQUENCE_WINDOW < 2 * SEQUENCE_WINDOW;
+}
+
+/* Updates the entry's age, and of an established TCP flow the numbers that its sender has used. */
 static __always_inline void refresh(const struct packet *p, struct flow *f, __u32 tick)
 {
 	if (f->last_seen != tick) /* an unchanged cache line stays shared between CPUs */
 		f->last_seen = tick;
-	__u32 end = (p->tcp_flags & TCP_FIN ? FLOW_FIN : 0) | (p->tcp_flags & TCP_RST ? FLOW_RST : 0);
-	if (end & ~f->flags)
-		__sync_fetch_and_or(&f->flags, end);
+	if (!(f->flags & FLOW_ESTABLISHED)) {
+		if (is_udp(&p->key) && f->flags & FLOW_REPLY && !(f->flags & FLOW_ANSWERED))
+			__sync_fetch_and_or(&f->flags, FLOW_ANSWERED);
+		return;
+	}
+	if (!in_sequence(p, f))
+		return;
+	__u32 end = segment_end(p);
+	if ((__s32)(end - f->next) > 0)
+		f->next = end;
+	if ((__s32)(p->ack - f->ack) > 0)
+		f->ack = p->ack;
 }
 
 /*
- * Reports whether the reply entry of an unanswered flow was evicted, so that
- * answers of its backend would not be recognized. If the reply entry is missing
- * because another CPU is establishing the flow, both entries are in `flows`.
+ * Reports whether the reply entry of a flow that may be evicted is missing, so
+ * that answers of its backend would not be recognized. If the reply entry is
+ * missing because another CPU is establishing the flow, both entries are in
+ * `flows`.
  */
 __noinline bool half_evicted(const struct flow_key *key, const struct flow *f)
 {
@@ -127,62 +282,178 @@ __noinline bool half_evicted(const struct flow_key *key, const struct flow *f)
 	if (!key || !f)
 		return false;
 	peer_key(key, f, &k);
-	return !bpf_map_lookup_elem(&new_flows, &k) && !bpf_map_lookup_elem(&flows, key);
+	return !find_evictable(&k) && (is_udp(key) || !bpf_map_lookup_elem(&flows, key));
 }
 
-/* Records the backend's first answer. From now on the client's next packet may establish the flow. */
-static __noinline void record_answer(const struct packet *p, const struct flow *reply)
+/*
+ * Records an answer of the backend to the client of a half-open TCP flow. From
+ * now on the client's next segment may establish the flow. An answer has to
+ * acknowledge what the client has sent. Of several answers the first counts,
+ * but each SYN replaces it: a backend that began anew has another number.
+ */
+static __noinline void record_answer(const struct packet *p, struct flow *reply)
 {
 	struct flow_key key;
 	if (!p || !reply)
 		return;
 	peer_key(&p->key, reply, &key);
 	struct flow *forward = bpf_map_lookup_elem(&new_flows, &key);
-	if (!forward || forward->flags & FLOW_ANSWERED)
+	bool syn = p->tcp_flags & TCP_SYN;
+	if (!forward || (forward->flags & FLOW_ANSWERED && !syn) || !(p->tcp_flags & TCP_ACK) ||
+	    forward->next - p->ack >= (syn ? PROOF_WINDOW : SEQUENCE_WINDOW))
 		return;
-	forward->ack = p->seq + !!(p->tcp_flags & TCP_SYN);
+	forward->ack = p->seq + syn;
+	reply->next = segment_end(p);
+	reply->ack = p->ack;
+	if (forward->idle_ticks < TRANSITORY_TICKS)
+		forward->idle_ticks = reply->idle_ticks = TRANSITORY_TICKS;
 	__sync_fetch_and_or(&forward->flags, FLOW_ANSWERED);
 }
 
-/* Reports whether this packet of a new flow proves that its sender has received the backend's answer. */
+/* Reports whether this segment of a half-open flow proves that its sender has received the backend's answer. */
 static __always_inline bool establishes(const struct packet *p, const struct flow *f)
 {
-	if (!(f->flags & FLOW_ANSWERED) || p->fragment == LATER_FRAGMENT)
-		return false;
-	if (p->key.protocol != IPPROTO_TCP)
-		return true;
-	return (p->tcp_flags & (TCP_ACK | TCP_SYN | TCP_RST)) == TCP_ACK && p->ack - f->ack < ACK_WINDOW;
+	return f->flags & FLOW_ANSWERED && (p->tcp_flags & (TCP_ACK | TCP_SYN | TCP_RST)) == TCP_ACK && p->fragment != LATER_FRAGMENT &&
+	       p->ack - f->ack < PROOF_WINDOW;
 }
 
 /*
- * Moves both entries of the new flow, whose forward entry p->to is a copy of,
- * to `flows`. They are inserted there before they are deleted from
- * `new_flows`, so that find_flow always finds them in one of the two.
+ * Moves both entries of the half-open flow, whose forward entry p->to is a copy
+ * of, to `flows`. They are inserted there before they are deleted from
+ * `new_flows`, so that find_flow always finds them in one of the two. If
+ * another CPU moves them at the same time, its entries stay: they may already
+ * know more than these copies.
  */
-__noinline int establish(struct packet *p)
+__noinline int establish(struct packet *p, struct flow *f)
 {
 	struct flow_key peer;
-	if (!p)
+	if (!p || !f)
 		return 0;
 	peer_key(&p->key, &p->to, &peer);
-	const struct flow *reply = bpf_map_lookup_elem(&new_flows, &peer);
+	struct flow *reply = bpf_map_lookup_elem(&new_flows, &peer);
+	struct frontend_key k = { .addr = p->key.dst, .port = p->key.dport, .protocol = p->key.protocol };
+	const struct frontend *fe = bpf_map_lookup_elem(&frontends, &k);
 	if (!reply)
 		return 0; /* evicted: the next packet begins the flow again */
+	if (fe) /* also if there is no room: then the flow lives as long, if nothing evicts it */
+		p->to.idle_ticks = f->idle_ticks = reply->idle_ticks = fe->idle_ticks;
+	if (over_share(p->to.frontend)) {
+		count(COUNTER_FLOW_OVER_SHARE);
+		return 0;
+	}
+	p->to.next = segment_end(p);
+	p->to.ack = p->ack;
 	p->reply = *reply;
 	p->reply.flags |= FLOW_ESTABLISHED;
 	p->to.flags |= FLOW_ESTABLISHED;
-	if (bpf_map_update_elem(&flows, &peer, &p->reply, BPF_ANY)) {
-		count(COUNTER_FLOW_TABLE_FULL);
-		return 0;
+	long failed = bpf_map_update_elem(&flows, &peer, &p->reply, BPF_NOEXIST);
+	if (!failed) {
+		failed = bpf_map_update_elem(&flows, &p->key, &p->to, BPF_NOEXIST);
+		if (failed)
+			bpf_map_delete_elem(&flows, &peer);
 	}
-	if (bpf_map_update_elem(&flows, &p->key, &p->to, BPF_ANY)) {
-		bpf_map_delete_elem(&flows, &peer);
-		count(COUNTER_FLOW_TABLE_FULL);
+	if (failed) {
+		p->to.flags &= ~FLOW_ESTABLISHED;
+		if (failed != -EEXIST)
+			count(COUNTER_FLOW_TABLE_FULL);
 		return 0;
 	}
 	bpf_map_delete_elem(&new_flows, &p->key);
 	bpf_map_delete_elem(&new_flows, &peer);
+	count_established(p->to.frontend, 1);
 	count(COUNTER_FLOW_ESTABLISHED);
+	return 1;
+}
+
+/* From now on the flow lives no longer without packets than one whose connection ends. */
+static __always_inline void shorten(struct flow *own, struct flow *peer)
+{
+	if (own->idle_ticks > TRANSITORY_TICKS)
+		own->idle_ticks = peer->idle_ticks = TRANSITORY_TICKS;
+}
+
+/*
+ * Closes the flow of p->key, whose entries are `own` and `peer`, the latter
+ * with the key k. Both stay in `new_flows`, or move there: they may be evicted
+ * from now on. Uses p->reply.
+ */
+static __always_inline void close_flow(struct packet *p, struct flow *own, struct flow *peer, const struct flow_key *k)
+{
+	count(COUNTER_FLOW_CLOSED);
+	shorten(own, peer);
+	__sync_fetch_and_or(&own->flags, FLOW_CLOSED);
+	__sync_fetch_and_or(&peer->flags, FLOW_CLOSED);
+	if (!(p->to.flags & FLOW_ESTABLISHED))
+		return;
+	p->reply = *peer;
+	p->reply.flags &= ~FLOW_ESTABLISHED;
+	bpf_map_update_elem(&new_flows, k, &p->reply, BPF_ANY);
+	p->reply = *own;
+	p->reply.flags &= ~FLOW_ESTABLISHED;
+	bpf_map_update_elem(&new_flows, &p->key, &p->reply, BPF_ANY);
+	bool deleted = !bpf_map_delete_elem(&flows, &p->key);
+	bpf_map_delete_elem(&flows, k);
+	if (deleted)
+		count_established(p->to.frontend, -1);
+}
+
+/*
+ * Reports whether the RST is one that its receiver obeys: RFC 5961, 3 wants the
+ * very sequence number that the receiver expects. That is the next one of the
+ * sender, or, if what the sender has sent was lost, the last one that the
+ * receiver has acknowledged. A backend that refuses a SYN has no sequence
+ * number yet, and acknowledges the SYN (RFC 9293, 3.10.7.3).
+ */
+static __always_inline bool obeyed(const struct packet *p, const struct flow *own, const struct flow *peer)
+{
+	if (p->tcp_flags & TCP_SYN)
+		return false;
+	bool answered = own->flags & (FLOW_ESTABLISHED | FLOW_ANSWERED) || !(own->flags & FLOW_REPLY) || peer->flags & FLOW_ANSWERED;
+	if (answered)
+		return p->seq == own->next || p->seq == peer->ack;
+	return p->tcp_flags & TCP_ACK ? p->ack == peer->next : peer->ack && p->seq == peer->ack;
+}
+
+/* Reports whether record_end must see this packet of the flow p->to. */
+static __always_inline bool may_end(const struct packet *p)
+{
+	return (p->tcp_flags & (TCP_FIN | TCP_RST) || p->to.flags & FLOW_PEER_FIN) && !(p->to.flags & FLOW_CLOSED);
+}
+
+/*
+ * Records what the segment says about the end of its connection: a RST, a FIN,
+ * or the acknowledgement of the other side's FIN, with which that FIN counts.
+ * Uses p->reply.
+ */
+__noinline int record_end(struct packet *p)
+{
+	struct flow_key k;
+	if (!p)
+		return 0;
+	peer_key(&p->key, &p->to, &k);
+	struct flow *own = find_flow(&p->key), *peer = find_flow(&k);
+	if (!own || !peer)
+		return 0;
+	if (p->tcp_flags & TCP_RST) {
+		if (!obeyed(p, own, peer))
+			return 0;
+		__sync_fetch_and_or(&own->flags, FLOW_RST);
+		close_flow(p, own, peer, &k);
+		return 1;
+	}
+	if (!in_sequence(p, own))
+		return 0;
+	if (p->tcp_flags & TCP_FIN && !(own->flags & FLOW_FIN)) {
+		peer->fin = segment_end(p);
+		__sync_fetch_and_or(&peer->flags, FLOW_PEER_FIN);
+	}
+	if (!(own->flags & FLOW_PEER_FIN) || p->ack != own->fin)
+		return 0;
+	__sync_fetch_and_or(&peer->flags, FLOW_FIN);
+	__sync_fetch_and_and(&own->flags, ~FLOW_PEER_FIN);
+	shorten(own, peer);
+	if (own->flags & FLOW_FIN)
+		close_flow(p, own, peer, &k);
 	return 1;
 }
 

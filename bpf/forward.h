@@ -14,10 +14,14 @@
 static __always_inline int reset_flow(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 {
 	__u8 hop_limit;
-	bool reply = f->flags & FLOW_REPLY;
 
+	if (f->flags & FLOW_GONE)
+		return serve_tombstone(p, f);
 	p->to = *f;
-	forget(&p->key, f);
+	if (!same_flow(&p->key, f))
+		return NO_FLOW;
+	bool reply = p->to.flags & FLOW_REPLY;
+	bury(p, &p->to);
 	if (p->key.protocol != IPPROTO_TCP || p->fragment != WHOLE)
 		return reply || p->fragment != WHOLE ? drop(COUNTER_REJECT_BACKEND_GONE) : NO_FLOW;
 	if (!reply)
@@ -51,6 +55,20 @@ __noinline bool may_leave(const struct packet *p, const struct flow *f)
 }
 
 /*
+ * Ends a flow that has expired. A reply of a backend on this node is dropped, as
+ * it would leave with the backend's own address. Returns a verdict, or NO_FLOW
+ * if the packet may begin a new flow.
+ */
+static __always_inline int expire(struct packet *p, struct flow *f)
+{
+	bool bare = f->flags & FLOW_REPLY && is_local(f);
+
+	count(COUNTER_FLOW_EXPIRED);
+	bury(p, f);
+	return bare ? drop(COUNTER_DROP_FLOW_GONE) : NO_FLOW;
+}
+
+/*
  * Serves a packet of the flow f. Returns a verdict, or NO_FLOW if the flow does
  * not live any more and the packet may begin a new one.
  *
@@ -66,16 +84,19 @@ __noinline bool may_leave(const struct packet *p, const struct flow *f)
  *    is idle must not be forgotten while an answer shows that it is in use.
  * 4. Expiry is judged before the refresh, which makes every flow look alive.
  *    A half evicted flow begins again before it is refreshed and sent: its
- *    backend's answers would not be recognized.
- * 5. The refresh precedes the copy to p->to. `establish` stores that copy: an
- *    earlier one would lose this packet's FIN or RST.
- * 6. From the copy on only p->to is used for translation. Once the flow is
- *    established, the element of f in `new_flows` may be reused by another CPU.
+ *    backend's answers would not be recognized. A half-open flow is checked at
+ *    each packet, a UDP flow once a tick; the check also tells the LRU table
+ *    that the other direction's entry is in use.
+ * 5. The refresh precedes the copy to p->to, which `establish` stores.
+ * 6. From the copy on only p->to is used for translation: another CPU may end
+ *    the flow and reuse its element at any time. If it has done so before the
+ *    copy was complete, the tag tells.
  * 7. The route comes before every change. If there is none, the packet must be
  *    unchanged: an ICMP error quotes it, or the stack takes it. And a packet that
  *    is not sent must neither answer nor establish a flow.
- * 8. Fragments, the answer and the establishment are stored before the packet
- *    leaves: another CPU may receive what follows it at once.
+ * 8. Fragments, the answer, the establishment and the end are stored before
+ *    the packet leaves: another CPU may receive what follows it at once. The
+ *    last one looks the entries up again, as the flow may just have moved.
  * 9. Counters come after the last step that may fail, so that a packet counts
  *    once: as sent, or as dropped.
  */
@@ -91,22 +112,22 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 	if (!b || b->generation != f->generation)
 		return reset_flow(ctx, p, f);
 	if (b->flags & BACKEND_NOT_SERVING && may_leave(p, f)) {
-		forget(&p->key, f);
+		bury(p, f);
 		return NO_FLOW;
 	}
 	__u32 tick = now();
 	if (is_port_reservation(&p->key, f)) /* 3 */
 		return refresh_reservation(p, f, tick);
-	if (idle(f, tick) && expired(&p->key, f)) { /* 4 */
-		count(COUNTER_FLOW_EXPIRED);
-		forget(&p->key, f);
+	if (idle(f, tick) && expired(&p->key, f)) /* 4 */
+		return expire(p, f);
+	bool fresh = !(f->flags & (FLOW_ESTABLISHED | FLOW_CLOSED)) && !is_udp(&p->key);
+	bool check = fresh || (is_udp(&p->key) && f->last_seen != tick);
+	if (check && !(f->flags & FLOW_REPLY) && half_evicted(&p->key, f)) /* 4 */
 		return NO_FLOW;
-	}
-	bool fresh = !(f->flags & FLOW_ESTABLISHED);
-	if (fresh && !(f->flags & FLOW_REPLY) && half_evicted(&p->key, f)) /* 4 */
+	refresh(p, f, tick);	      /* 5 */
+	p->to = *f;		      /* 6 */
+	if (!same_flow(&p->key, f)) /* 6 */
 		return NO_FLOW;
-	refresh(p, f, tick); /* 5 */
-	p->to = *f;	     /* 6 */
 	int verdict = route_flow(ctx, p, &hop_limit); /* 7 */
 	if (verdict)
 		return verdict;
@@ -116,8 +137,10 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 		remember_fragment(p);
 	if (fresh && reply && !(p->tcp_flags & TCP_RST))
 		record_answer(p, f);
-	if (fresh && !reply && establishes(p, f))
-		establish(p);
+	if (fresh && !reply && establishes(p, &p->to))
+		establish(p, f);
+	if (may_end(p))
+		record_end(p);
 	if (!rewrite(ctx, p, &p->to, hop_limit))
 		return drop(COUNTER_DROP_ERROR);
 	if (p->to.backend == BACKEND_REJECT) /* 9 */
@@ -153,6 +176,7 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 	struct flow *to = &p->to;
 	struct flow_key reply_key;
 	enum way way;
+	__builtin_memset(to, 0, sizeof(*to));
 	to->sport = p->key.sport;
 	to->dst = b->addr;
 	to->dport = b->port;
@@ -161,7 +185,10 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 	to->frontend = fe->index;
 	to->last_seen = now();
 	to->idle_ticks = fe->idle_ticks;
-	to->ack = 0;
+	if (!is_udp(&p->key) && to->idle_ticks > EMBRYONIC_TICKS)
+		to->idle_ticks = EMBRYONIC_TICKS;
+	to->next = segment_end(p);
+	to->ack = p->ack;
 	int verdict = select_way(ctx, p, b->flags & BACKEND_LOCAL, &way);
 	if (verdict)
 		return verdict;

@@ -19,7 +19,7 @@ func TestForward(t *testing.T) {
 		l.ingress(pods, re).untouched("not_ours") // before conntrack has seen it
 		l.egressForwarded(pods, re).toStack(re.from(vip), "replied")
 		in = establishing(proto, ip.client, vip)
-		l.ingress(outside, in).toStack(in.to(ip.local), "forwarded flow_established")
+		l.ingress(outside, in).toStack(in.to(ip.local), "forwarded"+andEstablished(proto))
 		l.ingress(outside, in).toStack(in.to(ip.local), "forwarded")
 		l.ingress(pods, re).untouched("not_ours")
 		l.egressForwarded(pods, re).toStack(re.from(vip), "replied")
@@ -34,7 +34,7 @@ func TestForward(t *testing.T) {
 		l.egressForwarded(inside, re).untouched("not_ours") // no packet of the flow is seen there
 		l.ingress(inside, re).redirected(re.from(vip).to(ip.client).hop(), "replied")
 		in = establishing(proto, ip.client, vip)
-		l.ingress(outside, in).redirected(in.snat(ip.nodeIn, 0).to(ip.remote).hop(), "forwarded flow_established")
+		l.ingress(outside, in).redirected(in.snat(ip.nodeIn, 0).to(ip.remote).hop(), "forwarded"+andEstablished(proto))
 		l.ingress(outside, in).redirected(in.snat(ip.nodeIn, 0).to(ip.remote).hop(), "forwarded")
 		l.ingress(inside, re).redirected(re.from(vip).to(ip.client).hop(), "replied")
 	})
@@ -47,7 +47,7 @@ func TestForward(t *testing.T) {
 		re := answer(proto, ip.remote, out.src.String())
 		l.ingress(inside, re).redirected(re.from(vip).to(ip.host), "replied")
 		in = establishing(proto, ip.host, vip)
-		l.egressHost(outside, in).redirected(in.snat(ip.nodeIn, 0).to(ip.remote), "forwarded flow_established")
+		l.egressHost(outside, in).redirected(in.snat(ip.nodeIn, 0).to(ip.remote), "forwarded"+andEstablished(proto))
 		l.ingress(inside, re).redirected(re.from(vip).to(ip.host), "replied")
 	})
 	// A reflected packet looks as if a stranger with the VIP's address had sent it.
@@ -62,7 +62,7 @@ func TestForward(t *testing.T) {
 		l.ingress(pods, re).untouched("not_ours") // before conntrack has seen it
 		l.egressForwarded(pods, re).redirected(re.from(vip).to(client).swapMACs(), "replied")
 		in = establishing(proto, client, vip)
-		leave(in).redirected(in.snat(ip.vip, 0).to(backend).swapMACs(), "forwarded flow_established")
+		leave(in).redirected(in.snat(ip.vip, 0).to(backend).swapMACs(), "forwarded"+andEstablished(proto))
 		leave(in).redirected(in.snat(ip.vip, 0).to(backend).swapMACs(), "forwarded")
 		l.egressForwarded(pods, re).redirected(re.from(vip).to(client).swapMACs(), "replied")
 	}
@@ -154,7 +154,7 @@ func TestForward(t *testing.T) {
 		re := answer(proto, ip.remote, out.src.String())
 		l.ingress(inside, re).redirected(re.from(vip).to(ip.client).hop(), "replied")
 		in = establishing(proto, ip.client, vip)
-		l.ingress(outside, in).redirected(in.snat(ip.nodeIn, 0).to(ip.remote).hop(), "forwarded flow_established")
+		l.ingress(outside, in).redirected(in.snat(ip.nodeIn, 0).to(ip.remote).hop(), "forwarded"+andEstablished(proto))
 		l.ingress(inside, re).redirected(re.from(vip).to(ip.client).hop(), "replied")
 	})
 	forEachProtocol(c, "with the listener's port the same as the target's", func(l *lb, ip ipVersion, proto uint8) {

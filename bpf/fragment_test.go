@@ -142,5 +142,5 @@ func TestFragments(t *testing.T) {
 // establishesWith reports whether the client's packet establishes the flow. For
 // UDP every packet does.
 func establishesWith(protocol uint8, p packet) bool {
-	return protocol == unix.IPPROTO_UDP || p.ack == 5001
+	return protocol == unix.IPPROTO_TCP && p.ack == 5001
 }

@@ -36,17 +36,17 @@ func TestHostPorts(t *testing.T) {
 		re = answer(proto, ip.remote, source)
 		l.ingress(inside, re).redirected(re.from(vip).to(ip.client).hop(), "replied")
 		on := establishing(proto, source, ip.remote)
-		leaves(l, on).toStack(on.from(moved.src.String()), "host_translated flow_established")
-		l.wantTable(on, "flows")
+		leaves(l, on).toStack(on.from(moved.src.String()), "host_translated"+andEstablished(proto))
+		l.wantTable(on, livesIn(proto))
 		leaves(l, on).toStack(on.from(moved.src.String()), "host_translated")
 		in = establishing(proto, ip.client, vip)
-		l.ingress(outside, in).redirected(in.from(source).to(ip.remote).hop(), "forwarded flow_established")
+		l.ingress(outside, in).redirected(in.from(source).to(ip.remote).hop(), "forwarded"+andEstablished(proto))
 
 		// The translation does not end with the backend.
 		l.removeBackend(remote)
 		leaves(l, on).toStack(on.from(moved.src.String()), "host_translated")
 		if proto == unix.IPPROTO_TCP { // the host uses the port again
-			leaves(l, on.segment(rst, 1001, 0, "")).toStack(on.from(moved.src.String()).segment(rst, 1001, 0, ""), "host_translated")
+			leaves(l, on.segment(rst, 1001, 0, "")).toStack(on.from(moved.src.String()).segment(rst, 1001, 0, ""), "host_translated flow_closed")
 			leaves(l, own).untouched("not_ours") // the frontend's flow has ended
 			l.wantTable(on, "none")
 		}
@@ -76,7 +76,7 @@ func TestHostPorts(t *testing.T) {
 		if proto == unix.IPPROTO_TCP {
 			l.age(re, lasts+1) // an open connection lasts longer
 			l.ingress(outside, in).redirected(in.snat(ip.nodeIn, 1).to(ip.remote).hop(), "flow_new forwarded")
-			deleteAll[BlixtFlowKey, BlixtFlow](l, l.NewFlows)
+			deleteAll[BlixtFlowKey, BlixtFlow](l, l.NewFlows) // TCP only
 			leaves(l, own).untouched("not_ours")
 			fin := establishing(proto, own.src.String(), ip.remote).segment(fin|ack, 1001, 5001, "")
 			leaves(l, fin).untouched("not_ours")

@@ -20,9 +20,11 @@
 /* Prolongs a reservation that an answer to the host has met. The answer is not ours. */
 static __always_inline int refresh_reservation(const struct packet *p, struct flow *reservation, __u32 tick)
 {
-	refresh(p, reservation, tick);
+	reservation->last_seen = tick;
+	if (p->tcp_flags & (TCP_FIN | TCP_RST))
+		__sync_fetch_and_or(&reservation->flags, FLOW_FIN);
 	if (p->key.protocol == IPPROTO_TCP)
-		reservation->idle_ticks = reservation->flags & (FLOW_FIN | FLOW_RST) ? HOST_TICKS : HOST_TCP_TICKS;
+		reservation->idle_ticks = reservation->flags & FLOW_FIN ? HOST_TICKS : HOST_TCP_TICKS;
 	return pass(COUNTER_NOT_OURS);
 }
 
@@ -52,14 +54,17 @@ __noinline int avoid_port_clash(struct packet *p)
 	to->frontend = NO_FRONTEND;
 	to->last_seen = now();
 	to->idle_ticks = HOST_TICKS;
+	to->next = segment_end(p);
 	make_reply(p, WAY_HOST_PORT, &answer);
 
 	bool begins = !tcp || (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_FIN | TCP_RST)) == TCP_SYN;
 	struct flow *taken = find_flow(&answer);
 	if (taken && is_port_reservation(&answer, taken) && !(tcp && begins)) {
-		refresh(p, taken, to->last_seen);
-		if (tcp)
-			taken->idle_ticks = HOST_TICKS; /* it ends */
+		taken->last_seen = to->last_seen;
+		if (tcp) { /* it ends */
+			__sync_fetch_and_or(&taken->flags, FLOW_FIN);
+			taken->idle_ticks = HOST_TICKS;
+		}
 		return NO_FLOW;
 	}
 	if (!begins)

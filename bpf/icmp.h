@@ -137,6 +137,8 @@ __noinline int serve_icmp_error(struct __sk_buff *ctx, struct packet *p)
 		return pass(COUNTER_NOT_OURS);
 
 	p->to = *f;
+	if (!same_flow(&q.reply, f))
+		return NO_FLOW;
 	bool reply = p->to.flags & FLOW_REPLY;
 	/* The source stays, unless the sender is the flow's peer itself, or the flow hides its clients behind an address of ours. */
 	struct addr src = same_addr(&p->key.src, &q.reply.src) || (!reply && p->to.flags & FLOW_SNAT) ? p->to.src : p->key.src;

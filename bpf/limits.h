@@ -50,8 +50,21 @@ enum clock {
 
 /* Source ports tried for a flow, and once more where ports are scarce. With half of all ports taken, 32 fail once in 4 billion. */
 #define PORT_TRIES 32
-/* Bytes that the client's first acknowledgement may be ahead of the answer: a window. A guess hits once in 4,096. */
-#define ACK_WINDOW (1 << 20)
+/*
+ * Time-outs of TCP flows that are not established, in ticks; no longer than the
+ * frontend's.
+ */
+/* Unanswered: a client gives up within about that time in which it has repeated its SYN five times (1 + 2 + 4 + 8 + 16 + 32 s). */
+#define EMBRYONIC_TICKS SECONDS_TO_TICKS(63)
+/* Answered but not established, half closed, closed: RFC 5382, REQ-5, and RFC 7857, 2.1. */
+#define TRANSITORY_TICKS SECONDS_TO_TICKS(240)
+/* UDP: how long datagrams of a flow that is gone are dropped. They may as well be of another use of the ports. */
+#define TOMBSTONE_TICKS SECONDS_TO_TICKS(60)
+
+/* Bytes that the client's first acknowledgement may be ahead of the answer: more than a server sends before it. A guess hits once in 65,536. */
+#define PROOF_WINDOW (1U << 16)
+/* How near to a sender's last sequence and acknowledgement numbers the next ones must be: far more than a burst of lost segments. */
+#define SEQUENCE_WINDOW (1U << 20)
 
 /* IPv6 extension headers that are skipped: more than RFC 8200, 4.1, recommends in one packet. */
 #define MAX_EXTENSION_HEADERS 8

@@ -3,6 +3,8 @@
 package bpf
 
 import (
+	"encoding/binary"
+
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
@@ -12,10 +14,25 @@ func keyOf(p packet) BlixtFlowKey {
 		Protocol: p.protocol}
 }
 
+// flowTag is flow_tag of flow.h.
+func flowTag(k BlixtFlowKey) uint32 {
+	b := make([]byte, 40)
+	copy(b, k.Src.Bytes[:])
+	copy(b[16:], k.Dst.Bytes[:])
+	binary.NativeEndian.PutUint16(b[32:], k.Sport)
+	binary.NativeEndian.PutUint16(b[34:], k.Dport)
+	b[36] = k.Protocol
+	var h uint64
+	for i, factor := range []uint64{0x9e3779b97f4a7c15, 0xbf58476d1ce4e5b9, 0x94d049bb133111eb, 0xd6e8feb86659fd93, 0xc2b2ae3d27d4eb4f} {
+		h += binary.NativeEndian.Uint64(b[8*i:]) * factor
+	}
+	return uint32(h >> 32)
+}
+
 // flow returns the packet's entry and the table that has it, or nil.
 func (l *lb) flow(p packet) (m *ebpf.Map, f BlixtFlow) {
 	l.Helper()
-	for _, m := range []*ebpf.Map{l.Flows, l.NewFlows} {
+	for _, m := range []*ebpf.Map{l.Flows, l.NewFlows, l.UdpFlows} {
 		if m.Lookup(keyOf(p), &f) == nil {
 			return m, f
 		}
@@ -23,14 +40,21 @@ func (l *lb) flow(p packet) (m *ebpf.Map, f BlixtFlow) {
 	return nil, f
 }
 
-// tableOf returns the name of the table that has the packet's entry, or "none".
+// tableOf returns the name of the table that has the packet's entry, "none", or
+// "tombstone" if the entry is one.
 func (l *lb) tableOf(p packet) string {
 	l.Helper()
-	switch m, _ := l.flow(p); m {
+	m, f := l.flow(p)
+	if BlixtFlowFlag(f.Flags)&BlixtFlowFlagFLOW_GONE != 0 {
+		return "tombstone"
+	}
+	switch m {
 	case l.Flows:
 		return "flows"
 	case l.NewFlows:
 		return "new_flows"
+	case l.UdpFlows:
+		return "udp_flows"
 	}
 	return "none"
 }
@@ -81,8 +105,21 @@ func (c localFlow) fromClient(p packet, counters string) {
 // fromBackend sends a packet of the backend, and checks that the client gets it.
 func (c localFlow) fromBackend(p packet) {
 	c.Helper()
+	c.fromBackendCounting(p, "replied")
+}
+
+func (c localFlow) fromBackendCounting(p packet, counters string) {
+	c.Helper()
 	r := p.to(c.client).from(c.backend)
-	c.egressForwarded(pods, r).toStack(r.from(c.vip), "replied")
+	c.egressForwarded(pods, r).toStack(r.from(c.vip), counters)
+}
+
+// wantEnds checks which end of the connection is recorded for the client and for the backend.
+func (c localFlow) wantEnds(when string, client, backend BlixtFlowFlag) {
+	c.Helper()
+	if f, r := c.endFlags(c.forward()), c.endFlags(c.reply()); f != client || r != backend {
+		c.Errorf("%s: ends %#x of the client and %#x of the backend, want %#x and %#x", when, f, r, client, backend)
+	}
 }
 
 func (c localFlow) forward() packet { return proto(c.protocol, c.client, c.vip) }
@@ -96,12 +133,29 @@ func (l *lb) openFlow(ip ipVersion, protocol uint8, established bool) localFlow 
 	return c
 }
 
+// livesIn returns the table of flows whose backend and client have answered.
+func livesIn(protocol uint8) string {
+	if protocol == unix.IPPROTO_TCP {
+		return "flows"
+	}
+	return "udp_flows"
+}
+
+// andEstablished is the counter that rises with the first answer to a backend's
+// answer: UDP flows are never established.
+func andEstablished(protocol uint8) string {
+	if protocol == unix.IPPROTO_TCP {
+		return " flow_established"
+	}
+	return ""
+}
+
 func (c localFlow) open(established bool) {
 	c.Helper()
 	c.fromClient(opening(c.protocol, c.client, c.vip), "flow_new forwarded")
 	if established {
 		c.fromBackend(answer(c.protocol, c.backend, c.client))
-		c.fromClient(establishing(c.protocol, c.client, c.vip), "forwarded flow_established")
+		c.fromClient(establishing(c.protocol, c.client, c.vip), "forwarded"+andEstablished(c.protocol))
 	}
 }
 

@@ -29,7 +29,11 @@ func (l *lb) clear() {
 	deleteAll[BlixtFrontendKey, BlixtFrontend](l, l.Frontends)
 	deleteAll[BlixtFlowKey, BlixtFlow](l, l.Flows)
 	deleteAll[BlixtFlowKey, BlixtFlow](l, l.NewFlows)
+	deleteAll[BlixtFlowKey, BlixtFlow](l, l.UdpFlows)
 	deleteAll[BlixtFragmentKey, BlixtFragment](l, l.Fragments)
+	for i := range l.Established.MaxEntries() {
+		l.must(l.Established.Put(i, uint32(0)))
+	}
 	for i := range l.Published.MaxEntries() {
 		l.must(l.Published.Put(i, uint64(0)))
 	}

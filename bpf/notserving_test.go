@@ -37,7 +37,7 @@ func TestBackendThatDoesNotServe(t *testing.T) {
 				continue
 			}
 			l.ingress(outside, in).redirected(in.snat(ip.nodeIn, 0).to(ip.remote).hop(), "flow_new forwarded")
-			l.wantTable(c.reply(), "none")
+			l.wantTable(c.reply(), "tombstone")
 			l.ingress(outside, in).redirected(in.snat(ip.nodeIn, 0).to(ip.remote).hop(), "forwarded")
 		}
 	})

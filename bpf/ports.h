@@ -25,16 +25,18 @@ __noinline bool replaceable(const struct flow_key *key, const struct flow *f, co
 		return true;
 	if (is_port_reservation(key, f))
 		return scarce && f->flags & (FLOW_FIN | FLOW_RST);
-	return scarce && (!bpf_map_lookup_elem(&flows, key) || closed(key, f));
+	if (!scarce)
+		return false;
+	return is_udp(key) ? !(f->flags & FLOW_ANSWERED) : f->flags & FLOW_CLOSED || !bpf_map_lookup_elem(&flows, key);
 }
 
 /*
  * Inserts the reply entry of a new flow under `key`. Returns false if a live
- * flow has that key. It inserts into `new_flows` before it looks into `flows`:
+ * flow has that key. TCP: it inserts into `new_flows` before it looks into `flows`:
  * a flow that another CPU establishes meanwhile is in `flows` before it leaves
  * `new_flows`, so it cannot be missed.
  */
-__noinline bool claim_tuple(const struct flow_key *key, const struct flow *reply, bool scarce)
+__noinline bool claim_tuple(const struct flow_key *key, struct flow *reply, bool scarce)
 {
 	if (!key || !reply)
 		return false;
@@ -44,11 +46,12 @@ __noinline bool claim_tuple(const struct flow_key *key, const struct flow *reply
 			return false;
 		forget(key, taken);
 	}
-	if (bpf_map_update_elem(&new_flows, key, reply, BPF_NOEXIST))
+	reply->tag = flow_tag(key);
+	if (insert_evictable(key, reply, BPF_NOEXIST))
 		return false;
-	if (!bpf_map_lookup_elem(&flows, key))
+	if (is_udp(key) || !bpf_map_lookup_elem(&flows, key))
 		return true;
-	bpf_map_delete_elem(&new_flows, key);
+	delete_evictable(key);
 	return false;
 }
 
@@ -92,6 +95,8 @@ static __always_inline void make_reply(struct packet *p, enum way way, struct fl
 	reply->dst = p->key.src;
 	reply->dport = p->key.sport;
 	reply->flags = reply_flags(way);
+	reply->next = 0;
+	reply->ack = to->next; /* what the first answer acknowledges */
 	peer_key(&p->key, to, key);
 }
 
@@ -108,9 +113,10 @@ static __always_inline int insert_flow_pair(struct packet *p, struct flow_key *r
 		if (keep_port)
 			count(COUNTER_FLOW_PORT_CHANGED);
 	}
-	if (!bpf_map_update_elem(&new_flows, &p->key, &p->to, BPF_ANY))
+	p->to.tag = flow_tag(&p->key);
+	if (!insert_evictable(&p->key, &p->to, BPF_ANY))
 		return 0;
-	bpf_map_delete_elem(&new_flows, reply_key);
+	delete_evictable(reply_key);
 	return drop(COUNTER_DROP_NEW_FLOW);
 }
 

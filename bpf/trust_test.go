@@ -130,7 +130,7 @@ func TestIPv4InIPv6(t *testing.T) {
 				}
 				l.ingress(outside, in).untouched("not_ours")
 				l.egressForwarded(pods, re).untouched("not_ours")
-				l.wantTable(f.forward(), "flows")
+				l.wantTable(f.forward(), livesIn(protocol))
 				if got := l.endFlags(f.forward()) | l.endFlags(f.reply()); got != 0 {
 					l.Errorf("an IPv6 packet has marked the IPv4 flow with %#x", got)
 				}
