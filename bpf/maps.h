@@ -97,11 +97,13 @@ struct {
 
 /*
  * The number of flows in `flows`: element 0 is that of all frontends, element
- * 1 + n that of the frontend with index n. The data plane counts, the agent's
- * sweep corrects.
+ * 1 + n that of the frontend with index n. Whoever inserts or deletes a forward
+ * entry counts it, by an atomic addition. The agent maps the array into memory,
+ * so that its sweep can do so too, and can correct the numbers.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, MAX_FRONTENDS + 1);
 	__type(key, __u32);
 	__type(value, __u32);

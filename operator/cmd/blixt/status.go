@@ -195,6 +195,7 @@ func (s *status) table(w io.Writer) {
 	t.Flush()
 
 	fmt.Fprintln(w)
+	fmt.Fprintf(w, "From %d established TCP flows on, each frontend may have %d.\n\n", s.FlowQuota.NearlyFull, s.FlowQuota.Share)
 	fmt.Fprintln(t, "TABLE\tUSED\tSIZE")
 	for _, name := range slices.Sorted(maps.Keys(s.Tables)) {
 		fmt.Fprintf(t, "%s\t%d\t%d\n", name, s.Tables[name].Used, s.Tables[name].Size)

@@ -54,9 +54,14 @@ var (
 	descFrontends = describe("frontends", "Frontends: addresses, protocols and ports that are served.")
 	descBackends  = describe("backends", "Backends of all frontends.")
 	descFlows     = describe("flows", "Flows at the last count.")
-	descUsed      = describe("table_used", "Entries in use of a table.", "table")
-	descSize      = describe("table_size", "Entries that a table has room for.", "table")
-	descPackets   = describe("packets_total", "Packets by what was done with them, and why.", "reason")
+
+	descEstablished = describe("frontend_established_flows", "Established TCP flows of a frontend.", "frontend", "gateway", "listener")
+	descNearlyFull  = describe("flows_nearly_full", "Established TCP flows of all frontends from which on each has to keep to its share.")
+	descShare       = describe("flows_share", "Established TCP flows that each frontend may have when the table is nearly full.")
+
+	descUsed    = describe("table_used", "Entries in use of a table.", "table")
+	descSize    = describe("table_size", "Entries that a table has room for.", "table")
+	descPackets = describe("packets_total", "Packets by what was done with them, and why.", "reason")
 )
 
 // Describe implements prometheus.Collector.
@@ -82,7 +87,12 @@ func (k collector) Collect(all chan<- prometheus.Metric) {
 	gauge(descDraining, number(s.Draining))
 	gauge(descFrontends, float64(len(s.Frontends)))
 	gauge(descBackends, float64(s.Tables["backends"].Used))
-	gauge(descFlows, float64(s.Tables["flows"].Used))
+	gauge(descFlows, float64(s.Tables["flows"].Used+s.Tables["udp_flows"].Used))
+	gauge(descNearlyFull, float64(s.FlowQuota.NearlyFull))
+	gauge(descShare, float64(s.FlowQuota.Share))
+	for _, f := range s.Frontends {
+		gauge(descEstablished, float64(f.EstablishedFlows), f.Frontend, f.Gateway, f.Listener)
+	}
 	for table, use := range s.Tables {
 		gauge(descUsed, float64(use.Used), table)
 		gauge(descSize, float64(use.Size), table)

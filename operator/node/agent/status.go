@@ -39,7 +39,7 @@ func (a *Agent) status() *wire.Status {
 		s.Tables[name] = &wire.Use{Used: uint64(use.Used), Size: uint64(use.Size)}
 	}
 	s.Frontends, s.Backends = uint32(sum.Tables["frontends"].Used), uint32(sum.Tables["backends"].Used)
-	s.Flows = uint64(sum.Tables["flows"].Used)
+	s.Flows = sum.Flows
 	if sum.Draining {
 		s.Flows = a.unfinished
 	}

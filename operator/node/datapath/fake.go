@@ -40,6 +40,7 @@ type Fake struct {
 
 	// What the data plane would write.
 	FlowTable      map[bpf.BlixtFlowKey]bpf.BlixtFlow
+	EstablishedNow []uint32
 	FlowsOf        map[uint32]uint64
 	CountersOf     map[uint32]bpf.BlixtFrontendCounters
 	CounterTable   []uint64
@@ -65,6 +66,7 @@ func NewFake(s Sizes) *Fake {
 		rings:          make([]uint32, s.RingSlots),
 		backends:       make([]bpf.BlixtBackend, s.Backends),
 		FlowTable:      map[bpf.BlixtFlowKey]bpf.BlixtFlow{},
+		EstablishedNow: make([]uint32, 1+s.Frontends),
 		FlowsOf:        map[uint32]uint64{},
 		CountersOf:     map[uint32]bpf.BlixtFrontendCounters{},
 		CounterTable:   make([]uint64, bpf.BlixtCounterCOUNTERS),
@@ -260,6 +262,24 @@ func (f *Fake) Flow(key bpf.BlixtFlowKey) (bpf.BlixtFlow, bool, error) {
 }
 
 // DeleteFlow implements Flows.
-func (f *Fake) DeleteFlow(key bpf.BlixtFlowKey) error {
-	return f.write(func() { delete(f.FlowTable, key) })
+func (f *Fake) DeleteFlow(key bpf.BlixtFlowKey) (found bool, err error) {
+	err = f.write(func() {
+		_, found = f.FlowTable[key]
+		delete(f.FlowTable, key)
+	})
+	return found, err
+}
+
+// Established implements Flows.
+func (f *Fake) Established() []uint32 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.EstablishedNow)
+}
+
+// AddEstablished implements Flows.
+func (f *Fake) AddEstablished(element int, delta int32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.EstablishedNow[element] += uint32(delta)
 }

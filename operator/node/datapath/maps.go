@@ -25,13 +25,13 @@ type Maps struct {
 	sizes Sizes
 
 	config, addresses, frontends, backends, backendFlows *ebpf.Map
-	flows, udpFlows, established                         *ebpf.Map
-	counters, frontendStats, linkPackets                 *ebpf.Map
+	flows, udpFlows, counters, frontendStats, linkPackets *ebpf.Map
 
-	// These two are mapped into memory: the program sees a store at once and as
-	// a whole, and it takes no system call.
-	published, rings []uint64
-	memory           [][]byte
+	// These three are mapped into memory: the program sees a store at once and as
+	// a whole, and it takes no system call. Array elements are rounded up to 8
+	// bytes.
+	published, rings, established []uint64
+	memory                        [][]byte
 
 	opened []*ebpf.Map // by Open, and closed by Close
 }
@@ -130,19 +130,20 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 	m := &Maps{
 		config: maps[bpf.LayoutMap], addresses: maps[bpf.BlixtMapAddresses], frontends: maps[bpf.BlixtMapFrontends],
 		backends: maps[bpf.BlixtMapBackends], backendFlows: maps[bpf.BlixtMapBackendFlows],
-		flows: maps[bpf.BlixtMapFlows], udpFlows: maps[bpf.BlixtMapUdpFlows], established: maps[bpf.BlixtMapEstablished],
+		flows: maps[bpf.BlixtMapFlows], udpFlows: maps[bpf.BlixtMapUdpFlows],
 		counters: maps[bpf.BlixtMapCounters], frontendStats: maps[bpf.BlixtMapFrontendStats], linkPackets: maps[bpf.BlixtMapLinkPackets],
 	}
-	if m.published, err = m.mmap(maps[bpf.BlixtMapPublished]); err != nil {
-		return nil, err
-	}
-	if m.rings, err = m.mmap(maps[bpf.BlixtMapRings]); err != nil {
-		return nil, errors.Join(err, m.Close())
+	for name, memory := range map[string]*[]uint64{
+		bpf.BlixtMapPublished: &m.published, bpf.BlixtMapRings: &m.rings, bpf.BlixtMapEstablished: &m.established,
+	} {
+		if *memory, err = m.mmap(maps[name]); err != nil {
+			return nil, errors.Join(err, m.Close())
+		}
 	}
 	m.sizes = Sizes{
 		Addresses: int(m.addresses.MaxEntries()),
 		// Counters and rings are by index, too: the smallest table counts.
-		Frontends: int(min(m.frontends.MaxEntries(), m.frontendStats.MaxEntries(), m.established.MaxEntries()-1, uint32(len(m.published)))),
+		Frontends: int(min(m.frontends.MaxEntries(), m.frontendStats.MaxEntries(), uint32(len(m.established)-1), uint32(len(m.published)))),
 		Backends:  int(min(m.backends.MaxEntries(), m.backendFlows.MaxEntries())),
 		RingSlots: min(2*len(m.rings), 1<<offsetBits),
 		Flows:     int(m.flows.MaxEntries()) / 2,
@@ -188,7 +189,7 @@ func leastEntries(spec *ebpf.MapSpec) uint32 {
 	return spec.MaxEntries
 }
 
-// mmap maps an array of 64-bit elements into memory.
+// mmap maps an array into memory, whose elements are at most 64 bits wide.
 func (m *Maps) mmap(a *ebpf.Map) ([]uint64, error) {
 	n := int(a.MaxEntries())
 	memory, err := unix.Mmap(a.FD(), 0, 8*n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
@@ -206,7 +207,7 @@ func (m *Maps) Close() error {
 	for _, b := range m.memory {
 		errs = append(errs, unix.Munmap(b))
 	}
-	m.memory, m.published, m.rings = nil, nil, nil
+	m.memory, m.published, m.rings, m.established = nil, nil, nil, nil
 	for _, o := range m.opened {
 		errs = append(errs, o.Close())
 	}

@@ -311,3 +311,62 @@ func manyMembers(n int) []maglev.Member {
 	}
 	return members
 }
+
+// Flows of both protocols are read and removed where the data plane has them, and
+// their numbers are those that it sees.
+func TestFlowsOfTheKernel(t *testing.T) {
+	all := specMaps(t, func(*ebpf.CollectionSpec) {})
+	m, err := New(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	tables := map[lb.Protocol]*ebpf.Map{lb.TCP: all[bpf.BlixtMapFlows], lb.UDP: all[bpf.BlixtMapUdpFlows]}
+	want := map[FlowKey]bool{}
+	for protocol, table := range tables {
+		for i := range uint16(5000) { // more than a batch
+			key := FlowKey{Sport: i, Protocol: uint8(protocol)}
+			if err := table.Put(key, Flow{Frontend: uint32(protocol)}); err != nil {
+				t.Fatal(err)
+			}
+			want[key] = true
+		}
+	}
+	err = m.EachFlow(func(entries []FlowEntry) bool {
+		for _, e := range entries {
+			if e.Value.Frontend != uint32(e.Key.Protocol) {
+				t.Errorf("%+v is read of another table", e)
+			}
+			delete(want, e.Key)
+		}
+		return true
+	})
+	if err != nil || len(want) > 0 {
+		t.Errorf("%d entries are not seen (%v)", len(want), err)
+	}
+	for protocol := range tables {
+		key := FlowKey{Protocol: uint8(protocol)}
+		for _, there := range []bool{true, false} {
+			if _, found, err := m.Flow(key); found != there || err != nil {
+				t.Errorf("%s: found %v (%v), want %v", protocol, found, err, there)
+			}
+			if found, err := m.DeleteFlow(key); found != there || err != nil {
+				t.Errorf("%s: deleted %v (%v), want %v", protocol, found, err, there)
+			}
+		}
+	}
+
+	established, last := all[bpf.BlixtMapEstablished], m.Sizes().Frontends
+	if err := established.Put(uint32(last), uint32(7)); err != nil {
+		t.Fatal(err)
+	}
+	m.AddEstablished(last, -9)
+	m.AddEstablished(0, 3)
+	var n uint32
+	if err := established.Lookup(uint32(last), &n); err != nil || int32(n) != -2 {
+		t.Errorf("the data plane sees %d (%v), want -2", int32(n), err)
+	}
+	if got := m.Established(); got[0] != 3 || int32(got[last]) != -2 || len(got) != 1+last {
+		t.Errorf("%d numbers, the first is %d, the last %d", len(got), got[0], int32(got[last]))
+	}
+}

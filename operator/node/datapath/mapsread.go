@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 var (
@@ -108,26 +111,37 @@ func (m *Maps) EachFlow(yield func([]FlowEntry) bool) error {
 	keys := make([]bpf.BlixtFlowKey, flowBatch)
 	values := make([]bpf.BlixtFlow, flowBatch)
 	entries := make([]FlowEntry, 0, flowBatch)
-	var cursor ebpf.MapBatchCursor
-	for {
-		n, err := m.flows.BatchLookup(&cursor, keys, values, nil)
-		end := errors.Is(err, ebpf.ErrKeyNotExist)
-		if err != nil && !end {
-			return fmt.Errorf("read flows: %w", err)
-		}
-		entries = entries[:0]
-		for i := range n {
-			entries = append(entries, FlowEntry{keys[i], values[i]})
-		}
-		if n > 0 && !yield(entries) || end {
-			return nil
+	for _, table := range []*ebpf.Map{m.flows, m.udpFlows} {
+		var cursor ebpf.MapBatchCursor
+		for end := false; !end; {
+			n, err := table.BatchLookup(&cursor, keys, values, nil)
+			end = errors.Is(err, ebpf.ErrKeyNotExist)
+			if err != nil && !end {
+				return fmt.Errorf("read %s: %w", table, err)
+			}
+			entries = entries[:0]
+			for i := range n {
+				entries = append(entries, FlowEntry{keys[i], values[i]})
+			}
+			if n > 0 && !yield(entries) {
+				return nil
+			}
 		}
 	}
+	return nil
+}
+
+// flowTable returns the table that has flows of the key's protocol.
+func (m *Maps) flowTable(key bpf.BlixtFlowKey) *ebpf.Map {
+	if lb.Protocol(key.Protocol) == lb.UDP {
+		return m.udpFlows
+	}
+	return m.flows
 }
 
 // Flow implements Flows.
 func (m *Maps) Flow(key bpf.BlixtFlowKey) (value bpf.BlixtFlow, found bool, err error) {
-	err = m.flows.Lookup(key, &value)
+	err = m.flowTable(key).Lookup(key, &value)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		return value, false, nil
 	}
@@ -135,4 +149,28 @@ func (m *Maps) Flow(key bpf.BlixtFlowKey) (value bpf.BlixtFlow, found bool, err 
 }
 
 // DeleteFlow implements Flows.
-func (m *Maps) DeleteFlow(key bpf.BlixtFlowKey) error { return remove(m.flows, key) }
+func (m *Maps) DeleteFlow(key bpf.BlixtFlowKey) (found bool, err error) {
+	err = m.flowTable(key).Delete(key)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Established implements Flows.
+func (m *Maps) Established() []uint32 {
+	all := make([]uint32, 1+m.sizes.Frontends)
+	for i := range all {
+		all[i] = atomic.LoadUint32(m.establishedAt(i))
+	}
+	return all
+}
+
+// AddEstablished implements Flows.
+func (m *Maps) AddEstablished(element int, delta int32) {
+	atomic.AddUint32(m.establishedAt(element), uint32(delta))
+}
+
+// establishedAt returns the number, which is the first half of an element: the
+// data plane is little-endian.
+func (m *Maps) establishedAt(i int) *uint32 { return (*uint32)(unsafe.Pointer(&m.established[i])) }

@@ -63,20 +63,28 @@ type Counts interface {
 	LinkPackets() ([]uint64, error)
 }
 
-// FlowEntry is an entry of `flows`.
+// FlowEntry is an entry of `flows` or `udp_flows`.
 type FlowEntry struct {
 	Key   bpf.BlixtFlowKey
 	Value bpf.BlixtFlow
 }
 
-// Flows is the table of established flows.
+// Flows are the tables of flows that last: `flows`, the established TCP flows,
+// and `udp_flows`.
 type Flows interface {
+	Sizes() Sizes
 	// EachFlow calls yield with some entries at a time, until all were seen or
 	// yield returns false. Entries that are added or removed meanwhile may be
 	// seen, not seen or seen twice.
 	EachFlow(yield func([]FlowEntry) bool) error
 	Flow(bpf.BlixtFlowKey) (value bpf.BlixtFlow, found bool, err error)
-	DeleteFlow(bpf.BlixtFlowKey) error
+	// DeleteFlow removes an entry. It reports whether there was one.
+	DeleteFlow(bpf.BlixtFlowKey) (found bool, err error)
+	// Established returns how many flows `flows` has by the data plane's count:
+	// element 0 is the total, and 1 + n belongs to the frontend with index n.
+	Established() []uint32
+	// AddEstablished adds to an element of Established, atomically.
+	AddEstablished(element int, delta int32)
 }
 
 // Sizes are the capacities of the tables.

@@ -13,7 +13,7 @@ import (
 )
 
 // mergeOptions returns c with the fields that come from options. The fields
-// that come from a state, and the drain flag, are kept.
+// that come from a state (see withQuota, too), and the drain flag, are kept.
 func (w *Writer) mergeOptions(c datapath.Config) datapath.Config {
 	c.SnatMin, c.SnatMax = w.o.SNAT.First, w.o.SNAT.Last
 	c.Node4, c.Node6 = first(w.o.HostAddresses, netip.Addr.Is4), first(w.o.HostAddresses, netip.Addr.Is6)
@@ -39,7 +39,7 @@ func (w *Writer) unchanged() (bool, error) {
 	if w.record.Hash == "" { // nothing has been applied yet
 		return true, nil
 	}
-	same := hashText(c.StateHash) == w.record.Hash && w.mergeOptions(c) == c &&
+	same := hashText(c.StateHash) == w.record.Hash && w.withQuota(w.mergeOptions(c), &w.record.State) == c &&
 		lb.Version{Epoch: c.Epoch, Sequence: c.Sequence} == w.record.Version
 	if same && w.contents != nil {
 		if same, err = w.contents.Same(w.tables, w.o.Clock()); err != nil {

@@ -35,7 +35,8 @@ func (w *Writer) Drain(on bool) error {
 }
 
 // Unfinished returns how many flows would break without this data plane: the
-// established ones that have not ended, or ended less than Linger ago.
+// established TCP flows and the UDP flows that have not ended, or ended less than
+// Linger ago.
 func Unfinished(t Tables) (uint64, error) { return unfinished(t, ticks) }
 
 func unfinished(t Tables, clock func() uint32) (uint64, error) {
@@ -44,7 +45,7 @@ func unfinished(t Tables, clock func() uint32) (uint64, error) {
 		return 0, fmt.Errorf("read backends: %w", err)
 	}
 	linger := datapath.Ticks(Linger)
-	s := sweeper{flows: t, ticks: clock, backends: backends, pauses: pauses{linger, linger, linger}}
+	s := sweeper{flows: t, ticks: clock, backends: backends, pauses: pauses{datapath.Ticks(transitoryFor), linger, linger}}
 	// A reset may be recorded in the reply's entry alone, so find those first.
 	ended := map[datapath.FlowKey]bool{} // by forward key
 	err = s.each(func(_ datapath.FlowEntry, forward datapath.FlowKey, why end) {

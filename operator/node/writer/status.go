@@ -25,6 +25,7 @@ type Status struct {
 	Applied   *time.Time        `json:"applied,omitempty"`
 	Draining  bool              `json:"draining,omitempty"`
 	SNAT      lb.PortRange      `json:"snat"`
+	FlowQuota FlowQuota         `json:"flowQuota"`
 	Tables    map[string]lb.Use `json:"tables"`
 	Addresses []AddressStatus   `json:"addresses"`
 	Frontends []FrontendStatus  `json:"frontends"`
@@ -50,15 +51,17 @@ type FrontendStatus struct {
 	Generation  uint32 `json:"generation"`
 	IdleTimeout string `json:"idleTimeout"`
 	// RejectShare is the part of the ring that refuses connections.
-	RejectShare  float64         `json:"rejectShare"`
-	NewFlows     uint64          `json:"newFlows"`
-	ActiveFlows  uint64          `json:"activeFlows"`
-	Rejected     uint64          `json:"rejected"`
-	Packets      uint64          `json:"packets"`
-	Bytes        uint64          `json:"bytes"`
-	ReplyPackets uint64          `json:"replyPackets"`
-	ReplyBytes   uint64          `json:"replyBytes"`
-	Backends     []BackendStatus `json:"backends"`
+	RejectShare float64 `json:"rejectShare"`
+	NewFlows    uint64  `json:"newFlows"`
+	ActiveFlows uint64  `json:"activeFlows"`
+	// EstablishedFlows is the number that FlowQuota limits, 0 for UDP.
+	EstablishedFlows uint64          `json:"establishedFlows"`
+	Rejected         uint64          `json:"rejected"`
+	Packets          uint64          `json:"packets"`
+	Bytes            uint64          `json:"bytes"`
+	ReplyPackets     uint64          `json:"replyPackets"`
+	ReplyBytes       uint64          `json:"replyBytes"`
+	Backends         []BackendStatus `json:"backends"`
 }
 
 // BackendStatus is one backend.
@@ -111,10 +114,10 @@ func countFlows(t Tables) (FlowCounts, error) {
 		return FlowCounts{}, fmt.Errorf("read backends: %w", err)
 	}
 	s := sweeper{backends: backends}
-	s.result.Flows = FlowCounts{Backends: map[uint32]uint64{}, Frontends: map[uint32]uint64{}}
+	s.result.Flows = newFlowCounts()
 	err = t.EachFlow(func(entries []datapath.FlowEntry) bool {
 		for _, e := range entries {
-			s.count(e.Value)
+			s.count(e)
 		}
 		return true
 	})
@@ -133,7 +136,8 @@ func readStatus(t Tables, record Record, flows FlowCounts) (Status, error) {
 	s := Status{
 		Layout: bpf.Layout, Version: lb.Version{Epoch: c.Epoch, Sequence: c.Sequence}, StateHash: hashText(c.StateHash),
 		Draining: c.Flags&datapath.ConfigDrain != 0, SNAT: lb.PortRange{First: c.SnatMin, Last: c.SnatMax},
-		Tables: tableUse(contents, flows),
+		FlowQuota: FlowQuota{NearlyFull: c.FlowsNearlyFull, Share: c.FlowsShare},
+		Tables:    tableUse(contents, flows),
 	}
 	names := map[lb.Key]lb.Frontend{}
 	if s.Known = record.Hash == s.StateHash; s.Known {
@@ -146,11 +150,13 @@ func readStatus(t Tables, record Record, flows FlowCounts) (Status, error) {
 		s.Addresses = append(s.Addresses, AddressStatus{ip.String(), a.Flags&datapath.AddressExclusive != 0})
 	}
 	slices.SortFunc(s.Addresses, func(a, b AddressStatus) int { return cmp.Compare(a.IP, b.IP) })
+	established := t.Established()
 	for _, key := range slices.SortedFunc(maps.Keys(contents.Frontends), lb.Key.Compare) {
 		f, err := frontendStatus(t, contents, key, names[key], flows)
 		if err != nil {
 			return Status{}, err
 		}
+		f.EstablishedFlows = uint64(max(int32(established[1+f.Index]), 0))
 		s.Frontends = append(s.Frontends, f)
 	}
 	if s.Counters, err = counters(t); err != nil {
@@ -167,7 +173,8 @@ func tableUse(contents *datapath.Contents, flows FlowCounts) map[string]lb.Use {
 		"frontends": {Used: used.Frontends, Size: size.Frontends},
 		"backends":  {Used: used.Backends, Size: size.Backends - 1},
 		"rings":     {Used: used.RingSlots, Size: size.RingSlots},
-		"flows":     {Used: int(flows.Total), Size: size.Flows},
+		"flows":     {Used: int(flows.TCP), Size: size.Flows},
+		"udp_flows": {Used: int(flows.UDP), Size: size.UDPFlows},
 	}
 }
 

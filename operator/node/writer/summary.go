@@ -16,7 +16,9 @@ type Summary struct {
 	StateHash string
 	Draining  bool
 	SNAT      lb.PortRange
-	Tables    map[string]lb.Use
+	// Flows is the number of active flows at the last sweep.
+	Flows  uint64
+	Tables map[string]lb.Use
 	// Foreign is when another writer was last noticed; zero: never.
 	Foreign time.Time
 }
@@ -41,6 +43,7 @@ func (w *Writer) Summary() (Summary, error) {
 	return Summary{
 		Version: lb.Version{Epoch: c.Epoch, Sequence: c.Sequence}, StateHash: hashText(c.StateHash),
 		Draining: c.Flags&datapath.ConfigDrain != 0, SNAT: lb.PortRange{First: c.SnatMin, Last: c.SnatMax},
+		Flows:  flows.Total(),
 		Tables: tableUse(w.contents, flows), Foreign: w.foreign,
 	}, nil
 }

@@ -7,24 +7,25 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
-// How long a flow is kept after its last packet, once it has ended.
+// How long a flow is kept after its last packet, once it ends.
 const (
-	// closedFor is for a flow with a FIN of both sides: as long as Linux keeps
-	// a socket in TIME_WAIT, so that a late segment is still translated.
-	closedFor = 60 * time.Second
-	// resetFor is for a flow with a RST, which nobody answers.
-	resetFor = 10 * time.Second
+	// transitoryFor is for a flow that one side at least has closed or reset:
+	// RFC 5382, REQ-5, and RFC 7857, 2.1 and 2.2. The data plane gives a
+	// half-closed flow this idle timeout itself, and moves a closed one to
+	// `new_flows`. What is left here could not be moved.
+	transitoryFor = 4 * time.Minute
 	// goneFor is for a flow whose backend is gone: the data plane answers its
 	// packets with a reset.
 	goneFor = 60 * time.Second
 )
 
-// pauses are how long after its last packet a flow is kept that is closed,
-// reset, or without its backend.
-type pauses struct{ closed, reset, gone uint32 } // ticks
+// pauses are how long after its last packet a flow is kept that is half closed,
+// closed (by both sides, or by a RST), or without its backend.
+type pauses struct{ halfClosed, closed, gone uint32 } // ticks
 
 // sweepShare is the part of one core that a sweep uses: 4 million flows have 8
 // million entries, which take five seconds of work, and so are swept within a
@@ -33,10 +34,18 @@ const sweepShare = 0.1
 
 // FlowCounts counts active flows.
 type FlowCounts struct {
-	Total     uint64
+	TCP, UDP  uint64
 	Backends  map[uint32]uint64 // by id
 	Frontends map[uint32]uint64 // by index
 }
+
+// newFlowCounts returns counts of no flows.
+func newFlowCounts() FlowCounts {
+	return FlowCounts{Backends: map[uint32]uint64{}, Frontends: map[uint32]uint64{}}
+}
+
+// Total returns the number of all flows.
+func (c FlowCounts) Total() uint64 { return c.TCP + c.UDP }
 
 // SweepResult is the result of a sweep.
 type SweepResult struct {
@@ -50,8 +59,11 @@ type SweepResult struct {
 // Removed returns the number of removed flows.
 func (s SweepResult) Removed() int { return s.Idle + s.Closed + s.Gone }
 
-// Sweep visits every established flow once, removes those that have ended, and
-// counts the others for the status. It sleeps most of the time, see sweepShare.
+// Sweep visits every established TCP flow and every UDP flow once, removes those
+// that have ended, and counts the others for the status. UDP flows are in an LRU
+// table, which needs no sweep: but where idle ones are removed, it is full, and
+// evicts others, only if that many are in use. It sleeps most of the time, see
+// sweepShare.
 func (w *Writer) Sweep(ctx context.Context) (SweepResult, error) {
 	w.sweep.Lock()
 	defer w.sweep.Unlock()
@@ -62,9 +74,10 @@ func (w *Writer) Sweep(ctx context.Context) (SweepResult, error) {
 	}
 	s := sweeper{
 		flows: w.tables, ticks: w.o.Ticks, backends: backends,
-		pauses: pauses{datapath.Ticks(closedFor), datapath.Ticks(resetFor), datapath.Ticks(goneFor)},
+		pauses:      pauses{datapath.Ticks(transitoryFor), datapath.Ticks(transitoryFor), datapath.Ticks(goneFor)},
+		established: newEstablished(w.tables),
 	}
-	s.result.Flows = FlowCounts{Backends: map[uint32]uint64{}, Frontends: map[uint32]uint64{}}
+	s.result.Flows = newFlowCounts()
 	busy := w.o.Clock()
 	var failed error
 	err = w.tables.EachFlow(func(entries []datapath.FlowEntry) bool {
@@ -73,6 +86,7 @@ func (w *Writer) Sweep(ctx context.Context) (SweepResult, error) {
 				return false
 			}
 		}
+		s.established.look()
 		worked := w.o.Clock().Sub(busy)
 		failed = w.o.Sleep(ctx, time.Duration(float64(worked)*(1/sweepShare-1)))
 		busy = w.o.Clock()
@@ -85,6 +99,7 @@ func (w *Writer) Sweep(ctx context.Context) (SweepResult, error) {
 	if err != nil {
 		return s.result, err
 	}
+	s.established.correct()
 	w.counts.Lock()
 	w.counts.flows = s.result.Flows
 	w.counts.Unlock()
@@ -92,11 +107,12 @@ func (w *Writer) Sweep(ctx context.Context) (SweepResult, error) {
 }
 
 type sweeper struct {
-	flows    datapath.Flows
-	ticks    func() uint32
-	backends []datapath.Backend
-	pauses   pauses
-	result   SweepResult
+	flows       datapath.Flows
+	ticks       func() uint32
+	backends    []datapath.Backend
+	pauses      pauses
+	established *established
+	result      SweepResult
 }
 
 // end is why a flow ends.
@@ -121,15 +137,21 @@ func (s *sweeper) visit(e datapath.FlowEntry) error {
 	if why > vanished {
 		// The forward entry first: without it, no packet refreshes the other
 		// one.
-		for _, key := range []datapath.FlowKey{forward, reply} {
-			if err := s.flows.DeleteFlow(key); err != nil {
-				return fmt.Errorf("remove flow: %w", err)
-			}
+		deleted, err := s.flows.DeleteFlow(forward)
+		if err == nil {
+			_, err = s.flows.DeleteFlow(reply)
+		}
+		if err != nil {
+			return fmt.Errorf("remove flow: %w", err)
+		}
+		if deleted {
+			s.established.removed(e)
 		}
 	}
 	switch why {
 	case lives:
-		s.count(e.Value)
+		s.established.has(e)
+		s.count(e)
 	case idle:
 		s.result.Idle++
 	case closed:
@@ -179,27 +201,28 @@ func peer(k datapath.FlowKey, f datapath.Flow) datapath.FlowKey {
 func (s *sweeper) mayEnd(f datapath.Flow, now uint32) bool {
 	age := age(f, now)
 	return age > f.IdleTicks ||
-		age > s.pauses.closed && f.Flags&datapath.FlowFIN != 0 ||
-		age > s.pauses.reset && f.Flags&datapath.FlowRST != 0 ||
+		age > min(s.pauses.halfClosed, s.pauses.closed) && f.Flags&(datapath.FlowFIN|datapath.FlowRST) != 0 ||
 		age > s.pauses.gone && s.backendGone(f)
 }
 
 // end returns whether and why a flow with these entries has ended.
 func (s *sweeper) end(now uint32, entries ...datapath.Flow) end {
 	young := age(entries[0], now)
-	fin, rst, dead := len(entries) == 2, false, false
+	fins, rst, dead := 0, false, false
 	idleTicks := uint32(0)
 	for _, f := range entries {
 		young = min(young, age(f, now))
 		idleTicks = max(idleTicks, f.IdleTicks)
-		fin = fin && f.Flags&datapath.FlowFIN != 0
+		if f.Flags&datapath.FlowFIN != 0 {
+			fins++
+		}
 		rst = rst || f.Flags&datapath.FlowRST != 0
 		dead = dead || s.backendGone(f)
 	}
 	switch {
 	case dead && young > s.pauses.gone:
 		return gone
-	case rst && young > s.pauses.reset, fin && young > s.pauses.closed:
+	case (rst || fins == 2) && young > s.pauses.closed, fins > 0 && young > s.pauses.halfClosed:
 		return closed
 	case young > idleTicks:
 		return idle
@@ -225,12 +248,17 @@ func (s *sweeper) backendGone(f datapath.Flow) bool {
 
 // count counts a flow by its forward entry, unless it is over: its backend is
 // gone, or its client has sent a FIN or RST.
-func (s *sweeper) count(f datapath.Flow) {
+func (s *sweeper) count(e datapath.FlowEntry) {
 	const over = datapath.FlowReply | datapath.FlowFIN | datapath.FlowRST
+	f := e.Value
 	if f.Flags&over != 0 || s.backendGone(f) {
 		return
 	}
-	s.result.Flows.Total++
+	if lb.Protocol(e.Key.Protocol) == lb.UDP {
+		s.result.Flows.UDP++
+	} else {
+		s.result.Flows.TCP++
+	}
 	s.result.Flows.Backends[f.Backend]++
 	s.result.Flows.Frontends[f.Frontend]++
 }

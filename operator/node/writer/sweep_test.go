@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
@@ -19,7 +20,7 @@ type flowSpec struct {
 	backend, generation, frontend uint32
 	forwardAge, replyAge          uint32
 	forwardFlags, replyFlags      bpf.BlixtFlowFlag
-	noReply                       bool
+	noReply, udp                  bool
 }
 
 const (
@@ -34,8 +35,12 @@ func addFlow(f *datapath.Fake, s flowSpec) (forward, reply bpf.BlixtFlowKey) {
 	node, backend := datapath.ToAddr(netip.MustParseAddr("198.51.100.7")), datapath.ToAddr(netip.MustParseAddr("10.0.0.1"))
 	cport, vport := datapath.ToPort(40000+s.client), datapath.ToPort(80)
 	nport, bport := datapath.ToPort(61000+s.client), datapath.ToPort(8080)
-	forward = bpf.BlixtFlowKey{Src: client, Sport: cport, Dst: vip, Dport: vport, Protocol: 6}
-	reply = bpf.BlixtFlowKey{Src: backend, Sport: bport, Dst: node, Dport: nport, Protocol: 6}
+	protocol := lb.TCP
+	if s.udp {
+		protocol = lb.UDP
+	}
+	forward = bpf.BlixtFlowKey{Src: client, Sport: cport, Dst: vip, Dport: vport, Protocol: uint8(protocol)}
+	reply = bpf.BlixtFlowKey{Src: backend, Sport: bport, Dst: node, Dport: nport, Protocol: uint8(protocol)}
 	value := bpf.BlixtFlow{Backend: s.backend, Generation: s.generation, Frontend: s.frontend, IdleTicks: testIdle}
 	out, back := value, value
 	out.Src, out.Sport, out.Dst, out.Dport = node, nport, backend, bport
@@ -61,28 +66,32 @@ func newSweeping(t *testing.T, fake *datapath.Fake) *Writer {
 
 func TestWhatIsSwept(t *testing.T) {
 	const fin, rst = bpf.BlixtFlowFlagFLOW_FIN, bpf.BlixtFlowFlagFLOW_RST
-	minute, tenSeconds := datapath.Ticks(closedFor), datapath.Ticks(resetFor)
+	minute, fourMinutes := datapath.Ticks(goneFor), datapath.Ticks(transitoryFor)
 	for name, c := range map[string]struct {
 		flow flowSpec
 		want SweepResult
 	}{
-		"fresh":                          {flowSpec{}, SweepResult{}},
-		"idle at the limit":              {flowSpec{forwardAge: testIdle, replyAge: testIdle}, SweepResult{}},
-		"idle":                           {flowSpec{forwardAge: testIdle + 1, replyAge: testIdle + 1}, SweepResult{Idle: 1}},
-		"idle in one direction":          {flowSpec{forwardAge: 1e5, replyAge: 10}, SweepResult{}},
-		"idle in the other":              {flowSpec{forwardAge: 10, replyAge: 1e5}, SweepResult{}},
-		"idle, half of it gone":          {flowSpec{forwardAge: 1e5, noReply: true}, SweepResult{Idle: 1}},
-		"seen after the clock was read":  {flowSpec{forwardAge: ^uint32(0), replyAge: 1e5}, SweepResult{}},
-		"FIN of one, long ago":           {flowSpec{forwardFlags: fin, forwardAge: 1000, replyAge: 1000}, SweepResult{}},
-		"FIN of both, just now":          {flowSpec{forwardFlags: fin, replyFlags: fin, forwardAge: minute, replyAge: 1000}, SweepResult{}},
-		"FIN of both":                    {flowSpec{forwardFlags: fin, replyFlags: fin, forwardAge: minute + 1, replyAge: 1000}, SweepResult{Closed: 1}},
-		"RST, just now":                  {flowSpec{replyFlags: rst, forwardAge: tenSeconds, replyAge: 1000}, SweepResult{}},
-		"RST of the backend":             {flowSpec{replyFlags: rst, forwardAge: tenSeconds + 1, replyAge: tenSeconds + 1}, SweepResult{Closed: 1}},
-		"RST of the client":              {flowSpec{forwardFlags: rst, forwardAge: tenSeconds + 1, replyAge: 1000}, SweepResult{Closed: 1}},
-		"RST, and yet it goes on":        {flowSpec{forwardFlags: rst, forwardAge: 1000, replyAge: 2}, SweepResult{}},
-		"backend gone, not long ago":     {flowSpec{generation: 9, forwardAge: minute, replyAge: 1000}, SweepResult{}},
-		"backend gone":                   {flowSpec{generation: 9, forwardAge: minute + 1, replyAge: 1000}, SweepResult{Gone: 1}},
-		"backend newer than what we saw": {flowSpec{generation: 13, forwardAge: minute + 1, replyAge: 1000}, SweepResult{}},
+		"fresh":                           {flowSpec{}, SweepResult{}},
+		"idle at the limit":               {flowSpec{forwardAge: testIdle, replyAge: testIdle}, SweepResult{}},
+		"idle":                            {flowSpec{forwardAge: testIdle + 1, replyAge: testIdle + 1}, SweepResult{Idle: 1}},
+		"idle in one direction":           {flowSpec{forwardAge: 1e5, replyAge: 10}, SweepResult{}},
+		"idle in the other":               {flowSpec{forwardAge: 10, replyAge: 1e5}, SweepResult{}},
+		"idle, half of it gone":           {flowSpec{forwardAge: 1e5, noReply: true}, SweepResult{Idle: 1}},
+		"seen after the clock was read":   {flowSpec{forwardAge: ^uint32(0), replyAge: 1e5}, SweepResult{}},
+		"FIN of one, data of the other":   {flowSpec{forwardFlags: fin, forwardAge: 1000, replyAge: fourMinutes}, SweepResult{}},
+		"FIN of one, and silence":         {flowSpec{forwardFlags: fin, forwardAge: 1000, replyAge: fourMinutes + 1}, SweepResult{Closed: 1}},
+		"FIN of the backend, and silence": {flowSpec{replyFlags: fin, forwardAge: 1000, replyAge: fourMinutes + 1}, SweepResult{Closed: 1}},
+		"FIN of both, just now":           {flowSpec{forwardFlags: fin, replyFlags: fin, forwardAge: fourMinutes, replyAge: 1000}, SweepResult{}},
+		"FIN of both":                     {flowSpec{forwardFlags: fin, replyFlags: fin, forwardAge: fourMinutes + 1, replyAge: 1000}, SweepResult{Closed: 1}},
+		"RST, just now":                   {flowSpec{replyFlags: rst, forwardAge: fourMinutes, replyAge: 1000}, SweepResult{}},
+		"RST of the backend":              {flowSpec{replyFlags: rst, forwardAge: fourMinutes + 1, replyAge: fourMinutes + 1}, SweepResult{Closed: 1}},
+		"RST of the client":               {flowSpec{forwardFlags: rst, forwardAge: fourMinutes + 1, replyAge: 1000}, SweepResult{Closed: 1}},
+		"UDP, idle":                       {flowSpec{udp: true, forwardAge: testIdle + 1, replyAge: testIdle + 1}, SweepResult{Idle: 1}},
+		"UDP, half of it evicted":         {flowSpec{udp: true, forwardAge: testIdle, noReply: true}, SweepResult{}},
+		"RST, and yet it goes on":         {flowSpec{forwardFlags: rst, forwardAge: 1000, replyAge: 2}, SweepResult{}},
+		"backend gone, not long ago":      {flowSpec{generation: 9, forwardAge: minute, replyAge: 1000}, SweepResult{}},
+		"backend gone":                    {flowSpec{generation: 9, forwardAge: minute + 1, replyAge: 1000}, SweepResult{Gone: 1}},
+		"backend newer than what we saw":  {flowSpec{generation: 13, forwardAge: minute + 1, replyAge: 1000}, SweepResult{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake := datapath.NewFake(testSizes)
@@ -126,7 +135,7 @@ func TestFlowThatWakesUpStays(t *testing.T) {
 		fake.FlowTable[reply] = v
 	}
 	a.tables = waking
-	if got, err := a.Sweep(context.Background()); err != nil || got.Removed() != 0 || got.Flows.Total != 1 {
+	if got, err := a.Sweep(context.Background()); err != nil || got.Removed() != 0 || got.Flows.Total() != 1 {
 		t.Errorf("swept %+v, %v", got, err)
 	}
 	if _, ok := fake.FlowTable[forward]; !ok {
@@ -151,7 +160,7 @@ func TestSweepCountsActiveFlows(t *testing.T) {
 	fake := datapath.NewFake(testSizes)
 	a := newSweeping(t, fake)
 	for i := range uint16(7) {
-		addFlow(fake, flowSpec{client: i, backend: 1 + uint32(i%2), generation: 1})
+		addFlow(fake, flowSpec{client: i, backend: 1 + uint32(i%2), generation: 1, udp: i == 6})
 	}
 	addFlow(fake, flowSpec{client: 8, backend: 1, generation: 1, forwardAge: 1e5, replyAge: 1e5})
 	if _, err := a.Sweep(context.Background()); err != nil {
@@ -160,6 +169,9 @@ func TestSweepCountsActiveFlows(t *testing.T) {
 	s, err := a.Status()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if tcp, udp := s.Tables["flows"].Used, s.Tables["udp_flows"].Used; tcp != 6 || udp != 1 {
+		t.Errorf("%d TCP flows and %d UDP flows, want 6 and 1", tcp, udp)
 	}
 	f := s.Frontends[0]
 	if f.ActiveFlows != 7 || f.Backends[0].ActiveFlows != 4 || f.Backends[1].ActiveFlows != 3 {
