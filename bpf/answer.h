@@ -13,6 +13,8 @@
 
 #define ICMP4_ECHO_REPLY 0
 #define ICMP4_UNREACHABLE 3
+#define ICMP4_SOURCE_QUENCH 4
+#define ICMP4_REDIRECT 5
 #define ICMP4_ECHO 8
 #define ICMP4_TIME_EXCEEDED 11
 #define ICMP4_PARAMETER_PROBLEM 12
@@ -24,7 +26,7 @@
 #define ICMP6_UNREACHABLE 1
 #define ICMP6_TOO_BIG 2
 #define ICMP6_TIME_EXCEEDED 3
-#define ICMP6_PARAMETER_PROBLEM 4
+#define ICMP6_INFORMATIONAL 128 /* from here on */
 #define ICMP6_ECHO 128
 #define ICMP6_ECHO_REPLY 129
 #define ICMP6_NO_ROUTE 0	 /* code */
@@ -215,13 +217,15 @@ static __always_inline void set_icmp(struct packet *p, __u8 type, __u8 code, __b
 }
 
 /*
- * Reports whether an ICMP error may answer the packet. Neither an error nor a
- * fragment other than the first may be answered by one (RFC 1122, 3.2.2). Other
- * ICMP than errors does not get here.
+ * Reports whether an ICMP error may answer the packet. It must not be an error
+ * itself, nor in IPv4 a fragment other than the first (RFC 1122, 3.2.2). In IPv6
+ * (RFC 4443, 2.4) such a fragment may be the only one that is too big.
  */
 static __always_inline bool may_get_error(const struct packet *p)
 {
-	return p->fragment != LATER_FRAGMENT && (p->key.protocol == IPPROTO_TCP || p->key.protocol == IPPROTO_UDP);
+	if (p->key.protocol != IPPROTO_TCP && p->key.protocol != IPPROTO_UDP)
+		return false; /* an ICMP error: other ICMP belongs to no flow */
+	return p->fragment != LATER_FRAGMENT || p->version == 6;
 }
 
 /* Answers a UDP packet to a port that nobody serves. */

@@ -82,7 +82,7 @@ static __always_inline int reject_unserved(struct __sk_buff *ctx, struct packet 
 		return pass(COUNTER_DRAINED); /* the program that takes over may serve the port */
 	if (is_martian(p))
 		return drop(COUNTER_DROP_MARTIAN);
-	if (p->key.protocol == IPPROTO_UDP)
+	if (p->key.protocol == IPPROTO_UDP && p->fragment != LATER_FRAGMENT)
 		return answer_port_unreachable(ctx, p, COUNTER_REJECT_UNSERVED, SHARE_UNSERVED);
 	if (p->fragment != WHOLE)
 		return drop(COUNTER_DROP_FRAGMENT);

@@ -161,7 +161,7 @@ func TestDefect5_WhatIPAllows(t *testing.T) {
 			from, kind = "fd00:77::1", icmpKinds[ip.name][1]
 		}
 		l.egressForwarded(pods, icmpError(from, to, kind.kind, kind.code, kind.rest, seen, 64)).toStack(
-			icmpError(from, to, kind.kind, kind.code, kind.rest, sent, 64), "icmp_replied")
+			icmpError(ip.vip, to, kind.kind, kind.code, kind.rest, sent, 64), "icmp_replied")
 	})
 	c.run(t)
 }

@@ -10,12 +10,22 @@
 
 #include "forward.h"
 
+/* Reports whether the message quotes a packet. RFC 792; RFC 4443, 2.1. */
 static __always_inline bool is_icmp_error(const struct packet *p)
 {
-	if (p->version == 4)
-		return p->icmp_type == ICMP4_UNREACHABLE || p->icmp_type == ICMP4_TIME_EXCEEDED ||
-		       p->icmp_type == ICMP4_PARAMETER_PROBLEM;
-	return p->icmp_type >= ICMP6_UNREACHABLE && p->icmp_type <= ICMP6_PARAMETER_PROBLEM;
+	if (p->version == 6)
+		return p->icmp_type < ICMP6_INFORMATIONAL;
+	return p->icmp_type == ICMP4_UNREACHABLE || p->icmp_type == ICMP4_SOURCE_QUENCH || p->icmp_type == ICMP4_REDIRECT ||
+	       p->icmp_type == ICMP4_TIME_EXCEEDED || p->icmp_type == ICMP4_PARAMETER_PROBLEM;
+}
+
+/*
+ * Reports whether the error stays where it is: a redirect is about the next hop
+ * on that link, and source quenches are no more (RFC 6633, 5).
+ */
+static __always_inline bool is_local_error(const struct packet *p)
+{
+	return p->version == 4 && (p->icmp_type == ICMP4_SOURCE_QUENCH || p->icmp_type == ICMP4_REDIRECT);
 }
 
 static __always_inline bool is_echo_request(const struct packet *p)
@@ -136,12 +146,15 @@ __noinline int serve_icmp_error(struct __sk_buff *ctx, struct packet *p)
 	if (!translates_here(p, f))
 		return pass(COUNTER_NOT_OURS);
 
+	if (is_local_error(p))
+		return drop(COUNTER_DROP_UNSUPPORTED);
+
 	p->to = *f;
 	if (!same_flow(&q.reply, f))
 		return NO_FLOW;
 	bool reply = p->to.flags & FLOW_REPLY;
-	/* The source stays, unless the sender is the flow's peer itself, or the flow hides its clients behind an address of ours. */
-	struct addr src = same_addr(&p->key.src, &q.reply.src) || (!reply && p->to.flags & FLOW_SNAT) ? p->to.src : p->key.src;
+	/* Who sent it behind the address that the receiver knows, is hidden as that address hides the other side (RFC 5508, REQ-5). */
+	struct addr src = reply || p->to.flags & FLOW_SNAT ? p->to.src : p->key.src;
 	int verdict = route_flow(ctx, p, &hop_limit);
 	if (verdict)
 		return verdict;

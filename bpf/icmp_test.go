@@ -95,9 +95,11 @@ func TestICMPErrors(t *testing.T) {
 		e := fail(addr(ip.local), addr(ip.client), in.to(ip.local))
 		l.ingress(pods, e).untouched("not_ours")
 		l.egressForwarded(pods, e).toStack(fail(ip.vip, addr(ip.client), in), "icmp_replied")
-		// From a router, or this host, on the way to the backend: the source stays.
-		e = fail(ip.nodeOut, addr(ip.client), in.to(ip.local))
-		l.egressHost(outside, e).toStack(fail(ip.nodeOut, addr(ip.client), in), "icmp_replied")
+		// From a router, or this host, on the way to the backend: its address may mean nothing to the client.
+		for _, from := range []string{ip.nodeOut, router[ip.name]} {
+			e = fail(from, addr(ip.client), in.to(ip.local))
+			l.egressHost(outside, e).toStack(fail(ip.vip, addr(ip.client), in), "icmp_replied")
+		}
 		// From the client about a reply, and from a router on the way to the client.
 		re := answer(proto, ip.local, ip.client)
 		l.egressForwarded(pods, re).toStack(re.from(vip), "replied")
@@ -115,7 +117,7 @@ func TestICMPErrors(t *testing.T) {
 		e := fail(addr(ip.remote), ip.nodeIn, out)
 		l.ingress(inside, e).redirected(fail(ip.vip, addr(ip.client), in).hop(), "icmp_replied")
 		e = fail(router[ip.name], ip.nodeIn, out)
-		l.ingress(inside, e).redirected(fail(router[ip.name], addr(ip.client), in).hop(), "icmp_replied")
+		l.ingress(inside, e).redirected(fail(ip.vip, addr(ip.client), in).hop(), "icmp_replied")
 		l.egressHost("lo", e).untouched("not_ours")
 		re := answer(proto, ip.remote, out.src.String())
 		// The backend sees our address as the source of an error about a reply.
@@ -145,7 +147,7 @@ func TestICMPErrors(t *testing.T) {
 		l.egressForwarded(pods, in).redirected(out.swapMACs(), "flow_new forwarded")
 		// From the backend, or from this host on the way to the backend.
 		l.egressForwarded(pods, fail(addr(ip.local), ip.vip, out)).redirected(fail(ip.vip, addr(pod), in).swapMACs(), "icmp_replied")
-		l.egressHost(outside, fail(ip.nodePods, ip.vip, out)).redirected(fail(ip.nodePods, addr(pod), in).swapMACs(), "icmp_replied")
+		l.egressHost(outside, fail(ip.nodePods, ip.vip, out)).redirected(fail(ip.vip, addr(pod), in).swapMACs(), "icmp_replied")
 		// From the client, or from this host on the way to the client.
 		re := answer(proto, ip.local, out.src.String())
 		l.egressForwarded(pods, fail(addr(pod), ip.vip, re.from(vip).to(pod))).redirected(fail(ip.vip, addr(ip.local), re).swapMACs(), "icmp_forwarded")
@@ -198,6 +200,26 @@ func TestICMPErrors(t *testing.T) {
 			p = full
 			p.payload = about.fragment(16, 0).ipBytes() // a later fragment: it has no ports
 			l.egressForwarded(pods, p).untouched("not_ours")
+		}
+	}
+	c["IPv4 redirects and source quenches go nowhere"] = func(l *lb) {
+		ip := ipVersions[0]
+		l.serve(ip, unix.IPPROTO_TCP, local)
+		in := establishing(unix.IPPROTO_TCP, ip.client, port(ip.vip, "80"))
+		l.ingress(outside, in).toStack(in.to(ip.local), "flow_new forwarded")
+		for _, kind := range []uint8{4, 5} {
+			l.egressForwarded(pods, icmpError(addr(ip.local), addr(ip.client), kind, 0, 0, in.to(ip.local), 0)).dropped("drop_unsupported")
+			l.egressForwarded(pods, icmpError(addr(ip.local), addr(ip.client), kind, 0, 0, in.to(ip.remote), 0)).untouched("not_ours")
+		}
+	}
+	c["IPv6 errors of a kind not known yet are translated"] = func(l *lb) {
+		ip := ipVersions[1]
+		l.serve(ip, unix.IPPROTO_TCP, local)
+		in := establishing(unix.IPPROTO_TCP, ip.client, port(ip.vip, "80"))
+		l.ingress(outside, in).toStack(in.to(ip.local), "flow_new forwarded")
+		for _, kind := range []uint8{5, 100, 127} {
+			e := icmpError(addr(ip.local), addr(ip.client), kind, 0, 0, in.to(ip.local), 0)
+			l.egressForwarded(pods, e).toStack(icmpError(ip.vip, addr(ip.client), kind, 0, 0, in, 0), "icmp_replied")
 		}
 	}
 	c.run(t)

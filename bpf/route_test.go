@@ -174,7 +174,7 @@ func TestHopLimit(t *testing.T) {
 		in.tos = 0xb9 // low delay and more, and a bit of ECN
 		l.ingress(outside, in).redirected(in.timeExceeded(), "reject_hop_limit")
 	})
-	forEachProtocol(c, "used up by a fragment: only the first is answered", func(l *lb, ip ipVersion, proto uint8) {
+	forEachProtocol(c, "used up by fragments", func(l *lb, ip ipVersion, proto uint8) {
 		l.serve(ip, proto, remote)
 		in := establishing(proto, ip.client, port(ip.vip, "80")).withSize(800)
 		in.df = false
@@ -182,7 +182,12 @@ func TestHopLimit(t *testing.T) {
 		l.ingress(outside, f).redirected(f.snat(ip.nodeIn, 0).to(ip.remote).hop(), "flow_new forwarded")
 		f = f.withTTL(1)
 		l.ingress(outside, f).redirected(f.timeExceeded(), "reject_hop_limit")
-		l.ingress(outside, in.fragment(400, 0).withTTL(1)).dropped("drop_hop_limit")
+		f = in.fragment(400, 0).withTTL(1)
+		if ip.name == "IPv4" { // RFC 1122, 3.2.2
+			l.ingress(outside, f).dropped("drop_hop_limit")
+		} else {
+			l.ingress(outside, f).redirected(f.timeExceeded(), "reject_hop_limit")
+		}
 	})
 	forEachProtocol(c, "used up by an ICMP error: not answered", func(l *lb, ip ipVersion, proto uint8) {
 		l.serve(ip, proto, remote)

@@ -60,10 +60,6 @@ var details = []detail{
 		pattern: " DF ICMP (vip|inside) > (client|stranger|server) type (3|11) ", as: " ICMP $1 > $2 type $3 ",
 	},
 	{
-		why:     "fault: routers behind the VIP are not shown to clients: their errors come from the VIP (RFC 5508, REQ-5)",
-		pattern: "ICMP (router|outside|gateway) > client", as: "ICMP vip > client",
-	},
-	{
 		why:     "fault: a privileged source port stays one (RFC 4787, REQ-3a)",
 		pattern: "inside:below (512|1024)", as: "inside:any",
 	},
@@ -189,10 +185,6 @@ var expected = []expectation{
 		kind: "ICMP (source quench|unknown error)", nftables: "type (4|100)", blixt: `\A\z`,
 	},
 	{
-		why:  "fault: an ICMP message of a local server that Blixt does not translate leaves with the server's address",
-		kind: "ICMP (source quench|unknown error|redirect) from (server|router at the server)", blixt: `^client gets [^\n]* ICMP (server|gateway) > client`,
-	},
-	{
 		why:  "class E is reserved (RFC 1112, 4), and Linux has come to forward it. Blixt begins no flow with it, nor with addresses of its own or of IPv4 in IPv6",
 		kind: "^(TCP|UDP) from (class E|the VIP|IPv4-|zero)", nftables: "gets", blixt: `\A\z`,
 	},
@@ -215,7 +207,7 @@ var expected = []expectation{
 	},
 	{
 		why:  "options that are wrong are answered by the balancer of nftables, and by the next router behind Blixt",
-		kind: "with (option past the end|hop-by-hop unknown, report).*remote", nftables: "hop 64 [^\n]*ICMP vip", blixt: "hop 63 [^\n]*ICMP router",
+		kind: "with (option past the end|hop-by-hop unknown, report).*remote", nftables: "hop 64 [^\n]*ICMP vip", blixt: "hop 63 [^\n]*ICMP vip",
 	},
 	// Links.
 	{
