@@ -19,6 +19,7 @@
  *   way.h        where a flow is translated and how its packets leave
  *   ring.h       selects a backend
  *   flow.h       the life of a flow in the tables
+ *   reserve.h    ports that the host itself uses
  *   ports.h      tuples and source ports of new flows
  *   hostports.h  the host's own connections from our ports
  *   fragment.h   ports of fragmented datagrams
@@ -134,7 +135,7 @@ __noinline int handle_host_port(struct __sk_buff *ctx, struct packet *p, struct 
 	} else {
 		if (f)
 			forget(&p->key, f);
-		verdict = avoid_port_clash(p);
+		verdict = avoid_port_clash(ctx, p);
 		if (!verdict) {
 			f = find_evictable(&p->key);
 			verdict = f ? serve(ctx, p, f) : drop(COUNTER_DROP_NEW_FLOW);
@@ -186,6 +187,8 @@ static __always_inline int handle_ports(struct __sk_buff *ctx, struct packet *p)
 	}
 	if (p->egress && in_snat_range(p->key.sport))
 		return handle_host_port(ctx, p, f);
+	if (!p->egress && in_snat_range(p->key.dport))
+		refresh_reservations(p);
 	return pass(COUNTER_NOT_OURS);
 }
 

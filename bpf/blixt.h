@@ -154,11 +154,9 @@ enum flow_flag {
  * entries, one for each direction. An entry holds the tuple that packets of its
  * direction get; reversed, that tuple is the key of the other entry.
  *
- * Two kinds of entries belong to connections of the host itself (hostports.h).
- * Both have backend BACKEND_REJECT, generation 0 and frontend NO_FRONTEND:
- * - a flow, if the host's source port had to be translated;
- * - a port reservation: a single entry in `new_flows` whose tuple equals its
- *   key. It records that the host uses the port.
+ * A connection of the host itself whose source port had to be translated is a
+ * flow, too (hostports.h): with backend BACKEND_REJECT, generation 0 and
+ * frontend NO_FRONTEND.
  */
 enum { NO_FRONTEND = 0xffffffff };
 
@@ -241,6 +239,27 @@ _Static_assert(__builtin_offsetof(struct config, flags) == 24, "upgrades rely on
 _Static_assert(__builtin_offsetof(struct config, snat_min) == 28, "upgrades rely on it");
 _Static_assert(__builtin_offsetof(struct config, snat_max) == 30, "upgrades rely on it");
 
+/* How far a connection of the host from a port of ours has come. */
+enum host_state {
+	HOST_BEGUN, /* or UDP */
+	HOST_OPEN,  /* TCP: answered */
+	HOST_ENDED, /* TCP: the host has sent a FIN or a RST */
+};
+
+/* Value of `host_ports` and `masqueraded_ports`: the host uses the port. 8 bytes. */
+struct host_port {
+	__u32 last_seen; /* tick of the last packet that was looked at */
+	__u32 state;	 /* enum host_state */
+};
+
+/* Value of `port_searches`: of one backend, in one tick. 12 bytes. */
+struct port_search {
+	__u32 tick;
+	__u16 best;	   /* enum holder: all ports were taken, at best by such flows. 0: not known */
+	__u16 pad;
+	__u32 scanned; /* ports that were looked at one by one */
+};
+
 /* Value of `frontend_stats`, per CPU: 48 bytes. */
 struct frontend_counters {
 	__u64 new_flows;     /* flows that got a backend */
@@ -276,6 +295,7 @@ enum counter {
 	COUNTER_REJECT_NO_BACKEND,     /* rejected: frontend without a backend, or reject slot */
 	COUNTER_REJECT_UNSERVED,       /* rejected: port of an exclusive address without a frontend */
 	COUNTER_REJECT_BACKEND_GONE,   /* rejected: the backend of the flow is gone */
+	COUNTER_REJECT_PORTS_EXHAUSTED, /* rejected: no source port left towards the backend */
 	COUNTER_REJECT_TOO_BIG,	       /* answered with the path MTU */
 	COUNTER_REJECT_UNREACHABLE,    /* answered: the FIB has no route, or one that says so */
 	COUNTER_REJECT_HOP_LIMIT,      /* answered: hop limit used up */
@@ -285,7 +305,6 @@ enum counter {
 	COUNTER_DROP_FRAGMENT,	       /* later fragment for an exclusive address, its first one not seen */
 	COUNTER_DROP_UNSUPPORTED,      /* protocol other than TCP, UDP, ICMP for an exclusive address */
 	COUNTER_DROP_NEW_FLOW,	       /* the kernel had no room for a new flow */
-	COUNTER_DROP_PORTS_EXHAUSTED,  /* no source port left towards the backend */
 	COUNTER_DROP_NO_ROUTE,	       /* no route, and none to answer: a blackhole, an ICMP error, a later fragment */
 	COUNTER_DROP_FORWARDING_OFF,   /* IP forwarding is off on the interface the packet came in by */
 	COUNTER_DROP_NO_SOURCE,	       /* this node has no address to translate the source to */

@@ -83,43 +83,43 @@ const (
 type BlixtCounter uint32
 
 const (
-	BlixtCounterCOUNTER_NOT_OURS             BlixtCounter = 0
-	BlixtCounterCOUNTER_MALFORMED            BlixtCounter = 1
-	BlixtCounterCOUNTER_FORWARDED            BlixtCounter = 2
-	BlixtCounterCOUNTER_REPLIED              BlixtCounter = 3
-	BlixtCounterCOUNTER_ICMP_FORWARDED       BlixtCounter = 4
-	BlixtCounterCOUNTER_ICMP_REPLIED         BlixtCounter = 5
-	BlixtCounterCOUNTER_PING_ANSWERED        BlixtCounter = 6
-	BlixtCounterCOUNTER_FLOW_NEW             BlixtCounter = 7
-	BlixtCounterCOUNTER_FLOW_ESTABLISHED     BlixtCounter = 8
-	BlixtCounterCOUNTER_FLOW_CLOSED          BlixtCounter = 9
-	BlixtCounterCOUNTER_FLOW_TABLE_FULL      BlixtCounter = 10
-	BlixtCounterCOUNTER_FLOW_OVER_SHARE      BlixtCounter = 11
-	BlixtCounterCOUNTER_FLOW_EXPIRED         BlixtCounter = 12
-	BlixtCounterCOUNTER_FLOW_PORT_CHANGED    BlixtCounter = 13
-	BlixtCounterCOUNTER_HOST_TRANSLATED      BlixtCounter = 14
-	BlixtCounterCOUNTER_DRAINED              BlixtCounter = 15
-	BlixtCounterCOUNTER_REJECT_NO_BACKEND    BlixtCounter = 16
-	BlixtCounterCOUNTER_REJECT_UNSERVED      BlixtCounter = 17
-	BlixtCounterCOUNTER_REJECT_BACKEND_GONE  BlixtCounter = 18
-	BlixtCounterCOUNTER_REJECT_TOO_BIG       BlixtCounter = 19
-	BlixtCounterCOUNTER_REJECT_UNREACHABLE   BlixtCounter = 20
-	BlixtCounterCOUNTER_REJECT_HOP_LIMIT     BlixtCounter = 21
-	BlixtCounterCOUNTER_DROP_MARTIAN         BlixtCounter = 22
-	BlixtCounterCOUNTER_DROP_NO_FLOW         BlixtCounter = 23
-	BlixtCounterCOUNTER_DROP_FLOW_GONE       BlixtCounter = 24
-	BlixtCounterCOUNTER_DROP_FRAGMENT        BlixtCounter = 25
-	BlixtCounterCOUNTER_DROP_UNSUPPORTED     BlixtCounter = 26
-	BlixtCounterCOUNTER_DROP_NEW_FLOW        BlixtCounter = 27
-	BlixtCounterCOUNTER_DROP_PORTS_EXHAUSTED BlixtCounter = 28
-	BlixtCounterCOUNTER_DROP_NO_ROUTE        BlixtCounter = 29
-	BlixtCounterCOUNTER_DROP_FORWARDING_OFF  BlixtCounter = 30
-	BlixtCounterCOUNTER_DROP_NO_SOURCE       BlixtCounter = 31
-	BlixtCounterCOUNTER_DROP_HOP_LIMIT       BlixtCounter = 32
-	BlixtCounterCOUNTER_DROP_ANSWER_LIMIT    BlixtCounter = 33
-	BlixtCounterCOUNTER_DROP_TOO_BIG         BlixtCounter = 34
-	BlixtCounterCOUNTER_DROP_ERROR           BlixtCounter = 35
-	BlixtCounterCOUNTERS                     BlixtCounter = 36
+	BlixtCounterCOUNTER_NOT_OURS               BlixtCounter = 0
+	BlixtCounterCOUNTER_MALFORMED              BlixtCounter = 1
+	BlixtCounterCOUNTER_FORWARDED              BlixtCounter = 2
+	BlixtCounterCOUNTER_REPLIED                BlixtCounter = 3
+	BlixtCounterCOUNTER_ICMP_FORWARDED         BlixtCounter = 4
+	BlixtCounterCOUNTER_ICMP_REPLIED           BlixtCounter = 5
+	BlixtCounterCOUNTER_PING_ANSWERED          BlixtCounter = 6
+	BlixtCounterCOUNTER_FLOW_NEW               BlixtCounter = 7
+	BlixtCounterCOUNTER_FLOW_ESTABLISHED       BlixtCounter = 8
+	BlixtCounterCOUNTER_FLOW_CLOSED            BlixtCounter = 9
+	BlixtCounterCOUNTER_FLOW_TABLE_FULL        BlixtCounter = 10
+	BlixtCounterCOUNTER_FLOW_OVER_SHARE        BlixtCounter = 11
+	BlixtCounterCOUNTER_FLOW_EXPIRED           BlixtCounter = 12
+	BlixtCounterCOUNTER_FLOW_PORT_CHANGED      BlixtCounter = 13
+	BlixtCounterCOUNTER_HOST_TRANSLATED        BlixtCounter = 14
+	BlixtCounterCOUNTER_DRAINED                BlixtCounter = 15
+	BlixtCounterCOUNTER_REJECT_NO_BACKEND      BlixtCounter = 16
+	BlixtCounterCOUNTER_REJECT_UNSERVED        BlixtCounter = 17
+	BlixtCounterCOUNTER_REJECT_BACKEND_GONE    BlixtCounter = 18
+	BlixtCounterCOUNTER_REJECT_PORTS_EXHAUSTED BlixtCounter = 19
+	BlixtCounterCOUNTER_REJECT_TOO_BIG         BlixtCounter = 20
+	BlixtCounterCOUNTER_REJECT_UNREACHABLE     BlixtCounter = 21
+	BlixtCounterCOUNTER_REJECT_HOP_LIMIT       BlixtCounter = 22
+	BlixtCounterCOUNTER_DROP_MARTIAN           BlixtCounter = 23
+	BlixtCounterCOUNTER_DROP_NO_FLOW           BlixtCounter = 24
+	BlixtCounterCOUNTER_DROP_FLOW_GONE         BlixtCounter = 25
+	BlixtCounterCOUNTER_DROP_FRAGMENT          BlixtCounter = 26
+	BlixtCounterCOUNTER_DROP_UNSUPPORTED       BlixtCounter = 27
+	BlixtCounterCOUNTER_DROP_NEW_FLOW          BlixtCounter = 28
+	BlixtCounterCOUNTER_DROP_NO_ROUTE          BlixtCounter = 29
+	BlixtCounterCOUNTER_DROP_FORWARDING_OFF    BlixtCounter = 30
+	BlixtCounterCOUNTER_DROP_NO_SOURCE         BlixtCounter = 31
+	BlixtCounterCOUNTER_DROP_HOP_LIMIT         BlixtCounter = 32
+	BlixtCounterCOUNTER_DROP_ANSWER_LIMIT      BlixtCounter = 33
+	BlixtCounterCOUNTER_DROP_TOO_BIG           BlixtCounter = 34
+	BlixtCounterCOUNTER_DROP_ERROR             BlixtCounter = 35
+	BlixtCounterCOUNTERS                       BlixtCounter = 36
 )
 
 type BlixtFlow struct {
@@ -217,6 +217,12 @@ type BlixtFrontendKey struct {
 	Pad      uint8
 }
 
+type BlixtHostPort struct {
+	_        structs.HostLayout
+	LastSeen uint32
+	State    uint32
+}
+
 type BlixtLayout uint32
 
 const (
@@ -226,15 +232,17 @@ const (
 type BlixtLimit uint32
 
 const (
-	BlixtLimitMAX_FRONTENDS  BlixtLimit = 4096
-	BlixtLimitMAX_ADDRESSES  BlixtLimit = 4096
-	BlixtLimitMAX_BACKENDS   BlixtLimit = 65536
-	BlixtLimitMAX_FLOWS      BlixtLimit = 262144
-	BlixtLimitMAX_NEW_FLOWS  BlixtLimit = 65536
-	BlixtLimitMAX_UDP_FLOWS  BlixtLimit = 131072
-	BlixtLimitMAX_RING_SLOTS BlixtLimit = 4194304
-	BlixtLimitMAX_FRAGMENTS  BlixtLimit = 16384
-	BlixtLimitMAX_LINKS      BlixtLimit = 4096
+	BlixtLimitMAX_FRONTENDS         BlixtLimit = 4096
+	BlixtLimitMAX_ADDRESSES         BlixtLimit = 4096
+	BlixtLimitMAX_BACKENDS          BlixtLimit = 65536
+	BlixtLimitMAX_FLOWS             BlixtLimit = 262144
+	BlixtLimitMAX_NEW_FLOWS         BlixtLimit = 65536
+	BlixtLimitMAX_UDP_FLOWS         BlixtLimit = 131072
+	BlixtLimitMAX_HOST_PORTS        BlixtLimit = 4096
+	BlixtLimitMAX_MASQUERADED_PORTS BlixtLimit = 16384
+	BlixtLimitMAX_RING_SLOTS        BlixtLimit = 4194304
+	BlixtLimitMAX_FRAGMENTS         BlixtLimit = 16384
+	BlixtLimitMAX_LINKS             BlixtLimit = 4096
 )
 
 type BlixtPacket struct {
@@ -264,6 +272,7 @@ type BlixtPacket struct {
 	Payload      uint32
 	To           BlixtFlow
 	Reply        BlixtFlow
+	ReplyKey     BlixtFlowKey
 	Route        struct {
 		_   structs.HostLayout
 		Via struct {
@@ -293,6 +302,14 @@ type BlixtPacket struct {
 	}
 }
 
+type BlixtPortSearch struct {
+	_       structs.HostLayout
+	Tick    uint32
+	Best    uint16
+	Pad     uint16
+	Scanned uint32
+}
+
 type BlixtPublishedBits uint32
 
 const (
@@ -305,24 +322,27 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	BlixtMapAddresses     = "addresses"
-	BlixtMapAnswerBuckets = "answer_buckets"
-	BlixtMapBackendFlows  = "backend_flows"
-	BlixtMapBackends      = "backends"
-	BlixtMapBlixtLayout2  = "blixt_layout_2"
-	BlixtMapCounters      = "counters"
-	BlixtMapEstablished   = "established"
-	BlixtMapFlows         = "flows"
-	BlixtMapFragments     = "fragments"
-	BlixtMapFrontendStats = "frontend_stats"
-	BlixtMapFrontends     = "frontends"
-	BlixtMapLinkPackets   = "link_packets"
-	BlixtMapNewFlows      = "new_flows"
-	BlixtMapPackets       = "packets"
-	BlixtMapPublished     = "published"
-	BlixtMapRings         = "rings"
-	BlixtMapUdpFlows      = "udp_flows"
-	BlixtProgBlixt        = "blixt"
+	BlixtMapAddresses        = "addresses"
+	BlixtMapAnswerBuckets    = "answer_buckets"
+	BlixtMapBackendFlows     = "backend_flows"
+	BlixtMapBackends         = "backends"
+	BlixtMapBlixtLayout2     = "blixt_layout_2"
+	BlixtMapCounters         = "counters"
+	BlixtMapEstablished      = "established"
+	BlixtMapFlows            = "flows"
+	BlixtMapFragments        = "fragments"
+	BlixtMapFrontendStats    = "frontend_stats"
+	BlixtMapFrontends        = "frontends"
+	BlixtMapHostPorts        = "host_ports"
+	BlixtMapLinkPackets      = "link_packets"
+	BlixtMapMasqueradedPorts = "masqueraded_ports"
+	BlixtMapNewFlows         = "new_flows"
+	BlixtMapPackets          = "packets"
+	BlixtMapPortSearches     = "port_searches"
+	BlixtMapPublished        = "published"
+	BlixtMapRings            = "rings"
+	BlixtMapUdpFlows         = "udp_flows"
+	BlixtProgBlixt           = "blixt"
 )
 
 // LoadBlixt returns the embedded CollectionSpec for Blixt.
@@ -374,23 +394,26 @@ type BlixtProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type BlixtMapSpecs struct {
-	Addresses     *ebpf.MapSpec `ebpf:"addresses"`
-	AnswerBuckets *ebpf.MapSpec `ebpf:"answer_buckets"`
-	BackendFlows  *ebpf.MapSpec `ebpf:"backend_flows"`
-	Backends      *ebpf.MapSpec `ebpf:"backends"`
-	BlixtLayout2  *ebpf.MapSpec `ebpf:"blixt_layout_2"`
-	Counters      *ebpf.MapSpec `ebpf:"counters"`
-	Established   *ebpf.MapSpec `ebpf:"established"`
-	Flows         *ebpf.MapSpec `ebpf:"flows"`
-	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
-	FrontendStats *ebpf.MapSpec `ebpf:"frontend_stats"`
-	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
-	LinkPackets   *ebpf.MapSpec `ebpf:"link_packets"`
-	NewFlows      *ebpf.MapSpec `ebpf:"new_flows"`
-	Packets       *ebpf.MapSpec `ebpf:"packets"`
-	Published     *ebpf.MapSpec `ebpf:"published"`
-	Rings         *ebpf.MapSpec `ebpf:"rings"`
-	UdpFlows      *ebpf.MapSpec `ebpf:"udp_flows"`
+	Addresses        *ebpf.MapSpec `ebpf:"addresses"`
+	AnswerBuckets    *ebpf.MapSpec `ebpf:"answer_buckets"`
+	BackendFlows     *ebpf.MapSpec `ebpf:"backend_flows"`
+	Backends         *ebpf.MapSpec `ebpf:"backends"`
+	BlixtLayout2     *ebpf.MapSpec `ebpf:"blixt_layout_2"`
+	Counters         *ebpf.MapSpec `ebpf:"counters"`
+	Established      *ebpf.MapSpec `ebpf:"established"`
+	Flows            *ebpf.MapSpec `ebpf:"flows"`
+	Fragments        *ebpf.MapSpec `ebpf:"fragments"`
+	FrontendStats    *ebpf.MapSpec `ebpf:"frontend_stats"`
+	Frontends        *ebpf.MapSpec `ebpf:"frontends"`
+	HostPorts        *ebpf.MapSpec `ebpf:"host_ports"`
+	LinkPackets      *ebpf.MapSpec `ebpf:"link_packets"`
+	MasqueradedPorts *ebpf.MapSpec `ebpf:"masqueraded_ports"`
+	NewFlows         *ebpf.MapSpec `ebpf:"new_flows"`
+	Packets          *ebpf.MapSpec `ebpf:"packets"`
+	PortSearches     *ebpf.MapSpec `ebpf:"port_searches"`
+	Published        *ebpf.MapSpec `ebpf:"published"`
+	Rings            *ebpf.MapSpec `ebpf:"rings"`
+	UdpFlows         *ebpf.MapSpec `ebpf:"udp_flows"`
 }
 
 // BlixtVariableSpecs contains global variables before they are loaded into the kernel.
@@ -419,23 +442,26 @@ func (o *BlixtObjects) Close() error {
 //
 // It can be passed to LoadBlixtObjects or ebpf.CollectionSpec.LoadAndAssign.
 type BlixtMaps struct {
-	Addresses     *ebpf.Map `ebpf:"addresses"`
-	AnswerBuckets *ebpf.Map `ebpf:"answer_buckets"`
-	BackendFlows  *ebpf.Map `ebpf:"backend_flows"`
-	Backends      *ebpf.Map `ebpf:"backends"`
-	BlixtLayout2  *ebpf.Map `ebpf:"blixt_layout_2"`
-	Counters      *ebpf.Map `ebpf:"counters"`
-	Established   *ebpf.Map `ebpf:"established"`
-	Flows         *ebpf.Map `ebpf:"flows"`
-	Fragments     *ebpf.Map `ebpf:"fragments"`
-	FrontendStats *ebpf.Map `ebpf:"frontend_stats"`
-	Frontends     *ebpf.Map `ebpf:"frontends"`
-	LinkPackets   *ebpf.Map `ebpf:"link_packets"`
-	NewFlows      *ebpf.Map `ebpf:"new_flows"`
-	Packets       *ebpf.Map `ebpf:"packets"`
-	Published     *ebpf.Map `ebpf:"published"`
-	Rings         *ebpf.Map `ebpf:"rings"`
-	UdpFlows      *ebpf.Map `ebpf:"udp_flows"`
+	Addresses        *ebpf.Map `ebpf:"addresses"`
+	AnswerBuckets    *ebpf.Map `ebpf:"answer_buckets"`
+	BackendFlows     *ebpf.Map `ebpf:"backend_flows"`
+	Backends         *ebpf.Map `ebpf:"backends"`
+	BlixtLayout2     *ebpf.Map `ebpf:"blixt_layout_2"`
+	Counters         *ebpf.Map `ebpf:"counters"`
+	Established      *ebpf.Map `ebpf:"established"`
+	Flows            *ebpf.Map `ebpf:"flows"`
+	Fragments        *ebpf.Map `ebpf:"fragments"`
+	FrontendStats    *ebpf.Map `ebpf:"frontend_stats"`
+	Frontends        *ebpf.Map `ebpf:"frontends"`
+	HostPorts        *ebpf.Map `ebpf:"host_ports"`
+	LinkPackets      *ebpf.Map `ebpf:"link_packets"`
+	MasqueradedPorts *ebpf.Map `ebpf:"masqueraded_ports"`
+	NewFlows         *ebpf.Map `ebpf:"new_flows"`
+	Packets          *ebpf.Map `ebpf:"packets"`
+	PortSearches     *ebpf.Map `ebpf:"port_searches"`
+	Published        *ebpf.Map `ebpf:"published"`
+	Rings            *ebpf.Map `ebpf:"rings"`
+	UdpFlows         *ebpf.Map `ebpf:"udp_flows"`
 }
 
 func (m *BlixtMaps) Close() error {
@@ -451,9 +477,12 @@ func (m *BlixtMaps) Close() error {
 		m.Fragments,
 		m.FrontendStats,
 		m.Frontends,
+		m.HostPorts,
 		m.LinkPackets,
+		m.MasqueradedPorts,
 		m.NewFlows,
 		m.Packets,
+		m.PortSearches,
 		m.Published,
 		m.Rings,
 		m.UdpFlows,

@@ -131,7 +131,11 @@ func TestCollisions(t *testing.T) {
 			l.ingress(outside, establishing(proto, ip.client, vip)).wantVerdict(redirect, "forwarded"+andEstablished(proto))
 		}
 		third := opening(proto, ip.client, vips[2])
-		l.ingress(outside, third).dropped("drop_ports_exhausted")
+		r := l.ingress(outside, third)
+		r.wantVerdict(redirect, "reject_ports_exhausted")
+		if proto == unix.IPPROTO_TCP {
+			r.wantPacket(third.rstAnswer(rst|ack, 0, 1001))
+		}
 		if proto == unix.IPPROTO_TCP { // a closed connection makes room
 			l.ingress(outside, establishing(proto, ip.client, vips[0]).segment(rst, 1001, 0, "")).wantVerdict(redirect, "forwarded flow_closed")
 			l.ingress(outside, third).wantVerdict(redirect, "flow_new forwarded")

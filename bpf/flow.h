@@ -223,12 +223,6 @@ __noinline bool expired(const struct flow_key *key, const struct flow *f)
 	return !peer || idle(peer, tick);
 }
 
-/* Reports whether the entry only reserves a port that the host itself uses: see hostports.h. */
-static __always_inline bool is_port_reservation(const struct flow_key *key, const struct flow *f)
-{
-	return f->backend == BACKEND_REJECT && f->sport == key->sport && f->dport == key->dport;
-}
-
 static __always_inline bool backend_gone(const struct flow *f)
 {
 	const struct backend *b = bpf_map_lookup_elem(&backends, &f->backend);

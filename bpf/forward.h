@@ -80,24 +80,22 @@ static __always_inline int expire(struct packet *p, struct flow *f)
  * 2. The backend is checked before anything uses the entry. The element of a
  *    backend that is gone may be in use for another endpoint, and a refresh
  *    would keep a dead flow alive.
- * 3. Port reservations end here. They have no translation to make, and one that
- *    is idle must not be forgotten while an answer shows that it is in use.
- * 4. Expiry is judged before the refresh, which makes every flow look alive.
+ * 3. Expiry is judged before the refresh, which makes every flow look alive.
  *    A half evicted flow begins again before it is refreshed and sent: its
  *    backend's answers would not be recognized. A half-open flow is checked at
  *    each packet, a UDP flow once a tick; the check also tells the LRU table
  *    that the other direction's entry is in use.
- * 5. The refresh precedes the copy to p->to, which `establish` stores.
- * 6. From the copy on only p->to is used for translation: another CPU may end
+ * 4. The refresh precedes the copy to p->to, which `establish` stores.
+ * 5. From the copy on only p->to is used for translation: another CPU may end
  *    the flow and reuse its element at any time. If it has done so before the
  *    copy was complete, the tag tells.
- * 7. The route comes before every change. If there is none, the packet must be
+ * 6. The route comes before every change. If there is none, the packet must be
  *    unchanged: an ICMP error quotes it, or the stack takes it. And a packet that
  *    is not sent must neither answer nor establish a flow.
- * 8. Fragments, the answer, the establishment and the end are stored before
+ * 7. Fragments, the answer, the establishment and the end are stored before
  *    the packet leaves: another CPU may receive what follows it at once. The
  *    last one looks the entries up again, as the flow may just have moved.
- * 9. Counters come after the last step that may fail, so that a packet counts
+ * 8. Counters come after the last step that may fail, so that a packet counts
  *    once: as sent, or as dropped.
  */
 __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
@@ -116,24 +114,22 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 		return NO_FLOW;
 	}
 	__u32 tick = now();
-	if (is_port_reservation(&p->key, f)) /* 3 */
-		return refresh_reservation(p, f, tick);
-	if (idle(f, tick) && expired(&p->key, f)) /* 4 */
+	if (idle(f, tick) && expired(&p->key, f)) /* 3 */
 		return expire(p, f);
 	bool fresh = !(f->flags & (FLOW_ESTABLISHED | FLOW_CLOSED)) && !is_udp(&p->key);
 	bool check = fresh || (is_udp(&p->key) && f->last_seen != tick);
-	if (check && !(f->flags & FLOW_REPLY) && half_evicted(&p->key, f)) /* 4 */
+	if (check && !(f->flags & FLOW_REPLY) && half_evicted(&p->key, f)) /* 3 */
 		return NO_FLOW;
-	refresh(p, f, tick);	      /* 5 */
-	p->to = *f;		      /* 6 */
-	if (!same_flow(&p->key, f)) /* 6 */
+	refresh(p, f, tick);	      /* 4 */
+	p->to = *f;		      /* 5 */
+	if (!same_flow(&p->key, f)) /* 5 */
 		return NO_FLOW;
-	int verdict = route_flow(ctx, p, &hop_limit); /* 7 */
+	int verdict = route_flow(ctx, p, &hop_limit); /* 6 */
 	if (verdict)
 		return verdict;
 
 	bool reply = p->to.flags & FLOW_REPLY;
-	if (p->fragment == FIRST_FRAGMENT) /* 8 */
+	if (p->fragment == FIRST_FRAGMENT) /* 7 */
 		remember_fragment(p);
 	if (fresh && reply && !(p->tcp_flags & TCP_RST))
 		record_answer(p, f);
@@ -143,7 +139,7 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 		record_end(p);
 	if (!rewrite(ctx, p, &p->to, hop_limit))
 		return drop(COUNTER_DROP_ERROR);
-	if (p->to.backend == BACKEND_REJECT) /* 9 */
+	if (p->to.backend == BACKEND_REJECT) /* 8 */
 		count(COUNTER_HOST_TRANSLATED);
 	else
 		count(reply ? COUNTER_REPLIED : COUNTER_FORWARDED);
@@ -174,7 +170,6 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 		return drop(COUNTER_DROP_MARTIAN);
 
 	struct flow *to = &p->to;
-	struct flow_key reply_key;
 	enum way way;
 	__builtin_memset(to, 0, sizeof(*to));
 	to->sport = p->key.sport;
@@ -192,9 +187,8 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 	int verdict = select_way(ctx, p, b->flags & BACKEND_LOCAL, &way);
 	if (verdict)
 		return verdict;
-	make_reply(p, way, &reply_key);
-	/* Not `way`: the verifier would follow each of its values through the loop in claim_port. */
-	verdict = insert_flow_pair(p, &reply_key, !(to->flags & FLOW_SNAT));
+	make_reply(p, way);
+	verdict = insert_flow_pair(ctx, p, !(to->flags & FLOW_SNAT));
 	if (verdict)
 		return verdict;
 	count(COUNTER_FLOW_NEW);

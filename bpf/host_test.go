@@ -5,6 +5,7 @@ package bpf
 import (
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -74,28 +75,45 @@ func TestHostPorts(t *testing.T) {
 		leaves(l, own).untouched("not_ours")
 		l.ingress(inside, re).untouched("not_ours")
 		if proto == unix.IPPROTO_TCP {
-			l.age(re, lasts+1) // an open connection lasts longer
+			l.ageHostPort(re, lasts+1) // an open connection lasts longer
 			l.ingress(outside, in).redirected(in.snat(ip.nodeIn, 1).to(ip.remote).hop(), "flow_new forwarded")
 			deleteAll[BlixtFlowKey, BlixtFlow](l, l.NewFlows) // TCP only
 			leaves(l, own).untouched("not_ours")
 			fin := establishing(proto, own.src.String(), ip.remote).segment(fin|ack, 1001, 5001, "")
 			leaves(l, fin).untouched("not_ours")
 		}
-		l.age(re, lasts+1)
+		l.ageHostPort(re, lasts+1)
 		l.ingress(outside, in).redirected(in.snat(ip.nodeIn, 0).to(ip.remote).hop(), "flow_new forwarded")
 	})
-	forEachProtocol(c, "where ports are scarce, live connections of the host keep theirs", func(l *lb, ip ipVersion, proto uint8) {
+	forEachProtocol(c, "where ports are scarce, connections of the host keep theirs", func(l *lb, ip ipVersion, proto uint8) {
 		l.serve(ip, proto, remote)
-		l.must(l.BlixtLayout2.Put(uint32(0), BlixtConfig{SnatMin: snatMin, SnatMax: snatMin}))
+		l.ports(snatMin, snatMin)
 		own := opening(proto, port(ip.nodeIn, "30000"), ip.remote)
 		leaves(l, own).untouched("not_ours")
 		in := opening(proto, ip.client, port(ip.vip, "80"))
-		l.ingress(outside, in).dropped("drop_ports_exhausted")
-		if proto == unix.IPPROTO_TCP {
-			re := answer(proto, ip.remote, own.src.String()).segment(rst, 5001, 0, "")
+		l.ingress(outside, in).wantVerdict(redirect, "reject_ports_exhausted")
+		if proto == unix.IPPROTO_TCP { // whoever forges a RST of the other side gains nothing
+			re := answer(proto, ip.remote, own.src.String())
 			l.ingress(inside, re).untouched("not_ours")
+			l.ingress(inside, re.segment(rst, 5001, 0, "")).untouched("not_ours")
+			l.ingress(inside, re.segment(fin|ack, 5001, 1001, "")).untouched("not_ours")
+			l.ageHostPort(re, 7440_000_000_000>>30) // HOST_TCP_TICKS
+			l.ingress(outside, in).wantVerdict(redirect, "reject_ports_exhausted")
+			l.ageHostPort(re, 2)
 			l.ingress(outside, in).redirected(in.from(own.src.String()).to(ip.remote).hop(), "flow_new forwarded")
 		}
+	})
+	forEachProtocol(c, "a connection of the host that nobody answers frees its port", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, remote)
+		l.ports(snatMin, snatMin)
+		own := opening(proto, port(ip.nodeIn, "30000"), ip.remote)
+		leaves(l, own).untouched("not_ours")
+		if proto == unix.IPPROTO_TCP { // it is refused
+			l.ingress(inside, own.reversed().segment(rst|ack, 0, 1001, "")).untouched("not_ours")
+		}
+		l.ageHostPort(own.reversed(), 120_000_000_000>>30+1)
+		in := opening(proto, ip.client, port(ip.vip, "80"))
+		l.ingress(outside, in).redirected(in.from(own.src.String()).to(ip.remote).hop(), "flow_new forwarded")
 	})
 	forEachProtocol(c, "a client's packet behind us and another program's answer do not change", func(l *lb, ip ipVersion, proto uint8) {
 		l.serve(ip, proto, local)
@@ -112,4 +130,18 @@ func TestHostPorts(t *testing.T) {
 		l.wantTable(opening(proto, ip.client, vip), "none")
 	})
 	c.run(t)
+}
+
+// ageHostPort moves the last packet of a reservation into the past, by ticks.
+func (l *lb) ageHostPort(answer packet, ticks uint32) {
+	l.Helper()
+	for _, m := range []*ebpf.Map{l.HostPorts, l.MasqueradedPorts} {
+		var h BlixtHostPort
+		if m.Lookup(keyOf(answer), &h) == nil {
+			h.LastSeen -= ticks
+			l.must(m.Put(keyOf(answer), h))
+			return
+		}
+	}
+	l.Fatalf("no reservation of %v -> %v to age", answer.src, answer.dst)
 }

@@ -7,8 +7,8 @@
  * answers, so the one that begins later gets another port:
  *
  * - If the host is first, avoid_port_clash reserves the port: claim_tuple then
- *   finds the reservation and takes another port for the flow. The host's
- *   packets leave unchanged.
+ *   finds the reservation (reserve.h) and takes another port for the flow. The
+ *   host's packets leave unchanged.
  * - If a flow is first, the host's connection becomes a flow of its own, with
  *   another source port (WAY_HOST_PORT) and without a frontend.
  */
@@ -17,15 +17,21 @@
 
 #include "ports.h"
 
-/* Prolongs a reservation that an answer to the host has met. The answer is not ours. */
-static __always_inline int refresh_reservation(const struct packet *p, struct flow *reservation, __u32 tick)
+/* Reserves the tuple p->reply_key that the answers to a packet of the host have. */
+static __always_inline void reserve(const struct packet *p, const struct host_port *r)
 {
-	reservation->last_seen = tick;
-	if (p->tcp_flags & (TCP_FIN | TCP_RST))
-		__sync_fetch_and_or(&reservation->flags, FLOW_FIN);
-	if (p->key.protocol == IPPROTO_TCP)
-		reservation->idle_ticks = reservation->flags & FLOW_FIN ? HOST_TICKS : HOST_TCP_TICKS;
-	return pass(COUNTER_NOT_OURS);
+	if (p->host)
+		bpf_map_update_elem(&host_ports, &p->reply_key, r, BPF_ANY);
+	else
+		bpf_map_update_elem(&masqueraded_ports, &p->reply_key, r, BPF_ANY);
+}
+
+static __always_inline void release(const struct packet *p)
+{
+	if (p->host)
+		bpf_map_delete_elem(&host_ports, &p->reply_key);
+	else
+		bpf_map_delete_elem(&masqueraded_ports, &p->reply_key);
 }
 
 /*
@@ -35,15 +41,14 @@ static __always_inline int refresh_reservation(const struct packet *p, struct fl
  *
  * Of TCP it looks only at packets that begin or end a connection.
  */
-__noinline int avoid_port_clash(struct packet *p)
+__noinline int avoid_port_clash(struct __sk_buff *ctx, struct packet *p)
 {
-	struct flow_key answer;
-
 	if (!p)
 		return TC_ACT_SHOT;
 	bool tcp = p->key.protocol == IPPROTO_TCP;
 	if (tcp && !(p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)))
 		return NO_FLOW;
+	bool begins = !tcp || (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_FIN | TCP_RST)) == TCP_SYN;
 
 	struct flow *to = &p->to, *reply = &p->reply;
 	__builtin_memset(to, 0, sizeof(*to));
@@ -55,31 +60,39 @@ __noinline int avoid_port_clash(struct packet *p)
 	to->last_seen = now();
 	to->idle_ticks = HOST_TICKS;
 	to->next = segment_end(p);
-	make_reply(p, WAY_HOST_PORT, &answer);
+	make_reply(p, WAY_HOST_PORT);
 
-	bool begins = !tcp || (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_FIN | TCP_RST)) == TCP_SYN;
-	struct flow *taken = find_flow(&answer);
-	if (taken && is_port_reservation(&answer, taken) && !(tcp && begins)) {
-		taken->last_seen = to->last_seen;
-		if (tcp) { /* it ends */
-			__sync_fetch_and_or(&taken->flags, FLOW_FIN);
-			taken->idle_ticks = HOST_TICKS;
-		}
+	struct host_port *mine = find_reservation(&p->reply_key, p->host);
+	if (mine && (!tcp || !begins)) {
+		mine->last_seen = to->last_seen;
+		if (tcp)
+			mine->state = HOST_ENDED;
 		return NO_FLOW;
 	}
 	if (!begins)
 		return NO_FLOW;
+	struct flow *taken = find_flow(&p->reply_key);
 	/* An entry that does not translate at ingress would not take the host's answer: this is a client's packet behind us. */
 	if (taken && (!(taken->flags & FLOW_REPLY) || taken->flags & FLOW_EGRESS))
 		return NO_FLOW;
 	struct frontend_key own = { .addr = p->key.src, .port = p->key.sport, .protocol = p->key.protocol };
 	if (bpf_map_lookup_elem(&frontends, &own))
 		return NO_FLOW; /* an answer that another program translated: it serves this frontend, too, and comes before us */
-	if (claim_tuple(&answer, reply, false))
+
+	/* First the reservation, then the look: see claim_tuple. */
+	struct host_port r = { .last_seen = to->last_seen, .state = HOST_BEGUN };
+	reserve(p, &r);
+	taken = find_flow(&p->reply_key);
+	if (taken && holder_of(&p->reply_key, taken, reply) <= HOLDER_PAST) {
+		forget(&p->reply_key, taken);
+		taken = NULL;
+	}
+	if (!taken)
 		return NO_FLOW;
+	release(p);
 	if (tcp)
 		to->idle_ticks = reply->idle_ticks = HOST_TCP_TICKS;
-	return insert_flow_pair(p, &answer, false);
+	return insert_flow_pair(ctx, p, false);
 }
 
 #endif /* BLIXT_HOSTPORTS_H */

@@ -141,7 +141,7 @@ __noinline int serve_icmp_error(struct __sk_buff *ctx, struct packet *p)
 	if (!p || p->fragment != WHOLE || !is_unicast(p, &p->key.src) || !parse_quote(ctx, p, &q))
 		return NO_FLOW;
 	struct flow *f = find_flow(&q.reply);
-	if (!f || backend_gone(f) || is_port_reservation(&q.reply, f))
+	if (!f || backend_gone(f))
 		return NO_FLOW;
 	if (!translates_here(p, f))
 		return pass(COUNTER_NOT_OURS);

@@ -24,6 +24,10 @@ enum limit {
 	MAX_NEW_FLOWS = 65536,
 	/* UDP flows, two entries of 192 B each, and an eighth more: 63 MB. */
 	MAX_UDP_FLOWS = 131072,
+	/* Ports of ours that sockets of this host use, about 100 B each: 0.4 MB. */
+	MAX_HOST_PORTS = 4096,
+	/* Ports of ours that masqueraded connections of pods use, about 100 B each: 1.6 MB. */
+	MAX_MASQUERADED_PORTS = 16384,
 	/* Slots of all rings together, 4 B each: 16 MB by default, 32 MB at most. */
 	MAX_RING_SLOTS = 4194304,
 	/* Datagrams whose later fragments are still to come; about 96 B each: 1.6 MB. */
@@ -48,8 +52,27 @@ enum clock {
 /* UDP, and a TCP connection that ends: as long as conntrack keeps the tuple by default (udp_timeout_stream, time_wait). */
 #define HOST_TICKS SECONDS_TO_TICKS(120)
 
-/* Source ports tried for a flow, and once more where ports are scarce. With half of all ports taken, 32 fail once in 4 billion. */
+/*
+ * How long the tuple of a flow that is not live is left alone where there are
+ * others. A closed one: for as long as a Linux server keeps it in TIME_WAIT. One
+ * whose handshake goes on: until a SYN was repeated after 1, 3 and 7 seconds.
+ */
+#define TIME_WAIT_TICKS SECONDS_TO_TICKS(60)
+#define HANDSHAKE_TICKS SECONDS_TO_TICKS(10)
+
+/* Source ports tried before all are looked through. With three quarters of all ports taken, 32 fail once in 10,000. */
 #define PORT_TRIES 32
+/* Of those, the ones that must be free: later ones may also be those of flows long past. */
+#define FREE_PORT_TRIES 4
+/* Source ports that are looked through for one backend in one tick: it takes up to 10 ms of one CPU, or 1 %. */
+#define SCAN_LIMIT 131072
+
+/* Privileged source ports are translated to ports from 600 on, as nf_nat does: lower ones are those of well-known services. */
+#define PRIVILEGED_MIN 600
+#define PRIVILEGED_END 1024
+/* Every privileged port has a place among the other ports, so far from the next that the places are spread over all of them. */
+#define PRIVILEGED_SPREAD ((65535 - PRIVILEGED_END) / (PRIVILEGED_END - PRIVILEGED_MIN))
+
 /*
  * Time-outs of TCP flows that are not established, in ticks; no longer than the
  * frontend's.

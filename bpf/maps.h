@@ -75,7 +75,7 @@ struct {
 	__type(value, struct flow);
 } flows SEC(".maps");
 
-/* Flows that are not established (half open), and port reservations. When it is full, the oldest are evicted. */
+/* Flows that are not established (half open). When it is full, the oldest are evicted. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 2 * MAX_NEW_FLOWS);
@@ -108,6 +108,30 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } established SEC(".maps");
+
+/* Ports of ours that sockets of this host use: by the tuple of the answers to them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_HOST_PORTS);
+	__type(key, struct flow_key);
+	__type(value, struct host_port);
+} host_ports SEC(".maps");
+
+/* The same, of packets that this host forwards: connections of pods that it masquerades. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_MASQUERADED_PORTS);
+	__type(key, struct flow_key);
+	__type(value, struct host_port);
+} masqueraded_ports SEC(".maps");
+
+/* What looking for a source port has come to in this tick, by 2 * backend id + (1 for privileged ports). */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2 * MAX_BACKENDS);
+	__type(key, __u32);
+	__type(value, struct port_search);
+} port_searches SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -30,7 +30,12 @@ func (l *lb) clear() {
 	deleteAll[BlixtFlowKey, BlixtFlow](l, l.Flows)
 	deleteAll[BlixtFlowKey, BlixtFlow](l, l.NewFlows)
 	deleteAll[BlixtFlowKey, BlixtFlow](l, l.UdpFlows)
+	deleteAll[BlixtFlowKey, BlixtHostPort](l, l.HostPorts)
+	deleteAll[BlixtFlowKey, BlixtHostPort](l, l.MasqueradedPorts)
 	deleteAll[BlixtFragmentKey, BlixtFragment](l, l.Fragments)
+	for i := range l.PortSearches.MaxEntries() {
+		l.must(l.PortSearches.Put(i, BlixtPortSearch{}))
+	}
 	for i := range l.Established.MaxEntries() {
 		l.must(l.Established.Put(i, uint32(0)))
 	}
@@ -154,10 +159,14 @@ func clientHash(src netip.AddrPort) uint32 {
 }
 
 // snat returns the packet with the translated source of its sender's first
-// flow. Later flows, whose port is taken, get the next ports.
+// flow. Later flows, whose port is taken, get the next ports of that client.
 func (p packet) snat(addr string, later int) packet {
-	n := uint32(snatMax - snatMin + 1)
-	port := snatMin + (clientHash(p.src)%n+uint32(later))%n
+	const n = snatMax - snatMin + 1
+	hash := clientHash(p.src)
+	port := snatMin + (hash+uint32(later)*(hash/n|1))%n
+	if p.src.Port() < 1024 {
+		port = 791 // the privileged port of the range
+	}
 	p.src = netip.AddrPortFrom(netip.MustParseAddr(addr), uint16(port))
 	return p
 }

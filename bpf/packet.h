@@ -75,6 +75,7 @@ struct packet {
 	/* What becomes of the packet. Not cleared for each one: written before it is read. */
 	struct flow to;	   /* its flow's entry, with the tuple that it gets */
 	struct flow reply; /* of a new flow: the other direction's entry */
+	struct flow_key reply_key; /* and the key of that */
 	struct route route;
 	struct {
 		__u32 seq, ack; /* host byte order */

@@ -6,85 +6,203 @@
 #ifndef BLIXT_PORTS_H
 #define BLIXT_PORTS_H
 
-#include "flow.h"
+#include "reserve.h"
 
-/*
- * Reports whether `reply`, of a new flow, may replace f, which has the same
- * key. It may if nobody needs f any more: the same client begins again, f has
- * expired, or its backend is gone. Where ports are scarce, it may also if f has
- * closed or was never established, so that forged flows do not keep ports
- * until they expire.
- */
-__noinline bool replaceable(const struct flow_key *key, const struct flow *f, const struct flow *reply, bool scarce)
+/* Who has a tuple that a new flow wants, in the order in which new flows replace them. */
+enum holder {
+	HOLDER_NONE,	  /* nobody needs it: there is no flow, or its backend is gone, or it has expired, or the same client begins again */
+	HOLDER_PAST,	  /* a flow that both sides have forgotten: it was reset or refused, or its server has left TIME_WAIT */
+	HOLDER_CLOSED,	  /* a flow that was closed a moment ago, or whose handshake does not go on */
+	HOLDER_HALF_OPEN, /* a flow whose handshake goes on, or a forged one */
+	HOLDER_LIVE,	  /* never replaced */
+};
+
+/* Returns for how many ticks an entry has seen no packet. */
+static __always_inline __u32 silent(const struct flow *f)
+{
+	__s32 ticks = now() - f->last_seen;
+	return ticks > 0 ? ticks : 0; /* another CPU may have stored a later tick than ours */
+}
+
+/* Reports whether a side of the closed flow has reset it: f is the entry of `key`. */
+static __always_inline bool was_reset(const struct flow_key *key, const struct flow *f)
+{
+	struct flow_key k;
+	peer_key(key, f, &k);
+	const struct flow *peer = find_flow(&k);
+	return f->flags & FLOW_RST || (peer && peer->flags & FLOW_RST);
+}
+
+/* Returns who holds the tuple `key` with the entry f, for a new flow whose entry would be `reply`. */
+__noinline int holder_of(const struct flow_key *key, const struct flow *f, const struct flow *reply)
 {
 	if (!key || !f || !reply)
-		return false;
+		return HOLDER_LIVE;
+	int holder = silent(f) > HANDSHAKE_TICKS ? HOLDER_CLOSED : HOLDER_HALF_OPEN;
+	if (f->flags & (is_udp(key) ? FLOW_ANSWERED : FLOW_ESTABLISHED))
+		holder = HOLDER_LIVE;
+	if (f->flags & FLOW_CLOSED)
+		holder = silent(f) > TIME_WAIT_TICKS || was_reset(key, f) ? HOLDER_PAST : HOLDER_CLOSED;
 	bool same = same_addr(&f->dst, &reply->dst) && f->dport == reply->dport && same_addr(&f->src, &reply->src) &&
 		    f->sport == reply->sport;
 	if (same || backend_gone(f) || expired(key, f))
-		return true;
-	if (is_port_reservation(key, f))
-		return scarce && f->flags & (FLOW_FIN | FLOW_RST);
-	if (!scarce)
-		return false;
-	return is_udp(key) ? !(f->flags & FLOW_ANSWERED) : f->flags & FLOW_CLOSED || !bpf_map_lookup_elem(&flows, key);
+		holder = HOLDER_NONE;
+	return same_flow(key, f) ? holder : HOLDER_LIVE;
 }
 
 /*
- * Inserts the reply entry of a new flow under `key`. Returns false if a live
- * flow has that key. TCP: it inserts into `new_flows` before it looks into `flows`:
- * a flow that another CPU establishes meanwhile is in `flows` before it leaves
- * `new_flows`, so it cannot be missed.
+ * Inserts the reply entry of a new flow under `key`, if nobody worse than
+ * `worst` to replace has it. It looks for established flows and for
+ * reservations of the host once more behind the insertion: whoever began
+ * meanwhile on another CPU either is found there, or finds this entry.
  */
-__noinline bool claim_tuple(const struct flow_key *key, struct flow *reply, bool scarce)
+__noinline bool claim_tuple(const struct flow_key *key, struct flow *reply, int worst)
 {
 	if (!key || !reply)
 		return false;
 	struct flow *taken = find_flow(key);
 	if (taken) {
-		if (!replaceable(key, taken, reply, scarce))
+		if (holder_of(key, taken, reply) > worst)
 			return false;
 		forget(key, taken);
 	}
 	reply->tag = flow_tag(key);
 	if (insert_evictable(key, reply, BPF_NOEXIST))
 		return false;
-	if (is_udp(key) || !bpf_map_lookup_elem(&flows, key))
+	if (!reserved(key) && (is_udp(key) || !bpf_map_lookup_elem(&flows, key)))
 		return true;
 	delete_evictable(key);
 	return false;
 }
 
-/* Reports whether the port is one of those that we translate sources to. */
-static __always_inline bool in_snat_range(__be16 port)
+/* Source ports: `count` of them from `first` on, in host byte order. */
+struct ports {
+	__u32 first, count;
+};
+
+/* Gives the new flow a source port of ours, in host byte order. */
+static __always_inline void set_port(struct packet *p, __u32 port)
 {
-	const struct config *c = config();
-	return c && bpf_ntohs(port) >= c->snat_min && bpf_ntohs(port) <= c->snat_max;
+	p->to.sport = p->reply_key.dport = bpf_htons(port);
 }
 
 /*
- * Claims a reply tuple with a source port of ours, and sets that port in both
- * entries. It tries ports from the one that the client's hash points to, so
- * that clients rarely try the same. Returns false if no port is free.
+ * Tries a few ports, in an order of the client's own, so that clients rarely
+ * try the same. `replaced` tells what kind of holder the ports are known to
+ * have at best.
  */
-static __always_inline bool claim_port(struct packet *p, struct flow_key *reply_key)
+__noinline bool try_ports(struct packet *p, __u32 first, __u32 count, int replaced)
 {
-	const struct config *c = config();
-	__u32 ports = c && c->snat_max >= c->snat_min ? c->snat_max - c->snat_min + 1 : 0;
-	if (!ports)
+	if (!p)
 		return false;
-	__u32 start = client_hash(&p->key) % ports;
-	for (int i = 0; i < 2 * PORT_TRIES; i++) {
-		/* Without a branch, which the verifier would follow both ways in each round. */
-		p->to.sport = reply_key->dport = bpf_htons(c->snat_min + (start + i) % ports);
-		if (claim_tuple(reply_key, &p->reply, i >= PORT_TRIES))
+	__u32 hash = client_hash(&p->key), step = hash / count | 1;
+	for (int i = 0; i < PORT_TRIES; i++) {
+		set_port(p, first + (hash + i * step) % count);
+		if (claim_tuple(&p->reply_key, &p->reply, replaced ? replaced : i < FREE_PORT_TRIES ? HOLDER_NONE : HOLDER_PAST))
 			return true;
 	}
 	return false;
 }
 
+/* What a scan of ports has found. */
+struct port_scan {
+	struct packet *p;
+	__u32 first, count, start;
+	__u32 scanned;
+	int enough;	  /* enum holder: none better is looked for */
+	int best;
+	__u32 best_port;
+};
+
+/* Looks at the port number i of a scan. Returns 1 if the scan needs no better one. */
+static long scan_port(__u32 i, struct port_scan *s)
+{
+	__u32 port = s->first + (s->start + i) % s->count;
+	set_port(s->p, port);
+	const struct flow *f = find_flow(&s->p->reply_key);
+	int found = f ? holder_of(&s->p->reply_key, f, &s->p->reply) : HOLDER_NONE;
+	if (found < s->best && !reserved(&s->p->reply_key)) {
+		s->best = found;
+		s->best_port = port;
+	}
+	s->scanned++;
+	return s->best <= s->enough;
+}
+
+/* Looks through all ports, and claims the one that is missed least. */
+__noinline bool scan_ports(struct packet *p, __u32 first, __u32 count, struct port_search *search)
+{
+	if (!p || !search)
+		return false;
+	struct port_scan scan = {
+		.p = p, .first = first, .count = count, .start = bpf_get_prandom_u32(),
+		.enough = search->best ? search->best : HOLDER_PAST, .best = HOLDER_LIVE,
+	};
+	bpf_loop(count, scan_port, &scan, 0);
+	search->scanned += scan.scanned;
+	if (scan.best == HOLDER_LIVE)
+		return false;
+	if (scan.best > scan.enough)
+		search->best = scan.best;
+	set_port(p, scan.best_port);
+	return claim_tuple(&p->reply_key, &p->reply, scan.best);
+}
+
+/*
+ * Claims a reply tuple with one of the ports. A free port is always found, and
+ * if there is none, the one that is missed least.
+ *
+ * `port_searches` limits what that costs. If all ports are taken, by a flood for
+ * instance, one scan in each tick finds out whom to replace. The flows after it
+ * take the first port of that kind. If nobody may be replaced, or if free ports
+ * are so rare that each new flow would need a scan, scans end with SCAN_LIMIT.
+ */
+static __always_inline bool claim_port_of(struct packet *p, struct ports ports, bool privileged)
+{
+	__u32 i = 2 * p->to.backend + privileged, tick = now();
+	struct port_search *search = bpf_map_lookup_elem(&port_searches, &i);
+	if (!search || !ports.count)
+		return false;
+	if (search->tick != tick) {
+		search->best = HOLDER_NONE;
+		search->scanned = 0;
+		search->tick = tick;
+	}
+	return try_ports(p, ports.first, ports.count, search->best) ||
+	       (search->scanned < SCAN_LIMIT && scan_ports(p, ports.first, ports.count, search));
+}
+
+/*
+ * Returns the privileged ports that sources are translated to: those whose
+ * places, which are spread over all other ports, are in the SNAT range. So
+ * programs with different ranges have different privileged ports.
+ */
+static __always_inline struct ports privileged_ports(const struct config *c)
+{
+	__u32 min = c->snat_min, max = c->snat_max;
+	if (min < PRIVILEGED_END)
+		return (struct ports){};
+	__u32 first = (min - PRIVILEGED_END + PRIVILEGED_SPREAD - 1) / PRIVILEGED_SPREAD;
+	__u32 end = (max - PRIVILEGED_END) / PRIVILEGED_SPREAD + 1;
+	return (struct ports){ PRIVILEGED_MIN + first, end - first };
+}
+
+/*
+ * Claims a reply tuple with a source port of ours, and sets that port in both
+ * entries. A privileged port gets a privileged one (RFC 4787, REQ-3a), as long
+ * as there is one. Returns false if no port is free.
+ */
+static __always_inline bool claim_port(struct packet *p)
+{
+	const struct config *c = config();
+	if (!c || c->snat_max < c->snat_min)
+		return false;
+	struct ports all = { c->snat_min, c->snat_max - c->snat_min + 1 };
+	return (bpf_ntohs(p->key.sport) < PRIVILEGED_END && claim_port_of(p, privileged_ports(c), true)) || claim_port_of(p, all, false);
+}
+
 /* Sets the way of a new flow, and makes p->reply and its key from p->to. */
-static __always_inline void make_reply(struct packet *p, enum way way, struct flow_key *key)
+static __always_inline void make_reply(struct packet *p, enum way way)
 {
 	struct flow *to = &p->to, *reply = &p->reply;
 
@@ -97,7 +215,18 @@ static __always_inline void make_reply(struct packet *p, enum way way, struct fl
 	reply->flags = reply_flags(way);
 	reply->next = 0;
 	reply->ack = to->next; /* what the first answer acknowledges */
-	peer_key(&p->key, to, key);
+	peer_key(&p->key, to, &p->reply_key);
+}
+
+/* Rejects a packet whose flow gets no source port: its sender need not wait. */
+static __always_inline int reject_ports_exhausted(struct __sk_buff *ctx, struct packet *p)
+{
+	__u32 share = p->to.frontend == NO_FRONTEND ? UNLIMITED : SHARE_FRONTENDS + p->to.frontend;
+	if (p->key.protocol == IPPROTO_UDP)
+		return answer_port_unreachable(ctx, p, COUNTER_REJECT_PORTS_EXHAUSTED, share);
+	if (p->fragment != WHOLE)
+		return drop(COUNTER_REJECT_PORTS_EXHAUSTED);
+	return answer_rst(ctx, p, COUNTER_REJECT_PORTS_EXHAUSTED, share);
 }
 
 /*
@@ -105,18 +234,18 @@ static __always_inline void make_reply(struct packet *p, enum way way, struct fl
  * source port of ours, unless `keep_port` and its own port is free. Returns 0,
  * or a verdict with no entry inserted.
  */
-static __always_inline int insert_flow_pair(struct packet *p, struct flow_key *reply_key, bool keep_port)
+static __always_inline int insert_flow_pair(struct __sk_buff *ctx, struct packet *p, bool keep_port)
 {
-	if (!(keep_port && claim_tuple(reply_key, &p->reply, false))) {
-		if (!claim_port(p, reply_key))
-			return drop(COUNTER_DROP_PORTS_EXHAUSTED);
+	if (!(keep_port && claim_tuple(&p->reply_key, &p->reply, HOLDER_PAST))) {
+		if (!claim_port(p))
+			return reject_ports_exhausted(ctx, p);
 		if (keep_port)
 			count(COUNTER_FLOW_PORT_CHANGED);
 	}
 	p->to.tag = flow_tag(&p->key);
 	if (!insert_evictable(&p->key, &p->to, BPF_ANY))
 		return 0;
-	delete_evictable(reply_key);
+	delete_evictable(&p->reply_key);
 	return drop(COUNTER_DROP_NEW_FLOW);
 }
 

@@ -130,7 +130,7 @@ func TestRoute(t *testing.T) {
 	forEachProtocol(c, "no ports to translate sources to", func(l *lb, ip ipVersion, proto uint8) {
 		l.serve(ip, proto, remote)
 		l.must(l.BlixtLayout2.Put(uint32(0), BlixtConfig{SnatMin: 2, SnatMax: 1}))
-		l.ingress(outside, opening(proto, ip.client, port(ip.vip, "80"))).dropped("drop_ports_exhausted")
+		l.ingress(outside, opening(proto, ip.client, port(ip.vip, "80"))).wantVerdict(redirect, "reject_ports_exhausted")
 	})
 	forEachProtocol(c, "reply from a backend to a client without a route", func(l *lb, ip ipVersion, proto uint8) {
 		client := map[string]string{"IPv4": "100.64.0.1:1", "IPv6": "[fd00:200::1]:1"}[ip.name]

@@ -28,7 +28,7 @@ func TestStackFitsOlderKernels(t *testing.T) {
 		}
 		below := 0
 		switch {
-		case ins.IsFunctionCall():
+		case ins.IsFunctionCall(), ins.IsLoadOfFunctionPointer(): // the latter: a callback of bpf_loop
 			calls[function][ins.Reference()] = true
 		case ins.Dst == asm.RFP, ins.Src == asm.RFP:
 			below = -int(ins.Offset)

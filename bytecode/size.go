@@ -89,7 +89,7 @@ func (o *Object) entries(s Sizes) (map[string]uint32, error) {
 		bpf.BlixtMapEstablished: 1 + s.Frontends,
 	})
 	choose("backends", s.Backends, have[bpf.BlixtMapBackends], MaxBackends, map[string]uint32{
-		bpf.BlixtMapBackends: s.Backends, bpf.BlixtMapBackendFlows: s.Backends,
+		bpf.BlixtMapBackends: s.Backends, bpf.BlixtMapBackendFlows: s.Backends, bpf.BlixtMapPortSearches: 2 * s.Backends,
 	})
 	for name, n := range want {
 		if _, ok := have[name]; !ok {
