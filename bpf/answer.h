@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * answer.h - packets that the data plane itself sends back: RST (RFC 9293,
- * 3.5.2), ICMP errors (RFC 792, RFC 4443), echo replies. The packet in work is
- * turned into the answer and sent back to where it came from.
+ * 3.5.2), ICMP errors (RFC 792, RFC 4443). The packet in work is turned into the
+ * answer and sent back to where it came from.
  */
 #ifndef BLIXT_ANSWER_H
 #define BLIXT_ANSWER_H
@@ -236,24 +236,6 @@ static __always_inline int answer_port_unreachable(struct __sk_buff *ctx, struct
 	else
 		set_icmp(p, ICMP6_UNREACHABLE, ICMP6_PORT_UNREACHABLE, 0);
 	return answer_icmp(ctx, p, counter, share);
-}
-
-/* Turns an echo request into its reply. In the checksum only the type changes: swapped addresses have the same sum. */
-static __always_inline int answer_ping(struct __sk_buff *ctx, struct packet *p)
-{
-	bool v4 = p->version == 4;
-	/* Type and code are one 16-bit word of the checksum, the type its first byte. */
-	__be16 from = p->icmp_type, to = v4 ? ICMP4_ECHO_REPLY : ICMP6_ECHO_REPLY;
-	__u8 type = to;
-	__u64 pseudo = 0;
-
-	if (!may_answer(SHARE_PINGS))
-		return drop(COUNTER_DROP_ANSWER_LIMIT);
-	if (!rewrite_ip(ctx, p, &p->key.dst, &p->key.src, ANSWER_HOP_LIMIT, &pseudo) ||
-	    bpf_l4_csum_replace(ctx, p->l4 + ICMP_CHECK, from, to, 2) || bpf_skb_store_bytes(ctx, p->l4, &type, 1, 0))
-		return drop(COUNTER_DROP_ERROR);
-	count(COUNTER_PING_ANSWERED);
-	return send_back(ctx, p);
 }
 
 #endif /* BLIXT_ANSWER_H */

@@ -15,7 +15,7 @@
  *   rewrite.h    gives a packet another tuple
  *   route.h      looks up the FIB, redirects
  *   ratelimit.h  how many answers are sent
- *   answer.h     RST, ICMP errors, echo replies
+ *   answer.h     RST, ICMP errors
  *   way.h        where a flow is translated and how its packets leave
  *   ring.h       selects a backend
  *   flow.h       the life of a flow in the tables
@@ -26,6 +26,7 @@
  *   trust.h      what is not believed about a packet's origin
  *   forward.h    begins, serves and resets flows
  *   icmp.h       ICMP errors about flows
+ *   ping.h       answers echo requests
  */
 #include <linux/bpf.h>
 #include <linux/icmp.h>
@@ -41,7 +42,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#include "icmp.h"
+#include "ping.h"
 
 /* The packet in work on each CPU. Programs on one CPU do not interrupt each other: they run with bottom halves disabled. */
 struct {
@@ -204,11 +205,9 @@ static __always_inline int handle_no_flow(struct __sk_buff *ctx, struct packet *
 		return pass(COUNTER_DRAINED);
 	if (is_martian(p))
 		return drop(COUNTER_DROP_MARTIAN);
-	if (p->fragment != WHOLE)
-		return drop(COUNTER_DROP_FRAGMENT);
-	if (kind == PARSED_ICMP)
-		return is_echo_request(p) ? answer_ping(ctx, p) : drop(COUNTER_DROP_NO_FLOW);
-	return drop(COUNTER_DROP_UNSUPPORTED);
+	if (is_icmp(p))
+		return handle_icmp(ctx, p);
+	return drop(p->fragment == WHOLE ? COUNTER_DROP_UNSUPPORTED : COUNTER_DROP_FRAGMENT);
 }
 
 static __always_inline int handle_packet(struct __sk_buff *ctx, struct packet *p)

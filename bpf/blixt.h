@@ -282,7 +282,7 @@ enum counter {
 	COUNTER_REPLIED,	       /* translated, towards a client */
 	COUNTER_ICMP_FORWARDED,	       /* ICMP error translated, towards a backend */
 	COUNTER_ICMP_REPLIED,	       /* ICMP error translated, towards a client */
-	COUNTER_PING_ANSWERED,	       /* echo request to an exclusive address answered */
+	COUNTER_PING_ANSWERED,	       /* echo request to an exclusive address answered, or a fragment of one */
 	COUNTER_FLOW_NEW,	       /* flow created */
 	COUNTER_FLOW_ESTABLISHED,      /* TCP flow answered by its backend and continued by its client */
 	COUNTER_FLOW_CLOSED,	       /* flow of a connection that both sides have closed, or one has reset */

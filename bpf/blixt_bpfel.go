@@ -223,6 +223,14 @@ type BlixtHostPort struct {
 	State    uint32
 }
 
+type BlixtIcmpFragment struct {
+	_      structs.HostLayout
+	Src    BlixtAddr
+	Dst    BlixtAddr
+	Id     uint32
+	Offset uint32
+}
+
 type BlixtLayout uint32
 
 const (
@@ -334,6 +342,7 @@ const (
 	BlixtMapFrontendStats    = "frontend_stats"
 	BlixtMapFrontends        = "frontends"
 	BlixtMapHostPorts        = "host_ports"
+	BlixtMapIcmpFragments    = "icmp_fragments"
 	BlixtMapLinkPackets      = "link_packets"
 	BlixtMapMasqueradedPorts = "masqueraded_ports"
 	BlixtMapNewFlows         = "new_flows"
@@ -406,6 +415,7 @@ type BlixtMapSpecs struct {
 	FrontendStats    *ebpf.MapSpec `ebpf:"frontend_stats"`
 	Frontends        *ebpf.MapSpec `ebpf:"frontends"`
 	HostPorts        *ebpf.MapSpec `ebpf:"host_ports"`
+	IcmpFragments    *ebpf.MapSpec `ebpf:"icmp_fragments"`
 	LinkPackets      *ebpf.MapSpec `ebpf:"link_packets"`
 	MasqueradedPorts *ebpf.MapSpec `ebpf:"masqueraded_ports"`
 	NewFlows         *ebpf.MapSpec `ebpf:"new_flows"`
@@ -454,6 +464,7 @@ type BlixtMaps struct {
 	FrontendStats    *ebpf.Map `ebpf:"frontend_stats"`
 	Frontends        *ebpf.Map `ebpf:"frontends"`
 	HostPorts        *ebpf.Map `ebpf:"host_ports"`
+	IcmpFragments    *ebpf.Map `ebpf:"icmp_fragments"`
 	LinkPackets      *ebpf.Map `ebpf:"link_packets"`
 	MasqueradedPorts *ebpf.Map `ebpf:"masqueraded_ports"`
 	NewFlows         *ebpf.Map `ebpf:"new_flows"`
@@ -478,6 +489,7 @@ func (m *BlixtMaps) Close() error {
 		m.FrontendStats,
 		m.Frontends,
 		m.HostPorts,
+		m.IcmpFragments,
 		m.LinkPackets,
 		m.MasqueradedPorts,
 		m.NewFlows,

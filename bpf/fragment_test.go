@@ -128,14 +128,6 @@ func TestFragments(t *testing.T) {
 			}
 		}
 	}
-	for _, ip := range ipVersions {
-		c[ip.name+" fragments of a ping are dropped"] = func(l *lb) {
-			l.serve(ip, unix.IPPROTO_TCP, local)
-			in := echo(ap(ip.client).Addr().String(), ip.vip).withSize(1600)
-			l.ingress(outside, in.fragment(0, 800)).dropped("drop_fragment")
-			l.ingress(outside, in.fragment(800, 0)).dropped("drop_fragment")
-		}
-	}
 	c.run(t)
 }
 

@@ -28,17 +28,6 @@ static __always_inline bool is_local_error(const struct packet *p)
 	return p->version == 4 && (p->icmp_type == ICMP4_SOURCE_QUENCH || p->icmp_type == ICMP4_REDIRECT);
 }
 
-static __always_inline bool is_echo_request(const struct packet *p)
-{
-	return p->icmp_type == (p->version == 4 ? ICMP4_ECHO : ICMP6_ECHO);
-}
-
-/* Router and neighbour solicitations, advertisements and redirects. RFC 4861, 4. */
-static __always_inline bool is_neighbour_discovery(const struct packet *p)
-{
-	return p->version == 6 && p->icmp_type >= ICMP6_ROUTER_SOLICITATION && p->icmp_type <= ICMP6_REDIRECT;
-}
-
 /* A quoted packet. */
 struct quote {
 	struct flow_key reply; /* its tuple reversed: the key of the flow's entry for packets to its sender */

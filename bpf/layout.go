@@ -17,7 +17,8 @@ const LayoutPrefix = "blixt_layout_"
 var LayoutMap = fmt.Sprintf("%s%d", LayoutPrefix, Layout)
 
 // MapNames returns the names of the maps that a writer uses: all except those
-// that only the program uses: new_flows, fragments, answer_buckets and packets.
+// that only the program uses: new_flows, fragments, icmp_fragments,
+// answer_buckets and packets.
 func MapNames() []string {
 	return []string{
 		LayoutMap, BlixtMapAddresses, BlixtMapFrontends, BlixtMapPublished,

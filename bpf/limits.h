@@ -107,6 +107,8 @@ enum clock {
  */
 #define ANSWER_BURST 4000
 #define ANSWER_INTERVAL 250000ULL /* ns */
+/* Time for which the fragments of a datagram belong together: as long as Linux waits for the last one (net.ipv4.ipfrag_time). */
+#define FRAGMENT_TICKS SECONDS_TO_TICKS(30)
 /* Hop limit of packets made here: the default that RFC 1700 recommends. */
 #define ANSWER_HOP_LIMIT 64
 /* Headers below this offset are accessed in place: the verifier follows small variable offsets only. */

@@ -45,6 +45,7 @@ func (l *lb) clear() {
 	for i := range l.Backends.MaxEntries() {
 		l.must(l.Backends.Put(i, BlixtBackend{}))
 	}
+	deleteAll[BlixtIcmpFragment, uint32](l, l.IcmpFragments)
 	for i := range l.AnswerBuckets.MaxEntries() {
 		l.must(l.AnswerBuckets.Put(i, make([]uint64, ebpf.MustPossibleCPU())))
 	}

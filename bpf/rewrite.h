@@ -15,9 +15,11 @@
 #include "packet.h"
 
 #define IPV4_TOT_LEN 2 /* offsets in the headers */
+#define IPV4_FRAGMENT 6
 #define IPV4_CHECK 10
 #define IPV4_SADDR 12
 #define IPV6_SADDR 8
+#define IPV6_FRAGMENT_END 6 /* from the offset in a fragment header to the end of the header */
 #define TCP_CHECK 16
 #define UDP_CHECK 6
 #define ICMP_CHECK 2

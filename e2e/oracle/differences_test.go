@@ -121,10 +121,6 @@ var expected = []expectation{
 		why:  "the host knows other queries and protocols than echo, or says that it does not. Blixt drops them, counted",
 		kind: "^(other query|protocol|unknown type)", nftables: `^client gets [^\n]* ICMP vip > client`, blixt: `\A\z`,
 	},
-	{
-		why:  "fault: an echo request in fragments is answered (RFC 1122, 3.3.2)",
-		kind: "^echo request in fragments", nftables: `^client gets [^\n]* ICMP vip > client type (0|129)`, blixt: `\A\z`,
-	},
 	// Sizes and fragments.
 	{
 		why:  "fault: what is larger than the way, and has no DF, is fragmented",
@@ -150,10 +146,6 @@ var expected = []expectation{
 	{
 		why:  "fragments of IPv6 that do not fit are answered once by nftables, which puts them together, and each by Blixt",
 		kind: "UDP.* in fragments of 1(35|50)0.*IPv6", blixt: `ICMP (inside|gateway|outside|vip) > (client|server) type 2 code 0 rest 0x5(14|aa)`,
-	},
-	{
-		why:  "no error is sent about another fragment than the first (RFC 1122, 3.2.2), which fits here. nftables puts them together",
-		kind: "in fragments of 1(35|50)0, one of 24 bytes first .IPv6", nftables: "type 2 code 0", blixt: `FRAGMENT 0-24`,
 	},
 	{
 		why:  "nftables puts fragments together and makes others, without DF. Blixt forwards each as it is",
