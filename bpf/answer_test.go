@@ -178,7 +178,7 @@ func TestAnswerLimit(t *testing.T) {
 				// Its packets may be as small as an attacker likes who makes it answer otherwise.
 				l.ingress(outside, in.withTTL(1)).dropped("drop_answer_limit")
 				// A flow that begins, with a source that may be forged, is not known yet.
-				l.ingress(outside, big.from(port(ap(ip.host).Addr().String(), "2"))).dropped("drop_answer_limit")
+				l.ingress(outside, big.from(port(ap(ip.client).Addr().Next().String(), "2"))).dropped("drop_answer_limit")
 				if protocol == unix.IPPROTO_TCP {
 					l.removeBackend(narrow)
 					l.ingress(outside, in).redirected(in.rstAnswer(rst, in.ack, 0), "reject_backend_gone")

@@ -174,7 +174,7 @@ struct flow {
 	__u32 flags;	  /* enum flow_flag */
 	__u32 next;	  /* TCP: the sequence number that the sender of this direction sends next */
 	__u32 ack;	  /* TCP: the highest acknowledgement number that the sender of this direction has sent */
-	__u32 ifindex;	  /* reply: the interface that leads to the backend, where replies come in; 0: any */
+	__u32 ifindex;	  /* the interface by which replies come into this host: see trust.h */
 	__u32 ref;	  /* reserved for the id of the backendRef, zero */
 	__u32 policy;	  /* reserved, zero */
 	__u32 fin;	  /* with FLOW_PEER_FIN: the acknowledgement number with which this side acknowledges the other side's FIN */
@@ -277,6 +277,7 @@ struct frontend_counters {
  */
 enum counter {
 	COUNTER_NOT_OURS,	       /* passed on unchanged */
+	COUNTER_WRONG_DEVICE,	       /* passed on unchanged: like an answer of a backend, but by an interface that does not lead to it */
 	COUNTER_MALFORMED,	       /* passed on unchanged: header truncated or lengths inconsistent */
 	COUNTER_FORWARDED,	       /* translated, towards a backend */
 	COUNTER_REPLIED,	       /* translated, towards a client */
@@ -290,6 +291,7 @@ enum counter {
 	COUNTER_FLOW_OVER_SHARE,       /* the same: `flows` is nearly full, and the frontend has its share */
 	COUNTER_FLOW_EXPIRED,	       /* flow removed, when a packet arrived after its idle time-out */
 	COUNTER_FLOW_PORT_CHANGED,     /* flow got another source port because its own was taken */
+	COUNTER_FLOW_ANSWERED_ELSEWHERE, /* flow to a backend of this node whose answers leave by an interface without the program */
 	COUNTER_HOST_TRANSLATED,       /* packet of the host itself translated: a flow has the source port that the host chose */
 	COUNTER_DRAINED,	       /* passed on unchanged while draining: belongs to no known flow */
 	COUNTER_REJECT_NO_BACKEND,     /* rejected: frontend without a backend, or reject slot */

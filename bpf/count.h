@@ -21,6 +21,23 @@ static __always_inline void count_hook(struct __sk_buff *ctx, bool egress)
 		*n += 1;
 }
 
+/*
+ * Reports whether the program is attached to this interface at this hook, which
+ * means: whether it has seen a packet there.
+ */
+__noinline bool has_program(__u32 ifindex, bool egress)
+{
+	__u32 i = (ifindex % MAX_LINKS) * 2 + egress;
+	for (__u32 cpu = 0; cpu < MAX_CPUS; cpu++) {
+		const __u64 *n = bpf_map_lookup_percpu_elem(&link_packets, &i, cpu);
+		if (!n)
+			return false; /* there are no more CPUs */
+		if (*n)
+			return true;
+	}
+	return false;
+}
+
 static __always_inline void count_packet(__u32 frontend, __u32 bytes, bool reply)
 {
 	struct frontend_counters *c = bpf_map_lookup_elem(&frontend_stats, &frontend);

@@ -76,7 +76,8 @@ static __always_inline int expire(struct packet *p, struct flow *f)
  *
  * 1. The hook comes first. The same packet may be seen at two hooks; at the
  *    other one it must pass unchanged. Translated before conntrack has seen it,
- *    it would leave conntrack with half a connection.
+ *    it would leave conntrack with half a connection. Nothing is done for a
+ *    packet that is not believed. It passes: where devices are stacked, we see it again.
  * 2. The backend is checked before anything uses the entry. The element of a
  *    backend that is gone may be in use for another endpoint, and a refresh
  *    would keep a dead flow alive.
@@ -106,6 +107,8 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 		return TC_ACT_SHOT;
 	if (!translates_here(p, f)) /* 1 */
 		return pass(COUNTER_NOT_OURS);
+	if (!comes_as_expected(ctx, p, f)) /* 1 */
+		return pass(COUNTER_WRONG_DEVICE);
 	const struct backend *b = bpf_map_lookup_elem(&backends, &f->backend); /* 2 */
 	if (!b || b->generation != f->generation)
 		return reset_flow(ctx, p, f);

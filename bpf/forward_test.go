@@ -51,7 +51,13 @@ func TestForward(t *testing.T) {
 		l.ingress(inside, re).redirected(re.from(vip).to(ip.host), "replied")
 	})
 	// A reflected packet looks as if a stranger with the VIP's address had sent it.
-	reflected := func(l *lb, leave func(packet) *result, ip ipVersion, proto uint8, client, backend string) {
+	fromPod := func(l *lb) func(packet) *result {
+		return func(p packet) *result {
+			l.ingress(pods, p).untouched("not_ours") // before conntrack has seen it
+			return l.egressForwarded(pods, p)
+		}
+	}
+	reflected := func(l *lb, leave, reply func(packet) *result, ip ipVersion, proto uint8, client, backend string) {
 		l.serve(ip, proto, local)
 		l.backend(local, backend)
 		vip := port(ip.vip, "80")
@@ -59,24 +65,24 @@ func TestForward(t *testing.T) {
 		out := in.snat(ip.vip, 0).to(backend).swapMACs()
 		leave(in).redirected(out, "flow_new forwarded")
 		re := answer(proto, backend, out.src.String())
-		l.ingress(pods, re).untouched("not_ours") // before conntrack has seen it
-		l.egressForwarded(pods, re).redirected(re.from(vip).to(client).swapMACs(), "replied")
+		reply(re).redirected(re.from(vip).to(client).swapMACs(), "replied")
 		in = establishing(proto, client, vip)
 		leave(in).redirected(in.snat(ip.vip, 0).to(backend).swapMACs(), "forwarded"+andEstablished(proto))
 		leave(in).redirected(in.snat(ip.vip, 0).to(backend).swapMACs(), "forwarded")
-		l.egressForwarded(pods, re).redirected(re.from(vip).to(client).swapMACs(), "replied")
+		reply(re).redirected(re.from(vip).to(client).swapMACs(), "replied")
 	}
 	forEachProtocol(c, "from a socket of this host to a local backend is reflected", func(l *lb, ip ipVersion, proto uint8) {
-		reflected(l, func(p packet) *result { return l.egressHost(outside, p) }, ip, proto, ip.host, ip.local)
+		reflected(l, func(p packet) *result { return l.egressHost(outside, p) }, fromPod(l), ip, proto, ip.host, ip.local)
 	})
 	forEachProtocol(c, "from a socket of this host to another one is reflected", func(l *lb, ip ipVersion, proto uint8) {
-		reflected(l, func(p packet) *result { return l.egressHost(outside, p) }, ip, proto, ip.host, port(ip.nodeOut, "8080"))
+		host := func(p packet) *result { return l.egressHost(outside, p) }
+		reflected(l, host, host, ip, proto, ip.host, port(ip.nodeOut, "8080"))
 	})
 	forEachProtocol(c, "from a pod to a local backend is reflected", func(l *lb, ip ipVersion, proto uint8) {
-		reflected(l, func(p packet) *result { return l.egressForwarded(pods, p) }, ip, proto, port(ap(ip.local).Addr().Next().String(), "5555"), ip.local)
+		reflected(l, func(p packet) *result { return l.egressForwarded(pods, p) }, fromPod(l), ip, proto, port(ap(ip.local).Addr().Next().String(), "5555"), ip.local)
 	})
 	forEachProtocol(c, "from a pod to itself is reflected", func(l *lb, ip ipVersion, proto uint8) {
-		reflected(l, func(p packet) *result { return l.egressForwarded(pods, p) }, ip, proto, port(ap(ip.local).Addr().String(), "5555"), ip.local)
+		reflected(l, func(p packet) *result { return l.egressForwarded(pods, p) }, fromPod(l), ip, proto, port(ap(ip.local).Addr().String(), "5555"), ip.local)
 	})
 	forEachProtocol(c, "from a socket of this host through lo to another one", func(l *lb, ip ipVersion, proto uint8) {
 		server := port(ip.nodeOut, "8080")

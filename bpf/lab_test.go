@@ -153,8 +153,8 @@ func (l *lab) configure() error {
 		dev string
 		way routeSpec
 	}{
-		{outside, routeSpec{dst: "198.51.100.0/24", via: "192.0.2.254"}},
-		{outside, routeSpec{dst: "2001:db8:c::/48", via: "2001:db8::254"}},
+		{outside, routeSpec{dst: "0.0.0.0/0", via: "192.0.2.254"}},
+		{outside, routeSpec{dst: "::/0", via: "2001:db8::254"}},
 		{outside, routeSpec{dst: "198.18.0.0/24", via: "192.0.2.254", mtu: 1000}},
 		{outside, routeSpec{dst: "2001:db8:d::/48", via: "2001:db8::254", mtu: 1280}},
 		{inside, routeSpec{dst: "10.3.0.0/24", via: "10.1.0.2", mtu: 1000}},
@@ -169,6 +169,8 @@ func (l *lab) configure() error {
 		{"", routeSpec{dst: "fd00:4:1::/64", kind: unix.RTN_BLACKHOLE}},
 		{"", routeSpec{dst: "fd00:4:2::/64", kind: unix.RTN_UNREACHABLE}},
 		{"", routeSpec{dst: "fd00:4:3::/64", kind: unix.RTN_PROHIBIT}},
+		{"", routeSpec{dst: "10.200.0.0/16", kind: unix.RTN_THROW}}, // no route, in spite of the default one
+		{"", routeSpec{dst: "fd00:200::/32", kind: unix.RTN_THROW}},
 	} {
 		if err := l.route(r.dev, r.way); err != nil {
 			return err

@@ -52,6 +52,15 @@ enum clock {
 /* UDP, and a TCP connection that ends: as long as conntrack keeps the tuple by default (udp_timeout_stream, time_wait). */
 #define HOST_TICKS SECONDS_TO_TICKS(120)
 
+/* CPUs whose counters are added up. On one with more, a program may be overlooked that only the others run. */
+#define MAX_CPUS 1024
+/*
+ * Questions to the FIB about one packet that comes in by another device than
+ * its flow expects. Each is answered with one of several next hops by a hash:
+ * of two, eight miss one once in 256, of four once in 10. The next packet asks again.
+ */
+#define FIB_TRIES 8
+
 /*
  * How long the tuple of a flow that is not live is left alone where there are
  * others. A closed one: for as long as a Linux server keeps it in TIME_WAIT. One

@@ -49,6 +49,11 @@ func (l *lb) clear() {
 	for i := range l.AnswerBuckets.MaxEntries() {
 		l.must(l.AnswerBuckets.Put(i, make([]uint64, ebpf.MustPossibleCPU())))
 	}
+	for _, index := range l.lab.devices { // no program has seen a packet
+		none := make([]uint64, ebpf.MustPossibleCPU())
+		l.must(l.LinkPackets.Put(index%uint32(BlixtLimitMAX_LINKS)*2, none))
+		l.must(l.LinkPackets.Put(index%uint32(BlixtLimitMAX_LINKS)*2+1, none))
+	}
 	l.slots, l.words = 0, map[uint32]uint64{}
 }
 
@@ -143,6 +148,15 @@ func (l *lb) giveBackend(id, frontend uint32) {
 		b.Frontend = frontend
 		l.must(l.Backends.Put(id, b))
 	}
+}
+
+// local makes the backend one of this node.
+func (l *lb) local(id uint32) {
+	l.Helper()
+	var b BlixtBackend
+	l.must(l.Backends.Lookup(id, &b))
+	b.Flags |= uint16(BlixtBackendFlagBACKEND_LOCAL)
+	l.must(l.Backends.Put(id, b))
 }
 
 // clientHash is the hash of ring.h.

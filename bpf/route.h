@@ -15,6 +15,8 @@
 #define AF_INET 2
 #define AF_INET6 10
 #define LOOPBACK_IFINDEX 1
+#define UNKNOWN_DEVICE 0xffffffff
+#define IPV6_FLOW_LABEL 0xfffff
 
 enum routed {
 	ROUTED,
@@ -46,6 +48,20 @@ static __always_inline void configured_source(const struct packet *p, struct add
 		*src = p->version == 4 ? c->node4 : c->node6;
 }
 
+static __always_inline void set_addresses(struct bpf_fib_lookup *fib, const struct packet *p, const struct addr *src, const struct addr *dst)
+{
+	fib->l4_protocol = p->key.protocol;
+	if (p->version == 4) {
+		fib->family = AF_INET;
+		fib->ipv4_src = unmap_ipv4(src);
+		fib->ipv4_dst = unmap_ipv4(dst);
+	} else {
+		fib->family = AF_INET6;
+		__builtin_memcpy(fib->ipv6_src, src, sizeof(*src));
+		__builtin_memcpy(fib->ipv6_dst, dst, sizeof(*dst));
+	}
+}
+
 /*
  * Looks up the route p->route from src to dst. If src is zero, any source will
  * do, and p->route.src gets the node's address on that route.
@@ -58,18 +74,9 @@ __noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct 
 	struct bpf_fib_lookup fib = {};
 	bool want_source = is_zero(src);
 
-	fib.l4_protocol = p->key.protocol;
 	fib.tot_len = p->segment > 0xffff ? 0xffff : p->segment;
 	fib.ifindex = ctx->ifindex;
-	if (p->version == 4) {
-		fib.family = AF_INET;
-		fib.ipv4_src = unmap_ipv4(src);
-		fib.ipv4_dst = unmap_ipv4(dst);
-	} else {
-		fib.family = AF_INET6;
-		__builtin_memcpy(fib.ipv6_src, src, sizeof(*src));
-		__builtin_memcpy(fib.ipv6_dst, dst, sizeof(*dst));
-	}
+	set_addresses(&fib, p, src, dst);
 	long rc = bpf_fib_lookup(ctx, &fib, sizeof(fib), want_source ? BPF_FIB_LOOKUP_SRC : 0);
 	/* A kernel before 6.7 returns a negative number. For IPv4 a missing source has no return code: the address is zero. */
 	bool source_known = rc >= 0 && rc != BPF_FIB_LKUP_RET_NO_SRC_ADDR && (p->version == 6 || fib.ipv4_src);
@@ -114,6 +121,46 @@ __noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct 
 	else
 		__builtin_memcpy(&r->src, fib.ipv6_src, sizeof(r->src));
 	return ROUTED;
+}
+
+/*
+ * Returns the device by which a packet from src to dst would leave that comes in
+ * by the device `in`: this one, if the FIB names a device that is stacked on it (a
+ * bridge, a bond, a VLAN). That is the case if the packet in work has come in for
+ * the MAC address of the named device. Returns 0 if src cannot reach dst, or dst is
+ * this host, and UNKNOWN_DEVICE if the FIB does not tell.
+ *
+ * Of several next hops the FIB names one by a hash. Ports and flow label are
+ * random here, so each call may return another.
+ */
+__noinline __u32 find_device(struct __sk_buff *ctx, const struct packet *p, __u32 in, const struct addr *src, const struct addr *dst)
+{
+	if (!p || !src || !dst)
+		return UNKNOWN_DEVICE;
+	struct bpf_fib_lookup fib = {};
+	__u8 mac[6];
+
+	fib.ifindex = in;
+	set_addresses(&fib, p, src, dst);
+	__u32 random = bpf_get_prandom_u32();
+	fib.sport = random;
+	fib.dport = random >> 16;
+	if (p->version == 6)
+		fib.flowinfo = bpf_htonl(random & IPV6_FLOW_LABEL);
+	switch (bpf_fib_lookup(ctx, &fib, sizeof(fib), 0)) {
+	case BPF_FIB_LKUP_RET_SUCCESS:
+		if (!p->egress && p->l3 && load(ctx, 0, mac, sizeof(mac)) && !__builtin_memcmp(mac, fib.smac, sizeof(mac)))
+			return ctx->ifindex;
+		return fib.ifindex;
+	case BPF_FIB_LKUP_RET_NO_NEIGH:
+		return fib.ifindex;
+	case BPF_FIB_LKUP_RET_NOT_FWDED:
+	case BPF_FIB_LKUP_RET_BLACKHOLE:
+	case BPF_FIB_LKUP_RET_UNREACHABLE:
+	case BPF_FIB_LKUP_RET_PROHIBIT:
+		return 0;
+	}
+	return UNKNOWN_DEVICE;
 }
 
 /*

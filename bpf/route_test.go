@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -124,7 +125,8 @@ func TestRoute(t *testing.T) {
 	})
 	forEachProtocol(c, "forwarding is off, but the stack decides about local backends", func(l *lb, ip ipVersion, proto uint8) {
 		l.serve(ip, proto, local)
-		in := opening(proto, ip.client, port(ip.vip, "80"))
+		client := map[string]string{"IPv4": "10.9.0.7:40000", "IPv6": "[fd00:9::7]:40000"}[ip.name]
+		in := opening(proto, client, port(ip.vip, "80"))
 		l.ingress(noForwarding, in).toStack(in.to(ip.local), "flow_new forwarded")
 	})
 	forEachProtocol(c, "no ports to translate sources to", func(l *lb, ip ipVersion, proto uint8) {
@@ -133,13 +135,24 @@ func TestRoute(t *testing.T) {
 		l.ingress(outside, opening(proto, ip.client, port(ip.vip, "80"))).wantVerdict(redirect, "reject_ports_exhausted")
 	})
 	forEachProtocol(c, "reply from a backend to a client without a route", func(l *lb, ip ipVersion, proto uint8) {
-		client := map[string]string{"IPv4": "100.64.0.1:1", "IPv6": "[fd00:200::1]:1"}[ip.name]
 		l.serve(ip, proto, remote)
-		in := opening(proto, client, port(ip.vip, "80"))
+		in := opening(proto, ip.client, port(ip.vip, "80"))
 		out := in.snat(ip.nodeIn, 0).to(ip.remote).hop()
 		l.ingress(outside, in).redirected(out, "flow_new forwarded")
 		re := answer(proto, ip.remote, out.src.String())
+		m, f := l.flow(re)
+		f.Dst = addrOf(netip.MustParseAddr(map[string]string{"IPv4": "10.200.0.1", "IPv6": "fd00:200::1"}[ip.name])) // the route ends
+		l.must(m.Put(keyOf(re), f))
 		l.ingress(inside, re).redirected(re.unreachable(0, 0), "reject_unreachable")
+	})
+	forEachProtocol(c, "client without a route", func(l *lb, ip ipVersion, proto uint8) {
+		client := map[string]string{"IPv4": "10.200.0.1:1", "IPv6": "[fd00:200::1]:1"}[ip.name]
+		for _, id := range []uint32{local, remote} {
+			l.serve(ip, proto, id)
+			in := opening(proto, client, port(ip.vip, "80"))
+			l.ingress(outside, in).dropped("drop_martian")
+			l.wantTable(in, "none")
+		}
 	})
 	c["the route's preferred source"] = func(l *lb) {
 		ip := ipVersions[0]

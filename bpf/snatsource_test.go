@@ -21,6 +21,11 @@ var labWithoutAddresses = sync.OnceValues(func() (*lab, error) {
 				return err
 			}
 		}
+		for _, dst := range []string{"198.51.100.0/24", "2001:db8:c::/48"} {
+			if err := l.route(outside, routeSpec{dst: dst}); err != nil {
+				return err
+			}
+		}
 		if err := l.device(inside); err != nil {
 			return err
 		}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * trust.h - what is not believed about where a packet comes from. Nothing here
- * runs for packets of an established flow that come in as expected.
+ * trust.h - what is not believed about where a packet comes from. A packet of
+ * an established flow pays one comparison for it.
  */
 #ifndef BLIXT_TRUST_H
 #define BLIXT_TRUST_H
@@ -41,6 +41,73 @@ static __always_inline bool is_link_local(const struct packet *p)
 {
 	const __u8 *src = p->key.src.bytes;
 	return p->version == 6 && src[0] == 0xfe && (src[1] & 0xc0) == 0x80;
+}
+
+/*
+ * Reports whether a packet with the tuple of the reply entry f may be the
+ * backend's, though it comes into this host by another device than the last one
+ * did. If so, the device is stored: the next packet is not asked about.
+ *
+ * Who forges answers is rarely where the backend is. So these are believed:
+ *
+ * - The FIB leads to the backend by the device, or by one that is stacked on it.
+ *   Some of several equal next hops are found only by a hash of other addresses
+ *   than this flow's.
+ * - At ingress, if we would not see replies at the device that the FIB names: it
+ *   is stacked on this one, in a way that does not show.
+ * - TCP that acknowledges exactly what the client has sent, which the sender
+ *   has seen then. It has to be the first answer: later numbers can be guessed.
+ * - At egress, the first answer of UDP: network plugins may deliver packets of
+ *   pods by devices of which the FIB does not know.
+ *
+ * ICMP errors are believed from any device: any router of the path may report. The
+ * sender of the quoted packet checks what they quote (RFC 5927, 4.1), and no
+ * state of ours depends on them.
+ *
+ * The host itself is believed, and its device never stored: IPv6 fragments that it
+ * makes of a forwarded packet look like its own. A flow with device 0 at ingress is
+ * a connection of the host (hostports.h), whose packets may come in by any device.
+ */
+__noinline bool believe_device(struct __sk_buff *ctx, const struct packet *p, struct flow *f)
+{
+	struct flow_key key;
+	__u32 device = UNKNOWN_DEVICE;
+
+	if (!p || !f)
+		return false;
+	__u32 in = ctx->ingress_ifindex;
+	if (!in || (!p->egress && !f->ifindex))
+		return true;
+	struct addr src = p->key.dst;
+	for (int i = 0; i < FIB_TRIES; i++) {
+		device = find_device(ctx, p, f->ifindex ? f->ifindex : LOOPBACK_IFINDEX, &src, &p->key.src);
+		if (device == UNKNOWN_DEVICE) /* the device of the flow is gone */
+			device = find_device(ctx, p, in, &src, &p->key.src);
+		if (device == in)
+			break;
+		src.bytes[15] ^= bpf_get_prandom_u32();
+	}
+	bool believed = device == in || (!p->egress && device && device != UNKNOWN_DEVICE && !has_program(device, false));
+	if (!believed && is_udp(&p->key)) {
+		believed = p->egress && !(f->flags & FLOW_ANSWERED);
+	} else if (!believed) {
+		peer_key(&p->key, f, &key);
+		const struct flow *forward = bpf_map_lookup_elem(&new_flows, &key);
+		believed = forward && p->tcp_flags & TCP_ACK && p->ack == forward->next;
+	}
+	if (believed)
+		f->ifindex = in;
+	return believed;
+}
+
+/*
+ * Reports whether a packet with the tuple of f is believed to be its sender's.
+ * At ingress ingress_ifindex is this device; at egress it is the one that the
+ * packet came in by, and 0 for a packet of the host itself.
+ */
+static __always_inline bool comes_as_expected(struct __sk_buff *ctx, const struct packet *p, struct flow *f)
+{
+	return !(f->flags & FLOW_REPLY) || ctx->ingress_ifindex == f->ifindex || believe_device(ctx, p, f);
 }
 
 #endif /* BLIXT_TRUST_H */

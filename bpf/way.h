@@ -31,7 +31,10 @@
  * WAY_LOCAL translates replies at egress because there they are behind
  * conntrack. A backend on this node whose replies would not pass us, because
  * the device that leads to it is the one that the client's packet came in by,
- * counts as elsewhere.
+ * counts as elsewhere. So does one whose replies leave by a device without
+ * the program, as policy routing by source may decide, if the program sees them
+ * where they come in. If it does not, the flow gets WAY_LOCAL all the same, and is
+ * counted: its replies may leave untranslated.
  *
  * WAY_REENTER is for a pod or a socket of this node that sends to an address
  * which is not the node's, so that the packet leaves by this device. A backend
@@ -124,7 +127,9 @@ static __always_inline int reject_hop_limit(struct __sk_buff *ctx, struct packet
 
 /*
  * Selects the way of a new flow to the backend p->to.dst, which is on this
- * node if `local`, and sets p->to.src. Returns 0, or a verdict.
+ * node if `local`, and sets p->to.src and p->to.ifindex. A flow whose client
+ * cannot be reached begins not at all: the source is a subnet's broadcast address,
+ * an address of this node, or has no route. Returns 0, or a verdict.
  */
 static __always_inline int select_way(struct __sk_buff *ctx, struct packet *p, bool local, enum way *way)
 {
@@ -132,26 +137,41 @@ static __always_inline int select_way(struct __sk_buff *ctx, struct packet *p, b
 	struct flow *to = &p->to;
 
 	to->flags = 0;
+	enum routed rc = find_route(ctx, p, &any, &to->dst);
+	to->ifindex = rc == ROUTED ? p->route.ifindex : 0;
 	if (local && p->egress && ctx->ifindex != LOOPBACK_IFINDEX) {
 		*way = WAY_REENTER;
 		to->src = p->key.dst;
 		return 0;
 	}
-	enum routed rc = find_route(ctx, p, &any, &to->dst);
 	/* The backend is its own client, seen on a bridge's port: the FIB names the bridge, not the port. */
 	bool hairpin = same_addr(&p->key.src, &to->dst) || (rc == ROUTED && p->route.ifindex == ctx->ifindex);
-	if (local && !p->egress && !hairpin) {
+	bool through_stack = local && !p->egress && !hairpin;
+	if (!p->egress) {
+		__u32 back = find_device(ctx, p, to->ifindex ? to->ifindex : LOOPBACK_IFINDEX,
+				       through_stack ? &to->dst : &p->key.dst, &p->key.src);
+		if (!back)
+			return drop(COUNTER_DROP_MARTIAN);
+		if (through_stack && back != UNKNOWN_DEVICE && back != ctx->ifindex && !has_program(back, true)) {
+			through_stack = !to->ifindex || !has_program(to->ifindex, false);
+			if (through_stack)
+				count(COUNTER_FLOW_ANSWERED_ELSEWHERE);
+		}
+	}
+	if (through_stack) {
 		*way = WAY_LOCAL;
 		to->src = p->key.src;
 		return 0;
 	}
 	*way = p->host ? WAY_HOST : p->egress ? WAY_FORWARDED : WAY_REMOTE;
-	if (rc == ROUTED)
+	if (rc == ROUTED) {
 		to->src = p->route.src;
-	else if (rc == ROUTE_LOCAL && local && p->host)
+	} else if (rc == ROUTE_LOCAL && local && p->host) {
 		to->src = to->dst;
-	else
+		to->ifindex = LOOPBACK_IFINDEX; /* its answers come in by lo */
+	} else {
 		return reject_unroutable(ctx, p, rc);
+	}
 	return is_zero(&to->src) ? drop(COUNTER_DROP_NO_SOURCE) : 0;
 }
 
