@@ -57,6 +57,9 @@ type Report struct {
 	// it is the number of flows that would break without the application.
 	Flows    uint64 `json:"flows"`
 	Draining bool   `json:"draining"`
+	// AnsweredElsewhereAt is when a flow last began whose backend, on the node,
+	// answers by an interface without the program; zero: never.
+	AnsweredElsewhereAt time.Time `json:"answeredElsewhereAt,omitzero"`
 	// SNAT are the source ports that the program uses.
 	SNAT PortRange `json:"snat,omitzero"`
 	// PacketsSeenAt is when the program was last known to see packets.

@@ -348,7 +348,10 @@ type Status struct {
 	Drift  string          `protobuf:"bytes,12,opt,name=drift,proto3" json:"drift,omitempty"`
 	Tables map[string]*Use `protobuf:"bytes,13,rep,name=tables,proto3" json:"tables,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// table_full is set if the error is that a table is too small.
-	TableFull     *TableFull `protobuf:"bytes,14,opt,name=table_full,json=tableFull,proto3" json:"table_full,omitempty"`
+	TableFull *TableFull `protobuf:"bytes,14,opt,name=table_full,json=tableFull,proto3" json:"table_full,omitempty"`
+	// elsewhere_age is the time since a flow last began whose backend on the node
+	// answers by an interface without the program, in milliseconds; unset: never.
+	ElsewhereAge  *uint64 `protobuf:"varint,15,opt,name=elsewhere_age,json=elsewhereAge,proto3,oneof" json:"elsewhere_age,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -479,6 +482,13 @@ func (x *Status) GetTableFull() *TableFull {
 		return x.TableFull
 	}
 	return nil
+}
+
+func (x *Status) GetElsewhereAge() uint64 {
+	if x != nil && x.ElsewhereAge != nil {
+		return *x.ElsewhereAge
+	}
+	return 0
 }
 
 type TableFull struct {
@@ -1488,7 +1498,7 @@ const file_fleet_proto_rawDesc = "" +
 	"\x06kernel\x18\x03 \x01(\tR\x06kernel\x12\x16\n" +
 	"\x06layout\x18\x04 \x01(\rR\x06layout\x12)\n" +
 	"\x03got\x18\x05 \x01(\v2\x17.blixt.fleet.v1.VersionR\x03got\x12.\n" +
-	"\x06status\x18\x06 \x01(\v2\x16.blixt.fleet.v1.StatusR\x06status\"\xd2\x04\n" +
+	"\x06status\x18\x06 \x01(\v2\x16.blixt.fleet.v1.StatusR\x06status\"\x8e\x05\n" +
 	"\x06Status\x12)\n" +
 	"\x03got\x18\x01 \x01(\v2\x17.blixt.fleet.v1.VersionR\x03got\x12-\n" +
 	"\x05holds\x18\x02 \x01(\v2\x17.blixt.fleet.v1.VersionR\x05holds\x12\x1d\n" +
@@ -1507,10 +1517,12 @@ const file_fleet_proto_rawDesc = "" +
 	"\x05drift\x18\f \x01(\tR\x05drift\x12:\n" +
 	"\x06tables\x18\r \x03(\v2\".blixt.fleet.v1.Status.TablesEntryR\x06tables\x128\n" +
 	"\n" +
-	"table_full\x18\x0e \x01(\v2\x19.blixt.fleet.v1.TableFullR\ttableFull\x1aN\n" +
+	"table_full\x18\x0e \x01(\v2\x19.blixt.fleet.v1.TableFullR\ttableFull\x12(\n" +
+	"\relsewhere_age\x18\x0f \x01(\x04H\x00R\felsewhereAge\x88\x01\x01\x1aN\n" +
 	"\vTablesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12)\n" +
-	"\x05value\x18\x02 \x01(\v2\x13.blixt.fleet.v1.UseR\x05value:\x028\x01\"g\n" +
+	"\x05value\x18\x02 \x01(\v2\x13.blixt.fleet.v1.UseR\x05value:\x028\x01B\x10\n" +
+	"\x0e_elsewhere_age\"g\n" +
 	"\tTableFull\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x16\n" +
@@ -1672,6 +1684,7 @@ func file_fleet_proto_init() {
 		(*OperatorMessage_Config)(nil),
 		(*OperatorMessage_Part)(nil),
 	}
+	file_fleet_proto_msgTypes[4].OneofWrappers = []any{}
 	file_fleet_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

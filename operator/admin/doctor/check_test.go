@@ -197,6 +197,15 @@ var defects = []struct {
 		f.Nodes[0].Annotations = map[string]string{"projectcalico.org/IPv4IPIPTunnelAddr": "10.1.70.0"}
 		f.Configs[0].Spec.Dataplane.Interfaces = v1alpha1.Interfaces{Discover: &v1alpha1.Discover{Exclude: []string{"lo", "tunl0"}}}
 	}, "tunnels", doctor.Failed, "BlixtConfig", "leaves out tunl0", "[eth0, tunl0]"},
+	{"answers leave by an interface without the program", func(f *doctor.Facts) {
+		f.Dataplanes[1].Status.Applications = []v1alpha1.ApplicationStatus{{
+			Name: "blixt-111111111111", AnsweredElsewhereAt: &metav1.Time{Time: now.Add(-time.Minute)},
+			Links: []v1alpha1.LinkStatus{{Interface: "eth0", Direction: "Ingress"}, {Interface: "eth0", Direction: "Egress"}},
+		}}
+	}, "answers", doctor.Warning, "NodeDataplane n2", "by another interface than eth0", "spec.dataplane.interfaces.names"},
+	{"answers left by an interface without the program", func(f *doctor.Facts) {
+		f.Dataplanes[1].Status.Applications = []v1alpha1.ApplicationStatus{{Name: "blixt-111111111111", AnsweredElsewhereAt: &metav1.Time{Time: now.Add(-2 * time.Hour)}}}
+	}, "answers", doctor.OK, "", "", ""},
 	{"pool has an address of a node", func(f *doctor.Facts) { f.Configs[0].Spec.Addresses.Pool[0] = "192.0.2.0/24" }, "pool", doctor.Failed, "BlixtConfig blixt", "spec.addresses.pool[0] 192.0.2.0/24 overlaps 192.0.2.11 of node n1 and 192.0.2.11 of node n2", "kubectl edit"},
 	{"pool has addresses of pods", func(f *doctor.Facts) { f.Configs[0].Spec.Addresses.Pool[1] = "2001:db8:1::5" }, "pool", doctor.Failed, "BlixtConfig blixt", "2001:db8:1::/64 of pods of node n1", "kubectl edit"},
 	{"pool has the address of a pod", func(f *doctor.Facts) {

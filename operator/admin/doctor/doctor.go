@@ -75,6 +75,7 @@ var checks = []check{
 	{"addresses", []string{"Service"}, addresses},
 	{"snat-ports", []string{"BlixtConfig", "Deployment"}, snatPorts},
 	{"tunnels", []string{"BlixtConfig", "Node"}, tunnels},
+	{"answers", []string{"NodeDataplane"}, answers},
 	{"pool", []string{"BlixtConfig", "Node", "Pod", "Service"}, pool},
 	{"kube-proxy", []string{"Service", "GatewayClass", "BlixtConfig"}, kubeProxy},
 	{"nodes", []string{"NodeDataplane", "Node", "BlixtConfig"}, dataplanes},

@@ -132,6 +132,12 @@ type ApplicationStatus struct {
 	// heartbeat.
 	// +optional
 	PacketsSeenAt *metav1.Time `json:"packetsSeenAt,omitempty"`
+
+	// answeredElsewhereAt is when a connection last began whose backend, on this
+	// node, answers by an interface without the program: its client gets no
+	// answer that it knows.
+	// +optional
+	AnsweredElsewhereAt *metav1.Time `json:"answeredElsewhereAt,omitempty"`
 }
 
 // BytecodeStatus identifies bytecode.

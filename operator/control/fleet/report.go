@@ -24,7 +24,13 @@ func readStatus(r *lb.Report, st *wire.Status, now time.Time, old *lb.Report) {
 	r.StateHash = clip(st.StateHash)
 	r.Frontends, r.Backends, r.Flows = int(st.Frontends), int(st.Backends), st.Flows
 	r.Draining, r.SNAT = st.Draining, lb.PortRange{First: uint16(st.Snat.GetMin()), Last: uint16(st.Snat.GetMax())}
-	r.PacketsSeenAt = now.Add(-time.Duration(min(st.PacketsAge, uint64(maxAge/time.Millisecond))) * time.Millisecond)
+	ago := func(age uint64) time.Time {
+		return now.Add(-time.Duration(min(age, uint64(maxAge/time.Millisecond))) * time.Millisecond)
+	}
+	r.PacketsSeenAt, r.AnsweredElsewhereAt = ago(st.PacketsAge), time.Time{}
+	if st.ElsewhereAge != nil {
+		r.AnsweredElsewhereAt = ago(*st.ElsewhereAge)
+	}
 	r.HeartbeatLost, r.Error, r.Drift = st.HeartbeatLost, clip(st.Error), clip(st.Drift)
 	r.TableFull = nil
 	if f := st.TableFull; f != nil {
@@ -57,7 +63,7 @@ func clip(text string) string {
 // change constantly: whoever waits for changes is not woken for those.
 func sameReport(a, b lb.Report) bool {
 	for _, r := range []*lb.Report{&a, &b} {
-		r.LastContact, r.PacketsSeenAt, r.Flows, r.Tables = time.Time{}, time.Time{}, 0, nil
+		r.LastContact, r.PacketsSeenAt, r.AnsweredElsewhereAt, r.Flows, r.Tables = time.Time{}, time.Time{}, time.Time{}, 0, nil
 	}
 	return reflect.DeepEqual(a, b)
 }

@@ -35,7 +35,7 @@ func (j *judge) status(i planned) v1alpha1.ApplicationStatus {
 		a.Layout, a.Draining = int32(r.Layout), r.Draining
 		a.Frontends, a.Backends, a.Flows = int32(r.Frontends), int32(r.Backends), int64(r.Flows)
 		a.Version = v1alpha1.StateVersion{Epoch: int64(r.Version.Epoch), Sequence: int64(r.Version.Sequence)}
-		a.AckedAt, a.PacketsSeenAt = nil, timestamp(r.PacketsSeenAt)
+		a.AckedAt, a.PacketsSeenAt, a.AnsweredElsewhereAt = nil, timestamp(r.PacketsSeenAt), timestamp(r.AnsweredElsewhereAt)
 		if r.Version != (lb.Version{}) {
 			a.AckedAt = timestamp(r.AckedAt)
 		}
@@ -90,6 +90,9 @@ func keepStored(now time.Time, before *v1alpha1.NodeDataplaneStatus, after v1alp
 			a.Version, a.AckedAt = b.Version, b.AckedAt
 		}
 		a.Backends, a.Flows, a.PacketsSeenAt = b.Backends, b.Flows, b.PacketsSeenAt
+		if (a.AnsweredElsewhereAt == nil) == (b.AnsweredElsewhereAt == nil) {
+			a.AnsweredElsewhereAt = b.AnsweredElsewhereAt
+		}
 	}
 	if equality.Semantic.DeepEqual(before, same) {
 		return *before

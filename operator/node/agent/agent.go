@@ -64,6 +64,7 @@ type Agent struct {
 	applied         time.Time          // when a version was last applied; zero: never
 	settingsFailure string             // why the settings could not be written, or ""
 	heartbeat       heartbeat
+	elsewhere       elsewhere
 	// unfinished is the number of flows for which a draining application is
 	// still needed.
 	unfinished uint64

@@ -101,10 +101,16 @@ func (a *Agent) sample(ctx context.Context) {
 		a.o.Log.Error("read packet counters", "error", err)
 		return
 	}
+	counters, err := a.o.Tables.Counters()
+	if err != nil {
+		a.o.Log.Error("read counters", "error", err)
+		return
+	}
 	now := time.Now()
 	a.mu.Lock()
 	before := a.heartbeat.lost(now)
 	still := a.heartbeat.count(now, links)
+	a.elsewhere.sample(now, counters)
 	changed, alone := a.heartbeat.lost(now) != before, a.heartbeat.alone
 	a.mu.Unlock()
 	if changed {

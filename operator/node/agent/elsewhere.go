@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+)
+
+// elsewhere is when the program last counted a flow whose backend answers by an
+// interface without the program. What it counted before the first sample may have
+// been remedied since.
+type elsewhere struct {
+	sampled bool
+	count   uint64
+	last    time.Time
+}
+
+// sample compares the program's counters with those of the sample before.
+func (e *elsewhere) sample(now time.Time, counters []uint64) {
+	n := counters[bpf.BlixtCounterCOUNTER_FLOW_ANSWERED_ELSEWHERE]
+	if e.sampled && n > e.count { // less: the program was loaded again
+		e.last = now
+	}
+	e.sampled, e.count = true, n
+}
