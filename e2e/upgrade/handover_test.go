@@ -122,6 +122,7 @@ func expireUDP(m *labtest.Managed, program uint32) {
 		return true
 	}))
 	for _, key := range keys {
-		m.Check(tables.DeleteFlow(key))
+		_, err := tables.DeleteFlow(key)
+		m.Check(err)
 	}
 }

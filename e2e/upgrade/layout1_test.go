@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build bpfman
+
+package upgrade
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/kubernetes-sigs/blixt/e2e/lib/labtest"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+)
+
+// layout1 is a revision of Blixt whose maps have layout 1.
+const layout1 = "242c6b0"
+
+// TestUpgradeFromLayout1 upgrades from a Blixt whose maps this one cannot read: it
+// serves its connections, and the new one serves all others.
+func TestUpgradeFromLayout1(t *testing.T) {
+	m := labtest.NewManaged(t, "upgrade-layout-1", 2)
+	m.Blixt.Binary = buildRevision(t, layout1)
+	m.Check(m.Blixt.Start())
+	old := m.Status().Program
+	tcp := m.StartClients(200, "tcp", labtest.VIP(4, 80), labtest.VIP(6, 80))
+	udp := m.StartClients(20, "udp", labtest.VIP(4, 80), labtest.VIP(6, 80))
+	arrivals := startNewcomers(m, labtest.VIP(6, 80))
+	m.Check(m.Blixt.Kill())
+	m.Blixt.Binary = labtest.Binary
+
+	_, err := datapath.Open(mapsDir(m, old.ProgramID))
+	const says = "maps are of layout blixt_layout_1, this program knows blixt_layout_2: use the version of Blixt that belongs to the data plane"
+	if err == nil || err.Error() != says {
+		t.Errorf("maps of layout 1: error %v, want %q", err, says)
+	}
+	setVersion(m, 65536, "--drain-timeout", "20s")
+	m.Check(m.Blixt.AwaitLog(") drains: it serves the flows that it has", labtest.Patience, m.Blixt.Start))
+	h := readHandover(m)
+	if len(h.Older) != 1 || h.Older[0].Program != old.ProgramID || h.Older[0].Flows != nil || h.Layout != 2 {
+		t.Errorf("status says of the older program: %+v", h.Older)
+	}
+	if taken, err := datapath.ReadHandover(mapsDir(m, old.ProgramID)); err != nil || !taken.Draining || taken.SNAT.Overlaps(h.SNAT) {
+		t.Errorf("the old program has ports %s, the new one %s (%v)", taken.SNAT, h.SNAT, err)
+	}
+	arrivals.end(m)
+	tcp.CheckUnharmed("upgraded")
+	udp.CheckUnharmed("upgraded")
+	m.CheckChain("upgraded", old.ProgramID, h.Program.ProgramID)
+	m.CheckCarries()
+	tcp.Close()
+	udp.Close()
+	if e := awaitEnd(m, old.ProgramID); e.Cut != nil {
+		t.Errorf("status says %+v, but nobody can know its flows", e)
+	}
+	m.CheckCarries()
+	m.Check(m.Blixt.Stop())
+	m.CheckNothingLeft()
+}
+
+// buildRevision returns the path of a blixt that is built from a revision of this
+// repository, once.
+func buildRevision(t *testing.T, revision string) string {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary := filepath.Join(cache, "blixt", "blixt-"+revision)
+	if _, err := os.Stat(binary); err == nil {
+		return binary
+	}
+	source := t.TempDir()
+	const script = `set -euo pipefail
+git -C "$(git rev-parse --show-toplevel)" archive "$1" | tar -x -C "$2"
+mkdir -p "$(dirname "$3")"
+cd "$2" && go build -buildvcs=false -o "$3.$$" ./operator/cmd/blixt && mv "$3.$$" "$3"`
+	if out, err := exec.Command("bash", "-c", script, "bash", revision, source, binary).CombinedOutput(); err != nil {
+		t.Fatal(fmt.Errorf("build revision %s, which needs its history: git fetch --unshallow; %w\n%s", revision, err, strings.TrimSpace(string(out))))
+	}
+	return binary
+}
