@@ -127,12 +127,13 @@ e2e-own: root helm
 	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestFixes$$' ./e2e/cluster | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -proxy=iptables -overlay | go run .ci/gotest.go
 
-# All that no change should have to wait for: each fault and fix, 100 rollouts under
-# load, large transfers, and the two other combinations of networks.
+# All that no change should have to wait for: floods of a minute, each fault and fix, 100
+# rollouts under load, large transfers, and the two other combinations of networks.
 .PHONY: e2e-long
 e2e-long: root helm ## As make e2e, with all that takes longer (root): more than an hour
 	@.ci/kubernetes --all
 	@.ci/need $(CLANG)
+	go test -json -count=1 ./e2e/attack -args -long | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=120m -skip='^TestFixes$$' ./e2e/cluster -args -long -rollouts=100 -large | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=40m -run='^TestFixes$$' ./e2e/cluster -args -long | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -overlay | go run .ci/gotest.go
