@@ -60,8 +60,8 @@ var details = []detail{
 		pattern: " DF ICMP (vip|inside) > (client|stranger|server) type (3|11) ", as: " ICMP $1 > $2 type $3 ",
 	},
 	{
-		why:     "fault: a privileged source port stays one (RFC 4787, REQ-3a)",
-		pattern: "inside:below (512|1024)", as: "inside:any",
+		why:     "a privileged source port stays one (RFC 4787, REQ-3a). Linux keeps those below 512 apart",
+		pattern: "inside:below 512", as: "inside:below 1024",
 	},
 	{
 		why:     "Blixt makes the echo reply of the request and leaves its DF as it is; Linux makes another packet",
@@ -136,8 +136,8 @@ var expected = []expectation{
 	},
 	// Senders that cannot be.
 	{
-		why:  "fault: a sender that cannot be begins no flow",
-		kind: "^(TCP|UDP) from (the|link-local|loopback|class|IPv4|zero)", nftables: `\A\z`, blixt: `gets`,
+		why:  "Blixt answers whoever seems to send to what nobody serves: to the device that the packet came by, and at a limited rate",
+		kind: "^(TCP|UDP) from (the|link-local).*unserved", nftables: `\A\z`, blixt: `\Aclient gets`,
 	},
 	{
 		why:  "a host answers a datagram once it is whole. Blixt answers each first fragment",
@@ -177,8 +177,8 @@ var expected = []expectation{
 		kind: "ICMP (source quench|unknown error)", nftables: "type (4|100)", blixt: `\A\z`,
 	},
 	{
-		why:  "class E is reserved (RFC 1112, 4), and Linux has come to forward it. Blixt begins no flow with it, nor with addresses of its own or of IPv4 in IPv6",
-		kind: "^(TCP|UDP) from (class E|the VIP|IPv4-|zero)", nftables: "gets", blixt: `\A\z`,
+		why:  "Linux forwards what comes from class E, broadcast or link-local addresses, and what seems to come from the host itself. Blixt begins no flow with a sender that it could not answer",
+		kind: "^(TCP|UDP) from (class E|the|IPv4-|zero|link-local)", nftables: "gets", blixt: `\A\z`,
 	},
 	// Headers.
 	{
