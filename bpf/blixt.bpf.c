@@ -16,13 +16,14 @@
  *   route.h      looks up the FIB, redirects
  *   ratelimit.h  how many answers are sent
  *   answer.h     RST, ICMP errors
+ *   split.h      splits packets that are larger than the MTU
  *   way.h        where a flow is translated and how its packets leave
  *   ring.h       selects a backend
  *   flow.h       the life of a flow in the tables
  *   reserve.h    ports that the host itself uses
  *   ports.h      tuples and source ports of new flows
  *   hostports.h  the host's own connections from our ports
- *   fragment.h   ports of fragmented datagrams
+ *   fragment.h   ports and identification of fragmented datagrams
  *   trust.h      what is not believed about a packet's origin
  *   forward.h    begins, serves and resets flows
  *   icmp.h       ICMP errors about flows
@@ -214,6 +215,8 @@ static __always_inline int handle_packet(struct __sk_buff *ctx, struct packet *p
 {
 	if (take_mark(ctx, p))
 		return TCX_NEXT;
+	if (ctx->tc_index == FIRST_PIECE && !insert_fragment_header(ctx, p))
+		return drop(COUNTER_DROP_ERROR);
 	if (!p->egress && ctx->pkt_type != PACKET_HOST)
 		return TCX_NEXT; /* seen by a bridge or a promiscuous device: not sent to this host */
 	enum parsed kind = parse(ctx, p);

@@ -188,7 +188,7 @@ _Static_assert(sizeof(struct backend) == 32, "a backend is 32 bytes");
 _Static_assert(sizeof(struct flow_key) == 40, "a flow key is 40 bytes");
 _Static_assert(sizeof(struct flow) == 96, "a flow is 96 bytes");
 
-/* Key of `fragments`: what all fragments of one datagram have in common. 40 bytes. */
+/* Key of `fragments` and `new_fragments`: what all fragments of one datagram have in common. 40 bytes. */
 struct fragment_key {
 	struct addr src;
 	struct addr dst;
@@ -197,12 +197,14 @@ struct fragment_key {
 	__u8 pad[3];
 };
 
-/* Value of `fragments`: what the first fragment alone carries. 8 bytes. */
+/* Value of `fragments` and `new_fragments`: what a datagram's first fragment tells about all of them. 16 bytes. */
 struct fragment {
 	__be16 sport;
 	__be16 dport;
 	__u8 protocol;
 	__u8 pad[3];
+	__u32 id;	  /* that they get, as on the wire */
+	__u32 first_seen; /* tick of the first fragment */
 };
 
 enum config_flag {
@@ -294,6 +296,7 @@ enum counter {
 	COUNTER_FLOW_ANSWERED_ELSEWHERE, /* flow to a backend of this node whose answers leave by an interface without the program */
 	COUNTER_HOST_TRANSLATED,       /* packet of the host itself translated: a flow has the source port that the host chose */
 	COUNTER_DRAINED,	       /* passed on unchanged while draining: belongs to no known flow */
+	COUNTER_FRAGMENTED,	       /* packet split into fragments, which count as packets of their own: larger than the path MTU */
 	COUNTER_REJECT_NO_BACKEND,     /* rejected: frontend without a backend, or reject slot */
 	COUNTER_REJECT_UNSERVED,       /* rejected: port of an exclusive address without a frontend */
 	COUNTER_REJECT_BACKEND_GONE,   /* rejected: the backend of the flow is gone */
@@ -312,7 +315,7 @@ enum counter {
 	COUNTER_DROP_NO_SOURCE,	       /* this node has no address to translate the source to */
 	COUNTER_DROP_HOP_LIMIT,	       /* hop limit of an ICMP error or of a later fragment used up: must not be answered */
 	COUNTER_DROP_ANSWER_LIMIT,     /* not answered: too many answers in this second */
-	COUNTER_DROP_TOO_BIG,	       /* larger than the path MTU, and the sender did not forbid fragmentation */
+	COUNTER_DROP_TOO_BIG,	       /* larger than the path MTU, and can be neither answered nor split: merged segments, IP options, ICMP */
 	COUNTER_DROP_ERROR,	       /* the kernel rejected a rewrite */
 	COUNTERS,
 };

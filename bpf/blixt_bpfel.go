@@ -101,27 +101,28 @@ const (
 	BlixtCounterCOUNTER_FLOW_ANSWERED_ELSEWHERE BlixtCounter = 15
 	BlixtCounterCOUNTER_HOST_TRANSLATED         BlixtCounter = 16
 	BlixtCounterCOUNTER_DRAINED                 BlixtCounter = 17
-	BlixtCounterCOUNTER_REJECT_NO_BACKEND       BlixtCounter = 18
-	BlixtCounterCOUNTER_REJECT_UNSERVED         BlixtCounter = 19
-	BlixtCounterCOUNTER_REJECT_BACKEND_GONE     BlixtCounter = 20
-	BlixtCounterCOUNTER_REJECT_PORTS_EXHAUSTED  BlixtCounter = 21
-	BlixtCounterCOUNTER_REJECT_TOO_BIG          BlixtCounter = 22
-	BlixtCounterCOUNTER_REJECT_UNREACHABLE      BlixtCounter = 23
-	BlixtCounterCOUNTER_REJECT_HOP_LIMIT        BlixtCounter = 24
-	BlixtCounterCOUNTER_DROP_MARTIAN            BlixtCounter = 25
-	BlixtCounterCOUNTER_DROP_NO_FLOW            BlixtCounter = 26
-	BlixtCounterCOUNTER_DROP_FLOW_GONE          BlixtCounter = 27
-	BlixtCounterCOUNTER_DROP_FRAGMENT           BlixtCounter = 28
-	BlixtCounterCOUNTER_DROP_UNSUPPORTED        BlixtCounter = 29
-	BlixtCounterCOUNTER_DROP_NEW_FLOW           BlixtCounter = 30
-	BlixtCounterCOUNTER_DROP_NO_ROUTE           BlixtCounter = 31
-	BlixtCounterCOUNTER_DROP_FORWARDING_OFF     BlixtCounter = 32
-	BlixtCounterCOUNTER_DROP_NO_SOURCE          BlixtCounter = 33
-	BlixtCounterCOUNTER_DROP_HOP_LIMIT          BlixtCounter = 34
-	BlixtCounterCOUNTER_DROP_ANSWER_LIMIT       BlixtCounter = 35
-	BlixtCounterCOUNTER_DROP_TOO_BIG            BlixtCounter = 36
-	BlixtCounterCOUNTER_DROP_ERROR              BlixtCounter = 37
-	BlixtCounterCOUNTERS                        BlixtCounter = 38
+	BlixtCounterCOUNTER_FRAGMENTED              BlixtCounter = 18
+	BlixtCounterCOUNTER_REJECT_NO_BACKEND       BlixtCounter = 19
+	BlixtCounterCOUNTER_REJECT_UNSERVED         BlixtCounter = 20
+	BlixtCounterCOUNTER_REJECT_BACKEND_GONE     BlixtCounter = 21
+	BlixtCounterCOUNTER_REJECT_PORTS_EXHAUSTED  BlixtCounter = 22
+	BlixtCounterCOUNTER_REJECT_TOO_BIG          BlixtCounter = 23
+	BlixtCounterCOUNTER_REJECT_UNREACHABLE      BlixtCounter = 24
+	BlixtCounterCOUNTER_REJECT_HOP_LIMIT        BlixtCounter = 25
+	BlixtCounterCOUNTER_DROP_MARTIAN            BlixtCounter = 26
+	BlixtCounterCOUNTER_DROP_NO_FLOW            BlixtCounter = 27
+	BlixtCounterCOUNTER_DROP_FLOW_GONE          BlixtCounter = 28
+	BlixtCounterCOUNTER_DROP_FRAGMENT           BlixtCounter = 29
+	BlixtCounterCOUNTER_DROP_UNSUPPORTED        BlixtCounter = 30
+	BlixtCounterCOUNTER_DROP_NEW_FLOW           BlixtCounter = 31
+	BlixtCounterCOUNTER_DROP_NO_ROUTE           BlixtCounter = 32
+	BlixtCounterCOUNTER_DROP_FORWARDING_OFF     BlixtCounter = 33
+	BlixtCounterCOUNTER_DROP_NO_SOURCE          BlixtCounter = 34
+	BlixtCounterCOUNTER_DROP_HOP_LIMIT          BlixtCounter = 35
+	BlixtCounterCOUNTER_DROP_ANSWER_LIMIT       BlixtCounter = 36
+	BlixtCounterCOUNTER_DROP_TOO_BIG            BlixtCounter = 37
+	BlixtCounterCOUNTER_DROP_ERROR              BlixtCounter = 38
+	BlixtCounterCOUNTERS                        BlixtCounter = 39
 )
 
 type BlixtFlow struct {
@@ -175,11 +176,13 @@ type BlixtFlowKey struct {
 }
 
 type BlixtFragment struct {
-	_        structs.HostLayout
-	Sport    uint16
-	Dport    uint16
-	Protocol uint8
-	Pad      [3]uint8
+	_         structs.HostLayout
+	Sport     uint16
+	Dport     uint16
+	Protocol  uint8
+	Pad       [3]uint8
+	Id        uint32
+	FirstSeen uint32
 }
 
 type BlixtFragmentKey struct {
@@ -263,8 +266,10 @@ type BlixtPacket struct {
 	Seq          uint32
 	Ack          uint32
 	FragmentId   uint32
+	FragmentTo   uint32
 	L3           uint16
 	L4           uint16
+	FragmentAt   uint16
 	Version      uint8
 	HopLimit     uint8
 	TcpFlags     uint8
@@ -278,7 +283,7 @@ type BlixtPacket struct {
 	Complete     bool
 	Egress       bool
 	Host         bool
-	_            [1]byte
+	_            [3]byte
 	Payload      uint32
 	To           BlixtFlow
 	Reply        BlixtFlow
@@ -295,6 +300,19 @@ type BlixtPacket struct {
 		Mtu     uint32
 		Src     BlixtAddr
 	}
+	Rest struct {
+		_       structs.HostLayout
+		Flags   uint64
+		Ifindex uint32
+		L3      uint32
+		Left    uint32
+		Offset  uint32
+		Most    uint32
+		V4      bool
+		More    bool
+		_       [2]byte
+		Header  [6]uint64
+	}
 	Rst struct {
 		_     structs.HostLayout
 		Seq   uint32
@@ -310,6 +328,7 @@ type BlixtPacket struct {
 		Rest  uint32
 		Quote [1256]uint8
 	}
+	_ [4]byte
 }
 
 type BlixtPortSearch struct {
@@ -340,6 +359,7 @@ const (
 	BlixtMapCounters         = "counters"
 	BlixtMapEstablished      = "established"
 	BlixtMapFlows            = "flows"
+	BlixtMapFragmentIds      = "fragment_ids"
 	BlixtMapFragments        = "fragments"
 	BlixtMapFrontendStats    = "frontend_stats"
 	BlixtMapFrontends        = "frontends"
@@ -348,6 +368,7 @@ const (
 	BlixtMapLinkPackets      = "link_packets"
 	BlixtMapMasqueradedPorts = "masqueraded_ports"
 	BlixtMapNewFlows         = "new_flows"
+	BlixtMapNewFragments     = "new_fragments"
 	BlixtMapPackets          = "packets"
 	BlixtMapPortSearches     = "port_searches"
 	BlixtMapPublished        = "published"
@@ -413,6 +434,7 @@ type BlixtMapSpecs struct {
 	Counters         *ebpf.MapSpec `ebpf:"counters"`
 	Established      *ebpf.MapSpec `ebpf:"established"`
 	Flows            *ebpf.MapSpec `ebpf:"flows"`
+	FragmentIds      *ebpf.MapSpec `ebpf:"fragment_ids"`
 	Fragments        *ebpf.MapSpec `ebpf:"fragments"`
 	FrontendStats    *ebpf.MapSpec `ebpf:"frontend_stats"`
 	Frontends        *ebpf.MapSpec `ebpf:"frontends"`
@@ -421,6 +443,7 @@ type BlixtMapSpecs struct {
 	LinkPackets      *ebpf.MapSpec `ebpf:"link_packets"`
 	MasqueradedPorts *ebpf.MapSpec `ebpf:"masqueraded_ports"`
 	NewFlows         *ebpf.MapSpec `ebpf:"new_flows"`
+	NewFragments     *ebpf.MapSpec `ebpf:"new_fragments"`
 	Packets          *ebpf.MapSpec `ebpf:"packets"`
 	PortSearches     *ebpf.MapSpec `ebpf:"port_searches"`
 	Published        *ebpf.MapSpec `ebpf:"published"`
@@ -462,6 +485,7 @@ type BlixtMaps struct {
 	Counters         *ebpf.Map `ebpf:"counters"`
 	Established      *ebpf.Map `ebpf:"established"`
 	Flows            *ebpf.Map `ebpf:"flows"`
+	FragmentIds      *ebpf.Map `ebpf:"fragment_ids"`
 	Fragments        *ebpf.Map `ebpf:"fragments"`
 	FrontendStats    *ebpf.Map `ebpf:"frontend_stats"`
 	Frontends        *ebpf.Map `ebpf:"frontends"`
@@ -470,6 +494,7 @@ type BlixtMaps struct {
 	LinkPackets      *ebpf.Map `ebpf:"link_packets"`
 	MasqueradedPorts *ebpf.Map `ebpf:"masqueraded_ports"`
 	NewFlows         *ebpf.Map `ebpf:"new_flows"`
+	NewFragments     *ebpf.Map `ebpf:"new_fragments"`
 	Packets          *ebpf.Map `ebpf:"packets"`
 	PortSearches     *ebpf.Map `ebpf:"port_searches"`
 	Published        *ebpf.Map `ebpf:"published"`
@@ -487,6 +512,7 @@ func (m *BlixtMaps) Close() error {
 		m.Counters,
 		m.Established,
 		m.Flows,
+		m.FragmentIds,
 		m.Fragments,
 		m.FrontendStats,
 		m.Frontends,
@@ -495,6 +521,7 @@ func (m *BlixtMaps) Close() error {
 		m.LinkPackets,
 		m.MasqueradedPorts,
 		m.NewFlows,
+		m.NewFragments,
 		m.Packets,
 		m.PortSearches,
 		m.Published,

@@ -132,8 +132,8 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 		return verdict;
 
 	bool reply = p->to.flags & FLOW_REPLY;
-	if (p->fragment == FIRST_FRAGMENT) /* 7 */
-		remember_fragment(p);
+	if (p->fragment != WHOLE && !prepare_fragment(ctx, p)) /* 7 */
+		return drop(COUNTER_DROP_ERROR);
 	if (fresh && reply && !(p->tcp_flags & TCP_RST))
 		record_answer(p, f);
 	if (fresh && !reply && establishes(p, &p->to))

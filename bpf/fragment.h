@@ -1,34 +1,97 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* fragment.h - the ports of a fragmented datagram: only its first fragment carries them. */
+/* fragment.h - what the fragments of a datagram share: its ports, which only the first one carries, and its identification. */
 #ifndef BLIXT_FRAGMENT_H
 #define BLIXT_FRAGMENT_H
 
-#include "maps.h"
-#include "packet.h"
+#include "flow.h"
 
-/* Stores the ports of a first fragment for the later ones. */
-static __noinline void remember_fragment(const struct packet *p)
+#define IPV4_ID 4
+#define IPV6_FRAGMENT_ID 4 /* in the fragment header */
+
+static __always_inline void fragment_key(const struct packet *p, struct fragment_key *key)
 {
-	struct fragment_key key = {
-		.src = p->key.src, .dst = p->key.dst, .id = p->fragment_id, .next = p->fragment_next
-	};
-	struct fragment ports = { .sport = p->key.sport, .dport = p->key.dport, .protocol = p->key.protocol };
-	bpf_map_update_elem(&fragments, &key, &ports, BPF_ANY);
+	__builtin_memset(key, 0, sizeof(*key));
+	key->src = p->key.src;
+	key->dst = p->key.dst;
+	key->id = p->fragment_id;
+	key->next = p->fragment_next;
+}
+
+/* Returns what is known of the datagram that the packet is a fragment of, or NULL. */
+static __always_inline const struct fragment *find_fragment(const struct fragment_key *key)
+{
+	const struct fragment *f = bpf_map_lookup_elem(&fragments, key);
+	if (!f)
+		f = bpf_map_lookup_elem(&new_fragments, key);
+	return f && now() - f->first_seen <= FRAGMENT_TICKS ? f : NULL;
+}
+
+/*
+ * Returns a new identification. Of a datagram that gets another source, the one
+ * that its sender has chosen may be in use by other senders who get the same
+ * source, and the receiver would mix their fragments (RFC 6864, 5.3). A number
+ * that the sender cannot choose also keeps it from adding fragments to the
+ * datagrams of others.
+ */
+static __always_inline __u32 new_fragment_id(const struct packet *p)
+{
+	__u32 zero = 0;
+	__u64 *last = bpf_map_lookup_elem(&fragment_ids, &zero);
+	__u32 id = last ? __sync_fetch_and_add(last, 1) : 0;
+	return p->version == 4 ? bpf_htons(id) : bpf_htonl(id);
+}
+
+/* Stores what a first fragment tells about its datagram. A repeated one changes nothing. */
+static __noinline void remember_fragment(struct packet *p)
+{
+	struct fragment_key key;
+	if (!p)
+		return;
+	fragment_key(p, &key);
+	const struct fragment *known = find_fragment(&key);
+	if (known && known->sport == p->key.sport && known->dport == p->key.dport) {
+		p->fragment_to = known->id;
+		return;
+	}
+	struct fragment f = { .sport = p->key.sport, .dport = p->key.dport, .protocol = p->key.protocol, .first_seen = now() };
+	f.id = p->fragment_to = new_fragment_id(p);
+	bool proven = p->to.flags & (FLOW_REPLY | FLOW_ANSWERED | FLOW_ESTABLISHED);
+	bpf_map_delete_elem(&fragments, &key); /* or it would hide a new one in `new_fragments` */
+	if (proven)
+		bpf_map_update_elem(&fragments, &key, &f, BPF_ANY);
+	else
+		bpf_map_update_elem(&new_fragments, &key, &f, BPF_ANY);
 }
 
 /* Completes the key of a later fragment. Returns false if the first fragment is unknown. */
 static __noinline bool recall_fragment(struct packet *p)
 {
-	struct fragment_key key = {
-		.src = p->key.src, .dst = p->key.dst, .id = p->fragment_id, .next = p->fragment_next
-	};
-	const struct fragment *ports = bpf_map_lookup_elem(&fragments, &key);
-	if (!ports)
+	struct fragment_key key;
+	if (!p)
 		return false;
-	p->key.sport = ports->sport;
-	p->key.dport = ports->dport;
-	p->key.protocol = ports->protocol;
+	fragment_key(p, &key);
+	const struct fragment *f = find_fragment(&key);
+	if (!f)
+		return false;
+	p->key.sport = f->sport;
+	p->key.dport = f->dport;
+	p->key.protocol = f->protocol;
+	p->fragment_to = f->id;
 	return true;
+}
+
+/* Prepares a fragment to be rewritten, in its length and its identification. Returns false if the kernel rejected a part. */
+static __noinline bool prepare_fragment(struct __sk_buff *ctx, struct packet *p)
+{
+	if (!p || !trim(ctx, p))
+		return false;
+	if (p->fragment == FIRST_FRAGMENT)
+		remember_fragment(p);
+	if (p->version == 6)
+		return bpf_skb_store_bytes(ctx, p->fragment_at + IPV6_FRAGMENT_ID, &p->fragment_to, 4, BPF_F_RECOMPUTE_CSUM) == 0;
+	__be16 id = p->fragment_to;
+	p->ip_check = ~fold((__u64)(__u16)~p->ip_check + (__u16)~p->fragment_id + id); /* rewrite_ip stores it */
+	return bpf_skb_store_bytes(ctx, p->l3 + IPV4_ID, &id, 2, 0) == 0;
 }
 
 #endif /* BLIXT_FRAGMENT_H */

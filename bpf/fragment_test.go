@@ -15,16 +15,18 @@ func TestFragments(t *testing.T) {
 		vip := port(ip.vip, "80")
 		in := establishing(proto, ip.client, vip).withSize(1500)
 		in.df, in.id = false, 0x1234
+		id := l.fragmentID()
 		for i, f := range []packet{in.fragment(0, 512), in.fragment(512, 1024), in.fragment(1024, 0)} {
-			l.ingress(outside, f).toStack(f.to(ip.local), []string{"flow_new forwarded", "forwarded", "forwarded"}[i])
+			l.ingress(outside, f).toStack(f.to(ip.local).withID(id), []string{"flow_new forwarded", "forwarded", "forwarded"}[i])
 		}
 		re := answer(proto, ip.local, ip.client).withSize(1500)
 		re.df, re.id = false, 0x4321
 		for _, f := range []packet{re.fragment(0, 512), re.fragment(512, 1024), re.fragment(1024, 0)} {
 			l.ingress(pods, f).untouched("not_ours")
 		}
+		id = l.fragmentID()
 		for _, f := range []packet{re.fragment(0, 512), re.fragment(512, 1024), re.fragment(1024, 0)} {
-			l.egressForwarded(pods, f).toStack(f.from(vip), "replied")
+			l.egressForwarded(pods, f).toStack(f.from(vip).withID(id), "replied")
 		}
 		in.id = 0x1235 // the client's second datagram establishes the flow
 		f := in.fragment(0, 512)
@@ -35,14 +37,16 @@ func TestFragments(t *testing.T) {
 		vip := port(ip.vip, "80")
 		in := establishing(proto, ip.client, vip).withSize(1500)
 		in.df, in.id = false, 0x12345678&0xffff
+		id := l.fragmentID()
 		for i, f := range []packet{in.fragment(0, 512), in.fragment(512, 1024), in.fragment(1024, 0)} {
-			out := f.snat(ip.nodeIn, 0).to(ip.remote).hop()
+			out := f.snat(ip.nodeIn, 0).to(ip.remote).hop().withID(id)
 			l.ingress(outside, f).redirected(out, []string{"flow_new forwarded", "forwarded", "forwarded"}[i])
 		}
 		re := answer(proto, ip.remote, in.snat(ip.nodeIn, 0).src.String()).withSize(1500)
 		re.df, re.id = false, 0x4321
+		id = l.fragmentID()
 		for _, f := range []packet{re.fragment(0, 512), re.fragment(512, 1024), re.fragment(1024, 0)} {
-			l.ingress(inside, f).redirected(f.from(vip).to(ip.client).hop(), "replied")
+			l.ingress(inside, f).redirected(f.from(vip).to(ip.client).hop().withID(id), "replied")
 		}
 	})
 	forEachProtocol(c, "later fragment without its first", func(l *lb, ip ipVersion, proto uint8) {
@@ -112,8 +116,9 @@ func TestFragments(t *testing.T) {
 			l.serve(ip, protocol, remote)
 			in := establishing(protocol, ip.client, port(ip.vip, "80")).withSize(1200)
 			in.exts = []extension{hopByHop(), routing()}
+			id := l.fragmentID()
 			for i, f := range []packet{in.fragment(0, 512), in.fragment(512, 0)} {
-				out := f.snat(ip.nodeIn, 0).to(ip.remote).hop()
+				out := f.snat(ip.nodeIn, 0).to(ip.remote).hop().withID(id)
 				l.ingress(outside, f).redirected(out, []string{"flow_new forwarded", "forwarded"}[i])
 			}
 		}
@@ -123,8 +128,9 @@ func TestFragments(t *testing.T) {
 			l.serve(ip, protocol, remote)
 			in := establishing(protocol, ip.client, port(ip.vip, "80")).withSize(1200)
 			in.lateExts = []extension{destOptions()}
+			id := l.fragmentID()
 			for i, f := range []packet{in.fragment(0, 512), in.fragment(512, 0)} {
-				l.ingress(outside, f).redirected(f.snat(ip.nodeIn, 0).to(ip.remote).hop(), []string{"flow_new forwarded", "forwarded"}[i])
+				l.ingress(outside, f).redirected(f.snat(ip.nodeIn, 0).to(ip.remote).hop().withID(id), []string{"flow_new forwarded", "forwarded"}[i])
 			}
 		}
 	}

@@ -62,8 +62,8 @@ __noinline bool parse_quote(struct __sk_buff *ctx, const struct packet *p, struc
 		if (embeds_ipv4(&q->reply.src) || embeds_ipv4(&q->reply.dst))
 			return false;
 		__u8 next = ip.nexthdr;
-		__u32 at = q->l3 + sizeof(ip);
-		if (!skip_extensions(ctx, &at, &next, &fragment) || fragment.offset & bpf_htons(IPV6_OFFSET))
+		__u32 at = q->l3 + sizeof(ip), fragment_at;
+		if (!skip_extensions(ctx, &at, &next, &fragment, &fragment_at) || fragment.offset & bpf_htons(IPV6_OFFSET))
 			return false; /* a later fragment has no ports */
 		q->reply.protocol = next;
 		q->l4 = at;

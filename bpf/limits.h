@@ -30,7 +30,7 @@ enum limit {
 	MAX_MASQUERADED_PORTS = 16384,
 	/* Slots of all rings together, 4 B each: 16 MB by default, 32 MB at most. */
 	MAX_RING_SLOTS = 4194304,
-	/* Datagrams whose later fragments are still to come; about 96 B each: 1.6 MB. */
+	/* Datagrams whose later fragments are still to come, of each of two kinds; about 104 B each: 3.4 MB. */
 	MAX_FRAGMENTS = 16384,
 	/* Interfaces with packet counters of their own; a larger interface index is taken modulo this number. */
 	MAX_LINKS = 4096,
@@ -118,6 +118,14 @@ enum clock {
 #define ANSWER_INTERVAL 250000ULL /* ns */
 /* Time for which the fragments of a datagram belong together: as long as Linux waits for the last one (net.ipv4.ipfrag_time). */
 #define FRAGMENT_TICKS SECONDS_TO_TICKS(30)
+/* Fragments that one packet is split into: a datagram of 64 KB for an MTU of 1,280 makes 53. */
+#define MAX_PIECES 64
+/* Bytes of data in one of them: bpf_skb_adjust_room removes at most 4,095 at once, and a fragment's data is a multiple of 8. */
+#define PIECE_MAX 4088
+/* No link has a smaller MTU than that with headers (RFC 791, 3.2, allows 68 bytes). */
+#define PIECE_MIN 256
+/* Least MTU of a link that carries IPv6. RFC 8200, 5. */
+#define IPV6_MIN_MTU 1280
 /* Hop limit of packets made here: the default that RFC 1700 recommends. */
 #define ANSWER_HOP_LIMIT 64
 /* Headers below this offset are accessed in place: the verifier follows small variable offsets only. */

@@ -140,6 +140,22 @@ struct {
 	__type(value, struct fragment);
 } fragments SEC(".maps");
 
+/* The same of flows whose backend has not answered: a flood of forged datagrams stays here. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_FRAGMENTS);
+	__type(key, struct fragment_key);
+	__type(value, struct fragment);
+} new_fragments SEC(".maps");
+
+/* The number of fragmented datagrams that were translated. It is the identification of the next one. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} fragment_ids SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, COUNTERS);

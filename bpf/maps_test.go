@@ -33,6 +33,7 @@ func (l *lb) clear() {
 	deleteAll[BlixtFlowKey, BlixtHostPort](l, l.HostPorts)
 	deleteAll[BlixtFlowKey, BlixtHostPort](l, l.MasqueradedPorts)
 	deleteAll[BlixtFragmentKey, BlixtFragment](l, l.Fragments)
+	deleteAll[BlixtFragmentKey, BlixtFragment](l, l.NewFragments)
 	for i := range l.PortSearches.MaxEntries() {
 		l.must(l.PortSearches.Put(i, BlixtPortSearch{}))
 	}
@@ -55,6 +56,14 @@ func (l *lb) clear() {
 		l.must(l.LinkPackets.Put(index%uint32(BlixtLimitMAX_LINKS)*2+1, none))
 	}
 	l.slots, l.words = 0, map[uint32]uint64{}
+}
+
+// fragmentID returns the identification that the next fragmented datagram will get.
+func (l *lb) fragmentID() uint32 {
+	l.Helper()
+	var n uint64
+	l.must(l.FragmentIds.Lookup(uint32(0), &n))
+	return uint32(n)
 }
 
 // The SNAT range. It is small, so that tests can use all its ports.

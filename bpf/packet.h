@@ -46,6 +46,25 @@ struct route {
 	struct addr src; /* the node's address on that route; zero: unknown */
 };
 
+/* The first bytes of an IPv6 extension header. RFC 8200, 4. */
+struct extension {
+	__u8 next, len;
+	__be16 offset; /* of a fragment header; its lowest bit: more fragments follow */
+	__u32 id;      /* of a fragment header */
+};
+
+/* What is left of a packet that is being split: see split.h. */
+struct rest {
+	__u64 flags; /* of bpf_redirect: to which hook of the device */
+	__u32 ifindex;
+	__u32 l3;
+	__u32 left, offset; /* bytes behind the headers, and their place in the datagram */
+	__u32 most;	    /* bytes of one fragment */
+	bool v4;
+	bool more; /* the packet was a fragment itself, and not the last one */
+	__u64 header[6]; /* of the next fragment: struct iphdr, or struct ipv6hdr and struct extension */
+};
+
 /*
  * The packet in work. There is one per CPU, in a map: with the frames of the
  * functions that handle it, it would not fit on the stack of 512 bytes.
@@ -57,8 +76,10 @@ struct packet {
 	__u32 seq;	     /* TCP */
 	__u32 ack;	     /* TCP */
 	__u32 fragment_id;   /* as on the wire */
+	__u32 fragment_to;   /* the one that it gets */
 	__u16 l3;	     /* offset of the IP header: 0 on devices without a link header */
 	__u16 l4;	     /* offset of the layer-4 header */
+	__u16 fragment_at;   /* IPv6: offset of the fragment header */
 	__u8 version;	     /* 4 or 6 */
 	__u8 hop_limit;
 	__u8 tcp_flags;
@@ -77,6 +98,7 @@ struct packet {
 	struct flow reply; /* of a new flow: the other direction's entry */
 	struct flow_key reply_key; /* and the key of that */
 	struct route route;
+	struct rest rest;
 	struct {
 		__u32 seq, ack; /* host byte order */
 		__u8 flags;
@@ -220,13 +242,6 @@ static __always_inline enum parsed parse_ipv4(struct __sk_buff *ctx, struct pack
 	return PARSED;
 }
 
-/* The first bytes of an IPv6 extension header. RFC 8200, 4. */
-struct extension {
-	__u8 next, len;
-	__be16 offset; /* of a fragment header; its lowest bit: more fragments follow */
-	__u32 id;      /* of a fragment header */
-};
-
 /* Reports whether this is a header between the fixed one and layer 4 that carries nothing for us. */
 static __always_inline bool is_extension(__u8 protocol)
 {
@@ -236,11 +251,13 @@ static __always_inline bool is_extension(__u8 protocol)
 
 /*
  * Skips extension headers: moves *at and *next from the first one to what
- * follows the last one. *fragment gets the fragment header; its offset stays
- * zero if there is none or the packet is whole (RFC 6946). In a later fragment
- * data follows, so the walk ends. Returns false if the packet is too short.
+ * follows the last one. *fragment gets the fragment header and *fragment_at its
+ * place; its offset stays zero if there is none or the packet is whole (RFC
+ * 6946). In a later fragment data follows, so the walk ends. Returns false if
+ * the packet is too short.
  */
-static __always_inline bool skip_extensions(struct __sk_buff *ctx, __u32 *at, __u8 *next, struct extension *fragment)
+static __always_inline bool skip_extensions(struct __sk_buff *ctx, __u32 *at, __u8 *next, struct extension *fragment,
+					   __u32 *fragment_at)
 {
 	fragment->offset = 0;
 	for (int i = 0; i < MAX_EXTENSION_HEADERS && is_extension(*next); i++) {
@@ -252,6 +269,7 @@ static __always_inline bool skip_extensions(struct __sk_buff *ctx, __u32 *at, __
 		*next = ext.next;
 		if (fragmented && ext.offset & bpf_htons(IPV6_OFFSET | IPV6_MF)) {
 			*fragment = ext;
+			*fragment_at = *at - sizeof(ext);
 			if (ext.offset & bpf_htons(IPV6_OFFSET))
 				break;
 		}
@@ -277,14 +295,15 @@ static __always_inline enum parsed parse_ipv6(struct __sk_buff *ctx, struct pack
 	p->hop_limit = ip.hop_limit;
 	p->dont_fragment = true; /* routers never fragment IPv6 */
 
-	__u32 at = p->l3 + sizeof(ip);
+	__u32 at = p->l3 + sizeof(ip), fragment_at = 0;
 	__u8 next = ip.nexthdr;
-	if (!skip_extensions(ctx, &at, &next, &fragment) || at > p->l3 + p->len)
+	if (!skip_extensions(ctx, &at, &next, &fragment, &fragment_at) || at > p->l3 + p->len)
 		return MALFORMED;
 	if (fragment.offset) {
 		p->fragment = fragment.offset & bpf_htons(IPV6_OFFSET) ? LATER_FRAGMENT : FIRST_FRAGMENT;
 		p->fragment_id = fragment.id;
 		p->fragment_next = fragment.next;
+		p->fragment_at = fragment_at;
 	}
 	p->l4 = at;
 	p->key.protocol = next;

@@ -116,6 +116,7 @@ func (p packet) v6() bool { return p.dst.Addr().Is6() }
 
 func (p packet) from(s string) packet        { p.src = ap(s); return p }
 func (p packet) to(s string) packet          { p.dst = ap(s); return p }
+func (p packet) withID(id uint32) packet     { p.id = id; return p }
 func (p packet) withTTL(n uint8) packet      { p.ttl = n; return p }
 func (p packet) hop() packet                 { p.ttl = p.hopLimit() - 1; return p }
 func (p packet) withPayload(s string) packet { p.payload = []byte(s); return p }

@@ -200,6 +200,7 @@ static __always_inline void sum_link_header(struct __sk_buff *ctx)
  */
 #define TRANSLATED 0xb117
 #define TRANSLATED_HERE 0xb118 /* redirected to its own device: at that egress hook the packet looks as if it came in */
+#define FIRST_PIECE 0xb11b /* not sent yet: the first fragment of an IPv6 packet, see split.h */
 #define REFLECTED 0xb119 /* the same, but bpf_redirect has kept the link header in the sum */
 #define LEAVING 0xb11a /* TRANSLATED, and seen at egress: our other programs there, and on devices below, leave it alone too */
 
@@ -218,7 +219,7 @@ static __always_inline bool take_mark(struct __sk_buff *ctx, const struct packet
 
 	if (mark == LEAVING && p->egress)
 		return true;
-	if (mark != TRANSLATED && mark != TRANSLATED_HERE && mark != REFLECTED && mark != LEAVING)
+	if (mark == 0 || (mark != TRANSLATED && mark != TRANSLATED_HERE && mark != REFLECTED && mark != LEAVING))
 		return false;
 	if (mark == TRANSLATED && p->egress && ctx->ifindex == LOOPBACK_IFINDEX)
 		return true; /* it comes in by lo at once: the mark stays */

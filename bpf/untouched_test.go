@@ -168,7 +168,7 @@ func (c counts) terminal() (n uint64) {
 }
 
 func (c counts) translated() uint64 {
-	return c["forwarded"] + c["replied"] + c["icmp_forwarded"] + c["icmp_replied"] + c["ping_answered"] + c.terminal()
+	return c["forwarded"] + c["replied"] + c["icmp_forwarded"] + c["icmp_replied"] + c["ping_answered"] + c["fragmented"] + c.terminal()
 }
 
 // checkInvariants checks what holds for every packet.

@@ -8,7 +8,7 @@
 #ifndef BLIXT_WAY_H
 #define BLIXT_WAY_H
 
-#include "answer.h"
+#include "split.h"
 
 /* The two entries of a flow store its way as flags: these of the forward entry, those of the reply entry. */
 #define WAY(forward, reply) ((forward) | (FLOW_REPLY | (reply)) << 16)
@@ -88,6 +88,8 @@ static __always_inline int reject_unroutable(struct __sk_buff *ctx, struct packe
 
 	switch (why) {
 	case ROUTE_TOO_BIG:
+		if (may_split(ctx, p))
+			return split(ctx, p, p->route.mtu);
 		if (!p->dont_fragment || !may_get_error(p))
 			return drop(COUNTER_DROP_TOO_BIG);
 		if (v4)

@@ -40,7 +40,7 @@ func TestObjectThatDoesNotFitIsRefused(t *testing.T) {
 	}
 	for text, object := range map[string][]byte{
 		"has no map blixt_layout_2": rename("blixt_layout_2", "blixt_layout_9"),
-		"has no map fragments":      rename("fragments", "fragmentz"),
+		"has no map published":      rename("published", "publishes"),
 	} {
 		_, err := readObject(object)
 		if err == nil || !strings.Contains(err.Error(), "the object does not fit this program (it "+text) {
