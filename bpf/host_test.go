@@ -75,6 +75,7 @@ func TestHostPorts(t *testing.T) {
 		leaves(l, own).untouched("not_ours")
 		l.ingress(inside, re).untouched("not_ours")
 		if proto == unix.IPPROTO_TCP {
+			leaves(l, establishing(proto, own.src.String(), ip.remote)).untouched("not_ours")
 			l.ageHostPort(re, lasts+1) // an open connection lasts longer
 			l.ingress(outside, in).redirected(in.snat(ip.nodeIn, 1).to(ip.remote).hop(), "flow_new forwarded")
 			deleteAll[BlixtFlowKey, BlixtFlow](l, l.NewFlows) // TCP only
@@ -95,6 +96,7 @@ func TestHostPorts(t *testing.T) {
 		if proto == unix.IPPROTO_TCP { // whoever forges a RST of the other side gains nothing
 			re := answer(proto, ip.remote, own.src.String())
 			l.ingress(inside, re).untouched("not_ours")
+			leaves(l, establishing(proto, own.src.String(), ip.remote)).untouched("not_ours")
 			l.ingress(inside, re.segment(rst, 5001, 0, "")).untouched("not_ours")
 			l.ingress(inside, re.segment(fin|ack, 5001, 1001, "")).untouched("not_ours")
 			l.ageHostPort(re, 7440_000_000_000>>30) // HOST_TCP_TICKS

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -158,6 +159,32 @@ func TestEveryFreePortIsFound(t *testing.T) {
 	}
 }
 
+// The one free port of a large range is found, and it does not take long.
+func TestOneFreePortOfManyIsFound(t *testing.T) {
+	const first, ports = 11000, 50000
+	objs, err := load(func(spec *ebpf.CollectionSpec) {
+		shrinkTables(spec)
+		spec.Maps["flows"].MaxEntries = 2 * (ports + 1)
+	})
+	l := startLB(t, objs, err)
+	t.Cleanup(func() { _ = objs.Close() })
+	ip, protocol := ipVersions[0], uint8(unix.IPPROTO_TCP)
+	l.serve(ip, protocol, remote)
+	l.ports(first, first+ports-1)
+	free := uint16(first + rand.IntN(ports))
+	for n := range ports {
+		if source := uint16(first + n); source != free {
+			l.hold(ip, protocol, source, holdings["live"].holding)
+		}
+	}
+	begin := time.Now()
+	if got := l.openNth(ip, protocol, 0, true); got != free {
+		t.Errorf("port %d, want %d, the only free one", got, free)
+	}
+	l.ingress(outside, opening(protocol, nthClient(ip, 1), port(ip.vip, "80"))).wantVerdict(redirect, "reject_ports_exhausted")
+	t.Logf("a flow began and another was rejected within %v", time.Since(begin))
+}
+
 // However many ports are taken, and by whom, new flows begin as long as somebody may be replaced.
 func TestFlowsBeginWhereverPortsAreTaken(t *testing.T) {
 	const first, ports = 30000, 500
@@ -251,7 +278,7 @@ func TestScansAreLimited(t *testing.T) {
 	for n := range ports {
 		l.hold(ip, protocol, uint16(first+n), holdings["live"].holding)
 	}
-	const limit = 131072
+	const limit = 65536 // SCAN_LIMIT
 	search := func() (s BlixtPortSearch) {
 		l.must(l.PortSearches.Lookup(uint32(2*remote), &s))
 		return s
@@ -396,9 +423,10 @@ func count(m *ebpf.Map) (n int) {
 func TestFloodsKeepTheHostsPorts(t *testing.T) {
 	ip, protocol := ipVersions[0], uint8(unix.IPPROTO_TCP)
 	flows := func(l *lb) {
-		for n := range 5000 { // more than new_flows has room for
-			client := addrPort(ap(ip.client).Addr().Next(), 1+n)
-			_, _, err := l.run(hook{dev: outside}, opening(protocol, client.String(), port(ip.vip, "80")).bytes(), 0)
+		l.frontend(1, protocol, port(ip.shared, "80"), local)
+		for n := range 8000 { // more than new_flows has room for
+			client := addrPort(ap(ip.client).Addr().Next(), 1024+n)
+			_, _, err := l.run(hook{dev: outside}, opening(protocol, client.String(), port(ip.shared, "80")).bytes(), 0)
 			l.must(err)
 		}
 	}
