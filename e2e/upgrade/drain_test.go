@@ -136,16 +136,16 @@ func TestProgramOfAnotherLayoutDrains(t *testing.T) {
 	config, err := ebpf.LoadPinnedMap(filepath.Join(mapsDir(m, id), name), nil)
 	m.Check(err)
 	defer config.Close()
-	m.Check(config.Put(uint32(0), datapath.Config{SnatMin: halves[0].First, SnatMax: halves[0].Last}))
+	m.Check(config.Put(uint32(0), datapath.Config{SnatMin: ends[0].First, SnatMax: ends[0].Last}))
 	m.Blixt.Args = append(m.Blixt.Args, "--drain-timeout", labtest.Patience.String())
 	m.Check(m.Blixt.AwaitLog(") drains: it serves", labtest.Patience, m.Blixt.Start))
 	var c datapath.Config
 	m.Check(config.Lookup(uint32(0), &c))
-	if want := (datapath.Config{SnatMin: halves[0].First, SnatMax: halves[0].Last, Flags: datapath.ConfigDrain}); c != want {
+	if want := (datapath.Config{SnatMin: ends[0].First, SnatMax: ends[0].Last, Flags: datapath.ConfigDrain}); c != want {
 		t.Errorf("config is %+v, want %+v", c, want)
 	}
 	h := readHandover(m)
-	if len(h.Older) != 1 || h.Older[0].Flows != nil || h.SNAT != halves[1] {
+	if len(h.Older) != 1 || h.Older[0].Flows != nil || h.SNAT != ends[1] {
 		t.Errorf("status says %+v, ports %s", h.Older, h.SNAT)
 	}
 	m.CheckCarries()

@@ -21,8 +21,12 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
-// The halves of the source ports, unless others are chosen.
-var halves = []lb.PortRange{{First: 11000, Last: 20499}, {First: 20500, Last: 29999}}
+// The source ports that programs begin with, unless others are chosen, and those
+// that they have when they are alone.
+var (
+	ends  = lb.DefaultSNATPorts.Ends()
+	alone = []lb.PortRange{lb.DefaultSNATPorts.Alone(ends[0]), lb.DefaultSNATPorts.Alone(ends[1])}
+)
 
 // handover is the part of the status that is about an upgrade.
 type handover struct {

@@ -39,7 +39,7 @@ func TestUpgradeBreaksNoConnection(t *testing.T) {
 	upgrade(m, 32768)
 	arrivals.end(m)
 	second := readHandover(m)
-	if first.Program.Digest == second.Program.Digest || first.SNAT != halves[0] || second.SNAT != halves[1] {
+	if first.Program.Digest == second.Program.Digest || first.SNAT != alone[0] || second.SNAT != ends[1] {
 		t.Errorf("program %s with ports %s, then %s with %s", first.Program.Digest, first.SNAT, second.Program.Digest, second.SNAT)
 	}
 	if o := second.Older; len(o) != 1 || o[0].Program != first.Program.ProgramID || o[0].Digest != first.Program.Digest ||
@@ -69,8 +69,8 @@ func TestUpgradeBreaksNoConnection(t *testing.T) {
 		m.Check(m.Blixt.Kill())
 		for _, flows := range []int{16384, 65536} { // 65536 is the first version, which drains
 			setVersion(m, flows)
-			m.CheckRefused(m.Blixt.Start(), "no half of --snat-ports 11000-29999 is free", fmt.Sprintf("program %d of bpfman has ports 11000-20499 and drains, with 1", first.Program.ProgramID),
-				"at most until "+second.Older[0].Until.Local().Format(time.DateTime), fmt.Sprintf("program %d of bpfman has ports 20500-29999 and serves", second.Program.ProgramID), "--replace")
+			m.CheckRefused(m.Blixt.Start(), "no end of --snat-ports 11000-29999 is free", fmt.Sprintf("program %d of bpfman has ports 11000-23666 and drains, with 1", first.Program.ProgramID),
+				"at most until "+second.Older[0].Until.Local().Format(time.DateTime), fmt.Sprintf("program %d of bpfman has ports 23667-29999 and serves", second.Program.ProgramID), "--replace")
 		}
 		setVersion(m, 32768)
 		m.Check(m.Blixt.Start())
@@ -92,6 +92,12 @@ func TestUpgradeBreaksNoConnection(t *testing.T) {
 		t.Errorf("status says %+v", e)
 	}
 	m.CheckChain("ended", second.Program.ProgramID)
+	m.Check(lab.Eventually(labtest.Patience, func() error {
+		if h := readHandover(m); h.SNAT != alone[1] {
+			return fmt.Errorf("alone it has ports %s, want %s", h.SNAT, alone[1])
+		}
+		return nil
+	}))
 	if got, want := listPrograms(m), []string{fmt.Sprint(second.Program.ProgramID)}; !slices.Equal(got, want) {
 		t.Errorf("bpfman lists programs %v, want %v", got, want)
 	}
@@ -101,7 +107,7 @@ func TestUpgradeBreaksNoConnection(t *testing.T) {
 	tcp.CheckUnharmed("upgraded again")
 	m.CheckCarries()
 	last := readHandover(m)
-	if last.SNAT != halves[0] || len(last.Older) != 1 {
+	if last.SNAT != ends[0] || len(last.Older) != 1 {
 		t.Errorf("the third program has ports %s, older %+v", last.SNAT, last.Older)
 	}
 	m.CheckChain("upgraded again", second.Program.ProgramID, last.Program.ProgramID)
@@ -140,7 +146,7 @@ func TestUpgradeCanBeKilledAtAnyMoment(t *testing.T) {
 	m.Check(m.Blixt.Start())
 	clients.CheckUnharmed("killed many times")
 	now := readHandover(m)
-	if len(now.Older) != 1 || now.Older[0].Program != old.Program.ProgramID || now.SNAT != halves[1] {
+	if len(now.Older) != 1 || now.Older[0].Program != old.Program.ProgramID || now.SNAT != ends[1] {
 		t.Errorf("status says %+v, ports %s", now.Older, now.SNAT)
 	}
 	m.CheckChain("killed many times", old.Program.ProgramID, now.Program.ProgramID)

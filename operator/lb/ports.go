@@ -16,7 +16,8 @@ type PortRange struct {
 // DefaultSNATPorts are the source ports of translated flows. They lie below
 // Linux's ephemeral ports (32768 to 60999 by default) and Kubernetes' node
 // ports (30000 to 32767). A flow takes one port per backend, so their number
-// limits how many flows a node can have with each backend.
+// limits how many flows a node can have with each backend: two thirds of them,
+// and one third while an upgrade drains the previous program.
 //
 // The default of BlixtConfig's snatPorts is the same.
 var DefaultSNATPorts = PortRange{First: 11000, Last: 29999}
@@ -29,24 +30,43 @@ func (r PortRange) Overlaps(o PortRange) bool {
 	return r != PortRange{} && o != PortRange{} && r.First <= o.Last && o.First <= r.Last
 }
 
-// Halves divides the range between the two programs that there may be on a
-// node. The second half of a single port is empty.
-func (r PortRange) Halves() [2]PortRange {
-	middle := r.First + (r.Last-r.First)/2
-	halves := [2]PortRange{{First: r.First, Last: middle}}
-	if middle < r.Last {
-		halves[1] = PortRange{First: middle + 1, Last: r.Last}
+// Ends returns the first and the last third of the range: what a program has
+// while there is another one on the node. Two programs must not share ports, as a
+// reply's port tells whose it is. The second end of a single port is empty.
+func (r PortRange) Ends() [2]PortRange {
+	if r.First == r.Last {
+		return [2]PortRange{r}
 	}
-	return halves
+	third := max((int(r.Last)-int(r.First)+1)/3, 1)
+	return [2]PortRange{
+		{First: r.First, Last: r.First + uint16(third-1)},
+		{First: r.Last - uint16(third-1), Last: r.Last},
+	}
 }
 
-// FreeHalf returns the first half that overlaps none of the taken ranges, and
+// FreeEnd returns the first end that overlaps none of the taken ranges, and
 // false if there is none.
-func (r PortRange) FreeHalf(taken ...PortRange) (PortRange, bool) {
-	for _, half := range r.Halves() {
-		if half != (PortRange{}) && !slices.ContainsFunc(taken, half.Overlaps) {
-			return half, true
+func (r PortRange) FreeEnd(taken ...PortRange) (PortRange, bool) {
+	for _, end := range r.Ends() {
+		if end != (PortRange{}) && !slices.ContainsFunc(taken, end.Overlaps) {
+			return end, true
 		}
 	}
 	return PortRange{}, false
+}
+
+// Alone returns what a program with ports `own` has while it is the only one: all
+// but one of the ends. It has never used that end, so the next program can begin
+// there at once, whatever flows there are. It returns all but the last end if
+// `own` are not ports of this kind.
+func (r PortRange) Alone(own PortRange) PortRange {
+	ends := r.Ends()
+	first, last := r, r
+	if ends[1] != (PortRange{}) {
+		first.Last, last.First = ends[1].First-1, ends[0].Last+1
+	}
+	if own != (PortRange{}) && last.First <= own.First && own.Last <= last.Last && own.Last > first.Last {
+		return last
+	}
+	return first
 }

@@ -78,10 +78,11 @@ type Dataplane struct {
 
 	// snatPorts are the source ports of connections to backends on other nodes.
 	// They must not overlap the nodes' ephemeral ports or Kubernetes' node ports.
-	// A program uses one half of them, so that two can run during an upgrade.
+	// A program uses two thirds of them, and one third while there is another one
+	// during an upgrade.
 	// +optional
 	// +kubebuilder:default={first: 11000, last: 29999}
-	// +kubebuilder:validation:XValidation:rule="self.first != self.last",message="want two ports at least: a program uses one half of them"
+	// +kubebuilder:validation:XValidation:rule="self.first != self.last",message="want two ports at least: two programs run during an upgrade"
 	SNATPorts PortRange `json:"snatPorts,omitzero"`
 
 	// drainTimeout is how long the previous program may serve its connections

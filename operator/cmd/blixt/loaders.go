@@ -63,7 +63,7 @@ func (l *loaders) choose(ctx context.Context, name, runDir string, ports lb.Port
 		return func(interfaces []string) (*standalone.Loaded, error) {
 			o.Interfaces = interfaces
 			d, err := loader.Load(o)
-			return &standalone.Loaded{Loader: d, SNATPorts: ports}, err
+			return &standalone.Loaded{Loader: d, SNATPorts: func() lb.PortRange { return ports }}, err
 		}, nil
 	case "bpfman":
 		if _, err := os.Stat(loader.Pins(l.builtin.BPFFS, name)); !errors.Is(err, fs.ErrNotExist) {
@@ -85,7 +85,7 @@ func (l *loaders) choose(ctx context.Context, name, runDir string, ports lb.Port
 			if err != nil {
 				return nil, err
 			}
-			loaded := &standalone.Loaded{Loader: d, SNATPorts: d.SNATPorts(), Lost: d.Lost}
+			loaded := &standalone.Loaded{Loader: d, SNATPorts: d.SNATPorts, Lost: d.Lost}
 			for _, p := range d.Previous() {
 				loaded.Previous = append(loaded.Previous, p)
 			}

@@ -18,7 +18,7 @@ import (
 // Annotations of a ClusterBpfApplication, from which an operator that has just
 // started continues what another began.
 const (
-	// snatAnnotation has its source ports, which it keeps for life.
+	// snatAnnotation has its source ports.
 	snatAnnotation = "blixt.x-k8s.io/snat-ports"
 	// priorityAnnotation has the priority that was asked for, and what was added
 	// to get behind another application.
@@ -186,18 +186,17 @@ func (a *Application) links() []bpfmanv1.ClTcxAttachInfo {
 	return nil
 }
 
-// portsOf returns the source ports that a BlixtConfig gives. An application has
-// one half of them.
+// portsOf returns the source ports that a BlixtConfig gives.
 func portsOf(r v1alpha1.PortRange) lb.PortRange {
 	return lb.PortRange{First: uint16(r.First), Last: uint16(r.Last)}
 }
 
-// freeHalf returns a half that shares no port with the applications, and false
-// if there is none.
-func freeHalf(r v1alpha1.PortRange, applications []Application) (lb.PortRange, bool) {
+// freeEnd returns an end that shares no port with the applications, and false if
+// there is none.
+func freeEnd(r v1alpha1.PortRange, applications []Application) (lb.PortRange, bool) {
 	var taken []lb.PortRange
 	for _, a := range applications {
 		taken = append(taken, a.SNAT)
 	}
-	return portsOf(r).FreeHalf(taken...)
+	return portsOf(r).FreeEnd(taken...)
 }

@@ -92,7 +92,7 @@ func (p *planner) current() (Application, bool) {
 		return have, true
 	}
 	all := slices.Concat(p.live, p.leaving)
-	half, free := freeHalf(p.spec.SNATPorts, all)
+	end, free := freeEnd(p.spec.SNATPorts, all)
 	switch {
 	case len(digest(image)) != 64:
 		p.problem(wanted.Name, BytecodeRefused, fmt.Sprintf("Name the image %s by digest, as repository@sha256:<64 hexadecimal digits>: a tag may mean something else tomorrow.", image))
@@ -101,11 +101,11 @@ func (p *planner) current() (Application, bool) {
 	case slices.ContainsFunc(p.leaving, isWanted):
 		p.problem(wanted.Name, UpgradeWaiting, "It is being deleted, and is created again when it is gone.")
 	case len(all) >= 2:
-		p.problem(wanted.Name, UpgradeWaiting, fmt.Sprintf("It waits until one of %s is gone: two can run at a time, each with one half of snatPorts.", names(all)))
+		p.problem(wanted.Name, UpgradeWaiting, fmt.Sprintf("It waits until one of %s is gone: two can run at a time, each with one end of snatPorts.", names(all)))
 	case !free:
-		p.problem(wanted.Name, UpgradeWaiting, fmt.Sprintf("It waits for ports: %s has some of both halves of snatPorts %d-%d.", names(all), p.spec.SNATPorts.First, p.spec.SNATPorts.Last))
+		p.problem(wanted.Name, UpgradeWaiting, fmt.Sprintf("It waits for ports: %s has some of both ends of snatPorts %d-%d.", names(all), p.spec.SNATPorts.First, p.spec.SNATPorts.Last))
 	default:
-		wanted.SNAT = half
+		wanted.SNAT = end
 		p.event(wanted.Name, corev1.EventTypeNormal, Loading, "bpfman is asked to load "+image+".")
 		return wanted, true
 	}
@@ -130,13 +130,14 @@ func (p *planner) cannotReplace(last, previous *Application) bool {
 }
 
 // complete fills in the ports and the priority of the current application, and
-// whether it is time for its agents.
+// whether it is time for its agents. It has more ports while there is no other.
 func (p *planner) complete(current *Application, previous []Application) {
 	others := slices.Concat(previous, p.leaving)
-	halves := portsOf(p.spec.SNATPorts).Halves()
-	if half, free := freeHalf(p.spec.SNATPorts, others); free &&
-		(current.SNAT == allPorts || len(others) == 0 && !slices.Contains(halves[:], current.SNAT)) {
-		current.SNAT = half
+	if end, free := freeEnd(p.spec.SNATPorts, others); free && current.SNAT == allPorts {
+		current.SNAT = end
+	}
+	if len(others) == 0 {
+		current.SNAT = portsOf(p.spec.SNATPorts).Alone(current.SNAT)
 	}
 	p.reorder(current, previous)
 	some, all := p.loaded(current)

@@ -64,8 +64,7 @@ type Options struct {
 	// Image is the bytecode image from which bpfman is to pull Object, as
 	// repository@sha256:digest, "": it is given a file.
 	Image string
-	// SNATPorts are the source ports of all programs of this name: each has one
-	// half of them.
+	// SNATPorts are the source ports of all programs of this name.
 	SNATPorts lb.PortRange
 	// DrainTimeout is how long a previous program may drain.
 	DrainTimeout time.Duration
@@ -160,8 +159,16 @@ func (d *Loader) unload(h *held) error {
 // Dir returns the directory of the pinned maps.
 func (d *Loader) Dir() string { return d.record.Dir }
 
-// SNATPorts returns the half of the ports that this program keeps for its lifetime.
-func (d *Loader) SNATPorts() lb.PortRange { return d.ports }
+// SNATPorts returns the source ports of this program: more once no previous one
+// is left.
+func (d *Loader) SNATPorts() lb.PortRange {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.record.Previous) == 0 {
+		return d.Options.SNATPorts.Alone(d.ports)
+	}
+	return d.ports
+}
 
 // Notes returns what Load did that its caller may not expect.
 func (d *Loader) Notes() []string { return slices.Clone(d.notes) }

@@ -11,11 +11,9 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// choosePorts picks the half of the SNAT range that a program keeps for its
-// lifetime. Programs must not share ports: the tuple of a reply does not tell
-// which of them it belongs to. A program that is adopted keeps its ports if they
-// are in the range. (In a cluster, rollout picks them by annotations, and gives a
-// program that has ports others only while there is no second one.)
+// choosePorts picks the end of the SNAT range that a program begins with, see
+// lb.PortRange.Ends. A program that is adopted keeps its ports if they are in the
+// range. (In a cluster, rollout picks them by annotations.)
 func (d *Loader) choosePorts(own *program, previous []*program) (lb.PortRange, error) {
 	all := d.Options.SNATPorts
 	var taken []lb.PortRange
@@ -26,16 +24,16 @@ func (d *Loader) choosePorts(own *program, previous []*program) (lb.PortRange, e
 		return own.SNAT, nil
 	}
 	if all.First >= all.Last {
-		return all, fmt.Errorf("--snat-ports %s: want at least two ports, one half for this program and one for the next version", all)
+		return all, fmt.Errorf("--snat-ports %s: want at least two ports, one for this program and one for the next version", all)
 	}
-	if half, free := all.FreeHalf(taken...); free {
-		return half, nil
+	if end, free := all.FreeEnd(taken...); free {
+		return end, nil
 	}
 	var holders []string
 	for _, p := range previous {
 		holders = append(holders, d.describeHolder(p))
 	}
-	return all, fmt.Errorf("no half of --snat-ports %s is free for another version: %s; run it again when one of them is gone, give other ports with --snat-ports, or unload all of them with --replace, which ends their flows",
+	return all, fmt.Errorf("no end of --snat-ports %s is free for another version: %s; run it again when one of them is gone, give other ports with --snat-ports, or unload all of them with --replace, which ends their flows",
 		all, strings.Join(holders, ", "))
 }
 

@@ -34,8 +34,11 @@ type version struct {
 }
 
 var (
-	lower = lb.PortRange{First: 1000, Last: 1499}
-	upper = lb.PortRange{First: 1500, Last: 1999}
+	lower = lb.PortRange{First: 1000, Last: 1332}
+	upper = lb.PortRange{First: 1667, Last: 1999}
+	// What a program has when it is alone.
+	lowerAlone = lb.PortRange{First: 1000, Last: 1666}
+	upperAlone = lb.PortRange{First: 1333, Last: 1999}
 )
 
 // startWith starts a fake that has these programs, by id, and returns options to
@@ -89,14 +92,14 @@ func TestWhichProgramServesAndWhichDrain(t *testing.T) {
 		replace bool
 		want    outcome
 	}{
-		"nothing": {want: outcome{fresh, nil, []uint32{fresh}, lower}},
+		"nothing": {want: outcome{fresh, nil, []uint32{fresh}, lowerAlone}},
 		"the same one": {
 			have: map[uint32]version{3: {snat: upper, recorded: true}},
-			want: outcome{3, nil, []uint32{3}, upper},
+			want: outcome{3, nil, []uint32{3}, upperAlone},
 		},
 		"the same one, of other ports": {
 			have: map[uint32]version{3: {snat: lb.PortRange{First: 5000, Last: 5999}, recorded: true}},
-			want: outcome{3, nil, []uint32{3}, lower},
+			want: outcome{3, nil, []uint32{3}, lowerAlone},
 		},
 		"another version": {
 			have: map[uint32]version{3: {digest: "other", snat: lower, recorded: true}},
@@ -120,7 +123,7 @@ func TestWhichProgramServesAndWhichDrain(t *testing.T) {
 		},
 		"killed, and back to the previous version": {
 			have: map[uint32]version{3: {snat: lower}, 4: {digest: "other", recorded: true}},
-			want: outcome{3, nil, []uint32{3}, lower},
+			want: outcome{3, nil, []uint32{3}, lowerAlone},
 		},
 		"back to the previous version, which drains": {
 			have:    map[uint32]version{3: {snat: lower, draining: true, flows: 9}, 4: {digest: "other", snat: upper, recorded: true}},
@@ -129,7 +132,7 @@ func TestWhichProgramServesAndWhichDrain(t *testing.T) {
 		},
 		"two of the same, one of which serves": {
 			have: map[uint32]version{3: {}, 4: {snat: lower}, 5: {}},
-			want: outcome{4, nil, []uint32{4}, lower},
+			want: outcome{4, nil, []uint32{4}, lowerAlone},
 		},
 		"a third version, the first has drained": {
 			have: map[uint32]version{3: {digest: "first", snat: lower, draining: true}, 4: {digest: "second", snat: upper, recorded: true}},
@@ -142,7 +145,7 @@ func TestWhichProgramServesAndWhichDrain(t *testing.T) {
 		"told to replace": {
 			have:    map[uint32]version{3: {digest: "first", snat: lower, draining: true, flows: 9}, 4: {digest: "second", snat: upper, flows: 9}},
 			replace: true,
-			want:    outcome{fresh, nil, []uint32{fresh}, lower},
+			want:    outcome{fresh, nil, []uint32{fresh}, lowerAlone},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -150,7 +153,7 @@ func TestWhichProgramServesAndWhichDrain(t *testing.T) {
 			o.Replace = c.replace
 			d, err := Load(o)
 			if c.want.Serves == 0 {
-				if err == nil || !strings.Contains(err.Error(), "no half of --snat-ports") || strings.Count(err.Error(), "of bpfman has ports") != 2 || !strings.Contains(err.Error(), "with 9 flows, at most until") {
+				if err == nil || !strings.Contains(err.Error(), "no end of --snat-ports") || strings.Count(err.Error(), "of bpfman has ports") != 2 || !strings.Contains(err.Error(), "with 9 flows, at most until") {
 					t.Error(err)
 				}
 				if len(f.programs) != len(c.have) || slices.Contains(f.calls, "load") || slices.Contains(f.calls, "unload") {

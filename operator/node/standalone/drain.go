@@ -32,11 +32,11 @@ type Previous interface {
 
 // drain makes a previous program drain as soon as ours serves, and unloads it
 // when its flows have ended or its time is up. p writes its maps until then; nil:
-// they are of another layout.
+// they are of another layout. It returns false if the context ends before.
 //
 // rollout decides the same for a cluster. There the previous program serves again
 // where the new one fails; here it goes on draining, and ours is loaded again.
-func (r *runner) drain(ctx context.Context, previous Previous, p *plane) {
+func (r *runner) drain(ctx context.Context, previous Previous, p *plane) (gone bool) {
 	if p != nil {
 		defer p.close()
 		ctx, cancel := context.WithCancel(ctx)
@@ -48,7 +48,7 @@ func (r *runner) drain(ctx context.Context, previous Previous, p *plane) {
 	select {
 	case <-r.ready:
 	case <-ctx.Done():
-		return
+		return false
 	}
 	d := drain{Previous: previous, plane: p}
 	for {
@@ -57,7 +57,7 @@ func (r *runner) drain(ctx context.Context, previous Previous, p *plane) {
 		r.log.failure("drain "+previous.String(), err)
 		// Counting flows takes a twentieth of the time at most.
 		if gone || !pause(ctx, max(time.Second, 20*time.Since(began))) {
-			return
+			return gone
 		}
 	}
 }

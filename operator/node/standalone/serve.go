@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -107,9 +108,13 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup) error {
 		} else {
 			r.planes = append(r.planes, p)
 		}
-		done.Go(func() { r.drain(ctx, previous, p) })
+		done.Go(func() {
+			if r.drain(ctx, previous, p) {
+				r.log.failure("set source ports", r.setPorts(o.HostAddresses))
+			}
+		})
 	}
-	o.SNAT = r.loaded.SNATPorts
+	o.SNAT = r.loaded.SNATPorts()
 	o.StateFile, o.Applied, o.Log = StateFile(r.RunDir, r.Name), r.applied, slog.Default()
 	p, err := open(r.loaded.Dir(), o)
 	if err != nil {
@@ -121,6 +126,14 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup) error {
 		p.close()
 	})
 	return nil
+}
+
+// setPorts has our program use the source ports that it has now.
+func (r *runner) setPorts(hostAddresses []netip.Addr) error {
+	r.reconciling.Lock()
+	defer r.reconciling.Unlock()
+	ours := r.planes[len(r.planes)-1]
+	return ours.writer.SetSNAT(r.loaded.SNATPorts(), hostAddresses)
 }
 
 // check cancels the context when the program is lost, and attaches it again where

@@ -54,8 +54,9 @@ type Options struct {
 // Loaded is what Options.Load has loaded.
 type Loaded struct {
 	Loader
-	// SNATPorts are those of this program alone.
-	SNATPorts lb.PortRange
+	// SNATPorts returns those of this program alone. They may be others when a
+	// previous program is gone.
+	SNATPorts func() lb.PortRange
 	// Previous are the programs of other versions. They are unloaded when their
 	// flows have ended.
 	Previous []Previous

@@ -94,7 +94,7 @@ func prepare(t *testing.T, text string) *instance {
 		l, err := loader.Load(loader.Options{
 			Name: i.Name, BPFFS: i.bpffs, RunDir: i.RunDir, Interfaces: interfaces, Flows: 4096, RingSlots: 1 << 20,
 		})
-		return &Loaded{Loader: l, SNATPorts: i.SNATPorts}, err
+		return &Loaded{Loader: l, SNATPorts: func() lb.PortRange { return i.SNATPorts }}, err
 	}
 	// While the mount is there, the directory cannot be removed.
 	t.Cleanup(func() { _ = unix.Unmount(i.bpffs, unix.MNT_DETACH) })
