@@ -22,17 +22,18 @@ static __always_inline void count_hook(struct __sk_buff *ctx, bool egress)
 }
 
 /*
- * Reports whether the program is attached to this interface at this hook, which
- * means: whether it has seen a packet there.
+ * Reports whether the program is attached to this interface, which means:
+ * whether it has seen a packet there. It is always attached at both hooks.
  */
-__noinline bool has_program(__u32 ifindex, bool egress)
+__noinline bool has_program(__u32 ifindex)
 {
-	__u32 i = (ifindex % MAX_LINKS) * 2 + egress;
+	__u32 ingress = (ifindex % MAX_LINKS) * 2, egress = ingress + 1;
 	for (__u32 cpu = 0; cpu < MAX_CPUS; cpu++) {
-		const __u64 *n = bpf_map_lookup_percpu_elem(&link_packets, &i, cpu);
-		if (!n)
+		const __u64 *in = bpf_map_lookup_percpu_elem(&link_packets, &ingress, cpu);
+		const __u64 *out = bpf_map_lookup_percpu_elem(&link_packets, &egress, cpu);
+		if (!in || !out)
 			return false; /* there are no more CPUs */
-		if (*n)
+		if (*in || *out)
 			return true;
 	}
 	return false;

@@ -87,7 +87,7 @@ __noinline bool believe_device(struct __sk_buff *ctx, const struct packet *p, st
 			break;
 		src.bytes[15] ^= bpf_get_prandom_u32();
 	}
-	bool believed = device == in || (!p->egress && device && device != UNKNOWN_DEVICE && !has_program(device, false));
+	bool believed = device == in || (!p->egress && device && device != UNKNOWN_DEVICE && !has_program(device));
 	if (!believed && is_udp(&p->key)) {
 		believed = p->egress && !(f->flags & FLOW_ANSWERED);
 	} else if (!believed) {

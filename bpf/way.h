@@ -154,8 +154,8 @@ static __always_inline int select_way(struct __sk_buff *ctx, struct packet *p, b
 				       through_stack ? &to->dst : &p->key.dst, &p->key.src);
 		if (!back)
 			return drop(COUNTER_DROP_MARTIAN);
-		if (through_stack && back != UNKNOWN_DEVICE && back != ctx->ifindex && !has_program(back, true)) {
-			through_stack = !to->ifindex || !has_program(to->ifindex, false);
+		if (through_stack && back != UNKNOWN_DEVICE && back != ctx->ifindex && !has_program(back)) {
+			through_stack = !to->ifindex || !has_program(to->ifindex);
 			if (through_stack)
 				count(COUNTER_FLOW_ANSWERED_ELSEWHERE);
 		}

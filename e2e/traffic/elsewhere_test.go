@@ -5,6 +5,7 @@ package traffic
 import (
 	"fmt"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,6 +37,7 @@ func TestAnswersThatLeaveByASecondInterface(t *testing.T) {
 			w.StartBlixt(labtest.ConfigOf(map[int][]lab.Endpoint{toPods: lab.On("balancer", lab.Endpoints(8080, w.Pods...))}), c.interfaces...)
 			w.Check(ping(w.Pods[0], lab.Pods4))  // so that the program has seen packets of the pods
 			w.Check(ping(w.Client, "10.67.0.1")) // and of the second interface
+			const told = "routes the answers of"
 			for _, network := range []string{"tcp", "udp"} {
 				s := w.Count(func() {
 					client, err := ask(w.Client, network, labtest.VIP(4, toPods))
@@ -46,6 +48,11 @@ func TestAnswersThatLeaveByASecondInterface(t *testing.T) {
 				if n := s.Rise("flow_answered_elsewhere"); (n > 0) != (c.sees == "") {
 					t.Errorf("%s: flow_answered_elsewhere rose by %d", network, n)
 				}
+			}
+			status, err := w.Blixt.Run("status")
+			w.Check(err)
+			if strings.Contains(status, told) != (c.sees == "") {
+				t.Errorf("blixt status says\n%s\nwhich has %q, or should", status, told)
 			}
 		})
 	}

@@ -210,6 +210,9 @@ func (s *status) table(w io.Writer) {
 		}
 	}
 	t.Flush()
+	if n := s.Counters["flow_answered_elsewhere"]; n > 0 {
+		fmt.Fprintf(w, "\nThis host routes the answers of %d flows by an interface without the program, and their clients get none.\nAttach the program there, too: ip route get CLIENT from BACKEND iif INTERFACE_OF_BACKEND names the interface.\n", n)
+	}
 }
 
 func (o older) String() string {
