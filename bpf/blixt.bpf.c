@@ -160,7 +160,7 @@ static __always_inline bool may_be_new(const struct packet *p, const struct addr
 static __always_inline int handle_ports(struct __sk_buff *ctx, struct packet *p)
 {
 	bool udp = is_udp(&p->key);
-	struct flow *f = udp ? bpf_map_lookup_elem(&udp_flows, &p->key) : bpf_map_lookup_elem(&flows, &p->key);
+	struct flow *f = LOOK_UP_EITHER(udp, &udp_flows, &flows, &p->key);
 	if (f && !yields(p, f)) {
 		int verdict = serve(ctx, p, f);
 		if (verdict != NO_FLOW)

@@ -73,10 +73,27 @@ static __always_inline bool is_udp(const struct flow_key *key)
 	return key->protocol == IPPROTO_UDP;
 }
 
+/*
+ * Looks an entry up in one of two tables. If the compiler merged the two calls
+ * into one, for which the map is a variable, the verifier would not inline the
+ * look-up: it would cost some 8 ns more.
+ */
+#define LOOK_UP_EITHER(first, a, b, key)                    \
+	({                                                  \
+		struct flow *found;                         \
+		if (first) {                                \
+			found = bpf_map_lookup_elem(a, key); \
+			asm volatile("" : "+r"(found));     \
+		} else {                                    \
+			found = bpf_map_lookup_elem(b, key); \
+		}                                           \
+		found;                                      \
+	})
+
 /* Returns the entry of `key` in its table of flows that may be evicted, or NULL. */
 static __always_inline struct flow *find_evictable(const struct flow_key *key)
 {
-	return is_udp(key) ? bpf_map_lookup_elem(&udp_flows, key) : bpf_map_lookup_elem(&new_flows, key);
+	return LOOK_UP_EITHER(is_udp(key), &udp_flows, &new_flows, key);
 }
 
 /* Inserts an entry into its table of flows that may be evicted. Returns 0, or an error of the kernel. */
