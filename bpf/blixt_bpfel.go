@@ -296,10 +296,13 @@ type BlixtPacket struct {
 			Ipv4Nh   uint32
 			_        [12]byte
 		}
-		Ifindex uint32
-		Mtu     uint32
-		Src     BlixtAddr
+		Ifindex  uint32
+		Mtu      uint32
+		Src      BlixtAddr
+		ByKernel bool
+		_        [3]byte
 	}
+	_    [4]byte
 	Rest struct {
 		_       structs.HostLayout
 		Flags   uint64

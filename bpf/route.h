@@ -62,6 +62,22 @@ static __always_inline void set_addresses(struct bpf_fib_lookup *fib, const stru
 	}
 }
 
+/* Reports whether the kernel itself would send a packet of this host to the next hop of p->route. Overwrites *fib. */
+static __always_inline bool same_from_host(struct __sk_buff *ctx, const struct packet *p, struct bpf_fib_lookup *fib,
+					   const struct addr *src, const struct addr *dst)
+{
+	const struct bpf_redir_neigh *via = &p->route.via;
+
+	fib->ifindex = p->route.ifindex;
+	fib->tot_len = 0; /* whatever the MTU */
+	fib->rt_metric = 0;
+	set_addresses(fib, p, src, dst);
+	long rc = bpf_fib_lookup(ctx, fib, sizeof(*fib), BPF_FIB_LOOKUP_OUTPUT);
+	if ((rc != BPF_FIB_LKUP_RET_NO_NEIGH && rc != BPF_FIB_LKUP_RET_SUCCESS) || fib->family != via->nh_family)
+		return false;
+	return fib->family == AF_INET ? fib->ipv4_dst == via->ipv4_nh : !__builtin_memcmp(fib->ipv6_dst, via->ipv6_nh, sizeof(via->ipv6_nh));
+}
+
 /*
  * Looks up the route p->route from src to dst. If src is zero, any source will
  * do, and p->route.src gets the node's address on that route.
@@ -112,8 +128,12 @@ __noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct 
 		r->via.ipv4_nh = fib.ipv4_dst;
 	else
 		__builtin_memcpy(r->via.ipv6_nh, fib.ipv6_dst, sizeof(r->via.ipv6_nh));
-	if (!want_source)
+	r->by_kernel = p->egress;
+	if (!want_source) {
+		if (rc == BPF_FIB_LKUP_RET_NO_NEIGH && !p->egress)
+			r->by_kernel = same_from_host(ctx, p, &fib, src, dst);
 		return ROUTED;
+	}
 	if (!source_known)
 		configured_source(p, &r->src);
 	else if (p->version == 4)
@@ -253,8 +273,12 @@ static __always_inline int redirect(struct __sk_buff *ctx, struct packet *p)
 	 * destination. If it had to wait for the neighbour, the kernel would send it
 	 * by that route in the end, and it would be lost. So the kernel has to
 	 * route it again. It can, as the source is the node's by now.
+	 *
+	 * A packet that comes in has no route. If the neighbour does not answer, the
+	 * kernel reports that, to the source, only of a packet that has one. The
+	 * source is this host, and at lo the report is translated for the client.
 	 */
-	if (p->egress)
+	if (p->route.by_kernel)
 		return bpf_redirect_neigh(p->route.ifindex, NULL, 0, 0);
 	return bpf_redirect_neigh(p->route.ifindex, &p->route.via, sizeof(p->route.via), 0);
 }

@@ -63,6 +63,8 @@ type report struct {
 	mtu   uint32
 	// to is the destination of the packet that caused the error.
 	to netip.AddrPort
+	// from is who has sent the error.
+	from netip.Addr
 }
 
 var errNoReport = errors.New("no ICMP error has reached the socket")
@@ -94,6 +96,12 @@ func takeReport(c syscall.Conn) (r report, err error) {
 			if (four || six) && len(m.Data) >= 16 { // struct sock_extended_err
 				r.errno = syscall.Errno(binary.NativeEndian.Uint32(m.Data))
 				r.mtu = binary.NativeEndian.Uint32(m.Data[8:])
+				switch at := m.Data[16:]; { // a struct sockaddr_in or sockaddr_in6
+				case four && len(at) >= 8:
+					r.from, _ = netip.AddrFromSlice(at[4:8])
+				case six && len(at) >= 24:
+					r.from, _ = netip.AddrFromSlice(at[8:24])
+				}
 				return nil
 			}
 		}

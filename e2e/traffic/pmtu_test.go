@@ -207,7 +207,7 @@ func awaitReport(w *labtest.World, c *net.UDPConn, to string) {
 		r, err = takeReport(c)
 		return err
 	}))
-	if want := (report{syscall.EMSGSIZE, narrow, netip.MustParseAddrPort(to)}); r != want {
+	if want := (report{syscall.EMSGSIZE, narrow, netip.MustParseAddrPort(to), r.from}); r != want {
 		w.Errorf("the socket hears %+v, want %+v", r, want)
 	}
 }
