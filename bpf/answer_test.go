@@ -68,6 +68,7 @@ func (l *lb) spend(share uint32) {
 const (
 	sharePings = iota
 	shareUnserved
+	shareDevices
 	shareFrontends
 )
 

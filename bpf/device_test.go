@@ -224,6 +224,24 @@ func TestDeviceOfReplies(t *testing.T) {
 		l.meetNeighbour(ip)
 		l.at(outside, re).wantVerdict(redirect, "replied")
 	})
+	forEachProtocol(c, "a flood of forged ones costs no more than some questions to the FIB", func(l *lb, ip ipVersion, proto uint8) {
+		l.severalNICs()
+		l.attached(outside, inside, second)
+		out := l.begin(ip, proto, other, twoWays[ip.name])
+		re := answer(proto, twoWays[ip.name], out.src.String())
+		l.spend(shareDevices)
+		_, f := l.flow(re)
+		expected, another := inside, second
+		if f.Ifindex == l.lab.devices[second] {
+			expected, another = another, expected
+		}
+		forged := re
+		if proto == unix.IPPROTO_TCP {
+			forged = re.segment(syn|ack, 5000, 1002, "")
+		}
+		l.at(another, forged).untouched("wrong_device")
+		l.at(expected, re).wantVerdict(redirect, "replied")
+	})
 	for _, ip := range ipVersions {
 		c[ip.name+" TCP that acknowledges exactly the SYN is believed: its sender has seen it"] = func(l *lb) {
 			l.severalNICs()

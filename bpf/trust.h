@@ -44,60 +44,75 @@ static __always_inline bool is_link_local(const struct packet *p)
 }
 
 /*
- * Reports whether a packet with the tuple of the reply entry f may be the
- * backend's, though it comes into this host by another device than the last one
- * did. If so, the device is stored: the next packet is not asked about.
+ * Reports whether a packet proves that it is the answer of the reply entry f:
  *
- * Who forges answers is rarely where the backend is. So these are believed:
- *
- * - The FIB leads to the backend by the device, or by one that is stacked on it.
- *   Some of several equal next hops are found only by a hash of other addresses
- *   than this flow's.
- * - At ingress, if we would not see replies at the device that the FIB names: it
- *   is stacked on this one, in a way that does not show.
  * - TCP that acknowledges exactly what the client has sent, which the sender
  *   has seen then. It has to be the first answer: later numbers can be guessed.
  * - At egress, the first answer of UDP: network plugins may deliver packets of
  *   pods by devices of which the FIB does not know.
- *
- * ICMP errors are believed from any device: any router of the path may report. The
- * sender of the quoted packet checks what they quote (RFC 5927, 4.1), and no
- * state of ours depends on them.
- *
- * The host itself is believed, and its device never stored: IPv6 fragments that it
- * makes of a forwarded packet look like its own. A flow with device 0 at ingress is
- * a connection of the host (hostports.h), whose packets may come in by any device.
  */
-__noinline bool believe_device(struct __sk_buff *ctx, const struct packet *p, struct flow *f)
+static __always_inline bool is_first_answer(const struct packet *p, const struct flow *f)
 {
 	struct flow_key key;
-	__u32 device = UNKNOWN_DEVICE;
 
-	if (!p || !f)
-		return false;
-	__u32 in = ctx->ingress_ifindex;
-	if (!in || (!p->egress && !f->ifindex))
-		return true;
+	if (is_udp(&p->key))
+		return p->egress && !(f->flags & FLOW_ANSWERED);
+	peer_key(&p->key, f, &key);
+	const struct flow *forward = bpf_map_lookup_elem(&new_flows, &key);
+	return forward && p->tcp_flags & TCP_ACK && p->ack == forward->next;
+}
+
+/*
+ * Reports whether the FIB leads to the backend of the reply entry f by the
+ * device `in`, or by one that is stacked on it. Some of several equal next hops
+ * are found only by a hash of other addresses than this flow's.
+ *
+ * At ingress any device is good if the one that the FIB names has no program:
+ * it is stacked on this one in a way that does not show, or we would not see
+ * replies at all.
+ */
+static __always_inline bool fib_leads_by(struct __sk_buff *ctx, const struct packet *p, const struct flow *f, __u32 in)
+{
+	__u32 device = UNKNOWN_DEVICE;
 	struct addr src = p->key.dst;
+
 	for (int i = 0; i < FIB_TRIES; i++) {
 		device = find_device(ctx, p, f->ifindex ? f->ifindex : LOOPBACK_IFINDEX, &src, &p->key.src);
 		if (device == UNKNOWN_DEVICE) /* the device of the flow is gone */
 			device = find_device(ctx, p, in, &src, &p->key.src);
 		if (device == in)
-			break;
+			return true;
 		src.bytes[15] ^= bpf_get_prandom_u32();
 	}
-	bool believed = device == in || (!p->egress && device && device != UNKNOWN_DEVICE && !has_program(device));
-	if (!believed && is_udp(&p->key)) {
-		believed = p->egress && !(f->flags & FLOW_ANSWERED);
-	} else if (!believed) {
-		peer_key(&p->key, f, &key);
-		const struct flow *forward = bpf_map_lookup_elem(&new_flows, &key);
-		believed = forward && p->tcp_flags & TCP_ACK && p->ack == forward->next;
-	}
-	if (believed)
-		f->ifindex = in;
-	return believed;
+	return !p->egress && device && device != UNKNOWN_DEVICE && !has_program(device);
+}
+
+/*
+ * Reports whether a packet with the tuple of the reply entry f may be the
+ * backend's, though it comes into this host by another device than the last one
+ * did. If so, the device is stored: the next packet is not asked about. The FIB
+ * is asked about a limited number of packets, as each costs more than many that
+ * are believed: forged ones shall not use up the CPU.
+ *
+ * The host itself is believed, and its device never stored: IPv6 fragments that it
+ * makes of a forwarded packet look like its own. A flow with device 0 at ingress is
+ * a connection of the host (hostports.h), whose packets may come in by any device.
+ *
+ * ICMP errors are believed from any device: any router of the path may report. The
+ * sender of the quoted packet checks what they quote (RFC 5927, 4.1), and no
+ * state of ours depends on them.
+ */
+__noinline bool believe_device(struct __sk_buff *ctx, const struct packet *p, struct flow *f)
+{
+	if (!p || !f)
+		return false;
+	__u32 in = ctx->ingress_ifindex;
+	if (!in || (!p->egress && !f->ifindex))
+		return true;
+	if (!is_first_answer(p, f) && !(may_answer(SHARE_DEVICES) && fib_leads_by(ctx, p, f, in)))
+		return false;
+	f->ifindex = in;
+	return true;
 }
 
 /*
