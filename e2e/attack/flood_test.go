@@ -26,9 +26,9 @@ var (
 // TestAFloodOfAllKindsHarmsNoOtherTenant sends forged packets of all kinds to tenant A,
 // while tenant B's clients go on, each of which must get every answer.
 func TestAFloodOfAllKindsHarmsNoOtherTenant(t *testing.T) {
-	rate, during := 5_000, 5*time.Second
+	rate, during, clients := 5_000, 5*time.Second, 200
 	if *long {
-		rate, during = 100_000, time.Minute
+		rate, during, clients = 100_000, time.Minute, 1000
 	}
 	if *floodRate > 0 {
 		rate = *floodRate
@@ -43,7 +43,6 @@ func TestAFloodOfAllKindsHarmsNoOtherTenant(t *testing.T) {
 		"b":       lab.Endpoints(8080, w.Backends[1:]...),
 		"b-local": lab.On("balancer", lab.Endpoints(8080, w.Pods...)),
 	}, refs{tenantA: {{Service: "a", Weight: 1}}, tenantB: {{Service: "b", Weight: 2}, {Service: "b-local", Weight: 1}}}))
-	const clients = 1000
 	streams := w.StartClients(clients, "tcp", labtest.VIP(4, tenantB), labtest.VIP(6, tenantB))
 	datagrams := w.StartClients(clients, "udp", labtest.VIP(4, tenantB), labtest.VIP(6, tenantB))
 	streams.CheckUnharmed("before the flood")

@@ -109,21 +109,14 @@ func reassemble(packets [][]byte) (whole []parsed) {
 		parts[k] = append(parts[k], p)
 	}
 	for _, k := range order {
-		fragments := slices.Clone(parts[k])
-		slices.SortStableFunc(fragments, func(a, b parsed) int {
-			return cmp.Or(cmp.Compare(a.offset, b.offset), cmp.Compare(len(b.payload), len(a.payload)))
-		})
-		all := fragments[0]
-		complete, more := all.offset == 0, all.more
-		for _, f := range fragments[1:] {
-			if f.offset+len(f.payload) <= len(all.payload) {
-				continue
-			}
+		fragments := parts[k]
+		kept, complete := arrange(fragments)
+		all := kept[0]
+		for _, f := range kept[1:] {
 			complete = complete && f.offset == len(all.payload)
 			all.payload = append(all.payload[:len(all.payload):len(all.payload)], f.payload...)
-			more = f.more
 		}
-		complete = complete && !more
+		complete = complete && all.offset == 0 && !kept[len(kept)-1].more
 		if !complete {
 			whole = append(whole, fragments...)
 			continue
@@ -134,6 +127,29 @@ func reassemble(packets [][]byte) (whole []parsed) {
 		whole = append(whole, all)
 	}
 	return whole
+}
+
+// arrange returns the fragments that count, by their offsets, and whether none of them
+// makes the datagram useless. What lies within others that were there before and are
+// contiguous counts as a duplicate.
+func arrange(arrived []parsed) (kept []parsed, useful bool) {
+	useful = true
+	for _, f := range arrived {
+		end, covered, overlaps := f.offset+len(f.payload), f.offset, false
+		for _, k := range kept {
+			if k.offset <= covered {
+				covered = max(covered, k.offset+len(k.payload))
+			}
+			overlaps = overlaps || f.offset < k.offset+len(k.payload) && k.offset < end
+		}
+		if overlaps && covered >= end {
+			continue
+		}
+		useful = useful && !overlaps
+		kept = append(kept, f)
+		slices.SortStableFunc(kept, func(a, b parsed) int { return cmp.Compare(a.offset, b.offset) })
+	}
+	return kept, useful
 }
 
 // describer names what packets contain.

@@ -220,19 +220,26 @@ func (w *network) useBlixt(t *testing.T, l *lab.Lab) {
 // what is served.
 func (w *network) useNftables(t *testing.T) {
 	t.Helper()
+	for _, a := range vip {
+		w.balancer.Addr("lo", fmt.Sprintf("%s/%d", a, a.BitLen()))
+	}
+	if _, err := w.balancer.Run(5*time.Second, "nft", nftables(func(family int, port uint16) netip.Addr { return servers[port][family] })); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var servers = map[uint16]map[int]netip.Addr{toRemote: remote, toLocal: local}
+
+// nftables returns the rules that do what Blixt does.
+func nftables(server func(family int, port uint16) netip.Addr) string {
 	var rules strings.Builder
 	rules.WriteString("table inet oracle {\nchain pre { type nat hook prerouting priority dstnat;\n")
 	for family, ip := range map[int]string{4: "ip", 6: "ip6"} {
-		for port, server := range map[int]netip.Addr{toRemote: remote[family], toLocal: local[family]} {
-			to := netip.AddrPortFrom(server, serverPort)
+		for _, port := range served {
+			to := netip.AddrPortFrom(server(family, port), serverPort)
 			fmt.Fprintf(&rules, "%s daddr %s meta l4proto { tcp, udp } th dport %d dnat %s to %s\n", ip, vip[family], port, ip, to)
 		}
 	}
 	rules.WriteString("}\nchain post { type nat hook postrouting priority srcnat;\nct status dnat oifname eth1 masquerade\n}\n}\n")
-	for _, a := range vip {
-		w.balancer.Addr("lo", fmt.Sprintf("%s/%d", a, a.BitLen()))
-	}
-	if _, err := w.balancer.Run(5*time.Second, "nft", rules.String()); err != nil {
-		t.Fatal(err)
-	}
+	return rules.String()
 }
