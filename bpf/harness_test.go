@@ -107,8 +107,8 @@ func (l *lb) must(err error) {
 	}
 }
 
-// run passes a frame through the program.
-func (l *lb) run(h hook, frame []byte, flags uint32) (verdict uint32, out []byte, err error) {
+// context returns the struct __sk_buff of a packet that is seen at the hook.
+func (l *lb) context(h hook) []byte {
 	ctx := make([]byte, 192)
 	dev := l.lab.devices[h.dev]
 	from := dev
@@ -119,7 +119,12 @@ func (l *lb) run(h hook, frame []byte, flags uint32) (verdict uint32, out []byte
 	binary.NativeEndian.PutUint32(ctx[36:], from)
 	binary.NativeEndian.PutUint32(ctx[40:], dev)
 	binary.NativeEndian.PutUint32(ctx[176:], h.gsoSize)
-	o := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+512), Context: ctx, Flags: flags, Repeat: max(1, l.repeat)}
+	return ctx
+}
+
+// run passes a frame through the program.
+func (l *lb) run(h hook, frame []byte, flags uint32) (verdict uint32, out []byte, err error) {
+	o := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+512), Context: l.context(h), Flags: flags, Repeat: max(1, l.repeat)}
 	l.lab.do(func() {
 		if h.dev == tunnel && !h.egress {
 			// The kernel takes the first bytes for a link header: it has to name the device.

@@ -154,8 +154,9 @@ __noinline bool scan_ports(struct packet *p, __u32 first, __u32 count, struct po
  *
  * `port_searches` limits what that costs. If all ports are taken, by a flood for
  * instance, one scan in each tick finds out whom to replace. The flows after it
- * take the first port of that kind. If nobody may be replaced, or if free ports
- * are so rare that each new flow would need a scan, scans end with SCAN_LIMIT.
+ * take the first port of that kind. If free ports are so rare that each new flow
+ * would need a scan, scans end with SCAN_LIMIT, and whoever is missed least of a
+ * few holders is replaced.
  */
 static __always_inline bool claim_port_of(struct packet *p, struct ports ports, bool privileged)
 {
@@ -168,8 +169,11 @@ static __always_inline bool claim_port_of(struct packet *p, struct ports ports, 
 		search->scanned = 0;
 		search->tick = tick;
 	}
-	return try_ports(p, ports.first, ports.count, search->best) ||
-	       (search->scanned < SCAN_LIMIT && scan_ports(p, ports.first, ports.count, search));
+	if (try_ports(p, ports.first, ports.count, search->best))
+		return true;
+	if (search->scanned < SCAN_LIMIT)
+		return scan_ports(p, ports.first, ports.count, search);
+	return try_ports(p, ports.first, ports.count, HOLDER_CLOSED) || try_ports(p, ports.first, ports.count, HOLDER_HALF_OPEN);
 }
 
 /*
