@@ -120,7 +120,11 @@ __noinline bool rewrite_quote(struct __sk_buff *ctx, struct packet *p, struct qu
 	return bpf_l4_csum_replace(ctx, p->l4 + ICMP_CHECK, 0, fold(total), 0) == 0;
 }
 
-/* Translates an ICMP error about a flow. Returns a verdict, or NO_FLOW if the error is about none. */
+/*
+ * Translates an ICMP error about a flow. Returns a verdict, or NO_FLOW if the
+ * error is about none. The checksum is not verified, but adjusted by what
+ * changes: a wrong one stays wrong, and the receiver drops the error.
+ */
 __noinline int serve_icmp_error(struct __sk_buff *ctx, struct packet *p)
 {
 	struct quote q = {};

@@ -88,6 +88,12 @@ func (l *lb) tap(dev string) *tap {
 // only: the device has to complete it.
 func (t *tap) sendPartial(p packet) {
 	t.l.Helper()
+	t.sendMerged(p, 0)
+}
+
+// sendMerged sends a TCP packet as GRO merges it, of segments with so much payload.
+func (t *tap) sendMerged(p packet, gsoSize uint16) {
+	t.l.Helper()
 	p.partial = true
 	frame := p.bytes()
 	copy(frame[6:], farMAC[:])
@@ -100,6 +106,14 @@ func (t *tap) sendPartial(p packet) {
 	header[0] = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM
 	binary.NativeEndian.PutUint16(header[6:], uint16(start))
 	binary.NativeEndian.PutUint16(header[8:], uint16(offset))
+	if gsoSize > 0 {
+		header[1] = 1 // VIRTIO_NET_HDR_GSO_TCPV4
+		if p.v6() {
+			header[1] = 4
+		}
+		binary.NativeEndian.PutUint16(header[2:], uint16(start+20))
+		binary.NativeEndian.PutUint16(header[4:], gsoSize)
+	}
 	_, err := unix.Write(t.fd, append(header, frame...))
 	t.l.must(err)
 }
@@ -318,7 +332,11 @@ func TestICMPAboutPartialChecksum(t *testing.T) {
 						}
 						client.sendPartial(in)
 						want(in.tooBig(mtu))
-						if protocol == unix.IPPROTO_UDP {
+						if protocol == unix.IPPROTO_TCP {
+							in = in.withSize(20000)
+							client.sendMerged(in, 1300)
+							want(in.tooBig(mtu))
+						} else {
 							in = in.to(port(ip.vip, "81")).withSize(1)
 							client.sendPartial(in)
 							want(in.portUnreachable())

@@ -108,7 +108,12 @@ static __always_inline int answer_ping(struct __sk_buff *ctx, struct packet *p)
 	return send_back(ctx, p);
 }
 
-/* Handles ICMP to an exclusive address that is about no flow. */
+/*
+ * Handles ICMP to an exclusive address that is about no flow of this node. An
+ * error may be about a flow of another node, if the network spreads packets
+ * over several. The ring tells the backend of that flow, but not the source
+ * that the other node gave it. So the error is dropped, not sent on.
+ */
 static __always_inline int handle_icmp(struct __sk_buff *ctx, struct packet *p)
 {
 	if (p->fragment != WHOLE)
