@@ -4,7 +4,6 @@ package attack
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
 	"time"
@@ -48,14 +47,8 @@ func configOf(services map[string][]lab.Endpoint, r refs) *lab.Config {
 // open returns the client's device, for frames to the balancer.
 func open(w *labtest.World) *forge.Port {
 	w.Helper()
-	var mac [6]byte
-	w.Check(w.Balancer.Do(func() error {
-		ifc, err := net.InterfaceByName("eth0")
-		if err == nil {
-			copy(mac[:], ifc.HardwareAddr)
-		}
-		return err
-	}))
+	mac, err := forge.Hardware(w.Balancer, "eth0")
+	w.Check(err)
 	p, err := forge.Open(w.Client, "eth0", mac)
 	w.Check(err)
 	w.Cleanup(func() { p.Close() })

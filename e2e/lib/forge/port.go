@@ -44,6 +44,18 @@ func Open(n *lab.Node, dev string, peer [6]byte) (*Port, error) {
 	return p, err
 }
 
+// Hardware returns the link-layer address of a node's device.
+func Hardware(n *lab.Node, dev string) (address [6]byte, err error) {
+	err = n.Do(func() error {
+		ifc, err := net.InterfaceByName(dev)
+		if err == nil {
+			copy(address[:], ifc.HardwareAddr)
+		}
+		return err
+	})
+	return address, err
+}
+
 // Close ends it.
 func (p *Port) Close() error { return unix.Close(p.fd) }
 
