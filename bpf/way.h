@@ -129,9 +129,9 @@ static __always_inline int reject_hop_limit(struct __sk_buff *ctx, struct packet
 
 /*
  * Selects the way of a new flow to the backend p->to.dst, which is on this
- * node if `local`, and sets p->to.src and p->to.ifindex. A flow whose client
- * cannot be reached begins not at all: the source is a subnet's broadcast address,
- * an address of this node, or has no route. Returns 0, or a verdict.
+ * node if `local`, and sets p->to.src and p->to.ifindex. A flow does not begin
+ * if its client cannot be reached: the source is a subnet's broadcast address, an
+ * address of this node, or has no route. Returns 0, or a verdict.
  */
 static __always_inline int select_way(struct __sk_buff *ctx, struct packet *p, bool local, enum way *way)
 {
