@@ -145,8 +145,9 @@ static __always_inline void count_established(__u32 frontend, __s32 change)
 static __always_inline bool over_share(__u32 frontend)
 {
 	const struct config *c = config();
-	const __u32 *own = established_flows(frontend), *all = established_flows(ALL_FRONTENDS);
-	return c && own && all && c->flows_nearly_full && *all >= c->flows_nearly_full && *own >= c->flows_share;
+	/* Signed: a flow that another CPU ends before this one has counted it makes them -1 for a moment. */
+	const __s32 *own = (const __s32 *)established_flows(frontend), *all = (const __s32 *)established_flows(ALL_FRONTENDS);
+	return c && own && all && c->flows_nearly_full && *all >= (__s32)c->flows_nearly_full && *own >= (__s32)c->flows_share;
 }
 
 /* Deletes both entries of the flow. */
