@@ -102,7 +102,9 @@ __noinline int handle_frontend(struct __sk_buff *ctx, struct packet *p, const st
 		return TC_ACT_SHOT;
 	__u32 id = select_backend(&p->key, fe->index);
 	if (f && !(f->flags & FLOW_CLOSED) && (f->backend == id || draining())) {
-		int verdict = serve(ctx, p, f);
+		if (change_port(p, f))
+			f = find_evictable(&p->key);
+		int verdict = f ? serve(ctx, p, f) : NO_FLOW;
 		if (verdict != NO_FLOW)
 			return verdict;
 		f = NULL;

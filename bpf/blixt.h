@@ -292,7 +292,7 @@ enum counter {
 	COUNTER_FLOW_TABLE_FULL,       /* `flows` is full: the flow stays in `new_flows`, where it may be evicted */
 	COUNTER_FLOW_OVER_SHARE,       /* the same: `flows` is nearly full, and the frontend has its share */
 	COUNTER_FLOW_EXPIRED,	       /* flow removed, when a packet arrived after its idle time-out */
-	COUNTER_FLOW_PORT_CHANGED,     /* flow got another source port because its own was taken */
+	COUNTER_FLOW_PORT_CHANGED,     /* flow got another source port because its own was taken, or its SYN not answered */
 	COUNTER_FLOW_ANSWERED_ELSEWHERE, /* flow to a backend of this node whose answers leave by an interface without the program */
 	COUNTER_HOST_TRANSLATED,       /* packet of the host itself translated: a flow has the source port that the host chose */
 	COUNTER_DRAINED,	       /* passed on unchanged while draining: belongs to no known flow */

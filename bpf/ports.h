@@ -88,14 +88,14 @@ static __always_inline void set_port(struct packet *p, __u32 port)
 
 /*
  * Tries a few ports, in an order of the client's own, so that clients rarely
- * try the same. `replaced` tells what kind of holder the ports are known to
- * have at best.
+ * try the same. `attempt` leads to another order. `replaced` tells what kind of
+ * holder the ports are known to have at best.
  */
-__noinline bool try_ports(struct packet *p, __u32 first, __u32 count, int replaced)
+__noinline bool try_ports(struct packet *p, __u32 first, __u32 count, __u32 attempt, int replaced)
 {
 	if (!p)
 		return false;
-	__u32 hash = client_hash(&p->key), step = hash / count | 1;
+	__u32 hash = client_hash(&p->key) + attempt, step = hash / count | 1;
 	for (int i = 0; i < PORT_TRIES; i++) {
 		set_port(p, first + (hash + i * step) % count);
 		if (claim_tuple(&p->reply_key, &p->reply, replaced ? replaced : i < FREE_PORT_TRIES ? HOLDER_NONE : HOLDER_PAST))
@@ -158,7 +158,7 @@ __noinline bool scan_ports(struct packet *p, __u32 first, __u32 count, struct po
  * would need a scan, scans end with SCAN_LIMIT, and whoever is missed least of a
  * few holders is replaced.
  */
-static __always_inline bool claim_port_of(struct packet *p, struct ports ports, bool privileged)
+static __always_inline bool claim_port_of(struct packet *p, struct ports ports, bool privileged, __u32 attempt)
 {
 	__u32 i = 2 * p->to.backend + privileged, tick = now();
 	struct port_search *search = bpf_map_lookup_elem(&port_searches, &i);
@@ -169,11 +169,11 @@ static __always_inline bool claim_port_of(struct packet *p, struct ports ports, 
 		search->scanned = 0;
 		search->tick = tick;
 	}
-	if (try_ports(p, ports.first, ports.count, search->best))
+	if (try_ports(p, ports.first, ports.count, attempt, search->best))
 		return true;
 	if (search->scanned < SCAN_LIMIT)
 		return scan_ports(p, ports.first, ports.count, search);
-	return try_ports(p, ports.first, ports.count, HOLDER_CLOSED) || try_ports(p, ports.first, ports.count, HOLDER_HALF_OPEN);
+	return try_ports(p, ports.first, ports.count, attempt, HOLDER_CLOSED) || try_ports(p, ports.first, ports.count, attempt, HOLDER_HALF_OPEN);
 }
 
 /*
@@ -196,13 +196,14 @@ static __always_inline struct ports privileged_ports(const struct config *c)
  * entries. A privileged port gets a privileged one (RFC 4787, REQ-3a), as long
  * as there is one. Returns false if no port is free.
  */
-static __always_inline bool claim_port(struct packet *p)
+__noinline bool claim_port(struct packet *p, __u32 attempt)
 {
 	const struct config *c = config();
-	if (!c || c->snat_max < c->snat_min)
+	if (!p || !c || c->snat_max < c->snat_min)
 		return false;
 	struct ports all = { c->snat_min, c->snat_max - c->snat_min + 1 };
-	return (bpf_ntohs(p->key.sport) < PRIVILEGED_END && claim_port_of(p, privileged_ports(c), true)) || claim_port_of(p, all, false);
+	return (bpf_ntohs(p->key.sport) < PRIVILEGED_END && claim_port_of(p, privileged_ports(c), true, attempt)) ||
+	       claim_port_of(p, all, false, attempt);
 }
 
 /* Sets the way of a new flow, and makes p->reply and its key from p->to. */
@@ -241,7 +242,7 @@ static __always_inline int reject_ports_exhausted(struct __sk_buff *ctx, struct 
 static __always_inline int insert_flow_pair(struct __sk_buff *ctx, struct packet *p, bool keep_port)
 {
 	if (!(keep_port && claim_tuple(&p->reply_key, &p->reply, HOLDER_PAST))) {
-		if (!claim_port(p))
+		if (!claim_port(p, 0))
 			return reject_ports_exhausted(ctx, p);
 		if (keep_port)
 			count(COUNTER_FLOW_PORT_CHANGED);
@@ -251,6 +252,34 @@ static __always_inline int insert_flow_pair(struct __sk_buff *ctx, struct packet
 		return 0;
 	delete_evictable(&p->reply_key);
 	return drop(COUNTER_DROP_NEW_FLOW);
+}
+
+/*
+ * Gives the flow another source port, if its client repeats a SYN that nobody
+ * has answered. Perhaps the port was no good: its last connection is still in
+ * the server's TIME_WAIT, or the host has a use of it that began before the
+ * program was there, and gets the answer. f is the forward entry.
+ */
+__noinline bool change_port(struct packet *p, const struct flow *f)
+{
+	struct flow_key old;
+
+	if (!p || !f || !(f->flags & FLOW_SNAT) || !silent(f))
+		return false;
+	p->to = *f;
+	peer_key(&p->key, &p->to, &old);
+	const struct flow *reply = find_evictable(&old);
+	if (!reply)
+		return false;
+	p->reply = *reply;
+	p->reply_key = old;
+	if (!same_flow(&p->key, f) || !same_flow(&old, reply) || !claim_port(p, now()))
+		return false;
+	if (p->reply_key.dport != old.dport) {
+		delete_evictable(&old);
+		count(COUNTER_FLOW_PORT_CHANGED);
+	}
+	return !insert_evictable(&p->key, &p->to, BPF_ANY);
 }
 
 #endif /* BLIXT_PORTS_H */

@@ -155,9 +155,8 @@ type dialer interface {
 	Dial(network, from, addr string, limit time.Duration) (net.Conn, error)
 }
 
-// askLimit is how long an answer may take: long enough for three repeated SYNs, which
-// Linux sends after 1, 3 and 7 seconds.
-const askLimit = 8 * time.Second
+// askLimit is how long an answer may take.
+const askLimit = 2 * time.Second
 
 // ask sends one question from a machine, and from a port if one is given.
 func ask(from dialer, network, port, addr string) (a answer, err error) {
