@@ -76,6 +76,7 @@ struct packet {
 	__u32 segment;	     /* the same, of the largest packet that segmentation (GSO) will make of it */
 	__u32 seq;	     /* TCP */
 	__u32 ack;	     /* TCP */
+	__be32 flow_info;    /* what rules of the FIB may ask for: IPv4: the type of service; IPv6: traffic class and flow label */
 	__u32 fragment_id;   /* as on the wire */
 	__u32 fragment_to;   /* the one that it gets */
 	__u16 l3;	     /* offset of the IP header: 0 on devices without a link header */
@@ -232,6 +233,7 @@ static __always_inline enum parsed parse_ipv4(struct __sk_buff *ctx, struct pack
 	map_ipv4(&p->key.dst, ip.daddr);
 	p->key.protocol = ip.protocol;
 	p->hop_limit = ip.ttl;
+	p->flow_info = ip.tos;
 	p->ip_check = ip.check;
 	__u16 fragment = bpf_ntohs(ip.frag_off);
 	p->dont_fragment = fragment & IPV4_DF;
@@ -294,6 +296,7 @@ static __always_inline enum parsed parse_ipv6(struct __sk_buff *ctx, struct pack
 	if (embeds_ipv4(&p->key.src) || embeds_ipv4(&p->key.dst))
 		return NOT_IP;
 	p->hop_limit = ip.hop_limit;
+	p->flow_info = *(__be32 *)&ip & bpf_htonl(0x0fffffff);
 	p->dont_fragment = true; /* routers never fragment IPv6 */
 
 	__u32 at = p->l3 + sizeof(ip), fragment_at = 0;

@@ -81,6 +81,12 @@ static __always_inline bool same_from_host(struct __sk_buff *ctx, const struct p
 /*
  * Looks up the route p->route from src to dst. If src is zero, any source will
  * do, and p->route.src gets the node's address on that route.
+ *
+ * The ports are those of p->to, which a flow's packets have in common, fragments
+ * included. By them the kernel chooses among equal paths where
+ * net.ipv4.fib_multipath_hash_policy is 1, and by addresses alone where it is 0.
+ * So a flow keeps its path, and rules that name ports or the type of service are
+ * heeded.
  */
 __noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct addr *src, const struct addr *dst)
 {
@@ -92,6 +98,9 @@ __noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct 
 
 	fib.tot_len = p->segment > 0xffff ? 0xffff : p->segment;
 	fib.ifindex = ctx->ifindex;
+	fib.sport = p->to.sport;
+	fib.dport = p->to.dport;
+	fib.flowinfo = p->flow_info;
 	set_addresses(&fib, p, src, dst);
 	long rc = bpf_fib_lookup(ctx, &fib, sizeof(fib), want_source ? BPF_FIB_LOOKUP_SRC : 0);
 	/* A kernel before 6.7 returns a negative number. For IPv4 a missing source has no return code: the address is zero. */
@@ -99,7 +108,7 @@ __noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct 
 	if (want_source && (rc < 0 || rc == BPF_FIB_LKUP_RET_NO_SRC_ADDR)) {
 		fib.ifindex = ctx->ifindex; /* the first call has overwritten these three */
 		fib.tot_len = p->segment > 0xffff ? 0xffff : p->segment;
-		fib.rt_metric = 0;
+		fib.flowinfo = p->flow_info;
 		rc = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
 	}
 
