@@ -24,6 +24,7 @@
  *   ports.h      tuples and source ports of new flows
  *   hostports.h  the host's own connections from our ports
  *   fragment.h   ports and identification of fragmented datagrams
+ *   held.h       fragments that come before the first one
  *   trust.h      what is not believed about a packet's origin
  *   forward.h    begins, serves and resets flows
  *   icmp.h       ICMP errors about flows
@@ -217,7 +218,7 @@ static __always_inline int handle_packet(struct __sk_buff *ctx, struct packet *p
 {
 	if (take_mark(ctx, p))
 		return TCX_NEXT;
-	if (ctx->tc_index == FIRST_PIECE && !insert_fragment_header(ctx, p))
+	if (ctx->tc_index && !heed_mark(ctx, p))
 		return drop(COUNTER_DROP_ERROR);
 	if (!p->egress && ctx->pkt_type != PACKET_HOST)
 		return TCX_NEXT; /* seen by a bridge or a promiscuous device: not sent to this host */
@@ -227,8 +228,12 @@ static __always_inline int handle_packet(struct __sk_buff *ctx, struct packet *p
 		return pass(COUNTER_NOT_OURS);
 	case MALFORMED:
 		return pass(COUNTER_MALFORMED);
-	case PARSED:
-		return handle_ports(ctx, p);
+	case PARSED: {
+		int verdict = handle_ports(ctx, p);
+		if (p->fragment == FIRST_FRAGMENT)
+			pass_fragment(ctx, p);
+		return verdict;
+	}
 	case PARSED_ICMP:
 		if (is_icmp_error(p)) {
 			int verdict = serve_icmp_error(ctx, p);
@@ -237,8 +242,16 @@ static __always_inline int handle_packet(struct __sk_buff *ctx, struct packet *p
 		}
 		break;
 	case PARSED_UNKNOWN:
-		if (p->fragment == LATER_FRAGMENT && recall_fragment(p))
+		if (p->fragment != LATER_FRAGMENT)
+			break;
+		switch (follow_first(ctx, p)) {
+		case FIRST_OURS:
 			return handle_ports(ctx, p);
+		case FIRST_AWAITED:
+			return drop(COUNTER_FRAGMENT_HELD);
+		default:
+			break;
+		}
 		break;
 	}
 	return handle_no_flow(ctx, p, kind);

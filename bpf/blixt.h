@@ -207,6 +207,20 @@ struct fragment {
 	__u32 first_seen; /* tick of the first fragment */
 };
 
+/* Key of `held_slots`: a datagram's later fragments that came before the first. 44 bytes. */
+struct held_key {
+	struct fragment_key datagram;
+	__u32 slot; /* 0, 1, ... */
+};
+
+/* Element of `held`: a later fragment, from its IP header on. */
+struct held_fragment {
+	__u64 number; /* of all fragments that were kept; 0: being written */
+	__u32 tick;
+	__u32 len;
+	__u8 bytes[HELD_LEN];
+};
+
 enum config_flag {
 	/* Serve the known flows and pass everything else on to the next program. */
 	CONFIG_DRAIN = 1,
@@ -296,6 +310,7 @@ enum counter {
 	COUNTER_FLOW_ANSWERED_ELSEWHERE, /* flow to a backend of this node whose answers leave by an interface without the program */
 	COUNTER_HOST_TRANSLATED,       /* packet of the host itself translated: a flow has the source port that the host chose */
 	COUNTER_DRAINED,	       /* passed on unchanged while draining: belongs to no known flow */
+	COUNTER_FRAGMENT_HELD,	       /* later fragment kept: it is forwarded if its first one comes within half a minute */
 	COUNTER_FRAGMENTED,	       /* packet split into fragments, which count as packets of their own: larger than the path MTU */
 	COUNTER_REJECT_NO_BACKEND,     /* rejected: frontend without a backend, or reject slot */
 	COUNTER_REJECT_UNSERVED,       /* rejected: port of an exclusive address without a frontend */

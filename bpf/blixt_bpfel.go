@@ -101,28 +101,29 @@ const (
 	BlixtCounterCOUNTER_FLOW_ANSWERED_ELSEWHERE BlixtCounter = 15
 	BlixtCounterCOUNTER_HOST_TRANSLATED         BlixtCounter = 16
 	BlixtCounterCOUNTER_DRAINED                 BlixtCounter = 17
-	BlixtCounterCOUNTER_FRAGMENTED              BlixtCounter = 18
-	BlixtCounterCOUNTER_REJECT_NO_BACKEND       BlixtCounter = 19
-	BlixtCounterCOUNTER_REJECT_UNSERVED         BlixtCounter = 20
-	BlixtCounterCOUNTER_REJECT_BACKEND_GONE     BlixtCounter = 21
-	BlixtCounterCOUNTER_REJECT_PORTS_EXHAUSTED  BlixtCounter = 22
-	BlixtCounterCOUNTER_REJECT_TOO_BIG          BlixtCounter = 23
-	BlixtCounterCOUNTER_REJECT_UNREACHABLE      BlixtCounter = 24
-	BlixtCounterCOUNTER_REJECT_HOP_LIMIT        BlixtCounter = 25
-	BlixtCounterCOUNTER_DROP_MARTIAN            BlixtCounter = 26
-	BlixtCounterCOUNTER_DROP_NO_FLOW            BlixtCounter = 27
-	BlixtCounterCOUNTER_DROP_FLOW_GONE          BlixtCounter = 28
-	BlixtCounterCOUNTER_DROP_FRAGMENT           BlixtCounter = 29
-	BlixtCounterCOUNTER_DROP_UNSUPPORTED        BlixtCounter = 30
-	BlixtCounterCOUNTER_DROP_NEW_FLOW           BlixtCounter = 31
-	BlixtCounterCOUNTER_DROP_NO_ROUTE           BlixtCounter = 32
-	BlixtCounterCOUNTER_DROP_FORWARDING_OFF     BlixtCounter = 33
-	BlixtCounterCOUNTER_DROP_NO_SOURCE          BlixtCounter = 34
-	BlixtCounterCOUNTER_DROP_HOP_LIMIT          BlixtCounter = 35
-	BlixtCounterCOUNTER_DROP_ANSWER_LIMIT       BlixtCounter = 36
-	BlixtCounterCOUNTER_DROP_TOO_BIG            BlixtCounter = 37
-	BlixtCounterCOUNTER_DROP_ERROR              BlixtCounter = 38
-	BlixtCounterCOUNTERS                        BlixtCounter = 39
+	BlixtCounterCOUNTER_FRAGMENT_HELD           BlixtCounter = 18
+	BlixtCounterCOUNTER_FRAGMENTED              BlixtCounter = 19
+	BlixtCounterCOUNTER_REJECT_NO_BACKEND       BlixtCounter = 20
+	BlixtCounterCOUNTER_REJECT_UNSERVED         BlixtCounter = 21
+	BlixtCounterCOUNTER_REJECT_BACKEND_GONE     BlixtCounter = 22
+	BlixtCounterCOUNTER_REJECT_PORTS_EXHAUSTED  BlixtCounter = 23
+	BlixtCounterCOUNTER_REJECT_TOO_BIG          BlixtCounter = 24
+	BlixtCounterCOUNTER_REJECT_UNREACHABLE      BlixtCounter = 25
+	BlixtCounterCOUNTER_REJECT_HOP_LIMIT        BlixtCounter = 26
+	BlixtCounterCOUNTER_DROP_MARTIAN            BlixtCounter = 27
+	BlixtCounterCOUNTER_DROP_NO_FLOW            BlixtCounter = 28
+	BlixtCounterCOUNTER_DROP_FLOW_GONE          BlixtCounter = 29
+	BlixtCounterCOUNTER_DROP_FRAGMENT           BlixtCounter = 30
+	BlixtCounterCOUNTER_DROP_UNSUPPORTED        BlixtCounter = 31
+	BlixtCounterCOUNTER_DROP_NEW_FLOW           BlixtCounter = 32
+	BlixtCounterCOUNTER_DROP_NO_ROUTE           BlixtCounter = 33
+	BlixtCounterCOUNTER_DROP_FORWARDING_OFF     BlixtCounter = 34
+	BlixtCounterCOUNTER_DROP_NO_SOURCE          BlixtCounter = 35
+	BlixtCounterCOUNTER_DROP_HOP_LIMIT          BlixtCounter = 36
+	BlixtCounterCOUNTER_DROP_ANSWER_LIMIT       BlixtCounter = 37
+	BlixtCounterCOUNTER_DROP_TOO_BIG            BlixtCounter = 38
+	BlixtCounterCOUNTER_DROP_ERROR              BlixtCounter = 39
+	BlixtCounterCOUNTERS                        BlixtCounter = 40
 )
 
 type BlixtFlow struct {
@@ -222,6 +223,20 @@ type BlixtFrontendKey struct {
 	Pad      uint8
 }
 
+type BlixtHeldFragment struct {
+	_      structs.HostLayout
+	Number uint64
+	Tick   uint32
+	Len    uint32
+	Bytes  [1504]uint8
+}
+
+type BlixtHeldKey struct {
+	_        structs.HostLayout
+	Datagram BlixtFragmentKey
+	Slot     uint32
+}
+
 type BlixtHostPort struct {
 	_        structs.HostLayout
 	LastSeen uint32
@@ -255,6 +270,9 @@ const (
 	BlixtLimitMAX_MASQUERADED_PORTS BlixtLimit = 16384
 	BlixtLimitMAX_RING_SLOTS        BlixtLimit = 4194304
 	BlixtLimitMAX_FRAGMENTS         BlixtLimit = 16384
+	BlixtLimitMAX_HELD              BlixtLimit = 1024
+	BlixtLimitHELD_LEN              BlixtLimit = 1504
+	BlixtLimitMAX_BACKEND_ADDRESSES BlixtLimit = 8192
 	BlixtLimitMAX_LINKS             BlixtLimit = 4096
 )
 
@@ -265,6 +283,7 @@ type BlixtPacket struct {
 	Segment      uint32
 	Seq          uint32
 	Ack          uint32
+	FlowInfo     uint32
 	FragmentId   uint32
 	FragmentTo   uint32
 	L3           uint16
@@ -283,7 +302,8 @@ type BlixtPacket struct {
 	Complete     bool
 	Egress       bool
 	Host         bool
-	_            [3]byte
+	Released     bool
+	_            [2]byte
 	Payload      uint32
 	To           BlixtFlow
 	Reply        BlixtFlow
@@ -302,7 +322,6 @@ type BlixtPacket struct {
 		ByKernel bool
 		_        [3]byte
 	}
-	_    [4]byte
 	Rest struct {
 		_       structs.HostLayout
 		Flags   uint64
@@ -356,6 +375,7 @@ const (
 const (
 	BlixtMapAddresses        = "addresses"
 	BlixtMapAnswerBuckets    = "answer_buckets"
+	BlixtMapBackendAddresses = "backend_addresses"
 	BlixtMapBackendFlows     = "backend_flows"
 	BlixtMapBackends         = "backends"
 	BlixtMapBlixtLayout2     = "blixt_layout_2"
@@ -366,6 +386,9 @@ const (
 	BlixtMapFragments        = "fragments"
 	BlixtMapFrontendStats    = "frontend_stats"
 	BlixtMapFrontends        = "frontends"
+	BlixtMapHeld             = "held"
+	BlixtMapHeldNumbers      = "held_numbers"
+	BlixtMapHeldSlots        = "held_slots"
 	BlixtMapHostPorts        = "host_ports"
 	BlixtMapIcmpFragments    = "icmp_fragments"
 	BlixtMapLinkPackets      = "link_packets"
@@ -431,6 +454,7 @@ type BlixtProgramSpecs struct {
 type BlixtMapSpecs struct {
 	Addresses        *ebpf.MapSpec `ebpf:"addresses"`
 	AnswerBuckets    *ebpf.MapSpec `ebpf:"answer_buckets"`
+	BackendAddresses *ebpf.MapSpec `ebpf:"backend_addresses"`
 	BackendFlows     *ebpf.MapSpec `ebpf:"backend_flows"`
 	Backends         *ebpf.MapSpec `ebpf:"backends"`
 	BlixtLayout2     *ebpf.MapSpec `ebpf:"blixt_layout_2"`
@@ -441,6 +465,9 @@ type BlixtMapSpecs struct {
 	Fragments        *ebpf.MapSpec `ebpf:"fragments"`
 	FrontendStats    *ebpf.MapSpec `ebpf:"frontend_stats"`
 	Frontends        *ebpf.MapSpec `ebpf:"frontends"`
+	Held             *ebpf.MapSpec `ebpf:"held"`
+	HeldNumbers      *ebpf.MapSpec `ebpf:"held_numbers"`
+	HeldSlots        *ebpf.MapSpec `ebpf:"held_slots"`
 	HostPorts        *ebpf.MapSpec `ebpf:"host_ports"`
 	IcmpFragments    *ebpf.MapSpec `ebpf:"icmp_fragments"`
 	LinkPackets      *ebpf.MapSpec `ebpf:"link_packets"`
@@ -482,6 +509,7 @@ func (o *BlixtObjects) Close() error {
 type BlixtMaps struct {
 	Addresses        *ebpf.Map `ebpf:"addresses"`
 	AnswerBuckets    *ebpf.Map `ebpf:"answer_buckets"`
+	BackendAddresses *ebpf.Map `ebpf:"backend_addresses"`
 	BackendFlows     *ebpf.Map `ebpf:"backend_flows"`
 	Backends         *ebpf.Map `ebpf:"backends"`
 	BlixtLayout2     *ebpf.Map `ebpf:"blixt_layout_2"`
@@ -492,6 +520,9 @@ type BlixtMaps struct {
 	Fragments        *ebpf.Map `ebpf:"fragments"`
 	FrontendStats    *ebpf.Map `ebpf:"frontend_stats"`
 	Frontends        *ebpf.Map `ebpf:"frontends"`
+	Held             *ebpf.Map `ebpf:"held"`
+	HeldNumbers      *ebpf.Map `ebpf:"held_numbers"`
+	HeldSlots        *ebpf.Map `ebpf:"held_slots"`
 	HostPorts        *ebpf.Map `ebpf:"host_ports"`
 	IcmpFragments    *ebpf.Map `ebpf:"icmp_fragments"`
 	LinkPackets      *ebpf.Map `ebpf:"link_packets"`
@@ -509,6 +540,7 @@ func (m *BlixtMaps) Close() error {
 	return _BlixtClose(
 		m.Addresses,
 		m.AnswerBuckets,
+		m.BackendAddresses,
 		m.BackendFlows,
 		m.Backends,
 		m.BlixtLayout2,
@@ -519,6 +551,9 @@ func (m *BlixtMaps) Close() error {
 		m.Fragments,
 		m.FrontendStats,
 		m.Frontends,
+		m.Held,
+		m.HeldNumbers,
+		m.HeldSlots,
 		m.HostPorts,
 		m.IcmpFragments,
 		m.LinkPackets,

@@ -3,7 +3,7 @@
 #ifndef BLIXT_FORWARD_H
 #define BLIXT_FORWARD_H
 
-#include "fragment.h"
+#include "held.h"
 #include "hostports.h"
 #include "trust.h"
 
@@ -194,6 +194,8 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 	verdict = insert_flow_pair(ctx, p, !(to->flags & FLOW_SNAT));
 	if (verdict)
 		return verdict;
+	if (is_udp(&p->key))
+		remember_backend(p);
 	count(COUNTER_FLOW_NEW);
 	count_new_flow(fe->index, id);
 	return 0;

@@ -63,35 +63,31 @@ static __noinline void remember_fragment(struct packet *p)
 		bpf_map_update_elem(&new_fragments, &key, &f, BPF_ANY);
 }
 
-/* Completes the key of a later fragment. Returns false if the first fragment is unknown. */
-static __noinline bool recall_fragment(struct packet *p)
+/* What is known of the first fragment when a later one comes. */
+enum first_fragment {
+	FIRST_UNKNOWN,
+	FIRST_AWAITED, /* the later one is kept until it comes */
+	FIRST_NOT_OURS,
+	FIRST_OURS,
+};
+
+/* Completes the key of a later fragment if the first one was ours. */
+static __noinline enum first_fragment recall_fragment(struct packet *p)
 {
 	struct fragment_key key;
 	if (!p)
-		return false;
+		return FIRST_UNKNOWN;
 	fragment_key(p, &key);
 	const struct fragment *f = find_fragment(&key);
 	if (!f)
-		return false;
+		return FIRST_UNKNOWN;
+	if (!f->protocol)
+		return FIRST_NOT_OURS;
 	p->key.sport = f->sport;
 	p->key.dport = f->dport;
 	p->key.protocol = f->protocol;
 	p->fragment_to = f->id;
-	return true;
-}
-
-/* Prepares a fragment to be rewritten, in its length and its identification. Returns false if the kernel rejected a part. */
-static __noinline bool prepare_fragment(struct __sk_buff *ctx, struct packet *p)
-{
-	if (!p || !trim(ctx, p))
-		return false;
-	if (p->fragment == FIRST_FRAGMENT)
-		remember_fragment(p);
-	if (p->version == 6)
-		return bpf_skb_store_bytes(ctx, p->fragment_at + IPV6_FRAGMENT_ID, &p->fragment_to, 4, BPF_F_RECOMPUTE_CSUM) == 0;
-	__be16 id = p->fragment_to;
-	p->ip_check = ~fold((__u64)(__u16)~p->ip_check + (__u16)~p->fragment_id + id); /* rewrite_ip stores it */
-	return bpf_skb_store_bytes(ctx, p->l3 + IPV4_ID, &id, 2, 0) == 0;
+	return FIRST_OURS;
 }
 
 #endif /* BLIXT_FRAGMENT_H */

@@ -53,11 +53,31 @@ func TestFragments(t *testing.T) {
 		l.serve(ip, proto, local)
 		in := establishing(proto, ip.client, port(ip.vip, "80")).withSize(1500)
 		in.df = false
-		l.ingress(outside, in.fragment(512, 0)).dropped("drop_fragment")
+		l.ingress(outside, in.fragment(512, 0)).dropped("fragment_held")
+		l.egressForwarded(pods, in.fragment(512, 0)).dropped("drop_fragment")
+		l.config(BlixtConfigFlagCONFIG_DRAIN)
+		in.id++
+		l.ingress(outside, in.fragment(512, 0)).untouched("drained") // the program that takes over keeps it
+		l.config(0)
 		in = in.to(port(ip.shared, "80"))
-		l.ingress(outside, in.fragment(512, 0)).untouched("not_ours")
+		l.ingress(outside, in.fragment(512, 0)).dropped("fragment_held")
 		in = in.to(ip.remote)
 		l.ingress(outside, in.fragment(512, 0)).untouched("not_ours")
+		in.id++
+		l.must(l.BackendAddresses.Put(addrOf(in.src.Addr()), uint32(0)))
+		l.ingress(outside, in.fragment(512, 0)).dropped("fragment_held")
+		in.id++
+		in = in.withSize(1600) // more than an Ethernet frame holds
+		l.ingress(outside, in.fragment(8, 0)).untouched("not_ours")
+	})
+	forEachProtocol(c, "later fragment whose first was not ours", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, local)
+		in := establishing(proto, ip.client, port(ip.vip, "81")).withSize(1500)
+		in.df = false
+		l.ingress(outside, in.to(port(ip.shared, "81")).fragment(0, 512)).untouched("not_ours")
+		l.ingress(outside, in.to(port(ip.shared, "81")).fragment(512, 0)).untouched("not_ours")
+		l.ingress(outside, in.fragment(0, 512)) // rejected
+		l.ingress(outside, in.fragment(512, 0)).dropped("drop_fragment")
 	})
 	forEachProtocol(c, "later fragment of another datagram", func(l *lb, ip ipVersion, proto uint8) {
 		l.serve(ip, proto, local)
@@ -71,7 +91,7 @@ func TestFragments(t *testing.T) {
 		} {
 			g := in.fragment(512, 0)
 			change(&g)
-			l.ingress(outside, g).dropped("drop_fragment")
+			l.ingress(outside, g).dropped("fragment_held")
 		}
 	})
 	forEachProtocol(c, "first fragment to an unserved port", func(l *lb, ip ipVersion, proto uint8) {

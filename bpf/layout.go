@@ -17,7 +17,7 @@ const LayoutPrefix = "blixt_layout_"
 var LayoutMap = fmt.Sprintf("%s%d", LayoutPrefix, Layout)
 
 // MapNames returns the names of the maps that a writer uses: all except those
-// that only the program uses: new_flows, fragments, icmp_fragments,
+// that only the program uses: those of fragments, new_flows, backend_addresses,
 // answer_buckets and packets.
 func MapNames() []string {
 	return []string{

@@ -32,6 +32,12 @@ enum limit {
 	MAX_RING_SLOTS = 4194304,
 	/* Datagrams whose later fragments are still to come, of each of two kinds; about 104 B each: 3.4 MB. */
 	MAX_FRAGMENTS = 16384,
+	/* Later fragments that came before the first; about 1.5 KB each: 1.6 MB. */
+	MAX_HELD = 1024,
+	/* Bytes of one of them: what an Ethernet frame holds. */
+	HELD_LEN = 1504,
+	/* Addresses from which backends may send fragments; about 80 B each: 0.7 MB. */
+	MAX_BACKEND_ADDRESSES = 8192,
 	/* Interfaces with packet counters of their own; a larger interface index is taken modulo this number. */
 	MAX_LINKS = 4096,
 };
@@ -118,6 +124,8 @@ enum clock {
 #define ANSWER_INTERVAL 250000ULL /* ns */
 /* Time for which the fragments of a datagram belong together: as long as Linux waits for the last one (net.ipv4.ipfrag_time). */
 #define FRAGMENT_TICKS SECONDS_TO_TICKS(30)
+/* Later fragments of one datagram that are kept: of 12 KB for an MTU of 1,500. */
+#define HELD_SLOTS 8
 /* Fragments that one packet is split into: a datagram of 64 KB for an MTU of 1,280 makes 53. */
 #define MAX_PIECES 64
 /* Bytes of data in one of them: bpf_skb_adjust_room removes at most 4,095 at once, and a fragment's data is a multiple of 8. */

@@ -148,6 +148,38 @@ struct {
 	__type(value, struct fragment);
 } new_fragments SEC(".maps");
 
+/* Later fragments that came before the first one, by number % MAX_HELD: the oldest is overwritten. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_HELD);
+	__type(key, __u32);
+	__type(value, struct held_fragment);
+} held SEC(".maps");
+
+/* Their numbers, by datagram. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 2 * MAX_HELD);
+	__type(key, struct held_key);
+	__type(value, __u64);
+} held_slots SEC(".maps");
+
+/* How many there were. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} held_numbers SEC(".maps");
+
+/* Backends that a UDP flow was begun to. Fragments from elsewhere are not kept: see held.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_BACKEND_ADDRESSES);
+	__type(key, struct addr);
+	__type(value, __u32);
+} backend_addresses SEC(".maps");
+
 /* The number of fragmented datagrams that were translated. It is the identification of the next one. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

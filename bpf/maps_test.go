@@ -34,6 +34,8 @@ func (l *lb) clear() {
 	deleteAll[BlixtFlowKey, BlixtHostPort](l, l.MasqueradedPorts)
 	deleteAll[BlixtFragmentKey, BlixtFragment](l, l.Fragments)
 	deleteAll[BlixtFragmentKey, BlixtFragment](l, l.NewFragments)
+	deleteAll[BlixtHeldKey, uint64](l, l.HeldSlots)
+	deleteAll[BlixtAddr, uint32](l, l.BackendAddresses)
 	for i := range l.PortSearches.MaxEntries() {
 		l.must(l.PortSearches.Put(i, BlixtPortSearch{}))
 	}

@@ -94,6 +94,7 @@ struct packet {
 	bool complete;	/* skb->csum is the sum of the whole packet (CHECKSUM_COMPLETE); set by rewrite_ip */
 	bool egress;	    /* seen at the egress hook */
 	bool host;	    /* made by a socket of this host */
+	bool released;	    /* a fragment that was kept until the first one came */
 	__u32 payload;	    /* TCP: bytes behind the header */
 	/* What becomes of the packet. Not cleared for each one: written before it is read. */
 	struct flow to;	   /* its flow's entry, with the tuple that it gets */
