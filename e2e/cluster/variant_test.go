@@ -120,6 +120,7 @@ func withLayout(number int) func(string) string {
 	return func(text string) string {
 		text = strings.ReplaceAll(text, bpf.LayoutMap, fmt.Sprintf("blixt_layout_%d", number))
 		text = strings.ReplaceAll(text, fmt.Sprintf("\tBLIXT_LAYOUT = %d,\n", bpf.Layout), fmt.Sprintf("\tBLIXT_LAYOUT = %d,\n", number))
+		text = strings.ReplaceAll(text, "sizeof(struct config) == 128,", "sizeof(struct config) == 136,")
 		return configEnd.ReplaceAllString(text, "$1\n\t__u64 more;$2")
 	}
 }
