@@ -58,8 +58,8 @@ enum clock {
 /* UDP, and a TCP connection that ends: as long as conntrack keeps the tuple by default (udp_timeout_stream, time_wait). */
 #define HOST_TICKS SECONDS_TO_TICKS(120)
 
-/* CPUs whose counters are added up. On one with more, a program may be overlooked that only the others run. */
-#define MAX_CPUS 1024
+/* CPUs that are asked whether they have seen a packet of an interface: the verifier walks through all. The first ones suffice. */
+#define MAX_CPUS 256
 /*
  * Questions to the FIB about one packet that comes in by another device than
  * its flow expects. Each is answered with one of several next hops by a hash:
