@@ -26,6 +26,7 @@ const narrow = 1400
 func TestLargeDatagramsArrive(t *testing.T) {
 	for _, balancer := range []string{"nftables", "Blixt"} {
 		t.Run(balancer, func(t *testing.T) {
+			t.Parallel()
 			w := labtest.New(t, "large-"+strings.ToLower(balancer), 1, 1)
 			servers := map[uint16]*lab.Node{toRemote: w.Backends[0], toLocal: w.Pods[0]}
 			serve(w, balancer, servers)

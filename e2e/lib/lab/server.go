@@ -143,7 +143,7 @@ func parseAnswer(text string) (Answer, error) {
 	return Answer{parts[0], parts[1], parts[2]}, nil
 }
 
-// Ask sends one line or datagram on a connection to a Server and returns the answer.
+// Ask sends one line or datagram on a connection to a Server and returns the answer to it.
 func Ask(c net.Conn, body string, limit time.Duration) (Answer, error) {
 	if err := c.SetDeadline(time.Now().Add(limit)); err != nil {
 		return Answer{}, err
@@ -153,11 +153,16 @@ func Ask(c net.Conn, body string, limit time.Duration) (Answer, error) {
 			return Answer{}, err
 		}
 		buffer := make([]byte, 1<<16)
-		n, err := c.Read(buffer)
-		if err != nil {
-			return Answer{}, err
+		for {
+			n, err := c.Read(buffer)
+			if err != nil {
+				return Answer{}, err
+			}
+			// An answer that comes late is to an earlier question.
+			if a, err := parseAnswer(string(buffer[:n])); err != nil || a.Body == body {
+				return a, err
+			}
 		}
-		return parseAnswer(string(buffer[:n]))
 	}
 	if _, err := io.WriteString(c, body+"\n"); err != nil {
 		return Answer{}, err
