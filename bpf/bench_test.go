@@ -197,7 +197,7 @@ func establishMany(b *testing.B, objs *BlixtObjects, forward, reply packet, n ui
 			}
 			rk.Dst, rk.Dport = f.Src, f.Sport
 		}
-		f.Tag, r.Tag = flowTag(fk), flowTag(rk)
+		f.Tag, r.Tag = FlowTag(fk), FlowTag(rk)
 		for key, value := range map[BlixtFlowKey]BlixtFlow{fk: f, rk: r} {
 			if err := table.Put(key, value); err != nil {
 				b.Fatal(err)

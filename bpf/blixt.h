@@ -158,7 +158,10 @@ enum flow_flag {
  * flow, too (hostports.h): with backend BACKEND_REJECT, generation 0 and
  * frontend NO_FRONTEND.
  */
-enum { NO_FRONTEND = 0xffffffff };
+enum no_flow_of {
+	NO_FRONTEND = 0xffffffff,
+	NO_GENERATION = 0xffffffff, /* of a tombstone: no backend has it */
+};
 
 struct flow {
 	__u32 tag; /* hash of the key. The first member, as the kernel writes it first: see same_flow() in flow.h */

@@ -276,6 +276,13 @@ const (
 	BlixtLimitMAX_LINKS             BlixtLimit = 4096
 )
 
+type BlixtNoFlowOf uint32
+
+const (
+	BlixtNoFlowOfNO_FRONTEND   BlixtNoFlowOf = 4294967295
+	BlixtNoFlowOfNO_GENERATION BlixtNoFlowOf = 4294967295
+)
+
 type BlixtPacket struct {
 	_            structs.HostLayout
 	Key          BlixtFlowKey

@@ -16,6 +16,7 @@ union {
 	enum backend_id backend_id;
 	enum backend_flag backend_flag;
 	enum flow_flag flow_flag;
+	enum no_flow_of no_flow_of;
 	enum config_flag config_flag;
 	enum counter counter;
 } blixt_enums __attribute__((section("enums")));

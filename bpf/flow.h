@@ -27,8 +27,6 @@
 #define EEXIST 17
 /* Not the index of a frontend: the number of established flows of all of them. */
 #define ALL_FRONTENDS 0xfffffffe
-/* The generation of a tombstone: no backend has it. */
-#define NO_GENERATION 0xffffffff
 
 /* The time in ticks. */
 static __always_inline __u32 now(void)

@@ -340,6 +340,16 @@ func TestTombstones(t *testing.T) {
 		l.wantTable(f.reply(), "none")
 		l.egressForwarded(pods, f.reply().segmentIfTCP(ack, 5001, 4711)).untouched("not_ours")
 	})
+	for _, ip := range ipVersions {
+		c[ip.name+" TCP as the sweep leaves them"] = func(l *lb) {
+			l.serve(ip, unix.IPPROTO_TCP, local)
+			f := localFlow{l, ip, unix.IPPROTO_TCP, port(ip.vip, "80"), ip.local, ip.client}
+			l.must(l.NewFlows.Put(keyOf(f.reply()), Tombstone(keyOf(f.reply()), 0)))
+			l.egressForwarded(pods, f.reply().segment(ack|psh, 5001, 1001, "a push after hours")).dropped("drop_flow_gone")
+			l.egressForwarded(pods, f.reply().segment(syn|ack, 1, 1, "")).untouched("not_ours")
+			l.wantTable(f.reply(), "none")
+		}
+	}
 	forEachProtocol(c, "a flow of the same tuple takes its place", func(l *lb, ip ipVersion, proto uint8) {
 		l.serve(ip, proto, local)
 		f := l.openFlow(ip, proto, true)

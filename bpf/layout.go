@@ -2,7 +2,10 @@
 
 package bpf
 
-import "fmt"
+import (
+	"encoding/binary"
+	"fmt"
+)
 
 // Layout is BLIXT_LAYOUT: the version of the maps' layout and of the algorithm
 // that fills rings. All nodes have to compute the same ring for a frontend, so
@@ -16,13 +19,37 @@ const LayoutPrefix = "blixt_layout_"
 // LayoutMap is the name of the config map of this layout.
 var LayoutMap = fmt.Sprintf("%s%d", LayoutPrefix, Layout)
 
+// Tombstone returns the entry of `new_flows` that takes the place of the reply
+// entry of a local TCP flow: see bury in flow.h. tick is the time in ticks.
+func Tombstone(reply BlixtFlowKey, tick uint32) BlixtFlow {
+	return BlixtFlow{
+		Tag: FlowTag(reply), Generation: uint32(BlixtNoFlowOfNO_GENERATION), Frontend: uint32(BlixtNoFlowOfNO_FRONTEND), LastSeen: tick,
+		Flags: uint32(BlixtFlowFlagFLOW_REPLY | BlixtFlowFlagFLOW_EGRESS | BlixtFlowFlagFLOW_STACK | BlixtFlowFlagFLOW_GONE),
+	}
+}
+
+// FlowTag returns the tag of a key: see flow_tag in flow.h.
+func FlowTag(k BlixtFlowKey) uint32 {
+	b := make([]byte, 40)
+	copy(b, k.Src.Bytes[:])
+	copy(b[16:], k.Dst.Bytes[:])
+	binary.NativeEndian.PutUint16(b[32:], k.Sport)
+	binary.NativeEndian.PutUint16(b[34:], k.Dport)
+	b[36] = k.Protocol
+	var h uint64
+	for i, factor := range []uint64{0x9e3779b97f4a7c15, 0xbf58476d1ce4e5b9, 0x94d049bb133111eb, 0xd6e8feb86659fd93, 0xc2b2ae3d27d4eb4f} {
+		h += binary.NativeEndian.Uint64(b[8*i:]) * factor
+	}
+	return uint32(h >> 32)
+}
+
 // MapNames returns the names of the maps that a writer uses: all except those
-// that only the program uses: those of fragments, new_flows, backend_addresses,
+// that only the program uses: those of fragments, backend_addresses,
 // answer_buckets and packets.
 func MapNames() []string {
 	return []string{
 		LayoutMap, BlixtMapAddresses, BlixtMapFrontends, BlixtMapPublished,
-		BlixtMapRings, BlixtMapBackends, BlixtMapBackendFlows, BlixtMapFlows, BlixtMapUdpFlows, BlixtMapEstablished,
+		BlixtMapRings, BlixtMapBackends, BlixtMapBackendFlows, BlixtMapFlows, BlixtMapNewFlows, BlixtMapUdpFlows, BlixtMapEstablished,
 		BlixtMapCounters, BlixtMapFrontendStats, BlixtMapLinkPackets,
 	}
 }

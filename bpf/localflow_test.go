@@ -3,8 +3,6 @@
 package bpf
 
 import (
-	"encoding/binary"
-
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
@@ -12,21 +10,6 @@ import (
 func keyOf(p packet) BlixtFlowKey {
 	return BlixtFlowKey{Src: addrOf(p.src.Addr()), Dst: addrOf(p.dst.Addr()), Sport: htons(p.src.Port()), Dport: htons(p.dst.Port()),
 		Protocol: p.protocol}
-}
-
-// flowTag is flow_tag of flow.h.
-func flowTag(k BlixtFlowKey) uint32 {
-	b := make([]byte, 40)
-	copy(b, k.Src.Bytes[:])
-	copy(b[16:], k.Dst.Bytes[:])
-	binary.NativeEndian.PutUint16(b[32:], k.Sport)
-	binary.NativeEndian.PutUint16(b[34:], k.Dport)
-	b[36] = k.Protocol
-	var h uint64
-	for i, factor := range []uint64{0x9e3779b97f4a7c15, 0xbf58476d1ce4e5b9, 0x94d049bb133111eb, 0xd6e8feb86659fd93, 0xc2b2ae3d27d4eb4f} {
-		h += binary.NativeEndian.Uint64(b[8*i:]) * factor
-	}
-	return uint32(h >> 32)
 }
 
 // flow returns the packet's entry and the table that has it, or nil.

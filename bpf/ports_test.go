@@ -83,7 +83,7 @@ func (l *lb) hold(ip ipVersion, protocol uint8, source uint16, h holding) (reply
 		f.Flags |= uint32(BlixtFlowFlagFLOW_ESTABLISHED)
 		r.Flags |= uint32(BlixtFlowFlagFLOW_ESTABLISHED)
 	}
-	f.Tag, r.Tag = flowTag(keyOf(in)), flowTag(keyOf(reply))
+	f.Tag, r.Tag = FlowTag(keyOf(in)), FlowTag(keyOf(reply))
 	l.must(table.Put(keyOf(in), f))
 	l.must(table.Put(keyOf(reply), r))
 	return reply

@@ -22,6 +22,8 @@ const (
 	ConfigDrain      = uint32(bpf.BlixtConfigFlagCONFIG_DRAIN)
 	AddressExclusive = uint32(bpf.BlixtAddressFlagADDRESS_EXCLUSIVE)
 	FlowReply        = uint32(bpf.BlixtFlowFlagFLOW_REPLY)
+	FlowSNAT         = uint32(bpf.BlixtFlowFlagFLOW_SNAT)
+	FlowStack        = uint32(bpf.BlixtFlowFlagFLOW_STACK)
 	FlowFIN          = uint32(bpf.BlixtFlowFlagFLOW_FIN)
 	FlowRST          = uint32(bpf.BlixtFlowFlagFLOW_RST)
 	BackendReject    = uint32(bpf.BlixtBackendIdBACKEND_REJECT)

@@ -40,6 +40,7 @@ type Fake struct {
 
 	// What the data plane would write.
 	FlowTable      map[bpf.BlixtFlowKey]bpf.BlixtFlow
+	Tombstones     map[bpf.BlixtFlowKey]bool
 	EstablishedNow []uint32
 	FlowsOf        map[uint32]uint64
 	CountersOf     map[uint32]bpf.BlixtFrontendCounters
@@ -66,6 +67,7 @@ func NewFake(s Sizes) *Fake {
 		rings:          make([]uint32, s.RingSlots),
 		backends:       make([]bpf.BlixtBackend, s.Backends),
 		FlowTable:      map[bpf.BlixtFlowKey]bpf.BlixtFlow{},
+		Tombstones:     map[bpf.BlixtFlowKey]bool{},
 		EstablishedNow: make([]uint32, 1+s.Frontends),
 		FlowsOf:        map[uint32]uint64{},
 		CountersOf:     map[uint32]bpf.BlixtFrontendCounters{},
@@ -268,6 +270,11 @@ func (f *Fake) DeleteFlow(key bpf.BlixtFlowKey) (found bool, err error) {
 		delete(f.FlowTable, key)
 	})
 	return found, err
+}
+
+// Bury implements Flows.
+func (f *Fake) Bury(reply bpf.BlixtFlowKey, _ uint32) error {
+	return f.write(func() { f.Tombstones[reply] = true })
 }
 
 // Established implements Flows.

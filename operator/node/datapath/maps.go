@@ -25,7 +25,7 @@ type Maps struct {
 	sizes Sizes
 
 	config, addresses, frontends, backends, backendFlows  *ebpf.Map
-	flows, udpFlows, counters, frontendStats, linkPackets *ebpf.Map
+	flows, newFlows, udpFlows, counters, frontendStats, linkPackets *ebpf.Map
 
 	// These three are mapped into memory: the program sees a store at once and as
 	// a whole, and it takes no system call. Array elements are rounded up to 8
@@ -130,7 +130,7 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 	m := &Maps{
 		config: maps[bpf.LayoutMap], addresses: maps[bpf.BlixtMapAddresses], frontends: maps[bpf.BlixtMapFrontends],
 		backends: maps[bpf.BlixtMapBackends], backendFlows: maps[bpf.BlixtMapBackendFlows],
-		flows: maps[bpf.BlixtMapFlows], udpFlows: maps[bpf.BlixtMapUdpFlows],
+		flows: maps[bpf.BlixtMapFlows], newFlows: maps[bpf.BlixtMapNewFlows], udpFlows: maps[bpf.BlixtMapUdpFlows],
 		counters: maps[bpf.BlixtMapCounters], frontendStats: maps[bpf.BlixtMapFrontendStats], linkPackets: maps[bpf.BlixtMapLinkPackets],
 	}
 	for name, memory := range map[string]*[]uint64{
@@ -147,10 +147,8 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 		Backends:  int(min(m.backends.MaxEntries(), m.backendFlows.MaxEntries())),
 		RingSlots: min(2*len(m.rings), 1<<offsetBits),
 		Flows:     int(m.flows.MaxEntries()) / 2,
+		NewFlows:  int(m.newFlows.MaxEntries()) / 2,
 		UDPFlows:  int(m.udpFlows.MaxEntries()) * 4 / 9, // as bpf.FlowTables has made it
-	}
-	if n := maps[bpf.BlixtMapNewFlows]; n != nil {
-		m.sizes.NewFlows = int(n.MaxEntries()) / 2
 	}
 	return m, nil
 }
@@ -181,7 +179,7 @@ func checkMap(spec *ebpf.MapSpec, m *ebpf.Map) error {
 // may be chosen to be small; for other maps it is the size in the contract.
 func leastEntries(spec *ebpf.MapSpec) uint32 {
 	switch spec.Name {
-	case bpf.BlixtMapFlows, bpf.BlixtMapUdpFlows:
+	case bpf.BlixtMapFlows, bpf.BlixtMapNewFlows, bpf.BlixtMapUdpFlows:
 		return 1
 	case bpf.BlixtMapRings:
 		return even(maglev.MaxSize) // in 64-bit elements: room for one of the largest, twice

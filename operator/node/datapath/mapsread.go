@@ -157,6 +157,15 @@ func (m *Maps) DeleteFlow(key bpf.BlixtFlowKey) (found bool, err error) {
 	return err == nil, err
 }
 
+// Bury implements Flows.
+func (m *Maps) Bury(reply bpf.BlixtFlowKey, tick uint32) error {
+	err := m.newFlows.Update(reply, bpf.Tombstone(reply, tick), ebpf.UpdateNoExist)
+	if errors.Is(err, ebpf.ErrKeyExist) { // a new flow has the tuple by now
+		return nil
+	}
+	return err
+}
+
 // Established implements Flows.
 func (m *Maps) Established() []uint32 {
 	all := make([]uint32, 1+m.sizes.Frontends)

@@ -138,8 +138,13 @@ func (s *sweeper) visit(e datapath.FlowEntry) error {
 		// The forward entry first: without it, no packet refreshes the other
 		// one.
 		deleted, err := s.flows.DeleteFlow(forward)
+		buries := false
 		if err == nil {
-			_, err = s.flows.DeleteFlow(reply)
+			buries, err = s.flows.DeleteFlow(reply)
+		}
+		// A backend on this node that does not know yet would be heard with its own address.
+		if err == nil && buries && why != closed && isLocal(e.Value) && lb.Protocol(reply.Protocol) == lb.TCP {
+			err = s.flows.Bury(reply, s.ticks())
 		}
 		if err != nil {
 			return fmt.Errorf("remove flow: %w", err)
@@ -160,6 +165,12 @@ func (s *sweeper) visit(e datapath.FlowEntry) error {
 		s.result.Gone++
 	}
 	return nil
+}
+
+// isLocal reports whether the flow's backend is on this node, and sees its
+// client: is_local in bpf/flow.h.
+func isLocal(f datapath.Flow) bool {
+	return f.Flags&(datapath.FlowStack|datapath.FlowSNAT) == datapath.FlowStack
 }
 
 // classify returns whether and why the flow of an entry has ended, and its keys

@@ -123,6 +123,35 @@ func TestWhatIsSwept(t *testing.T) {
 	}
 }
 
+// What a backend on this node still sends on a TCP flow that was removed must
+// not leave with its own address. A closed connection has nothing to send.
+func TestSweepLeavesTombstones(t *testing.T) {
+	const fin, local, remote = bpf.BlixtFlowFlagFLOW_FIN, bpf.BlixtFlowFlagFLOW_STACK, bpf.BlixtFlowFlagFLOW_SNAT
+	for name, c := range map[string]struct {
+		flow flowSpec
+		want bool
+	}{
+		"idle":              {flowSpec{forwardFlags: local, replyFlags: local, generation: 1, forwardAge: 1e5, replyAge: 1e5}, true},
+		"backend gone":      {flowSpec{forwardFlags: local, replyFlags: local, generation: ^uint32(0), forwardAge: 1000, replyAge: 1000}, true},
+		"closed":            {flowSpec{forwardFlags: local | fin, replyFlags: local | fin, generation: 1, forwardAge: 1000, replyAge: 1000}, false},
+		"backend elsewhere": {flowSpec{forwardFlags: remote, replyFlags: remote, generation: 1, forwardAge: 1e5, replyAge: 1e5}, false},
+		"UDP":               {flowSpec{udp: true, forwardFlags: local, replyFlags: local, generation: 1, forwardAge: 1e5, replyAge: 1e5}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake := datapath.NewFake(testSizes)
+			a := newSweeping(t, fake)
+			c.flow.backend = 1
+			_, reply := addFlow(fake, c.flow)
+			if _, err := a.Sweep(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			if len(fake.FlowTable) != 0 || fake.Tombstones[reply] != c.want {
+				t.Errorf("%d entries left, tombstone %t; want none and %t", len(fake.FlowTable), fake.Tombstones[reply], c.want)
+			}
+		})
+	}
+}
+
 // A packet that comes between reading the batch and removing the flow saves it.
 func TestFlowThatWakesUpStays(t *testing.T) {
 	fake := datapath.NewFake(testSizes)
