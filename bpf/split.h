@@ -56,14 +56,18 @@ struct summing {
 /* Adds SUM_LEN bytes, or those that are left. Returns 1 at the end, for bpf_loop. */
 static long add_bytes(__u32 index __attribute__((unused)), struct summing *s)
 {
-	__u32 n = s->end - s->at;
+	__s32 n = s->end - s->at;
 
 	if (n < SUM_LEN)
 		__builtin_memset(s->buffer, 0, SUM_LEN);
 	else
 		n = SUM_LEN;
-	asm volatile("" : "+r"(n)); /* or the compiler omits the test that the verifier needs */
-	if (s->at >= s->end || n == 0 || n > SUM_LEN || !load(s->ctx, s->at, s->buffer, n))
+	/* Two tests that the compiler can neither omit nor merge: the verifier of Linux 6.12 follows no other. */
+	asm volatile("" : "+r"(n));
+	if (n <= 0)
+		return 1;
+	asm volatile("" : "+r"(n));
+	if (n > SUM_LEN || !load(s->ctx, s->at, s->buffer, n))
 		return 1;
 	s->sum += (__u32)bpf_csum_diff(NULL, 0, (__be32 *)s->buffer, SUM_LEN, 0);
 	s->at += SUM_LEN;
