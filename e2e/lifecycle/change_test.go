@@ -4,6 +4,7 @@ package lifecycle
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"syscall"
 	"testing"
@@ -50,8 +51,9 @@ func with(conditions string, endpoints []lab.Endpoint) []lab.Endpoint {
 }
 
 const (
-	notReady = "{ready: false}"
-	leaving  = "{ready: false, serving: true, terminating: true}"
+	notReady   = "{ready: false}"
+	notServing = "{ready: false, serving: false}"
+	leaving    = "{ready: false, serving: true, terminating: true}"
 )
 
 // TestDefect7_ChangesUnderLoad changes the configuration in every way while 200 TCP
@@ -126,6 +128,23 @@ func TestDefect7_ChangesUnderLoad(t *testing.T) {
 	step("a backend is not ready", func(w *labtest.World) {
 		change(w, with(notReady, lab.Endpoints(8080, b[0])), lab.Endpoints(8080, b[1:]...))
 		unharmed("a backend that is not ready")
+		newcomers(w, "backend-2", "backend-3", "backend-4")
+	})
+	step("a backend does not serve", func(w *labtest.World) {
+		if datagrams.ByServer()["backend-1"] == 0 {
+			w.Fatal("no UDP client has backend-1")
+		}
+		change(w, with(notServing, lab.Endpoints(8080, b[0])), lab.Endpoints(8080, b[1:]...))
+		w.Check(lab.Eventually(labtest.Patience, func() error {
+			if n := datagrams.ByServer()["backend-1"]; n > 0 {
+				return fmt.Errorf("%d UDP clients are with backend-1", n)
+			}
+			return nil
+		}))
+		if moved, unanswered := datagrams.Moved(); moved == 0 || unanswered > moved {
+			w.Errorf("%d UDP clients got another server, %d datagrams had no answer", moved, unanswered)
+		}
+		unharmed("a backend that does not serve") // TCP clients of that backend neither
 		newcomers(w, "backend-2", "backend-3", "backend-4")
 	})
 	step("none but a terminating one", func(w *labtest.World) {
