@@ -41,6 +41,18 @@ static __always_inline __u32 new_fragment_id(const struct packet *p)
 	return p->version == 4 ? bpf_htons(id) : bpf_htonl(id);
 }
 
+/* Reports whether the backend of the packet's flow has ever answered. Of UDP only the reply entry tells. */
+static __always_inline bool is_answered(const struct packet *p)
+{
+	struct flow_key k;
+
+	if (p->to.flags & (FLOW_REPLY | FLOW_ANSWERED | FLOW_ESTABLISHED))
+		return true;
+	peer_key(&p->key, &p->to, &k);
+	const struct flow *reply = find_flow(&k);
+	return reply && reply->flags & FLOW_ANSWERED;
+}
+
 /* Stores what a first fragment tells about its datagram. A repeated one changes nothing. */
 static __noinline void remember_fragment(struct packet *p)
 {
@@ -55,9 +67,8 @@ static __noinline void remember_fragment(struct packet *p)
 	}
 	struct fragment f = { .sport = p->key.sport, .dport = p->key.dport, .protocol = p->key.protocol, .first_seen = now() };
 	f.id = p->fragment_to = new_fragment_id(p);
-	bool proven = p->to.flags & (FLOW_REPLY | FLOW_ANSWERED | FLOW_ESTABLISHED);
 	bpf_map_delete_elem(&fragments, &key); /* or it would hide a new one in `new_fragments` */
-	if (proven)
+	if (is_answered(p))
 		bpf_map_update_elem(&fragments, &key, &f, BPF_ANY);
 	else
 		bpf_map_update_elem(&new_fragments, &key, &f, BPF_ANY);

@@ -157,6 +157,102 @@ func TestFragments(t *testing.T) {
 	c.run(t)
 }
 
+// TestFragmentsOfClientsStayApart has two clients choose one identification.
+func TestFragmentsOfClientsStayApart(t *testing.T) {
+	c := cases{}
+	forEachProtocol(c, "to a remote backend", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, remote)
+		ids := map[uint32]bool{}
+		for i := range 3 {
+			in := establishing(proto, addrPort(ap(ip.client).Addr().Next(), 40000+i).String(), port(ip.vip, "80")).withSize(1500)
+			in.df, in.id = false, 0x1234
+			id := l.fragmentID()
+			ids[id&0xffff] = true
+			for j, f := range []packet{in.fragment(0, 512), in.fragment(512, 0), in.fragment(0, 512)} { // and the first one twice
+				r := l.ingress(outside, f)
+				r.wantVerdict(redirect, []string{"flow_new forwarded", "forwarded", "forwarded"}[j])
+				if n := l.fragmentID(); n != id+1 {
+					t.Errorf("the fragments of one datagram use up %d identifications", n-id)
+				}
+			}
+		}
+		if len(ids) != 3 {
+			t.Errorf("three clients with one identification get %v", ids)
+		}
+	})
+	c.run(t)
+}
+
+// TestIdentificationInUseAgain has a client use an identification for its next datagram,
+// to another port, at once.
+func TestIdentificationInUseAgain(t *testing.T) {
+	c := cases{}
+	forEachProtocol(c, "by another flow", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, local)
+		l.frontend(1, proto, port(ip.vip, "81"), remote)
+		in := establishing(proto, ip.client, port(ip.vip, "80")).withSize(1500)
+		in.df = false
+		l.ingress(outside, in.fragment(0, 512)).toStack(in.fragment(0, 512).to(ip.local), "flow_new forwarded")
+		again := in.to(port(ip.vip, "81"))
+		l.ingress(outside, again.fragment(0, 512)).wantVerdict(redirect, "flow_new forwarded")
+		l.ingress(outside, again.fragment(512, 0)).wantVerdict(redirect, "forwarded")
+	})
+	c.run(t)
+}
+
+// TestOddFragments sends what attackers like (RFC 1858, RFC 3128, RFC 5722): nothing of it
+// reaches another port than the first fragment names, and receivers decide about the rest.
+func TestOddFragments(t *testing.T) {
+	c := cases{}
+	forEachProtocol(c, "tiny, overlapping and repeated", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, local)
+		in := establishing(proto, ip.client, port(ip.vip, "80")).withSize(1500)
+		in.df = false
+		if proto == unix.IPPROTO_TCP { // half a header
+			l.ingress(outside, in.fragment(0, 8)).untouched("malformed")
+		} else {
+			l.ingress(outside, in.fragment(0, 8)).toStack(in.fragment(0, 8).to(ip.local), "flow_new forwarded")
+		}
+		in.id++
+		first := in.fragment(0, 512)
+		l.ingress(outside, first).wantVerdict(tcxNext, map[bool]string{true: "flow_new forwarded", false: "forwarded"}[proto == unix.IPPROTO_TCP])
+		for _, f := range []packet{in.fragment(24, 512), in.fragment(256, 1024), in.fragment(512, 1024), in.fragment(512, 1024)} {
+			l.ingress(outside, f).toStack(f.to(ip.local), "forwarded")
+		}
+		// Another first fragment names another port: only what follows it goes there.
+		other := first.to(port(ip.vip, "81"))
+		l.ingress(outside, other)
+		l.ingress(outside, in.fragment(1024, 0)).toStack(in.fragment(1024, 0).to(ip.local), "forwarded")
+	})
+	c.run(t)
+}
+
+// TestForgedFragmentsEvictNoOthers floods the table with first fragments of clients that
+// nobody has answered.
+func TestForgedFragmentsEvictNoOthers(t *testing.T) {
+	for _, ip := range ipVersions {
+		t.Run(ip.name, func(t *testing.T) {
+			l := newLB(t)
+			l.serve(ip, unix.IPPROTO_UDP, local)
+			in := udp(ip.client, port(ip.vip, "80")).withSize(1500)
+			in.df = false
+			l.ingress(outside, in.withSize(10)).wantVerdict(tcxNext, "flow_new forwarded")
+			l.egressForwarded(pods, udp(ip.local, ip.client)).wantVerdict(tcxNext, "replied")
+			f := in.fragment(0, 512)
+			l.ingress(outside, f).toStack(f.to(ip.local), "forwarded")
+			id := l.fragmentID() - 1
+			for i := range 4 * int(l.Fragments.MaxEntries()) {
+				forged := in
+				forged.src = addrPort(in.src.Addr(), 1024+i)
+				forged.id = uint32(1000 + i)
+				l.ingress(outside, forged.fragment(0, 512))
+			}
+			f = in.fragment(512, 0)
+			l.ingress(outside, f).toStack(f.to(ip.local).withID(id), "forwarded")
+		})
+	}
+}
+
 // establishesWith reports whether the client's packet establishes the flow. For
 // UDP every packet does.
 func establishesWith(protocol uint8, p packet) bool {
