@@ -73,7 +73,13 @@ func checkHop(w *labtest.World, h hop, network string, family int) {
 			}
 		}
 	})
-	w.CheckCarried(s, network, addr, 1, sum, sum)
+	var except []string
+	if h.port == toOther {
+		// Client and server are on one bridge: the kernel redirects the client past it (ICMP). That is about
+		// packets that the client has not sent, and Blixt drops it.
+		except = append(except, "drop_unsupported")
+	}
+	w.CheckCarried(s, network, addr, 1, sum, sum, except...)
 }
 
 // checkRefused checks that a port which no listener has is refused.
