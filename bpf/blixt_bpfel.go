@@ -307,10 +307,11 @@ type BlixtPacket struct {
 	_            [1]byte
 	L4Check      uint16
 	Complete     bool
+	Due          bool
 	Egress       bool
 	Host         bool
 	Released     bool
-	_            [2]byte
+	_            [1]byte
 	Payload      uint32
 	To           BlixtFlow
 	Reply        BlixtFlow

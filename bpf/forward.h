@@ -120,8 +120,8 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 	if (idle(f, tick) && expired(&p->key, f)) /* 3 */
 		return expire(p, f);
 	bool fresh = !(f->flags & (FLOW_ESTABLISHED | FLOW_CLOSED)) && !is_udp(&p->key);
-	bool check = fresh || (is_udp(&p->key) && f->last_seen != tick);
-	if (check && !(f->flags & FLOW_REPLY) && half_evicted(&p->key, f)) /* 3 */
+	p->due = fresh || f->last_seen != tick;
+	if (p->due && (fresh || is_udp(&p->key)) && !(f->flags & FLOW_REPLY) && half_evicted(&p->key, f)) /* 3 */
 		return NO_FLOW;
 	refresh(p, f, tick);	      /* 4 */
 	p->to = *f;		      /* 5 */

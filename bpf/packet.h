@@ -92,6 +92,7 @@ struct packet {
 	bool dont_fragment;
 	__u16 l4_check; /* TCP and UDP: the checksum, in network byte order */
 	bool complete;	/* skb->csum is the sum of the whole packet (CHECKSUM_COMPLETE); set by rewrite_ip */
+	bool due; /* the first packet of its flow in this tick, or the flow is half open: time for what each packet need not pay */
 	bool egress;	    /* seen at the egress hook */
 	bool host;	    /* made by a socket of this host */
 	bool released;	    /* a fragment that was kept until the first one came */

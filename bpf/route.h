@@ -139,7 +139,7 @@ __noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct 
 		__builtin_memcpy(r->via.ipv6_nh, fib.ipv6_dst, sizeof(r->via.ipv6_nh));
 	r->by_kernel = p->egress;
 	if (!want_source) {
-		if (rc == BPF_FIB_LKUP_RET_NO_NEIGH && !p->egress)
+		if (rc == BPF_FIB_LKUP_RET_NO_NEIGH && !p->egress && p->due)
 			r->by_kernel = same_from_host(ctx, p, &fib, src, dst);
 		return ROUTED;
 	}
