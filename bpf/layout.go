@@ -9,7 +9,7 @@ import (
 
 // Layout is BLIXT_LAYOUT: the version of the maps' layout and of the algorithm
 // that fills rings. All nodes have to compute the same ring for a frontend, so
-// if package maglev returns other slots, the layout needs a new number.
+// if package ring returns other slots, the layout needs a new number.
 const Layout = int(BlixtLayoutBLIXT_LAYOUT)
 
 // LayoutPrefix begins the name of the config map; the layout's number follows.

@@ -6,7 +6,7 @@ import (
 	"fmt"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
-	"github.com/kubernetes-sigs/blixt/operator/maglev"
+	"github.com/kubernetes-sigs/blixt/operator/ring"
 )
 
 // check returns a TableFullError if the tables cannot hold the state, however
@@ -37,7 +37,7 @@ func (c *Contents) check(want lb.State) error {
 			}
 		}
 		backends += len(f.Backends)
-		size := uint64(even(maglev.Size(len(maglev.Members(f)))))
+		size := uint64(ring.Size(len(f.Backends)))
 		slots += size
 		largest = max(largest, size)
 	}

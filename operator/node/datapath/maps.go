@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
-	"github.com/kubernetes-sigs/blixt/operator/maglev"
+	"github.com/kubernetes-sigs/blixt/operator/ring"
 )
 
 // Maps are the kernel's maps. All that it does works without any capability,
@@ -182,7 +182,7 @@ func leastEntries(spec *ebpf.MapSpec) uint32 {
 	case bpf.BlixtMapFlows, bpf.BlixtMapNewFlows, bpf.BlixtMapUdpFlows:
 		return 1
 	case bpf.BlixtMapRings:
-		return even(maglev.MaxSize) // in 64-bit elements: room for one of the largest, twice
+		return ring.MaxSize // in 64-bit elements: room for one of the largest, twice
 	}
 	return spec.MaxEntries
 }

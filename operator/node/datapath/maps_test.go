@@ -18,7 +18,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
-	"github.com/kubernetes-sigs/blixt/operator/maglev"
+	"github.com/kubernetes-sigs/blixt/operator/ring"
 )
 
 // specMaps creates the maps of the embedded object, which needs root.
@@ -253,21 +253,21 @@ func BenchmarkPublish(b *testing.B) {
 	for _, mm := range manyMembers(700) {
 		f.Backends = append(f.Backends, lb.Backend{Addr: mm.Addr, Weight: mm.Weight})
 	}
-	// 700 members make it grow to 65,521 slots; 100 leave it one size too large.
+	// 700 members make it grow to 65,536 slots; 221 and 222 leave it there.
 	states := []lb.State{{Frontends: []lb.Frontend{f}}, {}, {}}
 	if _, err := w.apply(states[0], 5); err != nil {
 		b.Fatal(err)
 	}
 	for i := range 2 {
 		fewer := f
-		fewer.Backends = f.Backends[:100+i]
+		fewer.Backends = f.Backends[:221+i]
 		states[1+i] = lb.State{Frontends: []lb.Frontend{fewer}}
 	}
 	n := 0
 	for b.Loop() {
 		c.now = c.now.Add(reuseGrace)
 		written, err := w.apply(states[1+n%2], 1)
-		if err != nil || n > 0 && written.Slots != maglev.MaxSize {
+		if err != nil || n > 0 && written.Slots != ring.MaxSize {
 			b.Fatal(written, err)
 		}
 		n++
@@ -301,10 +301,10 @@ func BenchmarkSame(b *testing.B) {
 
 var manyKey = lb.Key{Addr: netip.MustParseAddr("192.0.2.1"), Protocol: lb.TCP, Port: 80}
 
-func manyMembers(n int) []maglev.Member {
-	members := make([]maglev.Member, n)
+func manyMembers(n int) []ring.Member {
+	members := make([]ring.Member, n)
 	for i := range members {
-		members[i] = maglev.Member{
+		members[i] = ring.Member{
 			Addr:   netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 8080),
 			Weight: lb.WeightUnit,
 		}

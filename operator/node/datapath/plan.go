@@ -10,7 +10,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
-	"github.com/kubernetes-sigs/blixt/operator/maglev"
+	"github.com/kubernetes-sigs/blixt/operator/ring"
 )
 
 // Plan is the writes that lead to a state, in this order:
@@ -126,9 +126,9 @@ func (p *planner) serve(f *lb.Frontend) bool {
 	if !p.available("backends", &p.plan.ids, p.have.Sizes.Backends, missing) {
 		return false
 	}
-	members := maglev.Members(*f)
-	size := maglev.Size(len(members))
-	slots := maglev.Ring(key, members, size)
+	members := ring.Members(*f)
+	slots := ring.Slots(key, members, len(f.Backends))
+	size := uint32(len(slots))
 	var offset uint32
 	moved := old == nil || newMembers || !sameRing(old, members, f.Backends, slots)
 	if moved && size > 0 {
@@ -258,7 +258,7 @@ func (p *planner) free(step int, id uint32) {
 }
 
 // ring plans a ring beside the one that serves, and the switch to it.
-func (p *planner) ring(old, next *Served, members []maglev.Member, slots []uint32, offset uint32) []uint32 {
+func (p *planner) ring(old, next *Served, members []ring.Member, slots []uint32, offset uint32) []uint32 {
 	ids := memberIDs(next, members, next.Source.Backends)
 	for i, m := range slots { // nobody else has these slots
 		slots[i] = ids[m]
@@ -276,7 +276,7 @@ func (p *planner) ring(old, next *Served, members []maglev.Member, slots []uint3
 }
 
 // memberIDs returns the backend ids of the members; BACKEND_REJECT is 0.
-func memberIDs(s *Served, members []maglev.Member, backends []lb.Backend) []uint32 {
+func memberIDs(s *Served, members []ring.Member, backends []lb.Backend) []uint32 {
 	byAddr := make(map[netip.AddrPort]uint32, len(backends))
 	for _, b := range backends {
 		byAddr[b.Addr] = s.IDs[BackendKey{b.Addr, b.Local}]
@@ -292,7 +292,7 @@ func memberIDs(s *Served, members []maglev.Member, backends []lb.Backend) []uint
 
 // sameRing reports whether the frontend's ring, in backend ids, equals slots,
 // in members.
-func sameRing(old *Served, members []maglev.Member, backends []lb.Backend, slots []uint32) bool {
+func sameRing(old *Served, members []ring.Member, backends []lb.Backend, slots []uint32) bool {
 	if len(old.Slots) != len(slots) {
 		return false
 	}

@@ -265,24 +265,63 @@ func TestSpoiltTablesAreMended(t *testing.T) {
 }
 
 func TestFragmentedSlabIsNamed(t *testing.T) {
-	fake, c := NewFake(Sizes{Addresses: 1, Frontends: 4, Backends: 64, RingSlots: 3000}), newClock()
+	fake, c := NewFake(Sizes{Addresses: 1, Frontends: 4, Backends: 64, RingSlots: 3100}), newClock()
 	// Two small rings of another writer cut the slab into three.
-	for i, offset := range []uint32{900, 1900} {
+	for i, offset := range []uint32{900, 2000} {
 		key := lb.Key{Addr: netip.MustParseAddr("192.0.2.1"), Port: uint16(80 + i), Protocol: lb.TCP}
 		fake.frontends[key] = bpf.BlixtFrontend{Index: uint32(i), IdleTicks: 7544}
 		fake.backends[1+i] = toBackend(uint32(i), lb.Backend{Addr: netip.MustParseAddrPort("10.0.0.1:80")}, 1)
-		for j := range 251 {
+		for j := range 512 {
 			fake.rings[offset+uint32(j)] = uint32(1 + i)
 		}
-		fake.published[i] = newRingRef(offset, 251, 1)
+		fake.published[i] = newRingRef(offset, 512, 1)
 	}
 	w := &writer{tables: fake, clock: c}
-	_, err := w.apply(parseState(t, "tcp 192.0.2.1:80\n  10.0.0.1:80 1\ntcp 192.0.2.1:81\n  10.0.0.1:80 1\ntcp 192.0.2.1:82\n  10.0.0.1:80 1 x10\n"), 9)
+	_, err := w.apply(parseState(t, "tcp 192.0.2.1:80\n  10.0.0.1:80 1\ntcp 192.0.2.1:81\n  10.0.0.1:80 1\ntcp 192.0.2.1:82\n  10.0.0.1:80 1 x6\n"), 9)
 	full, ok := errors.AsType[*lb.TableFullError](err)
-	if !ok || full.Table != "rings" || full.Needed != 1021 || full.Largest != 900 {
+	if !ok || full.Table != "rings" || full.Needed != 1024 || full.Largest != 900 {
 		t.Errorf("error %v", err)
 	}
 	if fake.Writes() != 0 {
 		t.Error("something was written")
+	}
+}
+
+// As many frontends as the table holds fit the slab, each with a ring.
+func TestAllFrontendsFitTheSlab(t *testing.T) {
+	have := Contents{Sizes: Sizes{
+		Addresses: 1, Frontends: int(bpf.BlixtLimitMAX_FRONTENDS), Backends: int(bpf.BlixtLimitMAX_BACKENDS),
+		RingSlots: int(bpf.BlixtLimitMAX_RING_SLOTS),
+	}}
+	var want lb.State
+	for i := range have.Sizes.Frontends {
+		f := lb.Frontend{Addr: netip.MustParseAddr("192.0.2.1"), Protocol: lb.TCP, Port: uint16(1 + i)}
+		for j := range byte(3) {
+			addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, j}), 80)
+			f.Backends = append(f.Backends, lb.Backend{Addr: addr, Weight: lb.WeightUnit})
+		}
+		want.Frontends = append(want.Frontends, f)
+	}
+	if err := have.check(want); err != nil {
+		t.Error(err)
+	}
+}
+
+// Endpoints that are not ready keep their room: a ring keeps its size.
+func TestReadinessKeepsTheSizeOfARing(t *testing.T) {
+	fake, c := NewFake(smallSizes), newClock()
+	w := &writer{tables: fake, clock: c}
+	s := parseState(t, "tcp 192.0.2.1:80\n  10.0.0.1:80 1 x10\n")
+	for ready := 10; ready > 0; ready-- {
+		if _, err := w.apply(s, 9); err != nil {
+			t.Fatal(err)
+		}
+		if got := fake.published[0].Size(); got != 2048 {
+			t.Fatalf("%d of 10 ready: %d slots", ready, got)
+		}
+		s = parseState(t, "tcp 192.0.2.1:80\n  10.0.0.1:80 1 x10\n")
+		for i := range 11 - ready {
+			s.Frontends[0].Backends[i].Weight = 0
+		}
 	}
 }

@@ -24,7 +24,7 @@ import (
 )
 
 // smallSizes make full tables cheap.
-var smallSizes = Sizes{Addresses: 8, Frontends: 6, Backends: 24, RingSlots: 5000, Flows: 64, NewFlows: 64, UDPFlows: 64}
+var smallSizes = Sizes{Addresses: 8, Frontends: 6, Backends: 24, RingSlots: 10000, Flows: 64, NewFlows: 64, UDPFlows: 64}
 
 // clock is a time that passes only when somebody waits.
 type clock struct{ now time.Time }

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/kubernetes-sigs/blixt/operator/maglev"
+	"github.com/kubernetes-sigs/blixt/operator/ring"
 )
 
 // slab allocates ranges of `rings`. Ranges start at even slots, so that a ring
@@ -27,7 +27,7 @@ type restingSpan struct {
 
 // largeRing is the size from which a ring is placed at the start of the slab.
 // Smaller rings go to its end, so that they leave no gaps between large ones.
-const largeRing = 16381
+const largeRing = 16384
 
 func even(n uint32) uint32 { return (n + 1) &^ 1 }
 
@@ -67,10 +67,10 @@ func newSlab(size uint32, used []span, fresh span, now time.Time) slab {
 func neverUsed(size uint32, zeros span) span {
 	start, end := even(zeros.offset), (zeros.offset+zeros.n)&^1
 	if start > 0 {
-		start += even(maglev.MaxSize)
+		start += even(ring.MaxSize)
 	}
 	if end < size {
-		end -= min(end, even(maglev.MaxSize))
+		end -= min(end, even(ring.MaxSize))
 	}
 	if start >= end {
 		return span{}

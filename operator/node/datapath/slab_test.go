@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kubernetes-sigs/blixt/operator/maglev"
+	"github.com/kubernetes-sigs/blixt/operator/ring"
 )
 
 func TestSlabRangesNeverOverlapAndRest(t *testing.T) {
@@ -29,7 +29,7 @@ func TestSlabRangesNeverOverlapAndRest(t *testing.T) {
 			}
 			continue
 		}
-		n := maglev.Size(1 + random.IntN(700)) // each of the sizes that a ring can have
+		n := ring.Size(1 + random.IntN(700)) // each of the sizes that a ring can have
 		offset, ok, wait := s.take(n, now)
 		if !ok {
 			if !wait.IsZero() && !wait.After(now) {
@@ -72,7 +72,7 @@ func TestSlabOfLargeRingsNeverFragments(t *testing.T) {
 	s := newSlab(4<<20, nil, span{0, 4 << 20}, now)
 	var offsets []uint32
 	for range 63 {
-		offset, ok, _ := s.take(maglev.MaxSize, now)
+		offset, ok, _ := s.take(ring.MaxSize, now)
 		if !ok {
 			t.Fatal("does not fit")
 		}
@@ -81,11 +81,11 @@ func TestSlabOfLargeRingsNeverFragments(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 8))
 	for range 1000 {
 		i := random.IntN(len(offsets))
-		offset, ok, _ := s.take(maglev.MaxSize, now)
+		offset, ok, _ := s.take(ring.MaxSize, now)
 		if !ok {
 			t.Fatal("no room for the ring beside")
 		}
-		s.release(offsets[i], maglev.MaxSize, now)
+		s.release(offsets[i], ring.MaxSize, now)
 		offsets[i] = offset
 		now = now.Add(reuseGrace)
 	}
@@ -110,10 +110,10 @@ func TestNeverUsed(t *testing.T) {
 	const size = 1 << 20
 	for _, c := range []struct{ zeros, want span }{
 		{span{0, size}, span{0, size}},
-		{span{0, 500_000}, span{0, 500_000 - 65522}},
-		{span{501, size - 501}, span{502 + 65522, size - 502 - 65522}},
-		{span{100, 500_000}, span{100 + 65522, 500_000 - 2*65522}},
-		{span{100, 131_044}, span{}},
+		{span{0, 500_000}, span{0, 500_000 - 65536}},
+		{span{501, size - 501}, span{502 + 65536, size - 502 - 65536}},
+		{span{100, 500_000}, span{100 + 65536, 500_000 - 2*65536}},
+		{span{100, 131_072}, span{}},
 		{span{0, 1000}, span{}},
 		{span{}, span{}},
 	} {

@@ -90,7 +90,7 @@ func testUnprivileged(t *testing.T, env string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(s.Frontends) != 1 || len(s.Frontends[0].Backends) != 3 || s.Frontends[0].RingSize != 509 || s.Version.Sequence != 2 {
+	if len(s.Frontends) != 1 || len(s.Frontends[0].Backends) != 3 || s.Frontends[0].RingSize != 512 || s.Version.Sequence != 2 {
 		t.Errorf("maps hold %+v", s)
 	}
 }

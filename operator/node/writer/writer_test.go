@@ -255,11 +255,11 @@ func TestStatus(t *testing.T) {
 	}
 	want := FrontendStatus{
 		Frontend: "192.0.2.1:80/tcp", Gateway: "default/gw", Listener: "http", Route: "TCPRoute/default/web",
-		Index: index, RingSize: 509, Generation: 1, IdleTimeout: "2h15m0s", RejectShare: 254.0 / 509,
+		Index: index, RingSize: 512, Generation: 1, IdleTimeout: "2h15m0s", RejectShare: 254.0 / 512,
 		NewFlows: 40, ActiveFlows: 1, Rejected: 39, Packets: 1000,
 		Backends: []BackendStatus{
-			{Address: "10.0.0.1:8080", ID: 1, Service: "default/web", State: "serving", Weight: 3, RingShare: 191.0 / 509, FlowShare: 0.75, NewFlows: 30, ActiveFlows: 1},
-			{Address: "10.0.0.2:8080", ID: 2, Service: "default/web", State: "serving", Weight: 1, RingShare: 64.0 / 509, FlowShare: 0.25, NewFlows: 10},
+			{Address: "10.0.0.1:8080", ID: 1, Service: "default/web", State: "serving", Weight: 3, RingShare: 194.0 / 512, FlowShare: 0.75, NewFlows: 30, ActiveFlows: 1},
+			{Address: "10.0.0.2:8080", ID: 2, Service: "default/web", State: "serving", Weight: 1, RingShare: 64.0 / 512, FlowShare: 0.25, NewFlows: 10},
 			{Address: "10.0.0.3:8080", ID: 3, Service: "default/web", State: "draining"},
 		},
 	}
