@@ -78,6 +78,8 @@ __noinline int avoid_port_clash(struct __sk_buff *ctx, struct packet *p)
 	struct frontend_key own = { .addr = p->key.src, .port = p->key.sport, .protocol = p->key.protocol };
 	if (bpf_map_lookup_elem(&frontends, &own))
 		return NO_FLOW; /* an answer that another program translated: it serves this frontend, too, and comes before us */
+	if (!p->host && find_route(ctx, p, &p->key.dst, &p->key.src) == ROUTED)
+		return NO_FLOW; /* not from an address of this host: forwarded as it is, of another node's flow perhaps */
 
 	/* First the reservation, then the look: see claim_tuple. */
 	struct host_port r = { .last_seen = to->last_seen, .state = HOST_BEGUN };

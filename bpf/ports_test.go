@@ -418,6 +418,23 @@ func count(m *ebpf.Map) (n int) {
 	return n
 }
 
+// What the host forwards as it is, flows of other nodes to its pods for instance, takes no port of the host.
+func TestForwardedPacketsReserveNoPort(t *testing.T) {
+	c := cases{}
+	forEachProtocol(c, "", func(l *lb, ip ipVersion, proto uint8) {
+		l.serve(ip, proto, remote)
+		l.send(hook{dev: pods, egress: true, from: inside}, opening(proto, addrPort(ap(ip.remote).Addr(), snatMin).String(), ip.local)).untouched("not_ours")
+		if n := count(l.HostPorts) + count(l.MasqueradedPorts); n != 0 {
+			l.Errorf("%d ports reserved, want none", n)
+		}
+		l.send(hook{dev: pods, egress: true, from: inside}, opening(proto, port(ip.nodePods, "30000"), ip.local)).untouched("not_ours")
+		if n := count(l.MasqueradedPorts); n != 1 {
+			l.Errorf("%d ports of masqueraded connections reserved, want 1", n)
+		}
+	})
+	c.run(t)
+}
+
 // No flood evicts the ports that the host itself uses: neither of flows, nor of
 // connections of pods, whose ports are the pods' choice.
 func TestFloodsKeepTheHostsPorts(t *testing.T) {
