@@ -54,25 +54,6 @@ struct {
 	__type(value, struct packet);
 } packets SEC(".maps");
 
-/* Reports whether the packet begins a TCP connection. */
-static __always_inline bool is_syn(const struct packet *p)
-{
-	return (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
-}
-
-/*
- * Reports whether the packet may begin another connection in place of the one
- * of the flow f: it is a SYN of the client, and the backend has not answered
- * yet, or the connection is closed. In all other states the backend gets the
- * SYN, and sends a challenge ACK. A client that has really begun anew answers
- * that with a RST, which closes the flow, and its next SYN begins another one
- * (RFC 5961, 4). So a forged SYN ends nothing.
- */
-static __always_inline bool yields(const struct packet *p, const struct flow *f)
-{
-	return is_syn(p) && !(f->flags & FLOW_REPLY) && (f->flags & FLOW_CLOSED || !(f->flags & (FLOW_ANSWERED | FLOW_ESTABLISHED)));
-}
-
 static __always_inline bool draining(void)
 {
 	const struct config *c = config();

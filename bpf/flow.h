@@ -148,23 +148,31 @@ static __always_inline bool over_share(__u32 frontend)
 	return c && own && all && c->flows_nearly_full && *all >= (__s32)c->flows_nearly_full && *own >= (__s32)c->flows_share;
 }
 
-/* Deletes both entries of the flow. */
-static __noinline void forget(const struct flow_key *key, const struct flow *f)
+/* Deletes both entries of a flow of the frontend from `flows`. If two CPUs do so, one of them counts it. */
+static __always_inline void forget_established(const struct flow_key *forward, const struct flow_key *reply, __u32 frontend)
+{
+	bool deleted = !bpf_map_delete_elem(&flows, forward);
+	bpf_map_delete_elem(&flows, reply);
+	if (deleted)
+		count_established(frontend, -1);
+}
+
+/* Deletes both entries of the flow. Returns false if f does not belong to it any more: another CPU has deleted it. */
+static __noinline bool forget(const struct flow_key *key, const struct flow *f)
 {
 	struct flow_key peer;
 	if (!key || !f)
-		return;
+		return false;
 	__u32 frontend = f->frontend;
+	bool reply = f->flags & FLOW_REPLY;
 	peer_key(key, f, &peer);
+	if (!same_flow(key, f))
+		return false;
 	delete_evictable(key);
 	delete_evictable(&peer);
-	if (is_udp(key))
-		return;
-	bool reply = f->flags & FLOW_REPLY;
-	bool deleted = !bpf_map_delete_elem(&flows, reply ? &peer : key);
-	bpf_map_delete_elem(&flows, reply ? key : &peer);
-	if (deleted)
-		count_established(frontend, -1);
+	if (!is_udp(key))
+		forget_established(reply ? &peer : key, reply ? key : &peer, frontend);
+	return true;
 }
 
 /* Reports whether the flow is translated on the way through the stack to a backend on this node (WAY_LOCAL). */
@@ -191,8 +199,7 @@ static __noinline void bury(struct packet *p, const struct flow *f)
 	else
 		peer_key(&p->key, f, &reply);
 	__u32 next = f->flags & FLOW_REPLY ? f->ack : f->next;
-	forget(&p->key, f);
-	if (!leaves_one)
+	if (!forget(&p->key, f) || !leaves_one)
 		return;
 	__builtin_memset(tomb, 0, sizeof(*tomb));
 	tomb->tag = flow_tag(&reply);
@@ -251,6 +258,25 @@ static __always_inline __u32 segment_end(const struct packet *p)
 	return p->seq + p->payload + !!(p->tcp_flags & TCP_SYN) + !!(p->tcp_flags & TCP_FIN);
 }
 
+/* Reports whether the packet begins a TCP connection. */
+static __always_inline bool is_syn(const struct packet *p)
+{
+	return (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
+}
+
+/*
+ * Reports whether the packet may begin another connection in place of the one
+ * of the flow f: it is a SYN of the client, and the backend has not answered
+ * yet, or the connection is closed. In all other states the backend gets the
+ * SYN, and sends a challenge ACK. A client that has really begun anew answers
+ * that with a RST, which closes the flow, and its next SYN begins another one
+ * (RFC 5961, 4). So a forged SYN ends nothing.
+ */
+static __always_inline bool yields(const struct packet *p, const struct flow *f)
+{
+	return is_syn(p) && !(f->flags & FLOW_REPLY) && (f->flags & FLOW_CLOSED || !(f->flags & (FLOW_ANSWERED | FLOW_ESTABLISHED)));
+}
+
 /*
  * Reports whether the segment's numbers are near those that the sender of this
  * direction has used: near both, so that a guess hits once in four million.
@@ -261,6 +287,21 @@ static __always_inline bool in_sequence(const struct packet *p, const struct flo
 	       p->ack - f->ack + SEQUENCE_WINDOW < 2 * SEQUENCE_WINDOW;
 }
 
+/*
+ * The same for a segment that acknowledges more than SEQUENCE_WINDOW at once, as
+ * the one does that reports a lost segment as received at last. It cannot
+ * acknowledge what the other side has not sent.
+ */
+__noinline bool acknowledges_far(const struct packet *p, const struct flow *f)
+{
+	struct flow_key k;
+	if (!p || !f || !(p->tcp_flags & TCP_ACK) || segment_end(p) - f->next + SEQUENCE_WINDOW >= 2 * SEQUENCE_WINDOW)
+		return false;
+	peer_key(&p->key, f, &k);
+	const struct flow *peer = find_flow(&k);
+	return peer && (__s32)(p->ack - f->ack) > 0 && (__s32)(peer->next - p->ack) >= 0;
+}
+
 /* Updates the entry's age, and of an established TCP flow the numbers that its sender has used. */
 static __always_inline void refresh(const struct packet *p, struct flow *f, __u32 tick)
 {
@@ -269,9 +310,11 @@ static __always_inline void refresh(const struct packet *p, struct flow *f, __u3
 	if (!(f->flags & FLOW_ESTABLISHED)) {
 		if (is_udp(&p->key) && f->flags & FLOW_REPLY && !(f->flags & FLOW_ANSWERED))
 			__sync_fetch_and_or(&f->flags, FLOW_ANSWERED);
+		else if (yields(p, f))
+			f->next = segment_end(p); /* the client may have begun anew */
 		return;
 	}
-	if (!in_sequence(p, f))
+	if (!in_sequence(p, f) && !acknowledges_far(p, f))
 		return;
 	__u32 end = segment_end(p);
 	if ((__s32)(end - f->next) > 0)
@@ -309,9 +352,14 @@ static __noinline void record_answer(const struct packet *p, struct flow *reply)
 	peer_key(&p->key, reply, &key);
 	struct flow *forward = bpf_map_lookup_elem(&new_flows, &key);
 	bool syn = p->tcp_flags & TCP_SYN;
-	if (!forward || (forward->flags & FLOW_ANSWERED && !syn) || !(p->tcp_flags & TCP_ACK) ||
-	    forward->next - p->ack >= (syn ? PROOF_WINDOW : SEQUENCE_WINDOW))
+	__u32 window = syn ? PROOF_WINDOW : SEQUENCE_WINDOW;
+	if (!forward || (forward->flags & FLOW_ANSWERED && !syn) || !(p->tcp_flags & TCP_ACK))
 		return;
+	if (forward->next - p->ack >= window) {
+		if (reply->ack - p->ack >= window)
+			return;
+		forward->next = p->ack;
+	}
 	forward->ack = p->seq + syn;
 	reply->next = segment_end(p);
 	reply->ack = p->ack;
@@ -393,7 +441,7 @@ static __always_inline void close_flow(struct packet *p, struct flow *own, struc
 	shorten(own, peer);
 	__sync_fetch_and_or(&own->flags, FLOW_CLOSED);
 	__sync_fetch_and_or(&peer->flags, FLOW_CLOSED);
-	if (!(p->to.flags & FLOW_ESTABLISHED))
+	if (!(own->flags & FLOW_ESTABLISHED))
 		return;
 	p->reply = *peer;
 	p->reply.flags &= ~FLOW_ESTABLISHED;
@@ -401,10 +449,8 @@ static __always_inline void close_flow(struct packet *p, struct flow *own, struc
 	p->reply = *own;
 	p->reply.flags &= ~FLOW_ESTABLISHED;
 	bpf_map_update_elem(&new_flows, &p->key, &p->reply, BPF_ANY);
-	bool deleted = !bpf_map_delete_elem(&flows, &p->key);
-	bpf_map_delete_elem(&flows, k);
-	if (deleted)
-		count_established(p->to.frontend, -1);
+	bool reply = p->to.flags & FLOW_REPLY;
+	forget_established(reply ? k : &p->key, reply ? &p->key : k, p->to.frontend);
 }
 
 /*
@@ -421,7 +467,7 @@ static __always_inline bool obeyed(const struct packet *p, const struct flow *ow
 	bool answered = own->flags & (FLOW_ESTABLISHED | FLOW_ANSWERED) || !(own->flags & FLOW_REPLY) || peer->flags & FLOW_ANSWERED;
 	if (answered)
 		return p->seq == own->next || p->seq == peer->ack;
-	return p->tcp_flags & TCP_ACK ? p->ack == peer->next : peer->ack && p->seq == peer->ack;
+	return p->tcp_flags & TCP_ACK ? p->ack == peer->next || p->ack == own->ack : peer->ack && p->seq == peer->ack;
 }
 
 /* Reports whether record_end must see this packet of the flow p->to. */

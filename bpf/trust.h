@@ -59,7 +59,7 @@ static __always_inline bool is_first_answer(const struct packet *p, const struct
 		return p->egress && !(f->flags & FLOW_ANSWERED);
 	peer_key(&p->key, f, &key);
 	const struct flow *forward = bpf_map_lookup_elem(&new_flows, &key);
-	return forward && p->tcp_flags & TCP_ACK && p->ack == forward->next;
+	return forward && p->tcp_flags & TCP_ACK && (p->ack == forward->next || p->ack == f->ack);
 }
 
 /*
@@ -97,6 +97,7 @@ static __always_inline bool fib_leads_by(struct __sk_buff *ctx, const struct pac
  * The host itself is believed, and its device never stored: IPv6 fragments that it
  * makes of a forwarded packet look like its own. A flow with device 0 at ingress is
  * a connection of the host (hostports.h), whose packets may come in by any device.
+ * A tombstone drops packets from any device.
  *
  * ICMP errors are believed from any device: any router of the path may report. The
  * sender of the quoted packet checks what they quote (RFC 5927, 4.1), and no
@@ -107,7 +108,7 @@ __noinline bool believe_device(struct __sk_buff *ctx, const struct packet *p, st
 	if (!p || !f)
 		return false;
 	__u32 in = ctx->ingress_ifindex;
-	if (!in || (!p->egress && !f->ifindex))
+	if (!in || (!p->egress && !f->ifindex) || f->flags & FLOW_GONE)
 		return true;
 	if (!is_first_answer(p, f) && !(may_answer(SHARE_DEVICES) && fib_leads_by(ctx, p, f, in)))
 		return false;
