@@ -69,7 +69,7 @@ var details = []detail{
 	},
 	{
 		why:     "nftables puts datagrams together, so that the host quotes the whole one; Blixt quotes the first fragment",
-		pattern: "quotes IPv. of [0-9]+ bytes (client|stranger) > vip protocol 17 (DF )?ports [a-z0-9]+ 82, ........", as: "quotes it",
+		pattern: "quotes IPv. of [0-9]+ bytes (client|stranger) > (vip|outside) protocol 17 (DF )?ports [a-z0-9]+ 8[23], ........", as: "quotes it",
 	},
 	{
 		why:     "an ICMP error is not ECN-capable (RFC 3168, 6.1.1); Linux copies one of its two bits",
@@ -146,6 +146,10 @@ var expected = []expectation{
 	{
 		why:  "nftables puts fragments together and makes others, without DF. Blixt forwards each as it is",
 		kind: "UDP in fragments with DF", nftables: "sum ok", blixt: " DF UDP [^\n]*sum ok",
+	},
+	{
+		why:  "fault: the host is sent no part of a datagram to it whose first fragment ends within the TCP header",
+		kind: "TCP SYN in fragments .*host", nftables: "RST", blixt: `\A\z`,
 	},
 	{
 		why:  "a TCP header in two fragments is no header (RFC 3128): Blixt leaves it to the host. nftables puts it together",

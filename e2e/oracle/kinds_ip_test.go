@@ -160,7 +160,7 @@ func fragments(add adder) {
 						send(s, "it", forge.Datagram(s.client, s.vip, forge.Fill(4000)))
 						s.fromClient("another", forge.Datagram(s.client, s.vip, []byte("small")))
 					})
-					if port == unserved {
+					if port == unserved || port == hostPort {
 						add(family, port, "echo request "+name, func(s *session) {
 							send(s, "it", forge.Message(s.client.Addr(), s.vip.Addr(), map[int]byte{4: 8, 6: 128}[family], 0, 0x12340001, forge.Fill(4000)))
 						})

@@ -26,8 +26,8 @@ type kind struct {
 var (
 	families = []int{4, 6}
 	served   = []uint16{toRemote, toLocal}
-	everyone = []uint16{toRemote, toLocal, unserved}
-	portWord = map[uint16]string{toRemote: "remote", toLocal: "local", unserved: "unserved"}
+	everyone = []uint16{toRemote, toLocal, unserved, hostPort}
+	portWord = map[uint16]string{toRemote: "remote", toLocal: "local", unserved: "unserved", hostPort: "host"}
 )
 
 // kinds returns all kinds, products of what can vary, by name.
@@ -56,6 +56,14 @@ func kinds() (all []kind) {
 }
 
 type adder func(family int, port uint16, name string, run func(s *session))
+
+// answered returns what adds a kind for each address that Blixt or the host answers for.
+func (add adder) answered() func(family int, name string, run func(s *session)) {
+	return func(family int, name string, run func(s *session)) {
+		add(family, unserved, name, run)
+		add(family, hostPort, name, run)
+	}
+}
 
 // synOptions are MSS, SACK permitted, timestamps and window scale, as Linux sends them.
 var synOptions = []byte{2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7}
@@ -260,7 +268,7 @@ func sizes(add adder) {
 	for _, family := range families {
 		for _, protocol := range []string{"TCP", "UDP"} {
 			for _, port := range everyone {
-				if protocol == "TCP" && port == unserved {
+				if protocol == "TCP" && (port == unserved || port == hostPort) {
 					continue
 				}
 				for _, size := range []int{100, serverMTU, serverMTU + 1, insideMTU, insideMTU + 1, clientMTU} {
@@ -331,6 +339,7 @@ func sourcePorts(add func(clientPort uint16, family int, name string, run func(s
 
 // icmpQueries are messages to the VIP itself.
 func icmpQueries(add adder) {
+	both := add.answered()
 	for _, family := range families {
 		echo, other := byte(8), byte(13)
 		if family == 6 {
@@ -338,7 +347,7 @@ func icmpQueries(add adder) {
 		}
 		for _, size := range []int{0, 1, 56, 1000, 1400} {
 			for _, hop := range hops {
-				add(family, unserved, fmt.Sprintf("echo request of %d bytes, hop limit %d", size, hop), func(s *session) {
+				both(family, fmt.Sprintf("echo request of %d bytes, hop limit %d", size, hop), func(s *session) {
 					p := forge.Message(s.client.Addr(), s.vip.Addr(), echo, 0, 0x12340001, forge.Fill(size))
 					p.Hop = hop
 					s.fromClient("it", p)
@@ -346,7 +355,7 @@ func icmpQueries(add adder) {
 			}
 		}
 		one := func(name string, kind, code byte, change func(p *forge.Packet)) {
-			add(family, unserved, name, func(s *session) {
+			both(family, name, func(s *session) {
 				p := forge.Message(s.client.Addr(), s.vip.Addr(), kind, code, 0x12340001, forge.Fill(56))
 				if change != nil {
 					change(&p)
@@ -368,10 +377,11 @@ func icmpQueries(add adder) {
 // protocols
 // otherProtocols are layer-4 protocols that nobody serves.
 func otherProtocols(add adder) {
+	both := add.answered()
 	for _, family := range families {
 		for _, protocol := range []byte{2, 4, 41, 47, 50, 51, 59, 112, 132, 136, 253} {
 			for _, size := range []int{4, 100} {
-				add(family, unserved, fmt.Sprintf("protocol %d, %d bytes", protocol, size), func(s *session) {
+				both(family, fmt.Sprintf("protocol %d, %d bytes", protocol, size), func(s *session) {
 					s.fromClient("it", forge.Packet{Src: s.client.Addr(), Dst: s.vip.Addr(), Protocol: protocol, Hop: 64, DF: true, Payload: forge.Fill(size)})
 				})
 			}

@@ -28,6 +28,7 @@ const (
 	toRemote   = 80
 	toLocal    = 81
 	unserved   = 82
+	hostPort   = 83 // of the balancer's own address, of which Blixt serves other ports
 	serverPort = 8080
 	fencePort  = 9
 )
@@ -206,6 +207,8 @@ func (w *network) useBlixt(t *testing.T, l *lab.Lab) {
 		return e
 	}
 	c := labtest.ConfigOf(map[int][]lab.Endpoint{toRemote: both(remote), toLocal: lab.On(w.balancer.Name, both(local))})
+	// The host's own address has these ports as well.
+	c.Gateways[0].Addresses = append(c.Gateways[0].Addresses, outside[4].String(), outside[6].String())
 	b, err := l.Blixt(w.balancer, labtest.Binary, c, "eth0", "eth1")
 	if err != nil {
 		t.Fatal(err)

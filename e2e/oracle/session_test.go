@@ -40,6 +40,9 @@ func newSession(w *network, k kind, clientPort uint16) *session {
 	s := &session{network: w, family: k.family, at: "remote"}
 	s.client = netip.AddrPortFrom(client[k.family], clientPort)
 	s.vip = netip.AddrPortFrom(vip[k.family], k.port)
+	if k.port == hostPort {
+		s.vip = netip.AddrPortFrom(outside[k.family], k.port)
+	}
 	s.server = netip.AddrPortFrom(remote[k.family], serverPort)
 	if k.port == toLocal {
 		s.at, s.server = "local", netip.AddrPortFrom(local[k.family], serverPort)
