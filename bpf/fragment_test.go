@@ -258,3 +258,23 @@ func TestForgedFragmentsEvictNoOthers(t *testing.T) {
 func establishesWith(protocol uint8, p packet) bool {
 	return protocol == unix.IPPROTO_TCP && p.ack == 5001
 }
+
+// TestRefragmentedAnswers has a bridge put an IPv6 answer together and the stack take it
+// apart again: only its first fragment looks as if it came in by the bridge.
+func TestRefragmentedAnswers(t *testing.T) {
+	c := cases{}
+	c["IPv6 UDP"] = func(l *lb) {
+		ip := ipVersions[1]
+		l.serve(ip, unix.IPPROTO_UDP, local)
+		in := udp(ip.client, port(ip.vip, "80"))
+		l.ingress(outside, in).toStack(in.to(ip.local), "flow_new forwarded")
+		l.egressForwarded(pods, udp(ip.local, ip.client)).wantVerdict(tcxNext, "replied")
+		re := udp(ip.local, ip.client).withSize(1500)
+		first, later := re.fragment(0, 512), re.fragment(512, 0)
+		l.egressForwarded(pods, first).toStack(first.from(port(ip.vip, "80")), "replied")
+		l.egressForwarded(inside, later).toStack(later.from(port(ip.vip, "80")), "replied")
+		re.id++
+		l.egressForwarded(inside, re.fragment(0, 512)).untouched("wrong_device")
+	}
+	c.run(t)
+}

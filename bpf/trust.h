@@ -95,8 +95,10 @@ static __always_inline bool fib_leads_by(struct __sk_buff *ctx, const struct pac
  * are believed: forged ones shall not use up the CPU.
  *
  * The host itself is believed, and its device never stored: IPv6 fragments that it
- * makes of a forwarded packet look like its own. A flow with device 0 at ingress is
- * a connection of the host (hostports.h), whose packets may come in by any device.
+ * makes of a forwarded packet look like its own. Of one that a bridge has put
+ * together the later ones name the bridge's port: at egress they are believed as
+ * their first one was. A flow with device 0 at ingress is a connection of the host
+ * (hostports.h), whose packets may come in by any device.
  * A tombstone drops packets from any device.
  *
  * ICMP errors are believed from any device: any router of the path may report. The
@@ -108,7 +110,8 @@ __noinline bool believe_device(struct __sk_buff *ctx, const struct packet *p, st
 	if (!p || !f)
 		return false;
 	__u32 in = ctx->ingress_ifindex;
-	if (!in || (!p->egress && !f->ifindex) || f->flags & FLOW_GONE)
+	bool refragmented = p->egress && p->version == 6 && p->fragment == LATER_FRAGMENT;
+	if (!in || refragmented || (!p->egress && !f->ifindex) || f->flags & FLOW_GONE)
 		return true;
 	if (!is_first_answer(p, f) && !(may_answer(SHARE_DEVICES) && fib_leads_by(ctx, p, f, in)))
 		return false;
