@@ -376,6 +376,18 @@ static __always_inline bool establishes(const struct packet *p, const struct flo
 }
 
 /*
+ * Keeps the numbers of a flow that has been proven and finds no room: a later
+ * segment of the client shall establish it, and its end shall count.
+ */
+static __always_inline void keep_up(const struct packet *p, struct flow *f, struct flow *reply)
+{
+	if (!in_sequence(p, f))
+		return;
+	f->next = segment_end(p);
+	f->ack = reply->next = p->ack;
+}
+
+/*
  * Moves both entries of the half-open flow, whose forward entry p->to is a copy
  * of, to `flows`. They are inserted there before they are deleted from
  * `new_flows`, so that find_flow always finds them in one of the two. If
@@ -397,6 +409,7 @@ __noinline int establish(struct packet *p, struct flow *f)
 		p->to.idle_ticks = f->idle_ticks = reply->idle_ticks = fe->idle_ticks;
 	if (over_share(p->to.frontend)) {
 		count(COUNTER_FLOW_OVER_SHARE);
+		keep_up(p, f, reply);
 		return 0;
 	}
 	p->to.next = segment_end(p);
@@ -412,8 +425,10 @@ __noinline int establish(struct packet *p, struct flow *f)
 	}
 	if (failed) {
 		p->to.flags &= ~FLOW_ESTABLISHED;
-		if (failed != -EEXIST)
+		if (failed != -EEXIST) {
 			count(COUNTER_FLOW_TABLE_FULL);
+			keep_up(p, f, reply);
+		}
 		return 0;
 	}
 	bpf_map_delete_elem(&new_flows, &p->key);

@@ -107,3 +107,32 @@ func TestTombstoneOfAnyDevice(t *testing.T) {
 	})
 	c.run(t)
 }
+
+// A flow that finds no room goes on, and is established as soon as there is
+// room, however much it has transferred meanwhile.
+func TestRoomThatComesLate(t *testing.T) {
+	c := cases{}
+	for _, ip := range ipVersions {
+		c[ip.name] = func(l *lb) {
+			l.serve(ip, unix.IPPROTO_TCP, local)
+			full := BlixtConfig{SnatMin: snatMin, SnatMax: snatMax, FlowsNearlyFull: 1}
+			l.must(l.Established.Put(uint32(0), uint32(1)))
+			l.must(l.BlixtLayout2.Put(uint32(0), full))
+			f := l.openFlow(ip, unix.IPPROTO_TCP, false)
+			f.fromBackend(answer(f.protocol, f.backend, f.client))
+			next := uint32(5001)
+			for range 100 {
+				f.fromClient(f.clientPacket(ack, 1001, next, ""), "forwarded flow_over_share")
+				next += 40000
+				f.fromBackend(f.reply().segment(ack, next-1000, 1001, string(make([]byte, 1000))))
+			}
+			full.FlowsNearlyFull = 0
+			l.must(l.BlixtLayout2.Put(uint32(0), full))
+			f.fromClient(f.clientPacket(ack, 1001, next, ""), "forwarded flow_established")
+			f.fromBackend(f.reply().segment(ack|fin, next, 1001, ""))
+			f.fromClient(f.clientPacket(ack|fin, 1001, next+1, ""), "forwarded")
+			f.fromBackendCounting(f.reply().segment(ack, next+1, 1002, ""), "replied flow_closed")
+		}
+	}
+	c.run(t)
+}
