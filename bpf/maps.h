@@ -210,4 +210,10 @@ struct {
 	__type(value, __u64);
 } link_packets SEC(".maps");
 
+static __always_inline const struct config *config(void)
+{
+	__u32 zero = 0;
+	return bpf_map_lookup_elem(&blixt_layout_2, &zero);
+}
+
 #endif /* BLIXT_MAPS_H */

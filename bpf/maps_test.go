@@ -170,17 +170,19 @@ func (l *lb) local(id uint32) {
 	l.must(l.Backends.Put(id, b))
 }
 
-// clientHash is the hash of ring.h.
-func clientHash(src netip.AddrPort) uint32 {
+// clientHash is the hash of ring.h with the seed of the tests, 0.
+func clientHash(src netip.AddrPort) uint32 { return seededHash(src, 0) }
+
+func seededHash(src netip.AddrPort, seed uint64) uint32 {
 	b := src.Addr().As16()
 	lo, hi := binary.NativeEndian.Uint64(b[:8]), binary.NativeEndian.Uint64(b[8:])
-	h := lo * 0xff51afd7ed558ccd
+	h := (lo ^ seed) * 0xff51afd7ed558ccd
 	h ^= h >> 33
-	h = (h ^ hi) * 0xc4ceb9fe1a85ec53
+	h = ((h + seed) ^ hi) * 0xc4ceb9fe1a85ec53
 	h ^= h >> 33
-	h = (h ^ uint64(htons(src.Port()))) * 0xff51afd7ed558ccd
+	h = ((h + seed) ^ uint64(htons(src.Port()))) * 0xff51afd7ed558ccd
 	h ^= h >> 33
-	h *= 0xc4ceb9fe1a85ec53
+	h = (h + seed) * 0xc4ceb9fe1a85ec53
 	return uint32(h >> 32)
 }
 

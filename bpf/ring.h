@@ -6,21 +6,24 @@
 #include "maps.h"
 
 /*
- * The hash that selects a slot. It depends on the client's address and port
- * alone: rings of different frontends are permuted differently. Every node must
- * compute the same hash, so a change needs a new BLIXT_LAYOUT. The mixing steps
- * are those of MurmurHash3.
+ * The hash that selects a slot, and the first source port to try. It depends on
+ * the client's address and port and on the cluster's seed alone: rings of
+ * different frontends are permuted differently. Whoever does not know the seed
+ * cannot choose a port for a slot. The seed goes into every step, so that no two
+ * inputs collide for all seeds. Every node must compute the same hash, so a
+ * change needs a new BLIXT_LAYOUT. The mixing steps are those of MurmurHash3.
  */
 static __always_inline __u32 client_hash(const struct flow_key *key)
 {
+	const struct config *c = config();
 	const __u64 *src = (const __u64 *)&key->src;
-	__u64 h = src[0] * 0xff51afd7ed558ccdULL;
+	__u64 seed = c ? c->seed : 0, h = (src[0] ^ seed) * 0xff51afd7ed558ccdULL;
 	h ^= h >> 33;
-	h = (h ^ src[1]) * 0xc4ceb9fe1a85ec53ULL;
+	h = ((h + seed) ^ src[1]) * 0xc4ceb9fe1a85ec53ULL;
 	h ^= h >> 33;
-	h = (h ^ key->sport) * 0xff51afd7ed558ccdULL;
+	h = ((h + seed) ^ key->sport) * 0xff51afd7ed558ccdULL;
 	h ^= h >> 33;
-	h *= 0xc4ceb9fe1a85ec53ULL;
+	h = (h + seed) * 0xc4ceb9fe1a85ec53ULL;
 	return h >> 32;
 }
 

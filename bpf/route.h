@@ -28,12 +28,6 @@ enum routed {
 	ROUTE_NONE, /* the packet is to vanish (blackhole), or the FIB cannot tell */
 };
 
-static __always_inline const struct config *config(void)
-{
-	__u32 zero = 0;
-	return bpf_map_lookup_elem(&blixt_layout_2, &zero);
-}
-
 static __always_inline bool is_zero(const struct addr *a)
 {
 	const __u64 *w = (const __u64 *)a;

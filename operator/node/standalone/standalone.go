@@ -39,6 +39,9 @@ type Options struct {
 	// SNATPorts are the source ports for backends on other machines. Programs of
 	// several versions share them.
 	SNATPorts lb.PortRange
+	// Seed keys the hash of clients: hosts with the same one choose the same
+	// backend for a client.
+	Seed uint64
 	// Keep leaves the kernel serving when Run returns.
 	Keep bool
 	// Name distinguishes load balancers on one host.

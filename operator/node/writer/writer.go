@@ -39,6 +39,9 @@ type Options struct {
 	// HostAddresses are the node's own. The first of each family is the source
 	// of translated flows on kernels that cannot choose one.
 	HostAddresses []netip.Addr
+	// Seed keys the hash of clients. Nodes with the same one choose the same
+	// backend for a client.
+	Seed uint64
 	// StateFile is the path of the file for what the maps have no place for;
 	// "": none.
 	StateFile string
