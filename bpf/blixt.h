@@ -275,7 +275,7 @@ struct host_port {
 struct port_search {
 	__u32 tick;
 	__u16 best;	   /* enum holder: all ports were taken, at best by such flows. 0: not known */
-	__u16 pad;
+	__u16 exhausted;   /* the last scan found nobody who may be replaced */
 	__u32 scanned; /* ports that were looked at one by one */
 };
 

@@ -362,11 +362,11 @@ type BlixtPacket struct {
 }
 
 type BlixtPortSearch struct {
-	_       structs.HostLayout
-	Tick    uint32
-	Best    uint16
-	Pad     uint16
-	Scanned uint32
+	_         structs.HostLayout
+	Tick      uint32
+	Best      uint16
+	Exhausted uint16
+	Scanned   uint32
 }
 
 type BlixtPublishedBits uint32

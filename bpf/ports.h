@@ -140,7 +140,8 @@ __noinline bool scan_ports(struct packet *p, __u32 first, __u32 count, struct po
 	};
 	bpf_loop(count, scan_port, &scan, 0);
 	search->scanned += scan.scanned;
-	if (scan.best == HOLDER_LIVE)
+	search->exhausted = scan.best == HOLDER_LIVE;
+	if (search->exhausted)
 		return false;
 	if (scan.best > scan.enough)
 		search->best = scan.best;
@@ -156,7 +157,7 @@ __noinline bool scan_ports(struct packet *p, __u32 first, __u32 count, struct po
  * instance, one scan in each tick finds out whom to replace. The flows after it
  * take the first port of that kind. If free ports are so rare that each new flow
  * would need a scan, scans end with SCAN_LIMIT, and whoever is missed least of a
- * few holders is replaced.
+ * few holders is replaced, if the last scan has seen any that may be.
  */
 static __always_inline bool claim_port_of(struct packet *p, struct ports ports, bool privileged, __u32 attempt)
 {
@@ -166,6 +167,7 @@ static __always_inline bool claim_port_of(struct packet *p, struct ports ports, 
 		return false;
 	if (search->tick != tick) {
 		search->best = HOLDER_NONE;
+		search->exhausted = false;
 		search->scanned = 0;
 		search->tick = tick;
 	}
@@ -173,6 +175,8 @@ static __always_inline bool claim_port_of(struct packet *p, struct ports ports, 
 		return true;
 	if (search->scanned < SCAN_LIMIT)
 		return scan_ports(p, ports.first, ports.count, search);
+	if (search->exhausted)
+		return false;
 	return try_ports(p, ports.first, ports.count, attempt, HOLDER_CLOSED) || try_ports(p, ports.first, ports.count, attempt, HOLDER_HALF_OPEN);
 }
 
