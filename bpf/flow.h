@@ -145,7 +145,7 @@ static __always_inline bool over_share(__u32 frontend)
 	const struct config *c = config();
 	/* Signed: a flow that another CPU ends before this one has counted it makes them -1 for a moment. */
 	const __s32 *own = (const __s32 *)established_flows(frontend), *all = (const __s32 *)established_flows(ALL_FRONTENDS);
-	return c && own && all && c->flows_nearly_full && *all >= (__s32)c->flows_nearly_full && *own >= (__s32)c->flows_share;
+	return frontend != NO_FRONTEND && c && own && all && c->flows_nearly_full && *all >= (__s32)c->flows_nearly_full && *own >= (__s32)c->flows_share;
 }
 
 /* Deletes both entries of a flow of the frontend from `flows`. If two CPUs do so, one of them counts it. */
