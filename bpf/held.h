@@ -55,8 +55,7 @@ static __always_inline __u64 store_held(struct __sk_buff *ctx, const struct pack
 	__u32 zero = 0, len = p->len;
 	__u64 *numbers = bpf_map_lookup_elem(&held_numbers, &zero);
 
-	asm volatile("" : "+r"(len)); /* or the compiler omits the test that the verifier needs */
-	if (!numbers || len == 0 || len > HELD_LEN)
+	if (!numbers)
 		return 0;
 	__u64 number = __sync_fetch_and_add(numbers, 1) + 1;
 	struct held_fragment *h = held_element(number);
@@ -64,7 +63,12 @@ static __always_inline __u64 store_held(struct __sk_buff *ctx, const struct pack
 		return 0;
 	/* Who reads the element meanwhile finds that out: see turn_into_held. Atomic operations keep the order of what is around them. */
 	__sync_lock_test_and_set(&h->number, 0);
-	if (!load(ctx, p->l3, h->bytes, len))
+	/* Tests that the compiler can neither omit nor merge, close to their use: the verifier of Linux 6.12 follows no other. */
+	asm volatile("" : "+r"(len));
+	if ((__s32)len <= 0)
+		return 0;
+	asm volatile("" : "+r"(len));
+	if (len > HELD_LEN || !load(ctx, p->l3, h->bytes, len))
 		return 0;
 	h->len = len;
 	h->tick = now();
@@ -146,9 +150,13 @@ static __noinline bool turn_into_held(struct __sk_buff *ctx, __u32 index)
 		return false;
 	__u64 number = h->number;
 	__u32 len = h->len;
+	if (number == 0 || bpf_skb_change_tail(ctx, l3 + len, 0))
+		return false;
+	asm volatile("" : "+r"(len)); /* as in store_held */
+	if ((__s32)len <= 0)
+		return false;
 	asm volatile("" : "+r"(len));
-	if (number == 0 || len == 0 || len > HELD_LEN || bpf_skb_change_tail(ctx, l3 + len, 0) ||
-	    bpf_skb_store_bytes(ctx, l3, h->bytes, len, BPF_F_RECOMPUTE_CSUM))
+	if (len > HELD_LEN || bpf_skb_store_bytes(ctx, l3, h->bytes, len, BPF_F_RECOMPUTE_CSUM))
 		return false;
 	return __sync_fetch_and_add(&h->number, 0) == number; /* not overwritten meanwhile */
 }
