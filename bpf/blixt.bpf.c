@@ -208,6 +208,8 @@ static __always_inline int handle_packet(struct __sk_buff *ctx, struct packet *p
 	case NOT_IP:
 		return pass(COUNTER_NOT_OURS);
 	case MALFORMED:
+		if (p->fragment == FIRST_FRAGMENT) /* it ends within its header, which the host puts together */
+			pass_fragment(ctx, p);
 		return pass(COUNTER_MALFORMED);
 	case PARSED: {
 		int verdict = handle_ports(ctx, p);

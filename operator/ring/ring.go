@@ -33,7 +33,7 @@
 // members that did not change. With n members and s slots, exact shares would
 // cost about n/sqrt(s) further moves for each slot that must move, whatever the
 // method, as long as the result has no history. So the tolerance grows with the
-// root of n. (Maglev's exact shares move 13/n of the clients with 655 backends.)
+// root of n.
 //
 // # Figures
 //
