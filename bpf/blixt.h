@@ -181,7 +181,8 @@ struct flow {
 	__u32 ref;	  /* reserved for the id of the backendRef, zero */
 	__u32 policy;	  /* reserved, zero */
 	__u32 fin;	  /* with FLOW_PEER_FIN: the acknowledgement number with which this side acknowledges the other side's FIN */
-	__u32 reserved[2];
+	__u32 syn;	  /* forward, TCP: the number with which the backend acknowledges the last SYN that came while it was connected */
+	__u32 reserved;
 };
 
 _Static_assert(sizeof(struct addr) == 16, "an address is 16 bytes");

@@ -145,7 +145,8 @@ type BlixtFlow struct {
 	Ref        uint32
 	Policy     uint32
 	Fin        uint32
-	Reserved   [2]uint32
+	Syn        uint32
+	Reserved   uint32
 }
 
 type BlixtFlowFlag uint32

@@ -485,16 +485,36 @@ static __always_inline bool obeyed(const struct packet *p, const struct flow *ow
 	return p->tcp_flags & TCP_ACK ? p->ack == peer->next || p->ack == own->ack : peer->ack && p->seq == peer->ack;
 }
 
+/*
+ * Follows a connection that begins in place of one that its backend has lost
+ * without a word, on the same ports: the backend answers a SYN of the client
+ * with a SYN-ACK, where one that still has the connection would send a challenge
+ * ACK. From then on the new connection's numbers count.
+ */
+static __always_inline void begin_anew(const struct packet *p, struct flow *own, struct flow *peer)
+{
+	if (is_syn(p) && !(own->flags & FLOW_REPLY)) {
+		own->syn = segment_end(p);
+		return;
+	}
+	if (!(own->flags & FLOW_REPLY) || !(p->tcp_flags & TCP_ACK) || !peer->syn || p->ack != peer->syn)
+		return;
+	own->next = peer->ack = segment_end(p);
+	own->ack = peer->next = p->ack;
+	__sync_fetch_and_and(&own->flags, ~(FLOW_FIN | FLOW_PEER_FIN));
+	__sync_fetch_and_and(&peer->flags, ~(FLOW_FIN | FLOW_PEER_FIN));
+}
+
 /* Reports whether record_end must see this packet of the flow p->to. */
 static __always_inline bool may_end(const struct packet *p)
 {
-	return (p->tcp_flags & (TCP_FIN | TCP_RST) || p->to.flags & FLOW_PEER_FIN) && !(p->to.flags & FLOW_CLOSED);
+	return (p->tcp_flags & (TCP_FIN | TCP_RST | TCP_SYN) || p->to.flags & FLOW_PEER_FIN) && !(p->to.flags & FLOW_CLOSED);
 }
 
 /*
  * Records what the segment says about the end of its connection: a RST, a FIN,
- * or the acknowledgement of the other side's FIN, with which that FIN counts.
- * Uses p->reply.
+ * or the acknowledgement of the other side's FIN, with which that FIN counts; and
+ * a SYN, as far as another connection begins. Uses p->reply.
  */
 __noinline int record_end(struct packet *p)
 {
@@ -511,6 +531,11 @@ __noinline int record_end(struct packet *p)
 		__sync_fetch_and_or(&own->flags, FLOW_RST);
 		close_flow(p, own, peer, &k);
 		return 1;
+	}
+	if (p->tcp_flags & TCP_SYN) {
+		if (own->flags & FLOW_ESTABLISHED)
+			begin_anew(p, own, peer);
+		return 0;
 	}
 	if (!in_sequence(p, own))
 		return 0;

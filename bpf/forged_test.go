@@ -97,6 +97,29 @@ func TestClientThatBeganAnew(t *testing.T) {
 	c.run(t)
 }
 
+// A backend that has lost the connection, as after a restart, answers the SYN of
+// a client that uses the ports again. The numbers of that connection count then,
+// or its end would not be seen.
+func TestBackendThatBeganAnew(t *testing.T) {
+	c := cases{}
+	for _, ip := range ipVersions {
+		c[ip.name] = func(l *lb) {
+			l.serve(ip, unix.IPPROTO_TCP, local)
+			f := l.openFlow(ip, unix.IPPROTO_TCP, true)
+			f.fromClient(f.clientPacket(syn, 777777, 0, ""), "forwarded")
+			f.fromBackend(f.reply().segment(syn|ack, 0x70000000, 0x12345678, "")) // of another SYN: forged
+			f.fromBackend(f.reply().segment(syn|ack, 0x80000000, 777778, ""))
+			f.fromClient(f.clientPacket(ack, 777778, 0x80000001, ""), "forwarded")
+			f.fromClient(f.clientPacket(rst, 1001, 0, ""), "forwarded") // the number of before
+			l.wantTable(f.forward(), "flows")
+			f.fromClient(f.clientPacket(fin|ack, 777778, 0x80000001, ""), "forwarded")
+			f.fromBackend(f.reply().segment(fin|ack, 0x80000001, 777779, ""))
+			f.fromClient(f.clientPacket(ack, 777779, 0x80000002, ""), "forwarded flow_closed")
+		}
+	}
+	c.run(t)
+}
+
 // A half-open flow believes no more than an established one.
 func TestForgedPacketsToHalfOpenFlows(t *testing.T) {
 	c := cases{}
