@@ -6,6 +6,10 @@
  * bypasses the stack. The fragments, still with the tuple of the packet, are
  * put back where the packet was seen, one after the other. Then each of them is
  * treated like any fragment that a client sends.
+ *
+ * A fragment that was split off is as large in memory as the whole datagram was.
+ * A receiver on the same machine is charged for that: for datagrams of more than
+ * about 15 KB it needs a larger receive buffer.
  */
 #ifndef BLIXT_SPLIT_H
 #define BLIXT_SPLIT_H
