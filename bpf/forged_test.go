@@ -340,7 +340,7 @@ func TestTombstones(t *testing.T) {
 			l.ingress(outside, in).dropped("reject_no_backend")
 		}
 		for _, flags := range []uint8{ack | psh, ack | fin, rst} {
-			l.egressForwarded(pods, f.reply().segmentIfTCP(flags, 5001, 1001)).dropped("drop_flow_gone")
+			l.egressForwarded(pods, f.reply().segmentIfTCP(flags, 1001)).dropped("drop_flow_gone")
 		}
 		direct := localFlow{l, ip, proto, f.vip, f.backend, port(ap(ip.client).Addr().String(), "40001")}
 		l.egressForwarded(pods, answer(proto, direct.backend, direct.client)).untouched("not_ours")
@@ -350,7 +350,7 @@ func TestTombstones(t *testing.T) {
 		f := l.openFlow(ip, proto, true)
 		l.removeBackend(local)
 		l.publish(0)
-		l.egressForwarded(pods, f.reply().segmentIfTCP(ack, 5001, 1001)).wantVerdict(map[uint8]uint32{unix.IPPROTO_TCP: tcxNext, unix.IPPROTO_UDP: tcxDrop}[proto], "reject_backend_gone")
+		l.egressForwarded(pods, f.reply().segmentIfTCP(ack, 1001)).wantVerdict(map[uint8]uint32{unix.IPPROTO_TCP: tcxNext, unix.IPPROTO_UDP: tcxDrop}[proto], "reject_backend_gone")
 		l.wantTable(f.reply(), "tombstone")
 		if proto == unix.IPPROTO_UDP {
 			l.age(f.reply(), 60_000_000_000>>30+1)
@@ -361,7 +361,7 @@ func TestTombstones(t *testing.T) {
 		re.ack = 4711
 		l.egressForwarded(pods, re).untouched("not_ours")
 		l.wantTable(f.reply(), "none")
-		l.egressForwarded(pods, f.reply().segmentIfTCP(ack, 5001, 4711)).untouched("not_ours")
+		l.egressForwarded(pods, f.reply().segmentIfTCP(ack, 4711)).untouched("not_ours")
 	})
 	for _, ip := range ipVersions {
 		c[ip.name+" TCP as the sweep leaves them"] = func(l *lb) {
@@ -378,7 +378,7 @@ func TestTombstones(t *testing.T) {
 		f := l.openFlow(ip, proto, true)
 		l.age(f.forward(), 10000)
 		l.age(f.reply(), 10000)
-		l.egressForwarded(pods, f.reply().segmentIfTCP(ack, 5001, 1001)).dropped("flow_expired drop_flow_gone")
+		l.egressForwarded(pods, f.reply().segmentIfTCP(ack, 1001)).dropped("flow_expired drop_flow_gone")
 		l.wantTable(f.reply(), "tombstone")
 		f.open(true)
 		l.wantTable(f.reply(), livesIn(proto))

@@ -8,16 +8,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setServing changes whether a backend serves.
-func (l *lb) setServing(id uint32, serves bool) {
+// setServing changes whether the local backend serves.
+func (l *lb) setServing(serves bool) {
 	l.Helper()
 	var b BlixtBackend
-	l.must(l.Backends.Lookup(id, &b))
+	l.must(l.Backends.Lookup(uint32(local), &b))
 	b.Flags &^= uint16(BlixtBackendFlagBACKEND_NOT_SERVING)
 	if !serves {
 		b.Flags |= uint16(BlixtBackendFlagBACKEND_NOT_SERVING)
 	}
-	l.must(l.Backends.Put(id, b))
+	l.must(l.Backends.Put(uint32(local), b))
 }
 
 func TestBackendThatDoesNotServe(t *testing.T) {
@@ -29,7 +29,7 @@ func TestBackendThatDoesNotServe(t *testing.T) {
 			l.serve(ip, proto, local)
 			c := l.openFlow(ip, proto, established)
 			l.publish(0, remote)
-			l.setServing(local, false)
+			l.setServing(false)
 			c.fromBackend(c.reply().segment(ack, 5001, 1001, "an answer is still translated"))
 			in := c.clientPacket(ack|psh, 1001, 5001, "who serves me?")
 			if proto == unix.IPPROTO_TCP {
@@ -53,11 +53,11 @@ func TestBackendThatDoesNotServe(t *testing.T) {
 			c.fromClient(c.clientPacket(0, 0, 0, "still here"), "forwarded")
 		}
 		udpCase("that is still in the ring keeps its flows", func(c localFlow) {
-			c.setServing(local, false)
+			c.setServing(false)
 			stays(c)
 		})
 		udpCase("with none in the ring keeps its flows", func(c localFlow) {
-			c.setServing(local, false)
+			c.setServing(false)
 			c.publish(0)
 			stays(c)
 			c.publish(0, uint32(BlixtBackendIdBACKEND_REJECT))
@@ -65,13 +65,13 @@ func TestBackendThatDoesNotServe(t *testing.T) {
 		})
 		udpCase("and then serves again keeps its flows", func(c localFlow) {
 			c.publish(0, remote)
-			c.setServing(local, false)
-			c.setServing(local, true)
+			c.setServing(false)
+			c.setServing(true)
 			stays(c)
 		})
 		udpCase("leaves its flows to the next program while this one drains", func(c localFlow) {
 			c.publish(0, remote)
-			c.setServing(local, false)
+			c.setServing(false)
 			c.config(BlixtConfigFlagCONFIG_DRAIN)
 			c.ingress(outside, c.forward()).untouched("drained")
 			c.wantTable(c.forward(), "none")
@@ -81,7 +81,7 @@ func TestBackendThatDoesNotServe(t *testing.T) {
 			c.publish(0, remote)
 			first, later := whole.fragment(0, 504), whole.fragment(504, 0)
 			c.fromClient(first, "forwarded") // remembered
-			c.setServing(local, false)
+			c.setServing(false)
 			c.fromClient(later, "forwarded")
 			c.ingress(outside, first).redirected(first.snat(c.ip.nodeIn, 0).to(c.ip.remote).hop(), "flow_new forwarded")
 			c.ingress(outside, later).redirected(later.snat(c.ip.nodeIn, 0).to(c.ip.remote).hop(), "forwarded")

@@ -103,7 +103,7 @@ func TestTombstoneOfAnyDevice(t *testing.T) {
 		} else {
 			l.ingress(outside, f.forward()).dropped("reject_no_backend")
 		}
-		l.egressForwarded(inside, f.reply().segmentIfTCP(ack|psh, 5001, 1001)).dropped("drop_flow_gone")
+		l.egressForwarded(inside, f.reply().segmentIfTCP(ack|psh, 1001)).dropped("drop_flow_gone")
 	})
 	c.run(t)
 }

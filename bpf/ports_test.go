@@ -105,9 +105,9 @@ func nthClient(ip ipVersion, n int) string {
 	return addrPort(ap(ip.client).Addr(), 2000+n).String()
 }
 
-// openNth begins a flow of the n-th client to the remote backend, establishes
-// it if asked, and returns its source port.
-func (l *lb) openNth(ip ipVersion, protocol uint8, n int, establish bool) uint16 {
+// openNth establishes a flow of the n-th client to the remote backend, and
+// returns its source port.
+func (l *lb) openNth(ip ipVersion, protocol uint8, n int) uint16 {
 	l.Helper()
 	client, vip := nthClient(ip, n), port(ip.vip, "80")
 	r := l.ingress(outside, opening(protocol, client, vip))
@@ -116,14 +116,8 @@ func (l *lb) openNth(ip ipVersion, protocol uint8, n int, establish bool) uint16
 		l.FailNow()
 	}
 	source := r.sourcePort()
-	if establish {
-		l.ingress(inside, answer(protocol, ip.remote, addrPort(netip.MustParseAddr(ip.nodeIn), int(source)).String())).wantVerdict(redirect, "replied")
-		want := "forwarded flow_established"
-		if protocol == unix.IPPROTO_UDP {
-			want = "forwarded"
-		}
-		l.ingress(outside, establishing(protocol, client, vip)).wantVerdict(redirect, want)
-	}
+	l.ingress(inside, answer(protocol, ip.remote, addrPort(netip.MustParseAddr(ip.nodeIn), int(source)).String())).wantVerdict(redirect, "replied")
+	l.ingress(outside, establishing(protocol, client, vip)).wantVerdict(redirect, "forwarded"+andEstablished(protocol))
 	return source
 }
 
@@ -147,7 +141,7 @@ func TestEveryFreePortIsFound(t *testing.T) {
 					l.hold(ip, protocol, uint16(first+n), holdings["live"].holding)
 				}
 				for i := range free {
-					source := l.openNth(ip, protocol, i, true)
+					source := l.openNth(ip, protocol, i)
 					if !isFree[source] {
 						t.Fatalf("flow %d of %d has port %d, which was not free", i+1, free, source)
 					}
@@ -178,7 +172,7 @@ func TestOneFreePortOfManyIsFound(t *testing.T) {
 		}
 	}
 	begin := time.Now()
-	if got := l.openNth(ip, protocol, 0, true); got != free {
+	if got := l.openNth(ip, protocol, 0); got != free {
 		t.Errorf("port %d, want %d, the only free one", got, free)
 	}
 	l.ingress(outside, opening(protocol, nthClient(ip, 1), port(ip.vip, "80"))).wantVerdict(redirect, "reject_ports_exhausted")
@@ -213,7 +207,7 @@ func TestFlowsBeginWhereverPortsAreTaken(t *testing.T) {
 						}
 					} else {
 						for n := range clients {
-							l.openNth(ip, protocol, n, true)
+							l.openNth(ip, protocol, n)
 						}
 					}
 					gone := 0
@@ -258,7 +252,7 @@ func TestWhoIsReplaced(t *testing.T) {
 		}
 		last := 0
 		for n := range len(rankOf) {
-			got := rankOf[l.openNth(ip, protocol, 100*run+n, true)]
+			got := rankOf[l.openNth(ip, protocol, 100*run+n)]
 			if got < last || got == 0 {
 				t.Fatalf("run %d: flow %d replaces one of rank %d, after one of %d", run, n, got, last)
 			}

@@ -77,16 +77,17 @@ func TestFloodLeavesEstablishedFlowsAlone(t *testing.T) {
 				for _, c := range all {
 					// A UDP flow may have been evicted: the ring leads to the same backend.
 					c.fromClient(establishing(protocol, c.client, c.vip), "forwarded"+map[bool]string{true: " flow_new"}[l.tableOf(c.forward()) == "none"])
-					c.fromBackend(c.reply().segmentIfTCP(ack, 5001, 1001))
+					c.fromBackend(c.reply().segmentIfTCP(ack, 1001))
 				}
 			})
 		}
 	}
 }
 
-func (p packet) segmentIfTCP(flags uint8, seq, ackNo uint32) packet {
+// segmentIfTCP is the backend's first segment after its SYN.
+func (p packet) segmentIfTCP(flags uint8, ackNo uint32) packet {
 	if p.protocol == unix.IPPROTO_TCP {
-		return p.segment(flags, seq, ackNo, string(p.payload))
+		return p.segment(flags, 5001, ackNo, string(p.payload))
 	}
 	return p
 }

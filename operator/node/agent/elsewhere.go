@@ -2,11 +2,7 @@
 
 package agent
 
-import (
-	"time"
-
-	"github.com/kubernetes-sigs/blixt/bpf"
-)
+import "time"
 
 // elsewhere is when the program last counted a flow whose backend answers by an
 // interface without the program. What it counted before the first sample may have
@@ -17,11 +13,10 @@ type elsewhere struct {
 	last    time.Time
 }
 
-// sample compares the program's counters with those of the sample before.
-func (e *elsewhere) sample(now time.Time, counters []uint64) {
-	n := counters[bpf.BlixtCounterCOUNTER_FLOW_ANSWERED_ELSEWHERE]
-	if e.sampled && n > e.count { // less: the program was loaded again
+// sample compares the program's counter with that of the sample before.
+func (e *elsewhere) sample(now time.Time, count uint64) {
+	if e.sampled && count > e.count { // less: the program was loaded again
 		e.last = now
 	}
-	e.sampled, e.count = true, n
+	e.sampled, e.count = true, count
 }

@@ -5,8 +5,6 @@ package agent
 import (
 	"testing"
 	"time"
-
-	"github.com/kubernetes-sigs/blixt/bpf"
 )
 
 func TestElsewhere(t *testing.T) {
@@ -16,9 +14,7 @@ func TestElsewhere(t *testing.T) {
 		count uint64
 		last  int // of the samples; -1: none
 	}{{7, -1}, {7, -1}, {8, 2}, {8, 2}, {0, 2}, {1, 5}} {
-		counters := make([]uint64, bpf.BlixtCounterCOUNTERS)
-		counters[bpf.BlixtCounterCOUNTER_FLOW_ANSWERED_ELSEWHERE] = sample.count
-		e.sample(start.Add(time.Duration(i)*time.Second), counters)
+		e.sample(start.Add(time.Duration(i)*time.Second), sample.count)
 		want := time.Time{}
 		if sample.last >= 0 {
 			want = start.Add(time.Duration(sample.last) * time.Second)

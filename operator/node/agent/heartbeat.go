@@ -101,7 +101,7 @@ func (a *Agent) sample(ctx context.Context) {
 		a.o.Log.Error("read packet counters", "error", err)
 		return
 	}
-	counters, err := a.o.Tables.Counters()
+	answeredElsewhere, err := writer.ReadAnsweredElsewhere(a.o.Tables)
 	if err != nil {
 		a.o.Log.Error("read counters", "error", err)
 		return
@@ -110,7 +110,7 @@ func (a *Agent) sample(ctx context.Context) {
 	a.mu.Lock()
 	before := a.heartbeat.lost(now)
 	still := a.heartbeat.count(now, links)
-	a.elsewhere.sample(now, counters)
+	a.elsewhere.sample(now, answeredElsewhere)
 	changed, alone := a.heartbeat.lost(now) != before, a.heartbeat.alone
 	a.mu.Unlock()
 	if changed {

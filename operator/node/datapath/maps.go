@@ -24,7 +24,7 @@ import (
 type Maps struct {
 	sizes Sizes
 
-	config, addresses, frontends, backends, backendFlows  *ebpf.Map
+	config, addresses, frontends, backends, backendFlows            *ebpf.Map
 	flows, newFlows, udpFlows, counters, frontendStats, linkPackets *ebpf.Map
 
 	// These three are mapped into memory: the program sees a store at once and as

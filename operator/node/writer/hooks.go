@@ -5,6 +5,7 @@ package writer
 import (
 	"fmt"
 
+	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
@@ -34,4 +35,14 @@ func ReadHooks(t datapath.Counts) ([]HookCount, error) {
 		}
 	}
 	return hooks, nil
+}
+
+// ReadAnsweredElsewhere returns the number of flows whose backend answers by an
+// interface without the program.
+func ReadAnsweredElsewhere(t datapath.Counts) (uint64, error) {
+	all, err := t.Counters()
+	if err != nil {
+		return 0, fmt.Errorf("read counters: %w", err)
+	}
+	return all[bpf.BlixtCounterCOUNTER_FLOW_ANSWERED_ELSEWHERE], nil
 }
