@@ -105,8 +105,10 @@ func TestOperatorMakesNoSecretButItsOwn(t *testing.T) {
 		return c.Apply(t.Context(), secret, client.FieldOwner("blixt-operator"), client.ForceOwnership)
 	}
 	for range 2 { // made, then changed
-		if err := apply("blixt-tls"); err != nil {
-			t.Error(err)
+		for _, name := range []string{"blixt-tls", "blixt-seed"} {
+			if err := apply(name); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 	configMap := corev1apply.ConfigMap("blixt-ca", ns).WithData(map[string]string{"ca.crt": "x"})

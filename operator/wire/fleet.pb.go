@@ -675,7 +675,10 @@ type Config struct {
 	// drain is unset if the agent is to continue as before.
 	Drain *bool `protobuf:"varint,5,opt,name=drain,proto3,oneof" json:"drain,omitempty"`
 	// alone is true if there is no other node.
-	Alone         bool `protobuf:"varint,6,opt,name=alone,proto3" json:"alone,omitempty"`
+	Alone bool `protobuf:"varint,6,opt,name=alone,proto3" json:"alone,omitempty"`
+	// seed keys the hash of clients, and is secret. It is unset if the agent is to
+	// continue with the one that its maps hold.
+	Seed          *uint64 `protobuf:"fixed64,7,opt,name=seed,proto3,oneof" json:"seed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -750,6 +753,13 @@ func (x *Config) GetAlone() bool {
 		return x.Alone
 	}
 	return false
+}
+
+func (x *Config) GetSeed() uint64 {
+	if x != nil && x.Seed != nil {
+		return *x.Seed
+	}
+	return 0
 }
 
 // Part is a piece of an Update, which may be larger than a message.
@@ -1533,15 +1543,17 @@ const file_fleet_proto_rawDesc = "" +
 	"\x03max\x18\x02 \x01(\rR\x03max\"-\n" +
 	"\x03Use\x12\x12\n" +
 	"\x04used\x18\x01 \x01(\x04R\x04used\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x04R\x04size\"\xb4\x01\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\"\xd6\x01\n" +
 	"\x06Config\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x1c\n" +
 	"\taddresses\x18\x03 \x03(\fR\taddresses\x12)\n" +
 	"\x04snat\x18\x04 \x01(\v2\x15.blixt.fleet.v1.PortsR\x04snat\x12\x19\n" +
 	"\x05drain\x18\x05 \x01(\bH\x00R\x05drain\x88\x01\x01\x12\x14\n" +
-	"\x05alone\x18\x06 \x01(\bR\x05aloneB\b\n" +
-	"\x06_drain\".\n" +
+	"\x05alone\x18\x06 \x01(\bR\x05alone\x12\x17\n" +
+	"\x04seed\x18\a \x01(\x06H\x01R\x04seed\x88\x01\x01B\b\n" +
+	"\x06_drainB\a\n" +
+	"\x05_seed\".\n" +
 	"\x04Part\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\bR\x04last\"\x85\x03\n" +

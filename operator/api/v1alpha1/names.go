@@ -13,6 +13,8 @@ const (
 	AgentAccount = "blixt-agent"
 	// TLSSecret holds the operator's certificates.
 	TLSSecret = "blixt-tls"
+	// SeedSecret holds the seed of all nodes, which keys the hash of clients.
+	SeedSecret = "blixt-seed"
 	// CAConfigMap holds the certificate by which agents verify the operator's.
 	CAConfigMap = "blixt-ca"
 )

@@ -3,17 +3,15 @@
 package main
 
 import (
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
-	"strings"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// readSeed returns the seed from a file of at least 16 bytes in base64 that
-// nobody but its owner may read. Without a path it is 0, so that all hosts agree.
+// readSeed returns the seed from a file that nobody but its owner may
+// read. Without a path it is 0, so that all hosts agree.
 // Errors never name the contents.
 func readSeed(path string) (uint64, error) {
 	if path == "" {
@@ -35,10 +33,9 @@ func readSeed(path string) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read seed file: %w", err)
 	}
-	secret, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
-	if err != nil || len(secret) < 16 {
-		return 0, fmt.Errorf("seed file %s: want at least 16 bytes in base64, as of: head -c 16 /dev/urandom | base64", path)
+	seed, err := lb.ParseSeed(string(text))
+	if err != nil {
+		return 0, fmt.Errorf("seed file %s: %w", path, err)
 	}
-	sum := sha256.Sum256(secret)
-	return binary.BigEndian.Uint64(sum[:8]), nil
+	return seed, nil
 }

@@ -108,7 +108,11 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	server := fleet.NewServer(fleet.ServerOptions{
 		TLS: certificates.server(), Authenticate: authenticate(certificates.kube, &o), Registerer: o.Registerer, Log: o.Log,
 	})
+	seeds := newSeedKeeper(certificates.kube, o.Release.Namespace, server.SetSeed, o.Log)
 	lead := func() {
+		// Agents get the seed before anything to serve. Without one, each continues
+		// with that of its maps.
+		seeds.keep(ctx)
 		// An epoch must differ from all previous ones, including those from before the
 		// cluster was restored from a backup.
 		epoch := uint64(time.Now().UnixMilli())
@@ -136,6 +140,7 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Serve(ctx, listener) })
 	group.Go(func() error { return certificates.run(ctx, m.Elected()) })
+	group.Go(func() error { seeds.run(ctx, m.Elected()); return nil })
 	group.Go(func() error { return m.Start(ctx) })
 	group.Go(func() error { installed.run(ctx, m.Elected()); return nil })
 	return group.Wait()

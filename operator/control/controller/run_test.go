@@ -30,6 +30,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/control/controller"
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
+	"github.com/kubernetes-sigs/blixt/operator/control/seed"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/agent"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
@@ -85,6 +87,7 @@ func (o *operator) configFile(spec string) string {
 // maps are those of an agent, and what they hold.
 type maps struct {
 	backends atomic.Pointer[[]netip.AddrPort]
+	seed     atomic.Uint64
 }
 
 // agent starts the agent of a node: all but the kernel is real.
@@ -107,6 +110,9 @@ func (o *operator) agent(node, application, port string) *maps {
 	tables.After = func() { // the fake is for one goroutine
 		now := backends(tables)
 		m.backends.Store(&now)
+		if c, err := tables.Config(); err == nil {
+			m.seed.Store(c.Seed)
+		}
 	}
 	c := agent.New(agent.Options{
 		Operator: "operator.test:" + port, TokenFile: filepath.Join(dir, "token"), CAFile: filepath.Join(dir, "ca.crt"),
@@ -193,10 +199,33 @@ func TestOperatorAndAgents(t *testing.T) {
 	slices.Sort(took)
 	t.Logf("from an EndpointSlice's change to the maps of both nodes: median %v, p99 %v", took[len(took)/2], took[len(took)*99/100])
 
+	// All nodes have the seed of the Secret. The leader writes it again if it is
+	// deleted, and the next leader reads it.
+	secret := named[corev1.Secret](namespace, v1alpha1.SeedSecret)
+	o.must(o.kube.Get(t.Context(), client.ObjectKeyFromObject(secret), secret))
+	text := string(secret.Data[seed.Key])
+	value, err := lb.ParseSeed(text)
+	o.must(err)
+	seeded := func() {
+		t.Helper()
+		for _, m := range nodes {
+			if got := m.seed.Load(); got != value {
+				t.Errorf("a node has seed %d, want %d", got, value)
+			}
+		}
+	}
+	seeded()
+	o.must(o.kube.Delete(t.Context(), secret))
+	o.eventually("seed", func() error { return o.kube.Get(t.Context(), client.ObjectKeyFromObject(secret), secret) })
+	if string(secret.Data[seed.Key]) != text {
+		t.Error("the leader has made another seed")
+	}
+
 	// The leader goes: the other one takes over, and says nothing else.
 	before := metav1.Now()
 	stop()
 	change(200)
+	seeded()
 	o.condition(gw, "Programmed", "True Programmed", "Served by 2 nodes.")
 	for _, c := range gw.Status.Conditions {
 		if c.LastTransitionTime.After(before.Time) {

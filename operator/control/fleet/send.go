@@ -50,7 +50,7 @@ func (s *Server) next(c *session) (config *wire.Config, update []byte, err error
 	if s.sessions[c.member] != c || s.checkMember(c.member) != nil {
 		return nil, nil, nil // it is about to end
 	}
-	if now := encodeConfig(s.nodes[c.node], s.settings[c.application], len(s.nodes) == 1); !proto.Equal(c.config, now) {
+	if now := encodeConfig(s.nodes[c.node], s.settings[c.application], len(s.nodes) == 1, s.seed); !proto.Equal(c.config, now) {
 		c.config, config = now, now
 	}
 	newest := s.history.version
@@ -69,8 +69,8 @@ func (s *Server) next(c *session) (config *wire.Config, update []byte, err error
 	return config, update, nil
 }
 
-func encodeConfig(n Node, s Settings, alone bool) *wire.Config {
-	c := &wire.Config{Node: n.Name, Zone: n.Zone, Alone: alone, Snat: &wire.Ports{Min: uint32(s.SNAT.First), Max: uint32(s.SNAT.Last)}}
+func encodeConfig(n Node, s Settings, alone bool, seed *uint64) *wire.Config {
+	c := &wire.Config{Node: n.Name, Zone: n.Zone, Alone: alone, Seed: seed, Snat: &wire.Ports{Min: uint32(s.SNAT.First), Max: uint32(s.SNAT.Last)}}
 	if drain, known := s.Drain[n.Name]; known {
 		c.Drain = &drain
 	}

@@ -84,6 +84,7 @@ type Server struct {
 	history  history
 	nodes    map[string]Node
 	settings map[string]Settings
+	seed     *uint64 // nil: not known yet
 	// sessions and reports are by agent. The report of an agent that has left
 	// stays.
 	sessions map[member]*session
@@ -167,6 +168,17 @@ func (s *Server) SetSettings(application string, settings Settings) {
 	defer s.mu.Unlock()
 	s.settings[application] = settings
 	s.wakeAll()
+}
+
+// SetSeed sets the seed of all agents. Until then each continues with the one that
+// its maps hold.
+func (s *Server) SetSeed(seed uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.seed == nil || *s.seed != seed {
+		s.seed = &seed
+		s.wakeAll()
+	}
 }
 
 // Forget removes an application. The sessions of its agents are ended.

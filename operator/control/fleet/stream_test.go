@@ -7,7 +7,9 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/kubernetes-sigs/blixt/operator/control/certs"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/agent"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
@@ -187,6 +189,46 @@ func TestSettingsOfTwoApplications(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+// All agents get the seed before the state. One that is not told a seed keeps that
+// of its maps.
+func TestSeedArrives(t *testing.T) {
+	const seed, other = 0xfedcba9876543210, 5
+	c := renewed(t, certs.Certificates{}, time.Now())
+	o := newOperator(t, "", &c)
+	o.SetSeed(seed)
+	v := o.Publish(web(3))
+	check := func(n *node, want uint64) {
+		t.Helper()
+		eventually(t, func() string {
+			if c, err := n.fake.Config(); err != nil || c.Seed != want {
+				return fmt.Sprintf("seed %#x (%v), want %#x", c.Seed, err, want)
+			}
+			return ""
+		})
+	}
+	n1, n2 := newNode(t, o, "n1", nil), newNode(t, o, "n2", nil)
+	for _, n := range []*node{n1, n2} {
+		check(n, seed)
+	}
+	o.serves(t, "n1", v, web(3))
+	o.serves(t, "n2", v, web(3))
+	o.SetSeed(other)
+	check(n1, other)
+	check(n2, other)
+	o.stop()
+	n1.stop()
+	next := newFollower(t, o.address, &c)
+	next.Lead(2)
+	n1 = newNode(t, next, "n1", func(a *agent.Options) { a.Tables = n1.fake }) // its writer knows no seed
+	next.serves(t, "n1", next.Publish(web(2)), web(2))
+	check(n1, other)
+	next.SetSeed(seed)
+	check(n1, seed)
+	if text := fmt.Sprint(next.Reports()); strings.Contains(text, fmt.Sprint(uint64(seed))) {
+		t.Errorf("reports %s", text)
+	}
 }
 
 // A node that changes its addresses serves at the new ones.

@@ -240,6 +240,9 @@ func (a *Agent) configure(w *wire.Config) error {
 		return fmt.Errorf("read config: %w", d.Err)
 	}
 	err := a.writer.SetSNAT(ports, a.resolve.HostAddresses)
+	if err == nil && w.Seed != nil {
+		err = a.writer.SetSeed(*w.Seed)
+	}
 	if err == nil && w.Drain != nil {
 		err = errors.Join(a.writer.Drain(*w.Drain), a.countUnfinished())
 	}

@@ -114,7 +114,7 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup) error {
 			}
 		})
 	}
-	o.SNAT, o.Seed = r.loaded.SNATPorts(), r.Seed
+	o.SNAT, o.Seed = r.loaded.SNATPorts(), &r.Seed
 	o.StateFile, o.Applied, o.Log = StateFile(r.RunDir, r.Name), r.applied, slog.Default()
 	p, err := open(r.loaded.Dir(), o)
 	if err != nil {

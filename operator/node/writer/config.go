@@ -16,7 +16,9 @@ import (
 // that come from a state (see withQuota, too), and the drain flag, are kept.
 func (w *Writer) mergeOptions(c datapath.Config) datapath.Config {
 	c.SnatMin, c.SnatMax = w.o.SNAT.First, w.o.SNAT.Last
-	c.Seed = w.o.Seed
+	if w.o.Seed != nil {
+		c.Seed = *w.o.Seed
+	}
 	c.Node4, c.Node6 = first(w.o.HostAddresses, netip.Addr.Is4), first(w.o.HostAddresses, netip.Addr.Is6)
 	return c
 }

@@ -12,6 +12,35 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
+// A writer that knows no seed keeps that of the maps. One that does writes it, and
+// keeps all else.
+func TestSetSeed(t *testing.T) {
+	fake := datapath.NewFake(testSizes)
+	a := New(fake, Options{})
+	mustApply(t, a, testState(1))
+	c, err := fake.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := a.SetSeed(7); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.Seed = 7
+	if got, err := fake.Config(); got != c || err != nil {
+		t.Errorf("config %+v (%v), want %+v", got, err, c)
+	}
+	next := New(fake, Options{})
+	mustApply(t, next, testState(2))
+	if err := next.SetSNAT(lb.PortRange{First: 20000, Last: 21000}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := fake.Config(); got.Seed != 7 || err != nil {
+		t.Errorf("seed %d (%v), want 7", got.Seed, err)
+	}
+}
+
 // The config has the quota of the table as it is and of the frontends that there
 // are. Another writer that changes it is noticed.
 func TestConfigHasTheQuota(t *testing.T) {

@@ -15,6 +15,19 @@ func (w *Writer) SetSNAT(ports lb.PortRange, hostAddresses []netip.Addr) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.o.SNAT, w.o.HostAddresses = ports, hostAddresses
+	return w.writeOptions()
+}
+
+// SetSeed changes the seed, as in Options. Existing flows keep their backends.
+func (w *Writer) SetSeed(seed uint64) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.o.Seed = &seed
+	return w.writeOptions()
+}
+
+// writeOptions writes the config if options have changed it.
+func (w *Writer) writeOptions() error {
 	c, err := w.tables.Config()
 	if err != nil {
 		return fmt.Errorf("read config: %w", err)

@@ -40,8 +40,8 @@ type Options struct {
 	// of translated flows on kernels that cannot choose one.
 	HostAddresses []netip.Addr
 	// Seed keys the hash of clients. Nodes with the same one choose the same
-	// backend for a client.
-	Seed uint64
+	// backend for a client. nil: that of the maps is kept.
+	Seed *uint64
 	// StateFile is the path of the file for what the maps have no place for;
 	// "": none.
 	StateFile string
