@@ -115,17 +115,16 @@ __noinline int handle_host_port(struct __sk_buff *ctx, struct packet *p, struct 
 {
 	if (!p)
 		return TC_ACT_SHOT;
-	int verdict;
-	if (f && !(f->flags & FLOW_CLOSED)) {
+	int verdict = NO_FLOW;
+	if (f && !(f->flags & FLOW_CLOSED))
 		verdict = serve(ctx, p, f);
-	} else {
-		if (f)
-			forget(&p->key, f);
+	else if (f)
+		forget(&p->key, f);
+	if (verdict == NO_FLOW)
 		verdict = avoid_port_clash(ctx, p);
-		if (!verdict) {
-			f = find_evictable(&p->key);
-			verdict = f ? serve(ctx, p, f) : drop(COUNTER_DROP_NEW_FLOW);
-		}
+	if (!verdict) {
+		f = find_evictable(&p->key);
+		verdict = f ? serve(ctx, p, f) : drop(COUNTER_DROP_NEW_FLOW);
 	}
 	return verdict == NO_FLOW ? pass(COUNTER_NOT_OURS) : verdict;
 }
