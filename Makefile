@@ -134,6 +134,7 @@ e2e-long: root helm ## As make e2e, with all that takes longer (root): more than
 	@.ci/kubernetes --all
 	@.ci/need $(CLANG)
 	go test -json -count=1 ./e2e/attack -args -long | go run .ci/gotest.go
+	go test -json -count=1 -run='^TestShortConnections$$' ./bpf -args -short-connections=1200000 | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=120m -skip='^TestFixes$$' ./e2e/cluster -args -long -rollouts=100 -large | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=40m -run='^TestFixes$$' ./e2e/cluster -args -long | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -overlay | go run .ci/gotest.go
