@@ -28,6 +28,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/controller"
@@ -139,7 +140,7 @@ func (a *agents) connect(node, application string) {
 	defer a.mu.Unlock()
 	a.reports = append(a.reports, lb.Report{
 		Node: node, Application: application, Pod: namespace + "/agent-" + node, Connected: true,
-		Layout: 1, Kernel: "6.18.0", PacketsSeenAt: time.Now(),
+		Layout: bpf.Layout, Kernel: "6.18.0", PacketsSeenAt: time.Now(),
 	})
 	a.confirm()
 }
