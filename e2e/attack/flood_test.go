@@ -79,8 +79,9 @@ func TestAFloodOfAllKindsHarmsNoOtherTenant(t *testing.T) {
 	streams.CheckUnharmed("the flood")
 	datagrams.CheckUnharmed("the flood")
 	t.Logf("%d packets, %.0f a second", sent, achieved)
-	if least := map[bool]float64{false: .5, true: .9}[*long]; achieved < least*float64(rate) {
-		t.Errorf("the flood had %.0f packets a second, want %d: the machine is too slow, or too busy", achieved, rate)
+	// The sender shares the processors with the balancer and 2,000 clients: two idle ones reach 60,000.
+	if achieved < float64(rate)/2 {
+		t.Errorf("the flood had %.0f packets a second, want half of %d at least: the machine is too slow, or too busy", achieved, rate)
 	}
 	after := w.Status()
 	if n := labtest.Rise(before, after, "flow_new"); n < uint64(sent/10) {
