@@ -272,6 +272,9 @@ __noinline int split(struct __sk_buff *ctx, struct packet *p, __u32 mtu)
 		return drop(COUNTER_DROP_TOO_BIG);
 	if (p->fragment == WHOLE && !complete_checksum(ctx, p))
 		return drop(COUNTER_DROP_ERROR);
+	/* What follows the packet in its frame would be part of each fragment's frame, and may be too much for the device. */
+	if (ctx->len != p->l3 + p->len && bpf_skb_change_tail(ctx, p->l3 + p->len, 0))
+		return drop(COUNTER_DROP_ERROR);
 	count(COUNTER_FRAGMENTED);
 	if (!(r->v4 ? load_ipv4(ctx, r) : send_first_ipv6(ctx, r)))
 		return drop(COUNTER_DROP_ERROR);

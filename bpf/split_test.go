@@ -132,3 +132,18 @@ func TestSplit(t *testing.T) {
 	}
 	c.run(t)
 }
+
+// What follows a packet in its frame does not keep the packet from being split,
+// even where the frame is too large for the device.
+func TestSplitLeavesTrailersOut(t *testing.T) {
+	for _, h := range []hook{{dev: outside}, {dev: outside, egress: true}, {dev: inside, egress: true, from: outside}} {
+		l := newLB(t)
+		ip := ipVersions[0]
+		l.serve(ip, unix.IPPROTO_UDP, narrow)
+		p := opening(unix.IPPROTO_UDP, ip.client, port(ip.vip, "80")).withSize(1400)
+		p.padding = 81
+		r, err := l.runRaw(h, p.bytes())
+		l.must(err)
+		r.wantVerdict(redirect, "fragmented")
+	}
+}
