@@ -20,6 +20,7 @@
  *   way.h        where a flow is translated and how its packets leave
  *   ring.h       selects a backend
  *   flow.h       the life of a flow in the tables
+ *   close.h      how the connection of a flow ends
  *   reserve.h    ports that the host itself uses
  *   ports.h      tuples and source ports of new flows
  *   hostports.h  the host's own connections from our ports

@@ -3,6 +3,7 @@
 #ifndef BLIXT_FORWARD_H
 #define BLIXT_FORWARD_H
 
+#include "close.h"
 #include "held.h"
 #include "hostports.h"
 #include "trust.h"

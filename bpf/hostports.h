@@ -48,7 +48,7 @@ __noinline int avoid_port_clash(struct __sk_buff *ctx, struct packet *p)
 	bool tcp = p->key.protocol == IPPROTO_TCP;
 	if (tcp && !(p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)))
 		return NO_FLOW;
-	bool begins = !tcp || (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_FIN | TCP_RST)) == TCP_SYN;
+	bool begins = !tcp || is_syn(p);
 
 	struct flow *to = &p->to, *reply = &p->reply;
 	__builtin_memset(to, 0, sizeof(*to));
