@@ -80,10 +80,9 @@ root:
 
 # What kind a test is of .ci/tests tells, and sees to it that none is of no kind.
 .PHONY: test
-test: root ## Run the tests that need no Kubernetes, Helm or bpfman, and each fuzz target for 10 s (root); gets the tools they use when missing
+test: root ## Run the tests that need no Kubernetes, Helm or bpfman (root); gets the tools they use when missing
 	@.ci/need $(CLANG) $(TEST_TOOLS)
 	@.ci/tests plain
-	@$(MAKE) --no-print-directory fuzz FUZZTIME=10s
 
 .PHONY: test-bpfman
 test-bpfman: root bpfman ## Run the tests that have bpfman load (root); builds it, once
@@ -127,12 +126,14 @@ e2e-own: root helm
 	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestFixes$$' ./e2e/cluster | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -proxy=iptables -overlay | go run .ci/gotest.go
 
-# All that no change should have to wait for: floods of a minute, each fault and fix, 100
+# All that no change should have to wait for, or fail of by chance: each fuzz target
+# for a minute (make test runs what they have found), floods of a minute, each fault and fix, 100
 # rollouts under load, large transfers, and the two other combinations of networks.
 .PHONY: e2e-long
 e2e-long: root helm ## As make e2e, with all that takes longer (root): more than an hour
 	@.ci/kubernetes --all
 	@.ci/need $(CLANG)
+	@$(MAKE) --no-print-directory fuzz
 	go test -json -count=1 ./e2e/attack -args -long | go run .ci/gotest.go
 	go test -json -count=1 -run='^TestShortConnections$$' ./bpf -args -short-connections=1200000 | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=120m -skip='^TestFixes$$' ./e2e/cluster -args -long -rollouts=100 -large | go run .ci/gotest.go

@@ -88,16 +88,20 @@ static __always_inline void set_port(struct packet *p, __u32 port)
 
 /*
  * Tries a few ports, in an order of the client's own, so that clients rarely
- * try the same. `attempt` leads to another order. `replaced` tells what kind of
- * holder the ports are known to have at best.
+ * try the same. A flow that has to leave the port `avoid` tries another order in
+ * each tick. `replaced` tells what kind of holder the ports are known to have at
+ * best.
  */
-__noinline bool try_ports(struct packet *p, __u32 first, __u32 count, __u32 attempt, int replaced)
+__noinline bool try_ports(struct packet *p, __u32 first, __u32 count, __u32 avoid, int replaced)
 {
 	if (!p)
 		return false;
-	__u32 hash = client_hash(&p->key) + attempt, step = hash / count | 1;
+	__u32 hash = client_hash(&p->key) + (avoid ? now() : 0), step = hash / count | 1;
 	for (int i = 0; i < PORT_TRIES; i++) {
-		set_port(p, first + (hash + i * step) % count);
+		__u32 port = first + (hash + i * step) % count;
+		if (port == avoid)
+			continue;
+		set_port(p, port);
 		if (claim_tuple(&p->reply_key, &p->reply, replaced ? replaced : i < FREE_PORT_TRIES ? HOLDER_NONE : HOLDER_PAST))
 			return true;
 	}
@@ -107,7 +111,7 @@ __noinline bool try_ports(struct packet *p, __u32 first, __u32 count, __u32 atte
 /* What a scan of ports has found. */
 struct port_scan {
 	struct packet *p;
-	__u32 first, count, start;
+	__u32 first, count, start, avoid;
 	__u32 scanned;
 	int enough;	  /* enum holder: none better is looked for */
 	int best;
@@ -118,6 +122,9 @@ struct port_scan {
 static long scan_port(__u32 i, struct port_scan *s)
 {
 	__u32 port = s->first + (s->start + i) % s->count;
+	s->scanned++;
+	if (port == s->avoid)
+		return 0;
 	set_port(s->p, port);
 	const struct flow *f = find_flow(&s->p->reply_key);
 	int found = f ? holder_of(&s->p->reply_key, f, &s->p->reply) : HOLDER_NONE;
@@ -125,17 +132,16 @@ static long scan_port(__u32 i, struct port_scan *s)
 		s->best = found;
 		s->best_port = port;
 	}
-	s->scanned++;
 	return s->best <= s->enough;
 }
 
 /* Looks through all ports, and claims the one that is missed least. */
-__noinline bool scan_ports(struct packet *p, __u32 first, __u32 count, struct port_search *search)
+__noinline bool scan_ports(struct packet *p, __u32 first, __u32 count, __u32 avoid, struct port_search *search)
 {
 	if (!p || !search)
 		return false;
 	struct port_scan scan = {
-		.p = p, .first = first, .count = count, .start = bpf_get_prandom_u32(),
+		.p = p, .first = first, .count = count, .start = bpf_get_prandom_u32(), .avoid = avoid,
 		.enough = search->best ? search->best : HOLDER_PAST, .best = HOLDER_LIVE,
 	};
 	bpf_loop(count, scan_port, &scan, 0);
@@ -159,7 +165,7 @@ __noinline bool scan_ports(struct packet *p, __u32 first, __u32 count, struct po
  * would need a scan, scans end with SCAN_LIMIT, and whoever is missed least of a
  * few holders is replaced, if the last scan has seen any that may be.
  */
-static __always_inline bool claim_port_of(struct packet *p, struct ports ports, bool privileged, __u32 attempt)
+static __always_inline bool claim_port_of(struct packet *p, struct ports ports, bool privileged, __u32 avoid)
 {
 	__u32 i = 2 * p->to.backend + privileged, tick = now();
 	struct port_search *search = bpf_map_lookup_elem(&port_searches, &i);
@@ -171,13 +177,13 @@ static __always_inline bool claim_port_of(struct packet *p, struct ports ports, 
 		search->scanned = 0;
 		search->tick = tick;
 	}
-	if (try_ports(p, ports.first, ports.count, attempt, search->best))
+	if (try_ports(p, ports.first, ports.count, avoid, search->best))
 		return true;
 	if (search->scanned < SCAN_LIMIT)
-		return scan_ports(p, ports.first, ports.count, search);
+		return scan_ports(p, ports.first, ports.count, avoid, search);
 	if (search->exhausted)
 		return false;
-	return try_ports(p, ports.first, ports.count, attempt, HOLDER_CLOSED) || try_ports(p, ports.first, ports.count, attempt, HOLDER_HALF_OPEN);
+	return try_ports(p, ports.first, ports.count, avoid, HOLDER_CLOSED) || try_ports(p, ports.first, ports.count, avoid, HOLDER_HALF_OPEN);
 }
 
 /*
@@ -197,17 +203,18 @@ static __always_inline struct ports privileged_ports(const struct config *c)
 
 /*
  * Claims a reply tuple with a source port of ours, and sets that port in both
- * entries. A privileged port gets a privileged one (RFC 4787, REQ-3a), as long
- * as there is one. Returns false if no port is free.
+ * entries: any but `avoid`, which is 0 for a new flow. A privileged port gets a
+ * privileged one (RFC 4787, REQ-3a), as long as there is one. Returns false if no
+ * port is free.
  */
-__noinline bool claim_port(struct packet *p, __u32 attempt)
+__noinline bool claim_port(struct packet *p, __u32 avoid)
 {
 	const struct config *c = config();
 	if (!p || !c || c->snat_max < c->snat_min)
 		return false;
 	struct ports all = { c->snat_min, c->snat_max - c->snat_min + 1 };
-	return (bpf_ntohs(p->key.sport) < PRIVILEGED_END && claim_port_of(p, privileged_ports(c), true, attempt)) ||
-	       claim_port_of(p, all, false, attempt);
+	return (bpf_ntohs(p->key.sport) < PRIVILEGED_END && claim_port_of(p, privileged_ports(c), true, avoid)) ||
+	       claim_port_of(p, all, false, avoid);
 }
 
 /* Sets the way of a new flow, and makes p->reply and its key from p->to. */
@@ -277,12 +284,10 @@ __noinline bool change_port(struct packet *p, const struct flow *f)
 		return false;
 	p->reply = *reply;
 	p->reply_key = old;
-	if (!same_flow(&p->key, f) || !same_flow(&old, reply) || !claim_port(p, now()))
+	if (!same_flow(&p->key, f) || !same_flow(&old, reply) || !claim_port(p, bpf_ntohs(old.dport)))
 		return false;
-	if (p->reply_key.dport != old.dport) {
-		delete_evictable(&old);
-		count(COUNTER_FLOW_PORT_CHANGED);
-	}
+	delete_evictable(&old);
+	count(COUNTER_FLOW_PORT_CHANGED);
 	return !insert_evictable(&p->key, &p->to, BPF_ANY);
 }
 

@@ -55,6 +55,17 @@ func TestRepeatedSYNTriesAnotherPort(t *testing.T) {
 			re := answer(unix.IPPROTO_TCP, ip.remote, port(ip.nodeIn, "30000"))
 			l.ingress(inside, re).redirected(re.from(vip).to(ip.client).hop(), "replied")
 		}
+		c[ip.name+" it takes another in every tick"] = func(l *lb) {
+			l.serve(ip, unix.IPPROTO_TCP, remote)
+			// Orders of ports that differ by the tick are the same for one of these ranges in most ticks.
+			for ports := 2; ports <= 13; ports++ {
+				in := in.from(addrPort(in.src.Addr(), int(in.src.Port())+ports).String())
+				l.ports(snatMin, snatMin+uint16(ports)-1)
+				l.ingress(outside, in).wantVerdict(redirect, "flow_new forwarded")
+				l.age(in, 1)
+				l.ingress(outside, in).wantVerdict(redirect, "forwarded flow_port_changed")
+			}
+		}
 		c[ip.name+" a local backend sees the client's port"] = func(l *lb) {
 			l.serve(ip, unix.IPPROTO_TCP, local)
 			l.ingress(outside, in).toStack(in.to(ip.local), "flow_new forwarded")
