@@ -70,26 +70,78 @@ type renewal struct {
 	changed bool
 }
 
+// renew first drops what cannot be used, as after a clock was wrong or somebody
+// has edited the Secret. What is left is renewed in time.
 func (r *renewal) renew() (err error) {
+	r.dropUnusable()
 	ca, _ := parse(r.CA)
-	if ca == nil || r.now.After(ca.NotAfter) {
-		if r.CA, r.CAKey, err = r.makeCA(); err != nil {
+	switch {
+	case ca == nil:
+		if err := r.replaceCA(); err != nil {
 			return err
 		}
-		r.NextCA, r.NextCAKey, r.OldCA, r.changed = nil, nil, nil, true
-	} else if r.due(ca) {
+	case r.due(ca) || r.CAKey == nil:
 		if err := r.changeCA(); err != nil {
 			return err
 		}
 	}
-	if old, _ := parse(r.OldCA); old != nil && r.now.After(old.NotAfter) {
-		r.OldCA, r.changed = nil, true
-	}
 	if r.serves() {
 		return nil
 	}
+	if r.CAKey == nil { // it cannot sign
+		r.OldCA = r.CA
+		if err := r.replaceCA(); err != nil {
+			return err
+		}
+	}
 	r.changed = true
 	r.Certificate, r.Key, err = r.makeServing()
+	return err
+}
+
+// dropUnusable drops CAs that are no CA at this time, and keys that are not
+// theirs. A CA without its key stays, as it has signed what agents trust.
+func (r *renewal) dropUnusable() {
+	drop := func(field *[]byte) {
+		r.changed = r.changed || len(*field) > 0
+		*field = nil
+	}
+	for _, field := range []*[]byte{&r.CA, &r.NextCA, &r.OldCA} {
+		if c, err := parse(*field); err != nil || !c.IsCA || !r.valid(c, clockSkew) {
+			drop(field)
+		}
+	}
+	if !matches(r.CA, r.CAKey) {
+		drop(&r.CAKey)
+	}
+	if !matches(r.NextCA, r.NextCAKey) {
+		drop(&r.NextCA)
+		drop(&r.NextCAKey)
+	}
+}
+
+// valid reports whether a certificate is valid now. One that will be soon counts:
+// the clock of the replica that made it may be a little ahead. What will be valid
+// much later was made while a clock was wrong.
+func (r *renewal) valid(c *x509.Certificate, soon time.Duration) bool {
+	return !r.now.Add(soon).Before(c.NotBefore) && !r.now.After(c.NotAfter)
+}
+
+// matches reports whether a key is that of a certificate.
+func matches(certificate, key []byte) bool {
+	_, err := tls.X509KeyPair(certificate, key)
+	return err == nil
+}
+
+// replaceCA replaces a CA that cannot be used: by the next one, which agents know
+// already, or else by a new one.
+func (r *renewal) replaceCA() (err error) {
+	r.changed = true
+	if r.NextCA != nil {
+		r.CA, r.CAKey, r.NextCA, r.NextCAKey = r.NextCA, r.NextCAKey, nil, nil
+		return nil
+	}
+	r.CA, r.CAKey, err = r.makeCA()
 	return err
 }
 
@@ -102,8 +154,8 @@ func (r *renewal) changeCA() (err error) {
 		r.NextCA, r.NextCAKey, err = r.makeCA()
 		r.changed = true
 	case r.now.Sub(next.NotBefore.Add(clockSkew)) >= distribution:
-		r.OldCA, r.CA, r.CAKey, r.NextCA, r.NextCAKey = r.CA, r.NextCA, r.NextCAKey, nil, nil
-		r.changed = true
+		r.OldCA = r.CA
+		return r.replaceCA()
 	}
 	return err
 }
@@ -116,10 +168,7 @@ func (r *renewal) due(c *x509.Certificate) bool {
 // serves reports whether the operator's certificate is still good.
 func (r *renewal) serves() bool {
 	c, err := parse(r.Certificate)
-	if err != nil || r.due(c) || !slices.Equal(c.DNSNames, r.names) {
-		return false
-	}
-	if _, err := r.Pair(); err != nil {
+	if err != nil || !r.valid(c, 0) || r.due(c) || !slices.Equal(c.DNSNames, r.names) || !matches(r.Certificate, r.Key) {
 		return false
 	}
 	ca, err := parse(r.CA)

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -44,6 +45,8 @@ type certificates struct {
 	names     []string
 	log       *slog.Logger
 	current   atomic.Pointer[tls.Certificate]
+
+	notBefore, notAfter prometheus.Gauge
 }
 
 // The keys of the Secret.
@@ -64,10 +67,27 @@ func newCertificates(config *rest.Config, o *ManagerOptions) (*certificates, err
 	if err != nil {
 		return nil, fmt.Errorf("address for agents: %w", err)
 	}
-	return &certificates{
+	c := &certificates{
 		kube: kube, namespace: o.Release.Namespace, secret: o.TLSSecret, configMap: o.Release.CAConfigMap, dir: o.TLSDir, log: o.Log,
 		names: []string{host},
-	}, nil
+		notBefore: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "blixt_operator_certificate_not_before_timestamp_seconds",
+			Help: "When the certificate that agents are shown becomes valid, in seconds since 1970.",
+		}),
+		notAfter: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "blixt_operator_certificate_expiration_timestamp_seconds",
+			Help: "When the certificate that agents are shown expires, in seconds since 1970.",
+		}),
+	}
+	o.Registerer.MustRegister(c.notBefore, c.notAfter)
+	return c, nil
+}
+
+// use has the server show a certificate to agents that connect from now on.
+func (c *certificates) use(pair *tls.Certificate) {
+	c.current.Store(pair)
+	c.notBefore.Set(float64(pair.Leaf.NotBefore.Unix()))
+	c.notAfter.Set(float64(pair.Leaf.NotAfter.Unix()))
 }
 
 // server returns the TLS configuration of the server of the agents.
@@ -115,7 +135,7 @@ func (c *certificates) load(ctx context.Context, leads bool) error {
 		if err != nil {
 			return fmt.Errorf("load certificate: %w", err)
 		}
-		c.current.Store(&pair)
+		c.use(&pair)
 		if !leads {
 			return nil
 		}
@@ -133,28 +153,28 @@ func (c *certificates) load(ctx context.Context, leads bool) error {
 		CA: stored.Data[keyCA], CAKey: stored.Data[keyCAKey], NextCA: stored.Data[keyNextCA], NextCAKey: stored.Data[keyNextCAKey],
 		OldCA: stored.Data[keyOldCA], Certificate: stored.Data[corev1.TLSCertKey], Key: stored.Data[corev1.TLSPrivateKeyKey],
 	}
+	var failed error
 	if leads {
-		if now, err = c.renew(ctx, now); err != nil {
-			return err
-		}
+		// What could not be renewed, or not written, serves as it is stored.
+		now, failed = c.renew(ctx, now)
 	}
 	pair, err := now.Pair()
 	if err != nil {
-		return fmt.Errorf("certificate of Secret %s/%s: %w", c.namespace, c.secret, err)
+		return errors.Join(failed, fmt.Errorf("certificate of Secret %s/%s: %w", c.namespace, c.secret, err))
 	}
-	c.current.Store(&pair)
-	return nil
+	c.use(&pair)
+	return failed
 }
 
-// renew writes what has to be renewed. The CAs are written first: agents must trust
+// renew writes what has to be renewed, and returns what is stored then. The CAs are written first: agents must trust
 // a CA before it signs a certificate.
 func (c *certificates) renew(ctx context.Context, stored certs.Certificates) (certs.Certificates, error) {
 	now, changed, err := stored.Renew(time.Now(), c.names...)
 	if err != nil {
-		return now, err
+		return stored, fmt.Errorf("Secret %s/%s: %w. Delete it, and the operator makes it again", c.namespace, c.secret, err)
 	}
 	if err := c.publishCAs(ctx, now.Bundle()); err != nil || !changed {
-		return now, err
+		return stored, err
 	}
 	// Applied, not created: a role can then name the only Secret that may be written.
 	secret := applycorev1.Secret(c.secret, c.namespace).WithType(corev1.SecretTypeTLS).
@@ -164,7 +184,7 @@ func (c *certificates) renew(ctx context.Context, stored certs.Certificates) (ce
 			keyOldCA: now.OldCA, corev1.TLSCertKey: now.Certificate, corev1.TLSPrivateKeyKey: now.Key,
 		})
 	if _, err := c.kube.CoreV1().Secrets(c.namespace).Apply(ctx, secret, metav1.ApplyOptions{FieldManager: fieldManager, Force: true}); err != nil {
-		return now, fmt.Errorf("write Secret %s/%s: %w", c.namespace, c.secret, err)
+		return stored, fmt.Errorf("write Secret %s/%s: %w", c.namespace, c.secret, err)
 	}
 	c.log.Info("renewed certificates", "secret", c.secret)
 	return now, nil
