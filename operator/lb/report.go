@@ -34,6 +34,12 @@ func (e *TableFullError) Error() string {
 	return fmt.Sprintf("table %s of size %d is too small: %d needed", e.Table, e.Size, e.Needed)
 }
 
+// What a Report holds of frontends at which the node itself listens.
+const (
+	HostListensFor = 10 * time.Minute
+	MaxHostListens = 256
+)
+
 // Report is what the operator knows of an agent, which is that of one
 // application on one node.
 type Report struct {
@@ -60,6 +66,11 @@ type Report struct {
 	// AnsweredElsewhereAt is when a flow last began whose backend, on the node,
 	// answers by an interface without the program; zero: never.
 	AnsweredElsewhereAt time.Time `json:"answeredElsewhereAt,omitzero"`
+	// HostListens are frontends at which a socket of the node itself listens,
+	// sorted: the node gets their new connections. The program notices when one
+	// comes, so a listener that nobody connects to is not among them, and one is
+	// for HostListensFor after the last connection. At most MaxHostListens.
+	HostListens []Key `json:"hostListens,omitempty"`
 	// SNAT are the source ports that the program uses.
 	SNAT PortRange `json:"snat,omitzero"`
 	// PacketsSeenAt is when the program was last known to see packets.

@@ -351,7 +351,10 @@ type Status struct {
 	TableFull *TableFull `protobuf:"bytes,14,opt,name=table_full,json=tableFull,proto3" json:"table_full,omitempty"`
 	// elsewhere_age is the time since a flow last began whose backend on the node
 	// answers by an interface without the program, in milliseconds; unset: never.
-	ElsewhereAge  *uint64 `protobuf:"varint,15,opt,name=elsewhere_age,json=elsewhereAge,proto3,oneof" json:"elsewhere_age,omitempty"`
+	ElsewhereAge *uint64 `protobuf:"varint,15,opt,name=elsewhere_age,json=elsewhereAge,proto3,oneof" json:"elsewhere_age,omitempty"`
+	// host_listens are frontends at which a socket of the node itself listens, and
+	// got a connection of late: sorted, and at most lb.MaxHostListens.
+	HostListens   []*Key `protobuf:"bytes,16,rep,name=host_listens,json=hostListens,proto3" json:"host_listens,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -489,6 +492,13 @@ func (x *Status) GetElsewhereAge() uint64 {
 		return *x.ElsewhereAge
 	}
 	return 0
+}
+
+func (x *Status) GetHostListens() []*Key {
+	if x != nil {
+		return x.HostListens
+	}
+	return nil
 }
 
 type TableFull struct {
@@ -1508,7 +1518,7 @@ const file_fleet_proto_rawDesc = "" +
 	"\x06kernel\x18\x03 \x01(\tR\x06kernel\x12\x16\n" +
 	"\x06layout\x18\x04 \x01(\rR\x06layout\x12)\n" +
 	"\x03got\x18\x05 \x01(\v2\x17.blixt.fleet.v1.VersionR\x03got\x12.\n" +
-	"\x06status\x18\x06 \x01(\v2\x16.blixt.fleet.v1.StatusR\x06status\"\x8e\x05\n" +
+	"\x06status\x18\x06 \x01(\v2\x16.blixt.fleet.v1.StatusR\x06status\"\xc6\x05\n" +
 	"\x06Status\x12)\n" +
 	"\x03got\x18\x01 \x01(\v2\x17.blixt.fleet.v1.VersionR\x03got\x12-\n" +
 	"\x05holds\x18\x02 \x01(\v2\x17.blixt.fleet.v1.VersionR\x05holds\x12\x1d\n" +
@@ -1528,7 +1538,8 @@ const file_fleet_proto_rawDesc = "" +
 	"\x06tables\x18\r \x03(\v2\".blixt.fleet.v1.Status.TablesEntryR\x06tables\x128\n" +
 	"\n" +
 	"table_full\x18\x0e \x01(\v2\x19.blixt.fleet.v1.TableFullR\ttableFull\x12(\n" +
-	"\relsewhere_age\x18\x0f \x01(\x04H\x00R\felsewhereAge\x88\x01\x01\x1aN\n" +
+	"\relsewhere_age\x18\x0f \x01(\x04H\x00R\felsewhereAge\x88\x01\x01\x126\n" +
+	"\fhost_listens\x18\x10 \x03(\v2\x13.blixt.fleet.v1.KeyR\vhostListens\x1aN\n" +
 	"\vTablesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12)\n" +
 	"\x05value\x18\x02 \x01(\v2\x13.blixt.fleet.v1.UseR\x05value:\x028\x01B\x10\n" +
@@ -1658,29 +1669,30 @@ var file_fleet_proto_depIdxs = []int32{
 	6,  // 8: blixt.fleet.v1.Status.snat:type_name -> blixt.fleet.v1.Ports
 	20, // 9: blixt.fleet.v1.Status.tables:type_name -> blixt.fleet.v1.Status.TablesEntry
 	5,  // 10: blixt.fleet.v1.Status.table_full:type_name -> blixt.fleet.v1.TableFull
-	6,  // 11: blixt.fleet.v1.Config.snat:type_name -> blixt.fleet.v1.Ports
-	2,  // 12: blixt.fleet.v1.Update.base:type_name -> blixt.fleet.v1.Version
-	2,  // 13: blixt.fleet.v1.Update.version:type_name -> blixt.fleet.v1.Version
-	11, // 14: blixt.fleet.v1.Update.addresses:type_name -> blixt.fleet.v1.Addresses
-	14, // 15: blixt.fleet.v1.Update.frontends:type_name -> blixt.fleet.v1.Frontend
-	13, // 16: blixt.fleet.v1.Update.gone_frontends:type_name -> blixt.fleet.v1.Key
-	17, // 17: blixt.fleet.v1.Update.services:type_name -> blixt.fleet.v1.Service
-	16, // 18: blixt.fleet.v1.Update.gone_services:type_name -> blixt.fleet.v1.Name
-	12, // 19: blixt.fleet.v1.Addresses.list:type_name -> blixt.fleet.v1.Address
-	13, // 20: blixt.fleet.v1.Frontend.key:type_name -> blixt.fleet.v1.Key
-	15, // 21: blixt.fleet.v1.Frontend.refs:type_name -> blixt.fleet.v1.Ref
-	16, // 22: blixt.fleet.v1.Ref.service:type_name -> blixt.fleet.v1.Name
-	16, // 23: blixt.fleet.v1.Service.name:type_name -> blixt.fleet.v1.Name
-	18, // 24: blixt.fleet.v1.Service.ports:type_name -> blixt.fleet.v1.Port
-	19, // 25: blixt.fleet.v1.Port.endpoints:type_name -> blixt.fleet.v1.Endpoint
-	7,  // 26: blixt.fleet.v1.Status.TablesEntry.value:type_name -> blixt.fleet.v1.Use
-	0,  // 27: blixt.fleet.v1.Fleet.Serve:input_type -> blixt.fleet.v1.AgentMessage
-	1,  // 28: blixt.fleet.v1.Fleet.Serve:output_type -> blixt.fleet.v1.OperatorMessage
-	28, // [28:29] is the sub-list for method output_type
-	27, // [27:28] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	13, // 11: blixt.fleet.v1.Status.host_listens:type_name -> blixt.fleet.v1.Key
+	6,  // 12: blixt.fleet.v1.Config.snat:type_name -> blixt.fleet.v1.Ports
+	2,  // 13: blixt.fleet.v1.Update.base:type_name -> blixt.fleet.v1.Version
+	2,  // 14: blixt.fleet.v1.Update.version:type_name -> blixt.fleet.v1.Version
+	11, // 15: blixt.fleet.v1.Update.addresses:type_name -> blixt.fleet.v1.Addresses
+	14, // 16: blixt.fleet.v1.Update.frontends:type_name -> blixt.fleet.v1.Frontend
+	13, // 17: blixt.fleet.v1.Update.gone_frontends:type_name -> blixt.fleet.v1.Key
+	17, // 18: blixt.fleet.v1.Update.services:type_name -> blixt.fleet.v1.Service
+	16, // 19: blixt.fleet.v1.Update.gone_services:type_name -> blixt.fleet.v1.Name
+	12, // 20: blixt.fleet.v1.Addresses.list:type_name -> blixt.fleet.v1.Address
+	13, // 21: blixt.fleet.v1.Frontend.key:type_name -> blixt.fleet.v1.Key
+	15, // 22: blixt.fleet.v1.Frontend.refs:type_name -> blixt.fleet.v1.Ref
+	16, // 23: blixt.fleet.v1.Ref.service:type_name -> blixt.fleet.v1.Name
+	16, // 24: blixt.fleet.v1.Service.name:type_name -> blixt.fleet.v1.Name
+	18, // 25: blixt.fleet.v1.Service.ports:type_name -> blixt.fleet.v1.Port
+	19, // 26: blixt.fleet.v1.Port.endpoints:type_name -> blixt.fleet.v1.Endpoint
+	7,  // 27: blixt.fleet.v1.Status.TablesEntry.value:type_name -> blixt.fleet.v1.Use
+	0,  // 28: blixt.fleet.v1.Fleet.Serve:input_type -> blixt.fleet.v1.AgentMessage
+	1,  // 29: blixt.fleet.v1.Fleet.Serve:output_type -> blixt.fleet.v1.OperatorMessage
+	29, // [29:30] is the sub-list for method output_type
+	28, // [28:29] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_fleet_proto_init() }

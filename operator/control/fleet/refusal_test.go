@@ -8,12 +8,14 @@ import (
 	"crypto/x509"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/agent"
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
@@ -223,15 +225,20 @@ func TestWhatAnAgentSaysIsBounded(t *testing.T) {
 	for i := range 100 {
 		tables[fmt.Sprint(i)] = &wire.Use{}
 	}
+	keys := []*wire.Key{{Addr: []byte{1}, Protocol: 6, Port: 1}, {Addr: []byte{1, 2, 3, 4}, Protocol: 1, Port: 1}, {}}
+	for i := range 1000 {
+		keys = append(keys, &wire.Key{Addr: []byte{10, 0, 0, 1}, Protocol: 6, Port: uint32(1000 - i)})
+	}
 	_ = r.Send(&wire.AgentMessage{Message: &wire.AgentMessage_Hello{Hello: &wire.Hello{
-		Node: "n1", Application: "blue", Kernel: long, Status: &wire.Status{Error: long, Tables: tables},
+		Node: "n1", Application: "blue", Kernel: long, Status: &wire.Status{Error: long, Tables: tables, HostListens: keys},
 	}}})
 	if _, err := r.Recv(); err != nil {
 		t.Fatal(err)
 	}
 	report, _ := o.report("n1", "blue")
-	if len(report.Kernel) > maxText+3 || len(report.Error) > maxText+3 || len(report.Tables) > maxTables {
-		t.Errorf("report of %d, %d and %d", len(report.Kernel), len(report.Error), len(report.Tables))
+	if len(report.Kernel) > maxText+3 || len(report.Error) > maxText+3 || len(report.Tables) > maxTables ||
+		len(report.HostListens) != lb.MaxHostListens-3 || !slices.IsSortedFunc(report.HostListens, lb.Key.Compare) {
+		t.Errorf("report of %d, %d and %d, host listens at %v", len(report.Kernel), len(report.Error), len(report.Tables), report.HostListens)
 	}
 	_ = r.Send(&wire.AgentMessage{Message: &wire.AgentMessage_Status{Status: &wire.Status{Error: string(make([]byte, maxAgentMessage))}}})
 	if _, err := r.update(); status.Code(err) != codes.ResourceExhausted {

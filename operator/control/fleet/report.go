@@ -36,12 +36,26 @@ func readStatus(r *lb.Report, st *wire.Status, now time.Time, old *lb.Report) {
 	if f := st.TableFull; f != nil {
 		r.TableFull = &lb.TableFullError{Table: clip(f.Table), Size: int(f.Size), Needed: int(f.Needed), Largest: int(f.Largest)}
 	}
+	r.HostListens = readKeys(st.HostListens)
 	r.Tables = make(map[string]lb.Use, len(st.Tables))
 	for name, use := range st.Tables {
 		if len(r.Tables) < maxTables {
 			r.Tables[clip(name)] = lb.Use{Used: int(use.GetUsed()), Size: int(use.GetSize())}
 		}
 	}
+}
+
+// readKeys returns the keys that are valid, sorted, and no more than
+// lb.MaxHostListens.
+func readKeys(list []*wire.Key) (keys []lb.Key) {
+	for _, k := range list[:min(len(list), lb.MaxHostListens)] {
+		d := &wire.Decoder{}
+		if key := d.Key(k); d.Err == nil {
+			keys = append(keys, key)
+		}
+	}
+	slices.SortFunc(keys, lb.Key.Compare)
+	return slices.Compact(keys)
 }
 
 // Limits of what is stored of a status.
