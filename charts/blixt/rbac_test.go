@@ -120,7 +120,9 @@ func TestOperatorMakesNoSecretButItsOwn(t *testing.T) {
 		"create a Secret":      c.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "blixt-tls2"}}),
 		"list ConfigMaps":      c.List(t.Context(), &corev1.ConfigMapList{}, client.InNamespace("kube-system")),
 		"list Secrets":         c.List(t.Context(), &corev1.SecretList{}, client.InNamespace(ns)),
-		"list all Pods":        c.List(t.Context(), &corev1.PodList{}),
+		"delete a Pod of others": c.Delete(t.Context(), &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "etcd"},
+		}),
 		"read a Secret of others": c.Get(t.Context(), client.ObjectKey{Namespace: "kube-system", Name: "blixt-tls"},
 			&corev1.Secret{}),
 	} {

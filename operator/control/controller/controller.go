@@ -96,7 +96,7 @@ func Cache(namespace string) cache.Options {
 	return cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
-			&corev1.Pod{}:                        {Namespaces: map[string]cache.Config{namespace: {}}},
+			&corev1.Pod{}:                        {Transform: stripPod(namespace)},
 			&appsv1.DaemonSet{}:                  {Namespaces: map[string]cache.Config{namespace: {}}},
 			&apiextv1.CustomResourceDefinition{}: {Transform: stripSchemas},
 			&corev1.ConfigMap{}: {Namespaces: map[string]cache.Config{gateway.KubeProxy.Namespace: {
@@ -136,7 +136,7 @@ func Add(m manager.Manager, o Options) error {
 	rollouts := newRolloutLoop(a, &o, statuses)
 	p := &publisher{
 		api: a, Options: &o, cache: m.GetCache(), statuses: statuses, rollout: rollouts,
-		events:  &events{ownWrites: a.ownWrites, rollout: rollouts, statuses: statuses},
+		events:  &events{ownWrites: a.ownWrites, namespace: o.Release.Namespace, rollout: rollouts, statuses: statuses},
 		watched: watchedKinds{}, good: map[string]*v1alpha1.BlixtConfig{}, addresses: map[types.NamespacedName][]gwv1.GatewayStatusAddress{},
 	}
 	err := m.GetCache().IndexField(context.Background(), &discoveryv1.EndpointSlice{}, byService, func(o client.Object) []string {
@@ -144,6 +144,11 @@ func Add(m manager.Manager, o Options) error {
 	})
 	if err != nil {
 		return fmt.Errorf("index EndpointSlices: %w", err)
+	}
+	for _, o := range []client.Object{&corev1.Pod{}, &corev1.Service{}, &discoveryv1.EndpointSlice{}} {
+		if err := m.GetCache().IndexField(context.Background(), o, byAddress, addressesOf); err != nil {
+			return fmt.Errorf("index %s: %w", kube.KindOf(o), err)
+		}
 	}
 	p.controller, err = rtcontroller.NewTyped("blixt", m, rtcontroller.TypedOptions[request]{
 		Reconciler:         reconcile.TypedFunc[request](p.reconcile),

@@ -72,6 +72,7 @@ func (p *publisher) source(object client.Object) source.TypedSource[request] {
 // events gives each event to the loop that it concerns.
 type events struct {
 	ownWrites *ownWrites
+	namespace string // the operator's own
 	rollout   *rolloutLoop
 	statuses  *statusWriter
 
@@ -126,7 +127,11 @@ func (e *events) isNews(object client.Object) bool {
 func (e *events) add(q queue, previous, object client.Object) {
 	publish := false
 	switch o := object.(type) {
-	case *corev1.Pod, *appsv1.DaemonSet, *v1alpha1.NodeDataplane, *bpfmanv1.ClusterBpfApplication, *bpfmanv1.ClusterBpfApplicationState:
+	case *corev1.Pod:
+		if o.Namespace == e.namespace { // an agent, maybe
+			e.rollout.wake()
+		}
+	case *appsv1.DaemonSet, *v1alpha1.NodeDataplane, *bpfmanv1.ClusterBpfApplication, *bpfmanv1.ClusterBpfApplicationState:
 		e.rollout.wake()
 	case *discoveryv1.EndpointSlice:
 		service := types.NamespacedName{Namespace: o.Namespace, Name: o.Labels[discoveryv1.LabelServiceName]}
