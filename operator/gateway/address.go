@@ -83,8 +83,11 @@ func (a *addresses) assignStandalone(gw *gwv1.Gateway, o *Options) {
 }
 
 // assignFromService assigns the addresses of the Gateway's Service. If the
-// Gateway names addresses, it gets only those of them that the Service has.
-func (a *addresses) assignFromService(given Assigned) {
+// Gateway names addresses, it gets only those of them that the Service has. The
+// status of the Service may be forged: it gives no address that another Gateway
+// has.
+func (h holders) assignFromService(g *gateway, given Assigned) {
+	a := &g.addresses
 	problem := strings.TrimSuffix(given.Problem, ".")
 	if len(given.Addresses)+len(given.Hostnames) == 0 && (a.any || problem == "") {
 		a.miss("No load balancer has assigned an address to the Gateway's Service yet: " + cmp.Or(problem,
@@ -92,8 +95,8 @@ func (a *addresses) assignFromService(given Assigned) {
 		return
 	}
 	for _, addr := range given.Addresses {
-		if a.any || slices.Contains(a.named, addr.Unmap()) {
-			a.add(addr)
+		if addr = addr.Unmap(); g.isGiven(addr, given) {
+			h.takeNamed(addr, g)
 		}
 	}
 	slices.SortFunc(a.usable, netip.Addr.Compare)
@@ -117,18 +120,8 @@ func (a *addresses) assignFromService(given Assigned) {
 	}
 }
 
-// assignNodes assigns the addresses of nodes: those that the Gateway names and
-// may use and, unless it only names addresses, all addresses of all selected
-// nodes.
-func (a *addresses) assignNodes(g *gateway, s *environment) {
-	for _, addr := range a.named {
-		if g.mayUse(addr, s) {
-			a.add(addr)
-		}
-	}
-	if !a.any {
-		return
-	}
+// assignNodes assigns all addresses of all selected nodes.
+func (a *addresses) assignNodes(s *environment) {
 	if len(s.nodes) == 0 {
 		a.miss("None of the nodes that the data plane selects has an address: check the nodes, and spec.dataplane.nodes of the BlixtConfig.")
 	}

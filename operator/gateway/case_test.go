@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,6 +30,8 @@ type testCase struct {
 	Resolve gateway.ResolveOptions
 	// Progress is that of Gateways, by namespace/name.
 	Progress map[string]gateway.Progress
+	// earlier is what was translated before. Nil: nothing.
+	earlier *testCase
 }
 
 func readCase(t *testing.T, path string) testCase {
@@ -57,6 +60,37 @@ func parseCase(text []byte) (testCase, error) {
 		}
 	}
 	return c, nil
+}
+
+// then begins what comes later: objects that follow replace those of the same name.
+func (c *testCase) then(deleted []string) error {
+	earlier := *c
+	c.earlier = &earlier
+	o := &c.Objects
+	for _, name := range deleted {
+		kind, name, _ := strings.Cut(name, " ")
+		switch kind {
+		case "Gateway":
+			o.Gateways = without(o.Gateways, fullName(name))
+		case "ListenerSet":
+			o.ListenerSets = without(o.ListenerSets, fullName(name))
+		case "BlixtGatewayConfig":
+			o.GatewayConfigs = without(o.GatewayConfigs, fullName(name))
+		default:
+			return fmt.Errorf("cannot delete %q", kind)
+		}
+	}
+	return nil
+}
+
+// without returns a copy of the list without the object.
+func without[T any, P interface {
+	*T
+	metav1.Object
+}](list []T, name types.NamespacedName) []T {
+	return slices.DeleteFunc(slices.Clone(list), func(o T) bool {
+		return P(&o).GetNamespace() == name.Namespace && P(&o).GetName() == name.Name
+	})
 }
 
 // add decodes a document. Objects without a namespace are in default.
@@ -93,6 +127,13 @@ func (c *testCase) add(kind string, doc []byte) error {
 // addOptions reads the document without a kind.
 func (c *testCase) addOptions(doc []byte) error {
 	var assigned map[string]gateway.Assigned
+	var later struct {
+		Then    string   `json:"then"`
+		Deleted []string `json:"deleted"`
+	}
+	if yaml.UnmarshalStrict(doc, &later) == nil && later.Then != "" {
+		return c.then(later.Deleted)
+	}
 	err := yaml.UnmarshalStrict(doc, &struct {
 		Options  *gateway.Options             `json:"options"`
 		Resolve  *gateway.ResolveOptions      `json:"resolve"`
@@ -105,9 +146,11 @@ func (c *testCase) addOptions(doc []byte) error {
 	if c.Options.Cluster == nil {
 		return errors.New("assigned needs options.cluster")
 	}
-	c.Options.Cluster.Assigned = map[types.NamespacedName]gateway.Assigned{}
+	cluster := *c.Options.Cluster
+	c.Options.Cluster = &cluster
+	cluster.Assigned = map[types.NamespacedName]gateway.Assigned{}
 	for name, a := range assigned {
-		c.Options.Cluster.Assigned[fullName(name)] = a
+		cluster.Assigned[fullName(name)] = a
 	}
 	return nil
 }
@@ -118,8 +161,12 @@ func fullName(text string) types.NamespacedName {
 	return types.NamespacedName{Namespace: namespace, Name: name}
 }
 
-// translate calls Translate, and SetProgress with the progress of the case.
+// translate calls Translate, after what was there earlier, and SetProgress with the progress of the case.
 func (c *testCase) translate() gateway.Translation {
+	if c.earlier != nil {
+		earlier := c.earlier.translate()
+		c.Options.Incumbents = &earlier.Incumbents
+	}
 	translation := gateway.Translate(c.Objects, c.Options)
 	for name, progress := range c.Progress {
 		key := fullName(name)
@@ -147,6 +194,7 @@ func appendTo[T any, P interface {
 			P(&object).SetNamespace("default")
 		}
 	}
-	*list = append(*list, object)
+	name := types.NamespacedName{Namespace: P(&object).GetNamespace(), Name: P(&object).GetName()}
+	*list = append(without[T, P](*list, name), object)
 	return nil
 }

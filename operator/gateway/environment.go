@@ -24,6 +24,8 @@ type environment struct {
 	everywhere []netip.Addr
 	// reserved are the ports that belong to the hosts, for every Gateway.
 	reserved []ReservedRange
+	// incumbents held addresses and frontends before.
+	incumbents *incumbency
 }
 
 func newEnvironment(o *Options, namespaces []corev1.Namespace, dataplane *config) *environment {

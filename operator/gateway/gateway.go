@@ -24,7 +24,11 @@ type gateway struct {
 	policy    policy
 	source    v1alpha1.AddressSource // empty without a cluster
 	addresses addresses
-	pooled    map[bool]netip.Addr // its addresses of a pool, by whether it is IPv6
+	// held are the addresses that it holds, in a cluster, which may be more than
+	// it can be served on. pooled are those of a pool that it did not name, by
+	// whether they are IPv6.
+	held      []netip.Addr
+	pooled    map[bool]netip.Addr
 	listeners []*listener
 	sets      []*listenerSet // in order of precedence
 	ports     []ServicePort
@@ -33,7 +37,7 @@ type gateway struct {
 }
 
 func newGateway(obj *gwv1.Gateway, c *class, s *environment, configs []v1alpha1.BlixtGatewayConfig) *gateway {
-	g := &gateway{obj: obj, class: c, addresses: newAddresses(obj)}
+	g := &gateway{obj: obj, class: c, addresses: newAddresses(obj), pooled: map[bool]netip.Addr{}}
 	for i := range obj.Spec.Listeners {
 		g.listeners = append(g.listeners, newListener(g, nil, &obj.Spec.Listeners[i]))
 	}
@@ -60,39 +64,24 @@ func (g *gateway) key() types.NamespacedName {
 
 func (g *gateway) name() string { return named("Gateway", g.obj.Namespace, g.obj.Name) }
 
-// assignAddresses assigns addresses to each Gateway.
-func assignAddresses(gateways []*gateway, s *environment) {
-	var pooled, refused []*gateway
-	for _, g := range gateways {
-		switch {
-		case s.Cluster == nil:
-			g.addresses.assignStandalone(g.obj, s.Options)
-		case g.refused != nil:
-			refused = append(refused, g)
-		case g.source == v1alpha1.SourceLoadBalancer:
-			g.addresses.assignFromService(s.Cluster.Assigned[g.key()])
-		case g.source == v1alpha1.SourceNode:
-			g.addresses.assignNodes(g, s)
-		default:
-			pooled = append(pooled, g)
-		}
+// mayNotUse returns why the Gateway may not name the address, or "".
+func (g *gateway) mayNotUse(addr netip.Addr, s *environment) string {
+	c := g.class.config
+	pool := g.source == v1alpha1.SourcePool
+	switch {
+	case pool && c.pool.contains(addr), c.allows(addr, s.namespaces.of(g.obj.Namespace)):
+		return ""
+	case pool:
+		return fmt.Sprintf("it is not in the pool of %s, nor allowed for namespace %s (spec.addresses.allowed)", c.name(), g.obj.Namespace)
 	}
-	pools{}.assign(pooled, refused, s)
+	return fmt.Sprintf("%s does not allow it for namespace %s (spec.addresses.allowed)", c.name(), g.obj.Namespace)
 }
 
-// mayUse reports whether the Gateway may name the address. If not, it records
-// why.
-func (g *gateway) mayUse(addr netip.Addr, s *environment) bool {
-	c := g.class.config
-	if c.allows(addr, s.namespaces.of(g.obj.Namespace)) {
-		return true
-	}
-	why := fmt.Sprintf("%s does not allow it for namespace %s (spec.addresses.allowed)", c.name(), g.obj.Namespace)
-	if g.source == v1alpha1.SourcePool {
-		why = fmt.Sprintf("it is not in the pool of %s, nor allowed for namespace %s (spec.addresses.allowed)", c.name(), g.obj.Namespace)
-	}
-	g.addresses.refuse(addr.String(), why)
-	return false
+// isGiven reports whether the Gateway's Service has the address, and the Gateway
+// wants it.
+func (g *gateway) isGiven(addr netip.Addr, given Assigned) bool {
+	return (g.addresses.any || slices.Contains(g.addresses.named, addr)) &&
+		slices.ContainsFunc(given.Addresses, func(a netip.Addr) bool { return a.Unmap() == addr })
 }
 
 // all returns the listeners of the Gateway and of its ListenerSets, in order

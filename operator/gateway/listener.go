@@ -27,7 +27,9 @@ type listener struct {
 	// Each of these is reported in a condition. With refused or conflicted set,
 	// the listener is not served.
 	refused, conflicted, badKinds *fault
-	attached                      []*route // in order of precedence
+	// incomplete is why the listener is served only where it was before.
+	incomplete *fault
+	attached   []*route // in order of precedence
 	// keys are the frontends that it has.
 	keys []lb.Key
 }
@@ -56,6 +58,12 @@ func (l *listener) owner() (*metav1.ObjectMeta, string) {
 		return &l.set.obj.ObjectMeta, "ListenerSet"
 	}
 	return &l.gateway.obj.ObjectMeta, "Gateway"
+}
+
+// ownerID identifies the owner.
+func (l *listener) ownerID() owner {
+	meta, kind := l.owner()
+	return ownerOf(kind, meta)
 }
 
 // id identifies the listener among those of its Gateway, ListenerSets included.
@@ -235,6 +243,12 @@ func (l *listener) programmed(generation int64) metav1.Condition {
 		return no(gwv1.ListenerReasonInvalid, "Not served: "+l.refused.message)
 	case !g.isAccepted():
 		return no(gwv1.ListenerReasonInvalid, "The Gateway is not accepted: "+g.accepted().Message)
+	case l.incomplete != nil:
+		reason := gwv1.ListenerReasonInvalid
+		if l.set != nil {
+			reason = gwv1.ListenerReasonPortUnavailable
+		}
+		return no(reason, "Served only where it was before: "+l.incomplete.message)
 	case len(l.keys) == 0 && g.addresses.fault() != nil:
 		return no(gwv1.ListenerReasonPending, "The Gateway has no address: "+g.addresses.fault().message)
 	case len(l.keys) == 0:

@@ -23,6 +23,9 @@ type Options struct {
 	AllowedAddresses []AllowedAddresses `json:"allowedAddresses,omitempty"`
 	// ReservedPorts are unavailable at HostAddresses.
 	ReservedPorts []ReservedRange `json:"reservedPorts,omitempty"`
+	// Incumbents are those of the previous translation. Nil: there was none, and
+	// the statuses of the objects say who holds what.
+	Incumbents *Incumbents `json:"incumbents,omitempty"`
 	// Cluster is nil without a cluster. With a cluster, the fields above are
 	// ignored: BlixtConfigs and nodes decide.
 	Cluster *Cluster `json:"cluster,omitempty"`

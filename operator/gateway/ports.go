@@ -43,36 +43,46 @@ func indistinct(a, b *gwv1.Listener) bool {
 }
 
 // findSetConflicts marks the listeners of ListenerSets that are not distinct
-// from a listener with precedence: one of the Gateway, or of a set before. Only
-// the later one is marked. Within a set, all are.
-func findSetConflicts(g *gateway) {
-	before := slices.Clone(g.listeners)
-	for _, set := range g.sets {
-		var rest []*listener
-		for _, l := range set.listeners {
-			i := slices.IndexFunc(before, func(other *listener) bool { return indistinct(l.spec, other.spec) })
-			if i < 0 {
-				rest = append(rest, l)
-				continue
+// from a listener with precedence: one of the Gateway, one whose set has had the
+// port, or one of a set before. Only the later one is marked. Within a set, all
+// are.
+func findSetConflicts(g *gateway, incumbents *incumbency) {
+	before := map[gwv1.PortNumber][]*listener{}
+	enter := func(l *listener) { before[l.spec.Port] = append(before[l.spec.Port], l) }
+	for _, l := range g.listeners {
+		enter(l)
+	}
+	for _, incumbent := range []bool{true, false} {
+		for _, set := range g.sets {
+			var rest []*listener
+			for _, l := range set.listeners {
+				if incumbent != (len(incumbents.heldFor(l)) > 0) {
+					continue
+				}
+				of := before[l.spec.Port]
+				i := slices.IndexFunc(of, func(other *listener) bool { return indistinct(l.spec, other.spec) })
+				if i < 0 {
+					rest = append(rest, l)
+					continue
+				}
+				reason := gwv1.ListenerEntryReasonProtocolConflict
+				if of[i].spec.Protocol == l.spec.Protocol {
+					reason = gwv1.ListenerEntryReasonListenerConflict
+				}
+				l.conflicted = faultf(reason, "%s port %d is asked for by %s, which comes first: use another port.",
+					l.spec.Protocol, l.spec.Port, of[i].name())
 			}
-			reason := gwv1.ListenerEntryReasonProtocolConflict
-			if before[i].spec.Protocol == l.spec.Protocol {
-				reason = gwv1.ListenerEntryReasonListenerConflict
-			}
-			l.conflicted = faultf(reason, "%s port %d is asked for by %s, which comes first: use another port.",
-				l.spec.Protocol, l.spec.Port, before[i].name())
-		}
-		findConflicts(rest)
-		for _, l := range rest {
-			if l.conflicted == nil {
-				before = append(before, l)
+			findConflicts(rest)
+			for _, l := range rest {
+				if l.conflicted == nil {
+					enter(l)
+				}
 			}
 		}
 	}
 }
 
-// claims are the frontends that listeners have claimed. Listeners claim in
-// their Gateways' order of precedence.
+// claims are the frontends that listeners have claimed.
 type claims struct {
 	*environment
 	taken map[lb.Key]*listener
@@ -81,23 +91,50 @@ type claims struct {
 	onNodes map[lb.Key]*listener
 }
 
-func newClaims(s *environment) claims {
-	return claims{s, map[lb.Key]*listener{}, map[lb.Key]*listener{}}
+// claimAll claims ports for listeners. Each first keeps what it has. Then those
+// claim that want more, by the precedence of their Gateways: ports that Gateways
+// ask for before those that the cluster chose.
+func claimAll(gateways []*gateway, s *environment) claims {
+	c := claims{s, map[lb.Key]*listener{}, map[lb.Key]*listener{}}
+	for _, g := range gateways {
+		for _, l := range g.all() {
+			c.keep(l)
+		}
+	}
+	for _, g := range gateways {
+		for _, l := range g.listeners {
+			c.claim(l)
+		}
+		if g.isAccepted() {
+			for _, l := range g.all()[len(g.listeners):] {
+				c.claim(l)
+			}
+		}
+	}
+	for _, g := range gateways {
+		if g.isAccepted() {
+			for _, l := range g.all() {
+				c.claimNodePorts(l)
+			}
+		}
+	}
+	return c
 }
 
-// rival returns the listener that has claimed the key already, on this address
-// or on all, or nil.
-func (c claims) rival(key lb.Key) *listener {
-	if l := c.taken[key]; l != nil {
-		return l
+// rival returns the listener that keeps this one from having the key, on this
+// address or on all, or nil. A port that is kept for an invalid listener is free
+// for others of its Gateway.
+func (c claims) rival(key lb.Key, l *listener) *listener {
+	other := c.taken[key]
+	if every := everyAddress(key); other == nil && every == key {
+		other = c.onNodes[key]
+	} else if other == nil && c.hosts[key.Addr] {
+		other = c.taken[every]
 	}
-	switch every := everyAddress(key); {
-	case every == key:
-		return c.onNodes[key]
-	case c.hosts[key.Addr]:
-		return c.taken[every]
+	if other == l || other != nil && other.gateway == l.gateway && !other.isValid() {
+		return nil
 	}
-	return nil
+	return other
 }
 
 func (c claims) take(key lb.Key, l *listener) {
@@ -105,7 +142,9 @@ func (c claims) take(key lb.Key, l *listener) {
 	if c.hosts[key.Addr] {
 		c.onNodes[everyAddress(key)] = l
 	}
-	l.keys = append(l.keys, key)
+	if l.isValid() {
+		l.keys = append(l.keys, key)
+	}
 }
 
 func everyAddress(key lb.Key) lb.Key {
@@ -116,46 +155,91 @@ func everyAddress(key lb.Key) lb.Key {
 	return lb.Key{Addr: every, Protocol: key.Protocol, Port: key.Port}
 }
 
+// isValid reports whether the listener can have frontends.
+func (l *listener) isValid() bool { return l.fault() == nil && l.gateway.refused == nil }
+
+// keep lets the listener have the frontends that it has had, as far as it still
+// wants them. For one that is invalid, they are kept until it is valid again.
+func (c claims) keep(l *listener) {
+	keys := c.incumbents.heldFor(l)
+	if l.isValid() {
+		keys = slices.DeleteFunc(c.wanted(l), func(key lb.Key) bool {
+			return !c.incumbents.holds(l, key) || c.isReserved(key, l.gateway.class.config)
+		})
+	}
+	for _, key := range keys {
+		if c.rival(key, l) == nil {
+			c.take(key, l)
+		}
+	}
+}
+
+// wanted returns the frontends that the listener asks for, and those that its
+// load balancer needs.
+func (c claims) wanted(l *listener) []lb.Key {
+	var keys []lb.Key
+	for _, addr := range l.gateway.addresses.usable {
+		keys = append(keys, l.key(addr))
+	}
+	return append(keys, l.nodePortKeys(c.environment)...)
+}
+
 // claim claims the listener's port on every address of its Gateway, or on none:
-// half a listener would look like a working one.
+// half a listener would look like a working one. But what it has had, it keeps.
 func (c claims) claim(l *listener) {
-	g := l.gateway
-	if l.fault() != nil || g.refused != nil {
+	if !l.isValid() {
 		return
 	}
-	for _, addr := range g.addresses.usable {
+	had := len(l.keys) > 0
+	fail := func(f *fault) {
+		if had {
+			l.incomplete = f
+		} else {
+			l.refused = f
+		}
+	}
+	for _, addr := range l.gateway.addresses.usable {
 		key := l.key(addr)
-		if c.isReserved(key, g.class.config) {
-			l.refused = faultf(gwv1.ListenerReasonPortUnavailable,
-				"%s port %d of %s is reserved for the host: use another port or address.", key.Protocol, key.Port, describeAddress(addr))
+		if c.isReserved(key, l.gateway.class.config) {
+			fail(faultf(gwv1.ListenerReasonPortUnavailable,
+				"%s port %d of %s is reserved for the host: use another port or address.", key.Protocol, key.Port, describeAddress(addr)))
 			return
 		}
-		if winner := c.rival(key); winner != nil && winner != l {
+		if winner := c.rival(key, l); winner != nil {
 			of := winner.name()
 			if winner.set != nil {
 				of += " of " + winner.gateway.name()
 			}
-			l.refused = faultf(gwv1.ListenerReasonPortUnavailable,
+			fail(faultf(gwv1.ListenerReasonPortUnavailable,
 				"%s port %d of %s is taken by %s, %s: use another port or address.",
-				key.Protocol, key.Port, describeAddress(addr), of,
-				precedence(&winner.gateway.obj.ObjectMeta, &g.obj.ObjectMeta))
+				key.Protocol, key.Port, describeAddress(addr), of, c.because(winner, l)))
 			return
 		}
 	}
-	for _, addr := range g.addresses.usable {
-		c.take(l.key(addr), l)
+	for _, addr := range l.gateway.addresses.usable {
+		if key := l.key(addr); c.taken[key] != l {
+			c.take(key, l)
+		}
 	}
+}
+
+// because returns why the winner has a frontend, as a relative clause.
+func (c claims) because(winner, l *listener) string {
+	if len(c.incumbents.heldFor(winner)) > 0 {
+		return "which has had it before"
+	}
+	return precedence(&winner.gateway.obj.ObjectMeta, &l.gateway.obj.ObjectMeta)
 }
 
 // claimNodePorts claims the listener's node ports. It skips a port that another
 // listener has: the cluster assigns each port once, so one of the two is
 // outdated.
 func (c claims) claimNodePorts(l *listener) {
-	if l.fault() != nil || l.gateway.refused != nil {
+	if !l.isValid() {
 		return
 	}
 	for _, key := range l.nodePortKeys(c.environment) {
-		if c.rival(key) == nil {
+		if c.taken[key] != l && c.rival(key, l) == nil {
 			c.take(key, l)
 		}
 	}

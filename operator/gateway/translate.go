@@ -21,12 +21,13 @@ func Translate(objs Objects, o Options) Translation {
 	index := t.gateways(&objs, classes, s)
 	sets := t.attachSets(&objs, index, s.namespaces)
 	gateways := index.sorted()
+	s.incumbents = newIncumbency(o.Incumbents, gateways, s)
 	for _, g := range gateways {
-		findSetConflicts(g)
+		findSetConflicts(g, s.incumbents)
 		g.findPorts()
 	}
 	assignAddresses(gateways, s)
-	claimAll(gateways, s)
+	t.Incumbents = newIncumbents(gateways, claimAll(gateways, s))
 	all := t.attach(&objs, index, sets, s.namespaces)
 
 	for _, g := range gateways {
@@ -84,29 +85,6 @@ func (index gatewayIndex) sorted() []*gateway {
 	}
 	slices.SortFunc(gateways, func(a, b *gateway) int { return byAge(&a.obj.ObjectMeta, &b.obj.ObjectMeta) })
 	return gateways
-}
-
-// claimAll claims ports for listeners: first those that Gateways ask for, then
-// those that the cluster chose.
-func claimAll(gateways []*gateway, s *environment) {
-	c := newClaims(s)
-	for _, g := range gateways {
-		for _, l := range g.listeners {
-			c.claim(l)
-		}
-		if g.isAccepted() {
-			for _, l := range g.all()[len(g.listeners):] {
-				c.claim(l)
-			}
-		}
-	}
-	for _, g := range gateways {
-		if g.isAccepted() {
-			for _, l := range g.all() {
-				c.claimNodePorts(l)
-			}
-		}
-	}
 }
 
 // attach returns all routes in order of precedence, attached to their parents.

@@ -21,6 +21,8 @@ type Translation struct {
 	Gateways     []GatewayStatus
 	ListenerSets []ListenerSetStatus
 	Routes       []RouteStatus
+	// Incumbents are for the Options of the next translation.
+	Incumbents Incumbents
 	// Dataplane is the BlixtConfig, one of Objects, whose spec.dataplane is in
 	// force. Nil: every default.
 	Dataplane *v1alpha1.BlixtConfig

@@ -149,7 +149,11 @@ func (p *publisher) publishEndpoints(ctx context.Context, service types.Namespac
 
 // translate returns what to serve.
 func (p *publisher) translate(s *snapshot) gateway.Translation {
-	t := p.translateBest(s.objects, gateway.Options{Cluster: s.cluster(p.ReservedPorts)})
+	o := gateway.Options{Cluster: s.cluster(p.ReservedPorts)}
+	if p.current != nil {
+		o.Incumbents = &p.current.Incumbents
+	}
+	t := p.translateBest(s.objects, o)
 	maps.DeleteFunc(p.addresses, func(name types.NamespacedName, _ []gwv1.GatewayStatusAddress) bool { return s.gateways[name] == nil })
 	for _, g := range t.Gateways {
 		p.addresses[g.NamespacedName] = g.Status.Addresses

@@ -35,7 +35,9 @@ func (r *runner) read(n *network) (*desired, error) {
 		HostAddresses:    own,
 		DefaultAddresses: r.defaultAddresses(n, own),
 		ReservedPorts:    gateway.StandaloneReservedPorts(),
+		Incumbents:       r.incumbents,
 	})
+	r.incumbents = &t.Incumbents
 	endpoints := gateway.IndexEndpoints(set.EndpointSlices)
 	res := gateway.Resolve(&t.Unresolved, endpoints, gateway.ResolveOptions{
 		NodeName:      r.NodeName,

@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 )
@@ -87,10 +88,13 @@ type runner struct {
 	vips *vips
 	log  onceLog
 
-	reconciling sync.Mutex // guards loaded, planes and interfaces; held by reconcile
+	// reconciling guards loaded, planes, interfaces and incumbents. reconcile holds it.
+	reconciling sync.Mutex
 	loaded      *Loaded
 	planes      []*plane
 	interfaces  []string
+	// incumbents are those of the files that were last valid.
+	incumbents *gateway.Incumbents
 
 	// ready is closed when our program serves its first state.
 	ready chan struct{}
