@@ -7,8 +7,6 @@ package lb
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -165,13 +163,29 @@ func (s *State) Normalize() {
 	}
 }
 
-// Hash returns the first 64 bits of the SHA-256 of the state, which must be
-// normalized: nodes with the same hash serve the same.
+// Hash returns 64 bits that stand for the state, which must be normalized:
+// nodes with the same hash serve the same.
 func (s *State) Hash() uint64 {
-	text, err := json.Marshal(s)
+	var sum Sum
+	for _, a := range s.Addresses {
+		sum.Add(a.Sum())
+	}
+	for i := range s.Frontends {
+		sum.Add(s.Frontends[i].Sum())
+	}
+	return sum.Short()
+}
+
+// Sum returns the address's part of the hash of a state.
+func (a Address) Sum() Sum { return sumOf(a) }
+
+// Sum returns the frontend's part of the hash of a state.
+func (f *Frontend) Sum() Sum { return sumOf(f) }
+
+func sumOf(element any) Sum {
+	text, err := json.Marshal(element)
 	if err != nil { // netip and integers always marshal
 		panic(err)
 	}
-	sum := sha256.Sum256(text)
-	return binary.BigEndian.Uint64(sum[:8])
+	return SumOf(text)
 }

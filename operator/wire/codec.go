@@ -32,6 +32,11 @@ func EncodeName(n types.NamespacedName) *Name {
 	return &Name{Namespace: n.Namespace, Name: n.Name}
 }
 
+// EncodeAddress returns the message for an address.
+func EncodeAddress(a lb.Address) *Address {
+	return &Address{Ip: a.IP.AsSlice(), Exclusive: a.Exclusive}
+}
+
 // EncodeFrontend returns the message for a frontend.
 func EncodeFrontend(f gateway.Frontend) *Frontend {
 	w := &Frontend{

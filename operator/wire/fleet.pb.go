@@ -250,7 +250,11 @@ type Hello struct {
 	// got is the version that the agent has in memory; unset if it has just begun.
 	Got *Version `protobuf:"bytes,5,opt,name=got,proto3" json:"got,omitempty"`
 	// status is the agent's first status.
-	Status        *Status `protobuf:"bytes,6,opt,name=status,proto3" json:"status,omitempty"`
+	Status *Status `protobuf:"bytes,6,opt,name=status,proto3" json:"status,omitempty"`
+	// got_sum identifies the content of got (Sum.Bytes), whoever numbered the
+	// version: a leader that has published the same needs to send no more than its
+	// own number. Agents before this field send none, and get everything.
+	GotSum        []byte `protobuf:"bytes,7,opt,name=got_sum,json=gotSum,proto3" json:"got_sum,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -323,6 +327,13 @@ func (x *Hello) GetGot() *Version {
 func (x *Hello) GetStatus() *Status {
 	if x != nil {
 		return x.Status
+	}
+	return nil
+}
+
+func (x *Hello) GetGotSum() []byte {
+	if x != nil {
+		return x.GotSum
 	}
 	return nil
 }
@@ -828,7 +839,8 @@ func (x *Part) GetLast() bool {
 // Update leads from one version to another.
 type Update struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// base is the version that the agent has; unset: the update is complete.
+	// base is the version that the agent has, perhaps of another epoch; unset: the
+	// update is complete.
 	Base    *Version `protobuf:"bytes,1,opt,name=base,proto3" json:"base,omitempty"`
 	Version *Version `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	// addresses replace all previous ones; unset: they have not changed.
@@ -1511,14 +1523,15 @@ const file_fleet_proto_rawDesc = "" +
 	"\amessage\";\n" +
 	"\aVersion\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xc8\x01\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xe1\x01\n" +
 	"\x05Hello\x12 \n" +
 	"\vapplication\x18\x01 \x01(\tR\vapplication\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x16\n" +
 	"\x06kernel\x18\x03 \x01(\tR\x06kernel\x12\x16\n" +
 	"\x06layout\x18\x04 \x01(\rR\x06layout\x12)\n" +
 	"\x03got\x18\x05 \x01(\v2\x17.blixt.fleet.v1.VersionR\x03got\x12.\n" +
-	"\x06status\x18\x06 \x01(\v2\x16.blixt.fleet.v1.StatusR\x06status\"\xc6\x05\n" +
+	"\x06status\x18\x06 \x01(\v2\x16.blixt.fleet.v1.StatusR\x06status\x12\x17\n" +
+	"\agot_sum\x18\a \x01(\fR\x06gotSum\"\xc6\x05\n" +
 	"\x06Status\x12)\n" +
 	"\x03got\x18\x01 \x01(\v2\x17.blixt.fleet.v1.VersionR\x03got\x12-\n" +
 	"\x05holds\x18\x02 \x01(\v2\x17.blixt.fleet.v1.VersionR\x05holds\x12\x1d\n" +

@@ -19,7 +19,7 @@ func encode(base *lb.Version, version lb.Version, s *indexedSnapshot, c change) 
 	if c.addresses {
 		u.Addresses = &wire.Addresses{}
 		for _, a := range s.addresses {
-			u.Addresses.List = append(u.Addresses.List, &wire.Address{Ip: a.IP.AsSlice(), Exclusive: a.Exclusive})
+			u.Addresses.List = append(u.Addresses.List, wire.EncodeAddress(a))
 		}
 	}
 	for key := range c.frontends {

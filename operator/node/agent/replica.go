@@ -20,6 +20,8 @@ import (
 type Replica struct {
 	// Version is nil until a complete update has arrived.
 	Version *lb.Version
+	// Sum identifies what the operator published: see wire.SumFrontend.
+	Sum lb.Sum
 	// Unresolved and Endpoints are what the operator published.
 	Unresolved gateway.Unresolved
 	frontends  map[lb.Key]gateway.Frontend // those of Unresolved
@@ -56,26 +58,28 @@ func (r *Replica) update(u *wire.Update, o gateway.ResolveOptions) error {
 	}
 	d := &wire.Decoder{}
 	if u.Addresses != nil {
-		r.Unresolved.Addresses = nil
-		for _, a := range u.Addresses.List {
-			r.Unresolved.Addresses = append(r.Unresolved.Addresses, lb.Address{IP: d.Addr(a.Ip), Exclusive: a.Exclusive})
-		}
+		r.setAddresses(d, u.Addresses.List)
 	}
 	for _, f := range u.Frontends {
 		frontend := d.Frontend(f)
+		r.removeFrontend(frontend.Key)
 		r.frontends[frontend.Key] = frontend
+		r.Sum.Add(wire.SumFrontend(frontend))
 	}
 	for _, k := range u.GoneFrontends {
-		delete(r.frontends, d.Key(k))
+		r.removeFrontend(d.Key(k))
 	}
 	var services []types.NamespacedName
 	for _, s := range u.Services {
-		services = append(services, wire.DecodeName(s.Name))
-		r.Endpoints[wire.DecodeName(s.Name)] = d.Service(s)
+		name, service := wire.DecodeName(s.Name), d.Service(s)
+		services = append(services, name)
+		r.removeService(name)
+		r.Endpoints[name] = service
+		r.Sum.Add(wire.SumService(name, service.Ports))
 	}
 	for _, n := range u.GoneServices {
 		services = append(services, wire.DecodeName(n))
-		delete(r.Endpoints, wire.DecodeName(n))
+		r.removeService(wire.DecodeName(n))
 	}
 	if d.Err != nil {
 		return d.Err
@@ -88,6 +92,32 @@ func (r *Replica) update(u *wire.Update, o gateway.ResolveOptions) error {
 	r.Unresolved.Frontends = slices.SortedFunc(maps.Values(r.frontends), func(a, b gateway.Frontend) int { return a.Key.Compare(b.Key) })
 	r.resolve(o)
 	return nil
+}
+
+func (r *Replica) setAddresses(d *wire.Decoder, list []*wire.Address) {
+	for _, a := range r.Unresolved.Addresses {
+		r.Sum.Remove(wire.SumAddress(a))
+	}
+	r.Unresolved.Addresses = nil
+	for _, a := range list {
+		address := lb.Address{IP: d.Addr(a.Ip), Exclusive: a.Exclusive}
+		r.Unresolved.Addresses = append(r.Unresolved.Addresses, address)
+		r.Sum.Add(wire.SumAddress(address))
+	}
+}
+
+func (r *Replica) removeFrontend(key lb.Key) {
+	if f, ok := r.frontends[key]; ok {
+		r.Sum.Remove(wire.SumFrontend(f))
+		delete(r.frontends, key)
+	}
+}
+
+func (r *Replica) removeService(name types.NamespacedName) {
+	if s, ok := r.Endpoints[name]; ok {
+		r.Sum.Remove(wire.SumService(name, s.Ports))
+		delete(r.Endpoints, name)
+	}
 }
 
 // resolve resolves again, after the node has changed.

@@ -152,6 +152,9 @@ func (a *Agent) stream(ctx context.Context, address string) error {
 		Application: a.o.Application, Node: a.o.Node, Kernel: a.o.Kernel, Layout: uint32(a.o.Layout),
 		Got: wire.EncodeVersion(a.replica.Version), Status: a.status(),
 	}
+	if hello.Got != nil {
+		hello.GotSum = a.replica.Sum.Bytes()
+	}
 	if err := stream.Send(&wire.AgentMessage{Message: &wire.AgentMessage_Hello{Hello: hello}}); err != nil {
 		_, err = stream.Recv() // returns the reason
 		return err

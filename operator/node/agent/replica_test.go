@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/wire"
+)
+
+// published is what an operator has published, for tests.
+type published struct {
+	version   lb.Version
+	addresses []lb.Address
+	frontends map[lb.Key]gateway.Frontend
+	services  map[types.NamespacedName][]gateway.EndpointPort
+}
+
+func newPublished() *published {
+	return &published{
+		version: lb.Version{Epoch: 1}, frontends: map[lb.Key]gateway.Frontend{}, services: map[types.NamespacedName][]gateway.EndpointPort{},
+	}
+}
+
+func (p *published) sum() (s lb.Sum) {
+	for _, a := range p.addresses {
+		s.Add(wire.SumAddress(a))
+	}
+	for _, f := range p.frontends {
+		s.Add(wire.SumFrontend(f))
+	}
+	for name, ports := range p.services {
+		s.Add(wire.SumService(name, ports))
+	}
+	return s
+}
+
+// complete returns the update that has everything.
+func (p *published) complete() *wire.Update {
+	u := &wire.Update{Version: wire.EncodeVersion(&p.version), Addresses: &wire.Addresses{}}
+	for _, a := range p.addresses {
+		u.Addresses.List = append(u.Addresses.List, wire.EncodeAddress(a))
+	}
+	for _, f := range p.frontends {
+		u.Frontends = append(u.Frontends, wire.EncodeFrontend(f))
+	}
+	for name, ports := range p.services {
+		u.Services = append(u.Services, wire.EncodeService(name, ports))
+	}
+	return u
+}
+
+func testService(i int) types.NamespacedName {
+	return types.NamespacedName{Namespace: "default", Name: fmt.Sprint("web", i)}
+}
+
+// change changes something at random, and returns the update.
+func (p *published) change(random *rand.Rand) *wire.Update {
+	base := p.version
+	p.version.Sequence++
+	u := &wire.Update{Base: wire.EncodeVersion(&base), Version: wire.EncodeVersion(&p.version)}
+	if random.IntN(5) == 0 {
+		p.addresses, u.Addresses = nil, &wire.Addresses{}
+		for i := range byte(3) {
+			if random.IntN(3) > 0 {
+				a := lb.Address{IP: netip.AddrFrom4([4]byte{192, 0, 2, i}), Exclusive: random.IntN(2) == 0}
+				p.addresses = append(p.addresses, a)
+				u.Addresses.List = append(u.Addresses.List, wire.EncodeAddress(a))
+			}
+		}
+	}
+	if random.IntN(3) == 0 {
+		f := gateway.Frontend{Key: lb.Key{Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(random.IntN(3))}), Protocol: lb.TCP, Port: uint16(1 + random.IntN(8))}, Reject: random.Uint64N(3)}
+		for range random.IntN(3) {
+			f.Refs = append(f.Refs, gateway.Ref{Service: testService(random.IntN(6)), PortName: "http", Weight: uint32(random.IntN(3))})
+		}
+		if random.IntN(3) > 0 {
+			p.frontends[f.Key] = f
+			u.Frontends = append(u.Frontends, wire.EncodeFrontend(f))
+		} else {
+			delete(p.frontends, f.Key)
+			u.GoneFrontends = append(u.GoneFrontends, wire.EncodeKey(f.Key))
+		}
+	}
+	for range random.IntN(3) {
+		name := testService(random.IntN(6))
+		if random.IntN(5) == 0 {
+			delete(p.services, name)
+			u.GoneServices = append(u.GoneServices, wire.EncodeName(name))
+			break // an update names each Service once
+		}
+		port := gateway.EndpointPort{Name: "http", Protocol: lb.TCP}
+		for i := range byte(random.IntN(5)) {
+			port.Endpoints = append(port.Endpoints, gateway.Endpoint{
+				Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(random.IntN(2)), i}), 8080), State: gateway.Readiness(random.IntN(4) - 1),
+				Node: fmt.Sprint("n", random.IntN(3)), Zones: []string{"a", "b"}[random.IntN(2):],
+			})
+		}
+		p.services[name] = []gateway.EndpointPort{port}
+		u.Services = append(u.Services, wire.EncodeService(name, p.services[name]))
+		break
+	}
+	return u
+}
+
+func mustUpdate(t *testing.T, r *Replica, u *wire.Update) {
+	t.Helper()
+	data, err := proto.Marshal(u)
+	if err == nil {
+		err = r.Apply(data, gateway.ResolveOptions{NodeName: "n1", HostAddresses: []netip.Addr{netip.MustParseAddr("198.51.100.7")}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// After any sequence of updates, the agent's sum is that of what was published,
+// and so is that of an agent that got everything at once.
+func TestReplicaHasTheSumOfWhatWasPublished(t *testing.T) {
+	for seed := range uint64(20) {
+		random := rand.New(rand.NewPCG(seed, 0))
+		p, r := newPublished(), &Replica{}
+		mustUpdate(t, r, p.complete())
+		for range 100 {
+			mustUpdate(t, r, p.change(random))
+			if r.Sum != p.sum() {
+				t.Fatalf("seed %d: state %d has the sum %x, want %x", seed, p.version.Sequence, r.Sum, p.sum())
+			}
+		}
+		fresh := &Replica{}
+		mustUpdate(t, fresh, p.complete())
+		if fresh.Sum != r.Sum {
+			t.Errorf("seed %d: an agent that got everything has the sum %x, want %x", seed, fresh.Sum, r.Sum)
+		}
+	}
+}
+
+// A new leader that has published the same continues from the version of the
+// previous one: the update has only another number.
+func TestReplicaContinuesInAnotherEpoch(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	p, r := newPublished(), &Replica{}
+	mustUpdate(t, r, p.complete())
+	for range 20 {
+		mustUpdate(t, r, p.change(random))
+	}
+	sum, state := r.Sum, r.Resolution.State.Hash()
+	next := lb.Version{Epoch: 7, Sequence: 1}
+	mustUpdate(t, r, &wire.Update{Base: wire.EncodeVersion(&p.version), Version: wire.EncodeVersion(&next)})
+	if *r.Version != next || r.Sum != sum || r.Resolution.State.Hash() != state {
+		t.Errorf("version %v, sum %x", *r.Version, r.Sum)
+	}
+	p.version = next
+	mustUpdate(t, r, p.change(random))
+	if r.Sum != p.sum() {
+		t.Error("the next change does not follow")
+	}
+}
