@@ -30,14 +30,14 @@ type load struct {
 	broken []error
 }
 
-// startLoad opens ten connections to port 81 of each address, whose servers echo, and
+// startLoad opens ten connections to port 8081 of each address, whose servers echo, and
 // sends questions by UDP to port 80, until the load is ended.
 func startLoad(t *testing.T, addresses []string) *load {
 	t.Helper()
 	l := &load{stop: make(chan struct{})}
 	for _, ip := range addresses {
 		for i := range 10 {
-			conn, err := outside().Dial("tcp", "", net.JoinHostPort(ip, "81"), 2*time.Second)
+			conn, err := outside().Dial("tcp", "", net.JoinHostPort(ip, "8081"), 2*time.Second)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -19,10 +19,10 @@ type config struct {
 	obj *v1alpha1.BlixtConfig // nil: every default
 	// sources are the allowed address sources. The first is for Gateways that
 	// do not choose.
-	sources  []v1alpha1.AddressSource
-	pool     ranges
-	allowed  []allowance
-	reserved []ReservedRange
+	sources []v1alpha1.AddressSource
+	pool    ranges
+	allowed []allowance
+	ports   portPolicy
 	// nodes selects those of the data plane, if this config's is in force.
 	nodes labels.Selector
 }
@@ -33,14 +33,8 @@ type allowance struct {
 	addresses  ranges
 }
 
-// defaultReserved are the ports of SSH, etcd, the API server, and the kubelet
-// and its neighbours.
-var defaultReserved = []ReservedRange{
-	{First: 22, Last: 22}, {First: 2379, Last: 2380}, {First: 6443, Last: 6443}, {First: 10250, Last: 10259},
-}
-
 func defaultConfig() *config {
-	return &config{sources: []v1alpha1.AddressSource{v1alpha1.SourceLoadBalancer}, reserved: defaultReserved, nodes: labels.Everything()}
+	return &config{sources: []v1alpha1.AddressSource{v1alpha1.SourceLoadBalancer}, ports: portPolicy{allowed: defaultAllowed}, nodes: labels.Everything()}
 }
 
 // newConfig reads a BlixtConfig. Its error names the invalid item.
@@ -77,14 +71,13 @@ func newConfig(obj *v1alpha1.BlixtConfig) (*config, error) {
 		}
 		c.allowed = append(c.allowed, a)
 	}
-	if spec.ReservedPorts != nil { // an empty list reserves none
-		c.reserved = nil
+	if c.ports.reserved, err = parsePorts("spec.addresses.reservedPorts", spec.ReservedPorts); err != nil {
+		return nil, err
 	}
-	for i, r := range spec.ReservedPorts {
-		if r.First < 1 || r.Last > 65535 || r.First > r.Last {
-			return nil, fmt.Errorf("spec.addresses.reservedPorts[%d] %d-%d is not a range of ports", i, r.First, r.Last)
+	if len(spec.AllowedPorts) > 0 {
+		if c.ports.allowed, err = parsePorts("spec.addresses.allowedPorts", spec.AllowedPorts); err != nil {
+			return nil, err
 		}
-		c.reserved = append(c.reserved, ReservedRange{First: uint16(r.First), Last: uint16(r.Last)})
 	}
 	if d := obj.Spec.Dataplane; d != nil {
 		if c.nodes, err = metav1.LabelSelectorAsSelector(&d.Nodes); err != nil {
@@ -142,4 +135,12 @@ func (c *config) snatPorts() ReservedRange {
 	}
 	r := c.obj.Spec.Dataplane.SNATPorts
 	return ReservedRange{First: uint16(r.First), Last: uint16(r.Last)}
+}
+
+// addressesField returns the words for a field of spec.addresses.
+func (c *config) addressesField(field string) string {
+	if c.obj == nil {
+		return "the default of spec.addresses." + field + " (the class has no BlixtConfig)"
+	}
+	return "spec.addresses." + field + " of " + c.name()
 }

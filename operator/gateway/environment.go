@@ -8,8 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
-
-	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // environment is where Gateways are served: the options, indexed for queries.
@@ -61,12 +59,3 @@ func newEnvironment(o *Options, namespaces []corev1.Namespace, dataplane *config
 // isHost reports whether the address belongs to a host, and with it the ports
 // that Blixt does not serve.
 func (s *environment) isHost(addr netip.Addr) bool { return addr.IsUnspecified() || s.hosts[addr] }
-
-// isReserved reports whether the port is unavailable because hosts use it.
-func (s *environment) isReserved(key lb.Key, c *config) bool {
-	taken := func(r ReservedRange) bool {
-		return (r.Protocol == 0 || r.Protocol == key.Protocol) && r.First <= key.Port && key.Port <= r.Last
-	}
-	return s.isHost(key.Addr) && (slices.ContainsFunc(s.reserved, taken) ||
-		s.Cluster != nil && slices.ContainsFunc(c.reserved, taken))
-}

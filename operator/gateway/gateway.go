@@ -31,7 +31,8 @@ type gateway struct {
 	pooled    map[bool]netip.Addr
 	listeners []*listener
 	sets      []*listenerSet // in order of precedence
-	ports     []ServicePort
+	// ports are those of valid listeners, before any port is claimed.
+	ports []ServicePort
 	// refused is why the Gateway as a whole is not served, or nil.
 	refused *fault
 }

@@ -39,19 +39,11 @@ type AllowedAddresses struct {
 	Prefix    netip.Prefix `json:"prefix"`
 }
 
-// ReservedRange is a range of ports, both ends included, of one protocol or, if
-// Protocol is zero, of both.
-type ReservedRange struct {
-	Protocol lb.Protocol `json:"protocol,omitempty"`
-	First    uint16      `json:"first"`
-	Last     uint16      `json:"last"`
-}
-
 // StandaloneReservedPorts returns the ports that a load balancer without
 // Kubernetes leaves to its host: SSH, so that a typo does not lock the
 // administrator out.
 func StandaloneReservedPorts() []ReservedRange {
-	return []ReservedRange{{Protocol: lb.TCP, First: 22, Last: 22}}
+	return []ReservedRange{{Protocol: lb.TCP, First: 22, Last: 22, Use: "SSH of the host"}}
 }
 
 func (o *Options) allowed(class, namespace string, addr netip.Addr) bool {

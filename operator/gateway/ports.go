@@ -164,7 +164,7 @@ func (c claims) keep(l *listener) {
 	keys := c.incumbents.heldFor(l)
 	if l.isValid() {
 		keys = slices.DeleteFunc(c.wanted(l), func(key lb.Key) bool {
-			return !c.incumbents.holds(l, key) || c.isReserved(key, l.gateway.class.config)
+			return !c.incumbents.holds(l, key) || c.unavailable(key, l.gateway.class.config) != ""
 		})
 	}
 	for _, key := range keys {
@@ -200,9 +200,8 @@ func (c claims) claim(l *listener) {
 	}
 	for _, addr := range l.gateway.addresses.usable {
 		key := l.key(addr)
-		if c.isReserved(key, l.gateway.class.config) {
-			fail(faultf(gwv1.ListenerReasonPortUnavailable,
-				"%s port %d of %s is reserved for the host: use another port or address.", key.Protocol, key.Port, describeAddress(addr)))
+		if why := c.unavailable(key, l.gateway.class.config); why != "" {
+			fail(faultf(gwv1.ListenerReasonPortUnavailable, "%s port %d of %s %s", key.Protocol, key.Port, describeAddress(addr), why))
 			return
 		}
 		if winner := c.rival(key, l); winner != nil {

@@ -17,7 +17,8 @@ type ServiceSpec struct {
 	Source v1alpha1.AddressSource
 	// WantAddresses are those that spec.addresses names. Empty: any.
 	WantAddresses []netip.Addr
-	// Ports are those of all valid listeners, ListenerSets' included, sorted.
+	// Ports are those of all valid listeners, ListenerSets' included, sorted. With
+	// source LoadBalancer, listeners whose port the address lacks are among them.
 	// If there are none, no Service can be created, but an existing one should
 	// stay: it holds the address.
 	Ports []ServicePort
@@ -47,26 +48,32 @@ func (g *gateway) serviceSpec(s *environment) *ServiceSpec {
 		TrafficPolicy: g.policy.traffic, PodTraffic: g.class.config.podTraffic(g.source, g.policy.traffic, s.Cluster.ProxyMode),
 		LoadBalancerClass: g.class.config.loadBalancerClass(),
 	}
+	if g.source != v1alpha1.SourceLoadBalancer {
+		p.Ports = g.findPorts()
+	}
 	if infra := g.obj.Spec.Infrastructure; infra != nil {
 		p.Labels, p.Annotations = stringMap(infra.Labels), stringMap(infra.Annotations)
 	}
 	return p
 }
 
-// findPorts must not depend on addresses, and is called before they are known:
-// if ports came and went with the addresses that a Gateway has, a Service and
-// its address could change each other forever.
-func (g *gateway) findPorts() {
+// findPorts returns the ports of the valid listeners. What claims refuse is among
+// them if a load balancer assigns the addresses: these are not known before. If
+// ports came and went with addresses, a Service and its address could change each
+// other forever. At addresses of nodes, kube-proxy would take a refused port from
+// the node.
+func (g *gateway) findPorts() (ports []ServicePort) {
 	for _, l := range g.all() {
 		if l.fault() == nil {
 			port := Port{l.protocol, uint16(l.spec.Port)}
 			name := strings.ToLower(fmt.Sprintf("%s-%d", port.Protocol, port.Port))
-			g.ports = append(g.ports, ServicePort{name, port})
+			ports = append(ports, ServicePort{name, port})
 		}
 	}
-	slices.SortFunc(g.ports, func(a, b ServicePort) int {
+	slices.SortFunc(ports, func(a, b ServicePort) int {
 		return cmp.Or(cmp.Compare(a.Port.Port, b.Port.Port), cmp.Compare(a.Protocol, b.Protocol))
 	})
+	return ports
 }
 
 func stringMap[K, V ~string](m map[K]V) map[string]string {

@@ -24,7 +24,7 @@ func Translate(objs Objects, o Options) Translation {
 	s.incumbents = newIncumbency(o.Incumbents, gateways, s)
 	for _, g := range gateways {
 		findSetConflicts(g, s.incumbents)
-		g.findPorts()
+		g.ports = g.findPorts()
 	}
 	assignAddresses(gateways, s)
 	t.Incumbents = newIncumbents(gateways, claimAll(gateways, s))

@@ -215,6 +215,23 @@ type PortRange struct {
 	Last int32 `json:"last"`
 }
 
+// ProtocolPorts is a range of ports, both ends included, of one protocol or of
+// both.
+//
+// +kubebuilder:validation:XValidation:rule="self.first <= self.last",message="first is greater than last"
+type ProtocolPorts struct {
+	// protocol of the ports. Default: TCP and UDP.
+	// +optional
+	// +kubebuilder:validation:Enum=TCP;UDP
+	Protocol corev1.Protocol `json:"protocol,omitempty"`
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	First int32 `json:"first"`
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Last int32 `json:"last"`
+}
+
 // AddressSource is where the addresses of a Gateway come from.
 //
 // +kubebuilder:validation:Enum=LoadBalancer;Pool;Node
@@ -273,13 +290,28 @@ type Addresses struct {
 	// +kubebuilder:validation:MaxItems=64
 	Allowed []AllowedAddresses `json:"allowed,omitempty"`
 
-	// reservedPorts are ports of the nodes' addresses that no listener may use.
-	// Node ports, ephemeral ports and snatPorts are always reserved.
+	// allowedPorts are the ports of the nodes' addresses that a listener may get.
+	// A range does not allow the ports by which nodes are reached and run the
+	// cluster: SSH, DHCP, NTP, rpcbind, BGP and BFD, tunnels (VXLAN, Geneve,
+	// WireGuard, IPsec), etcd, the API server, the kubelet and its neighbours,
+	// ports of CNIs and of MetalLB, node-exporter. An entry of one port, such as {protocol: TCP,
+	// first: 9100, last: 9100}, does. Nothing allows node ports, ephemeral ports
+	// and the ports of tunnels that the nodes are known to have. A listener that
+	// is served already keeps its port, with a warning.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:default={{first: 53, last: 53}, {first: 80, last: 80}, {first: 443, last: 443}, {first: 1024, last: 65535}}
+	AllowedPorts []ProtocolPorts `json:"allowedPorts,omitempty"`
+
+	// reservedPorts are ports of the nodes' addresses that no listener may use,
+	// whatever allowedPorts says, and even if it is served already. Default: none
+	// beyond what allowedPorts excludes.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
-	// +kubebuilder:default={{first: 22, last: 22}, {first: 2379, last: 2380}, {first: 6443, last: 6443}, {first: 10250, last: 10259}}
-	ReservedPorts []PortRange `json:"reservedPorts,omitempty"`
+	ReservedPorts []ProtocolPorts `json:"reservedPorts,omitempty"`
 
 	// podTraffic is who balances the traffic of pods and nodes to the address of
 	// a Gateway: Blixt, or KubeProxy, which ignores weights. Blixt always

@@ -36,14 +36,14 @@ func TestDefaults(t *testing.T) {
 	for _, c := range []struct{ name, kind, spec, want string }{
 		{"nothing", "BlixtConfig", "", `
 addresses:
-  reservedPorts: [{first: 22, last: 22}, {first: 2379, last: 2380}, {first: 6443, last: 6443}, {first: 10250, last: 10259}]
+  allowedPorts: [{first: 53, last: 53}, {first: 80, last: 80}, {first: 443, last: 443}, {first: 1024, last: 65535}]
   source: LoadBalancer
 `},
-		{"a data plane, and no reserved ports", "BlixtConfig", `
+		{"a data plane, and ports", "BlixtConfig", `
 dataplane: {}
-addresses: {reservedPorts: []}
+addresses: {reservedPorts: [], allowedPorts: [{protocol: TCP, first: 25, last: 25}]}
 `, `
-addresses: {reservedPorts: [], source: LoadBalancer}
+addresses: {reservedPorts: [], allowedPorts: [{protocol: TCP, first: 25, last: 25}], source: LoadBalancer}
 dataplane:
   drainTimeout: 1h
   interfaces: {primary: true}
@@ -54,9 +54,9 @@ dataplane:
 dataplane:
   agent: {}
   interfaces: {discover: {}}
-addresses: {source: Node, podTraffic: KubeProxy, reservedPorts: []}
+addresses: {source: Node, podTraffic: KubeProxy, reservedPorts: [], allowedPorts: [{first: 80, last: 80}]}
 `, `
-addresses: {podTraffic: KubeProxy, reservedPorts: [], source: Node}
+addresses: {podTraffic: KubeProxy, reservedPorts: [], allowedPorts: [{first: 80, last: 80}], source: Node}
 dataplane:
   agent: {priorityClassName: system-node-critical}
   drainTimeout: 1h
@@ -138,7 +138,8 @@ func TestRoundTrip(t *testing.T) {
 			LoadBalancerClass: ptr("example.com/internal"),
 			Pool:              []string{"192.0.2.0/28"},
 			Allowed:           []v1alpha1.AllowedAddresses{{Namespaces: selector, Addresses: []string{"0.0.0.0/0"}}},
-			ReservedPorts:     []v1alpha1.PortRange{{First: 1, Last: 65535}},
+			AllowedPorts:      []v1alpha1.ProtocolPorts{{First: 1, Last: 1}},
+			ReservedPorts:     []v1alpha1.ProtocolPorts{{Protocol: "UDP", First: 1, Last: 65535}},
 			PodTraffic:        v1alpha1.PodTrafficKubeProxy,
 		},
 	}}

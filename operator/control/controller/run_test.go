@@ -243,9 +243,9 @@ func TestConfigTakesAway(t *testing.T) {
 		spec string
 		want v1alpha1.Addresses
 	}{
-		{goodConfig, v1alpha1.Addresses{Source: "Pool", Pool: []string{"198.51.100.0/29"}, ReservedPorts: []v1alpha1.PortRange{}}},
-		{"{addresses: {source: Node, alsoSources: [LoadBalancer], pool: null, reservedPorts: []}}", v1alpha1.Addresses{Source: "Node", AlsoSources: []v1alpha1.AddressSource{"LoadBalancer"}, ReservedPorts: []v1alpha1.PortRange{}}},
-		{"{addresses: {source: Node, reservedPorts: []}}", v1alpha1.Addresses{Source: "Node", ReservedPorts: []v1alpha1.PortRange{}}},
+		{goodConfig, v1alpha1.Addresses{Source: "Pool", Pool: []string{"198.51.100.0/29"}, ReservedPorts: []v1alpha1.ProtocolPorts{}}},
+		{"{addresses: {source: Node, alsoSources: [LoadBalancer], pool: null, reservedPorts: []}}", v1alpha1.Addresses{Source: "Node", AlsoSources: []v1alpha1.AddressSource{"LoadBalancer"}, ReservedPorts: []v1alpha1.ProtocolPorts{}}},
+		{"{addresses: {source: Node, reservedPorts: []}}", v1alpha1.Addresses{Source: "Node", ReservedPorts: []v1alpha1.ProtocolPorts{}}},
 	} {
 		stop := o.replica("127.0.0.1:"+o.freePort(), func(m *controller.ManagerOptions) { m.ConfigFile, m.LeaderElection = o.configFile(c.spec), false })
 		o.eventually("BlixtConfig", func() error {

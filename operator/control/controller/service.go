@@ -131,7 +131,10 @@ func (p *publisher) applyServices(ctx context.Context, t *translated) ([]wantedS
 		wanted[key] = true
 		stored := t.services[key]
 		switch {
-		case len(want.Spec.Ports) == 0: // it keeps the address that it has
+		case len(want.Spec.Ports) == 0: // it keeps the address that a load balancer has given
+			if g.Service.Source != v1alpha1.SourceLoadBalancer && stored != nil && metav1.IsControlledBy(stored, gw) {
+				statuses = append(statuses, wantedStatus{object: stored, change: serviceStatus(g)}) // or kube-proxy would go on with ports of before
+			}
 			continue
 		case stored != nil && !metav1.IsControlledBy(stored, gw):
 			failed.add(notOurs(stored))
