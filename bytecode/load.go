@@ -127,6 +127,9 @@ func (im *Image) unpack(image v1.Image) error {
 	if err != nil {
 		return fmt.Errorf("read image: %w", err)
 	}
+	if manifest.Config.Size > maxManifest {
+		return fmt.Errorf("configuration has %d bytes: this is no bytecode image", manifest.Config.Size)
+	}
 	raw, err := image.RawConfigFile()
 	if err != nil {
 		return fmt.Errorf("read image: %w", err)

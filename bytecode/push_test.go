@@ -186,6 +186,7 @@ func TestWrongLabelsAreRefused(t *testing.T) {
 		"maps":    {map[string]string{ProgramsLabel: good[ProgramsLabel], MapsLabel: `{}`}, MapsLabel},
 		"no JSON": {map[string]string{ProgramsLabel: "blixt", MapsLabel: good[MapsLabel]}, "no JSON object"},
 		"none":    {nil, "no bytecode image"},
+		"huge":    {map[string]string{ProgramsLabel: strings.Repeat(" ", 2<<20)}, "configuration has"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config, err := image.ConfigFile()

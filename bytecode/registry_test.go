@@ -132,3 +132,51 @@ func listen(t *testing.T, server *http.Server) string {
 	t.Cleanup(func() { server.Close() })
 	return l.Addr().String()
 }
+
+// Whoever may push to the registry chooses how large what it sends is.
+func TestHugeAnswersAreRefused(t *testing.T) {
+	var huge string // in the path of the requests that get endless answers
+	var sent atomic.Int64
+	endless := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			if huge == "" || !strings.Contains(q.URL.Path, huge) {
+				next.ServeHTTP(w, q)
+				return
+			}
+			if strings.HasPrefix(q.URL.Path, "/elsewhere") || !strings.HasPrefix(huge, "/elsewhere") {
+				w.Header().Set("Content-Type", "application/vnd.oci.image.index.v1+json")
+				_, _ = io.WriteString(w, "{")
+				for spaces := bytes.Repeat([]byte(" "), 1<<16); sent.Load() < 64<<20; {
+					n, err := w.Write(spaces)
+					sent.Add(int64(n))
+					if err != nil {
+						return
+					}
+				}
+			}
+		})
+	}
+	redirect := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			if strings.HasPrefix(huge, "/elsewhere") && strings.Contains(q.URL.Path, "/manifests/") {
+				http.Redirect(w, q, huge, http.StatusTemporaryRedirect)
+				return
+			}
+			next.ServeHTTP(w, q)
+		})
+	}
+	r := startRegistry(t, true, endless, redirect)
+	if _, err := built(t).Push(t.Context(), r.ref(":v1"), r.options()); err != nil {
+		t.Fatal(err)
+	}
+	for _, huge = range []string{"/manifests/", "/referrers/", "/elsewhere/blobs/"} {
+		sent.Store(0)
+		o := r.options()
+		o.Signatures = true
+		_, err := Load(t.Context(), r.ref(":v1"), o)
+		wantError(t, err, "the answer has more than")
+		if n := sent.Load(); n > 16<<20 {
+			t.Errorf("%s: %d bytes were taken", huge, n)
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
@@ -18,7 +19,13 @@ import (
 // registries at loopback and private addresses.
 var errPlainHTTP = errors.New("refused to speak plain HTTP")
 
-// httpsOnly refuses other schemes than HTTPS, and counts bytes.
+// maxManifest bounds the answers that are read whole before anything is verified: whoever
+// may push to the registry chooses their size. A manifest of ours has some 2 kB.
+const maxManifest = 1 << 20
+
+var errTooLarge = fmt.Errorf("the answer has more than %d bytes: this is no manifest of a bytecode image", maxManifest)
+
+// httpsOnly refuses other schemes than HTTPS and huge manifests, and counts bytes.
 type httpsOnly struct {
 	base     http.RoundTripper
 	progress func(int)
@@ -48,18 +55,47 @@ func (t *httpsOnly) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Scheme != "https" {
 		return nil, errPlainHTTP
 	}
-	if t.progress == nil {
-		return t.base.RoundTrip(r)
+	count := t.progress
+	if count == nil {
+		count = func(int) {}
 	}
+	asked := r
 	if r.Body != nil {
 		r = r.Clone(r.Context())
-		r.Body = &counted{r.Body, t.progress}
+		r.Body = &counted{r.Body, count}
 	}
 	answer, err := t.base.RoundTrip(r)
-	if err == nil {
-		answer.Body = &counted{answer.Body, t.progress}
+	if err != nil {
+		return nil, err
 	}
-	return answer, err
+	if !isBlob(asked) {
+		answer.Body = &limited{answer.Body, maxManifest}
+	}
+	answer.Body = &counted{answer.Body, count}
+	return answer, nil
+}
+
+// isBlob reports whether a request, or the one that was redirected to it, is for a blob:
+// those are read up to a limit of their own.
+func isBlob(r *http.Request) bool {
+	for r.Response != nil && r.Response.Request != nil {
+		r = r.Response.Request
+	}
+	return strings.Contains(r.URL.Path, "/blobs/")
+}
+
+// limited is a body that fails when it is larger than what is left.
+type limited struct {
+	io.ReadCloser
+	left int
+}
+
+func (l *limited) Read(p []byte) (int, error) {
+	n, err := l.ReadCloser.Read(p)
+	if l.left -= n; l.left < 0 {
+		return 0, errTooLarge
+	}
+	return n, err
 }
 
 type counted struct {

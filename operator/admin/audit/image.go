@@ -55,7 +55,11 @@ func (f *Facts) ReadImages(ctx context.Context, c client.Client, o bytecode.Opti
 		if err := c.Get(ctx, client.ObjectKey{Namespace: secret.Namespace, Name: secret.Name}, stored); err != nil {
 			return fmt.Errorf("get pull secret %s/%s of the BlixtConfig: %w: run blixt audit as a user who may read it, or with --offline", secret.Namespace, secret.Name, err)
 		}
-		o.Keychain = bytecode.PullSecret(stored.Data[corev1.DockerConfigJsonKey])
+		keychain, err := bytecode.ReadPullSecret(stored.Data)
+		if err != nil {
+			return fmt.Errorf("pull secret %s/%s of the BlixtConfig: %w", secret.Namespace, secret.Name, err)
+		}
+		o.Keychain = keychain
 	}
 	o.Keys, o.AnyArchitecture = keys, true
 	for _, name := range names {

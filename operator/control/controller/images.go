@@ -96,7 +96,10 @@ func (r *rolloutLoop) checkBytecode(ctx context.Context, b *v1alpha1.Bytecode) (
 		if err := r.direct.Get(ctx, key, secret); err != nil {
 			return "", fmt.Sprintf("pull secret %s cannot be read: %v", key, err)
 		}
-		dockerConfig = secret.Data[corev1.DockerConfigJsonKey]
+		var err error
+		if dockerConfig, err = bytecode.ReadPullSecret(secret.Data); err != nil {
+			return "", fmt.Sprintf("pull secret %s: %v", key, err)
+		}
 	}
 	fingerprint, err := r.images.check(ctx, b, dockerConfig)
 	if err != nil {
