@@ -41,7 +41,7 @@ func (r *remover) until(ctx context.Context, look func(context.Context) ([]block
 			return r.blocked(ctx, last)
 		case err != nil:
 			return err
-		case len(blockers) == 0:
+		case len(blockers) == 0, r.DryRun: // nothing will ever be gone
 			return nil
 		}
 		changed := !slices.Equal(blockers, last)

@@ -69,6 +69,9 @@ func (r *remover) removeAgents(ctx context.Context) error {
 // node: there bpfman's CSI driver fails for ever to unmount a volume that a power cut
 // has already unmounted. Containers without a pod end by themselves.
 func (r *remover) removePods(ctx context.Context) error {
+	if r.DryRun { // which has left those of all nodes
+		return nil
+	}
 	var pods corev1.PodList
 	if err := kube.List(ctx, r.client, &pods, client.InNamespace(r.Namespace), ours); err != nil {
 		return err

@@ -30,6 +30,9 @@ type Options struct {
 	// ForceNodesDown does not wait for nodes that are not ready: nobody can unload
 	// their programs.
 	ForceNodesDown bool
+	// DryRun changes nothing: the API server checks each request, and Out gets what
+	// would be done.
+	DryRun bool
 	// Out gets a line for each step, and for what blocks it.
 	Out io.Writer
 	// Pause between looks, 0: a second.
@@ -51,6 +54,9 @@ func Run(ctx context.Context, c client.Client, o Options) error {
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
 	r := &remover{Options: o, client: c}
+	if o.DryRun {
+		r.client = client.NewDryRunClient(c)
+	}
 	for _, step := range []struct {
 		what string
 		do   func(context.Context) error
@@ -71,10 +77,15 @@ func Run(ctx context.Context, c client.Client, o Options) error {
 			return fmt.Errorf("%s: %w", step.what, err)
 		}
 	}
-	r.say("Blixt is off this cluster.")
+	if !o.DryRun {
+		r.say("Blixt is off this cluster.")
+	}
 	return nil
 }
 
 func (r *remover) say(format string, args ...any) {
+	if r.DryRun {
+		format += " (dry run)"
+	}
 	fmt.Fprintf(r.Out, format+"\n", args...)
 }

@@ -14,6 +14,7 @@ import (
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiextv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -226,4 +227,43 @@ func TestKindsGoOnRequest(t *testing.T) {
 	kube.Wait(t, patience, "kinds", true, func() (bool, error) {
 		return true, errors.Join(c.kube.List(t.Context(), &v1alpha1.BlixtConfigList{}), c.kube.List(t.Context(), &v1alpha1.BlixtGatewayConfigList{}), c.kube.List(t.Context(), &v1alpha1.NodeDataplaneList{}))
 	})
+}
+
+func TestDryRunChangesNothing(t *testing.T) {
+	c := newCluster(t)
+	before := c.objects()
+	out, err := c.run(c.hook(), uninstall.Options{DryRun: true, ForceNodesDown: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, c.objects()); diff != "" {
+		t.Errorf("objects (-before +after):\n%s", diff)
+	}
+	c.each(func(kind string, o client.Object) {
+		if o.GetDeletionTimestamp() != nil {
+			t.Errorf("%s %s is being deleted", kind, client.ObjectKeyFromObject(o))
+		}
+	})
+	if gone, err := c.missing(); gone != "" || err != nil {
+		t.Errorf("gone: %s, %v", gone, err)
+	}
+	d := &appsv1.Deployment{}
+	c.must(c.kube.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "blixt-operator"}, d))
+	if *d.Spec.Replicas != 1 {
+		t.Errorf("the operator was scaled to %d", *d.Spec.Replicas)
+	}
+	for _, want := range []string{
+		"scaled Deployment blixt-system/blixt-operator to 0", "deleted DaemonSet blixt-system/blixt-agent-", "deleted ClusterBpfApplication blixt-",
+		"deleted Service default/blixt-web", "deleted EndpointSlice default/blixt-web-", "took back the status of Gateway default/web",
+		"removed the finalizer of GatewayClass blixt", "deleted NodeDataplane n1", "deleted Secret blixt-system/blixt-tls", "deleted ConfigMap blixt-system/blixt-ca",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("output lacks %q:\n%s", want, out)
+		}
+	}
+	for line := range strings.Lines(out) {
+		if !strings.HasSuffix(line, " (dry run)\n") {
+			t.Errorf("line %q does not say that nothing was done", line)
+		}
+	}
 }

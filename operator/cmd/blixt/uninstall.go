@@ -31,12 +31,14 @@ and wait for a controller. The command prints what it does and what it waits for
 
 helm uninstall runs it in the cluster, before Helm removes the rest. Run it by hand
 if Helm did not finish, or if Blixt was installed without Helm. Each run continues
-where the previous one stopped. On a terminal it asks for confirmation.
+where the previous one stopped. On a terminal it shows what it will do, and asks for
+confirmation. Elsewhere nobody can answer: it does nothing without --yes.
 
 A node that is down cannot unload its program: the command names it when the
 timeout is over. Bring the node back. Or let the command forget it, with
 --force-nodes-down, and restart the node before it serves again.`,
-		Example: `  blixt uninstall --namespace blixt-system
+		Example: `  blixt uninstall --dry-run
+  blixt uninstall --namespace blixt-system
   blixt uninstall --yes --force-nodes-down --timeout 1m
   blixt uninstall --yes --keep-crds=false`,
 		Args: cobra.NoArgs,
@@ -45,12 +47,20 @@ timeout is over. Bring the node back. Or let the command forget it, with
 			if err != nil {
 				return err
 			}
-			if !yes && term.IsTerminal(int(os.Stdin.Fd())) {
+			o.Namespace, o.Out = cluster.namespace, c.OutOrStdout()
+			if !yes && !o.DryRun {
+				if !term.IsTerminal(int(os.Stdin.Fd())) {
+					return errors.New("nothing was done: confirm the removal of Blixt from this cluster with --yes, or see with --dry-run what it does")
+				}
+				preview := o
+				preview.DryRun = true
+				if err := uninstall.Run(c.Context(), kube, preview); err != nil {
+					return err
+				}
 				if err := confirm(c.InOrStdin(), c.OutOrStdout()); err != nil {
 					return err
 				}
 			}
-			o.Namespace, o.Out = cluster.namespace, c.OutOrStdout()
 			return uninstall.Run(c.Context(), kube, o)
 		},
 	}
@@ -59,7 +69,8 @@ timeout is over. Bring the node back. Or let the command forget it, with
 	f.DurationVar(&o.Timeout, "timeout", 5*time.Minute, "time limit of the whole removal")
 	f.BoolVar(&o.KeepCRDs, "keep-crds", true, "keep the CRDs of Blixt, and with them all BlixtConfigs and BlixtGatewayConfigs")
 	f.BoolVar(&o.ForceNodesDown, "force-nodes-down", false, "forget the programs of nodes that are not ready; restart these nodes before they serve again")
-	f.BoolVar(&yes, "yes", false, "do not ask for confirmation")
+	f.BoolVar(&o.DryRun, "dry-run", false, "only print what would be done; the API server checks the permissions")
+	f.BoolVar(&yes, "yes", false, "do not ask for confirmation; required without a terminal")
 	return c
 }
 
