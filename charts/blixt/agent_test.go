@@ -91,6 +91,8 @@ func TestPodSecurityOfAgents(t *testing.T) {
 			template := agent(t, c.profile)
 			pod := &corev1.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec}
 			pod.Namespace, pod.Name, pod.Spec.PriorityClassName = ns.Name, "pod", ""
+			// That of Blixt is refused by another policy.
+			pod.Spec.Volumes[0].CSI.VolumeAttributes["csi.bpfman.io/program"] = "other"
 			err := server.Client.Create(t.Context(), pod, client.DryRunAll)
 			if c.allowed && err != nil || !c.allowed && !apierrors.IsForbidden(err) {
 				t.Errorf("allowed: want %v, got %v", c.allowed, err)

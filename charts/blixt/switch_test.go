@@ -19,6 +19,8 @@ var standard = []string{
 	"GatewayClass/blixt", "Job/blixt-uninstall", "NetworkPolicy/blixt-agent", "NetworkPolicy/blixt-operator",
 	"PodDisruptionBudget/blixt-operator", "Role/blixt-operator", "Role/blixt-operator-kube-proxy", "RoleBinding/blixt-operator", "RoleBinding/blixt-operator-kube-proxy",
 	"Service/blixt-operator", "Service/blixt-operator-metrics", "ServiceAccount/blixt-agent", "ServiceAccount/blixt-operator",
+	"ValidatingAdmissionPolicy/blixt-maps", "ValidatingAdmissionPolicy/blixt-names",
+	"ValidatingAdmissionPolicyBinding/blixt-maps", "ValidatingAdmissionPolicyBinding/blixt-names",
 }
 
 var crds = []string{"blixtconfigs.blixt.x-k8s.io", "blixtgatewayconfigs.blixt.x-k8s.io", "nodedataplanes.blixt.x-k8s.io"}
@@ -86,6 +88,11 @@ func TestSwitches(t *testing.T) {
 		{name: "pullSecretRoles", flags: []string{"--set=pullSecretRoles[0].namespace=other,pullSecretRoles[0].name=creds"},
 			more:   []string{"Role/blixt-operator-pull-creds", "RoleBinding/blixt-operator-pull-creds"},
 			object: "RoleBinding/blixt-operator-pull-creds", path: "{.metadata.namespace} {.subjects[0].namespace}", want: "other blixt-system"},
+		{name: "admissionPolicy", flags: []string{"--set=admissionPolicy.enabled=false"}, fewer: []string{
+			"ValidatingAdmissionPolicy/blixt-maps", "ValidatingAdmissionPolicy/blixt-names",
+			"ValidatingAdmissionPolicyBinding/blixt-maps", "ValidatingAdmissionPolicyBinding/blixt-names"}},
+		{name: "admissionPolicy leaves Blixt's namespace out", object: "ValidatingAdmissionPolicyBinding/blixt-maps",
+			path: "{.spec.matchResources.namespaceSelector.matchExpressions[0].values[0]} {.spec.validationActions}", want: `blixt-system ["Deny"]`},
 		{name: "podDisruptionBudget", flags: []string{"--set=podDisruptionBudget.enabled=false"}, fewer: []string{"PodDisruptionBudget/blixt-operator"}},
 		{name: "networkPolicy", flags: []string{"--set=networkPolicy.enabled=false"}, fewer: []string{"NetworkPolicy/blixt-agent", "NetworkPolicy/blixt-operator"}},
 		{name: "networkPolicy.egressPorts", flags: []string{"--set=networkPolicy.egressPorts={5000}"}, object: "NetworkPolicy/blixt-operator",
