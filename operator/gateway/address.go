@@ -40,9 +40,9 @@ type addresses struct {
 }
 
 // newAddresses reads spec.addresses.
-func newAddresses(gw *gwv1.Gateway) addresses {
-	a := addresses{any: len(gw.Spec.Addresses) == 0}
-	for _, want := range gw.Spec.Addresses {
+func newAddresses(spec []gwv1.GatewaySpecAddress) addresses {
+	a := addresses{any: len(spec) == 0}
+	for _, want := range spec {
 		kind := deref(want.Type, gwv1.IPAddressType)
 		addr, err := netip.ParseAddr(want.Value)
 		switch {

@@ -134,12 +134,20 @@ func (c *testCase) addOptions(doc []byte) error {
 	if yaml.UnmarshalStrict(doc, &later) == nil && later.Then != "" {
 		return c.then(later.Deleted)
 	}
+	var good map[string]gateway.Parameters
 	err := yaml.UnmarshalStrict(doc, &struct {
-		Options  *gateway.Options             `json:"options"`
-		Resolve  *gateway.ResolveOptions      `json:"resolve"`
-		Progress *map[string]gateway.Progress `json:"progress"`
-		Assigned *map[string]gateway.Assigned `json:"assigned"`
-	}{&c.Options, &c.Resolve, &c.Progress, &assigned})
+		Options  *gateway.Options               `json:"options"`
+		Resolve  *gateway.ResolveOptions        `json:"resolve"`
+		Progress *map[string]gateway.Progress   `json:"progress"`
+		Assigned *map[string]gateway.Assigned   `json:"assigned"`
+		LastGood *map[string]gateway.Parameters `json:"lastGood"`
+	}{&c.Options, &c.Resolve, &c.Progress, &assigned, &good})
+	for name, p := range good {
+		if c.Options.LastGood.Gateways == nil {
+			c.Options.LastGood.Gateways = map[types.NamespacedName]gateway.Parameters{}
+		}
+		c.Options.LastGood.Gateways[fullName(name)] = p
+	}
 	if err != nil || assigned == nil {
 		return err
 	}

@@ -26,15 +26,22 @@ var supportedFeatures = []gwv1.SupportedFeature{
 
 // class is a GatewayClass that names Blixt's controller.
 type class struct {
-	obj     *gwv1.GatewayClass
-	config  *config
+	obj *gwv1.GatewayClass
+	// config is that of its Gateways.
+	config *config
+	// refused is why it is not accepted. If it was accepted before, its Gateways go
+	// on: goesOn is true, and config is the one by which it was accepted.
 	refused *fault
+	goesOn  bool
 	inUse   bool
 }
 
+// isServed reports whether the Gateways of the class are served.
+func (c *class) isServed() bool { return c.refused == nil || c.goesOn }
+
 // findClasses returns Blixt's classes by name, and the config whose data plane is
 // in force: the default one if no BlixtConfig has a data plane.
-func findClasses(objs *Objects) (map[string]*class, *config) {
+func findClasses(objs *Objects, good LastGood) (map[string]*class, *config) {
 	classes, inForce := map[string]*class{}, defaultConfig()
 	for i := range objs.GatewayClasses {
 		obj := &objs.GatewayClasses[i]
@@ -42,8 +49,11 @@ func findClasses(objs *Objects) (map[string]*class, *config) {
 			continue
 		}
 		c := newClass(obj, objs.Configs)
+		if c.refused != nil {
+			c.goOn(good)
+		}
 		classes[obj.Name] = c
-		if own := c.config.obj; c.refused == nil && own != nil && own.Spec.Dataplane != nil &&
+		if own := c.config.obj; c.isServed() && own != nil && own.Spec.Dataplane != nil &&
 			(inForce.obj == nil || byAge(&own.ObjectMeta, &inForce.obj.ObjectMeta) < 0) {
 			inForce = c.config
 		}
@@ -56,6 +66,7 @@ func findClasses(objs *Objects) (map[string]*class, *config) {
 			c.refused = faultf(gwv1.GatewayClassReasonInvalidParameters,
 				"spec.dataplane of BlixtConfig %s differs from that of BlixtConfig %s, %s, and a node has only one data plane: make them equal, or remove one.",
 				own.Name, dataplane.Name, precedence(&dataplane.ObjectMeta, &own.ObjectMeta))
+			c.goOn(good)
 		}
 	}
 	return classes, inForce
@@ -90,6 +101,24 @@ func newClass(obj *gwv1.GatewayClass, configs []v1alpha1.BlixtConfig) *class {
 	}
 	c.config = config
 	return c
+}
+
+// goOn has the class go on with the BlixtConfig by which it was last accepted, if
+// it ever was.
+func (c *class) goOn(good LastGood) {
+	obj, known := good.ofClass(c.obj)
+	if !known {
+		return
+	}
+	config := defaultConfig()
+	if obj != nil {
+		var err error
+		if config, err = newConfig(obj); err != nil {
+			return
+		}
+	}
+	c.config, c.goesOn = config, true
+	c.refused.message += goesOn
 }
 
 func (c *class) status() ClassStatus {

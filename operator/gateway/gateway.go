@@ -19,11 +19,13 @@ const waiting = "Waiting for the data plane to report what it serves."
 
 // gateway is a Gateway of one of Blixt's classes.
 type gateway struct {
-	obj       *gwv1.Gateway
-	class     *class
-	policy    policy
-	source    v1alpha1.AddressSource // empty without a cluster
-	addresses addresses
+	obj   *gwv1.Gateway
+	class *class
+	// parameters are what it is served by: the last valid ones if its own are not.
+	parameters Parameters
+	policy     policy
+	source     v1alpha1.AddressSource // empty without a cluster
+	addresses  addresses
 	// held are the addresses that it holds, in a cluster, which may be more than
 	// it can be served on. pooled are those of a pool that it did not name, by
 	// whether they are IPv6.
@@ -33,30 +35,62 @@ type gateway struct {
 	sets      []*listenerSet // in order of precedence
 	// ports are those of valid listeners, before any port is claimed.
 	ports []ServicePort
-	// refused is why the Gateway as a whole is not served, or nil.
-	refused *fault
+	// invalid is why the Gateway as a whole is not accepted, or nil. It is served
+	// nevertheless, by its last valid parameters, unless refused, which is then the
+	// same, says that it has none.
+	invalid, refused *fault
 }
 
-func newGateway(obj *gwv1.Gateway, c *class, s *environment, configs []v1alpha1.BlixtGatewayConfig) *gateway {
-	g := &gateway{obj: obj, class: c, addresses: newAddresses(obj), pooled: map[bool]netip.Addr{}}
+// newGateway returns a Gateway that is served by c. That is not its own class if
+// lost, which says why it has none, is not nil.
+func newGateway(obj *gwv1.Gateway, c *class, lost *fault, s *environment, configs []v1alpha1.BlixtGatewayConfig) *gateway {
+	g := &gateway{obj: obj, class: c, pooled: map[bool]netip.Addr{}}
 	for i := range obj.Spec.Listeners {
 		g.listeners = append(g.listeners, newListener(g, nil, &obj.Spec.Listeners[i]))
 	}
 	findConflicts(g.listeners)
-	g.policy, g.refused = findPolicy(obj, configs)
-	if g.refused == nil && s.Cluster != nil {
-		g.source, g.refused = g.policy.choose(c.config)
-	} else if g.refused == nil && g.policy.source != "" {
-		g.refused = faultf(gwv1.GatewayReasonInvalidParameters,
-			"The addressSource %s of the BlixtGatewayConfig needs a cluster: remove it.", g.policy.source)
+	spec, invalid := findConfig(obj, configs)
+	own := Parameters{UID: obj.UID, Class: string(obj.Spec.GatewayClassName), Addresses: obj.Spec.Addresses, Config: spec}
+	if f := g.configure(own, s); invalid == nil {
+		invalid = f
 	}
 	switch {
-	case c.refused != nil:
-		g.refused = faultf(gwv1.GatewayReasonInvalid, "GatewayClass %s is not accepted: %s", c.obj.Name, c.refused.message)
-	case g.refused == nil:
-		g.refused = g.addresses.unsupported
+	case lost != nil:
+		invalid = lost
+	case !c.isServed():
+		g.invalid = faultf(gwv1.GatewayReasonInvalid, "GatewayClass %s is not accepted: %s", c.obj.Name, c.refused.message)
+		g.refused = g.invalid
+		return g
 	}
+	if g.invalid = invalid; invalid == nil {
+		return g
+	}
+	if good, known := s.LastGood.of(obj); !known || g.configure(good, s) != nil {
+		g.refused = invalid
+		return g
+	}
+	g.invalid.message += goesOn
 	return g
+}
+
+// configure has the Gateway be served by parameters, or returns why it cannot be.
+func (g *gateway) configure(p Parameters, s *environment) *fault {
+	g.parameters, g.addresses = p, newAddresses(p.Addresses)
+	var err error
+	if g.policy, err = newPolicy(p.Config); err != nil {
+		return faultf(gwv1.GatewayReasonInvalidParameters, "%s.", err)
+	}
+	var f *fault
+	if s.Cluster != nil {
+		g.source, f = g.policy.choose(g.class.config)
+	} else if g.policy.source != "" {
+		f = faultf(gwv1.GatewayReasonInvalidParameters,
+			"The addressSource %s of the BlixtGatewayConfig needs a cluster: remove it.", g.policy.source)
+	}
+	if f == nil {
+		f = g.addresses.unsupported
+	}
+	return f
 }
 
 func (g *gateway) key() types.NamespacedName {
@@ -96,10 +130,14 @@ func (g *gateway) all() []*listener {
 }
 
 func (g *gateway) accepted() metav1.Condition {
-	return accepted(g.refused, g.listeners, g.obj.Generation, "The Gateway is valid.")
+	return accepted(g.invalid, g.listeners, g.obj.Generation, "The Gateway is valid.")
 }
 
-func (g *gateway) isAccepted() bool { return g.accepted().Status == metav1.ConditionTrue }
+// isServed reports whether the Gateway is served: if it has a valid listener, and
+// was ever valid itself.
+func (g *gateway) isServed() bool {
+	return g.refused == nil && len(invalid(g.listeners)) < len(g.listeners)
+}
 
 func (g *gateway) programmed(accepted metav1.Condition) metav1.Condition {
 	generation := g.obj.Generation
@@ -118,9 +156,9 @@ func (g *gateway) status(s *environment) GatewayStatus {
 	status := GatewayStatus{NamespacedName: g.key(), Service: g.serviceSpec(s)}
 	accepted := g.accepted()
 	switch {
-	// Addresses of a pool stay assigned while a listener, or anything else, is
-	// invalid: clients and DNS know them.
-	case accepted.Status == metav1.ConditionTrue, g.refused == nil && g.source == v1alpha1.SourcePool:
+	// In a cluster, addresses stay assigned while listeners, or anything else, are
+	// invalid: clients and DNS know them. Those of nodes are assigned to nobody.
+	case g.isServed(), g.refused == nil && s.Cluster != nil && (g.source != v1alpha1.SourceNode || len(g.obj.Status.Addresses) > 0):
 		var remark string
 		status.Status.Addresses, remark = g.addresses.status(s)
 		accepted.Message += remark

@@ -241,7 +241,7 @@ func (l *listener) programmed(generation int64) metav1.Condition {
 		return no(gwv1.ListenerReasonPortUnavailable, "Not served: "+l.refused.message)
 	case l.refused != nil:
 		return no(gwv1.ListenerReasonInvalid, "Not served: "+l.refused.message)
-	case !g.isAccepted():
+	case !g.isServed():
 		return no(gwv1.ListenerReasonInvalid, "The Gateway is not accepted: "+g.accepted().Message)
 	case l.incomplete != nil:
 		reason := gwv1.ListenerReasonInvalid

@@ -108,7 +108,7 @@ func (set *listenerSet) parent() parent {
 
 func (set *listenerSet) accepted() metav1.Condition {
 	f := set.refused
-	if parent := set.gateway.accepted(); f == nil && parent.Status != metav1.ConditionTrue {
+	if parent := set.gateway.accepted(); f == nil && !set.gateway.isServed() {
 		f = faultf(gwv1.ListenerSetReasonParentNotAccepted, "%s is not accepted: %s", set.gateway.name(), parent.Message)
 	}
 	return accepted(f, set.listeners, set.obj.Generation, "The ListenerSet is valid.")

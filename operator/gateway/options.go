@@ -26,6 +26,8 @@ type Options struct {
 	// Incumbents are those of the previous translation. Nil: there was none, and
 	// the statuses of the objects say who holds what.
 	Incumbents *Incumbents `json:"incumbents,omitempty"`
+	// LastGood is from the previous translation.
+	LastGood LastGood `json:"-"`
 	// Cluster is nil without a cluster. With a cluster, the fields above are
 	// ignored: BlixtConfigs and nodes decide.
 	Cluster *Cluster `json:"cluster,omitempty"`

@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -22,18 +23,17 @@ type policy struct {
 	source       v1alpha1.AddressSource // empty: the class's
 }
 
-// findPolicy returns the policy of a Gateway, or why it is invalid.
-func findPolicy(gw *gwv1.Gateway, configs []v1alpha1.BlixtGatewayConfig) (policy, *fault) {
-	p := policy{traffic: v1alpha1.TrafficPolicyCluster, idleTimeouts: map[lb.Protocol]time.Duration{
-		lb.TCP: lb.DefaultIdleTimeout(lb.TCP), lb.UDP: lb.DefaultIdleTimeout(lb.UDP)}}
+// findConfig returns the spec of the BlixtGatewayConfig that a Gateway names, nil if
+// it names none, or why that is invalid.
+func findConfig(gw *gwv1.Gateway, configs []v1alpha1.BlixtGatewayConfig) (*v1alpha1.BlixtGatewayConfigSpec, *fault) {
 	if gw.Spec.Infrastructure == nil || gw.Spec.Infrastructure.ParametersRef == nil {
-		return p, nil
+		return nil, nil
 	}
 	ref := gw.Spec.Infrastructure.ParametersRef
 	kind := "BlixtGatewayConfig"
-	no := func(format string, args ...any) (policy, *fault) {
-		return p, faultf(gwv1.GatewayReasonInvalidParameters, "spec.infrastructure.parametersRef names %s, %s.",
-			named(kind, gw.Namespace, ref.Name), fmt.Sprintf(format, args...))
+	no := func(why string) (*v1alpha1.BlixtGatewayConfigSpec, *fault) {
+		return nil, faultf(gwv1.GatewayReasonInvalidParameters, "spec.infrastructure.parametersRef names %s, %s.",
+			named(kind, gw.Namespace, ref.Name), why)
 	}
 	if string(ref.Group) != v1alpha1.GroupVersion.Group || string(ref.Kind) != kind {
 		kind = groupKind(ref.Group, ref.Kind)
@@ -45,21 +45,34 @@ func findPolicy(gw *gwv1.Gateway, configs []v1alpha1.BlixtGatewayConfig) (policy
 	if i < 0 {
 		return no("which does not exist: create it, or correct the name")
 	}
-	spec := &configs[i].Spec
+	if _, err := newPolicy(&configs[i].Spec); err != nil {
+		return no("whose " + err.Error())
+	}
+	return &configs[i].Spec, nil
+}
+
+// newPolicy reads the spec of a BlixtGatewayConfig, or nil. Its error begins with
+// the name of the invalid field.
+func newPolicy(spec *v1alpha1.BlixtGatewayConfigSpec) (policy, error) {
+	p := policy{traffic: v1alpha1.TrafficPolicyCluster, idleTimeouts: map[lb.Protocol]time.Duration{
+		lb.TCP: lb.DefaultIdleTimeout(lb.TCP), lb.UDP: lb.DefaultIdleTimeout(lb.UDP)}}
+	if spec == nil {
+		return p, nil
+	}
 	p.source = spec.AddressSource
 	switch spec.ExternalTrafficPolicy {
 	case "", v1alpha1.TrafficPolicyCluster:
 	case v1alpha1.TrafficPolicyLocal:
 		p.traffic = v1alpha1.TrafficPolicyLocal
 	default:
-		return no("whose externalTrafficPolicy %q is neither Cluster nor Local", spec.ExternalTrafficPolicy)
+		return p, fmt.Errorf("externalTrafficPolicy %q is neither Cluster nor Local", spec.ExternalTrafficPolicy)
 	}
 	// The CRD has the same limits, but files do not pass through it.
 	if !p.idle(lb.TCP, spec.IdleTimeouts.TCP, 10*time.Second, 7*24*time.Hour) {
-		return no("whose idleTimeouts.tcp is not within 10s to 168h")
+		return p, errors.New("idleTimeouts.tcp is not within 10s to 168h")
 	}
 	if !p.idle(lb.UDP, spec.IdleTimeouts.UDP, 5*time.Second, 24*time.Hour) {
-		return no("whose idleTimeouts.udp is not within 5s to 24h")
+		return p, errors.New("idleTimeouts.udp is not within 5s to 24h")
 	}
 	return p, nil
 }

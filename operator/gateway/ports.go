@@ -105,14 +105,14 @@ func claimAll(gateways []*gateway, s *environment) claims {
 		for _, l := range g.listeners {
 			c.claim(l)
 		}
-		if g.isAccepted() {
+		if g.isServed() {
 			for _, l := range g.all()[len(g.listeners):] {
 				c.claim(l)
 			}
 		}
 	}
 	for _, g := range gateways {
-		if g.isAccepted() {
+		if g.isServed() {
 			for _, l := range g.all() {
 				c.claimNodePorts(l)
 			}

@@ -157,7 +157,7 @@ func (a *attachment) outcome(r *route) string {
 	var serving, rest []string
 	for _, l := range a.taken {
 		switch name, winner := string(l.spec.Name), l.attached[0]; {
-		case a.gateway.refused != nil || l.set != nil && !a.gateway.isAccepted():
+		case a.gateway.refused != nil || l.set != nil && !a.gateway.isServed():
 			rest = append(rest, fmt.Sprintf("Listener %s does not serve it: the Gateway is not accepted.", name))
 		case l.fault() != nil:
 			rest = append(rest, fmt.Sprintf("Listener %s does not serve it, because the listener is not accepted itself (%s).",

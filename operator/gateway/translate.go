@@ -15,7 +15,7 @@ import (
 // Translate returns what to serve for the objects, and their status.
 func Translate(objs Objects, o Options) Translation {
 	var t Translation
-	classes, dataplane := findClasses(&objs)
+	classes, dataplane := findClasses(&objs, o.LastGood)
 	t.Dataplane = dataplane.obj
 	s := newEnvironment(&o, objs.Namespaces, dataplane)
 	index := t.gateways(&objs, classes, s)
@@ -45,6 +45,7 @@ func Translate(objs Objects, o Options) Translation {
 	for _, c := range classes {
 		t.Classes = append(t.Classes, c.status())
 	}
+	t.LastGood = s.lastGood(classes, gateways)
 	t.sort()
 	return t
 }
@@ -64,12 +65,18 @@ func (t *Translation) gateways(objs *Objects, classes map[string]*class, s *envi
 		key := types.NamespacedName{Namespace: obj.Namespace, Name: obj.Name}
 		name := string(obj.Spec.GatewayClassName)
 		index[key] = nil
-		if c := classes[name]; c != nil {
+		c := classes[name]
+		var lost *fault
+		if c == nil && !others[name] {
+			lost = faultf(gwv1.GatewayReasonInvalid, "GatewayClass %s does not exist: create it with controllerName %s, or correct spec.gatewayClassName.", name, ControllerName)
+			t.addNote(named("Gateway", obj.Namespace, obj.Name), lost.message)
+			if good, known := s.LastGood.of(obj); known {
+				c = classes[good.Class]
+			}
+		}
+		if c != nil {
 			c.inUse = true
-			index[key] = newGateway(obj, c, s, objs.GatewayConfigs)
-		} else if !others[name] {
-			t.addNote(named("Gateway", obj.Namespace, obj.Name), "GatewayClass "+name+
-				" does not exist: create it with controllerName "+string(ControllerName)+".")
+			index[key] = newGateway(obj, c, lost, s, objs.GatewayConfigs)
 		}
 	}
 	return index
@@ -141,7 +148,7 @@ func parentOf(ref gwv1.ParentReference, namespace string) (gwv1.Kind, types.Name
 // serve adds the addresses and frontends of a Gateway. A listener without a
 // route is a frontend without backends, which refuses connections.
 func (t *Translation) serve(g *gateway, s *environment) {
-	if !g.isAccepted() {
+	if !g.isServed() {
 		return
 	}
 	addresses := slices.Clone(g.addresses.usable)

@@ -26,6 +26,8 @@ type Translation struct {
 	// Dataplane is the BlixtConfig, one of Objects, whose spec.dataplane is in
 	// force. Nil: every default.
 	Dataplane *v1alpha1.BlixtConfig
+	// LastGood is for the next translation.
+	LastGood LastGood
 	// Notes are problems for which no status has a place, such as a Gateway
 	// whose GatewayClass does not exist.
 	Notes []Problem

@@ -13,6 +13,12 @@ const (
 	Manager = "blixt-operator"
 	// ServiceProxyLabel makes kube-proxy ignore a Service.
 	ServiceProxyLabel = "service.kubernetes.io/service-proxy-name"
+	// LastGoodConfigAnnotation of a GatewayClass has the BlixtConfig that it named
+	// when it was last accepted.
+	LastGoodConfigAnnotation = "blixt.x-k8s.io/last-good-config"
+	// LastGoodAnnotation of a Gateway's Service has what the Gateway was served by
+	// when it was last valid.
+	LastGoodAnnotation = "blixt.x-k8s.io/last-good"
 	// PodTrafficAnnotation of a Service holds its PodTraffic: who balances the
 	// traffic of pods and nodes to it.
 	PodTrafficAnnotation = "blixt.x-k8s.io/pod-traffic"

@@ -39,7 +39,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
@@ -137,7 +136,7 @@ func Add(m manager.Manager, o Options) error {
 	p := &publisher{
 		api: a, Options: &o, cache: m.GetCache(), statuses: statuses, rollout: rollouts,
 		events:  &events{ownWrites: a.ownWrites, namespace: o.Release.Namespace, rollout: rollouts, statuses: statuses},
-		watched: watchedKinds{}, good: map[string]*v1alpha1.BlixtConfig{}, addresses: map[types.NamespacedName][]gwv1.GatewayStatusAddress{},
+		watched: watchedKinds{}, addresses: map[types.NamespacedName][]gwv1.GatewayStatusAddress{},
 	}
 	err := m.GetCache().IndexField(context.Background(), &discoveryv1.EndpointSlice{}, byService, func(o client.Object) []string {
 		return []string{o.GetLabels()[discoveryv1.LabelServiceName]}

@@ -20,7 +20,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
@@ -42,7 +41,6 @@ type publisher struct {
 	// What passes remember.
 	started   time.Time
 	watched   watchedKinds
-	good      map[string]*v1alpha1.BlixtConfig // the last valid version of each
 	addresses map[types.NamespacedName][]gwv1.GatewayStatusAddress
 	current   *translated // nil: there was no complete pass yet
 }
@@ -122,7 +120,7 @@ func (p *publisher) publishAll(ctx context.Context) error {
 	var failed errorList
 	services, err := p.applyServices(ctx, t)
 	failed.add(err)
-	p.statuses.set([]string{"GatewayClass", "TCPRoute", "UDPRoute", "Service"}, slices.Concat(p.classStatuses(t), t.routeStatuses(), services))
+	p.statuses.set([]string{"GatewayClass", "TCPRoute", "UDPRoute", "Service"}, slices.Concat(t.classStatuses(), t.routeStatuses(), services))
 	p.rollout.latest.Store(t)
 	p.rollout.wake()
 	failed.add(p.mirrorEndpoints(ctx, t))
@@ -149,11 +147,13 @@ func (p *publisher) publishEndpoints(ctx context.Context, service types.Namespac
 
 // translate returns what to serve.
 func (p *publisher) translate(s *snapshot) gateway.Translation {
-	o := gateway.Options{Cluster: s.cluster(p.ReservedPorts)}
-	if p.current != nil {
+	o := gateway.Options{Cluster: s.cluster(p.ReservedPorts), LastGood: s.lastGood()}
+	if p.current != nil { // it knows what the cache may not have yet
 		o.Incumbents = &p.current.Incumbents
+		maps.Copy(o.LastGood.Gateways, p.current.LastGood.Gateways)
+		o.LastGood.Classes = p.current.LastGood.Classes
 	}
-	t := p.translateBest(s.objects, o)
+	t := gateway.Translate(s.objects, o)
 	maps.DeleteFunc(p.addresses, func(name types.NamespacedName, _ []gwv1.GatewayStatusAddress) bool { return s.gateways[name] == nil })
 	for _, g := range t.Gateways {
 		p.addresses[g.NamespacedName] = g.Status.Addresses

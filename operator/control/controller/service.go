@@ -6,9 +6,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +25,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
 const (
@@ -38,7 +41,7 @@ const (
 
 // service returns the Service of a Gateway. It gets an address from the cluster's
 // load balancer, or shows the one that Blixt gave.
-func service(gw *gwv1.Gateway, p *gateway.ServiceSpec) *corev1.Service {
+func service(gw *gwv1.Gateway, p *gateway.ServiceSpec, good gateway.Parameters) *corev1.Service {
 	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{
 		Namespace: gw.Namespace, Name: serviceName(gw.Name),
 		Labels: maps.Clone(p.Labels), Annotations: maps.Clone(p.Annotations),
@@ -57,6 +60,11 @@ func service(gw *gwv1.Gateway, p *gateway.ServiceSpec) *corev1.Service {
 		s.Annotations = map[string]string{}
 	}
 	s.Annotations[v1alpha1.PodTrafficAnnotation] = string(p.PodTraffic)
+	text, err := json.Marshal(good)
+	if err != nil { // plain data
+		panic(err)
+	}
+	s.Annotations[v1alpha1.LastGoodAnnotation] = string(text)
 	dual, no := corev1.IPFamilyPolicyPreferDualStack, false
 	s.Spec = corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, IPFamilyPolicy: &dual}
 	if p.Source == v1alpha1.SourceLoadBalancer {
@@ -117,18 +125,16 @@ func joinAddresses(addresses []netip.Addr) string {
 // removes those that no Gateway has. What it writes is entered into the snapshot.
 // Returns the statuses of the Services whose addresses Blixt gives.
 func (p *publisher) applyServices(ctx context.Context, t *translated) ([]wantedStatus, error) {
-	wanted := map[types.NamespacedName]bool{}
 	var statuses []wantedStatus
 	var failed errorList
 	for i := range t.Gateways {
 		g := &t.Gateways[i]
-		if g.Service == nil {
+		gw := t.gateways[g.NamespacedName]
+		if g.Service == nil { // it was never valid, or is not allowed any more: its Service stays as it is
 			continue
 		}
-		gw := t.gateways[g.NamespacedName]
-		want := service(gw, g.Service)
+		want := service(gw, g.Service, t.LastGood.Gateways[g.NamespacedName])
 		key := client.ObjectKeyFromObject(want)
-		wanted[key] = true
 		stored := t.services[key]
 		switch {
 		case len(want.Spec.Ports) == 0: // it keeps the address that a load balancer has given
@@ -153,12 +159,70 @@ func (p *publisher) applyServices(ctx context.Context, t *translated) ([]wantedS
 			statuses = append(statuses, wantedStatus{object: stored, change: serviceStatus(g)})
 		}
 	}
-	for key, stored := range t.services {
-		if v1alpha1.Managed(stored) && stored.Labels[gwv1.GatewayNameLabelKey] != "" && !wanted[key] {
-			failed.add(p.remove(ctx, stored))
+	for _, stored := range t.services {
+		if t.isLeft(stored) {
+			failed.add(p.removeLeft(ctx, stored))
 		}
 	}
 	return statuses, failed.err()
+}
+
+// isLeft reports whether a Service is of a Gateway that is gone, or has gone to
+// another controller. Nothing else takes the address that the Service holds: no
+// Gateway or class that is invalid, and none that cannot be read.
+func (t *translated) isLeft(s *corev1.Service) bool {
+	owner := metav1.GetControllerOf(s)
+	if !v1alpha1.Managed(s) || owner == nil || !isGateway(owner) || s.Name != serviceName(owner.Name) || !t.kinds.has(&gwv1.Gateway{}) {
+		return false
+	}
+	gw := t.gateways[types.NamespacedName{Namespace: s.Namespace, Name: owner.Name}]
+	if gw == nil || gw.UID != owner.UID {
+		return true
+	}
+	class := kube.Named(t.objects.GatewayClasses, string(gw.Spec.GatewayClassName))
+	return class != nil && class.Spec.ControllerName != gateway.ControllerName
+}
+
+func isGateway(owner *metav1.OwnerReference) bool {
+	group, err := schema.ParseGroupVersion(owner.APIVersion)
+	return err == nil && group.Group == gwv1.GroupName && owner.Kind == "Gateway"
+}
+
+// removeLeft deletes a Service that is left, unless the API server, which knows more
+// than the cache, says that the operator did not make it, or that the Gateway exists
+// and is as it was. Everybody who may write a Service can give it labels and owners,
+// and must not have the operator delete what he may not delete.
+func (p *publisher) removeLeft(ctx context.Context, cached *corev1.Service) error {
+	key := client.ObjectKeyFromObject(cached)
+	stored, gw := &corev1.Service{}, &gwv1.Gateway{}
+	if err := p.direct.Get(ctx, key, stored); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	if stored.UID != cached.UID || !madeByUs(stored) {
+		return nil
+	}
+	owner := metav1.GetControllerOf(cached)
+	err := p.direct.Get(ctx, types.NamespacedName{Namespace: key.Namespace, Name: owner.Name}, gw)
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("get Gateway of %s: %w", kube.NameOf(stored), err)
+	}
+	if err == nil && gw.UID == owner.UID {
+		class := &gwv1.GatewayClass{}
+		if err := p.direct.Get(ctx, types.NamespacedName{Name: string(gw.Spec.GatewayClassName)}, class); err != nil {
+			return client.IgnoreNotFound(err)
+		}
+		if class.Spec.ControllerName == gateway.ControllerName {
+			return nil
+		}
+	}
+	return p.remove(ctx, stored)
+}
+
+// madeByUs reports whether the operator has applied an object, read past the cache.
+func madeByUs(object client.Object) bool {
+	return slices.ContainsFunc(object.GetManagedFields(), func(m metav1.ManagedFieldsEntry) bool {
+		return m.Manager == fieldManager && m.Operation == metav1.ManagedFieldsOperationApply
+	})
 }
 
 // applyService returns the Service as it is then, which the cache may not have yet.

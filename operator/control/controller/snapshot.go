@@ -4,6 +4,7 @@ package controller
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -135,6 +136,20 @@ func (s *snapshot) cluster(reserved []gateway.ReservedRange) *gateway.Cluster {
 		}
 	}
 	return k
+}
+
+// lastGood returns what Services remember of their Gateways, for an operator that
+// has just started.
+func (s *snapshot) lastGood() gateway.LastGood {
+	good := gateway.LastGood{Gateways: map[types.NamespacedName]gateway.Parameters{}}
+	for key, gw := range s.gateways {
+		service := s.serviceOf(key)
+		var p gateway.Parameters
+		if service != nil && metav1.IsControlledBy(service, gw) && json.Unmarshal([]byte(service.Annotations[v1alpha1.LastGoodAnnotation]), &p) == nil {
+			good.Gateways[key] = p
+		}
+	}
+	return good
 }
 
 // serviceOf returns the Service that has the name of a Gateway's, or nil.

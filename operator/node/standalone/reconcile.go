@@ -36,8 +36,9 @@ func (r *runner) read(n *network) (*desired, error) {
 		DefaultAddresses: r.defaultAddresses(n, own),
 		ReservedPorts:    gateway.StandaloneReservedPorts(),
 		Incumbents:       r.incumbents,
+		LastGood:         r.lastGood,
 	})
-	r.incumbents = &t.Incumbents
+	r.incumbents, r.lastGood = &t.Incumbents, t.LastGood
 	endpoints := gateway.IndexEndpoints(set.EndpointSlices)
 	res := gateway.Resolve(&t.Unresolved, endpoints, gateway.ResolveOptions{
 		NodeName:      r.NodeName,

@@ -93,8 +93,9 @@ type runner struct {
 	loaded      *Loaded
 	planes      []*plane
 	interfaces  []string
-	// incumbents are those of the files that were last valid.
+	// incumbents and lastGood are those of the files that were last valid.
 	incumbents *gateway.Incumbents
+	lastGood   gateway.LastGood
 
 	// ready is closed when our program serves its first state.
 	ready chan struct{}
