@@ -2,8 +2,8 @@
 
 package lb
 
-// Version orders states: a later epoch is newer and, within one epoch, a later
-// sequence. The zero Version precedes every state.
+// Version orders the states of one leader, which has an epoch of its own: a later
+// sequence is newer. Epochs have no order. The zero Version precedes every state.
 type Version struct {
 	Epoch    uint64 `json:"epoch"`
 	Sequence uint64 `json:"sequence"`

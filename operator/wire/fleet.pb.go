@@ -187,8 +187,8 @@ func (*OperatorMessage_Config) isOperatorMessage_Message() {}
 
 func (*OperatorMessage_Part) isOperatorMessage_Message() {}
 
-// Version orders states: a later epoch is newer and, within one epoch, a later
-// sequence.
+// Version orders the states of one leader, which has an epoch of its own: a later
+// sequence is newer.
 type Version struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`

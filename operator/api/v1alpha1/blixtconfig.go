@@ -85,8 +85,11 @@ type Dataplane struct {
 	// +kubebuilder:validation:XValidation:rule="self.first != self.last",message="want two ports at least: two programs run during an upgrade"
 	SNATPorts PortRange `json:"snatPorts,omitzero"`
 
-	// drainTimeout is how long the previous program may serve its connections
-	// after an upgrade. Those that are left then are cut.
+	// drainTimeout is how long the previous program may serve its connections on a
+	// node, after the next one has taken over there. Those that are left then are cut.
+	// A node where the next one has not taken over, drainTimeout after the first
+	// node, loses the previous one as well, so that it holds up no other: as long as it
+	// is the only one, or among a tenth of the nodes.
 	// +optional
 	// +kubebuilder:default="1h"
 	// +kubebuilder:validation:Type=string

@@ -107,6 +107,12 @@ type ApplicationStatus struct {
 	// +optional
 	Draining bool `json:"draining,omitempty"`
 
+	// drainingSince is since when the program is to serve only the connections
+	// that it has. After spec.dataplane.drainTimeout of the BlixtConfig, what is left
+	// of them is cut.
+	// +optional
+	DrainingSince *metav1.Time `json:"drainingSince,omitempty"`
+
 	// frontends is how many frontends are served: addresses with protocol and
 	// port.
 	// +optional

@@ -117,6 +117,10 @@ func (in *ApplicationStatus) DeepCopyInto(out *ApplicationStatus) {
 			(*in)[i].DeepCopyInto(&(*out)[i])
 		}
 	}
+	if in.DrainingSince != nil {
+		in, out := &in.DrainingSince, &out.DrainingSince
+		*out = (*in).DeepCopy()
+	}
 	out.Version = in.Version
 	if in.AckedAt != nil {
 		in, out := &in.AckedAt, &out.AckedAt

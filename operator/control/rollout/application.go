@@ -24,7 +24,7 @@ const (
 	// to get behind another application.
 	priorityAnnotation = "blixt.x-k8s.io/priority"
 	// sinceAnnotation has the time since when the previous applications drain on
-	// every node.
+	// some node, and their names.
 	sinceAnnotation = "blixt.x-k8s.io/others-draining-since"
 )
 
@@ -142,13 +142,17 @@ func parse(stored *bpfmanv1.ClusterBpfApplication) Application {
 	return a
 }
 
-func (a *Application) annotations(since time.Time) map[string]string {
+func (a *Application) annotations(since time.Time, previous []Application) map[string]string {
 	all := map[string]string{
 		snatAnnotation:     fmt.Sprintf("%d-%d", a.SNAT.First, a.SNAT.Last),
 		priorityAnnotation: fmt.Sprintf("%d+%d", a.asked, a.Priority-a.asked),
 	}
 	if !since.IsZero() {
-		all[sinceAnnotation] = since.UTC().Format(time.RFC3339)
+		words := []string{since.UTC().Format(time.RFC3339)}
+		for _, o := range previous {
+			words = append(words, o.Name)
+		}
+		all[sinceAnnotation] = strings.Join(words, " ")
 	}
 	return all
 }
@@ -158,20 +162,33 @@ func (a *Application) needsReorder() bool {
 	return a.stored != nil && a.Priority != parse(a.stored).Priority
 }
 
-// since returns the stored time since when the previous applications drain on
-// every node, and false if there is none. A time from before one of them was
-// created was stored for others, and does not count.
-func (a *Application) since(previous []Application) (time.Time, bool) {
-	if a.stored == nil {
-		return time.Time{}, false
-	}
-	t, err := time.Parse(time.RFC3339, a.stored.Annotations[sinceAnnotation])
+// began returns the stored time since when the previous applications drain on
+// some node, and false if there is none. A time that was stored for others, or
+// before one of them was the current one again, does not count.
+func (a *Application) began(previous []Application) (time.Time, bool) {
+	t, names := a.storedSince()
 	for _, o := range previous {
-		if t.Before(o.created) {
+		if other, _ := o.storedSince(); !slices.Contains(names, o.Name) || other.After(t) {
 			return time.Time{}, false
 		}
 	}
-	return t, err == nil
+	return t, !t.IsZero()
+}
+
+// storedSince returns what sinceAnnotation has; zero: nothing.
+func (a *Application) storedSince() (since time.Time, previous []string) {
+	if a.stored == nil {
+		return time.Time{}, nil
+	}
+	words := strings.Fields(a.stored.Annotations[sinceAnnotation])
+	if len(words) == 0 {
+		return time.Time{}, nil
+	}
+	since, err := time.Parse(time.RFC3339, words[0])
+	if err != nil {
+		return time.Time{}, nil
+	}
+	return since, words[1:]
 }
 
 // links returns the attachments that were asked for.

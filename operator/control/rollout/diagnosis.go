@@ -257,12 +257,13 @@ func writeFault(report *lb.Report) *diagnosis {
 	return degraded(metav1.ConditionFalse, WriteFailed, "The agent could not write the program's maps: %s.", strings.TrimSuffix(report.Error, "."))
 }
 
-// outdated reports whether an agent has lacked a newer version for longer than
-// outdatedAfter.
+// outdated reports whether an agent has lacked a version for longer than
+// outdatedAfter. What it has of another leader is not what this one has issued:
+// epochs are times, and the clock of either may be wrong.
 func (s *observed) outdated(have lb.Version) bool {
 	for _, issued := range s.c.Issued {
 		v := issued.Version
-		if v.Epoch > have.Epoch || v.Epoch == have.Epoch && v.Sequence > have.Sequence {
+		if v.Epoch != have.Epoch || v.Sequence > have.Sequence {
 			return s.now.Sub(issued.At) > outdatedAfter // the first that it lacks
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // settleTime is how long an application drains at least (lb.Draining). It is longer
@@ -69,49 +70,52 @@ func (p *planner) resume(current *Application, previous []Application) {
 // deletes those that are no longer needed and returns the others. The first
 // line that applies decides:
 //
-//	it can have flows on no node                           delete
-//	some ready node does not drain, or none is ready       keep
-//	the current application is Unknown where it drains     keep: bpfman may be wrong
-//	no flows on any node, and settleTime is over           delete
-//	the operator has just started                          keep: agents have not reported yet
-//	drainTimeout is over                                   delete, with a warning
-//	otherwise                                              keep
+//	it can have flows on no node        delete
+//	some node needs it, or none is ready    keep
+//	otherwise                           delete
 //
 // All but the first are decided for all previous applications together.
 func (p *planner) retire(current *Application, previous []Application) []Application {
 	var needed []Application
-	all := drainState{everywhere: true, ended: true}
+	all := drainState{}
 	for _, a := range previous {
 		if p.mayHoldFlows(&a) {
-			p.drain(current, &a, &all)
 			needed = append(needed, a)
 		} else {
 			p.delete(a.Name, corev1.EventTypeNormal, Unloading, "It has connections on no node, and was replaced by "+current.Name+".")
 		}
 	}
-	if len(needed) == 0 || !all.everywhere {
+	began, known := current.began(needed)
+	known = known && !began.After(p.now) // else a clock was wrong
+	if !known {
+		began = p.now.UTC().Truncate(time.Second)
+	}
+	for i := range needed {
+		p.drain(current, &needed[i], began, &all)
+	}
+	if all.draining == 0 {
 		return needed
 	}
-	since, known := current.since(needed)
+	p.out.DrainingSince = began
+	timeout := p.spec.DrainTimeout.Duration
 	if !known {
-		since = p.now.UTC().Truncate(time.Second)
+		p.event(needed[0].Name, corev1.EventTypeNormal, Draining, fmt.Sprintf("%s takes over the new connections, node by node. It keeps those that it has, for %s at most.", current.Name, timeout))
 	}
-	p.out.DrainingSince = since
-	drain := lb.DrainingSince(since, p.spec.DrainTimeout.Duration)
-	if !known {
-		p.event(needed[0].Name, corev1.EventTypeNormal, Draining, fmt.Sprintf("%s takes the new connections on every node. It keeps those that it has, until %s at the latest.", current.Name, drain.Until.Format(time.RFC3339)))
+	stuck := len(all.stuck)
+	if stuck > 0 && !p.mayGiveUp(stuck) {
+		p.problem(current.Name, UpgradeBlocked, fmt.Sprintf("Since %s, %d nodes have not changed over to it: too many to go on without them: %s. Mend what their NodeDataplanes say, take them out of spec.dataplane.nodes of the BlixtConfig, or name the previous bytecode again.",
+			began.Format(time.RFC3339), stuck, phrase.Sample(all.stuck)))
+		return needed
+	}
+	if all.needed {
+		return needed
 	}
 	kind, message := corev1.EventTypeNormal, "Its last connection has ended. "+current.Name+" serves."
-	switch {
-	case all.unknown:
-		return needed
-	case all.ended && drain.Settled(p.now, settleTime):
-	case p.starting():
-		return needed
-	case drain.Expired(p.now):
-		kind, message = corev1.EventTypeWarning, fmt.Sprintf("drainTimeout of %s is over: what was left of its connections (%d at the last count) is cut.", p.spec.DrainTimeout.Duration, all.flows)
-	default:
-		return needed
+	if all.cut {
+		kind, message = corev1.EventTypeWarning, fmt.Sprintf("drainTimeout of %s is over: what was left of its connections (%d at the last count) is cut.", timeout, all.flows)
+	}
+	if stuck > 0 {
+		message += fmt.Sprintf(" Nodes that did not change over to %s in that time serve nothing until they do: %s.", current.Name, phrase.Sample(all.stuck))
 	}
 	for _, a := range needed {
 		p.delete(a.Name, kind, Unloading, message)
@@ -119,40 +123,93 @@ func (p *planner) retire(current *Application, previous []Application) []Applica
 	return nil
 }
 
+// mayGiveUp reports whether the upgrade may end although this many nodes have not
+// changed over: one, or a tenth of those that are selected and ready, and always
+// fewer than half of them. What fails on more is the upgrade's own fault.
+func (p *planner) mayGiveUp(stuck int) bool {
+	total := 0
+	for _, node := range p.names {
+		if p.selected(node) && p.ready(node) {
+			total++
+		}
+	}
+	return stuck <= max(1, total/10) && 2*stuck < total
+}
+
 // drainState is how far the previous applications have drained, over the nodes
 // where they may hold flows.
 type drainState struct {
-	everywhere bool // on each ready node, of which there is one
-	ended      bool // on all nodes, as their agents report
-	unknown    bool // the current application is Unknown on a node that drains
-	flows      uint64
+	draining int      // ready nodes that drain
+	needed   bool     // some node still needs one
+	cut      bool     // some node had connections left, or may have had
+	stuck    []string // the ready nodes that could not change over in time
+	flows    uint64
 }
 
 // drain tells the agents of a previous application where to drain, and adds
-// their state to d.
-func (p *planner) drain(current, previous *Application, d *drainState) {
-	ready := 0
+// their state to d. The first line that applies decides what a node does:
+//
+//	it drains, its flows have ended, settleTime is over    needs it no more
+//	the operator has just started                          needs it: agents have not reported yet
+//	it drains, and its deadline is not over                needs it
+//	it does not drain yet, and the upgrade's is not over   needs it
+//	not ready                                              needs it no more
+//	does not drain, or the current one is Unknown there    is stuck
+//	otherwise                                              needs it no more: what is left is cut
+//
+// A node that drains has drainTimeout. The upgrade's deadline is drainTimeout
+// after the first node began. A node that drains for the first time after that, or
+// again, has no more time than one that began to drain at that deadline.
+func (p *planner) drain(current, previous *Application, began time.Time, d *drainState) {
+	timeout := p.spec.DrainTimeout.Duration
+	upgrade := lb.DrainingSince(began, timeout)
 	for _, i := range p.on(previous.Name) {
 		if !i.mayHoldFlows {
 			continue
 		}
 		node := i.at.node
-		there := p.instances[instanceKey{current.Name, node}]
+		ready, there := p.ready(node), p.instances[instanceKey{current.Name, node}]
 		drains := p.shouldDrain(current, there, i)
 		p.setDrain(previous, i, drains)
-		if p.ready(node) {
-			ready++
-			d.everywhere = d.everywhere && drains
-			d.unknown = d.unknown || drains && p.selected(node) && there.phase == unknown
-			if !drains && p.isPermanent(there) {
-				p.problem(current.Name, UpgradeBlocked, fmt.Sprintf("Node %s goes on with %s. %s", node, previous.Name, there.fault.message))
-			}
+		own := upgrade
+		if drains {
+			since := p.drainingSince(i.at)
+			own = lb.Draining{Since: since, Until: earlier(since, upgrade.Until).Add(timeout)}
 		}
 		report := p.reports[i.at]
-		d.ended = d.ended && p.ready(node) && report != nil && report.Connected && report.Draining && report.Flows == 0
 		if report != nil {
 			d.flows += report.Flows
 		}
+		if ready && drains {
+			d.draining++
+		}
+		switch unknown := drains && p.selected(node) && there.phase == unknown; {
+		case drains && ready && !unknown && report != nil && report.Connected && report.Draining && report.Flows == 0 && own.Settled(p.now, settleTime):
+		case p.starting() || !own.Expired(p.now):
+			d.needed = true
+			if ready && !drains && p.isPermanent(there) {
+				p.problem(current.Name, UpgradeBlocked, fmt.Sprintf("Node %s goes on with %s. %s", node, previous.Name, there.fault.message))
+			}
+		case ready && (!drains || unknown):
+			d.stuck, d.cut = append(d.stuck, node), true
+		default:
+			d.cut = true
+		}
 	}
-	d.everywhere = d.everywhere && ready > 0
+}
+
+// drainingSince returns since when an instance drains: if that is not stored, or a
+// clock was wrong, since now.
+func (s *observed) drainingSince(at instanceKey) time.Time {
+	if stored := s.stored(at); stored != nil && stored.DrainingSince != nil && !stored.DrainingSince.After(s.now) {
+		return stored.DrainingSince.Time
+	}
+	return s.now.UTC().Truncate(time.Second)
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }

@@ -182,6 +182,9 @@ func viewNode(v rollout.NodeStatus, stored []v1alpha1.NodeDataplane) any {
 		if a.Draining {
 			text += ", draining"
 		}
+		if a.DrainingSince != nil {
+			text += ", drains since " + a.DrainingSince.UTC().Format(time.TimeOnly)
+		}
 		if a.Bytecode.SignedBy != "" {
 			text += ", signed by " + a.Bytecode.SignedBy
 		}

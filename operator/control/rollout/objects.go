@@ -3,8 +3,6 @@
 package rollout
 
 import (
-	"time"
-
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,7 +21,7 @@ const applicationLabel = "blixt.x-k8s.io/application"
 func Objects(spec v1alpha1.Dataplane, r Release, rollout Desired) (apply, remove []client.Object) {
 	if len(rollout.Applications) > 0 {
 		current := &rollout.Applications[0]
-		apply = append(apply, application(spec, r, current, rollout.DrainingSince))
+		apply = append(apply, application(spec, r, current, &rollout))
 		if current.Agents {
 			apply = append(apply, agents(spec, r, current.Name))
 		}
@@ -49,10 +47,10 @@ func typedAgents(r Release, application string) *appsv1.DaemonSet {
 	}
 }
 
-func application(spec v1alpha1.Dataplane, r Release, a *Application, since time.Time) *bpfmanv1.ClusterBpfApplication {
+func application(spec v1alpha1.Dataplane, r Release, a *Application, rollout *Desired) *bpfmanv1.ClusterBpfApplication {
 	object := typedApplication(a.Name)
 	object.Labels = labelsOf("dataplane", a.Name)
-	object.Annotations = a.annotations(since)
+	object.Annotations = a.annotations(rollout.DrainingSince, rollout.Applications[1:])
 	object.OwnerReferences = r.Owners
 	image := a.Bytecode
 	object.Spec.NodeSelector = spec.Nodes

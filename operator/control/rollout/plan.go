@@ -29,7 +29,7 @@ type Desired struct {
 	// new connections wherever it serves. The others are previous ones: they
 	// serve where it does not, and elsewhere drain.
 	Applications []Application `json:"applications,omitempty"`
-	// DrainingSince is since when the previous applications drain on every node;
+	// DrainingSince is since when the previous applications drain on some node;
 	// zero: they do not, or there are none.
 	DrainingSince time.Time `json:"drainingSince,omitzero"`
 	// Delete names the applications to delete.
@@ -46,9 +46,10 @@ type Desired struct {
 // Another bytecode image is another application, beside the one that serves. On
 // each node the previous one drains once the current one is attached and its
 // maps are written; where the current one does not serve, the previous one goes
-// on. It is deleted when it drains on all nodes and its flows have ended, or at
-// the deadline. There are never more than two: a third waits, unless the second
-// serves nowhere. The decisions for each node are tables in drain.go.
+// on. It is deleted when no node needs it any more: its flows there have ended, or
+// the node's deadline is over. There are never more than two: a third waits, unless
+// the second serves nowhere, or fails on many nodes. The decisions for each node are
+// tables in drain.go.
 func Plan(now time.Time, spec v1alpha1.Dataplane, c Cluster) Desired {
 	p := planner{observed: observe(now, spec, &c), spec: spec}
 	current, ok := p.current()
@@ -121,12 +122,16 @@ func (p *planner) current() (Application, bool) {
 	return last, true
 }
 
-// cannotReplace reports whether the last application cannot take over on a node
-// where a previous one serves.
+// cannotReplace reports whether the last application cannot take over on nodes
+// where a previous one serves, and these are too many to be given up.
 func (p *planner) cannotReplace(last, previous *Application) bool {
-	return slices.ContainsFunc(p.on(previous.Name), func(i *instance) bool {
-		return p.ready(i.at.node) && i.runs && !i.drains && p.isPermanent(p.instances[instanceKey{last.Name, i.at.node}])
-	})
+	stuck := 0
+	for _, i := range p.on(previous.Name) {
+		if p.ready(i.at.node) && i.runs && !i.drains && p.isPermanent(p.instances[instanceKey{last.Name, i.at.node}]) {
+			stuck++
+		}
+	}
+	return stuck > 0 && !p.mayGiveUp(stuck)
 }
 
 // complete fills in the ports and the priority of the current application, and

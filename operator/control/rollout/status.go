@@ -30,6 +30,10 @@ func (j *judge) status(i planned) v1alpha1.ApplicationStatus {
 	image, hex, _ := strings.Cut(i.Bytecode.Url, "@")
 	a.Name = i.Name
 	a.Bytecode = v1alpha1.BytecodeStatus{Image: image, Digest: hex, SignedBy: j.c.Signers[i.Bytecode.Url]}
+	a.DrainingSince = nil
+	if i.drains {
+		a.DrainingSince = timestamp(j.drainingSince(i.at))
+	}
 	j.programStatus(i.at, &a)
 	if r := j.reports[i.at]; r != nil {
 		a.Layout, a.Draining = int32(r.Layout), r.Draining

@@ -42,6 +42,7 @@ type world struct {
 	dataplanes []v1alpha1.NodeDataplane
 	started    time.Time
 	orders     map[instanceKey]bool // drain
+	since      map[string]time.Time // since when a previous application drains on some node
 	nextID     uint32
 }
 
