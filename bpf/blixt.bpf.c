@@ -22,6 +22,7 @@
  *   flow.h       the life of a flow in the tables
  *   close.h      how the connection of a flow ends
  *   reserve.h    ports that the host itself uses
+ *   hostsockets.h  its sockets on addresses that it shares
  *   ports.h      tuples and source ports of new flows
  *   hostports.h  the host's own connections from our ports
  *   fragment.h   ports and identification of fragmented datagrams
@@ -55,12 +56,6 @@ struct {
 	__type(value, struct packet);
 } packets SEC(".maps");
 
-static __always_inline bool draining(void)
-{
-	const struct config *c = config();
-	return c && c->flags & CONFIG_DRAIN;
-}
-
 /* Rejects a packet to a port of an exclusive address that has no frontend. */
 static __always_inline int reject_unserved(struct __sk_buff *ctx, struct packet *p)
 {
@@ -77,7 +72,8 @@ static __always_inline int reject_unserved(struct __sk_buff *ctx, struct packet 
 
 /*
  * Handles a packet to a frontend that belongs to no flow, or the SYN that flow
- * f yields to: it begins a new flow, unless it only repeats the SYN of f.
+ * f yields to: it begins a new flow, unless it only repeats the SYN of f, or is
+ * for the host, which may share the address.
  */
 __noinline int handle_frontend(struct __sk_buff *ctx, struct packet *p, const struct frontend *fe, struct flow *f)
 {
@@ -94,6 +90,11 @@ __noinline int handle_frontend(struct __sk_buff *ctx, struct packet *p, const st
 	}
 	if (draining())
 		return pass(COUNTER_DRAINED);
+	if (p->shared && is_for_host(ctx, p)) {
+		if (f)
+			bury(p, f);
+		return TCX_NEXT;
+	}
 	if (is_martian(p))
 		return drop(COUNTER_DROP_MARTIAN);
 	if (p->tcp_flags & TCP_RST)
@@ -109,8 +110,8 @@ __noinline int handle_frontend(struct __sk_buff *ctx, struct packet *p, const st
 }
 
 /*
- * Handles a packet that the host itself sends from a port of ours, to no
- * frontend. f is the flow that yields to it, if it is a SYN of a known one.
+ * Handles a packet that the host itself sends from a port of ours or of a
+ * frontend, to no frontend. f is the flow that yields to it, if it is a SYN of a known one.
  */
 __noinline int handle_host_port(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 {
@@ -166,12 +167,13 @@ static __always_inline int handle_ports(struct __sk_buff *ctx, struct packet *p)
 	if (a) {
 		struct frontend_key key = { .addr = p->key.dst, .port = p->key.dport, .protocol = p->key.protocol };
 		const struct frontend *fe = bpf_map_lookup_elem(&frontends, &key);
+		p->shared = !(a->flags & ADDRESS_EXCLUSIVE);
 		if (fe)
 			return handle_frontend(ctx, p, fe, f);
-		if (a->flags & ADDRESS_EXCLUSIVE)
+		if (!p->shared)
 			return reject_unserved(ctx, p);
 	}
-	if (p->egress && in_snat_range(p->key.sport))
+	if (p->egress && (in_snat_range(p->key.sport) || leaves_frontend(p)))
 		return handle_host_port(ctx, p, f);
 	if (!p->egress && in_snat_range(p->key.dport))
 		refresh_reservations(p);

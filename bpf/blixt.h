@@ -298,6 +298,7 @@ struct frontend_counters {
 enum counter {
 	COUNTER_NOT_OURS,	       /* passed on unchanged */
 	COUNTER_WRONG_DEVICE,	       /* passed on unchanged: like an answer of a backend, but by an interface that does not lead to it */
+	COUNTER_HOST_LISTENS,	       /* passed on unchanged: to a frontend whose port a socket of the host has */
 	COUNTER_MALFORMED,	       /* passed on unchanged: header truncated or lengths inconsistent */
 	COUNTER_FORWARDED,	       /* translated, towards a backend */
 	COUNTER_REPLIED,	       /* translated, towards a client */
@@ -308,7 +309,7 @@ enum counter {
 	COUNTER_FLOW_ESTABLISHED,      /* TCP flow answered by its backend and continued by its client */
 	COUNTER_FLOW_CLOSED,	       /* flow of a connection that both sides have closed, or one has reset */
 	COUNTER_FLOW_TABLE_FULL,       /* `flows` is full: the flow stays in `new_flows`, where it may be evicted */
-	COUNTER_FLOW_OVER_SHARE,       /* the same: `flows` is nearly full, and the frontend has its share */
+	COUNTER_FLOW_OVER_SHARE,       /* the same: `flows` is nearly full, and the frontend has its share. The host's own flows have none */
 	COUNTER_FLOW_EXPIRED,	       /* flow removed, when a packet arrived after its idle time-out */
 	COUNTER_FLOW_PORT_CHANGED,     /* flow got another source port because its own was taken, or its SYN not answered */
 	COUNTER_FLOW_ANSWERED_ELSEWHERE, /* flow to a backend of this node whose answers leave by an interface without the program */

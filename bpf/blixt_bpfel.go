@@ -85,45 +85,46 @@ type BlixtCounter uint32
 const (
 	BlixtCounterCOUNTER_NOT_OURS                BlixtCounter = 0
 	BlixtCounterCOUNTER_WRONG_DEVICE            BlixtCounter = 1
-	BlixtCounterCOUNTER_MALFORMED               BlixtCounter = 2
-	BlixtCounterCOUNTER_FORWARDED               BlixtCounter = 3
-	BlixtCounterCOUNTER_REPLIED                 BlixtCounter = 4
-	BlixtCounterCOUNTER_ICMP_FORWARDED          BlixtCounter = 5
-	BlixtCounterCOUNTER_ICMP_REPLIED            BlixtCounter = 6
-	BlixtCounterCOUNTER_PING_ANSWERED           BlixtCounter = 7
-	BlixtCounterCOUNTER_FLOW_NEW                BlixtCounter = 8
-	BlixtCounterCOUNTER_FLOW_ESTABLISHED        BlixtCounter = 9
-	BlixtCounterCOUNTER_FLOW_CLOSED             BlixtCounter = 10
-	BlixtCounterCOUNTER_FLOW_TABLE_FULL         BlixtCounter = 11
-	BlixtCounterCOUNTER_FLOW_OVER_SHARE         BlixtCounter = 12
-	BlixtCounterCOUNTER_FLOW_EXPIRED            BlixtCounter = 13
-	BlixtCounterCOUNTER_FLOW_PORT_CHANGED       BlixtCounter = 14
-	BlixtCounterCOUNTER_FLOW_ANSWERED_ELSEWHERE BlixtCounter = 15
-	BlixtCounterCOUNTER_HOST_TRANSLATED         BlixtCounter = 16
-	BlixtCounterCOUNTER_DRAINED                 BlixtCounter = 17
-	BlixtCounterCOUNTER_FRAGMENT_HELD           BlixtCounter = 18
-	BlixtCounterCOUNTER_FRAGMENTED              BlixtCounter = 19
-	BlixtCounterCOUNTER_REJECT_NO_BACKEND       BlixtCounter = 20
-	BlixtCounterCOUNTER_REJECT_UNSERVED         BlixtCounter = 21
-	BlixtCounterCOUNTER_REJECT_BACKEND_GONE     BlixtCounter = 22
-	BlixtCounterCOUNTER_REJECT_PORTS_EXHAUSTED  BlixtCounter = 23
-	BlixtCounterCOUNTER_REJECT_TOO_BIG          BlixtCounter = 24
-	BlixtCounterCOUNTER_REJECT_UNREACHABLE      BlixtCounter = 25
-	BlixtCounterCOUNTER_REJECT_HOP_LIMIT        BlixtCounter = 26
-	BlixtCounterCOUNTER_DROP_MARTIAN            BlixtCounter = 27
-	BlixtCounterCOUNTER_DROP_NO_FLOW            BlixtCounter = 28
-	BlixtCounterCOUNTER_DROP_FLOW_GONE          BlixtCounter = 29
-	BlixtCounterCOUNTER_DROP_FRAGMENT           BlixtCounter = 30
-	BlixtCounterCOUNTER_DROP_UNSUPPORTED        BlixtCounter = 31
-	BlixtCounterCOUNTER_DROP_NEW_FLOW           BlixtCounter = 32
-	BlixtCounterCOUNTER_DROP_NO_ROUTE           BlixtCounter = 33
-	BlixtCounterCOUNTER_DROP_FORWARDING_OFF     BlixtCounter = 34
-	BlixtCounterCOUNTER_DROP_NO_SOURCE          BlixtCounter = 35
-	BlixtCounterCOUNTER_DROP_HOP_LIMIT          BlixtCounter = 36
-	BlixtCounterCOUNTER_DROP_ANSWER_LIMIT       BlixtCounter = 37
-	BlixtCounterCOUNTER_DROP_TOO_BIG            BlixtCounter = 38
-	BlixtCounterCOUNTER_DROP_ERROR              BlixtCounter = 39
-	BlixtCounterCOUNTERS                        BlixtCounter = 40
+	BlixtCounterCOUNTER_HOST_LISTENS            BlixtCounter = 2
+	BlixtCounterCOUNTER_MALFORMED               BlixtCounter = 3
+	BlixtCounterCOUNTER_FORWARDED               BlixtCounter = 4
+	BlixtCounterCOUNTER_REPLIED                 BlixtCounter = 5
+	BlixtCounterCOUNTER_ICMP_FORWARDED          BlixtCounter = 6
+	BlixtCounterCOUNTER_ICMP_REPLIED            BlixtCounter = 7
+	BlixtCounterCOUNTER_PING_ANSWERED           BlixtCounter = 8
+	BlixtCounterCOUNTER_FLOW_NEW                BlixtCounter = 9
+	BlixtCounterCOUNTER_FLOW_ESTABLISHED        BlixtCounter = 10
+	BlixtCounterCOUNTER_FLOW_CLOSED             BlixtCounter = 11
+	BlixtCounterCOUNTER_FLOW_TABLE_FULL         BlixtCounter = 12
+	BlixtCounterCOUNTER_FLOW_OVER_SHARE         BlixtCounter = 13
+	BlixtCounterCOUNTER_FLOW_EXPIRED            BlixtCounter = 14
+	BlixtCounterCOUNTER_FLOW_PORT_CHANGED       BlixtCounter = 15
+	BlixtCounterCOUNTER_FLOW_ANSWERED_ELSEWHERE BlixtCounter = 16
+	BlixtCounterCOUNTER_HOST_TRANSLATED         BlixtCounter = 17
+	BlixtCounterCOUNTER_DRAINED                 BlixtCounter = 18
+	BlixtCounterCOUNTER_FRAGMENT_HELD           BlixtCounter = 19
+	BlixtCounterCOUNTER_FRAGMENTED              BlixtCounter = 20
+	BlixtCounterCOUNTER_REJECT_NO_BACKEND       BlixtCounter = 21
+	BlixtCounterCOUNTER_REJECT_UNSERVED         BlixtCounter = 22
+	BlixtCounterCOUNTER_REJECT_BACKEND_GONE     BlixtCounter = 23
+	BlixtCounterCOUNTER_REJECT_PORTS_EXHAUSTED  BlixtCounter = 24
+	BlixtCounterCOUNTER_REJECT_TOO_BIG          BlixtCounter = 25
+	BlixtCounterCOUNTER_REJECT_UNREACHABLE      BlixtCounter = 26
+	BlixtCounterCOUNTER_REJECT_HOP_LIMIT        BlixtCounter = 27
+	BlixtCounterCOUNTER_DROP_MARTIAN            BlixtCounter = 28
+	BlixtCounterCOUNTER_DROP_NO_FLOW            BlixtCounter = 29
+	BlixtCounterCOUNTER_DROP_FLOW_GONE          BlixtCounter = 30
+	BlixtCounterCOUNTER_DROP_FRAGMENT           BlixtCounter = 31
+	BlixtCounterCOUNTER_DROP_UNSUPPORTED        BlixtCounter = 32
+	BlixtCounterCOUNTER_DROP_NEW_FLOW           BlixtCounter = 33
+	BlixtCounterCOUNTER_DROP_NO_ROUTE           BlixtCounter = 34
+	BlixtCounterCOUNTER_DROP_FORWARDING_OFF     BlixtCounter = 35
+	BlixtCounterCOUNTER_DROP_NO_SOURCE          BlixtCounter = 36
+	BlixtCounterCOUNTER_DROP_HOP_LIMIT          BlixtCounter = 37
+	BlixtCounterCOUNTER_DROP_ANSWER_LIMIT       BlixtCounter = 38
+	BlixtCounterCOUNTER_DROP_TOO_BIG            BlixtCounter = 39
+	BlixtCounterCOUNTER_DROP_ERROR              BlixtCounter = 40
+	BlixtCounterCOUNTERS                        BlixtCounter = 41
 )
 
 type BlixtFlow struct {
@@ -269,6 +270,7 @@ const (
 	BlixtLimitMAX_UDP_FLOWS         BlixtLimit = 131072
 	BlixtLimitMAX_HOST_PORTS        BlixtLimit = 4096
 	BlixtLimitMAX_MASQUERADED_PORTS BlixtLimit = 16384
+	BlixtLimitMAX_HOST_LISTENS      BlixtLimit = 256
 	BlixtLimitMAX_RING_SLOTS        BlixtLimit = 4194304
 	BlixtLimitMAX_FRAGMENTS         BlixtLimit = 16384
 	BlixtLimitMAX_HELD              BlixtLimit = 1024
@@ -311,8 +313,8 @@ type BlixtPacket struct {
 	Due          bool
 	Egress       bool
 	Host         bool
+	Shared       bool
 	Released     bool
-	_            [1]byte
 	Payload      uint32
 	To           BlixtFlow
 	Reply        BlixtFlow
@@ -398,6 +400,7 @@ const (
 	BlixtMapHeld             = "held"
 	BlixtMapHeldNumbers      = "held_numbers"
 	BlixtMapHeldSlots        = "held_slots"
+	BlixtMapHostListens      = "host_listens"
 	BlixtMapHostPorts        = "host_ports"
 	BlixtMapIcmpFragments    = "icmp_fragments"
 	BlixtMapLinkPackets      = "link_packets"
@@ -477,6 +480,7 @@ type BlixtMapSpecs struct {
 	Held             *ebpf.MapSpec `ebpf:"held"`
 	HeldNumbers      *ebpf.MapSpec `ebpf:"held_numbers"`
 	HeldSlots        *ebpf.MapSpec `ebpf:"held_slots"`
+	HostListens      *ebpf.MapSpec `ebpf:"host_listens"`
 	HostPorts        *ebpf.MapSpec `ebpf:"host_ports"`
 	IcmpFragments    *ebpf.MapSpec `ebpf:"icmp_fragments"`
 	LinkPackets      *ebpf.MapSpec `ebpf:"link_packets"`
@@ -532,6 +536,7 @@ type BlixtMaps struct {
 	Held             *ebpf.Map `ebpf:"held"`
 	HeldNumbers      *ebpf.Map `ebpf:"held_numbers"`
 	HeldSlots        *ebpf.Map `ebpf:"held_slots"`
+	HostListens      *ebpf.Map `ebpf:"host_listens"`
 	HostPorts        *ebpf.Map `ebpf:"host_ports"`
 	IcmpFragments    *ebpf.Map `ebpf:"icmp_fragments"`
 	LinkPackets      *ebpf.Map `ebpf:"link_packets"`
@@ -563,6 +568,7 @@ func (m *BlixtMaps) Close() error {
 		m.Held,
 		m.HeldNumbers,
 		m.HeldSlots,
+		m.HostListens,
 		m.HostPorts,
 		m.IcmpFragments,
 		m.LinkPackets,

@@ -25,8 +25,8 @@
 #include "way.h"
 
 #define EEXIST 17
-/* Not the index of a frontend: the number of established flows of all of them. */
-#define ALL_FRONTENDS 0xfffffffe
+/* Not the index of a frontend: the number of all established flows. */
+#define ALL_FLOWS 0xfffffffe
 
 /* The time in ticks. */
 static __always_inline __u32 now(void)
@@ -119,33 +119,36 @@ static __always_inline struct flow *find_flow(const struct flow_key *key)
 	return f || is_udp(key) ? f : bpf_map_lookup_elem(&flows, key);
 }
 
-/* Returns the number of established flows of the frontend, or of all frontends. */
+/* Returns the number of established flows of the frontend, or of all flows: of the host's own that have NO_FRONTEND, too. */
 static __always_inline __u32 *established_flows(__u32 frontend)
 {
-	__u32 i = frontend == ALL_FRONTENDS ? 0 : frontend + 1;
+	__u32 i = frontend == ALL_FLOWS ? 0 : frontend + 1;
 	return bpf_map_lookup_elem(&established, &i);
 }
 
-/* Changes the number of established flows of the frontend, and with it that of all. */
+/* Changes the number of established flows of the frontend, if it is one, and with it that of all. */
 static __always_inline void count_established(__u32 frontend, __s32 change)
 {
-	__u32 *own = established_flows(frontend), *all = established_flows(ALL_FRONTENDS);
-	if (frontend == NO_FRONTEND || !own || !all)
+	__u32 *own = established_flows(frontend), *all = established_flows(ALL_FLOWS);
+	if (!own || !all)
 		return;
-	__sync_fetch_and_add(own, change);
+	if (frontend != NO_FRONTEND)
+		__sync_fetch_and_add(own, change);
 	__sync_fetch_and_add(all, change);
 }
 
 /*
  * Reports whether the frontend must not establish more flows: `flows` is nearly
  * full, and the frontend has its share. One tenant cannot take the room of all.
+ * Connections of pods that the host masquerades (hostports.h) have no share.
  */
 static __always_inline bool over_share(__u32 frontend)
 {
 	const struct config *c = config();
 	/* Signed: a flow that another CPU ends before this one has counted it makes them -1 for a moment. */
-	const __s32 *own = (const __s32 *)established_flows(frontend), *all = (const __s32 *)established_flows(ALL_FRONTENDS);
-	return frontend != NO_FRONTEND && c && own && all && c->flows_nearly_full && *all >= (__s32)c->flows_nearly_full && *own >= (__s32)c->flows_share;
+	const __s32 *own = (const __s32 *)established_flows(frontend), *all = (const __s32 *)established_flows(ALL_FLOWS);
+	return c && own && all && c->flows_nearly_full && *all >= (__s32)c->flows_nearly_full &&
+	       (frontend == NO_FRONTEND || *own >= (__s32)c->flows_share);
 }
 
 /* Deletes both entries of a flow of the frontend from `flows`. If two CPUs do so, one of them counts it. */

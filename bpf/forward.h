@@ -86,7 +86,8 @@ static __always_inline int expire(struct packet *p, struct flow *f)
  *    A half evicted flow begins again before it is refreshed and sent: its
  *    backend's answers would not be recognized. A half-open flow is checked at
  *    each packet, a UDP flow once a tick; the check also tells the LRU table
- *    that the other direction's entry is in use.
+ *    that the other direction's entry is in use. So is a UDP flow whose port the
+ *    host has a socket for by now (hostsockets.h).
  * 4. The refresh precedes the copy to p->to, which `establish` stores.
  * 5. From the copy on only p->to is used for translation: another CPU may end
  *    the flow and reuse its element at any time. If it has done so before the
@@ -124,6 +125,10 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 	p->due = fresh || f->last_seen != tick;
 	if (p->due && (fresh || is_udp(&p->key)) && !(f->flags & FLOW_REPLY) && half_evicted(&p->key, f)) /* 3 */
 		return NO_FLOW;
+	if (p->due && is_udp(&p->key) && !(f->flags & FLOW_REPLY) && host_took_over(ctx, p)) {
+		bury(p, f);
+		return NO_FLOW;
+	}
 	refresh(p, f, tick);	      /* 4 */
 	p->to = *f;		      /* 5 */
 	if (!same_flow(&p->key, f)) /* 5 */

@@ -121,7 +121,7 @@ func TestHostPorts(t *testing.T) {
 		in := opening(proto, ip.client, port(ip.vip, "80"))
 		l.ingress(outside, in).redirected(in.from(own.src.String()).to(ip.remote).hop(), "flow_new forwarded")
 	})
-	forEachProtocol(c, "a client's packet behind us and another program's answer do not change", func(l *lb, ip ipVersion, proto uint8) {
+	forEachProtocol(c, "a client's packet behind us and what is not from this host do not change", func(l *lb, ip ipVersion, proto uint8) {
 		l.serve(ip, proto, local)
 		client := addrPort(ap(ip.client).Addr(), snatMin+5).String()
 		a := localFlow{l, ip, proto, port(ip.vip, "80"), ip.local, client}

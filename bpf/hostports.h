@@ -11,6 +11,12 @@
  *   host's packets leave unchanged.
  * - If a flow is first, the host's connection becomes a flow of its own, with
  *   another source port (WAY_HOST_PORT) and without a frontend.
+ *
+ * Nor does it know frontends, on addresses that the host shares: answers to a
+ * connection from a frontend's port would be taken for the frontend's clients.
+ * Those to a socket find that (hostsockets.h). What is masqueraded, and begins from a
+ * frontend's port, always becomes a flow of its own: pods cannot reserve what
+ * clients of the frontend use, nor send them anything in the frontend's name.
  */
 #ifndef BLIXT_HOSTPORTS_H
 #define BLIXT_HOSTPORTS_H
@@ -32,6 +38,12 @@ static __always_inline void release(const struct packet *p)
 		bpf_map_delete_elem(&host_ports, &p->reply_key);
 	else
 		bpf_map_delete_elem(&masqueraded_ports, &p->reply_key);
+}
+
+/* Reports whether the packet begins a connection from the port of a frontend, on an address that the host shares. */
+static __always_inline bool leaves_frontend(const struct packet *p)
+{
+	return (is_udp(&p->key) || is_syn(p)) && is_shared_frontend(&p->key.src, p->key.sport, p->key.protocol);
 }
 
 /*
@@ -63,6 +75,9 @@ __noinline int avoid_port_clash(struct __sk_buff *ctx, struct packet *p)
 	make_reply(p, WAY_HOST_PORT);
 
 	struct host_port *mine = find_reservation(&p->reply_key, p->host);
+	bool served = leaves_frontend(p);
+	if (served && ((mine && keeps(mine)) || draining() || find_socket(ctx, p, true) != NO_SOCKET))
+		return NO_FLOW; /* a connection older than the frontend; or the next program decides; or a socket */
 	if (mine && (!tcp || !begins)) {
 		mine->last_seen = to->last_seen;
 		if (tcp)
@@ -73,13 +88,15 @@ __noinline int avoid_port_clash(struct __sk_buff *ctx, struct packet *p)
 		return NO_FLOW;
 	struct flow *taken = find_flow(&p->reply_key);
 	/* An entry that does not translate at ingress would not take the host's answer: this is a client's packet behind us. */
-	if (taken && (!(taken->flags & FLOW_REPLY) || taken->flags & FLOW_EGRESS))
+	if (taken && !served && (!(taken->flags & FLOW_REPLY) || taken->flags & FLOW_EGRESS))
 		return NO_FLOW;
-	struct frontend_key own = { .addr = p->key.src, .port = p->key.sport, .protocol = p->key.protocol };
-	if (bpf_map_lookup_elem(&frontends, &own))
-		return NO_FLOW; /* an answer that another program translated: it serves this frontend, too, and comes before us */
 	if (!p->host && find_route(ctx, p, &p->key.dst, &p->key.src) == ROUTED)
 		return NO_FLOW; /* not from an address of this host: forwarded as it is, of another node's flow perhaps */
+
+	if (tcp)
+		to->idle_ticks = reply->idle_ticks = HOST_TCP_TICKS;
+	if (served)
+		return insert_flow_pair(ctx, p, false);
 
 	/* First the reservation, then the look: see claim_tuple. */
 	struct host_port r = { .last_seen = to->last_seen, .state = HOST_BEGUN };
@@ -92,8 +109,6 @@ __noinline int avoid_port_clash(struct __sk_buff *ctx, struct packet *p)
 	if (!taken)
 		return NO_FLOW;
 	release(p);
-	if (tcp)
-		to->idle_ticks = reply->idle_ticks = HOST_TCP_TICKS;
 	return insert_flow_pair(ctx, p, false);
 }
 

@@ -49,7 +49,7 @@ func FlowTag(k BlixtFlowKey) uint32 {
 func MapNames() []string {
 	return []string{
 		LayoutMap, BlixtMapAddresses, BlixtMapFrontends, BlixtMapPublished,
-		BlixtMapRings, BlixtMapBackends, BlixtMapBackendFlows, BlixtMapFlows, BlixtMapNewFlows, BlixtMapUdpFlows, BlixtMapEstablished,
+		BlixtMapRings, BlixtMapBackends, BlixtMapBackendFlows, BlixtMapFlows, BlixtMapNewFlows, BlixtMapUdpFlows, BlixtMapEstablished, BlixtMapHostListens,
 		BlixtMapCounters, BlixtMapFrontendStats, BlixtMapLinkPackets,
 	}
 }

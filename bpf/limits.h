@@ -28,6 +28,8 @@ enum limit {
 	MAX_HOST_PORTS = 4096,
 	/* Ports of ours that masqueraded connections of pods use, about 100 B each: 1.6 MB. */
 	MAX_MASQUERADED_PORTS = 16384,
+	/* Frontends at which the host itself listens, about 80 B each. Whoever has more loses only the report of some. */
+	MAX_HOST_LISTENS = 256,
 	/* Slots of all rings together, 4 B each: 16 MB by default, 32 MB at most. */
 	MAX_RING_SLOTS = 4194304,
 	/* Datagrams whose later fragments are still to come, of each of two kinds; about 104 B each: 3.4 MB. */

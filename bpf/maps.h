@@ -96,7 +96,7 @@ struct {
 } udp_flows SEC(".maps");
 
 /*
- * The number of flows in `flows`: element 0 is that of all frontends, element
+ * The number of flows in `flows`: element 0 is that of all flows, element
  * 1 + n that of the frontend with index n. Whoever inserts or deletes a forward
  * entry counts it, by an atomic addition. The agent maps the array into memory,
  * so that its sweep can do so too, and can correct the numbers.
@@ -124,6 +124,14 @@ struct {
 	__type(key, struct flow_key);
 	__type(value, struct host_port);
 } masqueraded_ports SEC(".maps");
+
+/* Frontends at which a socket of the host listens: with the tick of the last packet that it got. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_HOST_LISTENS);
+	__type(key, struct frontend_key);
+	__type(value, __u32);
+} host_listens SEC(".maps");
 
 /* What looking for a source port has come to in this tick, by 2 * backend id + (1 for privileged ports). */
 struct {
@@ -214,6 +222,12 @@ static __always_inline const struct config *config(void)
 {
 	__u32 zero = 0;
 	return bpf_map_lookup_elem(&blixt_layout_2, &zero);
+}
+
+static __always_inline bool draining(void)
+{
+	const struct config *c = config();
+	return c && c->flags & CONFIG_DRAIN;
 }
 
 #endif /* BLIXT_MAPS_H */

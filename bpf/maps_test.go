@@ -32,6 +32,7 @@ func (l *lb) clear() {
 	deleteAll[BlixtFlowKey, BlixtFlow](l, l.UdpFlows)
 	deleteAll[BlixtFlowKey, BlixtHostPort](l, l.HostPorts)
 	deleteAll[BlixtFlowKey, BlixtHostPort](l, l.MasqueradedPorts)
+	deleteAll[BlixtFrontendKey, uint32](l, l.HostListens)
 	deleteAll[BlixtFragmentKey, BlixtFragment](l, l.Fragments)
 	deleteAll[BlixtFragmentKey, BlixtFragment](l, l.NewFragments)
 	deleteAll[BlixtHeldKey, uint64](l, l.HeldSlots)

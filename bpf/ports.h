@@ -6,7 +6,7 @@
 #ifndef BLIXT_PORTS_H
 #define BLIXT_PORTS_H
 
-#include "reserve.h"
+#include "hostsockets.h"
 
 /* Who has a tuple that a new flow wants, in the order in which new flows replace them. */
 enum holder {
@@ -86,6 +86,18 @@ static __always_inline void set_port(struct packet *p, __u32 port)
 	p->to.sport = p->reply_key.dport = bpf_htons(port);
 }
 
+/* Reports whether a frontend has the port of the new flow. It keeps it: else its clients' packets might be taken for answers of the flow. */
+__noinline bool is_frontends_port(const struct packet *p)
+{
+	struct frontend_key key = {};
+	if (!p)
+		return true;
+	key.addr = p->reply_key.dst;
+	key.port = p->reply_key.dport;
+	key.protocol = p->key.protocol;
+	return bpf_map_lookup_elem(&frontends, &key) != NULL;
+}
+
 /*
  * Tries a few ports, in an order of the client's own, so that clients rarely
  * try the same. A flow that has to leave the port `avoid` tries another order in
@@ -102,7 +114,7 @@ __noinline bool try_ports(struct packet *p, __u32 first, __u32 count, __u32 avoi
 		if (port == avoid)
 			continue;
 		set_port(p, port);
-		if (claim_tuple(&p->reply_key, &p->reply, replaced ? replaced : i < FREE_PORT_TRIES ? HOLDER_NONE : HOLDER_PAST))
+		if (!is_frontends_port(p) && claim_tuple(&p->reply_key, &p->reply, replaced ? replaced : i < FREE_PORT_TRIES ? HOLDER_NONE : HOLDER_PAST))
 			return true;
 	}
 	return false;
@@ -128,7 +140,7 @@ static long scan_port(__u32 i, struct port_scan *s)
 	set_port(s->p, port);
 	const struct flow *f = find_flow(&s->p->reply_key);
 	int found = f ? holder_of(&s->p->reply_key, f, &s->p->reply) : HOLDER_NONE;
-	if (found < s->best && !reserved(&s->p->reply_key)) {
+	if (found < s->best && !reserved(&s->p->reply_key) && !is_frontends_port(s->p)) {
 		s->best = found;
 		s->best_port = port;
 	}

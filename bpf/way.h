@@ -210,8 +210,11 @@ static __always_inline int send_translated(struct __sk_buff *ctx, struct packet 
 		return reflect(ctx, p);
 	if (p->to.flags & FLOW_REPLY && p->to.flags & FLOW_HOST)
 		return redirect_to_host(ctx, p);
-	if (p->to.flags & FLOW_STACK)
+	if (p->to.flags & FLOW_STACK) {
+		if (p->egress)
+			ctx->tc_index = LEAVING; /* it comes from a frontend's port now: see hostports.h */
 		return TCX_NEXT;
+	}
 	return p->route.ifindex == LOOPBACK_IFINDEX ? redirect_to_host(ctx, p) : redirect(ctx, p);
 }
 

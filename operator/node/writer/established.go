@@ -32,12 +32,15 @@ func newEstablished(flows datapath.Flows) *established {
 	return e
 }
 
-// elements returns which elements a forward entry counts in; none for other
-// entries and for flows of the host itself, which have no frontend.
+// elements returns which elements a forward entry counts in. Flows of the host
+// itself have no frontend, and count among all flows only.
 func (e *established) elements(f datapath.FlowEntry) []int {
 	own := int64(f.Value.Frontend) + 1
-	if lb.Protocol(f.Key.Protocol) == lb.UDP || own >= int64(len(e.found)) {
+	switch {
+	case lb.Protocol(f.Key.Protocol) == lb.UDP:
 		return nil
+	case own >= int64(len(e.found)):
+		return []int{0}
 	}
 	return []int{0, int(own)}
 }

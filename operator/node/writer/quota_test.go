@@ -99,15 +99,15 @@ func TestSweepCorrectsEstablishedFlows(t *testing.T) {
 		during func(*datapath.Fake)
 		want   numbers
 	}{
-		"right":                 {before: numbers{0: 5, 1: 3, 4: 2}, want: numbers{0: 5, 1: 3, 4: 2}},
-		"nothing counted":       {before: numbers{}, want: numbers{0: 5, 1: 3, 4: 2}},
-		"too many":              {before: numbers{0: 9, 1: 4, 4: 5}, want: numbers{0: 5, 1: 3, 4: 2}},
-		"too few":               {before: numbers{0: 1, 1: 1}, want: numbers{0: 5, 1: 3, 4: 2}},
-		"below zero":            {before: numbers{0: 1<<32 - 2, 1: 1<<32 - 1}, want: numbers{0: 5, 1: 3, 4: 2}},
-		"of a frontend gone":    {before: numbers{0: 6, 1: 3, 4: 2, 9: 1}, want: numbers{0: 5, 1: 3, 4: 2}},
-		"one begins meanwhile":  {numbers{0: 5, 1: 3, 4: 2}, func(f *datapath.Fake) { add(f, 1) }, numbers{0: 6, 1: 4, 4: 2}},
-		"one ends meanwhile":    {numbers{0: 6, 1: 4, 4: 2}, func(f *datapath.Fake) { add(f, -1) }, numbers{0: 5, 1: 3, 4: 2}},
-		"drift, and one begins": {numbers{0: 9, 1: 7, 4: 2}, func(f *datapath.Fake) { add(f, 1) }, numbers{0: 6, 1: 4, 4: 2}},
+		"right":                 {before: numbers{0: 6, 1: 3, 4: 2}, want: numbers{0: 6, 1: 3, 4: 2}},
+		"nothing counted":       {before: numbers{}, want: numbers{0: 6, 1: 3, 4: 2}},
+		"too many":              {before: numbers{0: 9, 1: 4, 4: 5}, want: numbers{0: 6, 1: 3, 4: 2}},
+		"too few":               {before: numbers{0: 1, 1: 1}, want: numbers{0: 6, 1: 3, 4: 2}},
+		"below zero":            {before: numbers{0: 1<<32 - 2, 1: 1<<32 - 1}, want: numbers{0: 6, 1: 3, 4: 2}},
+		"of a frontend gone":    {before: numbers{0: 7, 1: 3, 4: 2, 9: 1}, want: numbers{0: 6, 1: 3, 4: 2}},
+		"one begins meanwhile":  {numbers{0: 6, 1: 3, 4: 2}, func(f *datapath.Fake) { add(f, 1) }, numbers{0: 7, 1: 4, 4: 2}},
+		"one ends meanwhile":    {numbers{0: 7, 1: 4, 4: 2}, func(f *datapath.Fake) { add(f, -1) }, numbers{0: 6, 1: 3, 4: 2}},
+		"drift, and one begins": {numbers{0: 9, 1: 7, 4: 2}, func(f *datapath.Fake) { add(f, 1) }, numbers{0: 7, 1: 4, 4: 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake := datapath.NewFake(testSizes)
