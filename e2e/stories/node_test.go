@@ -80,7 +80,7 @@ func (n *node) serve() error {
 		return err
 	}
 	t := gateway.Translate(set.Objects, gateway.Options{HostAddresses: n.addresses, ReservedPorts: gateway.StandaloneReservedPorts()})
-	r := gateway.Resolve(&t.Unresolved, gateway.IndexEndpoints(set.EndpointSlices), gateway.ResolveOptions{NodeName: n.name, HostAddresses: n.addresses})
+	r := gateway.Resolve(&t.Unresolved, gateway.IndexEndpoints(set.EndpointSlices, nil), gateway.ResolveOptions{NodeName: n.name, HostAddresses: n.addresses})
 	n.problems = slices.Concat(t.Problems(), r.Problems())
 	if err := n.tables.begin(); err != nil {
 		return err

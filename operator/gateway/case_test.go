@@ -5,6 +5,7 @@ package gateway_test
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -26,6 +27,7 @@ import (
 type testCase struct {
 	Objects gateway.Objects
 	Slices  []discoveryv1.EndpointSlice
+	Pods    []corev1.Pod
 	Options gateway.Options
 	Resolve gateway.ResolveOptions
 	// Progress is that of Gateways, by namespace/name.
@@ -120,6 +122,8 @@ func (c *testCase) add(kind string, doc []byte) error {
 		return appendTo(&c.Objects.Namespaces, doc)
 	case "EndpointSlice":
 		return appendTo(&c.Slices, doc)
+	case "Pod":
+		return appendTo(&c.Pods, doc)
 	}
 	return fmt.Errorf("unknown kind %q", kind)
 }
@@ -169,13 +173,46 @@ func fullName(text string) types.NamespacedName {
 	return types.NamespacedName{Namespace: namespace, Name: name}
 }
 
-// translate calls Translate, after what was there earlier, and SetProgress with the progress of the case.
+// IsService and the method Pods of occupants tell what the case's objects say.
+func (c *testCase) IsService(addr netip.Addr) bool {
+	return slices.ContainsFunc(c.Objects.Services, func(s corev1.Service) bool {
+		return slices.Contains(gateway.ServiceAddresses(&s), addr)
+	})
+}
+
+type occupants struct{ *testCase }
+
+func (o occupants) Pods(addr netip.Addr) []gateway.Occupant {
+	var all []gateway.Occupant
+	for i := range o.testCase.Pods {
+		if p := &o.testCase.Pods[i]; slices.Contains(gateway.PodAddresses(p), addr) {
+			all = append(all, gateway.NewOccupant(p))
+		}
+	}
+	return all
+}
+
+// policy returns that for endpoints, or nil without a cluster.
+func (c *testCase) policy(t *gateway.Translation) *gateway.EndpointPolicy {
+	if c.Options.Cluster == nil {
+		return nil
+	}
+	return gateway.NewEndpointPolicy(t, c.Options.Cluster, c.Objects.Namespaces, occupants{c})
+}
+
+// translate calls Translate, after what was there earlier, and SetProgress with the
+// progress of the case. Of a cluster with pods, routes have the condition about
+// endpoints as well.
 func (c *testCase) translate() gateway.Translation {
 	if c.earlier != nil {
 		earlier := c.earlier.translate()
 		c.Options.Incumbents = &earlier.Incumbents
 	}
 	translation := gateway.Translate(c.Objects, c.Options)
+	if len(c.Pods) > 0 {
+		policy := c.policy(&translation)
+		translation.SetEndpoints(gateway.NewUsers(&translation, policy), gateway.IndexEndpoints(c.Slices, policy))
+	}
 	for name, progress := range c.Progress {
 		key := fullName(name)
 		for i := range c.Objects.Gateways {

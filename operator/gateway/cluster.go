@@ -26,12 +26,17 @@ type Cluster struct {
 	// ProxyMode is kube-proxy's mode; "" if it is not known whether and how
 	// kube-proxy runs.
 	ProxyMode string `json:"proxyMode,omitempty"`
+	// ServiceCIDRs are the ranges of ClusterIPs, as far as they are known.
+	ServiceCIDRs []netip.Prefix `json:"serviceCIDRs,omitempty"`
 }
 
 // Node is a node of the cluster.
 type Node struct {
 	Name      string       `json:"name"`
 	Addresses []netip.Addr `json:"addresses,omitempty"`
+	// PodCIDRs are the ranges from which the node's pods get their addresses, if
+	// Kubernetes assigns them.
+	PodCIDRs []netip.Prefix `json:"podCIDRs,omitempty"`
 	// Labels decide whether the data plane in force selects the node.
 	Labels map[string]string `json:"labels,omitempty"`
 }

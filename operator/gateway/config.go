@@ -60,16 +60,11 @@ func newConfig(obj *v1alpha1.BlixtConfig) (*config, error) {
 			return nil, fmt.Errorf("spec.addresses names source %q, which is none of LoadBalancer, Pool and Node", source)
 		}
 	}
-	for i := range spec.Allowed {
-		field := fmt.Sprintf("spec.addresses.allowed[%d]", i)
-		var a allowance
-		if a.addresses, err = parseRanges(field+".addresses", spec.Allowed[i].Addresses); err != nil {
-			return nil, err
-		}
-		if a.namespaces, err = metav1.LabelSelectorAsSelector(&spec.Allowed[i].Namespaces); err != nil {
-			return nil, fmt.Errorf("%s.namespaces is invalid: %w", field, err)
-		}
-		c.allowed = append(c.allowed, a)
+	if c.allowed, err = parseAllowed("spec.addresses.allowed", spec.Allowed); err != nil {
+		return nil, err
+	}
+	if _, _, err = parseEndpoints(&obj.Spec.Endpoints); err != nil {
+		return nil, err
 	}
 	if c.ports.reserved, err = parsePorts("spec.addresses.reservedPorts", spec.ReservedPorts); err != nil {
 		return nil, err
@@ -85,6 +80,24 @@ func newConfig(obj *v1alpha1.BlixtConfig) (*config, error) {
 		}
 	}
 	return c, nil
+}
+
+// parseAllowed returns an error for the first invalid item of the field.
+func parseAllowed(field string, items []v1alpha1.AllowedAddresses) ([]allowance, error) {
+	var all []allowance
+	for i := range items {
+		var a allowance
+		var err error
+		field := fmt.Sprintf("%s[%d]", field, i)
+		if a.addresses, err = parseRanges(field+".addresses", items[i].Addresses); err != nil {
+			return nil, err
+		}
+		if a.namespaces, err = metav1.LabelSelectorAsSelector(&items[i].Namespaces); err != nil {
+			return nil, fmt.Errorf("%s.namespaces is invalid: %w", field, err)
+		}
+		all = append(all, a)
+	}
+	return all, nil
 }
 
 func (c *config) name() string {

@@ -26,7 +26,7 @@ func common(t *testing.T) testCase { return readCase(t, "testdata/gateway-tcp-ud
 
 func (c *testCase) state() lb.State {
 	translation := gateway.Translate(c.Objects, c.Options)
-	return gateway.Resolve(&translation.Unresolved, gateway.IndexEndpoints(c.Slices), c.Resolve).State
+	return gateway.Resolve(&translation.Unresolved, gateway.IndexEndpoints(c.Slices, nil), c.Resolve).State
 }
 
 // backends returns the backends of a frontend such as 192.0.2.1:80, with their

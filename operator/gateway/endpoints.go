@@ -61,7 +61,7 @@ const (
 // IndexEndpoints returns the endpoints of all Services. It ignores
 // EndpointSlices without the label kubernetes.io/service-name, which names the
 // Service.
-func IndexEndpoints(endpointSlices []discoveryv1.EndpointSlice) Endpoints {
+func IndexEndpoints(endpointSlices []discoveryv1.EndpointSlice, policy *EndpointPolicy) Endpoints {
 	groups := map[types.NamespacedName][]discoveryv1.EndpointSlice{}
 	for _, s := range endpointSlices {
 		if service := s.Labels[discoveryv1.LabelServiceName]; service != "" {
@@ -71,14 +71,14 @@ func IndexEndpoints(endpointSlices []discoveryv1.EndpointSlice) Endpoints {
 	}
 	index := make(Endpoints, len(groups))
 	for service, group := range groups {
-		index[service] = NewServiceEndpoints(group)
+		index[service] = NewServiceEndpoints(group, policy)
 	}
 	return index
 }
 
 // NewServiceEndpoints returns the endpoints of one Service from all its
-// EndpointSlices.
-func NewServiceEndpoints(endpointSlices []discoveryv1.EndpointSlice) ServiceEndpoints {
+// EndpointSlices. It leaves out those that the policy refuses.
+func NewServiceEndpoints(endpointSlices []discoveryv1.EndpointSlice, policy *EndpointPolicy) ServiceEndpoints {
 	type port struct {
 		name     string
 		protocol lb.Protocol
@@ -88,9 +88,11 @@ func NewServiceEndpoints(endpointSlices []discoveryv1.EndpointSlice) ServiceEndp
 	for i := range endpointSlices {
 		s := &endpointSlices[i]
 		if s.AddressType != discoveryv1.AddressTypeIPv4 && s.AddressType != discoveryv1.AddressTypeIPv6 {
+			service.Problems = append(service.Problems, Problem{Object: named("EndpointSlice", s.Namespace, s.Name),
+				Message: fmt.Sprintf("Its endpoints are left out: addressType %s is not supported. Use IPv4 or IPv6.", s.AddressType)})
 			continue
 		}
-		endpoints, problems := endpointsOf(s)
+		endpoints, problems := endpointsOf(s, policy)
 		service.Problems = append(service.Problems, problems...)
 		for _, p := range s.Ports {
 			protocol, ok := protocols[deref(p.Protocol, corev1.ProtocolTCP)]
@@ -120,9 +122,14 @@ func NewServiceEndpoints(endpointSlices []discoveryv1.EndpointSlice) ServiceEndp
 var protocols = map[corev1.Protocol]lb.Protocol{corev1.ProtocolTCP: lb.TCP, corev1.ProtocolUDP: lb.UDP}
 
 // endpointsOf returns the endpoints of a slice, with port 0.
-func endpointsOf(s *discoveryv1.EndpointSlice) (all []Endpoint, problems []Problem) {
+func endpointsOf(s *discoveryv1.EndpointSlice, policy *EndpointPolicy) (all []Endpoint, problems []Problem) {
 	for _, ep := range s.Endpoints {
 		addr, why := backendAddr(ep, s.AddressType == discoveryv1.AddressTypeIPv6)
+		if why == "" {
+			if refused := policy.refuses(s.Namespace, addr); refused != "" {
+				why = fmt.Sprintf("Endpoint %s is left out: %s.", addr, refused)
+			}
+		}
 		if why != "" {
 			problems = append(problems, Problem{Object: named("EndpointSlice", s.Namespace, s.Name), Message: why})
 			continue
@@ -141,16 +148,16 @@ func endpointsOf(s *discoveryv1.EndpointSlice) (all []Endpoint, problems []Probl
 	return all, problems
 }
 
-// readinessOf applies the defaults of absent conditions. An explicit ready
-// outweighs not serving: a Service with publishNotReadyAddresses has such
-// endpoints.
+// readinessOf reads conditions as kube-proxy does. Ready outweighs the others: all
+// endpoints of a Service with publishNotReadyAddresses are ready, also those that
+// terminate or do not serve.
 func readinessOf(c discoveryv1.EndpointConditions) Readiness {
 	serving := deref(c.Serving, true)
 	switch {
-	case deref(c.Terminating, false) && serving:
-		return Leaving
-	case !deref(c.Terminating, false) && deref(c.Ready, serving):
+	case deref(c.Ready, true):
 		return Ready
+	case serving && deref(c.Terminating, false):
+		return Leaving
 	case serving:
 		return Draining
 	}

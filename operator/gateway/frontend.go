@@ -6,6 +6,9 @@ import (
 	"net/netip"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/types"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
@@ -38,9 +41,16 @@ func (l *listener) frontend(key lb.Key) Frontend {
 	}
 	if len(l.attached) > 0 {
 		r := l.attached[0]
-		f.Route = string(r.Kind) + "/" + r.Meta.Namespace + "/" + r.Meta.Name
+		f.Route = routeName(r.Kind, types.NamespacedName{Namespace: r.Meta.Namespace, Name: r.Meta.Name})
 		f.Refs = slices.Clone(r.backends.refs)
 		f.Reject = r.backends.reject
 	}
 	return f
+}
+
+// FrontendName returns the route's name as Frontend.Route has it.
+func (r *RouteStatus) FrontendName() string { return routeName(r.Kind, r.NamespacedName) }
+
+func routeName(kind gwv1.Kind, name types.NamespacedName) string {
+	return string(kind) + "/" + name.String()
 }

@@ -65,7 +65,7 @@ func TestTranslate_Invariants(t *testing.T) {
 func check(t *testing.T, c *testCase) {
 	t.Helper()
 	translation := gateway.Translate(c.Objects, c.Options)
-	endpoints := gateway.IndexEndpoints(c.Slices)
+	endpoints := gateway.IndexEndpoints(c.Slices, nil)
 	resolution := gateway.Resolve(&translation.Unresolved, endpoints, c.Resolve)
 	checkState(t, resolution.State)
 	for i, f := range translation.Frontends {

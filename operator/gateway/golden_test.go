@@ -73,13 +73,14 @@ var usual = []string{
 	"Conflicted=False NoConflicts: No other listener of the Gateway conflicts with it.",
 	"ResolvedRefs=True ResolvedRefs: Every reference of the listener is resolved.",
 	"ResolvedRefs=True ResolvedRefs: Every backendRef leads to a Service.",
+	"blixt.x-k8s.io/EndpointsUsable=True EndpointsUsable: Every Service has a ready endpoint.",
 	"Programmed=Unknown Pending: Waiting for the data plane to report what it serves.",
 }
 
 func render(t *testing.T, c testCase) []byte {
 	t.Helper()
 	translation := c.translate()
-	resolution := gateway.Resolve(&translation.Unresolved, gateway.IndexEndpoints(c.Slices), c.Resolve)
+	resolution := gateway.Resolve(&translation.Unresolved, gateway.IndexEndpoints(c.Slices, c.policy(&translation)), c.Resolve)
 	v := view{Status: viewStatus(t, &translation)}
 	for _, a := range resolution.State.Addresses {
 		kind := "shared with the host"
@@ -129,7 +130,11 @@ func viewStatus(t *testing.T, translation *gateway.Translation) map[string]any {
 	for _, r := range translation.Routes {
 		parents := map[string]any{}
 		for _, p := range r.Status.Parents {
-			parents[viewParent(p.ParentRef)] = viewConditions(t, p.Conditions, "Accepted ResolvedRefs")
+			want := "Accepted ResolvedRefs"
+			if len(p.Conditions) > 2 { // of a cluster with pods
+				want += " " + gateway.RouteConditionEndpointsUsable
+			}
+			parents[viewParent(p.ParentRef)] = viewConditions(t, p.Conditions, want)
 		}
 		v[string(r.Kind)+" "+r.String()] = parents
 	}

@@ -34,7 +34,7 @@ func TestResolve_EndpointChangesKeepTheTranslation(t *testing.T) {
 		for i := range n {
 			c.Slices[0].Endpoints = append(c.Slices[0].Endpoints, discoveryv1.Endpoint{Addresses: []string{fmt.Sprintf("10.0.1.%d", i)}})
 		}
-		endpoints := gateway.IndexEndpoints(c.Slices)
+		endpoints := gateway.IndexEndpoints(c.Slices, nil)
 		got := gateway.Resolve(&translation.Unresolved, endpoints, c.Resolve)
 		fresh := gateway.Translate(c.Objects, c.Options)
 		if diff := cmp.Diff(gateway.Resolve(&fresh.Unresolved, endpoints, c.Resolve), got, exact); diff != "" {
@@ -56,7 +56,7 @@ func TestUpdate_EqualsResolveForEveryCase(t *testing.T) {
 		translation := gateway.Translate(c.Objects, c.Options)
 		r := gateway.Resolve(&translation.Unresolved, nil, c.Resolve)
 		empty := gateway.Resolve(&translation.Unresolved, nil, c.Resolve)
-		endpoints := gateway.IndexEndpoints(c.Slices)
+		endpoints := gateway.IndexEndpoints(c.Slices, nil)
 		got := r.Update(&translation.Unresolved, endpoints, c.Resolve, services(c.Slices)...)
 		if diff := cmp.Diff(gateway.Resolve(&translation.Unresolved, endpoints, c.Resolve), got, exact); diff != "" {
 			t.Errorf("%s: update differs (-resolve +update):\n%s", in, diff)
@@ -69,7 +69,7 @@ func TestUpdate_EqualsResolveForEveryCase(t *testing.T) {
 
 func services(endpointSlices []discoveryv1.EndpointSlice) []types.NamespacedName {
 	var names []types.NamespacedName
-	for service := range gateway.IndexEndpoints(endpointSlices) {
+	for service := range gateway.IndexEndpoints(endpointSlices, nil) {
 		names = append(names, service)
 	}
 	return names
@@ -80,7 +80,7 @@ func services(endpointSlices []discoveryv1.EndpointSlice) []types.NamespacedName
 func TestUpdate_TouchesOnlyFrontendsOfTheService(t *testing.T) {
 	c := common(t)
 	translation := gateway.Translate(c.Objects, c.Options)
-	endpoints := gateway.IndexEndpoints(c.Slices)
+	endpoints := gateway.IndexEndpoints(c.Slices, nil)
 	before := gateway.Resolve(&translation.Unresolved, endpoints, c.Resolve)
 	after := before.Update(&translation.Unresolved, endpoints, c.Resolve, types.NamespacedName{Namespace: "default", Name: "dns"})
 	for i, f := range after.State.Frontends {

@@ -17,6 +17,7 @@ func Translate(objs Objects, o Options) Translation {
 	var t Translation
 	classes, dataplane := findClasses(&objs, o.LastGood)
 	t.Dataplane = dataplane.obj
+	t.Endpoints = joinEndpoints(classes)
 	s := newEnvironment(&o, objs.Namespaces, dataplane)
 	index := t.gateways(&objs, classes, s)
 	sets := t.attachSets(&objs, index, s.namespaces)

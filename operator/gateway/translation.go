@@ -28,6 +28,8 @@ type Translation struct {
 	Dataplane *v1alpha1.BlixtConfig
 	// LastGood is for the next translation.
 	LastGood LastGood
+	// Endpoints joins spec.endpoints of the BlixtConfigs of all classes.
+	Endpoints v1alpha1.Endpoints
 	// Notes are problems for which no status has a place, such as a Gateway
 	// whose GatewayClass does not exist.
 	Notes []Problem

@@ -3,7 +3,6 @@
 package gateway
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
@@ -115,14 +114,13 @@ func (s *shares) fill(out *lb.Frontend, keys map[lb.Key]bool) []Problem {
 			one.endpoints[i].Weight = total / uint64(len(one.best))
 		}
 		for _, b := range one.endpoints {
-			key := lb.Key{Addr: b.Addr.Addr(), Protocol: out.Protocol, Port: b.Addr.Port()}
+			key := keyOf(b.Addr, out.Protocol)
 			if !keys[key] {
 				out.Backends = append(out.Backends, b)
 				continue
 			}
 			out.Reject += b.Weight
-			problems = append(problems, Problem{Object: named("Service", one.ref.Service.Namespace, one.ref.Service.Name),
-				Message: fmt.Sprintf("Endpoint %s is itself a frontend of Blixt. Its share of connections is refused: packets would loop.", key)})
+			problems = append(problems, loopProblem(one.ref.Service, key))
 		}
 	}
 	return problems

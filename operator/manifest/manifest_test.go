@@ -39,7 +39,7 @@ func TestRead_Examples(t *testing.T) {
 		t.Fatal(err)
 	}
 	translation := gateway.Translate(set.Objects, gateway.Options{})
-	r := gateway.Resolve(&translation.Unresolved, gateway.IndexEndpoints(set.EndpointSlices), gateway.ResolveOptions{})
+	r := gateway.Resolve(&translation.Unresolved, gateway.IndexEndpoints(set.EndpointSlices, nil), gateway.ResolveOptions{})
 	if problems := append(translation.Problems(), r.Problems()...); len(problems) > 0 {
 		t.Errorf("problems: %v", problems)
 	}

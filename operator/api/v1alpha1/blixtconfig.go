@@ -48,6 +48,45 @@ type BlixtConfigSpec struct {
 	// +optional
 	// +kubebuilder:default={}
 	Addresses Addresses `json:"addresses,omitzero"`
+
+	// endpoints says which addresses the Services behind Gateways may have as
+	// endpoints. If classes name several BlixtConfigs, the restrictions of each
+	// apply to all, and so do the exceptions.
+	// +optional
+	Endpoints Endpoints `json:"endpoints,omitzero"`
+}
+
+// Endpoints says which addresses Services may have as endpoints. Who may write
+// EndpointSlices may name any address in them. Of what belongs to the cluster, a
+// Service reaches pods of its own namespace alone: never nodes, ClusterIPs, pods of
+// other namespaces, or link-local addresses. Addresses outside the cluster, such as
+// those of databases and virtual machines, are served.
+type Endpoints struct {
+	// strict serves pods of the Service's own namespace alone, and nothing outside
+	// the cluster.
+	// +optional
+	// +kubebuilder:default=false
+	Strict bool `json:"strict,omitempty"`
+
+	// podCIDRs are prefixes in which only addresses of pods of the Service's own
+	// namespace are served, besides spec.podCIDRs of the nodes: where the CNI
+	// assigns pods' addresses itself (10.244.0.0/16), and other networks that
+	// tenants must not reach from nodes. Written as in addresses.pool.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=79
+	// +kubebuilder:validation:items:XValidation:rule="isIP(self) || isCIDR(self) || (self.split('-').size() == 2 && self.split('-').all(a, isIP(a)) && ip(self.split('-')[0]).family() == ip(self.split('-')[1]).family())",message="want an address, a prefix or a range, such as 192.0.2.1, 192.0.2.0/28 or 192.0.2.10-192.0.2.20"
+	// +kubebuilder:validation:items:XValidation:rule="!isCIDR(self) || cidr(self).masked() == cidr(self)",message="the address has bits behind the prefix: write the first address of the prefix, or leave out its length"
+	PodCIDRs []string `json:"podCIDRs,omitempty"`
+
+	// allowed are exceptions: the Services of some namespaces may have these
+	// addresses as endpoints, whatever they belong to. Example: a daemon of the
+	// nodes that is no pod.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	Allowed []AllowedAddresses `json:"allowed,omitempty"`
 }
 
 // Dataplane is what runs on which nodes.
@@ -345,13 +384,13 @@ const (
 	PodTrafficKubeProxy PodTraffic = "KubeProxy"
 )
 
-// AllowedAddresses lets the Gateways of some namespaces request addresses.
+// AllowedAddresses allows some namespaces some addresses.
 type AllowedAddresses struct {
-	// namespaces whose Gateways may request the addresses. Default: all.
+	// namespaces that may have the addresses. Default: all.
 	// +optional
 	Namespaces metav1.LabelSelector `json:"namespaces,omitzero"`
 
-	// addresses that may be requested, written as in pool.
+	// addresses that they may have, written as in pool.
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=8

@@ -28,8 +28,11 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apiextv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -49,6 +52,10 @@ import (
 // batchDelay is how long to wait for further events of a burst. It is part of the
 // time that a change takes to be served.
 const batchDelay = 20 * time.Millisecond
+
+// ConditionDelay is how long the routes of a Service keep what they say of its
+// endpoints. Endpoints come and go all the time, and each status is a write.
+const ConditionDelay = 5 * time.Second
 
 // recheckEvery is how often nodes are judged without an event. Time alone changes
 // the verdict: an agent has sent nothing for too long, a program has drained.
@@ -119,6 +126,16 @@ func stripSchemas(o any) (any, error) {
 	return o, nil
 }
 
+// hasServiceCIDRs reports whether the cluster has the kind: from Kubernetes 1.33 on.
+// Without it, the ClusterIPs of the Services that exist are known.
+func hasServiceCIDRs(m meta.RESTMapper) (bool, error) {
+	_, err := m.RESTMapping(schema.GroupKind{Group: networkingv1.GroupName, Kind: "ServiceCIDR"}, "v1")
+	if err != nil && !meta.IsNoMatchError(err) {
+		return false, fmt.Errorf("find kind ServiceCIDR: %w", err)
+	}
+	return err == nil, nil
+}
+
 // Add adds the operator to a manager that was made with Cache and kube.Scheme.
 func Add(m manager.Manager, o Options) error {
 	if o.Clock == nil {
@@ -144,11 +161,15 @@ func Add(m manager.Manager, o Options) error {
 	if err != nil {
 		return fmt.Errorf("index EndpointSlices: %w", err)
 	}
-	for _, o := range []client.Object{&corev1.Pod{}, &corev1.Service{}, &discoveryv1.EndpointSlice{}} {
-		if err := m.GetCache().IndexField(context.Background(), o, byAddress, addressesOf); err != nil {
-			return fmt.Errorf("index %s: %w", kube.KindOf(o), err)
-		}
+	if p.addressed, err = newAddressIndex(context.Background(), m.GetCache()); err != nil {
+		return err
 	}
+	p.events.addressed = p.addressed
+	serviceCIDRs, err := hasServiceCIDRs(m.GetRESTMapper())
+	if err != nil {
+		return err
+	}
+	p.serviceCIDRs = serviceCIDRs
 	p.controller, err = rtcontroller.NewTyped("blixt", m, rtcontroller.TypedOptions[request]{
 		Reconciler:         reconcile.TypedFunc[request](p.reconcile),
 		RateLimiter:        newBackoff[request](),
@@ -159,10 +180,14 @@ func Add(m manager.Manager, o Options) error {
 	if err != nil {
 		return fmt.Errorf("make controller: %w", err)
 	}
-	for _, o := range []client.Object{
+	watched := []client.Object{
 		&corev1.Service{}, &discoveryv1.EndpointSlice{}, &corev1.Namespace{}, &corev1.Node{}, &corev1.Pod{}, &appsv1.DaemonSet{}, &apiextv1.CustomResourceDefinition{},
 		&corev1.ConfigMap{}, &corev1.Event{},
-	} {
+	}
+	if serviceCIDRs {
+		watched = append(watched, &networkingv1.ServiceCIDR{})
+	}
+	for _, o := range watched {
 		if err := p.controller.Watch(p.source(o)); err != nil {
 			return fmt.Errorf("watch %s: %w", kube.KindOf(o), err)
 		}

@@ -3,13 +3,20 @@
 package controller
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"net/netip"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
 // stripPod returns the transformation of pods in the cache, which has those of the
@@ -56,37 +63,87 @@ func stripContainers(all []corev1.Container) []corev1.Container {
 	return kept
 }
 
-// byAddress indexes objects by the addresses that they have or name.
+// byAddress indexes objects by the addresses that they have or, as EndpointSlices,
+// name.
 const byAddress = "address"
 
+// addressIndex finds objects of the cache by address. It is asked for each endpoint,
+// so it asks the informers' stores themselves.
+type addressIndex struct{ pods, services, endpointSlices toolscache.Indexer }
+
+func newAddressIndex(ctx context.Context, c cache.Cache) (*addressIndex, error) {
+	var failed error
+	index := func(o client.Object) toolscache.Indexer {
+		informer, err := c.GetInformer(ctx, o, cache.BlockUntilSynced(false))
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("watch %T: %w", o, err))
+			return nil
+		}
+		failed = errors.Join(failed, informer.AddIndexers(toolscache.Indexers{byAddress: func(o any) ([]string, error) {
+			return addressesOf(o.(client.Object)), nil
+		}}))
+		return informer.(toolscache.SharedIndexInformer).GetIndexer()
+	}
+	a := &addressIndex{index(&corev1.Pod{}), index(&corev1.Service{}), index(&discoveryv1.EndpointSlice{})}
+	return a, failed
+}
+
+// of returns the objects of a store that have an address.
+func (a *addressIndex) of(store toolscache.Indexer, addr string) []any {
+	found, err := store.ByIndex(byAddress, addr)
+	if err != nil { // there is no such index
+		panic(err)
+	}
+	return found
+}
+
+// Pods and IsService make the index gateway.Occupants.
+func (a *addressIndex) Pods(addr netip.Addr) []gateway.Occupant {
+	var all []gateway.Occupant
+	for _, o := range a.of(a.pods, addr.String()) {
+		all = append(all, gateway.NewOccupant(o.(*corev1.Pod)))
+	}
+	return all
+}
+
+func (a *addressIndex) IsService(addr netip.Addr) bool {
+	return len(a.of(a.services, addr.String())) > 0
+}
+
+// servicesWith returns the Services that have an address among their endpoints.
+func (a *addressIndex) servicesWith(addr string) []types.NamespacedName {
+	var all []types.NamespacedName
+	for _, o := range a.of(a.endpointSlices, addr) {
+		all = append(all, serviceOfSlice(o.(*discoveryv1.EndpointSlice)))
+	}
+	return all
+}
+
+// serviceOfSlice returns the Service whose endpoints a slice has.
+func serviceOfSlice(s *discoveryv1.EndpointSlice) types.NamespacedName {
+	return types.NamespacedName{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}
+}
+
 // addressesOf returns the addresses by which an object is indexed, in the form that
-// netip has for them. Only those are told here that no tenant can give an object:
-// pods get theirs from the kubelet, Services from the API server and from load
-// balancers.
+// netip has for them.
 func addressesOf(object client.Object) []string {
-	var texts []string
+	var all []string
 	switch o := object.(type) {
 	case *corev1.Pod:
-		if o.Status.Phase == corev1.PodSucceeded || o.Status.Phase == corev1.PodFailed {
-			return nil // its address may be another's by now
-		}
-		for _, ip := range o.Status.PodIPs {
-			texts = append(texts, ip.IP)
+		for _, addr := range gateway.PodAddresses(o) {
+			all = append(all, addr.String())
 		}
 	case *corev1.Service:
-		texts = append(texts, o.Spec.ClusterIPs...)
-		for _, ingress := range o.Status.LoadBalancer.Ingress {
-			texts = append(texts, ingress.IP)
+		for _, addr := range gateway.ServiceAddresses(o) {
+			all = append(all, addr.String())
 		}
 	case *discoveryv1.EndpointSlice:
 		for i := range o.Endpoints {
-			texts = append(texts, o.Endpoints[i].Addresses...)
-		}
-	}
-	all := texts[:0:0]
-	for _, text := range texts {
-		if addr, err := netip.ParseAddr(text); err == nil { // not None, nor a name
-			all = append(all, addr.Unmap().String())
+			for _, text := range o.Endpoints[i].Addresses {
+				if addr, err := netip.ParseAddr(text); err == nil { // not a name
+					all = append(all, addr.Unmap().String())
+				}
+			}
 		}
 	}
 	return all

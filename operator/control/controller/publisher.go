@@ -35,8 +35,11 @@ type publisher struct {
 	cache      cache.Cache
 	controller rtcontroller.TypedController[request]
 	events     *events
+	addressed  *addressIndex
 	rollout    *rolloutLoop
 	statuses   *statusWriter
+	// serviceCIDRs: the cluster has objects of that kind.
+	serviceCIDRs bool
 
 	// What passes remember.
 	started   time.Time
@@ -50,6 +53,10 @@ type publisher struct {
 type translated struct {
 	*snapshot
 	gateway.Translation
+	policy *gateway.EndpointPolicy
+	users  *gateway.Users
+	// routes finds a route by the name that frontends have.
+	routes    map[string]routeOf
 	endpoints gateway.Endpoints
 	published published
 	// started is when agents could first connect to this leader.
@@ -79,9 +86,12 @@ func (p *publisher) reconcile(ctx context.Context, r request) (reconcile.Result,
 		}
 	}
 	var err error
-	if r == everything || p.current == nil {
+	switch {
+	case r == everything || p.current == nil:
 		err = p.publishAll(ctx)
-	} else {
+	case r.conditionsOf != types.NamespacedName{}:
+		p.setConditions(r.conditionsOf)
+	default:
 		err = p.publishEndpoints(ctx, r.endpointsOf)
 	}
 	if ctx.Err() == nil {
@@ -103,10 +113,15 @@ func (p *publisher) publishAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t := &translated{snapshot: s, Translation: p.translate(s), started: p.started}
+	cluster := s.cluster(p.ReservedPorts)
+	t := &translated{snapshot: s, Translation: p.translate(s, cluster), started: p.started}
+	t.policy = gateway.NewEndpointPolicy(&t.Translation, cluster, s.objects.Namespaces, p.addressed)
+	t.users = gateway.NewUsers(&t.Translation, t.policy)
 	if t.endpoints, err = p.readAllEndpoints(ctx, t); err != nil {
 		return err
 	}
+	t.SetEndpoints(t.users, t.endpoints)
+	t.routes = t.indexRoutes()
 	previous := published{}
 	if p.current != nil {
 		previous = p.current.published
@@ -132,7 +147,7 @@ func (p *publisher) publishEndpoints(ctx context.Context, service types.Namespac
 	if _, serves := p.current.endpoints[service]; !serves {
 		return nil
 	}
-	found, err := p.readEndpoints(ctx, service)
+	found, err := p.readEndpoints(ctx, service, p.current.policy)
 	if err != nil {
 		return err
 	}
@@ -145,9 +160,18 @@ func (p *publisher) publishEndpoints(ctx context.Context, service types.Namespac
 	return p.mirrorEndpoints(ctx, &t)
 }
 
+// setConditions hands over the statuses of the routes that use a Service.
+func (p *publisher) setConditions(service types.NamespacedName) {
+	for _, name := range p.current.users.Routes(service) {
+		if w, ok := p.current.endpointStatus(name); ok {
+			p.statuses.put(w)
+		}
+	}
+}
+
 // translate returns what to serve.
-func (p *publisher) translate(s *snapshot) gateway.Translation {
-	o := gateway.Options{Cluster: s.cluster(p.ReservedPorts), LastGood: s.lastGood()}
+func (p *publisher) translate(s *snapshot, cluster *gateway.Cluster) gateway.Translation {
+	o := gateway.Options{Cluster: cluster, LastGood: s.lastGood()}
 	if p.current != nil { // it knows what the cache may not have yet
 		o.Incumbents = &p.current.Incumbents
 		maps.Copy(o.LastGood.Gateways, p.current.LastGood.Gateways)

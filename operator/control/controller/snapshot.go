@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -32,6 +33,8 @@ type snapshot struct {
 	warnings []corev1.Event // about Services
 	// proxyMode is kube-proxy's; "": unknown.
 	proxyMode string
+	// serviceCIDRs are the ranges of ClusterIPs, if the cluster tells.
+	serviceCIDRs []netip.Prefix
 }
 
 // managed selects the objects that the operator has made.
@@ -72,6 +75,15 @@ func (p *publisher) readSnapshot(ctx context.Context, k kinds) (*snapshot, error
 		Services: services.Items, Namespaces: namespaces.Items, Configs: configs.Items, GatewayConfigs: gwConfigs.Items,
 	}
 	s.nodes, s.warnings = nodes.Items, events.Items
+	if p.serviceCIDRs {
+		cidrs := &networkingv1.ServiceCIDRList{}
+		if err := p.list(ctx, kinds{}, cidrs); err != nil {
+			return nil, err
+		}
+		for i := range cidrs.Items {
+			s.serviceCIDRs = append(s.serviceCIDRs, prefixes(cidrs.Items[i].Spec.CIDRs)...)
+		}
+	}
 	proxy := &corev1.ConfigMap{}
 	if err := p.client.Get(ctx, gateway.KubeProxy, proxy); client.IgnoreNotFound(err) != nil {
 		return nil, fmt.Errorf("get ConfigMap %s: %w", gateway.KubeProxy, err)
@@ -118,10 +130,12 @@ func referred(routes []gateway.Route) map[types.NamespacedName]bool {
 
 // cluster returns what Translate has to know besides the objects.
 func (s *snapshot) cluster(reserved []gateway.ReservedRange) *gateway.Cluster {
-	k := &gateway.Cluster{Assigned: map[types.NamespacedName]gateway.Assigned{}, ReservedPorts: reserved, ProxyMode: s.proxyMode}
+	k := &gateway.Cluster{
+		Assigned: map[types.NamespacedName]gateway.Assigned{}, ReservedPorts: reserved, ProxyMode: s.proxyMode, ServiceCIDRs: s.serviceCIDRs,
+	}
 	for i := range s.nodes {
 		n := &s.nodes[i]
-		k.Nodes = append(k.Nodes, gateway.Node{Name: n.Name, Addresses: nodeAddresses(n), Labels: n.Labels})
+		k.Nodes = append(k.Nodes, gateway.Node{Name: n.Name, Addresses: nodeAddresses(n), PodCIDRs: prefixes(n.Spec.PodCIDRs), Labels: n.Labels})
 	}
 	for key, gw := range s.gateways {
 		service := s.serviceOf(key)
@@ -171,6 +185,17 @@ func nodeAddresses(n *corev1.Node) []netip.Addr {
 	return all
 }
 
+// prefixes returns those that the texts are: the API server has checked them.
+func prefixes(texts []string) []netip.Prefix {
+	var all []netip.Prefix
+	for _, text := range texts {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
 // readAllEndpoints reads those of the Services that frontends name.
 func (p *publisher) readAllEndpoints(ctx context.Context, t *translated) (gateway.Endpoints, error) {
 	all := gateway.Endpoints{}
@@ -179,7 +204,7 @@ func (p *publisher) readAllEndpoints(ctx context.Context, t *translated) (gatewa
 			if _, known := all[ref.Service]; known {
 				continue
 			}
-			found, err := p.readEndpoints(ctx, ref.Service)
+			found, err := p.readEndpoints(ctx, ref.Service, t.policy)
 			if err != nil {
 				return nil, err
 			}
@@ -190,10 +215,10 @@ func (p *publisher) readAllEndpoints(ctx context.Context, t *translated) (gatewa
 }
 
 // readEndpoints reads those of one Service.
-func (p *publisher) readEndpoints(ctx context.Context, service types.NamespacedName) (gateway.ServiceEndpoints, error) {
+func (p *publisher) readEndpoints(ctx context.Context, service types.NamespacedName, policy *gateway.EndpointPolicy) (gateway.ServiceEndpoints, error) {
 	list := &discoveryv1.EndpointSliceList{}
 	err := p.list(ctx, kinds{}, list, client.InNamespace(service.Namespace), client.MatchingFields{byService: service.Name})
-	return gateway.NewServiceEndpoints(list.Items), err
+	return gateway.NewServiceEndpoints(list.Items, policy), err
 }
 
 // byService indexes EndpointSlices by the name of their Service.

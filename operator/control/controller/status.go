@@ -139,6 +139,36 @@ func (t *translated) routeStatuses() []wantedStatus {
 	return all
 }
 
+// routeOf is a route: its object, and the index of its status in a translation.
+type routeOf struct {
+	object client.Object
+	status int
+}
+
+func (t *translated) indexRoutes() map[string]routeOf {
+	objects := map[objectKey]client.Object{}
+	for _, r := range t.objects.Routes() {
+		objects[keyOf(r.Object)] = r.Object
+	}
+	all := make(map[string]routeOf, len(t.Routes))
+	for i := range t.Routes {
+		r := &t.Routes[i]
+		all[r.FrontendName()] = routeOf{objects[objectKey{string(r.Kind), r.NamespacedName}], i}
+	}
+	return all
+}
+
+// endpointStatus returns the status of a route, by the name that frontends have, as
+// its endpoints are now.
+func (t *translated) endpointStatus(name string) (wantedStatus, bool) {
+	r, ok := t.routes[name]
+	if !ok {
+		return wantedStatus{}, false
+	}
+	status := t.Routes[r.status].WithEndpoints(t.users, t.endpoints)
+	return wantedStatus{object: r.object, change: routeStatus(status.Status.Parents)}, true
+}
+
 // gatewayStatuses returns those of Gateways and ListenerSets, whose conditions
 // Programmed follow the progress of the nodes. Stored are the conditions of each
 // Gateway as they are now.

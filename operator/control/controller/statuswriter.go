@@ -80,6 +80,14 @@ func (w *statusWriter) set(kinds []string, all []wantedStatus) {
 	}
 }
 
+// put replaces the wanted status of one object.
+func (w *statusWriter) put(s wantedStatus) {
+	w.mu.Lock()
+	w.wanted[keyOf(s.object)] = s
+	w.mu.Unlock()
+	w.queue.Add(keyOf(s.object))
+}
+
 // recheck compares an object whose status somebody else has changed with what is
 // wanted.
 func (w *statusWriter) recheck(object client.Object) { w.queue.AddAfter(keyOf(object), batchDelay) }

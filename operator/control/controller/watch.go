@@ -30,9 +30,10 @@ import (
 )
 
 // request is what the publisher is to do: publish everything, or only the
-// endpoints of one Service, so that what happens most costs least. A burst of
-// events leaves one request of a kind.
-type request struct{ endpointsOf types.NamespacedName }
+// endpoints of one Service, so that what happens most costs least. What the routes
+// of that Service say of its endpoints is written later. A burst of events leaves
+// one request of a kind.
+type request struct{ endpointsOf, conditionsOf types.NamespacedName }
 
 var everything = request{}
 
@@ -75,6 +76,7 @@ type events struct {
 	namespace string // the operator's own
 	rollout   *rolloutLoop
 	statuses  *statusWriter
+	addressed *addressIndex
 
 	mu       sync.Mutex
 	referred map[types.NamespacedName]bool
@@ -131,15 +133,21 @@ func (e *events) add(q queue, previous, object client.Object) {
 		if o.Namespace == e.namespace { // an agent, maybe
 			e.rollout.wake()
 		}
+		if holding(previous) != holding(o) {
+			e.recheckEndpoints(q, previous, o)
+		}
 	case *appsv1.DaemonSet, *v1alpha1.NodeDataplane, *bpfmanv1.ClusterBpfApplication, *bpfmanv1.ClusterBpfApplicationState:
 		e.rollout.wake()
 	case *discoveryv1.EndpointSlice:
-		service := types.NamespacedName{Namespace: o.Namespace, Name: o.Labels[discoveryv1.LabelServiceName]}
-		if e.isReferred(service) {
-			q.AddAfter(request{endpointsOf: service}, batchDelay)
+		e.endpointsChanged(q, serviceOfSlice(o))
+		if previous != nil { // the label may name another Service now
+			e.endpointsChanged(q, serviceOfSlice(previous.(*discoveryv1.EndpointSlice)))
 		}
 	case *corev1.Service:
-		publish = e.isReferred(client.ObjectKeyFromObject(o)) || v1alpha1.Managed(o)
+		publish = e.isReferred(client.ObjectKeyFromObject(o)) || v1alpha1.Managed(o) || previous != nil && v1alpha1.Managed(previous)
+		if previous == nil || !slices.Equal(addressesOf(previous), addressesOf(o)) {
+			e.recheckEndpoints(q, previous, o)
+		}
 	case *corev1.Namespace:
 		publish = previous == nil || !maps.Equal(previous.GetLabels(), o.Labels)
 	case *corev1.Node:
@@ -158,6 +166,36 @@ func (e *events) add(q queue, previous, object client.Object) {
 	}
 }
 
+// endpointsChanged queues the work for a Service, if a route names it.
+func (e *events) endpointsChanged(q queue, service types.NamespacedName) {
+	if e.isReferred(service) {
+		q.AddAfter(request{endpointsOf: service}, batchDelay)
+		q.AddAfter(request{conditionsOf: service}, ConditionDelay)
+	}
+}
+
+// recheckEndpoints queues the Services with endpoints at the addresses that an
+// object has or had: whose an address is decides whether it is served.
+func (e *events) recheckEndpoints(q queue, previous, object client.Object) {
+	all := addressesOf(object)
+	if previous != nil {
+		all = append(all, addressesOf(previous)...)
+	}
+	for _, addr := range all {
+		for _, service := range e.addressed.servicesWith(addr) {
+			e.endpointsChanged(q, service)
+		}
+	}
+}
+
+// holding returns what of a pod decides whether it has its addresses.
+func holding(pod client.Object) string {
+	if pod == nil {
+		return ""
+	}
+	return fmt.Sprint(addressesOf(pod), pod.GetDeletionTimestamp() != nil)
+}
+
 // sameButStatus reports whether an update has changed nothing but a status.
 func sameButStatus(previous, object client.Object) bool {
 	return previous.GetGeneration() == object.GetGeneration() && object.GetGeneration() != 0 &&
@@ -171,6 +209,6 @@ func sameNode(a, b *corev1.Node) bool {
 	return maps.Equal(a.Labels, b.Labels) && a.Spec.Unschedulable == b.Spec.Unschedulable && kube.Ready(a) == kube.Ready(b) &&
 		equality.Semantic.DeepEqual(a.Spec.Taints, b.Spec.Taints) &&
 		maps.Equal(rollout.Tunnels(a), rollout.Tunnels(b)) &&
-		equality.Semantic.DeepEqual(a.Status.Addresses, b.Status.Addresses) &&
+		equality.Semantic.DeepEqual(a.Status.Addresses, b.Status.Addresses) && slices.Equal(a.Spec.PodCIDRs, b.Spec.PodCIDRs) &&
 		a.Status.NodeInfo.KernelVersion == b.Status.NodeInfo.KernelVersion
 }

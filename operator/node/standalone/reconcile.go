@@ -39,14 +39,14 @@ func (r *runner) read(n *network) (*desired, error) {
 		LastGood:         r.lastGood,
 	})
 	r.incumbents, r.lastGood = &t.Incumbents, t.LastGood
-	endpoints := gateway.IndexEndpoints(set.EndpointSlices)
+	endpoints := gateway.IndexEndpoints(set.EndpointSlices, nil)
 	res := gateway.Resolve(&t.Unresolved, endpoints, gateway.ResolveOptions{
 		NodeName:      r.NodeName,
 		HostAddresses: own,
 	})
 	return &desired{
 		state:    res.State,
-		problems: slices.Concat(t.Problems(), res.Problems(), unserved(t.Frontends, endpoints)),
+		problems: slices.Concat(t.Problems(), res.Problems(), gateway.Unserved(t.Frontends, endpoints)),
 		ignored:  set.Ignored,
 	}, nil
 }

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
+)
+
+// RouteConditionEndpointsUsable is a condition of routes: whether the Services
+// have endpoints for every frontend, and none that Blixt leaves out. Gateway API's
+// ResolvedRefs is about the Services alone.
+const RouteConditionEndpointsUsable = "blixt.x-k8s.io/EndpointsUsable"
+
+// The reasons of RouteConditionEndpointsUsable.
+const (
+	reasonEndpointsUsable  = "EndpointsUsable"
+	reasonEndpointsRefused = "EndpointsRefused" // some are left out
+	reasonNoReadyEndpoint  = "NoReadyEndpoint"  // connections are refused
+	reasonNotServed        = "NotServed"        // no frontend is the route's
+)
+
+// Users finds the frontends and routes that use a Service's endpoints, so that one
+// Service's change costs nothing for the others. Frontends are indices in
+// Translation.Frontends.
+type Users struct {
+	frontends []Frontend
+	ofService map[types.NamespacedName][]int
+	ofRoute   map[string][]int
+	policy    *EndpointPolicy
+	keys      map[lb.Key]bool
+}
+
+// NewUsers returns those of a translation.
+func NewUsers(t *Translation, policy *EndpointPolicy) *Users {
+	u := &Users{
+		frontends: t.Frontends, ofService: map[types.NamespacedName][]int{}, ofRoute: map[string][]int{},
+		policy: policy, keys: make(map[lb.Key]bool, len(t.Frontends)),
+	}
+	for i := range t.Frontends {
+		f := &t.Frontends[i]
+		u.keys[f.Key] = true
+		if f.Route != "" {
+			u.ofRoute[f.Route] = append(u.ofRoute[f.Route], i)
+		}
+		for j, ref := range f.Refs {
+			if !slices.ContainsFunc(f.Refs[:j], func(r Ref) bool { return r.Service == ref.Service }) {
+				u.ofService[ref.Service] = append(u.ofService[ref.Service], i)
+			}
+		}
+	}
+	return u
+}
+
+// Frontends returns those that use a Service.
+func (u *Users) Frontends(service types.NamespacedName) []int { return u.ofService[service] }
+
+// Routes returns the names of the routes that use a Service, as Frontend.Route has
+// them.
+func (u *Users) Routes(service types.NamespacedName) []string {
+	names := map[string]bool{}
+	for _, i := range u.ofService[service] {
+		names[u.frontends[i].Route] = true
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+// Condition returns RouteConditionEndpointsUsable of a route. Its text does not
+// count what is in order, so that it stays the same while endpoints come and go.
+func (u *Users) Condition(route string, generation int64, e Endpoints) metav1.Condition {
+	var own []Frontend
+	for _, i := range u.ofRoute[route] {
+		own = append(own, u.frontends[i])
+	}
+	if len(own) == 0 {
+		return condition(RouteConditionEndpointsUsable, metav1.ConditionUnknown, reasonNotServed, generation, "No listener serves the route: see Accepted.")
+	}
+	unserved, reason := Unserved(own, e), reasonNoReadyEndpoint
+	if len(unserved) == 0 {
+		reason = reasonEndpointsRefused
+	}
+	all := slices.Concat(unserved, u.refused(own, e))
+	if len(all) == 0 {
+		return condition(RouteConditionEndpointsUsable, metav1.ConditionTrue, reasonEndpointsUsable, generation, "Every Service has a ready endpoint.")
+	}
+	return condition(RouteConditionEndpointsUsable, metav1.ConditionFalse, reason, generation, sample(all))
+}
+
+// sample returns what is wrong in a few sentences.
+func sample(all []Problem) string {
+	const most = 5
+	var words []string
+	for _, p := range all[:min(len(all), most)] {
+		words = append(words, p.Object+": "+p.Message)
+	}
+	if more := len(all) - most; more > 0 {
+		words = append(words, fmt.Sprintf("And %d more.", more))
+	}
+	return strings.Join(words, " ")
+}
+
+// refused returns which endpoints of the frontends' Services get no connections,
+// each once.
+func (u *Users) refused(frontends []Frontend, e Endpoints) []Problem {
+	var all []Problem
+	seen := map[types.NamespacedName]bool{}
+	for i := range frontends {
+		for _, ref := range frontends[i].Refs {
+			if seen[ref.Service] {
+				continue
+			}
+			seen[ref.Service] = true
+			all = append(all, e[ref.Service].Problems...)
+			for _, port := range e[ref.Service].Ports {
+				for _, endpoint := range port.Endpoints {
+					if key := keyOf(endpoint.Addr, port.Protocol); u.isFrontend(key) {
+						all = append(all, loopProblem(ref.Service, key))
+					}
+				}
+			}
+		}
+	}
+	slices.SortFunc(all, Problem.compare)
+	return slices.Compact(all)
+}
+
+// isFrontend reports whether the key is a frontend's on some node.
+func (u *Users) isFrontend(key lb.Key) bool {
+	if u.keys[key] {
+		return true
+	}
+	if u.policy == nil || !u.policy.nodes[key.Addr] {
+		return false
+	}
+	every := netip.IPv4Unspecified()
+	if key.Addr.Is6() {
+		every = netip.IPv6Unspecified()
+	}
+	return u.keys[lb.Key{Addr: every, Protocol: key.Protocol, Port: key.Port}]
+}
+
+func keyOf(addr netip.AddrPort, protocol lb.Protocol) lb.Key {
+	return lb.Key{Addr: addr.Addr(), Protocol: protocol, Port: addr.Port()}
+}
+
+func loopProblem(service types.NamespacedName, key lb.Key) Problem {
+	return Problem{Object: named("Service", service.Namespace, service.Name),
+		Message: fmt.Sprintf("Endpoint %s is itself a frontend of Blixt. Its share of connections is refused: packets would loop.", key)}
+}
+
+// Unserved returns a problem for each Service that has no endpoint for new
+// connections to a frontend. Its share of them is refused.
+func Unserved(frontends []Frontend, e Endpoints) []Problem {
+	lacking := map[types.NamespacedName][]string{} // the frontends of each Service
+	for i := range frontends {
+		f := &frontends[i]
+		for _, ref := range f.Refs {
+			if ref.Weight == 0 || slices.ContainsFunc(e[ref.Service].of(ref.PortName, f.Key), func(e Endpoint) bool { return e.State > Draining }) {
+				continue
+			}
+			if name := f.Key.String(); !slices.Contains(lacking[ref.Service], name) {
+				lacking[ref.Service] = append(lacking[ref.Service], name)
+			}
+		}
+	}
+	var all []Problem
+	for service, names := range lacking {
+		all = append(all, Problem{Object: named("Service", service.Namespace, service.Name), Message: "No endpoint is ready for " + phrase.Sample(names) +
+			": its share of new connections is refused until an EndpointSlice has one, of that family, protocol and port name."})
+	}
+	slices.SortFunc(all, func(a, b Problem) int { return cmp.Compare(a.Object, b.Object) })
+	return all
+}
+
+// SetEndpoints adds RouteConditionEndpointsUsable to the parents of every route.
+func (t *Translation) SetEndpoints(u *Users, e Endpoints) {
+	for i := range t.Routes {
+		t.Routes[i] = t.Routes[i].WithEndpoints(u, e)
+	}
+}
+
+// WithEndpoints returns the status with RouteConditionEndpointsUsable of each
+// parent. The receiver is not modified.
+func (r RouteStatus) WithEndpoints(u *Users, e Endpoints) RouteStatus {
+	r.Status.Parents = slices.Clone(r.Status.Parents)
+	for i := range r.Status.Parents {
+		p := &r.Status.Parents[i]
+		now := u.Condition(r.FrontendName(), p.Conditions[0].ObservedGeneration, e)
+		others := slices.DeleteFunc(slices.Clone(p.Conditions), func(c metav1.Condition) bool { return c.Type == now.Type })
+		p.Conditions = append(others, now)
+	}
+	return r
+}
