@@ -52,6 +52,17 @@ func (s Sum) Bytes() []byte {
 	return text
 }
 
+// SumFromBytes is the reverse of Bytes. It returns false for anything but 32 bytes.
+func SumFromBytes(text []byte) (s Sum, ok bool) {
+	if len(text) != 8*len(s) {
+		return s, false
+	}
+	for i := range s {
+		s[i] = binary.LittleEndian.Uint64(text[8*i:])
+	}
+	return s, true
+}
+
 // Short returns 64 bits that stand for the sum. They are not zero for the empty
 // set.
 func (s Sum) Short() uint64 {

@@ -4,15 +4,17 @@ package fleet
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"maps"
+	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -45,22 +47,29 @@ func TestMain(m *testing.M) {
 }
 
 // manyAgents are simulated agents: each has a connection, reads what it
-// receives, and at once reports that its maps hold it.
+// receives, and at once reports that its maps hold it. Like real ones, they all
+// come at once, from one address, and try again.
 func manyAgents(address, dir string, n int) error {
 	failed := make(chan error, n)
 	for i := range n {
-		go func() { failed <- oneAgent(address, dir, i+1) }()
+		go func() {
+			name := fmt.Sprintf("n%d", i+1)
+			file := filepath.Join(dir, name)
+			if err := os.WriteFile(file, []byte(name+"/agent"), 0o600); err != nil {
+				failed <- err
+				return
+			}
+			for wait := 100 * time.Millisecond; ; wait = min(2*wait, 3*time.Second) {
+				_ = oneAgent(address, dir, name)
+				time.Sleep(rand.N(wait) + wait/2)
+			}
+		}()
 	}
 	return <-failed
 }
 
-func oneAgent(address, dir string, i int) error {
-	name := fmt.Sprintf("n%d", i)
-	file := filepath.Join(dir, name)
-	if err := os.WriteFile(file, []byte(name+"/agent"), 0o600); err != nil {
-		return err
-	}
-	conn, err := agent.Dial(agent.Options{Operator: host + ":0", TokenFile: file, CAFile: filepath.Join(dir, "ca.crt")}, address)
+func oneAgent(address, dir, name string) error {
+	conn, err := agent.Dial(agent.Options{Operator: host + ":0", TokenFile: filepath.Join(dir, name), CAFile: filepath.Join(dir, "ca.crt")}, address)
 	if err != nil {
 		return err
 	}
@@ -102,39 +111,9 @@ func oneAgent(address, dir string, i int) error {
 func BenchmarkFleet(b *testing.B) {
 	const agents, services, each = 1000, 100, 100
 	o := newOperator(b, "", nil)
-	var nodes []Node
-	for i := range agents {
-		nodes = append(nodes, Node{Name: fmt.Sprintf("n%d", i+1)})
-	}
-	o.SetNodes(nodes)
 	s := manyServices(services, each)
-	dir := b.TempDir()
-	write(b, filepath.Join(dir, "ca.crt"), o.certificates.Load().Bundle())
 	before := memoryInUse()
-	c := exec.Command("/proc/self/exe")
-	c.Env = append(os.Environ(), agentsOf+"="+o.address, agentsDir+"="+dir, fmt.Sprintf("%s=%d", agentCount, agents))
-	c.Stderr = os.Stderr
-	if err := c.Start(); err != nil {
-		b.Fatal(err)
-	}
-	defer sync.OnceFunc(func() {
-		_ = c.Process.Kill()
-		_ = c.Wait()
-	})()
-	reached := func(version uint64) {
-		eventually(b, func() string {
-			n := 0
-			for _, r := range o.Reports() {
-				if r.Connected && r.Version.Sequence >= version {
-					n++
-				}
-			}
-			if n < agents {
-				return fmt.Sprintf("%d of %d agents have version %d", n, agents, version)
-			}
-			return ""
-		})
-	}
+	reached := runAgents(b, o, agents)
 	began := time.Now()
 	reached(0)
 	connected := time.Since(began)
@@ -156,6 +135,66 @@ func BenchmarkFleet(b *testing.B) {
 	b.ReportMetric(connected.Seconds(), "s-to-connect")
 	b.ReportMetric(everything.Seconds(), "s-to-everything")
 	b.ReportMetric(float64(len(encoded(b, s)))/1e3, "kB/complete")
+}
+
+// runAgents runs agents in a process of their own. It returns a function that waits
+// until all are connected and have a version.
+func runAgents(t testing.TB, o *operator, agents int) (reached func(version uint64)) {
+	t.Helper()
+	var nodes []Node
+	for i := range agents {
+		nodes = append(nodes, Node{Name: fmt.Sprintf("n%d", i+1)})
+	}
+	o.SetNodes(nodes)
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "ca.crt"), o.certificates.Load().Bundle())
+	c := exec.Command("/proc/self/exe")
+	c.Env = append(os.Environ(), agentsOf+"="+o.address, agentsDir+"="+dir, fmt.Sprintf("%s=%d", agentCount, agents))
+	c.Stderr = os.Stderr
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = c.Process.Kill()
+		_ = c.Wait()
+	})
+	return func(version uint64) {
+		eventually(t, func() string {
+			n := 0
+			for _, r := range o.Reports() {
+				if r.Connected && r.Version.Sequence >= version {
+					n++
+				}
+			}
+			if n < agents {
+				return fmt.Sprintf("%d of %d agents have version %d", n, agents, version)
+			}
+			return ""
+		})
+	}
+}
+
+var allAgents = flag.Int("agents", 300, "how many agents come at once")
+
+// After a change of leader all agents come at once, from one address where there is
+// a NAT, and slow strangers are there already. All agents get in.
+func TestAllAgentsComeAtOnce(t *testing.T) {
+	o := newOperator(t, "", nil)
+	for range maxPeerPending {
+		c, err := net.Dial("tcp", o.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	authenticate := o.o.Authenticate
+	o.o.Authenticate = func(ctx context.Context, token string) (Identity, error) {
+		time.Sleep(5 * time.Millisecond) // an API server
+		return authenticate(ctx, token)
+	}
+	began := time.Now()
+	runAgents(t, o, *allAgents)(o.Publish(web(10)).Sequence)
+	t.Logf("%d agents are there after %v; %d times there were too many", *allAgents, time.Since(began), o.refusedFor(ReasonCrowded))
 }
 
 // manyServices is a snapshot with one frontend for each of several Services.

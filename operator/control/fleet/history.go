@@ -2,7 +2,11 @@
 
 package fleet
 
-import "github.com/kubernetes-sigs/blixt/operator/lb"
+import (
+	"sync"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
 
 // historyLimit is how many versions an agent may miss and still get only the
 // changes. Of each version, only the names of what changed are kept.
@@ -12,15 +16,18 @@ const historyLimit = 1024
 type history struct {
 	version lb.Version // sequence 0: nothing was published yet
 	state   *indexedSnapshot
+	sum     lb.Sum // of state
 	// changes are those of the newest versions, the newest last.
 	changes []change
-	// encoded are the updates to the newest version, by the sequence from which
-	// they start, 0 for complete ones. All agents share them.
-	encoded map[uint64][]byte
+	// sums has the sequences of the newest versions, by their sums.
+	sums map[lb.Sum]uint64
+	// updates are those to the newest version, by the sequence from which they
+	// start, 0 for complete ones. All agents share them.
+	updates map[uint64]*update
 }
 
 func newHistory(epoch uint64) history {
-	return history{version: lb.Version{Epoch: epoch}, state: &indexedSnapshot{}}
+	return history{version: lb.Version{Epoch: epoch}, state: &indexedSnapshot{}, sums: map[lb.Sum]uint64{}}
 }
 
 // publish makes s the newest state. It returns false if s equals the newest
@@ -30,38 +37,60 @@ func (h *history) publish(s *indexedSnapshot) bool {
 	if h.version.Sequence > 0 && c.empty() {
 		return false
 	}
+	h.add(s, c, newSum(h.sum, h.state, s, c))
+	return true
+}
+
+// add makes s the newest state, given what differs from the one before, and its
+// sum.
+func (h *history) add(s *indexedSnapshot, c change, sum lb.Sum) {
 	h.version.Sequence++
-	h.state, h.encoded = s, map[uint64][]byte{}
+	h.state, h.sum, h.updates = s, sum, map[uint64]*update{}
 	h.changes = append(h.changes, c)
+	h.sums[sum] = h.version.Sequence
 	if len(h.changes) > historyLimit {
 		h.changes = append(h.changes[:0:0], h.changes[historyLimit/4:]...)
+		for sum, sequence := range h.sums {
+			if sequence+uint64(len(h.changes)) < h.version.Sequence {
+				delete(h.sums, sum)
+			}
+		}
 	}
-	return true
 }
 
 // since returns the update from base to the newest version: the changes, or
 // everything if base is nil, of another epoch or too old.
-func (h *history) since(base *lb.Version) ([]byte, error) {
-	c := newChange()
-	if missed, ok := h.missed(base); ok {
-		for _, m := range missed {
-			c.add(m)
-		}
-	} else {
-		base, c = nil, h.state.everything()
+func (h *history) since(base *lb.Version) *update {
+	missed, known := h.missed(base)
+	if !known {
+		base = nil
 	}
 	from := uint64(0)
 	if base != nil {
 		from = base.Sequence
 	}
-	if data, ok := h.encoded[from]; ok {
-		return data, nil
+	u := h.updates[from]
+	if u == nil {
+		u = &update{kind: "complete", base: base, version: h.version, state: h.state}
+		if known {
+			u.kind, u.change = "changes", newChange()
+			for _, m := range missed {
+				u.change.add(m)
+			}
+		}
+		h.updates[from] = u
 	}
-	data, err := encode(base, h.version, h.state, c)
-	if err == nil {
-		h.encoded[from] = data
+	return u
+}
+
+// renumber returns the update that gives what an agent holds of another leader the
+// number that it has here, or nil if it has none: the agent holds something else.
+func (h *history) renumber(held lb.Version, sum lb.Sum) *update {
+	sequence, ok := h.sums[sum]
+	if !ok || held.Epoch == h.version.Epoch {
+		return nil
 	}
-	return data, err
+	return &update{kind: "renumbered", base: &held, version: lb.Version{Epoch: h.version.Epoch, Sequence: sequence}}
 }
 
 // missed returns the changes since base, and false if not all of them are
@@ -75,4 +104,29 @@ func (h *history) missed(base *lb.Version) ([]change, bool) {
 		return nil, false
 	}
 	return h.changes[uint64(len(h.changes))-n:], true
+}
+
+// update leads an agent from one version to another. It is encoded once, by the
+// first session that sends it, without the server's mutex.
+type update struct {
+	kind    string
+	base    *lb.Version // nil: the agent has nothing yet
+	version lb.Version
+	state   *indexedSnapshot // at version
+	change  change           // since base
+
+	once sync.Once
+	data []byte
+	err  error
+}
+
+func (u *update) encoded() ([]byte, error) {
+	u.once.Do(func() {
+		if u.base == nil {
+			u.change = u.state.everything()
+		}
+		u.data, u.err = encode(u.base, u.version, u.state, u.change)
+		u.state, u.change = nil, change{}
+	})
+	return u.data, u.err
 }

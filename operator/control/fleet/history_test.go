@@ -119,7 +119,7 @@ func TestChangesLeadToTheSame(t *testing.T) {
 			if r.IntN(3) > 0 {
 				continue
 			}
-			data, err := h.since(m.Version)
+			data, err := h.since(m.Version).encoded()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -152,7 +152,7 @@ func TestWhatAnUpdateSays(t *testing.T) {
 		other.Endpoints[name] = web(3).Endpoints[name]
 	}
 	h.publish(indexSnapshot(other))
-	data, err := h.since(&lb.Version{Epoch: 1, Sequence: 1})
+	data, err := h.since(&lb.Version{Epoch: 1, Sequence: 1}).encoded()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +227,7 @@ func encoded(t testing.TB, s Snapshot) []byte {
 	t.Helper()
 	h := newHistory(1)
 	h.publish(indexSnapshot(s))
-	data, err := h.since(nil)
+	data, err := h.since(nil).encoded()
 	if err != nil {
 		t.Fatal(err)
 	}

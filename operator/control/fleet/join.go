@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
@@ -25,18 +26,21 @@ func (s *Server) authenticate(ctx context.Context) (Identity, error) {
 	if token == "" {
 		return Identity{}, refused(ReasonNoToken, "there is no token")
 	}
+	if why := s.refusedTokens.get(token); why != nil {
+		return Identity{}, why
+	}
 	ctx, cancel := context.WithTimeout(ctx, handshake)
 	defer cancel()
-	select {
-	case s.reviews <- struct{}{}:
-		defer func() { <-s.reviews }()
-	case <-ctx.Done():
+	release, err := s.reviews.acquire(ctx, connOf(ctx).peer)
+	if err != nil {
 		return Identity{}, refused(ReasonUnauthorizable, "too many tokens are being checked")
 	}
+	defer release()
 	id, err := s.o.Authenticate(ctx, token)
-	if _, is := errors.AsType[*RefusedError](err); err != nil && !is {
-		s.o.Log.Error("authenticate agent", "peer", peerHost(ctx), "error", err)
-		err = refused(ReasonUnauthorizable, "the token could not be checked")
+	if why, is := errors.AsType[*RefusedError](err); is {
+		s.refusedTokens.add(token, why)
+	} else if err != nil {
+		err = &RefusedError{Reason: ReasonUnauthorizable, Message: "the token could not be checked", cause: err}
 	}
 	return id, err
 }
@@ -66,6 +70,9 @@ func (s *Server) join(c *session, id Identity, hello *wire.Hello) error {
 	// published one.
 	c.maxSequence = s.history.version.Sequence
 	c.got = wire.DecodeVersion(hello.Got)
+	if sum, ok := lb.SumFromBytes(hello.GotSum); ok {
+		c.gotSum = &sum
+	}
 	if err := s.checkAck(c, hello.Status.Holds); err != nil {
 		return err
 	}
@@ -77,6 +84,10 @@ func (s *Server) join(c *session, id Identity, hello *wire.Hello) error {
 		old.end(refused(ReasonReplaced, fmt.Sprintf("another stream of application %s on node %s has begun", c.application, c.node)))
 	}
 	s.sessions[c.member] = c
+	if s.limits[c.member] == nil {
+		s.limits[c.member] = rate.NewLimiter(costsPerSecond, maxCosts)
+	}
+	c.limit = s.limits[c.member]
 	r := &lb.Report{Node: c.node, Application: c.application, Pod: c.pod, Connected: true, Kernel: clip(hello.Kernel), Layout: int(hello.Layout)}
 	readStatus(r, hello.Status, s.o.Clock(), s.reports[c.member])
 	s.reports[c.member] = r

@@ -3,16 +3,14 @@
 package fleet
 
 import (
-	"context"
 	"errors"
 	"log/slog"
-	"net"
+	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
 
@@ -34,15 +32,17 @@ const (
 	ReasonProtocol       Reason = "protocol"       // a message was missing or unexpected
 	ReasonReplaced       Reason = "replaced"       // another stream of the same node and application began
 	ReasonUnauthorizable Reason = "unauthorizable" // the token could not be checked
+	ReasonCrowded        Reason = "crowded"        // the peer, or all, had too many connections without an agent
 )
 
 var reasons = []Reason{ReasonNoToken, ReasonToken, ReasonExpired, ReasonAudience, ReasonAccount, ReasonUnbound, ReasonNode,
-	ReasonUnknownNode, ReasonApplication, ReasonFalseAck, ReasonProtocol, ReasonReplaced, ReasonUnauthorizable}
+	ReasonUnknownNode, ReasonApplication, ReasonFalseAck, ReasonProtocol, ReasonReplaced, ReasonUnauthorizable, ReasonCrowded}
 
 // RefusedError means that an agent is refused. The agent gets the message.
 type RefusedError struct {
 	Reason  Reason
 	Message string
+	cause   error // is logged, and not sent
 }
 
 func (e *RefusedError) Error() string { return e.Message }
@@ -63,11 +63,14 @@ func (e *RefusedError) GRPCStatus() *status.Status {
 	return status.New(code, e.Message)
 }
 
-func refused(r Reason, message string) error { return &RefusedError{r, message} }
+func refused(r Reason, message string) error { return &RefusedError{Reason: r, Message: message} }
 
 // logInterval is the minimum interval between log lines about one peer for one
-// reason.
-const logInterval = time.Minute
+// reason. Of one interval, no more than maxLogged lines are logged.
+const (
+	logInterval = time.Minute
+	maxLogged   = 256
+)
 
 // refusals counts all refusals, and logs those of each peer once per
 // logInterval.
@@ -81,7 +84,7 @@ type refusals struct {
 }
 
 type peerReason struct {
-	peer   string
+	peer   netip.Prefix
 	reason Reason
 }
 
@@ -97,45 +100,39 @@ func newRefusals(r prometheus.Registerer, log *slog.Logger, clock func() time.Ti
 }
 
 // record counts err if it is a refusal.
-func (r *refusals) record(ctx context.Context, err error) {
+func (r *refusals) record(peer netip.Prefix, err error) {
 	why, ok := errors.AsType[*RefusedError](err)
 	if !ok {
 		return
 	}
 	r.total.WithLabelValues(string(why.Reason)).Inc()
-	p := peerReason{peerHost(ctx), why.Reason}
-	if r.shouldLog(p) {
-		r.log.Warn("agent refused", "peer", p.peer, "reason", why.Reason, "message", why.Message)
+	if !r.shouldLog(peerReason{peer, why.Reason}) {
+		return
 	}
+	log := r.log
+	if why.cause != nil {
+		log = log.With("error", why.cause)
+	}
+	log.Warn("agent refused", "peer", peer, "reason", why.Reason, "message", why.Message)
 }
 
-// shouldLog reports whether to log this refusal. It drops expired entries, so
-// that it holds no more than the peers of one logInterval.
+// shouldLog reports whether to log this refusal.
 func (r *refusals) shouldLog(p peerReason) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.clock()
-	if at, ok := r.logged[p]; ok && now.Sub(at) < logInterval {
+	recent := func(at time.Time) bool { return now.Sub(at) >= 0 && now.Sub(at) < logInterval }
+	if at, ok := r.logged[p]; ok && recent(at) {
 		return false
 	}
 	for old, at := range r.logged {
-		if now.Sub(at) >= logInterval {
+		if !recent(at) {
 			delete(r.logged, old)
 		}
 	}
+	if len(r.logged) >= maxLogged {
+		return false
+	}
 	r.logged[p] = now
 	return true
-}
-
-// peerHost returns the address of the peer, without its port.
-func peerHost(ctx context.Context) string {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return "unknown"
-	}
-	host, _, err := net.SplitHostPort(p.Addr.String())
-	if err != nil {
-		return p.Addr.String()
-	}
-	return host
 }

@@ -4,6 +4,7 @@ package fleet
 
 import (
 	"cmp"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -22,7 +23,7 @@ func readStatus(r *lb.Report, st *wire.Status, now time.Time, old *lb.Report) {
 		r.AckedAt = old.AckedAt
 	}
 	r.StateHash = clip(st.StateHash)
-	r.Frontends, r.Backends, r.Flows = int(st.Frontends), int(st.Backends), st.Flows
+	r.Frontends, r.Backends, r.Flows = count(uint64(st.Frontends)), count(uint64(st.Backends)), min(st.Flows, math.MaxInt64)
 	r.Draining, r.SNAT = st.Draining, lb.PortRange{First: uint16(st.Snat.GetMin()), Last: uint16(st.Snat.GetMax())}
 	ago := func(age uint64) time.Time {
 		return now.Add(-time.Duration(min(age, uint64(maxAge/time.Millisecond))) * time.Millisecond)
@@ -34,13 +35,13 @@ func readStatus(r *lb.Report, st *wire.Status, now time.Time, old *lb.Report) {
 	r.HeartbeatLost, r.Error, r.Drift = st.HeartbeatLost, clip(st.Error), clip(st.Drift)
 	r.TableFull = nil
 	if f := st.TableFull; f != nil {
-		r.TableFull = &lb.TableFullError{Table: clip(f.Table), Size: int(f.Size), Needed: int(f.Needed), Largest: int(f.Largest)}
+		r.TableFull = &lb.TableFullError{Table: clip(f.Table), Size: count(f.Size), Needed: count(f.Needed), Largest: count(f.Largest)}
 	}
 	r.HostListens = readKeys(st.HostListens)
 	r.Tables = make(map[string]lb.Use, len(st.Tables))
 	for name, use := range st.Tables {
 		if len(r.Tables) < maxTables {
-			r.Tables[clip(name)] = lb.Use{Used: int(use.GetUsed()), Size: int(use.GetSize())}
+			r.Tables[clip(name)] = lb.Use{Used: count(use.GetUsed()), Size: count(use.GetSize())}
 		}
 	}
 }
@@ -57,6 +58,10 @@ func readKeys(list []*wire.Key) (keys []lb.Key) {
 	slices.SortFunc(keys, lb.Key.Compare)
 	return slices.Compact(keys)
 }
+
+// count is a number of things as a status can have it: the API server would refuse
+// one that is too large, or negative.
+func count(n uint64) int { return int(min(n, math.MaxInt32)) }
 
 // Limits of what is stored of a status.
 const (

@@ -17,16 +17,21 @@ const partSize = 256 << 10
 // agent applies one version, newer versions become a single update.
 func (s *Server) send(ctx context.Context, c *session, stream wire.Fleet_ServeServer) error {
 	for {
-		config, update, err := s.next(c)
-		if err != nil {
-			return err
+		config, next := s.next(c)
+		var data []byte
+		if next != nil {
+			var err error
+			if data, err = next.encoded(); err != nil {
+				return err
+			}
+			s.updates.WithLabelValues(next.kind).Inc()
 		}
 		if config != nil {
 			if err := stream.Send(&wire.OperatorMessage{Message: &wire.OperatorMessage_Config{Config: config}}); err != nil {
 				return err
 			}
 		}
-		for rest := update; len(rest) > 0; {
+		for rest := data; len(rest) > 0; {
 			part := &wire.Part{Data: rest[:min(partSize, len(rest))]}
 			rest = rest[len(part.Data):]
 			part.Last = len(rest) == 0
@@ -44,29 +49,29 @@ func (s *Server) send(ctx context.Context, c *session, stream wire.Fleet_ServeSe
 
 // next returns the config and the update to send to an agent now, nil for each
 // that it does not need.
-func (s *Server) next(c *session) (config *wire.Config, update []byte, err error) {
+func (s *Server) next(c *session) (config *wire.Config, next *update) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sessions[c.member] != c || s.checkMember(c.member) != nil {
-		return nil, nil, nil // it is about to end
+		return nil, nil // it is about to end
 	}
 	if now := encodeConfig(s.nodes[c.node], s.settings[c.application], len(s.nodes) == 1, s.seed); !proto.Equal(c.config, now) {
 		c.config, config = now, now
 	}
 	newest := s.history.version
 	if newest.Sequence == 0 || c.sent > 0 || c.got != nil && *c.got == newest {
-		return config, nil, nil
+		return config, nil
 	}
-	kind := "complete"
-	if _, known := s.history.missed(c.got); known {
-		kind = "changes"
+	if c.got != nil && c.gotSum != nil {
+		next = s.history.renumber(*c.got, *c.gotSum)
+		c.gotSum = nil
 	}
-	if update, err = s.history.since(c.got); err != nil {
-		return nil, nil, err
+	if next == nil {
+		next = s.history.since(c.got)
 	}
-	s.updates.WithLabelValues(kind).Inc()
-	c.sent, c.maxSequence = newest.Sequence, newest.Sequence
-	return config, update, nil
+	c.sent = next.version.Sequence
+	c.maxSequence = max(c.maxSequence, c.sent)
+	return config, next
 }
 
 func encodeConfig(n Node, s Settings, alone bool, seed *uint64) *wire.Config {

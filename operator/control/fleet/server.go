@@ -14,10 +14,12 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
@@ -76,8 +78,11 @@ type Server struct {
 	refusals *refusals
 	updates  *prometheus.CounterVec
 
-	changed chan struct{}
-	reviews chan struct{} // an element for each token that is being checked
+	changed       chan struct{}
+	reviews       *reviews
+	refusedTokens *refusedTokens
+
+	publishing sync.Mutex // held while a snapshot is compared: see Publish
 
 	mu       sync.Mutex // of all below
 	leading  bool
@@ -89,6 +94,7 @@ type Server struct {
 	// stays.
 	sessions map[member]*session
 	reports  map[member]*lb.Report
+	limits   map[member]*rate.Limiter
 }
 
 // member identifies an agent: that of an application on a node.
@@ -109,11 +115,12 @@ func NewServer(o ServerOptions) *Server {
 		o.MaxAge = time.Hour
 	}
 	s := &Server{
-		o: o, refusals: newRefusals(o.Registerer, o.Log, o.Clock), changed: make(chan struct{}, 1), reviews: make(chan struct{}, maxReviews),
+		o: o, refusals: newRefusals(o.Registerer, o.Log, o.Clock), changed: make(chan struct{}, 1), reviews: newReviews(), refusedTokens: newRefusedTokens(o.Clock),
 		nodes: map[string]Node{}, settings: map[string]Settings{}, sessions: map[member]*session{}, reports: map[member]*lb.Report{},
+		limits: map[member]*rate.Limiter{},
 	}
 	s.updates = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "blixt_fleet_updates_total", Help: "Updates sent to agents: complete ones, and changes.",
+		Name: "blixt_fleet_updates_total", Help: "Updates sent to agents: complete ones, changes, and new numbers for what they hold of another leader.",
 	}, []string{"kind"})
 	connected := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "blixt_fleet_agents", Help: "Agents that are connected.",
@@ -140,34 +147,61 @@ func (s *Server) Lead(epoch uint64) {
 // version, or the last one if nothing has changed. In a server that does not
 // lead, it does nothing and returns the zero Version.
 func (s *Server) Publish(snapshot Snapshot) lb.Version {
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
 	state := indexSnapshot(snapshot)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.leading && s.history.publish(state) {
-		s.wakeAll()
+	leading, old, sum, epoch := s.leading, s.history.state, s.history.sum, s.history.version.Epoch
+	s.mu.Unlock()
+	if !leading {
+		return lb.Version{}
 	}
+	c := differences(old, state) // without the mutex: agents do not wait
+	sum = newSum(sum, old, state, c)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.history.version.Epoch != epoch: // Lead was called
+		s.history.publish(state)
+	case s.history.version.Sequence > 0 && c.empty():
+		return s.history.version
+	default:
+		s.history.add(state, c, sum)
+	}
+	s.wake(func(*session) bool { return true })
 	return s.history.version
 }
 
 // SetNodes sets the nodes whose agents are accepted. The sessions of other
 // nodes' agents are ended.
 func (s *Server) SetNodes(nodes []Node) {
+	now := make(map[string]Node, len(nodes))
+	for _, n := range nodes {
+		now[n.Name] = n
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.nodes = make(map[string]Node, len(nodes))
-	for _, n := range nodes {
-		s.nodes[n.Name] = n
-	}
+	old := s.nodes
+	s.nodes = now
 	s.endUnknown()
-	s.wakeAll()
+	alone := len(old) == 1 != (len(now) == 1)
+	s.wake(func(c *session) bool {
+		a, b := old[c.node], now[c.node]
+		return alone || a.Zone != b.Zone || !slices.Equal(a.Addresses, b.Addresses)
+	})
 }
 
 // SetSettings adds an application, or changes its settings.
 func (s *Server) SetSettings(application string, settings Settings) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	old := s.settings[application]
 	s.settings[application] = settings
-	s.wakeAll()
+	s.wake(func(c *session) bool {
+		before, known := old.Drain[c.node]
+		drain, knows := settings.Drain[c.node]
+		return c.application == application && (old.SNAT != settings.SNAT || known != knows || before != drain)
+	})
 }
 
 // SetSeed sets the seed of all agents. Until then each continues with the one that
@@ -177,7 +211,7 @@ func (s *Server) SetSeed(seed uint64) {
 	defer s.mu.Unlock()
 	if s.seed == nil || *s.seed != seed {
 		s.seed = &seed
-		s.wakeAll()
+		s.wake(func(*session) bool { return true })
 	}
 }
 
@@ -201,6 +235,11 @@ func (s *Server) endUnknown() {
 			s.notify()
 		}
 	}
+	for m := range s.limits {
+		if s.reports[m] == nil {
+			delete(s.limits, m)
+		}
+	}
 }
 
 // checkMember returns an error if the node or the application of an agent is
@@ -221,19 +260,20 @@ func (s *Server) endAll(err error) {
 	}
 }
 
-func (s *Server) wakeAll() {
+// wake has sessions look for something to send.
+func (s *Server) wake(which func(*session) bool) {
 	for _, c := range s.sessions {
-		c.wakeUp()
+		if which(c) {
+			c.wakeUp()
+		}
 	}
 }
 
-// Limits of the resources that an agent, or a peer that is not authenticated
-// yet, can take.
+// Limits of the resources that an agent can take.
 const (
 	maxAgentMessage = 64 << 10
+	maxHeaders      = 16 << 10 // a token has about one KiB
 	buffers         = 4 << 10
-	handshake       = 10 * time.Second
-	maxReviews      = 32
 )
 
 // Serve serves agents until ctx ends.
@@ -241,19 +281,20 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	config := s.o.TLS.Clone()
 	config.MinVersion = tls.VersionTLS13
 	g := grpc.NewServer(
-		grpc.Creds(credentials.NewTLS(config)),
-		grpc.KeepaliveParams(keepalive.ServerParameters{
-			Time: wire.PingEvery, Timeout: wire.PingTimeout, MaxConnectionAge: s.o.MaxAge, MaxConnectionAgeGrace: time.Second,
-		}),
+		grpc.Creds(tracked{credentials.NewTLS(config)}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: wire.PingEvery, Timeout: wire.PingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: wire.PingEvery / 2, PermitWithoutStream: true}),
-		grpc.ConnectionTimeout(handshake), grpc.MaxConcurrentStreams(2), grpc.MaxRecvMsgSize(maxAgentMessage),
+		grpc.ConnectionTimeout(handshake), grpc.MaxConcurrentStreams(1), grpc.MaxRecvMsgSize(maxAgentMessage), grpc.MaxHeaderListSize(maxHeaders),
 		// With gRPC's default buffers, a thousand agents would take 64 MB.
 		grpc.ReadBufferSize(buffers), grpc.WriteBufferSize(buffers),
 	)
 	wire.RegisterFleetServer(g, service{s: s})
 	stop := context.AfterFunc(ctx, g.Stop)
 	defer stop()
-	if err := g.Serve(l); err != nil && ctx.Err() == nil {
+	limited := newListener(l, func(peer netip.Prefix) {
+		s.refusals.record(peer, refused(ReasonCrowded, "there are too many connections on which no agent has joined yet"))
+	})
+	if err := g.Serve(limited); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("serve agents: %w", err)
 	}
 	return nil
@@ -266,7 +307,10 @@ type service struct {
 }
 
 func (v service) Serve(stream wire.Fleet_ServeServer) error {
+	c := connOf(stream.Context())
 	err := v.s.serve(stream)
-	v.s.refusals.record(stream.Context(), err)
+	v.s.refusals.record(c.peer, err)
+	// An agent makes a connection for each stream.
+	time.AfterFunc(closeAfter, func() { _ = c.Close() })
 	return err
 }

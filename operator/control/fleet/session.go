@@ -4,8 +4,10 @@ package fleet
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -26,10 +28,15 @@ type session struct {
 	left bool // the stream has ended, and may not join any more
 	end  context.CancelCauseFunc
 	wake chan struct{}
+	// limit is that of the member: a new stream does not begin anew.
+	limit *rate.Limiter
 
 	config *wire.Config // sent last
-	// got is the version that the agent has in memory; nil: none of this epoch.
+	// got is the version that the agent has in memory; nil: none.
 	got *lb.Version
+	// gotSum is the sum of got, if it is of another leader and has not been
+	// compared yet.
+	gotSum *lb.Sum
 	// sent is the sequence of the update that the agent has not confirmed yet;
 	// 0: none.
 	sent uint64
@@ -58,7 +65,13 @@ func (s *Server) serve(stream wire.Fleet_ServeServer) error {
 	c := &session{end: end, wake: make(chan struct{}, 1)}
 	received := make(chan error, 1)
 	go func() { received <- s.receive(ctx, c, stream) }()
+	// So that agents that have come together do not go together.
+	age := time.NewTimer(s.o.MaxAge*3/4 + rand.N(s.o.MaxAge/4))
+	defer age.Stop()
 	select {
+	case <-age.C: // the agent comes again, with its present token
+		s.leave(c)
+		return nil
 	case err := <-received:
 		s.leave(c)
 		if cause := context.Cause(ctx); cause != nil && stream.Context().Err() == nil {
@@ -84,16 +97,26 @@ func (s *Server) receive(ctx context.Context, c *session, stream wire.Fleet_Serv
 	if err != nil {
 		return err
 	}
+	if l := s.limitOf(id, m.GetHello()); l != nil {
+		if err := l.WaitN(ctx, joinCost); err != nil {
+			return err
+		}
+	}
 	if err := s.join(c, id, m.GetHello()); err != nil {
 		return err
 	}
+	connOf(ctx).joined()
 	go func() { c.end(s.send(ctx, c, stream)) }()
 	for {
 		m, err := stream.Recv()
 		if err != nil {
 			return err
 		}
-		if err := s.receiveStatus(c, m.GetStatus()); err != nil {
+		cost, err := s.receiveStatus(c, m.GetStatus())
+		if err == nil {
+			err = c.limit.WaitN(ctx, cost)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -117,21 +140,39 @@ func (s *Server) leave(c *session) {
 	}
 }
 
+// limitOf returns the limit of an agent that has joined before; nil: there is none.
+func (s *Server) limitOf(id Identity, hello *wire.Hello) *rate.Limiter {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.limits[member{hello.GetApplication(), id.Node}]
+}
+
+// What an agent may say, and how often, is limited: each change of a report makes
+// the operator think, and write. An agent that has said too much waits. To confirm
+// a version costs one. So a node that is hostile, or flaps, keeps nobody else from
+// being heard.
+const (
+	costsPerSecond = 100
+	maxCosts       = 500
+	joinCost       = 50
+	changeCost     = 20 // of anything that is not a version
+)
+
 // receiveStatus records an agent's status. A confirmed version makes room for
-// the next update.
-func (s *Server) receiveStatus(c *session, st *wire.Status) error {
+// the next update. It returns the cost.
+func (s *Server) receiveStatus(c *session, st *wire.Status) (cost int, err error) {
 	if st == nil {
-		return refused(ReasonProtocol, "a message is not Status")
+		return 0, refused(ReasonProtocol, "a message is not Status")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.reports[c.member]
 	if s.sessions[c.member] != c || old == nil {
-		return nil // it is about to end
+		return 1, nil // it is about to end
 	}
 	for _, v := range []*wire.Version{st.Got, st.Holds} {
 		if err := s.checkAck(c, v); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if n := s.sequenceOf(st.Got); n > 0 {
@@ -144,8 +185,14 @@ func (s *Server) receiveStatus(c *session, st *wire.Status) error {
 	r := *old
 	readStatus(&r, st, s.o.Clock(), old)
 	s.reports[c.member] = &r
+	cost = 1
 	if !sameReport(r, *old) {
 		s.notify()
+		same := *old
+		same.Version, same.AckedAt, same.StateHash, same.Frontends, same.Backends = r.Version, r.AckedAt, r.StateHash, r.Frontends, r.Backends
+		if !sameReport(r, same) {
+			cost = changeCost
+		}
 	}
-	return nil
+	return cost, nil
 }

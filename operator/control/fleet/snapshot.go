@@ -10,6 +10,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
 // Snapshot is the part of the desired state that all nodes share. Its frontends
@@ -97,4 +98,33 @@ func (s *indexedSnapshot) everything() change {
 	c := differences(&indexedSnapshot{}, s)
 	c.addresses = true
 	return c
+}
+
+// newSum returns the sum of a state, given that of another and what differs.
+func newSum(sum lb.Sum, old, now *indexedSnapshot, c change) lb.Sum {
+	if c.addresses {
+		for _, a := range old.addresses {
+			sum.Remove(wire.SumAddress(a))
+		}
+		for _, a := range now.addresses {
+			sum.Add(wire.SumAddress(a))
+		}
+	}
+	for key := range c.frontends {
+		if f, ok := old.frontends[key]; ok {
+			sum.Remove(wire.SumFrontend(f))
+		}
+		if f, ok := now.frontends[key]; ok {
+			sum.Add(wire.SumFrontend(f))
+		}
+	}
+	for name := range c.services {
+		if ports, ok := old.services[name]; ok {
+			sum.Remove(wire.SumService(name, ports))
+		}
+		if ports, ok := now.services[name]; ok {
+			sum.Add(wire.SumService(name, ports))
+		}
+	}
+	return sum
 }

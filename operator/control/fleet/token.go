@@ -34,7 +34,8 @@ const (
 func TokenReviewer(c client.TokenReviewInterface, audience string, account types.NamespacedName) func(context.Context, string) (Identity, error) {
 	user := fmt.Sprintf("system:serviceaccount:%s:%s", account.Namespace, account.Name)
 	return func(ctx context.Context, token string) (Identity, error) {
-		if err := precheck(token, audience, time.Now()); err != nil {
+		expires, err := precheck(token, audience, user)
+		if err != nil {
 			return Identity{}, err
 		}
 		review, err := c.Create(ctx, &authenticationv1.TokenReview{
@@ -45,6 +46,8 @@ func TokenReviewer(c client.TokenReviewInterface, audience string, account types
 		}
 		st := review.Status
 		switch {
+		case !st.Authenticated && !time.Now().Before(expires):
+			return Identity{}, refused(ReasonExpired, "the token has expired")
 		case !st.Authenticated:
 			return Identity{}, refused(ReasonToken, "the API server does not know the token")
 		case !slices.Contains(st.Audiences, audience):
@@ -68,27 +71,31 @@ func single(values authenticationv1.ExtraValue) string {
 }
 
 // precheck refuses tokens whose own claims are wrong, whoever signed them. It
-// spares the API server a review, and tells the reasons apart.
-func precheck(token, audience string, now time.Time) error {
+// spares the API server a review, and tells the reasons apart. When the token
+// expires is for the API server to judge: the operator's clock may be wrong.
+func precheck(token, audience, user string) (expires time.Time, err error) {
 	var claims struct {
 		Audiences audiences `json:"aud"`
+		Subject   string    `json:"sub"`
 		Expires   int64     `json:"exp"`
 	}
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
-		return refused(ReasonToken, "the token is none of a ServiceAccount")
+		return expires, refused(ReasonToken, "the token is none of a ServiceAccount")
 	}
 	text, err := base64.RawURLEncoding.DecodeString(parts[1])
 	if err != nil || json.Unmarshal(text, &claims) != nil {
-		return refused(ReasonToken, "the token is none of a ServiceAccount")
+		return expires, refused(ReasonToken, "the token is none of a ServiceAccount")
 	}
-	if !slices.Contains(claims.Audiences, audience) {
-		return refused(ReasonAudience, fmt.Sprintf("the token is not for audience %q", audience))
+	switch {
+	case !slices.Contains(claims.Audiences, audience):
+		return expires, refused(ReasonAudience, fmt.Sprintf("the token is not for audience %q", audience))
+	case claims.Subject != user:
+		return expires, refused(ReasonAccount, fmt.Sprintf("the token is of %q, and agents are %s", clip(claims.Subject), user))
+	case claims.Expires == 0:
+		return expires, refused(ReasonExpired, "the token never expires")
 	}
-	if now.Unix() >= claims.Expires {
-		return refused(ReasonExpired, "the token has expired")
-	}
-	return nil
+	return time.Unix(claims.Expires, 0), nil
 }
 
 // audiences are a JSON list or, if there is only one, a string.

@@ -33,6 +33,9 @@ func (r *reviewer) Create(_ context.Context, in *authenticationv1.TokenReview, _
 
 func jwt(t *testing.T, claims map[string]any) string {
 	t.Helper()
+	if claims["sub"] == nil {
+		claims["sub"] = "system:serviceaccount:blixt:agent"
+	}
 	text, err := json.Marshal(claims)
 	if err != nil {
 		t.Fatal(err)
@@ -61,15 +64,18 @@ func TestTokenReviewer(t *testing.T) {
 		reason Reason // "": let in
 		asked  int
 	}{
-		"an agent's":         {good, status(nil), "", 1},
-		"audience alone":     {jwt(t, map[string]any{"aud": Audience, "exp": hour}), status(nil), "", 1},
-		"no JWT":             {"x", status(nil), ReasonToken, 0},
-		"no claims":          {"a.b.c", status(nil), ReasonToken, 0},
-		"another audience":   {jwt(t, map[string]any{"aud": []string{"https://kubernetes"}, "exp": hour}), status(nil), ReasonAudience, 0},
-		"expired":            {jwt(t, map[string]any{"aud": []string{Audience}, "exp": time.Now().Add(-time.Second).Unix()}), status(nil), ReasonExpired, 0},
-		"never expires":      {jwt(t, map[string]any{"aud": []string{Audience}}), status(nil), ReasonExpired, 0},
-		"signed by another":  {good, authenticationv1.TokenReviewStatus{Error: "square/go-jose: error"}, ReasonToken, 1},
-		"audience unchecked": {good, status(func(s *authenticationv1.TokenReviewStatus) { s.Audiences = nil }), ReasonAudience, 1},
+		"an agent's":                {good, status(nil), "", 1},
+		"audience alone":            {jwt(t, map[string]any{"aud": Audience, "exp": hour}), status(nil), "", 1},
+		"no JWT":                    {"x", status(nil), ReasonToken, 0},
+		"no claims":                 {"a.b.c", status(nil), ReasonToken, 0},
+		"another audience":          {jwt(t, map[string]any{"aud": []string{"https://kubernetes"}, "exp": hour}), status(nil), ReasonAudience, 0},
+		"expired":                   {jwt(t, map[string]any{"aud": []string{Audience}, "exp": time.Now().Add(-time.Second).Unix()}), authenticationv1.TokenReviewStatus{Error: "token has expired"}, ReasonExpired, 1},
+		"operator's clock is ahead": {jwt(t, map[string]any{"aud": []string{Audience}, "exp": time.Now().Add(-24 * time.Hour).Unix()}), status(nil), "", 1},
+		"of another account":        {jwt(t, map[string]any{"aud": []string{Audience}, "exp": hour, "sub": "system:serviceaccount:evil:agent"}), status(nil), ReasonAccount, 0},
+		"never expires":             {jwt(t, map[string]any{"aud": []string{Audience}}), status(nil), ReasonExpired, 0},
+		"deleted Pod":               {good, authenticationv1.TokenReviewStatus{Error: "pod is gone"}, ReasonToken, 1},
+		"signed by another":         {good, authenticationv1.TokenReviewStatus{Error: "square/go-jose: error"}, ReasonToken, 1},
+		"audience unchecked":        {good, status(func(s *authenticationv1.TokenReviewStatus) { s.Audiences = nil }), ReasonAudience, 1},
 		"another account": {good, status(func(s *authenticationv1.TokenReviewStatus) { s.User.Username = "system:serviceaccount:blixt:default" }),
 			ReasonAccount, 1},
 		"another namespace": {good, status(func(s *authenticationv1.TokenReviewStatus) { s.User.Username = "system:serviceaccount:evil:agent" }),
@@ -94,7 +100,7 @@ func TestTokenReviewer(t *testing.T) {
 		})
 	}
 	r := &reviewer{err: errors.New("no route to host")}
-	_, err := TokenReviewer(r, Audience, types.NamespacedName{})(t.Context(), good)
+	_, err := TokenReviewer(r, Audience, types.NamespacedName{Namespace: "blixt", Name: "agent"})(t.Context(), good)
 	if _, is := errors.AsType[*RefusedError](err); err == nil || is {
 		t.Errorf("an API server that is away is a reason to refuse for good: %v", err)
 	}

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/kube"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
@@ -141,19 +142,26 @@ func (s *observed) stored(at instanceKey) *v1alpha1.ApplicationStatus {
 	return nil
 }
 
-// layout returns that of an application's maps, as its agents report or have
-// reported; 0: none has opened them yet.
+// layout returns that of an application's maps, as most of its agents report or
+// have reported; 0: none has opened them yet. One agent may say anything.
 func (s *observed) layout(application string) int {
+	agents, most := map[int]int{}, 0
 	for _, node := range s.names {
-		at := instanceKey{application, node}
+		at, layout := instanceKey{application, node}, 0
 		if report := s.reports[at]; report != nil && report.Layout != 0 {
-			return report.Layout
+			layout = report.Layout
+		} else if stored := s.stored(at); stored != nil {
+			layout = int(stored.Layout)
 		}
-		if stored := s.stored(at); stored != nil && stored.Layout != 0 {
-			return int(stored.Layout)
+		if layout == 0 {
+			continue
+		}
+		agents[layout]++
+		if most == 0 || agents[layout] > agents[most] || agents[layout] == agents[most] && layout == bpf.Layout {
+			most = layout
 		}
 	}
-	return 0
+	return most
 }
 
 // starting reports whether agents may not have found this operator yet.

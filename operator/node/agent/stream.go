@@ -8,9 +8,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,11 +32,17 @@ import (
 const firstWait = 100 * time.Millisecond
 
 // connect keeps a stream to the leader open until ctx ends. It logs that the
-// operator is away, each reason once.
+// operator is away when it has tried all addresses, each reason once.
 func (a *Agent) connect(ctx context.Context) {
 	wait, logged := firstWait, map[string]bool{}
+	type failure struct {
+		address string
+		err     error
+	}
+	var failed []failure // of the present round
+	var leader string    // the address that was connected last
 	for try := 0; ctx.Err() == nil; try++ {
-		address, err := a.address(ctx, try)
+		address, round, err := a.address(ctx, try, leader)
 		if err == nil {
 			err = a.stream(ctx, address)
 		}
@@ -42,11 +50,18 @@ func (a *Agent) connect(ctx context.Context) {
 			return
 		}
 		if a.setConnected(false) {
-			wait, logged = firstWait, map[string]bool{}
+			wait, logged, failed, leader, try = firstWait, map[string]bool{}, nil, address, -1
 		}
-		if text := status.Convert(err).Message(); !logged[text] {
-			logged[text] = true
-			a.o.Log.Warn("the operator is away; the kernel continues to serve", "operator", a.o.Operator, "address", address, "error", err)
+		if errors.Is(err, io.EOF) { // the operator wants to see the present token
+			a.o.Log.Debug("connecting to the operator again", "operator", a.o.Operator, "address", address)
+		} else if failed = append(failed, failure{address, err}); len(failed) >= round {
+			for _, f := range failed {
+				if text := status.Convert(f.err).Message(); !logged[text] {
+					logged[text] = true
+					a.o.Log.Warn("the operator is away; the kernel continues to serve", "operator", a.o.Operator, "address", f.address, "error", f.err)
+				}
+			}
+			failed = nil
 		}
 		// A random wait, so that agents that lost the same operator do not all
 		// come back at once.
@@ -60,14 +75,17 @@ func (a *Agent) connect(ctx context.Context) {
 	}
 }
 
-// address returns the address of the operator to try: each in turn, as only the
-// leader accepts agents.
-func (a *Agent) address(ctx context.Context, try int) (string, error) {
+// address returns the address of the operator to try, and how many there are: each
+// in turn, as only the leader accepts agents. The one that led last comes first.
+func (a *Agent) address(ctx context.Context, try int, leader string) (address string, round int, err error) {
 	all, err := a.addresses(ctx)
 	if err != nil {
-		return "", err
+		return "", 1, err
 	}
-	return all[try%len(all)], nil
+	if i := slices.Index(all, leader); i > 0 {
+		all[0], all[i] = all[i], all[0]
+	}
+	return all[try%len(all)], len(all), nil
 }
 
 // addresses returns the addresses of all operators, as host:port.
