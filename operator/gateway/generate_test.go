@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
@@ -59,7 +60,7 @@ func randomBytes(seed uint64) []byte {
 }
 
 func (c *choices) meta(names ...string) metav1.ObjectMeta {
-	m := metav1.ObjectMeta{Name: pick(c, names...), Namespace: pick(c, "default", "default", "default", "prod"), Generation: int64(c.n(5))}
+	m := metav1.ObjectMeta{Name: pick(c, names...), Namespace: pick(c, "default", "default", "default", "prod"), Generation: int64(c.n(5)), UID: types.UID(strconv.Itoa(c.n(2)))}
 	if c.n(2) == 0 {
 		m.CreationTimestamp = metav1.NewTime(time.Unix(int64(c.n(3)), 0))
 	}
