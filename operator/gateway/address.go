@@ -34,7 +34,7 @@ type addresses struct {
 	unsupported *fault
 	// missing and unusable do not affect the other addresses: a bad address
 	// that is added to a Gateway must not cut the clients of its good ones.
-	missing, unusable *fault
+	missing, unusable, exhausted *fault
 	// remark is appended to the message of Accepted.
 	remark string
 }
@@ -156,10 +156,7 @@ func (a *addresses) miss(message string) {
 
 // fault returns why Programmed is False because of the addresses, or nil.
 func (a *addresses) fault() *fault {
-	if a.unusable != nil {
-		return a.unusable
-	}
-	return a.missing
+	return cmp.Or(a.unusable, a.missing, a.exhausted)
 }
 
 // maxAddresses is how many a status can list.

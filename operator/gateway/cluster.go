@@ -23,6 +23,8 @@ type Cluster struct {
 	// ReservedPorts are unavailable at addresses of nodes, whatever a
 	// BlixtConfig says: node ports and ephemeral ports.
 	ReservedPorts []ReservedRange `json:"reservedPorts,omitempty"`
+	// Capacity is that of the smallest tables of a node. Zero: the default.
+	Capacity lb.Capacity `json:"capacity,omitzero"`
 	// ProxyMode is kube-proxy's mode; "" if it is not known whether and how
 	// kube-proxy runs.
 	ProxyMode string `json:"proxyMode,omitempty"`

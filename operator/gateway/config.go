@@ -22,7 +22,10 @@ type config struct {
 	sources []v1alpha1.AddressSource
 	pool    ranges
 	allowed []allowance
-	ports   portPolicy
+	// shared are the addresses that namespaces may share.
+	shared ranges
+	quotas []quota
+	ports  portPolicy
 	// nodes selects those of the data plane, if this config's is in force.
 	nodes labels.Selector
 }
@@ -33,8 +36,27 @@ type allowance struct {
 	addresses  ranges
 }
 
+// quota limits what each of some namespaces may use. Negative: no limit.
+type quota struct {
+	namespaces           labels.Selector
+	frontends, addresses int
+}
+
+// defaultQuotas leave most of the nodes' tables to other namespaces.
+var defaultQuotas = []quota{{labels.Everything(), 1024, 64}}
+
+// quotaOf returns the quota of a namespace.
+func (c *config) quotaOf(namespace labels.Set) quota {
+	for _, q := range c.quotas {
+		if q.namespaces.Matches(namespace) {
+			return q
+		}
+	}
+	return quota{frontends: -1, addresses: -1}
+}
+
 func defaultConfig() *config {
-	return &config{sources: []v1alpha1.AddressSource{v1alpha1.SourceLoadBalancer}, ports: portPolicy{allowed: defaultAllowed}, nodes: labels.Everything()}
+	return &config{sources: []v1alpha1.AddressSource{v1alpha1.SourceLoadBalancer}, ports: portPolicy{allowed: defaultAllowed}, quotas: defaultQuotas, nodes: labels.Everything()}
 }
 
 // newConfig reads a BlixtConfig. Its error names the invalid item.
@@ -65,6 +87,22 @@ func newConfig(obj *v1alpha1.BlixtConfig) (*config, error) {
 	}
 	if _, _, err = parseEndpoints(&obj.Spec.Endpoints); err != nil {
 		return nil, err
+	}
+	if c.shared, err = parseRanges("spec.addresses.shared", spec.Shared); err != nil {
+		return nil, err
+	}
+	if obj.Spec.Quotas != nil { // an empty list limits nobody
+		c.quotas = nil
+	}
+	for i, q := range obj.Spec.Quotas {
+		namespaces, err := metav1.LabelSelectorAsSelector(&q.Namespaces)
+		if err != nil {
+			return nil, fmt.Errorf("spec.quotas[%d].namespaces is invalid: %w", i, err)
+		}
+		if deref(q.Frontends, 0) < 0 || deref(q.Addresses, 0) < 0 {
+			return nil, fmt.Errorf("spec.quotas[%d] is negative", i)
+		}
+		c.quotas = append(c.quotas, quota{namespaces, int(deref(q.Frontends, -1)), int(deref(q.Addresses, -1))})
 	}
 	if c.ports.reserved, err = parsePorts("spec.addresses.reservedPorts", spec.ReservedPorts); err != nil {
 		return nil, err

@@ -24,10 +24,12 @@ type environment struct {
 	reserved []ReservedRange
 	// incumbents held addresses and frontends before.
 	incumbents *incumbency
+	capacity   *capacity
 }
 
 func newEnvironment(o *Options, namespaces []corev1.Namespace, dataplane *config) *environment {
 	s := &environment{Options: o, namespaces: newNamespaceLabels(namespaces), hosts: map[netip.Addr]bool{}}
+	s.capacity = newCapacity(s)
 	if o.Cluster == nil {
 		s.reserved = o.ReservedPorts
 		for _, addr := range o.HostAddresses {

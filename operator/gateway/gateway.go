@@ -43,7 +43,7 @@ type gateway struct {
 
 // newGateway returns a Gateway that is served by c. That is not its own class if
 // lost, which says why it has none, is not nil.
-func newGateway(obj *gwv1.Gateway, c *class, lost *fault, s *environment, configs []v1alpha1.BlixtGatewayConfig) *gateway {
+func newGateway(obj *gwv1.Gateway, c *class, lost *fault, s *environment, configs gatewayConfigs) *gateway {
 	g := &gateway{obj: obj, class: c, pooled: map[bool]netip.Addr{}}
 	for i := range obj.Spec.Listeners {
 		g.listeners = append(g.listeners, newListener(g, nil, &obj.Spec.Listeners[i]))
@@ -148,6 +148,9 @@ func (g *gateway) programmed(accepted metav1.Condition) metav1.Condition {
 	if f := g.addresses.fault(); f != nil {
 		return condition(gwv1.GatewayConditionProgrammed, metav1.ConditionFalse, f.reason, generation, f.message)
 	}
+	if f := unservedFault(g.all()); f != nil {
+		return condition(gwv1.GatewayConditionProgrammed, metav1.ConditionFalse, f.reason, generation, "No listener is served. "+f.message)
+	}
 	return condition(gwv1.GatewayConditionProgrammed, metav1.ConditionUnknown, gwv1.GatewayReasonPending,
 		generation, waiting)
 }
@@ -161,7 +164,7 @@ func (g *gateway) status(s *environment) GatewayStatus {
 	case g.isServed(), g.refused == nil && s.Cluster != nil && (g.source != v1alpha1.SourceNode || len(g.obj.Status.Addresses) > 0):
 		var remark string
 		status.Status.Addresses, remark = g.addresses.status(s)
-		accepted.Message += remark
+		accepted.Message += remark + unservedRemark(g.listeners)
 	case g.refused != nil && s.Cluster != nil:
 		status.Status.Addresses = slices.Clone(g.obj.Status.Addresses)
 	}

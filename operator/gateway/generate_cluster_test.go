@@ -35,7 +35,7 @@ func (c *testCase) generateCluster(from *choices) {
 	for range 6 {
 		name := types.NamespacedName{Namespace: pick(from, "default", "prod"), Name: pick(from, "a", "b")}
 		a := gateway.Assigned{Problem: pick(from, "", "", "no."), NodePorts: map[gateway.Port]uint16{
-			{Protocol: lb.TCP, Port: 80}: 30080, {Protocol: lb.TCP, Port: 81}: pick[uint16](from, 30080, 30081, 82, 0)}}
+			{Protocol: lb.TCP, Port: 80}: 30080, {Protocol: lb.TCP, Port: 81}: pick[uint16](from, 30081, 30081, 82, 0)}}
 		for range from.n(3) {
 			a.Addresses = append(a.Addresses, addr())
 		}
@@ -46,6 +46,9 @@ func (c *testCase) generateCluster(from *choices) {
 	}
 	if from.n(2) == 0 {
 		cluster.ReservedPorts = []gateway.ReservedRange{{First: 82, Last: 82}}
+	}
+	if from.n(3) == 0 {
+		cluster.Capacity = lb.Capacity{Addresses: 6 + from.n(4), Frontends: 1 + from.n(12)}
 	}
 	c.Options.Cluster = cluster
 	c.Objects.GatewayClasses[0].Spec.ParametersRef = maybe(from, gwv1.ParametersReference{
@@ -65,6 +68,11 @@ func (c *choices) config() v1alpha1.BlixtConfig {
 	if c.n(2) == 0 {
 		config.Spec.Addresses.Allowed = []v1alpha1.AllowedAddresses{{Addresses: []string{"192.0.2.0/29"},
 			Namespaces: *orEmpty(c.selector())}}
+	}
+	config.Spec.Addresses.Shared = [][]string{{"192.0.2.1"}, {"192.0.2.8-192.0.2.9"}, nil, nil}[c.n(4)]
+	for range c.n(3) {
+		config.Spec.Quotas = append(config.Spec.Quotas, v1alpha1.Quota{
+			Namespaces: *orEmpty(c.selector()), Frontends: maybe[int32](c, 0, 1, 2, 5), Addresses: maybe[int32](c, 0, 1, 2)})
 	}
 	config.Spec.Dataplane = rarely(c, v1alpha1.Dataplane{
 		Nodes: metav1.LabelSelector{MatchLabels: pick(c, serving, nil)}, SNATPorts: v1alpha1.PortRange{First: 11000, Last: int32(12000 + c.n(2))}})

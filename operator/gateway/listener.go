@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -27,9 +28,10 @@ type listener struct {
 	// Each of these is reported in a condition. With refused or conflicted set,
 	// the listener is not served.
 	refused, conflicted, badKinds *fault
-	// incomplete is why the listener is served only where it was before.
-	incomplete *fault
-	attached   []*route // in order of precedence
+	// unserved is why the listener, although it is valid, is served nowhere, or
+	// only where it was before.
+	unserved *fault
+	attached []*route // in order of precedence
 	// keys are the frontends that it has.
 	keys []lb.Key
 }
@@ -182,6 +184,33 @@ func (l *listener) fault() *fault {
 	return l.refused
 }
 
+// unservedFault returns why none of the listeners is served although one is valid,
+// or nil.
+func unservedFault(listeners []*listener) *fault {
+	var f *fault
+	for _, l := range listeners {
+		if len(l.keys) > 0 {
+			return nil
+		}
+		f = cmp.Or(f, l.unserved)
+	}
+	return f
+}
+
+// unservedRemark names the valid listeners that are not served, or not everywhere.
+func unservedRemark(listeners []*listener) string {
+	var names []string
+	for _, l := range listeners {
+		if l.unserved != nil {
+			names = append(names, string(l.spec.Name))
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" Not served, or not everywhere: %s; see the conditions of each listener.", listenersNamed(names))
+}
+
 // invalid returns the names of the listeners that are not served.
 func invalid(listeners []*listener) []string {
 	var names []string
@@ -243,12 +272,10 @@ func (l *listener) programmed(generation int64) metav1.Condition {
 		return no(gwv1.ListenerReasonInvalid, "Not served: "+l.refused.message)
 	case !g.isServed():
 		return no(gwv1.ListenerReasonInvalid, "The Gateway is not accepted: "+g.accepted().Message)
-	case l.incomplete != nil:
-		reason := gwv1.ListenerReasonInvalid
-		if l.set != nil {
-			reason = gwv1.ListenerReasonPortUnavailable
-		}
-		return no(reason, "Served only where it was before: "+l.incomplete.message)
+	case l.unserved != nil && len(l.keys) > 0:
+		return no(gwv1.ListenerConditionReason(l.unserved.reason), "Served only where it was before: "+l.unserved.message)
+	case l.unserved != nil:
+		return no(gwv1.ListenerConditionReason(l.unserved.reason), "Not served: "+l.unserved.message)
 	case len(l.keys) == 0 && g.addresses.fault() != nil:
 		return no(gwv1.ListenerReasonPending, "The Gateway has no address: "+g.addresses.fault().message)
 	case len(l.keys) == 0:

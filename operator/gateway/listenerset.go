@@ -121,6 +121,9 @@ func (set *listenerSet) programmed(accepted metav1.Condition) metav1.Condition {
 	switch f := set.gateway.addresses.fault(); {
 	case accepted.Status != metav1.ConditionTrue:
 		return condition(kind, metav1.ConditionFalse, gwv1.ListenerSetConditionReason(accepted.Reason), generation, accepted.Message)
+	case !served && unservedFault(set.listeners) != nil:
+		f := unservedFault(set.listeners)
+		return condition(kind, metav1.ConditionFalse, gwv1.ListenerSetConditionReason(f.reason), generation, "No listener is served. "+f.message)
 	case !served && f != nil:
 		return condition(kind, metav1.ConditionFalse, listenerSetReasonParentNotProgrammed, generation,
 			set.gateway.name()+" has no address: "+f.message)
@@ -134,6 +137,9 @@ func (set *listenerSet) status() ListenerSetStatus {
 		Gateway:        set.gateway.key(),
 	}
 	accepted := set.accepted()
+	if accepted.Status == metav1.ConditionTrue {
+		accepted.Message += unservedRemark(set.listeners)
+	}
 	status.Status.Conditions = []metav1.Condition{accepted, set.programmed(accepted)}
 	for _, l := range set.listeners {
 		status.Status.Listeners = append(status.Status.Listeners, gwv1.ListenerEntryStatus(l.status()))

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
@@ -23,9 +24,20 @@ type policy struct {
 	source       v1alpha1.AddressSource // empty: the class's
 }
 
+// gatewayConfigs are all BlixtGatewayConfigs by name.
+type gatewayConfigs map[types.NamespacedName]*v1alpha1.BlixtGatewayConfig
+
+func indexConfigs(all []v1alpha1.BlixtGatewayConfig) gatewayConfigs {
+	index := make(gatewayConfigs, len(all))
+	for i := range all {
+		index[types.NamespacedName{Namespace: all[i].Namespace, Name: all[i].Name}] = &all[i]
+	}
+	return index
+}
+
 // findConfig returns the spec of the BlixtGatewayConfig that a Gateway names, nil if
 // it names none, or why that is invalid.
-func findConfig(gw *gwv1.Gateway, configs []v1alpha1.BlixtGatewayConfig) (*v1alpha1.BlixtGatewayConfigSpec, *fault) {
+func findConfig(gw *gwv1.Gateway, configs gatewayConfigs) (*v1alpha1.BlixtGatewayConfigSpec, *fault) {
 	if gw.Spec.Infrastructure == nil || gw.Spec.Infrastructure.ParametersRef == nil {
 		return nil, nil
 	}
@@ -39,16 +51,14 @@ func findConfig(gw *gwv1.Gateway, configs []v1alpha1.BlixtGatewayConfig) (*v1alp
 		kind = groupKind(ref.Group, ref.Kind)
 		return no("a kind that Blixt takes no parameters from: name a BlixtGatewayConfig or remove parametersRef")
 	}
-	i := slices.IndexFunc(configs, func(c v1alpha1.BlixtGatewayConfig) bool {
-		return c.Namespace == gw.Namespace && c.Name == ref.Name
-	})
-	if i < 0 {
+	config := configs[types.NamespacedName{Namespace: gw.Namespace, Name: ref.Name}]
+	if config == nil {
 		return no("which does not exist: create it, or correct the name")
 	}
-	if _, err := newPolicy(&configs[i].Spec); err != nil {
+	if _, err := newPolicy(&config.Spec); err != nil {
 		return no("whose " + err.Error())
 	}
-	return &configs[i].Spec, nil
+	return &config.Spec, nil
 }
 
 // newPolicy reads the spec of a BlixtGatewayConfig, or nil. Its error begins with

@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -15,6 +16,21 @@ import (
 type holders struct {
 	*environment
 	of map[netip.Addr][]holder
+	// pools is how far each pool has been searched for free addresses.
+	pools map[pool]*search
+}
+
+// pool is that of a BlixtConfig, of one family.
+type pool struct {
+	config *config
+	v6     bool
+}
+
+// search is how far a pool has been searched: no address below next is free. If
+// none is free at all, exhausted says so.
+type search struct {
+	next      netip.Addr
+	exhausted string
 }
 
 // holder is a Gateway that holds an address. If asked is true, it was not given
@@ -38,7 +54,7 @@ func assignAddresses(gateways []*gateway, s *environment) {
 		}
 		return
 	}
-	h := holders{s, map[netip.Addr][]holder{}}
+	h := holders{s, map[netip.Addr][]holder{}, map[pool]*search{}}
 	for _, g := range gateways {
 		h.keep(g)
 	}
@@ -83,6 +99,9 @@ func (h holders) keep(g *gateway) {
 			continue
 		}
 		// Statuses may be forged, or of a restored backup.
+		if !h.incumbents.known && len(h.of[addr]) == 0 && !h.capacity.fitsAddress() {
+			continue
+		}
 		if winner := h.rival(addr, g, asked); winner != nil && !h.incumbents.known {
 			if g.refused == nil && !asked {
 				a.remark += fmt.Sprintf(" Address %s went to %s, %s.",
@@ -104,7 +123,8 @@ func (h holders) keep(g *gateway) {
 // and the addresses of nodes.
 func (h holders) rival(addr netip.Addr, g *gateway, asked bool) *gateway {
 	for _, other := range h.of[addr] {
-		shared := other.gateway.obj.Namespace == g.obj.Namespace || h.isHost(addr)
+		shared := other.gateway.obj.Namespace == g.obj.Namespace || h.isHost(addr) ||
+			g.class.config.shared.contains(addr) && other.gateway.class.config.shared.contains(addr)
 		if other.gateway != g && !(shared && asked && other.asked) {
 			return other.gateway
 		}
@@ -114,6 +134,7 @@ func (h holders) rival(addr netip.Addr, g *gateway, asked bool) *gateway {
 
 func (h holders) take(addr netip.Addr, g *gateway, asked bool) {
 	if !slices.Contains(g.held, addr) {
+		h.capacity.enterAddress(addr, g, asked, len(h.of[addr]) == 0)
 		h.of[addr] = append(h.of[addr], holder{g, asked})
 		g.held = append(g.held, addr)
 	}
@@ -122,23 +143,30 @@ func (h holders) take(addr netip.Addr, g *gateway, asked bool) {
 // takeNamed takes an address that a Gateway asks for, or records why it cannot
 // be used.
 func (h holders) takeNamed(addr netip.Addr, g *gateway) {
-	switch winner := h.rival(addr, g, true); {
-	case slices.Contains(g.held, addr):
-	case winner == nil && invalidReason(addr) == "":
+	if !slices.Contains(g.held, addr) && invalidReason(addr) == "" {
+		if winner := h.rival(addr, g, true); winner != nil {
+			g.addresses.refuse(addr.String(), winner.name()+" has it"+h.because(addr, winner, g))
+			return
+		}
+		if f := h.capacity.lacksAddress(addr, g, true, len(h.of[addr]) == 0); f != nil {
+			g.addresses.exhausted = f
+			return
+		}
 		h.take(addr, g, true)
-	case winner != nil:
-		g.addresses.refuse(addr.String(), winner.name()+" has it"+h.because(addr, winner, g))
-		return
 	}
 	g.addresses.add(addr)
 }
 
 // because returns why the winner has an address, as the end of a clause.
 func (h holders) because(addr netip.Addr, winner, g *gateway) string {
-	if slices.Contains(h.incumbents.addresses[winner.owner()], addr) {
-		return " already"
+	why := " already"
+	if !slices.Contains(h.incumbents.addresses[winner.owner()], addr) {
+		why = ", " + precedence(&winner.obj.ObjectMeta, &g.obj.ObjectMeta)
 	}
-	return ", " + precedence(&winner.obj.ObjectMeta, &g.obj.ObjectMeta)
+	if winner.obj.Namespace != g.obj.Namespace && !slices.Contains(h.of[addr], holder{winner, false}) {
+		why += fmt.Sprintf(" (namespaces share only what spec.addresses.shared of %s lists)", g.class.config.name())
+	}
+	return why
 }
 
 // assignNamed assigns the addresses that the Gateway names.
@@ -162,10 +190,13 @@ func (h holders) allocate(g *gateway) {
 		}
 		addr := g.pooled[v6]
 		if !addr.IsValid() {
-			var ok bool
-			addr, ok = c.pool.lowest(v6, func(addr netip.Addr) bool { return len(h.of[addr]) == 0 })
-			if !ok {
-				g.addresses.miss(fmt.Sprintf("The pool of %s has no free %s address: %s.", c.name(), family(v6), h.holding(c, v6)))
+			var none string
+			if addr, none = h.lowestFree(c, v6); none != "" {
+				g.addresses.miss(none)
+				continue
+			}
+			if f := h.capacity.lacksAddress(addr, g, false, true); f != nil {
+				g.addresses.exhausted = f
 				continue
 			}
 			h.take(addr, g, false)
@@ -174,16 +205,37 @@ func (h holders) allocate(g *gateway) {
 	}
 }
 
+// lowestFree returns the lowest free address of a pool, or that there is none.
+func (h holders) lowestFree(c *config, v6 bool) (netip.Addr, string) {
+	s := h.pools[pool{c, v6}]
+	if s == nil {
+		s = &search{}
+		h.pools[pool{c, v6}] = s
+	}
+	if s.exhausted != "" {
+		return netip.Addr{}, s.exhausted
+	}
+	var ok bool
+	s.next, ok = c.pool.lowest(v6, s.next, func(addr netip.Addr) bool {
+		return len(h.of[addr]) == 0 && !c.shared.contains(addr)
+	})
+	if !ok {
+		s.exhausted = fmt.Sprintf("The pool of %s has no free %s address: %s.", c.name(), family(v6), h.holding(c, v6))
+	}
+	return s.next, s.exhausted
+}
+
 // holding returns who holds the addresses of a pool.
 func (h holders) holding(c *config, v6 bool) string {
-	var names []string
+	found := map[string]bool{}
 	for addr, all := range h.of {
 		for _, holder := range all {
-			if name := holder.gateway.obj.Namespace + "/" + holder.gateway.obj.Name; addr.Is6() == v6 && c.pool.contains(addr) && !slices.Contains(names, name) {
-				names = append(names, name)
+			if addr.Is6() == v6 && c.pool.contains(addr) {
+				found[holder.gateway.key().String()] = true
 			}
 		}
 	}
+	names := slices.Collect(maps.Keys(found))
 	if len(names) == 0 {
 		return "none of it can be served on"
 	}

@@ -138,6 +138,10 @@ func (c claims) rival(key lb.Key, l *listener) *listener {
 }
 
 func (c claims) take(key lb.Key, l *listener) {
+	if other := c.taken[key]; other != nil {
+		c.capacity.leave(key, other)
+	}
+	c.capacity.enter(key, l)
 	c.taken[key] = l
 	if c.hosts[key.Addr] {
 		c.onNodes[everyAddress(key)] = l
@@ -168,7 +172,7 @@ func (c claims) keep(l *listener) {
 		})
 	}
 	for _, key := range keys {
-		if c.rival(key, l) == nil {
+		if c.rival(key, l) == nil && (c.incumbents.known || c.capacity.fits(key)) {
 			c.take(key, l)
 		}
 	}
@@ -190,18 +194,22 @@ func (c claims) claim(l *listener) {
 	if !l.isValid() {
 		return
 	}
-	had := len(l.keys) > 0
-	fail := func(f *fault) {
-		if had {
-			l.incomplete = f
-		} else {
+	unavailable := func(format string, args ...any) {
+		switch f := faultf(gwv1.ListenerReasonPortUnavailable, format, args...); {
+		case len(l.keys) == 0:
 			l.refused = f
+		case l.set == nil: // whose Programmed has no such reason
+			f.reason = string(gwv1.ListenerReasonInvalid)
+			fallthrough
+		default:
+			l.unserved = f
 		}
 	}
+	var missing []lb.Key
 	for _, addr := range l.gateway.addresses.usable {
 		key := l.key(addr)
 		if why := c.unavailable(key, l.gateway.class.config); why != "" {
-			fail(faultf(gwv1.ListenerReasonPortUnavailable, "%s port %d of %s %s", key.Protocol, key.Port, describeAddress(addr), why))
+			unavailable("%s port %d of %s %s", key.Protocol, key.Port, describeAddress(addr), why)
 			return
 		}
 		if winner := c.rival(key, l); winner != nil {
@@ -209,16 +217,19 @@ func (c claims) claim(l *listener) {
 			if winner.set != nil {
 				of += " of " + winner.gateway.name()
 			}
-			fail(faultf(gwv1.ListenerReasonPortUnavailable,
-				"%s port %d of %s is taken by %s, %s: use another port or address.",
-				key.Protocol, key.Port, describeAddress(addr), of, c.because(winner, l)))
+			unavailable("%s port %d of %s is taken by %s, %s: use another port or address.",
+				key.Protocol, key.Port, describeAddress(addr), of, c.because(winner, l))
 			return
 		}
-	}
-	for _, addr := range l.gateway.addresses.usable {
-		if key := l.key(addr); c.taken[key] != l {
-			c.take(key, l)
+		if c.taken[key] != l {
+			missing = append(missing, key)
 		}
+	}
+	if l.unserved = c.capacity.lacks(l, missing); l.unserved != nil {
+		return
+	}
+	for _, key := range missing {
+		c.take(key, l)
 	}
 }
 
@@ -238,9 +249,14 @@ func (c claims) claimNodePorts(l *listener) {
 		return
 	}
 	for _, key := range l.nodePortKeys(c.environment) {
-		if c.taken[key] != l && c.rival(key, l) == nil {
-			c.take(key, l)
+		if c.taken[key] == l || c.rival(key, l) != nil {
+			continue
 		}
+		if f := c.capacity.lacks(l, []lb.Key{key}); f != nil {
+			l.unserved = f
+			return
+		}
+		c.take(key, l)
 	}
 }
 

@@ -70,13 +70,17 @@ func (t *Translation) SetProgress(gateway types.NamespacedName, p Progress, stor
 	}
 }
 
+// noNode begins the messages of the reason NoResources that tell of nodes. Others
+// tell of tables and quotas.
+const noNode = "No node serves it: "
+
 // awaits reports whether a Programmed condition depends on the data plane. A
 // stored one whose status and reason do not belong together is not of ours.
 func awaits(c *metav1.Condition) bool {
 	if c.Status == metav1.ConditionTrue {
 		return c.Reason == string(gwv1.GatewayReasonProgrammed)
 	}
-	return c.Reason == string(gwv1.GatewayReasonPending) || c.Reason == string(gwv1.GatewayReasonNoResources)
+	return c.Reason == string(gwv1.GatewayReasonPending) || c.Reason == string(gwv1.GatewayReasonNoResources) && strings.HasPrefix(c.Message, noNode)
 }
 
 // complete copies the Gateway's condition into those of a listener or
@@ -122,7 +126,7 @@ func (p Progress) message() string {
 
 func (p Progress) count() string {
 	if p.Nodes == 0 {
-		return "No node serves it: " + strings.TrimSuffix(p.Why, ".") + "."
+		return noNode + strings.TrimSuffix(p.Why, ".") + "."
 	}
 	if len(p.Missing)+len(p.Unheard) == 0 {
 		if p.Nodes == 1 {

@@ -104,15 +104,19 @@ func (r ranges) has(v6 bool) bool {
 	return slices.ContainsFunc(r, func(one AddressRange) bool { return one.First.Is6() == v6 })
 }
 
-// lowest returns the lowest free address of the family, and false if there is
-// none.
-func (r ranges) lowest(v6 bool, free func(netip.Addr) bool) (netip.Addr, bool) {
+// lowest returns the lowest free address of the family that is not below another
+// one, and false if there is none.
+func (r ranges) lowest(v6 bool, from netip.Addr, free func(netip.Addr) bool) (netip.Addr, bool) {
 	var best netip.Addr
 	for _, one := range r {
 		if one.First.Is6() != v6 {
 			continue
 		}
-		for addr := one.First; one.contains(addr) && (!best.IsValid() || addr.Less(best)); addr = addr.Next() {
+		addr := one.First
+		if from.IsValid() && addr.Less(from) {
+			addr = from
+		}
+		for ; one.contains(addr) && (!best.IsValid() || addr.Less(best)); addr = addr.Next() {
 			if invalidReason(addr) == "" && free(addr) {
 				best = addr
 				break

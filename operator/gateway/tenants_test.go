@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
@@ -49,7 +50,7 @@ func checkTenants(t *testing.T, steps ...[]byte) {
 	c.unique()
 	before := gateway.Translate(c.Objects, c.Options)
 	for i := range steps {
-		c.Options.Incumbents = copied(t, &before.Incumbents)
+		c.Options.Incumbents, c.Options.LastGood = copied(t, &before.Incumbents), before.LastGood
 		if i > 0 {
 			c.replaceTenant(steps[i])
 			c.growOthers(steps[i])
@@ -130,8 +131,8 @@ func (c *testCase) growOthers(bytes []byte) {
 	}
 }
 
-// checkSharing checks that Gateways of several namespaces share addresses of nodes
-// only.
+// checkSharing checks that Gateways of several namespaces share only addresses of
+// nodes, and those that some BlixtConfig lists.
 func checkSharing(t *testing.T, c *testCase, translation *gateway.Translation) {
 	t.Helper()
 	if c.Options.Cluster == nil {
@@ -139,7 +140,12 @@ func checkSharing(t *testing.T, c *testCase, translation *gateway.Translation) {
 	}
 	shared := map[netip.Addr]bool{}
 	for _, a := range translation.Addresses {
-		shared[a.IP] = !a.Exclusive
+		shared[a.IP] = !a.Exclusive || slices.ContainsFunc(c.Objects.Configs, func(b v1alpha1.BlixtConfig) bool {
+			return slices.ContainsFunc(b.Spec.Addresses.Shared, func(text string) bool {
+				r, err := gateway.ParseAddressRange(text)
+				return err == nil && !a.IP.Less(r.First) && !r.Last.Less(a.IP)
+			})
+		})
 	}
 	namespaces := map[netip.Addr]string{}
 	for _, f := range translation.Frontends {
@@ -148,6 +154,21 @@ func checkSharing(t *testing.T, c *testCase, translation *gateway.Translation) {
 			t.Errorf("address %s is served for namespaces %s and %s", f.Addr, namespace, other)
 		}
 		namespaces[f.Addr] = namespace
+	}
+}
+
+// checkCapacity checks that the tables of each node have room for the state.
+func checkCapacity(t *testing.T, c *testCase, translation *gateway.Translation) {
+	t.Helper()
+	if c.Options.Cluster == nil {
+		return
+	}
+	size := c.Options.Cluster.Capacity.OrDefault()
+	for _, node := range c.Options.Cluster.Nodes {
+		state := gateway.Resolve(&translation.Unresolved, nil, gateway.ResolveOptions{NodeName: node.Name, HostAddresses: node.Addresses}).State
+		if a, f := len(state.Addresses), len(state.Frontends); a > size.Addresses || f > size.Frontends {
+			t.Errorf("node %s has %d addresses and %d frontends, but its tables have only room for %+v", node.Name, a, f, size)
+		}
 	}
 }
 

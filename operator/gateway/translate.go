@@ -60,7 +60,7 @@ func (t *Translation) gateways(objs *Objects, classes map[string]*class, s *envi
 	for i := range objs.GatewayClasses {
 		others[objs.GatewayClasses[i].Name] = true
 	}
-	index := gatewayIndex{}
+	index, configs := gatewayIndex{}, indexConfigs(objs.GatewayConfigs)
 	for i := range objs.Gateways {
 		obj := &objs.Gateways[i]
 		key := types.NamespacedName{Namespace: obj.Namespace, Name: obj.Name}
@@ -77,7 +77,7 @@ func (t *Translation) gateways(objs *Objects, classes map[string]*class, s *envi
 		}
 		if c != nil {
 			c.inUse = true
-			index[key] = newGateway(obj, c, lost, s, objs.GatewayConfigs)
+			index[key] = newGateway(obj, c, lost, s, configs)
 		}
 	}
 	return index

@@ -54,6 +54,42 @@ type BlixtConfigSpec struct {
 	// apply to all, and so do the exceptions.
 	// +optional
 	Endpoints Endpoints `json:"endpoints,omitzero"`
+
+	// quotas limit what the Gateways and ListenerSets of a namespace may use of
+	// the nodes' tables, which all namespaces share. The first entry that selects
+	// a namespace applies to it; a namespace that none selects has no limit. Each
+	// BlixtConfig counts the Gateways of its own classes. What is served when a
+	// quota is lowered goes on: only what is new is refused, with the condition
+	// Programmed=False and reason NoResources. The number of objects is limited by
+	// Kubernetes itself: ResourceQuota, count/gateways.gateway.networking.k8s.io.
+	//
+	// Example: [{namespaces: {matchLabels: {team: shop}}, frontends: 2000}, {frontends: 100, addresses: 4}]
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:default={{frontends: 1024, addresses: 64}}
+	Quotas []Quota `json:"quotas,omitzero"`
+}
+
+// Quota limits what namespaces may use. Each of them has the whole quota.
+type Quota struct {
+	// namespaces that the quota is for. Default: all.
+	// +optional
+	Namespaces metav1.LabelSelector `json:"namespaces,omitzero"`
+
+	// frontends is the number of frontends: one for each listener at each address
+	// of its Gateway. All addresses of nodes of a family, IPv4 or IPv6, count as
+	// one. Listeners of a ListenerSet count for the namespace of the ListenerSet.
+	// Default: no limit.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Frontends *int32 `json:"frontends,omitempty"`
+
+	// addresses is the number of addresses that Gateways hold. Those of nodes are
+	// free. Default: no limit.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Addresses *int32 `json:"addresses,omitempty"`
 }
 
 // Endpoints says which addresses Services may have as endpoints. Who may write
@@ -331,6 +367,23 @@ type Addresses struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	Allowed []AllowedAddresses `json:"allowed,omitempty"`
+
+	// shared lists addresses, written as in pool, that Gateways of several
+	// namespaces may request at the same time, as long as their ports differ. A
+	// port belongs to the Gateway that serves it first. Other addresses are shared
+	// within a namespace only: whoever shares an address with you can serve a port
+	// that your clients trust. Addresses of nodes are always shared. An address
+	// listed here is assigned only on request. List it in pool or allowed as well,
+	// unless the source is LoadBalancer.
+	//
+	// Example: [192.0.2.53]
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=79
+	// +kubebuilder:validation:items:XValidation:rule="isIP(self) || isCIDR(self) || (self.split('-').size() == 2 && self.split('-').all(a, isIP(a)) && ip(self.split('-')[0]).family() == ip(self.split('-')[1]).family())",message="want an address, a prefix or a range, such as 192.0.2.1, 192.0.2.0/28 or 192.0.2.10-192.0.2.20"
+	// +kubebuilder:validation:items:XValidation:rule="!isCIDR(self) || cidr(self).masked() == cidr(self)",message="the address has bits behind the prefix: write the first address of the prefix, or leave out its length"
+	Shared []string `json:"shared,omitempty"`
 
 	// allowedPorts are the ports of the nodes' addresses that a listener may get.
 	// A range does not allow the ports by which nodes are reached and run the

@@ -38,12 +38,15 @@ func TestDefaults(t *testing.T) {
 addresses:
   allowedPorts: [{first: 53, last: 53}, {first: 80, last: 80}, {first: 443, last: 443}, {first: 1024, last: 65535}]
   source: LoadBalancer
+quotas: [{frontends: 1024, addresses: 64}]
 `},
-		{"a data plane, and ports", "BlixtConfig", `
+		{"a data plane, ports and no quotas", "BlixtConfig", `
 dataplane: {}
+quotas: []
 addresses: {reservedPorts: [], allowedPorts: [{protocol: TCP, first: 25, last: 25}]}
 `, `
 addresses: {reservedPorts: [], allowedPorts: [{protocol: TCP, first: 25, last: 25}], source: LoadBalancer}
+quotas: []
 dataplane:
   drainTimeout: 1h
   interfaces: {primary: true}
@@ -57,6 +60,7 @@ dataplane:
 addresses: {source: Node, podTraffic: KubeProxy, reservedPorts: [], allowedPorts: [{first: 80, last: 80}]}
 `, `
 addresses: {podTraffic: KubeProxy, reservedPorts: [], allowedPorts: [{first: 80, last: 80}], source: Node}
+quotas: [{frontends: 1024, addresses: 64}]
 dataplane:
   agent: {priorityClassName: system-node-critical}
   drainTimeout: 1h
@@ -138,10 +142,12 @@ func TestRoundTrip(t *testing.T) {
 			LoadBalancerClass: ptr("example.com/internal"),
 			Pool:              []string{"192.0.2.0/28"},
 			Allowed:           []v1alpha1.AllowedAddresses{{Namespaces: selector, Addresses: []string{"0.0.0.0/0"}}},
+			Shared:            []string{"192.0.2.1"},
 			AllowedPorts:      []v1alpha1.ProtocolPorts{{First: 1, Last: 1}},
 			ReservedPorts:     []v1alpha1.ProtocolPorts{{Protocol: "UDP", First: 1, Last: 65535}},
 			PodTraffic:        v1alpha1.PodTrafficKubeProxy,
 		},
+		Quotas: []v1alpha1.Quota{{Namespaces: selector, Frontends: ptr[int32](0), Addresses: ptr[int32](4096)}},
 	}}
 	gateway := &v1alpha1.BlixtGatewayConfig{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "full"}, Spec: v1alpha1.BlixtGatewayConfigSpec{
 		ExternalTrafficPolicy: v1alpha1.TrafficPolicyLocal,

@@ -172,6 +172,7 @@ func (p *publisher) setConditions(service types.NamespacedName) {
 // translate returns what to serve.
 func (p *publisher) translate(s *snapshot, cluster *gateway.Cluster) gateway.Translation {
 	o := gateway.Options{Cluster: cluster, LastGood: s.lastGood()}
+	cluster.Capacity = lb.Smallest(p.Fleet.Reports())
 	if p.current != nil { // it knows what the cache may not have yet
 		o.Incumbents = &p.current.Incumbents
 		maps.Copy(o.LastGood.Gateways, p.current.LastGood.Gateways)
