@@ -56,7 +56,7 @@ func (o object) put(table string, key, value any) {
 // serve gives the VIP's ports 80 and 81 a backend on this node and one elsewhere.
 func (o object) serve(ip ipVersion, protocol uint8) {
 	o.Helper()
-	config := BlixtConfig{SnatMin: 1024, SnatMax: 61000}
+	config := BlixtConfig{SnatMin: 1024, SnatMax: 61000, UnservedUdp: [4]uint64{^uint64(0), ^uint64(0), ^uint64(0), ^uint64(0)}} // the VIP is exclusive
 	o.put(LayoutPrefix+"1", uint32(0), config)
 	o.put(LayoutMap, uint32(0), config)
 	vip := ap(port(ip.vip, "80")).Addr()

@@ -251,8 +251,12 @@ struct config {
 	__u64 seed; /* of client_hash: every node of a cluster has the same one */
 	__u32 flows_nearly_full; /* from this number of established flows on, each frontend has to keep to its share */
 	__u32 flows_share;	 /* the number of established flows that each frontend may have then */
-	__u64 reserved[6];
+	__u64 unserved_udp[4]; /* bit PORT_HASH(p): no UDP frontend on a shared address has such a port p. 0: unknown. It spares a look-up */
+	__u64 reserved[2];
 };
+
+/* Of a port, in either byte order. */
+#define PORT_HASH(port) (((port) ^ (port) >> 8) & 0xff)
 
 _Static_assert(sizeof(struct config) == 128, "a config is 128 bytes");
 _Static_assert(__builtin_offsetof(struct config, flags) == 24, "upgrades rely on it");

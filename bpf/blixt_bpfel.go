@@ -71,7 +71,8 @@ type BlixtConfig struct {
 	Seed            uint64
 	FlowsNearlyFull uint32
 	FlowsShare      uint32
-	Reserved        [6]uint64
+	UnservedUdp     [4]uint64
+	Reserved        [2]uint64
 }
 
 type BlixtConfigFlag uint32

@@ -43,7 +43,12 @@ static __always_inline void release(const struct packet *p)
 /* Reports whether the packet begins a connection from the port of a frontend, on an address that the host shares. */
 static __always_inline bool leaves_frontend(const struct packet *p)
 {
-	return (is_udp(&p->key) || is_syn(p)) && is_shared_frontend(&p->key.src, p->key.sport, p->key.protocol);
+	const struct config *c = config();
+	__u32 hash = PORT_HASH(p->key.sport);
+
+	if (is_udp(&p->key) ? c && c->unserved_udp[hash / 64] >> hash % 64 & 1 : !is_syn(p))
+		return false;
+	return is_shared_frontend(&p->key.src, p->key.sport, p->key.protocol);
 }
 
 /*

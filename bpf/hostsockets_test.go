@@ -405,6 +405,23 @@ func TestMasqueradedFromAFrontendsPort(t *testing.T) {
 		l.egressForwarded(pods, out).toStack(out.snat(ip.nodeOut, 0), "host_translated")
 		f.fromBackend(f.reply().segmentIfTCP(ack, 1001))
 	})
+	for _, ip := range ipVersions {
+		c[ip.name+" UDP is known by the hash of the port"] = func(l *lb) {
+			frontend := l.share(ip, unix.IPPROTO_UDP, "2222", local)
+			unserved := func(ports ...uint16) {
+				c := BlixtConfig{SnatMin: snatMin, SnatMax: snatMax, UnservedUdp: [4]uint64{^uint64(0), ^uint64(0), ^uint64(0), ^uint64(0)}}
+				for _, p := range ports {
+					c.UnservedUdp[PortHash(p)/64] &^= 1 << (PortHash(p) % 64)
+				}
+				l.must(l.BlixtLayout2.Put(uint32(0), c))
+			}
+			out := udp(frontend, ip.client)
+			unserved(2223, 80, 53)
+			l.egressForwarded(pods, out).untouched("not_ours")
+			unserved(2222)
+			l.egressForwarded(pods, out).toStack(out.snat(ip.nodeOut, 0), "host_translated")
+		}
+	}
 	forEachProtocol(c, "is left alone where the host listens, and by a program that drains", func(l *lb, ip ipVersion, proto uint8) {
 		frontend := l.share(ip, proto, "2222", local)
 		out := opening(proto, frontend, ip.client)

@@ -43,6 +43,9 @@ func FlowTag(k BlixtFlowKey) uint32 {
 	return uint32(h >> 32)
 }
 
+// PortHash returns PORT_HASH of a port.
+func PortHash(port uint16) int { return int(byte(port ^ port>>8)) }
+
 // MapNames returns the names of the maps that a writer uses: all except those
 // that only the program uses: those of fragments, backend_addresses,
 // answer_buckets and packets.

@@ -5,6 +5,7 @@ package fleet
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -151,6 +152,37 @@ func TestForeignWriter(t *testing.T) {
 		return ""
 	})
 	o.serves(t, "n1", v, web(3))
+}
+
+// The report names the frontends at which the node itself listens, and a change of
+// them wakes whoever waits for changes.
+func TestHostListens(t *testing.T) {
+	o := newOperator(t, "", nil)
+	n := newNode(t, o, "n1", func(a *agent.Options) { a.Writer.Ticks = func() uint32 { return 1 } })
+	published := web(3)
+	o.serves(t, "n1", o.Publish(published), web(3))
+	key := published.Frontends[0].Key
+	for _, want := range [][]lb.Key{{key}, nil} {
+		for len(o.Changed()) > 0 {
+			<-o.Changed()
+		}
+		listens := map[lb.Key]uint32{}
+		for _, key := range want {
+			listens[key] = 1
+		}
+		n.fake.SetHostListens(listens)
+		eventually(t, func() string {
+			if r, _ := o.report("n1", "blue"); !slices.Equal(r.HostListens, want) {
+				return fmt.Sprintf("the node listens at %v, want %v", r.HostListens, want)
+			}
+			return ""
+		})
+		select {
+		case <-o.Changed():
+		case <-time.After(10 * time.Second):
+			t.Fatal("nobody learns of the change")
+		}
+	}
 }
 
 // Two applications on a node have settings of their own, and a change of them

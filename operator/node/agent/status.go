@@ -40,6 +40,9 @@ func (a *Agent) status() *wire.Status {
 	}
 	s.Frontends, s.Backends = uint32(sum.Tables["frontends"].Used), uint32(sum.Tables["backends"].Used)
 	s.Flows = sum.Flows
+	for _, k := range sum.HostListens {
+		s.HostListens = append(s.HostListens, wire.EncodeKey(k))
+	}
 	if at := a.elsewhere.last; !at.IsZero() {
 		s.ElsewhereAge = new(uint64(now.Sub(at).Milliseconds()))
 	}

@@ -47,8 +47,9 @@ type Fake struct {
 	CounterTable   []uint64
 	LinkPacketsNow []uint64
 
-	mu     sync.Mutex // of all but the exported fields
-	writes int
+	mu          sync.Mutex // of all but the exported fields
+	hostListens map[lb.Key]uint32
+	writes      int
 }
 
 var (
@@ -237,6 +238,18 @@ func (f *Fake) FrontendCounters(index uint32) (bpf.BlixtFrontendCounters, error)
 // BackendFlows implements Counts.
 func (f *Fake) BackendFlows(id uint32) (uint64, error) {
 	return get(f, func() uint64 { return f.FlowsOf[id] })
+}
+
+// HostListens implements Counts.
+func (f *Fake) HostListens() (map[lb.Key]uint32, error) {
+	return get(f, func() map[lb.Key]uint32 { return maps.Clone(f.hostListens) })
+}
+
+// SetHostListens sets what HostListens returns.
+func (f *Fake) SetHostListens(ticks map[lb.Key]uint32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hostListens = maps.Clone(ticks)
 }
 
 // LinkPackets implements Counts.

@@ -24,8 +24,8 @@ import (
 type Maps struct {
 	sizes Sizes
 
-	config, addresses, frontends, backends, backendFlows            *ebpf.Map
-	flows, newFlows, udpFlows, counters, frontendStats, linkPackets *ebpf.Map
+	config, addresses, frontends, backends, backendFlows                         *ebpf.Map
+	flows, newFlows, udpFlows, counters, frontendStats, linkPackets, hostListens *ebpf.Map
 
 	// These three are mapped into memory: the program sees a store at once and as
 	// a whole, and it takes no system call. Array elements are rounded up to 8
@@ -132,6 +132,7 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 		backends: maps[bpf.BlixtMapBackends], backendFlows: maps[bpf.BlixtMapBackendFlows],
 		flows: maps[bpf.BlixtMapFlows], newFlows: maps[bpf.BlixtMapNewFlows], udpFlows: maps[bpf.BlixtMapUdpFlows],
 		counters: maps[bpf.BlixtMapCounters], frontendStats: maps[bpf.BlixtMapFrontendStats], linkPackets: maps[bpf.BlixtMapLinkPackets],
+		hostListens: maps[bpf.BlixtMapHostListens],
 	}
 	for name, memory := range map[string]*[]uint64{
 		bpf.BlixtMapPublished: &m.published, bpf.BlixtMapRings: &m.rings, bpf.BlixtMapEstablished: &m.established,

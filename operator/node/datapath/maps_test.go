@@ -370,3 +370,34 @@ func TestFlowsOfTheKernel(t *testing.T) {
 		t.Errorf("%d numbers, the first is %d, the last %d", len(got), got[0], int32(got[last]))
 	}
 }
+
+// Where the host listens is read at once, however many keys there are.
+func TestHostListens(t *testing.T) {
+	m := kernelMaps(t, Sizes{Flows: 1 << 10, NewFlows: 1 << 10, UDPFlows: 1 << 10})
+	key := lb.Key{Addr: netip.MustParseAddr("192.0.2.1"), Protocol: lb.UDP, Port: 8472}
+	if got, err := m.HostListens(); len(got) != 0 || err != nil {
+		t.Errorf("got %v (%v), want none", got, err)
+	}
+	if err := m.hostListens.Put(toKey(key), uint32(42)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := m.HostListens(); len(got) != 1 || got[key] != 42 || err != nil {
+		t.Errorf("got %v (%v)", got, err)
+	}
+	for p := range uint16(2000) {
+		k := key
+		k.Port = p
+		if err := m.hostListens.Put(toKey(k), uint32(p)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := m.HostListens()
+	if err != nil || len(got) == 0 || len(got) > int(m.hostListens.MaxEntries()) {
+		t.Errorf("%d keys (%v)", len(got), err)
+	}
+	for k, tick := range got {
+		if tick != uint32(k.Port) && k != key {
+			t.Errorf("%s has tick %d", k, tick)
+		}
+	}
+}

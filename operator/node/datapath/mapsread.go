@@ -52,6 +52,23 @@ func (m *Maps) LinkPackets() ([]uint64, error) {
 	return readPerCPU(m.linkPackets)
 }
 
+// HostListens implements Counts. It reads the table at once: the program may evict
+// any key meanwhile, from which an iteration would have to go on.
+func (m *Maps) HostListens() (map[lb.Key]uint32, error) {
+	keys := make([]bpf.BlixtFrontendKey, m.hostListens.MaxEntries())
+	ticks := make([]uint32, len(keys))
+	var cursor ebpf.MapBatchCursor
+	n, err := m.hostListens.BatchLookup(&cursor, keys, ticks, nil)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil, fmt.Errorf("read %s: %w", m.hostListens, err)
+	}
+	all := map[lb.Key]uint32{}
+	for i, key := range keys[:n] {
+		all[fromKey(key)] = ticks[i]
+	}
+	return all, nil
+}
+
 // FrontendCounters implements Counts.
 func (m *Maps) FrontendCounters(index uint32) (sum bpf.BlixtFrontendCounters, err error) {
 	var perCPU []bpf.BlixtFrontendCounters

@@ -61,6 +61,9 @@ type Counts interface {
 	// LinkPackets returns the number of packets by (interface index %
 	// MAX_LINKS) * 2 + (1 at egress).
 	LinkPackets() ([]uint64, error)
+	// HostListens returns the frontends at which a socket of the host got a
+	// packet, and when it got the last one, in ticks.
+	HostListens() (map[lb.Key]uint32, error)
 }
 
 // FlowEntry is an entry of `flows` or `udp_flows`.

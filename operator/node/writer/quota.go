@@ -2,10 +2,7 @@
 
 package writer
 
-import (
-	"github.com/kubernetes-sigs/blixt/operator/lb"
-	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
-)
+import "github.com/kubernetes-sigs/blixt/operator/lb"
 
 // FlowQuota is how established TCP flows share the table that nothing evicts. A
 // frontend that has more than its share of a nearly full table keeps its new
@@ -29,11 +26,4 @@ func quota(flows int, s *lb.State) FlowQuota {
 		}
 	}
 	return FlowQuota{NearlyFull: uint32(flows - flows/4), Share: uint32(flows / max(frontends, 1))}
-}
-
-// withQuota returns c with the quota that belongs to a state.
-func (w *Writer) withQuota(c datapath.Config, s *lb.State) datapath.Config {
-	q := quota(w.tables.Sizes().Flows, s)
-	c.FlowsNearlyFull, c.FlowsShare = q.NearlyFull, q.Share
-	return c
 }

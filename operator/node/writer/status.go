@@ -42,10 +42,12 @@ type AddressStatus struct {
 // FrontendStatus is one frontend. Packets and Bytes are those to backends,
 // ReplyPackets and ReplyBytes those from backends.
 type FrontendStatus struct {
-	Frontend    string `json:"frontend"` // address:port/protocol
-	Gateway     string `json:"gateway,omitempty"`
-	Listener    string `json:"listener,omitempty"`
-	Route       string `json:"route,omitempty"`
+	Frontend string `json:"frontend"` // address:port/protocol
+	Gateway  string `json:"gateway,omitempty"`
+	Listener string `json:"listener,omitempty"`
+	Route    string `json:"route,omitempty"`
+	// HostListens is true if a socket of the host itself gets new connections.
+	HostListens bool   `json:"hostListens,omitempty"`
 	Index       uint32 `json:"index"`
 	RingSize    int    `json:"ringSize"`
 	Generation  uint32 `json:"generation"`
@@ -90,7 +92,7 @@ func (w *Writer) Status() (Status, error) {
 	w.counts.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return readStatus(w.tables, w.record, flows)
+	return readStatus(w.tables, w.record, flows, w.o.Ticks())
 }
 
 // ReadStatus is Status for another process than the writer's: names are those
@@ -104,7 +106,7 @@ func ReadStatus(t Tables, stateFile string) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	return readStatus(t, record, flows)
+	return readStatus(t, record, flows, ticks())
 }
 
 // countFlows counts the active flows, in total, by backend and by frontend.
@@ -124,7 +126,7 @@ func countFlows(t Tables) (FlowCounts, error) {
 	return s.result.Flows, err
 }
 
-func readStatus(t Tables, record Record, flows FlowCounts) (Status, error) {
+func readStatus(t Tables, record Record, flows FlowCounts, now uint32) (Status, error) {
 	contents, err := datapath.Read(t, time.Time{})
 	if err != nil {
 		return Status{}, err
@@ -151,12 +153,17 @@ func readStatus(t Tables, record Record, flows FlowCounts) (Status, error) {
 	}
 	slices.SortFunc(s.Addresses, func(a, b AddressStatus) int { return cmp.Compare(a.IP, b.IP) })
 	established := t.Established()
+	listens, err := hostListens(t, contents, now)
+	if err != nil {
+		return Status{}, err
+	}
 	for _, key := range slices.SortedFunc(maps.Keys(contents.Frontends), lb.Key.Compare) {
 		f, err := frontendStatus(t, contents, key, names[key], flows)
 		if err != nil {
 			return Status{}, err
 		}
 		f.EstablishedFlows = uint64(max(int32(established[1+f.Index]), 0))
+		f.HostListens = slices.Contains(listens, key)
 		s.Frontends = append(s.Frontends, f)
 	}
 	if s.Counters, err = counters(t); err != nil {

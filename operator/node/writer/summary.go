@@ -19,11 +19,13 @@ type Summary struct {
 	// Flows is the number of active flows at the last sweep.
 	Flows  uint64
 	Tables map[string]lb.Use
+	// HostListens are the frontends at which a socket of the host listens.
+	HostListens []lb.Key
 	// Foreign is when another writer was last noticed; zero: never.
 	Foreign time.Time
 }
 
-// Summary reads the config. It reads the other maps only if the writer does not
+// Summary reads the config, and where the host listens. It reads the other maps only if the writer does not
 // know what they hold.
 func (w *Writer) Summary() (Summary, error) {
 	w.counts.Lock()
@@ -40,10 +42,14 @@ func (w *Writer) Summary() (Summary, error) {
 			return Summary{}, fmt.Errorf("read maps: %w", err)
 		}
 	}
+	listens, err := hostListens(w.tables, w.contents, w.o.Ticks())
+	if err != nil {
+		return Summary{}, err
+	}
 	return Summary{
 		Version: lb.Version{Epoch: c.Epoch, Sequence: c.Sequence}, StateHash: hashText(c.StateHash),
 		Draining: c.Flags&datapath.ConfigDrain != 0, SNAT: lb.PortRange{First: c.SnatMin, Last: c.SnatMax},
-		Flows:  flows.Total(),
+		Flows: flows.Total(), HostListens: listens,
 		Tables: tableUse(w.contents, flows), Foreign: w.foreign,
 	}, nil
 }

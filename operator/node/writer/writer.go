@@ -172,7 +172,7 @@ func (w *Writer) write(ctx context.Context, s lb.State, hash uint64, v *lb.Versi
 		res.Version = *v
 	}
 	// Options come before the state, and the version after it.
-	merged := w.withQuota(w.mergeOptions(config), &s)
+	merged := w.withState(w.mergeOptions(config), &s)
 	if merged != config {
 		if err := w.tables.SetConfig(merged); err != nil {
 			return res, fmt.Errorf("write config: %w", err)
