@@ -89,7 +89,7 @@ func installBlixt(t *testing.T, flags ...string) (bytecode string) {
 // and returns its addresses.
 func awaitProgrammed(t *testing.T, name string) (addresses []string) {
 	t.Helper()
-	want := fmt.Sprintf("True: Served by %d nodes.", len(c.Nodes))
+	const want = "True: All nodes serve it."
 	gw := &gwv1.Gateway{}
 	kube.Wait(t, patience, "Gateway "+name, want, func() (string, error) {
 		// Routes first: their status is written after the Gateway's, so the Gateway's

@@ -21,6 +21,8 @@ type Progress struct {
 	Nodes int `json:"nodes"`
 	// Missing are the names of the nodes that do not.
 	Missing []string `json:"missing,omitempty"`
+	// Recent are the names of those that do not since a moment ago, and may soon.
+	Recent []string `json:"recent,omitempty"`
 	// Unheard are the names of the nodes that have not reported to a new leader
 	// yet. What was known of them still holds, so they are not among Missing.
 	Unheard []string `json:"unheard,omitempty"`
@@ -28,6 +30,10 @@ type Progress struct {
 	Why string `json:"why,omitempty"`
 	// Also is a sentence to append, or "".
 	Also string `json:"also,omitempty"`
+	// Hold is true at most times: a message that would only name other nodes is then
+	// not written. Otherwise nodes that come and go would cost a write each for each
+	// Gateway.
+	Hold bool `json:"hold,omitempty"`
 }
 
 // SetProgress sets the Programmed conditions of a Gateway, its listeners and
@@ -98,7 +104,8 @@ func complete[R ~string](conditions []metav1.Condition, verdict metav1.Condition
 
 // condition returns the Gateway's Programmed condition. A generation that was
 // programmed stays so while any node serves it: a node that fails must not look
-// like an outage of all.
+// like an outage of all. While nodes have not been heard of, or are missing since a
+// moment ago, nothing changes.
 func (p Progress) condition(generation int64, stored []metav1.Condition) metav1.Condition {
 	const kind = gwv1.GatewayConditionProgrammed
 	before := meta.FindStatusCondition(stored, string(kind))
@@ -106,7 +113,7 @@ func (p Progress) condition(generation int64, stored []metav1.Condition) metav1.
 		before = nil
 	}
 	was := before != nil && before.Status == metav1.ConditionTrue
-	serving := p.Nodes - len(p.Missing) - len(p.Unheard)
+	serving := p.serving()
 	switch {
 	case p.Nodes == 0:
 		return condition(kind, metav1.ConditionFalse, gwv1.GatewayReasonNoResources, generation, p.message())
@@ -114,11 +121,21 @@ func (p Progress) condition(generation int64, stored []metav1.Condition) metav1.
 		return condition(kind, metav1.ConditionTrue, gwv1.GatewayReasonProgrammed, generation, p.message())
 	case len(p.Missing) == 0 && before != nil && before.Status != metav1.ConditionUnknown:
 		return condition(kind, before.Status, gwv1.GatewayConditionReason(before.Reason), generation, before.Message)
-	case was && serving+len(p.Unheard) > 0:
-		return condition(kind, metav1.ConditionTrue, gwv1.GatewayReasonProgrammed, generation, p.message())
 	}
-	return condition(kind, metav1.ConditionFalse, gwv1.GatewayReasonPending, generation, p.message())
+	c := condition(kind, metav1.ConditionFalse, gwv1.GatewayReasonPending, generation, p.message())
+	if was && serving+len(p.Unheard)+len(p.Recent) > 0 {
+		c.Status, c.Reason = metav1.ConditionTrue, string(gwv1.GatewayReasonProgrammed)
+	}
+	if p.Hold && before != nil && before.Status == c.Status && strings.HasPrefix(before.Message, partly) {
+		c.Message = before.Message
+	}
+	return c
 }
+
+func (p Progress) serving() int { return p.Nodes - len(p.Missing) - len(p.Recent) - len(p.Unheard) }
+
+// partly begins a message that names nodes.
+const partly = "Served by "
 
 func (p Progress) message() string {
 	return strings.TrimSpace(p.count() + " " + p.Also)
@@ -128,13 +145,13 @@ func (p Progress) count() string {
 	if p.Nodes == 0 {
 		return noNode + strings.TrimSuffix(p.Why, ".") + "."
 	}
-	if len(p.Missing)+len(p.Unheard) == 0 {
-		if p.Nodes == 1 {
-			return "Served by 1 node."
-		}
-		return fmt.Sprintf("Served by %d nodes.", p.Nodes)
+	switch {
+	case p.serving() == p.Nodes:
+		return "All nodes serve it."
+	case len(p.Missing)+len(p.Unheard) == 0:
+		return "Waiting for all nodes to serve it."
 	}
-	text := fmt.Sprintf("Served by %d/%d nodes", p.Nodes-len(p.Missing)-len(p.Unheard), p.Nodes)
+	text := fmt.Sprintf(partly+"%d/%d nodes", p.serving(), p.Nodes)
 	if len(p.Missing) > 0 {
 		text += ", missing: " + phrase.Sample(p.Missing)
 		if p.Why != "" {

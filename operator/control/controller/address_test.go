@@ -57,7 +57,7 @@ func TestLoadBalancerAssigns(t *testing.T) {
 	}
 	s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.7"}}
 	o.must(o.kube.Status().Update(t.Context(), s))
-	o.condition(gw, "Programmed", "True Programmed", "2 nodes")
+	o.condition(gw, "Programmed", "True Programmed", "All nodes")
 	if a := gw.Status.Addresses; len(a) != 1 || a[0].Value != "203.0.113.7" {
 		t.Errorf("the Gateway has addresses %v", a)
 	}
@@ -100,7 +100,7 @@ func TestLoadBalancerAssigns(t *testing.T) {
 	o.must(o.kube.Get(t.Context(), client.ObjectKeyFromObject(gw), gw))
 	gw.Spec.Addresses = nil
 	o.must(o.kube.Update(t.Context(), gw))
-	o.condition(gw, "Programmed", "True Programmed", "2 nodes")
+	o.condition(gw, "Programmed", "True Programmed", "All nodes")
 	if len(gw.Status.Addresses) != 2 || gw.Status.Addresses[0].Value != "192.0.2.11" {
 		t.Errorf("the Gateway has addresses %v, want those of the nodes", gw.Status.Addresses)
 	}
@@ -121,7 +121,7 @@ func TestNobodyHijacks(t *testing.T) {
 	o.apply(kube.WebGateway)
 	o.load(firstCode, "n1", "n2")
 	gw := named[gwv1.Gateway]("default", "web")
-	o.condition(gw, "Programmed", "True Programmed", "2 nodes")
+	o.condition(gw, "Programmed", "True Programmed", "All nodes")
 	api := named[corev1.Service]("default", "kubernetes")
 	o.must(o.kube.Get(t.Context(), client.ObjectKeyFromObject(api), api))
 	kind := gwv1.IPAddressType
@@ -185,5 +185,5 @@ func TestLoadBalancerSaysWhyNot(t *testing.T) {
 	o.condition(gw, "Programmed", "False AddressNotAssigned", "yet: AllocationFailed: pool public is gone.")
 	s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.7"}}
 	o.must(o.kube.Status().Update(t.Context(), s))
-	o.condition(gw, "Programmed", "True Programmed", "Served by 2 nodes.")
+	o.condition(gw, "Programmed", "True Programmed", "All nodes serve it.")
 }

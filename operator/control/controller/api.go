@@ -24,13 +24,12 @@ import (
 
 // api reads and writes the cluster's objects. All loops share it.
 type api struct {
-	client    client.Client // reads from the cache
-	direct    client.Reader // reads past the cache
-	recorder  toolsevents.EventRecorder
-	ownWrites *ownWrites
-	clock     func() time.Time
-	log       *slog.Logger
-	once      *onceLog
+	client   client.Client // reads from the cache
+	direct   client.Reader // reads past the cache
+	recorder toolsevents.EventRecorder
+	clock    func() time.Time
+	log      *slog.Logger
+	once     *onceLog
 }
 
 // writeLimit is how long one write may take. Without a limit, an object that the API
@@ -81,7 +80,6 @@ func (a *api) apply(ctx context.Context, object, stored client.Object) (wrote bo
 	if err := a.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(fieldManager), client.ForceOwnership); err != nil {
 		return false, fmt.Errorf("apply %s: %w", kube.NameOf(object), err)
 	}
-	a.ownWrites.wrote(u)
 	a.log.Info("applied", "object", kube.NameOf(object))
 	return true, nil
 }

@@ -32,6 +32,7 @@ type gate struct {
 	mu      sync.Mutex
 	holds   map[string]chan struct{} // closed when the writes may go on
 	fails   string
+	refuses string
 	writes  []write
 	waiting int
 }
@@ -72,7 +73,12 @@ func (g *gate) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 	}
 	fails := g.fails != "" && strings.Contains(r.URL.Path, g.fails)
+	refuses := g.refuses != "" && strings.Contains(r.URL.Path, g.refuses)
 	g.mu.Unlock()
+	if refuses {
+		return &http.Response{StatusCode: http.StatusUnprocessableEntity, Header: http.Header{"Content-Type": {"application/json"}}, Request: r, Body: io.NopCloser(strings.NewReader(
+			`{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Invalid", "code": 422, "message": "denied by a policy"}`))}, nil
+	}
 	if held != nil {
 		select {
 		case <-held:
@@ -113,6 +119,14 @@ func (g *gate) fail(text string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.fails = text
+}
+
+// refuse has the API server refuse the objects of writes, as an admission policy
+// does.
+func (g *gate) refuse(text string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.refuses = text
 }
 
 // since returns the writes to a path, without the first few of all.
@@ -198,7 +212,7 @@ func TestWritesThatWaitDelayNothing(t *testing.T) {
 	o.held(g)
 	gw := o.listen(81)
 	took := o.serves(81)
-	o.condition(gw, "Programmed", "True Programmed", "2 nodes")
+	o.condition(gw, "Programmed", "True Programmed", "All nodes")
 	t.Logf("while the status of a route waits, a listener is published after %v", took)
 
 	// The rollout is the second to wait.
@@ -212,7 +226,7 @@ func TestWritesThatWaitDelayNothing(t *testing.T) {
 		t.Errorf("a listener was published after %v", took)
 	}
 	g.release()
-	o.condition(gw, "Programmed", "True Programmed", "2 nodes")
+	o.condition(gw, "Programmed", "True Programmed", "All nodes")
 	o.condition(named[gwv1.TCPRoute]("default", "web"), "ResolvedRefs", "False BackendNotFound", "")
 }
 
@@ -232,7 +246,7 @@ func TestNewestStatusIsWritten(t *testing.T) {
 	o.serves(83)
 	o.calm() // the rollout has judged the nodes by it
 	g.release()
-	o.condition(gw, "Programmed", "True Programmed", "2 nodes")
+	o.condition(gw, "Programmed", "True Programmed", "All nodes")
 	o.calm()
 	written := 0
 	for _, w := range g.since(first, gatewayStatus) {
@@ -319,7 +333,7 @@ func TestFailingStatusIsTriedAgain(t *testing.T) {
 	g.fail(routeStatus)
 	o.loseBackend()
 	gw := o.listen(81)
-	o.condition(gw, "Programmed", "True Programmed", "2 nodes")
+	o.condition(gw, "Programmed", "True Programmed", "All nodes")
 	time.Sleep(3 * time.Second)
 	if n := len(g.since(first, routeStatus)); n < 3 || n > 12 {
 		t.Errorf("the status was tried %d times within 3 seconds, want a few", n)

@@ -4,19 +4,20 @@
 // agents' reports, and writes what follows from them. It decides nothing: gateway
 // decides what is served, rollout what runs.
 //
-// It has three loops. None waits for a later one:
+// It has loops of which none waits for a later one:
 //
-//	                    objects                 reports, time
-//	                       |                          |
-//	                   publisher  -- translated -> rolloutLoop
-//	                 /     |     \                /       \
-//	agents, Services      status of        status of     applications, DaemonSets,
-//	and their slices  classes, routes   Gateways, sets   NodeDataplanes
-//	                             \          /
-//	                            statusWriter
+//	                  objects                 reports, time
+//	                     |                          |
+//	                 publisher  -- translated -> rolloutLoop
+//	               /     |     \                /       \
+//	         agents     status of        status of     applications, DaemonSets,
+//	              \ classes, routes   Gateways, sets   NodeDataplanes
+//	    serviceWriter          \          /
+//	Services, their slices    statusWriter
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
@@ -60,6 +62,10 @@ const ConditionDelay = 5 * time.Second
 // recheckEvery is how often nodes are judged without an event. Time alone changes
 // the verdict: an agent has sent nothing for too long, a program has drained.
 const recheckEvery = 10 * time.Second
+
+// reconcileEvery is how often, about, everything is done as if all had changed: the
+// safety net for events that were lost or misjudged.
+const reconcileEvery = 5 * time.Minute
 
 // Fleet is the server of the agents: fleet.Server.
 type Fleet interface {
@@ -82,8 +88,12 @@ type Options struct {
 	// ReservedPorts of nodes, besides those that BlixtConfigs name.
 	ReservedPorts []gateway.ReservedRange
 	// Grace is how long a new leader waits for an agent before it counts it as
-	// missing.
+	// missing, and how long a node may be missing before Gateways say so.
 	Grace time.Duration
+	// Liveness is for a check of liveness; nil: there is none.
+	Liveness *Liveness
+	// ReconcileEvery is how often, about, everything is done; 0: every five minutes.
+	ReconcileEvery time.Duration
 	// Leads is called once, before the first pass, unless it is nil.
 	Leads func()
 	Clock func() time.Time
@@ -141,18 +151,22 @@ func Add(m manager.Manager, o Options) error {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
+	if o.Liveness == nil {
+		o.Liveness = &Liveness{}
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	o.ReconcileEvery = cmp.Or(o.ReconcileEvery, reconcileEvery)
 	a := &api{
 		client: m.GetClient(), direct: m.GetAPIReader(), recorder: m.GetEventRecorder("blixt"),
-		ownWrites: newOwnWrites(), clock: o.Clock, log: o.Log, once: newOnceLog(o.Log),
+		clock: o.Clock, log: o.Log, once: newOnceLog(o.Log, o.Clock),
 	}
-	statuses := newStatusWriter(a)
+	statuses, services := newStatusWriter(a), newServiceWriter(a)
 	rollouts := newRolloutLoop(a, &o, statuses)
 	p := &publisher{
-		api: a, Options: &o, cache: m.GetCache(), statuses: statuses, rollout: rollouts,
-		events:  &events{ownWrites: a.ownWrites, namespace: o.Release.Namespace, rollout: rollouts, statuses: statuses},
+		api: a, Options: &o, cache: m.GetCache(), statuses: statuses, services: services, rollout: rollouts,
+		events:  &events{namespace: o.Release.Namespace, rollout: rollouts, statuses: statuses, services: services},
 		watched: watchedKinds{}, addresses: map[types.NamespacedName][]gwv1.GatewayStatusAddress{},
 	}
 	err := m.GetCache().IndexField(context.Background(), &discoveryv1.EndpointSlice{}, byService, func(o client.Object) []string {
@@ -171,11 +185,13 @@ func Add(m manager.Manager, o Options) error {
 	}
 	p.serviceCIDRs = serviceCIDRs
 	p.controller, err = rtcontroller.NewTyped("blixt", m, rtcontroller.TypedOptions[request]{
-		Reconciler:         reconcile.TypedFunc[request](p.reconcile),
-		RateLimiter:        newBackoff[request](),
-		SkipNameValidation: new(true), // tests run several
-		EnableWarmup:       new(true),
-		LogConstructor:     func(*request) logr.Logger { return logr.Discard() }, // errors are logged here, once
+		Reconciler:  reconcile.TypedFunc[request](p.reconcile),
+		RateLimiter: newBackoff[request](),
+
+		ReconciliationTimeout: passLimit,
+		SkipNameValidation:    new(true), // tests run several
+		EnableWarmup:          new(true),
+		LogConstructor:        func(*request) logr.Logger { return logr.Discard() }, // errors are logged here, once
 	})
 	if err != nil {
 		return fmt.Errorf("make controller: %w", err)
@@ -192,5 +208,8 @@ func Add(m manager.Manager, o Options) error {
 			return fmt.Errorf("watch %s: %w", kube.KindOf(o), err)
 		}
 	}
-	return errors.Join(m.Add(manager.RunnableFunc(rollouts.run)), m.Add(manager.RunnableFunc(statuses.run)))
+	if err := p.controller.Watch(source.TypedFunc[request](p.safetyNet)); err != nil {
+		return fmt.Errorf("start safety net: %w", err)
+	}
+	return errors.Join(m.Add(manager.RunnableFunc(rollouts.run)), m.Add(manager.RunnableFunc(statuses.run)), m.Add(manager.RunnableFunc(services.run)))
 }

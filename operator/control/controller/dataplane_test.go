@@ -80,7 +80,7 @@ func TestUpgradeHandsOver(t *testing.T) {
 		}
 		return nil
 	})
-	o.condition(named[gwv1.Gateway]("default", "web"), "Programmed", "True Programmed", "2 nodes")
+	o.condition(named[gwv1.Gateway]("default", "web"), "Programmed", "True Programmed", "All nodes")
 	if got := o.applications(); len(got) != 2 {
 		t.Errorf("applications %v, want two: connections are left", got)
 	}
@@ -115,7 +115,7 @@ spec:
           -----END PUBLIC KEY-----
 `, secondCode[strings.Index(secondCode, "@")+1:]))
 	o.condition(named[v1alpha1.NodeDataplane]("", "n1"), "Drifted", "True OtherBytecode", "")
-	o.condition(named[gwv1.Gateway]("default", "web"), "Programmed", "True Programmed", "2 nodes")
+	o.condition(named[gwv1.Gateway]("default", "web"), "Programmed", "True Programmed", "All nodes")
 	o.calm()
 	if got := o.applications(); len(got) != 1 || got[0] != rollout.Name(firstCode) {
 		t.Errorf("applications %v, want the first alone", got)
@@ -197,7 +197,7 @@ func TestKindsMayComeLater(t *testing.T) {
 	o.condition(named[gwv1.GatewayClass]("", "blixt"), "Accepted", "True Accepted", "UDPRoute v1 is missing")
 	restore()
 	o.load(firstCode, "n1", "n2")
-	o.condition(gw, "Programmed", "True Programmed", "2 nodes")
+	o.condition(gw, "Programmed", "True Programmed", "All nodes")
 	o.condition(named[gwv1.GatewayClass]("", "blixt"), "Accepted", "True Accepted", "Blixt serves")
 }
 

@@ -4,7 +4,6 @@ package controller
 
 import (
 	"context"
-	"strings"
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
@@ -17,20 +16,16 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // event emits an event about an object.
 func (a *api) event(object client.Object, kind, reason, message string) {
-	a.recorder.Eventf(object, nil, kind, reason, "Reconcile", "%s", cut(message))
+	a.recorder.Eventf(object, nil, kind, reason, "Reconcile", "%s", phrase.Clip(message, maxEvent))
 }
 
-// cut shortens a message to what the API server accepts, which is 1,024 bytes.
-func cut(message string) string {
-	if len(message) > 1000 {
-		return strings.ToValidUTF8(message[:1000], "") + "…"
-	}
-	return message
-}
+// maxEvent is how many bytes of an event's message the API server accepts.
+const maxEvent = 1024
 
 // emit emits the events of the data plane whose objects exist.
 func (a *api) emit(ctx context.Context, all []rollout.Event) {

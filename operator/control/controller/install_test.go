@@ -26,7 +26,7 @@ func (o *operator) serve() {
 	o.Helper()
 	o.apply(kube.WebGateway)
 	o.load(firstCode, "n1", "n2")
-	o.condition(named[gwv1.Gateway]("default", "web"), "Programmed", "True Programmed", "Served by 2 nodes.")
+	o.condition(named[gwv1.Gateway]("default", "web"), "Programmed", "True Programmed", "All nodes serve it.")
 }
 
 // load plays bpfman and the kubelet: the application of some bytecode is
@@ -96,7 +96,7 @@ func TestInstallServes(t *testing.T) {
 	o.condition(gw, "Programmed", "False Pending", "0/2 nodes")
 
 	o.load(firstCode, "n1", "n2")
-	o.condition(gw, "Programmed", "True Programmed", "Served by 2 nodes.")
+	o.condition(gw, "Programmed", "True Programmed", "All nodes serve it.")
 	if len(gw.Status.Addresses) != 1 || gw.Status.Addresses[0].Value != "198.51.100.0" {
 		t.Errorf("the Gateway has addresses %v, want the first of the pool", gw.Status.Addresses)
 	}

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // configPause is how long to wait before a BlixtConfig that the API server has
@@ -76,7 +77,7 @@ func newInstallation(config *unstructured.Unstructured, m manager.Manager, o *Ma
 	return &installation{config: config, client: m.GetClient(), log: o.Log, rejected: func(ctx context.Context, reason string) {
 		pod := &corev1.Pod{}
 		if err := m.GetAPIReader().Get(ctx, types.NamespacedName{Namespace: o.Release.Namespace, Name: o.Pod}, pod); err == nil {
-			m.GetEventRecorder("blixt").Eventf(pod, nil, corev1.EventTypeWarning, "ConfigRefused", "Apply", "%s", cut(reason))
+			m.GetEventRecorder("blixt").Eventf(pod, nil, corev1.EventTypeWarning, "ConfigRefused", "Apply", "%s", phrase.Clip(reason, maxEvent))
 		}
 	}}
 }

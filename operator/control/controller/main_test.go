@@ -56,13 +56,14 @@ const (
 
 // agents play all agents: they hold whatever they are told to.
 type agents struct {
-	mu       sync.Mutex
-	epoch    uint64
-	snapshot fleet.Snapshot
-	version  lb.Version
-	settings map[string]fleet.Settings
-	reports  []lb.Report
-	changed  chan struct{}
+	mu        sync.Mutex
+	epoch     uint64
+	snapshot  fleet.Snapshot
+	version   lb.Version
+	settings  map[string]fleet.Settings
+	reports   []lb.Report
+	changed   chan struct{}
+	published int // how often
 	// silent agents confirm nothing.
 	silent bool
 }
@@ -74,6 +75,7 @@ func newAgents(epoch uint64) *agents {
 func (a *agents) Publish(s fleet.Snapshot) lb.Version {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.published++
 	if a.version.Sequence == 0 || fmt.Sprint(s) != fmt.Sprint(a.snapshot) {
 		a.version = lb.Version{Epoch: a.epoch, Sequence: a.version.Sequence + 1}
 		a.snapshot = s
@@ -158,6 +160,8 @@ type operator struct {
 	agents *agents
 	stop   func()
 	kube   client.Client
+	// every is Options.ReconcileEvery.
+	every time.Duration
 	// wrap is between the operator and the API server, or nil.
 	wrap func(http.RoundTripper) http.RoundTripper
 }
@@ -214,7 +218,7 @@ func (o *operator) runAs(config *rest.Config, a controller.Fleet) (stop func()) 
 			ServiceAccount: "blixt-agent", CAConfigMap: "blixt-ca", Operator: "blixt-operator:8443", Audience: fleet.Audience,
 		},
 		ReservedPorts: []gateway.ReservedRange{{First: 30000, Last: 32767}, {First: 32768, Last: 60999}},
-		Fleet:         a, Verify: controller.Verify, Grace: time.Second, Log: slog.New(slog.NewTextHandler(o.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
+		Fleet:         a, Verify: controller.Verify, Grace: time.Second, ReconcileEvery: o.every, Log: slog.New(slog.NewTextHandler(o.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
 	}))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)

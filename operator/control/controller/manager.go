@@ -119,8 +119,10 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 		server.Lead(epoch)
 		o.Log.Info("this replica leads", "epoch", epoch)
 	}
+	liveness := &Liveness{}
 	err = Add(m, Options{
-		Release: o.Release, Fleet: server, Leads: lead, Verify: Verify, ReservedPorts: o.ReservedPorts, Grace: grace, Log: o.Log,
+		Liveness: liveness,
+		Release:  o.Release, Fleet: server, Leads: lead, Verify: Verify, ReservedPorts: o.ReservedPorts, Grace: grace, Log: o.Log,
 	})
 	if err != nil {
 		return err
@@ -133,7 +135,7 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 		return fmt.Errorf("listen for agents: %w", err)
 	}
 	installed := newInstallation(blixtConfig, m, &o)
-	if err := addChecks(m, installed, certificates.kube, &o); err != nil {
+	if err := addChecks(m, installed, liveness, certificates.kube, &o); err != nil {
 		return err
 	}
 	o.Log.Info("operator started", "namespace", o.Release.Namespace, "agents", listener.Addr(), "bytecode", o.Release.Bytecode)

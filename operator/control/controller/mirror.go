@@ -4,7 +4,6 @@ package controller
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"slices"
 
@@ -12,7 +11,6 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
@@ -39,7 +37,8 @@ type mirrorKey struct {
 	block int32
 }
 
-// mirror returns the slices by which the Service of a Gateway shows the backends.
+// mirror returns the slices by which the Service of a Gateway shows the backends of
+// its frontends.
 // Load balancers announce addresses only for Services with ready endpoints, under
 // policy Local only from the nodes of the endpoints. kube-proxy balances to them
 // where the administrator lets it serve pods.
@@ -47,9 +46,6 @@ func mirror(s *corev1.Service, frontends []gateway.Frontend, e gateway.Endpoints
 	ports := map[mirrorKey][]*corev1.ServicePort{}
 	for i := range frontends {
 		f := &frontends[i]
-		if f.Gateway != s.Namespace+"/"+s.OwnerReferences[0].Name {
-			continue
-		}
 		j := slices.IndexFunc(s.Spec.Ports, func(p corev1.ServicePort) bool {
 			return protocol(p.Protocol) == f.Protocol && uint16(p.Port) == f.Port
 		})
@@ -125,40 +121,6 @@ func mirrored(ep gateway.Endpoint) discoveryv1.Endpoint {
 		out.NodeName = &ep.Node
 	}
 	return out
-}
-
-// mirrorEndpoints writes the slices of all Services of ours that differ.
-func (p *publisher) mirrorEndpoints(ctx context.Context, t *translated) error {
-	slicesByService := map[types.NamespacedName][]*discoveryv1.EndpointSlice{}
-	list := &discoveryv1.EndpointSliceList{}
-	if err := p.list(ctx, t.kinds, list, managed); err != nil {
-		return err
-	}
-	for i := range list.Items {
-		s := &list.Items[i]
-		key := types.NamespacedName{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}
-		slicesByService[key] = append(slicesByService[key], s)
-	}
-	var failed errorList
-	for key, s := range t.services {
-		if !v1alpha1.Managed(s) || len(s.OwnerReferences) == 0 {
-			continue
-		}
-		stored := slicesByService[key]
-		for _, want := range mirror(s, t.Frontends, t.endpoints) {
-			var cached client.Object
-			if i := slices.IndexFunc(stored, func(e *discoveryv1.EndpointSlice) bool { return e.Name == want.Name }); i >= 0 {
-				cached = stored[i]
-				stored = slices.Delete(slices.Clone(stored), i, i+1)
-			}
-			_, err := p.apply(ctx, want, cached)
-			failed.add(err)
-		}
-		for _, e := range stored {
-			failed.add(p.remove(ctx, e))
-		}
-	}
-	return failed.err()
 }
 
 func protocol(p corev1.Protocol) lb.Protocol {

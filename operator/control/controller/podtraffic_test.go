@@ -94,7 +94,7 @@ spec:
 	o.eventually("message", func() error {
 		o.condition(gw, "Programmed", "True Programmed", "")
 		for _, c := range gw.Status.Conditions {
-			if c.Type == "Programmed" && c.Message != "Served by 2 nodes." {
+			if c.Type == "Programmed" && c.Message != "All nodes serve it." {
 				return fmt.Errorf("it is %q, want no word about who sends", c.Message)
 			}
 		}

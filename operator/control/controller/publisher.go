@@ -5,6 +5,7 @@ package controller
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"hash/fnv"
 	"maps"
 	"slices"
@@ -27,8 +28,7 @@ import (
 )
 
 // publisher is the first loop: it translates the cluster's objects, publishes the
-// result to the agents, and hands it to the other loops. It writes nothing but
-// what load balancers and kube-proxy read: Services and their EndpointSlices.
+// result to the agents, and hands it to the other loops. It writes nothing.
 type publisher struct {
 	*api
 	*Options
@@ -40,6 +40,7 @@ type publisher struct {
 	statuses   *statusWriter
 	// serviceCIDRs: the cluster has objects of that kind.
 	serviceCIDRs bool
+	services     *serviceWriter
 
 	// What passes remember.
 	started   time.Time
@@ -59,6 +60,11 @@ type translated struct {
 	routes    map[string]routeOf
 	endpoints gateway.Endpoints
 	published published
+	// owners are the Gateways by the names of their Services, showing the Services of
+	// Gateways that show the endpoints of a Service, byGateway the frontends.
+	owners    map[types.NamespacedName]*gateway.GatewayStatus
+	showing   map[types.NamespacedName][]types.NamespacedName
+	byGateway map[string][]gateway.Frontend
 	// started is when agents could first connect to this leader.
 	started time.Time
 }
@@ -85,6 +91,7 @@ func (p *publisher) reconcile(ctx context.Context, r request) (reconcile.Result,
 			p.Leads()
 		}
 	}
+	defer p.Liveness.begin("publisher", time.Now())()
 	var err error
 	switch {
 	case r == everything || p.current == nil:
@@ -94,7 +101,7 @@ func (p *publisher) reconcile(ctx context.Context, r request) (reconcile.Result,
 	default:
 		err = p.publishEndpoints(ctx, r.endpointsOf)
 	}
-	if ctx.Err() == nil {
+	if !errors.Is(ctx.Err(), context.Canceled) { // at its end, nothing is wrong
 		p.once.result("publisher", err)
 	}
 	return reconcile.Result{}, err
@@ -113,7 +120,7 @@ func (p *publisher) publishAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cluster := s.cluster(p.ReservedPorts)
+	cluster := s.cluster(p.ReservedPorts, p.services.problem)
 	t := &translated{snapshot: s, Translation: p.translate(s, cluster), started: p.started}
 	t.policy = gateway.NewEndpointPolicy(&t.Translation, cluster, s.objects.Namespaces, p.addressed)
 	t.users = gateway.NewUsers(&t.Translation, t.policy)
@@ -132,14 +139,12 @@ func (p *publisher) publishAll(ctx context.Context) error {
 	p.current = t
 
 	// Agents have everything by now. The rest is for people and load balancers.
-	var failed errorList
-	services, err := p.applyServices(ctx, t)
-	failed.add(err)
-	p.statuses.set([]string{"GatewayClass", "TCPRoute", "UDPRoute", "Service"}, slices.Concat(t.classStatuses(), t.routeStatuses(), services))
+	t.indexServices()
+	p.services.set(t)
+	p.statuses.set([]string{"GatewayClass", "TCPRoute", "UDPRoute", "Service"}, slices.Concat(t.classStatuses(), t.routeStatuses(), t.serviceStatuses()))
 	p.rollout.latest.Store(t)
 	p.rollout.wake()
-	failed.add(p.mirrorEndpoints(ctx, t))
-	return failed.err()
+	return nil
 }
 
 // publishEndpoints publishes the changed endpoints of one Service.
@@ -157,7 +162,8 @@ func (p *publisher) publishEndpoints(ctx context.Context, service types.Namespac
 	t.published = p.publish(&t, t.published)
 	p.current = &t
 	p.rollout.latest.Store(&t) // the reports of the agents wake it
-	return p.mirrorEndpoints(ctx, &t)
+	p.services.setEndpoints(&t, service)
+	return nil
 }
 
 // setConditions hands over the statuses of the routes that use a Service.
@@ -191,10 +197,11 @@ func (p *publisher) translate(s *snapshot, cluster *gateway.Cluster) gateway.Tra
 			}
 		}
 	}
-	for _, n := range t.Notes {
-		p.once.warn(n.Object, n.Message)
+	notes := map[string]string{"cluster": missing}
+	for _, n := range t.Notes { // an object may have several
+		notes[n.Object] = strings.TrimSpace(notes[n.Object] + " " + n.Message)
 	}
-	p.once.warn("cluster", missing)
+	p.once.set("publisher", notes)
 	return t
 }
 

@@ -13,20 +13,20 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-// addChecks adds the checks of liveness and readiness. A replica is ready when its
+// addChecks adds the checks of liveness, which passes that do not end fail, and of
+// readiness. A replica is ready when its
 // cache is in sync, some replica leads, and the API server accepts the BlixtConfig
 // of the installation. Helm and others who wait for readiness wait for all of that.
 // Agents do not: they connect to replicas that are not ready, too.
-func addChecks(m manager.Manager, installed *installation, kube kubernetes.Interface, o *ManagerOptions) error {
+func addChecks(m manager.Manager, installed *installation, liveness *Liveness, kube kubernetes.Interface, o *ManagerOptions) error {
 	led := atomic.Bool{} // never reset: readiness must not come and go when the leader changes
 	return errors.Join(
-		m.AddHealthzCheck("ping", healthz.Ping),
+		m.AddHealthzCheck("passes", liveness.Check),
 		m.AddReadyzCheck("cache", func(r *http.Request) error {
 			if !m.GetCache().WaitForCacheSync(r.Context()) {
 				return errors.New("the cache is not in sync")

@@ -4,6 +4,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -25,6 +26,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // rolloutLoop is the second loop: it has the nodes run the programs and agents
@@ -80,8 +82,11 @@ func (r *rolloutLoop) run(ctx context.Context) error {
 		if t == nil {
 			return nil // the publisher wakes it
 		}
+		defer r.Liveness.begin("rollout", time.Now())()
+		ctx, cancel := context.WithTimeout(ctx, passLimit)
+		defer cancel()
 		err := r.pass(ctx, t)
-		if ctx.Err() == nil {
+		if !errors.Is(ctx.Err(), context.Canceled) {
 			r.once.result("rollout", err)
 		}
 		return err
@@ -173,13 +178,17 @@ func (r *rolloutLoop) observe(ctx context.Context, t *translated, b *v1alpha1.By
 func (r *rolloutLoop) reportProgress(ctx context.Context, t *translated, d decision, reports []lb.Report) error {
 	published := map[types.NamespacedName]rollout.PublishedGateway{}
 	for _, g := range t.Gateways {
-		p := rollout.PublishedGateway{Since: t.published.since[g.NamespacedName], Service: g.Service}
+		p := rollout.PublishedGateway{Since: t.published.since[g.NamespacedName], Service: g.Service, ServiceProblem: t.problems[g.NamespacedName]}
+		if i := slices.IndexFunc(t.published.issued, func(i rollout.Issued) bool { return i.Version == p.Since }); i >= 0 {
+			p.SinceTime = t.published.issued[i].At
+		}
 		if s := t.serviceOf(g.NamespacedName); s != nil {
 			p.HealthCheckNodePort = s.Spec.HealthCheckNodePort
 		}
 		published[g.NamespacedName] = p
 	}
 	progress := rollout.Progress(rollout.Fleet{
+		Now: r.Clock(), Delay: r.Grace,
 		Nodes: d.nodes, Problems: d.desired.Problems, Reports: reports, Epoch: t.published.version.Epoch,
 		Starting: r.Clock().Before(t.started.Add(r.Grace)), Unavailable: t.kinds.noBpfman, ProxyMode: t.proxyMode,
 	}, published)
@@ -248,9 +257,7 @@ func (r *rolloutLoop) logProblems(problems []rollout.Problem) {
 	for _, p := range problems {
 		messages[p.Object] = strings.TrimSpace(messages[p.Object] + " " + p.Message)
 	}
-	for object, message := range messages {
-		r.once.warn(object, message)
-	}
+	r.once.set("rollout", messages)
 }
 
 // restartAgents deletes the agents of a node that have the maps of a program that
@@ -304,9 +311,15 @@ func (r *rolloutLoop) writeNode(ctx context.Context, t *translated, n rollout.No
 		if err := r.client.Create(ctx, stored); err != nil {
 			return fmt.Errorf("create NodeDataplane %s: %w", n.Node, err)
 		}
-		r.ownWrites.wrote(stored)
 	}
-	err := r.patchStatus(ctx, stored, func(o client.Object, _ metav1.Time) { o.(*v1alpha1.NodeDataplane).Status = n.Status })
+	err := r.patchStatus(ctx, stored, func(o client.Object, _ metav1.Time) {
+		status := n.Status
+		status.Conditions = slices.Clone(status.Conditions)
+		for i := range status.Conditions {
+			status.Conditions[i].Message = phrase.Clip(status.Conditions[i].Message, maxMessage)
+		}
+		o.(*v1alpha1.NodeDataplane).Status = status
+	})
 	if apierrors.IsConflict(err) {
 		return nil // the event of the other write wakes the next pass
 	}

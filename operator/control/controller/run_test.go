@@ -166,7 +166,7 @@ func TestOperatorAndAgents(t *testing.T) {
 	o.replica("127.0.0.2:" + port)
 	nodes := []*maps{o.agent("n1", application, port), o.agent("n2", application, port)}
 	gw := named[gwv1.Gateway]("default", "web")
-	o.condition(gw, "Programmed", "True Programmed", "Served by 2 nodes.")
+	o.condition(gw, "Programmed", "True Programmed", "All nodes serve it.")
 	o.condition(named[v1alpha1.NodeDataplane]("", "n1"), "Ready", "True Serving", "")
 	config := named[v1alpha1.BlixtConfig]("", "blixt")
 	o.must(o.kube.Get(t.Context(), client.ObjectKeyFromObject(config), config))
@@ -226,7 +226,7 @@ func TestOperatorAndAgents(t *testing.T) {
 	stop()
 	change(200)
 	seeded()
-	o.condition(gw, "Programmed", "True Programmed", "Served by 2 nodes.")
+	o.condition(gw, "Programmed", "True Programmed", "All nodes serve it.")
 	for _, c := range gw.Status.Conditions {
 		if c.LastTransitionTime.After(before.Time) {
 			t.Errorf("%s changed with the leader: %+v", c.Type, c)

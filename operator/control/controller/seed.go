@@ -26,7 +26,7 @@ type seedKeeper struct {
 }
 
 func newSeedKeeper(kube kubernetes.Interface, namespace string, set func(uint64), log *slog.Logger) *seedKeeper {
-	return &seedKeeper{seed.NewKeeper(kube, namespace), set, newOnceLog(log)}
+	return &seedKeeper{seed.NewKeeper(kube, namespace), set, newOnceLog(log, time.Now)}
 }
 
 // keep reads the seed, or makes it, and sets it. On error agents keep theirs.

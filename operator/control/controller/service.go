@@ -15,7 +15,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -121,50 +120,24 @@ func joinAddresses(addresses []netip.Addr) string {
 	return strings.Join(words, ",")
 }
 
-// applyServices makes the Services of all Gateways what their specs say, and
-// removes those that no Gateway has. What it writes is entered into the snapshot.
-// Returns the statuses of the Services whose addresses Blixt gives.
-func (p *publisher) applyServices(ctx context.Context, t *translated) ([]wantedStatus, error) {
-	var statuses []wantedStatus
-	var failed errorList
+// serviceKey returns the name of a Gateway's Service.
+func serviceKey(gateway types.NamespacedName) types.NamespacedName {
+	return types.NamespacedName{Namespace: gateway.Namespace, Name: serviceName(gateway.Name)}
+}
+
+// serviceStatuses returns the statuses of the Services whose addresses Blixt gives.
+func (t *translated) serviceStatuses() []wantedStatus {
+	var all []wantedStatus
 	for i := range t.Gateways {
 		g := &t.Gateways[i]
-		gw := t.gateways[g.NamespacedName]
-		if g.Service == nil { // it was never valid, or is not allowed any more: its Service stays as it is
+		stored := t.serviceOf(g.NamespacedName)
+		if g.Service == nil || g.Service.Source == v1alpha1.SourceLoadBalancer || len(g.Service.Ports) == 0 || stored == nil ||
+			!metav1.IsControlledBy(stored, t.gateways[g.NamespacedName]) || stored.Spec.LoadBalancerClass == nil || *stored.Spec.LoadBalancerClass != loadBalancerClass {
 			continue
 		}
-		want := service(gw, g.Service, t.LastGood.Gateways[g.NamespacedName])
-		key := client.ObjectKeyFromObject(want)
-		stored := t.services[key]
-		switch {
-		case len(want.Spec.Ports) == 0: // it keeps the address that a load balancer has given
-			if g.Service.Source != v1alpha1.SourceLoadBalancer && stored != nil && metav1.IsControlledBy(stored, gw) {
-				statuses = append(statuses, wantedStatus{object: stored, change: serviceStatus(g)}) // or kube-proxy would go on with ports of before
-			}
-			continue
-		case stored != nil && !metav1.IsControlledBy(stored, gw):
-			failed.add(notOurs(stored))
-			continue
-		case stored != nil && !equality.Semantic.DeepEqual(stored.Spec.LoadBalancerClass, want.Spec.LoadBalancerClass):
-			failed.add(p.remove(ctx, stored)) // the field cannot be changed
-			continue
-		}
-		stored, err := p.applyService(ctx, want, stored)
-		if err != nil {
-			failed.add(client.IgnoreNotFound(err))
-			continue
-		}
-		t.services[key] = stored
-		if g.Service.Source != v1alpha1.SourceLoadBalancer {
-			statuses = append(statuses, wantedStatus{object: stored, change: serviceStatus(g)})
-		}
+		all = append(all, wantedStatus{object: stored, change: serviceStatus(g)})
 	}
-	for _, stored := range t.services {
-		if t.isLeft(stored) {
-			failed.add(p.removeLeft(ctx, stored))
-		}
-	}
-	return statuses, failed.err()
+	return all
 }
 
 // isLeft reports whether a Service is of a Gateway that is gone, or has gone to
@@ -189,59 +162,42 @@ func isGateway(owner *metav1.OwnerReference) bool {
 }
 
 // removeLeft deletes a Service that is left, unless the API server, which knows more
-// than the cache, says that the operator did not make it, or that the Gateway exists
-// and is as it was. Everybody who may write a Service can give it labels and owners,
-// and must not have the operator delete what he may not delete.
-func (p *publisher) removeLeft(ctx context.Context, cached *corev1.Service) error {
-	key := client.ObjectKeyFromObject(cached)
-	stored, gw := &corev1.Service{}, &gwv1.Gateway{}
-	if err := p.direct.Get(ctx, key, stored); err != nil {
-		return client.IgnoreNotFound(err)
-	}
-	if stored.UID != cached.UID || !madeByUs(stored) {
-		return nil
-	}
-	owner := metav1.GetControllerOf(cached)
-	err := p.direct.Get(ctx, types.NamespacedName{Namespace: key.Namespace, Name: owner.Name}, gw)
+// than the cache, says that the Gateway exists and is as it was.
+func (a *api) removeLeft(ctx context.Context, s *corev1.Service) error {
+	owner, gw := metav1.GetControllerOf(s), &gwv1.Gateway{}
+	err := a.direct.Get(ctx, types.NamespacedName{Namespace: s.Namespace, Name: owner.Name}, gw)
 	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("get Gateway of %s: %w", kube.NameOf(stored), err)
+		return fmt.Errorf("get Gateway of %s: %w", kube.NameOf(s), err)
 	}
 	if err == nil && gw.UID == owner.UID {
 		class := &gwv1.GatewayClass{}
-		if err := p.direct.Get(ctx, types.NamespacedName{Name: string(gw.Spec.GatewayClassName)}, class); err != nil {
+		if err := a.direct.Get(ctx, types.NamespacedName{Name: string(gw.Spec.GatewayClassName)}, class); err != nil || class.Spec.ControllerName == gateway.ControllerName {
 			return client.IgnoreNotFound(err)
 		}
-		if class.Spec.ControllerName == gateway.ControllerName {
-			return nil
-		}
 	}
-	return p.remove(ctx, stored)
+	return a.removeOurs(ctx, s)
 }
 
-// madeByUs reports whether the operator has applied an object, read past the cache.
-func madeByUs(object client.Object) bool {
-	return slices.ContainsFunc(object.GetManagedFields(), func(m metav1.ManagedFieldsEntry) bool {
+// removeOurs deletes a Service, unless the API server says that the operator did not
+// make it. Everybody who may write a Service can give it labels and owners, and must
+// not have the operator delete what he may not delete.
+func (a *api) removeOurs(ctx context.Context, cached *corev1.Service) error {
+	stored := &corev1.Service{}
+	if err := a.direct.Get(ctx, client.ObjectKeyFromObject(cached), stored); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	made := slices.ContainsFunc(stored.ManagedFields, func(m metav1.ManagedFieldsEntry) bool {
 		return m.Manager == fieldManager && m.Operation == metav1.ManagedFieldsOperationApply
 	})
+	if stored.UID != cached.UID || !made {
+		return nil
+	}
+	return a.remove(ctx, stored)
 }
 
-// applyService returns the Service as it is then, which the cache may not have yet.
-func (p *publisher) applyService(ctx context.Context, want, stored *corev1.Service) (*corev1.Service, error) {
-	var cached client.Object // nil, unlike a nil *Service in it
-	if stored != nil {
-		cached = stored
-	}
-	wrote, err := p.apply(ctx, want, cached)
-	if err != nil || !wrote {
-		return stored, err
-	}
-	stored = &corev1.Service{}
-	return stored, p.direct.Get(ctx, client.ObjectKeyFromObject(want), stored)
-}
-
-// notOurs is the error for a Gateway whose Service's name is taken.
-func notOurs(s *corev1.Service) error {
-	return fmt.Errorf("Service %s/%s exists already and is not this Gateway's: rename one of them", s.Namespace, s.Name) //nolint:staticcheck // the name of a kind
+// notOurs is the problem of a Gateway whose Service's name is taken.
+func notOurs(s *corev1.Service) string {
+	return fmt.Sprintf("Service %s/%s exists already and is not this Gateway's: rename one of them", s.Namespace, s.Name)
 }
 
 // serviceStatus shows the addresses that we gave, where people and kube-proxy look

@@ -3,6 +3,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // snapshot is what one pass has read of the cluster. Its objects belong to the
@@ -35,13 +37,15 @@ type snapshot struct {
 	proxyMode string
 	// serviceCIDRs are the ranges of ClusterIPs, if the cluster tells.
 	serviceCIDRs []netip.Prefix
+	// problems are why the Services of Gateways are not as they should be.
+	problems map[types.NamespacedName]string
 }
 
 // managed selects the objects that the operator has made.
 var managed = client.MatchingLabels{v1alpha1.ManagedByLabel: v1alpha1.Manager}
 
 func (p *publisher) readSnapshot(ctx context.Context, k kinds) (*snapshot, error) {
-	s := &snapshot{kinds: k, gateways: map[types.NamespacedName]*gwv1.Gateway{}, services: map[types.NamespacedName]*corev1.Service{}}
+	s := &snapshot{kinds: k, gateways: map[types.NamespacedName]*gwv1.Gateway{}, services: map[types.NamespacedName]*corev1.Service{}, problems: map[types.NamespacedName]string{}}
 	var (
 		classes    gwv1.GatewayClassList
 		gateways   gwv1.GatewayList
@@ -129,7 +133,8 @@ func referred(routes []gateway.Route) map[types.NamespacedName]bool {
 }
 
 // cluster returns what Translate has to know besides the objects.
-func (s *snapshot) cluster(reserved []gateway.ReservedRange) *gateway.Cluster {
+// problem returns why the operator could not write a Service.
+func (s *snapshot) cluster(reserved []gateway.ReservedRange, problem func(types.NamespacedName) string) *gateway.Cluster {
 	k := &gateway.Cluster{
 		Assigned: map[types.NamespacedName]gateway.Assigned{}, ReservedPorts: reserved, ProxyMode: s.proxyMode, ServiceCIDRs: s.serviceCIDRs,
 	}
@@ -138,19 +143,28 @@ func (s *snapshot) cluster(reserved []gateway.ReservedRange) *gateway.Cluster {
 		k.Nodes = append(k.Nodes, gateway.Node{Name: n.Name, Addresses: nodeAddresses(n), PodCIDRs: prefixes(n.Spec.PodCIDRs), Labels: n.Labels})
 	}
 	for key, gw := range s.gateways {
-		service := s.serviceOf(key)
+		service, given := s.serviceOf(key), gateway.Assigned{Problem: phrase.Clip(problem(serviceKey(key)), maxProblem)}
+		if given.Problem != "" {
+			s.problems[key] = given.Problem
+		}
 		switch {
 		case service == nil:
-		case metav1.IsControlledBy(service, gw):
-			given := assigned(service)
-			given.Problem = complaint(service, s.warnings)
-			k.Assigned[key] = given
+		case !metav1.IsControlledBy(service, gw):
+			given.Problem = notOurs(service)
+			s.problems[key] = given.Problem
 		default:
-			k.Assigned[key] = gateway.Assigned{Problem: notOurs(service).Error()}
+			why := cmp.Or(given.Problem, complaint(service, s.warnings))
+			given = assigned(service)
+			given.Problem = why
 		}
+		given.Problem = phrase.Clip(given.Problem, maxProblem)
+		k.Assigned[key] = given
 	}
 	return k
 }
+
+// maxProblem is how many bytes of what others say of a Service are repeated.
+const maxProblem = 500
 
 // lastGood returns what Services remember of their Gateways, for an operator that
 // has just started.

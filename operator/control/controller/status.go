@@ -13,6 +13,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // merge returns the stored conditions with ours in place. Conditions of other
@@ -21,6 +22,7 @@ import (
 func merge(now metav1.Time, stored, ours []metav1.Condition) []metav1.Condition {
 	merged := slices.Clone(stored)
 	for _, condition := range ours {
+		condition.Message = phrase.Clip(condition.Message, maxMessage)
 		condition.LastTransitionTime = now
 		i := slices.IndexFunc(merged, func(m metav1.Condition) bool { return m.Type == condition.Type })
 		if i < 0 {
@@ -32,8 +34,27 @@ func merge(now metav1.Time, stored, ours []metav1.Condition) []metav1.Condition 
 		}
 		merged[i] = condition
 	}
+	return dropForeign(merged, ours)
+}
+
+// maxConditions is how many the API server accepts, but for NodeDataplanes, where
+// nobody else has conditions.
+const maxConditions = 8
+
+// dropForeign drops conditions of others for which there is no room.
+func dropForeign(merged, ours []metav1.Condition) []metav1.Condition {
+	for i := len(merged) - 1; i >= 0 && len(merged) > maxConditions; i-- {
+		if !slices.ContainsFunc(ours, func(o metav1.Condition) bool { return o.Type == merged[i].Type }) {
+			merged = slices.Delete(merged, i, i+1)
+		}
+	}
 	return merged
 }
+
+// maxMessage is how many bytes of a condition's message are written. The API server
+// accepts 32,768, but an object may have hundreds of conditions, which repeat what
+// tenants and others have written.
+const maxMessage = 2048
 
 // mergeListeners returns our listeners. The conditions of each are merged into
 // those of the stored listener of its name.
@@ -103,9 +124,13 @@ func routeStatus(wanted []gwv1.RouteParentStatus) statusChange {
 			p.Conditions = merge(now, conditions, p.Conditions)
 			parents = append(parents, p)
 		}
+		parents = parents[:min(len(parents), maxParents)]
 		status.Parents = parents
 	}
 }
+
+// maxParents is how many parents the API server accepts.
+const maxParents = 32
 
 // statusOfRoute returns where a TCPRoute or UDPRoute has its status.
 func statusOfRoute(route client.Object) *gwv1.RouteStatus {

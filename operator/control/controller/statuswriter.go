@@ -4,12 +4,16 @@ package controller
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -28,7 +32,8 @@ const statusWorkers = 8
 // written, and one object that cannot be written does not delay the others.
 type statusWriter struct {
 	*api
-	queue workqueue.TypedRateLimitingInterface[objectKey]
+	queue   workqueue.TypedRateLimitingInterface[objectKey]
+	retries *retries[objectKey]
 
 	mu     sync.Mutex
 	wanted map[objectKey]wantedStatus
@@ -60,21 +65,28 @@ type wantedStatus struct {
 type statusChange func(object client.Object, now metav1.Time)
 
 func newStatusWriter(a *api) *statusWriter {
-	return &statusWriter{api: a, queue: newQueue[objectKey]("blixt-status"), wanted: map[objectKey]wantedStatus{}}
+	return &statusWriter{api: a, queue: newQueue[objectKey]("blixt-status"), retries: newRetries[objectKey](a.clock), wanted: map[objectKey]wantedStatus{}}
 }
 
 // set replaces the wanted statuses of all objects of some kinds.
 func (w *statusWriter) set(kinds []string, all []wantedStatus) {
 	w.mu.Lock()
+	gone := map[objectKey]bool{}
 	for key := range w.wanted {
 		if slices.Contains(kinds, key.kind) {
 			delete(w.wanted, key)
+			gone[key] = true
 		}
 	}
 	for _, s := range all {
 		w.wanted[keyOf(s.object)] = s
+		delete(gone, keyOf(s.object))
 	}
 	w.mu.Unlock()
+	for key := range gone {
+		w.retries.forget(key)
+		w.once.result(key.subject(), nil)
+	}
 	for _, s := range all {
 		w.queue.Add(keyOf(s.object))
 	}
@@ -88,6 +100,15 @@ func (w *statusWriter) put(s wantedStatus) {
 	w.queue.Add(keyOf(s.object))
 }
 
+// recheckAll compares all statuses with what is wanted.
+func (w *statusWriter) recheckAll() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for key := range w.wanted {
+		w.queue.Add(key)
+	}
+}
+
 // recheck compares an object whose status somebody else has changed with what is
 // wanted.
 func (w *statusWriter) recheck(object client.Object) { w.queue.AddAfter(keyOf(object), batchDelay) }
@@ -97,30 +118,75 @@ func (w *statusWriter) run(ctx context.Context) error {
 	work(ctx, w.queue, statusWorkers, func(ctx context.Context, key objectKey) error {
 		ctx, cancel := context.WithTimeout(ctx, writeLimit)
 		defer cancel()
-		err := w.write(ctx, key)
-		if !apierrors.IsConflict(err) && !errors.Is(ctx.Err(), context.Canceled) {
-			w.once.result(fmt.Sprintf("status of %s %s", key.kind, key.NamespacedName), err)
+		pause, err := w.write(ctx, key)
+		if pause > 0 {
+			w.queue.AddAfter(key, pause)
 		}
-		return err
+		switch {
+		case apierrors.IsConflict(err) || errors.Is(ctx.Err(), context.Canceled):
+		case err != nil && isRefusal(err):
+			w.once.refused(key.kind, key.subject(), err)
+		case err != nil || pause <= 0:
+			w.once.result(key.subject(), err)
+		}
+		return nil
 	})
 	return nil
 }
 
-// write gives an object the status that is wanted now.
-func (w *statusWriter) write(ctx context.Context, key objectKey) error {
+// subject is the key's name in the log.
+func (k objectKey) subject() string { return "status of " + k.kind + " " + k.String() }
+
+// write gives an object the status that is wanted now. If that fails, or has failed
+// a moment ago, it returns how long to wait before the next try.
+func (w *statusWriter) write(ctx context.Context, key objectKey) (pause time.Duration, err error) {
 	w.mu.Lock()
 	wanted, ok := w.wanted[key]
 	w.mu.Unlock()
 	if !ok {
-		return nil
+		return 0, nil
 	}
 	object := reflect.New(reflect.TypeOf(wanted.object).Elem()).Interface().(client.Object)
 	if err := w.client.Get(ctx, key.NamespacedName, object); err != nil {
-		return client.IgnoreNotFound(err) // it is gone, or not in the cache yet: its event comes
+		if apierrors.IsNotFound(err) { // it is gone, or not in the cache yet: its event comes
+			return 0, nil
+		}
+		return w.retries.failed(key, ""), err
 	}
 	if object.GetUID() != wanted.object.GetUID() {
-		return nil // another object of that name: its own status comes
+		return 0, nil // another object of that name: its own status comes
 	}
+	content := wanted.content(object)
+	if pause := w.retries.pause(key, content); pause > 0 {
+		return pause, nil
+	}
+	if err := w.writeNow(ctx, object, wanted); err != nil {
+		if isRefusal(err) && !w.retries.fails(key) {
+			w.event(object, corev1.EventTypeWarning, "StatusRefused", err.Error())
+		}
+		return w.retries.failed(key, content), err
+	}
+	w.retries.forget(key)
+	return 0, nil
+}
+
+// content returns what the object would become, but for times.
+func (s *wantedStatus) content(stored client.Object) string {
+	object := stored.DeepCopyObject().(client.Object)
+	if s.changeMetadata != nil {
+		s.changeMetadata(object)
+	}
+	s.change(object, metav1.Time{})
+	object.SetResourceVersion("")
+	text, err := json.Marshal(object)
+	if err != nil { // plain data
+		panic(err)
+	}
+	sum := sha256.Sum256(text)
+	return string(sum[:])
+}
+
+func (w *statusWriter) writeNow(ctx context.Context, object client.Object, wanted wantedStatus) error {
 	if wanted.changeMetadata != nil {
 		var err error
 		if object, err = w.patchMetadata(ctx, object, wanted.changeMetadata); err != nil {
@@ -144,7 +210,6 @@ func (a *api) patchMetadata(ctx context.Context, stored client.Object, change fu
 	if err != nil {
 		return stored, writeError("metadata", stored, err)
 	}
-	a.ownWrites.wrote(object)
 	return object, nil
 }
 
@@ -167,7 +232,6 @@ func (a *api) patchStatus(ctx context.Context, stored client.Object, change stat
 	if err != nil {
 		return writeError("status", stored, err)
 	}
-	a.ownWrites.wrote(object)
 	a.emitChanges(object, conditionsOf(stored), conditionsOf(object))
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	appsv1 "k8s.io/api/apps/v1"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
@@ -38,6 +40,29 @@ type request struct{ endpointsOf, conditionsOf types.NamespacedName }
 var everything = request{}
 
 type queue = workqueue.TypedRateLimitingInterface[request]
+
+// safetyNet has all loops do everything every few minutes, and the publisher say
+// what is wrong with Services.
+func (p *publisher) safetyNet(ctx context.Context, q queue) error {
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-p.services.changed:
+				q.AddAfter(everything, problemDelay)
+			case <-time.After(wait.Jitter(p.ReconcileEvery, 0.2)):
+				q.Add(everything)
+				p.statuses.recheckAll()
+				p.rollout.wake()
+			}
+		}
+	}()
+	return nil
+}
+
+// problemDelay collects the problems of Services: they are no reason for a pass each.
+const problemDelay = time.Second
 
 // watch starts to watch the kinds that have appeared, and stops watching those that
 // are gone.
@@ -72,11 +97,11 @@ func (p *publisher) source(object client.Object) source.TypedSource[request] {
 
 // events gives each event to the loop that it concerns.
 type events struct {
-	ownWrites *ownWrites
 	namespace string // the operator's own
 	rollout   *rolloutLoop
 	statuses  *statusWriter
 	addressed *addressIndex
+	services  *serviceWriter
 
 	mu       sync.Mutex
 	referred map[types.NamespacedName]bool
@@ -98,31 +123,18 @@ func (e *events) isReferred(service types.NamespacedName) bool {
 
 func (e *events) Create(_ context.Context, ev event.TypedCreateEvent[client.Object], q queue) {
 	e.statuses.recheck(ev.Object) // it was not in the cache before
-	if e.isNews(ev.Object) {
-		e.add(q, nil, ev.Object)
-	}
+	e.add(q, nil, ev.Object)
 }
 
 func (e *events) Update(_ context.Context, ev event.TypedUpdateEvent[client.Object], q queue) {
-	if e.isNews(ev.ObjectNew) {
-		e.add(q, ev.ObjectOld, ev.ObjectNew)
-	}
+	e.add(q, ev.ObjectOld, ev.ObjectNew)
 }
 
 func (e *events) Delete(_ context.Context, ev event.TypedDeleteEvent[client.Object], q queue) {
-	e.ownWrites.forget(ev.Object)
 	e.add(q, nil, ev.Object)
 }
 
 func (e *events) Generic(context.Context, event.TypedGenericEvent[client.Object], queue) {}
-
-// isNews reports whether an object may be other than this operator wrote it. The
-// API server adds node ports to a Service, which are to be served.
-func (e *events) isNews(object client.Object) bool {
-	s, is := object.(*corev1.Service)
-	return !e.ownWrites.has(object) ||
-		is && slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return p.NodePort != 0 })
-}
 
 // add queues the work for an event. previous is nil but for an update. The delay
 // makes one request of a burst.
@@ -143,8 +155,11 @@ func (e *events) add(q queue, previous, object client.Object) {
 		if previous != nil { // the label may name another Service now
 			e.endpointsChanged(q, serviceOfSlice(previous.(*discoveryv1.EndpointSlice)))
 		}
+		if v1alpha1.Managed(o) { // somebody may have changed what we mirror
+			e.services.queue.AddAfter(serviceOfSlice(o), batchDelay)
+		}
 	case *corev1.Service:
-		publish = e.isReferred(client.ObjectKeyFromObject(o)) || v1alpha1.Managed(o) || previous != nil && v1alpha1.Managed(previous)
+		publish = e.isReferred(client.ObjectKeyFromObject(o)) || v1alpha1.Managed(o) || previous != nil && v1alpha1.Managed(previous) || strings.HasPrefix(o.Name, servicePrefix)
 		if previous == nil || !slices.Equal(addressesOf(previous), addressesOf(o)) {
 			e.recheckEndpoints(q, previous, o)
 		}

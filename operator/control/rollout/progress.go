@@ -4,7 +4,9 @@ package rollout
 
 import (
 	"fmt"
+	"hash/fnv"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,6 +23,10 @@ type Fleet struct {
 	Nodes    []NodeStatus `json:"nodes,omitempty"`
 	Problems []Problem    `json:"problems,omitempty"`
 	Reports  []lb.Report  `json:"reports,omitempty"`
+	// Now, and how long a node may be missing before Gateways say so. Nodes whose
+	// agents start, or take a change a little later, are no news.
+	Now   time.Time     `json:"now,omitzero"`
+	Delay time.Duration `json:"delay,omitempty"`
 	// Epoch is that of the leader. A report of another epoch confirms nothing.
 	Epoch uint64 `json:"epoch"`
 	// Starting is true during the grace period of a new leader: an agent that has
@@ -36,8 +42,12 @@ type Fleet struct {
 type PublishedGateway struct {
 	// Since is the first version that has the Gateway as it is now.
 	Since lb.Version `json:"since"`
+	// SinceTime is when that was published; zero: long ago.
+	SinceTime time.Time `json:"sinceTime,omitzero"`
 	// Service is what its Service is made from; nil: it has none.
 	Service *gateway.ServiceSpec `json:"service,omitempty"`
+	// ServiceProblem is what is wrong with the Service; empty: nothing.
+	ServiceProblem string `json:"serviceProblem,omitempty"`
 	// HealthCheckNodePort is that of its Service; 0: it has none.
 	HealthCheckNodePort int32 `json:"healthCheckNodePort,omitempty"`
 }
@@ -45,11 +55,15 @@ type PublishedGateway struct {
 // Progress returns how far the nodes are with serving each Gateway.
 func Progress(f Fleet, gateways map[types.NamespacedName]PublishedGateway) map[types.NamespacedName]gateway.Progress {
 	all := make(map[types.NamespacedName]gateway.Progress, len(gateways))
-	acked := f.acked()
+	nodes := f.counted()
 	for name, g := range gateways {
-		p := f.progress(g.Since, acked)
+		p := f.progress(g, nodes)
+		p.Hold = f.holds(name)
 		if g.Service != nil {
 			p.Also = f.podTraffic(g)
+			if g.ServiceProblem != "" && g.Service.Source != v1alpha1.SourceLoadBalancer { // its addresses say so themselves
+				p.Also = strings.TrimSpace(p.Also + " What shows its addresses is missing: " + strings.TrimSuffix(g.ServiceProblem, ".") + ".")
+			}
 		}
 		if p.Nodes > 0 {
 			p.Also = strings.TrimSpace(p.Also + " " + f.blocked())
@@ -71,25 +85,60 @@ func (f *Fleet) acked() map[string]lb.Version {
 	return newest
 }
 
-func (f *Fleet) progress(since lb.Version, acked map[string]lb.Version) gateway.Progress {
-	if f.Unavailable != "" {
-		return gateway.Progress{Why: f.Unavailable}
-	}
-	var p gateway.Progress
+// countedNode is a node that Gateways wait for.
+type countedNode struct {
+	name string
+	// unheard: its agent has not reported to a new leader yet.
+	unheard bool
+	// why it serves nothing, and since when; empty: it serves what it has confirmed.
+	why   string
+	since time.Time
+	acked lb.Version
+}
+
+// counted returns the nodes that Gateways wait for. It is done once for all
+// Gateways.
+func (f *Fleet) counted() []countedNode {
+	var all []countedNode
+	acked := f.acked()
 	for _, n := range f.Nodes {
 		if !n.Counted {
 			continue
 		}
-		p.Nodes++
+		c := countedNode{name: n.Node}
 		ready := meta.FindStatusCondition(n.Status.Conditions, v1alpha1.NodeReady)
 		version, reported := acked[n.Node]
+		c.acked, c.unheard = version, !reported && f.Starting
+		if ready != nil && (ready.Status == metav1.ConditionFalse || !reported) {
+			c.why, c.since = ready.Reason+": "+ready.Message, ready.LastTransitionTime.Time
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+func (f *Fleet) progress(g PublishedGateway, nodes []countedNode) gateway.Progress {
+	if f.Unavailable != "" {
+		return gateway.Progress{Why: f.Unavailable}
+	}
+	p := gateway.Progress{Nodes: len(nodes)}
+	for i := range nodes {
+		n := &nodes[i]
+		why, since := n.why, n.since
 		switch {
-		case !reported && f.Starting:
-			p.Unheard = append(p.Unheard, n.Node)
-		case ready != nil && (ready.Status == metav1.ConditionFalse || !reported):
-			addMissing(&p, n.Node, ready.Reason+": "+ready.Message)
-		case version.Sequence < since.Sequence:
-			addMissing(&p, n.Node, "its agent has not confirmed the newest state yet")
+		case n.unheard:
+			p.Unheard = append(p.Unheard, n.name)
+			continue
+		case why != "":
+		case n.acked.Sequence < g.Since.Sequence:
+			why, since = "its agent has not confirmed the newest state yet", g.SinceTime
+		default:
+			continue
+		}
+		if f.Now.Sub(since) < f.Delay {
+			p.Recent = append(p.Recent, n.name)
+		} else {
+			addMissing(&p, n.name, why)
 		}
 	}
 	if p.Nodes == 0 {
@@ -97,6 +146,22 @@ func (f *Fleet) progress(since lb.Version, acked map[string]lb.Version) gateway.
 	}
 	return p
 }
+
+// holds reports whether the message of a Gateway should not be written at this time
+// if it only names other nodes. Each Gateway has its turn once in a Delay, and not
+// all have it at the same time.
+func (f *Fleet) holds(name types.NamespacedName) bool {
+	turns := int64(f.Delay / turn)
+	if turns < 2 {
+		return false
+	}
+	h := fnv.New32a()
+	h.Write([]byte(name.String()))
+	return (f.Now.Unix()/int64(turn/time.Second)+int64(h.Sum32()))%turns != 0
+}
+
+// turn is at least as long as the time between two calls of Progress.
+const turn = 10 * time.Second
 
 // addMissing adds a node that does not serve. Only the first reason is kept: one
 // is enough to begin with.
