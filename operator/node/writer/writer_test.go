@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"path/filepath"
@@ -76,7 +77,8 @@ func TestApplyVersions(t *testing.T) {
 	}
 	c, _ := fake.Config()
 	want := bpf.BlixtConfig{Epoch: 4, Sequence: 1, StateHash: two.Hash(), SnatMin: lb.DefaultSNATPorts.First, SnatMax: lb.DefaultSNATPorts.Last,
-		Node4: datapath.ToAddr(netip.MustParseAddr("198.51.100.7")), FlowsNearlyFull: 48, FlowsShare: 64}
+		Node4: datapath.ToAddr(netip.MustParseAddr("198.51.100.7")), FlowsNearlyFull: 48, FlowsShare: 64,
+		UnservedUdp: [4]uint64{math.MaxUint64, math.MaxUint64, math.MaxUint64, math.MaxUint64}}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
 	}
