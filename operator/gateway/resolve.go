@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -39,8 +40,10 @@ type Resolution struct {
 	State lb.State
 	// sources are, for each frontend of the state, the index of the unresolved
 	// frontend that it comes from. keys are the keys of the state's frontends.
-	sources  []int
-	keys     map[lb.Key]bool
+	sources []int
+	keys    map[lb.Key]bool
+	// uses are the indices of the state's frontends that name a Service.
+	uses     map[types.NamespacedName][]int
 	problems [][]Problem // of each unresolved frontend
 }
 
@@ -49,25 +52,35 @@ type Resolution struct {
 func Resolve(u *Unresolved, e Endpoints, o ResolveOptions) Resolution {
 	r := Resolution{problems: make([][]Problem, len(u.Frontends))}
 	r.expand(u, o)
+	r.uses = map[types.NamespacedName][]int{}
 	for i := range r.State.Frontends {
 		r.resolve(u, i, e, o)
+		for _, ref := range u.Frontends[r.sources[i]].Refs {
+			if n := r.uses[ref.Service]; len(n) == 0 || n[len(n)-1] != i {
+				r.uses[ref.Service] = append(n, i)
+			}
+		}
 	}
 	return r
 }
 
-// Update returns the resolution after the endpoints of some Services have
-// changed. The result equals that of Resolve, at the cost of their frontends
-// only. The receiver must come from the same u and options, and is not
-// modified.
-func (r Resolution) Update(u *Unresolved, e Endpoints, o ResolveOptions, services ...types.NamespacedName) Resolution {
-	r.State.Frontends = slices.Clone(r.State.Frontends)
-	r.problems = slices.Clone(r.problems)
-	for i, source := range r.sources {
-		if slices.ContainsFunc(u.Frontends[source].Refs, func(ref Ref) bool { return slices.Contains(services, ref.Service) }) {
-			r.resolve(u, i, e, o)
+// Update resolves again what names a Service whose endpoints have changed. Then
+// the resolution equals that of Resolve, at the cost of these frontends only,
+// which are returned. The resolution must come from the same u and options. The
+// slice State.Frontends changes, but nothing that frontends refer to.
+func (r *Resolution) Update(u *Unresolved, e Endpoints, o ResolveOptions, services ...types.NamespacedName) []lb.Frontend {
+	stale := map[int]bool{}
+	for _, service := range services {
+		for _, i := range r.uses[service] {
+			stale[i] = true
 		}
 	}
-	return r
+	changed := make([]lb.Frontend, 0, len(stale))
+	for _, i := range slices.Sorted(maps.Keys(stale)) {
+		r.resolve(u, i, e, o)
+		changed = append(changed, r.State.Frontends[i])
+	}
+	return changed
 }
 
 // Problems returns the problems of endpoints, without duplicates.

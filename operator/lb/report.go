@@ -4,6 +4,8 @@ package lb
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -13,25 +15,65 @@ type Use struct {
 	Size int `json:"size"`
 }
 
-// TableFullError means that a state does not fit into a table. Nothing of the
-// state was written.
-type TableFullError struct {
+// TableFull says what a node leaves out of a state because a table is full. All
+// the rest of the state is served.
+type TableFull struct {
 	// Table is the name of the map.
 	Table string `json:"table"`
 	// Size is the number of entries, or of ring slots, that the table has.
 	Size int `json:"size"`
-	// Needed is the number that the state needs.
+	// Needed is the number that the whole state needs. It may be below Size: slots
+	// that are free may not be in a row.
 	Needed int `json:"needed"`
-	// Largest is the longest run of free entries, if the table has enough of
-	// them but not in a row. Otherwise it is 0.
-	Largest int `json:"largest,omitempty"`
+	// Frontends is how many frontends are left out, and Reduced how many are served
+	// with fewer backends, or with a smaller ring, than they should be. Both are 0
+	// in the report of an agent of an earlier version, which has written nothing
+	// of the state.
+	Frontends int `json:"frontends,omitempty"`
+	Reduced   int `json:"reduced,omitempty"`
+	// Examples are some of the frontends that are left out, and Gateways are the
+	// Gateways of them, as far as a report has room for their names.
+	Examples []string `json:"examples,omitempty"`
+	Gateways []string `json:"gateways,omitempty"`
 }
 
-func (e *TableFullError) Error() string {
-	if e.Largest > 0 {
-		return fmt.Sprintf("table %s of size %d is fragmented: no %d entries in a row, at most %d", e.Table, e.Size, e.Needed, e.Largest)
+// Limits of the names in a TableFull. An agent's message has 64 KiB at most, and
+// names come from others.
+const (
+	MaxExamples     = 5
+	maxGatewayBytes = 16 << 10
+)
+
+// Name adds a frontend that is left out to the examples, and its Gateway.
+func (f *TableFull) Name(key Key, gateway string) {
+	if len(f.Examples) < MaxExamples {
+		f.Examples = append(f.Examples, key.String())
 	}
-	return fmt.Sprintf("table %s of size %d is too small: %d needed", e.Table, e.Size, e.Needed)
+	size := len(gateway)
+	for _, g := range f.Gateways {
+		size += len(g)
+	}
+	if size <= maxGatewayBytes && !slices.Contains(f.Gateways, gateway) {
+		f.Gateways = append(f.Gateways, gateway)
+	}
+}
+
+// String says which table is full, and how many frontends that concerns.
+func (f *TableFull) String() string {
+	text := fmt.Sprintf("table %s has %d entries, and %d are needed", f.Table, f.Size, f.Needed)
+	if f.Needed <= f.Size {
+		text = fmt.Sprintf("table %s has %d entries, and those that are free are not in a row", f.Table, f.Size)
+	}
+	if f.Frontends > 0 {
+		text += fmt.Sprintf("; frontends left out: %d (%s)", f.Frontends, strings.Join(f.Examples, ", "))
+		if f.Frontends > len(f.Examples) {
+			text = strings.TrimSuffix(text, ")") + ", ...)"
+		}
+	}
+	if f.Reduced > 0 {
+		text += fmt.Sprintf("; frontends with fewer backends or a smaller ring than they should have: %d", f.Reduced)
+	}
+	return text
 }
 
 // What a Report holds of frontends at which the node itself listens.
@@ -78,10 +120,10 @@ type Report struct {
 	// HeartbeatLost is true if the program has seen no packet at ingress, or
 	// none at egress, for too long: a link or the program is missing.
 	HeartbeatLost bool `json:"heartbeatLost"`
-	// Error says why the maps do not hold the newest version that the agent
-	// has received. TableFull is set as well if a table is too small.
-	Error     string          `json:"error"`
-	TableFull *TableFullError `json:"tableFull,omitempty"`
+	// Error says why the maps do not hold all of the newest version that the agent
+	// has received. TableFull is set as well if a table is full.
+	Error     string     `json:"error"`
+	TableFull *TableFull `json:"tableFull,omitempty"`
 	// Drift says when another writer changed the maps, or is empty.
 	Drift string `json:"drift"`
 	// Tables are the tables' use, by the names of the maps.

@@ -66,6 +66,14 @@ func EncodeService(name types.NamespacedName, ports []gateway.EndpointPort) *Ser
 	return w
 }
 
+// EncodeTableFull returns the message for what a node leaves out.
+func EncodeTableFull(f *lb.TableFull) *TableFull {
+	return &TableFull{
+		Table: f.Table, Size: uint64(f.Size), Needed: uint64(f.Needed),
+		Frontends: uint64(f.Frontends), Reduced: uint64(f.Reduced), Examples: f.Examples, Gateways: f.Gateways,
+	}
+}
+
 // Decoder decodes the parts of a message. Err is the first error; what is
 // decoded after it must not be used.
 type Decoder struct{ Err error }

@@ -358,7 +358,9 @@ type Status struct {
 	Error  string          `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`
 	Drift  string          `protobuf:"bytes,12,opt,name=drift,proto3" json:"drift,omitempty"`
 	Tables map[string]*Use `protobuf:"bytes,13,rep,name=tables,proto3" json:"tables,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// table_full is set if the error is that a table is too small.
+	// table_full is set if the error is that a table is too small. Then the maps
+	// hold all the rest of the version, unless neither frontends nor reduced is set,
+	// as by agents before these fields, which write nothing of it.
 	TableFull *TableFull `protobuf:"bytes,14,opt,name=table_full,json=tableFull,proto3" json:"table_full,omitempty"`
 	// elsewhere_age is the time since a flow last began whose backend on the node
 	// answers by an interface without the program, in milliseconds; unset: never.
@@ -517,9 +519,14 @@ type TableFull struct {
 	Table  string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
 	Size   uint64                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
 	Needed uint64                 `protobuf:"varint,3,opt,name=needed,proto3" json:"needed,omitempty"`
-	// largest is the longest run of free entries, if there are enough of them but
-	// not in a row; otherwise 0.
-	Largest       uint64 `protobuf:"varint,4,opt,name=largest,proto3" json:"largest,omitempty"`
+	// frontends is how many frontends are left out, and reduced how many have fewer
+	// backends, or a smaller ring, than they should.
+	Frontends uint64 `protobuf:"varint,5,opt,name=frontends,proto3" json:"frontends,omitempty"`
+	Reduced   uint64 `protobuf:"varint,6,opt,name=reduced,proto3" json:"reduced,omitempty"`
+	// examples are some of the frontends that are left out, gateways the Gateways of
+	// these, or some of them.
+	Examples      []string `protobuf:"bytes,7,rep,name=examples,proto3" json:"examples,omitempty"`
+	Gateways      []string `protobuf:"bytes,8,rep,name=gateways,proto3" json:"gateways,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -575,11 +582,32 @@ func (x *TableFull) GetNeeded() uint64 {
 	return 0
 }
 
-func (x *TableFull) GetLargest() uint64 {
+func (x *TableFull) GetFrontends() uint64 {
 	if x != nil {
-		return x.Largest
+		return x.Frontends
 	}
 	return 0
+}
+
+func (x *TableFull) GetReduced() uint64 {
+	if x != nil {
+		return x.Reduced
+	}
+	return 0
+}
+
+func (x *TableFull) GetExamples() []string {
+	if x != nil {
+		return x.Examples
+	}
+	return nil
+}
+
+func (x *TableFull) GetGateways() []string {
+	if x != nil {
+		return x.Gateways
+	}
+	return nil
 }
 
 type Ports struct {
@@ -1556,12 +1584,15 @@ const file_fleet_proto_rawDesc = "" +
 	"\vTablesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12)\n" +
 	"\x05value\x18\x02 \x01(\v2\x13.blixt.fleet.v1.UseR\x05value:\x028\x01B\x10\n" +
-	"\x0e_elsewhere_age\"g\n" +
+	"\x0e_elsewhere_age\"\xc3\x01\n" +
 	"\tTableFull\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x16\n" +
-	"\x06needed\x18\x03 \x01(\x04R\x06needed\x12\x18\n" +
-	"\alargest\x18\x04 \x01(\x04R\alargest\"+\n" +
+	"\x06needed\x18\x03 \x01(\x04R\x06needed\x12\x1c\n" +
+	"\tfrontends\x18\x05 \x01(\x04R\tfrontends\x12\x18\n" +
+	"\areduced\x18\x06 \x01(\x04R\areduced\x12\x1a\n" +
+	"\bexamples\x18\a \x03(\tR\bexamples\x12\x1a\n" +
+	"\bgateways\x18\b \x03(\tR\bgatewaysJ\x04\b\x04\x10\x05\"+\n" +
 	"\x05Ports\x12\x10\n" +
 	"\x03min\x18\x01 \x01(\rR\x03min\x12\x10\n" +
 	"\x03max\x18\x02 \x01(\rR\x03max\"-\n" +

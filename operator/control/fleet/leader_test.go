@@ -293,12 +293,12 @@ func TestNumbersOfReports(t *testing.T) {
 	readStatus(&r, &wire.Status{
 		Flows: math.MaxUint64, Frontends: math.MaxUint32, Backends: math.MaxUint32, PacketsAge: math.MaxUint64,
 		Tables:    map[string]*wire.Use{"flows": {Used: math.MaxUint64, Size: math.MaxUint64}},
-		TableFull: &wire.TableFull{Size: math.MaxUint64, Needed: math.MaxUint64, Largest: math.MaxUint64},
+		TableFull: &wire.TableFull{Size: math.MaxUint64, Needed: math.MaxUint64, Frontends: math.MaxUint64, Reduced: math.MaxUint64},
 	}, time.Now(), nil)
 	if r.Flows > math.MaxInt64 {
 		t.Errorf("%d flows", r.Flows)
 	}
-	for _, n := range []int{r.Frontends, r.Backends, r.Tables["flows"].Used, r.Tables["flows"].Size, r.TableFull.Size, r.TableFull.Needed, r.TableFull.Largest} {
+	for _, n := range []int{r.Frontends, r.Backends, r.Tables["flows"].Used, r.Tables["flows"].Size, r.TableFull.Size, r.TableFull.Needed, r.TableFull.Frontends, r.TableFull.Reduced} {
 		if n < 0 || n > math.MaxInt32 {
 			t.Errorf("%+v", r)
 		}

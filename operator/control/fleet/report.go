@@ -35,7 +35,13 @@ func readStatus(r *lb.Report, st *wire.Status, now time.Time, old *lb.Report) {
 	r.HeartbeatLost, r.Error, r.Drift = st.HeartbeatLost, clip(st.Error), clip(st.Drift)
 	r.TableFull = nil
 	if f := st.TableFull; f != nil {
-		r.TableFull = &lb.TableFullError{Table: clip(f.Table), Size: count(f.Size), Needed: count(f.Needed), Largest: count(f.Largest)}
+		r.TableFull = &lb.TableFull{
+			Table: clip(f.Table), Size: count(f.Size), Needed: count(f.Needed),
+			Frontends: count(f.Frontends), Reduced: count(f.Reduced), Gateways: f.Gateways,
+		}
+		for _, text := range f.Examples[:min(lb.MaxExamples, len(f.Examples))] {
+			r.TableFull.Examples = append(r.TableFull.Examples, clip(text))
+		}
 	}
 	r.HostListens = readKeys(st.HostListens)
 	r.Tables = make(map[string]lb.Use, len(st.Tables))

@@ -3,11 +3,14 @@
 package fleet
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -19,14 +22,21 @@ import (
 )
 
 // During an upgrade, operator and agents are of different versions: one of them
-// does not know table_full.
+// does not know table_full, or what of it says that the rest is served.
 
 const tooSmall = "table backends of size 511 is too small: 600 needed"
 
 func fullStatus() *wire.Status {
 	return &wire.Status{
 		Got: &wire.Version{Epoch: 1, Sequence: 3}, Holds: &wire.Version{Epoch: 1, Sequence: 2}, Error: tooSmall,
-		TableFull: &wire.TableFull{Table: "backends", Size: 511, Needed: 600, Largest: 7},
+		TableFull: wire.EncodeTableFull(fullTable()),
+	}
+}
+
+func fullTable() *lb.TableFull {
+	return &lb.TableFull{
+		Table: "backends", Size: 511, Needed: 600, Frontends: 7, Reduced: 2,
+		Examples: []string{"192.0.2.1:80/tcp"}, Gateways: []string{"default/web"},
 	}
 }
 
@@ -68,9 +78,39 @@ func recode(t *testing.T, from, to proto.Message) {
 func TestTableFullArrives(t *testing.T) {
 	st := &wire.Status{}
 	recode(t, fullStatus(), st)
-	want := &lb.TableFullError{Table: "backends", Size: 511, Needed: 600, Largest: 7}
-	if r := reportOf(st); r.Error != tooSmall || !cmp.Equal(r.TableFull, want) {
+	if r := reportOf(st); r.Error != tooSmall || !cmp.Equal(r.TableFull, fullTable()) {
 		t.Errorf("report %+v", r)
+	}
+}
+
+// An agent that has written nothing of the state says no number of frontends.
+func TestAgentThatLeavesNothingOut(t *testing.T) {
+	st := fullStatus()
+	st.TableFull = &wire.TableFull{Table: "backends", Size: 511, Needed: 600}
+	st.TableFull.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 4, protowire.VarintType), 7)) // largest
+	want := &lb.TableFull{Table: "backends", Size: 511, Needed: 600}
+	if r := reportOf(st); !cmp.Equal(r.TableFull, want) {
+		t.Errorf("report %+v", r)
+	}
+}
+
+// An agent's report takes no more room than others, whatever it claims.
+func TestNamesInATableFullAreBounded(t *testing.T) {
+	st := fullStatus()
+	for range 1000 {
+		st.TableFull.Examples = append(st.TableFull.Examples, strings.Repeat("x", 2*maxText))
+	}
+	r := reportOf(st)
+	if n := len(r.TableFull.String()); n > 10*maxText {
+		t.Errorf("the text has %d bytes", n)
+	}
+	full := &lb.TableFull{}
+	for i := range 10_000 {
+		full.Name(lb.Key{}, fmt.Sprint(i, strings.Repeat("x", 300)))
+	}
+	st.TableFull = wire.EncodeTableFull(full)
+	if n := proto.Size(st); n > maxAgentMessage/2 {
+		t.Errorf("the status has %d bytes of %d that are accepted", n, maxAgentMessage)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/kubernetes-sigs/blixt/operator/control/certs"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/agent"
@@ -105,18 +106,17 @@ func TestManyBackends(t *testing.T) {
 	o.serves(t, "n1", o.Publish(s), s)
 }
 
-// A state that does not fit is reported with the table's name and size, and the
-// previous state stays in service. A state that fits clears the report.
+// What does not fit is reported with the table's name and size, and the rest is
+// served. A state that fits clears the report.
 func TestFullTable(t *testing.T) {
 	o := newOperator(t, "", nil)
 	n := newNode(t, o, "n1", nil)
-	small := o.Publish(web(3))
-	o.serves(t, "n1", small, web(3))
-	o.Publish(web(600))
+	o.serves(t, "n1", o.Publish(web(3)), web(3))
+	v := o.Publish(web(600))
 	eventually(t, func() string {
 		r, _ := o.report("n1", "blue")
-		full := lb.TableFullError{Table: "backends", Size: 511, Needed: 600}
-		if r.Version != small || r.Error != full.Error() || r.TableFull == nil || *r.TableFull != full {
+		full := &lb.TableFull{Table: "backends", Size: 511, Needed: 600, Reduced: 1}
+		if r.Version != v || r.Error != full.String() || !cmp.Equal(r.TableFull, full) || r.Backends != 511 {
 			return fmt.Sprintf("report %+v", r)
 		}
 		return ""

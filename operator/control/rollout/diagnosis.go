@@ -251,10 +251,14 @@ func (s *observed) noAgent(at instanceKey, pod *corev1.Pod) *diagnosis {
 
 // writeFault returns why the agent could not write the maps.
 func writeFault(report *lb.Report) *diagnosis {
-	if f := report.TableFull; f != nil {
+	f := report.TableFull
+	switch {
+	case f == nil:
+		return degraded(metav1.ConditionFalse, WriteFailed, "The agent could not write the program's maps: %s.", strings.TrimSuffix(report.Error, "."))
+	case f.Frontends+f.Reduced == 0: // an agent of an earlier version
 		return degraded(metav1.ConditionFalse, TableFull, "Not all fits into the program's tables, and the node serves what it served before: %s. Table %s can have %d entries. Serve less, or build bytecode with a larger one.", report.Error, f.Table, f.Size)
 	}
-	return degraded(metav1.ConditionFalse, WriteFailed, "The agent could not write the program's maps: %s.", strings.TrimSuffix(report.Error, "."))
+	return degraded(metav1.ConditionFalse, TableFull, "Not all fits into the program's tables, and the node serves the rest: %s. Serve less, or build bytecode with a larger table.", f)
 }
 
 // outdated reports whether an agent has lacked a version for longer than

@@ -5,6 +5,7 @@ package rollout
 import (
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,7 +58,7 @@ func Progress(f Fleet, gateways map[types.NamespacedName]PublishedGateway) map[t
 	all := make(map[types.NamespacedName]gateway.Progress, len(gateways))
 	nodes := f.counted()
 	for name, g := range gateways {
-		p := f.progress(g, nodes)
+		p := f.progress(name.String(), g, nodes)
 		p.Hold = f.holds(name)
 		if g.Service != nil {
 			p.Also = f.podTraffic(g)
@@ -94,13 +95,16 @@ type countedNode struct {
 	why   string
 	since time.Time
 	acked lb.Version
+	// leavesOut, unless nil, are the only Gateways to which why applies: it has no
+	// room for them.
+	leavesOut []string
 }
 
 // counted returns the nodes that Gateways wait for. It is done once for all
 // Gateways.
 func (f *Fleet) counted() []countedNode {
 	var all []countedNode
-	acked := f.acked()
+	acked, full := f.acked(), f.full()
 	for _, n := range f.Nodes {
 		if !n.Counted {
 			continue
@@ -111,13 +115,27 @@ func (f *Fleet) counted() []countedNode {
 		c.acked, c.unheard = version, !reported && f.Starting
 		if ready != nil && (ready.Status == metav1.ConditionFalse || !reported) {
 			c.why, c.since = ready.Reason+": "+ready.Message, ready.LastTransitionTime.Time
+			if t := full[n.Node]; t != nil && ready.Reason == TableFull {
+				c.leavesOut = append([]string{}, t.Gateways...)
+			}
 		}
 		all = append(all, c)
 	}
 	return all
 }
 
-func (f *Fleet) progress(g PublishedGateway, nodes []countedNode) gateway.Progress {
+// full returns what nodes leave out because a table is full.
+func (f *Fleet) full() map[string]*lb.TableFull {
+	all := map[string]*lb.TableFull{}
+	for _, r := range f.Reports {
+		if t := r.TableFull; t != nil && t.Frontends+t.Reduced > 0 && !r.Draining {
+			all[r.Node] = t
+		}
+	}
+	return all
+}
+
+func (f *Fleet) progress(name string, g PublishedGateway, nodes []countedNode) gateway.Progress {
 	if f.Unavailable != "" {
 		return gateway.Progress{Why: f.Unavailable}
 	}
@@ -125,6 +143,9 @@ func (f *Fleet) progress(g PublishedGateway, nodes []countedNode) gateway.Progre
 	for i := range nodes {
 		n := &nodes[i]
 		why, since := n.why, n.since
+		if n.leavesOut != nil && !slices.Contains(n.leavesOut, name) {
+			why = ""
+		}
 		switch {
 		case n.unheard:
 			p.Unheard = append(p.Unheard, n.name)

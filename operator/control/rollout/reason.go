@@ -34,7 +34,8 @@ const (
 	// ProgramGone: the program receives no packets, though bpfman reports that
 	// it is attached.
 	ProgramGone = "ProgramGone"
-	// TableFull: what is to be served does not fit into the program's tables.
+	// TableFull: not all that is to be served fits into the program's tables. The
+	// node serves the rest.
 	TableFull = "TableFull"
 	// WriteFailed: the agent could not write the maps.
 	WriteFailed = "WriteFailed"

@@ -58,11 +58,11 @@ type Agent struct {
 
 	mu              sync.Mutex // of all below
 	connected       bool
-	attempted       *lb.Version        // the newest version that was applied, or failed
-	failure         string             // why the maps do not hold it, or ""
-	tableFull       *lb.TableFullError // set if the failure is one
-	applied         time.Time          // when a version was last applied; zero: never
-	settingsFailure string             // why the settings could not be written, or ""
+	attempted       *lb.Version   // the newest version that was applied, or failed
+	failure         string        // why the maps do not hold it, or ""
+	leftOut         *lb.TableFull // what of it they have no room for; nil: nothing
+	applied         time.Time     // when a version was last applied; zero: never
+	settingsFailure string        // why the settings could not be written, or ""
 	heartbeat       heartbeat
 	elsewhere       elsewhere
 	// unfinished is the number of flows for which a draining application is
@@ -118,12 +118,16 @@ func (a *Agent) Ready() error {
 func (a *Agent) record(res writer.Result, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.attempted, a.failure, a.tableFull = res.Wanted, "", nil
-	if err != nil {
+	a.attempted, a.failure = res.Wanted, ""
+	switch {
+	case err != nil:
 		a.failure = err.Error()
-		a.tableFull, _ = errors.AsType[*lb.TableFullError](err)
-	} else {
+	case res.Done:
 		a.applied = time.Now()
+		if res.LeftOut != nil && (a.leftOut == nil || a.leftOut.String() != res.LeftOut.String()) {
+			a.o.Log.Warn("not all of the state fits, the rest is served", "reason", res.LeftOut.String())
+		}
+		a.leftOut = res.LeftOut
 	}
 	if res.Changed {
 		a.o.Log.Info("maps written", "epoch", res.Version.Epoch, "sequence", res.Version.Sequence, "state", res.StateHash, "took", res.Duration)

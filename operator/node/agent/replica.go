@@ -12,6 +12,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
@@ -28,6 +29,10 @@ type Replica struct {
 	Endpoints  gateway.Endpoints
 	// Resolution is the state of this node, and how it was resolved.
 	Resolution gateway.Resolution
+	// changed are the frontends of the state in which it differs from the one that
+	// state had returned when taken was called, unless all of it may differ.
+	changed    []lb.Frontend
+	everything bool
 }
 
 // Apply applies an encoded update. It returns an error if the update is invalid or
@@ -86,7 +91,7 @@ func (r *Replica) update(u *wire.Update, o gateway.ResolveOptions) error {
 	}
 	r.Version = version
 	if base != nil && u.Addresses == nil && len(u.Frontends)+len(u.GoneFrontends) == 0 {
-		r.Resolution = r.Resolution.Update(&r.Unresolved, r.Endpoints, o, services...)
+		r.changed = append(r.changed, r.Resolution.Update(&r.Unresolved, r.Endpoints, o, services...)...)
 		return nil
 	}
 	r.Unresolved.Frontends = slices.SortedFunc(maps.Values(r.frontends), func(a, b gateway.Frontend) int { return a.Key.Compare(b.Key) })
@@ -120,7 +125,27 @@ func (r *Replica) removeService(name types.NamespacedName) {
 	}
 }
 
-// resolve resolves again, after the node has changed.
+// resolve resolves everything again, as after the node has changed.
 func (r *Replica) resolve(o gateway.ResolveOptions) {
 	r.Resolution = gateway.Resolve(&r.Unresolved, r.Endpoints, o)
+	r.changed, r.everything = nil, true
 }
+
+// state returns the state, or what of it has changed since taken was called.
+func (r *Replica) state() writer.VersionedState {
+	version := *r.Version
+	if r.everything {
+		s := r.Resolution.State
+		s.Frontends = slices.Clone(s.Frontends) // the next update changes elements
+		return writer.VersionedState{State: s, Version: &version}
+	}
+	// A Service that has changed twice has its frontends here twice.
+	newest := make(map[lb.Key]lb.Frontend, len(r.changed))
+	for _, f := range r.changed {
+		newest[f.Key()] = f
+	}
+	return writer.VersionedState{Changed: slices.AppendSeq(make([]lb.Frontend, 0, len(newest)), maps.Values(newest)), Version: &version}
+}
+
+// taken says that the writer has what state has returned.
+func (r *Replica) taken() { r.changed, r.everything = nil, false }

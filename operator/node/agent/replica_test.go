@@ -13,6 +13,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
@@ -139,6 +140,39 @@ func TestReplicaHasTheSumOfWhatWasPublished(t *testing.T) {
 		mustUpdate(t, fresh, p.complete())
 		if fresh.Sum != r.Sum {
 			t.Errorf("seed %d: an agent that got everything has the sum %x, want %x", seed, fresh.Sum, r.Sum)
+		}
+	}
+}
+
+// The writer gets what has changed, and so has the state that everything resolves
+// to, though what it was offered does not always reach it.
+func TestReplicaTellsTheWriterWhatHasChanged(t *testing.T) {
+	for seed := range uint64(20) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		p, r, target := newPublished(), &Replica{}, datapath.NewTarget()
+		mustUpdate(t, r, p.complete())
+		parts := 0
+		for range 100 {
+			mustUpdate(t, r, p.change(random))
+			if random.IntN(3) == 0 {
+				continue // the stream ends before the writer takes it
+			}
+			s, err := r.state(), error(nil)
+			if s.Changed != nil {
+				parts++
+				err = target.Change(s.Changed)
+			} else {
+				err = target.Replace(s.State)
+			}
+			r.taken()
+			fresh := &Replica{}
+			mustUpdate(t, fresh, p.complete())
+			if want := fresh.Resolution.State.Hash(); err != nil || target.Hash() != want || *s.Version != p.version {
+				t.Fatalf("seed %d: the writer has %x as %v, want %x as %v (%v)", seed, target.Hash(), *s.Version, want, p.version, err)
+			}
+		}
+		if parts == 0 {
+			t.Errorf("seed %d: the writer always gets everything", seed)
 		}
 	}
 }

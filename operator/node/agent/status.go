@@ -22,8 +22,9 @@ func (a *Agent) status() *wire.Status {
 		Got: wire.EncodeVersion(a.attempted), Error: a.failure,
 		PacketsAge: uint64(a.heartbeat.age(now).Milliseconds()), HeartbeatLost: a.heartbeat.lost(now),
 	}
-	if f := a.tableFull; f != nil {
-		s.TableFull = &wire.TableFull{Table: f.Table, Size: uint64(f.Size), Needed: uint64(f.Needed), Largest: uint64(f.Largest)}
+	if f := a.leftOut; f != nil && s.Error == "" {
+		s.TableFull = wire.EncodeTableFull(f)
+		s.Error = f.String() // for an operator that knows no frontends that are left out
 	}
 	if s.Error == "" {
 		s.Error = a.settingsFailure

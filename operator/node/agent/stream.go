@@ -23,7 +23,6 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
-	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
@@ -229,9 +228,9 @@ func (a *Agent) receive(ctx context.Context, stream wire.Fleet_ServeClient) erro
 		if a.replica.Version == nil || a.data != nil {
 			continue
 		}
-		version := *a.replica.Version
 		select {
-		case a.states <- writer.VersionedState{State: a.replica.Resolution.State, Version: &version}:
+		case a.states <- a.replica.state():
+			a.replica.taken()
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -4,7 +4,6 @@ package datapath
 
 import (
 	"fmt"
-	"maps"
 	"time"
 )
 
@@ -39,7 +38,25 @@ func Apply(t Tables, c *Contents, p *Plan, clock func() time.Time) (Written, err
 		op.record(c, clock())
 		op.count(&written)
 	}
-	maps.Copy(c.Frontends, p.served)
+	for key, next := range p.served {
+		c.count(c.Frontends[key], -1)
+		c.count(next, 1)
+		c.Frontends[key] = next
+	}
+	c.out, c.resize, c.fresh = p.out, p.resize, false
+	mark(p.target.staleFrontends, p.frontends)
+	mark(p.target.staleAddresses, p.addresses)
 	c.strayFrontends, c.orphans, c.twins = nil, nil, nil
 	return written, nil
+}
+
+// mark adds to a set what is true in changes, and removes what is false.
+func mark[K comparable](set, changes map[K]bool) {
+	for key, in := range changes {
+		if in {
+			set[key] = true
+		} else {
+			delete(set, key)
+		}
+	}
 }

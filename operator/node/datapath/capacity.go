@@ -3,49 +3,189 @@
 package datapath
 
 import (
-	"fmt"
+	"math"
+	"slices"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/ring"
 )
 
-// check returns a TableFullError if the tables cannot hold the state, however
-// long one waits, and another error if the state is not normalized.
-func (c *Contents) check(want lb.State) error {
-	full := func(table string, size, needed int) error {
-		if needed > size {
-			return &lb.TableFullError{Table: table, Size: size, Needed: needed}
-		}
-		return nil
+// What does not fit into the tables is left out, and the rest is served:
+//
+//   - What is no longer wanted always leaves.
+//   - If all rings together do not fit, the largest are made smaller, until they
+//     do: shares are less exact then, but everybody is served.
+//   - A frontend that is served stays. It gets those of its new backends that
+//     have room.
+//   - A new frontend comes as a whole or not at all, the first by key first. So
+//     nobody is served by a few backends that were meant to be many.
+//   - If all backends together do not fit, no frontend grows beyond what all can
+//     have (limit). So ids that one frontend frees, as its pods are replaced, are
+//     there for its next pods, and not for another that has more than its share.
+//
+// What is left out is tried again with every plan.
+//
+// Limits follow from the state, so all nodes have the same. A frontend that exceeds
+// a limit, as it was there before, keeps what it has until it changes or, of a
+// ring, until others need the room.
+
+// limit returns how many backends a frontend may have before it has to leave
+// room for others: all, if all fit. Otherwise it is the most that every frontend
+// may have that wants so many.
+func (t *Target) limit(size int) int {
+	if t.backends <= size {
+		return size
 	}
-	if err := full("addresses", c.Sizes.Addresses, len(want.Addresses)); err != nil {
-		return err
+	wants := make([]int, 0, len(t.frontends))
+	for _, f := range t.frontends {
+		wants = append(wants, len(f.Backends))
 	}
-	if err := full("frontends", c.Sizes.Frontends, len(want.Frontends)); err != nil {
-		return err
+	slices.Sort(wants)
+	for i, n := range wants {
+		share := size / (len(wants) - i)
+		if n > share {
+			return share
+		}
+		size -= n
 	}
-	backends, slots, largest := 0, uint64(0), uint64(0)
-	keys := make(map[lb.Key]bool, len(want.Frontends))
-	for _, f := range want.Frontends {
-		if keys[f.Key()] {
-			return fmt.Errorf("state: frontend %s twice", f.Key())
-		}
-		keys[f.Key()] = true
-		for i := 1; i < len(f.Backends); i++ {
-			if f.Backends[i-1].Addr.Compare(f.Backends[i].Addr) >= 0 {
-				return fmt.Errorf("state: backends of %s are not in order, or %s is there twice", f.Key(), f.Backends[i].Addr)
-			}
-		}
-		backends += len(f.Backends)
-		size := uint64(ring.Size(len(f.Backends)))
-		slots += size
+	return size // not reached: they do not fit
+}
+
+// rings is the part of the slab that is in use, by the sizes of rings.
+type rings map[uint32]int
+
+func (r rings) add(size uint32, n int) {
+	if size > 0 {
+		r[size] += n
+	}
+	if r[size] == 0 {
+		delete(r, size)
+	}
+}
+
+// slots returns how many slots they take.
+func (r rings) slots() int { return r.limited(math.MaxUint32) }
+
+// limited returns how many slots they take if none is larger than most.
+func (r rings) limited(most uint32) (n int) {
+	for size, count := range r {
+		n += count * int(even(min(size, most)))
+	}
+	return n
+}
+
+// limit returns the size that rings may have, so that all fit, with room for one
+// more: see hasRoom.
+func (r rings) limit(slab int) uint32 {
+	size := uint32(ring.MaxSize)
+	for size > ring.Size(1) && r.limited(size)+int(size) > slab {
+		size /= 2
+	}
+	return size
+}
+
+// hasRoom reports whether a ring may take the place of one of size old, 0 for
+// none. A ring is written beside the one that it replaces. So there must be room
+// for one more of the largest size, or nothing could change any more.
+func (r rings) hasRoom(slab int, old, size uint32) bool {
+	if size <= old {
+		return true
+	}
+	largest := size
+	for other := range r {
+		largest = max(largest, other)
+	}
+	return r.slots()-int(even(old))+int(even(size))+int(even(largest)) <= slab
+}
+
+// leftOut collects what a plan leaves out.
+type leftOut struct {
+	full *lb.TableFull
+	held lb.Sum // the sum of what the tables hold once the plan is carried out
+}
+
+// record counts a frontend that is left out or, if it is served, has only the form
+// next; nil: an earlier one.
+func (l *leftOut) record(table string, f wanted, next *lb.Frontend, served bool) {
+	if l.full == nil {
+		l.full = &lb.TableFull{}
+	}
+	if l.full.Table == "" || !served && l.full.Frontends == 0 {
+		l.full.Table = table // one that leaves frontends out says more
+	}
+	l.held.Remove(f.sum)
+	if next != nil {
+		l.held.Add(next.Sum())
+	}
+	if served {
+		l.full.Reduced++
+		return
+	}
+	l.full.Frontends++
+	l.full.Name(f.Key(), f.Gateway)
+}
+
+// needed returns how many entries of a table the whole state needs.
+func (t *Target) needed(table string) int {
+	switch table {
+	case "addresses":
+		return len(t.addresses)
+	case "frontends":
+		return len(t.frontends)
+	case "backends":
+		return t.backends
+	}
+	largest := uint32(0) // see hasRoom
+	for size := range t.rings {
 		largest = max(largest, size)
 	}
-	// Id 0 is BACKEND_REJECT.
-	if err := full("backends", c.Sizes.Backends-1, backends); err != nil {
-		return err
+	return t.rings.slots() + int(largest)
+}
+
+// tableSize returns the number of entries that a state may use.
+func (s Sizes) tableSize(table string) int {
+	switch table {
+	case "addresses":
+		return s.Addresses
+	case "frontends":
+		return s.Frontends
+	case "backends":
+		return s.Backends - 1 // id 0 is BACKEND_REJECT
 	}
-	// A ring is written beside the one that it replaces. So there must be room
-	// for one more of the largest size, or nothing could change any more.
-	return full("rings", c.Sizes.RingSlots, int(slots+largest))
+	return s.RingSlots
+}
+
+// shrinkAtOnce is how many rings a plan has made smaller: each costs time.
+const shrinkAtOnce = 64
+
+// shrink has rings made smaller that exceed the limit, if a frontend has found no
+// room for its ring.
+func (p *planner) shrink() {
+	for key := range p.have.resize {
+		if s := p.have.Frontends[key]; s != nil && uint32(len(s.Slots)) > p.ringLimit {
+			return // those of the last plan are not done yet
+		}
+	}
+	var large []lb.Key
+	for key, s := range p.have.Frontends {
+		if _, wanted := p.target.frontends[key]; wanted && p.plan.served[key] == nil && uint32(len(s.Slots)) > p.ringLimit {
+			large = append(large, key)
+		}
+	}
+	slices.SortFunc(large, lb.Key.Compare)
+	for _, key := range large[:min(shrinkAtOnce, len(large))] {
+		p.plan.resize[key] = true
+		p.plan.frontends[key] = true
+		p.wait(p.now)
+	}
+}
+
+// fewerBackends returns the largest number of backends for which a ring is
+// smaller than for n; 0: there is no smaller ring.
+func fewerBackends(n int) int {
+	size := ring.Size(n)
+	for n > 0 && ring.Size(n) == size {
+		n--
+	}
+	return n
 }

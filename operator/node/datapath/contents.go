@@ -31,6 +31,15 @@ type Contents struct {
 
 	indexes, ids pool
 	slab         slab
+	// backendIDs and rings are what the frontends take.
+	backendIDs int
+	rings      rings
+	// out are the new frontends that the last plan has left out.
+	out map[lb.Key]bool
+	// resize are the frontends whose ring should have another size.
+	resize map[lb.Key]bool
+	// fresh contents were read, and nothing was planned for them yet.
+	fresh bool
 }
 
 // Served is a frontend in the tables.
@@ -56,7 +65,7 @@ type BackendKey struct {
 // and continues to serve; everything else is free, or a stray that the next
 // plan removes.
 func Read(t Tables, now time.Time) (*Contents, error) {
-	c := &Contents{Sizes: t.Sizes(), Frontends: map[lb.Key]*Served{}}
+	c := &Contents{Sizes: t.Sizes(), Frontends: map[lb.Key]*Served{}, rings: rings{}, fresh: true}
 	var err error
 	if c.Addresses, err = t.Addresses(); err != nil {
 		return nil, fmt.Errorf("read addresses: %w", err)
@@ -80,6 +89,9 @@ func Read(t Tables, now time.Time) (*Contents, error) {
 		return nil, err
 	}
 	c.readBackends(now)
+	for _, s := range c.Frontends {
+		c.count(s, 1)
+	}
 	return c, nil
 }
 
@@ -189,13 +201,16 @@ func (c *Contents) RingRef(index uint32) RingRef { return c.refs[index] }
 // Backend returns an entry of `backends` by id.
 func (c *Contents) Backend(id uint32) bpf.BlixtBackend { return c.backends[id] }
 
+// count adds what a frontend takes, n times.
+func (c *Contents) count(s *Served, n int) {
+	if s != nil {
+		c.backendIDs += n * len(s.IDs)
+		c.rings.add(uint32(len(s.Slots)), n)
+	}
+}
+
 // Use returns how much of each table is taken, without backends and slots that
 // rest.
 func (c *Contents) Use() Sizes {
-	use := Sizes{Addresses: len(c.Addresses), Frontends: len(c.Frontends)}
-	for _, s := range c.Frontends {
-		use.RingSlots += int(even(uint32(len(s.Slots))))
-		use.Backends += len(s.IDs)
-	}
-	return use
+	return Sizes{Addresses: len(c.Addresses), Frontends: len(c.Frontends), Backends: c.backendIDs, RingSlots: c.rings.slots()}
 }

@@ -47,9 +47,9 @@ type Fake struct {
 	CounterTable   []uint64
 	LinkPacketsNow []uint64
 
-	mu          sync.Mutex // of all but the exported fields
-	hostListens map[lb.Key]uint32
-	writes      int
+	mu            sync.Mutex // of all but the exported fields
+	hostListens   map[lb.Key]uint32
+	writes, reads int
 }
 
 var (
@@ -86,6 +86,15 @@ func (f *Fake) Writes() int {
 	return n
 }
 
+// Reads returns how many reads were done since it was last called.
+func (f *Fake) Reads() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.reads
+	f.reads = 0
+	return n
+}
+
 func (f *Fake) fails() error {
 	if f.CrashAfter > 0 && f.writes >= f.CrashAfter || f.Faults > 0 && f.Rand.Float64() < f.Faults {
 		return errInjected
@@ -96,6 +105,7 @@ func (f *Fake) fails() error {
 func get[T any](f *Fake, read func() T) (T, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.reads++
 	return read(), f.fails()
 }
 

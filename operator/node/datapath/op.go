@@ -128,10 +128,13 @@ func (o putFrontend) String() string {
 
 type deleteFrontend struct{ key lb.Key }
 
-func (o deleteFrontend) write(t Tables) error            { return t.DeleteFrontend(o.key) }
-func (o deleteFrontend) record(c *Contents, _ time.Time) { delete(c.Frontends, o.key) }
-func (o deleteFrontend) count(w *Written)                { w.Frontends++ }
-func (o deleteFrontend) String() string                  { return fmt.Sprintf("delete frontend %s", o.key) }
+func (o deleteFrontend) write(t Tables) error { return t.DeleteFrontend(o.key) }
+func (o deleteFrontend) record(c *Contents, _ time.Time) {
+	c.count(c.Frontends[o.key], -1)
+	delete(c.Frontends, o.key)
+}
+func (o deleteFrontend) count(w *Written) { w.Frontends++ }
+func (o deleteFrontend) String() string   { return fmt.Sprintf("delete frontend %s", o.key) }
 
 // retire removes the ring of an index to which no key leads any more.
 type retire struct{ publish }

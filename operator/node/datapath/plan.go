@@ -37,6 +37,21 @@ type Plan struct {
 	// Again is when to plan for the same state again, as ids or slots that it
 	// needs still rest; zero: the plan is complete.
 	Again time.Time
+	// LeftOut says what has no room; nil: everything has. It includes what has to
+	// wait until Again.
+	LeftOut *lb.TableFull
+	// Hash is that of the state that the tables hold when all is done: the state
+	// that was asked for, but for what is left out.
+	Hash uint64
+	// Planned is how many frontends were looked at.
+	Planned int
+
+	target *Target
+	// What is stale once all is done, by what was planned; true: it is still.
+	frontends map[lb.Key]bool
+	addresses map[netip.Addr]bool
+	out       map[lb.Key]bool // new frontends that are left out
+	resize    map[lb.Key]bool // frontends whose ring should have another size
 
 	served       map[lb.Key]*Served // the frontends when all is done
 	indexes, ids pool
@@ -48,16 +63,25 @@ type Plan struct {
 func (p *Plan) Empty() bool { return len(p.Ops) == 0 && !p.again }
 
 // Complete reports whether the tables hold the state once the plan is carried
-// out.
+// out, apart from what is left out.
 func (p *Plan) Complete() bool { return !p.again }
 
 // planner collects the writes of a plan, by step.
 type planner struct {
-	have  *Contents
-	now   time.Time
-	plan  *Plan
-	steps [stepFree + 1][]Op
-	full  error // why there is no room now, unless this very plan makes some
+	target *Target
+	have   *Contents
+	now    time.Time
+	plan   *Plan
+	steps  [stepFree + 1][]Op
+
+	limit     int    // of the backends of one frontend
+	ringLimit uint32 // of the size of one ring
+	noRing    bool   // a frontend has found no room for its ring
+	rings     rings
+	left      leftOut
+	noRoom    map[netip.Addr]bool // new addresses that do not fit
+	waiting   map[netip.Addr]bool // addresses of new frontends that must wait
+	rests     bool                // what the frontend that is planned needs
 }
 
 const (
@@ -76,128 +100,271 @@ const (
 
 // NewPlan returns the writes that lead from have to want, which must be
 // normalized. It modifies neither. The contents after the plan refer to want,
-// which must not be modified any more. It returns a TableFullError if want does
-// not fit.
+// which must not be modified any more.
 func NewPlan(have *Contents, want lb.State, now time.Time) (*Plan, error) {
-	if err := have.check(want); err != nil {
+	t := NewTarget()
+	if err := t.Replace(want); err != nil {
 		return nil, err
 	}
-	p := &planner{have: have, now: now, plan: &Plan{
-		served: map[lb.Key]*Served{}, indexes: have.indexes, ids: have.ids, slab: have.slab.clone(),
-	}}
-	wanted := make(map[lb.Key]bool, len(want.Frontends))
-	waiting := map[netip.Addr]bool{} // addresses of new frontends that must wait
-	for i := range want.Frontends {
-		f := &want.Frontends[i]
-		wanted[f.Key()] = true
-		if !p.serve(f) {
-			waiting[f.Addr] = true
+	for key := range have.Frontends {
+		t.staleFrontends[key] = true
+	}
+	for ip := range have.Addresses {
+		t.staleAddresses[ip] = true
+	}
+	return t.Plan(have, now), nil
+}
+
+// Plan returns the writes that lead from have to the target, for what may differ:
+// what has changed since the last plan was carried out, and what was left out
+// then; everything, if have was read since. It modifies neither.
+func (t *Target) Plan(have *Contents, now time.Time) *Plan {
+	p := &planner{
+		target: t, have: have, now: now,
+		plan: &Plan{
+			target: t, frontends: map[lb.Key]bool{}, addresses: map[netip.Addr]bool{}, out: map[lb.Key]bool{}, resize: map[lb.Key]bool{},
+			served: map[lb.Key]*Served{}, indexes: have.indexes, ids: have.ids, slab: have.slab.clone(),
+		},
+		limit: t.limit(have.Sizes.tableSize("backends")), ringLimit: t.rings.limit(have.Sizes.RingSlots), rings: maps.Clone(have.rings),
+		left: leftOut{held: t.sum}, noRoom: map[netip.Addr]bool{}, waiting: map[netip.Addr]bool{},
+	}
+	frontends, addresses := t.stale(have)
+	p.plan.Planned = len(frontends)
+	p.newAddresses(addresses)
+	p.removeFrontends(frontends)
+	// Those that are served come first: a new one must not take what they need.
+	for _, served := range []bool{true, false} {
+		for _, key := range frontends {
+			f, ok := t.frontends[key]
+			if old := have.Frontends[key]; ok && (old != nil) == served {
+				p.serve(key, f, old)
+			}
 		}
 	}
-	p.removeFrontends(wanted)
-	p.addresses(want.Addresses, waiting)
+	if p.noRing {
+		p.shrink()
+	}
+	p.addresses(addresses)
 	for _, id := range have.orphans {
 		p.free(stepOrphans, id)
 	}
 	for _, id := range have.twins {
 		p.free(stepFree, id)
 	}
-	if p.full != nil {
-		if !p.releases() {
-			return nil, p.full
+	if p.left.full != nil {
+		full := p.left.full
+		full.Size, full.Needed = have.Sizes.tableSize(full.Table), t.needed(full.Table)
+		p.plan.LeftOut = full
+		if p.releases() {
+			p.wait(now.Add(reuseGrace))
 		}
-		p.wait(now.Add(reuseGrace))
 	}
+	p.plan.Hash = p.left.held.Short()
 	p.plan.Ops = slices.Concat(p.steps[:]...)
-	return p.plan, nil
+	return p.plan
 }
 
-// serve plans one frontend. It returns false if something that the frontend
-// needs is not free now; the frontend then stays as it was.
-func (p *planner) serve(f *lb.Frontend) bool {
-	key, old := f.Key(), p.have.Frontends[f.Key()]
-	if old != nil && old.Source != nil && sameFrontend(old.Source, f) {
-		return true
-	}
-	if old == nil && !p.available("frontends", &p.plan.indexes, p.have.Sizes.Frontends, 1) {
-		return false
-	}
-	missing, newMembers := newBackends(f, old)
-	if !p.available("backends", &p.plan.ids, p.have.Sizes.Backends, missing) {
-		return false
-	}
-	members := ring.Members(*f)
-	slots := ring.Slots(key, members, len(f.Backends))
-	size := uint32(len(slots))
-	var offset uint32
-	moved := old == nil || newMembers || !sameRing(old, members, f.Backends, slots)
-	if moved && size > 0 {
-		var ok bool
-		if offset, ok = p.takeRing(size); !ok {
-			return false
+// stale returns the frontends and addresses to plan, in order.
+func (t *Target) stale(have *Contents) ([]lb.Key, []netip.Addr) {
+	frontends, addresses := t.staleFrontends, t.staleAddresses
+	if have.fresh {
+		frontends, addresses = map[lb.Key]bool{}, map[netip.Addr]bool{}
+		for key := range t.frontends {
+			frontends[key] = true
 		}
+		for key := range have.Frontends {
+			frontends[key] = true
+		}
+		for ip := range t.addresses {
+			addresses[ip] = true
+		}
+		for ip := range have.Addresses {
+			addresses[ip] = true
+		}
+	}
+	return slices.SortedFunc(maps.Keys(frontends), lb.Key.Compare), slices.SortedFunc(maps.Keys(addresses), netip.Addr.Compare)
+}
+
+// serve plans one frontend, whose form in the tables is old; nil: it is new.
+func (p *planner) serve(key lb.Key, f wanted, old *Served) {
+	p.rests = false
+	next, table, ok := p.reduce(f, old)
+	var r newRing
+	if ok {
+		if r, ok = p.findRing(key, next, old); !ok || r.small {
+			table = "rings"
+			p.noRing = p.noRing || !p.rests
+			p.plan.resize[key] = old != nil
+		}
+	}
+	p.plan.frontends[key] = table != ""
+	if !ok {
+		p.leaveOut(table, key, f, old)
+		return
+	}
+	if table != "" {
+		p.left.record(table, f, next, true)
+	}
+	if r.same {
+		return
 	}
 	// From here on, nothing can be missing.
-	next := &Served{IDs: map[BackendKey]uint32{}, Source: f}
+	to := &Served{IDs: map[BackendKey]uint32{}, Source: next}
+	oldSize := uint32(0)
 	if old != nil {
-		next.Entry, next.Slots = old.Entry, old.Slots
+		to.Entry, to.Slots, oldSize = old.Entry, old.Slots, uint32(len(old.Slots))
 	} else {
-		next.Entry.Index = p.plan.indexes.take(p.now)
+		to.Entry.Index = p.plan.indexes.take(p.now)
 	}
-	next.Entry.IdleTicks = Ticks(idleTimeout(f))
-	p.backends(f, old, next)
-	if moved {
-		next.Slots = p.ring(old, next, members, slots, offset)
+	to.Entry.IdleTicks = Ticks(idleTimeout(next))
+	p.backends(next, old, to)
+	if r.moved {
+		to.Slots = p.ring(old, to, r)
 	}
-	if old == nil || old.Entry != next.Entry {
-		used := old == nil && p.have.refs[next.Entry.Index] != 0
-		p.add(stepFrontends, putFrontend{key, next.Entry, used})
+	p.rings.add(oldSize, -1)
+	p.rings.add(uint32(len(to.Slots)), 1)
+	if old == nil || old.Entry != to.Entry {
+		used := old == nil && p.have.refs[to.Entry.Index] != 0
+		p.add(stepFrontends, putFrontend{key, to.Entry, used})
 	}
-	p.plan.served[key] = next
-	return true
+	p.plan.served[key] = to
 }
 
-// newBackends returns how many backends have no id yet, and whether one of them
-// is a member of the ring.
-func newBackends(f *lb.Frontend, old *Served) (n int, members bool) {
-	for _, b := range f.Backends {
-		if old != nil {
-			if _, ok := old.IDs[BackendKey{b.Addr, b.Local}]; ok {
-				continue
-			}
-		}
-		n++
-		members = members || b.Weight > 0
+// leaveOut records that a frontend has no room, or not yet, and stays as it is. At
+// first, its address waits for it: an exclusive address rejects what it does not
+// find.
+func (p *planner) leaveOut(table string, key lb.Key, f wanted, old *Served) {
+	if old != nil {
+		p.left.record(table, f, old.Source, true)
+		return
 	}
-	return n, members
+	p.left.record(table, f, nil, false)
+	p.plan.out[key] = true
+	if !p.have.out[key] || p.rests {
+		p.waiting[f.Addr] = true
+	}
+}
+
+// reduce returns the frontend with the backends that have room. If that is not
+// all of them, table is the one that is full. It returns false if a new frontend
+// has no room.
+func (p *planner) reduce(f wanted, old *Served) (next *lb.Frontend, table string, ok bool) {
+	if old == nil {
+		switch {
+		case p.noRoom[f.Addr]:
+			return nil, "addresses", false
+		case !p.available(&p.plan.indexes, 1):
+			return nil, "frontends", false
+		case len(f.Backends) > p.limit || !p.available(&p.plan.ids, len(f.Backends)):
+			return nil, "backends", false
+		}
+		return f.Frontend, "", true
+	}
+	missing := newBackends(f.Frontend, old)
+	room := min(missing, max(p.limit-(len(f.Backends)-missing), 0))
+	if room > 0 && !p.available(&p.plan.ids, room) {
+		room, _ = p.plan.ids.available(room, p.now)
+	}
+	if room == missing {
+		return f.Frontend, "", true
+	}
+	fewer := *f.Frontend
+	fewer.Backends = slices.DeleteFunc(slices.Clone(f.Backends), func(b lb.Backend) bool {
+		if _, ok := old.IDs[BackendKey{b.Addr, b.Local}]; ok {
+			return false
+		}
+		room--
+		return room < 0
+	})
+	return &fewer, "backends", true
+}
+
+// newRing is the ring that a frontend is to have.
+type newRing struct {
+	members []ring.Member
+	slots   []uint32 // by member
+	offset  uint32
+	moved   bool // it is not the one that is published
+	small   bool // it is smaller than it might be
+	same    bool // all of the frontend is as it was
+}
+
+// findRing returns the largest ring that has room, and takes its place. It
+// returns false if there is none, or not yet.
+func (p *planner) findRing(key lb.Key, f *lb.Frontend, old *Served) (r newRing, ok bool) {
+	size := uint32(0)
+	if old != nil {
+		size = uint32(len(old.Slots))
+		if !p.have.resize[key] && p.sameSource(old, f) {
+			return newRing{same: true}, true
+		}
+	}
+	r.members = ring.Members(*f)
+	if len(r.members) == 0 {
+		r.moved, r.same = size > 0 || old == nil, size == 0 && p.sameSource(old, f)
+		return r, true
+	}
+	most := len(f.Backends)
+	for ring.Size(most) > p.ringLimit {
+		most = fewerBackends(most)
+	}
+	for n := most; n > 0; n = fewerBackends(n) {
+		r.small = n < most || int(ring.Size(n)) < min(len(r.members), ring.MaxSize)
+		if !p.rings.hasRoom(p.have.Sizes.RingSlots, size, ring.Size(n)) {
+			continue
+		}
+		r.slots = ring.Slots(key, r.members, n)
+		if old != nil && sameRing(old, r.members, f.Backends, r.slots) {
+			r.same = p.sameSource(old, f)
+			return r, true
+		}
+		r.moved = true
+		var wait time.Time
+		if r.offset, ok, wait = p.plan.slab.take(uint32(len(r.slots)), p.now); ok {
+			return r, true
+		}
+		if !wait.IsZero() {
+			p.rests = true
+			p.wait(wait)
+			return r, false
+		}
+	}
+	if old == nil || size == 0 {
+		return r, false
+	}
+	// Not even a small ring has room beside the one that may have backends that
+	// are gone: reject, until its slots have rested.
+	p.rests = true
+	p.wait(p.now.Add(reuseGrace))
+	return newRing{moved: true, small: true}, true
+}
+
+// newBackends returns how many backends have no id yet.
+func newBackends(f *lb.Frontend, old *Served) (n int) {
+	for _, b := range f.Backends {
+		if _, ok := old.IDs[BackendKey{b.Addr, b.Local}]; !ok {
+			n++
+		}
+	}
+	return n
 }
 
 func (p *planner) add(step int, op Op) { p.steps[step] = append(p.steps[step], op) }
 
-// available reports whether n numbers can be taken now. If not, it records why.
-func (p *planner) available(table string, from *pool, size, n int) bool {
-	got, wait := from.available(n, p.now)
-	if got == n {
-		return true
-	}
-	if wait.IsZero() {
-		p.full = &lb.TableFullError{Table: table, Size: size, Needed: n}
-	} else {
-		p.wait(wait)
-	}
-	return false
+// sameSource reports whether a frontend in the tables was made from f.
+func (p *planner) sameSource(old *Served, f *lb.Frontend) bool {
+	return old != nil && old.Source != nil && sameFrontend(old.Source, f)
 }
 
-func (p *planner) takeRing(size uint32) (offset uint32, ok bool) {
-	offset, ok, wait := p.plan.slab.take(size, p.now)
-	switch {
-	case ok:
-	case wait.IsZero():
-		p.full = &lb.TableFullError{Table: "rings", Size: p.have.Sizes.RingSlots, Needed: int(size), Largest: int(p.plan.slab.largest())}
-	default:
+// available reports whether n numbers can be taken now. If they can be later, the
+// plan is not complete.
+func (p *planner) available(from *pool, n int) bool {
+	got, wait := from.available(n, p.now)
+	if got < n && !wait.IsZero() {
+		p.rests = true
 		p.wait(wait)
 	}
-	return offset, ok
+	return got == n
 }
 
 // wait records that the plan is not complete, and when to continue.
@@ -258,20 +425,20 @@ func (p *planner) free(step int, id uint32) {
 }
 
 // ring plans a ring beside the one that serves, and the switch to it.
-func (p *planner) ring(old, next *Served, members []ring.Member, slots []uint32, offset uint32) []uint32 {
-	ids := memberIDs(next, members, next.Source.Backends)
+func (p *planner) ring(old, next *Served, r newRing) []uint32 {
+	ids, slots := memberIDs(next, r.members, next.Source.Backends), r.slots
 	for i, m := range slots { // nobody else has these slots
 		slots[i] = ids[m]
 	}
 	if len(slots) > 0 {
-		p.add(stepRings, writeRing{offset, slots})
+		p.add(stepRings, writeRing{r.offset, slots})
 	}
 	ref := p.have.refs[next.Entry.Index]
 	var freed span
 	if old != nil { // otherwise a killed writer left it, and it is free already
 		freed = span{ref.Offset(), ref.Size()}
 	}
-	p.add(stepPublish, publish{next.Entry.Index, ref.next(offset, uint32(len(slots))), freed})
+	p.add(stepPublish, publish{next.Entry.Index, ref.next(r.offset, uint32(len(slots))), freed})
 	return slots
 }
 
@@ -298,60 +465,88 @@ func sameRing(old *Served, members []ring.Member, backends []lb.Backend, slots [
 	}
 	ids := memberIDs(old, members, backends)
 	for i, m := range slots {
-		if old.Slots[i] != ids[m] {
+		if old.Slots[i] != ids[m] || ids[m] == BackendReject && members[m].Addr.IsValid() {
 			return false
 		}
 	}
 	return true
 }
 
-// removeFrontends plans the removal of frontends that are not wanted.
-func (p *planner) removeFrontends(wanted map[lb.Key]bool) {
-	for _, key := range slices.SortedFunc(maps.Keys(p.have.Frontends), lb.Key.Compare) {
-		if wanted[key] {
+// removeFrontends plans the removal of those frontends that are not wanted.
+func (p *planner) removeFrontends(keys []lb.Key) {
+	for _, key := range keys {
+		if _, ok := p.target.frontends[key]; ok {
 			continue
 		}
+		p.plan.frontends[key] = false
 		s := p.have.Frontends[key]
+		if s == nil {
+			continue
+		}
 		p.add(stepGoneFrontends, deleteFrontend{key})
 		old := p.have.refs[s.Entry.Index]
 		p.add(stepRetire, retire{publish{s.Entry.Index, old.next(0, 0), span{old.Offset(), old.Size()}}})
+		p.rings.add(uint32(len(s.Slots)), -1)
 		for _, id := range sortedIDs(s.IDs) {
 			p.free(stepFree, id)
 		}
 	}
 	for _, key := range p.have.strayFrontends {
-		if !wanted[key] {
-			p.add(stepGoneFrontends, deleteFrontend{key})
+		if _, ok := p.target.frontends[key]; !ok {
+			p.add(stepOrphans, deleteFrontend{key}) // a new one may need the room
 		}
 	}
 }
 
+// newAddresses finds the new addresses that have no room. The first by address
+// have it first.
+func (p *planner) newAddresses(ips []netip.Addr) {
+	room, gone := p.have.Sizes.Addresses-len(p.have.Addresses), 0
+	for _, ip := range ips {
+		if _, ok := p.target.addresses[ip]; !ok && p.has(ip) {
+			gone++
+		}
+	}
+	for _, ip := range ips {
+		if _, ok := p.target.addresses[ip]; !ok || p.has(ip) {
+			continue
+		}
+		if room--; room < 0 && room >= -gone {
+			p.waiting[ip] = true // until other addresses are gone
+			p.wait(p.now)
+		} else if room < 0 {
+			p.noRoom[ip] = true
+		}
+	}
+}
+
+func (p *planner) has(ip netip.Addr) bool {
+	_, ok := p.have.Addresses[ip]
+	return ok
+}
+
 // addresses plans the addresses. A new address waits until all its frontends
-// are there and, if the table is full, until other addresses are gone.
-func (p *planner) addresses(want []lb.Address, waiting map[netip.Addr]bool) {
-	room := p.have.Sizes.Addresses - len(p.have.Addresses)
-	wanted := make(map[netip.Addr]bool, len(want))
-	for _, a := range want {
-		wanted[a.IP] = true
+// are there, but for those that are left out.
+func (p *planner) addresses(ips []netip.Addr) {
+	for _, ip := range ips {
+		a, ok := p.target.addresses[ip]
+		if ok && !p.has(ip) && (p.waiting[ip] || p.noRoom[ip]) {
+			p.plan.addresses[ip] = true
+			if p.waiting[ip] && !p.plan.again { // for a frontend that is left out from now on
+				p.wait(p.now)
+			}
+			continue
+		}
+		p.plan.addresses[ip] = false
 		var value bpf.BlixtAddress
 		if a.Exclusive {
 			value.Flags = uint32(bpf.BlixtAddressFlagADDRESS_EXCLUSIVE)
 		}
-		old, ok := p.have.Addresses[a.IP]
-		if ok && old == value || !ok && waiting[a.IP] {
-			continue
-		}
-		if !ok && room == 0 {
-			p.wait(p.now)
-			continue
-		}
-		if !ok {
-			room--
-		}
-		p.add(stepAddresses, putAddress{a.IP, value})
-	}
-	for _, ip := range slices.SortedFunc(maps.Keys(p.have.Addresses), netip.Addr.Compare) {
-		if !wanted[ip] {
+		old, has := p.have.Addresses[ip]
+		switch {
+		case ok && (!has || old != value):
+			p.add(stepAddresses, putAddress{ip, value})
+		case !ok && has:
 			p.add(stepGoneAddresses, deleteAddress{ip})
 		}
 	}

@@ -110,6 +110,10 @@ func (r *runner) applied(result writer.Result, err error) {
 		return
 	}
 	r.log.failure("apply", nil)
+	if !result.Done {
+		return
+	}
+	r.log.failure("tables", leftOut(result.LeftOut))
 	select {
 	case <-r.ready:
 	default:
@@ -119,6 +123,14 @@ func (r *runner) applied(result writer.Result, err error) {
 	if result.Changed {
 		slog.Info("serving", "frontends", r.frontends.Load(), "backends", r.backends.Load(), "state", result.StateHash, "took", result.Duration.Round(100*time.Microsecond))
 	}
+}
+
+// leftOut returns an error for what does not fit, nil for nil.
+func leftOut(full *lb.TableFull) error {
+	if full == nil {
+		return nil
+	}
+	return fmt.Errorf("not all fits: %s. Serve less, or use bytecode with a larger table", full)
 }
 
 // logProblems logs what is wrong with objects, each problem once while it lasts.

@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
-	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
@@ -23,24 +22,22 @@ func (w *Writer) mergeOptions(c datapath.Config) datapath.Config {
 	return c
 }
 
-// withState returns c with the fields that belong to a state: the quota, and which
-// ports have no UDP frontend on an address that the host shares.
-func (w *Writer) withState(c datapath.Config, s *lb.State) datapath.Config {
-	q := quota(w.tables.Sizes().Flows, s)
+// withState returns c with the fields that belong to the target: the quota, and
+// which ports have no UDP frontend on an address that the host shares.
+func (w *Writer) withState(c datapath.Config) datapath.Config {
+	q := quota(w.tables.Sizes().Flows, w.target.TCPFrontends())
 	c.FlowsNearlyFull, c.FlowsShare = q.NearlyFull, q.Share
-	shared := map[netip.Addr]bool{}
-	for _, a := range s.Addresses {
-		shared[a.IP] = !a.Exclusive
-	}
-	for i := range c.UnservedUdp {
-		c.UnservedUdp[i] = ^uint64(0)
-	}
-	for _, f := range s.Frontends {
-		if f.Protocol == lb.UDP && shared[f.Addr] {
-			hash := bpf.PortHash(f.Port)
-			c.UnservedUdp[hash/64] &^= 1 << (hash % 64)
+	if keys := w.target.Keys(); w.unserved.keys != keys {
+		w.unserved.keys = keys
+		for i := range w.unserved.udp {
+			w.unserved.udp[i] = ^uint64(0)
+		}
+		for port := range w.target.SharedUDPPorts() {
+			hash := bpf.PortHash(port)
+			w.unserved.udp[hash/64] &^= 1 << (hash % 64)
 		}
 	}
+	c.UnservedUdp = w.unserved.udp
 	return c
 }
 
@@ -63,8 +60,8 @@ func (w *Writer) unchanged() (bool, error) {
 	if w.record.Hash == "" { // nothing has been applied yet
 		return true, nil
 	}
-	same := hashText(c.StateHash) == w.record.Hash && w.withState(w.mergeOptions(c), &w.record.State) == c &&
-		lb.Version{Epoch: c.Epoch, Sequence: c.Sequence} == w.record.Version
+	same := hashText(c.StateHash) == w.record.Hash && w.withState(w.mergeOptions(c)) == c &&
+		versionOf(c) == w.record.Version
 	if same && w.contents != nil {
 		if same, err = w.contents.Same(w.tables, w.o.Clock()); err != nil {
 			return false, fmt.Errorf("read maps: %w", err)

@@ -2,8 +2,6 @@
 
 package writer
 
-import "github.com/kubernetes-sigs/blixt/operator/lb"
-
 // FlowQuota is how established TCP flows share the table that nothing evicts. A
 // frontend that has more than its share of a nearly full table keeps its new
 // flows in `new_flows`: they are served, but a flood may evict them. So one
@@ -15,15 +13,9 @@ type FlowQuota struct {
 	Share uint32 `json:"share"`
 }
 
-// quota divides a table of flows among the TCP frontends of a state. It counts
-// from three quarters on: below, a frontend may use what others leave. The rest
-// is for those that have less than their share then.
-func quota(flows int, s *lb.State) FlowQuota {
-	frontends := 0
-	for _, f := range s.Frontends {
-		if f.Protocol == lb.TCP {
-			frontends++
-		}
-	}
+// quota divides a table of flows among TCP frontends. It counts from three
+// quarters on: below, a frontend may use what others leave. The rest is for those
+// that have less than their share then.
+func quota(flows, frontends int) FlowQuota {
 	return FlowQuota{NearlyFull: uint32(flows - flows/4), Share: uint32(flows / max(frontends, 1))}
 }

@@ -9,17 +9,21 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// VersionedState is a state, and the version under which to apply it.
+// VersionedState is a state, normalized, and the version under which to apply it.
+// What it refers to must not be modified any more.
 type VersionedState struct {
 	State lb.State
+	// Changed, unless nil, are the frontends in which the state differs from the
+	// last one that was sent. State is not used then.
+	Changed []lb.Frontend
 	// Version is nil for the next version.
 	Version *lb.Version
 }
 
 // Run applies the states that it receives, retries those that fail, checks at
 // intervals that nobody else has written the maps, and sweeps flows, until ctx
-// ends. Of several pending states, only the newest is applied. states must not
-// be closed.
+// ends. A state that fails or waits gives way to a newer one. states must not be
+// closed.
 func (w *Writer) Run(ctx context.Context, states <-chan VersionedState) {
 	swept := make(chan struct{})
 	go func() {
@@ -28,8 +32,7 @@ func (w *Writer) Run(ctx context.Context, states <-chan VersionedState) {
 	}()
 	defer func() { <-swept }()
 
-	var last *VersionedState    // received last
-	var pending *VersionedState // last, until it is applied
+	received, pending := false, false // a state, and whether it has to be written
 	retry, check := time.NewTimer(time.Hour), time.NewTicker(w.o.CheckEvery)
 	defer retry.Stop()
 	defer check.Stop()
@@ -39,10 +42,15 @@ func (w *Writer) Run(ctx context.Context, states <-chan VersionedState) {
 		case <-ctx.Done():
 			return
 		case s := <-states:
-			pending, last, pause = &s, &s, firstPause
+			if err := w.want(s); err != nil { // a mistake of the program, which no retry mends
+				w.o.Log.Error("refuse state", "error", err)
+				w.o.Applied(Result{Wanted: s.Version}, err)
+				continue
+			}
+			received, pending, pause = true, true, firstPause
 		case <-retry.C:
 		case <-check.C:
-			if pending != nil || last == nil {
+			if pending || !received {
 				break
 			}
 			unchanged, err := w.unchanged()
@@ -51,24 +59,27 @@ func (w *Writer) Run(ctx context.Context, states <-chan VersionedState) {
 			} else if !unchanged {
 				w.o.Log.Warn("another writer has changed the maps, writing them again")
 				w.recordForeign()
-				pending = last
+				pending = true
 			}
 		}
-		if pending == nil {
+		if !pending {
 			continue
 		}
-		res, err := w.apply(ctx, pending.State, pending.Version)
+		res, err := w.write()
 		if ctx.Err() != nil {
 			return
 		}
 		w.o.Applied(res, err)
-		if err == nil {
-			pending = nil
-			continue
+		switch {
+		case err != nil:
+			w.o.Log.Error("apply state", "error", err, "retry", pause)
+			retry.Reset(pause)
+			pause = min(2*pause, lastPause)
+		case !res.Again.IsZero():
+			retry.Reset(max(res.Again.Sub(w.o.Clock()), 0))
+		default:
+			pending = false
 		}
-		w.o.Log.Error("apply state", "error", err, "retry", pause)
-		retry.Reset(pause)
-		pause = min(2*pause, lastPause)
 	}
 }
 
@@ -78,8 +89,7 @@ func (w *Writer) recordForeign() {
 	w.foreign = w.o.Clock()
 }
 
-// The pauses before retries. Most failures are a table that is full, for a
-// moment or for good: retry soon, and then less and less often.
+// The pauses before retries after a failure: soon, and then less and less often.
 const (
 	firstPause = 100 * time.Millisecond
 	lastPause  = 30 * time.Second

@@ -92,7 +92,11 @@ func (w *Writer) Status() (Status, error) {
 	w.counts.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return readStatus(w.tables, w.record, flows, w.o.Ticks())
+	record := w.record
+	if record.State = w.target.State(); w.target.Hash() != w.wanted {
+		record.Hash = "" // the maps do not hold it yet
+	}
+	return readStatus(w.tables, record, flows, w.o.Ticks())
 }
 
 // ReadStatus is Status for another process than the writer's: names are those
@@ -136,7 +140,7 @@ func readStatus(t Tables, record Record, flows FlowCounts, now uint32) (Status, 
 		return Status{}, fmt.Errorf("read config: %w", err)
 	}
 	s := Status{
-		Layout: bpf.Layout, Version: lb.Version{Epoch: c.Epoch, Sequence: c.Sequence}, StateHash: hashText(c.StateHash),
+		Layout: bpf.Layout, Version: versionOf(c), StateHash: hashText(c.StateHash),
 		Draining: c.Flags&datapath.ConfigDrain != 0, SNAT: lb.PortRange{First: c.SnatMin, Last: c.SnatMax},
 		FlowQuota: FlowQuota{NearlyFull: c.FlowsNearlyFull, Share: c.FlowsShare},
 		Tables:    tableUse(contents, flows),

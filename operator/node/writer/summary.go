@@ -47,7 +47,7 @@ func (w *Writer) Summary() (Summary, error) {
 		return Summary{}, err
 	}
 	return Summary{
-		Version: lb.Version{Epoch: c.Epoch, Sequence: c.Sequence}, StateHash: hashText(c.StateHash),
+		Version: versionOf(c), StateHash: hashText(c.StateHash),
 		Draining: c.Flags&datapath.ConfigDrain != 0, SNAT: lb.PortRange{First: c.SnatMin, Last: c.SnatMax},
 		Flows: flows.Total(), HostListens: listens,
 		Tables: tableUse(w.contents, flows), Foreign: w.foreign,

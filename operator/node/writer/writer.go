@@ -9,7 +9,6 @@ package writer
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -60,16 +59,26 @@ type Options struct {
 	Sleep func(context.Context, time.Duration) error
 }
 
-// Result is the result of Apply.
+// Result is the result of an attempt to write a state.
 type Result struct {
+	// Version and StateHash are what the maps hold now.
 	Version   lb.Version       `json:"version"`
 	StateHash string           `json:"stateHash"`
 	Written   datapath.Written `json:"written"`
+	// Done is true if the maps hold the state, apart from what LeftOut says; nil:
+	// all of it.
+	Done    bool          `json:"done"`
+	LeftOut *lb.TableFull `json:"leftOut,omitempty"`
+	// Again is when to continue, as ids or slots that the state needs still rest;
+	// zero: nothing waits.
+	Again time.Time `json:"-"`
 	// Changed is true if anything was written.
 	Changed  bool          `json:"changed"`
 	Duration time.Duration `json:"duration"`
 	// Wanted is the requested version, whether or not the maps hold it now.
 	Wanted *lb.Version `json:"-"`
+	// Planned is how many frontends were looked at.
+	Planned int `json:"-"`
 }
 
 // Writer writes the maps of one data plane. Its methods may be called
@@ -78,10 +87,18 @@ type Writer struct {
 	tables Tables
 	o      Options
 
-	mu       sync.Mutex // of all below, and of writing
+	mu       sync.Mutex // of all below, and of writing; never held while waiting
 	contents *datapath.Contents
-	record   Record
-	foreign  time.Time // when another writer was last noticed
+	target   *datapath.Target
+	version  *lb.Version // of the target; nil: the next one
+	wanted   uint64      // the hash of the target that was applied last
+	unserved struct {    // ports, for the config, by target.Keys
+		keys uint64
+		udp  [len(datapath.Config{}.UnservedUdp)]uint64
+	}
+	record  Record
+	waiting time.Time // since when something waits; zero: nothing does
+	foreign time.Time // when another writer was last noticed
 
 	sweep  sync.Mutex // held while a sweep runs
 	counts struct {
@@ -116,106 +133,151 @@ func New(t Tables, o Options) *Writer {
 	if o.Sleep == nil {
 		o.Sleep = sleep
 	}
-	return &Writer{tables: t, o: o}
+	return &Writer{tables: t, o: o, target: datapath.NewTarget()}
 }
 
 // Apply makes the maps hold a state, under the next version. It returns once
 // they do, which takes a second longer if it has to wait for ids or slots that
-// were freed. On error, each frontend is served in its previous or its new
-// form, and Apply may be tried again. It returns an error wrapping
-// lb.TableFullError if the state does not fit.
+// were freed. Result.LeftOut says what does not fit. On error, each frontend is
+// served in its previous or its new form, and Apply may be tried again.
 func (w *Writer) Apply(ctx context.Context, s lb.State) (Result, error) {
 	return w.apply(ctx, s, nil)
 }
 
 // apply is Apply for a state with a version; nil: the next one. It returns an
 // error if the maps hold a later version of the same epoch.
-func (w *Writer) apply(ctx context.Context, s lb.State, v *lb.Version) (Result, error) {
+func (w *Writer) apply(ctx context.Context, s lb.State, v *lb.Version) (all Result, err error) {
+	s = clone(s)
+	s.Normalize()
+	if err := w.want(VersionedState{State: s, Version: v}); err != nil {
+		return Result{}, err
+	}
+	for {
+		res, err := w.write()
+		res.Written.Add(all.Written)
+		res.Changed, res.Duration = res.Changed || all.Changed, res.Duration+all.Duration
+		if err != nil || res.Done {
+			return res, err
+		}
+		all = res
+		if err := w.o.Sleep(ctx, res.Again.Sub(w.o.Clock())); err != nil {
+			return res, err
+		}
+	}
+}
+
+// want sets what write is to write.
+func (w *Writer) want(s VersionedState) (err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s.Changed != nil {
+		err = w.target.Change(s.Changed)
+	} else {
+		err = w.target.Replace(s.State)
+	}
+	if err == nil {
+		w.version = s.Version
+	}
+	return err
+}
+
+// patience is how long a state may wait for ids and slots that rest, a second
+// each, until the rest of it counts as written, and what waits as left out.
+const patience = 5 * time.Second
+
+// write writes what can be written now.
+func (w *Writer) write() (Result, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	start := w.o.Clock()
-	s = clone(s)
-	s.Normalize()
-	hash := s.Hash()
-	res, err := w.write(ctx, s, hash, v)
-	res.Duration, res.Wanted = w.o.Clock().Sub(start), v
+	res, err := w.writeMaps()
+	res.Duration, res.Wanted = w.o.Clock().Sub(start), w.version
 	if err != nil {
-		if _, full := errors.AsType[*lb.TableFullError](err); !full {
-			w.contents = nil // in doubt: read the maps again
-		}
+		w.contents = nil // in doubt: read the maps again
 		return res, err
-	}
-	if res.Changed || w.record.Hash != res.StateHash {
-		w.record = Record{Version: res.Version, Hash: res.StateHash, Time: w.o.Clock(), State: s}
-		if err := w.record.save(w.o.StateFile); err != nil {
-			return res, err
-		}
 	}
 	return res, nil
 }
 
-func (w *Writer) write(ctx context.Context, s lb.State, hash uint64, v *lb.Version) (Result, error) {
-	res := Result{StateHash: hashText(hash)}
+func (w *Writer) writeMaps() (Result, error) {
 	config, err := w.tables.Config()
 	if err != nil {
-		return res, fmt.Errorf("read config: %w", err)
+		return Result{}, fmt.Errorf("read config: %w", err)
 	}
-	res.Version = lb.Version{Epoch: config.Epoch, Sequence: config.Sequence}
-	switch {
-	case v == nil:
-		if hash != config.StateHash {
-			res.Version.Sequence++
-		}
-	case v.Epoch == config.Epoch && v.Sequence < config.Sequence:
+	res := Result{Version: versionOf(config), StateHash: hashText(config.StateHash)}
+	if v := w.version; v != nil && v.Epoch == config.Epoch && v.Sequence < config.Sequence {
 		return res, fmt.Errorf("state %d of epoch %d is older than state %d, which is served", v.Sequence, v.Epoch, res.Version.Sequence)
-	default:
-		res.Version = *v
 	}
 	// Options come before the state, and the version after it.
-	merged := w.withState(w.mergeOptions(config), &s)
+	merged := w.withState(w.mergeOptions(config))
 	if merged != config {
 		if err := w.tables.SetConfig(merged); err != nil {
 			return res, fmt.Errorf("write config: %w", err)
 		}
 		res.Changed = true
 	}
-	for complete := false; !complete; {
-		plan, err := w.plan(s)
-		if err != nil {
-			return res, err
-		}
-		written, err := datapath.Apply(w.tables, w.contents, plan, w.o.Clock)
-		res.Written.Add(written)
-		res.Changed = res.Changed || len(plan.Ops) > 0
-		if err != nil {
-			return res, fmt.Errorf("write maps: %w", err)
-		}
-		if complete = plan.Complete(); !complete {
-			if err := w.o.Sleep(ctx, plan.Again.Sub(w.o.Clock())); err != nil {
-				return res, err
-			}
+	if w.contents == nil {
+		if w.contents, err = datapath.Read(w.tables, w.o.Clock()); err != nil {
+			return res, fmt.Errorf("read maps: %w", err)
 		}
 	}
+	plan := w.target.Plan(w.contents, w.o.Clock())
+	res.Written, err = datapath.Apply(w.tables, w.contents, plan, w.o.Clock)
+	res.Changed, res.Planned = res.Changed || len(plan.Ops) > 0, plan.Planned
+	if err != nil {
+		return res, fmt.Errorf("write maps: %w", err)
+	}
+	res.LeftOut, res.Again = plan.LeftOut, plan.Again
+	if w.mustWait(plan) {
+		return res, nil
+	}
 	done := merged
-	done.Epoch, done.Sequence, done.StateHash = res.Version.Epoch, res.Version.Sequence, hash
+	done.StateHash = plan.Hash
+	wanted := w.target.Hash()
+	if v := w.version; v != nil {
+		done.Epoch, done.Sequence = v.Epoch, v.Sequence
+	} else if wanted != w.wanted && plan.Hash != config.StateHash {
+		done.Sequence++
+	}
 	if done != merged {
 		if err := w.tables.SetConfig(done); err != nil {
 			return res, fmt.Errorf("write config: %w", err)
 		}
 		res.Changed = true
 	}
-	return res, nil
+	res.Done, res.Version, res.StateHash, w.wanted = true, versionOf(done), hashText(done.StateHash), wanted
+	return res, w.remember(res)
 }
 
-func (w *Writer) plan(s lb.State) (*datapath.Plan, error) {
-	if w.contents == nil {
-		contents, err := datapath.Read(w.tables, w.o.Clock())
-		if err != nil {
-			return nil, fmt.Errorf("read maps: %w", err)
-		}
-		w.contents = contents
+// mustWait reports whether the state does not count as written yet.
+func (w *Writer) mustWait(plan *datapath.Plan) bool {
+	if plan.Complete() {
+		w.waiting = time.Time{}
+		return false
 	}
-	return datapath.NewPlan(w.contents, s, w.o.Clock())
+	now := w.o.Clock()
+	if w.waiting.IsZero() {
+		w.waiting = now
+	}
+	return now.Sub(w.waiting) < patience
+}
+
+// remember keeps what was applied, if that is new.
+func (w *Writer) remember(res Result) error {
+	if !res.Changed && w.record.Hash == res.StateHash {
+		return nil
+	}
+	w.record = Record{Version: res.Version, Hash: res.StateHash, Time: w.o.Clock()}
+	if w.o.StateFile == "" {
+		return nil
+	}
+	r := w.record
+	r.State = w.target.State()
+	return r.save(w.o.StateFile)
+}
+
+func versionOf(c datapath.Config) lb.Version {
+	return lb.Version{Epoch: c.Epoch, Sequence: c.Sequence}
 }
 
 // clone copies everything that Normalize modifies.

@@ -5,11 +5,11 @@ package writer
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"math"
 	"math/rand/v2"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -110,23 +110,94 @@ func TestConfigFirstAndLast(t *testing.T) {
 	}
 }
 
-func TestRefusedStateLeavesTheLastOne(t *testing.T) {
+// What does not fit is left out, and the version and the hash say so: the hash is
+// that of what the maps hold.
+func TestWhatDoesNotFitIsLeftOut(t *testing.T) {
 	fake := datapath.NewFake(testSizes)
 	a := New(fake, Options{})
-	mustApply(t, a, testState(1))
-	before, _ := fake.Config()
-	fake.Writes()
-	_, err := a.Apply(context.Background(), testState(make([]uint64, 64)...))
-	full, ok := errors.AsType[*lb.TableFullError](err)
-	if !ok || full.Table != "backends" || full.Size != 63 || full.Needed != 64 {
-		t.Errorf("error %v", err)
+	mustApply(t, a, testState(1, 1))
+	s := testState(1)
+	big := s.Frontends[0]
+	big.Port, big.Gateway = 79, "evil/gw"
+	big.Backends = testState(make([]uint64, 64)...).Frontends[0].Backends
+	s.Frontends = append(s.Frontends, big)
+	res := mustApply(t, a, s)
+	want := &lb.TableFull{Table: "backends", Size: 63, Needed: 65, Frontends: 1, Examples: []string{"192.0.2.1:79/tcp"}, Gateways: []string{"evil/gw"}}
+	if diff := cmp.Diff(want, res.LeftOut); diff != "" {
+		t.Errorf("left out (-want +got):\n%s", diff)
 	}
-	if after, _ := fake.Config(); fake.Writes() != 0 || before != after {
-		t.Error("something was written")
+	one := testState(1)
+	if c, _ := fake.Config(); c.Sequence != 2 || c.StateHash != one.Hash() {
+		t.Errorf("version %d, hash %x, want 2, and that of what fits", c.Sequence, c.StateHash)
 	}
-	if res := mustApply(t, a, testState(1)); res.Changed {
-		t.Errorf("the last state is gone: %+v", res)
+	if b, _ := fake.Backends(); b[2].Generation != 2 {
+		t.Error("the backend that is gone is still there")
 	}
+	// The same again, also by another writer, writes nothing.
+	for _, w := range []*Writer{a, New(fake, Options{})} {
+		if res := mustApply(t, w, s); res.Changed || res.LeftOut == nil {
+			t.Errorf("the same again: %+v", res)
+		}
+	}
+}
+
+// While ids rest, everything else goes on: newer states are written, and status
+// and settings wait for nobody.
+func TestNothingWaitsForIDsThatRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := datapath.NewFake(testSizes)
+		var results []Result
+		a := New(fake, Options{Applied: func(r Result, err error) {
+			if err != nil {
+				t.Error(err)
+			}
+			results = append(results, r)
+		}, Ticks: func() uint32 { return 0 }})
+		ctx, cancel := context.WithCancel(t.Context())
+		states, ended := make(chan VersionedState), make(chan struct{})
+		go func() {
+			defer close(ended)
+			a.Run(ctx, states)
+		}()
+		full := testState(slices.Repeat([]uint64{1}, 63)...)
+		states <- VersionedState{State: full}
+		synctest.Wait()
+		// All backends are replaced: their ids have to rest.
+		next := testState(slices.Repeat([]uint64{1}, 63)...)
+		for i := range next.Frontends[0].Backends {
+			next.Frontends[0].Backends[i].Addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, 0, byte(i + 1)}), 8080)
+		}
+		start := time.Now()
+		states <- VersionedState{State: next}
+		synctest.Wait()
+		if last := results[len(results)-1]; last.Done || last.Again.IsZero() {
+			t.Fatalf("nothing waits: %+v", last)
+		}
+		if err := a.SetSNAT(lb.PortRange{First: 20000, Last: 21000}, nil); err != nil {
+			t.Error(err)
+		}
+		if sum, err := a.Summary(); err != nil || sum.Tables["backends"].Used != 0 {
+			t.Errorf("%+v (%v), want that backends that are gone are served no more", sum, err)
+		}
+		other := next
+		other.Addresses = []lb.Address{{IP: netip.MustParseAddr("192.0.2.1")}}
+		states <- VersionedState{State: other}
+		synctest.Wait()
+		if got, _ := fake.Addresses(); got[netip.MustParseAddr("192.0.2.1")].Flags != 0 {
+			t.Error("a newer state waits")
+		}
+		if d := time.Since(start); d != 0 {
+			t.Errorf("all of this took %v", d)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		last := results[len(results)-1]
+		if sum, err := a.Summary(); err != nil || sum.Tables["backends"].Used != 63 || !last.Done || last.LeftOut != nil {
+			t.Errorf("%+v after %+v (%v), want all 63 backends", sum, last, err)
+		}
+		cancel()
+		<-ended
+	})
 }
 
 func TestDrain(t *testing.T) {

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"fmt"
+	"iter"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/ring"
+)
+
+// Target is the state that tables are to hold, and what of it they may lack: so
+// a plan costs what has changed, not what there is.
+type Target struct {
+	addresses map[netip.Addr]lb.Address
+	frontends map[lb.Key]wanted
+	sum       lb.Sum
+
+	// What all frontends need.
+	backends, tcp int
+	rings         rings
+	keys          uint64 // counts changes of addresses, and of which frontends there are
+
+	// What has changed since the tables held it, or did not fit into them.
+	staleAddresses map[netip.Addr]bool
+	staleFrontends map[lb.Key]bool
+}
+
+// wanted is a frontend of a target. It is never modified, but replaced.
+type wanted struct {
+	*lb.Frontend
+	sum lb.Sum
+}
+
+// NewTarget returns the empty state.
+func NewTarget() *Target {
+	return &Target{
+		addresses: map[netip.Addr]lb.Address{}, frontends: map[lb.Key]wanted{}, rings: rings{}, keys: 1,
+		staleAddresses: map[netip.Addr]bool{}, staleFrontends: map[lb.Key]bool{},
+	}
+}
+
+// Replace replaces the whole state. It keeps what s refers to, which must not be
+// modified any more. It returns an error, and changes nothing, if s is not
+// normalized.
+func (t *Target) Replace(s lb.State) error {
+	if err := checkFrontends(s.Frontends); err != nil {
+		return err
+	}
+	addresses := make(map[netip.Addr]bool, len(s.Addresses))
+	for _, a := range s.Addresses {
+		addresses[a.IP] = true
+		t.setAddress(a.IP, &a)
+	}
+	for ip := range t.addresses {
+		if !addresses[ip] {
+			t.setAddress(ip, nil)
+		}
+	}
+	frontends := make(map[lb.Key]bool, len(s.Frontends))
+	for i := range s.Frontends {
+		frontends[s.Frontends[i].Key()] = true
+		t.setFrontend(s.Frontends[i].Key(), &s.Frontends[i])
+	}
+	for key := range t.frontends {
+		if !frontends[key] {
+			t.setFrontend(key, nil)
+		}
+	}
+	return nil
+}
+
+// Change replaces some frontends. Otherwise it is as Replace.
+func (t *Target) Change(frontends []lb.Frontend) error {
+	if err := checkFrontends(frontends); err != nil {
+		return err
+	}
+	for i := range frontends {
+		t.setFrontend(frontends[i].Key(), &frontends[i])
+	}
+	return nil
+}
+
+func (t *Target) setAddress(ip netip.Addr, now *lb.Address) {
+	old, known := t.addresses[ip]
+	if known && now != nil && old == *now {
+		return
+	}
+	if known {
+		t.sum.Remove(old.Sum())
+		delete(t.addresses, ip)
+	}
+	if now != nil {
+		t.sum.Add(now.Sum())
+		t.addresses[ip] = *now
+	}
+	t.staleAddresses[ip] = true
+	t.keys++
+}
+
+func (t *Target) setFrontend(key lb.Key, now *lb.Frontend) {
+	old, known := t.frontends[key]
+	if known && now != nil && reflect.DeepEqual(old.Frontend, now) {
+		return
+	}
+	if known {
+		t.count(old, -1)
+		t.sum.Remove(old.sum)
+		delete(t.frontends, key)
+	}
+	if now != nil {
+		next := wanted{now, now.Sum()}
+		t.count(next, 1)
+		t.sum.Add(next.sum)
+		t.frontends[key] = next
+	}
+	t.staleFrontends[key] = true
+	if known != (now != nil) {
+		t.keys++
+	}
+}
+
+// count adds what a frontend needs, n times.
+func (t *Target) count(f wanted, n int) {
+	t.backends += n * len(f.Backends)
+	t.rings.add(ring.Size(len(f.Backends)), n)
+	if f.Protocol == lb.TCP {
+		t.tcp += n
+	}
+}
+
+// Hash returns the hash of the state.
+func (t *Target) Hash() uint64 { return t.sum.Short() }
+
+// TCPFrontends returns the number of TCP frontends.
+func (t *Target) TCPFrontends() int { return t.tcp }
+
+// Keys returns a number that is another one whenever addresses, or the keys of
+// frontends, have changed. It is never 0.
+func (t *Target) Keys() uint64 { return t.keys }
+
+// SharedUDPPorts yields the ports of UDP frontends at addresses that the host
+// shares.
+func (t *Target) SharedUDPPorts() iter.Seq[uint16] {
+	return func(yield func(uint16) bool) {
+		for key := range t.frontends {
+			a, ok := t.addresses[key.Addr]
+			if key.Protocol == lb.UDP && ok && !a.Exclusive && !yield(key.Port) {
+				return
+			}
+		}
+	}
+}
+
+// State returns the state, normalized. It refers to the target's frontends,
+// which must not be modified.
+func (t *Target) State() lb.State {
+	s := lb.State{Addresses: slices.Collect(maps.Values(t.addresses))}
+	for _, f := range t.frontends {
+		s.Frontends = append(s.Frontends, *f.Frontend)
+	}
+	slices.SortFunc(s.Addresses, func(a, b lb.Address) int { return a.IP.Compare(b.IP) })
+	slices.SortFunc(s.Frontends, func(a, b lb.Frontend) int { return a.Key().Compare(b.Key()) })
+	return s
+}
+
+// checkFrontends returns an error if frontends are not normalized.
+func checkFrontends(frontends []lb.Frontend) error {
+	keys := make(map[lb.Key]bool, len(frontends))
+	for i := range frontends {
+		f := &frontends[i]
+		if keys[f.Key()] {
+			return fmt.Errorf("state: frontend %s twice", f.Key())
+		}
+		keys[f.Key()] = true
+		for i := 1; i < len(f.Backends); i++ {
+			if f.Backends[i-1].Addr.Compare(f.Backends[i].Addr) >= 0 {
+				return fmt.Errorf("state: backends of %s are not in order, or %s is there twice", f.Key(), f.Backends[i].Addr)
+			}
+		}
+	}
+	return nil
+}
