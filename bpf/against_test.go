@@ -125,10 +125,8 @@ func compare(b *testing.B, lab *lab, ip ipVersion, protocol uint8, flows uint32)
 		missed := toLocal.to(map[string]string{"IPv4": "203.0.113.99:80", "IPv6": "[2001:db8:f::99]:80"}[ip.name])
 		for _, o := range objects {
 			o.serve(ip, protocol)
-			for i := range flows { // as the template numbers them
-				a := ap(ip.client).Addr().AsSlice()
-				a[len(a)-1] = byte(1 + i/portsEach)
-				client := netip.AddrPortFrom(must(netip.AddrFromSlice(a)), uint16(1024+i%portsEach)).String()
+			for i := range flows {
+				client := clientOf(ip, i)
 				for j, vip := range []string{toLocal.dst.String(), toRemote.dst.String()} {
 					out := o.send(hook{dev: outside}, opening(protocol, client, vip))
 					if j == 0 {
@@ -149,14 +147,16 @@ func compare(b *testing.B, lab *lab, ip ipVersion, protocol uint8, flows uint32)
 			{"miss", missed, hook{dev: outside}, tcxNext},
 			{"local", toLocal, hook{dev: outside}, tcxNext},
 			{"remote", toRemote, hook{dev: outside}, redirect},
-			{"local-reply", answer(protocol, ip.local, port(ap(ip.client).Addr().String(), "1024")), hook{dev: outside, egress: true, from: pods}, tcxNext},
+			{"local-reply", answer(protocol, ip.local, clientOf(ip, 0)), hook{dev: outside, egress: true, from: pods}, tcxNext},
+			{"left-alone", answer(protocol, ip.local, ip.client), hook{dev: outside, egress: true, from: pods}, tcxNext},
 		} {
-			if path.name == "local-reply" && flows != 1 {
+			leaves := path.hook.egress
+			if leaves && flows != 1 {
 				continue // the template varies the source, here the backend
 			}
 			b.Run(path.name, func(b *testing.B) {
 				t := newTemplate(b, path.packet, flows, objects[0].c.Programs["blixt"])
-				if path.name == "local-reply" {
+				if leaves {
 					t.fixed(b)
 				}
 				programs := []*ebpf.Program{t.pass}
@@ -188,6 +188,13 @@ func compare(b *testing.B, lab *lab, ip ipVersion, protocol uint8, flows uint32)
 	})
 }
 
+// clientOf returns the client of flow i, as the template numbers them.
+func clientOf(ip ipVersion, i uint32) string {
+	a := ap(ip.client).Addr().AsSlice()
+	a[len(a)-1] = byte(1 + i/portsEach)
+	return netip.AddrPortFrom(must(netip.AddrFromSlice(a)), uint16(1024+i%portsEach)).String()
+}
+
 // fixed makes the template send the very frame.
 func (t *template) fixed(b *testing.B) {
 	b.Helper()
@@ -195,7 +202,7 @@ func (t *template) fixed(b *testing.B) {
 	if err := t.state.Lookup(uint32(0), value); err != nil {
 		b.Fatal(err)
 	}
-	binary.NativeEndian.PutUint32(value[flowMask:], 0)
+	binary.NativeEndian.PutUint32(value[flowMask:], theFrame)
 	if err := t.state.Put(uint32(0), value); err != nil {
 		b.Fatal(err)
 	}

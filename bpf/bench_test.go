@@ -24,10 +24,12 @@ type template struct {
 	pass, target *ebpf.Program
 }
 
+const theFrame = 1<<32 - 1
+
 // The template's variables, in one map element; the frame follows them.
 const (
 	nextFlow  = 0
-	flowMask  = 4 // the number of flows, a power of two, less one
+	flowMask  = 4 // the number of flows, a power of two, less one; theFrame: only the frame as it is
 	frameAt   = 8
 	tcIndex   = 44      // in struct __sk_buff: the mark of redirected packets
 	portsEach = 1 << 14 // flows per address
@@ -61,6 +63,7 @@ func newTemplate(b *testing.B, p packet, flows uint32, target *ebpf.Program) *te
 		asm.Add.Imm(asm.R2, 1),
 		asm.StoreMem(asm.R7, nextFlow, asm.R2, asm.Word),
 		asm.LoadMem(asm.R3, asm.R7, flowMask, asm.Word),
+		asm.JEq.Imm32(asm.R3, -1, "send"),
 		// Flows that are neighbours in memory do not follow each other.
 		asm.Mul.Imm(asm.R1, 0x27d4eb2d),
 		asm.And.Reg(asm.R1, asm.R3),
@@ -72,7 +75,7 @@ func newTemplate(b *testing.B, p packet, flows uint32, target *ebpf.Program) *te
 		asm.RSh.Imm(asm.R1, 14),
 		asm.Add.Imm(asm.R1, 1),
 		asm.StoreMem(asm.R7, addr+3, asm.R1, asm.Byte),
-		asm.Mov.Imm(asm.R2, 0),
+		asm.Mov.Imm(asm.R2, 0).WithSymbol("send"),
 		asm.StoreMem(asm.R6, tcIndex, asm.R2, asm.Word),
 		asm.Mov.Reg(asm.R1, asm.R6),
 		asm.Mov.Reg(asm.R3, asm.R7),
