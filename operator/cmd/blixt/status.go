@@ -193,6 +193,11 @@ func (s *status) table(w io.Writer) {
 		}
 	}
 	t.Flush()
+	for _, f := range s.Frontends {
+		if f.HostListens {
+			fmt.Fprintf(w, "\nA socket of this host listens at %s, and gets new connections: ss -lntup names the process.\n", f.Frontend)
+		}
+	}
 
 	fmt.Fprintln(w)
 	fmt.Fprintf(w, "From %d established TCP flows on, each frontend may have %d.\n\n", s.FlowQuota.NearlyFull, s.FlowQuota.Share)

@@ -122,7 +122,10 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup) error {
 	}
 	r.planes = append(r.planes, p)
 	done.Go(func() {
+		var watching sync.WaitGroup
+		watching.Go(func() { r.watchHostListens(ctx, p.writer) })
 		p.run(ctx)
+		watching.Wait()
 		p.close()
 	})
 	return nil
