@@ -68,6 +68,11 @@ func parseCase(text []byte) (testCase, error) {
 func (c *testCase) then(deleted []string) error {
 	earlier := *c
 	c.earlier = &earlier
+	if c.Options.Cluster != nil { // which options that follow are decoded into
+		cluster := *c.Options.Cluster
+		cluster.Nodes, cluster.HostPorts = slices.Clone(cluster.Nodes), slices.Clone(cluster.HostPorts)
+		c.Options.Cluster = &cluster
+	}
 	o := &c.Objects
 	for _, name := range deleted {
 		kind, name, _ := strings.Cut(name, " ")

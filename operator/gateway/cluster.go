@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -21,10 +22,12 @@ type Cluster struct {
 	// LoadBalancer alone reads it.
 	Assigned map[types.NamespacedName]Assigned `json:"-"`
 	// ReservedPorts are unavailable at addresses of nodes, whatever a
-	// BlixtConfig says: node ports and ephemeral ports.
+	// BlixtConfig says: node ports, ephemeral ports, and the tunnels of nodes.
 	ReservedPorts []ReservedRange `json:"reservedPorts,omitempty"`
 	// Capacity is that of the smallest tables of a node. Zero: the default.
 	Capacity lb.Capacity `json:"capacity,omitzero"`
+	// HostPorts are the ports of nodes that pods have.
+	HostPorts []HostPort `json:"hostPorts,omitempty"`
 	// ProxyMode is kube-proxy's mode; "" if it is not known whether and how
 	// kube-proxy runs.
 	ProxyMode string `json:"proxyMode,omitempty"`
@@ -41,6 +44,24 @@ type Node struct {
 	PodCIDRs []netip.Prefix `json:"podCIDRs,omitempty"`
 	// Labels decide whether the data plane in force selects the node.
 	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// HostPort is a port of a node that a pod has.
+type HostPort struct {
+	// Pod is namespace/name.
+	Pod string `json:"pod"`
+	// Node is where the pod runs.
+	Node string `json:"node"`
+	// Address is the node's; zero: each of the node's. An unspecified one is each of
+	// the family.
+	Address  netip.Addr  `json:"address,omitzero"`
+	Protocol lb.Protocol `json:"protocol"`
+	Port     uint16      `json:"port"`
+}
+
+func (p HostPort) compare(o HostPort) int {
+	return cmp.Or(cmp.Compare(p.Pod, o.Pod), cmp.Compare(p.Node, o.Node), cmp.Compare(p.Protocol, o.Protocol),
+		cmp.Compare(p.Port, o.Port), p.Address.Compare(o.Address))
 }
 
 // Assigned is what the cluster assigned to the Service of a Gateway.

@@ -22,13 +22,19 @@ type environment struct {
 	everywhere []netip.Addr
 	// reserved are the ports that belong to the hosts, for every Gateway.
 	reserved []ReservedRange
+	// hostPorts are those of pods, sorted by pod. nodeOf are the nodes that addresses
+	// belong to, and selected those nodes that the data plane selects.
+	hostPorts map[Port][]HostPort
+	nodeOf    map[netip.Addr]string
+	selected  map[string]bool
 	// incumbents held addresses and frontends before.
 	incumbents *incumbency
 	capacity   *capacity
 }
 
 func newEnvironment(o *Options, namespaces []corev1.Namespace, dataplane *config) *environment {
-	s := &environment{Options: o, namespaces: newNamespaceLabels(namespaces), hosts: map[netip.Addr]bool{}}
+	s := &environment{Options: o, namespaces: newNamespaceLabels(namespaces),
+		hosts: map[netip.Addr]bool{}, nodeOf: map[netip.Addr]string{}, selected: map[string]bool{}}
 	s.capacity = newCapacity(s)
 	if o.Cluster == nil {
 		s.reserved = o.ReservedPorts
@@ -38,11 +44,16 @@ func newEnvironment(o *Options, namespaces []corev1.Namespace, dataplane *config
 		return s
 	}
 	s.reserved = append(slices.Clone(o.Cluster.ReservedPorts), dataplane.snatPorts())
+	s.hostPorts = map[Port][]HostPort{}
+	for _, p := range slices.SortedFunc(slices.Values(o.Cluster.HostPorts), HostPort.compare) {
+		port := Port{p.Protocol, p.Port}
+		s.hostPorts[port] = append(s.hostPorts[port], p)
+	}
 	for _, node := range o.Cluster.Nodes {
 		selected := dataplane.nodes.Matches(labels.Set(node.Labels))
 		for _, addr := range node.Addresses {
 			addr = addr.Unmap()
-			s.hosts[addr] = true
+			s.hosts[addr], s.nodeOf[addr], s.selected[node.Name] = true, node.Name, selected
 			if selected && invalidReason(addr) == "" {
 				s.nodes = append(s.nodes, addr)
 			}

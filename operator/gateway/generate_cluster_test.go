@@ -50,6 +50,10 @@ func (c *testCase) generateCluster(from *choices) {
 	if from.n(3) == 0 {
 		cluster.Capacity = lb.Capacity{Addresses: 6 + from.n(4), Frontends: 1 + from.n(12)}
 	}
+	for range from.n(3) {
+		cluster.HostPorts = append(cluster.HostPorts, gateway.HostPort{Pod: pick(from, "a/b", "a/c"), Node: pick(from, "n1", "n2", "gone"),
+			Address: pick(from, netip.Addr{}, netip.IPv6Unspecified(), addr()), Protocol: pick(from, lb.TCP, lb.UDP), Port: pick[uint16](from, 80, 81)})
+	}
 	c.Options.Cluster = cluster
 	c.Objects.GatewayClasses[0].Spec.ParametersRef = maybe(from, gwv1.ParametersReference{
 		Group: "blixt.x-k8s.io", Kind: "BlixtConfig", Name: pick(from, "x", "x", "x", "x", "x", "y", "absent")})
@@ -63,7 +67,8 @@ func (c *choices) config() v1alpha1.BlixtConfig {
 	sources := []v1alpha1.AddressSource{v1alpha1.SourceNode, v1alpha1.SourcePool, v1alpha1.SourceLoadBalancer, ""}
 	config.Spec.Addresses = v1alpha1.Addresses{
 		Source: pick(c, sources...), AlsoSources: sources[:c.n(4)],
-		Pool: [][]string{{"192.0.2.8/30", "2001:db8::8-2001:db8::9"}, {"192.0.2.8"}, {"2001:db8::/64"}, {"192.0.2.1", "2001:db8::1"}, nil}[c.n(5)],
+		AllowedPorts: [][]v1alpha1.ProtocolPorts{{{First: 1, Last: 65535}}, {{First: 1, Last: 65535}}, {{First: 80, Last: 80, Protocol: "TCP"}}, nil}[c.n(4)],
+		Pool:         [][]string{{"192.0.2.8/30", "2001:db8::8-2001:db8::9"}, {"192.0.2.8"}, {"2001:db8::/64"}, {"192.0.2.1", "2001:db8::1"}, nil}[c.n(5)],
 	}
 	if c.n(2) == 0 {
 		config.Spec.Addresses.Allowed = []v1alpha1.AllowedAddresses{{Addresses: []string{"192.0.2.0/29"},

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -213,7 +214,11 @@ func viewListener(t *testing.T, attached int32, supported []gwv1.RouteGroupKind,
 	for _, kind := range supported {
 		v.Kinds = append(v.Kinds, string(kind.Kind))
 	}
-	v.Conditions = viewConditions(t, conditions, "Accepted Conflicted ResolvedRefs Programmed")
+	types := "Accepted Conflicted ResolvedRefs Programmed"
+	if meta.FindStatusCondition(conditions, v1alpha1.ListenerPortWarning) != nil {
+		types += " " + v1alpha1.ListenerPortWarning
+	}
+	v.Conditions = viewConditions(t, conditions, types)
 	return v
 }
 

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
@@ -31,6 +32,8 @@ type listener struct {
 	// unserved is why the listener, although it is valid, is served nowhere, or
 	// only where it was before.
 	unserved *fault
+	// warning is why it would not get its port if it did not have it already.
+	warning  *fault
 	attached []*route // in order of precedence
 	// keys are the frontends that it has.
 	keys []lb.Key
@@ -256,6 +259,10 @@ func (l *listener) status() gwv1.ListenerStatus {
 		conditionOf(gwv1.ListenerConditionResolvedRefs, l.badKinds,
 			gwv1.ListenerReasonResolvedRefs, generation, "Every reference of the listener is resolved."),
 		l.programmed(generation))
+	if l.warning != nil {
+		status.Conditions = append(status.Conditions, condition(
+			v1alpha1.ListenerPortWarning, metav1.ConditionTrue, l.warning.reason, generation, l.warning.message))
+	}
 	return status
 }
 

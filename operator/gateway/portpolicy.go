@@ -136,35 +136,72 @@ func (p *portPolicy) names(key lb.Key) bool {
 	return slices.ContainsFunc(p.allowed, func(r ReservedRange) bool { return r.First == r.Last && r.contains(key) })
 }
 
-// unavailable returns who has the port of a host's address, and what to do, for
-// a sentence that begins with the port. "": a listener may have it.
-func (s *environment) unavailable(key lb.Key, c *config) string {
+// refusal is why a listener may not get a port of a host's address.
+type refusal struct {
+	// reason is that of the warning, if the listener has the port nevertheless.
+	// Empty: no listener keeps the port, whoever had it before.
+	reason string
+	// why says who has the port and what to do, for a sentence that begins with the
+	// port.
+	why string
+	// seen: only what Blixt itself has seen counts as a listener's having had the
+	// port before. A tenant who forged the status of his Gateway could take a port
+	// from a pod when the operator starts.
+	seen bool
+}
+
+// refuses returns why listeners may not get the port of a host's address, or nil.
+func (s *environment) refuses(key lb.Key, c *config) *refusal {
 	const use = ": use another port or address."
 	if !s.isHost(key.Addr) {
-		return ""
+		return nil
 	}
 	if r := find(s.reserved, key); r != nil {
-		return "is reserved for " + r.use() + use
+		return &refusal{why: "is reserved for " + r.use() + use}
 	}
 	if s.Cluster == nil {
-		return ""
+		return nil
 	}
 	if find(c.ports.reserved, key) != nil {
-		return "is reserved by " + c.addressesField("reservedPorts") + use
+		return &refusal{why: "is reserved by " + c.addressesField("reservedPorts") + use}
 	}
 	if r := find(infrastructure, key); r != nil && !c.ports.names(key) {
-		return fmt.Sprintf("is reserved for %s: use another port or address. If no node needs it for that, the administrator can allow it by an entry of its own in %s.",
-			r.use(), c.addressesField("allowedPorts"))
+		return &refusal{why: fmt.Sprintf("is reserved for %s: use another port or address. If no node needs it for that, the administrator can allow it by an entry of its own in %s.",
+			r.use(), c.addressesField("allowedPorts"))}
+	}
+	if p := s.hostPort(key); p != nil {
+		return &refusal{reason: v1alpha1.ReasonHostPort, why: fmt.Sprintf("is a hostPort of Pod %s on node %s%s", p.Pod, p.Node, use), seen: true}
 	}
 	if find(c.ports.allowed, key) == nil {
 		var names []string
 		for _, r := range c.ports.allowed {
 			names = append(names, r.String())
 		}
-		return fmt.Sprintf("is not allowed by %s, which has %s: use one of those or another address, or have the administrator allow it.",
-			c.addressesField("allowedPorts"), phrase.Join(names))
+		return &refusal{reason: v1alpha1.ReasonPortNotAllowed, why: fmt.Sprintf("is not allowed by %s, which has %s: use one of those or another address, or have the administrator allow it.",
+			c.addressesField("allowedPorts"), phrase.Join(names))}
 	}
-	return ""
+	return nil
+}
+
+// hostPort returns a pod's port that is the same as that of the key, or nil. A key
+// of all nodes is served by those that the data plane selects.
+func (s *environment) hostPort(key lb.Key) *HostPort {
+	same := s.hostPorts[Port{key.Protocol, key.Port}]
+	for i := range same {
+		p := &same[i]
+		own := s.nodeOf[key.Addr] == p.Node
+		if key.Addr.IsUnspecified() {
+			own = s.selected[p.Node]
+		}
+		if addr := p.Address; addr.IsValid() {
+			own = own && addr.Is6() == key.Addr.Is6() && !addr.IsLoopback() &&
+				(addr == key.Addr || addr.IsUnspecified() || key.Addr.IsUnspecified())
+		}
+		if own {
+			return p
+		}
+	}
+	return nil
 }
 
 func (r *ReservedRange) use() string {

@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -118,7 +119,31 @@ func claimAll(gateways []*gateway, s *environment) claims {
 			}
 		}
 	}
+	for _, l := range c.taken {
+		c.warn(l)
+	}
 	return c
+}
+
+// refuses returns why the listener may not have the key, or nil. Some ports a
+// listener keeps if it had them before.
+func (c claims) refuses(key lb.Key, l *listener) *refusal {
+	r := c.environment.refuses(key, l.gateway.class.config)
+	if r != nil && r.reason != "" && c.incumbents.holds(l, key) && (c.incumbents.known || !r.seen) {
+		return nil
+	}
+	return r
+}
+
+// warn sets the warning of a listener that keeps a port which it would not get.
+func (c claims) warn(l *listener) {
+	for _, addr := range l.gateway.addresses.usable {
+		key := l.key(addr)
+		if r := c.environment.refuses(key, l.gateway.class.config); r != nil && l.isValid() && c.taken[key] == l {
+			l.warning = faultf(r.reason, "%s %s The listener keeps it because it was served before.", describeKey(key), r.why)
+			return
+		}
+	}
 }
 
 // rival returns the listener that keeps this one from having the key, on this
@@ -168,7 +193,7 @@ func (c claims) keep(l *listener) {
 	keys := c.incumbents.heldFor(l)
 	if l.isValid() {
 		keys = slices.DeleteFunc(c.wanted(l), func(key lb.Key) bool {
-			return !c.incumbents.holds(l, key) || c.unavailable(key, l.gateway.class.config) != ""
+			return !c.incumbents.holds(l, key) || c.refuses(key, l) != nil
 		})
 	}
 	for _, key := range keys {
@@ -208,8 +233,8 @@ func (c claims) claim(l *listener) {
 	var missing []lb.Key
 	for _, addr := range l.gateway.addresses.usable {
 		key := l.key(addr)
-		if why := c.unavailable(key, l.gateway.class.config); why != "" {
-			unavailable("%s port %d of %s %s", key.Protocol, key.Port, describeAddress(addr), why)
+		if r := c.refuses(key, l); r != nil {
+			unavailable("%s %s", describeKey(key), r.why)
 			return
 		}
 		if winner := c.rival(key, l); winner != nil {
@@ -217,8 +242,7 @@ func (c claims) claim(l *listener) {
 			if winner.set != nil {
 				of += " of " + winner.gateway.name()
 			}
-			unavailable("%s port %d of %s is taken by %s, %s: use another port or address.",
-				key.Protocol, key.Port, describeAddress(addr), of, c.because(winner, l))
+			unavailable("%s is taken by %s, %s: use another port or address.", describeKey(key), of, c.because(winner, l))
 			return
 		}
 		if c.taken[key] != l {
@@ -260,10 +284,11 @@ func (c claims) claimNodePorts(l *listener) {
 	}
 }
 
-// describeAddress returns the words for an address in a message.
-func describeAddress(addr netip.Addr) string {
-	if addr.IsUnspecified() {
-		return "the nodes' " + family(addr.Is6()) + " addresses"
+// describeKey returns the words for a frontend in a message.
+func describeKey(key lb.Key) string {
+	of := key.Addr.String()
+	if key.Addr.IsUnspecified() {
+		of = "the nodes' " + family(key.Addr.Is6()) + " addresses"
 	}
-	return addr.String()
+	return fmt.Sprintf("%s port %d of %s", key.Protocol, key.Port, of)
 }

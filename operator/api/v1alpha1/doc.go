@@ -17,8 +17,11 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
+// GroupName is the group of all kinds here, and the domain of conditions.
+const GroupName = "blixt.x-k8s.io"
+
 // GroupVersion is the group and version of all kinds here.
-var GroupVersion = schema.GroupVersion{Group: "blixt.x-k8s.io", Version: "v1alpha1"}
+var GroupVersion = schema.GroupVersion{Group: GroupName, Version: "v1alpha1"}
 
 // AddToScheme registers the kinds with a scheme.
 func AddToScheme(s *runtime.Scheme) error {

@@ -15,6 +15,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/controller"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 func operatorCommand() *cobra.Command {
@@ -53,7 +54,8 @@ which GatewayClasses reference.`,
 			}
 			o.Release.Operator = net.JoinHostPort(service+"."+o.Release.Namespace+".svc", port)
 			o.ReservedPorts = []gateway.ReservedRange{
-				{First: nodePorts.First, Last: nodePorts.Last}, {First: ephemeral.First, Last: ephemeral.Last},
+				{First: nodePorts.First, Last: nodePorts.Last, Use: fmt.Sprintf("the cluster's node ports %s (--node-ports of the operator)", lb.PortRange(nodePorts))},
+				{First: ephemeral.First, Last: ephemeral.Last, Use: fmt.Sprintf("connections of the nodes, which come from %s (--ephemeral-ports of the operator)", lb.PortRange(ephemeral))},
 			}
 			kube, err := config.GetConfig()
 			if err != nil {

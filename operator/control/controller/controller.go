@@ -184,6 +184,9 @@ func Add(m manager.Manager, o Options) error {
 		return err
 	}
 	p.serviceCIDRs = serviceCIDRs
+	if err := m.GetCache().IndexField(context.Background(), &corev1.Pod{}, byHostPort, hasHostPorts); err != nil {
+		return fmt.Errorf("index Pods: %w", err)
+	}
 	p.controller, err = rtcontroller.NewTyped("blixt", m, rtcontroller.TypedOptions[request]{
 		Reconciler:  reconcile.TypedFunc[request](p.reconcile),
 		RateLimiter: newBackoff[request](),

@@ -4,6 +4,9 @@ package controller
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
@@ -40,8 +43,8 @@ func (a *api) emit(ctx context.Context, all []rollout.Event) {
 	}
 }
 
-// emitChanges emits an event for each condition that has become False, and for a
-// Gateway that is now served. A condition that is pending is not worth an event.
+// emitChanges emits an event for each condition that has become False, for each
+// warning, and for a Gateway that is now served. A condition that is pending is not worth an event.
 func (a *api) emitChanges(object client.Object, previous, current []metav1.Condition) {
 	for _, now := range current {
 		before := meta.FindStatusCondition(previous, now.Type)
@@ -50,6 +53,8 @@ func (a *api) emitChanges(object client.Object, previous, current []metav1.Condi
 		case !changed || now.Type == string(gwv1.ListenerConditionConflicted):
 		case now.Status == metav1.ConditionFalse && now.Reason != string(gwv1.GatewayReasonPending):
 			a.event(object, corev1.EventTypeWarning, now.Reason, now.Type+": "+now.Message)
+		case strings.HasPrefix(now.Type, v1alpha1.ListenerPortWarning):
+			a.event(object, corev1.EventTypeWarning, now.Reason, now.Message)
 		case now.Status == metav1.ConditionTrue && now.Type == string(gwv1.GatewayConditionProgrammed):
 			a.event(object, corev1.EventTypeNormal, now.Reason, now.Message)
 		}
@@ -62,9 +67,17 @@ func conditionsOf(object client.Object) []metav1.Condition {
 	case *gwv1.GatewayClass:
 		return o.Status.Conditions
 	case *gwv1.Gateway:
-		return o.Status.Conditions
+		all := slices.Clone(o.Status.Conditions)
+		for _, l := range o.Status.Listeners {
+			all = append(all, warnings(l.Name, l.Conditions)...)
+		}
+		return all
 	case *gwv1.ListenerSet:
-		return o.Status.Conditions
+		all := slices.Clone(o.Status.Conditions)
+		for _, l := range o.Status.Listeners {
+			all = append(all, warnings(l.Name, l.Conditions)...)
+		}
+		return all
 	case *gwv1.TCPRoute, *gwv1.UDPRoute:
 		var all []metav1.Condition
 		for _, p := range statusOfRoute(object).Parents {
@@ -75,4 +88,15 @@ func conditionsOf(object client.Object) []metav1.Condition {
 		return all
 	}
 	return nil
+}
+
+// warnings returns the warnings among the conditions of a listener, with its name.
+func warnings(listener gwv1.SectionName, conditions []metav1.Condition) (all []metav1.Condition) {
+	for _, c := range conditions {
+		if c.Type == v1alpha1.ListenerPortWarning {
+			c.Type, c.Message = c.Type+" "+string(listener), fmt.Sprintf("Listener %s: %s", listener, c.Message)
+			all = append(all, c)
+		}
+	}
+	return all
 }

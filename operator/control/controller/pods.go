@@ -63,6 +63,47 @@ func stripContainers(all []corev1.Container) []corev1.Container {
 	return kept
 }
 
+// byHostPort indexes the pods that have ports of their nodes.
+const byHostPort = "hostPort"
+
+// hasHostPorts returns the value by which a pod with ports of its node is indexed.
+func hasHostPorts(object client.Object) []string {
+	if len(hostPorts(object.(*corev1.Pod))) > 0 {
+		return []string{"true"}
+	}
+	return nil
+}
+
+// hostPorts returns the ports of its node that a pod has: it is on a node, and has
+// not ended. Init containers have them while they run on as sidecars.
+func hostPorts(pod *corev1.Pod) []gateway.HostPort {
+	if pod.Spec.NodeName == "" || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		return nil
+	}
+	var all []gateway.HostPort
+	add := func(c *corev1.Container) {
+		for _, p := range c.Ports {
+			if p.HostPort == 0 || p.Protocol == corev1.ProtocolSCTP {
+				continue
+			}
+			addr, _ := netip.ParseAddr(p.HostIP) // none: each of the node's
+			all = append(all, gateway.HostPort{
+				Pod: pod.Namespace + "/" + pod.Name, Node: pod.Spec.NodeName,
+				Address: addr.Unmap(), Protocol: protocol(p.Protocol), Port: uint16(p.HostPort),
+			})
+		}
+	}
+	for i := range pod.Spec.Containers {
+		add(&pod.Spec.Containers[i])
+	}
+	for i := range pod.Spec.InitContainers {
+		if c := &pod.Spec.InitContainers[i]; c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			add(c)
+		}
+	}
+	return all
+}
+
 // byAddress indexes objects by the addresses that they have or, as EndpointSlices,
 // name.
 const byAddress = "address"

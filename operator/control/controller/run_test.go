@@ -239,13 +239,14 @@ func TestConfigTakesAway(t *testing.T) {
 	o := prepare(t)
 	o.must(grant())
 	config := named[v1alpha1.BlixtConfig]("", "blixt")
+	usual := []v1alpha1.ProtocolPorts{{First: 53, Last: 53}, {First: 80, Last: 80}, {First: 443, Last: 443}, {First: 1024, Last: 65535}}
 	for _, c := range []struct {
 		spec string
 		want v1alpha1.Addresses
 	}{
-		{goodConfig, v1alpha1.Addresses{Source: "Pool", Pool: []string{"198.51.100.0/29"}, ReservedPorts: []v1alpha1.ProtocolPorts{}}},
-		{"{addresses: {source: Node, alsoSources: [LoadBalancer], pool: null, reservedPorts: []}}", v1alpha1.Addresses{Source: "Node", AlsoSources: []v1alpha1.AddressSource{"LoadBalancer"}, ReservedPorts: []v1alpha1.ProtocolPorts{}}},
-		{"{addresses: {source: Node, reservedPorts: []}}", v1alpha1.Addresses{Source: "Node", ReservedPorts: []v1alpha1.ProtocolPorts{}}},
+		{goodConfig, v1alpha1.Addresses{Source: "Pool", Pool: []string{"198.51.100.0/29"}, AllowedPorts: usual, ReservedPorts: []v1alpha1.ProtocolPorts{}}},
+		{"{addresses: {source: Node, alsoSources: [LoadBalancer], pool: null, reservedPorts: []}}", v1alpha1.Addresses{Source: "Node", AlsoSources: []v1alpha1.AddressSource{"LoadBalancer"}, AllowedPorts: usual, ReservedPorts: []v1alpha1.ProtocolPorts{}}},
+		{"{addresses: {source: Node, reservedPorts: []}}", v1alpha1.Addresses{Source: "Node", AllowedPorts: usual, ReservedPorts: []v1alpha1.ProtocolPorts{}}},
 	} {
 		stop := o.replica("127.0.0.1:"+o.freePort(), func(m *controller.ManagerOptions) { m.ConfigFile, m.LeaderElection = o.configFile(c.spec), false })
 		o.eventually("BlixtConfig", func() error {

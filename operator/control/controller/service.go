@@ -131,11 +131,15 @@ func (t *translated) serviceStatuses() []wantedStatus {
 	for i := range t.Gateways {
 		g := &t.Gateways[i]
 		stored := t.serviceOf(g.NamespacedName)
-		if g.Service == nil || g.Service.Source == v1alpha1.SourceLoadBalancer || len(g.Service.Ports) == 0 || stored == nil ||
+		if g.Service == nil || g.Service.Source == v1alpha1.SourceLoadBalancer || stored == nil ||
 			!metav1.IsControlledBy(stored, t.gateways[g.NamespacedName]) || stored.Spec.LoadBalancerClass == nil || *stored.Spec.LoadBalancerClass != loadBalancerClass {
 			continue
 		}
-		all = append(all, wantedStatus{object: stored, change: serviceStatus(g)})
+		if len(g.Service.Ports) > 0 {
+			all = append(all, wantedStatus{object: stored, change: serviceStatus(g)})
+		} else if g.Service.Source == v1alpha1.SourceNode { // or kube-proxy would go on to take the ports of before from the nodes
+			all = append(all, wantedStatus{object: stored, change: serviceStatus(&gateway.GatewayStatus{Service: g.Service})})
+		}
 	}
 	return all
 }

@@ -19,6 +19,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
@@ -29,6 +30,8 @@ type snapshot struct {
 	kinds   kinds
 	objects gateway.Objects
 	nodes   []corev1.Node
+	// hostPorts are the ports of nodes that pods have.
+	hostPorts []gateway.HostPort
 	// gateways are as they are stored; those of objects have the newest addresses.
 	gateways map[types.NamespacedName]*gwv1.Gateway
 	services map[types.NamespacedName]*corev1.Service
@@ -88,6 +91,13 @@ func (p *publisher) readSnapshot(ctx context.Context, k kinds) (*snapshot, error
 			s.serviceCIDRs = append(s.serviceCIDRs, prefixes(cidrs.Items[i].Spec.CIDRs)...)
 		}
 	}
+	var pods corev1.PodList
+	if err := p.list(ctx, k, &pods, client.MatchingFields{byHostPort: "true"}); err != nil {
+		return nil, err
+	}
+	for i := range pods.Items {
+		s.hostPorts = append(s.hostPorts, hostPorts(&pods.Items[i])...)
+	}
 	proxy := &corev1.ConfigMap{}
 	if err := p.client.Get(ctx, gateway.KubeProxy, proxy); client.IgnoreNotFound(err) != nil {
 		return nil, fmt.Errorf("get ConfigMap %s: %w", gateway.KubeProxy, err)
@@ -136,10 +146,16 @@ func referred(routes []gateway.Route) map[types.NamespacedName]bool {
 // problem returns why the operator could not write a Service.
 func (s *snapshot) cluster(reserved []gateway.ReservedRange, problem func(types.NamespacedName) string) *gateway.Cluster {
 	k := &gateway.Cluster{
-		Assigned: map[types.NamespacedName]gateway.Assigned{}, ReservedPorts: reserved, ProxyMode: s.proxyMode, ServiceCIDRs: s.serviceCIDRs,
+		Assigned: map[types.NamespacedName]gateway.Assigned{}, ReservedPorts: slices.Clone(reserved), HostPorts: s.hostPorts,
+		ProxyMode: s.proxyMode, ServiceCIDRs: s.serviceCIDRs,
 	}
 	for i := range s.nodes {
 		n := &s.nodes[i]
+		for _, r := range rollout.TunnelPorts(n) {
+			if !slices.Contains(k.ReservedPorts, r) {
+				k.ReservedPorts = append(k.ReservedPorts, r)
+			}
+		}
 		k.Nodes = append(k.Nodes, gateway.Node{Name: n.Name, Addresses: nodeAddresses(n), PodCIDRs: prefixes(n.Spec.PodCIDRs), Labels: n.Labels})
 	}
 	for key, gw := range s.gateways {

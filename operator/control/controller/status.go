@@ -12,15 +12,19 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // merge returns the stored conditions with ours in place. Conditions of other
 // types belong to others, and stay. A condition whose status has not changed
-// keeps its time.
+// keeps its time. Warnings are there only while something is wrong.
 func merge(now metav1.Time, stored, ours []metav1.Condition) []metav1.Condition {
-	merged := slices.Clone(stored)
+	merged := slices.DeleteFunc(slices.Clone(stored), func(m metav1.Condition) bool {
+		return m.Type == v1alpha1.ListenerPortWarning &&
+			!slices.ContainsFunc(ours, func(c metav1.Condition) bool { return c.Type == m.Type })
+	})
 	for _, condition := range ours {
 		condition.Message = phrase.Clip(condition.Message, maxMessage)
 		condition.LastTransitionTime = now

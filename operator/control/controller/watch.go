@@ -28,6 +28,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
@@ -148,6 +149,11 @@ func (e *events) add(q queue, previous, object client.Object) {
 		if holding(previous) != holding(o) {
 			e.recheckEndpoints(q, previous, o)
 		}
+		var before []gateway.HostPort
+		if previous != nil {
+			before = hostPorts(previous.(*corev1.Pod))
+		}
+		publish = !slices.Equal(before, hostPorts(o))
 	case *appsv1.DaemonSet, *v1alpha1.NodeDataplane, *bpfmanv1.ClusterBpfApplication, *bpfmanv1.ClusterBpfApplicationState:
 		e.rollout.wake()
 	case *discoveryv1.EndpointSlice:

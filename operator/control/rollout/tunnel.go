@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // calico maps the annotations in which Calico's nodes announce their addresses in
@@ -55,6 +58,32 @@ func Tunnels(n *corev1.Node) map[string]string {
 		found["flannel0"] = backend
 	}
 	return found
+}
+
+// TunnelPorts returns the ports by which the tunnels of a node reach it: the default
+// of each, as annotations do not tell of others. A listener there would cut the pods
+// of different nodes off from each other.
+func TunnelPorts(n *corev1.Node) []gateway.ReservedRange {
+	found := Tunnels(n)
+	var all []gateway.ReservedRange
+	for _, device := range slices.Sorted(maps.Keys(found)) {
+		r := gateway.ReservedRange{Protocol: lb.UDP, Use: fmt.Sprintf("tunnel %s of the nodes (annotation %s)", device, found[device])}
+		kind, _, _ := strings.Cut(device, ".")
+		switch {
+		case device == "tunl0", device == "flannel.ipip": // a protocol without ports
+			continue
+		case kind == "vxlan", kind == "vxlan-v6": // Calico
+			r.First, r.Last = 4789, 4789
+		case kind == "flannel", kind == "flannel-v6":
+			r.First, r.Last = 8472, 8472
+		case device == "flannel0":
+			r.First, r.Last = 8285, 8285
+		default: // WireGuard, with one port for each family
+			r.First, r.Last = 51820, 51821
+		}
+		all = append(all, r)
+	}
+	return all
 }
 
 // tunnels returns the devices of all nodes that take part. Pods of other nodes

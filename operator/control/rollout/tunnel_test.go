@@ -43,3 +43,30 @@ func TestTunnels(t *testing.T) {
 		})
 	}
 }
+
+// The ports of tunnels are those of their defaults: listeners do not get them.
+func TestTunnelPorts(t *testing.T) {
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{
+		"flannel.alpha.coreos.com/backend-type":        "vxlan",
+		"flannel.alpha.coreos.com/backend-data":        `{"VNI":1}`,
+		"projectcalico.org/IPv4VXLANTunnelAddr":        "10.1.70.0",
+		"projectcalico.org/IPv4IPIPTunnelAddr":         "10.1.70.0",
+		"projectcalico.org/IPv6WireguardInterfaceAddr": "fd00::1",
+	}}}
+	var got []string
+	for _, r := range rollout.TunnelPorts(n) {
+		got = append(got, r.String()+": "+r.Use)
+	}
+	want := []string{
+		"UDP 8472: tunnel flannel.1 of the nodes (annotation flannel.alpha.coreos.com/backend-type)",
+		"UDP 4789: tunnel vxlan.calico of the nodes (annotation projectcalico.org/IPv4VXLANTunnelAddr)",
+		"UDP 51820-51821: tunnel wg-v6.cali of the nodes (annotation projectcalico.org/IPv6WireguardInterfaceAddr)",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("ports (-want +got):\n%s", diff)
+	}
+	n.Annotations = map[string]string{"flannel.alpha.coreos.com/backend-type": "udp"}
+	if all := rollout.TunnelPorts(n); len(all) != 1 || all[0].First != 8285 {
+		t.Errorf("ports of flannel's UDP backend: %v", all)
+	}
+}
