@@ -11,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
-	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // config is the part of a BlixtConfig that matters to Gateways.
@@ -177,17 +176,6 @@ func (c *config) loadBalancerClass() *string {
 		return nil
 	}
 	return c.obj.Spec.Addresses.LoadBalancerClass
-}
-
-const snatUse = "connections to backends on other nodes (spec.dataplane.snatPorts)"
-
-// snatPorts are the source ports of the data plane, if this config's is in force.
-func (c *config) snatPorts() ReservedRange {
-	if c.obj == nil || c.obj.Spec.Dataplane == nil || c.obj.Spec.Dataplane.SNATPorts == (v1alpha1.PortRange{}) {
-		return ReservedRange{First: lb.DefaultSNATPorts.First, Last: lb.DefaultSNATPorts.Last, Use: snatUse}
-	}
-	r := c.obj.Spec.Dataplane.SNATPorts
-	return ReservedRange{First: uint16(r.First), Last: uint16(r.Last), Use: snatUse}
 }
 
 // addressesField returns the words for a field of spec.addresses.

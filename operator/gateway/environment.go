@@ -43,7 +43,7 @@ func newEnvironment(o *Options, namespaces []corev1.Namespace, dataplane *config
 		}
 		return s
 	}
-	s.reserved = append(slices.Clone(o.Cluster.ReservedPorts), dataplane.snatPorts())
+	s.reserved = o.Cluster.ReservedPorts
 	s.hostPorts = map[Port][]HostPort{}
 	for _, p := range slices.SortedFunc(slices.Values(o.Cluster.HostPorts), HostPort.compare) {
 		port := Port{p.Protocol, p.Port}
