@@ -5,8 +5,11 @@ package bytecode
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
@@ -23,7 +26,9 @@ type PublicKey struct {
 	// Name for messages: the file that it is from.
 	Name string
 	// ID is the key's hash, which a bundle names it by.
-	ID       string
+	ID string
+	// PEM is the key itself, as verificationKeys of a BlixtConfig want it.
+	PEM      string
 	verifier signature.Verifier
 }
 
@@ -77,7 +82,8 @@ func newPublicKey(name string, key crypto.PublicKey) (*PublicKey, error) {
 		return nil, fmt.Errorf("key %s: %w: %w", name, err, errKeyKind)
 	}
 	id := sha256.Sum256(der)
-	return &PublicKey{Name: name, ID: base64.StdEncoding.EncodeToString(id[:]), verifier: verifier}, nil
+	text := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+	return &PublicKey{Name: name, ID: base64.StdEncoding.EncodeToString(id[:]), PEM: string(text), verifier: verifier}, nil
 }
 
 // ReadPrivateKey reads a key in PEM: an encrypted cosign.key, or a plain PKCS #8 or EC key.
@@ -122,4 +128,26 @@ func ReadPrivateKey(path string, password func() ([]byte, error)) (*PrivateKey, 
 		return nil, fmt.Errorf("private key %s: %w: %w", path, err, errKeyKind)
 	}
 	return &PrivateKey{Public: public, signer: signer}, nil
+}
+
+// GenerateKey makes a key to sign with, without a password, and writes it to a file that
+// must not exist: who loses a key cannot sign what follows.
+func GenerateKey(path string) (*PublicKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("generate key: %w", err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("generate key: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("write private key: %w", err)
+	}
+	_, err = f.Write(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("write private key: %w", err)
+	}
+	return newPublicKey(path, key.Public())
 }

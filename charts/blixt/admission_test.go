@@ -12,6 +12,7 @@ import (
 	"time"
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -21,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
+	"github.com/kubernetes-sigs/blixt/operator/admin/admission"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 )
 
@@ -132,6 +134,9 @@ func TestOnlyBlixtMountsItsMaps(t *testing.T) {
 		"among thousands":              mounting(ns, slices.Repeat([]corev1.CSIVolumeSource{bpfmans(ours, "maps=frontends")}, 3000)...),
 	}
 	for _, name := range slices.Sorted(maps.Keys(pods)) {
+		if admission.Mounts(pods[name]) == "" {
+			t.Errorf("%s: blixt audit would not list the pod", name)
+		}
 		for who, c := range map[string]client.Client{"tenant": c, "administrator": server.Client} {
 			if err := c.Create(t.Context(), pods[name].DeepCopy(), client.DryRunAll); !denied(err, "blixt-maps") {
 				t.Errorf("%s, by the %s: got %v, want that policy blixt-maps denies it", name, who, err)
@@ -162,6 +167,9 @@ func TestOnlyBlixtMountsItsMaps(t *testing.T) {
 	} {
 		if err := server.Client.Create(t.Context(), pod, client.DryRunAll); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+		if got := admission.Mounts(pod); pod.Namespace == ns && got != "" {
+			t.Errorf("%s: blixt audit would list the pod: %s", name, got)
 		}
 	}
 }
@@ -231,5 +239,23 @@ func TestNamesOfApplicationsAreReserved(t *testing.T) {
 	of.Spec.Programs = []bpfmanv1.ClBpfApplicationProgram{{Name: "program", Type: "TCX", TCX: &bpfmanv1.ClTcxProgramInfo{}}}
 	if err := server.Client.Create(t.Context(), of, client.DryRunAll); err != nil {
 		t.Errorf("the operator's: %v", err)
+	}
+}
+
+// What the chart installs is what doctor and audit look for.
+func TestInstalledPoliciesAreKnown(t *testing.T) {
+	ns := install(t)
+	var policies admissionv1.ValidatingAdmissionPolicyList
+	var bindings admissionv1.ValidatingAdmissionPolicyBindingList
+	for _, list := range []client.ObjectList{&policies, &bindings} {
+		if err := server.Client.List(t.Context(), list); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if faults := admission.Check(policies.Items, bindings.Items, ns); len(faults) > 0 {
+		t.Errorf("got %v, want none", faults)
+	}
+	if faults := admission.Check(policies.Items, bindings.Items, "other"); len(faults) != 1 {
+		t.Errorf("of a release elsewhere: got %v, want the binding that leaves its namespace out", faults)
 	}
 }

@@ -209,6 +209,8 @@ func (a *auditor) report(args ...string) (r audited) {
 	if err := json.Unmarshal([]byte(a.run("json", args...)), &r); err != nil {
 		a.Fatal(err)
 	}
+	// installBlixt signs nothing: TestReadme does.
+	r.Problems = slices.DeleteFunc(r.Problems, func(p problem) bool { return p.Reason == "NoKeys" })
 	return r
 }
 

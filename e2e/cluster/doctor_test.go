@@ -305,7 +305,8 @@ func runDoctor(t *testing.T, blixt string) (wrong []doctor.Finding) {
 	failed := false
 	for _, f := range all.Findings {
 		failed = failed || f.Verdict == doctor.Failed
-		if f.Verdict != doctor.OK {
+		// installBlixt signs nothing, of which doctor warns: TestReadme signs.
+		if f.Verdict != doctor.OK && f.Check != "signatures" {
 			wrong = append(wrong, f)
 		}
 	}

@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
@@ -67,11 +69,16 @@ func blocks(t *testing.T, file, section string) (all []block) {
 func runBlocks(t *testing.T, env []string, all []block) (printed []string) {
 	t.Helper()
 	var variables string
+	home := t.TempDir()
 	for _, b := range all {
 		run := func() (string, error) {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*patience) // the commands build as well
 			defer cancel()
 			commands := strings.ReplaceAll(b.commands, "registry.example.com/blixt", c.Images())
+			commands = strings.ReplaceAll(commands, "~/", home+"/")
+			if c.CA() != "" { // else the operator would not trust the registry
+				commands = strings.ReplaceAll(commands, "--values bin/images.yaml", "--values bin/images.yaml --set registryCA=registry-ca")
+			}
 			if givenPool != "" {
 				commands = strings.ReplaceAll(commands, "config.addresses.source=Node", "'config.addresses.source=Pool,config.addresses.pool={"+givenPool+"}'")
 			}
@@ -191,6 +198,20 @@ func TestReadme(t *testing.T) {
 		}
 		for _, n := range nodes.Items {
 			givenNodes = append(givenNodes, n.Name)
+		}
+	}
+	if c.CA() != "" {
+		ca, err := os.ReadFile(c.CA())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, object := range []client.Object{
+			&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: system}},
+			&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: system, Name: "registry-ca"}, Data: map[string]string{"ca.crt": string(ca)}},
+		} {
+			if err := client.IgnoreAlreadyExists(c.Client.Create(t.Context(), object)); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	all := blocks(t, "README.md", "## In Kubernetes")

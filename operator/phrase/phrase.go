@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Join returns "a, b and c".
@@ -36,4 +38,34 @@ func Number(n int) string {
 		text = text[:i] + "," + text[i:]
 	}
 	return text
+}
+
+// Printable returns text in one line, with everything that a terminal obeys, or that
+// looks like something else, as an escape sequence of JSON and YAML: control characters, and
+// those that turn the direction or have no width.
+func Printable(text string) string { return escape(text, "") }
+
+// Lines returns text like Printable, but keeps the ends of lines.
+func Lines(text string) string { return escape(text, "\n") }
+
+func escape(text, keep string) string {
+	if !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError }) {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		switch {
+		case unicode.IsPrint(r), strings.ContainsRune(keep, r): // bytes that are no UTF-8 become U+FFFD
+			b.WriteRune(r)
+		case r == '\n':
+			b.WriteString(`\n`)
+		case r == '\t':
+			b.WriteString(`\t`)
+		case r > 0xffff: // JSON and YAML disagree about the escape sequence
+			b.WriteString(`\ufffd`)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
 }

@@ -47,6 +47,9 @@ const (
 	ImageNotFound    = "ImageNotFound"
 	ImageNotVerified = "ImageNotVerified"
 	ImageUnread      = "ImageUnread"
+	NoKeys           = "NoKeys"
+	ForeignMount     = "ForeignMount"
+	MapsOpen         = "MapsOpen"
 	Unread           = "Unread"
 )
 
@@ -121,6 +124,8 @@ func Audit(f *Facts) *Report {
 		a.dataplane(&f.Dataplanes[i])
 	}
 	a.images()
+	a.keys()
+	a.maps()
 	a.report.Writers = append(a.report.Writers, writers(f)...)
 	slices.SortFunc(a.report.Programs, func(a, b Program) int {
 		return cmp.Or(strings.Compare(a.Node, b.Node), strings.Compare(a.Application, b.Application))

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -32,8 +33,14 @@ type Facts struct {
 	Classes      []gwv1.GatewayClass
 	Configs      []v1alpha1.BlixtConfig
 	Dataplanes   []v1alpha1.NodeDataplane
-	Roles        []rbacv1.ClusterRole
-	Bindings     []rbacv1.ClusterRoleBinding
+	Pods         []corev1.Pod // of all namespaces
+
+	ClusterRoles    []rbacv1.ClusterRole
+	ClusterBindings []rbacv1.ClusterRoleBinding
+	Roles           []rbacv1.Role
+	Bindings        []rbacv1.RoleBinding
+	Policies        []admissionv1.ValidatingAdmissionPolicy
+	PolicyBindings  []admissionv1.ValidatingAdmissionPolicyBinding
 	// Images are what ReadImages has found.
 	Images []Image
 }
@@ -50,7 +57,12 @@ func Read(ctx context.Context, c client.Client, namespace string) (*Facts, error
 	f.Classes = kube.Read[gwv1.GatewayClassList](ctx, r).Items
 	f.Configs = kube.Read[v1alpha1.BlixtConfigList](ctx, r).Items
 	f.Dataplanes = kube.Read[v1alpha1.NodeDataplaneList](ctx, r).Items
-	f.Roles = kube.Read[rbacv1.ClusterRoleList](ctx, r).Items
-	f.Bindings = kube.Read[rbacv1.ClusterRoleBindingList](ctx, r).Items
+	f.Pods = kube.Read[corev1.PodList](ctx, r).Items
+	f.ClusterRoles = kube.Read[rbacv1.ClusterRoleList](ctx, r).Items
+	f.ClusterBindings = kube.Read[rbacv1.ClusterRoleBindingList](ctx, r).Items
+	f.Roles = kube.Read[rbacv1.RoleList](ctx, r).Items
+	f.Bindings = kube.Read[rbacv1.RoleBindingList](ctx, r).Items
+	f.Policies = kube.Read[admissionv1.ValidatingAdmissionPolicyList](ctx, r).Items
+	f.PolicyBindings = kube.Read[admissionv1.ValidatingAdmissionPolicyBindingList](ctx, r).Items
 	return f, r.Err
 }

@@ -30,6 +30,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/bytecode"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
+	"github.com/kubernetes-sigs/blixt/operator/admin/admission"
 	"github.com/kubernetes-sigs/blixt/operator/admin/audit"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
@@ -48,6 +49,7 @@ type scene struct {
 	image   string // signed
 	plain   string // another, which nobody has signed
 	key     *bytecode.PublicKey
+	pem     string // key
 	options bytecode.Options
 	asked   v1alpha1.Dataplane
 }
@@ -81,6 +83,7 @@ func newSceneOf(t *testing.T, interfaces v1alpha1.Interfaces) *scene {
 	t.Helper()
 	s := &scene{T: t, kube: server.Client, asked: v1alpha1.Dataplane{Interfaces: interfaces}}
 	s.push()
+	s.asked.Bytecode = &v1alpha1.Bytecode{VerificationKeys: []string{s.pem}}
 	s.clear()
 	t.Cleanup(s.clear)
 	for _, name := range []string{"n1", "n2"} {
@@ -90,6 +93,12 @@ func newSceneOf(t *testing.T, interfaces v1alpha1.Interfaces) *scene {
 	s.must(s.kube.Create(t.Context(), &v1alpha1.BlixtConfig{
 		ObjectMeta: metav1.ObjectMeta{Name: "blixt"}, Spec: v1alpha1.BlixtConfigSpec{Dataplane: &s.asked},
 	}))
+	for _, policy := range admission.Policies() {
+		s.must(client.IgnoreAlreadyExists(s.kube.Create(t.Context(), &policy)))
+	}
+	for _, binding := range admission.Bindings("blixt-system") {
+		s.must(client.IgnoreAlreadyExists(s.kube.Create(t.Context(), &binding)))
+	}
 	s.bpfman = server.PlayBpfman(t)
 	s.run(s.image)
 	return s
@@ -130,6 +139,9 @@ func (s *scene) push() {
 	_, err = bytecode.Sign(s.Context(), s.image, key, s.options)
 	s.must(err)
 	s.key = key.Public
+	public, err := x509.MarshalPKIXPublicKey(secret.Public())
+	s.must(err)
+	s.pem = string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))
 }
 
 // run does what the operator does for an image, and waits for bpfman.

@@ -3,6 +3,7 @@
 package audit
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -17,61 +18,155 @@ import (
 type Writer struct {
 	// Subject is its kind and name.
 	Subject string `json:"subject"`
-	// Binding and Role are the names of the ClusterRoleBinding and ClusterRole.
+	// Namespace of a RoleBinding; "": it is a ClusterRoleBinding.
+	Namespace string `json:"namespace,omitempty"`
+	// Binding and Role are the names of the binding, and of the ClusterRole or Role.
 	Binding string `json:"binding"`
 	Role    string `json:"role"`
 	// Resources that it may change.
 	Resources []string `json:"resources"`
 }
 
-// writable are the resources that decide what runs: bpfman loads what the second names,
-// and the operator derives that from the first. They have no namespace, so only
-// ClusterRoleBindings count.
-var writable = []struct{ group, resource string }{
-	{v1alpha1.GroupVersion.Group, "blixtconfigs"},
-	{bpfmanv1.SchemeGroupVersion.Group, "clusterbpfapplications"},
+// right is one to change a resource.
+type right struct {
+	group, resource string
+	verbs           []string
 }
 
-// writers returns who may write such a resource, sorted by subject.
+var write = []string{"create", "update", "patch", "delete", "deletecollection"}
+
+// clusterWide are the rights that decide what runs: bpfman loads what a
+// ClusterBpfApplication names, the operator derives that from the BlixtConfig, and the
+// policies keep the maps to Blixt's namespace. They have no namespace, so only
+// ClusterRoleBindings count.
+var clusterWide = []right{
+	{v1alpha1.GroupVersion.Group, "blixtconfigs", write},
+	{bpfmanv1.SchemeGroupVersion.Group, "clusterbpfapplications", write},
+	{"admissionregistration.k8s.io", "validatingadmissionpolicies", write},
+	{"admissionregistration.k8s.io", "validatingadmissionpolicybindings", write},
+}
+
+// inNamespace are the rights that, in a namespace whose pods may mount the maps, lead to
+// them: by a pod, which may also use any ServiceAccount of the namespace; by a command in
+// a pod; by the operator's token; or by its certificate, which agents believe.
+var inNamespace = append(slices.Clone(makePods),
+	right{"", "pods/exec", []string{"create", "get"}},
+	right{"", "pods/attach", []string{"create", "get"}},
+	right{"", "pods/ephemeralcontainers", []string{"update", "patch"}},
+	right{"", "serviceaccounts/token", []string{"create"}},
+	right{"", "secrets", []string{"get", "list", "watch", "create", "update", "patch"}},
+)
+
+// makePods are the rights to have a pod created.
+var makePods = []right{
+	{"", "pods", []string{"create"}},
+	{"", "replicationcontrollers", []string{"create", "update", "patch"}},
+	{"apps", "deployments", []string{"create", "update", "patch"}},
+	{"apps", "daemonsets", []string{"create", "update", "patch"}},
+	{"apps", "replicasets", []string{"create", "update", "patch"}},
+	{"apps", "statefulsets", []string{"create", "update", "patch"}},
+	{"batch", "jobs", []string{"create", "update", "patch"}},
+	{"batch", "cronjobs", []string{"create", "update", "patch"}},
+}
+
+// writers returns who may change what runs, sorted by subject. The controllers of
+// Kubernetes, and Blixt's own accounts, do what others ask them for: they are left out.
 func writers(f *Facts) []Writer {
-	roles := map[string][]string{}
-	for i := range f.Roles {
-		if may := mayWrite(f.Roles[i].Rules); len(may) > 0 {
-			roles[f.Roles[i].Name] = may
+	return f.holders(func(namespace string) []right {
+		switch namespace {
+		case "":
+			return slices.Concat(clusterWide, inNamespace)
+		case f.Namespace:
+			return inNamespace
 		}
+		return nil
+	})
+}
+
+// podMakers returns who can have a pod created in any namespace, once each.
+func podMakers(f *Facts) []string {
+	var names []string
+	for _, w := range f.holders(func(string) []right { return makePods }) {
+		names = append(names, w.Subject)
 	}
+	return slices.Compact(names)
+}
+
+// holders returns the subjects that have one of some rights by a binding in a namespace,
+// "": in the cluster.
+func (f *Facts) holders(rights func(namespace string) []right) []Writer {
 	var all []Writer
-	for i := range f.Bindings {
-		b := &f.Bindings[i]
-		may := roles[b.RoleRef.Name]
-		if b.RoleRef.Kind != "ClusterRole" || len(may) == 0 {
-			continue
+	add := func(namespace, binding, role string, rules []rbacv1.PolicyRule, subjects []rbacv1.Subject) {
+		may := permitted(rules, rights(namespace))
+		if len(may) == 0 {
+			return
 		}
-		for _, s := range b.Subjects {
+		for _, s := range subjects {
 			name := s.Name
 			if s.Namespace != "" {
 				name = s.Namespace + "/" + name
 			}
-			all = append(all, Writer{Subject: s.Kind + " " + name, Binding: b.Name, Role: b.RoleRef.Name, Resources: may})
+			if !f.controller(namespace, role, s) {
+				all = append(all, Writer{Subject: s.Kind + " " + name, Namespace: namespace, Binding: binding, Role: role, Resources: may})
+			}
 		}
 	}
+	clusterRoles := map[string][]rbacv1.PolicyRule{}
+	for i := range f.ClusterRoles {
+		clusterRoles[f.ClusterRoles[i].Name] = f.ClusterRoles[i].Rules
+	}
+	roles := map[string][]rbacv1.PolicyRule{}
+	for i := range f.Roles {
+		roles[f.Roles[i].Namespace+"/"+f.Roles[i].Name] = f.Roles[i].Rules
+	}
+	for i := range f.ClusterBindings {
+		b := &f.ClusterBindings[i]
+		if b.RoleRef.Kind == "ClusterRole" {
+			add("", b.Name, b.RoleRef.Name, clusterRoles[b.RoleRef.Name], b.Subjects)
+		}
+	}
+	for i := range f.Bindings {
+		b := &f.Bindings[i]
+		rules := roles[b.Namespace+"/"+b.RoleRef.Name]
+		if b.RoleRef.Kind == "ClusterRole" {
+			rules = clusterRoles[b.RoleRef.Name]
+		}
+		add(b.Namespace, b.Name, b.RoleRef.Name, rules, b.Subjects)
+	}
 	slices.SortFunc(all, func(a, b Writer) int {
-		return strings.Compare(a.Subject+" "+a.Binding, b.Subject+" "+b.Binding)
+		return cmp.Or(cmp.Compare(a.Subject, b.Subject), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Binding, b.Binding))
 	})
 	return all
 }
 
-// mayWrite returns the resources that rules permit to write.
-func mayWrite(rules []rbacv1.PolicyRule) (resources []string) {
-	for _, w := range writable {
+// controller reports whether a subject is part of Kubernetes or of Blixt, and has a role
+// for that.
+func (f *Facts) controller(namespace, role string, s rbacv1.Subject) bool {
+	if s.Kind != rbacv1.ServiceAccountKind {
+		return false
+	}
+	return s.Namespace == "kube-system" && strings.HasPrefix(role, "system:controller:") ||
+		s.Namespace == f.Namespace && s.Name == v1alpha1.Operator && namespace == f.Namespace
+}
+
+// permitted returns the resources of those rights that rules grant.
+func permitted(rules []rbacv1.PolicyRule, rights []right) (resources []string) {
+	for _, w := range rights {
 		if slices.ContainsFunc(rules, func(r rbacv1.PolicyRule) bool {
-			return has(r.APIGroups, w.group) && has(r.Resources, w.resource) &&
-				slices.ContainsFunc([]string{"create", "update", "patch", "delete", "deletecollection"}, func(verb string) bool { return has(r.Verbs, verb) })
+			return has(r.APIGroups, w.group) && grants(r.Resources, w.resource) &&
+				slices.ContainsFunc(w.verbs, func(verb string) bool { return has(r.Verbs, verb) })
 		}) {
 			resources = append(resources, w.resource)
 		}
 	}
 	return resources
+}
+
+// grants reports whether the resources of a rule include one. RBAC knows "*/scale" as
+// well as "*".
+func grants(all []string, resource string) bool {
+	_, sub, found := strings.Cut(resource, "/")
+	return has(all, resource) || found && slices.Contains(all, "*/"+sub)
 }
 
 func has(all []string, one string) bool {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apiextv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -155,6 +156,18 @@ var defects = []struct {
 	{"a NetworkPolicy of others", func(f *doctor.Facts) {
 		f.NetworkPolicies = append(f.NetworkPolicies, networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "blixt-system", Name: "deny"}})
 	}, "network-policy", doctor.Warning, "NetworkPolicy blixt-system/deny", "not of Blixt's chart", "8443"},
+	{"no admission policies", func(f *doctor.Facts) { f.Policies = nil }, "admission-policies", doctor.Warning, "ValidatingAdmissionPolicy blixt-maps", "every pod of every namespace can mount", "admissionPolicy.enabled=true"},
+	{"a policy without its binding", func(f *doctor.Facts) { f.PolicyBindings = f.PolicyBindings[1:] }, "admission-policies", doctor.Warning, "ValidatingAdmissionPolicyBinding blixt-maps", "not there", "helm upgrade"},
+	{"a policy that permits everything", func(f *doctor.Facts) { f.Policies[0].Spec.Validations[0].Expression = "true" }, "admission-policies", doctor.Failed, "ValidatingAdmissionPolicy blixt-maps", "not that of the chart", "helm upgrade"},
+	{"a policy that lets others through when it fails", func(f *doctor.Facts) { f.Policies[1].Spec.FailurePolicy = new(admissionv1.Ignore) }, "admission-policies", doctor.Failed, "ValidatingAdmissionPolicy blixt-names", "not that of the chart", "helm upgrade"},
+	{"a policy that only warns", func(f *doctor.Facts) {
+		f.PolicyBindings[0].Spec.ValidationActions = []admissionv1.ValidationAction{admissionv1.Warn, admissionv1.Audit}
+	}, "admission-policies", doctor.Failed, "ValidatingAdmissionPolicyBinding blixt-maps", "not that of the chart", "helm upgrade"},
+	{"a policy that leaves another namespace out", func(f *doctor.Facts) {
+		e := &f.PolicyBindings[0].Spec.MatchResources.NamespaceSelector.MatchExpressions[0]
+		e.Values = append(e.Values, "tenant")
+	}, "admission-policies", doctor.Failed, "ValidatingAdmissionPolicyBinding blixt-maps", "not that of the chart", "helm upgrade"},
+	{"no keys", func(f *doctor.Facts) { f.Configs[0].Spec.Dataplane.Bytecode = nil }, "signatures", doctor.Warning, "BlixtConfig", "NOT VERIFIED", "SIGN_KEY"},
 	{"no class", func(f *doctor.Facts) { f.Classes = nil }, "classes", doctor.Warning, "GatewayClass", "no Gateway is Blixt's", "gatewayClass.create"},
 	{"class names a BlixtConfig that is not there", func(f *doctor.Facts) { f.Configs = nil }, "classes", doctor.Failed, "GatewayClass blixt", "does not exist", "parametersRef"},
 	{"nobody accepted the class", func(f *doctor.Facts) { f.Classes[0].Status.Conditions = nil }, "classes", doctor.Failed, "GatewayClass blixt", "no operator has accepted it", "leader"},

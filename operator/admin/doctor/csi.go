@@ -8,13 +8,12 @@ import (
 
 	storagev1 "k8s.io/api/storage/v1"
 
+	"github.com/kubernetes-sigs/blixt/operator/admin/admission"
 	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
-// driver is bpfman's CSI driver, through which agents get the maps.
-const driver = "csi.bpfman.io"
-
 func bpfmanCSI(f *Facts) (string, []Finding) {
+	const driver = admission.Driver
 	object := "CSIDriver " + driver
 	d := kube.Named(f.CSIDrivers, driver)
 	if d == nil {

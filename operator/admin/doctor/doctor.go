@@ -71,6 +71,8 @@ var checks = []check{
 	{"agents", []string{"DaemonSet", "Pod"}, agents},
 	{"pod-security", []string{"Namespace", "BlixtConfig"}, podSecurity},
 	{"network-policy", []string{"NetworkPolicy"}, networkPolicy},
+	{"admission-policies", []string{"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}, admissionPolicies},
+	{"signatures", []string{"BlixtConfig"}, signatures},
 	{"classes", []string{"GatewayClass", "BlixtConfig"}, classes},
 	{"addresses", []string{"Service"}, addresses},
 	{"snat-ports", []string{"BlixtConfig", "Deployment"}, snatPorts},

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -49,6 +50,8 @@ type Facts struct {
 	Leases          []coordinationv1.Lease       // of Namespace
 	CSIDrivers      []storagev1.CSIDriver
 	CSINodes        []storagev1.CSINode
+	Policies        []admissionv1.ValidatingAdmissionPolicy
+	PolicyBindings  []admissionv1.ValidatingAdmissionPolicyBinding
 	// Configuration is bpfman.toml as bpfman's pods read it; "": not there.
 	Configuration string
 	// ProxyMode is kube-proxy's mode; "": unknown.
@@ -80,6 +83,8 @@ func Read(ctx context.Context, c client.Client, version, namespace string) (*Fac
 	f.Leases = kube.Read[coordinationv1.LeaseList](ctx, r, in).Items
 	f.CSIDrivers = kube.Read[storagev1.CSIDriverList](ctx, r).Items
 	f.CSINodes = kube.Read[storagev1.CSINodeList](ctx, r).Items
+	f.Policies = kube.Read[admissionv1.ValidatingAdmissionPolicyList](ctx, r).Items
+	f.PolicyBindings = kube.Read[admissionv1.ValidatingAdmissionPolicyBindingList](ctx, r).Items
 	f.BpfmanConfigs = kube.Read[bpfmanv1.ConfigList](ctx, r).Items
 	f.Applications = kube.Read[bpfmanv1.ClusterBpfApplicationList](ctx, r).Items
 	f.States = kube.Read[bpfmanv1.ClusterBpfApplicationStateList](ctx, r).Items

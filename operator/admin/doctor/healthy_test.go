@@ -19,6 +19,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kubernetes-sigs/blixt/operator/admin/admission"
 	"github.com/kubernetes-sigs/blixt/operator/admin/doctor"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
@@ -78,6 +79,8 @@ func healthy(t *testing.T) *doctor.Facts {
 			ObjectMeta: metav1.ObjectMeta{Namespace: "blixt-system", Name: "blixt-operator"},
 			Spec:       coordinationv1.LeaseSpec{HolderIdentity: new("pod-1"), RenewTime: &metav1.MicroTime{Time: now.Add(-5 * time.Second)}, LeaseDurationSeconds: new(int32(15))},
 		}},
+		Policies:       admission.Policies(),
+		PolicyBindings: admission.Bindings("blixt-system"),
 		CSIDrivers: []storagev1.CSIDriver{{
 			ObjectMeta: metav1.ObjectMeta{Name: "csi.bpfman.io"},
 			Spec:       storagev1.CSIDriverSpec{VolumeLifecycleModes: []storagev1.VolumeLifecycleMode{storagev1.VolumeLifecycleEphemeral}},
@@ -95,7 +98,7 @@ func healthy(t *testing.T) *doctor.Facts {
 		Configs: []v1alpha1.BlixtConfig{{
 			ObjectMeta: metav1.ObjectMeta{Name: "blixt", UID: "config"},
 			Spec: v1alpha1.BlixtConfigSpec{
-				Dataplane: &v1alpha1.Dataplane{},
+				Dataplane: &v1alpha1.Dataplane{Bytecode: &v1alpha1.Bytecode{VerificationKeys: []string{"key"}}},
 				Addresses: v1alpha1.Addresses{Source: v1alpha1.SourcePool, Pool: []string{"198.51.100.0/29", "2001:db8:ffff::1-2001:db8:ffff::9"}},
 			},
 		}},

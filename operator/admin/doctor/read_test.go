@@ -10,6 +10,7 @@ import (
 	"time"
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -18,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
+	"github.com/kubernetes-sigs/blixt/operator/admin/admission"
 	"github.com/kubernetes-sigs/blixt/operator/admin/doctor"
 )
 
@@ -88,6 +90,19 @@ func TestRead(t *testing.T) {
 	p.want("operator", doctor.Failed, "Deployment blixt-system/blixt-operator", "not there")
 	p.want("leader", doctor.Failed, "Lease blixt-system/blixt-operator", "not there")
 	p.want("classes", doctor.Warning, "GatewayClass", "")
+
+	// Policies, with what the API server adds to them.
+	p.want("admission-policies", doctor.Warning, "ValidatingAdmissionPolicy blixt-maps", "not there")
+	for _, policy := range admission.Policies() {
+		p.must(as.Create(t.Context(), &policy))
+	}
+	for _, binding := range admission.Bindings("blixt-system") {
+		p.must(as.Create(t.Context(), &binding))
+	}
+	p.want("admission-policies", doctor.OK, "", "cannot mount")
+	p.must(as.Patch(t.Context(), &admissionv1.ValidatingAdmissionPolicyBinding{ObjectMeta: metav1.ObjectMeta{Name: "blixt-maps"}},
+		client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"validationActions":["Audit"]}}`))))
+	p.want("admission-policies", doctor.Failed, "ValidatingAdmissionPolicyBinding blixt-maps", "not that of the chart")
 
 	// Link ids, and what they do to a state.
 	p.want("bpfman-link-ids", doctor.Failed, "CustomResourceDefinition clusterbpfapplicationstates.bpfman.io", "format int32")

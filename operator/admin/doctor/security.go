@@ -2,7 +2,12 @@
 
 package doctor
 
-import "github.com/kubernetes-sigs/blixt/operator/kube"
+import (
+	"fmt"
+
+	"github.com/kubernetes-sigs/blixt/operator/admin/admission"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
+)
 
 // enforceLabel of a namespace is the Pod Security level of its pods.
 const enforceLabel = "pod-security.kubernetes.io/enforce"
@@ -42,4 +47,29 @@ func networkPolicy(f *Facts) (string, []Finding) {
 		}
 	}
 	return "no NetworkPolicy of others in the namespace", wrong
+}
+
+// admissionPolicies: without them, who may create a pod anywhere may write the maps.
+func admissionPolicies(f *Facts) (string, []Finding) {
+	var wrong []Finding
+	for _, fault := range admission.Check(f.Policies, f.PolicyBindings, f.Namespace) {
+		const risk = "every pod of every namespace can mount the data plane's maps, and send the traffic of all Gateways elsewhere"
+		const remedy = "helm upgrade with admissionPolicy.enabled=true, with the chart of this version. blixt audit shows who can create pods, and pods that mount the maps."
+		if fault.Missing {
+			wrong = append(wrong, warning(fault.Object, "it is not there: "+risk, remedy))
+		} else {
+			wrong = append(wrong, failed(fault.Object, "its spec is not that of the chart of this version: perhaps "+risk, remedy))
+		}
+	}
+	return "pods of other namespaces cannot mount Blixt's maps", wrong
+}
+
+// signatures: bpfman loads what a ClusterBpfApplication names. Only keys in the
+// BlixtConfig have the operator verify that before.
+func signatures(f *Facts) (string, []Finding) {
+	if n := len(f.spec().Bytecode.VerificationKeys); n > 0 {
+		return fmt.Sprintf("the operator verifies the bytecode with %d keys", n), nil
+	}
+	return "", []Finding{warning("BlixtConfig", "spec.dataplane.bytecode.verificationKeys is empty: NOT VERIFIED: nobody verifies the signature of the program that nodes load",
+		"Sign the images with make images SIGN_KEY=…, which prints values with the keys; or blixt bytecode sign, and set config.dataplane.bytecode.verificationKeys of the chart.")}
 }

@@ -179,10 +179,12 @@ type Dataplane struct {
 
 // Bytecode is an OCI image with an eBPF program.
 type Bytecode struct {
-	// image by digest: repository@sha256:…
+	// image by digest: repository@sha256:… Default: that of the operator, which the
+	// chart names.
+	// +optional
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[^@\\\\s]+@sha256:[0-9a-f]{64}$')",message="name the image by digest, as repository@sha256:<64 hexadecimal digits>: a tag may mean something else tomorrow"
-	Image string `json:"image"`
+	Image string `json:"image,omitempty"`
 
 	// pullSecret names a Secret of type kubernetes.io/dockerconfigjson.
 	// +optional

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,11 +35,12 @@ since when it runs, and who may change it. The command writes nothing.
 Exits with 1 if anything is not as declared: another digest, a missing program or
 link, a program that is not the agent's, a foreign writer of maps or of the objects
 that bpfman acts on, a previous generation, an image that is not in its registry or
-that no key has signed. Exits with 2 if the cluster cannot be reached.
+that no key has signed, a pod of another namespace that mounts Blixt's maps. Exits
+with 2 if the cluster cannot be reached.
 
 Signatures are verified with the verificationKeys of the BlixtConfig and the keys
 that --verify-key names: one of them must have signed. Without any key, the command
-lists the images and verifies no signature.`,
+lists the images and verifies no signature, and warns.`,
 		Example: `  blixt audit
   blixt audit --verify-key cosign.pub -o json
   blixt audit --offline`,
@@ -85,9 +85,9 @@ lists the images and verifies no signature.`,
 
 // reportTable prints a report for people.
 func reportTable(w io.Writer, r *audit.Report) {
-	fmt.Fprintf(w, "Declared: %s\n\n", cmp.Or(r.Declared, "nothing: there is no GatewayClass of Blixt"))
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "NODE\tDIGEST\tSIGNED BY\tPROGRAM\tLINKS\tLAYOUT\tSERVES\tSINCE\tWRITTEN")
+	printer{w}.printf("Declared: %s\n\n", cmp.Or(r.Declared, "nothing: there is no GatewayClass of Blixt"))
+	t, flush := newTable(w)
+	t.printf("NODE\tDIGEST\tSIGNED BY\tPROGRAM\tLINKS\tLAYOUT\tSERVES\tSINCE\tWRITTEN\n")
 	for _, p := range r.Programs {
 		id, serves := "-", fmt.Sprintf("%d frontends, %d backends", p.Frontends, p.Backends)
 		if p.ID != nil {
@@ -96,29 +96,33 @@ func reportTable(w io.Writer, r *audit.Report) {
 		if p.Draining {
 			serves = "draining"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", p.Node, short(p.Digest), cmp.Or(short(p.SignedBy), "-"), id, joinLinks(p.Links), p.Layout, serves, day(p.Since), day(p.AckedAt))
+		t.printf("%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", p.Node, short(p.Digest), cmp.Or(short(p.SignedBy), "-"), id, joinLinks(p.Links), p.Layout, serves, day(p.Since), day(p.AckedAt))
 	}
 	if len(r.Images) > 0 {
-		fmt.Fprintln(t, "\nIMAGE\tLAYOUT\tVERIFIED BY")
+		t.printf("\nIMAGE\tLAYOUT\tVERIFIED BY\n")
 		for _, im := range r.Images {
-			fmt.Fprintf(t, "%s\t%d\t%s\n", im.Name, im.Layout, cmp.Or(strings.Join(im.VerifiedBy, ", "), im.Problem, "not verified"))
+			t.printf("%s\t%d\t%s\n", im.Name, im.Layout, cmp.Or(strings.Join(im.VerifiedBy, ", "), im.Problem, "not verified"))
 		}
 	}
-	fmt.Fprintln(t, "\nMAY CHANGE IT\tWHAT\tBY")
+	t.printf("\nMAY CHANGE IT\tWHAT\tBY\n")
 	for _, who := range r.Writers {
-		fmt.Fprintf(t, "%s\t%s\tClusterRoleBinding %s, ClusterRole %s\n", who.Subject, strings.Join(who.Resources, ", "), who.Binding, who.Role)
+		by := "ClusterRoleBinding " + who.Binding
+		if who.Namespace != "" {
+			by = "RoleBinding " + who.Namespace + "/" + who.Binding
+		}
+		t.printf("%s\t%s\t%s, role %s\n", who.Subject, strings.Join(who.Resources, ", "), by, who.Role)
 	}
 	if len(r.Problems) > 0 {
-		fmt.Fprintln(t, "\nPROBLEM\tREASON\tOBJECT\tMESSAGE")
+		t.printf("\nPROBLEM\tREASON\tOBJECT\tMESSAGE\n")
 		for _, p := range r.Problems {
 			object := p.Object
 			if p.Node != "" && !strings.HasSuffix(object, " "+p.Node) {
 				object += " on " + p.Node
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", p.Severity, p.Reason, object, p.Message)
+			t.printf("%s\t%s\t%s\t%s\n", p.Severity, p.Reason, object, p.Message)
 		}
 	}
-	t.Flush()
+	flush()
 	fmt.Fprintf(w, "\n%d programs on nodes, %d things not as declared, %d warnings\n", len(r.Programs), r.Failures(), len(r.Problems)-r.Failures())
 }
 

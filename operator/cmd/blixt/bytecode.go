@@ -35,7 +35,7 @@ file that REGISTRY_AUTH_FILE names. Connections use HTTPS only, like bpfman's.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(bytecodeBuildCommand(), bytecodePushCommand(), bytecodePullCommand(),
-		bytecodeInspectCommand(), bytecodeSignCommand(), bytecodeVerifyCommand())
+		bytecodeInspectCommand(), bytecodeKeygenCommand(), bytecodeSignCommand(), bytecodeVerifyCommand())
 	return c
 }
 

@@ -184,3 +184,29 @@ func hasFlag(c *cobra.Command, name string) bool {
 	name, _, _ = strings.Cut(name, "=")
 	return c.Flags().Lookup(name) != nil
 }
+
+// The key signs, is nobody else's to read, and does not replace another.
+func TestKeygen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "blixt.key")
+	public, err := blixt(t, "bytecode", "keygen", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := bytecode.ReadPrivateKey(path, nil)
+	if err != nil || key.Public.PEM != public {
+		t.Errorf("printed %q (%v), want the public half", public, err)
+	}
+	if _, err := bytecode.ParsePublicKey("", []byte(public)); err != nil {
+		t.Error(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
+		t.Errorf("mode %v (%v), want 0600", info.Mode(), err)
+	}
+	before, _ := os.ReadFile(path)
+	if _, err := blixt(t, "bytecode", "keygen", path); err == nil {
+		t.Error("it has replaced a key")
+	}
+	if after, _ := os.ReadFile(path); !bytes.Equal(before, after) {
+		t.Error("the key has changed")
+	}
+}

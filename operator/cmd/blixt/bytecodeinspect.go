@@ -9,7 +9,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -51,10 +50,10 @@ blixt bytecode verify.`,
 
 // imageTable prints an image for people.
 func imageTable(w io.Writer, im *bytecode.Image) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t, flush := newTable(w)
 	line := func(key, value string) {
 		if value != "" {
-			fmt.Fprintf(t, "%s\t%s\n", key, value)
+			t.printf("%s\t%s\n", key, value)
 		}
 	}
 	line("Name", im.Name)
@@ -71,31 +70,31 @@ func imageTable(w io.Writer, im *bytecode.Image) {
 		line(strings.ToUpper(short[:1])+short[1:], im.Annotations[key])
 	}
 
-	fmt.Fprintln(t, "\nPROGRAM\tTYPE\tSECTION")
+	t.printf("\nPROGRAM\tTYPE\tSECTION\n")
 	for _, p := range im.Object.Programs {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", p.Name, p.Type, p.Section)
+		t.printf("%s\t%s\t%s\n", p.Name, p.Type, p.Section)
 	}
-	fmt.Fprintln(t, "\nMAP\tTYPE\tENTRIES\tKEY\tVALUE")
+	t.printf("\nMAP\tTYPE\tENTRIES\tKEY\tVALUE\n")
 	for _, m := range im.Object.Maps {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d B\t%d B\n", m.Name, m.Type, m.MaxEntries, m.KeySize, m.ValueSize)
+		t.printf("%s\t%s\t%d\t%d B\t%d B\n", m.Name, m.Type, m.MaxEntries, m.KeySize, m.ValueSize)
 	}
-	fmt.Fprintln(t, "\nNEEDS\tLINUX\tWITHOUT")
+	t.printf("\nNEEDS\tLINUX\tWITHOUT\n")
 	for _, n := range im.Object.Needs {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", n.Feature, n.Kernel, cmp.Or(n.Without, "does not load"))
+		t.printf("%s\t%s\t%s\n", n.Feature, n.Kernel, cmp.Or(n.Without, "does not load"))
 	}
 	if im.Digest != "" {
 		signatureTable(t, im.Signatures)
 	}
-	t.Flush()
+	flush()
 }
 
-func signatureTable(t *tabwriter.Writer, all []bytecode.Signature) {
+func signatureTable(t printer, all []bytecode.Signature) {
 	if len(all) == 0 {
-		fmt.Fprintln(t, "\nNot signed.")
+		t.printf("\nNot signed.\n")
 		return
 	}
-	fmt.Fprintln(t, "\nSIGNATURE\tKEY\tVERIFIED BY")
+	t.printf("\nSIGNATURE\tKEY\tVERIFIED BY\n")
 	for _, s := range all {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", s.Kind, cmp.Or(s.Key, "-"), cmp.Or(s.VerifiedBy, s.Problem, "not verified"))
+		t.printf("%s\t%s\t%s\n", s.Kind, cmp.Or(s.Key, "-"), cmp.Or(s.VerifiedBy, s.Problem, "not verified"))
 	}
 }

@@ -5,8 +5,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -90,9 +90,10 @@ Prints the image's name by digest.`,
 				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "verified %s\n", im.Name)
-			t := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+			t, flush := newTable(c.OutOrStdout())
 			signatureTable(t, im.Signatures)
-			return t.Flush()
+			flush()
+			return nil
 		},
 	}
 	f := c.Flags()
@@ -100,4 +101,27 @@ Prints the image's name by digest.`,
 	registryFlags(f, &o)
 	_ = c.MarkFlagRequired("key")
 	return c
+}
+
+func bytecodeKeygenCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "keygen FILE",
+		Short: "Make a key to sign images with",
+		Long: `Writes a private key in PEM (ECDSA, P-256), without a password, to a file that only its
+owner may read. The file must not exist. Prints the public key, as the BlixtConfig's
+verificationKeys and files for --key and --verify-key have it.
+
+Keep the private key: images that are signed by another one are refused by clusters
+that know this one alone. cosign generate-key-pair makes keys with a password.`,
+		Example: `  blixt bytecode keygen blixt.key > blixt.pub`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			key, err := bytecode.GenerateKey(args[0])
+			if err != nil {
+				return err
+			}
+			_, err = io.WriteString(c.OutOrStdout(), key.PEM)
+			return err
+		},
+	}
 }

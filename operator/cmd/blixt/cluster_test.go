@@ -97,8 +97,9 @@ func TestReportTable(t *testing.T) {
 			Node: "n1", Digest: digest, ID: new(int64(7)), Layout: 1, Frontends: 2, Backends: 3, Since: &at,
 			Links: []v1alpha1.LinkStatus{{Interface: "eth0", Direction: "Ingress", LinkID: new(int64(9))}},
 		}},
-		Images:   []audit.Image{{Name: "r.example.com/b@" + digest, Layout: 1, VerifiedBy: []string{"key"}}},
-		Writers:  []audit.Writer{{Subject: "User ann", Binding: "b", Role: "r", Resources: []string{"blixtconfigs"}}},
+		Images: []audit.Image{{Name: "r.example.com/b@" + digest, Layout: 1, VerifiedBy: []string{"key"}}},
+		Writers: []audit.Writer{{Subject: "User ann", Binding: "b", Role: "r", Resources: []string{"blixtconfigs"}},
+			{Subject: "User bob", Namespace: "blixt-system", Binding: "b", Role: "r", Resources: []string{"pods"}}},
 		Problems: []audit.Problem{{Severity: audit.Failed, Reason: audit.LinkMissing, Object: "ClusterBpfApplicationState x", Node: "n1", Message: "no egress"}},
 	})
 	want := `Declared: r.example.com/b@` + digest + `
@@ -110,7 +111,8 @@ IMAGE                                                                           
 r.example.com/b@` + digest + `  1       key
 
 MAY CHANGE IT  WHAT          BY
-User ann       blixtconfigs  ClusterRoleBinding b, ClusterRole r
+User ann       blixtconfigs  ClusterRoleBinding b, role r
+User bob       pods          RoleBinding blixt-system/b, role r
 
 PROBLEM  REASON       OBJECT                              MESSAGE
 failed   LinkMissing  ClusterBpfApplicationState x on n1  no egress

@@ -5,7 +5,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -67,19 +66,19 @@ func summary(all []doctor.Finding) map[doctor.Level]int {
 
 // findingTable prints one line for each finding, and its remedy below.
 func findingTable(w io.Writer, all []doctor.Finding) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "CHECK\tVERDICT\tSEEN")
+	t, flush := newTable(w)
+	t.printf("CHECK\tVERDICT\tSEEN\n")
 	for _, f := range all {
 		seen := f.Seen
 		if f.Object != "" {
 			seen = f.Object + ": " + seen
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Check, f.Verdict, seen)
+		t.printf("%s\t%s\t%s\n", f.Check, f.Verdict, seen)
 		if f.Remedy != "" {
-			fmt.Fprintf(t, "\t\t→ %s\n", f.Remedy)
+			t.printf("\t\t→ %s\n", f.Remedy)
 		}
 	}
-	t.Flush()
+	flush()
 	s := summary(all)
 	fmt.Fprintf(w, "\n%d ok, %d warnings, %d failed, %d unknown\n", s[doctor.OK], s[doctor.Warning], s[doctor.Failed], s[doctor.Unknown])
 }

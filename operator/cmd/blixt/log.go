@@ -23,6 +23,7 @@ func (l *logFlags) logger(w io.Writer) (*slog.Logger, error) {
 	if err := level.UnmarshalText([]byte(l.level)); err != nil {
 		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", l.level)
 	}
+	w = &terminal{out: w}
 	switch o := (&slog.HandlerOptions{Level: level}); l.format {
 	case "text":
 		return slog.New(slog.NewTextHandler(w, o)), nil

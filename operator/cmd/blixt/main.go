@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"os"
 	"os/signal"
 	"syscall"
@@ -17,8 +18,12 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := command().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "blixt:", err)
+	c := command()
+	c.SetOut(&terminal{out: os.Stdout})
+	c.SetErr(&terminal{out: os.Stderr})
+	log.SetOutput(&terminal{out: os.Stderr}) // of slog's default, too
+	if err := c.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(c.ErrOrStderr(), "blixt:", err)
 		stop()
 		if e, is := errors.AsType[*exitError](err); is {
 			os.Exit(e.code)

@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"sigs.k8s.io/yaml"
+
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // format is the flag for the format of the output. An invalid one is rejected before
@@ -39,8 +41,12 @@ func (f *format) print(w io.Writer, v any, table func(io.Writer)) error {
 		e.SetIndent("", "  ")
 		return e.Encode(v)
 	case "yaml":
-		text, err := yaml.Marshal(v)
+		// The library parses the JSON as YAML, which permits fewer characters.
+		text, err := json.Marshal(v)
 		if err != nil {
+			return err
+		}
+		if text, err = yaml.JSONToYAML([]byte(phrase.Printable(string(text)))); err != nil {
 			return err
 		}
 		_, err = w.Write(text)

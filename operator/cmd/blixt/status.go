@@ -10,7 +10,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -139,43 +138,44 @@ func (s *status) readOlder(runDir string) error {
 }
 
 // table prints the status for people.
-func (s *status) table(w io.Writer) {
+func (s *status) table(out io.Writer) {
+	w := printer{out}
 	if s.Program != nil {
-		fmt.Fprintf(w, "Load balancer %s: program %d (tag %s), ", s.Name, s.Program.ProgramID, s.Program.ProgramTag)
+		w.printf("Load balancer %s: program %d (tag %s), ", s.Name, s.Program.ProgramID, s.Program.ProgramTag)
 	}
-	fmt.Fprintf(w, "map layout %d, state %s", s.Layout, s.StateHash)
+	w.printf("map layout %d, state %s", s.Layout, s.StateHash)
 	if s.Applied != nil {
-		fmt.Fprintf(w, " of %s", s.Applied.Local().Format(time.DateTime))
+		w.printf(" of %s", s.Applied.Local().Format(time.DateTime))
 	}
 	if s.Draining {
-		fmt.Fprint(w, ", draining")
+		w.printf(", draining")
 	}
 	if p := s.Program; p != nil {
 		if p.Image != "" {
-			fmt.Fprint(w, "\nLoaded from ", p.Image)
+			w.printf("\nLoaded from %s", p.Image)
 		}
 		if p.Loader == "bpfman" {
-			fmt.Fprint(w, "\nLoaded by bpfman from ", p.Digest)
+			w.printf("\nLoaded by bpfman from %s", p.Digest)
 		}
-		fmt.Fprint(w, "\nAttached to ", links(p.Links))
+		w.printf("\nAttached to %s", links(p.Links))
 	}
-	fmt.Fprintf(w, "\nSNAT ports %s\n", s.SNAT)
+	w.printf("\nSNAT ports %s\n", s.SNAT)
 	for _, o := range s.Older {
-		fmt.Fprintln(w, o)
+		w.printf("%s\n", o)
 	}
 	if s.Ended != nil {
-		fmt.Fprintf(w, "Program %d (%s) was unloaded at %s: %s cut\n", s.Ended.Program, s.Ended.Digest, clock(s.Ended.Time), flows(s.Ended.Cut))
+		w.printf("Program %d (%s) was unloaded at %s: %s cut\n", s.Ended.Program, s.Ended.Digest, clock(s.Ended.Time), flows(s.Ended.Cut))
 	}
-	fmt.Fprintln(w)
+	w.printf("\n")
 
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "FRONTEND\tROUTE\tBACKEND\tSTATE\tWEIGHT\tRING\tFLOWS\tNEW\tACTIVE")
+	t, flush := newTable(w)
+	t.printf("FRONTEND\tROUTE\tBACKEND\tSTATE\tWEIGHT\tRING\tFLOWS\tNEW\tACTIVE\n")
 	for _, f := range s.Frontends {
 		route := f.Route
 		if route == "" {
 			route = "-"
 		}
-		first := fmt.Sprintf("%s\t%s", f.Frontend, route)
+		frontend := f.Frontend
 		for _, b := range f.Backends {
 			where := b.State
 			if b.Local {
@@ -185,38 +185,38 @@ func (s *status) table(w io.Writer) {
 			if s.Known {
 				weight = fmt.Sprintf("%.4g", b.Weight)
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n", first, b.Address, where, weight, percent(b.RingShare), percent(b.FlowShare), b.NewFlows, b.ActiveFlows)
-			first = "\t"
+			t.printf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n", frontend, route, b.Address, where, weight, percent(b.RingShare), percent(b.FlowShare), b.NewFlows, b.ActiveFlows)
+			frontend, route = "", ""
 		}
 		if f.RejectShare > 0 || len(f.Backends) == 0 {
-			fmt.Fprintf(t, "%s\t-\trefused\t\t%s\t\t%d\t\n", first, percent(f.RejectShare), f.Rejected)
+			t.printf("%s\t%s\t-\trefused\t\t%s\t\t%d\t\n", frontend, route, percent(f.RejectShare), f.Rejected)
 		}
 	}
-	t.Flush()
+	flush()
 	for _, f := range s.Frontends {
 		if f.HostListens {
-			fmt.Fprintf(w, "\nA socket of this host listens at %s, and gets new connections: ss -lntup names the process.\n", f.Frontend)
+			w.printf("\nA socket of this host listens at %s, and gets new connections: ss -lntup names the process.\n", f.Frontend)
 		}
 	}
 
-	fmt.Fprintln(w)
-	fmt.Fprintf(w, "From %d established TCP flows on, each frontend may have %d.\n\n", s.FlowQuota.NearlyFull, s.FlowQuota.Share)
-	fmt.Fprintln(t, "TABLE\tUSED\tSIZE")
+	w.printf("\n")
+	w.printf("From %d established TCP flows on, each frontend may have %d.\n\n", s.FlowQuota.NearlyFull, s.FlowQuota.Share)
+	t.printf("TABLE\tUSED\tSIZE\n")
 	for _, name := range slices.Sorted(maps.Keys(s.Tables)) {
-		fmt.Fprintf(t, "%s\t%d\t%d\n", name, s.Tables[name].Used, s.Tables[name].Size)
+		t.printf("%s\t%d\t%d\n", name, s.Tables[name].Used, s.Tables[name].Size)
 	}
-	t.Flush()
+	flush()
 
-	fmt.Fprintln(w)
-	fmt.Fprintln(t, "COUNTER\tPACKETS")
+	w.printf("\n")
+	t.printf("COUNTER\tPACKETS\n")
 	for _, name := range slices.Sorted(maps.Keys(s.Counters)) {
 		if n := s.Counters[name]; n > 0 {
-			fmt.Fprintf(t, "%s\t%d\n", name, n)
+			t.printf("%s\t%d\n", name, n)
 		}
 	}
-	t.Flush()
+	flush()
 	if n := s.Counters["flow_answered_elsewhere"]; n > 0 {
-		fmt.Fprintf(w, "\nThis host routes the answers of %d flows by an interface without the program, and their clients get none.\nAttach the program there, too: ip route get CLIENT from BACKEND iif INTERFACE_OF_BACKEND names the interface.\n", n)
+		w.printf("\nThis host routes the answers of %d flows by an interface without the program, and their clients get none.\nAttach the program there, too: ip route get CLIENT from BACKEND iif INTERFACE_OF_BACKEND names the interface.\n", n)
 	}
 }
 

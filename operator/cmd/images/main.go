@@ -100,7 +100,7 @@ func (o *options) run(ctx context.Context, out io.Writer) error {
 		}
 		names = append(names, name)
 	}
-	_, err = io.WriteString(out, values(names[0], names[1]))
+	_, err = io.WriteString(out, values(names[0], names[1], key))
 	return err
 }
 
@@ -140,15 +140,25 @@ func (o *options) push(ctx context.Context, image *bytecode.Stored, to string, k
 	return pushed.Sign(ctx, key, o.remote)
 }
 
-// values returns values of the chart, in YAML.
-func values(operator, bytecode string) string {
+// values returns values of the chart, in YAML. With a key that has signed the images,
+// nodes are to run no bytecode of others.
+func values(operator, program string, key *bytecode.PrivateKey) string {
 	repository, digest, _ := strings.Cut(operator, "@")
-	return fmt.Sprintf(`image:
+	text := fmt.Sprintf(`image:
   repository: %s
   digest: %s
 bytecode:
   image: %s
-`, repository, digest, bytecode)
+`, repository, digest, program)
+	if key == nil {
+		return text
+	}
+	const indent = "\n          "
+	return text + `config:
+  dataplane:
+    bytecode:
+      verificationKeys:
+        - |` + indent + strings.ReplaceAll(strings.TrimSpace(key.Public.PEM), "\n", indent) + "\n"
 }
 
 func password() ([]byte, error) {

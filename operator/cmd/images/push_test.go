@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,6 +30,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/kubernetes-sigs/blixt/bytecode"
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
 // start starts a registry with a certificate of its own.
@@ -80,9 +82,18 @@ func TestPushedImagesRun(t *testing.T) {
 	var values struct {
 		Image    struct{ Repository, Digest string }
 		Bytecode struct{ Image string }
+		Config   v1alpha1.BlixtConfigSpec
 	}
 	if err := yaml.UnmarshalStrict([]byte(out.String()), &values); err != nil {
 		t.Fatalf("%v: printed were\n%s", err, &out)
+	}
+	// Who installs it with these values has nodes run no bytecode of others.
+	pemOfKey, err := os.ReadFile(dir + "/blixt.pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := values.Config.Dataplane; d == nil || d.Bytecode == nil || !slices.Equal(d.Bytecode.VerificationKeys, []string{string(pemOfKey)}) {
+		t.Errorf("printed were\n%s\nwant the key among verificationKeys:\n%s", &out, pemOfKey)
 	}
 	operatorName, bytecodeName := values.Image.Repository+"@"+values.Image.Digest, values.Bytecode.Image
 

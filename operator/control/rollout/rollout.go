@@ -17,6 +17,7 @@
 package rollout
 
 import (
+	"cmp"
 	"time"
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
@@ -105,8 +106,9 @@ func Default(d *v1alpha1.Dataplane, r Release, nodes []corev1.Node) v1alpha1.Dat
 		spec = *d.DeepCopy()
 	}
 	if spec.Bytecode == nil {
-		spec.Bytecode = &v1alpha1.Bytecode{Image: r.Bytecode}
+		spec.Bytecode = &v1alpha1.Bytecode{}
 	}
+	spec.Bytecode.Image = cmp.Or(spec.Bytecode.Image, r.Bytecode)
 	if i := spec.Interfaces; i.Primary == nil && i.Names == nil && i.Discover == nil {
 		spec.Interfaces.Primary = new(true)
 	}

@@ -29,7 +29,7 @@ func (j *judge) status(i planned) v1alpha1.ApplicationStatus {
 	}
 	image, hex, _ := strings.Cut(i.Bytecode.Url, "@")
 	a.Name = i.Name
-	a.Bytecode = v1alpha1.BytecodeStatus{Image: image, Digest: hex, SignedBy: j.c.Signers[i.Bytecode.Url]}
+	a.Bytecode = v1alpha1.BytecodeStatus{Image: image, Digest: hex, SignedBy: j.signer(i.Bytecode.Url)}
 	a.DrainingSince = nil
 	if i.drains {
 		a.DrainingSince = timestamp(j.drainingSince(i.at))
@@ -45,6 +45,29 @@ func (j *judge) status(i planned) v1alpha1.ApplicationStatus {
 		}
 	}
 	return a
+}
+
+// signer returns the key that has signed an image. The operator verifies only the image
+// that is asked for, and after a restart not at once: else it is as stored for the same
+// digest, on this node or, for one that joins, on others.
+func (j *judge) signer(image string) string {
+	if signer := j.c.Signers[image]; signer != "" {
+		return signer
+	}
+	var others string
+	for i := range j.c.Dataplanes {
+		d := &j.c.Dataplanes[i]
+		for _, a := range d.Status.Applications {
+			switch signer := a.Bytecode.SignedBy; {
+			case signer == "" || a.Bytecode.Digest == "" || !strings.HasSuffix(image, "@"+a.Bytecode.Digest):
+			case d.Name == j.node:
+				return signer
+			case others == "" || signer < others:
+				others = signer
+			}
+		}
+	}
+	return others
 }
 
 // programStatus fills in what bpfman reports. A pod keeps the maps of the
