@@ -20,8 +20,9 @@ import (
 //   - A new frontend comes as a whole or not at all, the first by key first. So
 //     nobody is served by a few backends that were meant to be many.
 //   - If all backends together do not fit, no frontend grows beyond what all can
-//     have (limit). So ids that one frontend frees, as its pods are replaced, are
-//     there for its next pods, and not for another that has more than its share.
+//     have (limit), and an eighth stays free. So ids that one frontend frees, as its
+//     pods are replaced, are there for its next pods, and not for another that has
+//     more than its share.
 //
 // What is left out is tried again with every plan.
 //
@@ -36,6 +37,7 @@ func (t *Target) limit(size int) int {
 	if t.backends <= size {
 		return size
 	}
+	size -= size / 8 // for those that want less for a moment
 	wants := make([]int, 0, len(t.frontends))
 	for _, f := range t.frontends {
 		wants = append(wants, len(f.Backends))

@@ -188,6 +188,11 @@ func (f *Fake) Ring(offset, n uint32) ([]uint32, error) {
 	return get(f, func() []uint32 { return slices.Clone(f.rings[offset : offset+n]) })
 }
 
+// HasRing implements Tables.
+func (f *Fake) HasRing(offset uint32, slots []uint32) (bool, error) {
+	return get(f, func() bool { return slices.Equal(f.rings[offset:int(offset)+len(slots)], slots) })
+}
+
 // WriteRing implements Tables.
 func (f *Fake) WriteRing(offset uint32, slots []uint32) error {
 	return f.write(func() {

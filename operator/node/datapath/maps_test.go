@@ -274,28 +274,70 @@ func BenchmarkPublish(b *testing.B) {
 	}
 }
 
-// BenchmarkSame checks whether somebody else has written the kernel's maps,
-// which a writer does every ten seconds: 400 frontends with 50 backends each,
-// most of what rings have room for.
-func BenchmarkSame(b *testing.B) {
-	m := kernelMaps(b, smallSizes)
-	w := &writer{tables: m, clock: newClock()}
-	var s lb.State
-	for i := range 400 {
+// manyFrontends returns a state of 4,000 frontends with 15 backends each.
+func manyFrontends() (s lb.State) {
+	for i := range 4000 {
 		f := lb.Frontend{Addr: manyKey.Addr, Port: uint16(i + 1), Protocol: manyKey.Protocol}
-		for _, mm := range manyMembers(50) {
+		for _, mm := range manyMembers(15) {
 			f.Backends = append(f.Backends, lb.Backend{Addr: mm.Addr, Weight: mm.Weight})
 		}
 		s.Frontends = append(s.Frontends, f)
 	}
-	if _, err := w.apply(s, 5); err != nil {
+	return s
+}
+
+// BenchmarkSame checks whether somebody else has written the kernel's maps,
+// which a writer does every ten seconds.
+func BenchmarkSame(b *testing.B) {
+	m := kernelMaps(b, smallSizes)
+	w := &writer{tables: m, clock: newClock()}
+	if _, err := w.apply(manyFrontends(), 5); err != nil {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if same, err := w.image.Same(m, w.clock.now); err != nil || !same {
+		if same, err := w.image.Same(m); err != nil || !same {
 			b.Fatal(same, err)
 		}
+	}
+}
+
+// BenchmarkEndpointChange lets one endpoint come and go on the kernel's maps, with
+// 4,000 frontends and 60,000 endpoints. Its floor is BenchmarkEndpointChangeAlone,
+// with one frontend.
+func BenchmarkEndpointChange(b *testing.B) { benchmarkEndpointChange(b, manyFrontends()) }
+
+func BenchmarkEndpointChangeAlone(b *testing.B) {
+	s := manyFrontends()
+	s.Frontends = s.Frontends[:1]
+	benchmarkEndpointChange(b, s)
+}
+
+func benchmarkEndpointChange(b *testing.B, s lb.State) {
+	m, c, target := kernelMaps(b, smallSizes), newClock(), NewTarget()
+	contents, err := Read(m, c.now)
+	if err == nil {
+		err = target.Replace(s)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	write := func() {
+		c.now = c.now.Add(reuseGrace)
+		p := target.Plan(contents, c.now)
+		if _, err := Apply(m, contents, p, c.Now); err != nil || p.LeftOut != nil || !p.Complete() {
+			b.Fatal(err, p.LeftOut)
+		}
+	}
+	write()
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		f := s.Frontends[i/2%len(s.Frontends)]
+		f.Backends = f.Backends[:len(f.Backends)-1+i%2]
+		if err := target.Change([]lb.Frontend{f}); err != nil {
+			b.Fatal(err)
+		}
+		write()
 	}
 }
 

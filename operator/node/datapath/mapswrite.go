@@ -90,6 +90,20 @@ func (m *Maps) Ring(offset, n uint32) ([]uint32, error) {
 	return slots, nil
 }
 
+// HasRing implements Tables.
+func (m *Maps) HasRing(offset uint32, slots []uint32) (bool, error) {
+	if err := m.inSlab(offset, uint32(len(slots))); err != nil {
+		return false, err
+	}
+	for i, slot := range slots {
+		at := offset + uint32(i)
+		if uint32(m.rings[at/2]>>(32*(at%2))) != slot {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
 // WriteRing implements Tables.
 func (m *Maps) WriteRing(offset uint32, slots []uint32) error {
 	if err := m.inSlab(offset, uint32(len(slots))); err != nil {
@@ -145,9 +159,18 @@ func (m *Maps) ResetFrontendCounters(index uint32) error {
 	return m.frontendStats.Put(index, make([]bpf.BlixtFrontendCounters, ebpf.MustPossibleCPU()))
 }
 
-// readHash reads all entries of a hash. from converts a key.
+// readHash reads all entries of a hash: in one call if the kernel can, otherwise
+// one by one. from converts a key.
 func readHash[V, K any, N comparable](m *ebpf.Map, from func(K) N) (map[N]V, error) {
 	all := map[N]V{}
+	var cursor ebpf.MapBatchCursor
+	keys, values := make([]K, m.MaxEntries()), make([]V, m.MaxEntries())
+	if n, err := m.BatchLookup(&cursor, keys, values, nil); errors.Is(err, ebpf.ErrKeyNotExist) { // that was the end
+		for i := range n {
+			all[from(keys[i])] = values[i]
+		}
+		return all, nil
+	}
 	var key K
 	var value V
 	it := m.Iterate()

@@ -33,6 +33,8 @@ type Tables interface {
 
 	// Ring returns n slots of the slab.
 	Ring(offset, n uint32) ([]uint32, error)
+	// HasRing reports whether the slots are there.
+	HasRing(offset uint32, slots []uint32) (bool, error)
 	// WriteRing writes slots from an even offset on. It overwrites the slot
 	// behind an odd number of slots, too.
 	WriteRing(offset uint32, slots []uint32) error

@@ -63,7 +63,7 @@ func (w *Writer) unchanged() (bool, error) {
 	same := hashText(c.StateHash) == w.record.Hash && w.withState(w.mergeOptions(c)) == c &&
 		versionOf(c) == w.record.Version
 	if same && w.contents != nil {
-		if same, err = w.contents.Same(w.tables, w.o.Clock()); err != nil {
+		if same, err = w.contents.Same(w.tables); err != nil {
 			return false, fmt.Errorf("read maps: %w", err)
 		}
 	}
