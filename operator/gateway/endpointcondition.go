@@ -30,13 +30,13 @@ const (
 	reasonNotServed        = "NotServed"        // no frontend is the route's
 )
 
-// Users finds the frontends and routes that use a Service's endpoints, so that one
-// Service's change costs nothing for the others. Frontends are indices in
-// Translation.Frontends.
+// Users finds who uses a Service's endpoints, so that one Service's change costs
+// nothing for the others. Frontends are indices in Translation.Frontends.
 type Users struct {
 	frontends []Frontend
 	ofService map[types.NamespacedName][]int
 	ofRoute   map[string][]int
+	ofGateway map[string][]*Frontend
 	policy    *EndpointPolicy
 	keys      map[lb.Key]bool
 }
@@ -44,12 +44,13 @@ type Users struct {
 // NewUsers returns those of a translation.
 func NewUsers(t *Translation, policy *EndpointPolicy) *Users {
 	u := &Users{
-		frontends: t.Frontends, ofService: map[types.NamespacedName][]int{}, ofRoute: map[string][]int{},
+		frontends: t.Frontends, ofService: map[types.NamespacedName][]int{}, ofRoute: map[string][]int{}, ofGateway: map[string][]*Frontend{},
 		policy: policy, keys: make(map[lb.Key]bool, len(t.Frontends)),
 	}
 	for i := range t.Frontends {
 		f := &t.Frontends[i]
 		u.keys[f.Key] = true
+		u.ofGateway[f.Gateway] = append(u.ofGateway[f.Gateway], f)
 		if f.Route != "" {
 			u.ofRoute[f.Route] = append(u.ofRoute[f.Route], i)
 		}
@@ -62,15 +63,25 @@ func NewUsers(t *Translation, policy *EndpointPolicy) *Users {
 	return u
 }
 
-// Frontends returns those that use a Service.
-func (u *Users) Frontends(service types.NamespacedName) []int { return u.ofService[service] }
+// OfGateway returns the frontends of a Gateway, by the name that they have.
+func (u *Users) OfGateway(name string) []*Frontend { return u.ofGateway[name] }
+
+// Gateways returns the names of the Gateways that use a Service, as Frontend.Gateway
+// has them.
+func (u *Users) Gateways(service types.NamespacedName) []string {
+	return u.names(service, func(f *Frontend) string { return f.Gateway })
+}
 
 // Routes returns the names of the routes that use a Service, as Frontend.Route has
 // them.
 func (u *Users) Routes(service types.NamespacedName) []string {
+	return u.names(service, func(f *Frontend) string { return f.Route })
+}
+
+func (u *Users) names(service types.NamespacedName, of func(*Frontend) string) []string {
 	names := map[string]bool{}
 	for _, i := range u.ofService[service] {
-		names[u.frontends[i].Route] = true
+		names[of(&u.frontends[i])] = true
 	}
 	return slices.Sorted(maps.Keys(names))
 }

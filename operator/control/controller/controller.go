@@ -70,6 +70,8 @@ const reconcileEvery = 5 * time.Minute
 // Fleet is the server of the agents: fleet.Server.
 type Fleet interface {
 	Publish(fleet.Snapshot) lb.Version
+	// PublishEndpoints publishes those of one Service, at the cost of that Service.
+	PublishEndpoints(types.NamespacedName, gateway.ServiceEndpoints) lb.Version
 	SetNodes([]fleet.Node)
 	SetSettings(application string, s fleet.Settings)
 	Forget(application string)
@@ -162,10 +164,11 @@ func Add(m manager.Manager, o Options) error {
 		client: m.GetClient(), direct: m.GetAPIReader(), recorder: m.GetEventRecorder("blixt"),
 		clock: o.Clock, log: o.Log, once: newOnceLog(o.Log, o.Clock),
 	}
-	statuses, services := newStatusWriter(a), newServiceWriter(a)
+	endpoints := &endpointStore{}
+	statuses, services := newStatusWriter(a), newServiceWriter(a, endpoints)
 	rollouts := newRolloutLoop(a, &o, statuses)
 	p := &publisher{
-		api: a, Options: &o, cache: m.GetCache(), statuses: statuses, services: services, rollout: rollouts,
+		api: a, Options: &o, cache: m.GetCache(), statuses: statuses, services: services, endpoints: endpoints, rollout: rollouts,
 		events:  &events{namespace: o.Release.Namespace, rollout: rollouts, statuses: statuses, services: services},
 		watched: watchedKinds{}, addresses: map[types.NamespacedName][]gwv1.GatewayStatusAddress{},
 	}

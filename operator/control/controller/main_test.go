@@ -21,6 +21,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -82,6 +83,20 @@ func (a *agents) Publish(s fleet.Snapshot) lb.Version {
 		a.confirm()
 	}
 	return a.version
+}
+
+func (a *agents) PublishEndpoints(service types.NamespacedName, e gateway.ServiceEndpoints) lb.Version {
+	a.mu.Lock()
+	s := a.snapshot
+	a.mu.Unlock()
+	all := gateway.Endpoints{service: e}
+	for name, known := range s.Endpoints {
+		if name != service {
+			all[name] = known
+		}
+	}
+	s.Endpoints = all
+	return a.Publish(s)
 }
 
 func (a *agents) SetNodes([]fleet.Node) {}

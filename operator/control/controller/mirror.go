@@ -37,15 +37,17 @@ type mirrorKey struct {
 	block int32
 }
 
+// mirroredAnnotation names the Service whose endpoints a slice shows.
+const mirroredAnnotation = "blixt.x-k8s.io/mirrored-service"
+
 // mirror returns the slices by which the Service of a Gateway shows the backends of
-// its frontends.
-// Load balancers announce addresses only for Services with ready endpoints, under
-// policy Local only from the nodes of the endpoints. kube-proxy balances to them
-// where the administrator lets it serve pods.
-func mirror(s *corev1.Service, frontends []gateway.Frontend, e gateway.Endpoints) []*discoveryv1.EndpointSlice {
+// its frontends: those of some Services or, with nil, of all. Load balancers announce
+// addresses only for Services with ready endpoints, under policy Local only from the
+// nodes of the endpoints. kube-proxy balances to them where the administrator lets it
+// serve pods.
+func mirror(s *corev1.Service, frontends []*gateway.Frontend, e *endpointStore, some map[types.NamespacedName]bool) []*discoveryv1.EndpointSlice {
 	ports := map[mirrorKey][]*corev1.ServicePort{}
-	for i := range frontends {
-		f := &frontends[i]
+	for _, f := range frontends {
 		j := slices.IndexFunc(s.Spec.Ports, func(p corev1.ServicePort) bool {
 			return protocol(p.Protocol) == f.Protocol && uint16(p.Port) == f.Port
 		})
@@ -57,6 +59,9 @@ func mirror(s *corev1.Service, frontends []gateway.Frontend, e gateway.Endpoints
 			family = discoveryv1.AddressTypeIPv6
 		}
 		for _, ref := range f.Refs {
+			if some != nil && !some[ref.Service] {
+				continue
+			}
 			key := mirrorKey{ref.Service, ref.PortName, f.Protocol, family, port.Port / maxMirroredPorts}
 			if !slices.Contains(ports[key], port) { // as of another address
 				ports[key] = append(ports[key], port)
@@ -66,15 +71,16 @@ func mirror(s *corev1.Service, frontends []gateway.Frontend, e gateway.Endpoints
 	var all []*discoveryv1.EndpointSlice
 	for key, ports := range ports {
 		slices.SortFunc(ports, func(a, b *corev1.ServicePort) int { return cmp.Compare(a.Port, b.Port) })
-		all = append(all, mirrorPorts(s, key, ports, e)...)
+		endpoints, _ := e.get(key.service)
+		all = append(all, mirrorPorts(s, key, ports, endpoints)...)
 	}
 	return all
 }
 
 // mirrorPorts returns the slices of ports that lead to the same endpoints.
-func mirrorPorts(s *corev1.Service, key mirrorKey, ports []*corev1.ServicePort, e gateway.Endpoints) []*discoveryv1.EndpointSlice {
+func mirrorPorts(s *corev1.Service, key mirrorKey, ports []*corev1.ServicePort, e gateway.ServiceEndpoints) []*discoveryv1.EndpointSlice {
 	byNumber := map[uint16][]discoveryv1.Endpoint{}
-	for _, p := range e[key.service].Ports {
+	for _, p := range e.Ports {
 		if p.Name != key.portName || p.Protocol != key.protocol {
 			continue
 		}
@@ -95,6 +101,7 @@ func mirrorPorts(s *corev1.Service, key mirrorKey, ports []*corev1.ServicePort, 
 					Labels: map[string]string{
 						discoveryv1.LabelServiceName: s.Name, discoveryv1.LabelManagedBy: v1alpha1.Manager, v1alpha1.ManagedByLabel: v1alpha1.Manager,
 					},
+					Annotations:     map[string]string{mirroredAnnotation: key.service.String()},
 					OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(s, corev1.SchemeGroupVersion.WithKind("Service"))},
 				},
 				AddressType: key.family,

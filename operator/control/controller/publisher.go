@@ -47,6 +47,7 @@ type publisher struct {
 	watched   watchedKinds
 	addresses map[types.NamespacedName][]gwv1.GatewayStatusAddress
 	current   *translated // nil: there was no complete pass yet
+	endpoints *endpointStore
 }
 
 // translated is what a pass has made. Once handed over, neither it nor what it
@@ -58,13 +59,9 @@ type translated struct {
 	users  *gateway.Users
 	// routes finds a route by the name that frontends have.
 	routes    map[string]routeOf
-	endpoints gateway.Endpoints
 	published published
-	// owners are the Gateways by the names of their Services, showing the Services of
-	// Gateways that show the endpoints of a Service, byGateway the frontends.
-	owners    map[types.NamespacedName]*gateway.GatewayStatus
-	showing   map[types.NamespacedName][]types.NamespacedName
-	byGateway map[string][]gateway.Frontend
+	// owners are the Gateways by the names of their Services.
+	owners map[types.NamespacedName]*gateway.GatewayStatus
 	// started is when agents could first connect to this leader.
 	started time.Time
 }
@@ -124,17 +121,19 @@ func (p *publisher) publishAll(ctx context.Context) error {
 	t := &translated{snapshot: s, Translation: p.translate(s, cluster), started: p.started}
 	t.policy = gateway.NewEndpointPolicy(&t.Translation, cluster, s.objects.Namespaces, p.addressed)
 	t.users = gateway.NewUsers(&t.Translation, t.policy)
-	if t.endpoints, err = p.readAllEndpoints(ctx, t); err != nil {
+	endpoints, err := p.readAllEndpoints(ctx, t)
+	if err != nil {
 		return err
 	}
-	t.SetEndpoints(t.users, t.endpoints)
+	t.SetEndpoints(t.users, endpoints)
 	t.routes = t.indexRoutes()
 	previous := published{}
 	if p.current != nil {
 		previous = p.current.published
 	}
 	p.Fleet.SetNodes(fleetNodes(s.nodes))
-	t.published = p.publish(t, previous)
+	p.endpoints.replace(endpoints)
+	t.published = p.record(previous, p.Fleet.Publish(fleet.Snapshot{Unresolved: t.Unresolved, Endpoints: endpoints}))
 	t.published.since, t.published.hash = trackGateways(t, previous)
 	p.current = t
 
@@ -149,17 +148,16 @@ func (p *publisher) publishAll(ctx context.Context) error {
 
 // publishEndpoints publishes the changed endpoints of one Service.
 func (p *publisher) publishEndpoints(ctx context.Context, service types.NamespacedName) error {
-	if _, serves := p.current.endpoints[service]; !serves {
+	if _, serves := p.endpoints.get(service); !serves {
 		return nil
 	}
 	found, err := p.readEndpoints(ctx, service, p.current.policy)
 	if err != nil {
 		return err
 	}
+	p.endpoints.set(service, found)
 	t := *p.current
-	t.endpoints = maps.Clone(t.endpoints)
-	t.endpoints[service] = found
-	t.published = p.publish(&t, t.published)
+	t.published = p.record(t.published, p.Fleet.PublishEndpoints(service, found))
 	p.current = &t
 	p.rollout.latest.Store(&t) // the reports of the agents wake it
 	p.services.setEndpoints(&t, service)
@@ -169,7 +167,7 @@ func (p *publisher) publishEndpoints(ctx context.Context, service types.Namespac
 // setConditions hands over the statuses of the routes that use a Service.
 func (p *publisher) setConditions(service types.NamespacedName) {
 	for _, name := range p.current.users.Routes(service) {
-		if w, ok := p.current.endpointStatus(name); ok {
+		if w, ok := p.current.endpointStatus(name, p.endpoints.known); ok {
 			p.statuses.put(w)
 		}
 	}
@@ -205,9 +203,8 @@ func (p *publisher) translate(s *snapshot, cluster *gateway.Cluster) gateway.Tra
 	return t
 }
 
-// publish sends the agents what to serve.
-func (p *publisher) publish(t *translated, previous published) published {
-	version := p.Fleet.Publish(fleet.Snapshot{Unresolved: t.Unresolved, Endpoints: t.endpoints})
+// record returns what is published, now that agents are sent a version.
+func (p *publisher) record(previous published, version lb.Version) published {
 	next := previous
 	next.version = version
 	if n := len(previous.issued); n == 0 || previous.issued[n-1].Version != version {

@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -31,14 +33,19 @@ type serviceWriter struct {
 	// changed has a value after a problem has changed.
 	changed chan struct{}
 
-	mu       sync.Mutex
-	latest   *translated
+	endpoints *endpointStore
+
+	mu     sync.Mutex
+	latest *translated
+	// pending are the Services whose endpoints alone have changed, by the Service that
+	// shows them; nil: whatever there is has to be compared.
+	pending  map[types.NamespacedName]map[types.NamespacedName]bool
 	problems map[types.NamespacedName]string
 }
 
-func newServiceWriter(a *api) *serviceWriter {
+func newServiceWriter(a *api, e *endpointStore) *serviceWriter {
 	return &serviceWriter{
-		api: a, queue: newQueue[types.NamespacedName]("blixt-services"), retries: newRetries[types.NamespacedName](a.clock),
+		api: a, endpoints: e, pending: map[types.NamespacedName]map[types.NamespacedName]bool{}, queue: newQueue[types.NamespacedName]("blixt-services"), retries: newRetries[types.NamespacedName](a.clock),
 		changed: make(chan struct{}, 1), problems: map[types.NamespacedName]string{},
 	}
 }
@@ -55,23 +62,37 @@ func (w *serviceWriter) set(t *translated) {
 	}
 	w.mu.Unlock()
 	for key := range t.owners {
-		w.queue.Add(key)
+		w.addAfter(key, 0)
 	}
 	for key, s := range t.services {
 		if t.isLeft(s) {
-			w.queue.Add(key)
+			w.addAfter(key, 0)
 		}
 	}
 }
 
-// setEndpoints is set if nothing but the endpoints of one Service has changed.
+// setEndpoints has the writer compare what shows the endpoints of one Service.
 func (w *serviceWriter) setEndpoints(t *translated, service types.NamespacedName) {
-	w.mu.Lock()
-	w.latest = t
-	w.mu.Unlock()
-	for _, key := range t.showing[service] {
+	for _, gw := range t.users.Gateways(service) {
+		namespace, name, _ := strings.Cut(gw, "/")
+		key := serviceKey(types.NamespacedName{Namespace: namespace, Name: name})
+		w.mu.Lock()
+		if some, queued := w.pending[key]; !queued {
+			w.pending[key] = map[types.NamespacedName]bool{service: true}
+		} else if some != nil {
+			some[service] = true
+		}
+		w.mu.Unlock()
 		w.queue.Add(key)
 	}
+}
+
+// addAfter has the writer compare all of a Service after a pause.
+func (w *serviceWriter) addAfter(key types.NamespacedName, pause time.Duration) {
+	w.mu.Lock()
+	w.pending[key] = nil
+	w.mu.Unlock()
+	w.queue.AddAfter(key, pause)
 }
 
 // problem returns why the Service of a Gateway could not be written, or "".
@@ -85,7 +106,8 @@ func (w *serviceWriter) problem(service types.NamespacedName) string {
 func (w *serviceWriter) run(ctx context.Context) error {
 	work(ctx, w.queue, statusWorkers, func(ctx context.Context, key types.NamespacedName) error {
 		w.mu.Lock()
-		t := w.latest
+		t, some := w.latest, w.pending[key]
+		delete(w.pending, key)
 		w.mu.Unlock()
 		if t == nil {
 			return nil // set will queue it
@@ -95,10 +117,10 @@ func (w *serviceWriter) run(ctx context.Context) error {
 			content = t.serviceText(g)
 		}
 		if pause := w.retries.pause(key, content); pause > 0 {
-			w.queue.AddAfter(key, pause)
+			w.addAfter(key, pause)
 			return nil
 		}
-		err := w.write(ctx, t, key, g)
+		err := w.write(ctx, t, key, g, some)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -115,7 +137,7 @@ func (w *serviceWriter) run(ctx context.Context) error {
 			w.retries.forget(key)
 			return nil
 		}
-		w.queue.AddAfter(key, w.retries.failed(key, content))
+		w.addAfter(key, w.retries.failed(key, content))
 		return nil
 	})
 	return nil
@@ -142,8 +164,9 @@ func (w *serviceWriter) report(key types.NamespacedName, err error) {
 	}
 }
 
-// write makes a Service what the Gateway wants; nil: there is none.
-func (w *serviceWriter) write(ctx context.Context, t *translated, key types.NamespacedName, g *gateway.GatewayStatus) error {
+// write makes a Service what the Gateway wants; nil: there is none. Of its
+// EndpointSlices it compares those that show some Services or, with nil, all.
+func (w *serviceWriter) write(ctx context.Context, t *translated, key types.NamespacedName, g *gateway.GatewayStatus, some map[types.NamespacedName]bool) error {
 	stored := &corev1.Service{}
 	err := w.client.Get(ctx, key, stored)
 	switch {
@@ -170,7 +193,7 @@ func (w *serviceWriter) write(ctx context.Context, t *translated, key types.Name
 			return err
 		}
 	}
-	return w.mirror(ctx, t, stored)
+	return w.mirror(ctx, t, stored, some)
 }
 
 // applyService returns the Service as it is then, which the cache may not have yet,
@@ -191,15 +214,19 @@ func (w *serviceWriter) applyService(ctx context.Context, want, stored *corev1.S
 	return stored, w.direct.Get(ctx, client.ObjectKeyFromObject(want), stored)
 }
 
-// mirror writes the EndpointSlices of a Service that differ.
-func (w *serviceWriter) mirror(ctx context.Context, t *translated, s *corev1.Service) error {
+// mirror writes the EndpointSlices of a Service that differ: those that show some
+// Services or, with nil, all.
+func (w *serviceWriter) mirror(ctx context.Context, t *translated, s *corev1.Service, some map[types.NamespacedName]bool) error {
 	list := &discoveryv1.EndpointSliceList{}
 	if err := w.list(ctx, t.kinds, list, client.InNamespace(s.Namespace), client.MatchingFields{byService: s.Name}); err != nil {
 		return err
 	}
-	stored := slices.DeleteFunc(slices.Clone(list.Items), func(e discoveryv1.EndpointSlice) bool { return !metav1.IsControlledBy(&e, s) })
+	stored := slices.DeleteFunc(slices.Clone(list.Items), func(e discoveryv1.EndpointSlice) bool {
+		namespace, name, _ := strings.Cut(e.Annotations[mirroredAnnotation], "/")
+		return !metav1.IsControlledBy(&e, s) || some != nil && !some[types.NamespacedName{Namespace: namespace, Name: name}]
+	})
 	var failed errorList
-	for _, want := range mirror(s, t.frontendsOf(metav1.GetControllerOf(s).Name, s.Namespace), t.endpoints) {
+	for _, want := range mirror(s, t.users.OfGateway(s.Namespace+"/"+metav1.GetControllerOf(s).Name), w.endpoints, some) {
 		var cached client.Object
 		if i := slices.IndexFunc(stored, func(e discoveryv1.EndpointSlice) bool { return e.Name == want.Name }); i >= 0 {
 			cached = stored[i].DeepCopy()
@@ -216,30 +243,11 @@ func (w *serviceWriter) mirror(ctx context.Context, t *translated, s *corev1.Ser
 
 // indexServices prepares what the writer looks up.
 func (t *translated) indexServices() {
-	t.owners, t.showing = map[types.NamespacedName]*gateway.GatewayStatus{}, map[types.NamespacedName][]types.NamespacedName{}
-	t.byGateway = map[string][]gateway.Frontend{}
+	t.owners = map[types.NamespacedName]*gateway.GatewayStatus{}
 	for i := range t.Gateways {
 		g := &t.Gateways[i]
 		t.owners[serviceKey(g.NamespacedName)] = g
 	}
-	for i := range t.Frontends {
-		f := &t.Frontends[i]
-		t.byGateway[f.Gateway] = append(t.byGateway[f.Gateway], *f)
-	}
-	for i := range t.Gateways {
-		key := serviceKey(t.Gateways[i].NamespacedName)
-		for _, f := range t.byGateway[t.Gateways[i].String()] {
-			for _, ref := range f.Refs {
-				if shown := t.showing[ref.Service]; len(shown) == 0 || shown[len(shown)-1] != key {
-					t.showing[ref.Service] = append(shown, key)
-				}
-			}
-		}
-	}
-}
-
-func (t *translated) frontendsOf(name, namespace string) []gateway.Frontend {
-	return t.byGateway[namespace+"/"+name]
 }
 
 // serviceText returns what is wanted of the Service of a Gateway.

@@ -189,12 +189,12 @@ func (t *translated) indexRoutes() map[string]routeOf {
 
 // endpointStatus returns the status of a route, by the name that frontends have, as
 // its endpoints are now.
-func (t *translated) endpointStatus(name string) (wantedStatus, bool) {
+func (t *translated) endpointStatus(name string, e gateway.Endpoints) (wantedStatus, bool) {
 	r, ok := t.routes[name]
 	if !ok {
 		return wantedStatus{}, false
 	}
-	status := t.Routes[r.status].WithEndpoints(t.users, t.endpoints)
+	status := t.Routes[r.status].WithEndpoints(t.users, e)
 	return wantedStatus{object: r.object, change: routeStatus(status.Status.Parents)}, true
 }
 

@@ -162,7 +162,7 @@ func (e *events) add(q queue, previous, object client.Object) {
 			e.endpointsChanged(q, serviceOfSlice(previous.(*discoveryv1.EndpointSlice)))
 		}
 		if v1alpha1.Managed(o) { // somebody may have changed what we mirror
-			e.services.queue.AddAfter(serviceOfSlice(o), batchDelay)
+			e.services.addAfter(serviceOfSlice(o), batchDelay)
 		}
 	case *corev1.Service:
 		publish = e.isReferred(client.ObjectKeyFromObject(o)) || v1alpha1.Managed(o) || previous != nil && v1alpha1.Managed(previous) || strings.HasPrefix(o.Name, servicePrefix)

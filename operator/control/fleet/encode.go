@@ -30,7 +30,7 @@ func encode(base *lb.Version, version lb.Version, s *indexedSnapshot, c change) 
 		}
 	}
 	for name := range c.services {
-		if ports, ok := s.services[name]; ok {
+		if ports, ok := s.services.get(name); ok {
 			u.Services = append(u.Services, wire.EncodeService(name, ports))
 		} else {
 			u.GoneServices = append(u.GoneServices, wire.EncodeName(name))

@@ -3,8 +3,12 @@
 package fleet
 
 import (
+	"reflect"
 	"sync"
 
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
@@ -38,6 +42,19 @@ func (h *history) publish(s *indexedSnapshot) bool {
 		return false
 	}
 	h.add(s, c, newSum(h.sum, h.state, s, c))
+	return true
+}
+
+// publishEndpoints makes those of one Service the newest. It returns false if they
+// are so already, or if no frontend names the Service.
+func (h *history) publishEndpoints(name types.NamespacedName, ports []gateway.EndpointPort) bool {
+	before, known := h.state.services.get(name)
+	if !known || reflect.DeepEqual(before, ports) {
+		return false
+	}
+	s, c := *h.state, newChange()
+	s.services, c.services[name] = s.services.with(name, ports), true
+	h.add(&s, c, newSum(h.sum, h.state, &s, c))
 	return true
 }
 

@@ -23,7 +23,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
@@ -169,6 +171,20 @@ func (s *Server) Publish(snapshot Snapshot) lb.Version {
 		s.history.add(state, c, sum)
 	}
 	s.wake(func(*session) bool { return true })
+	return s.history.version
+}
+
+// PublishEndpoints makes agents serve the endpoints of one Service of the snapshot
+// that was published last. It returns as Publish does. Its cost does not grow with
+// the snapshot.
+func (s *Server) PublishEndpoints(service types.NamespacedName, e gateway.ServiceEndpoints) lb.Version {
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leading && s.history.publishEndpoints(service, e.Ports) {
+		s.wake(func(*session) bool { return true })
+	}
 	return s.history.version
 }
 

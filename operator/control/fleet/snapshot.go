@@ -3,6 +3,8 @@
 package fleet
 
 import (
+	"iter"
+	"maps"
 	"reflect"
 	"slices"
 
@@ -28,23 +30,24 @@ type Snapshot struct {
 type indexedSnapshot struct {
 	addresses []lb.Address
 	frontends map[lb.Key]gateway.Frontend
-	services  map[types.NamespacedName][]gateway.EndpointPort
+	services  *services
 }
 
 func indexSnapshot(s Snapshot) *indexedSnapshot {
 	n := &indexedSnapshot{
 		addresses: s.Addresses,
 		frontends: make(map[lb.Key]gateway.Frontend, len(s.Frontends)),
-		services:  map[types.NamespacedName][]gateway.EndpointPort{},
 	}
+	found := map[types.NamespacedName][]gateway.EndpointPort{}
 	for _, f := range s.Frontends {
 		n.frontends[f.Key] = f
 		for _, ref := range f.Refs {
 			if e, ok := s.Endpoints[ref.Service]; ok {
-				n.services[ref.Service] = e.Ports
+				found[ref.Service] = e.Ports
 			}
 		}
 	}
+	n.services = newServices(found)
 	return n
 }
 
@@ -75,21 +78,21 @@ func (c *change) add(o change) {
 func differences(old, now *indexedSnapshot) change {
 	c := newChange()
 	c.addresses = !slices.Equal(old.addresses, now.addresses)
-	differ(old.frontends, now.frontends, c.frontends)
-	differ(old.services, now.services, c.services)
+	differ(maps.All(old.frontends), maps.All(now.frontends), c.frontends)
+	differ(old.services.all(), now.services.all(), c.services)
 	return c
 }
 
-func differ[K comparable, V any](old, now map[K]V, changed map[K]bool) {
+func differ[K comparable, V any](old, now iter.Seq2[K, V], changed map[K]bool) {
+	before := maps.Collect(old)
 	for key, value := range now {
-		if before, ok := old[key]; !ok || !reflect.DeepEqual(before, value) {
+		if had, ok := before[key]; !ok || !reflect.DeepEqual(had, value) {
 			changed[key] = true
 		}
+		delete(before, key)
 	}
-	for key := range old {
-		if _, ok := now[key]; !ok {
-			changed[key] = true
-		}
+	for key := range before {
+		changed[key] = true
 	}
 }
 
@@ -119,10 +122,10 @@ func newSum(sum lb.Sum, old, now *indexedSnapshot, c change) lb.Sum {
 		}
 	}
 	for name := range c.services {
-		if ports, ok := old.services[name]; ok {
+		if ports, ok := old.services.get(name); ok {
 			sum.Remove(wire.SumService(name, ports))
 		}
-		if ports, ok := now.services[name]; ok {
+		if ports, ok := now.services.get(name); ok {
 			sum.Add(wire.SumService(name, ports))
 		}
 	}
