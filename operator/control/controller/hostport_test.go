@@ -4,6 +4,7 @@ package controller_test
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // podAt returns a pod on node n1 with a port of the node, in a sidecar.
@@ -155,4 +157,28 @@ func TestRefusedPortsAreNotOfTheService(t *testing.T) {
 	change(tunnel)
 	o.condition(gw, "Accepted", "False ListenersNotValid", "")
 	has("tcp-80", 0)
+}
+
+// Where a node itself listens at a listener's port, the listener is warned, until that
+// is over.
+func TestHostListens(t *testing.T) {
+	o := start(t)
+	o.apply(kube.WebGateway)
+	o.config("{source: Node}")
+	o.load(firstCode, "n1", "n2")
+	o.listener("Programmed", "True Programmed", "")
+	listens := func(keys ...lb.Key) {
+		o.agents.change(func(a *agents) {
+			for i := range a.reports {
+				if a.reports[i].Node == "n2" {
+					a.reports[i].HostListens = keys
+				}
+			}
+		})
+	}
+	listens(lb.Key{Addr: netip.MustParseAddr("192.0.2.12"), Protocol: lb.TCP, Port: 80})
+	o.listener(v1alpha1.ListenerPortWarning, "True HostListens", "not the listener: on n2.")
+	o.listener("Programmed", "True Programmed", "")
+	listens()
+	o.listener(v1alpha1.ListenerPortWarning, "", "")
 }

@@ -187,11 +187,11 @@ func (r *rolloutLoop) reportProgress(ctx context.Context, t *translated, d decis
 		}
 		published[g.NamespacedName] = p
 	}
-	progress := rollout.Progress(rollout.Fleet{
+	f := rollout.Fleet{
 		Now: r.Clock(), Delay: r.Grace,
 		Nodes: d.nodes, Problems: d.desired.Problems, Reports: reports, Epoch: t.published.version.Epoch,
 		Starting: r.Clock().Before(t.started.Add(r.Grace)), Unavailable: t.kinds.noBpfman, ProxyMode: t.proxyMode,
-	}, published)
+	}
 	var list gwv1.GatewayList
 	if err := r.list(ctx, t.kinds, &list); err != nil {
 		return err
@@ -201,7 +201,7 @@ func (r *rolloutLoop) reportProgress(ctx context.Context, t *translated, d decis
 	for i := range list.Items {
 		stored[client.ObjectKeyFromObject(&list.Items[i])] = list.Items[i].Status.Conditions
 	}
-	r.statuses.set([]string{"Gateway", "ListenerSet"}, t.gatewayStatuses(progress, stored))
+	r.statuses.set([]string{"Gateway", "ListenerSet"}, t.gatewayStatuses(rollout.Progress(f, published), rollout.HostListens(f), stored))
 	return nil
 }
 

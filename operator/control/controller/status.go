@@ -14,6 +14,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
@@ -201,7 +202,7 @@ func (t *translated) endpointStatus(name string, e gateway.Endpoints) (wantedSta
 // gatewayStatuses returns those of Gateways and ListenerSets, whose conditions
 // Programmed follow the progress of the nodes. Stored are the conditions of each
 // Gateway as they are now.
-func (t *translated) gatewayStatuses(progress map[types.NamespacedName]gateway.Progress, stored map[types.NamespacedName][]metav1.Condition) []wantedStatus {
+func (t *translated) gatewayStatuses(progress map[types.NamespacedName]gateway.Progress, hostListens map[lb.Key][]string, stored map[types.NamespacedName][]metav1.Condition) []wantedStatus {
 	completed := gateway.Translation{Unresolved: t.Unresolved, Gateways: slices.Clone(t.Gateways), ListenerSets: slices.Clone(t.ListenerSets)}
 	for i := range completed.Gateways {
 		completed.Gateways[i].Status = *completed.Gateways[i].Status.DeepCopy()
@@ -212,6 +213,7 @@ func (t *translated) gatewayStatuses(progress map[types.NamespacedName]gateway.P
 	for name, p := range progress {
 		completed.SetProgress(name, p, stored[name])
 	}
+	completed.SetHostListens(hostListens)
 	var all []wantedStatus
 	for _, g := range completed.Gateways {
 		all = append(all, wantedStatus{object: t.gateways[g.NamespacedName], change: gatewayStatus(g.Status)})

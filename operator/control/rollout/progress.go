@@ -74,6 +74,24 @@ func Progress(f Fleet, gateways map[types.NamespacedName]PublishedGateway) map[t
 	return all
 }
 
+// HostListens returns the nodes that listen themselves at frontends, by frontend:
+// those that count, as their programs that serve report it.
+func HostListens(f Fleet) map[lb.Key][]string {
+	counted := map[string]bool{}
+	for _, n := range f.Nodes {
+		counted[n.Node] = n.Counted
+	}
+	all := map[lb.Key][]string{}
+	for _, r := range f.Reports {
+		for _, key := range r.HostListens {
+			if counted[r.Node] && !r.Draining && !slices.Contains(all[key], r.Node) {
+				all[key] = append(all[key], r.Node)
+			}
+		}
+	}
+	return all
+}
+
 // acked returns the newest version of the epoch that each node has confirmed.
 // An instance that drains takes no new connections, so its version is ignored.
 func (f *Fleet) acked() map[string]lb.Version {

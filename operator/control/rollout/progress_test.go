@@ -3,14 +3,18 @@
 package rollout_test
 
 import (
+	"net/netip"
 	"os"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/golden"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // TestProgress makes of the cases in testdata/progress.yaml what
@@ -38,4 +42,19 @@ func TestProgress(t *testing.T) {
 		got = append(got, text...)
 	}
 	golden.File(t, "testdata/progress.golden.yaml", got)
+}
+
+// Nodes that the data plane selects say where they listen, by the programs that serve.
+func TestHostListens(t *testing.T) {
+	key := lb.Key{Addr: netip.MustParseAddr("192.0.2.1"), Protocol: lb.TCP, Port: 80}
+	f := rollout.Fleet{
+		Nodes: []rollout.NodeStatus{{Node: "n1", Counted: true}, {Node: "n2", Counted: true}, {Node: "other"}},
+		Reports: []lb.Report{
+			{Node: "n1", Application: "blue", HostListens: []lb.Key{key}}, {Node: "n1", Application: "green", HostListens: []lb.Key{key}},
+			{Node: "n2", Draining: true, HostListens: []lb.Key{key}}, {Node: "other", HostListens: []lb.Key{key}}, {Node: "gone", HostListens: []lb.Key{key}},
+		},
+	}
+	if diff := cmp.Diff(map[lb.Key][]string{key: {"n1"}}, rollout.HostListens(f), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		t.Errorf("nodes (-want +got):\n%s", diff)
+	}
 }
