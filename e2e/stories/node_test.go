@@ -85,8 +85,12 @@ func (n *node) serve() error {
 	if err := n.tables.begin(); err != nil {
 		return err
 	}
-	if _, err := n.writer.Apply(context.Background(), r.State); err != nil {
+	res, err := n.writer.Apply(context.Background(), r.State)
+	if err != nil {
 		return err
+	}
+	if res.LeftOut != nil {
+		n.problems = append(n.problems, gateway.Problem{Object: "Node", Message: res.LeftOut.String()})
 	}
 	return n.tables.end()
 }

@@ -329,7 +329,7 @@ func (p *planner) findRing(key lb.Key, f *lb.Frontend, old *Served) (r newRing, 
 			return r, false
 		}
 	}
-	if old == nil || size == 0 {
+	if old == nil || size == 0 || p.sameSource(old, f) {
 		return r, false
 	}
 	// Not even a small ring has room beside the one that may have backends that
