@@ -100,3 +100,46 @@ func TestPodSecurityOfAgents(t *testing.T) {
 		})
 	}
 }
+
+// Nobody reaches metrics unless the administrator names who may, and then with the
+// token that the operator makes and the agents mount.
+func TestMetricsAreNotForEverybody(t *testing.T) {
+	ports := func(p *networkingv1.NetworkPolicy) (open, closed []string) {
+		for _, rule := range p.Spec.Ingress {
+			for _, port := range rule.Ports {
+				if len(rule.From) == 0 {
+					open = append(open, port.Port.String())
+				} else {
+					closed = append(closed, port.Port.String())
+				}
+			}
+		}
+		return open, closed
+	}
+	from := "--set=networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.name=monitoring"
+	for _, name := range []string{"blixt-agent", "blixt-operator"} {
+		open, closed := ports(find[networkingv1.NetworkPolicy](t, mustTemplate(t), "NetworkPolicy", name))
+		if !slices.Equal(open, []string{"health"}) || slices.Contains(closed, "metrics") {
+			t.Errorf("%s: by default everybody reaches %v, and some %v", name, open, closed)
+		}
+		open, closed = ports(find[networkingv1.NetworkPolicy](t, mustTemplate(t, from), "NetworkPolicy", name))
+		if !slices.Equal(open, []string{"health"}) || !slices.Contains(closed, "metrics") {
+			t.Errorf("%s: with metricsFrom everybody reaches %v, and some %v", name, open, closed)
+		}
+	}
+	objects := mustTemplate(t, "--set=monitoring.podMonitor.enabled=true,monitoring.serviceMonitor.enabled=true")
+	for _, got := range []string{
+		field(t, objects, "PodMonitor/blixt-agent", "{.spec.podMetricsEndpoints[0].authorization.credentials}"),
+		field(t, objects, "ServiceMonitor/blixt-operator", "{.spec.endpoints[0].authorization.credentials}"),
+	} {
+		if !strings.Contains(got, `"name":"`+v1alpha1.MetricsSecret+`"`) || !strings.Contains(got, `"key":"token"`) {
+			t.Errorf("a monitor has credentials %s", got)
+		}
+	}
+	pod := agent(t, "")
+	if !slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool {
+		return v.Secret != nil && v.Secret.SecretName == v1alpha1.MetricsSecret && *v.Secret.Optional
+	}) {
+		t.Errorf("agents have volumes %+v", pod.Spec.Volumes)
+	}
+}

@@ -105,7 +105,7 @@ func TestOperatorMakesNoSecretButItsOwn(t *testing.T) {
 		return c.Apply(t.Context(), secret, client.FieldOwner("blixt-operator"), client.ForceOwnership)
 	}
 	for range 2 { // made, then changed
-		for _, name := range []string{"blixt-tls", "blixt-seed"} {
+		for _, name := range []string{"blixt-tls", "blixt-seed", "blixt-metrics"} {
 			if err := apply(name); err != nil {
 				t.Error(err)
 			}

@@ -6,13 +6,10 @@ package cluster_test
 
 import (
 	"context"
-	"fmt"
+	"encoding/json"
 	"net"
 	"os/exec"
-	"regexp"
 	"slices"
-	"strconv"
-	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -134,9 +131,8 @@ func checkAnswers(t *testing.T, a asker, network, addr string, counts bool) {
 	}
 }
 
-var flowNew = regexp.MustCompile(`(?m)^blixt_[a-z_]*packets_total\{.*reason="flow_new".*\} (\S+)$`)
-
-// newFlowsOfAll returns the sum of new flows in the agents' metrics of all nodes.
+// newFlowsOfAll returns the sum of new flows that the programs of all nodes have
+// counted.
 func newFlowsOfAll(t *testing.T) (sum int) {
 	t.Helper()
 	var agents corev1.PodList
@@ -144,20 +140,19 @@ func newFlowsOfAll(t *testing.T) (sum int) {
 		t.Fatal(err)
 	}
 	for _, p := range agents.Items {
-		port := p.Spec.Containers[0].Ports[0].ContainerPort
-		metrics, err := c.Kubectl(t.Context(), "get", fmt.Sprintf("--raw=/api/v1/namespaces/%s/pods/%s:%d/proxy/metrics", system, p.Name, port))
+		text, err := c.Kubectl(t.Context(), "--namespace="+system, "exec", p.Name, "--", "/blixt", "status", "--maps=/maps", "--output=json")
 		if err != nil {
 			t.Fatal(err)
 		}
-		match := flowNew.FindStringSubmatch(strings.TrimSpace(metrics))
-		if match == nil {
-			t.Fatalf("agent %s does not tell of new flows:\n%s", p.Name, metrics)
+		var status struct{ Counters map[string]int }
+		if err := json.Unmarshal([]byte(text), &status); err != nil {
+			t.Fatalf("agent %s: %v in:\n%s", p.Name, err, text)
 		}
-		n, err := strconv.ParseFloat(match[1], 64)
-		if err != nil {
-			t.Fatal(err)
+		n, ok := status.Counters["flow_new"]
+		if !ok {
+			t.Fatalf("agent %s does not tell of new flows:\n%s", p.Name, text)
 		}
-		sum += int(n)
+		sum += n
 	}
 	return sum
 }

@@ -15,6 +15,8 @@ const (
 	TLSSecret = "blixt-tls"
 	// SeedSecret holds the seed of all nodes, which keys the hash of clients.
 	SeedSecret = "blixt-seed"
+	// MetricsSecret holds the token by which metrics may be read.
+	MetricsSecret = "blixt-metrics"
 	// CAConfigMap holds the certificate by which agents verify the operator's.
 	CAConfigMap = "blixt-ca"
 )

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -21,11 +20,13 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/agent"
 	"github.com/kubernetes-sigs/blixt/operator/node/confine"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/scrape"
 )
 
 func agentCommand() *cobra.Command {
 	o := agent.Options{Layout: bpf.Layout}
-	var dir, listen string
+	var dir string
+	var e endpoints
 	var logs logFlags
 	c := &cobra.Command{
 		Use:   "agent --maps DIR --operator HOST:PORT --application NAME",
@@ -51,7 +52,7 @@ It confines itself by Landlock and seccomp, in addition to the chart's profile.`
 				return errors.New("no name of the node: set NODE_NAME, or --node-name")
 			}
 			o.Log = log
-			return runAgent(c.Context(), o, dir, listen)
+			return runAgent(c.Context(), o, dir, e)
 		},
 	}
 	f := c.Flags()
@@ -61,7 +62,9 @@ It confines itself by Landlock and seccomp, in addition to the chart's profile.`
 	f.StringVar(&o.Node, "node-name", os.Getenv("NODE_NAME"), "name of this node (default $NODE_NAME)")
 	f.StringVar(&o.TokenFile, "token-file", "/var/run/secrets/blixt/token", "file of the token by which this agent authenticates itself to the operator")
 	f.StringVar(&o.CAFile, "ca-file", "/var/run/secrets/blixt/ca.crt", "file of the CA certificates with which this agent verifies the operator's")
-	f.StringVar(&listen, "listen", ":8081", "address for /healthz, /readyz and /metrics")
+	f.StringVar(&e.health, "listen", ":8081", "address of /healthz and /readyz")
+	f.StringVar(&e.metrics, "metrics-address", ":8082", "address of /metrics, 0: none")
+	f.StringVar(&e.tokenFile, "metrics-token-file", "/var/run/secrets/blixt/metrics/token", "file of the bearer token that whoever reads /metrics must have; empty: everybody may")
 	logs.add(f)
 	for _, required := range []string{"maps", "operator", "application"} {
 		if err := c.MarkFlagRequired(required); err != nil {
@@ -71,8 +74,11 @@ It confines itself by Landlock and seccomp, in addition to the chart's profile.`
 	return c
 }
 
-func runAgent(ctx context.Context, o agent.Options, dir, listen string) error {
-	if err := confineAgent(o, dir, listen); err != nil {
+// endpoints are those that an agent serves by HTTP.
+type endpoints struct{ health, metrics, tokenFile string }
+
+func runAgent(ctx context.Context, o agent.Options, dir string, e endpoints) error {
+	if err := confineAgent(o, dir, e); err != nil {
 		return err
 	}
 	tables, err := datapath.Open(dir)
@@ -85,36 +91,49 @@ func runAgent(ctx context.Context, o agent.Options, dir, listen string) error {
 	defer tables.Close()
 	o.Tables = tables
 	client := agent.New(o)
-	l, err := net.Listen("tcp", listen)
-	if err != nil {
-		return err
+	served := map[string]http.Handler{e.health: client.Handler()}
+	if e.metrics != "0" {
+		served[e.metrics] = client.Metrics(e.tokenFile)
 	}
-	server := &http.Server{Handler: client.Handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10}
-	defer server.Close()
-	go func() {
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			o.Log.Error("serve metrics", "error", err)
+	for address, handler := range served {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			return err
 		}
-	}()
+		server := scrape.Server(handler)
+		defer server.Close()
+		go func() {
+			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				o.Log.Error("serve HTTP", "address", address, "error", err)
+			}
+		}()
+	}
 	o.Log.Info("agent of application "+o.Application, "node", o.Node, "maps", dir, "operator", o.Operator)
 	client.Run(ctx)
 	return nil
 }
 
 // confineAgent restricts the process to the files and ports that an agent needs.
-func confineAgent(o agent.Options, dir, listen string) error {
+func confineAgent(o agent.Options, dir string, e endpoints) error {
 	connect, err := port(o.Operator)
 	if err != nil {
 		return err
 	}
-	bind, err := port(listen)
-	if err != nil {
-		return err
+	var listen []uint16
+	for _, address := range []string{e.health, e.metrics} {
+		if address == "0" {
+			continue
+		}
+		n, err := port(address)
+		if err != nil {
+			return err
+		}
+		listen = append(listen, n)
 	}
 	return confine.Process(confine.Options{
 		// A mounted token or ConfigMap is a link within its directory.
-		Read:    []string{dir, filepath.Dir(o.TokenFile), filepath.Dir(o.CAFile)},
-		Connect: []uint16{connect}, Listen: []uint16{bind},
+		Read:    []string{dir, filepath.Dir(o.TokenFile), filepath.Dir(o.CAFile), filepath.Dir(e.tokenFile)},
+		Connect: []uint16{connect}, Listen: listen,
 	})
 }
 

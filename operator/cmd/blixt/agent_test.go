@@ -55,21 +55,27 @@ const nobody = 65532
 // any privilege, and confined by itself.
 type agentProcess struct {
 	*exec.Cmd
-	out bytes.Buffer
-	url string
+	out          bytes.Buffer
+	url, metrics string
 }
 
 func startAgent(t *testing.T, maps, files, operator string) *agentProcess {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free
-	if err != nil {
-		t.Fatal(err)
+	var addresses []string
+	for range 2 {
+		l, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		addresses = append(addresses, l.Addr().String())
+		l.Close()
 	}
-	listen := l.Addr().String()
-	l.Close()
-	a := &agentProcess{url: "http://" + listen}
+	listen, metrics := addresses[0], addresses[1]
+	a := &agentProcess{url: "http://" + listen, metrics: "http://" + metrics + "/metrics"}
 	a.Cmd = exec.Command("/proc/self/exe", "agent", "--maps", maps, "--operator", operator, "--application", "blue",
-		"--token-file", filepath.Join(files, "token"), "--ca-file", filepath.Join(files, "ca.crt"), "--listen", listen)
+		"--token-file", filepath.Join(files, "token"), "--ca-file", filepath.Join(files, "ca.crt"), "--listen", listen,
+		"--metrics-address", metrics, "--metrics-token-file", filepath.Join(files, "metrics-token"))
 	a.Env = append(os.Environ(), asBlixt+"=1", "NODE_NAME=n1")
 	a.Stdout, a.Stderr = &a.out, &a.out
 	a.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, Pdeathsig: syscall.SIGKILL}
@@ -97,7 +103,7 @@ func testFleet(t *testing.T, files string) (*fleet.Server, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range map[string][]byte{"token": []byte("secret\n"), "ca.crt": c.Bundle()} {
+	for name, text := range map[string][]byte{"token": []byte("secret\n"), "ca.crt": c.Bundle(), "metrics-token": []byte("to read metrics\n")} {
 		if err := os.WriteFile(filepath.Join(files, name), text, 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -198,15 +204,23 @@ func TestAgent(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, status)
 		}
 	}
-	for path, want := range map[string]string{"/readyz": "ok", "/healthz": "ok", "/metrics": "blixt_backends 5"} {
-		r, err := http.Get(a.url + path)
+	if r, err := http.Get(a.metrics); err != nil || r.StatusCode != http.StatusUnauthorized {
+		t.Errorf("metrics without a token: %v, %v", r, err)
+	}
+	for url, want := range map[string]string{a.url + "/readyz": "ok", a.url + "/healthz": "ok", a.metrics: "blixt_backends 5"} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Authorization", "Bearer to read metrics")
+		r, err := http.DefaultClient.Do(request)
 		if err != nil {
 			t.Fatal(err)
 		}
 		text, err := io.ReadAll(r.Body)
 		r.Body.Close()
 		if err != nil || r.StatusCode != http.StatusOK || !strings.Contains(string(text), want) {
-			t.Errorf("%s: %s, %v\n%s", path, r.Status, err, text)
+			t.Errorf("%s: %s, %v\n%s", url, r.Status, err, text)
 		}
 	}
 	expectStatus(t, maps)

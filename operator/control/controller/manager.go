@@ -89,9 +89,14 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	config = rest.CopyConfig(config)
 	config.QPS = -1                           // the API server limits requests itself; after a change of leader all agents connect at once
 	config.WarningHandler = rest.NoWarnings{} // about the finalizer's name, which Gateway API has chosen
+	certificates, err := newCertificates(config, &o)
+	if err != nil {
+		return err
+	}
+	token := newMetricsToken(certificates.kube, o.Release.Namespace, o.Log)
 	m, err := manager.New(config, manager.Options{
 		Scheme: kube.Scheme, Cache: Cache(o.Release.Namespace),
-		Metrics:                       metricsserver.Options{BindAddress: o.MetricsAddress},
+		Metrics:                       metricsserver.Options{BindAddress: o.MetricsAddress, FilterProvider: token.filter},
 		HealthProbeBindAddress:        o.HealthAddress,
 		LeaderElection:                o.LeaderElection,
 		LeaderElectionID:              v1alpha1.Operator,
@@ -100,10 +105,6 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	})
 	if err != nil {
 		return fmt.Errorf("connect to cluster: %w", err)
-	}
-	certificates, err := newCertificates(config, &o)
-	if err != nil {
-		return err
 	}
 	server := fleet.NewServer(fleet.ServerOptions{
 		TLS: certificates.server(), Authenticate: authenticate(certificates.kube, &o), Registerer: o.Registerer, Log: o.Log,
@@ -143,6 +144,7 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	group.Go(func() error { return server.Serve(ctx, listener) })
 	group.Go(func() error { return certificates.run(ctx, m.Elected()) })
 	group.Go(func() error { seeds.run(ctx, m.Elected()); return nil })
+	group.Go(func() error { token.run(ctx, m.Elected()); return nil })
 	group.Go(func() error { return m.Start(ctx) })
 	group.Go(func() error { installed.run(ctx, m.Elected()); return nil })
 	return group.Wait()

@@ -174,7 +174,7 @@ func runAgents(t testing.TB, o *operator, agents int) (reached func(version uint
 	}
 }
 
-var allAgents = flag.Int("agents", 300, "how many agents come at once")
+var allAgents = flag.Int("agents", 200, "how many agents come at once")
 
 // After a change of leader all agents come at once, from one address where there is
 // a NAT, and slow strangers are there already. All agents get in.

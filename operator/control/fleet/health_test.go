@@ -11,7 +11,11 @@ import (
 
 func get(n *node, path string) (int, string) {
 	r := httptest.NewRecorder()
-	n.Handler().ServeHTTP(r, httptest.NewRequest(http.MethodGet, path, nil))
+	h := n.Handler()
+	if path == "/metrics" {
+		h = n.Metrics("")
+	}
+	h.ServeHTTP(r, httptest.NewRequest(http.MethodGet, path, nil))
 	return r.Code, r.Body.String()
 }
 

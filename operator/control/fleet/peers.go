@@ -23,9 +23,9 @@ const (
 	handshake = 10 * time.Second
 	// A connection yields to a new one after yieldAfter, if there are as many of
 	// its peer, or of all, as there may be. Honest agents are faster.
-	yieldAfter     = 2 * time.Second
+	yieldAfter     = 5 * time.Second
 	maxPending     = 512
-	maxPeerPending = 64
+	maxPeerPending = 128
 	// maxReviews is how many tokens are checked at a time, maxPeerReviews of one
 	// peer.
 	maxReviews     = 32

@@ -22,7 +22,9 @@ const (
 	tokenDir    = "/var/run/secrets/blixt/token"
 	caDir       = "/var/run/secrets/blixt/ca"
 	tokenExpiry = 3600 // seconds
+	metricsDir  = "/var/run/secrets/blixt/metrics"
 	healthPort  = 8081
+	metricsPort = 8082
 )
 
 // agents returns the DaemonSet whose pods write the maps of an application. They
@@ -74,15 +76,18 @@ func podSecurity(profile string) *corev1.PodSecurityContext {
 func container(spec v1alpha1.Dataplane, r Release, application string) corev1.Container {
 	args := []string{
 		"agent", "--application=" + application, "--maps=" + mapsDir, "--operator=" + r.Operator,
-		"--token-file=" + tokenDir + "/token", "--ca-file=" + caDir + "/ca.crt",
+		"--token-file=" + tokenDir + "/token", "--ca-file=" + caDir + "/ca.crt", "--metrics-token-file=" + metricsDir + "/token",
 	}
 	if r.LogLevel != "" {
 		args = append(args, "--log-level="+r.LogLevel)
 	}
 	return corev1.Container{
 		Name: "agent", Image: r.AgentImage, ImagePullPolicy: corev1.PullIfNotPresent, Args: args,
-		Env:       []corev1.EnvVar{fieldEnv("NODE_NAME", "spec.nodeName"), fieldEnv("POD_NAME", "metadata.name")},
-		Ports:     []corev1.ContainerPort{{Name: "health", ContainerPort: healthPort, Protocol: corev1.ProtocolTCP}},
+		Env: []corev1.EnvVar{fieldEnv("NODE_NAME", "spec.nodeName"), fieldEnv("POD_NAME", "metadata.name")},
+		Ports: []corev1.ContainerPort{
+			{Name: "health", ContainerPort: healthPort, Protocol: corev1.ProtocolTCP},
+			{Name: "metrics", ContainerPort: metricsPort, Protocol: corev1.ProtocolTCP},
+		},
 		Resources: spec.Agent.Resources,
 		SecurityContext: &corev1.SecurityContext{
 			AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true),
@@ -94,6 +99,7 @@ func container(spec v1alpha1.Dataplane, r Release, application string) corev1.Co
 			{Name: "maps", MountPath: mapsDir},
 			{Name: "token", MountPath: tokenDir, ReadOnly: true},
 			{Name: "ca", MountPath: caDir, ReadOnly: true},
+			{Name: "metrics", MountPath: metricsDir, ReadOnly: true},
 		},
 	}
 }
@@ -110,7 +116,8 @@ func probe(path string, seconds int32) *corev1.Probe {
 }
 
 // volumes returns the maps of the application, a token that only the operator
-// accepts, and the certificates by which to recognise the operator.
+// accepts, the certificates by which to recognise the operator, and the token that
+// readers of metrics must have.
 func volumes(r Release, application string) []corev1.Volume {
 	return []corev1.Volume{
 		{Name: "maps", VolumeSource: corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{
@@ -127,6 +134,10 @@ func volumes(r Release, application string) []corev1.Volume {
 		}}},
 		{Name: "ca", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
 			LocalObjectReference: corev1.LocalObjectReference{Name: r.CAConfigMap},
+		}}},
+		// An agent serves without it. Until it is there, nobody gets metrics.
+		{Name: "metrics", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{
+			SecretName: v1alpha1.MetricsSecret, Optional: new(true),
 		}}},
 	}
 }

@@ -5,17 +5,19 @@ package agent
 import (
 	"fmt"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/operator/scrape"
 )
 
-// Handler serves an agent's /healthz, /readyz and /metrics.
+// Handler serves an agent's /healthz and /readyz.
 func (a *Agent) Handler() http.Handler {
-	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(collector{a}, collectors.NewGoCollector())
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -25,12 +27,68 @@ func (a *Agent) Handler() http.Handler {
 		}
 		fmt.Fprintln(w, "ok")
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	return mux
 }
 
-// collector reads the maps whenever metrics are collected.
-type collector struct{ a *Agent }
+// Metrics serves an agent's /metrics to those who have the token of a file, which
+// is read again for each; "": to everybody.
+func (a *Agent) Metrics(tokenFile string) http.Handler {
+	h := scrape.Handler(newGatherer(a))
+	if tokenFile != "" {
+		h = scrape.Require(func() (string, error) {
+			text, err := os.ReadFile(tokenFile)
+			return string(text), err
+		}, h)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", h)
+	return mux
+}
+
+// gatherer gathers an agent's metrics. Those of frontends, which may be thousands, do
+// not go through a registry, which checks each.
+type gatherer struct {
+	registry  *prometheus.Registry
+	collector *collector
+}
+
+func newGatherer(a *Agent) *gatherer {
+	g := &gatherer{prometheus.NewRegistry(), &collector{a: a}}
+	g.registry.MustRegister(g.collector, collectors.NewGoCollector())
+	return g
+}
+
+// Gather implements prometheus.Gatherer.
+func (g *gatherer) Gather() ([]*dto.MetricFamily, error) {
+	families, err := g.registry.Gather()
+	if established := g.collector.established; len(established) > 0 {
+		families = append(families, establishedFamily(established))
+	}
+	return families, err
+}
+
+// establishedFamily returns the established flows of each TCP frontend.
+func establishedFamily(frontends []writer.FrontendFlows) *dto.MetricFamily {
+	family := &dto.MetricFamily{
+		Name: new("blixt_frontend_established_flows"), Help: new("Established TCP flows of a frontend."), Type: dto.MetricType_GAUGE.Enum(),
+	}
+	names := [3]*string{new("frontend"), new("gateway"), new("listener")}
+	for _, f := range frontends {
+		family.Metric = append(family.Metric, &dto.Metric{
+			Label: []*dto.LabelPair{
+				{Name: names[0], Value: new(f.Key.String())}, {Name: names[1], Value: &f.Gateway}, {Name: names[2], Value: &f.Listener},
+			},
+			Gauge: &dto.Gauge{Value: new(float64(f.Established))},
+		})
+	}
+	return family
+}
+
+// collector collects when metrics are scraped, one scrape at a time.
+type collector struct {
+	a           *Agent
+	established []writer.FrontendFlows // as last collected
+}
 
 // descriptors are those of all metrics below.
 var descriptors []*prometheus.Desc
@@ -55,9 +113,8 @@ var (
 	descBackends  = describe("backends", "Backends of all frontends.")
 	descFlows     = describe("flows", "Flows at the last count.")
 
-	descEstablished = describe("frontend_established_flows", "Established TCP flows of a frontend.", "frontend", "gateway", "listener")
-	descNearlyFull  = describe("flows_nearly_full", "Established TCP flows of all frontends from which on each has to keep to its share.")
-	descShare       = describe("flows_share", "Established TCP flows that each frontend may have when the table is nearly full.")
+	descNearlyFull = describe("flows_nearly_full", "Established TCP flows of all frontends from which on each has to keep to its share.")
+	descShare      = describe("flows_share", "Established TCP flows that each frontend may have when the table is nearly full.")
 
 	descUsed    = describe("table_used", "Entries in use of a table.", "table")
 	descSize    = describe("table_size", "Entries that a table has room for.", "table")
@@ -65,34 +122,32 @@ var (
 )
 
 // Describe implements prometheus.Collector.
-func (collector) Describe(all chan<- *prometheus.Desc) {
+func (*collector) Describe(all chan<- *prometheus.Desc) {
 	for _, d := range descriptors {
 		all <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
-func (k collector) Collect(all chan<- prometheus.Metric) {
+func (k *collector) Collect(all chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		all <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	k.collectOwn(gauge)
-	s, err := k.a.writer.Status()
+	s, err := k.a.writer.Metrics()
 	if err != nil {
-		all <- prometheus.NewInvalidMetric(descFrontends, fmt.Errorf("read status: %w", err))
+		all <- prometheus.NewInvalidMetric(descFrontends, fmt.Errorf("read metrics: %w", err))
 		return
 	}
 	gauge(descEpoch, float64(s.Version.Epoch))
 	gauge(descSequence, float64(s.Version.Sequence))
 	gauge(descDraining, number(s.Draining))
-	gauge(descFrontends, float64(len(s.Frontends)))
+	gauge(descFrontends, float64(s.Tables["frontends"].Used))
 	gauge(descBackends, float64(s.Tables["backends"].Used))
 	gauge(descFlows, float64(s.Tables["flows"].Used+s.Tables["udp_flows"].Used))
 	gauge(descNearlyFull, float64(s.FlowQuota.NearlyFull))
 	gauge(descShare, float64(s.FlowQuota.Share))
-	for _, f := range s.Frontends {
-		gauge(descEstablished, float64(f.EstablishedFlows), f.Frontend, f.Gateway, f.Listener)
-	}
+	k.established = s.Frontends
 	for table, use := range s.Tables {
 		gauge(descUsed, float64(use.Used), table)
 		gauge(descSize, float64(use.Size), table)
@@ -103,7 +158,7 @@ func (k collector) Collect(all chan<- prometheus.Metric) {
 }
 
 // collectOwn collects the metrics for which no map is read.
-func (k collector) collectOwn(gauge func(*prometheus.Desc, float64, ...string)) {
+func (k *collector) collectOwn(gauge func(*prometheus.Desc, float64, ...string)) {
 	k.a.mu.Lock()
 	defer k.a.mu.Unlock()
 	now := time.Now()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -24,7 +25,10 @@ var (
 
 // CounterNames returns the names of the counters, by index, from the embedded
 // object: in lower case, without COUNTER_.
-func CounterNames() ([]string, error) {
+func CounterNames() ([]string, error) { return counterNames() }
+
+// counterNames parses the object once: that takes milliseconds.
+var counterNames = sync.OnceValues(func() ([]string, error) {
 	spec, err := bpf.LoadBlixt()
 	if err != nil {
 		return nil, fmt.Errorf("read embedded object: %w", err)
@@ -40,7 +44,7 @@ func CounterNames() ([]string, error) {
 		}
 	}
 	return names, nil
-}
+})
 
 // Counters implements Counts.
 func (m *Maps) Counters() ([]uint64, error) {

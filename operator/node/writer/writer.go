@@ -100,6 +100,12 @@ type Writer struct {
 	waiting time.Time // since when something waits; zero: nothing does
 	foreign time.Time // when another writer was last noticed
 
+	metrics struct { // as of the last time that nobody wrote
+		sync.Mutex
+		tables    map[string]lb.Use
+		frontends []indexedFrontend
+	}
+
 	sweep  sync.Mutex // held while a sweep runs
 	counts struct {
 		sync.Mutex

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/kubernetes-sigs/blixt/operator/control/seed"
+	"github.com/kubernetes-sigs/blixt/operator/scrape"
+)
+
+// metricsToken is what readers of metrics must have, of the operator's and of the
+// agents', which mount the Secret. Agents have no access to the API server: they
+// could not have it review a token.
+type metricsToken struct {
+	keeper  *seed.Keeper
+	log     *onceLog
+	current atomic.Pointer[string]
+}
+
+func newMetricsToken(kube kubernetes.Interface, namespace string, log *slog.Logger) *metricsToken {
+	return &metricsToken{keeper: seed.NewTokenKeeper(kube, namespace), log: newOnceLog(log, time.Now)}
+}
+
+func (m *metricsToken) get() (string, error) {
+	if token := m.current.Load(); token != nil {
+		return *token, nil
+	}
+	return "", errors.New("the Secret was not read yet")
+}
+
+// filter is for the manager's server of metrics.
+func (m *metricsToken) filter(*rest.Config, *http.Client) (metricsserver.Filter, error) {
+	return func(logr.Logger, http.Handler) (http.Handler, error) {
+		return scrape.Require(m.get, scrape.Handler(metrics.Registry)), nil
+	}, nil
+}
+
+// run keeps the token current until the context ends. Only the leader makes it.
+func (m *metricsToken) run(ctx context.Context, elected <-chan struct{}) {
+	for leads := false; ; {
+		m.keep(ctx, leads)
+		select {
+		case <-ctx.Done():
+			return
+		case <-elected:
+			leads, elected = true, nil
+		case <-time.After(seedEvery):
+		}
+	}
+}
+
+func (m *metricsToken) keep(ctx context.Context, leads bool) {
+	attempt, cancel := context.WithTimeout(ctx, seedTimeout)
+	defer cancel()
+	token, err := m.keeper.Text(attempt, leads)
+	if err == nil {
+		m.current.Store(&token)
+	}
+	if leads && ctx.Err() == nil {
+		m.log.result(m.keeper.Subject(), err)
+	}
+}

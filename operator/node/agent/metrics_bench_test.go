@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"testing"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/scrape"
+)
+
+// BenchmarkScrape collects and writes the metrics of 4,000 frontends with ten
+// backends each. In production, scrapes of the same second share one collection.
+func BenchmarkScrape(b *testing.B) {
+	a := New(Options{Tables: datapath.NewFake(datapath.Sizes{Addresses: 4096, Frontends: 4096, Backends: 1 << 17, RingSlots: 1 << 23, Flows: 64})})
+	var s lb.State
+	for i := range 4000 {
+		vip := netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)})
+		f := lb.Frontend{Addr: vip, Protocol: lb.TCP, Port: 80, Gateway: fmt.Sprintf("ns-%d/gw", i), Listener: "http"}
+		for j := range 10 {
+			f.Backends = append(f.Backends, lb.Backend{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), byte(j)}), 8080), Weight: lb.WeightUnit})
+		}
+		s.Addresses, s.Frontends = append(s.Addresses, lb.Address{IP: vip, Exclusive: true}), append(s.Frontends, f)
+	}
+	if _, err := a.writer.Apply(b.Context(), s); err != nil {
+		b.Fatal(err)
+	}
+	g := newGatherer(a)
+	for _, part := range []string{"collect", "gather", "handle again"} {
+		b.Run(part, func(b *testing.B) {
+			handler := scrape.Handler(g)
+			for b.Loop() {
+				switch part {
+				case "collect":
+					if _, err := a.writer.Metrics(); err != nil {
+						b.Fatal(err)
+					}
+				case "gather":
+					if _, err := g.Gather(); err != nil {
+						b.Fatal(err)
+					}
+				default:
+					w := httptest.NewRecorder()
+					handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+					_, _ = io.Copy(io.Discard, w.Body)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package scrape limits who may read metrics, and how much that costs: the endpoints
+// of operator and agents have it in common.
+package scrape
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
+)
+
+// Limits of an endpoint.
+const (
+	// fresh is how long a result is used again, as where two Prometheus servers
+	// scrape at the same time.
+	fresh       = time.Second
+	maxInFlight = 2
+	timeout     = 10 * time.Second
+)
+
+// Handler serves metrics. Whoever reads them costs one collection a second at most.
+func Handler(g prometheus.Gatherer) http.Handler {
+	return promhttp.HandlerFor(&cached{gatherer: g, clock: time.Now}, promhttp.HandlerOpts{MaxRequestsInFlight: maxInFlight, Timeout: timeout})
+}
+
+// cached keeps what was gathered for a moment.
+type cached struct {
+	gatherer prometheus.Gatherer
+	clock    func() time.Time
+
+	mu       sync.Mutex
+	at       time.Time
+	families []*dto.MetricFamily
+	err      error
+}
+
+// Gather implements prometheus.Gatherer.
+func (c *cached) Gather() ([]*dto.MetricFamily, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if age := c.clock().Sub(c.at); age < 0 || age >= fresh {
+		c.families, c.err = c.gatherer.Gather()
+		c.at = c.clock()
+	}
+	return c.families, c.err
+}
+
+// Server returns an HTTP server for metrics or health checks. Slow clients do not
+// stay.
+func Server(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: 2 * timeout, IdleTimeout: time.Minute,
+		MaxHeaderBytes: 8 << 10,
+	}
+}
+
+// Require passes requests on that have the bearer token. What token returns may
+// change; while it returns an error, nobody gets anything.
+func Require(token func() (string, error), next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		want, err := token()
+		if want = strings.TrimSpace(want); err == nil && want == "" {
+			err = fmt.Errorf("the token is empty")
+		}
+		if err != nil {
+			http.Error(w, "metrics need a bearer token, and there is none yet", http.StatusServiceUnavailable)
+			return
+		}
+		got, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		// Hashes, so that the time tells nothing of the token's length either.
+		a, b := sha256.Sum256([]byte(got)), sha256.Sum256([]byte(want))
+		if !ok || subtle.ConstantTimeCompare(a[:], b[:]) == 0 {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, "metrics need a bearer token: that of Secret blixt-metrics", http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
