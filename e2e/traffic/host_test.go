@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -191,6 +192,40 @@ func TestListenerInTheSNATRange(t *testing.T) {
 				}
 				conn.Close()
 			}
+		}
+	}
+	w.CheckChecksums()
+}
+
+// TestMasqueradedFromAListenersPort has the balancer masquerade connections of a pod,
+// which begin from the port of a listener on the balancer's own address. They get their
+// answers, and the listener's clients theirs.
+func TestMasqueradedFromAListenersPort(t *testing.T) {
+	const port = 2222
+	w := labtest.New(t, "masquerade", 1, 1)
+	path := w.Dir() + "/outward.nft"
+	w.Check(os.WriteFile(path, []byte("table inet outward {\n\tchain after {\n\t\ttype nat hook postrouting priority 100\n\t\toifname eth0 masquerade\n\t}\n}\n"), 0o600))
+	_, err := w.Balancer.Run(labtest.Patience, "nft", "-f", path)
+	w.Check(err)
+	c := &lab.Config{}
+	addHost(c, map[int][]lab.Endpoint{port: lab.Endpoints(8080, w.Backends...)}, lab.Outside4, lab.Outside6)
+	w.StartBlixt(c, "eth0", "eth1")
+	for _, ip := range []struct{ client, balancer string }{{lab.Client4, lab.Outside4}, {lab.Client6, lab.Outside6}} {
+		_, err := w.Client.Serve("client", labtest.At(ip.client, 9000))
+		w.Check(err)
+		for _, network := range []string{"tcp", "udp"} {
+			conn, err := w.Pods[0].Dial(network, fmt.Sprint(":", port), labtest.At(ip.client, 9000), labtest.Patience)
+			w.Check(err)
+			for range 3 {
+				a := w.Ask(conn, "from the pod")
+				if from := netip.MustParseAddrPort(a.Client); a.Server != "client" || from.Addr().String() != ip.balancer || from.Port() == port {
+					t.Errorf("%s: %s is asked by %s, want the balancer, and another port than %d", network, a.Server, from, port)
+				}
+			}
+			if a := w.Ask(w.Dial(w.Client, network, labtest.At(ip.balancer, port)), "from the client"); a.Server != "backend-1" {
+				t.Errorf("%s: the listener's client is answered by %s", network, a.Server)
+			}
+			w.Check(conn.Close())
 		}
 	}
 	w.CheckChecksums()
