@@ -88,19 +88,16 @@ __noinline int handle_frontend(struct __sk_buff *ctx, struct packet *p, const st
 			return verdict;
 		f = NULL;
 	}
+	if (f)
+		bury(p, f); /* whoever gets the SYN gets what follows it */
 	if (draining())
 		return pass(COUNTER_DRAINED);
-	if (p->shared && is_for_host(ctx, p)) {
-		if (f)
-			bury(p, f);
+	if (p->shared && is_for_host(ctx, p))
 		return TCX_NEXT;
-	}
 	if (is_martian(p))
 		return drop(COUNTER_DROP_MARTIAN);
 	if (p->tcp_flags & TCP_RST)
 		return drop(COUNTER_DROP_NO_FLOW);
-	if (f)
-		bury(p, f);
 	int verdict = id == BACKEND_REJECT ? reject_no_backend(ctx, p, fe->index) : begin_flow(ctx, p, fe, id);
 	if (verdict)
 		return verdict;

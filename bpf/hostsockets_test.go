@@ -296,6 +296,30 @@ func TestFlowsOlderThanTheHostsSocket(t *testing.T) {
 	c.run(t)
 }
 
+// A program that drains leaves a connection to the next one as a whole, if the
+// client had an earlier one from the same port.
+func TestNextProgramGetsAllOfAConnection(t *testing.T) {
+	c := cases{}
+	for _, ip := range ipVersions {
+		for _, dst := range []string{ip.vip, ip.nodeOut} {
+			c[ip.name+" to "+dst] = func(l *lb) {
+				const tcp = unix.IPPROTO_TCP
+				l.share(ip, tcp, "80", local)
+				f := localFlow{l, ip, tcp, port(dst, "80"), ip.local, ip.client}
+				l.frontend(1, tcp, f.vip, local)
+				f.open(true)
+				f.fromClient(f.clientPacket(rst, 1001, 0, ""), "forwarded flow_closed")
+				l.config(BlixtConfigFlagCONFIG_DRAIN)
+				l.ingress(outside, opening(tcp, f.client, f.vip)).untouched("drained")
+				l.ingress(outside, establishing(tcp, f.client, f.vip)).untouched("drained")
+				re := answer(tcp, f.backend, f.client).segment(syn|ack, 7000, 2001, "")
+				l.egressForwarded(pods, re).untouched("not_ours")
+			}
+		}
+	}
+	c.run(t)
+}
+
 // The host's own connections, from whatever port, get their answers. They are
 // no listeners.
 func TestAnswersToTheHostsSockets(t *testing.T) {
