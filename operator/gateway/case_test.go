@@ -216,7 +216,7 @@ func (c *testCase) translate() gateway.Translation {
 	translation := gateway.Translate(c.Objects, c.Options)
 	if len(c.Pods) > 0 {
 		policy := c.policy(&translation)
-		translation.SetEndpoints(gateway.NewUsers(&translation, policy), gateway.IndexEndpoints(c.Slices, policy))
+		translation.SetEndpoints(gateway.NewUsers(&translation, policy).Report(gateway.IndexEndpoints(c.Slices, policy)))
 	}
 	for name, progress := range c.Progress {
 		key := fullName(name)

@@ -86,9 +86,32 @@ func (u *Users) names(service types.NamespacedName, of func(*Frontend) string) [
 	return slices.Sorted(maps.Keys(names))
 }
 
+// EndpointReport says what is wrong with endpoints, as they were at a time. It looks
+// at each Service once, however many routes lead there.
+type EndpointReport struct {
+	users     *Users
+	endpoints Endpoints
+	refused   map[types.NamespacedName][]Problem
+	ready     map[readyKey]bool
+}
+
+// readyKey is what readiness for new connections depends on.
+type readyKey struct {
+	service  types.NamespacedName
+	port     string
+	protocol lb.Protocol
+	v6       bool
+}
+
+// Report returns the report on endpoints.
+func (u *Users) Report(e Endpoints) *EndpointReport {
+	return &EndpointReport{users: u, endpoints: e, refused: map[types.NamespacedName][]Problem{}, ready: map[readyKey]bool{}}
+}
+
 // Condition returns RouteConditionEndpointsUsable of a route. Its text does not
 // count what is in order, so that it stays the same while endpoints come and go.
-func (u *Users) Condition(route string, generation int64, e Endpoints) metav1.Condition {
+func (r *EndpointReport) Condition(route string, generation int64) metav1.Condition {
+	u := r.users
 	var own []Frontend
 	for _, i := range u.ofRoute[route] {
 		own = append(own, u.frontends[i])
@@ -96,53 +119,70 @@ func (u *Users) Condition(route string, generation int64, e Endpoints) metav1.Co
 	if len(own) == 0 {
 		return condition(RouteConditionEndpointsUsable, metav1.ConditionUnknown, reasonNotServed, generation, "No listener serves the route: see Accepted.")
 	}
-	unserved, reason := Unserved(own, e), reasonNoReadyEndpoint
-	if len(unserved) == 0 {
+	all, reason, more := unserved(own, r.isReady), reasonNoReadyEndpoint, 0
+	if len(all) == 0 {
 		reason = reasonEndpointsRefused
 	}
-	all := slices.Concat(unserved, u.refused(own, e))
+	seen := map[types.NamespacedName]bool{}
+	for i := range own {
+		for _, ref := range own[i].Refs {
+			if !seen[ref.Service] {
+				seen[ref.Service] = true
+				all = append(all, r.refusedOf(ref.Service)...)
+				more += r.endpoints[ref.Service].MoreProblems
+			}
+		}
+	}
 	if len(all) == 0 {
 		return condition(RouteConditionEndpointsUsable, metav1.ConditionTrue, reasonEndpointsUsable, generation, "Every Service has a ready endpoint.")
 	}
-	return condition(RouteConditionEndpointsUsable, metav1.ConditionFalse, reason, generation, sample(all))
+	return condition(RouteConditionEndpointsUsable, metav1.ConditionFalse, reason, generation, sample(all, more))
 }
 
-// sample returns what is wrong in a few sentences.
-func sample(all []Problem) string {
+// sample returns what is wrong in a few sentences. There are more problems than all.
+func sample(all []Problem, more int) string {
 	const most = 5
 	var words []string
 	for _, p := range all[:min(len(all), most)] {
 		words = append(words, p.Object+": "+p.Message)
 	}
-	if more := len(all) - most; more > 0 {
+	if more += max(len(all)-most, 0); more > 0 {
 		words = append(words, fmt.Sprintf("And %d more.", more))
 	}
 	return strings.Join(words, " ")
 }
 
-// refused returns which endpoints of the frontends' Services get no connections,
-// each once.
-func (u *Users) refused(frontends []Frontend, e Endpoints) []Problem {
-	var all []Problem
-	seen := map[types.NamespacedName]bool{}
-	for i := range frontends {
-		for _, ref := range frontends[i].Refs {
-			if seen[ref.Service] {
-				continue
-			}
-			seen[ref.Service] = true
-			all = append(all, e[ref.Service].Problems...)
-			for _, port := range e[ref.Service].Ports {
-				for _, endpoint := range port.Endpoints {
-					if key := keyOf(endpoint.Addr, port.Protocol); u.isFrontend(key) {
-						all = append(all, loopProblem(ref.Service, key))
-					}
-				}
+// refusedOf returns which endpoints of a Service get no connections.
+func (r *EndpointReport) refusedOf(service types.NamespacedName) []Problem {
+	if found, known := r.refused[service]; known {
+		return found
+	}
+	all := slices.Clone(r.endpoints[service].Problems)
+	for _, port := range r.endpoints[service].Ports {
+		for _, endpoint := range port.Endpoints {
+			if key := keyOf(endpoint.Addr, port.Protocol); r.users.isFrontend(key) && len(all) < 2*maxProblems {
+				all = append(all, loopProblem(service, key))
 			}
 		}
 	}
-	slices.SortFunc(all, Problem.compare)
-	return slices.Compact(all)
+	r.refused[service] = all
+	return all
+}
+
+// isReady reports whether a reference of a frontend has an endpoint for new
+// connections.
+func (r *EndpointReport) isReady(f *Frontend, ref Ref) bool {
+	key := readyKey{ref.Service, ref.PortName, f.Protocol, f.Addr.Is6()}
+	is, known := r.ready[key]
+	if !known {
+		is = hasReady(r.endpoints, f, ref)
+		r.ready[key] = is
+	}
+	return is
+}
+
+func hasReady(e Endpoints, f *Frontend, ref Ref) bool {
+	return slices.ContainsFunc(e[ref.Service].of(ref.PortName, f.Key), func(e Endpoint) bool { return e.State > Draining })
 }
 
 // isFrontend reports whether the key is a frontend's on some node.
@@ -172,11 +212,15 @@ func loopProblem(service types.NamespacedName, key lb.Key) Problem {
 // Unserved returns a problem for each Service that has no endpoint for new
 // connections to a frontend. Its share of them is refused.
 func Unserved(frontends []Frontend, e Endpoints) []Problem {
+	return unserved(frontends, func(f *Frontend, ref Ref) bool { return hasReady(e, f, ref) })
+}
+
+func unserved(frontends []Frontend, isReady func(*Frontend, Ref) bool) []Problem {
 	lacking := map[types.NamespacedName][]string{} // the frontends of each Service
 	for i := range frontends {
 		f := &frontends[i]
 		for _, ref := range f.Refs {
-			if ref.Weight == 0 || slices.ContainsFunc(e[ref.Service].of(ref.PortName, f.Key), func(e Endpoint) bool { return e.State > Draining }) {
+			if ref.Weight == 0 || isReady(f, ref) {
 				continue
 			}
 			if name := f.Key.String(); !slices.Contains(lacking[ref.Service], name) {
@@ -194,19 +238,19 @@ func Unserved(frontends []Frontend, e Endpoints) []Problem {
 }
 
 // SetEndpoints adds RouteConditionEndpointsUsable to the parents of every route.
-func (t *Translation) SetEndpoints(u *Users, e Endpoints) {
+func (t *Translation) SetEndpoints(r *EndpointReport) {
 	for i := range t.Routes {
-		t.Routes[i] = t.Routes[i].WithEndpoints(u, e)
+		t.Routes[i] = t.Routes[i].WithEndpoints(r)
 	}
 }
 
 // WithEndpoints returns the status with RouteConditionEndpointsUsable of each
 // parent. The receiver is not modified.
-func (r RouteStatus) WithEndpoints(u *Users, e Endpoints) RouteStatus {
+func (r RouteStatus) WithEndpoints(report *EndpointReport) RouteStatus {
 	r.Status.Parents = slices.Clone(r.Status.Parents)
 	for i := range r.Status.Parents {
 		p := &r.Status.Parents[i]
-		now := u.Condition(r.FrontendName(), p.Conditions[0].ObservedGeneration, e)
+		now := report.Condition(r.FrontendName(), p.Conditions[0].ObservedGeneration)
 		others := slices.DeleteFunc(slices.Clone(p.Conditions), func(c metav1.Condition) bool { return c.Type == now.Type })
 		p.Conditions = append(others, now)
 	}

@@ -3,11 +3,14 @@
 package gateway_test
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
@@ -39,6 +42,41 @@ func TestUnservedAreThoseThatConnectionsGoTo(t *testing.T) {
 		}
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// A tenant can have any number of endpoints refused, and any number of routes to
+// them: each Service is looked at once, and what is kept of it is bounded.
+func TestManyRefusedEndpointsCostLittle(t *testing.T) {
+	shop := types.NamespacedName{Namespace: "shop", Name: "web"}
+	s := discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web-1"}, AddressType: discoveryv1.AddressTypeIPv4,
+		Ports: []discoveryv1.EndpointPort{{Port: new(int32(80))}}}
+	for i := range 1000 {
+		addr := fmt.Sprintf("127.0.%d.%d", i/250, i%250)
+		if i == 500 {
+			addr = "10.0.0.1"
+		}
+		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{addr}})
+	}
+	found := gateway.NewServiceEndpoints([]discoveryv1.EndpointSlice{s}, nil)
+	if len(found.Problems)+found.MoreProblems != 999 || len(found.Problems) > 50 || len(found.Ports[0].Endpoints) != 1 {
+		t.Fatalf("%d problems and %d more, %d endpoints", len(found.Problems), found.MoreProblems, len(found.Ports[0].Endpoints))
+	}
+	var translation gateway.Translation
+	for i := range 100 {
+		name := types.NamespacedName{Namespace: "shop", Name: fmt.Sprint("r", i)}
+		translation.Routes = append(translation.Routes, gateway.RouteStatus{Kind: "TCPRoute", NamespacedName: name})
+		translation.Frontends = append(translation.Frontends, gateway.Frontend{
+			Key:   lb.Key{Addr: netip.MustParseAddr("192.0.2.1"), Protocol: lb.TCP, Port: uint16(1000 + i)},
+			Route: translation.Routes[i].FrontendName(), Refs: []gateway.Ref{{Service: shop, Weight: 1}},
+		})
+	}
+	report := gateway.NewUsers(&translation, nil).Report(gateway.Endpoints{shop: found})
+	for _, f := range translation.Frontends {
+		c := report.Condition(f.Route, 1)
+		if c.Status != metav1.ConditionFalse || !strings.HasSuffix(c.Message, "And 994 more.") || len(c.Message) > 1000 {
+			t.Fatalf("%s: %d bytes, %q", c.Reason, len(c.Message), c.Message)
 		}
 	}
 }

@@ -23,9 +23,15 @@ type Endpoints map[types.NamespacedName]ServiceEndpoints
 type ServiceEndpoints struct {
 	// Ports are sorted by name and protocol.
 	Ports []EndpointPort
-	// Problems name the endpoints that are left out, and why.
+	// Problems name endpoints that are left out, and why: the first ones in order.
 	Problems []Problem
+	// MoreProblems is how many are not among Problems.
+	MoreProblems int
 }
+
+// maxProblems is how many problems of a Service are kept. A tenant can cause any
+// number of them, and every route to the Service reads them.
+const maxProblems = 32
 
 // EndpointPort is a port of a Service, by the name that its EndpointSlices
 // have, too.
@@ -116,6 +122,9 @@ func NewServiceEndpoints(endpointSlices []discoveryv1.EndpointSlice, policy *End
 	})
 	slices.SortFunc(service.Problems, Problem.compare)
 	service.Problems = slices.Compact(service.Problems)
+	if more := len(service.Problems) - maxProblems; more > 0 {
+		service.Problems, service.MoreProblems = slices.Clone(service.Problems[:maxProblems]), more
+	}
 	return service
 }
 

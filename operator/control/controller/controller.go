@@ -169,7 +169,7 @@ func Add(m manager.Manager, o Options) error {
 	rollouts := newRolloutLoop(a, &o, statuses)
 	p := &publisher{
 		api: a, Options: &o, cache: m.GetCache(), statuses: statuses, services: services, endpoints: endpoints, rollout: rollouts,
-		events:  &events{namespace: o.Release.Namespace, rollout: rollouts, statuses: statuses, services: services},
+		events:  &events{namespace: o.Release.Namespace, endpoints: endpoints, rollout: rollouts, statuses: statuses, services: services},
 		watched: watchedKinds{}, addresses: map[types.NamespacedName][]gwv1.GatewayStatusAddress{},
 	}
 	err := m.GetCache().IndexField(context.Background(), &discoveryv1.EndpointSlice{}, byService, func(o client.Object) []string {

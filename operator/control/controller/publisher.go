@@ -125,7 +125,7 @@ func (p *publisher) publishAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.SetEndpoints(t.users, endpoints)
+	t.SetEndpoints(t.users.Report(endpoints))
 	t.routes = t.indexRoutes()
 	previous := published{}
 	if p.current != nil {
@@ -166,8 +166,9 @@ func (p *publisher) publishEndpoints(ctx context.Context, service types.Namespac
 
 // setConditions hands over the statuses of the routes that use a Service.
 func (p *publisher) setConditions(service types.NamespacedName) {
+	report := p.current.users.Report(p.endpoints.known)
 	for _, name := range p.current.users.Routes(service) {
-		if w, ok := p.current.endpointStatus(name, p.endpoints.known); ok {
+		if w, ok := p.current.endpointStatus(name, report); ok {
 			p.statuses.put(w)
 		}
 	}

@@ -190,12 +190,12 @@ func (t *translated) indexRoutes() map[string]routeOf {
 
 // endpointStatus returns the status of a route, by the name that frontends have, as
 // its endpoints are now.
-func (t *translated) endpointStatus(name string, e gateway.Endpoints) (wantedStatus, bool) {
+func (t *translated) endpointStatus(name string, report *gateway.EndpointReport) (wantedStatus, bool) {
 	r, ok := t.routes[name]
 	if !ok {
 		return wantedStatus{}, false
 	}
-	status := t.Routes[r.status].WithEndpoints(t.users, e)
+	status := t.Routes[r.status].WithEndpoints(report)
 	return wantedStatus{object: r.object, change: routeStatus(status.Status.Parents)}, true
 }
 

@@ -102,6 +102,7 @@ type events struct {
 	rollout   *rolloutLoop
 	statuses  *statusWriter
 	addressed *addressIndex
+	endpoints *endpointStore
 	services  *serviceWriter
 
 	mu       sync.Mutex
@@ -190,9 +191,20 @@ func (e *events) add(q queue, previous, object client.Object) {
 // endpointsChanged queues the work for a Service, if a route names it.
 func (e *events) endpointsChanged(q queue, service types.NamespacedName) {
 	if e.isReferred(service) {
-		q.AddAfter(request{endpointsOf: service}, batchDelay)
+		q.AddAfter(request{endpointsOf: service}, e.endpointDelay(service))
 		q.AddAfter(request{conditionsOf: service}, ConditionDelay)
 	}
+}
+
+// endpointDelay is how long to wait for further events of a Service. It grows with
+// what the Service takes to read, so that none takes much of the publisher's time.
+func (e *events) endpointDelay(service types.NamespacedName) time.Duration {
+	known, _ := e.endpoints.get(service)
+	n := known.MoreProblems + len(known.Problems)
+	for _, port := range known.Ports {
+		n += len(port.Endpoints)
+	}
+	return batchDelay * time.Duration(1+n/1000)
 }
 
 // recheckEndpoints queues the Services with endpoints at the addresses that an
