@@ -57,10 +57,23 @@ type HostPort struct {
 	Address  netip.Addr  `json:"address,omitzero"`
 	Protocol lb.Protocol `json:"protocol"`
 	Port     uint16      `json:"port"`
+	// Gone: the pod does not have it any more, but its successor may want it soon.
+	Gone bool `json:"gone,omitempty"`
 }
 
+func boolCompare(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+// compare has ports that pods have before those that they had.
 func (p HostPort) compare(o HostPort) int {
-	return cmp.Or(cmp.Compare(p.Pod, o.Pod), cmp.Compare(p.Node, o.Node), cmp.Compare(p.Protocol, o.Protocol),
+	return cmp.Or(boolCompare(p.Gone, o.Gone), cmp.Compare(p.Pod, o.Pod), cmp.Compare(p.Node, o.Node), cmp.Compare(p.Protocol, o.Protocol),
 		cmp.Compare(p.Port, o.Port), p.Address.Compare(o.Address))
 }
 

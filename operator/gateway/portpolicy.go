@@ -148,6 +148,8 @@ type refusal struct {
 	// port before. A tenant who forged the status of his Gateway could take a port
 	// from a pod when the operator starts.
 	seen bool
+	// passing: it is over soon, and nothing to warn of.
+	passing bool
 }
 
 // refuses returns why listeners may not get the port of a host's address, or nil.
@@ -169,7 +171,10 @@ func (s *environment) refuses(key lb.Key, c *config) *refusal {
 		return &refusal{why: fmt.Sprintf("is reserved for %s: use another port or address. If no node needs it for that, the administrator can allow it by an entry of its own in %s.",
 			r.use(), c.addressesField("allowedPorts"))}
 	}
-	if p := s.hostPort(key); p != nil {
+	if p := s.hostPort(key); p != nil && p.Gone {
+		return &refusal{reason: v1alpha1.ReasonHostPort, seen: true, passing: true,
+			why: fmt.Sprintf("was a hostPort of Pod %s on node %s until a moment ago, and waits for the pod's successor: use another port or address, or wait.", p.Pod, p.Node)}
+	} else if p != nil {
 		return &refusal{reason: v1alpha1.ReasonHostPort, why: fmt.Sprintf("is a hostPort of Pod %s on node %s%s", p.Pod, p.Node, use), seen: true}
 	}
 	if find(c.ports.allowed, key) == nil {

@@ -139,7 +139,7 @@ func (c claims) refuses(key lb.Key, l *listener) *refusal {
 func (c claims) warn(l *listener) {
 	for _, addr := range l.gateway.addresses.usable {
 		key := l.key(addr)
-		if r := c.environment.refuses(key, l.gateway.class.config); r != nil && l.isValid() && c.taken[key] == l {
+		if r := c.environment.refuses(key, l.gateway.class.config); r != nil && !r.passing && l.isValid() && c.taken[key] == l {
 			l.warning = faultf(r.reason, "%s %s The listener keeps it because it was served before.", describeKey(key), r.why)
 			return
 		}

@@ -96,6 +96,9 @@ type Options struct {
 	Liveness *Liveness
 	// ReconcileEvery is how often, about, everything is done; 0: every five minutes.
 	ReconcileEvery time.Duration
+	// HostPortRest is how long no listener gets a hostPort of a pod that is gone, for
+	// the pod's successor; 0: two minutes.
+	HostPortRest time.Duration
 	// Leads is called once, before the first pass, unless it is nil.
 	Leads func()
 	Clock func() time.Time
@@ -152,6 +155,9 @@ func hasServiceCIDRs(m meta.RESTMapper) (bool, error) {
 func Add(m manager.Manager, o Options) error {
 	if o.Clock == nil {
 		o.Clock = time.Now
+	}
+	if o.HostPortRest == 0 {
+		o.HostPortRest = 2 * time.Minute
 	}
 	if o.Liveness == nil {
 		o.Liveness = &Liveness{}

@@ -3,6 +3,7 @@
 package controller
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -95,3 +96,29 @@ func TestHostPortsAreAllThatCountsOfAPod(t *testing.T) {
 type immediately struct{ queue }
 
 func (q immediately) AddAfter(r request, _ time.Duration) { q.Add(r) }
+
+// A port of a pod that is gone rests for the pod's successor, however long ago the last
+// pass was.
+func TestHostPortsRest(t *testing.T) {
+	var m hostPortMemory
+	now := time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC)
+	a, b := gateway.HostPort{Pod: "shop/a", Node: "n1", Port: 80}, gateway.HostPort{Pod: "shop/b", Node: "n1", Port: 80}
+	gone := a
+	gone.Gone = true
+	for i, step := range []struct {
+		after       time.Duration
+		ports, want []gateway.HostPort
+		rests       bool
+	}{
+		{0, []gateway.HostPort{a}, []gateway.HostPort{a}, false},
+		{time.Hour, nil, []gateway.HostPort{gone}, true},
+		{59 * time.Second, []gateway.HostPort{b}, []gateway.HostPort{b, gone}, true},
+		{time.Second, []gateway.HostPort{b}, []gateway.HostPort{b}, false},
+		{time.Second, []gateway.HostPort{a, b}, []gateway.HostPort{a, b}, false},
+	} {
+		now = now.Add(step.after)
+		if got := m.remember(now, time.Minute, step.ports); !slices.Equal(got, step.want) || m.rests() != step.rests {
+			t.Errorf("step %d: ports %+v, rests %v; want %+v", i, got, m.rests(), step.want)
+		}
+	}
+}

@@ -47,6 +47,9 @@ func TestMain(m *testing.M) {
 	os.Exit(kube.Run(m, kube.Options{WideLinkIDs: true}, &server))
 }
 
+// hostPortRest is that of the tests' operators.
+const hostPortRest = time.Second
+
 // patience is how long the operator may take for anything.
 const patience = 20 * time.Second
 
@@ -233,7 +236,7 @@ func (o *operator) runAs(config *rest.Config, a controller.Fleet) (stop func()) 
 			ServiceAccount: "blixt-agent", CAConfigMap: "blixt-ca", Operator: "blixt-operator:8443", Audience: fleet.Audience,
 		},
 		ReservedPorts: []gateway.ReservedRange{{First: 30000, Last: 32767}, {First: 32768, Last: 60999}},
-		Fleet:         a, Verify: controller.Verify, Grace: time.Second, ReconcileEvery: o.every, Log: slog.New(slog.NewTextHandler(o.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
+		Fleet:         a, Verify: controller.Verify, Grace: time.Second, ReconcileEvery: o.every, HostPortRest: hostPortRest, Log: slog.New(slog.NewTextHandler(o.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
 	}))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -102,6 +103,44 @@ func hostPorts(pod *corev1.Pod) []gateway.HostPort {
 		}
 	}
 	return all
+}
+
+// hostPortMemory has the hostPorts of pods, and since when each is gone; zero: it is
+// not. A pod that is replaced must not lose its port to a listener that waits for it.
+type hostPortMemory map[gateway.HostPort]time.Time
+
+// remember returns the ports that pods have, and those that they had until less than
+// rest ago.
+func (m *hostPortMemory) remember(now time.Time, rest time.Duration, ports []gateway.HostPort) []gateway.HostPort {
+	next := hostPortMemory{}
+	for _, p := range ports {
+		next[p] = time.Time{}
+	}
+	for p, since := range *m {
+		if _, there := next[p]; there {
+			continue
+		}
+		if since.IsZero() {
+			since = now
+		}
+		if now.Sub(since) < rest {
+			next[p] = since
+			p.Gone = true
+			ports = append(ports, p)
+		}
+	}
+	*m = next
+	return ports
+}
+
+// rests reports whether there is a port that pods do not have any more.
+func (m hostPortMemory) rests() bool {
+	for _, since := range m {
+		if !since.IsZero() {
+			return true
+		}
+	}
+	return false
 }
 
 // byAddress indexes objects by the addresses that they have or, as EndpointSlices,

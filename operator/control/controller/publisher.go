@@ -48,6 +48,7 @@ type publisher struct {
 	addresses map[types.NamespacedName][]gwv1.GatewayStatusAddress
 	current   *translated // nil: there was no complete pass yet
 	endpoints *endpointStore
+	hostPorts hostPortMemory
 }
 
 // translated is what a pass has made. Once handed over, neither it nor what it
@@ -100,6 +101,9 @@ func (p *publisher) reconcile(ctx context.Context, r request) (reconcile.Result,
 	}
 	if !errors.Is(ctx.Err(), context.Canceled) { // at its end, nothing is wrong
 		p.once.result("publisher", err)
+	}
+	if r == everything && p.hostPorts.rests() {
+		return reconcile.Result{RequeueAfter: p.HostPortRest}, err
 	}
 	return reconcile.Result{}, err
 }

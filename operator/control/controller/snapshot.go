@@ -98,6 +98,7 @@ func (p *publisher) readSnapshot(ctx context.Context, k kinds) (*snapshot, error
 	for i := range pods.Items {
 		s.hostPorts = append(s.hostPorts, hostPorts(&pods.Items[i])...)
 	}
+	s.hostPorts = p.hostPorts.remember(p.Clock(), p.HostPortRest, s.hostPorts)
 	proxy := &corev1.ConfigMap{}
 	if err := p.client.Get(ctx, gateway.KubeProxy, proxy); client.IgnoreNotFound(err) != nil {
 		return nil, fmt.Errorf("get ConfigMap %s: %w", gateway.KubeProxy, err)
