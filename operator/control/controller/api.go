@@ -27,6 +27,7 @@ type api struct {
 	client   client.Client // reads from the cache
 	direct   client.Reader // reads past the cache
 	recorder toolsevents.EventRecorder
+	events   eventLimit
 	clock    func() time.Time
 	log      *slog.Logger
 	once     *onceLog

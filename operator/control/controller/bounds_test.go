@@ -16,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
@@ -161,6 +162,25 @@ func TestLogIsBounded(t *testing.T) {
 	l.set("y", nil)
 	if n := len(l.subjects); n > 0 {
 		t.Errorf("%d subjects are remembered", n)
+	}
+}
+
+func TestEventsAreBounded(t *testing.T) {
+	now, l, n := time.Unix(1e9, 0), &eventLimit{}, 0
+	for end := now.Add(time.Hour); now.Before(end); now = now.Add(time.Second) {
+		if l.allows("a", now) {
+			n++
+		}
+		l.allows(types.UID(now.String()), now)
+	}
+	if n < 30 || n > 40 {
+		t.Errorf("an object had %d events within an hour, want about 37", n)
+	}
+	if len(l.full) > 1000 {
+		t.Errorf("%d objects are remembered", len(l.full))
+	}
+	if !l.allows("b", now) {
+		t.Error("another object had none")
 	}
 }
 

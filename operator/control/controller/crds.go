@@ -56,6 +56,9 @@ type kinds struct {
 	// is the last of those about kinds of bpfman, or "".
 	missing  []string
 	noBpfman string
+	// unserved are the kinds of which there is a CRD, and maybe objects, that cannot be
+	// read.
+	unserved []schema.GroupVersionKind
 	// narrowLinkIDs: the CRD has link ids as int32. They are unsigned, so the API
 	// server rejects half of those that bpfman reports.
 	narrowLinkIDs bool
@@ -104,6 +107,9 @@ func (a *api) readKinds(ctx context.Context) (kinds, error) {
 		}
 		k.narrowLinkIDs = k.narrowLinkIDs || crd.Annotations[narrowAnnotation] != ""
 		if k.present[gvk] = err == nil && serves(crd, gvk.Version); !k.present[gvk] {
+			if err == nil {
+				k.unserved = append(k.unserved, gvk)
+			}
 			text := fmt.Sprintf("%s %s is missing, so %s: %s.", gvk.Kind, gvk.Version, kind.without, kind.from)
 			k.missing = append(k.missing, text)
 			if kind.from == fromBpfman {
@@ -112,6 +118,18 @@ func (a *api) readKinds(ctx context.Context) (kinds, error) {
 		}
 	}
 	return k, nil
+}
+
+// lost returns an error if objects that were read before exist still, but cannot be
+// read: while a CRD is exchanged, for one. They are not gone, so nothing must follow
+// from their absence.
+func (k kinds) lost(before kinds) error {
+	for _, gvk := range k.unserved {
+		if before.present[gvk] {
+			return fmt.Errorf("the CRD of kind %s does not serve version %s any more: what was read before goes on", gvk.Kind, gvk.Version)
+		}
+	}
+	return nil
 }
 
 // serves reports whether objects of a version can be read.

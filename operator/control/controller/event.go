@@ -24,6 +24,9 @@ import (
 
 // event emits an event about an object.
 func (a *api) event(object client.Object, kind, reason, message string) {
+	if !a.events.allows(object.GetUID(), a.clock()) {
+		return
+	}
 	a.recorder.Eventf(object, nil, kind, reason, "Reconcile", "%s", phrase.Clip(message, maxEvent))
 }
 

@@ -3,10 +3,15 @@
 package controller_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
+	"time"
 
+	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
+	apiextv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/retry"
@@ -22,11 +27,12 @@ import (
 func edit[T client.Object](o *operator, object T, change func(T)) {
 	o.Helper()
 	o.must(retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-		if err := o.kube.Get(o.Context(), client.ObjectKeyFromObject(object), object); err != nil {
+		ctx := context.WithoutCancel(o.Context()) // cleaning up, too
+		if err := o.kube.Get(ctx, client.ObjectKeyFromObject(object), object); err != nil {
 			return err
 		}
 		change(object)
-		return o.kube.Update(o.Context(), object)
+		return o.kube.Update(ctx, object)
 	}))
 }
 
@@ -160,6 +166,81 @@ func TestForgedServiceIsNotDeleted(t *testing.T) {
 		s := named[corev1.Service]("default", name)
 		if err := o.kube.Get(t.Context(), client.ObjectKeyFromObject(s), s); err != nil || s.DeletionTimestamp != nil {
 			t.Errorf("Service %s: %v", name, err)
+		}
+	}
+}
+
+// server returns what has the API server serve the first version of a CRD, or not.
+func (o *operator) server(name string, list client.ObjectList) func(bool) {
+	serve := func(served bool) {
+		o.Helper()
+		edit(o, named[apiextv1.CustomResourceDefinition]("", name), func(crd *apiextv1.CustomResourceDefinition) { crd.Spec.Versions[0].Served = served })
+		o.eventually(name, func() error {
+			if err := o.kube.List(context.Background(), list); (err == nil) != served {
+				return fmt.Errorf("served is to be %v: %w", served, err)
+			}
+			return nil
+		})
+	}
+	o.Cleanup(func() { serve(true) })
+	return serve
+}
+
+// While a CRD is exchanged, the API server may not serve the version that the operator
+// reads. Its objects exist still, so nothing ends.
+func TestKindThatIsNotServedTakesNothing(t *testing.T) {
+	o := start(t)
+	uid := o.balanced()
+	serve := o.server("tcproutes.gateway.networking.k8s.io", &gwv1.TCPRouteList{})
+	before := failures(t)
+	serve(false)
+	o.eventually("a pass that fails", func() error {
+		if failures(t) == before {
+			return fmt.Errorf("there is none")
+		}
+		return nil
+	})
+	o.listen(81) // causes a pass
+	time.Sleep(500 * time.Millisecond)
+	o.published("the route's backend", func(s fleet.Snapshot) bool {
+		return len(s.Frontends) > 0 && len(s.Frontends[len(s.Frontends)-1].Refs) == 1
+	})
+	serve(true)
+	o.serves(81)
+	if s := o.service(func(*corev1.Service) error { return nil }); s.UID != uid {
+		t.Error("the Service is another one")
+	}
+}
+
+// A Service that somebody deletes is made again, and asks for the same address if the
+// Gateway names it.
+func TestDeletedServiceIsMadeAgain(t *testing.T) {
+	o := start(t)
+	uid := o.balanced()
+	edit(o, named[gwv1.Gateway]("default", "web"), func(g *gwv1.Gateway) {
+		g.Spec.Addresses = []gwv1.GatewaySpecAddress{{Value: "203.0.113.7"}}
+	})
+	o.must(o.kube.Delete(t.Context(), named[corev1.Service]("default", "blixt-web")))
+	o.service(func(s *corev1.Service) error {
+		if s.UID == uid || s.Spec.LoadBalancerIP != "203.0.113.7" {
+			return fmt.Errorf("it is %s, and asks for %q", s.UID, s.Spec.LoadBalancerIP)
+		}
+		return nil
+	})
+}
+
+// A read that fails says nothing of any Gateway: none is written.
+func TestFailingReadsWriteNoStatus(t *testing.T) {
+	o := start(t)
+	o.serve()
+	o.calm()
+	serve := o.server("clusterbpfapplications.bpfman.io", &bpfmanv1.ClusterBpfApplicationList{})
+	serve(false)
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		gw := named[gwv1.Gateway]("default", "web")
+		o.must(o.kube.Get(t.Context(), client.ObjectKeyFromObject(gw), gw))
+		if c := meta.FindStatusCondition(gw.Status.Conditions, "Programmed"); c.Status != metav1.ConditionTrue {
+			t.Fatalf("without bpfman's applications the Gateway is %+v", c)
 		}
 	}
 }

@@ -114,6 +114,11 @@ func (p *publisher) publishAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if p.current != nil {
+		if err := kinds.lost(p.current.kinds); err != nil {
+			return err
+		}
+	}
 	if err := p.watch(ctx, kinds); err != nil {
 		return err
 	}

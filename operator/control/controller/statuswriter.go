@@ -156,15 +156,17 @@ func (w *statusWriter) write(ctx context.Context, key objectKey) (pause time.Dur
 	if object.GetUID() != wanted.object.GetUID() {
 		return 0, nil // another object of that name: its own status comes
 	}
-	content := wanted.content(object)
-	if pause := w.retries.pause(key, content); pause > 0 {
-		return pause, nil
+	failed := w.retries.fails(key)
+	if failed {
+		if pause := w.retries.pause(key, wanted.content(object)); pause > 0 {
+			return pause, nil
+		}
 	}
 	if err := w.writeNow(ctx, object, wanted); err != nil {
-		if isRefusal(err) && !w.retries.fails(key) {
+		if isRefusal(err) && !failed {
 			w.event(object, corev1.EventTypeWarning, "StatusRefused", err.Error())
 		}
-		return w.retries.failed(key, content), err
+		return w.retries.failed(key, wanted.content(object)), err
 	}
 	w.retries.forget(key)
 	return 0, nil

@@ -176,8 +176,8 @@ func (e *events) add(q queue, previous, object client.Object) {
 		publish = previous == nil || !sameNode(previous.(*corev1.Node), o)
 	case *corev1.Event:
 		publish = strings.HasPrefix(o.InvolvedObject.Name, servicePrefix) && (previous == nil || previous.(*corev1.Event).Message != o.Message)
-	case *apiextv1.CustomResourceDefinition: // a kind is there when its status says so
-		publish = previous == nil || !equality.Semantic.DeepEqual(previous.(*apiextv1.CustomResourceDefinition).Status, o.Status)
+	case *apiextv1.CustomResourceDefinition: // a kind is there when spec and status say so
+		publish = previous == nil || previous.GetGeneration() != o.Generation || !equality.Semantic.DeepEqual(previous.(*apiextv1.CustomResourceDefinition).Status, o.Status)
 	default:
 		if publish = previous == nil || !sameButStatus(previous, o); !publish { // somebody has overwritten ours
 			e.statuses.recheck(o)
