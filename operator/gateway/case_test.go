@@ -211,21 +211,22 @@ func (c *testCase) policy(t *gateway.Translation) *gateway.EndpointPolicy {
 func (c *testCase) translate() gateway.Translation {
 	if c.earlier != nil {
 		earlier := c.earlier.translate()
-		c.Options.Incumbents = &earlier.Incumbents
+		c.Options.Incumbents, c.Options.LastGood = &earlier.Incumbents, earlier.LastGood
 	}
 	translation := gateway.Translate(c.Objects, c.Options)
 	if len(c.Pods) > 0 {
 		policy := c.policy(&translation)
 		translation.SetEndpoints(gateway.NewUsers(&translation, policy).Report(gateway.IndexEndpoints(c.Slices, policy)))
 	}
-	for name, progress := range c.Progress {
-		key := fullName(name)
-		for i := range c.Objects.Gateways {
-			if gw := &c.Objects.Gateways[i]; gw.Namespace == key.Namespace && gw.Name == key.Name {
-				translation.SetProgress(key, progress, gw.Status.Conditions)
-			}
-		}
+	progress, stored := map[types.NamespacedName]gateway.Progress{}, map[types.NamespacedName][]metav1.Condition{}
+	for name, p := range c.Progress {
+		progress[fullName(name)] = p
 	}
+	for i := range c.Objects.Gateways {
+		gw := &c.Objects.Gateways[i]
+		stored[types.NamespacedName{Namespace: gw.Namespace, Name: gw.Name}] = gw.Status.Conditions
+	}
+	translation.SetProgress(progress, stored)
 	return translation
 }
 

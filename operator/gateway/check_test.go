@@ -162,15 +162,16 @@ func checkProgress(t *testing.T, c *testCase, translation *gateway.Translation) 
 		return all, others
 	}
 	twice, once := gateway.Translate(c.Objects, c.Options), gateway.Translate(c.Objects, c.Options)
+	first, last := map[types.NamespacedName]gateway.Progress{}, map[types.NamespacedName]gateway.Progress{}
+	stored := map[types.NamespacedName][]metav1.Condition{}
 	for i := range c.Objects.Gateways {
 		gw := &c.Objects.Gateways[i]
 		name := types.NamespacedName{Namespace: gw.Namespace, Name: gw.Name}
-		stored := gw.Status.Conditions
-		twice.SetProgress(name, from.progress(), stored)
-		last := from.progress()
-		twice.SetProgress(name, last, stored)
-		once.SetProgress(name, last, stored)
+		stored[name], first[name], last[name] = gw.Status.Conditions, from.progress(), from.progress()
 	}
+	twice.SetProgress(first, stored)
+	twice.SetProgress(last, stored)
+	once.SetProgress(last, stored)
 	if diff := cmp.Diff(once, twice, exact); diff != "" {
 		t.Errorf("SetProgress depends on the call before (-once +twice):\n%s", diff)
 	}

@@ -4,7 +4,6 @@ package gateway
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -36,41 +35,48 @@ type Progress struct {
 	Hold bool `json:"hold,omitempty"`
 }
 
-// SetProgress sets the Programmed conditions of a Gateway, its listeners and
-// its ListenerSets, as far as they depend on nothing but the data plane. It may
-// be called again with other progress. stored are the conditions of the
-// Gateway's stored status.
-func (t *Translation) SetProgress(gateway types.NamespacedName, p Progress, stored []metav1.Condition) {
-	i := slices.IndexFunc(t.Gateways, func(g GatewayStatus) bool { return g.NamespacedName == gateway })
-	if i < 0 {
-		return
-	}
-	g := &t.Gateways[i].Status
-	programmed := meta.FindStatusCondition(g.Conditions, string(gwv1.GatewayConditionProgrammed))
-	served := p.condition(programmed.ObservedGeneration, stored)
-	if awaits(programmed) {
-		*programmed = served
-	}
-	listeners, name := map[string]bool{}, gateway.String()
+// SetProgress sets the Programmed conditions of Gateways, their listeners and their
+// ListenerSets, as far as they depend on nothing but the data plane. It may be called
+// again with other progress. stored are the conditions of the Gateways' stored
+// statuses.
+func (t *Translation) SetProgress(progress map[types.NamespacedName]Progress, stored map[types.NamespacedName][]metav1.Condition) {
+	served := map[string]map[string]bool{} // listeners that have a frontend, by Gateway
 	for i := range t.Frontends {
-		if t.Frontends[i].Gateway == name {
-			listeners[t.Frontends[i].Listener] = true
+		f := &t.Frontends[i]
+		if served[f.Gateway] == nil {
+			served[f.Gateway] = map[string]bool{}
 		}
+		served[f.Gateway][f.Listener] = true
 	}
-	for i := range g.Listeners {
-		if l := &g.Listeners[i]; listeners[string(l.Name)] {
-			complete(l.Conditions, served, gwv1.ListenerReasonPending)
+	verdicts := map[types.NamespacedName]metav1.Condition{}
+	for i := range t.Gateways {
+		g := &t.Gateways[i]
+		p, known := progress[g.NamespacedName]
+		if !known {
+			continue
+		}
+		programmed := meta.FindStatusCondition(g.Status.Conditions, string(gwv1.GatewayConditionProgrammed))
+		verdict := p.condition(programmed.ObservedGeneration, stored[g.NamespacedName])
+		verdicts[g.NamespacedName] = verdict
+		if awaits(programmed) {
+			*programmed = verdict
+		}
+		for j := range g.Status.Listeners {
+			if l := &g.Status.Listeners[j]; served[g.String()][string(l.Name)] {
+				complete(l.Conditions, verdict, gwv1.ListenerReasonPending)
+			}
 		}
 	}
 	for i := range t.ListenerSets {
 		set := &t.ListenerSets[i]
-		if set.Gateway != gateway {
+		verdict, known := verdicts[set.Gateway]
+		if !known {
 			continue
 		}
 		for j := range set.Status.Listeners {
-			if l := &set.Status.Listeners[j]; listeners[set.String()+"/"+string(l.Name)] {
-				complete(l.Conditions, served, gwv1.ListenerEntryReasonPending)
-				complete(set.Status.Conditions, served, listenerSetReasonParentNotProgrammed)
+			if l := &set.Status.Listeners[j]; served[set.Gateway.String()][set.String()+"/"+string(l.Name)] {
+				complete(l.Conditions, verdict, gwv1.ListenerEntryReasonPending)
+				complete(set.Status.Conditions, verdict, listenerSetReasonParentNotProgrammed)
 			}
 		}
 	}

@@ -84,10 +84,10 @@ func TestLoadBalancerAssigns(t *testing.T) {
 	})
 	o.calm()
 	// What is asked for is passed on; what is given instead is not used.
-	o.must(o.kube.Get(t.Context(), client.ObjectKeyFromObject(gw), gw))
-	kind := gwv1.IPAddressType
-	gw.Spec.Addresses = []gwv1.GatewaySpecAddress{{Type: &kind, Value: "203.0.113.9"}}
-	o.must(o.kube.Update(t.Context(), gw))
+	edit(o, gw, func(gw *gwv1.Gateway) {
+		kind := gwv1.IPAddressType
+		gw.Spec.Addresses = []gwv1.GatewaySpecAddress{{Type: &kind, Value: "203.0.113.9"}}
+	})
 	o.condition(gw, "Programmed", "False AddressNotUsable", "203.0.113.9")
 	o.service(func(s *corev1.Service) error {
 		if s.Spec.LoadBalancerIP != "203.0.113.9" || s.Annotations["metallb.io/loadBalancerIPs"] != "203.0.113.9" {
@@ -97,9 +97,9 @@ func TestLoadBalancerAssigns(t *testing.T) {
 	})
 	// Another source is another class, which cannot be changed: a new Service.
 	o.config("{source: Node}")
-	o.must(o.kube.Get(t.Context(), client.ObjectKeyFromObject(gw), gw))
-	gw.Spec.Addresses = nil
-	o.must(o.kube.Update(t.Context(), gw))
+	edit(o, gw, func(gw *gwv1.Gateway) {
+		gw.Spec.Addresses = nil
+	})
 	o.condition(gw, "Programmed", "True Programmed", "All nodes")
 	if len(gw.Status.Addresses) != 2 || gw.Status.Addresses[0].Value != "192.0.2.11" {
 		t.Errorf("the Gateway has addresses %v, want those of the nodes", gw.Status.Addresses)
@@ -126,17 +126,17 @@ func TestNobodyHijacks(t *testing.T) {
 	o.must(o.kube.Get(t.Context(), client.ObjectKeyFromObject(api), api))
 	kind := gwv1.IPAddressType
 	for _, address := range []string{api.Spec.ClusterIP, "8.8.8.8", "10.1.0.5", "192.0.2.11"} {
-		o.must(o.kube.Get(t.Context(), client.ObjectKeyFromObject(gw), gw))
-		gw.Spec.Addresses = []gwv1.GatewaySpecAddress{{Type: &kind, Value: address}}
-		o.must(o.kube.Update(t.Context(), gw))
+		edit(o, gw, func(gw *gwv1.Gateway) {
+			gw.Spec.Addresses = []gwv1.GatewaySpecAddress{{Type: &kind, Value: address}}
+		})
 		o.condition(gw, "Programmed", "False AddressNotUsable", address)
 		o.published("no frontend on "+address, func(s fleet.Snapshot) bool { return len(s.Frontends) == 0 && len(s.Addresses) == 0 })
 	}
 	o.config("{source: Node}")
 	for _, port := range []gwv1.PortNumber{22, 10250, 30080, 40000} {
-		o.must(o.kube.Get(t.Context(), client.ObjectKeyFromObject(gw), gw))
-		gw.Spec.Addresses, gw.Spec.Listeners[0].Port = nil, port
-		o.must(o.kube.Update(t.Context(), gw))
+		edit(o, gw, func(gw *gwv1.Gateway) {
+			gw.Spec.Addresses, gw.Spec.Listeners[0].Port = nil, port
+		})
 		o.condition(gw, "Accepted", "False ListenersNotValid", "")
 		if c := gw.Status.Listeners[0].Conditions; !strings.Contains(fmt.Sprint(c), "PortUnavailable") {
 			t.Errorf("port %d: the listener says %+v", port, c)

@@ -129,9 +129,9 @@ spec: {gatewayClassName: other, listeners: [{name: http, protocol: TCP, port: 80
 	// Of a label on a Gateway, nothing but the generation matters.
 	before = o.calm()
 	gw := named[gwv1.Gateway]("default", "web")
-	o.must(o.kube.Get(t.Context(), client.ObjectKeyFromObject(gw), gw))
-	gw.Labels = map[string]string{"a": "b"}
-	o.must(o.kube.Update(t.Context(), gw))
+	edit(o, gw, func(gw *gwv1.Gateway) {
+		gw.Labels = map[string]string{"a": "b"}
+	})
 	o.wrote(before, "a label", map[string]int{})
 }
 
@@ -141,9 +141,9 @@ func TestChangesAreServed(t *testing.T) {
 	gw, route := named[gwv1.Gateway]("default", "web"), named[gwv1.TCPRoute]("default", "web")
 	// Agents that hold the state of before are not counted as serving a new listener.
 	o.agents.change(func(a *agents) { a.silent = true })
-	o.must(o.kube.Get(t.Context(), client.ObjectKeyFromObject(gw), gw))
-	gw.Spec.Listeners = append(gw.Spec.Listeners, gwv1.Listener{Name: "more", Protocol: gwv1.TCPProtocolType, Port: 81})
-	o.must(o.kube.Update(t.Context(), gw))
+	edit(o, gw, func(gw *gwv1.Gateway) {
+		gw.Spec.Listeners = append(gw.Spec.Listeners, gwv1.Listener{Name: "more", Protocol: gwv1.TCPProtocolType, Port: 81})
+	})
 	o.condition(gw, "Programmed", "False Pending", "0/2 nodes, missing: n1 and n2")
 	o.agents.change(func(a *agents) { a.silent = false })
 	o.condition(gw, "Programmed", "True Programmed", "All nodes")
@@ -194,9 +194,9 @@ func TestOthersConditionsAndParentsStay(t *testing.T) {
 		return o.kube.Status().Update(t.Context(), route)
 	}))
 	// They stay when ours change, and when ours go.
-	o.must(o.kube.Get(t.Context(), client.ObjectKeyFromObject(gw), gw))
-	gw.Spec.Listeners[0].Port = 8080
-	o.must(o.kube.Update(t.Context(), gw))
+	edit(o, gw, func(gw *gwv1.Gateway) {
+		gw.Spec.Listeners[0].Port = 8080
+	})
 	o.condition(gw, "Programmed", "True Programmed", "All nodes")
 	if meta.FindStatusCondition(gw.Status.Conditions, foreign.Type) == nil {
 		t.Errorf("the Gateway's foreign condition is gone: %v", gw.Status.Conditions)

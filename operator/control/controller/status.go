@@ -210,9 +210,7 @@ func (t *translated) gatewayStatuses(progress map[types.NamespacedName]gateway.P
 	for i := range completed.ListenerSets {
 		completed.ListenerSets[i].Status = *completed.ListenerSets[i].Status.DeepCopy()
 	}
-	for name, p := range progress {
-		completed.SetProgress(name, p, stored[name])
-	}
+	completed.SetProgress(progress, stored)
 	completed.SetHostListens(hostListens)
 	var all []wantedStatus
 	for _, g := range completed.Gateways {

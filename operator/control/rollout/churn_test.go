@@ -68,11 +68,12 @@ func TestNodesThatComeAndGoCostFewWrites(t *testing.T) {
 					}}})
 					f.Reports = append(f.Reports, lb.Report{Node: name, Version: lb.Version{Epoch: 1, Sequence: 1}})
 				}
-				for name, p := range rollout.Progress(f, published) {
+				all := rollout.Progress(f, published)
+				for name := range all {
 					translation := gateway.Translation{Gateways: []gateway.GatewayStatus{{NamespacedName: name}}}
 					status := &translation.Gateways[0].Status
 					status.Conditions = []metav1.Condition{{Type: string(gwv1.GatewayConditionProgrammed), Status: metav1.ConditionUnknown, Reason: string(gwv1.GatewayReasonPending)}}
-					translation.SetProgress(name, p, stored[name])
+					translation.SetProgress(all, stored)
 					if before := stored[name]; at > 0 && before[0] != status.Conditions[0] {
 						writes++
 					}

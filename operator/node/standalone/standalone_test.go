@@ -271,6 +271,18 @@ func TestMisspelledKindIsLoggedAndTheLastGoodOneServed(t *testing.T) {
 	}
 }
 
+func TestInvalidGatewayGoesOn(t *testing.T) {
+	veth(t, "eth0")
+	i := prepare(t, files(80, far4))
+	i.start()
+	i.serves(far4 + ":80")
+	i.write(strings.Replace(files(80, far4), "  gatewayClassName: blixt\n",
+		"  gatewayClassName: blixt\n  infrastructure: {parametersRef: {group: blixt.x-k8s.io, kind: BlixtGatewayConfig, name: absent}}\n", 1))
+	i.logs("level=WARN", "which does not exist", "what was valid last goes on")
+	i.serves(far4 + ":80")
+	want(t, "lo", far4)
+}
+
 func TestWhatIsWrongFromTheStartIsAnError(t *testing.T) {
 	i := prepare(t, "kind: [")
 	err := Run(t.Context(), i.Options)
