@@ -83,11 +83,11 @@ func (k *Keeper) Keep(ctx context.Context) (uint64, error) {
 // Text returns the text of the Secret. If there is no Secret, and it is to be made,
 // Text makes it with the last good text or, if there is none, with a random one.
 // Errors never name the contents.
-func (k *Keeper) Text(ctx context.Context, make bool) (string, error) {
+func (k *Keeper) Text(ctx context.Context, create bool) (string, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	secret, err := k.get(ctx)
-	if make && apierrors.IsNotFound(err) {
+	if create && apierrors.IsNotFound(err) {
 		if secret, err = k.make(ctx); apierrors.IsConflict(err) {
 			secret, err = k.get(ctx) // another replica was first
 		}
