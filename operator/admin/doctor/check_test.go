@@ -14,6 +14,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	apiextv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/admin/doctor"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
@@ -249,6 +250,11 @@ var defects = []struct {
 	{"node does not serve", func(f *doctor.Facts) {
 		f.Dataplanes[1].Status.Conditions[0] = metav1.Condition{Type: "Ready", Status: metav1.ConditionFalse, Reason: "LoadFailed", Message: "bpfman could not."}
 	}, "nodes", doctor.Failed, "NodeDataplane n2", "condition Ready is False, LoadFailed: bpfman could not.", "kubectl describe nodedataplane n2"},
+	{"port that is not allowed any more", func(f *doctor.Facts) {
+		f.Gateways = []gwv1.Gateway{{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}, Status: gwv1.GatewayStatus{Listeners: []gwv1.ListenerStatus{{
+			Name: "smtp", Conditions: []metav1.Condition{{Type: v1alpha1.ListenerPortWarning, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonPortNotAllowed, Message: "TCP port 25."}},
+		}}}}}
+	}, "listener-ports", doctor.Warning, "Gateway shop/web", "listener smtp: PortNotAllowed: TCP port 25.", "allowedPorts"},
 	{"node has drifted", func(f *doctor.Facts) { f.Dataplanes[1].Status.Conditions[1].Status = metav1.ConditionTrue }, "nodes", doctor.Failed, "NodeDataplane n2", "Drifted is True", ""},
 	{"agent is not heard of", func(f *doctor.Facts) { f.Dataplanes[1].Status.Conditions[0].Status = metav1.ConditionUnknown }, "nodes", doctor.Warning, "NodeDataplane n2", "Ready is Unknown", ""},
 	{"node is left out, and has its program still", func(f *doctor.Facts) {

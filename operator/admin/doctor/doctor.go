@@ -75,6 +75,7 @@ var checks = []check{
 	{"signatures", []string{"BlixtConfig"}, signatures},
 	{"classes", []string{"GatewayClass", "BlixtConfig"}, classes},
 	{"addresses", []string{"Service"}, addresses},
+	{"listener-ports", []string{"Gateway", "ListenerSet"}, listenerPorts},
 	{"snat-ports", []string{"BlixtConfig", "Deployment"}, snatPorts},
 	{"tunnels", []string{"BlixtConfig", "Node"}, tunnels},
 	{"answers", []string{"NodeDataplane"}, answers},

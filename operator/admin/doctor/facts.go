@@ -61,9 +61,11 @@ type Facts struct {
 	Applications  []bpfmanv1.ClusterBpfApplication
 	States        []bpfmanv1.ClusterBpfApplicationState
 
-	Classes    []gwv1.GatewayClass
-	Configs    []v1alpha1.BlixtConfig
-	Dataplanes []v1alpha1.NodeDataplane
+	Classes      []gwv1.GatewayClass
+	Gateways     []gwv1.Gateway
+	ListenerSets []gwv1.ListenerSet
+	Configs      []v1alpha1.BlixtConfig
+	Dataplanes   []v1alpha1.NodeDataplane
 }
 
 // Read reads the Facts, with a client of kube.Scheme. Kinds that may not be read are
@@ -89,6 +91,8 @@ func Read(ctx context.Context, c client.Client, version, namespace string) (*Fac
 	f.Applications = kube.Read[bpfmanv1.ClusterBpfApplicationList](ctx, r).Items
 	f.States = kube.Read[bpfmanv1.ClusterBpfApplicationStateList](ctx, r).Items
 	f.Classes = kube.Read[gwv1.GatewayClassList](ctx, r).Items
+	f.Gateways = kube.Read[gwv1.GatewayList](ctx, r).Items
+	f.ListenerSets = kube.Read[gwv1.ListenerSetList](ctx, r).Items
 	f.Configs = kube.Read[v1alpha1.BlixtConfigList](ctx, r).Items
 	f.Dataplanes = kube.Read[v1alpha1.NodeDataplaneList](ctx, r).Items
 	f.Pods = kube.Read[corev1.PodList](ctx, r, in).Items
