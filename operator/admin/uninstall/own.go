@@ -26,11 +26,14 @@ func (r *remover) removeServices(ctx context.Context) error {
 		&discoveryv1.EndpointSliceList{}, &corev1.ServiceList{})
 }
 
-// removeOwn deletes the operator's own objects: certificates, seed, token for metrics and Lease.
+// removeOwn deletes the operator's own objects: certificates, seed, token for
+// metrics, incumbents and Lease.
 func (r *remover) removeOwn(ctx context.Context) error {
-	secret, seed, metrics, maps, lease := &corev1.Secret{}, &corev1.Secret{}, &corev1.Secret{}, &corev1.ConfigMap{}, &coordinationv1.Lease{}
-	secret.Name, seed.Name, metrics.Name, maps.Name, lease.Name = v1alpha1.TLSSecret, v1alpha1.SeedSecret, v1alpha1.MetricsSecret, v1alpha1.CAConfigMap, v1alpha1.Operator
-	for _, object := range []client.Object{secret, seed, metrics, maps, lease} {
+	secret, seed, metrics, lease := &corev1.Secret{}, &corev1.Secret{}, &corev1.Secret{}, &coordinationv1.Lease{}
+	ca, incumbents := &corev1.ConfigMap{}, &corev1.ConfigMap{}
+	secret.Name, seed.Name, metrics.Name, lease.Name = v1alpha1.TLSSecret, v1alpha1.SeedSecret, v1alpha1.MetricsSecret, v1alpha1.Operator
+	ca.Name, incumbents.Name = v1alpha1.CAConfigMap, v1alpha1.IncumbentsConfigMap
+	for _, object := range []client.Object{secret, seed, metrics, ca, incumbents, lease} {
 		object.SetNamespace(r.Namespace)
 		err := r.client.Get(ctx, client.ObjectKeyFromObject(object), object)
 		switch {

@@ -19,6 +19,9 @@ const (
 	MetricsSecret = "blixt-metrics"
 	// CAConfigMap holds the certificate by which agents verify the operator's.
 	CAConfigMap = "blixt-ca"
+	// IncumbentsConfigMap holds which Gateway has which address and ports, for the
+	// next operator.
+	IncumbentsConfigMap = "blixt-incumbents"
 )
 
 // CRDs are the names of the CustomResourceDefinitions of all kinds here.

@@ -172,9 +172,9 @@ func Add(m manager.Manager, o Options) error {
 	}
 	endpoints := &endpointStore{}
 	statuses, services := newStatusWriter(a), newServiceWriter(a, endpoints)
-	rollouts := newRolloutLoop(a, &o, statuses)
+	rollouts, keeper := newRolloutLoop(a, &o, statuses), newIncumbentsKeeper(a, o.Release.Namespace)
 	p := &publisher{
-		api: a, Options: &o, cache: m.GetCache(), statuses: statuses, services: services, endpoints: endpoints, rollout: rollouts,
+		api: a, Options: &o, cache: m.GetCache(), statuses: statuses, services: services, endpoints: endpoints, keeper: keeper, rollout: rollouts,
 		events:  &events{namespace: o.Release.Namespace, endpoints: endpoints, rollout: rollouts, statuses: statuses, services: services},
 		watched: watchedKinds{}, addresses: map[types.NamespacedName][]gwv1.GatewayStatusAddress{},
 	}
@@ -223,5 +223,6 @@ func Add(m manager.Manager, o Options) error {
 	if err := p.controller.Watch(source.TypedFunc[request](p.safetyNet)); err != nil {
 		return fmt.Errorf("start safety net: %w", err)
 	}
-	return errors.Join(m.Add(manager.RunnableFunc(rollouts.run)), m.Add(manager.RunnableFunc(statuses.run)), m.Add(manager.RunnableFunc(services.run)))
+	return errors.Join(m.Add(manager.RunnableFunc(rollouts.run)), m.Add(manager.RunnableFunc(statuses.run)), m.Add(manager.RunnableFunc(services.run)),
+		m.Add(manager.RunnableFunc(keeper.run)))
 }

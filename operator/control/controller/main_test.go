@@ -279,6 +279,7 @@ func (o *operator) apply(text string) {
 
 // clear removes all that tests and operators make.
 func (o *operator) clear() {
+	o.must(client.IgnoreNotFound(o.kube.Delete(context.Background(), named[corev1.ConfigMap](namespace, v1alpha1.IncumbentsConfigMap))))
 	server.Clear(o,
 		&gwv1.TCPRouteList{}, &gwv1.UDPRouteList{}, &gwv1.ListenerSetList{}, &gwv1.GatewayList{}, &gwv1.GatewayClassList{}, &gwv1.ReferenceGrantList{},
 		&v1alpha1.BlixtConfigList{}, &v1alpha1.BlixtGatewayConfigList{}, &v1alpha1.NodeDataplaneList{},

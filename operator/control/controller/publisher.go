@@ -38,6 +38,7 @@ type publisher struct {
 	addressed  *addressIndex
 	rollout    *rolloutLoop
 	statuses   *statusWriter
+	keeper     *incumbentsKeeper
 	// serviceCIDRs: the cluster has objects of that kind.
 	serviceCIDRs bool
 	services     *serviceWriter
@@ -49,6 +50,8 @@ type publisher struct {
 	current   *translated // nil: there was no complete pass yet
 	endpoints *endpointStore
 	hostPorts hostPortMemory
+	// incumbents are those that the last leader has left; nil: none are known.
+	incumbents *gateway.Incumbents
 }
 
 // translated is what a pass has made. Once handed over, neither it nor what it
@@ -126,6 +129,11 @@ func (p *publisher) publishAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if p.current == nil {
+		if p.incumbents, err = p.keeper.read(ctx); err != nil {
+			return err
+		}
+	}
 	cluster := s.cluster(p.ReservedPorts, p.services.problem)
 	t := &translated{snapshot: s, Translation: p.translate(s, cluster), started: p.started}
 	t.policy = gateway.NewEndpointPolicy(&t.Translation, cluster, s.objects.Namespaces, p.addressed)
@@ -152,6 +160,7 @@ func (p *publisher) publishAll(ctx context.Context) error {
 	p.statuses.set([]string{"GatewayClass", "TCPRoute", "UDPRoute", "Service"}, slices.Concat(t.classStatuses(), t.routeStatuses(), t.serviceStatuses()))
 	p.rollout.latest.Store(t)
 	p.rollout.wake()
+	p.keeper.set(&t.Incumbents)
 	return nil
 }
 
@@ -185,8 +194,8 @@ func (p *publisher) setConditions(service types.NamespacedName) {
 
 // translate returns what to serve.
 func (p *publisher) translate(s *snapshot, cluster *gateway.Cluster) gateway.Translation {
-	o := gateway.Options{Cluster: cluster, LastGood: s.lastGood()}
 	cluster.Capacity = lb.Smallest(p.Fleet.Reports())
+	o := gateway.Options{Cluster: cluster, LastGood: s.lastGood(), Incumbents: p.incumbents}
 	if p.current != nil { // it knows what the cache may not have yet
 		o.Incumbents = &p.current.Incumbents
 		maps.Copy(o.LastGood.Gateways, p.current.LastGood.Gateways)
