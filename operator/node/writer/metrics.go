@@ -73,8 +73,9 @@ func (w *Writer) refreshMetrics(flows FlowCounts) {
 	}
 	tables := tableUse(w.contents, flows)
 	frontends := make([]indexedFrontend, 0, len(w.contents.Frontends))
-	for i := range w.record.State.Frontends {
-		f := &w.record.State.Frontends[i]
+	state := w.target.State()
+	for i := range state.Frontends {
+		f := &state.Frontends[i]
 		if served := w.contents.Frontends[f.Key()]; served != nil {
 			frontends = append(frontends, indexedFrontend{FrontendFlows{Key: f.Key(), Gateway: f.Gateway, Listener: f.Listener}, served.Entry.Index})
 		}
