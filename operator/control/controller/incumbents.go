@@ -62,6 +62,7 @@ func (k *incumbentsKeeper) read(ctx context.Context) (*gateway.Incumbents, error
 		k.log.Warn("statuses tell who has which address and port: the ConfigMap is malformed", "object", kube.NameOf(stored), "error", err)
 		return nil, nil
 	}
+	k.stored = stored.BinaryData[incumbentsKey]
 	return i, nil
 }
 
