@@ -112,6 +112,8 @@ func TestHostPortIsNotTakenByStatus(t *testing.T) {
 	o.load(firstCode, "n1", "n2")
 	o.listener("Programmed", "True Programmed", "")
 	o.stop()
+	// Statuses count only where no operator has kept who has what.
+	o.must(o.kube.Delete(t.Context(), named[corev1.ConfigMap](namespace, v1alpha1.IncumbentsConfigMap)))
 	o.create(podAt("ingress", 80))
 	o.run()
 	o.listener("Accepted", "False PortUnavailable", "is a hostPort of Pod default/ingress on node n1")
