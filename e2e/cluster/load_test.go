@@ -34,10 +34,16 @@ type load struct {
 // sends questions by UDP to port 80, until the load is ended.
 func startLoad(t *testing.T, addresses []string) *load {
 	t.Helper()
+	return startLoadAt(t, addresses, "8081", "80")
+}
+
+// startLoadAt is startLoad with other ports.
+func startLoadAt(t *testing.T, addresses []string, echoes, answers string) *load {
+	t.Helper()
 	l := &load{stop: make(chan struct{})}
 	for _, ip := range addresses {
 		for i := range 10 {
-			conn, err := outside().Dial("tcp", "", net.JoinHostPort(ip, "8081"), 2*time.Second)
+			conn, err := outside().Dial("tcp", "", net.JoinHostPort(ip, echoes), 2*time.Second)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -45,7 +51,7 @@ func startLoad(t *testing.T, addresses []string) *load {
 			l.rounds = append(l.rounds, rounds)
 			l.ended.Go(func() { l.keep(conn, rounds, fmt.Sprintf("connection %d to %s", i, ip)) })
 		}
-		conn, err := outside().Dial("udp", "", net.JoinHostPort(ip, "80"), 2*time.Second)
+		conn, err := outside().Dial("udp", "", net.JoinHostPort(ip, answers), 2*time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}
