@@ -224,6 +224,9 @@ func TestReadme(t *testing.T) {
 		runBlocks(t, env, []block{{commands: `bin/blixt audit --ca-file "$CA_FILE"`}})
 	})
 	t.Run("pods", testAnyCluster)
+	if !c.IsGiven() {
+		t.Run("a hostile tenant", func(t *testing.T) { testTenant(t, onlyApplication(t), false) })
+	}
 	runBlocks(t, env, all[end:])
 	for _, m := range c.Nodes {
 		checkAttached(t, m)

@@ -183,6 +183,17 @@ func TestTenants(t *testing.T) {
 	testTenant(t, install(t), true)
 }
 
+// onlyApplication returns the name of the only application of Blixt.
+func onlyApplication(t *testing.T) string {
+	t.Helper()
+	out, err := c.Kubectl(t.Context(), "get", "clusterbpfapplications", "--output=jsonpath={.items[*].metadata.name}")
+	if names := strings.Fields(out); err == nil && len(names) == 1 {
+		return names[0]
+	}
+	t.Fatalf("applications %q, %v, want one", out, err)
+	return ""
+}
+
 // gatewayOf returns a Gateway, and a route of it to the tenant's own server.
 func gatewayOf(name, listeners string) string {
 	return `
