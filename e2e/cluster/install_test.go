@@ -73,7 +73,7 @@ func installBlixt(t *testing.T, flags ...string) (bytecode string) {
 		t.Fatal(err)
 	}
 	repository, digest, _ := strings.Cut(operator, "@")
-	bytecode = bytecodeImage(t, blixt, "--flows=65536")
+	bytecode = bytecodeImage(t, blixt, "65536")
 	args := []string{"upgrade", "--install", "blixt", "../../charts/blixt", "--namespace=" + system, "--create-namespace", "--wait", "--timeout=2m",
 		"--set=image.repository=" + repository, "--set=image.digest=" + digest, "--set=bytecode.image=" + bytecode}
 	helm(t, append(args, flags...)...)

@@ -45,7 +45,7 @@ func TestUnprivilegedPodsServe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	applyFile(t, "application.yaml", "BYTECODE", bytecodeImage(t, blixt, "--flows=65536"))
+	applyFile(t, "application.yaml", "BYTECODE", bytecodeImage(t, blixt, "65536"))
 	programs := awaitLoaded(t)
 	publish(t, vip4, vip6)
 	applyFile(t, "writers.yaml", "MAPS", strings.Join(mapNames(t), ","))
@@ -112,11 +112,12 @@ func checkServes(t *testing.T, network, addr string, program uint32, want map[an
 	}
 }
 
-// bytecodeImage pushes a bytecode image of these sizes, and returns its name by digest.
-func bytecodeImage(t *testing.T, blixt string, sizes ...string) string {
+// bytecodeImage pushes a bytecode image with room for so many flows, and returns its
+// name by digest.
+func bytecodeImage(t *testing.T, blixt, flows string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "out")
-	if _, err := c.Control.Run(patience, blixt, append([]string{"bytecode", "build", "-d", out}, sizes...)...); err != nil {
+	if _, err := c.Control.Run(patience, blixt, "bytecode", "build", "-d", out, "--flows", flows); err != nil {
 		t.Fatal(err)
 	}
 	name, err := c.Control.Run(patience, blixt, "bytecode", "push", out, cluster.Registry+"/blixt/bytecode:v1", "--ca-file", c.CA())
