@@ -261,7 +261,7 @@ func (e *tenant) tryNodePorts(t *testing.T) {
 func (e *tenant) tryListeningPort(t *testing.T) {
 	m := c.Nodes[0]
 	ctx, stop := context.WithCancel(t.Context())
-	server := m.Command(ctx, os.Args[0], "server")
+	server := m.Node.Command(ctx, os.Args[0], "server") // its file is not in the machine
 	server.Env = append(os.Environ(), "NODE=the-node-itself")
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
