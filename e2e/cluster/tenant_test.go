@@ -263,7 +263,7 @@ func (e *tenant) tryListeningPort(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	server := m.Node.Command(ctx, os.Args[0], "server") // its file is not in the machine
 	server.Env = append(os.Environ(), "NODE=the-node-itself")
-	if err := server.Start(); err != nil {
+	if err := m.Node.Start(server); err != nil {
 		t.Fatal(err)
 	}
 	defer func() {

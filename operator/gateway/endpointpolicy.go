@@ -47,6 +47,8 @@ type Occupants interface {
 // Occupant is a pod that has an address.
 type Occupant struct {
 	Namespace string
+	// Node is the name of the pod's node.
+	Node string
 	// HostNetwork: the address is its node's, too.
 	HostNetwork bool
 	// Terminating pods may have lost the address to another one already.
@@ -55,7 +57,7 @@ type Occupant struct {
 
 // NewOccupant returns what matters of a pod.
 func NewOccupant(p *corev1.Pod) Occupant {
-	return Occupant{Namespace: p.Namespace, HostNetwork: p.Spec.HostNetwork, Terminating: p.DeletionTimestamp != nil}
+	return Occupant{Namespace: p.Namespace, Node: p.Spec.NodeName, HostNetwork: p.Spec.HostNetwork, Terminating: p.DeletionTimestamp != nil}
 }
 
 // PodAddresses returns the addresses that a pod has. No tenant can choose them: the
@@ -182,6 +184,22 @@ func (p *EndpointPolicy) refuses(namespace string, addr netip.Addr) string {
 		return "no pod of namespace " + namespace + " has it"
 	}
 	return ""
+}
+
+// nodeOf returns the node of an endpoint that is not refused: that of the pod that
+// has the address or, if no pod has it, the one that the EndpointSlice names.
+// Slices that people write often name none, or a wrong one, and the node of a pod
+// is the only one that the pod's answers pass.
+func (p *EndpointPolicy) nodeOf(addr netip.Addr, named string) string {
+	if p == nil {
+		return named
+	}
+	for _, o := range p.occupants.Pods(addr) {
+		if !o.Terminating {
+			return o.Node
+		}
+	}
+	return named
 }
 
 // judgePods returns whether the address is that of pods of the namespace, or why

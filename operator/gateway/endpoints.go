@@ -143,7 +143,7 @@ func endpointsOf(s *discoveryv1.EndpointSlice, policy *EndpointPolicy) (all []En
 			problems = append(problems, Problem{Object: named("EndpointSlice", s.Namespace, s.Name), Message: why})
 			continue
 		}
-		e := Endpoint{Addr: netip.AddrPortFrom(addr, 0), State: readinessOf(ep.Conditions), Node: deref(ep.NodeName, "")}
+		e := Endpoint{Addr: netip.AddrPortFrom(addr, 0), State: readinessOf(ep.Conditions), Node: policy.nodeOf(addr, deref(ep.NodeName, ""))}
 		if ep.Hints != nil {
 			for _, zone := range ep.Hints.ForZones {
 				e.Zones = append(e.Zones, zone.Name)
