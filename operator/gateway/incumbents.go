@@ -151,7 +151,7 @@ func (i *incumbency) holds(l *listener, key lb.Key) bool {
 func (i *incumbency) heldFor(l *listener) []lb.Key {
 	var keys []lb.Key
 	for _, key := range i.frontends[l.ownerID()] {
-		if int32(key.Port) == int32(l.spec.Port) && (l.protocol == 0 || l.protocol == key.Protocol) {
+		if int32(key.Port) == l.spec.Port && (l.protocol == 0 || l.protocol == key.Protocol) {
 			keys = append(keys, key)
 		}
 	}

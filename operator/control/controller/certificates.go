@@ -171,7 +171,7 @@ func (c *certificates) load(ctx context.Context, leads bool) error {
 func (c *certificates) renew(ctx context.Context, stored certs.Certificates) (certs.Certificates, error) {
 	now, changed, err := stored.Renew(time.Now(), c.names...)
 	if err != nil {
-		return stored, fmt.Errorf("Secret %s/%s: %w. Delete it, and the operator makes it again", c.namespace, c.secret, err)
+		return stored, fmt.Errorf("renew Secret %s/%s: %w; delete it, and the operator makes it again", c.namespace, c.secret, err)
 	}
 	if err := c.publishCAs(ctx, now.Bundle()); err != nil || !changed {
 		return stored, err

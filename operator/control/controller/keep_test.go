@@ -3,7 +3,9 @@
 package controller_test
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -135,7 +137,7 @@ func TestMistakesTakeNothing(t *testing.T) {
 	o.eventually("no Service", func() error {
 		s := named[corev1.Service]("default", "blixt-web")
 		if err := o.kube.Get(t.Context(), client.ObjectKeyFromObject(s), s); client.IgnoreNotFound(err) != nil || err == nil {
-			return fmt.Errorf("there is one: %v", err)
+			return fmt.Errorf("get Service %s: %w, want none", s.Name, cmp.Or(err, errors.New("there is one")))
 		}
 		return nil
 	})

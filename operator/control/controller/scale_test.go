@@ -63,7 +63,6 @@ func newBigCluster(tb testing.TB, frontends int) *bigCluster {
 		rollout: newRolloutLoop(a, o, newStatusWriter(a)),
 	}
 	t := &translated{snapshot: &snapshot{}}
-	known := gateway.Endpoints{}
 	strip := stripPod("blixt-system")
 	for i := range frontends {
 		gw, service := i/listenersEach, types.NamespacedName{Namespace: "shop", Name: fmt.Sprint("s", i)}

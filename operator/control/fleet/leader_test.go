@@ -4,6 +4,7 @@ package fleet
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -234,7 +235,7 @@ func TestPlannedReconnection(t *testing.T) {
 	r := newRaw(t, o, "n2/agent")
 	r.hello("n2", "blue", nil, nil)
 	for {
-		if _, err := r.Recv(); err == io.EOF {
+		if _, err := r.Recv(); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
 			t.Fatal(err)

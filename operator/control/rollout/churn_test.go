@@ -38,7 +38,7 @@ func TestNodesThatComeAndGoCostFewWrites(t *testing.T) {
 		{"come at once, ready after three minutes", func(n int, at time.Duration) bool {
 			return at < time.Minute || at > 4*time.Minute+time.Duration(n)*100*time.Millisecond
 		}, 4},
-		{"fail for good", func(n int, at time.Duration) bool { return at < time.Minute }, 2},
+		{"fail for good", func(_ int, at time.Duration) bool { return at < time.Minute }, 2},
 		{"fail and recover in any order for an hour", func(n int, at time.Duration) bool {
 			return rand.New(rand.NewPCG(uint64(n), uint64(at/(5*time.Minute)))).IntN(2) == 0
 		}, int(hour / delay)},
