@@ -28,6 +28,9 @@ type Cluster struct {
 	Capacity lb.Capacity `json:"capacity,omitzero"`
 	// HostPorts are the ports of nodes that pods have.
 	HostPorts []HostPort `json:"hostPorts,omitempty"`
+	// HostListens are the ports at which nodes were seen to listen themselves,
+	// where listeners have them, too.
+	HostListens []Port `json:"hostListens,omitempty"`
 	// ProxyMode is kube-proxy's mode; "" if it is not known whether and how
 	// kube-proxy runs.
 	ProxyMode string `json:"proxyMode,omitempty"`

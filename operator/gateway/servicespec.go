@@ -51,6 +51,9 @@ func (g *gateway) serviceSpec(s *environment) *ServiceSpec {
 	if g.source != v1alpha1.SourceLoadBalancer {
 		p.Ports = g.findPorts()
 	}
+	if g.source == v1alpha1.SourceNode {
+		p.Ports = slices.DeleteFunc(p.Ports, func(port ServicePort) bool { return slices.Contains(s.Cluster.HostListens, port.Port) })
+	}
 	if infra := g.obj.Spec.Infrastructure; infra != nil {
 		p.Labels, p.Annotations = stringMap(infra.Labels), stringMap(infra.Annotations)
 	}
@@ -60,8 +63,8 @@ func (g *gateway) serviceSpec(s *environment) *ServiceSpec {
 // findPorts returns the ports of the valid listeners. What claims refuse is among
 // them if a load balancer assigns the addresses: these are not known before. If
 // ports came and went with addresses, a Service and its address could change each
-// other forever. At addresses of nodes, kube-proxy would take a refused port from
-// the node.
+// other forever. At addresses of nodes, kube-proxy would take from a node a port that
+// is refused, and one at which the node listens.
 func (g *gateway) findPorts() (ports []ServicePort) {
 	for _, l := range g.all() {
 		if l.fault() == nil {

@@ -178,9 +178,21 @@ func TestHostListens(t *testing.T) {
 			}
 		})
 	}
+	shown := func(addresses bool) { // to kube-proxy, which would take the port from the node
+		t.Helper()
+		o.service(func(s *corev1.Service) error {
+			if got := s.Status.LoadBalancer.Ingress; (len(got) > 0) != addresses {
+				return fmt.Errorf("it shows %v", got)
+			}
+			return nil
+		})
+	}
+	shown(true)
 	listens(lb.Key{Addr: netip.MustParseAddr("192.0.2.12"), Protocol: lb.TCP, Port: 80})
+	shown(false)
 	o.listener(v1alpha1.ListenerPortWarning, "True HostListens", "not the listener: on n2.")
 	o.listener("Programmed", "True Programmed", "")
 	listens()
+	shown(true)
 	o.listener(v1alpha1.ListenerPortWarning, "", "")
 }

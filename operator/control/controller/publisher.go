@@ -195,6 +195,7 @@ func (p *publisher) setConditions(service types.NamespacedName) {
 // translate returns what to serve.
 func (p *publisher) translate(s *snapshot, cluster *gateway.Cluster) gateway.Translation {
 	cluster.Capacity = lb.Smallest(p.Fleet.Reports())
+	cluster.HostListens = *p.rollout.hostListens.Load()
 	o := gateway.Options{Cluster: cluster, LastGood: s.lastGood(), Incumbents: p.incumbents}
 	if p.current != nil { // it knows what the cache may not have yet
 		o.Incumbents = &p.current.Incumbents

@@ -3,6 +3,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,6 +42,10 @@ type rolloutLoop struct {
 	queue    workqueue.TypedRateLimitingInterface[struct{}]
 	// latest is from the publisher; nil: it has not had a complete pass yet.
 	latest atomic.Pointer[translated]
+	// hostListens are the ports at which nodes were seen to listen, sorted. changed
+	// has a value after they have changed.
+	hostListens atomic.Pointer[[]gateway.Port]
+	changed     chan struct{}
 
 	known map[string]bool // the applications that have settings in Fleet; of the passes alone
 }
@@ -54,7 +59,8 @@ type decision struct {
 }
 
 func newRolloutLoop(a *api, o *Options, s *statusWriter) *rolloutLoop {
-	r := &rolloutLoop{api: a, Options: o, statuses: s, queue: newQueue[struct{}]("blixt-rollout")}
+	r := &rolloutLoop{api: a, Options: o, statuses: s, queue: newQueue[struct{}]("blixt-rollout"), changed: make(chan struct{}, 1)}
+	r.hostListens.Store(new([]gateway.Port))
 	r.images = newImages(o.Verify, o.Clock, r.wake)
 	return r
 }
@@ -201,8 +207,32 @@ func (r *rolloutLoop) reportProgress(ctx context.Context, t *translated, d decis
 	for i := range list.Items {
 		stored[client.ObjectKeyFromObject(&list.Items[i])] = list.Items[i].Status.Conditions
 	}
-	r.statuses.set([]string{"Gateway", "ListenerSet"}, t.gatewayStatuses(rollout.Progress(f, published), rollout.HostListens(f), stored))
+	hostListens := rollout.HostListens(f)
+	r.setHostListens(hostListens)
+	r.statuses.set([]string{"Gateway", "ListenerSet"}, t.gatewayStatuses(rollout.Progress(f, published), hostListens, stored))
 	return nil
+}
+
+// setHostListens has the publisher take the ports at which nodes listen themselves
+// from the Services of Gateways, once they are others: or kube-proxy would take them
+// from the nodes.
+func (r *rolloutLoop) setHostListens(nodes map[lb.Key][]string) {
+	var ports []gateway.Port
+	for key := range nodes {
+		ports = append(ports, gateway.Port{Protocol: key.Protocol, Port: key.Port})
+	}
+	slices.SortFunc(ports, func(a, b gateway.Port) int {
+		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
+	})
+	ports = slices.Compact(ports)
+	if slices.Equal(ports, *r.hostListens.Load()) {
+		return
+	}
+	r.hostListens.Store(&ports)
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
 }
 
 // applyAll applies and removes bpfman's objects and DaemonSets.

@@ -52,6 +52,8 @@ func (p *publisher) safetyNet(ctx context.Context, q queue) error {
 				return
 			case <-p.services.changed:
 				q.AddAfter(everything, problemDelay)
+			case <-p.rollout.changed:
+				q.Add(everything)
 			case <-time.After(wait.Jitter(p.ReconcileEvery, 0.2)):
 				q.Add(everything)
 				p.statuses.recheckAll()
