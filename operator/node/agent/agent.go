@@ -65,6 +65,7 @@ type Agent struct {
 	settingsFailure string        // why the settings could not be written, or ""
 	heartbeat       heartbeat
 	elsewhere       elsewhere
+	listens         map[lb.Key]uint32 // where the host was seen to listen, with the tick
 	// unfinished is the number of flows for which a draining application is
 	// still needed.
 	unfinished uint64

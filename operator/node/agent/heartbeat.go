@@ -106,12 +106,22 @@ func (a *Agent) sample(ctx context.Context) {
 		a.o.Log.Error("read counters", "error", err)
 		return
 	}
+	listens, err := a.o.Tables.HostListens()
+	if err != nil {
+		a.o.Log.Error("read where the host listens", "error", err)
+		return
+	}
 	now := time.Now()
 	a.mu.Lock()
 	before := a.heartbeat.lost(now)
 	still := a.heartbeat.count(now, links)
 	a.elsewhere.sample(now, answeredElsewhere)
 	changed, alone := a.heartbeat.lost(now) != before, a.heartbeat.alone
+	for key := range listens { // kube-proxy takes the port from the node until the operator knows
+		_, known := a.listens[key]
+		changed = changed || !known
+	}
+	a.listens = listens
 	a.mu.Unlock()
 	if changed {
 		a.notify()

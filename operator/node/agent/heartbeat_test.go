@@ -3,9 +3,12 @@
 package agent
 
 import (
+	"maps"
+	"net/netip"
 	"testing"
 	"time"
 
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 	"github.com/kubernetes-sigs/blixt/operator/wire"
@@ -93,6 +96,29 @@ func TestSilenceOfTheOnlyNode(t *testing.T) {
 		}
 		if lost := a.heartbeat.lost(time.Now().Add(time.Hour)); lost == alone {
 			t.Errorf("packets are lost after an hour: %v, want %v where the node is alone: %v", lost, !alone, alone)
+		}
+	}
+}
+
+// The operator learns within a sample where the host listens, and no more of it
+// until there is another port.
+func TestHostListensIsReportedAtOnce(t *testing.T) {
+	tables := datapath.NewFake(datapath.Sizes{Addresses: 4, Frontends: 4, Backends: 4, RingSlots: 1 << 18, Flows: 64})
+	a := New(Options{Tables: tables})
+	a.sample(t.Context())
+	seen := map[lb.Key]uint32{}
+	for i, want := range []bool{true, false, true} {
+		if want {
+			seen[lb.Key{Addr: netip.MustParseAddr("192.0.2.1"), Protocol: lb.TCP, Port: uint16(80 + i)}] = 1
+		}
+		tables.SetHostListens(maps.Clone(seen))
+		a.sample(t.Context())
+		got := len(a.changed) > 0
+		if got {
+			<-a.changed
+		}
+		if got != want {
+			t.Errorf("sample %d, of %d ports: reported %v, want %v", i, len(seen), got, want)
 		}
 	}
 }
