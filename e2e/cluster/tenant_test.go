@@ -32,7 +32,6 @@ type tenant struct {
 	application string
 	victims     []string // addresses of the victim's Gateway
 	pool        bool     // Gateways get addresses of their own, not those of nodes
-	attacks     int
 }
 
 // startTenant gives somebody a namespace, and his rights.
