@@ -19,7 +19,11 @@ const (
 	coredns        = "coredns-v1.14.7"
 	bpfman         = "bpfman-v0.6.0"
 	bpfmanOperator = "bpfman-operator-v0.6.0"
+	metallb        = "metallb-" + MetalLBVersion
 )
+
+// MetalLBVersion is the tag of MetalLB's images.
+const MetalLBVersion = "v0.16.1"
 
 // software finds programs in the cache.
 type software struct{ cache string }
@@ -33,6 +37,7 @@ func findSoftware() (software, error) {
 	for _, file := range []string{
 		kubernetes + "/kube-apiserver", kubernetes + "/kubelet", kubernetes + "/kubectl", etcd + "/etcd", containerd + "/ctr",
 		cni + "/portmap", coredns + "/coredns", bpfman + "/bpfman-rpc", bpfmanOperator + "/bpfman-agent",
+		metallb + "/speaker",
 	} {
 		if _, err := os.Stat(s.path(file)); err != nil {
 			return s, fmt.Errorf("%w: run .ci/kubernetes --all", err)
@@ -42,6 +47,9 @@ func findSoftware() (software, error) {
 }
 
 func (s software) path(name string) string { return filepath.Join(s.cache, name) }
+
+// MetalLB returns the path of a program of MetalLB, or of the manifest that installs it.
+func (c *Cluster) MetalLB(name string) string { return c.software.path(metallb + "/" + name) }
 
 // search returns the PATH with which programs find each other.
 func (s software) search() string {
