@@ -234,7 +234,11 @@ func (d describer) layer4(p parsed) string {
 		if p.family == 4 && slices.Contains([]byte{3, 4, 5, 11, 12}, l4[0]) || p.family == 6 && l4[0] < 128 {
 			return fmt.Sprintf("%s %s, %s", head, d.quote(l4[8:]), good)
 		}
-		return fmt.Sprintf("%s data %s, %s", head, digest(l4[8:]), good)
+		data := l4[8:]
+		if p.family == 4 && l4[0] == 14 && len(data) == 12 {
+			data = data[:4] // the rest of a timestamp reply is the time
+		}
+		return fmt.Sprintf("%s data %s, %s", head, digest(data), good)
 	}
 	return fmt.Sprintf("protocol %d %s > %s data %s", p.protocol, addrName(p.src), addrName(p.dst), digest(l4))
 }
