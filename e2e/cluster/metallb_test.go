@@ -201,7 +201,10 @@ func checkNewClients(t *testing.T, vips []string, networks ...string) {
 	t.Helper()
 	for _, vip := range vips {
 		for _, network := range networks {
-			checkAnswers(t, asker{name: "outside", dial: c.Outside}, network, net.JoinHostPort(vip, "80"), false)
+			got, err := asker{dial: c.Outside}.ask(t, network, net.JoinHostPort(vip, "80"), 20)
+			if err != nil {
+				t.Errorf("%s to %s: answers %v, then %v", network, vip, got, err)
+			}
 		}
 	}
 }
