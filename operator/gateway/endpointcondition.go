@@ -18,7 +18,8 @@ import (
 )
 
 // RouteConditionEndpointsUsable is a condition of routes: whether the Services
-// have endpoints for every frontend, and none that Blixt leaves out. Gateway API's
+// have endpoints for the frontends, of one family at least, and none that Blixt
+// leaves out. Gateway API's
 // ResolvedRefs is about the Services alone.
 const RouteConditionEndpointsUsable = "blixt.x-k8s.io/EndpointsUsable"
 
@@ -119,7 +120,14 @@ func (r *EndpointReport) Condition(route string, generation int64) metav1.Condit
 	if len(own) == 0 {
 		return condition(RouteConditionEndpointsUsable, metav1.ConditionUnknown, reasonNotServed, generation, "No listener serves the route: see Accepted.")
 	}
-	all, reason, more := unserved(own, r.isReady), reasonNoReadyEndpoint, 0
+	// Gateways mostly have addresses of both families because nodes or pools have:
+	// nobody who made a Service of one family did wrong.
+	isReady := func(f *Frontend, ref Ref) bool {
+		return r.isReady(f, ref) || slices.ContainsFunc(own, func(o Frontend) bool {
+			return o.Protocol == f.Protocol && o.Addr.Is6() != f.Addr.Is6() && r.isReady(&o, ref)
+		})
+	}
+	all, reason, more := unserved(own, isReady), reasonNoReadyEndpoint, 0
 	if len(all) == 0 {
 		reason = reasonEndpointsRefused
 	}
