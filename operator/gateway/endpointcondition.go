@@ -28,7 +28,7 @@ const (
 	reasonEndpointsUsable  = "EndpointsUsable"
 	reasonEndpointsRefused = "EndpointsRefused" // some are left out
 	reasonNoReadyEndpoint  = "NoReadyEndpoint"  // connections are refused
-	reasonNotServed        = "NotServed"        // no frontend is the route's
+	reasonNotServed        = "NotServed"        // no frontend or Service is the route's
 )
 
 // Users finds who uses a Service's endpoints, so that one Service's change costs
@@ -140,6 +140,9 @@ func (r *EndpointReport) Condition(route string, generation int64) metav1.Condit
 				more += r.endpoints[ref.Service].MoreProblems
 			}
 		}
+	}
+	if len(seen) == 0 {
+		return condition(RouteConditionEndpointsUsable, metav1.ConditionUnknown, reasonNotServed, generation, "No backendRef leads to a Service: see ResolvedRefs.")
 	}
 	if len(all) == 0 {
 		return condition(RouteConditionEndpointsUsable, metav1.ConditionTrue, reasonEndpointsUsable, generation, "Every Service has a ready endpoint.")
