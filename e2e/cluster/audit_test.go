@@ -206,7 +206,12 @@ func (a *auditor) report(args ...string) (r audited) {
 	if len(args) == 0 {
 		args = []string{"--offline"}
 	}
-	if err := json.Unmarshal([]byte(a.run("json", args...)), &r); err != nil {
+	return a.parse(json.Unmarshal, a.run("json", args...))
+}
+
+func (a *auditor) parse(unmarshal func([]byte, any) error, text string) (r audited) {
+	a.Helper()
+	if err := unmarshal([]byte(text), &r); err != nil {
 		a.Fatal(err)
 	}
 	// installBlixt signs nothing: TestReadme does.
@@ -249,10 +254,7 @@ func has(r audited, reason, object, message string) bool {
 // agree compares the three output formats of a report.
 func (a *auditor) agree() {
 	want := a.report()
-	var got audited
-	if err := yaml.Unmarshal([]byte(a.run("yaml", "--offline")), &got); err != nil {
-		a.Fatal(err)
-	}
+	got := a.parse(func(text []byte, to any) error { return yaml.Unmarshal(text, to) }, a.run("yaml", "--offline"))
 	if diff := cmp.Diff(want, got); diff != "" {
 		a.Errorf("YAML is not as JSON is (-JSON +YAML):\n%s", diff)
 	}

@@ -60,8 +60,8 @@ func testPrivileges(t *testing.T) {
 	}
 }
 
-// checkVolumes checks that an agent has three volumes: bpfman's maps, a token that only
-// the operator accepts, and a certificate.
+// checkVolumes checks that an agent has four volumes: bpfman's maps, a token that only
+// the operator accepts, a certificate, and the token of those who may read metrics.
 func checkVolumes(t *testing.T, p *corev1.Pod) {
 	t.Helper()
 	got := map[string]string{}
@@ -75,11 +75,13 @@ func checkVolumes(t *testing.T, p *corev1.Pod) {
 			}
 		case v.ConfigMap != nil:
 			got[v.Name] = "ConfigMap " + v.ConfigMap.Name
+		case v.Secret != nil:
+			got[v.Name] = "Secret " + v.Secret.SecretName
 		default:
 			got[v.Name] = fmt.Sprintf("%+v", v)
 		}
 	}
-	want := map[string]string{"maps": "csi.bpfman.io", "token": "token for operator.blixt.x-k8s.io", "ca": "ConfigMap blixt-ca"}
+	want := map[string]string{"maps": "csi.bpfman.io", "token": "token for operator.blixt.x-k8s.io", "ca": "ConfigMap blixt-ca", "metrics": "Secret blixt-metrics"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("volumes of %s, which mounts %v (-want +got):\n%s", p.Name, slices.Sorted(maps.Keys(got)), diff)
 	}
