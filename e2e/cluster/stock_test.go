@@ -176,7 +176,9 @@ func testLostProgram(t *testing.T) {
 	remedy := "Delete /run/bpfman/db on the node, the node's bpfman-daemon pod"
 	kube.Wait(t, patience, "what NodeDataplane "+node.Name+" says", "ProgramGone, with the remedy", func() (string, error) { return conditionOf(t, node.Name, v1alpha1.NodeReady, remedy) })
 	noticed := time.Since(ended)
-	kube.Wait(t, patience, "what the Gateway says", "missing: node-1, with the remedy", func() (string, error) {
+	// Gateways name a missing node after 45 s, and take turns: all of a cluster would be
+	// written each time that a node flaps.
+	kube.Wait(t, 3*patience, "what the Gateway says", "missing: node-1, with the remedy", func() (string, error) {
 		gw := &gwv1.Gateway{}
 		err := c.Client.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "balanced"}, gw)
 		p := meta.FindStatusCondition(gw.Status.Conditions, "Programmed")
@@ -187,8 +189,8 @@ func testLostProgram(t *testing.T) {
 	})
 	told := time.Since(ended)
 	t.Logf("the program has ended: noticed after %.1f s, in the Gateway's status after %.1f s", noticed.Seconds(), told.Seconds())
-	if told > soon {
-		t.Errorf("it took %v until the Gateway says that a node's program is gone, want %v", told, soon)
+	if noticed > soon {
+		t.Errorf("it took %v until the NodeDataplane says that a node's program is gone, want %v", noticed, soon)
 	}
 	awaitPods(t, "bpfman")
 
