@@ -59,6 +59,17 @@ func (o *operator) listener(kind, want, says string) {
 	})
 }
 
+// startAtNodes has two nodes serve the listener at their own addresses.
+func startAtNodes(t *testing.T) *operator {
+	t.Helper()
+	o := start(t)
+	o.apply(kube.WebGateway)
+	o.config("{source: Node}")
+	o.load(firstCode, "n1", "n2")
+	o.listener("Programmed", "True Programmed", "")
+	return o
+}
+
 // A pod's hostPort is not given to a listener while the pod runs.
 func TestHostPortComesFirst(t *testing.T) {
 	o := start(t)
@@ -77,11 +88,7 @@ func TestHostPortComesFirst(t *testing.T) {
 // A hostPort that comes later takes no port from a listener: the listener is warned,
 // once, and until the pod is gone.
 func TestHostPortComesLater(t *testing.T) {
-	o := start(t)
-	o.apply(kube.WebGateway)
-	o.config("{source: Node}")
-	o.load(firstCode, "n1", "n2")
-	o.listener("Programmed", "True Programmed", "")
+	o := startAtNodes(t)
 	pod := podAt("late", 80)
 	o.create(pod)
 	o.listener(v1alpha1.ListenerPortWarning, "True HostPort", "Pod default/late on node n1")
@@ -106,11 +113,7 @@ func TestHostPortComesLater(t *testing.T) {
 // The status of a Gateway, which its owner may write, takes no port from a pod when an
 // operator starts.
 func TestHostPortIsNotTakenByStatus(t *testing.T) {
-	o := start(t)
-	o.apply(kube.WebGateway)
-	o.config("{source: Node}")
-	o.load(firstCode, "n1", "n2")
-	o.listener("Programmed", "True Programmed", "")
+	o := startAtNodes(t)
 	o.stop()
 	// Statuses count only where no operator has kept who has what.
 	o.must(o.kube.Delete(t.Context(), named[corev1.ConfigMap](namespace, v1alpha1.IncumbentsConfigMap)))
@@ -164,11 +167,7 @@ func TestRefusedPortsAreNotOfTheService(t *testing.T) {
 // Where a node itself listens at a listener's port, the listener is warned, until that
 // is over.
 func TestHostListens(t *testing.T) {
-	o := start(t)
-	o.apply(kube.WebGateway)
-	o.config("{source: Node}")
-	o.load(firstCode, "n1", "n2")
-	o.listener("Programmed", "True Programmed", "")
+	o := startAtNodes(t)
 	listens := func(keys ...lb.Key) {
 		o.agents.change(func(a *agents) {
 			for i := range a.reports {
