@@ -50,10 +50,11 @@ func TestPaths(t *testing.T) {
 	}
 	dropped := droppedSources(t)
 
+	awaitBalancer(t, application, vips, byKubeProxy)
 	t.Run("pods by kube-proxy", func(t *testing.T) { checkPaths(t, application, vips, byKubeProxy, ports) })
 	t.Run("ports that are taken", func(t *testing.T) { testTakenPorts(t, vips[0]) })
 	configure(t, "config.addresses.podTraffic=Blixt")
-	awaitTakeover(t, application, vips[0])
+	awaitBalancer(t, application, vips, byBlixt)
 	t.Run("pods by Blixt", func(t *testing.T) { checkPaths(t, application, vips, byBlixt, portsOfBlixt()) })
 	if !c.Options.Masquerade {
 		t.Run("pods masqueraded", func(t *testing.T) { testMasquerading(t, application, vips) })
@@ -169,15 +170,35 @@ func awaitLinks(t *testing.T, interfaces ...string) {
 	})
 }
 
-// awaitTakeover waits until Blixt balances pods' traffic: kube-proxy needs a moment to
-// learn that it should not.
-func awaitTakeover(t *testing.T, application, vip string) {
+// awaitBalancer waits until the nodes' own connections to these addresses are balanced
+// as they should be. kube-proxy follows the Service in its own time, each node and each
+// family on its own.
+func awaitBalancer(t *testing.T, application string, vips []string, to balancer) {
 	t.Helper()
-	m, addr := c.Nodes[0], net.JoinHostPort(vip, "80")
-	at := m.Name + " " + addr + "/tcp"
-	kube.Wait(t, patience, "new flows of a node that its program counts", 10, func() (int, error) {
-		before := countFlows(t, application)[at]
-		_, err := asker{dial: m}.ask(t, "tcp", addr, 10)
-		return int(countFlows(t, application)[at] - before), err
+	const n = 10
+	counted := uint64(n)
+	if to == byKubeProxy {
+		counted = 0
+	}
+	want := map[string]uint64{}
+	for _, m := range c.Nodes {
+		for _, vip := range vips {
+			want[m.Name+" to "+vip] = counted
+		}
+	}
+	kube.Wait(t, patience, "new flows of nodes that their programs count", want, func() (map[string]uint64, error) {
+		got := map[string]uint64{}
+		for _, m := range c.Nodes {
+			for _, vip := range vips {
+				addr := net.JoinHostPort(vip, "80")
+				at := m.Name + " " + addr + "/tcp"
+				before := countFlows(t, application)[at]
+				if _, err := (asker{dial: m}).ask(t, "tcp", addr, n); err != nil {
+					return nil, err
+				}
+				got[m.Name+" to "+vip] = countFlows(t, application)[at] - before
+			}
+		}
+		return got, nil
 	})
 }
