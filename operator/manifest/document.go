@@ -4,8 +4,6 @@ package manifest
 
 import (
 	"bytes"
-	"errors"
-	"io"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -16,29 +14,26 @@ import (
 
 // readFile adds the objects of a file to the set.
 func (s *Set) readFile(file string, text []byte) Errors {
+	text = utf8Text(text)
 	if len(bytes.TrimSpace(text)) == 0 {
 		// An editor may truncate a file before it writes: that must not end what is
 		// served.
 		return Errors{{File: file, Reason: "the file is empty: remove it, or write a comment into it"}}
 	}
-	if filepath.Ext(file) == ".json" {
-		text = bytes.ReplaceAll(text, []byte("\t"), []byte(" ")) // JSON indents with tabs, YAML must not
+	documents, err := readJSON(file, text)
+	if documents == nil { // other text that begins like JSON may be YAML
+		yaml, wrong := readYAML(file, text)
+		if documents = yaml; wrong != nil && (err == nil || filepath.Ext(file) != ".json") {
+			err = wrong
+		} else if wrong == nil {
+			err = nil
+		}
 	}
 	var errs Errors
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	for {
-		var doc yaml.Node
-		err := decoder.Decode(&doc)
-		if errors.Is(err, io.EOF) {
-			return errs
-		}
-		if err != nil { // the decoder cannot find the next document then
-			return append(errs, syntaxError(file, text, err))
-		}
-		if len(doc.Content) > 0 {
-			errs = append(errs, s.readNode(file, doc.Content[0], 0)...)
-		}
+	for _, d := range documents {
+		errs = append(errs, s.readNode(file, d.node, d.value, 0)...)
 	}
+	return append(errs, err...)
 }
 
 // maxDepth bounds structures that aliases make endless: a List that contains itself, a
@@ -46,7 +41,7 @@ func (s *Set) readFile(file string, text []byte) Errors {
 const maxDepth = 8
 
 // readNode adds the object, or the List of objects, at the node.
-func (s *Set) readNode(file string, node *yaml.Node, depth int) Errors {
+func (s *Set) readNode(file string, node *yaml.Node, value any, depth int) Errors {
 	node = target(node)
 	if depth > maxDepth {
 		return Errors{{File: file, Line: node.Line, Reason: "Lists are nested too deeply"}}
@@ -54,8 +49,9 @@ func (s *Set) readNode(file string, node *yaml.Node, depth int) Errors {
 	if node.Tag == "!!null" {
 		return nil
 	}
-	if node.Kind != yaml.MappingNode {
-		return Errors{{File: file, Line: node.Line, Reason: "want a Kubernetes object with apiVersion and kind"}}
+	object, ok := value.(map[string]any)
+	if node.Kind != yaml.MappingNode || !ok {
+		return Errors{{File: file, Line: node.Line, Reason: "want a Kubernetes object with apiVersion and kind" + guess(node)}}
 	}
 	items := child(node, "items")
 	if kind := child(node, "kind"); items != nil && kind != nil && strings.HasSuffix(kind.Value, "List") {
@@ -63,12 +59,13 @@ func (s *Set) readNode(file string, node *yaml.Node, depth int) Errors {
 			return Errors{{File: file, Line: items.Line, Object: kind.Value, Reason: "items: want a list"}}
 		}
 		var errs Errors
-		for _, item := range items.Content {
-			errs = append(errs, s.readNode(file, item, depth+1)...)
+		values, _ := object["items"].([]any)
+		for i, item := range items.Content[:min(len(values), len(items.Content))] {
+			errs = append(errs, s.readNode(file, item, values[i], depth+1)...)
 		}
 		return errs
 	}
-	return s.readObject(file, node)
+	return s.readObject(file, node, object)
 }
 
 var yamlLine = regexp.MustCompile(`line (\d+): (.*)`)
@@ -91,21 +88,14 @@ func syntaxError(file string, text []byte, err error) *Error {
 		before, _, _ := bytes.Cut(text, []byte("*"+name))
 		e.Line = 1 + bytes.Count(before, []byte("\n"))
 	}
+	lines := bytes.Split(text, []byte("\n"))
+	if line := lines[min(max(e.Line, 1), len(lines))-1]; bytes.HasPrefix(bytes.TrimLeft(line, " "), []byte("\t")) {
+		e.Reason = "a tab character: YAML indents with spaces"
+	}
+	if bytes.Contains(text, []byte("{{")) {
+		e.Reason += ". This looks like a template: render it first, such as with helm template"
+	}
 	return e
-}
-
-// decodeErrors extracts the line numbers of errors in an object's YAML, such as a
-// duplicate key. Those numbers are right.
-func decodeErrors(file, object string, line int, err error) Errors {
-	var errs Errors
-	for _, found := range yamlLine.FindAllStringSubmatch(err.Error(), -1) {
-		line, _ := strconv.Atoi(found[1])
-		errs = append(errs, &Error{File: file, Line: line, Object: object, Reason: found[2]})
-	}
-	if errs == nil {
-		errs = Errors{{File: file, Line: line, Object: object, Reason: strings.TrimPrefix(err.Error(), "yaml: ")}}
-	}
-	return errs
 }
 
 // target follows an alias.

@@ -28,14 +28,14 @@ func FuzzRead(f *testing.F) {
 	f.Add([]byte("&a\n<<: {<<: *a}\n"))
 	f.Add([]byte("&a\napiVersion: v1\nkind: Service\nmetadata: &m {name: x, <<: *m}\nspec: *a\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		set := &Set{seen: map[string]Object{}}
 		lines := 1
 		for _, b := range text {
 			if b == '\n' || b == '\r' {
 				lines++
 			}
 		}
-		for _, err := range set.readFile("a.yaml", text) {
+		_, wrong := Parse("a.yaml", text)
+		for _, err := range wrong {
 			if err.Reason == "" || err.Line < 0 || err.Line > lines+1 {
 				t.Errorf("bad error for %d lines: %+v", lines, err)
 			}

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package manifest reads a directory of Kubernetes YAML as strictly as an API server,
+// Package manifest reads Kubernetes YAML and JSON as an API server does, and as strictly,
 // with the defaults and the validation of Gateway API's own CRDs.
 //
-// In go *.yaml, *.yml and *.json files, each with any number of documents or Lists. Out
-// come gateway.Objects and EndpointSlices, or all errors at once, each with file, line
-// and reason. Watch reports when to read again.
+// In goes the text of a file, with any number of documents or Lists. Out come
+// gateway.Objects and EndpointSlices, and all errors at once, each with file, line and
+// reason.
 package manifest
 
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,7 +22,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
-// Set is the contents of a directory.
+// Set is the contents of a file, or of several.
 type Set struct {
 	Objects        gateway.Objects
 	EndpointSlices []discoveryv1.EndpointSlice
@@ -44,7 +45,55 @@ type Object struct {
 // String returns kind and name.
 func (o Object) String() string { return strings.TrimSpace(o.Kind + " " + o.Name) }
 
-// Read reads all manifests directly in dir. Returns Errors if any of them is
+// Parse reads the text of one file. The Set holds what could be read even if there are
+// Errors, for callers that say what else is wrong; nobody should serve it.
+func Parse(file string, text []byte) (*Set, Errors) {
+	set := &Set{Files: []string{file}, seen: map[string]Object{}}
+	errs := set.readFile(file, text)
+	slices.SortStableFunc(errs, (*Error).compare)
+	return set, errs
+}
+
+// Duplicate returns an error for the first object of the set that another one defines
+// already, nil: there is none.
+func (s *Set) Duplicate(of *Set) *Error {
+	var first *Error
+	for name, again := range s.seen {
+		o, is := of.seen[name]
+		if e := duplicate(again, o); is && (first == nil || e.compare(first) < 0) {
+			first = e
+		}
+	}
+	return first
+}
+
+func duplicate(again, first Object) *Error {
+	return &Error{File: again.File, Line: again.Line, Object: again.String(), Reason: fmt.Sprintf("is defined at %s:%d already", first.File, first.Line)}
+}
+
+// Add adds the objects of another set, which must have no Duplicate in this one.
+func (s *Set) Add(o *Set) {
+	a, b := &s.Objects, &o.Objects
+	a.GatewayClasses = append(a.GatewayClasses, b.GatewayClasses...)
+	a.Gateways = append(a.Gateways, b.Gateways...)
+	a.ListenerSets = append(a.ListenerSets, b.ListenerSets...)
+	a.TCPRoutes = append(a.TCPRoutes, b.TCPRoutes...)
+	a.UDPRoutes = append(a.UDPRoutes, b.UDPRoutes...)
+	a.ReferenceGrants = append(a.ReferenceGrants, b.ReferenceGrants...)
+	a.Configs = append(a.Configs, b.Configs...)
+	a.GatewayConfigs = append(a.GatewayConfigs, b.GatewayConfigs...)
+	a.Services = append(a.Services, b.Services...)
+	a.Namespaces = append(a.Namespaces, b.Namespaces...)
+	s.EndpointSlices = append(s.EndpointSlices, o.EndpointSlices...)
+	s.Ignored = append(s.Ignored, o.Ignored...)
+	s.Files = append(s.Files, o.Files...)
+	if s.seen == nil {
+		s.seen = map[string]Object{}
+	}
+	maps.Copy(s.seen, o.seen)
+}
+
+// Read reads all manifests directly in dir, once. Returns Errors if any of them is
 // invalid, and another error if there are none or the directory cannot be read.
 //
 // A directory without manifests is being replaced, or the wrong one, more often
@@ -54,20 +103,23 @@ func Read(dir string) (*Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read directory: %w", err)
 	}
-	set := &Set{seen: map[string]Object{}}
+	set := &Set{}
 	var errs Errors
 	for _, entry := range entries {
 		path := filepath.Join(dir, entry.Name())
-		if !isManifest(entry.Name()) || isDir(path) {
+		if !IsManifest(entry.Name()) || isDir(path) {
 			continue
 		}
-		set.Files = append(set.Files, entry.Name())
 		text, err := os.ReadFile(path)
 		if err != nil {
 			errs = append(errs, &Error{File: entry.Name(), Reason: unwrapPath(err)})
 			continue
 		}
-		errs = append(errs, set.readFile(entry.Name(), text)...)
+		one, wrong := Parse(entry.Name(), text)
+		if errs = append(errs, wrong...); one.Duplicate(set) != nil {
+			errs = append(errs, one.Duplicate(set))
+		}
+		set.Add(one)
 	}
 	if len(errs) > 0 {
 		slices.SortStableFunc(errs, (*Error).compare)
@@ -77,15 +129,6 @@ func Read(dir string) (*Set, error) {
 		return nil, fmt.Errorf("read directory %s: no *.yaml, *.yml or *.json files", dir)
 	}
 	return set, nil
-}
-
-// isManifest reports whether a file is to be read. Hidden files are not, nor those that
-// editors and Kubernetes keep beside: .#a.yaml, #a.yaml#, a.yaml~, .a.yaml.swp, ..data.
-func isManifest(name string) bool {
-	if strings.HasPrefix(name, ".") || strings.HasPrefix(name, "#") {
-		return false
-	}
-	return slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name))
 }
 
 func isDir(path string) bool {

@@ -297,7 +297,7 @@ func TestRead_SyntaxErrorsNameTheLine(t *testing.T) {
 		"a: 1\nb:\n  - x\n c: 2\n":      "a.yaml:4: did not find expected key",
 		"a: [1, 2\nb: 3\n":              "a.yaml:2: did not find expected ',' or ']'",
 		"# c\n---\na: 1\n---\nb: *no\n": "a.yaml:5: unknown anchor 'no' referenced",
-		"a: 1\n\tb: 2\n":                "a.yaml:2: found a tab character that violates indentation",
+		"a: 1\n\tb: 2\n":                "a.yaml:2: a tab character: YAML indents with spaces",
 	} {
 		_, err := Read(write(t, "a.yaml", text))
 		lines := strings.Split(err.Error(), "\n")

@@ -16,14 +16,14 @@ import (
 )
 
 // readObject adds the object at the node to the set, or to its ignored objects.
-func (s *Set) readObject(file string, node *yaml.Node) Errors {
+func (s *Set) readObject(file string, node *yaml.Node, object map[string]any) Errors {
 	found := Object{File: file, Line: node.Line}
 	found.APIVersion, found.Kind, found.Name = scalar(node, "apiVersion"), scalar(node, "kind"), scalar(child(node, "metadata"), "name")
 	fail := func(line int, reason string) Errors {
 		return Errors{{File: file, Line: line, Object: found.String(), Reason: reason}}
 	}
 	if found.APIVersion == "" || found.Kind == "" {
-		return fail(node.Line, "apiVersion and kind are needed")
+		return fail(node.Line, noObject(node, found))
 	}
 	k, field, why := findKind(found.APIVersion, found.Kind)
 	if why != "" {
@@ -42,13 +42,12 @@ func (s *Set) readObject(file string, node *yaml.Node) Errors {
 		found.Name = namespace + "/" + found.Name
 	}
 	if first, again := s.seen[found.String()]; again {
-		return fail(node.Line, fmt.Sprintf("is defined at %s:%d already", first.File, first.Line))
+		return Errors{duplicate(found, first)}
 	}
 	s.seen[found.String()] = found
 
-	var object map[string]any
-	if err := node.Decode(&object); err != nil {
-		return decodeErrors(file, found.String(), node.Line, err)
+	if errs := repeated(file, found.String(), node); errs != nil {
+		return errs
 	}
 	delete(object, "status") // it is a controller's report, not what is wanted
 	var wrong []invalid

@@ -76,7 +76,7 @@ func (s *schema) check(value any, path string) []invalid {
 		wrong = s.checkList(v, path)
 	case string:
 		wrong = s.checkString(v, path)
-	case int:
+	case int64:
 		wrong = s.checkNumber(float64(v), path)
 	case float64:
 		wrong = s.checkNumber(v, path)
@@ -111,7 +111,7 @@ func (s *schema) mistyped(value any) string {
 		_, ok = value.(bool)
 	case "integer":
 		f, float := value.(float64)
-		_, ok = value.(int)
+		_, ok = value.(int64)
 		ok = ok || float && f == math.Trunc(f)
 	default:
 		ok = true

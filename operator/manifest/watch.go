@@ -112,7 +112,7 @@ func (w *watch) rearm() {
 // typing causes no reload.
 func (w *watch) concerns(path string) bool {
 	name := filepath.Base(path)
-	return filepath.Dir(path) == w.dir && (isManifest(name) || name == "..data")
+	return filepath.Dir(path) == w.dir && (IsManifest(name) || name == "..data")
 }
 
 // fingerprint returns a text that changes with every change of a manifest, or of the
@@ -127,7 +127,7 @@ func fingerprint(dir string) string {
 		return err.Error()
 	}
 	for _, entry := range entries {
-		if isManifest(entry.Name()) {
+		if IsManifest(entry.Name()) {
 			if info, err := os.Stat(filepath.Join(dir, entry.Name())); err == nil {
 				fmt.Fprintf(&b, "%s %v %d %s;", entry.Name(), identity(info), info.Size(), info.ModTime())
 			}
