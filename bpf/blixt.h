@@ -88,6 +88,10 @@ enum backend_flag {
 	BACKEND_LOCAL = 1,
 	/* A datagram of one of its flows begins a new flow, if the ring selects another backend. */
 	BACKEND_NOT_SERVING = 2,
+	/* Elsewhere, but reached through the node's own stack, as far as the packet comes in: its firewall and IPsec policies hold. */
+	BACKEND_STACK = 4,
+	/* IPsec policies of the host cover it: nothing may be sent to it past the stack. It is never set or cleared in an element. */
+	BACKEND_PROTECTED = 8,
 };
 
 /*
@@ -95,7 +99,7 @@ enum backend_flag {
  * of one frontend, so that withdrawing a permission ends the flows of that
  * frontend alone. While the generation is odd the element is in use, while it
  * is even the element is free. A generation only ever grows, and an element
- * changes only together with its generation, except BACKEND_NOT_SERVING.
+ * changes only together with its generation, except BACKEND_NOT_SERVING and BACKEND_STACK.
  */
 struct backend {
 	struct addr addr;
@@ -117,8 +121,8 @@ struct flow_key {
 };
 
 /*
- * FLOW_REPLY, _SNAT, _STACK, _EGRESS, _HOST and _REENTER never change in an
- * entry. Which combinations exist, and what each means, is in way.h.
+ * FLOW_REPLY, _SNAT, _STACK, _EGRESS, _HOST, _REENTER and _MASQUERADE never
+ * change in an entry. Which combinations exist, and what each means, is in way.h.
  */
 enum flow_flag {
 	/* This direction is from the backend to the client. */
@@ -147,6 +151,8 @@ enum flow_flag {
 	FLOW_CLOSED = 2048,
 	/* A tombstone: drops late packets of a backend on this node whose flow is gone. */
 	FLOW_GONE = 4096,
+	/* Translated packets get the mark config.masquerade_mark, by which the host's own NAT translates their source. */
+	FLOW_MASQUERADE = 8192,
 };
 
 /*
@@ -252,7 +258,9 @@ struct config {
 	__u32 flows_nearly_full; /* from this number of established flows on, each frontend has to keep to its share */
 	__u32 flows_share;	 /* the number of established flows that each frontend may have then */
 	__u64 unserved_udp[4]; /* bit PORT_HASH(p): no UDP frontend on a shared address has such a port p. 0: unknown. It spares a look-up */
-	__u64 reserved[2];
+	__u32 masquerade_mark; /* of packets whose source the host's own NAT is to translate; 0: none */
+	__u32 pad;
+	__u64 reserved[1];
 };
 
 /* Of a port, in either byte order. */
@@ -328,6 +336,7 @@ enum counter {
 	COUNTER_REJECT_TOO_BIG,	       /* answered with the path MTU */
 	COUNTER_REJECT_UNREACHABLE,    /* answered: the FIB has no route, or one that says so */
 	COUNTER_REJECT_HOP_LIMIT,      /* answered: hop limit used up */
+	COUNTER_REJECT_PROTECTED,      /* answered: would be sent in clear text where the host's IPsec policies want it protected */
 	COUNTER_DROP_MARTIAN,	       /* would begin a flow or get an answer, from a source that nobody can answer */
 	COUNTER_DROP_NO_FLOW,	       /* RST or ICMP error for an exclusive address without a flow */
 	COUNTER_DROP_FLOW_GONE,	       /* late packet of a backend on this node, whose flow is gone */

@@ -44,6 +44,8 @@ type BlixtBackendFlag uint32
 const (
 	BlixtBackendFlagBACKEND_LOCAL       BlixtBackendFlag = 1
 	BlixtBackendFlagBACKEND_NOT_SERVING BlixtBackendFlag = 2
+	BlixtBackendFlagBACKEND_STACK       BlixtBackendFlag = 4
+	BlixtBackendFlagBACKEND_PROTECTED   BlixtBackendFlag = 8
 )
 
 type BlixtBackendId uint32
@@ -72,7 +74,9 @@ type BlixtConfig struct {
 	FlowsNearlyFull uint32
 	FlowsShare      uint32
 	UnservedUdp     [4]uint64
-	Reserved        [2]uint64
+	MasqueradeMark  uint32
+	Pad             uint32
+	Reserved        [1]uint64
 }
 
 type BlixtConfigFlag uint32
@@ -112,20 +116,21 @@ const (
 	BlixtCounterCOUNTER_REJECT_TOO_BIG          BlixtCounter = 25
 	BlixtCounterCOUNTER_REJECT_UNREACHABLE      BlixtCounter = 26
 	BlixtCounterCOUNTER_REJECT_HOP_LIMIT        BlixtCounter = 27
-	BlixtCounterCOUNTER_DROP_MARTIAN            BlixtCounter = 28
-	BlixtCounterCOUNTER_DROP_NO_FLOW            BlixtCounter = 29
-	BlixtCounterCOUNTER_DROP_FLOW_GONE          BlixtCounter = 30
-	BlixtCounterCOUNTER_DROP_FRAGMENT           BlixtCounter = 31
-	BlixtCounterCOUNTER_DROP_UNSUPPORTED        BlixtCounter = 32
-	BlixtCounterCOUNTER_DROP_NEW_FLOW           BlixtCounter = 33
-	BlixtCounterCOUNTER_DROP_NO_ROUTE           BlixtCounter = 34
-	BlixtCounterCOUNTER_DROP_FORWARDING_OFF     BlixtCounter = 35
-	BlixtCounterCOUNTER_DROP_NO_SOURCE          BlixtCounter = 36
-	BlixtCounterCOUNTER_DROP_HOP_LIMIT          BlixtCounter = 37
-	BlixtCounterCOUNTER_DROP_ANSWER_LIMIT       BlixtCounter = 38
-	BlixtCounterCOUNTER_DROP_TOO_BIG            BlixtCounter = 39
-	BlixtCounterCOUNTER_DROP_ERROR              BlixtCounter = 40
-	BlixtCounterCOUNTERS                        BlixtCounter = 41
+	BlixtCounterCOUNTER_REJECT_PROTECTED        BlixtCounter = 28
+	BlixtCounterCOUNTER_DROP_MARTIAN            BlixtCounter = 29
+	BlixtCounterCOUNTER_DROP_NO_FLOW            BlixtCounter = 30
+	BlixtCounterCOUNTER_DROP_FLOW_GONE          BlixtCounter = 31
+	BlixtCounterCOUNTER_DROP_FRAGMENT           BlixtCounter = 32
+	BlixtCounterCOUNTER_DROP_UNSUPPORTED        BlixtCounter = 33
+	BlixtCounterCOUNTER_DROP_NEW_FLOW           BlixtCounter = 34
+	BlixtCounterCOUNTER_DROP_NO_ROUTE           BlixtCounter = 35
+	BlixtCounterCOUNTER_DROP_FORWARDING_OFF     BlixtCounter = 36
+	BlixtCounterCOUNTER_DROP_NO_SOURCE          BlixtCounter = 37
+	BlixtCounterCOUNTER_DROP_HOP_LIMIT          BlixtCounter = 38
+	BlixtCounterCOUNTER_DROP_ANSWER_LIMIT       BlixtCounter = 39
+	BlixtCounterCOUNTER_DROP_TOO_BIG            BlixtCounter = 40
+	BlixtCounterCOUNTER_DROP_ERROR              BlixtCounter = 41
+	BlixtCounterCOUNTERS                        BlixtCounter = 42
 )
 
 type BlixtFlow struct {
@@ -167,6 +172,7 @@ const (
 	BlixtFlowFlagFLOW_PEER_FIN    BlixtFlowFlag = 1024
 	BlixtFlowFlagFLOW_CLOSED      BlixtFlowFlag = 2048
 	BlixtFlowFlagFLOW_GONE        BlixtFlowFlag = 4096
+	BlixtFlowFlagFLOW_MASQUERADE  BlixtFlowFlag = 8192
 )
 
 type BlixtFlowKey struct {

@@ -178,7 +178,7 @@ static __noinline bool forget(const struct flow_key *key, const struct flow *f)
 	return true;
 }
 
-/* Reports whether the flow is translated on the way through the stack to a backend on this node (WAY_LOCAL). */
+/* Reports whether only the destination is translated, on the way through the stack (WAY_LOCAL, WAY_STACK): answers have the backend's own address. */
 static __always_inline bool is_local(const struct flow *f)
 {
 	return (f->flags & (FLOW_STACK | FLOW_SNAT)) == FLOW_STACK;

@@ -193,7 +193,7 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 		to->idle_ticks = EMBRYONIC_TICKS;
 	to->next = segment_end(p);
 	to->ack = p->ack;
-	int verdict = select_way(ctx, p, b->flags & BACKEND_LOCAL, &way);
+	int verdict = select_way(ctx, p, b->flags, &way);
 	if (verdict)
 		return verdict;
 	make_reply(p, way);

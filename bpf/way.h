@@ -19,6 +19,7 @@
  *   way            first packet     backend     forward packets               reply packets
  *   WAY_LOCAL      comes in         this node   ingress: DNAT, stack          egress: stack
  *   WAY_REMOTE     comes in         elsewhere   ingress: DNAT+SNAT, redirect  ingress: redirect
+ *   WAY_STACK      comes in         elsewhere   ingress: DNAT, mark, stack    egress: stack
  *   WAY_REENTER    leaves           this node   egress: DNAT+SNAT, reflect    egress: reflect
  *   WAY_FORWARDED  leaves           elsewhere   egress: DNAT+SNAT, redirect   ingress: stack
  *   WAY_HOST       leaves a socket  any         egress: DNAT+SNAT, redirect   ingress: redirect to lo
@@ -36,6 +37,11 @@
  * where they come in. If it does not, the flow gets WAY_LOCAL all the same, and is
  * counted: its replies may leave untranslated.
  *
+ * WAY_STACK is for a backend elsewhere to which the host's firewall and its IPsec
+ * policies have to be obeyed. It is WAY_LOCAL with a mark, by which the host's own
+ * NAT translates the source behind its firewall. Conntrack translates the answers
+ * back before we see them leave.
+ *
  * WAY_REENTER is for a pod or a socket of this node that sends to an address
  * which is not the node's, so that the packet leaves by this device. A backend
  * of this node would answer the client directly and bypass us. So the backend
@@ -51,6 +57,7 @@
 enum way {
 	WAY_LOCAL = WAY(FLOW_STACK, FLOW_EGRESS | FLOW_STACK),
 	WAY_REMOTE = WAY(FLOW_SNAT, FLOW_SNAT),
+	WAY_STACK = WAY(FLOW_STACK | FLOW_MASQUERADE, FLOW_EGRESS | FLOW_STACK),
 	WAY_REENTER = WAY(FLOW_SNAT | FLOW_REENTER, FLOW_EGRESS | FLOW_SNAT | FLOW_REENTER),
 	WAY_FORWARDED = WAY(FLOW_SNAT, FLOW_SNAT | FLOW_STACK),
 	WAY_HOST = WAY(FLOW_SNAT | FLOW_HOST, FLOW_SNAT | FLOW_HOST | FLOW_STACK),
@@ -127,14 +134,28 @@ static __always_inline int reject_hop_limit(struct __sk_buff *ctx, struct packet
 	return answer_icmp(ctx, p, COUNTER_REJECT_HOP_LIMIT, SHARE_FRONTENDS + p->to.frontend);
 }
 
+/* Ends a packet that would leave past the host's IPsec policies, which want its backend protected. Returns the verdict. */
+static __always_inline int reject_protected(struct __sk_buff *ctx, struct packet *p)
+{
+	if (!may_get_error(p))
+		return drop(COUNTER_REJECT_PROTECTED);
+	if (p->version == 4)
+		set_icmp(p, ICMP4_UNREACHABLE, ICMP4_PROHIBITED, 0);
+	else
+		set_icmp(p, ICMP6_UNREACHABLE, ICMP6_PROHIBITED, 0);
+	return answer_icmp(ctx, p, COUNTER_REJECT_PROTECTED, SHARE_FRONTENDS + p->to.frontend);
+}
+
 /*
- * Selects the way of a new flow to the backend p->to.dst, which is on this
- * node if `local`, and sets p->to.src and p->to.ifindex. A flow does not begin
+ * Selects the way of a new flow to the backend p->to.dst with these flags
+ * (enum backend_flag), and sets p->to.src and p->to.ifindex. A flow does not begin
  * if its client cannot be reached: the source is a subnet's broadcast address, an
  * address of this node, or has no route. Returns 0, or a verdict.
  */
-static __always_inline int select_way(struct __sk_buff *ctx, struct packet *p, bool local, enum way *way)
+static __always_inline int select_way(struct __sk_buff *ctx, struct packet *p, __u32 backend_flags, enum way *way)
 {
+	bool local = backend_flags & BACKEND_LOCAL, protected = backend_flags & BACKEND_PROTECTED;
+	bool by_stack = !p->egress && backend_flags & (BACKEND_STACK | BACKEND_PROTECTED);
 	struct addr any = {};
 	struct flow *to = &p->to;
 
@@ -148,25 +169,27 @@ static __always_inline int select_way(struct __sk_buff *ctx, struct packet *p, b
 	}
 	/* The backend is its own client, seen on a bridge's port: the FIB names the bridge, not the port. */
 	bool hairpin = same_addr(&p->key.src, &to->dst) || (rc == ROUTED && p->route.ifindex == ctx->ifindex);
-	bool through_stack = local && !p->egress && !hairpin;
+	bool through_stack = by_stack || (local && !p->egress && !hairpin);
 	if (!p->egress) {
 		__u32 back = find_device(ctx, p, to->ifindex ? to->ifindex : LOOPBACK_IFINDEX,
 				       through_stack ? &to->dst : &p->key.dst, &p->key.src);
 		if (!back)
 			return drop(COUNTER_DROP_MARTIAN);
 		if (through_stack && back != UNKNOWN_DEVICE && back != ctx->ifindex && !has_program(back)) {
-			through_stack = !to->ifindex || !has_program(to->ifindex);
+			through_stack = by_stack || !to->ifindex || !has_program(to->ifindex);
 			if (through_stack)
 				count(COUNTER_FLOW_ANSWERED_ELSEWHERE);
 		}
 	}
 	if (through_stack) {
-		*way = WAY_LOCAL;
+		*way = local && !hairpin ? WAY_LOCAL : WAY_STACK;
 		to->src = p->key.src;
 		return 0;
 	}
 	*way = p->host ? WAY_HOST : p->egress ? WAY_FORWARDED : WAY_REMOTE;
-	if (rc == ROUTED) {
+	if (rc == ROUTED && protected) {
+		return reject_protected(ctx, p);
+	} else if (rc == ROUTED) {
 		to->src = p->route.src;
 	} else if (rc == ROUTE_LOCAL && local && p->host) {
 		to->src = to->dst;
@@ -203,6 +226,14 @@ static __always_inline int route_flow(struct __sk_buff *ctx, struct packet *p, _
 	return 0;
 }
 
+/* Marks the packet for the host's NAT. Other bits of the mark stay as they are. */
+static __always_inline void mark_for_masquerade(struct __sk_buff *ctx)
+{
+	const struct config *c = config();
+	if (c)
+		ctx->mark |= c->masquerade_mark;
+}
+
 /* Sends a translated packet the way of its flow. Returns the verdict. */
 static __always_inline int send_translated(struct __sk_buff *ctx, struct packet *p)
 {
@@ -213,6 +244,8 @@ static __always_inline int send_translated(struct __sk_buff *ctx, struct packet 
 	if (p->to.flags & FLOW_STACK) {
 		if (p->egress)
 			ctx->tc_index = LEAVING; /* it comes from a frontend's port now: see hostports.h */
+		else if (p->to.flags & FLOW_MASQUERADE)
+			mark_for_masquerade(ctx);
 		return TCX_NEXT;
 	}
 	return p->route.ifindex == LOOPBACK_IFINDEX ? redirect_to_host(ctx, p) : redirect(ctx, p);

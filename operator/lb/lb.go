@@ -117,6 +117,12 @@ type Backend struct {
 	// NotServing backends keep their TCP flows, but each UDP flow moves with its
 	// next datagram, if the ring has another backend for it.
 	NotServing bool `json:"notServing,omitempty"`
+	// ThroughStack backends are reached through the node's own network stack, so
+	// that its firewall holds for them.
+	ThroughStack bool `json:"throughStack,omitempty"`
+	// Protected backends are covered by IPsec policies of the node: nothing is sent
+	// to them past its network stack. Flows that began before are reset.
+	Protected bool `json:"protected,omitempty"`
 	// Service is the namespace/name of the Service that has the endpoint.
 	Service string `json:"service,omitempty"`
 }
@@ -155,6 +161,8 @@ func (s *State) Normalize() {
 				merged[n-1].Weight += b.Weight
 				merged[n-1].Local = merged[n-1].Local || b.Local
 				merged[n-1].NotServing = merged[n-1].NotServing && b.NotServing
+				merged[n-1].ThroughStack = merged[n-1].ThroughStack || b.ThroughStack
+				merged[n-1].Protected = merged[n-1].Protected || b.Protected
 				continue
 			}
 			merged = append(merged, b)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
+	"github.com/kubernetes-sigs/blixt/operator/node/masquerade"
 	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
 )
 
@@ -59,6 +60,7 @@ connection.`,
 	f.StringSliceVarP(&o.Interfaces, "interface", "i", nil, "interface to attach to, may be repeated (default: all that are up, including loopback, except ports of bridges and bonds)")
 	f.StringVar(&o.NodeName, "node-name", hostname, "nodeName of the endpoints on this host")
 	f.Var(&ports, "snat-ports", "source ports towards backends elsewhere; this host's own connections must not use them. With bpfman a program uses one half, the next version the other")
+	f.Uint32Var(&o.MasqueradeMark, "masquerade-mark", masquerade.DefaultMark, "bit of the mark of packets to backends that are reached through the host's network stack, by which its NAT translates their source. The default is kube-proxy's")
 	f.StringVar(&seedFile, "seed-file", "", "file with the secret that keys the choice of backends, at least 16 bytes in base64, of mode 0600; several hosts that serve the same address need the same one (default: a seed that everybody knows). Make it by: (umask 077; head -c 16 /dev/urandom | base64 > FILE)")
 	f.Uint32Var(&l.flows, "flows", 0, "size of the table of established TCP flows, at most 4194304 (default 262144; 400 bytes per flow in use); those of other flows follow")
 	f.Uint32Var(&l.ringSlots, "ring-slots", 0, "slots of all rings together, at most 8388608 (default 4194304; 4 bytes each)")

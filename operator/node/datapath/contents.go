@@ -57,9 +57,12 @@ type Served struct {
 // BackendKey identifies a backend of a frontend: it keeps its id and its flows
 // as long as none of this changes.
 type BackendKey struct {
-	Addr  netip.AddrPort
-	Local bool
+	Addr      netip.AddrPort
+	Local     bool
+	Protected bool
 }
+
+func keyOf(b lb.Backend) BackendKey { return BackendKey{b.Addr, b.Local, b.Protected} }
 
 // Read returns the contents of tables in any state: what is usable is adopted
 // and continues to serve; everything else is free, or a stray that the next

@@ -30,6 +30,8 @@ const (
 
 	BackendLocal      = uint16(bpf.BlixtBackendFlagBACKEND_LOCAL)
 	BackendNotServing = uint16(bpf.BlixtBackendFlagBACKEND_NOT_SERVING)
+	BackendStack      = uint16(bpf.BlixtBackendFlagBACKEND_STACK)
+	BackendProtected  = uint16(bpf.BlixtBackendFlagBACKEND_PROTECTED)
 )
 
 // TickShift is TICK_SHIFT of the contract, a #define that the generated Go code

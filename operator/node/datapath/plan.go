@@ -270,7 +270,7 @@ func (p *planner) reduce(f wanted, old *Served) (next *lb.Frontend, table string
 	}
 	fewer := *f.Frontend
 	fewer.Backends = slices.DeleteFunc(slices.Clone(f.Backends), func(b lb.Backend) bool {
-		if _, ok := old.IDs[BackendKey{b.Addr, b.Local}]; ok {
+		if _, ok := old.IDs[keyOf(b)]; ok {
 			return false
 		}
 		room--
@@ -342,7 +342,7 @@ func (p *planner) findRing(key lb.Key, f *lb.Frontend, old *Served) (r newRing, 
 // newBackends returns how many backends have no id yet.
 func newBackends(f *lb.Frontend, old *Served) (n int) {
 	for _, b := range f.Backends {
-		if _, ok := old.IDs[BackendKey{b.Addr, b.Local}]; !ok {
+		if _, ok := old.IDs[keyOf(b)]; !ok {
 			n++
 		}
 	}
@@ -386,7 +386,7 @@ func (p *planner) releases() bool {
 // their id. Those that are gone lose it, and their flows are reset.
 func (p *planner) backends(f *lb.Frontend, old, next *Served) {
 	for _, b := range f.Backends {
-		e := BackendKey{b.Addr, b.Local}
+		e := keyOf(b)
 		if old != nil {
 			if id, ok := old.IDs[e]; ok {
 				next.IDs[e] = id
@@ -446,7 +446,7 @@ func (p *planner) ring(old, next *Served, r newRing) []uint32 {
 func memberIDs(s *Served, members []ring.Member, backends []lb.Backend) []uint32 {
 	byAddr := make(map[netip.AddrPort]uint32, len(backends))
 	for _, b := range backends {
-		byAddr[b.Addr] = s.IDs[BackendKey{b.Addr, b.Local}]
+		byAddr[b.Addr] = s.IDs[keyOf(b)]
 	}
 	ids := make([]uint32, len(members))
 	for i, m := range members {
@@ -566,6 +566,6 @@ func idleTimeout(f *lb.Frontend) time.Duration {
 func sameFrontend(a, b *lb.Frontend) bool {
 	return a.Reject == b.Reject && idleTimeout(a) == idleTimeout(b) &&
 		slices.EqualFunc(a.Backends, b.Backends, func(a, b lb.Backend) bool {
-			return a.Addr == b.Addr && a.Weight == b.Weight && a.Local == b.Local && a.NotServing == b.NotServing
+			return a.Weight == b.Weight && keyOf(a) == keyOf(b) && a.NotServing == b.NotServing && a.ThroughStack == b.ThroughStack
 		})
 }

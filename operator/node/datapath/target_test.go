@@ -199,7 +199,7 @@ func checkNobodyGone(t *testing.T, what string, fake *Fake, s lb.State) {
 	for _, f := range s.Frontends {
 		wanted[f.Key()] = map[BackendKey]bool{}
 		for _, b := range f.Backends {
-			wanted[f.Key()][BackendKey{b.Addr, b.Local}] = true
+			wanted[f.Key()][keyOf(b)] = true
 		}
 	}
 	for key, served := range contents.Frontends {

@@ -58,13 +58,20 @@ func backendFlags(b lb.Backend) (flags uint16) {
 	if b.NotServing {
 		flags |= BackendNotServing
 	}
+	if b.ThroughStack {
+		flags |= BackendStack
+	}
+	if b.Protected {
+		flags |= BackendProtected
+	}
 	return flags
 }
 
 func fromBackend(b bpf.BlixtBackend) BackendKey {
 	return BackendKey{
-		Addr:  netip.AddrPortFrom(FromAddr(b.Addr), FromPort(b.Port)),
-		Local: b.Flags&BackendLocal != 0,
+		Addr:      netip.AddrPortFrom(FromAddr(b.Addr), FromPort(b.Port)),
+		Local:     b.Flags&BackendLocal != 0,
+		Protected: b.Flags&BackendProtected != 0,
 	}
 }
 

@@ -93,13 +93,7 @@ func (r *runner) reconcile(ctx context.Context) {
 	}
 	r.frontends.Store(int64(len(d.state.Frontends)))
 	r.backends.Store(int64(backends))
-	for _, p := range r.planes {
-		select {
-		case p.states <- writer.VersionedState{State: d.state}:
-		case <-p.ended:
-		case <-ctx.Done():
-		}
-	}
+	r.send(ctx, d.state)
 }
 
 // applied is called by the writer of our program after each state that it has tried

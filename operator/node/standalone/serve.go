@@ -14,6 +14,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/manifest"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/node/ipsec"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
@@ -75,6 +76,7 @@ func (r *runner) serve(ctx context.Context) (lost, err error) {
 	if r.loaded.Lost != nil {
 		done.Go(func() { r.check(ctx, cancel) })
 	}
+	done.Go(func() { ipsec.Watch(ctx, func() { r.followPolicies(ctx) }) })
 	timer := time.AfterFunc(time.Hour, func() { r.reconcile(ctx) })
 	defer timer.Stop()
 	if err := watchNetwork(ctx, func() { timer.Reset(quietTime) }); err != nil {
@@ -97,7 +99,7 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup) error {
 	if err != nil {
 		return err
 	}
-	o := writer.Options{HostAddresses: r.vips.own(n.addresses)}
+	o := writer.Options{HostAddresses: r.vips.own(n.addresses), MasqueradeMark: r.MasqueradeMark}
 	r.ready = make(chan struct{})
 	r.planes = nil
 	for _, previous := range r.loaded.Previous {

@@ -43,6 +43,9 @@ type Options struct {
 	// Seed keys the hash of clients: hosts with the same one choose the same
 	// backend for a client.
 	Seed uint64
+	// MasqueradeMark is the bit of a packet's mark by which the host's NAT translates
+	// its source.
+	MasqueradeMark uint32
 	// Keep leaves the kernel serving when Run returns.
 	Keep bool
 	// Name distinguishes load balancers on one host.
@@ -85,10 +88,11 @@ type Loader interface {
 // runner is a running load balancer.
 type runner struct {
 	Options
-	vips *vips
-	log  onceLog
+	vips  *vips
+	log   onceLog
+	paths stackPaths
 
-	// reconciling guards loaded, planes, interfaces and incumbents. reconcile holds it.
+	// reconciling guards loaded, planes, paths, interfaces and incumbents. reconcile holds it.
 	reconciling sync.Mutex
 	loaded      *Loaded
 	planes      []*plane
@@ -209,6 +213,7 @@ func (r *runner) end() error {
 	r.reconciling.Lock()
 	defer r.reconciling.Unlock()
 	if !r.Keep {
+		r.leaveStack()
 		if err := r.vips.remove(); err != nil {
 			slog.Error(err.Error())
 		}

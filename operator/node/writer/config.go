@@ -18,6 +18,7 @@ func (w *Writer) mergeOptions(c datapath.Config) datapath.Config {
 	if w.o.Seed != nil {
 		c.Seed = *w.o.Seed
 	}
+	c.MasqueradeMark = w.o.MasqueradeMark
 	c.Node4, c.Node6 = first(w.o.HostAddresses, netip.Addr.Is4), first(w.o.HostAddresses, netip.Addr.Is6)
 	return c
 }

@@ -41,6 +41,9 @@ type Options struct {
 	// Seed keys the hash of clients. Nodes with the same one choose the same
 	// backend for a client. nil: that of the maps is kept.
 	Seed *uint64
+	// MasqueradeMark is the mark by which the host's NAT translates the source of
+	// packets to backends that are reached through its stack; 0: it does not.
+	MasqueradeMark uint32
 	// StateFile is the path of the file for what the maps have no place for;
 	// "": none.
 	StateFile string

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package traffic
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/labtest"
+)
+
+// protectionWithin is how soon nothing leaves in clear text any more once the host has a policy.
+const protectionWithin = time.Second
+
+// clearText returns how many packets of a protocol, TCP or UDP, are to the servers' port. Those
+// of the other family may be what earlier clients still repeat.
+func clearText(packets [][]byte, family int, protocol byte) (n int) {
+	header, next := 20, 9
+	if family == 6 {
+		header, next = 40, 6
+	}
+	for _, p := range packets {
+		if len(p) >= header+4 && int(p[0]>>4) == family && p[next] == protocol && binary.BigEndian.Uint16(p[header+2:]) == 8080 {
+			n++
+		}
+	}
+	return n
+}
+
+// reaches reports whether a new client gets an answer, and what the server has seen of it.
+func reaches(w *labtest.World, from *lab.Node, network, addr string) (bool, lab.Answer) {
+	local := ""
+	if network == "udp" {
+		local = fmt.Sprintf(":%d", labtest.NewPort())
+	}
+	c, err := from.Dial(network, local, addr, protectionWithin)
+	if err != nil {
+		return false, lab.Answer{}
+	}
+	defer c.Close()
+	a, err := lab.Ask(c, "hello", protectionWithin)
+	return err == nil, a
+}
+
+// TestIPsecPoliciesAreObeyed gives the host policies that cover a backend, with flows
+// to it and without. Nothing may leave that they do not allow, and what they allow does.
+func TestIPsecPoliciesAreObeyed(t *testing.T) {
+	w := labtest.New(t, "ipsec", 1, 0)
+	w.StartBlixt(labtest.ConfigOf(map[int][]lab.Endpoint{80: lab.Endpoints(8080, w.Backends...)}))
+	backend := w.Backends[0]
+	for _, family := range []int{4, 6} {
+		any, server, host := "0.0.0.0/0", "10.77.0.11", "10.77.0.1"
+		if family == 6 {
+			any, server, host = "::/0", "fd77::11", "fd77::1"
+		}
+		esp := fmt.Sprintf("tmpl src %s dst %s proto esp mode tunnel reqid 1", host, server)
+		for _, p := range []struct {
+			name, policy string
+			tcp          bool // TCP is allowed
+		}{
+			{"block", "policy add dir out src " + any + " dst " + server + " action block", false},
+			{"block forwarded", "policy add dir fwd src " + any + " dst " + server + " action block", false},
+			{"encrypt, without keys", "policy add dir out src " + any + " dst " + server + " " + esp, false},
+			{"encrypt everything, without keys", "policy add dir out src " + any + " dst " + any + " " + esp, false},
+			{"block UDP", "policy add dir out src " + any + " dst " + server + " proto udp action block", true},
+			{"block by default", "policy setdefault out block", false},
+		} {
+			t.Run(fmt.Sprintf("IPv%d/%s", family, p.name), func(t *testing.T) {
+				w := w.In(t)
+				addr := labtest.VIP(family, 80)
+				xfrm := func(command string) {
+					w.Balancer.IP("xfrm " + command)
+					w.Check(w.Err())
+				}
+				flows := map[string]net.Conn{}
+				for _, network := range []string{"tcp", "udp"} {
+					flows[network] = w.Dial(w.Client, network, addr)
+					w.Ask(flows[network], "hello")
+				}
+
+				xfrm(p.policy)
+				t.Cleanup(func() {
+					w.Balancer.IP("xfrm policy flush", "xfrm policy setdefault out accept")
+					if err := w.Err(); err != nil {
+						t.Error(err)
+					}
+				})
+				time.Sleep(protectionWithin)
+				stop := sniff(w, backend)
+				for network, c := range flows {
+					if _, err := lab.Ask(c, "again", protectionWithin); err == nil && (network == "udp" || !p.tcp) {
+						t.Errorf("a flow of %s goes on", network)
+					}
+				}
+				for _, from := range []*lab.Node{w.Client, w.Balancer} {
+					for _, network := range []string{"tcp", "udp"} {
+						if answered, _ := reaches(w, from, network, addr); answered && (network == "udp" || !p.tcp) {
+							t.Errorf("%s is answered by %s", from.Name, network)
+						}
+					}
+				}
+				if p.tcp {
+					if answered, _ := reaches(w, w.Client, "tcp", addr); !answered {
+						t.Error("TCP, which the policy allows, gets no answer")
+					}
+				}
+				packets := stop()
+				if n := clearText(packets, family, unix.IPPROTO_UDP); n > 0 {
+					t.Errorf("%d datagrams leave in clear text", n)
+				}
+				if n := clearText(packets, family, unix.IPPROTO_TCP); n > 0 && !p.tcp {
+					t.Errorf("%d TCP segments leave in clear text", n)
+				}
+
+				xfrm("policy flush")
+				xfrm("policy setdefault out accept")
+				for _, network := range []string{"tcp", "udp"} {
+					w.Check(lab.Eventually(labtest.Patience, func() error {
+						if answered, a := reaches(w, w.Client, network, addr); !answered {
+							return fmt.Errorf("without the policy the client gets no answer by %s", network)
+						} else if seen := netip.MustParseAddrPort(a.Client).Addr().String(); seen != host {
+							return fmt.Errorf("the server sees %v, want the host's address %s", seen, host)
+						}
+						return nil
+					}))
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package standalone
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/ipsec"
+	"github.com/kubernetes-sigs/blixt/operator/node/masquerade"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+)
+
+// stackPaths decides which backends are reached through the host's network stack.
+type stackPaths struct {
+	// policies are the host's IPsec policies as they were last read; nil: not yet.
+	policies *ipsec.Policies
+	// covered are the backends that a policy covered at any time. They stay where they
+	// are when it goes, as policies come and go with each negotiation of keys.
+	covered map[netip.Addr]bool
+	// masquerading is true when the host's NAT knows the mark.
+	masquerading bool
+	// wanted is the state that was last sent, without the decision.
+	wanted *lb.State
+}
+
+// readPolicies reads the host's IPsec policies. It returns false if they are as
+// they were.
+func (r *runner) readPolicies() (changed bool) {
+	read, err := ipsec.Read()
+	r.log.failure("ipsec", err)
+	if err != nil {
+		if r.paths.policies != nil {
+			return false
+		}
+		read = ipsec.All // nothing may leave in clear text that should not
+	}
+	changed = r.paths.policies == nil || !r.paths.policies.Equal(read)
+	r.paths.policies = &read
+	return changed
+}
+
+// send has the writers write the state, with the path to each backend.
+func (r *runner) send(ctx context.Context, state lb.State) {
+	r.paths.wanted = &state
+	if r.paths.policies == nil {
+		r.readPolicies()
+	}
+	state = r.choosePaths(state)
+	for _, p := range r.planes {
+		select {
+		case p.states <- writer.VersionedState{State: state}:
+		case <-p.ended:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// followPolicies sends the state again when IPsec policies have changed. It reads
+// no files: what is served must obey at once, whatever is wrong with them.
+func (r *runner) followPolicies(ctx context.Context) {
+	r.reconciling.Lock()
+	defer r.reconciling.Unlock()
+	if ctx.Err() == nil && r.readPolicies() && r.paths.wanted != nil {
+		r.send(ctx, *r.paths.wanted)
+	}
+}
+
+// choosePaths returns the state with ThroughStack and Protected of each backend.
+func (r *runner) choosePaths(state lb.State) lb.State {
+	var covered []string
+	through := false
+	state.Frontends = slices.Clone(state.Frontends)
+	for i := range state.Frontends {
+		f := &state.Frontends[i]
+		f.Backends = slices.Clone(f.Backends)
+		for j := range f.Backends {
+			b := &f.Backends[j]
+			addr := b.Addr.Addr()
+			if r.paths.policies.Covers(addr) && !r.paths.covered[addr] {
+				if r.paths.covered == nil {
+					r.paths.covered = map[netip.Addr]bool{}
+				}
+				r.paths.covered[addr] = true
+			}
+			if r.paths.covered[addr] {
+				b.ThroughStack, b.Protected = true, true
+				if !slices.Contains(covered, addr.String()) && len(covered) <= namedBackends {
+					covered = append(covered, addr.String())
+				}
+			}
+			through = through || b.ThroughStack
+		}
+	}
+	r.logCovered(covered)
+	if through && !r.paths.masquerading {
+		err := masquerade.Set(r.Name, r.MasqueradeMark)
+		r.log.failure("masquerade", err)
+		r.paths.masquerading = err == nil
+	}
+	return state
+}
+
+// namedBackends is how many backends a message names.
+const namedBackends = 3
+
+func (r *runner) logCovered(backends []string) {
+	var lines []string
+	if len(backends) > namedBackends {
+		backends = append(backends[:namedBackends], "and others")
+	}
+	if len(backends) > 0 {
+		lines = []string{fmt.Sprintf("IPsec policies of this host cover backends (%v): they are reached through the host's network stack alone, and not by sockets of this host", backends)}
+	}
+	r.log.each("ipsec backends", slog.LevelWarn, lines)
+}
+
+// leaveStack undoes what send has set up on the host.
+func (r *runner) leaveStack() {
+	if err := masquerade.Remove(r.Name); err != nil && r.paths.masquerading {
+		slog.Error(err.Error())
+	}
+}
