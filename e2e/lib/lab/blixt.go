@@ -80,10 +80,18 @@ func (l *Lab) Blixt(n *Node, binary string, c *Config, interfaces ...string) (*B
 
 // Start runs blixt and returns when it serves.
 func (b *Blixt) Start() error {
+	from := b.log.mark()
+	if err := b.Begin(); err != nil {
+		return err
+	}
+	return b.await(from, serving, startLimit)
+}
+
+// Begin runs blixt and does not wait for it.
+func (b *Blixt) Begin() error {
 	args := slices.Concat(b.Via, []string{b.Binary, "run", "--filename", b.Dir, "--name", b.Name}, b.Args)
 	b.cmd = b.Node.Command(context.Background(), args[0], args[1:]...)
 	b.cmd.Stdout, b.cmd.Stderr = &b.log, &b.log
-	from := b.log.mark()
 	if err := b.Node.Start(b.cmd); err != nil {
 		b.cmd = nil
 		return fmt.Errorf("start blixt: %w", err)
@@ -93,7 +101,7 @@ func (b *Blixt) Start() error {
 		b.exit = cmd.Wait()
 		close(done)
 	}(b.cmd, b.done)
-	return b.await(from, serving, startLimit)
+	return nil
 }
 
 // await waits for a line of the log that contains text and was written after the mark.
@@ -149,6 +157,27 @@ func (b *Blixt) Pid() int {
 		return 0
 	}
 	return b.cmd.Process.Pid
+}
+
+// Signal sends a signal, after which the process may go on.
+func (b *Blixt) Signal(signal syscall.Signal) error {
+	if b.cmd == nil {
+		return nil
+	}
+	return b.cmd.Process.Signal(signal)
+}
+
+// Ended reports whether there is no process, or it has ended by itself.
+func (b *Blixt) Ended() bool {
+	if b.cmd == nil {
+		return true
+	}
+	select {
+	case <-b.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // Stop sends SIGTERM and waits until blixt ends. Returns the error that blixt reports.

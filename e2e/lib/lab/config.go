@@ -147,7 +147,10 @@ func (y *yaml) add(apiVersion, kind, namespace, name string, lines ...string) {
 }
 
 func (y *yaml) gateway(g Gateway) {
-	lines := []string{"spec:", "  gatewayClassName: blixt", "  addresses:"}
+	lines := []string{"spec:", "  gatewayClassName: blixt"}
+	if len(g.Addresses) > 0 { // else Blixt chooses
+		lines = append(lines, "  addresses:")
+	}
 	for _, a := range g.Addresses {
 		lines = append(lines, fmt.Sprintf("  - value: %q", a))
 	}
