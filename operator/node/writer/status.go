@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -213,6 +214,10 @@ func frontendStatus(t Tables, contents *datapath.Contents, key lb.Key, name lb.F
 		f.RejectShare = share(datapath.BackendReject)
 	}
 	total := uint64(0)
+	named := make(map[netip.AddrPort]lb.Backend, len(name.Backends))
+	for _, n := range name.Backends {
+		named[n.Addr] = n
+	}
 	for e, id := range served.IDs {
 		b := BackendStatus{Address: e.Addr.String(), ID: id, Local: e.Local, State: "draining", ActiveFlows: flows.Backends[id]}
 		switch {
@@ -225,10 +230,8 @@ func frontendStatus(t Tables, contents *datapath.Contents, key lb.Key, name lb.F
 			return FrontendStatus{}, fmt.Errorf("read flows of backend %d: %w", id, err)
 		}
 		total += b.NewFlows
-		for _, n := range name.Backends {
-			if n.Addr == e.Addr {
-				b.Service, b.Weight = n.Service, float64(n.Weight)/lb.WeightUnit
-			}
+		if n, is := named[e.Addr]; is {
+			b.Service, b.Weight = n.Service, float64(n.Weight)/lb.WeightUnit
 		}
 		f.Backends = append(f.Backends, b)
 	}

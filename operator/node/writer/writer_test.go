@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
@@ -347,5 +349,43 @@ func TestStatus(t *testing.T) {
 	mustApply(t, New(fake, Options{}), testState(1))
 	if got, err := ReadStatus(fake, file); err != nil || got.Known || got.Frontends[0].Gateway != "" {
 		t.Errorf("names of another state: %+v, %v", got, err)
+	}
+}
+
+// TestStatusOfManyEndpoints measures the CPU time of this thread, which does not
+// depend on what else the machine does. Work that grew with the square took 15 s.
+func TestStatusOfManyEndpoints(t *testing.T) {
+	const n = 65_000
+	fake := datapath.NewFake(datapath.Sizes{Addresses: 16, Frontends: 16, Backends: 1 << 16, RingSlots: 1 << 23, Flows: 64})
+	file := filepath.Join(t.TempDir(), "state.json")
+	s := testState(1)
+	f := &s.Frontends[0]
+	for i := range n {
+		f.Backends = append(f.Backends, lb.Backend{
+			Addr:   netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1 + byte(i>>16), byte(i >> 8), byte(i)}), 8080),
+			Weight: lb.WeightUnit, Service: "default/many",
+		})
+	}
+	mustApply(t, New(fake, Options{StateFile: file}), s)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var before, after unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_THREAD, &before); err != nil {
+		t.Fatal(err)
+	}
+	got, err := ReadStatus(fake, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Getrusage(unix.RUSAGE_THREAD, &after); err != nil {
+		t.Fatal(err)
+	}
+	if b := got.Frontends[0].Backends; len(b) != n+1 || b[n].Service != "default/many" {
+		t.Errorf("%d backends, the last %+v", len(b), b[len(b)-1])
+	}
+	took := time.Duration(after.Utime.Nano() - before.Utime.Nano())
+	t.Logf("%d endpoints took %s", n, took)
+	if took > 3*time.Second {
+		t.Errorf("%d endpoints took %s of CPU, want less than a second", n, took)
 	}
 }
