@@ -26,8 +26,9 @@ type load struct {
 	sent   atomic.Int64
 	lost   atomic.Int64
 
-	mu     sync.Mutex
-	broken []error
+	mu         sync.Mutex
+	broken     []error
+	unanswered []error // of the lost datagrams
 }
 
 // startLoad opens ten connections to port 8081 of each address, whose servers echo, and
@@ -91,8 +92,12 @@ func (l *load) send(conn net.Conn) {
 	defer conn.Close()
 	for ; !l.over(); time.Sleep(10 * time.Millisecond) {
 		l.sent.Add(1)
-		if echo(conn, 10*time.Second) != nil {
+		at := time.Now()
+		if err := echo(conn, 10*time.Second); err != nil {
 			l.lost.Add(1)
+			l.mu.Lock()
+			l.unanswered = append(l.unanswered, fmt.Errorf("datagram to %s, sent at %s: %w", conn.RemoteAddr(), at.Format("15:04:05.000"), err))
+			l.mu.Unlock()
 		}
 	}
 }
@@ -123,7 +128,8 @@ func (l *load) during(t *testing.T, do func()) {
 		t.Error(err)
 	}
 	if l.lost.Load() != lost {
-		t.Errorf("%d datagrams were not answered", l.lost.Load()-lost)
+		t.Errorf("began at %s, and %d datagrams were not answered: %v", start.Format("15:04:05.000"), l.lost.Load()-lost, errors.Join(l.unanswered...))
+		l.unanswered = nil
 	}
 }
 
