@@ -35,6 +35,8 @@ type addresses struct {
 	// missing and unusable do not affect the other addresses: a bad address
 	// that is added to a Gateway must not cut the clients of its good ones.
 	missing, unusable, exhausted *fault
+	// refusals are why each unusable address is.
+	refusals []*fault
 	// remark is appended to the message of Accepted.
 	remark string
 }
@@ -141,6 +143,7 @@ func (a *addresses) add(addr netip.Addr) {
 
 func (a *addresses) refuse(value, why string) {
 	message := fmt.Sprintf("Address %s cannot be used: %s; use another one.", value, why)
+	a.refusals = append(a.refusals, faultf(gwv1.GatewayReasonAddressNotUsable, "%s", message))
 	if a.unusable != nil {
 		message = a.unusable.message + " " + message
 	}

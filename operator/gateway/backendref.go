@@ -21,6 +21,7 @@ type backends struct {
 	refs   []Ref
 	reject uint64 // weight of the invalid references, as lb.Frontend.Reject
 	fault  *fault // with the first reason and all messages
+	faults []*fault
 }
 
 // serviceIndex finds Services by name.
@@ -46,8 +47,9 @@ func findBackends(r *route, services serviceIndex, grants []gwv1.ReferenceGrant)
 				continue
 			}
 			b.reject += uint64(weight) * lb.WeightUnit
+			b.faults = append(b.faults, fault)
 			if b.fault == nil {
-				b.fault = fault
+				b.fault = faultf(fault.reason, "%s", fault.message)
 			} else {
 				b.fault.message += " " + fault.message
 			}
@@ -73,19 +75,19 @@ func findBackend(r *route, ref *gwv1.BackendRef, services serviceIndex, grants [
 			"No ReferenceGrant in namespace %s lets a %s of namespace %s refer to Service %s: create one.",
 			namespace, r.Kind, r.Meta.Namespace, key.Name)
 	}
-	service := services[key]
+	service, cause := services[key], named("Service", namespace, key.Name)
 	switch {
 	case service == nil:
-		return Ref{}, faultf(gwv1.RouteReasonBackendNotFound, "Service %s does not exist: create it, or correct the name.", key)
+		return Ref{}, faultf(gwv1.RouteReasonBackendNotFound, "Service %s does not exist: create it, or correct the name.", key).because(cause)
 	case service.Spec.Type == corev1.ServiceTypeExternalName:
 		return Ref{}, faultf(gwv1.RouteReasonBackendNotFound,
-			"Service %s is of type ExternalName, which has no endpoints: use another type.", key)
+			"Service %s is of type ExternalName, which has no endpoints: use another type.", key).because(cause)
 	case ref.Port == nil:
 		return Ref{}, faultf(gwv1.RouteReasonBackendNotFound, "The reference to Service %s names no port: add one of the Service's%s.", key, ports(service))
 	}
 	port, fault := findPort(r, service, *ref.Port)
 	if fault != nil {
-		return Ref{}, fault
+		return Ref{}, fault.because(cause)
 	}
 	return Ref{Service: key, PortName: port.Name}, nil
 }

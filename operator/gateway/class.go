@@ -65,7 +65,7 @@ func findClasses(objs *Objects, good LastGood) (map[string]*class, *config) {
 			!equality.Semantic.DeepEqual(own.Spec.Dataplane, dataplane.Spec.Dataplane) {
 			c.refused = faultf(gwv1.GatewayClassReasonInvalidParameters,
 				"spec.dataplane of BlixtConfig %s differs from that of BlixtConfig %s, %s, and a node has only one data plane: make them equal, or remove one.",
-				own.Name, dataplane.Name, precedence(&dataplane.ObjectMeta, &own.ObjectMeta))
+				own.Name, dataplane.Name, precedence(&dataplane.ObjectMeta, &own.ObjectMeta)).because(named("BlixtConfig", "", own.Name))
 			c.goOn(good)
 		}
 	}
@@ -93,11 +93,13 @@ func newClass(obj *gwv1.GatewayClass, configs []v1alpha1.BlixtConfig) *class {
 	}
 	i := slices.IndexFunc(configs, func(c v1alpha1.BlixtConfig) bool { return c.Name == p.Name })
 	if i < 0 {
-		return refuse("which does not exist: create it, or correct the name")
+		refuse("which does not exist: create it, or correct the name").refused.because(named(kind, "", p.Name))
+		return c
 	}
 	config, err := newConfig(&configs[i])
 	if err != nil {
-		return refuse("in which " + err.Error())
+		refuse("in which " + err.Error()).refused.because(named(kind, "", p.Name))
+		return c
 	}
 	c.config = config
 	return c

@@ -12,10 +12,14 @@ import (
 
 // fault is the reason and message of a condition that reports a failure. A nil
 // *fault is no failure.
-type fault struct{ reason, message string }
+type fault struct {
+	reason, message string
+	// causes are the other objects that may be at fault.
+	causes []string
+}
 
 func faultf[R ~string](reason R, format string, args ...any) *fault {
-	return &fault{string(reason), fmt.Sprintf(format, args...)}
+	return &fault{reason: string(reason), message: fmt.Sprintf(format, args...)}
 }
 
 // condition returns a condition without LastTransitionTime: it depends on the

@@ -23,7 +23,7 @@ type listenerSet struct {
 func newListenerSet(obj *gwv1.ListenerSet, g *gateway, namespaces namespaceLabels) *listenerSet {
 	set := &listenerSet{obj: obj, gateway: g}
 	if why := refusesSet(g.obj, obj.Namespace, namespaces); why != "" {
-		set.refused = faultf(gwv1.ListenerSetReasonNotAllowed, "%s takes %s.", g.name(), why)
+		set.refused = faultf(gwv1.ListenerSetReasonNotAllowed, "%s takes %s.", g.name(), why).because(g.name())
 		return set
 	}
 	for i := range obj.Spec.Listeners {
@@ -84,7 +84,9 @@ func (t *Translation) attachSets(objs *Objects, gateways gatewayIndex, namespace
 		}
 		g, exists := gateways[key]
 		if !exists {
-			t.addNote(named("ListenerSet", obj.Namespace, obj.Name), "Gateway "+key.String()+" in parentRef does not exist.")
+			message := "Gateway " + key.String() + " in parentRef does not exist."
+			t.addNote(named("ListenerSet", obj.Namespace, obj.Name), message)
+			t.addMistake(named("ListenerSet", obj.Namespace, obj.Name), string(gwv1.RouteReasonNoMatchingParent), message, named("Gateway", key.Namespace, key.Name))
 		}
 		if g == nil {
 			continue

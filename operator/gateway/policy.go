@@ -52,11 +52,15 @@ func findConfig(gw *gwv1.Gateway, configs gatewayConfigs) (*v1alpha1.BlixtGatewa
 		return no("a kind that Blixt takes no parameters from: name a BlixtGatewayConfig or remove parametersRef")
 	}
 	config := configs[types.NamespacedName{Namespace: gw.Namespace, Name: ref.Name}]
+	its := func(why string) (*v1alpha1.BlixtGatewayConfigSpec, *fault) {
+		_, f := no(why)
+		return nil, f.because(named(kind, gw.Namespace, ref.Name))
+	}
 	if config == nil {
-		return no("which does not exist: create it, or correct the name")
+		return its("which does not exist: create it, or correct the name")
 	}
 	if _, err := newPolicy(&config.Spec); err != nil {
-		return no("whose " + err.Error())
+		return its("whose " + err.Error())
 	}
 	return &config.Spec, nil
 }

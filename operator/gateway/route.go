@@ -71,6 +71,14 @@ type parent struct {
 	refused   *fault // why nothing can attach to it
 }
 
+// causes names the objects that decide what the parent takes.
+func (p *parent) causes() []string {
+	if own := p.gateway.name(); own != p.name {
+		return []string{p.name, own}
+	}
+	return []string{p.name}
+}
+
 // attachment is the result for one parentRef.
 type attachment struct {
 	parent
@@ -128,10 +136,10 @@ func (r *route) attach(ref gwv1.ParentReference, p parent, namespaces namespaceL
 	}
 	switch {
 	case !selected:
-		a.refused = faultf(gwv1.RouteReasonNoMatchingParent, "%s has no listener %s.", p.name, wanted(ref))
+		a.refused = faultf(gwv1.RouteReasonNoMatchingParent, "%s has no listener %s.", p.name, wanted(ref)).because(p.causes()...)
 	case len(a.taken) == 0:
 		a.refused = faultf(gwv1.RouteReasonNotAllowedByListeners, "No listener of %s takes this route: %s.",
-			p.name, strings.Join(refusals, "; "))
+			p.name, strings.Join(refusals, "; ")).because(p.causes()...)
 	}
 	r.attached = append(r.attached, a)
 }
@@ -151,20 +159,29 @@ func wanted(ref gwv1.ParentReference) string {
 	return strings.Join(words, " ")
 }
 
+// shadows returns why the listener serves another route than r, or nil.
+func (l *listener) shadows(r *route) *fault {
+	winner := l.attached[0]
+	if winner == r {
+		return nil
+	}
+	return faultf("Shadowed", "Listener %s serves %s instead, %s: delete that route or attach this one elsewhere.",
+		l.spec.Name, winner.name(), precedence(winner.Meta, r.Meta))
+}
+
 // outcome returns, for an accepted parentRef, which listeners serve the route,
 // and what prevents the others.
 func (a *attachment) outcome(r *route) string {
 	var serving, rest []string
 	for _, l := range a.taken {
-		switch name, winner := string(l.spec.Name), l.attached[0]; {
+		switch name := string(l.spec.Name); {
 		case a.gateway.refused != nil || l.set != nil && !a.gateway.isServed():
 			rest = append(rest, fmt.Sprintf("Listener %s does not serve it: the Gateway is not accepted.", name))
 		case l.fault() != nil:
 			rest = append(rest, fmt.Sprintf("Listener %s does not serve it, because the listener is not accepted itself (%s).",
 				name, l.fault().reason))
-		case winner != r:
-			rest = append(rest, fmt.Sprintf("Listener %s serves %s instead, %s: delete that route or attach this one elsewhere.",
-				name, winner.name(), precedence(winner.Meta, r.Meta)))
+		case l.shadows(r) != nil:
+			rest = append(rest, l.shadows(r).message)
 		case len(l.keys) == 0:
 			rest = append(rest, fmt.Sprintf("Listener %s does not serve it: the Gateway has no address.", name))
 		default:

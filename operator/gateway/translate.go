@@ -47,6 +47,11 @@ func Translate(objs Objects, o Options) Translation {
 		t.Classes = append(t.Classes, c.status())
 	}
 	t.LastGood = s.lastGood(classes, gateways)
+	if o.Cluster == nil {
+		t.findMistakes(classes, gateways, all)
+	} else {
+		t.Mistakes = nil
+	}
 	t.sort()
 	return t
 }
@@ -56,9 +61,9 @@ type gatewayIndex map[types.NamespacedName]*gateway
 
 // gateways returns all Gateways, and notes those without a GatewayClass.
 func (t *Translation) gateways(objs *Objects, classes map[string]*class, s *environment) gatewayIndex {
-	others := map[string]bool{}
+	others := map[string]gwv1.GatewayController{}
 	for i := range objs.GatewayClasses {
-		others[objs.GatewayClasses[i].Name] = true
+		others[objs.GatewayClasses[i].Name] = objs.GatewayClasses[i].Spec.ControllerName
 	}
 	index, configs := gatewayIndex{}, indexConfigs(objs.GatewayConfigs)
 	for i := range objs.Gateways {
@@ -68,9 +73,12 @@ func (t *Translation) gateways(objs *Objects, classes map[string]*class, s *envi
 		index[key] = nil
 		c := classes[name]
 		var lost *fault
-		if c == nil && !others[name] {
+		if controller, is := others[name]; c == nil && is {
+			t.addForeign(obj, controller)
+		} else if c == nil {
 			lost = faultf(gwv1.GatewayReasonInvalid, "GatewayClass %s does not exist: create it with controllerName %s, or correct spec.gatewayClassName.", name, ControllerName)
 			t.addNote(named("Gateway", obj.Namespace, obj.Name), lost.message)
+			t.addMistake(named("Gateway", obj.Namespace, obj.Name), lost.reason, lost.message, named("GatewayClass", "", name))
 			if good, known := s.LastGood.of(obj); known {
 				c = classes[good.Class]
 			}
@@ -120,7 +128,9 @@ func (t *Translation) attach(objs *Objects, gateways gatewayIndex, sets map[type
 				}
 			}
 			if !there {
-				t.addNote(r.name(), string(kind)+" "+key.String()+" in parentRefs does not exist.")
+				message := string(kind) + " " + key.String() + " in parentRefs does not exist."
+				t.addNote(r.name(), message)
+				t.addMistake(r.name(), string(gwv1.RouteReasonNoMatchingParent), message, string(kind)+" "+key.String())
 			}
 		}
 		if r.usesDefaults() {

@@ -33,6 +33,9 @@ type Translation struct {
 	// Notes are problems for which no status has a place, such as a Gateway
 	// whose GatewayClass does not exist.
 	Notes []Problem
+	// Mistakes are found without a cluster only, where they are to be refused. They
+	// are among Problems, too.
+	Mistakes []Mistake
 }
 
 // Unresolved is a state whose backends are still the names of Services. It is

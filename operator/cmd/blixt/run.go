@@ -28,6 +28,14 @@ eBPF program and serves. Changes to files take effect at once. An invalid file i
 reported with file, line and reason, and the last valid configuration stays in
 force.
 
+So is a mistake in an object: a name that leads nowhere, a value that is not allowed,
+a port that somebody else has. What was good last goes on serving for the objects
+concerned, until the mistake is mended; everything else takes effect. Who serves an
+address and port, or a listener, keeps it. What is meant takes effect: to delete a
+Gateway, a listener, a route or an EndpointSlice, a weight of 0, an endpoint that is
+not ready. A GatewayClass, a Service or a BlixtConfig goes when nothing names it.
+With --lenient mistakes take effect.
+
 A backend is local if its endpoint's nodeName is --node-name, or its address is one
 of this host; local backends see the client's address. All others are reached with
 an address of this host as the source, so that their replies come back here.
@@ -67,6 +75,7 @@ connection.`,
 	f.StringVar(&o.Name, "name", loader.DefaultName, "name of this load balancer; several on one host need different names")
 	f.StringVar(&l.builtin.BPFFS, "bpffs", loader.DefaultBPFFS, "BPF file system to pin to; mounted if necessary")
 	f.StringVar(&o.RunDir, "run-dir", loader.DefaultRunDir, "directory for the lock and the state files of a running load balancer")
+	f.BoolVar(&o.Lenient, "lenient", false, "let mistakes in objects take effect: what is invalid is not served any more, instead of going on as it was last good")
 	f.BoolVar(&o.Keep, "keep", false, "continue to serve in the kernel when this process ends; the next run takes over without breaking a flow")
 	f.BoolVar(&l.replace, "replace", false, "remove what a previous run with other table sizes has left, or bpfman's programs of previous versions, with all their flows, at once")
 	l.flags(f)

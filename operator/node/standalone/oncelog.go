@@ -5,7 +5,7 @@ package standalone
 import (
 	"context"
 	"log/slog"
-	"maps"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -27,7 +27,7 @@ func (l *onceLog) once(subject string, level slog.Level, message string) {
 	if message != "" {
 		slog.Log(context.Background(), level, message)
 	} else if l.last[subject] != "" {
-		slog.Info("mended", "was", firstLine(l.last[subject]))
+		slog.Info("mended", "was", l.last[subject])
 	}
 	l.last[subject] = message
 }
@@ -41,8 +41,20 @@ func (l *onceLog) failure(subject string, err error) {
 	l.once(subject, slog.LevelError, message)
 }
 
+// failures logs an error, of which each line is one of its own, like failure. what says
+// what becomes of it.
+func (l *onceLog) failures(subject, what string, err error) {
+	var lines []string
+	if err != nil {
+		for line := range strings.Lines(err.Error()) {
+			lines = append(lines, what+": "+strings.TrimSpace(line))
+		}
+	}
+	l.each(subject, slog.LevelError, lines)
+}
+
 // each logs those of the messages about a subject that it was not given the last
-// time.
+// time, and takes back those that it was given then and is not now.
 func (l *onceLog) each(subject string, level slog.Level, messages []string) {
 	now := map[string]bool{}
 	for _, m := range messages {
@@ -50,12 +62,17 @@ func (l *onceLog) each(subject string, level slog.Level, messages []string) {
 		l.once(subject+m, level, m)
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	maps.DeleteFunc(l.last, func(key, _ string) bool { return strings.HasPrefix(key, subject) && !now[key] })
-}
-
-// firstLine returns the first line of a message.
-func firstLine(message string) string {
-	line, _, _ := strings.Cut(message, "\n")
-	return line
+	var gone []string
+	for key, message := range l.last {
+		if message != "" && key == subject+message && !now[key] {
+			gone = append(gone, key)
+		}
+	}
+	l.mu.Unlock()
+	for _, key := range slices.Sorted(slices.Values(gone)) {
+		l.once(key, level, "")
+		l.mu.Lock()
+		delete(l.last, key)
+		l.mu.Unlock()
+	}
 }

@@ -4,6 +4,7 @@ package standalone
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -62,10 +63,10 @@ func TestMessageIsLoggedOnceWhileItIsTrue(t *testing.T) {
 	s := onceLog{last: map[string]string{}}
 	s.once("files", slog.LevelError, "") // nothing was wrong before
 	l.wants(t)
-	s.once("files", slog.LevelError, "line 3 is bad\nand line 4")
-	s.once("files", slog.LevelError, "line 3 is bad\nand line 4")
+	s.once("files", slog.LevelError, "line 3 is bad")
+	s.once("files", slog.LevelError, "line 3 is bad")
 	s.once("network", slog.LevelError, "no netlink")
-	l.wants(t, `level=ERROR msg="line 3 is bad\nand line 4"`, `level=ERROR msg="no netlink"`)
+	l.wants(t, `level=ERROR msg="line 3 is bad"`, `level=ERROR msg="no netlink"`)
 	s.once("files", slog.LevelError, "line 4 is bad")
 	l.wants(t, `level=ERROR msg="line 4 is bad"`)
 	s.once("files", slog.LevelError, "")
@@ -82,10 +83,22 @@ func TestLastingMessagesAreLoggedWhenTheyAppear(t *testing.T) {
 	s.each("problem", slog.LevelWarn, []string{"a", "b"})
 	l.wants(t, `level=WARN msg="eth9 is missing"`, `level=WARN msg=a`, `level=WARN msg=b`)
 	s.each("problem", slog.LevelWarn, []string{"b", "c"})
-	l.wants(t, `level=WARN msg=c`)
+	l.wants(t, `level=WARN msg=c`, `level=INFO msg=mended was=a`)
 	s.each("problem", slog.LevelWarn, []string{"a"}) // again
-	l.wants(t, `level=WARN msg=a`)
+	l.wants(t, `level=WARN msg=a`, `level=INFO msg=mended was=b`, `level=INFO msg=mended was=c`)
 	s.each("problem", slog.LevelWarn, nil)
 	s.once("attach", slog.LevelWarn, "eth9 is missing")
-	l.wants(t)
+	l.wants(t, `level=INFO msg=mended was=a`)
+}
+
+// Each cause has a record of its own, and so has each that is cured.
+func TestEachLineOfAnErrorIsARecord(t *testing.T) {
+	l := captureLog(t)
+	s := onceLog{last: map[string]string{}}
+	s.failures("files", "kept", errors.New("a.yaml:3: bad\nb.yaml:4: bad, too"))
+	l.wants(t, `level=ERROR msg="kept: a.yaml:3: bad"`, `level=ERROR msg="kept: b.yaml:4: bad, too"`)
+	s.failures("files", "kept", errors.New("b.yaml:4: bad, too"))
+	l.wants(t, `level=INFO msg=mended was="kept: a.yaml:3: bad"`)
+	s.failures("files", "kept", nil)
+	l.wants(t, `level=INFO msg=mended was="kept: b.yaml:4: bad, too"`)
 }

@@ -7,20 +7,24 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"time"
 
+	"github.com/kubernetes-sigs/blixt/operator/admission"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/manifest"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
+// lastGoodServes says what becomes of an error.
+const lastGoodServes = "the last good configuration goes on serving"
+
 // desired is what the files and the host's network ask for.
 type desired struct {
-	state    lb.State
-	problems []gateway.Problem
-	ignored  []manifest.Object
+	state lb.State
+	// errors and warnings are about objects, each with file and line.
+	errors, warnings []string
+	ignored          []manifest.Object
 }
 
 // read turns the files into a state. It returns manifest.Errors if one of them is
@@ -31,24 +35,28 @@ func (r *runner) read(n *network) (*desired, error) {
 		return nil, err
 	}
 	own := r.vips.own(n.addresses)
-	t := gateway.Translate(set.Objects, gateway.Options{
+	o := gateway.Options{
 		HostAddresses:    own,
 		DefaultAddresses: r.defaultAddresses(n, own),
 		ReservedPorts:    gateway.StandaloneReservedPorts(),
-		Incumbents:       r.incumbents,
-		LastGood:         r.lastGood,
-	})
-	r.incumbents, r.lastGood = &t.Incumbents, t.LastGood
-	endpoints := gateway.IndexEndpoints(set.EndpointSlices, nil)
-	res := gateway.Resolve(&t.Unresolved, endpoints, gateway.ResolveOptions{
+	}
+	objects := admission.Objects{Objects: set.Objects, EndpointSlices: set.EndpointSlices}
+	var review admission.Review
+	if r.Lenient {
+		o.Incumbents, o.LastGood = r.incumbents, r.lastGood
+		review = admission.Lenient(objects, o, set.At)
+		r.incumbents, r.lastGood = &review.Translation.Incumbents, review.Translation.LastGood
+	} else {
+		review = r.memory.Review(objects, o, set.At)
+		r.memory = review.Memory
+	}
+	res := gateway.Resolve(&review.Translation.Unresolved, review.Endpoints, gateway.ResolveOptions{
 		NodeName:      r.NodeName,
 		HostAddresses: own,
 	})
-	return &desired{
-		state:    res.State,
-		problems: slices.Concat(t.Problems(), res.Problems(), gateway.Unserved(t.Frontends, endpoints)),
-		ignored:  set.Ignored,
-	}, nil
+	d := &desired{state: res.State, ignored: set.Ignored}
+	d.errors, d.warnings = review.Messages(res.Problems())
+	return d, nil
 }
 
 // defaultAddresses returns the addresses for Gateways that ask for none: those of
@@ -81,10 +89,10 @@ func (r *runner) reconcile(ctx context.Context) {
 
 	d, err := r.read(n)
 	if err != nil {
-		r.log.failure("files", fmt.Errorf("the last good configuration goes on serving:\n%w", err))
+		r.log.failures("files", lastGoodServes, err)
 		return
 	}
-	r.log.failure("files", nil)
+	r.log.failures("files", lastGoodServes, nil)
 	r.logProblems(d)
 	r.log.failure("assign", r.vips.assign(d.state.Addresses, n))
 	backends := 0
@@ -129,12 +137,9 @@ func leftOut(full *lb.TableFull) error {
 
 // logProblems logs what is wrong with objects, each problem once while it lasts.
 func (r *runner) logProblems(d *desired) {
+	r.log.each("mistake", slog.LevelError, d.errors)
+	r.log.each("problem", slog.LevelWarn, d.warnings)
 	var lines []string
-	for _, p := range d.problems {
-		lines = append(lines, p.Object+": "+p.Message)
-	}
-	r.log.each("problem", slog.LevelWarn, lines)
-	lines = nil
 	for _, o := range d.ignored {
 		lines = append(lines, fmt.Sprintf("%s:%d: %s is ignored: Blixt does not read this kind", o.File, o.Line, o))
 	}

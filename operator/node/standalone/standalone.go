@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/kubernetes-sigs/blixt/operator/admission"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
@@ -46,6 +47,9 @@ type Options struct {
 	// MasqueradeMark is the bit of a packet's mark by which the host's NAT translates
 	// its source.
 	MasqueradeMark uint32
+	// Lenient has mistakes in objects take effect: what is invalid is not served.
+	// Otherwise what was good last goes on.
+	Lenient bool
 	// Keep leaves the kernel serving when Run returns.
 	Keep bool
 	// Name distinguishes load balancers on one host.
@@ -97,7 +101,8 @@ type runner struct {
 	loaded      *Loaded
 	planes      []*plane
 	interfaces  []string
-	// incumbents and lastGood are those of the files that were last valid.
+	// memory is what was good last. lenient, it is incumbents and lastGood.
+	memory     *admission.Memory
 	incumbents *gateway.Incumbents
 	lastGood   gateway.LastGood
 
@@ -117,7 +122,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := os.MkdirAll(o.RunDir, 0o755); err != nil {
 		return err
 	}
-	r := &runner{Options: o, log: onceLog{last: map[string]string{}}}
+	r := &runner{Options: o, log: onceLog{last: map[string]string{}}, memory: &admission.Memory{}}
 	if r.vips, err = readVIPs(filepath.Join(o.RunDir, o.Name+".addresses")); err != nil {
 		return err
 	}

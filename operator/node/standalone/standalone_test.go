@@ -278,9 +278,20 @@ func TestInvalidGatewayGoesOn(t *testing.T) {
 	i.serves(far4 + ":80")
 	i.write(strings.Replace(files(80, far4), "  gatewayClassName: blixt\n",
 		"  gatewayClassName: blixt\n  infrastructure: {parametersRef: {group: blixt.x-k8s.io, kind: BlixtGatewayConfig, name: absent}}\n", 1))
-	i.logs("level=WARN", "which does not exist", "what was valid last goes on")
+	i.logs("level=ERROR", "web.yaml:7: Gateway default/web: InvalidParameters: ", "which does not exist", "what was good last goes on serving")
 	i.serves(far4 + ":80")
 	want(t, "lo", far4)
+}
+
+func TestLenientlyMistakesTakeEffect(t *testing.T) {
+	veth(t, "eth0")
+	i := prepare(t, files(80, far4))
+	i.Lenient = true
+	i.start()
+	i.serves(far4 + ":80")
+	i.write(strings.Replace(files(80, far4), "protocol: TCP, port: 80}\n---", "protocol: SCTP, port: 80}\n---", 1))
+	i.logs("level=WARN", "web.yaml:7: Gateway default/web listener tcp: UnsupportedProtocol: ")
+	i.serves()
 }
 
 func TestWhatIsWrongFromTheStartIsAnError(t *testing.T) {
@@ -311,7 +322,7 @@ func TestProblemOfAnObjectIsLoggedOnce(t *testing.T) {
 	veth(t, "eth0")
 	i := prepare(t, strings.Replace(files(80, far4), "{name: web, port: 80}", "{name: nobody, port: 80}", 1))
 	i.start()
-	i.logs("level=WARN", "TCPRoute", "nobody")
+	i.logs("level=ERROR", "web.yaml:16: TCPRoute", "nobody")
 	for range 5 {
 		veth(t, "eth1")
 		must(t, netlink.LinkDel(byName(t, "eth1")))

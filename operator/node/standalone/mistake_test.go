@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package standalone
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// put writes a file of the directory as an editor would; an empty text removes it.
+func (i *instance) put(name, text string) {
+	i.Helper()
+	path := filepath.Join(i.Dir, name)
+	if text == "" {
+		must(i.T, os.Remove(path))
+		return
+	}
+	must(i.T, os.WriteFile(path+".new", []byte(text), 0o644))
+	must(i.T, os.Rename(path+".new", path))
+}
+
+// parts splits the documents of files: class, Gateway, route, Service, EndpointSlice.
+func parts(port int, address string) []string {
+	return strings.Split(strings.TrimPrefix(files(port, address), "\n"), "---\n")
+}
+
+// splitUp returns a running load balancer that has an object in each file.
+func splitUp(t *testing.T) (*instance, []string) {
+	veth(t, "eth0")
+	p := parts(80, far4)
+	i := prepare(t, p[0])
+	names := []string{"class.yaml", "gw.yaml", "route.yaml", "service.yaml", "slice.yaml"}
+	must(t, os.Remove(filepath.Join(i.Dir, "web.yaml")))
+	for n, name := range names {
+		i.put(name, p[n])
+	}
+	i.start()
+	i.serves(far4 + ":80")
+	return i, p
+}
+
+// TestMistakeTakesNothingDown makes one mistake after the other: each is refused with
+// file, line, object and remedy, what served goes on, an unrelated change takes effect,
+// and mending it is said.
+func TestMistakeTakesNothingDown(t *testing.T) {
+	for _, c := range []struct{ name, file, old, new, at, says string }{
+		{"class name", "gw.yaml", "gatewayClassName: blixt", "gatewayClassName: blixxt", "gw.yaml:1", "GatewayClass blixxt does not exist"},
+		{"class deleted", "class.yaml", "", "", "gw.yaml:1", "GatewayClass blixt does not exist"},
+		{"controllerName", "class.yaml", "networking.k8s.io/blixt", "networking.k8s.io/blitx", "gw.yaml:1", "controllerName"},
+		{"protocol", "gw.yaml", "protocol: TCP", "protocol: tcp", "gw.yaml:1", "tcp"},
+		{"address", "gw.yaml", far4, "127.0.0.1", "gw.yaml:1", "loopback"},
+		{"listener renamed", "gw.yaml", "name: tcp", "name: web2", "route.yaml:1", "no listener named tcp"},
+		{"parent", "route.yaml", "name: web, sectionName", "name: wbe, sectionName", "route.yaml:1", "Gateway default/wbe"},
+		{"section", "route.yaml", "sectionName: tcp", "sectionName: tpc", "route.yaml:1", "no listener named tpc"},
+		{"backend", "route.yaml", "name: web, port: 80", "name: wbe, port: 80", "route.yaml:1", "Service default/wbe does not exist"},
+		{"backend port", "route.yaml", "port: 80", "port: 8080", "route.yaml:1", "no port 8080"},
+		{"service renamed", "service.yaml", "name: web", "name: wbe", "route.yaml:1", "Service default/web does not exist"},
+		{"service deleted", "service.yaml", "", "", "route.yaml:1", "Service default/web does not exist"},
+		{"service port", "service.yaml", "port: 80", "port: 81", "route.yaml:1", "no port 80"},
+		{"label", "slice.yaml", "service-name: web", "service-name: wbe", "slice.yaml:1", "Service default/wbe does not exist"},
+		{"slice port", "slice.yaml", "ports: [{", "ports: [{name: http, ", "service.yaml:1", "leads to no endpoint"},
+		{"endpoint", "slice.yaml", "10.0.0.1", "127.0.0.1", "slice.yaml:1", "loopback"},
+		{"endpoint is a frontend", "slice.yaml", "8080}]\nendpoints:\n- addresses: [\"10.0.0.1\"]", "80}]\nendpoints:\n- addresses: [\"" + far4 + "\"]", "service.yaml:1", "is itself a frontend"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			i, p := splitUp(t)
+			n := map[string]int{"class.yaml": 0, "gw.yaml": 1, "route.yaml": 2, "service.yaml": 3, "slice.yaml": 4}
+			good := strings.Replace(p[2], "parentRefs: [{name: web}]", "parentRefs: [{name: web, sectionName: tcp}]", 1)
+			i.put("route.yaml", good)
+			p[2] = good
+			text := ""
+			if c.old != "" {
+				if text = strings.Replace(p[n[c.file]], c.old, c.new, 1); text == p[n[c.file]] {
+					t.Fatal("nothing replaced")
+				}
+			}
+			i.put(c.file, text)
+			i.logs("level=ERROR", c.at+": ", c.says, "Refused")
+			other := strings.NewReplacer("name: web", "name: other", "service-name: web", "service-name: other").Replace(strings.Join(parts(81, far4)[1:], "---\n"))
+			i.put("other.yaml", other)
+			i.serves(far4+":80", far4+":81")
+			if served := i.backends(); served != 2 {
+				t.Errorf("%d backends are served, want 2", served)
+			}
+			i.put(c.file, p[n[c.file]])
+			i.logs("mended", c.at, c.says)
+			i.serves(far4+":80", far4+":81")
+		})
+	}
+}
