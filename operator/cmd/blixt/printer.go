@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"reflect"
@@ -44,8 +45,12 @@ type printer struct{ io.Writer }
 // newTable returns a printer of columns that tabs separate, and the function that ends
 // the table.
 func newTable(w io.Writer) (printer, func()) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	return printer{t}, func() { _ = t.Flush() }
+	buffer := bufio.NewWriter(w) // tabwriter writes each cell by itself
+	t := tabwriter.NewWriter(buffer, 0, 0, 2, ' ', 0)
+	return printer{t}, func() {
+		_ = t.Flush()
+		_ = buffer.Flush()
+	}
 }
 
 func (p printer) printf(format string, args ...any) {
