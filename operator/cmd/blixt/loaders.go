@@ -19,6 +19,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/bpfman"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
@@ -46,7 +47,7 @@ func (l *loaders) flags(f *pflag.FlagSet) {
 
 // choose returns the function that loads the program. A name has one loader at a
 // time.
-func (l *loaders) choose(ctx context.Context, name, runDir string, ports lb.PortRange) (func([]string) (*standalone.Loaded, error), error) {
+func (l *loaders) choose(ctx context.Context, name, runDir string, ports lb.PortRange) (func([]hostnet.Interface) (*standalone.Loaded, error), error) {
 	const left = "%s has left load balancer %q serving: end it with blixt run --loader %s and without --keep, or choose another name"
 	object, err := l.image.object(ctx)
 	if err != nil {
@@ -60,7 +61,7 @@ func (l *loaders) choose(ctx context.Context, name, runDir string, ports lb.Port
 		o := l.builtin
 		o.Image = l.image.name
 		o.Name, o.RunDir, o.Replace, o.Object, o.Flows, o.RingSlots = name, runDir, l.replace, object, l.flows, l.ringSlots
-		return func(interfaces []string) (*standalone.Loaded, error) {
+		return func(interfaces []hostnet.Interface) (*standalone.Loaded, error) {
 			o.Interfaces = interfaces
 			d, err := loader.Load(o)
 			return &standalone.Loaded{Loader: d, SNATPorts: func() lb.PortRange { return ports }}, err
@@ -79,7 +80,7 @@ func (l *loaders) choose(ctx context.Context, name, runDir string, ports lb.Port
 			o.Image = l.image.ref
 		}
 		o.SNATPorts, o.Unfinished = ports, unfinished
-		return func(interfaces []string) (*standalone.Loaded, error) {
+		return func(interfaces []hostnet.Interface) (*standalone.Loaded, error) {
 			o.Interfaces = interfaces
 			d, err := bpfman.Load(o)
 			if err != nil {

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -66,6 +67,7 @@ connection.`,
 	f := c.Flags()
 	f.StringVarP(&o.Dir, "filename", "f", "", "directory of YAML files (required)")
 	f.StringSliceVarP(&o.Interfaces, "interface", "i", nil, "interface to attach to, may be repeated (default: all that are up, including loopback, except ports of bridges and bonds)")
+	f.DurationVar(&o.NetworkGrace, "network-grace", 10*time.Second, "how long an address or a default route that this host has lost still counts; connections outlive a loss that is shorter")
 	f.StringVar(&o.NodeName, "node-name", hostname, "nodeName of the endpoints on this host")
 	f.Var(&ports, "snat-ports", "source ports towards backends elsewhere; this host's own connections must not use them. With bpfman a program uses one half, the next version the other")
 	f.Uint32Var(&o.MasqueradeMark, "masquerade-mark", masquerade.DefaultMark, "bit of the mark of packets to backends that are reached through the host's network stack, by which its NAT translates their source. The default is kube-proxy's")

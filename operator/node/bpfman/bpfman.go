@@ -30,6 +30,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 )
 
@@ -51,8 +52,8 @@ type Options struct {
 	Socket string
 	// RunDir holds the lock and the record.
 	RunDir string
-	// Interfaces to attach to, by name. SetInterfaces changes them later.
-	Interfaces []string
+	// Interfaces to attach to. SetInterfaces changes them later.
+	Interfaces []hostnet.Interface
 	// Priority among bpfman's programs, 1 to 1000: packets reach the lower number
 	// first.
 	Priority int
@@ -95,7 +96,8 @@ type Loader struct {
 // Load has bpfman load the program, or adopts what it holds under this name, and
 // attaches it to the interfaces, behind previous programs. On error it undoes what
 // it has begun; what was there before goes on serving. Returns loader.AttachError
-// if an interface does not exist or bpfman refuses to attach to it.
+// if bpfman refuses to attach to any interface. Where it attaches to some,
+// SetInterfaces says what is wrong with the others.
 func Load(o Options) (*Loader, error) {
 	o.Name = cmp.Or(o.Name, loader.DefaultName)
 	o.Socket = cmp.Or(o.Socket, DefaultSocket)
@@ -123,7 +125,9 @@ func Load(o Options) (*Loader, error) {
 		err = d.load()
 	}
 	if err == nil {
-		err = d.SetInterfaces(o.Interfaces)
+		if err = d.SetInterfaces(o.Interfaces); len(d.record.Links) > 0 {
+			err = nil
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.undo(), lock.Release())

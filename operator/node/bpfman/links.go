@@ -15,6 +15,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 )
 
@@ -24,21 +25,15 @@ var directions = []string{"egress", "ingress"}
 
 // SetInterfaces has bpfman attach to exactly these interfaces. It asks the kernel
 // what is attached, and connects to bpfman only if something is to change. Links of
-// an interface that is gone are dropped without an error. Where an interface does
-// not exist or bpfman refuses, it goes on with the others and returns
-// loader.AttachError.
-func (d *Loader) SetInterfaces(names []string) error {
+// other interfaces are dropped. Where bpfman refuses, it goes on with the others and
+// returns loader.AttachError.
+func (d *Loader) SetInterfaces(interfaces []hostnet.Interface) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var errs []error
 	var missing []loader.LinkInfo
 	keep := map[uint32]bool{}
-	for _, name := range names {
-		ifc, err := net.InterfaceByName(name)
-		if err != nil {
-			errs = append(errs, &loader.AttachError{Interface: name, Err: err})
-			continue
-		}
+	for _, ifc := range interfaces {
 		for _, direction := range directions {
 			there, err := attached(ifc.Index, direction, d.record.Program)
 			i := slices.IndexFunc(d.record.Links, func(l loader.LinkInfo) bool { return l.Index == ifc.Index && l.Direction == direction })
@@ -49,7 +44,7 @@ func (d *Loader) SetInterfaces(names []string) error {
 			if there { // by a link that is not in the record
 				continue
 			}
-			missing = append(missing, loader.LinkInfo{Interface: name, Index: ifc.Index, Direction: direction, ProgramID: d.record.Program})
+			missing = append(missing, loader.LinkInfo{Interface: ifc.Name, Index: ifc.Index, Direction: direction, ProgramID: d.record.Program})
 		}
 	}
 	needless := func(l loader.LinkInfo) bool { return !keep[l.ID] }

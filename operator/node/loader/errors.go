@@ -21,18 +21,14 @@ func noFeature(feature, since string, err error) error {
 // AttachError is the failure to attach to one interface.
 type AttachError struct {
 	Interface string
-	// Direction is ingress, egress or, if there is no such interface, empty.
-	Direction string
+	Direction string // ingress or egress
 	// Others are the ids of the programs that are attached there already.
 	Others []uint32
 	Err    error
 }
 
 func (e *AttachError) Error() string {
-	at := e.Interface
-	if e.Direction != "" {
-		at += " " + e.Direction
-	}
+	at := e.Interface + " " + e.Direction
 	if len(e.Others) > 0 {
 		return fmt.Sprintf("attach to %s, where programs %v are: %v", at, e.Others, e.Err)
 	}

@@ -6,12 +6,13 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"net"
 	"path/filepath"
 	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+
+	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 )
 
 // Info describes a loaded data plane, by the kernel.
@@ -123,16 +124,17 @@ func (l *Loader) describe(links map[linkKey]link.Link) (Info, error) {
 		id, _ := m.ID()
 		info.Maps[name] = uint32(id)
 	}
+	network, err := hostnet.Read()
+	if err != nil {
+		return Info{}, err
+	}
 	for k, ln := range links {
 		i, err := ln.Info()
 		if err != nil {
 			return Info{}, fmt.Errorf("read info of link %s: %w", k, err)
 		}
-		li := LinkInfo{ID: uint32(i.ID), Index: k.ifindex, Direction: k.direction, ProgramID: uint32(i.Program)}
-		if ifc, err := net.InterfaceByIndex(k.ifindex); err == nil {
-			li.Interface = ifc.Name
-		}
-		info.Links = append(info.Links, li)
+		to, _ := network.ByIndex(k.ifindex)
+		info.Links = append(info.Links, LinkInfo{ID: uint32(i.ID), Interface: to.Name, Index: k.ifindex, Direction: k.direction, ProgramID: uint32(i.Program)})
 	}
 	slices.SortFunc(info.Links, func(a, b LinkInfo) int {
 		return cmp.Or(cmp.Compare(a.Index, b.Index), cmp.Compare(a.Direction, b.Direction))

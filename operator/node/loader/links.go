@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,6 +13,9 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 )
 
 // directions in the order of attaching: replies are translated before a flow can
@@ -38,9 +40,11 @@ func parseLinkKey(name string) (linkKey, bool) {
 	return linkKey{n, direction}, ok && err == nil
 }
 
+// attached is a link, and the interface that it was last seen at.
 type attached struct {
 	link link.Link
 	path string
+	to   hostnet.Interface
 }
 
 // alive reports whether the link's interface still exists: the kernel sets the
@@ -71,28 +75,25 @@ func (a *attached) drop() error {
 	return a.link.Close()
 }
 
-// SetInterfaces attaches to exactly these interfaces. Links of an interface that is
-// gone are dropped without an error. Where an interface does not exist or cannot be
-// attached to, it goes on with the others and returns AttachError.
-func (l *Loader) SetInterfaces(names []string) error {
+// SetInterfaces attaches to exactly these interfaces. Links of others are dropped, and
+// an interface that is gone meanwhile is no error. Where an interface cannot be attached
+// to, it goes on with the others and returns AttachError. What has not changed costs no
+// system call.
+func (l *Loader) SetInterfaces(interfaces []hostnet.Interface) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var errs []error
 	want := map[int]bool{}
-	for _, name := range names {
-		ifc, err := net.InterfaceByName(name)
-		if err != nil {
-			errs = append(errs, &AttachError{Interface: name, Err: err})
-			continue
-		}
-		want[ifc.Index] = true
+	for _, i := range interfaces {
+		want[i.Index] = true
 		for _, d := range directions {
-			k := linkKey{ifc.Index, d.name}
-			if a := l.links[k]; a != nil && a.alive() {
+			k := linkKey{i.Index, d.name}
+			if a := l.links[k]; a != nil && (i.Same(a.to) || a.alive()) {
+				a.to = i
 				continue
 			}
-			if err := l.attach(k, d.attach); err != nil {
-				errs = append(errs, &AttachError{Interface: name, Direction: d.name, Others: others(ifc.Index, d.attach), Err: err})
+			if err := l.attach(k, i, d.attach); err != nil && !errors.Is(err, unix.ENODEV) {
+				errs = append(errs, &AttachError{Interface: i.Name, Direction: d.name, Others: others(i.Index, d.attach), Err: err})
 			}
 		}
 	}
@@ -106,7 +107,7 @@ func (l *Loader) SetInterfaces(names []string) error {
 	return errors.Join(errs...)
 }
 
-func (l *Loader) attach(k linkKey, attach ebpf.AttachType) error {
+func (l *Loader) attach(k linkKey, to hostnet.Interface, attach ebpf.AttachType) error {
 	if a := l.links[k]; a != nil { // of a previous interface with this index
 		if err := a.drop(); err != nil {
 			return err
@@ -126,7 +127,7 @@ func (l *Loader) attach(k linkKey, attach ebpf.AttachType) error {
 	if err := ln.Pin(path); err != nil {
 		return errors.Join(fmt.Errorf("pin link: %w", err), ln.Close())
 	}
-	l.links[k] = &attached{link: ln, path: path}
+	l.links[k] = &attached{link: ln, path: path, to: to}
 	return nil
 }
 

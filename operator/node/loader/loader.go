@@ -22,6 +22,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 )
 
 // Defaults of empty fields of Options.
@@ -43,8 +44,8 @@ type Options struct {
 	Object []byte
 	// Image is the bytecode image that Object was read from, for Info; "": none.
 	Image string
-	// Interfaces to attach to, by name. SetInterfaces changes them later.
-	Interfaces []string
+	// Interfaces to attach to. SetInterfaces changes them later.
+	Interfaces []hostnet.Interface
 	// Flows is the number of established TCP flows, see bpf.FlowTables for
 	// others; 0: the object's default.
 	Flows uint32
@@ -75,8 +76,8 @@ type Loader struct {
 
 // Load loads the object, or adopts what an earlier run left, and attaches it to
 // the interfaces. On error it undoes what it has begun; what an earlier run left
-// goes on serving. Returns AttachError if an interface does not exist or cannot
-// be attached to.
+// goes on serving. Returns AttachError if none of the interfaces can be attached to.
+// Where some can, SetInterfaces says what is wrong with the others.
 func Load(o Options) (*Loader, error) {
 	o.Name = defaultTo(o.Name, DefaultName)
 	o.BPFFS = defaultTo(o.BPFFS, DefaultBPFFS)
@@ -117,7 +118,9 @@ func Load(o Options) (*Loader, error) {
 	}
 	adopted, err := l.load(spec, o.Replace)
 	if err == nil {
-		err = l.SetInterfaces(o.Interfaces)
+		if err = l.SetInterfaces(o.Interfaces); len(l.links) > 0 {
+			err = nil
+		}
 	}
 	if err == nil {
 		err = l.permit()

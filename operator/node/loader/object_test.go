@@ -21,7 +21,7 @@ func TestObjectOfAnotherBuildIsLoaded(t *testing.T) {
 	if built, err = built.Resize(bytecode.Sizes{Flows: 5000, RingSlots: bpf.MinRingSlots, Frontends: 5000}); err != nil {
 		t.Fatal(err)
 	}
-	o.Object, o.Flows, o.RingSlots, o.Interfaces = built.Bytes, 0, 0, []string{"d0"}
+	o.Object, o.Flows, o.RingSlots, o.Interfaces = built.Bytes, 0, 0, interfaces(t, "d0")
 	l := mustLoad(t, o)
 	defer l.Close(false)
 	for name, want := range map[string]uint32{"flows": 10000, "rings": bpf.MinRingSlots / 2, "frontends": 5000} {

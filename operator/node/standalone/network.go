@@ -3,28 +3,28 @@
 package standalone
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"log/slog"
-	"net"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 )
 
-// network is the state of the host's network at one moment.
+// network is the host's network, as decisions see it: with what was there a moment ago.
 type network struct {
-	// interfaces are those to attach the program to.
-	interfaces []string
-	// addresses are the host's, without loopback and link-local ones.
+	*hostnet.View
+	// interfaces are those to attach the program to. missing are names that the user
+	// wants and no interface has, and renamed are interfaces that have lost such a name.
+	interfaces []hostnet.Interface
+	missing    []string
+	renamed    map[string]hostnet.Interface
+	// addresses are the host's, without loopback and link-local ones, and those that
+	// we have added.
 	addresses []netip.Addr
 	// primary are the addresses of interfaces with a default route.
 	primary []netip.Addr
@@ -39,105 +39,50 @@ type connected struct {
 	prefix netip.Prefix
 }
 
-// dumpTries is how often to ask for a list that changes while it is read.
-const dumpTries = 20
-
-// readNetwork reads the current network namespace. wanted are the interfaces to
-// attach to; none: all that are up and do not hand their packets to a master.
-func readNetwork(wanted []string) (n *network, err error) {
-	for range dumpTries {
-		if n, err = readOnce(wanted); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return n, err
-		}
-		time.Sleep(time.Millisecond)
-	}
-	return nil, err
+// observer observes the host's network.
+type observer struct {
+	watcher *hostnet.Watcher
+	memory  hostnet.Memory
+	choice  hostnet.Choice
+	// ours reports whether we have added an address.
+	ours func(hostnet.Address) bool
 }
 
-// readOnce is readNetwork without retries. It returns netlink.ErrDumpInterrupted if
-// something changed meanwhile.
-func readOnce(wanted []string) (*network, error) {
-	links, err := netlink.LinkList()
-	if err != nil {
-		return nil, fmt.Errorf("list interfaces: %w", err)
-	}
-	names := map[int]string{}
-	types := map[int]string{}
-	for _, l := range links {
-		names[l.Attrs().Index] = l.Attrs().Name
-		types[l.Attrs().Index] = l.Type()
-	}
-	n := &network{interfaces: slices.Clone(wanted)}
-	for _, l := range links {
-		a := l.Attrs()
-		if len(wanted) == 0 && a.Flags&unix.IFF_UP != 0 && !isPort(types[a.MasterIndex]) {
-			n.interfaces = append(n.interfaces, a.Name)
-		}
-	}
-	slices.Sort(n.interfaces)
+// newObserver returns an observer. wanted are names of interfaces to attach to; none:
+// hostnet.Choice chooses. What the host loses counts for the grace longer.
+func newObserver(wanted []string, grace time.Duration, ours func(hostnet.Address) bool) *observer {
+	return &observer{hostnet.Watch(), hostnet.Memory{Grace: grace}, hostnet.Choice{Wanted: wanted}, ours}
+}
 
-	defaults, err := defaultInterfaces()
+// look returns the network as it is now.
+func (o *observer) look() (*network, error) {
+	s, err := o.watcher.Look()
 	if err != nil {
 		return nil, err
 	}
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
-	if err != nil {
-		return nil, fmt.Errorf("list addresses: %w", err)
-	}
-	for _, a := range addrs {
-		ip, ok := netip.AddrFromSlice(a.IP)
-		if !ok || ip.Unmap().IsLoopback() || ip.Unmap().IsLinkLocalUnicast() {
-			continue
-		}
-		ip = ip.Unmap()
-		bits, _ := a.Mask.Size()
-		n.addresses = append(n.addresses, ip)
-		if defaults[a.LinkIndex] {
-			n.primary = append(n.primary, ip)
-		}
-		if bits < ip.BitLen() {
-			n.connected = append(n.connected, connected{a.LinkIndex, names[a.LinkIndex], netip.PrefixFrom(ip, bits).Masked()})
+	n := &network{View: o.memory.See(s, time.Now(), o.ours)}
+	n.interfaces, n.missing, n.renamed = o.choice.Choose(s)
+	n.addresses, n.primary = n.HostAddresses(), n.DefaultAddresses()
+	for _, a := range s.Addresses {
+		if o.ours(a) {
+			n.addresses = append(n.addresses, a.IP)
 		}
 	}
-	slices.SortFunc(n.addresses, netip.Addr.Compare)
-	slices.SortFunc(n.primary, netip.Addr.Compare)
+	for _, c := range n.Networks() {
+		n.connected = append(n.connected, connected{c.Index, c.Name, c.Prefix})
+	}
 	return n, nil
 }
 
-// isPort reports whether an interface with a master of this type hands its packets
-// to the master. A program that is attached to the master receives them there.
-func isPort(master string) bool {
-	return slices.Contains([]string{"bridge", "bond", "team", "openvswitch"}, master)
-}
-
-// defaultInterfaces returns the indexes of the interfaces with a default route.
-func defaultInterfaces() (map[int]bool, error) {
-	found := map[int]bool{}
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
-		if err != nil {
-			return nil, fmt.Errorf("list routes: %w", err)
-		}
-		for _, r := range routes {
-			if isDefault(r.Dst) {
-				found[r.LinkIndex] = true
-				for _, hop := range r.MultiPath {
-					found[hop.LinkIndex] = true
-				}
-			}
-		}
+// remarks returns a message for each wanted interface that is not as it was named.
+func (n *network) remarks() (lines []string) {
+	for _, name := range n.missing {
+		lines = append(lines, fmt.Sprintf("there is no interface %s: it gets the program when it appears", name))
 	}
-	return found, nil
-}
-
-// isDefault reports whether a destination is that of a default route: netlink gives
-// none, or a network of length 0.
-func isDefault(dst *net.IPNet) bool {
-	if dst == nil {
-		return true
+	for _, name := range slices.Sorted(maps.Keys(n.renamed)) {
+		lines = append(lines, fmt.Sprintf("interface %s is called %s now, and keeps the program: name it so with --interface", name, n.renamed[name].Name))
 	}
-	bits, _ := dst.Mask.Size()
-	return bits == 0 && dst.IP.IsUnspecified()
+	return lines
 }
 
 // warnings returns a message for each setting of the host that would keep the load
@@ -152,39 +97,6 @@ func (n *network) warnings() []string {
 		}
 	}
 	return w
-}
-
-// watchNetwork calls changed after each change of interfaces or addresses,
-// until the context ends.
-func watchNetwork(ctx context.Context, changed func()) error {
-	links, addrs := make(chan netlink.LinkUpdate, 64), make(chan netlink.AddrUpdate, 64)
-	lost := func(err error) {
-		if ctx.Err() == nil {
-			slog.Error("changes of the network are no longer seen", "error", err)
-		}
-	}
-	if err := netlink.LinkSubscribeWithOptions(links, ctx.Done(), netlink.LinkSubscribeOptions{ErrorCallback: lost}); err != nil {
-		return fmt.Errorf("watch interfaces: %w", err)
-	}
-	if err := netlink.AddrSubscribeWithOptions(addrs, ctx.Done(), netlink.AddrSubscribeOptions{ErrorCallback: lost}); err != nil {
-		return fmt.Errorf("watch addresses: %w", err)
-	}
-	go func() {
-		for {
-			select {
-			case _, open := <-links:
-				if !open {
-					return
-				}
-			case _, open := <-addrs:
-				if !open {
-					return
-				}
-			}
-			changed()
-		}
-	}()
-	return nil
 }
 
 // checkPorts returns an error if the host's own connections may use ports of the

@@ -76,13 +76,11 @@ func (r *runner) reconcile(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	n, err := readNetwork(r.Interfaces)
-	r.log.failure("network", err)
-	if err != nil {
+	n := r.attach()
+	if n == nil {
 		return
 	}
-	r.interfaces = n.interfaces
-	r.log.failure("attach", r.loaded.SetInterfaces(n.interfaces))
+	r.served = n.View
 	for _, w := range n.warnings() {
 		r.log.once(w, slog.LevelWarn, w)
 	}
@@ -94,7 +92,11 @@ func (r *runner) reconcile(ctx context.Context) {
 	}
 	r.log.failures("files", lastGoodServes, nil)
 	r.logProblems(d)
-	r.log.failure("assign", r.vips.assign(d.state.Addresses, n))
+	err = r.vips.assign(d.state.Addresses, n)
+	r.log.failure("assign", err)
+	if err != nil {
+		r.served = nil
+	}
 	backends := 0
 	for _, f := range d.state.Frontends {
 		backends += len(f.Backends)

@@ -77,11 +77,10 @@ func (r *runner) serve(ctx context.Context) (lost, err error) {
 		done.Go(func() { r.check(ctx, cancel) })
 	}
 	done.Go(func() { ipsec.Watch(ctx, func() { r.followPolicies(ctx) }) })
-	timer := time.AfterFunc(time.Hour, func() { r.reconcile(ctx) })
-	defer timer.Stop()
-	if err := watchNetwork(ctx, func() { timer.Reset(quietTime) }); err != nil {
-		return nil, err
-	}
+	follow := func() { r.followNetwork(ctx) }
+	r.forget = time.AfterFunc(time.Hour, follow)
+	defer r.forget.Stop()
+	done.Go(func() { r.network.watcher.Run(ctx, follow) })
 	if err := manifest.Watch(ctx, r.Dir, func() { r.reconcile(ctx) }); err != nil {
 		return nil, err
 	}
@@ -95,7 +94,7 @@ func (r *runner) serve(ctx context.Context) (lost, err error) {
 func (r *runner) begin(ctx context.Context, done *sync.WaitGroup) error {
 	r.reconciling.Lock()
 	defer r.reconciling.Unlock()
-	n, err := readNetwork(r.Interfaces)
+	n, err := r.network.look()
 	if err != nil {
 		return err
 	}

@@ -12,9 +12,9 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,12 +22,9 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/admission"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 )
-
-// quietTime is how long the network must be quiet before it is read: an interface
-// that comes up causes several events.
-const quietTime = 50 * time.Millisecond
 
 // Options are what to serve, and on which interfaces.
 type Options struct {
@@ -36,6 +33,9 @@ type Options struct {
 	// Interfaces to attach to; none: all that are up, except ports of a bridge, a
 	// bond or the like.
 	Interfaces []string
+	// NetworkGrace is how long an address or a default route that the host has lost
+	// counts as if it were there.
+	NetworkGrace time.Duration
 	// NodeName is the nodeName of endpoints on this host.
 	NodeName string
 	// SNATPorts are the source ports for backends on other machines. Programs of
@@ -57,9 +57,8 @@ type Options struct {
 	// RunDir holds the files that outlive the process.
 	RunDir string
 	// Load loads the program, or adopts what an earlier run left, and attaches it
-	// to the interfaces. It returns loader.AttachError where one of them does not
-	// exist.
-	Load func(interfaces []string) (*Loaded, error)
+	// to the interfaces. It returns loader.AttachError if it can attach to none.
+	Load func(interfaces []hostnet.Interface) (*Loaded, error)
 }
 
 // Loaded is what Options.Load has loaded.
@@ -83,7 +82,7 @@ type Loader interface {
 	// Notes returns messages about what loading did beyond the usual.
 	Notes() []string
 	// SetInterfaces attaches to exactly these interfaces.
-	SetInterfaces(names []string) error
+	SetInterfaces([]hostnet.Interface) error
 	// Close releases the program. With keep the kernel goes on serving; else
 	// everything is detached and removed.
 	Close(keep bool) error
@@ -96,13 +95,19 @@ type runner struct {
 	log   onceLog
 	paths stackPaths
 
-	// reconciling guards loaded, planes, paths, interfaces and incumbents. reconcile holds it.
+	// reconciling guards loaded, planes, paths, network, what was seen there, and
+	// incumbents. reconcile holds it.
 	reconciling sync.Mutex
 	loaded      *Loaded
 	planes      []*plane
-	interfaces  []string
 	// memory is what was good last. lenient, it is incumbents and lastGood.
 	memory     *admission.Memory
+	network    *observer
+	interfaces []hostnet.Interface
+	// served is the network that the last state was made for, nil: make it again.
+	served *hostnet.View
+	// forget is when something that is away stops counting.
+	forget     *time.Timer
 	incumbents *gateway.Incumbents
 	lastGood   gateway.LastGood
 
@@ -126,7 +131,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	if r.vips, err = readVIPs(filepath.Join(o.RunDir, o.Name+".addresses")); err != nil {
 		return err
 	}
-	n, err := readNetwork(o.Interfaces)
+	r.network = newObserver(o.Interfaces, o.NetworkGrace, r.vips.ours)
+	defer r.network.watcher.Close()
+	n, err := r.network.look()
 	if err != nil {
 		return err
 	}
@@ -134,7 +141,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if _, err := r.read(n); err != nil {
 		return err
 	}
-	if r.loaded, err = load(o, n); err != nil {
+	if r.loaded, err = r.load(n); err != nil {
 		return err
 	}
 	return r.run(ctx)
@@ -166,10 +173,10 @@ func (r *runner) run(ctx context.Context) error {
 // context ends before.
 func (r *runner) reload(ctx context.Context) *Loaded {
 	for {
-		n, err := readNetwork(r.Interfaces)
+		n, err := r.network.look()
 		var l *Loaded
 		if err == nil {
-			l, err = load(r.Options, n)
+			l, err = r.load(n)
 		}
 		r.log.failure("load", err)
 		if err == nil {
@@ -191,20 +198,21 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// load loads the program and attaches it to the interfaces. If an interface that
-// readNetwork chose has gone since, load chooses again.
-func load(o Options, n *network) (*Loaded, error) {
+// load loads the program and attaches it to the interfaces. If those that were chosen
+// have gone since, load chooses again.
+func (r *runner) load(n *network) (*Loaded, error) {
 	for {
-		l, err := o.Load(n.interfaces)
-		failed, is := errors.AsType[*loader.AttachError](err)
-		if !is || len(o.Interfaces) > 0 {
+		if len(n.interfaces) == 0 && len(n.missing) > 0 {
+			return nil, fmt.Errorf("there is no interface %s", strings.Join(n.missing, ", "))
+		}
+		l, err := r.Load(n.interfaces)
+		if _, is := errors.AsType[*loader.AttachError](err); !is {
 			return l, err
 		}
-		if _, missing := net.InterfaceByName(failed.Interface); missing == nil {
-			return l, err
-		}
-		if n, err = readNetwork(nil); err != nil {
-			return nil, err
+		before := n.Snapshot
+		var failed error
+		if n, failed = r.network.look(); failed != nil || n.Snapshot == before {
+			return nil, errors.Join(err, failed)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/manifest"
+	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
@@ -87,7 +89,7 @@ func prepare(t *testing.T, text string) *instance {
 		Dir: filepath.Join(dir, "yaml"), NodeName: "here", SNATPorts: lb.PortRange{First: 11000, Last: 11999},
 		Name: "test", RunDir: filepath.Join(dir, "run"),
 	}}
-	i.Load = func(interfaces []string) (*Loaded, error) {
+	i.Load = func(interfaces []hostnet.Interface) (*Loaded, error) {
 		l, err := loader.Load(loader.Options{
 			Name: i.Name, BPFFS: i.bpffs, RunDir: i.RunDir, Interfaces: interfaces, Flows: 4096, RingSlots: 1 << 20,
 		})
@@ -204,9 +206,11 @@ func TestNewInterfaceGetsTheProgramWhileRunning(t *testing.T) {
 	i.attached("eth0", "eth1", "lo", "peer-eth0", "peer-eth1")
 	must(t, netlink.LinkDel(byName(t, "eth1")))
 	i.attached("eth0", "lo", "peer-eth0")
-	// An interface that is down does not keep the others from being served.
+	// An interface that goes down and up again keeps the program: without it, what comes
+	// first would reach the host.
 	must(t, netlink.LinkSetDown(byName(t, "peer-eth0")))
-	i.attached("eth0", "lo")
+	veth(t, "eth2")
+	i.attached("eth0", "eth2", "lo", "peer-eth0")
 }
 
 func TestGatewayWithoutAddressesIsServedOnTheHosts(t *testing.T) {
@@ -223,6 +227,70 @@ func TestGatewayWithoutAddressesIsServedOnTheHosts(t *testing.T) {
 	i.serves("198.51.100.3:80")
 	i.stop()
 	want(t, "eth0", "198.51.100.3")
+}
+
+// TestDefaultAddressThatIsAwayForAMomentIsServed: connections outlive a restart of the
+// network's manager, and no other address is served meanwhile.
+func TestDefaultAddressThatIsAwayForAMomentIsServed(t *testing.T) {
+	veth(t, "eth0")
+	up(t, "peer-eth0")
+	assign(t, "eth0", "192.0.2.1/24", "198.51.100.1/24")
+	veth(t, "eth1")
+	up(t, "peer-eth1")
+	assign(t, "eth1", "203.0.113.1/24")
+	route := &netlink.Route{LinkIndex: byName(t, "eth0").Attrs().Index, Gw: net.ParseIP("198.51.100.254")}
+	must(t, netlink.RouteAdd(route))
+	i := prepare(t, files(80, ""))
+	i.NetworkGrace = time.Hour
+	i.start()
+	i.serves("192.0.2.1:80", "198.51.100.1:80")
+	must(t, netlink.RouteDel(route))
+	must(t, netlink.AddrDel(byName(t, "eth0"), mustAddr(t, "192.0.2.1/24")))
+	assign(t, "eth0", "192.0.2.2/24") // what follows is a state of this network
+	i.serves("192.0.2.1:80", "192.0.2.2:80", "198.51.100.1:80")
+	must(t, netlink.AddrDel(byName(t, "eth0"), mustAddr(t, "192.0.2.2/24")))
+	assign(t, "eth0", "192.0.2.1/24", "192.0.2.3/24")
+	must(t, netlink.RouteAdd(route))
+	i.serves("192.0.2.1:80", "192.0.2.2:80", "192.0.2.3:80", "198.51.100.1:80")
+}
+
+// TestDefaultAddressFollowsTheRoute: routes are watched, and what is away for longer than
+// the grace is not served any more.
+func TestDefaultAddressFollowsTheRoute(t *testing.T) {
+	veth(t, "eth0")
+	veth(t, "eth1")
+	up(t, "peer-eth0")
+	up(t, "peer-eth1")
+	assign(t, "eth0", "192.0.2.1/24")
+	assign(t, "eth1", "198.51.100.1/24")
+	by := func(name, gateway string) *netlink.Route {
+		return &netlink.Route{LinkIndex: byName(t, name).Attrs().Index, Gw: net.ParseIP(gateway)}
+	}
+	must(t, netlink.RouteAdd(by("eth0", "192.0.2.254")))
+	i := prepare(t, files(80, ""))
+	i.NetworkGrace = 10 * time.Millisecond
+	i.start()
+	i.serves("192.0.2.1:80")
+	must(t, netlink.RouteReplace(by("eth1", "198.51.100.254")))
+	i.serves("198.51.100.1:80")
+}
+
+func TestNamedInterfaceMayComeLater(t *testing.T) {
+	veth(t, "eth0")
+	must(t, netlink.LinkAddAltName(byName(t, "eth0"), "uplink"))
+	i := prepare(t, files(80, far4))
+	i.Interfaces = []string{"uplink", "eth1"}
+	i.start()
+	i.serves(far4 + ":80")
+	i.attached("eth0")
+	i.logs("level=WARN", "there is no interface eth1")
+	veth(t, "eth1")
+	i.attached("eth0", "eth1")
+	i.logs("level=INFO", "interfaces have the program", "added=eth1", "interfaces=2")
+	must(t, netlink.LinkSetDown(byName(t, "eth1")))
+	must(t, netlink.LinkSetName(byName(t, "eth1"), "lan1"))
+	i.logs("level=WARN", "interface eth1 is called lan1 now")
+	i.attached("eth0", "lan1")
 }
 
 func TestAddressMovesToTheNetworkThatAppears(t *testing.T) {
@@ -326,7 +394,7 @@ func TestProblemOfAnObjectIsLoggedOnce(t *testing.T) {
 	for range 5 {
 		veth(t, "eth1")
 		must(t, netlink.LinkDel(byName(t, "eth1")))
-		time.Sleep(2 * quietTime)
+		time.Sleep(200 * time.Millisecond)
 	}
 	for _, line := range i.log.take() {
 		if strings.Contains(line, "nobody") {

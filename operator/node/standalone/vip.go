@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 )
 
 // vips assigns the addresses that are served to this host. An address goes to the
@@ -62,6 +63,12 @@ func (v *vips) own(addresses []netip.Addr) []netip.Addr {
 		_, ours := v.added[a]
 		return ours
 	})
+}
+
+// ours reports whether we have added an address.
+func (v *vips) ours(a hostnet.Address) bool {
+	_, ours := v.added[a.IP]
+	return ours
 }
 
 // assign adds and removes addresses so that the host has exactly the exclusive
