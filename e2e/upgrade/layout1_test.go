@@ -24,13 +24,14 @@ const layout1 = "242c6b0"
 func TestUpgradeFromLayout1(t *testing.T) {
 	m := labtest.NewManaged(t, "upgrade-layout-1", 2)
 	m.Blixt.Binary = buildRevision(t, layout1)
+	m.Blixt.Lasting = true // that one has no flags for it
 	m.Check(m.Blixt.Start())
 	old := m.Status().Program
 	tcp := m.StartClients(200, "tcp", labtest.VIP(4, 80), labtest.VIP(6, 80))
 	udp := m.StartClients(20, "udp", labtest.VIP(4, 80), labtest.VIP(6, 80))
 	arrivals := startNewcomers(m, labtest.VIP(6, 80))
 	m.Check(m.Blixt.Kill())
-	m.Blixt.Binary = labtest.Binary
+	m.Blixt.Binary, m.Blixt.Lasting = labtest.Binary, false
 
 	_, err := datapath.Open(mapsDir(m, old.ProgramID))
 	const says = "maps are of layout blixt_layout_1, this program knows blixt_layout_2: use the version of Blixt that belongs to the data plane"

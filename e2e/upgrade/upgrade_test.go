@@ -130,7 +130,7 @@ func TestUpgradeCanBeKilledAtAnyMoment(t *testing.T) {
 	moments := map[string]bool{}
 	drains := false
 	for after := 20 * time.Millisecond; !drains; after += max(10*time.Millisecond, after/10) {
-		args := slices.Concat(m.Blixt.Via, []string{m.Blixt.Binary, "run", "--filename", m.Blixt.Dir, "--name", m.Blixt.Name}, m.Blixt.Args)
+		args := m.Blixt.Command()
 		_, err := m.Balancer.Run(after, args[0], args[1:]...)
 		if err == nil || !strings.Contains(err.Error(), "killed") || after > 4*labtest.Patience {
 			t.Fatalf("%s: %v", after, err)

@@ -54,6 +54,20 @@ func Parse(file string, text []byte) (*Set, Errors) {
 	return set, errs
 }
 
+// Defined returns the objects that the set has, by kind and name.
+func (s *Set) Defined() map[string]Object {
+	if s == nil {
+		return nil
+	}
+	return s.seen
+}
+
+// Defines reports whether the set has an object of this kind and name.
+func (s *Set) Defines(name string) bool {
+	_, is := s.Defined()[name]
+	return is
+}
+
 // Duplicate returns an error for the first object of the set that another one defines
 // already, nil: there is none.
 func (s *Set) Duplicate(of *Set) *Error {

@@ -80,7 +80,8 @@ func (s *Set) decode(k *kind, object map[string]any, wrong []invalid) []invalid 
 	case errors.As(err, &mismatch):
 		path := pathAt(text, mismatch.Offset)
 		if !slices.ContainsFunc(wrong, func(w invalid) bool { return w.path == path }) {
-			wrong = append(wrong, invalid{path, fmt.Sprintf("want %s, got %s", typeName(mismatch.Type), mismatch.Value)})
+			remedy := quotes(mismatch.Type.Kind() == reflect.String && mismatch.Value != "object" && mismatch.Value != "array", mismatch.Value)
+			wrong = append(wrong, invalid{path, fmt.Sprintf("want %s, got %s", typeName(mismatch.Type), mismatch.Value) + remedy})
 		}
 	case err != nil:
 		wrong = append(wrong, invalid{reason: strings.TrimPrefix(err.Error(), "json: ")})

@@ -120,7 +120,20 @@ func (s *schema) mistyped(value any) string {
 		return ""
 	}
 	return fmt.Sprintf("want %s, got %s", map[string]string{"object": "a mapping", "array": "a list",
-		"string": "a string", "boolean": "true or false", "integer": "an integer"}[s.Type], text(value))
+		"string": "a string", "boolean": "true or false", "integer": "an integer"}[s.Type], text(value)) + quotes(s.Type == "string", value)
+}
+
+// quotes returns the remedy for a scalar that YAML does not take for a string: yes, y and
+// on are true.
+func quotes(wantString bool, value any) string {
+	switch value.(type) {
+	case nil, map[string]any, []any:
+		return ""
+	}
+	if wantString {
+		return ": put it in quotes"
+	}
+	return ""
 }
 
 func (s *schema) checkObject(object map[string]any, path string) []invalid {

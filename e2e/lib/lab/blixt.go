@@ -49,6 +49,9 @@ type Blixt struct {
 	Dir string
 	// Args are further arguments of run.
 	Args []string
+	// Lasting leaves the defaults of what outlasts a file: removals wait, and what was
+	// good last is kept on disk. Else what is served is what is written, at once.
+	Lasting bool
 	// Via is the command that is to run it, such as Bpfman.Via; none: directly.
 	Via []string
 
@@ -78,6 +81,15 @@ func (l *Lab) Blixt(n *Node, binary string, c *Config, interfaces ...string) (*B
 	return b, c.Write(b.Dir)
 }
 
+// Command returns the command that Start runs.
+func (b *Blixt) Command() []string {
+	args := slices.Concat(b.Via, []string{b.Binary, "run", "--filename", b.Dir, "--name", b.Name}, b.Args)
+	if !b.Lasting {
+		args = append(args, "--removal-grace", "0s", "--state-dir", "")
+	}
+	return args
+}
+
 // Start runs blixt and returns when it serves.
 func (b *Blixt) Start() error {
 	from := b.log.mark()
@@ -89,7 +101,7 @@ func (b *Blixt) Start() error {
 
 // Begin runs blixt and does not wait for it.
 func (b *Blixt) Begin() error {
-	args := slices.Concat(b.Via, []string{b.Binary, "run", "--filename", b.Dir, "--name", b.Name}, b.Args)
+	args := b.Command()
 	b.cmd = b.Node.Command(context.Background(), args[0], args[1:]...)
 	b.cmd.Stdout, b.cmd.Stderr = &b.log, &b.log
 	if err := b.Node.Start(b.cmd); err != nil {

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,14 +21,20 @@ func runCommand() *cobra.Command {
 	l := loaders{}
 	ports := portRange(lb.DefaultSNATPorts)
 	var seedFile string
+	o.Files.Stdin = os.Stdin
 	c := &cobra.Command{
-		Use:   "run -f DIR",
-		Short: "Serve the Gateway API objects of a directory, without Kubernetes",
+		Use:   "run -f DIR|FILE|-",
+		Short: "Serve the Gateway API objects of files, without Kubernetes",
 		Long: `Reads GatewayClass, Gateway, TCPRoute, UDPRoute, Service, EndpointSlice and
-ReferenceGrant from the *.yaml, *.yml and *.json files of a directory, loads the
-eBPF program and serves. Changes to files take effect at once. An invalid file is
-reported with file, line and reason, and the last valid configuration stays in
-force.
+ReferenceGrant from files, and from the *.yaml, *.yml and *.json files of
+directories, loads the eBPF program and serves. Changes to files take effect at once,
+but what is removed stays for --removal-grace, since editors and copies write files
+piece by piece. A file that somebody has open for writing counts when it is closed.
+
+An invalid file is reported with file, line and reason, and what it said when it was
+valid last stays in force; other files are not delayed. --state-dir keeps the valid
+files for a start that finds invalid ones, or no directory. If no file is valid and
+none was before, the command ends with an error.
 
 So is a mistake in an object: a name that leads nowhere, a value that is not allowed,
 a port that somebody else has. What was good last goes on serving for the objects
@@ -48,12 +55,19 @@ other table sizes, is loaded behind the previous program. That continues to serv
 its flows until they end, for --drain-timeout at most: an upgrade breaks no
 connection.`,
 		Example: `  blixt run -f /etc/blixt
+  blixt run -f /etc/blixt -f /run/endpoints.yaml
   blixt run -f . --interface eth0 --interface docker0
   blixt run -f . --bytecode registry.example.com/blixt/bytecode:v1 --verify-key cosign.pub
   blixt run -f . --loader bpfman --priority 10`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			o.SNATPorts = lb.PortRange(ports)
+			if !c.Flags().Changed("state-dir") {
+				o.Files.StateDir = filepath.Join(standalone.DefaultStateDir, o.Name)
+				if c.Flags().Changed("run-dir") {
+					o.Files.StateDir = filepath.Join(o.RunDir, o.Name+".files")
+				}
+			}
 			if o.Seed, err = readSeed(seedFile); err != nil {
 				return err
 			}
@@ -65,7 +79,10 @@ connection.`,
 	}
 	hostname, _ := os.Hostname()
 	f := c.Flags()
-	f.StringVarP(&o.Dir, "filename", "f", "", "directory of YAML files (required)")
+	f.StringArrayVarP(&o.Files.Paths, "filename", "f", nil, "file or directory of YAML or JSON, or - for standard input, which is read once; may be repeated (required)")
+	f.BoolVarP(&o.Files.Recursive, "recursive", "R", false, "read the subdirectories of directories, too, but never hidden ones")
+	f.StringVar(&o.Files.StateDir, "state-dir", "", "directory for the files that were valid last, which a start uses instead of invalid ones; empty: they are not kept (default "+standalone.DefaultStateDir+"/NAME; with --run-dir, NAME.files in that one)")
+	f.DurationVar(&o.RemovalGrace, "removal-grace", 700*time.Millisecond, "how long a frontend or a backend that the files do not have any more is served nevertheless, counted from the last change of a file, and five times as long at most; 0: it goes at once")
 	f.StringSliceVarP(&o.Interfaces, "interface", "i", nil, "interface to attach to, may be repeated (default: all that are up, including loopback, except ports of bridges and bonds)")
 	f.DurationVar(&o.NetworkGrace, "network-grace", 10*time.Second, "how long an address or a default route that this host has lost still counts; connections outlive a loss that is shorter")
 	f.StringVar(&o.NodeName, "node-name", hostname, "nodeName of the endpoints on this host")

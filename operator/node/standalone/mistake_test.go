@@ -12,7 +12,7 @@ import (
 // put writes a file of the directory as an editor would; an empty text removes it.
 func (i *instance) put(name, text string) {
 	i.Helper()
-	path := filepath.Join(i.Dir, name)
+	path := filepath.Join(i.dir, name)
 	if text == "" {
 		must(i.T, os.Remove(path))
 		return
@@ -32,7 +32,7 @@ func splitUp(t *testing.T) (*instance, []string) {
 	p := parts(80, far4)
 	i := prepare(t, p[0])
 	names := []string{"class.yaml", "gw.yaml", "route.yaml", "service.yaml", "slice.yaml"}
-	must(t, os.Remove(filepath.Join(i.Dir, "web.yaml")))
+	must(t, os.Remove(filepath.Join(i.dir, "web.yaml")))
 	for n, name := range names {
 		i.put(name, p[n])
 	}

@@ -53,6 +53,15 @@ func (l *onceLog) failures(subject, what string, err error) {
 	l.each(subject, slog.LevelError, lines)
 }
 
+// warning is failure for what costs nothing yet.
+func (l *onceLog) warning(subject string, err error) {
+	message := ""
+	if err != nil {
+		message = err.Error()
+	}
+	l.once(subject, slog.LevelWarn, message)
+}
+
 // each logs those of the messages about a subject that it was not given the last
 // time, and takes back those that it was given then and is not now.
 func (l *onceLog) each(subject string, level slog.Level, messages []string) {

@@ -13,6 +13,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/manifest"
+	"github.com/kubernetes-sigs/blixt/operator/node/source"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
@@ -25,15 +26,17 @@ type desired struct {
 	// errors and warnings are about objects, each with file and line.
 	errors, warnings []string
 	ignored          []manifest.Object
+	files            *source.Result
 }
 
-// read turns the files into a state. It returns manifest.Errors if one of them is
-// invalid; what is served should then stay as it is.
+// read turns the files into a state. It returns an error if none is valid or was valid
+// before.
 func (r *runner) read(n *network) (*desired, error) {
-	set, err := manifest.Read(r.Dir)
+	files, err := r.source.Read()
 	if err != nil {
 		return nil, err
 	}
+	set := files.Set
 	own := r.vips.own(n.addresses)
 	o := gateway.Options{
 		HostAddresses:    own,
@@ -54,7 +57,7 @@ func (r *runner) read(n *network) (*desired, error) {
 		NodeName:      r.NodeName,
 		HostAddresses: own,
 	})
-	d := &desired{state: res.State, ignored: set.Ignored}
+	d := &desired{state: res.State, ignored: set.Ignored, files: files}
 	d.errors, d.warnings = review.Messages(res.Problems())
 	return d, nil
 }
@@ -92,6 +95,11 @@ func (r *runner) reconcile(ctx context.Context) {
 	}
 	r.log.failures("files", lastGoodServes, nil)
 	r.logProblems(d)
+	var next time.Duration
+	d.state, next = r.removals.hold(d.state, d.files.Generation, d.files.Changed, time.Now())
+	if next > 0 {
+		r.later.Reset(next)
+	}
 	err = r.vips.assign(d.state.Addresses, n)
 	r.log.failure("assign", err)
 	if err != nil {
@@ -142,8 +150,14 @@ func (r *runner) logProblems(d *desired) {
 	r.log.each("mistake", slog.LevelError, d.errors)
 	r.log.each("problem", slog.LevelWarn, d.warnings)
 	var lines []string
+	r.log.each("file", slog.LevelError, d.files.Refused)
+	r.log.each("unread", slog.LevelInfo, d.files.Notes)
 	for _, o := range d.ignored {
-		lines = append(lines, fmt.Sprintf("%s:%d: %s is ignored: Blixt does not read this kind", o.File, o.Line, o))
+		line := fmt.Sprintf("%s:%d: %s is ignored: Blixt does not read this kind", o.File, o.Line, o)
+		if remedy := o.Remedy(); remedy != "" {
+			line += ": " + remedy
+		}
+		lines = append(lines, line)
 	}
 	r.log.each("ignored", slog.LevelInfo, lines)
 }

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
-	"github.com/kubernetes-sigs/blixt/operator/manifest"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/ipsec"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
@@ -77,13 +76,13 @@ func (r *runner) serve(ctx context.Context) (lost, err error) {
 		done.Go(func() { r.check(ctx, cancel) })
 	}
 	done.Go(func() { ipsec.Watch(ctx, func() { r.followPolicies(ctx) }) })
+	r.later = time.AfterFunc(time.Hour, func() { r.reconcile(ctx) })
+	defer r.later.Stop()
 	follow := func() { r.followNetwork(ctx) }
 	r.forget = time.AfterFunc(time.Hour, follow)
 	defer r.forget.Stop()
 	done.Go(func() { r.network.watcher.Run(ctx, follow) })
-	if err := manifest.Watch(ctx, r.Dir, func() { r.reconcile(ctx) }); err != nil {
-		return nil, err
-	}
+	r.source.Watch(ctx, func() { r.reconcile(ctx) }, r.log.warning)
 	if lost = context.Cause(ctx); errors.Is(lost, context.Canceled) {
 		lost = nil
 	}

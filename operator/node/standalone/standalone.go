@@ -24,12 +24,18 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
+	"github.com/kubernetes-sigs/blixt/operator/node/source"
 )
+
+// DefaultStateDir holds, for each load balancer, the files that were valid last.
+const DefaultStateDir = "/var/lib/blixt"
 
 // Options are what to serve, and on which interfaces.
 type Options struct {
-	// Dir holds the YAML files.
-	Dir string
+	// Files are what to serve.
+	Files source.Options
+	// RemovalGrace is how long what files do not ask for any more is served nevertheless.
+	RemovalGrace time.Duration
 	// Interfaces to attach to; none: all that are up, except ports of a bridge, a
 	// bond or the like.
 	Interfaces []string
@@ -91,9 +97,10 @@ type Loader interface {
 // runner is a running load balancer.
 type runner struct {
 	Options
-	vips  *vips
-	log   onceLog
-	paths stackPaths
+	vips   *vips
+	source *source.Source
+	log    onceLog
+	paths  stackPaths
 
 	// reconciling guards loaded, planes, paths, network, what was seen there, and
 	// incumbents. reconcile holds it.
@@ -111,6 +118,10 @@ type runner struct {
 	incumbents *gateway.Incumbents
 	lastGood   gateway.LastGood
 
+	removals removals
+	// later reconciles when what is held is to go.
+	later *time.Timer
+
 	// ready is closed when our program serves its first state.
 	ready chan struct{}
 	// How many were in the last state, for the log.
@@ -118,7 +129,7 @@ type runner struct {
 }
 
 // Run serves until the context ends. It returns an error if it cannot begin:
-// because of invalid files, a missing privilege or kernel feature, or SNAT ports
+// because of files of which none is valid or was valid before, a missing privilege or kernel feature, or SNAT ports
 // that the host uses.
 func Run(ctx context.Context, o Options) (err error) {
 	if err := checkPorts(o.SNATPorts); err != nil {
@@ -127,7 +138,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := os.MkdirAll(o.RunDir, 0o755); err != nil {
 		return err
 	}
-	r := &runner{Options: o, log: onceLog{last: map[string]string{}}, memory: &admission.Memory{}}
+	r := &runner{Options: o, log: onceLog{last: map[string]string{}}, memory: &admission.Memory{}, removals: removals{grace: o.RemovalGrace}}
+	if r.source, err = source.Open(o.Files); err != nil {
+		return err
+	}
+	defer r.source.Close()
 	if r.vips, err = readVIPs(filepath.Join(o.RunDir, o.Name+".addresses")); err != nil {
 		return err
 	}
@@ -137,7 +152,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	// Files that are invalid from the start are an error, before anything is loaded.
+	// If no file is valid, that is an error before anything is loaded.
 	if _, err := r.read(n); err != nil {
 		return err
 	}

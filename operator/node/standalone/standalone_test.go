@@ -22,6 +22,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/manifest"
 	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
+	"github.com/kubernetes-sigs/blixt/operator/node/source"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
@@ -75,6 +76,7 @@ type instance struct {
 	*testing.T
 	Options
 	bpffs string
+	dir   string // of the file
 	log   *logbook
 	stop  func()
 	done  chan error
@@ -85,8 +87,8 @@ type instance struct {
 func prepare(t *testing.T, text string) *instance {
 	t.Helper()
 	dir := t.TempDir()
-	i := &instance{T: t, log: captureLog(t), stop: func() {}, bpffs: filepath.Join(dir, "bpf"), Options: Options{
-		Dir: filepath.Join(dir, "yaml"), NodeName: "here", SNATPorts: lb.PortRange{First: 11000, Last: 11999},
+	i := &instance{T: t, log: captureLog(t), stop: func() {}, bpffs: filepath.Join(dir, "bpf"), dir: filepath.Join(dir, "yaml"), Options: Options{
+		Files: source.Options{Paths: []string{filepath.Join(dir, "yaml")}}, NodeName: "here", SNATPorts: lb.PortRange{First: 11000, Last: 11999},
 		Name: "test", RunDir: filepath.Join(dir, "run"),
 	}}
 	i.Load = func(interfaces []hostnet.Interface) (*Loaded, error) {
@@ -97,7 +99,7 @@ func prepare(t *testing.T, text string) *instance {
 	}
 	// While the mount is there, the directory cannot be removed.
 	t.Cleanup(func() { _ = unix.Unmount(i.bpffs, unix.MNT_DETACH) })
-	must(t, os.MkdirAll(i.Dir, 0o755))
+	must(t, os.MkdirAll(i.dir, 0o755))
 	i.write(text)
 	return i
 }
@@ -105,7 +107,7 @@ func prepare(t *testing.T, text string) *instance {
 // write replaces the file as an editor would.
 func (i *instance) write(text string) {
 	i.Helper()
-	path := filepath.Join(i.Dir, "web.yaml")
+	path := filepath.Join(i.dir, "web.yaml")
 	must(i.T, os.WriteFile(path+".new", []byte(text), 0o644))
 	must(i.T, os.Rename(path+".new", path))
 }
@@ -369,7 +371,7 @@ func TestWhatIsWrongFromTheStartIsAnError(t *testing.T) {
 		t.Errorf("a broken file: %v", err)
 	}
 	i.write(files(80, far4))
-	i.Dir += "-missing"
+	i.Files.Paths = []string{i.dir + "-missing"}
 	if err := Run(t.Context(), i.Options); err == nil {
 		t.Error("a missing directory is no error")
 	}

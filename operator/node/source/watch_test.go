@@ -1,44 +1,79 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package manifest
+package source
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 )
 
+// write makes a directory of files, given as name and text in turn.
+func write(t *testing.T, files ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for i := 0; i < len(files); i += 2 {
+		put(t, filepath.Join(dir, files[i]), files[i+1])
+	}
+	return dir
+}
+
+// object is a manifest that says only a word.
+func object(word string) string {
+	return fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {name: x, annotations: {says: %q}}\n", word)
+}
+
+// words returns what the objects say, in order.
+func words(t *testing.T, s *Source) string {
+	t.Helper()
+	result, err := s.Read()
+	if err != nil {
+		return err.Error()
+	}
+	var all []string
+	for _, n := range result.Set.Objects.Namespaces {
+		all = append(all, n.Annotations["says"])
+	}
+	return strings.Join(all, " ")
+}
+
+func open(t *testing.T, o Options) *Source {
+	t.Helper()
+	s, err := Open(o)
+	must(t, err)
+	t.Cleanup(s.Close)
+	return s
+}
+
 // watched is a directory under watch, read at each call as a caller would.
 type watched struct {
-	t     *testing.T
-	dir   string
-	reads chan string // the content of a.yaml, or the error
-	count atomic.Int32
+	t      *testing.T
+	source *Source
+	dir    string
+	reads  chan string // the content of a.yaml, or the error
+	count  atomic.Int32
 }
 
 func startWatch(t *testing.T, dir string) *watched {
 	t.Helper()
-	w := &watched{t: t, dir: dir, reads: make(chan string, 1000)}
+	w := &watched{t: t, dir: dir, reads: make(chan string, 1000), source: open(t, Options{Paths: []string{dir}})}
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
+	done := make(chan struct{})
 	go func() {
-		done <- Watch(ctx, dir, func() {
+		defer close(done)
+		w.source.Watch(ctx, func() {
 			w.count.Add(1)
-			text, err := os.ReadFile(filepath.Join(dir, "a.yaml"))
-			if err != nil {
-				text = []byte(unwrapPath(err))
-			}
-			w.reads <- string(text)
-		})
+			w.reads <- words(t, w.source)
+		}, func(string, error) {})
 	}()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("watch: %v", err)
-		}
+		<-done
 	})
 	return w
 }
@@ -79,30 +114,31 @@ func must(t *testing.T, err error) {
 }
 
 func TestWatch_CallsWhenReady(t *testing.T) {
-	w := startWatch(t, write(t, "a.yaml", "one"))
+	w := startWatch(t, write(t, "a.yaml", object("one")))
 	w.expect("one")
 }
 
 func TestWatch_WriteRenameRemove(t *testing.T) {
-	w := startWatch(t, write(t, "a.yaml", "one"))
+	w := startWatch(t, write(t, "a.yaml", object("one")))
 	w.expect("one")
 
-	put(t, w.path("a.yaml"), "two")
+	put(t, w.path("a.yaml"), object("two"))
 	w.expect("two")
 
-	put(t, w.path("a.yaml.tmp"), "three") // as careful editors do
+	put(t, w.path("a.yaml.tmp"), object("three")) // as careful editors do
 	must(t, os.Rename(w.path("a.yaml.tmp"), w.path("a.yaml")))
 	w.expect("three")
 
+	put(t, w.path("b.yaml"), "# nothing\n")
 	must(t, os.Remove(w.path("a.yaml")))
-	w.expect("open: no such file or directory")
+	w.expect("")
 
-	put(t, w.path("a.yaml"), "four")
+	put(t, w.path("a.yaml"), object("four"))
 	w.expect("four")
 }
 
 func TestWatch_IsQuick(t *testing.T) {
-	w := startWatch(t, write(t, "a.yaml", "zero"))
+	w := startWatch(t, write(t, "a.yaml", object("zero")))
 	w.expect("zero")
 	w.expectQuick()
 }
@@ -113,7 +149,7 @@ func (w *watched) expectQuick() {
 	w.t.Helper()
 	best := time.Hour
 	for _, text := range []string{"1", "2", "3", "4", "5"} {
-		put(w.t, w.path("a.yaml"), text)
+		put(w.t, w.path("a.yaml"), object(text))
 		best = min(best, w.expect(text))
 	}
 	if best > 100*time.Millisecond {
@@ -121,27 +157,12 @@ func (w *watched) expectQuick() {
 	}
 }
 
-func TestWatch_TruncatedThenCompleted(t *testing.T) {
-	w := startWatch(t, write(t, "a.yaml", "one"))
-	w.expect("one")
-	f, err := os.Create(w.path("a.yaml"))
-	must(t, err)
-	defer f.Close()
-	for _, part := range []string{"t", "w", "o"} {
-		time.Sleep(3 * time.Millisecond)
-		if _, err := f.WriteString(part); err != nil {
-			t.Fatal(err)
-		}
-	}
-	w.expect("two")
-}
-
 // Kubernetes swaps a symlink: a.yaml -> ..data/a.yaml, ..data -> ..2026.
 func TestWatch_ConfigMapSwap(t *testing.T) {
 	dir := t.TempDir()
 	for _, generation := range []string{"one", "two"} {
 		must(t, os.Mkdir(filepath.Join(dir, ".."+generation), 0o755))
-		put(t, filepath.Join(dir, ".."+generation, "a.yaml"), generation)
+		put(t, filepath.Join(dir, ".."+generation, "a.yaml"), object(generation))
 	}
 	must(t, os.Symlink("..one", filepath.Join(dir, "..data")))
 	must(t, os.Symlink("..data/a.yaml", filepath.Join(dir, "a.yaml")))
@@ -156,24 +177,24 @@ func TestWatch_DirectoryReplaced(t *testing.T) {
 	parent := t.TempDir()
 	dir := filepath.Join(parent, "conf")
 	must(t, os.Mkdir(dir, 0o755))
-	put(t, filepath.Join(dir, "a.yaml"), "one")
+	put(t, filepath.Join(dir, "a.yaml"), object("one"))
 	w := startWatch(t, dir)
 	w.expect("one")
 
 	must(t, os.RemoveAll(dir))
 	must(t, os.Mkdir(dir, 0o755))
-	put(t, filepath.Join(dir, "a.yaml"), "two")
+	put(t, filepath.Join(dir, "a.yaml"), object("two"))
 	w.expect("two")
 
 	must(t, os.Rename(dir, dir+".old"))
 	must(t, os.Mkdir(dir+".new", 0o755))
-	put(t, filepath.Join(dir+".new", "a.yaml"), "three")
+	put(t, filepath.Join(dir+".new", "a.yaml"), object("three"))
 	must(t, os.Rename(dir+".new", dir))
 	w.expect("three")
 
 	w.expectQuick() // the new directory is watched, too
-	put(t, filepath.Join(dir+".old", "a.yaml"), "stale")
-	put(t, w.path("a.yaml"), "five")
+	put(t, filepath.Join(dir+".old", "a.yaml"), object("stale"))
+	put(t, w.path("a.yaml"), object("five"))
 	w.expect("five")
 }
 
@@ -181,7 +202,7 @@ func TestWatch_DirectoryIsASymlink(t *testing.T) {
 	parent := t.TempDir()
 	for _, release := range []string{"one", "two"} {
 		must(t, os.Mkdir(filepath.Join(parent, release), 0o755))
-		put(t, filepath.Join(parent, release, "a.yaml"), release)
+		put(t, filepath.Join(parent, release, "a.yaml"), object(release))
 	}
 	dir := filepath.Join(parent, "current")
 	must(t, os.Symlink("one", dir))
@@ -195,12 +216,12 @@ func TestWatch_DirectoryIsASymlink(t *testing.T) {
 
 // No event tells of these; the patrol does.
 func TestWatch_SymlinkTargetElsewhere(t *testing.T) {
-	elsewhere := write(t, "real.yaml", "one")
+	elsewhere := write(t, "real.yaml", object("one"))
 	dir := t.TempDir()
 	must(t, os.Symlink(filepath.Join(elsewhere, "real.yaml"), filepath.Join(dir, "a.yaml")))
 	w := startWatch(t, dir)
 	w.expect("one")
-	put(t, filepath.Join(elsewhere, "real.yaml"), "second")
+	put(t, filepath.Join(elsewhere, "real.yaml"), object("second"))
 	w.expect("second")
 }
 
@@ -208,36 +229,41 @@ func TestWatch_AncestorReplaced(t *testing.T) {
 	root := t.TempDir()
 	dir := filepath.Join(root, "a", "b", "conf")
 	must(t, os.MkdirAll(dir, 0o755))
-	put(t, filepath.Join(dir, "a.yaml"), "one")
+	put(t, filepath.Join(dir, "a.yaml"), object("one"))
 	w := startWatch(t, dir)
 	w.expect("one")
 	must(t, os.Rename(filepath.Join(root, "a"), filepath.Join(root, "old")))
 	must(t, os.MkdirAll(dir, 0o755))
-	put(t, filepath.Join(dir, "a.yaml"), "two")
+	put(t, filepath.Join(dir, "a.yaml"), object("two"))
 	w.expect("two")
 	w.expectQuick()
 }
 
 // A change while the caller reads is not lost, however the two meet.
 func TestWatch_MissesNothing(t *testing.T) {
-	dir := write(t, "a.yaml", "start")
+	dir := write(t, "a.yaml", object("start"))
+	source := open(t, Options{Paths: []string{dir}})
 	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
 	var last atomic.Value
 	var rounds atomic.Int32
-	done := make(chan error, 1)
+	done := make(chan struct{})
 	go func() {
-		done <- Watch(ctx, dir, func() {
-			text, _ := os.ReadFile(filepath.Join(dir, "a.yaml"))
+		defer close(done)
+		source.Watch(ctx, func() {
+			says := words(t, source)
 			if rounds.Add(1)%3 == 0 { // a change between reading and returning
 				time.Sleep(5 * time.Millisecond)
 			}
-			last.Store(string(text))
-		})
+			last.Store(says)
+		}, func(string, error) {})
+	}()
+	defer func() {
+		cancel()
+		<-done
 	}()
 	for i := range 200 {
-		want := string(rune('a'+i%26)) + time.Now().String()
-		put(t, filepath.Join(dir, "a.tmp"), want)
+		want := fmt.Sprint("word", i)
+		put(t, filepath.Join(dir, "a.tmp"), object(want))
 		must(t, os.Rename(filepath.Join(dir, "a.tmp"), filepath.Join(dir, "a.yaml")))
 		if i%10 != 0 {
 			time.Sleep(time.Duration(i%7) * time.Millisecond)
@@ -249,26 +275,16 @@ func TestWatch_MissesNothing(t *testing.T) {
 			}
 		}
 	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
 }
 
 func TestWatch_IgnoresWhatEditorsKeepBeside(t *testing.T) {
-	w := startWatch(t, write(t, "a.yaml", "one"))
+	w := startWatch(t, write(t, "a.yaml", object("one")))
 	w.expect("one")
 	for _, name := range []string{".a.yaml.swp", "a.yaml~", "#a.yaml#", "4913", "notes.txt"} {
-		put(t, w.path(name), "x")
+		put(t, w.path(name), object("x"))
 	}
-	time.Sleep(patience + settle + 50*time.Millisecond)
+	time.Sleep(patience + calm + 50*time.Millisecond)
 	if n := w.count.Load(); n != 1 {
 		t.Errorf("%d calls, want only the first", n)
-	}
-}
-
-func TestWatch_AbsentDirectory(t *testing.T) {
-	if err := Watch(t.Context(), filepath.Join(t.TempDir(), "absent"), func() {}); err == nil {
-		t.Error("an absent directory can be watched")
 	}
 }

@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package source decides which text of each manifest file counts.
+//
+// A file is read again when it changes: inotify says so, and a look each second finds
+// what no event tells of. What somebody is still writing does not count yet. A file that
+// is invalid, unreadable, or that defines what another one defines already, counts with
+// its last good text, and delays no other file. The last good texts are kept in a
+// directory, for a start that finds less than was there before.
+package source
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/manifest"
+)
+
+const (
+	// maxSize is the largest file that is read: 65,536 endpoints take a quarter of it.
+	maxSize = 32 << 20
+	// stalled is how long a file must not change that somebody has open for writing, until
+	// it counts nevertheless.
+	stalled = 10 * time.Second
+	// slowest is how long somebody may keep on writing a file before what is there counts.
+	slowest = time.Minute
+)
+
+// Stdin is the path that stands for standard input.
+const Stdin = "-"
+
+// Options are what to read.
+type Options struct {
+	// Paths are files, directories, or Stdin, which is read once.
+	Paths []string
+	// Recursive reads subdirectories, too.
+	Recursive bool
+	Stdin     io.Reader
+	// StateDir keeps the last good text of each file; "": they are not kept.
+	StateDir string
+}
+
+// Source is a set of files that change.
+type Source struct {
+	recursive bool
+	roots     []*root
+	store     *store
+
+	mu    sync.Mutex
+	files map[string]*file // by path
+	// generation counts the changes of what counts. changed is when a file was last seen
+	// to change.
+	generation int
+	changed    time.Time
+	complaints []string // what is wrong with directories
+	notes      []string
+	dirs       map[string]struct{} // to be watched
+	looked     bool
+	reasons    string // of what is refused
+}
+
+// root is one of Options.Paths.
+type root struct {
+	path   string // absolute
+	arg    string // as it was given
+	dir    bool   // it was one, when it was there last
+	prefix string // of the names in messages
+}
+
+// file is what is known of a file.
+type file struct {
+	root *root
+	path string // absolute
+	name string // in messages
+
+	present bool
+	stamp   any  // of the last read
+	confirm bool // read it again: a write after the read may have left the same stamp
+	text    []byte
+	pending []byte          // what is there, but does not count yet
+	broken  *manifest.Error // why it cannot be read
+	// Somebody has it open for writing since then. It changed last then.
+	writing, changed time.Time
+
+	// read is the text that counts, parsed, wrong what is wrong with it. good is what is or
+	// was served.
+	read, good *manifest.Set
+	wrong      manifest.Errors
+	goodText   string
+	refused    manifest.Errors // why read does not count
+}
+
+// Result is what the files say now.
+type Result struct {
+	// Set is what is to be served.
+	Set *manifest.Set
+	// Refused says what does not count, one line each, with the cause and with what is
+	// done instead.
+	Refused []string
+	// Notes are what is not read, though somebody may have meant it.
+	Notes []string
+	// Generation differs if what counts differs. Changed is when a file changed last.
+	Generation int
+	Changed    time.Time
+}
+
+// Open prepares to read. It returns an error if standard input cannot be read, or a path
+// is given twice.
+func Open(o Options) (*Source, error) {
+	s := &Source{recursive: o.Recursive, files: map[string]*file{}, dirs: map[string]struct{}{}}
+	for _, arg := range o.Paths {
+		if arg == Stdin {
+			text, err := io.ReadAll(io.LimitReader(o.Stdin, maxSize))
+			if err != nil {
+				return nil, fmt.Errorf("read standard input: %w", err)
+			}
+			s.roots = append(s.roots, &root{path: Stdin, arg: arg})
+			f := &file{root: s.roots[len(s.roots)-1], path: Stdin, name: "standard input", present: true}
+			f.read, f.wrong = manifest.Parse(f.name, text)
+			s.files[Stdin] = f
+			continue
+		}
+		path, err := filepath.Abs(arg)
+		if err != nil {
+			return nil, fmt.Errorf("find %s: %w", arg, err)
+		}
+		r := &root{path: path, arg: arg}
+		for _, other := range s.roots {
+			if other.path == path || o.Recursive && within(path, other.path) {
+				return nil, fmt.Errorf("-f %s is given twice: %s contains it", arg, other.arg)
+			}
+		}
+		if len(o.Paths) > 1 {
+			r.prefix = arg
+		}
+		s.roots = append(s.roots, r)
+	}
+	s.store = openStore(o.StateDir)
+	for path, text := range s.store.load() {
+		for _, r := range s.roots {
+			if path == r.path || within(path, r.path) {
+				f := s.file(r, path)
+				set, wrong := manifest.Parse(f.name, []byte(text))
+				if wrong == nil {
+					f.good, f.goodText = set, text
+				} else {
+					delete(s.files, path)
+				}
+			}
+		}
+	}
+	return s, nil
+}
+
+// Close waits until the last good texts are on disk.
+func (s *Source) Close() { s.store.close() }
+
+func within(path, dir string) bool {
+	return strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
+
+// file returns what is known of a file below a root.
+func (s *Source) file(r *root, path string) *file {
+	f := s.files[path]
+	if f == nil {
+		name, err := filepath.Rel(r.path, path)
+		if err != nil || name == "." {
+			name = ""
+		}
+		if name = filepath.Join(r.prefix, name); name == "" {
+			name = r.arg
+		}
+		if strings.ContainsFunc(name, func(c rune) bool { return c < ' ' || c == 0x7f }) {
+			name = fmt.Sprintf("%q", name)
+		}
+		f = &file{root: r, path: path, name: name}
+		s.files[path] = f
+	}
+	return f
+}
+
+// Read looks at the files and returns what they say. It returns an error if nothing can be
+// served: nothing is valid, and nothing was valid before.
+func (s *Source) Read() (*Result, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.look(false)
+	files := s.sorted()
+	result := &Result{Set: &manifest.Set{}, Notes: s.notes, Generation: s.generation, Changed: s.changed}
+	var all manifest.Errors
+	served := false
+	for _, f := range files {
+		if f.good != nil {
+			result.Set.Add(f.good)
+			served = true
+		}
+		all = append(all, f.refused...)
+		for _, e := range f.refused {
+			if f.good != nil {
+				result.Refused = append(result.Refused, fmt.Sprintf("the last good configuration goes on serving: %s", e))
+			} else {
+				result.Refused = append(result.Refused, fmt.Sprintf("the file is left out: %s", e))
+			}
+		}
+	}
+	for _, c := range s.complaints {
+		result.Refused = append(result.Refused, "the last good configuration goes on serving: "+c)
+	}
+	switch {
+	case served:
+		return result, nil
+	case len(all) > 0:
+		return nil, all
+	}
+	return nil, errors.New(strings.Join(s.complaints, "; "))
+}
+
+// sorted returns the files in the order of the paths that were given, then by name.
+func (s *Source) sorted() []*file {
+	files := make([]*file, 0, len(s.files))
+	for _, f := range s.files {
+		files = append(files, f)
+	}
+	slices.SortFunc(files, func(a, b *file) int {
+		return cmp.Or(cmp.Compare(slices.Index(s.roots, a.root), slices.Index(s.roots, b.root)), cmp.Compare(a.path, b.path))
+	})
+	return files
+}
+
+// settle decides which files count as they are now. Of two that define the same object the
+// one that has served it does, else the first; the other counts with its last good text.
+func (s *Source) settle() {
+	files := s.sorted()
+	use := map[*file]*manifest.Set{}
+	for _, f := range files {
+		if use[f] = f.good; f.read != nil && f.wrong == nil {
+			use[f] = f.read
+		}
+		f.refused = f.wrong
+		if f.broken != nil {
+			f.refused = manifest.Errors{f.broken}
+		}
+	}
+	for again := true; again; {
+		again = false
+		owners := map[string]*file{}
+		for _, f := range files {
+			for name := range use[f].Defined() {
+				owner := owners[name]
+				if owner == nil {
+					owners[name] = f
+					continue
+				}
+				loser, winner := f, owner
+				if f.good.Defines(name) && !owner.good.Defines(name) {
+					loser, winner = owner, f
+				}
+				loser.refused = append(loser.refused, use[loser].Duplicate(use[winner]))
+				if use[loser] != loser.good {
+					use[loser] = loser.good
+				} else {
+					use[loser] = nil
+				}
+				again = true
+				break
+			}
+			if again {
+				break
+			}
+		}
+	}
+	for _, f := range files {
+		if f.good == use[f] {
+			continue
+		}
+		if f.good = use[f]; f.good != nil && f.path != Stdin && f.goodText != string(f.text) {
+			f.goodText = string(f.text)
+			s.store.save(f.path, f.goodText)
+		}
+		s.generation++
+	}
+	var reasons strings.Builder
+	for _, f := range files {
+		for _, e := range f.refused {
+			fmt.Fprintln(&reasons, e)
+		}
+	}
+	s.reasons = reasons.String()
+}
+
+// unwrapPath returns an error's text without the path, which the caller names.
+func unwrapPath(err error) string {
+	if p, is := errors.AsType[*os.PathError](err); is {
+		return p.Op + ": " + p.Err.Error()
+	}
+	return err.Error()
+}

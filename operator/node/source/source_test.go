@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package source
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// named is a manifest of an object with a name of its own.
+func named(name, word string) string {
+	return strings.Replace(object(word), "name: x", "name: "+name, 1)
+}
+
+// check reads and compares what the objects say, and what is refused.
+func check(t *testing.T, s *Source, want string, refused ...string) {
+	t.Helper()
+	if got := words(t, s); got != want {
+		t.Errorf("read %q, want %q", got, want)
+	}
+	result, err := s.Read()
+	if err != nil {
+		result = &Result{Refused: strings.Split(err.Error(), "\n")}
+	}
+	if got := strings.Join(result.Refused, "\n"); got != strings.Join(refused, "\n") {
+		t.Errorf("refused:\n%s\nwant:\n%s", got, strings.Join(refused, "\n"))
+	}
+}
+
+const goesOn = "the last good configuration goes on serving: "
+
+func TestRefusedFileDelaysNoOther(t *testing.T) {
+	dir := write(t, "a.yaml", named("a", "one"), "b.yaml", named("b", "one"))
+	s := open(t, Options{Paths: []string{dir}})
+	check(t, s, "one one")
+	put(t, filepath.Join(dir, "a.yaml"), "kind: [")
+	put(t, filepath.Join(dir, "b.yaml"), named("b", "two"))
+	put(t, filepath.Join(dir, "docker-compose.yml"), "services: {web: {image: nginx}}\n")
+	put(t, filepath.Join(dir, "empty.yaml"), "")
+	check(t, s, "one two",
+		goesOn+"a.yaml:2: did not find expected node content",
+		"the file is left out: docker-compose.yml:1: apiVersion and kind are needed: this looks like a Docker Compose file, so move it out of the directory",
+		"the file is left out: empty.yaml: the file is empty: remove it, or write a comment into it")
+	put(t, filepath.Join(dir, "a.yaml"), named("a", "three"))
+	must(t, os.Remove(filepath.Join(dir, "docker-compose.yml")))
+	must(t, os.Remove(filepath.Join(dir, "empty.yaml")))
+	check(t, s, "three two")
+}
+
+func TestWhoServesAnObjectKeepsIt(t *testing.T) {
+	dir := write(t, "b.yaml", named("x", "old"))
+	s := open(t, Options{Paths: []string{dir}})
+	check(t, s, "old")
+	put(t, filepath.Join(dir, "a.yaml"), named("x", "new"))
+	put(t, filepath.Join(dir, "c.yaml"), named("x", "newer"))
+	check(t, s, "old",
+		"the file is left out: a.yaml:1: Namespace x: is defined at b.yaml:1 already",
+		"the file is left out: c.yaml:1: Namespace x: is defined at b.yaml:1 already")
+	// The object moves to another file: the first that claims it.
+	must(t, os.Remove(filepath.Join(dir, "b.yaml")))
+	check(t, s, "new", "the file is left out: c.yaml:1: Namespace x: is defined at a.yaml:1 already")
+	// Two files exchange their objects.
+	put(t, filepath.Join(dir, "c.yaml"), named("why", "second"))
+	check(t, s, "new second")
+	put(t, filepath.Join(dir, "a.yaml"), named("why", "moved"))
+	check(t, s, "new second", goesOn+"a.yaml:1: Namespace why: is defined at c.yaml:1 already")
+	put(t, filepath.Join(dir, "c.yaml"), named("x", "moved too"))
+	check(t, s, "moved moved too")
+}
+
+func TestADirectoryThatGoesIsNoOrder(t *testing.T) {
+	parent := t.TempDir()
+	dir := filepath.Join(parent, "conf")
+	must(t, os.Mkdir(dir, 0o755))
+	put(t, filepath.Join(dir, "a.yaml"), named("a", "one"))
+	put(t, filepath.Join(dir, "b.yaml"), named("b", "two"))
+	s := open(t, Options{Paths: []string{dir}})
+	check(t, s, "one two")
+	must(t, os.Rename(dir, dir+".away"))
+	check(t, s, "one two", goesOn+"read directory "+dir+": stat: no such file or directory")
+	must(t, os.Mkdir(dir, 0o755)) // what is left when it is unmounted
+	check(t, s, "one two", goesOn+"read directory "+dir+": no *.yaml, *.yml or *.json files")
+	put(t, filepath.Join(dir, "c.yaml"), "kind: [")
+	check(t, s, "one two", "the file is left out: c.yaml:2: did not find expected node content",
+		goesOn+"read directory "+dir+": none of its files is valid")
+	must(t, os.RemoveAll(dir))
+	put(t, dir, "a file")
+	check(t, s, "one two", "the file is left out: "+dir+":1: want a Kubernetes object with apiVersion and kind", goesOn+"read directory "+dir+": none of its files is valid")
+	must(t, os.Remove(dir))
+	must(t, os.Rename(dir+".away", dir))
+	check(t, s, "one two")
+	must(t, os.Remove(filepath.Join(dir, "a.yaml")))
+	check(t, s, "two")
+}
+
+// None of these may block, be read without end, or keep the others from being served.
+func TestWhatIsNoFile(t *testing.T) {
+	dir := write(t, "a.yaml", named("a", "one"), "loop.yaml", "")
+	must(t, os.Remove(filepath.Join(dir, "loop.yaml")))
+	must(t, os.Symlink("loop.yaml", filepath.Join(dir, "loop.yaml")))
+	must(t, os.Symlink("absent", filepath.Join(dir, "dangling.yaml")))
+	must(t, os.Symlink("/dev/zero", filepath.Join(dir, "device.yaml")))
+	must(t, unix.Mkfifo(filepath.Join(dir, "pipe.yaml"), 0o644))
+	put(t, filepath.Join(dir, "large.yaml"), "")
+	must(t, os.Truncate(filepath.Join(dir, "large.yaml"), maxSize+1))
+	put(t, filepath.Join(dir, "new\nline.yaml"), "")
+	s := open(t, Options{Paths: []string{dir}})
+	left := "the file is left out: "
+	check(t, s, "one",
+		left+"dangling.yaml: stat: no such file or directory",
+		left+"device.yaml: this is a device: remove it, or give it another name",
+		left+"large.yaml: the file has 32 MB, and 32 MB is the limit: divide it into several",
+		left+"loop.yaml: stat: too many levels of symbolic links",
+		left+`"new\nline.yaml": the file is empty: remove it, or write a comment into it`,
+		left+"pipe.yaml: this is a named pipe: remove it, or give it another name")
+	// A file becomes a directory.
+	must(t, os.Remove(filepath.Join(dir, "a.yaml")))
+	must(t, os.Mkdir(filepath.Join(dir, "a.yaml"), 0o755))
+	if got := words(t, s); got != "one" {
+		t.Errorf("a file that became a directory: %q", got)
+	}
+}
+
+func TestSeveralPaths(t *testing.T) {
+	base := write(t, "a.yaml", named("a", "one"), "a.txt", "x")
+	other := write(t, "b.yaml", named("a", "two"), "c.yaml", named("c", "three"))
+	file := filepath.Join(write(t, "manifest", named("d", "four")), "manifest")
+	s := open(t, Options{Paths: []string{base, other, file, Stdin}, Stdin: strings.NewReader(named("e", "five"))})
+	check(t, s, "one three four five", fmt.Sprintf("the file is left out: %s/b.yaml:1: Namespace a: is defined at %s/a.yaml:1 already", other, base))
+	if _, err := Open(Options{Paths: []string{base, base}}); err == nil {
+		t.Error("a path that is given twice is no error")
+	}
+	check(t, open(t, Options{Paths: []string{Stdin}, Stdin: strings.NewReader("")}), "standard input: the file is empty: remove it, or write a comment into it",
+		"standard input: the file is empty: remove it, or write a comment into it")
+}
+
+func TestSubdirectories(t *testing.T) {
+	dir := write(t, "a.yaml", named("a", "one"))
+	for _, sub := range []string{"sub/deep", ".hidden", "empty"} {
+		must(t, os.MkdirAll(filepath.Join(dir, sub), 0o755))
+	}
+	put(t, filepath.Join(dir, "sub", "b.yaml"), named("b", "two"))
+	put(t, filepath.Join(dir, "sub", "deep", "c.yaml"), named("c", "three"))
+	put(t, filepath.Join(dir, ".hidden", "d.yaml"), named("d", "four"))
+	must(t, os.Symlink("..", filepath.Join(dir, "sub", "loop")))
+	s := open(t, Options{Paths: []string{dir}})
+	check(t, s, "one")
+	result, err := s.Read()
+	must(t, err)
+	want := fmt.Sprintf("%s/sub has manifests, which are not read: give -R, or -f %s/sub as well", dir, dir)
+	if got := strings.Join(result.Notes, "\n"); got != want {
+		t.Errorf("notes:\n%s\nwant:\n%s", got, want)
+	}
+	s = open(t, Options{Paths: []string{dir}, Recursive: true})
+	check(t, s, "one two three")
+	must(t, os.RemoveAll(filepath.Join(dir, "sub", "deep")))
+	check(t, s, "one two")
+}
+
+// A file that its writer has open counts with what it had before. Files of others need
+// CAP_LEASE; these are the test's own.
+func TestWhatIsBeingWrittenDoesNotCount(t *testing.T) {
+	dir := write(t, "a.yaml", named("a", "one")+"---\n"+named("b", "two"))
+	s := open(t, Options{Paths: []string{dir}})
+	check(t, s, "one two")
+	for _, flag := range []int{os.O_TRUNC, 0, os.O_APPEND} {
+		f, err := os.OpenFile(filepath.Join(dir, "a.yaml"), os.O_RDWR|flag, 0)
+		must(t, err)
+		for _, text := range []string{"---\n" + named("a", "three") + "---\n", named("b", "four") + "---\n", "# the end\n---\n"} {
+			_, err = f.WriteString(text)
+			must(t, err)
+			if flag == os.O_APPEND {
+				break
+			}
+			check(t, s, "one two")
+		}
+		must(t, f.Close())
+		if flag == os.O_APPEND {
+			if result, err := s.Read(); err != nil || len(result.Refused) != 1 || !strings.Contains(result.Refused[0], "is defined at a.yaml:1 already") {
+				t.Errorf("a duplicate is not refused: %+v, %v", result, err)
+			}
+			continue
+		}
+		check(t, s, "three four")
+		put(t, filepath.Join(dir, "a.yaml"), named("a", "one")+"---\n"+named("b", "two"))
+		check(t, s, "one two")
+	}
+}
+
+// Neither a file that stays open nor one that is written without end waits for ever.
+func TestWritersHaveABound(t *testing.T) {
+	dir := write(t, "a.yaml", named("a", "one"))
+	s := open(t, Options{Paths: []string{dir}})
+	check(t, s, "one")
+	f, err := os.OpenFile(filepath.Join(dir, "a.yaml"), os.O_WRONLY|os.O_TRUNC, 0)
+	must(t, err)
+	defer f.Close()
+	_, err = f.WriteString(named("a", "two"))
+	must(t, err)
+	check(t, s, "one")
+	known := s.files[filepath.Join(dir, "a.yaml")]
+	known.changed = time.Now().Add(-stalled)
+	check(t, s, "two")
+	_, err = f.WriteString("# more\n---\n" + named("b", "three"))
+	must(t, err)
+	known.writing = time.Now()
+	check(t, s, "two")
+	known.writing = time.Now().Add(-slowest)
+	check(t, s, "two three")
+}
+
+// A content is seen whatever the times of a file say.
+func TestTimesDoNotMatter(t *testing.T) {
+	dir := write(t, "a.yaml", named("a", "one"))
+	path := filepath.Join(dir, "a.yaml")
+	s := open(t, Options{Paths: []string{dir}})
+	check(t, s, "one")
+	info, err := os.Stat(path)
+	must(t, err)
+	for i, when := range []time.Time{info.ModTime(), info.ModTime().AddDate(-1, 0, 0), info.ModTime().AddDate(1, 0, 0), time.Unix(0, 0)} {
+		word := fmt.Sprint("w0", i) // of the same length
+		put(t, path, named("a", word))
+		must(t, os.Chtimes(path, when, when))
+		check(t, s, word)
+	}
+}
+
+func TestLastGoodTextsOutliveTheProcess(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state", "name")
+	dir := write(t, "a.yaml", named("a", "one"), "b.yaml", named("b", "two"), "c.yaml", named("c", "three"))
+	first := func() *Source { return open(t, Options{Paths: []string{dir}, StateDir: state}) }
+	s := first()
+	check(t, s, "one two three")
+	s.Close()
+	put(t, filepath.Join(dir, "a.yaml"), "kind: [")
+	must(t, os.Remove(filepath.Join(dir, "b.yaml")))
+	s = first()
+	check(t, s, "one three", goesOn+"a.yaml:2: did not find expected node content")
+	s.Close()
+	// What was removed does not come back, even if the directory goes.
+	must(t, os.Rename(dir, dir+".away"))
+	s = first()
+	check(t, s, "one three", goesOn+"read file "+dir+": stat: no such file or directory")
+	s.Close()
+	must(t, os.Rename(dir+".away", dir))
+	// Damaged, foreign and newer files are passed over.
+	entries, err := os.ReadDir(state)
+	must(t, err)
+	if len(entries) != 2 {
+		t.Fatalf("%d files are kept, want 2", len(entries))
+	}
+	kept := filepath.Join(state, entries[0].Name())
+	whole, err := os.ReadFile(kept)
+	must(t, err)
+	for _, text := range []string{"", "{", string(whole[:len(whole)/2]), strings.Replace(string(whole), `"format":1`, `"format":2`, 1), strings.Replace(string(whole), "annotations", "Annotations", 1)} {
+		put(t, kept, text)
+		put(t, filepath.Join(state, "notes.txt"), "x")
+		s = first()
+		if got := words(t, s); got != "three" && !strings.HasPrefix(got, "one three") {
+			t.Errorf("read %q with a damaged state", got)
+		}
+		if s.store.err() == nil {
+			t.Errorf("nothing is said of a damaged state: %s", text)
+		}
+		s.Close()
+	}
+	// A directory that cannot be written costs nothing else.
+	must(t, os.RemoveAll(state))
+	put(t, state, "a file")
+	put(t, filepath.Join(dir, "a.yaml"), named("a", "one"))
+	s = first()
+	check(t, s, "one three")
+	s.Close()
+	if err := s.store.err(); err == nil || !strings.Contains(err.Error(), "--state-dir") {
+		t.Errorf("error of a state directory that is a file: %v", err)
+	}
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package standalone
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
+
+// stateOf makes a state of frontends such as "80: 1 2*0": port, and backends by number,
+// with a weight if it is not 1.
+func stateOf(frontends ...string) lb.State {
+	s := lb.State{}
+	addr := netip.MustParseAddr("192.0.2.1")
+	if len(frontends) > 0 {
+		s.Addresses = []lb.Address{{IP: addr, Exclusive: true}}
+	}
+	for _, text := range frontends {
+		f := lb.Frontend{Addr: addr, Protocol: lb.TCP}
+		port, backends, _ := strings.Cut(text, ":")
+		_, _ = fmt.Sscan(port, &f.Port)
+		for _, b := range strings.Fields(backends) {
+			n, weight := 0, uint64(1)
+			_, _ = fmt.Sscanf(b, "%d*%d", &n, &weight)
+			f.Backends = append(f.Backends, lb.Backend{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(n)}), 80), Weight: weight})
+		}
+		s.Frontends = append(s.Frontends, f)
+	}
+	s.Normalize()
+	return s
+}
+
+func show(s lb.State) (frontends []string) {
+	for _, f := range s.Frontends {
+		text := fmt.Sprint(f.Port, ":")
+		for _, b := range f.Backends {
+			a := b.Addr.Addr().As4()
+			if text += fmt.Sprint(" ", a[3]); b.Weight != 1 {
+				text += fmt.Sprint("*", b.Weight)
+			}
+		}
+		frontends = append(frontends, text)
+	}
+	return frontends
+}
+
+func TestRemovalsWait(t *testing.T) {
+	r := removals{grace: time.Second}
+	begin := time.Now()
+	changed := begin
+	generation := 0
+	step := func(ms int, file bool, want, serve lb.State, next time.Duration) {
+		t.Helper()
+		now := begin.Add(time.Duration(ms) * time.Millisecond)
+		if file {
+			generation++
+			changed = now
+		}
+		got, wait := r.hold(want, generation, changed, now)
+		if !slices.Equal(show(got), show(serve)) || wait != next || len(got.Addresses) != len(serve.Addresses) {
+			t.Errorf("at %d ms: serves %v, asks again in %v, want %v, %v", ms, show(got), wait, show(serve), next)
+		}
+	}
+	both := stateOf("80: 1 2", "81: 3")
+	step(0, true, both, both, 0)
+	// A backend goes: no new connections, then nothing.
+	step(100, true, stateOf("80: 1", "81: 3"), stateOf("80: 1 2*0", "81: 3"), time.Second)
+	step(1100, false, stateOf("80: 1", "81: 3"), stateOf("80: 1", "81: 3"), 0)
+	// It comes back in time, as when a file is moved.
+	step(2000, true, both, both, 0)
+	step(2100, true, stateOf("80: 1", "81: 3"), stateOf("80: 1 2*0", "81: 3"), time.Second)
+	step(2300, true, both, both, 0)
+	step(3300, false, both, both, 0)
+	// All go: new connections are served, too, and what replaces them is at once.
+	step(4000, true, stateOf("80:", "81: 3"), both, time.Second)
+	step(4200, true, stateOf("80: 7", "81: 3"), stateOf("80: 1*0 2*0 7", "81: 3"), time.Second)
+	step(5200, false, stateOf("80: 7", "81: 3"), stateOf("80: 7", "81: 3"), 0)
+	// A frontend goes, then the address.
+	step(6000, true, stateOf("80: 7"), stateOf("80: 7", "81: 3"), time.Second)
+	step(7000, false, stateOf("80: 7"), stateOf("80: 7"), 0)
+	step(8000, true, stateOf(), stateOf("80: 7"), time.Second)
+	// While files change it stays, but not for ever.
+	step(8900, true, stateOf(), stateOf("80: 7"), time.Second)
+	step(9800, true, stateOf(), stateOf("80: 7"), time.Second)
+	step(12600, true, stateOf(), stateOf("80: 7"), 400*time.Millisecond)
+	step(13000, false, stateOf(), stateOf(), 0)
+	// What the network takes is not held.
+	step(14000, true, both, both, 0)
+	step(14100, false, stateOf("80: 1"), stateOf("80: 1"), 0)
+	// Without a grace nothing is.
+	r.grace = 0
+	step(15000, true, both, both, 0)
+	step(15100, true, stateOf("80: 1"), stateOf("80: 1"), 0)
+}
+
+// A file that moves, or is deleted and written again, costs no backend.
+func TestMoveBetweenFilesRemovesNothing(t *testing.T) {
+	veth(t, "eth0")
+	i := prepare(t, files(80, far4))
+	i.RemovalGrace = time.Second
+	i.start()
+	i.serves(far4 + ":80")
+	i.log.take()
+	put := func(text string) {
+		i.write(text)
+		time.Sleep(200 * time.Millisecond)
+		i.serves(far4 + ":80")
+		if n := i.backends(); n != 1 {
+			t.Errorf("%d backends are served, want 1", n)
+		}
+	}
+	gateway, rest, _ := strings.Cut(files(80, far4), "apiVersion: v1\nkind: Service\n")
+	put(gateway)                                             // Service and endpoints are gone
+	put("# nothing\n")                                       // everything is
+	put("apiVersion: v1\nkind: Service\n" + rest)            // half of it is back
+	put(files(80, far4))                                     // all of it
+	put(strings.Replace(files(80, far4), "10.0.0.1", "", 1)) // and invalid
+	put(files(80, far4))
+	time.Sleep(i.RemovalGrace)
+	put(files(80, far4))
+	i.write(files(81, far4))
+	i.serves(far4+":80", far4+":81")
+	i.serves(far4 + ":81")
+}
