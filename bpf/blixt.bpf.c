@@ -24,6 +24,7 @@
  *   reserve.h    ports that the host itself uses
  *   hostsockets.h  its sockets on addresses that it shares
  *   ports.h      tuples and source ports of new flows
+ *   source.h     flows whose source address is gone
  *   hostports.h  the host's own connections from our ports
  *   fragment.h   ports and identification of fragmented datagrams
  *   held.h       fragments that come before the first one
@@ -83,7 +84,7 @@ __noinline int handle_frontend(struct __sk_buff *ctx, struct packet *p, const st
 	if (f && !(f->flags & FLOW_CLOSED) && (f->backend == id || draining())) {
 		if (change_port(p, f))
 			f = find_evictable(&p->key);
-		int verdict = f ? serve(ctx, p, f) : NO_FLOW;
+		int verdict = f ? serve_flow(ctx, p, f) : NO_FLOW;
 		if (verdict != NO_FLOW)
 			return verdict;
 		f = NULL;
@@ -144,7 +145,7 @@ static __always_inline int handle_ports(struct __sk_buff *ctx, struct packet *p)
 	bool udp = is_udp(&p->key);
 	struct flow *f = LOOK_UP_EITHER(udp, &udp_flows, &flows, &p->key);
 	if (f && !yields(p, f)) {
-		int verdict = serve(ctx, p, f);
+		int verdict = serve_flow(ctx, p, f);
 		if (verdict != NO_FLOW)
 			return verdict;
 		f = NULL;
@@ -155,7 +156,7 @@ static __always_inline int handle_ports(struct __sk_buff *ctx, struct packet *p)
 		if (!f) /* another CPU may have moved it to `flows` between the two look-ups */
 			f = bpf_map_lookup_elem(&flows, &p->key);
 		if (f && !yields(p, f)) {
-			int verdict = serve(ctx, p, f);
+			int verdict = serve_flow(ctx, p, f);
 			if (verdict != NO_FLOW)
 				return verdict;
 			f = NULL;

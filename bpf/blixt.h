@@ -188,7 +188,7 @@ struct flow {
 	__u32 policy;	  /* reserved, zero */
 	__u32 fin;	  /* with FLOW_PEER_FIN: the acknowledgement number with which this side acknowledges the other side's FIN */
 	__u32 syn;	  /* forward, TCP: the number with which the backend acknowledges the last SYN that came while it was connected */
-	__u32 reserved;
+	__u32 astray;	  /* forward, TCP: the tick since which the FIB names another source than the flow has; 0: it does not. See source.h */
 };
 
 _Static_assert(sizeof(struct addr) == 16, "an address is 16 bytes");
@@ -323,7 +323,7 @@ enum counter {
 	COUNTER_FLOW_TABLE_FULL,       /* `flows` is full: the flow stays in `new_flows`, where it may be evicted */
 	COUNTER_FLOW_OVER_SHARE,       /* the same: `flows` is nearly full, and the frontend has its share. The host's own flows have none */
 	COUNTER_FLOW_EXPIRED,	       /* flow removed, when a packet arrived after its idle time-out */
-	COUNTER_FLOW_PORT_CHANGED,     /* flow got another source port because its own was taken, or its SYN not answered */
+	COUNTER_FLOW_PORT_CHANGED,     /* flow got another source port because its own was taken, or its SYN not answered; or another source, as its own is gone */
 	COUNTER_FLOW_ANSWERED_ELSEWHERE, /* flow to a backend of this node whose answers leave by an interface without the program */
 	COUNTER_HOST_TRANSLATED,       /* packet of the host itself translated: a flow has the source port that the host chose */
 	COUNTER_DRAINED,	       /* passed on unchanged while draining: belongs to no known flow */
@@ -331,7 +331,7 @@ enum counter {
 	COUNTER_FRAGMENTED,	       /* packet split into fragments, which count as packets of their own: larger than the path MTU */
 	COUNTER_REJECT_NO_BACKEND,     /* rejected: frontend without a backend, or reject slot */
 	COUNTER_REJECT_UNSERVED,       /* rejected: port of an exclusive address without a frontend */
-	COUNTER_REJECT_BACKEND_GONE,   /* rejected: the backend of the flow is gone */
+	COUNTER_REJECT_BACKEND_GONE,   /* rejected: the backend of the flow is gone, or for a minute the address that its source was translated to */
 	COUNTER_REJECT_PORTS_EXHAUSTED, /* rejected: no source port left towards the backend */
 	COUNTER_REJECT_TOO_BIG,	       /* answered with the path MTU */
 	COUNTER_REJECT_UNREACHABLE,    /* answered: the FIB has no route, or one that says so */

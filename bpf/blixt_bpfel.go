@@ -153,7 +153,7 @@ type BlixtFlow struct {
 	Policy     uint32
 	Fin        uint32
 	Syn        uint32
-	Reserved   uint32
+	Astray     uint32
 }
 
 type BlixtFlowFlag uint32
@@ -321,7 +321,9 @@ type BlixtPacket struct {
 	Egress       bool
 	Host         bool
 	Shared       bool
+	Checked      bool
 	Released     bool
+	_            [3]byte
 	Payload      uint32
 	To           BlixtFlow
 	Reply        BlixtFlow
@@ -340,6 +342,7 @@ type BlixtPacket struct {
 		ByKernel bool
 		_        [3]byte
 	}
+	_    [4]byte
 	Rest struct {
 		_       structs.HostLayout
 		Flags   uint64

@@ -6,11 +6,12 @@
 #include "close.h"
 #include "held.h"
 #include "hostports.h"
+#include "source.h"
 #include "trust.h"
 
 /*
- * Ends a flow whose backend is gone: its client gets a RST, whichever side sent
- * the packet. Returns a verdict, or NO_FLOW if the packet may begin a new flow.
+ * Ends a flow whose backend or source is gone: its client gets a RST, whichever
+ * side sent the packet. Returns a verdict, or NO_FLOW if the packet may begin a new flow.
  */
 static __always_inline int reset_flow(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 {
@@ -69,9 +70,13 @@ static __always_inline int expire(struct packet *p, struct flow *f)
 	return bare ? drop(COUNTER_DROP_FLOW_GONE) : NO_FLOW;
 }
 
+/* Not a verdict: the flow has to get another source first. */
+#define OTHER_SOURCE (NO_FLOW - 1)
+
 /*
- * Serves a packet of the flow f. Returns a verdict, or NO_FLOW if the flow does
- * not live any more and the packet may begin a new one.
+ * Serves a packet of the flow f. Returns a verdict; or NO_FLOW if the flow does
+ * not live any more and the packet may begin a new one; or OTHER_SOURCE, see
+ * serve_flow.
  *
  * The order of the steps matters:
  *
@@ -87,7 +92,8 @@ static __always_inline int expire(struct packet *p, struct flow *f)
  *    backend's answers would not be recognized. A half-open flow is checked at
  *    each packet, a UDP flow once a tick; the check also tells the LRU table
  *    that the other direction's entry is in use. So is a UDP flow whose port the
- *    host has a socket for by now (hostsockets.h).
+ *    host has a socket for by now (hostsockets.h). And so does one whose source is
+ *    gone get another, before it is copied (source.h).
  * 4. The refresh precedes the copy to p->to, which `establish` stores.
  * 5. From the copy on only p->to is used for translation: another CPU may end
  *    the flow and reuse its element at any time. If it has done so before the
@@ -113,7 +119,7 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 		return pass(COUNTER_WRONG_DEVICE);
 	const struct backend *b = bpf_map_lookup_elem(&backends, &f->backend); /* 2 */
 	if (!b || b->generation != f->generation)
-		return reset_flow(ctx, p, f);
+		goto reset;
 	if (b->flags & BACKEND_NOT_SERVING && may_leave(p, f)) {
 		bury(p, f);
 		return NO_FLOW;
@@ -128,6 +134,13 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 	if (p->due && is_udp(&p->key) && !(f->flags & FLOW_REPLY) && host_took_over(ctx, p)) {
 		bury(p, f);
 		return NO_FLOW;
+	}
+	if (f->last_seen != tick && !p->checked && has_fib_source(f) && p->fragment != LATER_FRAGMENT) { /* 3 */
+		enum source source = check_source(ctx, p, f);
+		if (source == SOURCE_CHANGES)
+			return OTHER_SOURCE;
+		if (source == SOURCE_LOST)
+			goto reset;
 	}
 	refresh(p, f, tick);	      /* 4 */
 	p->to = *f;		      /* 5 */
@@ -154,6 +167,25 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 		count(reply ? COUNTER_REPLIED : COUNTER_FORWARDED);
 	count_packet(p->to.frontend, p->len, reply);
 	return send_translated(ctx, p);
+
+reset:
+	return reset_flow(ctx, p, f);
+}
+
+/*
+ * Serves a packet of the flow f, as serve does. If the flow has to go on with
+ * another source, it gets that first. This is not done in serve itself, as
+ * its stack would be too deep then.
+ */
+static __always_inline int serve_flow(struct __sk_buff *ctx, struct packet *p, struct flow *f)
+{
+	int verdict = serve(ctx, p, f);
+	if (verdict != OTHER_SOURCE)
+		return verdict;
+	p->checked = true;
+	if (change_source(p, f))
+		f = find_evictable(&p->key);
+	return f ? serve(ctx, p, f) : NO_FLOW;
 }
 
 /* Rejects a packet of a frontend that has no backend for it. */
@@ -200,6 +232,7 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 	verdict = insert_flow_pair(ctx, p, !(to->flags & FLOW_SNAT));
 	if (verdict)
 		return verdict;
+	p->checked = true;
 	if (is_udp(&p->key))
 		remember_backend(p);
 	count(COUNTER_FLOW_NEW);

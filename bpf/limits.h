@@ -98,6 +98,8 @@ enum clock {
 #define EMBRYONIC_TICKS SECONDS_TO_TICKS(63)
 /* Answered but not established, half closed, closed: RFC 5382, REQ-5, and RFC 7857, 2.1. */
 #define TRANSITORY_TICKS SECONDS_TO_TICKS(240)
+/* How long a TCP connection is kept whose source address is gone and whose backend is silent: more than a lease or a cable is away for. */
+#define SOURCE_GRACE_TICKS SECONDS_TO_TICKS(60)
 /* UDP: how long datagrams of a flow that is gone are dropped. They may as well be of another use of the ports. */
 #define TOMBSTONE_TICKS SECONDS_TO_TICKS(60)
 

@@ -278,6 +278,34 @@ static __always_inline int insert_flow_pair(struct __sk_buff *ctx, struct packet
 }
 
 /*
+ * Gives the flow of the forward entry f the source address p->route.src and the
+ * device of p->route, and a port there: not its own if the address is. Both
+ * entries are replaced.
+ */
+static __always_inline bool change_tuple(struct packet *p, const struct flow *f)
+{
+	struct flow_key old;
+
+	p->to = *f;
+	peer_key(&p->key, &p->to, &old);
+	const struct flow *reply = find_evictable(&old);
+	if (!reply)
+		return false;
+	p->reply = *reply;
+	if (!same_flow(&p->key, f) || !same_flow(&old, reply))
+		return false;
+	bool same = same_addr(&p->to.src, &p->route.src);
+	p->to.src = p->route.src;
+	p->to.ifindex = p->reply.ifindex = p->route.ifindex;
+	peer_key(&p->key, &p->to, &p->reply_key);
+	if (!claim_port(p, same ? bpf_ntohs(old.dport) : 0))
+		return false;
+	delete_evictable(&old);
+	count(COUNTER_FLOW_PORT_CHANGED);
+	return !insert_evictable(&p->key, &p->to, BPF_ANY);
+}
+
+/*
  * Gives the flow another source port, if its client repeats a SYN that nobody
  * has answered. Perhaps the port was no good: its last connection is still in
  * the server's TIME_WAIT, or the host has a use of it that began before the
@@ -285,22 +313,17 @@ static __always_inline int insert_flow_pair(struct __sk_buff *ctx, struct packet
  */
 __noinline bool change_port(struct packet *p, const struct flow *f)
 {
-	struct flow_key old;
-
 	if (!p || !f || !(f->flags & FLOW_SNAT) || !silent(f))
 		return false;
-	p->to = *f;
-	peer_key(&p->key, &p->to, &old);
-	const struct flow *reply = find_evictable(&old);
-	if (!reply)
-		return false;
-	p->reply = *reply;
-	p->reply_key = old;
-	if (!same_flow(&p->key, f) || !same_flow(&old, reply) || !claim_port(p, bpf_ntohs(old.dport)))
-		return false;
-	delete_evictable(&old);
-	count(COUNTER_FLOW_PORT_CHANGED);
-	return !insert_evictable(&p->key, &p->to, BPF_ANY);
+	p->route.src = f->src;
+	p->route.ifindex = f->ifindex;
+	return change_tuple(p, f);
+}
+
+/* Gives the flow the source that check_source has found. f is the forward entry. */
+__noinline bool change_source(struct packet *p, const struct flow *f)
+{
+	return p && f && change_tuple(p, f);
 }
 
 #endif /* BLIXT_PORTS_H */
