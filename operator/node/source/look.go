@@ -30,7 +30,6 @@ func (s *Source) look(full bool) (changed bool) {
 	now := time.Now()
 	found := map[*file]bool{}
 	dirty := !s.looked
-	s.looked = true
 	for _, r := range s.roots {
 		if r.path == Stdin {
 			found[s.files[Stdin]] = true
@@ -40,7 +39,7 @@ func (s *Source) look(full bool) (changed bool) {
 		for _, path := range paths {
 			f := s.file(r, path)
 			found[f] = true
-			dirty = f.look(now, full) || dirty
+			dirty = f.look(now, !s.looked, full) || dirty
 			if f.changed.After(s.changed) {
 				s.changed = f.changed
 			}
@@ -63,7 +62,7 @@ func (s *Source) look(full bool) (changed bool) {
 				s.generation++
 				dirty = true
 			} else if f.present {
-				f.present, f.read, f.wrong, f.stamp, f.broken = false, nil, nil, nil, nil
+				f.present, f.read, f.wrong, f.stamp, f.broken = false, nil, nil, stamp{}, nil
 				dirty = true
 			}
 		}
@@ -75,6 +74,7 @@ func (s *Source) look(full bool) (changed bool) {
 			s.complaints = append(s.complaints, fmt.Sprintf("read directory %s: %s", r.arg, what))
 		}
 	}
+	s.looked = true
 	if dirty {
 		s.settle()
 	}
@@ -98,13 +98,9 @@ func (s *Source) list(r *root) ([]string, error) {
 	s.dirs[filepath.Dir(r.path)] = struct{}{} // it reports when the root itself is replaced
 	info, err := os.Stat(r.path)
 	if err != nil {
-		what := "file"
-		if r.dir {
-			what = "directory"
-		}
-		return nil, fmt.Errorf("read %s %s: %s", what, r.arg, unwrapPath(err))
+		return nil, fmt.Errorf("read %s: %s", r.arg, unwrapPath(err))
 	}
-	if r.dir = info.IsDir(); !r.dir {
+	if !info.IsDir() {
 		return []string{r.path}, nil
 	}
 	var paths []string
@@ -122,13 +118,13 @@ func (s *Source) walk(r *root, dir string, paths *[]string) error {
 	var failed error
 	for _, entry := range entries {
 		path := filepath.Join(dir, entry.Name())
-		switch info, err := os.Stat(path); { // follows links, of which ConfigMaps consist
+		switch {
 		case strings.HasPrefix(entry.Name(), "."):
-		case err == nil && info.IsDir() && s.recursive && entry.Type()&fs.ModeSymlink == 0:
+		case entry.IsDir() && s.recursive:
 			failed = errors.Join(failed, s.walk(r, path, paths))
-		case err == nil && info.IsDir() && s.files[path] != nil: // it was a file
+		case isDir(entry, path) && s.files[path] != nil: // it was a file
 			*paths = append(*paths, path)
-		case err == nil && info.IsDir():
+		case isDir(entry, path):
 			if hasManifests(path) {
 				s.notes = append(s.notes, fmt.Sprintf("%s has manifests, which are not read: give -R, or -f %s as well", r.show(path), r.show(path)))
 			}
@@ -137,6 +133,15 @@ func (s *Source) walk(r *root, dir string, paths *[]string) error {
 		}
 	}
 	return failed
+}
+
+// isDir follows links, of which ConfigMaps consist.
+func isDir(entry fs.DirEntry, path string) bool {
+	if entry.Type()&fs.ModeSymlink == 0 {
+		return entry.IsDir()
+	}
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // show returns a path below the root as it would be given.
@@ -159,95 +164,112 @@ func hasManifests(dir string) bool {
 }
 
 // look reads the file if it has changed, and reports whether something else counts now.
-func (f *file) look(now time.Time, full bool) (dirty bool) {
+// The first look waits for nobody who writes.
+func (f *file) look(now time.Time, first, full bool) (dirty bool) {
 	info, err := os.Stat(f.path)
-	stamp := stampOf(info)
-	if err == nil && f.present && !full && !f.confirm && f.writing.IsZero() && stamp == f.stamp && f.broken == nil {
+	at := stampOf(info)
+	if err == nil && f.present && !full && !f.confirm && f.writing.IsZero() && at == f.stamp && f.broken == nil {
 		return false
 	}
-	f.confirm = stamp != f.stamp
-	f.stamp, f.present = stamp, true
+	inPlace := at.dev == f.stamp.dev && at.ino == f.stamp.ino
+	f.confirm = at != f.stamp
+	f.stamp, f.present = at, true
 	var text []byte
-	writing := false
+	var state writer
 	if err == nil {
-		text, writing, err = readFile(f.path, info)
+		text, state, err = readFile(f.path, info)
 	}
 	if err != nil {
 		was := f.broken
 		f.broken = &manifest.Error{File: f.name, Reason: unwrapPath(err)}
-		f.writing, f.text, f.read, f.wrong = time.Time{}, nil, nil, nil
+		f.writing, f.text, f.pending, f.read, f.wrong = time.Time{}, nil, nil, nil, nil
 		return was == nil || *was != *f.broken
 	}
 	mended := f.broken != nil
 	f.broken = nil
-	differs := f.read == nil || !bytes.Equal(text, f.text)
-	if differs && !f.unfinished(text) {
+	if f.read != nil && bytes.Equal(text, f.text) {
+		f.writing, f.pending = time.Time{}, nil
+		return mended
+	}
+	if f.pending == nil || !bytes.Equal(text, f.pending) {
 		f.changed = now
 	}
-	if !writing {
-		f.writing = time.Time{}
-	} else if f.writing.IsZero() {
+	wait := time.Duration(0)
+	switch {
+	case first && f.good == nil:
+	case state == isOpen:
+		wait = stalled
+	case state == unknown && inPlace && f.present:
+		wait = paused
+	}
+	if f.writing.IsZero() {
 		f.writing = now
 	}
-	if !differs {
-		f.pending = nil
+	if now.Sub(f.changed) < wait && now.Sub(f.writing) < slowest {
+		f.pending = text
 		return mended
 	}
-	// Until it is closed, the text that counted before does. A start waits for nobody.
-	if f.pending = text; writing && (f.read != nil || f.good != nil) && now.Sub(f.changed) < stalled && now.Sub(f.writing) < slowest {
-		return mended
-	}
-	f.text, f.pending = text, nil
+	f.text, f.pending, f.writing = text, nil, time.Time{}
 	f.read, f.wrong = manifest.Parse(f.name, text)
 	return true
 }
 
-// unfinished reports whether this is what the file held at the last look, too.
-func (f *file) unfinished(text []byte) bool { return f.pending != nil && bytes.Equal(f.pending, text) }
+// stamp is what differs after each change of a file. Clocks that go back, or times that
+// somebody sets, do not matter: nobody can set the time of the last change of an inode.
+type stamp struct {
+	dev, ino     uint64
+	mode         uint32
+	size         int64
+	mtime, ctime syscall.Timespec
+}
 
-// stampOf returns what differs after each change of a file. Clocks that go back, or times
-// that somebody sets, do not matter: nobody can set the time of the last change of an inode.
-func stampOf(info fs.FileInfo) any {
+func stampOf(info fs.FileInfo) stamp {
 	if info == nil {
-		return nil
+		return stamp{}
 	}
 	s, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return nil
-	}
-	type stamp struct {
-		dev, ino     uint64
-		mode         uint32
-		size         int64
-		mtime, ctime syscall.Timespec
+		return stamp{}
 	}
 	return stamp{s.Dev, s.Ino, s.Mode, s.Size, s.Mtim, s.Ctim}
 }
 
-// readFile reads a regular file, and reports whether somebody has it open for writing.
-func readFile(path string, info fs.FileInfo) (text []byte, writing bool, err error) {
+// writer is whether somebody has a file open for writing.
+type writer int
+
+const (
+	unknown writer = iota
+	isOpen
+	isClosed
+)
+
+// readFile reads a regular file.
+func readFile(path string, info fs.FileInfo) (text []byte, state writer, err error) {
 	if err := readable(info); err != nil {
-		return nil, false, err
+		return nil, unknown, err
 	}
 	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, false, err
+		return nil, unknown, err
 	}
 	defer file.Close()
 	if info, err = file.Stat(); err != nil {
-		return nil, false, err
+		return nil, unknown, err
 	}
 	if err := readable(info); err != nil { // another one by now
-		return nil, false, err
+		return nil, unknown, err
 	}
-	writing = openForWriting(file)
+	before := leaseOf(file)
 	if text, err = io.ReadAll(io.LimitReader(file, maxSize+1)); err != nil {
-		return nil, false, err
+		return nil, unknown, err
 	}
 	if len(text) > maxSize {
-		return nil, false, tooLarge(int64(len(text)))
+		return nil, unknown, tooLarge(int64(len(text)))
 	}
-	return text, writing || openForWriting(file), nil
+	if before == isOpen {
+		return text, isOpen, nil
+	}
+	return text, leaseOf(file), nil // somebody may have opened it meanwhile
 }
 
 // readable returns an error for what is no regular file, and for one that is too large.
@@ -276,22 +298,28 @@ func tooLarge(size int64) error {
 	return fmt.Errorf("the file has %d MB, and %d MB is the limit: divide it into several", size>>20, maxSize>>20)
 }
 
-// openForWriting reports whether somebody has the file open for writing, as far as this
-// can be known: the kernel grants a read lease only if nobody has (fcntl(2)). Without
-// CAP_LEASE it does so for the process's own files alone, and network file systems refuse
-// leases for reasons of their own.
-func openForWriting(file *os.File) bool {
-	var fsInfo unix.Statfs_t
-	if err := unix.Fstatfs(int(file.Fd()), &fsInfo); err != nil {
-		return false
+// leaseOf is replaced by tests.
+var leaseOf = writerOf
+
+// writerOf asks for a read lease, which the kernel grants only if nobody has the file open
+// for writing (fcntl(2)). Without CAP_LEASE it does so for the process's own files alone,
+// and network file systems refuse leases for reasons of their own.
+func writerOf(file *os.File) writer {
+	var info unix.Statfs_t
+	if err := unix.Fstatfs(int(file.Fd()), &info); err != nil {
+		return unknown
 	}
-	switch fsInfo.Type {
+	switch info.Type {
 	case unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC:
-		return false
+		return unknown
 	}
 	_, err := unix.FcntlInt(file.Fd(), unix.F_SETLEASE, unix.F_RDLCK)
-	if err == nil {
-		_, _ = unix.FcntlInt(file.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+	if errors.Is(err, unix.EAGAIN) {
+		return isOpen
 	}
-	return errors.Is(err, unix.EAGAIN)
+	if err != nil {
+		return unknown
+	}
+	_, _ = unix.FcntlInt(file.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+	return isClosed
 }

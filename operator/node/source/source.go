@@ -30,6 +30,8 @@ const (
 	// stalled is how long a file must not change that somebody has open for writing, until
 	// it counts nevertheless.
 	stalled = 10 * time.Second
+	// paused is the same where it is not known who has the file open.
+	paused = 500 * time.Millisecond
 	// slowest is how long somebody may keep on writing a file before what is there counts.
 	slowest = time.Minute
 )
@@ -71,7 +73,6 @@ type Source struct {
 type root struct {
 	path   string // absolute
 	arg    string // as it was given
-	dir    bool   // it was one, when it was there last
 	prefix string // of the names in messages
 }
 
@@ -82,12 +83,12 @@ type file struct {
 	name string // in messages
 
 	present bool
-	stamp   any  // of the last read
-	confirm bool // read it again: a write after the read may have left the same stamp
+	stamp   stamp // of the last read
+	confirm bool  // read it again: a write after the read may have left the same stamp
 	text    []byte
 	pending []byte          // what is there, but does not count yet
 	broken  *manifest.Error // why it cannot be read
-	// Somebody has it open for writing since then. It changed last then.
+	// writing is since when it is being written, changed when it changed last.
 	writing, changed time.Time
 
 	// read is the text that counts, parsed, wrong what is wrong with it. good is what is or

@@ -83,7 +83,7 @@ func TestADirectoryThatGoesIsNoOrder(t *testing.T) {
 	s := open(t, Options{Paths: []string{dir}})
 	check(t, s, "one two")
 	must(t, os.Rename(dir, dir+".away"))
-	check(t, s, "one two", goesOn+"read directory "+dir+": stat: no such file or directory")
+	check(t, s, "one two", goesOn+"read "+dir+": stat: no such file or directory")
 	must(t, os.Mkdir(dir, 0o755)) // what is left when it is unmounted
 	check(t, s, "one two", goesOn+"read directory "+dir+": no *.yaml, *.yml or *.json files")
 	put(t, filepath.Join(dir, "c.yaml"), "kind: [")
@@ -246,7 +246,7 @@ func TestLastGoodTextsOutliveTheProcess(t *testing.T) {
 	// What was removed does not come back, even if the directory goes.
 	must(t, os.Rename(dir, dir+".away"))
 	s = first()
-	check(t, s, "one three", goesOn+"read file "+dir+": stat: no such file or directory")
+	check(t, s, "one three", goesOn+"read "+dir+": stat: no such file or directory")
 	s.Close()
 	must(t, os.Rename(dir+".away", dir))
 	// Damaged, foreign and newer files are passed over.
@@ -279,5 +279,73 @@ func TestLastGoodTextsOutliveTheProcess(t *testing.T) {
 	s.Close()
 	if err := s.store.err(); err == nil || !strings.Contains(err.Error(), "--state-dir") {
 		t.Errorf("error of a state directory that is a file: %v", err)
+	}
+}
+
+// Where it is not known who writes, a file that is rewritten in place counts when it has
+// been quiet.
+func TestUnknownWriters(t *testing.T) {
+	dir := write(t, "a.yaml", named("a", "one"))
+	path := filepath.Join(dir, "a.yaml")
+	f := &file{root: &root{}, path: path, name: "a.yaml"}
+	begin := time.Now()
+	look := func(after time.Duration, state writer, want string) {
+		t.Helper()
+		leaseOf = func(*os.File) writer { return state }
+		defer func() { leaseOf = writerOf }()
+		f.look(begin.Add(after), false, false)
+		if got := f.read.Objects.Namespaces[0].Annotations["says"]; got != want {
+			t.Errorf("after %v it says %q, want %q", after, got, want)
+		}
+	}
+	look(0, unknown, "one") // a new file
+	put(t, path, named("a", "two"))
+	look(10*time.Second, unknown, "one")
+	put(t, path, named("a", "three"))
+	look(10*time.Second+paused, unknown, "one") // it has changed again
+	look(10*time.Second+2*paused, unknown, "three")
+	put(t, path, named("a", "four"))
+	look(20*time.Second, isClosed, "four")
+	put(t, path+".new", named("a", "five")) // what is renamed into place is whole
+	must(t, os.Rename(path+".new", path))
+	look(30*time.Second, unknown, "five")
+}
+
+func TestWriterOf(t *testing.T) {
+	path := filepath.Join(write(t, "a.yaml", "x"), "a.yaml")
+	r, err := os.Open(path)
+	must(t, err)
+	defer r.Close()
+	if got := writerOf(r); got != isClosed {
+		t.Errorf("nobody writes: %d", got)
+	}
+	w, err := os.OpenFile(path, os.O_WRONLY, 0)
+	must(t, err)
+	if got := writerOf(r); got != isOpen {
+		t.Errorf("somebody has it open for writing: %d", got)
+	}
+	must(t, w.Close())
+	if got := writerOf(r); got != isClosed {
+		t.Errorf("it is closed: %d", got)
+	}
+}
+
+// One look at thousands of files takes little, or the look each second would not.
+func BenchmarkLook(b *testing.B) {
+	dir := b.TempDir()
+	for i := range 5000 {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i, ".yaml")), []byte(named(fmt.Sprint("n", i), "x")), 0o644); err != nil {
+			b.Fatal(err)
+		}
+	}
+	s, err := Open(Options{Paths: []string{dir}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	s.look(false)
+	s.look(false)
+	for b.Loop() {
+		s.look(false)
 	}
 }

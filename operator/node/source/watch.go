@@ -42,6 +42,9 @@ func (s *Source) Watch(ctx context.Context, changed func(), failure func(subject
 	w.run(ctx, changed)
 }
 
+// newWatcher is replaced by tests.
+var newWatcher = fsnotify.NewWatcher
+
 type watch struct {
 	*Source
 	watcher *fsnotify.Watcher // nil: none can be had
@@ -123,7 +126,7 @@ func (s *Source) soon() (d time.Duration) {
 // replaced, and with all, each again. Without inotify the looks go on.
 func (w *watch) rearm(all bool) {
 	if w.watcher == nil {
-		watcher, err := fsnotify.NewWatcher()
+		watcher, err := newWatcher()
 		if err != nil {
 			w.failure("inotify", fmt.Errorf("changes of files are seen a second later: inotify: %w: raise fs.inotify.max_user_instances", err))
 			return
@@ -147,6 +150,7 @@ func (w *watch) rearm(all bool) {
 		}
 		if is := identity(info); all || w.watched[path] != is {
 			_ = w.watcher.Remove(path)
+			delete(w.watched, path)
 			if err := w.watcher.Add(path); err != nil {
 				failed = fmt.Errorf("changes of files are seen a second later: watch %s: %w: raise fs.inotify.max_user_watches", path, err)
 				continue

@@ -11,6 +11,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
 )
 
 // write makes a directory of files, given as name and text in turn.
@@ -287,4 +290,57 @@ func TestWatch_IgnoresWhatEditorsKeepBeside(t *testing.T) {
 	if n := w.count.Load(); n != 1 {
 		t.Errorf("%d calls, want only the first", n)
 	}
+}
+
+// Without inotify, changes are seen a second later, and that is said once; with it again,
+// they are seen at once.
+func TestWatch_WithoutInotify(t *testing.T) {
+	var broken atomic.Bool
+	broken.Store(true)
+	newWatcher = func() (*fsnotify.Watcher, error) {
+		if broken.Load() {
+			return nil, unix.EMFILE
+		}
+		return fsnotify.NewWatcher()
+	}
+	failures := make(chan error, 100)
+	dir := write(t, "a.yaml", object("one"))
+	w := &watched{t: t, dir: dir, reads: make(chan string, 1000), source: open(t, Options{Paths: []string{dir}})}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.source.Watch(ctx, func() { w.reads <- words(t, w.source) }, func(subject string, err error) {
+			if subject == "inotify" {
+				select {
+				case failures <- err:
+				default:
+				}
+			}
+		})
+	}()
+	defer func() {
+		cancel()
+		<-done
+		newWatcher = fsnotify.NewWatcher
+	}()
+	w.expect("one")
+	if err := <-failures; err == nil || !strings.Contains(err.Error(), "raise fs.inotify.max_user_") {
+		t.Errorf("without inotify it says %v", err)
+	}
+	put(t, w.path("a.yaml"), object("two"))
+	w.expect("two")
+	must(t, os.Remove(w.path("a.yaml")))
+	put(t, w.path("b.yaml"), object("three"))
+	w.expect("three")
+	must(t, os.Rename(w.path("b.yaml"), w.path("a.yaml")))
+	put(t, w.path("a.yaml"), object("four"))
+	w.expect("four")
+	broken.Store(false)
+	for err := range failures {
+		if err == nil {
+			break
+		}
+	}
+	w.expectQuick()
 }
