@@ -25,8 +25,8 @@ type table struct {
 	// be missing: the kernel does not tell of IPv4 routes that go with an interface or
 	// an address.
 	stale map[byte]bool
-	// dumps counts the lists that were read.
-	dumps int
+	// dumps counts the lists that were read, listed what was in them.
+	dumps, listed int
 }
 
 type addressKey struct {
@@ -151,7 +151,7 @@ func (t *table) list(kind uint16, body []byte, each func(message) bool, again fu
 			again()
 		}
 		t.dumps++
-		if err = dump(kind, body, each); !errors.Is(err, errInterrupted) {
+		if err = dump(kind, body, func(m message) bool { t.listed++; return each(m) }); !errors.Is(err, errInterrupted) {
 			return err
 		}
 	}
