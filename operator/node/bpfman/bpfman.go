@@ -91,6 +91,11 @@ type Loader struct {
 	stored record // as Load has found it
 	fresh  bool   // Load has had the program loaded: undo unloads it
 	ports  lb.PortRange
+	// interfaces are those to be attached to, and refused is what bpfman said when it
+	// was asked, nil: it has done it.
+	interfaces []hostnet.Interface
+	asked      time.Time
+	refused    error
 }
 
 // Load has bpfman load the program, or adopts what it holds under this name, and

@@ -9,6 +9,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"time"
 
 	pb "github.com/bpfman/bpfman/clients/gobpfman/v1"
 	"github.com/cilium/ebpf"
@@ -30,15 +31,42 @@ var directions = []string{"egress", "ingress"}
 func (d *Loader) SetInterfaces(interfaces []hostnet.Interface) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.interfaces = interfaces
+	return d.setInterfaces()
+}
+
+// retryEvery is how often to ask bpfman again for what it has refused.
+const retryEvery = 10 * time.Second
+
+// Check is SetInterfaces for the same interfaces.
+func (d *Loader) Check() ([]string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.refused != nil && time.Since(d.asked) < retryEvery {
+		return nil, d.refused
+	}
+	return nil, d.setInterfaces()
+}
+
+func (d *Loader) setInterfaces() (err error) {
+	defer func() { d.asked, d.refused = time.Now(), err }()
 	var errs []error
 	var missing []loader.LinkInfo
 	keep := map[uint32]bool{}
-	for _, ifc := range interfaces {
+	type hook struct {
+		index     int
+		direction string
+	}
+	recorded := map[hook]uint32{}
+	for _, l := range d.record.Links {
+		recorded[hook{l.Index, l.Direction}] = l.ID
+	}
+	for _, ifc := range d.interfaces {
 		for _, direction := range directions {
 			there, err := attached(ifc.Index, direction, d.record.Program)
-			i := slices.IndexFunc(d.record.Links, func(l loader.LinkInfo) bool { return l.Index == ifc.Index && l.Direction == direction })
-			if i >= 0 && (there || err != nil) { // without the right to ask the kernel, the record counts
-				keep[d.record.Links[i].ID] = true
+			id, known := recorded[hook{ifc.Index, direction}]
+			if known && (there || err != nil) { // without the right to ask the kernel, the record counts
+				keep[id] = true
 				continue
 			}
 			if there { // by a link that is not in the record
@@ -52,7 +80,7 @@ func (d *Loader) SetInterfaces(interfaces []hostnet.Interface) error {
 	if len(missing) == 0 && !slices.ContainsFunc(d.record.Links, needless) && !slices.ContainsFunc(d.record.Previous, stale) {
 		return errors.Join(errs...)
 	}
-	err := d.session(func(ctx context.Context, c *client) error {
+	err = d.session(func(ctx context.Context, c *client) error {
 		// Links whose interface is gone come first: bpfman counts them when it
 		// orders the others. Previous programs get no new links: behind this
 		// program no packet would reach them.
@@ -98,8 +126,8 @@ func (h *held) detach(ctx context.Context, c *client, needless func(loader.LinkI
 
 // interfaceGone reports whether a link's interface is gone.
 func interfaceGone(l loader.LinkInfo) bool {
-	_, err := net.InterfaceByIndex(l.Index)
-	return err != nil
+	_, err := link.QueryPrograms(link.QueryOptions{Target: l.Index, Attach: ebpf.AttachTCXIngress})
+	return errors.Is(err, unix.ENODEV)
 }
 
 // attach has bpfman attach the program, and checks that it is attached here and

@@ -45,6 +45,19 @@ type attached struct {
 	link link.Link
 	path string
 	to   hostnet.Interface
+	// revision is the hook's when nothing was wrong there, and yields the error of a
+	// link that is left behind a program of somebody else.
+	revision uint64
+	yields   error
+}
+
+// id returns the kernel's number of the link, 0: unknown.
+func (a *attached) id() link.ID {
+	info, err := a.link.Info()
+	if err != nil {
+		return 0
+	}
+	return info.ID
 }
 
 // alive reports whether the link's interface still exists: the kernel sets the
@@ -82,9 +95,15 @@ func (a *attached) drop() error {
 func (l *Loader) SetInterfaces(interfaces []hostnet.Interface) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.interfaces = interfaces
+	return l.setInterfaces()
+}
+
+// setInterfaces attaches to exactly l.interfaces.
+func (l *Loader) setInterfaces() error {
 	var errs []error
 	want := map[int]bool{}
-	for _, i := range interfaces {
+	for _, i := range l.interfaces {
 		want[i.Index] = true
 		for _, d := range directions {
 			k := linkKey{i.Index, d.name}
@@ -103,6 +122,7 @@ func (l *Loader) SetInterfaces(interfaces []hostnet.Interface) error {
 		}
 		errs = append(errs, a.drop())
 		delete(l.links, k)
+		delete(l.restored, k)
 	}
 	return errors.Join(errs...)
 }
@@ -123,22 +143,22 @@ func (l *Loader) attach(k linkKey, to hostnet.Interface, attach ebpf.AttachType)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(l.dir, "links", k.String())
-	if err := ln.Pin(path); err != nil {
-		return errors.Join(fmt.Errorf("pin link: %w", err), ln.Close())
+	a := &attached{link: ln, path: filepath.Join(l.dir, "links", k.String()), to: to}
+	if err := a.pin(); err != nil {
+		return errors.Join(err, ln.Close())
 	}
-	l.links[k] = &attached{link: ln, path: path, to: to}
+	l.links[k] = a
 	return nil
 }
 
 // others returns the ids of the programs on an interface, for AttachError.
 func others(ifindex int, attach ebpf.AttachType) (ids []uint32) {
-	res, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: attach})
+	at, err := queryHook(ifindex, attach)
 	if err != nil {
 		return nil
 	}
-	for _, p := range res.Programs {
-		ids = append(ids, uint32(p.ID))
+	for _, p := range at.programs {
+		ids = append(ids, p.ID)
 	}
 	return ids
 }

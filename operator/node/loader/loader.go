@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -61,6 +62,7 @@ type Options struct {
 // Loader holds a loaded data plane. Its methods may be called concurrently, from
 // threads of the network namespace that Load was called in.
 type Loader struct {
+	options   Options
 	dir       string
 	lock      *Lock
 	imageFile string // names the image
@@ -72,6 +74,10 @@ type Loader struct {
 	maps    map[string]*ebpf.Map
 	program *ebpf.Program
 	links   map[linkKey]*attached
+	// interfaces are those to be attached to, and restored is when something at a hook
+	// was lately restored.
+	interfaces []hostnet.Interface
+	restored   map[linkKey][]time.Time
 }
 
 // Load loads the object, or adopts what an earlier run left, and attaches it to
@@ -102,11 +108,13 @@ func Load(o Options) (*Loader, error) {
 		return nil, err
 	}
 	l := &Loader{
+		options:   o,
 		dir:       Pins(o.BPFFS, o.Name),
 		lock:      lock,
 		imageFile: imagePath(o.RunDir, o.Name),
 		group:     o.Group,
 		links:     map[linkKey]*attached{},
+		restored:  map[linkKey][]time.Time{},
 	}
 	mounted, err := mountBPFFS(o.BPFFS)
 	if err != nil {

@@ -17,13 +17,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
-const (
-	// checkEvery is how often to check that the program is still attached.
-	checkEvery = time.Second
-	// retryEvery is how many of these checks pass before bpfman is asked again for
-	// what it has refused.
-	retryEvery = 10
-)
+// checkEvery is how often to check that the program is still attached.
+const checkEvery = time.Second
 
 // plane is a program whose maps this process writes: ours, or a previous one.
 type plane struct {
@@ -72,9 +67,7 @@ func (r *runner) serve(ctx context.Context) (lost, err error) {
 	if err := r.begin(ctx, &done); err != nil {
 		return nil, err
 	}
-	if r.loaded.Lost != nil {
-		done.Go(func() { r.check(ctx, cancel) })
-	}
+	done.Go(func() { r.check(ctx, cancel) })
 	done.Go(func() { ipsec.Watch(ctx, func() { r.followPolicies(ctx) }) })
 	r.later = time.AfterFunc(time.Hour, func() { r.reconcile(ctx) })
 	defer r.later.Stop()
@@ -139,23 +132,20 @@ func (r *runner) setPorts(hostAddresses []netip.Addr) error {
 	return ours.writer.SetSNAT(r.loaded.SNATPorts(), hostAddresses)
 }
 
-// check cancels the context when the program is lost, and attaches it again where
+// check cancels the context when the program is lost, and has it attached again where
 // somebody has detached it.
 func (r *runner) check(ctx context.Context, cancel context.CancelCauseFunc) {
-	var failed error
-	for i := 0; pause(ctx, checkEvery); i++ {
-		if err := r.loaded.Lost(); err != nil {
-			cancel(err)
-			return
+	for pause(ctx, checkEvery) {
+		if r.loaded.Lost != nil {
+			if err := r.loaded.Lost(); err != nil {
+				cancel(err)
+				return
+			}
 		}
-		if failed != nil && i%retryEvery > 0 {
-			continue
+		found, err := r.loaded.Check()
+		for _, line := range found {
+			slog.Warn(line)
 		}
-		r.reconciling.Lock()
-		if r.interfaces != nil && ctx.Err() == nil {
-			failed = r.loaded.SetInterfaces(r.interfaces)
-			r.log.failure("attach", failed)
-		}
-		r.reconciling.Unlock()
+		r.log.failure("attach", err)
 	}
 }

@@ -89,6 +89,9 @@ type Loader interface {
 	Notes() []string
 	// SetInterfaces attaches to exactly these interfaces.
 	SetInterfaces([]hostnet.Interface) error
+	// Check looks whether it is still attached to them, and attaches it again. It
+	// returns messages about what somebody has changed.
+	Check() ([]string, error)
 	// Close releases the program. With keep the kernel goes on serving; else
 	// everything is detached and removed.
 	Close(keep bool) error

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -293,6 +294,32 @@ func TestNamedInterfaceMayComeLater(t *testing.T) {
 	must(t, netlink.LinkSetName(byName(t, "eth1"), "lan1"))
 	i.logs("level=WARN", "interface eth1 is called lan1 now")
 	i.attached("eth0", "lan1")
+}
+
+func TestDetachedProgramIsAttachedAgain(t *testing.T) {
+	veth(t, "eth0")
+	i := prepare(t, files(80, far4))
+	i.Interfaces = []string{"eth0"}
+	i.start()
+	i.serves(far4 + ":80")
+	pin := filepath.Join(loader.Pins(i.bpffs, i.Name), "links", fmt.Sprintf("%d-ingress", byName(t, "eth0").Attrs().Index))
+	ln, err := link.LoadPinnedLink(pin, nil)
+	must(t, err)
+	must(t, ln.Detach())
+	must(t, ln.Close())
+	i.logs("level=WARN", "somebody has detached the program from eth0 ingress")
+	eventually(t, func() error {
+		ln, err := link.LoadPinnedLink(pin, nil)
+		if err != nil {
+			return err
+		}
+		defer ln.Close()
+		info, err := ln.Info()
+		if err == nil && info.TCX().Ifindex == 0 {
+			err = errors.New("it is not attached")
+		}
+		return err
+	})
 }
 
 func TestAddressMovesToTheNetworkThatAppears(t *testing.T) {
