@@ -18,12 +18,12 @@ func checkMetadata(object metav1.Object) []invalid {
 	var wrong []invalid
 	if object.GetName() == "" {
 		wrong = append(wrong, invalid{"metadata", "a name is needed"})
-	} else if why := content.IsDNS1123Subdomain(object.GetName()); why != nil {
-		wrong = append(wrong, invalid{"metadata.name", why[0]})
+	} else if why := misnamed(object.GetName(), content.IsDNS1123Subdomain); why != "" {
+		wrong = append(wrong, invalid{"metadata.name", why})
 	}
 	if namespace := object.GetNamespace(); namespace != "" {
-		if why := content.IsDNS1123Label(namespace); why != nil {
-			wrong = append(wrong, invalid{"metadata.namespace", why[0]})
+		if why := misnamed(namespace, content.IsDNS1123Label); why != "" {
+			wrong = append(wrong, invalid{"metadata.namespace", why})
 		}
 	}
 	for key, value := range object.GetLabels() {
@@ -32,6 +32,18 @@ func checkMetadata(object metav1.Object) []invalid {
 		}
 	}
 	return wrong
+}
+
+// misnamed returns why a name is invalid; "": it is not.
+func misnamed(name string, check func(string) []string) string {
+	why := check(name)
+	if why == nil {
+		return ""
+	}
+	if lower := strings.ToLower(name); check(lower) == nil {
+		return fmt.Sprintf("%q has capital letters: write %s", name, lower)
+	}
+	return why[0]
 }
 
 // checkService checks the fields of a Service that Blixt reads.

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -196,7 +197,11 @@ func (s *schema) checkString(v, path string) []invalid {
 	case s.MaxLength != nil && n > *s.MaxLength:
 		wrong = append(wrong, invalid{path, fmt.Sprintf("%d characters are too many: at most %d", n, *s.MaxLength)})
 	case s.Pattern != nil && !s.Pattern.MatchString(v):
-		wrong = append(wrong, invalid{path, fmt.Sprintf("%q does not match %s", v, s.Pattern)})
+		reason := fmt.Sprintf("%q does not match %s", v, s.Pattern)
+		if lower := strings.ToLower(v); s.Pattern.MatchString(lower) {
+			reason = fmt.Sprintf("%q has capital letters: write %s", v, lower)
+		}
+		wrong = append(wrong, invalid{path, reason})
 	}
 	return wrong
 }

@@ -300,7 +300,7 @@ func (s *Source) settle() {
 // unwrapPath returns an error's text without the path, which the caller names.
 func unwrapPath(err error) string {
 	if p, is := errors.AsType[*os.PathError](err); is {
-		return p.Op + ": " + p.Err.Error()
+		return p.Err.Error()
 	}
 	return err.Error()
 }

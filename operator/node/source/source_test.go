@@ -83,7 +83,7 @@ func TestADirectoryThatGoesIsNoOrder(t *testing.T) {
 	s := open(t, Options{Paths: []string{dir}})
 	check(t, s, "one two")
 	must(t, os.Rename(dir, dir+".away"))
-	check(t, s, "one two", goesOn+"read "+dir+": stat: no such file or directory")
+	check(t, s, "one two", goesOn+"read "+dir+": no such file or directory")
 	must(t, os.Mkdir(dir, 0o755)) // what is left when it is unmounted
 	check(t, s, "one two", goesOn+"read directory "+dir+": no *.yaml, *.yml or *.json files")
 	put(t, filepath.Join(dir, "c.yaml"), "kind: [")
@@ -113,10 +113,10 @@ func TestWhatIsNoFile(t *testing.T) {
 	s := open(t, Options{Paths: []string{dir}})
 	left := "the file is left out: "
 	check(t, s, "one",
-		left+"dangling.yaml: stat: no such file or directory",
+		left+"dangling.yaml: no such file or directory",
 		left+"device.yaml: this is a device: remove it, or give it another name",
 		left+"large.yaml: the file has 32 MB, and 32 MB is the limit: divide it into several",
-		left+"loop.yaml: stat: too many levels of symbolic links",
+		left+"loop.yaml: too many levels of symbolic links",
 		left+`"new\nline.yaml": the file is empty: remove it, or write a comment into it`,
 		left+"pipe.yaml: this is a named pipe: remove it, or give it another name")
 	// A file becomes a directory.
@@ -246,7 +246,7 @@ func TestLastGoodTextsOutliveTheProcess(t *testing.T) {
 	// What was removed does not come back, even if the directory goes.
 	must(t, os.Rename(dir, dir+".away"))
 	s = first()
-	check(t, s, "one three", goesOn+"read "+dir+": stat: no such file or directory")
+	check(t, s, "one three", goesOn+"read "+dir+": no such file or directory")
 	s.Close()
 	must(t, os.Rename(dir+".away", dir))
 	// Damaged, foreign and newer files are passed over.

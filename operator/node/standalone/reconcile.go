@@ -94,11 +94,14 @@ func (r *runner) reconcile(ctx context.Context) {
 		return
 	}
 	r.log.failures("files", lastGoodServes, nil)
-	r.logProblems(d)
+	r.log.each("file", slog.LevelError, d.files.Refused)
+	r.log.each("unread", slog.LevelInfo, d.files.Notes)
 	var next time.Duration
 	d.state, next = r.removals.hold(d.state, d.files.Generation, d.files.Changed, time.Now())
-	if next > 0 {
+	if next > 0 { // what is missing may be about to come back
 		r.later.Reset(next)
+	} else {
+		r.logProblems(d)
 	}
 	err = r.vips.assign(d.state.Addresses, n)
 	r.log.failure("assign", err)
@@ -150,8 +153,6 @@ func (r *runner) logProblems(d *desired) {
 	r.log.each("mistake", slog.LevelError, d.errors)
 	r.log.each("problem", slog.LevelWarn, d.warnings)
 	var lines []string
-	r.log.each("file", slog.LevelError, d.files.Refused)
-	r.log.each("unread", slog.LevelInfo, d.files.Notes)
 	for _, o := range d.ignored {
 		line := fmt.Sprintf("%s:%d: %s is ignored: Blixt does not read this kind", o.File, o.Line, o)
 		if remedy := o.Remedy(); remedy != "" {
