@@ -15,7 +15,9 @@
 package admission
 
 import (
+	"maps"
 	"slices"
+	"strings"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -70,48 +72,123 @@ type review struct {
 	*Memory
 	options gateway.Options
 	at      func(name string) string
-	now     map[string]named
-	// useless are the keys of mistakes that nothing cures.
-	useless map[string]bool
-	out     Review
+	// files are the objects of the files, now those to serve.
+	files, now map[string]named
+	attempts   []*attempt
+	out        Review
 }
+
+// attempt is a mistake with what may cure it.
+type attempt struct {
+	gateway.Mistake
+	cures []cure
+	// tried is how many of the cures have not helped.
+	tried int
+}
+
+// cure is one set of changes that may cure a mistake.
+type cure struct {
+	keep []kept
+	// drop are new objects that would hurt what serves.
+	drop []string
+	// replacements are new objects that stand for one that is kept. They have no past
+	// until they do.
+	replacements []string
+	// last is true if nothing else is to be tried, as the mistake is in a replacement.
+	last bool
+}
+
+// kept is an object that goes on. Its key differs from its name if both versions of an
+// EndpointSlice are needed.
+type kept struct {
+	good
+	key string
+}
+
+// maxRounds is far above how many rounds mistakes need that refer to each other.
+const maxRounds = 64
 
 // Review returns what to serve of the objects. at returns file and line of an object of
 // the files, by its name. The memory stays as it is.
 func (m *Memory) Review(objects Objects, o gateway.Options, at func(name string) string) Review {
 	o.Incumbents = m.Incumbents
-	r := &review{Memory: m, options: o, at: at, useless: map[string]bool{}}
-	for {
-		mistakes := r.run(&objects)
-		again := false
-		for _, m := range mistakes {
-			key := m.Key()
-			if !r.useless[key] && slices.ContainsFunc(r.out.Refusals, func(r Refusal) bool { return r.Key() == key }) {
-				r.useless[key], again = true, true
-			}
+	r := &review{Memory: m, options: o, at: at, files: index(&objects)}
+	var mistakes []gateway.Mistake
+	for range maxRounds {
+		r.apply()
+		mistakes = r.translate()
+		if !r.judge(mistakes) {
+			break
 		}
-		if !again {
-			return r.finish(mistakes)
+	}
+	return r.finish(mistakes)
+}
+
+// apply changes the objects of the files as the attempts have it.
+func (r *review) apply() {
+	r.now = maps.Clone(r.files)
+	for _, a := range r.attempts {
+		for _, k := range a.cure().keep {
+			r.now[k.key] = k.named
+		}
+		for _, name := range a.cure().drop {
+			delete(r.now, name)
 		}
 	}
 }
 
-// run keeps what is good, except for useless mistakes. It returns the mistakes that are
-// left.
-func (r *review) run(objects *Objects) []gateway.Mistake {
-	r.now, r.out = index(objects), Review{}
-	mistakes := r.translate()
-	// Each round keeps or drops an object for which none before did, so they end.
-	for r.keepWhatIsGood(mistakes) {
-		mistakes = r.translate()
+// cure returns the one that is tried; the zero value: there is none any more.
+func (a *attempt) cure() cure {
+	if a.tried == len(a.cures) {
+		return cure{}
 	}
-	return mistakes
+	return a.cures[a.tried]
+}
+
+// judge adds an attempt for each mistake that is new, and has others go on to the next
+// cure if the mistake is still there. It reports whether anything is to be tried.
+func (r *review) judge(mistakes []gateway.Mistake) bool {
+	byKey := map[string]*attempt{}
+	for _, a := range r.attempts {
+		byKey[a.Key()] = a
+	}
+	again := false
+	for _, m := range mistakes {
+		key := m.Key()
+		switch a := byKey[key]; {
+		case slices.Contains(r.good[m.Subject].known, key):
+		case a == nil:
+			a = &attempt{Mistake: m, cures: r.cures(m)}
+			byKey[key], r.attempts = a, append(r.attempts, a)
+			again = again || len(a.cures) > 0
+		case a.tried < len(a.cures) && !a.cure().last:
+			a.tried++
+			again = true
+		}
+	}
+	return again
 }
 
 // finish returns the review, with the mistakes that are left.
 func (r *review) finish(mistakes []gateway.Mistake) Review {
-	r.out.Mistakes = mistakes
+	refused := map[string]bool{}
+	for _, a := range r.attempts {
+		c := a.cure()
+		if c.keep == nil && c.drop == nil {
+			continue
+		}
+		refusal := Refusal{Mistake: a.Mistake}
+		for _, k := range c.keep {
+			refusal.Kept = append(refusal.Kept, k.name()+located(k.at))
+		}
+		for _, name := range c.drop {
+			refusal.Dropped = append(refusal.Dropped, name+located(r.at(name)))
+		}
+		refused[a.Key()] = true
+		r.out.Refusals = append(r.out.Refusals, refusal)
+	}
 	r.out.Memory = r.remember(mistakes)
+	r.out.Mistakes = slices.DeleteFunc(mistakes, func(m gateway.Mistake) bool { return refused[m.Key()] })
 	r.out.at = func(name string) string {
 		if at := r.at(name); at != "" {
 			return at
@@ -119,6 +196,13 @@ func (r *review) finish(mistakes []gateway.Mistake) Review {
 		return r.out.Memory.good[name].at
 	}
 	return r.out
+}
+
+func located(at string) string {
+	if at == "" {
+		return ""
+	}
+	return " (" + at + ")"
 }
 
 // translate returns the mistakes of what is to be served by now.
@@ -131,108 +215,100 @@ func (r *review) translate() []gateway.Mistake {
 		out.Translation.EndpointMistakes(out.Objects.Services, out.Objects.EndpointSlices, out.Endpoints)...)
 }
 
-// keepWhatIsGood keeps objects as they were, where that may cure a mistake. It reports
-// whether it found any.
-func (r *review) keepWhatIsGood(mistakes []gateway.Mistake) bool {
-	found := false
-	for _, m := range mistakes {
-		key := m.Key()
-		if r.useless[key] || slices.Contains(r.good[m.Subject].known, key) {
-			continue
-		}
-		remedies := r.remedies(m)
-		if remedies == nil {
-			continue
-		}
-		found = true
-		refusal := Refusal{Mistake: m}
-		for _, g := range remedies {
-			if g.drop {
-				delete(r.now, g.key)
-				refusal.Dropped = append(refusal.Dropped, g.key+located(r.at(g.key)))
-				continue
-			}
-			r.now[g.key] = g.named
-			refusal.Kept = append(refusal.Kept, g.name()+located(g.at))
-		}
-		if i := slices.IndexFunc(r.out.Refusals, func(r Refusal) bool { return r.Key() == key }); i >= 0 {
-			r.out.Refusals[i].Kept = append(r.out.Refusals[i].Kept, refusal.Kept...)
-			r.out.Refusals[i].Dropped = append(r.out.Refusals[i].Dropped, refusal.Dropped...)
-		} else {
-			r.out.Refusals = append(r.out.Refusals, refusal)
-		}
-	}
-	return found
-}
-
-// remedy is an object that may go on. Its key differs from its name if both versions of
-// an EndpointSlice are needed.
-type remedy struct {
-	good
-	key string
-	// drop is true if the object has no past and has to go.
-	drop bool
-}
-
-func located(at string) string {
-	if at == "" {
-		return ""
-	}
-	return " (" + at + ")"
-}
-
-// remedies returns what may go on to cure a mistake: what is missing, or else the previous
-// version of the object itself or, if there is none, of one that may have caused it.
-func (r *review) remedies(m gateway.Mistake) []remedy {
-	for _, cause := range m.Causes {
-		g, was := r.good[cause]
-		if _, is := r.now[cause]; is || !was {
-			continue
-		}
-		switch g.kind {
-		case "Service":
-			return append([]remedy{{good: g, key: cause}}, r.endpoints(g)...)
-		case "GatewayClass", "BlixtConfig", "BlixtGatewayConfig":
-			return []remedy{{good: g, key: cause}}
-		}
-	}
-	if g, was := r.good[m.Subject]; !was {
+// cures returns what may cure a mistake, what changes least first.
+func (r *review) cures(m gateway.Mistake) []cure {
+	if _, was := r.good[m.Subject]; !was {
 		return r.replaced(m)
-	} else if r.differs(m.Subject) {
-		return []remedy{{good: g, key: m.Subject}}
 	}
+	var missing, causes []kept
 	for _, cause := range m.Causes {
 		g, was := r.good[cause]
-		_, is := r.now[cause]
+		_, is := r.files[cause]
 		switch {
-		case was && r.differs(cause) && !(m.Reason != gateway.ReasonLoop && r.withdraws(g)):
-			return []remedy{{good: g, key: cause}}
-		case !was && is && m.Reason == gateway.ReasonLoop: // what has no past must not hurt what has
-			return []remedy{{key: cause, drop: true}}
+		case was && !is && g.kind == "Service":
+			missing = append(append(missing, kept{g, cause}), r.endpoints(g)...)
+		case was && !is && slices.Contains([]string{"GatewayClass", "BlixtConfig", "BlixtGatewayConfig"}, g.kind):
+			missing = append(missing, kept{g, cause})
+		case was && is && (m.Reason == gateway.ReasonLoop || !r.withdraws(g)):
+			causes = append(causes, r.versions(cause)...)
 		}
 	}
-	return r.renamed(m)
+	var all []cure
+	if missing != nil {
+		all = append(all, cure{keep: missing})
+	}
+	for _, k := range causes {
+		all = append(all, cure{keep: []kept{k}})
+	}
+	for _, k := range r.versions(m.Subject) {
+		all = append(all, cure{keep: []kept{k}})
+		causes = append(causes, k)
+	}
+	if everything := append(missing, causes...); len(everything) > 1 {
+		all = append(all, cure{keep: everything})
+	}
+	all = append(all, r.renamed(m)...)
+	if m.Reason == gateway.ReasonLoop {
+		all = append(all, cure{drop: r.withoutPast(m.Causes)})
+	}
+	return all
 }
 
-// differs reports whether there is a version that is not the good one.
-func (r *review) differs(name string) bool {
-	now, is := r.now[name]
-	return is && !equality.Semantic.DeepEqual(now.Object, r.good[name].Object)
+// withoutPast returns those of the objects that are new.
+func (r *review) withoutPast(names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		_, was := r.good[name]
+		_, is := r.files[name]
+		return was || !is
+	})
+}
+
+// versions returns the good versions of an object that differ from the present one. An
+// EndpointSlice has several after its Service was kept while it went to another one.
+func (r *review) versions(name string) []kept {
+	now, is := r.files[name]
+	if !is {
+		return nil
+	}
+	var all []kept
+	for _, key := range r.keysOf(name) {
+		if g := r.good[key]; !equality.Semantic.DeepEqual(now.Object, g.Object) {
+			all = append(all, kept{g, name})
+		}
+	}
+	return all
+}
+
+// keysOf returns the keys of the good versions of an object, that of the files first.
+func (r *review) keysOf(name string) []string {
+	var keys []string
+	if _, is := r.good[name]; is {
+		keys = append(keys, name)
+	}
+	if !strings.HasPrefix(name, "EndpointSlice ") {
+		return keys
+	}
+	for _, key := range slices.Sorted(maps.Keys(r.good)) {
+		if strings.HasPrefix(key, name+" of ") {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // endpoints returns the EndpointSlices of a Service that are gone with it.
-func (r *review) endpoints(service good) []remedy {
-	var all []remedy
+func (r *review) endpoints(service good) []kept {
+	var all []kept
 	for key, g := range r.good {
 		slice, is := g.Object.(*discoveryv1.EndpointSlice)
 		if !is || slice.Namespace != service.GetNamespace() || slice.Labels[discoveryv1.LabelServiceName] != service.GetName() {
 			continue
 		}
-		switch now, is := r.now[key]; {
+		switch now, is := r.files[key]; {
 		case !is:
-			all = append(all, remedy{good: g, key: key})
+			all = append(all, kept{g, key})
 		case now.Object.GetLabels()[discoveryv1.LabelServiceName] != service.GetName(): // it has gone to another Service
-			all = append(all, remedy{good: g, key: key + " of " + service.GetName()})
+			all = append(all, kept{g, key + " of " + service.GetName()})
 		}
 	}
 	return all
@@ -245,7 +321,7 @@ func (r *review) withdraws(g good) bool {
 	if !is {
 		return false
 	}
-	now := r.now[g.name()].Object.(*gwv1.Gateway)
+	now := r.files[g.name()].Object.(*gwv1.Gateway)
 	return !slices.ContainsFunc(now.Spec.Listeners, func(l gwv1.Listener) bool {
 		return !slices.ContainsFunc(before.Spec.Listeners, func(b gwv1.Listener) bool {
 			return b.Name == l.Name && b.Port == l.Port && b.Protocol == l.Protocol
@@ -253,33 +329,39 @@ func (r *review) withdraws(g good) bool {
 	})
 }
 
-// replaced returns the objects that are gone and that a new one with a mistake seems to
-// replace.
-func (r *review) replaced(m gateway.Mistake) []remedy {
-	var all []remedy
+// replaced keeps what is gone and what a new object with a mistake seems to replace.
+func (r *review) replaced(m gateway.Mistake) []cure {
+	c := cure{replacements: []string{m.Subject}, last: true}
 	if m.Mild {
 		return nil
 	}
 	for key, g := range r.good {
-		if _, is := r.now[key]; !is && replaces(r.now[m.Subject], g.named) {
-			all = append(all, remedy{good: g, key: key})
+		if _, is := r.files[key]; !is && replaces(r.files[m.Subject], g.named) {
+			c.keep = append(c.keep, kept{g, key})
 		}
 	}
-	return all
+	if c.keep == nil {
+		return nil
+	}
+	return []cure{c}
 }
 
-// renamed returns the Gateway that a route misses, if another one that is new has taken
-// its place, and the route is not attached to that.
-func (r *review) renamed(m gateway.Mistake) []remedy {
+// renamed keeps the Gateway that a route misses, if another one that is new has taken its
+// place, and the route is not attached to that.
+func (r *review) renamed(m gateway.Mistake) []cure {
 	for _, cause := range m.Causes {
 		g, was := r.good[cause]
-		if _, is := r.now[cause]; is || !was || g.kind != "Gateway" {
+		if _, is := r.files[cause]; is || !was || g.kind != "Gateway" {
 			continue
 		}
-		for name, now := range r.now {
+		c := cure{keep: []kept{{g, cause}}}
+		for name, now := range r.files {
 			if _, old := r.good[name]; !old && replaces(now, g.named) {
-				return []remedy{{good: g, key: cause}}
+				c.replacements = append(c.replacements, name)
 			}
+		}
+		if c.replacements != nil {
+			return []cure{c}
 		}
 	}
 	return nil
@@ -319,7 +401,14 @@ func parents(n named) []string {
 // remember returns the memory for the next review.
 func (r *review) remember(mistakes []gateway.Mistake) *Memory {
 	m := &Memory{good: make(map[string]good, len(r.now)), Incumbents: &r.out.Translation.Incumbents}
+	var replacements []string
+	for _, a := range r.attempts {
+		replacements = append(replacements, a.cure().replacements...)
+	}
 	for key, n := range r.now {
+		if slices.Contains(replacements, key) {
+			continue
+		}
 		g := good{named: n, at: r.at(n.name())}
 		if g.at == "" {
 			g.at = r.good[key].at

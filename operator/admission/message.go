@@ -12,7 +12,8 @@ import (
 
 // Lenient returns the review of objects of which no mistake is refused.
 func Lenient(objects Objects, o gateway.Options, at func(name string) string) Review {
-	r := &review{Memory: &Memory{}, options: o, at: at, now: index(&objects)}
+	r := &review{Memory: &Memory{}, options: o, at: at, files: index(&objects)}
+	r.apply()
 	for _, m := range r.translate() {
 		m.Mild = true
 		r.out.Mistakes = append(r.out.Mistakes, m)

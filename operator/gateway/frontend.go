@@ -41,7 +41,7 @@ func (l *listener) frontend(key lb.Key) Frontend {
 	}
 	if len(l.attached) > 0 {
 		r := l.attached[0]
-		f.Route = routeName(r.Kind, types.NamespacedName{Namespace: r.Meta.Namespace, Name: r.Meta.Name})
+		f.Route = r.frontendName()
 		f.Refs = slices.Clone(r.backends.refs)
 		f.Reject = r.backends.reject
 	}

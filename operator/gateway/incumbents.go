@@ -25,6 +25,15 @@ import (
 type Incumbents struct {
 	// Objects are sorted. Those that hold nothing are left out.
 	Objects []Incumbent `json:"objects"`
+	// Routes are those of unknown age, as in files, that serve a listener.
+	Routes []ServingRoute `json:"routes,omitempty"`
+}
+
+// ServingRoute is a route that serves a listener of a Gateway at a frontend.
+type ServingRoute struct {
+	lb.Key
+	// Names are as in lb.Frontend.
+	Gateway, Listener, Route string
 }
 
 // Incumbent is a Gateway or ListenerSet with what it holds.

@@ -35,6 +35,8 @@ type listener struct {
 	// warning is why it would not get its port if it did not have it already.
 	warning  *fault
 	attached []*route // in order of precedence
+	// incumbent is true if the first of attached has served the listener before.
+	incumbent bool
 	// keys are the frontends that it has.
 	keys []lb.Key
 }

@@ -104,6 +104,11 @@ func (r *route) usesDefaults() bool {
 	return scope != "" && scope != gwv1.GatewayDefaultScopeNone
 }
 
+// frontendName returns the route's name as Frontend.Route has it.
+func (r *route) frontendName() string {
+	return routeName(r.Kind, types.NamespacedName{Namespace: r.Meta.Namespace, Name: r.Meta.Name})
+}
+
 func (r *route) name() string { return named(string(r.Kind), r.Meta.Namespace, r.Meta.Name) }
 
 // attach attaches the route to the listeners that a parentRef selects, unless
@@ -165,8 +170,12 @@ func (l *listener) shadows(r *route) *fault {
 	if winner == r {
 		return nil
 	}
+	because := precedence(winner.Meta, r.Meta)
+	if l.incumbent {
+		because = "which has served it before"
+	}
 	return faultf("Shadowed", "Listener %s serves %s instead, %s: delete that route or attach this one elsewhere.",
-		l.spec.Name, winner.name(), precedence(winner.Meta, r.Meta))
+		l.spec.Name, winner.name(), because)
 }
 
 // outcome returns, for an accepted parentRef, which listeners serve the route,

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import "slices"
+
+// preferServing has each listener go on with the route that serves it, if neither that
+// one nor the first in order has an age: a new file takes no listener from an old one.
+// Returned are those that serve from now on.
+func preferServing(previous *Incumbents, gateways []*gateway) []ServingRoute {
+	serving := map[any]string{} // by frontend and by listener
+	type listenerKey struct{ gateway, listener string }
+	if previous != nil {
+		for _, r := range previous.Routes {
+			serving[r.Key], serving[listenerKey{r.Gateway, r.Listener}] = r.Route, r.Route
+		}
+	}
+	var now []ServingRoute
+	for _, g := range gateways {
+		for _, l := range g.all() {
+			if len(l.attached) == 0 {
+				continue
+			}
+			of := []string{serving[listenerKey{g.key().String(), l.id()}]}
+			for _, key := range l.keys {
+				of = append(of, serving[key])
+			}
+			first := l.attached[0]
+			if i := slices.IndexFunc(l.attached, func(r *route) bool { return slices.Contains(of, r.frontendName()) }); i >= 0 {
+				r := l.attached[i]
+				if r.isAgeless() && first.isAgeless() {
+					l.attached, l.incumbent = slices.Insert(slices.Delete(l.attached, i, i+1), 0, r), true
+					first = r
+				}
+			}
+			if first.isAgeless() && g.isServed() {
+				for _, key := range l.keys {
+					now = append(now, ServingRoute{key, g.key().String(), l.id(), first.frontendName()})
+				}
+			}
+		}
+	}
+	slices.SortFunc(now, func(a, b ServingRoute) int { return a.Key.Compare(b.Key) })
+	return now
+}
+
+// isAgeless reports whether nobody knows how old the route is.
+func (r *route) isAgeless() bool { return r.Meta.CreationTimestamp.IsZero() }
