@@ -15,6 +15,8 @@
 package admission
 
 import (
+	"bytes"
+	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
@@ -217,7 +219,8 @@ func (r *review) translate() []gateway.Mistake {
 
 // cures returns what may cure a mistake, what changes least first.
 func (r *review) cures(m gateway.Mistake) []cure {
-	if _, was := r.good[m.Subject]; !was {
+	own, was := r.good[m.Subject]
+	if !was && m.Reason != gateway.ReasonNoEndpointPort { // a new Service may be an old route's
 		return r.replaced(m)
 	}
 	var missing, causes []kept
@@ -225,6 +228,7 @@ func (r *review) cures(m gateway.Mistake) []cure {
 		g, was := r.good[cause]
 		_, is := r.files[cause]
 		switch {
+		case was && !is && !own.mentions(g): // it was nothing to this one
 		case was && !is && g.kind == "Service":
 			missing = append(append(missing, kept{g, cause}), r.endpoints(g)...)
 		case was && !is && slices.Contains([]string{"GatewayClass", "BlixtConfig", "BlixtGatewayConfig"}, g.kind):
@@ -261,6 +265,12 @@ func (r *review) withoutPast(names []string) []string {
 		_, is := r.files[name]
 		return was || !is
 	})
+}
+
+// mentions reports whether the object may refer to the other one.
+func (n named) mentions(other good) bool {
+	text, err := json.Marshal(n.Object)
+	return err != nil || bytes.Contains(text, []byte(`"`+other.GetName()+`"`))
 }
 
 // versions returns the good versions of an object that differ from the present one. An

@@ -18,6 +18,10 @@ import (
 // ReasonLoop is the reason of the mistake that an endpoint is a frontend.
 const ReasonLoop = "Loop"
 
+// ReasonNoEndpointPort is the reason of the mistake that no EndpointSlice of a Service has
+// the port that a route names.
+const ReasonNoEndpointPort = "NoEndpointPort"
+
 // ReasonNoEndpointSlice is the reason of the mistake that a route names a Service of
 // which there is no EndpointSlice, though there may be soon.
 const ReasonNoEndpointSlice = "NoEndpointSlice"
@@ -56,9 +60,10 @@ func (t *Translation) EndpointMistakes(services []corev1.Service, endpointSlices
 				continue
 			}
 			seen[key] = true
+			kind, name, _ := strings.Cut(f.Route, "/")
+			route := kind + " " + name
 			if slicesOf[ref.Service] == nil {
-				kind, name, _ := strings.Cut(f.Route, "/")
-				m := endpointMistake(kind+" "+name, ReasonNoEndpointSlice, fmt.Sprintf(
+				m := endpointMistake(route, ReasonNoEndpointSlice, fmt.Sprintf(
 					"Service %s has no EndpointSlice: create one, with the label %s: %s.", ref.Service, discoveryv1.LabelServiceName, ref.Service.Name),
 					named("Service", ref.Service.Namespace, ref.Service.Name))
 				m.Mild = true
@@ -66,9 +71,9 @@ func (t *Translation) EndpointMistakes(services []corev1.Service, endpointSlices
 			}
 			of, subject := e[ref.Service], named("Service", ref.Service.Namespace, ref.Service.Name)
 			if has := of.ports(); len(has) > 0 && !of.has(ref.PortName, f.Protocol) {
-				all = append(all, endpointMistake(subject, "NoEndpointPort", fmt.Sprintf(
+				all = append(all, endpointMistake(subject, ReasonNoEndpointPort, fmt.Sprintf(
 					"Its %s port %q leads to no endpoint: none of its EndpointSlices has a %s port of that name, they have %s. Its share of new connections is refused.",
-					f.Protocol, ref.PortName, f.Protocol, phrase.Sample(has)), slicesOf[ref.Service]...))
+					f.Protocol, ref.PortName, f.Protocol, phrase.Sample(has)), append(slices.Clone(slicesOf[ref.Service]), route)...))
 			}
 			for _, endpoint := range of.of(ref.PortName, f.Key) {
 				frontend := keyOf(endpoint.Addr, f.Protocol)

@@ -3,8 +3,10 @@
 package standalone
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -31,6 +33,7 @@ func splitUp(t *testing.T) (*instance, []string) {
 	veth(t, "eth0")
 	p := parts(80, far4)
 	i := prepare(t, p[0])
+	i.Files.StateDir = filepath.Join(t.TempDir(), "state")
 	names := []string{"class.yaml", "gw.yaml", "route.yaml", "service.yaml", "slice.yaml"}
 	must(t, os.Remove(filepath.Join(i.dir, "web.yaml")))
 	for n, name := range names {
@@ -89,4 +92,58 @@ func TestMistakeTakesNothingDown(t *testing.T) {
 			i.serves(far4+":80", far4+":81")
 		})
 	}
+}
+
+// TestRestartChangesNoDecision has mistakes, and files that want what others have, when it
+// starts again: who served goes on.
+func TestRestartChangesNoDecision(t *testing.T) {
+	i, p := splitUp(t)
+	i.put("aaa.yaml", strings.ReplaceAll(strings.Join(p[1:2], ""), "name: web", "name: aaa"))
+	i.put("aab.yaml", strings.Replace(strings.Replace(p[2], "{name: web}", "{name: aab}", 1), "{name: web, port: 80}", "{name: nobody, port: 80}", 1))
+	i.put("class.yaml", "")
+	i.put("service.yaml", "")
+	said := [][]string{
+		{"level=ERROR", "aaa.yaml:1: Gateway default/aaa listener tcp: PortUnavailable: ", "which has had it before"},
+		{"level=WARN", "aab.yaml:1: TCPRoute default/aab: ", "which has served it before"},
+		{"level=ERROR", "aab.yaml:1: TCPRoute default/aab: BackendNotFound: "},
+		{"level=ERROR", "gw.yaml:1: Gateway default/web: ", "GatewayClass blixt does not exist", "Refused", "GatewayClass blixt (class.yaml:1)"},
+		{"level=ERROR", "route.yaml:1: TCPRoute default/web: ", "Service default/web does not exist", "Refused", "Service default/web (service.yaml:1)"},
+	}
+	i.logsAll(said...)
+	for range 2 {
+		i.serves(far4 + ":80")
+		if served := i.backends(); served != 1 {
+			t.Fatalf("%d backends are served", served)
+		}
+		i.stop()
+		i.start()
+		i.logsAll(said...)
+	}
+	i.serves(far4 + ":80")
+	if served := i.backends(); served != 1 {
+		t.Fatalf("%d backends are served", served)
+	}
+	// What others have written, or half of it, is no past. It is said.
+	i.stop()
+	must(t, os.WriteFile(filepath.Join(i.Files.StateDir, "objects"), []byte("{\"paths\": ["), 0o600))
+	i.start()
+	i.logs("level=WARN", "which objects were good last is not known", "objects")
+	i.serves()
+}
+
+// logsAll waits until each is in a line, in any order.
+func (i *instance) logsAll(lines ...[]string) {
+	i.Helper()
+	var all []string
+	eventually(i.T, func() error {
+		all = append(all, i.log.take()...)
+		for _, words := range lines {
+			if !slices.ContainsFunc(all, func(line string) bool {
+				return !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) })
+			}) {
+				return fmt.Errorf("no line of the log has %q:\n%s", words, strings.Join(all, "\n"))
+			}
+		}
+		return nil
+	})
 }

@@ -112,6 +112,7 @@ func (r *runner) reconcile(ctx context.Context) {
 	for _, f := range d.state.Frontends {
 		backends += len(f.Backends)
 	}
+	r.kept.set(r.memory)
 	r.frontends.Store(int64(len(d.state.Frontends)))
 	r.backends.Store(int64(backends))
 	r.send(ctx, d.state)

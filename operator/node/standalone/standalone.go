@@ -112,6 +112,7 @@ type runner struct {
 	planes      []*plane
 	// memory is what was good last. lenient, it is incumbents and lastGood.
 	memory     *admission.Memory
+	kept       *memoryFile
 	network    *observer
 	interfaces []hostnet.Interface
 	// served is the network that the last state was made for, nil: make it again.
@@ -141,11 +142,22 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := os.MkdirAll(o.RunDir, 0o755); err != nil {
 		return err
 	}
-	r := &runner{Options: o, log: onceLog{last: map[string]string{}}, memory: &admission.Memory{}, removals: removals{grace: o.RemovalGrace}}
+	r := &runner{Options: o, log: onceLog{last: map[string]string{}}, removals: removals{grace: o.RemovalGrace}}
 	if r.source, err = source.Open(o.Files); err != nil {
 		return err
 	}
 	defer r.source.Close()
+	stateDir := o.Files.StateDir
+	if o.Lenient { // mistakes are nothing to remember
+		stateDir = ""
+	}
+	var kept *memoryFile
+	kept, r.memory, err = openMemory(stateDir, o.Files.Paths, func(err error) { r.log.failure("memory", err) })
+	if err != nil {
+		slog.Warn(err.Error())
+	}
+	defer kept.close()
+	r.kept = kept
 	if r.vips, err = readVIPs(filepath.Join(o.RunDir, o.Name+".addresses")); err != nil {
 		return err
 	}
