@@ -49,6 +49,11 @@ func (l *loaders) flags(f *pflag.FlagSet) {
 // time.
 func (l *loaders) choose(ctx context.Context, name, runDir string, ports lb.PortRange) (func([]hostnet.Interface) (*standalone.Loaded, error), error) {
 	const left = "%s has left load balancer %q serving: end it with blixt run --loader %s and without --keep, or choose another name"
+	if l.chosen == "builtin" { // pulling an image may take long
+		if err := loader.CheckPrivileges(); err != nil {
+			return nil, err
+		}
+	}
 	object, err := l.image.object(ctx)
 	if err != nil {
 		return nil, err
@@ -64,7 +69,10 @@ func (l *loaders) choose(ctx context.Context, name, runDir string, ports lb.Port
 		return func(interfaces []hostnet.Interface) (*standalone.Loaded, error) {
 			o.Interfaces = interfaces
 			d, err := loader.Load(o)
-			return &standalone.Loaded{Loader: d, SNATPorts: func() lb.PortRange { return ports }}, err
+			if err != nil {
+				return nil, err
+			}
+			return &standalone.Loaded{Loader: d, SNATPorts: func() lb.PortRange { return ports }, Adopted: d.Adopted()}, nil
 		}, nil
 	case "bpfman":
 		if _, err := os.Stat(loader.Pins(l.builtin.BPFFS, name)); !errors.Is(err, fs.ErrNotExist) {
@@ -86,7 +94,7 @@ func (l *loaders) choose(ctx context.Context, name, runDir string, ports lb.Port
 			if err != nil {
 				return nil, err
 			}
-			loaded := &standalone.Loaded{Loader: d, SNATPorts: d.SNATPorts, Lost: d.Lost}
+			loaded := &standalone.Loaded{Loader: d, SNATPorts: d.SNATPorts, Adopted: d.Adopted(), Lost: d.Lost}
 			for _, p := range d.Previous() {
 				loaded.Previous = append(loaded.Previous, p)
 			}

@@ -10,13 +10,12 @@ import (
 	"log"
 	"os"
 	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), stopSignals()...)
 	defer stop()
 	c := command()
 	c.SetOut(&terminal{out: os.Stdout})
@@ -48,6 +47,6 @@ To see what it does:
 		SilenceErrors: true,
 	}
 	c.CompletionOptions.HiddenDefaultCmd = true
-	c.AddCommand(runCommand(), operatorCommand(), agentCommand(), statusCommand(), bytecodeCommand(), doctorCommand(), auditCommand(), uninstallCommand(), versionCommand())
+	c.AddCommand(runCommand(), operatorCommand(), agentCommand(), unloadCommand(), statusCommand(), bytecodeCommand(), doctorCommand(), auditCommand(), uninstallCommand(), versionCommand())
 	return c
 }

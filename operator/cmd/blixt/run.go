@@ -14,6 +14,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 	"github.com/kubernetes-sigs/blixt/operator/node/masquerade"
 	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
+	"github.com/kubernetes-sigs/blixt/operator/node/systemd"
 )
 
 func runCommand() *cobra.Command {
@@ -48,12 +49,18 @@ A backend is local if its endpoint's nodeName is --node-name, or its address is 
 of this host; local backends see the client's address. All others are reached with
 an address of this host as the source, so that their replies come back here.
 
-Needs Linux 6.6, and root or CAP_BPF and CAP_NET_ADMIN. With --loader bpfman a
+Needs Linux 6.6, and root or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and a mounted
+BPF file system in which it may make directories. With --loader bpfman a
 running bpfman loads and attaches the program; then CAP_NET_ADMIN is enough, with
 access to bpfman's socket and to the maps that it pins. Another version, or one with
 other table sizes, is loaded behind the previous program. That continues to serve
 its flows until they end, for --drain-timeout at most: an upgrade breaks no
-connection.`,
+connection.
+
+SIGTERM and SIGINT end it and leave nothing behind, nor does a terminal that hangs up;
+with --keep, or if systemd restarts its unit, the kernel goes on serving. So it does
+after a kill -9 or an error, until the next run takes over, or blixt unload. SIGHUP to
+a process without a terminal has the files and the network read again.`,
 		Example: `  blixt run -f /etc/blixt
   blixt run -f /etc/blixt -f /run/endpoints.yaml
   blixt run -f . --interface eth0 --interface docker0
@@ -74,6 +81,7 @@ connection.`,
 			if o.Load, err = l.choose(c.Context(), o.Name, o.RunDir, o.SNATPorts); err != nil {
 				return err
 			}
+			o.Restarting, o.Reload = systemd.Restarting, hangups()
 			return standalone.Run(c.Context(), o)
 		},
 	}

@@ -83,8 +83,10 @@ type Options struct {
 // concurrently, from threads of the network namespace that Load was called in.
 type Loader struct {
 	Options
-	lock  *loader.Lock
-	notes []string
+	lock     *loader.Lock
+	notes    []string
+	adopted  bool // see Adopted
+	starting bool // Load is not over: an error changes nothing that serves
 
 	mu     sync.Mutex
 	record record
@@ -130,15 +132,20 @@ func Load(o Options) (*Loader, error) {
 		err = d.load()
 	}
 	if err == nil {
+		d.starting = true
 		if err = d.SetInterfaces(o.Interfaces); len(d.record.Links) > 0 {
 			err = nil
 		}
+		d.starting = false
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.undo(), lock.Release())
 	}
 	return d, nil
 }
+
+// Adopted reports whether bpfman held a program of this name before Load, which served.
+func (d *Loader) Adopted() bool { return d.adopted }
 
 // undo unloads the program if Load has had it loaded, and restores the record.
 func (d *Loader) undo() error {

@@ -75,6 +75,9 @@ func (d *Loader) setInterfaces() (err error) {
 			missing = append(missing, loader.LinkInfo{Interface: ifc.Name, Index: ifc.Index, Direction: direction, ProgramID: d.record.Program})
 		}
 	}
+	if err := errors.Join(errs...); err != nil && d.starting {
+		return err // the links that there are go on serving
+	}
 	needless := func(l loader.LinkInfo) bool { return !keep[l.ID] }
 	stale := func(p *Previous) bool { return slices.ContainsFunc(p.Links, interfaceGone) }
 	if len(missing) == 0 && !slices.ContainsFunc(d.record.Links, needless) && !slices.ContainsFunc(d.record.Previous, stale) {

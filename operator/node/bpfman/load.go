@@ -23,6 +23,7 @@ func (d *Loader) load() error {
 		if err != nil {
 			return err
 		}
+		d.adopted = len(found) > 0
 		if err := d.readHandovers(found); err != nil {
 			return err
 		}

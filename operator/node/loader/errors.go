@@ -4,12 +4,13 @@ package loader
 
 import (
 	"fmt"
-	"strings"
+
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // noPrivilege returns the error of a process that lacks capabilities.
 func noPrivilege(capabilities ...string) error {
-	return fmt.Errorf("loading eBPF needs %s: run as root, or with these capabilities", strings.Join(capabilities, " and "))
+	return fmt.Errorf("loading eBPF needs %s: run as root, or with these capabilities", phrase.Join(capabilities))
 }
 
 // noFeature returns the error of a kernel that lacks a feature. since is the

@@ -42,9 +42,10 @@ func parseLinkKey(name string) (linkKey, bool) {
 
 // attached is a link, and the interface that it was last seen at.
 type attached struct {
-	link link.Link
-	path string
-	to   hostnet.Interface
+	link    link.Link
+	path    string
+	to      hostnet.Interface
+	adopted bool // it is of an earlier run
 	// revision is the hook's when nothing was wrong there, and yields the error of a
 	// link that is left behind a program of somebody else.
 	revision uint64
@@ -115,6 +116,9 @@ func (l *Loader) setInterfaces() error {
 				errs = append(errs, &AttachError{Interface: i.Name, Direction: d.name, Others: others(i.Index, d.attach), Err: err})
 			}
 		}
+	}
+	if err := errors.Join(errs...); err != nil && l.starting {
+		return err // the links that an earlier run left go on serving
 	}
 	for k, a := range l.links {
 		if want[k.ifindex] {

@@ -22,44 +22,47 @@ import (
 
 const programPrefix = "program-"
 
-// load adopts what an earlier run has pinned, or loads everything. adopted reports
-// whether there is something that goes on serving if a later step fails.
-func (l *Loader) load(spec *ebpf.CollectionSpec, replace bool) (adopted bool, err error) {
+// load adopts what an earlier run has pinned, or loads everything.
+func (l *Loader) load(spec *ebpf.CollectionSpec, replace bool) error {
+	l.adopted = true // until it is known that there is nothing
 	previous, err := l.programPins()
 	if err != nil {
-		return false, err
+		return err
 	}
 	if len(previous) == 0 { // nothing, or a start that was killed before it attached
-		return false, l.loadFresh(spec)
+		l.adopted = false
+		return l.loadFresh(spec)
 	}
 	differs, err := l.openMaps(spec)
 	switch {
 	case err != nil:
-		return true, err
+		return err
 	case differs == nil:
-		return true, l.loadOver(spec, previous)
+		return l.loadOver(spec, previous)
 	}
 	err = fmt.Errorf("what is loaded at %s does not fit this program and these options (%s): use the options with which it was loaded, or --replace, which ends all its flows",
 		l.dir, strings.Join(differs, "; "))
 	if !replace {
-		return true, err
+		return err
 	}
 	l.addNote("replaced what was loaded, its flows are lost: %v", err)
-	return false, l.loadFresh(spec)
+	return l.loadFresh(spec)
 }
 
-// loadFresh removes all pins and loads everything.
+// loadFresh loads everything, and removes the pins that there are. What serves by them
+// is not touched unless the new program has passed the verifier.
 func (l *Loader) loadFresh(spec *ebpf.CollectionSpec) error {
+	coll, err := newCollection(spec, nil)
+	if err != nil {
+		return err
+	}
+	l.adopted = false
+	l.take(coll)
 	for _, dir := range []string{filepath.Join(l.dir, "links"), l.dir} {
 		if err := os.RemoveAll(dir); err != nil {
 			return fmt.Errorf("remove previous pins: %w", err)
 		}
 	}
-	coll, err := newCollection(spec, nil)
-	if err != nil {
-		return err
-	}
-	l.take(coll)
 	for _, dir := range []string{l.Dir(), filepath.Join(l.dir, "links")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("make pin directory: %w", err)
@@ -252,7 +255,7 @@ func (l *Loader) adoptLinks() error {
 		if err != nil {
 			return fmt.Errorf("open link %s: %w", e.Name(), err)
 		}
-		a := &attached{link: ln, path: path}
+		a := &attached{link: ln, path: path, adopted: true}
 		if !a.alive() {
 			if err := a.drop(); err != nil {
 				return err

@@ -13,7 +13,6 @@ package loader
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -68,6 +67,8 @@ type Loader struct {
 	imageFile string // names the image
 	mounted   string // the BPF file system that Load has mounted; "": none
 	group     int
+	adopted   bool // see Adopted
+	starting  bool // Load is not over: an error changes nothing that serves
 	notes     []string
 
 	mu      sync.Mutex
@@ -88,12 +89,10 @@ func Load(o Options) (*Loader, error) {
 	o.Name = defaultTo(o.Name, DefaultName)
 	o.BPFFS = defaultTo(o.BPFFS, DefaultBPFFS)
 	o.RunDir = defaultTo(o.RunDir, DefaultRunDir)
-	// A BPF file system forbids dots in names, and a slash would name another
-	// directory.
-	if strings.ContainsAny(o.Name, "./") {
-		return nil, fmt.Errorf("name %q: must not contain a dot or a slash", o.Name)
+	if err := CheckName(o.Name); err != nil {
+		return nil, err
 	}
-	if err := checkPrivileges(); err != nil {
+	if err := CheckPrivileges(); err != nil {
 		return nil, err
 	}
 	if err := checkKernel(); err != nil {
@@ -124,11 +123,13 @@ func Load(o Options) (*Loader, error) {
 		l.mounted = o.BPFFS
 		l.addNote("mounted a BPF file system at %s", o.BPFFS)
 	}
-	adopted, err := l.load(spec, o.Replace)
+	err = l.load(spec, o.Replace)
 	if err == nil {
+		l.starting = true
 		if err = l.SetInterfaces(o.Interfaces); len(l.links) > 0 {
 			err = nil
 		}
+		l.starting = false
 	}
 	if err == nil {
 		err = l.permit()
@@ -137,10 +138,35 @@ func Load(o Options) (*Loader, error) {
 		err = writeImage(l.imageFile, o.Image)
 	}
 	if err != nil {
-		return nil, errors.Join(err, l.Close(adopted))
+		return nil, errors.Join(err, l.undo())
 	}
 	return l, nil
 }
+
+// CheckName returns an error if a data plane cannot have this name.
+func CheckName(name string) error {
+	// A BPF file system forbids dots in names, and a slash would name another
+	// directory.
+	if name == "" || strings.ContainsAny(name, "./") {
+		return fmt.Errorf("name %q: must not be empty, or contain a dot or a slash", name)
+	}
+	return nil
+}
+
+// undo ends what a start that failed has begun. What it has adopted goes on serving.
+func (l *Loader) undo() error {
+	var errs []error
+	for k, a := range l.links {
+		if l.adopted && !a.adopted {
+			errs = append(errs, a.drop())
+			delete(l.links, k)
+		}
+	}
+	return errors.Join(append(errs, l.Close(l.adopted))...)
+}
+
+// Adopted reports whether Load has found a program of an earlier run, which served.
+func (l *Loader) Adopted() bool { return l.adopted }
 
 // spec returns the object with the sizes of the options.
 func (o Options) spec() (*ebpf.CollectionSpec, error) {
@@ -204,22 +230,14 @@ func (l *Loader) Close(keep bool) error {
 	return errors.Join(append(errs, l.lock.Release())...)
 }
 
-// remove removes all pins, those of the links first, so that no packet reaches a
-// program some of whose pins are gone.
+// remove removes all pins, and the mount that Load made.
 func (l *Loader) remove() error {
-	for _, sub := range []string{"links", "."} {
-		if err := os.RemoveAll(filepath.Join(l.dir, sub)); err != nil && sub != "." {
-			return fmt.Errorf("remove pins: %w", err)
-		}
-	}
-	if err := os.RemoveAll(l.dir); err != nil {
-		return fmt.Errorf("remove pins: %w", err)
+	if err := removePins(l.dir); err != nil {
+		return err
 	}
 	if err := writeImage(l.imageFile, ""); err != nil {
 		return err
 	}
-	// This fails if other names are pinned beside this one, and should.
-	_ = os.Remove(filepath.Dir(l.dir))
 	if l.mounted != "" {
 		return unmountBPFFS(l.mounted)
 	}

@@ -330,7 +330,7 @@ func TestPrivilegesAreNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := Load(o)
-	if err == nil || !strings.Contains(err.Error(), "CAP_BPF and CAP_NET_ADMIN") {
+	if err == nil || !strings.Contains(err.Error(), "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN") {
 		t.Errorf("error %v, want one that names the capabilities", err)
 	}
 }

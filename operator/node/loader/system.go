@@ -17,22 +17,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// checkPrivileges returns an error that names the missing capabilities, unless
+// CheckPrivileges returns an error that names the missing capabilities, unless
 // this process may load and attach programs.
-func checkPrivileges() error {
+func CheckPrivileges() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&header, &data[0]); err != nil {
 		return fmt.Errorf("read capabilities: %w", err)
 	}
-	has := func(c int) bool { return data[c/32].Effective&(1<<(c%32)) != 0 }
 	var missing []string
-	// CAP_SYS_ADMIN stood for CAP_BPF before there was one, and still does.
-	if !has(unix.CAP_BPF) && !has(unix.CAP_SYS_ADMIN) {
-		missing = append(missing, "CAP_BPF")
-	}
-	if !has(unix.CAP_NET_ADMIN) {
-		missing = append(missing, "CAP_NET_ADMIN")
+	for _, c := range []struct {
+		name string
+		bit  int
+		// CAP_SYS_ADMIN stood for some of them before they were there, and still does.
+		byAdmin bool
+	}{
+		{"CAP_BPF", unix.CAP_BPF, true},
+		{"CAP_PERFMON", unix.CAP_PERFMON, true}, // the verifier forbids arithmetic with pointers without
+		{"CAP_NET_ADMIN", unix.CAP_NET_ADMIN, false},
+	} {
+		has := func(bit int) bool { return data[bit/32].Effective&(1<<(bit%32)) != 0 }
+		if !has(c.bit) && !(c.byAdmin && has(unix.CAP_SYS_ADMIN)) {
+			missing = append(missing, c.name)
+		}
 	}
 	if missing != nil {
 		return noPrivilege(missing...)

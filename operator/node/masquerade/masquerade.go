@@ -6,11 +6,14 @@
 package masquerade
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 )
 
 // DefaultMark is the bit by which kube-proxy masquerades, too: where it runs, the
@@ -65,4 +68,20 @@ func Remove(name string) error {
 		return fmt.Errorf("nftables: remove table %s: %w", t.Name, err)
 	}
 	return nil
+}
+
+// Exists reports whether Set has set something, and Remove has not removed it.
+func Exists(name string) (bool, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return false, fmt.Errorf("nftables: %w", err)
+	}
+	tables, err := c.ListTablesOfFamily(table(name).Family)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT) {
+		return false, nil // the kernel has no nftables
+	}
+	if err != nil {
+		return false, fmt.Errorf("nftables: list tables: %w", err)
+	}
+	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == table(name).Name }), nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/manifest"
 	"github.com/kubernetes-sigs/blixt/operator/node/source"
+	"github.com/kubernetes-sigs/blixt/operator/node/systemd"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
@@ -134,6 +135,9 @@ func (r *runner) applied(result writer.Result, err error) {
 	case <-r.ready:
 	default:
 		close(r.ready)
+		if err := systemd.Notify(systemd.Ready); err != nil {
+			slog.Warn(err.Error())
+		}
 		result.Changed = true // so that the first state is logged even if the maps held it
 	}
 	if result.Changed {

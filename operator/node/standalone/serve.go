@@ -69,6 +69,7 @@ func (r *runner) serve(ctx context.Context) (lost, err error) {
 	}
 	done.Go(func() { r.check(ctx, cancel) })
 	done.Go(func() { ipsec.Watch(ctx, func() { r.followPolicies(ctx) }) })
+	done.Go(func() { r.reloads(ctx) })
 	r.later = time.AfterFunc(time.Hour, func() { r.reconcile(ctx) })
 	defer r.later.Stop()
 	follow := func() { r.followNetwork(ctx) }
@@ -80,6 +81,19 @@ func (r *runner) serve(ctx context.Context) (lost, err error) {
 		lost = nil
 	}
 	return lost, nil
+}
+
+// reloads reads the files and the network again whenever somebody asks for it.
+func (r *runner) reloads(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.Reload:
+			slog.Info("reading the files and the network again, as asked")
+			r.reconcile(ctx)
+		}
+	}
 }
 
 // begin starts a writer for our program and for each previous one.

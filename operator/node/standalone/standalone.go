@@ -25,6 +25,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 	"github.com/kubernetes-sigs/blixt/operator/node/source"
+	"github.com/kubernetes-sigs/blixt/operator/node/systemd"
 )
 
 // DefaultStateDir holds, for each load balancer, the files that were valid last.
@@ -58,6 +59,11 @@ type Options struct {
 	Lenient bool
 	// Keep leaves the kernel serving when Run returns.
 	Keep bool
+	// Restarting reports whether this process ends because another one is to follow at
+	// once. Then the kernel goes on serving, as with Keep.
+	Restarting func() (bool, error)
+	// Reload has the files and the network read again; nil: never.
+	Reload <-chan os.Signal
 	// Name distinguishes load balancers on one host.
 	Name string
 	// RunDir holds the files that outlive the process.
@@ -76,6 +82,8 @@ type Loaded struct {
 	// Previous are the programs of other versions. They are unloaded when their
 	// flows have ended.
 	Previous []Previous
+	// Adopted reports that an earlier run had left it, and that it served.
+	Adopted bool
 	// Lost returns an error if somebody else has unloaded the program. A nil Lost
 	// means that nobody else can.
 	Lost func() error
@@ -126,7 +134,7 @@ type runner struct {
 	// later reconciles when what is held is to go.
 	later *time.Timer
 
-	// ready is closed when our program serves its first state.
+	// ready is closed when our program serves its first state; nil before it was loaded.
 	ready chan struct{}
 	// How many were in the last state, for the log.
 	frontends, backends atomic.Int64
@@ -185,8 +193,11 @@ func (r *runner) run(ctx context.Context) error {
 			slog.Info(note)
 		}
 		lost, err := r.serve(ctx)
+		if err != nil {
+			return errors.Join(err, r.abandon())
+		}
 		if lost == nil {
-			return errors.Join(err, r.end())
+			return r.end()
 		}
 		slog.Error(lost.Error() + ": loading it again")
 		r.reconciling.Lock() // reconcile may still run
@@ -251,11 +262,54 @@ func (r *runner) load(n *network) (*Loaded, error) {
 // its state that maps have no place for.
 func StateFile(runDir, name string) string { return filepath.Join(runDir, name+".state.json") }
 
-// end detaches and removes everything, or leaves it serving.
+// end ends what this process was told to end. It detaches and removes everything, or
+// leaves it serving.
 func (r *runner) end() error {
+	if err := systemd.Notify(systemd.Stopping); err != nil {
+		slog.Warn(err.Error())
+	}
+	keep := r.Keep
+	if !keep && r.Restarting != nil {
+		restarting, err := r.Restarting()
+		if err != nil {
+			slog.Warn("cannot tell whether this is a restart, so that all is removed as for a stop: --keep would leave it", "error", err)
+		}
+		keep = restarting
+	}
+	if err := r.release(keep); err != nil {
+		return err
+	}
+	if keep {
+		slog.Info("stopped: the kernel goes on serving without this process", "undo", r.unload())
+	} else {
+		slog.Info("stopped: nothing is left on this host")
+	}
+	return nil
+}
+
+// abandon ends after an error, which is no order to stop serving. What serves goes on:
+// what an earlier run left, or this one has begun.
+func (r *runner) abandon() error {
+	keep := r.loaded.Adopted
+	select {
+	case <-r.ready:
+		keep = true
+	default:
+	}
+	if keep {
+		slog.Warn("the kernel goes on serving what it has without this process", "undo", r.unload())
+	}
+	return r.release(keep)
+}
+
+// unload returns the command that removes what this load balancer leaves.
+func (r *runner) unload() string { return "blixt unload --name " + r.Name }
+
+// release releases the program, and with keep leaves everything as it is.
+func (r *runner) release(keep bool) error {
 	r.reconciling.Lock()
 	defer r.reconciling.Unlock()
-	if !r.Keep {
+	if !keep {
 		r.leaveStack()
 		if err := r.vips.remove(); err != nil {
 			slog.Error(err.Error())
@@ -267,11 +321,8 @@ func (r *runner) end() error {
 	if r.loaded == nil {
 		return nil
 	}
-	if err := r.loaded.Close(r.Keep); err != nil {
+	if err := r.loaded.Close(keep); err != nil {
 		return fmt.Errorf("detach: %w", err)
-	}
-	if r.Keep {
-		slog.Info("the kernel goes on serving without this process", "undo", "blixt run again, without --keep")
 	}
 	return nil
 }

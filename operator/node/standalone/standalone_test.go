@@ -96,7 +96,10 @@ func prepare(t *testing.T, text string) *instance {
 		l, err := loader.Load(loader.Options{
 			Name: i.Name, BPFFS: i.bpffs, RunDir: i.RunDir, Interfaces: interfaces, Flows: 4096, RingSlots: 1 << 20,
 		})
-		return &Loaded{Loader: l, SNATPorts: func() lb.PortRange { return i.SNATPorts }}, err
+		if err != nil {
+			return nil, err
+		}
+		return &Loaded{Loader: l, SNATPorts: func() lb.PortRange { return i.SNATPorts }, Adopted: l.Adopted()}, nil
 	}
 	// While the mount is there, the directory cannot be removed.
 	t.Cleanup(func() { _ = unix.Unmount(i.bpffs, unix.MNT_DETACH) })

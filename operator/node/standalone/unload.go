@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package standalone
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/kubernetes-sigs/blixt/operator/node/loader"
+	"github.com/kubernetes-sigs/blixt/operator/node/masquerade"
+)
+
+// Leftovers returns the addresses and the files that a load balancer has left on this
+// host, and how to remove them. The caller holds the lock of the name.
+func Leftovers(runDir, name string) (left []loader.Leftover, err error) {
+	v, err := readVIPs(filepath.Join(runDir, name+".addresses"))
+	if err != nil {
+		return nil, err
+	}
+	for ip, at := range v.added {
+		left = append(left, loader.Leftover{
+			What: fmt.Sprintf("the address %s of %s", ip, at.Interface),
+			Remove: func() error {
+				delete(v.added, ip)
+				return errors.Join(change(netlink.AddrDel, ip, at), v.write())
+			},
+		})
+	}
+	masquerades, err := masquerade.Exists(name)
+	if err != nil {
+		return nil, err
+	}
+	if masquerades {
+		left = append(left, loader.Leftover{What: "the nftables table by which this host masquerades", Remove: func() error { return masquerade.Remove(name) }})
+	}
+	state := StateFile(runDir, name)
+	if _, err := os.Stat(state); err == nil {
+		left = append(left, loader.Leftover{What: "the file " + state, Remove: func() error { return os.Remove(state) }})
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return left, nil
+}
