@@ -29,7 +29,8 @@ func (s *Source) look(full bool) (changed bool) {
 	clear(s.dirs)
 	now := time.Now()
 	found := map[*file]bool{}
-	dirty := !s.looked
+	first := !s.looked
+	dirty := first
 	for _, r := range s.roots {
 		if r.path == Stdin {
 			found[s.files[Stdin]] = true
@@ -39,7 +40,7 @@ func (s *Source) look(full bool) (changed bool) {
 		for _, path := range paths {
 			f := s.file(r, path)
 			found[f] = true
-			dirty = f.look(now, !s.looked, full) || dirty
+			dirty = f.look(now, first, full) || dirty
 			if f.changed.After(s.changed) {
 				s.changed = f.changed
 			}
@@ -78,7 +79,13 @@ func (s *Source) look(full bool) (changed bool) {
 	if dirty {
 		s.settle()
 	}
-	return s.generation != before || was != s.heard()
+	changed = s.generation != before || was != s.heard()
+	if first || changed {
+		s.publish()
+	} else {
+		s.touch()
+	}
+	return changed
 }
 
 // heard returns what there is to say.
@@ -168,48 +175,57 @@ func hasManifests(dir string) bool {
 func (f *file) look(now time.Time, first, full bool) (dirty bool) {
 	info, err := os.Stat(f.path)
 	at := stampOf(info)
-	if err == nil && f.present && !full && !f.confirm && f.writing.IsZero() && at == f.stamp && f.broken == nil {
+	same := at == f.stamp
+	if err == nil && f.present && !full && !f.confirm && f.writing.IsZero() && same && f.broken == nil {
 		return false
 	}
-	inPlace := at.dev == f.stamp.dev && at.ino == f.stamp.ino
-	f.confirm = at != f.stamp
-	f.stamp, f.present = at, true
+	inPlace := f.present && at.dev == f.stamp.dev && at.ino == f.stamp.ino
+	f.confirm, f.stamp, f.present = !same, at, true
+	// waits reports whether what is there does not count yet.
+	waits := func(w writer) bool {
+		limit := time.Duration(0)
+		switch {
+		case first && f.good == nil:
+		case w == isOpen:
+			limit = stalled
+		case w == unknown && (inPlace && !same || !f.writing.IsZero()):
+			limit = paused
+		}
+		if limit == 0 {
+			f.writing = time.Time{}
+			return false
+		}
+		if !same {
+			f.changed = now
+		}
+		if f.writing.IsZero() {
+			f.writing = now
+		}
+		if now.Sub(f.changed) < limit && now.Sub(f.writing) < slowest {
+			return true
+		}
+		f.writing = time.Time{}
+		return false
+	}
 	var text []byte
-	var state writer
 	if err == nil {
-		text, state, err = readFile(f.path, info)
+		text, err = readFile(f.path, info, waits)
+	}
+	if errors.Is(err, errWaits) {
+		return false
 	}
 	if err != nil {
 		was := f.broken
 		f.broken = &manifest.Error{File: f.name, Reason: unwrapPath(err)}
-		f.writing, f.text, f.pending, f.read, f.wrong = time.Time{}, nil, nil, nil, nil
+		f.writing, f.text, f.read, f.wrong = time.Time{}, nil, nil, nil
 		return was == nil || *was != *f.broken
 	}
 	mended := f.broken != nil
 	f.broken = nil
 	if f.read != nil && bytes.Equal(text, f.text) {
-		f.writing, f.pending = time.Time{}, nil
 		return mended
 	}
-	if f.pending == nil || !bytes.Equal(text, f.pending) {
-		f.changed = now
-	}
-	wait := time.Duration(0)
-	switch {
-	case first && f.good == nil:
-	case state == isOpen:
-		wait = stalled
-	case state == unknown && inPlace && f.present:
-		wait = paused
-	}
-	if f.writing.IsZero() {
-		f.writing = now
-	}
-	if now.Sub(f.changed) < wait && now.Sub(f.writing) < slowest {
-		f.pending = text
-		return mended
-	}
-	f.text, f.pending, f.writing = text, nil, time.Time{}
+	f.changed, f.text = now, text
 	f.read, f.wrong = manifest.Parse(f.name, text)
 	return true
 }
@@ -243,33 +259,41 @@ const (
 	isClosed
 )
 
-// readFile reads a regular file.
-func readFile(path string, info fs.FileInfo) (text []byte, state writer, err error) {
+// errWaits says that a file does not count yet.
+var errWaits = errors.New("somebody is writing the file")
+
+// readFile reads a regular file. It returns errWaits if waits says so, whom it tells who
+// writes, before and after the file was read.
+func readFile(path string, info fs.FileInfo, waits func(writer) bool) ([]byte, error) {
 	if err := readable(info); err != nil {
-		return nil, unknown, err
+		return nil, err
 	}
 	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, unknown, err
+		return nil, err
 	}
 	defer file.Close()
 	if info, err = file.Stat(); err != nil {
-		return nil, unknown, err
+		return nil, err
 	}
 	if err := readable(info); err != nil { // another one by now
-		return nil, unknown, err
+		return nil, err
 	}
 	before := leaseOf(file)
-	if text, err = io.ReadAll(io.LimitReader(file, maxSize+1)); err != nil {
-		return nil, unknown, err
+	if waits(before) {
+		return nil, errWaits
+	}
+	text, err := io.ReadAll(io.LimitReader(file, maxSize+1))
+	if err != nil {
+		return nil, err
 	}
 	if len(text) > maxSize {
-		return nil, unknown, tooLarge(int64(len(text)))
+		return nil, tooLarge(int64(len(text)))
 	}
-	if before == isOpen {
-		return text, isOpen, nil
+	if before != isOpen && leaseOf(file) == isOpen && waits(isOpen) {
+		return nil, errWaits
 	}
-	return text, leaseOf(file), nil // somebody may have opened it meanwhile
+	return text, nil
 }
 
 // readable returns an error for what is no regular file, and for one that is too large.

@@ -66,7 +66,12 @@ type Source struct {
 	notes      []string
 	dirs       map[string]struct{} // to be watched
 	looked     bool
-	reasons    string // of what is refused
+
+	// out guards what Read returns.
+	out     sync.Mutex
+	result  *Result
+	err     error
+	reasons string // of what is refused
 }
 
 // root is one of Options.Paths.
@@ -113,8 +118,7 @@ type Result struct {
 	Changed    time.Time
 }
 
-// Open prepares to read. It returns an error if standard input cannot be read, or a path
-// is given twice.
+// Open prepares to read. It returns an error if standard input cannot be read.
 func Open(o Options) (*Source, error) {
 	s := &Source{recursive: o.Recursive, files: map[string]*file{}, dirs: map[string]struct{}{}}
 	for _, arg := range o.Paths {
@@ -134,10 +138,8 @@ func Open(o Options) (*Source, error) {
 			return nil, fmt.Errorf("find %s: %w", arg, err)
 		}
 		r := &root{path: path, arg: arg}
-		for _, other := range s.roots {
-			if other.path == path || o.Recursive && within(path, other.path) {
-				return nil, fmt.Errorf("-f %s is given twice: %s contains it", arg, other.arg)
-			}
+		if slices.ContainsFunc(s.roots, func(other *root) bool { return other.path == path }) {
+			continue
 		}
 		if len(o.Paths) > 1 {
 			r.prefix = arg
@@ -188,17 +190,28 @@ func (s *Source) file(r *root, path string) *file {
 	return f
 }
 
-// Read looks at the files and returns what they say. It returns an error if nothing can be
-// served: nothing is valid, and nothing was valid before.
+// Read returns what the files said at the last look. It asks no file system, which may
+// hang. It returns an error if nothing can be served: nothing is valid, and nothing was
+// valid before.
 func (s *Source) Read() (*Result, error) {
+	s.out.Lock()
+	result, err := s.result, s.err
+	s.out.Unlock()
+	if result != nil || err != nil {
+		return result, err
+	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.look(false)
-	files := s.sorted()
+	s.mu.Unlock()
+	return s.Read()
+}
+
+// publish makes what was found the result of Read.
+func (s *Source) publish() {
 	result := &Result{Set: &manifest.Set{}, Notes: s.notes, Generation: s.generation, Changed: s.changed}
 	var all manifest.Errors
 	served := false
-	for _, f := range files {
+	for _, f := range s.sorted() {
 		if f.good != nil {
 			result.Set.Add(f.good)
 			served = true
@@ -215,13 +228,26 @@ func (s *Source) Read() (*Result, error) {
 	for _, c := range s.complaints {
 		result.Refused = append(result.Refused, "the last good configuration goes on serving: "+c)
 	}
-	switch {
-	case served:
-		return result, nil
-	case len(all) > 0:
-		return nil, all
+	var err error
+	if !served {
+		if result, err = nil, all; len(all) == 0 {
+			err = errors.New(strings.Join(s.complaints, "; "))
+		}
 	}
-	return nil, errors.New(strings.Join(s.complaints, "; "))
+	s.out.Lock()
+	s.result, s.err = result, err
+	s.out.Unlock()
+}
+
+// touch makes the time of the last change known to Read.
+func (s *Source) touch() {
+	s.out.Lock()
+	defer s.out.Unlock()
+	if s.result != nil && !s.result.Changed.Equal(s.changed) {
+		result := *s.result
+		result.Changed = s.changed
+		s.result = &result
+	}
 }
 
 // sorted returns the files in the order of the paths that were given, then by name.

@@ -31,9 +31,17 @@ func object(word string) string {
 	return fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {name: x, annotations: {says: %q}}\n", word)
 }
 
-// words returns what the objects say, in order.
+// words looks, and returns what the objects say, in order.
 func words(t *testing.T, s *Source) string {
 	t.Helper()
+	s.mu.Lock()
+	s.look(false)
+	s.mu.Unlock()
+	return said(s)
+}
+
+// said returns what the objects said at the last look.
+func said(s *Source) string {
 	result, err := s.Read()
 	if err != nil {
 		return err.Error()
@@ -71,7 +79,7 @@ func startWatch(t *testing.T, dir string) *watched {
 		defer close(done)
 		w.source.Watch(ctx, func() {
 			w.count.Add(1)
-			w.reads <- words(t, w.source)
+			w.reads <- said(w.source)
 		}, func(string, error) {})
 	}()
 	t.Cleanup(func() {
@@ -253,7 +261,7 @@ func TestWatch_MissesNothing(t *testing.T) {
 	go func() {
 		defer close(done)
 		source.Watch(ctx, func() {
-			says := words(t, source)
+			says := said(source)
 			if rounds.Add(1)%3 == 0 { // a change between reading and returning
 				time.Sleep(5 * time.Millisecond)
 			}
@@ -310,7 +318,7 @@ func TestWatch_WithoutInotify(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w.source.Watch(ctx, func() { w.reads <- words(t, w.source) }, func(subject string, err error) {
+		w.source.Watch(ctx, func() { w.reads <- said(w.source) }, func(subject string, err error) {
 			if subject == "inotify" {
 				select {
 				case failures <- err:
