@@ -149,7 +149,7 @@ enum flow_flag {
 	FLOW_PEER_FIN = 1024,
 	/* Entry in `new_flows`: either side has sent a RST, or both a FIN. The flow only translates late segments. */
 	FLOW_CLOSED = 2048,
-	/* A tombstone: drops late packets of a backend on this node whose flow is gone. */
+	/* A tombstone: ends late packets of a backend whose flow is gone. */
 	FLOW_GONE = 4096,
 	/* Translated packets get the mark config.masquerade_mark, by which the host's own NAT translates their source. */
 	FLOW_MASQUERADE = 8192,
@@ -339,7 +339,7 @@ enum counter {
 	COUNTER_REJECT_PROTECTED,      /* answered: would be sent in clear text where the host's IPsec policies want it protected */
 	COUNTER_DROP_MARTIAN,	       /* would begin a flow or get an answer, from a source that nobody can answer */
 	COUNTER_DROP_NO_FLOW,	       /* RST or ICMP error for an exclusive address without a flow */
-	COUNTER_DROP_FLOW_GONE,	       /* late packet of a backend on this node, whose flow is gone */
+	COUNTER_DROP_FLOW_GONE,	       /* late packet of a backend whose flow is gone. TCP is answered with RST */
 	COUNTER_DROP_FRAGMENT,	       /* later fragment for an exclusive address, its first one not seen */
 	COUNTER_DROP_UNSUPPORTED,      /* protocol other than TCP, UDP, ICMP for an exclusive address */
 	COUNTER_DROP_NEW_FLOW,	       /* the kernel had no room for a new flow */

@@ -184,11 +184,18 @@ static __always_inline bool is_local(const struct flow *f)
 	return (f->flags & (FLOW_STACK | FLOW_SNAT)) == FLOW_STACK;
 }
 
+static __always_inline bool backend_gone(const struct flow *f)
+{
+	const struct backend *b = bpf_map_lookup_elem(&backends, &f->backend);
+	return !b || b->generation != f->generation;
+}
+
 /*
  * Forgets the flow p->key belongs to, of which f is the entry. Its backend may
  * not know yet, and a backend on this node would be heard with its own address.
- * So the reply entry of a local flow leaves a tombstone, which drops what still
- * comes: see serve_tombstone. Uses p->reply.
+ * So the reply entry of a local flow leaves a tombstone, and so does that of a
+ * TCP flow whose backend is gone: it ends what still comes, see serve_tombstone.
+ * Uses p->reply.
  */
 static __noinline void bury(struct packet *p, const struct flow *f)
 {
@@ -196,7 +203,8 @@ static __noinline void bury(struct packet *p, const struct flow *f)
 	if (!p || !f)
 		return;
 	struct flow *tomb = &p->reply;
-	bool leaves_one = is_local(f);
+	bool local = is_local(f), leaves_one = local || (!is_udp(&p->key) && backend_gone(f));
+	bool egress = local || f->flags & FLOW_REENTER;
 	if (f->flags & FLOW_REPLY)
 		reply = p->key;
 	else
@@ -211,22 +219,24 @@ static __noinline void bury(struct packet *p, const struct flow *f)
 	tomb->last_seen = now();
 	tomb->idle_ticks = TOMBSTONE_TICKS;
 	tomb->next = next;
-	tomb->flags = FLOW_REPLY | FLOW_EGRESS | FLOW_STACK | FLOW_GONE;
+	tomb->flags = FLOW_REPLY | (egress ? FLOW_EGRESS : 0) | (local ? FLOW_STACK : 0) | FLOW_GONE;
 	insert_evictable(&reply, tomb, BPF_ANY);
 }
 
 /*
- * Decides about a packet whose flow has left the tombstone f. Returns a
- * verdict, or NO_FLOW if the packet belongs to a connection that does not pass
+ * Decides about a packet whose flow has left the tombstone f: a backend hears
+ * that its connection has ended. Returns a verdict, or NO_FLOW if the packet belongs to a connection that does not pass
  * us: then the tombstone goes. A TCP connection begins with a SYN, unless that
  * SYN answers the last one of the flow; of UDP nothing tells but the time.
  */
-static __always_inline int serve_tombstone(const struct packet *p, const struct flow *f)
+static __always_inline int serve_tombstone(struct __sk_buff *ctx, struct packet *p, const struct flow *f)
 {
 	bool late = p->tcp_flags & TCP_ACK && p->ack == f->next;
 	bool other = is_udp(&p->key) ? now() - f->last_seen > f->idle_ticks : p->tcp_flags & TCP_SYN && !late;
-	if (!other)
+	if (!other && (is_udp(&p->key) || p->fragment != WHOLE || p->tcp_flags & TCP_RST))
 		return drop(COUNTER_DROP_FLOW_GONE);
+	if (!other)
+		return answer_rst(ctx, p, COUNTER_DROP_FLOW_GONE, UNLIMITED);
 	delete_evictable(&p->key);
 	return NO_FLOW;
 }
@@ -247,12 +257,6 @@ __noinline bool expired(const struct flow_key *key, const struct flow *f)
 	peer_key(key, f, &k);
 	struct flow *peer = find_flow(&k);
 	return !peer || idle(peer, tick);
-}
-
-static __always_inline bool backend_gone(const struct flow *f)
-{
-	const struct backend *b = bpf_map_lookup_elem(&backends, &f->backend);
-	return !b || b->generation != f->generation;
 }
 
 /* Returns the sequence number behind the segment. */

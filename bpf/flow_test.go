@@ -170,7 +170,7 @@ func TestFlowLife(t *testing.T) {
 			l.ingress(inside, re).dropped("reject_backend_gone")
 		}
 		l.wantTable(in, "none")
-		l.wantTable(re, "none")
+		l.wantTable(re, map[uint8]string{unix.IPPROTO_TCP: "tombstone", unix.IPPROTO_UDP: "none"}[proto])
 	})
 	forEachProtocol(c, "backend gone: the next backend with its id gets none of its flows", func(l *lb, ip ipVersion, proto uint8) {
 		l.serve(ip, proto, local)

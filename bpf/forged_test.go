@@ -327,9 +327,72 @@ func TestShareOfEstablishedFlows(t *testing.T) {
 
 // A backend on this node that does not know yet that its flow is gone must not
 // be heard with its own address. Traffic that never was ours must be.
+// late sends a packet of a backend on this node whose flow is gone. It is answered with a RST, or dropped.
+func (l *lb) late(p packet, answered bool) {
+	l.Helper()
+	r := l.egressForwarded(pods, p)
+	if answered {
+		r.wantVerdict(redirect, "drop_flow_gone")
+		r.wantPacket(p.rstAnswer(rst, p.ack, 0))
+	} else {
+		r.dropped("drop_flow_gone")
+	}
+}
+
+// The server of a connection that was reset because its backend is gone hears so, too: when it
+// next sends something.
+func TestServerHearsOfTheEnd(t *testing.T) {
+	c := cases{}
+	for _, ip := range ipVersions {
+		vip := port(ip.vip, "80")
+		in := establishing(unix.IPPROTO_TCP, ip.client, vip)
+		c[ip.name+" on this node"] = func(l *lb) {
+			l.serve(ip, unix.IPPROTO_TCP, local)
+			f := l.openFlow(ip, unix.IPPROTO_TCP, true)
+			l.removeBackend(local)
+			l.ingress(outside, in).redirected(in.rstAnswer(rst, 5001, 0), "reject_backend_gone")
+			l.late(f.reply().segment(ack, 5000, 1001, "k"), true) // keepalive
+		}
+		c[ip.name+" elsewhere"] = func(l *lb) {
+			l.serve(ip, unix.IPPROTO_TCP, remote)
+			open := opening(unix.IPPROTO_TCP, ip.client, vip)
+			out := open.snat(ip.nodeIn, 0).to(ip.remote)
+			l.ingress(outside, open).redirected(out.hop(), "flow_new forwarded")
+			re := answer(unix.IPPROTO_TCP, ip.remote, out.src.String())
+			l.ingress(inside, re).wantVerdict(redirect, "replied")
+			l.ingress(outside, in).wantVerdict(redirect, "forwarded flow_established")
+			l.removeBackend(remote)
+			data := re.segment(ack|psh, 5001, 1001, "more")
+			l.ingress(inside, data).redirected(data.from(vip).to(ip.client).turnedIntoRST(), "reject_backend_gone")
+			r := l.ingress(inside, data) // repeated, as nobody has acknowledged it
+			r.wantVerdict(redirect, "drop_flow_gone")
+			r.wantPacket(data.rstAnswer(rst, 1001, 0))
+			// A new flow takes the tuple.
+			l.backend(remote, ip.remote)
+			l.ingress(outside, open).redirected(out.hop(), "flow_new forwarded")
+		}
+		c[ip.name+" on this node, of a client on it"] = func(l *lb) {
+			l.serve(ip, unix.IPPROTO_TCP, local)
+			pod := map[string]string{"IPv4": "10.2.0.99:40000", "IPv6": "[fd00:2::99]:40000"}[ip.name]
+			open := opening(unix.IPPROTO_TCP, pod, vip)
+			l.egressForwarded(pods, open).wantVerdict(redirect, "flow_new forwarded")
+			_, f := l.flow(open)
+			source := addrPort(ap(vip).Addr(), int(htons(f.Sport))).String()
+			re := answer(unix.IPPROTO_TCP, ip.local, source)
+			l.egressForwarded(pods, re).wantVerdict(redirect, "replied")
+			l.egressForwarded(pods, establishing(unix.IPPROTO_TCP, pod, vip)).wantVerdict(redirect, "forwarded flow_established")
+			l.removeBackend(local)
+			last := establishing(unix.IPPROTO_TCP, pod, vip)
+			l.egressForwarded(pods, last).wantVerdict(redirect, "reject_backend_gone")
+			l.late(re.segment(ack, 5000, 1001, "k"), true)
+		}
+	}
+	c.run(t)
+}
+
 func TestTombstones(t *testing.T) {
 	c := cases{}
-	forEachProtocol(c, "late packets are dropped", func(l *lb, ip ipVersion, proto uint8) {
+	forEachProtocol(c, "late packets are dropped, and those of TCP answered", func(l *lb, ip ipVersion, proto uint8) {
 		l.serve(ip, proto, local)
 		f := l.openFlow(ip, proto, true)
 		l.removeBackend(local)
@@ -340,7 +403,8 @@ func TestTombstones(t *testing.T) {
 			l.ingress(outside, in).dropped("reject_no_backend")
 		}
 		for _, flags := range []uint8{ack | psh, ack | fin, rst} {
-			l.egressForwarded(pods, f.reply().segmentIfTCP(flags, 1001)).dropped("drop_flow_gone")
+			late := f.reply().segmentIfTCP(flags, 1001)
+			l.late(late, proto == unix.IPPROTO_TCP && flags != rst)
 		}
 		direct := localFlow{l, ip, proto, f.vip, f.backend, port(ap(ip.client).Addr().String(), "40001")}
 		l.egressForwarded(pods, answer(proto, direct.backend, direct.client)).untouched("not_ours")
@@ -355,7 +419,7 @@ func TestTombstones(t *testing.T) {
 		if proto == unix.IPPROTO_UDP {
 			l.age(f.reply(), 60_000_000_000>>30+1)
 		} else {
-			l.egressForwarded(pods, f.reply().segment(syn|ack, 5000, 1001, "")).dropped("drop_flow_gone") // repeated
+			l.late(f.reply().segment(syn|ack, 5000, 1001, ""), true) // repeated
 		}
 		re := answer(proto, f.backend, f.client)
 		re.ack = 4711
@@ -367,8 +431,8 @@ func TestTombstones(t *testing.T) {
 		c[ip.name+" TCP as the sweep leaves them"] = func(l *lb) {
 			l.serve(ip, unix.IPPROTO_TCP, local)
 			f := localFlow{l, ip, unix.IPPROTO_TCP, port(ip.vip, "80"), ip.local, ip.client}
-			l.must(l.NewFlows.Put(keyOf(f.reply()), Tombstone(keyOf(f.reply()), 0)))
-			l.egressForwarded(pods, f.reply().segment(ack|psh, 5001, 1001, "a push after hours")).dropped("drop_flow_gone")
+			l.must(l.NewFlows.Put(keyOf(f.reply()), Tombstone(keyOf(f.reply()), BlixtFlowFlagFLOW_STACK, 0)))
+			l.late(f.reply().segment(ack|psh, 5001, 1001, "a push after hours"), true)
 			l.egressForwarded(pods, f.reply().segment(syn|ack, 1, 1, "")).untouched("not_ours")
 			l.wantTable(f.reply(), "none")
 		}

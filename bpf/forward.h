@@ -18,7 +18,7 @@ static __always_inline int reset_flow(struct __sk_buff *ctx, struct packet *p, s
 	__u8 hop_limit;
 
 	if (f->flags & FLOW_GONE)
-		return serve_tombstone(p, f);
+		return serve_tombstone(ctx, p, f);
 	p->to = *f;
 	if (!same_flow(&p->key, f))
 		return NO_FLOW;

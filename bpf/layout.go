@@ -20,11 +20,19 @@ const LayoutPrefix = "blixt_layout_"
 var LayoutMap = fmt.Sprintf("%s%d", LayoutPrefix, Layout)
 
 // Tombstone returns the entry of `new_flows` that takes the place of the reply
-// entry of a local TCP flow: see bury in flow.h. tick is the time in ticks.
-func Tombstone(reply BlixtFlowKey, tick uint32) BlixtFlow {
+// entry of a TCP flow, by the flags of either entry: see bury in flow.h. tick is the
+// time in ticks.
+func Tombstone(reply BlixtFlowKey, flags BlixtFlowFlag, tick uint32) BlixtFlow {
+	tomb := BlixtFlowFlagFLOW_REPLY | BlixtFlowFlagFLOW_GONE
+	switch {
+	case flags&(BlixtFlowFlagFLOW_STACK|BlixtFlowFlagFLOW_SNAT) == BlixtFlowFlagFLOW_STACK:
+		tomb |= BlixtFlowFlagFLOW_EGRESS | BlixtFlowFlagFLOW_STACK
+	case flags&BlixtFlowFlagFLOW_REENTER != 0:
+		tomb |= BlixtFlowFlagFLOW_EGRESS
+	}
 	return BlixtFlow{
 		Tag: FlowTag(reply), Generation: uint32(BlixtNoFlowOfNO_GENERATION), Frontend: uint32(BlixtNoFlowOfNO_FRONTEND), LastSeen: tick,
-		Flags: uint32(BlixtFlowFlagFLOW_REPLY | BlixtFlowFlagFLOW_EGRESS | BlixtFlowFlagFLOW_STACK | BlixtFlowFlagFLOW_GONE),
+		Flags: uint32(tomb),
 	}
 }
 

@@ -87,7 +87,7 @@ func TestSecondNumberBeforeTheAnswer(t *testing.T) {
 	c.run(t)
 }
 
-// What a tombstone drops may come by the device by which the flow's packets
+// What a tombstone ends may come by the device by which the flow's packets
 // came, whether or not the FIB leads to the backend by it.
 func TestTombstoneOfAnyDevice(t *testing.T) {
 	c := cases{}
@@ -103,7 +103,8 @@ func TestTombstoneOfAnyDevice(t *testing.T) {
 		} else {
 			l.ingress(outside, f.forward()).dropped("reject_no_backend")
 		}
-		l.egressForwarded(inside, f.reply().segmentIfTCP(ack|psh, 1001)).dropped("drop_flow_gone")
+		l.egressForwarded(inside, f.reply().segmentIfTCP(ack|psh, 1001)).wantVerdict(
+			map[uint8]uint32{unix.IPPROTO_TCP: redirect, unix.IPPROTO_UDP: tcxDrop}[proto], "drop_flow_gone")
 	})
 	c.run(t)
 }

@@ -99,7 +99,7 @@ static __always_inline bool fib_leads_by(struct __sk_buff *ctx, const struct pac
  * together the later ones name the bridge's port: at egress they are believed as
  * their first one was. A flow with device 0 at ingress is a connection of the host
  * (hostports.h), whose packets may come in by any device.
- * A tombstone drops packets from any device.
+ * A tombstone ends packets from any device.
  *
  * ICMP errors are believed from any device: any router of the path may report. The
  * sender of the quoted packet checks what they quote (RFC 5927, 4.1), and no

@@ -24,6 +24,7 @@ const (
 	FlowReply        = uint32(bpf.BlixtFlowFlagFLOW_REPLY)
 	FlowSNAT         = uint32(bpf.BlixtFlowFlagFLOW_SNAT)
 	FlowStack        = uint32(bpf.BlixtFlowFlagFLOW_STACK)
+	FlowEstablished  = uint32(bpf.BlixtFlowFlagFLOW_ESTABLISHED)
 	FlowFIN          = uint32(bpf.BlixtFlowFlagFLOW_FIN)
 	FlowRST          = uint32(bpf.BlixtFlowFlagFLOW_RST)
 	BackendReject    = uint32(bpf.BlixtBackendIdBACKEND_REJECT)

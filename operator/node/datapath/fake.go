@@ -301,7 +301,7 @@ func (f *Fake) DeleteFlow(key bpf.BlixtFlowKey) (found bool, err error) {
 }
 
 // Bury implements Flows.
-func (f *Fake) Bury(reply bpf.BlixtFlowKey, _ uint32) error {
+func (f *Fake) Bury(reply bpf.BlixtFlowKey, _ bpf.BlixtFlowFlag, _ uint32) error {
 	return f.write(func() { f.Tombstones[reply] = true })
 }
 

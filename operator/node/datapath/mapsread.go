@@ -179,8 +179,8 @@ func (m *Maps) DeleteFlow(key bpf.BlixtFlowKey) (found bool, err error) {
 }
 
 // Bury implements Flows.
-func (m *Maps) Bury(reply bpf.BlixtFlowKey, tick uint32) error {
-	err := m.newFlows.Update(reply, bpf.Tombstone(reply, tick), ebpf.UpdateNoExist)
+func (m *Maps) Bury(reply bpf.BlixtFlowKey, flags bpf.BlixtFlowFlag, tick uint32) error {
+	err := m.newFlows.Update(reply, bpf.Tombstone(reply, flags, tick), ebpf.UpdateNoExist)
 	if errors.Is(err, ebpf.ErrKeyExist) { // a new flow has the tuple by now
 		return nil
 	}

@@ -86,9 +86,9 @@ type Flows interface {
 	// DeleteFlow removes an entry. It reports whether there was one.
 	DeleteFlow(bpf.BlixtFlowKey) (found bool, err error)
 	// Bury puts a tombstone into `new_flows` in place of the removed reply entry
-	// of a local TCP flow: late packets of its backend are dropped. tick is the
-	// time in ticks.
-	Bury(reply bpf.BlixtFlowKey, tick uint32) error
+	// of a TCP flow with these flags: late packets of its backend are answered
+	// with RST. tick is the time in ticks.
+	Bury(reply bpf.BlixtFlowKey, flags bpf.BlixtFlowFlag, tick uint32) error
 	// Established returns how many flows `flows` has by the data plane's count:
 	// element 0 is the total, and 1 + n belongs to the frontend with index n.
 	Established() []uint32

@@ -61,10 +61,12 @@ func (p *plane) close() {
 // ended.
 func (r *runner) serve(ctx context.Context) (lost, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
+	reset, closeResets := r.openResets()
+	defer closeResets()
 	var done sync.WaitGroup
 	defer done.Wait()
 	defer cancel(nil)
-	if err := r.begin(ctx, &done); err != nil {
+	if err := r.begin(ctx, &done, reset); err != nil {
 		return nil, err
 	}
 	done.Go(func() { r.check(ctx, cancel) })
@@ -96,15 +98,15 @@ func (r *runner) reloads(ctx context.Context) {
 	}
 }
 
-// begin starts a writer for our program and for each previous one.
-func (r *runner) begin(ctx context.Context, done *sync.WaitGroup) error {
+// begin starts a writer for our program and for each previous one, which may reset connections.
+func (r *runner) begin(ctx context.Context, done *sync.WaitGroup, reset func(writer.Reset)) error {
 	r.reconciling.Lock()
 	defer r.reconciling.Unlock()
 	n, err := r.network.look()
 	if err != nil {
 		return err
 	}
-	o := writer.Options{HostAddresses: r.vips.own(n.addresses), MasqueradeMark: r.MasqueradeMark}
+	o := writer.Options{HostAddresses: r.vips.own(n.addresses), MasqueradeMark: r.MasqueradeMark, Reset: reset}
 	r.ready = make(chan struct{})
 	r.planes = nil
 	for _, previous := range r.loaded.Previous {

@@ -71,11 +71,11 @@ func (s *sweeper) each(f func(e datapath.FlowEntry, forward datapath.FlowKey, wh
 	var failed error
 	err := s.flows.EachFlow(func(entries []datapath.FlowEntry) bool {
 		for _, e := range entries {
-			forward, _, why, err := s.classify(e)
+			both, why, err := s.classify(e)
 			if failed = err; err != nil {
 				return false
 			}
-			f(e, forward, why)
+			f(e, both.forward, why)
 		}
 		return true
 	})

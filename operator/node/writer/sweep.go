@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
@@ -19,7 +20,7 @@ const (
 	// `new_flows`. What is left here could not be moved.
 	transitoryFor = 4 * time.Minute
 	// goneFor is for a flow whose backend is gone: the data plane answers its
-	// packets with a reset.
+	// packets with a reset. Where Options.Reset tells both ends, it ends at once.
 	goneFor = 60 * time.Second
 )
 
@@ -75,7 +76,7 @@ func (w *Writer) Sweep(ctx context.Context) (SweepResult, error) {
 	s := sweeper{
 		flows: w.tables, ticks: w.o.Ticks, backends: backends,
 		pauses:      pauses{datapath.Ticks(transitoryFor), datapath.Ticks(transitoryFor), datapath.Ticks(goneFor)},
-		established: newEstablished(w.tables),
+		established: newEstablished(w.tables), reset: w.o.Reset,
 	}
 	s.result.Flows = newFlowCounts()
 	busy := w.o.Clock()
@@ -112,6 +113,7 @@ type sweeper struct {
 	backends    []datapath.Backend
 	pauses      pauses
 	established *established
+	reset       func(Reset) // nil: it cannot
 	result      SweepResult
 }
 
@@ -130,27 +132,13 @@ const (
 // flow.
 func (s *sweeper) visit(e datapath.FlowEntry) error {
 	s.result.Entries++
-	forward, reply, why, err := s.classify(e)
+	f, why, err := s.classify(e)
 	if err != nil {
 		return err
 	}
 	if why > vanished {
-		// The forward entry first: without it, no packet refreshes the other
-		// one.
-		deleted, err := s.flows.DeleteFlow(forward)
-		buries := false
-		if err == nil {
-			buries, err = s.flows.DeleteFlow(reply)
-		}
-		// A backend on this node that does not know yet would be heard with its own address.
-		if err == nil && buries && why != closed && isLocal(e.Value) && lb.Protocol(reply.Protocol) == lb.TCP {
-			err = s.flows.Bury(reply, s.ticks())
-		}
-		if err != nil {
+		if err := s.remove(e, f, why); err != nil {
 			return fmt.Errorf("remove flow: %w", err)
-		}
-		if deleted {
-			s.established.removed(e)
 		}
 	}
 	switch why {
@@ -167,38 +155,73 @@ func (s *sweeper) visit(e datapath.FlowEntry) error {
 	return nil
 }
 
+// remove removes a flow that has ended, of which e is an entry.
+func (s *sweeper) remove(e datapath.FlowEntry, f flow, why end) error {
+	// The forward entry first: without it, no packet refreshes the other one.
+	deleted, err := s.flows.DeleteFlow(f.forward)
+	buries := false
+	if err == nil {
+		buries, err = s.flows.DeleteFlow(f.reply)
+	}
+	tcp := lb.Protocol(f.reply.Protocol) == lb.TCP
+	// A backend on this node that does not know yet would be heard with its own
+	// address, and one that is gone may hear of it.
+	if err == nil && buries && tcp && (why == gone || why == idle && isLocal(e.Value)) {
+		err = s.flows.Bury(f.reply, bpf.BlixtFlowFlag(e.Value.Flags), s.ticks())
+	}
+	if err != nil {
+		return err
+	}
+	if deleted {
+		s.established.removed(e)
+	}
+	if deleted && buries && tcp && why == gone && s.reset != nil {
+		for _, r := range f.resets() {
+			s.reset(r)
+		}
+	}
+	return nil
+}
+
 // isLocal reports whether the flow's backend is on this node, and sees its
 // client: is_local in bpf/flow.h.
 func isLocal(f datapath.Flow) bool {
 	return f.Flags&(datapath.FlowStack|datapath.FlowSNAT) == datapath.FlowStack
 }
 
-// classify returns whether and why the flow of an entry has ended, and its keys
+// flow is both entries of a flow, read together.
+type flow struct {
+	forward, reply datapath.FlowKey
+	out, back      datapath.Flow // out or back is zero if the table has lost it
+}
+
+// classify returns whether and why the flow of an entry has ended, and the flow
 // if it has.
-func (s *sweeper) classify(e datapath.FlowEntry) (forward, reply datapath.FlowKey, why end, err error) {
+func (s *sweeper) classify(e datapath.FlowEntry) (flow, end, error) {
 	now := s.ticks()
 	if !s.mayEnd(e.Value, now) {
-		return forward, reply, lives, nil
+		return flow{}, lives, nil
 	}
 	// The flow has two entries, and the batch may be outdated: both are read
 	// again, right before they are removed.
 	own, found, err := s.flows.Flow(e.Key)
 	if err != nil || !found {
-		return forward, reply, vanished, err
+		return flow{}, vanished, err
 	}
-	forward, reply = e.Key, peer(e.Key, own)
-	other, hasPeer, err := s.flows.Flow(reply)
+	f := flow{e.Key, peer(e.Key, own), own, datapath.Flow{}}
+	other, hasPeer, err := s.flows.Flow(f.reply)
 	if err != nil {
-		return forward, reply, vanished, err
+		return flow{}, vanished, err
 	}
 	entries := []datapath.Flow{own}
 	if hasPeer {
 		entries = append(entries, other)
+		f.back = other
 	}
 	if own.Flags&datapath.FlowReply != 0 {
-		forward, reply = reply, forward
+		f = flow{f.reply, f.forward, f.back, f.out}
 	}
-	return forward, reply, s.end(now, entries...), nil
+	return f, s.end(now, entries...), nil
 }
 
 // peer returns the key of a flow's other entry: the translated tuple,
@@ -213,7 +236,16 @@ func (s *sweeper) mayEnd(f datapath.Flow, now uint32) bool {
 	age := age(f, now)
 	return age > f.IdleTicks ||
 		age > min(s.pauses.halfClosed, s.pauses.closed) && f.Flags&(datapath.FlowFIN|datapath.FlowRST) != 0 ||
-		age > s.pauses.gone && s.backendGone(f)
+		int64(age) > s.goneAfter(f) && s.backendGone(f)
+}
+
+// goneAfter returns how long a flow is kept whose backend is gone; negative: not at all.
+// Where both ends can be told, nobody has to wait for the next packet to hear it.
+func (s *sweeper) goneAfter(f datapath.Flow) int64 {
+	if s.reset != nil && f.Flags&datapath.FlowEstablished != 0 {
+		return -1
+	}
+	return int64(s.pauses.gone)
 }
 
 // end returns whether and why a flow with these entries has ended.
@@ -231,7 +263,7 @@ func (s *sweeper) end(now uint32, entries ...datapath.Flow) end {
 		dead = dead || s.backendGone(f)
 	}
 	switch {
-	case dead && young > s.pauses.gone:
+	case dead && int64(young) > s.goneAfter(entries[0]):
 		return gone
 	case (rst || fins == 2) && young > s.pauses.closed, fins > 0 && young > s.pauses.halfClosed:
 		return closed

@@ -5,6 +5,7 @@ package writer
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -135,6 +136,7 @@ func TestSweepLeavesTombstones(t *testing.T) {
 		"backend gone":      {flowSpec{forwardFlags: local, replyFlags: local, generation: ^uint32(0), forwardAge: 1000, replyAge: 1000}, true},
 		"closed":            {flowSpec{forwardFlags: local | fin, replyFlags: local | fin, generation: 1, forwardAge: 1000, replyAge: 1000}, false},
 		"backend elsewhere": {flowSpec{forwardFlags: remote, replyFlags: remote, generation: 1, forwardAge: 1e5, replyAge: 1e5}, false},
+		"and gone":          {flowSpec{forwardFlags: remote, replyFlags: remote, generation: ^uint32(0), forwardAge: 1000, replyAge: 1000}, true},
 		"UDP":               {flowSpec{udp: true, forwardFlags: local, replyFlags: local, generation: 1, forwardAge: 1e5, replyAge: 1e5}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -147,6 +149,54 @@ func TestSweepLeavesTombstones(t *testing.T) {
 			}
 			if len(fake.FlowTable) != 0 || fake.Tombstones[reply] != c.want {
 				t.Errorf("%d entries left, tombstone %t; want none and %t", len(fake.FlowTable), fake.Tombstones[reply], c.want)
+			}
+		})
+	}
+}
+
+// Where it can, the sweep tells both ends of a connection whose backend is gone, at once.
+func TestSweepResetsBothEnds(t *testing.T) {
+	const established = bpf.BlixtFlowFlagFLOW_ESTABLISHED
+	client, vip := netip.MustParseAddrPort("203.0.113.1:40000"), netip.MustParseAddrPort("192.0.2.1:80")
+	node, server := netip.MustParseAddrPort("198.51.100.7:61000"), netip.MustParseAddrPort("10.0.0.1:8080")
+	gone := flowSpec{backend: 1, generation: ^uint32(0), forwardFlags: established, replyFlags: established}
+	for name, c := range map[string]struct {
+		change                func(*flowSpec)
+		clientNext, clientAck uint32
+		serverNext, serverAck uint32
+		want                  []Reset
+	}{
+		"idle":                 {nil, 1001, 5001, 5001, 1001, []Reset{{node, server, 1001}, {vip, client, 5001}}},
+		"data on their way":    {nil, 1051, 5001, 5201, 1001, []Reset{{node, server, 1001}, {node, server, 1051}, {vip, client, 5001}, {vip, client, 5201}}},
+		"its backend is there": {func(f *flowSpec) { f.generation = 1 }, 1001, 5001, 5001, 1001, nil},
+		"UDP":                  {func(f *flowSpec) { f.udp, f.forwardFlags, f.replyFlags = true, 0, 0 }, 0, 0, 0, 0, nil},
+		"half of it is lost":   {func(f *flowSpec) { f.noReply = true }, 1001, 5001, 5001, 1001, nil},
+		"numbers not known":    {func(f *flowSpec) { f.forwardFlags, f.replyFlags = 0, 0 }, 1001, 0, 0, 0, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake := datapath.NewFake(testSizes)
+			w := newSweeping(t, fake)
+			var got []Reset
+			w.o.Reset = func(r Reset) { got = append(got, r) }
+			spec := gone
+			if c.change != nil {
+				c.change(&spec)
+			}
+			forward, reply := addFlow(fake, spec)
+			for key, numbers := range map[bpf.BlixtFlowKey][2]uint32{forward: {c.clientNext, c.clientAck}, reply: {c.serverNext, c.serverAck}} {
+				if f, ok := fake.FlowTable[key]; ok {
+					f.Next, f.Ack = numbers[0], numbers[1]
+					fake.FlowTable[key] = f
+				}
+			}
+			if _, err := w.Sweep(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("sent %v, want %v", got, c.want)
+			}
+			if lives := spec.generation == 1 || name == "UDP" || name == "numbers not known"; lives != (len(fake.FlowTable) > 0) {
+				t.Errorf("%d entries are left, lives: %t", len(fake.FlowTable), lives)
 			}
 		})
 	}

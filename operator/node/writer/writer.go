@@ -52,6 +52,9 @@ type Options struct {
 	// CheckEvery is how often the maps are checked for another writer; 0: ten
 	// seconds.
 	CheckEvery time.Duration
+	// Reset sends a RST, to an end of a TCP connection whose backend is gone. nil:
+	// both ends hear of it when they next send something.
+	Reset func(Reset)
 	// Applied is called by Run after each attempt.
 	Applied func(Result, error)
 	Log     *slog.Logger
