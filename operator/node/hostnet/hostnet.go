@@ -22,6 +22,8 @@ type Interface struct {
 	Kind string
 	// Master is the index of the bridge, bond, VRF or the like that it belongs to.
 	Master int
+	// Parent is the index of the interface below, for a VLAN; 0: none.
+	Parent int
 	// Up reports whether the administrator has brought it up, and Carrier whether it
 	// can carry packets now.
 	Up, Carrier bool
@@ -36,7 +38,7 @@ func (i Interface) Same(j Interface) bool { return i.Index == j.Index && i.life 
 
 func (i Interface) equal(j Interface) bool {
 	return i.Index == j.Index && i.Name == j.Name && slices.Equal(i.AltNames, j.AltNames) &&
-		i.Kind == j.Kind && i.Master == j.Master && i.Up == j.Up && i.Carrier == j.Carrier
+		i.Kind == j.Kind && i.Master == j.Master && i.Parent == j.Parent && i.Up == j.Up && i.Carrier == j.Carrier
 }
 
 // called reports whether the interface has this name, or this alternative name.

@@ -75,13 +75,19 @@ func number(value []byte) uint32 {
 	return binary.NativeEndian.Uint32(value)
 }
 
-// request returns a request for a list.
-func request(kind uint16, body []byte) []byte {
+// request returns a request.
+func request(kind, flags uint16, body []byte) []byte {
 	buf := make([]byte, unix.SizeofNlMsghdr, unix.SizeofNlMsghdr+len(body))
 	binary.NativeEndian.PutUint32(buf, uint32(unix.SizeofNlMsghdr+len(body)))
 	binary.NativeEndian.PutUint16(buf[4:], kind)
-	binary.NativeEndian.PutUint16(buf[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	binary.NativeEndian.PutUint16(buf[6:], unix.NLM_F_REQUEST|flags)
 	return append(buf, body...)
+}
+
+// appendAttribute appends an attribute whose value has a multiple of four bytes.
+func appendAttribute(body []byte, kind uint16, value []byte) []byte {
+	body = binary.NativeEndian.AppendUint16(body, uint16(unix.SizeofRtAttr+len(value)))
+	return append(binary.NativeEndian.AppendUint16(body, kind), value...)
 }
 
 // dump calls each with the messages of a list until it returns false. It returns
@@ -96,7 +102,7 @@ func dump(kind uint16, body []byte, each func(message) bool) (err error) {
 	if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1); err != nil {
 		return fmt.Errorf("netlink: %w", err)
 	}
-	if err := unix.Sendto(fd, request(kind, body), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	if err := unix.Sendto(fd, request(kind, unix.NLM_F_DUMP, body), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return fmt.Errorf("netlink: %w", err)
 	}
 	buf := make([]byte, dumpBuffer)

@@ -25,6 +25,8 @@ func parseLink(body []byte) (i Interface, ok bool) {
 			i.Name = text(value)
 		case unix.IFLA_MASTER:
 			i.Master = int(number(value))
+		case unix.IFLA_LINK:
+			i.Parent = int(number(value))
 		case unix.IFLA_LINKINFO:
 			for kind, value := range attributes(value, 0) {
 				if kind == unix.IFLA_INFO_KIND {
@@ -38,6 +40,9 @@ func parseLink(body []byte) (i Interface, ok bool) {
 				}
 			}
 		}
+	}
+	if i.Kind != "vlan" { // of a veth it is the peer, in whichever namespace
+		i.Parent = 0
 	}
 	return i, i.Name != ""
 }

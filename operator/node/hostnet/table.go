@@ -162,10 +162,7 @@ func (t *table) list(kind uint16, body []byte, each func(message) bool, again fu
 // time.
 func linkRequest() []byte {
 	const skipStatistics = 1 << 3 // RTEXT_FILTER_SKIP_STATS
-	body := make([]byte, unix.SizeofIfInfomsg)
-	body = binary.NativeEndian.AppendUint16(body, unix.SizeofRtAttr+4)
-	body = binary.NativeEndian.AppendUint16(body, unix.IFLA_EXT_MASK)
-	return binary.NativeEndian.AppendUint32(body, skipStatistics)
+	return appendAttribute(make([]byte, unix.SizeofIfInfomsg), unix.IFLA_EXT_MASK, binary.NativeEndian.AppendUint32(nil, skipStatistics))
 }
 
 // readDefaults lists the default routes of the families where they are stale.

@@ -24,7 +24,7 @@ func (r *runner) attach() *network {
 	}
 	r.log.failure("attach", r.loaded.SetInterfaces(n.interfaces))
 	logInterfaces(r.interfaces, n.interfaces)
-	r.interfaces = n.interfaces
+	r.interfaces, r.seen = n.interfaces, n.Snapshot
 	r.log.each("interface", slog.LevelWarn, n.remarks())
 	return n
 }

@@ -70,6 +70,7 @@ func (r *runner) serve(ctx context.Context) (lost, err error) {
 		return nil, err
 	}
 	done.Go(func() { r.check(ctx, cancel) })
+	done.Go(func() { r.watchWays(ctx) })
 	done.Go(func() { ipsec.Watch(ctx, func() { r.followPolicies(ctx) }) })
 	done.Go(func() { r.reloads(ctx) })
 	r.later = time.AfterFunc(time.Hour, func() { r.reconcile(ctx) })

@@ -123,6 +123,8 @@ type runner struct {
 	kept       *memoryFile
 	network    *observer
 	interfaces []hostnet.Interface
+	// seen is the network as it was last seen.
+	seen *hostnet.Snapshot
 	// served is the network that the last state was made for, nil: make it again.
 	served *hostnet.View
 	// forget is when something that is away stops counting.
