@@ -30,14 +30,15 @@ func runCommand() *cobra.Command {
 ReferenceGrant from files, and from the *.yaml, *.yml and *.json files of
 directories, loads the eBPF program and serves. Changes to files take effect at once,
 but what is removed stays for --removal-grace, since editors and copies write files
-piece by piece. A file that somebody has open for writing counts when it is closed.
+piece by piece. A file that somebody has open for writing counts when it is closed;
+for files of other users this needs CAP_LEASE, or they count after half a second.
 
 An invalid file is reported with file, line and reason, and what it said when it was
 valid last stays in force; other files are not delayed. --state-dir keeps the valid
 files for a start that finds invalid ones, or no directory. If no file is valid and
 none was before, the command ends with an error.
 
-So is a mistake in an object: a name that leads nowhere, a value that is not allowed,
+A mistake in an object is treated alike: a name that leads nowhere, a value that is not allowed,
 a port that somebody else has. What was good last goes on serving for the objects
 concerned, until the mistake is mended; everything else takes effect. Who serves an
 address and port, or a listener, keeps it. What is meant takes effect: to delete a

@@ -200,10 +200,15 @@ func (s *Source) Read() (*Result, error) {
 	if result != nil || err != nil {
 		return result, err
 	}
-	s.mu.Lock()
-	s.look(false)
-	s.mu.Unlock()
+	s.Look()
 	return s.Read()
+}
+
+// Look reads all files now, whether or not they seem to have changed.
+func (s *Source) Look() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.look(true)
 }
 
 // publish makes what was found the result of Read.

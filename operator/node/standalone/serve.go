@@ -69,12 +69,11 @@ func (r *runner) serve(ctx context.Context) (lost, err error) {
 	if err := r.begin(ctx, &done, reset); err != nil {
 		return nil, err
 	}
+	defer r.later.Stop()
 	done.Go(func() { r.check(ctx, cancel) })
 	done.Go(func() { r.watchWays(ctx) })
 	done.Go(func() { ipsec.Watch(ctx, func() { r.followPolicies(ctx) }) })
 	done.Go(func() { r.reloads(ctx) })
-	r.later = time.AfterFunc(time.Hour, func() { r.reconcile(ctx) })
-	defer r.later.Stop()
 	follow := func() { r.followNetwork(ctx) }
 	r.forget = time.AfterFunc(time.Hour, follow)
 	defer r.forget.Stop()
@@ -94,6 +93,7 @@ func (r *runner) reloads(ctx context.Context) {
 			return
 		case <-r.Reload:
 			slog.Info("reading the files and the network again, as asked")
+			r.source.Look()
 			r.reconcile(ctx)
 		}
 	}
@@ -109,6 +109,7 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup, reset func(wri
 	}
 	o := writer.Options{HostAddresses: r.vips.own(n.addresses), MasqueradeMark: r.MasqueradeMark, Reset: reset}
 	r.ready = make(chan struct{})
+	r.later = time.AfterFunc(time.Hour, func() { r.reconcile(ctx) })
 	r.planes = nil
 	for _, previous := range r.loaded.Previous {
 		o.Log = slog.With("of", previous)
