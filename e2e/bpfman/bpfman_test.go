@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -117,7 +118,7 @@ func TestBpfmanProgramOutlivesBothProcesses(t *testing.T) {
 		udp.CheckUnharmed(what)
 		m.CheckCarries()
 		after := m.Status()
-		if before.Program.ProgramID != after.Program.ProgramID || !slices.Equal(before.Program.Links, after.Program.Links) {
+		if before.Program.ProgramID != after.Program.ProgramID || !reflect.DeepEqual(before.Program.Links, after.Program.Links) {
 			t.Errorf("%s: %+v was replaced by %+v", what, before.Program, after.Program)
 		}
 	}

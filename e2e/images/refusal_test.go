@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -123,7 +124,7 @@ func TestBytecodeThatBpfmanCannotGet(t *testing.T) {
 	m.Blixt.Args = append(args, "--bytecode", bad, "--ca-file", r.ca)
 	m.CheckRefused(m.Blixt.Start(), "bpfman: load "+bad)
 	m.CheckCarries() // the previous version still serves
-	if now := m.Status().Program; now.ProgramID != before.ProgramID || !slices.Equal(now.Links, before.Links) {
+	if now := m.Status().Program; now.ProgramID != before.ProgramID || !reflect.DeepEqual(now.Links, before.Links) {
 		t.Errorf("%+v was replaced by %+v", before, now)
 	}
 	m.Blixt.Args = another

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // status is what `blixt status` shows.
@@ -240,18 +242,37 @@ func clock(t time.Time) string { return t.Local().Format(time.DateTime) }
 
 func percent(share float64) string { return fmt.Sprintf("%.1f%%", 100*share) }
 
-// links names the interfaces, each with its directions and links.
+// links names the interfaces, and what the kernel has at their hooks.
 func links(all []loader.LinkInfo) string {
-	directions := map[string][]string{}
+	hooks := map[string][]string{}
 	for _, l := range all {
-		directions[l.Interface] = append(directions[l.Interface], fmt.Sprintf("%s link %d", l.Direction, l.ID))
+		name := cmp.Or(l.Interface, fmt.Sprintf("interface %d that is gone", l.Index))
+		hooks[name] = append(hooks[name], hookText(l))
 	}
-	if len(directions) == 0 {
+	if len(hooks) == 0 {
 		return "nothing"
 	}
 	var names []string
-	for _, name := range slices.Sorted(maps.Keys(directions)) {
-		names = append(names, fmt.Sprintf("%s (%s)", name, strings.Join(directions[name], ", ")))
+	for _, name := range slices.Sorted(maps.Keys(hooks)) {
+		if len(hooks[name]) == 1 {
+			hooks[name] = append(hooks[name], "nothing in the other direction")
+		}
+		names = append(names, fmt.Sprintf("%s (%s)", name, strings.Join(hooks[name], ", ")))
 	}
 	return strings.Join(names, ", ")
+}
+
+func hookText(l loader.LinkInfo) string {
+	text := fmt.Sprintf("%s link %d", l.Direction, l.ID)
+	if l.Detached {
+		return text + " detached"
+	}
+	var before []string
+	for _, p := range l.Before {
+		before = append(before, p.String())
+	}
+	if len(before) > 0 {
+		text += " behind " + phrase.Join(before)
+	}
+	return text
 }

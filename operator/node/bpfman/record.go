@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/google/renameio/v2"
 
+	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 )
 
@@ -127,10 +127,14 @@ func Inspect(runDir, name string) (info loader.Info, err error) {
 			return info, fmt.Errorf("map %s: %w", e.Name(), err)
 		}
 	}
+	network, err := hostnet.Read()
+	if err != nil {
+		return info, err
+	}
 	for _, l := range r.Links {
 		if there, err := attached(l.Index, l.Direction, r.Program); err != nil || there {
-			if ifc, err := net.InterfaceByIndex(l.Index); err == nil { // it may have another name by now
-				l.Interface = ifc.Name
+			if i, ok := network.ByIndex(l.Index); ok { // it may have another name by now
+				l.Interface, l.Before = i.Name, loader.Before(i, l.Direction, r.Program)
 			}
 			info.Links = append(info.Links, l)
 		}

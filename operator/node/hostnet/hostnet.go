@@ -27,6 +27,8 @@ type Interface struct {
 	// Up reports whether the administrator has brought it up, and Carrier whether it
 	// can carry packets now.
 	Up, Carrier bool
+	// XDP is the number of its XDP program, 0: none. Not each change is an event.
+	XDP uint32
 	// life differs between an interface and an earlier one that had its index.
 	life uint64
 }

@@ -33,6 +33,12 @@ func parseLink(body []byte) (i Interface, ok bool) {
 					i.Kind = text(value)
 				}
 			}
+		case unix.IFLA_XDP:
+			for kind, value := range attributes(value, 0) {
+				if kind == unix.IFLA_XDP_PROG_ID {
+					i.XDP = number(value)
+				}
+			}
 		case unix.IFLA_PROP_LIST:
 			for kind, value := range attributes(value, 0) {
 				if kind == unix.IFLA_ALT_IFNAME {

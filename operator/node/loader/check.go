@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 )
 
 const (
@@ -82,10 +83,16 @@ func attachType(direction string) ebpf.AttachType {
 type Program struct {
 	ID   uint32 `json:"id"`
 	Name string `json:"name"`
+	// XDP reports that it gets packets before there are sk_buffs.
+	XDP bool `json:"xdp,omitempty"`
 }
 
 func (p Program) String() string {
-	return fmt.Sprintf("program %d (%s)", p.ID, cmp.Or(p.Name, "without a name"))
+	kind := "program"
+	if p.XDP {
+		kind = "XDP program"
+	}
+	return fmt.Sprintf("%s %d (%s)", kind, p.ID, cmp.Or(p.Name, "without a name"))
 }
 
 // foreign reports whether a program is no load balancer of Blixt: such a one passes on
@@ -111,6 +118,22 @@ func queryHook(ifindex int, attach ebpf.AttachType) (h hook, err error) {
 		h.programs = append(h.programs, describeProgram(p.ID))
 	}
 	return h, nil
+}
+
+// Before returns the programs that get packets of an interface before a program that is
+// attached there, as far as this process may ask.
+func Before(i hostnet.Interface, direction string, program uint32) (before []Program) {
+	if i.XDP != 0 && direction == "ingress" {
+		xdp := describeProgram(ebpf.ProgramID(i.XDP))
+		xdp.XDP = true
+		before = append(before, xdp)
+	}
+	at, err := queryHook(i.Index, attachType(direction))
+	if err != nil {
+		return before
+	}
+	own := slices.IndexFunc(at.programs, func(p Program) bool { return p.ID == program })
+	return append(before, at.programs[:max(own, 0)]...)
 }
 
 // describeProgram returns a program with its name, if that can be read.

@@ -225,3 +225,39 @@ func TestCheckCostsOneCallForEachHook(t *testing.T) {
 		t.Errorf("an interface that does not exist: %v", err)
 	}
 }
+
+// TestInspectTellsWhatTheKernelHas: who reads the status sees what is wrong at a hook.
+func TestInspectTellsWhatTheKernelHas(t *testing.T) {
+	o := sandbox(t)
+	addInterface(t, "d0")
+	o.Interfaces = interfaces(t, "d0")
+	l := mustLoad(t, o)
+	defer l.Close(false)
+	d0 := o.Interfaces[0].Index
+	inspect := func() (egress, ingress LinkInfo) {
+		t.Helper()
+		info, err := Inspect(o.BPFFS, "")
+		if err != nil || len(info.Links) != 2 {
+			t.Fatalf("%+v, %v", info.Links, err)
+		}
+		return info.Links[0], info.Links[1]
+	}
+	if out, in := inspect(); out.Detached || in.Detached || out.Before != nil || in.Before != nil {
+		t.Errorf("all is well, and it says %+v, %+v", out, in)
+	}
+	attachFirst(t, foreignProgram(t, "other"), d0, ebpf.AttachTCXIngress)
+	out, in := inspect()
+	if out.Before != nil || len(in.Before) != 1 || in.Before[0].Name != "other" {
+		t.Errorf("before it at egress are %v, at ingress %v", out.Before, in.Before)
+	}
+	if err := l.links[linkKey{d0, "egress"}].detach(); err != nil {
+		t.Fatal(err)
+	}
+	if out, in := inspect(); !out.Detached || in.Detached {
+		t.Errorf("egress is detached, and it says %+v, %+v", out, in)
+	}
+	check(t, l, "detached", "has come before")
+	if out, in := inspect(); out.Detached || in.Detached || out.Before != nil || in.Before != nil {
+		t.Errorf("all is well again, and it says %+v, %+v", out, in)
+	}
+}

@@ -41,6 +41,12 @@ type LinkInfo struct {
 	Index     int    `json:"index"`
 	Direction string `json:"direction"`
 	ProgramID uint32 `json:"programID"`
+	// Detached reports that somebody has detached the link, or that its interface is
+	// gone.
+	Detached bool `json:"detached,omitempty"`
+	// Before are the programs that get the interface's packets first. What they do not
+	// pass on does not reach this one.
+	Before []Program `json:"before,omitempty"`
 }
 
 // Info returns what is loaded.
@@ -134,7 +140,12 @@ func (l *Loader) describe(links map[linkKey]link.Link) (Info, error) {
 			return Info{}, fmt.Errorf("read info of link %s: %w", k, err)
 		}
 		to, _ := network.ByIndex(k.ifindex)
-		info.Links = append(info.Links, LinkInfo{ID: uint32(i.ID), Interface: to.Name, Index: k.ifindex, Direction: k.direction, ProgramID: uint32(i.Program)})
+		li := LinkInfo{ID: uint32(i.ID), Interface: to.Name, Index: k.ifindex, Direction: k.direction, ProgramID: uint32(i.Program)}
+		li.Detached = i.TCX() == nil || i.TCX().Ifindex == 0
+		if !li.Detached {
+			li.Before = Before(to, k.direction, li.ProgramID)
+		}
+		info.Links = append(info.Links, li)
 	}
 	slices.SortFunc(info.Links, func(a, b LinkInfo) int {
 		return cmp.Or(cmp.Compare(a.Index, b.Index), cmp.Compare(a.Direction, b.Direction))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -149,7 +150,7 @@ func TestKeepAndAdopt(t *testing.T) {
 		t.Errorf("image %q of what is built in", image)
 	}
 	after := mustInfo(t, l)
-	if before.ProgramID != after.ProgramID || !slices.Equal(before.Links, after.Links) {
+	if before.ProgramID != after.ProgramID || !reflect.DeepEqual(before.Links, after.Links) {
 		t.Errorf("adopted %+v, want %+v", after, before)
 	}
 	var got bpf.BlixtAddress
