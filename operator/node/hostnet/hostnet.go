@@ -29,6 +29,9 @@ type Interface struct {
 	Up, Carrier bool
 	// XDP is the number of its XDP program, 0: none. Not each change is an event.
 	XDP uint32
+	// MAC are the 6 bytes by which neighbours reach it; "": nobody asks for addresses
+	// on its link (ARP, neighbour discovery).
+	MAC string
 	// life differs between an interface and an earlier one that had its index.
 	life uint64
 }
@@ -40,7 +43,7 @@ func (i Interface) Same(j Interface) bool { return i.Index == j.Index && i.life 
 
 func (i Interface) equal(j Interface) bool {
 	return i.Index == j.Index && i.Name == j.Name && slices.Equal(i.AltNames, j.AltNames) &&
-		i.Kind == j.Kind && i.Master == j.Master && i.Parent == j.Parent && i.Up == j.Up && i.Carrier == j.Carrier
+		i.Kind == j.Kind && i.Master == j.Master && i.Parent == j.Parent && i.Up == j.Up && i.Carrier == j.Carrier && i.MAC == j.MAC
 }
 
 // called reports whether the interface has this name, or this alternative name.
@@ -55,10 +58,12 @@ type Address struct {
 	// other end of a point-to-point address, not IP itself.
 	Network netip.Prefix
 	Index   int
-	// Scope is RT_SCOPE_*, Flags IFA_F_* and Protocol IFAPROT_*.
+	// Scope is RT_SCOPE_*, Flags IFA_F_* and Protocol IFAPROT_*. Metric is that of
+	// the route to Network.
 	Scope    uint8
 	Flags    uint32
 	Protocol uint8
+	Metric   uint32
 }
 
 // ofHost reports whether clients elsewhere may know the address.

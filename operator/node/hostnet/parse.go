@@ -19,8 +19,13 @@ func parseLink(body []byte) (i Interface, ok bool) {
 	i.Index = int(int32(binary.NativeEndian.Uint32(body[4:])))
 	flags := binary.NativeEndian.Uint32(body[8:])
 	i.Up, i.Carrier = flags&unix.IFF_UP != 0, flags&unix.IFF_LOWER_UP != 0
+	asks := flags&(unix.IFF_NOARP|unix.IFF_LOOPBACK|unix.IFF_POINTOPOINT) == 0
 	for kind, value := range attributes(body, unix.SizeofIfInfomsg) {
 		switch kind {
+		case unix.IFLA_ADDRESS:
+			if asks && len(value) == 6 {
+				i.MAC = string(value)
+			}
 		case unix.IFLA_IFNAME:
 			i.Name = text(value)
 		case unix.IFLA_MASTER:
@@ -55,8 +60,9 @@ func parseLink(body []byte) (i Interface, ok bool) {
 
 // Attributes of an address that package unix does not name.
 const (
-	ifaFlags = 8
-	ifaProto = 11
+	ifaFlags      = 8
+	ifaRtPriority = 9
+	ifaProto      = 11
 )
 
 // parseAddress returns the address of RTM_NEWADDR or RTM_DELADDR.
@@ -76,6 +82,8 @@ func parseAddress(body []byte) (a Address, ok bool) {
 			address, _ = netip.AddrFromSlice(value)
 		case ifaFlags:
 			a.Flags = number(value)
+		case ifaRtPriority:
+			a.Metric = number(value)
 		case ifaProto:
 			if len(value) > 0 {
 				a.Protocol = value[0]

@@ -29,13 +29,15 @@ type table struct {
 	dumps, listed int
 }
 
+// addressKey is what the kernel tells addresses of one interface by: an IPv4 address may
+// be there twice, with different networks.
 type addressKey struct {
-	ip    netip.Addr
-	bits  int
-	index int
+	ip      netip.Addr
+	network netip.Prefix
+	index   int
 }
 
-func (a Address) key() addressKey { return addressKey{a.IP, a.Network.Bits(), a.Index} }
+func (a Address) key() addressKey { return addressKey{a.IP, a.Network, a.Index} }
 
 func newTable() *table {
 	return &table{interfaces: map[int]Interface{}, addresses: map[addressKey]Address{}, defaults: map[byte][]int{}, stale: map[byte]bool{}}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
+	"github.com/kubernetes-sigs/blixt/operator/node/vip"
 )
 
 // network is the host's network, as decisions see it: with what was there a moment ago.
@@ -23,20 +24,6 @@ type network struct {
 	interfaces []hostnet.Interface
 	missing    []string
 	renamed    map[string]hostnet.Interface
-	// addresses are the host's, without loopback and link-local ones, and those that
-	// we have added.
-	addresses []netip.Addr
-	// primary are the addresses of interfaces with a default route.
-	primary []netip.Addr
-	// connected are the networks in which the interfaces reach neighbours.
-	connected []connected
-}
-
-// connected is a network that an interface is in.
-type connected struct {
-	index  int
-	name   string
-	prefix netip.Prefix
 }
 
 // observer observes the host's network.
@@ -44,14 +31,12 @@ type observer struct {
 	watcher *hostnet.Watcher
 	memory  hostnet.Memory
 	choice  hostnet.Choice
-	// ours reports whether we have added an address.
-	ours func(hostnet.Address) bool
 }
 
 // newObserver returns an observer. wanted are names of interfaces to attach to; none:
 // hostnet.Choice chooses. What the host loses counts for the grace longer.
-func newObserver(wanted []string, grace time.Duration, ours func(hostnet.Address) bool) *observer {
-	return &observer{hostnet.Watch(), hostnet.Memory{Grace: grace}, hostnet.Choice{Wanted: wanted}, ours}
+func newObserver(wanted []string, grace time.Duration) *observer {
+	return &observer{hostnet.Watch(), hostnet.Memory{Grace: grace}, hostnet.Choice{Wanted: wanted}}
 }
 
 // look returns the network as it is now.
@@ -60,18 +45,18 @@ func (o *observer) look() (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &network{View: o.memory.See(s, time.Now(), o.ours)}
+	n := &network{View: o.memory.See(s, time.Now(), vip.IsBlixts)}
 	n.interfaces, n.missing, n.renamed = o.choice.Choose(s)
-	n.addresses, n.primary = n.HostAddresses(), n.DefaultAddresses()
-	for _, a := range s.Addresses {
-		if o.ours(a) {
-			n.addresses = append(n.addresses, a.IP)
-		}
-	}
-	for _, c := range n.Networks() {
-		n.connected = append(n.connected, connected{c.Index, c.Name, c.Prefix})
-	}
 	return n, nil
+}
+
+// defaultAddresses returns the addresses for Gateways that ask for none: those of
+// interfaces with a default route, or else all of the host.
+func (n *network) defaultAddresses() []netip.Addr {
+	if primary := n.DefaultAddresses(); len(primary) > 0 {
+		return primary
+	}
+	return n.HostAddresses()
 }
 
 // remarks returns a message for each wanted interface that is not as it was named.

@@ -12,12 +12,11 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
-	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 )
 
 // readNetwork returns the network as it is now.
 func readNetwork(wanted []string) (*network, error) {
-	o := newObserver(wanted, 0, func(hostnet.Address) bool { return false })
+	o := newObserver(wanted, 0)
 	defer o.watcher.Close()
 	return o.look()
 }
@@ -56,26 +55,26 @@ func TestPrimaryAddressesAreThoseOfDefaultRoutes(t *testing.T) {
 	veth(t, "eth1")
 	assign(t, "eth0", "192.0.2.1/24", "2001:db8:1::1/64")
 	assign(t, "eth1", "198.51.100.1/24")
-	if n := mustReadNetwork(t); len(n.primary) != 0 {
-		t.Errorf("without a default route, primary addresses are %v", n.primary)
+	if n := mustReadNetwork(t); len(n.DefaultAddresses()) != 0 {
+		t.Errorf("without a default route, primary addresses are %v", n.DefaultAddresses())
 	}
 	route := func(name, gateway string) {
 		must(t, netlink.RouteAdd(&netlink.Route{LinkIndex: byName(t, name).Attrs().Index, Gw: net.ParseIP(gateway)}))
 	}
 	route("eth0", "192.0.2.254")
 	n := mustReadNetwork(t)
-	if want := ips("192.0.2.1", "2001:db8:1::1"); !slices.Equal(n.primary, want) {
-		t.Errorf("primary addresses are %v, want %v", n.primary, want)
+	if want := ips("192.0.2.1", "2001:db8:1::1"); !slices.Equal(n.DefaultAddresses(), want) {
+		t.Errorf("primary addresses are %v, want %v", n.DefaultAddresses(), want)
 	}
-	if want := ips("192.0.2.1", "198.51.100.1", "2001:db8:1::1"); !slices.Equal(n.addresses, want) {
-		t.Errorf("addresses are %v, want %v", n.addresses, want)
+	if want := ips("192.0.2.1", "198.51.100.1", "2001:db8:1::1"); !slices.Equal(n.HostAddresses(), want) {
+		t.Errorf("addresses are %v, want %v", n.HostAddresses(), want)
 	}
 	must(t, netlink.RouteReplace(&netlink.Route{Dst: &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, MultiPath: []*netlink.NexthopInfo{
 		{LinkIndex: byName(t, "eth0").Attrs().Index, Gw: net.ParseIP("192.0.2.254")},
 		{LinkIndex: byName(t, "eth1").Attrs().Index, Gw: net.ParseIP("198.51.100.254")},
 	}}))
-	if n, want := mustReadNetwork(t), ips("192.0.2.1", "198.51.100.1", "2001:db8:1::1"); !slices.Equal(n.primary, want) {
-		t.Errorf("with a route by both, primary addresses are %v, want %v", n.primary, want)
+	if n, want := mustReadNetwork(t), ips("192.0.2.1", "198.51.100.1", "2001:db8:1::1"); !slices.Equal(n.DefaultAddresses(), want) {
+		t.Errorf("with a route by both, primary addresses are %v, want %v", n.DefaultAddresses(), want)
 	}
 }
 
@@ -114,20 +113,5 @@ func TestDisabledForwardingIsWarnedOf(t *testing.T) {
 	must(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0))
 	if w := mustReadNetwork(t).warnings(); len(w) != 1 || !strings.Contains(w[0], "net.ipv4.ip_forward") {
 		t.Errorf("warnings are %v", w)
-	}
-}
-
-func TestHomeIsTheInterfaceOfTheNetwork(t *testing.T) {
-	veth(t, "eth0")
-	veth(t, "eth1")
-	assign(t, "eth0", "192.0.2.1/24", "2001:db8:1::1/64")
-	assign(t, "eth1", "198.51.100.1/25", "203.0.113.1/32")
-	for ip, want := range map[string]string{
-		"192.0.2.9": "eth0", "2001:db8:1::9": "eth0", "198.51.100.100": "eth1",
-		"198.51.100.200": "lo", "203.0.113.2": "lo", "2001:db8:2::9": "lo",
-	} {
-		if got := mustReadNetwork(t).home(ips(ip)[0]); got.Interface != want || got.Index != byName(t, want).Attrs().Index {
-			t.Errorf("home of %s is %+v, want %s", ip, got, want)
-		}
 	}
 }

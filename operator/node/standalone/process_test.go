@@ -129,7 +129,7 @@ func TestFailedStartLeavesWhatServes(t *testing.T) {
 	}
 	for name, change := range map[string]func(*testing.T, *Options){
 		"an interface that does not exist": func(_ *testing.T, o *Options) { o.Interfaces = []string{"missing0"} },
-		"SNAT ports of the host": func(_ *testing.T, o *Options) { o.SNATPorts = lb.PortRange{First: 1, Last: 65535} },
+		"SNAT ports of the host":           func(_ *testing.T, o *Options) { o.SNATPorts = lb.PortRange{First: 1, Last: 65535} },
 		"a file that is no directory of state": func(_ *testing.T, o *Options) {
 			o.RunDir = filepath.Join(i.dir, "web.yaml")
 		},

@@ -38,10 +38,10 @@ func (r *runner) read(n *network) (*desired, error) {
 		return nil, err
 	}
 	set := files.Set
-	own := r.vips.own(n.addresses)
+	own := n.HostAddresses()
 	o := gateway.Options{
 		HostAddresses:    own,
-		DefaultAddresses: r.defaultAddresses(n, own),
+		DefaultAddresses: n.defaultAddresses(),
 		ReservedPorts:    gateway.StandaloneReservedPorts(),
 	}
 	objects := admission.Objects{Objects: set.Objects, EndpointSlices: set.EndpointSlices}
@@ -61,15 +61,6 @@ func (r *runner) read(n *network) (*desired, error) {
 	d := &desired{state: res.State, ignored: set.Ignored, files: files}
 	d.errors, d.warnings = review.Messages(res.Problems())
 	return d, nil
-}
-
-// defaultAddresses returns the addresses for Gateways that ask for none: those of
-// interfaces with a default route, or else all of the host.
-func (r *runner) defaultAddresses(n *network, own []netip.Addr) []netip.Addr {
-	if primary := r.vips.own(n.primary); len(primary) > 0 {
-		return primary
-	}
-	return own
 }
 
 // reconcile reads the network and the files and makes the kernel serve them. Each
@@ -104,7 +95,7 @@ func (r *runner) reconcile(ctx context.Context) {
 	} else {
 		r.logProblems(d)
 	}
-	err = r.vips.assign(d.state.Addresses, n)
+	err = r.vips.Hold(exclusive(d.state.Addresses), n.View)
 	r.log.failure("assign", err)
 	if err != nil {
 		r.served = nil
@@ -117,6 +108,16 @@ func (r *runner) reconcile(ctx context.Context) {
 	r.frontends.Store(int64(len(d.state.Frontends)))
 	r.backends.Store(int64(backends))
 	r.send(ctx, d.state)
+}
+
+// exclusive returns the addresses that this host has because of us.
+func exclusive(addresses []lb.Address) (list []netip.Addr) {
+	for _, a := range addresses {
+		if a.Exclusive {
+			list = append(list, a.IP)
+		}
+	}
+	return list
 }
 
 // applied is called by the writer of our program after each state that it has tried

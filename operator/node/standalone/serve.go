@@ -74,6 +74,16 @@ func (r *runner) serve(ctx context.Context) (lost, err error) {
 	done.Go(func() { r.watchWays(ctx) })
 	done.Go(func() { ipsec.Watch(ctx, func() { r.followPolicies(ctx) }) })
 	done.Go(func() { r.reloads(ctx) })
+	done.Go(func() {
+		for {
+			select {
+			case <-r.awake:
+				r.reconcile(ctx)
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
 	follow := func() { r.followNetwork(ctx) }
 	r.forget = time.AfterFunc(time.Hour, follow)
 	defer r.forget.Stop()
@@ -107,7 +117,7 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup, reset func(wri
 	if err != nil {
 		return err
 	}
-	o := writer.Options{HostAddresses: r.vips.own(n.addresses), MasqueradeMark: r.MasqueradeMark, Reset: reset}
+	o := writer.Options{HostAddresses: n.HostAddresses(), MasqueradeMark: r.MasqueradeMark, Reset: reset}
 	r.ready = make(chan struct{})
 	r.later = time.AfterFunc(time.Hour, func() { r.reconcile(ctx) })
 	r.planes = nil

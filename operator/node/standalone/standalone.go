@@ -26,6 +26,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 	"github.com/kubernetes-sigs/blixt/operator/node/source"
 	"github.com/kubernetes-sigs/blixt/operator/node/systemd"
+	"github.com/kubernetes-sigs/blixt/operator/node/vip"
 )
 
 // DefaultStateDir holds, for each load balancer, the files that were valid last.
@@ -108,10 +109,12 @@ type Loader interface {
 // runner is a running load balancer.
 type runner struct {
 	Options
-	vips   *vips
+	vips   *vip.Holder
 	source *source.Source
 	log    onceLog
 	paths  stackPaths
+	// awake has an item when reconcile is to be called.
+	awake chan struct{}
 
 	// reconciling guards loaded, planes, paths, network, what was seen there, and
 	// incumbents. reconcile holds it.
@@ -152,7 +155,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := os.MkdirAll(o.RunDir, 0o755); err != nil {
 		return err
 	}
-	r := &runner{Options: o, log: onceLog{last: map[string]string{}}, removals: removals{grace: o.RemovalGrace}}
+	r := &runner{Options: o, log: onceLog{last: map[string]string{}}, removals: removals{grace: o.RemovalGrace}, awake: make(chan struct{}, 1)}
 	if r.source, err = source.Open(o.Files); err != nil {
 		return err
 	}
@@ -168,10 +171,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer kept.close()
 	r.kept = kept
-	if r.vips, err = readVIPs(filepath.Join(o.RunDir, o.Name+".addresses")); err != nil {
-		return err
+	r.vips = vip.New(vip.Options{Name: o.Name, Grace: o.NetworkGrace, Changed: r.wake})
+	if err := vip.AdoptNoted(filepath.Join(o.RunDir, o.Name+".addresses"), o.Name); err != nil {
+		slog.Warn("addresses of an earlier version may be left", "error", err)
 	}
-	r.network = newObserver(o.Interfaces, o.NetworkGrace, r.vips.ours)
+	r.network = newObserver(o.Interfaces, o.NetworkGrace)
 	defer r.network.watcher.Close()
 	n, err := r.network.look()
 	if err != nil {
@@ -185,6 +189,14 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	return r.run(ctx)
+}
+
+// wake has reconcile called soon, by another goroutine.
+func (r *runner) wake() {
+	select {
+	case r.awake <- struct{}{}:
+	default:
+	}
 }
 
 // run serves until the context ends. If somebody unloads the program, run loads it
@@ -313,7 +325,7 @@ func (r *runner) release(keep bool) error {
 	defer r.reconciling.Unlock()
 	if !keep {
 		r.leaveStack()
-		if err := r.vips.remove(); err != nil {
+		if err := r.vips.Remove(); err != nil {
 			slog.Error(err.Error())
 		}
 		if err := os.Remove(StateFile(r.RunDir, r.Name)); err != nil && !errors.Is(err, fs.ErrNotExist) {

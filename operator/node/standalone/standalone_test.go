@@ -339,7 +339,7 @@ func TestAddressMovesToTheNetworkThatAppears(t *testing.T) {
 		}
 		return nil
 	})
-	want(t, "lo")
+	eventuallyHas(t, "lo")
 	i.stop()
 	want(t, "eth0", host4)
 }

@@ -9,27 +9,23 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/vishvananda/netlink"
-
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 	"github.com/kubernetes-sigs/blixt/operator/node/masquerade"
+	"github.com/kubernetes-sigs/blixt/operator/node/vip"
 )
 
 // Leftovers returns the addresses and the files that a load balancer has left on this
 // host, and how to remove them. The caller holds the lock of the name.
 func Leftovers(runDir, name string) (left []loader.Leftover, err error) {
-	v, err := readVIPs(filepath.Join(runDir, name+".addresses"))
+	if err := vip.AdoptNoted(filepath.Join(runDir, name+".addresses"), name); err != nil {
+		return nil, err
+	}
+	addresses, err := vip.ListLeft(name)
 	if err != nil {
 		return nil, err
 	}
-	for ip, at := range v.added {
-		left = append(left, loader.Leftover{
-			What: fmt.Sprintf("the address %s of %s", ip, at.Interface),
-			Remove: func() error {
-				delete(v.added, ip)
-				return errors.Join(change(netlink.AddrDel, ip, at), v.write())
-			},
-		})
+	for _, a := range addresses {
+		left = append(left, loader.Leftover{What: fmt.Sprintf("the address %s of %s", a.IP, a.Interface), Remove: a.Remove})
 	}
 	masquerades, err := masquerade.Exists(name)
 	if err != nil {
