@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
@@ -68,20 +67,6 @@ func (n *network) remarks() (lines []string) {
 		lines = append(lines, fmt.Sprintf("interface %s is called %s now, and keeps the program: name it so with --interface", name, n.renamed[name].Name))
 	}
 	return lines
-}
-
-// warnings returns a message for each setting of the host that would keep the load
-// balancer from working. It forwards packets to backends on other machines as a
-// router does.
-func (n *network) warnings() []string {
-	var w []string
-	for _, s := range []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"} {
-		value, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(s, ".", "/"))
-		if err == nil && strings.TrimSpace(string(value)) == "0" {
-			w = append(w, fmt.Sprintf("%s is 0: packets to backends on other machines will be dropped; run: sysctl -w %s=1", s, s))
-		}
-	}
-	return w
 }
 
 // checkPorts returns an error if the host's own connections may use ports of the

@@ -100,18 +100,3 @@ func TestSNATPortsThatTheHostUsesAreRefused(t *testing.T) {
 		}
 	}
 }
-
-func TestDisabledForwardingIsWarnedOf(t *testing.T) {
-	for _, name := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
-		file := "/proc/sys/net/" + name
-		must(t, os.WriteFile(file, []byte("1"), 0))
-		t.Cleanup(func() { must(t, os.WriteFile(file, []byte("0"), 0)) })
-	}
-	if w := mustReadNetwork(t).warnings(); len(w) > 0 {
-		t.Errorf("forwarding is on, and warned of: %v", w)
-	}
-	must(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0))
-	if w := mustReadNetwork(t).warnings(); len(w) != 1 || !strings.Contains(w[0], "net.ipv4.ip_forward") {
-		t.Errorf("warnings are %v", w)
-	}
-}

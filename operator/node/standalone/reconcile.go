@@ -13,6 +13,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/manifest"
+	"github.com/kubernetes-sigs/blixt/operator/node/advice"
 	"github.com/kubernetes-sigs/blixt/operator/node/source"
 	"github.com/kubernetes-sigs/blixt/operator/node/systemd"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
@@ -76,9 +77,6 @@ func (r *runner) reconcile(ctx context.Context) {
 		return
 	}
 	r.served = n.View
-	for _, w := range n.warnings() {
-		r.log.once(w, slog.LevelWarn, w)
-	}
 
 	d, err := r.read(n)
 	if err != nil {
@@ -107,6 +105,7 @@ func (r *runner) reconcile(ctx context.Context) {
 	r.kept.set(r.memory)
 	r.frontends.Store(int64(len(d.state.Frontends)))
 	r.backends.Store(int64(backends))
+	r.forwarded = advice.Backends(d.state, n.HostAddresses())
 	r.send(ctx, d.state)
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/admission"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/advice"
 	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 	"github.com/kubernetes-sigs/blixt/operator/node/source"
@@ -138,6 +139,9 @@ type runner struct {
 	removals removals
 	// later reconciles when what is held is to go.
 	later *time.Timer
+
+	// forwarded are the backends that need the host's help. reconcile sets it.
+	forwarded []advice.Backend
 
 	// ready is closed when our program serves its first state; nil before it was loaded.
 	ready chan struct{}

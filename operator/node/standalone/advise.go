@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package standalone
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/node/advice"
+)
+
+// adviseEvery is how often to look for settings of the host that keep packets from
+// backends: sysctls and firewall rules change without an event. Tests change it.
+var adviseEvery = 5 * time.Second
+
+// advise warns of such settings, and takes each warning back when it is cured.
+func (r *runner) advise(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-r.ready: // by then the backends are known
+	}
+	for {
+		r.reconciling.Lock()
+		backends := r.forwarded
+		r.reconciling.Unlock()
+		r.log.each("forwarding", slog.LevelWarn, advice.Forwarding(backends))
+		// An error says nothing of the rules: what was said last holds.
+		if dropped, err := advice.Firewall(ctx, backends); err == nil {
+			r.log.each("firewall", slog.LevelWarn, dropped)
+		}
+		if !pause(ctx, adviseEvery) {
+			return
+		}
+	}
+}
