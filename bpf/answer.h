@@ -7,6 +7,7 @@
 #ifndef BLIXT_ANSWER_H
 #define BLIXT_ANSWER_H
 
+#include "ipsec.h"
 #include "ratelimit.h"
 #include "rewrite.h"
 #include "route.h"
@@ -105,6 +106,8 @@ __noinline int answer_rst(struct __sk_buff *ctx, struct packet *p, __u32 counter
 
 	if (p->tcp_flags & TCP_RST)
 		return drop(COUNTER_DROP_NO_FLOW);
+	if (has_protected_sender(p))
+		return drop(COUNTER_DROP_PROTECTED);
 	if (!may_answer(share))
 		return drop(COUNTER_DROP_ANSWER_LIMIT);
 	p->to.src = p->key.dst;
@@ -161,6 +164,8 @@ __noinline int answer_icmp(struct __sk_buff *ctx, struct packet *p, __u32 counte
 {
 	if (!p)
 		return TC_ACT_SHOT;
+	if (has_protected_sender(p))
+		return drop(COUNTER_DROP_PROTECTED);
 	if (!may_answer(share))
 		return drop(COUNTER_DROP_ANSWER_LIMIT);
 	bool v4 = p->version == 4;

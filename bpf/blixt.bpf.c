@@ -14,6 +14,7 @@
  *   packet.h     parses a packet
  *   rewrite.h    gives a packet another tuple
  *   route.h      looks up the FIB, redirects
+ *   ipsec.h      clients that the host's IPsec policies cover
  *   ratelimit.h  how many answers are sent
  *   answer.h     RST, ICMP errors
  *   split.h      splits packets that are larger than the MTU

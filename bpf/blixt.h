@@ -217,6 +217,12 @@ struct fragment {
 	__u32 first_seen; /* tick of the first fragment */
 };
 
+/* Key of `protected_clients`: 20 bytes. */
+struct client_prefix {
+	__u32 bits; /* of addr that count: 96 and more for IPv4 */
+	struct addr addr;
+};
+
 /* Key of `held_slots`: a datagram's later fragments that came before the first. 44 bytes. */
 struct held_key {
 	struct fragment_key datagram;
@@ -337,6 +343,7 @@ enum counter {
 	COUNTER_REJECT_UNREACHABLE,    /* answered: the FIB has no route, or one that says so */
 	COUNTER_REJECT_HOP_LIMIT,      /* answered: hop limit used up */
 	COUNTER_REJECT_PROTECTED,      /* answered: would be sent in clear text where the host's IPsec policies want it protected */
+	COUNTER_DROP_PROTECTED,	       /* of a client whose answers the host's IPsec policies want protected: they would leave in clear text */
 	COUNTER_DROP_MARTIAN,	       /* would begin a flow or get an answer, from a source that nobody can answer */
 	COUNTER_DROP_NO_FLOW,	       /* RST or ICMP error for an exclusive address without a flow */
 	COUNTER_DROP_FLOW_GONE,	       /* late packet of a backend whose flow is gone. TCP is answered with RST */

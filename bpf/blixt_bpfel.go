@@ -54,6 +54,12 @@ const (
 	BlixtBackendIdBACKEND_REJECT BlixtBackendId = 0
 )
 
+type BlixtClientPrefix struct {
+	_    structs.HostLayout
+	Bits uint32
+	Addr BlixtAddr
+}
+
 type BlixtClock uint32
 
 const (
@@ -117,20 +123,21 @@ const (
 	BlixtCounterCOUNTER_REJECT_UNREACHABLE      BlixtCounter = 26
 	BlixtCounterCOUNTER_REJECT_HOP_LIMIT        BlixtCounter = 27
 	BlixtCounterCOUNTER_REJECT_PROTECTED        BlixtCounter = 28
-	BlixtCounterCOUNTER_DROP_MARTIAN            BlixtCounter = 29
-	BlixtCounterCOUNTER_DROP_NO_FLOW            BlixtCounter = 30
-	BlixtCounterCOUNTER_DROP_FLOW_GONE          BlixtCounter = 31
-	BlixtCounterCOUNTER_DROP_FRAGMENT           BlixtCounter = 32
-	BlixtCounterCOUNTER_DROP_UNSUPPORTED        BlixtCounter = 33
-	BlixtCounterCOUNTER_DROP_NEW_FLOW           BlixtCounter = 34
-	BlixtCounterCOUNTER_DROP_NO_ROUTE           BlixtCounter = 35
-	BlixtCounterCOUNTER_DROP_FORWARDING_OFF     BlixtCounter = 36
-	BlixtCounterCOUNTER_DROP_NO_SOURCE          BlixtCounter = 37
-	BlixtCounterCOUNTER_DROP_HOP_LIMIT          BlixtCounter = 38
-	BlixtCounterCOUNTER_DROP_ANSWER_LIMIT       BlixtCounter = 39
-	BlixtCounterCOUNTER_DROP_TOO_BIG            BlixtCounter = 40
-	BlixtCounterCOUNTER_DROP_ERROR              BlixtCounter = 41
-	BlixtCounterCOUNTERS                        BlixtCounter = 42
+	BlixtCounterCOUNTER_DROP_PROTECTED          BlixtCounter = 29
+	BlixtCounterCOUNTER_DROP_MARTIAN            BlixtCounter = 30
+	BlixtCounterCOUNTER_DROP_NO_FLOW            BlixtCounter = 31
+	BlixtCounterCOUNTER_DROP_FLOW_GONE          BlixtCounter = 32
+	BlixtCounterCOUNTER_DROP_FRAGMENT           BlixtCounter = 33
+	BlixtCounterCOUNTER_DROP_UNSUPPORTED        BlixtCounter = 34
+	BlixtCounterCOUNTER_DROP_NEW_FLOW           BlixtCounter = 35
+	BlixtCounterCOUNTER_DROP_NO_ROUTE           BlixtCounter = 36
+	BlixtCounterCOUNTER_DROP_FORWARDING_OFF     BlixtCounter = 37
+	BlixtCounterCOUNTER_DROP_NO_SOURCE          BlixtCounter = 38
+	BlixtCounterCOUNTER_DROP_HOP_LIMIT          BlixtCounter = 39
+	BlixtCounterCOUNTER_DROP_ANSWER_LIMIT       BlixtCounter = 40
+	BlixtCounterCOUNTER_DROP_TOO_BIG            BlixtCounter = 41
+	BlixtCounterCOUNTER_DROP_ERROR              BlixtCounter = 42
+	BlixtCounterCOUNTERS                        BlixtCounter = 43
 )
 
 type BlixtFlow struct {
@@ -283,6 +290,7 @@ const (
 	BlixtLimitMAX_HELD              BlixtLimit = 1024
 	BlixtLimitHELD_LEN              BlixtLimit = 1504
 	BlixtLimitMAX_BACKEND_ADDRESSES BlixtLimit = 8192
+	BlixtLimitMAX_CLIENT_PREFIXES   BlixtLimit = 65536
 	BlixtLimitMAX_LINKS             BlixtLimit = 4096
 )
 
@@ -419,6 +427,7 @@ const (
 	BlixtMapNewFragments     = "new_fragments"
 	BlixtMapPackets          = "packets"
 	BlixtMapPortSearches     = "port_searches"
+	BlixtMapProtectedClients = "protected_clients"
 	BlixtMapPublished        = "published"
 	BlixtMapRings            = "rings"
 	BlixtMapUdpFlows         = "udp_flows"
@@ -499,6 +508,7 @@ type BlixtMapSpecs struct {
 	NewFragments     *ebpf.MapSpec `ebpf:"new_fragments"`
 	Packets          *ebpf.MapSpec `ebpf:"packets"`
 	PortSearches     *ebpf.MapSpec `ebpf:"port_searches"`
+	ProtectedClients *ebpf.MapSpec `ebpf:"protected_clients"`
 	Published        *ebpf.MapSpec `ebpf:"published"`
 	Rings            *ebpf.MapSpec `ebpf:"rings"`
 	UdpFlows         *ebpf.MapSpec `ebpf:"udp_flows"`
@@ -555,6 +565,7 @@ type BlixtMaps struct {
 	NewFragments     *ebpf.Map `ebpf:"new_fragments"`
 	Packets          *ebpf.Map `ebpf:"packets"`
 	PortSearches     *ebpf.Map `ebpf:"port_searches"`
+	ProtectedClients *ebpf.Map `ebpf:"protected_clients"`
 	Published        *ebpf.Map `ebpf:"published"`
 	Rings            *ebpf.Map `ebpf:"rings"`
 	UdpFlows         *ebpf.Map `ebpf:"udp_flows"`
@@ -587,6 +598,7 @@ func (m *BlixtMaps) Close() error {
 		m.NewFragments,
 		m.Packets,
 		m.PortSearches,
+		m.ProtectedClients,
 		m.Published,
 		m.Rings,
 		m.UdpFlows,

@@ -29,6 +29,8 @@ static __always_inline int reset_flow(struct __sk_buff *ctx, struct packet *p, s
 	if (!reply)
 		return p->tcp_flags & TCP_SYN ? NO_FLOW : answer_rst(ctx, p, COUNTER_REJECT_BACKEND_GONE, UNLIMITED);
 
+	if (has_protected_client(p, &p->to))
+		return drop(COUNTER_DROP_PROTECTED);
 	/* The backend's own packet becomes the RST: it has the sequence number that the client expects. */
 	p->segment = p->l4 - p->l3 + sizeof(struct tcphdr);
 	int verdict = route_flow(ctx, p, &hop_limit);
@@ -93,7 +95,8 @@ static __always_inline int expire(struct packet *p, struct flow *f)
  *    each packet, a UDP flow once a tick; the check also tells the LRU table
  *    that the other direction's entry is in use. So is a UDP flow whose port the
  *    host has a socket for by now (hostsockets.h). And so does one whose source is
- *    gone get another, before it is copied (source.h).
+ *    gone get another, before it is copied (source.h). Once a tick a flow ends
+ *    whose client the host's IPsec policies have come to cover (ipsec.h).
  * 4. The refresh precedes the copy to p->to, which `establish` stores.
  * 5. From the copy on only p->to is used for translation: another CPU may end
  *    the flow and reuse its element at any time. If it has done so before the
@@ -141,6 +144,10 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 			return OTHER_SOURCE;
 		if (source == SOURCE_LOST)
 			goto reset;
+	}
+	if (p->due && has_protected_client(p, f)) {
+		bury(p, f);
+		return drop(COUNTER_DROP_PROTECTED);
 	}
 	refresh(p, f, tick);	      /* 4 */
 	p->to = *f;		      /* 5 */
@@ -209,6 +216,8 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 
 	if (is_link_local(p) && !p->host)
 		return drop(COUNTER_DROP_MARTIAN);
+	if (has_protected_sender(p))
+		return drop(COUNTER_DROP_PROTECTED);
 
 	struct flow *to = &p->to;
 	enum way way;

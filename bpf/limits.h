@@ -40,6 +40,8 @@ enum limit {
 	HELD_LEN = 1504,
 	/* Addresses from which backends may send fragments; about 80 B each: 0.7 MB. */
 	MAX_BACKEND_ADDRESSES = 8192,
+	/* Prefixes of clients that the host's IPsec policies cover, about 80 B each in use. */
+	MAX_CLIENT_PREFIXES = 65536,
 	/* Interfaces with packet counters of their own; a larger interface index is taken modulo this number. */
 	MAX_LINKS = 4096,
 };

@@ -156,6 +156,15 @@ struct {
 	__type(value, struct fragment);
 } new_fragments SEC(".maps");
 
+/* Clients whose packets the host's IPsec policies want protected: 0 is for a prefix that they let pass. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_CLIENT_PREFIXES);
+	__type(key, struct client_prefix);
+	__type(value, __u32);
+} protected_clients SEC(".maps");
+
 /* Later fragments that came before the first one, by number % MAX_HELD: the oldest is overwritten. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -97,6 +97,8 @@ static __always_inline int answer_ping(struct __sk_buff *ctx, struct packet *p)
 	__u8 type = to;
 	__u64 pseudo = 0;
 
+	if (has_protected_sender(p))
+		return drop(COUNTER_DROP_PROTECTED);
 	if (!may_answer(SHARE_PINGS))
 		return drop(COUNTER_DROP_ANSWER_LIMIT);
 	if (!rewrite_ip(ctx, p, &p->key.dst, &p->key.src, ANSWER_HOP_LIMIT, &pseudo))

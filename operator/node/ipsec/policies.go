@@ -6,149 +6,96 @@
 package ipsec
 
 import (
-	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sys/unix"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // Policies are those of one network namespace. Policies of sockets are none of
 // them, nor are those of XFRM interfaces, to which a route leads.
 type Policies struct {
-	selectors []selector
-	// all is true if what no policy allows is blocked.
-	all bool
+	list []policy
+	// blocks is true if packets that no policy names are not sent, or not forwarded.
+	blocks bool
 }
 
 // All are policies that cover every address.
-var All = Policies{all: true}
+var All = Policies{blocks: true}
 
-// selector is what a policy that blocks or encrypts applies to, apart from
-// protocol, ports and marks.
-type selector struct{ source, destination netip.Prefix }
+// policy is one policy. Packets need a mark for it if marked.
+type policy struct {
+	out      bool
+	protects bool // it blocks or encrypts; else it lets packets pass as they are
+	marked   bool
+	priority uint32 // the smallest number wins
 
-// Covers reports whether a policy may apply to packets to or from the address.
-// Only the host's stack knows which packets those are, since it depends on their
-// ports and marks and on the priority of other policies.
-func (p Policies) Covers(a netip.Addr) bool {
-	return p.all || slices.ContainsFunc(p.selectors, func(s selector) bool {
-		return s.source.Contains(a) || s.destination.Contains(a)
+	source, destination         netip.Prefix
+	protocol                    lb.Protocol // 0: any
+	sourcePort, destinationPort ports
+}
+
+// ports are those that equal a number in the bits of a mask.
+type ports struct{ number, mask uint16 }
+
+func (p ports) has(port uint16) bool { return (p.number^port)&p.mask == 0 }
+
+// Equal reports whether both are the same policies.
+func (p Policies) Equal(o Policies) bool { return reflect.DeepEqual(p, o) }
+
+// CoverBackend reports whether a policy may apply to packets to a backend, or to those
+// that come from it.
+// Which packets those are, only the host's stack knows: it depends on their source,
+// on their marks and on the priorities of all policies.
+func (p Policies) CoverBackend(protocol lb.Protocol, backend netip.AddrPort) bool {
+	return p.blocks || slices.ContainsFunc(p.list, func(one policy) bool {
+		return one.protects && one.of(protocol) &&
+			(one.destination.Contains(backend.Addr()) && one.destinationPort.has(backend.Port()) ||
+				!one.out && one.source.Contains(backend.Addr()) && one.sourcePort.has(backend.Port()))
 	})
 }
 
-// Equal reports whether both cover the same.
-func (p Policies) Equal(o Policies) bool {
-	return p.all == o.all && slices.Equal(p.selectors, o.selectors)
-}
+func (p policy) of(protocol lb.Protocol) bool { return p.protocol == 0 || p.protocol == protocol }
 
-// None reports whether no address is covered.
-func (p Policies) None() bool { return !p.all && len(p.selectors) == 0 }
-
-const (
-	getDefault  = 0x28 // XFRM_MSG_GETDEFAULT, which package nl does not have
-	blockPolicy = 1    // XFRM_USERPOLICY_BLOCK
-)
-
-// Read returns the policies of the current network namespace, which needs
-// CAP_NET_ADMIN. A kernel without IPsec has none.
-func Read() (Policies, error) {
-	var p Policies
-	policies, err := dump()
-	if unsupported(err) {
-		return p, nil
+// Clients returns the prefixes of clients to which policies cover what one of the
+// frontends sends (true), and prefixes to which they surely let it pass (false). The
+// longest prefix of a client decides.
+func (p Policies) Clients(frontends []lb.Key) map[netip.Prefix]bool {
+	clients := map[netip.Prefix]bool{}
+	if p.blocks {
+		clients[netip.PrefixFrom(netip.IPv4Unspecified(), 0)] = true
+		clients[netip.PrefixFrom(netip.IPv6Unspecified(), 0)] = true
 	}
-	if err != nil {
-		return p, fmt.Errorf("list IPsec policies: %w", err)
-	}
-	for _, m := range policies {
-		s, protects, err := parse(m)
-		if err != nil {
-			return p, fmt.Errorf("read an IPsec policy: %w", err)
-		}
-		if protects && !slices.Contains(p.selectors, s) {
-			p.selectors = append(p.selectors, s)
+	for _, one := range p.list {
+		if one.protects && one.out && !one.marked && slices.ContainsFunc(frontends, one.isFrom) {
+			clients[one.destination] = true
 		}
 	}
-	if p.all, err = defaultBlocks(); err != nil {
-		return p, fmt.Errorf("read the default IPsec policy: %w", err)
-	}
-	return p, nil
-}
-
-// dumpTries is how often to ask for a list that changes while it is read.
-const dumpTries = 20
-
-func dump() (policies [][]byte, err error) {
-	for range dumpTries {
-		request := nl.NewNetlinkRequest(nl.XFRM_MSG_GETPOLICY, unix.NLM_F_DUMP)
-		request.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-		policies, err = request.Execute(unix.NETLINK_XFRM, nl.XFRM_MSG_NEWPOLICY)
-		if err != netlink.ErrDumpInterrupted {
-			break
-		}
-	}
-	return policies, err
-}
-
-// parse returns the selector of a policy, and whether the policy blocks or encrypts
-// what it selects. One that does neither lets packets pass as they are.
-func parse(m []byte) (s selector, protects bool, err error) {
-	if len(m) < nl.SizeofXfrmUserpolicyInfo {
-		return s, false, fmt.Errorf("it has %d bytes", len(m))
-	}
-	info := nl.DeserializeXfrmUserpolicyInfo(m)
-	attributes, err := nl.ParseRouteAttr(m[nl.SizeofXfrmUserpolicyInfo:])
-	if err != nil {
-		return s, false, err
-	}
-	protects = info.Action == uint8(netlink.XFRM_POLICY_BLOCK)
-	for _, a := range attributes {
-		switch a.Attr.Type {
-		case nl.XFRMA_TMPL:
-			protects = protects || len(a.Value) > 0
-		case nl.XFRMA_IF_ID:
-			if len(a.Value) >= 4 && nl.NativeEndian().Uint32(a.Value) != 0 {
-				return s, false, nil
+	for _, one := range p.list {
+		if !one.protects && one.out && one.allowsAllFrom(frontends) && !slices.ContainsFunc(p.list, one.yieldsTo) {
+			if _, covered := clients[one.destination]; !covered || p.blocks {
+				clients[one.destination] = false
 			}
 		}
 	}
-	if s.source, err = prefix(info.Sel.Saddr, info.Sel.PrefixlenS, info.Sel.Family); err == nil {
-		s.destination, err = prefix(info.Sel.Daddr, info.Sel.PrefixlenD, info.Sel.Family)
-	}
-	return s, protects, err
+	return clients
 }
 
-func prefix(a nl.XfrmAddress, bits uint8, family uint16) (netip.Prefix, error) {
-	ip := netip.AddrFrom16(a)
-	if family == unix.AF_INET {
-		ip = netip.AddrFrom4([4]byte(a[:4]))
-	}
-	return ip.Prefix(int(bits))
+// isFrom reports whether the policy may apply to what a frontend sends.
+func (p policy) isFrom(k lb.Key) bool {
+	return p.of(k.Protocol) && p.source.Contains(k.Addr) && p.sourcePort.has(k.Port)
 }
 
-// defaultBlocks reports whether packets that no policy names are not sent, or not
-// forwarded. Kernels before 5.15 know no such setting.
-func defaultBlocks() (bool, error) {
-	request := nl.NewNetlinkRequest(getDefault, 0)
-	request.AddRawData(make([]byte, 4)) // struct xfrm_userpolicy_default, aligned
-	answer, err := request.Execute(unix.NETLINK_XFRM, getDefault)
-	if err == unix.EINVAL || unsupported(err) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	if len(answer) == 0 || len(answer[0]) < 3 {
-		return false, fmt.Errorf("the kernel's answer is too short")
-	}
-	forward, out := answer[0][1], answer[0][2] // struct xfrm_userpolicy_default; the first is for input
-	return forward == blockPolicy || out == blockPolicy, nil
+// allowsAllFrom reports whether the policy applies to all that frontends of its
+// family send to its destination.
+func (p policy) allowsAllFrom(frontends []lb.Key) bool {
+	return !p.marked && p.destinationPort.mask == 0 && !slices.ContainsFunc(frontends, func(k lb.Key) bool {
+		return k.Addr.Is4() == p.source.Addr().Is4() && !p.isFrom(k)
+	})
 }
 
-// unsupported reports whether the kernel has no IPsec.
-func unsupported(err error) bool {
-	return err == unix.EPROTONOSUPPORT || err == unix.EAFNOSUPPORT
+// yieldsTo reports whether o protects some of what p lets pass.
+func (p policy) yieldsTo(o policy) bool {
+	return o.protects && o.out && o.priority <= p.priority && o.destination.Overlaps(p.destination)
 }

@@ -22,6 +22,7 @@ const checkEvery = time.Second
 
 // plane is a program whose maps this process writes: ours, or a previous one.
 type plane struct {
+	dir    string // where its maps are pinned
 	tables *datapath.Maps
 	writer *writer.Writer
 	states chan writer.VersionedState
@@ -41,7 +42,7 @@ func open(dir string, o writer.Options) (*plane, error) {
 		}
 		o.SNAT = lb.PortRange{First: c.SnatMin, Last: c.SnatMax}
 	}
-	return &plane{tables, writer.New(tables, o), make(chan writer.VersionedState), make(chan struct{})}, nil
+	return &plane{dir, tables, writer.New(tables, o), make(chan writer.VersionedState), make(chan struct{})}, nil
 }
 
 // run writes each state that is sent to p.states, until the context ends.

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/ipsec"
 	"github.com/kubernetes-sigs/blixt/operator/node/masquerade"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
@@ -21,11 +22,17 @@ type stackPaths struct {
 	policies *ipsec.Policies
 	// covered are the backends that a policy covered at any time. They stay where they
 	// are when it goes, as policies come and go with each negotiation of keys.
-	covered map[netip.Addr]bool
+	covered map[backendKey]bool
 	// masquerading is true when the host's NAT knows the mark.
 	masquerading bool
 	// wanted is the state that was last sent, without the decision.
 	wanted *lb.State
+}
+
+// backendKey identifies a backend to IPsec policies.
+type backendKey struct {
+	protocol lb.Protocol
+	addr     netip.AddrPort
 }
 
 // readPolicies reads the host's IPsec policies. It returns false if they are as
@@ -51,7 +58,9 @@ func (r *runner) send(ctx context.Context, state lb.State) {
 		r.readPolicies()
 	}
 	state = r.choosePaths(state)
+	clients := r.protectedClients(state)
 	for _, p := range r.planes {
+		r.log.failure("ipsec clients "+p.dir, datapath.SetProtectedClients(p.dir, clients))
 		select {
 		case p.states <- writer.VersionedState{State: state}:
 		case <-p.ended:
@@ -80,19 +89,20 @@ func (r *runner) choosePaths(state lb.State) lb.State {
 		f.Backends = slices.Clone(f.Backends)
 		for j := range f.Backends {
 			b := &f.Backends[j]
-			addr := b.Addr.Addr()
-			if r.paths.policies.Covers(addr) && !r.paths.covered[addr] {
+			key := backendKey{f.Protocol, b.Addr}
+			if !r.paths.covered[key] && r.paths.policies.CoverBackend(f.Protocol, b.Addr) {
 				if r.paths.covered == nil {
-					r.paths.covered = map[netip.Addr]bool{}
+					r.paths.covered = map[backendKey]bool{}
 				}
-				r.paths.covered[addr] = true
+				r.paths.covered[key] = true
 			}
-			if r.paths.covered[addr] {
+			if r.paths.covered[key] {
 				b.ThroughStack, b.Protected = true, true
-				if !slices.Contains(covered, addr.String()) && len(covered) <= namedBackends {
-					covered = append(covered, addr.String())
+				if name := b.Addr.String(); len(covered) <= namedBackends && !slices.Contains(covered, name) {
+					covered = append(covered, name)
 				}
 			}
+			b.ThroughStack = b.ThroughStack || r.ThroughStack
 			through = through || b.ThroughStack
 		}
 	}
@@ -103,6 +113,24 @@ func (r *runner) choosePaths(state lb.State) lb.State {
 		r.paths.masquerading = err == nil
 	}
 	return state
+}
+
+// protectedClients returns the prefixes of clients that policies cover.
+func (r *runner) protectedClients(state lb.State) map[netip.Prefix]bool {
+	keys := make([]lb.Key, len(state.Frontends))
+	for i := range state.Frontends {
+		keys[i] = state.Frontends[i].Key()
+	}
+	clients := r.paths.policies.Clients(keys)
+	var lines []string
+	for prefix, protected := range clients {
+		if protected {
+			lines = append(lines, fmt.Sprintf("IPsec policies of this host cover clients in %s: they are not served, as answers would leave in clear text. Use XFRM interfaces instead of policies", prefix))
+		}
+	}
+	slices.Sort(lines)
+	r.log.each("ipsec clients", slog.LevelWarn, lines)
+	return clients
 }
 
 // namedBackends is how many backends a message names.

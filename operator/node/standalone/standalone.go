@@ -53,6 +53,9 @@ type Options struct {
 	// Seed keys the hash of clients: hosts with the same one choose the same
 	// backend for a client.
 	Seed uint64
+	// ThroughStack has all backends reached through the host's network stack, so
+	// that its firewall holds for frontends.
+	ThroughStack bool
 	// MasqueradeMark is the bit of a packet's mark by which the host's NAT translates
 	// its source.
 	MasqueradeMark uint32
