@@ -24,6 +24,31 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
+// What the CRDs of Gateway API say of themselves, and how to get those that Blixt needs.
+const (
+	BundleAnnotation  = "gateway.networking.k8s.io/bundle-version"
+	InstallGatewayAPI = "kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.6.3/standard-install.yaml"
+)
+
+// ServedVersions returns the versions of a kind that the API server serves, in words.
+// A nil CRD has none.
+func ServedVersions(crd *apiextv1.CustomResourceDefinition) string {
+	if crd == nil {
+		return ""
+	}
+	var names []string
+	for _, v := range crd.Spec.Versions {
+		if v.Served {
+			names = append(names, v.Name)
+		}
+	}
+	text := strings.Join(names, ", ")
+	if bundle := crd.Annotations[BundleAnnotation]; text != "" && bundle != "" {
+		text += " of Gateway API " + bundle
+	}
+	return text
+}
+
 // Scheme has all kinds that Blixt reads and writes.
 var Scheme = NewScheme()
 

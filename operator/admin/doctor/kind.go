@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	installGatewayAPI = "kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.6.3/standard-install.yaml"
+	installGatewayAPI = kube.InstallGatewayAPI
 	installBpfmanCRDs = "kubectl apply --server-side --force-conflicts -f examples/bpfman/crds"
-	bundleAnnotation  = "gateway.networking.k8s.io/bundle-version"
+	bundleAnnotation  = kube.BundleAnnotation
 	channelAnnotation = "gateway.networking.k8s.io/channel"
 	oldestBundle      = "v1.6.0"
 )
@@ -33,7 +33,11 @@ func (f *Facts) missing(name, v string) string {
 		return "is not there"
 	}
 	if !slices.ContainsFunc(c.Spec.Versions, func(s apiextv1.CustomResourceDefinitionVersion) bool { return s.Name == v && s.Served }) {
-		return "does not serve version " + v
+		why := "does not serve version " + v
+		if served := kube.ServedVersions(c); served != "" {
+			why += ", but " + served
+		}
+		return why
 	}
 	return ""
 }

@@ -30,7 +30,7 @@ type custom struct {
 }
 
 const (
-	fromGatewayAPI = "install Gateway API 1.6 or newer, standard channel"
+	fromGatewayAPI = "install Gateway API 1.6 or newer, standard channel: " + kube.InstallGatewayAPI
 	fromBpfman     = "install bpfman-operator v0.6.0 or newer"
 	fromChart      = "install the CRDs of Blixt's chart"
 )
@@ -52,10 +52,8 @@ var customs = []custom{
 // kinds are the custom kinds that the cluster has, in the version that we read.
 type kinds struct {
 	present map[schema.GroupVersionKind]bool
-	// missing has a sentence for people about each kind that is missing. noBpfman
-	// is the last of those about kinds of bpfman, or "".
-	missing  []string
-	noBpfman string
+	// missing tells people which kinds are missing, by how to get them.
+	missing map[string][]string
 	// unserved are the kinds of which there is a CRD, and maybe objects, that cannot be
 	// read.
 	unserved []schema.GroupVersionKind
@@ -94,7 +92,7 @@ func narrow(s *apiextv1.JSONSchemaProps) bool {
 
 // readKinds reads the CRDs.
 func (a *api) readKinds(ctx context.Context) (kinds, error) {
-	k := kinds{present: map[schema.GroupVersionKind]bool{}}
+	k := kinds{present: map[schema.GroupVersionKind]bool{}, missing: map[string][]string{}}
 	for _, kind := range customs {
 		gvk, err := apiutil.GVKForObject(kind.object, kube.Scheme)
 		if err != nil {
@@ -110,14 +108,33 @@ func (a *api) readKinds(ctx context.Context) (kinds, error) {
 			if err == nil {
 				k.unserved = append(k.unserved, gvk)
 			}
-			text := fmt.Sprintf("%s %s is missing, so %s: %s.", gvk.Kind, gvk.Version, kind.without, kind.from)
-			k.missing = append(k.missing, text)
-			if kind.from == fromBpfman {
-				k.noBpfman = text
+			text := fmt.Sprintf("%s %s is missing, so %s", gvk.Kind, gvk.Version, kind.without)
+			if served := kube.ServedVersions(crd); served != "" {
+				text += fmt.Sprintf(" (the cluster has %s)", served)
 			}
+			k.missing[kind.from] = append(k.missing[kind.from], text)
 		}
 	}
 	return k, nil
+}
+
+// lacks returns a sentence about the kinds that are missing and come from there, or "".
+func (k kinds) lacks(from string) string {
+	if len(k.missing[from]) == 0 {
+		return ""
+	}
+	return strings.Join(k.missing[from], "; ") + ": " + from + "."
+}
+
+// lacksAny returns a sentence for each place that missing kinds come from.
+func (k kinds) lacksAny() string {
+	var sentences []string
+	for _, from := range []string{fromGatewayAPI, fromBpfman, fromChart} {
+		if text := k.lacks(from); text != "" {
+			sentences = append(sentences, text)
+		}
+	}
+	return strings.Join(sentences, " ")
 }
 
 // lost returns an error if objects that were read before exist still, but cannot be

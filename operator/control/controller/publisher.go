@@ -207,7 +207,7 @@ func (p *publisher) translate(s *snapshot, cluster *gateway.Cluster) gateway.Tra
 	for _, g := range t.Gateways {
 		p.addresses[g.NamespacedName] = g.Status.Addresses
 	}
-	missing := strings.Join(s.kinds.missing, " ")
+	missing := s.kinds.lacksAny()
 	if missing != "" {
 		for i := range t.Classes {
 			if a := meta.FindStatusCondition(t.Classes[i].Status.Conditions, string(gwv1.GatewayClassConditionStatusAccepted)); a.Status == metav1.ConditionTrue {

@@ -196,7 +196,7 @@ func (r *rolloutLoop) reportProgress(ctx context.Context, t *translated, d decis
 	f := rollout.Fleet{
 		Now: r.Clock(), Delay: r.Grace,
 		Nodes: d.nodes, Problems: d.desired.Problems, Reports: reports, Epoch: t.published.version.Epoch,
-		Starting: r.Clock().Before(t.started.Add(r.Grace)), Unavailable: t.kinds.noBpfman, ProxyMode: t.proxyMode,
+		Starting: r.Clock().Before(t.started.Add(r.Grace)), Unavailable: t.kinds.lacks(fromBpfman), ProxyMode: t.proxyMode,
 	}
 	var list gwv1.GatewayList
 	if err := r.list(ctx, t.kinds, &list); err != nil {
@@ -342,7 +342,7 @@ func (r *rolloutLoop) writeNode(ctx context.Context, t *translated, n rollout.No
 			return fmt.Errorf("create NodeDataplane %s: %w", n.Node, err)
 		}
 	}
-	err := r.patchStatus(ctx, stored, func(o client.Object, _ metav1.Time) {
+	_, err := r.patchStatus(ctx, stored, func(o client.Object, _ metav1.Time) {
 		status := n.Status
 		status.Conditions = slices.Clone(status.Conditions)
 		for i := range status.Conditions {

@@ -37,6 +37,16 @@ type statusWriter struct {
 
 	mu     sync.Mutex
 	wanted map[objectKey]wantedStatus
+	// clipped are the objects of which the API server did not store all.
+	clipped map[objectKey]clipped
+}
+
+// clipped is an object of which the API server has stored less than was written: its
+// kind is of a release that does not have each field. Written again, it would be
+// stored as it is, again and again.
+type clipped struct {
+	// stored is a hash of what is stored, wanted one of what was written.
+	stored, wanted string
 }
 
 // objectKey names an object.
@@ -65,7 +75,7 @@ type wantedStatus struct {
 type statusChange func(object client.Object, now metav1.Time)
 
 func newStatusWriter(a *api) *statusWriter {
-	return &statusWriter{api: a, queue: newQueue[objectKey]("blixt-status"), retries: newRetries[objectKey](a.clock), wanted: map[objectKey]wantedStatus{}}
+	return &statusWriter{api: a, queue: newQueue[objectKey]("blixt-status"), retries: newRetries[objectKey](a.clock), wanted: map[objectKey]wantedStatus{}, clipped: map[objectKey]clipped{}}
 }
 
 // set replaces the wanted statuses of all objects of some kinds.
@@ -84,6 +94,7 @@ func (w *statusWriter) set(kinds []string, all []wantedStatus) {
 	}
 	w.mu.Unlock()
 	for key := range gone {
+		w.setClipped(key, nil, wantedStatus{})
 		w.retries.forget(key)
 		w.once.result(key.subject(), nil)
 	}
@@ -100,10 +111,12 @@ func (w *statusWriter) put(s wantedStatus) {
 	w.queue.Add(keyOf(s.object))
 }
 
-// recheckAll compares all statuses with what is wanted.
+// recheckAll compares all statuses with what is wanted. Kinds may have got the fields
+// that they did not have.
 func (w *statusWriter) recheckAll() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	clear(w.clipped)
 	for key := range w.wanted {
 		w.queue.Add(key)
 	}
@@ -156,20 +169,50 @@ func (w *statusWriter) write(ctx context.Context, key objectKey) (pause time.Dur
 	if object.GetUID() != wanted.object.GetUID() {
 		return 0, nil // another object of that name: its own status comes
 	}
+	if w.isClipped(key, object, wanted) {
+		return 0, nil
+	}
 	failed := w.retries.fails(key)
 	if failed {
 		if pause := w.retries.pause(key, wanted.content(object)); pause > 0 {
 			return pause, nil
 		}
 	}
-	if err := w.writeNow(ctx, object, wanted); err != nil {
+	stored, err := w.writeNow(ctx, object, wanted)
+	if err != nil {
 		if isRefusal(err) && !failed {
 			w.event(object, corev1.EventTypeWarning, "StatusRefused", err.Error())
 		}
 		return w.retries.failed(key, wanted.content(object)), err
 	}
 	w.retries.forget(key)
+	w.setClipped(key, stored, wanted)
 	return 0, nil
+}
+
+// isClipped reports whether an object is as the API server has stored it when this was
+// written.
+func (w *statusWriter) isClipped(key objectKey, object client.Object, wanted wantedStatus) bool {
+	w.mu.Lock()
+	c, is := w.clipped[key]
+	w.mu.Unlock()
+	return is && c == clipped{hashOf(object), wanted.content(object)}
+}
+
+// setClipped records what the API server has stored, if that is not all that was
+// written. A nil object means that there is none.
+func (w *statusWriter) setClipped(key objectKey, stored client.Object, wanted wantedStatus) {
+	var c clipped
+	if stored != nil {
+		c = clipped{hashOf(stored), wanted.content(stored)}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c.stored == c.wanted {
+		delete(w.clipped, key)
+	} else {
+		w.clipped[key] = c
+	}
 }
 
 // content returns what the object would become, but for times.
@@ -179,7 +222,14 @@ func (s *wantedStatus) content(stored client.Object) string {
 		s.changeMetadata(object)
 	}
 	s.change(object, metav1.Time{})
+	return hashOf(object)
+}
+
+// hashOf returns a hash of an object, but for what counts its versions.
+func hashOf(stored client.Object) string {
+	object := stored.DeepCopyObject().(client.Object)
 	object.SetResourceVersion("")
+	object.SetManagedFields(nil)
 	text, err := json.Marshal(object)
 	if err != nil { // plain data
 		panic(err)
@@ -188,11 +238,12 @@ func (s *wantedStatus) content(stored client.Object) string {
 	return string(sum[:])
 }
 
-func (w *statusWriter) writeNow(ctx context.Context, object client.Object, wanted wantedStatus) error {
+// writeNow writes to an object, and returns it as it is stored then.
+func (w *statusWriter) writeNow(ctx context.Context, object client.Object, wanted wantedStatus) (client.Object, error) {
 	if wanted.changeMetadata != nil {
 		var err error
 		if object, err = w.patchMetadata(ctx, object, wanted.changeMetadata); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	return w.patchStatus(ctx, object, wanted.change)
@@ -217,12 +268,13 @@ func (a *api) patchMetadata(ctx context.Context, stored client.Object, change fu
 
 // patchStatus writes what change makes of an object's status, if that differs
 // from what is stored. Returns a conflict if somebody else has written the object
-// since: nothing is written then. Returns nil if the object is gone.
-func (a *api) patchStatus(ctx context.Context, stored client.Object, change statusChange) error {
+// since: nothing is written then. Returns the object as it is then; if it is gone, as
+// it was.
+func (a *api) patchStatus(ctx context.Context, stored client.Object, change statusChange) (client.Object, error) {
 	object := stored.DeepCopyObject().(client.Object)
 	change(object, metav1.NewTime(a.clock()))
 	if equality.Semantic.DeepEqual(stored, object) {
-		return nil
+		return stored, nil
 	}
 	// The answer is decoded into the object, which must share nothing with what was
 	// handed over.
@@ -232,10 +284,10 @@ func (a *api) patchStatus(ctx context.Context, stored client.Object, change stat
 	defer cancel()
 	err := a.client.Status().Patch(ctx, object, client.MergeFromWithOptions(stored, client.MergeFromWithOptimisticLock{}))
 	if err != nil {
-		return writeError("status", stored, err)
+		return stored, writeError("status", stored, err)
 	}
 	a.emitChanges(object, conditionsOf(stored), conditionsOf(object))
-	return nil
+	return object, nil
 }
 
 func writeError(what string, object client.Object, err error) error {
