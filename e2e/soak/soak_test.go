@@ -111,15 +111,19 @@ func (h *host) step(r *rand.Rand, visitors *visitors, fresh []string) (made []do
 	for _, d := range made {
 		named = append(named, d.names...)
 	}
-	lasts := time.Duration(r.IntN(2000)) * time.Millisecond
-	if dark {
-		lasts /= 2
+	lasts := time.Duration(r.IntN(3000)) * time.Millisecond
+	switch {
+	case dark:
+		lasts /= 3
+	case r.IntN(6) == 0: // longer than Blixt waits for what may come back
+		lasts += 7 * time.Second
 	}
 	time.Sleep(lasts)
 	if !dark {
 		visitors.checkNewcomers("while there is "+join(made), named)
 	}
-	for _, d := range slices.Backward(made) {
+	for _, i := range r.Perm(len(made)) { // as people do: not in order
+		d := made[i]
 		if err := d.mend(); err != nil {
 			h.t.Errorf("%s cannot be mended: %v", d, err)
 			return made
