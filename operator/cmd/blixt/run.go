@@ -11,8 +11,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/bpfman"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 	"github.com/kubernetes-sigs/blixt/operator/node/masquerade"
+	"github.com/kubernetes-sigs/blixt/operator/node/others"
 	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
 	"github.com/kubernetes-sigs/blixt/operator/node/systemd"
 )
@@ -79,6 +81,9 @@ a process without a terminal has the files and the network read again.`,
 			if o.Seed, err = readSeed(seedFile); err != nil {
 				return err
 			}
+			o.Others = others.NewFinder(l.builtin.BPFFS, func() []string {
+				return append(bpfman.Dirs(o.RunDir, o.Name), filepath.Join(loader.Pins(l.builtin.BPFFS, o.Name), "maps"))
+			})
 			if o.Load, err = l.choose(c.Context(), o.Name, o.RunDir, o.SNATPorts); err != nil {
 				return err
 			}
@@ -101,7 +106,7 @@ a process without a terminal has the files and the network read again.`,
 	f.StringVar(&seedFile, "seed-file", "", "file with the secret that keys the choice of backends, at least 16 bytes in base64, of mode 0600; several hosts that serve the same address need the same one (default: a seed that everybody knows). Make it by: (umask 077; head -c 16 /dev/urandom | base64 > FILE)")
 	f.Uint32Var(&l.flows, "flows", 0, "size of the table of established TCP flows, at most 4194304 (default 262144; 400 bytes per flow in use); those of other flows follow")
 	f.Uint32Var(&l.ringSlots, "ring-slots", 0, "slots of all rings together, at most 8388608 (default 4194304; 4 bytes each)")
-	f.StringVar(&o.Name, "name", loader.DefaultName, "name of this load balancer; several on one host need different names")
+	f.StringVar(&o.Name, "name", loader.DefaultName, "name of this load balancer; several on one host need different names, and different --snat-ports")
 	f.StringVar(&l.builtin.BPFFS, "bpffs", loader.DefaultBPFFS, "BPF file system to pin to; mounted if necessary")
 	f.StringVar(&o.RunDir, "run-dir", loader.DefaultRunDir, "directory for the lock and the state files of a running load balancer")
 	f.BoolVar(&o.Lenient, "lenient", false, "let mistakes in objects take effect: what is invalid is not served any more, instead of going on as it was last good")

@@ -97,6 +97,19 @@ func Loaded(runDir, name string) bool {
 	return err == nil
 }
 
+// Dirs returns where the maps of all programs of a name are pinned.
+func Dirs(runDir, name string) (dirs []string) {
+	r, err := readRecord(runDir, name)
+	if err != nil {
+		return nil
+	}
+	dirs = append(dirs, r.Dir)
+	for _, p := range r.Previous {
+		dirs = append(dirs, p.Dir())
+	}
+	return dirs
+}
+
 // ReadPrevious returns the previous programs of a name that still serve flows, and
 // what became of the last one that was unloaded, nil: there was none. Only the
 // exported fields, String and Dir of a Previous can be used.

@@ -32,6 +32,7 @@ const (
 	flagsOffset   = unsafe.Offsetof(Config{}.Flags)
 	snatMinOffset = unsafe.Offsetof(Config{}.SnatMin)
 	snatMaxOffset = unsafe.Offsetof(Config{}.SnatMax)
+	handoverSize  = int(snatMaxOffset + unsafe.Sizeof(Config{}.SnatMax))
 )
 
 // ReadHandover reads the handover of the data plane whose maps are pinned in
@@ -39,12 +40,29 @@ const (
 // and another error if what is pinned there is no data plane.
 func ReadHandover(dir string) (h Handover, err error) {
 	err = withConfig(dir, func(value []byte) bool {
-		h.Draining = binary.NativeEndian.Uint32(value[flagsOffset:])&ConfigDrain != 0
-		h.SNAT.First = binary.NativeEndian.Uint16(value[snatMinOffset:])
-		h.SNAT.Last = binary.NativeEndian.Uint16(value[snatMaxOffset:])
+		h = decodeHandover(value)
 		return false
 	})
 	return h, err
+}
+
+// HandoverOf reads the handover from a config map, be it of another layout.
+func HandoverOf(config *ebpf.Map) (Handover, error) {
+	value, err := config.LookupBytes(uint32(0))
+	if err != nil {
+		return Handover{}, fmt.Errorf("read config: %w", err)
+	}
+	if len(value) < handoverSize {
+		return Handover{}, fmt.Errorf("config has %d bytes: %w", len(value), wrongLayout())
+	}
+	return decodeHandover(value), nil
+}
+
+func decodeHandover(value []byte) Handover {
+	return Handover{
+		Draining: binary.NativeEndian.Uint32(value[flagsOffset:])&ConfigDrain != 0,
+		SNAT:     lb.PortRange{First: binary.NativeEndian.Uint16(value[snatMinOffset:]), Last: binary.NativeEndian.Uint16(value[snatMaxOffset:])},
+	}
 }
 
 // Drain makes the data plane whose maps are pinned in dir serve only the flows
@@ -84,7 +102,7 @@ func withConfig(dir string, change func(value []byte) (write bool)) error {
 	if err != nil {
 		return fmt.Errorf("read config: %w", err)
 	}
-	if len(value) < int(unsafe.Sizeof(Config{}.SnatMax)+snatMaxOffset) {
+	if len(value) < handoverSize {
 		return fmt.Errorf("config has %d bytes: %w", len(value), wrongLayout(filepath.Base(paths[0])))
 	}
 	if !change(value) {

@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"os"
 	"slices"
 	"time"
 
-	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 	"github.com/kubernetes-sigs/blixt/operator/node/vip"
 )
@@ -67,22 +65,4 @@ func (n *network) remarks() (lines []string) {
 		lines = append(lines, fmt.Sprintf("interface %s is called %s now, and keeps the program: name it so with --interface", name, n.renamed[name].Name))
 	}
 	return lines
-}
-
-// checkPorts returns an error if the host's own connections may use ports of the
-// range. A reply could then belong to such a connection or to a flow of ours.
-func checkPorts(r lb.PortRange) error {
-	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
-	if err != nil {
-		return err
-	}
-	var low, high uint16
-	if _, err := fmt.Sscan(string(text), &low, &high); err != nil {
-		return fmt.Errorf("net.ipv4.ip_local_port_range is %q: %w", text, err)
-	}
-	if r.First > high || r.Last < low {
-		return nil
-	}
-	return fmt.Errorf("SNAT ports %d-%d are used by connections of this host (net.ipv4.ip_local_port_range is %d-%d): choose others with --snat-ports",
-		r.First, r.Last, low, high)
 }

@@ -93,6 +93,7 @@ func (r *runner) reconcile(ctx context.Context) {
 	} else {
 		r.logProblems(d)
 	}
+	d.state = r.withoutTaken(d.state)
 	err = r.vips.Hold(exclusive(d.state.Addresses), n.View)
 	r.log.failure("assign", err)
 	if err != nil {

@@ -25,6 +25,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/advice"
 	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
+	"github.com/kubernetes-sigs/blixt/operator/node/others"
 	"github.com/kubernetes-sigs/blixt/operator/node/source"
 	"github.com/kubernetes-sigs/blixt/operator/node/systemd"
 	"github.com/kubernetes-sigs/blixt/operator/node/vip"
@@ -71,6 +72,8 @@ type Options struct {
 	Reload <-chan os.Signal
 	// Name distinguishes load balancers on one host.
 	Name string
+	// Others finds other load balancers on this host; nil: they are not looked for.
+	Others *others.Finder
 	// RunDir holds the files that outlive the process.
 	RunDir string
 	// Load loads the program, or adopts what an earlier run left, and attaches it
@@ -139,6 +142,9 @@ type runner struct {
 	incumbents *gateway.Incumbents
 	lastGood   gateway.LastGood
 
+	// takenBefore is what others served when the last state was made.
+	takenBefore taken
+
 	removals removals
 	// later reconciles when what is held is to go.
 	later *time.Timer
@@ -156,7 +162,7 @@ type runner struct {
 // because of files of which none is valid or was valid before, a missing privilege or kernel feature, or SNAT ports
 // that the host uses.
 func Run(ctx context.Context, o Options) (err error) {
-	if err := checkPorts(o.SNATPorts); err != nil {
+	if err := o.checkPorts(); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(o.RunDir, 0o755); err != nil {

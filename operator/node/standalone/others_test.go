@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package standalone
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/loader"
+	"github.com/kubernetes-sigs/blixt/operator/node/others"
+)
+
+// neighbours returns two load balancers of different names on one host, which know
+// nothing of each other: neither run directories nor BPF file systems.
+func neighbours(t *testing.T, text string) (a, b *instance) {
+	t.Helper()
+	for _, name := range []string{"a", "b"} {
+		i := prepare(t, text)
+		i.Name = name
+		i.Others = others.NewFinder(i.bpffs, func() []string { return []string{filepath.Join(loader.Pins(i.bpffs, i.Name), "maps")} })
+		a, b = b, i
+	}
+	a.log = b.log
+	return a, b
+}
+
+func TestSecondLoadBalancerWithPortsOfTheFirstIsRefused(t *testing.T) {
+	veth(t, "eth0")
+	a, b := neighbours(t, files(80, far4))
+	a.start()
+	a.serves(far4 + ":80")
+	b.write(files(81, near4))
+	for _, ports := range []lb.PortRange{a.SNATPorts, {First: 11999, Last: 15000}, {First: 1024, Last: 30000}} {
+		b.SNATPorts = ports
+		err := Run(t.Context(), b.Options)
+		if err == nil || !strings.Contains(err.Error(), "another load balancer on this host") || !strings.Contains(err.Error(), "11000-11999") || !strings.Contains(err.Error(), "--snat-ports, for example ") {
+			t.Errorf("with %s: %v: says not who has them and what to do", ports, err)
+		}
+	}
+	a.serves(far4 + ":80")
+	b.SNATPorts = lb.PortRange{First: 12000, Last: 12999}
+	b.start()
+	b.serves(near4 + ":81")
+	// Its own ports are in nobody's way, when it starts again.
+	b.stop()
+	b.start()
+	b.serves(near4 + ":81")
+}
+
+func TestWhoServesAFrontendKeepsItFromASecondLoadBalancer(t *testing.T) {
+	veth(t, "eth0")
+	assign(t, "eth0", host4+"/24")
+	a, b := neighbours(t, files(80, far4))
+	b.SNATPorts = lb.PortRange{First: 12000, Last: 12999}
+	a.start()
+	a.serves(far4 + ":80")
+	b.start()
+	b.logs("level=WARN", far4+":80/tcp of Gateway default/web is not served", "another load balancer on this host", "another address or port")
+	b.serves()
+	a.serves(far4 + ":80")
+
+	// Of an address that both share with the host, each has its ports.
+	a.write(files(80, host4))
+	a.serves(host4 + ":80")
+	b.write(files(81, host4))
+	b.serves(host4 + ":81")
+	a.write(files(81, host4))
+	a.serves()
+	a.write(files(80, far4))
+	a.serves(far4 + ":80")
+
+	// What the first does not serve any more is the second's.
+	b.write(files(80, far4))
+	b.serves()
+	a.stop()
+	b.write(files(80, far4) + "\n")
+	b.serves(far4 + ":80")
+}
+
+func TestReservedPortsAreNoConflict(t *testing.T) {
+	for path, value := range map[string]string{localPortRange: "20000 30000", localPortReserved: "100,21000-21999,22000,22001-22500\n"} {
+		before, err := os.ReadFile(path)
+		must(t, err)
+		t.Cleanup(func() { must(t, os.WriteFile(path, before, 0)) })
+		must(t, os.WriteFile(path, []byte(value), 0))
+	}
+	for _, c := range []struct {
+		first, last uint16
+		ok          bool
+	}{{21000, 22500, true}, {21500, 21600, true}, {20999, 22500, false}, {21000, 22501, false}, {22000, 22000, true}, {30001, 65535, true}, {1, 65535, false}} {
+		err := checkHostPorts(lb.PortRange{First: c.first, Last: c.last})
+		if (err == nil) != c.ok {
+			t.Errorf("%d-%d: %v, want ok: %t", c.first, c.last, err, c.ok)
+		}
+	}
+}
+
+func TestLargestFreeRange(t *testing.T) {
+	for name, c := range map[string]struct {
+		taken []lb.PortRange
+		want  lb.PortRange
+		ok    bool
+	}{
+		"nobody has any":  {nil, lb.PortRange{First: 1024, Last: 65534}, true},
+		"between":         {[]lb.PortRange{{First: 32768, Last: 60999}, {First: 11000, Last: 29999}, {}}, lb.PortRange{First: 1024, Last: 10999}, true},
+		"overlapping":     {[]lb.PortRange{{First: 1, Last: 30000}, {First: 2000, Last: 20000}, {First: 29000, Last: 60000}}, lb.PortRange{First: 60001, Last: 65534}, true},
+		"all are taken":   {[]lb.PortRange{{First: 1, Last: 65535}}, lb.PortRange{}, false},
+		"few are left":    {[]lb.PortRange{{First: 1, Last: 64999}}, lb.PortRange{}, false},
+		"up to the limit": {[]lb.PortRange{{First: 5000, Last: 65535}}, lb.PortRange{First: 1024, Last: 4999}, true},
+	} {
+		got, ok := largestFree(c.taken)
+		if got != c.want || ok != c.ok {
+			t.Errorf("%s: %v, %t, want %v, %t", name, got, ok, c.want, c.ok)
+		}
+	}
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package standalone
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/others"
+)
+
+// checkPorts returns an error if somebody else on this host may use ports of the
+// range. A reply could then belong to them or to a flow of ours.
+func (o Options) checkPorts() error {
+	if err := checkHostPorts(o.SNATPorts); err != nil {
+		return err
+	}
+	found, err := o.others()
+	if err != nil {
+		return err
+	}
+	return checkOthersPorts(o.SNATPorts, found)
+}
+
+// others returns the data planes of other load balancers on this host.
+func (o Options) others() ([]*others.DataPlane, error) {
+	if o.Others == nil {
+		return nil, nil
+	}
+	return o.Others.Find()
+}
+
+func checkOthersPorts(r lb.PortRange, found []*others.DataPlane) error {
+	taken := []lb.PortRange{hostPorts()}
+	var holder string
+	for _, d := range found {
+		ports, err := d.Ports()
+		if err != nil {
+			continue // it ends
+		}
+		taken = append(taken, ports)
+		if holder == "" && ports.Overlaps(r) {
+			holder = fmt.Sprintf("another load balancer on this host (%s) has ports %s", d, ports)
+		}
+	}
+	if holder == "" {
+		return nil
+	}
+	remedy := "choose others with --snat-ports"
+	if free, ok := largestFree(taken); ok {
+		remedy += fmt.Sprintf(", for example %s", free)
+	}
+	return fmt.Errorf("SNAT ports %s: %s, and each would take answers to the other: %s", r, holder, remedy)
+}
+
+// largestFree returns the largest range of ports that nobody has; false if it has fewer
+// than a thousand.
+func largestFree(taken []lb.PortRange) (free lb.PortRange, ok bool) {
+	slices.SortFunc(taken, func(a, b lb.PortRange) int { return int(a.First) - int(b.First) })
+	next := 1024 // lower ones are those of services
+	for _, t := range append(taken, lb.PortRange{First: 65535, Last: 65535}) {
+		if t == (lb.PortRange{}) {
+			continue
+		}
+		if size := int(t.First) - next; size >= 1000 && size > int(free.Last)-int(free.First) {
+			free, ok = lb.PortRange{First: uint16(next), Last: t.First - 1}, true
+		}
+		next = max(next, int(t.Last)+1)
+	}
+	return free, ok
+}
+
+const (
+	localPortRange    = "/proc/sys/net/ipv4/ip_local_port_range"
+	localPortReserved = "/proc/sys/net/ipv4/ip_local_reserved_ports"
+)
+
+// hostPorts returns the ports that the kernel chooses from for connections of this host;
+// zero: they are not known.
+func hostPorts() (r lb.PortRange) {
+	text, err := os.ReadFile(localPortRange)
+	if err != nil {
+		return r
+	}
+	if _, err := fmt.Sscan(string(text), &r.First, &r.Last); err != nil {
+		return lb.PortRange{}
+	}
+	return r
+}
+
+// checkHostPorts returns an error if the host's own connections may use ports of the
+// range. The kernel gives them none that are reserved.
+func checkHostPorts(r lb.PortRange) error {
+	host := hostPorts()
+	if !host.Overlaps(r) {
+		return nil
+	}
+	text, err := os.ReadFile(localPortReserved)
+	if err != nil {
+		return err
+	}
+	reserved, err := parsePorts(string(text))
+	if err != nil {
+		return fmt.Errorf("net.ipv4.ip_local_reserved_ports: %w", err)
+	}
+	for port := max(r.First, host.First); ; port++ {
+		if !slices.ContainsFunc(reserved, func(r lb.PortRange) bool { return r.First <= port && port <= r.Last }) {
+			break
+		}
+		if port == min(r.Last, host.Last) {
+			return nil
+		}
+	}
+	return fmt.Errorf("SNAT ports %s are used by connections of this host (net.ipv4.ip_local_port_range is %s): choose others with --snat-ports, or reserve them: sysctl -w net.ipv4.ip_local_reserved_ports=%s",
+		r, host, r)
+}
+
+// parsePorts parses ports and ranges of them, as in "53,8000-8099".
+func parsePorts(text string) (all []lb.PortRange, err error) {
+	for _, part := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' }) {
+		first, last, is := strings.Cut(part, "-")
+		if !is {
+			last = first
+		}
+		a, err := strconv.ParseUint(first, 10, 16)
+		if err != nil {
+			return nil, err
+		}
+		b, err := strconv.ParseUint(last, 10, 16)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, lb.PortRange{First: uint16(a), Last: uint16(b)})
+	}
+	return all, nil
+}
