@@ -88,7 +88,7 @@ func (w *Writer) Sweep(ctx context.Context) (SweepResult, error) {
 			}
 		}
 		s.established.look()
-		worked := w.o.Clock().Sub(busy)
+		worked := min(max(w.o.Clock().Sub(busy), 0), time.Second)
 		failed = w.o.Sleep(ctx, time.Duration(float64(worked)*(1/sweepShare-1)))
 		busy = w.o.Clock()
 		return failed == nil

@@ -16,8 +16,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
@@ -303,15 +301,6 @@ func clone(s lb.State) lb.State {
 }
 
 func hashText(h uint64) string { return fmt.Sprintf("%016x", h) }
-
-// ticks returns the time by the data plane's clock.
-func ticks() uint32 {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil { // cannot happen
-		panic(err)
-	}
-	return uint32(ts.Nano() >> datapath.TickShift)
-}
 
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(max(d, 0))
