@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 // Agents do not: they connect to replicas that are not ready, too.
 func addChecks(m manager.Manager, installed *installation, liveness *Liveness, kube kubernetes.Interface, o *ManagerOptions) error {
 	led := atomic.Bool{} // never reset: readiness must not come and go when the leader changes
+	seen := leases{}
 	return errors.Join(
 		m.AddHealthzCheck("passes", liveness.Check),
 		m.AddReadyzCheck("cache", func(r *http.Request) error {
@@ -37,7 +39,7 @@ func addChecks(m manager.Manager, installed *installation, liveness *Liveness, k
 			if !o.LeaderElection || led.Load() {
 				return nil
 			}
-			err := somebodyLeads(r.Context(), kube, o.Release.Namespace, time.Now())
+			err := seen.somebodyLeads(r.Context(), kube, o.Release.Namespace, time.Now())
 			led.Store(err == nil)
 			return err
 		}),
@@ -45,19 +47,34 @@ func addChecks(m manager.Manager, installed *installation, liveness *Liveness, k
 	)
 }
 
+// leases remembers the Lease between two checks.
+type leases struct {
+	mu      sync.Mutex
+	renewed time.Time
+}
+
 // somebodyLeads returns an error unless a replica holds the Lease.
-func somebodyLeads(ctx context.Context, kube kubernetes.Interface, namespace string, now time.Time) error {
+func (l *leases) somebodyLeads(ctx context.Context, kube kubernetes.Interface, namespace string, now time.Time) error {
 	lease, err := kube.CoordinationV1().Leases(namespace).Get(ctx, v1alpha1.Operator, metav1.GetOptions{})
 	if err != nil {
 		return fmt.Errorf("get Lease %s/%s: %w", namespace, v1alpha1.Operator, err)
 	}
-	if !held(&lease.Spec, now) {
+	if !l.held(&lease.Spec, now) {
 		return fmt.Errorf("nobody holds Lease %s/%s", namespace, v1alpha1.Operator)
 	}
 	return nil
 }
 
-func held(s *coordinationv1.LeaseSpec, now time.Time) bool {
-	return s.HolderIdentity != nil && *s.HolderIdentity != "" && s.RenewTime != nil && s.LeaseDurationSeconds != nil &&
-		now.Before(s.RenewTime.Add(time.Duration(*s.LeaseDurationSeconds)*time.Second))
+// held reports whether somebody holds the Lease: it is fresh, or was renewed between two
+// checks. The clocks of two machines may differ, which alone must not keep a replica
+// from becoming ready.
+func (l *leases) held(s *coordinationv1.LeaseSpec, now time.Time) bool {
+	if s.HolderIdentity == nil || *s.HolderIdentity == "" || s.RenewTime == nil || s.LeaseDurationSeconds == nil {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	renewed := !l.renewed.IsZero() && !s.RenewTime.Time.Equal(l.renewed)
+	l.renewed = s.RenewTime.Time
+	return renewed || now.Before(s.RenewTime.Add(time.Duration(*s.LeaseDurationSeconds)*time.Second))
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/clock"
 )
 
 // Previous is a program of another version that was there before. It goes on
@@ -16,6 +17,9 @@ type Previous struct {
 	held
 	// Draining is zero until StartDraining.
 	lb.Draining
+	// Began is Since by the machine's own clock: the wall clock may be set before the
+	// next start of this process.
+	Began time.Duration `json:"began,omitzero"`
 
 	loader *Loader
 }
@@ -31,7 +35,11 @@ type Ended struct {
 
 // newPrevious makes a Previous of a program that bpfman has.
 func (d *Loader) newPrevious(p *program) *Previous {
-	return &Previous{held: d.hold(p), Draining: d.draining(p), loader: d}
+	n := &Previous{held: d.hold(p), Draining: d.draining(p), loader: d}
+	if !n.Since.IsZero() {
+		n.Began = clock.Monotonic() - time.Since(n.Since)
+	}
+	return n
 }
 
 // draining returns the time that a program has for draining, by its record or
@@ -42,11 +50,27 @@ func (d *Loader) draining(p *program) lb.Draining {
 	}
 	since := time.Now()
 	for _, stored := range d.stored.Previous {
-		if stored.Program == p.id && !stored.Since.IsZero() {
-			since = stored.Since
+		if stored.Program == p.id {
+			since = stored.since(since, clock.Monotonic())
 		}
 	}
 	return lb.DrainingSince(since, d.DrainTimeout)
+}
+
+// since returns when a program began to drain, by a record that is read at a time: the
+// wall clock and the machine's.
+func (p *Previous) since(now time.Time, awake time.Duration) time.Time {
+	switch {
+	case p.Since.IsZero(), p.Began > awake: // of an earlier start of the machine
+		return now
+	case p.Began == 0: // a record of an earlier version
+		return p.Since
+	}
+	since := now.Add(p.Began - awake)
+	if since.Sub(p.Since).Abs() < time.Second { // nobody has set the wall clock
+		return p.Since
+	}
+	return since
 }
 
 // Previous returns the programs of other versions that are to be unloaded.
@@ -68,7 +92,7 @@ func (p *Previous) StartDraining() (lb.Draining, error) {
 	defer p.loader.mu.Unlock()
 	var err error
 	if p.Since.IsZero() {
-		p.Draining = lb.DrainingSince(time.Now(), p.loader.DrainTimeout)
+		p.Draining, p.Began = lb.DrainingSince(time.Now(), p.loader.DrainTimeout), clock.Monotonic()
 		err = p.loader.record.write(p.loader.RunDir, p.loader.Name)
 	}
 	return p.Draining, err

@@ -49,21 +49,6 @@ func TestTicksInTimeNamespace(t *testing.T) {
 	}
 }
 
-func TestMonotonicOffset(t *testing.T) {
-	for text, want := range map[string]time.Duration{
-		"monotonic           0         0\nboottime            0         0\n": 0,
-		"monotonic      -86400       500\nboottime            7         0\n": -24*time.Hour + 500,
-		"boottime            7         0\n":                                  0,
-		"":                                                                   0,
-		"monotonic 1 2 3\n":                                                  0,
-		"monotonic much 0\n":                                                 0,
-	} {
-		if got := monotonicOffset(text); got != want {
-			t.Errorf("%q: %s, want %s", text, got, want)
-		}
-	}
-}
-
 // The wall clock may be set while the sweep runs, by years: flows age by ticks alone.
 func TestSweepWhileTheWallClockIsSet(t *testing.T) {
 	for name, step := range map[string]time.Duration{"forward": 366 * 24 * time.Hour, "back": -366 * 24 * time.Hour} {
