@@ -96,7 +96,7 @@ a process without a terminal has the files and the network read again.`,
 	f.StringArrayVarP(&o.Files.Paths, "filename", "f", nil, "file or directory of YAML or JSON, or - for standard input, which is read once; may be repeated (required)")
 	f.BoolVarP(&o.Files.Recursive, "recursive", "R", false, "read the subdirectories of directories, too, but never hidden ones")
 	f.StringVar(&o.Files.StateDir, "state-dir", "", "directory for the files that were valid last, which a start uses instead of invalid ones; empty: they are not kept (default "+standalone.DefaultStateDir+"/NAME; with --run-dir, NAME.files in that one)")
-	f.DurationVar(&o.RemovalGrace, "removal-grace", 700*time.Millisecond, "how long a frontend or a backend that the files do not have any more is served nevertheless, counted from the last change of a file, and five times as long at most; 0: it goes at once")
+	f.DurationVar(&o.RemovalGrace, "removal-grace", 700*time.Millisecond, "how long a frontend or a backend that the files do not have any more is served nevertheless, counted from the last change of a file, and three times as long at most; 0: it goes at once")
 	f.StringSliceVarP(&o.Interfaces, "interface", "i", nil, "interface to attach to, may be repeated (default: all that are up, including loopback, except ports of bridges and bonds)")
 	f.DurationVar(&o.NetworkGrace, "network-grace", 10*time.Second, "how long an address or a default route that this host has lost still counts; connections outlive a loss that is shorter")
 	f.StringVar(&o.NodeName, "node-name", hostname, "nodeName of the endpoints on this host")

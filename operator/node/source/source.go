@@ -39,6 +39,12 @@ const (
 // Stdin is the path that stands for standard input.
 const Stdin = "-"
 
+// maxErrors is how many of a file's errors are said.
+const maxErrors = 10
+
+// lastGood says what becomes of an error.
+const lastGood = "the last good configuration goes on serving: "
+
 // Options are what to read.
 type Options struct {
 	// Paths are files, directories, or Stdin, which is read once.
@@ -221,17 +227,21 @@ func (s *Source) publish() {
 			result.Set.Add(f.good)
 			served = true
 		}
-		all = append(all, f.refused...)
-		for _, e := range f.refused {
-			if f.good != nil {
-				result.Refused = append(result.Refused, fmt.Sprintf("the last good configuration goes on serving: %s", e))
-			} else {
-				result.Refused = append(result.Refused, fmt.Sprintf("the file is left out: %s", e))
-			}
+		what := "the file is left out: "
+		if f.good != nil {
+			what = lastGood
 		}
+		refused := f.refused
+		if n := len(refused); n > maxErrors {
+			refused = append(slices.Clone(refused[:maxErrors]), &manifest.Error{File: f.name, Reason: fmt.Sprintf("and %d more", n-maxErrors)})
+		}
+		for _, e := range refused {
+			result.Refused = append(result.Refused, what+e.Error())
+		}
+		all = append(all, refused...)
 	}
 	for _, c := range s.complaints {
-		result.Refused = append(result.Refused, "the last good configuration goes on serving: "+c)
+		result.Refused = append(result.Refused, lastGood+c)
 	}
 	var err error
 	if !served {

@@ -33,7 +33,7 @@ func check(t *testing.T, s *Source, want string, refused ...string) {
 	}
 }
 
-const goesOn = "the last good configuration goes on serving: "
+const goesOn = lastGood
 
 func TestRefusedFileDelaysNoOther(t *testing.T) {
 	dir := write(t, "a.yaml", named("a", "one"), "b.yaml", named("b", "one"))
@@ -347,5 +347,16 @@ func BenchmarkLook(b *testing.B) {
 	s.look(false)
 	for b.Loop() {
 		s.look(false)
+	}
+}
+
+func TestManyErrorsOfAFile(t *testing.T) {
+	dir := write(t, "a.yaml", named("a", "one"), "b.yaml", strings.Repeat("kind: Service\n---\n", 1000))
+	s := open(t, Options{Paths: []string{dir}})
+	words(t, s)
+	result, err := s.Read()
+	must(t, err)
+	if n := len(result.Refused); n != maxErrors+1 || result.Refused[maxErrors] != "the file is left out: b.yaml: and 990 more" {
+		t.Errorf("%d lines, the last %q", n, result.Refused[n-1])
 	}
 }

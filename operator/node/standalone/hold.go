@@ -11,7 +11,7 @@ import (
 )
 
 // longest is how many graces a removal waits at most, while files keep changing.
-const longest = 5
+const longest = 3
 
 // removals keeps what files do not ask for any more for a while: an editor, a copy or a
 // move may be about to ask for it again, and the connections would be lost. Additions and

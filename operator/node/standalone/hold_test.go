@@ -88,8 +88,8 @@ func TestRemovalsWait(t *testing.T) {
 	// While files change it stays, but not for ever.
 	step(8900, true, stateOf(), stateOf("80: 7"), time.Second)
 	step(9800, true, stateOf(), stateOf("80: 7"), time.Second)
-	step(12600, true, stateOf(), stateOf("80: 7"), 400*time.Millisecond)
-	step(13000, false, stateOf(), stateOf(), 0)
+	step(10600, true, stateOf(), stateOf("80: 7"), 400*time.Millisecond)
+	step(11000, false, stateOf(), stateOf(), 0)
 	// What the network takes is not held.
 	step(14000, true, both, both, 0)
 	step(14100, false, stateOf("80: 1"), stateOf("80: 1"), 0)
