@@ -285,3 +285,57 @@ func TestReviewOfMuch(t *testing.T) {
 		t.Errorf("%d served, %d refused", len(served(&r)), len(r.Refusals))
 	}
 }
+
+// TestSilenceIsBroken has what is valid and does nothing, or not what people expect: each
+// is said once, with file, line and object.
+func TestSilenceIsBroken(t *testing.T) {
+	for name, c := range map[string]struct{ old, new, says string }{
+		"foreign class":       {"networking.k8s.io/blixt", "example.com/other", "Gateway default/web: GatewayClass blixt is not Blixt's: its controllerName is gateway.example.com/other."},
+		"shadowed":            {"---\nkind: Service", "---\nkind: TCPRoute\nmetadata: {name: zzz}\nspec: {parentRefs: [{name: web}], rules: [{backendRefs: [{name: web, port: 80}]}]}\n---\nkind: Service", "TCPRoute default/zzz: Shadowed: Listener tcp serves TCPRoute default/web instead"},
+		"addresses":           {"[10.0.0.1]", "[10.0.0.1, 10.0.0.2, 10.0.0.3]", "EndpointSlice default/web: Not used: 10.0.0.2 and 10.0.0.3."},
+		"weights":             {"{name: web, port: 80}]}]}", "{name: web, port: 80, weight: 0}]}]}", "TCPRoute default/web: Every backendRef has weight 0"},
+		"affinity":            {"{ports: [{protocol: TCP, port: 80}]}", "{sessionAffinity: ClientIP, ports: [{protocol: TCP, port: 80}]}", "Service default/web: Ignored: sessionAffinity ClientIP"},
+		"traffic policy":      {"{ports: [{protocol: TCP, port: 80}]}", "{externalTrafficPolicy: Local, type: LoadBalancer, ports: [{protocol: TCP, port: 80}]}", "Service default/web: Ignored: externalTrafficPolicy Local: set it in a BlixtGatewayConfig of the Gateway; type LoadBalancer: "},
+		"source ranges":       {"{ports: [{protocol: TCP, port: 80}]}", "{loadBalancerSourceRanges: [10.0.0.0/8], ports: [{protocol: TCP, port: 80}]}", "loadBalancerSourceRanges: everybody may connect"},
+		"targetPort":          {"{ports: [{protocol: TCP, port: 80}]}", "{ports: [{protocol: TCP, port: 80, targetPort: 8081}]}", "Service default/web: Port 80 has targetPort 8081, which none of its EndpointSlices has: connections go to 8080"},
+		"port name":           {"{ports: [{protocol: TCP, port: 80}]}", "{ports: [{name: http, protocol: TCP, port: 80}]}", "Service default/web: Its TCP port \"http\" leads to no endpoint"},
+		"orphan slice":        {"service-name: web", "service-name: wbe", "EndpointSlice default/web: Nothing uses its endpoints, as Service default/wbe does not exist"},
+		"orphan Service":      {"backendRefs: [{name: web", "backendRefs: [{name: wbe", "Service default/web: It is not used"},
+		"other namespace":     {"kind: Service\nmetadata: {name: web}", "kind: Service\nmetadata: {name: web, namespace: prod}", "TCPRoute default/web: BackendNotFound: Service default/web does not exist: create it, or correct the name. There is prod/web"},
+		"lower case":          {"protocol: TCP, port: 80}]}\n---\nkind: TCPRoute", "protocol: tcp, port: 80}]}\n---\nkind: TCPRoute", "Gateway default/web listener tcp: UnsupportedProtocol: Protocol tcp is not supported: did you mean TCP?"},
+		"group":               {"k8s.io/blixt}", "k8s.io/blixt, parametersRef: {group: gateway.blixt.dev, kind: BlixtConfig, name: blixt}}", "GatewayClass blixt: InvalidParameters: spec.parametersRef names BlixtConfig blixt, but the group is blixt.x-k8s.io, not gateway.blixt.dev"},
+		"loopback":            {"value: 192.0.2.1", "value: 127.0.0.1", "Gateway default/web: AddressNotUsable: Address 127.0.0.1 cannot be used: it is a loopback address"},
+		"multicast":           {"value: 192.0.2.1", "value: 224.0.0.1", "Address 224.0.0.1 cannot be used: it is a multicast address"},
+		"unspecified":         {"value: 192.0.2.1", "value: 0.0.0.0", "Address 0.0.0.0 cannot be used: it is the unspecified address"},
+		"its own endpoint":    {"[10.0.0.1]", "[192.0.2.1]", "Service default/web: Endpoint 192.0.2.1:8080/tcp is at an address of Gateway default/web"},
+		"own port":            {"8080}]\nendpoints: [{addresses: [10.0.0.1]", "80}]\nendpoints: [{addresses: [192.0.2.1]", "Service default/web: Endpoint 192.0.2.1:80/tcp is itself a frontend"},
+		"network address":     {"value: 192.0.2.1", "value: 192.0.2.0", "Gateway default/web: Address 192.0.2.0 is the network address of 192.0.2.0/24"},
+		"broadcast address":   {"value: 192.0.2.1", "value: 192.0.2.255", "Gateway default/web: Address 192.0.2.255 is the broadcast address of 192.0.2.0/24"},
+		"parent":              {"parentRefs: [{name: web", "parentRefs: [{name: wbe", "TCPRoute default/web: Gateway default/wbe in parentRefs does not exist"},
+		"listener not for it": {"kind: TCPRoute", "kind: UDPRoute", "UDPRoute default/web: NotAllowedByListeners: "},
+	} {
+		text := strings.Replace(class+web, c.old, c.new, 1)
+		if text == class+web {
+			t.Fatalf("%s: nothing replaced", name)
+		}
+		r := steps(t, text)
+		networks := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/31")}
+		mistakes, states := r.Messages(r.Translation.NetworkRemarks(networks))
+		said := 0
+		for _, line := range append(mistakes, states...) {
+			object, _, _ := strings.Cut(strings.TrimPrefix(line, "here: "), ": ")
+			if strings.Contains(line, c.says) && strings.HasPrefix(line, "here: ") && strings.Contains(line, object) {
+				said++
+			}
+			if strings.Contains(line, "\n") || !strings.HasPrefix(line, "here: ") {
+				t.Errorf("%s: %q has no file and line, or several lines", name, line)
+			}
+		}
+		if said != 1 {
+			t.Errorf("%s: %q was said %d times in\n%s", name, c.says, said, strings.Join(append(mistakes, states...), "\n"))
+		}
+	}
+	if mistakes, states := func() ([]string, []string) { r := steps(t, class+web); return r.Messages(nil) }(); len(mistakes)+len(states) > 0 {
+		t.Errorf("of what is right: %v %v", mistakes, states)
+	}
+}

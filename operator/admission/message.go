@@ -27,9 +27,11 @@ func (r *Review) Messages(more []gateway.Problem) (mistakes, states []string) {
 	for _, refusal := range r.Refusals {
 		mistakes = append(mistakes, r.locate(refusal.Object, refusal.String()))
 	}
-	var said []gateway.Problem
+	said := map[gateway.Problem]bool{}
+	noPort := map[string]bool{}
 	for _, m := range r.Mistakes {
-		said = append(said, m.Problem)
+		said[m.Problem] = true
+		noPort[m.Object] = noPort[m.Object] || m.Reason == gateway.ReasonNoEndpointPort
 		line := r.locate(m.Object, m.Object+": "+m.Message)
 		switch {
 		case m.Reason == gateway.ReasonNoEndpointSlice: // that none is ready is said anyway
@@ -39,9 +41,9 @@ func (r *Review) Messages(more []gateway.Problem) (mistakes, states []string) {
 			mistakes = append(mistakes, line)
 		}
 	}
-	for _, p := range slices.Concat(r.Translation.States(), more, gateway.Unserved(r.Translation.Frontends, r.Endpoints)) {
-		if !slices.Contains(said, p) {
-			said = append(said, p)
+	for _, p := range slices.Concat(r.Translation.States(), r.Translation.Remarks(&r.Objects.Objects, r.Objects.EndpointSlices), more, gateway.Unserved(r.Translation.Frontends, r.Endpoints)) {
+		if !said[p] && !(noPort[p.Object] && strings.HasPrefix(p.Message, "No endpoint is ready")) {
+			said[p] = true
 			states = append(states, r.locate(p.Object, p.Object+": "+p.Message))
 		}
 	}

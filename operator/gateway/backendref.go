@@ -25,14 +25,33 @@ type backends struct {
 }
 
 // serviceIndex finds Services by name.
-type serviceIndex map[types.NamespacedName]*corev1.Service
+type serviceIndex struct {
+	byName map[types.NamespacedName]*corev1.Service
+	// mayTell is true if everybody may know of all.
+	mayTell bool
+}
 
 func newServiceIndex(services []corev1.Service) serviceIndex {
-	index := make(serviceIndex, len(services))
+	index := serviceIndex{byName: make(map[types.NamespacedName]*corev1.Service, len(services))}
 	for i := range services {
-		index[types.NamespacedName{Namespace: services[i].Namespace, Name: services[i].Name}] = &services[i]
+		index.byName[types.NamespacedName{Namespace: services[i].Namespace, Name: services[i].Name}] = &services[i]
 	}
 	return index
+}
+
+// elsewhere returns the words for Services of that name in other namespaces, unless
+// that is none of the reader's business.
+func (s serviceIndex) elsewhere(key types.NamespacedName) string {
+	var names []string
+	for other := range s.byName {
+		if other.Name == key.Name {
+			names = append(names, other.String())
+		}
+	}
+	if names == nil || !s.mayTell {
+		return ""
+	}
+	return ". There is " + phrase.Sample(names) + ": give the namespace, and let a ReferenceGrant there allow it"
 }
 
 func findBackends(r *route, services serviceIndex, grants []gwv1.ReferenceGrant) backends {
@@ -75,10 +94,10 @@ func findBackend(r *route, ref *gwv1.BackendRef, services serviceIndex, grants [
 			"No ReferenceGrant in namespace %s lets a %s of namespace %s refer to Service %s: create one.",
 			namespace, r.Kind, r.Meta.Namespace, key.Name)
 	}
-	service, cause := services[key], named("Service", namespace, key.Name)
+	service, cause := services.byName[key], named("Service", namespace, key.Name)
 	switch {
 	case service == nil:
-		return Ref{}, faultf(gwv1.RouteReasonBackendNotFound, "Service %s does not exist: create it, or correct the name.", key).because(cause)
+		return Ref{}, faultf(gwv1.RouteReasonBackendNotFound, "Service %s does not exist: create it, or correct the name%s.", key, services.elsewhere(key)).because(cause)
 	case service.Spec.Type == corev1.ServiceTypeExternalName:
 		return Ref{}, faultf(gwv1.RouteReasonBackendNotFound,
 			"Service %s is of type ExternalName, which has no endpoints: use another type.", key).because(cause)

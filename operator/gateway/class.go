@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"fmt"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -85,6 +86,9 @@ func newClass(obj *gwv1.GatewayClass, configs []v1alpha1.BlixtConfig) *class {
 		return c
 	}
 	if string(p.Group) != v1alpha1.GroupVersion.Group || string(p.Kind) != kind {
+		if string(p.Kind) == kind {
+			return refuse(fmt.Sprintf("but the group is %s, not %s: correct spec.parametersRef.group", v1alpha1.GroupVersion.Group, p.Group))
+		}
 		kind = groupKind(p.Group, p.Kind)
 		return refuse("a kind that Blixt takes no parameters from: name a BlixtConfig or remove parametersRef")
 	}

@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -36,7 +37,7 @@ func (t *Translation) EndpointMistakes(services []corev1.Service, endpointSlices
 		s := &endpointSlices[i]
 		service := types.NamespacedName{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}
 		slicesOf[service] = append(slicesOf[service], named("EndpointSlice", s.Namespace, s.Name))
-		if exists[service] == nil {
+		if exists.byName[service] == nil {
 			m := endpointMistake(named("EndpointSlice", s.Namespace, s.Name), "Orphan", fmt.Sprintf(
 				"Nothing uses its endpoints, as Service %s does not exist: create it, or correct the label %s.", service, discoveryv1.LabelServiceName))
 			m.Mild = true
@@ -51,6 +52,10 @@ func (t *Translation) EndpointMistakes(services []corev1.Service, endpointSlices
 	keys, seen := map[lb.Key]string{}, map[readyKey]bool{}
 	for i := range t.Frontends {
 		keys[t.Frontends[i].Key] = t.Frontends[i].Gateway
+	}
+	exclusive := map[netip.Addr]bool{}
+	for _, a := range t.Addresses {
+		exclusive[a.IP] = a.Exclusive
 	}
 	for i := range t.Frontends {
 		f := &t.Frontends[i]
@@ -77,8 +82,18 @@ func (t *Translation) EndpointMistakes(services []corev1.Service, endpointSlices
 			}
 			for _, endpoint := range of.of(ref.PortName, f.Key) {
 				frontend := keyOf(endpoint.Addr, f.Protocol)
-				if gw, is := keys[frontend]; is {
-					p := loopProblem(ref.Service, frontend)
+				gw, is := keys[frontend]
+				p := loopProblem(ref.Service, frontend)
+				if !is && exclusive[frontend.Addr] {
+					gw, is = f.Gateway, true
+					for key, other := range keys {
+						if key.Addr == frontend.Addr && other < gw {
+							gw = other
+						}
+					}
+					p.Message = fmt.Sprintf("Endpoint %s is at an address of Gateway %s: no server can be there.", frontend, gw)
+				}
+				if is {
 					all = append(all, endpointMistake(subject, ReasonLoop, p.Message, append(slices.Clone(slicesOf[ref.Service]), "Gateway "+gw)...))
 				}
 			}

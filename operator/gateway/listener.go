@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -51,6 +52,9 @@ func newListener(g *gateway, set *listenerSet, spec *gwv1.Listener) *listener {
 	default:
 		l.refused = faultf(gwv1.ListenerReasonUnsupportedProtocol,
 			"Protocol %s is not supported: Blixt serves TCP and UDP.", spec.Protocol)
+		if upper := strings.ToUpper(string(spec.Protocol)); upper == "TCP" || upper == "UDP" {
+			l.refused.message = fmt.Sprintf("Protocol %s is not supported: did you mean %s?", spec.Protocol, upper)
+		}
 	}
 	l.findKinds()
 	if l.refused == nil {

@@ -48,6 +48,9 @@ func findConfig(gw *gwv1.Gateway, configs gatewayConfigs) (*v1alpha1.BlixtGatewa
 			named(kind, gw.Namespace, ref.Name), why)
 	}
 	if string(ref.Group) != v1alpha1.GroupVersion.Group || string(ref.Kind) != kind {
+		if string(ref.Kind) == kind {
+			return no(fmt.Sprintf("but the group is %s, not %s: correct the group", v1alpha1.GroupVersion.Group, ref.Group))
+		}
 		kind = groupKind(ref.Group, ref.Kind)
 		return no("a kind that Blixt takes no parameters from: name a BlixtGatewayConfig or remove parametersRef")
 	}

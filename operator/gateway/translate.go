@@ -29,7 +29,7 @@ func Translate(objs Objects, o Options) Translation {
 	}
 	assignAddresses(gateways, s)
 	t.Incumbents = newIncumbents(gateways, claimAll(gateways, s))
-	all := t.attach(&objs, index, sets, s.namespaces)
+	all := t.attach(&objs, index, sets, s.namespaces, o.Cluster == nil)
 	t.Incumbents.Routes = preferServing(o.Incumbents, gateways)
 
 	for _, g := range gateways {
@@ -104,13 +104,15 @@ func (index gatewayIndex) sorted() []*gateway {
 	return gateways
 }
 
-// attach returns all routes in order of precedence, attached to their parents.
-func (t *Translation) attach(objs *Objects, gateways gatewayIndex, sets map[types.NamespacedName]*listenerSet, namespaces namespaceLabels) []*route {
+// attach returns all routes in order of precedence, attached to their parents. alone is
+// true if there are no tenants, who must not learn of each other.
+func (t *Translation) attach(objs *Objects, gateways gatewayIndex, sets map[types.NamespacedName]*listenerSet, namespaces namespaceLabels, alone bool) []*route {
 	exists := map[types.NamespacedName]bool{}
 	for i := range objs.ListenerSets {
 		exists[types.NamespacedName{Namespace: objs.ListenerSets[i].Namespace, Name: objs.ListenerSets[i].Name}] = true
 	}
 	services := newServiceIndex(objs.Services)
+	services.mayTell = alone
 	all := sortedRoutes(objs)
 	for _, r := range all {
 		for _, ref := range r.Spec.ParentRefs {

@@ -60,8 +60,17 @@ func (r *runner) read(n *network) (*desired, error) {
 		HostAddresses: own,
 	})
 	d := &desired{state: res.State, ignored: set.Ignored, files: files}
-	d.errors, d.warnings = review.Messages(res.Problems())
+	d.errors, d.warnings = review.Messages(append(res.Problems(), review.Translation.NetworkRemarks(n.prefixes())...))
 	return d, nil
+}
+
+// prefixes returns the networks that the host is in.
+func (n *network) prefixes() []netip.Prefix {
+	var all []netip.Prefix
+	for _, network := range n.Networks() {
+		all = append(all, network.Prefix)
+	}
+	return all
 }
 
 // reconcile reads the network and the files and makes the kernel serve them. Each
