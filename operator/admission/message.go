@@ -3,6 +3,8 @@
 package admission
 
 import (
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -23,36 +25,60 @@ func Lenient(objects Objects, o gateway.Options, at func(name string) string) Re
 
 // Messages returns what is wrong, each with file, line and object: mistakes, and what is
 // a state. more are problems that resolving has found.
-func (r *Review) Messages(more []gateway.Problem) (mistakes, states []string) {
+func (r *Review) Messages(more []gateway.Problem) (_, _ []string) {
+	var mistakes, states []line
 	for _, refusal := range r.Refusals {
-		mistakes = append(mistakes, r.locate(refusal.Object, refusal.String()))
+		mistakes = append(mistakes, line{refusal.Object, refusal.String()})
 	}
-	said := map[gateway.Problem]bool{}
+	known := map[gateway.Problem]bool{}
 	noPort := map[string]bool{}
 	for _, m := range r.Mistakes {
-		said[m.Problem] = true
+		known[m.Problem] = true
 		noPort[m.Object] = noPort[m.Object] || m.Reason == gateway.ReasonNoEndpointPort
-		line := r.locate(m.Object, m.Object+": "+m.Message)
+		said := line{m.Object, m.Object + ": " + m.Message}
 		switch {
 		case m.Reason == gateway.ReasonNoEndpointSlice: // that none is ready is said anyway
 		case m.Mild:
-			states = append(states, line)
+			states = append(states, said)
 		default:
-			mistakes = append(mistakes, line)
+			mistakes = append(mistakes, said)
 		}
 	}
 	for _, p := range slices.Concat(r.Translation.States(), r.Translation.Remarks(&r.Objects.Objects, r.Objects.EndpointSlices), more, gateway.Unserved(r.Translation.Frontends, r.Endpoints)) {
-		if !said[p] && !(noPort[p.Object] && strings.HasPrefix(p.Message, "No endpoint is ready")) {
-			said[p] = true
-			states = append(states, r.locate(p.Object, p.Object+": "+p.Message))
+		if !known[p] && !(noPort[p.Object] && strings.HasPrefix(p.Message, "No endpoint is ready")) {
+			known[p] = true
+			states = append(states, line{p.Object, p.Object + ": " + p.Message})
 		}
 	}
-	return mistakes, states
+	return r.few(mistakes), r.few(states)
 }
 
-// locate puts file and line before a message about an object.
+// few returns the lines with no more than a few of each object.
+func (r *Review) few(lines []line) []string {
+	var all []string
+	count := map[string]int{}
+	for _, l := range lines {
+		subject, _, _ := strings.Cut(l.object, " listener ")
+		if count[subject]++; count[subject] <= mostLines {
+			all = append(all, r.locate(subject, l.text))
+		}
+	}
+	for _, subject := range slices.Sorted(maps.Keys(count)) {
+		if more := count[subject] - mostLines; more > 0 {
+			all = append(all, r.locate(subject, fmt.Sprintf("%s: %d more like these.", subject, more)))
+		}
+	}
+	return all
+}
+
+// mostLines is how many problems of an object are told.
+const mostLines = 8
+
+// line is a message about an object.
+type line struct{ object, text string }
+
+// locate puts file and line of an object before a message.
 func (r *Review) locate(object, message string) string {
-	object, _, _ = strings.Cut(object, " listener ")
 	if at := r.at(object); at != "" {
 		return at + ": " + phrase.Printable(message)
 	}

@@ -40,6 +40,7 @@ type usage struct {
 func newCapacity(s *environment) *capacity {
 	c := &capacity{environment: s, onNode: map[bool]int{}, usage: map[quotaOwner]*usage{}}
 	if s.Cluster == nil {
+		c.size = s.Capacity
 		return c
 	}
 	c.size = s.Cluster.Capacity.OrDefault()

@@ -23,6 +23,8 @@ type Options struct {
 	AllowedAddresses []AllowedAddresses `json:"allowedAddresses,omitempty"`
 	// ReservedPorts are unavailable at HostAddresses.
 	ReservedPorts []ReservedRange `json:"reservedPorts,omitempty"`
+	// Capacity is that of the tables. Zero: no limit.
+	Capacity lb.Capacity `json:"capacity,omitzero"`
 	// Incumbents are those of the previous translation. Nil: there was none, and
 	// the statuses of the objects say who holds what.
 	Incumbents *Incumbents `json:"incumbents,omitempty"`

@@ -102,6 +102,9 @@ func claimAll(gateways []*gateway, s *environment) claims {
 			c.keep(l)
 		}
 	}
+	if s.Cluster == nil {
+		gateways = c.modestFirst(gateways)
+	}
 	for _, g := range gateways {
 		for _, l := range g.listeners {
 			c.claim(l)
@@ -123,6 +126,43 @@ func claimAll(gateways []*gateway, s *environment) claims {
 		c.warn(l)
 	}
 	return c
+}
+
+// modestFirst returns the Gateways without ages in another order: those first that want
+// no more frontends than they have had, as when a port changes. Otherwise others would
+// take the room.
+func (c claims) modestFirst(gateways []*gateway) []*gateway {
+	modest := map[*gateway]bool{}
+	for _, g := range gateways {
+		wanted, held := 0, 0
+		for _, l := range g.all() {
+			wanted += len(c.wanted(l))
+		}
+		for _, who := range append([]owner{g.owner()}, setOwners(g)...) {
+			held += len(c.incumbents.frontends[who])
+		}
+		modest[g] = wanted <= held
+	}
+	sorted := slices.Clone(gateways)
+	slices.SortStableFunc(sorted, func(a, b *gateway) int {
+		ageless := a.obj.CreationTimestamp.IsZero() && b.obj.CreationTimestamp.IsZero()
+		switch {
+		case ageless && modest[a] && !modest[b]:
+			return -1
+		case ageless && modest[b] && !modest[a]:
+			return 1
+		}
+		return 0
+	})
+	return sorted
+}
+
+func setOwners(g *gateway) []owner {
+	var all []owner
+	for _, set := range g.sets {
+		all = append(all, ownerOf("ListenerSet", &set.obj.ObjectMeta))
+	}
+	return all
 }
 
 // refuses returns why the listener may not have the key, or nil. Some ports a
@@ -197,7 +237,8 @@ func (c claims) keep(l *listener) {
 		})
 	}
 	for _, key := range keys {
-		if c.rival(key, l) == nil && (c.incumbents.known || c.capacity.fits(key)) {
+		// Without a cluster, tables may be smaller than those of the last start.
+		if c.rival(key, l) == nil && (c.incumbents.known && c.Cluster != nil || c.capacity.fits(key)) {
 			c.take(key, l)
 		}
 	}

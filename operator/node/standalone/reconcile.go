@@ -29,6 +29,9 @@ type desired struct {
 	errors, warnings []string
 	ignored          []manifest.Object
 	files            *source.Result
+	// memory and lastGood are for the next read.
+	memory   *admission.Memory
+	lastGood gateway.LastGood
 }
 
 // read turns the files into a state. It returns an error if none is valid or was valid
@@ -44,24 +47,32 @@ func (r *runner) read(n *network) (*desired, error) {
 		HostAddresses:    own,
 		DefaultAddresses: n.defaultAddresses(),
 		ReservedPorts:    gateway.StandaloneReservedPorts(),
+		Capacity:         r.capacity(),
 	}
 	objects := admission.Objects{Objects: set.Objects, EndpointSlices: set.EndpointSlices}
 	var review admission.Review
 	if r.Lenient {
-		o.Incumbents, o.LastGood = r.incumbents, r.lastGood
+		o.Incumbents, o.LastGood = r.memory.Incumbents, r.lastGood
 		review = admission.Lenient(objects, o, set.At)
-		r.incumbents, r.lastGood = &review.Translation.Incumbents, review.Translation.LastGood
 	} else {
 		review = r.memory.Review(objects, o, set.At)
-		r.memory = review.Memory
 	}
 	res := gateway.Resolve(&review.Translation.Unresolved, review.Endpoints, gateway.ResolveOptions{
 		NodeName:      r.NodeName,
 		HostAddresses: own,
 	})
-	d := &desired{state: res.State, ignored: set.Ignored, files: files}
+	d := &desired{state: res.State, ignored: set.Ignored, files: files, memory: review.Memory, lastGood: review.Translation.LastGood}
 	d.errors, d.warnings = review.Messages(append(res.Problems(), review.Translation.NetworkRemarks(n.prefixes())...))
 	return d, nil
+}
+
+// capacity returns that of our program's tables; zero: it is not loaded yet.
+func (r *runner) capacity() lb.Capacity {
+	if len(r.planes) == 0 {
+		return lb.Capacity{}
+	}
+	sizes := r.planes[len(r.planes)-1].tables.Sizes()
+	return lb.Capacity{Addresses: sizes.Addresses, Frontends: sizes.Frontends}
 }
 
 // prefixes returns the networks that the host is in.
@@ -93,6 +104,7 @@ func (r *runner) reconcile(ctx context.Context) {
 		return
 	}
 	r.log.failures("files", lastGoodServes, nil)
+	r.memory, r.lastGood = d.memory, d.lastGood
 	r.log.each("file", slog.LevelError, d.files.Refused)
 	r.log.each("unread", slog.LevelInfo, d.files.Notes)
 	var next time.Duration

@@ -128,7 +128,7 @@ type runner struct {
 	reconciling sync.Mutex
 	loaded      *Loaded
 	planes      []*plane
-	// memory is what was good last. lenient, it is incumbents and lastGood.
+	// memory is what was good last. lenient, lastGood is, and memory has the incumbents.
 	memory     *admission.Memory
 	kept       *memoryFile
 	network    *observer
@@ -138,9 +138,8 @@ type runner struct {
 	// served is the network that the last state was made for, nil: make it again.
 	served *hostnet.View
 	// forget is when something that is away stops counting.
-	forget     *time.Timer
-	incumbents *gateway.Incumbents
-	lastGood   gateway.LastGood
+	forget   *time.Timer
+	lastGood gateway.LastGood
 
 	// takenBefore is what others served when the last state was made.
 	takenBefore taken
