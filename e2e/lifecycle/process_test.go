@@ -125,6 +125,38 @@ func TestUnloadRemovesWhatAProcessLeft(t *testing.T) {
 	}
 }
 
+// TestNoNotesAreNeeded removes the files in the run directory after a kill, as a container
+// or a reboot with a kept BPF file system does: what the killed process left is removed by
+// blixt unload, and taken over and removed by the next process.
+func TestNoNotesAreNeeded(t *testing.T) {
+	w := labtest.New(t, "notes", 1, 0)
+	w.StartBlixt(one(w.Backends[0]), "eth0", "eth1")
+	killed := func() {
+		w.Check(w.Blixt.Kill())
+		notes, err := filepath.Glob(filepath.Join(loader.DefaultRunDir, w.Blixt.Name+".*"))
+		w.Check(err)
+		for _, path := range notes {
+			w.Check(os.RemoveAll(path))
+		}
+	}
+	killed()
+	out, err := w.Blixt.Run("unload")
+	w.Check(err)
+	if !strings.Contains(out, lab.VIP4) || !strings.Contains(out, lab.VIP6) {
+		t.Errorf("unload says %s", out)
+	}
+	checkNothingLeft(w)
+
+	w.Check(w.Blixt.Start())
+	clients := w.StartClients(5, "tcp", labtest.VIP(4, 80), labtest.VIP(6, 80))
+	killed()
+	w.Check(w.Blixt.Start())
+	clients.CheckUnharmed("a start without notes")
+	clients.Stop()
+	w.Check(w.Blixt.Stop())
+	checkNothingLeft(w)
+}
+
 // TestHangupEndsNoDaemon sends SIGHUP to a process without a terminal.
 func TestHangupEndsNoDaemon(t *testing.T) {
 	w := labtest.New(t, "hangup", 1, 0)

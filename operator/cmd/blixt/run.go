@@ -87,7 +87,7 @@ a process without a terminal has the files and the network read again.`,
 			if o.Load, err = l.choose(c.Context(), o.Name, o.RunDir, o.SNATPorts); err != nil {
 				return err
 			}
-			o.Restarting, o.Reload = systemd.Restarting, hangups()
+			o.Version, o.Restarting, o.Reload = version(), systemd.Restarting, hangups()
 			return standalone.Run(c.Context(), o)
 		},
 	}

@@ -62,6 +62,11 @@ func (u *unload) run(out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
+	claim, err := standalone.NewClaim(u.name) // with another run directory it runs, too
+	if err != nil {
+		return err
+	}
+	defer claim.Close()
 	left, err := u.leftovers()
 	if err != nil {
 		return err

@@ -70,6 +70,8 @@ type Options struct {
 	Restarting func() (bool, error)
 	// Reload has the files and the network read again; nil: never.
 	Reload <-chan os.Signal
+	// Version is that of this program, for the log.
+	Version string
 	// Name distinguishes load balancers on one host.
 	Name string
 	// Others finds other load balancers on this host; nil: they are not looked for.
@@ -167,6 +169,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := os.MkdirAll(o.RunDir, 0o755); err != nil {
 		return err
 	}
+	claim, err := NewClaim(o.Name)
+	if err != nil {
+		return err
+	}
+	defer claim.Close()
 	r := &runner{Options: o, log: onceLog{last: map[string]string{}}, removals: removals{grace: o.RemovalGrace}, awake: make(chan struct{}, 1)}
 	if r.source, err = source.Open(o.Files); err != nil {
 		return err
@@ -193,6 +200,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	slog.Info("starting", "version", o.Version, "name", o.Name, "files", strings.Join(o.Files.Paths, " "), "run-dir", o.RunDir, "state-dir", o.Files.StateDir,
+		"addresses", fmt.Sprint(n.HostAddresses()), "interfaces", len(n.interfaces))
 	// If no file is valid, that is an error before anything is loaded.
 	if _, err := r.read(n); err != nil {
 		return err

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package standalone
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Claim reserves the name of a load balancer in the current network namespace, until it
+// is closed or the process ends. The lock in the run directory does not tell of a process
+// with another run directory, as in a second container. The two would assign and remove
+// each other's addresses.
+type Claim struct {
+	listener *net.UnixListener // nil: somebody without the right to has the name
+}
+
+// maxSocketName is how long the name of an abstract socket may be.
+const maxSocketName = 100
+
+// NewClaim claims a name. It returns an error that names the process which has it.
+func NewClaim(name string) (*Claim, error) {
+	// Abstract sockets are the network namespace's, as interfaces and addresses are, and
+	// the kernel closes them.
+	address := &net.UnixAddr{Name: "@blixt/" + name, Net: "unix"}
+	if len(address.Name) > maxSocketName {
+		sum := sha256.Sum256([]byte(name))
+		address.Name = "@blixt/" + hex.EncodeToString(sum[:])
+	}
+	listener, err := net.ListenUnix("unix", address)
+	if errors.Is(err, unix.EADDRINUSE) {
+		if err := heldBy(address, name); err != nil {
+			return nil, err
+		}
+		return &Claim{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("claim name %q: %w", name, err)
+	}
+	go func() { // whoever connects wants to know who listens, no more
+		for {
+			c, err := listener.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err != nil { // out of file descriptors
+				time.Sleep(time.Second)
+				continue
+			}
+			_ = c.Close() // nothing was sent
+		}
+	}()
+	return &Claim{listener}, nil
+}
+
+// heldBy returns an error that names who listens at an address. It returns nil if that is
+// nobody who could run a load balancer: any user may take the name of an abstract socket.
+func heldBy(address *net.UnixAddr, name string) error {
+	held := fmt.Errorf("load balancer %q runs in this network namespace already, with another --run-dir: stop that one first, or choose another --name", name)
+	c, err := net.DialTimeout(address.Net, address.Name, time.Second)
+	if err != nil { // it has just ended, or does not answer
+		return fmt.Errorf("%w (%w)", held, err)
+	}
+	defer c.Close()
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	var peer *unix.Ucred
+	var failed error
+	if err := raw.Control(func(fd uintptr) {
+		peer, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil || failed != nil {
+		return fmt.Errorf("%w (%w)", held, errors.Join(err, failed))
+	}
+	switch {
+	case peer.Uid != 0 && int(peer.Uid) != os.Geteuid():
+		return nil
+	case peer.Pid == 0: // of another PID namespace
+		return fmt.Errorf("%w. It is a process of another container", held)
+	}
+	return fmt.Errorf("%w. It is process %d", held, peer.Pid)
+}
+
+// Close gives the name back.
+func (c *Claim) Close() error {
+	if c.listener == nil {
+		return nil
+	}
+	return c.listener.Close()
+}
