@@ -21,6 +21,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
+	"github.com/kubernetes-sigs/blixt/operator/node/others"
 	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
@@ -47,7 +48,7 @@ func (l *loaders) flags(f *pflag.FlagSet) {
 
 // choose returns the function that loads the program. A name has one loader at a
 // time.
-func (l *loaders) choose(ctx context.Context, name, runDir string, ports lb.PortRange) (func([]hostnet.Interface) (*standalone.Loaded, error), error) {
+func (l *loaders) choose(ctx context.Context, name, runDir string, ports lb.PortRange, others *others.Finder) (func([]hostnet.Interface) (*standalone.Loaded, error), error) {
 	const left = "%s has left load balancer %q serving: end it with blixt run --loader %s and without --keep, or choose another name"
 	if l.chosen == "builtin" { // pulling an image may take long
 		if err := loader.CheckPrivileges(); err != nil {
@@ -68,6 +69,9 @@ func (l *loaders) choose(ctx context.Context, name, runDir string, ports lb.Port
 		o.Name, o.RunDir, o.Replace, o.Object, o.Flows, o.RingSlots = name, runDir, l.replace, object, l.flows, l.ringSlots
 		return func(interfaces []hostnet.Interface) (*standalone.Loaded, error) {
 			o.Interfaces = interfaces
+			if err := standalone.CheckOthersPorts(ports, others); err != nil {
+				return nil, err
+			}
 			d, err := loader.Load(o)
 			if err != nil {
 				return nil, err
@@ -93,6 +97,11 @@ func (l *loaders) choose(ctx context.Context, name, runDir string, ports lb.Port
 			d, err := bpfman.Load(o)
 			if err != nil {
 				return nil, err
+			}
+			// Only now it is known which programs are those of this name. What serves already goes on.
+			serves := d.Adopted() || len(d.Previous()) > 0
+			if err := standalone.CheckOthersPorts(d.SNATPorts(), others); err != nil && !serves {
+				return nil, errors.Join(err, d.Close(false))
 			}
 			loaded := &standalone.Loaded{Loader: d, SNATPorts: d.SNATPorts, Adopted: d.Adopted(), Lost: d.Lost}
 			for _, p := range d.Previous() {

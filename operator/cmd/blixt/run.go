@@ -84,7 +84,7 @@ a process without a terminal has the files and the network read again.`,
 			o.Others = others.NewFinder(l.builtin.BPFFS, func() []string {
 				return append(bpfman.Dirs(o.RunDir, o.Name), filepath.Join(loader.Pins(l.builtin.BPFFS, o.Name), "maps"))
 			})
-			if o.Load, err = l.choose(c.Context(), o.Name, o.RunDir, o.SNATPorts); err != nil {
+			if o.Load, err = l.choose(c.Context(), o.Name, o.RunDir, o.SNATPorts, o.Others); err != nil {
 				return err
 			}
 			o.Version, o.Restarting, o.Reload = version(), systemd.Restarting, hangups()

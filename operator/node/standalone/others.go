@@ -35,11 +35,11 @@ func (r *runner) watchOthers(ctx context.Context) {
 func (r *runner) lookAtOthers() bool {
 	r.reconciling.Lock()
 	defer r.reconciling.Unlock()
-	if err := r.checkPorts(); err != nil {
-		r.log.failure("ports", fmt.Errorf("connections may hang: %w", err))
-	} else {
-		r.log.failure("ports", nil)
+	err := errors.Join(checkHostPorts(r.SNATPorts), CheckOthersPorts(r.loaded.SNATPorts(), r.Others))
+	if err != nil {
+		err = fmt.Errorf("connections may hang: %w", err)
 	}
+	r.log.failure("ports", err)
 	t, err := r.taken()
 	r.log.failure("others", err)
 	return err == nil && !t.equal(r.takenBefore)
@@ -59,7 +59,10 @@ func (t taken) equal(o taken) bool {
 // loaded first.
 func (r *runner) taken() (t taken, err error) {
 	t = taken{map[lb.Key]string{}, map[netip.Addr]string{}}
-	found, err := r.others()
+	if r.Others == nil {
+		return t, nil
+	}
+	found, err := r.Others.Find()
 	if err != nil || len(found) == 0 {
 		return t, err
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 	"github.com/kubernetes-sigs/blixt/operator/node/others"
 )
@@ -21,6 +22,13 @@ func neighbours(t *testing.T, text string) (a, b *instance) {
 		i := prepare(t, text)
 		i.Name = name
 		i.Others = others.NewFinder(i.bpffs, func() []string { return []string{filepath.Join(loader.Pins(i.bpffs, i.Name), "maps")} })
+		load := i.Load
+		i.Load = func(interfaces []hostnet.Interface) (*Loaded, error) {
+			if err := CheckOthersPorts(i.SNATPorts, i.Others); err != nil {
+				return nil, err
+			}
+			return load(interfaces)
+		}
 		a, b = b, i
 	}
 	a.log = b.log

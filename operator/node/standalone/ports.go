@@ -13,25 +13,17 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/others"
 )
 
-// checkPorts returns an error if somebody else on this host may use ports of the
-// range. A reply could then belong to them or to a flow of ours.
-func (o Options) checkPorts() error {
-	if err := checkHostPorts(o.SNATPorts); err != nil {
-		return err
+// CheckOthersPorts returns an error if another load balancer on this host has source ports
+// of the range. A reply could then belong to it or to us.
+func CheckOthersPorts(r lb.PortRange, others *others.Finder) error {
+	if others == nil {
+		return nil
 	}
-	found, err := o.others()
+	found, err := others.Find()
 	if err != nil {
 		return err
 	}
-	return checkOthersPorts(o.SNATPorts, found)
-}
-
-// others returns the data planes of other load balancers on this host.
-func (o Options) others() ([]*others.DataPlane, error) {
-	if o.Others == nil {
-		return nil, nil
-	}
-	return o.Others.Find()
+	return checkOthersPorts(r, found)
 }
 
 func checkOthersPorts(r lb.PortRange, found []*others.DataPlane) error {

@@ -163,7 +163,7 @@ type runner struct {
 // because of files of which none is valid or was valid before, a missing privilege or kernel feature, or SNAT ports
 // that the host uses.
 func Run(ctx context.Context, o Options) (err error) {
-	if err := o.checkPorts(); err != nil {
+	if err := checkHostPorts(o.SNATPorts); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(o.RunDir, 0o755); err != nil {
