@@ -97,7 +97,6 @@ type file struct {
 	stamp   stamp // of the last read
 	confirm bool  // read it again: a write after the read may have left the same stamp
 	text    []byte
-	pending []byte          // what is there, but does not count yet
 	broken  *manifest.Error // why it cannot be read
 	// writing is since when it is being written, changed when it changed last.
 	writing, changed time.Time

@@ -81,7 +81,8 @@ func (w *watch) run(ctx context.Context, changed func()) {
 				wait()
 			}
 			continue
-		case <-w.errors: // such as a full queue: anything may have changed
+		case err := <-w.errors:
+			_ = err // such as a full queue: anything may have changed
 			w.rearm(true)
 			wait()
 			continue

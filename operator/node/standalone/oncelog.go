@@ -6,7 +6,6 @@ import (
 	"context"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 )
 
@@ -39,18 +38,6 @@ func (l *onceLog) failure(subject string, err error) {
 		message = err.Error()
 	}
 	l.once(subject, slog.LevelError, message)
-}
-
-// failures logs an error, of which each line is one of its own, like failure. what says
-// what becomes of it.
-func (l *onceLog) failures(subject, what string, err error) {
-	var lines []string
-	if err != nil {
-		for line := range strings.Lines(err.Error()) {
-			lines = append(lines, what+": "+strings.TrimSpace(line))
-		}
-	}
-	l.each(subject, slog.LevelError, lines)
 }
 
 // warning is failure for what costs nothing yet.

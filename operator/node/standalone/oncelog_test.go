@@ -4,7 +4,6 @@ package standalone
 
 import (
 	"bytes"
-	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -89,16 +88,4 @@ func TestLastingMessagesAreLoggedWhenTheyAppear(t *testing.T) {
 	s.each("problem", slog.LevelWarn, nil)
 	s.once("attach", slog.LevelWarn, "eth9 is missing")
 	l.wants(t, `level=INFO msg=mended was=a`)
-}
-
-// Each cause has a record of its own, and so has each that is cured.
-func TestEachLineOfAnErrorIsARecord(t *testing.T) {
-	l := captureLog(t)
-	s := onceLog{last: map[string]string{}}
-	s.failures("files", "kept", errors.New("a.yaml:3: bad\nb.yaml:4: bad, too"))
-	l.wants(t, `level=ERROR msg="kept: a.yaml:3: bad"`, `level=ERROR msg="kept: b.yaml:4: bad, too"`)
-	s.failures("files", "kept", errors.New("b.yaml:4: bad, too"))
-	l.wants(t, `level=INFO msg=mended was="kept: a.yaml:3: bad"`)
-	s.failures("files", "kept", nil)
-	l.wants(t, `level=INFO msg=mended was="kept: b.yaml:4: bad, too"`)
 }

@@ -19,9 +19,6 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
-// lastGoodServes says what becomes of an error.
-const lastGoodServes = "the last good configuration goes on serving"
-
 // desired is what the files and the host's network ask for.
 type desired struct {
 	state lb.State
@@ -100,10 +97,10 @@ func (r *runner) reconcile(ctx context.Context) {
 
 	d, err := r.read(n)
 	if err != nil {
-		r.log.failures("files", lastGoodServes, err)
+		r.log.failure("files", err)
 		return
 	}
-	r.log.failures("files", lastGoodServes, nil)
+	r.log.failure("files", nil)
 	r.memory, r.lastGood = d.memory, d.lastGood
 	r.log.each("file", slog.LevelError, d.files.Refused)
 	r.log.each("unread", slog.LevelInfo, d.files.Notes)

@@ -3,6 +3,7 @@
 package standalone
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -54,7 +55,8 @@ func TestStartUsesTheFilesThatWereGoodLast(t *testing.T) {
 	// What was never good cannot be served.
 	i.Files.StateDir += "2"
 	i.write("kind: [")
-	if err, is := Run(t.Context(), i.Options).(manifest.Errors); !is || len(err) != 1 {
+	err := Run(t.Context(), i.Options)
+	if all, is := errors.AsType[manifest.Errors](err); !is || len(all) != 1 {
 		t.Errorf("nothing valid: %v", err)
 	}
 }
