@@ -29,8 +29,8 @@ const (
 
 // Check looks whether the kernel has what SetInterfaces has attached. Where somebody
 // has detached it, it is attached again; where a program of somebody else has come in
-// front of it, it gets back to the front, without a gap. Check returns a message about
-// each, and an error where this fails.
+// front of it, it gets back to the front, without a gap; where somebody has removed pins,
+// they come back. Check returns a message about each, and an error where this fails.
 func (l *Loader) Check() (found []string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -60,7 +60,9 @@ func (l *Loader) Check() (found []string, err error) {
 		}
 	}
 	moved, failed := l.toFront(behind)
-	return append(found, moved...), errors.Join(err, failed, l.setInterfaces())
+	err = errors.Join(err, failed, l.setInterfaces())
+	pinned, failed := l.repin()
+	return slices.Concat(found, moved, pinned), errors.Join(err, failed)
 }
 
 // count notes that something at a hook is restored, and returns how often that was

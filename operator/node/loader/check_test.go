@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -259,5 +260,39 @@ func TestInspectTellsWhatTheKernelHas(t *testing.T) {
 	check(t, l, "detached", "has come before")
 	if out, in := inspect(); out.Detached || in.Detached || out.Before != nil || in.Before != nil {
 		t.Errorf("all is well again, and it says %+v, %+v", out, in)
+	}
+}
+
+// TestRemovedPinsComeBack: what is not pinned ends with its process.
+func TestRemovedPinsComeBack(t *testing.T) {
+	o := sandbox(t)
+	addInterface(t, "d0")
+	o.Interfaces = interfaces(t, "d0")
+	l := mustLoad(t, o)
+	before := mustInfo(t, l)
+	check(t, l)
+	if err := os.Remove(filepath.Join(l.Dir(), "flows")); err != nil {
+		t.Fatal(err)
+	}
+	check(t, l, "somebody has removed 1 pins")
+	if err := os.RemoveAll(filepath.Join(o.BPFFS, "blixt")); err != nil {
+		t.Fatal(err)
+	}
+	check(t, l, "somebody has removed")
+	intact(t, l, o.Interfaces[0].Index)
+	if err := unix.Unmount(o.BPFFS, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	check(t, l, "somebody has removed")
+	intact(t, l, o.Interfaces[0].Index)
+	if err := l.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	l = mustLoad(t, o)
+	if after := mustInfo(t, l); !reflect.DeepEqual(before.Links, after.Links) || before.ProgramID != after.ProgramID || !reflect.DeepEqual(before.Maps, after.Maps) {
+		t.Errorf("it was %+v, and is %+v", before, after)
+	}
+	if err := l.Close(false); err != nil {
+		t.Fatal(err)
 	}
 }
