@@ -44,6 +44,7 @@ func (h hook) mac() [6]byte {
 
 // An lb is the loaded data plane.
 type lb struct {
+	mark uint32 // of the last packet, as the program has left it
 	testing.TB
 	*BlixtObjects
 	lab      *lab
@@ -124,7 +125,7 @@ func (l *lb) context(h hook) []byte {
 
 // run passes a frame through the program.
 func (l *lb) run(h hook, frame []byte, flags uint32) (verdict uint32, out []byte, err error) {
-	o := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+512), Context: l.context(h), Flags: flags, Repeat: max(1, l.repeat)}
+	o := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+512), Context: l.context(h), ContextOut: make([]byte, 192), Flags: flags, Repeat: max(1, l.repeat)}
 	l.lab.do(func() {
 		if h.dev == tunnel && !h.egress {
 			// The kernel takes the first bytes for a link header: it has to name the device.
@@ -133,6 +134,7 @@ func (l *lb) run(h hook, frame []byte, flags uint32) (verdict uint32, out []byte
 			}
 		}
 		verdict, err = l.Blixt.Run(o)
+		l.mark = binary.NativeEndian.Uint32(o.ContextOut.([]byte)[8:])
 	})
 	return verdict, o.DataOut, err
 }

@@ -155,6 +155,9 @@ func viewFrontend(f lb.Frontend) frontendView {
 		if b.NotServing {
 			local += ", not serving"
 		}
+		if b.ThroughStack && b.Protected {
+			local += ", through the stack alone"
+		}
 		v.Backends = append(v.Backends, fmt.Sprintf("%s weight %v (Service %s%s)", b.Addr, weight(b.Weight), b.Service, local))
 	}
 	if f.IdleTimeout != lb.DefaultIdleTimeout(f.Protocol) {

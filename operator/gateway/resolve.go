@@ -24,6 +24,9 @@ type ResolveOptions struct {
 	// others put on an interface, as kube-proxy does with ClusterIPs, are not
 	// the host's own.
 	HostAddresses []netip.Addr `json:"hostAddresses,omitempty"`
+	// ThroughStack has backends on other nodes reached by the node's network stack
+	// alone.
+	ThroughStack bool `json:"throughStack,omitempty"`
 }
 
 func (o ResolveOptions) isLocal(e *Endpoint) bool {

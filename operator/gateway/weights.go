@@ -63,8 +63,11 @@ func newShare(ref Ref, found []Endpoint, localOnly bool, o ResolveOptions) share
 	}
 	for i := range found {
 		ep := &found[i]
+		local := o.isLocal(ep)
+		stack := o.ThroughStack && !local
 		s.endpoints = append(s.endpoints, lb.Backend{
-			Addr: ep.Addr, Local: o.isLocal(ep), NotServing: ep.State == NotServing, Service: ref.Service.String(),
+			Addr: ep.Addr, Local: local, NotServing: ep.State == NotServing, Service: ref.Service.String(),
+			ThroughStack: stack, Protected: stack,
 		})
 		if ep.State == best && near(ep) {
 			s.best = append(s.best, i)

@@ -98,6 +98,10 @@ type Frontend struct {
 	Reject uint64 `json:"reject,omitempty"`
 }
 
+// DefaultMasqueradeMark is the bit of a packet's mark by which kube-proxy
+// masquerades: where it runs, the two agree on what the bit means.
+const DefaultMasqueradeMark = 0x4000
+
 // WeightUnit is the Weight of a backend that is the only endpoint of a
 // reference of weight 1. Weights are fixed-point numbers, so that a reference's
 // weight can be divided among its endpoints, and every node computes the same

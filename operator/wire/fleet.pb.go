@@ -727,9 +727,13 @@ type Config struct {
 	Alone bool `protobuf:"varint,6,opt,name=alone,proto3" json:"alone,omitempty"`
 	// seed keys the hash of clients, and is secret. It is unset if the agent is to
 	// continue with the one that its maps hold.
-	Seed          *uint64 `protobuf:"fixed64,7,opt,name=seed,proto3,oneof" json:"seed,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Seed *uint64 `protobuf:"fixed64,7,opt,name=seed,proto3,oneof" json:"seed,omitempty"`
+	// through_stack is true if backends on other nodes are reached by the node's
+	// network stack alone. Its NAT translates sources of packets with the mark.
+	ThroughStack   bool   `protobuf:"varint,8,opt,name=through_stack,json=throughStack,proto3" json:"through_stack,omitempty"`
+	MasqueradeMark uint32 `protobuf:"varint,9,opt,name=masquerade_mark,json=masqueradeMark,proto3" json:"masquerade_mark,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Config) Reset() {
@@ -807,6 +811,20 @@ func (x *Config) GetAlone() bool {
 func (x *Config) GetSeed() uint64 {
 	if x != nil && x.Seed != nil {
 		return *x.Seed
+	}
+	return 0
+}
+
+func (x *Config) GetThroughStack() bool {
+	if x != nil {
+		return x.ThroughStack
+	}
+	return false
+}
+
+func (x *Config) GetMasqueradeMark() uint32 {
+	if x != nil {
+		return x.MasqueradeMark
 	}
 	return 0
 }
@@ -1598,7 +1616,7 @@ const file_fleet_proto_rawDesc = "" +
 	"\x03max\x18\x02 \x01(\rR\x03max\"-\n" +
 	"\x03Use\x12\x12\n" +
 	"\x04used\x18\x01 \x01(\x04R\x04used\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x04R\x04size\"\xd6\x01\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\"\xa4\x02\n" +
 	"\x06Config\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x1c\n" +
@@ -1606,7 +1624,9 @@ const file_fleet_proto_rawDesc = "" +
 	"\x04snat\x18\x04 \x01(\v2\x15.blixt.fleet.v1.PortsR\x04snat\x12\x19\n" +
 	"\x05drain\x18\x05 \x01(\bH\x00R\x05drain\x88\x01\x01\x12\x14\n" +
 	"\x05alone\x18\x06 \x01(\bR\x05alone\x12\x17\n" +
-	"\x04seed\x18\a \x01(\x06H\x01R\x04seed\x88\x01\x01B\b\n" +
+	"\x04seed\x18\a \x01(\x06H\x01R\x04seed\x88\x01\x01\x12#\n" +
+	"\rthrough_stack\x18\b \x01(\bR\fthroughStack\x12'\n" +
+	"\x0fmasquerade_mark\x18\t \x01(\rR\x0emasqueradeMarkB\b\n" +
 	"\x06_drainB\a\n" +
 	"\x05_seed\".\n" +
 	"\x04Part\x12\x12\n" +

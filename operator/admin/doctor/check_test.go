@@ -229,6 +229,11 @@ var defects = []struct {
 	{"pool has the address of a Service", func(f *doctor.Facts) {
 		f.ServiceCIDRs, f.Configs[0].Spec.Addresses.Pool[0] = nil, "10.96.0.7"
 	}, "pool", doctor.Failed, "BlixtConfig blixt", "10.96.0.7 of Service default/blixt-web", "kubectl edit"},
+	{"Cilium encrypts by IPsec", func(f *doctor.Facts) { f.CiliumIPsec = true }, "ipsec", doctor.Warning, "BlixtConfig", "redirected past its policies", "path: Stack"},
+	{"Cilium's IPsec is obeyed", func(f *doctor.Facts) {
+		f.CiliumIPsec = true
+		f.Configs[0].Spec.Dataplane = &v1alpha1.Dataplane{RemoteBackends: v1alpha1.RemoteBackends{Path: v1alpha1.RemotePathStack}}
+	}, "ipsec", doctor.OK, "", "", ""},
 	{"kube-proxy serves it", func(f *doctor.Facts) { delete(f.Services[0].Labels, "service.kubernetes.io/service-proxy-name") }, "kube-proxy", doctor.Warning, "Service default/blixt-web", "no label service.kubernetes.io/service-proxy-name", "managed-fields"},
 	{"kube-proxy serves it as asked", func(f *doctor.Facts) {
 		delete(f.Services[0].Labels, "service.kubernetes.io/service-proxy-name")

@@ -78,6 +78,7 @@ var checks = []check{
 	{"listener-ports", []string{"Gateway", "ListenerSet"}, listenerPorts},
 	{"snat-ports", []string{"BlixtConfig", "Deployment"}, snatPorts},
 	{"tunnels", []string{"BlixtConfig", "Node"}, tunnels},
+	{"ipsec", []string{"BlixtConfig"}, ipsec},
 	{"answers", []string{"NodeDataplane"}, answers},
 	{"pool", []string{"BlixtConfig", "Node", "Pod", "Service"}, pool},
 	{"kube-proxy", []string{"Service", "GatewayClass", "BlixtConfig"}, kubeProxy},

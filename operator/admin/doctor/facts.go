@@ -56,6 +56,8 @@ type Facts struct {
 	Configuration string
 	// ProxyMode is kube-proxy's mode; "": unknown.
 	ProxyMode string
+	// CiliumIPsec is true if Cilium encrypts by IPsec.
+	CiliumIPsec bool
 
 	BpfmanConfigs []bpfmanv1.Config
 	Applications  []bpfmanv1.ClusterBpfApplication
@@ -106,6 +108,9 @@ func Read(ctx context.Context, c client.Client, version, namespace string) (*Fac
 		return nil, err
 	}
 	if err := f.readProxyMode(ctx, c); err != nil {
+		return nil, err
+	}
+	if err := f.readIPsec(ctx, c); err != nil {
 		return nil, err
 	}
 	return f, nil

@@ -71,6 +71,44 @@ type BlixtConfigSpec struct {
 	Quotas []Quota `json:"quotas,omitzero"`
 }
 
+// RemotePath is a path of packets to backends on other nodes.
+type RemotePath string
+
+// The paths that there are.
+const (
+	RemotePathDirect RemotePath = "Direct"
+	RemotePathStack  RemotePath = "Stack"
+)
+
+// RemoteBackends says how packets reach backends on other nodes.
+type RemoteBackends struct {
+	// path is Direct or Stack. Direct redirects packets past the node's network stack:
+	// fast, but neither the node's firewall (FORWARD) nor its IPsec policies (ip xfrm
+	// policy) see them. Where nodes encrypt by IPsec policies, packets leave in clear
+	// text. With Stack nothing is sent to other nodes but by the stack. What is then
+	// not served, and gets an ICMP error, are connections of pods and nodes to a
+	// backend on another node that reach Blixt as they leave a node: have kube-proxy
+	// serve them, by spec.addresses.podTraffic. A change resets the connections with
+	// backends on other nodes.
+	//
+	// Example: Stack
+	// +optional
+	// +kubebuilder:validation:Enum=Direct;Stack
+	// +kubebuilder:default=Direct
+	Path RemotePath `json:"path,omitempty"`
+
+	// masqueradeMark are the bits of a packet's mark by which the node's NAT gives
+	// packets an address of the node as their source, with path Stack. The default is
+	// bit 14, by which kube-proxy does so (its --iptables-masquerade-bit). 0: none;
+	// then backends must send their answers by the node that the packets came from.
+	//
+	// Example: 16384
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:default=16384
+	MasqueradeMark *int32 `json:"masqueradeMark,omitempty"`
+}
+
 // Quota limits what namespaces may use. Each of them has the whole quota.
 type Quota struct {
 	// namespaces that the quota is for. Default: all.
@@ -159,6 +197,11 @@ type Dataplane struct {
 	// +kubebuilder:default={first: 11000, last: 29999}
 	// +kubebuilder:validation:XValidation:rule="self.first != self.last",message="want two ports at least: two programs run during an upgrade"
 	SNATPorts PortRange `json:"snatPorts,omitzero"`
+
+	// remoteBackends says how packets reach backends on other nodes.
+	// +optional
+	// +kubebuilder:default={}
+	RemoteBackends RemoteBackends `json:"remoteBackends,omitzero"`
 
 	// drainTimeout is how long the previous program may serve its connections on a
 	// node, after the next one has taken over there. Those that are left then are cut.

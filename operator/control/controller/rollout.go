@@ -122,7 +122,7 @@ func (r *rolloutLoop) pass(ctx context.Context, t *translated) error {
 	failed.add(r.reportProgress(ctx, t, d, known.Reports)) // does not wait for the writes below
 	apply, remove := rollout.Objects(d.spec, d.release, d.desired)
 	failed.add(r.applyAll(ctx, t.kinds, apply, remove))
-	r.sendSettings(d.desired)
+	r.sendSettings(d.spec, d.desired)
 	r.logProblems(d.desired.Problems)
 	failed.add(r.writeNodes(ctx, t, d.nodes, known.Dataplanes))
 	for _, n := range d.nodes {
@@ -265,12 +265,15 @@ func (r *rolloutLoop) applyAll(ctx context.Context, k kinds, apply, remove []cli
 	return failed.err()
 }
 
-// sendSettings gives the agents of each application its ports, and the nodes on
-// which it drains.
-func (r *rolloutLoop) sendSettings(desired rollout.Desired) {
+// sendSettings gives the agents of each application its ports, the path to backends
+// on other nodes, and the nodes on which it drains.
+func (r *rolloutLoop) sendSettings(spec v1alpha1.Dataplane, desired rollout.Desired) {
 	now := map[string]bool{}
 	for _, a := range desired.Applications {
-		r.Fleet.SetSettings(a.Name, fleet.Settings{SNAT: a.SNAT, Drain: a.Drain})
+		r.Fleet.SetSettings(a.Name, fleet.Settings{
+			SNAT: a.SNAT, Drain: a.Drain,
+			ThroughStack: spec.RemoteBackends.Path == v1alpha1.RemotePathStack, MasqueradeMark: uint32(*spec.RemoteBackends.MasqueradeMark),
+		})
 		now[a.Name] = true
 	}
 	for name := range r.known {

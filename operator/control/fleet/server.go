@@ -36,6 +36,10 @@ type Settings struct {
 	// SNAT are the source ports for backends on other nodes. Two applications
 	// on one node must not share any.
 	SNAT lb.PortRange
+	// ThroughStack has backends on other nodes reached by the stack alone, whose NAT
+	// translates sources of packets with the mark.
+	ThroughStack   bool
+	MasqueradeMark uint32
 	// Drain is true for nodes on which the application serves only the flows
 	// that it knows, and false for nodes on which it serves all. On nodes that
 	// are missing here it continues as before.
@@ -216,7 +220,8 @@ func (s *Server) SetSettings(application string, settings Settings) {
 	s.wake(func(c *session) bool {
 		before, known := old.Drain[c.node]
 		drain, knows := settings.Drain[c.node]
-		return c.application == application && (old.SNAT != settings.SNAT || known != knows || before != drain)
+		path := old.ThroughStack != settings.ThroughStack || old.MasqueradeMark != settings.MasqueradeMark
+		return c.application == application && (old.SNAT != settings.SNAT || path || known != knows || before != drain)
 	})
 }
 

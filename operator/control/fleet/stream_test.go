@@ -215,6 +215,13 @@ func TestSettingsOfTwoApplications(t *testing.T) {
 	check(blue, "blue", lb.PortRange{First: 12000, Last: 14000}, true) // as it was
 	o.SetSettings("blue", Settings{SNAT: lb.PortRange{First: 12000, Last: 14000}, Drain: map[string]bool{"n1": false}})
 	check(blue, "blue", lb.PortRange{First: 12000, Last: 14000}, false)
+	o.SetSettings("blue", Settings{SNAT: lb.PortRange{First: 12000, Last: 14000}, ThroughStack: true, MasqueradeMark: 0x4000})
+	eventually(t, func() string {
+		if c, _ := blue.fake.Config(); c.MasqueradeMark != 0x4000 {
+			return fmt.Sprintf("the mark is %#x", c.MasqueradeMark)
+		}
+		return ""
+	})
 	o.Forget("blue")
 	eventually(t, func() string {
 		if all := o.Reports(); len(all) != 1 || all[0].Application != "green" || o.refusedFor(ReasonApplication) == 0 {

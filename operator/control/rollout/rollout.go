@@ -124,6 +124,9 @@ func Default(d *v1alpha1.Dataplane, r Release, nodes []corev1.Node) v1alpha1.Dat
 	if spec.SNATPorts == (v1alpha1.PortRange{}) {
 		spec.SNATPorts = v1alpha1.PortRange{First: int32(lb.DefaultSNATPorts.First), Last: int32(lb.DefaultSNATPorts.Last)}
 	}
+	if spec.RemoteBackends.MasqueradeMark == nil {
+		spec.RemoteBackends.MasqueradeMark = new(int32(lb.DefaultMasqueradeMark))
+	}
 	if d == nil || d.DrainTimeout.Duration == 0 {
 		spec.DrainTimeout.Duration = time.Hour
 	}

@@ -252,6 +252,7 @@ func (a *Agent) collect(p *wire.Part) error {
 func (a *Agent) configure(w *wire.Config) error {
 	d := &wire.Decoder{}
 	a.resolve.NodeName, a.resolve.Zone, a.resolve.HostAddresses = w.Node, w.Zone, nil
+	a.resolve.ThroughStack = w.ThroughStack
 	for _, addr := range w.Addresses {
 		a.resolve.HostAddresses = append(a.resolve.HostAddresses, d.Addr(addr))
 	}
@@ -260,6 +261,9 @@ func (a *Agent) configure(w *wire.Config) error {
 		return fmt.Errorf("read config: %w", d.Err)
 	}
 	err := a.writer.SetSNAT(ports, a.resolve.HostAddresses)
+	if err == nil {
+		err = a.writer.SetMasqueradeMark(w.MasqueradeMark)
+	}
 	if err == nil && w.Seed != nil {
 		err = a.writer.SetSeed(*w.Seed)
 	}

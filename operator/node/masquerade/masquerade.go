@@ -16,10 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DefaultMark is the bit by which kube-proxy masquerades, too: where it runs, the
-// two agree on what the bit means.
-const DefaultMark = 0x4000
-
 // table returns the nftables table of a load balancer. Nobody else has one of
 // this name, so that the table is removed as a whole.
 func table(name string) *nftables.Table {

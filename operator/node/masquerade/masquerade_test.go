@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // TestTableIsOneOfItsOwn sets the table twice, as a run does that finds what a killed one
@@ -40,7 +42,7 @@ func TestTableIsOneOfItsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := Set("x", DefaultMark); err != nil {
+		if err := Set("x", lb.DefaultMasqueradeMark); err != nil {
 			t.Fatal(err)
 		}
 		if n := rules(); n != 1 {

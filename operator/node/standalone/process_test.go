@@ -211,7 +211,7 @@ func TestStartThatFailsLeavesNothingOfItsOwn(t *testing.T) {
 func TestLeftoversAreWhatAnEndedRunHasLeft(t *testing.T) {
 	i := serving(t, true)
 	i.ends(true)
-	must(t, masquerade.Set(i.Name, masquerade.DefaultMark))
+	must(t, masquerade.Set(i.Name, lb.DefaultMasqueradeMark))
 	for _, again := range []bool{false, true} {
 		var names []string
 		mine, err := Leftovers(i.RunDir, i.Name)

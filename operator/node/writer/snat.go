@@ -18,6 +18,14 @@ func (w *Writer) SetSNAT(ports lb.PortRange, hostAddresses []netip.Addr) error {
 	return w.writeOptions()
 }
 
+// SetMasqueradeMark changes the mark, as in Options.
+func (w *Writer) SetMasqueradeMark(mark uint32) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.o.MasqueradeMark = mark
+	return w.writeOptions()
+}
+
 // SetSeed changes the seed, as in Options. Existing flows keep their backends.
 func (w *Writer) SetSeed(seed uint64) error {
 	w.mu.Lock()
