@@ -66,7 +66,8 @@ type Review struct {
 	Mistakes []gateway.Mistake
 	Memory   *Memory
 
-	at func(name string) string
+	// At returns file and line of an object, also of one that goes on without its file.
+	At func(name string) string
 }
 
 // review is one in progress.
@@ -191,7 +192,7 @@ func (r *review) finish(mistakes []gateway.Mistake) Review {
 	}
 	r.out.Memory = r.remember(mistakes)
 	r.out.Mistakes = slices.DeleteFunc(mistakes, func(m gateway.Mistake) bool { return refused[m.Key()] })
-	r.out.at = func(name string) string {
+	r.out.At = func(name string) string {
 		if at := r.at(name); at != "" {
 			return at
 		}

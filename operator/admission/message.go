@@ -79,7 +79,7 @@ type line struct{ object, text string }
 
 // locate puts file and line of an object before a message.
 func (r *Review) locate(object, message string) string {
-	if at := r.at(object); at != "" {
+	if at := r.At(object); at != "" {
 		return at + ": " + phrase.Printable(message)
 	}
 	return phrase.Printable(message)

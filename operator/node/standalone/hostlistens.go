@@ -6,19 +6,37 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/hostsocket"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
 // hostListensEvery is how often to look where the host itself listens.
 const hostListensEvery = 10 * time.Second
 
+// sent is the last state, with file and line of objects.
+type sent struct {
+	lb.State
+	at func(name string) string
+}
+
 // watchHostListens logs, once each, the listeners of our program whose port a socket of
-// this host has: it gets their new connections.
+// this host has: at once when there is a new state.
 func (r *runner) watchHostListens(ctx context.Context, w *writer.Writer) {
-	for pause(ctx, hostListensEvery) {
-		lines, err := hostListens(w)
+	timer := time.NewTimer(hostListensEvery)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.newState:
+		case <-timer.C:
+		}
+		timer.Reset(hostListensEvery)
+		lines, err := r.hostListens(w)
 		r.log.failure("read where the host listens", err)
 		if err == nil {
 			r.log.each("host listens", slog.LevelWarn, lines)
@@ -26,18 +44,72 @@ func (r *runner) watchHostListens(ctx context.Context, w *writer.Writer) {
 	}
 }
 
-// hostListens returns a message for each frontend at which the host listens.
-func hostListens(w *writer.Writer) (lines []string, err error) {
-	sum, err := w.Summary()
-	if err != nil || len(sum.HostListens) == 0 { // the status reads much more
+// hostListens returns a message for each frontend at which the host listens: by its
+// sockets, and by what the program has seen.
+func (r *runner) hostListens(w *writer.Writer) ([]string, error) {
+	state := r.state.Load()
+	if state == nil {
+		return nil, nil
+	}
+	summary, err := w.Summary()
+	if err != nil {
 		return nil, err
 	}
-	status, err := w.Status()
-	for _, f := range status.Frontends {
-		if f.HostListens {
-			lines = append(lines, fmt.Sprintf("Gateway %s, listener %s: a socket of this host listens at %s, and gets its new connections. Stop it (ss -lntup names the process), or give the listener another port.",
-				f.Gateway, f.Listener, f.Frontend))
+	sockets, err := hostsocket.List()
+	if err != nil {
+		return nil, err
+	}
+	return hostListens(state, sockets, summary.HostListens, hostsocket.Owners), nil
+}
+
+// hostListens returns the messages. Who listens at an address that the host has, too, gets
+// what is for the frontend; at an address of ours alone nobody else gets anything.
+func hostListens(state *sent, sockets []hostsocket.Socket, seen []lb.Key, owners func(map[uint32]bool) map[uint32]string) (lines []string) {
+	exclusive := map[string]bool{}
+	for _, a := range state.Addresses {
+		exclusive[a.IP.String()] = a.Exclusive
+	}
+	byPort := map[lb.Key][]hostsocket.Socket{} // without address
+	for _, s := range sockets {
+		key := lb.Key{Protocol: s.Protocol, Port: s.Addr.Port()}
+		byPort[key] = append(byPort[key], s)
+	}
+	var found []lb.Frontend
+	sources, inodes := map[lb.Key]uint32{}, map[uint32]bool{}
+	for _, f := range state.Frontends {
+		ours := exclusive[f.Addr.String()]
+		is := slices.Contains(seen, f.Key())
+		for _, s := range byPort[lb.Key{Protocol: f.Protocol, Port: f.Port}] {
+			if gets, exact := s.Gets(f.Key()); gets && (exact || !ours) {
+				is = true
+				sources[f.Key()], inodes[s.Inode] = s.Inode, true
+			}
+		}
+		if is && len(found) < lb.MaxHostListens {
+			found = append(found, f)
 		}
 	}
-	return lines, err
+	if found == nil {
+		return nil
+	}
+	names := owners(inodes)
+	for _, f := range found {
+		who := names[sources[f.Key()]]
+		if who == "" {
+			who = "a socket of this host"
+		}
+		outcome := "and gets its new connections"
+		if exclusive[f.Addr.String()] {
+			outcome = "and gets nothing, as the address is the Gateway's"
+		}
+		at := ""
+		if state.at != nil {
+			if at = state.at("Gateway " + f.Gateway); at != "" {
+				at += ": "
+			}
+		}
+		lines = append(lines, fmt.Sprintf("%sGateway %s, listener %s: %s listens at %s, %s. Stop it (ss -lntup names the process), or give the listener another port.",
+			at, f.Gateway, f.Listener, who, f.Key(), outcome))
+	}
+	return lines
 }

@@ -26,6 +26,8 @@ type desired struct {
 	errors, warnings []string
 	ignored          []manifest.Object
 	files            *source.Result
+	// at returns file and line of an object.
+	at func(name string) string
 	// memory and lastGood are for the next read.
 	memory   *admission.Memory
 	lastGood gateway.LastGood
@@ -59,6 +61,7 @@ func (r *runner) read(n *network) (*desired, error) {
 		HostAddresses: own,
 	})
 	d := &desired{state: res.State, ignored: set.Ignored, files: files, memory: review.Memory, lastGood: review.Translation.LastGood}
+	d.at = review.At
 	d.errors, d.warnings = review.Messages(append(res.Problems(), review.Translation.NetworkRemarks(n.prefixes())...))
 	return d, nil
 }
@@ -126,6 +129,11 @@ func (r *runner) reconcile(ctx context.Context) {
 	r.backends.Store(int64(backends))
 	r.forwarded = advice.Backends(d.state, n.HostAddresses())
 	r.send(ctx, d.state)
+	r.state.Store(&sent{d.state, d.at})
+	select {
+	case r.newState <- struct{}{}:
+	default:
+	}
 }
 
 // exclusive returns the addresses that this host has because of us.

@@ -153,6 +153,9 @@ type runner struct {
 	// forwarded are the backends that need the host's help. reconcile sets it.
 	forwarded []advice.Backend
 
+	// state is the last one that was sent. newState says so.
+	state    atomic.Pointer[sent]
+	newState chan struct{}
 	// ready is closed when our program serves its first state; nil before it was loaded.
 	ready chan struct{}
 	// How many were in the last state, for the log.
@@ -174,7 +177,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer claim.Close()
-	r := &runner{Options: o, log: onceLog{last: map[string]string{}}, removals: removals{grace: o.RemovalGrace}, awake: make(chan struct{}, 1)}
+	r := &runner{Options: o, newState: make(chan struct{}, 1), log: onceLog{last: map[string]string{}}, removals: removals{grace: o.RemovalGrace}, awake: make(chan struct{}, 1)}
 	if r.source, err = source.Open(o.Files); err != nil {
 		return err
 	}
