@@ -88,19 +88,18 @@ func save(ctx context.Context, command string) (rules, error) {
 // through, "": nothing drops them for sure.
 func (r rules) message(command string, b Backend, out string) string {
 	p := packet{to: b.Addr, protocol: strings.ToLower(b.Protocol.String()), out: out}
-	table, rule := r.dropped(p)
-	if rule == "" {
+	var found, commands []string
+	for _, d := range r.drops(p) {
+		chain := d.chain
+		if d.table == "filter" && r[d.table]["DOCKER-USER"] != nil {
+			chain = "DOCKER-USER" // Docker leaves it to the administrator, and rewrites the others
+		}
+		found = append(found, fmt.Sprintf("table %s: %s", d.table, d.rule))
+		commands = append(commands, fmt.Sprintf("%s -t %s -I %s -d %s -p %s --dport %d -j ACCEPT",
+			command, d.table, chain, netip.PrefixFrom(b.Addr.Addr(), b.Addr.Addr().BitLen()), p.protocol, b.Addr.Port()))
+	}
+	if found == nil {
 		return ""
 	}
-	// Docker leaves DOCKER-USER to the administrator, and rewrites its other chains.
-	chain := "FORWARD"
-	if table == "filter" && r[table]["DOCKER-USER"] != nil {
-		chain = "DOCKER-USER"
-	}
-	if strings.Contains(rule, "PREROUTING") || table == "raw" {
-		chain = "PREROUTING"
-	}
-	bits := netip.PrefixFrom(b.Addr.Addr(), b.Addr.Addr().BitLen())
-	return fmt.Sprintf("this host's firewall drops packets to backend %s (%s, table %s: %s); run: %s -t %s -I %s -d %s -p %s --dport %d -j ACCEPT",
-		b.Addr, out, table, rule, command, table, chain, bits, p.protocol, b.Addr.Port())
+	return fmt.Sprintf("this host's firewall drops packets to backend %s at %s (%s); run: %s", b.Addr, out, strings.Join(found, "; "), strings.Join(commands, " && "))
 }

@@ -62,11 +62,15 @@ type packet struct {
 }
 
 // hooks are the chains that such a packet passes, in order.
+// In each the first rule that decides counts.
 var hooks = [][2]string{{"raw", "PREROUTING"}, {"mangle", "PREROUTING"}, {"mangle", "FORWARD"}, {"filter", "FORWARD"}}
 
-// dropped returns the rule that surely drops a packet, and the table that has it; empty:
-// none does, or it depends on what is unknown.
-func (r rules) dropped(p packet) (table, rule string) {
+// drop is a rule that drops a packet, and the table and the chain where that begins.
+type drop struct{ table, chain, rule string }
+
+// drops returns the rules that surely drop a packet: each of them must be overcome. What
+// depends on something unknown is left out.
+func (r rules) drops(p packet) (list []drop) {
 	for _, h := range hooks {
 		c := r[h[0]][h[1]]
 		if c == nil {
@@ -76,14 +80,11 @@ func (r rules) dropped(p packet) (table, rule string) {
 		if v == undecided && c.policy == "DROP" {
 			v, rule = drops, "-P "+h[1]+" DROP"
 		}
-		switch v {
-		case drops:
-			return h[0], rule
-		case unknown:
-			return "", ""
+		if v == drops {
+			list = append(list, drop{h[0], h[1], rule})
 		}
 	}
-	return "", ""
+	return list
 }
 
 // verdict is what becomes of a packet in a chain.
@@ -93,7 +94,7 @@ const (
 	undecided verdict = iota // it reaches the end of the chain
 	accepts
 	drops
-	unknown
+	unknown // it depends
 )
 
 // deepest is how deep chains may call each other.

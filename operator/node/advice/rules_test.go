@@ -75,7 +75,7 @@ func TestRuleThatDropsIsNamedWithTheRemedy(t *testing.T) {
 		{"Docker's policy", docker27, "172.17.0.2:8080", "docker0", []string{"172.17.0.2:8080", "-P FORWARD DROP", "iptables -t filter -I DOCKER-USER -d 172.17.0.2/32 -p tcp --dport 8080 -j ACCEPT"}},
 		{"a published port", docker27, "172.17.0.3:8080", "docker0", nil},
 		{"another port of it", docker27, "172.17.0.3:8081", "docker0", []string{"-P FORWARD DROP"}},
-		{"Docker's raw rule", docker28, "172.17.0.2:8080", "docker0", []string{"table raw", "! -i docker0 -j DROP", "iptables -t raw -I PREROUTING -d 172.17.0.2/32"}},
+		{"Docker's raw rule", docker28, "172.17.0.2:8080", "docker0", []string{"table raw", "! -i docker0 -j DROP", "iptables -t raw -I PREROUTING -d 172.17.0.2/32", "&& iptables -t filter -I DOCKER-USER"}},
 		{"behind the raw rule", docker28, "172.17.0.9:8080", "docker0", []string{"table filter", "-A DOCKER ! -i docker0", "-I DOCKER-USER"}},
 		{"another bridge", docker28, "10.0.0.2:8080", "br0", nil},
 		{"after the remedy", strings.Replace(docker27, "-A DOCKER-USER", "-A DOCKER-USER -d 172.17.0.2/32 -p tcp -m tcp --dport 8080 -j ACCEPT\n-A DOCKER-USER", 1), "172.17.0.2:8080", "docker0", nil},
