@@ -23,7 +23,7 @@ func (s *Set) readFile(file string, text []byte) Errors {
 	documents, err := readJSON(file, text)
 	if documents == nil { // other text that begins like JSON may be YAML
 		yaml, wrong := readYAML(file, text)
-		if documents = yaml; wrong != nil && (err == nil || filepath.Ext(file) != ".json") {
+		if documents = yaml; wrong != nil && (err == nil || !strings.EqualFold(filepath.Ext(file), ".json")) {
 			err = wrong
 		} else if wrong == nil {
 			err = nil

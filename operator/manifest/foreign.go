@@ -24,7 +24,7 @@ var foreign = []struct {
 	{[]string{"jobs", "on"}, "a workflow of GitHub Actions"},
 	{[]string{"scrape_configs"}, "a configuration of Prometheus"},
 	{[]string{"network", "version"}, "a configuration of netplan"},
-	{[]string{"resources", "namePrefix"}, "a kustomization.yaml"},
+	{[]string{"resources"}, "a kustomization.yaml"},
 	{[]string{"static_resources"}, "a configuration of Envoy"},
 	{[]string{"hosts", "tasks"}, "a playbook of Ansible"},
 }
@@ -89,7 +89,7 @@ func IsManifest(name string) bool {
 	if strings.HasPrefix(name, ".") || strings.HasPrefix(name, "#") {
 		return false
 	}
-	switch filepath.Ext(name) {
+	switch strings.ToLower(filepath.Ext(name)) {
 	case ".yaml", ".yml", ".json":
 		return true
 	}

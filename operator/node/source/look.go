@@ -132,8 +132,12 @@ func (s *Source) walk(r *root, dir string, paths *[]string) error {
 		case isDir(entry, path) && s.files[path] != nil: // it was a file
 			*paths = append(*paths, path)
 		case isDir(entry, path):
+			remedy := "give -R, or "
+			if s.recursive { // it is a link
+				remedy = "links to directories are not followed: give "
+			}
 			if hasManifests(path) {
-				s.notes = append(s.notes, fmt.Sprintf("%s has manifests, which are not read: give -R, or -f %s as well", r.show(path), r.show(path)))
+				s.notes = append(s.notes, fmt.Sprintf("%s has manifests, which are not read: %s-f %s as well", r.show(path), remedy, r.show(path)))
 			}
 		case manifest.IsManifest(entry.Name()):
 			*paths = append(*paths, path)

@@ -69,15 +69,15 @@ type Source struct {
 	generation int
 	changed    time.Time
 	complaints []string // what is wrong with directories
+	reasons    string   // of what is refused
 	notes      []string
 	dirs       map[string]struct{} // to be watched
 	looked     bool
 
 	// out guards what Read returns.
-	out     sync.Mutex
-	result  *Result
-	err     error
-	reasons string // of what is refused
+	out    sync.Mutex
+	result *Result
+	err    error
 }
 
 // root is one of Options.Paths.
@@ -105,8 +105,8 @@ type file struct {
 	// was served.
 	read, good *manifest.Set
 	wrong      manifest.Errors
-	goodText   string
 	refused    manifest.Errors // why read does not count
+	kept       string          // the sum of the text that the store has
 }
 
 // Result is what the files say now.
@@ -128,7 +128,10 @@ func Open(o Options) (*Source, error) {
 	s := &Source{recursive: o.Recursive, files: map[string]*file{}, dirs: map[string]struct{}{}}
 	for _, arg := range o.Paths {
 		if arg == Stdin {
-			text, err := io.ReadAll(io.LimitReader(o.Stdin, maxSize))
+			text, err := io.ReadAll(io.LimitReader(o.Stdin, maxSize+1))
+			if err == nil && len(text) > maxSize {
+				err = tooLarge(int64(len(text)))
+			}
 			if err != nil {
 				return nil, fmt.Errorf("read standard input: %w", err)
 			}
@@ -158,7 +161,7 @@ func Open(o Options) (*Source, error) {
 				f := s.file(r, path)
 				set, wrong := manifest.Parse(f.name, []byte(text))
 				if wrong == nil {
-					f.good, f.goodText = set, text
+					f.good, f.kept = set, sum([]byte(text))
 				} else {
 					delete(s.files, path)
 				}
@@ -290,41 +293,25 @@ func (s *Source) settle() {
 			f.refused = manifest.Errors{f.broken}
 		}
 	}
-	for again := true; again; {
-		again = false
-		owners := map[string]*file{}
-		for _, f := range files {
-			for name := range use[f].Defined() {
-				owner := owners[name]
-				if owner == nil {
-					owners[name] = f
-					continue
-				}
-				loser, winner := f, owner
-				if f.good.Defines(name) && !owner.good.Defines(name) {
-					loser, winner = owner, f
-				}
-				loser.refused = append(loser.refused, use[loser].Duplicate(use[winner]))
-				if use[loser] != loser.good {
-					use[loser] = loser.good
-				} else {
-					use[loser] = nil
-				}
-				again = true
-				break
-			}
-			if again {
-				break
-			}
+	for {
+		loser, winner := conflict(files, use)
+		if loser == nil {
+			break
+		}
+		loser.refused = append(slices.Clone(loser.refused), use[loser].Duplicate(use[winner]))
+		if use[loser] != loser.good {
+			use[loser] = loser.good
+		} else {
+			use[loser] = nil
 		}
 	}
 	for _, f := range files {
 		if f.good == use[f] {
 			continue
 		}
-		if f.good = use[f]; f.good != nil && f.path != Stdin && f.goodText != string(f.text) {
-			f.goodText = string(f.text)
-			s.store.save(f.path, f.goodText)
+		if f.good = use[f]; f.good != nil && f.path != Stdin && f.kept != sum(f.text) {
+			f.kept = sum(f.text)
+			s.store.save(f.path, string(f.text))
 		}
 		s.generation++
 	}
@@ -335,6 +322,37 @@ func (s *Source) settle() {
 		}
 	}
 	s.reasons = reasons.String()
+}
+
+// conflict returns the first file that must not define what another one defines; nil: there
+// is none.
+func conflict(files []*file, use map[*file]*manifest.Set) (loser, winner *file) {
+	owners := map[string]*file{}
+	for _, f := range files {
+		var lost, won []string // what earlier files define, too
+		for name := range use[f].Defined() {
+			switch owner := owners[name]; {
+			case owner == nil:
+				owners[name] = f
+			case f.servesInsteadOf(owner, name):
+				won = append(won, name)
+			default:
+				lost = append(lost, name)
+			}
+		}
+		if len(lost) > 0 {
+			return f, owners[slices.Min(lost)]
+		}
+		if len(won) > 0 {
+			return owners[slices.Min(won)], f
+		}
+	}
+	return nil, nil
+}
+
+// servesInsteadOf reports whether the file has served an object, and an earlier one has not.
+func (f *file) servesInsteadOf(owner *file, object string) bool {
+	return f.good.Defines(object) && !owner.good.Defines(object)
 }
 
 // unwrapPath returns an error's text without the path, which the caller names.

@@ -99,6 +99,24 @@ func TestADirectoryThatGoesIsNoOrder(t *testing.T) {
 	check(t, s, "two")
 }
 
+// Which of several conflicts comes first does not depend on chance.
+func TestConflictsAreDecidedAlike(t *testing.T) {
+	for range 20 {
+		dir := write(t, "b.yaml", named("x", "b")+"---\n"+named("why", "b"), "c.yaml", named("z", "c"))
+		s := open(t, Options{Paths: []string{dir}})
+		check(t, s, "b b c")
+		// c wants why from b, and a wants z from c.
+		put(t, filepath.Join(dir, "a.yaml"), named("z", "a"))
+		put(t, filepath.Join(dir, "c.yaml"), named("why", "c")+"---\n"+named("z", "c2"))
+		put(t, filepath.Join(dir, "b.yaml"), named("x", "b2")+"---\n"+named("why", "b2"))
+		check(t, s, "b2 b2 c", "the file is left out: a.yaml:1: Namespace z: is defined at c.yaml:1 already",
+			goesOn+"c.yaml:1: Namespace why: is defined at b.yaml:5 already")
+		if t.Failed() {
+			break
+		}
+	}
+}
+
 // None of these may block, be read without end, or keep the others from being served.
 func TestWhatIsNoFile(t *testing.T) {
 	dir := write(t, "a.yaml", named("a", "one"), "loop.yaml", "")
@@ -148,8 +166,9 @@ func TestSubdirectories(t *testing.T) {
 	put(t, filepath.Join(dir, "sub", "deep", "c.yaml"), named("c", "three"))
 	put(t, filepath.Join(dir, ".hidden", "d.yaml"), named("d", "four"))
 	must(t, os.Symlink("..", filepath.Join(dir, "sub", "loop")))
+	put(t, filepath.Join(dir, "CAPITALS.YAML"), named("e", "five"))
 	s := open(t, Options{Paths: []string{dir}})
-	check(t, s, "one")
+	check(t, s, "five one")
 	result, err := s.Read()
 	must(t, err)
 	want := fmt.Sprintf("%s/sub has manifests, which are not read: give -R, or -f %s/sub as well", dir, dir)
@@ -157,9 +176,15 @@ func TestSubdirectories(t *testing.T) {
 		t.Errorf("notes:\n%s\nwant:\n%s", got, want)
 	}
 	s = open(t, Options{Paths: []string{dir}, Recursive: true})
-	check(t, s, "one two three")
+	check(t, s, "five one two three")
+	result, err = s.Read()
+	must(t, err)
+	want = fmt.Sprintf("%s/sub/loop has manifests, which are not read: links to directories are not followed: give -f %s/sub/loop as well", dir, dir)
+	if got := strings.Join(result.Notes, "\n"); got != want {
+		t.Errorf("notes:\n%s\nwant:\n%s", got, want)
+	}
 	must(t, os.RemoveAll(filepath.Join(dir, "sub", "deep")))
-	check(t, s, "one two")
+	check(t, s, "five one two")
 }
 
 // A file that its writer has open counts with what it had before. Files of others need

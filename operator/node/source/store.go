@@ -75,7 +75,7 @@ func (s *store) load() map[string]string {
 		case err != nil:
 		case r.Format != format:
 			err = fmt.Errorf("format %d is that of another version", r.Format)
-		case r.Sum != sum(r.Text) || s.file(r.Path) != path:
+		case r.Sum != sum([]byte(r.Text)) || s.file(r.Path) != path:
 			err = errors.New("it is damaged")
 		default:
 			texts[r.Path] = r.Text
@@ -87,13 +87,13 @@ func (s *store) load() map[string]string {
 	return texts
 }
 
-func sum(text string) string {
-	s := sha256.Sum256([]byte(text))
+func sum(text []byte) string {
+	s := sha256.Sum256(text)
 	return hex.EncodeToString(s[:])
 }
 
 // file returns where the text of a path is kept.
-func (s *store) file(path string) string { return filepath.Join(s.dir, sum(path)[:32]+".json") }
+func (s *store) file(path string) string { return filepath.Join(s.dir, sum([]byte(path))[:32]+".json") }
 
 func (s *store) save(path, text string) { s.put(path, &text) }
 func (s *store) drop(path string)       { s.put(path, nil) }
@@ -164,7 +164,8 @@ func (s *store) write(path string, text *string) error {
 		return err
 	}
 	// A text that is no UTF-8 would come back as another one. It is never valid.
-	content, err := json.Marshal(record{format, path, strings.ToValidUTF8(*text, "\ufffd"), sum(strings.ToValidUTF8(*text, "\ufffd"))})
+	valid := strings.ToValidUTF8(*text, "\ufffd")
+	content, err := json.Marshal(record{format, path, valid, sum([]byte(valid))})
 	if err != nil {
 		return err
 	}
