@@ -24,7 +24,7 @@ const othersEvery = 10 * time.Second
 // watchOthers reconciles when what other load balancers serve changes, and says when
 // somebody else has got ports of ours.
 func (r *runner) watchOthers(ctx context.Context) {
-	for pause(ctx, othersEvery) {
+	for pause(ctx, cmp.Or(r.othersEvery, othersEvery)) {
 		if r.lookAtOthers() {
 			r.reconcile(ctx)
 		}
@@ -35,13 +35,21 @@ func (r *runner) watchOthers(ctx context.Context) {
 func (r *runner) lookAtOthers() bool {
 	r.reconciling.Lock()
 	defer r.reconciling.Unlock()
-	err := errors.Join(checkHostPorts(r.SNATPorts), CheckOthersPorts(r.loaded.SNATPorts(), r.Others))
+	if r.Others != nil {
+		// This looks at every interface, which costs in proportion: reconcile asks only those that were found.
+		found, err := r.Others.Find()
+		r.log.failure("others", err)
+		if err != nil {
+			return false
+		}
+		r.others = found
+	}
+	err := errors.Join(checkHostPorts(r.SNATPorts), checkOthersPorts(r.loaded.SNATPorts(), r.others))
 	if err != nil {
 		err = fmt.Errorf("connections may hang: %w", err)
 	}
 	r.log.failure("ports", err)
 	t, err := r.taken()
-	r.log.failure("others", err)
 	return err == nil && !t.equal(r.takenBefore)
 }
 
@@ -59,12 +67,8 @@ func (t taken) equal(o taken) bool {
 // loaded first.
 func (r *runner) taken() (t taken, err error) {
 	t = taken{map[lb.Key]string{}, map[netip.Addr]string{}}
-	if r.Others == nil {
+	if len(r.others) == 0 {
 		return t, nil
-	}
-	found, err := r.Others.Find()
-	if err != nil || len(found) == 0 {
-		return t, err
 	}
 	ours := others.Open(r.loaded.Dir())
 	if ours == nil {
@@ -72,7 +76,7 @@ func (r *runner) taken() (t taken, err error) {
 	}
 	defer ours.Close()
 	frontends, addresses, err := ours.Serves()
-	for _, d := range found {
+	for _, d := range r.others {
 		theirs, alone, e := d.Serves()
 		err = errors.Join(err, e)
 		first := d.ID() < ours.ID()
@@ -95,7 +99,7 @@ func (r *runner) taken() (t taken, err error) {
 // would take over their clients, or reject them. What is left out is said once.
 func (r *runner) withoutTaken(s lb.State) lb.State {
 	t, err := r.taken()
-	r.log.failure("others", err)
+	r.log.failure("what others serve", err)
 	r.takenBefore = t
 	if len(t.frontends)+len(t.addresses) == 0 {
 		r.log.each("taken", slog.LevelWarn, nil)

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
@@ -20,7 +21,7 @@ func neighbours(t *testing.T, text string) (a, b *instance) {
 	t.Helper()
 	for _, name := range []string{"a", "b"} {
 		i := prepare(t, text)
-		i.Name = name
+		i.Name, i.othersEvery = name, 100*time.Millisecond
 		i.Others = others.NewFinder(i.bpffs, func() []string { return []string{filepath.Join(loader.Pins(i.bpffs, i.Name), "maps")} })
 		load := i.Load
 		i.Load = func(interfaces []hostnet.Interface) (*Loaded, error) {
@@ -84,8 +85,30 @@ func TestWhoServesAFrontendKeepsItFromASecondLoadBalancer(t *testing.T) {
 	b.write(files(80, far4))
 	b.serves()
 	a.stop()
-	b.write(files(80, far4) + "\n")
 	b.serves(far4 + ":80")
+}
+
+// What becomes a conflict later is said, and taken back.
+func TestPortsThatTheHostGetsLaterAreSaid(t *testing.T) {
+	before, err := os.ReadFile(localPortRange)
+	must(t, err)
+	t.Cleanup(func() { must(t, os.WriteFile(localPortRange, before, 0)) })
+	must(t, os.WriteFile(localPortRange, []byte("32768 60999"), 0))
+	log := captureLog(t)
+	ports := lb.PortRange{First: 11000, Last: 11999}
+	r := &runner{Options: Options{SNATPorts: ports}, loaded: &Loaded{SNATPorts: func() lb.PortRange { return ports }}, log: onceLog{last: map[string]string{}}}
+	for _, step := range []struct{ set, says string }{
+		{"32768 60999", ""},
+		{"10000 60999", "level=ERROR msg=\"connections may hang: SNAT ports 11000-11999 are used by connections of this host (net.ipv4.ip_local_port_range is 10000-60999)"},
+		{"10000 60999", ""},
+		{"32768 60999", "mended"},
+	} {
+		must(t, os.WriteFile(localPortRange, []byte(step.set), 0))
+		r.lookAtOthers()
+		if said := strings.Join(log.take(), "\n"); (step.says == "") != (said == "") || !strings.Contains(said, step.says) {
+			t.Errorf("with %s it says %q, want %q", step.set, said, step.says)
+		}
+	}
 }
 
 func TestReservedPortsAreNoConflict(t *testing.T) {

@@ -86,6 +86,7 @@ func (r *runner) serve(ctx context.Context) (lost, err error) {
 		}
 	})
 	done.Go(func() { r.advise(ctx) })
+	r.lookAtOthers()
 	done.Go(func() { r.watchOthers(ctx) })
 	follow := func() { r.followNetwork(ctx) }
 	r.forget = time.AfterFunc(time.Hour, follow)

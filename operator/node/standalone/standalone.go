@@ -76,6 +76,8 @@ type Options struct {
 	Name string
 	// Others finds other load balancers on this host; nil: they are not looked for.
 	Others *others.Finder
+	// othersEvery is how often, 0: as often as the constant says.
+	othersEvery time.Duration
 	// RunDir holds the files that outlive the process.
 	RunDir string
 	// Load loads the program, or adopts what an earlier run left, and attaches it
@@ -143,7 +145,9 @@ type runner struct {
 	forget   *time.Timer
 	lastGood gateway.LastGood
 
-	// takenBefore is what others served when the last state was made.
+	// others are the other load balancers that the last look has found, and takenBefore is
+	// what they served when the last state was made.
+	others      []*others.DataPlane
 	takenBefore taken
 
 	removals removals
