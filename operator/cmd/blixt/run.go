@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -97,6 +98,7 @@ a process without a terminal has the files and the network read again.`,
 	f.StringVar(&o.Files.StateDir, "state-dir", "", "directory for the files that were valid last, which a start uses instead of invalid ones; empty: they are not kept (default "+standalone.DefaultStateDir+"/NAME; with --run-dir, NAME.files in that one)")
 	f.DurationVar(&o.RemovalGrace, "removal-grace", 700*time.Millisecond, "how long a frontend or a backend that the files do not have any more is served nevertheless, counted from the last change of a file, and three times as long at most; 0: it goes at once")
 	f.StringSliceVarP(&o.Interfaces, "interface", "i", nil, "interface to attach to, may be repeated (default: all that are up, including loopback, except ports of bridges and bonds)")
+	f.Var((*addresses)(&o.LeaveAddresses), "addresses", "manage: give interfaces the addresses of Gateways, if no other host answers for them, and tell neighbours; leave: somebody else does, such as keepalived or a router")
 	f.DurationVar(&o.NetworkGrace, "network-grace", 10*time.Second, "how long an address or a default route that this host has lost still counts; connections outlive a loss that is shorter")
 	f.StringVar(&o.NodeName, "node-name", hostname, "nodeName of the endpoints on this host")
 	f.Var(&ports, "snat-ports", "source ports towards backends elsewhere; this host's own connections must not use them. With bpfman a program uses one half, the next version the other")
@@ -116,6 +118,25 @@ a process without a terminal has the files and the network read again.`,
 		panic(fmt.Sprint("no such flag: ", err))
 	}
 	return c
+}
+
+// addresses is the flag that says who gives the host the addresses of Gateways: manage,
+// or leave.
+type addresses bool
+
+func (a *addresses) String() string {
+	if *a {
+		return "leave"
+	}
+	return "manage"
+}
+func (a *addresses) Type() string { return "manage|leave" }
+func (a *addresses) Set(text string) error {
+	if text != "manage" && text != "leave" {
+		return errors.New("want manage or leave")
+	}
+	*a = text == "leave"
+	return nil
 }
 
 // portRange is a flag such as 11000-29999.

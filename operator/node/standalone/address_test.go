@@ -106,3 +106,20 @@ func TestAddressThatIsAwayForLongIsNotTheHosts(t *testing.T) {
 	i.servesAs(alone(host4)) // by the end of the grace alone: nothing else happens
 	eventuallyHas(t, "lo", host4)
 }
+
+// TestAddressesMayBeLeftToSomebodyElse: frontends are served, and nothing is added.
+func TestAddressesMayBeLeftToSomebodyElse(t *testing.T) {
+	newNeighbour(t, "eth0", peer4+"/24")
+	assign(t, "eth0", host4+"/24")
+	i := prepare(t, files(80, near4))
+	i.LeaveAddresses = true
+	i.start()
+	i.serves(near4 + ":80")
+	i.servesAs(alone(near4)) // a router may send it here
+	want(t, "eth0", host4)
+	want(t, "lo")
+	assign(t, "eth0", near4+"/32") // keepalived is master
+	i.servesAs(shared(near4))
+	i.stop()
+	want(t, "eth0", host4, near4)
+}

@@ -51,7 +51,7 @@ func TestSecondInstanceWithOtherDirectoriesIsRefused(t *testing.T) {
 		t.Errorf("a second one of the name: %v", err)
 	}
 	i.serves(near4 + ":80")
-	want(t, "eth0", host4, near4)
+	eventuallyHas(t, "eth0", host4, near4)
 }
 
 // TestNameTakenByAnybodyKeepsNothingFromStarting has a user without rights take the name

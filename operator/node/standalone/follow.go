@@ -69,5 +69,10 @@ func (r *runner) sameAddresses(ctx context.Context) bool {
 		return true
 	}
 	n := r.attach()
-	return n == nil || n.SameAddresses(r.served)
+	if n == nil || !n.SameAddresses(r.served) {
+		return n == nil
+	}
+	// What else the kernel has removed with an interface is added again.
+	r.log.failure("assign", r.vips.Follow(n.View))
+	return true
 }

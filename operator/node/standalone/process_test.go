@@ -53,6 +53,7 @@ func serving(t *testing.T, keep bool) *instance {
 	i.start()
 	i.serves(near4 + ":80")
 	i.attached("eth0", "lo", "peer-eth0")
+	eventuallyHas(t, "eth0", host4, near4)
 	return i
 }
 

@@ -115,7 +115,7 @@ func (r *runner) reconcile(ctx context.Context) {
 		r.logProblems(d)
 	}
 	d.state = r.withoutTaken(d.state)
-	err = r.vips.Hold(exclusive(d.state.Addresses), n.View)
+	d.state.Addresses, err = r.hold(d.state.Addresses, n)
 	r.log.failure("assign", err)
 	if err != nil {
 		r.served = nil
@@ -134,16 +134,6 @@ func (r *runner) reconcile(ctx context.Context) {
 	case r.newState <- struct{}{}:
 	default:
 	}
-}
-
-// exclusive returns the addresses that this host has because of us.
-func exclusive(addresses []lb.Address) (list []netip.Addr) {
-	for _, a := range addresses {
-		if a.Exclusive {
-			list = append(list, a.IP)
-		}
-	}
-	return list
 }
 
 // applied is called by the writer of our program after each state that it has tried

@@ -72,6 +72,9 @@ type Options struct {
 	Reload <-chan os.Signal
 	// Version is that of this program, for the log.
 	Version string
+	// LeaveAddresses leaves it to somebody else to give this host the addresses of
+	// Gateways, and to tell neighbours: keepalived, or a router.
+	LeaveAddresses bool
 	// Name distinguishes load balancers on one host.
 	Name string
 	// Others finds other load balancers on this host; nil: they are not looked for.
@@ -351,7 +354,9 @@ func (r *runner) unload() string { return "blixt unload --name " + r.Name }
 func (r *runner) release(keep bool) error {
 	r.reconciling.Lock()
 	defer r.reconciling.Unlock()
-	if !keep {
+	if keep {
+		r.vips.Close()
+	} else {
 		r.leaveStack()
 		if err := r.vips.Remove(); err != nil {
 			slog.Error(err.Error())

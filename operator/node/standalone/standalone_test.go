@@ -479,8 +479,8 @@ func TestManyChangesAtOnceEndInTheLastOne(t *testing.T) {
 	}
 	i.write(files(2000, near4))
 	i.serves(near4 + ":2000")
-	want(t, "eth0", "192.0.2.1", near4)
-	want(t, "lo")
+	eventuallyHas(t, "eth0", "192.0.2.1", near4)
+	eventuallyHas(t, "lo")
 	// It may be stopped while it applies a change.
 	i.write(files(2001, far4))
 	i.stop()

@@ -102,8 +102,8 @@ func TestServedAddressIsWhereNeighboursFindIt(t *testing.T) {
 
 			have := map[string][]string{"eth0": {host4, host6, near4}, "lo": {far4, far6}}
 			have[at] = append(have[at], near6)
-			want(t, "eth0", have["eth0"]...)
-			want(t, "lo", have["lo"]...)
+			eventuallyHas(t, "eth0", have["eth0"]...)
+			eventuallyHas(t, "lo", have["lo"]...)
 			for _, ip := range []string{near4, near6} {
 				listen(t, here, net.JoinHostPort(ip, "80"))
 				must(t, other.do(func() error { return reach(ip) }))

@@ -31,3 +31,9 @@ func choosePlace(ip netip.Addr, n *hostnet.View, current int, usable func(hostne
 	}
 	return best
 }
+
+// sameLink reports whether neighbours that know where the address is need not be told, and
+// nobody else could have got it meanwhile.
+func (p place) sameLink(o place) bool {
+	return p.Same(o.Interface) && p.MAC == o.MAC && p.Carrier == o.Carrier
+}
