@@ -16,7 +16,7 @@ HELM := $(CACHE)/helm-$(HELM_VERSION)
 TEST_TOOLS := curl=curl nginx=nginx-light dig=bind9-dnsutils dnsmasq=dnsmasq-base iperf3=iperf3 \
 	ethtool=ethtool ip=iproute2 nft=nftables modprobe=kmod
 # Fuzz targets, as package:function.
-FUZZ := ./bpf:FuzzPacket ./operator/gateway:FuzzTranslate ./operator/gateway:FuzzTranslate_Tenants ./operator/manifest:FuzzRead ./operator/phrase:FuzzPrintable
+FUZZ := ./bpf:FuzzPacket ./operator/gateway:FuzzTranslate ./operator/gateway:FuzzTranslate_Tenants ./operator/manifest:FuzzRead ./operator/manifest:FuzzPlainValue ./operator/phrase:FuzzPrintable
 FUZZTIME ?= 60s
 # The packages whose tests need no root.
 QUICK := ./e2e/stories ./operator/lb/... ./operator/gateway/... ./operator/manifest/... ./operator/node/bpfman/...

@@ -6,6 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+	sigsjson "sigs.k8s.io/json"
+	sigsyaml "sigs.k8s.io/yaml"
 )
 
 // FuzzRead feeds arbitrary files: every error has a line of the file.
@@ -39,6 +44,35 @@ func FuzzRead(f *testing.F) {
 			if err.Reason == "" || err.Line < 0 || err.Line > lines+1 {
 				t.Errorf("bad error for %d lines: %+v", lines, err)
 			}
+		}
+	})
+}
+
+// FuzzPlainValue compares the values that are read without sigs.k8s.io/yaml with its own.
+func FuzzPlainValue(f *testing.F) {
+	for _, text := range []string{
+		"a: 10.0.0.1\nb: [1, -2, 0, 007, 0x1f, 0o17, 1_000, 1e3, .5, 1., +1, 9223372036854775808]\n", "y: n\nYes: Off\nTRUE: tRuE\n~: null\n",
+		"2026-01-01: 2026-01-01T00:00:00Z\n", "a: |\n  yes\nb: 'on'\nc: >-\n  x\n", "a: &x b\nc: *x\n<<: {d: e}\n", "!!str 5: !!int '7'\n", "=: <<\n? [a]\n: b\n",
+		"a: 1:30\nb: 0b11\nc: .inf\nd: -.NaN\ne: ''\nf: \"\\x00\"\ng:\n", "- a\n- - b\n  - {c: }\n", "a: 1\na: 2\n",
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var node yaml.Node
+		if yaml.Unmarshal(text, &node) != nil || len(node.Content) == 0 {
+			return
+		}
+		got, sure := plainValue(node.Content[0])
+		asJSON, err := sigsyaml.YAMLToJSON(text)
+		if !sure || mayHaveTags(text) || err != nil {
+			return
+		}
+		var want any
+		if err := sigsjson.UnmarshalCaseSensitivePreserveInts(asJSON, &want); err != nil {
+			return
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%q (-sigs.k8s.io/yaml +plain):\n%s", text, diff)
 		}
 	})
 }

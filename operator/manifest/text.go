@@ -14,7 +14,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	sigsjson "sigs.k8s.io/json"
-	sigsyaml "sigs.k8s.io/yaml"
 )
 
 // document is one YAML document or JSON value. The values are those that kubectl would
@@ -42,8 +41,7 @@ func utf8Text(text []byte) []byte {
 	return []byte(string(utf16.Decode(units[1:])))
 }
 
-// readYAML returns the documents before the first that is invalid. sigs.k8s.io/yaml, which
-// kubectl uses as well, decides what a scalar is: yes is true, a date is a string.
+// readYAML returns the documents that are valid.
 func readYAML(file string, text []byte) (documents []document, errs Errors) {
 	for _, part := range split(text) {
 		d, err := part.read(file)
@@ -115,12 +113,8 @@ func (p part) read(file string) (document, Errors) {
 		return fail(err)
 	}
 	shift(&node, p.above)
-	text, err := sigsyaml.YAMLToJSON(p.text)
+	value, err := valueOf(p.text, node.Content[0])
 	if err != nil {
-		return fail(err)
-	}
-	var value any
-	if err := sigsjson.UnmarshalCaseSensitivePreserveInts(text, &value); err != nil {
 		return fail(err)
 	}
 	return document{node.Content[0], value}, nil
