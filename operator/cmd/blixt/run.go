@@ -53,7 +53,8 @@ of this host; local backends see the client's address. All others are reached wi
 an address of this host as the source, so that their replies come back here.
 
 Needs Linux 6.6, and root or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and a mounted
-BPF file system in which it may make directories. With --loader bpfman a
+BPF file system in which it may make directories. With CAP_NET_RAW idle connections
+to an endpoint that is removed end at once, at both ends. With --loader bpfman a
 running bpfman loads and attaches the program; then CAP_NET_ADMIN is enough, with
 access to bpfman's socket and to the maps that it pins. Another version, or one with
 other table sizes, is loaded behind the previous program. That continues to serve
