@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // most is how many backends Firewall looks at: as many as people read messages of, and
@@ -23,37 +25,52 @@ const saveLimit = 3 * time.Second
 
 // Firewall returns a message for each backend that the host's own stack reaches and
 // whose packets a rule of the host's firewall drops: Docker drops what does not go to a
-// published port. It runs iptables-save, and knows nothing where there is none. A rule
-// that may let the packets through, or may not, counts as one that does. It returns an
-// error if it could not read the rules this time.
+// published port. It reads nftables, and runs iptables-save where that is installed. A
+// rule that may let the packets through, or may not, counts as one that does. It returns
+// an error if it could not read the rules this time.
 func Firewall(ctx context.Context, backends []Backend) (messages []string, err error) {
-	saved := map[string]rules{}
-	looked := 0
+	backends = slices.DeleteFunc(slices.Clone(backends), func(b Backend) bool { return !b.Stack })
+	backends = backends[:min(len(backends), most)]
+	read := map[bool]*firewall{} // by whether it is of IPv6
 	for _, b := range backends {
-		if !b.Stack {
-			continue
-		}
-		if looked++; looked > most {
-			break
-		}
 		out := outInterface(b)
 		if out == "" {
 			continue
 		}
-		command := "iptables"
-		if b.Addr.Addr().Is6() {
-			command = "ip6tables"
-		}
-		if _, done := saved[command]; !done {
-			if saved[command], err = save(ctx, command); err != nil {
+		v6 := b.Addr.Addr().Is6()
+		if read[v6] == nil {
+			if read[v6], err = readFirewall(ctx, v6); err != nil {
 				return nil, err
 			}
 		}
-		if m := saved[command].message(command, b, out); m != "" {
+		if m := read[v6].message(b, out); m != "" {
 			messages = append(messages, m)
 		}
 	}
 	return messages, nil
+}
+
+// firewall is the rules of a family.
+type firewall struct {
+	command  string // iptables or ip6tables
+	iptables rules
+	nftables rules
+	hooks    [][2]string // of nftables
+}
+
+func readFirewall(ctx context.Context, v6 bool) (f *firewall, err error) {
+	f = &firewall{command: "iptables"}
+	if v6 {
+		f.command = "ip6tables"
+	}
+	if f.iptables, err = save(ctx, f.command); err != nil {
+		return nil, err
+	}
+	f.nftables, f.hooks, err = readNftables(v6, f.iptables)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT) { // the kernel has none
+		err = nil
+	}
+	return f, err
 }
 
 // outInterface returns the interface by which the host's stack forwards packets to a
@@ -84,19 +101,27 @@ func save(ctx context.Context, command string) (rules, error) {
 	return parseRules(string(out)), nil
 }
 
-// message says by which rule packets to a backend are dropped, and what lets them
+// message says by which rules packets to a backend are dropped, and what lets them
 // through, "": nothing drops them for sure.
-func (r rules) message(command string, b Backend, out string) string {
+func (f *firewall) message(b Backend, out string) string {
 	p := packet{to: b.Addr, protocol: strings.ToLower(b.Protocol.String()), out: out}
 	var found, commands []string
-	for _, d := range r.drops(p) {
+	for _, d := range f.iptables.drops(iptablesHooks, p) {
 		chain := d.chain
-		if d.table == "filter" && r[d.table]["DOCKER-USER"] != nil {
+		if d.table == "filter" && f.iptables[d.table]["DOCKER-USER"] != nil {
 			chain = "DOCKER-USER" // Docker leaves it to the administrator, and rewrites the others
 		}
 		found = append(found, fmt.Sprintf("table %s: %s", d.table, d.rule))
 		commands = append(commands, fmt.Sprintf("%s -t %s -I %s -d %s -p %s --dport %d -j ACCEPT",
-			command, d.table, chain, netip.PrefixFrom(b.Addr.Addr(), b.Addr.Addr().BitLen()), p.protocol, b.Addr.Port()))
+			f.command, d.table, chain, netip.PrefixFrom(b.Addr.Addr(), b.Addr.Addr().BitLen()), p.protocol, b.Addr.Port()))
+	}
+	for _, d := range f.nftables.drops(f.hooks, p) {
+		family := "ip"
+		if b.Addr.Addr().Is6() {
+			family = "ip6"
+		}
+		found = append(found, fmt.Sprintf("nft table %s, chain %s: %s", d.table, d.chain, d.rule))
+		commands = append(commands, fmt.Sprintf("nft insert rule %s %s %s daddr %s %s dport %d accept", d.table, d.chain, family, b.Addr.Addr(), p.protocol, b.Addr.Port()))
 	}
 	if found == nil {
 		return ""

@@ -61,16 +61,16 @@ type packet struct {
 	out      string // interface
 }
 
-// hooks are the chains that such a packet passes, in order.
-// In each the first rule that decides counts.
-var hooks = [][2]string{{"raw", "PREROUTING"}, {"mangle", "PREROUTING"}, {"mangle", "FORWARD"}, {"filter", "FORWARD"}}
+// iptablesHooks are the tables and chains that such a packet passes. In each the first
+// rule that decides counts.
+var iptablesHooks = [][2]string{{"raw", "PREROUTING"}, {"mangle", "PREROUTING"}, {"mangle", "FORWARD"}, {"filter", "FORWARD"}}
 
 // drop is a rule that drops a packet, and the table and the chain where that begins.
 type drop struct{ table, chain, rule string }
 
 // drops returns the rules that surely drop a packet: each of them must be overcome. What
 // depends on something unknown is left out.
-func (r rules) drops(p packet) (list []drop) {
+func (r rules) drops(hooks [][2]string, p packet) (list []drop) {
 	for _, h := range hooks {
 		c := r[h[0]][h[1]]
 		if c == nil {

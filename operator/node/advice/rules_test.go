@@ -100,7 +100,7 @@ func TestRuleThatDropsIsNamedWithTheRemedy(t *testing.T) {
 		{"cut off", filter("-A FORWARD -d\n-A FORWARD -j\n-A FORWARD !\n-A\n"), "10.0.0.2:8080", "br0", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m := parseRules(c.rules).message("iptables", backend(c.addr), c.out)
+			m := (&firewall{command: "iptables", iptables: parseRules(c.rules)}).message(backend(c.addr), c.out)
 			if c.want == nil && m != "" {
 				t.Errorf("unexpected: %s", m)
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -138,4 +139,75 @@ func TestFirewallThatDropsIsSaidAndTakenBack(t *testing.T) {
 	must(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0))
 	must(t, os.WriteFile(rules, []byte(strings.Replace(drop, "DROP", "ACCEPT", 1)), 0o644))
 	says("mended", "net.ipv4.ip_forward is 0", "firewall drops packets to backend 10.0.0.1:8080")
+}
+
+// TestRulesOfNftablesThatDropAreNamed has nft make the rules, and runs the command of the
+// message.
+func TestRulesOfNftablesThatDropAreNamed(t *testing.T) {
+	t.Setenv("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+	nft := func(command string) {
+		t.Helper()
+		cmd := exec.Command("nft", "-f", "-")
+		cmd.Stdin = strings.NewReader(command)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("nft: %v\n%s\n%s", err, command, out)
+		}
+	}
+	t.Cleanup(func() { nft("flush ruleset") })
+	veth(t, "docker0")
+	up(t, "peer-docker0")
+	assign(t, "docker0", "10.0.0.254/24", "fd00::254/64")
+	backends := forwarded("10.0.0.1:8080", "[fd00::1]:8080")
+	for i := range backends {
+		backends[i].Stack = true
+	}
+	forward := func(policy string, rules ...string) string {
+		return "flush ruleset\ntable inet t {\n chain other { drop; }\n chain f { type filter hook forward priority 0; policy " + policy + ";\n" + strings.Join(rules, "\n") + "\n}\n}\n"
+	}
+	for name, c := range map[string]struct {
+		rules string
+		drops []string // addresses of backends
+	}{
+		"none":                     {"flush ruleset", nil},
+		"a policy":                 {forward("drop"), []string{"10.0.0.1", "fd00::1"}},
+		"known connections":        {forward("drop", "ct state established,related accept", "iifname docker0 accept", "icmp type echo-request accept"), []string{"10.0.0.1", "fd00::1"}},
+		"known connections, a map": {forward("drop", "ct state vmap { established : accept, related : accept, invalid : drop }"), []string{"10.0.0.1", "fd00::1"}},
+		"one is let through":       {forward("drop", "ip daddr 10.0.0.0/24 tcp dport 8080 counter accept"), []string{"fd00::1"}},
+		"by its interface":         {forward("drop", "oifname \"docker*\" accept"), nil},
+		"new ones are let through": {forward("drop", "ct state new,established accept"), nil},
+		"new ones are dropped":     {forward("accept", "ct state new drop"), []string{"10.0.0.1", "fd00::1"}},
+		"another port":             {forward("drop", "tcp dport 8081 accept"), []string{"10.0.0.1", "fd00::1"}},
+		"a set of ports":           {forward("drop", "tcp dport { 22, 8080 } accept"), nil},
+		"a source":                 {forward("drop", "ip saddr 203.0.113.0/24 accept"), []string{"fd00::1"}},
+		"a mark":                   {forward("accept", "meta mark 0x1 drop"), nil},
+		"a family":                 {forward("accept", "meta nfproto ipv6 drop"), []string{"fd00::1"}},
+		"an IPv6 prefix":           {forward("accept", "ip6 daddr fd00::/60 reject"), []string{"fd00::1"}},
+		"another address":          {forward("accept", "ip daddr 10.0.0.2 drop", "ip6 daddr != fd00::1 drop"), nil},
+		"what comes from outside":  {forward("accept", "oifname docker0 iifname != docker0 drop"), []string{"10.0.0.1", "fd00::1"}},
+		"another chain":            {forward("accept", "tcp dport 8080 jump other"), []string{"10.0.0.1", "fd00::1"}},
+		"a table called filter":    {"flush ruleset\ntable ip filter { chain forward { type filter hook forward priority 0; policy drop; ct state vmap { established : accept }; }; }", []string{"10.0.0.1"}},
+		"input":                    {"flush ruleset\ntable inet t { chain f { type filter hook input priority 0; policy drop; }; }", nil},
+		"raw":                      {"flush ruleset\ntable ip t { chain p { type filter hook prerouting priority raw; ip daddr 10.0.0.1 iifname != docker0 drop; }; }", []string{"10.0.0.1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			nft(c.rules)
+			got, err := advice.Firewall(t.Context(), backends)
+			must(t, err)
+			if len(got) != len(c.drops) {
+				t.Fatalf("%q, want %v", got, c.drops)
+			}
+			for i, ip := range c.drops {
+				_, command, found := strings.Cut(got[i], "; run: ")
+				if !found || !strings.Contains(command, "daddr "+ip+" tcp dport 8080 accept") {
+					t.Fatalf("%q has no command for %s", got[i], ip)
+				}
+				for line := range strings.SplitSeq(command, " && ") {
+					nft(strings.TrimPrefix(line, "nft "))
+				}
+			}
+			if got, err := advice.Firewall(t.Context(), backends); err != nil || len(got) > 0 {
+				t.Errorf("after the commands: %q, %v", got, err)
+			}
+		})
+	}
 }

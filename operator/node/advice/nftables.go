@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package advice
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// unknownMatch is a word that match does not know: a condition that may be true.
+const unknownMatch = "--unknown"
+
+// readNftables returns the rules of nftables for IPv4, or IPv6, in the words of
+// iptables-save, and the chains that a forwarded packet passes. A table is called as nft
+// calls it, such as "inet filter". It leaves out what iptables has made, and has printed.
+func readNftables(v6 bool, iptables rules) (r rules, hooks [][2]string, err error) {
+	c, err := nftables.New()
+	if err != nil {
+		return nil, nil, fmt.Errorf("nftables: %w", err)
+	}
+	family, name := nftables.TableFamilyIPv4, "ip"
+	if v6 {
+		family, name = nftables.TableFamilyIPv6, "ip6"
+	}
+	r = rules{}
+	for _, f := range []struct {
+		family nftables.TableFamily
+		name   string
+	}{{family, name}, {nftables.TableFamilyINet, "inet"}} {
+		chains, err := c.ListChainsOfTableFamily(f.family)
+		if err != nil {
+			return nil, nil, fmt.Errorf("nftables: list chains: %w", err)
+		}
+		for _, ch := range chains {
+			if f.family == family && iptables[ch.Table.Name][ch.Name] != nil {
+				continue
+			}
+			table := f.name + " " + ch.Table.Name
+			if r[table] == nil {
+				r[table] = map[string]*chain{}
+			}
+			kept := &chain{policy: "-"}
+			r[table][ch.Name] = kept
+			if ch.Hooknum != nil && ch.Type == nftables.ChainTypeFilter && (*ch.Hooknum == *nftables.ChainHookPrerouting || *ch.Hooknum == *nftables.ChainHookForward) {
+				hooks = append(hooks, [2]string{table, ch.Name})
+			}
+			if ch.Policy != nil && *ch.Policy == nftables.ChainPolicyDrop {
+				kept.policy = "DROP"
+			}
+			list, err := c.GetRules(ch.Table, ch)
+			if err != nil {
+				return nil, nil, fmt.Errorf("nftables: list rules: %w", err)
+			}
+			for _, rule := range list {
+				t := translation{v6: v6, registers: map[uint32]value{}, elements: func(set string) []nftables.SetElement {
+					elements, _ := c.GetSetElements(&nftables.Set{Table: ch.Table, Name: set}) // without them it is unknown
+					return elements
+				}}
+				kept.rules = append(kept.rules, t.rule(rule.Exprs)...)
+			}
+		}
+	}
+	return r, hooks, nil
+}
+
+// value is what a register holds while a rule is evaluated.
+type value struct {
+	// what is -d, -i, -o, -p, --dport, --ctstate, family; "": unknown.
+	what string
+	mask []byte
+}
+
+// translation turns one rule of nftables into rules of iptables.
+type translation struct {
+	v6        bool
+	registers map[uint32]value
+	elements  func(set string) []nftables.SetElement
+	words     []string
+	never     bool // it is of the other family
+}
+
+func (t *translation) rule(exprs []expr.Any) (list [][]string) {
+	for _, e := range exprs {
+		switch e := e.(type) {
+		case *expr.Meta:
+			t.registers[e.Register] = value{what: map[expr.MetaKey]string{
+				expr.MetaKeyIIFNAME: "-i", expr.MetaKeyOIFNAME: "-o", expr.MetaKeyL4PROTO: "-p", expr.MetaKeyNFPROTO: "family",
+			}[e.Key]}
+		case *expr.Payload:
+			offset, length := uint32(16), uint32(4)
+			if t.v6 {
+				offset, length = 24, 16
+			}
+			switch {
+			case e.Base == expr.PayloadBaseNetworkHeader && e.Offset == offset && e.Len <= length:
+				t.registers[e.DestRegister] = value{what: "-d"}
+			case e.Base == expr.PayloadBaseTransportHeader && e.Offset == 2 && e.Len == 2:
+				t.registers[e.DestRegister] = value{what: "--dport"}
+			default:
+				t.registers[e.DestRegister] = value{}
+			}
+		case *expr.Ct:
+			t.registers[e.Register] = value{}
+			if e.Key == expr.CtKeySTATE {
+				t.registers[e.Register] = value{what: "--ctstate"}
+			}
+		case *expr.Bitwise:
+			v := t.registers[e.SourceRegister]
+			if v.mask = e.Mask; bytes.ContainsFunc(e.Xor, func(r rune) bool { return r != 0 }) {
+				v = value{}
+			}
+			t.registers[e.DestRegister] = v
+		case *expr.Cmp:
+			t.compare(t.registers[e.Register], e)
+		case *expr.Lookup:
+			v := t.registers[e.SourceRegister]
+			if e.IsDestRegSet && e.DestRegister == unix.NFT_REG_VERDICT && v.what == "--ctstate" && !t.never {
+				for _, element := range t.elements(e.SetName) {
+					if element.VerdictData != nil && len(element.Key) == 4 {
+						words := append(slices.Clone(t.words), "--ctstate", states(element.Key))
+						list = append(list, append(words, target(element.VerdictData)...))
+					}
+				}
+				continue
+			}
+			if e.IsDestRegSet && e.DestRegister == unix.NFT_REG_VERDICT { // it may accept
+				return append(list, append(t.words, unknownMatch, "-j", "ACCEPT"))
+			}
+			t.words = append(t.words, unknownMatch)
+		case *expr.Verdict:
+			t.words = append(t.words, target(e)...)
+		case *expr.Reject:
+			t.words = append(t.words, "-j", "REJECT")
+		case *expr.Counter, *expr.Log, *expr.Notrack:
+		default:
+			t.words = append(t.words, unknownMatch)
+		}
+	}
+	if t.never {
+		return list
+	}
+	return append(list, t.words)
+}
+
+// compare translates a comparison of a register with constant data.
+func (t *translation) compare(v value, e *expr.Cmp) {
+	words := t.words
+	if e.Op == expr.CmpOpNeq {
+		words = append(words, "!")
+	}
+	argument := ""
+	switch v.what {
+	case "family":
+		family := byte(unix.NFPROTO_IPV4)
+		if t.v6 {
+			family = unix.NFPROTO_IPV6
+		}
+		if len(e.Data) == 1 && (e.Data[0] == family) != (e.Op == expr.CmpOpEq) {
+			t.never = true
+		}
+		return
+	case "-i", "-o":
+		if name, _, ended := bytes.Cut(e.Data, []byte{0}); ended {
+			argument = string(name)
+		} else {
+			argument = string(name) + "+"
+		}
+	case "-p":
+		if len(e.Data) != 1 {
+			break
+		}
+		argument = map[byte]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp"}[e.Data[0]]
+		if argument == "" {
+			argument = strconv.Itoa(int(e.Data[0]))
+		}
+	case "--dport":
+		if len(e.Data) == 2 {
+			argument = strconv.Itoa(int(binary.BigEndian.Uint16(e.Data)))
+		}
+	case "-d":
+		argument = network(e.Data, v.mask, t.v6)
+	case "--ctstate":
+		// state & mask != 0 is true for the states of the mask.
+		if e.Op == expr.CmpOpNeq && len(v.mask) == 4 && !bytes.ContainsFunc(e.Data, func(r rune) bool { return r != 0 }) {
+			words, argument = t.words, states(v.mask)
+		}
+	}
+	if argument == "" || e.Op != expr.CmpOpEq && e.Op != expr.CmpOpNeq {
+		t.words = append(t.words, unknownMatch)
+		return
+	}
+	t.words = append(words, v.what, argument)
+}
+
+// network returns a prefix of addresses, "" if it is none.
+func network(data, mask []byte, v6 bool) string {
+	size := 4
+	if v6 {
+		size = 16
+	}
+	length := 8 * len(data) // a prefix of whole bytes has no mask
+	if mask != nil {
+		length = 0
+		for _, b := range mask {
+			length += bits.OnesCount8(b)
+		}
+	}
+	addr, ok := netip.AddrFromSlice(append(slices.Clone(data), make([]byte, max(0, size-len(data)))...))
+	if !ok {
+		return ""
+	}
+	return netip.PrefixFrom(addr, length).String()
+}
+
+// states returns names of conntrack's states.
+func states(mask []byte) string {
+	names := []string{"-"} // none
+	for _, s := range []struct {
+		bit  uint32
+		name string
+	}{{expr.CtStateBitNEW, "NEW"}, {expr.CtStateBitESTABLISHED, "ESTABLISHED"}, {expr.CtStateBitRELATED, "RELATED"}, {expr.CtStateBitINVALID, "INVALID"}} {
+		if binary.NativeEndian.Uint32(mask)&s.bit != 0 {
+			names = append(names, s.name)
+		}
+	}
+	return strings.Join(names, ",")
+}
+
+// target translates a verdict.
+func target(v *expr.Verdict) []string {
+	switch v.Kind {
+	case expr.VerdictAccept:
+		return []string{"-j", "ACCEPT"}
+	case expr.VerdictDrop:
+		return []string{"-j", "DROP"}
+	case expr.VerdictReturn:
+		return []string{"-j", "RETURN"}
+	case expr.VerdictJump:
+		return []string{"-j", v.Chain}
+	case expr.VerdictGoto:
+		return []string{"-g", v.Chain}
+	case expr.VerdictContinue:
+		return nil
+	}
+	return []string{unknownMatch, "-j", "ACCEPT"} // queue: a program decides
+}
