@@ -118,7 +118,8 @@ func newHost(t *testing.T) *host {
 	b, err := l.Blixt(h.balancer, labtest.Binary, nil)
 	h.check("prepare blixt", err)
 	h.blixt = b
-	h.blixt.Args = append(h.blixt.Args, "--keep") // a restart by hand
+	h.blixt.Lasting = true
+	h.blixt.Args = append(h.blixt.Args, "--state-dir", filepath.Join(l.Dir(), "state"), "--keep") // a restart by hand
 	h.check("write files", h.writeFiles())
 	h.check("start blixt", b.Start())
 	return h

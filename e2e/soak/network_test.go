@@ -57,10 +57,10 @@ var networkMistakes = []mistake{
 	{name: "another address", place: "addresses", names: nobody, do: script("ip addr add VALUE", "ip addr del VALUE", "10.66.0.7/24 dev eth0", "fd66::7/64 dev eth0 nodad", "10.66.0.7/16 dev eth1", "10.66.0.101/32 dev lo", "192.168.1.1/24 dev pods", "169.254.7.7/16 dev eth0")},
 	{name: "VIP removed", place: "addresses", names: nobody, do: func(h *host, r *rand.Rand) (string, func() error, error) {
 		vip := pick(r, lab.VIP4, lab.VIP6, onLink4, onLink6, spare4, spare6)
-		do := fmt.Sprintf(`d=$(ip -o addr show to %[1]s | awk '{print $2}'); ip addr del "$(ip -o addr show to %[1]s | awk '{print $4}')" dev $d`, vip)
+		do := fmt.Sprintf(`ip -o addr show to %s | while read -r _ dev _ addr _; do ip addr del $addr dev $dev; done`, vip)
 		return vip, func() error { return nil }, h.shell(do)
 	}},
-	{name: "spare VIP taken", place: "addresses", names: spareOnly, do: script("ip addr del "+spare4+"/32 dev lo; ip addr add "+spare4+"/24 dev pods", "ip addr del "+spare4+"/24 dev pods")},
+	{name: "spare VIP taken", place: "addresses", names: spareOnly, do: script("ip addr del "+spare4+"/32 dev lo || :; ip addr add "+spare4+"/24 dev pods", "ip addr del "+spare4+"/24 dev pods")},
 	{name: "spare VIP flushed", place: "addresses", names: nobody, do: script("ip addr flush dev lo scope host; ip -6 addr flush dev lo", network)},
 	{name: "default route away", place: "routes", names: nobody, do: script("ip VALUE route del default", network, "-4", "-6")},
 	{name: "second default route", place: "routes", names: nobody, do: script("ip route add default via 10.88.0.11 metric VALUE", "ip route del default via 10.88.0.11 metric VALUE", "50", "5000")},
@@ -97,6 +97,11 @@ ip addr flush dev flood`, "ip link del flood")},
 	{name: "containers", place: "netlink", names: nobody, do: script("for i in $(seq 10); do echo link add c$i type veth peer name d$i; echo link set c$i master pods up; echo link set d$i up; echo link del c$i; done | ip -batch -", ":")},
 	{name: "steady churn", place: "netlink", names: nobody, do: script(`ip link add churn type bridge; (for i in $(seq 100); do ip link set churn up; ip link set churn down; sleep 0.02; done) >/dev/null 2>&1 &`,
 		"sleep 0.1; ip link del churn")},
+	{name: "intruder", place: "addresses", names: []string{"onlink"}, do: func(h *host, r *rand.Rand) (string, func() error, error) {
+		addr := pick(r, onLink4+"/32", onLink6+"/128")
+		return addr + " on the link", func() error { return run(h.front, "ip addr del "+addr+" dev br0") }, run(h.front, "ip addr add "+addr+" dev br0")
+	}},
+	{name: "IPsec policy", place: "ipsec", names: spareOnly, do: script("ip xfrm policy add src 0.0.0.0/0 dst 10.99.0.11/32 dir out tmpl src 10.99.0.1 dst 10.99.0.11 proto esp mode tunnel", "ip xfrm policy flush")},
 	{name: "VPN", place: "netlink", names: nobody, do: script("ip link add tun9 type bridge; ip link set tun9 up; ip addr add VALUE dev tun9", "ip link del tun9", "10.0.0.9/8", "10.66.0.9/16", "198.51.100.9/24")},
 	{name: "firewall", place: "firewall", names: nobody, do: script("nft add table inet odd; nft 'add chain inet odd input { type filter hook input priority 0; policy accept; }'; nft 'add rule inet odd input tcp dport 22 drop'", "nft delete table inet odd")},
 	{name: "link detached", place: "programs", names: spareOnly, do: func(h *host, r *rand.Rand) (string, func() error, error) {

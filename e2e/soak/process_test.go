@@ -79,6 +79,16 @@ var processMistakes = []mistake{
 		}
 		return "started", func() error { return nil }, nil
 	}},
+	{name: "second instance", place: "second process", names: nobody, do: func(h *host, _ *rand.Rand) (string, func() error, error) {
+		const name = "soak-second"
+		args := []string{"run", "--filename", h.blixt.Dir, "--node-name", "balancer", "--state-dir", "", "--name", name}
+		stop, err := h.balancer.Daemon(h.blixt.Binary, args...)
+		if err != nil {
+			return "started", nil, err
+		}
+		time.Sleep(time.Second)
+		return "with the same files", func() error { return errors.Join(stop(), os.RemoveAll(lab.Pins(name))) }, nil
+	}},
 	{name: "wrong arguments", place: "second process", names: nobody, do: func(h *host, r *rand.Rand) (string, func() error, error) {
 		args := pick(r, []string{"--snat-ports", "40000-41000"}, []string{"--interface", "eth9"}, []string{"--filename", "/nonexistent"}, []string{"--flows", "4294967295"})
 		if _, err := h.second(append(args, "--name", "soak-wrong")...); err == nil {
@@ -100,6 +110,6 @@ var processMistakes = []mistake{
 
 // second runs another instance that is expected to end at once.
 func (h *host) second(args ...string) (string, error) {
-	all := append([]string{"10", h.blixt.Binary, "run", "--filename", h.blixt.Dir, "--node-name", "balancer", "--keep"}, args...)
+	all := append([]string{"10", h.blixt.Binary, "run", "--filename", h.blixt.Dir, "--node-name", "balancer", "--state-dir", "", "--keep"}, args...)
 	return h.balancer.Run(20*time.Second, "timeout", all...)
 }

@@ -75,8 +75,10 @@ func TestSoak(t *testing.T) {
 		steps, *seed, time.Since(began).Round(time.Second), visitors.datagrams.Load(), visitors.repeated.Load())
 	visitors.stop()
 
-	// What a start finds now must be what the first one made.
+	// A start that finds nothing makes what the first one made.
 	h.check("stop", h.blixt.Stop())
+	_, err := h.blixt.Run("unload")
+	h.check("unload", err)
 	h.check("start", h.blixt.Start())
 	h.awaitState("a fresh start after all mistakes", fresh)
 }
