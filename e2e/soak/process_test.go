@@ -70,7 +70,7 @@ var processMistakes = []mistake{
 	}},
 	{name: "same name", place: "second process", names: nobody, do: func(h *host, _ *rand.Rand) (string, func() error, error) {
 		out, err := h.second("--name", h.blixt.Name)
-		if err == nil || !strings.Contains(err.Error(), "held by process") {
+		if err == nil || !strings.Contains(err.Error(), "choose another") {
 			// The first one may be away by another mistake.
 			if h.blixt.Ended() {
 				return "while there is none", func() error { return nil }, nil

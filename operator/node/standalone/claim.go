@@ -63,7 +63,7 @@ func NewClaim(name string) (*Claim, error) {
 // heldBy returns an error that names who listens at an address. It returns nil if that is
 // nobody who could run a load balancer: any user may take the name of an abstract socket.
 func heldBy(address *net.UnixAddr, name string) error {
-	held := fmt.Errorf("load balancer %q runs in this network namespace already, with another --run-dir: stop that one first, or choose another --name", name)
+	held := fmt.Errorf("load balancer %q runs in this network namespace already: stop that one first, or choose another --name", name)
 	c, err := net.DialTimeout(address.Net, address.Name, time.Second)
 	if err != nil { // it has just ended, or does not answer
 		return fmt.Errorf("%w (%w)", held, err)
