@@ -295,6 +295,11 @@ func TestLastGoodTextsOutliveTheProcess(t *testing.T) {
 		}
 		s.Close()
 	}
+	put(t, filepath.Join(state, ".0123.json456"), "half of a file")
+	first().Close()
+	if left, err := filepath.Glob(filepath.Join(state, ".*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
 	// A directory that cannot be written costs nothing else.
 	must(t, os.RemoveAll(state))
 	put(t, state, "a file")

@@ -63,6 +63,9 @@ func (s *store) load() map[string]string {
 	}
 	for _, e := range entries {
 		path := filepath.Join(s.dir, e.Name())
+		if strings.HasPrefix(e.Name(), ".") && strings.Contains(e.Name(), ".json") {
+			_ = os.Remove(path) // half of a file whose writer was killed
+		}
 		if !e.Type().IsRegular() || filepath.Ext(path) != ".json" {
 			continue
 		}
