@@ -77,7 +77,7 @@ func TestBothEndsHearThatABackendIsGone(t *testing.T) {
 	}
 
 	w.Check(w.Blixt.Apply(serve(true)))
-	limit := time.Now().Add(labtest.Seconds(25)) // two sweeps
+	limit := time.Now().Add(labtest.Seconds(8))
 	for _, c := range gone {
 		w.Check(c.SetDeadline(limit))
 		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {

@@ -96,7 +96,7 @@ const (
 )
 
 func (w *Writer) sweepForever(ctx context.Context) {
-	for w.o.Sleep(ctx, w.o.SweepEvery) == nil {
+	for w.awaitSweep(ctx) == nil {
 		swept, err := w.Sweep(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -106,5 +106,35 @@ func (w *Writer) sweepForever(ctx context.Context) {
 		case swept.Removed() > 0:
 			w.o.Log.Debug("swept flows", "seen", swept.Entries, "idle", swept.Idle, "closed", swept.Closed, "gone", swept.Gone, "took", swept.Duration)
 		}
+	}
+}
+
+// soonAfter is how long after a change of backends a sweep begins that has something to
+// tell: changes come in bursts.
+const soonAfter = 500 * time.Millisecond
+
+// awaitSweep waits until the next sweep is due: at intervals, and soon after backends
+// have changed if connections can be reset.
+func (w *Writer) awaitSweep(ctx context.Context) error {
+	if w.o.Reset == nil {
+		return w.o.Sleep(ctx, w.o.SweepEvery)
+	}
+	interval, cancel := context.WithCancel(ctx)
+	defer cancel()
+	slept := make(chan error, 1)
+	go func() { slept <- w.o.Sleep(interval, w.o.SweepEvery) }()
+	select {
+	case err := <-slept:
+		return err
+	case <-w.backendsChanged:
+		return w.o.Sleep(ctx, soonAfter)
+	}
+}
+
+// sweepSoon has the next sweep begin soon.
+func (w *Writer) sweepSoon() {
+	select {
+	case w.backendsChanged <- struct{}{}:
+	default: // it does already
 	}
 }

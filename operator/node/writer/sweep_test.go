@@ -202,6 +202,29 @@ func TestSweepResetsBothEnds(t *testing.T) {
 	}
 }
 
+// Nobody waits for the next sweep to hear that a backend is gone.
+func TestRemovedBackendIsSweptSoon(t *testing.T) {
+	fake := datapath.NewFake(testSizes)
+	resets := make(chan Reset, 4)
+	w := New(fake, Options{SweepEvery: time.Hour, Ticks: func() uint32 { return testNow }, Reset: func(r Reset) { resets <- r }})
+	mustApply(t, w, testState(1, 1))
+	const established = bpf.BlixtFlowFlagFLOW_ESTABLISHED
+	addFlow(fake, flowSpec{backend: 1, generation: 1, forwardFlags: established, replyFlags: established})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); w.Run(ctx, make(chan VersionedState)) }()
+	mustApply(t, w, testState())
+	for range 2 {
+		select {
+		case <-resets:
+		case <-time.After(30 * time.Second):
+			t.Fatal("neither end hears of it")
+		}
+	}
+	cancel()
+	<-done
+}
+
 // A packet that comes between reading the batch and removing the flow saves it.
 func TestFlowThatWakesUpStays(t *testing.T) {
 	fake := datapath.NewFake(testSizes)

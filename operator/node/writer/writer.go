@@ -110,6 +110,8 @@ type Writer struct {
 		frontends []indexedFrontend
 	}
 
+	backendsChanged chan struct{} // has an element if they have since the last sweep
+
 	sweep  sync.Mutex // held while a sweep runs
 	counts struct {
 		sync.Mutex
@@ -143,7 +145,7 @@ func New(t Tables, o Options) *Writer {
 	if o.Sleep == nil {
 		o.Sleep = sleep
 	}
-	return &Writer{tables: t, o: o, target: datapath.NewTarget()}
+	return &Writer{tables: t, o: o, target: datapath.NewTarget(), backendsChanged: make(chan struct{}, 1)}
 }
 
 // Apply makes the maps hold a state, under the next version. It returns once
@@ -202,6 +204,9 @@ func (w *Writer) write() (Result, error) {
 	start := w.o.Clock()
 	res, err := w.writeMaps()
 	res.Duration, res.Wanted = w.o.Clock().Sub(start), w.version
+	if res.Written.Backends > 0 {
+		w.sweepSoon()
+	}
 	if err != nil {
 		w.contents = nil // in doubt: read the maps again
 		return res, err
