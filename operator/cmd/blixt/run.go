@@ -52,9 +52,14 @@ A backend is local if its endpoint's nodeName is --node-name, or its address is 
 of this host; local backends see the client's address. All others are reached with
 an address of this host as the source, so that their replies come back here.
 
+An address that no interface has is given to the one of its network, if no other
+host answers for it, and is announced. What anybody else gives an interface stays the
+host's.
+
 Needs Linux 6.6, and root or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and a mounted
-BPF file system in which it may make directories. With CAP_NET_RAW idle connections
-to an endpoint that is removed end at once, at both ends. With --loader bpfman a
+BPF file system in which it may make directories. With CAP_NET_RAW it
+probes and announces addresses on links, and idle connections to an endpoint that is
+removed end at once, at both ends. With --loader bpfman a
 running bpfman loads and attaches the program; then CAP_NET_ADMIN is enough, with
 access to bpfman's socket and to the maps that it pins. Another version, or one with
 other table sizes, is loaded behind the previous program. That continues to serve
