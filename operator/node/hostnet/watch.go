@@ -120,59 +120,53 @@ func (w *Watcher) Run(ctx context.Context, changed func()) {
 	full := time.Now().Add(fullEvery)
 	for ctx.Err() == nil {
 		w.wait(ctx, full)
-		if ctx.Err() != nil {
-			return
+		due := !time.Now().Before(full)
+		if due {
+			full = time.Now().Add(fullEvery)
 		}
 		w.mu.Lock()
-		if !time.Now().Before(full) {
-			w.full, full = true, time.Now().Add(fullEvery)
-		}
+		w.full = w.full || due
+		tell := w.pending || w.full || w.events == nil
 		w.pending = false
 		w.mu.Unlock()
-		changed()
+		if tell && ctx.Err() == nil {
+			changed()
+		}
 	}
 }
 
-// wait returns when something has changed and the network is quiet, or has been busy
-// for long, or at until.
+// wait returns when events have come and the network is quiet, or has been busy for
+// long, or at until.
 func (w *Watcher) wait(ctx context.Context, until time.Time) {
 	w.mu.Lock()
-	if w.events == nil || w.broken || w.full && w.pending { // what failed is tried again
-		w.mu.Unlock()
+	pending, failed, events := w.pending, w.events == nil || w.broken || w.full && w.pending, w.events
+	w.mu.Unlock()
+	if failed { // is tried again
 		sleep(ctx, retryEvery)
 		return
 	}
-	pending, events := w.pending, w.events
-	w.mu.Unlock()
-	if pending { // while changed was running
-		until = time.Now().Add(quietTime)
-	}
-	var busy time.Time
-	for ctx.Err() == nil {
-		if !events.wait(ctx, until, func() bool {
+	if !pending && !events.wait(ctx, until, w.receive) {
+		if ctx.Err() == nil && time.Now().Before(until) { // it can wait for nothing
 			w.mu.Lock()
-			defer w.mu.Unlock()
-			return w.drain()
-		}) {
-			return // it is until, or nothing can be received any more
+			w.broken, w.full, w.pending = true, true, true
+			w.mu.Unlock()
 		}
-		w.mu.Lock()
-		pending = w.pending
-		w.mu.Unlock()
-		if !pending { // the events were about nothing that counts
-			continue
-		}
-		now := time.Now()
-		if busy.IsZero() {
-			busy = now.Add(busyTime)
-		}
-		if until = now.Add(quietTime); busy.Before(until) {
-			until = busy
-		}
-		if !now.Before(until) {
+		return
+	}
+	// Thousands of events a second wake this process twenty times.
+	for busy := time.Now().Add(busyTime); time.Now().Before(busy) && ctx.Err() == nil; {
+		sleep(ctx, quietTime)
+		if !w.receive() {
 			return
 		}
 	}
+}
+
+// receive is drain.
+func (w *Watcher) receive() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.drain()
 }
 
 func sleep(ctx context.Context, d time.Duration) {
