@@ -53,7 +53,6 @@ func TestFailedStartBreaksNoFlow(t *testing.T) {
 	}{
 		{"an unknown flag", nil, []string{"--no-such-flag"}, []string{"no-such-flag"}},
 		{"a directory that does not exist", nil, []string{"--filename", "/nonexistent"}, []string{"/nonexistent"}},
-		{"an interface that does not exist", nil, []string{"--interface", "missing0"}, []string{"missing0"}},
 		{"SNAT ports of the host", nil, []string{"--snat-ports", "20000-60000"}, []string{"--snat-ports"}},
 		{"tables of another size", nil, []string{"--flows", "131072"}, []string{"--replace"}},
 		{"no bytecode image", nil, []string{"--bytecode", "/nonexistent"}, []string{"/nonexistent"}},

@@ -233,20 +233,24 @@ func (l *Loader) move(k linkKey, twin *ebpf.Program) error {
 	if err != nil {
 		return err
 	}
-	next := &attached{link: ln, path: a.path, to: a.to}
-	if err := a.drop(); err != nil {
-		return errors.Join(err, ln.Close())
+	next := &attached{link: ln, path: a.path, to: a.to, adopted: a.adopted}
+	// The pin is there all the time, for who reads the status, and in case of a kill.
+	temporary := filepath.Join(filepath.Dir(a.path), "next-"+k.String())
+	if err := errors.Join(next.pinAs(temporary), os.Rename(temporary, a.path)); err != nil {
+		return errors.Join(err, ln.Unpin(), ln.Close())
 	}
 	l.links[k] = next
-	return errors.Join(next.pin(), ln.Update(l.program))
+	return errors.Join(a.detach(), a.close(), ln.Update(l.program))
 }
 
 // pin pins the link, so that it outlives this process.
-func (a *attached) pin() error {
-	if err := os.MkdirAll(filepath.Dir(a.path), 0o700); err != nil {
+func (a *attached) pin() error { return a.pinAs(a.path) }
+
+func (a *attached) pinAs(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("make pin directory: %w", err)
 	}
-	if err := a.link.Pin(a.path); err != nil {
+	if err := a.link.Pin(path); err != nil {
 		return fmt.Errorf("pin link: %w", err)
 	}
 	return nil

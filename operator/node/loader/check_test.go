@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -115,7 +116,16 @@ func TestProgramGetsBackToTheFront(t *testing.T) {
 		t.Fatal(err)
 	}
 	attachFirst(t, foreignProgram(t, "second"), d0, ebpf.AttachTCXEgress)
+	half := attachFirst(t, foreignProgram(t, "half"), d0, ebpf.AttachTCXEgress) // by who was killed on the way
+	if err := errors.Join(half.Pin(filepath.Join(l.dir, "links", "next-"+linkKey{d0, "egress"}.String())), half.Close()); err != nil {
+		t.Fatal(err)
+	}
 	l = mustLoad(t, o)
+	for end := time.Now().Add(10 * time.Second); slices.Contains(names(t, d0, ebpf.AttachTCXEgress), "half"); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) { // the kernel frees it a little later
+			t.Fatal("it is left")
+		}
+	}
 	check(t, l, "(second) has come before Blixt at d0 egress")
 	intact(t, l, d0)
 	if err := l.Close(false); err != nil {

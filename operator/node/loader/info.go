@@ -4,7 +4,9 @@ package loader
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -98,6 +100,9 @@ func Inspect(bpffs, name string) (info Info, err error) {
 			continue
 		}
 		ln, err := link.LoadPinnedLink(path, nil)
+		if errors.Is(err, fs.ErrNotExist) { // its interface has just gone
+			continue
+		}
 		if err != nil {
 			return Info{}, fmt.Errorf("open link %s: %w", k, err)
 		}

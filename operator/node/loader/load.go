@@ -248,7 +248,10 @@ func (l *Loader) adoptLinks() error {
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		k, ok := parseLinkKey(e.Name())
-		if !ok {
+		if !ok { // of a process that was killed while it moved a link
+			if err := os.Remove(path); err != nil {
+				return fmt.Errorf("remove link %s: %w", e.Name(), err)
+			}
 			continue
 		}
 		ln, err := link.LoadPinnedLink(path, nil)
