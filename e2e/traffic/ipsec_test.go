@@ -225,3 +225,30 @@ func source(packet []byte) netip.Addr {
 	}
 	return netip.Addr{}
 }
+
+// TestIPsecPolicyThatIsGoneIsRemembered kills a process that has found a backend covered,
+// after the policy has gone, as it does while keys are negotiated. Connections to the
+// backend go on with the next process.
+func TestIPsecPolicyThatIsGoneIsRemembered(t *testing.T) {
+	w := labtest.New(t, "ipsec-gone", 1, 0)
+	w.StartBlixt(labtest.ConfigOf(map[int][]lab.Endpoint{80: lab.Endpoints(8080, w.Backends...)}))
+	w.Check(w.Blixt.AwaitLog("INFO serving", labtest.Patience, func() error {
+		w.Balancer.IP("xfrm policy add dir out src 0.0.0.0/0 dst 10.77.0.11 action block")
+		return w.Err()
+	}))
+	w.Balancer.IP("xfrm policy flush")
+	w.Check(w.Err())
+	var c net.Conn
+	w.Check(lab.Eventually(labtest.Patience, func() (err error) {
+		c, err = w.Client.Dial("tcp", "", labtest.VIP(4, 80), unanswered)
+		return err
+	}))
+	defer c.Close()
+	w.Ask(c, "before")
+	w.Check(w.Blixt.Kill())
+	w.Check(w.Blixt.Start())
+	for range 20 { // what is removed goes after what replaces it is there
+		w.Ask(c, "after")
+		time.Sleep(50 * time.Millisecond)
+	}
+}

@@ -146,6 +146,12 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup, reset func(wri
 		return err
 	}
 	r.planes = append(r.planes, p)
+	contents, err := datapath.Read(p.tables, time.Time{})
+	if err != nil {
+		slog.Warn("which backends IPsec policies have covered is not known", "error", err)
+	} else {
+		r.paths.remember(contents)
+	}
 	done.Go(func() {
 		var watching sync.WaitGroup
 		watching.Go(func() { r.watchHostListens(ctx, p.writer) })

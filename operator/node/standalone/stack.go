@@ -35,6 +35,26 @@ type backendKey struct {
 	addr     netip.AddrPort
 }
 
+// remember takes over from the maps which backends a previous process found covered: it
+// may have ended while keys were negotiated, and a backend that is no longer covered is
+// another one, so that its flows would be reset.
+func (p *stackPaths) remember(contents *datapath.Contents) {
+	for key, served := range contents.Frontends {
+		for b := range served.IDs {
+			if b.Protected {
+				p.cover(backendKey{key.Protocol, b.Addr})
+			}
+		}
+	}
+}
+
+func (p *stackPaths) cover(b backendKey) {
+	if p.covered == nil {
+		p.covered = map[backendKey]bool{}
+	}
+	p.covered[b] = true
+}
+
 // readPolicies reads the host's IPsec policies. It returns false if they are as
 // they were.
 func (r *runner) readPolicies() (changed bool) {
@@ -91,10 +111,7 @@ func (r *runner) choosePaths(state lb.State) lb.State {
 			b := &f.Backends[j]
 			key := backendKey{f.Protocol, b.Addr}
 			if !r.paths.covered[key] && r.paths.policies.CoverBackend(f.Protocol, b.Addr) {
-				if r.paths.covered == nil {
-					r.paths.covered = map[backendKey]bool{}
-				}
-				r.paths.covered[key] = true
+				r.paths.cover(key)
 			}
 			if r.paths.covered[key] {
 				b.ThroughStack, b.Protected = true, true
