@@ -390,3 +390,31 @@ func TestManyErrorsOfAFile(t *testing.T) {
 		t.Errorf("%d lines, the last %q", n, result.Refused[n-1])
 	}
 }
+
+// Asking who writes a file fails no writer, and its signal ends no process.
+func TestWriterOfHarmsNobody(t *testing.T) {
+	path := filepath.Join(write(t, "a.yaml", "x"), "a.yaml")
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if f, err := os.Open(path); err == nil {
+				writerOf(f)
+				f.Close()
+			}
+		}
+	}()
+	for range 2000 {
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		must(t, err)
+		must(t, f.Close())
+	}
+	close(stop)
+	<-done
+}
