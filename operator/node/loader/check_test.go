@@ -121,7 +121,7 @@ func TestProgramGetsBackToTheFront(t *testing.T) {
 		t.Fatal(err)
 	}
 	l = mustLoad(t, o)
-	for end := time.Now().Add(10 * time.Second); slices.Contains(names(t, d0, ebpf.AttachTCXEgress), "half"); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); slices.Contains(names(t, d0, ebpf.AttachTCXEgress), "half"); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) { // the kernel frees it a little later
 			t.Fatal("it is left")
 		}

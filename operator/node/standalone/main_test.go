@@ -52,11 +52,14 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// patience is how long a test waits for what takes a moment on an idle machine.
+const patience = time.Minute
+
 // eventually waits for f to return nil.
 func eventually(t *testing.T, f func() error) {
 	t.Helper()
 	var err error
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if err = f(); err == nil {
 			return
 		}

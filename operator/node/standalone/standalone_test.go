@@ -130,7 +130,7 @@ func (i *instance) start() {
 			if err != nil {
 				i.Error(err)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(patience):
 			i.Fatal("it does not end")
 		}
 		i.stop = func() {}
