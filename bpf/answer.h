@@ -32,6 +32,7 @@
 #define ICMP6_ECHO_REPLY 129
 #define ICMP6_NO_ROUTE 0	 /* code */
 #define ICMP6_PROHIBITED 1	 /* code */
+#define ICMP6_ADDRESS_UNREACHABLE 3 /* code */
 #define ICMP6_PORT_UNREACHABLE 4 /* code */
 #define ICMP6_ROUTER_SOLICITATION 133
 #define ICMP6_REDIRECT 137

@@ -217,6 +217,20 @@ struct fragment {
 	__u32 first_seen; /* tick of the first fragment */
 };
 
+/* Key of `silent_neighbours`: 20 bytes. */
+struct next_hop {
+	__u32 ifindex;
+	struct addr addr;
+};
+
+/* Value of `silent_neighbours`: ticks of packets to a neighbour whose hardware address was not known. 16 bytes. */
+struct silence {
+	__u32 first;
+	__u32 last;
+	__u32 asked;	/* the last one that was given to the kernel, which asks for the address for three seconds then */
+	__u32 answered; /* 1 if a later one was answered */
+};
+
 /* Key of `protected_clients`: 20 bytes. */
 struct client_prefix {
 	__u32 bits; /* of addr that count: 96 and more for IPv4 */
@@ -340,7 +354,7 @@ enum counter {
 	COUNTER_REJECT_BACKEND_GONE,   /* rejected: the backend of the flow is gone, or for a minute the address that its source was translated to */
 	COUNTER_REJECT_PORTS_EXHAUSTED, /* rejected: no source port left towards the backend */
 	COUNTER_REJECT_TOO_BIG,	       /* answered with the path MTU */
-	COUNTER_REJECT_UNREACHABLE,    /* answered: the FIB has no route, or one that says so */
+	COUNTER_REJECT_UNREACHABLE,    /* answered: the FIB has no route, or one that says so, or the next hop does not answer */
 	COUNTER_REJECT_HOP_LIMIT,      /* answered: hop limit used up */
 	COUNTER_REJECT_PROTECTED,      /* answered: would be sent in clear text where the host's IPsec policies want it protected */
 	COUNTER_DROP_PROTECTED,	       /* of a client whose answers the host's IPsec policies want protected: they would leave in clear text */

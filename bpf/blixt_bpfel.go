@@ -290,9 +290,16 @@ const (
 	BlixtLimitMAX_HELD              BlixtLimit = 1024
 	BlixtLimitHELD_LEN              BlixtLimit = 1504
 	BlixtLimitMAX_BACKEND_ADDRESSES BlixtLimit = 8192
+	BlixtLimitMAX_SILENT_NEIGHBOURS BlixtLimit = 256
 	BlixtLimitMAX_CLIENT_PREFIXES   BlixtLimit = 65536
 	BlixtLimitMAX_LINKS             BlixtLimit = 4096
 )
+
+type BlixtNextHop struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Addr    BlixtAddr
+}
 
 type BlixtNoFlowOf uint32
 
@@ -344,11 +351,12 @@ type BlixtPacket struct {
 			Ipv4Nh   uint32
 			_        [12]byte
 		}
-		Ifindex  uint32
-		Mtu      uint32
-		Src      BlixtAddr
-		ByKernel bool
-		_        [3]byte
+		Ifindex     uint32
+		Mtu         uint32
+		Src         BlixtAddr
+		NoNeighbour bool
+		ByKernel    bool
+		_           [2]byte
 	}
 	_    [4]byte
 	Rest struct {
@@ -398,6 +406,14 @@ const (
 	BlixtPublishedBitsRING_GENERATION_BITS BlixtPublishedBits = 20
 )
 
+type BlixtSilence struct {
+	_        structs.HostLayout
+	First    uint32
+	Last     uint32
+	Asked    uint32
+	Answered uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -430,6 +446,7 @@ const (
 	BlixtMapProtectedClients = "protected_clients"
 	BlixtMapPublished        = "published"
 	BlixtMapRings            = "rings"
+	BlixtMapSilentNeighbours = "silent_neighbours"
 	BlixtMapUdpFlows         = "udp_flows"
 	BlixtProgBlixt           = "blixt"
 )
@@ -511,6 +528,7 @@ type BlixtMapSpecs struct {
 	ProtectedClients *ebpf.MapSpec `ebpf:"protected_clients"`
 	Published        *ebpf.MapSpec `ebpf:"published"`
 	Rings            *ebpf.MapSpec `ebpf:"rings"`
+	SilentNeighbours *ebpf.MapSpec `ebpf:"silent_neighbours"`
 	UdpFlows         *ebpf.MapSpec `ebpf:"udp_flows"`
 }
 
@@ -568,6 +586,7 @@ type BlixtMaps struct {
 	ProtectedClients *ebpf.Map `ebpf:"protected_clients"`
 	Published        *ebpf.Map `ebpf:"published"`
 	Rings            *ebpf.Map `ebpf:"rings"`
+	SilentNeighbours *ebpf.Map `ebpf:"silent_neighbours"`
 	UdpFlows         *ebpf.Map `ebpf:"udp_flows"`
 }
 
@@ -601,6 +620,7 @@ func (m *BlixtMaps) Close() error {
 		m.ProtectedClients,
 		m.Published,
 		m.Rings,
+		m.SilentNeighbours,
 		m.UdpFlows,
 	)
 }

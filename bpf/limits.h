@@ -40,6 +40,8 @@ enum limit {
 	HELD_LEN = 1504,
 	/* Addresses from which backends may send fragments; about 80 B each: 0.7 MB. */
 	MAX_BACKEND_ADDRESSES = 8192,
+	/* Next hops that do not answer, about 80 B each. */
+	MAX_SILENT_NEIGHBOURS = 256,
 	/* Prefixes of clients that the host's IPsec policies cover, about 80 B each in use. */
 	MAX_CLIENT_PREFIXES = 65536,
 	/* Interfaces with packet counters of their own; a larger interface index is taken modulo this number. */
@@ -109,6 +111,11 @@ enum clock {
 #define PROOF_WINDOW (1U << 16)
 /* How near to a sender's last sequence and acknowledgement numbers the next ones must be: far more than a burst of lost segments. */
 #define SEQUENCE_WINDOW (1U << 20)
+
+/* A neighbour that has not answered for so long is taken for unreachable. The kernel does so after three seconds. */
+#define SILENT_TICKS SECONDS_TO_TICKS(3)
+/* After so long without a packet to it, it is given as long again. A client repeats its SYN after 1, 3 and 7 seconds. */
+#define SILENCE_FORGOTTEN_TICKS SECONDS_TO_TICKS(10)
 
 /* IPv6 extension headers that are skipped: more than RFC 8200, 4.1, recommends in one packet. */
 #define MAX_EXTENSION_HEADERS 8

@@ -156,6 +156,14 @@ struct {
 	__type(value, struct fragment);
 } new_fragments SEC(".maps");
 
+/* Next hops whose hardware address is not known: see route.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_SILENT_NEIGHBOURS);
+	__type(key, struct next_hop);
+	__type(value, struct silence);
+} silent_neighbours SEC(".maps");
+
 /* Clients whose packets the host's IPsec policies want protected: 0 is for a prefix that they let pass. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);

@@ -37,6 +37,7 @@ func (l *lb) clear() {
 	deleteAll[BlixtFragmentKey, BlixtFragment](l, l.NewFragments)
 	deleteAll[BlixtHeldKey, uint64](l, l.HeldSlots)
 	deleteAll[BlixtAddr, uint32](l, l.BackendAddresses)
+	deleteAll[BlixtNextHop, BlixtSilence](l, l.SilentNeighbours)
 	var client BlixtClientPrefix
 	for l.ProtectedClients.NextKey(nil, &client) == nil { // this kind of map has no batches
 		l.must(l.ProtectedClients.Delete(client))

@@ -44,6 +44,7 @@ struct route {
 	__u32 ifindex;
 	__u32 mtu;	 /* of the path, set if the packet is larger */
 	struct addr src; /* the node's address on that route; zero: unknown */
+	bool no_neighbour; /* its hardware address is not known */
 	bool by_kernel;	 /* the kernel has to look up the next hop itself */
 };
 

@@ -23,6 +23,7 @@ enum routed {
 	ROUTE_LOCAL, /* an address of this node, or no route at all: the FIB returns the same for both */
 	ROUTE_UNREACHABLE,
 	ROUTE_PROHIBITED,
+	ROUTE_SILENT, /* the next hop does not answer: see is_silent */
 	ROUTE_TOO_BIG,
 	ROUTE_FORWARDING_OFF,
 	ROUTE_NONE, /* the packet is to vanish (blackhole), or the FIB cannot tell */
@@ -70,6 +71,44 @@ static __always_inline bool same_from_host(struct __sk_buff *ctx, const struct p
 	if ((rc != BPF_FIB_LKUP_RET_NO_NEIGH && rc != BPF_FIB_LKUP_RET_SUCCESS) || fib->family != via->nh_family)
 		return false;
 	return fib->family == AF_INET ? fib->ipv4_dst == via->ipv4_nh : !__builtin_memcmp(fib->ipv6_dst, via->ipv6_nh, sizeof(via->ipv6_nh));
+}
+
+/*
+ * Reports whether the next hop p->route, whose hardware address is not known, has
+ * been silent for so long that its packets are to be answered. Once in a while it
+ * reports false all the same: the kernel asks again only for a packet to send.
+ *
+ * The kernel itself reports such a neighbour to the source, which is this host
+ * (see redirect), and lo is where that is translated for the client. So this is for
+ * hosts where the program is not attached to lo.
+ */
+__noinline bool is_silent(const struct packet *p)
+{
+	struct next_hop key = {};
+	__u32 tick = bpf_ktime_get_coarse_ns() >> TICK_SHIFT;
+
+	if (!p || has_program(LOOPBACK_IFINDEX))
+		return false;
+	key.ifindex = p->route.ifindex;
+	if (p->route.via.nh_family == AF_INET)
+		map_ipv4(&key.addr, p->route.via.ipv4_nh);
+	else
+		__builtin_memcpy(&key.addr, p->route.via.ipv6_nh, sizeof(key.addr));
+	struct silence *s = bpf_map_lookup_elem(&silent_neighbours, &key);
+	if (!s || tick - s->last > SILENCE_FORGOTTEN_TICKS) {
+		struct silence begun = { .first = tick, .last = tick, .asked = tick };
+		bpf_map_update_elem(&silent_neighbours, &key, &begun, BPF_ANY);
+		return false;
+	}
+	s->last = tick;
+	__u32 since = tick - s->asked;
+	if (tick - s->first >= SILENT_TICKS && (since <= SILENT_TICKS || (!s->answered && since <= SILENCE_FORGOTTEN_TICKS))) {
+		s->answered = 1;
+		return true;
+	}
+	s->asked = tick;
+	s->answered = 0;
+	return false;
 }
 
 /*
@@ -131,6 +170,7 @@ __noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct 
 		r->via.ipv4_nh = fib.ipv4_dst;
 	else
 		__builtin_memcpy(r->via.ipv6_nh, fib.ipv6_dst, sizeof(r->via.ipv6_nh));
+	r->no_neighbour = rc == BPF_FIB_LKUP_RET_NO_NEIGH;
 	r->by_kernel = p->egress;
 	if (!want_source) {
 		if (rc == BPF_FIB_LKUP_RET_NO_NEIGH && !p->egress && p->due)

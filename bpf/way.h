@@ -110,6 +110,9 @@ static __always_inline int reject_unroutable(struct __sk_buff *ctx, struct packe
 	case ROUTE_UNREACHABLE:
 		set_icmp(p, v4 ? ICMP4_UNREACHABLE : ICMP6_UNREACHABLE, v4 ? ICMP4_HOST_UNREACHABLE : ICMP6_NO_ROUTE, 0);
 		break;
+	case ROUTE_SILENT:
+		set_icmp(p, v4 ? ICMP4_UNREACHABLE : ICMP6_UNREACHABLE, v4 ? ICMP4_HOST_UNREACHABLE : ICMP6_ADDRESS_UNREACHABLE, 0);
+		break;
 	case ROUTE_PROHIBITED:
 		set_icmp(p, v4 ? ICMP4_UNREACHABLE : ICMP6_UNREACHABLE, v4 ? ICMP4_PROHIBITED : ICMP6_PROHIBITED, 0);
 		break;
@@ -218,6 +221,8 @@ static __always_inline int route_flow(struct __sk_buff *ctx, struct packet *p, _
 		*hop_limit -= 1;
 	}
 	enum routed rc = find_route(ctx, p, &to->src, &to->dst);
+	if (rc == ROUTED && p->route.no_neighbour && !p->egress && is_silent(p))
+		rc = ROUTE_SILENT;
 	if (rc == ROUTED)
 		return 0;
 	if (rc != ROUTE_LOCAL || !p->host)

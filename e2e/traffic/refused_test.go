@@ -100,6 +100,58 @@ func TestNobodyThere(t *testing.T) {
 	w.CheckChecksums()
 }
 
+// TestNobodyThereWithoutLoopback does without the program at lo, where the kernel's reports
+// of silent neighbours are translated. Clients that go on are told all the same, and carried
+// when the neighbour answers.
+func TestNobodyThereWithoutLoopback(t *testing.T) {
+	w := labtest.New(t, "nobodylo", 1, 0)
+	w.StartBlixt(labtest.ConfigOf(map[int][]lab.Endpoint{90: {{Addr: "10.77.0.99:8080"}, {Addr: "[fd77::99]:8080"}}}), "eth0", "eth1")
+	t.Run("", func(t *testing.T) {
+		for _, family := range []int{4, 6} {
+			t.Run(fmt.Sprintf("tcp%d", family), func(t *testing.T) {
+				t.Parallel()
+				w := w.In(t)
+				w.Check(lab.Eventually(6*labtest.Patience, func() error {
+					if _, err := probe(w, "tcp", labtest.VIP(family, 90), family, 64); !errors.Is(err, unix.EHOSTUNREACH) {
+						return fmt.Errorf("the client is told: %v", err)
+					}
+					return nil
+				}))
+			})
+			t.Run(fmt.Sprintf("udp%d", family), func(t *testing.T) {
+				t.Parallel()
+				w := w.In(t)
+				c := w.Dial(w.Client, "udp", labtest.VIP(family, 90))
+				level, option := unix.SOL_IP, unix.IP_RECVERR
+				if family == 6 {
+					level, option = unix.SOL_IPV6, unix.IPV6_RECVERR
+				}
+				w.Check(set(c.(*net.UDPConn), level, option, 1))
+				w.Check(lab.Eventually(2*labtest.Patience, func() error {
+					if _, err := lab.Ask(c, "hello", 500*time.Millisecond); !errors.Is(err, unix.EHOSTUNREACH) {
+						return fmt.Errorf("the client is told: %v", err)
+					}
+					return nil
+				}))
+			})
+		}
+	})
+	w.Backends[0].IP("address add 10.77.0.99/24 dev eth0", "address add fd77::99/64 dev eth0 nodad")
+	w.Check(w.Err())
+	for _, ip := range []string{"10.77.0.99", "fd77::99"} {
+		_, err := w.Backends[0].Serve("again", labtest.At(ip, 8080))
+		w.Check(err)
+	}
+	for _, family := range []int{4, 6} {
+		w.Check(lab.Eventually(2*labtest.Patience, func() error {
+			if answered, _ := reaches(w, w.Client, "tcp", labtest.VIP(family, 90), time.Second); !answered {
+				return fmt.Errorf("IPv%d: no answer of a neighbour that is there again", family)
+			}
+			return nil
+		}))
+	}
+}
+
 // TestTraceroute sends packets whose hop limit ends at the VIP, as traceroute does.
 func TestTraceroute(t *testing.T) {
 	w := labtest.New(t, "traceroute", 1, 1)
