@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -140,6 +141,12 @@ func TestAddressOfANeighbourIsLeftToIt(t *testing.T) {
 			}
 			want(t, "eth0", host4, host6)
 			want(t, "lo")
+			// While it is asked for again, nothing else is said.
+			for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+				if !c.Contested(ips(ip)[0]) || len(c.Problems()) != 1 {
+					t.Fatalf("it is not contested any more: %v", c.Problems())
+				}
+			}
 			change(netlink.AddrDel)
 			c.says()
 			if c.Contested(ips(ip)[0]) {

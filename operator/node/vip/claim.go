@@ -55,8 +55,8 @@ type claim struct {
 	// rival is the MAC of another host that claims the address, lately at rivalSeen.
 	rival               string
 	rivalSeen, defended time.Time
-	// conflicts counts those in a row.
-	conflicts int
+	// conflicts counts those in a row, and answers those of rival in this phase.
+	conflicts, answers int
 }
 
 // message is what a claim sends.
@@ -81,15 +81,14 @@ func (c *claim) begin(at place, canSend bool, now time.Time) {
 
 // outcome is what others than the claim itself care about.
 type outcome struct {
-	phase    phase
 	assigned bool
 	rival    string
 }
 
-func (c *claim) outcome() outcome { return outcome{c.phase, c.assigned, c.rival} }
+func (c *claim) outcome() outcome { return outcome{c.assigned, c.rival} }
 
 func (c *claim) enter(p phase, now time.Time) {
-	c.phase, c.sent, c.since, c.next = p, 0, now, now
+	c.phase, c.sent, c.answers, c.since, c.next = p, 0, 0, now, now
 }
 
 // step does what is due. It returns what to send now, and is to be called until it
@@ -149,7 +148,15 @@ func (c *claim) hear(mac string, kind sign, now time.Time) message {
 	case kind == asks && (c.phase == held || weWin):
 		return nothing // the kernel answers; or the other one hears us
 	case c.phase == probing, fresh && (kind == answers || !weWin):
+		if c.rival != mac {
+			c.answers = 0
+		}
+		c.answers++
 		c.rival, c.rivalSeen = mac, now
+		// Who has it answers each probe. One forged packet does not take what serves.
+		if c.assigned && c.answers < 2 {
+			return nothing
+		}
 		wait := min(retryMin<<min(c.conflicts, 10), retryMax)
 		if !weWin { // or both ask again at the same time
 			wait += wait / 2

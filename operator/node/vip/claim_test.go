@@ -91,6 +91,14 @@ func TestAddressOfAnotherHostIsLeftUntilItIsFree(t *testing.T) {
 			s.until(70 * time.Millisecond)
 			s.check(probing, adopted, "1@0s", "1@50ms")
 			s.hear(higherMAC, kind)
+			if adopted { // one packet may be forged
+				s.check(probing, true)
+				s.hear(lowerMAC, kind)
+				s.check(probing, true)
+				s.hear(higherMAC, kind)
+				s.check(probing, true)
+				s.hear(higherMAC, kind)
+			}
 			s.check(contested, false)
 			if s.c.rival != higherMAC {
 				t.Errorf("rival is %x", s.c.rival)
@@ -146,6 +154,7 @@ func TestForgedPacketsDoNotTakeAnAddressThatIsHeld(t *testing.T) {
 func TestLateAnswerCounts(t *testing.T) {
 	s := newScript(t, false)
 	s.until(2 * time.Second)
+	s.hear(lowerMAC, answers)
 	s.hear(lowerMAC, answers)
 	if s.c.phase != contested || s.c.assigned {
 		t.Errorf("an answer after 1.8 s leaves %+v", s.c.outcome())

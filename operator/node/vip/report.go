@@ -15,7 +15,7 @@ func (h *Holder) Contested(ip netip.Addr) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	c := h.claims[ip]
-	return h.others[ip] || c != nil && c.phase == contested
+	return h.others[ip] || c != nil && c.rival != "" && !c.assigned
 }
 
 // Problems returns a message for each address that is not ours, or not undisputed.
@@ -32,9 +32,10 @@ func (h *Holder) Problems() (lines []string) {
 		switch {
 		case c.rival == "":
 		case c.phase == held:
-			lines = append(lines, fmt.Sprintf("address %s: the host with MAC %s on %s claims it as well: Blixt keeps and defends it, but clients may reach either. Take it from that host, or list another address in the Gateway", ip, net.HardwareAddr(c.rival), c.at.Name))
+			lines = append(lines, fmt.Sprintf("address %s: the host with MAC %s on %s claims it as well: Blixt keeps and defends it, but clients may reach either. Take it from that host, list another address in the Gateway, or use --addresses leave if several hosts are to serve it", ip, net.HardwareAddr(c.rival), c.at.Name))
+		case c.assigned: // it is being probed again
 		default:
-			lines = append(lines, fmt.Sprintf("address %s: the host with MAC %s on %s has it: Blixt leaves it to that host, and takes it when nobody answers for it any more. Take it from that host, or list another address in the Gateway", ip, net.HardwareAddr(c.rival), c.at.Name))
+			lines = append(lines, fmt.Sprintf("address %s: the host with MAC %s on %s has it: Blixt leaves it to that host, and takes it when nobody answers for it any more. Take it from that host, list another address in the Gateway, or use --addresses leave if several hosts are to serve it", ip, net.HardwareAddr(c.rival), c.at.Name))
 		}
 	}
 	if h.wireErr != nil {
