@@ -76,6 +76,11 @@ func (l *loaders) choose(ctx context.Context, name, runDir string, ports lb.Port
 			if err != nil {
 				return nil, err
 			}
+			if !d.Adopted() {
+				if err := standalone.ClaimPorts(ports, others, d.Dir()); err != nil {
+					return nil, errors.Join(err, d.Close(false))
+				}
+			}
 			return &standalone.Loaded{Loader: d, SNATPorts: func() lb.PortRange { return ports }, Adopted: d.Adopted()}, nil
 		}, nil
 	case "bpfman":

@@ -80,6 +80,16 @@ func Drain(dir string, on bool) error {
 	})
 }
 
+// SetSNAT records the source ports of a data plane that serves nothing yet. Nobody else may
+// write the config meanwhile.
+func SetSNAT(dir string, ports lb.PortRange) error {
+	return withConfig(dir, func(value []byte) bool {
+		binary.NativeEndian.PutUint16(value[snatMinOffset:], ports.First)
+		binary.NativeEndian.PutUint16(value[snatMaxOffset:], ports.Last)
+		return true
+	})
+}
+
 // withConfig calls change with the config, and writes the config if change
 // returns true. It returns the errors of ReadHandover.
 func withConfig(dir string, change func(value []byte) (write bool)) error {

@@ -59,6 +59,27 @@ func TestSecondLoadBalancerWithPortsOfTheFirstIsRefused(t *testing.T) {
 	b.serves(near4 + ":81")
 }
 
+// Two that start together have both found nobody when they looked.
+func TestOfTwoThatStartTogetherOneHasThePorts(t *testing.T) {
+	veth(t, "eth0")
+	a, b := neighbours(t, files(80, far4))
+	load := func(i *instance) *loader.Loader {
+		l, err := loader.Load(loader.Options{Name: i.Name, BPFFS: i.bpffs, RunDir: i.RunDir, Interfaces: []hostnet.Interface{{Index: 1, Name: "lo"}}, Flows: 4096, RingSlots: 1 << 20})
+		must(t, err)
+		t.Cleanup(func() { must(t, l.Close(false)) })
+		return l
+	}
+	first, second := load(a), load(b)
+	// The second one asks first.
+	asked := make(chan error)
+	go func() { asked <- ClaimPorts(b.SNATPorts, b.Others, second.Dir()) }()
+	must(t, ClaimPorts(a.SNATPorts, a.Others, first.Dir()))
+	if err := <-asked; err == nil || !strings.Contains(err.Error(), "another load balancer on this host") {
+		t.Errorf("the second one gets ports of the first: %v", err)
+	}
+	must(t, ClaimPorts(lb.PortRange{First: 12000, Last: 12999}, b.Others, second.Dir()))
+}
+
 func TestWhoServesAFrontendKeepsItFromASecondLoadBalancer(t *testing.T) {
 	veth(t, "eth0")
 	assign(t, "eth0", host4+"/24")

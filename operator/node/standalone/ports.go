@@ -8,23 +8,60 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/others"
 )
 
 // CheckOthersPorts returns an error if another load balancer on this host has source ports
 // of the range. A reply could then belong to it or to us.
-func CheckOthersPorts(r lb.PortRange, others *others.Finder) error {
-	if others == nil {
+func CheckOthersPorts(r lb.PortRange, finder *others.Finder) error {
+	if finder == nil {
 		return nil
 	}
-	found, err := others.Find()
+	found, err := finder.Find()
 	if err != nil {
 		return err
 	}
 	return checkOthersPorts(r, found)
 }
+
+// ClaimPorts records the ports of a program that has just been loaded, with its maps at dir.
+// It returns an error if another load balancer has ports of the range that was loaded
+// before: two that start together have both found none with CheckOthersPorts.
+func ClaimPorts(r lb.PortRange, finder *others.Finder, dir string) error {
+	if finder == nil {
+		return nil
+	}
+	if err := datapath.SetSNAT(dir, r); err != nil {
+		return err
+	}
+	ours := others.Open(dir)
+	if ours == nil {
+		return nil
+	}
+	defer ours.Close()
+	for end := time.Now().Add(claimTime); ; time.Sleep(10 * time.Millisecond) {
+		found, err := finder.Find()
+		if err != nil {
+			return err
+		}
+		earlier := slices.DeleteFunc(found, func(d *others.DataPlane) bool { return d.ID() > ours.ID() })
+		claims := !slices.ContainsFunc(earlier, func(d *others.DataPlane) bool {
+			ports, err := d.Ports()
+			return err == nil && ports == lb.PortRange{}
+		})
+		if claims || time.Now().After(end) {
+			return checkOthersPorts(r, earlier)
+		}
+	}
+}
+
+// claimTime is how long to wait for a program that was loaded before to have its ports
+// recorded, which takes a moment. One whose start was killed never has them.
+const claimTime = 5 * time.Second
 
 func checkOthersPorts(r lb.PortRange, found []*others.DataPlane) error {
 	taken := []lb.PortRange{hostPorts()}
