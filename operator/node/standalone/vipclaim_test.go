@@ -50,15 +50,17 @@ func (c *cable) hold(addresses ...string) {
 // says waits until a problem with all these words is reported; none: until there is none.
 func (c *cable) says(words ...string) {
 	c.Helper()
-	eventually(c.T, func() error {
-		problems := c.Problems()
+	var problems []string
+	// A claim pauses for up to 15 seconds before it asks again.
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		problems = c.Problems()
 		if len(words) == 0 && len(problems) == 0 || len(words) > 0 && slices.ContainsFunc(problems, func(line string) bool {
 			return !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) })
 		}) {
-			return nil
+			return
 		}
-		return fmt.Errorf("the problems are %q, want %q", problems, words)
-	})
+	}
+	c.Fatalf("the problems are %q, want %q", problems, words)
 }
 
 // mistaken gives the neighbour a cached MAC for an address that is not ours.
@@ -142,7 +144,7 @@ func TestAddressOfANeighbourIsLeftToIt(t *testing.T) {
 			want(t, "eth0", host4, host6)
 			want(t, "lo")
 			// While it is asked for again, nothing else is said.
-			for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 				if !c.Contested(ips(ip)[0]) || len(c.Problems()) != 1 {
 					t.Fatalf("it is not contested any more: %v", c.Problems())
 				}
