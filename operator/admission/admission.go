@@ -66,15 +66,16 @@ type Review struct {
 	Mistakes []gateway.Mistake
 	Memory   *Memory
 
-	// At returns file and line of an object, also of one that goes on without its file.
-	At func(name string) string
+	// At returns file and line of an object, also of one that goes on without its file: of
+	// the field that has the value, if there is one.
+	At func(name, value string) string
 }
 
 // review is one in progress.
 type review struct {
 	*Memory
 	options gateway.Options
-	at      func(name string) string
+	at      func(name, value string) string
 	// files are the objects of the files, now those to serve.
 	files, now map[string]named
 	attempts   []*attempt
@@ -112,8 +113,8 @@ type kept struct {
 const maxRounds = 64
 
 // Review returns what to serve of the objects. at returns file and line of an object of
-// the files, by its name. The memory stays as it is.
-func (m *Memory) Review(objects Objects, o gateway.Options, at func(name string) string) Review {
+// the files, by its name, and of the field that has a value. The memory stays as it is.
+func (m *Memory) Review(objects Objects, o gateway.Options, at func(name, value string) string) Review {
 	o.Incumbents = m.Incumbents
 	r := &review{Memory: m, options: o, at: at, files: index(&objects)}
 	var mistakes []gateway.Mistake
@@ -185,15 +186,15 @@ func (r *review) finish(mistakes []gateway.Mistake) Review {
 			refusal.Kept = append(refusal.Kept, k.name()+located(k.at))
 		}
 		for _, name := range c.drop {
-			refusal.Dropped = append(refusal.Dropped, name+located(r.at(name)))
+			refusal.Dropped = append(refusal.Dropped, name+located(r.at(name, "")))
 		}
 		refused[a.Key()] = true
 		r.out.Refusals = append(r.out.Refusals, refusal)
 	}
 	r.out.Memory = r.remember(mistakes)
 	r.out.Mistakes = slices.DeleteFunc(mistakes, func(m gateway.Mistake) bool { return refused[m.Key()] })
-	r.out.At = func(name string) string {
-		if at := r.at(name); at != "" {
+	r.out.At = func(name, value string) string {
+		if at := r.at(name, value); at != "" {
 			return at
 		}
 		return r.out.Memory.good[name].at
@@ -420,7 +421,7 @@ func (r *review) remember(mistakes []gateway.Mistake) *Memory {
 		if slices.Contains(replacements, key) {
 			continue
 		}
-		g := good{named: n, at: r.at(n.name())}
+		g := good{named: n, at: r.at(n.name(), "")}
 		if g.at == "" {
 			g.at = r.good[key].at
 		}

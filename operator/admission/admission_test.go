@@ -88,7 +88,7 @@ func served(r *Review) []string {
 	return all
 }
 
-func at(name string) string { return "here: " + name }
+func at(name, _ string) string { return "here: " + name }
 
 // steps reviews one text after the other.
 func steps(t *testing.T, texts ...string) Review {

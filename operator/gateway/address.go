@@ -143,7 +143,9 @@ func (a *addresses) add(addr netip.Addr) {
 
 func (a *addresses) refuse(value, why string) {
 	message := fmt.Sprintf("Address %s cannot be used: %s; use another one.", value, why)
-	a.refusals = append(a.refusals, faultf(gwv1.GatewayReasonAddressNotUsable, "%s", message))
+	refusal := faultf(gwv1.GatewayReasonAddressNotUsable, "%s", message)
+	refusal.value = "addresses/" + value
+	a.refusals = append(a.refusals, refusal)
 	if a.unusable != nil {
 		message = a.unusable.message + " " + message
 	}

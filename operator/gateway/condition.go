@@ -16,6 +16,8 @@ type fault struct {
 	reason, message string
 	// causes are the other objects that may be at fault.
 	causes []string
+	// value is as in Mistake; empty: the name of the first cause.
+	value string
 }
 
 func faultf[R ~string](reason R, format string, args ...any) *fault {

@@ -23,6 +23,9 @@ type Mistake struct {
 	Causes []string
 	// Mild is true if it may well be meant, unless it ends what was served.
 	Mild bool
+	// Value is what is wrong in spec, as far as it is known, after the name of the field that
+	// it is in: gatewayClassName/typo.
+	Value string
 	// Reason is that of the condition, or a word like it.
 	Reason string
 }
@@ -45,8 +48,22 @@ func (f *fault) because(causes ...string) *fault {
 	return f
 }
 
+// fieldOf is the field of spec in which objects name those of another kind.
+var fieldOf = map[string]string{
+	"GatewayClass": "gatewayClassName", "BlixtConfig": "parametersRef", "BlixtGatewayConfig": "infrastructure",
+	"Gateway": "parentRefs", "ListenerSet": "parentRefs", "Service": "rules",
+}
+
 func newMistake(subject, part string, f *fault) Mistake {
+	value := f.value
+	if _, listener, is := strings.Cut(part, " listener "); is {
+		value = "listeners/" + listener
+	} else if value == "" && len(f.causes) > 0 {
+		kind, name, _ := strings.Cut(f.causes[0], " ")
+		value = fieldOf[kind] + "/" + name[strings.LastIndex(name, "/")+1:]
+	}
 	return Mistake{
+		Value:   value,
 		Problem: Problem{Object: subject + part, Message: f.reason + ": " + f.message},
 		Subject: subject, Causes: f.causes, Reason: f.reason,
 	}

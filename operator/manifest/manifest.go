@@ -32,6 +32,8 @@ type Set struct {
 	Files []string
 
 	seen map[string]Object
+	// lines are those of values in spec, by object. Those of EndpointSlices are many.
+	lines map[string]map[string]int
 }
 
 // Object names an object and where it was found.
@@ -48,7 +50,7 @@ func (o Object) String() string { return strings.TrimSpace(o.Kind + " " + o.Name
 // Parse reads the text of one file. The Set holds what could be read even if there are
 // Errors, for callers that say what else is wrong; nobody should serve it.
 func Parse(file string, text []byte) (*Set, Errors) {
-	set := &Set{Files: []string{file}, seen: map[string]Object{}}
+	set := &Set{Files: []string{file}, seen: map[string]Object{}, lines: map[string]map[string]int{}}
 	errs := set.readFile(file, text)
 	slices.SortStableFunc(errs, (*Error).compare)
 	return set, errs
@@ -102,9 +104,10 @@ func (s *Set) Add(o *Set) {
 	s.Ignored = append(s.Ignored, o.Ignored...)
 	s.Files = append(s.Files, o.Files...)
 	if s.seen == nil {
-		s.seen = map[string]Object{}
+		s.seen, s.lines = map[string]Object{}, map[string]map[string]int{}
 	}
 	maps.Copy(s.seen, o.seen)
+	maps.Copy(s.lines, o.lines)
 }
 
 // Read reads all manifests directly in dir, once. Returns Errors if any of them is

@@ -45,6 +45,9 @@ func (s *Set) readObject(file string, node *yaml.Node, object map[string]any) Er
 		return Errors{duplicate(found, first)}
 	}
 	s.seen[found.String()] = found
+	if found.Kind != "EndpointSlice" {
+		s.lines[found.String()] = linesOf(node)
+	}
 
 	if errs := repeated(file, found.String(), node); errs != nil {
 		return errs

@@ -20,7 +20,7 @@ const hostListensEvery = 10 * time.Second
 // sent is the last state, with file and line of objects.
 type sent struct {
 	lb.State
-	at func(name string) string
+	at func(name, value string) string
 }
 
 // watchHostListens logs, once each, the listeners of our program whose port a socket of
@@ -104,7 +104,7 @@ func hostListens(state *sent, sockets []hostsocket.Socket, seen []lb.Key, owners
 		}
 		at := ""
 		if state.at != nil {
-			if at = state.at("Gateway " + f.Gateway); at != "" {
+			if at = state.at("Gateway "+f.Gateway, "listeners/"+f.Listener); at != "" {
 				at += ": "
 			}
 		}

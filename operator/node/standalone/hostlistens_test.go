@@ -17,7 +17,7 @@ import (
 func TestHostListensIsSaid(t *testing.T) {
 	own, ours := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
 	state := &sent{State: lb.State{Addresses: []lb.Address{{IP: own}, {IP: ours, Exclusive: true}}},
-		at: func(name string) string { return "gw.yaml:1 of " + name }}
+		at: func(name, _ string) string { return "gw.yaml:1 of " + name }}
 	for _, addr := range []netip.Addr{own, ours} {
 		for _, port := range []uint16{22, 53, 80} {
 			state.Frontends = append(state.Frontends, lb.Frontend{Addr: addr, Protocol: lb.TCP, Port: port, Gateway: "default/edge", Listener: "l"})
@@ -57,5 +57,5 @@ func TestHostListensIsSaidAtOnce(t *testing.T) {
 	defer c.Close()
 	i := prepare(t, strings.ReplaceAll(strings.ReplaceAll(files(53, ""), "TCP", "UDP"), "tcp", "udp"))
 	i.start()
-	i.logs("level=WARN", "web.yaml:7: Gateway default/web, listener udp: ", " listens at 192.0.2.1:53/udp, and gets its new connections")
+	i.logs("level=WARN", "web.yaml:13: Gateway default/web, listener udp: ", " listens at 192.0.2.1:53/udp, and gets its new connections")
 }

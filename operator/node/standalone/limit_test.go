@@ -40,7 +40,7 @@ func TestLimitsAreNotAllOrNothing(t *testing.T) {
 	for n := range 5 {
 		i.put(fmt.Sprintf("many%d.yaml", n), "---\n"+many(n))
 	}
-	i.logs("many3.yaml:2: Gateway default/aaa3 listener l63: NoResources: Not served: Frontends: ", "of 4,096 are in use in the nodes' tables")
+	i.logs("many3.yaml:88: Gateway default/aaa3 listener l63: NoResources: Not served: Frontends: ", "of 4,096 are in use in the nodes' tables")
 	full := func(port int) {
 		i.Helper()
 		eventually(t, func() error {

@@ -49,19 +49,19 @@ func splitUp(t *testing.T) (*instance, []string) {
 // and mending it is said.
 func TestMistakeTakesNothingDown(t *testing.T) {
 	for _, c := range []struct{ name, file, old, new, at, says string }{
-		{"class name", "gw.yaml", "gatewayClassName: blixt", "gatewayClassName: blixxt", "gw.yaml:1", "GatewayClass blixxt does not exist"},
-		{"class deleted", "class.yaml", "", "", "gw.yaml:1", "GatewayClass blixt does not exist"},
-		{"controllerName", "class.yaml", "networking.k8s.io/blixt", "networking.k8s.io/blitx", "gw.yaml:1", "controllerName"},
-		{"protocol", "gw.yaml", "protocol: TCP", "protocol: tcp", "gw.yaml:1", "tcp"},
-		{"address", "gw.yaml", far4, "127.0.0.1", "gw.yaml:1", "loopback"},
-		{"listener renamed", "gw.yaml", "name: tcp", "name: web2", "route.yaml:1", "no listener named tcp"},
-		{"parent", "route.yaml", "name: web, sectionName", "name: wbe, sectionName", "route.yaml:1", "Gateway default/wbe"},
-		{"section", "route.yaml", "sectionName: tcp", "sectionName: tpc", "route.yaml:1", "no listener named tpc"},
-		{"backend", "route.yaml", "name: web, port: 80", "name: wbe, port: 80", "route.yaml:1", "Service default/wbe does not exist"},
-		{"backend port", "route.yaml", "port: 80", "port: 8080", "route.yaml:1", "no port 8080"},
-		{"service renamed", "service.yaml", "name: web", "name: wbe", "route.yaml:1", "Service default/web does not exist"},
-		{"service deleted", "service.yaml", "", "", "route.yaml:1", "Service default/web does not exist"},
-		{"service port", "service.yaml", "port: 80", "port: 81", "route.yaml:1", "no port 80"},
+		{"class name", "gw.yaml", "gatewayClassName: blixt", "gatewayClassName: blixxt", "gw.yaml:5", "GatewayClass blixxt does not exist"},
+		{"class deleted", "class.yaml", "", "", "gw.yaml:5", "GatewayClass blixt does not exist"},
+		{"controllerName", "class.yaml", "networking.k8s.io/blixt", "networking.k8s.io/blitx", "gw.yaml:5", "controllerName"},
+		{"protocol", "gw.yaml", "protocol: TCP", "protocol: tcp", "gw.yaml:8", "tcp"},
+		{"address", "gw.yaml", far4, "127.0.0.1", "gw.yaml:6", "loopback"},
+		{"listener renamed", "gw.yaml", "name: tcp", "name: web2", "route.yaml:5", "no listener named tcp"},
+		{"parent", "route.yaml", "name: web, sectionName", "name: wbe, sectionName", "route.yaml:5", "Gateway default/wbe"},
+		{"section", "route.yaml", "sectionName: tcp", "sectionName: tpc", "route.yaml:5", "no listener named tpc"},
+		{"backend", "route.yaml", "name: web, port: 80", "name: wbe, port: 80", "route.yaml:7", "Service default/wbe does not exist"},
+		{"backend port", "route.yaml", "port: 80", "port: 8080", "route.yaml:7", "no port 8080"},
+		{"service renamed", "service.yaml", "name: web", "name: wbe", "route.yaml:7", "Service default/web does not exist"},
+		{"service deleted", "service.yaml", "", "", "route.yaml:7", "Service default/web does not exist"},
+		{"service port", "service.yaml", "port: 80", "port: 81", "route.yaml:7", "no port 80"},
 		{"label", "slice.yaml", "service-name: web", "service-name: wbe", "slice.yaml:1", "Service default/wbe does not exist"},
 		{"slice port", "slice.yaml", "ports: [{", "ports: [{name: http, ", "service.yaml:1", "leads to no endpoint"},
 		{"endpoint", "slice.yaml", "10.0.0.1", "127.0.0.1", "slice.yaml:1", "loopback"},
@@ -103,11 +103,11 @@ func TestRestartChangesNoDecision(t *testing.T) {
 	i.put("class.yaml", "")
 	i.put("service.yaml", "")
 	said := [][]string{
-		{"level=ERROR", "aaa.yaml:1: Gateway default/aaa listener tcp: PortUnavailable: ", "which has had it before"},
+		{"level=ERROR", "aaa.yaml:8: Gateway default/aaa listener tcp: PortUnavailable: ", "which has had it before"},
 		{"level=WARN", "aab.yaml:1: TCPRoute default/aab: ", "which has served it before"},
-		{"level=ERROR", "aab.yaml:1: TCPRoute default/aab: BackendNotFound: "},
-		{"level=ERROR", "gw.yaml:1: Gateway default/web: ", "GatewayClass blixt does not exist", "Refused", "GatewayClass blixt (class.yaml:1)"},
-		{"level=ERROR", "route.yaml:1: TCPRoute default/web: ", "Service default/web does not exist", "Refused", "Service default/web (service.yaml:1)"},
+		{"level=ERROR", "aab.yaml:7: TCPRoute default/aab: BackendNotFound: "},
+		{"level=ERROR", "gw.yaml:5: Gateway default/web: ", "GatewayClass blixt does not exist", "Refused", "GatewayClass blixt (class.yaml:1)"},
+		{"level=ERROR", "route.yaml:7: TCPRoute default/web: ", "Service default/web does not exist", "Refused", "Service default/web (service.yaml:1)"},
 	}
 	i.logsAll(said...)
 	for range 2 {

@@ -27,7 +27,7 @@ type desired struct {
 	ignored          []manifest.Object
 	files            *source.Result
 	// at returns file and line of an object.
-	at func(name string) string
+	at func(name, value string) string
 	// memory and lastGood are for the next read.
 	memory   *admission.Memory
 	lastGood gateway.LastGood

@@ -378,7 +378,7 @@ func TestInvalidGatewayGoesOn(t *testing.T) {
 	i.serves(far4 + ":80")
 	i.write(strings.Replace(files(80, far4), "  gatewayClassName: blixt\n",
 		"  gatewayClassName: blixt\n  infrastructure: {parametersRef: {group: blixt.x-k8s.io, kind: BlixtGatewayConfig, name: absent}}\n", 1))
-	i.logs("level=ERROR", "web.yaml:7: Gateway default/web: InvalidParameters: ", "which does not exist", "what was good last goes on serving")
+	i.logs("level=ERROR", "web.yaml:12: Gateway default/web: InvalidParameters: ", "which does not exist", "what was good last goes on serving")
 	i.serves(far4 + ":80")
 	want(t, "lo", far4)
 }
@@ -390,7 +390,7 @@ func TestLenientlyMistakesTakeEffect(t *testing.T) {
 	i.start()
 	i.serves(far4 + ":80")
 	i.write(strings.Replace(files(80, far4), "protocol: TCP, port: 80}\n---", "protocol: SCTP, port: 80}\n---", 1))
-	i.logs("level=WARN", "web.yaml:7: Gateway default/web listener tcp: UnsupportedProtocol: ")
+	i.logs("level=WARN", "web.yaml:14: Gateway default/web listener tcp: UnsupportedProtocol: ")
 	i.serves()
 }
 
@@ -422,7 +422,7 @@ func TestProblemOfAnObjectIsLoggedOnce(t *testing.T) {
 	veth(t, "eth0")
 	i := prepare(t, strings.Replace(files(80, far4), "{name: web, port: 80}", "{name: nobody, port: 80}", 1))
 	i.start()
-	i.logs("level=ERROR", "web.yaml:16: TCPRoute", "nobody")
+	i.logs("level=ERROR", "web.yaml:22: TCPRoute", "nobody")
 	for range 5 {
 		veth(t, "eth1")
 		must(t, netlink.LinkDel(byName(t, "eth1")))
