@@ -219,3 +219,17 @@ func TestAddressOfAnotherLoadBalancerIsLeftToIt(t *testing.T) {
 	must(t, other.Remove())
 	want(t, "lo")
 }
+
+// TestAddressFollowsWhetherItsLinkForwards: no event tells of that.
+func TestAddressFollowsWhetherItsLinkForwards(t *testing.T) {
+	c := newCable(t)
+	c.hold(near6)
+	eventuallyHas(t, "lo", near6)
+	forward(t, "0")
+	eventuallyHas(t, "eth0", host4, host6, near6)
+	eventuallyHas(t, "lo")
+	forward(t, "1")
+	eventuallyHas(t, "lo", near6)
+	eventuallyHas(t, "eth0", host4, host6)
+	c.learnsByAsking(near6)
+}

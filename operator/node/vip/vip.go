@@ -61,10 +61,14 @@ type Holder struct {
 	down map[int]time.Time
 	// graceOver is when the first of them has been down for long.
 	graceOver time.Time
-	// timer calls tick when something is due.
+	// timer calls tick when something is due, which is at due.
 	timer *time.Timer
+	due   time.Time
 	// before are settings of the kernel that we have changed, as they were.
 	before map[string]string
+	// forwarding is whether the links of IPv6 claims forwarded, when addresses were
+	// last synced. No event tells that it changes.
+	forwarding map[string]bool
 	// told: a claim has another outcome, of which Changed has not told yet.
 	told bool
 	// wire is nil before the first claim on a link, or if it cannot be had: then
@@ -202,6 +206,11 @@ func (h *Holder) tick() {
 		return
 	}
 	now := time.Now()
+	h.told = h.told || h.forwardingChanged()
+	if now.Before(h.due) && !h.told {
+		h.arm(now)
+		return
+	}
 	s, err := hostnet.Read()
 	if err != nil { // try again soon
 		h.timer.Reset(time.Second)
@@ -234,10 +243,33 @@ func (h *Holder) act(s *hostnet.Snapshot, now time.Time) error {
 	for _, o := range out {
 		h.transmit(o.ip, o.c, o.m)
 	}
-	if h.timer.Stop(); !next.IsZero() {
-		h.timer.Reset(max(0, time.Until(next)))
+	h.due = next
+	if next.IsZero() {
+		h.due = now.Add(time.Hour)
 	}
+	h.arm(now)
 	return err
+}
+
+// arm sets the timer.
+func (h *Holder) arm(now time.Time) {
+	wait := h.due.Sub(now)
+	if len(h.forwarding) > 0 {
+		wait = min(wait, forwardingEvery)
+	}
+	h.timer.Reset(max(0, wait))
+}
+
+// forwardingEvery is how often to look whether interfaces still forward IPv6.
+const forwardingEvery = 2 * time.Second
+
+func (h *Holder) forwardingChanged() bool {
+	for name, was := range h.forwarding {
+		if forwards(name) != was {
+			return true
+		}
+	}
+	return false
 }
 
 // transmit sends a message. What fails is reported until something is sent again.
@@ -273,6 +305,7 @@ func (h *Holder) sync(s *hostnet.Snapshot) error {
 	proxies, err := listProxies()
 	errs := []error{err}
 	there, keep := slices.Clone(s.Addresses), map[home]bool{}
+	h.forwarding = map[string]bool{}
 	for ip, c := range h.claims {
 		if !c.assigned {
 			continue
@@ -324,7 +357,8 @@ func (h *Holder) proxied(at place, s *hostnet.Snapshot) bool {
 	if at.MAC == "" {
 		return true
 	}
-	if !forwards(at.Name) {
+	h.forwarding[at.Name] = forwards(at.Name)
+	if !h.forwarding[at.Name] {
 		return false
 	}
 	before, err := setProxy(at.Name)
