@@ -5,6 +5,7 @@ package lifecycle
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -154,6 +155,45 @@ func TestNoNotesAreNeeded(t *testing.T) {
 	clients.Stop()
 	w.Check(w.Blixt.Stop())
 	checkNothingLeft(w)
+}
+
+// TestProgramWhosePinsAreHiddenIsRemovedByItsNumber kills Blixt, and starts it with another
+// BPF file system: there is no pin of what still serves.
+func TestProgramWhosePinsAreHiddenIsRemovedByItsNumber(t *testing.T) {
+	w := labtest.New(t, "hidden", 1, 0)
+	w.StartBlixt(one(w.Backends[0]), "eth0", "eth1")
+	program := fmt.Sprint(w.Status().Program.ProgramID)
+	unload := func(args ...string) (string, error) {
+		return w.Balancer.Run(10*time.Second, w.Blixt.Binary, append([]string{"unload", "--program", program}, args...)...)
+	}
+	hidden := filepath.Join(t.TempDir(), "bpf")
+	t.Cleanup(func() { _ = syscall.Unmount(hidden, syscall.MNT_DETACH) })
+	w.Check(os.MkdirAll(hidden, 0o755))
+	w.Check(syscall.Mount("bpf", hidden, "bpf", 0, ""))
+	if out, err := unload("--bpffs", hidden); err == nil || !strings.Contains(err.Error(), "stop it first") {
+		t.Fatalf("while it runs: %v\n%s", err, out)
+	}
+	if out, err := unload(); err == nil || !strings.Contains(err.Error(), "--name "+w.Blixt.Name) {
+		t.Errorf("its pins are there: %v\n%s", err, out)
+	}
+	w.Check(w.Blixt.Kill())
+	startFails(w, nil, []string{"--bpffs", hidden}, "blixt unload --program "+program)
+	out, err := unload("--bpffs", hidden, "--dry-run")
+	w.Check(err)
+	if n := len(w.Programs("eth0")); n != 2 || !strings.Contains(out, "would remove") {
+		t.Errorf("a dry run leaves %d programs, and says %s", n, out)
+	}
+	_, err = unload("--bpffs", hidden)
+	w.Check(err)
+	if n := len(w.Programs("eth0")); n != 0 {
+		t.Errorf("eth0 has %d programs", n)
+	}
+	_, err = w.Blixt.Run("unload") // pins, addresses, files
+	w.Check(err)
+	checkNothingLeft(w)
+	if _, err := unload(); err == nil || !strings.Contains(err.Error(), "none of Blixt's") {
+		t.Errorf("there is none: %v", err)
+	}
 }
 
 // TestHangupEndsNoDaemon sends SIGHUP to a process without a terminal.

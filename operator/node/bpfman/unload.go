@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 )
@@ -35,4 +36,10 @@ func Leftovers(runDir, name string) (left []loader.Leftover, err error) {
 		What:   "the file " + recordPath(runDir, name),
 		Remove: func() error { return removeRecord(runDir, name) },
 	}), nil
+}
+
+// Holds reports whether bpfman has loaded a program.
+func Holds(program uint32) bool {
+	_, err := os.Stat(fmt.Sprintf("%s/maps/%d", pins, program))
+	return err == nil
 }

@@ -52,6 +52,43 @@ func Leftovers(o Options) (left []Leftover, err error) {
 	return left, nil
 }
 
+// LeftoversOf returns the links of a program in the current network namespace, wherever
+// they are pinned: its BPF file system may be hidden by another one, or be another
+// container's.
+func LeftoversOf(program uint32) (left []Leftover, err error) {
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	for _, ifc := range interfaces {
+		for _, d := range slices.Backward(directions) { // no new flow begins while replies are translated
+			at, err := link.QueryPrograms(link.QueryOptions{Target: ifc.Index, Attach: d.attach})
+			if err != nil {
+				continue // it is gone
+			}
+			for _, p := range at.Programs {
+				id, ok := p.LinkID()
+				if uint32(p.ID) != program || !ok {
+					continue
+				}
+				left = append(left, Leftover{
+					What:   fmt.Sprintf("program %d at %s of %s", program, d.name, ifc.Name),
+					Remove: func() error { return detachID(id) },
+				})
+			}
+		}
+	}
+	return left, nil
+}
+
+func detachID(id link.ID) error {
+	ln, err := link.NewFromID(id)
+	if err != nil {
+		return fmt.Errorf("open link %d: %w", id, err)
+	}
+	return errors.Join(ln.Detach(), ln.Close())
+}
+
 // Names returns the names under which the built-in loader has pinned something.
 func Names(bpffs string) (names []string) {
 	entries, _ := os.ReadDir(Pins(defaultTo(bpffs, DefaultBPFFS), "")) // none: nothing was loaded

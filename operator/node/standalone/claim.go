@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +23,13 @@ type Claim struct {
 	listener *net.UnixListener // nil: somebody without the right to has the name
 }
 
+// claimPrefix begins the name of the socket, and listening is the flag of one that
+// listens, in /proc/net/unix.
+const (
+	claimPrefix = "@blixt/"
+	listening   = "00010000"
+)
+
 // maxSocketName is how long the name of an abstract socket may be.
 const maxSocketName = 100
 
@@ -29,10 +37,10 @@ const maxSocketName = 100
 func NewClaim(name string) (*Claim, error) {
 	// Abstract sockets are the network namespace's, as interfaces and addresses are, and
 	// the kernel closes them.
-	address := &net.UnixAddr{Name: "@blixt/" + name, Net: "unix"}
+	address := &net.UnixAddr{Name: claimPrefix + name, Net: "unix"}
 	if len(address.Name) > maxSocketName {
 		sum := sha256.Sum256([]byte(name))
-		address.Name = "@blixt/" + hex.EncodeToString(sum[:])
+		address.Name = claimPrefix + hex.EncodeToString(sum[:])
 	}
 	listener, err := net.ListenUnix("unix", address)
 	if errors.Is(err, unix.EADDRINUSE) {
@@ -87,6 +95,23 @@ func heldBy(address *net.UnixAddr, name string) error {
 		return fmt.Errorf("%w. It is a process of another container", held)
 	}
 	return fmt.Errorf("%w. It is process %d", held, peer.Pid)
+}
+
+// Claimed returns the names that are claimed in the current network namespace: load
+// balancers that run.
+func Claimed() (names []string, err error) {
+	text, err := os.ReadFile("/proc/thread-self/net/unix")
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		// Of the columns the fourth has the flags; connections have the name, too.
+		if name, is := strings.CutPrefix(f[len(f)-1], claimPrefix); is && f[3] == listening {
+			names = append(names, name)
+		}
+	}
+	return names, nil
 }
 
 // Close gives the name back.

@@ -65,7 +65,7 @@ const claimTime = 5 * time.Second
 
 func checkOthersPorts(r lb.PortRange, found []*others.DataPlane) error {
 	taken := []lb.PortRange{hostPorts()}
-	var holder string
+	var holder, orphan string
 	for _, d := range found {
 		ports, err := d.Ports()
 		if err != nil {
@@ -74,6 +74,9 @@ func checkOthersPorts(r lb.PortRange, found []*others.DataPlane) error {
 		taken = append(taken, ports)
 		if holder == "" && ports.Overlaps(r) {
 			holder = fmt.Sprintf("another load balancer on this host (%s) has ports %s", d, ports)
+			if d.Name == "" {
+				orphan = fmt.Sprintf(". If nothing runs it any more, remove it: blixt unload --program %d", d.Program)
+			}
 		}
 	}
 	if holder == "" {
@@ -83,7 +86,7 @@ func checkOthersPorts(r lb.PortRange, found []*others.DataPlane) error {
 	if free, ok := largestFree(taken); ok {
 		remedy += fmt.Sprintf(", for example %s", free)
 	}
-	return fmt.Errorf("SNAT ports %s: %s, and each would take answers to the other: %s", r, holder, remedy)
+	return fmt.Errorf("SNAT ports %s: %s, and each would take answers to the other: %s%s", r, holder, remedy, orphan)
 }
 
 // largestFree returns the largest range of ports that nobody has; false if it has fewer
