@@ -25,7 +25,7 @@ import (
 type Incumbents struct {
 	// Objects are sorted. Those that hold nothing are left out.
 	Objects []Incumbent `json:"objects"`
-	// Routes are those of unknown age, as in files, that serve a listener.
+	// Routes are those that serve a listener. Known without a cluster only.
 	Routes []ServingRoute `json:"routes,omitempty"`
 }
 
@@ -33,7 +33,9 @@ type Incumbents struct {
 type ServingRoute struct {
 	lb.Key
 	// Names are as in lb.Frontend.
-	Gateway, Listener, Route string
+	Gateway  string `json:"gateway"`
+	Listener string `json:"listener"`
+	Route    string `json:"route"`
 }
 
 // Incumbent is a Gateway or ListenerSet with what it holds.

@@ -43,27 +43,23 @@ func findConfig(gw *gwv1.Gateway, configs gatewayConfigs) (*v1alpha1.BlixtGatewa
 	}
 	ref := gw.Spec.Infrastructure.ParametersRef
 	kind := "BlixtGatewayConfig"
-	no := func(why string) (*v1alpha1.BlixtGatewayConfigSpec, *fault) {
-		return nil, faultf(gwv1.GatewayReasonInvalidParameters, "spec.infrastructure.parametersRef names %s, %s.",
+	no := func(why string) *fault {
+		return faultf(gwv1.GatewayReasonInvalidParameters, "spec.infrastructure.parametersRef names %s, %s.",
 			named(kind, gw.Namespace, ref.Name), why)
 	}
 	if string(ref.Group) != v1alpha1.GroupVersion.Group || string(ref.Kind) != kind {
 		if string(ref.Kind) == kind {
-			return no(fmt.Sprintf("but the group is %s, not %s: correct the group", v1alpha1.GroupVersion.Group, ref.Group))
+			return nil, no(fmt.Sprintf("but the group is %s, not %s: correct the group", v1alpha1.GroupVersion.Group, ref.Group))
 		}
 		kind = groupKind(ref.Group, ref.Kind)
-		return no("a kind that Blixt takes no parameters from: name a BlixtGatewayConfig or remove parametersRef")
+		return nil, no("a kind that Blixt takes no parameters from: name a BlixtGatewayConfig or remove parametersRef")
 	}
 	config := configs[types.NamespacedName{Namespace: gw.Namespace, Name: ref.Name}]
-	its := func(why string) (*v1alpha1.BlixtGatewayConfigSpec, *fault) {
-		_, f := no(why)
-		return nil, f.because(named(kind, gw.Namespace, ref.Name))
-	}
 	if config == nil {
-		return its("which does not exist: create it, or correct the name")
+		return nil, no("which does not exist: create it, or correct the name").because(named(kind, gw.Namespace, ref.Name))
 	}
 	if _, err := newPolicy(&config.Spec); err != nil {
-		return its("whose " + err.Error())
+		return nil, no("whose " + err.Error()).because(named(kind, gw.Namespace, ref.Name))
 	}
 	return &config.Spec, nil
 }

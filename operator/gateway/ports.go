@@ -128,9 +128,9 @@ func claimAll(gateways []*gateway, s *environment) claims {
 	return c
 }
 
-// modestFirst returns the Gateways without ages in another order: those first that want
-// no more frontends than they have had, as when a port changes. Otherwise others would
-// take the room.
+// modestFirst returns the Gateways in another order: those first that want no more
+// frontends than they have had, as when a port changes. Otherwise others would take the
+// room.
 func (c claims) modestFirst(gateways []*gateway) []*gateway {
 	modest := map[*gateway]bool{}
 	for _, g := range gateways {
@@ -145,11 +145,10 @@ func (c claims) modestFirst(gateways []*gateway) []*gateway {
 	}
 	sorted := slices.Clone(gateways)
 	slices.SortStableFunc(sorted, func(a, b *gateway) int {
-		ageless := a.obj.CreationTimestamp.IsZero() && b.obj.CreationTimestamp.IsZero()
 		switch {
-		case ageless && modest[a] && !modest[b]:
+		case modest[a] && !modest[b]:
 			return -1
-		case ageless && modest[b] && !modest[a]:
+		case modest[b] && !modest[a]:
 			return 1
 		}
 		return 0

@@ -4,9 +4,9 @@ package gateway
 
 import "slices"
 
-// preferServing has each listener go on with the route that serves it, if neither that
-// one nor the first in order has an age: a new file takes no listener from an old one.
-// Returned are those that serve from now on.
+// preferServing has each listener go on with the route that serves it: a new file takes no
+// listener from an old one. Returned are the routes that serve from now on. It is for files
+// only, whose objects have no age that means anything. In a cluster the oldest serves.
 func preferServing(previous *Incumbents, gateways []*gateway) []ServingRoute {
 	serving := map[any]string{} // by frontend and by listener
 	type listenerKey struct{ gateway, listener string }
@@ -27,13 +27,10 @@ func preferServing(previous *Incumbents, gateways []*gateway) []ServingRoute {
 			}
 			first := l.attached[0]
 			if i := slices.IndexFunc(l.attached, func(r *route) bool { return slices.Contains(of, r.frontendName()) }); i >= 0 {
-				r := l.attached[i]
-				if r.isAgeless() && first.isAgeless() {
-					l.attached, l.incumbent = slices.Insert(slices.Delete(l.attached, i, i+1), 0, r), true
-					first = r
-				}
+				first = l.attached[i]
+				l.attached, l.incumbent = slices.Insert(slices.Delete(l.attached, i, i+1), 0, first), true
 			}
-			if first.isAgeless() && g.isServed() {
+			if g.isServed() {
 				for _, key := range l.keys {
 					now = append(now, ServingRoute{key, g.key().String(), l.id(), first.frontendName()})
 				}
@@ -43,6 +40,3 @@ func preferServing(previous *Incumbents, gateways []*gateway) []ServingRoute {
 	slices.SortFunc(now, func(a, b ServingRoute) int { return a.Key.Compare(b.Key) })
 	return now
 }
-
-// isAgeless reports whether nobody knows how old the route is.
-func (r *route) isAgeless() bool { return r.Meta.CreationTimestamp.IsZero() }

@@ -30,7 +30,9 @@ func Translate(objs Objects, o Options) Translation {
 	assignAddresses(gateways, s)
 	t.Incumbents = newIncumbents(gateways, claimAll(gateways, s))
 	all := t.attach(&objs, index, sets, s.namespaces, o.Cluster == nil)
-	t.Incumbents.Routes = preferServing(o.Incumbents, gateways)
+	if o.Cluster == nil {
+		t.Incumbents.Routes = preferServing(o.Incumbents, gateways)
+	}
 
 	for _, g := range gateways {
 		t.serve(g, s)
