@@ -8,6 +8,7 @@ package hostnet
 
 import (
 	"cmp"
+	"errors"
 	"net/netip"
 	"slices"
 )
@@ -100,10 +101,11 @@ func (s *Snapshot) ByName(name string) (Interface, bool) {
 	return s.Interfaces[i], true
 }
 
-// Read reads the network of the calling thread's namespace, once.
+// Read reads the network of the calling thread's namespace, once. Where it changes all
+// the time, something that is new or gone may be wrong.
 func Read() (*Snapshot, error) {
 	t := newTable()
-	if err := t.readAll(); err != nil {
+	if err := t.readAll(); err != nil && !errors.Is(err, errInterrupted) {
 		return nil, err
 	}
 	return t.snapshot(), nil

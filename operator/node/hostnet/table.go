@@ -167,8 +167,9 @@ func linkRequest() []byte {
 	return appendAttribute(make([]byte, unix.SizeofIfInfomsg), unix.IFLA_EXT_MASK, binary.NativeEndian.AppendUint32(nil, skipStatistics))
 }
 
-// readDefaults lists the default routes of the families where they are stale.
-func (t *table) readDefaults() error {
+// readDefaults lists the default routes of the families where they are stale. It
+// returns errInterrupted as readAll does.
+func (t *table) readDefaults() (interrupted error) {
 	for _, family := range families {
 		if !t.stale[family] {
 			continue
@@ -187,7 +188,9 @@ func (t *table) readDefaults() error {
 		switch {
 		case errors.Is(err, unix.ENOENT): // there is no table main before it has a route
 		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EAFNOSUPPORT): // IPv6 is off
-		case err != nil && !errors.Is(err, errInterrupted):
+		case errors.Is(err, errInterrupted):
+			interrupted = err
+		case err != nil:
 			return fmt.Errorf("list routes: %w", err)
 		}
 		indexes, err := t.indexes(routes)
@@ -196,7 +199,7 @@ func (t *table) readDefaults() error {
 		}
 		t.defaults[family], t.stale[family] = indexes, false
 	}
-	return nil
+	return interrupted
 }
 
 // indexes returns the interfaces that routes use.

@@ -3,11 +3,13 @@
 package hostnet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
-	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -76,19 +78,21 @@ func (w *Watcher) look() error {
 		}
 	}
 	w.drain()
+	var err error
 	if w.full {
 		w.full, w.last = false, nil
-		err := w.table.readAll()
-		if errors.Is(err, errInterrupted) { // events tell of most; look again soon
-			w.full, w.pending = true, true
-			err = nil
-		}
-		if err != nil {
-			return err
-		}
+		err = w.table.readAll()
 		w.drain()
 	}
-	return w.table.readDefaults()
+	if w.table.stale[unix.AF_INET] || w.table.stale[unix.AF_INET6] {
+		w.last = nil
+	}
+	err = cmp.Or(err, w.table.readDefaults())
+	if errors.Is(err, errInterrupted) { // events tell of most; look again soon
+		w.full, w.pending = true, true
+		return nil
+	}
+	return err
 }
 
 // drain applies the events that have come. It returns false if there were none.
@@ -96,7 +100,7 @@ func (w *Watcher) drain() (any bool) {
 	for w.events != nil && !w.broken {
 		all, err := w.events.receive()
 		switch {
-		case errors.Is(err, syscall.EAGAIN):
+		case errors.Is(err, unix.EAGAIN):
 			return any
 		case errors.Is(err, errLost):
 			w.full, w.pending = true, true
