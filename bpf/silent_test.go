@@ -29,6 +29,7 @@ func TestSilentNeighbour(t *testing.T) {
 				l.must(l.SilentNeighbours.Lookup(hop, &s))
 				s.First, s.Last, s.Asked = s.First-ticks, s.Last-ticks, s.Asked-ticks
 				l.must(l.SilentNeighbours.Put(hop, s))
+				l.age(in, 1)
 			}
 			l.ingress(outside, in).redirected(sent, "flow_new forwarded")
 			l.ingress(outside, in).redirected(sent, "forwarded")
@@ -36,6 +37,7 @@ func TestSilentNeighbour(t *testing.T) {
 			l.ingress(outside, in).redirected(in.unreachable(1, 3), "reject_unreachable")
 			ago(4)
 			l.ingress(outside, in).redirected(sent, "forwarded") // the kernel asks again
+			l.age(in, 1)
 			l.ingress(outside, in).redirected(in.unreachable(1, 3), "reject_unreachable")
 			ago(20)
 			l.ingress(outside, in).redirected(sent, "forwarded") // long ago: it has time to answer again

@@ -221,7 +221,7 @@ static __always_inline int route_flow(struct __sk_buff *ctx, struct packet *p, _
 		*hop_limit -= 1;
 	}
 	enum routed rc = find_route(ctx, p, &to->src, &to->dst);
-	if (rc == ROUTED && p->route.no_neighbour && !p->egress && is_silent(p))
+	if (rc == ROUTED && p->due && p->route.no_neighbour && !p->egress && is_silent(p))
 		rc = ROUTE_SILENT;
 	if (rc == ROUTED)
 		return 0;
