@@ -157,12 +157,14 @@ conformance: root helm ## Run Gateway API's conformance suite in a real cluster 
 	cd e2e/conformance && go test -count=1 -timeout=20m . -args -report-output="$(abspath $(REPORT))/report.yaml"
 	@cat "$(REPORT)/tests.md"
 
-# A failure prints what to run to see it again.
+# A failure prints what to run to see it again. Which mistakes are made does not depend on
+# chance, unless SEED=0 says so.
 SOAK ?= 2m
+SEED ?= 1
 .PHONY: soak
-soak: root ## Make mistakes on a host that serves, SOAK=2m long (root); SEED= makes those of an earlier run, FROM= begins at a step, ONLY= takes one kind
+soak: root ## Make mistakes on a host that serves, about SOAK=2m long (root); SEED=1 decides which, 0: chance; FROM= begins at a step, ONLY= takes one kind
 	@.ci/need $(TEST_TOOLS)
-	go test -tags=e2e -count=1 -timeout=24h -run='^TestSoak$$' ./e2e/soak -args -for=$(SOAK) $(if $(SEED),-seed=$(SEED)) $(if $(FROM),-from=$(FROM)) $(if $(ONLY),-only="$(ONLY)")
+	go test -tags=e2e -count=1 -timeout=24h -run='^TestSoak$$' ./e2e/soak -args -for=$(SOAK) -seed=$(SEED) $(if $(FROM),-from=$(FROM)) $(if $(ONLY),-only="$(ONLY)")
 
 .PHONY: kernels
 kernels: ## Test on other kernels, in an emulator (x86-64, on Debian 12); gets them, and the emulator, when missing

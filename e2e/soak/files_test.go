@@ -154,6 +154,7 @@ var fileMistakes = []mistake{
 			"sed -i 's/nothing/something/' N",                     // sed
 			"cp N x; rm N; sleep 0.03; mv x N",                    // away for a moment
 			"cp N x; : >N; sleep 0.03; cat x >N; rm x",            // empty for a moment
+			"cp N .N.real; ln -sf .N.real N",                      // a link
 			"for i in 1 2 3 4 5 6 7 8 9; do cp N x; mv x N; done", // often
 		)
 		return fmt.Sprintf("%q of %s", how, name), h.writeFiles, h.shell("cd " + dir + "; " + strings.ReplaceAll(how, "N", name))

@@ -54,6 +54,15 @@ var networkMistakes = []mistake{
 	{name: "spare MTU", place: "spare", names: nobody, do: script("ip link set eth2 mtu VALUE", "ip link set eth2 mtu 1500;"+network, "1280", "1400", "1492")},
 	{name: "spare without addresses", place: "spare", names: spareOnly, do: script("ip addr flush dev eth2", network)},
 	{name: "own address away", place: "addresses", dark: true, names: nobody, do: script("ip addr del VALUE", network, "10.66.0.1/24 dev eth0", "fd66::1/64 dev eth0", "10.77.0.1/24 dev eth1", "fd77::1/64 dev eth1")},
+	{name: "lease renewed", place: "addresses", names: nobody, do: script("for i in 1 2 3 4 5; do ip addr change VALUE valid_lft 60 preferred_lft 30; sleep 0.1; done", "ip addr change VALUE valid_lft forever preferred_lft forever",
+		"10.66.0.1/24 dev eth0", "fd66::1/64 dev eth0", "10.77.0.1/24 dev eth1")},
+	{name: "keepalived", place: "addresses", names: []string{"onlink"}, do: script("ip addr add VALUE", "ip addr del VALUE", onLink4+"/24 dev eth0", onLink6+"/64 dev eth0 nodad")},
+	{name: "main link down", place: "links", dark: true, names: nobody, do: script("ip link set VALUE down", network, "eth0", "eth1")},
+	// Packets come by an interface that has the program a moment later only.
+	{name: "into a bridge", place: "links", dark: true, names: all, do: script(`m=$(cat /sys/class/net/eth0/address 2>/dev/null || ip -br link show eth0 | awk '{print $3}')
+ip link add br8 address $m type bridge mcast_snooping 0; ip link set br8 up; ip addr flush dev eth0 scope global; ip link set eth0 master br8
+ip addr add 10.66.0.1/24 dev br8; ip addr add fd66::1/64 dev br8 nodad; ip route replace default via 10.66.0.2; ip -6 route replace default via fd66::2`,
+		"ip link del br8;"+network)},
 	{name: "another address", place: "addresses", names: nobody, do: script("ip addr add VALUE", "ip addr del VALUE", "10.66.0.7/24 dev eth0", "fd66::7/64 dev eth0 nodad", "10.66.0.7/16 dev eth1", "10.66.0.101/32 dev lo", "192.168.1.1/24 dev pods", "169.254.7.7/16 dev eth0")},
 	{name: "VIP removed", place: "addresses", names: nobody, do: func(h *host, r *rand.Rand) (string, func() error, error) {
 		vip := pick(r, lab.VIP4, lab.VIP6, onLink4, onLink6, spare4, spare6)
@@ -103,6 +112,7 @@ ip addr flush dev flood`, "ip link del flood")},
 	{name: "IPsec policy", place: "ipsec", names: spareOnly, do: script("ip xfrm policy add src 0.0.0.0/0 dst 10.99.0.11/32 dir out tmpl src 10.99.0.1 dst 10.99.0.11 proto esp mode tunnel", "ip xfrm policy flush")},
 	{name: "VPN", place: "netlink", names: nobody, do: script("ip link add tun9 type bridge; ip link set tun9 up; ip addr add VALUE dev tun9", "ip link del tun9", "10.0.0.9/8", "10.66.0.9/16", "198.51.100.9/24")},
 	{name: "firewall", place: "firewall", names: nobody, do: script("nft add table inet odd; nft 'add chain inet odd input { type filter hook input priority 0; policy accept; }'; nft 'add rule inet odd input tcp dport 22 drop'", "nft delete table inet odd")},
+	{name: "ruleset flushed", place: "firewall", names: nobody, do: script("nft flush ruleset", ":")},
 	{name: "link detached", place: "programs", names: spareOnly, do: func(h *host, r *rand.Rand) (string, func() error, error) {
 		direction := pick(r, "ingress", "egress")
 		return direction + " of eth2", func() error { return nil }, h.detach("eth2", direction)

@@ -96,6 +96,10 @@ var processMistakes = []mistake{
 		}
 		return fmt.Sprint(args), func() error { return nil }, os.RemoveAll(lab.Pins("soak-wrong"))
 	}},
+	{name: "pins removed", place: "process", names: nobody, do: func(h *host, r *rand.Rand) (string, func() error, error) {
+		what := pick(r, lab.Pins(h.blixt.Name), filepath.Join(lab.Pins(h.blixt.Name), "links"))
+		return "rm -rf " + what, func() error { return nil }, os.RemoveAll(what)
+	}},
 	{name: "run directory", place: "run directory", names: nobody, do: func(h *host, r *rand.Rand) (string, func() error, error) {
 		files, err := filepath.Glob(filepath.Join(loader.DefaultRunDir, h.blixt.Name+".*"))
 		files = slices.DeleteFunc(files, func(f string) bool { return strings.HasSuffix(f, ".lock") })
