@@ -91,10 +91,9 @@ type RemoteBackends struct {
 	// serve them, by spec.addresses.podTraffic. A change resets the connections with
 	// backends on other nodes.
 	//
-	// Example: Stack
+	// Default: Direct. Example: Stack
 	// +optional
 	// +kubebuilder:validation:Enum=Direct;Stack
-	// +kubebuilder:default=Direct
 	Path RemotePath `json:"path,omitempty"`
 
 	// masqueradeMark are the bits of a packet's mark by which the node's NAT gives
@@ -105,7 +104,6 @@ type RemoteBackends struct {
 	// Example: 16384
 	// +optional
 	// +kubebuilder:validation:Minimum=0
-	// +kubebuilder:default=16384
 	MasqueradeMark *int32 `json:"masqueradeMark,omitempty"`
 }
 
@@ -200,7 +198,6 @@ type Dataplane struct {
 
 	// remoteBackends says how packets reach backends on other nodes.
 	// +optional
-	// +kubebuilder:default={}
 	RemoteBackends RemoteBackends `json:"remoteBackends,omitzero"`
 
 	// drainTimeout is how long the previous program may serve its connections on a
