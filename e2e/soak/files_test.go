@@ -30,7 +30,7 @@ var fileMistakes = []mistake{
 			[2]string{"protocol: TCP", "protocol: tcp"},
 			[2]string{"port: 80", "port: 99999"},
 			[2]string{"port: 80", "port: eighty"},
-			[2]string{"kind: Service", "kind: Sevice"},
+			[2]string{"kind: Service", "kind: Srvice"},
 			[2]string{"    - name: spare\n", "    - name: spares\n"},
 			[2]string{"  - name: spare\n", "  - name: spares\n"},
 			[2]string{"sectionName: tcp-80", "sectionName: tcp-81"},

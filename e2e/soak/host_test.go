@@ -234,7 +234,7 @@ func (h *host) state() []string {
 			return []string{err.Error()}
 		}
 		for direction, ids := range chain {
-			lines = append(lines, fmt.Sprintf("%s has %d programs at %s, the first ours: %v", dev, len(ids), direction, len(ids) > 0 && uint32(ids[0]) == uint32(s.Program.ProgramID)))
+			lines = append(lines, fmt.Sprintf("%s has %d programs at %s, the first ours: %v", dev, len(ids), direction, len(ids) > 0 && uint32(ids[0]) == s.Program.ProgramID))
 		}
 	}
 	slices.Sort(lines)

@@ -75,7 +75,7 @@ var processMistakes = []mistake{
 			if h.blixt.Ended() {
 				return "while there is none", func() error { return nil }, nil
 			}
-			return "started", nil, fmt.Errorf("a second instance of the same name says: %s (%v)", out, err)
+			return "started", nil, fmt.Errorf("a second instance of the same name says: %s (%w)", out, err)
 		}
 		return "started", func() error { return nil }, nil
 	}},
