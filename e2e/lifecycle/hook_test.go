@@ -25,7 +25,7 @@ const (
 
 // attachFirst attaches a program that returns a verdict before all others of an
 // interface of the balancer, in both directions.
-func attachFirst(w *labtest.World, dev string, verdict int32) (links []link.Link) {
+func attachFirst(w *labtest.World, dev string, verdict int32) {
 	w.Helper()
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "other", Type: ebpf.SchedCLS, License: "Dual BSD/GPL",
@@ -44,11 +44,9 @@ func attachFirst(w *labtest.World, dev string, verdict int32) (links []link.Link
 				return err
 			}
 			w.Cleanup(func() { ln.Close() })
-			links = append(links, ln)
 		}
 		return nil
 	}))
-	return links
 }
 
 // awaitFirst waits until Blixt's program is the first one of an interface.

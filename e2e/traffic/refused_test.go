@@ -113,7 +113,7 @@ func TestNobodyThereWithoutLoopback(t *testing.T) {
 				w := w.In(t)
 				w.Check(lab.Eventually(6*labtest.Patience, func() error {
 					if _, err := probe(w, "tcp", labtest.VIP(family, 90), family, 64); !errors.Is(err, unix.EHOSTUNREACH) {
-						return fmt.Errorf("the client is told: %v", err)
+						return fmt.Errorf("the client is told %w, not that the host is unreachable", err)
 					}
 					return nil
 				}))
@@ -129,7 +129,7 @@ func TestNobodyThereWithoutLoopback(t *testing.T) {
 				w.Check(set(c.(*net.UDPConn), level, option, 1))
 				w.Check(lab.Eventually(2*labtest.Patience, func() error {
 					if _, err := lab.Ask(c, "hello", 500*time.Millisecond); !errors.Is(err, unix.EHOSTUNREACH) {
-						return fmt.Errorf("the client is told: %v", err)
+						return fmt.Errorf("the client is told %w, not that the host is unreachable", err)
 					}
 					return nil
 				}))

@@ -120,7 +120,7 @@ func TestSubscribeTellsOfEachChange(t *testing.T) {
 	if err := <-inside; err != nil {
 		t.Skip("needs root: ", err)
 	}
-	defer unix.Close(space)
+	defer func() { _ = unix.Close(space) }()
 	defer func() {
 		cancel()
 		<-inside

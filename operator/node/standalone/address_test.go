@@ -109,7 +109,7 @@ func TestAddressThatIsAwayForLongIsNotTheHosts(t *testing.T) {
 
 // TestAddressesMayBeLeftToSomebodyElse: frontends are served, and nothing is added.
 func TestAddressesMayBeLeftToSomebodyElse(t *testing.T) {
-	newNeighbour(t, "eth0", peer4+"/24")
+	newNeighbour(t, peer4+"/24")
 	assign(t, "eth0", host4+"/24")
 	i := prepare(t, files(80, near4))
 	i.LeaveAddresses = true

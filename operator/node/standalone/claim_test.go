@@ -32,7 +32,7 @@ func TestNameIsClaimedInTheNetworkNamespace(t *testing.T) {
 	// Another namespace has names of its own.
 	c, err := NewClaim("web")
 	must(t, err)
-	n := newNeighbour(t, "eth0")
+	n := newNeighbour(t)
 	must(t, n.do(func() error {
 		other, err := NewClaim("web")
 		if err != nil {

@@ -121,8 +121,8 @@ func addresses(t *testing.T, name string) (found []netip.Addr) {
 // neighbour is another machine, at the end of a cable.
 type neighbour struct{ fd int }
 
-// newNeighbour makes a machine that is connected to a new interface of this host.
-func newNeighbour(t *testing.T, name string, prefixes ...string) neighbour {
+// newNeighbour makes a machine that is connected to a new interface eth0 of this host.
+func newNeighbour(t *testing.T, prefixes ...string) neighbour {
 	t.Helper()
 	made := make(chan error)
 	n := neighbour{fd: -1}
@@ -136,7 +136,7 @@ func newNeighbour(t *testing.T, name string, prefixes ...string) neighbour {
 	}()
 	must(t, <-made)
 	t.Cleanup(func() { _ = unix.Close(n.fd) })
-	add(t, &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "eth0", PeerNamespace: netlink.NsFd(n.fd)})
+	add(t, &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "eth0", PeerNamespace: netlink.NsFd(n.fd)})
 	must(t, n.do(func() error {
 		link, err := netlink.LinkByName("eth0")
 		if err != nil {

@@ -4,7 +4,6 @@ package standalone
 
 import (
 	"fmt"
-	"golang.org/x/sys/unix"
 	"math"
 	"net"
 	"net/netip"
@@ -13,6 +12,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/vishvananda/netlink"
 
@@ -96,7 +97,7 @@ func TestServedAddressIsWhereNeighboursFindIt(t *testing.T) {
 	for forwarding, at := range map[string]string{"0": "eth0", "1": "lo"} {
 		t.Run("forwarding="+forwarding, func(t *testing.T) {
 			forward(t, forwarding)
-			other := newNeighbour(t, "eth0", peer4+"/24", peer6+"/64")
+			other := newNeighbour(t, peer4+"/24", peer6+"/64")
 			assign(t, "eth0", host4+"/24", host6+"/64")
 			hold(t, newHolder(t), near4, near6, far4, far6)
 
@@ -149,7 +150,7 @@ func TestHostMayAddAnAddressThatWeHave(t *testing.T) {
 }
 
 func TestServedAddressIsNeverTheSourceOfTheHost(t *testing.T) {
-	other := newNeighbour(t, "eth0", peer4+"/24", peer6+"/64")
+	other := newNeighbour(t, peer4+"/24", peer6+"/64")
 	// Before the host's own are there, and lower than they: a kernel may prefer either.
 	assign(t, "eth0", "192.0.2.201/24", "2001:db8:1::201/64")
 	hold(t, newHolder(t), near4, "2001:db8:1::", near6, far4, far6)

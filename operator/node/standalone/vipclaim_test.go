@@ -25,13 +25,12 @@ type cable struct {
 	changed chan bool
 	*vip.Holder
 	*observer
-	addresses []string
 }
 
 func newCable(t *testing.T) *cable {
 	t.Helper()
 	forward(t, "1")
-	c := &cable{T: t, other: newNeighbour(t, "eth0", peer4+"/24", peer6+"/64"), changed: make(chan bool, 100), observer: newObserver(nil, 0)}
+	c := &cable{T: t, other: newNeighbour(t, peer4+"/24", peer6+"/64"), changed: make(chan bool, 100), observer: newObserver(nil, 0)}
 	t.Cleanup(c.watcher.Close)
 	assign(t, "eth0", host4+"/24", host6+"/64")
 	c.Holder = vip.New(vip.Options{Name: "test", Changed: func() { c.changed <- true }})
