@@ -97,7 +97,7 @@ func TestHostListens(t *testing.T) {
 	}
 	w.Check(lab.Eventually(6*labtest.Patience, func() error {
 		for addr := range open {
-			if said := fmt.Sprintf("Gateway default/host, listener tcp-%d: a socket of this host listens at %s/tcp", port, addr); strings.Count(w.Blixt.Log(), said) != 1 {
+			if said := fmt.Sprintf("Gateway default/host, listener tcp-%d: traffic.test (process %d) listens at %s/tcp", port, os.Getpid(), addr); strings.Count(w.Blixt.Log(), said) != 1 {
 				return fmt.Errorf("not once in the log: %s", said)
 			}
 		}
