@@ -97,9 +97,7 @@ func intact(t *testing.T, l *Loader, ifindex int) {
 }
 
 func TestProgramGetsBackToTheFront(t *testing.T) {
-	o := sandbox(t)
-	addInterface(t, "d0")
-	o.Interfaces = interfaces(t, "d0")
+	o := sandbox(t, "d0")
 	l := mustLoad(t, o)
 	d0 := o.Interfaces[0].Index
 	check(t, l)
@@ -134,9 +132,7 @@ func TestProgramGetsBackToTheFront(t *testing.T) {
 }
 
 func TestOtherLoadBalancersMayBeFirst(t *testing.T) {
-	o := sandbox(t)
-	addInterface(t, "d0")
-	o.Interfaces = interfaces(t, "d0")
+	o := sandbox(t, "d0")
 	l := mustLoad(t, o)
 	defer l.Close(false)
 	check(t, l)
@@ -156,9 +152,7 @@ func TestOtherLoadBalancersMayBeFirst(t *testing.T) {
 }
 
 func TestWarForTheFrontEnds(t *testing.T) {
-	o := sandbox(t)
-	addInterface(t, "d0")
-	o.Interfaces = interfaces(t, "d0")
+	o := sandbox(t, "d0")
 	l := mustLoad(t, o)
 	defer l.Close(false)
 	d0 := o.Interfaces[0].Index
@@ -186,9 +180,7 @@ func TestWarForTheFrontEnds(t *testing.T) {
 }
 
 func TestDetachedLinkIsAttachedAgain(t *testing.T) {
-	o := sandbox(t)
-	addInterface(t, "d0")
-	o.Interfaces = interfaces(t, "d0")
+	o := sandbox(t, "d0")
 	l := mustLoad(t, o)
 	defer l.Close(false)
 	d0 := o.Interfaces[0].Index
@@ -221,9 +213,7 @@ func TestDetachedLinkIsAttachedAgain(t *testing.T) {
 }
 
 func TestCheckCostsOneCallForEachHook(t *testing.T) {
-	o := sandbox(t)
-	addInterface(t, "d0")
-	o.Interfaces = interfaces(t, "d0")
+	o := sandbox(t, "d0")
 	l := mustLoad(t, o)
 	defer l.Close(false)
 	check(t, l)
@@ -239,9 +229,7 @@ func TestCheckCostsOneCallForEachHook(t *testing.T) {
 
 // TestInspectTellsWhatTheKernelHas: who reads the status sees what is wrong at a hook.
 func TestInspectTellsWhatTheKernelHas(t *testing.T) {
-	o := sandbox(t)
-	addInterface(t, "d0")
-	o.Interfaces = interfaces(t, "d0")
+	o := sandbox(t, "d0")
 	l := mustLoad(t, o)
 	defer l.Close(false)
 	d0 := o.Interfaces[0].Index
@@ -275,9 +263,7 @@ func TestInspectTellsWhatTheKernelHas(t *testing.T) {
 
 // TestRemovedPinsComeBack: what is not pinned ends with its process.
 func TestRemovedPinsComeBack(t *testing.T) {
-	o := sandbox(t)
-	addInterface(t, "d0")
-	o.Interfaces = interfaces(t, "d0")
+	o := sandbox(t, "d0")
 	l := mustLoad(t, o)
 	before := mustInfo(t, l)
 	check(t, l)

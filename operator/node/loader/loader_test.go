@@ -22,8 +22,8 @@ import (
 
 // sandbox moves the test into network and mount namespaces of its own, which end
 // with its thread, in whichever way the test ends. The BPF file system of the
-// options that it returns is the test's own, too.
-func sandbox(t *testing.T) Options {
+// options that it returns is the test's own, too, and has these interfaces.
+func sandbox(t *testing.T, names ...string) Options {
 	t.Helper()
 	runtime.LockOSThread() // never unlocked: the thread ends with the test
 	if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS); err != nil {
@@ -36,7 +36,13 @@ func sandbox(t *testing.T) Options {
 	// The mount outlives the test, in this namespace only. While it is there, the
 	// directory cannot be removed.
 	t.Cleanup(func() { _ = unix.Unmount(filepath.Join(dir, "bpf"), unix.MNT_DETACH) })
-	return Options{BPFFS: filepath.Join(dir, "bpf"), RunDir: filepath.Join(dir, "run"), Flows: 4096, RingSlots: bpf.MinRingSlots}
+	for _, name := range names {
+		addInterface(t, name)
+	}
+	return Options{
+		BPFFS: filepath.Join(dir, "bpf"), RunDir: filepath.Join(dir, "run"), Flows: 4096, RingSlots: bpf.MinRingSlots,
+		Interfaces: interfaces(t, names...),
+	}
 }
 
 // addInterface adds one end of a veth pair; its peer is called peer-<name>.
@@ -124,9 +130,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 }
 
 func TestKeepAndAdopt(t *testing.T) {
-	o := sandbox(t)
-	addInterface(t, "d0")
-	o.Interfaces = interfaces(t, "d0")
+	o := sandbox(t, "d0")
 	o.Image = "registry.example.com/blixt/bytecode@sha256:1"
 	l := mustLoad(t, o)
 	before := mustInfo(t, l)
@@ -165,9 +169,7 @@ func TestKeepAndAdopt(t *testing.T) {
 // TestNewProgramOverSameMaps updates to a version with the same layout: links are
 // switched to the new program, and the maps stay.
 func TestNewProgramOverSameMaps(t *testing.T) {
-	o := sandbox(t)
-	addInterface(t, "d0")
-	o.Interfaces = interfaces(t, "d0")
+	o := sandbox(t, "d0")
 	l := mustLoad(t, o)
 	before := mustInfo(t, l)
 	if err := l.Close(true); err != nil {

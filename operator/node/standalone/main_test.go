@@ -3,45 +3,27 @@
 package standalone
 
 import (
-	"errors"
-	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"os/exec"
 	"runtime"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/e2e/lib/ownhost"
 )
 
-// TestMain runs the tests in a process with network and mount namespaces of its own,
-// which end with it. All its threads are in them, as the code under test starts
-// goroutines.
+// TestMain gives the tests a host of their own.
 func TestMain(m *testing.M) {
-	const inside = "BLIXT_TEST_INSIDE"
-	if os.Getenv(inside) != "" {
-		if lo, err := netlink.LinkByName("lo"); err != nil || netlink.LinkSetUp(lo) != nil {
-			panic("no loopback device")
+	ownhost.Main(m, func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
 		}
-		os.Exit(m.Run())
-	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), inside+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	runtime.LockOSThread() // Pdeathsig kills the child when this thread ends
-	err := cmd.Run()
-	if exit, ran := errors.AsType[*exec.ExitError](err); ran {
-		os.Exit(exit.ExitCode())
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "tests of standalone need root:", err)
-		os.Exit(1)
-	}
+		return netlink.LinkSetUp(lo)
+	})
 }
 
 // must ends the test on an error.
