@@ -23,7 +23,7 @@ func (l *lb) pin(cpu int) {
 	var all, one unix.CPUSet
 	l.lab.do(func() { l.must(unix.SchedGetaffinity(0, &all)) })
 	if runtime.NumCPU() <= cpu {
-		l.Skip("needs: two CPUs")
+		l.Skip("kernel lacks: a second CPU")
 	}
 	one.Set(cpu)
 	set(&one)
