@@ -225,9 +225,10 @@ static __noinline void bury(struct packet *p, const struct flow *f)
 
 /*
  * Decides about a packet whose flow has left the tombstone f: a backend hears
- * that its connection has ended. Returns a verdict, or NO_FLOW if the packet belongs to a connection that does not pass
- * us: then the tombstone goes. A TCP connection begins with a SYN, unless that
- * SYN answers the last one of the flow; of UDP nothing tells but the time.
+ * that its connection has ended. Returns a verdict, or NO_FLOW if the packet belongs
+ * to a connection that does not pass us: then the tombstone goes. A TCP connection
+ * begins with a SYN, unless that SYN answers the last one of the flow; of UDP nothing
+ * tells but the time.
  */
 static __always_inline int serve_tombstone(struct __sk_buff *ctx, struct packet *p, const struct flow *f)
 {

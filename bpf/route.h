@@ -76,8 +76,8 @@ static __always_inline bool same_from_host(struct __sk_buff *ctx, const struct p
 /*
  * Reports whether the next hop p->route, whose hardware address is not known, has
  * been silent for so long that its packets are to be answered: one of a flow in
- * each tick. Once in a while it
- * reports false all the same: the kernel asks again only for a packet to send.
+ * each tick. Once in a while it reports false all the same: the kernel asks again
+ * only for a packet to send.
  *
  * The kernel itself reports such a neighbour to the source, which is this host
  * (see redirect), and lo is where that is translated for the client. So this is for
