@@ -72,7 +72,7 @@ func TestListFindsWhoWaitsForClients(t *testing.T) {
 		}}
 		six, err := c.Listen(context.Background(), "tcp6", "[::]:0")
 		if err != nil {
-			t.Skip("no IPv6:", err)
+			t.Skip("kernel lacks: IPv6: ", err)
 		}
 		if s := find(t, lb.TCP, six.Addr().String()); gets(s, "192.0.2.1") == (only6 == 1) || !gets(s, "2001:db8::1") {
 			t.Errorf("only6 %d: %+v", only6, s)

@@ -7,8 +7,6 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"os"
-	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -17,20 +15,13 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/kubernetes-sigs/blixt/e2e/lib/ownhost"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// inNamespace gives the rest of the test, and what it starts on its thread, a network
-// namespace of its own.
-func inNamespace(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
-	runtime.LockOSThread() // the thread ends with the test
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Fatal(err)
-	}
+// TestMain gives the tests a host of their own: policies are the network namespace's.
+func TestMain(m *testing.M) {
+	ownhost.Main(m, func() error { return nil })
 }
 
 func network(text string) *net.IPNet {
@@ -56,7 +47,6 @@ func add(t *testing.T, change func(*netlink.XfrmPolicy)) *netlink.XfrmPolicy {
 
 // TestPoliciesOfTheKernel adds policies of every kind and asks which backends they cover.
 func TestPoliciesOfTheKernel(t *testing.T) {
-	inNamespace(t)
 	if p, err := Read(); err != nil || !p.Equal(Policies{}) {
 		t.Fatalf("without policies: %+v, %v", p, err)
 	}
@@ -105,37 +95,17 @@ func TestPoliciesOfTheKernel(t *testing.T) {
 
 // TestSubscribeTellsOfEachChange adds and removes a policy, and sets the default.
 func TestSubscribeTellsOfEachChange(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
 	told := make(chan struct{}, 100) // more than there are changes: nobody waits for the reader
-	inside, ended := make(chan error, 1), make(chan struct{})
+	ended := make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
-	var space int
-	go func() { // a socket belongs to the namespace of the thread that opens it
-		runtime.LockOSThread()
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			space, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		}
-		inside <- err
-		if err == nil {
-			subscribe(ctx, func() { told <- struct{}{} })
-		}
+	go func() {
+		subscribe(ctx, func() { told <- struct{}{} })
 		close(ended)
 	}()
-	if err := <-inside; err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = unix.Close(space) }()
 	defer func() {
 		cancel()
 		<-ended
 	}()
-	runtime.LockOSThread()
-	if err := unix.Setns(space, unix.CLONE_NEWNET); err != nil {
-		t.Fatal(err)
-	}
 	await := func(what string) {
 		t.Helper()
 		select {
@@ -151,15 +121,27 @@ func TestSubscribeTellsOfEachChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	await("a policy that is gone")
-	setDefault := nl.NewNetlinkRequest(0x27, unix.NLM_F_ACK) // XFRM_MSG_SETDEFAULT
-	setDefault.AddRawData([]byte{0, 0, defaultBlock, 0})
-	if _, err := setDefault.Execute(unix.NETLINK_XFRM, 0); err != nil {
-		t.Skip("the kernel has no default policy: ", err)
+	const acceptPolicy = 2 // XFRM_USERPOLICY_ACCEPT, what a kernel begins with
+	if err := setDefault(defaultBlock); err != nil {
+		t.Skip("kernel lacks: a default IPsec policy: ", err)
 	}
+	t.Cleanup(func() {
+		if err := setDefault(acceptPolicy); err != nil {
+			t.Error(err)
+		}
+	})
 	await("the default")
 	if p, err := Read(); err != nil || !p.CoverBackend(lb.UDP, netip.MustParseAddrPort("[fd00::1]:53")) {
 		t.Errorf("what no policy names is blocked: %+v, %v", p, err)
 	}
+}
+
+// setDefault sets the default policy for what leaves the host.
+func setDefault(out byte) error {
+	r := nl.NewNetlinkRequest(0x27, unix.NLM_F_ACK) // XFRM_MSG_SETDEFAULT
+	r.AddRawData([]byte{0, 0, out, 0})
+	_, err := r.Execute(unix.NETLINK_XFRM, 0)
+	return err
 }
 
 // TestClientsOfFrontends: which clients policies cover depends on what frontends send.

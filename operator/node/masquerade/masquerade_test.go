@@ -3,22 +3,22 @@
 package masquerade
 
 import (
-	"runtime"
 	"testing"
 
 	"github.com/google/nftables"
-	"golang.org/x/sys/unix"
 
+	"github.com/kubernetes-sigs/blixt/e2e/lib/ownhost"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
+
+// TestMain gives the tests a host of their own, with no rules.
+func TestMain(m *testing.M) {
+	ownhost.Main(m, func() error { return nil })
+}
 
 // TestTableIsOneOfItsOwn sets the table twice, as a run does that finds what a killed one
 // has left, and removes it twice.
 func TestTableIsOneOfItsOwn(t *testing.T) {
-	runtime.LockOSThread() // the thread ends with the test
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Skip("needs root: ", err)
-	}
 	c, err := nftables.New()
 	if err != nil {
 		t.Fatal(err)

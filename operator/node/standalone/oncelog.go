@@ -33,20 +33,20 @@ func (l *onceLog) once(subject string, level slog.Level, message string) {
 
 // failure logs an error about a subject, once; nil: nothing is wrong any more.
 func (l *onceLog) failure(subject string, err error) {
-	message := ""
-	if err != nil {
-		message = err.Error()
-	}
-	l.once(subject, slog.LevelError, message)
+	l.once(subject, slog.LevelError, text(err))
 }
 
 // warning is failure for what costs nothing yet.
 func (l *onceLog) warning(subject string, err error) {
-	message := ""
-	if err != nil {
-		message = err.Error()
+	l.once(subject, slog.LevelWarn, text(err))
+}
+
+// text returns the message of an error, none for nil.
+func text(err error) string {
+	if err == nil {
+		return ""
 	}
-	l.once(subject, slog.LevelWarn, message)
+	return err.Error()
 }
 
 // each logs those of the messages about a subject that it was not given the last

@@ -2,8 +2,8 @@
 
 // Package standalone is the load balancer without Kubernetes. In come a directory
 // of Gateway API YAML and the host's network; out goes the state that package writer
-// writes into the maps of the program that a loader has loaded. After each change of
-// a file, an interface or an address, all of it is read again.
+// writes into the maps of the program that a loader has loaded. A change of a file or an
+// address makes another state; one of an interface, only where the program is attached.
 package standalone
 
 import (
@@ -170,8 +170,8 @@ type runner struct {
 }
 
 // Run serves until the context ends. It returns an error if it cannot begin:
-// because of files of which none is valid or was valid before, a missing privilege or kernel feature, or SNAT ports
-// that the host uses.
+// because of files of which none is valid or was valid before, a missing privilege or
+// kernel feature, or SNAT ports that the host uses.
 func Run(ctx context.Context, o Options) (err error) {
 	if err := checkHostPorts(o.SNATPorts); err != nil {
 		return err
