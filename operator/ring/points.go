@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"math"
 	"math/bits"
+	"slices"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
@@ -19,19 +20,21 @@ type point struct {
 	position, member uint32
 }
 
-// points are the points of all members, by the slot in which they lie.
+// points are the points of all members, sorted by the block of slots in which
+// they lie. Blocks have few points, and most slots need those of their own only.
 type points struct {
-	slotBits int
-	weights  []float64 // of the members
-	all      []point
-	start    []uint32 // of each slot's points in all; one more at the end
-	// heaviest is the weight of the heaviest member with a point among 2^level
-	// slots, by level and block of slots; 0: there is none.
-	heaviest [][]float64
+	slotBits, blockBits int
+	due, inverse        []float64 // of the members: how many slots each should have
+	heaviest            float64   // the most of due
+	all                 []point
+	start               []uint32 // of each block's points in all; one more at the end
+	// levels are the weights of the heaviest members with a point among 2^level
+	// blocks, by level and group of blocks; 0: there is none.
+	levels [][]float64
 }
 
-// pointsOf returns how many points each member has. With more than 8,192
-// members, no ring has enough slots anyway.
+// pointsOf returns how many points each member has: a power of two. With more
+// than 8,192 members, no ring has enough slots anyway.
 func pointsOf(members int) uint32 {
 	n := uint32(128)
 	for ; n > 16 && int(n)*members > 1<<20; n /= 2 {
@@ -39,49 +42,80 @@ func pointsOf(members int) uint32 {
 	return n
 }
 
-func place(key lb.Key, members []Member, weights []float64, size uint32) *points {
-	p := &points{slotBits: bits.Len32(size) - 1, weights: weights, start: make([]uint32, size+1)}
+// pointsOfBlock is how many points a block has at least, on average. The nearest
+// is about as far away as one slot in so many is wide; candidates are up to twice
+// as far away. So few slots need the points of other blocks.
+const pointsOfBlock = 5
+
+func (s *scratch) place(key lb.Key, members []Member, due []float64, size uint32) *points {
 	n := pointsOf(len(members))
-	placed := make([]point, 0, int(n)*len(members))
+	total := int(n) * len(members)
+	p := &s.points
+	p.slotBits, p.blockBits = bits.Len32(size)-1, 0
+	for p.blockBits < p.slotBits && total<<p.blockBits < pointsOfBlock*int(size) {
+		p.blockBits++
+	}
+	p.due, p.heaviest = due, slices.Max(due)
+	p.inverse = resize(p.inverse, len(due))
+	for i, d := range due {
+		p.inverse[i] = 1 / d
+	}
+	blocks := int(size) >> p.blockBits
+	p.start = resize(p.start, blocks+1)
+	clear(p.start)
+	s.placed = resize(s.placed, total)
+	part, at := uint32(1<<positionBits/uint64(n)), 0
 	for i, m := range members {
 		state := hash(key, m)
 		// One point in each of n equal parts, so that all members are everywhere.
-		part, shift := uint32(1<<positionBits/uint64(n)), uint32(state>>32)
+		shift := uint32(state >> 32)
 		for j := range n {
 			state += 0x9e3779b97f4a7c15
-			position := uint32(mix(state))%part + j*part + shift
-			placed = append(placed, point{position, uint32(i)})
-			p.start[p.slot(position)+1]++
+			position := uint32(mix(state))&(part-1) + j*part + shift
+			s.placed[at] = point{position, uint32(i)}
+			p.start[p.block(position)+1]++
+			at++
 		}
 	}
-	for slot := range size {
-		p.start[slot+1] += p.start[slot]
+	for b := range blocks {
+		p.start[b+1] += p.start[b]
 	}
-	p.all = make([]point, len(placed))
-	next := append([]uint32(nil), p.start...)
-	level := make([]float64, size)
-	for _, pt := range placed {
-		slot := p.slot(pt.position)
-		p.all[next[slot]] = pt
-		next[slot]++
-		level[slot] = max(level[slot], weights[pt.member])
+	p.all = resize(p.all, total)
+	s.next = append(s.next[:0], p.start...)
+	if len(p.levels) == 0 {
+		p.levels = make([][]float64, 1, 2*positionBits)
 	}
-	for ; len(level) > 1; level = merged(level) {
-		p.heaviest = append(p.heaviest, level)
+	level := resize(p.levels[0], blocks)
+	clear(level)
+	for _, pt := range s.placed {
+		b := p.block(pt.position)
+		p.all[s.next[b]] = pt
+		s.next[b]++
+		level[b] = max(level[b], due[pt.member])
+	}
+	known := p.levels[:cap(p.levels)]
+	p.levels = known[:0]
+	for ; len(level) > 1; level = merged(level, known[len(p.levels)]) {
+		p.levels = append(p.levels, level)
 	}
 	return p
 }
 
-// merged returns the maximum of each pair.
-func merged(level []float64) []float64 {
-	half := make([]float64, len(level)/2)
+// merged returns the maximum of each pair, in the memory of half.
+func merged(level, half []float64) []float64 {
+	half = resize(half, len(level)/2)
 	for i := range half {
 		half[i] = max(level[2*i], level[2*i+1])
 	}
 	return half
 }
 
-func (p *points) slot(position uint32) uint32 { return position >> (positionBits - p.slotBits) }
+func (p *points) block(position uint32) uint32 {
+	return uint32(uint64(position) >> (positionBits - p.slotBits + p.blockBits))
+}
+
+// of returns the points of a block.
+func (p *points) of(block uint32) []point { return p.all[p.start[block]:p.start[block+1]] }
 
 // hash returns 64 bits of the SHA-256 of the frontend's address, port and
 // protocol and the member's address and port: the same on every machine, and
@@ -112,99 +146,130 @@ func mix(x uint64) uint64 {
 	return x
 }
 
-// candidate is a member that may own a slot, and its weighted distance.
+// candidate is a member that may own a slot: the distance of one of its points
+// from the slot, not weighted and weighted.
 type candidate struct {
-	member   uint32
-	distance float64
+	member, apart uint32
+	distance      float64
 }
 
-// candidates returns the candidates of each slot: the members that can be the
-// nearest once distances are corrected. An odd slot that is not split has none.
-// Pairs are split in the order of their reversed bits: all over the ring.
-func (p *points) candidates(split uint32) [][]candidate {
-	all := make([][]candidate, 1<<p.slotBits)
-	s := search{points: p}
-	var found []candidate
-	for slot := range uint32(len(all)) {
-		if pair := slot >> 1; slot&1 == 1 && bits.Reverse32(pair)>>(32-(p.slotBits-1)) >= split {
-			continue
-		}
-		s.run(slot)
-		from := len(found)
-		for _, c := range s.found {
-			if c.distance <= s.best*reach {
-				found = append(found, c)
-			}
-		}
-		all[slot] = found[from:len(found):len(found)]
+// slack is far more than what a rounding changes.
+const slack = 1 + 1e-12
+
+// nearest appends the candidates of the slot at a position: the points that can
+// be the nearest once distances are corrected.
+func (p *points) nearest(to []candidate, position uint32) []candidate {
+	own := p.block(position)
+	inBlock := p.of(own)
+	// Of numbers that are not negative, the order is that of their bits. The loops
+	// have no branches, as nobody could predict them.
+	least := math.Float64bits(math.Inf(1))
+	for _, pt := range inBlock {
+		least = min(least, math.Float64bits((float64(pt.position^position)+1)*p.inverse[pt.member]))
 	}
-	return all
+	limit := math.Float64frombits(least) * reach * slack
+	from := len(to)
+	if float64(uint64(1)<<(positionBits-p.slotBits+p.blockBits)) > limit*p.heaviest {
+		to = slices.Grow(to, len(inBlock))[:from+len(inBlock)]
+		n := from
+		for _, pt := range inBlock {
+			apart := pt.position ^ position
+			to[n] = candidate{member: pt.member, apart: apart}
+			near := 0
+			if (float64(apart)+1)*p.inverse[pt.member] <= limit {
+				near = 1
+			}
+			n += near
+		}
+		to = to[:n]
+	} else {
+		s := search{points: p, position: position, of: own, limit: limit, found: to}
+		s.scan(own)
+		for level := range p.levels { // the neighbour of the block, of the pair, of both pairs...
+			s.blocks(level, own>>level^1)
+		}
+		to = s.found
+	}
+	if len(to) == from+1 {
+		return to
+	}
+	best := math.Inf(1)
+	for i := from; i < len(to); i++ {
+		c := &to[i]
+		c.distance = (float64(c.apart) + 1) / p.due[c.member]
+		best = min(best, c.distance)
+	}
+	n := from
+	for _, c := range to[from:] {
+		if c.distance <= best*reach {
+			to[n] = c
+			n++
+		}
+	}
+	return to[:n]
 }
 
-// search collects the candidates of one slot.
+// search collects the candidates of a slot that are in several blocks.
 type search struct {
 	*points
-	of       uint32 // the slot
+	of       uint32 // the block of the slot
 	position uint32
-	best     float64 // the least distance so far
+	limit    float64 // of the distance, so far
 	found    []candidate
 }
 
-func (s *search) run(slot uint32) {
-	s.of, s.position = slot, slot<<(positionBits-s.slotBits)
-	s.best, s.found = math.Inf(1), s.found[:0]
-	s.scan(slot)
-	for level := range s.heaviest { // the neighbour of the slot, of the pair, of both pairs...
-		s.block(level, slot>>level^1)
-	}
-}
-
-// block searches 2^level slots, unless all of their points are too far away.
-func (s *search) block(level int, block uint32) {
-	least := float64((block ^ s.of>>level) << (positionBits - s.slotBits + level))
-	if heaviest := s.heaviest[level][block]; heaviest == 0 || least > s.best*reach*heaviest {
+// blocks searches 2^level blocks, unless all of their points are too far away.
+func (s *search) blocks(level int, group uint32) {
+	least := float64(uint64(group^s.of>>level) << (positionBits - s.slotBits + s.blockBits + level))
+	if heaviest := s.levels[level][group]; heaviest == 0 || least > s.limit*heaviest {
 		return
 	}
 	if level == 0 {
-		s.scan(block)
+		s.scan(group)
 		return
 	}
-	nearer := block<<1 | s.of>>(level-1)&1
-	s.block(level-1, nearer)
-	s.block(level-1, nearer^1)
+	nearer := group<<1 | s.of>>(level-1)&1
+	s.blocks(level-1, nearer)
+	s.blocks(level-1, nearer^1)
 }
 
-func (s *search) scan(slot uint32) {
-	for _, p := range s.all[s.start[slot]:s.start[slot+1]] {
-		distance := (float64(p.position^s.position) + 1) / s.weights[p.member]
-		if distance <= s.best*reach {
-			s.best = min(s.best, distance)
-			s.found = append(s.found, candidate{p.member, distance})
+func (s *search) scan(block uint32) {
+	for _, pt := range s.points.of(block) {
+		apart := pt.position ^ s.position
+		if distance := (float64(apart) + 1) * s.inverse[pt.member]; distance <= s.limit {
+			s.limit = min(s.limit, distance*reach*slack)
+			s.found = append(s.found, candidate{member: pt.member, apart: apart})
 		}
 	}
+}
+
+// splits reports whether a pair of slots is split: pairs are, in the order of
+// their reversed bits, all over the ring.
+func (p *points) splits(pair, split uint32) bool {
+	return bits.Reverse32(pair)>>(32-(p.slotBits-1)) < split
 }
 
 // provide gives a slot to each member that has none: the first in which it has a
 // point and whose owner can spare it, or else the next such slot.
-func (p *points) provide(owners []uint32, members int) {
-	held := make([]int, members)
-	for _, o := range owners {
-		held[o]++
-	}
+func (p *points) provide(owners []uint32, held []int) {
 	spare := len(owners)
 	for _, n := range held {
 		spare -= min(n, 1)
 	}
+	if !slices.Contains(held, 0) {
+		return
+	}
 	poor := make(map[uint32][]uint32) // slots of the points of members without a slot
 	for _, pt := range p.all {
 		if held[pt.member] == 0 {
-			poor[pt.member] = append(poor[pt.member], p.slot(pt.position))
+			poor[pt.member] = append(poor[pt.member], pt.position>>(positionBits-p.slotBits))
 		}
 	}
-	for m := range uint32(members) {
+	for m := range uint32(len(held)) {
 		if held[m] > 0 || spare == 0 {
 			continue
 		}
+		slices.Sort(poor[m])
 		slot := poor[m][0]
 		for _, s := range poor[m] {
 			if slot = s; held[owners[s]] > 1 {

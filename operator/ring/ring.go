@@ -51,6 +51,7 @@ package ring
 import (
 	"net/netip"
 	"slices"
+	"sync"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
@@ -137,11 +138,29 @@ func Slots(key lb.Key, members []Member, backends int) []uint32 {
 	}
 	size, split := grown(backends)
 	due := dueSlots(members, size)
-	points := place(key, members, due, size)
-	owners := divide(points.candidates(split), due)
-	points.provide(owners, len(members))
+	s := scratches.Get().(*scratch)
+	defer scratches.Put(s)
+	s.place(key, members, due, size)
+	owners, held := s.divide(split)
+	s.points.provide(owners, held)
 	return owners
 }
+
+// scratch is memory that the next ring uses again.
+type scratch struct {
+	points     points
+	placed     []point
+	next       []uint32
+	candidates []candidate
+	contests   []contest
+	factors    []float64
+}
+
+var scratches = sync.Pool{New: func() any { return &scratch{} }}
+
+// resize returns a slice of n elements, with any contents, in the memory of s if
+// that is enough.
+func resize[E any](s []E, n int) []E { return slices.Grow(s[:0], n)[:n] }
 
 // dueSlots returns how many slots each member should have.
 func dueSlots(members []Member, size uint32) []float64 {
