@@ -18,7 +18,7 @@ import (
 // servesAs waits until these are the addresses that are served.
 func (i *instance) servesAs(want ...lb.Address) {
 	i.Helper()
-	eventually(i.T, func() error {
+	eventually(i.TB, func() error {
 		r, err := writer.LoadRecord(StateFile(i.RunDir, i.Name))
 		if err == nil && !slices.Equal(r.State.Addresses, want) {
 			err = fmt.Errorf("the addresses are %v, want %v", r.State.Addresses, want)

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 }
 
 // must ends the test on an error.
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +38,7 @@ func must(t *testing.T, err error) {
 const patience = time.Minute
 
 // eventually waits for f to return nil.
-func eventually(t *testing.T, f func() error) {
+func eventually(t testing.TB, f func() error) {
 	t.Helper()
 	var err error
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
@@ -50,19 +50,19 @@ func eventually(t *testing.T, f func() error) {
 }
 
 // add adds an interface, which is removed at the end, and brings it up.
-func add(t *testing.T, link netlink.Link) {
+func add(t testing.TB, link netlink.Link) {
 	t.Helper()
 	must(t, netlink.LinkAdd(link))
 	t.Cleanup(func() { _ = netlink.LinkDel(link) }) // the test may have removed it
 	up(t, link.Attrs().Name)
 }
 
-func up(t *testing.T, name string) {
+func up(t testing.TB, name string) {
 	t.Helper()
 	must(t, netlink.LinkSetUp(byName(t, name)))
 }
 
-func byName(t *testing.T, name string) netlink.Link {
+func byName(t testing.TB, name string) netlink.Link {
 	t.Helper()
 	link, err := netlink.LinkByName(name)
 	must(t, err)
@@ -70,13 +70,13 @@ func byName(t *testing.T, name string) netlink.Link {
 }
 
 // veth adds a pair of which the other end is called peer-<name>.
-func veth(t *testing.T, name string) {
+func veth(t testing.TB, name string) {
 	t.Helper()
 	add(t, &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "peer-" + name})
 }
 
 // assign gives an interface addresses.
-func assign(t *testing.T, name string, prefixes ...string) {
+func assign(t testing.TB, name string, prefixes ...string) {
 	t.Helper()
 	for _, p := range prefixes {
 		a, err := netlink.ParseAddr(p)
@@ -88,7 +88,7 @@ func assign(t *testing.T, name string, prefixes ...string) {
 
 // addresses returns the addresses of an interface, without loopback and link-local
 // ones.
-func addresses(t *testing.T, name string) (found []netip.Addr) {
+func addresses(t testing.TB, name string) (found []netip.Addr) {
 	t.Helper()
 	list, err := netlink.AddrList(byName(t, name), netlink.FAMILY_ALL)
 	must(t, err)

@@ -16,11 +16,11 @@ func (i *instance) put(name, text string) {
 	i.Helper()
 	path := filepath.Join(i.dir, name)
 	if text == "" {
-		must(i.T, os.Remove(path))
+		must(i.TB, os.Remove(path))
 		return
 	}
-	must(i.T, os.WriteFile(path+".new", []byte(text), 0o644))
-	must(i.T, os.Rename(path+".new", path))
+	must(i.TB, os.WriteFile(path+".new", []byte(text), 0o644))
+	must(i.TB, os.Rename(path+".new", path))
 }
 
 // parts splits the documents of files: class, Gateway, route, Service, EndpointSlice.
@@ -135,7 +135,7 @@ func TestRestartChangesNoDecision(t *testing.T) {
 func (i *instance) logsAll(lines ...[]string) {
 	i.Helper()
 	var all []string
-	eventually(i.T, func() error {
+	eventually(i.TB, func() error {
 		all = append(all, i.log.take()...)
 		for _, words := range lines {
 			if !slices.ContainsFunc(all, func(line string) bool {

@@ -24,7 +24,7 @@ func (l *logbook) Write(p []byte) (int, error) {
 }
 
 // captureLog returns a logbook of all that is logged until the test ends.
-func captureLog(t *testing.T) *logbook {
+func captureLog(t testing.TB) *logbook {
 	l := &logbook{}
 	previous := slog.Default()
 	slog.SetDefault(slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {

@@ -30,14 +30,14 @@ func (i *instance) left() (l left) {
 		l.links = len(info.Links)
 	}
 	for _, name := range []string{"lo", "eth0"} {
-		for _, a := range addresses(i.T, name) {
+		for _, a := range addresses(i.TB, name) {
 			if a != netip.MustParseAddr(host4) {
 				l.addresses++
 			}
 		}
 	}
 	files, err := filepath.Glob(filepath.Join(i.RunDir, i.Name+".*"))
-	must(i.T, err)
+	must(i.TB, err)
 	l.files = len(files)
 	return l
 }

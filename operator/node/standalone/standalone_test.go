@@ -72,9 +72,12 @@ endpoints:
 `, addresses, port)
 }
 
+// tester is a test, or a benchmark. Its Name must not hide that of Options.
+type tester struct{ testing.TB }
+
 // instance is a load balancer that runs in this process.
 type instance struct {
-	*testing.T
+	tester
 	Options
 	bpffs string
 	dir   string // of the file
@@ -85,10 +88,10 @@ type instance struct {
 
 // prepare returns a load balancer that is not started, with directories of its own
 // and one file.
-func prepare(t *testing.T, text string) *instance {
+func prepare(t testing.TB, text string) *instance {
 	t.Helper()
 	dir := t.TempDir()
-	i := &instance{T: t, log: captureLog(t), stop: func() {}, bpffs: filepath.Join(dir, "bpf"), dir: filepath.Join(dir, "yaml"), Options: Options{
+	i := &instance{tester: tester{t}, log: captureLog(t), stop: func() {}, bpffs: filepath.Join(dir, "bpf"), dir: filepath.Join(dir, "yaml"), Options: Options{
 		Files: source.Options{Paths: []string{filepath.Join(dir, "yaml")}}, NodeName: "here", SNATPorts: lb.PortRange{First: 11000, Last: 11999},
 		Name: "test", RunDir: filepath.Join(dir, "run"),
 	}}
@@ -112,8 +115,8 @@ func prepare(t *testing.T, text string) *instance {
 func (i *instance) write(text string) {
 	i.Helper()
 	path := filepath.Join(i.dir, "web.yaml")
-	must(i.T, os.WriteFile(path+".new", []byte(text), 0o644))
-	must(i.T, os.Rename(path+".new", path))
+	must(i.TB, os.WriteFile(path+".new", []byte(text), 0o644))
+	must(i.TB, os.Rename(path+".new", path))
 }
 
 // start runs the load balancer until the test ends, or stop is called.
@@ -141,7 +144,7 @@ func (i *instance) start() {
 // serves waits until exactly these frontends are served, each as address:port.
 func (i *instance) serves(want ...string) {
 	i.Helper()
-	eventually(i.T, func() error {
+	eventually(i.TB, func() error {
 		r, err := writer.LoadRecord(StateFile(i.RunDir, i.Name))
 		var got []string
 		for _, f := range r.State.Frontends {
@@ -158,7 +161,7 @@ func (i *instance) serves(want ...string) {
 func (i *instance) backends() (n int) {
 	i.Helper()
 	r, err := writer.LoadRecord(StateFile(i.RunDir, i.Name))
-	must(i.T, err)
+	must(i.TB, err)
 	for _, f := range r.State.Frontends {
 		n += len(f.Backends)
 	}
@@ -168,7 +171,7 @@ func (i *instance) backends() (n int) {
 // attached waits until the program is on exactly these interfaces.
 func (i *instance) attached(want ...string) {
 	i.Helper()
-	eventually(i.T, func() error {
+	eventually(i.TB, func() error {
 		info, err := loader.Inspect(i.bpffs, i.Name)
 		var got []string
 		for _, l := range info.Links {
@@ -188,7 +191,7 @@ func (i *instance) attached(want ...string) {
 func (i *instance) logs(words ...string) {
 	i.Helper()
 	var all []string
-	eventually(i.T, func() error {
+	eventually(i.TB, func() error {
 		all = append(all, i.log.take()...)
 		if !slices.ContainsFunc(all, func(line string) bool {
 			return !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) })

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package standalone
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/node/loader"
+)
+
+// gatewaysOf is how many listeners each Gateway of a benchmark has: the most.
+const gatewaysOf = 64
+
+// application returns the YAML of a route with its Service and its endpoints.
+func application(n int, endpoints ...string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `# Application %[1]d.
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata:
+  name: app-%[1]d
+  labels:
+    app: app-%[1]d
+spec:
+  parentRefs:
+  - name: gateway-%[2]d
+    sectionName: port-%[3]d
+  rules:
+  - backendRefs:
+    - name: app-%[1]d
+      port: 80
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: app-%[1]d
+spec:
+  ports:
+  - protocol: TCP
+    port: 80
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: app-%[1]d
+  labels:
+    kubernetes.io/service-name: app-%[1]d
+addressType: IPv4
+ports:
+- protocol: TCP
+  port: 8080
+endpoints:
+`, n, n/gatewaysOf, n%gatewaysOf)
+	for _, e := range endpoints {
+		fmt.Fprintf(&b, "- addresses: [%s]\n", e)
+	}
+	return b.String()
+}
+
+// gatewayOf returns the YAML of a Gateway with all of its listeners.
+func gatewayOf(n int) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata:\n  name: gateway-%d\nspec:\n  gatewayClassName: blixt\n  addresses:\n  - value: 198.18.0.%d\n  listeners:\n", n, n+1)
+	for l := range gatewaysOf {
+		fmt.Fprintf(&b, "  - name: port-%d\n    protocol: TCP\n    port: %d\n", l, 1000+l)
+	}
+	return b.String()
+}
+
+const class = "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata:\n  name: blixt\nspec:\n  controllerName: gateway.networking.k8s.io/blixt\n"
+
+// endpointsOf returns the endpoints of an application: three, and a fourth in odd rounds.
+func endpointsOf(n, round int) []string {
+	all := []string{}
+	for e := range 3 + round%2 {
+		all = append(all, fmt.Sprintf("10.%d.%d.%d", e+1, n/250, 1+n%250))
+	}
+	return all
+}
+
+// BenchmarkPublishFile writes a file with another endpoint, beside many of others, and
+// waits until the kernel's maps have it.
+func BenchmarkPublishFile(b *testing.B) {
+	for _, listeners := range []int{10, 4032} {
+		b.Run(fmt.Sprint("listeners=", listeners), func(b *testing.B) { benchmarkFile(b, listeners) })
+	}
+}
+
+func benchmarkFile(b *testing.B, listeners int) {
+	veth(b, "eth0")
+	i := prepare(b, class)
+	i.Files.StateDir = filepath.Join(b.TempDir(), "state")
+	for g := range (listeners + gatewaysOf - 1) / gatewaysOf {
+		i.put(fmt.Sprintf("gateway-%d.yaml", g), gatewayOf(g))
+	}
+	for n := range listeners {
+		i.put(fmt.Sprintf("app-%d.yaml", n), application(n, endpointsOf(n, 0)...))
+	}
+	begin := time.Now()
+	i.start()
+	var maps *datapath.Maps
+	eventually(b, func() (err error) {
+		if maps == nil {
+			maps, err = datapath.Open(loader.Pins(i.bpffs, i.Name) + "/maps")
+		}
+		if err == nil {
+			_, err = published(maps, 0)
+		}
+		return err
+	})
+	defer maps.Close()
+	b.Cleanup(func() { b.ReportMetric(float64(time.Since(begin).Milliseconds()), "start-ms") })
+	sequence, err := published(maps, 0)
+	must(b, err)
+	time.Sleep(3 * time.Second) // what is written in the background at the start
+	round := 0
+	for b.Loop() {
+		round++
+		i.put("app-7.yaml", application(7, endpointsOf(7, round)...))
+		for end := time.Now().Add(patience); ; time.Sleep(100 * time.Microsecond) {
+			now, err := published(maps, sequence)
+			if err == nil {
+				sequence = now
+				break
+			}
+			if time.Now().After(end) {
+				b.Fatal(err)
+			}
+		}
+	}
+}
+
+// published returns the sequence of the state in the maps, or an error if it is none that
+// is later.
+func published(maps *datapath.Maps, than uint64) (uint64, error) {
+	c, err := maps.Config()
+	if err == nil && c.Sequence <= than {
+		err = errors.New("it is not published")
+	}
+	return c.Sequence, err
+}
