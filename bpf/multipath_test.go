@@ -93,7 +93,7 @@ func TestEqualPaths(t *testing.T) {
 	}
 	for _, ip := range ipVersions {
 		far := map[string]string{"IPv4": "10.7.0.10:80", "IPv6": "[fd00:7::10]:80"}[ip.name]
-		for policy, spread := range map[string]bool{"0": false, "1": true} {
+		for policy, spread := range map[string]bool{"0": false, "1": true, "3": true} {
 			t.Run(ip.name+", hash policy "+policy, func(t *testing.T) {
 				l := newLB(t)
 				l.lab = live
@@ -103,8 +103,10 @@ func TestEqualPaths(t *testing.T) {
 						l.must(netlink.NeighSet(&netlink.Neigh{LinkIndex: int(live.devices[dev]), State: netlink.NUD_PERMANENT,
 							IP: net.ParseIP(gateway), HardwareAddr: farMAC[:]}))
 					}
-					l.must(sysctl("ipv4/fib_multipath_hash_policy", policy))
-					l.must(sysctl("ipv6/fib_multipath_hash_policy", policy))
+					for _, family := range []string{"ipv4", "ipv6"} {
+						l.must(sysctl(family+"/fib_multipath_hash_policy", policy))
+						l.must(sysctl(family+"/fib_multipath_hash_fields", "0x37")) // of policy 3: addresses, protocol, ports
+					}
 				})
 				l.attach(outside)
 				client, taps := l.tap(outside), map[string]*tap{inside: l.tap(inside), pods: l.tap(pods)}
