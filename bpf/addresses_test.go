@@ -94,6 +94,15 @@ func answer(protocol uint8, from, to string) packet {
 	return p
 }
 
+// continuing is a later packet of the backend.
+func continuing(protocol uint8, from, to string) packet {
+	p := proto(protocol, from, to)
+	if protocol == unix.IPPROTO_TCP {
+		p = p.segment(ack|psh, 5001, 1001, "four o'clock")
+	}
+	return p
+}
+
 // establishing is the client's packet that establishes an answered flow.
 func establishing(protocol uint8, from, to string) packet {
 	p := proto(protocol, from, to)

@@ -3,176 +3,143 @@
 package bpf
 
 import (
-	"encoding/binary"
 	"fmt"
-	"runtime"
+	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// A template is a program that writes a new packet, of one of many flows, and
-// calls another program with it. Without it every repetition of a test run but
-// the first would measure a packet that is translated already.
-type template struct {
-	prog         *ebpf.Program
-	state, jump  *ebpf.Map
-	frame        []byte
-	pass, target *ebpf.Program
+// A contender is a program that is measured.
+type contender struct {
+	name    string
+	program *ebpf.Program
+	verdict uint32
 }
 
-const theFrame = 1<<32 - 1
-
-// The template's variables, in one map element; the frame follows them.
-const (
-	nextFlow  = 0
-	flowMask  = 4 // the number of flows, a power of two, less one; theFrame: only the frame as it is
-	frameAt   = 8
-	tcIndex   = 44      // in struct __sk_buff: the mark of redirected packets
-	portsEach = 1 << 14 // flows per address
-)
-
-func newTemplate(b *testing.B, p packet, flows uint32, target *ebpf.Program) *template {
-	b.Helper()
-	must := func(err error) {
-		b.Helper()
-		if err != nil {
-			b.Fatal(err)
-		}
-	}
-	t := &template{frame: p.bytes(), target: target}
-	var err error
-	size := uint32(frameAt + (len(t.frame)+7)/8*8)
-	t.state, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: size, MaxEntries: 1})
-	must(err)
-	t.jump, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1})
-	must(err)
-	addr, ports := int16(frameAt+14+12), int16(frameAt+14+20)
-	if p.v6() {
-		addr, ports = frameAt+14+8+12, frameAt+14+40
-	}
-	// Flow n has the port 1024 + n % 2^14 and 1 + n / 2^14 in the last byte of the address.
-	t.prog, err = ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "Dual BSD/GPL", Instructions: asm.Instructions{
-		asm.Mov.Reg(asm.R6, asm.R1),
-		asm.LoadMapValue(asm.R7, t.state.FD(), 0),
-		asm.LoadMem(asm.R1, asm.R7, nextFlow, asm.Word),
-		asm.Mov.Reg(asm.R2, asm.R1),
-		asm.Add.Imm(asm.R2, 1),
-		asm.StoreMem(asm.R7, nextFlow, asm.R2, asm.Word),
-		asm.LoadMem(asm.R3, asm.R7, flowMask, asm.Word),
-		asm.JEq.Imm32(asm.R3, -1, "send"),
-		// Flows that are neighbours in memory do not follow each other.
-		asm.Mul.Imm(asm.R1, 0x27d4eb2d),
-		asm.And.Reg(asm.R1, asm.R3),
-		asm.Mov.Reg(asm.R2, asm.R1),
-		asm.And.Imm(asm.R2, portsEach-1),
-		asm.Add.Imm(asm.R2, 1024),
-		asm.HostTo(asm.BE, asm.R2, asm.Half),
-		asm.StoreMem(asm.R7, ports, asm.R2, asm.Half),
-		asm.RSh.Imm(asm.R1, 14),
-		asm.Add.Imm(asm.R1, 1),
-		asm.StoreMem(asm.R7, addr+3, asm.R1, asm.Byte),
-		asm.Mov.Imm(asm.R2, 0).WithSymbol("send"),
-		asm.StoreMem(asm.R6, tcIndex, asm.R2, asm.Word),
-		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.Mov.Reg(asm.R3, asm.R7),
-		asm.Add.Imm(asm.R3, frameAt),
-		asm.Mov.Imm(asm.R4, int32(len(t.frame))),
-		asm.Mov.Imm(asm.R5, 0),
-		asm.FnSkbStoreBytes.Call(),
-		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.LoadMapPtr(asm.R2, t.jump.FD()),
-		asm.Mov.Imm(asm.R3, 0),
-		asm.FnTailCall.Call(),
-		asm.Mov.Imm(asm.R0, 99),
-		asm.Return(),
-	}})
-	must(err)
-	t.pass, err = ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "Dual BSD/GPL", Instructions: asm.Instructions{
-		asm.Mov.Imm(asm.R0, -1), asm.Return(),
-	}})
-	must(err)
-	value := make([]byte, size)
-	binary.NativeEndian.PutUint32(value[flowMask:], flows-1)
-	copy(value[frameAt:], t.frame)
-	must(t.state.Put(uint32(0), value))
-	b.Cleanup(func() {
-		for _, c := range []interface{ Close() error }{t.prog, t.pass, t.state, t.jump} {
-			_ = c.Close()
-		}
-	})
-	return t
-}
-
-// time returns how long the packets take, by the CPU clock of the thread.
-func (t *template) time(lab *lab, h hook, target *ebpf.Program, packets uint32) (each time.Duration, verdict uint32, err error) {
-	if err := t.jump.Put(uint32(0), uint32(target.FD())); err != nil {
-		return 0, 0, err
-	}
-	ctx := make([]byte, 192)
-	binary.NativeEndian.PutUint32(ctx[36:], lab.devices[h.dev])
-	binary.NativeEndian.PutUint32(ctx[40:], lab.devices[h.dev])
-	if h.egress {
-		binary.NativeEndian.PutUint32(ctx[36:], lab.devices[h.from])
-	}
-	lab.do(func() {
-		// On one core, so that its cache stays warm. No other goroutine uses the lab's thread.
-		var core unix.CPUSet
-		core.Set(runtime.NumCPU() - 1)
-		if err = unix.SchedSetaffinity(0, &core); err != nil {
-			return
-		}
-		var from, to unix.Timespec
-		if err = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &from); err != nil {
-			return
-		}
-		verdict, err = t.prog.Run(&ebpf.RunOptions{Data: t.frame, Context: ctx, Repeat: packets})
-		if err != nil {
-			return
-		}
-		err = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &to)
-		each = time.Duration(to.Nano() - from.Nano())
-	})
-	return each, verdict, err
-}
+// floorName is the name of the contender by which the program is judged.
+const floorName = "floor"
 
 // anyVerdict is for packets that are answered, or dropped if answers are too many.
 const anyVerdict = 99
 
-// measure reports the net time of a packet: the time with the program less the
-// time without it. Each is the least of several rounds.
-func (t *template) measure(b *testing.B, lab *lab, h hook, verdict uint32, rounds int, packets uint32) {
-	b.Helper()
-	least := func(best *time.Duration, p *ebpf.Program, want uint32) {
-		b.Helper()
-		each, got, err := t.time(lab, h, p, packets)
-		if err != nil {
-			b.Fatal(err)
-		}
-		if got != want && want != anyVerdict {
-			b.Fatalf("verdict %d, want %d", int32(got), int32(want))
-		}
-		if *best == 0 || each < *best {
-			*best = each
-		}
+// A least is the shortest time of several.
+type least time.Duration
+
+func (l *least) add(d time.Duration) {
+	if *l == 0 || least(d) < *l {
+		*l = least(d)
 	}
-	var with, without, warm time.Duration
-	least(&warm, t.target, verdict)
-	for range rounds {
-		least(&without, t.pass, tcxNext)
-		least(&with, t.target, verdict)
-	}
-	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(float64(with-without)/float64(packets), "net-ns/packet")
-	b.ReportMetric(float64(without)/float64(packets), "harness-ns/packet")
 }
 
-// establishMany copies the entries of one established flow for n clients, or
-// for n backends.
-func establishMany(b *testing.B, objs *BlixtObjects, forward, reply packet, n uint32, ofReply bool) {
+// run has a contender get packets, and returns how long it took.
+func (t *template) run(b *testing.B, lab *lab, h hook, c contender, packets uint32) time.Duration {
+	b.Helper()
+	took, verdict, err := t.time(lab, h, c.program, packets)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if verdict != c.verdict && c.verdict != anyVerdict {
+		b.Fatalf("%s: verdict %d, want %d", c.name, int32(verdict), int32(c.verdict))
+	}
+	return took
+}
+
+// measure reports the net time that a packet takes in each contender: the time
+// with the program less the time without it. The first contender is the one that
+// matters, and the second one may be the floor, to which it reports the ratio. Each is the least of all rounds, and
+// each round has a turn of everyone, so that slow phases of the machine hit all
+// alike. before, if any, precedes each round.
+func (t *template) measure(b *testing.B, lab *lab, h hook, packets uint32, before func(), contenders ...contender) {
+	b.Helper()
+	pass := contender{"harness", t.pass, tcxNext}
+	for _, c := range contenders {
+		t.run(b, lab, h, c, packets) // warms its tables up
+	}
+	var without least
+	times := make([]least, len(contenders))
+	for b.Loop() {
+		if before != nil {
+			before()
+		}
+		without.add(t.run(b, lab, h, pass, packets))
+		for i, c := range contenders {
+			times[i].add(t.run(b, lab, h, c, packets))
+		}
+	}
+	each := func(l least) float64 { return float64(l) / float64(packets) }
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(each(without), "harness-ns/packet")
+	b.ReportMetric(each(times[0]-without), "net-ns/packet")
+	for i, c := range contenders[1:] {
+		b.ReportMetric(each(times[1+i]-without), c.name+"-ns/packet")
+	}
+	if len(contenders) > 1 && contenders[1].name == floorName {
+		b.ReportMetric(float64(times[0]-without)/float64(times[1]-without), "ratio")
+	}
+}
+
+// measureFirst reports what the packets take that are the first of their flows
+// in a tick: they are the ones that check all that may have changed meanwhile.
+// Just before, the flows have had packets: caches are as warm as in steady traffic.
+func (t *template) measureFirst(b *testing.B, lab *lab, h hook, flows uint32, c contender) {
+	b.Helper()
+	const tick = 1 << BlixtClockTICK_SHIFT
+	untilNextTick := func() time.Duration {
+		var now unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+			b.Fatal(err)
+		}
+		return time.Duration(tick - now.Nano()%tick)
+	}
+	pass := contender{"harness", t.pass, tcxNext}
+	warmUp := 20*time.Millisecond + time.Duration(flows)*2*time.Microsecond
+	var with, without least
+	for range 3 {
+		left := untilNextTick()
+		if left < warmUp {
+			left += tick
+		}
+		time.Sleep(left - warmUp)
+		t.run(b, lab, h, c, flows)
+		time.Sleep(untilNextTick() + 12*time.Millisecond) // the program's clock is behind by up to 10 ms (bpf_ktime_get_coarse_ns)
+		with.add(t.run(b, lab, h, c, flows))
+		without.add(t.run(b, lab, h, pass, flows))
+	}
+	b.ReportMetric(float64(with-without)/float64(flows), "first-ns/packet")
+}
+
+// benchLab is a lab that knows all backends and routers there are in benchmarks.
+var benchLab = sync.OnceValues(func() (*lab, error) {
+	return newLab(func(l *lab) error {
+		if err := l.configure(); err != nil {
+			return err
+		}
+		for dev, addrs := range map[string][]string{outside: {"192.0.2.254", "2001:db8::254"}, inside: {"10.1.0.10", "fd00:1::10"}} {
+			for _, a := range addrs {
+				addr := netip.MustParseAddr(a).AsSlice()
+				for range 64 {
+					n := &netlink.Neigh{LinkIndex: int(l.devices[dev]), State: netlink.NUD_PERMANENT, IP: addr, HardwareAddr: farMAC[:]}
+					if err := netlink.NeighSet(n); err != nil {
+						return err
+					}
+					addr[len(addr)-1]++
+				}
+			}
+		}
+		return nil
+	})
+})
+
+// establishMany copies the entries of one established flow for n clients. If the
+// source is translated, there are more backends, too, as one has not so many ports.
+// The flows of the forward direction differ in their source, those of the
+// reverse direction in what replyVariety tells.
+func establishMany(b *testing.B, objs *BlixtObjects, forward, reply packet, n uint32) {
 	b.Helper()
 	var f, r BlixtFlow
 	table := objs.Flows
@@ -185,44 +152,55 @@ func establishMany(b *testing.B, objs *BlixtObjects, forward, reply packet, n ui
 		}
 	}
 	f.IdleTicks, r.IdleTicks = 1<<30, 1<<30
+	var keys []BlixtFlowKey
+	var entries []BlixtFlow
 	for i := range n {
-		port, last := htons(uint16(1024+i%portsEach)), byte(1+i/portsEach)
-		fk, rk := keyOf(forward), keyOf(reply)
-		if ofReply { // the template varies the source of a packet: here the backend
-			rk.Sport, rk.Src.Bytes[15] = port, last
-			f.Dport, f.Dst = rk.Sport, rk.Src
-			fk.Sport, fk.Src.Bytes[15] = port, last // unique, and otherwise of no importance
-			r.Dport, r.Dst = fk.Sport, fk.Src
+		more := byte(i / portsEach)
+		f, r, fk, rk := f, r, keyOf(forward), keyOf(reply)
+		fk.Sport = htons(uint16(1024 + i%portsEach))
+		fk.Src.Bytes[15] += more
+		f.Sport = fk.Sport
+		if f.Flags&uint32(BlixtFlowFlagFLOW_SNAT) == 0 {
+			f.Src = fk.Src
 		} else {
-			fk.Sport, fk.Src.Bytes[15] = port, last
-			r.Dport, r.Dst = fk.Sport, fk.Src
-			if f.Flags&uint32(BlixtFlowFlagFLOW_SNAT) == 0 {
-				f.Sport, f.Src = fk.Sport, fk.Src
-			} else {
-				f.Sport = htons(uint16(1024 + i%60000))
-			}
-			rk.Dst, rk.Dport = f.Src, f.Sport
+			f.Dst.Bytes[15] += more
 		}
+		rk.Src, rk.Dst, rk.Dport = f.Dst, f.Src, f.Sport
+		r.Dst, r.Dport = fk.Src, fk.Sport
 		f.Tag, r.Tag = FlowTag(fk), FlowTag(rk)
-		for key, value := range map[BlixtFlowKey]BlixtFlow{fk: f, rk: r} {
-			if err := table.Put(key, value); err != nil {
-				b.Fatal(err)
-			}
+		keys, entries = append(keys, fk, rk), append(entries, f, r)
+		if len(keys) < 4096 && i < n-1 {
+			continue
 		}
+		if _, err := table.BatchUpdate(keys, entries, nil); err != nil {
+			b.Fatal(err)
+		}
+		keys, entries = keys[:0], entries[:0]
 	}
 }
 
-// BenchmarkPacket measures the time that the program takes for a packet.
-func BenchmarkPacket(b *testing.B) {
-	lab, err := sharedLab()
+// replyVariety tells what differs between the replies of the flows of establishMany.
+func replyVariety(snat bool) variety {
+	return variety{destinationAddress: !snat, destinationPort: true}
+}
+
+// A world is what the packets of a benchmark pass through.
+type world struct {
+	lab    *lab
+	objs   *BlixtObjects
+	floors *floors
+}
+
+// newWorld loads the program and the floors with room for that many flows, or
+// for as many as there is by default.
+func newWorld(b *testing.B, flows uint32) world {
+	b.Helper()
+	lab, err := benchLab()
 	if err != nil {
 		b.Fatal(err)
 	}
+	sizes := FlowTables(max(flows+flows/8, uint32(BlixtLimitMAX_FLOWS)))
 	objs, err := load(func(spec *ebpf.CollectionSpec) {
-		sizes := map[string]uint32{}
-		for _, table := range []string{"flows", "new_flows", "udp_flows"} {
-			sizes[table] = spec.Maps[table].MaxEntries
-		}
 		shrinkTables(spec) // all but the tables whose size matters
 		for table, size := range sizes {
 			spec.Maps[table].MaxEntries = size
@@ -232,64 +210,168 @@ func BenchmarkPacket(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = objs.Close() })
+	return world{lab, objs, loadFloors(b, sizes[BlixtMapFlows], max(flows/2, 1<<16))}
+}
+
+// start returns the data plane with empty tables.
+func (w world) start(b *testing.B) *lb {
+	b.Helper()
+	l := startLB(b, w.objs, nil)
+	l.lab = w.lab
+	return l
+}
+
+// BenchmarkPacket measures the time that the program takes for a packet, on the
+// CPU alone: no device sends or receives.
+//
+//	net     of the program. A flow's packets follow each other so soon that the
+//	        first one in a tick, which costs more, is one of hundreds: all but those
+//	        of 1<<20 flows, of which nearly each is the first in its tick
+//	first   of the first packet of each flow in a tick. A flow of which there are
+//	        n packets in a tick costs first + (n - 1) * net in it
+//	floor   of a small program that finds the frontend in a hash table and the flow
+//	        in an LRU table, and does nothing else
+//	ratio   net to floor
+//	stateless, cache, parse: of the other programs of package floor
+//
+// The number of flows is that of the flows that the packets belong to, in turns.
+// Where it says "bulk", each is a full segment with the next sequence number. A
+// "partial" checksum is one that looks as if the device had to complete it: a test
+// run has none that are.
+func BenchmarkPacket(b *testing.B) {
+	w := sync.OnceValue(func() world { return newWorld(b, 0) })
 	for _, ip := range ipVersions {
 		for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 			for _, flows := range []uint32{1, 1 << 10, 1 << 16} {
-				benchmarkWorld(b, lab, objs, ip, protocol, flows)
+				benchmarkFlows(b, w, ip, protocol, flows)
+				benchmarkOthers(b, w, ip, protocol, flows)
 			}
 		}
+	}
+	w = sync.OnceValue(func() world { return newWorld(b, 1<<20) })
+	for _, ip := range ipVersions {
+		benchmarkFlows(b, w, ip, unix.IPPROTO_TCP, 1<<20)
+	}
+	benchmarkFlows(b, w, ipVersions[0], unix.IPPROTO_UDP, 1<<20)
+}
+
+// packetsOf returns how many packets of that many flows a turn has: several of
+// each, as the first ones find in the CPU's caches what the other contenders need.
+func packetsOf(flows uint32) uint32 { return min(max(50000, 4*flows), 1<<18) }
+
+// benchmarkFlows measures packets of established flows.
+func benchmarkFlows(b *testing.B, w func() world, ip ipVersion, protocol uint8, flows uint32) {
+	vip, other := port(ip.vip, "80"), port(ip.vip, "81")
+	toLocal, toRemote := establishing(protocol, ip.client, vip), establishing(protocol, ip.client, other)
+	node := netip.AddrPortFrom(netip.MustParseAddr(ip.nodeIn), 1024).String()
+	fromLocal, fromRemote := continuing(protocol, ip.local, ip.client), continuing(protocol, ip.remote, node)
+	atClients, forwarded := hook{dev: outside}, hook{dev: outside, egress: true, from: pods}
+
+	run := func(name string, p packet, h hook, advance bool) {
+		remotely := p.dst == toRemote.dst || p.src == fromRemote.src
+		reply := p.src == fromLocal.src || p.src == fromRemote.src
+		b.Run(fmt.Sprintf("%s/%s%s/flows=%d", name, protocolName(protocol), ip.name[2:], flows), func(b *testing.B) {
+			w := w()
+			l := w.start(b)
+			l.serve(ip, protocol, local)
+			verdict, backend := uint32(tcxNext), ip.local
+			frontend := vip
+			if remotely {
+				l.frontend(1, protocol, other, remote)
+				verdict, backend, frontend = redirect, ip.remote, other
+				in := opening(protocol, ip.client, other)
+				out := in.snat(ip.nodeIn, 0)
+				l.ingress(outside, in).wantVerdict(redirect, "flow_new forwarded")
+				l.ingress(inside, answer(protocol, ip.remote, out.src.String())).wantVerdict(redirect, "replied")
+				l.ingress(outside, establishing(protocol, ip.client, other)).wantVerdict(redirect, "forwarded"+andEstablished(protocol))
+				establishMany(b, w.objs, toRemote, answer(protocol, ip.remote, out.src.String()), flows)
+			} else {
+				l.openFlow(ip, protocol, true)
+				establishMany(b, w.objs, toLocal, answer(protocol, ip.local, ip.client), flows)
+			}
+			f := w.floors
+			f.reset()
+			v := variety{}
+			floors := []contender{{floorName, f.ConntrackForward, tcxNext}, {"stateless", f.StatelessForward, tcxNext},
+				{"cache", f.FlowCacheForward, tcxNext}}
+			if reply {
+				v = replyVariety(remotely)
+				floors = []contender{{floorName, f.ConntrackReply, tcxNext}, {"stateless", f.StatelessReply, tcxNext},
+					{"cache", f.FlowCacheReply, tcxNext}}
+				addr := ap(backend).Addr()
+				for range max(1, flows/portsEach) {
+					f.serve(protocol, addrPort(addr, int(ap(backend).Port())).String(), frontend)
+					addr = addr.Next()
+				}
+			} else {
+				f.serve(protocol, frontend, backend)
+			}
+			t := newTemplateOf(b, p, v, flows, w.objs.Blixt)
+			if advance {
+				t.advance(p)
+			}
+			own := contender{"net", w.objs.Blixt, verdict}
+			for seen := uint32(0); seen < flows; seen += packetsOf(flows) { // all flows are warm, or as warm as they can be
+				for _, c := range append(floors, own) {
+					t.run(b, w.lab, h, c, packetsOf(flows))
+				}
+			}
+			t.measure(b, w.lab, h, packetsOf(flows), nil, append([]contender{own}, append(floors, contender{"parse", f.ParseOnly, tcxNext})...)...)
+			if 1<<10 <= flows && flows <= 1<<16 && !advance {
+				t.measureFirst(b, w.lab, h, flows, own)
+			}
+		})
+	}
+	run("local", toLocal, atClients, false)
+	run("remote", toRemote, atClients, false)
+	run("local-reply", fromLocal, forwarded, false)
+	run("remote-reply", fromRemote, hook{dev: inside}, false)
+	if flows > 1<<16 {
+		return
+	}
+	if protocol == unix.IPPROTO_TCP {
+		run("local-bulk", toLocal.withSize(1440), atClients, true)
+		run("remote-bulk", toRemote.withSize(1440), atClients, true)
+		run("local-reply-bulk", fromLocal.withSize(1440), forwarded, true)
+		run("remote-reply-bulk", fromRemote.withSize(1440), hook{dev: inside}, true)
+	} else if !toLocal.v6() {
+		toLocal.zero, toRemote.zero = true, true
+		run("local-unchecked", toLocal, atClients, false)
+		run("remote-unchecked", toRemote, atClients, false)
+		toLocal.zero, toRemote.zero = false, false
+	}
+	if flows <= portsEach { // of one address: the sum is that of the addresses
+		toLocal.partial, toRemote.partial = true, true
+		run("local-partial", toLocal, atClients, false)
+		run("remote-partial", toRemote, atClients, false)
 	}
 }
 
-func benchmarkWorld(b *testing.B, lab *lab, objs *BlixtObjects, ip ipVersion, protocol uint8, flows uint32) {
-	const rounds, packets = 5, 100000
-	vip, other := port(ip.vip, "80"), port(ip.vip, "81")
-	setUp := func(l *lb) (remoteOut packet) {
-		l.clear()
-		l.config(0)
-		l.serve(ip, protocol, local)
-		l.frontend(1, protocol, other, remote)
-		l.openFlow(ip, protocol, true)
-		in := opening(protocol, ip.client, other)
-		out := in.snat(ip.nodeIn, 0).to(ip.remote).hop()
-		l.ingress(outside, in).redirected(out, "flow_new forwarded")
-		l.ingress(inside, answer(protocol, ip.remote, out.src.String())).wantVerdict(redirect, "replied")
-		l.ingress(outside, establishing(protocol, ip.client, other)).wantVerdict(redirect, "forwarded"+andEstablished(protocol))
-		return out
-	}
-	run := func(name string, p packet, h hook, verdict uint32, prepare func(out packet)) {
+// benchmarkOthers measures packets that belong to no flow.
+func benchmarkOthers(b *testing.B, w func() world, ip ipVersion, protocol uint8, flows uint32) {
+	run := func(name string, p packet, h hook, config BlixtConfig) {
 		b.Run(fmt.Sprintf("%s/%s%s/flows=%d", name, protocolName(protocol), ip.name[2:], flows), func(b *testing.B) {
-			out := setUp(startLB(b, objs, nil))
-			if prepare != nil {
-				prepare(out)
-			}
-			newTemplate(b, p, flows, objs.Blixt).measure(b, lab, h, verdict, rounds, packets)
+			w := w()
+			l := w.start(b)
+			l.serve(ip, protocol, local)
+			l.must(w.objs.BlixtLayout2.Put(uint32(0), config))
+			newTemplate(b, p, flows, w.objs.Blixt).measure(b, w.lab, h, packetsOf(flows), nil,
+				contender{"net", w.objs.Blixt, tcxNext}, contender{"parse", w.floors.ParseOnly, tcxNext})
 		})
 	}
-	toLocal, toRemote := establishing(protocol, ip.client, vip), establishing(protocol, ip.client, other)
-	reply := answer(protocol, ip.local, ip.client)
-	run("miss", establishing(protocol, ip.client, map[string]string{"IPv4": "203.0.113.99:80", "IPv6": "[2001:db8:f::99]:80"}[ip.name]), hook{dev: outside}, tcxNext, nil)
-	run("local", toLocal, hook{dev: outside}, tcxNext, func(packet) { establishMany(b, objs, toLocal, reply, flows, false) })
-	run("remote", toRemote, hook{dev: outside}, redirect, func(out packet) {
-		establishMany(b, objs, toRemote, answer(protocol, ip.remote, out.src.String()), flows, false)
-	})
-	run("local-reply", reply, hook{dev: outside, egress: true, from: pods}, tcxNext,
-		func(packet) { establishMany(b, objs, toLocal, reply, flows, true) })
+	stranger := map[string]string{"IPv4": "203.0.113.99:80", "IPv6": "[2001:db8:f::99]:80"}[ip.name]
+	pod := map[string]string{"IPv4": "10.7.0.7:40000", "IPv6": "[fd00:7::7]:40000"}[ip.name]
+	usual := BlixtConfig{SnatMin: snatMin, SnatMax: snatMax}
+	ours := BlixtConfig{SnatMin: 1024, SnatMax: 1024 + portsEach - 1}
+	out := hook{dev: inside, egress: true, from: pods}
+	run("miss", establishing(protocol, ip.client, stranger), hook{dev: outside}, usual)
+	run("miss-egress", establishing(protocol, pod, stranger), hook{dev: outside, egress: true, from: pods}, usual)
 	// The host's own packets, from ports outside of the SNAT range and from ports in it.
 	own := establishing(protocol, port(ip.nodeIn, "1024"), ip.remote)
-	out := hook{dev: inside, egress: true, from: pods}
-	ours := func(packet) {
-		if err := objs.BlixtLayout2.Put(uint32(0), BlixtConfig{SnatMin: 1024, SnatMax: 1024 + portsEach - 1}); err != nil {
-			b.Fatal(err)
-		}
-	}
-	run("host", own, out, tcxNext, nil)
-	run("host-in-range", own, out, tcxNext, ours)
+	run("host", own, out, usual)
+	run("host-in-range", own, out, ours)
 	if flows == 1<<16 {
-		run("host-in-range-new", opening(protocol, own.src.String(), ip.remote), out, tcxNext, ours)
-	}
-	if flows == 1<<16 { // more than new_flows has room for
-		run("new", opening(protocol, ip.client, vip), hook{dev: outside}, tcxNext, nil)
+		run("host-in-range-new", opening(protocol, own.src.String(), ip.remote), out, ours)
 	}
 }
 

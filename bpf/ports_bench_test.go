@@ -48,14 +48,14 @@ func BenchmarkNewFlow(b *testing.B) {
 			l.ingress(inside, answer(proto, ip.remote, out.src.String())).wantVerdict(redirect, "replied")
 			l.ingress(outside, establishing(proto, ip.client, vip)).wantVerdict(redirect, "forwarded flow_established")
 			if c.live > 0 {
-				establishMany(b, objs, establishing(proto, port("198.51.100.7", "1"), vip).from(ip.client), answer(proto, ip.remote, out.src.String()), c.live, false)
+				establishMany(b, objs, establishing(proto, port("198.51.100.7", "1"), vip).from(ip.client), answer(proto, ip.remote, out.src.String()), c.live)
 			}
 			deleteAll[BlixtFlowKey, BlixtFlow](l, l.NewFlows)
 			l.must(l.BlixtLayout2.Put(uint32(0), BlixtConfig{SnatMin: 1024, SnatMax: 1023 + c.ports}))
 			// Other clients than those of the live flows.
 			syn := opening(proto, port("198.51.101.7", "7777"), vip)
 			syn.tcpOption = nil // a RST has the same size
-			newTemplate(b, syn, 1<<16, objs.Blixt).measure(b, lab, hook{dev: outside}, c.verdict, 5, 50000)
+			newTemplate(b, syn, 1<<16, objs.Blixt).measure(b, lab, hook{dev: outside}, 50000, nil, contender{"net", objs.Blixt, c.verdict})
 		})
 	}
 }
