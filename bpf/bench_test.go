@@ -191,15 +191,14 @@ type world struct {
 	floors *floors
 }
 
-// newWorld loads the program and the floors with room for that many flows, or
-// for as many as there is by default.
-func newWorld(b *testing.B, flows uint32) world {
+// newWorld loads the program with flow tables of these sizes, and the floors with
+// tables of as many entries and a cache of that many sets.
+func newWorld(b *testing.B, sizes map[string]uint32, floorFlows, sets uint32) world {
 	b.Helper()
 	lab, err := benchLab()
 	if err != nil {
 		b.Fatal(err)
 	}
-	sizes := FlowTables(max(flows+flows/8, uint32(BlixtLimitMAX_FLOWS)))
 	objs, err := load(func(spec *ebpf.CollectionSpec) {
 		shrinkTables(spec) // all but the tables whose size matters
 		for table, size := range sizes {
@@ -210,7 +209,7 @@ func newWorld(b *testing.B, flows uint32) world {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = objs.Close() })
-	return world{lab, objs, loadFloors(b, sizes[BlixtMapFlows], max(flows/2, 1<<16))}
+	return world{lab, objs, loadFloors(b, floorFlows, sets)}
 }
 
 // start returns the data plane with empty tables.
@@ -239,7 +238,11 @@ func (w world) start(b *testing.B) *lb {
 // "partial" checksum is one that looks as if the device had to complete it: a test
 // run has none that are.
 func BenchmarkPacket(b *testing.B) {
-	w := sync.OnceValue(func() world { return newWorld(b, 0) })
+	worldFor := func(flows, sets uint32) func() world {
+		sizes := FlowTables(flows)
+		return sync.OnceValue(func() world { return newWorld(b, sizes, sizes[BlixtMapFlows], sets) })
+	}
+	w := worldFor(uint32(BlixtLimitMAX_FLOWS), 1<<16)
 	for _, ip := range ipVersions {
 		for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 			for _, flows := range []uint32{1, 1 << 10, 1 << 16} {
@@ -248,7 +251,7 @@ func BenchmarkPacket(b *testing.B) {
 			}
 		}
 	}
-	w = sync.OnceValue(func() world { return newWorld(b, 1<<20) })
+	w = worldFor(9<<17, 1<<19) // an eighth more than there are: LRU tables evict before they are full
 	for _, ip := range ipVersions {
 		benchmarkFlows(b, w, ip, unix.IPPROTO_TCP, 1<<20)
 	}

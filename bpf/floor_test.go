@@ -47,14 +47,21 @@ func (f *floors) reset() {
 	l := &lb{TB: f.TB}
 	deleteAll[[3]uint32, uint32](l, f.Services4)
 	deleteAll[[6]uint32, uint32](l, f.Services6)
-	deleteAll[[4]uint32, uint32](l, f.Flows4)
-	deleteAll[[10]uint32, uint32](l, f.Flows6)
+	f.clear()
 	free := make([]byte, f.Cache.ValueSize())
 	for i := range f.Cache.MaxEntries() {
 		if err := f.Cache.Put(i, free); err != nil {
 			f.Fatal(err)
 		}
 	}
+}
+
+// clear empties the tables of flows.
+func (f *floors) clear() {
+	f.Helper()
+	l := &lb{TB: f.TB}
+	deleteAll[[4]uint32, uint32](l, f.Flows4)
+	deleteAll[[10]uint32, uint32](l, f.Flows6)
 }
 
 // serve translates the address and port `from` of a protocol to those of `to`, in turns.
