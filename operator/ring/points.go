@@ -5,6 +5,7 @@ package ring
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"iter"
 	"math"
 	"math/bits"
 	"slices"
@@ -25,7 +26,7 @@ type point struct {
 type points struct {
 	slotBits, blockBits int
 	due, inverse        []float64 // of the members: how many slots each should have
-	heaviest            float64   // the most of due
+	outside             float64   // the least distance to a point of another block
 	all                 []point
 	start               []uint32 // of each block's points in all; one more at the end
 	// levels are the weights of the heaviest members with a point among 2^level
@@ -42,10 +43,9 @@ func pointsOf(members int) uint32 {
 	return n
 }
 
-// pointsOfBlock is how many points a block has at least, on average. The nearest
-// is about as far away as one slot in so many is wide; candidates are up to twice
-// as far away. So few slots need the points of other blocks.
-const pointsOfBlock = 5
+// pointsOfBlock is how many points a block has at least, on average: so many that
+// next to all slots have the nearest one in their own.
+const pointsOfBlock = 4
 
 func (s *scratch) place(key lb.Key, members []Member, due []float64, size uint32) *points {
 	n := pointsOf(len(members))
@@ -55,7 +55,7 @@ func (s *scratch) place(key lb.Key, members []Member, due []float64, size uint32
 	for p.blockBits < p.slotBits && total<<p.blockBits < pointsOfBlock*int(size) {
 		p.blockBits++
 	}
-	p.due, p.heaviest = due, slices.Max(due)
+	p.due, p.outside = due, float64(uint64(1)<<(positionBits-p.slotBits+p.blockBits))/slices.Max(due)
 	p.inverse = resize(p.inverse, len(due))
 	for i, d := range due {
 		p.inverse[i] = 1 / d
@@ -156,43 +156,38 @@ type candidate struct {
 // slack is far more than what a rounding changes.
 const slack = 1 + 1e-12
 
-// nearest appends the candidates of the slot at a position: the points that can
+// nearest returns the member that is the nearest to a position, and a bound: all
+// others are at least so many times as far away. If it is 1, two may be as near.
+// The loop has no branches, as nobody could predict them.
+func (p *points) nearest(position uint32) (member uint32, bound float64) {
+	// Of numbers that are not negative, the order is that of their bits.
+	least, second := math.Float64bits(math.Inf(1)), math.Float64bits(p.outside)
+	for _, pt := range p.of(p.block(position)) {
+		d := math.Float64bits((float64(pt.position^position) + 1) * p.inverse[pt.member])
+		if d < least {
+			member = pt.member
+		}
+		second = min(second, max(least, d))
+		least = min(least, d)
+	}
+	return member, max(math.Float64frombits(second)/(math.Float64frombits(least)*slack), 1)
+}
+
+// candidates appends the candidates of the slot at a position: the points that can
 // be the nearest once distances are corrected.
-func (p *points) nearest(to []candidate, position uint32) []candidate {
-	own := p.block(position)
-	inBlock := p.of(own)
-	// Of numbers that are not negative, the order is that of their bits. The loops
-	// have no branches, as nobody could predict them.
-	least := math.Float64bits(math.Inf(1))
-	for _, pt := range inBlock {
-		least = min(least, math.Float64bits((float64(pt.position^position)+1)*p.inverse[pt.member]))
-	}
-	limit := math.Float64frombits(least) * reach * slack
+func (p *points) candidates(to []candidate, position uint32) []candidate {
 	from := len(to)
-	if float64(uint64(1)<<(positionBits-p.slotBits+p.blockBits)) > limit*p.heaviest {
-		to = slices.Grow(to, len(inBlock))[:from+len(inBlock)]
-		n := from
-		for _, pt := range inBlock {
-			apart := pt.position ^ position
-			to[n] = candidate{member: pt.member, apart: apart}
-			near := 0
-			if (float64(apart)+1)*p.inverse[pt.member] <= limit {
-				near = 1
-			}
-			n += near
+	s := search{points: p, position: position, of: p.block(position), limit: math.Inf(1), found: to}
+	s.scan(s.of)
+	outside := p.outside
+	for level := range p.levels { // the neighbour of the block, of the pair, of both pairs...
+		if outside > s.limit {
+			break
 		}
-		to = to[:n]
-	} else {
-		s := search{points: p, position: position, of: own, limit: limit, found: to}
-		s.scan(own)
-		for level := range p.levels { // the neighbour of the block, of the pair, of both pairs...
-			s.blocks(level, own>>level^1)
-		}
-		to = s.found
+		s.blocks(level, s.of>>level^1)
+		outside *= 2
 	}
-	if len(to) == from+1 {
-		return to
-	}
+	to = s.found
 	best := math.Inf(1)
 	for i := from; i < len(to); i++ {
 		c := &to[i]
@@ -243,11 +238,22 @@ func (s *search) scan(block uint32) {
 	}
 }
 
-// splits reports whether a pair of slots is split: pairs are, in the order of
-// their reversed bits, all over the ring.
-func (p *points) splits(pair, split uint32) bool {
-	return bits.Reverse32(pair)>>(32-(p.slotBits-1)) < split
+// slots yields each slot, and how many follow its owner: both of a pair that is not
+// split. Pairs are split in the order of their reversed bits: all over the ring.
+func (p *points) slots(split uint32) iter.Seq2[uint32, uint32] {
+	return func(yield func(slot, slots uint32) bool) {
+		for pair := range uint32(1) << (p.slotBits - 1) {
+			if bits.Reverse32(pair)>>(32-(p.slotBits-1)) >= split {
+				yield(2*pair, 2)
+				continue
+			}
+			yield(2*pair, 1)
+			yield(2*pair+1, 1)
+		}
+	}
 }
+
+func (p *points) position(slot uint32) uint32 { return slot << (positionBits - p.slotBits) }
 
 // provide gives a slot to each member that has none: the first in which it has a
 // point and whose owner can spare it, or else the next such slot.

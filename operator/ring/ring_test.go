@@ -276,7 +276,7 @@ func TestSize(t *testing.T) {
 }
 
 func BenchmarkSlots(b *testing.B) {
-	for _, n := range []int{3, 10, 40, 100, 655} {
+	for _, n := range []int{3, 10, 40, 100, 222, 655} {
 		b.Run(strconv.Itoa(n), func(b *testing.B) {
 			m := equalMembers(n)
 			for b.Loop() {

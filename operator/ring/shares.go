@@ -5,6 +5,7 @@ package ring
 import (
 	"cmp"
 	"math"
+	"slices"
 )
 
 const (
@@ -22,90 +23,104 @@ func tolerance(members int) float64 {
 	return min((math.Sqrt(float64(members))-1)/70, 0.15)
 }
 
-// contest is a slot, or a pair that is not split, that has candidates of several
-// members.
+// contest is a slot, or a pair that is not split, that may change its owner.
 type contest struct {
-	slot     uint32
-	slots    uint32 // 1 or 2
-	from, to uint32 // its candidates
-	members  uint64 // the set of them, by the last bits of their numbers
+	slot  uint32
+	slots uint32 // 1 or 2
+	// bound is how many times as far away as the owner all other members are, at
+	// least.
+	bound    float64
+	from, to uint32 // its candidates; none: they are not known yet
+	members  uint64 // the set of their members, by the last bits of their numbers
 }
 
 func bit(member uint32) uint64 { return 1 << (member % 64) }
 
+// near is the bound from which on a slot is no contest, as next to no ring needs
+// corrections by so much.
+const near = 1.5
+
 // divide returns the owner of each slot, and how many slots each member holds.
 func (s *scratch) divide(split uint32) (owners []uint32, held []int) {
-	p := &s.points
-	owners, held = make([]uint32, 1<<p.slotBits), make([]int, len(p.due))
+	owners, held = make([]uint32, 1<<s.points.slotBits), make([]int, len(s.points.due))
 	s.contests, s.candidates = s.contests[:0], s.candidates[:0]
-	for pair := range uint32(len(owners) / 2) {
-		if p.splits(pair, split) {
-			s.first(owners, held, 2*pair, 1)
-			s.first(owners, held, 2*pair+1, 1)
-		} else {
-			s.first(owners, held, 2*pair, 2)
+	for slot, slots := range s.points.slots(split) {
+		owner, bound := s.points.nearest(s.points.position(slot))
+		if bound <= near {
+			c := contest{slot: slot, slots: slots, bound: bound}
+			if bound == 1 {
+				owner = s.winner(s.gather(&c), nil)
+			}
+			s.contests = append(s.contests, c)
 		}
+		give(owners, slot, slots, owner)
+		held[owner] += int(slots)
 	}
-	s.correct(owners, held)
+	s.correct(split, owners, held)
 	return owners, held
 }
 
-// first gives a slot, or a pair that is not split, to the nearest member.
-func (s *scratch) first(owners []uint32, held []int, slot, slots uint32) {
-	from := len(s.candidates)
-	s.candidates = s.points.nearest(s.candidates, slot<<(positionBits-s.points.slotBits))
-	found := s.candidates[from:]
-	owner := found[0].member
-	members := uint64(0)
-	several := false
-	for _, c := range found {
-		members |= bit(c.member)
-		several = several || c.member != owner
+// gather finds the candidates of a contest.
+func (s *scratch) gather(c *contest) *contest {
+	c.from = uint32(len(s.candidates))
+	s.candidates = s.points.candidates(s.candidates, s.points.position(c.slot))
+	c.to = uint32(len(s.candidates))
+	for _, found := range s.candidates[c.from:c.to] {
+		c.members |= bit(found.member)
 	}
-	if several {
-		c := contest{slot, slots, uint32(from), uint32(len(s.candidates)), members}
-		owner = s.winner(c, nil)
-		s.contests = append(s.contests, c)
-	} else {
-		s.candidates = s.candidates[:from]
-	}
-	give(owners, slot, slots, owner)
-	held[owner] += int(slots)
+	return c
 }
 
 // correct corrects the distances until shares are within the tolerance.
-func (s *scratch) correct(owners []uint32, held []int) {
+func (s *scratch) correct(split uint32, owners []uint32, held []int) {
 	due := s.points.due
 	t := tolerance(len(due))
-	factors := resize(s.factors, len(due))
-	for i := range factors {
-		factors[i] = 1
+	s.factors = resize(s.factors, len(due))
+	for i := range s.factors {
+		s.factors[i] = 1
 	}
-	s.factors = factors
+	spread, all := 1.0, false
 	for range rounds {
 		changed := uint64(0)
 		for i, n := range held {
-			h, least, most, next := float64(n), due[i]*(1-t), due[i]*(1+t), factors[i]
+			h, least, most, next := float64(n), due[i]*(1-t), due[i]*(1+t), s.factors[i]
 			switch {
 			case h > most:
 				next = min(next*correction(h, most), mostFactor)
 			case h < least:
 				next = max(next*correction(h, least), 1/mostFactor)
 			}
-			if next != factors[i] {
-				factors[i] = next
+			if next != s.factors[i] {
+				s.factors[i] = next
 				changed |= bit(uint32(i))
 			}
 		}
 		if changed == 0 {
 			return
 		}
-		for _, c := range s.contests {
+		// Only where the bound is less can corrections make another one the owner.
+		spread = max(spread, slices.Max(s.factors)/slices.Min(s.factors)*slack)
+		if spread > near && !all {
+			all = true
+			s.contests = s.contests[:0]
+			for slot, slots := range s.points.slots(split) {
+				if _, bound := s.points.nearest(s.points.position(slot)); bound <= reach {
+					s.contests = append(s.contests, contest{slot: slot, slots: slots, bound: bound})
+				}
+			}
+		}
+		for i := range s.contests {
+			c := &s.contests[i]
+			if c.bound > spread {
+				continue
+			}
+			if c.to == c.from {
+				s.gather(c)
+			}
 			if c.members&changed == 0 {
 				continue
 			}
-			before, now := owners[c.slot], s.winner(c, factors)
-			if before != now {
+			if before, now := owners[c.slot], s.winner(c, s.factors); before != now {
 				give(owners, c.slot, c.slots, now)
 				held[before] -= int(c.slots)
 				held[now] += int(c.slots)
@@ -128,7 +143,7 @@ func correction(held, bound float64) float64 { return math.Sqrt((held + 1) / (bo
 
 // winner returns the nearest candidate, by corrected distances. Of two that are as
 // near it is the one in the nearer slot, then the one that comes first.
-func (s *scratch) winner(c contest, factors []float64) uint32 {
+func (s *scratch) winner(c *contest, factors []float64) uint32 {
 	var nearest candidate
 	least := math.Inf(1)
 	for _, c := range s.candidates[c.from:c.to] {

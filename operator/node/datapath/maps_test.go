@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"fmt"
 	"math"
 	"net/netip"
 	"os"
@@ -243,34 +244,41 @@ func TestReadersSeeWholeRings(t *testing.T) {
 	}
 }
 
-// BenchmarkPublish changes one backend of 100 in a full-sized ring, on the
-// kernel's maps: compute, write, switch.
+// BenchmarkPublish lets one of a frontend's backends come and go on the kernel's maps:
+// compute, write, switch. From 121 backends on a ring has its full size.
 func BenchmarkPublish(b *testing.B) {
-	m := kernelMaps(b, smallSizes)
-	c := newClock()
-	w := &writer{tables: m, clock: c}
-	f := lb.Frontend{Addr: manyKey.Addr, Port: manyKey.Port, Protocol: manyKey.Protocol}
-	for _, mm := range manyMembers(700) {
-		f.Backends = append(f.Backends, lb.Backend{Addr: mm.Addr, Weight: mm.Weight})
+	for _, n := range []int{100, 221, 10_000} {
+		b.Run(fmt.Sprint("backends=", n), func(b *testing.B) {
+			f := lb.Frontend{Addr: manyKey.Addr, Port: manyKey.Port, Protocol: manyKey.Protocol}
+			for _, mm := range manyMembers(n) {
+				f.Backends = append(f.Backends, lb.Backend{Addr: mm.Addr, Weight: mm.Weight})
+			}
+			benchmarkEndpointChange(b, lb.State{Frontends: []lb.Frontend{f}})
+		})
 	}
-	// 700 members make it grow to 65,536 slots; 221 and 222 leave it there.
-	states := []lb.State{{Frontends: []lb.Frontend{f}}, {}, {}}
-	if _, err := w.apply(states[0], 5); err != nil {
-		b.Fatal(err)
-	}
-	for i := range 2 {
-		fewer := f
-		fewer.Backends = f.Backends[:221+i]
-		states[1+i] = lb.State{Frontends: []lb.Frontend{fewer}}
-	}
-	n := 0
-	for b.Loop() {
-		c.now = c.now.Add(reuseGrace)
-		written, err := w.apply(states[1+n%2], 1)
-		if err != nil || n > 0 && written.Slots != ring.MaxSize {
-			b.Fatal(written, err)
-		}
-		n++
+}
+
+// BenchmarkPublishAll loads empty maps with as many frontends as they have room for.
+func BenchmarkPublishAll(b *testing.B) {
+	for _, n := range []int{3, 10} {
+		b.Run(fmt.Sprintf("frontends=4096/backends=%d", n), func(b *testing.B) {
+			var s lb.State
+			for i := range 4096 {
+				f := lb.Frontend{Addr: manyKey.Addr, Port: uint16(i + 1), Protocol: manyKey.Protocol}
+				for _, mm := range manyMembers(n) {
+					f.Backends = append(f.Backends, lb.Backend{Addr: mm.Addr, Weight: mm.Weight})
+				}
+				s.Frontends = append(s.Frontends, f)
+			}
+			for b.Loop() {
+				b.StopTimer()
+				w := &writer{tables: kernelMaps(b, smallSizes), clock: newClock()}
+				b.StartTimer()
+				if _, err := w.apply(s, 5); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

@@ -5,10 +5,13 @@ package standalone
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
@@ -118,8 +121,14 @@ func benchmarkFile(b *testing.B, listeners int) {
 	b.Cleanup(func() { b.ReportMetric(float64(time.Since(begin).Milliseconds()), "start-ms") })
 	sequence, err := published(maps, 0)
 	must(b, err)
-	time.Sleep(3 * time.Second) // what is written in the background at the start
-	round := 0
+	eventually(b, func() error { // so many files, in the background
+		kept, err := os.ReadDir(i.Files.StateDir)
+		if err == nil && len(kept) < listeners {
+			err = errors.New("the last good files are not kept yet")
+		}
+		return err
+	})
+	round, cpu := 0, cpuTime(b)
 	for b.Loop() {
 		round++
 		i.put("app-7.yaml", application(7, endpointsOf(7, round)...))
@@ -134,6 +143,14 @@ func benchmarkFile(b *testing.B, listeners int) {
 			}
 		}
 	}
+	b.ReportMetric(float64(cpuTime(b)-cpu)/float64(round), "cpu-ns/op")
+}
+
+// cpuTime returns the time of processors that this process has used.
+func cpuTime(b *testing.B) time.Duration {
+	var use unix.Rusage
+	must(b, unix.Getrusage(unix.RUSAGE_SELF, &use))
+	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }
 
 // published returns the sequence of the state in the maps, or an error if it is none that

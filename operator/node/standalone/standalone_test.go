@@ -97,7 +97,7 @@ func prepare(t testing.TB, text string) *instance {
 	}}
 	i.Load = func(interfaces []hostnet.Interface) (*Loaded, error) {
 		l, err := loader.Load(loader.Options{
-			Name: i.Name, BPFFS: i.bpffs, RunDir: i.RunDir, Interfaces: interfaces, Flows: 4096, RingSlots: 1 << 20,
+			Name: i.Name, BPFFS: i.bpffs, RunDir: i.RunDir, Interfaces: interfaces, Flows: 4096, RingSlots: 1 << 22,
 		})
 		if err != nil {
 			return nil, err
