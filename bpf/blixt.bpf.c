@@ -163,7 +163,7 @@ static __always_inline int handle_ports(struct __sk_buff *ctx, struct packet *p)
 			f = NULL;
 		}
 	}
-	if (a) {
+	if (a && !is_decided(ctx, p)) {
 		struct frontend_key key = { .addr = p->key.dst, .port = p->key.dport, .protocol = p->key.protocol };
 		const struct frontend *fe = bpf_map_lookup_elem(&frontends, &key);
 		p->shared = !(a->flags & ADDRESS_EXCLUSIVE);
@@ -183,7 +183,7 @@ static __always_inline int handle_ports(struct __sk_buff *ctx, struct packet *p)
 static __always_inline int handle_no_flow(struct __sk_buff *ctx, struct packet *p, enum parsed kind)
 {
 	const struct address *a = bpf_map_lookup_elem(&addresses, &p->key.dst);
-	if (!a || !(a->flags & ADDRESS_EXCLUSIVE))
+	if (!a || !(a->flags & ADDRESS_EXCLUSIVE) || is_decided(ctx, p))
 		return pass(COUNTER_NOT_OURS);
 	if (kind == PARSED_ICMP && is_neighbour_discovery(p))
 		return pass(COUNTER_NOT_OURS); /* whoever announces the address answers */

@@ -254,6 +254,13 @@ struct held_fragment {
 enum config_flag {
 	/* Serve the known flows and pass everything else on to the next program. */
 	CONFIG_DRAIN = 1,
+	/*
+	 * A previous program is in front of this one, and sees its packets first. Its flows
+	 * are unknown, so new flows to backends of this node get a port of ours, which
+	 * those do not have. One of layout 1 does not mark the replies that it has
+	 * translated, so they are not taken for connections from a frontend's port.
+	 */
+	CONFIG_UPGRADING = 2,
 };
 
 /*

@@ -88,7 +88,8 @@ type BlixtConfig struct {
 type BlixtConfigFlag uint32
 
 const (
-	BlixtConfigFlagCONFIG_DRAIN BlixtConfigFlag = 1
+	BlixtConfigFlagCONFIG_DRAIN     BlixtConfigFlag = 1
+	BlixtConfigFlagCONFIG_UPGRADING BlixtConfigFlag = 2
 )
 
 type BlixtCounter uint32

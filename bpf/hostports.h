@@ -46,7 +46,7 @@ static __always_inline bool leaves_frontend(const struct packet *p)
 	const struct config *c = config();
 	__u32 hash = PORT_HASH(p->key.sport);
 
-	if (is_udp(&p->key) ? c && c->unserved_udp[hash / 64] >> hash % 64 & 1 : !is_syn(p))
+	if (is_udp(&p->key) ? c && (c->flags & CONFIG_UPGRADING || c->unserved_udp[hash / 64] >> hash % 64 & 1) : !is_syn(p))
 		return false;
 	return is_shared_frontend(&p->key.src, p->key.sport, p->key.protocol);
 }

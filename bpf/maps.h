@@ -247,4 +247,10 @@ static __always_inline bool draining(void)
 	return c && c->flags & CONFIG_DRAIN;
 }
 
+static __always_inline bool upgrading(void)
+{
+	const struct config *c = config();
+	return c && c->flags & CONFIG_UPGRADING;
+}
+
 #endif /* BLIXT_MAPS_H */

@@ -257,18 +257,29 @@ static __always_inline int reject_ports_exhausted(struct __sk_buff *ctx, struct 
 	return answer_rst(ctx, p, COUNTER_REJECT_PORTS_EXHAUSTED, share);
 }
 
+/* Claims the reply tuple of a new flow with its client's own port. */
+static __always_inline bool claim_own_port(struct packet *p)
+{
+	set_port(p, bpf_ntohs(p->key.sport));
+	return claim_tuple(&p->reply_key, &p->reply, HOLDER_PAST);
+}
+
 /*
  * Inserts both entries of a new flow, p->to and p->reply. The flow gets a
- * source port of ours, unless `keep_port` and its own port is free. Returns 0,
+ * source port of ours, unless `keep_port` and its own port is free. During an upgrade
+ * its own port may be in use by a flow of the previous program. Returns 0,
  * or a verdict with no entry inserted.
  */
 static __always_inline int insert_flow_pair(struct __sk_buff *ctx, struct packet *p, bool keep_port)
 {
-	if (!(keep_port && claim_tuple(&p->reply_key, &p->reply, HOLDER_PAST))) {
-		if (!claim_port(p, 0))
+	bool own_last = keep_port && upgrading();
+	if (!keep_port || own_last || !claim_own_port(p)) {
+		if (claim_port(p, 0)) {
+			if (keep_port)
+				count(COUNTER_FLOW_PORT_CHANGED);
+		} else if (!own_last || !claim_own_port(p)) {
 			return reject_ports_exhausted(ctx, p);
-		if (keep_port)
-			count(COUNTER_FLOW_PORT_CHANGED);
+		}
 	}
 	p->to.tag = flow_tag(&p->key);
 	if (!insert_evictable(&p->key, &p->to, BPF_ANY))

@@ -275,7 +275,8 @@ static __always_inline void mark_translated(struct __sk_buff *ctx, __u32 ifindex
 
 /*
  * Reports whether the packet was translated already and must be left alone.
- * The mark ends here, except on a packet that is on its way out.
+ * The mark ends here, except on a packet that is on its way out, or to a socket by
+ * way of lo: there both hooks see it, and each of our programs.
  */
 static __always_inline bool take_mark(struct __sk_buff *ctx, const struct packet *p)
 {
@@ -285,15 +286,25 @@ static __always_inline bool take_mark(struct __sk_buff *ctx, const struct packet
 		return true;
 	if (mark == 0 || (mark != TRANSLATED && mark != TRANSLATED_HERE && mark != REFLECTED && mark != LEAVING))
 		return false;
-	if (mark == TRANSLATED && p->egress && ctx->ifindex == LOOPBACK_IFINDEX)
-		return true; /* it comes in by lo at once: the mark stays */
+	if (mark == TRANSLATED && ctx->ifindex == LOOPBACK_IFINDEX)
+		return true;
 	bool leaving = mark == TRANSLATED && p->egress;
 	ctx->tc_index = leaving ? LEAVING : 0;
 	if (mark == TRANSLATED_HERE || leaving)
 		sum_link_header(ctx);
-	if (mark == TRANSLATED || mark == LEAVING) /* at ingress of another device than lo it is a new packet */
+	if (mark == TRANSLATED || mark == LEAVING) /* at ingress it is a new packet, unless by lo */
 		return p->egress || ctx->ifindex == LOOPBACK_IFINDEX;
 	return true;
+}
+
+/*
+ * Reports whether the packet comes in by lo. It has left by lo, where it was decided
+ * what becomes of it. It is not decided again: a previous program that serves its flows
+ * may have translated the packet since, and one of layout 1 takes the mark away.
+ */
+static __always_inline bool is_decided(struct __sk_buff *ctx, const struct packet *p)
+{
+	return !p->egress && ctx->ifindex == LOOPBACK_IFINDEX;
 }
 
 /* Prepares the packet for bpf_redirect_neigh, which needs a link header, without the VLAN tag that the packet came with. */

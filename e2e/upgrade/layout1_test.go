@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,7 +30,7 @@ func TestUpgradeFromLayout1(t *testing.T) {
 	old := m.Status().Program
 	tcp := m.StartClients(200, "tcp", labtest.VIP(4, 80), labtest.VIP(6, 80))
 	udp := m.StartClients(20, "udp", labtest.VIP(4, 80), labtest.VIP(6, 80))
-	arrivals := startNewcomers(m, labtest.VIP(6, 80))
+	arrivals := startNewcomers(m.World, m.Client, labtest.VIP(6, 80))
 	m.Check(m.Blixt.Kill())
 	m.Blixt.Binary, m.Blixt.Lasting = labtest.Binary, false
 
@@ -47,7 +48,7 @@ func TestUpgradeFromLayout1(t *testing.T) {
 	if taken, err := datapath.ReadHandover(mapsDir(m, old.ProgramID)); err != nil || !taken.Draining || taken.SNAT.Overlaps(h.SNAT) {
 		t.Errorf("the old program has ports %s, the new one %s (%v)", taken.SNAT, h.SNAT, err)
 	}
-	arrivals.end(m)
+	arrivals.end(m.World)
 	tcp.CheckUnharmed("upgraded")
 	udp.CheckUnharmed("upgraded")
 	m.CheckChain("upgraded", old.ProgramID, h.Program.ProgramID)
@@ -60,6 +61,22 @@ func TestUpgradeFromLayout1(t *testing.T) {
 	m.CheckCarries()
 	m.Check(m.Blixt.Stop())
 	m.CheckNothingLeft()
+}
+
+// TestUpgradeFromLayout1UnderTraffic upgrades from a Blixt whose maps this one cannot
+// read, under traffic of every kind.
+func TestUpgradeFromLayout1UnderTraffic(t *testing.T) {
+	m := labtest.Manage(newTrafficWorld(t, "upgrade-traffic"))
+	m.Blixt.Args = slices.DeleteFunc(m.Blixt.Args, func(arg string) bool { return arg == "--interface" || strings.HasPrefix(arg, "eth") })
+	m.Blixt.Binary = buildRevision(t, layout1)
+	m.Blixt.Lasting = true
+	m.Check(m.Blixt.Start())
+	c := startTraffic(m.World)
+	c.checkUnharmed("before")
+	m.Check(m.Blixt.Kill())
+	m.Blixt.Binary, m.Blixt.Lasting = labtest.Binary, false
+	m.Check(m.Blixt.AwaitLog(") drains: it serves the flows that it has", labtest.Patience, m.Blixt.Start))
+	c.end("upgraded")
 }
 
 // buildRevision returns the path of a blixt that is built from a revision of this

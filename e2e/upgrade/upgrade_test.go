@@ -29,15 +29,15 @@ func TestUpgradeBreaksNoConnection(t *testing.T) {
 	first := readHandover(m)
 	tcp := m.StartClients(1000, "tcp", labtest.VIP(4, 80), labtest.VIP(6, 80))
 	udp := m.StartClients(20, "udp", labtest.VIP(4, 80), labtest.VIP(6, 80))
-	flood := startStream(m, labtest.VIP(4, 80))
+	flood := startStream(m.World, m.Client, labtest.VIP(4, 80), 0)
 	tcp.CheckUnharmed("before")
 	if with := tcp.ByServer(); len(with) != 4 {
 		t.Errorf("connections are with %v", with)
 	}
 
-	arrivals := startNewcomers(m, labtest.VIP(6, 80))
+	arrivals := startNewcomers(m.World, m.Client, labtest.VIP(6, 80))
 	upgrade(m, 32768)
-	arrivals.end(m)
+	arrivals.end(m.World)
 	second := readHandover(m)
 	if first.Program.Digest == second.Program.Digest || first.SNAT != alone[0] || second.SNAT != ends[1] {
 		t.Errorf("program %s with ports %s, then %s with %s", first.Program.Digest, first.SNAT, second.Program.Digest, second.SNAT)
@@ -83,7 +83,7 @@ func TestUpgradeBreaksNoConnection(t *testing.T) {
 	}
 	m.CheckChain("killed and started again", first.Program.ProgramID, second.Program.ProgramID)
 
-	flood.end(m)
+	flood.end(m.World)
 	udp.Close()
 	tcp.Close()
 	expireUDP(m, first.Program.ProgramID)
@@ -124,7 +124,7 @@ func TestUpgradeCanBeKilledAtAnyMoment(t *testing.T) {
 	m.Check(m.Blixt.Start())
 	old := m.Status()
 	clients := m.StartClients(60, "tcp", labtest.VIP(4, 80), labtest.VIP(6, 80))
-	arrivals := startNewcomers(m, labtest.VIP(4, 80))
+	arrivals := startNewcomers(m.World, m.Client, labtest.VIP(4, 80))
 	m.Check(m.Blixt.Kill())
 	setVersion(m, 32768)
 	moments := map[string]bool{}
@@ -150,7 +150,7 @@ func TestUpgradeCanBeKilledAtAnyMoment(t *testing.T) {
 		t.Errorf("status says %+v, ports %s", now.Older, now.SNAT)
 	}
 	m.CheckChain("killed many times", old.Program.ProgramID, now.Program.ProgramID)
-	arrivals.end(m)
+	arrivals.end(m.World)
 	m.CheckCarries()
 	clients.Stop()
 	m.Check(m.Blixt.Stop())

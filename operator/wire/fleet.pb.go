@@ -732,8 +732,11 @@ type Config struct {
 	// network stack alone. Its NAT translates sources of packets with the mark.
 	ThroughStack   bool   `protobuf:"varint,8,opt,name=through_stack,json=throughStack,proto3" json:"through_stack,omitempty"`
 	MasqueradeMark uint32 `protobuf:"varint,9,opt,name=masquerade_mark,json=masqueradeMark,proto3" json:"masquerade_mark,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// upgrading is true if there is another application, whose programs may be in
+	// front of this one's.
+	Upgrading     bool `protobuf:"varint,10,opt,name=upgrading,proto3" json:"upgrading,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Config) Reset() {
@@ -827,6 +830,13 @@ func (x *Config) GetMasqueradeMark() uint32 {
 		return x.MasqueradeMark
 	}
 	return 0
+}
+
+func (x *Config) GetUpgrading() bool {
+	if x != nil {
+		return x.Upgrading
+	}
+	return false
 }
 
 // Part is a piece of an Update, which may be larger than a message.
@@ -1616,7 +1626,7 @@ const file_fleet_proto_rawDesc = "" +
 	"\x03max\x18\x02 \x01(\rR\x03max\"-\n" +
 	"\x03Use\x12\x12\n" +
 	"\x04used\x18\x01 \x01(\x04R\x04used\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x04R\x04size\"\xa4\x02\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\"\xc2\x02\n" +
 	"\x06Config\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x1c\n" +
@@ -1626,7 +1636,9 @@ const file_fleet_proto_rawDesc = "" +
 	"\x05alone\x18\x06 \x01(\bR\x05alone\x12\x17\n" +
 	"\x04seed\x18\a \x01(\x06H\x01R\x04seed\x88\x01\x01\x12#\n" +
 	"\rthrough_stack\x18\b \x01(\bR\fthroughStack\x12'\n" +
-	"\x0fmasquerade_mark\x18\t \x01(\rR\x0emasqueradeMarkB\b\n" +
+	"\x0fmasquerade_mark\x18\t \x01(\rR\x0emasqueradeMark\x12\x1c\n" +
+	"\tupgrading\x18\n" +
+	" \x01(\bR\tupgradingB\b\n" +
 	"\x06_drainB\a\n" +
 	"\x05_seed\".\n" +
 	"\x04Part\x12\x12\n" +

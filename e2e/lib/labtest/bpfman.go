@@ -34,20 +34,26 @@ const TrustFile = "trusted.crt"
 func NewManaged(t *testing.T, name string, backends int) *Managed {
 	t.Helper()
 	w := New(t, name, backends, 0)
+	w.Config = ConfigOf(map[int][]lab.Endpoint{80: lab.Endpoints(8080, w.Backends...)})
+	return Manage(w)
+}
+
+// Manage starts bpfman in a network. Blixt is prepared but not started, with w.Config.
+func Manage(w *World) *Managed {
+	w.Helper()
 	manager, err := w.Bpfman("SSL_CERT_FILE=" + filepath.Join(w.Dir(), TrustFile))
 	w.Check(err)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("bpfman said:\n%s", manager.Log())
+	w.Cleanup(func() {
+		if w.Failed() {
+			w.Logf("bpfman said:\n%s", manager.Log())
 		}
 	})
-	c := ConfigOf(map[int][]lab.Endpoint{80: lab.Endpoints(8080, w.Backends...)})
-	b, err := w.Standard.Blixt(w.Balancer, Binary, c)
+	b, err := w.Standard.Blixt(w.Balancer, Binary, w.Config)
 	w.Check(err)
 	// Blixt needs no more: it assigns addresses and lists links.
 	b.Via = append(manager.Via(), "setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all,+net_admin")
 	b.Args = []string{"--node-name", "balancer", "--flows", "65536", "--loader", "bpfman", "--interface", "eth0", "--interface", "eth1"}
-	w.Blixt, w.Config = b, c
+	w.Blixt = b
 	return &Managed{World: w, Bpfman: manager}
 }
 

@@ -271,7 +271,7 @@ func (r *rolloutLoop) sendSettings(spec v1alpha1.Dataplane, desired rollout.Desi
 	now := map[string]bool{}
 	for _, a := range desired.Applications {
 		r.Fleet.SetSettings(a.Name, fleet.Settings{
-			SNAT: a.SNAT, Drain: a.Drain,
+			SNAT: a.SNAT, Drain: a.Drain, Upgrading: len(desired.Applications) > 1,
 			ThroughStack: spec.RemoteBackends.Path == v1alpha1.RemotePathStack, MasqueradeMark: uint32(*spec.RemoteBackends.MasqueradeMark),
 		})
 		now[a.Name] = true

@@ -76,7 +76,7 @@ func (s *Server) next(c *session) (config *wire.Config, next *update) {
 
 func encodeConfig(n Node, s Settings, alone bool, seed *uint64) *wire.Config {
 	c := &wire.Config{Node: n.Name, Zone: n.Zone, Alone: alone, Seed: seed, Snat: &wire.Ports{Min: uint32(s.SNAT.First), Max: uint32(s.SNAT.Last)}}
-	c.ThroughStack, c.MasqueradeMark = s.ThroughStack, s.MasqueradeMark
+	c.ThroughStack, c.MasqueradeMark, c.Upgrading = s.ThroughStack, s.MasqueradeMark, s.Upgrading
 	if drain, known := s.Drain[n.Name]; known {
 		c.Drain = &drain
 	}

@@ -40,6 +40,8 @@ type Settings struct {
 	// translates sources of packets with the mark.
 	ThroughStack   bool
 	MasqueradeMark uint32
+	// Upgrading reports that there is another application.
+	Upgrading bool
 	// Drain is true for nodes on which the application serves only the flows
 	// that it knows, and false for nodes on which it serves all. On nodes that
 	// are missing here it continues as before.
@@ -221,7 +223,7 @@ func (s *Server) SetSettings(application string, settings Settings) {
 		before, known := old.Drain[c.node]
 		drain, knows := settings.Drain[c.node]
 		path := old.ThroughStack != settings.ThroughStack || old.MasqueradeMark != settings.MasqueradeMark
-		return c.application == application && (old.SNAT != settings.SNAT || path || known != knows || before != drain)
+		return c.application == application && (old.SNAT != settings.SNAT || path || old.Upgrading != settings.Upgrading || known != knows || before != drain)
 	})
 }
 

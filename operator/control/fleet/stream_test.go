@@ -215,10 +215,10 @@ func TestSettingsOfTwoApplications(t *testing.T) {
 	check(blue, "blue", lb.PortRange{First: 12000, Last: 14000}, true) // as it was
 	o.SetSettings("blue", Settings{SNAT: lb.PortRange{First: 12000, Last: 14000}, Drain: map[string]bool{"n1": false}})
 	check(blue, "blue", lb.PortRange{First: 12000, Last: 14000}, false)
-	o.SetSettings("blue", Settings{SNAT: lb.PortRange{First: 12000, Last: 14000}, ThroughStack: true, MasqueradeMark: 0x4000})
+	o.SetSettings("blue", Settings{SNAT: lb.PortRange{First: 12000, Last: 14000}, ThroughStack: true, MasqueradeMark: 0x4000, Upgrading: true})
 	eventually(t, func() string {
-		if c, _ := blue.fake.Config(); c.MasqueradeMark != 0x4000 {
-			return fmt.Sprintf("the mark is %#x", c.MasqueradeMark)
+		if c, _ := blue.fake.Config(); c.MasqueradeMark != 0x4000 || c.Flags&datapath.ConfigUpgrading == 0 {
+			return fmt.Sprintf("the mark is %#x, the flags %#x", c.MasqueradeMark, c.Flags)
 		}
 		return ""
 	})

@@ -264,6 +264,9 @@ func (a *Agent) configure(w *wire.Config) error {
 	if err == nil {
 		err = a.writer.SetMasqueradeMark(w.MasqueradeMark)
 	}
+	if err == nil {
+		err = a.writer.SetUpgrading(w.Upgrading)
+	}
 	if err == nil && w.Seed != nil {
 		err = a.writer.SetSeed(*w.Seed)
 	}

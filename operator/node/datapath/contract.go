@@ -20,6 +20,7 @@ type (
 // Flags of the contract, and the backend id that rejects.
 const (
 	ConfigDrain      = uint32(bpf.BlixtConfigFlagCONFIG_DRAIN)
+	ConfigUpgrading  = uint32(bpf.BlixtConfigFlagCONFIG_UPGRADING)
 	AddressExclusive = uint32(bpf.BlixtAddressFlagADDRESS_EXCLUSIVE)
 	FlowReply        = uint32(bpf.BlixtFlowFlagFLOW_REPLY)
 	FlowSNAT         = uint32(bpf.BlixtFlowFlagFLOW_SNAT)

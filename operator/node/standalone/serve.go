@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -135,11 +136,11 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup, reset func(wri
 		}
 		done.Go(func() {
 			if r.drain(ctx, previous, p) {
-				r.log.failure("set source ports", r.setPorts(o.HostAddresses))
+				r.log.failure("set source ports", r.goOnWithout(previous, o.HostAddresses))
 			}
 		})
 	}
-	o.SNAT, o.Seed = r.loaded.SNATPorts(), &r.Seed
+	o.SNAT, o.Seed, o.Upgrading = r.loaded.SNATPorts(), &r.Seed, len(r.loaded.Previous) > 0
 	o.StateFile, o.Applied, o.Log = StateFile(r.RunDir, r.Name), r.applied, slog.Default()
 	p, err := open(r.loaded.Dir(), o)
 	if err != nil {
@@ -162,12 +163,13 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup, reset func(wri
 	return nil
 }
 
-// setPorts has our program use the source ports that it has now.
-func (r *runner) setPorts(hostAddresses []netip.Addr) error {
+// goOnWithout has our program use what a previous one has left to it.
+func (r *runner) goOnWithout(previous Previous, hostAddresses []netip.Addr) error {
 	r.reconciling.Lock()
 	defer r.reconciling.Unlock()
-	ours := r.planes[len(r.planes)-1]
-	return ours.writer.SetSNAT(r.loaded.SNATPorts(), hostAddresses)
+	r.loaded.Previous = slices.DeleteFunc(r.loaded.Previous, func(other Previous) bool { return other == previous })
+	ours := r.planes[len(r.planes)-1].writer
+	return errors.Join(ours.SetSNAT(r.loaded.SNATPorts(), hostAddresses), ours.SetUpgrading(len(r.loaded.Previous) > 0))
 }
 
 // check cancels the context when the program is lost, and has it attached again where

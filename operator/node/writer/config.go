@@ -14,6 +14,10 @@ import (
 // mergeOptions returns c with the fields that come from options. The fields
 // that come from a state (see withState), and the drain flag, are kept.
 func (w *Writer) mergeOptions(c datapath.Config) datapath.Config {
+	c.Flags &^= datapath.ConfigUpgrading
+	if w.o.Upgrading {
+		c.Flags |= datapath.ConfigUpgrading
+	}
 	c.SnatMin, c.SnatMax = w.o.SNAT.First, w.o.SNAT.Last
 	if w.o.Seed != nil {
 		c.Seed = *w.o.Seed

@@ -26,6 +26,14 @@ func (w *Writer) SetMasqueradeMark(mark uint32) error {
 	return w.writeOptions()
 }
 
+// SetUpgrading changes whether a previous program is there, as in Options.
+func (w *Writer) SetUpgrading(on bool) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.o.Upgrading = on
+	return w.writeOptions()
+}
+
 // SetSeed changes the seed, as in Options. Existing flows keep their backends.
 func (w *Writer) SetSeed(seed uint64) error {
 	w.mu.Lock()

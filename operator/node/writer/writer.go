@@ -42,6 +42,9 @@ type Options struct {
 	// MasqueradeMark is the mark by which the host's NAT translates the source of
 	// packets to backends that are reached through its stack; 0: it does not.
 	MasqueradeMark uint32
+	// Upgrading reports that a previous program is in front of this one: see
+	// CONFIG_UPGRADING.
+	Upgrading bool
 	// StateFile is the path of the file for what the maps have no place for;
 	// "": none.
 	StateFile string
