@@ -288,9 +288,9 @@ static __always_inline bool take_mark(struct __sk_buff *ctx, const struct packet
 		return false;
 	if (mark == TRANSLATED && ctx->ifindex == LOOPBACK_IFINDEX)
 		return true;
-	bool leaving = mark == TRANSLATED && p->egress;
+	bool leaving = mark == TRANSLATED_HERE || (mark == TRANSLATED && p->egress);
 	ctx->tc_index = leaving ? LEAVING : 0;
-	if (mark == TRANSLATED_HERE || leaving)
+	if (leaving)
 		sum_link_header(ctx);
 	if (mark == TRANSLATED || mark == LEAVING) /* at ingress it is a new packet, unless by lo */
 		return p->egress || ctx->ifindex == LOOPBACK_IFINDEX;
