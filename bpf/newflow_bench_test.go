@@ -117,12 +117,12 @@ func BenchmarkConnection(b *testing.B) {
 			add("fin", client.segment(ack|fin, 1005, 5005, ""))
 			add("fin-ack", backend.segment(ack|fin, 5005, 1006, ""))
 			add("last-ack", client.segment(ack, 1006, 5006, ""))
-			for b.Loop() {
+			rounds(b, func() {
 				for _, s := range stages {
 					s.without.add(s.template.run(b, w.lab, s.hook, contender{"harness", s.template.pass, tcxNext}, newInTurn))
 					s.with.add(s.template.run(b, w.lab, s.hook, contender{s.name, w.objs.Blixt, tcxNext}, newInTurn))
 				}
-			}
+			})
 			counts := l.counters()
 			for _, counter := range []string{"flow_new", "flow_established", "flow_closed"} {
 				if want := uint64(b.N * newInTurn); counts[counter] < want {
