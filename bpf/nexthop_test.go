@@ -23,7 +23,20 @@ var labWhoseNextHopsChange = sync.OnceValues(func() (*lab, error) {
 		if err := l.configure(); err != nil {
 			return err
 		}
-		return l.device(second, "192.0.3.1/24", "2001:db8:3::1/64")
+		if err := l.device(second, "192.0.3.1/24", "2001:db8:3::1/64"); err != nil {
+			return err
+		}
+		dev, err := netlink.LinkByName(inside)
+		if err != nil {
+			return err
+		}
+		// From such an address a host asks for its neighbours.
+		own, err := netlink.ParseAddr("fe80::1/64")
+		if err != nil {
+			return err
+		}
+		own.Flags = unix.IFA_F_NODAD
+		return netlink.AddrAdd(dev, own)
 	})
 })
 
@@ -208,9 +221,11 @@ func TestNextHopsThatChange(t *testing.T) {
 					if ll, ok := from.(*unix.SockaddrLinklayer); !ok || ll.Pkttype == unix.PACKET_OUTGOING {
 						continue
 					}
-					arp := binary.BigEndian.Uint16(frame[12:]) == unix.ETH_P_ARP
-					solicitation := binary.BigEndian.Uint16(frame[12:]) == unix.ETH_P_IPV6 && frame[14+6] == unix.IPPROTO_ICMPV6 && frame[14+40] == 135
-					if (arp || solicitation) && bytes.Equal(frame[:6], farMAC[:]) {
+					asked := binary.BigEndian.Uint16(frame[12:]) == unix.ETH_P_ARP
+					if family == "ipv6" {
+						asked = binary.BigEndian.Uint16(frame[12:]) == unix.ETH_P_IPV6 && frame[14+6] == unix.IPPROTO_ICMPV6 && frame[14+40] == 135
+					}
+					if asked && bytes.Equal(frame[:6], farMAC[:]) {
 						return
 					}
 				}

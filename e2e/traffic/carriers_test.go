@@ -81,8 +81,12 @@ func (c carrier) join(w *labtest.World, n int) *lab.Node {
 		}
 	}
 	w.Check(w.Err())
-	_, err := peer.ServeBoth(peer.Name, 8080)
-	w.Check(err)
+	for _, ip := range []string{peer.IPv4, peer.IPv6} {
+		if ip != "" {
+			_, err := peer.Serve(peer.Name, labtest.At(ip, 8080))
+			w.Check(err)
+		}
+	}
 	return peer
 }
 
@@ -119,8 +123,13 @@ func TestFlowsOfEveryCarrier(t *testing.T) {
 	for i, c := range carriers {
 		if peer := c.join(w, i); peer != nil {
 			peers[i] = peer
-			services[elsewhere+i] = lab.Endpoints(8080, peer)
-			services[here+i] = lab.On("balancer", lab.Endpoints(8080, peer))
+			for _, ip := range []string{peer.IPv4, peer.IPv6} {
+				if ip != "" {
+					e := lab.Endpoint{Addr: labtest.At(ip, 8080)}
+					services[elsewhere+i] = append(services[elsewhere+i], e)
+					services[here+i] = append(services[here+i], lab.On("balancer", []lab.Endpoint{e})...)
+				}
+			}
 		}
 	}
 	w.Offloads(false)
