@@ -16,6 +16,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,6 +31,27 @@ func (l *lb) forgetKept() { l.Helper() }
 
 // Objects of the data plane that forgets: the other one uses sharedObjects.
 var forgetfulObjects = sync.OnceValues(func() (*BlixtObjects, error) { return load(shrinkTables) })
+
+// A node that knows all its neighbours: so each next hop can be kept.
+var labWithAllNeighbours = sync.OnceValues(func() (*lab, error) {
+	return newLab(func(l *lab) error {
+		if err := l.configure(); err != nil {
+			return err
+		}
+		for dev, addrs := range map[string][]string{outside: {"192.0.2.254", "2001:db8::254"},
+			inside: {"10.1.0.2", "10.1.0.10", "10.1.0.11", "fd00:1::2", "fd00:1::10", "fd00:1::11"},
+			pods:   {"10.2.0.10", "10.2.0.11", "fd00:2::10", "fd00:2::11"}} {
+			for _, a := range addrs {
+				n := &netlink.Neigh{LinkIndex: int(l.devices[dev]), State: netlink.NUD_PERMANENT, IP: netip.MustParseAddr(a).AsSlice(),
+					HardwareAddr: farMAC[:]}
+				if err := netlink.NeighSet(n); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+})
 
 // A duel is both data planes, and the conversations whose packets pass them.
 type duel struct {
@@ -61,7 +83,7 @@ func duelID(version, port, protocol int) uint32 { return 1 + duelFrontend(versio
 
 func newDuel(t testing.TB, seed uint64) *duel {
 	t.Helper()
-	live, err := labWithNeighbours()
+	live, err := labWithAllNeighbours()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +239,7 @@ func (t *talk) speak(r *rand.Rand) (packet, hook) {
 	if t.protocol == unix.IPPROTO_UDP {
 		p, h := t.from(side)
 		p.zero = r.IntN(4) == 0
-		return p.withSize(r.IntN(900)), h
+		return p.withSize(r.IntN(1400)), h
 	}
 	if t.step < 3 && r.IntN(8) > 0 { // the handshake
 		flags := []uint8{syn, syn | ack, ack}[t.step]
@@ -248,7 +270,7 @@ func (t *talk) speak(r *rand.Rand) (packet, hook) {
 	odd := []uint8{ack, ack | psh, ack | fin, rst, rst | ack, syn, syn | ack, fin, psh, 0, syn | rst, syn | fin}
 	around := func(n uint32, by uint32) uint32 { return n + r.Uint32N(2*by) - by }
 	data := func() {
-		p = p.withSize(r.IntN(1000))
+		p = p.withSize(r.IntN(1400))
 		p.flags |= psh
 		*own += uint32(len(p.payload))
 	}

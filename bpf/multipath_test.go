@@ -143,13 +143,15 @@ func TestEqualPaths(t *testing.T) {
 			l.serve(ip, unix.IPPROTO_UDP, other)
 			l.backend(other, far)
 			in := udp(ip.client, port(ip.vip, "80"))
-			in.tos = 0x10
-			if path := l.pathOf(taps, client, in); path != tunnel {
-				t.Errorf("a packet that a rule sends by %s leaves by %s", tunnel, path)
-			}
-			in.tos = 0
-			if path := l.pathOf(taps, client, in); path == tunnel {
-				t.Errorf("a packet without type of service leaves by %s", path)
+			for range 4 { // the packets of one flow
+				in.tos = 0x10
+				if path := l.pathOf(taps, client, in); path != tunnel {
+					t.Errorf("a packet that a rule sends by %s leaves by %s", tunnel, path)
+				}
+				in.tos = 0
+				if path := l.pathOf(taps, client, in); path == tunnel {
+					t.Errorf("a packet without type of service leaves by %s", path)
+				}
 			}
 		})
 	}
