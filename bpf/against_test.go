@@ -155,7 +155,7 @@ func compare(b *testing.B, lab *lab, ip ipVersion, protocol uint8, flows uint32)
 				continue // the template varies the source, here the backend
 			}
 			b.Run(path.name, func(b *testing.B) {
-				t := newTemplate(b, path.packet, flows, objects[0].c.Programs["blixt"])
+				t := newTemplate(b, path.packet, flows)
 				if leaves {
 					t.fixed()
 				}

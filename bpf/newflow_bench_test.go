@@ -69,7 +69,7 @@ func benchmarkBegin(b *testing.B, w world, ip ipVersion, protocol uint8, remotel
 	f.reset()
 	f.serve(protocol, vip, ip.local)
 	p := opening(protocol, ip.client, vip)
-	t := newTemplate(b, p, 1<<20, w.objs.Blixt)
+	t := newTemplate(b, p, 1<<20)
 	contenders := []contender{{"net", w.objs.Blixt, verdict}, {floorName, f.ConntrackForward, tcxNext}}
 	fill := func() {
 		for _, c := range contenders {
@@ -107,7 +107,7 @@ func BenchmarkConnection(b *testing.B) {
 				if p.src == backend.src {
 					h, v = hook{dev: outside, egress: true, from: pods}, replyVariety(false)
 				}
-				stages = append(stages, &stage{name: name, hook: h, template: newTemplateOf(b, p, v, 1<<20, w.objs.Blixt)})
+				stages = append(stages, &stage{name: name, hook: h, template: newTemplateOf(b, p, v, 1<<20)})
 			}
 			add("syn", client.segment(syn, 1000, 0, ""))
 			add("syn-ack", backend.segment(syn|ack, 5000, 1001, ""))

@@ -55,7 +55,7 @@ func BenchmarkNewFlow(b *testing.B) {
 			// Other clients than those of the live flows.
 			syn := opening(proto, port("198.51.101.7", "7777"), vip)
 			syn.tcpOption = nil // a RST has the same size
-			newTemplate(b, syn, 1<<16, objs.Blixt).measure(b, lab, hook{dev: outside}, 50000, nil, contender{"net", objs.Blixt, c.verdict})
+			newTemplate(b, syn, 1<<16).measure(b, lab, hook{dev: outside}, 50000, nil, contender{"net", objs.Blixt, c.verdict})
 		})
 	}
 }
