@@ -167,11 +167,12 @@ soak: root ## Make mistakes on a host that serves, about SOAK=2m long (root); SE
 	go test -tags=e2e -count=1 -timeout=24h -run='^TestSoak$$' ./e2e/soak -args -for=$(SOAK) -seed=$(SEED) $(if $(FROM),-from=$(FROM)) $(if $(ONLY),-only="$(ONLY)")
 
 # Figures are worth something on a quiet machine only; ratios are more worth than they are.
+NGINX_STREAM := /usr/lib/nginx/modules/ngx_stream_module.so
 BENCH ?= all
 OUT ?= bin/bench.json
 .PHONY: bench
-bench: root ## Measure what Blixt costs, beside what else does the same job (root); BENCH=live runs a part, COMPARE=old.json compares, OUT=bin/bench.json gets the figures, BLIXT=path measures another blixt
-	@.ci/need $(TEST_TOOLS)
+bench: root ## Measure what Blixt costs, beside what else does the same job (root); BENCH=live runs a part (live, tcp, micro, publish), COMPARE=old.json compares, OUT=bin/bench.json gets the figures, BLIXT=path measures another blixt
+	@.ci/need $(TEST_TOOLS) haproxy=haproxy $(NGINX_STREAM)=libnginx-mod-stream
 	@mkdir -p "$(dir $(OUT))"
 	go run ./e2e/bench -part="$(BENCH)" -out="$(OUT)" $(if $(COMPARE),-compare="$(COMPARE)") $(if $(BLIXT),-blixt="$(BLIXT)")
 

@@ -10,52 +10,63 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/kubernetes-sigs/blixt/e2e/bench/live"
 	"github.com/kubernetes-sigs/blixt/e2e/bench/report"
+	"github.com/kubernetes-sigs/blixt/e2e/bench/tcp"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
 // options are what to measure, and where the figures go.
 type options struct {
 	live    live.Options
-	parts   []string
+	tcp     tcp.Options
+	parts   []part
 	out     string
 	compare string
 }
 
-// parts are all parts, in their order.
-var parts = []string{report.Live}
-
 func main() {
-	var o options
-	flag.StringVar(&o.live.Binary, "blixt", "", "the blixt to measure (default: built from this source)")
+	o := options{tcp: tcp.Options{Proxies: true}}
+	var names []string
+	for _, p := range parts {
+		names = append(names, p.name)
+	}
+	binary := flag.String("blixt", "", "the blixt to measure (default: built from this source)")
 	flag.IntVar(&o.live.Rounds, "rounds", 60, "live: bursts of each variant")
 	flag.IntVar(&o.live.Burst, "burst", 30000, "live: packets of a burst")
 	only := flag.String("only", "", `live: variants to measure, by the beginnings of their names with semicolons between: "forward;local"`)
-	part := flag.String("part", "all", "parts to measure, with commas between: "+strings.Join(parts, ","))
+	flag.IntVar(&o.tcp.Rounds, "tcp-rounds", 8, "tcp: how often each way is measured")
+	flag.DurationVar(&o.tcp.For, "tcp-for", 500*time.Millisecond, "tcp: and for how long")
+	wanted := flag.String("part", "all", "parts to measure, with commas between: "+strings.Join(names, ","))
 	flag.StringVar(&o.out, "out", "", "file for the figures, as JSON; parts that are not measured stay as they are there")
 	flag.StringVar(&o.compare, "compare", "", "file of an earlier run to compare with")
 	flag.Parse()
 	if *only != "" {
 		o.live.Only = strings.Split(*only, ";")
 	}
-	o.parts = strings.Split(*part, ",")
-	if *part == "all" {
-		o.parts = parts
+	if *wanted == "all" {
+		*wanted = strings.Join(names, ",")
 	}
-	if err := run(o); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+	for name := range strings.SplitSeq(*wanted, ",") {
+		i := slices.Index(names, name)
+		if i < 0 {
+			fail(fmt.Errorf("there is no part %q; there are %s", name, strings.Join(names, ", ")))
+		}
+		o.parts = append(o.parts, parts[i])
+	}
+	if err := run(o, *binary); err != nil {
+		fail(err)
 	}
 }
 
-func run(o options) error {
-	for _, p := range o.parts {
-		if !slices.Contains(parts, p) {
-			return fmt.Errorf("there is no part %q; there are %s", p, strings.Join(parts, ", "))
-		}
-	}
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+func run(o options, binary string) error {
 	var old *report.Result
 	if o.compare != "" { // read first: it may be the file that is written
 		var err error
@@ -74,22 +85,31 @@ func run(o options) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if o.live.Binary == "" {
-		if o.live.Binary, err = lab.Build(dir); err != nil {
+	if binary == "" && slices.ContainsFunc(o.parts, func(p part) bool { return p.blixt }) {
+		if binary, err = lab.Build(dir); err != nil {
 			return err
 		}
 	}
+	o.live.Binary, o.tcp.Binary = binary, binary
+	log := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+	o.live.Log, o.tcp.Log = log, log
 	r.Machine = report.ThisMachine()
-	o.live.Log = func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 	for _, p := range o.parts {
-		variants, err := live.Run(o.live)
+		log("%s ...", p.name)
+		samples, err := p.run(o)
 		if err != nil {
-			return fmt.Errorf("%s: %w", p, err)
+			return fmt.Errorf("%s: %w", p.name, err)
 		}
-		r.Add(p, report.Figures(live.Samples(variants)))
-		if err := r.Table(os.Stdout, p); err != nil {
+		r.Add(p.name, report.Figures(samples))
+	}
+	for _, p := range o.parts {
+		if err := r.Table(os.Stdout, p.name); err != nil {
 			return err
 		}
+		fmt.Println()
+	}
+	if err := r.PrintGoals(os.Stdout); err != nil {
+		return err
 	}
 	if old != nil {
 		fmt.Println()

@@ -14,7 +14,6 @@ import (
 // Result is what a run has measured.
 type Result struct {
 	Machine Machine  `json:"machine"`
-	Blixt   string   `json:"blixt"` // what was measured
 	Figures []Figure `json:"figures"`
 }
 
@@ -78,12 +77,12 @@ func median(x []float64) float64 {
 func Figures(samples []Samples) (figures []Figure) {
 	of := map[string]Samples{}
 	for _, s := range samples {
-		of[s.Name] = s
+		of[s.Name+s.Unit] = s
 	}
 	for _, s := range samples {
 		f := Figure{Part: s.Part, Name: s.Name, Unit: s.Unit, Best: round(best(s)), Median: round(median(s.Rounds))}
 		for _, to := range s.To {
-			o, is := of[to]
+			o, is := of[to+s.Unit]
 			if !is || o.Name == s.Name {
 				continue
 			}
@@ -101,9 +100,9 @@ func Figures(samples []Samples) (figures []Figure) {
 	return figures
 }
 
-// Figure returns the figure of a name.
-func (r *Result) Figure(part, name string) (Figure, bool) {
-	i := slices.IndexFunc(r.Figures, func(f Figure) bool { return f.Part == part && f.Name == name })
+// Figure returns the figure of a name in a unit.
+func (r *Result) Figure(part, name, unit string) (Figure, bool) {
+	i := slices.IndexFunc(r.Figures, func(f Figure) bool { return f.Part == part && f.Name == name && f.Unit == unit })
 	if i < 0 {
 		return Figure{}, false
 	}

@@ -61,6 +61,9 @@ func (r *Result) Table(w io.Writer, part string) error {
 	if len(figures) == 0 {
 		return nil
 	}
+	if part == Micro || part == Publish {
+		return metrics(w, part, figures)
+	}
 	columns := bases(figures)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	head := []string{part, "unit", "best", "median"}
@@ -88,18 +91,47 @@ func (r *Result) Table(w io.Writer, part string) error {
 	return t.Flush()
 }
 
+// metrics prints a row for each benchmark, with a column for each unit.
+func metrics(w io.Writer, part string, figures []Figure) error {
+	var names, units []string
+	of := map[[2]string]float64{}
+	for _, f := range figures {
+		if !slices.Contains(names, f.Name) {
+			names = append(names, f.Name)
+		}
+		if !slices.Contains(units, f.Unit) {
+			units = append(units, f.Unit)
+		}
+		of[[2]string{f.Name, f.Unit}] = f.Best
+	}
+	slices.Sort(units)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(t, "%-50s\t%s\t\n", part, strings.Join(units, "\t"))
+	for _, name := range names {
+		fmt.Fprintf(t, "%-50s\t", name)
+		for _, unit := range units {
+			if x, is := of[[2]string{name, unit}]; is {
+				fmt.Fprint(t, number(x))
+			}
+			fmt.Fprint(t, "\t")
+		}
+		fmt.Fprintln(t)
+	}
+	return t.Flush()
+}
+
 // Compare prints what differs from an earlier run: ratios where there are some, as
 // they depend less on the machine's mood.
 func (r *Result) Compare(w io.Writer, old *Result) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "%-34s\tunit\tbefore\tnow\tchange\t\n", "compared with "+old.Blixt)
+	fmt.Fprintf(t, "%-34s\tunit\tbefore\tnow\tchange\t\n", "compared")
 	row := func(name, unit string, before, now float64) {
 		if before != 0 {
 			fmt.Fprintf(t, "%-34s\t%s\t%s\t%s\t%+.0f %%\t\n", name, unit, number(before), number(now), 100*(now/before-1))
 		}
 	}
 	for _, f := range r.Figures {
-		o, is := old.Figure(f.Part, f.Name)
+		o, is := old.Figure(f.Part, f.Name, f.Unit)
 		if !is {
 			continue
 		}
