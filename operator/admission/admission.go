@@ -16,6 +16,7 @@ package admission
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -69,6 +70,11 @@ type Review struct {
 	// At returns file and line of an object, also of one that goes on without its file: of
 	// the field that has the value, if there is one.
 	At func(name, value string) string
+
+	// options are those of the translation. plain is true if it is that of the files'
+	// objects, and no mistake is about endpoints: see WithEndpoints.
+	options gateway.Options
+	plain   bool
 }
 
 // review is one in progress.
@@ -175,7 +181,7 @@ func (r *review) judge(mistakes []gateway.Mistake) bool {
 
 // finish returns the review, with the mistakes that are left.
 func (r *review) finish(mistakes []gateway.Mistake) Review {
-	refused := map[string]bool{}
+	var refused map[string]bool
 	for _, a := range r.attempts {
 		c := a.cure()
 		if c.keep == nil && c.drop == nil {
@@ -188,18 +194,22 @@ func (r *review) finish(mistakes []gateway.Mistake) Review {
 		for _, name := range c.drop {
 			refusal.Dropped = append(refusal.Dropped, name+located(r.at(name, "")))
 		}
+		if refused == nil {
+			refused = map[string]bool{}
+		}
 		refused[a.Key()] = true
 		r.out.Refusals = append(r.out.Refusals, refusal)
 	}
+	r.out.plain = r.out.plain && refused == nil
 	r.out.Memory = r.remember(mistakes)
 	r.out.Mistakes = slices.DeleteFunc(mistakes, func(m gateway.Mistake) bool { return refused[m.Key()] })
-	r.out.At = func(name, value string) string {
-		if at := r.at(name, value); at != "" {
-			return at
-		}
-		return r.out.Memory.good[name].at
-	}
+	r.out.At = r.out.Memory.locate(r.at)
 	return r.out
+}
+
+// locate returns a function that finds also what goes on without its file.
+func (m *Memory) locate(at func(name, value string) string) func(name, value string) string {
+	return func(name, value string) string { return cmp.Or(at(name, value), m.good[name].at) }
 }
 
 func located(at string) string {
@@ -215,8 +225,13 @@ func (r *review) translate() []gateway.Mistake {
 	out.Objects = collect(r.now)
 	out.Translation = gateway.Translate(out.Objects.Objects, r.options)
 	out.Endpoints = gateway.IndexEndpoints(out.Objects.EndpointSlices, nil)
-	return append(slices.Clone(out.Translation.Mistakes),
-		out.Translation.EndpointMistakes(out.Objects.Services, out.Objects.EndpointSlices, out.Endpoints)...)
+	ofEndpoints := out.endpointMistakes()
+	out.options, out.plain = r.options, len(ofEndpoints) == 0
+	return append(slices.Clone(out.Translation.Mistakes), ofEndpoints...)
+}
+
+func (r *Review) endpointMistakes() []gateway.Mistake {
+	return r.Translation.EndpointMistakes(r.Objects.Services, r.Objects.EndpointSlices, r.Endpoints)
 }
 
 // cures returns what may cure a mistake, what changes least first.

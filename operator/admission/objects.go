@@ -39,7 +39,9 @@ var kinds = map[string]kind{
 type kind struct {
 	all func(*Objects) []metav1.Object
 	add func(*Objects, metav1.Object)
-	new func() metav1.Object
+	// grow makes room for so many.
+	grow func(*Objects, int)
+	new  func() metav1.Object
 }
 
 func of[T any, P interface {
@@ -48,14 +50,15 @@ func of[T any, P interface {
 }](list func(*Objects) *[]T) kind {
 	return kind{
 		all: func(o *Objects) []metav1.Object {
-			var all []metav1.Object
+			all := make([]metav1.Object, 0, len(*list(o)))
 			for i := range *list(o) {
 				all = append(all, P(&(*list(o))[i]))
 			}
 			return all
 		},
-		add: func(o *Objects, object metav1.Object) { *list(o) = append(*list(o), *object.(P)) },
-		new: func() metav1.Object { return P(new(T)) },
+		add:  func(o *Objects, object metav1.Object) { *list(o) = append(*list(o), *object.(P)) },
+		grow: func(o *Objects, n int) { *list(o) = slices.Grow(*list(o), n) },
+		new:  func() metav1.Object { return P(new(T)) },
 	}
 }
 
@@ -75,9 +78,14 @@ func (n named) name() string {
 
 // index returns the objects by name.
 func index(o *Objects) map[string]named {
-	all := map[string]named{}
+	of, total := map[string][]metav1.Object{}, 0
 	for kind, k := range kinds {
-		for _, object := range k.all(o) {
+		of[kind] = k.all(o)
+		total += len(of[kind])
+	}
+	all := make(map[string]named, total)
+	for kind, objects := range of {
+		for _, object := range objects {
 			n := named{kind, object}
 			all[n.name()] = n
 		}
@@ -88,6 +96,13 @@ func index(o *Objects) map[string]named {
 // collect is the reverse of index.
 func collect(all map[string]named) Objects {
 	var o Objects
+	count := map[string]int{}
+	for _, n := range all {
+		count[n.kind]++
+	}
+	for kind, n := range count {
+		kinds[kind].grow(&o, n)
+	}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		kinds[all[name].kind].add(&o, all[name].Object)
 	}

@@ -32,11 +32,11 @@ const ReasonNoEndpointSlice = "NoEndpointSlice"
 func (t *Translation) EndpointMistakes(services []corev1.Service, endpointSlices []discoveryv1.EndpointSlice, e Endpoints) []Mistake {
 	var all []Mistake
 	exists := newServiceIndex(services)
-	slicesOf := map[types.NamespacedName][]string{}
+	slicesOf := make(map[types.NamespacedName][]*discoveryv1.EndpointSlice, len(endpointSlices))
 	for i := range endpointSlices {
 		s := &endpointSlices[i]
 		service := types.NamespacedName{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}
-		slicesOf[service] = append(slicesOf[service], named("EndpointSlice", s.Namespace, s.Name))
+		slicesOf[service] = append(slicesOf[service], s)
 		if exists.byName[service] == nil {
 			m := endpointMistake(named("EndpointSlice", s.Namespace, s.Name), "Orphan", fmt.Sprintf(
 				"Nothing uses its endpoints, as Service %s does not exist: create it, or correct the label %s.", service, discoveryv1.LabelServiceName))
@@ -49,7 +49,7 @@ func (t *Translation) EndpointMistakes(services []corev1.Service, endpointSlices
 			all = append(all, endpointMistake(p.Object, p.Message, p.Message))
 		}
 	}
-	keys, seen := map[lb.Key]string{}, map[readyKey]bool{}
+	keys, seen := make(map[lb.Key]string, len(t.Frontends)), make(map[readyKey]bool, len(t.Frontends))
 	for i := range t.Frontends {
 		keys[t.Frontends[i].Key] = t.Frontends[i].Gateway
 	}
@@ -65,27 +65,39 @@ func (t *Translation) EndpointMistakes(services []corev1.Service, endpointSlices
 				continue
 			}
 			seen[key] = true
-			kind, name, _ := strings.Cut(f.Route, "/")
-			route := kind + " " + name
+			route := func() string { return strings.Replace(f.Route, "/", " ", 1) }
+			// causes returns the Service's EndpointSlices, and another object.
+			causes := func(other string) (names []string) {
+				for _, s := range slicesOf[ref.Service] {
+					names = append(names, named("EndpointSlice", s.Namespace, s.Name))
+				}
+				return append(names, other)
+			}
+			subject := func() string { return named("Service", ref.Service.Namespace, ref.Service.Name) }
 			if slicesOf[ref.Service] == nil {
-				m := endpointMistake(route, ReasonNoEndpointSlice, fmt.Sprintf(
+				m := endpointMistake(route(), ReasonNoEndpointSlice, fmt.Sprintf(
 					"Service %s has no EndpointSlice: create one, with the label %s: %s.", ref.Service, discoveryv1.LabelServiceName, ref.Service.Name),
-					named("Service", ref.Service.Namespace, ref.Service.Name))
+					subject())
 				m.Mild = true
 				all = append(all, m)
 			}
-			of, subject := e[ref.Service], named("Service", ref.Service.Namespace, ref.Service.Name)
-			if has := of.ports(); len(has) > 0 && !of.has(ref.PortName, f.Protocol) {
-				all = append(all, endpointMistake(subject, ReasonNoEndpointPort, fmt.Sprintf(
-					"Its %s port %q leads to no endpoint: none of its EndpointSlices has a %s port of that name, they have %s. Its share of new connections is refused.",
-					f.Protocol, ref.PortName, f.Protocol, phrase.Sample(has)), append(slices.Clone(slicesOf[ref.Service]), route)...))
+			of := e[ref.Service]
+			if !of.has(ref.PortName, f.Protocol) {
+				if has := of.ports(); len(has) > 0 {
+					all = append(all, endpointMistake(subject(), ReasonNoEndpointPort, fmt.Sprintf(
+						"Its %s port %q leads to no endpoint: none of its EndpointSlices has a %s port of that name, they have %s. Its share of new connections is refused.",
+						f.Protocol, ref.PortName, f.Protocol, phrase.Sample(has)), causes(route())...))
+				}
 			}
 			for _, endpoint := range of.of(ref.PortName, f.Key) {
 				frontend := keyOf(endpoint.Addr, f.Protocol)
 				gw, is := keys[frontend]
+				if !is && !exclusive[frontend.Addr] {
+					continue
+				}
 				p := loopProblem(ref.Service, frontend)
-				if !is && exclusive[frontend.Addr] {
-					gw, is = f.Gateway, true
+				if !is {
+					gw = f.Gateway
 					for key, other := range keys {
 						if key.Addr == frontend.Addr && other < gw {
 							gw = other
@@ -93,9 +105,7 @@ func (t *Translation) EndpointMistakes(services []corev1.Service, endpointSlices
 					}
 					p.Message = fmt.Sprintf("Endpoint %s is at an address of Gateway %s: no server can be there.", frontend, gw)
 				}
-				if is {
-					all = append(all, endpointMistake(subject, ReasonLoop, p.Message, append(slices.Clone(slicesOf[ref.Service]), "Gateway "+gw)...))
-				}
+				all = append(all, endpointMistake(subject(), ReasonLoop, p.Message, causes("Gateway "+gw)...))
 			}
 		}
 	}

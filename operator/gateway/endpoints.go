@@ -68,8 +68,9 @@ const (
 // EndpointSlices without the label kubernetes.io/service-name, which names the
 // Service.
 func IndexEndpoints(endpointSlices []discoveryv1.EndpointSlice, policy *EndpointPolicy) Endpoints {
-	groups := map[types.NamespacedName][]discoveryv1.EndpointSlice{}
-	for _, s := range endpointSlices {
+	groups := make(map[types.NamespacedName][]*discoveryv1.EndpointSlice, len(endpointSlices))
+	for i := range endpointSlices {
+		s := &endpointSlices[i]
 		if service := s.Labels[discoveryv1.LabelServiceName]; service != "" {
 			key := types.NamespacedName{Namespace: s.Namespace, Name: service}
 			groups[key] = append(groups[key], s)
@@ -77,7 +78,7 @@ func IndexEndpoints(endpointSlices []discoveryv1.EndpointSlice, policy *Endpoint
 	}
 	index := make(Endpoints, len(groups))
 	for service, group := range groups {
-		index[service] = NewServiceEndpoints(group, policy)
+		index[service] = newServiceEndpoints(group, policy)
 	}
 	return index
 }
@@ -85,14 +86,21 @@ func IndexEndpoints(endpointSlices []discoveryv1.EndpointSlice, policy *Endpoint
 // NewServiceEndpoints returns the endpoints of one Service from all its
 // EndpointSlices. It leaves out those that the policy refuses.
 func NewServiceEndpoints(endpointSlices []discoveryv1.EndpointSlice, policy *EndpointPolicy) ServiceEndpoints {
+	all := make([]*discoveryv1.EndpointSlice, len(endpointSlices))
+	for i := range endpointSlices {
+		all[i] = &endpointSlices[i]
+	}
+	return newServiceEndpoints(all, policy)
+}
+
+func newServiceEndpoints(endpointSlices []*discoveryv1.EndpointSlice, policy *EndpointPolicy) ServiceEndpoints {
 	type port struct {
 		name     string
 		protocol lb.Protocol
 	}
 	var service ServiceEndpoints
 	ports := map[port][]Endpoint{}
-	for i := range endpointSlices {
-		s := &endpointSlices[i]
+	for _, s := range endpointSlices {
 		if s.AddressType != discoveryv1.AddressTypeIPv4 && s.AddressType != discoveryv1.AddressTypeIPv6 {
 			service.Problems = append(service.Problems, Problem{Object: named("EndpointSlice", s.Namespace, s.Name),
 				Message: fmt.Sprintf("Its endpoints are left out: addressType %s is not supported. Use IPv4 or IPv6.", s.AddressType)})
@@ -108,6 +116,7 @@ func NewServiceEndpoints(endpointSlices []discoveryv1.EndpointSlice, policy *End
 				continue
 			}
 			key := port{deref(p.Name, ""), protocol}
+			ports[key] = slices.Grow(ports[key], len(endpoints))
 			for _, e := range endpoints {
 				e.Addr = netip.AddrPortFrom(e.Addr.Addr(), uint16(*p.Port))
 				ports[key] = append(ports[key], e)
@@ -132,6 +141,7 @@ var protocols = map[corev1.Protocol]lb.Protocol{corev1.ProtocolTCP: lb.TCP, core
 
 // endpointsOf returns the endpoints of a slice, with port 0.
 func endpointsOf(s *discoveryv1.EndpointSlice, policy *EndpointPolicy) (all []Endpoint, problems []Problem) {
+	all = make([]Endpoint, 0, len(s.Endpoints))
 	for _, ep := range s.Endpoints {
 		addr, why := backendAddr(ep, s.AddressType == discoveryv1.AddressTypeIPv6)
 		if why == "" {

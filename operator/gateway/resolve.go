@@ -86,6 +86,12 @@ func (r *Resolution) Update(u *Unresolved, e Endpoints, o ResolveOptions, servic
 	return changed
 }
 
+// Clone returns a resolution of which Update does not modify this one.
+func (r Resolution) Clone() Resolution {
+	r.State.Frontends, r.problems = slices.Clone(r.State.Frontends), slices.Clone(r.problems)
+	return r
+}
+
 // Problems returns the problems of endpoints, without duplicates.
 func (r Resolution) Problems() []Problem {
 	var all []Problem

@@ -14,6 +14,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -70,6 +71,20 @@ func (s *Set) Defines(name string) bool {
 	return is
 }
 
+// DiffersByEndpoints reports whether the set has the same objects as another one, but for
+// the contents of EndpointSlices, and for lines.
+func (s *Set) DiffersByEndpoints(from *Set) bool {
+	if s == nil || from == nil || len(s.seen) != len(from.seen) || !reflect.DeepEqual(s.Objects, from.Objects) {
+		return false
+	}
+	for name := range s.seen {
+		if !from.Defines(name) {
+			return false
+		}
+	}
+	return true
+}
+
 // Duplicate returns an error for the first object of the set that another one defines
 // already, nil: there is none.
 func (s *Set) Duplicate(of *Set) *Error {
@@ -85,6 +100,19 @@ func (s *Set) Duplicate(of *Set) *Error {
 
 func duplicate(again, first Object) *Error {
 	return &Error{File: again.File, Line: again.Line, Object: again.String(), Reason: fmt.Sprintf("is defined at %s:%d already", first.File, first.Line)}
+}
+
+// Merge returns the objects of all sets, of which none must have a Duplicate in another.
+func Merge(sets []*Set) *Set {
+	n := 0
+	for _, s := range sets {
+		n += len(s.seen)
+	}
+	all := &Set{seen: make(map[string]Object, n), lines: make(map[string]map[string]int, n)}
+	for _, s := range sets {
+		all.Add(s)
+	}
+	return all
 }
 
 // Add adds the objects of another set, which must have no Duplicate in this one.

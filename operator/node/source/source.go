@@ -111,8 +111,11 @@ type file struct {
 
 // Result is what the files say now.
 type Result struct {
-	// Set is what is to be served.
-	Set *manifest.Set
+	// Files are what each file says that counts, in order. That of a file which has not
+	// changed is the same one: nobody modifies it.
+	Files []*manifest.Set
+	// Set returns all of them together. With thousands of files it takes a while.
+	Set func() *manifest.Set
 	// Refused says what does not count, one line each, with the cause and with what is
 	// done instead.
 	Refused []string
@@ -121,6 +124,24 @@ type Result struct {
 	// Generation differs if what counts differs. Changed is when a file changed last.
 	Generation int
 	Changed    time.Time
+}
+
+// At returns file and line of an object, and of a value, as manifest.Set.At does.
+func (r *Result) At(name, value string) string {
+	for _, f := range r.Files {
+		if f.Defines(name) {
+			return f.At(name, value)
+		}
+	}
+	return ""
+}
+
+// Ignored returns the objects of kinds that Blixt does not read.
+func (r *Result) Ignored() (all []manifest.Object) {
+	for _, f := range r.Files {
+		all = append(all, f.Ignored...)
+	}
+	return all
 }
 
 // Open prepares to read. It returns an error if standard input cannot be read.
@@ -221,13 +242,12 @@ func (s *Source) Look() {
 
 // publish makes what was found the result of Read.
 func (s *Source) publish() {
-	result := &Result{Set: &manifest.Set{}, Notes: s.notes, Generation: s.generation, Changed: s.changed}
+	result := &Result{Notes: s.notes, Generation: s.generation, Changed: s.changed}
+	files := []*manifest.Set{}
 	var all manifest.Errors
-	served := false
 	for _, f := range s.sorted() {
 		if f.good != nil {
-			result.Set.Add(f.good)
-			served = true
+			files = append(files, f.good)
 		}
 		what := "the file is left out: "
 		if f.good != nil {
@@ -245,8 +265,10 @@ func (s *Source) publish() {
 	for _, c := range s.complaints {
 		result.Refused = append(result.Refused, lastGood+c)
 	}
+	result.Files = files
+	result.Set = sync.OnceValue(func() *manifest.Set { return manifest.Merge(files) })
 	var err error
-	if !served {
+	if len(files) == 0 {
 		if result, err = nil, all; len(all) == 0 {
 			err = errors.New(strings.Join(s.complaints, "; "))
 		}

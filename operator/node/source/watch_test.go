@@ -47,7 +47,7 @@ func said(s *Source) string {
 		return err.Error()
 	}
 	var all []string
-	for _, n := range result.Set.Objects.Namespaces {
+	for _, n := range result.Set().Objects.Namespaces {
 		all = append(all, n.Annotations["says"])
 	}
 	return strings.Join(all, " ")

@@ -40,8 +40,12 @@ type memoryRecord struct {
 	Memory json.RawMessage `json:"memory"`
 }
 
-// memoryEvery is how often at most to write.
-const memoryEvery = time.Second
+// memoryEvery is how often at most to write, memoryAfter how long after a change: the
+// change itself comes first.
+const (
+	memoryEvery = time.Second
+	memoryAfter = 100 * time.Millisecond
+)
 
 // openMemory returns what was kept in the directory; "": nothing is. What is damaged or
 // of other paths is as good as nothing; the error says which.
@@ -110,6 +114,17 @@ func (f *memoryFile) run() {
 	for m := range f.next {
 		if f.path == "" {
 			continue
+		}
+		select {
+		case <-f.closing:
+		case <-time.After(memoryAfter):
+		}
+		select {
+		case newer, is := <-f.next:
+			if is {
+				m = newer
+			}
+		default:
 		}
 		text, err := json.Marshal(m)
 		sum := memorySum(text)

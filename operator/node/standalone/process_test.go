@@ -78,6 +78,7 @@ func TestRestartLeavesEverythingAndAStopNothing(t *testing.T) {
 	i.Restarting = func() (bool, error) { return restarting, nil }
 	i.start()
 	i.serves(near4 + ":80")
+	eventuallyHas(t, "eth0", host4, near4)
 	i.ends(true)
 	i.logs("stopped", "goes on serving", "blixt unload --name test")
 	i.start()

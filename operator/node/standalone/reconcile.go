@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/admission"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
@@ -22,15 +25,23 @@ import (
 // desired is what the files and the host's network ask for.
 type desired struct {
 	state lb.State
-	// errors and warnings are about objects, each with file and line.
-	errors, warnings []string
-	ignored          []manifest.Object
-	files            *source.Result
+	// problems returns mistakes and states of objects, each with file and line. With
+	// thousands of objects it takes longer than the change may.
+	problems func() (mistakes, states []string)
+	files    *source.Result
 	// at returns file and line of an object.
 	at func(name, value string) string
 	// memory and lastGood are for the next read.
 	memory   *admission.Memory
 	lastGood gateway.LastGood
+}
+
+// resolved is what was read: from files, by which review, on which node.
+type resolved struct {
+	files  *source.Result
+	review admission.Review
+	on     gateway.ResolveOptions
+	gateway.Resolution
 }
 
 // read turns the files into a state. It returns an error if none is valid or was valid
@@ -40,7 +51,6 @@ func (r *runner) read(n *network) (*desired, error) {
 	if err != nil {
 		return nil, err
 	}
-	set := files.Set
 	own := n.HostAddresses()
 	o := gateway.Options{
 		HostAddresses:    own,
@@ -48,22 +58,59 @@ func (r *runner) read(n *network) (*desired, error) {
 		ReservedPorts:    gateway.StandaloneReservedPorts(),
 		Capacity:         r.capacity(),
 	}
-	objects := admission.Objects{Objects: set.Objects, EndpointSlices: set.EndpointSlices}
-	var review admission.Review
-	if r.Lenient {
-		o.Incumbents, o.LastGood = r.memory.Incumbents, r.lastGood
-		review = admission.Lenient(objects, o, set.At)
-	} else {
-		review = r.memory.Review(objects, o, set.At)
+	on := gateway.ResolveOptions{NodeName: r.NodeName, HostAddresses: own}
+	now := r.readEndpoints(files, o, on)
+	if now == nil {
+		now = &resolved{files: files, review: r.review(files.Set(), o), on: on}
+		now.Resolution = gateway.Resolve(&now.review.Translation.Unresolved, now.review.Endpoints, on)
 	}
-	res := gateway.Resolve(&review.Translation.Unresolved, review.Endpoints, gateway.ResolveOptions{
-		NodeName:      r.NodeName,
-		HostAddresses: own,
-	})
-	d := &desired{state: res.State, ignored: set.Ignored, files: files, memory: review.Memory, lastGood: review.Translation.LastGood}
-	d.at = review.At
-	d.errors, d.warnings = review.Messages(append(res.Problems(), review.Translation.NetworkRemarks(n.prefixes())...))
+	r.resolved = now
+	d := &desired{state: now.State, files: files, memory: now.review.Memory, lastGood: now.review.Translation.LastGood, at: now.review.At}
+	d.problems = func() ([]string, []string) {
+		return now.review.Messages(append(now.Problems(), now.review.Translation.NetworkRemarks(n.prefixes())...))
+	}
 	return d, nil
+}
+
+func (r *runner) review(set *manifest.Set, o gateway.Options) admission.Review {
+	objects := admission.Objects{Objects: set.Objects, EndpointSlices: set.EndpointSlices}
+	if !r.Lenient {
+		return r.memory.Review(objects, o, set.At)
+	}
+	o.Incumbents, o.LastGood = r.memory.Incumbents, r.lastGood
+	return admission.Lenient(objects, o, set.At)
+}
+
+// readEndpoints is read for files of which nothing but EndpointSlices has changed since,
+// which is most changes: it translates and resolves only what these concern. nil: there is
+// more to it.
+func (r *runner) readEndpoints(files *source.Result, o gateway.Options, on gateway.ResolveOptions) *resolved {
+	was := r.resolved
+	if was == nil || was.review.Memory != r.memory || r.Lenient || !reflect.DeepEqual(was.on, on) || len(was.files.Files) != len(files.Files) {
+		return nil
+	}
+	var changed []discoveryv1.EndpointSlice
+	moved := map[string]string{}
+	for i, now := range files.Files {
+		before := was.files.Files[i]
+		if now == before {
+			continue
+		}
+		if !now.DiffersByEndpoints(before) {
+			return nil
+		}
+		changed = append(changed, now.EndpointSlices...)
+		for name := range now.Defined() {
+			moved[name] = now.At(name, "")
+		}
+	}
+	review, services, ok := was.review.WithEndpoints(changed, moved, o, files.At)
+	if !ok {
+		return nil
+	}
+	now := &resolved{files: files, review: review, on: on, Resolution: was.Clone()}
+	now.Update(&review.Translation.Unresolved, review.Endpoints, on, services...)
+	return now
 }
 
 // capacity returns that of our program's tables; zero: it is not loaded yet.
@@ -109,10 +156,8 @@ func (r *runner) reconcile(ctx context.Context) {
 	r.log.each("unread", slog.LevelInfo, d.files.Notes)
 	var next time.Duration
 	d.state, next = r.removals.hold(d.state, d.files.Generation, d.files.Changed, time.Now())
-	if next > 0 { // what is missing may be about to come back
+	if next > 0 {
 		r.later.Reset(next)
-	} else {
-		r.logProblems(d)
 	}
 	d.state = r.withoutTaken(d.state)
 	d.state.Addresses, err = r.hold(d.state.Addresses, n)
@@ -124,16 +169,20 @@ func (r *runner) reconcile(ctx context.Context) {
 	for _, f := range d.state.Frontends {
 		backends += len(f.Backends)
 	}
-	r.kept.set(r.memory)
 	r.frontends.Store(int64(len(d.state.Frontends)))
 	r.backends.Store(int64(backends))
-	r.forwarded = advice.Backends(d.state, n.HostAddresses())
 	r.send(ctx, d.state)
+	// What the maps do not wait for comes after them.
+	r.forwarded = advice.Backends(d.state, n.HostAddresses())
 	r.state.Store(&sent{d.state, d.at})
 	select {
 	case r.newState <- struct{}{}:
 	default:
 	}
+	if next == 0 { // otherwise what is missing may be about to come back
+		r.logProblems(d)
+	}
+	r.kept.set(r.memory)
 }
 
 // applied is called by the writer of our program after each state that it has tried
@@ -172,10 +221,11 @@ func leftOut(full *lb.TableFull) error {
 
 // logProblems logs what is wrong with objects, each problem once while it lasts.
 func (r *runner) logProblems(d *desired) {
-	r.log.each("mistake", slog.LevelError, d.errors)
-	r.log.each("problem", slog.LevelWarn, d.warnings)
+	mistakes, states := d.problems()
+	r.log.each("mistake", slog.LevelError, mistakes)
+	r.log.each("problem", slog.LevelWarn, states)
 	var lines []string
-	for _, o := range d.ignored {
+	for _, o := range d.files.Ignored() {
 		line := fmt.Sprintf("%s:%d: %s is ignored: Blixt does not read this kind", o.File, o.Line, o)
 		if remedy := o.Remedy(); remedy != "" {
 			line += ": " + remedy

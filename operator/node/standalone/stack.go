@@ -106,9 +106,8 @@ func (r *runner) choosePaths(state lb.State) lb.State {
 	state.Frontends = slices.Clone(state.Frontends)
 	for i := range state.Frontends {
 		f := &state.Frontends[i]
-		f.Backends = slices.Clone(f.Backends)
-		for j := range f.Backends {
-			b := &f.Backends[j]
+		own := false // are the backends, and not those of the state that was given
+		for j, b := range f.Backends {
 			key := backendKey{f.Protocol, b.Addr}
 			if !r.paths.covered[key] && r.paths.policies.CoverBackend(f.Protocol, b.Addr) {
 				r.paths.cover(key)
@@ -121,6 +120,13 @@ func (r *runner) choosePaths(state lb.State) lb.State {
 			}
 			b.ThroughStack = b.ThroughStack || r.ThroughStack
 			through = through || b.ThroughStack
+			if b == f.Backends[j] {
+				continue
+			}
+			if !own {
+				f.Backends, own = slices.Clone(f.Backends), true
+			}
+			f.Backends[j] = b
 		}
 	}
 	r.logCovered(covered)

@@ -136,7 +136,9 @@ type runner struct {
 	loaded      *Loaded
 	planes      []*plane
 	// memory is what was good last. lenient, lastGood is, and memory has the incumbents.
-	memory     *admission.Memory
+	memory *admission.Memory
+	// resolved is what the last files said, for the next.
+	resolved   *resolved
 	kept       *memoryFile
 	network    *observer
 	interfaces []hostnet.Interface
