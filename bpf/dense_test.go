@@ -174,10 +174,10 @@ func TestChangesCountWithinATick(t *testing.T) {
 	})
 	for _, to := range []struct{ dev, addr string }{{inside, "10.1.0.77"}, {inside, "fd00:1::77"}, {inside, "10.1.0.10"}, {inside, "fd00:1::10"},
 		{pods, "10.2.0.77"}, {pods, "fd00:2::77"}, {outside, "2001:db8::254"}} {
-		l.inLab(func() error {
-			return netlink.NeighSet(&netlink.Neigh{LinkIndex: int(l.lab.devices[to.dev]), State: netlink.NUD_PERMANENT,
-				IP: netip.MustParseAddr(to.addr).AsSlice(), HardwareAddr: farMAC[:]})
-		})
+		n := &netlink.Neigh{LinkIndex: int(l.lab.devices[to.dev]), State: netlink.NUD_PERMANENT,
+			IP: netip.MustParseAddr(to.addr).AsSlice(), HardwareAddr: farMAC[:]}
+		l.inLab(func() error { return netlink.NeighSet(n) })
+		t.Cleanup(func() { l.lab.do(func() { _ = netlink.NeighDel(n) }) })
 	}
 	var all []*denseFlow
 	var changes []func()
