@@ -27,6 +27,7 @@ type points struct {
 	slotBits, blockBits int
 	due, inverse        []float64 // of the members: how many slots each should have
 	outside             float64   // the least distance to a point of another block
+	within              float64   // how many times as far away as the nearest a candidate can be
 	all                 []point
 	start               []uint32 // of each block's points in all; one more at the end
 	// levels are the weights of the heaviest members with a point among 2^level
@@ -196,7 +197,7 @@ func (p *points) candidates(to []candidate, position uint32) []candidate {
 	}
 	n := from
 	for _, c := range to[from:] {
-		if c.distance <= best*reach {
+		if c.distance <= best*p.within {
 			to[n] = c
 			n++
 		}
@@ -232,17 +233,18 @@ func (s *search) scan(block uint32) {
 	for _, pt := range s.points.of(block) {
 		apart := pt.position ^ s.position
 		if distance := (float64(apart) + 1) * s.inverse[pt.member]; distance <= s.limit {
-			s.limit = min(s.limit, distance*reach*slack)
+			s.limit = min(s.limit, distance*s.within*slack)
 			s.found = append(s.found, candidate{member: pt.member, apart: apart})
 		}
 	}
 }
 
-// slots yields each slot, and how many follow its owner: both of a pair that is not
-// split. Pairs are split in the order of their reversed bits: all over the ring.
-func (p *points) slots(split uint32) iter.Seq2[uint32, uint32] {
+// slots yields the slots of some pairs, and how many follow the owner of each: both of a
+// pair that is not split. Pairs are split in the order of their reversed bits: all over
+// the ring.
+func (p *points) slots(split, from, to uint32) iter.Seq2[uint32, uint32] {
 	return func(yield func(slot, slots uint32) bool) {
-		for pair := range uint32(1) << (p.slotBits - 1) {
+		for pair := from; pair < to; pair++ {
 			if bits.Reverse32(pair)>>(32-(p.slotBits-1)) >= split {
 				yield(2*pair, 2)
 				continue

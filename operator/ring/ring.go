@@ -153,6 +153,7 @@ type scratch struct {
 	next       []uint32
 	candidates []candidate
 	contests   []contest
+	found      [4][]contest // by each of several processors
 	factors    []float64
 }
 

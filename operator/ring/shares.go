@@ -5,7 +5,9 @@ package ring
 import (
 	"cmp"
 	"math"
+	"runtime"
 	"slices"
+	"sync"
 )
 
 const (
@@ -43,25 +45,59 @@ const near = 1.5
 // divide returns the owner of each slot, and how many slots each member holds.
 func (s *scratch) divide(split uint32) (owners []uint32, held []int) {
 	owners, held = make([]uint32, 1<<s.points.slotBits), make([]int, len(s.points.due))
-	s.contests, s.candidates = s.contests[:0], s.candidates[:0]
-	for slot, slots := range s.points.slots(split) {
-		owner, bound := s.points.nearest(s.points.position(slot))
-		if bound <= near {
-			c := contest{slot: slot, slots: slots, bound: bound}
-			if bound == 1 {
-				owner = s.winner(s.gather(&c), nil)
-			}
-			s.contests = append(s.contests, c)
+	s.points.within, s.candidates = near, s.candidates[:0]
+	s.look(split, owners)
+	for i := range s.contests {
+		if c := &s.contests[i]; c.bound == 1 { // the first look cannot say who is the nearest
+			give(owners, c.slot, c.slots, s.winner(s.gather(c), nil))
 		}
-		give(owners, slot, slots, owner)
-		held[owner] += int(slots)
+	}
+	for _, owner := range owners {
+		held[owner]++
 	}
 	s.correct(split, owners, held)
 	return owners, held
 }
 
+// parallel is the number of slots from which several processors look at them: for
+// fewer it takes less time than a goroutine's start is worth.
+const parallel = 16384
+
+// look gives each slot to the nearest member, and finds the contests, in any order: a
+// slot's owner depends on no other slot.
+func (s *scratch) look(split uint32, owners []uint32) {
+	workers := 1
+	if len(owners) >= parallel {
+		workers = min(runtime.GOMAXPROCS(0), len(s.found))
+	}
+	pairs := uint32(len(owners) / 2)
+	var all sync.WaitGroup
+	for w := range workers {
+		all.Go(func() {
+			found := s.found[w][:0]
+			from, to := pairs*uint32(w)/uint32(workers), pairs*uint32(w+1)/uint32(workers)
+			for slot, slots := range s.points.slots(split, from, to) {
+				owner, bound := s.points.nearest(s.points.position(slot))
+				if bound <= s.points.within {
+					found = append(found, contest{slot: slot, slots: slots, bound: bound})
+				}
+				give(owners, slot, slots, owner)
+			}
+			s.found[w] = found
+		})
+	}
+	all.Wait()
+	s.contests = s.contests[:0]
+	for _, found := range s.found[:workers] {
+		s.contests = append(s.contests, found...)
+	}
+}
+
 // gather finds the candidates of a contest.
 func (s *scratch) gather(c *contest) *contest {
+	if c.to > c.from {
+		return c
+	}
 	c.from = uint32(len(s.candidates))
 	s.candidates = s.points.candidates(s.candidates, s.points.position(c.slot))
 	c.to = uint32(len(s.candidates))
@@ -80,6 +116,7 @@ func (s *scratch) correct(split uint32, owners []uint32, held []int) {
 		s.factors[i] = 1
 	}
 	spread, all := 1.0, false
+	open := 0 // so many of the contests can change their owner
 	for range rounds {
 		changed := uint64(0)
 		for i, n := range held {
@@ -98,25 +135,22 @@ func (s *scratch) correct(split uint32, owners []uint32, held []int) {
 		if changed == 0 {
 			return
 		}
-		// Only where the bound is less can corrections make another one the owner.
 		spread = max(spread, slices.Max(s.factors)/slices.Min(s.factors)*slack)
-		if spread > near && !all {
+		if spread > near && !all { // also those that seemed to be none
 			all = true
-			s.contests = s.contests[:0]
-			for slot, slots := range s.points.slots(split) {
-				if _, bound := s.points.nearest(s.points.position(slot)); bound <= reach {
-					s.contests = append(s.contests, contest{slot: slot, slots: slots, bound: bound})
-				}
+			s.points.within, s.candidates, open = reach, s.candidates[:0], 0
+			s.look(split, make([]uint32, len(owners)))
+		}
+		// Only where the bound is less can corrections make another one the owner.
+		for i := open; i < len(s.contests); i++ {
+			if s.contests[i].bound <= spread {
+				s.contests[i], s.contests[open] = s.contests[open], s.contests[i]
+				s.gather(&s.contests[open])
+				open++
 			}
 		}
-		for i := range s.contests {
+		for i := range s.contests[:open] {
 			c := &s.contests[i]
-			if c.bound > spread {
-				continue
-			}
-			if c.to == c.from {
-				s.gather(c)
-			}
 			if c.members&changed == 0 {
 				continue
 			}

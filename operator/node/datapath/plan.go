@@ -209,7 +209,7 @@ func (p *planner) serve(key lb.Key, f wanted, old *Served) {
 		return
 	}
 	// From here on, nothing can be missing.
-	to := &Served{IDs: map[BackendKey]uint32{}, Source: next}
+	to := &Served{IDs: make(map[BackendKey]uint32, len(next.Backends)), Source: next}
 	oldSize := uint32(0)
 	if old != nil {
 		to.Entry, to.Slots, oldSize = old.Entry, old.Slots, uint32(len(old.Slots))
@@ -442,17 +442,19 @@ func (p *planner) ring(old, next *Served, r newRing) []uint32 {
 	return slots
 }
 
-// memberIDs returns the backend ids of the members; BACKEND_REJECT is 0.
+// memberIDs returns the backend ids of the members; BACKEND_REJECT is 0. Members and
+// backends are in the order of their addresses.
 func memberIDs(s *Served, members []ring.Member, backends []lb.Backend) []uint32 {
-	byAddr := make(map[netip.AddrPort]uint32, len(backends))
-	for _, b := range backends {
-		byAddr[b.Addr] = s.IDs[keyOf(b)]
-	}
 	ids := make([]uint32, len(members))
+	next := 0
 	for i, m := range members {
-		if m.Addr.IsValid() {
-			ids[i] = byAddr[m.Addr]
+		if !m.Addr.IsValid() {
+			continue
 		}
+		for backends[next].Addr != m.Addr {
+			next++
+		}
+		ids[i] = s.IDs[keyOf(backends[next])]
 	}
 	return ids
 }

@@ -5,8 +5,11 @@ package standalone
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -88,7 +91,8 @@ func endpointsOf(n, round int) []string {
 }
 
 // BenchmarkPublishFile writes a file with another endpoint, beside many of others, and
-// waits until the kernel's maps have it.
+// waits until the kernel's maps have it. It also says what starting has cost, what the
+// process has in memory in the end (with the benchmark's own part), and what its maps have.
 func BenchmarkPublishFile(b *testing.B) {
 	for _, listeners := range []int{10, 4032} {
 		b.Run(fmt.Sprint("listeners=", listeners), func(b *testing.B) { benchmarkFile(b, listeners) })
@@ -144,6 +148,40 @@ func benchmarkFile(b *testing.B, listeners int) {
 		}
 	}
 	b.ReportMetric(float64(cpuTime(b)-cpu)/float64(round), "cpu-ns/op")
+	runtime.GC()
+	resident := fields(b, "/proc/self/status")["VmRSS"]
+	b.ReportMetric(float64(resident)/1024, "resident-MB")
+	mapped := map[int]int{} // by id: several descriptors may be of one map
+	all, err := filepath.Glob("/proc/self/fdinfo/*")
+	must(b, err)
+	for _, name := range all {
+		if f := fields(b, name); f["map_id"] > 0 {
+			mapped[f["map_id"]] = f["memlock"]
+		}
+	}
+	total := 0
+	for _, n := range mapped {
+		total += n
+	}
+	b.ReportMetric(float64(total)/(1<<20), "maps-MB")
+}
+
+// fields returns the numbers of a file of lines such as "memlock:	4096".
+func fields(b *testing.B, name string) map[string]int {
+	all := map[string]int{}
+	text, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) { // closed by now
+		return all
+	}
+	must(b, err)
+	for line := range strings.Lines(string(text)) {
+		key, value, _ := strings.Cut(line, ":")
+		number, _, _ := strings.Cut(strings.TrimSpace(value), " ")
+		if n, err := strconv.Atoi(number); err == nil {
+			all[key] = n
+		}
+	}
+	return all
 }
 
 // cpuTime returns the time of processors that this process has used.
