@@ -129,8 +129,15 @@ func deleteFile(t *testing.T, file, word, with string) {
 func routeVIPs(t *testing.T, gateway string, by *cluster.Machine) []string {
 	t.Helper()
 	vips := awaitProgrammed(t, gateway)
+	routeAddresses(t, vips, by)
+	return vips
+}
+
+// routeAddresses routes one address of each family by a node, IPv4's first.
+func routeAddresses(t *testing.T, vips []string, by *cluster.Machine) {
+	t.Helper()
 	if len(vips) != 2 || !netip.MustParseAddr(vips[0]).Is4() {
-		t.Fatalf("addresses %v of Gateway %s, want one of each family", vips, gateway)
+		t.Fatalf("addresses %v, want one of each family", vips)
 	}
 	c.Outside.IP("route replace "+vips[0]+" via "+by.IPv4, "route replace "+vips[1]+" via "+by.IPv6)
 	if err := c.Outside.Err(); err != nil {
@@ -139,7 +146,6 @@ func routeVIPs(t *testing.T, gateway string, by *cluster.Machine) []string {
 	if err := c.AllowSources(by, vips...); err != nil {
 		t.Fatal(err)
 	}
-	return vips
 }
 
 // awaitLinks waits until bpfman reports that every node's program is attached to

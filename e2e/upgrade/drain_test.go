@@ -80,7 +80,7 @@ func TestUpgradeWithoutDraining(t *testing.T) {
 	m.Check(m.Blixt.Start())
 	old := m.Status().Program
 	m.StartClients(10, "tcp", labtest.VIP(4, 80), labtest.VIP(6, 80)).Stop()
-	arrivals := startNewcomers(m.World, m.Client, labtest.VIP(4, 80))
+	arrivals := startNewcomers(m.Client, labtest.VIP(4, 80))
 	upgrade(m, 32768, "--drain-timeout", "0")
 	e := awaitEnd(m, old.ProgramID)
 	if e.Cut == nil || *e.Cut < 10 {

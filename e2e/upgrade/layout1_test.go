@@ -5,32 +5,26 @@
 package upgrade
 
 import (
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/labtest"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
-
-// layout1 is a revision of Blixt whose maps have layout 1.
-const layout1 = "242c6b0"
 
 // TestUpgradeFromLayout1 upgrades from a Blixt whose maps this one cannot read: it
 // serves its connections, and the new one serves all others.
 func TestUpgradeFromLayout1(t *testing.T) {
 	m := labtest.NewManaged(t, "upgrade-layout-1", 2)
-	m.Blixt.Binary = buildRevision(t, layout1)
+	_, m.Blixt.Binary = lab.Revision(t, lab.Layout1)
 	m.Blixt.Lasting = true // that one has no flags for it
 	m.Check(m.Blixt.Start())
 	old := m.Status().Program
 	tcp := m.StartClients(200, "tcp", labtest.VIP(4, 80), labtest.VIP(6, 80))
 	udp := m.StartClients(20, "udp", labtest.VIP(4, 80), labtest.VIP(6, 80))
-	arrivals := startNewcomers(m.World, m.Client, labtest.VIP(6, 80))
+	arrivals := startNewcomers(m.Client, labtest.VIP(6, 80))
 	m.Check(m.Blixt.Kill())
 	m.Blixt.Binary, m.Blixt.Lasting = labtest.Binary, false
 
@@ -67,8 +61,8 @@ func TestUpgradeFromLayout1(t *testing.T) {
 // read, under traffic of every kind.
 func TestUpgradeFromLayout1UnderTraffic(t *testing.T) {
 	m := labtest.Manage(newTrafficWorld(t, "upgrade-traffic"))
-	m.Blixt.Args = slices.DeleteFunc(m.Blixt.Args, func(arg string) bool { return arg == "--interface" || strings.HasPrefix(arg, "eth") })
-	m.Blixt.Binary = buildRevision(t, layout1)
+	attachEverywhere(m)
+	_, m.Blixt.Binary = lab.Revision(t, lab.Layout1)
 	m.Blixt.Lasting = true
 	m.Check(m.Blixt.Start())
 	c := startTraffic(m.World)
@@ -79,25 +73,7 @@ func TestUpgradeFromLayout1UnderTraffic(t *testing.T) {
 	c.end("upgraded")
 }
 
-// buildRevision returns the path of a blixt that is built from a revision of this
-// repository, once.
-func buildRevision(t *testing.T, revision string) string {
-	t.Helper()
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	binary := filepath.Join(cache, "blixt", "blixt-"+revision)
-	if _, err := os.Stat(binary); err == nil {
-		return binary
-	}
-	source := t.TempDir()
-	const script = `set -euo pipefail
-git -C "$(git rev-parse --show-toplevel)" archive "$1" | tar -x -C "$2"
-mkdir -p "$(dirname "$3")"
-cd "$2" && go build -buildvcs=false -o "$3.$$" ./operator/cmd/blixt && mv "$3.$$" "$3"`
-	if out, err := exec.Command("bash", "-c", script, "bash", revision, source, binary).CombinedOutput(); err != nil {
-		t.Fatal(fmt.Errorf("build revision %s, which needs its history: git fetch --unshallow; %w\n%s", revision, err, strings.TrimSpace(string(out))))
-	}
-	return binary
+// attachEverywhere has Blixt choose the interfaces itself.
+func attachEverywhere(m *labtest.Managed) {
+	m.Blixt.Args = slices.DeleteFunc(m.Blixt.Args, func(arg string) bool { return arg == "--interface" || strings.HasPrefix(arg, "eth") })
 }

@@ -104,14 +104,14 @@ func startTraffic(w *labtest.World) *traffic {
 	c.tcp = append(c.tcp, w.StartClients(80, "tcp", answers...), host.StartClients(8, "tcp", ofHost...))
 	for _, addr := range answers {
 		c.streams = append(c.streams, startStream(w, w.Client, addr, 0))
-		c.arrivals = append(c.arrivals, startNewcomers(w, w.Client, addr))
+		c.arrivals = append(c.arrivals, startNewcomers(w.Client, addr))
 		conn := w.Dial(w.Client, "tcp", addr)
 		w.Ask(conn, "before a silence")
 		c.idle = append(c.idle, conn)
 	}
 	for _, addr := range ofHost {
 		c.streams = append(c.streams, startStream(w, w.Balancer, addr, 0), startStream(w, w.Client, addr, 4000))
-		c.arrivals = append(c.arrivals, startNewcomers(w, w.Balancer, addr))
+		c.arrivals = append(c.arrivals, startNewcomers(w.Balancer, addr))
 	}
 	for _, ip := range addresses {
 		for _, port := range []int{refusalsRemote, refusalsLocal} {
@@ -167,6 +167,9 @@ func (c *traffic) end(what string) {
 		clients.Close()
 	}
 	w.CheckChecksums()
+	if w.Failed() {
+		w.Logf("the program has counted %v", w.Status().Counters)
+	}
 }
 
 // serveEchoes repeats to every client what it sends.
@@ -241,9 +244,10 @@ func (b *bulk) end(w *labtest.World) {
 
 // stream sends numbered datagrams at a steady rate and collects the answers.
 type stream struct {
-	conn net.Conn
-	stop chan struct{}
-	sent int
+	conn   net.Conn
+	stop   chan struct{}
+	sent   int
+	unsent []error
 
 	sender, listener sync.WaitGroup
 
@@ -262,7 +266,9 @@ func startStream(w *labtest.World, from *lab.Node, addr string, size int) *strea
 			case <-s.stop:
 				return
 			case <-tick.C:
-				_, _ = fmt.Fprintf(s.conn, "datagram %d%*s", s.sent, size, "") // end notices one that was not sent
+				if _, err := fmt.Fprintf(s.conn, "datagram %d%*s", s.sent, size, ""); err != nil {
+					s.unsent = append(s.unsent, fmt.Errorf("datagram %d: %w", s.sent, err))
+				}
 			}
 		}
 	})
@@ -300,11 +306,21 @@ func (s *stream) end(w *labtest.World) {
 		return nil
 	})
 	if err != nil {
-		w.Error(err)
+		w.Errorf("%v; not answered were %v, not sent %v", err, s.missing(), s.unsent)
 	}
 	w.Check(s.conn.SetReadDeadline(time.Now()))
 	s.listener.Wait()
 	w.Logf("stream to %s: %d datagrams, %d answered", s.conn.RemoteAddr(), s.sent, len(s.seen))
+}
+
+// missing returns the numbers of the datagrams that were not answered.
+func (s *stream) missing() (numbers []int) {
+	for i := range s.sent {
+		if !s.seen[fmt.Sprintf("datagram %d", i)] {
+			numbers = append(numbers, i)
+		}
+	}
+	return numbers[:min(len(numbers), 20)]
 }
 
 // newcomers connect, send a question and close, one after the other.
@@ -316,7 +332,7 @@ type newcomers struct {
 	failed []error
 }
 
-func startNewcomers(w *labtest.World, from *lab.Node, addr string) *newcomers {
+func startNewcomers(from *lab.Node, addr string) *newcomers {
 	n := &newcomers{addr: addr, stop: make(chan struct{})}
 	n.wg.Go(func() {
 		for ; ; time.Sleep(3 * time.Millisecond) {

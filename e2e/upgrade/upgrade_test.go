@@ -35,7 +35,7 @@ func TestUpgradeBreaksNoConnection(t *testing.T) {
 		t.Errorf("connections are with %v", with)
 	}
 
-	arrivals := startNewcomers(m.World, m.Client, labtest.VIP(6, 80))
+	arrivals := startNewcomers(m.Client, labtest.VIP(6, 80))
 	upgrade(m, 32768)
 	arrivals.end(m.World)
 	second := readHandover(m)
@@ -124,7 +124,7 @@ func TestUpgradeCanBeKilledAtAnyMoment(t *testing.T) {
 	m.Check(m.Blixt.Start())
 	old := m.Status()
 	clients := m.StartClients(60, "tcp", labtest.VIP(4, 80), labtest.VIP(6, 80))
-	arrivals := startNewcomers(m.World, m.Client, labtest.VIP(4, 80))
+	arrivals := startNewcomers(m.Client, labtest.VIP(4, 80))
 	m.Check(m.Blixt.Kill())
 	setVersion(m, 32768)
 	moments := map[string]bool{}

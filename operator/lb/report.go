@@ -91,6 +91,7 @@ type Report struct {
 	// Connected is false for an agent that has left. The kernel still serves
 	// what the report says.
 	Connected   bool      `json:"connected"`
+	ConnectedAt time.Time `json:"connectedAt,omitzero"`
 	LastContact time.Time `json:"lastContact"`
 	Kernel      string    `json:"kernel"`
 	Layout      int       `json:"layout"`

@@ -146,10 +146,16 @@ type drainState struct {
 	flows    uint64
 }
 
+// hasCounted reports whether an agent that is connected has counted the flows of its
+// program. One of layout 1 that has just started says that there are none.
+func (p *planner) hasCounted(r *lb.Report) bool {
+	return r.Connected && !p.now.Before(r.ConnectedAt.Add(settleTime))
+}
+
 // drain tells the agents of a previous application where to drain, and adds
 // their state to d. The first line that applies decides what a node does:
 //
-//	it drains, its flows have ended, settleTime is over    needs it no more
+//	it drains, its flows have ended, settleTime is over    needs it no more, if its agent has counted them
 //	the operator has just started                          needs it: agents have not reported yet
 //	it drains, and its deadline is not over                needs it
 //	it does not drain yet, and the upgrade's is not over   needs it
@@ -184,7 +190,7 @@ func (p *planner) drain(current, previous *Application, began time.Time, d *drai
 			d.draining++
 		}
 		switch unknown := drains && p.selected(node) && there.phase == unknown; {
-		case drains && ready && !unknown && report != nil && report.Connected && report.Draining && report.Flows == 0 && own.Settled(p.now, settleTime):
+		case drains && ready && !unknown && report != nil && p.hasCounted(report) && report.Draining && report.Flows == 0 && own.Settled(p.now, settleTime):
 		case p.starting() || !own.Expired(p.now):
 			d.needed = true
 			if ready && !drains && p.isPermanent(there) {

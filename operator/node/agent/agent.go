@@ -92,6 +92,9 @@ func New(o Options) *Agent {
 // hold then.
 func (a *Agent) Run(ctx context.Context) {
 	a.sample(ctx)
+	if err := a.countUnfinished(); err != nil { // before the operator hears of it
+		a.o.Log.Error("read maps", "error", err)
+	}
 	var done sync.WaitGroup
 	done.Go(func() { a.writer.Run(ctx, a.states) })
 	done.Go(func() { a.watch(ctx) })

@@ -3,12 +3,17 @@
 package agent
 
 import (
+	"context"
 	"maps"
 	"net/netip"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/clock"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 	"github.com/kubernetes-sigs/blixt/operator/wire"
@@ -120,5 +125,26 @@ func TestHostListensIsReportedAtOnce(t *testing.T) {
 		if got != want {
 			t.Errorf("sample %d, of %d ports: reported %v, want %v", i, len(seen), got, want)
 		}
+	}
+}
+
+// The first report of an agent whose program drains tells how many flows need it.
+func TestFlowsAreCountedBeforeTheFirstReport(t *testing.T) {
+	tables := datapath.NewFake(datapath.Sizes{Addresses: 4, Frontends: 4, Backends: 4, RingSlots: 1 << 18, Flows: 64})
+	if err := tables.SetConfig(datapath.Config{Flags: datapath.ConfigDrain}); err != nil {
+		t.Fatal(err)
+	}
+	if err := tables.PutBackend(1, bpf.BlixtBackend{Generation: 1}); err != nil {
+		t.Fatal(err)
+	}
+	tables.FlowTable[bpf.BlixtFlowKey{Protocol: unix.IPPROTO_TCP, Sport: 1}] = bpf.BlixtFlow{
+		Backend: 1, Generation: 1, IdleTicks: 1 << 20, LastSeen: uint32(clock.Monotonic() >> datapath.TickShift), Flags: uint32(bpf.BlixtFlowFlagFLOW_ESTABLISHED),
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	a := New(Options{Tables: tables, Operator: "127.0.0.1:1"})
+	a.Run(ctx)
+	if got := a.status().Flows; got != 1 {
+		t.Errorf("%d flows, want 1", got)
 	}
 }
