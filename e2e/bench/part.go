@@ -36,7 +36,7 @@ var parts = []part{
 	}},
 	{report.Publish, false, func(options) ([]report.Samples, error) {
 		return gobench.Run(report.Publish, os.Stderr,
-			gobench.Set{Benchmarks: "^BenchmarkPublish", Packages: []string{"./operator/node/datapath", "./operator/node/standalone"}},
-			gobench.Set{Benchmarks: "^BenchmarkEndpointChange", Packages: []string{"./operator/node/agent"}})
+			gobench.Set{Benchmarks: "^BenchmarkPublish", Packages: []string{
+				"./operator/node/datapath", "./operator/node/standalone", "./operator/node/agent", "./operator/control/controller"}})
 	}},
 }

@@ -92,6 +92,10 @@ func Goals() (goals []Goal) {
 		lower("micro: local, "+goal.flows+" flows, to the floor", value(Micro, "Packet/local/TCPv4/flows="+goal.flows, "ratio", 1), exactly(goal.must), exactly(goal.aim))
 	}
 	lower("publishing one change among 100 backends, ms", value(Publish, "Publish/backends=100", "ns/op", 1e-6), exactly(1), exactly(0.5))
+	lower("loading 4,096 frontends into empty maps, ms", value(Publish, "PublishAll/frontends=4096/backends=10", "ns/op", 1e-6), exactly(500), exactly(500))
+	for _, edit := range []string{"endpoint", "listener"} {
+		lower("a file's change until the maps have it, 4,032 listeners, "+edit+", ms", value(Publish, "PublishFile/listeners=4032/"+edit, "ns/op", 1e-6), exactly(100), exactly(100))
+	}
 	return goals
 }
 

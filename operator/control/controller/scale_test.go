@@ -194,10 +194,10 @@ func TestEndpointChangeCostsTheSameInLargeClusters(t *testing.T) {
 	}
 }
 
-// BenchmarkPublishEndpoint is from an EndpointSlice's event to the published update,
+// BenchmarkPublishEvent is from an EndpointSlice's event to the published update,
 // without the pause that collects a burst; mirrored is what makes the
 // slice that is written later, without the API server's time.
-func BenchmarkPublishEndpoint(b *testing.B) {
+func BenchmarkPublishEvent(b *testing.B) {
 	c := newBigCluster(b, 4000)
 	b.Run("published", func(b *testing.B) {
 		for b.Loop() {

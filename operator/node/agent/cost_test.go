@@ -154,9 +154,9 @@ func TestEndpointChangeTouchesOneFrontend(t *testing.T) {
 	}
 }
 
-// BenchmarkPublishEndpoint lets an endpoint come and go on a node with so many frontends,
+// BenchmarkPublishUpdate lets an endpoint come and go on a node with so many frontends,
 // of 15 endpoints each: from the update as it arrives until the kernel's maps hold it.
-func BenchmarkPublishEndpoint(b *testing.B) {
+func BenchmarkPublishUpdate(b *testing.B) {
 	for _, frontends := range []int{1, 4000} {
 		b.Run(fmt.Sprint("frontends=", frontends), func(b *testing.B) { benchmarkEndpoint(b, frontends) })
 	}

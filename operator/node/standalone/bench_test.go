@@ -69,12 +69,13 @@ endpoints:
 	return b.String()
 }
 
-// gatewayOf returns the YAML of a Gateway with all of its listeners.
-func gatewayOf(n int) string {
+// gatewayOf returns the YAML of a Gateway with all of its listeners, in odd rounds the last
+// one at another port.
+func gatewayOf(n, round int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata:\n  name: gateway-%d\nspec:\n  gatewayClassName: blixt\n  addresses:\n  - value: 198.18.0.%d\n  listeners:\n", n, n+1)
 	for l := range gatewaysOf {
-		fmt.Fprintf(&b, "  - name: port-%d\n    protocol: TCP\n    port: %d\n", l, 1000+l)
+		fmt.Fprintf(&b, "  - name: port-%d\n    protocol: TCP\n    port: %d\n", l, 1000+l+round%2*(l/(gatewaysOf-1)))
 	}
 	return b.String()
 }
@@ -90,9 +91,10 @@ func endpointsOf(n, round int) []string {
 	return all
 }
 
-// BenchmarkPublishFile writes a file with another endpoint, beside many of others, and
-// waits until the kernel's maps have it. It also says what starting has cost, what the
-// process has in memory in the end (with the benchmark's own part), and what its maps have.
+// BenchmarkPublishFile writes a file with another endpoint, or with another port of a
+// listener, beside many others, and waits until the kernel's maps have it. It also says
+// what starting has cost, what the process has in memory in the end (with the benchmark's
+// own part), and what its maps have.
 func BenchmarkPublishFile(b *testing.B) {
 	for _, listeners := range []int{10, 4032} {
 		b.Run(fmt.Sprint("listeners=", listeners), func(b *testing.B) { benchmarkFile(b, listeners) })
@@ -104,7 +106,7 @@ func benchmarkFile(b *testing.B, listeners int) {
 	i := prepare(b, class)
 	i.Files.StateDir = filepath.Join(b.TempDir(), "state")
 	for g := range (listeners + gatewaysOf - 1) / gatewaysOf {
-		i.put(fmt.Sprintf("gateway-%d.yaml", g), gatewayOf(g))
+		i.put(fmt.Sprintf("gateway-%d.yaml", g), gatewayOf(g, 0))
 	}
 	for n := range listeners {
 		i.put(fmt.Sprintf("app-%d.yaml", n), application(n, endpointsOf(n, 0)...))
@@ -122,7 +124,7 @@ func benchmarkFile(b *testing.B, listeners int) {
 		return err
 	})
 	defer maps.Close()
-	b.Cleanup(func() { b.ReportMetric(float64(time.Since(begin).Milliseconds()), "start-ms") })
+	started := float64(time.Since(begin).Milliseconds())
 	sequence, err := published(maps, 0)
 	must(b, err)
 	eventually(b, func() error { // so many files, in the background
@@ -132,25 +134,46 @@ func benchmarkFile(b *testing.B, listeners int) {
 		}
 		return err
 	})
-	round, cpu := 0, cpuTime(b)
-	for b.Loop() {
-		round++
-		i.put("app-7.yaml", application(7, endpointsOf(7, round)...))
-		for end := time.Now().Add(patience); ; time.Sleep(100 * time.Microsecond) {
-			now, err := published(maps, sequence)
-			if err == nil {
-				sequence = now
-				break
+	for _, edit := range []struct {
+		what string
+		of   func(round int) (name, text string)
+	}{
+		{"endpoint", func(round int) (string, string) { return "app-7.yaml", application(7, endpointsOf(7, round)...) }},
+		{"listener", func(round int) (string, string) { return "gateway-0.yaml", gatewayOf(0, round) }},
+	} {
+		b.Run(edit.what, func(b *testing.B) {
+			round, cpu := 0, cpuTime(b)
+			for b.Loop() {
+				round++
+				i.put(edit.of(round))
+				for end := time.Now().Add(patience); ; time.Sleep(100 * time.Microsecond) {
+					now, err := published(maps, sequence)
+					if err == nil {
+						sequence = now
+						break
+					}
+					if time.Now().After(end) {
+						b.Fatal(err)
+					}
+				}
 			}
-			if time.Now().After(end) {
-				b.Fatal(err)
-			}
-		}
+			b.ReportMetric(float64(cpuTime(b)-cpu)/float64(round), "cpu-ns/op")
+			b.ReportMetric(started, "start-ms")
+			reportMemory(b)
+		})
 	}
-	b.ReportMetric(float64(cpuTime(b)-cpu)/float64(round), "cpu-ns/op")
+}
+
+// cpuTime returns the time of processors that this process has used.
+func cpuTime(b *testing.B) time.Duration {
+	var use unix.Rusage
+	must(b, unix.Getrusage(unix.RUSAGE_SELF, &use))
+	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
+}
+
+func reportMemory(b *testing.B) {
 	runtime.GC()
-	resident := fields(b, "/proc/self/status")["VmRSS"]
-	b.ReportMetric(float64(resident)/1024, "resident-MB")
+	b.ReportMetric(float64(fields(b, "/proc/self/status")["VmRSS"])/1024, "resident-MB")
 	mapped := map[int]int{} // by id: several descriptors may be of one map
 	all, err := filepath.Glob("/proc/self/fdinfo/*")
 	must(b, err)
@@ -182,13 +205,6 @@ func fields(b *testing.B, name string) map[string]int {
 		}
 	}
 	return all
-}
-
-// cpuTime returns the time of processors that this process has used.
-func cpuTime(b *testing.B) time.Duration {
-	var use unix.Rusage
-	must(b, unix.Getrusage(unix.RUSAGE_SELF, &use))
-	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }
 
 // published returns the sequence of the state in the maps, or an error if it is none that
