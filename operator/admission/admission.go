@@ -21,6 +21,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -223,8 +224,10 @@ func located(at string) string {
 func (r *review) translate() []gateway.Mistake {
 	out := &r.out
 	out.Objects = collect(r.now)
+	var indexed sync.WaitGroup
+	indexed.Go(func() { out.Endpoints = gateway.IndexEndpoints(out.Objects.EndpointSlices, nil) })
 	out.Translation = gateway.Translate(out.Objects.Objects, r.options)
-	out.Endpoints = gateway.IndexEndpoints(out.Objects.EndpointSlices, nil)
+	indexed.Wait()
 	ofEndpoints := out.endpointMistakes()
 	out.options, out.plain = r.options, len(ofEndpoints) == 0
 	return append(slices.Clone(out.Translation.Mistakes), ofEndpoints...)

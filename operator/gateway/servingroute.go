@@ -2,28 +2,35 @@
 
 package gateway
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+)
 
 // preferServing has each listener go on with the route that serves it: a new file takes no
 // listener from an old one. Returned are the routes that serve from now on. It is for files
 // only, whose objects have no age that means anything. In a cluster the oldest serves.
 func preferServing(previous *Incumbents, gateways []*gateway) []ServingRoute {
-	serving := map[any]string{} // by frontend and by listener
 	type listenerKey struct{ gateway, listener string }
+	var atFrontend map[lb.Key]string
+	var atListener map[listenerKey]string
 	if previous != nil {
+		atFrontend, atListener = make(map[lb.Key]string, len(previous.Routes)), make(map[listenerKey]string, len(previous.Routes))
 		for _, r := range previous.Routes {
-			serving[r.Key], serving[listenerKey{r.Gateway, r.Listener}] = r.Route, r.Route
+			atFrontend[r.Key], atListener[listenerKey{r.Gateway, r.Listener}] = r.Route, r.Route
 		}
 	}
 	var now []ServingRoute
 	for _, g := range gateways {
+		name := g.key().String()
 		for _, l := range g.all() {
 			if len(l.attached) == 0 {
 				continue
 			}
-			of := []string{serving[listenerKey{g.key().String(), l.id()}]}
+			of := []string{atListener[listenerKey{name, l.id()}]}
 			for _, key := range l.keys {
-				of = append(of, serving[key])
+				of = append(of, atFrontend[key])
 			}
 			first := l.attached[0]
 			if i := slices.IndexFunc(l.attached, func(r *route) bool { return slices.Contains(of, r.frontendName()) }); i >= 0 {
@@ -32,7 +39,7 @@ func preferServing(previous *Incumbents, gateways []*gateway) []ServingRoute {
 			}
 			if g.isServed() {
 				for _, key := range l.keys {
-					now = append(now, ServingRoute{key, g.key().String(), l.id(), first.frontendName()})
+					now = append(now, ServingRoute{key, name, l.id(), first.frontendName()})
 				}
 			}
 		}

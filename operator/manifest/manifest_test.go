@@ -318,3 +318,36 @@ func TestRead_RefusesAliasBombs(t *testing.T) {
 		t.Errorf("error of an alias bomb: %v", err)
 	}
 }
+
+// A set differs by endpoints if nothing else differs but lines.
+func TestDiffersByEndpoints(t *testing.T) {
+	const slice = "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: web, labels: {kubernetes.io/service-name: web}}\n" +
+		"addressType: IPv4\nports: [{port: 80}]\nendpoints: [{addresses: [10.0.0.1]}]\n"
+	parse := func(text string) *Set {
+		t.Helper()
+		set, err := Parse("a.yaml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return set
+	}
+	before := parse(service + slice)
+	for text, want := range map[string]bool{
+		service + slice:               true,
+		"# moved\n" + service + slice: true,
+		service + strings.Replace(slice, "10.0.0.1", "10.0.0.2", 1):                 true,
+		service + strings.Replace(slice, "service-name: web", "service-name: b", 1): true,
+		service: false,
+		service + strings.Replace(slice, "{name: web,", "{name: other,", 1):             false,
+		strings.Replace(service, "port: 80", "port: 81", 1) + slice:                     false,
+		strings.Replace(service, "{name: web}", "{name: other}", 1) + slice:             false,
+		service + slice + "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n": false,
+	} {
+		if got := parse(text).DiffersByEndpoints(before); got != want {
+			t.Errorf("differs by endpoints: %v, want %v, of\n%s", got, want, text)
+		}
+	}
+	if before.DiffersByEndpoints(nil) || (*Set)(nil).DiffersByEndpoints(before) {
+		t.Error("nothing is like a set")
+	}
+}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/operator/manifest"
 )
 
 // named is a manifest of an object with a name of its own.
@@ -417,4 +419,29 @@ func TestWriterOfHarmsNobody(t *testing.T) {
 	}
 	close(stop)
 	<-done
+}
+
+// A file that has not changed says what it said: the same contents. One that has changed
+// does not, even if the change is undone at once.
+func TestUnchangedFilesAreTheSame(t *testing.T) {
+	dir := write(t, "a.yaml", named("a", "one"), "b.yaml", named("b", "one"))
+	s := open(t, Options{Paths: []string{dir}})
+	files := func() []*manifest.Set {
+		t.Helper()
+		s.Look()
+		result, err := s.Read()
+		must(t, err)
+		return result.Files
+	}
+	before := files()
+	put(t, filepath.Join(dir, "b.yaml"), named("b", "two"))
+	after := files()
+	put(t, filepath.Join(dir, "b.yaml"), named("b", "one"))
+	undone := files()
+	if after[0] != before[0] || undone[0] != before[0] {
+		t.Error("a file that has not changed is another one")
+	}
+	if after[1] == before[1] || undone[1] == after[1] || said(s) != "one one" {
+		t.Errorf("a file has changed twice, and says %q", said(s))
+	}
 }
