@@ -340,6 +340,9 @@ static __always_inline enum parsed parse_l4(struct __sk_buff *ctx, struct packet
 		p->payload = left - header;
 		if (ctx->gso_size)
 			p->segment = p->l4 - p->l3 + header + ctx->gso_size;
+		/* The extension header that tells the length of a larger packet (RFC 2675) is in none of its segments. */
+		if (p->version == 6 && p->len - sizeof(struct ipv6hdr) > 0xffff && p->l4 - p->l3 > sizeof(struct ipv6hdr))
+			p->segment -= sizeof(struct extension);
 		return PARSED;
 	}
 	if (p->key.protocol == IPPROTO_UDP) {

@@ -11,16 +11,14 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/labtest"
 )
 
-// TestLargeTransfersArriveWhole sends megabytes both ways at once: with offloads in
-// packets of 64 KiB that no device segments, without offloads in segments whose
-// checksum the receiver verifies each.
-func TestLargeTransfersArriveWhole(t *testing.T) {
-	w := labtest.New(t, "bulk", 1, 1)
+// serveBulk has the first backend and the first pod exchange data on port 9001.
+func serveBulk(w *labtest.World) {
+	w.Helper()
 	for _, n := range []*lab.Node{w.Backends[0], w.Pods[0]} {
 		for _, ip := range []string{n.IPv4, n.IPv6} {
 			ln, err := n.Listen("tcp", labtest.At(ip, 9001))
 			w.Check(err)
-			t.Cleanup(func() { ln.Close() })
+			w.Cleanup(func() { ln.Close() })
 			go func() {
 				for {
 					c, err := ln.Accept()
@@ -35,6 +33,14 @@ func TestLargeTransfersArriveWhole(t *testing.T) {
 			}()
 		}
 	}
+}
+
+// TestLargeTransfersArriveWhole sends megabytes both ways at once: with offloads in
+// packets of 64 KiB that no device segments, without offloads in segments whose
+// checksum the receiver verifies each.
+func TestLargeTransfersArriveWhole(t *testing.T) {
+	w := labtest.New(t, "bulk", 1, 1)
+	serveBulk(w)
 	w.StartBlixt(labtest.ConfigOf(map[int][]lab.Endpoint{
 		toRemote: lab.Endpoints(9001, w.Backends...),
 		toPods:   lab.On("balancer", lab.Endpoints(9001, w.Pods...)),
