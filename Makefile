@@ -171,10 +171,15 @@ NGINX_STREAM := /usr/lib/nginx/modules/ngx_stream_module.so
 BENCH ?= all
 OUT ?= bin/bench.json
 .PHONY: bench
-bench: root ## Measure what Blixt costs, beside what else does the same job (root); BENCH=live runs a part (live, tcp, micro, publish), COMPARE=old.json compares, OUT=bin/bench.json gets the figures, BLIXT=path measures another blixt
+bench: root ## Measure what Blixt costs, beside what else does the same job (root); BENCH=live runs a part (live, tcp, micro, publish, memory), COMPARE=old.json compares, OUT=bin/bench.json gets the figures, BLIXT=path measures another blixt
 	@.ci/need $(TEST_TOOLS) haproxy=haproxy $(NGINX_STREAM)=libnginx-mod-stream
 	@mkdir -p "$(dir $(OUT))"
 	go run ./e2e/bench -part="$(BENCH)" -out="$(OUT)" $(if $(COMPARE),-compare="$(COMPARE)") $(if $(BLIXT),-blixt="$(BLIXT)")
+
+.PHONY: bench-docs
+bench-docs: ## Measure all, and make docs/performance.md of it (root)
+	@$(MAKE) --no-print-directory bench BENCH=all OUT=docs/performance/performance.json
+	go generate ./e2e/bench
 
 .PHONY: kernels
 kernels: ## Test on other kernels, in an emulator (x86-64, on Debian 12); gets them, and the emulator, when missing

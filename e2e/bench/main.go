@@ -4,6 +4,8 @@
 // bench` runs it.
 package main
 
+//go:generate go run . -document ../../docs
+
 import (
 	"flag"
 	"fmt"
@@ -42,7 +44,14 @@ func main() {
 	wanted := flag.String("part", "all", "parts to measure, with commas between: "+strings.Join(names, ","))
 	flag.StringVar(&o.out, "out", "", "file for the figures, as JSON; parts that are not measured stay as they are there")
 	flag.StringVar(&o.compare, "compare", "", "file of an earlier run to compare with")
+	document := flag.String("document", "", "directory of documents: measure nothing, make performance.md there of its figures")
 	flag.Parse()
+	if *document != "" {
+		if err := report.Document(*document); err != nil {
+			fail(err)
+		}
+		return
+	}
 	if *only != "" {
 		o.live.Only = strings.Split(*only, ";")
 	}

@@ -39,4 +39,5 @@ var parts = []part{
 			gobench.Set{Benchmarks: "^BenchmarkPublish", Packages: []string{
 				"./operator/node/datapath", "./operator/node/standalone", "./operator/node/agent", "./operator/control/controller"}})
 	}},
+	{report.Memory, true, func(o options) ([]report.Samples, error) { return live.Memory(o.live) }},
 }

@@ -41,13 +41,13 @@ type stream struct {
 
 // request returns where the packets of a flow come from and go to.
 func (s *stream) request(flow int) (src, dst netip.AddrPort) {
-	const ports = 16 // of a client
+	const ports = 16 // of a client, from 40000 on: ephemeral ones, as clients have
 	a := clients[s.family].AsSlice()
 	a[1] += byte(s.number)
 	client := flow / ports
 	a[len(a)-2], a[len(a)-1] = byte(client>>8), byte(client)
 	from, _ := netip.AddrFromSlice(a)
-	src = netip.AddrPortFrom(from, uint16(20000+flow%ports))
+	src = netip.AddrPortFrom(from, uint16(40000+flow%ports))
 	switch s.path {
 	case pathForward2:
 		// As a hash of the flow would choose.

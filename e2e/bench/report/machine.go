@@ -4,6 +4,7 @@ package report
 
 import (
 	"bufio"
+	"fmt"
 	"os"
 	"runtime"
 	"strings"
@@ -21,6 +22,9 @@ func ThisMachine() Machine {
 				m.CPU = strings.TrimSpace(value)
 			}
 		}
+	}
+	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
+		_, _ = fmt.Sscan(string(text), &m.Load) // 0: it is not known
 	}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {

@@ -22,6 +22,8 @@ type Machine struct {
 	CPU    string `json:"cpu"`
 	CPUs   int    `json:"cpus"`
 	Kernel string `json:"kernel"`
+	// Load is the load average when a run began.
+	Load float64 `json:"load"`
 }
 
 // Parts of a run.
@@ -30,6 +32,7 @@ const (
 	TCP     = "tcp"
 	Micro   = "micro"
 	Publish = "publish"
+	Memory  = "memory"
 )
 
 // Figure is one number that was measured several times.

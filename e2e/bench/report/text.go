@@ -61,7 +61,7 @@ func (r *Result) Table(w io.Writer, part string) error {
 	if len(figures) == 0 {
 		return nil
 	}
-	if part == Micro || part == Publish {
+	if part == Micro || part == Publish || part == Memory {
 		return metrics(w, part, figures)
 	}
 	columns := bases(figures)

@@ -178,7 +178,7 @@ func (w *way) connections(during time.Duration) (float64, error) {
 	}
 	after, err := flows()
 	if err == nil && after == before {
-		err = fmt.Errorf("Blixt has counted no connection to %s", key)
+		err = fmt.Errorf("no connection to %s is counted by Blixt", key)
 	}
 	return rate, err
 }
