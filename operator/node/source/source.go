@@ -116,6 +116,8 @@ type Result struct {
 	Files []*manifest.Set
 	// Set returns all of them together. With thousands of files it takes a while.
 	Set func() *manifest.Set
+	// definedIn returns the file of each object.
+	definedIn func() map[string]*manifest.Set
 	// Refused says what does not count, one line each, with the cause and with what is
 	// done instead.
 	Refused []string
@@ -128,10 +130,8 @@ type Result struct {
 
 // At returns file and line of an object, and of a value, as manifest.Set.At does.
 func (r *Result) At(name, value string) string {
-	for _, f := range r.Files {
-		if f.Defines(name) {
-			return f.At(name, value)
-		}
+	if f := r.definedIn()[name]; f != nil {
+		return f.At(name, value)
 	}
 	return ""
 }
@@ -267,6 +267,15 @@ func (s *Source) publish() {
 	}
 	result.Files = files
 	result.Set = sync.OnceValue(func() *manifest.Set { return manifest.Merge(files) })
+	result.definedIn = sync.OnceValue(func() map[string]*manifest.Set {
+		all := map[string]*manifest.Set{}
+		for _, f := range files {
+			for name := range f.Defined() {
+				all[name] = f
+			}
+		}
+		return all
+	})
 	var err error
 	if len(files) == 0 {
 		if result, err = nil, all; len(all) == 0 {
