@@ -38,6 +38,7 @@ func main() {
 	binary := flag.String("blixt", "", "the blixt to measure (default: built from this source)")
 	flag.IntVar(&o.live.Rounds, "rounds", 60, "live: bursts of each variant")
 	flag.IntVar(&o.live.Burst, "burst", 30000, "live: packets of a burst")
+	flag.IntVar(&o.live.Most, "most", 0, "live: only variants of at most so many flows (default: any)")
 	only := flag.String("only", "", `live: variants to measure, by the beginnings of their names with semicolons between: "forward;local"`)
 	flag.IntVar(&o.tcp.Rounds, "tcp-rounds", 8, "tcp: how often each way is measured")
 	flag.DurationVar(&o.tcp.For, "tcp-for", 500*time.Millisecond, "tcp: and for how long")

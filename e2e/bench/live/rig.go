@@ -55,7 +55,7 @@ var (
 const (
 	portLocal, portRemote = 80, 81
 	portBackend           = 8080
-	portsBackend          = 4
+	portsBackend          = 8
 )
 
 func mac(side, device byte) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, side, device} }
@@ -211,6 +211,12 @@ func (r *rig) startBlixt(binary string, flows int) (err error) {
 		return err
 	}
 	r.blixt.Args = append(r.blixt.Args, "--flows", fmt.Sprint(flows))
+	// An earlier version has nothing that outlasts a file, nor flags for it.
+	has, err := r.blixt.HasFlag("--removal-grace")
+	if err != nil {
+		return err
+	}
+	r.blixt.Lasting = !has
 	return r.blixt.Start()
 }
 

@@ -94,6 +94,12 @@ func (w *world) startBlixt(binary string) (err error) {
 	if w.blixt, err = w.Lab.Blixt(w.balancer, binary, config, "in", "out"); err != nil {
 		return err
 	}
+	// An earlier version has nothing that outlasts a file, nor flags for it.
+	has, err := w.blixt.HasFlag("--removal-grace")
+	if err != nil {
+		return err
+	}
+	w.blixt.Lasting = !has
 	return w.blixt.Start()
 }
 

@@ -90,6 +90,12 @@ func (b *Blixt) Command() []string {
 	return args
 }
 
+// HasFlag reports whether run has a flag, which that of an earlier version may lack.
+func (b *Blixt) HasFlag(flag string) (bool, error) {
+	out, err := b.Node.Run(10*time.Second, b.Binary, "run", "--help")
+	return strings.Contains(out, flag+" "), err
+}
+
 // Start runs blixt and returns when it serves.
 func (b *Blixt) Start() error {
 	from := b.log.mark()
