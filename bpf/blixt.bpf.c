@@ -19,6 +19,8 @@
  *   answer.h     RST, ICMP errors
  *   split.h      splits packets that are larger than the MTU
  *   way.h        where a flow is translated and how its packets leave
+ *   interest.h   which addresses concern the program
+ *   cache.h      flows in use, with all that their packets need
  *   ring.h       selects a backend
  *   flow.h       the life of a flow in the tables
  *   close.h      how the connection of a flow ends
@@ -30,6 +32,7 @@
  *   fragment.h   ports and identification of fragmented datagrams
  *   held.h       fragments that come before the first one
  *   trust.h      what is not believed about a packet's origin
+ *   established.h  serves flows that are in use
  *   forward.h    begins, serves and resets flows
  *   icmp.h       ICMP errors about flows
  *   ping.h       answers echo requests
@@ -200,7 +203,7 @@ static __always_inline int handle_packet(struct __sk_buff *ctx, struct packet *p
 {
 	if (take_mark(ctx, p))
 		return TCX_NEXT;
-	if (ctx->tc_index && !heed_mark(ctx, p))
+	if (mark_of(ctx) && !heed_mark(ctx, p))
 		return drop(COUNTER_DROP_ERROR);
 	if (!p->egress && ctx->pkt_type != PACKET_HOST)
 		return TCX_NEXT; /* seen by a bridge or a promiscuous device: not sent to this host */
@@ -241,19 +244,118 @@ static __always_inline int handle_packet(struct __sk_buff *ctx, struct packet *p
 	return handle_no_flow(ctx, p, kind);
 }
 
-SEC("classifier")
-int blixt(struct __sk_buff *ctx)
+/* Serves a packet that is not in a slot, or not known to concern us. */
+static __always_inline int serve_slowly(struct __sk_buff *ctx, bool egress)
 {
 	__u32 zero = 0;
 	struct packet *p = bpf_map_lookup_elem(&packets, &zero);
 	if (!p)
 		return TCX_NEXT;
 	__builtin_memset(p, 0, offsetof(struct packet, to));
-	/* At ingress ingress_ifindex is this device; at egress it is another one, or 0 if a socket of this host has sent the packet. */
-	p->egress = ctx->ingress_ifindex != ctx->ifindex;
-	p->host = p->egress && !ctx->ingress_ifindex;
-	count_hook(ctx, p->egress);
+	p->egress = egress;
+	p->host = egress && !ctx->ingress_ifindex;
 	return handle_packet(ctx, p);
+}
+
+/* Reports whether a port is one that flows may have. Flows may be older than the range of today. */
+static __always_inline bool in_any_range(const struct config *c, __be16 port)
+{
+	__u32 n = bpf_ntohs(port), min = c->ports_max ? c->ports_min : c->snat_min, max = c->ports_max ? c->ports_max : c->snat_max;
+	return (n >= min && n <= max) || (n >= PRIVILEGED_MIN && n < PRIVILEGED_END);
+}
+
+/*
+ * Reports whether a packet may concern us that has an address of this host, and no
+ * other one of interest: at ingress the destination, where it may be the answer
+ * of a backend, or one to the host from a port of ours; at egress the source, from
+ * which the host may begin a connection from a port of ours or of a frontend.
+ */
+static __always_inline bool host_packet_concerns(const __u32 *l4, const void *end, __u8 protocol, bool egress, bool shared)
+{
+	const struct config *c = config();
+	if (!c || (const void *)(l4 + 1) > end)
+		return true;
+	__be16 sport = l4[0], dport = l4[0] >> 16;
+	if (!egress)
+		return in_any_range(c, dport);
+	if (protocol == IPPROTO_UDP) {
+		__u32 hash = PORT_HASH(sport);
+		return in_any_range(c, sport) || (shared && !(c->unserved_udp[hash / 64] >> hash % 64 & 1));
+	}
+	if ((const void *)(l4 + 4) > end)
+		return true;
+	return l4[3] >> 8 & (TCP_SYN | TCP_FIN | TCP_RST) && (shared || in_any_range(c, sport));
+}
+
+/*
+ * Passes a packet whose IP header is at l3, if it has no interest, or serves it
+ * from the slot of its flow. Returns NOT_CACHED if the tables have to be asked.
+ */
+static __always_inline int serve_quickly_at(struct __sk_buff *ctx, __u32 l3, const bool v4, bool egress)
+{
+	const void *end = (const void *)(long)ctx->data_end;
+	const __u32 *ip = (const void *)(long)ctx->data + l3;
+	const __u32 header = v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr), *l4 = (const void *)ip + header;
+	__u32 zero = 0;
+	const struct interest_bytes *all = bpf_map_lookup_elem(&interest, &zero);
+
+	if (!all || (const void *)l4 > end)
+		return NOT_CACHED;
+	__u8 protocol = v4 ? ip[2] >> 8 : ip[1] >> 16;
+	__u32 src = v4 ? interest_hash(0, MAPPED(ip[3])) : interest_hash(ip[2] | (__u64)ip[3] << 32, ip[4] | (__u64)ip[5] << 32);
+	__u32 dst = v4 ? interest_hash(0, MAPPED(ip[4])) : interest_hash(ip[6] | (__u64)ip[7] << 32, ip[8] | (__u64)ip[9] << 32);
+	__u8 to = all->of[dst], from = egress ? all->of[src] : 0;
+
+	if (!(to & INTEREST_VIP) && !(from & INTEREST_FROM)) {
+		bool ports = protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
+		bool whole = !v4 || ((ip[0] & 0xff) == 0x45 && !(ip[1] & (__u32)bpf_htons(IPV4_MF | IPV4_OFFSET) << 16));
+		__u8 own = egress ? from & (INTEREST_HOST | INTEREST_SHARED) : to & INTEREST_HOST;
+
+		if (egress && protocol == (v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
+			return NOT_CACHED; /* whoever sends an error about a packet of a flow has any address */
+		if (egress && ports && !ctx->ingress_ifindex && !(from & INTEREST_HOST))
+			set_interest(src, INTEREST_HOST); /* and this packet takes the long way */
+		else if (!own || (ports && whole && !host_packet_concerns(l4, end, protocol, egress, from & INTEREST_SHARED)))
+			return pass(COUNTER_NOT_OURS);
+	}
+	if (!egress && ctx->pkt_type != PACKET_HOST)
+		return TCX_NEXT; /* seen by a bridge or a promiscuous device: not sent to this host */
+	return v4 ? serve_cached4(ctx, l3, egress) : serve_cached6(ctx, l3, egress);
+}
+
+/*
+ * Finds the IP header, as ip_offset does, and does the same. A function of its own,
+ * as the tables need all of the stack.
+ */
+__noinline int serve_quickly(struct __sk_buff *ctx, __u32 egress)
+{
+	const __u8 *data = (const void *)(long)ctx->data, *end = (const void *)(long)ctx->data_end;
+	__be16 proto = ctx->protocol;
+	__u8 version = ip_version(proto);
+
+	if (mark_of(ctx) == LEAVING && egress)
+		return TCX_NEXT;
+	if (mark_of(ctx) || !version || data + ETH_HLEN + 6 > end)
+		return NOT_CACHED;
+	bool with = *(const __be16 *)(data + 12) == proto && data[ETH_HLEN] >> 4 == version;
+	bool without = data[0] >> 4 == version;
+	if (with && without)
+		with = is_network_header(ctx, data + ETH_HLEN);
+	else if (!with && !without)
+		return NOT_CACHED;
+	__u32 l3 = with ? ETH_HLEN : 0;
+	return version == 4 ? serve_quickly_at(ctx, l3, true, egress) : serve_quickly_at(ctx, l3, false, egress);
+}
+
+SEC("classifier")
+int blixt(struct __sk_buff *ctx)
+{
+	/* At ingress ingress_ifindex is this device; at egress it is another one, or 0 if a socket of this host has sent the packet. */
+	bool egress = ctx->ingress_ifindex != ctx->ifindex;
+
+	count_hook(ctx, egress);
+	int verdict = serve_quickly(ctx, egress);
+	return verdict == NOT_CACHED ? serve_slowly(ctx, egress) : verdict;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -153,6 +153,10 @@ enum flow_flag {
 	FLOW_GONE = 4096,
 	/* Translated packets get the mark config.masquerade_mark, by which the host's own NAT translates their source. */
 	FLOW_MASQUERADE = 8192,
+	/* More than one packet of this direction was seen in a tick lately: it is worth a slot in `flow_cache`. */
+	FLOW_BUSY = 16384,
+	/* It may have a slot there. */
+	FLOW_CACHED = 32768,
 };
 
 /*
@@ -286,9 +290,82 @@ struct config {
 	__u32 flows_share;	 /* the number of established flows that each frontend may have then */
 	__u64 unserved_udp[4]; /* bit PORT_HASH(p): no UDP frontend on a shared address has such a port p. 0: unknown. It spares a look-up */
 	__u32 masquerade_mark; /* of packets whose source the host's own NAT is to translate; 0: none */
+	__u32 cache_epoch; /* whoever changes it makes the program forget all of `flow_cache`, see cache.h */
+	__u16 ports_min;   /* all ports that snat_min to snat_max have ever named, for flows may be older than those, */
+	__u16 ports_max;   /* host byte order; both are 0: they have never changed */
 	__u32 pad;
-	__u64 reserved[1];
 };
+
+/*
+ * Bits of a byte of `interest`, which tell why packets of an address concern
+ * the program: see interest.h.
+ */
+enum interest_flag {
+	/* Packets to the address: a frontend's, or of a flow to one. A writer sets it before the address is in `addresses`. */
+	INTEREST_VIP = 1,
+	/* The host shares it: it is not exclusive. The same. */
+	INTEREST_SHARED = 2,
+	/* The address is this host's, or the source that a flow gets. */
+	INTEREST_HOST = 4,
+	/* Packets from the address, at egress: a flow has to be looked for. */
+	INTEREST_FROM = 8,
+	/* A flow has needed a bit of this byte since a writer last cleared this one. */
+	INTEREST_FRESH = 128,
+};
+
+/* The one element of `interest`: a byte for each hash of an address, see interest_hash(). Changed by atomic operations on its words. */
+struct interest_bytes {
+	__u8 of[INTEREST_SIZE];
+};
+
+enum cached_flag {
+	/* The direction is from the backend to the client. */
+	CACHED_REPLY = 1,
+	/* Its packets leave past the stack, by a known interface. Without it they continue through the stack. */
+	CACHED_REDIRECT = 2,
+	/* They get the mark config.masquerade_mark. */
+	CACHED_MASQUERADE = 4,
+};
+
+/*
+ * Slot of `flow_cache`: one direction of a flow, with all that its packets need.
+ * 128 bytes, two cache lines. See cache.h. Sums are those of 16-bit words in
+ * ones' complement, folded, in network byte order (RFC 1071).
+ */
+struct cached_flow {
+	__u32 version; /* odd: being written */
+	__u32 stamp;   /* of the tick in which it was written, and of config.cache_epoch */
+	struct addr src; /* the key: the tuple before the translation */
+	struct addr dst;
+	__be16 sport;
+	__be16 dport;
+	__u8 protocol; /* 0: an empty slot */
+	__u8 hook;     /* 4 or 6, the IP version, and 128 for packets that are seen at egress */
+	__u16 pseudo;  /* sum of the pseudo header without the length */
+	__u32 backend; /* as in struct flow */
+	__u32 generation;
+	__u64 numbers; /* TCP: next of struct flow in the lower half, ack in the upper one. The entry may be up to NUMBERS_BEHIND bytes behind each */
+	struct addr to_src; /* the tuple after it */
+	struct addr to_dst;
+	__be16 to_sport;
+	__be16 to_dport;
+	__u8 flags; /* enum cached_flag */
+	__u8 dscp;  /* redirected packets: of the packet for which the FIB was asked, in the upper six bits */
+	__u16 mtu;  /* redirected packets: of their way */
+	__u16 addresses; /* the sum of the addresses after the translation less that before */
+	__u16 tuple;	 /* the same, of addresses and ports */
+	__u32 from;	 /* replies: the interface by which they come into this host */
+	__u32 ifindex;	 /* redirected packets: the interface by which they leave, */
+	__u8 macs[12];	 /* and their link header up to the EtherType */
+};
+
+/* Element of `flow_cache`. */
+struct cache_set {
+	struct cached_flow ways[CACHE_WAYS];
+};
+
+_Static_assert(sizeof(struct cached_flow) == 128, "a slot is 128 bytes");
+_Static_assert(__builtin_offsetof(struct cached_flow, to_src) == 64, "what tells whose the slot is, is one cache line");
 
 /* Of a port, in either byte order. */
 #define PORT_HASH(port) (((port) ^ (port) >> 8) & 0xff)

@@ -54,6 +54,47 @@ const (
 	BlixtBackendIdBACKEND_REJECT BlixtBackendId = 0
 )
 
+type BlixtCacheSet struct {
+	_    structs.HostLayout
+	Ways [2]BlixtCachedFlow
+}
+
+type BlixtCachedFlag uint32
+
+const (
+	BlixtCachedFlagCACHED_REPLY      BlixtCachedFlag = 1
+	BlixtCachedFlagCACHED_REDIRECT   BlixtCachedFlag = 2
+	BlixtCachedFlagCACHED_MASQUERADE BlixtCachedFlag = 4
+)
+
+type BlixtCachedFlow struct {
+	_          structs.HostLayout
+	Version    uint32
+	Stamp      uint32
+	Src        BlixtAddr
+	Dst        BlixtAddr
+	Sport      uint16
+	Dport      uint16
+	Protocol   uint8
+	Hook       uint8
+	Pseudo     uint16
+	Backend    uint32
+	Generation uint32
+	Numbers    uint64
+	ToSrc      BlixtAddr
+	ToDst      BlixtAddr
+	ToSport    uint16
+	ToDport    uint16
+	Flags      uint8
+	Dscp       uint8
+	Mtu        uint16
+	Addresses  uint16
+	Tuple      uint16
+	From       uint32
+	Ifindex    uint32
+	Macs       [12]uint8
+}
+
 type BlixtClientPrefix struct {
 	_    structs.HostLayout
 	Bits uint32
@@ -81,8 +122,10 @@ type BlixtConfig struct {
 	FlowsShare      uint32
 	UnservedUdp     [4]uint64
 	MasqueradeMark  uint32
+	CacheEpoch      uint32
+	PortsMin        uint16
+	PortsMax        uint16
 	Pad             uint32
-	Reserved        [1]uint64
 }
 
 type BlixtConfigFlag uint32
@@ -181,6 +224,8 @@ const (
 	BlixtFlowFlagFLOW_CLOSED      BlixtFlowFlag = 2048
 	BlixtFlowFlagFLOW_GONE        BlixtFlowFlag = 4096
 	BlixtFlowFlagFLOW_MASQUERADE  BlixtFlowFlag = 8192
+	BlixtFlowFlagFLOW_BUSY        BlixtFlowFlag = 16384
+	BlixtFlowFlagFLOW_CACHED      BlixtFlowFlag = 32768
 )
 
 type BlixtFlowKey struct {
@@ -268,6 +313,21 @@ type BlixtIcmpFragment struct {
 	Offset uint32
 }
 
+type BlixtInterestBytes struct {
+	_  structs.HostLayout
+	Of [131072]uint8
+}
+
+type BlixtInterestFlag uint32
+
+const (
+	BlixtInterestFlagINTEREST_VIP    BlixtInterestFlag = 1
+	BlixtInterestFlagINTEREST_SHARED BlixtInterestFlag = 2
+	BlixtInterestFlagINTEREST_HOST   BlixtInterestFlag = 4
+	BlixtInterestFlagINTEREST_FROM   BlixtInterestFlag = 8
+	BlixtInterestFlagINTEREST_FRESH  BlixtInterestFlag = 128
+)
+
 type BlixtLayout uint32
 
 const (
@@ -293,6 +353,9 @@ const (
 	BlixtLimitMAX_BACKEND_ADDRESSES BlixtLimit = 8192
 	BlixtLimitMAX_SILENT_NEIGHBOURS BlixtLimit = 256
 	BlixtLimitMAX_CLIENT_PREFIXES   BlixtLimit = 65536
+	BlixtLimitINTEREST_SIZE         BlixtLimit = 131072
+	BlixtLimitCACHE_SETS            BlixtLimit = 65536
+	BlixtLimitCACHE_WAYS            BlixtLimit = 2
 	BlixtLimitMAX_LINKS             BlixtLimit = 4096
 )
 
@@ -356,10 +419,11 @@ type BlixtPacket struct {
 		Mtu         uint32
 		Src         BlixtAddr
 		NoNeighbour bool
+		HasMacs     bool
+		Macs        [12]uint8
 		ByKernel    bool
-		_           [2]byte
+		_           [1]byte
 	}
-	_    [4]byte
 	Rest struct {
 		_       structs.HostLayout
 		Flags   uint64
@@ -427,6 +491,7 @@ const (
 	BlixtMapBlixtLayout2     = "blixt_layout_2"
 	BlixtMapCounters         = "counters"
 	BlixtMapEstablished      = "established"
+	BlixtMapFlowCache        = "flow_cache"
 	BlixtMapFlows            = "flows"
 	BlixtMapFragmentIds      = "fragment_ids"
 	BlixtMapFragments        = "fragments"
@@ -438,6 +503,7 @@ const (
 	BlixtMapHostListens      = "host_listens"
 	BlixtMapHostPorts        = "host_ports"
 	BlixtMapIcmpFragments    = "icmp_fragments"
+	BlixtMapInterest         = "interest"
 	BlixtMapLinkPackets      = "link_packets"
 	BlixtMapMasqueradedPorts = "masqueraded_ports"
 	BlixtMapNewFlows         = "new_flows"
@@ -509,6 +575,7 @@ type BlixtMapSpecs struct {
 	BlixtLayout2     *ebpf.MapSpec `ebpf:"blixt_layout_2"`
 	Counters         *ebpf.MapSpec `ebpf:"counters"`
 	Established      *ebpf.MapSpec `ebpf:"established"`
+	FlowCache        *ebpf.MapSpec `ebpf:"flow_cache"`
 	Flows            *ebpf.MapSpec `ebpf:"flows"`
 	FragmentIds      *ebpf.MapSpec `ebpf:"fragment_ids"`
 	Fragments        *ebpf.MapSpec `ebpf:"fragments"`
@@ -520,6 +587,7 @@ type BlixtMapSpecs struct {
 	HostListens      *ebpf.MapSpec `ebpf:"host_listens"`
 	HostPorts        *ebpf.MapSpec `ebpf:"host_ports"`
 	IcmpFragments    *ebpf.MapSpec `ebpf:"icmp_fragments"`
+	Interest         *ebpf.MapSpec `ebpf:"interest"`
 	LinkPackets      *ebpf.MapSpec `ebpf:"link_packets"`
 	MasqueradedPorts *ebpf.MapSpec `ebpf:"masqueraded_ports"`
 	NewFlows         *ebpf.MapSpec `ebpf:"new_flows"`
@@ -567,6 +635,7 @@ type BlixtMaps struct {
 	BlixtLayout2     *ebpf.Map `ebpf:"blixt_layout_2"`
 	Counters         *ebpf.Map `ebpf:"counters"`
 	Established      *ebpf.Map `ebpf:"established"`
+	FlowCache        *ebpf.Map `ebpf:"flow_cache"`
 	Flows            *ebpf.Map `ebpf:"flows"`
 	FragmentIds      *ebpf.Map `ebpf:"fragment_ids"`
 	Fragments        *ebpf.Map `ebpf:"fragments"`
@@ -578,6 +647,7 @@ type BlixtMaps struct {
 	HostListens      *ebpf.Map `ebpf:"host_listens"`
 	HostPorts        *ebpf.Map `ebpf:"host_ports"`
 	IcmpFragments    *ebpf.Map `ebpf:"icmp_fragments"`
+	Interest         *ebpf.Map `ebpf:"interest"`
 	LinkPackets      *ebpf.Map `ebpf:"link_packets"`
 	MasqueradedPorts *ebpf.Map `ebpf:"masqueraded_ports"`
 	NewFlows         *ebpf.Map `ebpf:"new_flows"`
@@ -601,6 +671,7 @@ func (m *BlixtMaps) Close() error {
 		m.BlixtLayout2,
 		m.Counters,
 		m.Established,
+		m.FlowCache,
 		m.Flows,
 		m.FragmentIds,
 		m.Fragments,
@@ -612,6 +683,7 @@ func (m *BlixtMaps) Close() error {
 		m.HostListens,
 		m.HostPorts,
 		m.IcmpFragments,
+		m.Interest,
 		m.LinkPackets,
 		m.MasqueradedPorts,
 		m.NewFlows,

@@ -28,14 +28,17 @@ static __always_inline void close_flow(struct packet *p, struct flow *own, struc
 	__sync_fetch_and_or(&peer->flags, FLOW_CLOSED);
 	if (!(own->flags & FLOW_ESTABLISHED))
 		return;
+	__u32 own_flags = own->flags, peer_flags = peer->flags; /* before somebody reuses the elements */
 	p->reply = *peer;
-	p->reply.flags &= ~FLOW_ESTABLISHED;
-	bpf_map_update_elem(&new_flows, k, &p->reply, BPF_ANY);
+	p->reply.flags &= ~(FLOW_ESTABLISHED | FLOW_BUSY | FLOW_CACHED);
+	insert_evictable(k, &p->reply, BPF_ANY);
 	p->reply = *own;
-	p->reply.flags &= ~FLOW_ESTABLISHED;
-	bpf_map_update_elem(&new_flows, &p->key, &p->reply, BPF_ANY);
+	p->reply.flags &= ~(FLOW_ESTABLISHED | FLOW_BUSY | FLOW_CACHED);
+	insert_evictable(&p->key, &p->reply, BPF_ANY);
 	bool reply = p->to.flags & FLOW_REPLY;
 	forget_established(reply ? k : &p->key, reply ? &p->key : k, p->to.frontend);
+	uncache_entry(k, peer_flags);
+	uncache_entry(&p->key, own_flags);
 }
 
 /*
@@ -61,7 +64,7 @@ static __always_inline bool obeyed(const struct packet *p, const struct flow *ow
  * with a SYN-ACK, where one that still has the connection would send a challenge
  * ACK. From then on the new connection's numbers count.
  */
-static __always_inline void begin_anew(const struct packet *p, struct flow *own, struct flow *peer)
+static __always_inline void begin_anew(const struct packet *p, struct flow *own, struct flow *peer, const struct flow_key *k)
 {
 	if (is_syn(p) && !(own->flags & FLOW_REPLY)) {
 		own->syn = segment_end(p);
@@ -73,6 +76,8 @@ static __always_inline void begin_anew(const struct packet *p, struct flow *own,
 	own->ack = peer->next = p->ack;
 	__sync_fetch_and_and(&own->flags, ~(FLOW_FIN | FLOW_PEER_FIN));
 	__sync_fetch_and_and(&peer->flags, ~(FLOW_FIN | FLOW_PEER_FIN));
+	uncache_entry(&p->key, own->flags); /* slots have the previous numbers */
+	uncache_entry(k, peer->flags);
 }
 
 /* Reports whether record_end must see this packet of the flow p->to. */
@@ -95,6 +100,7 @@ __noinline int record_end(struct packet *p)
 	struct flow *own = find_flow(&p->key), *peer = find_flow(&k);
 	if (!own || !peer)
 		return 0;
+	settle(&k, peer);
 	if (p->tcp_flags & TCP_RST) {
 		if (!obeyed(p, own, peer))
 			return 0;
@@ -104,7 +110,7 @@ __noinline int record_end(struct packet *p)
 	}
 	if (p->tcp_flags & TCP_SYN) {
 		if (own->flags & FLOW_ESTABLISHED)
-			begin_anew(p, own, peer);
+			begin_anew(p, own, peer, &k);
 		return 0;
 	}
 	if (!in_sequence(p, own))
@@ -112,6 +118,7 @@ __noinline int record_end(struct packet *p)
 	if (p->tcp_flags & TCP_FIN && !(own->flags & FLOW_FIN)) {
 		peer->fin = segment_end(p);
 		__sync_fetch_and_or(&peer->flags, FLOW_PEER_FIN);
+		uncache_entry(&k, peer->flags); /* each packet of that side may acknowledge the FIN */
 	}
 	if (!(own->flags & FLOW_PEER_FIN) || p->ack != own->fin)
 		return 0;

@@ -18,5 +18,7 @@ union {
 	enum flow_flag flow_flag;
 	enum no_flow_of no_flow_of;
 	enum config_flag config_flag;
+	enum interest_flag interest_flag;
+	enum cached_flag cached_flag;
 	enum counter counter;
 } blixt_enums __attribute__((section("enums")));

@@ -21,6 +21,7 @@
 #ifndef BLIXT_FLOW_H
 #define BLIXT_FLOW_H
 
+#include "cache.h"
 #include "ring.h"
 #include "way.h"
 
@@ -97,6 +98,7 @@ static __always_inline struct flow *find_evictable(const struct flow_key *key)
 /* Inserts an entry into its table of flows that may be evicted. Returns 0, or an error of the kernel. */
 static __always_inline long insert_evictable(const struct flow_key *key, const struct flow *f, __u64 flags)
 {
+	announce_entry(key, f->flags, f->frontend);
 	return is_udp(key) ? bpf_map_update_elem(&udp_flows, key, f, flags) : bpf_map_update_elem(&new_flows, key, f, flags);
 }
 
@@ -160,6 +162,20 @@ static __always_inline void forget_established(const struct flow_key *forward, c
 		count_established(frontend, -1);
 }
 
+/* Empties the slot of an entry with these flags, if it may have one. */
+static __always_inline void uncache_entry(const struct flow_key *key, __u32 flags)
+{
+	if (flags & FLOW_CACHED)
+		uncache(key);
+}
+
+/* Brings the numbers of an entry up to date: see cache.h. Whoever reads them calls it first. */
+static __always_inline void settle(const struct flow_key *key, struct flow *f)
+{
+	if (f->flags & FLOW_CACHED)
+		take_slots_numbers(key, f);
+}
+
 /* Deletes both entries of the flow. Returns false if f does not belong to it any more: another CPU has deleted it. */
 static __noinline bool forget(const struct flow_key *key, const struct flow *f)
 {
@@ -171,10 +187,15 @@ static __noinline bool forget(const struct flow_key *key, const struct flow *f)
 	peer_key(key, f, &peer);
 	if (!same_flow(key, f))
 		return false;
+	bool cached = f->flags & (FLOW_ESTABLISHED | FLOW_CACHED) || is_udp(key); /* or the other entry */
 	delete_evictable(key);
 	delete_evictable(&peer);
 	if (!is_udp(key))
 		forget_established(reply ? &peer : key, reply ? key : &peer, frontend);
+	if (cached) {
+		uncache(key);
+		uncache(&peer);
+	}
 	return true;
 }
 
@@ -306,8 +327,11 @@ __noinline bool acknowledges_far(const struct packet *p, const struct flow *f)
 	if (!p || !f || !(p->tcp_flags & TCP_ACK) || segment_end(p) - f->next + SEQUENCE_WINDOW >= 2 * SEQUENCE_WINDOW)
 		return false;
 	peer_key(&p->key, f, &k);
-	const struct flow *peer = find_flow(&k);
-	return peer && (__s32)(p->ack - f->ack) > 0 && (__s32)(peer->next - p->ack) >= 0;
+	struct flow *peer = find_flow(&k);
+	if (!peer)
+		return false;
+	settle(&k, peer);
+	return (__s32)(p->ack - f->ack) > 0 && (__s32)(peer->next - p->ack) >= 0;
 }
 
 /* Updates the entry's age, and of an established TCP flow the numbers that its sender has used. */
@@ -425,6 +449,8 @@ __noinline int establish(struct packet *p, struct flow *f)
 	p->reply = *reply;
 	p->reply.flags |= FLOW_ESTABLISHED;
 	p->to.flags |= FLOW_ESTABLISHED;
+	announce_entry(&peer, p->reply.flags, p->reply.frontend);
+	announce_entry(&p->key, p->to.flags, p->to.frontend);
 	long failed = bpf_map_update_elem(&flows, &peer, &p->reply, BPF_NOEXIST);
 	if (!failed) {
 		failed = bpf_map_update_elem(&flows, &p->key, &p->to, BPF_NOEXIST);

@@ -284,11 +284,13 @@ func TestElementOfAnotherFlow(t *testing.T) {
 		e.Tag++
 		e.Dst = addrOf(ap(port(ip.vip, "9")).Addr()) // as if of another flow
 		l.must(m.Put(keyOf(f.forward()), e))
+		l.forgetKept()
 		in := establishing(proto, f.client, f.vip)
 		l.ingress(outside, in).toStack(in.to(ip.local), "flow_new forwarded")
 		m, e = l.flow(f.reply())
 		e.Tag++
 		l.must(m.Put(keyOf(f.reply()), e))
+		l.forgetKept()
 		l.egressForwarded(pods, f.reply()).untouched("not_ours")
 	})
 	c.run(t)
@@ -431,6 +433,7 @@ func TestTombstones(t *testing.T) {
 		c[ip.name+" TCP as the sweep leaves them"] = func(l *lb) {
 			l.serve(ip, unix.IPPROTO_TCP, local)
 			f := localFlow{l, ip, unix.IPPROTO_TCP, port(ip.vip, "80"), ip.local, ip.client}
+			l.interested(keyOf(f.reply()).Src, BlixtInterestFlagINTEREST_FROM)
 			l.must(l.NewFlows.Put(keyOf(f.reply()), Tombstone(keyOf(f.reply()), BlixtFlowFlagFLOW_STACK, 0)))
 			l.late(f.reply().segment(ack|psh, 5001, 1001, "a push after hours"), true)
 			l.egressForwarded(pods, f.reply().segment(syn|ack, 1, 1, "")).untouched("not_ours")

@@ -4,6 +4,7 @@
 #define BLIXT_FORWARD_H
 
 #include "close.h"
+#include "established.h"
 #include "held.h"
 #include "hostports.h"
 #include "source.h"
@@ -109,6 +110,7 @@ static __always_inline int expire(struct packet *p, struct flow *f)
  *    last one looks the entries up again, as the flow may just have moved.
  * 8. Counters come after the last step that may fail, so that a packet counts
  *    once: as sent, or as dropped.
+ * 9. What follows in this tick is served from the slot that is filled here.
  */
 __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 {
@@ -120,6 +122,7 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 		return pass(COUNTER_NOT_OURS);
 	if (!comes_as_expected(ctx, p, f)) /* 1 */
 		return pass(COUNTER_WRONG_DEVICE);
+	settle(&p->key, f);
 	const struct backend *b = bpf_map_lookup_elem(&backends, &f->backend); /* 2 */
 	if (!b || b->generation != f->generation)
 		goto reset;
@@ -149,6 +152,7 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 		bury(p, f);
 		return drop(COUNTER_DROP_PROTECTED);
 	}
+	bool busy = is_busy(p, f, tick); /* 4 */
 	refresh(p, f, tick);	      /* 4 */
 	p->to = *f;		      /* 5 */
 	if (!same_flow(&p->key, f)) /* 5 */
@@ -173,6 +177,8 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 	else
 		count(reply ? COUNTER_REPLIED : COUNTER_FORWARDED);
 	count_packet(p->to.frontend, p->len, reply);
+	if (busy)
+		fill_slot(p); /* 9 */
 	return send_translated(ctx, p);
 
 reset:

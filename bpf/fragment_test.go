@@ -63,6 +63,7 @@ func TestFragments(t *testing.T) {
 		l.ingress(outside, in.fragment(512, 0)).dropped("fragment_held")
 		in = in.to(ip.remote)
 		l.ingress(outside, in.fragment(512, 0)).untouched("not_ours")
+		l.interested(keyOf(in).Dst, BlixtInterestFlagINTEREST_HOST) // as if a flow's source were translated to it
 		in.id++
 		l.must(l.BackendAddresses.Put(addrOf(in.src.Addr()), uint32(0)))
 		l.ingress(outside, in.fragment(512, 0)).dropped("fragment_held")

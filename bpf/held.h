@@ -133,9 +133,9 @@ static __noinline void release_held(struct __sk_buff *ctx, const struct packet *
 		bpf_map_delete_elem(&held_slots, &key);
 		if (!still_held(number))
 			continue;
-		ctx->tc_index = HELD_MARK + number % MAX_HELD;
+		set_mark(ctx, HELD_MARK + number % MAX_HELD);
 		bpf_clone_redirect(ctx, ctx->ifindex, BPF_F_INGRESS);
-		ctx->tc_index = 0;
+		set_mark(ctx, 0);
 	}
 }
 
@@ -195,13 +195,13 @@ static __noinline void pass_fragment(struct __sk_buff *ctx, const struct packet 
 /* Turns a packet that we have put back into what its mark says. Returns false if that is not possible. */
 static __always_inline bool heed_mark(struct __sk_buff *ctx, struct packet *p)
 {
-	__u32 mark = ctx->tc_index;
+	__u32 mark = mark_of(ctx);
 
 	if (mark == FIRST_PIECE)
 		return insert_fragment_header(ctx, p);
 	if (mark < HELD_MARK || mark >= HELD_MARK + MAX_HELD)
 		return true; /* not one of ours */
-	ctx->tc_index = 0;
+	set_mark(ctx, 0);
 	p->released = true;
 	return turn_into_held(ctx, mark - HELD_MARK);
 }

@@ -31,6 +31,25 @@ const (
 	tunnel       = "tunnel"    // stands for a device without a link header
 )
 
+var deviceAddresses = map[string][]string{
+	outside:      {"192.0.2.1/24", "2001:db8::1/64"},
+	inside:       {"10.1.0.1/24", "fd00:1::1/64"},
+	pods:         {"10.2.0.1/24", "fd00:2::1/64"},
+	noForwarding: {"10.9.0.1/24", "fd00:9::1/64"},
+	tunnel:       {"10.8.0.1/24", "fd00:8::1/64"},
+}
+
+// The host's own addresses: a writer knows them, too.
+var hostAddresses = func() map[netip.Addr]bool {
+	all := map[netip.Addr]bool{}
+	for _, addrs := range deviceAddresses {
+		for _, a := range addrs {
+			all[netip.MustParsePrefix(a).Addr()] = true
+		}
+	}
+	return all
+}()
+
 var sharedLab = sync.OnceValues(func() (*lab, error) { return newLab((*lab).configure) })
 
 func newLab(furnish func(*lab) error) (*lab, error) {
@@ -130,13 +149,7 @@ func (l *lab) configure() error {
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return err
 	}
-	for name, addrs := range map[string][]string{
-		outside:      {"192.0.2.1/24", "2001:db8::1/64"},
-		inside:       {"10.1.0.1/24", "fd00:1::1/64"},
-		pods:         {"10.2.0.1/24", "fd00:2::1/64"},
-		noForwarding: {"10.9.0.1/24", "fd00:9::1/64"},
-		tunnel:       {"10.8.0.1/24", "fd00:8::1/64"},
-	} {
+	for name, addrs := range deviceAddresses {
 		if err := l.device(name, addrs...); err != nil {
 			return err
 		}

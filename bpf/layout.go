@@ -51,6 +51,47 @@ func FlowTag(k BlixtFlowKey) uint32 {
 	return uint32(h >> 32)
 }
 
+// EntryInterest returns the bit without which packets would not find an entry of
+// a flow table, and the address whose byte needs it: see announce_entry in
+// interest.h.
+func EntryInterest(k BlixtFlowKey, f BlixtFlow) (BlixtAddr, BlixtInterestFlag) {
+	flags := BlixtFlowFlag(f.Flags)
+	reply := flags&BlixtFlowFlagFLOW_REPLY != 0
+	switch {
+	case reply && flags&BlixtFlowFlagFLOW_EGRESS != 0, !reply && f.Frontend == uint32(BlixtNoFlowOfNO_FRONTEND):
+		return k.Src, BlixtInterestFlagINTEREST_FROM
+	case reply:
+		return k.Dst, BlixtInterestFlagINTEREST_HOST
+	}
+	return k.Dst, BlixtInterestFlagINTEREST_VIP
+}
+
+// CacheSet returns the index of the set of a key in `flow_cache`, by the seed of
+// the config: see set_of in cache.h.
+func CacheSet(k BlixtFlowKey, seed uint64) uint32 {
+	half := func(a BlixtAddr, i int) uint64 { return binary.NativeEndian.Uint64(a.Bytes[8*i:]) }
+	var ports [4]byte
+	binary.NativeEndian.PutUint16(ports[:], k.Sport)
+	binary.NativeEndian.PutUint16(ports[2:], k.Dport)
+	h := ((uint64(k.Protocol)<<32 | uint64(binary.NativeEndian.Uint32(ports[:]))) ^ seed) * 0xff51afd7ed558ccd
+	h ^= h >> 32
+	h = (h + half(k.Src, 1) + half(k.Src, 0)*0x9e3779b97f4a7c15) * 0xc4ceb9fe1a85ec53
+	h ^= h >> 32
+	h = (h + half(k.Dst, 1) + half(k.Dst, 0)*0x9e3779b97f4a7c15 + seed) * 0xff51afd7ed558ccd
+	return uint32(h >> 48)
+}
+
+// Slot returns the slot of a key, or nil: see slot_of in cache.h.
+func (s *BlixtCacheSet) Slot(k BlixtFlowKey) *BlixtCachedFlow {
+	for i := range s.Ways {
+		w := &s.Ways[i]
+		if w.Src == k.Src && w.Dst == k.Dst && w.Sport == k.Sport && w.Dport == k.Dport && w.Protocol == k.Protocol {
+			return w
+		}
+	}
+	return nil
+}
+
 // PortHash returns PORT_HASH of a port.
 func PortHash(port uint16) int { return int(byte(port ^ port>>8)) }
 
@@ -60,7 +101,14 @@ func PortHash(port uint16) int { return int(byte(port ^ port>>8)) }
 func MapNames() []string {
 	return []string{
 		LayoutMap, BlixtMapAddresses, BlixtMapFrontends, BlixtMapPublished,
-		BlixtMapRings, BlixtMapBackends, BlixtMapBackendFlows, BlixtMapFlows, BlixtMapNewFlows, BlixtMapUdpFlows, BlixtMapEstablished, BlixtMapHostListens,
+		BlixtMapRings, BlixtMapBackends, BlixtMapBackendFlows, BlixtMapInterest, BlixtMapFlowCache, BlixtMapFlows, BlixtMapNewFlows, BlixtMapUdpFlows, BlixtMapEstablished, BlixtMapHostListens,
 		BlixtMapCounters, BlixtMapFrontendStats, BlixtMapLinkPackets,
 	}
+}
+
+// InterestHash returns the index of an address's byte in `interest`: see
+// interest_hash in interest.h.
+func InterestHash(a BlixtAddr) uint32 {
+	first, second := binary.NativeEndian.Uint64(a.Bytes[:8]), binary.NativeEndian.Uint64(a.Bytes[8:])
+	return uint32((first*0x9e3779b97f4a7c15 + second*0xd6e8feb86659fd93) >> 47)
 }

@@ -58,6 +58,7 @@ func (l *lb) age(p packet, ticks uint32) {
 	}
 	f.LastSeen -= ticks
 	l.must(m.Put(keyOf(p), f))
+	l.forgetKept()
 }
 
 // A localFlow is a flow to a local backend: its packets keep their source. The

@@ -24,6 +24,15 @@ struct {
 	__type(value, struct address);
 } addresses SEC(".maps");
 
+/* What each packet is asked first: see interest.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct interest_bytes);
+} interest SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_FRONTENDS);
@@ -74,6 +83,15 @@ struct {
 	__type(key, struct flow_key);
 	__type(value, struct flow);
 } flows SEC(".maps");
+
+/* Flows that are in use, by a hash of the tuple: see cache.h. Mapped into memory, as it begins at a page then, and so a slot at a cache line. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, CACHE_SETS);
+	__type(key, __u32);
+	__type(value, struct cache_set);
+} flow_cache SEC(".maps");
 
 /* Flows that are not established (half open). When it is full, the oldest are evicted. */
 struct {

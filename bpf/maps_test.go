@@ -6,9 +6,37 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"sync"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
+
+var memories = struct {
+	sync.Mutex
+	of map[*ebpf.Map][]byte
+}{of: map[*ebpf.Map][]byte{}}
+
+// memory returns the memory of an array that can be mapped. It stays mapped: the
+// objects that tests share live as long as the process.
+func (l *lb) memory(m *ebpf.Map) []byte {
+	l.Helper()
+	memories.Lock()
+	defer memories.Unlock()
+	if memories.of[m] == nil {
+		size := int(m.ValueSize()+7) / 8 * 8 * int(m.MaxEntries())
+		memory, err := unix.Mmap(m.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		l.must(err)
+		memories.of[m] = memory
+	}
+	return memories.of[m]
+}
+
+// interested sets bits of the address's byte in `interest`, as a writer does.
+func (l *lb) interested(a BlixtAddr, bits BlixtInterestFlag) {
+	l.Helper()
+	l.memory(l.Interest)[InterestHash(a)] |= byte(bits)
+}
 
 func deleteAll[K, V any](l *lb, m *ebpf.Map) {
 	l.Helper()
@@ -25,6 +53,12 @@ func deleteAll[K, V any](l *lb, m *ebpf.Map) {
 // clear empties every table.
 func (l *lb) clear() {
 	l.Helper()
+	clear(l.memory(l.Interest))
+	for a := range hostAddresses {
+		l.interested(addrOf(a), BlixtInterestFlagINTEREST_HOST)
+	}
+	clear(l.memory(l.FlowCache))
+	l.must(l.FragmentIds.Put(uint32(0), uint64(0)))
 	deleteAll[BlixtAddr, BlixtAddress](l, l.Addresses)
 	deleteAll[BlixtFrontendKey, BlixtFrontend](l, l.Frontends)
 	deleteAll[BlixtFlowKey, BlixtFlow](l, l.Flows)
@@ -85,7 +119,9 @@ const (
 
 func (l *lb) config(flags BlixtConfigFlag) {
 	l.Helper()
-	l.must(l.BlixtLayout2.Put(uint32(0), BlixtConfig{Flags: uint32(flags), SnatMin: snatMin, SnatMax: snatMax}))
+	var old BlixtConfig
+	l.must(l.BlixtLayout2.Lookup(uint32(0), &old))
+	l.must(l.BlixtLayout2.Put(uint32(0), BlixtConfig{Flags: uint32(flags), SnatMin: snatMin, SnatMax: snatMax, CacheEpoch: old.CacheEpoch}))
 }
 
 func htons(v uint16) uint16 {
@@ -97,9 +133,12 @@ func addrOf(a netip.Addr) BlixtAddr { return BlixtAddr{Bytes: a.As16()} }
 func (l *lb) address(a string, exclusive bool) {
 	l.Helper()
 	var v BlixtAddress
+	bits := BlixtInterestFlagINTEREST_VIP | BlixtInterestFlagINTEREST_SHARED
 	if exclusive {
 		v.Flags = uint32(BlixtAddressFlagADDRESS_EXCLUSIVE)
+		bits = BlixtInterestFlagINTEREST_VIP
 	}
+	l.interested(addrOf(netip.MustParseAddr(a)), bits)
 	l.must(l.Addresses.Put(addrOf(netip.MustParseAddr(a)), v))
 }
 

@@ -42,9 +42,11 @@ enum parsed {
 struct route {
 	struct bpf_redir_neigh via;
 	__u32 ifindex;
-	__u32 mtu;	 /* of the path, set if the packet is larger */
+	__u32 mtu;	 /* of the path, set if the packet is larger; with has_macs in any case */
 	struct addr src; /* the node's address on that route; zero: unknown */
 	bool no_neighbour; /* its hardware address is not known */
+	bool has_macs;	 /* macs and mtu are known */
+	__u8 macs[12];	 /* destination and source of the link header */
 	bool by_kernel;	 /* the kernel has to look up the next hop itself */
 };
 
@@ -189,6 +191,17 @@ static __always_inline __u8 ip_version(__be16 proto)
 }
 
 /*
+ * Reports whether these six bytes of the packet are those that its network header
+ * begins with. So with the length: up to there an IPv6 header without a flow label
+ * may equal a MAC address.
+ */
+static __always_inline bool is_network_header(struct __sk_buff *ctx, const __u8 *bytes)
+{
+	__u8 net[6];
+	return !bpf_skb_load_bytes_relative(ctx, 0, net, sizeof(net), BPF_HDR_START_NET) && !__builtin_memcmp(net, bytes, sizeof(net));
+}
+
+/*
  * Returns the offset of the IP header, or -1. A program cannot see whether its
  * device has link headers (tun, WireGuard and IP-in-IP have none), so both
  * layouts are tried. Only where both fit (as for a source in 8.0.64.0/20) a
@@ -212,13 +225,8 @@ static __always_inline int ip_offset(struct __sk_buff *ctx, __u8 *version)
 	}
 	bool with = *(__be16 *)(head + 12) == proto && head[14] >> 4 == *version;
 	bool without = head[0] >> 4 == *version;
-	if (with && without) {
-		/* Six bytes, so with the length: up to there an IPv6 header without a flow label may equal a MAC address. */
-		__u8 net[6];
-		if (bpf_skb_load_bytes_relative(ctx, 0, net, sizeof(net), BPF_HDR_START_NET))
-			return -1;
-		with = !__builtin_memcmp(net, head + ETH_HLEN, sizeof(net));
-	}
+	if (with && without)
+		with = is_network_header(ctx, head + ETH_HLEN);
 	return with ? ETH_HLEN : without ? 0 : -1;
 }
 

@@ -306,6 +306,8 @@ static __always_inline bool change_tuple(struct packet *p, const struct flow *f)
 	if (!same_flow(&p->key, f) || !same_flow(&old, reply))
 		return false;
 	bool same = same_addr(&p->to.src, &p->route.src);
+	p->to.flags &= ~(FLOW_BUSY | FLOW_CACHED);
+	p->reply.flags &= ~(FLOW_BUSY | FLOW_CACHED);
 	p->to.src = p->route.src;
 	p->to.ifindex = p->reply.ifindex = p->route.ifindex;
 	peer_key(&p->key, &p->to, &p->reply_key);
@@ -313,7 +315,10 @@ static __always_inline bool change_tuple(struct packet *p, const struct flow *f)
 		return false;
 	delete_evictable(&old);
 	count(COUNTER_FLOW_PORT_CHANGED);
-	return !insert_evictable(&p->key, &p->to, BPF_ANY);
+	bool inserted = !insert_evictable(&p->key, &p->to, BPF_ANY);
+	uncache(&old);
+	uncache(&p->key);
+	return inserted;
 }
 
 /*

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/go-cmp/cmp"
@@ -74,7 +75,9 @@ func (r *result) wantPacket(want packet) {
 		}
 		return
 	}
-	if r.summed && r.routed && len(r.out) > 14 && onesSum(r.out[:14]) == 0xffff {
+	if nextHop := slices.Concat(peerMAC[:], deviceMAC[:]); r.routed && bytes.HasPrefix(r.out, nextHop) {
+		copy(frame, nextHop) // from a slot: bpf_redirect sends it as it is
+	} else if r.summed && r.routed && len(r.out) > 14 && onesSum(r.out[:14]) == 0xffff {
 		blank(frame)
 	}
 	if !bytes.Equal(r.out, frame) {

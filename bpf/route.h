@@ -172,6 +172,12 @@ __noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct 
 	else
 		__builtin_memcpy(r->via.ipv6_nh, fib.ipv6_dst, sizeof(r->via.ipv6_nh));
 	r->no_neighbour = rc == BPF_FIB_LKUP_RET_NO_NEIGH;
+	r->has_macs = !r->no_neighbour;
+	if (r->has_macs) {
+		__builtin_memcpy(r->macs, fib.dmac, 6);
+		__builtin_memcpy(r->macs + 6, fib.smac, 6);
+		r->mtu = fib.mtu_result;
+	}
 	r->by_kernel = p->egress;
 	if (!want_source) {
 		if (rc == BPF_FIB_LKUP_RET_NO_NEIGH && !p->egress && p->due)
@@ -266,11 +272,25 @@ static __always_inline void sum_link_header(struct __sk_buff *ctx)
 #define TRANSLATED_HERE 0xb118 /* redirected to its own device: at that egress hook the packet looks as if it came in */
 #define FIRST_PIECE 0xb11b /* not sent yet: the first fragment of an IPv6 packet, see split.h */
 #define REFLECTED 0xb119 /* the same, but bpf_redirect has kept the link header in the sum */
+#define SENT_BACK 0xb11c /* as REFLECTED, of a packet that leaves: LEAVING from there on */
 #define LEAVING 0xb11a /* TRANSLATED, and seen at egress: our other programs there, and on devices below, leave it alone too */
+
+/* Marks the packet. Without the barrier clang may add the offset to ctx once for several stores, which the verifier refuses. */
+static __always_inline void set_mark(struct __sk_buff *ctx, __u32 mark)
+{
+	asm volatile("" : "+r"(ctx));
+	ctx->tc_index = mark;
+}
+
+static __always_inline __u32 mark_of(struct __sk_buff *ctx)
+{
+	asm volatile("" : "+r"(ctx));
+	return ctx->tc_index;
+}
 
 static __always_inline void mark_translated(struct __sk_buff *ctx, __u32 ifindex)
 {
-	ctx->tc_index = ifindex == ctx->ifindex ? TRANSLATED_HERE : TRANSLATED;
+	set_mark(ctx, ifindex == ctx->ifindex ? TRANSLATED_HERE : TRANSLATED);
 }
 
 /*
@@ -280,17 +300,17 @@ static __always_inline void mark_translated(struct __sk_buff *ctx, __u32 ifindex
  */
 static __always_inline bool take_mark(struct __sk_buff *ctx, const struct packet *p)
 {
-	__u32 mark = ctx->tc_index;
+	__u32 mark = mark_of(ctx);
 
 	if (mark == LEAVING && p->egress)
 		return true;
-	if (mark == 0 || (mark != TRANSLATED && mark != TRANSLATED_HERE && mark != REFLECTED && mark != LEAVING))
+	if (mark == 0 || (mark != TRANSLATED && mark != TRANSLATED_HERE && mark != REFLECTED && mark != SENT_BACK && mark != LEAVING))
 		return false;
 	if (mark == TRANSLATED && ctx->ifindex == LOOPBACK_IFINDEX)
 		return true;
-	bool leaving = mark == TRANSLATED_HERE || (mark == TRANSLATED && p->egress);
-	ctx->tc_index = leaving ? LEAVING : 0;
-	if (leaving)
+	bool summed = mark == TRANSLATED_HERE || (mark == TRANSLATED && p->egress), leaving = summed || mark == SENT_BACK;
+	set_mark(ctx, leaving ? LEAVING : 0);
+	if (summed)
 		sum_link_header(ctx);
 	if (mark == TRANSLATED || mark == LEAVING) /* at ingress it is a new packet, unless by lo */
 		return p->egress || ctx->ifindex == LOOPBACK_IFINDEX;
@@ -349,7 +369,7 @@ static __always_inline int redirect_to_host(struct __sk_buff *ctx, const struct 
 		return TCX_NEXT; /* it is at lo, and came with its route */
 	if (!untag(ctx, p) || (checksum_complete(ctx) && !blank_link_header(ctx)))
 		return drop(COUNTER_DROP_ERROR);
-	ctx->tc_index = TRANSLATED; /* both hooks of lo will see it */
+	set_mark(ctx, TRANSLATED); /* both hooks of lo will see it */
 	return bpf_redirect_neigh(LOOPBACK_IFINDEX, NULL, 0, 0);
 }
 
@@ -369,7 +389,7 @@ static __noinline int reflect(struct __sk_buff *ctx, const struct packet *p)
 		if (bpf_skb_store_bytes(ctx, 0, swapped, sizeof(swapped), 0))
 			return drop(COUNTER_DROP_ERROR);
 	}
-	ctx->tc_index = REFLECTED;
+	set_mark(ctx, REFLECTED);
 	return bpf_redirect(ctx->ifindex, p->egress ? BPF_F_INGRESS : 0);
 }
 

@@ -384,6 +384,7 @@ func TestSourceOnEqualPaths(t *testing.T) {
 			}
 			deleteAll[BlixtFlowKey, BlixtFlow](l, l.NewFlows)
 			deleteAll[BlixtFlowKey, BlixtFlow](l, l.UdpFlows)
+			l.forgetKept()
 		}
 	})
 	c.run(t)

@@ -175,9 +175,9 @@ static __always_inline bool send_first_ipv6(struct __sk_buff *ctx, struct rest *
 	h->ip.payload_len = bpf_htons(r->most);
 	if (bpf_skb_store_bytes(ctx, r->l3, &h->ip, sizeof(h->ip), BPF_F_RECOMPUTE_CSUM))
 		return false;
-	ctx->tc_index = FIRST_PIECE;
+	set_mark(ctx, FIRST_PIECE);
 	long rc = bpf_clone_redirect(ctx, r->ifindex, r->flags);
-	ctx->tc_index = 0;
+	set_mark(ctx, 0);
 	h->ip.nexthdr = IPPROTO_FRAGMENT;
 	r->left -= r->most;
 	r->offset = r->most;
@@ -192,7 +192,7 @@ static __noinline bool insert_fragment_header(struct __sk_buff *ctx, struct pack
 	__u8 version;
 	int l3 = ip_offset(ctx, &version);
 
-	ctx->tc_index = 0;
+	set_mark(ctx, 0);
 	if (!p || l3 < 0 || !load(ctx, l3, &h.ip, sizeof(h.ip)))
 		return false;
 	h.fragment.next = h.ip.nexthdr;

@@ -248,7 +248,7 @@ static __always_inline int send_translated(struct __sk_buff *ctx, struct packet 
 		return redirect_to_host(ctx, p);
 	if (p->to.flags & FLOW_STACK) {
 		if (p->egress)
-			ctx->tc_index = LEAVING; /* it comes from a frontend's port now: see hostports.h */
+			set_mark(ctx, LEAVING); /* it comes from a frontend's port now: see hostports.h */
 		else if (p->to.flags & FLOW_MASQUERADE)
 			mark_for_masquerade(ctx);
 		return TCX_NEXT;

@@ -30,6 +30,11 @@ const (
 	FlowRST          = uint32(bpf.BlixtFlowFlagFLOW_RST)
 	BackendReject    = uint32(bpf.BlixtBackendIdBACKEND_REJECT)
 
+	InterestVIP    = bpf.BlixtInterestFlagINTEREST_VIP
+	InterestShared = bpf.BlixtInterestFlagINTEREST_SHARED
+	InterestHost   = bpf.BlixtInterestFlagINTEREST_HOST
+	InterestFresh  = bpf.BlixtInterestFlagINTEREST_FRESH
+
 	BackendLocal      = uint16(bpf.BlixtBackendFlagBACKEND_LOCAL)
 	BackendNotServing = uint16(bpf.BlixtBackendFlagBACKEND_NOT_SERVING)
 	BackendStack      = uint16(bpf.BlixtBackendFlagBACKEND_STACK)

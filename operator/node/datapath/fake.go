@@ -46,9 +46,12 @@ type Fake struct {
 	CountersOf     map[uint32]bpf.BlixtFrontendCounters
 	CounterTable   []uint64
 	LinkPacketsNow []uint64
+	NewFlowTable   map[bpf.BlixtFlowKey]bpf.BlixtFlow
+	LaterNumbers   map[bpf.BlixtFlowKey][2]uint32 // in `flow_cache`
 
 	mu            sync.Mutex // of all but the exported fields
 	hostListens   map[lb.Key]uint32
+	interest      []uint8
 	writes, reads int
 }
 
@@ -68,6 +71,8 @@ func NewFake(s Sizes) *Fake {
 		rings:          make([]uint32, s.RingSlots),
 		backends:       make([]bpf.BlixtBackend, s.Backends),
 		FlowTable:      map[bpf.BlixtFlowKey]bpf.BlixtFlow{},
+		NewFlowTable:   map[bpf.BlixtFlowKey]bpf.BlixtFlow{},
+		interest:       make([]uint8, bpf.BlixtLimitINTEREST_SIZE),
 		Tombstones:     map[bpf.BlixtFlowKey]bool{},
 		EstablishedNow: make([]uint32, 1+s.Frontends),
 		FlowsOf:        map[uint32]uint64{},
@@ -134,6 +139,32 @@ func (f *Fake) Config() (bpf.BlixtConfig, error) {
 
 // SetConfig implements Tables.
 func (f *Fake) SetConfig(c bpf.BlixtConfig) error { return f.write(func() { f.config = c }) }
+
+// AddInterest implements Tables.
+func (f *Fake) AddInterest(a bpf.BlixtAddr, bits bpf.BlixtInterestFlag) error {
+	set := uint8(bits | InterestFresh)
+	at := bpf.InterestHash(a)
+	if have, err := get(f, func() uint8 { return f.interest[at] }); err != nil || have&set == set {
+		return err
+	}
+	return f.write(func() { f.interest[at] |= set })
+}
+
+// SettleInterest implements Flows.
+func (f *Fake) SettleInterest(needed []uint8, clear bool) error {
+	return f.write(func() {
+		for i := range f.interest {
+			f.interest[i] = settled(f.interest[i], needed[i], clear)
+		}
+	})
+}
+
+// Interest returns the byte of an address in `interest`.
+func (f *Fake) Interest(a netip.Addr) bpf.BlixtInterestFlag {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return bpf.BlixtInterestFlag(f.interest[bpf.InterestHash(ToAddr(a))])
+}
 
 // Addresses implements Tables.
 func (f *Fake) Addresses() (map[netip.Addr]bpf.BlixtAddress, error) {
@@ -274,7 +305,16 @@ func (f *Fake) LinkPackets() ([]uint64, error) {
 
 // EachFlow implements Flows.
 func (f *Fake) EachFlow(yield func([]FlowEntry) bool) error {
-	flows, err := get(f, func() map[bpf.BlixtFlowKey]bpf.BlixtFlow { return maps.Clone(f.FlowTable) })
+	return f.eachFlow(f.FlowTable, yield)
+}
+
+// EachNewFlow implements Flows.
+func (f *Fake) EachNewFlow(yield func([]FlowEntry) bool) error {
+	return f.eachFlow(f.NewFlowTable, yield)
+}
+
+func (f *Fake) eachFlow(table map[bpf.BlixtFlowKey]bpf.BlixtFlow, yield func([]FlowEntry) bool) error {
+	flows, err := get(f, func() map[bpf.BlixtFlowKey]bpf.BlixtFlow { return maps.Clone(table) })
 	for key, value := range flows {
 		if !yield([]FlowEntry{{key, value}}) {
 			return nil
@@ -289,6 +329,17 @@ func (f *Fake) Flow(key bpf.BlixtFlowKey) (bpf.BlixtFlow, bool, error) {
 	defer f.mu.Unlock()
 	value, ok := f.FlowTable[key]
 	return value, ok, f.fails()
+}
+
+// LatestNumbers implements Flows.
+func (f *Fake) LatestNumbers(e FlowEntry) (next, ack uint32, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	numbers, ok := f.LaterNumbers[e.Key]
+	if !ok {
+		numbers = [2]uint32{e.Value.Next, e.Value.Ack}
+	}
+	return numbers[0], numbers[1], f.fails()
 }
 
 // DeleteFlow implements Flows.

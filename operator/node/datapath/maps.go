@@ -26,15 +26,21 @@ type Maps struct {
 
 	config, addresses, frontends, backends, backendFlows                         *ebpf.Map
 	flows, newFlows, udpFlows, counters, frontendStats, linkPackets, hostListens *ebpf.Map
+	flowCache                                                                    *ebpf.Map // nil: see optional
 
-	// These three are mapped into memory: the program sees a store at once and as
-	// a whole, and it takes no system call. Array elements are rounded up to 8
+	// These are mapped into memory: the program sees a store at once and as a
+	// whole, and it takes no system call. Array elements are rounded up to 8
 	// bytes.
 	published, rings, established []uint64
+	interest                      []uint32 // four bytes each; empty: see optional
 	memory                        [][]byte
 
 	opened []*ebpf.Map // by Open, and closed by Close
 }
+
+// optional are maps that an earlier program of this layout does not have. It needs
+// nothing that would be written there.
+var optional = map[string]bool{bpf.BlixtMapInterest: true, bpf.BlixtMapFlowCache: true}
 
 // wrongLayout returns the error for maps of which these tell a layout.
 func wrongLayout(found ...string) error {
@@ -74,6 +80,9 @@ func Open(dir string) (*Maps, error) {
 	}
 	for _, name := range bpf.MapNames() {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
+		if errors.Is(err, fs.ErrNotExist) && optional[name] {
+			continue
+		}
 		if errors.Is(err, fs.ErrNotExist) && name == bpf.LayoutMap {
 			err = wrongLayout()
 		}
@@ -120,6 +129,9 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 		return nil, fmt.Errorf("read embedded object: %w", err)
 	}
 	for _, name := range bpf.MapNames() {
+		if maps[name] == nil && optional[name] {
+			continue
+		}
 		if maps[name] == nil {
 			return nil, fmt.Errorf("map %s is missing", name)
 		}
@@ -132,12 +144,17 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 		backends: maps[bpf.BlixtMapBackends], backendFlows: maps[bpf.BlixtMapBackendFlows],
 		flows: maps[bpf.BlixtMapFlows], newFlows: maps[bpf.BlixtMapNewFlows], udpFlows: maps[bpf.BlixtMapUdpFlows],
 		counters: maps[bpf.BlixtMapCounters], frontendStats: maps[bpf.BlixtMapFrontendStats], linkPackets: maps[bpf.BlixtMapLinkPackets],
-		hostListens: maps[bpf.BlixtMapHostListens],
+		hostListens: maps[bpf.BlixtMapHostListens], flowCache: maps[bpf.BlixtMapFlowCache],
 	}
 	for name, memory := range map[string]*[]uint64{
 		bpf.BlixtMapPublished: &m.published, bpf.BlixtMapRings: &m.rings, bpf.BlixtMapEstablished: &m.established,
 	} {
-		if *memory, err = m.mmap(maps[name]); err != nil {
+		if *memory, err = mmap[uint64](m, maps[name]); err != nil {
+			return nil, errors.Join(err, m.Close())
+		}
+	}
+	if interest := maps[bpf.BlixtMapInterest]; interest != nil {
+		if m.interest, err = mmap[uint32](m, interest); err != nil {
 			return nil, errors.Join(err, m.Close())
 		}
 	}
@@ -188,15 +205,15 @@ func leastEntries(spec *ebpf.MapSpec) uint32 {
 	return spec.MaxEntries
 }
 
-// mmap maps an array into memory, whose elements are at most 64 bits wide.
-func (m *Maps) mmap(a *ebpf.Map) ([]uint64, error) {
-	n := int(a.MaxEntries())
-	memory, err := unix.Mmap(a.FD(), 0, 8*n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+// mmap maps an array into memory, as words.
+func mmap[word uint32 | uint64](m *Maps, a *ebpf.Map) ([]word, error) {
+	size := int(a.MaxEntries()) * int((a.ValueSize()+7)&^7)
+	memory, err := unix.Mmap(a.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("map %s into memory: %w", a, err)
 	}
 	m.memory = append(m.memory, memory)
-	return unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(memory))), n), nil
+	return unsafe.Slice((*word)(unsafe.Pointer(unsafe.SliceData(memory))), size/int(unsafe.Sizeof(word(0)))), nil
 }
 
 // Close unmaps the memory and closes the maps that Open has opened. No other
@@ -206,7 +223,7 @@ func (m *Maps) Close() error {
 	for _, b := range m.memory {
 		errs = append(errs, unix.Munmap(b))
 	}
-	m.memory, m.published, m.rings, m.established = nil, nil, nil, nil
+	m.memory, m.published, m.rings, m.established, m.interest = nil, nil, nil, nil, nil
 	for _, o := range m.opened {
 		errs = append(errs, o.Close())
 	}

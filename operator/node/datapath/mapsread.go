@@ -129,10 +129,17 @@ const flowBatch = 4096
 
 // EachFlow implements Flows.
 func (m *Maps) EachFlow(yield func([]FlowEntry) bool) error {
+	return eachFlow(yield, m.flows, m.udpFlows)
+}
+
+// EachNewFlow implements Flows.
+func (m *Maps) EachNewFlow(yield func([]FlowEntry) bool) error { return eachFlow(yield, m.newFlows) }
+
+func eachFlow(yield func([]FlowEntry) bool, tables ...*ebpf.Map) error {
 	keys := make([]bpf.BlixtFlowKey, flowBatch)
 	values := make([]bpf.BlixtFlow, flowBatch)
 	entries := make([]FlowEntry, 0, flowBatch)
-	for _, table := range []*ebpf.Map{m.flows, m.udpFlows} {
+	for _, table := range tables {
 		var cursor ebpf.MapBatchCursor
 		for end := false; !end; {
 			n, err := table.BatchLookup(&cursor, keys, values, nil)
@@ -169,6 +176,48 @@ func (m *Maps) Flow(key bpf.BlixtFlowKey) (value bpf.BlixtFlow, found bool, err 
 	return value, err == nil, err
 }
 
+// LatestNumbers implements Flows. It is settle in bpf/cache.h.
+func (m *Maps) LatestNumbers(e FlowEntry) (next, ack uint32, err error) {
+	next, ack = e.Value.Next, e.Value.Ack
+	if m.flowCache == nil {
+		return next, ack, nil
+	}
+	c, err := m.Config()
+	if err != nil {
+		return next, ack, fmt.Errorf("read config: %w", err)
+	}
+	index := bpf.CacheSet(e.Key, c.Seed)
+	for range slotTries {
+		var set, after bpf.BlixtCacheSet
+		// The copy is that of one moment if the version is the same afterwards, and even.
+		for _, s := range []*bpf.BlixtCacheSet{&set, &after} {
+			if err := m.flowCache.Lookup(index, s); err != nil {
+				return next, ack, fmt.Errorf("read %s: %w", m.flowCache, err)
+			}
+		}
+		slot, again := set.Slot(e.Key), after.Slot(e.Key)
+		switch {
+		case slot == nil || slot.Generation != e.Value.Generation:
+			return next, ack, nil
+		case again != nil && slot.Version == again.Version && slot.Version%2 == 0:
+			return later(next, uint32(slot.Numbers)), later(ack, uint32(slot.Numbers>>32)), nil
+		}
+	}
+	return next, ack, nil
+}
+
+// slotTries is how often to read a slot that the program is writing.
+const slotTries = 4
+
+// later returns the number of a slot if it is ahead of the entry's, by no more
+// than SEQUENCE_WINDOW: then it is not that of an earlier connection.
+func later(entry, slot uint32) uint32 {
+	if slot-entry <= 1<<20 {
+		return slot
+	}
+	return entry
+}
+
 // DeleteFlow implements Flows.
 func (m *Maps) DeleteFlow(key bpf.BlixtFlowKey) (found bool, err error) {
 	err = m.flowTable(key).Delete(key)
@@ -180,11 +229,33 @@ func (m *Maps) DeleteFlow(key bpf.BlixtFlowKey) (found bool, err error) {
 
 // Bury implements Flows.
 func (m *Maps) Bury(reply bpf.BlixtFlowKey, flags bpf.BlixtFlowFlag, tick uint32) error {
-	err := m.newFlows.Update(reply, bpf.Tombstone(reply, flags, tick), ebpf.UpdateNoExist)
+	tomb := bpf.Tombstone(reply, flags, tick)
+	if err := m.AddInterest(bpf.EntryInterest(reply, tomb)); err != nil {
+		return err
+	}
+	err := m.newFlows.Update(reply, tomb, ebpf.UpdateNoExist)
 	if errors.Is(err, ebpf.ErrKeyExist) { // a new flow has the tuple by now
 		return nil
 	}
 	return err
+}
+
+// SettleInterest implements Flows. It replaces whole words of four bytes: if the
+// program has added to one of them meanwhile, it looks again.
+func (m *Maps) SettleInterest(needed []uint8, clear bool) error {
+	for i := range m.interest {
+		for {
+			have := atomic.LoadUint32(&m.interest[i])
+			want := uint32(0)
+			for shift := 0; shift < 32; shift += 8 {
+				want |= uint32(settled(uint8(have>>shift), needed[4*i+shift/8], clear)) << shift
+			}
+			if have == want || atomic.CompareAndSwapUint32(&m.interest[i], have, want) {
+				break
+			}
+		}
+	}
+	return nil
 }
 
 // Established implements Flows.

@@ -27,6 +27,19 @@ func (m *Maps) Config() (c bpf.BlixtConfig, err error) {
 // SetConfig implements Tables.
 func (m *Maps) SetConfig(c bpf.BlixtConfig) error { return m.config.Put(uint32(0), c) }
 
+// AddInterest implements Tables. It is set_interest in bpf/interest.h.
+func (m *Maps) AddInterest(a bpf.BlixtAddr, bits bpf.BlixtInterestFlag) error {
+	if m.interest == nil {
+		return nil
+	}
+	at := bpf.InterestHash(a)
+	word, set := &m.interest[at/4], uint32(bits|InterestFresh)<<(at%4*8)
+	if atomic.LoadUint32(word)&set != set { // an unchanged cache line stays shared between CPUs
+		atomic.OrUint32(word, set)
+	}
+	return nil
+}
+
 // Addresses implements Tables.
 func (m *Maps) Addresses() (map[netip.Addr]bpf.BlixtAddress, error) {
 	return readHash[bpf.BlixtAddress](m.addresses, FromAddr)

@@ -150,7 +150,12 @@ type putAddress struct {
 	address bpf.BlixtAddress
 }
 
-func (o putAddress) write(t Tables) error            { return t.PutAddress(o.ip, o.address) }
+func (o putAddress) write(t Tables) error {
+	if err := t.AddInterest(ToAddr(o.ip), AddressInterest(o.address)); err != nil {
+		return err
+	}
+	return t.PutAddress(o.ip, o.address)
+}
 func (o putAddress) record(c *Contents, _ time.Time) { c.Addresses[o.ip] = o.address }
 func (o putAddress) count(w *Written)                { w.Addresses++ }
 func (o putAddress) String() string                  { return fmt.Sprintf("put address %s", o.ip) }

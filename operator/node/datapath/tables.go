@@ -18,6 +18,11 @@ type Tables interface {
 	Config() (bpf.BlixtConfig, error)
 	SetConfig(bpf.BlixtConfig) error
 
+	// AddInterest sets bits of the byte of an address in `interest`, before what
+	// needs them is inserted: without them, the program passes by the packets of
+	// the address.
+	AddInterest(bpf.BlixtAddr, bpf.BlixtInterestFlag) error
+
 	Addresses() (map[netip.Addr]bpf.BlixtAddress, error)
 	PutAddress(netip.Addr, bpf.BlixtAddress) error
 	DeleteAddress(netip.Addr) error
@@ -68,7 +73,7 @@ type Counts interface {
 	HostListens() (map[lb.Key]uint32, error)
 }
 
-// FlowEntry is an entry of `flows` or `udp_flows`.
+// FlowEntry is an entry of a table of flows.
 type FlowEntry struct {
 	Key   bpf.BlixtFlowKey
 	Value bpf.BlixtFlow
@@ -82,7 +87,16 @@ type Flows interface {
 	// yield returns false. Entries that are added or removed meanwhile may be
 	// seen, not seen or seen twice.
 	EachFlow(yield func([]FlowEntry) bool) error
+	// EachNewFlow is the same for `new_flows`.
+	EachNewFlow(yield func([]FlowEntry) bool) error
+	// SettleInterest gives the bytes of `interest` the bits that are needed, by
+	// index. If clear is true, each byte to which nobody has added since the last
+	// call loses all others, except INTEREST_HOST.
+	SettleInterest(needed []uint8, clear bool) error
 	Flow(bpf.BlixtFlowKey) (value bpf.BlixtFlow, found bool, err error)
+	// LatestNumbers returns the TCP numbers of an entry: those of its slot in
+	// `flow_cache` where these are later.
+	LatestNumbers(FlowEntry) (next, ack uint32, err error)
 	// DeleteFlow removes an entry. It reports whether there was one.
 	DeleteFlow(bpf.BlixtFlowKey) (found bool, err error)
 	// Bury puts a tombstone into `new_flows` in place of the removed reply entry

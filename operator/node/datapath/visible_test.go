@@ -46,9 +46,20 @@ func (w *watcher) look() {
 	for key, e := range w.f.frontends {
 		w.frontend(key, e)
 	}
+	w.addresses()
 	w.slowPackets()
 	w.reuse()
 	w.backends = slices.Clone(w.f.backends)
+}
+
+// addresses checks that packets to each address are looked at.
+func (w *watcher) addresses() {
+	w.t.Helper()
+	for ip, a := range w.f.addresses {
+		if have, want := w.f.Interest(ip), AddressInterest(a); have&want != want {
+			w.t.Fatalf("address %s: its byte of interest has bits %b, want %b", ip, have, want)
+		}
+	}
 }
 
 // frontend checks that everything a packet reads now is complete.
@@ -126,6 +137,7 @@ func TestWatcherSeesFaults(t *testing.T) {
 		"backend freed while in a ring": func(f *Fake, _ uint32, ids []uint32) { f.backends[ids[0]].Generation++ },
 		"backend of another frontend":   func(f *Fake, _ uint32, ids []uint32) { f.backends[ids[0]].Frontend++ },
 		"ring changed in place":         func(f *Fake, i uint32, _ []uint32) { f.rings[f.published[i].Offset()] ^= 3 },
+		"address passed by":             func(f *Fake, _ uint32, _ []uint32) { clear(f.interest) },
 		"index not published":           func(f *Fake, i uint32, _ []uint32) { f.published[i] = 0 },
 		"address changed in place": func(f *Fake, _ uint32, ids []uint32) {
 			f.backends[ids[0]].Addr = ToAddr(netip.MustParseAddr("10.0.0.9"))

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
@@ -18,12 +19,25 @@ func (w *Writer) mergeOptions(c datapath.Config) datapath.Config {
 	if w.o.Upgrading {
 		c.Flags |= datapath.ConfigUpgrading
 	}
-	c.SnatMin, c.SnatMax = w.o.SNAT.First, w.o.SNAT.Last
+	c = withPorts(c, w.o.SNAT)
 	if w.o.Seed != nil {
 		c.Seed = *w.o.Seed
 	}
 	c.MasqueradeMark = w.o.MasqueradeMark
 	c.Node4, c.Node6 = first(w.o.HostAddresses, netip.Addr.Is4), first(w.o.HostAddresses, netip.Addr.Is6)
+	return c
+}
+
+// withPorts returns c with other source ports. Flows keep theirs, so ports_min and
+// ports_max enclose all that there ever were, from the first change on.
+func withPorts(c datapath.Config, ports lb.PortRange) datapath.Config {
+	if c.PortsMax == 0 && c.SnatMax != 0 && (lb.PortRange{First: c.SnatMin, Last: c.SnatMax}) != ports {
+		c.PortsMin, c.PortsMax = c.SnatMin, c.SnatMax
+	}
+	if c.PortsMax != 0 {
+		c.PortsMin, c.PortsMax = min(c.PortsMin, ports.First), max(c.PortsMax, ports.Last)
+	}
+	c.SnatMin, c.SnatMax = ports.First, ports.Last
 	return c
 }
 

@@ -15,6 +15,15 @@ type Reset struct {
 	Seq      uint32
 }
 
+// update gives the entries the numbers of packets that they have not seen.
+func (f *flow) update(flows datapath.Flows) (err error) {
+	f.out.Next, f.out.Ack, err = flows.LatestNumbers(datapath.FlowEntry{Key: f.forward, Value: f.out})
+	if err == nil {
+		f.back.Next, f.back.Ack, err = flows.LatestNumbers(datapath.FlowEntry{Key: f.reply, Value: f.back})
+	}
+	return err
+}
+
 // resets returns the RSTs that end an established flow at both ends, as each end
 // knows the other one. A receiver wants exactly the number that it expects next
 // (RFC 5961, 3.2): that is what it has acknowledged, or, if its acknowledgement

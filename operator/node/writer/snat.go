@@ -44,6 +44,9 @@ func (w *Writer) SetSeed(seed uint64) error {
 
 // writeOptions writes the config if options have changed it.
 func (w *Writer) writeOptions() error {
+	if err := w.announceHost(); err != nil {
+		return err
+	}
 	c, err := w.tables.Config()
 	if err != nil {
 		return fmt.Errorf("read config: %w", err)

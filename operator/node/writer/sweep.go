@@ -63,7 +63,8 @@ func (s SweepResult) Removed() int { return s.Idle + s.Closed + s.Gone }
 // Sweep visits every established TCP flow and every UDP flow once, removes those
 // that have ended, and counts the others for the status. UDP flows are in an LRU
 // table, which needs no sweep: but where idle ones are removed, it is full, and
-// evicts others, only if that many are in use. It sleeps most of the time, see
+// evicts others, only if that many are in use. Then it visits new flows, too, and
+// clears what no flow needs any more in `interest`. It sleeps most of the time, see
 // sweepShare.
 func (w *Writer) Sweep(ctx context.Context) (SweepResult, error) {
 	w.sweep.Lock()
@@ -79,23 +80,17 @@ func (w *Writer) Sweep(ctx context.Context) (SweepResult, error) {
 		established: newEstablished(w.tables), reset: w.o.Reset,
 	}
 	s.result.Flows = newFlowCounts()
-	busy := w.o.Clock()
-	var failed error
-	err = w.tables.EachFlow(func(entries []datapath.FlowEntry) bool {
+	interest := newInterest(start)
+	err = w.walk(ctx, w.tables.EachFlow, func(entries []datapath.FlowEntry) error {
 		for _, e := range entries {
-			if failed = s.visit(e); failed != nil {
-				return false
+			interest.has(e)
+			if err := s.visit(e); err != nil {
+				return err
 			}
 		}
 		s.established.look()
-		worked := min(max(w.o.Clock().Sub(busy), 0), time.Second)
-		failed = w.o.Sleep(ctx, time.Duration(float64(worked)*(1/sweepShare-1)))
-		busy = w.o.Clock()
-		return failed == nil
+		return nil
 	})
-	if failed != nil {
-		err = failed
-	}
 	s.result.Duration = w.o.Clock().Sub(start)
 	if err != nil {
 		return s.result, err
@@ -104,7 +99,35 @@ func (w *Writer) Sweep(ctx context.Context) (SweepResult, error) {
 	w.counts.Lock()
 	w.counts.flows = s.result.Flows
 	w.counts.Unlock()
-	return s.result, nil
+	err = w.walk(ctx, w.tables.EachNewFlow, func(entries []datapath.FlowEntry) error {
+		for _, e := range entries {
+			interest.has(e)
+		}
+		return nil
+	})
+	if err == nil {
+		err = w.settleInterest(interest)
+	}
+	return s.result, err
+}
+
+// walk visits a table at the pace of a sweep.
+func (w *Writer) walk(ctx context.Context, each func(func([]datapath.FlowEntry) bool) error, visit func([]datapath.FlowEntry) error) error {
+	var failed error
+	busy := w.o.Clock()
+	err := each(func(entries []datapath.FlowEntry) bool {
+		if failed = visit(entries); failed != nil {
+			return false
+		}
+		worked := min(max(w.o.Clock().Sub(busy), 0), time.Second)
+		failed = w.o.Sleep(ctx, time.Duration(float64(worked)*(1/sweepShare-1)))
+		busy = w.o.Clock()
+		return failed == nil
+	})
+	if failed != nil {
+		return failed
+	}
+	return err
 }
 
 type sweeper struct {
@@ -176,6 +199,9 @@ func (s *sweeper) remove(e datapath.FlowEntry, f flow, why end) error {
 		s.established.removed(e)
 	}
 	if deleted && buries && tcp && why == gone && s.reset != nil {
+		if err := f.update(s.flows); err != nil {
+			return err
+		}
 		for _, r := range f.resets() {
 			s.reset(r)
 		}

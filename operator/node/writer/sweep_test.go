@@ -168,6 +168,7 @@ func TestSweepResetsBothEnds(t *testing.T) {
 	}{
 		"idle":                 {nil, 1001, 5001, 5001, 1001, []Reset{{node, server, 1001}, {vip, client, 5001}}},
 		"data on their way":    {nil, 1051, 5001, 5201, 1001, []Reset{{node, server, 1001}, {node, server, 1051}, {vip, client, 5001}, {vip, client, 5201}}},
+		"the cache is ahead":   {nil, 901, 4001, 4001, 901, []Reset{{node, server, 1001}, {vip, client, 5001}}},
 		"its backend is there": {func(f *flowSpec) { f.generation = 1 }, 1001, 5001, 5001, 1001, nil},
 		"UDP":                  {func(f *flowSpec) { f.udp, f.forwardFlags, f.replyFlags = true, 0, 0 }, 0, 0, 0, 0, nil},
 		"half of it is lost":   {func(f *flowSpec) { f.noReply = true }, 1001, 5001, 5001, 1001, nil},
@@ -188,6 +189,9 @@ func TestSweepResetsBothEnds(t *testing.T) {
 					f.Next, f.Ack = numbers[0], numbers[1]
 					fake.FlowTable[key] = f
 				}
+			}
+			if name == "the cache is ahead" {
+				fake.LaterNumbers = map[bpf.BlixtFlowKey][2]uint32{forward: {1001, 5001}, reply: {5001, 1001}}
 			}
 			if _, err := w.Sweep(context.Background()); err != nil {
 				t.Fatal(err)

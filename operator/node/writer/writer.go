@@ -106,6 +106,7 @@ type Writer struct {
 	record  Record
 	waiting time.Time // since when something waits; zero: nothing does
 	foreign time.Time // when another writer was last noticed
+	settled time.Time // when a sweep last settled `interest`; zero: none has
 
 	metrics struct { // as of the last time that nobody wrote
 		sync.Mutex
@@ -227,6 +228,9 @@ func (w *Writer) writeMaps() (Result, error) {
 		return res, fmt.Errorf("state %d of epoch %d is older than state %d, which is served", v.Sequence, v.Epoch, res.Version.Sequence)
 	}
 	// Options come before the state, and the version after it.
+	if err := w.announceHost(); err != nil {
+		return res, err
+	}
 	merged := w.withState(w.mergeOptions(config))
 	if merged != config {
 		if err := w.tables.SetConfig(merged); err != nil {
