@@ -123,9 +123,13 @@ func (r *Result) Outcomes() (all []Outcome) {
 
 // PrintGoals prints what became of the goals.
 func (r *Result) PrintGoals(w io.Writer) error {
+	outcomes := r.Outcomes()
+	if len(outcomes) == 0 {
+		return nil
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(t, "%-62s\tmeasured\tmust\taim\treached\t\n", "goal")
-	for _, o := range r.Outcomes() {
+	for _, o := range outcomes {
 		fmt.Fprintf(t, "%-62s\t%s\t%s\t%s\t%s\t\n", o.What, number(o.Measured), number(o.Must), number(o.Aim), o.Reached)
 	}
 	return t.Flush()
