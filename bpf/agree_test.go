@@ -47,7 +47,7 @@ func TestGoAgreesOnInterest(t *testing.T) {
 		run(name+", remote", func(l *lb, ip ipVersion, proto uint8, _ []byte) { l.openRemote(ip, proto, established) })
 	}
 	run("of the host", func(l *lb, ip ipVersion, proto uint8, _ []byte) {
-		_, source := l.openRemote(ip, proto, false)
+		source := l.openRemote(ip, proto, false)
 		own := opening(proto, source, ip.remote)
 		l.send(hook{dev: inside, egress: true, from: pods}, own).wantVerdict(tcxNext, "host_translated")
 	})
@@ -65,13 +65,13 @@ func TestGoAgreesOnInterest(t *testing.T) {
 }
 
 // openRemote begins a flow to a remote backend at the shared address, and
-// establishes it if asked. It returns the client's packet and its translated source.
-func (l *lb) openRemote(ip ipVersion, proto uint8, established bool) (in packet, source string) {
+// establishes it if asked. It returns the translated source.
+func (l *lb) openRemote(ip ipVersion, proto uint8, established bool) string {
 	l.Helper()
 	vip := port(ip.shared, "80")
 	l.frontend(1, proto, vip, remote)
-	in = opening(proto, ip.client, vip)
-	source = in.snat(ip.nodeIn, 0).src.String()
+	in := opening(proto, ip.client, vip)
+	source := in.snat(ip.nodeIn, 0).src.String()
 	l.ingress(outside, in).redirected(in.from(source).to(ip.remote).hop(), "flow_new forwarded")
 	if established {
 		re := answer(proto, ip.remote, source)
@@ -79,7 +79,7 @@ func (l *lb) openRemote(ip ipVersion, proto uint8, established bool) (in packet,
 		on := establishing(proto, ip.client, vip)
 		l.ingress(outside, on).redirected(on.from(source).to(ip.remote).hop(), "forwarded"+andEstablished(proto))
 	}
-	return in, source
+	return source
 }
 
 // Go finds a flow's slot, and the numbers that its entry may not have.

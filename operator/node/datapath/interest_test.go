@@ -139,7 +139,7 @@ func TestLatestNumbers(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := bpf.BlixtFlowKey{Src: ToAddr(netip.MustParseAddr("192.0.2.1")), Dst: ToAddr(netip.MustParseAddr("10.0.0.1")), Sport: 1, Dport: 2, Protocol: 6}
-	entry := FlowEntry{key, bpf.BlixtFlow{Generation: 3, Next: 1000, Ack: ^uint32(9)}}
+	entry := FlowEntry{key, bpf.BlixtFlow{Generation: 3, Next: 1000, Ack: ^uint32(9), Flags: uint32(bpf.BlixtFlowFlagFLOW_CACHED)}}
 	same := bpf.BlixtCachedFlow{Version: 2, Src: key.Src, Dst: key.Dst, Sport: 1, Dport: 2, Protocol: 6, Generation: 3, Numbers: 500<<32 | 201000}
 	for name, c := range map[string]struct {
 		change    func(*bpf.BlixtCachedFlow)
@@ -163,6 +163,11 @@ func TestLatestNumbers(t *testing.T) {
 			next, ack, err := m.LatestNumbers(entry)
 			if err != nil || next != c.next || ack != c.ack {
 				t.Errorf("slot %s, way %d: numbers %d and %d (%v), want %d and %d", name, way, next, ack, err, c.next, c.ack)
+			}
+			leftOver := entry // an earlier connection's
+			leftOver.Value.Flags = 0
+			if next, ack, err := m.LatestNumbers(leftOver); err != nil || next != entry.Value.Next || ack != entry.Value.Ack {
+				t.Errorf("slot %s, entry that has none: numbers %d and %d (%v)", name, next, ack, err)
 			}
 		}
 	}

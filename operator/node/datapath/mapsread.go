@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -176,10 +177,10 @@ func (m *Maps) Flow(key bpf.BlixtFlowKey) (value bpf.BlixtFlow, found bool, err 
 	return value, err == nil, err
 }
 
-// LatestNumbers implements Flows. It is settle in bpf/cache.h.
+// LatestNumbers implements Flows. It is settle in bpf/flow.h.
 func (m *Maps) LatestNumbers(e FlowEntry) (next, ack uint32, err error) {
 	next, ack = e.Value.Next, e.Value.Ack
-	if m.flowCache == nil {
+	if m.flowCache == nil || e.Value.Flags&uint32(bpf.BlixtFlowFlagFLOW_CACHED) == 0 {
 		return next, ack, nil
 	}
 	c, err := m.Config()
@@ -187,19 +188,20 @@ func (m *Maps) LatestNumbers(e FlowEntry) (next, ack uint32, err error) {
 		return next, ack, fmt.Errorf("read config: %w", err)
 	}
 	index := bpf.CacheSet(e.Key, c.Seed)
+	var set, after bpf.BlixtCacheSet
 	for range slotTries {
-		var set, after bpf.BlixtCacheSet
-		// The copy is that of one moment if the version is the same afterwards, and even.
-		for _, s := range []*bpf.BlixtCacheSet{&set, &after} {
-			if err := m.flowCache.Lookup(index, s); err != nil {
-				return next, ack, fmt.Errorf("read %s: %w", m.flowCache, err)
-			}
+		if err := m.flowCache.Lookup(index, &set); err != nil {
+			return next, ack, fmt.Errorf("read %s: %w", m.flowCache, err)
 		}
-		slot, again := set.Slot(e.Key), after.Slot(e.Key)
-		switch {
-		case slot == nil || slot.Generation != e.Value.Generation:
-			return next, ack, nil
-		case again != nil && slot.Version == again.Version && slot.Version%2 == 0:
+		slot := set.Slot(e.Key)
+		if slot == nil || slot.Generation != e.Value.Generation {
+			break
+		}
+		// The copy is that of one moment if the version is even, and the same afterwards.
+		if err := m.flowCache.Lookup(index, &after); err != nil {
+			return next, ack, fmt.Errorf("read %s: %w", m.flowCache, err)
+		}
+		if again := after.Slot(e.Key); slot.Version%2 == 0 && again != nil && again.Version == slot.Version {
 			return later(next, uint32(slot.Numbers)), later(ack, uint32(slot.Numbers>>32)), nil
 		}
 	}
@@ -246,6 +248,9 @@ func (m *Maps) SettleInterest(needed []uint8, clear bool) error {
 	for i := range m.interest {
 		for {
 			have := atomic.LoadUint32(&m.interest[i])
+			if have == 0 && binary.NativeEndian.Uint32(needed[4*i:]) == 0 {
+				break // as nearly all are
+			}
 			want := uint32(0)
 			for shift := 0; shift < 32; shift += 8 {
 				want |= uint32(settled(uint8(have>>shift), needed[4*i+shift/8], clear)) << shift

@@ -86,6 +86,18 @@ func testUnprivileged(t *testing.T, env string) {
 		t.Fatal(err)
 	}
 	defer m.Close()
+	var interest bpf.BlixtInterestBytes
+	bytes, err := ebpf.LoadPinnedMap(filepath.Join(dir, bpf.BlixtMapInterest), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bytes.Close()
+	if err := bytes.Lookup(uint32(0), &interest); err != nil {
+		t.Fatal(err)
+	}
+	if have := interest.Of[bpf.InterestHash(datapath.ToAddr(testVIP))]; have != uint8(datapath.InterestVIP) {
+		t.Errorf("byte of the address has bits %b, want those of a sweep", have)
+	}
 	s, err := ReadStatus(m, "")
 	if err != nil {
 		t.Fatal(err)
