@@ -202,7 +202,7 @@ type bulk struct {
 }
 
 // bulkRate is how many bytes a bulk connection sends in 10 ms.
-const bulkRate = 1 << 18
+const bulkRate = 1 << 14
 
 func startBulk(w *labtest.World, addr string) *bulk {
 	w.Helper()
@@ -260,8 +260,9 @@ type stream struct {
 func startStream(w *labtest.World, from *lab.Node, addr string, size int) *stream {
 	w.Helper()
 	s := &stream{conn: w.Dial(from, "udp", addr), stop: make(chan struct{}), heard: map[string]int{}, seen: map[string]bool{}}
+	w.Check(lab.RaiseReceiveBuffer(s.conn.(*net.UDPConn)))
 	s.sender.Go(func() {
-		for tick := time.NewTicker(4 * time.Millisecond); ; s.sent++ {
+		for tick := time.NewTicker(10 * time.Millisecond); ; s.sent++ {
 			select {
 			case <-s.stop:
 				return
@@ -300,7 +301,7 @@ func (s *stream) end(w *labtest.World) {
 	err := lab.Eventually(labtest.Patience, func() error { // for the last answers
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if len(s.seen) != s.sent || len(s.heard) != 1 || s.sent < 100 {
+		if len(s.seen) != s.sent || len(s.heard) != 1 {
 			return fmt.Errorf("%s to %s: %d datagrams of %d were answered, by %v", s.conn.LocalAddr(), s.conn.RemoteAddr(), len(s.seen), s.sent, s.heard)
 		}
 		return nil
@@ -335,7 +336,7 @@ type newcomers struct {
 func startNewcomers(from *lab.Node, addr string) *newcomers {
 	n := &newcomers{addr: addr, stop: make(chan struct{})}
 	n.wg.Go(func() {
-		for ; ; time.Sleep(3 * time.Millisecond) {
+		for ; ; time.Sleep(10 * time.Millisecond) {
 			select {
 			case <-n.stop:
 				return
@@ -361,7 +362,7 @@ func (n *newcomers) end(w *labtest.World) {
 	w.Helper()
 	close(n.stop)
 	n.wg.Wait()
-	if len(n.failed) > 0 || n.served < 50 {
+	if len(n.failed) > 0 || n.served == 0 {
 		w.Errorf("to %s %d new connections were served, %d were not: %v", n.addr, n.served, len(n.failed), n.failed)
 	}
 	w.Logf("newcomers to %s: %d served, %d failed", n.addr, n.served, len(n.failed))

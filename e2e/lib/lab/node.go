@@ -134,6 +134,18 @@ func reuse(_, _ string, c syscall.RawConn) (err error) {
 	return err
 }
 
+// RaiseReceiveBuffer gives a socket room for what comes while its process gets no CPU:
+// else the kernel drops datagrams that the network has delivered.
+func RaiseReceiveBuffer(conn syscall.Conn) error {
+	c, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20) })
+	return errors.Join(err, failed)
+}
+
 // Listen opens a TCP socket in the node.
 func (n *Node) Listen(network, addr string) (ln net.Listener, err error) {
 	err = n.Do(func() error {

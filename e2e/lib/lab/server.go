@@ -4,6 +4,7 @@ package lab
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -46,6 +47,9 @@ func (n *Node) Serve(name, addr string) (*Server, error) {
 	if s.pc, err = n.ListenPacket("udp", addr); err != nil {
 		_ = s.ln.Close()
 		return nil, err
+	}
+	if err = RaiseReceiveBuffer(s.pc.(*net.UDPConn)); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	n.lab.atEnd(s.Close)
 	go s.accept()

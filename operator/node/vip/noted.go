@@ -43,16 +43,18 @@ func AdoptNoted(file, name string) error {
 		}
 		unmarked := address{ip: ip, peer: ip, index: at.Index}
 		marked := newAddress(ip, at.Index, mark(name), n.Addresses)
-		if ip.Is6() { // one interface takes it only once
+		if ip.Is6() {
 			marked.index = loopbackIndex
-			errs = append(errs, unmarked.remove())
+		}
+		// The host has the address all the time: its own connections from and to it go on.
+		if ip.Is6() && at.Index == loopbackIndex { // one interface takes it only once
+			errs = append(errs, marked.change(unix.RTM_NEWADDR, unix.NLM_F_REPLACE))
+			continue
 		}
 		if err := marked.add(); err != nil && !errors.Is(err, unix.EEXIST) {
 			errs = append(errs, err)
 		}
-		if ip.Is4() {
-			errs = append(errs, unmarked.remove())
-		}
+		errs = append(errs, unmarked.remove())
 	}
 	return errors.Join(append(errs, os.Remove(file))...)
 }
