@@ -363,7 +363,10 @@ func (d *duel) disguise(p packet, h hook, returns bool) []shot {
 		p.vlan = 5
 	}
 	if one(50) {
-		h = fuzzHooks[r.IntN(9)] // the last two are those of a device without link header
+		h = fuzzHooks[r.IntN(9)]   // the last two are those of a device without link header
+		if h.dev == noForwarding { // whether a device forwards is asked once a tick, as the FIB is
+			h.dev = outside
+		}
 	}
 	p.blankMAC = h.dev == "lo"
 	ps := []packet{p}

@@ -16,16 +16,10 @@ import (
 
 // A node carries far more packets of others than of ours. Nothing of them may change.
 
-// interestHash is interest_hash of interest.h.
-func interestHash(a BlixtAddr) uint32 {
-	first, second := binary.NativeEndian.Uint64(a.Bytes[:8]), binary.NativeEndian.Uint64(a.Bytes[8:])
-	return uint32((first*0x9e3779b97f4a7c15 + second*0xd6e8feb86659fd93) >> 47)
-}
-
 // namesake returns another address that is taken for `addr` at first sight.
 func namesake(r *rand.Rand, addr string) netip.Addr {
 	a := netip.MustParseAddr(addr)
-	want := interestHash(addrOf(a))
+	want := InterestHash(addrOf(a))
 	b := a.AsSlice()
 	for {
 		if a.Is4() { // some address of 100.64.0.0/10, which nobody here has
@@ -34,7 +28,7 @@ func namesake(r *rand.Rand, addr string) netip.Addr {
 			copy(b, netip.MustParseAddr("2001:db8:abcd::").AsSlice())
 			binary.BigEndian.PutUint64(b[8:], r.Uint64())
 		}
-		if other, _ := netip.AddrFromSlice(b); interestHash(addrOf(other)) == want {
+		if other, _ := netip.AddrFromSlice(b); InterestHash(addrOf(other)) == want {
 			return other
 		}
 	}
