@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -38,7 +39,11 @@ func (l *Loader) load(spec *ebpf.CollectionSpec, replace bool) error {
 	case err != nil:
 		return err
 	case differs == nil:
-		return l.loadOver(spec, previous)
+		made, err := l.makeLaterMaps(spec)
+		if err != nil {
+			return err
+		}
+		return l.loadOver(spec, previous, made)
 	}
 	err = fmt.Errorf("what is loaded at %s does not fit this program and these options (%s): use the options with which it was loaded, or --replace, which ends all its flows",
 		l.dir, strings.Join(differs, "; "))
@@ -78,8 +83,10 @@ func (l *Loader) loadFresh(spec *ebpf.CollectionSpec) error {
 
 // loadOver loads the program with the maps in use, and adopts the links. If the same
 // program runs already, it stays. Otherwise each link is switched to the new program,
-// atomically: no flow breaks. previous are the pins of programs that there are.
-func (l *Loader) loadOver(spec *ebpf.CollectionSpec, previous []string) error {
+// atomically: no flow breaks. previous are the pins of programs that there are, and made
+// the maps that they do not have. Those are pinned once the new program has them: before, an
+// earlier version would not fit what is pinned.
+func (l *Loader) loadOver(spec *ebpf.CollectionSpec, previous, made []string) error {
 	coll, err := newCollection(spec, l.maps)
 	if err != nil {
 		return err
@@ -89,7 +96,7 @@ func (l *Loader) loadOver(spec *ebpf.CollectionSpec, previous []string) error {
 	}
 	l.take(coll)
 	same := programPrefix + fingerprint(spec, l.program)
-	if slices.Equal(previous, []string{same}) {
+	if len(made) == 0 && slices.Equal(previous, []string{same}) {
 		running, err := ebpf.LoadPinnedProgram(filepath.Join(l.dir, same), nil)
 		if err != nil {
 			return fmt.Errorf("open program: %w", err)
@@ -107,6 +114,15 @@ func (l *Loader) loadOver(spec *ebpf.CollectionSpec, previous []string) error {
 		}
 	}
 	l.addNote("switched %d links to a new program over the same maps", len(l.links))
+	for _, name := range made {
+		path := filepath.Join(l.Dir(), name)
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("unpin the previous map %s: %w", name, err)
+		}
+		if err := l.maps[name].Pin(path); err != nil {
+			return fmt.Errorf("pin map %s: %w", name, err)
+		}
+	}
 	if !slices.Contains(previous, same) {
 		if err := l.pinProgram(spec); err != nil {
 			return err
@@ -222,6 +238,13 @@ func (l *Loader) openMaps(spec *ebpf.CollectionSpec) (differs []string, err erro
 			continue
 		}
 		m, ok := l.maps[name]
+		if _, later := laterMaps[name]; later && (!ok || spec.Maps[name].Compatible(m) != nil) {
+			if ok {
+				m.Close()
+			}
+			delete(l.maps, name) // see makeLaterMaps
+			continue
+		}
 		if !ok {
 			differs = append(differs, fmt.Sprintf("map %s is not loaded, the object has it", name))
 		} else if err := spec.Maps[name].Compatible(m); err != nil {
@@ -235,6 +258,37 @@ func (l *Loader) openMaps(spec *ebpf.CollectionSpec) (differs []string, err erro
 		l.maps = nil
 	}
 	return differs, nil
+}
+
+// laterMaps are those that earlier programs of this layout did not have, or had with
+// smaller elements, with the byte that all elements begin with. Of what was not recorded nothing is
+// known: all addresses are of interest, and no flow is in use, until the program and its
+// writer know better. What is of one packet only is never known.
+var laterMaps = map[string]byte{bpf.BlixtMapInterest: 0xff, bpf.BlixtMapFlowCache: 0, bpf.BlixtMapPackets: 0}
+
+// makeLaterMaps makes those of laterMaps that an earlier program did not have, and
+// returns their names.
+func (l *Loader) makeLaterMaps(spec *ebpf.CollectionSpec) (made []string, err error) {
+	for name, first := range laterMaps {
+		if l.maps[name] != nil {
+			continue
+		}
+		m, err := ebpf.NewMap(spec.Maps[name])
+		if err != nil {
+			return nil, fmt.Errorf("make map %s: %w", name, err)
+		}
+		l.maps[name], made = m, append(made, name)
+		if first == 0 {
+			continue
+		}
+		value := bytes.Repeat([]byte{first}, int(m.ValueSize()))
+		for i := range m.MaxEntries() {
+			if err := m.Put(i, value); err != nil {
+				return nil, fmt.Errorf("fill map %s: %w", name, err)
+			}
+		}
+	}
+	return made, nil
 }
 
 // adoptLinks opens the links of an earlier run, and drops those whose interface is

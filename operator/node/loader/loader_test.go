@@ -211,6 +211,44 @@ func TestNewProgramOverSameMaps(t *testing.T) {
 	}
 }
 
+// The first programs of this layout lacked maps. They are made when another one takes
+// over, and say that all is of interest.
+func TestLaterMapsAreMade(t *testing.T) {
+	o := sandbox(t, "d0")
+	l := mustLoad(t, o)
+	before := mustInfo(t, l)
+	if err := l.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	for name := range laterMaps {
+		if err := os.Remove(filepath.Join(o.BPFFS, "blixt", DefaultName, "maps", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l = mustLoad(t, o)
+	after := mustInfo(t, l)
+	if !l.Adopted() || before.ProgramID == after.ProgramID || before.Maps[bpf.BlixtMapFlows] != after.Maps[bpf.BlixtMapFlows] {
+		t.Errorf("program %d with flows %d, then %d with %d", before.ProgramID, before.Maps[bpf.BlixtMapFlows], after.ProgramID, after.Maps[bpf.BlixtMapFlows])
+	}
+	for name, first := range laterMaps {
+		m, err := ebpf.LoadPinnedMap(filepath.Join(l.Dir(), name), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		value := make([]byte, max(1, int(m.ValueSize())))
+		if m.Type() == ebpf.Array {
+			value, err = m.LookupBytes(uint32(0))
+		}
+		if err != nil || value[0] != first || value[len(value)-1] != first || before.Maps[name] == after.Maps[name] {
+			t.Errorf("map %s: id %d, was %d, begins with %#x, want %#x (%v)", name, after.Maps[name], before.Maps[name], value[0], first, err)
+		}
+		m.Close()
+	}
+	if err := l.Close(false); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestMismatchNamesWhatDiffers(t *testing.T) {
 	o := sandbox(t)
 	l := mustLoad(t, o)
