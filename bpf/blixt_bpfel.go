@@ -354,7 +354,7 @@ const (
 	BlixtLimitMAX_SILENT_NEIGHBOURS BlixtLimit = 256
 	BlixtLimitMAX_CLIENT_PREFIXES   BlixtLimit = 65536
 	BlixtLimitINTEREST_SIZE         BlixtLimit = 131072
-	BlixtLimitCACHE_SETS            BlixtLimit = 65536
+	BlixtLimitCACHE_SETS            BlixtLimit = 131072
 	BlixtLimitCACHE_WAYS            BlixtLimit = 2
 	BlixtLimitMAX_LINKS             BlixtLimit = 4096
 )

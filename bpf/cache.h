@@ -41,10 +41,10 @@ static __always_inline __u32 cache_index(__u64 src0, __u64 src1, __u64 dst0, __u
 	h = (h + src1 + src0 * 0x9e3779b97f4a7c15ULL) * 0xc4ceb9fe1a85ec53ULL;
 	h ^= h >> 32;
 	h = (h + dst1 + dst0 * 0x9e3779b97f4a7c15ULL + seed) * 0xff51afd7ed558ccdULL;
-	return h >> 48;
+	return h >> 47;
 }
 
-_Static_assert(CACHE_SETS == 1 << (64 - 48), "the index has as many values as there are sets");
+_Static_assert(CACHE_SETS == 1 << (64 - 47), "the index has as many values as there are sets");
 
 /* Returns what a slot of this moment is stamped with. Two moments with one stamp are 2^32 ticks or some 600 million epochs apart. */
 static __always_inline __u32 cache_stamp(const struct config *c)

@@ -78,7 +78,7 @@ func CacheSet(k BlixtFlowKey, seed uint64) uint32 {
 	h = (h + half(k.Src, 1) + half(k.Src, 0)*0x9e3779b97f4a7c15) * 0xc4ceb9fe1a85ec53
 	h ^= h >> 32
 	h = (h + half(k.Dst, 1) + half(k.Dst, 0)*0x9e3779b97f4a7c15 + seed) * 0xff51afd7ed558ccd
-	return uint32(h >> 48)
+	return uint32(h >> 47)
 }
 
 // Slot returns the slot of a key, or nil: see slot_of in cache.h.

@@ -46,8 +46,8 @@ enum limit {
 	MAX_CLIENT_PREFIXES = 65536,
 	/* Bytes of `interest`: a power of two that stays in a core's cache. Of 1,000 other addresses, 8 share the byte of one of 1,000 of ours. */
 	INTEREST_SIZE = 131072,
-	/* Sets of `flow_cache`, of CACHE_WAYS slots of 128 B: 16.8 MB. A flow has two slots; one that finds none is served from its table. */
-	CACHE_SETS = 65536,
+	/* Sets of `flow_cache`, of CACHE_WAYS slots of 128 B: 33.6 MB. A flow has two slots; one that finds none is served from its table. */
+	CACHE_SETS = 131072,
 	CACHE_WAYS = 2,
 	/* Interfaces with packet counters of their own; a larger interface index is taken modulo this number. */
 	MAX_LINKS = 4096,

@@ -34,12 +34,12 @@ func TestSizesChangeNothingElse(t *testing.T) {
 			t.Errorf("map %s has %d entries, want %d", name, got, expected)
 		}
 	}
-	// Each array by frontend or by backend has room for all of them.
+	// Each array by frontend or by backend has room for all of them; slots are of flows in use, however many there are.
 	for name, m := range before.Maps {
 		of, rest := m.MaxEntries/uint32(bpf.BlixtLimitMAX_FRONTENDS), m.MaxEntries%uint32(bpf.BlixtLimitMAX_FRONTENDS)
 		isArray := m.Type == ebpf.Array || m.Type == ebpf.PerCPUArray
 		byFrontend, byBackend := of == 1 && rest < 16, m.MaxEntries == uint32(bpf.BlixtLimitMAX_BACKENDS) || m.MaxEntries == 2*uint32(bpf.BlixtLimitMAX_BACKENDS)
-		if isArray && (byFrontend || byBackend) && want[name] == 0 {
+		if isArray && (byFrontend || byBackend) && want[name] == 0 && name != bpf.BlixtMapFlowCache {
 			t.Errorf("map %s of %d entries does not grow", name, m.MaxEntries)
 		}
 	}
