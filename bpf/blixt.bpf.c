@@ -323,11 +323,8 @@ static __always_inline int serve_quickly_at(struct __sk_buff *ctx, __u32 l3, con
 	return v4 ? serve_cached4(ctx, l3, egress) : serve_cached6(ctx, l3, egress);
 }
 
-/*
- * Finds the IP header, as ip_offset does, and does the same. A function of its own,
- * as the tables need all of the stack.
- */
-__noinline int serve_quickly(struct __sk_buff *ctx, __u32 egress)
+/* Finds the IP header, as ip_offset does, and does the same. */
+static __always_inline int serve_quickly(struct __sk_buff *ctx, bool egress)
 {
 	const __u8 *data = (const void *)(long)ctx->data, *end = (const void *)(long)ctx->data_end;
 	__be16 proto = ctx->protocol;

@@ -17,6 +17,11 @@
 /* Bits of a DSCP in an octet of the type of service or the traffic class. The rest is ECN, which no route depends on. */
 #define DSCP 0xfc
 
+static __always_inline __u8 dscp_of(const struct packet *p)
+{
+	return (p->version == 4 ? p->flow_info : bpf_ntohl(p->flow_info) >> 20) & DSCP;
+}
+
 /* What a packet needs of its slot, or of its headers. All addresses are as on the wire. */
 struct quick {
 	__u32 len, segment; /* as in struct packet */
@@ -139,6 +144,7 @@ static __always_inline int serve_cached(struct __sk_buff *ctx, __u32 l3, const b
 	__u64 way0 = *(const volatile __u64 *)&set->ways[0].sport, way1 = *(const volatile __u64 *)&set->ways[1].sport;
 	struct cached_flow *s = way0 << 16 >> 16 == ports ? &set->ways[0] : &set->ways[1];
 	__u32 version = *(const volatile __u32 *)&s->version;
+	asm volatile("" ::: "memory"); /* before the copy */
 	__u64 words = *(const volatile __u64 *)&s->sport; /* ports, protocol, hook and pseudo */
 	const volatile __u64 *from = (const volatile __u64 *)&s->src, *dst = (const volatile __u64 *)&s->dst;
 	asm volatile("" : : "r"(way1));
@@ -158,7 +164,7 @@ static __always_inline int serve_cached(struct __sk_buff *ctx, __u32 l3, const b
 	bool reply = to.flags & CACHED_REPLY, redirected = to.flags & CACHED_REDIRECT;
 	if (reply ? to.from != ctx->ingress_ifindex : b->flags & BACKEND_NOT_SERVING && !q.tcp)
 		return NOT_CACHED;
-	if (redirected && (q.segment > to.mtu || q.dscp != to.dscp || (!egress && q.hop_limit <= 1) || l3 != ETH_HLEN || ctx->vlan_present))
+	if (redirected && (q.segment > to.mtu || q.dscp != to.dscp || (egress ? ctx->mark : q.hop_limit <= 1) || l3 != ETH_HLEN || ctx->vlan_present))
 		return NOT_CACHED;
 	__u32 frontend = b->frontend;
 	struct frontend_counters *n = bpf_map_lookup_elem(&frontend_stats, &frontend);
@@ -285,12 +291,25 @@ static __always_inline bool cacheable(const struct packet *p)
 	return !redirected || (p->route.has_macs && p->route.ifindex != LOOPBACK_IFINDEX && p->route.mtu && p->route.mtu <= 0xffff);
 }
 
+/*
+ * Reports whether the kernel would send the packet, which leaves, the way of
+ * p->route. It does so itself (see redirect in route.h), by rules that may ask for
+ * the mark. So only packets without one have a slot.
+ */
+static __always_inline bool kernel_agrees(struct __sk_buff *ctx, const struct packet *p)
+{
+	struct bpf_fib_lookup fib = {};
+	return !ctx->mark && !dscp_of(p) && same_from_host(ctx, p, &fib, &p->to.src, &p->to.dst);
+}
+
 /* Fills the slot of the packet p, which has been served as p->to says. */
-__noinline int fill_slot(struct packet *p)
+__noinline int fill_slot(struct __sk_buff *ctx, struct packet *p)
 {
 	if (!p || !cacheable(p))
 		return 0;
 	const struct flow *to = &p->to;
+	if (p->egress && !(to->flags & FLOW_STACK) && !kernel_agrees(ctx, p))
+		return 0;
 	const struct config *c = config();
 	__u32 i = set_of(&p->key);
 	struct cache_set *set = bpf_map_lookup_elem(&flow_cache, &i);
@@ -332,7 +351,7 @@ __noinline int fill_slot(struct packet *p)
 	s->to_dport = to->dport;
 	s->flags = (to->flags & FLOW_REPLY ? CACHED_REPLY : 0) | (to->flags & FLOW_STACK ? 0 : CACHED_REDIRECT) |
 		   (to->flags & FLOW_MASQUERADE ? CACHED_MASQUERADE : 0);
-	s->dscp = (p->version == 4 ? p->flow_info : bpf_ntohl(p->flow_info) >> 20) & DSCP;
+	s->dscp = dscp_of(p);
 	s->mtu = p->route.mtu;
 	s->addresses = fold(addresses);
 	s->tuple = fold(addresses + difference(&p->key.sport, &to->sport, 1));

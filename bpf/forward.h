@@ -178,7 +178,7 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 		count(reply ? COUNTER_REPLIED : COUNTER_FORWARDED);
 	count_packet(p->to.frontend, p->len, reply);
 	if (busy)
-		fill_slot(p); /* 9 */
+		fill_slot(ctx, p); /* 9 */
 	return send_translated(ctx, p);
 
 reset:

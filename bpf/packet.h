@@ -372,9 +372,11 @@ static __always_inline enum parsed parse_l4(struct __sk_buff *ctx, struct packet
 	return PARSED_UNKNOWN;
 }
 
-/* Parses the packet, of which the caller has cleared everything before p->to. */
-static __always_inline enum parsed parse(struct __sk_buff *ctx, struct packet *p)
+/* Parses the packet, of which the caller has cleared everything before p->to. A function of its own: its frame is not below those that follow. */
+__noinline int parse(struct __sk_buff *ctx, struct packet *p)
 {
+	if (!p)
+		return MALFORMED;
 	int l3 = ip_offset(ctx, &p->version);
 	if (l3 < 0)
 		return NOT_IP;
