@@ -106,8 +106,7 @@ __noinline int handle_frontend(struct __sk_buff *ctx, struct packet *p, const st
 	int verdict = id == BACKEND_REJECT ? reject_no_backend(ctx, p, fe->index) : begin_flow(ctx, p, fe, id);
 	if (verdict)
 		return verdict;
-	f = find_evictable(&p->key);
-	verdict = f ? serve(ctx, p, f) : NO_FLOW;
+	verdict = serve(ctx, p, &p->to); /* the entry itself has nothing to learn from its first packet */
 	return verdict == NO_FLOW ? drop(COUNTER_DROP_NEW_FLOW) : verdict;
 }
 

@@ -83,7 +83,11 @@ static __always_inline void begin_anew(const struct packet *p, struct flow *own,
 /* Reports whether record_end must see this packet of the flow p->to. */
 static __always_inline bool may_end(const struct packet *p)
 {
-	return (p->tcp_flags & (TCP_FIN | TCP_RST | TCP_SYN) || p->to.flags & FLOW_PEER_FIN) && !(p->to.flags & FLOW_CLOSED);
+	if (p->to.flags & FLOW_CLOSED)
+		return false;
+	if (p->tcp_flags & TCP_SYN) /* it may begin another connection in place of an established one, no more */
+		return p->to.flags & FLOW_ESTABLISHED;
+	return p->tcp_flags & (TCP_FIN | TCP_RST) || p->to.flags & FLOW_PEER_FIN;
 }
 
 /*
@@ -97,7 +101,8 @@ __noinline int record_end(struct packet *p)
 	if (!p)
 		return 0;
 	peer_key(&p->key, &p->to, &k);
-	struct flow *own = find_flow(&p->key), *peer = find_flow(&k);
+	bool established = p->to.flags & FLOW_ESTABLISHED;
+	struct flow *own = find_tcp_flow(&p->key, established), *peer = find_tcp_flow(&k, established);
 	if (!own || !peer)
 		return 0;
 	settle(&k, peer);

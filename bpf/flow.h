@@ -121,6 +121,17 @@ static __always_inline struct flow *find_flow(const struct flow_key *key)
 	return f || is_udp(key) ? f : bpf_map_lookup_elem(&flows, key);
 }
 
+/*
+ * The same for a TCP flow that was or was not established a moment ago. One that is
+ * closed meanwhile is in `new_flows` before it leaves `flows`: so no flow that was
+ * established is missed, and its entries are found with one look-up.
+ */
+static __always_inline struct flow *find_tcp_flow(const struct flow_key *key, bool established)
+{
+	struct flow *f = LOOK_UP_EITHER(established, &flows, &new_flows, key);
+	return f ? f : LOOK_UP_EITHER(established, &new_flows, &flows, key);
+}
+
 /* Returns the number of established flows of the frontend, or of all flows: of the host's own that have NO_FRONTEND, too. */
 static __always_inline __u32 *established_flows(__u32 frontend)
 {

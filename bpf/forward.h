@@ -134,10 +134,11 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 	if (idle(f, tick) && expired(&p->key, f)) /* 3 */
 		return expire(p, f);
 	bool fresh = !(f->flags & (FLOW_ESTABLISHED | FLOW_CLOSED)) && !is_udp(&p->key);
-	p->due = fresh || f->last_seen != tick;
-	if (p->due && (fresh || is_udp(&p->key)) && !(f->flags & FLOW_REPLY) && half_evicted(&p->key, f)) /* 3 */
+	p->due = fresh || p->checked || f->last_seen != tick;
+	bool check = p->due && !p->checked; /* 3; a flow that has just begun is in order */
+	if (check && (fresh || is_udp(&p->key)) && !(f->flags & FLOW_REPLY) && half_evicted(&p->key, f))
 		return NO_FLOW;
-	if (p->due && is_udp(&p->key) && !(f->flags & FLOW_REPLY) && host_took_over(ctx, p)) {
+	if (check && is_udp(&p->key) && !(f->flags & FLOW_REPLY) && host_took_over(ctx, p)) {
 		bury(p, f);
 		return NO_FLOW;
 	}
@@ -210,7 +211,10 @@ static __always_inline int reject_no_backend(struct __sk_buff *ctx, struct packe
 	return drop(COUNTER_REJECT_NO_BACKEND);
 }
 
-/* Begins a flow to the backend `id` that the frontend's ring has selected. Returns 0 with both entries inserted, or a verdict. */
+/*
+ * Begins a flow to the backend `id` that the frontend's ring has selected. Returns 0
+ * with both entries inserted, of which p->to is the forward one, or a verdict.
+ */
 __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct frontend *fe, __u32 id)
 {
 	if (!p || !fe)
@@ -234,7 +238,7 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 	to->backend = id;
 	to->generation = b->generation;
 	to->frontend = fe->index;
-	to->last_seen = now() - 1; /* so that the first packet is due, too */
+	to->last_seen = now() - 1; /* so that the first answer is due */
 	to->idle_ticks = fe->idle_ticks;
 	if (!is_udp(&p->key) && to->idle_ticks > EMBRYONIC_TICKS)
 		to->idle_ticks = EMBRYONIC_TICKS;
@@ -244,6 +248,7 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 	if (verdict)
 		return verdict;
 	make_reply(p, way);
+	to->last_seen += 1;
 	verdict = insert_flow_pair(ctx, p, !(to->flags & FLOW_SNAT));
 	if (verdict)
 		return verdict;

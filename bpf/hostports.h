@@ -95,7 +95,7 @@ __noinline int avoid_port_clash(struct __sk_buff *ctx, struct packet *p)
 	/* An entry that does not translate at ingress would not take the host's answer: this is a client's packet behind us. */
 	if (taken && !served && (!(taken->flags & FLOW_REPLY) || taken->flags & FLOW_EGRESS))
 		return NO_FLOW;
-	if (!p->host && find_route(ctx, p, &p->key.dst, &p->key.src) == ROUTED)
+	if (!p->host && find_route(ctx, p, &p->key.dst, &p->key.src, false) == ROUTED)
 		return NO_FLOW; /* not from an address of this host: forwarded as it is, of another node's flow perhaps */
 
 	if (tcp)

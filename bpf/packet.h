@@ -99,7 +99,7 @@ struct packet {
 	bool egress;	    /* seen at the egress hook */
 	bool host;	    /* made by a socket of this host */
 	bool shared;	    /* to an address of ours that the host shares; set when no flow is found */
-	bool checked;	    /* the source of its flow has just been chosen */
+	bool checked;	    /* its flow has just begun, or the source of it has just been chosen */
 	bool released;	    /* a fragment that was kept until the first one came */
 	__u32 payload;	    /* TCP: bytes behind the header */
 	/* What becomes of the packet. Not cleared for each one: written before it is read. */

@@ -114,7 +114,7 @@ __noinline bool is_silent(const struct packet *p)
 
 /*
  * Looks up the route p->route from src to dst. If src is zero, any source will
- * do, and p->route.src gets the node's address on that route.
+ * do. If `want_source`, p->route.src gets the node's address on that route.
  *
  * The ports are those of p->to, which a flow's packets have in common, fragments
  * included. By them the kernel chooses among equal paths where
@@ -122,13 +122,12 @@ __noinline bool is_silent(const struct packet *p)
  * So a flow keeps its path, and rules that name ports or the type of service are
  * heeded.
  */
-__noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct addr *src, const struct addr *dst)
+__noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct addr *src, const struct addr *dst, bool want_source)
 {
 	if (!p || !src || !dst)
 		return ROUTE_NONE;
 	struct route *r = &p->route;
 	struct bpf_fib_lookup fib = {};
-	bool want_source = is_zero(src);
 
 	fib.tot_len = p->segment > 0xffff ? 0xffff : p->segment;
 	fib.ifindex = ctx->ifindex;

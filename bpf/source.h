@@ -78,7 +78,7 @@ static __always_inline bool is_own(struct __sk_buff *ctx, const struct packet *p
 static __always_inline bool keeps_way(struct __sk_buff *ctx, struct packet *p)
 {
 	return backend_silent(p, &p->to) <= 2 && is_own(ctx, p, &p->to.src) &&
-	       find_route(ctx, p, &p->to.src, &p->to.dst) == ROUTED && p->route.ifindex == p->to.ifindex;
+	       find_route(ctx, p, &p->to.src, &p->to.dst, false) == ROUTED && p->route.ifindex == p->to.ifindex;
 }
 
 /*
@@ -101,7 +101,7 @@ __noinline int check_source(struct __sk_buff *ctx, struct packet *p, struct flow
 	__builtin_memset(&named->src, 0, sizeof(named->src));
 	p->to.sport = p->key.sport;
 	p->segment = 0;
-	enum routed rc = find_route(ctx, p, &named->src, &p->to.dst);
+	enum routed rc = find_route(ctx, p, &named->src, &p->to.dst, true);
 	p->segment = segment;
 	p->to.sport = sport;
 	if (rc != ROUTED || is_zero(&p->route.src))

@@ -163,7 +163,9 @@ static __always_inline int select_way(struct __sk_buff *ctx, struct packet *p, _
 	struct flow *to = &p->to;
 
 	to->flags = 0;
-	enum routed rc = find_route(ctx, p, &any, &to->dst);
+	/* Most flows through the stack need no source, of which IPv6 has a choice that costs as much as the route. */
+	bool named = !by_stack && (!local || (p->egress && ctx->ifindex == LOOPBACK_IFINDEX));
+	enum routed rc = find_route(ctx, p, &any, &to->dst, named);
 	to->ifindex = rc == ROUTED ? p->route.ifindex : 0;
 	if (local && p->egress && ctx->ifindex != LOOPBACK_IFINDEX) {
 		*way = WAY_REENTER;
@@ -189,6 +191,8 @@ static __always_inline int select_way(struct __sk_buff *ctx, struct packet *p, _
 		to->src = p->key.src;
 		return 0;
 	}
+	if (!named)
+		rc = find_route(ctx, p, &any, &to->dst, true);
 	*way = p->host ? WAY_HOST : p->egress ? WAY_FORWARDED : WAY_REMOTE;
 	if (rc == ROUTED && protected) {
 		return reject_protected(ctx, p);
@@ -220,7 +224,7 @@ static __always_inline int route_flow(struct __sk_buff *ctx, struct packet *p, _
 			return reject_hop_limit(ctx, p);
 		*hop_limit -= 1;
 	}
-	enum routed rc = find_route(ctx, p, &to->src, &to->dst);
+	enum routed rc = find_route(ctx, p, &to->src, &to->dst, false);
 	if (rc == ROUTED && p->due && p->route.no_neighbour && !p->egress && is_silent(p))
 		rc = ROUTE_SILENT;
 	if (rc == ROUTED)
