@@ -153,7 +153,7 @@ enum flow_flag {
 	FLOW_GONE = 4096,
 	/* Translated packets get the mark config.masquerade_mark, by which the host's own NAT translates their source. */
 	FLOW_MASQUERADE = 8192,
-	/* More than one packet of this direction was seen in a tick lately: it is worth a slot in `flow_cache`. */
+	/* More than one packet of this direction was seen in a tick: it is worth a slot in `flow_cache`. */
 	FLOW_BUSY = 16384,
 	/* It may have a slot there. */
 	FLOW_CACHED = 32768,

@@ -258,19 +258,15 @@ __noinline int serve_cached6(struct __sk_buff *ctx, __u32 l3, __u32 egress)
 }
 
 /*
- * Reports whether the entry f is worth a slot: packets of its direction come more
- * than once in a tick. So a short connection costs no slot, nor does a flood of
- * forged datagrams that each begin a flow. Called before the refresh.
+ * Reports whether the entry f is worth a slot: once, more than one packet of its
+ * direction has come in a tick. So a short connection costs no slot, nor does a
+ * flood of forged datagrams that each begin a flow. Called before the refresh.
  */
-static __always_inline bool is_busy(const struct packet *p, struct flow *f, __u32 tick)
+static __always_inline bool is_busy(const struct packet *p, struct flow *f)
 {
 	bool busy = f->flags & FLOW_BUSY;
-
-	if (busy && (__s32)(tick - f->last_seen) > 1) {
-		__sync_fetch_and_and(&f->flags, ~FLOW_BUSY);
-		return false;
-	}
 	__u32 flag = busy ? FLOW_CACHED : p->due ? 0 : FLOW_BUSY;
+
 	if (flag & ~f->flags)
 		__sync_fetch_and_or(&f->flags, flag);
 	return busy;

@@ -153,7 +153,7 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 		bury(p, f);
 		return drop(COUNTER_DROP_PROTECTED);
 	}
-	bool busy = is_busy(p, f, tick); /* 4 */
+	bool busy = is_busy(p, f); /* 4 */
 	refresh(p, f, tick);	      /* 4 */
 	p->to = *f;		      /* 5 */
 	if (!same_flow(&p->key, f)) /* 5 */
