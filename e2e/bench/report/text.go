@@ -91,8 +91,33 @@ func (r *Result) Table(w io.Writer, part string) error {
 	return t.Flush()
 }
 
-// metrics prints a row for each benchmark, with a column for each unit.
+// metrics prints a row for each case of each benchmark, with a column for each
+// unit that its benchmark has.
 func metrics(w io.Writer, part string, figures []Figure) error {
+	var benchmarks []string
+	of := map[string][]Figure{}
+	for _, f := range figures {
+		name, _, _ := strings.Cut(f.Name, "/")
+		if of[name] == nil {
+			benchmarks = append(benchmarks, name)
+		}
+		of[name] = append(of[name], f)
+	}
+	if part != Micro { // few cases each, of the same units
+		benchmarks, of = []string{part}, map[string][]Figure{part: figures}
+	}
+	for i, name := range benchmarks {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		if err := benchmark(w, name, of[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func benchmark(w io.Writer, title string, figures []Figure) error {
 	var names, units []string
 	of := map[[2]string]float64{}
 	for _, f := range figures {
@@ -106,7 +131,7 @@ func metrics(w io.Writer, part string, figures []Figure) error {
 	}
 	slices.Sort(units)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "%-50s\t%s\t\n", part, strings.Join(units, "\t"))
+	fmt.Fprintf(t, "%-50s\t%s\t\n", title, strings.Join(units, "\t"))
 	for _, name := range names {
 		fmt.Fprintf(t, "%-50s\t", name)
 		for _, unit := range units {
