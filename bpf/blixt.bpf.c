@@ -307,7 +307,7 @@ static __always_inline int serve_quickly_at(struct __sk_buff *ctx, __u32 l3, con
 
 	if (!(to & INTEREST_VIP) && !(from & INTEREST_FROM)) {
 		bool ports = protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
-		bool whole = !v4 || ((ip[0] & 0xff) == 0x45 && !(ip[1] & (__u32)bpf_htons(IPV4_MF | IPV4_OFFSET) << 16));
+		bool whole = !v4 || is_plain_ipv4(ip);
 		__u8 own = egress ? from & (INTEREST_HOST | INTEREST_SHARED) : to & INTEREST_HOST;
 
 		if (egress && protocol == (v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))

@@ -22,6 +22,12 @@ static __always_inline __u8 dscp_of(const struct packet *p)
 	return (p->version == 4 ? p->flow_info : bpf_ntohl(p->flow_info) >> 20) & DSCP;
 }
 
+/* Reports whether an IPv4 header has five words, so no options, and is that of a whole packet: neither "more fragments" nor an offset. */
+static __always_inline bool is_plain_ipv4(const __u32 *ip)
+{
+	return (ip[0] & 0xff) == 0x45 && !(ip[1] & (__u32)bpf_htons(IPV4_MF | IPV4_OFFSET) << 16);
+}
+
 /* What a packet needs of its slot, or of its headers. All addresses are as on the wire. */
 struct quick {
 	__u32 len, segment; /* as in struct packet */
@@ -45,8 +51,7 @@ static __always_inline bool read_headers(struct __sk_buff *ctx, __u32 l3, const 
 	if ((const void *)(l4 + 2) > end)
 		return false;
 	if (v4) {
-		/* Version 4, header of five words; neither "more fragments" nor an offset. */
-		if ((ip[0] & 0xff) != 0x45 || ip[1] & (__u32)bpf_htons(IPV4_MF | IPV4_OFFSET) << 16)
+		if (!is_plain_ipv4(ip))
 			return false;
 		q->len = bpf_ntohs(ip[0] >> 16);
 		q->dscp = ip[0] >> 8 & DSCP;
@@ -357,7 +362,7 @@ __noinline int fill_slot(struct __sk_buff *ctx, struct packet *p)
 	unlock_slot(s);
 
 	/* Somebody may have deleted or changed the entry meanwhile, or have filled the other way for the same key. */
-	const struct flow *f = is_udp(&p->key) ? bpf_map_lookup_elem(&udp_flows, &p->key) : bpf_map_lookup_elem(&flows, &p->key);
+	const struct flow *f = LOOK_UP_EITHER(is_udp(&p->key), &udp_flows, &flows, &p->key);
 	if (!f || f->generation != to->generation || f->flags & (FLOW_PEER_FIN | FLOW_CLOSED) || f->sport != to->sport ||
 	    !same_addr(&f->src, &to->src) || slot_has(other, &p->key))
 		uncache(&p->key);
