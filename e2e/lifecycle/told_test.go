@@ -29,19 +29,8 @@ func TestBothEndsHearThatABackendIsGone(t *testing.T) {
 	}
 	accepted := map[*lab.Node]chan net.Conn{}
 	for _, n := range []*lab.Node{w.Backends[0], w.Backends[1], w.Pods[0]} {
-		ln, err := n.Listen("tcp", fmt.Sprintf(":%d", port))
-		w.Check(err)
-		t.Cleanup(func() { _ = ln.Close() })
 		accepted[n] = make(chan net.Conn, 16)
-		go func() {
-			for {
-				c, err := ln.Accept()
-				if err != nil {
-					return
-				}
-				accepted[n] <- c
-			}
-		}()
+		w.Accept(n, fmt.Sprintf(":%d", port), func(c net.Conn) { accepted[n] <- c })
 	}
 	w.StartBlixt(serve(false), "eth0", "eth1", "pods")
 

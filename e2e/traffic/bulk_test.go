@@ -4,6 +4,7 @@ package traffic
 
 import (
 	"fmt"
+	"net"
 	"testing"
 	"time"
 
@@ -16,21 +17,10 @@ func serveBulk(w *labtest.World) {
 	w.Helper()
 	for _, n := range []*lab.Node{w.Backends[0], w.Pods[0]} {
 		for _, ip := range []string{n.IPv4, n.IPv6} {
-			ln, err := n.Listen("tcp", labtest.At(ip, 9001))
-			w.Check(err)
-			w.Cleanup(func() { ln.Close() })
-			go func() {
-				for {
-					c, err := ln.Accept()
-					if err != nil {
-						return
-					}
-					go func() {
-						defer c.Close()
-						_ = lab.Exchange(c, 0) // the client reports errors
-					}()
-				}
-			}()
+			w.Accept(n, labtest.At(ip, 9001), func(c net.Conn) {
+				defer c.Close()
+				_ = lab.Exchange(c, 0) // the client reports errors
+			})
 		}
 	}
 }

@@ -75,7 +75,10 @@ func newTrafficWorld(t *testing.T, name string) *labtest.World {
 	}
 	for _, n := range []*lab.Node{w.Backends[0], w.Pods[0]} {
 		for _, ip := range []string{n.IPv4, n.IPv6} {
-			serveEchoes(w, n, labtest.At(ip, 9001))
+			w.Accept(n, labtest.At(ip, 9001), func(c net.Conn) {
+				defer c.Close()
+				_, _ = io.Copy(c, c) // the client reports errors
+			})
 		}
 	}
 	return w
@@ -170,25 +173,6 @@ func (c *traffic) end(what string) {
 	if w.Failed() {
 		w.Logf("the program has counted %v", w.Status().Counters)
 	}
-}
-
-// serveEchoes repeats to every client what it sends.
-func serveEchoes(w *labtest.World, n *lab.Node, addr string) {
-	ln, err := n.Listen("tcp", addr)
-	w.Check(err)
-	w.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_, _ = io.Copy(c, c) // the client reports errors
-			}()
-		}
-	}()
 }
 
 // bulk is a connection that sends random bytes as fast as it may, and gets them back.

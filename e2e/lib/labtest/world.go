@@ -144,6 +144,24 @@ var lastPort atomic.Uint32
 // kernel's ephemeral ports.
 func NewPort() uint32 { return 31000 + lastPort.Add(1)%1768 }
 
+// Accept listens at the node's TCP address until the test ends, and calls handle with
+// each connection, each time in a goroutine of its own.
+func (w *World) Accept(n *lab.Node, addr string, handle func(net.Conn)) {
+	w.Helper()
+	ln, err := n.Listen("tcp", addr)
+	w.Check(err)
+	w.Cleanup(func() { _ = ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go handle(c)
+		}
+	}()
+}
+
 // Ask sends a question and returns the answer, or ends the test.
 func (w *World) Ask(c net.Conn, body string) lab.Answer {
 	w.Helper()
