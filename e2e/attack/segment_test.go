@@ -44,20 +44,11 @@ func TestForgedSegmentsEndNoConnection(t *testing.T) {
 			news := make(chan net.Conn, 100)
 			for _, n := range old {
 				for _, family := range []int{4, 6} {
-					ln, err := n.Listen("tcp", labtest.At(own(n, family), pushes))
-					w.Check(err)
-					t.Cleanup(func() { ln.Close() })
-					go func() {
-						for {
-							c, err := ln.Accept()
-							if err != nil {
-								return
-							}
-							// Go would have servers ask every 15 seconds whether clients live.
-							_ = c.(*net.TCPConn).SetKeepAlive(false)
-							news <- c
-						}
-					}()
+					w.Accept(n, labtest.At(own(n, family), pushes), func(c net.Conn) {
+						// Go would have servers ask every 15 seconds whether clients live.
+						_ = c.(*net.TCPConn).SetKeepAlive(false)
+						news <- c
+					})
 				}
 			}
 			type pair struct {
