@@ -92,6 +92,10 @@ enum backend_flag {
 	BACKEND_STACK = 4,
 	/* IPsec policies of the host cover it: nothing may be sent to it past the stack. It is never set or cleared in an element. */
 	BACKEND_PROTECTED = 8,
+	/* The program at its node undoes the translation of sources, and messages within a flow's first packet get there: see announce.h. */
+	BACKEND_HEARS_WITHIN = 16,
+	/* The same of messages that stand alone. */
+	BACKEND_HEARS_ALONE = 32,
 };
 
 /*
@@ -99,7 +103,8 @@ enum backend_flag {
  * of one frontend, so that withdrawing a permission ends the flows of that
  * frontend alone. While the generation is odd the element is in use, while it
  * is even the element is free. A generation only ever grows, and an element
- * changes only together with its generation, except BACKEND_NOT_SERVING and BACKEND_STACK.
+ * changes only together with its generation, except BACKEND_NOT_SERVING,
+ * BACKEND_STACK, BACKEND_HEARS_WITHIN and BACKEND_HEARS_ALONE.
  */
 struct backend {
 	struct addr addr;
@@ -157,6 +162,16 @@ enum flow_flag {
 	FLOW_BUSY = 16384,
 	/* It may have a slot there. */
 	FLOW_CACHED = 32768,
+	/* The backend's node is told the client: see announce.h. */
+	FLOW_ANNOUNCED = 65536,
+	/* The source of the forward direction is undone: it becomes the client's, whom another node has announced. See undo.h. */
+	FLOW_UNDONE = 131072,
+	/* Forward, undone: packets come in again by the device that leads to the client. */
+	FLOW_COMES_IN = 262144,
+	/* The source of this direction is a node, and stays what it is. Such a flow has one entry, which changes nothing. */
+	FLOW_PLAIN = 524288,
+	/* Forward, undone: announced ahead of the SYN that has not come yet. */
+	FLOW_AWAITED = 1048576,
 };
 
 /*
@@ -166,7 +181,7 @@ enum flow_flag {
  *
  * A connection of the host itself whose source port had to be translated is a
  * flow, too (hostports.h): with backend BACKEND_REJECT, generation 0 and
- * frontend NO_FRONTEND.
+ * frontend NO_FRONTEND. So are flows with FLOW_UNDONE and FLOW_PLAIN.
  */
 enum no_flow_of {
 	NO_FRONTEND = 0xffffffff,
@@ -309,6 +324,8 @@ enum interest_flag {
 	INTEREST_HOST = 4,
 	/* Packets from the address, at egress: a flow has to be looked for. */
 	INTEREST_FROM = 8,
+	/* Packets from the address, at ingress: a peer's, whose sources may have to be undone. A writer sets it before the address is in `peers`. */
+	INTEREST_PEER = 16,
 	/* A flow has needed a bit of this byte since a writer last cleared this one. */
 	INTEREST_FRESH = 128,
 };
@@ -366,6 +383,100 @@ struct cache_set {
 
 _Static_assert(sizeof(struct cached_flow) == 128, "a slot is 128 bytes");
 _Static_assert(__builtin_offsetof(struct cached_flow, to_src) == 64, "what tells whose the slot is, is one cache line");
+
+/*
+ * The one element of `announcing`: how this node announces clients to others, and
+ * undoes what others announce. 8 bytes. All zero: it does neither.
+ */
+struct announce_config {
+	__u16 boot;	 /* of this node: each time it boots the next number, in a circle of 2^16 */
+	__u8 key;	 /* index in `announce_keys` of the key that signs */
+	__u8 flags;	 /* enum announcing_flag */
+	__u16 ports_min; /* ports to which any node of the cluster may translate sources, */
+	__u16 ports_max; /* host byte order; and the privileged ones, see limits.h */
+};
+
+enum announcing_flag {
+	/* Undo what peers announce. */
+	ANNOUNCING_UNDO = 1,
+	/* Announce to backends with BACKEND_HEARS_WITHIN or BACKEND_HEARS_ALONE. */
+	ANNOUNCING_TELL = 2,
+};
+
+/* Element of `announce_keys`: a key of SipHash-2-4. All zero: there is no such key. */
+struct announce_key {
+	__u8 bytes[16];
+};
+
+/*
+ * Value of `peers`, by an address that another node translates sources to: 40
+ * bytes. A writer inserts it with the boot number that it knows, or 0, and leaves it
+ * alone as long as the node's addresses stay.
+ */
+struct peer {
+	__u32 time;    /* of its newest message: see announce.h */
+	__u16 boot;    /* of that message */
+	__u16 heard;   /* 1: there was one */
+	__u64 undone;  /* flows of clients that it has announced */
+	__u64 plain;   /* flows from its ports that it has not announced, or whose client's replies would not pass us */
+	__u64 refused; /* messages: no key makes them genuine, or they are old */
+	__u64 asked;   /* questions sent to it */
+};
+
+/* Of a message that a peer is probed with: where it is. */
+enum probe_form {
+	PROBE_WITHIN = 1, /* behind a SYN, or in the surplus area of a datagram with data */
+	PROBE_ALONE = 2,  /* TCP: as an option of an acknowledgement; UDP: in the surplus area of an empty datagram */
+};
+
+/*
+ * Value of `probes`: a packet of the agent's with this key (its source port one of
+ * config.snat_min to snat_max) that leaves becomes a probe: from this node's
+ * address, with a message of this form that asks for an answer. 8 bytes.
+ */
+struct probe {
+	__u32 form;	/* enum probe_form */
+	__u32 answered; /* 1: the program at the other node has answered */
+};
+
+enum announcement_flag {
+	/* It stands alone: as an option of a TCP segment without payload, or in the surplus area of an empty datagram. */
+	ANNOUNCEMENT_ALONE = 1,
+	/* Nothing is announced: the sender asks whose packets these are. */
+	ANNOUNCEMENT_ASK = 2,
+	/* The source is a node, and stays what it is. */
+	ANNOUNCEMENT_PLAIN = 4,
+	/* Alone, as an option of a SYN: the client's SYN follows. */
+	ANNOUNCEMENT_OPENS = 8,
+	/* A probe: nothing is announced, an answer is wanted. */
+	ANNOUNCEMENT_PROBE = 16,
+	/* The answer to a probe, which has the time of the probe. */
+	ANNOUNCEMENT_ANSWER = 32,
+	/* The upper two bits are the index of the key. */
+	ANNOUNCEMENT_KEY_SHIFT = 6,
+};
+
+/*
+ * A message from node to node about one tuple: 40 bytes, numbers in network byte
+ * order. Where it is in a packet, and who sends it when: see announce.h.
+ */
+struct announcement {
+	__u8 kind;  /* of an option: 253 in TCP (RFC 6994), 127 in UDP (RFC 9868) */
+	__u8 len;   /* 40 */
+	__be16 id;  /* 0xb117: Blixt, version 1 */
+	__u8 flags; /* enum announcement_flag */
+	__u8 idle;  /* the flow may be without packets for 2^idle ticks */
+	__be16 port; /* the client's */
+	struct addr client;
+	__be32 time;	/* of the sender's CLOCK_MONOTONIC, in 2^24 ns */
+	__be16 boot;	/* of the sender */
+	__be16 service; /* hash of the frontend's address and port: with client and port it names the connection */
+	__u8 mac[8];	/* SipHash-2-4 of struct flow_key of the packet that carries it, and of the bytes in front of this */
+};
+
+_Static_assert(sizeof(struct announcement) == 40, "an announcement is 40 bytes, as many as the options of a TCP header");
+_Static_assert(sizeof(struct announce_config) == 8, "it is one word");
+_Static_assert(sizeof(struct peer) == 40, "a peer is 40 bytes");
 
 /* Of a port, in either byte order. */
 #define PORT_HASH(port) (((port) ^ (port) >> 8) & 0xff)
@@ -455,6 +566,14 @@ enum counter {
 	COUNTER_DROP_ANSWER_LIMIT,     /* not answered: too many answers in this second */
 	COUNTER_DROP_TOO_BIG,	       /* larger than the path MTU, and can be neither answered nor split: merged segments, IP options, ICMP */
 	COUNTER_DROP_ERROR,	       /* the kernel rejected a rewrite */
+	COUNTER_UNDONE,		       /* packet translated from a node's source to its client, or back. COUNTER_FORWARDED and COUNTER_REPLIED are those of our own flows */
+	COUNTER_FLOW_UNDONE,	       /* flow created: another node has announced its client */
+	COUNTER_FLOW_PLAIN,	       /* flow of another node that keeps that node's address, as it was not announced */
+	COUNTER_UNDO_IMPOSSIBLE,       /* the same, as replies to the client would not pass the program */
+	COUNTER_ANNOUNCED,	       /* message sent that tells the client of a flow */
+	COUNTER_ANNOUNCE_ASKED,	       /* question sent: whose segment is this */
+	COUNTER_ANNOUNCE_REFUSED,      /* message refused: no key makes it genuine, or it is old, or from no peer */
+	COUNTER_PROBE_ANSWERED,	       /* probe of another node answered */
 	COUNTERS,
 };
 

@@ -29,6 +29,54 @@ const (
 	BlixtAddressFlagADDRESS_EXCLUSIVE BlixtAddressFlag = 1
 )
 
+type BlixtAnnounceConfig struct {
+	_        structs.HostLayout
+	Boot     uint16
+	Key      uint8
+	Flags    uint8
+	PortsMin uint16
+	PortsMax uint16
+}
+
+type BlixtAnnounceKey struct {
+	_     structs.HostLayout
+	Bytes [16]uint8
+}
+
+type BlixtAnnouncement struct {
+	_       structs.HostLayout
+	Kind    uint8
+	Len     uint8
+	Id      uint16
+	Flags   uint8
+	Idle    uint8
+	Port    uint16
+	Client  BlixtAddr
+	Time    uint32
+	Boot    uint16
+	Service uint16
+	Mac     [8]uint8
+}
+
+type BlixtAnnouncementFlag uint32
+
+const (
+	BlixtAnnouncementFlagANNOUNCEMENT_ALONE     BlixtAnnouncementFlag = 1
+	BlixtAnnouncementFlagANNOUNCEMENT_ASK       BlixtAnnouncementFlag = 2
+	BlixtAnnouncementFlagANNOUNCEMENT_PLAIN     BlixtAnnouncementFlag = 4
+	BlixtAnnouncementFlagANNOUNCEMENT_OPENS     BlixtAnnouncementFlag = 8
+	BlixtAnnouncementFlagANNOUNCEMENT_PROBE     BlixtAnnouncementFlag = 16
+	BlixtAnnouncementFlagANNOUNCEMENT_ANSWER    BlixtAnnouncementFlag = 32
+	BlixtAnnouncementFlagANNOUNCEMENT_KEY_SHIFT BlixtAnnouncementFlag = 6
+)
+
+type BlixtAnnouncingFlag uint32
+
+const (
+	BlixtAnnouncingFlagANNOUNCING_UNDO BlixtAnnouncingFlag = 1
+	BlixtAnnouncingFlagANNOUNCING_TELL BlixtAnnouncingFlag = 2
+)
+
 type BlixtBackend struct {
 	_          structs.HostLayout
 	Addr       BlixtAddr
@@ -42,10 +90,12 @@ type BlixtBackend struct {
 type BlixtBackendFlag uint32
 
 const (
-	BlixtBackendFlagBACKEND_LOCAL       BlixtBackendFlag = 1
-	BlixtBackendFlagBACKEND_NOT_SERVING BlixtBackendFlag = 2
-	BlixtBackendFlagBACKEND_STACK       BlixtBackendFlag = 4
-	BlixtBackendFlagBACKEND_PROTECTED   BlixtBackendFlag = 8
+	BlixtBackendFlagBACKEND_LOCAL        BlixtBackendFlag = 1
+	BlixtBackendFlagBACKEND_NOT_SERVING  BlixtBackendFlag = 2
+	BlixtBackendFlagBACKEND_STACK        BlixtBackendFlag = 4
+	BlixtBackendFlagBACKEND_PROTECTED    BlixtBackendFlag = 8
+	BlixtBackendFlagBACKEND_HEARS_WITHIN BlixtBackendFlag = 16
+	BlixtBackendFlagBACKEND_HEARS_ALONE  BlixtBackendFlag = 32
 )
 
 type BlixtBackendId uint32
@@ -181,7 +231,15 @@ const (
 	BlixtCounterCOUNTER_DROP_ANSWER_LIMIT       BlixtCounter = 40
 	BlixtCounterCOUNTER_DROP_TOO_BIG            BlixtCounter = 41
 	BlixtCounterCOUNTER_DROP_ERROR              BlixtCounter = 42
-	BlixtCounterCOUNTERS                        BlixtCounter = 43
+	BlixtCounterCOUNTER_UNDONE                  BlixtCounter = 43
+	BlixtCounterCOUNTER_FLOW_UNDONE             BlixtCounter = 44
+	BlixtCounterCOUNTER_FLOW_PLAIN              BlixtCounter = 45
+	BlixtCounterCOUNTER_UNDO_IMPOSSIBLE         BlixtCounter = 46
+	BlixtCounterCOUNTER_ANNOUNCED               BlixtCounter = 47
+	BlixtCounterCOUNTER_ANNOUNCE_ASKED          BlixtCounter = 48
+	BlixtCounterCOUNTER_ANNOUNCE_REFUSED        BlixtCounter = 49
+	BlixtCounterCOUNTER_PROBE_ANSWERED          BlixtCounter = 50
+	BlixtCounterCOUNTERS                        BlixtCounter = 51
 )
 
 type BlixtFlow struct {
@@ -226,6 +284,11 @@ const (
 	BlixtFlowFlagFLOW_MASQUERADE  BlixtFlowFlag = 8192
 	BlixtFlowFlagFLOW_BUSY        BlixtFlowFlag = 16384
 	BlixtFlowFlagFLOW_CACHED      BlixtFlowFlag = 32768
+	BlixtFlowFlagFLOW_ANNOUNCED   BlixtFlowFlag = 65536
+	BlixtFlowFlagFLOW_UNDONE      BlixtFlowFlag = 131072
+	BlixtFlowFlagFLOW_COMES_IN    BlixtFlowFlag = 262144
+	BlixtFlowFlagFLOW_PLAIN       BlixtFlowFlag = 524288
+	BlixtFlowFlagFLOW_AWAITED     BlixtFlowFlag = 1048576
 )
 
 type BlixtFlowKey struct {
@@ -325,6 +388,7 @@ const (
 	BlixtInterestFlagINTEREST_SHARED BlixtInterestFlag = 2
 	BlixtInterestFlagINTEREST_HOST   BlixtInterestFlag = 4
 	BlixtInterestFlagINTEREST_FROM   BlixtInterestFlag = 8
+	BlixtInterestFlagINTEREST_PEER   BlixtInterestFlag = 16
 	BlixtInterestFlagINTEREST_FRESH  BlixtInterestFlag = 128
 )
 
@@ -356,6 +420,10 @@ const (
 	BlixtLimitINTEREST_SIZE         BlixtLimit = 131072
 	BlixtLimitCACHE_SETS            BlixtLimit = 131072
 	BlixtLimitCACHE_WAYS            BlixtLimit = 2
+	BlixtLimitMAX_ANNOUNCE_KEYS     BlixtLimit = 4
+	BlixtLimitMAX_PEERS             BlixtLimit = 16384
+	BlixtLimitMAX_PROBES            BlixtLimit = 256
+	BlixtLimitMAX_ANNOUNCED_UDP     BlixtLimit = 262144
 	BlixtLimitMAX_LINKS             BlixtLimit = 4096
 )
 
@@ -455,6 +523,17 @@ type BlixtPacket struct {
 	_ [4]byte
 }
 
+type BlixtPeer struct {
+	_       structs.HostLayout
+	Time    uint32
+	Boot    uint16
+	Heard   uint16
+	Undone  uint64
+	Plain   uint64
+	Refused uint64
+	Asked   uint64
+}
+
 type BlixtPortSearch struct {
 	_         structs.HostLayout
 	Tick      uint32
@@ -462,6 +541,19 @@ type BlixtPortSearch struct {
 	Exhausted uint16
 	Scanned   uint32
 }
+
+type BlixtProbe struct {
+	_        structs.HostLayout
+	Form     uint32
+	Answered uint32
+}
+
+type BlixtProbeForm uint32
+
+const (
+	BlixtProbeFormPROBE_WITHIN BlixtProbeForm = 1
+	BlixtProbeFormPROBE_ALONE  BlixtProbeForm = 2
+)
 
 type BlixtPublishedBits uint32
 
@@ -484,12 +576,16 @@ type BlixtSilence struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	BlixtMapAddresses        = "addresses"
+	BlixtMapAnnounceKeys     = "announce_keys"
+	BlixtMapAnnouncedUdp     = "announced_udp"
+	BlixtMapAnnouncing       = "announcing"
 	BlixtMapAnswerBuckets    = "answer_buckets"
 	BlixtMapBackendAddresses = "backend_addresses"
 	BlixtMapBackendFlows     = "backend_flows"
 	BlixtMapBackends         = "backends"
 	BlixtMapBlixtLayout2     = "blixt_layout_2"
 	BlixtMapCounters         = "counters"
+	BlixtMapEgressLinks      = "egress_links"
 	BlixtMapEstablished      = "established"
 	BlixtMapFlowCache        = "flow_cache"
 	BlixtMapFlows            = "flows"
@@ -509,7 +605,9 @@ const (
 	BlixtMapNewFlows         = "new_flows"
 	BlixtMapNewFragments     = "new_fragments"
 	BlixtMapPackets          = "packets"
+	BlixtMapPeers            = "peers"
 	BlixtMapPortSearches     = "port_searches"
+	BlixtMapProbes           = "probes"
 	BlixtMapProtectedClients = "protected_clients"
 	BlixtMapPublished        = "published"
 	BlixtMapRings            = "rings"
@@ -568,12 +666,16 @@ type BlixtProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type BlixtMapSpecs struct {
 	Addresses        *ebpf.MapSpec `ebpf:"addresses"`
+	AnnounceKeys     *ebpf.MapSpec `ebpf:"announce_keys"`
+	AnnouncedUdp     *ebpf.MapSpec `ebpf:"announced_udp"`
+	Announcing       *ebpf.MapSpec `ebpf:"announcing"`
 	AnswerBuckets    *ebpf.MapSpec `ebpf:"answer_buckets"`
 	BackendAddresses *ebpf.MapSpec `ebpf:"backend_addresses"`
 	BackendFlows     *ebpf.MapSpec `ebpf:"backend_flows"`
 	Backends         *ebpf.MapSpec `ebpf:"backends"`
 	BlixtLayout2     *ebpf.MapSpec `ebpf:"blixt_layout_2"`
 	Counters         *ebpf.MapSpec `ebpf:"counters"`
+	EgressLinks      *ebpf.MapSpec `ebpf:"egress_links"`
 	Established      *ebpf.MapSpec `ebpf:"established"`
 	FlowCache        *ebpf.MapSpec `ebpf:"flow_cache"`
 	Flows            *ebpf.MapSpec `ebpf:"flows"`
@@ -593,7 +695,9 @@ type BlixtMapSpecs struct {
 	NewFlows         *ebpf.MapSpec `ebpf:"new_flows"`
 	NewFragments     *ebpf.MapSpec `ebpf:"new_fragments"`
 	Packets          *ebpf.MapSpec `ebpf:"packets"`
+	Peers            *ebpf.MapSpec `ebpf:"peers"`
 	PortSearches     *ebpf.MapSpec `ebpf:"port_searches"`
+	Probes           *ebpf.MapSpec `ebpf:"probes"`
 	ProtectedClients *ebpf.MapSpec `ebpf:"protected_clients"`
 	Published        *ebpf.MapSpec `ebpf:"published"`
 	Rings            *ebpf.MapSpec `ebpf:"rings"`
@@ -628,12 +732,16 @@ func (o *BlixtObjects) Close() error {
 // It can be passed to LoadBlixtObjects or ebpf.CollectionSpec.LoadAndAssign.
 type BlixtMaps struct {
 	Addresses        *ebpf.Map `ebpf:"addresses"`
+	AnnounceKeys     *ebpf.Map `ebpf:"announce_keys"`
+	AnnouncedUdp     *ebpf.Map `ebpf:"announced_udp"`
+	Announcing       *ebpf.Map `ebpf:"announcing"`
 	AnswerBuckets    *ebpf.Map `ebpf:"answer_buckets"`
 	BackendAddresses *ebpf.Map `ebpf:"backend_addresses"`
 	BackendFlows     *ebpf.Map `ebpf:"backend_flows"`
 	Backends         *ebpf.Map `ebpf:"backends"`
 	BlixtLayout2     *ebpf.Map `ebpf:"blixt_layout_2"`
 	Counters         *ebpf.Map `ebpf:"counters"`
+	EgressLinks      *ebpf.Map `ebpf:"egress_links"`
 	Established      *ebpf.Map `ebpf:"established"`
 	FlowCache        *ebpf.Map `ebpf:"flow_cache"`
 	Flows            *ebpf.Map `ebpf:"flows"`
@@ -653,7 +761,9 @@ type BlixtMaps struct {
 	NewFlows         *ebpf.Map `ebpf:"new_flows"`
 	NewFragments     *ebpf.Map `ebpf:"new_fragments"`
 	Packets          *ebpf.Map `ebpf:"packets"`
+	Peers            *ebpf.Map `ebpf:"peers"`
 	PortSearches     *ebpf.Map `ebpf:"port_searches"`
+	Probes           *ebpf.Map `ebpf:"probes"`
 	ProtectedClients *ebpf.Map `ebpf:"protected_clients"`
 	Published        *ebpf.Map `ebpf:"published"`
 	Rings            *ebpf.Map `ebpf:"rings"`
@@ -664,12 +774,16 @@ type BlixtMaps struct {
 func (m *BlixtMaps) Close() error {
 	return _BlixtClose(
 		m.Addresses,
+		m.AnnounceKeys,
+		m.AnnouncedUdp,
+		m.Announcing,
 		m.AnswerBuckets,
 		m.BackendAddresses,
 		m.BackendFlows,
 		m.Backends,
 		m.BlixtLayout2,
 		m.Counters,
+		m.EgressLinks,
 		m.Established,
 		m.FlowCache,
 		m.Flows,
@@ -689,7 +803,9 @@ func (m *BlixtMaps) Close() error {
 		m.NewFlows,
 		m.NewFragments,
 		m.Packets,
+		m.Peers,
 		m.PortSearches,
+		m.Probes,
 		m.ProtectedClients,
 		m.Published,
 		m.Rings,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * enums.h - puts the enums of the contract into the object's BTF, from which
+ * enums.h - puts the enums of the contract, and the message of announce.h, into the object's BTF, from which
  * Go constants are generated: clang describes only an enum that is the type of
  * a variable or a map. No loader loads this section. gen.go has clang include
  * this file first.
@@ -20,5 +20,9 @@ union {
 	enum config_flag config_flag;
 	enum interest_flag interest_flag;
 	enum cached_flag cached_flag;
+	enum announcing_flag announcing_flag;
+	enum announcement_flag announcement_flag;
+	enum probe_form probe_form;
+	struct announcement announcement; /* the one message that is in no map */
 	enum counter counter;
 } blixt_enums __attribute__((section("enums")));

@@ -52,7 +52,9 @@ static __always_inline void set_interest(__u32 hash, __u8 bits)
 /* Sets the bits without which packets would not find an entry with this key and these values. Whoever inserts the entry calls it first. */
 static __always_inline void announce_entry(const struct flow_key *key, __u32 flags, __u32 frontend)
 {
-	if (flags & FLOW_REPLY ? flags & FLOW_EGRESS : frontend == NO_FRONTEND)
+	if (!(flags & FLOW_REPLY) && flags & (FLOW_UNDONE | FLOW_PLAIN))
+		set_interest(interest_of(&key->src), INTEREST_PEER);
+	else if (flags & FLOW_REPLY ? flags & FLOW_EGRESS : frontend == NO_FRONTEND)
 		set_interest(interest_of(&key->src), INTEREST_FROM);
 	else
 		set_interest(interest_of(&key->dst), flags & FLOW_REPLY ? INTEREST_HOST : INTEREST_VIP);

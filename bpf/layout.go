@@ -58,6 +58,8 @@ func EntryInterest(k BlixtFlowKey, f BlixtFlow) (BlixtAddr, BlixtInterestFlag) {
 	flags := BlixtFlowFlag(f.Flags)
 	reply := flags&BlixtFlowFlagFLOW_REPLY != 0
 	switch {
+	case !reply && flags&(BlixtFlowFlagFLOW_UNDONE|BlixtFlowFlagFLOW_PLAIN) != 0:
+		return k.Src, BlixtInterestFlagINTEREST_PEER
 	case reply && flags&BlixtFlowFlagFLOW_EGRESS != 0, !reply && f.Frontend == uint32(BlixtNoFlowOfNO_FRONTEND):
 		return k.Src, BlixtInterestFlagINTEREST_FROM
 	case reply:
@@ -103,6 +105,7 @@ func MapNames() []string {
 		LayoutMap, BlixtMapAddresses, BlixtMapFrontends, BlixtMapPublished,
 		BlixtMapRings, BlixtMapBackends, BlixtMapBackendFlows, BlixtMapInterest, BlixtMapFlowCache, BlixtMapFlows, BlixtMapNewFlows, BlixtMapUdpFlows, BlixtMapEstablished, BlixtMapHostListens,
 		BlixtMapCounters, BlixtMapFrontendStats, BlixtMapLinkPackets,
+		BlixtMapAnnouncing, BlixtMapAnnounceKeys, BlixtMapPeers, BlixtMapProbes, BlixtMapEgressLinks,
 	}
 }
 

@@ -49,6 +49,14 @@ enum limit {
 	/* Sets of `flow_cache`, of CACHE_WAYS slots of 128 B: 33.6 MB. A flow has two slots; one that finds none is served from its table. */
 	CACHE_SETS = 131072,
 	CACHE_WAYS = 2,
+	/* Keys that sign announcements: the one in use, its predecessor, its successor, and one to spare. */
+	MAX_ANNOUNCE_KEYS = 4,
+	/* Addresses of other nodes, about 120 B each in use: 5,000 nodes with three. */
+	MAX_PEERS = 16384,
+	/* Packets by which the agent probes other nodes at the same time. */
+	MAX_PROBES = 256,
+	/* Hashes of tuples of announced UDP flows, 8 B each: 2 MB. A power of two. */
+	MAX_ANNOUNCED_UDP = 262144,
 	/* Interfaces with packet counters of their own; a larger interface index is taken modulo this number. */
 	MAX_LINKS = 4096,
 };

@@ -223,6 +223,52 @@ struct {
 	__type(value, __u32);
 } backend_addresses SEC(".maps");
 
+/* How clients are announced: see announce.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct announce_config);
+} announcing SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_ANNOUNCE_KEYS);
+	__type(key, __u32);
+	__type(value, struct announce_key);
+} announce_keys SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_PEERS);
+	__type(key, struct addr);
+	__type(value, struct peer);
+} peers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_PROBES);
+	__type(key, struct flow_key);
+	__type(value, struct probe);
+} probes SEC(".maps");
+
+/* 1 for interfaces with the program at egress, by index: the agent writes them once it is attached. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_LINKS);
+	__type(key, __u32);
+	__type(value, __u32);
+} egress_links SEC(".maps");
+
+/* The tick of the last message about a UDP flow with a reply tuple of this hash: see is_quiet in ports.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_ANNOUNCED_UDP);
+	__type(key, __u32);
+	__type(value, __u32);
+} announced_udp SEC(".maps");
+
 /* The number of fragmented datagrams that were translated. It is the identification of the next one. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

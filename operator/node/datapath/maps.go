@@ -40,7 +40,10 @@ type Maps struct {
 
 // optional are maps that an earlier program of this layout does not have. It needs
 // nothing that would be written there.
-var optional = map[string]bool{bpf.BlixtMapInterest: true, bpf.BlixtMapFlowCache: true}
+var optional = map[string]bool{
+	bpf.BlixtMapInterest: true, bpf.BlixtMapFlowCache: true,
+	bpf.BlixtMapAnnouncing: true, bpf.BlixtMapAnnounceKeys: true, bpf.BlixtMapPeers: true, bpf.BlixtMapProbes: true, bpf.BlixtMapEgressLinks: true,
+}
 
 // wrongLayout returns the error for maps of which these tell a layout.
 func wrongLayout(found ...string) error {
