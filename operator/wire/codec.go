@@ -114,6 +114,19 @@ func (d *Decoder) Ports(p *Ports) lb.PortRange {
 	return lb.PortRange{First: d.Port(p.GetMin()), Last: d.Port(p.GetMax())}
 }
 
+// AnnounceKeys decodes keys, by their ids.
+func (d *Decoder) AnnounceKeys(list []*AnnounceKey) map[int]lb.AnnounceKey {
+	keys := map[int]lb.AnnounceKey{}
+	for _, k := range list {
+		if k.GetId() >= lb.AnnounceKeys || len(k.GetKey()) != len(lb.AnnounceKey{}) {
+			d.fail("key %d has %d bytes", k.GetId(), len(k.GetKey()))
+			continue
+		}
+		keys[int(k.Id)] = lb.AnnounceKey(k.Key)
+	}
+	return keys
+}
+
 // Key is the reverse of EncodeKey.
 func (d *Decoder) Key(k *Key) lb.Key {
 	return lb.Key{Addr: d.Addr(k.GetAddr()), Protocol: d.Protocol(k.GetProtocol()), Port: d.Port(k.GetPort())}

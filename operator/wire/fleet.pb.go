@@ -111,6 +111,7 @@ type OperatorMessage struct {
 	//
 	//	*OperatorMessage_Config
 	//	*OperatorMessage_Part
+	//	*OperatorMessage_Peers
 	Message       isOperatorMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -171,6 +172,15 @@ func (x *OperatorMessage) GetPart() *Part {
 	return nil
 }
 
+func (x *OperatorMessage) GetPeers() *Peers {
+	if x != nil {
+		if x, ok := x.Message.(*OperatorMessage_Peers); ok {
+			return x.Peers
+		}
+	}
+	return nil
+}
+
 type isOperatorMessage_Message interface {
 	isOperatorMessage_Message()
 }
@@ -183,9 +193,18 @@ type OperatorMessage_Part struct {
 	Part *Part `protobuf:"bytes,2,opt,name=part,proto3,oneof"`
 }
 
+type OperatorMessage_Peers struct {
+	// peers are for agents with Hello.announces alone. They and Config are to be
+	// applied in the order in which they come: a node that a new key makes
+	// unable to undo is out of peers before the key signs.
+	Peers *Peers `protobuf:"bytes,3,opt,name=peers,proto3,oneof"`
+}
+
 func (*OperatorMessage_Config) isOperatorMessage_Message() {}
 
 func (*OperatorMessage_Part) isOperatorMessage_Message() {}
+
+func (*OperatorMessage_Peers) isOperatorMessage_Message() {}
 
 // Version orders the states of one leader, which has an epoch of its own: a later
 // sequence is newer.
@@ -254,7 +273,15 @@ type Hello struct {
 	// got_sum identifies the content of got (Sum.Bytes), whoever numbered the
 	// version: a leader that has published the same needs to send no more than its
 	// own number. Agents before this field send none, and get everything.
-	GotSum        []byte `protobuf:"bytes,7,opt,name=got_sum,json=gotSum,proto3" json:"got_sum,omitempty"`
+	GotSum []byte `protobuf:"bytes,7,opt,name=got_sum,json=gotSum,proto3" json:"got_sum,omitempty"`
+	// boot_id is that of the node's kernel: /proc/sys/kernel/random/boot_id.
+	BootId string `protobuf:"bytes,8,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	// announces is true if the program has the maps by which nodes announce clients
+	// to each other. Then the agent gets Config.announcing and Peers.
+	Announces bool `protobuf:"varint,9,opt,name=announces,proto3" json:"announces,omitempty"`
+	// peers_sum identifies the peers that the agent has (PeerTable.Sum): it needs
+	// no more than what has changed since. Unset: it has none.
+	PeersSum      []byte `protobuf:"bytes,10,opt,name=peers_sum,json=peersSum,proto3" json:"peers_sum,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -338,6 +365,27 @@ func (x *Hello) GetGotSum() []byte {
 	return nil
 }
 
+func (x *Hello) GetBootId() string {
+	if x != nil {
+		return x.BootId
+	}
+	return ""
+}
+
+func (x *Hello) GetAnnounces() bool {
+	if x != nil {
+		return x.Announces
+	}
+	return false
+}
+
+func (x *Hello) GetPeersSum() []byte {
+	if x != nil {
+		return x.PeersSum
+	}
+	return nil
+}
+
 type Status struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// got is the newest version that the agent has tried to apply: it is ready for
@@ -367,7 +415,9 @@ type Status struct {
 	ElsewhereAge *uint64 `protobuf:"varint,15,opt,name=elsewhere_age,json=elsewhereAge,proto3,oneof" json:"elsewhere_age,omitempty"`
 	// host_listens are frontends at which a socket of the node itself listens, and
 	// got a connection of late: sorted, and at most lb.MaxHostListens.
-	HostListens   []*Key `protobuf:"bytes,16,rep,name=host_listens,json=hostListens,proto3" json:"host_listens,omitempty"`
+	HostListens []*Key `protobuf:"bytes,16,rep,name=host_listens,json=hostListens,proto3" json:"host_listens,omitempty"`
+	// announcing is unset for agents without Hello.announces.
+	Announcing    *AnnouncingStatus `protobuf:"bytes,17,opt,name=announcing,proto3" json:"announcing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -514,6 +564,350 @@ func (x *Status) GetHostListens() []*Key {
 	return nil
 }
 
+func (x *Status) GetAnnouncing() *AnnouncingStatus {
+	if x != nil {
+		return x.Announcing
+	}
+	return nil
+}
+
+// AnnouncingStatus says how far a node announces clients to others, and undoes
+// what they announce.
+type AnnouncingStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// addresses are those that the node may translate sources to, as far as the
+	// agent knows: global unicast ones of its devices, at most lb.MaxNodeAddresses.
+	// The operator adds those that it knows, and believes no others.
+	Addresses [][]byte `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// boot is the node's boot number in the maps; 0: none.
+	Boot uint32 `protobuf:"varint,2,opt,name=boot,proto3" json:"boot,omitempty"`
+	// keys are those in the maps, if what they make genuine is undone.
+	Keys []*HeldKey `protobuf:"bytes,3,rep,name=keys,proto3" json:"keys,omitempty"`
+	// sign is the id of the key that signs; unset: nothing is announced.
+	Sign *uint32 `protobuf:"varint,4,opt,name=sign,proto3,oneof" json:"sign,omitempty"`
+	// backends is how many there are on other nodes, of frontends that are to
+	// see their clients, each counted once per frontend; unannounced is why some see
+	// this node instead.
+	Backends    uint32         `protobuf:"varint,5,opt,name=backends,proto3" json:"backends,omitempty"`
+	Unannounced []*Unannounced `protobuf:"bytes,6,rep,name=unannounced,proto3" json:"unannounced,omitempty"`
+	// peers is how many other nodes there are, failing how many of those that
+	// undo have not answered in each form that they should.
+	Peers   uint32 `protobuf:"varint,7,opt,name=peers,proto3" json:"peers,omitempty"`
+	Failing uint32 `protobuf:"varint,8,opt,name=failing,proto3" json:"failing,omitempty"`
+	// pairs are at most lb.MaxPairs, the worst first.
+	Pairs         []*Pair `protobuf:"bytes,9,rep,name=pairs,proto3" json:"pairs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnnouncingStatus) Reset() {
+	*x = AnnouncingStatus{}
+	mi := &file_fleet_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnnouncingStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnnouncingStatus) ProtoMessage() {}
+
+func (x *AnnouncingStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnnouncingStatus.ProtoReflect.Descriptor instead.
+func (*AnnouncingStatus) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AnnouncingStatus) GetAddresses() [][]byte {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *AnnouncingStatus) GetBoot() uint32 {
+	if x != nil {
+		return x.Boot
+	}
+	return 0
+}
+
+func (x *AnnouncingStatus) GetKeys() []*HeldKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *AnnouncingStatus) GetSign() uint32 {
+	if x != nil && x.Sign != nil {
+		return *x.Sign
+	}
+	return 0
+}
+
+func (x *AnnouncingStatus) GetBackends() uint32 {
+	if x != nil {
+		return x.Backends
+	}
+	return 0
+}
+
+func (x *AnnouncingStatus) GetUnannounced() []*Unannounced {
+	if x != nil {
+		return x.Unannounced
+	}
+	return nil
+}
+
+func (x *AnnouncingStatus) GetPeers() uint32 {
+	if x != nil {
+		return x.Peers
+	}
+	return 0
+}
+
+func (x *AnnouncingStatus) GetFailing() uint32 {
+	if x != nil {
+		return x.Failing
+	}
+	return 0
+}
+
+func (x *AnnouncingStatus) GetPairs() []*Pair {
+	if x != nil {
+		return x.Pairs
+	}
+	return nil
+}
+
+// HeldKey tells a key without telling it.
+type HeldKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// sum is lb.AnnounceKey.Sum.
+	Sum           uint64 `protobuf:"fixed64,2,opt,name=sum,proto3" json:"sum,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldKey) Reset() {
+	*x = HeldKey{}
+	mi := &file_fleet_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldKey) ProtoMessage() {}
+
+func (x *HeldKey) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldKey.ProtoReflect.Descriptor instead.
+func (*HeldKey) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *HeldKey) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *HeldKey) GetSum() uint64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
+// Unannounced is a number of backends that see the node's address for one reason.
+type Unannounced struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// reason is one of lb.ReasonNoAnswer and so on, or Peer.reason.
+	Reason        string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	Backends      uint32 `protobuf:"varint,2,opt,name=backends,proto3" json:"backends,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Unannounced) Reset() {
+	*x = Unannounced{}
+	mi := &file_fleet_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Unannounced) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Unannounced) ProtoMessage() {}
+
+func (x *Unannounced) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Unannounced.ProtoReflect.Descriptor instead.
+func (*Unannounced) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Unannounced) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Unannounced) GetBackends() uint32 {
+	if x != nil {
+		return x.Backends
+	}
+	return 0
+}
+
+// Pair is how the node gets on with another node.
+type Pair struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// answered and unanswered are the forms of messages in which the other node
+	// has, or has not, answered of late: bits of lb.Forms. What is in neither was not
+	// probed.
+	Answered   uint32 `protobuf:"varint,2,opt,name=answered,proto3" json:"answered,omitempty"`
+	Unanswered uint32 `protobuf:"varint,3,opt,name=unanswered,proto3" json:"unanswered,omitempty"`
+	// undone, plain, refused and asked are those of struct peer, of all addresses
+	// of the other node.
+	Undone  uint64 `protobuf:"varint,4,opt,name=undone,proto3" json:"undone,omitempty"`
+	Plain   uint64 `protobuf:"varint,5,opt,name=plain,proto3" json:"plain,omitempty"`
+	Refused uint64 `protobuf:"varint,6,opt,name=refused,proto3" json:"refused,omitempty"`
+	Asked   uint64 `protobuf:"varint,7,opt,name=asked,proto3" json:"asked,omitempty"`
+	// unannounced is how many backends on the other node see this node's address.
+	Unannounced   uint32 `protobuf:"varint,8,opt,name=unannounced,proto3" json:"unannounced,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pair) Reset() {
+	*x = Pair{}
+	mi := &file_fleet_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pair) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pair) ProtoMessage() {}
+
+func (x *Pair) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pair.ProtoReflect.Descriptor instead.
+func (*Pair) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Pair) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Pair) GetAnswered() uint32 {
+	if x != nil {
+		return x.Answered
+	}
+	return 0
+}
+
+func (x *Pair) GetUnanswered() uint32 {
+	if x != nil {
+		return x.Unanswered
+	}
+	return 0
+}
+
+func (x *Pair) GetUndone() uint64 {
+	if x != nil {
+		return x.Undone
+	}
+	return 0
+}
+
+func (x *Pair) GetPlain() uint64 {
+	if x != nil {
+		return x.Plain
+	}
+	return 0
+}
+
+func (x *Pair) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *Pair) GetAsked() uint64 {
+	if x != nil {
+		return x.Asked
+	}
+	return 0
+}
+
+func (x *Pair) GetUnannounced() uint32 {
+	if x != nil {
+		return x.Unannounced
+	}
+	return 0
+}
+
 type TableFull struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Table  string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
@@ -533,7 +927,7 @@ type TableFull struct {
 
 func (x *TableFull) Reset() {
 	*x = TableFull{}
-	mi := &file_fleet_proto_msgTypes[5]
+	mi := &file_fleet_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -545,7 +939,7 @@ func (x *TableFull) String() string {
 func (*TableFull) ProtoMessage() {}
 
 func (x *TableFull) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[5]
+	mi := &file_fleet_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -558,7 +952,7 @@ func (x *TableFull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableFull.ProtoReflect.Descriptor instead.
 func (*TableFull) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{5}
+	return file_fleet_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TableFull) GetTable() string {
@@ -620,7 +1014,7 @@ type Ports struct {
 
 func (x *Ports) Reset() {
 	*x = Ports{}
-	mi := &file_fleet_proto_msgTypes[6]
+	mi := &file_fleet_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -632,7 +1026,7 @@ func (x *Ports) String() string {
 func (*Ports) ProtoMessage() {}
 
 func (x *Ports) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[6]
+	mi := &file_fleet_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -645,7 +1039,7 @@ func (x *Ports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ports.ProtoReflect.Descriptor instead.
 func (*Ports) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{6}
+	return file_fleet_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Ports) GetMin() uint32 {
@@ -672,7 +1066,7 @@ type Use struct {
 
 func (x *Use) Reset() {
 	*x = Use{}
-	mi := &file_fleet_proto_msgTypes[7]
+	mi := &file_fleet_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +1078,7 @@ func (x *Use) String() string {
 func (*Use) ProtoMessage() {}
 
 func (x *Use) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[7]
+	mi := &file_fleet_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +1091,7 @@ func (x *Use) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Use.ProtoReflect.Descriptor instead.
 func (*Use) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{7}
+	return file_fleet_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Use) GetUsed() uint64 {
@@ -734,14 +1128,17 @@ type Config struct {
 	MasqueradeMark uint32 `protobuf:"varint,9,opt,name=masquerade_mark,json=masqueradeMark,proto3" json:"masquerade_mark,omitempty"`
 	// upgrading is true if there is another application, whose programs may be in
 	// front of this one's.
-	Upgrading     bool `protobuf:"varint,10,opt,name=upgrading,proto3" json:"upgrading,omitempty"`
+	Upgrading bool `protobuf:"varint,10,opt,name=upgrading,proto3" json:"upgrading,omitempty"`
+	// announcing is unset for agents without Hello.announces, and by operators that
+	// do not know it: the agent is to continue as before.
+	Announcing    *Announcing `protobuf:"bytes,11,opt,name=announcing,proto3" json:"announcing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Config) Reset() {
 	*x = Config{}
-	mi := &file_fleet_proto_msgTypes[8]
+	mi := &file_fleet_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -753,7 +1150,7 @@ func (x *Config) String() string {
 func (*Config) ProtoMessage() {}
 
 func (x *Config) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[8]
+	mi := &file_fleet_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -766,7 +1163,7 @@ func (x *Config) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Config.ProtoReflect.Descriptor instead.
 func (*Config) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{8}
+	return file_fleet_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Config) GetNode() string {
@@ -839,6 +1236,294 @@ func (x *Config) GetUpgrading() bool {
 	return false
 }
 
+func (x *Config) GetAnnouncing() *Announcing {
+	if x != nil {
+		return x.Announcing
+	}
+	return nil
+}
+
+// Announcing is how a node announces clients to others.
+type Announcing struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// boot is the node's boot number, in a circle of 16 bits without 0.
+	Boot uint32 `protobuf:"varint,1,opt,name=boot,proto3" json:"boot,omitempty"`
+	// keys are to be in the maps, at their ids. Other ids are to be empty, unless
+	// keep_others: then they keep what they have.
+	Keys       []*AnnounceKey `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	KeepOthers bool           `protobuf:"varint,3,opt,name=keep_others,json=keepOthers,proto3" json:"keep_others,omitempty"`
+	// sign is the id of the key that signs; unset: as before.
+	Sign *uint32 `protobuf:"varint,4,opt,name=sign,proto3,oneof" json:"sign,omitempty"`
+	// ports are those to which any node translates sources.
+	Ports         *Ports `protobuf:"bytes,5,opt,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Announcing) Reset() {
+	*x = Announcing{}
+	mi := &file_fleet_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Announcing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Announcing) ProtoMessage() {}
+
+func (x *Announcing) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Announcing.ProtoReflect.Descriptor instead.
+func (*Announcing) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Announcing) GetBoot() uint32 {
+	if x != nil {
+		return x.Boot
+	}
+	return 0
+}
+
+func (x *Announcing) GetKeys() []*AnnounceKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *Announcing) GetKeepOthers() bool {
+	if x != nil {
+		return x.KeepOthers
+	}
+	return false
+}
+
+func (x *Announcing) GetSign() uint32 {
+	if x != nil && x.Sign != nil {
+		return *x.Sign
+	}
+	return 0
+}
+
+func (x *Announcing) GetPorts() *Ports {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+// AnnounceKey is secret.
+type AnnounceKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"` // 16 bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnnounceKey) Reset() {
+	*x = AnnounceKey{}
+	mi := &file_fleet_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnnounceKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnnounceKey) ProtoMessage() {}
+
+func (x *AnnounceKey) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnnounceKey.ProtoReflect.Descriptor instead.
+func (*AnnounceKey) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *AnnounceKey) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *AnnounceKey) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+// Peers leads from one set of nodes to another. The agent's own node is among
+// them.
+type Peers struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// complete: changed are all that there are.
+	Complete      bool     `protobuf:"varint,1,opt,name=complete,proto3" json:"complete,omitempty"`
+	Changed       []*Peer  `protobuf:"bytes,2,rep,name=changed,proto3" json:"changed,omitempty"`
+	Gone          []string `protobuf:"bytes,3,rep,name=gone,proto3" json:"gone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Peers) Reset() {
+	*x = Peers{}
+	mi := &file_fleet_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Peers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Peers) ProtoMessage() {}
+
+func (x *Peers) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Peers.ProtoReflect.Descriptor instead.
+func (*Peers) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Peers) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+func (x *Peers) GetChanged() []*Peer {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
+func (x *Peers) GetGone() []string {
+	if x != nil {
+		return x.Gone
+	}
+	return nil
+}
+
+// Peer is a node to whose pods clients may be announced, and whose messages are
+// genuine.
+type Peer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// addresses are those that it may translate sources to. No other peer has any
+	// of them.
+	Addresses [][]byte `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// boot is its boot number. It is authoritative: an element of the map that has
+	// a later number must be made anew.
+	Boot uint32 `protobuf:"varint,3,opt,name=boot,proto3" json:"boot,omitempty"`
+	// undoes is true if clients may be announced to it; reason is why not.
+	Undoes        bool   `protobuf:"varint,4,opt,name=undoes,proto3" json:"undoes,omitempty"`
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Peer) Reset() {
+	*x = Peer{}
+	mi := &file_fleet_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Peer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Peer) ProtoMessage() {}
+
+func (x *Peer) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Peer.ProtoReflect.Descriptor instead.
+func (*Peer) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Peer) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Peer) GetAddresses() [][]byte {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Peer) GetBoot() uint32 {
+	if x != nil {
+		return x.Boot
+	}
+	return 0
+}
+
+func (x *Peer) GetUndoes() bool {
+	if x != nil {
+		return x.Undoes
+	}
+	return false
+}
+
+func (x *Peer) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // Part is a piece of an Update, which may be larger than a message.
 type Part struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -850,7 +1535,7 @@ type Part struct {
 
 func (x *Part) Reset() {
 	*x = Part{}
-	mi := &file_fleet_proto_msgTypes[9]
+	mi := &file_fleet_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +1547,7 @@ func (x *Part) String() string {
 func (*Part) ProtoMessage() {}
 
 func (x *Part) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[9]
+	mi := &file_fleet_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,7 +1560,7 @@ func (x *Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Part.ProtoReflect.Descriptor instead.
 func (*Part) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{9}
+	return file_fleet_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Part) GetData() []byte {
@@ -911,7 +1596,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_fleet_proto_msgTypes[10]
+	mi := &file_fleet_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +1608,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[10]
+	mi := &file_fleet_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +1621,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{10}
+	return file_fleet_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Update) GetBase() *Version {
@@ -997,7 +1682,7 @@ type Addresses struct {
 
 func (x *Addresses) Reset() {
 	*x = Addresses{}
-	mi := &file_fleet_proto_msgTypes[11]
+	mi := &file_fleet_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1009,7 +1694,7 @@ func (x *Addresses) String() string {
 func (*Addresses) ProtoMessage() {}
 
 func (x *Addresses) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[11]
+	mi := &file_fleet_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1022,7 +1707,7 @@ func (x *Addresses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Addresses.ProtoReflect.Descriptor instead.
 func (*Addresses) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{11}
+	return file_fleet_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Addresses) GetList() []*Address {
@@ -1042,7 +1727,7 @@ type Address struct {
 
 func (x *Address) Reset() {
 	*x = Address{}
-	mi := &file_fleet_proto_msgTypes[12]
+	mi := &file_fleet_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1739,7 @@ func (x *Address) String() string {
 func (*Address) ProtoMessage() {}
 
 func (x *Address) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[12]
+	mi := &file_fleet_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1752,7 @@ func (x *Address) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Address.ProtoReflect.Descriptor instead.
 func (*Address) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{12}
+	return file_fleet_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Address) GetIp() []byte {
@@ -1095,7 +1780,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_fleet_proto_msgTypes[13]
+	mi := &file_fleet_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1792,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[13]
+	mi := &file_fleet_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1805,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{13}
+	return file_fleet_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Key) GetAddr() []byte {
@@ -1161,7 +1846,7 @@ type Frontend struct {
 
 func (x *Frontend) Reset() {
 	*x = Frontend{}
-	mi := &file_fleet_proto_msgTypes[14]
+	mi := &file_fleet_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1858,7 @@ func (x *Frontend) String() string {
 func (*Frontend) ProtoMessage() {}
 
 func (x *Frontend) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[14]
+	mi := &file_fleet_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1871,7 @@ func (x *Frontend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frontend.ProtoReflect.Descriptor instead.
 func (*Frontend) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{14}
+	return file_fleet_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Frontend) GetKey() *Key {
@@ -1256,7 +1941,7 @@ type Ref struct {
 
 func (x *Ref) Reset() {
 	*x = Ref{}
-	mi := &file_fleet_proto_msgTypes[15]
+	mi := &file_fleet_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1953,7 @@ func (x *Ref) String() string {
 func (*Ref) ProtoMessage() {}
 
 func (x *Ref) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[15]
+	mi := &file_fleet_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1966,7 @@ func (x *Ref) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ref.ProtoReflect.Descriptor instead.
 func (*Ref) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{15}
+	return file_fleet_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Ref) GetService() *Name {
@@ -1315,7 +2000,7 @@ type Name struct {
 
 func (x *Name) Reset() {
 	*x = Name{}
-	mi := &file_fleet_proto_msgTypes[16]
+	mi := &file_fleet_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +2012,7 @@ func (x *Name) String() string {
 func (*Name) ProtoMessage() {}
 
 func (x *Name) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[16]
+	mi := &file_fleet_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +2025,7 @@ func (x *Name) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Name.ProtoReflect.Descriptor instead.
 func (*Name) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{16}
+	return file_fleet_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Name) GetNamespace() string {
@@ -1367,7 +2052,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_fleet_proto_msgTypes[17]
+	mi := &file_fleet_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1379,7 +2064,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[17]
+	mi := &file_fleet_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1392,7 +2077,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{17}
+	return file_fleet_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Service) GetName() *Name {
@@ -1420,7 +2105,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_fleet_proto_msgTypes[18]
+	mi := &file_fleet_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1432,7 +2117,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[18]
+	mi := &file_fleet_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,7 +2130,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{18}
+	return file_fleet_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Port) GetName() string {
@@ -1487,7 +2172,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_fleet_proto_msgTypes[19]
+	mi := &file_fleet_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1499,7 +2184,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[19]
+	mi := &file_fleet_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1512,7 +2197,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{19}
+	return file_fleet_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Endpoint) GetAddr() []byte {
@@ -1572,14 +2257,15 @@ const file_fleet_proto_rawDesc = "" +
 	"\fAgentMessage\x12-\n" +
 	"\x05hello\x18\x01 \x01(\v2\x15.blixt.fleet.v1.HelloH\x00R\x05hello\x120\n" +
 	"\x06status\x18\x02 \x01(\v2\x16.blixt.fleet.v1.StatusH\x00R\x06statusB\t\n" +
-	"\amessage\"z\n" +
+	"\amessage\"\xa9\x01\n" +
 	"\x0fOperatorMessage\x120\n" +
 	"\x06config\x18\x01 \x01(\v2\x16.blixt.fleet.v1.ConfigH\x00R\x06config\x12*\n" +
-	"\x04part\x18\x02 \x01(\v2\x14.blixt.fleet.v1.PartH\x00R\x04partB\t\n" +
+	"\x04part\x18\x02 \x01(\v2\x14.blixt.fleet.v1.PartH\x00R\x04part\x12-\n" +
+	"\x05peers\x18\x03 \x01(\v2\x15.blixt.fleet.v1.PeersH\x00R\x05peersB\t\n" +
 	"\amessage\";\n" +
 	"\aVersion\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xe1\x01\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xb5\x02\n" +
 	"\x05Hello\x12 \n" +
 	"\vapplication\x18\x01 \x01(\tR\vapplication\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x16\n" +
@@ -1587,7 +2273,11 @@ const file_fleet_proto_rawDesc = "" +
 	"\x06layout\x18\x04 \x01(\rR\x06layout\x12)\n" +
 	"\x03got\x18\x05 \x01(\v2\x17.blixt.fleet.v1.VersionR\x03got\x12.\n" +
 	"\x06status\x18\x06 \x01(\v2\x16.blixt.fleet.v1.StatusR\x06status\x12\x17\n" +
-	"\agot_sum\x18\a \x01(\fR\x06gotSum\"\xc6\x05\n" +
+	"\agot_sum\x18\a \x01(\fR\x06gotSum\x12\x17\n" +
+	"\aboot_id\x18\b \x01(\tR\x06bootId\x12\x1c\n" +
+	"\tannounces\x18\t \x01(\bR\tannounces\x12\x1b\n" +
+	"\tpeers_sum\x18\n" +
+	" \x01(\fR\bpeersSum\"\x88\x06\n" +
 	"\x06Status\x12)\n" +
 	"\x03got\x18\x01 \x01(\v2\x17.blixt.fleet.v1.VersionR\x03got\x12-\n" +
 	"\x05holds\x18\x02 \x01(\v2\x17.blixt.fleet.v1.VersionR\x05holds\x12\x1d\n" +
@@ -1608,11 +2298,42 @@ const file_fleet_proto_rawDesc = "" +
 	"\n" +
 	"table_full\x18\x0e \x01(\v2\x19.blixt.fleet.v1.TableFullR\ttableFull\x12(\n" +
 	"\relsewhere_age\x18\x0f \x01(\x04H\x00R\felsewhereAge\x88\x01\x01\x126\n" +
-	"\fhost_listens\x18\x10 \x03(\v2\x13.blixt.fleet.v1.KeyR\vhostListens\x1aN\n" +
+	"\fhost_listens\x18\x10 \x03(\v2\x13.blixt.fleet.v1.KeyR\vhostListens\x12@\n" +
+	"\n" +
+	"announcing\x18\x11 \x01(\v2 .blixt.fleet.v1.AnnouncingStatusR\n" +
+	"announcing\x1aN\n" +
 	"\vTablesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12)\n" +
 	"\x05value\x18\x02 \x01(\v2\x13.blixt.fleet.v1.UseR\x05value:\x028\x01B\x10\n" +
-	"\x0e_elsewhere_age\"\xc3\x01\n" +
+	"\x0e_elsewhere_age\"\xca\x02\n" +
+	"\x10AnnouncingStatus\x12\x1c\n" +
+	"\taddresses\x18\x01 \x03(\fR\taddresses\x12\x12\n" +
+	"\x04boot\x18\x02 \x01(\rR\x04boot\x12+\n" +
+	"\x04keys\x18\x03 \x03(\v2\x17.blixt.fleet.v1.HeldKeyR\x04keys\x12\x17\n" +
+	"\x04sign\x18\x04 \x01(\rH\x00R\x04sign\x88\x01\x01\x12\x1a\n" +
+	"\bbackends\x18\x05 \x01(\rR\bbackends\x12=\n" +
+	"\vunannounced\x18\x06 \x03(\v2\x1b.blixt.fleet.v1.UnannouncedR\vunannounced\x12\x14\n" +
+	"\x05peers\x18\a \x01(\rR\x05peers\x12\x18\n" +
+	"\afailing\x18\b \x01(\rR\afailing\x12*\n" +
+	"\x05pairs\x18\t \x03(\v2\x14.blixt.fleet.v1.PairR\x05pairsB\a\n" +
+	"\x05_sign\"+\n" +
+	"\aHeldKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x10\n" +
+	"\x03sum\x18\x02 \x01(\x06R\x03sum\"A\n" +
+	"\vUnannounced\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x1a\n" +
+	"\bbackends\x18\x02 \x01(\rR\bbackends\"\xd6\x01\n" +
+	"\x04Pair\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1a\n" +
+	"\banswered\x18\x02 \x01(\rR\banswered\x12\x1e\n" +
+	"\n" +
+	"unanswered\x18\x03 \x01(\rR\n" +
+	"unanswered\x12\x16\n" +
+	"\x06undone\x18\x04 \x01(\x04R\x06undone\x12\x14\n" +
+	"\x05plain\x18\x05 \x01(\x04R\x05plain\x12\x18\n" +
+	"\arefused\x18\x06 \x01(\x04R\arefused\x12\x14\n" +
+	"\x05asked\x18\a \x01(\x04R\x05asked\x12 \n" +
+	"\vunannounced\x18\b \x01(\rR\vunannounced\"\xc3\x01\n" +
 	"\tTableFull\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x16\n" +
@@ -1626,7 +2347,7 @@ const file_fleet_proto_rawDesc = "" +
 	"\x03max\x18\x02 \x01(\rR\x03max\"-\n" +
 	"\x03Use\x12\x12\n" +
 	"\x04used\x18\x01 \x01(\x04R\x04used\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x04R\x04size\"\xc2\x02\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\"\xfe\x02\n" +
 	"\x06Config\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x1c\n" +
@@ -1638,9 +2359,34 @@ const file_fleet_proto_rawDesc = "" +
 	"\rthrough_stack\x18\b \x01(\bR\fthroughStack\x12'\n" +
 	"\x0fmasquerade_mark\x18\t \x01(\rR\x0emasqueradeMark\x12\x1c\n" +
 	"\tupgrading\x18\n" +
-	" \x01(\bR\tupgradingB\b\n" +
+	" \x01(\bR\tupgrading\x12:\n" +
+	"\n" +
+	"announcing\x18\v \x01(\v2\x1a.blixt.fleet.v1.AnnouncingR\n" +
+	"announcingB\b\n" +
 	"\x06_drainB\a\n" +
-	"\x05_seed\".\n" +
+	"\x05_seed\"\xc1\x01\n" +
+	"\n" +
+	"Announcing\x12\x12\n" +
+	"\x04boot\x18\x01 \x01(\rR\x04boot\x12/\n" +
+	"\x04keys\x18\x02 \x03(\v2\x1b.blixt.fleet.v1.AnnounceKeyR\x04keys\x12\x1f\n" +
+	"\vkeep_others\x18\x03 \x01(\bR\n" +
+	"keepOthers\x12\x17\n" +
+	"\x04sign\x18\x04 \x01(\rH\x00R\x04sign\x88\x01\x01\x12+\n" +
+	"\x05ports\x18\x05 \x01(\v2\x15.blixt.fleet.v1.PortsR\x05portsB\a\n" +
+	"\x05_sign\"/\n" +
+	"\vAnnounceKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\"g\n" +
+	"\x05Peers\x12\x1a\n" +
+	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x12.\n" +
+	"\achanged\x18\x02 \x03(\v2\x14.blixt.fleet.v1.PeerR\achanged\x12\x12\n" +
+	"\x04gone\x18\x03 \x03(\tR\x04gone\"|\n" +
+	"\x04Peer\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1c\n" +
+	"\taddresses\x18\x02 \x03(\fR\taddresses\x12\x12\n" +
+	"\x04boot\x18\x03 \x01(\rR\x04boot\x12\x16\n" +
+	"\x06undoes\x18\x04 \x01(\bR\x06undoes\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\".\n" +
 	"\x04Part\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\bR\x04last\"\x85\x03\n" +
@@ -1709,66 +2455,83 @@ func file_fleet_proto_rawDescGZIP() []byte {
 	return file_fleet_proto_rawDescData
 }
 
-var file_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_fleet_proto_goTypes = []any{
-	(*AgentMessage)(nil),    // 0: blixt.fleet.v1.AgentMessage
-	(*OperatorMessage)(nil), // 1: blixt.fleet.v1.OperatorMessage
-	(*Version)(nil),         // 2: blixt.fleet.v1.Version
-	(*Hello)(nil),           // 3: blixt.fleet.v1.Hello
-	(*Status)(nil),          // 4: blixt.fleet.v1.Status
-	(*TableFull)(nil),       // 5: blixt.fleet.v1.TableFull
-	(*Ports)(nil),           // 6: blixt.fleet.v1.Ports
-	(*Use)(nil),             // 7: blixt.fleet.v1.Use
-	(*Config)(nil),          // 8: blixt.fleet.v1.Config
-	(*Part)(nil),            // 9: blixt.fleet.v1.Part
-	(*Update)(nil),          // 10: blixt.fleet.v1.Update
-	(*Addresses)(nil),       // 11: blixt.fleet.v1.Addresses
-	(*Address)(nil),         // 12: blixt.fleet.v1.Address
-	(*Key)(nil),             // 13: blixt.fleet.v1.Key
-	(*Frontend)(nil),        // 14: blixt.fleet.v1.Frontend
-	(*Ref)(nil),             // 15: blixt.fleet.v1.Ref
-	(*Name)(nil),            // 16: blixt.fleet.v1.Name
-	(*Service)(nil),         // 17: blixt.fleet.v1.Service
-	(*Port)(nil),            // 18: blixt.fleet.v1.Port
-	(*Endpoint)(nil),        // 19: blixt.fleet.v1.Endpoint
-	nil,                     // 20: blixt.fleet.v1.Status.TablesEntry
+	(*AgentMessage)(nil),     // 0: blixt.fleet.v1.AgentMessage
+	(*OperatorMessage)(nil),  // 1: blixt.fleet.v1.OperatorMessage
+	(*Version)(nil),          // 2: blixt.fleet.v1.Version
+	(*Hello)(nil),            // 3: blixt.fleet.v1.Hello
+	(*Status)(nil),           // 4: blixt.fleet.v1.Status
+	(*AnnouncingStatus)(nil), // 5: blixt.fleet.v1.AnnouncingStatus
+	(*HeldKey)(nil),          // 6: blixt.fleet.v1.HeldKey
+	(*Unannounced)(nil),      // 7: blixt.fleet.v1.Unannounced
+	(*Pair)(nil),             // 8: blixt.fleet.v1.Pair
+	(*TableFull)(nil),        // 9: blixt.fleet.v1.TableFull
+	(*Ports)(nil),            // 10: blixt.fleet.v1.Ports
+	(*Use)(nil),              // 11: blixt.fleet.v1.Use
+	(*Config)(nil),           // 12: blixt.fleet.v1.Config
+	(*Announcing)(nil),       // 13: blixt.fleet.v1.Announcing
+	(*AnnounceKey)(nil),      // 14: blixt.fleet.v1.AnnounceKey
+	(*Peers)(nil),            // 15: blixt.fleet.v1.Peers
+	(*Peer)(nil),             // 16: blixt.fleet.v1.Peer
+	(*Part)(nil),             // 17: blixt.fleet.v1.Part
+	(*Update)(nil),           // 18: blixt.fleet.v1.Update
+	(*Addresses)(nil),        // 19: blixt.fleet.v1.Addresses
+	(*Address)(nil),          // 20: blixt.fleet.v1.Address
+	(*Key)(nil),              // 21: blixt.fleet.v1.Key
+	(*Frontend)(nil),         // 22: blixt.fleet.v1.Frontend
+	(*Ref)(nil),              // 23: blixt.fleet.v1.Ref
+	(*Name)(nil),             // 24: blixt.fleet.v1.Name
+	(*Service)(nil),          // 25: blixt.fleet.v1.Service
+	(*Port)(nil),             // 26: blixt.fleet.v1.Port
+	(*Endpoint)(nil),         // 27: blixt.fleet.v1.Endpoint
+	nil,                      // 28: blixt.fleet.v1.Status.TablesEntry
 }
 var file_fleet_proto_depIdxs = []int32{
 	3,  // 0: blixt.fleet.v1.AgentMessage.hello:type_name -> blixt.fleet.v1.Hello
 	4,  // 1: blixt.fleet.v1.AgentMessage.status:type_name -> blixt.fleet.v1.Status
-	8,  // 2: blixt.fleet.v1.OperatorMessage.config:type_name -> blixt.fleet.v1.Config
-	9,  // 3: blixt.fleet.v1.OperatorMessage.part:type_name -> blixt.fleet.v1.Part
-	2,  // 4: blixt.fleet.v1.Hello.got:type_name -> blixt.fleet.v1.Version
-	4,  // 5: blixt.fleet.v1.Hello.status:type_name -> blixt.fleet.v1.Status
-	2,  // 6: blixt.fleet.v1.Status.got:type_name -> blixt.fleet.v1.Version
-	2,  // 7: blixt.fleet.v1.Status.holds:type_name -> blixt.fleet.v1.Version
-	6,  // 8: blixt.fleet.v1.Status.snat:type_name -> blixt.fleet.v1.Ports
-	20, // 9: blixt.fleet.v1.Status.tables:type_name -> blixt.fleet.v1.Status.TablesEntry
-	5,  // 10: blixt.fleet.v1.Status.table_full:type_name -> blixt.fleet.v1.TableFull
-	13, // 11: blixt.fleet.v1.Status.host_listens:type_name -> blixt.fleet.v1.Key
-	6,  // 12: blixt.fleet.v1.Config.snat:type_name -> blixt.fleet.v1.Ports
-	2,  // 13: blixt.fleet.v1.Update.base:type_name -> blixt.fleet.v1.Version
-	2,  // 14: blixt.fleet.v1.Update.version:type_name -> blixt.fleet.v1.Version
-	11, // 15: blixt.fleet.v1.Update.addresses:type_name -> blixt.fleet.v1.Addresses
-	14, // 16: blixt.fleet.v1.Update.frontends:type_name -> blixt.fleet.v1.Frontend
-	13, // 17: blixt.fleet.v1.Update.gone_frontends:type_name -> blixt.fleet.v1.Key
-	17, // 18: blixt.fleet.v1.Update.services:type_name -> blixt.fleet.v1.Service
-	16, // 19: blixt.fleet.v1.Update.gone_services:type_name -> blixt.fleet.v1.Name
-	12, // 20: blixt.fleet.v1.Addresses.list:type_name -> blixt.fleet.v1.Address
-	13, // 21: blixt.fleet.v1.Frontend.key:type_name -> blixt.fleet.v1.Key
-	15, // 22: blixt.fleet.v1.Frontend.refs:type_name -> blixt.fleet.v1.Ref
-	16, // 23: blixt.fleet.v1.Ref.service:type_name -> blixt.fleet.v1.Name
-	16, // 24: blixt.fleet.v1.Service.name:type_name -> blixt.fleet.v1.Name
-	18, // 25: blixt.fleet.v1.Service.ports:type_name -> blixt.fleet.v1.Port
-	19, // 26: blixt.fleet.v1.Port.endpoints:type_name -> blixt.fleet.v1.Endpoint
-	7,  // 27: blixt.fleet.v1.Status.TablesEntry.value:type_name -> blixt.fleet.v1.Use
-	0,  // 28: blixt.fleet.v1.Fleet.Serve:input_type -> blixt.fleet.v1.AgentMessage
-	1,  // 29: blixt.fleet.v1.Fleet.Serve:output_type -> blixt.fleet.v1.OperatorMessage
-	29, // [29:30] is the sub-list for method output_type
-	28, // [28:29] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	12, // 2: blixt.fleet.v1.OperatorMessage.config:type_name -> blixt.fleet.v1.Config
+	17, // 3: blixt.fleet.v1.OperatorMessage.part:type_name -> blixt.fleet.v1.Part
+	15, // 4: blixt.fleet.v1.OperatorMessage.peers:type_name -> blixt.fleet.v1.Peers
+	2,  // 5: blixt.fleet.v1.Hello.got:type_name -> blixt.fleet.v1.Version
+	4,  // 6: blixt.fleet.v1.Hello.status:type_name -> blixt.fleet.v1.Status
+	2,  // 7: blixt.fleet.v1.Status.got:type_name -> blixt.fleet.v1.Version
+	2,  // 8: blixt.fleet.v1.Status.holds:type_name -> blixt.fleet.v1.Version
+	10, // 9: blixt.fleet.v1.Status.snat:type_name -> blixt.fleet.v1.Ports
+	28, // 10: blixt.fleet.v1.Status.tables:type_name -> blixt.fleet.v1.Status.TablesEntry
+	9,  // 11: blixt.fleet.v1.Status.table_full:type_name -> blixt.fleet.v1.TableFull
+	21, // 12: blixt.fleet.v1.Status.host_listens:type_name -> blixt.fleet.v1.Key
+	5,  // 13: blixt.fleet.v1.Status.announcing:type_name -> blixt.fleet.v1.AnnouncingStatus
+	6,  // 14: blixt.fleet.v1.AnnouncingStatus.keys:type_name -> blixt.fleet.v1.HeldKey
+	7,  // 15: blixt.fleet.v1.AnnouncingStatus.unannounced:type_name -> blixt.fleet.v1.Unannounced
+	8,  // 16: blixt.fleet.v1.AnnouncingStatus.pairs:type_name -> blixt.fleet.v1.Pair
+	10, // 17: blixt.fleet.v1.Config.snat:type_name -> blixt.fleet.v1.Ports
+	13, // 18: blixt.fleet.v1.Config.announcing:type_name -> blixt.fleet.v1.Announcing
+	14, // 19: blixt.fleet.v1.Announcing.keys:type_name -> blixt.fleet.v1.AnnounceKey
+	10, // 20: blixt.fleet.v1.Announcing.ports:type_name -> blixt.fleet.v1.Ports
+	16, // 21: blixt.fleet.v1.Peers.changed:type_name -> blixt.fleet.v1.Peer
+	2,  // 22: blixt.fleet.v1.Update.base:type_name -> blixt.fleet.v1.Version
+	2,  // 23: blixt.fleet.v1.Update.version:type_name -> blixt.fleet.v1.Version
+	19, // 24: blixt.fleet.v1.Update.addresses:type_name -> blixt.fleet.v1.Addresses
+	22, // 25: blixt.fleet.v1.Update.frontends:type_name -> blixt.fleet.v1.Frontend
+	21, // 26: blixt.fleet.v1.Update.gone_frontends:type_name -> blixt.fleet.v1.Key
+	25, // 27: blixt.fleet.v1.Update.services:type_name -> blixt.fleet.v1.Service
+	24, // 28: blixt.fleet.v1.Update.gone_services:type_name -> blixt.fleet.v1.Name
+	20, // 29: blixt.fleet.v1.Addresses.list:type_name -> blixt.fleet.v1.Address
+	21, // 30: blixt.fleet.v1.Frontend.key:type_name -> blixt.fleet.v1.Key
+	23, // 31: blixt.fleet.v1.Frontend.refs:type_name -> blixt.fleet.v1.Ref
+	24, // 32: blixt.fleet.v1.Ref.service:type_name -> blixt.fleet.v1.Name
+	24, // 33: blixt.fleet.v1.Service.name:type_name -> blixt.fleet.v1.Name
+	26, // 34: blixt.fleet.v1.Service.ports:type_name -> blixt.fleet.v1.Port
+	27, // 35: blixt.fleet.v1.Port.endpoints:type_name -> blixt.fleet.v1.Endpoint
+	11, // 36: blixt.fleet.v1.Status.TablesEntry.value:type_name -> blixt.fleet.v1.Use
+	0,  // 37: blixt.fleet.v1.Fleet.Serve:input_type -> blixt.fleet.v1.AgentMessage
+	1,  // 38: blixt.fleet.v1.Fleet.Serve:output_type -> blixt.fleet.v1.OperatorMessage
+	38, // [38:39] is the sub-list for method output_type
+	37, // [37:38] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_fleet_proto_init() }
@@ -1783,16 +2546,19 @@ func file_fleet_proto_init() {
 	file_fleet_proto_msgTypes[1].OneofWrappers = []any{
 		(*OperatorMessage_Config)(nil),
 		(*OperatorMessage_Part)(nil),
+		(*OperatorMessage_Peers)(nil),
 	}
 	file_fleet_proto_msgTypes[4].OneofWrappers = []any{}
-	file_fleet_proto_msgTypes[8].OneofWrappers = []any{}
+	file_fleet_proto_msgTypes[5].OneofWrappers = []any{}
+	file_fleet_proto_msgTypes[12].OneofWrappers = []any{}
+	file_fleet_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_proto_rawDesc), len(file_fleet_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
