@@ -112,7 +112,7 @@ func (r *Resolution) resolve(u *Unresolved, i int, e Endpoints, o ResolveOptions
 	out := lb.Frontend{
 		Addr: key.Addr, Protocol: key.Protocol, Port: key.Port,
 		Gateway: f.Gateway, Listener: f.Listener, Route: f.Route,
-		IdleTimeout: f.IdleTimeout, Reject: f.Reject,
+		IdleTimeout: f.IdleTimeout, Reject: f.Reject, PreserveClient: f.PreserveClient,
 	}
 	s := newShares(f, key, e, o)
 	problems := s.fill(&out, r.keys)

@@ -120,6 +120,28 @@ func TestResolve_DoesNotDependOnTheOrderOfInput(t *testing.T) {
 
 // The result of Resolve is in canonical order, so that equal states have equal
 // hashes.
+// A backend on another node has its node's name where that node may be told the client.
+func TestResolve_NamesTheNodesThatHearOfClients(t *testing.T) {
+	web := types.NamespacedName{Namespace: "default", Name: "web"}
+	u := gateway.Unresolved{}
+	for port, preserve := range map[uint16]bool{80: true, 81: false} {
+		u.Frontends = append(u.Frontends, gateway.Frontend{
+			Key:            lb.Key{Addr: netip.MustParseAddr("192.0.2.1"), Protocol: lb.TCP, Port: port},
+			PreserveClient: preserve, Refs: []gateway.Ref{{Service: web, Weight: 1}},
+		})
+	}
+	endpoints := gateway.Endpoints{web: {Ports: []gateway.EndpointPort{{Protocol: lb.TCP, Endpoints: []gateway.Endpoint{
+		{Addr: netip.MustParseAddrPort("10.0.0.1:80"), State: gateway.Ready, Node: "a"},
+		{Addr: netip.MustParseAddrPort("10.0.0.2:80"), State: gateway.Ready, Node: "b"},
+	}}}}}
+	for _, f := range gateway.Resolve(&u, endpoints, gateway.ResolveOptions{NodeName: "a"}).State.Frontends {
+		want := map[uint16]string{80: "b", 81: ""}[f.Port]
+		if f.PreserveClient != (f.Port == 80) || f.Backends[0].Node != "" || f.Backends[1].Node != want {
+			t.Errorf("port %d: preserved %v, backends %+v", f.Port, f.PreserveClient, f.Backends)
+		}
+	}
+}
+
 func TestResolve_IsNormalized(t *testing.T) {
 	inputs, err := filepath.Glob("testdata/*.in.yaml")
 	if err != nil {

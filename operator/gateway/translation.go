@@ -60,6 +60,8 @@ type Frontend struct {
 	Reject uint64
 	// LocalOnly excludes endpoints on other nodes.
 	LocalOnly bool
+	// PreserveClient is as in lb.Frontend.
+	PreserveClient bool
 }
 
 // Ref refers to a port of a Service. Its protocol is the frontend's.

@@ -33,14 +33,14 @@ func newShares(f *Frontend, key lb.Key, e Endpoints, o ResolveOptions) shares {
 	for _, ref := range f.Refs {
 		service := e[ref.Service]
 		s.problems = append(s.problems, service.Problems...)
-		one := newShare(ref, service.of(ref.PortName, key), f.LocalOnly && o.isNode(), o)
+		one := newShare(ref, service.of(ref.PortName, key), f.LocalOnly && o.isNode(), f.PreserveClient && o.isNode(), o)
 		s.local = s.local || len(one.best) > 0
 		s.of = append(s.of, one)
 	}
 	return s
 }
 
-func newShare(ref Ref, found []Endpoint, localOnly bool, o ResolveOptions) share {
+func newShare(ref Ref, found []Endpoint, localOnly, preserveClient bool, o ResolveOptions) share {
 	s := share{ref: ref}
 	if localOnly {
 		all := found
@@ -65,10 +65,14 @@ func newShare(ref Ref, found []Endpoint, localOnly bool, o ResolveOptions) share
 		ep := &found[i]
 		local := o.isLocal(ep)
 		stack := o.ThroughStack && !local
-		s.endpoints = append(s.endpoints, lb.Backend{
+		b := lb.Backend{
 			Addr: ep.Addr, Local: local, NotServing: ep.State == NotServing, Service: ref.Service.String(),
 			ThroughStack: stack, Protected: stack,
-		})
+		}
+		if preserveClient && !local {
+			b.Node = ep.Node
+		}
+		s.endpoints = append(s.endpoints, b)
 		if ep.State == best && near(ep) {
 			s.best = append(s.best, i)
 		}

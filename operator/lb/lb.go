@@ -96,6 +96,9 @@ type Frontend struct {
 	// Reject is the weight of new connections to refuse, in the unit of
 	// Backend.Weight: that of invalid references.
 	Reject uint64 `json:"reject,omitempty"`
+	// PreserveClient has backends on other nodes see the client's address, where
+	// nodes can announce it to each other. Without it they see this node's.
+	PreserveClient bool `json:"preserveClient,omitempty"`
 }
 
 // DefaultMasqueradeMark is the bit of a packet's mark by which kube-proxy
@@ -129,6 +132,9 @@ type Backend struct {
 	Protected bool `json:"protected,omitempty"`
 	// Service is the namespace/name of the Service that has the endpoint.
 	Service string `json:"service,omitempty"`
+	// Node is the other node that the backend is on, if its frontend has
+	// PreserveClient; "": not known.
+	Node string `json:"node,omitempty"`
 }
 
 // Key identifies a frontend.

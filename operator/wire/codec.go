@@ -41,7 +41,7 @@ func EncodeAddress(a lb.Address) *Address {
 func EncodeFrontend(f gateway.Frontend) *Frontend {
 	w := &Frontend{
 		Key: EncodeKey(f.Key), Gateway: f.Gateway, Listener: f.Listener, Route: f.Route,
-		IdleTimeout: int64(f.IdleTimeout), Reject: f.Reject, LocalOnly: f.LocalOnly,
+		IdleTimeout: int64(f.IdleTimeout), Reject: f.Reject, LocalOnly: f.LocalOnly, PreserveClient: f.PreserveClient,
 	}
 	for _, r := range f.Refs {
 		w.Refs = append(w.Refs, &Ref{Service: EncodeName(r.Service), PortName: r.PortName, Weight: r.Weight})
@@ -136,7 +136,7 @@ func (d *Decoder) Key(k *Key) lb.Key {
 func (d *Decoder) Frontend(w *Frontend) gateway.Frontend {
 	f := gateway.Frontend{
 		Key: d.Key(w.Key), Gateway: w.Gateway, Listener: w.Listener, Route: w.Route,
-		IdleTimeout: time.Duration(w.IdleTimeout), Reject: w.Reject, LocalOnly: w.LocalOnly,
+		IdleTimeout: time.Duration(w.IdleTimeout), Reject: w.Reject, LocalOnly: w.LocalOnly, PreserveClient: w.PreserveClient,
 	}
 	for _, r := range w.Refs {
 		f.Refs = append(f.Refs, gateway.Ref{Service: DecodeName(r.Service), PortName: r.PortName, Weight: r.Weight})

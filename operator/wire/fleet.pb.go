@@ -1836,12 +1836,14 @@ type Frontend struct {
 	Listener string                 `protobuf:"bytes,3,opt,name=listener,proto3" json:"listener,omitempty"`
 	Route    string                 `protobuf:"bytes,4,opt,name=route,proto3" json:"route,omitempty"`
 	// idle_timeout is in nanoseconds.
-	IdleTimeout   int64  `protobuf:"varint,5,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"`
-	Refs          []*Ref `protobuf:"bytes,6,rep,name=refs,proto3" json:"refs,omitempty"`
-	Reject        uint64 `protobuf:"varint,7,opt,name=reject,proto3" json:"reject,omitempty"`
-	LocalOnly     bool   `protobuf:"varint,8,opt,name=local_only,json=localOnly,proto3" json:"local_only,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	IdleTimeout int64  `protobuf:"varint,5,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"`
+	Refs        []*Ref `protobuf:"bytes,6,rep,name=refs,proto3" json:"refs,omitempty"`
+	Reject      uint64 `protobuf:"varint,7,opt,name=reject,proto3" json:"reject,omitempty"`
+	LocalOnly   bool   `protobuf:"varint,8,opt,name=local_only,json=localOnly,proto3" json:"local_only,omitempty"`
+	// preserve_client is true if backends on other nodes are to see the client.
+	PreserveClient bool `protobuf:"varint,9,opt,name=preserve_client,json=preserveClient,proto3" json:"preserve_client,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Frontend) Reset() {
@@ -1926,6 +1928,13 @@ func (x *Frontend) GetReject() uint64 {
 func (x *Frontend) GetLocalOnly() bool {
 	if x != nil {
 		return x.LocalOnly
+	}
+	return false
+}
+
+func (x *Frontend) GetPreserveClient() bool {
+	if x != nil {
+		return x.PreserveClient
 	}
 	return false
 }
@@ -2406,7 +2415,7 @@ const file_fleet_proto_rawDesc = "" +
 	"\x03Key\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\fR\x04addr\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x12\x12\n" +
-	"\x04port\x18\x03 \x01(\rR\x04port\"\x80\x02\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\"\xa9\x02\n" +
 	"\bFrontend\x12%\n" +
 	"\x03key\x18\x01 \x01(\v2\x13.blixt.fleet.v1.KeyR\x03key\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\tR\agateway\x12\x1a\n" +
@@ -2416,7 +2425,8 @@ const file_fleet_proto_rawDesc = "" +
 	"\x04refs\x18\x06 \x03(\v2\x13.blixt.fleet.v1.RefR\x04refs\x12\x16\n" +
 	"\x06reject\x18\a \x01(\x04R\x06reject\x12\x1d\n" +
 	"\n" +
-	"local_only\x18\b \x01(\bR\tlocalOnly\"j\n" +
+	"local_only\x18\b \x01(\bR\tlocalOnly\x12'\n" +
+	"\x0fpreserve_client\x18\t \x01(\bR\x0epreserveClient\"j\n" +
 	"\x03Ref\x12.\n" +
 	"\aservice\x18\x01 \x01(\v2\x14.blixt.fleet.v1.NameR\aservice\x12\x1b\n" +
 	"\tport_name\x18\x02 \x01(\tR\bportName\x12\x16\n" +

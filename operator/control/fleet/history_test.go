@@ -54,7 +54,7 @@ func mutate(r *rand.Rand, s Snapshot) Snapshot {
 			f := gateway.Frontend{
 				Key:     lb.Key{Addr: addr, Protocol: pick(r, lb.TCP, lb.UDP), Port: uint16(80 + r.IntN(2))},
 				Gateway: "default/gw", Listener: pick(r, "x", "y"), IdleTimeout: time.Duration(1+r.IntN(3)) * time.Minute,
-				Reject: uint64(r.IntN(2)) * lb.WeightUnit, LocalOnly: r.IntN(4) == 0,
+				Reject: uint64(r.IntN(2)) * lb.WeightUnit, LocalOnly: r.IntN(4) == 0, PreserveClient: r.IntN(4) == 0,
 			}
 			for range r.IntN(3) {
 				f.Refs = append(f.Refs, gateway.Ref{Weight: uint32(r.IntN(3)), PortName: pick(r, "", "p"),
@@ -239,7 +239,7 @@ func encoded(t testing.TB, s Snapshot) []byte {
 func TestEveryFieldArrives(t *testing.T) {
 	f := gateway.Frontend{
 		Key:     lb.Key{Addr: netip.MustParseAddr("2001:db8::1"), Protocol: lb.UDP, Port: 53},
-		Gateway: "g", Listener: "l", Route: "r", IdleTimeout: 3, Reject: 4, LocalOnly: true,
+		Gateway: "g", Listener: "l", Route: "r", IdleTimeout: 3, Reject: 4, LocalOnly: true, PreserveClient: true,
 		Refs: []gateway.Ref{{Service: types.NamespacedName{Namespace: "ns", Name: "n"}, PortName: "p", Weight: 5}},
 	}
 	a := lb.Address{IP: netip.MustParseAddr("192.0.2.1"), Exclusive: true}

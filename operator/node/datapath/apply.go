@@ -46,6 +46,7 @@ func Apply(t Tables, c *Contents, p *Plan, clock func() time.Time) (Written, err
 	c.out, c.resize, c.fresh = p.out, p.resize, false
 	mark(p.target.staleFrontends, p.frontends)
 	mark(p.target.staleAddresses, p.addresses)
+	p.target.staleFlags = false
 	c.strayFrontends, c.orphans, c.twins = nil, nil, nil
 	return written, nil
 }

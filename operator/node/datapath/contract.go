@@ -15,12 +15,20 @@ type (
 	Flow = bpf.BlixtFlow
 	// FlowKey is a key of `flows`.
 	FlowKey = bpf.BlixtFlowKey
+	// AnnounceConfig is the element of `announcing`.
+	AnnounceConfig = bpf.BlixtAnnounceConfig
+	// AnnounceKey is an element of `announce_keys`.
+	AnnounceKey = bpf.BlixtAnnounceKey
+	// Peer is a value of `peers`.
+	Peer = bpf.BlixtPeer
 )
 
 // Flags of the contract, and the backend id that rejects.
 const (
 	ConfigDrain      = uint32(bpf.BlixtConfigFlagCONFIG_DRAIN)
 	ConfigUpgrading  = uint32(bpf.BlixtConfigFlagCONFIG_UPGRADING)
+	AnnouncingUndo   = uint8(bpf.BlixtAnnouncingFlagANNOUNCING_UNDO)
+	AnnouncingTell   = uint8(bpf.BlixtAnnouncingFlagANNOUNCING_TELL)
 	AddressExclusive = uint32(bpf.BlixtAddressFlagADDRESS_EXCLUSIVE)
 	FlowReply        = uint32(bpf.BlixtFlowFlagFLOW_REPLY)
 	FlowSNAT         = uint32(bpf.BlixtFlowFlagFLOW_SNAT)
@@ -28,17 +36,23 @@ const (
 	FlowEstablished  = uint32(bpf.BlixtFlowFlagFLOW_ESTABLISHED)
 	FlowFIN          = uint32(bpf.BlixtFlowFlagFLOW_FIN)
 	FlowRST          = uint32(bpf.BlixtFlowFlagFLOW_RST)
+	FlowUndone       = uint32(bpf.BlixtFlowFlagFLOW_UNDONE)
+	FlowPlain        = uint32(bpf.BlixtFlowFlagFLOW_PLAIN)
 	BackendReject    = uint32(bpf.BlixtBackendIdBACKEND_REJECT)
 
 	InterestVIP    = bpf.BlixtInterestFlagINTEREST_VIP
 	InterestShared = bpf.BlixtInterestFlagINTEREST_SHARED
 	InterestHost   = bpf.BlixtInterestFlagINTEREST_HOST
+	InterestFrom   = bpf.BlixtInterestFlagINTEREST_FROM
+	InterestPeer   = bpf.BlixtInterestFlagINTEREST_PEER
 	InterestFresh  = bpf.BlixtInterestFlagINTEREST_FRESH
 
-	BackendLocal      = uint16(bpf.BlixtBackendFlagBACKEND_LOCAL)
-	BackendNotServing = uint16(bpf.BlixtBackendFlagBACKEND_NOT_SERVING)
-	BackendStack      = uint16(bpf.BlixtBackendFlagBACKEND_STACK)
-	BackendProtected  = uint16(bpf.BlixtBackendFlagBACKEND_PROTECTED)
+	BackendLocal       = uint16(bpf.BlixtBackendFlagBACKEND_LOCAL)
+	BackendNotServing  = uint16(bpf.BlixtBackendFlagBACKEND_NOT_SERVING)
+	BackendStack       = uint16(bpf.BlixtBackendFlagBACKEND_STACK)
+	BackendProtected   = uint16(bpf.BlixtBackendFlagBACKEND_PROTECTED)
+	BackendHearsWithin = uint16(bpf.BlixtBackendFlagBACKEND_HEARS_WITHIN)
+	BackendHearsAlone  = uint16(bpf.BlixtBackendFlagBACKEND_HEARS_ALONE)
 )
 
 // TickShift is TICK_SHIFT of the contract, a #define that the generated Go code

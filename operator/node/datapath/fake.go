@@ -29,6 +29,12 @@ type Fake struct {
 	CrashAfter int
 	// After, if set, is called after each write that was done.
 	After func()
+	// Earlier is true for a program without the tables of Announcing.
+	Earlier bool
+	// MaxPeers is the size of `peers`; 0: there is always room.
+	MaxPeers int
+	// Answers, if set, reports whether another node has answered a probe.
+	Answers func(FlowKey, bpf.BlixtProbeForm) bool
 
 	sizes     Sizes
 	config    bpf.BlixtConfig
@@ -53,6 +59,7 @@ type Fake struct {
 	hostListens   map[lb.Key]uint32
 	interest      []uint8
 	writes, reads int
+	a             fakeAnnouncing
 }
 
 var (

@@ -27,6 +27,7 @@ type Maps struct {
 	config, addresses, frontends, backends, backendFlows                         *ebpf.Map
 	flows, newFlows, udpFlows, counters, frontendStats, linkPackets, hostListens *ebpf.Map
 	flowCache                                                                    *ebpf.Map // nil: see optional
+	announcing, announceKeys, peers, probes, egressLinks                         *ebpf.Map // the same, all of them
 
 	// These are mapped into memory: the program sees a store at once and as a
 	// whole, and it takes no system call. Array elements are rounded up to 8
@@ -148,6 +149,8 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 		flows: maps[bpf.BlixtMapFlows], newFlows: maps[bpf.BlixtMapNewFlows], udpFlows: maps[bpf.BlixtMapUdpFlows],
 		counters: maps[bpf.BlixtMapCounters], frontendStats: maps[bpf.BlixtMapFrontendStats], linkPackets: maps[bpf.BlixtMapLinkPackets],
 		hostListens: maps[bpf.BlixtMapHostListens], flowCache: maps[bpf.BlixtMapFlowCache],
+		announcing: maps[bpf.BlixtMapAnnouncing], announceKeys: maps[bpf.BlixtMapAnnounceKeys], peers: maps[bpf.BlixtMapPeers],
+		probes: maps[bpf.BlixtMapProbes], egressLinks: maps[bpf.BlixtMapEgressLinks],
 	}
 	for name, memory := range map[string]*[]uint64{
 		bpf.BlixtMapPublished: &m.published, bpf.BlixtMapRings: &m.rings, bpf.BlixtMapEstablished: &m.established,

@@ -141,6 +141,9 @@ func (t *Target) Plan(have *Contents, now time.Time) *Plan {
 			}
 		}
 	}
+	if t.staleFlags {
+		p.hearing()
+	}
 	if p.noRing {
 		p.shrink()
 	}
@@ -390,14 +393,14 @@ func (p *planner) backends(f *lb.Frontend, old, next *Served) {
 		if old != nil {
 			if id, ok := old.IDs[e]; ok {
 				next.IDs[e] = id
-				p.flags(id, b)
+				p.flags(id, f, b)
 				continue
 			}
 		}
 		id := p.plan.ids.take(p.now)
 		next.IDs[e] = id
 		generation := p.have.backends[id].Generation
-		p.add(stepBackends, addBackend{id, e, toBackend(next.Entry.Index, b, generation+1), generation > 0})
+		p.add(stepBackends, addBackend{id, e, toBackend(next.Entry.Index, b, p.target.flagsOf(f, b, 0), generation+1), generation > 0})
 	}
 	if old == nil {
 		return
@@ -410,9 +413,9 @@ func (p *planner) backends(f *lb.Frontend, old, next *Served) {
 }
 
 // flags plans the flags of a backend that stays.
-func (p *planner) flags(id uint32, b lb.Backend) {
+func (p *planner) flags(id uint32, f *lb.Frontend, b lb.Backend) {
 	entry := p.have.backends[id]
-	if flags := backendFlags(b); entry.Flags != flags {
+	if flags := p.target.flagsOf(f, b, entry.Flags); entry.Flags != flags {
 		entry.Flags = flags
 		p.add(stepFlags, flagBackend{id, entry})
 	}
@@ -566,8 +569,8 @@ func idleTimeout(f *lb.Frontend) time.Duration {
 // sameFrontend reports whether the tables would be the same for both: they
 // contain no names.
 func sameFrontend(a, b *lb.Frontend) bool {
-	return a.Reject == b.Reject && idleTimeout(a) == idleTimeout(b) &&
+	return a.Reject == b.Reject && idleTimeout(a) == idleTimeout(b) && a.PreserveClient == b.PreserveClient &&
 		slices.EqualFunc(a.Backends, b.Backends, func(a, b lb.Backend) bool {
-			return a.Weight == b.Weight && keyOf(a) == keyOf(b) && a.NotServing == b.NotServing && a.ThroughStack == b.ThroughStack
+			return a.Weight == b.Weight && keyOf(a) == keyOf(b) && a.NotServing == b.NotServing && a.ThroughStack == b.ThroughStack && a.Node == b.Node
 		})
 }

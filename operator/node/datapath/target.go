@@ -29,6 +29,8 @@ type Target struct {
 	// What has changed since the tables held it, or did not fit into them.
 	staleAddresses map[netip.Addr]bool
 	staleFrontends map[lb.Key]bool
+	hears          Hears
+	staleFlags     bool
 }
 
 // wanted is a frontend of a target. It is never modified, but replaced.

@@ -45,12 +45,13 @@ func fromKey(k bpf.BlixtFrontendKey) lb.Key {
 	return lb.Key{Addr: FromAddr(k.Addr), Port: FromPort(k.Port), Protocol: lb.Protocol(k.Protocol)}
 }
 
-func toBackend(index uint32, b lb.Backend, generation uint32) bpf.BlixtBackend {
+func toBackend(index uint32, b lb.Backend, flags uint16, generation uint32) bpf.BlixtBackend {
 	return bpf.BlixtBackend{
-		Addr: ToAddr(b.Addr.Addr()), Port: ToPort(b.Addr.Port()), Flags: backendFlags(b), Frontend: index, Generation: generation,
+		Addr: ToAddr(b.Addr.Addr()), Port: ToPort(b.Addr.Port()), Flags: flags, Frontend: index, Generation: generation,
 	}
 }
 
+// backendFlags returns the flags that are the state's. Those of Hearing come on top.
 func backendFlags(b lb.Backend) (flags uint16) {
 	if b.Local {
 		flags |= BackendLocal

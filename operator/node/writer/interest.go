@@ -52,6 +52,13 @@ func (w *Writer) settleInterest(i *interest) error {
 	for ip, a := range addresses {
 		i.need(datapath.ToAddr(ip), datapath.AddressInterest(a))
 	}
+	peers, err := w.tables.Peers()
+	if err != nil {
+		return fmt.Errorf("read peers: %w", err)
+	}
+	for ip := range peers {
+		i.need(datapath.ToAddr(ip), datapath.InterestPeer)
+	}
 	for _, ip := range w.o.HostAddresses {
 		i.need(datapath.ToAddr(ip), datapath.InterestHost)
 	}

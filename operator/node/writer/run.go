@@ -48,6 +48,14 @@ func (w *Writer) Run(ctx context.Context, states <-chan VersionedState) {
 				continue
 			}
 			received, pending, pause = true, true, firstPause
+		case <-w.hearsChanged:
+			w.mu.Lock()
+			w.target.HearsChanged()
+			w.mu.Unlock()
+			if !received { // what was read from the maps keeps its flags
+				continue
+			}
+			pending = true
 		case <-retry.C:
 		case <-check.C:
 			if pending || !received {

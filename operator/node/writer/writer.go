@@ -26,6 +26,7 @@ type Tables interface {
 	datapath.Tables
 	datapath.Counts
 	datapath.Flows
+	datapath.Announcing
 }
 
 // Options configure a writer. The zero value of each field is usable.
@@ -45,6 +46,9 @@ type Options struct {
 	// Upgrading reports that a previous program is in front of this one: see
 	// CONFIG_UPGRADING.
 	Upgrading bool
+	// Hears decides which backends hear of the clients of frontends that preserve
+	// them; nil: none. HearsChanged tells when it decides otherwise.
+	Hears datapath.Hears
 	// StateFile is the path of the file for what the maps have no place for;
 	// "": none.
 	StateFile string
@@ -115,6 +119,7 @@ type Writer struct {
 	}
 
 	backendsChanged chan struct{} // has an element if they have since the last sweep
+	hearsChanged    chan struct{} // has an element if Hears decides otherwise than the target was told
 
 	sweep  sync.Mutex // held while a sweep runs
 	counts struct {
@@ -149,7 +154,18 @@ func New(t Tables, o Options) *Writer {
 	if o.Sleep == nil {
 		o.Sleep = sleep
 	}
-	return &Writer{tables: t, o: o, target: datapath.NewTarget(), backendsChanged: make(chan struct{}, 1)}
+	w := &Writer{tables: t, o: o, target: datapath.NewTarget(), backendsChanged: make(chan struct{}, 1), hearsChanged: make(chan struct{}, 1)}
+	w.target.SetHears(o.Hears)
+	return w
+}
+
+// HearsChanged has Run write the flags of those backends about which Options.Hears
+// decides otherwise now. It does not wait for that.
+func (w *Writer) HearsChanged() {
+	select {
+	case w.hearsChanged <- struct{}{}:
+	default:
+	}
 }
 
 // Apply makes the maps hold a state, under the next version. It returns once
