@@ -120,11 +120,12 @@ e2e: $(if $(GIVEN),e2e-given,e2e-own) ## Test in a real cluster with bpfman, whi
 .PHONY: e2e-own
 e2e-own: root helm
 	@.ci/kubernetes --all
-	@.ci/need $(CLANG)
+	@.ci/need $(CLANG) $(TEST_TOOLS)
 	go vet -tags=e2e ./e2e/...
 	go test -tags=e2e -json -count=1 -timeout=40m -p=1 -skip='^TestFixes$$' ./e2e/cluster/... | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestFixes$$' ./e2e/cluster | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -proxy=iptables -overlay | go run .ci/gotest.go
+	go test -tags=e2e -json -count=1 -timeout=20m ./e2e/client | go run .ci/gotest.go
 
 # All that no change should have to wait for, or fail of by chance: each fuzz target
 # for a minute (make test runs what they have found), floods of a minute, each fault and fix, 100
@@ -132,12 +133,13 @@ e2e-own: root helm
 .PHONY: e2e-long
 e2e-long: root helm ## As make e2e, with all that takes longer (root): more than an hour
 	@.ci/kubernetes --all
-	@.ci/need $(CLANG)
+	@.ci/need $(CLANG) $(TEST_TOOLS)
 	@$(MAKE) --no-print-directory fuzz
 	go test -json -count=1 ./e2e/attack -args -long | go run .ci/gotest.go
 	go test -json -count=1 -run='^TestShortConnections$$' ./bpf -args -short-connections=1200000 | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=120m -skip='^TestFixes$$' ./e2e/cluster -args -long -rollouts=100 -large | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=40m -run='^TestFixes$$' ./e2e/cluster -args -long | go run .ci/gotest.go
+	go test -tags=e2e -json -count=1 -timeout=40m ./e2e/client -args -long | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -overlay | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -proxy=iptables | go run .ci/gotest.go
 
