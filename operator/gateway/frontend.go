@@ -36,8 +36,9 @@ func (l *listener) frontend(key lb.Key) Frontend {
 	f := Frontend{
 		Key:     key,
 		Gateway: l.gateway.key().String(), Listener: l.id(),
-		IdleTimeout: l.gateway.policy.idleTimeouts[key.Protocol],
-		LocalOnly:   l.gateway.policy.traffic == v1alpha1.TrafficPolicyLocal,
+		IdleTimeout:    l.gateway.policy.idleTimeouts[key.Protocol],
+		LocalOnly:      l.gateway.policy.traffic == v1alpha1.TrafficPolicyLocal,
+		PreserveClient: l.gateway.clientAddress() == v1alpha1.ClientAddressPreserve,
 	}
 	if len(l.attached) > 0 {
 		r := l.attached[0]

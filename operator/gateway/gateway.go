@@ -51,6 +51,7 @@ func newGateway(obj *gwv1.Gateway, c *class, lost *fault, s *environment, config
 	findConflicts(g.listeners)
 	spec, invalid := findConfig(obj, configs)
 	own := Parameters{UID: obj.UID, Class: string(obj.Spec.GatewayClassName), Addresses: obj.Spec.Addresses, Config: spec}
+	own.ClientAddress = s.defaultClientAddress(obj, spec)
 	if f := g.configure(own, s); invalid == nil {
 		invalid = f
 	}
@@ -65,7 +66,9 @@ func newGateway(obj *gwv1.Gateway, c *class, lost *fault, s *environment, config
 	if g.invalid = invalid; invalid == nil {
 		return g
 	}
-	if good, known := s.LastGood.of(obj); !known || g.configure(good, s) != nil {
+	good, known := s.LastGood.of(obj)
+	good.ClientAddress = own.ClientAddress
+	if !known || g.configure(good, s) != nil {
 		g.refused = invalid
 		return g
 	}
@@ -169,6 +172,9 @@ func (g *gateway) status(s *environment) GatewayStatus {
 		status.Status.Addresses = slices.Clone(g.obj.Status.Addresses)
 	}
 	status.Status.Conditions = []metav1.Condition{accepted, g.programmed(accepted)}
+	if s.Cluster != nil {
+		status.Status.Conditions = append(status.Status.Conditions, g.clientAddressPreserved())
+	}
 	for _, l := range g.listeners {
 		status.Status.Listeners = append(status.Status.Listeners, l.status())
 	}

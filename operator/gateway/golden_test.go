@@ -45,6 +45,7 @@ type frontendView struct {
 	Backends []string `yaml:"backends,omitempty"`
 	Reject   float64  `yaml:"rejectWeight,omitempty"`
 	Idle     string   `yaml:"idleTimeout,omitempty"`
+	Client   string   `yaml:"remoteBackendsSee,omitempty"`
 }
 
 type planView struct {
@@ -76,6 +77,8 @@ var usual = []string{
 	"ResolvedRefs=True ResolvedRefs: Every backendRef leads to a Service.",
 	"blixt.x-k8s.io/EndpointsUsable=True EndpointsUsable: Every Service has a ready endpoint.",
 	"Programmed=Unknown Pending: Waiting for the data plane to report what it serves.",
+	"blixt.x-k8s.io/ClientAddressPreserved=True LocalPolicy: With externalTrafficPolicy Local all backends see the client's address.",
+	"blixt.x-k8s.io/ClientAddressPreserved=Unknown Pending: Waiting for the nodes to report whether they preserve the client's address.",
 }
 
 func render(t *testing.T, c testCase) []byte {
@@ -163,6 +166,9 @@ func viewFrontend(f lb.Frontend) frontendView {
 	if f.IdleTimeout != lb.DefaultIdleTimeout(f.Protocol) {
 		v.Idle = f.IdleTimeout.String()
 	}
+	if !f.PreserveClient {
+		v.Client = "the node's address"
+	}
 	return v
 }
 
@@ -171,7 +177,11 @@ func weight(w uint64) float64 { return math.Round(float64(w)/lb.WeightUnit*1e4) 
 
 func viewGateway(t *testing.T, g gateway.GatewayStatus) map[string]any {
 	status := g.Status
-	v := map[string]any{"conditions": viewConditions(t, status.Conditions, "Accepted Programmed")}
+	want := "Accepted Programmed"
+	if len(status.Conditions) > 2 { // in a cluster
+		want += " " + gateway.GatewayConditionClientAddressPreserved
+	}
+	v := map[string]any{"conditions": viewConditions(t, status.Conditions, want)}
 	var addresses []string
 	for _, a := range status.Addresses {
 		addresses = append(addresses, fmt.Sprintf("%s %s", *a.Type, a.Value))

@@ -29,6 +29,9 @@ type Parameters struct {
 	UID       types.UID                 `json:"uid,omitempty"`
 	Class     string                    `json:"class"`
 	Addresses []gwv1.GatewaySpecAddress `json:"addresses,omitempty"`
+	// ClientAddress is what it has unless its BlixtGatewayConfig chooses. Empty: the
+	// release that served it did not preserve clients' addresses.
+	ClientAddress v1alpha1.ClientAddress `json:"clientAddress,omitempty"`
 	// Config is the spec of its BlixtGatewayConfig; nil: it names none.
 	Config *v1alpha1.BlixtGatewayConfigSpec `json:"config,omitempty"`
 }

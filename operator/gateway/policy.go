@@ -20,6 +20,7 @@ import (
 // policy is what the owner of a Gateway chooses in its BlixtGatewayConfig.
 type policy struct {
 	traffic      v1alpha1.TrafficPolicy
+	client       v1alpha1.ClientAddress // empty: the Gateway's default
 	idleTimeouts map[lb.Protocol]time.Duration
 	source       v1alpha1.AddressSource // empty: the class's
 }
@@ -79,6 +80,12 @@ func newPolicy(spec *v1alpha1.BlixtGatewayConfigSpec) (policy, error) {
 		p.traffic = v1alpha1.TrafficPolicyLocal
 	default:
 		return p, fmt.Errorf("externalTrafficPolicy %q is neither Cluster nor Local", spec.ExternalTrafficPolicy)
+	}
+	switch p.client = spec.ClientAddress; {
+	case p.client != "" && p.client != v1alpha1.ClientAddressPreserve && p.client != v1alpha1.ClientAddressNode:
+		return p, fmt.Errorf("clientAddress %q is neither Preserve nor Node", p.client)
+	case p.client == v1alpha1.ClientAddressNode && p.traffic == v1alpha1.TrafficPolicyLocal:
+		return p, errors.New("clientAddress is Node, but with externalTrafficPolicy Local all backends see the client's address")
 	}
 	// The CRD has the same limits, but files do not pass through it.
 	if !p.idle(lb.TCP, spec.IdleTimeouts.TCP, 10*time.Second, 7*24*time.Hour) {

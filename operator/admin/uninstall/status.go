@@ -84,7 +84,7 @@ func (r *remover) takeBackGateways(ctx context.Context, classes map[gwv1.ObjectN
 		}
 		names[client.ObjectKeyFromObject(g)] = true
 		err := r.patchStatus(ctx, g, func() {
-			g.Status = gwv1.GatewayStatus{Conditions: waiting(g.Status.Conditions, "Accepted", "Programmed")}
+			g.Status = gwv1.GatewayStatus{Conditions: waiting(gateway.TakeBackClientAddress(g.Status.Conditions), "Accepted", "Programmed")}
 		})
 		if err != nil {
 			return nil, err

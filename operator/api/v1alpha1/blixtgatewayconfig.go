@@ -10,6 +10,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:categories=blixt
 // +kubebuilder:printcolumn:name="Policy",type=string,JSONPath=".spec.externalTrafficPolicy"
+// +kubebuilder:printcolumn:name="Client",type=string,JSONPath=".spec.clientAddress"
 // +kubebuilder:printcolumn:name="Addresses",type=string,JSONPath=".spec.addressSource"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=".metadata.creationTimestamp"
 type BlixtGatewayConfig struct {
@@ -32,14 +33,34 @@ type BlixtGatewayConfigList struct {
 }
 
 // BlixtGatewayConfigSpec holds the decisions of a Gateway's owner.
+//
+// +kubebuilder:validation:XValidation:rule="!(has(self.clientAddress) && self.clientAddress == 'Node' && has(self.externalTrafficPolicy) && self.externalTrafficPolicy == 'Local')",message="with externalTrafficPolicy Local all backends see the client's address: remove clientAddress Node, or use policy Cluster"
 type BlixtGatewayConfigSpec struct {
 	// externalTrafficPolicy Local uses only backends of the node that received
 	// the connection; they see the client's address. Cluster uses all backends;
-	// those of other nodes see the address of the receiving node.
+	// what those of other nodes see, clientAddress says.
 	// +optional
 	// +kubebuilder:validation:Enum=Cluster;Local
 	// +kubebuilder:default=Cluster
 	ExternalTrafficPolicy TrafficPolicy `json:"externalTrafficPolicy,omitempty"`
+
+	// clientAddress is whose address backends on other nodes see, with policy
+	// Cluster. Preserve: that of the client, wherever the nodes can preserve it.
+	// Node: that of the node that received the connection.
+	//
+	// Preserve needs Blixt on the backend's node, and a network that lets the
+	// nodes' messages pass, which nodes probe. A backend that cannot be reached so
+	// goes on seeing the node's address: the Gateway's condition
+	// blixt.x-k8s.io/ClientAddressPreserved says for how many backends, and why. What
+	// admits the nodes' addresses only, as a NetworkPolicy or the settings of a
+	// database do, must admit clients before: blixt doctor names such NetworkPolicies.
+	// A change holds for new connections.
+	//
+	// Default: Preserve. A Gateway that was served before Blixt had this field has
+	// Node until its owner sets Preserve.
+	// +optional
+	// +kubebuilder:validation:Enum=Preserve;Node
+	ClientAddress ClientAddress `json:"clientAddress,omitempty"`
 
 	// idleTimeouts are how long a flow without packets is kept.
 	// +optional
@@ -58,6 +79,15 @@ type TrafficPolicy string
 const (
 	TrafficPolicyCluster TrafficPolicy = "Cluster"
 	TrafficPolicyLocal   TrafficPolicy = "Local"
+)
+
+// ClientAddress is whose address backends on other nodes see.
+type ClientAddress string
+
+// Whose address backends on other nodes see.
+const (
+	ClientAddressPreserve ClientAddress = "Preserve"
+	ClientAddressNode     ClientAddress = "Node"
 )
 
 // IdleTimeouts are how long a flow without packets is kept.

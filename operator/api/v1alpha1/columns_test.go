@@ -30,7 +30,7 @@ func TestColumns(t *testing.T) {
 	}})
 	create(t, &v1alpha1.BlixtGatewayConfig{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a"},
-		Spec:       v1alpha1.BlixtGatewayConfigSpec{AddressSource: v1alpha1.SourceNode},
+		Spec:       v1alpha1.BlixtGatewayConfigSpec{AddressSource: v1alpha1.SourceNode, ClientAddress: v1alpha1.ClientAddressPreserve},
 	})
 	create(t, &v1alpha1.BlixtGatewayConfig{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "b"}})
 	node := &v1alpha1.NodeDataplane{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}
@@ -59,9 +59,9 @@ a     LoadBalancer  0s   |
 b     Pool          0s   | a@sha256:0000000000000000000000000000000000000000000000000000000000000000
 `},
 		{"namespaces/default/blixtgatewayconfigs", `
-NAME  POLICY   ADDRESSES  AGE  | 
-a     Cluster  Node       0s   | 
-b     Cluster             0s   | 
+NAME  POLICY   CLIENT    ADDRESSES  AGE  | 
+a     Cluster  Preserve  Node       0s   | 
+b     Cluster                       0s   | 
 `},
 		{"nodedataplanes", `
 NAME  READY  REASON   DRIFTED  FRONTENDS  PROGRAM  | BYTECODE   KERNEL
