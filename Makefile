@@ -129,7 +129,8 @@ e2e-own: root helm
 
 # All that no change should have to wait for, or fail of by chance: each fuzz target
 # for a minute (make test runs what they have found), floods of a minute, each fault and fix, 100
-# rollouts under load, large transfers, and the two other combinations of networks.
+# rollouts under load, large transfers, the two other combinations of networks, and
+# flannel's.
 .PHONY: e2e-long
 e2e-long: root helm ## As make e2e, with all that takes longer (root): more than an hour
 	@.ci/kubernetes --all
@@ -142,6 +143,8 @@ e2e-long: root helm ## As make e2e, with all that takes longer (root): more than
 	go test -tags=e2e -json -count=1 -timeout=40m ./e2e/client -args -long | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -overlay | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -proxy=iptables | go run .ci/gotest.go
+	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -flannel=vxlan | go run .ci/gotest.go
+	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -proxy=iptables -flannel=host-gw | go run .ci/gotest.go
 
 .PHONY: e2e-given
 e2e-given:

@@ -40,6 +40,8 @@ func TestMain(m *testing.M) {
 	flag.StringVar(&o.Name, "name", "test", "name of the cluster")
 	flag.StringVar(&o.Proxy, "proxy", "", "kube-proxy's mode: nftables or iptables")
 	flag.BoolVar(&o.Overlay, "overlay", false, "join pods by VXLAN instead of routes")
+	flag.StringVar(&o.Flannel, "flannel", "", "join pods by flannel: vxlan or host-gw")
+	flag.IntVar(&o.Nodes, "nodes", 2, "number of nodes")
 	flag.BoolVar(&o.NoBpfman, "no-bpfman", false, "do not install bpfman")
 	running := flag.Bool("running", false, "test in the cluster that runs, and leave it running")
 	var g cluster.Given

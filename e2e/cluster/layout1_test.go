@@ -37,7 +37,7 @@ func TestUpgradeFromLayout1(t *testing.T) {
 	bytecode := bytecodeImage(t, blixt, "65536")
 	helm(t, "upgrade", "--install", "blixt", filepath.Join(source, "charts/blixt"), "--namespace="+system, "--create-namespace", "--wait", "--timeout=2m",
 		"--set=image.repository="+repository, "--set=image.digest="+digest, "--set=bytecode.image="+bytecode, pool, "--set="+bridge)
-	applyUntilEnd(t, "balanced.yaml", "", "")
+	applyUntilEnd(t, "balanced.yaml", ", clientAddress: Node", "") // it knows none
 	applyUntilEnd(t, "web.yaml", "NAME", "rolling")
 	awaitPods(t, "default")
 	previous := rollout.Name(bytecode)

@@ -43,11 +43,7 @@ func TestPaths(t *testing.T) {
 	application := install(t, "--set=config.addresses.podTraffic=KubeProxy")
 	applyUntilEnd(t, "balanced.yaml", "", "")
 	vips := routeVIPs(t, "balanced", c.Nodes[0])
-	if c.Options.Overlay { // replies of pods on other nodes arrive by the tunnel
-		awaitLinks(t, "eth0", "flannel.1")
-	} else {
-		awaitLinks(t, "eth0")
-	}
+	awaitLinks(t, uplinks()...)
 	dropped := droppedSources(t)
 
 	awaitBalancer(t, application, vips, byKubeProxy)
@@ -59,18 +55,32 @@ func TestPaths(t *testing.T) {
 	if !c.Options.Masquerade {
 		t.Run("pods masqueraded", func(t *testing.T) { testMasquerading(t, application, vips) })
 	}
-	if c.Options.Overlay {
+	if c.ChecksSources() {
 		t.Run("sources", func(t *testing.T) { testSources(t, dropped) })
 	}
 	t.Run("detached", func(t *testing.T) { testDetached(t, application, vips) })
 	if !c.Options.Overlay {
-		t.Run("tunnel that comes late", func(t *testing.T) { testLateTunnel(t, application, vips) })
+		if c.Options.Flannel == "" { // else the annotations are flannel's
+			t.Run("tunnel that comes late", func(t *testing.T) { testLateTunnel(t, application, vips) })
+		}
 		t.Run("pods by Blixt at the bridge", func(t *testing.T) {
 			configure(t, bridge)
 			awaitLinks(t, "cni0", "eth0")
 			checkPaths(t, application, vips, byBlixtAtBridge, ports)
 		})
 	}
+}
+
+// uplinks returns the interfaces by which packets of other machines arrive at a node,
+// those of pods on other nodes included.
+func uplinks() []string {
+	switch {
+	case c.Options.Flannel == "vxlan":
+		return []string{"eth0", "flannel-v6.1", "flannel.1"}
+	case c.Options.Overlay:
+		return []string{"eth0", "flannel.1"}
+	}
+	return []string{"eth0"}
 }
 
 // TestGateways asks for what Gateways and routes can ask for. Each case has a Gateway of

@@ -43,7 +43,7 @@ func testSources(t *testing.T, before int) {
 // where it checks none.
 func droppedSources(t *testing.T) int {
 	t.Helper()
-	if !c.Options.Overlay {
+	if !c.ChecksSources() {
 		return 0
 	}
 	n, err := c.DroppedSources()

@@ -48,6 +48,7 @@ func command() *cobra.Command {
 	up.Flags().StringVar(&o.Proxy, "proxy", "nftables", "kube-proxy's mode: nftables or iptables")
 	up.Flags().BoolVar(&o.Overlay, "overlay", false, "join pods by VXLAN instead of routes")
 	up.Flags().BoolVar(&o.Masquerade, "masquerade", false, "give what leaves the pod network the node's address")
+	up.Flags().StringVar(&o.Flannel, "flannel", "", "join pods by flannel: vxlan or host-gw")
 	up.Flags().BoolVar(&o.NoBpfman, "no-bpfman", false, "do not install bpfman")
 	up.RunE = func(cmd *cobra.Command, _ []string) error {
 		start := time.Now()

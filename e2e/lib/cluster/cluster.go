@@ -34,6 +34,9 @@ type Options struct {
 	// Overlay carries packets between pods of different nodes in VXLAN, as flannel
 	// does, not by routes that all machines know.
 	Overlay bool
+	// Flannel is the way by which flannel carries packets between pods of different
+	// nodes, vxlan or host-gw; "": the pods' network is this package's own.
+	Flannel string
 	// Masquerade gives packets that leave the pod network the node's address, as
 	// they have to with an overlay.
 	Masquerade bool

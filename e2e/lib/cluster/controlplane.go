@@ -57,6 +57,7 @@ func (c *Cluster) makePKI(host string) error {
 		{"admin", "admin", "system:masters", "https://" + net.JoinHostPort(host, apiPort)},
 		{"controller-manager", "system:kube-controller-manager", "", inside},
 		{"scheduler", "system:kube-scheduler", "", inside},
+		{"flannel", "flannel", "", inside},
 		{"kube-proxy", "system:kube-proxy", "system:node-proxier", inside},
 	} {
 		var groups []string

@@ -33,7 +33,7 @@ const (
 
 	apiPort = "6443"
 	// As flannel names it. The encapsulation takes 50 bytes of each packet.
-	overlayDevice, overlayMTU = "flannel.1", 1450
+	overlayDevice, overlayMTU = "flannel.1", "1450"
 )
 
 const netnsDir = "/run/netns"
@@ -115,6 +115,9 @@ func (c *Cluster) makeNetwork() (err error) {
 		// To webhooks, and what a test wants to see without a load balancer.
 		m.Route(Services4+" via "+node4(1), Services6+" via "+node6(1))
 	}
+	if c.Options.Flannel != "" { // gives nodes the routes, and masquerades
+		return c.filterSources()
+	}
 	if c.Options.Masquerade {
 		if err := c.Masquerade(true); err != nil {
 			return err
@@ -155,7 +158,7 @@ func (c *Cluster) makeOverlay() error {
 	mac := func(i int) string { return fmt.Sprintf("02:00:00:00:00:%02x", i) }
 	for i, m := range c.Nodes {
 		self := i + 1
-		m.IP(fmt.Sprintf("link add %s address %s mtu %d type vxlan id 1 dev eth0 local %s dstport 4789 nolearning", overlayDevice, mac(self), overlayMTU, m.IPv4),
+		m.IP(fmt.Sprintf("link add %s address %s mtu %s type vxlan id 1 dev eth0 local %s dstport 4789 nolearning", overlayDevice, mac(self), overlayMTU, m.IPv4),
 			"addr add "+pods4(self)+"/32 dev "+overlayDevice, "addr add "+pods6(self)+"/128 dev "+overlayDevice+" nodad",
 			"link set "+overlayDevice+" up")
 		for peer := 1; peer <= len(c.Nodes); peer++ {

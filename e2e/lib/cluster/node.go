@@ -25,7 +25,7 @@ ca = "%[2]s"
 `
 
 const networkConfig = `{"cniVersion": "1.0.0", "name": "pods", "plugins": [
-{"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true, "mtu": %[3]d, "ipam": {
+{"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true, "mtu": %[3]s, "ipam": {
 	"type": "host-local", "dataDir": "/var/lib/cni/networks",
 	"ranges": [[{"subnet": "%[1]s/24"}], [{"subnet": "%[2]s/64"}]], "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}},
 {"type": "portmap", "capabilities": {"portMappings": true}}]}
@@ -95,19 +95,23 @@ func (c *Cluster) startNode(i int) error {
 			return err
 		}
 	}
-	mtu := 1500
-	if c.Options.Overlay {
-		mtu = overlayMTU
-	}
 	for name, text := range map[string]string{
 		"registries/_default/hosts.toml": fmt.Sprintf(registryHosts, Registry, c.CA()),
-		"networks/pods.conflist":         fmt.Sprintf(networkConfig, pods4(i), pods6(i), mtu),
 		"containerd.toml":                fmt.Sprintf(containerdConfig, Registry, m.path("registries"), c.software.path(cni), m.path("networks")),
 		"kubelet.yaml":                   fmt.Sprintf(kubeletConfig, c.space(m.Name), c.CA(), c.pki(m.Name), DNS, m.path("resolv.conf")),
 		"kube-proxy.yaml":                fmt.Sprintf(proxyConfig, c.Options.Proxy, Pods4, Pods6, m.Name, c.pki("kube-proxy.kubeconfig")),
 		"resolv.conf":                    "nameserver " + DNS + "\n",
 	} {
 		if err := os.WriteFile(m.path(name), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	if c.Options.Flannel == "" {
+		mtu := "1500"
+		if c.Options.Overlay {
+			mtu = overlayMTU
+		}
+		if err := c.writeNetwork(i, mtu); err != nil {
 			return err
 		}
 	}
@@ -123,6 +127,11 @@ func (c *Cluster) startNode(i int) error {
 		return err
 	}
 	return c.PowerOn(m)
+}
+
+// writeNetwork configures the network of a node's pods, without which no pod starts.
+func (c *Cluster) writeNetwork(i int, mtu string) error {
+	return os.WriteFile(c.Nodes[i-1].path("networks/pods.conflist"), fmt.Appendf(nil, networkConfig, pods4(i), pods6(i), mtu), 0o644)
 }
 
 // PowerOn starts a node that is off, with all that it ran and stored before.

@@ -16,6 +16,7 @@ const (
 	etcd           = "etcd-v3.7.3"
 	containerd     = "containerd-v2.3.7"
 	cni            = "cni-v1.9.1"
+	flannel        = "flannel-v0.28.0"
 	coredns        = "coredns-v1.14.7"
 	bpfman         = "bpfman-v0.6.0"
 	bpfmanOperator = "bpfman-operator-v0.6.0"
@@ -36,7 +37,7 @@ func findSoftware() (software, error) {
 	}
 	for _, file := range []string{
 		kubernetes + "/kube-apiserver", kubernetes + "/kubelet", kubernetes + "/kubectl", etcd + "/etcd", containerd + "/ctr",
-		cni + "/portmap", coredns + "/coredns", bpfman + "/bpfman-rpc", bpfmanOperator + "/bpfman-agent",
+		cni + "/portmap", flannel + "/flanneld", coredns + "/coredns", bpfman + "/bpfman-rpc", bpfmanOperator + "/bpfman-agent",
 		metallb + "/speaker",
 	} {
 		if _, err := os.Stat(s.path(file)); err != nil {

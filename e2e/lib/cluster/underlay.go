@@ -4,18 +4,17 @@ package cluster
 
 import (
 	"fmt"
-	"net/netip"
 	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
 )
 
-// The switch of an overlay drops what a machine sends with the address of
+// A switch that checks sources drops what a machine sends with the address of
 // another, as the networks of clouds do. The router sends for everybody.
 const underlay = `table bridge underlay {
-	set sources4 { type ifname . ipv4_addr; }
-	set sources6 { type ifname . ipv6_addr; }
+	set sources4 { type ifname . ipv4_addr; flags interval; }
+	set sources6 { type ifname . ipv6_addr; flags interval; }
 	counter dropped { }
 	chain forward {
 		type filter hook forward priority filter
@@ -28,6 +27,10 @@ const underlay = `table bridge underlay {
 }
 `
 
+// ChecksSources reports whether the switch checks source addresses: where other
+// machines know no way to pods.
+func (c *Cluster) ChecksSources() bool { return c.Options.Overlay || c.Options.Flannel != "" }
+
 // filterSources configures which source addresses the switch accepts of each machine.
 func (c *Cluster) filterSources() error {
 	if err := feed(c.switchCommand("nft", "-f", "-"), underlay); err != nil {
@@ -36,30 +39,31 @@ func (c *Cluster) filterSources() error {
 	if err := c.AllowSources(c.Control, Control4, Control6); err != nil {
 		return err
 	}
-	for _, m := range c.Nodes {
-		if err := c.AllowSources(m, m.IPv4, m.IPv6); err != nil {
+	for i, m := range c.Nodes {
+		own := []string{m.IPv4, m.IPv6}
+		if !c.Options.Overlay { // its pods send as themselves
+			own = append(own, pods4(i+1)+"/24", pods6(i+1)+"/64")
+		}
+		if err := c.AllowSources(m, own...); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// AllowSources allows a machine more source addresses, where the switch checks them.
+// AllowSources allows a machine more source addresses, or subnets, where the switch
+// checks them.
 func (c *Cluster) AllowSources(m *Machine, addresses ...string) error {
-	if !c.Options.Overlay {
+	if !c.ChecksSources() {
 		return nil
 	}
 	var commands strings.Builder
 	for _, a := range addresses {
-		ip, err := netip.ParseAddr(a)
-		if err != nil {
-			return err
+		set := "sources4"
+		if strings.Contains(a, ":") {
+			set = "sources6"
 		}
-		set := "sources6"
-		if ip.Is4() {
-			set = "sources4"
-		}
-		fmt.Fprintf(&commands, "add element bridge underlay %s { %q . %s }\n", set, m.Name, ip)
+		fmt.Fprintf(&commands, "add element bridge underlay %s { %q . %s }\n", set, m.Name, a)
 	}
 	return feed(c.switchCommand("nft", "-f", "-"), commands.String())
 }

@@ -24,9 +24,13 @@ var dnsObjects []byte
 // next Up.
 func Up(ctx context.Context, o Options) (*Cluster, error) {
 	o.Name, o.Nodes, o.Proxy = cmp.Or(o.Name, "e2e"), cmp.Or(o.Nodes, 2), cmp.Or(o.Proxy, "nftables")
-	o.Masquerade = o.Masquerade || o.Overlay
+	o.Overlay = o.Overlay || o.Flannel == "vxlan"
+	o.Masquerade = o.Masquerade || o.Overlay || o.Flannel != ""
 	if o.Proxy != "nftables" && o.Proxy != "iptables" {
 		return nil, fmt.Errorf("kube-proxy's mode %q: want nftables or iptables", o.Proxy)
+	}
+	if o.Flannel != "" && o.Flannel != "vxlan" && o.Flannel != "host-gw" {
+		return nil, fmt.Errorf("flannel's backend %q: want vxlan or host-gw", o.Flannel)
 	}
 	unlock, err := lock(o.Name)
 	if err != nil {
@@ -112,10 +116,15 @@ func (c *Cluster) furnish(ctx context.Context) error {
 	if err := c.showProxy(ctx); err != nil {
 		return err
 	}
+	if c.Options.Flannel != "" {
+		if err := c.startFlannel(ctx); err != nil {
+			return fmt.Errorf("start flannel: %w", err)
+		}
+	}
 	if err := c.awaitNodes(ctx); err != nil {
 		return err
 	}
-	if c.Options.Overlay {
+	if c.Options.Overlay && c.Options.Flannel == "" {
 		if err := c.showOverlay(ctx); err != nil {
 			return err
 		}
