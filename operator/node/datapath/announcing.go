@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -40,6 +41,8 @@ type Announcing interface {
 	// ProbeAnswered reports whether the other node has answered.
 	ProbeAnswered(FlowKey) (bool, error)
 	DeleteProbe(FlowKey) error
+	// Probes returns the keys of all probes.
+	Probes() ([]FlowKey, error)
 
 	// EgressLinks returns the indices, modulo MAX_LINKS, of the interfaces that are
 	// known to have the program at egress.
@@ -137,6 +140,15 @@ func (m *Maps) ProbeAnswered(k FlowKey) (bool, error) {
 // DeleteProbe implements Announcing.
 func (m *Maps) DeleteProbe(k FlowKey) error {
 	return m.with(func() error { return remove(m.probes, k) })
+}
+
+// Probes implements Announcing.
+func (m *Maps) Probes() ([]FlowKey, error) {
+	if !m.Announces() {
+		return nil, nil
+	}
+	all, err := readHash[bpf.BlixtProbe](m.probes, func(k FlowKey) FlowKey { return k })
+	return slices.Collect(maps.Keys(all)), err
 }
 
 // EgressLinks implements Announcing.

@@ -108,11 +108,9 @@ func (f *Fake) DeleteProbe(k FlowKey) error {
 	return f.writeAnnouncing(func() { delete(f.a.probes, k) })
 }
 
-// Probes returns how many probes there are.
-func (f *Fake) Probes() int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return len(f.a.probes)
+// Probes implements Announcing.
+func (f *Fake) Probes() ([]FlowKey, error) {
+	return get(f, func() []FlowKey { return slices.Collect(maps.Keys(f.a.probes)) })
 }
 
 // EgressLinks implements Announcing.
