@@ -53,7 +53,10 @@ type Peer struct {
 type Options struct {
 	// Changed is called when Hears decides otherwise than before.
 	Changed func()
-	Log     *slog.Logger
+	// RetryEvery is the longest pause until a node is probed again that has not answered;
+	// 0: five minutes. Where nobody tells when a node begins to undo, it should be less.
+	RetryEvery time.Duration
+	Log        *slog.Logger
 
 	// Probe replaces the packets of a test.
 	Probe Probe
@@ -102,10 +105,14 @@ func New(t datapath.Announcing, o Options) *Announcer {
 	if o.Probe == nil {
 		o.Probe = newProber(t).probe
 	}
-	return &Announcer{
+	a := &Announcer{
 		tables: t, o: o, wake: make(chan struct{}, 1), told: map[netip.Addr]uint16{}, logged: map[string]bool{},
 		settings: Settings{Sign: -1}, schedule: newSchedule(),
 	}
+	if o.RetryEvery > 0 {
+		a.schedule.badLast = o.RetryEvery
+	}
+	return a
 }
 
 // Held returns the settings that the maps hold: those of an earlier process, before
@@ -201,7 +208,7 @@ func (a *Announcer) wakeUp() {
 
 // nodeOf returns the node of a backend; "": it is not known.
 func (a *Announcer) nodeOf(b lb.Backend) string {
-	if b.Node != "" {
+	if a.peers[b.Node] != nil {
 		return b.Node
 	}
 	ip := b.Addr.Addr()
