@@ -32,6 +32,10 @@ type testCase struct {
 	Resolve gateway.ResolveOptions
 	// Progress is that of Gateways, by namespace/name.
 	Progress map[string]gateway.Progress
+	// Preservation is where nodes preserve addresses. Nil: not known. Recent are the
+	// Gateways for which it has changed a moment ago.
+	Preservation *gateway.Preservation
+	Recent       []string
 	// earlier is what was translated before. Nil: nothing.
 	earlier *testCase
 }
@@ -148,9 +152,11 @@ func (c *testCase) addOptions(doc []byte) error {
 		Options  *gateway.Options               `json:"options"`
 		Resolve  *gateway.ResolveOptions        `json:"resolve"`
 		Progress *map[string]gateway.Progress   `json:"progress"`
+		Preserve **gateway.Preservation         `json:"preservation"`
+		Recent   *[]string                      `json:"recent"`
 		Assigned *map[string]gateway.Assigned   `json:"assigned"`
 		LastGood *map[string]gateway.Parameters `json:"lastGood"`
-	}{&c.Options, &c.Resolve, &c.Progress, &assigned, &good})
+	}{&c.Options, &c.Resolve, &c.Progress, &c.Preservation, &c.Recent, &assigned, &good})
 	for name, p := range good {
 		if c.Options.LastGood.Gateways == nil {
 			c.Options.LastGood.Gateways = map[types.NamespacedName]gateway.Parameters{}
@@ -227,6 +233,15 @@ func (c *testCase) translate() gateway.Translation {
 		stored[types.NamespacedName{Namespace: gw.Namespace, Name: gw.Name}] = gw.Status.Conditions
 	}
 	translation.SetProgress(progress, stored)
+	var notPreserved map[types.NamespacedName]gateway.NotPreserved
+	if c.Preservation != nil {
+		notPreserved = translation.FindNotPreserved(*c.Preservation, gateway.IndexEndpoints(c.Slices, c.policy(&translation)))
+		for name, n := range notPreserved {
+			n.Recent = slices.Contains(c.Recent, name.String())
+			notPreserved[name] = n
+		}
+	}
+	translation.SetNotPreserved(notPreserved, stored)
 	return translation
 }
 

@@ -26,6 +26,9 @@ const (
 	reasonPending         = "Pending"         // the nodes have not reported yet
 )
 
+// waitingForNodes is the message while the nodes have not reported.
+const waitingForNodes = "Waiting for the nodes to report whether they preserve the client's address."
+
 // clientAddress returns what is in force: the choice of its owner, or the default.
 func (g *gateway) clientAddress() v1alpha1.ClientAddress {
 	if g.policy.client != "" {
@@ -59,7 +62,7 @@ func (s *environment) defaultClientAddress(gw *gwv1.Gateway, spec *v1alpha1.Blix
 // preserve addresses, or says that this Gateway's are not to be preserved.
 func showsNode(stored []metav1.Condition) bool {
 	if c := meta.FindStatusCondition(stored, GatewayConditionClientAddressPreserved); c != nil {
-		return saysNode(c)
+		return KeepsNode(*c)
 	}
 	// Those that the API server gives a new Gateway have no generation.
 	return slices.ContainsFunc(stored, func(c metav1.Condition) bool {
@@ -67,8 +70,10 @@ func showsNode(stored []metav1.Condition) bool {
 	})
 }
 
-func saysNode(c *metav1.Condition) bool {
-	return c.Reason == reasonNodeKept || c.Reason == reasonNodeChosen
+// KeepsNode reports whether a condition says that addresses are not preserved because
+// they are not to be, which is nothing wrong.
+func KeepsNode(c metav1.Condition) bool {
+	return c.Type == GatewayConditionClientAddressPreserved && (c.Reason == reasonNodeKept || c.Reason == reasonNodeChosen)
 }
 
 // TakeBackClientAddress returns the conditions of a Gateway that Blixt leaves. Its past
@@ -77,7 +82,7 @@ func TakeBackClientAddress(stored []metav1.Condition) []metav1.Condition {
 	var all []metav1.Condition
 	for _, c := range stored {
 		if c.Type == GatewayConditionClientAddressPreserved {
-			if !saysNode(&c) {
+			if !KeepsNode(c) {
 				continue
 			}
 			c.Status, c.Message = metav1.ConditionUnknown, "Blixt was uninstalled. If it is installed again, backends on other nodes see the node's address, as before."
@@ -105,5 +110,5 @@ func (g *gateway) clientAddressPreserved() metav1.Condition {
 		return condition(kind, metav1.ConditionFalse, reasonNodeKept, generation,
 			"Backends on other nodes see the address of the node that received the connection, as before Blixt could preserve the client's: set clientAddress Preserve in a BlixtGatewayConfig.")
 	}
-	return condition(kind, metav1.ConditionUnknown, reasonPending, generation, "Waiting for the nodes to report whether they preserve the client's address.")
+	return condition(kind, metav1.ConditionUnknown, reasonPending, generation, waitingForNodes)
 }

@@ -78,6 +78,7 @@ var usual = []string{
 	"blixt.x-k8s.io/EndpointsUsable=True EndpointsUsable: Every Service has a ready endpoint.",
 	"Programmed=Unknown Pending: Waiting for the data plane to report what it serves.",
 	"blixt.x-k8s.io/ClientAddressPreserved=True LocalPolicy: With externalTrafficPolicy Local all backends see the client's address.",
+	"blixt.x-k8s.io/ClientAddressPreserved=True Preserved: The client's address is preserved for all backends.",
 	"blixt.x-k8s.io/ClientAddressPreserved=Unknown Pending: Waiting for the nodes to report whether they preserve the client's address.",
 }
 

@@ -127,6 +127,9 @@ type Report struct {
 	TableFull *TableFull `json:"tableFull,omitempty"`
 	// Drift says when another writer changed the maps, or is empty.
 	Drift string `json:"drift"`
+	// UndoesNot is why clients are not announced to the node; "": they are.
+	UndoesNot  string      `json:"undoesNot,omitempty"`
+	Announcing *Announcing `json:"announcing,omitempty"`
 	// Tables are the tables' use, by the names of the maps.
 	Tables map[string]Use `json:"tables"`
 }

@@ -172,7 +172,7 @@ func Add(m manager.Manager, o Options) error {
 	}
 	endpoints := &endpointStore{}
 	statuses, services := newStatusWriter(a), newServiceWriter(a, endpoints)
-	rollouts, keeper := newRolloutLoop(a, &o, statuses), newIncumbentsKeeper(a, o.Release.Namespace)
+	rollouts, keeper := newRolloutLoop(a, &o, statuses, endpoints), newIncumbentsKeeper(a, o.Release.Namespace)
 	p := &publisher{
 		api: a, Options: &o, cache: m.GetCache(), statuses: statuses, services: services, endpoints: endpoints, keeper: keeper, rollout: rollouts,
 		events:  &events{namespace: o.Release.Namespace, endpoints: endpoints, rollout: rollouts, statuses: statuses, services: services},

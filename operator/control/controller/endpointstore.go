@@ -39,3 +39,10 @@ func (s *endpointStore) get(service types.NamespacedName) (gateway.ServiceEndpoi
 	e, ok := s.known[service]
 	return e, ok
 }
+
+// all returns those of all Services. The map is the caller's.
+func (s *endpointStore) all() gateway.Endpoints {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.known)
+}

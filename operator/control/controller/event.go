@@ -53,7 +53,7 @@ func (a *api) emitChanges(object client.Object, previous, current []metav1.Condi
 		before := meta.FindStatusCondition(previous, now.Type)
 		changed := before == nil || before.Status != now.Status || before.Reason != now.Reason
 		switch {
-		case !changed || now.Type == string(gwv1.ListenerConditionConflicted):
+		case !changed || now.Type == string(gwv1.ListenerConditionConflicted) || gateway.KeepsNode(now):
 		case now.Status == metav1.ConditionFalse && now.Reason != string(gwv1.GatewayReasonPending):
 			a.event(object, corev1.EventTypeWarning, now.Reason, now.Type+": "+now.Message)
 		case strings.HasPrefix(now.Type, v1alpha1.ListenerPortWarning):

@@ -47,7 +47,12 @@ type rolloutLoop struct {
 	hostListens atomic.Pointer[[]gateway.Port]
 	changed     chan struct{}
 
-	known map[string]bool // the applications that have settings in Fleet; of the passes alone
+	endpoints *endpointStore
+
+	// Of the passes alone: the applications that have settings in Fleet, and since when
+	// addresses are not preserved for all backends of a Gateway.
+	known        map[string]bool
+	notPreserved map[types.NamespacedName]time.Time
 }
 
 // decision is what a pass has decided.
@@ -58,8 +63,8 @@ type decision struct {
 	nodes   []rollout.NodeStatus
 }
 
-func newRolloutLoop(a *api, o *Options, s *statusWriter) *rolloutLoop {
-	r := &rolloutLoop{api: a, Options: o, statuses: s, queue: newQueue[struct{}]("blixt-rollout"), changed: make(chan struct{}, 1)}
+func newRolloutLoop(a *api, o *Options, s *statusWriter, e *endpointStore) *rolloutLoop {
+	r := &rolloutLoop{api: a, Options: o, statuses: s, endpoints: e, queue: newQueue[struct{}]("blixt-rollout"), changed: make(chan struct{}, 1)}
 	r.hostListens.Store(new([]gateway.Port))
 	r.images = newImages(o.Verify, o.Clock, r.wake)
 	return r
@@ -197,6 +202,7 @@ func (r *rolloutLoop) reportProgress(ctx context.Context, t *translated, d decis
 		Now: r.Clock(), Delay: r.Grace,
 		Nodes: d.nodes, Problems: d.desired.Problems, Reports: reports, Epoch: t.published.version.Epoch,
 		Starting: r.Clock().Before(t.started.Add(r.Grace)), Unavailable: t.kinds.lacks(fromBpfman), ProxyMode: t.proxyMode,
+		ThroughStack: d.spec.RemoteBackends.Path == v1alpha1.RemotePathStack,
 	}
 	var list gwv1.GatewayList
 	if err := r.list(ctx, t.kinds, &list); err != nil {
@@ -207,10 +213,35 @@ func (r *rolloutLoop) reportProgress(ctx context.Context, t *translated, d decis
 	for i := range list.Items {
 		stored[client.ObjectKeyFromObject(&list.Items[i])] = list.Items[i].Status.Conditions
 	}
-	hostListens := rollout.HostListens(f)
+	progress, hostListens := rollout.Progress(f, published), rollout.HostListens(f)
 	r.setHostListens(hostListens)
-	r.statuses.set([]string{"Gateway", "ListenerSet"}, t.gatewayStatuses(rollout.Progress(f, published), hostListens, stored))
+	r.statuses.set([]string{"Gateway", "ListenerSet"}, t.gatewayStatuses(progress, r.findNotPreserved(t, f, progress), hostListens, stored))
 	return nil
+}
+
+// findNotPreserved returns for how many backends of each Gateway addresses are not
+// preserved. That is news only once it lasts: a node that is upgraded, or a probe that is
+// lost, is none.
+func (r *rolloutLoop) findNotPreserved(t *translated, f rollout.Fleet, progress map[types.NamespacedName]gateway.Progress) map[types.NamespacedName]gateway.NotPreserved {
+	preservation, known := rollout.FindPreservation(f)
+	if !known {
+		return nil
+	}
+	all := t.FindNotPreserved(preservation, r.endpoints.all())
+	since := map[types.NamespacedName]time.Time{}
+	for name, n := range all {
+		if n.Backends == 0 {
+			continue
+		}
+		since[name] = f.Now
+		if before, lasts := r.notPreserved[name]; lasts {
+			since[name] = before
+		}
+		n.Recent, n.Hold = f.Now.Sub(since[name]) < f.Delay, progress[name].Hold
+		all[name] = n
+	}
+	r.notPreserved = since
+	return all
 }
 
 // setHostListens has the publisher take the ports at which nodes listen themselves

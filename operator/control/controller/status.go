@@ -202,7 +202,7 @@ func (t *translated) endpointStatus(name string, report *gateway.EndpointReport)
 // gatewayStatuses returns those of Gateways and ListenerSets, whose conditions
 // Programmed follow the progress of the nodes. Stored are the conditions of each
 // Gateway as they are now.
-func (t *translated) gatewayStatuses(progress map[types.NamespacedName]gateway.Progress, hostListens map[lb.Key][]string, stored map[types.NamespacedName][]metav1.Condition) []wantedStatus {
+func (t *translated) gatewayStatuses(progress map[types.NamespacedName]gateway.Progress, notPreserved map[types.NamespacedName]gateway.NotPreserved, hostListens map[lb.Key][]string, stored map[types.NamespacedName][]metav1.Condition) []wantedStatus {
 	completed := gateway.Translation{Unresolved: t.Unresolved, Gateways: slices.Clone(t.Gateways), ListenerSets: slices.Clone(t.ListenerSets)}
 	for i := range completed.Gateways {
 		completed.Gateways[i].Status = *completed.Gateways[i].Status.DeepCopy()
@@ -211,6 +211,7 @@ func (t *translated) gatewayStatuses(progress map[types.NamespacedName]gateway.P
 		completed.ListenerSets[i].Status = *completed.ListenerSets[i].Status.DeepCopy()
 	}
 	completed.SetProgress(progress, stored)
+	completed.SetNotPreserved(notPreserved, stored)
 	completed.SetHostListens(hostListens)
 	var all []wantedStatus
 	for _, g := range completed.Gateways {

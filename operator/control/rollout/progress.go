@@ -35,6 +35,8 @@ type Fleet struct {
 	Starting bool `json:"starting,omitempty"`
 	// Unavailable says why the cluster can load no data plane; empty: it can.
 	Unavailable string `json:"unavailable,omitempty"`
+	// ThroughStack is true if nothing is sent to other nodes past the network stack.
+	ThroughStack bool `json:"throughStack,omitempty"`
 	// ProxyMode is kube-proxy's mode; empty: unknown.
 	ProxyMode string `json:"proxyMode,omitempty"`
 }

@@ -58,3 +58,32 @@ func TestHostListens(t *testing.T) {
 		t.Errorf("nodes (-want +got):\n%s", diff)
 	}
 }
+
+// TestPreservation makes of the cases in testdata/preservation.yaml what
+// testdata/preservation.golden.yaml says.
+func TestPreservation(t *testing.T) {
+	text, err := os.ReadFile("testdata/preservation.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cases []struct {
+		Case  string        `json:"case"`
+		Fleet rollout.Fleet `json:"fleet"`
+	}
+	if err := yaml.UnmarshalStrict(text, &cases); err != nil {
+		t.Fatal(err)
+	}
+	var got []byte
+	for _, c := range cases {
+		var out any = "not known"
+		if p, known := rollout.FindPreservation(c.Fleet); known {
+			out = p
+		}
+		text, err := yaml.Marshal(map[string]any{c.Case: out})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, text...)
+	}
+	golden.File(t, "testdata/preservation.golden.yaml", got)
+}
