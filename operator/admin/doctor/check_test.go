@@ -14,10 +14,12 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	apiextv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/admin/doctor"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
 // dropCRD removes one.
@@ -260,6 +262,40 @@ var defects = []struct {
 			Name: "smtp", Conditions: []metav1.Condition{{Type: v1alpha1.ListenerPortWarning, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonPortNotAllowed, Message: "TCP port 25."}},
 		}}}}}
 	}, "listener-ports", doctor.Warning, "Gateway shop/web", "listener smtp: PortNotAllowed: TCP port 25.", "allowedPorts"},
+	{"a policy lets in nodes alone", func(f *doctor.Facts) { guard(f, "Preserved", "192.0.2.11/32", "10.9.0.0/16") }, "client-policies", doctor.Warning,
+		"NetworkPolicy shop/web", "it lets in 192.0.2.11/32, where nodes are, but not every client, to pods of Service shop/web: clients of Gateway shop/web", "ipBlock"},
+	{"a policy lets in a bridge of nodes alone", func(f *doctor.Facts) { guard(f, "PartlyPreserved", "10.244.1.1/32") }, "client-policies", doctor.Warning, "NetworkPolicy shop/web", "10.244.1.1/32", "clientAddress Node"},
+	{"a policy lets in a tunnel's end of nodes alone", func(f *doctor.Facts) {
+		guard(f, "Preserved", "10.7.0.1/32")
+		f.Nodes[0].Annotations = map[string]string{"projectcalico.org/IPv4VXLANTunnelAddr": "10.7.0.1"}
+	}, "client-policies", doctor.Warning, "NetworkPolicy shop/web", "10.7.0.1/32", "ipBlock"},
+	{"a policy lets in nodes alone, as one of several", func(f *doctor.Facts) {
+		guard(f, "Preserved")
+		guard(f, "Preserved", "192.0.2.0/24")
+		f.NetworkPolicies[len(f.NetworkPolicies)-1].Name = "more"
+	}, "client-policies", doctor.Warning, "NetworkPolicy shop/more", "192.0.2.0/24", "ipBlock"},
+	{"a policy lets in all to another port", func(f *doctor.Facts) {
+		guard(f, "Preserved").Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{
+			{Ports: []networkingv1.NetworkPolicyPort{{Port: new(intstr.FromString("metrics"))}}},
+			{Ports: []networkingv1.NetworkPolicyPort{{Port: new(intstr.FromInt32(8000)), EndPort: new(int32(8100))}}, From: blocks("192.0.2.0/24")},
+		}
+	}, "client-policies", doctor.Warning, "NetworkPolicy shop/web", "192.0.2.0/24", "ipBlock"},
+	{"a policy lets in nodes alone, which backends see still", func(f *doctor.Facts) { guard(f, "NodeKept", "192.0.2.0/24") }, "client-policies", doctor.OK,
+		"NetworkPolicy shop/web", "backends of Gateway shop/web see the addresses of nodes", "Before clientAddress Preserve is set"},
+	{"a policy lets in all", func(f *doctor.Facts) { guard(f, "Preserved", "192.0.2.0/24", "0.0.0.0/0") }, "client-policies", doctor.OK, "", "no NetworkPolicy", ""},
+	{"a policy lets in pods alone", func(f *doctor.Facts) { guard(f, "Preserved") }, "client-policies", doctor.OK, "", "no NetworkPolicy", ""},
+	{"a policy is about egress", func(f *doctor.Facts) {
+		guard(f, "Preserved", "192.0.2.0/24").Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}
+	}, "client-policies", doctor.OK, "", "no NetworkPolicy", ""},
+	{"a policy is about other pods", func(f *doctor.Facts) {
+		guard(f, "Preserved", "192.0.2.0/24").Spec.PodSelector.MatchLabels = map[string]string{"app": "db"}
+	}, "client-policies", doctor.OK, "", "no NetworkPolicy", ""},
+	{"no policy applies to the network of nodes", func(f *doctor.Facts) {
+		guard(f, "Preserved", "192.0.2.0/24")
+		f.Backends[0].Spec.HostNetwork = true
+	}, "client-policies", doctor.OK, "", "no NetworkPolicy", ""},
+	{"backends see nodes", func(f *doctor.Facts) { guard(f, "PartlyPreserved") }, "client-addresses", doctor.Warning, "Gateway shop/web", "1 of 2 backends", "docs/client-address.md"},
+	{"backends see nodes, as they always have", func(f *doctor.Facts) { guard(f, "NodeKept") }, "client-addresses", doctor.OK, "", "1 Gateways do not", ""},
 	{"node has drifted", func(f *doctor.Facts) { f.Dataplanes[1].Status.Conditions[1].Status = metav1.ConditionTrue }, "nodes", doctor.Failed, "NodeDataplane n2", "Drifted is True", ""},
 	{"agent is not heard of", func(f *doctor.Facts) { f.Dataplanes[1].Status.Conditions[0].Status = metav1.ConditionUnknown }, "nodes", doctor.Warning, "NodeDataplane n2", "Ready is Unknown", ""},
 	{"node is left out, and has its program still", func(f *doctor.Facts) {
@@ -325,4 +361,40 @@ func TestDefects(t *testing.T) {
 			t.Errorf("no case has check %s find anything", f.Check)
 		}
 	}
+}
+
+// guard adds a Gateway, a Service behind it, a pod of that, and a NetworkPolicy that lets
+// in pods and these blocks. reason is why backends see the client's address, or do not.
+func guard(f *doctor.Facts, reason string, cidrs ...string) *networkingv1.NetworkPolicy {
+	web, app := metav1.ObjectMeta{Namespace: "shop", Name: "web"}, map[string]string{"app": "web"}
+	preserved := metav1.Condition{Type: gateway.GatewayConditionClientAddressPreserved, Status: metav1.ConditionFalse, Reason: reason, Message: "1 of 2 backends."}
+	if reason == "Preserved" {
+		preserved.Status = metav1.ConditionTrue
+	}
+	f.Gateways = []gwv1.Gateway{{ObjectMeta: web, Status: gwv1.GatewayStatus{Conditions: []metav1.Condition{preserved}}}}
+	f.ListenerSets = []gwv1.ListenerSet{{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "more"}, Spec: gwv1.ListenerSetSpec{ParentRef: gwv1.ParentGatewayReference{Name: "web"}}}}
+	f.TCPRoutes = []gwv1.TCPRoute{{
+		ObjectMeta: web,
+		Spec:       gwv1.TCPRouteSpec{Rules: []gwv1.TCPRouteRule{{BackendRefs: []gwv1.BackendRef{{BackendObjectReference: gwv1.BackendObjectReference{Name: "web"}}}}}},
+		Status: gwv1.TCPRouteStatus{RouteStatus: gwv1.RouteStatus{Parents: []gwv1.RouteParentStatus{{
+			ControllerName: gateway.ControllerName, ParentRef: gwv1.ParentReference{Kind: new(gwv1.Kind("ListenerSet")), Name: "more"},
+			Conditions: []metav1.Condition{{Type: "Accepted", Status: metav1.ConditionTrue}},
+		}}}},
+	}}
+	f.Services = append(f.Services, corev1.Service{ObjectMeta: web, Spec: corev1.ServiceSpec{Selector: app, Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromString("http")}}}})
+	pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web-1", Labels: app}}
+	pod.Spec.Containers = []corev1.Container{{Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}, {Name: "metrics", ContainerPort: 9090}}}}
+	f.Backends = []corev1.Pod{pod}
+	rule := networkingv1.NetworkPolicyIngressRule{From: append(blocks(cidrs...), networkingv1.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{}})}
+	f.NetworkPolicies = append(f.NetworkPolicies, networkingv1.NetworkPolicy{ObjectMeta: web, Spec: networkingv1.NetworkPolicySpec{
+		PodSelector: metav1.LabelSelector{MatchLabels: app}, Ingress: []networkingv1.NetworkPolicyIngressRule{rule},
+	}})
+	return &f.NetworkPolicies[len(f.NetworkPolicies)-1]
+}
+
+func blocks(cidrs ...string) (all []networkingv1.NetworkPolicyPeer) {
+	for _, cidr := range cidrs {
+		all = append(all, networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: cidr}})
+	}
+	return all
 }

@@ -82,6 +82,8 @@ var checks = []check{
 	{"answers", []string{"NodeDataplane"}, answers},
 	{"pool", []string{"BlixtConfig", "Node", "Pod", "Service"}, pool},
 	{"kube-proxy", []string{"Service", "GatewayClass", "BlixtConfig"}, kubeProxy},
+	{"client-policies", []string{"Gateway", "ListenerSet", "TCPRoute", "UDPRoute", "Service", "NetworkPolicy", "Pod", "Node"}, clientPolicies},
+	{"client-addresses", []string{"Gateway"}, preserved},
 	{"nodes", []string{"NodeDataplane", "Node", "BlixtConfig"}, dataplanes},
 }
 

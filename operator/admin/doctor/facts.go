@@ -42,12 +42,13 @@ type Facts struct {
 	Nodes           []corev1.Node
 	Namespaces      []corev1.Namespace
 	Pods            []corev1.Pod // of Blixt and of bpfman
+	Backends        []corev1.Pod // of the Services of Gateways, where there are NetworkPolicies
 	Services        []corev1.Service
 	ServiceCIDRs    []networkingv1.ServiceCIDR
 	Deployments     []appsv1.Deployment
 	DaemonSets      []appsv1.DaemonSet
-	NetworkPolicies []networkingv1.NetworkPolicy // of Namespace
-	Leases          []coordinationv1.Lease       // of Namespace
+	NetworkPolicies []networkingv1.NetworkPolicy
+	Leases          []coordinationv1.Lease // of Namespace
 	CSIDrivers      []storagev1.CSIDriver
 	CSINodes        []storagev1.CSINode
 	Policies        []admissionv1.ValidatingAdmissionPolicy
@@ -66,6 +67,8 @@ type Facts struct {
 	Classes      []gwv1.GatewayClass
 	Gateways     []gwv1.Gateway
 	ListenerSets []gwv1.ListenerSet
+	TCPRoutes    []gwv1.TCPRoute
+	UDPRoutes    []gwv1.UDPRoute
 	Configs      []v1alpha1.BlixtConfig
 	Dataplanes   []v1alpha1.NodeDataplane
 }
@@ -83,7 +86,7 @@ func Read(ctx context.Context, c client.Client, version, namespace string) (*Fac
 	f.ServiceCIDRs = kube.Read[networkingv1.ServiceCIDRList](ctx, r).Items
 	f.Deployments = kube.Read[appsv1.DeploymentList](ctx, r).Items
 	f.DaemonSets = kube.Read[appsv1.DaemonSetList](ctx, r).Items
-	f.NetworkPolicies = kube.Read[networkingv1.NetworkPolicyList](ctx, r, in).Items
+	f.NetworkPolicies = kube.Read[networkingv1.NetworkPolicyList](ctx, r).Items
 	f.Leases = kube.Read[coordinationv1.LeaseList](ctx, r, in).Items
 	f.CSIDrivers = kube.Read[storagev1.CSIDriverList](ctx, r).Items
 	f.CSINodes = kube.Read[storagev1.CSINodeList](ctx, r).Items
@@ -95,12 +98,15 @@ func Read(ctx context.Context, c client.Client, version, namespace string) (*Fac
 	f.Classes = kube.Read[gwv1.GatewayClassList](ctx, r).Items
 	f.Gateways = kube.Read[gwv1.GatewayList](ctx, r).Items
 	f.ListenerSets = kube.Read[gwv1.ListenerSetList](ctx, r).Items
+	f.TCPRoutes = kube.Read[gwv1.TCPRouteList](ctx, r).Items
+	f.UDPRoutes = kube.Read[gwv1.UDPRouteList](ctx, r).Items
 	f.Configs = kube.Read[v1alpha1.BlixtConfigList](ctx, r).Items
 	f.Dataplanes = kube.Read[v1alpha1.NodeDataplaneList](ctx, r).Items
 	f.Pods = kube.Read[corev1.PodList](ctx, r, in).Items
 	if d := f.daemonSet(); d != nil && d.Namespace != namespace {
 		f.Pods = append(f.Pods, kube.Read[corev1.PodList](ctx, r, client.InNamespace(d.Namespace)).Items...)
 	}
+	f.Backends = f.readBackends(ctx, r)
 	if r.Err != nil {
 		return nil, r.Err
 	}
@@ -114,6 +120,22 @@ func Read(ctx context.Context, c client.Client, version, namespace string) (*Fac
 		return nil, err
 	}
 	return f, nil
+}
+
+// readBackends returns the pods of namespaces that have NetworkPolicies and Services of
+// Gateways.
+func (f *Facts) readBackends(ctx context.Context, r *kube.Reader) (all []corev1.Pod) {
+	policed, read := map[string]bool{}, map[string]bool{}
+	for i := range f.NetworkPolicies {
+		policed[f.NetworkPolicies[i].Namespace] = true
+	}
+	for _, u := range f.uses() {
+		if namespace := u.service.Namespace; policed[namespace] && !read[namespace] {
+			read[namespace] = true
+			all = append(all, kube.Read[corev1.PodList](ctx, r, client.InNamespace(namespace)).Items...)
+		}
+	}
+	return all
 }
 
 // readConfiguration reads bpfman.toml from the ConfigMap that bpfman reads. bpfman's

@@ -41,7 +41,7 @@ func networkPolicy(f *Facts) (string, []Finding) {
 	var wrong []Finding
 	for i := range f.NetworkPolicies {
 		p := &f.NetworkPolicies[i]
-		if p.Labels["app.kubernetes.io/name"] != "blixt" {
+		if p.Namespace == f.Namespace && p.Labels["app.kubernetes.io/name"] != "blixt" {
 			wrong = append(wrong, warning(at("NetworkPolicy", p), "it is not of Blixt's chart, and may separate Blixt's pods",
 				"Agents have to reach the operator's pods at port 8443 and DNS, and the operator the API server and registries: compare with NetworkPolicies blixt-agent and blixt-operator of the chart."))
 		}
