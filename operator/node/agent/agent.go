@@ -17,6 +17,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/announce"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
@@ -30,7 +31,9 @@ type Options struct {
 	// Application and Node identify the agent.
 	Application, Node string
 	Kernel            string
-	Layout            int
+	// BootID is that of the node's kernel.
+	BootID string
+	Layout int
 	// Tables are the maps to write.
 	Tables writer.Tables
 	Log    *slog.Logger // nil: nothing is logged
@@ -39,22 +42,32 @@ type Options struct {
 	StatusEvery time.Duration
 	// Pause is the longest time between attempts to connect; 0: 5 seconds.
 	Pause time.Duration
-	// Writer are options of the writer, for tests.
+	// Writer are options of the writer, and Probe is how other nodes are probed, for
+	// tests.
 	Writer writer.Options
+	Probe  announce.Probe
 }
 
 // Agent makes the maps hold what the operator publishes. While the operator is
 // away, it keeps them so.
 type Agent struct {
-	o       Options
-	writer  *writer.Writer
-	states  chan writer.VersionedState
-	changed chan struct{} // has an element if the status is to be sent
+	o         Options
+	writer    *writer.Writer
+	announcer *announce.Announcer
+	states    chan writer.VersionedState
+	changed   chan struct{} // has an element if the status is to be sent
 
-	// Only the stream uses replica, resolve and data: there is one at a time.
-	replica Replica
-	resolve gateway.ResolveOptions
-	data    []byte // of the update that has arrived in part
+	// Only the stream uses these: there is one at a time.
+	replica    Replica
+	resolve    gateway.ResolveOptions
+	data       []byte // of the update that has arrived in part
+	announcing announcing
+
+	reported struct {
+		sync.Mutex
+		at   time.Time
+		last lb.Announcing
+	}
 
 	mu              sync.Mutex // of all below
 	connected       bool
@@ -83,7 +96,8 @@ func New(o Options) *Agent {
 		o.Pause = 5 * time.Second
 	}
 	a := &Agent{o: o, states: make(chan writer.VersionedState), changed: make(chan struct{}, 1)}
-	o.Writer.Applied, o.Writer.Log = a.record, o.Log
+	a.announcer = announce.New(o.Tables, announce.Options{Changed: a.announcingChanged, Log: o.Log, Probe: o.Probe})
+	o.Writer.Applied, o.Writer.Log, o.Writer.Hears = a.record, o.Log, a.announcer.Hears
 	a.writer = writer.New(o.Tables, o.Writer)
 	return a
 }
@@ -95,8 +109,10 @@ func (a *Agent) Run(ctx context.Context) {
 	if err := a.countUnfinished(); err != nil { // before the operator hears of it
 		a.o.Log.Error("read maps", "error", err)
 	}
+	a.adopt()
 	var done sync.WaitGroup
 	done.Go(func() { a.writer.Run(ctx, a.states) })
+	done.Go(func() { a.announcer.Run(ctx) })
 	done.Go(func() { a.watch(ctx) })
 	a.connect(ctx)
 	done.Wait()

@@ -101,6 +101,7 @@ func (a *Agent) sample(ctx context.Context) {
 		a.o.Log.Error("read packet counters", "error", err)
 		return
 	}
+	a.recordEgress(links)
 	answeredElsewhere, err := writer.ReadAnsweredElsewhere(a.o.Tables)
 	if err != nil {
 		a.o.Log.Error("read counters", "error", err)

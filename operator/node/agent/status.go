@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"errors"
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/operator/wire"
@@ -15,6 +16,7 @@ const driftShown = 10 * time.Minute
 // status returns the status to send.
 func (a *Agent) status() *wire.Status {
 	sum, err := a.writer.Summary()
+	announcing, announcingErr := a.announcingStatus(sum.Sources)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := time.Now()
@@ -29,7 +31,8 @@ func (a *Agent) status() *wire.Status {
 	if s.Error == "" {
 		s.Error = a.settingsFailure
 	}
-	if err != nil {
+	s.Announcing = announcing
+	if err = errors.Join(err, announcingErr); err != nil {
 		s.Error = err.Error()
 		return s
 	}

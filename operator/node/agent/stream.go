@@ -168,6 +168,7 @@ func (a *Agent) stream(ctx context.Context, address string) error {
 	hello := &wire.Hello{
 		Application: a.o.Application, Node: a.o.Node, Kernel: a.o.Kernel, Layout: uint32(a.o.Layout),
 		Got: wire.EncodeVersion(a.replica.Version), Status: a.status(),
+		BootId: a.o.BootID, Announces: a.o.Tables.Announces(), PeersSum: a.announcing.peers.Sum(),
 	}
 	if hello.Got != nil {
 		hello.GotSum = a.replica.Sum.Bytes()
@@ -215,6 +216,8 @@ func (a *Agent) receive(ctx context.Context, stream wire.Fleet_ServeClient) erro
 		switch m := m.Message.(type) {
 		case *wire.OperatorMessage_Config:
 			err = a.configure(m.Config)
+		case *wire.OperatorMessage_Peers:
+			err = a.setPeers(m.Peers)
 		case *wire.OperatorMessage_Part:
 			if err = a.collect(m.Part); err != nil || !m.Part.Last {
 				break
@@ -228,6 +231,7 @@ func (a *Agent) receive(ctx context.Context, stream wire.Fleet_ServeClient) erro
 		if a.replica.Version == nil || a.data != nil {
 			continue
 		}
+		a.announcer.SetState(a.replica.Resolution.State)
 		select {
 		case a.states <- a.replica.state():
 			a.replica.taken()
@@ -272,6 +276,9 @@ func (a *Agent) configure(w *wire.Config) error {
 	}
 	if err == nil && w.Drain != nil {
 		err = errors.Join(a.writer.Drain(*w.Drain), a.countUnfinished())
+	}
+	if err == nil {
+		err = a.setAnnouncing(w.Announcing)
 	}
 	a.mu.Lock()
 	a.heartbeat.alone = w.Alone

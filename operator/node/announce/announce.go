@@ -131,7 +131,7 @@ func (a *Announcer) Held() (Settings, error) {
 	for i, k := range keys[:len(s.Keys)] {
 		s.Keys[i] = k.Bytes
 	}
-	if c.Flags&datapath.AnnouncingTell != 0 {
+	if c.Flags&datapath.AnnouncingTell != 0 && int(c.Key) < len(keys) && keys[c.Key] != (datapath.AnnounceKey{}) {
 		s.Sign = int(c.Key)
 	}
 	return s, nil

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package confine takes from the process all privileges that it will not need.
-// In come the files and ports that it will use; from then on, the kernel
-// refuses everything else, even if the process is taken over.
+// In come the files that it will use; from then on, the kernel refuses everything
+// else, even if the process is taken over.
 //
 //go:generate go test -run=^TestProfileIsGenerated$ -update
 package confine
 
 import (
+	"errors"
 	"fmt"
 
 	seccomp "github.com/elastic/go-seccomp-bpf"
@@ -19,15 +20,14 @@ type Options struct {
 	// Read are the files and directories that it may read, with everything
 	// below. Missing ones are ignored.
 	Read []string
-	// Connect and Listen are TCP ports.
-	Connect, Listen []uint16
 }
 
 // Process confines all threads of the process, permanently. Only the listed
 // system calls are allowed, of bpf(2) only the commands for pinned maps; and no
 // program can be executed, nor gain privileges. If the kernel has Landlock,
-// only the files and TCP ports in o are accessible. It returns an error if the
-// kernel has no seccomp.
+// only the files in o are accessible. Every port is: an agent probes other nodes,
+// from the ports of flows to those of backends. It returns an error if the kernel
+// has no seccomp.
 func Process(o Options) error {
 	if err := restrictFiles(o); err != nil {
 		return fmt.Errorf("confine by landlock: %w", err)
@@ -54,13 +54,7 @@ func restrictFiles(o Options) error {
 		landlock.ROFiles("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/localtime",
 			"/sys/devices/system/cpu/possible", "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size").IgnoreIfMissing(),
 		landlock.RODirs("/proc/self").IgnoreIfMissing(),
-		landlock.ConnectTCP(53), // DNS whose answer is too long for UDP
 	}
-	for _, port := range o.Connect {
-		rules = append(rules, landlock.ConnectTCP(port))
-	}
-	for _, port := range o.Listen {
-		rules = append(rules, landlock.BindTCP(port))
-	}
-	return landlock.V7.BestEffort().Restrict(rules...)
+	all := landlock.V7.BestEffort()
+	return errors.Join(all.RestrictPaths(rules...), all.RestrictScoped())
 }

@@ -36,7 +36,8 @@ func (w *Writer) Drain(on bool) error {
 
 // Unfinished returns how many flows would break without this data plane: the
 // established TCP flows and the UDP flows that have not ended, or ended less than
-// Linger ago.
+// Linger ago. Those that it does not change are not among them: any other program
+// lets their packets pass as well.
 func Unfinished(t Tables) (uint64, error) { return unfinished(t, ticks) }
 
 func unfinished(t Tables, clock func() uint32) (uint64, error) {
@@ -58,7 +59,7 @@ func unfinished(t Tables, clock func() uint32) (uint64, error) {
 	}
 	n := uint64(0)
 	err = s.each(func(e datapath.FlowEntry, _ datapath.FlowKey, why end) {
-		if e.Value.Flags&datapath.FlowReply == 0 && why == lives && !ended[e.Key] {
+		if e.Value.Flags&(datapath.FlowReply|datapath.FlowPlain) == 0 && why == lives && !ended[e.Key] {
 			n++
 		}
 	})

@@ -19,19 +19,23 @@ import (
 // the state file; Known reports whether the file describes the state in the
 // maps.
 type Status struct {
-	Layout    int               `json:"layout"`
-	Version   lb.Version        `json:"version"`
-	StateHash string            `json:"stateHash"`
-	Known     bool              `json:"known"`
-	Applied   *time.Time        `json:"applied,omitempty"`
-	Draining  bool              `json:"draining,omitempty"`
-	SNAT      lb.PortRange      `json:"snat"`
-	FlowQuota FlowQuota         `json:"flowQuota"`
-	Tables    map[string]lb.Use `json:"tables"`
-	Addresses []AddressStatus   `json:"addresses"`
-	Frontends []FrontendStatus  `json:"frontends"`
-	Counters  map[string]uint64 `json:"counters"`
-	Links     []HookCount       `json:"links"`
+	Layout    int          `json:"layout"`
+	Version   lb.Version   `json:"version"`
+	StateHash string       `json:"stateHash"`
+	Known     bool         `json:"known"`
+	Applied   *time.Time   `json:"applied,omitempty"`
+	Draining  bool         `json:"draining,omitempty"`
+	SNAT      lb.PortRange `json:"snat"`
+	FlowQuota FlowQuota    `json:"flowQuota"`
+	// UndoneFlows are those whose clients another node has announced, PlainFlows
+	// those of other nodes that keep these nodes' addresses.
+	UndoneFlows uint64            `json:"undoneFlows,omitempty"`
+	PlainFlows  uint64            `json:"plainFlows,omitempty"`
+	Tables      map[string]lb.Use `json:"tables"`
+	Addresses   []AddressStatus   `json:"addresses"`
+	Frontends   []FrontendStatus  `json:"frontends"`
+	Counters    map[string]uint64 `json:"counters"`
+	Links       []HookCount       `json:"links"`
 }
 
 // AddressStatus is one address.
@@ -73,6 +77,10 @@ type BackendStatus struct {
 	ID      uint32 `json:"id"`
 	Service string `json:"service,omitempty"`
 	Local   bool   `json:"local,omitempty"`
+	// HearsWithin and HearsAlone are which messages that announce clients get to the
+	// backend's node: if any do, it sees its clients.
+	HearsWithin bool `json:"hearsWithin,omitempty"`
+	HearsAlone  bool `json:"hearsAlone,omitempty"`
 	// State is serving; draining: the backend keeps its flows and gets no new
 	// ones; or not-serving: nor does it keep its UDP flows.
 	State string `json:"state"`
@@ -144,7 +152,7 @@ func readStatus(t Tables, record Record, flows FlowCounts, now uint32) (Status, 
 		Layout: bpf.Layout, Version: versionOf(c), StateHash: hashText(c.StateHash),
 		Draining: c.Flags&datapath.ConfigDrain != 0, SNAT: lb.PortRange{First: c.SnatMin, Last: c.SnatMax},
 		FlowQuota: FlowQuota{NearlyFull: c.FlowsNearlyFull, Share: c.FlowsShare},
-		Tables:    tableUse(contents, flows),
+		Tables:    tableUse(contents, flows), UndoneFlows: flows.Undone, PlainFlows: flows.Plain,
 	}
 	names := map[lb.Key]lb.Frontend{}
 	if s.Known = record.Hash == s.StateHash; s.Known {
@@ -219,7 +227,11 @@ func frontendStatus(t Tables, contents *datapath.Contents, key lb.Key, name lb.F
 		named[n.Addr] = n
 	}
 	for e, id := range served.IDs {
-		b := BackendStatus{Address: e.Addr.String(), ID: id, Local: e.Local, State: "draining", ActiveFlows: flows.Backends[id]}
+		hearing := datapath.HearingOf(contents.Backend(id).Flags)
+		b := BackendStatus{
+			Address: e.Addr.String(), ID: id, Local: e.Local, State: "draining", ActiveFlows: flows.Backends[id],
+			HearsWithin: hearing.Within, HearsAlone: hearing.Alone,
+		}
 		switch {
 		case slots[id] > 0:
 			b.State, b.RingShare = "serving", share(id)

@@ -4,6 +4,7 @@ package writer
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
@@ -21,6 +22,9 @@ type Summary struct {
 	Tables map[string]lb.Use
 	// HostListens are the frontends at which a socket of the host listens.
 	HostListens []lb.Key
+	// Sources are addresses to which sources of flows are translated, as of the last
+	// sweep.
+	Sources []netip.Addr
 	// Foreign is when another writer was last noticed; zero: never.
 	Foreign time.Time
 }
@@ -49,7 +53,7 @@ func (w *Writer) Summary() (Summary, error) {
 	return Summary{
 		Version: versionOf(c), StateHash: hashText(c.StateHash),
 		Draining: c.Flags&datapath.ConfigDrain != 0, SNAT: lb.PortRange{First: c.SnatMin, Last: c.SnatMax},
-		Flows: flows.Total(), HostListens: listens,
+		Flows: flows.Total(), HostListens: listens, Sources: flows.sources(),
 		Tables: tableUse(w.contents, flows), Foreign: w.foreign,
 	}, nil
 }

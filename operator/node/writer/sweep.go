@@ -5,6 +5,8 @@ package writer
 import (
 	"context"
 	"fmt"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
@@ -38,11 +40,36 @@ type FlowCounts struct {
 	TCP, UDP  uint64
 	Backends  map[uint32]uint64 // by id
 	Frontends map[uint32]uint64 // by index
+	// Undone are those of the flows above whose clients another node has announced,
+	// Plain those that keep the other node's address.
+	Undone, Plain uint64
+
+	translated map[bpf.BlixtAddr]bool // sources that flows are translated to
+	last       bpf.BlixtAddr          // of them
 }
+
+// maxSources is how many sources are told apart: more than a node has devices.
+const maxSources = 64
 
 // newFlowCounts returns counts of no flows.
 func newFlowCounts() FlowCounts {
-	return FlowCounts{Backends: map[uint32]uint64{}, Frontends: map[uint32]uint64{}}
+	return FlowCounts{Backends: map[uint32]uint64{}, Frontends: map[uint32]uint64{}, translated: map[bpf.BlixtAddr]bool{}}
+}
+
+// addSource adds the source that a flow is translated to.
+func (c *FlowCounts) addSource(a bpf.BlixtAddr) {
+	if a != c.last && len(c.translated) < maxSources {
+		c.translated[a], c.last = true, a
+	}
+}
+
+// sources returns the addresses to which sources are translated, in order.
+func (c FlowCounts) sources() (all []netip.Addr) {
+	for a := range c.translated {
+		all = append(all, datapath.FromAddr(a))
+	}
+	slices.SortFunc(all, netip.Addr.Compare)
+	return all
 }
 
 // Total returns the number of all flows.
@@ -183,7 +210,7 @@ func (s *sweeper) remove(e datapath.FlowEntry, f flow, why end) error {
 	// The forward entry first: without it, no packet refreshes the other one.
 	deleted, err := s.flows.DeleteFlow(f.forward)
 	buries := false
-	if err == nil {
+	if err == nil && e.Value.Flags&datapath.FlowPlain == 0 {
 		buries, err = s.flows.DeleteFlow(f.reply)
 	}
 	tcp := lb.Protocol(f.reply.Protocol) == lb.TCP
@@ -235,6 +262,9 @@ func (s *sweeper) classify(e datapath.FlowEntry) (flow, end, error) {
 		return flow{}, vanished, err
 	}
 	f := flow{e.Key, peer(e.Key, own), own, datapath.Flow{}}
+	if own.Flags&datapath.FlowPlain != 0 { // it has one entry; the other key may be of another flow
+		return f, s.end(now, own), nil
+	}
 	other, hasPeer, err := s.flows.Flow(f.reply)
 	if err != nil {
 		return flow{}, vanished, err
@@ -327,6 +357,14 @@ func (s *sweeper) count(e datapath.FlowEntry) {
 		s.result.Flows.UDP++
 	} else {
 		s.result.Flows.TCP++
+	}
+	switch {
+	case f.Flags&datapath.FlowUndone != 0:
+		s.result.Flows.Undone++
+	case f.Flags&datapath.FlowPlain != 0:
+		s.result.Flows.Plain++
+	case f.Flags&datapath.FlowSNAT != 0:
+		s.result.Flows.addSource(f.Src)
 	}
 	s.result.Flows.Backends[f.Backend]++
 	s.result.Flows.Frontends[f.Frontend]++
