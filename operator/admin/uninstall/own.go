@@ -27,13 +27,13 @@ func (r *remover) removeServices(ctx context.Context) error {
 }
 
 // removeOwn deletes the operator's own objects: certificates, seed, token for
-// metrics, incumbents and Lease.
+// metrics, keys of nodes, incumbents and Lease.
 func (r *remover) removeOwn(ctx context.Context) error {
-	secret, seed, metrics, lease := &corev1.Secret{}, &corev1.Secret{}, &corev1.Secret{}, &coordinationv1.Lease{}
+	secret, seed, metrics, keys, lease := &corev1.Secret{}, &corev1.Secret{}, &corev1.Secret{}, &corev1.Secret{}, &coordinationv1.Lease{}
 	ca, incumbents := &corev1.ConfigMap{}, &corev1.ConfigMap{}
-	secret.Name, seed.Name, metrics.Name, lease.Name = v1alpha1.TLSSecret, v1alpha1.SeedSecret, v1alpha1.MetricsSecret, v1alpha1.Operator
+	secret.Name, seed.Name, metrics.Name, keys.Name, lease.Name = v1alpha1.TLSSecret, v1alpha1.SeedSecret, v1alpha1.MetricsSecret, v1alpha1.AnnounceSecret, v1alpha1.Operator
 	ca.Name, incumbents.Name = v1alpha1.CAConfigMap, v1alpha1.IncumbentsConfigMap
-	for _, object := range []client.Object{secret, seed, metrics, ca, incumbents, lease} {
+	for _, object := range []client.Object{secret, seed, metrics, keys, ca, incumbents, lease} {
 		object.SetNamespace(r.Namespace)
 		err := r.client.Get(ctx, client.ObjectKeyFromObject(object), object)
 		switch {

@@ -15,6 +15,9 @@ const (
 	TLSSecret = "blixt-tls"
 	// SeedSecret holds the seed of all nodes, which keys the hash of clients.
 	SeedSecret = "blixt-seed"
+	// AnnounceSecret holds the keys by which nodes sign what they announce to each
+	// other.
+	AnnounceSecret = "blixt-announce-keys"
 	// MetricsSecret holds the token by which metrics may be read.
 	MetricsSecret = "blixt-metrics"
 	// CAConfigMap holds the certificate by which agents verify the operator's.
