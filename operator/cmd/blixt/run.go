@@ -23,10 +23,12 @@ func runCommand() *cobra.Command {
 	o := standalone.Options{}
 	l := loaders{}
 	ports := portRange(lb.DefaultSNATPorts)
+	var peers peerList
+	var peerPorts portRange
 	var seedFile string
 	o.Files.Stdin = os.Stdin
 	c := &cobra.Command{
-		Use:   "run -f DIR|FILE|-",
+		Use:   "run {-f DIR|FILE|- | --peer ADDRESSES}",
 		Short: "Serve the Gateway API objects of files, without Kubernetes",
 		Long: `Reads GatewayClass, Gateway, TCPRoute, UDPRoute, Service, EndpointSlice and
 ReferenceGrant from files, and from the *.yaml, *.yml and *.json files of
@@ -52,6 +54,15 @@ A backend is local if its endpoint's nodeName is --node-name, or its address is 
 of this host; local backends see the client's address. All others are reached with
 an address of this host as the source, so that their replies come back here.
 
+Between hosts that run Blixt, backends see the client's address nevertheless. Each host
+names the others with --peer, and all have the same --peer-key: the first packets of a
+connection then tell the backend's host who the client is, signed, and that host undoes
+the translation; answers go back the way that they came. A host with backends and without
+any route needs no -f. Where that does not work, backends see the address of this host:
+if the other host does not run Blixt, if a firewall between drops such packets, or if the
+backend's host reaches the client by an interface without the program. blixt status
+tells. A BlixtGatewayConfig with clientAddress: Node turns it off for a Gateway.
+
 An address that no interface has is given to the one of its network, if no other
 host answers for it, and is announced. What anybody else gives an interface stays the
 host's.
@@ -74,15 +85,19 @@ a process without a terminal has the files and the network read again.`,
   blixt run -f /etc/blixt -f /run/endpoints.yaml
   blixt run -f . --interface eth0 --interface docker0
   blixt run -f . --bytecode registry.example.com/blixt/bytecode:v1 --verify-key cosign.pub
-  blixt run -f . --loader bpfman --priority 10`,
+  blixt run -f . --loader bpfman --priority 10
+  blixt run -f . --peer 10.0.0.2,fd00::2,10.244.2.0/24 --peer-key /etc/blixt/peer-key`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			o.SNATPorts = lb.PortRange(ports)
+			o.Peering.Peers, o.Peering.SNATPorts = peers, lb.PortRange(peerPorts)
 			if !c.Flags().Changed("state-dir") {
-				o.Files.StateDir = filepath.Join(standalone.DefaultStateDir, o.Name)
+				o.Files.StateDir, o.Peering.StateDir = filepath.Join(standalone.DefaultStateDir, o.Name), standalone.DefaultStateDir
 				if c.Flags().Changed("run-dir") {
-					o.Files.StateDir = filepath.Join(o.RunDir, o.Name+".files")
+					o.Files.StateDir, o.Peering.StateDir = filepath.Join(o.RunDir, o.Name+".files"), ""
 				}
+			} else {
+				o.Peering.StateDir = o.Files.StateDir
 			}
 			if o.Seed, err = readSeed(seedFile); err != nil {
 				return err
@@ -99,7 +114,7 @@ a process without a terminal has the files and the network read again.`,
 	}
 	hostname, _ := os.Hostname()
 	f := c.Flags()
-	f.StringArrayVarP(&o.Files.Paths, "filename", "f", nil, "file or directory of YAML or JSON, or - for standard input, which is read once; may be repeated (required)")
+	f.StringArrayVarP(&o.Files.Paths, "filename", "f", nil, "file or directory of YAML or JSON, or - for standard input, which is read once; may be repeated (required without --peer)")
 	f.BoolVarP(&o.Files.Recursive, "recursive", "R", false, "read the subdirectories of directories, too, but never hidden ones")
 	f.StringVar(&o.Files.StateDir, "state-dir", "", "directory for the files that were valid last, which a start uses instead of invalid ones; empty: they are not kept (default "+standalone.DefaultStateDir+"/NAME; with --run-dir, NAME.files in that one)")
 	f.DurationVar(&o.RemovalGrace, "removal-grace", 700*time.Millisecond, "how long a frontend or a backend that the files do not have any more is served nevertheless, counted from the last change of a file, and three times as long at most; 0: it goes at once")
@@ -110,6 +125,9 @@ a process without a terminal has the files and the network read again.`,
 	f.Var(&ports, "snat-ports", "source ports towards backends elsewhere; this host's own connections must not use them. With bpfman a program uses one half, the next version the other")
 	f.BoolVar(&o.ThroughStack, "through-stack", false, "send packets to backends on other machines through the host's network stack, so that its firewall (chain FORWARD) holds for clients. Slower; docs/firewall.md tells which rules hold with and without it")
 	f.Uint32Var(&o.MasqueradeMark, "masquerade-mark", lb.DefaultMasqueradeMark, "bit of the mark of packets to backends that are reached through the host's network stack, by which its NAT translates their source. The default is kube-proxy's")
+	f.Var(&peers, "peer", "another host that runs Blixt: all addresses that it may send from to this one, and the networks that are on it, of containers, with commas between them; may be repeated, once for each host. All hosts may have the same list")
+	f.StringVar(&o.Peering.KeyFile, "peer-key", "", "file with the key that this host shares with its peers, of mode 0600. Make it by: (umask 077; blixt peer-key > FILE). blixt peer-key --help tells how to replace it")
+	f.Var(&peerPorts, "peer-snat-ports", "--snat-ports of peers, if they differ from this host's: a range with those of all of them")
 	f.StringVar(&seedFile, "seed-file", "", "file with the secret that keys the choice of backends, at least 16 bytes in base64, of mode 0600; several hosts that serve the same address need the same one (default: a seed that everybody knows). Make it by: (umask 077; head -c 16 /dev/urandom | base64 > FILE)")
 	f.Uint32Var(&l.flows, "flows", 0, "size of the table of established TCP flows, at most 4194304 (default 262144; 400 bytes per flow in use); those of other flows follow")
 	f.Uint32Var(&l.ringSlots, "ring-slots", 0, "slots of all rings together, at most 8388608 (default 4194304; 4 bytes each)")
@@ -120,10 +138,26 @@ a process without a terminal has the files and the network read again.`,
 	f.BoolVar(&o.Keep, "keep", false, "continue to serve in the kernel when this process ends; the next run takes over without breaking a flow")
 	f.BoolVar(&l.replace, "replace", false, "remove what a previous run with other table sizes has left, or bpfman's programs of previous versions, with all their flows, at once")
 	l.flags(f)
-	if err := c.MarkFlagRequired("filename"); err != nil {
-		panic(fmt.Sprint("no such flag: ", err))
-	}
+	c.MarkFlagsOneRequired("filename", "peer")
+	c.MarkFlagsRequiredTogether("peer", "peer-key")
 	return c
+}
+
+// peerList is a flag that may be repeated.
+type peerList []standalone.Peer
+
+func (l *peerList) String() string { return "" }
+func (l *peerList) Type() string   { return "addresses" }
+func (l *peerList) Set(text string) error {
+	p, err := standalone.ParsePeer(text)
+	if err != nil {
+		return err
+	}
+	if err := standalone.CheckPeers(append(*l, p)); err != nil {
+		return err
+	}
+	*l = append(*l, p)
+	return nil
 }
 
 // addresses is the flag that says who gives the host the addresses of Gateways: manage,
@@ -148,12 +182,17 @@ func (a *addresses) Set(text string) error {
 // portRange is a flag such as 11000-29999.
 type portRange lb.PortRange
 
-func (r *portRange) String() string { return fmt.Sprintf("%d-%d", r.First, r.Last) }
-func (r *portRange) Type() string   { return "first-last" }
+func (r *portRange) String() string {
+	if *r == (portRange{}) {
+		return ""
+	}
+	return fmt.Sprintf("%d-%d", r.First, r.Last)
+}
+func (r *portRange) Type() string { return "first-last" }
 func (r *portRange) Set(text string) error {
 	var p portRange
 	if n, err := fmt.Sscanf(text, "%d-%d", &p.First, &p.Last); n != 2 || err != nil || p.First == 0 || p.First > p.Last {
-		return fmt.Errorf("want two ports, such as %s", r)
+		return fmt.Errorf("want two ports, such as %s", lb.DefaultSNATPorts)
 	}
 	*r = p
 	return nil

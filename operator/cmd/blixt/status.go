@@ -4,17 +4,21 @@ package main
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/announce"
 	"github.com/kubernetes-sigs/blixt/operator/node/bpfman"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
@@ -29,6 +33,8 @@ type status struct {
 	// Program is nil where only maps are known.
 	Program *loader.Info `json:"program,omitempty"`
 	writer.Status
+	// Announcing is nil where no clients are announced or undone.
+	Announcing *announce.Status `json:"announcing,omitempty"`
 	// Older are programs of previous versions that still serve their flows. Ended
 	// describes the last one that was unloaded.
 	Older []older       `json:"older,omitempty"`
@@ -62,7 +68,7 @@ Kubernetes. Names of routes and weights are not in maps.`,
 			var s *status
 			var err error
 			if dir != "" {
-				s, err = readMaps(dir, "")
+				s, err = readMaps(dir, "", "")
 			} else {
 				s, err = readStatus(bpffs, runDir, name)
 			}
@@ -96,7 +102,7 @@ func readStatus(bpffs, runDir, name string) (*status, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := readMaps(info.Dir, standalone.StateFile(runDir, name))
+	s, err := readMaps(info.Dir, standalone.StateFile(runDir, name), standalone.PeersFile(runDir, name))
 	if err != nil {
 		return nil, err
 	}
@@ -108,15 +114,38 @@ func readStatus(bpffs, runDir, name string) (*status, error) {
 }
 
 // readMaps reads the maps in a directory. Names and weights come from the writer's
-// state file; "": there is none.
-func readMaps(dir, stateFile string) (*status, error) {
+// state file, and how peers answer from the file of peers; "": there is none.
+func readMaps(dir, stateFile, peersFile string) (*status, error) {
 	tables, err := datapath.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer tables.Close()
 	s, err := writer.ReadStatus(tables, stateFile)
-	return &status{Status: s}, err
+	if err != nil {
+		return nil, err
+	}
+	announcing, err := readPeers(tables, peersFile)
+	return &status{Status: s, Announcing: announcing}, err
+}
+
+// readPeers returns nil if no clients are announced or undone.
+func readPeers(tables *datapath.Maps, peersFile string) (*announce.Status, error) {
+	var recorded announce.Status
+	if peersFile != "" {
+		text, err := os.ReadFile(peersFile)
+		if err == nil {
+			err = json.Unmarshal(text, &recorded)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("read how peers answer from %s: %w", peersFile, err)
+		}
+	}
+	s, err := announce.ReadStatus(tables, recorded)
+	if err != nil || len(s.Keys)+len(s.Pairs) == 0 {
+		return nil, err
+	}
+	return &s, nil
 }
 
 func (s *status) readOlder(runDir string) error {
@@ -201,6 +230,9 @@ func (s *status) table(out io.Writer) {
 		}
 	}
 
+	if s.Announcing != nil {
+		peersTable(w, s.Announcing)
+	}
 	w.printf("\n")
 	w.printf("From %d established TCP flows on, each frontend may have %d.\n\n", s.FlowQuota.NearlyFull, s.FlowQuota.Share)
 	t.printf("TABLE\tUSED\tSIZE\n")
@@ -220,6 +252,54 @@ func (s *status) table(out io.Writer) {
 	if n := s.Counters["flow_answered_elsewhere"]; n > 0 {
 		w.printf("\nThis host routes the answers of %d flows by an interface without the program, and their clients get none.\nAttach the program there, too: ip route get CLIENT from BACKEND iif INTERFACE_OF_BACKEND names the interface.\n", n)
 	}
+}
+
+// peersTable prints how peers answer, and what the program counts of them.
+func peersTable(w printer, a *announce.Status) {
+	w.printf("\n")
+	if a.Sign != nil {
+		w.printf("Clients are announced to peers with key %d, and undone with any of %d keys. ", *a.Sign, len(a.Keys))
+	} else {
+		w.printf("Clients are not announced to peers: this node has no key that signs. ")
+	}
+	w.printf("Boot %d, ports of peers %s.\n", a.Boot, a.Ports)
+	t, flush := newTable(w)
+	t.printf("PEER\tANSWERS\tDOES NOT ANSWER\tBACKENDS\tSEE CLIENTS\tUNDONE\tPLAIN\tREFUSED\n")
+	for _, p := range a.Pairs {
+		forms := map[string][]string{}
+		for _, c := range p.Probes {
+			forms[c.State] = append(forms[c.State], c.Form)
+		}
+		list := func(state string) string {
+			if len(forms[state]) == 0 {
+				return "-"
+			}
+			return strings.Join(forms[state], ", ")
+		}
+		t.printf("%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\n", p.Node, list(announce.Answered), list(announce.Unanswered),
+			p.Backends, p.Backends-p.Unannounced, p.Undone, p.Plain, p.Refused)
+	}
+	flush()
+	for _, u := range a.Unannounced {
+		w.printf("%d backends on other nodes see this node's address: %s.\n", u.Backends, reasonText(u.Reason))
+	}
+}
+
+// reasonText returns a reason in words.
+func reasonText(reason string) string {
+	switch reason {
+	case lb.ReasonNoKey:
+		return "this node has no key that signs"
+	case lb.ReasonNotProbed:
+		return "their node has not been probed yet"
+	case lb.ReasonNoAnswer:
+		return "their node answers in neither form. It may not run Blixt or not have the key, or a firewall between drops what it does not know"
+	case lb.ReasonNoPeer:
+		return "they are on no peer that is known; on a host, name it with --peer"
+	case lb.ReasonEarlier:
+		return "the program here or there is of an earlier version"
+	}
+	return reason
 }
 
 func (o older) String() string {

@@ -67,7 +67,14 @@ func (p Pair) Failing() bool {
 	return slices.ContainsFunc(p.Probes, func(c ProbeCount) bool { return c.State == stateNames[bad] })
 }
 
-var stateNames = [...]string{unknown: "not-probed", good: "answered", bad: "unanswered"}
+// What ProbeCount.State is.
+const (
+	NotProbed  = "not-probed"
+	Answered   = "answered"
+	Unanswered = "unanswered"
+)
+
+var stateNames = [...]string{unknown: NotProbed, good: Answered, bad: Unanswered}
 
 // Status returns it as it is now, with pairs in the order of their names.
 func (a *Announcer) Status() (Status, error) {
@@ -101,6 +108,34 @@ func (a *Announcer) Status() (Status, error) {
 	a.addProbes(pairs)
 	for _, name := range slices.Sorted(maps.Keys(pairs)) {
 		s.Pairs = append(s.Pairs, *pairs[name])
+	}
+	return s, nil
+}
+
+// ReadStatus returns the status of maps that another process keeps. recorded is what that
+// process knew beside them: names, probes, backends. Peers that it did not know are named
+// by their addresses.
+func ReadStatus(t datapath.Announcing, recorded Status) (Status, error) {
+	s, err := New(t, Options{}).Status()
+	if err != nil {
+		return s, err
+	}
+	peers, err := t.Peers()
+	if err != nil {
+		return s, fmt.Errorf("read peers: %w", err)
+	}
+	s.Backends, s.Unannounced, s.LeftOut = recorded.Backends, recorded.Unannounced, recorded.LeftOut
+	rest := slices.SortedFunc(maps.Keys(peers), netip.Addr.Compare)
+	for _, p := range recorded.Pairs {
+		p.Undone, p.Plain, p.Refused, p.Asked = 0, 0, 0, 0
+		p.count(peers)
+		s.Pairs = append(s.Pairs, p)
+		rest = slices.DeleteFunc(rest, func(ip netip.Addr) bool { return slices.Contains(p.Sources, ip) })
+	}
+	for _, ip := range rest {
+		p := Pair{Node: ip.String(), Sources: []netip.Addr{ip}}
+		p.count(peers)
+		s.Pairs = append(s.Pairs, p)
 	}
 	return s, nil
 }

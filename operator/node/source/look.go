@@ -67,7 +67,7 @@ func (s *Source) look(full bool) (changed bool) {
 				dirty = true
 			}
 		}
-		if !usable && err == nil {
+		if !usable && err == nil && !(s.mayBeEmpty && len(paths) == 0 && !s.served(r)) {
 			what := "no *.yaml, *.yml or *.json files"
 			if len(paths) > 0 {
 				what = "none of its files is valid"
@@ -86,6 +86,16 @@ func (s *Source) look(full bool) (changed bool) {
 		s.touch()
 	}
 	return changed
+}
+
+// served reports whether a file below a root is served, or was.
+func (s *Source) served(r *root) bool {
+	for _, f := range s.files {
+		if f.root == r && f.good != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // heard returns what there is to say.

@@ -54,13 +54,17 @@ type Options struct {
 	Stdin     io.Reader
 	// StateDir keeps the last good text of each file; "": they are not kept.
 	StateDir string
+	// MayBeEmpty has Read return no objects, instead of an error, where there are no files
+	// and never were.
+	MayBeEmpty bool
 }
 
 // Source is a set of files that change.
 type Source struct {
-	recursive bool
-	roots     []*root
-	store     *store
+	recursive  bool
+	mayBeEmpty bool
+	roots      []*root
+	store      *store
 
 	mu    sync.Mutex
 	files map[string]*file // by path
@@ -146,7 +150,7 @@ func (r *Result) Ignored() (all []manifest.Object) {
 
 // Open prepares to read. It returns an error if standard input cannot be read.
 func Open(o Options) (*Source, error) {
-	s := &Source{recursive: o.Recursive, files: map[string]*file{}, dirs: map[string]struct{}{}}
+	s := &Source{recursive: o.Recursive, mayBeEmpty: o.MayBeEmpty, files: map[string]*file{}, dirs: map[string]struct{}{}}
 	for _, arg := range o.Paths {
 		if arg == Stdin {
 			text, err := io.ReadAll(io.LimitReader(o.Stdin, maxSize+1))
@@ -277,7 +281,7 @@ func (s *Source) publish() {
 		return all
 	})
 	var err error
-	if len(files) == 0 {
+	if len(files) == 0 && !(s.mayBeEmpty && len(all)+len(s.complaints) == 0) {
 		if result, err = nil, all; len(all) == 0 {
 			err = errors.New(strings.Join(s.complaints, "; "))
 		}

@@ -39,9 +39,8 @@ with an hour alone, peers may not listen: see bootNumber.skip.
 type bootNumber struct {
 	BootID string `json:"bootID"`
 	Number uint16 `json:"number"`
-	// Unsure reports that no earlier number was known. Skipped, that skip was called.
-	Unsure  bool `json:"unsure,omitempty"`
-	Skipped bool `json:"skipped,omitempty"`
+	// Unsure reports that no earlier number was known.
+	Unsure bool `json:"unsure,omitempty"`
 
 	// paths are files to write to, the one that outlives a boot first.
 	paths []string
@@ -89,7 +88,7 @@ func newBootNumber(stateDir, runDir, id string, began time.Time) (*bootNumber, e
 		_, _ = rand.Read(random[:]) // it never fails
 		b.Number, b.Unsure = binary.NativeEndian.Uint16(random[:]), true
 	case last.BootID == id: // within a boot the clock may be set
-		b.Number, b.Unsure, b.Skipped = last.Number, last.Unsure, last.Skipped
+		b.Number, b.Unsure = last.Number, last.Unsure
 	default:
 		b.Number = last.Number + 1
 		if plausible && isAhead(hour, b.Number) {
@@ -149,15 +148,11 @@ func (b *bootNumber) write() error {
 	return failed
 }
 
-// skip goes ahead by half of the circle less one, once in a boot. That is a number which
-// all peers accept: those who have not listened, as they had heard a number that is ahead,
-// and those who have. It reports whether it has done so. A number that is known to follow
-// the last one needs no skip.
-func (b *bootNumber) skip() (bool, error) {
-	if !b.Unsure || b.Skipped {
-		return false, nil
-	}
+// skip goes ahead by half of the circle less one: to a number that is heard by peers who
+// rejected the number, as they had heard one that is ahead, and by those who knew it. Those
+// who know an earlier one hear the next. So whoever goes on skipping, now and then, is heard
+// by all in the end. A host that knows the number of its last boot needs none of this.
+func (b *bootNumber) skip() error {
 	b.Number += 1<<15 - 1
-	b.Skipped = true
-	return true, b.write()
+	return b.write()
 }

@@ -22,10 +22,17 @@ func (r *runner) attach() *network {
 	if !n.Until.IsZero() {
 		r.forget.Reset(time.Until(n.Until))
 	}
-	r.log.failure("attach", r.loaded.SetInterfaces(n.interfaces))
+	err = r.loaded.SetInterfaces(n.interfaces)
+	r.log.failure("attach", err)
+	if err == nil {
+		r.setEgressLinks(n)
+	}
 	logInterfaces(r.interfaces, n.interfaces)
 	r.interfaces, r.seen = n.interfaces, n.Snapshot
 	r.log.each("interface", slog.LevelWarn, n.remarks())
+	if r.findPeers(n) {
+		r.setPeering()
+	}
 	return n
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/announce"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/ipsec"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
@@ -23,11 +24,12 @@ const checkEvery = time.Second
 
 // plane is a program whose maps this process writes: ours, or a previous one.
 type plane struct {
-	dir    string // where its maps are pinned
-	tables *datapath.Maps
-	writer *writer.Writer
-	states chan writer.VersionedState
-	ended  chan struct{}
+	dir       string // where its maps are pinned
+	tables    *datapath.Maps
+	writer    *writer.Writer
+	announcer *announce.Announcer
+	states    chan writer.VersionedState
+	ended     chan struct{}
 }
 
 // open opens the maps that are pinned at dir, for writing.
@@ -43,13 +45,30 @@ func open(dir string, o writer.Options) (*plane, error) {
 		}
 		o.SNAT = lb.PortRange{First: c.SnatMin, Last: c.SnatMax}
 	}
-	return &plane{dir, tables, writer.New(tables, o), make(chan writer.VersionedState), make(chan struct{})}, nil
+	p := &plane{dir: dir, tables: tables, states: make(chan writer.VersionedState), ended: make(chan struct{})}
+	p.announcer = announce.New(tables, announce.Options{Changed: func() { p.writer.HearsChanged() }, RetryEvery: probeAgain, Log: o.Log})
+	o.Hears = p.announcer.Hears
+	p.writer = writer.New(tables, o)
+	return p, nil
 }
 
 // run writes each state that is sent to p.states, until the context ends.
 func (p *plane) run(ctx context.Context) {
+	var announcing sync.WaitGroup
+	announcing.Go(func() { p.announcer.Run(ctx) })
 	p.writer.Run(ctx, p.states)
+	announcing.Wait()
 	close(p.ended)
+}
+
+// hasEnded reports whether run has ended.
+func (p *plane) hasEnded() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 func (p *plane) close() {
@@ -153,9 +172,12 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup, reset func(wri
 	} else {
 		r.paths.remember(contents)
 	}
+	r.findPeers(n)
+	r.setPeering()
 	done.Go(func() {
 		var watching sync.WaitGroup
 		watching.Go(func() { r.watchHostListens(ctx, p.writer) })
+		watching.Go(func() { r.watchPeers(ctx, p.announcer) })
 		p.run(ctx)
 		watching.Wait()
 		p.close()

@@ -81,6 +81,7 @@ func (r *runner) send(ctx context.Context, state lb.State) {
 	clients := r.protectedClients(state)
 	for _, p := range r.planes {
 		r.log.failure("ipsec clients "+p.dir, datapath.SetProtectedClients(p.dir, clients))
+		p.announcer.SetState(state)
 		select {
 		case p.states <- writer.VersionedState{State: state}:
 		case <-p.ended:

@@ -54,6 +54,8 @@ type Options struct {
 	// Seed keys the hash of clients: hosts with the same one choose the same
 	// backend for a client.
 	Seed uint64
+	// Peering is with other hosts that run Blixt.
+	Peering Peering
 	// ThroughStack has all backends reached through the host's network stack, so
 	// that its firewall holds for frontends.
 	ThroughStack bool
@@ -155,6 +157,9 @@ type runner struct {
 	others      []*others.DataPlane
 	takenBefore taken
 
+	// announcing is how this host announces clients to others.
+	announcing announcing
+
 	removals removals
 	// later reconciles when what is held is to go.
 	later *time.Timer
@@ -187,6 +192,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer claim.Close()
 	r := &runner{Options: o, newState: make(chan struct{}, 1), log: onceLog{last: map[string]string{}}, removals: removals{grace: o.RemovalGrace}, awake: make(chan struct{}, 1)}
+	if err := r.openPeering(); err != nil {
+		return err
+	}
+	o.Files.MayBeEmpty = len(o.Peering.Peers) > 0 // a host of backends alone has nothing to serve
 	if r.source, err = source.Open(o.Files); err != nil {
 		return err
 	}
@@ -309,6 +318,10 @@ func (r *runner) load(n *network) (*Loaded, error) {
 // its state that maps have no place for.
 func StateFile(runDir, name string) string { return filepath.Join(runDir, name+".state.json") }
 
+// PeersFile returns the file in which a load balancer of a name writes down how its peers
+// answer.
+func PeersFile(runDir, name string) string { return filepath.Join(runDir, name+".peers.json") }
+
 // end ends what this process was told to end. It detaches and removes everything, or
 // leaves it serving.
 func (r *runner) end() error {
@@ -363,8 +376,10 @@ func (r *runner) release(keep bool) error {
 		if err := r.vips.Remove(); err != nil {
 			slog.Error(err.Error())
 		}
-		if err := os.Remove(StateFile(r.RunDir, r.Name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			slog.Error(err.Error())
+		for _, path := range []string{StateFile(r.RunDir, r.Name), PeersFile(r.RunDir, r.Name)} {
+			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				slog.Error(err.Error())
+			}
 		}
 	}
 	if r.loaded == nil {

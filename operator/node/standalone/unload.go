@@ -34,11 +34,12 @@ func Leftovers(runDir, name string) (left []loader.Leftover, err error) {
 	if masquerades {
 		left = append(left, loader.Leftover{What: "the nftables table by which this host masquerades", Remove: func() error { return masquerade.Remove(name) }})
 	}
-	state := StateFile(runDir, name)
-	if _, err := os.Stat(state); err == nil {
-		left = append(left, loader.Leftover{What: "the file " + state, Remove: func() error { return os.Remove(state) }})
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+	for _, path := range []string{StateFile(runDir, name), PeersFile(runDir, name)} {
+		if _, err := os.Stat(path); err == nil {
+			left = append(left, loader.Leftover{What: "the file " + path, Remove: func() error { return os.Remove(path) }})
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
 	}
 	return left, nil
 }
