@@ -45,7 +45,7 @@ type Blixt struct {
 	Binary string
 	// Name of the data plane: the lab's.
 	Name string
-	// Dir holds the YAML.
+	// Dir holds the YAML; "": there is none.
 	Dir string
 	// Args are further arguments of run.
 	Args []string
@@ -83,7 +83,10 @@ func (l *Lab) Blixt(n *Node, binary string, c *Config, interfaces ...string) (*B
 
 // Command returns the command that Start runs.
 func (b *Blixt) Command() []string {
-	args := slices.Concat(b.Via, []string{b.Binary, "run", "--filename", b.Dir, "--name", b.Name}, b.Args)
+	args := slices.Concat(b.Via, []string{b.Binary, "run", "--name", b.Name}, b.Args)
+	if b.Dir != "" {
+		args = append(args, "--filename", b.Dir)
+	}
 	if !b.Lasting {
 		args = append(args, "--removal-grace", "0s", "--state-dir", "")
 	}
