@@ -70,6 +70,7 @@ const (
 	sharePings = iota
 	shareUnserved
 	shareDevices
+	shareQuestions
 	shareFrontends
 )
 

@@ -17,6 +17,8 @@
  *   ipsec.h      clients that the host's IPsec policies cover
  *   ratelimit.h  how many answers are sent
  *   answer.h     RST, ICMP errors
+ *   siphash.h    signs messages
+ *   announcement.h  messages to other nodes: places, form, signature
  *   split.h      splits packets that are larger than the MTU
  *   way.h        where a flow is translated and how its packets leave
  *   interest.h   which addresses concern the program
@@ -34,6 +36,9 @@
  *   trust.h      what is not believed about a packet's origin
  *   established.h  serves flows that are in use
  *   forward.h    begins, serves and resets flows
+ *   announce.h   tells other nodes the clients of flows
+ *   probe.h      whether messages get there
+ *   undo.h       undoes the source translation of other nodes
  *   icmp.h       ICMP errors about flows
  *   ping.h       answers echo requests
  */
@@ -52,6 +57,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "ping.h"
+#include "undo.h"
 
 /* The packet in work on each CPU. Programs on one CPU do not interrupt each other: they run with bottom halves disabled. */
 struct {
@@ -142,23 +148,47 @@ static __always_inline bool may_be_new(const struct packet *p, const struct addr
 	return a || p->egress || in_snat_range(p->key.dport);
 }
 
+/*
+ * Does what is to be done with a packet of a peer's, or with a message: see undo.h.
+ * Returns a verdict, SERVE_UNDONE, or NO_FLOW.
+ */
+static __always_inline int undo_or_go_on(struct __sk_buff *ctx, struct packet *p)
+{
+	int verdict = NO_FLOW;
+
+	if (!p->egress && may_carry(p)) {
+		verdict = receive_message(ctx, p);
+		if (verdict == OBEY_MESSAGE)
+			verdict = obey_message(ctx, p);
+		if (verdict == MAKE_UNDONE) {
+			bool made = make_undone(ctx, p);
+			verdict = record_undone(p, made);
+		}
+	}
+	return verdict == NO_FLOW && from_peers_port(p) ? handle_unannounced(ctx, p) : verdict;
+}
+
 /* Handles a TCP or UDP packet. A packet of an established flow, in either direction, costs one look-up. */
 static __always_inline int handle_ports(struct __sk_buff *ctx, struct packet *p)
 {
 	bool udp = is_udp(&p->key);
+	int undo = undo_or_go_on(ctx, p);
+	if (undo != NO_FLOW && undo != SERVE_UNDONE)
+		return undo;
+	bool undone = undo == SERVE_UNDONE;
 	struct flow *f = LOOK_UP_EITHER(udp, &udp_flows, &flows, &p->key);
-	if (f && !yields(p, f)) {
+	if (f && (undone || !yields(p, f))) {
 		int verdict = serve_flow(ctx, p, f);
 		if (verdict != NO_FLOW)
 			return verdict;
 		f = NULL;
 	}
 	const struct address *a = bpf_map_lookup_elem(&addresses, &p->key.dst);
-	if (!f && !udp && may_be_new(p, a)) {
+	if (!f && !udp && (undone || may_be_new(p, a))) {
 		f = bpf_map_lookup_elem(&new_flows, &p->key);
 		if (!f) /* another CPU may have moved it to `flows` between the two look-ups */
 			f = bpf_map_lookup_elem(&flows, &p->key);
-		if (f && !yields(p, f)) {
+		if (f && (undone || !yields(p, f))) {
 			int verdict = serve_flow(ctx, p, f);
 			if (verdict != NO_FLOW)
 				return verdict;
@@ -173,6 +203,11 @@ static __always_inline int handle_ports(struct __sk_buff *ctx, struct packet *p)
 			return handle_frontend(ctx, p, fe, f);
 		if (!p->shared)
 			return reject_unserved(ctx, p);
+	}
+	if (p->egress && in_snat_range(p->key.sport)) {
+		int verdict = send_probe(ctx, p);
+		if (verdict != NO_FLOW)
+			return verdict;
 	}
 	if (p->egress && (in_snat_range(p->key.sport) || leaves_frontend(p)))
 		return handle_host_port(ctx, p, f);
@@ -250,6 +285,8 @@ static __always_inline int serve_slowly(struct __sk_buff *ctx, bool egress)
 	struct packet *p = bpf_map_lookup_elem(&packets, &zero);
 	if (!p)
 		return TCX_NEXT;
+	if (egress && mark_of(ctx) == AHEAD)
+		return become_message(ctx, p);
 	__builtin_memset(p, 0, offsetof(struct packet, to));
 	p->egress = egress;
 	p->host = egress && !ctx->ingress_ifindex;
@@ -286,6 +323,18 @@ static __always_inline bool host_packet_concerns(const __u32 *l4, const void *en
 	return l4[3] >> 8 & (TCP_SYN | TCP_FIN | TCP_RST) && (shared || in_any_range(c, sport));
 }
 
+/* Reports whether a packet of a peer may be of one of its flows: later fragments have no port. */
+static __always_inline bool peers_packet_concerns(const __u32 *l4, const void *end, __u8 protocol, bool whole)
+{
+	const struct announce_config *c = announcing_config();
+	if (!c || !(c->flags & ANNOUNCING_UNDO) || (const void *)(l4 + 1) > end || !whole)
+		return true;
+	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
+		return protocol == IPPROTO_FRAGMENT || protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_ROUTING || protocol == IPPROTO_DSTOPTS;
+	__u32 port = bpf_ntohs((__be16)l4[0]);
+	return (port >= c->ports_min && port <= c->ports_max) || (port >= PRIVILEGED_MIN && port < PRIVILEGED_END);
+}
+
 /*
  * Passes a packet whose IP header is at l3, if it has no interest, or serves it
  * from the slot of its flow. Returns NOT_CACHED if the tables have to be asked.
@@ -303,15 +352,17 @@ static __always_inline int serve_quickly_at(struct __sk_buff *ctx, __u32 l3, con
 	__u8 protocol = v4 ? ip[2] >> 8 : ip[1] >> 16;
 	__u32 src = v4 ? interest_hash(0, MAPPED(ip[3])) : interest_hash(ip[2] | (__u64)ip[3] << 32, ip[4] | (__u64)ip[5] << 32);
 	__u32 dst = v4 ? interest_hash(0, MAPPED(ip[4])) : interest_hash(ip[6] | (__u64)ip[7] << 32, ip[8] | (__u64)ip[9] << 32);
-	__u8 to = all->of[dst], from = egress ? all->of[src] : 0;
+	__u8 to = all->of[dst], from = all->of[src];
+	bool whole = !v4 || is_plain_ipv4(ip);
 
-	if (!(to & INTEREST_VIP) && !(from & INTEREST_FROM)) {
+	if (!(to & INTEREST_VIP) && !(egress && from & INTEREST_FROM) &&
+	    !(!egress && from & INTEREST_PEER && peers_packet_concerns(l4, end, protocol, whole))) {
 		bool ports = protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
-		bool whole = !v4 || is_plain_ipv4(ip);
 		__u8 own = egress ? from & (INTEREST_HOST | INTEREST_SHARED) : to & INTEREST_HOST;
 
-		if (egress && protocol == (v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
-			return NOT_CACHED; /* whoever sends an error about a packet of a flow has any address */
+		/* Whoever sends an error about a packet of a flow has any address; at ingress it is for the backend whose node's source is undone. */
+		if ((egress || to & INTEREST_FROM) && protocol == (v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
+			return NOT_CACHED;
 		if (egress && ports && !ctx->ingress_ifindex && !(from & INTEREST_HOST))
 			set_interest(src, INTEREST_HOST); /* and this packet takes the long way */
 		else if (!own || (ports && whole && !host_packet_concerns(l4, end, protocol, egress, from & INTEREST_SHARED)))

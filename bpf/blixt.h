@@ -166,11 +166,11 @@ enum flow_flag {
 	FLOW_ANNOUNCED = 65536,
 	/* The source of the forward direction is undone: it becomes the client's, whom another node has announced. See undo.h. */
 	FLOW_UNDONE = 131072,
-	/* Forward, undone: packets come in again by the device that leads to the client. */
+	/* Translated packets come in again, by the device that leads to their source. */
 	FLOW_COMES_IN = 262144,
 	/* The source of this direction is a node, and stays what it is. Such a flow has one entry, which changes nothing. */
 	FLOW_PLAIN = 524288,
-	/* Forward, undone: announced ahead of the SYN that has not come yet. */
+	/* Forward, undone, TCP: announced by a message alone, and the segment that follows it has not come yet. */
 	FLOW_AWAITED = 1048576,
 };
 
@@ -203,12 +203,24 @@ struct flow {
 	__u32 next;	  /* TCP: the sequence number that the sender of this direction sends next */
 	__u32 ack;	  /* TCP: the highest acknowledgement number that the sender of this direction has sent */
 	__u32 ifindex;	  /* the interface by which replies come into this host: see trust.h */
-	__u32 ref;	  /* reserved for the id of the backendRef, zero */
-	__u32 policy;	  /* reserved, zero */
+	__u32 ref;	  /* reserved for the id of the backendRef, zero. FLOW_UNDONE: the connection, see connection_of() in undo.h */
+	__u32 policy;	  /* reserved, zero. FLOW_UNDONE: idle_ticks of the flow when it is established */
 	__u32 fin;	  /* with FLOW_PEER_FIN: the acknowledgement number with which this side acknowledges the other side's FIN */
 	__u32 syn;	  /* forward, TCP: the number with which the backend acknowledges the last SYN that came while it was connected */
 	__u32 astray;	  /* forward, TCP: the tick since which the FIB names another source than the flow has; 0: it does not. See source.h */
 };
+
+/*
+ * Members of struct flow that mean something else in some entries:
+ *
+ *   fin     forward, FLOW_ANNOUNCED, TCP that is not established: how many SYNs have announced its client
+ *           forward, FLOW_AWAITED: 1: a SYN is to follow
+ *   ack     forward, FLOW_ANNOUNCED, UDP: how many announcements there were
+ *   next    forward, FLOW_ANNOUNCED or FLOW_UNDONE, UDP: the tick of the last announcement
+ *   astray  forward, FLOW_UNDONE: stamp_of() the newest announcement, see undo.h
+ *           reply, FLOW_COMES_IN: the interface by which packets come in
+ *   ifindex forward, FLOW_UNDONE: the interface that leads to the client
+ */
 
 _Static_assert(sizeof(struct addr) == 16, "an address is 16 bytes");
 _Static_assert(sizeof(struct frontend_key) == 20, "a frontend key is 20 bytes");
@@ -415,7 +427,7 @@ struct announce_key {
  */
 struct peer {
 	__u32 time;    /* of its newest message: see announce.h */
-	__u16 boot;    /* of that message */
+	__u16 boot;    /* of that message; before there was one, what the writer knows, or 0 */
 	__u16 heard;   /* 1: there was one */
 	__u64 undone;  /* flows of clients that it has announced */
 	__u64 plain;   /* flows from its ports that it has not announced, or whose client's replies would not pass us */
@@ -430,13 +442,15 @@ enum probe_form {
 };
 
 /*
- * Value of `probes`: a packet of the agent's with this key (its source port one of
- * config.snat_min to snat_max) that leaves becomes a probe: from this node's
- * address, with a message of this form that asks for an answer. 8 bytes.
+ * Value of `probes`: a packet of the agent's with this key that leaves becomes a
+ * probe: from this node's address, with a message of this form that asks for an
+ * answer. The key has the source 0 and one of the ports config.snat_min to snat_max
+ * as its source port. 24 bytes.
  */
 struct probe {
-	__u32 form;	/* enum probe_form */
-	__u32 answered; /* 1: the program at the other node has answered */
+	__u32 form;	 /* enum probe_form */
+	__u32 answered;	 /* 1: the program at the other node has answered */
+	struct addr src; /* of the packet, as it leaves */
 };
 
 enum announcement_flag {
@@ -461,7 +475,7 @@ enum announcement_flag {
  * order. Where it is in a packet, and who sends it when: see announce.h.
  */
 struct announcement {
-	__u8 kind;  /* of an option: 253 in TCP (RFC 6994), 127 in UDP (RFC 9868) */
+	__u8 kind;  /* of an option: 253 in a TCP header (RFC 6994), 127 elsewhere (RFC 9868) */
 	__u8 len;   /* 40 */
 	__be16 id;  /* 0xb117: Blixt, version 1 */
 	__u8 flags; /* enum announcement_flag */
@@ -477,6 +491,7 @@ struct announcement {
 _Static_assert(sizeof(struct announcement) == 40, "an announcement is 40 bytes, as many as the options of a TCP header");
 _Static_assert(sizeof(struct announce_config) == 8, "it is one word");
 _Static_assert(sizeof(struct peer) == 40, "a peer is 40 bytes");
+_Static_assert(sizeof(struct probe) == 24, "a probe is 24 bytes");
 
 /* Of a port, in either byte order. */
 #define PORT_HASH(port) (((port) ^ (port) >> 8) & 0xff)

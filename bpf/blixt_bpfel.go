@@ -470,8 +470,15 @@ type BlixtPacket struct {
 	Shared       bool
 	Checked      bool
 	Released     bool
-	_            [3]byte
+	TcpHeader    uint8
+	Announce     uint8
+	HearsAlone   bool
+	Grown        uint8
+	ForItsMac    bool
+	Ahead        bool
+	_            [1]byte
 	Payload      uint32
+	Surplus      uint32
 	To           BlixtFlow
 	Reply        BlixtFlow
 	ReplyKey     BlixtFlowKey
@@ -512,7 +519,14 @@ type BlixtPacket struct {
 		Flags uint8
 		_     [3]byte
 	}
-	Icmp struct {
+	Told struct {
+		_       structs.HostLayout
+		Carrier BlixtFlowKey
+		Message BlixtAnnouncement
+	}
+	_     [4]byte
+	Alone [8]uint64
+	Icmp  struct {
 		_     structs.HostLayout
 		Type  uint8
 		Code  uint8
@@ -520,7 +534,6 @@ type BlixtPacket struct {
 		Rest  uint32
 		Quote [1256]uint8
 	}
-	_ [4]byte
 }
 
 type BlixtPeer struct {
@@ -546,6 +559,7 @@ type BlixtProbe struct {
 	_        structs.HostLayout
 	Form     uint32
 	Answered uint32
+	Src      BlixtAddr
 }
 
 type BlixtProbeForm uint32

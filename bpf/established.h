@@ -9,6 +9,7 @@
 #ifndef BLIXT_ESTABLISHED_H
 #define BLIXT_ESTABLISHED_H
 
+#include "announcement.h"
 #include "flow.h"
 
 /* Not a verdict: the packet has to be served from the tables. It is unchanged. */
@@ -71,6 +72,8 @@ static __always_inline bool read_headers(struct __sk_buff *ctx, __u32 l3, const 
 	if (!q->tcp) {
 		if (protocol != IPPROTO_UDP || q->len < header + sizeof(struct udphdr))
 			return false;
+		if (!gso && bpf_ntohs((__be16)l4[1]) != q->len - header)
+			return false; /* behind the datagram there may be a message: see announcement.h */
 		q->check = l4[1] >> 16;
 		q->segment = gso ? header + sizeof(struct udphdr) + gso : q->len;
 		return true;
@@ -80,6 +83,8 @@ static __always_inline bool read_headers(struct __sk_buff *ctx, __u32 l3, const 
 	__u32 own = (l4[3] & 0xf0) >> 2; /* length of the TCP header */
 	if ((l4[3] >> 8 & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK)) != TCP_ACK || own < sizeof(struct tcphdr) || q->len < header + own)
 		return false;
+	if (own == TCP_ALONE_LEN && q->len == header + own)
+		return false; /* the same, as an option */
 	q->end = bpf_ntohl(l4[1]) + q->len - header - own;
 	q->ack = bpf_ntohl(l4[2]);
 	q->check = l4[4];
@@ -283,7 +288,8 @@ static __always_inline bool cacheable(const struct packet *p)
 	const struct flow *to = &p->to;
 	bool redirected = !(to->flags & FLOW_STACK);
 
-	if (p->fragment != WHOLE || to->frontend == NO_FRONTEND || to->flags & (FLOW_REENTER | FLOW_GONE | FLOW_CLOSED | FLOW_PEER_FIN))
+	if (p->fragment != WHOLE || to->frontend == NO_FRONTEND ||
+	    to->flags & (FLOW_REENTER | FLOW_GONE | FLOW_CLOSED | FLOW_PEER_FIN | FLOW_COMES_IN))
 		return false;
 	if (!is_udp(&p->key) && !(to->flags & FLOW_ESTABLISHED))
 		return false;

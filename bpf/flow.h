@@ -298,6 +298,17 @@ static __always_inline __u32 segment_end(const struct packet *p)
 	return p->seq + p->payload + !!(p->tcp_flags & TCP_SYN) + !!(p->tcp_flags & TCP_FIN);
 }
 
+/* Counts the first announcement of the flow p->to. */
+static __always_inline void begin_announcing(struct packet *p)
+{
+	if (is_udp(&p->key)) {
+		p->to.next = now();
+		p->to.ack = 1;
+	} else {
+		p->to.fin = 1;
+	}
+}
+
 /* Reports whether the packet begins a TCP connection. */
 static __always_inline bool is_syn(const struct packet *p)
 {
@@ -450,6 +461,8 @@ __noinline int establish(struct packet *p, struct flow *f)
 		return 0; /* evicted: the next packet begins the flow again */
 	if (fe) /* also if there is no room: then the flow lives as long, if nothing evicts it */
 		p->to.idle_ticks = f->idle_ticks = reply->idle_ticks = fe->idle_ticks;
+	if (p->to.flags & FLOW_UNDONE)
+		p->to.idle_ticks = f->idle_ticks = reply->idle_ticks = p->to.policy;
 	if (over_share(p->to.frontend)) {
 		count(COUNTER_FLOW_OVER_SHARE);
 		keep_up(p, f, reply);

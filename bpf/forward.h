@@ -3,6 +3,7 @@
 #ifndef BLIXT_FORWARD_H
 #define BLIXT_FORWARD_H
 
+#include "announce.h"
 #include "close.h"
 #include "established.h"
 #include "held.h"
@@ -138,7 +139,7 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 	bool check = p->due && !p->checked; /* 3; a flow that has just begun is in order */
 	if (check && (fresh || is_udp(&p->key)) && !(f->flags & FLOW_REPLY) && half_evicted(&p->key, f))
 		return NO_FLOW;
-	if (check && is_udp(&p->key) && !(f->flags & FLOW_REPLY) && host_took_over(ctx, p)) {
+	if (check && is_udp(&p->key) && !(f->flags & (FLOW_REPLY | FLOW_UNDONE)) && host_took_over(ctx, p)) {
 		bury(p, f);
 		return NO_FLOW;
 	}
@@ -153,6 +154,10 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 		bury(p, f);
 		return drop(COUNTER_DROP_PROTECTED);
 	}
+	if (f->flags & FLOW_ANNOUNCED && !(f->flags & FLOW_REPLY))
+		decide_how(ctx, p, f, b->flags);
+	if (p->announce == ANNOUNCE_WITHIN)
+		p->segment += TAIL_LEN + 1;
 	bool busy = is_busy(p, f); /* 4 */
 	refresh(p, f, tick);	      /* 4 */
 	p->to = *f;		      /* 5 */
@@ -171,13 +176,17 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 		establish(p, f);
 	if (may_end(p))
 		record_end(p);
+	if (p->announce == ANNOUNCE_WITHIN && !announce_within(ctx, p))
+		return drop(COUNTER_DROP_ERROR);
 	if (!rewrite(ctx, p, &p->to, hop_limit))
 		return drop(COUNTER_DROP_ERROR);
+	if (p->announce == ANNOUNCE_AHEAD)
+		announce_ahead(ctx, p);
 	if (p->to.backend == BACKEND_REJECT) /* 8 */
-		count(COUNTER_HOST_TRANSLATED);
+		count(p->to.flags & FLOW_UNDONE ? COUNTER_UNDONE : COUNTER_HOST_TRANSLATED);
 	else
 		count(reply ? COUNTER_REPLIED : COUNTER_FORWARDED);
-	count_packet(p->to.frontend, p->len, reply);
+	count_packet(p->to.frontend, p->len - p->grown, reply);
 	if (busy)
 		fill_slot(ctx, p); /* 9 */
 	return send_translated(ctx, p);
@@ -248,6 +257,15 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 	if (verdict)
 		return verdict;
 	make_reply(p, way);
+	if ((way == WAY_REMOTE || way == WAY_FORWARDED) && may_announce(b->flags) && !same_addr(&to->src, &p->key.src)) {
+		to->flags |= FLOW_ANNOUNCED;
+		p->reply.flags |= FLOW_ANNOUNCED;
+		begin_announcing(p);
+	}
+	if (way == WAY_FORWARDED && to->ifindex != ctx->ifindex) {
+		p->reply.flags |= FLOW_COMES_IN;
+		p->reply.astray = ctx->ifindex;
+	}
 	to->last_seen += 1;
 	verdict = insert_flow_pair(ctx, p, !(to->flags & FLOW_SNAT));
 	if (verdict)

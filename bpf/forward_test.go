@@ -116,7 +116,7 @@ func TestForward(t *testing.T) {
 		out := in.snat(ip.nodeIn, 0).to(ip.remote) // the stack has counted the hop
 		l.egressForwarded(pods, in).redirected(out, "flow_new forwarded")
 		re := answer(proto, ip.remote, out.src.String())
-		l.ingress(inside, re).toStack(re.from(vip).to(pod), "replied")
+		l.ingress(inside, re).redirected(re.from(vip).to(pod), "replied") // to come in by the device that leads to the frontend
 	})
 	forEachProtocol(c, "to a backend on the client's own device counts as remote", func(l *lb, ip ipVersion, proto uint8) {
 		l.serve(ip, proto, local)

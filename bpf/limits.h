@@ -130,6 +130,22 @@ enum clock {
 /* Of the packets of cached UDP flows one in so many (a power of two) is served from the table: the LRU list has to see that the flow is in use. */
 #define CACHED_PER_LOOKUP 64
 
+/*
+ * Announcements of UDP flows. The first two datagrams carry one, later ones up to
+ * the eighth until the backend has answered, and then one in each interval. Whoever
+ * undoes a flow believes the last one three times as long. For longer than that
+ * no other flow gets the port: see is_quiet in ports.h.
+ */
+#define ANNOUNCE_ALWAYS 2
+#define ANNOUNCE_UNANSWERED 8
+#define ANNOUNCE_INTERVAL SECONDS_TO_TICKS(9)
+#define ANNOUNCED_TICKS SECONDS_TO_TICKS(26)
+#define QUIET_TICKS SECONDS_TO_TICKS(37)
+/* SYNs of a connection that announce its client: of the third one on a firewall may have dropped them. */
+#define ANNOUNCED_SYNS 2
+/* By how much an announcement may be older than the newest one of the same node: 64 s in units of 2^24 ns. */
+#define REPLAY_WINDOW ((__u32)(64000000000ULL >> 24))
+
 /* A neighbour that has not answered for so long is taken for unreachable. The kernel does so after three seconds. */
 #define SILENT_TICKS SECONDS_TO_TICKS(3)
 /* After so long without a packet to it, it is given as long again. A client repeats its SYN after 1, 3 and 7 seconds. */

@@ -101,7 +101,14 @@ struct packet {
 	bool shared;	    /* to an address of ours that the host shares; set when no flow is found */
 	bool checked;	    /* its flow has just begun, or the source of it has just been chosen */
 	bool released;	    /* a fragment that was kept until the first one came */
+	__u8 tcp_header;    /* bytes of the TCP header */
+	__u8 announce;	    /* enum announce_how */
+	bool hears_alone;   /* its backend's node hears messages that stand alone */
+	__u8 grown;	    /* bytes that the program has added behind a datagram: part of len */
+	bool for_its_mac;   /* it has come in for the MAC address of the device that fib_device has returned */
+	bool ahead;	    /* its clone, which our program is about to see, becomes p->told */
 	__u32 payload;	    /* TCP: bytes behind the header */
+	__u32 surplus;	    /* UDP: bytes behind the datagram */
 	/* What becomes of the packet. Not cleared for each one: written before it is read. */
 	struct flow to;	   /* its flow's entry, with the tuple that it gets */
 	struct flow reply; /* of a new flow: the other direction's entry */
@@ -111,7 +118,12 @@ struct packet {
 	struct {
 		__u32 seq, ack; /* host byte order */
 		__u8 flags;
-	} rst; /* the reset to turn it into */
+	} rst; /* the reset, or the segment that carries p->told, to turn it into */
+	struct {
+		struct flow_key carrier; /* tuple of the packet that carries the message */
+		struct announcement message;
+	} told; /* what the packet announces, or is to announce: see announcement.h */
+	__u64 alone[8]; /* the layer-4 header of a message that stands alone */
 	struct {
 		__u8 type, code;
 		__u16 check;
@@ -345,6 +357,7 @@ static __always_inline enum parsed parse_l4(struct __sk_buff *ctx, struct packet
 		p->ack = bpf_ntohl(tcp.ack_seq);
 		p->l4_check = tcp.check;
 		p->tcp_flags = ((__u8 *)&tcp)[13];
+		p->tcp_header = header;
 		p->payload = left - header;
 		if (ctx->gso_size)
 			p->segment = p->l4 - p->l3 + header + ctx->gso_size;
@@ -360,6 +373,8 @@ static __always_inline enum parsed parse_l4(struct __sk_buff *ctx, struct packet
 		p->key.sport = udp.source;
 		p->key.dport = udp.dest;
 		p->l4_check = udp.check;
+		if (p->fragment == WHOLE && !ctx->gso_size && bpf_ntohs(udp.len) >= sizeof(udp) && bpf_ntohs(udp.len) < left)
+			p->surplus = left - bpf_ntohs(udp.len);
 		if (ctx->gso_size)
 			p->segment = p->l4 - p->l3 + sizeof(udp) + ctx->gso_size;
 		return PARSED;

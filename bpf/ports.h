@@ -308,6 +308,8 @@ static __always_inline bool change_tuple(struct packet *p, const struct flow *f)
 	bool same = same_addr(&p->to.src, &p->route.src);
 	p->to.flags &= ~(FLOW_BUSY | FLOW_CACHED);
 	p->reply.flags &= ~(FLOW_BUSY | FLOW_CACHED);
+	if (is_udp(&p->key) && p->to.flags & FLOW_ANNOUNCED)
+		begin_announcing(p); /* nobody has been told of this tuple */
 	p->to.src = p->route.src;
 	p->to.ifindex = p->reply.ifindex = p->route.ifindex;
 	peer_key(&p->key, &p->to, &p->reply_key);

@@ -18,6 +18,7 @@ enum answer_share {
 	SHARE_PINGS,
 	SHARE_UNSERVED,
 	SHARE_DEVICES, /* not answers: questions to the FIB about the device of a reply, see trust.h */
+	SHARE_QUESTIONS, /* whose packets are these: see undo.h */
 	SHARE_FRONTENDS,
 };
 

@@ -193,22 +193,21 @@ __noinline int find_route(struct __sk_buff *ctx, struct packet *p, const struct 
 }
 
 /*
- * Returns the device by which a packet from src to dst would leave that comes in
- * by the device `in`: this one, if the FIB names a device that is stacked on it (a
- * bridge, a bond, a VLAN). That is the case if the packet in work has come in for
- * the MAC address of the named device. Returns 0 if src cannot reach dst, or dst is
- * this host, and UNKNOWN_DEVICE if the FIB does not tell.
+ * Returns the device that the FIB names for a packet from src to dst that comes in by
+ * the device `in`. Returns 0 if src cannot reach dst, or dst is this host, and
+ * UNKNOWN_DEVICE if the FIB does not tell. Sets p->for_its_mac.
  *
  * Of several next hops the FIB names one by a hash. Ports and flow label are
  * random here, so each call may return another.
  */
-__noinline __u32 find_device(struct __sk_buff *ctx, const struct packet *p, __u32 in, const struct addr *src, const struct addr *dst)
+__noinline __u32 fib_device(struct __sk_buff *ctx, struct packet *p, __u32 in, const struct addr *src, const struct addr *dst)
 {
 	if (!p || !src || !dst)
 		return UNKNOWN_DEVICE;
 	struct bpf_fib_lookup fib = {};
 	__u8 mac[6];
 
+	p->for_its_mac = false;
 	fib.ifindex = in;
 	set_addresses(&fib, p, src, dst);
 	__u32 random = bpf_get_prandom_u32();
@@ -218,8 +217,7 @@ __noinline __u32 find_device(struct __sk_buff *ctx, const struct packet *p, __u3
 		fib.flowinfo = bpf_htonl(random & IPV6_FLOW_LABEL);
 	switch (bpf_fib_lookup(ctx, &fib, sizeof(fib), 0)) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
-		if (!p->egress && p->l3 && load(ctx, 0, mac, sizeof(mac)) && !__builtin_memcmp(mac, fib.smac, sizeof(mac)))
-			return ctx->ifindex;
+		p->for_its_mac = !p->egress && p->l3 && load(ctx, 0, mac, sizeof(mac)) && !__builtin_memcmp(mac, fib.smac, sizeof(mac));
 		return fib.ifindex;
 	case BPF_FIB_LKUP_RET_NO_NEIGH:
 		return fib.ifindex;
@@ -230,6 +228,17 @@ __noinline __u32 find_device(struct __sk_buff *ctx, const struct packet *p, __u3
 		return 0;
 	}
 	return UNKNOWN_DEVICE;
+}
+
+/*
+ * Returns the same, but this device if the FIB names one that is stacked on it (a
+ * bridge, a bond, a VLAN). That is the case if the packet in work has come in for
+ * the MAC address of the named device.
+ */
+static __always_inline __u32 find_device(struct __sk_buff *ctx, struct packet *p, __u32 in, const struct addr *src, const struct addr *dst)
+{
+	__u32 device = fib_device(ctx, p, in, src, dst);
+	return p->for_its_mac ? ctx->ifindex : device;
 }
 
 /*
@@ -272,6 +281,8 @@ static __always_inline void sum_link_header(struct __sk_buff *ctx)
 #define FIRST_PIECE 0xb11b /* not sent yet: the first fragment of an IPv6 packet, see split.h */
 #define REFLECTED 0xb119 /* the same, but bpf_redirect has kept the link header in the sum */
 #define SENT_BACK 0xb11c /* as REFLECTED, of a packet that leaves: LEAVING from there on */
+#define AHEAD 0xb11d /* not sent yet: the copy of a packet, which becomes the message that goes ahead of it, see announce.h */
+#define COMING_IN 0xb11e /* translated, and put back at ingress of another device, by which it comes in: see come_in */
 #define LEAVING 0xb11a /* TRANSLATED, and seen at egress: our other programs there, and on devices below, leave it alone too */
 
 /* Marks the packet. Without the barrier clang may add the offset to ctx once for several stores, which the verifier refuses. */
@@ -303,8 +314,11 @@ static __always_inline bool take_mark(struct __sk_buff *ctx, const struct packet
 
 	if (mark == LEAVING && p->egress)
 		return true;
-	if (mark == 0 || (mark != TRANSLATED && mark != TRANSLATED_HERE && mark != REFLECTED && mark != SENT_BACK && mark != LEAVING))
+	if (mark == 0 || (mark != TRANSLATED && mark != TRANSLATED_HERE && mark != REFLECTED && mark != SENT_BACK && mark != LEAVING &&
+			  mark != COMING_IN))
 		return false;
+	if (mark == COMING_IN)
+		bpf_skb_change_type(ctx, PACKET_HOST); /* its MAC address is the other device's */
 	if (mark == TRANSLATED && ctx->ifindex == LOOPBACK_IFINDEX)
 		return true;
 	bool summed = mark == TRANSLATED_HERE || (mark == TRANSLATED && p->egress), leaving = summed || mark == SENT_BACK;
@@ -370,6 +384,18 @@ static __always_inline int redirect_to_host(struct __sk_buff *ctx, const struct 
 		return drop(COUNTER_DROP_ERROR);
 	set_mark(ctx, TRANSLATED); /* both hooks of lo will see it */
 	return bpf_redirect_neigh(LOOPBACK_IFINDEX, NULL, 0, 0);
+}
+
+/*
+ * Has the packet come in by another device: the one that leads to its source. There
+ * the reverse-path filter expects it, and the host's firewall sees it as a stranger's.
+ */
+static __always_inline int come_in(struct __sk_buff *ctx, const struct packet *p, __u32 ifindex)
+{
+	if (!untag(ctx, p) || (checksum_complete(ctx) && !blank_link_header(ctx)))
+		return drop(COUNTER_DROP_ERROR);
+	set_mark(ctx, COMING_IN);
+	return bpf_redirect(ifindex, BPF_F_INGRESS);
 }
 
 /*

@@ -46,7 +46,7 @@ static __always_inline __u32 backend_silent(const struct packet *p, const struct
 	return reply ? silent(reply) : ~0U;
 }
 
-static __always_inline bool has_route(struct __sk_buff *ctx, const struct packet *p, const struct addr *a)
+static __always_inline bool has_route(struct __sk_buff *ctx, struct packet *p, const struct addr *a)
 {
 	__u32 device = find_device(ctx, p, ctx->ifindex, &p->to.dst, a);
 	return device && device != UNKNOWN_DEVICE;
@@ -57,7 +57,7 @@ static __always_inline bool has_route(struct __sk_buff *ctx, const struct packet
  * same for such an address as for one without a route. But if addresses next to
  * it have a route, it would have that one, too.
  */
-static __always_inline bool is_own(struct __sk_buff *ctx, const struct packet *p, const struct addr *a)
+static __always_inline bool is_own(struct __sk_buff *ctx, struct packet *p, const struct addr *a)
 {
 	if (has_route(ctx, p, a))
 		return false;

@@ -71,7 +71,7 @@ static __always_inline bool is_first_answer(const struct packet *p, const struct
  * it is stacked on this one in a way that does not show, or we would not see
  * replies at all.
  */
-static __always_inline bool fib_leads_by(struct __sk_buff *ctx, const struct packet *p, const struct flow *f, __u32 in)
+static __always_inline bool fib_leads_by(struct __sk_buff *ctx, struct packet *p, const struct flow *f, __u32 in)
 {
 	__u32 device = UNKNOWN_DEVICE;
 	struct addr src = p->key.dst;
@@ -105,7 +105,7 @@ static __always_inline bool fib_leads_by(struct __sk_buff *ctx, const struct pac
  * sender of the quoted packet checks what they quote (RFC 5927, 4.1), and no
  * state of ours depends on them.
  */
-__noinline bool believe_device(struct __sk_buff *ctx, const struct packet *p, struct flow *f)
+__noinline bool believe_device(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 {
 	if (!p || !f)
 		return false;
@@ -124,7 +124,7 @@ __noinline bool believe_device(struct __sk_buff *ctx, const struct packet *p, st
  * At ingress ingress_ifindex is this device; at egress it is the one that the
  * packet came in by, and 0 for a packet of the host itself.
  */
-static __always_inline bool comes_as_expected(struct __sk_buff *ctx, const struct packet *p, struct flow *f)
+static __always_inline bool comes_as_expected(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 {
 	return !(f->flags & FLOW_REPLY) || ctx->ingress_ifindex == f->ifindex || believe_device(ctx, p, f);
 }

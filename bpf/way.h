@@ -8,6 +8,7 @@
 #ifndef BLIXT_WAY_H
 #define BLIXT_WAY_H
 
+#include "announcement.h"
 #include "split.h"
 
 /* The two entries of a flow store its way as flags: these of the forward entry, those of the reply entry. */
@@ -225,6 +226,11 @@ static __always_inline int route_flow(struct __sk_buff *ctx, struct packet *p, _
 		*hop_limit -= 1;
 	}
 	enum routed rc = find_route(ctx, p, &to->src, &to->dst, false);
+	if (rc == ROUTE_TOO_BIG && p->announce == ANNOUNCE_WITHIN) { /* no room: then ahead of it */
+		p->announce = p->hears_alone ? ANNOUNCE_AHEAD : ANNOUNCE_NOT;
+		p->segment -= TAIL_LEN + 1;
+		rc = find_route(ctx, p, &to->src, &to->dst, false);
+	}
 	if (rc == ROUTED && p->due && p->route.no_neighbour && !p->egress && is_silent(p))
 		rc = ROUTE_SILENT;
 	if (rc == ROUTED)
@@ -248,6 +254,8 @@ static __always_inline int send_translated(struct __sk_buff *ctx, struct packet 
 {
 	if (p->to.flags & FLOW_REENTER)
 		return reflect(ctx, p);
+	if (p->to.flags & FLOW_COMES_IN && !p->egress)
+		return come_in(ctx, p, p->to.flags & FLOW_REPLY ? p->to.astray : p->to.ifindex);
 	if (p->to.flags & FLOW_REPLY && p->to.flags & FLOW_HOST)
 		return redirect_to_host(ctx, p);
 	if (p->to.flags & FLOW_STACK) {

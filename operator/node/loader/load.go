@@ -239,10 +239,13 @@ func (l *Loader) openMaps(spec *ebpf.CollectionSpec) (differs []string, err erro
 		}
 		m, ok := l.maps[name]
 		if _, later := laterMaps[name]; later && (!ok || spec.Maps[name].Compatible(m) != nil) {
-			if ok {
+			delete(l.maps, name) // see makeLaterMaps
+			switch {
+			case ok && name == bpf.BlixtMapCounters:
+				l.counted = m
+			case ok:
 				m.Close()
 			}
-			delete(l.maps, name) // see makeLaterMaps
 			continue
 		}
 		if !ok {
@@ -264,7 +267,12 @@ func (l *Loader) openMaps(spec *ebpf.CollectionSpec) (differs []string, err erro
 // smaller elements, with the byte that all elements begin with. Of what was not recorded nothing is
 // known: all addresses are of interest, and no flow is in use, until the program and its
 // writer know better. What is of one packet only is never known.
-var laterMaps = map[string]byte{bpf.BlixtMapInterest: 0xff, bpf.BlixtMapFlowCache: 0, bpf.BlixtMapPackets: 0}
+var laterMaps = map[string]byte{
+	bpf.BlixtMapInterest: 0xff, bpf.BlixtMapFlowCache: 0, bpf.BlixtMapPackets: 0,
+	bpf.BlixtMapAnnouncing: 0, bpf.BlixtMapAnnounceKeys: 0, bpf.BlixtMapPeers: 0, bpf.BlixtMapProbes: 0, bpf.BlixtMapEgressLinks: 0,
+	bpf.BlixtMapAnnouncedUdp: 0, bpf.BlixtMapAnswerBuckets: 0,
+	bpf.BlixtMapCounters: 0, // which are copied
+}
 
 // makeLaterMaps makes those of laterMaps that an earlier program did not have, and
 // returns their names.
@@ -278,6 +286,11 @@ func (l *Loader) makeLaterMaps(spec *ebpf.CollectionSpec) (made []string, err er
 			return nil, fmt.Errorf("make map %s: %w", name, err)
 		}
 		l.maps[name], made = m, append(made, name)
+		if name == bpf.BlixtMapCounters && l.counted != nil {
+			if err := copyCounters(m, l.counted); err != nil {
+				return nil, err
+			}
+		}
 		if first == 0 {
 			continue
 		}
@@ -289,6 +302,22 @@ func (l *Loader) makeLaterMaps(spec *ebpf.CollectionSpec) (made []string, err er
 		}
 	}
 	return made, nil
+}
+
+// copyCounters gives a map of counters for each CPU the values of an earlier one,
+// which has fewer, and closes that.
+func copyCounters(to, from *ebpf.Map) error {
+	defer from.Close()
+	var values []uint64
+	for i := range min(from.MaxEntries(), to.MaxEntries()) {
+		if err := from.Lookup(i, &values); err != nil {
+			return fmt.Errorf("read counter %d: %w", i, err)
+		}
+		if err := to.Put(i, values); err != nil {
+			return fmt.Errorf("copy counter %d: %w", i, err)
+		}
+	}
+	return nil
 }
 
 // adoptLinks opens the links of an earlier run, and drops those whose interface is

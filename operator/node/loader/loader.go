@@ -73,6 +73,7 @@ type Loader struct {
 
 	mu      sync.Mutex
 	maps    map[string]*ebpf.Map
+	counted *ebpf.Map // the counters of an earlier program that has fewer, until they are copied
 	program *ebpf.Program
 	links   map[linkKey]*attached
 	// interfaces are those to be attached to, and restored is when something at a hook
