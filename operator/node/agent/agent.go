@@ -36,7 +36,9 @@ type Options struct {
 	Layout int
 	// Tables are the maps to write.
 	Tables writer.Tables
-	Log    *slog.Logger // nil: nothing is logged
+	// PeerMetrics is how many other nodes have metrics of their own.
+	PeerMetrics int
+	Log         *slog.Logger // nil: nothing is logged
 	// StatusEvery is how often the agent sends its status if nothing changes;
 	// 0: 15 seconds.
 	StatusEvery time.Duration

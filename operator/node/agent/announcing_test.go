@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -13,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
@@ -248,4 +251,58 @@ func TestEgressLinksOfPackets(t *testing.T) {
 	if links, err := tables.EgressLinks(); err != nil || !slices.Equal(links, []int{3, 9}) {
 		t.Errorf("links %v, %v", links, err)
 	}
+}
+
+// Metrics tell what becomes of each pair of nodes; of a few, where there are thousands.
+func TestMetricsOfPeers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tables, answers := datapath.NewFake(announcingSizes), true
+		a, stop := announcingAgent(tables, &answers, nil)
+		defer stop()
+		peers := announcingPeers()
+		peers.Changed = append(peers.Changed, &wire.Peer{Node: "c", Addresses: [][]byte{{192, 0, 2, 3}}, Reason: lb.ReasonAway})
+		if err := errors.Join(a.configure(announcingConfig()), a.setPeers(peers)); err != nil {
+			t.Fatal(err)
+		}
+		if err := tables.SetPeer(netip.MustParseAddr("192.0.2.2"), datapath.Peer{Boot: 9, Undone: 1, Plain: 2, Refused: 3, Asked: 4}); err != nil {
+			t.Fatal(err)
+		}
+		announcingState(a)
+		time.Sleep(3 * time.Second)
+		metrics := func() (text []string) {
+			families, err := newGatherer(a).Gather()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range families {
+				for _, m := range f.Metric {
+					line := strings.TrimPrefix(f.GetName(), "blixt_")
+					for _, l := range m.Label {
+						line += " " + l.GetValue()
+					}
+					if strings.HasPrefix(line, "peer") || strings.HasPrefix(line, "backends_") {
+						text = append(text, fmt.Sprint(line, " ", m.Gauge.GetValue()+m.Counter.GetValue()))
+					}
+				}
+			}
+			return text
+		}
+		none := []string{"backends_preserving 1", "peers 2", "peers_failing 0", "peers_left_out 0"}
+		if diff := cmp.Diff(none, metrics()); diff != "" {
+			t.Errorf("metrics of no peer (-want +got):\n%s", diff)
+		}
+		a.o.PeerMetrics = 1
+		want := slices.Concat(none[:1], []string{
+			"peer_answers TCP/IPv4 b 1", "peer_answers TCP/IPv4 alone b 1", "peer_flows_total undone b 1", "peer_flows_total plain b 2", "peer_messages_refused_total b 3",
+			"peer_probes_total TCP/IPv4 b answered 1", "peer_probes_total TCP/IPv4 b lost 0",
+			"peer_probes_total TCP/IPv4 alone b answered 1", "peer_probes_total TCP/IPv4 alone b lost 0",
+			"peer_questions_total b 4", "peer_round_trip_seconds TCP/IPv4 b 0.001", "peer_round_trip_seconds TCP/IPv4 alone b 0.001",
+		}, none[1:])
+		got := metrics()
+		slices.Sort(want)
+		slices.Sort(got)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
 }

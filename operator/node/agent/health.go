@@ -152,6 +152,7 @@ func (k *collector) Collect(all chan<- prometheus.Metric) {
 		gauge(descUsed, float64(use.Used), table)
 		gauge(descSize, float64(use.Size), table)
 	}
+	k.collectPeers(all, gauge)
 	for reason, n := range s.Counters {
 		all <- prometheus.MustNewConstMetric(descPackets, prometheus.CounterValue, float64(n), reason)
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
@@ -528,11 +529,12 @@ func TestMapsAreRepaired(t *testing.T) {
 		if err := a.Set(testSettings()); err != nil {
 			t.Fatal(err)
 		}
-		if err := errors.Join(fake.SetAnnounceKey(0, datapath.AnnounceKey{Bytes: testKey(9)}), fake.SetAnnounceKey(2, datapath.AnnounceKey{}), fake.DeletePeer(ip("192.0.2.2"))); err != nil {
+		if err := errors.Join(fake.SetAnnounceKey(0, datapath.AnnounceKey{Bytes: testKey(9)}), fake.SetAnnounceKey(2, datapath.AnnounceKey{}), fake.DeletePeer(ip("192.0.2.2")), fake.SettleInterest(make([]uint8, bpf.BlixtLimitINTEREST_SIZE), true), fake.SettleInterest(make([]uint8, bpf.BlixtLimitINTEREST_SIZE), true)); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(checkEvery + time.Second)
 		expectMaps(t, fake, testSettings())
+		checkUsable(t, fake)
 	})
 }
 

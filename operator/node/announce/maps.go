@@ -89,6 +89,9 @@ func (a *Announcer) addPeers(wanted []Peer) (had map[netip.Addr]datapath.Peer, e
 				}
 				is = false
 			}
+			if err := a.tables.AddInterest(datapath.ToAddr(ip), datapath.InterestPeer); err != nil { // an earlier version's sweep takes it away
+				return nil, fmt.Errorf("write interest: %w", err)
+			}
 			if !is {
 				err := a.addPeer(ip, p.Boot)
 				if errors.Is(err, datapath.ErrFull) {
@@ -108,19 +111,13 @@ func (a *Announcer) addPeers(wanted []Peer) (had map[netip.Addr]datapath.Peer, e
 	return had, nil
 }
 
-// addPeer adds the interest before the peer, as the program must see its packets from
-// then on; and again, should a sweep have found meanwhile that nobody needs it.
+// addPeer adds a peer whose interest is there, and adds that again: a sweep may have
+// found meanwhile that nobody needs it.
 func (a *Announcer) addPeer(ip netip.Addr, boot uint16) error {
-	for _, do := range []func() error{
-		func() error { return a.tables.AddInterest(datapath.ToAddr(ip), datapath.InterestPeer) },
-		func() error { return a.tables.AddPeer(ip, boot) },
-		func() error { return a.tables.AddInterest(datapath.ToAddr(ip), datapath.InterestPeer) },
-	} {
-		if err := do(); err != nil {
-			return err
-		}
+	if err := a.tables.AddPeer(ip, boot); err != nil {
+		return err
 	}
-	return nil
+	return a.tables.AddInterest(datapath.ToAddr(ip), datapath.InterestPeer)
 }
 
 // removePeers removes those of the peers that `peers` had that are not wanted. If

@@ -52,9 +52,8 @@ type Pair struct {
 // ProbeCount is what has become of probes of one form.
 type ProbeCount struct {
 	lb.Forms `json:"-"`
-	Form     string `json:"form"`
-	// State is answered, unanswered, or not-probed.
-	State    string     `json:"state"`
+	Form     string     `json:"form"`
+	State    string     `json:"state"` // Answered, Unanswered or NotProbed
 	Answered uint64     `json:"answered"`
 	Lost     uint64     `json:"lost"`
 	Last     *time.Time `json:"last,omitempty"` // answer
@@ -64,7 +63,7 @@ type ProbeCount struct {
 
 // Failing reports whether the other node does not answer in some form.
 func (p Pair) Failing() bool {
-	return slices.ContainsFunc(p.Probes, func(c ProbeCount) bool { return c.State == stateNames[bad] })
+	return slices.ContainsFunc(p.Probes, func(c ProbeCount) bool { return c.State == Unanswered })
 }
 
 // What ProbeCount.State is.
@@ -201,17 +200,13 @@ func (s Status) Report() lb.Announcing {
 			r.Failing++
 		}
 	}
-	worst := slices.Clone(s.Pairs)
-	slices.SortStableFunc(worst, func(a, b Pair) int {
-		return cmp.Or(-compareBool(a.Failing(), b.Failing()), cmp.Compare(b.Unannounced, a.Unannounced), cmp.Compare(b.Refused, a.Refused))
-	})
-	for _, p := range worst[:min(len(worst), lb.MaxPairs)] {
+	for _, p := range s.Worst(lb.MaxPairs) {
 		pair := lb.Pair{Node: p.Node, Undone: p.Undone, Plain: p.Plain, Refused: p.Refused, Asked: p.Asked, Unannounced: p.Unannounced}
 		for _, c := range p.Probes {
 			switch c.State {
-			case stateNames[good]:
+			case Answered:
 				pair.Answered |= c.Forms
-			case stateNames[bad]:
+			case Unanswered:
 				pair.Unanswered |= c.Forms
 			}
 		}
@@ -220,12 +215,18 @@ func (s Status) Report() lb.Announcing {
 	return r
 }
 
-func compareBool(a, b bool) int {
-	switch {
-	case a == b:
+// Worst returns n pairs at most: first those that fail, then those with the most
+// backends that do not see their clients.
+func (s Status) Worst(n int) []Pair {
+	failing := func(p Pair) int {
+		if p.Failing() {
+			return 1
+		}
 		return 0
-	case a:
-		return 1
 	}
-	return -1
+	worst := slices.Clone(s.Pairs)
+	slices.SortStableFunc(worst, func(a, b Pair) int {
+		return cmp.Or(cmp.Compare(failing(b), failing(a)), cmp.Compare(b.Unannounced, a.Unannounced), cmp.Compare(b.Refused, a.Refused))
+	})
+	return worst[:min(len(worst), n)]
 }

@@ -104,6 +104,32 @@ func TestInterestFollowsAddresses(t *testing.T) {
 	s.want(testNode, host)
 }
 
+// Packets of peers have to be looked at as long as there are any.
+func TestInterestFollowsPeers(t *testing.T) {
+	s := newSweepingLater(t, Options{})
+	s.sweep()
+	s.add(testOther, datapath.InterestPeer)
+	if err := s.AddPeer(testOther, 1); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		s.sweep()
+		s.want(testOther, datapath.InterestPeer)
+	}
+	if err := s.DeletePeer(testOther); err != nil {
+		t.Fatal(err)
+	}
+	s.sweep()
+	s.want(testOther, 0)
+	// The bit of a flow of a peer that is gone.
+	key := bpf.BlixtFlowKey{Src: datapath.ToAddr(testOther), Protocol: 6}
+	for _, flags := range []uint32{datapath.FlowUndone, datapath.FlowPlain} {
+		s.FlowTable[key] = bpf.BlixtFlow{Flags: flags, Frontend: uint32(bpf.BlixtNoFlowOfNO_FRONTEND), LastSeen: testNow, IdleTicks: testIdle}
+		s.sweep()
+		s.want(testOther, datapath.InterestPeer)
+	}
+}
+
 // What any table of flows has keeps its bits; what none has loses them, unless a
 // packet has set one since the sweep before.
 func TestInterestFollowsFlows(t *testing.T) {

@@ -217,7 +217,11 @@ func (s *sweeper) remove(e datapath.FlowEntry, f flow, why end) error {
 	// A backend on this node that does not know yet would be heard with its own
 	// address, and one that is gone may hear of it.
 	if err == nil && buries && tcp && (why == gone || why == idle && isLocal(e.Value)) {
-		err = s.flows.Bury(f.reply, bpf.BlixtFlowFlag(e.Value.Flags), s.ticks())
+		flags := e.Value.Flags
+		if flags&datapath.FlowUndone != 0 {
+			flags = datapath.FlowStack // only its forward entry has it
+		}
+		err = s.flows.Bury(f.reply, bpf.BlixtFlowFlag(flags), s.ticks())
 	}
 	if err != nil {
 		return err
@@ -237,9 +241,9 @@ func (s *sweeper) remove(e datapath.FlowEntry, f flow, why end) error {
 }
 
 // isLocal reports whether the flow's backend is on this node, and sees its
-// client: is_local in bpf/flow.h.
+// client: is_local in bpf/flow.h, or the flow is undone.
 func isLocal(f datapath.Flow) bool {
-	return f.Flags&(datapath.FlowStack|datapath.FlowSNAT) == datapath.FlowStack
+	return f.Flags&(datapath.FlowStack|datapath.FlowSNAT) == datapath.FlowStack || f.Flags&datapath.FlowUndone != 0
 }
 
 // flow is both entries of a flow, read together.

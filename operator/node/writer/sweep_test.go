@@ -18,6 +18,7 @@ import (
 // testNow.
 type flowSpec struct {
 	client                        uint16
+	peer                          bool // the flow is of another node: it has no backend
 	backend, generation, frontend uint32
 	forwardAge, replyAge          uint32
 	forwardFlags, replyFlags      bpf.BlixtFlowFlag
@@ -43,6 +44,9 @@ func addFlow(f *datapath.Fake, s flowSpec) (forward, reply bpf.BlixtFlowKey) {
 	forward = bpf.BlixtFlowKey{Src: client, Sport: cport, Dst: vip, Dport: vport, Protocol: uint8(protocol)}
 	reply = bpf.BlixtFlowKey{Src: backend, Sport: bport, Dst: node, Dport: nport, Protocol: uint8(protocol)}
 	value := bpf.BlixtFlow{Backend: s.backend, Generation: s.generation, Frontend: s.frontend, IdleTicks: testIdle}
+	if s.peer {
+		value.Backend, value.Generation, value.Frontend = 0, 0, uint32(bpf.BlixtNoFlowOfNO_FRONTEND)
+	}
 	out, back := value, value
 	out.Src, out.Sport, out.Dst, out.Dport = node, nport, backend, bport
 	out.LastSeen, out.Flags = testNow-s.forwardAge, uint32(s.forwardFlags)
@@ -308,5 +312,92 @@ func TestSweepIsPaced(t *testing.T) {
 	cancel()
 	if _, err := a.Sweep(ctx); err == nil {
 		t.Error("goes on after its context has ended")
+	}
+}
+
+// Flows of other nodes have no backend here, and no frontend. They end when they are
+// idle in both directions, or closed, and never because a backend is gone; those that
+// change nothing have one entry.
+func TestSweepOfFlowsOfOtherNodes(t *testing.T) {
+	const (
+		fin    = bpf.BlixtFlowFlagFLOW_FIN
+		undone = bpf.BlixtFlowFlagFLOW_UNDONE | bpf.BlixtFlowFlagFLOW_STACK
+		back   = bpf.BlixtFlowFlagFLOW_UNDONE | bpf.BlixtFlowFlagFLOW_EGRESS
+		plain  = bpf.BlixtFlowFlagFLOW_PLAIN
+	)
+	fourMinutes := datapath.Ticks(transitoryFor)
+	for name, c := range map[string]struct {
+		flow flowSpec
+		want SweepResult // with the flows that are left
+		tomb bool
+	}{
+		"in use":                {flowSpec{forwardFlags: undone, replyFlags: back}, SweepResult{Flows: FlowCounts{TCP: 1, Undone: 1}}, false},
+		"idle in one direction": {flowSpec{forwardFlags: undone, replyFlags: back, replyAge: 1e5}, SweepResult{Flows: FlowCounts{TCP: 1, Undone: 1}}, false},
+		"idle in the other":     {flowSpec{forwardFlags: undone, replyFlags: back, forwardAge: 1e5}, SweepResult{Flows: FlowCounts{TCP: 1, Undone: 1}}, false},
+		"idle":                  {flowSpec{forwardFlags: undone, replyFlags: back, forwardAge: 1e5, replyAge: 1e5}, SweepResult{Idle: 1}, true},
+		"closed":                {flowSpec{forwardFlags: undone | fin, replyFlags: back | fin, forwardAge: fourMinutes + 1, replyAge: fourMinutes + 1}, SweepResult{Closed: 1}, false},
+		"UDP":                   {flowSpec{udp: true, forwardFlags: undone, replyFlags: back}, SweepResult{Flows: FlowCounts{UDP: 1, Undone: 1}}, false},
+		"UDP, idle":             {flowSpec{udp: true, forwardFlags: undone, replyFlags: back, forwardAge: 1e5, replyAge: 1e5}, SweepResult{Idle: 1}, false},
+		"plain":                 {flowSpec{udp: true, forwardFlags: plain, noReply: true}, SweepResult{Flows: FlowCounts{UDP: 1, Plain: 1}}, false},
+		"plain, idle":           {flowSpec{udp: true, forwardFlags: plain, noReply: true, forwardAge: 1e5}, SweepResult{Idle: 1}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake := datapath.NewFake(testSizes)
+			a := newSweeping(t, fake)
+			c.flow.peer = true
+			_, reply := addFlow(fake, c.flow)
+			unneeded, err := unfinished(fake, func() uint32 { return testNow })
+			if err != nil || (unneeded == 1) != (c.want.Flows.Undone == 1) {
+				t.Errorf("%d flows need this data plane, %v", unneeded, err)
+			}
+			entries := len(fake.FlowTable)
+			got, err := a.Sweep(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			flows, want := got.Flows, c.want.Flows
+			if got.Idle != c.want.Idle || got.Closed != c.want.Closed || got.Gone != 0 ||
+				flows.TCP != want.TCP || flows.UDP != want.UDP || flows.Undone != want.Undone || flows.Plain != want.Plain {
+				t.Errorf("swept %+v, want %+v", got, c.want)
+			}
+			if left := len(fake.FlowTable); (left == 0) != (c.want.Removed() > 0) || left != 0 && left != entries || fake.Tombstones[reply] != c.tomb {
+				t.Errorf("%d of %d entries left, tombstone %v; want %v", left, entries, fake.Tombstones[reply], c.tomb)
+			}
+		})
+	}
+}
+
+// The tuple of a flow that changes nothing, turned round, may be that of another flow.
+func TestPlainFlowLeavesOthersAlone(t *testing.T) {
+	fake := datapath.NewFake(testSizes)
+	a := newSweeping(t, fake)
+	node, pod := datapath.ToAddr(netip.MustParseAddr("198.51.100.9")), datapath.ToAddr(netip.MustParseAddr("10.0.0.9"))
+	plain := bpf.BlixtFlowKey{Src: node, Dst: pod, Sport: 1, Dport: 2, Protocol: uint8(lb.UDP)}
+	fake.FlowTable[plain] = bpf.BlixtFlow{
+		Src: node, Dst: pod, Sport: 1, Dport: 2, Frontend: uint32(bpf.BlixtNoFlowOfNO_FRONTEND),
+		Flags: datapath.FlowPlain, LastSeen: testNow - 1e5, IdleTicks: testIdle,
+	}
+	other := bpf.BlixtFlowKey{Src: pod, Dst: node, Sport: 2, Dport: 1, Protocol: uint8(lb.UDP)}
+	fake.FlowTable[other] = bpf.BlixtFlow{Src: pod, Dst: node, Sport: 2, Dport: 1, Flags: datapath.FlowReply, LastSeen: testNow, IdleTicks: testIdle}
+	if got, err := a.Sweep(t.Context()); err != nil || got.Idle != 1 {
+		t.Errorf("swept %+v, %v", got, err)
+	}
+	if _, left := fake.FlowTable[other]; !left || len(fake.FlowTable) != 1 {
+		t.Errorf("left: %+v", fake.FlowTable)
+	}
+}
+
+// The operator hears which addresses flows are translated to, with tunnels' among them.
+func TestSourcesOfFlows(t *testing.T) {
+	fake := datapath.NewFake(testSizes)
+	a := newSweeping(t, fake)
+	addFlow(fake, flowSpec{forwardFlags: bpf.BlixtFlowFlagFLOW_SNAT, replyFlags: bpf.BlixtFlowFlagFLOW_SNAT, backend: 1, generation: 1})
+	addFlow(fake, flowSpec{client: 1, peer: true, forwardFlags: bpf.BlixtFlowFlagFLOW_UNDONE | bpf.BlixtFlowFlagFLOW_STACK})
+	if _, err := a.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s, err := a.Summary()
+	if want := []netip.Addr{netip.MustParseAddr("198.51.100.7")}; err != nil || !slices.Equal(s.Sources, want) {
+		t.Errorf("sources %v, %v; want %v", s.Sources, err, want)
 	}
 }
