@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -80,7 +81,7 @@ func (a *agents) Publish(s fleet.Snapshot) lb.Version {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.published++
-	if a.version.Sequence == 0 || fmt.Sprint(s) != fmt.Sprint(a.snapshot) {
+	if a.version.Sequence == 0 || !reflect.DeepEqual(s, a.snapshot) {
 		a.version = lb.Version{Epoch: a.epoch, Sequence: a.version.Sequence + 1}
 		a.snapshot = s
 		a.confirm()
@@ -160,7 +161,7 @@ func (a *agents) connect(node, application string) {
 	defer a.mu.Unlock()
 	a.reports = append(a.reports, lb.Report{
 		Node: node, Application: application, Pod: namespace + "/agent-" + node, Connected: true,
-		Layout: bpf.Layout, Kernel: "6.18.0", PacketsSeenAt: time.Now(),
+		Layout: bpf.Layout, Kernel: "6.18.0", PacketsSeenAt: time.Now(), Announcing: &lb.Announcing{},
 	})
 	a.confirm()
 }
