@@ -207,7 +207,8 @@ static __always_inline bool is_genuine(const struct packet *p)
 	__u64 mac = sign(p, m->flags >> ANNOUNCEMENT_KEY_SHIFT), found;
 
 	__builtin_memcpy(&found, m->mac, sizeof(found));
-	return mac && mac == found && !(m->flags & ANNOUNCEMENT_ALONE) == !stands_alone(p);
+	bool alone = m->flags & ANNOUNCEMENT_ALONE, empty = p->key.protocol == IPPROTO_UDP; /* a client may send empty datagrams */
+	return mac && mac == found && (alone == stands_alone(p) || (!alone && empty));
 }
 
 /* Gives the IP header this length and the addresses of p->told.carrier, of a whole packet made here. */

@@ -166,8 +166,6 @@ __noinline bool find_ends(struct __sk_buff *ctx, struct packet *p, const struct 
 		return false;
 	p->reply.ifindex = rc == ROUTED ? p->route.ifindex : 0;
 	__u32 back = fib_device(ctx, p, p->reply.ifindex ? p->reply.ifindex : LOOPBACK_IFINDEX, &p->key.dst, client);
-	if (back && !has_egress_program(back) && p->for_its_mac)
-		back = ctx->ifindex; /* which that device is stacked on */
 	p->to.ifindex = back;
 	return back && back != UNKNOWN_DEVICE && has_egress_program(back);
 }
@@ -265,7 +263,8 @@ __noinline int obey_message(struct __sk_buff *ctx, struct packet *p)
 	struct flow *f = find_flow(&p->key);
 
 	bool undone = f && f->flags & FLOW_UNDONE, older = undone && is_older(m, f);
-	bool same = undone && !plain && f->ref == connection_of(m) && same_addr(&f->src, &m->client) && !(f->flags & FLOW_CLOSED && is_syn(p));
+	bool same = undone && !plain && f->ref == connection_of(m) && same_addr(&f->src, &m->client) &&
+		    !(f->flags & FLOW_CLOSED && is_syn(p)) && !half_evicted(&p->key, f);
 	if (older && !same)
 		return drop(COUNTER_ANNOUNCE_REFUSED); /* another flow has got this tuple since */
 	if (f && !same)
@@ -279,6 +278,10 @@ __noinline int obey_message(struct __sk_buff *ctx, struct packet *p)
 			f->astray = stamp_of(m);
 		if (is_udp(&p->key))
 			f->next = now();
+		else if (m->flags & ANNOUNCEMENT_OPENS && !(f->flags & FLOW_ESTABLISHED)) { /* the SYN comes once more */
+			f->fin = 1;
+			__sync_fetch_and_or(&f->flags, FLOW_AWAITED);
+		}
 		return alone ? TC_ACT_SHOT : SERVE_UNDONE;
 	}
 	if (!plain)
@@ -312,7 +315,7 @@ __noinline int receive_message(struct __sk_buff *ctx, struct packet *p)
 	if (!p || !load_message(ctx, p))
 		return NO_FLOW;
 	const struct announcement *m = &p->told.message;
-	bool alone = stands_alone(p), peers_own = m->flags & (ANNOUNCEMENT_ASK | ANNOUNCEMENT_ANSWER);
+	bool alone = m->flags & ANNOUNCEMENT_ALONE && stands_alone(p), peers_own = m->flags & (ANNOUNCEMENT_ASK | ANNOUNCEMENT_ANSWER);
 	struct peer *peer = peer_of(p);
 
 	if (!is_genuine(p) || (!peers_own && (!peer || !from_peers_port(p) || !is_recent(peer, m)))) {
@@ -322,7 +325,7 @@ __noinline int receive_message(struct __sk_buff *ctx, struct packet *p)
 		return alone ? TC_ACT_SHOT : NO_FLOW;
 	}
 	if (m->flags & ANNOUNCEMENT_ANSWER)
-		return record_probe_answer(p);
+		return record_probe_answer(p, peer);
 	if (m->flags & ANNOUNCEMENT_PROBE)
 		return answer_probe(ctx, p);
 	if (m->flags & ANNOUNCEMENT_ASK) {
