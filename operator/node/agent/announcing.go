@@ -9,7 +9,6 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/announce"
-	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
@@ -23,7 +22,7 @@ type announcing struct {
 
 // adopt begins with what the maps hold: whatever the operator leaves as it was stays.
 func (a *Agent) adopt() {
-	held, err := a.announcer.Held()
+	held, _, err := a.announcer.Held()
 	if err != nil {
 		a.o.Log.Error("read how clients are announced", "error", err)
 	}
@@ -145,13 +144,9 @@ func (a *Agent) announcingStatus(sources []netip.Addr) (*wire.AnnouncingStatus, 
 	if !a.o.Tables.Announces() {
 		return nil, nil
 	}
-	held, err := a.announcer.Held()
+	held, undoes, err := a.announcer.Held()
 	if err != nil {
 		return nil, err
-	}
-	config, err := a.o.Tables.AnnounceConfig()
-	if err != nil {
-		return nil, fmt.Errorf("read announcing: %w", err)
 	}
 	r, err := a.report()
 	if err != nil {
@@ -162,7 +157,7 @@ func (a *Agent) announcingStatus(sources []netip.Addr) (*wire.AnnouncingStatus, 
 		s.Addresses = append(s.Addresses, ip.AsSlice())
 	}
 	for id, key := range held.Keys {
-		if key != (lb.AnnounceKey{}) && config.Flags&datapath.AnnouncingUndo != 0 {
+		if key != (lb.AnnounceKey{}) && undoes {
 			s.Keys = append(s.Keys, &wire.HeldKey{Id: uint32(id), Sum: key.Sum()})
 		}
 	}

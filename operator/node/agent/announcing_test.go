@@ -203,7 +203,7 @@ func TestKeysOfTheOperator(t *testing.T) {
 			if err := a.configure(config); (err == nil) != c.ok {
 				t.Errorf("%s: %v", c.name, err)
 			}
-			held, err := a.announcer.Held()
+			held, _, err := a.announcer.Held()
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -115,17 +115,17 @@ func New(t datapath.Announcing, o Options) *Announcer {
 	return a
 }
 
-// Held returns the settings that the maps hold: those of an earlier process, before
-// Set is called. Peers is nil.
-func (a *Announcer) Held() (Settings, error) {
-	s := Settings{Sign: -1}
+// Held returns the settings that the maps hold, before Set is called those of an
+// earlier process, and whether what their keys make genuine is undone. Peers is nil.
+func (a *Announcer) Held() (s Settings, undoes bool, err error) {
+	s.Sign = -1
 	c, err := a.tables.AnnounceConfig()
 	if err != nil {
-		return s, fmt.Errorf("read announcing: %w", err)
+		return s, false, fmt.Errorf("read announcing: %w", err)
 	}
 	keys, err := a.tables.AnnounceKeys()
 	if err != nil {
-		return s, fmt.Errorf("read announce_keys: %w", err)
+		return s, false, fmt.Errorf("read announce_keys: %w", err)
 	}
 	s.Boot, s.Ports = c.Boot, lb.PortRange{First: c.PortsMin, Last: c.PortsMax}
 	for i, k := range keys[:len(s.Keys)] {
@@ -134,7 +134,7 @@ func (a *Announcer) Held() (Settings, error) {
 	if c.Flags&datapath.AnnouncingTell != 0 && int(c.Key) < len(keys) && keys[c.Key] != (datapath.AnnounceKey{}) {
 		s.Sign = int(c.Key)
 	}
-	return s, nil
+	return s, c.Flags&datapath.AnnouncingUndo != 0, nil
 }
 
 // Set makes the maps hold settings. Those of a program without such maps stay
@@ -224,17 +224,22 @@ func (a *Announcer) nodeOf(b lb.Backend) string {
 }
 
 // rebuild finds out whom to probe: each node to which clients could be announced, in
-// the forms in which they would be.
+// the forms in which they would be. Pods come before the node's own addresses: where the
+// network masquerades what a pod sends to nodes, no probe of a pod's gets there.
 func (a *Announcer) rebuild(now time.Time) {
 	wanted := map[pair][]netip.AddrPort{}
-	for _, b := range a.backends {
-		node := a.nodeOf(b.Backend)
-		if a.hindrance(node) != "" {
-			continue
-		}
-		for _, form := range forms(b.protocol, b.Addr.Addr()) {
-			if p := (pair{node, form}); len(wanted[p]) < endpointsTried {
-				wanted[p] = append(wanted[p], b.Addr)
+	for _, ofNode := range []bool{false, true} {
+		for _, b := range a.backends {
+			_, is := a.sources[b.Addr.Addr()]
+			node := a.nodeOf(b.Backend)
+			if is != ofNode || a.hindrance(node) != "" {
+				continue
+			}
+			for _, form := range forms(b.protocol, b.Addr.Addr()) {
+				p := pair{node, form}
+				if list := wanted[p]; len(list) < endpointsTried && !slices.Contains(list, b.Addr) {
+					wanted[p] = append(list, b.Addr)
+				}
 			}
 		}
 	}

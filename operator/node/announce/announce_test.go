@@ -121,7 +121,7 @@ func TestMapsAreUsableAfterEachWrite(t *testing.T) {
 
 func expectMaps(t *testing.T, tables datapath.Announcing, want Settings) {
 	t.Helper()
-	held, err := New(tables, Options{}).Held()
+	held, _, err := New(tables, Options{}).Held()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -507,7 +507,7 @@ func TestOldProbesAreRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := datapath.NewFake(testSizes)
 		for n := range 200 {
-			if err := fake.PutProbe(datapath.FlowKey{Sport: uint16(n)}, 1); err != nil {
+			if err := fake.PutProbe(datapath.FlowKey{Sport: uint16(n)}, 1, endpoint.Addr()); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -88,7 +88,7 @@ func (p *prober) from(ctx context.Context, from, to netip.AddrPort, key datapath
 	if alone {
 		form = bpf.BlixtProbeFormPROBE_ALONE
 	}
-	if err := p.tables.PutProbe(key, form); err != nil {
+	if err := p.tables.PutProbe(key, form, from.Addr()); err != nil {
 		return false, 0, fmt.Errorf("write probe: %w", err)
 	}
 	defer func() {

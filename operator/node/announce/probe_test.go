@@ -145,7 +145,7 @@ func TestKernelMaps(t *testing.T) {
 		t.Errorf("links %v, %v", links, err)
 	}
 	key := datapath.FlowKey{Sport: 1, Protocol: 6}
-	if err := m.PutProbe(key, bpf.BlixtProbeFormPROBE_WITHIN); err != nil {
+	if err := m.PutProbe(key, bpf.BlixtProbeFormPROBE_WITHIN, endpoint.Addr()); err != nil {
 		t.Fatal(err)
 	}
 	if answered, err := m.ProbeAnswered(key); answered || err != nil {

@@ -78,7 +78,7 @@ var stateNames = [...]string{unknown: NotProbed, good: Answered, bad: Unanswered
 // Status returns it as it is now, with pairs in the order of their names.
 func (a *Announcer) Status() (Status, error) {
 	s := Status{Announces: a.tables.Announces()}
-	held, err := a.Held()
+	held, _, err := a.Held()
 	if err != nil {
 		return s, err
 	}

@@ -36,8 +36,9 @@ type Announcing interface {
 	AddPeer(ip netip.Addr, boot uint16) error
 	DeletePeer(netip.Addr) error
 
-	// PutProbe makes the next packet with this key a probe.
-	PutProbe(FlowKey, bpf.BlixtProbeForm) error
+	// PutProbe makes a probe of the next packet that leaves from an address with this
+	// key, whose source is zero.
+	PutProbe(FlowKey, bpf.BlixtProbeForm, netip.Addr) error
 	// ProbeAnswered reports whether the other node has answered.
 	ProbeAnswered(FlowKey) (bool, error)
 	DeleteProbe(FlowKey) error
@@ -126,8 +127,8 @@ func (m *Maps) DeletePeer(ip netip.Addr) error {
 }
 
 // PutProbe implements Announcing.
-func (m *Maps) PutProbe(k FlowKey, form bpf.BlixtProbeForm) error {
-	return m.with(func() error { return m.probes.Put(k, bpf.BlixtProbe{Form: uint32(form)}) })
+func (m *Maps) PutProbe(k FlowKey, form bpf.BlixtProbeForm, from netip.Addr) error {
+	return m.with(func() error { return m.probes.Put(k, bpf.BlixtProbe{Form: uint32(form), Src: ToAddr(from)}) })
 }
 
 // ProbeAnswered implements Announcing.

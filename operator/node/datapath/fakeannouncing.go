@@ -85,7 +85,7 @@ func (f *Fake) DeletePeer(ip netip.Addr) error {
 }
 
 // PutProbe implements Announcing.
-func (f *Fake) PutProbe(k FlowKey, form bpf.BlixtProbeForm) error {
+func (f *Fake) PutProbe(k FlowKey, form bpf.BlixtProbeForm, _ netip.Addr) error {
 	return f.writeAnnouncing(func() {
 		if f.a.probes == nil {
 			f.a.probes = map[FlowKey]bpf.BlixtProbeForm{}
