@@ -30,6 +30,17 @@ func (r PortRange) Overlaps(o PortRange) bool {
 	return r != PortRange{} && o != PortRange{} && r.First <= o.Last && o.First <= r.Last
 }
 
+// Hull returns the smallest range that has both.
+func (r PortRange) Hull(o PortRange) PortRange {
+	switch (PortRange{}) {
+	case r:
+		return o
+	case o:
+		return r
+	}
+	return PortRange{First: min(r.First, o.First), Last: max(r.Last, o.Last)}
+}
+
 // Ends returns the first and the last third of the range: what a program has
 // while there is another one on the node. Two programs must not share ports, as a
 // reply's port tells whose it is. The second end of a single port is empty.

@@ -4,6 +4,7 @@ package lb
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -127,9 +128,14 @@ type Report struct {
 	TableFull *TableFull `json:"tableFull,omitempty"`
 	// Drift says when another writer changed the maps, or is empty.
 	Drift string `json:"drift"`
-	// UndoesNot is why clients are not announced to the node; "": they are.
-	UndoesNot  string      `json:"undoesNot,omitempty"`
-	Announcing *Announcing `json:"announcing,omitempty"`
+	// Boot is the boot of the node's kernel. UndoesNot is why clients are not announced
+	// to the node; "": they are. IgnoredAddresses are those that its agent claims, and
+	// neither its Node object nor its podCIDRs support. All three are of programs that
+	// announce clients alone, and so is Announcing.
+	Boot             Boot         `json:"boot,omitzero"`
+	UndoesNot        string       `json:"undoesNot,omitempty"`
+	IgnoredAddresses []netip.Addr `json:"ignoredAddresses,omitempty"`
+	Announcing       *Announcing  `json:"announcing,omitempty"`
 	// Tables are the tables' use, by the names of the maps.
 	Tables map[string]Use `json:"tables"`
 }

@@ -1246,7 +1246,8 @@ func (x *Config) GetAnnouncing() *Announcing {
 // Announcing is how a node announces clients to others.
 type Announcing struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// boot is the node's boot number, in a circle of 16 bits without 0.
+	// boot is the node's boot number, in a circle of 16 bits without 0; 0: it has none
+	// yet, and is to continue as before.
 	Boot uint32 `protobuf:"varint,1,opt,name=boot,proto3" json:"boot,omitempty"`
 	// keys are to be in the maps, at their ids. Other ids are to be empty, unless
 	// keep_others: then they keep what they have.

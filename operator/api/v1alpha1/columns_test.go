@@ -41,7 +41,7 @@ func TestColumns(t *testing.T) {
 		return metav1.Condition{Type: kind, Status: status, Reason: reason, LastTransitionTime: now}
 	}
 	node.Status = v1alpha1.NodeDataplaneStatus{
-		Kernel: "6.18.0", LastContact: &now,
+		Kernel: "6.18.0", LastContact: &now, ClientAddress: &v1alpha1.ClientAddressStatus{Announced: true},
 		Conditions: []metav1.Condition{condition("Ready", "True", "Serving"), condition("Drifted", "False", "AsAsked")},
 		Applications: []v1alpha1.ApplicationStatus{
 			{Name: "new", Bytecode: v1alpha1.BytecodeStatus{Digest: "sha256:01"}, ProgramID: ptr[int64](4711), Frontends: 2, Backends: 30, Flows: 12345},
@@ -64,9 +64,9 @@ a     Cluster  Preserve  Node       0s   |
 b     Cluster                       0s   | 
 `},
 		{"nodedataplanes", `
-NAME  READY  REASON   DRIFTED  FRONTENDS  PROGRAM  | BYTECODE   KERNEL
-n1    True   Serving  False    2          4711     | sha256:01  6.18.0
-n2                                                 |            
+NAME  READY  REASON   DRIFTED  FRONTENDS  PROGRAM  | CLIENTS  BYTECODE   KERNEL
+n1    True   Serving  False    2          4711     | true     sha256:01  6.18.0
+n2                                                 |                     
 `},
 	} {
 		t.Run(c.path, func(t *testing.T) {

@@ -22,6 +22,9 @@ const (
 	// PodTrafficAnnotation of a Service holds its PodTraffic: who balances the
 	// traffic of pods and nodes to it.
 	PodTrafficAnnotation = "blixt.x-k8s.io/pod-traffic"
+	// RotateAnnotation of the Secret AnnounceSecret asks for another key, whenever it
+	// has another value.
+	RotateAnnotation = "blixt.x-k8s.io/rotate"
 	// OwnedByLabel is bpfman's label of a ClusterBpfApplicationState. It names the
 	// ClusterBpfApplication.
 	OwnedByLabel = "bpfman.io/ownedByProgram"

@@ -8,7 +8,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // It has the node's name. The operator writes it, and nobody else should.
 //
 // Fields that change constantly (lastContact, backends, flows, version,
-// ackedAt, packetsSeenAt) may be up to five minutes old, which limits writes:
+// ackedAt, packetsSeenAt, counts and pairs of clientAddress) may be up to five minutes old, which limits writes:
 // 1,000 nodes make about three a second. For current values use blixt status
 // or the agents' metrics.
 //
@@ -18,6 +18,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=".status.conditions[?(@.type=='Ready')].status"
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=".status.conditions[?(@.type=='Ready')].reason"
 // +kubebuilder:printcolumn:name="Drifted",type=string,JSONPath=".status.conditions[?(@.type=='Drifted')].status"
+// +kubebuilder:printcolumn:name="Clients",type=boolean,JSONPath=".status.clientAddress.announced",priority=1
 // +kubebuilder:printcolumn:name="Frontends",type=integer,JSONPath=".status.applications[0].frontends"
 // +kubebuilder:printcolumn:name="Program",type=integer,JSONPath=".status.applications[0].programID"
 // +kubebuilder:printcolumn:name="Bytecode",type=string,JSONPath=".status.applications[0].bytecode.digest",priority=1
@@ -66,6 +67,16 @@ type NodeDataplaneStatus struct {
 	// +listType=map
 	// +listMapKey=name
 	Applications []ApplicationStatus `json:"applications,omitempty"`
+
+	// boot is the number of the kernel's boot, by which other nodes tell messages of
+	// the node from those before it booted. Without it, the next one is 1.
+	// +optional
+	Boot *BootStatus `json:"boot,omitempty"`
+
+	// clientAddress says whether backends on other nodes see their clients. It is
+	// unset while no program on the node can announce them.
+	// +optional
+	ClientAddress *ClientAddressStatus `json:"clientAddress,omitempty"`
 
 	// conditions are Ready and Drifted.
 	// +optional
@@ -144,6 +155,100 @@ type ApplicationStatus struct {
 	// answer that it knows.
 	// +optional
 	AnsweredElsewhereAt *metav1.Time `json:"answeredElsewhereAt,omitempty"`
+}
+
+// BootStatus is a boot of a node's kernel.
+type BootStatus struct {
+	// id is the kernel's, a new one with each boot.
+	// +kubebuilder:validation:MaxLength=64
+	ID string `json:"id"`
+	// number is that of the boot before and one more. After 65535 comes 1.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Number int32 `json:"number"`
+}
+
+// ClientAddressStatus says whether backends see their clients, in both directions:
+// backends on other nodes those that come in by this node, and backends on this
+// node those that come in by others. Counts are of the program that takes new
+// connections.
+type ClientAddressStatus struct {
+	// announced reports whether other nodes may announce clients to this node, whose
+	// program then undoes the translation of their addresses.
+	Announced bool `json:"announced"`
+	// reason is why they may not: EarlierVersion (agent or program undo nothing),
+	// NotAcked (the maps do not hold the key yet that signs), NoHeartbeat (the program
+	// sees no packets), Away (the agent has not reported), NoAddress (no address of the
+	// node can be believed).
+	// +optional
+	Reason string `json:"reason,omitempty"`
+	// message is what it comes to, in words.
+	// +optional
+	Message string `json:"message,omitempty"`
+
+	// backends is how many there are on other nodes that are to see their clients.
+	// +optional
+	Backends int32 `json:"backends"`
+	// unannounced is how many of them see this node's address, by reason: one of
+	// those above if it is the other node's, NoKey (this node has none), NotProbed
+	// (the other node was not asked yet), NoAnswer (something between the nodes drops
+	// the messages), NoPeer (there is no Blixt on the other node).
+	// +optional
+	// +listType=map
+	// +listMapKey=reason
+	Unannounced []UnannouncedStatus `json:"unannounced,omitempty"`
+
+	// peers is how many other nodes there are, failing how many of them do not answer
+	// in each form of message that they should.
+	// +optional
+	Peers int32 `json:"peers"`
+	// +optional
+	Failing int32 `json:"failing"`
+	// pairs are some of the other nodes, the worst first.
+	// +optional
+	// +listType=map
+	// +listMapKey=node
+	// +kubebuilder:validation:MaxItems=16
+	Pairs []PairStatus `json:"pairs,omitempty"`
+
+	// ignoredAddresses are those of the node's devices that other nodes do not take for
+	// its own: neither the Node object, nor its annotations, nor its podCIDRs name
+	// them, or they are those of another node or of a pod.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	IgnoredAddresses []string `json:"ignoredAddresses,omitempty"`
+}
+
+// UnannouncedStatus is a number of backends that see a node's address.
+type UnannouncedStatus struct {
+	Reason   string `json:"reason"`
+	Backends int32  `json:"backends"`
+}
+
+// PairStatus is how a node gets on with another node.
+type PairStatus struct {
+	// node is the other one.
+	Node string `json:"node"`
+	// unanswered are the forms of messages that it has not answered, as
+	// "TCP/IPv4, UDP/IPv6 alone".
+	// +optional
+	Unanswered string `json:"unanswered,omitempty"`
+	// backends is how many there are on it that see this node's address.
+	// +optional
+	Backends int32 `json:"backends"`
+	// undone is how many connections from it were given their client's address here,
+	// plain how many were not.
+	// +optional
+	Undone int64 `json:"undone"`
+	// +optional
+	Plain int64 `json:"plain"`
+	// refused is how many messages from it were not genuine, or too old.
+	// +optional
+	Refused int64 `json:"refused"`
+	// asked is how often this node had to ask it for a client.
+	// +optional
+	Asked int64 `json:"asked"`
 }
 
 // BytecodeStatus identifies bytecode.

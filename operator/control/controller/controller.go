@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -75,6 +76,10 @@ type Fleet interface {
 	SetNodes([]fleet.Node)
 	SetSettings(application string, s fleet.Settings)
 	Forget(application string)
+	// SetBoots says which boot numbers of nodes are stored.
+	SetBoots(map[string]lb.Boot)
+	// SetOccupied sets the function that reports whether a pod has an address.
+	SetOccupied(func(netip.Addr) bool)
 	Reports() []lb.Report
 	// Changed has a value after reports have changed.
 	Changed() <-chan struct{}
@@ -188,6 +193,7 @@ func Add(m manager.Manager, o Options) error {
 		return err
 	}
 	p.events.addressed = p.addressed
+	o.Fleet.SetOccupied(p.addressed.isPods)
 	serviceCIDRs, err := hasServiceCIDRs(m.GetRESTMapper())
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
 	"reflect"
 	"slices"
@@ -69,6 +70,9 @@ type agents struct {
 	reports   []lb.Report
 	changed   chan struct{}
 	published int // how often
+	// boots are the boot numbers that are stored, firstBoots those before anything was
+	// published.
+	boots, firstBoots map[string]lb.Boot
 	// silent agents confirm nothing.
 	silent bool
 }
@@ -104,6 +108,16 @@ func (a *agents) PublishEndpoints(service types.NamespacedName, e gateway.Servic
 }
 
 func (a *agents) SetNodes([]fleet.Node) {}
+
+func (a *agents) SetBoots(stored map[string]lb.Boot) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.boots = stored; a.published == 0 {
+		a.firstBoots = stored
+	}
+}
+
+func (a *agents) SetOccupied(func(netip.Addr) bool) {}
 
 func (a *agents) SetSettings(application string, s fleet.Settings) {
 	a.mu.Lock()

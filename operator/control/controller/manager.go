@@ -144,6 +144,10 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	group.Go(func() error { return server.Serve(ctx, listener) })
 	group.Go(func() error { return certificates.run(ctx, m.Elected()) })
 	group.Go(func() error { seeds.run(ctx, m.Elected()); return nil })
+	group.Go(func() error {
+		keepAnnounceKeys(ctx, m.Elected(), certificates.kube, o.Release.Namespace, server, o.Log)
+		return nil
+	})
 	group.Go(func() error { token.run(ctx, m.Elected()); return nil })
 	group.Go(func() error { return m.Start(ctx) })
 	group.Go(func() error { installed.run(ctx, m.Elected()); return nil })

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -184,6 +185,14 @@ func (a *addressIndex) Pods(addr netip.Addr) []gateway.Occupant {
 		all = append(all, gateway.NewOccupant(o.(*corev1.Pod)))
 	}
 	return all
+}
+
+// isPods reports whether a pod has an address of its own that is this one.
+func (a *addressIndex) isPods(addr netip.Addr) bool {
+	return slices.ContainsFunc(a.of(a.pods, addr.String()), func(o any) bool {
+		pod := o.(*corev1.Pod)
+		return !pod.Spec.HostNetwork && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
+	})
 }
 
 func (a *addressIndex) IsService(addr netip.Addr) bool {

@@ -87,6 +87,9 @@ const issuedFor = 2 * time.Minute
 // reconcile runs one pass.
 func (p *publisher) reconcile(ctx context.Context, r request) (reconcile.Result, error) {
 	if p.started.IsZero() {
+		if err := p.rollout.readBoots(ctx); err != nil {
+			return reconcile.Result{}, err
+		}
 		p.started = p.Clock()
 		if p.Leads != nil {
 			p.Leads()
@@ -271,7 +274,10 @@ func fleetNodes(nodes []corev1.Node) []fleet.Node {
 	all := make([]fleet.Node, 0, len(nodes))
 	for i := range nodes {
 		n := &nodes[i]
-		all = append(all, fleet.Node{Name: n.Name, Zone: n.Labels[corev1.LabelTopologyZone], Addresses: nodeAddresses(n)})
+		all = append(all, fleet.Node{
+			Name: n.Name, Zone: n.Labels[corev1.LabelTopologyZone], Addresses: nodeAddresses(n),
+			Tunnels: rollout.NodeAddresses(n), PodCIDRs: prefixes(n.Spec.PodCIDRs),
+		})
 	}
 	return all
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -26,6 +27,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
@@ -175,6 +177,7 @@ func (r *rolloutLoop) observe(ctx context.Context, t *translated, b *v1alpha1.By
 		}
 	}
 	known.Applications, known.States, known.Pods, known.Dataplanes = applications.Items, states.Items, pods.Items, nodes.Items
+	r.Fleet.SetBoots(boots(nodes.Items))
 	known.Reports = r.Fleet.Reports()
 	signer, refused := r.checkBytecode(ctx, b)
 	known.Refused = refused
@@ -182,6 +185,28 @@ func (r *rolloutLoop) observe(ctx context.Context, t *translated, b *v1alpha1.By
 		known.Signers = map[string]string{b.Image: signer}
 	}
 	return known, nil
+}
+
+// readBoots tells the fleet what the NodeDataplanes know of the boots of nodes, before
+// this replica leads.
+func (r *rolloutLoop) readBoots(ctx context.Context) error {
+	var nodes v1alpha1.NodeDataplaneList
+	if err := kube.List(ctx, r.client, &nodes); err != nil {
+		return err
+	}
+	r.Fleet.SetBoots(boots(nodes.Items))
+	return nil
+}
+
+// boots returns the boots of nodes that are stored.
+func boots(nodes []v1alpha1.NodeDataplane) map[string]lb.Boot {
+	all := map[string]lb.Boot{}
+	for i := range nodes {
+		if b := nodes[i].Status.Boot; b != nil && b.Number > 0 && b.Number <= math.MaxUint16 {
+			all[nodes[i].Name] = lb.Boot{ID: b.ID, Number: uint16(b.Number)}
+		}
+	}
+	return all
 }
 
 // reportProgress hands the statuses that follow the progress of the nodes to the
@@ -300,9 +325,13 @@ func (r *rolloutLoop) applyAll(ctx context.Context, k kinds, apply, remove []cli
 // on other nodes, and the nodes on which it drains.
 func (r *rolloutLoop) sendSettings(spec v1alpha1.Dataplane, desired rollout.Desired) {
 	now := map[string]bool{}
+	cluster := lb.PortRange{First: uint16(spec.SNATPorts.First), Last: uint16(spec.SNATPorts.Last)}
+	for _, a := range desired.Applications { // the ports may have been others when it was made
+		cluster = cluster.Hull(a.SNAT)
+	}
 	for _, a := range desired.Applications {
 		r.Fleet.SetSettings(a.Name, fleet.Settings{
-			SNAT: a.SNAT, Drain: a.Drain, Upgrading: len(desired.Applications) > 1,
+			SNAT: a.SNAT, ClusterSNAT: cluster, Drain: a.Drain, Upgrading: len(desired.Applications) > 1,
 			ThroughStack: spec.RemoteBackends.Path == v1alpha1.RemotePathStack, MasqueradeMark: uint32(*spec.RemoteBackends.MasqueradeMark),
 		})
 		now[a.Name] = true

@@ -243,7 +243,7 @@ func sameButStatus(previous, object client.Object) bool {
 func sameNode(a, b *corev1.Node) bool {
 	return maps.Equal(a.Labels, b.Labels) && a.Spec.Unschedulable == b.Spec.Unschedulable && kube.Ready(a) == kube.Ready(b) &&
 		equality.Semantic.DeepEqual(a.Spec.Taints, b.Spec.Taints) &&
-		maps.Equal(rollout.Tunnels(a), rollout.Tunnels(b)) &&
+		maps.Equal(rollout.Tunnels(a), rollout.Tunnels(b)) && slices.Equal(rollout.NodeAddresses(a), rollout.NodeAddresses(b)) &&
 		equality.Semantic.DeepEqual(a.Status.Addresses, b.Status.Addresses) && slices.Equal(a.Spec.PodCIDRs, b.Spec.PodCIDRs) &&
 		a.Status.NodeInfo.KernelVersion == b.Status.NodeInfo.KernelVersion
 }

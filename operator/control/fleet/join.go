@@ -91,6 +91,7 @@ func (s *Server) join(c *session, id Identity, hello *wire.Hello) error {
 	r := &lb.Report{Node: c.node, Application: c.application, Pod: c.pod, Connected: true, ConnectedAt: s.o.Clock(), Kernel: clip(hello.Kernel), Layout: int(hello.Layout)}
 	readStatus(r, hello.Status, s.o.Clock(), s.reports[c.member])
 	s.reports[c.member] = r
+	s.joinAnnouncing(c, hello)
 	s.notify()
 	c.wakeUp()
 	return nil

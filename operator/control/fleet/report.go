@@ -44,6 +44,7 @@ func readStatus(r *lb.Report, st *wire.Status, now time.Time, old *lb.Report) {
 		}
 	}
 	r.HostListens = readKeys(st.HostListens)
+	r.Announcing = readAnnouncing(st.Announcing)
 	r.Tables = make(map[string]lb.Use, len(st.Tables))
 	for name, use := range st.Tables {
 		if len(r.Tables) < maxTables {
@@ -89,6 +90,7 @@ func clip(text string) string {
 func sameReport(a, b lb.Report) bool {
 	for _, r := range []*lb.Report{&a, &b} {
 		r.LastContact, r.PacketsSeenAt, r.AnsweredElsewhereAt, r.Flows, r.Tables = time.Time{}, time.Time{}, time.Time{}, 0, nil
+		r.Announcing = withoutCounts(r.Announcing)
 	}
 	return reflect.DeepEqual(a, b)
 }
@@ -100,7 +102,9 @@ func (s *Server) Reports() []lb.Report {
 	defer s.mu.Unlock()
 	all := make([]lb.Report, 0, len(s.reports))
 	for _, r := range s.reports {
-		all = append(all, *r)
+		report := *r
+		s.completeReport(&report)
+		all = append(all, report)
 	}
 	slices.SortFunc(all, func(a, b lb.Report) int {
 		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Application, b.Application))

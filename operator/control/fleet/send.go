@@ -17,7 +17,7 @@ const partSize = 256 << 10
 // agent applies one version, newer versions become a single update.
 func (s *Server) send(ctx context.Context, c *session, stream wire.Fleet_ServeServer) error {
 	for {
-		config, next := s.next(c)
+		peers, config, next := s.next(c)
 		var data []byte
 		if next != nil {
 			var err error
@@ -25,6 +25,11 @@ func (s *Server) send(ctx context.Context, c *session, stream wire.Fleet_ServeSe
 				return err
 			}
 			s.updates.WithLabelValues(next.kind).Inc()
+		}
+		if peers != nil {
+			if err := stream.Send(&wire.OperatorMessage{Message: &wire.OperatorMessage_Peers{Peers: peers}}); err != nil {
+				return err
+			}
 		}
 		if config != nil {
 			if err := stream.Send(&wire.OperatorMessage{Message: &wire.OperatorMessage_Config{Config: config}}); err != nil {
@@ -47,20 +52,25 @@ func (s *Server) send(ctx context.Context, c *session, stream wire.Fleet_ServeSe
 	}
 }
 
-// next returns the config and the update to send to an agent now, nil for each
-// that it does not need.
-func (s *Server) next(c *session) (config *wire.Config, next *update) {
+// next returns the peers, the config and the update to send to an agent now, in this
+// order, nil for each that it does not need.
+func (s *Server) next(c *session) (peers *wire.Peers, config *wire.Config, next *update) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sessions[c.member] != c || s.checkMember(c.member) != nil {
-		return nil, nil // it is about to end
+		return nil, nil, nil // it is about to end
 	}
-	if now := encodeConfig(s.nodes[c.node], s.settings[c.application], len(s.nodes) == 1, s.seed); !proto.Equal(c.config, now) {
+	peers = s.nextPeers(c)
+	now := encodeConfig(s.nodes[c.node], s.settings[c.application], len(s.nodes) == 1, s.seed)
+	if c.announces {
+		now.Announcing = s.encodeAnnouncing(c)
+	}
+	if !proto.Equal(c.config, now) {
 		c.config, config = now, now
 	}
 	newest := s.history.version
 	if newest.Sequence == 0 || c.sent > 0 || c.got != nil && *c.got == newest {
-		return config, nil
+		return peers, config, nil
 	}
 	if c.got != nil && c.gotSum != nil {
 		next = s.history.renumber(*c.got, *c.gotSum)
@@ -71,7 +81,22 @@ func (s *Server) next(c *session) (config *wire.Config, next *update) {
 	}
 	c.sent = next.version.Sequence
 	c.maxSequence = max(c.maxSequence, c.sent)
-	return config, next
+	return peers, config, next
+}
+
+// nextPeers returns the peers to send to an agent now.
+func (s *Server) nextPeers(c *session) *wire.Peers {
+	h := &s.announcing.peers
+	if !c.announces || h.sequence == 0 {
+		return nil
+	}
+	if c.peers == 0 && c.peersSum != nil {
+		c.peers = h.sums[*c.peersSum]
+		c.peersSum = nil
+	}
+	m := h.since(c.peers)
+	c.peers = h.sequence
+	return m
 }
 
 func encodeConfig(n Node, s Settings, alone bool, seed *uint64) *wire.Config {

@@ -12,6 +12,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -42,6 +43,9 @@ type Settings struct {
 	MasqueradeMark uint32
 	// Upgrading reports that there is another application.
 	Upgrading bool
+	// ClusterSNAT are the ports to which any program of the cluster may translate
+	// sources.
+	ClusterSNAT lb.PortRange
 	// Drain is true for nodes on which the application serves only the flows
 	// that it knows, and false for nodes on which it serves all. On nodes that
 	// are missing here it continues as before.
@@ -52,6 +56,10 @@ type Settings struct {
 type Node struct {
 	Name, Zone string
 	Addresses  []netip.Addr
+	// Tunnels are its other addresses that its Node object names, PodCIDRs where its
+	// pods are.
+	Tunnels  []netip.Addr
+	PodCIDRs []netip.Prefix
 }
 
 // Identity is the agent that a token belongs to.
@@ -77,6 +85,11 @@ type ServerOptions struct {
 	// MaxAge is how long a stream lasts before its agent has to connect again,
 	// with its present token; 0: an hour.
 	MaxAge time.Duration
+	// Hold is how long a new leader waits for the agents that the previous one had
+	// before it says which nodes announce clients; 0: 45 seconds.
+	Hold time.Duration
+	// PeersEvery is how often agents hear of nodes at most; 0: a second.
+	PeersEvery time.Duration
 }
 
 // Server is the operator's end of all streams. Its methods may be called
@@ -103,6 +116,8 @@ type Server struct {
 	sessions map[member]*session
 	reports  map[member]*lb.Report
 	limits   map[member]*rate.Limiter
+
+	announcing announcing
 }
 
 // member identifies an agent: that of an application on a node.
@@ -122,10 +137,16 @@ func NewServer(o ServerOptions) *Server {
 	if o.MaxAge == 0 {
 		o.MaxAge = time.Hour
 	}
+	if o.Hold == 0 {
+		o.Hold = 45 * time.Second
+	}
+	if o.PeersEvery == 0 {
+		o.PeersEvery = peersEvery
+	}
 	s := &Server{
 		o: o, refusals: newRefusals(o.Registerer, o.Log, o.Clock), changed: make(chan struct{}, 1), reviews: newReviews(), refusedTokens: newRefusedTokens(o.Clock),
 		nodes: map[string]Node{}, settings: map[string]Settings{}, sessions: map[member]*session{}, reports: map[member]*lb.Report{},
-		limits: map[member]*rate.Limiter{},
+		limits: map[member]*rate.Limiter{}, announcing: newAnnouncing(),
 	}
 	s.updates = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "blixt_fleet_updates_total", Help: "Updates sent to agents: complete ones, changes, and new numbers for what they hold of another leader.",
@@ -137,7 +158,7 @@ func NewServer(o ServerOptions) *Server {
 		defer s.mu.Unlock()
 		return float64(len(s.sessions))
 	})
-	o.Registerer.MustRegister(s.updates, connected)
+	o.Registerer.MustRegister(append(s.announcingMetrics(), s.updates, connected)...)
 	return s
 }
 
@@ -148,6 +169,7 @@ func (s *Server) Lead(epoch uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.leading, s.history = true, newHistory(epoch)
+	s.hold()
 	s.endAll(errNewEpoch)
 }
 
@@ -205,7 +227,13 @@ func (s *Server) SetNodes(nodes []Node) {
 	defer s.mu.Unlock()
 	old := s.nodes
 	s.nodes = now
+	s.forgetNodes()
 	s.endUnknown()
+	if !maps.EqualFunc(old, now, func(a, b Node) bool {
+		return slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Tunnels, b.Tunnels) && slices.Equal(a.PodCIDRs, b.PodCIDRs)
+	}) {
+		s.addressesMayHaveChanged()
+	}
 	alone := len(old) == 1 != (len(now) == 1)
 	s.wake(func(c *session) bool {
 		a, b := old[c.node], now[c.node]
@@ -223,7 +251,7 @@ func (s *Server) SetSettings(application string, settings Settings) {
 		before, known := old.Drain[c.node]
 		drain, knows := settings.Drain[c.node]
 		path := old.ThroughStack != settings.ThroughStack || old.MasqueradeMark != settings.MasqueradeMark
-		return c.application == application && (old.SNAT != settings.SNAT || path || old.Upgrading != settings.Upgrading || known != knows || before != drain)
+		return c.application == application && (old.SNAT != settings.SNAT || path || old.Upgrading != settings.Upgrading || old.ClusterSNAT != settings.ClusterSNAT || known != knows || before != drain)
 	})
 }
 
@@ -252,6 +280,8 @@ func (s *Server) endUnknown() {
 	for m := range s.reports {
 		if err := s.checkMember(m); err != nil {
 			delete(s.reports, m)
+			s.forgetAgent(m)
+			s.peersChanged(m.node)
 			if c := s.sessions[m]; c != nil {
 				c.end(err)
 			}

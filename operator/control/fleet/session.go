@@ -32,6 +32,12 @@ type session struct {
 	limit *rate.Limiter
 
 	config *wire.Config // sent last
+	// announces: the agent gets what nodes need that announce clients to each other.
+	announces bool
+	// peers is the sequence of peers that was sent last; 0: none. peersSum is the sum
+	// of what the agent has of another leader or stream, until it is compared.
+	peers    uint64
+	peersSum *lb.Sum
 	// got is the version that the agent has in memory; nil: none.
 	got *lb.Version
 	// gotSum is the sum of got, if it is of another leader and has not been
@@ -186,6 +192,12 @@ func (s *Server) receiveStatus(c *session, st *wire.Status) (cost int, err error
 	readStatus(&r, st, s.o.Clock(), old)
 	s.reports[c.member] = &r
 	cost = 1
+	if s.receiveAnnouncing(c, st.Announcing) {
+		cost = changeCost
+	}
+	if r.HeartbeatLost != old.HeartbeatLost || r.Draining != old.Draining {
+		s.peersChanged(c.node)
+	}
 	if !sameReport(r, *old) {
 		s.notify()
 		same := *old

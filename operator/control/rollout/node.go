@@ -91,7 +91,7 @@ func (j *judge) nodeStatus() NodeStatus {
 	v.Status = v1alpha1.NodeDataplaneStatus{Kernel: j.nodes[j.node].Status.NodeInfo.KernelVersion}
 	if before != nil {
 		v.Status.Conditions = slices.Clone(before.Conditions)
-		v.Status.LastContact = before.LastContact
+		v.Status.LastContact, v.Status.Boot = before.LastContact, before.Boot
 	}
 	// The one that accepts new connections comes first. Where that is unknown,
 	// the stored order stays.
@@ -102,11 +102,19 @@ func (j *judge) nodeStatus() NodeStatus {
 		v.Status.Applications = append(v.Status.Applications, j.status(i))
 		if report := j.reports[i.at]; report != nil {
 			v.Status.LastContact = later(v.Status.LastContact, report.LastContact)
+			if report.Boot.Number != 0 {
+				v.Status.Boot = bootStatus(report.Boot)
+			}
 		}
 		stale, _, _ := j.reloaded(i.at)
 		if pod := j.pods[i.at]; pod != nil && pod.Name == stale && pod.DeletionTimestamp == nil && !unstarted(pod) {
 			v.Restart = append(v.Restart, stale)
 		}
+	}
+	if before != nil {
+		v.Status.ClientAddress = j.clientAddress(before.ClientAddress)
+	} else {
+		v.Status.ClientAddress = j.clientAddress(nil)
 	}
 	for _, c := range []metav1.Condition{j.serves(), j.drifted()} {
 		c.LastTransitionTime = metav1.NewTime(j.now.UTC().Truncate(time.Second))

@@ -70,5 +70,8 @@ var inWords = map[string]string{
 	lb.ReasonNotAcked:    "the agent there has not taken the key that signs yet",
 	lb.ReasonNoHeartbeat: "the program there sees no packets, see the NodeDataplane",
 	lb.ReasonAway:        "the agent there does not report, see the NodeDataplane",
+	lb.ReasonNotProbed:   "the nodes there were not asked yet whether messages reach them",
+	lb.ReasonNoAnswer:    "something between the nodes drops their messages: segments with data in the SYN or unknown TCP options, or datagrams with a surplus",
+	lb.ReasonNoPeer:      "Blixt does not run there, see spec.dataplane.nodes of the BlixtConfig",
 	lb.ReasonNoAddress:   "no address of the node can be believed, see the NodeDataplane",
 }

@@ -121,6 +121,9 @@ func keepStored(now time.Time, before *v1alpha1.NodeDataplaneStatus, after v1alp
 			a.AnsweredElsewhereAt = b.AnsweredElsewhereAt
 		}
 	}
+	if equality.Semantic.DeepEqual(steady(before.ClientAddress), steady(same.ClientAddress)) {
+		same.ClientAddress = before.ClientAddress
+	}
 	if equality.Semantic.DeepEqual(before, same) {
 		return *before
 	}

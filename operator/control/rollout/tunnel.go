@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -58,6 +59,28 @@ func Tunnels(n *corev1.Node) map[string]string {
 		found["flannel0"] = backend
 	}
 	return found
+}
+
+// NodeAddresses returns the addresses that the annotations of a node name: those of
+// the ends of Calico's tunnels, and those by which flannel and Calico reach it.
+func NodeAddresses(n *corev1.Node) []netip.Addr {
+	var all []netip.Addr
+	add := func(text string) {
+		addr, err := netip.ParseAddr(text)
+		if p, is := netip.ParsePrefix(text); is == nil {
+			addr, err = p.Addr(), nil
+		}
+		if addr = addr.Unmap(); err == nil && addr.IsGlobalUnicast() && !slices.Contains(all, addr) {
+			all = append(all, addr)
+		}
+	}
+	for _, annotation := range slices.Sorted(maps.Keys(calico)) {
+		add(n.Annotations[annotation])
+	}
+	for _, annotation := range []string{"projectcalico.org/IPv4Address", "projectcalico.org/IPv6Address", flannel + "public-ip", flannel + "public-ipv6"} {
+		add(n.Annotations[annotation])
+	}
+	return all
 }
 
 // TunnelPorts returns the ports by which the tunnels of a node reach it: the default
