@@ -472,11 +472,11 @@ type BlixtPacket struct {
 	Released     bool
 	TcpHeader    uint8
 	Announce     uint8
-	Unannounced  bool
 	HearsAlone   bool
 	Grown        uint8
 	ForItsMac    bool
 	Ahead        bool
+	_            [1]byte
 	Payload      uint32
 	Surplus      uint32
 	To           BlixtFlow

@@ -166,6 +166,8 @@ __noinline bool find_ends(struct __sk_buff *ctx, struct packet *p, const struct 
 		return false;
 	p->reply.ifindex = rc == ROUTED ? p->route.ifindex : 0;
 	__u32 back = fib_device(ctx, p, p->reply.ifindex ? p->reply.ifindex : LOOPBACK_IFINDEX, &p->key.dst, client);
+	if (back && !has_egress_program(back) && p->for_its_mac)
+		back = ctx->ifindex; /* which that device is stacked on */
 	p->to.ifindex = back;
 	return back && back != UNKNOWN_DEVICE && has_egress_program(back);
 }
@@ -263,8 +265,7 @@ __noinline int obey_message(struct __sk_buff *ctx, struct packet *p)
 	struct flow *f = find_flow(&p->key);
 
 	bool undone = f && f->flags & FLOW_UNDONE, older = undone && is_older(m, f);
-	bool same = undone && !plain && f->ref == connection_of(m) && same_addr(&f->src, &m->client) &&
-		    !(f->flags & FLOW_CLOSED && is_syn(p)) && !half_evicted(&p->key, f);
+	bool same = undone && !plain && f->ref == connection_of(m) && same_addr(&f->src, &m->client) && !(f->flags & FLOW_CLOSED && is_syn(p));
 	if (older && !same)
 		return drop(COUNTER_ANNOUNCE_REFUSED); /* another flow has got this tuple since */
 	if (f && !same)
@@ -325,7 +326,7 @@ __noinline int receive_message(struct __sk_buff *ctx, struct packet *p)
 		return alone ? TC_ACT_SHOT : NO_FLOW;
 	}
 	if (m->flags & ANNOUNCEMENT_ANSWER)
-		return record_probe_answer(p, peer);
+		return record_probe_answer(p);
 	if (m->flags & ANNOUNCEMENT_PROBE)
 		return answer_probe(ctx, p);
 	if (m->flags & ANNOUNCEMENT_ASK) {
