@@ -16,7 +16,6 @@
 
 #include "announcement.h"
 #include "fragment.h"
-#include "ports.h"
 
 /* Reports whether flows to a backend with these flags are announced that begin now. */
 static __always_inline bool may_announce(__u32 backend_flags)
@@ -25,10 +24,11 @@ static __always_inline bool may_announce(__u32 backend_flags)
 	return c && c->flags & ANNOUNCING_TELL && backend_flags & (BACKEND_HEARS_WITHIN | BACKEND_HEARS_ALONE);
 }
 
-/* Reports whether the packet has room for a message, as far as the MTU allows. */
-static __always_inline bool has_room(struct __sk_buff *ctx, const struct packet *p)
+/* Returns the tick of the last announcement of a flow with this reply tuple, or of another with the same hash. */
+static __always_inline __u32 *announced_at(const struct flow_key *reply)
 {
-	return p->fragment == WHOLE && !p->surplus && !ctx->gso_size && !p->payload;
+	__u32 i = flow_tag(reply) & (MAX_ANNOUNCED_UDP - 1);
+	return bpf_map_lookup_elem(&announced_udp, &i);
 }
 
 /* Has the flow of the forward entry f not announce its client any more. Questions are answered accordingly. */
@@ -61,7 +61,7 @@ __noinline int decide_how(struct __sk_buff *ctx, struct packet *p, struct flow *
 {
 	if (!p || !f || p->fragment == LATER_FRAGMENT)
 		return 0;
-	bool fits = has_room(ctx, p);
+	bool fits = p->fragment == WHOLE && !p->surplus && !ctx->gso_size && !p->payload;
 	__u8 how = fits && backend_flags & BACKEND_HEARS_WITHIN ? ANNOUNCE_WITHIN : backend_flags & BACKEND_HEARS_ALONE ? ANNOUNCE_AHEAD : ANNOUNCE_NOT;
 
 	if (!may_announce(backend_flags))

@@ -148,14 +148,6 @@ static __always_inline bool may_be_new(const struct packet *p, const struct addr
 	return a || p->egress || in_snat_range(p->key.dport);
 }
 
-/* Reports whether the packet is for us to balance, whoever has sent it: another node may be a client. */
-static __always_inline bool is_to_frontend(const struct packet *p)
-{
-	struct frontend_key k = { .addr = p->key.dst, .port = p->key.dport, .protocol = p->key.protocol };
-	const struct address *a = bpf_map_lookup_elem(&addresses, &k.addr);
-	return a && (a->flags & ADDRESS_EXCLUSIVE || bpf_map_lookup_elem(&frontends, &k));
-}
-
 /*
  * Does what is to be done with a packet of a peer's, or with a message: see undo.h.
  * Returns a verdict, SERVE_UNDONE, or NO_FLOW.
@@ -164,9 +156,7 @@ static __always_inline int undo_or_go_on(struct __sk_buff *ctx, struct packet *p
 {
 	int verdict = NO_FLOW;
 
-	if (p->egress || !(may_carry(p) || from_peers_port(p)) || is_to_frontend(p))
-		return NO_FLOW;
-	if (may_carry(p)) {
+	if (!p->egress && may_carry(p)) {
 		verdict = receive_message(ctx, p);
 		if (verdict == OBEY_MESSAGE)
 			verdict = obey_message(ctx, p);
@@ -295,7 +285,7 @@ static __always_inline int serve_slowly(struct __sk_buff *ctx, bool egress)
 	struct packet *p = bpf_map_lookup_elem(&packets, &zero);
 	if (!p)
 		return TCX_NEXT;
-	if (mark_of(ctx) == AHEAD) /* perhaps by the device that the packet came in by: then it looks as if it came in */
+	if (egress && mark_of(ctx) == AHEAD)
 		return become_message(ctx, p);
 	__builtin_memset(p, 0, offsetof(struct packet, to));
 	p->egress = egress;

@@ -18,6 +18,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/e2e/lib/announce"
 )
 
 // What is kept of established flows, so that their packets cost less, must not
@@ -80,6 +82,9 @@ const (
 	duelPorts
 )
 
+// A node whose clients' packets come in with its address.
+var duelPeer = map[string]string{"IPv4": "10.1.0.66", "IPv6": "fd00:1::66"}
+
 // duelFrontend is the index of a frontend, of which duelID is the backend.
 func duelFrontend(version, port, protocol int) uint32 {
 	return uint32(version*16 + (port-duelHere)*2 + protocol)
@@ -126,6 +131,12 @@ func newDuel(t testing.TB, seed uint64) *duel {
 			}
 		}
 		l.must(l.FragmentIds.Put(uint32(0), uint64(0))) // both give the next datagram the same one
+		l.announcing(bootOfB, 0, BlixtAnnouncingFlagANNOUNCING_UNDO)
+		l.key(0, keyOfCluster)
+		l.egressLinks(outside, inside)
+		for _, node := range duelPeer {
+			l.peer(node, 0)
+		}
 		l.attached(outside, inside, pods, noForwarding)
 	}
 	for _, ip := range ipVersions {
@@ -143,6 +154,11 @@ func newDuel(t testing.TB, seed uint64) *duel {
 			d.addTalk(ip, protocol, duelHere, ip.narrowPeer, hook{dev: outside})
 			d.addTalk(ip, protocol, duelElsewhere, ip.narrowPeer, hook{dev: outside})
 			d.addTalk(ip, protocol, duelElsewhere, port(ap(ip.local).Addr().String(), "7777"), hook{dev: pods})
+			for i, client := range []string{ip.client, port(ap(ip.remote).Addr().Next().String(), "6666")} { // by another device than the peer, and by the same
+				d.addTalk(ip, protocol, duelHere, port(duelPeer[ip.name], fmt.Sprint(snatMin+i)), hook{dev: inside})
+				t := d.talks[len(d.talks)-1]
+				t.vip, t.behind = ip.local, client
+			}
 		}
 	}
 	return d
@@ -162,8 +178,10 @@ type talk struct {
 	protocol    uint8
 	hook        hook // of the client's packets
 	reply       packet
-	back        hook // of the backend's packets, whose tuple is that of reply
-	known       bool // reply and back are
+	back        hook   // of the backend's packets, whose tuple is that of reply
+	known       bool   // reply and back are
+	behind      string // the client that a peer announces, if it is one
+	announced   uint32 // how many times it has
 
 	// Of client and backend: the number that it sends next, and how far it has come.
 	next [2]uint32
@@ -239,8 +257,32 @@ func (t *talk) tuples() []packet {
 	return []packet{forward, reply}
 }
 
-// speak returns the next packet of the talk: mostly one that fits, sometimes a lost, a late or a forged one.
+// speak returns the next packet of the talk: mostly one that fits, sometimes a lost, a late or a forged one. A peer's may announce its client.
 func (t *talk) speak(r *rand.Rand) (packet, hook) {
+	p, h := t.say(r)
+	if t.behind == "" || h != t.hook || r.IntN(2) == 0 {
+		return p, h
+	}
+	t.announced++
+	m := announce.Message{Client: ap(t.behind), Idle: 6, Time: t.announced, Boot: bootOfA}
+	bare := p.protocol == unix.IPPROTO_UDP || p.flags&(syn|ack|rst|fin) == syn && len(p.payload) == 0
+	switch one := r.IntN(10); {
+	case one == 0 && p.protocol == unix.IPPROTO_TCP && p.flags&syn != 0:
+		m.Flags = announce.Opens
+		fallthrough
+	case one == 0:
+		p = p.alone(m, keyOfCluster)
+	case bare:
+		if one == 1 {
+			m.Flags = announce.Plain
+		}
+		p = p.within(m, keyOfCluster)
+	}
+	return p, h
+}
+
+// say returns it without a message.
+func (t *talk) say(r *rand.Rand) (packet, hook) {
 	side := 0
 	if t.known {
 		side = r.IntN(2)
@@ -443,6 +485,13 @@ func (o outcome) same(keeping outcome) bool {
 	if bytes.Equal(o.out, keeping.out) {
 		return true
 	}
+	if len(o.out) > 14 { // a question, a moment later
+		a, err := announce.Find(o.out[14:])
+		b, other := announce.Find(keeping.out[14:])
+		if a.Time, b.Time = 0, 0; err == nil && other == nil && a.Message == b.Message && a.Tuple == b.Tuple {
+			return true
+		}
+	}
 	return o.verdict == redirect && len(o.out) > 14 && bytes.Equal(o.out[12:], keeping.out[12:]) &&
 		bytes.Equal(keeping.out[:6], farMAC[:]) && bytes.Equal(keeping.out[6:12], deviceMAC[:])
 }
@@ -589,6 +638,9 @@ func (d *duel) settle() bool {
 func (d *duel) fight(steps int) {
 	d.Helper()
 	d.random.Shuffle(len(d.talks), func(i, j int) { d.talks[i], d.talks[j] = d.talks[j], d.talks[i] })
+	if d.random.IntN(2) == 0 { // clients of a peer first
+		slices.SortStableFunc(d.talks, func(a, b *talk) int { return strings.Compare(b.behind, a.behind) })
+	}
 	d.talks = d.talks[:12] // so that each flow sees many packets
 	d.before = [2]counts{d.forgetful.counters(), d.keeping.counters()}
 	defer func() {

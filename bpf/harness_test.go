@@ -13,6 +13,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/e2e/lib/announce"
 )
 
 // Verdicts of the program.
@@ -170,7 +172,7 @@ func (l *lb) send(h hook, p packet) *result {
 
 func (l *lb) sendFrame(h hook, p packet, frame []byte) *result {
 	l.Helper()
-	r := &result{l: l, hook: h, in: p, frame: frame}
+	r := &result{l: l, hook: h, in: p, frame: frame, began: announce.Now()}
 	before, sums, links := l.counters(), l.frontendSums(), l.linkPackets(h)
 	var flags uint32
 	// The kernel checks only packets with a plain Ethernet header.

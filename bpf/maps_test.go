@@ -89,6 +89,7 @@ func (l *lb) clear() {
 		l.must(l.Backends.Put(i, BlixtBackend{}))
 	}
 	deleteAll[BlixtIcmpFragment, uint32](l, l.IcmpFragments)
+	l.clearAnnouncements()
 	for i := range l.AnswerBuckets.MaxEntries() {
 		l.must(l.AnswerBuckets.Put(i, make([]uint64, ebpf.MustPossibleCPU())))
 	}

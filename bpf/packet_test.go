@@ -44,6 +44,7 @@ type packet struct {
 	icmpCode  uint8
 	icmpRest  uint32
 	payload   []byte
+	tail      []byte // what follows layer 4: none of its sums or lengths covers it
 
 	options  []byte      // IPv4
 	exts     []extension // IPv6, before the fragment header
@@ -216,8 +217,10 @@ func (p packet) hopLimit() uint8 {
 	return p.ttl
 }
 
-// layer4 returns the datagram from the layer-4 header on, with its checksum.
-func (p packet) layer4() []byte {
+// layer4 returns the datagram from the layer-4 header on, with its checksum, and its tail.
+func (p packet) layer4() []byte { return append(p.summed(), p.tail...) }
+
+func (p packet) summed() []byte {
 	var b []byte
 	var at int
 	switch p.protocol {
@@ -253,7 +256,7 @@ func (p packet) layer4() []byte {
 		pseudo = pseudoHeader(p.src.Addr(), p.dst.Addr(), p.protocol, len(b))
 	}
 	if p.partial {
-		sum := onesSum(pseudo)
+		sum := onesSum(binary.BigEndian.AppendUint16(pseudo, uint16(len(p.tail)))) // the device sums the tail, too
 		if sum == 0xffff {
 			sum = 0 // the same number in ones' complement, and harder to get right
 		}

@@ -62,8 +62,9 @@ func (l *lb) attach(devs ...string) {
 
 // A tap is a packet socket on the peer of a device.
 type tap struct {
-	l  *lb
-	fd int
+	l   *lb
+	fd  int
+	mac [6]byte // of the device
 }
 
 const vnetLen = 10 // size of struct virtio_net_hdr
@@ -74,6 +75,9 @@ func (l *lb) tap(dev string) *tap {
 	l.lab.do(func() {
 		peer, err := netlink.LinkByName(dev + "-peer")
 		l.must(err)
+		device, err := netlink.LinkByName(dev)
+		l.must(err)
+		t.mac = [6]byte(device.Attrs().HardwareAddr)
 		t.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, int(htons(unix.ETH_P_ALL)))
 		l.must(err)
 		l.must(unix.SetsockoptInt(t.fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1))
@@ -96,6 +100,7 @@ func (t *tap) sendMerged(p packet, gsoSize uint16) {
 	t.l.Helper()
 	p.partial = true
 	frame := p.bytes()
+	copy(frame, t.mac[:])
 	copy(frame[6:], farMAC[:])
 	start := len(frame) - len(p.layer4()) - p.padding
 	offset := 16
@@ -173,7 +178,7 @@ func (t *tap) compare(got []byte, p packet) {
 	t.l.Helper()
 	frame := p.bytes()
 	copy(frame, farMAC[:])
-	copy(frame[6:], deviceMAC[:])
+	copy(frame[6:], t.mac[:])
 	if !bytes.Equal(got, frame) {
 		t.l.Errorf("packet (-want +got):\n%s", diff(frame, got, false))
 	}

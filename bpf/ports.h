@@ -98,26 +98,6 @@ __noinline bool is_frontends_port(const struct packet *p)
 	return bpf_map_lookup_elem(&frontends, &key) != NULL;
 }
 
-/* Returns the tick of the last announcement of a UDP flow with this reply tuple, or of another one with the same hash. */
-static __always_inline __u32 *announced_at(const struct flow_key *reply)
-{
-	__u32 i = flow_tag(reply) & (MAX_ANNOUNCED_UDP - 1);
-	return bpf_map_lookup_elem(&announced_udp, &i);
-}
-
-/*
- * Reports whether the new flow may have its port. The backend's node may believe
- * for a while that the client of a previous flow has it. A first datagram that
- * carries a message tells otherwise; others have to wait.
- */
-static __always_inline bool is_quiet(const struct packet *p)
-{
-	if (!p->unannounced)
-		return true;
-	const __u32 *at = announced_at(&p->reply_key);
-	return !at || !*at || now() - *at > QUIET_TICKS;
-}
-
 /*
  * Tries a few ports, in an order of the client's own, so that clients rarely
  * try the same. A flow that has to leave the port `avoid` tries another order in
@@ -134,7 +114,7 @@ __noinline bool try_ports(struct packet *p, __u32 first, __u32 count, __u32 avoi
 		if (port == avoid)
 			continue;
 		set_port(p, port);
-		if (!is_frontends_port(p) && is_quiet(p) && claim_tuple(&p->reply_key, &p->reply, replaced ? replaced : i < FREE_PORT_TRIES ? HOLDER_NONE : HOLDER_PAST))
+		if (!is_frontends_port(p) && claim_tuple(&p->reply_key, &p->reply, replaced ? replaced : i < FREE_PORT_TRIES ? HOLDER_NONE : HOLDER_PAST))
 			return true;
 	}
 	return false;
@@ -160,7 +140,7 @@ static long scan_port(__u32 i, struct port_scan *s)
 	set_port(s->p, port);
 	const struct flow *f = find_flow(&s->p->reply_key);
 	int found = f ? holder_of(&s->p->reply_key, f, &s->p->reply) : HOLDER_NONE;
-	if (found < s->best && is_quiet(s->p) && !reserved(&s->p->reply_key) && !is_frontends_port(s->p)) {
+	if (found < s->best && !reserved(&s->p->reply_key) && !is_frontends_port(s->p)) {
 		s->best = found;
 		s->best_port = port;
 	}

@@ -25,9 +25,10 @@ type result struct {
 	verdict uint32
 	out     []byte
 	counts  counts
-	routed  bool // redirected, with a link header that the kernel will replace
-	summed  bool // run with checksumComplete
-	stale   bool // skb->csum does not match the packet: then the kernel returns nothing else
+	routed  bool   // redirected, with a link header that the kernel will replace
+	summed  bool   // run with checksumComplete
+	began   uint32 // time of messages then
+	stale   bool   // skb->csum does not match the packet: then the kernel returns nothing else
 }
 
 func (r *result) linkLen() int {

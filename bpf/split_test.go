@@ -17,6 +17,7 @@ import (
 func (t *tap) send(p packet) {
 	t.l.Helper()
 	frame := p.bytes()
+	copy(frame, t.mac[:])
 	copy(frame[6:], farMAC[:])
 	_, err := unix.Write(t.fd, append(make([]byte, vnetLen), frame...))
 	t.l.must(err)

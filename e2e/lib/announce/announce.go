@@ -64,17 +64,22 @@ func (t Tuple) bytes() []byte {
 	return append(b, t.Protocol, 0, 0, 0)
 }
 
-// Now is the time of a message that is made now, on this machine.
+// Now is the time of a message that is made now, on this machine. The clock is the coarse one, as in the program.
 func Now() uint32 {
 	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC_COARSE, &now); err != nil {
 		panic(err)
 	}
 	return uint32(now.Nano() >> 24)
 }
 
-// Sign encodes the message for a packet with this tuple.
-func (m Message) Sign(key Key, t Tuple) []byte {
+// Sign signs the bytes b of a message, whatever they say, for a packet with this tuple.
+func Sign(key Key, t Tuple, b []byte) {
+	binary.LittleEndian.PutUint64(b[32:], mac(key, t, b[:32]))
+}
+
+// Encode returns the message, signed for a packet with this tuple.
+func (m Message) Encode(key Key, t Tuple) []byte {
 	client := m.Client.Addr()
 	if !client.IsValid() {
 		client = netip.IPv6Unspecified()
@@ -88,7 +93,9 @@ func (m Message) Sign(key Key, t Tuple) []byte {
 	b = binary.BigEndian.AppendUint32(b, m.Time)
 	b = binary.BigEndian.AppendUint16(b, m.Boot)
 	b = binary.BigEndian.AppendUint16(b, m.Service)
-	return binary.LittleEndian.AppendUint64(b, mac(key, t, b))
+	b = append(b, make([]byte, 8)...)
+	Sign(key, t, b)
+	return b
 }
 
 func mac(key Key, t Tuple, signed []byte) uint64 {

@@ -10,8 +10,6 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/kubernetes-sigs/blixt/e2e/lib/forge"
 )
 
 // Flags of a TCP header.
@@ -28,6 +26,21 @@ type header struct {
 	l4       int // offset of the layer-4 header
 	end      int // of the packet: what follows is padding of the link
 	src, dst netip.Addr
+}
+
+// add adds up 16-bit words in ones' complement (RFC 1071).
+func add(start uint32, b []byte) uint16 {
+	sum := uint64(start)
+	for ; len(b) > 1; b = b[2:] {
+		sum += uint64(binary.BigEndian.Uint16(b))
+	}
+	if len(b) > 0 {
+		sum += uint64(b[0]) << 8
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return uint16(sum)
 }
 
 func headerOf(ip []byte) (h header, err error) {
@@ -48,11 +61,18 @@ func headerOf(ip []byte) (h header, err error) {
 		}
 		h.v6, h.protocol, h.l4, h.end = true, ip[6], 40, 40+int(binary.BigEndian.Uint16(ip[4:]))
 		h.src, h.dst = netip.AddrFrom16([16]byte(ip[8:])), netip.AddrFrom16([16]byte(ip[24:]))
-		for h.protocol == unix.IPPROTO_HOPOPTS || h.protocol == unix.IPPROTO_ROUTING || h.protocol == unix.IPPROTO_DSTOPTS {
+		for h.protocol == unix.IPPROTO_HOPOPTS || h.protocol == unix.IPPROTO_ROUTING || h.protocol == unix.IPPROTO_DSTOPTS || h.protocol == unix.IPPROTO_FRAGMENT {
 			if len(ip) < h.l4+8 {
 				return h, cut
 			}
-			h.protocol, h.l4 = ip[h.l4], h.l4+8+int(ip[h.l4+1])*8
+			length := 8 + int(ip[h.l4+1])*8
+			if h.protocol == unix.IPPROTO_FRAGMENT {
+				length = 8
+				if binary.BigEndian.Uint16(ip[h.l4+2:])&0xfff9 != 0 { // RFC 6946: one that is the whole packet
+					return h, errors.New("a fragment")
+				}
+			}
+			h.protocol, h.l4 = ip[h.l4], h.l4+length
 		}
 	default:
 		return h, errors.New("neither IPv4 nor IPv6")
@@ -80,7 +100,7 @@ func (h header) resize(ip []byte) {
 	}
 	binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
 	binary.BigEndian.PutUint16(ip[10:], 0)
-	binary.BigEndian.PutUint16(ip[10:], ^forge.Fold(forge.Sum(0, ip[:int(ip[0]&15)*4])))
+	binary.BigEndian.PutUint16(ip[10:], ^add(0, ip[:int(ip[0]&15)*4]))
 }
 
 // sum returns the sum of all of layer 4 with its pseudo header: 0xffff if its checksum is right.
@@ -88,7 +108,7 @@ func (h header) sum(l4 []byte) uint16 {
 	var pseudo []byte
 	pseudo = append(append(pseudo, h.src.AsSlice()...), h.dst.AsSlice()...)
 	pseudo = binary.BigEndian.AppendUint32(append(pseudo, 0, 0, 0, h.protocol), uint32(len(l4)))
-	return forge.Fold(forge.Sum(forge.Sum(0, pseudo), l4))
+	return add(uint32(add(0, pseudo)), l4)
 }
 
 // TupleOf returns the tuple of a packet of TCP or UDP.
@@ -104,7 +124,7 @@ func TupleOf(ip []byte) (Tuple, error) {
 // number, the checksum of RFC 9868 and the message. Its words and its length add up to zero.
 func surplus(before int, message []byte) []byte {
 	pad := before % 2
-	check := ^forge.Fold(forge.Sum(uint32(pad+2+len(message)), message))
+	check := ^add(uint32(pad+2+len(message)), message)
 	if check == 0 {
 		check = 0xffff // zero means "none"
 	}
@@ -124,7 +144,7 @@ func (m Message) Within(ip []byte, key Key) ([]byte, error) {
 	if m.Kind == 0 {
 		m.Kind = KindSurplus
 	}
-	ip = append(slices.Clone(ip[:h.end]), surplus(size, m.Sign(key, h.tuple(ip)))...)
+	ip = append(slices.Clone(ip[:h.end]), surplus(size, m.Encode(key, h.tuple(ip)))...)
 	h.resize(ip)
 	return ip, nil
 }
@@ -139,7 +159,7 @@ func (m Message) Alone(ip []byte, key Key) ([]byte, error) {
 	if m.Kind == 0 {
 		m.Kind = map[uint8]uint8{unix.IPPROTO_TCP: KindTCP, unix.IPPROTO_UDP: KindSurplus}[h.protocol]
 	}
-	message := m.Sign(key, h.tuple(ip))
+	message := m.Encode(key, h.tuple(ip))
 	size, at := 20, 16 // of the header; of its checksum
 	if h.protocol == unix.IPPROTO_UDP {
 		size, at = 8, 6
@@ -170,8 +190,10 @@ func (m Message) Alone(ip []byte, key Key) ([]byte, error) {
 type Found struct {
 	Message
 	Tuple
+	Alone  bool   // the packet has nothing else
 	Signed []byte // the message's bytes
 	Rest   []byte // the packet without the message, if that is within
+	Pad    uint8  // the byte in front of it that makes its place even: zero
 	Off    uint16 // what the surplus area and its length add up to: zero, if its checksum is right
 }
 
@@ -195,7 +217,7 @@ func Find(ip []byte) (f Found, err error) {
 		case flags == syn && len(l4) == head+2+Len:
 			size, within = head, true
 		case head == 60 && len(l4) == head && l4[20] == KindTCP:
-			f.Signed = l4[20:]
+			f.Signed, f.Alone = l4[20:], true
 		default:
 			return f, errors.New("no place of a message in this segment")
 		}
@@ -205,13 +227,14 @@ func Find(ip []byte) (f Found, err error) {
 			return f, errors.New("no surplus area of a message's length")
 		}
 		within = true
+		f.Alone = size == 8
 	}
 	if within {
 		area := l4[size:]
-		if size%2 == 1 && area[0] != 0 {
-			return f, errors.New("padding that is not zero")
+		if size%2 == 1 {
+			f.Pad = area[0]
 		}
-		f.Off = ^forge.Fold(forge.Sum(uint32(len(area)), area[size%2:]))
+		f.Off = ^add(uint32(len(area)), area[size%2:])
 		f.Signed = area[size%2+2:]
 		if f.Signed[0] != KindSurplus {
 			return f, errors.New("not a message's kind")
