@@ -28,6 +28,8 @@ type Gateway struct {
 	Namespace, Name string
 	Addresses       []string
 	Listeners       []Listener
+	// ClientAddress is the choice of its BlixtGatewayConfig; "": it has none.
+	ClientAddress string
 }
 
 // Listener is a port of a Gateway. Its name is tcp-80, udp-53 and so on.
@@ -153,6 +155,10 @@ func (y *yaml) gateway(g Gateway) {
 	}
 	for _, a := range g.Addresses {
 		lines = append(lines, fmt.Sprintf("  - value: %q", a))
+	}
+	if g.ClientAddress != "" {
+		y.add("blixt.x-k8s.io/v1alpha1", "BlixtGatewayConfig", g.Namespace, g.Name, "spec: {clientAddress: "+g.ClientAddress+"}")
+		lines = append(lines, "  infrastructure: {parametersRef: {group: blixt.x-k8s.io, kind: BlixtGatewayConfig, name: "+g.Name+"}}")
 	}
 	lines = append(lines, "  listeners:")
 	for _, l := range g.Listeners {
