@@ -103,7 +103,7 @@ func New(t datapath.Announcing, o Options) *Announcer {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Probe == nil {
-		o.Probe = newProber(t).probe
+		o.Probe = NewProbe(t)
 	}
 	a := &Announcer{
 		tables: t, o: o, wake: make(chan struct{}, 1), told: map[netip.Addr]uint16{}, logged: map[string]bool{},

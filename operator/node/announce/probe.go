@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,6 +38,9 @@ type prober struct {
 	mu     sync.Mutex
 	keys   map[datapath.FlowKey]bool // in use
 }
+
+// NewProbe returns the Probe that an Announcer has by default.
+func NewProbe(t datapath.Announcing) Probe { return newProber(t).probe }
 
 func newProber(t datapath.Announcing) *prober {
 	return &prober{tables: t, keys: map[datapath.FlowKey]bool{}}
@@ -97,22 +99,16 @@ func (p *prober) from(ctx context.Context, from, to netip.AddrPort, key datapath
 		}
 	}()
 	start := time.Now()
-	ctx, cancel := context.WithCancel(ctx)
-	sent := make(chan error, 1)
-	var sending sync.WaitGroup
-	sending.Go(func() { sent <- send(ctx, from, to, lb.Protocol(key.Protocol), alone) })
-	defer sending.Wait()
-	defer cancel()
+	fd, err := send(from, to, lb.Protocol(key.Protocol), alone)
+	if err != nil {
+		return false, 0, err
+	}
+	defer unix.Close(fd)
 	for pause := pollFirst; ; pause = min(2*pause, pollLast) {
 		done := false
 		select {
 		case <-ctx.Done():
 			done = true
-		case err := <-sent:
-			if errors.Is(err, unix.EADDRINUSE) {
-				return false, 0, err
-			}
-			sent = nil // whoever has answered, or says that there is no way: the program may have as well
 		case <-time.After(pause):
 		}
 		answered, err := p.tables.ProbeAnswered(key)
@@ -138,41 +134,50 @@ func (p *prober) release(key datapath.FlowKey) {
 	delete(p.keys, key)
 }
 
-// send sends one packet: a SYN, or a datagram, with data unless the message stands
-// alone. For TCP it returns when ctx ends, or somebody answers.
-func send(ctx context.Context, from, to netip.AddrPort, protocol lb.Protocol, alone bool) error {
+// send sends one packet, a SYN, or a datagram, with data unless the message stands
+// alone, and returns its socket. It does not wait: the answer is none that a socket
+// gets, and whoever says that there is no way there may be wrong.
+func send(from, to netip.AddrPort, protocol lb.Protocol, alone bool) (fd int, err error) {
+	family, kind := unix.AF_INET, unix.SOCK_STREAM
+	if to.Addr().Is6() {
+		family = unix.AF_INET6
+	}
 	if protocol == lb.UDP {
-		c, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(from), net.UDPAddrFromAddrPort(to))
+		kind = unix.SOCK_DGRAM
+	}
+	fd, err = unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("open socket: %w", err)
+	}
+	defer func() {
 		if err != nil {
-			return err
+			_ = unix.Close(fd)
 		}
-		defer c.Close()
+	}()
+	if err := unix.Bind(fd, sockaddr(from)); err != nil {
+		return 0, fmt.Errorf("bind to %s: %w", from, err)
+	}
+	if protocol == lb.UDP {
 		data := []byte("blixt...")
 		if alone {
 			data = nil
 		}
-		if _, err := c.Write(data); err != nil {
-			return err
-		}
-		<-ctx.Done()
-		return ctx.Err()
+		_ = unix.Sendto(fd, data, 0, sockaddr(to))
+		return fd, nil
 	}
-	d := net.Dialer{
-		LocalAddr: net.TCPAddrFromAddrPort(from),
-		Control: func(_, _ string, c syscall.RawConn) (err error) {
-			// One SYN, whatever becomes of it.
-			e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_SYNCNT, 1) })
-			return errors.Join(e, err)
-		},
+	// One SYN, and no TIME_WAIT, whatever becomes of it.
+	if err := errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_SYNCNT, 1), unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})); err != nil {
+		return 0, fmt.Errorf("set options of socket: %w", err)
 	}
-	c, err := d.DialContext(ctx, "tcp", to.String())
-	if err != nil {
-		return err
+	_ = unix.Connect(fd, sockaddr(to))
+	return fd, nil
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 	}
-	if t, is := c.(*net.TCPConn); is {
-		_ = t.SetLinger(0) // leaves nothing behind in TIME_WAIT
-	}
-	return c.Close()
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
 
 // sourceTo returns the address from which this host sends to another.
