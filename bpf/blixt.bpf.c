@@ -382,6 +382,11 @@ static __always_inline int serve_quickly(struct __sk_buff *ctx, bool egress)
 
 	if (mark_of(ctx) == LEAVING && egress)
 		return TCX_NEXT;
+	if (mark_of(ctx) == COMING_IN && !egress) {
+		set_mark(ctx, 0);
+		bpf_skb_change_type(ctx, PACKET_HOST); /* its MAC address is the other device's */
+		return TCX_NEXT;
+	}
 	if (mark_of(ctx) || !version || data + ETH_HLEN + 6 > end)
 		return NOT_CACHED;
 	bool with = *(const __be16 *)(data + 12) == proto && data[ETH_HLEN] >> 4 == version;

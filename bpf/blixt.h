@@ -354,6 +354,10 @@ enum cached_flag {
 	CACHED_REDIRECT = 2,
 	/* They get the mark config.masquerade_mark. */
 	CACHED_MASQUERADE = 4,
+	/* They come in again, by a known interface: see come_in in route.h. */
+	CACHED_COMES_IN = 8,
+	/* They pass as they are: FLOW_PLAIN. */
+	CACHED_PLAIN = 16,
 };
 
 /*
@@ -384,7 +388,7 @@ struct cached_flow {
 	__u16 addresses; /* the sum of the addresses after the translation less that before */
 	__u16 tuple;	 /* the same, of addresses and ports */
 	__u32 from;	 /* replies: the interface by which they come into this host */
-	__u32 ifindex;	 /* redirected packets: the interface by which they leave, */
+	__u32 ifindex;	 /* redirected packets: the interface by which they leave, or come in, */
 	__u8 macs[12];	 /* and their link header up to the EtherType */
 };
 

@@ -115,6 +115,8 @@ const (
 	BlixtCachedFlagCACHED_REPLY      BlixtCachedFlag = 1
 	BlixtCachedFlagCACHED_REDIRECT   BlixtCachedFlag = 2
 	BlixtCachedFlagCACHED_MASQUERADE BlixtCachedFlag = 4
+	BlixtCachedFlagCACHED_COMES_IN   BlixtCachedFlag = 8
+	BlixtCachedFlagCACHED_PLAIN      BlixtCachedFlag = 16
 )
 
 type BlixtCachedFlow struct {

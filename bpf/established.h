@@ -171,16 +171,21 @@ static __always_inline int serve_cached(struct __sk_buff *ctx, __u32 l3, const b
 	const struct backend *b = bpf_map_lookup_elem(&backends, &backend);
 	if (!b || b->generation != generation)
 		return NOT_CACHED;
-	bool reply = to.flags & CACHED_REPLY, redirected = to.flags & CACHED_REDIRECT;
+	bool reply = to.flags & CACHED_REPLY, redirected = to.flags & CACHED_REDIRECT, comes_in = to.flags & CACHED_COMES_IN;
+	if (to.flags & CACHED_PLAIN)
+		return pass(COUNTER_NOT_OURS);
 	if (reply ? to.from != ctx->ingress_ifindex : b->flags & BACKEND_NOT_SERVING && !q.tcp)
 		return NOT_CACHED;
 	if (redirected && (q.segment > to.mtu || q.dscp != to.dscp || (egress ? ctx->mark : q.hop_limit <= 1) || l3 != ETH_HLEN || ctx->vlan_present))
 		return NOT_CACHED;
-	__u32 frontend = b->frontend;
-	struct frontend_counters *n = bpf_map_lookup_elem(&frontend_stats, &frontend);
+	if (comes_in && (l3 != ETH_HLEN || ctx->vlan_present))
+		return NOT_CACHED;
+	__u32 frontend = b->frontend, undone = COUNTER_UNDONE;
+	struct frontend_counters *stats = backend ? bpf_map_lookup_elem(&frontend_stats, &frontend) : NULL;
+	__u64 *n = backend ? stats ? (reply ? &stats->reply_packets : &stats->packets) : NULL : bpf_map_lookup_elem(&counters, &undone);
 	if (!n)
 		return NOT_CACHED;
-	if (!q.tcp && (__u32)((reply ? n->reply_packets : n->packets) * 0x9e3779b1) < 0xffffffff / CACHED_PER_LOOKUP)
+	if (!q.tcp && (__u32)(*n * 0x9e3779b1) < 0xffffffff / CACHED_PER_LOOKUP)
 		return NOT_CACHED;
 
 	/* What the checksum is: see checksum_kind in rewrite.h. Here 0 and 0xffff are the same number, too. */
@@ -237,13 +242,19 @@ static __always_inline int serve_cached(struct __sk_buff *ctx, __u32 l3, const b
 	if (!partial)
 		bpf_csum_update(ctx, fold32(sum)); /* fails where nobody has summed the packet */
 
-	count(reply ? COUNTER_REPLIED : COUNTER_FORWARDED);
-	if (reply) {
-		n->reply_packets += 1;
-		n->reply_bytes += q.len;
-	} else {
-		n->packets += 1;
-		n->bytes += q.len;
+	*n += 1;
+	if (stats) {
+		count(reply ? COUNTER_REPLIED : COUNTER_FORWARDED);
+		if (reply)
+			stats->reply_bytes += q.len;
+		else
+			stats->bytes += q.len;
+	}
+	if (comes_in) {
+		if (!partial && checksum_complete(ctx) && !blank_link_header(ctx))
+			return drop(COUNTER_DROP_ERROR);
+		set_mark(ctx, COMING_IN);
+		return bpf_redirect(to.ifindex, BPF_F_INGRESS);
 	}
 	if (redirected) {
 		set_mark(ctx, egress || to.ifindex != ctx->ifindex ? LEAVING : SENT_BACK); /* bpf_redirect keeps the link header in the sum */
@@ -286,12 +297,12 @@ static __always_inline bool is_busy(const struct packet *p, struct flow *f)
 static __always_inline bool cacheable(const struct packet *p)
 {
 	const struct flow *to = &p->to;
-	bool redirected = !(to->flags & FLOW_STACK);
+	bool redirected = !(to->flags & (FLOW_STACK | FLOW_PLAIN)), undone = to->flags & (FLOW_UNDONE | FLOW_PLAIN);
 
-	if (p->fragment != WHOLE || to->frontend == NO_FRONTEND ||
-	    to->flags & (FLOW_REENTER | FLOW_GONE | FLOW_CLOSED | FLOW_PEER_FIN | FLOW_COMES_IN))
+	if (p->fragment != WHOLE || (to->frontend == NO_FRONTEND && !undone) ||
+	    to->flags & (FLOW_REENTER | FLOW_GONE | FLOW_CLOSED | FLOW_PEER_FIN | FLOW_AWAITED))
 		return false;
-	if (!is_udp(&p->key) && !(to->flags & FLOW_ESTABLISHED))
+	if (!is_udp(&p->key) && !(to->flags & (FLOW_ESTABLISHED | FLOW_PLAIN)))
 		return false;
 	if (to->flags & FLOW_HOST && to->flags & FLOW_REPLY)
 		return false; /* by lo: see redirect_to_host */
@@ -315,7 +326,7 @@ __noinline int fill_slot(struct __sk_buff *ctx, struct packet *p)
 	if (!p || !cacheable(p))
 		return 0;
 	const struct flow *to = &p->to;
-	if (p->egress && !(to->flags & FLOW_STACK) && !kernel_agrees(ctx, p))
+	if (p->egress && !(to->flags & (FLOW_STACK | FLOW_PLAIN)) && !kernel_agrees(ctx, p))
 		return 0;
 	const struct config *c = config();
 	__u32 i = set_of(&p->key);
@@ -356,19 +367,21 @@ __noinline int fill_slot(struct __sk_buff *ctx, struct packet *p)
 	s->to_dst = to->dst;
 	s->to_sport = to->sport;
 	s->to_dport = to->dport;
-	s->flags = (to->flags & FLOW_REPLY ? CACHED_REPLY : 0) | (to->flags & FLOW_STACK ? 0 : CACHED_REDIRECT) |
-		   (to->flags & FLOW_MASQUERADE ? CACHED_MASQUERADE : 0);
+	bool comes_in = to->flags & FLOW_COMES_IN && !p->egress;
+	s->flags = (to->flags & FLOW_REPLY ? CACHED_REPLY : 0) | (to->flags & (FLOW_STACK | FLOW_PLAIN) ? 0 : CACHED_REDIRECT) |
+		   (to->flags & FLOW_MASQUERADE ? CACHED_MASQUERADE : 0) | (comes_in ? CACHED_COMES_IN : 0) |
+		   (to->flags & FLOW_PLAIN ? CACHED_PLAIN : 0);
 	s->dscp = dscp_of(p);
 	s->mtu = p->route.mtu;
 	s->addresses = fold(addresses);
 	s->tuple = fold(addresses + difference(&p->key.sport, &to->sport, 1));
 	s->from = to->ifindex;
-	s->ifindex = p->route.ifindex;
+	s->ifindex = comes_in ? comes_in_by(to) : p->route.ifindex;
 	__builtin_memcpy(s->macs, p->route.macs, sizeof(s->macs));
 	unlock_slot(s);
 
 	/* Somebody may have deleted or changed the entry meanwhile, or have filled the other way for the same key. */
-	const struct flow *f = LOOK_UP_EITHER(is_udp(&p->key), &udp_flows, &flows, &p->key);
+	const struct flow *f = to->flags & FLOW_PLAIN ? find_evictable(&p->key) : LOOK_UP_EITHER(is_udp(&p->key), &udp_flows, &flows, &p->key);
 	if (!f || f->generation != to->generation || f->flags & (FLOW_PEER_FIN | FLOW_CLOSED) || f->sport != to->sport ||
 	    !same_addr(&f->src, &to->src) || slot_has(other, &p->key))
 		uncache(&p->key);

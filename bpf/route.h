@@ -314,11 +314,8 @@ static __always_inline bool take_mark(struct __sk_buff *ctx, const struct packet
 
 	if (mark == LEAVING && p->egress)
 		return true;
-	if (mark == 0 || (mark != TRANSLATED && mark != TRANSLATED_HERE && mark != REFLECTED && mark != SENT_BACK && mark != LEAVING &&
-			  mark != COMING_IN))
+	if (mark == 0 || (mark != TRANSLATED && mark != TRANSLATED_HERE && mark != REFLECTED && mark != SENT_BACK && mark != LEAVING))
 		return false;
-	if (mark == COMING_IN)
-		bpf_skb_change_type(ctx, PACKET_HOST); /* its MAC address is the other device's */
 	if (mark == TRANSLATED && ctx->ifindex == LOOPBACK_IFINDEX)
 		return true;
 	bool summed = mark == TRANSLATED_HERE || (mark == TRANSLATED && p->egress), leaving = summed || mark == SENT_BACK;

@@ -184,6 +184,22 @@ static __always_inline bool is_plausible(const struct packet *p, const struct ad
 	return !own || !(own->flags & ADDRESS_EXCLUSIVE);
 }
 
+/* Follows the route to the client of the undone forward entry f, once a tick: its packets have to come in by the device that leads to the client. */
+__noinline int follow_client(struct __sk_buff *ctx, struct packet *p, struct flow *f)
+{
+	if (!p || !f)
+		return 0;
+	__u32 device = fib_device(ctx, p, ctx->ifindex, &f->dst, &f->src);
+	if (!device || device == UNKNOWN_DEVICE || device == f->ifindex || !has_egress_program(device))
+		return 0;
+	f->ifindex = device;
+	if (device == ctx->ifindex)
+		__sync_fetch_and_and(&f->flags, ~FLOW_COMES_IN);
+	else
+		__sync_fetch_and_or(&f->flags, FLOW_COMES_IN);
+	return 0;
+}
+
 /*
  * Makes the flow that p->told announces: p->key is its forward tuple. Returns false
  * if that is not possible. The flow is in the tables, and p->to is its forward entry, if true.
@@ -380,12 +396,20 @@ __noinline int handle_unannounced(struct __sk_buff *ctx, struct packet *p)
 		return NO_FLOW;
 	struct flow *f = find_flow(&p->key);
 	if (f && f->flags & FLOW_PLAIN) {
-		if (f->last_seen != now())
-			f->last_seen = now();
+		__u32 tick = now();
+		p->due = f->last_seen != tick;
+		if (p->due)
+			f->last_seen = tick;
+		bool busy = is_busy(p, f);
+		p->to = *f;
+		if (busy && same_flow(&p->key, f))
+			fill_slot(ctx, p);
 		return pass(COUNTER_NOT_OURS);
 	}
 	if (f && !(f->flags & FLOW_UNDONE))
 		return NO_FLOW; /* one of our own */
+	if (f && f->last_seen != now())
+		follow_client(ctx, p, f);
 	if (p->fragment == LATER_FRAGMENT)
 		return f ? SERVE_UNDONE : NO_FLOW;
 	if (is_udp(&p->key)) /* who has the port by now is not known without a message */

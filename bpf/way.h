@@ -249,13 +249,19 @@ static __always_inline void mark_for_masquerade(struct __sk_buff *ctx)
 		ctx->mark |= c->masquerade_mark;
 }
 
+/* Returns the interface by which packets of an entry with FLOW_COMES_IN come in. */
+static __always_inline __u32 comes_in_by(const struct flow *f)
+{
+	return f->flags & FLOW_REPLY ? f->astray : f->ifindex;
+}
+
 /* Sends a translated packet the way of its flow. Returns the verdict. */
 static __always_inline int send_translated(struct __sk_buff *ctx, struct packet *p)
 {
 	if (p->to.flags & FLOW_REENTER)
 		return reflect(ctx, p);
 	if (p->to.flags & FLOW_COMES_IN && !p->egress)
-		return come_in(ctx, p, p->to.flags & FLOW_REPLY ? p->to.astray : p->to.ifindex);
+		return come_in(ctx, p, comes_in_by(&p->to));
 	if (p->to.flags & FLOW_REPLY && p->to.flags & FLOW_HOST)
 		return redirect_to_host(ctx, p);
 	if (p->to.flags & FLOW_STACK) {
