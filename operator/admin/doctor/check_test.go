@@ -295,6 +295,30 @@ var defects = []struct {
 		f.Backends[0].Spec.HostNetwork = true
 	}, "client-policies", doctor.OK, "", "no NetworkPolicy", ""},
 	{"backends see nodes", func(f *doctor.Facts) { guard(f, "PartlyPreserved") }, "client-addresses", doctor.Warning, "Gateway shop/web", "1 of 2 backends", "docs/client-address.md"},
+	{"a node of an earlier version", func(f *doctor.Facts) {
+		guard(f, "Preserved")
+		f.Dataplanes[1].Status.Applications = []v1alpha1.ApplicationStatus{{Name: "blixt-111111111111"}}
+	}, "client-addresses", doctor.Warning, "NodeDataplane n2", "status.clientAddress is not there", "upgrade"},
+	{"a node of an earlier version, and nobody wants more", func(f *doctor.Facts) {
+		guard(f, "NodeKept")
+		f.Dataplanes[1].Status.Applications = []v1alpha1.ApplicationStatus{{Name: "blixt-111111111111"}}
+	}, "client-addresses", doctor.OK, "", "1 Gateways do not", ""},
+	{"a node has not taken the key", func(f *doctor.Facts) {
+		guard(f, "Preserved")
+		f.Dataplanes[1].Status.ClientAddress = &v1alpha1.ClientAddressStatus{Reason: "NotAcked", Message: "No key."}
+	}, "client-addresses", doctor.Warning, "NodeDataplane n2", "announced is false, NotAcked: No key.", "agent on node n2"},
+	{"a firewall drops SYNs with data, and what it does not know of UDP", func(f *doctor.Facts) {
+		guard(f, "Preserved")
+		f.Dataplanes[0].Status.ClientAddress = &v1alpha1.ClientAddressStatus{Announced: true, Pairs: []v1alpha1.PairStatus{{Node: "n2", Unanswered: "TCP/IPv4, UDP/IPv6 alone"}}}
+	}, "client-addresses", doctor.Warning, "NodeDataplane n1", "node n2 does not answer messages of this node by TCP/IPv4, UDP/IPv6 alone", "Let pass between the nodes SYNs with 42 bytes of data and the same of empty datagrams."},
+	{"a firewall normalizes TCP", func(f *doctor.Facts) {
+		guard(f, "Preserved")
+		f.Dataplanes[0].Status.ClientAddress = &v1alpha1.ClientAddressStatus{Announced: true, Pairs: []v1alpha1.PairStatus{{Node: "n2", Unanswered: "TCP/IPv4 alone, TCP/IPv6 alone"}}}
+	}, "client-addresses", doctor.Warning, "NodeDataplane n1", "TCP/IPv4 alone, TCP/IPv6 alone", "Let pass between the nodes TCP option 253."},
+	{"addresses of a node that nobody believes", func(f *doctor.Facts) {
+		guard(f, "Preserved")
+		f.Dataplanes[0].Status.ClientAddress = &v1alpha1.ClientAddressStatus{Announced: true, IgnoredAddresses: []string{"10.7.0.1"}}
+	}, "client-addresses", doctor.Warning, "NodeDataplane n1", "10.7.0.1", "status.addresses"},
 	{"backends see nodes, as they always have", func(f *doctor.Facts) { guard(f, "NodeKept") }, "client-addresses", doctor.OK, "", "1 Gateways do not", ""},
 	{"node has drifted", func(f *doctor.Facts) { f.Dataplanes[1].Status.Conditions[1].Status = metav1.ConditionTrue }, "nodes", doctor.Failed, "NodeDataplane n2", "Drifted is True", ""},
 	{"agent is not heard of", func(f *doctor.Facts) { f.Dataplanes[1].Status.Conditions[0].Status = metav1.ConditionUnknown }, "nodes", doctor.Warning, "NodeDataplane n2", "Ready is Unknown", ""},

@@ -18,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
@@ -134,13 +136,7 @@ func (f *Facts) nodeSources() []netip.Addr {
 				all = append(all, p.Masked().Addr(), p.Masked().Addr().Next())
 			}
 		}
-		for key, value := range n.Annotations {
-			if strings.HasPrefix(key, "projectcalico.org/") && strings.HasSuffix(key, "TunnelAddr") {
-				if addr, err := netip.ParseAddr(value); err == nil {
-					all = append(all, addr)
-				}
-			}
-		}
+		all = append(all, rollout.NodeAddresses(n)...)
 	}
 	return all
 }
@@ -231,10 +227,11 @@ func resolve(port intstr.IntOrString, pod *corev1.Pod, protocol corev1.Protocol)
 	return 0
 }
 
-// preserved: what the operator says of Gateways, whose owners may not see why.
+// preserved: what the operator says of Gateways, whose owners may not see why, and of the
+// nodes and pairs of nodes that it is due to.
 func preserved(f *Facts) (string, []Finding) {
 	var wrong []Finding
-	kept := 0
+	kept, inForce := 0, false
 	for i := range f.Gateways {
 		gw := &f.Gateways[i]
 		c := meta.FindStatusCondition(gw.Status.Conditions, gateway.GatewayConditionClientAddressPreserved)
@@ -242,9 +239,17 @@ func preserved(f *Facts) (string, []Finding) {
 		case c == nil:
 		case gateway.KeepsNode(*c):
 			kept++
-		case c.Status == metav1.ConditionFalse:
-			wrong = append(wrong, warning(at("Gateway", gw), c.Message,
-				"kubectl get nodedataplanes -o wide names the nodes. docs/client-address.md has what each reason means; set clientAddress Node in a BlixtGatewayConfig if that is as it should be."))
+		default:
+			inForce = true
+			if c.Status == metav1.ConditionFalse {
+				wrong = append(wrong, warning(at("Gateway", gw), c.Message,
+					"Repair the nodes that this check names. docs/client-address.md has what each reason means; set clientAddress Node in a BlixtGatewayConfig if that is as it should be."))
+			}
+		}
+	}
+	if inForce {
+		for i := range f.Dataplanes {
+			wrong = append(wrong, notAnnounced(&f.Dataplanes[i])...)
 		}
 	}
 	fine := "where Gateways preserve clients' addresses, all backends see them"
@@ -252,4 +257,49 @@ func preserved(f *Facts) (string, []Finding) {
 		fine += fmt.Sprintf("; %d Gateways do not, as they were served before Blixt could, or as their owners chose", kept)
 	}
 	return fine, wrong
+}
+
+// notAnnounced returns what keeps a node's backends, or those of others, from seeing their
+// clients.
+func notAnnounced(d *v1alpha1.NodeDataplane) (wrong []Finding) {
+	object, c := "NodeDataplane "+d.Name, d.Status.ClientAddress
+	if c == nil {
+		if len(d.Status.Applications) > 0 {
+			wrong = append(wrong, warning(object, "status.clientAddress is not there: the program or the agent is of a version that announces no clients, and undoes nothing",
+				"Wait for the upgrade of the bytecode and of the agents, or see why it is held up: kubectl describe nodedataplane "+d.Name))
+		}
+		return wrong
+	}
+	if !c.Announced {
+		wrong = append(wrong, warning(object, "status.clientAddress.announced is false, "+c.Reason+": "+c.Message,
+			"If that stays for a minute: look at the log of the agent on node "+d.Name+", and kubectl describe nodedataplane "+d.Name))
+	}
+	for _, pair := range c.Pairs {
+		if pair.Unanswered != "" {
+			wrong = append(wrong, warning(object, "node "+pair.Node+" does not answer messages of this node by "+pair.Unanswered+": something between the nodes drops them", "Let pass between the nodes "+phrase.Join(letPass(pair.Unanswered))+". Backends on "+pair.Node+" see this node's address if neither form of a protocol passes, and nothing else is lost."))
+		}
+	}
+	if len(c.IgnoredAddresses) > 0 {
+		wrong = append(wrong, warning(object, "status.clientAddress.ignoredAddresses has "+phrase.Sample(c.IgnoredAddresses)+": other nodes do not believe that these are this node's, and undo nothing from there",
+			"If packets to backends have such an address as their source, name it in the Node's status.addresses, or have the network plugin announce it by its annotations."))
+	}
+	return wrong
+}
+
+// letPass returns what a firewall has to let pass for messages of some forms.
+func letPass(forms string) (all []string) {
+	packets := []struct{ form, what string }{
+		{"TCP/", "SYNs with 42 bytes of data"},
+		{"TCP/ alone", "TCP option 253"},
+		{"UDP/", "datagrams that are longer by IP than by UDP (RFC 9868)"},
+		{"UDP/ alone", "the same of empty datagrams"},
+	}
+	for _, p := range packets {
+		if slices.ContainsFunc(strings.Split(forms, ", "), func(form string) bool {
+			return strings.NewReplacer("IPv4", "", "IPv6", "").Replace(form) == p.form
+		}) {
+			all = append(all, p.what)
+		}
+	}
+	return all
 }
