@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/labtest"
@@ -46,7 +48,7 @@ type pair struct {
 	A, B                     *lab.Blixt
 	keysA, keysB             string // paths of key files
 	served                   *lab.Config
-	lastPort                 int
+	lastPort                 atomic.Uint32
 }
 
 // keys of the ids 0, 1 and 2.
@@ -112,6 +114,11 @@ func newPair(t *testing.T, name string) *pair {
 	p.served = labtest.ConfigOf(services)
 	p.served.Gateways[0].Addresses = []string{vips[4], vips[6]}
 	p.keysA, p.keysB = filepath.Join(l.Dir(), "keys-a"), filepath.Join(l.Dir(), "keys-b")
+	p.writeKeys(p.keysA, key1)
+	p.writeKeys(p.keysB, key1)
+	p.A = p.prepare(p.a, p.served, "--peer", onB[4]+","+onB[6]+","+networksOfB, "--peer-key", p.keysA)
+	p.B = p.prepare(p.b, nil, "--peer", onA[4]+","+onA[6], "--peer-key", p.keysB)
+	p.B.Dir = "" // it has nothing to serve
 	return p
 }
 
@@ -161,8 +168,7 @@ func (p *pair) writeKeys(path string, keys ...string) {
 
 // dial connects from the client, each time from another port.
 func (p *pair) dial(network, remote string) (net.Conn, error) {
-	p.lastPort++
-	return p.client.Dial(network, fmt.Sprint(":", 20000+p.lastPort%10000), remote, labtest.Patience)
+	return p.client.Dial(network, fmt.Sprint(":", 20000+p.lastPort.Add(1)%10000), remote, labtest.Patience)
 }
 
 // each calls f for each protocol, IP version and place of a server.
@@ -221,10 +227,14 @@ func (p *pair) checkSeen(when string, clients bool) {
 	})
 }
 
+// probed is how long it may take until a peer is probed again, if nobody tells when it
+// answers, or does not any more.
+const probed = 90 * time.Second
+
 // awaitSeen waits until all servers see their clients, or else node A, once each.
 func (p *pair) awaitSeen(clients bool) {
 	p.Helper()
-	p.check(lab.Eventually(4*labtest.Patience, func() (failed error) {
+	p.check(lab.Eventually(probed, func() (failed error) {
 		p.each(func(what, network string, family, port int) {
 			client, is, err := p.seen(network, family, port, "who")
 			if err == nil && clients != (client == is) {

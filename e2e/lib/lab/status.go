@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/kubernetes-sigs/blixt/operator/node/announce"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
@@ -14,6 +15,7 @@ import (
 type Status struct {
 	Program loader.Info `json:"program"`
 	writer.Status
+	Announcing *announce.Status `json:"announcing"`
 }
 
 // Status runs blixt status, which reads the maps.
