@@ -4,6 +4,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -19,6 +20,8 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/control/keyring"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/agent"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
@@ -736,4 +739,82 @@ func TestKeysAreNotLogged(t *testing.T) {
 	if text := fmt.Sprintf("%v %+v", o.announcing.ring, o.Reports()); strings.Contains(text, "never-log") || strings.Contains(text, fmt.Sprint([]byte("never-log"))[1:20]) || o.log.count("never-log") > 0 {
 		t.Error("the key shows")
 	}
+}
+
+// Agents as they are: what comes by the stream is in their maps, and what their maps
+// hold lets a rotation go on. An agent that starts again begins with its maps.
+func TestAgentsAnnounce(t *testing.T) {
+	o := newAnnouncers(t, nil)
+	boot := func(id string) func(*agent.Options) { return func(a *agent.Options) { a.BootID = id } }
+	n1, n2 := newNode(t, o.operator, "n1", boot("a")), newNode(t, o.operator, "n2", boot("b"))
+	earlier := newNode(t, o.operator, "n3", func(a *agent.Options) {
+		a.BootID = "c"
+		fake := datapath.NewFake(testSizes)
+		fake.Earlier = true
+		a.Tables = fake
+	})
+	now := time.Now()
+	rotation, ring := keyring.Rotation{}, keyring.Adopt(nil, nil)
+	rotate := func(asked string) {
+		t.Helper()
+		eventually(t, func() string {
+			o.store()
+			all, _ := o.KeyNodes()
+			now = now.Add(5 * time.Second)
+			ring, _ = rotation.Step(now, ring, all, asked, false)
+			o.SetRing(ring)
+			if ring.Phase() != keyring.Settled || ring.Asked != asked || len(all) != 2 {
+				return fmt.Sprintf("phase %s, %d agents", ring.Phase(), len(all))
+			}
+			return ""
+		})
+	}
+	holds := func(n *node, boot uint16, peer string) {
+		t.Helper()
+		eventually(t, func() string {
+			keys, err := n.fake.AnnounceKeys()
+			config, err2 := n.fake.AnnounceConfig()
+			peers, err3 := n.fake.Peers()
+			if err := errors.Join(err, err2, err3); err != nil {
+				return err.Error()
+			}
+			held := 0
+			for _, k := range keys {
+				if k.Bytes != (lb.AnnounceKey{}) {
+					held++
+				}
+			}
+			signs, _ := ring.Key(ring.Sign)
+			if _, there := peers[netip.MustParseAddr(peer)]; held != 1 || keys[config.Key].Bytes != signs.Key || config.Boot != boot || !there || len(peers) != 2 {
+				return fmt.Sprintf("%d keys, config %+v, peers %v", held, config, peers)
+			}
+			return ""
+		})
+	}
+	for _, asked := range []string{"", "1", "2", "3", "4", "5"} { // more than there are ids
+		rotate(asked)
+		holds(n1, 1, "198.51.100.2")
+		holds(n2, 1, "198.51.100.1")
+	}
+	eventually(t, func() string {
+		for name, want := range map[string]string{"n1": "", "n2": ""} {
+			if r, _ := o.report(name, "blue"); r.UndoesNot != want || r.Announcing == nil || r.Announcing.Peers == 0 {
+				return fmt.Sprintf("%s: %q, %+v", name, r.UndoesNot, r.Announcing)
+			}
+		}
+		return ""
+	})
+	if r, _ := o.report("n3", "blue"); r.Announcing != nil || earlier.fake.Announces() {
+		t.Errorf("a program of an earlier version announces: %+v", r)
+	}
+	n2.stop()
+	again := newNode(t, o.operator, "n2", func(a *agent.Options) { a.BootID, a.Tables = "another", n2.fake })
+	rotate("6")
+	holds(again, 2, "198.51.100.1")
+	eventually(t, func() string {
+		if r, _ := o.report("n2", "blue"); r.Boot != (lb.Boot{ID: "another", Number: 2}) || r.UndoesNot != "" {
+			return fmt.Sprintf("%+v %s", r.Boot, r.UndoesNot)
+		}
+		return ""
+	})
 }

@@ -48,20 +48,25 @@ func reportOf(st *wire.Status) *lb.Report {
 
 // previousStatus is the message Status of a version without table_full.
 func previousStatus(t *testing.T) protoreflect.MessageDescriptor {
+	return previousMessage(t, "Status", "table_full")
+}
+
+// previousMessage is a message of a version without some fields.
+func previousMessage(t *testing.T, name protoreflect.Name, without ...string) protoreflect.MessageDescriptor {
 	t.Helper()
 	file := protodesc.ToFileDescriptorProto(wire.File_fleet_proto)
 	for _, m := range file.MessageType {
-		m.Field = slices.DeleteFunc(m.Field, func(f *descriptorpb.FieldDescriptorProto) bool { return f.GetName() == "table_full" })
+		m.Field = slices.DeleteFunc(m.Field, func(f *descriptorpb.FieldDescriptorProto) bool { return slices.Contains(without, f.GetName()) })
 	}
 	previous, err := protodesc.NewFile(file, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	status := previous.Messages().ByName("Status")
-	if current := wire.File_fleet_proto.Messages().ByName("Status"); status.Fields().Len() != current.Fields().Len()-1 {
-		t.Fatal("the message has table_full still")
+	message := previous.Messages().ByName(name)
+	if current := wire.File_fleet_proto.Messages().ByName(name); message.Fields().Len() != current.Fields().Len()-len(without) {
+		t.Fatalf("the message has some of %v still", without)
 	}
-	return status
+	return message
 }
 
 func recode(t *testing.T, from, to proto.Message) {
@@ -139,5 +144,44 @@ func TestOperatorWithoutTableFull(t *testing.T) {
 	want.TableFull = nil
 	if !proto.Equal(st, want) {
 		t.Errorf("the other fields are %v, want %v", st, want)
+	}
+}
+
+// A version that knows nothing of announcing reads the other fields of what one says that
+// does, and what it says reads as if there were none of it: agents go on as before.
+func TestVersionWithoutAnnouncing(t *testing.T) {
+	seed := uint64(7)
+	for _, c := range []struct {
+		full, rest proto.Message
+		without    []string
+	}{
+		{
+			&wire.Hello{Node: "n1", Layout: 2, Status: &wire.Status{Flows: 3}, BootId: "a", Announces: true, PeersSum: []byte{1}},
+			&wire.Hello{Node: "n1", Layout: 2, Status: &wire.Status{Flows: 3}},
+			[]string{"boot_id", "announces", "peers_sum"},
+		},
+		{
+			&wire.Status{Flows: 3, Draining: true, Announcing: &wire.AnnouncingStatus{Boot: 5, Keys: []*wire.HeldKey{{Id: 1, Sum: 2}}}},
+			&wire.Status{Flows: 3, Draining: true},
+			[]string{"announcing"},
+		},
+		{
+			&wire.Config{Node: "n1", Seed: &seed, Announcing: &wire.Announcing{Boot: 5, Keys: []*wire.AnnounceKey{{Id: 1, Key: make([]byte, 16)}}}},
+			&wire.Config{Node: "n1", Seed: &seed},
+			[]string{"announcing"},
+		},
+	} {
+		descriptor := c.full.ProtoReflect().Descriptor()
+		previous := dynamicpb.NewMessage(previousMessage(t, descriptor.Name(), c.without...))
+		recode(t, c.full, previous)
+		previous.SetUnknown(nil)
+		got := c.full.ProtoReflect().New().Interface()
+		recode(t, previous, got)
+		if !proto.Equal(got, c.rest) {
+			t.Errorf("%s: the other fields are %v, want %v", descriptor.Name(), got, c.rest)
+		}
+	}
+	if r := reportOf(&wire.Status{Flows: 3}); r.Announcing != nil {
+		t.Errorf("report %+v", r)
 	}
 }
