@@ -192,7 +192,7 @@ func FuzzAnnouncements(f *testing.F) {
 	for i, form := range forms {
 		for _, ip := range ipVersions {
 			fl := undoneFlow{nil, ip, form.protocol, ip.client, port(ip.nodeIn, sourcePort), ip.nodeIn}
-			f.Add(uint64(1000+i), form.make(fl, announce.Message{Client: ap(ip.client), Boot: 100, Time: 1 << 20}, keyOfCluster).bytes())
+			f.Add(uint64(1000+i), form.make(fl, announce.Message{Client: ap(ip.client), Boot: 100, Time: 1 << 20, Service: 0x5a17}, keyOfCluster).bytes())
 		}
 	}
 	f.Fuzz(func(t *testing.T, seed uint64, frame []byte) {

@@ -281,11 +281,13 @@ func (l *lb) clearAnnouncements() {
 
 // within returns the packet with a message behind it, signed for its tuple.
 func (p packet) within(m announce.Message, key announce.Key) packet {
-	whole, err := m.Within(p.ipBytes(), key)
+	bare := p
+	bare.padding = 0
+	whole, err := m.Within(bare.ipBytes(), key)
 	if err != nil {
 		panic(err)
 	}
-	p.tail = whole[len(p.ipBytes()):]
+	p.tail = whole[len(bare.ipBytes()):]
 	return p
 }
 
