@@ -85,7 +85,8 @@ type RemoteBackends struct {
 	// path is Direct or Stack. Direct redirects packets past the node's network stack:
 	// fast, but neither the node's firewall (FORWARD) nor its IPsec policies (ip xfrm
 	// policy) see them. Where nodes encrypt by IPsec policies, packets leave in clear
-	// text. With Stack nothing is sent to other nodes but by the stack. What is then
+	// text. With Stack nothing is sent to other nodes but by the stack, so backends there
+	// see the node's address, whatever clientAddress says. What is then
 	// not served, and gets an ICMP error, are connections of pods and nodes to a
 	// backend on another node that reach Blixt as they leave a node: have kube-proxy
 	// serve them, by spec.addresses.podTraffic. A change resets the connections with
