@@ -170,7 +170,7 @@ enum flow_flag {
 	FLOW_COMES_IN = 262144,
 	/* The source of this direction is a node, and stays what it is. Such a flow has one entry, which changes nothing. */
 	FLOW_PLAIN = 524288,
-	/* Forward, undone, TCP: announced by a message alone, and the segment that follows it has not come yet. */
+	/* Forward, undone, TCP: announced by a message alone, and the segment that follows it has not come yet. Plain: its node has been asked, and has not answered. */
 	FLOW_AWAITED = 1048576,
 };
 
@@ -214,9 +214,10 @@ struct flow {
  * Members of struct flow that mean something else in some entries:
  *
  *   fin     forward, FLOW_ANNOUNCED, TCP that is not established: how many SYNs have announced its client
- *           forward, FLOW_AWAITED: 1: a SYN is to follow
+ *           forward, FLOW_UNDONE and FLOW_AWAITED: 1: a SYN is to follow
  *   ack     forward, FLOW_ANNOUNCED, UDP: how many announcements there were
  *   next    forward, FLOW_ANNOUNCED or FLOW_UNDONE, UDP: the tick of the last announcement
+ *           forward, FLOW_PLAIN and FLOW_AWAITED: the tick of the first question
  *   astray  forward, FLOW_UNDONE: stamp_of() the newest announcement, see undo.h
  *           reply, FLOW_COMES_IN: the interface by which packets come in
  *   ifindex forward, FLOW_UNDONE: the interface that leads to the client

@@ -13,10 +13,11 @@
  *   Otherwise the peer's address stays (FLOW_PLAIN).
  * - A message from another peer about the same connection moves the flow: the
  *   client's packets take another way.
- * - Of a TCP segment that belongs to no flow here, the peer is asked whose it is:
- *   the program may have lost its flows. The segment becomes the question, and is sent again
- *   by the client in a moment. A SYN without a message is one of a flow that
- *   nobody announces.
+ * - Of a TCP segment that belongs to no flow here, the peer is asked whose it is: the
+ *   program may have lost its flows. The segment becomes the question, and is sent
+ *   again by the client in a moment. If there is no answer for ASKED_TICKS, such
+ *   segments pass as they are. A SYN without a message is one of a flow that nobody
+ *   announces.
  * - Datagrams without a flow pass as they are until the next message.
  */
 #ifndef BLIXT_UNDO_H
@@ -82,8 +83,8 @@ static __always_inline bool is_older(const struct announcement *m, const struct 
 	return (stamp & 0xff) == (f->astray & 0xff) && (__s32)(stamp - f->astray) < 0;
 }
 
-/* Notes that packets with this tuple are of the node that they come from. Uses p->to. */
-static __always_inline void note_plain(struct packet *p, struct peer *peer)
+/* Inserts an entry for packets with this tuple, which stay what they are. Uses p->to. */
+static __always_inline void insert_plain(struct packet *p, __u32 flags)
 {
 	struct flow *to = &p->to;
 	__builtin_memset(to, 0, sizeof(*to));
@@ -95,8 +96,15 @@ static __always_inline void note_plain(struct packet *p, struct peer *peer)
 	to->frontend = NO_FRONTEND;
 	to->last_seen = now();
 	to->idle_ticks = is_udp(&p->key) ? HOST_TICKS : HOST_TCP_TICKS;
-	to->flags = FLOW_PLAIN;
+	to->flags = FLOW_PLAIN | flags;
+	to->next = to->last_seen;
 	insert_evictable(&p->key, to, BPF_ANY);
+}
+
+/* Notes that packets with this tuple are of the node that they come from. Uses p->to. */
+static __always_inline void note_plain(struct packet *p, struct peer *peer)
+{
+	insert_plain(p, 0);
 	__sync_fetch_and_add(&peer->plain, 1);
 	count(COUNTER_FLOW_PLAIN);
 }
@@ -347,8 +355,8 @@ __noinline int receive_message(struct __sk_buff *ctx, struct packet *p)
 		return answer_probe(ctx, p);
 	if (m->flags & ANNOUNCEMENT_ASK) {
 		const struct flow *reply = find_flow(&p->key);
-		if (!reply && (draining() || upgrading()))
-			return pass(COUNTER_DRAINED); /* it may be a flow of the other program */
+		if (!reply && draining())
+			return pass(COUNTER_DRAINED); /* it may be a flow of the program behind this one */
 		return answer_question(ctx, p, reply);
 	}
 	return OBEY_MESSAGE;
@@ -395,7 +403,14 @@ __noinline int handle_unannounced(struct __sk_buff *ctx, struct packet *p)
 	if (!peer)
 		return NO_FLOW;
 	struct flow *f = find_flow(&p->key);
-	if (f && f->flags & FLOW_PLAIN) {
+	bool asked = f && f->flags & FLOW_AWAITED && f->flags & FLOW_PLAIN;
+	if (asked && now() - f->next > ASKED_TICKS) { /* nobody there knows how to answer */
+		__sync_fetch_and_and(&f->flags, ~FLOW_AWAITED);
+		__sync_fetch_and_add(&peer->plain, 1);
+		count(COUNTER_FLOW_PLAIN);
+		asked = false;
+	}
+	if (f && f->flags & FLOW_PLAIN && !asked) {
 		__u32 tick = now();
 		p->due = f->last_seen != tick;
 		if (p->due)
@@ -406,26 +421,29 @@ __noinline int handle_unannounced(struct __sk_buff *ctx, struct packet *p)
 			fill_slot(ctx, p);
 		return pass(COUNTER_NOT_OURS);
 	}
-	if (f && !(f->flags & FLOW_UNDONE))
+	if (f && !asked && !(f->flags & FLOW_UNDONE))
 		return NO_FLOW; /* one of our own */
-	if (f && f->last_seen != now())
+	if (f && !asked && f->last_seen != now())
 		follow_client(ctx, p, f);
 	if (p->fragment == LATER_FRAGMENT)
 		return f ? SERVE_UNDONE : NO_FLOW;
 	if (is_udp(&p->key)) /* who has the port by now is not known without a message */
 		return f && now() - f->next <= ANNOUNCED_TICKS ? SERVE_UNDONE : pass(COUNTER_NOT_OURS);
-	if (f && f->flags & FLOW_AWAITED && (!is_syn(p) || f->fin)) {
+	if (f && !asked && f->flags & FLOW_AWAITED && (!is_syn(p) || f->fin)) {
 		follow(p, f);
 		return SERVE_UNDONE;
 	}
-	if (!is_syn(p)) {
-		if (f)
+	if (!(p->tcp_flags & TCP_SYN)) {
+		if (f && !asked)
 			return SERVE_UNDONE;
 		if (p->tcp_flags & TCP_RST || draining())
 			return pass(COUNTER_NOT_OURS);
+		if (!f)
+			insert_plain(p, FLOW_AWAITED);
 		return ask(ctx, p, peer);
 	}
-	if (f && !(f->flags & FLOW_CLOSED)) /* anybody may have forged it */
+	/* A SYN, or one with an acknowledgement: of a server of the peer's with such a port. */
+	if (f && !asked && !(f->flags & FLOW_CLOSED)) /* anybody may have forged it */
 		return ask(ctx, p, peer);
 	if (f)
 		forget(&p->key, f);
