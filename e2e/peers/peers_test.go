@@ -13,22 +13,19 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/announce"
 )
 
-// peer returns what blixt status says of the only peer of a host: its process writes it down
-// once a second.
-func (p *pair) peer(b *lab.Blixt) (peer announce.Pair) {
+// peer waits until what blixt status says of the only peer of a host is as a check wants.
+func (p *pair) peer(b *lab.Blixt, check func(announce.Pair) bool) {
 	p.Helper()
-	p.check(lab.Eventually(labtest.Patience, func() error {
+	p.check(lab.Eventually(probed, func() error {
 		s, err := b.Status()
 		if err != nil {
 			return err
 		}
-		if s.Announcing == nil || len(s.Announcing.Pairs) != 1 {
-			return fmt.Errorf("the status says of peers: %+v", s.Announcing)
+		if s.Announcing == nil || len(s.Announcing.Pairs) != 1 || !check(s.Announcing.Pairs[0]) {
+			return fmt.Errorf("host %s says of the other: %+v", b.Node.Name, s.Announcing)
 		}
-		peer = s.Announcing.Pairs[0]
 		return nil
 	}))
-	return peer
 }
 
 // unanswered returns the forms of messages that the peer does not answer.
@@ -48,15 +45,10 @@ func TestServersSeeTheirClients(t *testing.T) {
 	p.check(p.A.Start())
 	p.awaitSeen(true)
 	p.checkSeen("both run", true)
-	p.check(lab.Eventually(labtest.Patience, func() error {
-		if s := p.peer(p.A); s.Backends != 12 || s.Unannounced != 0 || len(s.Probes) != 8 || unanswered(s) != nil {
-			return fmt.Errorf("the first host says of the second %+v", s)
-		}
-		return nil
-	}))
-	if s := p.peer(p.B); s.Undone < 4*3*rounds || s.Refused != 0 || s.Backends != 0 {
-		t.Errorf("the second host says of the first %+v", s)
-	}
+	p.peer(p.A, func(s announce.Pair) bool {
+		return s.Backends == 12 && s.Unannounced == 0 && len(s.Probes) == 8 && unanswered(s) == nil
+	})
+	p.peer(p.B, func(s announce.Pair) bool { return s.Undone >= 4*3*rounds && s.Refused == 0 && s.Backends == 0 })
 	text, err := p.A.Run("status")
 	p.check(err)
 	for _, want := range []string{"PEER", onB[4], "TCP/IPv4, TCP/IPv4 alone, UDP/IPv4", "key 1", "SEE CLIENTS"} {
@@ -71,9 +63,7 @@ func TestPeerWithoutBlixt(t *testing.T) {
 	p := newPair(t, "absent")
 	p.check(p.A.AwaitLog("peer "+onB[4]+" answers nothing", probed, p.A.Start))
 	p.checkSeen("the second host does not run Blixt", false)
-	if s := p.peer(p.A); s.Unannounced != 12 || len(unanswered(s)) != 8 {
-		t.Errorf("the first host says of the second %+v", s)
-	}
+	p.peer(p.A, func(s announce.Pair) bool { return s.Unannounced == 12 && len(unanswered(s)) == 8 })
 	text, err := p.A.Run("status")
 	p.check(err)
 	if want := "12 backends on other nodes see this node's address"; !strings.Contains(text, want) {
@@ -112,9 +102,7 @@ func TestWrongKey(t *testing.T) {
 	p.check(p.B.Start())
 	p.check(p.A.AwaitLog("peer "+onB[4]+" answers nothing", probed, p.A.Start))
 	p.checkSeen("the hosts have different keys", false)
-	if s := p.peer(p.B); s.Refused == 0 || s.Undone != 0 {
-		t.Errorf("the second host says of the first %+v", s)
-	}
+	p.peer(p.B, func(s announce.Pair) bool { return s.Refused > 0 && s.Undone == 0 })
 	p.writeKeys(p.keysB, key1, key0)
 	p.awaitSeen(true)
 	p.checkSeen("the second host has got the key", true)
@@ -152,9 +140,7 @@ func TestKeysRotateUnderLoad(t *testing.T) {
 		p.checkSeen(fmt.Sprintf("key %d signs", step.sign), true)
 	}
 	load.stop("keys rotate")
-	if s := p.peer(p.B); s.Refused != 0 {
-		t.Errorf("the second host has refused %d messages", s.Refused)
-	}
+	p.peer(p.B, func(s announce.Pair) bool { return s.Refused == 0 })
 }
 
 // TestFirewallBetweenPeers: connections work whatever it drops of what hosts tell each
@@ -184,9 +170,7 @@ func TestFirewallBetweenPeers(t *testing.T) {
 			}
 		}
 	}
-	if s := p.peer(p.A); s.Unannounced != 6 || s.Backends != 12 {
-		t.Errorf("the first host says of the second %+v", s)
-	}
+	p.peer(p.A, func(s announce.Pair) bool { return s.Unannounced == 6 && s.Backends == 12 })
 	p.firewall()
 	p.awaitSeen(true)
 	p.checkSeen("without the firewall", true)
@@ -195,12 +179,7 @@ func TestFirewallBetweenPeers(t *testing.T) {
 // awaitUnanswered waits until exactly these forms are not answered.
 func (p *pair) awaitUnanswered(want ...string) {
 	p.Helper()
-	p.check(lab.Eventually(probed, func() error {
-		if got := unanswered(p.peer(p.A)); !slices.Equal(got, want) {
-			return fmt.Errorf("without an answer are %q, want %q", got, want)
-		}
-		return nil
-	}))
+	p.peer(p.A, func(s announce.Pair) bool { return slices.Equal(unanswered(s), want) })
 }
 
 // firewall has the switch drop what rules of nftables match.
