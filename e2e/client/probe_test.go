@@ -53,6 +53,23 @@ func TestProbes(t *testing.T) {
 		if t.Failed() {
 			return
 		}
+		if !w.tunnel {
+			// A firewall that drops a SYN with data: 42 bytes behind a header of 20 to 60.
+			const firewall = "table bridge firewall\ndelete table bridge firewall\n"
+			w.nft(w.swtch, "firewall", firewall+`table bridge firewall {
+	chain forward {
+		type filter hook forward priority 10
+		ether type ip tcp flags & (syn | ack) == syn tcp doff 5-7 ip length > 70 drop
+		ether type ip tcp flags & (syn | ack) == syn ip length > 100 drop
+		ether type ip6 tcp flags & (syn | ack) == syn ip6 length > 62 drop
+	}
+}
+`)
+			if got, want := forms(w.a.pods[0], 8080), all&^(lb.FormOf(false, false, false)|lb.FormOf(false, false, true)); got != want {
+				w.Errorf("behind a firewall that drops a SYN with data: answered in %s; want %s", got, want)
+			}
+			w.nft(w.swtch, "firewall", firewall)
+		}
 		// Where the other node undoes nothing, there is no answer, and no harm.
 		w.Check(w.b.plane.maps["announcing"].Put(uint32(0), make([]byte, 8)))
 		if got := forms(w.a.pods[0], 8080); got != 0 {
