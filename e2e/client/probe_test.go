@@ -20,9 +20,17 @@ func TestProbes(t *testing.T) {
 	eachTopology(t, func(w *world) {
 		// Probes leave a pod with its address, as what pods send to each other does.
 		probe := announce.NewProbe(w.a.plane.tables)
-		forms := func(from *lab.Node, port uint16) (answered lb.Forms) {
+		pod, nobody := []string{w.b.pods[0].IPv4, w.b.pods[0].IPv6}, []string{}
+		for _, network := range []string{w.b.podNet4(), w.b.podNet6()} {
+			ip := netip.MustParsePrefix(network).Addr()
+			for range 200 {
+				ip = ip.Next()
+			}
+			nobody = append(nobody, ip.String())
+		}
+		forms := func(from *lab.Node, addresses []string, port uint16) (answered lb.Forms) {
 			w.Helper()
-			for _, address := range []string{w.b.pods[0].IPv4, w.b.pods[0].IPv6} {
+			for _, address := range addresses {
 				to := netip.AddrPortFrom(netip.MustParseAddr(address), port)
 				for i := range 4 {
 					form := lb.FormOf(i&1 != 0, i&2 != 0, to.Addr().Is6())
@@ -39,9 +47,12 @@ func TestProbes(t *testing.T) {
 		}
 		const all = 1<<lb.FormCount - 1
 		for name, from := range map[string]*lab.Node{"the node": w.a.Node, "a pod": w.a.pods[0]} {
-			for what, port := range map[string]uint16{"a server": 8080, "a port that nobody listens at": 9} {
+			for what, to := range map[string]struct {
+				addresses []string
+				port      uint16
+			}{"a server": {pod, 8080}, "a port that nobody listens at": {pod, 9}, "a pod that is gone": {nobody, 8080}} {
 				rise := w.rise(w.b, func() {
-					if got := forms(from, port); got != all {
+					if got := forms(from, to.addresses, to.port); got != all {
 						w.Errorf("probes from %s to %s: answered in %s; not in %s", name, what, got, all&^got)
 					}
 				})
@@ -65,18 +76,18 @@ func TestProbes(t *testing.T) {
 	}
 }
 `)
-			if got, want := forms(w.a.pods[0], 8080), all&^(lb.FormOf(false, false, false)|lb.FormOf(false, false, true)); got != want {
+			if got, want := forms(w.a.pods[0], pod, 8080), all&^(lb.FormOf(false, false, false)|lb.FormOf(false, false, true)); got != want {
 				w.Errorf("behind a firewall that drops a SYN with data: answered in %s; want %s", got, want)
 			}
 			w.nft(w.swtch, "firewall", firewall)
 		}
 		// Where the other node undoes nothing, there is no answer, and no harm.
 		w.Check(w.b.plane.maps["announcing"].Put(uint32(0), make([]byte, 8)))
-		if got := forms(w.a.pods[0], 8080); got != 0 {
+		if got := forms(w.a.pods[0], pod, 8080); got != 0 {
 			w.Errorf("a node that undoes nothing answers in %s", got)
 		}
 		w.Check(w.b.plane.announce(0))
-		if got := forms(w.a.pods[0], 8080); got != all {
+		if got := forms(w.a.pods[0], pod, 8080); got != all {
 			w.Errorf("and later in %s alone", got)
 		}
 	})

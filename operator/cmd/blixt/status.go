@@ -240,6 +240,9 @@ func (s *status) table(out io.Writer) {
 		t.printf("%s\t%d\t%d\n", name, s.Tables[name].Used, s.Tables[name].Size)
 	}
 	flush()
+	if n := s.UndoneFlows + s.PlainFlows; n > 0 {
+		w.printf("Of the flows, %d are of other nodes: %d with the client that the node has announced, %d with the node's address.\n", n, s.UndoneFlows, s.PlainFlows)
+	}
 
 	w.printf("\n")
 	t.printf("COUNTER\tPACKETS\n")

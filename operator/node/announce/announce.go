@@ -67,6 +67,8 @@ type Announcer struct {
 	tables datapath.Announcing
 	o      Options
 	wake   chan struct{} // has an element if something may be due sooner
+	// changed has an element if Hears may decide otherwise than was told.
+	changed chan struct{}
 
 	writing sync.Mutex // held while maps are written
 	told    map[netip.Addr]uint16
@@ -106,7 +108,7 @@ func New(t datapath.Announcing, o Options) *Announcer {
 		o.Probe = NewProbe(t)
 	}
 	a := &Announcer{
-		tables: t, o: o, wake: make(chan struct{}, 1), told: map[netip.Addr]uint16{}, logged: map[string]bool{},
+		tables: t, o: o, wake: make(chan struct{}, 1), changed: make(chan struct{}, 1), told: map[netip.Addr]uint16{}, logged: map[string]bool{},
 		settings: Settings{Sign: -1}, schedule: newSchedule(),
 	}
 	if o.RetryEvery > 0 {

@@ -476,7 +476,8 @@ func TestManyNodes(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			p := &answering{answers: func(lb.Forms, netip.AddrPort) (bool, time.Duration) { return answers, time.Millisecond }}
 			fake := datapath.NewFake(testSizes)
-			a := New(fake, Options{Probe: p.probe})
+			var told atomic.Int32
+			a := New(fake, Options{Probe: p.probe, Changed: func() { told.Add(1) }})
 			s, f := testSettings(), lb.Frontend{Protocol: lb.TCP, PreserveClient: true}
 			s.Peers = nil
 			for n := range nodes {
@@ -491,7 +492,10 @@ func TestManyNodes(t *testing.T) {
 			stop := run(t, a)
 			time.Sleep(time.Minute)
 			stop()
-			if n, most := p.total(), int(time.Minute/probeEvery); n > most+1 || n < most/2 || p.most > probesAtOnce {
+			if n := told.Load(); n > int32(time.Minute/changedEvery)+2 {
+				t.Errorf("told %d times in a minute", n)
+			}
+			if n, most := p.total(), int(time.Minute/probeEvery); n > most+10 || n < most/2 || p.most > probesAtOnce {
 				t.Errorf("answers %v: %d probes in a minute, %d at once; want up to %d, %d", answers, n, p.most, most, probesAtOnce)
 			}
 			status, err := a.Status()

@@ -29,6 +29,8 @@ const (
 	pollLast  = 50 * time.Millisecond
 	// portTries is how many source ports are tried, some of which may be in use.
 	portTries = 8
+	// unprivileged is the first port that every process may use.
+	unprivileged = 1024
 )
 
 // prober sends probes by ordinary sockets. The program makes a message of the packet
@@ -65,8 +67,12 @@ func (p *prober) probe(ctx context.Context, form lb.Forms, to netip.AddrPort) (a
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
+	first := config.SnatMin
+	if config.SnatMax >= unprivileged {
+		first = max(first, unprivileged)
+	}
 	for range portTries {
-		port := config.SnatMin + uint16(rand.IntN(int(config.SnatMax-config.SnatMin)+1))
+		port := first + uint16(rand.IntN(int(config.SnatMax-first)+1))
 		key := datapath.FlowKey{Dst: datapath.ToAddr(to.Addr()), Sport: datapath.ToPort(port), Dport: datapath.ToPort(to.Port()), Protocol: uint8(lb.TCP)}
 		if udp {
 			key.Protocol = uint8(lb.UDP)

@@ -4,7 +4,9 @@ package announce
 
 import (
 	"context"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,7 +21,11 @@ const (
 	// probesAtOnce is below MAX_PROBES, of which an agent that was killed may have
 	// left some.
 	probesAtOnce = 128
-	// checkEvery is how often the maps are compared with the settings.
+	// changedEvery is the least time between two calls of Options.Changed, after which
+	// flags of all backends are looked at.
+	changedEvery = 250 * time.Millisecond
+	// checkEvery is how often the maps are compared with the settings, and how often
+	// it is logged who does not answer.
 	checkEvery = time.Minute
 )
 
@@ -34,6 +40,7 @@ func (a *Announcer) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	all.Go(func() { a.check(ctx) })
+	all.Go(func() { a.tell(ctx) })
 	free := make(chan struct{}, probesAtOnce)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -84,17 +91,59 @@ func (a *Announcer) probe(ctx context.Context, i *item, to netip.AddrPort) {
 	a.writing.Unlock()
 	a.mu.Lock()
 	changed := a.schedule.result(i, time.Now(), answered, roundTrip, err)
-	state := i.state
+	now := stateNames[i.state]
 	a.mu.Unlock()
 	if changed {
-		if state == bad {
-			a.o.Log.Info("another node does not answer: its backends see this node's address", "node", i.node, "form", i.form.String())
-		} else {
-			a.o.Log.Info("another node answers: its backends see their clients", "node", i.node, "form", i.form.String())
+		a.o.Log.Debug("probes of another node", "node", i.node, "form", i.form.String(), "state", now)
+		select {
+		case a.changed <- struct{}{}:
+		default:
 		}
-		a.o.Changed()
 	}
 	a.wakeUp()
+}
+
+// tell calls Changed after states of pairs have changed, which many may do at a time.
+func (a *Announcer) tell(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.changed:
+		}
+		a.o.Changed()
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(changedEvery):
+		}
+	}
+}
+
+// failing returns the names of nodes that do not answer in some form, in order.
+func (a *Announcer) failing() []string {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	nodes := map[string]bool{}
+	for _, i := range a.schedule.items {
+		if i.endpoints != nil && i.state == bad {
+			nodes[i.node] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(nodes))
+}
+
+// logFailing logs which nodes do not answer, unless it is as it was.
+func (a *Announcer) logFailing(before []string) []string {
+	now := a.failing()
+	switch {
+	case slices.Equal(before, now):
+	case len(now) == 0:
+		a.o.Log.Info("all other nodes answer probes")
+	default:
+		a.o.Log.Warn("some nodes do not answer probes of how clients are announced: their backends may see this node's address", "nodes", len(now), "examples", now[:min(len(now), 3)])
+	}
+	return now
 }
 
 // check repairs the maps at intervals: a write may have failed, and others may have
@@ -102,12 +151,14 @@ func (a *Announcer) probe(ctx context.Context, i *item, to netip.AddrPort) {
 func (a *Announcer) check(ctx context.Context) {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
+	var failing []string
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
+		failing = a.logFailing(failing)
 		a.mu.Lock()
 		set := a.set
 		a.rebuild(time.Now()) // forgets what was not used for long

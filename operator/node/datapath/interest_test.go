@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"errors"
 	"net/netip"
 	"sync"
 	"testing"
@@ -173,11 +174,15 @@ func TestLatestNumbers(t *testing.T) {
 	}
 }
 
-// A program of an earlier build has neither map, and needs neither.
+// A program of an earlier build has none of these maps, and needs none.
 func TestMapsOfAnEarlierBuild(t *testing.T) {
 	all := specMaps(t, func(*ebpf.CollectionSpec) {})
-	delete(all, bpf.BlixtMapInterest)
-	delete(all, bpf.BlixtMapFlowCache)
+	for _, name := range []string{
+		bpf.BlixtMapInterest, bpf.BlixtMapFlowCache,
+		bpf.BlixtMapAnnouncing, bpf.BlixtMapAnnounceKeys, bpf.BlixtMapPeers, bpf.BlixtMapProbes, bpf.BlixtMapEgressLinks,
+	} {
+		delete(all, name)
+	}
 	m, err := Open(pins(t, all))
 	if err != nil {
 		t.Fatal(err)
@@ -195,5 +200,14 @@ func TestMapsOfAnEarlierBuild(t *testing.T) {
 	}
 	if next, ack, err := m.LatestNumbers(FlowEntry{Value: bpf.BlixtFlow{Next: 1, Ack: 2}}); err != nil || next != 1 || ack != 2 {
 		t.Errorf("numbers %d and %d (%v), want those of the entry", next, ack, err)
+	}
+	_, noConfig := m.AnnounceConfig()
+	_, noKeys := m.AnnounceKeys()
+	peers, noPeers := m.Peers()
+	if err := errors.Join(noConfig, noKeys, noPeers); err != nil || m.Announces() || len(peers) != 0 {
+		t.Errorf("announces %v, %v", m.Announces(), err)
+	}
+	if err := m.AddPeer(netip.MustParseAddr("192.0.2.1"), 1); !errors.Is(err, ErrNoAnnouncing) {
+		t.Errorf("a peer without a table: %v", err)
 	}
 }
