@@ -4,6 +4,7 @@ package peers
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"sync"
 	"time"
@@ -20,13 +21,14 @@ type load struct {
 
 	mu      sync.Mutex
 	answers int
+	by      map[net.Conn]int
 	lost    []string
 }
 
 // startLoad opens two connections of each kind.
 func (p *pair) startLoad() *load {
 	p.Helper()
-	l := &load{pair: p, ending: make(chan struct{})}
+	l := &load{pair: p, ending: make(chan struct{}), by: map[net.Conn]int{}}
 	p.each(func(what, network string, family, port int) {
 		for range 2 {
 			conn, err := p.dial(network, labtest.At(vips[family], port))
@@ -55,6 +57,7 @@ func (l *load) run(what, network string, conn net.Conn) {
 		}
 		l.mu.Lock()
 		l.answers++
+		l.by[conn]++
 		if err != nil {
 			l.lost = append(l.lost, fmt.Sprintf("%s: question %d: %v", what, n, err))
 		}
@@ -63,6 +66,27 @@ func (l *load) run(what, network string, conn net.Conn) {
 			return
 		}
 	}
+}
+
+// awaitRound waits until each connection has got two more answers, or has failed.
+func (l *load) awaitRound() {
+	l.pair.Helper()
+	l.mu.Lock()
+	before := maps.Clone(l.by)
+	l.mu.Unlock()
+	l.pair.check(lab.Eventually(4*labtest.Patience, func() error {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if len(l.lost) > 0 {
+			return nil
+		}
+		for conn, n := range before {
+			if l.by[conn] < n+2 {
+				return fmt.Errorf("%s %s has got %d answers", conn.LocalAddr().Network(), conn.LocalAddr(), l.by[conn])
+			}
+		}
+		return nil
+	}))
 }
 
 func (l *load) end() {

@@ -82,16 +82,10 @@ func newPair(t *testing.T, name string) *pair {
 	l.Plug(p.router, "eth1", p.sw, "br0")
 	p.router.Addr("eth1", "10.9.0.1/24", "fd09::1/64")
 	for n, ips := range map[*lab.Node]map[int]string{p.a: onA, p.b: onB} {
-		n.Forward()
-		n.Sysctl("net.ipv4.conf.default.rp_filter=1", "net.ipv4.conf.all.rp_filter=1")
-		l.Plug(n, "eth0", p.sw, "br0")
-		n.Addr("eth0", ips[4]+"/24", ips[6]+"/64")
-		n.Route("default via 10.9.0.1", "default via fd09::1")
+		p.connect(n, ips)
 	}
 	p.router.Route(vips[4]+" via "+onA[4], vips[6]+" via "+onA[6])
-	for _, n := range []*lab.Node{p.router, p.a} {
-		n.Route("10.244.2.0/23 via "+onB[4], "fd00:244:2::/47 via "+onB[6])
-	}
+	p.router.Route("10.244.2.0/23 via "+onB[4], "fd00:244:2::/47 via "+onB[6])
 
 	p.routed, p.bridged = l.Node("routed"), l.Node("bridged")
 	l.Link(p.routed, "eth0", p.b, "veth-routed")
@@ -120,6 +114,18 @@ func newPair(t *testing.T, name string) *pair {
 	p.B = p.prepare(p.b, nil, "--peer", onA[4]+","+onA[6], "--peer-key", p.keysB)
 	p.B.Dir = "" // it has nothing to serve
 	return p
+}
+
+// connect connects a host with these addresses to the switch, with routes to all there is.
+func (p *pair) connect(n *lab.Node, ips map[int]string) {
+	n.Forward()
+	n.Sysctl("net.ipv4.conf.default.rp_filter=1", "net.ipv4.conf.all.rp_filter=1")
+	p.Plug(n, "eth0", p.sw, "br0")
+	n.Addr("eth0", ips[4]+"/24", ips[6]+"/64")
+	n.Route("default via 10.9.0.1", "default via fd09::1")
+	if n != p.b {
+		n.Route("10.244.2.0/23 via "+onB[4], "fd00:244:2::/47 via "+onB[6])
+	}
 }
 
 func (p *pair) check(err error) {

@@ -19,6 +19,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/announce"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
 // withPeers gives the load balancer peers and a file of keys, whose path it returns.
@@ -215,4 +216,31 @@ func TestPeerProblems(t *testing.T) {
 	if lines := peerProblems(announce.Status{}); len(lines) != 1 || !strings.Contains(lines[0], "earlier version") {
 		t.Errorf("an earlier program: %q", lines)
 	}
+}
+
+// TestGatewaysInFilesPreserveClients unless their BlixtGatewayConfig says otherwise.
+func TestGatewaysInFilesPreserveClients(t *testing.T) {
+	veth(t, "eth0")
+	up(t, "peer-eth0")
+	assign(t, "eth0", host4+"/24")
+	i := prepare(t, files(80, far4))
+	i.withPeers("10.0.0.1")
+	i.start()
+	preserves := func(want bool) {
+		t.Helper()
+		eventually(t, func() error {
+			r, err := writer.LoadRecord(StateFile(i.RunDir, i.Name))
+			if err == nil && (len(r.State.Frontends) != 1 || r.State.Frontends[0].PreserveClient != want) {
+				err = fmt.Errorf("frontends %+v, want clients preserved: %v", r.State.Frontends, want)
+			}
+			return err
+		})
+	}
+	preserves(true)
+	node := strings.Replace(files(80, far4), "  gatewayClassName: blixt\n",
+		"  gatewayClassName: blixt\n  infrastructure: {parametersRef: {group: blixt.x-k8s.io, kind: BlixtGatewayConfig, name: web}}\n", 1)
+	i.write(node + "---\napiVersion: blixt.x-k8s.io/v1alpha1\nkind: BlixtGatewayConfig\nmetadata: {name: web}\nspec: {clientAddress: Node}\n")
+	preserves(false)
+	i.write(files(80, far4))
+	preserves(true)
 }
