@@ -53,10 +53,7 @@ type Peer struct {
 type Options struct {
 	// Changed is called when Hears decides otherwise than before.
 	Changed func()
-	// RetryEvery is the longest pause until a node is probed again that has not answered;
-	// 0: five minutes. Where nobody tells when a node begins to undo, it should be less.
-	RetryEvery time.Duration
-	Log        *slog.Logger
+	Log     *slog.Logger
 
 	// Probe replaces the packets of a test.
 	Probe Probe
@@ -107,14 +104,10 @@ func New(t datapath.Announcing, o Options) *Announcer {
 	if o.Probe == nil {
 		o.Probe = NewProbe(t)
 	}
-	a := &Announcer{
+	return &Announcer{
 		tables: t, o: o, wake: make(chan struct{}, 1), changed: make(chan struct{}, 1), told: map[netip.Addr]uint16{}, logged: map[string]bool{},
 		settings: Settings{Sign: -1}, schedule: newSchedule(),
 	}
-	if o.RetryEvery > 0 {
-		a.schedule.badLast = o.RetryEvery
-	}
-	return a
 }
 
 // Held returns the settings that the maps hold, before Set is called those of an

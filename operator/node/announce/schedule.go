@@ -18,10 +18,10 @@ const (
 	goodEvery = 30 * time.Second
 	// retryAfter is for what was not answered once: a lost packet means nothing.
 	retryAfter = time.Second
-	// badFirst and badLast are for what is not answered: less and less often. See
-	// Options.RetryEvery.
+	// badFirst and badLast are for what is not answered, first and at last: nobody
+	// tells when the other node begins to undo, or a firewall lets messages pass.
 	badFirst = 5 * time.Second
-	badLast  = 5 * time.Minute
+	badLast  = 30 * time.Second
 	// keepUnused is how long it is remembered what a node has answered that has no
 	// backends: it may have the next one soon.
 	keepUnused = 10 * time.Minute
@@ -70,14 +70,12 @@ type item struct {
 type schedule struct {
 	items map[pair]*item
 	queue queue
-	// badLast is the longest pause after what is not answered.
-	badLast time.Duration
 	// jitter returns a random part of d.
 	jitter func(d time.Duration) time.Duration
 }
 
 func newSchedule() schedule {
-	return schedule{items: map[pair]*item{}, badLast: badLast, jitter: func(d time.Duration) time.Duration { return rand.N(d) }}
+	return schedule{items: map[pair]*item{}, jitter: func(d time.Duration) time.Duration { return rand.N(d) }}
 }
 
 // state returns what is known of a pair.
@@ -166,7 +164,7 @@ func (s *schedule) result(i *item, now time.Time, answered bool, roundTrip time.
 			break
 		}
 		i.state = bad
-		i.pause = min(max(2*i.pause, badFirst), s.badLast)
+		i.pause = min(max(2*i.pause, badFirst), badLast)
 		i.wait(now, i.pause, s.jitter)
 	}
 	if i.soon {

@@ -37,9 +37,6 @@ const (
 	// unansweredFor is how long peers may answer nothing until a host that is not sure of
 	// its boot number tries another one.
 	unansweredFor = 5 * time.Minute
-	// probeAgain is how long to wait at most before a peer that does not answer is probed
-	// again: nobody tells when it begins to.
-	probeAgain = 30 * time.Second
 )
 
 // announcing is the state of Peering in a runner. runner.reconciling guards it.

@@ -46,7 +46,7 @@ func open(dir string, o writer.Options) (*plane, error) {
 		o.SNAT = lb.PortRange{First: c.SnatMin, Last: c.SnatMax}
 	}
 	p := &plane{dir: dir, tables: tables, states: make(chan writer.VersionedState), ended: make(chan struct{})}
-	p.announcer = announce.New(tables, announce.Options{Changed: func() { p.writer.HearsChanged() }, RetryEvery: probeAgain, Log: o.Log})
+	p.announcer = announce.New(tables, announce.Options{Changed: func() { p.writer.HearsChanged() }, Log: o.Log})
 	o.Hears = p.announcer.Hears
 	p.writer = writer.New(tables, o)
 	return p, nil
