@@ -29,7 +29,10 @@ var calico = map[string]string{
 	"projectcalico.org/IPv6WireguardInterfaceAddr": "wg-v6.cali",
 }
 
-const flannel = "flannel.alpha.coreos.com/"
+const (
+	flannel        = "flannel.alpha.coreos.com/"
+	flannelBackend = flannel + "backend-type"
+)
 
 // Tunnels returns the devices through which a node reaches the pods of other nodes,
 // each with the annotation that announces it. It knows those of flannel and
@@ -42,27 +45,27 @@ func Tunnels(n *corev1.Node) map[string]string {
 		}
 	}
 	// flannel: pkg/backend, where each names its device.
-	const backend = flannel + "backend-type"
-	switch n.Annotations[backend] {
+	switch n.Annotations[flannelBackend] {
 	case "vxlan":
 		for data, device := range map[string]string{"backend-data": "flannel", "backend-v6-data": "flannel-v6"} {
 			vxlan := struct{ VNI int }{1} // the default: early versions do not announce it
 			if text := n.Annotations[flannel+data]; text != "null" && json.Unmarshal([]byte(text), &vxlan) == nil {
-				found[fmt.Sprintf("%s.%d", device, vxlan.VNI)] = backend
+				found[fmt.Sprintf("%s.%d", device, vxlan.VNI)] = flannelBackend
 			}
 		}
 	case "ipip":
-		found["flannel.ipip"] = backend
+		found["flannel.ipip"] = flannelBackend
 	case "wireguard":
-		found["flannel-wg"] = backend
+		found["flannel-wg"] = flannelBackend
 	case "udp":
-		found["flannel0"] = backend
+		found["flannel0"] = flannelBackend
 	}
 	return found
 }
 
 // NodeAddresses returns the addresses that the annotations of a node name: those of
-// the ends of Calico's tunnels, and those by which flannel and Calico reach it.
+// the ends of its tunnels, and those by which flannel and Calico reach it. flannel
+// gives its tunnels the first addresses of the node's podCIDRs.
 func NodeAddresses(n *corev1.Node) []netip.Addr {
 	var all []netip.Addr
 	add := func(text string) {
@@ -79,6 +82,11 @@ func NodeAddresses(n *corev1.Node) []netip.Addr {
 	}
 	for _, annotation := range []string{"projectcalico.org/IPv4Address", "projectcalico.org/IPv6Address", flannel + "public-ip", flannel + "public-ipv6"} {
 		add(n.Annotations[annotation])
+	}
+	if slices.Contains(slices.Collect(maps.Values(Tunnels(n))), flannelBackend) {
+		for _, cidr := range n.Spec.PodCIDRs {
+			add(cidr)
+		}
 	}
 	return all
 }

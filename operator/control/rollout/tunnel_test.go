@@ -3,6 +3,7 @@
 package rollout_test
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"testing"
@@ -41,6 +42,22 @@ func TestTunnels(t *testing.T) {
 				t.Errorf("tunnels of a node with annotations %v (-want +got):\n%s", c.annotations, diff)
 			}
 		})
+	}
+}
+
+// flannel announces no addresses of its tunnels: they are the first ones of podCIDRs.
+func TestFlannelsTunnelAddresses(t *testing.T) {
+	const flannel = "flannel.alpha.coreos.com/"
+	for backend, want := range map[string]string{
+		"vxlan":   "[192.0.2.11 10.244.1.0 fd00:244:0:1::]",
+		"host-gw": "[192.0.2.11]",
+	} {
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{
+			flannel + "backend-type": backend, flannel + "backend-data": "null", flannel + "backend-v6-data": `{"VNI":1}`, flannel + "public-ip": "192.0.2.11",
+		}}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.1.0/24", "fd00:244:0:1::/64"}}}
+		if got := fmt.Sprint(rollout.NodeAddresses(n)); got != want {
+			t.Errorf("addresses of a node of flannel's %s: %s, want %s", backend, got, want)
+		}
 	}
 }
 
