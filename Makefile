@@ -143,8 +143,8 @@ e2e-long: root helm ## As make e2e, with all that takes longer (root): more than
 	go test -tags=e2e -json -count=1 -timeout=40m ./e2e/client -args -long | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -overlay | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -proxy=iptables | go run .ci/gotest.go
-	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -flannel=vxlan | go run .ci/gotest.go
-	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -proxy=iptables -flannel=host-gw | go run .ci/gotest.go
+	go test -tags=e2e -json -count=1 -timeout=20m -run='^(TestPaths|TestClientAddresses)$$' ./e2e/cluster -args -flannel=vxlan | go run .ci/gotest.go
+	go test -tags=e2e -json -count=1 -timeout=20m -run='^(TestPaths|TestClientAddresses)$$' ./e2e/cluster -args -proxy=iptables -flannel=host-gw | go run .ci/gotest.go
 
 .PHONY: e2e-given
 e2e-given:

@@ -33,8 +33,8 @@ func (c *Cluster) startFlannel(ctx context.Context) error {
 		return err
 	}
 	for i, m := range c.Nodes {
-		patch := fmt.Sprintf(`{"spec": {"podCIDR": "%[1]s/24", "podCIDRs": ["%[1]s/24", "%[2]s/64"]}}`, pods4(i+1), pods6(i+1))
 		err := await(ctx, m.Name+" has registered", func() error {
+			patch := fmt.Sprintf(`{"spec": %s}`, podCIDRs(i+1))
 			node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: m.Name}}
 			return c.Client.Patch(ctx, node, client.RawPatch(types.MergePatchType, []byte(patch)))
 		})
@@ -73,4 +73,9 @@ func (c *Cluster) startFlannel(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// podCIDRs returns the subnets of a node's pods, as fields of its Node object.
+func podCIDRs(i int) string {
+	return fmt.Sprintf(`{"podCIDR": "%[1]s/24", "podCIDRs": ["%[1]s/24", "%[2]s/64"]}`, pods4(i), pods6(i))
 }

@@ -171,12 +171,13 @@ func (c *Cluster) showProxy(ctx context.Context) error {
 	})
 }
 
-// showOverlay annotates each node with its tunnel, as flannel does.
+// showOverlay annotates each node with its tunnel, as flannel does, whose address is
+// the first of the node's pods.
 func (c *Cluster) showOverlay(ctx context.Context) error {
-	const annotations = `{"metadata": {"annotations": {"flannel.alpha.coreos.com/backend-type": "vxlan", "flannel.alpha.coreos.com/backend-data": "{\"VNI\":1}"}}}`
-	for _, m := range c.Nodes {
+	const annotations = `{"metadata": {"annotations": {"flannel.alpha.coreos.com/backend-type": "vxlan", "flannel.alpha.coreos.com/backend-data": "{\"VNI\":1}"}}, "spec": %s}`
+	for i, m := range c.Nodes {
 		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: m.Name}}
-		if err := c.Client.Patch(ctx, node, client.RawPatch(types.MergePatchType, []byte(annotations))); err != nil {
+		if err := c.Client.Patch(ctx, node, client.RawPatch(types.MergePatchType, fmt.Appendf(nil, annotations, podCIDRs(i+1)))); err != nil {
 			return fmt.Errorf("annotate %s: %w", m.Name, err)
 		}
 	}
