@@ -24,13 +24,6 @@ static __always_inline bool may_announce(__u32 backend_flags)
 	return c && c->flags & ANNOUNCING_TELL && backend_flags & (BACKEND_HEARS_WITHIN | BACKEND_HEARS_ALONE);
 }
 
-/* Returns the tick of the last announcement of a flow with this reply tuple, or of another with the same hash. */
-static __always_inline __u32 *announced_at(const struct flow_key *reply)
-{
-	__u32 i = flow_tag(reply) & (MAX_ANNOUNCED_UDP - 1);
-	return bpf_map_lookup_elem(&announced_udp, &i);
-}
-
 /* Has the flow of the forward entry f not announce its client any more. Questions are answered accordingly. */
 static __always_inline void stop_announcing(const struct packet *p, struct flow *f)
 {

@@ -298,6 +298,13 @@ static __always_inline __u32 segment_end(const struct packet *p)
 	return p->seq + p->payload + !!(p->tcp_flags & TCP_SYN) + !!(p->tcp_flags & TCP_FIN);
 }
 
+/* Returns the tick of the last announcement of a flow with this reply tuple, or of another with the same hash. */
+static __always_inline __u32 *announced_at(const struct flow_key *reply)
+{
+	__u32 i = flow_tag(reply) & (MAX_ANNOUNCED_UDP - 1);
+	return bpf_map_lookup_elem(&announced_udp, &i);
+}
+
 /* Counts the first announcement of the flow p->to. */
 static __always_inline void begin_announcing(struct packet *p)
 {

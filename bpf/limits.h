@@ -134,7 +134,7 @@ enum clock {
  * Announcements of UDP flows. The first two datagrams carry one, later ones up to
  * the eighth until the backend has answered, and then one in each interval. Whoever
  * undoes a flow believes the last one three times as long. For longer than that
- * no other flow gets the port: see is_quiet in ports.h.
+ * no other flow gets the port, if there is another one: see is_quiet in ports.h.
  */
 #define ANNOUNCE_ALWAYS 2
 #define ANNOUNCE_UNANSWERED 8

@@ -12,7 +12,7 @@
 enum holder {
 	HOLDER_NONE,	  /* nobody needs it: there is no flow, or its backend is gone, or it has expired, or the same client begins again */
 	HOLDER_PAST,	  /* a flow that both sides have forgotten: it was reset or refused, or its server has left TIME_WAIT */
-	HOLDER_CLOSED,	  /* a flow that was closed a moment ago, or whose handshake does not go on */
+	HOLDER_CLOSED,	  /* a flow that was closed a moment ago, or whose handshake does not go on, or that may still be known elsewhere: see is_quiet */
 	HOLDER_HALF_OPEN, /* a flow whose handshake goes on, or a forged one */
 	HOLDER_LIVE,	  /* never replaced */
 };
@@ -99,6 +99,19 @@ __noinline bool is_frontends_port(const struct packet *p)
 }
 
 /*
+ * Reports whether nobody undoes datagrams with the reply tuple of the new flow any
+ * more that another client has sent. A flow may have been evicted here whose
+ * client is still known there, and a message about the new one may be lost.
+ */
+static __always_inline bool is_quiet(const struct packet *p)
+{
+	if (!is_udp(&p->reply_key))
+		return true;
+	const __u32 *at = announced_at(&p->reply_key);
+	return !at || !*at || now() - *at >= QUIET_TICKS;
+}
+
+/*
  * Tries a few ports, in an order of the client's own, so that clients rarely
  * try the same. A flow that has to leave the port `avoid` tries another order in
  * each tick. `replaced` tells what kind of holder the ports are known to have at
@@ -114,6 +127,8 @@ __noinline bool try_ports(struct packet *p, __u32 first, __u32 count, __u32 avoi
 		if (port == avoid)
 			continue;
 		set_port(p, port);
+		if (replaced < HOLDER_CLOSED && !is_quiet(p))
+			continue;
 		if (!is_frontends_port(p) && claim_tuple(&p->reply_key, &p->reply, replaced ? replaced : i < FREE_PORT_TRIES ? HOLDER_NONE : HOLDER_PAST))
 			return true;
 	}
@@ -140,6 +155,8 @@ static long scan_port(__u32 i, struct port_scan *s)
 	set_port(s->p, port);
 	const struct flow *f = find_flow(&s->p->reply_key);
 	int found = f ? holder_of(&s->p->reply_key, f, &s->p->reply) : HOLDER_NONE;
+	if (found < HOLDER_CLOSED && !is_quiet(s->p))
+		found = HOLDER_CLOSED;
 	if (found < s->best && !reserved(&s->p->reply_key) && !is_frontends_port(s->p)) {
 		s->best = found;
 		s->best_port = port;

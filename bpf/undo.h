@@ -255,7 +255,7 @@ __noinline bool make_undone(struct __sk_buff *ctx, struct packet *p)
 
 	struct flow *r = find_flow(&p->reply_key);
 	if (r && r->flags & FLOW_UNDONE && r->ref == to->ref) {
-		if (!(r->flags & FLOW_CLOSED && is_syn(p)) && move_flow(p, r, client_ifindex, comes_in))
+		if (!(r->flags & FLOW_CLOSED && is_syn(p)) && !expired(&p->reply_key, r) && move_flow(p, r, client_ifindex, comes_in))
 			return true;
 		forget(&p->reply_key, r);
 	}
@@ -289,7 +289,8 @@ __noinline int obey_message(struct __sk_buff *ctx, struct packet *p)
 	struct flow *f = find_flow(&p->key);
 
 	bool undone = f && f->flags & FLOW_UNDONE, older = undone && is_older(m, f);
-	bool same = undone && !plain && f->ref == connection_of(m) && same_addr(&f->src, &m->client) && !(f->flags & FLOW_CLOSED && is_syn(p));
+	bool same = undone && !plain && f->ref == connection_of(m) && same_addr(&f->src, &m->client) && !(f->flags & FLOW_CLOSED && is_syn(p)) &&
+		    !expired(&p->key, f);
 	if (older && !same)
 		return drop(COUNTER_ANNOUNCE_REFUSED); /* another flow has got this tuple since */
 	if (f && !same)

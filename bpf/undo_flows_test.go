@@ -119,6 +119,36 @@ func TestPortsAreUsedAgain(t *testing.T) {
 		f.fromA(in.within(m, keyOfCluster)).toStack(f.delivered(in), "undone")
 		f.fromA(in).toStack(f.delivered(in), "undone")
 	}, unix.IPPROTO_UDP)
+	c.each("a client that was silent for long is announced anew", func(n *nodes, ip ipVersion, proto uint8) {
+		f := n.flowFromA(ip, proto, ip.client).opens()
+		for _, reply := range []bool{false, true} {
+			n.b.age(f.opening(), 70)
+			if reply {
+				n.b.age(f.later().from(ip.remote).to(ip.client), 70)
+			}
+			m := f.message()
+			in := f.opening()
+			in.seq += 1 << 20
+			r := n.b.ingress(inside, in.within(m, keyOfCluster))
+			f.wantUndone(true)
+			if r.wantVerdict(tcxNext, r.counts.String()); r.counts["undone"] != 1 {
+				n.Errorf("counters %v, want undone", r.counts)
+			}
+			r.wantPacket(f.delivered(in))
+			f.reply(inside, answer(proto, ip.remote, ip.client))
+		}
+	})
+	c.each("a client that was silent for long is announced by another port", func(n *nodes, ip ipVersion, proto uint8) {
+		f := n.flowFromA(ip, proto, ip.client).opens()
+		n.b.age(f.opening(), 70)
+		n.b.age(f.later().from(ip.remote).to(ip.client), 70)
+		g := f.by(ip.nodeIn, "30044")
+		in := g.opening()
+		in.seq += 1 << 20
+		n.b.ingress(inside, in.within(g.message(), keyOfCluster)).toStack(g.delivered(in), "flow_undone undone")
+		g.wantUndone(true)
+		g.reply(inside, answer(proto, ip.remote, ip.client))
+	})
 	c.each("one client's port to two frontends", func(n *nodes, ip ipVersion, proto uint8) {
 		f := n.flowFromA(ip, proto, ip.client).opens()
 		g := f.by(ip.nodeIn, "30008")
