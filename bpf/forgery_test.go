@@ -62,7 +62,7 @@ func (j *judge) verdict(ip []byte) (f announce.Found, why string) {
 		return f, "it is not where it says"
 	case peer.heard && int16(f.Boot-peer.boot) < 0:
 		return f, "its sender has booted since"
-	case peer.heard && f.Boot == peer.boot && int32(f.Time-peer.time) < -replayWindow:
+	case peer.heard && f.Boot == peer.boot && int32(f.Time-peer.time) <= -replayWindow:
 		return f, "it is old"
 	}
 	if last, known := j.about[f.Tuple]; known && last.Boot == f.Boot && int32(f.Time-last.Time) < 0 {
@@ -86,7 +86,9 @@ func (j *judge) learn(f announce.Found) {
 	if !p.heard || f.Boot != p.boot || int32(f.Time-p.time) > 0 {
 		*p = judgedPeer{true, f.Boot, f.Time}
 	}
-	j.about[f.Tuple] = f.Message
+	if announcesClient(f) {
+		j.about[f.Tuple] = f.Message
+	}
 }
 
 // A form is a place of a message, and a packet that has it there.

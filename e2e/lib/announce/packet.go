@@ -14,6 +14,7 @@ import (
 
 // Flags of a TCP header.
 const (
+	fin = 0x01
 	syn = 0x02
 	rst = 0x04
 	ack = 0x10
@@ -210,7 +211,7 @@ func Find(ip []byte) (f Found, err error) {
 	size, within := len(l4), false // of layer 4 without the message
 	if h.protocol == unix.IPPROTO_TCP {
 		head := int(l4[12]>>4) * 4
-		flags := l4[13] & (syn | rst | ack)
+		flags := l4[13] & (fin | syn | rst | ack)
 		switch {
 		case head < 20 || head > len(l4):
 			return f, errors.New("malformed TCP header")
