@@ -88,6 +88,7 @@ func (o *operator) configFile(spec string) string {
 type maps struct {
 	backends atomic.Pointer[[]netip.AddrPort]
 	seed     atomic.Uint64
+	tables   *datapath.Fake // for what Announcing has
 }
 
 // agent starts the agent of a node: all but the kernel is real.
@@ -106,7 +107,7 @@ func (o *operator) agent(node, application, port string) *maps {
 	o.must(os.WriteFile(filepath.Join(dir, "ca.crt"), []byte(ca.Data["ca.crt"]), 0o600))
 	o.must(os.WriteFile(filepath.Join(dir, "token"), []byte(token), 0o600))
 	tables := datapath.NewFake(datapath.Sizes{Addresses: 64, Frontends: 64, Backends: 256, RingSlots: 1 << 16, Flows: 1024})
-	m := &maps{}
+	m := &maps{tables: tables}
 	tables.After = func() { // the fake is for one goroutine
 		now := backends(tables)
 		m.backends.Store(&now)
@@ -116,7 +117,7 @@ func (o *operator) agent(node, application, port string) *maps {
 	}
 	c := agent.New(agent.Options{
 		Operator: "operator.test:" + port, TokenFile: filepath.Join(dir, "token"), CAFile: filepath.Join(dir, "ca.crt"),
-		Application: application, Node: node, Kernel: "6.18.0", Layout: bpf.Layout, Tables: tables,
+		Application: application, Node: node, Kernel: "6.18.0", BootID: "boot of " + node, Layout: bpf.Layout, Tables: tables,
 		Log: slog.New(slog.NewTextHandler(o.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})), Pause: 200 * time.Millisecond,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -221,11 +222,48 @@ func TestOperatorAndAgents(t *testing.T) {
 		t.Error("the leader has made another seed")
 	}
 
+	// All nodes have the key of the Secret, and each other's addresses.
+	var key datapath.AnnounceKey
+	announces := func() {
+		t.Helper()
+		for i, m := range nodes {
+			o.eventually("key", func() error {
+				config, err := m.tables.AnnounceConfig()
+				if err != nil {
+					return err
+				}
+				keys, _ := m.tables.AnnounceKeys()
+				peers, _ := m.tables.Peers()
+				signs := keys[config.Key]
+				if key == (datapath.AnnounceKey{}) {
+					key = signs
+				}
+				other := netip.AddrFrom4([4]byte{192, 0, 2, byte(12 - i)})
+				if p, there := peers[other]; config.Boot != 1 || signs == (datapath.AnnounceKey{}) || signs != key || !there || p.Boot != 1 {
+					return fmt.Errorf("node %d has config %+v, peers %v", i, config, peers)
+				}
+				return nil
+			})
+		}
+	}
+	announces()
+	for _, name := range []string{"n1", "n2"} {
+		n := named[v1alpha1.NodeDataplane]("", name)
+		o.eventually("client address", func() error {
+			o.must(o.kube.Get(t.Context(), client.ObjectKeyFromObject(n), n))
+			if c := n.Status.ClientAddress; c == nil || !c.Announced || c.Peers != 1 || n.Status.Boot == nil {
+				return fmt.Errorf("%s: %+v", name, c)
+			}
+			return nil
+		})
+	}
+
 	// The leader goes: the other one takes over, and says nothing else.
 	before := metav1.Now()
 	stop()
 	change(200)
 	seeded()
+	announces()
 	o.condition(gw, "Programmed", "True Programmed", "All nodes serve it.")
 	for _, c := range gw.Status.Conditions {
 		if c.LastTransitionTime.After(before.Time) {
