@@ -279,9 +279,9 @@ type Hello struct {
 	// announces is true if the program has the maps by which nodes announce clients
 	// to each other. Then the agent gets Config.announcing and Peers.
 	Announces bool `protobuf:"varint,9,opt,name=announces,proto3" json:"announces,omitempty"`
-	// peers_sum identifies the peers that the agent has (PeerTable.Sum): it needs
-	// no more than what has changed since. Unset: it has none.
-	PeersSum      []byte `protobuf:"bytes,10,opt,name=peers_sum,json=peersSum,proto3" json:"peers_sum,omitempty"`
+	// peers_sums identify the peers that the agent has (PeerTable.Sums): it needs no
+	// more than what has changed since. None: it has none.
+	PeersSums     []uint64 `protobuf:"fixed64,10,rep,packed,name=peers_sums,json=peersSums,proto3" json:"peers_sums,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -379,9 +379,9 @@ func (x *Hello) GetAnnounces() bool {
 	return false
 }
 
-func (x *Hello) GetPeersSum() []byte {
+func (x *Hello) GetPeersSums() []uint64 {
 	if x != nil {
-		return x.PeersSum
+		return x.PeersSums
 	}
 	return nil
 }
@@ -1384,9 +1384,11 @@ func (x *AnnounceKey) GetKey() []byte {
 type Peers struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// complete: changed are all that there are.
-	Complete      bool     `protobuf:"varint,1,opt,name=complete,proto3" json:"complete,omitempty"`
-	Changed       []*Peer  `protobuf:"bytes,2,rep,name=changed,proto3" json:"changed,omitempty"`
-	Gone          []string `protobuf:"bytes,3,rep,name=gone,proto3" json:"gone,omitempty"`
+	Complete bool     `protobuf:"varint,1,opt,name=complete,proto3" json:"complete,omitempty"`
+	Changed  []*Peer  `protobuf:"bytes,2,rep,name=changed,proto3" json:"changed,omitempty"`
+	Gone     []string `protobuf:"bytes,3,rep,name=gone,proto3" json:"gone,omitempty"`
+	// changed are all that there are in these buckets (PeerBucket).
+	Buckets       []uint32 `protobuf:"varint,4,rep,packed,name=buckets,proto3" json:"buckets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1438,6 +1440,13 @@ func (x *Peers) GetChanged() []*Peer {
 func (x *Peers) GetGone() []string {
 	if x != nil {
 		return x.Gone
+	}
+	return nil
+}
+
+func (x *Peers) GetBuckets() []uint32 {
+	if x != nil {
+		return x.Buckets
 	}
 	return nil
 }
@@ -2275,7 +2284,7 @@ const file_fleet_proto_rawDesc = "" +
 	"\amessage\";\n" +
 	"\aVersion\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xb5\x02\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xb7\x02\n" +
 	"\x05Hello\x12 \n" +
 	"\vapplication\x18\x01 \x01(\tR\vapplication\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x16\n" +
@@ -2285,9 +2294,10 @@ const file_fleet_proto_rawDesc = "" +
 	"\x06status\x18\x06 \x01(\v2\x16.blixt.fleet.v1.StatusR\x06status\x12\x17\n" +
 	"\agot_sum\x18\a \x01(\fR\x06gotSum\x12\x17\n" +
 	"\aboot_id\x18\b \x01(\tR\x06bootId\x12\x1c\n" +
-	"\tannounces\x18\t \x01(\bR\tannounces\x12\x1b\n" +
-	"\tpeers_sum\x18\n" +
-	" \x01(\fR\bpeersSum\"\x88\x06\n" +
+	"\tannounces\x18\t \x01(\bR\tannounces\x12\x1d\n" +
+	"\n" +
+	"peers_sums\x18\n" +
+	" \x03(\x06R\tpeersSums\"\x88\x06\n" +
 	"\x06Status\x12)\n" +
 	"\x03got\x18\x01 \x01(\v2\x17.blixt.fleet.v1.VersionR\x03got\x12-\n" +
 	"\x05holds\x18\x02 \x01(\v2\x17.blixt.fleet.v1.VersionR\x05holds\x12\x1d\n" +
@@ -2386,11 +2396,12 @@ const file_fleet_proto_rawDesc = "" +
 	"\x05_sign\"/\n" +
 	"\vAnnounceKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\fR\x03key\"g\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\"\x81\x01\n" +
 	"\x05Peers\x12\x1a\n" +
 	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x12.\n" +
 	"\achanged\x18\x02 \x03(\v2\x14.blixt.fleet.v1.PeerR\achanged\x12\x12\n" +
-	"\x04gone\x18\x03 \x03(\tR\x04gone\"|\n" +
+	"\x04gone\x18\x03 \x03(\tR\x04gone\x12\x18\n" +
+	"\abuckets\x18\x04 \x03(\rR\abuckets\"|\n" +
 	"\x04Peer\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\fR\taddresses\x12\x12\n" +

@@ -6,18 +6,19 @@ import (
 	"bytes"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
 )
 
-// After any messages, the sum is that of an agent that got everything at once.
-func TestPeerTableHasTheSumOfItsPeers(t *testing.T) {
+// After any messages, the sums are those of an agent that got everything at once.
+func TestPeerTableHasTheSumsOfItsPeers(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	table, want := &PeerTable{}, map[string]*Peer{}
-	if table.Sum() != nil {
-		t.Error("an agent that has got nothing has a sum")
+	if table.Sums() != nil {
+		t.Error("an agent that has got nothing has sums")
 	}
 	table.Apply(&Peers{Complete: true})
 	for range 200 {
@@ -42,7 +43,7 @@ func TestPeerTableHasTheSumOfItsPeers(t *testing.T) {
 			all.Changed = append(all.Changed, proto.CloneOf(p))
 		}
 		fresh.Apply(all)
-		if !bytes.Equal(fresh.Sum(), table.Sum()) {
+		if !slices.Equal(fresh.Sums(), table.Sums()) {
 			t.Fatalf("%d peers: the sums differ", len(want))
 		}
 	}

@@ -185,9 +185,7 @@ func (s *Server) joinAnnouncing(c *session, hello *wire.Hello) {
 		s.forgetAgent(c.member)
 		return
 	}
-	if sum, ok := lb.SumFromBytes(hello.PeersSum); ok {
-		c.peersSum = &sum
-	}
+	c.peersSums = hello.PeersSums
 	now := readAnnouncer(hello.Status.GetAnnouncing())
 	a.agents[c.member] = now
 	if before == nil || !slices.Equal(before.claims, now.claims) {

@@ -77,7 +77,7 @@ func (n *announcerNode) join(o *announcers) (leave func()) {
 	r := newRaw(o.t, o.operator, n.name+"/agent")
 	n.mu.Lock()
 	n.stream = r
-	hello := &wire.Hello{Node: n.name, Application: "blue", Announces: true, BootId: n.boot, PeersSum: n.table.Sum(), Status: n.say()}
+	hello := &wire.Hello{Node: n.name, Application: "blue", Announces: true, BootId: n.boot, PeersSums: n.table.Sums(), Status: n.say()}
 	n.mu.Unlock()
 	if err := r.Send(&wire.AgentMessage{Message: &wire.AgentMessage_Hello{Hello: hello}}); err != nil {
 		o.t.Fatal(err)

@@ -3,9 +3,11 @@
 package fleet
 
 import (
+	"maps"
+	"slices"
+
 	"google.golang.org/protobuf/proto"
 
-	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
@@ -15,10 +17,11 @@ import (
 type peerHistory struct {
 	sequence uint64 // 0: there is nothing yet
 	now      map[string]*wire.Peer
-	sum      lb.Sum
+	buckets  [wire.PeerBuckets]map[string]*wire.Peer // now
+	sums     wire.PeerSums
+	short    []uint64 // of sums
 	// changes are those of the newest sequences, the newest last.
 	changes [][]string
-	sums    map[lb.Sum]uint64
 	// messages lead to the newest sequence, by the one from which they start; 0: from
 	// nothing.
 	messages map[uint64]*wire.Peers
@@ -28,7 +31,7 @@ type peerHistory struct {
 // already.
 func (h *peerHistory) set(now map[string]*wire.Peer) bool {
 	if h.now == nil {
-		h.now, h.sums = map[string]*wire.Peer{}, map[lb.Sum]uint64{}
+		h.now = map[string]*wire.Peer{}
 	}
 	var changed []string
 	for node, p := range now {
@@ -38,12 +41,18 @@ func (h *peerHistory) set(now map[string]*wire.Peer) bool {
 		}
 		changed = append(changed, node)
 		if before != nil {
-			h.sum.Remove(wire.SumPeer(before))
+			h.sums.Remove(before)
 			delete(h.now, node)
+			delete(h.buckets[wire.PeerBucket(node)], node)
 		}
 		if p != nil {
-			h.sum.Add(wire.SumPeer(p))
+			h.sums.Add(p)
 			h.now[node] = p
+			bucket := &h.buckets[wire.PeerBucket(node)]
+			if *bucket == nil {
+				*bucket = map[string]*wire.Peer{}
+			}
+			(*bucket)[node] = p
 		}
 	}
 	if h.sequence > 0 && len(changed) == 0 {
@@ -52,14 +61,9 @@ func (h *peerHistory) set(now map[string]*wire.Peer) bool {
 	h.sequence++
 	h.messages = map[uint64]*wire.Peers{}
 	h.changes = append(h.changes, changed)
-	h.sums[h.sum] = h.sequence
+	h.short = h.sums.Short()
 	if len(h.changes) > historyLimit {
 		h.changes = append(h.changes[:0:0], h.changes[historyLimit/4:]...)
-		for sum, sequence := range h.sums {
-			if sequence+uint64(len(h.changes)) < h.sequence {
-				delete(h.sums, sum)
-			}
-		}
 	}
 	return true
 }
@@ -98,5 +102,21 @@ func (h *peerHistory) since(base uint64) *wire.Peers {
 		}
 	}
 	h.messages[base] = m
+	return m
+}
+
+// differences returns the message for an agent that has nodes with these sums, of another
+// leader or stream; nil: it has all.
+func (h *peerHistory) differences(sums []uint64) *wire.Peers {
+	m := &wire.Peers{}
+	for i, sum := range h.short {
+		if sums[i] != sum {
+			m.Buckets = append(m.Buckets, uint32(i))
+			m.Changed = slices.AppendSeq(m.Changed, maps.Values(h.buckets[i]))
+		}
+	}
+	if len(m.Buckets) == 0 {
+		return nil
+	}
 	return m
 }

@@ -90,12 +90,11 @@ func (s *Server) nextPeers(c *session) *wire.Peers {
 	if !c.announces || h.sequence == 0 {
 		return nil
 	}
-	if c.peers == 0 && c.peersSum != nil {
-		c.peers = h.sums[*c.peersSum]
-		c.peersSum = nil
-	}
 	m := h.since(c.peers)
-	c.peers = h.sequence
+	if c.peers == 0 && len(c.peersSums) == wire.PeerBuckets {
+		m = h.differences(c.peersSums)
+	}
+	c.peers, c.peersSums = h.sequence, nil
 	return m
 }
 

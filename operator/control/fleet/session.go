@@ -34,10 +34,10 @@ type session struct {
 	config *wire.Config // sent last
 	// announces: the agent gets what nodes need that announce clients to each other.
 	announces bool
-	// peers is the sequence of peers that was sent last; 0: none. peersSum is the sum
-	// of what the agent has of another leader or stream, until it is compared.
-	peers    uint64
-	peersSum *lb.Sum
+	// peers is the sequence of peers that was sent last; 0: none. peersSums are those of
+	// what the agent has of another leader or stream, until they are compared.
+	peers     uint64
+	peersSums []uint64
 	// got is the version that the agent has in memory; nil: none.
 	got *lb.Version
 	// gotSum is the sum of got, if it is of another leader and has not been

@@ -156,9 +156,9 @@ func TestVersionWithoutAnnouncing(t *testing.T) {
 		without    []string
 	}{
 		{
-			&wire.Hello{Node: "n1", Layout: 2, Status: &wire.Status{Flows: 3}, BootId: "a", Announces: true, PeersSum: []byte{1}},
+			&wire.Hello{Node: "n1", Layout: 2, Status: &wire.Status{Flows: 3}, BootId: "a", Announces: true, PeersSums: []uint64{1}},
 			&wire.Hello{Node: "n1", Layout: 2, Status: &wire.Status{Flows: 3}},
-			[]string{"boot_id", "announces", "peers_sum"},
+			[]string{"boot_id", "announces", "peers_sums"},
 		},
 		{
 			&wire.Status{Flows: 3, Draining: true, Announcing: &wire.AnnouncingStatus{Boot: 5, Keys: []*wire.HeldKey{{Id: 1, Sum: 2}}}},

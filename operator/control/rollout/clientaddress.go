@@ -67,6 +67,9 @@ func clientAddressMessage(c *v1alpha1.ClientAddressStatus) string {
 			break
 		}
 	}
+	if len(c.IgnoredAddresses) > 0 {
+		text = append(text, fmt.Sprintf("Other nodes do not believe that this node has %s: neither the Node object nor its podCIDRs say so, or another node or a pod has it. What comes from there keeps it.", strings.Join(c.IgnoredAddresses, ", ")))
+	}
 	if unannounced == 0 && c.Backends > 0 {
 		text = append(text, fmt.Sprintf("All %d backends on other nodes that are to see their clients do.", c.Backends))
 	}
