@@ -26,6 +26,7 @@ func TestClientAddresses(t *testing.T) {
 	vips := awaitProgrammed(t, "server")
 	dropped := droppedSources(t)
 	t.Run("outside", func(t *testing.T) { testSeen(t, vips) })
+	t.Run("choice", func(t *testing.T) { testChoice(t, vips) })
 	if got := droppedSources(t); got != dropped {
 		t.Errorf("packets that the switch has dropped because the source was not the sender's: %d, want %d", got, dropped)
 	}
