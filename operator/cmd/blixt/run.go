@@ -116,7 +116,7 @@ a process without a terminal has the files and the network read again.`,
 	f := c.Flags()
 	f.StringArrayVarP(&o.Files.Paths, "filename", "f", nil, "file or directory of YAML or JSON, or - for standard input, which is read once; may be repeated (required without --peer)")
 	f.BoolVarP(&o.Files.Recursive, "recursive", "R", false, "read the subdirectories of directories, too, but never hidden ones")
-	f.StringVar(&o.Files.StateDir, "state-dir", "", "directory for the files that were valid last, which a start uses instead of invalid ones; empty: they are not kept (default "+standalone.DefaultStateDir+"/NAME; with --run-dir, NAME.files in that one)")
+	f.StringVar(&o.Files.StateDir, "state-dir", "", "directory for the files that were valid last, which a start uses instead of invalid ones; with --peer also for the number of this boot; empty: they are not kept (default "+standalone.DefaultStateDir+"/NAME, for the number the directory above it; with --run-dir, NAME.files in that one)")
 	f.DurationVar(&o.RemovalGrace, "removal-grace", 700*time.Millisecond, "how long a frontend or a backend that the files do not have any more is served nevertheless, counted from the last change of a file, and three times as long at most; 0: it goes at once")
 	f.StringSliceVarP(&o.Interfaces, "interface", "i", nil, "interface to attach to, may be repeated (default: all that are up, including loopback, except ports of bridges and bonds)")
 	f.Var((*addresses)(&o.LeaveAddresses), "addresses", "manage: give interfaces the addresses of Gateways, if no other host answers for them, and tell neighbours; leave: somebody else does, such as keepalived or a router")

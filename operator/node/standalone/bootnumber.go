@@ -127,8 +127,8 @@ func lastBootNumber(paths []string, id string) (last *bootNumber, err error) {
 	return last, err
 }
 
-// write writes the number to the first of the paths that can be written, or to the next
-// one, and returns an error if none outlives a boot.
+// write writes the number to all of the paths: load balancers of this host with other
+// directories share the last one.
 func (b *bootNumber) write() error {
 	text, err := json.Marshal(b)
 	if err != nil {
@@ -140,10 +140,9 @@ func (b *bootNumber) write() error {
 		if err == nil {
 			err = renameio.WriteFile(path, text, 0o644, renameio.WithTempDir(filepath.Dir(path)))
 		}
-		if err == nil {
-			return failed
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("the number of this boot is not kept for the next one, which follows the clock then: %w: give a directory that can be written with --state-dir", err))
 		}
-		failed = errors.Join(failed, fmt.Errorf("the number of this boot is not kept for the next one, which follows the clock then: %w: give a directory that can be written with --state-dir", err))
 	}
 	return failed
 }

@@ -70,6 +70,20 @@ func TestBootNumberGoesRoundTheCircle(t *testing.T) {
 	}
 }
 
+// TestLoadBalancersOfAHostHaveOneBootNumber, whatever their directories have of the past.
+func TestLoadBalancersOfAHostHaveOneBootNumber(t *testing.T) {
+	b := newBoots(t)
+	for range 3 { // within an hour: the number is ahead of the clock
+		b.boot(0)
+		b.number()
+	}
+	first := b.number().Number
+	b.state = filepath.Join(t.TempDir(), "another")
+	if second := b.number().Number; second != first {
+		t.Errorf("the second one has %d, the first one %d", second, first)
+	}
+}
+
 // TestBootNumberWithoutAFile: the hour keeps it going forward.
 func TestBootNumberWithoutAFile(t *testing.T) {
 	b := newBoots(t)
