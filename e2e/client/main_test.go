@@ -27,5 +27,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, lab.ErrNotRoot)
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if err := closeShared(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
 }

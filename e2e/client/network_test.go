@@ -26,6 +26,8 @@ const (
 	router6 = "fd09::1"
 	vip4    = "203.0.113.10"
 	vip6    = "2001:db8:100::10"
+	vips4   = "203.0.113.0/24"
+	vips6   = "2001:db8:100::/64"
 	pods4   = "10.244.0.0/16"
 	pods6   = "fd00:10:244::/48"
 	// second4 and second6 are VIPs, too.
@@ -72,28 +74,92 @@ type world struct {
 // topologies are the two kinds of networks, by whether there is a tunnel.
 var topologies = map[string]bool{"routed": false, "tunnel": true}
 
-// eachTopology runs a test in both.
+// eachTopology runs a test in both, each in a network of its own.
 func eachTopology(t *testing.T, test func(w *world)) {
 	for _, name := range []string{"routed", "tunnel"} {
 		t.Run(name, func(t *testing.T) { test(newWorld(t, name)) })
 	}
 }
 
+// shared are the networks that tests share which leave them as they were.
+var shared = map[string]*world{}
+
+// eachSharedTopology runs a test in both, in networks that other tests use, too: to make
+// one takes seconds.
+func eachSharedTopology(t *testing.T, test func(w *world)) {
+	for _, name := range []string{"routed", "tunnel"} {
+		t.Run(name, func(t *testing.T) {
+			if shared[name] == nil {
+				w, err := makeWorld(t, name+"-shared", topologies[name])
+				shared[name] = w
+				w.Check(err)
+			}
+			w := shared[name].In(t)
+			w.reset()
+			test(w)
+		})
+	}
+}
+
+// reset undoes what tests in a shared network change.
+func (w *world) reset() {
+	w.Helper()
+	w.leadVIPsTo(w.a)
+	w.setSwitch(false)
+	w.setFilter(1)
+	w.setProxy("iptables")
+	w.Offloads(true)
+	w.Check(w.Err())
+	for _, h := range w.hosts {
+		w.Check(w.acquaint(h.plane))
+	}
+}
+
+// closeShared removes the shared networks.
+func closeShared() error {
+	var errs []error
+	for _, w := range shared {
+		errs = append(errs, w.close())
+	}
+	return errors.Join(errs...)
+}
+
 // newWorld makes a network in which Blixt runs on all nodes: a and d serve, all announce
 // and undo. Cleanup removes it.
 func newWorld(t *testing.T, topology string) *world {
 	t.Helper()
-	name := "blixt-e2e-client-" + topology
-	l, err := lab.New(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &world{T: t, Lab: l, name: name, tunnel: topologies[topology]}
+	w, err := makeWorld(t, topology, topologies[topology])
 	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
+		if err := w.close(); err != nil {
 			t.Error(err)
 		}
 	})
+	w.Check(err)
+	return w
+}
+
+// close removes the network.
+func (w *world) close() error {
+	var errs []error
+	for _, h := range w.hosts {
+		if h.plane != nil {
+			errs = append(errs, h.plane.stop())
+		}
+	}
+	if w.Lab != nil {
+		errs = append(errs, w.Lab.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func makeWorld(t *testing.T, name string, tunnel bool) (*world, error) {
+	t.Helper()
+	w := &world{T: t, name: "blixt-e2e-client-" + name, tunnel: tunnel}
+	l, err := lab.New(w.name)
+	if err != nil {
+		return w, err
+	}
+	w.Lab = l
 	w.client, w.router, w.swtch = l.Node("client"), l.Node("router"), l.Node("switch")
 	l.Link(w.client, "eth0", w.router, "eth0")
 	w.client.Addr("eth0", client4+"/24", client6+"/64")
@@ -121,15 +187,17 @@ func newWorld(t *testing.T, topology string) *world {
 	w.setSwitch(false)
 	w.setFilter(1)
 	w.setProxy("iptables")
-	w.Check(l.Err())
 	for _, h := range w.hosts {
 		for _, p := range h.pods {
-			_, err := p.ServeBoth(p.Name, 8080)
-			w.Check(err)
+			if _, err := p.ServeBoth(p.Name, 8080); err != nil {
+				return w, err
+			}
 		}
-		w.startPlane(h)
+		if err := w.startPlane(h); err != nil {
+			return w, err
+		}
 	}
-	return w
+	return w, nil
 }
 
 // In returns the world for a subtest.
@@ -221,7 +289,7 @@ func (w *world) addPod(h *host, i int) {
 
 // leadVIPsTo has the router send what is for the VIPs to a node.
 func (w *world) leadVIPsTo(h *host) {
-	w.router.IP("route replace 203.0.113.0/24 via "+h.IPv4, "route replace 2001:db8:100::/64 via "+h.IPv6)
+	w.router.IP("route replace "+vips4+" via "+h.IPv4, "route replace "+vips6+" via "+h.IPv6)
 }
 
 // setFilter sets the reverse-path filter of all devices of nodes: 0 has none, 1 drops

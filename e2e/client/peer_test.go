@@ -38,23 +38,48 @@ func (w *world) peerOf(n *lab.Node, network, addr, question string) (seen, own s
 // answers comes in by the device to its node, with a source whose route is another: a
 // strict reverse-path filter drops that if the stack sees it there.
 func TestPodsReachBackendsOfOtherNodes(t *testing.T) {
-	eachTopology(t, func(w *world) {
+	eachSharedTopology(t, func(w *world) {
 		for _, h := range w.hosts {
 			w.Check(h.plane.setHears(false))
 		}
-		for _, mode := range []int{0, 2} {
+		for _, mode := range []int{0, 1, 2} {
 			w.setFilter(mode)
 			for _, network := range []string{"tcp", "udp"} {
 				for _, family := range []int{4, 6} {
 					w.Run(fmt.Sprintf("rp_filter %d/%s%d", mode, network, family), func(t *testing.T) {
 						w := w.In(t)
 						w.dumpIfFailed()
-						w.unharmed(func() {
-							if _, _, err := w.peerOf(w.a.pods[0], network, vip(family, 80), "hello"); err != nil {
-								t.Errorf("a pod gets no answer: %v", err)
-							}
-						})
+						if _, _, err := w.peerOf(w.a.pods[0], network, vip(family, 80), "hello"); err != nil {
+							t.Errorf("a pod gets no answer: %v", err)
+						}
 					})
+				}
+			}
+		}
+	})
+}
+
+// TestBackendsSeeTheirClients has a client outside ask a backend of another node than the
+// one that serves.
+func TestBackendsSeeTheirClients(t *testing.T) {
+	eachSharedTopology(t, func(w *world) {
+		for _, proxy := range []string{"iptables", "nftables"} {
+			w.setProxy(proxy)
+			for _, mode := range []int{0, 1, 2} {
+				w.setFilter(mode)
+				for _, network := range []string{"tcp", "udp"} {
+					for _, family := range []int{4, 6} {
+						w.Run(fmt.Sprintf("%s/rp_filter %d/%s%d", proxy, mode, network, family), func(t *testing.T) {
+							w := w.In(t)
+							w.dumpIfFailed()
+							w.unharmed(func() {
+								seen, own, err := w.peerOf(w.client, network, vip(family, 80), "hello")
+								if err != nil || seen != own {
+									t.Errorf("the backend sees %q (%v), want the client %s", seen, err, own)
+								}
+							})
+						})
+					}
 				}
 			}
 		}
@@ -64,13 +89,13 @@ func TestPodsReachBackendsOfOtherNodes(t *testing.T) {
 // TestBackendsThatHearNothingSeeNodes is of nodes that are not known to hear
 // announcements.
 func TestBackendsThatHearNothingSeeNodes(t *testing.T) {
-	eachTopology(t, func(w *world) {
+	eachSharedTopology(t, func(w *world) {
 		w.Check(w.a.plane.setHears(false))
 		for _, network := range []string{"tcp", "udp"} {
 			for _, family := range []int{4, 6} {
 				seen, _, err := w.peerOf(w.client, network, vip(family, 80), "hello")
 				if want := w.sourceOf(w.a, family); err != nil || hostOf(seen) != want {
-					t.Errorf("%s%d: the backend sees %q (%v), want %s", network, family, seen, err, want)
+					w.Errorf("%s%d: the backend sees %q (%v), want %s", network, family, seen, err, want)
 				}
 			}
 		}

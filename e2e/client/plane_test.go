@@ -54,33 +54,40 @@ type planeOptions struct {
 	ports lb.PortRange
 	// upgrading: there is a previous plane in front of it.
 	upgrading bool
-	// flows is how many flows its table holds; 0: 65536.
-	flows uint32
-	// silent: it neither announces nor undoes.
-	silent bool
 }
 
 // startPlane starts Blixt on a node.
-func (w *world) startPlane(h *host) {
-	w.Helper()
-	h.plane = w.newPlane(h, planeOptions{ports: lb.DefaultSNATPorts.Alone(lb.DefaultSNATPorts.Ends()[0])})
+func (w *world) startPlane(h *host) (err error) {
+	h.plane, err = w.loadPlane(h, planeOptions{ports: lb.DefaultSNATPorts.Alone(lb.DefaultSNATPorts.Ends()[0])})
+	return err
 }
 
-// newPlane loads the program, and gives it what to serve and whom to hear.
+// newPlane is loadPlane, until the test ends.
 func (w *world) newPlane(h *host, o planeOptions) *plane {
 	w.Helper()
-	p := &plane{host: h, maps: map[string]*ebpf.Map{}}
+	p, err := w.loadPlane(h, o)
+	w.Cleanup(func() {
+		if err := p.stop(); err != nil {
+			w.Error(err)
+		}
+	})
+	w.Check(err)
+	return p
+}
+
+// loadPlane loads the program, and gives it what to serve and whom to hear.
+func (w *world) loadPlane(h *host, o planeOptions) (p *plane, err error) {
+	p = &plane{host: h, maps: map[string]*ebpf.Map{}}
 	name := w.name + "-" + h.Name + o.suffix
-	w.Check(os.RemoveAll(lab.Pins(name))) // of a killed run
-	w.Check(h.Do(func() (err error) {
+	if err := os.RemoveAll(lab.Pins(name)); err != nil { // of a killed run
+		return p, err
+	}
+	err = h.Do(func() error {
 		snapshot, err := hostnet.Read()
 		if err != nil {
 			return err
 		}
 		options := loader.Options{Name: name, RunDir: w.Dir(), Flows: 65536}
-		if o.flows != 0 {
-			options.Flows = o.flows
-		}
 		for _, name := range w.devices() {
 			i, found := snapshot.ByName(name)
 			if !found {
@@ -90,31 +97,32 @@ func (w *world) newPlane(h *host, o planeOptions) *plane {
 		}
 		p.loader, err = loader.Load(options)
 		return err
-	}))
-	w.Cleanup(func() {
-		if err := p.stop(); err != nil {
-			w.Error(err)
-		}
 	})
-	var err error
-	p.tables, err = datapath.Open(p.loader.Dir())
-	w.Check(err)
+	if err != nil {
+		return p, err
+	}
+	if p.tables, err = datapath.Open(p.loader.Dir()); err != nil {
+		return p, err
+	}
 	pins, err := os.ReadDir(p.loader.Dir())
-	w.Check(err)
+	if err != nil {
+		return p, err
+	}
 	for _, pin := range pins {
-		p.maps[pin.Name()], err = ebpf.LoadPinnedMap(filepath.Join(p.loader.Dir(), pin.Name()), nil)
-		w.Check(err)
+		m, err := ebpf.LoadPinnedMap(filepath.Join(p.loader.Dir(), pin.Name()), nil)
+		if err != nil {
+			return p, err
+		}
+		p.maps[pin.Name()] = m
 	}
 	seed := uint64(42)
 	p.writer = writer.New(p.tables, writer.Options{
 		SNAT: o.ports, HostAddresses: w.addressesOf(h), Seed: &seed, MasqueradeMark: lb.DefaultMasqueradeMark, Upgrading: o.upgrading,
 	})
-	_, err = p.writer.Apply(context.Background(), w.state(h))
-	w.Check(err)
-	if !o.silent {
-		w.Check(w.acquaint(p))
+	if _, err := p.writer.Apply(context.Background(), w.state(h)); err != nil {
+		return p, err
 	}
-	return p
+	return p, w.acquaint(p)
 }
 
 // stop removes the plane.
@@ -193,7 +201,9 @@ func (w *world) acquaint(p *plane) error {
 			if err := p.tables.AddInterest(a, bpf.BlixtInterestFlagINTEREST_PEER); err != nil {
 				return fmt.Errorf("write interest: %w", err)
 			}
-			if err := p.maps[bpf.BlixtMapPeers].Put(a, bpf.BlixtPeer{Boot: 1}); err != nil {
+			// The program keeps in an entry what it has heard.
+			err := p.maps[bpf.BlixtMapPeers].Update(a, bpf.BlixtPeer{Boot: 1}, ebpf.UpdateNoExist)
+			if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
 				return fmt.Errorf("write peer: %w", err)
 			}
 		}
@@ -277,19 +287,24 @@ func (w *world) rise(h *host, f func()) map[string]uint64 {
 	return after
 }
 
-// forget empties the tables of flows of a node, as if its program had begun anew.
+// forget empties the tables of flows of a node, as if its program had begun anew. Of a flow
+// the forward entry goes first: without it packets begin the flow again.
 func (p *plane) forget() error {
-	for _, name := range []string{bpf.BlixtMapFlows, bpf.BlixtMapNewFlows, bpf.BlixtMapUdpFlows} {
-		var key bpf.BlixtFlowKey
-		var value bpf.BlixtFlow
-		var all []bpf.BlixtFlowKey
-		m := p.maps[name]
-		for entries := m.Iterate(); entries.Next(&key, &value); {
-			all = append(all, key)
-		}
-		for _, key := range all {
-			if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-				return fmt.Errorf("delete flow: %w", err)
+	for _, reply := range []bool{false, true} {
+		for _, name := range []string{bpf.BlixtMapFlows, bpf.BlixtMapNewFlows, bpf.BlixtMapUdpFlows} {
+			var key bpf.BlixtFlowKey
+			var value bpf.BlixtFlow
+			var all []bpf.BlixtFlowKey
+			m := p.maps[name]
+			for entries := m.Iterate(); entries.Next(&key, &value); {
+				if reply == (value.Flags&uint32(bpf.BlixtFlowFlagFLOW_REPLY) != 0) {
+					all = append(all, key)
+				}
+			}
+			for _, key := range all {
+				if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+					return fmt.Errorf("delete flow: %w", err)
+				}
 			}
 		}
 	}

@@ -25,7 +25,7 @@ func (w *world) setSwitch(conntrack bool) {
 			four, six = append(four, h.podNet4()), append(six, h.podNet6())
 		}
 		if h != w.b {
-			four, six = append(four, "203.0.113.0/24"), append(six, "2001:db8:100::/64")
+			four, six = append(four, vips4), append(six, vips6)
 		}
 		port := h.Name + "-eth0"
 		fmt.Fprintf(&rules, "\t\tiifname %s ip saddr != { %s } counter name spoofed drop\n", port, strings.Join(four, ", "))
@@ -76,6 +76,7 @@ table $IP nat {
 		$IP saddr $LOCAL $IP daddr $PODS return
 		$IP saddr $PODS $IP daddr $LOCAL return
 		$IP saddr != $PODS $IP daddr $LOCAL return
+		$DIRECT
 		$IP saddr $PODS $IP daddr != $MULTICAST counter name masqueraded masquerade fully-random
 		$TUNNELED
 	}
@@ -114,6 +115,7 @@ table $IP plugin {
 		$IP saddr $LOCAL $IP daddr $PODS return
 		$IP saddr $PODS $IP daddr $LOCAL return
 		$IP saddr != $PODS $IP daddr $LOCAL return
+		$DIRECT
 		$IP saddr $PODS $IP daddr != $MULTICAST counter name masqueraded masquerade fully-random
 		$TUNNELED
 	}
@@ -126,8 +128,13 @@ table $IP plugin {
 `
 )
 
-// setProxy gives all nodes the rules of kube-proxy in a mode.
-func (w *world) setProxy(mode string) {
+// setProxy gives all nodes the rules of kube-proxy in a mode, and those of a network
+// plugin that translates the sources of pods towards the VIPs.
+func (w *world) setProxy(mode string) { w.setRules(mode, true) }
+
+// setRules is setProxy, if masquerade is true, and else with a plugin that leaves the
+// sources of pods as they are towards the VIPs.
+func (w *world) setRules(mode string, masquerade bool) {
 	w.Helper()
 	text := map[string]string{"iptables": iptablesRules, "nftables": nftablesRules}[mode]
 	for _, h := range w.hosts {
@@ -137,15 +144,19 @@ func (w *world) setProxy(mode string) {
 				fmt.Fprintf(&rules, "table %[1]s %[2]s\ndelete table %[1]s %[2]s\n", ip, table)
 			}
 		}
-		for _, f := range []struct{ ip, pods, local, multicast string }{
-			{"ip", pods4, h.podNet4(), "224.0.0.0/4"}, {"ip6", pods6, h.podNet6(), "ff00::/8"},
+		for _, f := range []struct{ ip, pods, local, multicast, vips string }{
+			{"ip", pods4, h.podNet4(), "224.0.0.0/4", vips4}, {"ip6", pods6, h.podNet6(), "ff00::/8", vips6},
 		} {
+			direct := ""
+			if !masquerade {
+				direct = "$IP daddr " + f.vips + " return"
+			}
 			tunneled := ""
 			if w.tunnel {
 				tunneled = "$IP saddr != $PODS $IP daddr $PODS counter name masqueraded masquerade fully-random"
 			}
 			rules.WriteString(strings.NewReplacer("$IP", f.ip, "$PODS", f.pods, "$LOCAL", f.local, "$MULTICAST", f.multicast).
-				Replace(strings.Replace(text, "$TUNNELED", tunneled, 1)))
+				Replace(strings.NewReplacer("$DIRECT", direct, "$TUNNELED", tunneled).Replace(text)))
 		}
 		w.nft(h.Node, "proxy", rules.String())
 		if w.tunnel {
