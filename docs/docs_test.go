@@ -252,3 +252,32 @@ func TestNamesExist(t *testing.T) {
 		}
 	}
 }
+
+var (
+	testName = regexp.MustCompile("`(Test[A-Za-z0-9]+)`")
+	testFunc = regexp.MustCompile(`(?m)^func (Test[A-Za-z0-9]+)\(`)
+)
+
+// Documents name tests that show what they claim.
+func TestNamedTestsExist(t *testing.T) {
+	exists := map[string]bool{}
+	for _, file := range files(t, ".go") {
+		if strings.HasSuffix(file, "_test.go") {
+			for _, m := range testFunc.FindAllStringSubmatch(read(t, file), -1) {
+				exists[m[1]] = true
+			}
+		}
+	}
+	named := 0
+	for _, file := range files(t, ".md") {
+		for _, m := range testName.FindAllStringSubmatch(read(t, file), -1) {
+			named++
+			if !exists[m[1]] {
+				t.Errorf("%s names %s, which does not exist", file, m[1])
+			}
+		}
+	}
+	if named < 20 {
+		t.Errorf("found only %d tests", named)
+	}
+}
