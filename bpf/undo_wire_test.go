@@ -3,7 +3,10 @@
 package bpf
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -139,6 +142,51 @@ func TestUndoOnTheWire(t *testing.T) {
 					}
 				}
 			}
+		}
+	}
+}
+
+// TestUndoneFragmentsOnTheWire is about a datagram in pieces, of a flow that was announced
+// ahead of it. The pieces stay in order, also where they come in again.
+func TestUndoneFragmentsOnTheWire(t *testing.T) {
+	live, err := labOfB()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ip := range ipVersions {
+		for leads, clients := range map[string]map[string]string{inside: routedClient, outside: farClient} {
+			t.Run(ip.name+", client "+leads, func(t *testing.T) {
+				n := newNodes(t)
+				taps := n.b.wires(live, inside, outside, pods)
+				f := n.flowFromA(ip, unix.IPPROTO_UDP, clients[ip.name])
+				taps[inside].send(f.opening().alone(f.message(), keyOfCluster))
+				in := f.opening().withSize(3000).withID(0x4242)
+				for _, piece := range [][2]int{{0, 1200}, {1200, 2400}, {2400, 0}} {
+					taps[inside].send(in.fragment(piece[0], piece[1]))
+				}
+				var datagram []byte
+				for range 3 {
+					frame, _ := taps[pods].receive()
+					ip := frame[14:]
+					var head, at int
+					var src netip.Addr
+					if ip[0]>>4 == 4 {
+						head, at, src = 20, int(binary.BigEndian.Uint16(ip[6:])&0x1fff)*8, netip.AddrFrom4([4]byte(ip[12:]))
+					} else {
+						head, at, src = 48, int(binary.BigEndian.Uint16(ip[42:])&0xfff8), netip.AddrFrom16([16]byte(ip[8:]))
+					}
+					if src != ap(f.client).Addr() {
+						t.Errorf("a fragment comes from %v, want from %s", src, f.client)
+					}
+					if at != len(datagram) {
+						t.Errorf("a fragment of offset %d comes, want %d", at, len(datagram))
+					}
+					datagram = append(datagram, ip[head:]...)
+				}
+				if want := f.delivered(in).layer4(); !bytes.Equal(datagram, want) {
+					t.Errorf("the datagram has %d bytes that differ from what was sent, of %d", len(datagram), len(want))
+				}
+			})
 		}
 	}
 }
