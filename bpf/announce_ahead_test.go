@@ -107,6 +107,13 @@ func TestAnnounceAhead(t *testing.T) {
 // Where nothing may go ahead, such packets are sent as they are.
 func TestAnnounceNotAhead(t *testing.T) {
 	c := nodeCases{}
+	c.each("a datagram with options of its own", func(n *nodes, ip ipVersion, proto uint8) {
+		n.serve(ip, proto)
+		n.a.hears(remote, BlixtBackendFlagBACKEND_HEARS_WITHIN)
+		in := opening(proto, ip.client, port(ip.vip, "80")).within(about(ip.client), foreignKey)
+		out := in.snat(ip.nodeIn, 0).to(ip.remote).hop()
+		n.a.ingress(outside, in).redirected(out, "flow_new forwarded announce_refused") // the client's is none
+	}, unix.IPPROTO_UDP)
 	c.each("to a node that hears within packets only", func(n *nodes, ip ipVersion, proto uint8) {
 		n.serve(ip, proto)
 		n.a.egressLinks(outside, inside)

@@ -76,8 +76,9 @@ func (r *result) wantPacket(want packet) {
 		}
 		return
 	}
-	if nextHop := slices.Concat(peerMAC[:], deviceMAC[:]); r.routed && bytes.HasPrefix(r.out, nextHop) {
-		copy(frame, nextHop) // from a slot: bpf_redirect sends it as it is
+	near, far := slices.Concat(peerMAC[:], deviceMAC[:]), slices.Concat(farMAC[:], deviceMAC[:])
+	if r.routed && (bytes.HasPrefix(r.out, near) || bytes.HasPrefix(r.out, far)) {
+		copy(frame, r.out[:12]) // from a slot: bpf_redirect sends it to the next hop as it is
 	} else if r.summed && r.routed && len(r.out) > 14 && onesSum(r.out[:14]) == 0xffff {
 		blank(frame)
 	}

@@ -76,6 +76,22 @@ func TestUndoneHeaders(t *testing.T) {
 			f.wantUndone(false)
 		}
 	}, unix.IPPROTO_UDP)
+	// A client may send what looks like a message. It is data.
+	c.each("of the client's own making, behind a SYN that was announced ahead", func(n *nodes, ip ipVersion, proto uint8) {
+		f := n.flowFromA(ip, proto, ip.client)
+		m := f.message()
+		m.Flags = announce.Opens
+		f.fromA(f.opening().alone(m, keyOfCluster)).dropped("flow_undone")
+		in := f.opening().within(f.message(), foreignKey)
+		f.fromA(in).toStack(in.from(f.client), "undone announce_refused")
+	}, unix.IPPROTO_TCP)
+	c.each("of the client's own making, behind a datagram of a known flow", func(n *nodes, ip ipVersion, proto uint8) {
+		f := n.flowFromA(ip, proto, ip.client).opens()
+		for range 3 {
+			in := f.later().within(f.message(), foreignKey)
+			f.fromA(in).toStack(in.from(f.client), "undone announce_refused")
+		}
+	}, unix.IPPROTO_UDP)
 	c.each("with a wrong checksum of the surplus area", func(n *nodes, ip ipVersion, proto uint8) {
 		f := n.flowFromA(ip, proto, ip.client)
 		frame := f.opening().within(f.message(), keyOfCluster).bytes()

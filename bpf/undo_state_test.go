@@ -4,10 +4,13 @@ package bpf
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/e2e/lib/announce"
 )
 
 // TestRefreshedAnnouncements is about UDP flows that go on: one datagram in eight ticks says whose they are.
@@ -171,4 +174,81 @@ func TestUndoneFlowsAreFull(t *testing.T) {
 		f.fromA(in).toStack(f.delivered(in), "undone flow_table_full")
 	}
 	n.b.wantTable(f.opening(), "new_flows")
+}
+
+// TestGoAgreesOnInterestOfOtherNodesFlows compares the bits that B sets for entries with those that a writer keeps for them.
+func TestGoAgreesOnInterestOfOtherNodesFlows(t *testing.T) {
+	c := nodeCases{}
+	for name, begin := range map[string]func(f undoneFlow){
+		"announced":   func(f undoneFlow) { f.opens() },
+		"established": func(f undoneFlow) { f.opens().establish() },
+		"plain": func(f undoneFlow) {
+			m := f.message()
+			m.Flags = announce.Plain
+			f.hear(f.opening().within(m, keyOfCluster).bytes())
+		},
+		"of a client behind another device": func(f undoneFlow) {
+			f.client = farClient[f.ip.name]
+			f.hear(f.opening().within(f.message(), keyOfCluster).bytes())
+		},
+		"taken over": func(f undoneFlow) {
+			f.opens().establish()
+			g := f.by(addressesOfD[f.ip.name], "30077")
+			f.hear(g.later().alone(g.message(), keyOfCluster).bytes())
+		},
+	} {
+		c.each(name, func(n *nodes, ip ipVersion, proto uint8) {
+			begin(n.flowFromA(ip, proto, ip.client))
+			entries := 0
+			for _, table := range n.b.flowTables() {
+				var k BlixtFlowKey
+				var e BlixtFlow
+				for it := table.Iterate(); it.Next(&k, &e); entries++ {
+					a, bits := EntryInterest(k, e)
+					if have := n.b.memory(n.b.Interest)[InterestHash(a)]; have&byte(bits) != byte(bits) {
+						n.Errorf("interest in %v is %b, want %b for an entry with flags %#x", netip.AddrFrom16(a.Bytes), have, bits, e.Flags)
+					}
+				}
+			}
+			if entries == 0 {
+				n.Error("there are no entries")
+			}
+			// Without any other bit packets of both directions still find their flow.
+			memory := n.b.memory(n.b.Interest)
+			clear(memory)
+			for _, table := range n.b.flowTables() {
+				var k BlixtFlowKey
+				var e BlixtFlow
+				for it := table.Iterate(); it.Next(&k, &e); {
+					a, bits := EntryInterest(k, e)
+					memory[InterestHash(a)] |= byte(bits)
+				}
+			}
+			n.b.forgetKept()
+			switch f := n.flowFromA(ip, proto, ip.client); name {
+			case "established":
+				f.wantServed()
+			case "taken over":
+				f.by(addressesOfD[ip.name], "30077").wantServed()
+			}
+		})
+	}
+	c.run(t)
+}
+
+// TestUndoneCompleteChecksums is about packets whose sum is in skb->csum.
+func TestUndoneCompleteChecksums(t *testing.T) {
+	if !completeWorks() {
+		t.Skip("kernel lacks: BPF_F_TEST_SKB_CHECKSUM_COMPLETE (Linux 6.11)")
+	}
+	c := nodeCases{}
+	c.each("", func(n *nodes, ip ipVersion, proto uint8) {
+		f := n.flowFromA(ip, proto, ip.client).opens()
+		n.b.complete = true
+		f.establish()
+		for range 3 { // the last ones from their slots
+			f.wantServed()
+		}
+	})
+	c.run(t)
 }
