@@ -16,12 +16,19 @@
 
 #include "announcement.h"
 #include "fragment.h"
+#include "ports.h"
 
 /* Reports whether flows to a backend with these flags are announced that begin now. */
 static __always_inline bool may_announce(__u32 backend_flags)
 {
 	const struct announce_config *c = announcing_config();
 	return c && c->flags & ANNOUNCING_TELL && backend_flags & (BACKEND_HEARS_WITHIN | BACKEND_HEARS_ALONE);
+}
+
+/* Reports whether the packet has room for a message, as far as the MTU allows. */
+static __always_inline bool has_room(struct __sk_buff *ctx, const struct packet *p)
+{
+	return p->fragment == WHOLE && !p->surplus && !ctx->gso_size && !p->payload;
 }
 
 /* Has the flow of the forward entry f not announce its client any more. Questions are answered accordingly. */
@@ -54,7 +61,7 @@ __noinline int decide_how(struct __sk_buff *ctx, struct packet *p, struct flow *
 {
 	if (!p || !f || p->fragment == LATER_FRAGMENT)
 		return 0;
-	bool fits = p->fragment == WHOLE && !p->surplus && !ctx->gso_size && !p->payload;
+	bool fits = has_room(ctx, p);
 	__u8 how = fits && backend_flags & BACKEND_HEARS_WITHIN ? ANNOUNCE_WITHIN : backend_flags & BACKEND_HEARS_ALONE ? ANNOUNCE_AHEAD : ANNOUNCE_NOT;
 
 	if (!may_announce(backend_flags))
@@ -80,6 +87,30 @@ __noinline int decide_how(struct __sk_buff *ctx, struct packet *p, struct flow *
 	p->announce = how;
 	p->hears_alone = backend_flags & BACKEND_HEARS_ALONE;
 	return 0;
+}
+
+/* Remembers that TCP flows to the backend p->to.dst are announced. */
+static __always_inline void remember_announced(const struct packet *p)
+{
+	struct frontend_key key = { .addr = p->to.dst, .port = p->to.dport, .protocol = IPPROTO_TCP };
+	__u32 none = 0;
+	if (!bpf_map_lookup_elem(&announced_backends, &key))
+		bpf_map_update_elem(&announced_backends, &key, &none, BPF_ANY);
+}
+
+/*
+ * Reports whether the segment, which has come in to a port of ours and is of no
+ * flow, is one of a connection whose flow this program has lost. The host would
+ * reset it. But the client's next segment, here or at another node, makes a flow
+ * for it again.
+ */
+__noinline bool is_lost(struct __sk_buff *ctx, const struct packet *p)
+{
+	if (!p || is_udp(&p->key) || p->tcp_flags & TCP_SYN || p->fragment != WHOLE || draining() || upgrading())
+		return false;
+	struct frontend_key key = { .port = p->key.sport, .protocol = IPPROTO_TCP };
+	key.addr = p->key.src;
+	return bpf_map_lookup_elem(&announced_backends, &key) && !reserved(&p->key) && find_socket(ctx, p, false) == NO_SOCKET;
 }
 
 /* Sets what p->told says of the client `client` of the frontend `service`. */
@@ -159,10 +190,7 @@ __noinline int announce_ahead(struct __sk_buff *ctx, struct packet *p)
 /* Turns the copy of a packet into the message that goes ahead of it. Of *p it uses what announce_ahead has set. */
 __noinline int become_message(struct __sk_buff *ctx, struct packet *p)
 {
-	if (!p || !p->ahead)
-		return TCX_NEXT; /* of another program */
-	p->ahead = false;
-	if (!write_alone(ctx, p))
+	if (!p || !write_alone(ctx, p))
 		return drop(COUNTER_DROP_ERROR);
 	set_mark(ctx, LEAVING);
 	return TCX_NEXT;

@@ -59,10 +59,14 @@
 #include "ping.h"
 #include "undo.h"
 
-/* The packet in work on each CPU. Programs on one CPU do not interrupt each other: they run with bottom halves disabled. */
+/*
+ * The packet in work on each CPU. Programs on one CPU do not interrupt each other: they
+ * run with bottom halves disabled. But a message that goes ahead passes the
+ * program before the packet has left, and so does what a tunnel makes of it: hence two.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, 2);
 	__type(key, __u32);
 	__type(value, struct packet);
 } packets SEC(".maps");
@@ -148,6 +152,14 @@ static __always_inline bool may_be_new(const struct packet *p, const struct addr
 	return a || p->egress || in_snat_range(p->key.dport);
 }
 
+/* Reports whether the packet is for us to balance, whoever has sent it: another node may be a client. */
+static __always_inline bool is_to_frontend(const struct packet *p)
+{
+	struct frontend_key k = { .addr = p->key.dst, .port = p->key.dport, .protocol = p->key.protocol };
+	const struct address *a = bpf_map_lookup_elem(&addresses, &k.addr);
+	return a && (a->flags & ADDRESS_EXCLUSIVE || bpf_map_lookup_elem(&frontends, &k));
+}
+
 /*
  * Does what is to be done with a packet of a peer's, or with a message: see undo.h.
  * Returns a verdict, SERVE_UNDONE, or NO_FLOW.
@@ -156,7 +168,9 @@ static __always_inline int undo_or_go_on(struct __sk_buff *ctx, struct packet *p
 {
 	int verdict = NO_FLOW;
 
-	if (!p->egress && may_carry(p)) {
+	if (p->egress || !(may_carry(p) || from_peers_port(p)) || is_to_frontend(p))
+		return NO_FLOW;
+	if (may_carry(p)) {
 		verdict = receive_message(ctx, p);
 		if (verdict == OBEY_MESSAGE)
 			verdict = obey_message(ctx, p);
@@ -211,8 +225,11 @@ static __always_inline int handle_ports(struct __sk_buff *ctx, struct packet *p)
 	}
 	if (p->egress && (in_snat_range(p->key.sport) || leaves_frontend(p)))
 		return handle_host_port(ctx, p, f);
-	if (!p->egress && in_snat_range(p->key.dport))
+	if (!p->egress && in_snat_range(p->key.dport)) {
+		if (is_lost(ctx, p))
+			return drop(COUNTER_DROP_FLOW_GONE);
 		refresh_reservations(p);
+	}
 	return pass(COUNTER_NOT_OURS);
 }
 
@@ -281,12 +298,18 @@ static __always_inline int handle_packet(struct __sk_buff *ctx, struct packet *p
 /* Serves a packet that is not in a slot, or not known to concern us. */
 static __always_inline int serve_slowly(struct __sk_buff *ctx, bool egress)
 {
-	__u32 zero = 0;
-	struct packet *p = bpf_map_lookup_elem(&packets, &zero);
+	__u32 i = 0;
+	struct packet *p = bpf_map_lookup_elem(&packets, &i);
 	if (!p)
 		return TCX_NEXT;
-	if (egress && mark_of(ctx) == AHEAD)
-		return become_message(ctx, p);
+	if (mark_of(ctx) == AHEAD) /* perhaps by the device that the packet came in by: then it looks as if it came in */
+		return p->ahead ? become_message(ctx, p) : TCX_NEXT;
+	if (p->ahead) { /* a tunnel sends the message: the packet behind it is still in work */
+		i = 1;
+		p = bpf_map_lookup_elem(&packets, &i);
+		if (!p)
+			return TCX_NEXT;
+	}
 	__builtin_memset(p, 0, offsetof(struct packet, to));
 	p->egress = egress;
 	p->host = egress && !ctx->ingress_ifindex;

@@ -575,7 +575,7 @@ enum counter {
 	COUNTER_DROP_PROTECTED,	       /* of a client whose answers the host's IPsec policies want protected: they would leave in clear text */
 	COUNTER_DROP_MARTIAN,	       /* would begin a flow or get an answer, from a source that nobody can answer */
 	COUNTER_DROP_NO_FLOW,	       /* RST or ICMP error for an exclusive address without a flow */
-	COUNTER_DROP_FLOW_GONE,	       /* late packet of a backend whose flow is gone. TCP is answered with RST */
+	COUNTER_DROP_FLOW_GONE,	       /* late packet of a backend whose flow is gone. TCP is answered with RST, unless the flow was announced and may come back */
 	COUNTER_DROP_FRAGMENT,	       /* later fragment for an exclusive address, its first one not seen */
 	COUNTER_DROP_UNSUPPORTED,      /* protocol other than TCP, UDP, ICMP for an exclusive address */
 	COUNTER_DROP_NEW_FLOW,	       /* the kernel had no room for a new flow */

@@ -474,11 +474,11 @@ type BlixtPacket struct {
 	Released     bool
 	TcpHeader    uint8
 	Announce     uint8
+	Unannounced  bool
 	HearsAlone   bool
 	Grown        uint8
 	ForItsMac    bool
 	Ahead        bool
-	_            [1]byte
 	Payload      uint32
 	Surplus      uint32
 	To           BlixtFlow
@@ -591,45 +591,46 @@ type BlixtSilence struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	BlixtMapAddresses        = "addresses"
-	BlixtMapAnnounceKeys     = "announce_keys"
-	BlixtMapAnnouncedUdp     = "announced_udp"
-	BlixtMapAnnouncing       = "announcing"
-	BlixtMapAnswerBuckets    = "answer_buckets"
-	BlixtMapBackendAddresses = "backend_addresses"
-	BlixtMapBackendFlows     = "backend_flows"
-	BlixtMapBackends         = "backends"
-	BlixtMapBlixtLayout2     = "blixt_layout_2"
-	BlixtMapCounters         = "counters"
-	BlixtMapEgressLinks      = "egress_links"
-	BlixtMapEstablished      = "established"
-	BlixtMapFlowCache        = "flow_cache"
-	BlixtMapFlows            = "flows"
-	BlixtMapFragmentIds      = "fragment_ids"
-	BlixtMapFragments        = "fragments"
-	BlixtMapFrontendStats    = "frontend_stats"
-	BlixtMapFrontends        = "frontends"
-	BlixtMapHeld             = "held"
-	BlixtMapHeldNumbers      = "held_numbers"
-	BlixtMapHeldSlots        = "held_slots"
-	BlixtMapHostListens      = "host_listens"
-	BlixtMapHostPorts        = "host_ports"
-	BlixtMapIcmpFragments    = "icmp_fragments"
-	BlixtMapInterest         = "interest"
-	BlixtMapLinkPackets      = "link_packets"
-	BlixtMapMasqueradedPorts = "masqueraded_ports"
-	BlixtMapNewFlows         = "new_flows"
-	BlixtMapNewFragments     = "new_fragments"
-	BlixtMapPackets          = "packets"
-	BlixtMapPeers            = "peers"
-	BlixtMapPortSearches     = "port_searches"
-	BlixtMapProbes           = "probes"
-	BlixtMapProtectedClients = "protected_clients"
-	BlixtMapPublished        = "published"
-	BlixtMapRings            = "rings"
-	BlixtMapSilentNeighbours = "silent_neighbours"
-	BlixtMapUdpFlows         = "udp_flows"
-	BlixtProgBlixt           = "blixt"
+	BlixtMapAddresses         = "addresses"
+	BlixtMapAnnounceKeys      = "announce_keys"
+	BlixtMapAnnouncedBackends = "announced_backends"
+	BlixtMapAnnouncedUdp      = "announced_udp"
+	BlixtMapAnnouncing        = "announcing"
+	BlixtMapAnswerBuckets     = "answer_buckets"
+	BlixtMapBackendAddresses  = "backend_addresses"
+	BlixtMapBackendFlows      = "backend_flows"
+	BlixtMapBackends          = "backends"
+	BlixtMapBlixtLayout2      = "blixt_layout_2"
+	BlixtMapCounters          = "counters"
+	BlixtMapEgressLinks       = "egress_links"
+	BlixtMapEstablished       = "established"
+	BlixtMapFlowCache         = "flow_cache"
+	BlixtMapFlows             = "flows"
+	BlixtMapFragmentIds       = "fragment_ids"
+	BlixtMapFragments         = "fragments"
+	BlixtMapFrontendStats     = "frontend_stats"
+	BlixtMapFrontends         = "frontends"
+	BlixtMapHeld              = "held"
+	BlixtMapHeldNumbers       = "held_numbers"
+	BlixtMapHeldSlots         = "held_slots"
+	BlixtMapHostListens       = "host_listens"
+	BlixtMapHostPorts         = "host_ports"
+	BlixtMapIcmpFragments     = "icmp_fragments"
+	BlixtMapInterest          = "interest"
+	BlixtMapLinkPackets       = "link_packets"
+	BlixtMapMasqueradedPorts  = "masqueraded_ports"
+	BlixtMapNewFlows          = "new_flows"
+	BlixtMapNewFragments      = "new_fragments"
+	BlixtMapPackets           = "packets"
+	BlixtMapPeers             = "peers"
+	BlixtMapPortSearches      = "port_searches"
+	BlixtMapProbes            = "probes"
+	BlixtMapProtectedClients  = "protected_clients"
+	BlixtMapPublished         = "published"
+	BlixtMapRings             = "rings"
+	BlixtMapSilentNeighbours  = "silent_neighbours"
+	BlixtMapUdpFlows          = "udp_flows"
+	BlixtProgBlixt            = "blixt"
 )
 
 // LoadBlixt returns the embedded CollectionSpec for Blixt.
@@ -681,44 +682,45 @@ type BlixtProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type BlixtMapSpecs struct {
-	Addresses        *ebpf.MapSpec `ebpf:"addresses"`
-	AnnounceKeys     *ebpf.MapSpec `ebpf:"announce_keys"`
-	AnnouncedUdp     *ebpf.MapSpec `ebpf:"announced_udp"`
-	Announcing       *ebpf.MapSpec `ebpf:"announcing"`
-	AnswerBuckets    *ebpf.MapSpec `ebpf:"answer_buckets"`
-	BackendAddresses *ebpf.MapSpec `ebpf:"backend_addresses"`
-	BackendFlows     *ebpf.MapSpec `ebpf:"backend_flows"`
-	Backends         *ebpf.MapSpec `ebpf:"backends"`
-	BlixtLayout2     *ebpf.MapSpec `ebpf:"blixt_layout_2"`
-	Counters         *ebpf.MapSpec `ebpf:"counters"`
-	EgressLinks      *ebpf.MapSpec `ebpf:"egress_links"`
-	Established      *ebpf.MapSpec `ebpf:"established"`
-	FlowCache        *ebpf.MapSpec `ebpf:"flow_cache"`
-	Flows            *ebpf.MapSpec `ebpf:"flows"`
-	FragmentIds      *ebpf.MapSpec `ebpf:"fragment_ids"`
-	Fragments        *ebpf.MapSpec `ebpf:"fragments"`
-	FrontendStats    *ebpf.MapSpec `ebpf:"frontend_stats"`
-	Frontends        *ebpf.MapSpec `ebpf:"frontends"`
-	Held             *ebpf.MapSpec `ebpf:"held"`
-	HeldNumbers      *ebpf.MapSpec `ebpf:"held_numbers"`
-	HeldSlots        *ebpf.MapSpec `ebpf:"held_slots"`
-	HostListens      *ebpf.MapSpec `ebpf:"host_listens"`
-	HostPorts        *ebpf.MapSpec `ebpf:"host_ports"`
-	IcmpFragments    *ebpf.MapSpec `ebpf:"icmp_fragments"`
-	Interest         *ebpf.MapSpec `ebpf:"interest"`
-	LinkPackets      *ebpf.MapSpec `ebpf:"link_packets"`
-	MasqueradedPorts *ebpf.MapSpec `ebpf:"masqueraded_ports"`
-	NewFlows         *ebpf.MapSpec `ebpf:"new_flows"`
-	NewFragments     *ebpf.MapSpec `ebpf:"new_fragments"`
-	Packets          *ebpf.MapSpec `ebpf:"packets"`
-	Peers            *ebpf.MapSpec `ebpf:"peers"`
-	PortSearches     *ebpf.MapSpec `ebpf:"port_searches"`
-	Probes           *ebpf.MapSpec `ebpf:"probes"`
-	ProtectedClients *ebpf.MapSpec `ebpf:"protected_clients"`
-	Published        *ebpf.MapSpec `ebpf:"published"`
-	Rings            *ebpf.MapSpec `ebpf:"rings"`
-	SilentNeighbours *ebpf.MapSpec `ebpf:"silent_neighbours"`
-	UdpFlows         *ebpf.MapSpec `ebpf:"udp_flows"`
+	Addresses         *ebpf.MapSpec `ebpf:"addresses"`
+	AnnounceKeys      *ebpf.MapSpec `ebpf:"announce_keys"`
+	AnnouncedBackends *ebpf.MapSpec `ebpf:"announced_backends"`
+	AnnouncedUdp      *ebpf.MapSpec `ebpf:"announced_udp"`
+	Announcing        *ebpf.MapSpec `ebpf:"announcing"`
+	AnswerBuckets     *ebpf.MapSpec `ebpf:"answer_buckets"`
+	BackendAddresses  *ebpf.MapSpec `ebpf:"backend_addresses"`
+	BackendFlows      *ebpf.MapSpec `ebpf:"backend_flows"`
+	Backends          *ebpf.MapSpec `ebpf:"backends"`
+	BlixtLayout2      *ebpf.MapSpec `ebpf:"blixt_layout_2"`
+	Counters          *ebpf.MapSpec `ebpf:"counters"`
+	EgressLinks       *ebpf.MapSpec `ebpf:"egress_links"`
+	Established       *ebpf.MapSpec `ebpf:"established"`
+	FlowCache         *ebpf.MapSpec `ebpf:"flow_cache"`
+	Flows             *ebpf.MapSpec `ebpf:"flows"`
+	FragmentIds       *ebpf.MapSpec `ebpf:"fragment_ids"`
+	Fragments         *ebpf.MapSpec `ebpf:"fragments"`
+	FrontendStats     *ebpf.MapSpec `ebpf:"frontend_stats"`
+	Frontends         *ebpf.MapSpec `ebpf:"frontends"`
+	Held              *ebpf.MapSpec `ebpf:"held"`
+	HeldNumbers       *ebpf.MapSpec `ebpf:"held_numbers"`
+	HeldSlots         *ebpf.MapSpec `ebpf:"held_slots"`
+	HostListens       *ebpf.MapSpec `ebpf:"host_listens"`
+	HostPorts         *ebpf.MapSpec `ebpf:"host_ports"`
+	IcmpFragments     *ebpf.MapSpec `ebpf:"icmp_fragments"`
+	Interest          *ebpf.MapSpec `ebpf:"interest"`
+	LinkPackets       *ebpf.MapSpec `ebpf:"link_packets"`
+	MasqueradedPorts  *ebpf.MapSpec `ebpf:"masqueraded_ports"`
+	NewFlows          *ebpf.MapSpec `ebpf:"new_flows"`
+	NewFragments      *ebpf.MapSpec `ebpf:"new_fragments"`
+	Packets           *ebpf.MapSpec `ebpf:"packets"`
+	Peers             *ebpf.MapSpec `ebpf:"peers"`
+	PortSearches      *ebpf.MapSpec `ebpf:"port_searches"`
+	Probes            *ebpf.MapSpec `ebpf:"probes"`
+	ProtectedClients  *ebpf.MapSpec `ebpf:"protected_clients"`
+	Published         *ebpf.MapSpec `ebpf:"published"`
+	Rings             *ebpf.MapSpec `ebpf:"rings"`
+	SilentNeighbours  *ebpf.MapSpec `ebpf:"silent_neighbours"`
+	UdpFlows          *ebpf.MapSpec `ebpf:"udp_flows"`
 }
 
 // BlixtVariableSpecs contains global variables before they are loaded into the kernel.
@@ -747,50 +749,52 @@ func (o *BlixtObjects) Close() error {
 //
 // It can be passed to LoadBlixtObjects or ebpf.CollectionSpec.LoadAndAssign.
 type BlixtMaps struct {
-	Addresses        *ebpf.Map `ebpf:"addresses"`
-	AnnounceKeys     *ebpf.Map `ebpf:"announce_keys"`
-	AnnouncedUdp     *ebpf.Map `ebpf:"announced_udp"`
-	Announcing       *ebpf.Map `ebpf:"announcing"`
-	AnswerBuckets    *ebpf.Map `ebpf:"answer_buckets"`
-	BackendAddresses *ebpf.Map `ebpf:"backend_addresses"`
-	BackendFlows     *ebpf.Map `ebpf:"backend_flows"`
-	Backends         *ebpf.Map `ebpf:"backends"`
-	BlixtLayout2     *ebpf.Map `ebpf:"blixt_layout_2"`
-	Counters         *ebpf.Map `ebpf:"counters"`
-	EgressLinks      *ebpf.Map `ebpf:"egress_links"`
-	Established      *ebpf.Map `ebpf:"established"`
-	FlowCache        *ebpf.Map `ebpf:"flow_cache"`
-	Flows            *ebpf.Map `ebpf:"flows"`
-	FragmentIds      *ebpf.Map `ebpf:"fragment_ids"`
-	Fragments        *ebpf.Map `ebpf:"fragments"`
-	FrontendStats    *ebpf.Map `ebpf:"frontend_stats"`
-	Frontends        *ebpf.Map `ebpf:"frontends"`
-	Held             *ebpf.Map `ebpf:"held"`
-	HeldNumbers      *ebpf.Map `ebpf:"held_numbers"`
-	HeldSlots        *ebpf.Map `ebpf:"held_slots"`
-	HostListens      *ebpf.Map `ebpf:"host_listens"`
-	HostPorts        *ebpf.Map `ebpf:"host_ports"`
-	IcmpFragments    *ebpf.Map `ebpf:"icmp_fragments"`
-	Interest         *ebpf.Map `ebpf:"interest"`
-	LinkPackets      *ebpf.Map `ebpf:"link_packets"`
-	MasqueradedPorts *ebpf.Map `ebpf:"masqueraded_ports"`
-	NewFlows         *ebpf.Map `ebpf:"new_flows"`
-	NewFragments     *ebpf.Map `ebpf:"new_fragments"`
-	Packets          *ebpf.Map `ebpf:"packets"`
-	Peers            *ebpf.Map `ebpf:"peers"`
-	PortSearches     *ebpf.Map `ebpf:"port_searches"`
-	Probes           *ebpf.Map `ebpf:"probes"`
-	ProtectedClients *ebpf.Map `ebpf:"protected_clients"`
-	Published        *ebpf.Map `ebpf:"published"`
-	Rings            *ebpf.Map `ebpf:"rings"`
-	SilentNeighbours *ebpf.Map `ebpf:"silent_neighbours"`
-	UdpFlows         *ebpf.Map `ebpf:"udp_flows"`
+	Addresses         *ebpf.Map `ebpf:"addresses"`
+	AnnounceKeys      *ebpf.Map `ebpf:"announce_keys"`
+	AnnouncedBackends *ebpf.Map `ebpf:"announced_backends"`
+	AnnouncedUdp      *ebpf.Map `ebpf:"announced_udp"`
+	Announcing        *ebpf.Map `ebpf:"announcing"`
+	AnswerBuckets     *ebpf.Map `ebpf:"answer_buckets"`
+	BackendAddresses  *ebpf.Map `ebpf:"backend_addresses"`
+	BackendFlows      *ebpf.Map `ebpf:"backend_flows"`
+	Backends          *ebpf.Map `ebpf:"backends"`
+	BlixtLayout2      *ebpf.Map `ebpf:"blixt_layout_2"`
+	Counters          *ebpf.Map `ebpf:"counters"`
+	EgressLinks       *ebpf.Map `ebpf:"egress_links"`
+	Established       *ebpf.Map `ebpf:"established"`
+	FlowCache         *ebpf.Map `ebpf:"flow_cache"`
+	Flows             *ebpf.Map `ebpf:"flows"`
+	FragmentIds       *ebpf.Map `ebpf:"fragment_ids"`
+	Fragments         *ebpf.Map `ebpf:"fragments"`
+	FrontendStats     *ebpf.Map `ebpf:"frontend_stats"`
+	Frontends         *ebpf.Map `ebpf:"frontends"`
+	Held              *ebpf.Map `ebpf:"held"`
+	HeldNumbers       *ebpf.Map `ebpf:"held_numbers"`
+	HeldSlots         *ebpf.Map `ebpf:"held_slots"`
+	HostListens       *ebpf.Map `ebpf:"host_listens"`
+	HostPorts         *ebpf.Map `ebpf:"host_ports"`
+	IcmpFragments     *ebpf.Map `ebpf:"icmp_fragments"`
+	Interest          *ebpf.Map `ebpf:"interest"`
+	LinkPackets       *ebpf.Map `ebpf:"link_packets"`
+	MasqueradedPorts  *ebpf.Map `ebpf:"masqueraded_ports"`
+	NewFlows          *ebpf.Map `ebpf:"new_flows"`
+	NewFragments      *ebpf.Map `ebpf:"new_fragments"`
+	Packets           *ebpf.Map `ebpf:"packets"`
+	Peers             *ebpf.Map `ebpf:"peers"`
+	PortSearches      *ebpf.Map `ebpf:"port_searches"`
+	Probes            *ebpf.Map `ebpf:"probes"`
+	ProtectedClients  *ebpf.Map `ebpf:"protected_clients"`
+	Published         *ebpf.Map `ebpf:"published"`
+	Rings             *ebpf.Map `ebpf:"rings"`
+	SilentNeighbours  *ebpf.Map `ebpf:"silent_neighbours"`
+	UdpFlows          *ebpf.Map `ebpf:"udp_flows"`
 }
 
 func (m *BlixtMaps) Close() error {
 	return _BlixtClose(
 		m.Addresses,
 		m.AnnounceKeys,
+		m.AnnouncedBackends,
 		m.AnnouncedUdp,
 		m.Announcing,
 		m.AnswerBuckets,

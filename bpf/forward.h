@@ -257,10 +257,17 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 	if (verdict)
 		return verdict;
 	make_reply(p, way);
-	if ((way == WAY_REMOTE || way == WAY_FORWARDED) && may_announce(b->flags) && !same_addr(&to->src, &p->key.src)) {
-		to->flags |= FLOW_ANNOUNCED;
-		p->reply.flags |= FLOW_ANNOUNCED;
-		begin_announcing(p);
+	if (way == WAY_REMOTE || way == WAY_FORWARDED) {
+		bool announced = may_announce(b->flags) && !same_addr(&to->src, &p->key.src);
+		bool fits = has_room(ctx, p) && p->len + TAIL_LEN + 1 <= (p->route.has_macs ? p->route.mtu : IPV6_MIN_MTU);
+		if (announced) {
+			to->flags |= FLOW_ANNOUNCED;
+			p->reply.flags |= FLOW_ANNOUNCED;
+			begin_announcing(p);
+			if (!is_udp(&p->key))
+				remember_announced(p);
+		}
+		p->unannounced = is_udp(&p->key) && !(announced && b->flags & BACKEND_HEARS_WITHIN && fits);
 	}
 	if (way == WAY_FORWARDED && to->ifindex != ctx->ifindex) {
 		p->reply.flags |= FLOW_COMES_IN;

@@ -151,6 +151,12 @@ __noinline int serve_icmp_error(struct __sk_buff *ctx, struct packet *p)
 	int verdict = route_flow(ctx, p, &hop_limit);
 	if (verdict)
 		return verdict;
+	if (!reply && p->to.flags & FLOW_COMES_IN) { /* it comes in where its own source is expected */
+		__u32 device = fib_device(ctx, p, ctx->ifindex, &p->to.dst, &src);
+		p->to.ifindex = device;
+		if (!device || device == UNKNOWN_DEVICE || device == ctx->ifindex)
+			p->to.flags &= ~FLOW_COMES_IN;
+	}
 	if (!rewrite_quote(ctx, p, &q, &p->to) || !rewrite_ip(ctx, p, &src, &p->to.dst, hop_limit, &pseudo))
 		return drop(COUNTER_DROP_ERROR);
 	if (p->version == 6 && bpf_l4_csum_replace(ctx, p->l4 + ICMP_CHECK, 0, fold32(pseudo), BPF_F_PSEUDO_HDR))

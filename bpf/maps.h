@@ -261,6 +261,14 @@ struct {
 	__type(value, __u32);
 } egress_links SEC(".maps");
 
+/* Backends that TCP flows were announced to: see is_lost in announce.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_BACKEND_ADDRESSES);
+	__type(key, struct frontend_key);
+	__type(value, __u32);
+} announced_backends SEC(".maps");
+
 /* The tick of the last message about a UDP flow with a reply tuple of this hash: see is_quiet in ports.h. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -274,6 +274,7 @@ func (l *lb) clearAnnouncements() {
 	for _, index := range l.lab.devices {
 		l.must(l.EgressLinks.Put(index%uint32(BlixtLimitMAX_LINKS), uint32(0)))
 	}
+	deleteAll[BlixtFrontendKey, uint32](l, l.AnnouncedBackends)
 	clear(l.memory(l.AnnouncedUdp))
 }
 

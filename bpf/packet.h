@@ -103,6 +103,7 @@ struct packet {
 	bool released;	    /* a fragment that was kept until the first one came */
 	__u8 tcp_header;    /* bytes of the TCP header */
 	__u8 announce;	    /* enum announce_how */
+	bool unannounced;   /* the first datagram of a flow whose source is translated, and does not carry a message */
 	bool hears_alone;   /* its backend's node hears messages that stand alone */
 	__u8 grown;	    /* bytes that the program has added behind a datagram: part of len */
 	bool for_its_mac;   /* it has come in for the MAC address of the device that fib_device has returned */

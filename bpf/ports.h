@@ -101,7 +101,8 @@ __noinline bool is_frontends_port(const struct packet *p)
 /*
  * Reports whether nobody undoes datagrams with the reply tuple of the new flow any
  * more that another client has sent. A flow may have been evicted here whose
- * client is still known there, and a message about the new one may be lost.
+ * client is still known there, and a message about the new one may be lost. A first
+ * datagram without a message never gets a port that is not quiet.
  */
 static __always_inline bool is_quiet(const struct packet *p)
 {
@@ -127,7 +128,7 @@ __noinline bool try_ports(struct packet *p, __u32 first, __u32 count, __u32 avoi
 		if (port == avoid)
 			continue;
 		set_port(p, port);
-		if (replaced < HOLDER_CLOSED && !is_quiet(p))
+		if (!is_quiet(p) && (p->unannounced || replaced < HOLDER_CLOSED))
 			continue;
 		if (!is_frontends_port(p) && claim_tuple(&p->reply_key, &p->reply, replaced ? replaced : i < FREE_PORT_TRIES ? HOLDER_NONE : HOLDER_PAST))
 			return true;
@@ -156,7 +157,7 @@ static long scan_port(__u32 i, struct port_scan *s)
 	const struct flow *f = find_flow(&s->p->reply_key);
 	int found = f ? holder_of(&s->p->reply_key, f, &s->p->reply) : HOLDER_NONE;
 	if (found < HOLDER_CLOSED && !is_quiet(s->p))
-		found = HOLDER_CLOSED;
+		found = s->p->unannounced ? HOLDER_LIVE : HOLDER_CLOSED;
 	if (found < s->best && !reserved(&s->p->reply_key) && !is_frontends_port(s->p)) {
 		s->best = found;
 		s->best_port = port;

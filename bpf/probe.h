@@ -72,13 +72,26 @@ static __always_inline int answer_probe(struct __sk_buff *ctx, struct packet *p)
 	return send_message_back(ctx, p, ANNOUNCEMENT_PROBE | ANNOUNCEMENT_ANSWER, time);
 }
 
-/* Records the answer p->told, which has come in. Returns the verdict. */
-static __always_inline int record_probe_answer(struct packet *p)
+/*
+ * Records the answer p->told, which has come in. Returns the verdict.
+ *
+ * The answer has the time of the probe, so nobody has recorded it long ago. If a
+ * peer sends it itself, its boot number is the one of now, whatever was known.
+ */
+static __always_inline int record_probe_answer(struct packet *p, struct peer *peer)
 {
+	const struct announcement *m = &p->told.message;
 	struct probe *probe = find_probe(p, &p->key.src, p->key.dport, p->key.sport);
 
-	if (probe && announcement_time() - bpf_ntohl(p->told.message.time) < REPLAY_WINDOW)
-		probe->answered = 1;
+	if (!probe && (upgrading() || draining()))
+		return TCX_NEXT; /* perhaps the other program's */
+	if (!probe || announcement_time() - bpf_ntohl(m->time) >= REPLAY_WINDOW)
+		return TC_ACT_SHOT;
+	probe->answered = 1;
+	if (peer && peer->boot != bpf_ntohs(m->boot)) {
+		peer->boot = bpf_ntohs(m->boot);
+		peer->heard = 0;
+	}
 	return TC_ACT_SHOT;
 }
 

@@ -351,7 +351,7 @@ __noinline int receive_message(struct __sk_buff *ctx, struct packet *p)
 		return alone ? TC_ACT_SHOT : NO_FLOW;
 	}
 	if (m->flags & ANNOUNCEMENT_ANSWER)
-		return record_probe_answer(p);
+		return record_probe_answer(p, peer);
 	if (m->flags & ANNOUNCEMENT_PROBE)
 		return answer_probe(ctx, p);
 	if (m->flags & ANNOUNCEMENT_ASK) {

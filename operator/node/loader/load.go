@@ -270,7 +270,7 @@ func (l *Loader) openMaps(spec *ebpf.CollectionSpec) (differs []string, err erro
 var laterMaps = map[string]byte{
 	bpf.BlixtMapInterest: 0xff, bpf.BlixtMapFlowCache: 0, bpf.BlixtMapPackets: 0,
 	bpf.BlixtMapAnnouncing: 0, bpf.BlixtMapAnnounceKeys: 0, bpf.BlixtMapPeers: 0, bpf.BlixtMapProbes: 0, bpf.BlixtMapEgressLinks: 0,
-	bpf.BlixtMapAnnouncedUdp: 0, bpf.BlixtMapAnswerBuckets: 0,
+	bpf.BlixtMapAnnouncedUdp: 0, bpf.BlixtMapAnnouncedBackends: 0, bpf.BlixtMapAnswerBuckets: 0,
 	bpf.BlixtMapCounters: 0, // which are copied
 }
 
