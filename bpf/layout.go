@@ -109,6 +109,16 @@ func MapNames() []string {
 	}
 }
 
+// IsOptional reports whether an earlier program of this layout may lack a map. It needs
+// nothing that would be written there.
+func IsOptional(name string) bool {
+	switch name {
+	case BlixtMapInterest, BlixtMapFlowCache, BlixtMapAnnouncing, BlixtMapAnnounceKeys, BlixtMapPeers, BlixtMapProbes, BlixtMapEgressLinks:
+		return true
+	}
+	return false
+}
+
 // InterestHash returns the index of an address's byte in `interest`: see
 // interest_hash in interest.h.
 func InterestHash(a BlixtAddr) uint32 {

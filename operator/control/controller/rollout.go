@@ -307,6 +307,7 @@ func (r *rolloutLoop) applyAll(ctx context.Context, k kinds, apply, remove []cli
 		case err != nil:
 			stored = nil
 		}
+		rollout.KeepMaps(o, stored)
 		_, err = r.apply(ctx, o, stored)
 		failed.add(err)
 	}

@@ -3,12 +3,14 @@
 package rollout
 
 import (
+	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
@@ -115,6 +117,40 @@ func probe(path string, seconds int32) *corev1.Probe {
 	}
 }
 
+// mapsAttribute of a volume names the maps that bpfman's CSI driver puts there. It fails
+// if the program lacks one.
+const mapsAttribute = "csi.bpfman.io/maps"
+
+// KeepMaps leaves out of the agents' volume the optional maps that the stored DaemonSet
+// leaves out. That was made by an operator of an earlier version for the same
+// bytecode, which may lack them: then no agent of this version could start. Other
+// objects stay as they are.
+func KeepMaps(wanted, stored client.Object) {
+	w, is := wanted.(*appsv1.DaemonSet)
+	s, was := stored.(*appsv1.DaemonSet)
+	if !is || !was || s == nil {
+		return
+	}
+	attributes, before := mapsOf(w), mapsOf(s)
+	if attributes == nil || before == nil {
+		return
+	}
+	names := strings.Split(before[mapsAttribute], ",")
+	attributes[mapsAttribute] = strings.Join(slices.DeleteFunc(bpf.MapNames(), func(name string) bool {
+		return bpf.IsOptional(name) && !slices.Contains(names, name)
+	}), ",")
+}
+
+// mapsOf returns the attributes of the volume of maps; nil: there is none.
+func mapsOf(set *appsv1.DaemonSet) map[string]string {
+	for _, v := range set.Spec.Template.Spec.Volumes {
+		if v.CSI != nil && v.CSI.VolumeAttributes[mapsAttribute] != "" {
+			return v.CSI.VolumeAttributes
+		}
+	}
+	return nil
+}
+
 // volumes returns the maps of the application, a token that only the operator
 // accepts, the certificates by which to recognise the operator, and the token that
 // readers of metrics must have.
@@ -124,7 +160,7 @@ func volumes(r Release, application string) []corev1.Volume {
 			Driver: "csi.bpfman.io",
 			VolumeAttributes: map[string]string{
 				"csi.bpfman.io/program": application,
-				"csi.bpfman.io/maps":    strings.Join(bpf.MapNames(), ","),
+				mapsAttribute:           strings.Join(bpf.MapNames(), ","),
 			},
 		}}},
 		{Name: "token", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{

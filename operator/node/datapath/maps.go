@@ -26,24 +26,17 @@ type Maps struct {
 
 	config, addresses, frontends, backends, backendFlows                         *ebpf.Map
 	flows, newFlows, udpFlows, counters, frontendStats, linkPackets, hostListens *ebpf.Map
-	flowCache                                                                    *ebpf.Map // nil: see optional
+	flowCache                                                                    *ebpf.Map // nil: see bpf.IsOptional
 	announcing, announceKeys, peers, probes, egressLinks                         *ebpf.Map // the same, all of them
 
 	// These are mapped into memory: the program sees a store at once and as a
 	// whole, and it takes no system call. Array elements are rounded up to 8
 	// bytes.
 	published, rings, established []uint64
-	interest                      []uint32 // four bytes each; empty: see optional
+	interest                      []uint32 // four bytes each; empty: see bpf.IsOptional
 	memory                        [][]byte
 
 	opened []*ebpf.Map // by Open, and closed by Close
-}
-
-// optional are maps that an earlier program of this layout does not have. It needs
-// nothing that would be written there.
-var optional = map[string]bool{
-	bpf.BlixtMapInterest: true, bpf.BlixtMapFlowCache: true,
-	bpf.BlixtMapAnnouncing: true, bpf.BlixtMapAnnounceKeys: true, bpf.BlixtMapPeers: true, bpf.BlixtMapProbes: true, bpf.BlixtMapEgressLinks: true,
 }
 
 // wrongLayout returns the error for maps of which these tell a layout.
@@ -84,7 +77,7 @@ func Open(dir string) (*Maps, error) {
 	}
 	for _, name := range bpf.MapNames() {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
-		if errors.Is(err, fs.ErrNotExist) && optional[name] {
+		if errors.Is(err, fs.ErrNotExist) && bpf.IsOptional(name) {
 			continue
 		}
 		if errors.Is(err, fs.ErrNotExist) && name == bpf.LayoutMap {
@@ -133,7 +126,7 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 		return nil, fmt.Errorf("read embedded object: %w", err)
 	}
 	for _, name := range bpf.MapNames() {
-		if maps[name] == nil && optional[name] {
+		if maps[name] == nil && bpf.IsOptional(name) {
 			continue
 		}
 		if maps[name] == nil {
