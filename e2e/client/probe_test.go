@@ -90,6 +90,14 @@ func TestProbes(t *testing.T) {
 		if got := forms(w.a.pods[0], pod, 8080); got != all {
 			w.Errorf("and later in %s alone", got)
 		}
+		// With two programs on a node, each gets the answers to its own probes.
+		second := w.newPlane(w.a, planeOptions{suffix: "-second", ports: lb.DefaultSNATPorts.Ends()[1]})
+		for place, p := range map[string]*plane{"in front": second, "behind": w.a.plane} {
+			probe = announce.NewProbe(p.tables)
+			if got := forms(w.a.pods[0], pod, 8080); got != all {
+				w.Errorf("two programs on a node, the one %s: answered in %s; not in %s", place, got, all&^got)
+			}
+		}
 	})
 }
 
