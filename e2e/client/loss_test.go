@@ -150,6 +150,40 @@ func TestTwoProgramsAtTheBackendsNode(t *testing.T) {
 	})
 }
 
+// TestSwitchWithConntrack has the switch drop what its conntrack calls invalid.
+func TestSwitchWithConntrack(t *testing.T) {
+	eachSharedTopology(t, func(w *world) {
+		w.dumpIfFailed()
+		w.setSwitch(true)
+		w.learnPath(1472)
+		w.serveStreams()
+		l := w.startLoad()
+		w.unharmed(func() {
+			for _, family := range []int{4, 6} {
+				for _, size := range []int{1, 1000, 1431, 1452, 3000} {
+					seen, own, err := w.peerOf(w.client, "udp", vip(family, 80), text(size))
+					if err != nil || seen != own {
+						w.Errorf("IPv%d, %d bytes: the backend sees %q (%v), want the client %s", family, size, seen, err, own)
+					}
+				}
+			}
+			streams := []*stream{w.openStream(4), w.openStream(6)}
+			for _, s := range streams {
+				w.Check(s.read(4 << 20))
+			}
+			l.round(3)
+			w.leadVIPsTo(w.d)
+			for _, s := range streams {
+				if err := s.read(4 << 20); err != nil {
+					w.Errorf("a download broke: %v", err)
+				}
+			}
+			l.round(3)
+			l.finish().checkUnbroken(w, false)
+		})
+	})
+}
+
 // TestFirewallBetweenNodes drops SYNs with data on their way to node b: connections begin
 // with the second repetition at the latest, from node a.
 func TestFirewallBetweenNodes(t *testing.T) {

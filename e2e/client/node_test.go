@@ -7,6 +7,7 @@ package client
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"testing"
@@ -14,6 +15,24 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
+
+// TestClientsOnTheBackendsNode has clients on node b, and the backend itself for one: what
+// it answers them would leave by no device with the program, so it sees node a.
+func TestClientsOnTheBackendsNode(t *testing.T) {
+	eachSharedTopology(t, func(w *world) {
+		for name, n := range map[string]*lab.Node{"pod": w.b.pods[1], "the backend": w.b.pods[0], "host": w.b.Node} {
+			for _, network := range []string{"tcp", "udp"} {
+				for _, family := range []int{4, 6} {
+					w.Run(fmt.Sprintf("%s/%s%d", name, network, family), func(t *testing.T) {
+						w := w.In(t)
+						w.dumpIfFailed()
+						w.seesNode(n, network, family, 1)
+					})
+				}
+			}
+		}
+	})
+}
 
 // seesNode fails the test unless a backend of node b sees node a as its client, and node
 // b counts that many flows that it cannot undo.
@@ -49,6 +68,41 @@ func TestRouteByADeviceWithoutTheProgram(t *testing.T) {
 				})
 			}
 		}
+	})
+}
+
+// TestProgramAbsentAtTheBackendsNode removes Blixt from node b, while node a announces:
+// connections and datagrams arrive as they were sent, from node a.
+func TestProgramAbsentAtTheBackendsNode(t *testing.T) {
+	eachTopology(t, func(w *world) {
+		w.Check(w.b.plane.stop())
+		pod := w.b.pods[0]
+		w.accept(pod, 9001, func(c net.Conn) { _ = lab.Exchange(c, 0) }) // the client reports errors
+		w.learnPath(1472)
+		for _, offloads := range []bool{true, false} {
+			w.Offloads(offloads)
+			for _, family := range []int{4, 6} {
+				w.Run(fmt.Sprintf("offloads %v/IPv%d", offloads, family), func(t *testing.T) {
+					w := w.In(t)
+					w.dumpIfFailed()
+					w.unharmed(func() {
+						seen, _, err := w.peerOf(w.client, "tcp", vip(family, 80), "hello")
+						if want := w.sourceOf(w.a, family); err != nil || hostOf(seen) != want {
+							t.Errorf("the backend sees %q (%v), want %s", seen, err, want)
+						}
+						c, err := w.dial(w.client, "tcp", vip(family, 9001))
+						w.Check(err)
+						defer c.Close()
+						w.Check(c.SetDeadline(time.Now().Add(3 * patience)))
+						w.Check(lab.Exchange(c, 4<<20))
+						for _, size := range []int{1, 15, 16, 1000, 1300, 1472, 3000} {
+							w.receivesAsSent(family, size)
+						}
+					})
+				})
+			}
+		}
+		w.checkSums()
 	})
 }
 
