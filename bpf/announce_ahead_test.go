@@ -40,25 +40,32 @@ func TestAnnounceAhead(t *testing.T) {
 			"datagram that leaves 41 bytes":             {[]packet{datagram.withSize(1500 - header - 41)}, announce.Alone, 0},
 			"datagram in fragments":                     {[]packet{pieces.fragment(0, 800), pieces.fragment(800, 0)}, announce.Alone, 0},
 		} {
-			for _, partial := range []bool{false, true} {
+			for variant := range 3 {
+				partial, back := variant == 1, variant == 2 // back: by the device that the packet came in by
 				if partial && c.in[0].piece != nil {
 					continue
 				}
-				t.Run(ip.name+" "+name+map[bool]string{true: ", partial"}[partial], func(t *testing.T) {
+				t.Run(ip.name+" "+name+[]string{"", ", partial", ", by the same device"}[variant], func(t *testing.T) {
 					n := newNodes(t)
 					taps := n.a.wires(live, outside, inside)
 					n.a.egressLinks(outside, inside)
 					n.serve(ip, c.in[0].protocol)
+					backend, source, leaves := ip.remote, ip.nodeIn, inside
+					if back {
+						backend, source, leaves = addrPort(ap(ip.client).Addr().Next(), 8080).String(), ip.nodeOut, outside
+						n.a.backend(remote, backend)
+						n.a.hears(remote, BlixtBackendFlagBACKEND_HEARS_WITHIN|BlixtBackendFlagBACKEND_HEARS_ALONE)
+					}
 					began := announce.Now()
 					before := n.a.counters()
 					for i, in := range c.in {
 						if in.protocol == unix.IPPROTO_TCP && in.flags&syn == 0 {
 							in.tcpOption = nil
 						}
-						out := in.snat(ip.nodeIn, 0).to(ip.remote).hop()
+						out := in.snat(source, 0).to(backend).hop()
 						taps[outside].sendAs(in, partial)
 						if i == 0 {
-							message, sum := taps[inside].receive()
+							message, sum := taps[leaves].receive()
 							if sum.to != 0 {
 								complete(message, sum.from, sum.to)
 							}
@@ -83,7 +90,7 @@ func TestAnnounceAhead(t *testing.T) {
 								}
 							}
 						}
-						frame, sum := taps[inside].receive()
+						frame, sum := taps[leaves].receive()
 						if sum.to != 0 {
 							complete(frame, sum.from, sum.to)
 						}
@@ -93,7 +100,14 @@ func TestAnnounceAhead(t *testing.T) {
 							}
 							continue
 						}
-						taps[inside].compare(frame, out)
+						taps[leaves].compare(frame, out)
+					}
+					if name == "SYN with data" { // and nothing else has left
+						reset := c.in[0].segment(rst, c.in[0].seq+1, 0, "")
+						taps[outside].send(reset)
+						if frame, _ := taps[leaves].receive(); frame[len(frame)-len(reset.layer4())+13]&rst == 0 {
+							t.Errorf("behind the packet another one has left:\n%s", strings.Join(dump(frame, false), "\n"))
+						}
 					}
 					if got := n.a.counters().minus(before); got["announced"] != 1 || got["flow_new"] != 1 {
 						t.Errorf("counters %v, want announced and flow_new", got)
@@ -112,7 +126,7 @@ func TestAnnounceNotAhead(t *testing.T) {
 		n.a.hears(remote, BlixtBackendFlagBACKEND_HEARS_WITHIN)
 		in := opening(proto, ip.client, port(ip.vip, "80")).within(about(ip.client), foreignKey)
 		out := in.snat(ip.nodeIn, 0).to(ip.remote).hop()
-		n.a.ingress(outside, in).redirected(out, "flow_new forwarded announce_refused") // the client's is none
+		n.a.ingress(outside, in).redirected(out, "flow_new forwarded")
 	}, unix.IPPROTO_UDP)
 	c.each("to a node that hears within packets only", func(n *nodes, ip ipVersion, proto uint8) {
 		n.serve(ip, proto)

@@ -101,6 +101,16 @@ func TestUndoneHeaders(t *testing.T) {
 			frame[len(frame)-announce.Len-2+bit/8] ^= 1 << (bit % 8)
 		}
 	})
+	c.each("to a frontend of B's own: the peer is a client like any other", func(n *nodes, ip ipVersion, proto uint8) {
+		n.b.serve(ip, proto, local)
+		vip := port(ip.vip, "80")
+		f := n.flowFromA(ip, proto, ip.client)
+		in := opening(proto, f.source, vip)
+		n.b.ingress(inside, in).toStack(in.to(ip.local), "flow_new forwarded")
+		n.b.egressTo(inside, pods, answer(proto, ip.local, f.source)).toStack(answer(proto, vip, f.source), "replied")
+		in = establishing(proto, f.source, vip)
+		n.b.ingress(inside, in).toStack(in.to(ip.local), "forwarded"+andEstablished(proto))
+	})
 	c.each("seen where packets leave", func(n *nodes, ip ipVersion, proto uint8) {
 		f := n.flowFromA(ip, proto, ip.client)
 		p := f.opening().within(f.message(), keyOfCluster)
