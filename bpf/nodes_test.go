@@ -137,17 +137,21 @@ var labOfD = sync.OnceValues(func() (*lab, error) {
 			return err
 		}
 		for from, to := range map[string]string{"10.1.0.1/24": "10.1.0.3/24", "fd00:1::1/64": "fd00:1::3/64"} {
-			for a, change := range map[string]func(netlink.Link, *netlink.Addr) error{from: netlink.AddrDel, to: netlink.AddrAdd} {
-				addr, err := netlink.ParseAddr(a)
-				if err != nil {
-					return err
-				}
-				if a == to {
-					addr.Flags = unix.IFA_F_NODAD
-				}
-				if err := change(dev, addr); err != nil {
-					return fmt.Errorf("%s: %w", a, err)
-				}
+			old, err := netlink.ParseAddr(from)
+			if err != nil {
+				return err
+			}
+			own, err := netlink.ParseAddr(to)
+			if err != nil {
+				return err
+			}
+			own.Flags = unix.IFA_F_NODAD
+			// In this order: a second address of a network goes with the first one.
+			if err := netlink.AddrDel(dev, old); err != nil {
+				return fmt.Errorf("remove %s: %w", from, err)
+			}
+			if err := netlink.AddrAdd(dev, own); err != nil {
+				return fmt.Errorf("add %s: %w", to, err)
 			}
 		}
 		// Routes by the device went with the addresses.
