@@ -221,11 +221,14 @@ func TestNodesHearOfEachOther(t *testing.T) {
 	if n1.peer("n3") != nil {
 		t.Error("a node without an agent is a peer")
 	}
-	n1.mu.Lock()
-	if c := n1.config; c.Boot != 1 || len(c.Keys) != 1 || c.Keys[0].Id != 2 || *c.Sign != 2 || c.KeepOthers {
-		t.Errorf("config %v", c)
-	}
-	n1.mu.Unlock()
+	eventually(t, func() string {
+		n1.mu.Lock()
+		defer n1.mu.Unlock()
+		if c := n1.config; c.GetBoot() != 1 || len(c.Keys) != 1 || c.Keys[0].Id != 2 || c.GetSign() != 2 || c.KeepOthers {
+			return fmt.Sprintf("boot %d, %d keys, sign %d", c.GetBoot(), len(c.GetKeys()), c.GetSign())
+		}
+		return ""
+	})
 
 	n2.report(func(n *announcerNode) { n.lost = true })
 	o.knows(n1, "n2", "198.51.100.2,2001:db8::2 boot 1 NoHeartbeat")
@@ -361,11 +364,14 @@ func TestStoredBootNumbersAreDeleted(t *testing.T) {
 	if now != sequence {
 		t.Error("nodes hear of it")
 	}
-	n1.mu.Lock()
-	defer n1.mu.Unlock()
-	if n1.config.Boot != 1 {
-		t.Errorf("the boot number is %d", n1.config.Boot)
-	}
+	eventually(t, func() string {
+		n1.mu.Lock()
+		defer n1.mu.Unlock()
+		if n1.config.GetBoot() != 1 {
+			return fmt.Sprintf("the boot number is %d", n1.config.GetBoot())
+		}
+		return ""
+	})
 }
 
 // If its NodeDataplane is lost, a kernel goes on with the number that its maps have.
@@ -426,8 +432,12 @@ func TestNewLeaderWaitsForNodes(t *testing.T) {
 	if all, heard := second.KeyNodes(); heard {
 		t.Errorf("it has heard of all: %+v", all)
 	}
-	for _, n := range nodes[:2] {
+	for _, n := range nodes {
+		n.mu.Lock()
 		n.bytes = 0
+		n.mu.Unlock()
+	}
+	for _, n := range nodes[:2] {
 		n.join(second)
 	}
 	second.SetRing(ring)
@@ -435,7 +445,6 @@ func TestNewLeaderWaitsForNodes(t *testing.T) {
 		t.Error("it has heard of all without n3")
 	}
 	second.SetNodes([]Node{testNode(1), testNode(2), testNode(3)}) // again
-	nodes[2].bytes = 0
 	nodes[2].join(second)
 	all, heard := second.KeyNodes()
 	if !heard || len(all) != 3 {
@@ -465,7 +474,10 @@ func TestNewLeaderWaitsForNodes(t *testing.T) {
 	// Something else changes: that alone comes.
 	nodes[2].report(func(n *announcerNode) { n.lost = true })
 	second.knows(nodes[0], "n3", "198.51.100.3,2001:db8::3 boot 1 NoHeartbeat")
-	if one := proto.Size(&wire.Peers{Changed: []*wire.Peer{nodes[0].peer("n3")}}); nodes[0].bytes != one {
+	one := proto.Size(&wire.Peers{Changed: []*wire.Peer{nodes[0].peer("n3")}})
+	nodes[0].mu.Lock()
+	defer nodes[0].mu.Unlock()
+	if nodes[0].bytes != one {
 		t.Errorf("n1 got %d bytes, want the %d of one node", nodes[0].bytes, one)
 	}
 }
