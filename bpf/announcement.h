@@ -61,6 +61,12 @@ static __always_inline __u16 service_hash(const struct addr *a, __be16 port)
 	return h >> 48;
 }
 
+/* Returns which connection of a client's it is that goes to this frontend, from this port of the client's own. */
+static __always_inline __u32 connection(const struct addr *service, __be16 service_port, __be16 port)
+{
+	return (__u32)bpf_htons(service_hash(service, service_port)) << 16 | port;
+}
+
 /* Returns the exponent of the least power of two that is not less than n ticks. */
 static __always_inline __u8 exponent(__u32 n)
 {

@@ -209,6 +209,8 @@ static __always_inline int handle_ports(struct __sk_buff *ctx, struct packet *p)
 			f = NULL;
 		}
 	}
+	if (undone) /* its flow is incomplete: the next message makes it again, and the next segment asks for one */
+		return end_undone(p);
 	if (a && !is_decided(ctx, p)) {
 		struct frontend_key key = { .addr = p->key.dst, .port = p->key.dport, .protocol = p->key.protocol };
 		const struct frontend *fe = bpf_map_lookup_elem(&frontends, &key);

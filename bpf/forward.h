@@ -220,6 +220,17 @@ static __always_inline int reject_no_backend(struct __sk_buff *ctx, struct packe
 	return drop(COUNTER_REJECT_NO_BACKEND);
 }
 
+/* Ends the undone flow of the new one's connection: its client came in by another node so far, and comes in here now. */
+__noinline int take_over(const struct packet *p)
+{
+	if (!p)
+		return 0;
+	struct flow *r = find_flow(&p->reply_key);
+	if (r && r->flags & FLOW_UNDONE && r->ref == connection(&p->key.dst, p->key.dport, p->key.sport) && is_clients_reply(p, r))
+		forget(&p->reply_key, r);
+	return 0;
+}
+
 /*
  * Begins a flow to the backend `id` that the frontend's ring has selected. Returns 0
  * with both entries inserted, of which p->to is the forward one, or a verdict.
@@ -274,6 +285,8 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 		p->reply.astray = ctx->ifindex;
 	}
 	to->last_seen += 1;
+	if (way == WAY_LOCAL && !is_syn(p))
+		take_over(p);
 	verdict = insert_flow_pair(ctx, p, !(to->flags & FLOW_SNAT));
 	if (verdict)
 		return verdict;

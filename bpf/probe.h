@@ -83,9 +83,9 @@ static __always_inline int record_probe_answer(struct packet *p, struct peer *pe
 	const struct announcement *m = &p->told.message;
 	struct probe *probe = find_probe(p, &p->key.src, p->key.dport, p->key.sport);
 
-	if (!probe && (upgrading() || draining()))
-		return TCX_NEXT; /* perhaps the other program's */
-	if (!probe || announcement_time() - bpf_ntohl(m->time) >= REPLAY_WINDOW)
+	if (!probe)
+		return TCX_NEXT; /* perhaps it is for the program behind this one */
+	if (announcement_time() - bpf_ntohl(m->time) >= REPLAY_WINDOW)
 		return TC_ACT_SHOT;
 	probe->answered = 1;
 	if (peer && peer->boot != bpf_ntohs(m->boot)) {

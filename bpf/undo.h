@@ -26,10 +26,17 @@
 #include "forward.h"
 #include "probe.h"
 
-/* Which connection of a client's: that to this frontend, from this port of the client's own. */
+/* Returns which connection of a client's the message is about. */
 static __always_inline __u32 connection_of(const struct announcement *m)
 {
 	return (__u32)m->service << 16 | m->port;
+}
+
+/* Reports whether r is the reply entry of a flow of our own, to a backend on this node, about whose connection the message is: it has come in here so far. */
+static __always_inline bool is_our_own(const struct flow *r, const struct announcement *m)
+{
+	return (r->flags & (FLOW_REPLY | FLOW_EGRESS | FLOW_STACK | FLOW_GONE | FLOW_UNDONE)) == (FLOW_REPLY | FLOW_EGRESS | FLOW_STACK) &&
+	       same_addr(&r->dst, &m->client) && connection(&r->src, r->sport, r->dport) == connection_of(m);
 }
 
 /* Reports whether this node undoes what peers announce, and the packet may be one of theirs: from a port that sources are translated to. */
@@ -112,23 +119,32 @@ static __always_inline void note_plain(struct packet *p, struct peer *peer)
 /*
  * Moves the flow of the reply entry r, whose key is p->reply_key, to the tuple p->key:
  * its client comes in by another node, or by another port of the same, and from the
- * device `client_ifindex`. Its state stays. Returns false if the flow has gone meanwhile.
+ * device `client_ifindex`. Its state stays. Returns MOVED, MOVE_GONE if there is no
+ * such flow any more, or MOVE_REFUSED if the packet is none of its client's.
  */
-__noinline bool move_flow(struct packet *p, struct flow *r, __u32 client_ifindex, bool comes_in)
+enum moved {
+	MOVE_GONE,
+	MOVE_REFUSED,
+	MOVED,
+};
+
+__noinline int move_flow(struct packet *p, struct flow *r, __u32 client_ifindex, bool comes_in)
 {
 	struct flow_key old;
 	if (!p || !r)
-		return false;
+		return MOVE_GONE;
 	peer_key(&p->reply_key, r, &old);
 	struct flow *f = find_flow(&old);
 	if (!f || !(f->flags & FLOW_UNDONE))
-		return false;
+		return MOVE_GONE;
 	settle(&old, f);
 	settle(&p->reply_key, r);
+	if (!is_clients_own(p, f))
+		return MOVE_REFUSED;
 	p->to = *f;
 	p->reply = *r;
 	if (!same_flow(&old, f) || !same_flow(&p->reply_key, r))
-		return false;
+		return MOVE_GONE;
 	bool established = p->to.flags & FLOW_ESTABLISHED;
 	p->to.tag = flow_tag(&p->key);
 	p->to.astray = stamp_of(&p->told.message);
@@ -143,7 +159,7 @@ __noinline bool move_flow(struct packet *p, struct flow *r, __u32 client_ifindex
 	announce_entry(&p->key, p->to.flags, NO_FRONTEND);
 	long failed = established ? bpf_map_update_elem(&flows, &p->key, &p->to, BPF_ANY) : insert_evictable(&p->key, &p->to, BPF_ANY);
 	if (failed)
-		return false;
+		return MOVE_GONE;
 	if (established)
 		bpf_map_update_elem(&flows, &p->reply_key, &p->reply, BPF_ANY);
 	else
@@ -153,7 +169,7 @@ __noinline bool move_flow(struct packet *p, struct flow *r, __u32 client_ifindex
 		bpf_map_delete_elem(&flows, &old);
 	uncache(&old);
 	uncache(&p->reply_key);
-	return true;
+	return MOVED;
 }
 
 /*
@@ -255,8 +271,17 @@ __noinline bool make_undone(struct __sk_buff *ctx, struct packet *p)
 
 	struct flow *r = find_flow(&p->reply_key);
 	if (r && r->flags & FLOW_UNDONE && r->ref == to->ref) {
-		if (!(r->flags & FLOW_CLOSED && is_syn(p)) && !expired(&p->reply_key, r) && move_flow(p, r, client_ifindex, comes_in))
+		bool over = (r->flags & FLOW_CLOSED && is_syn(p)) || expired(&p->reply_key, r);
+		int moved = over ? MOVE_GONE : move_flow(p, r, client_ifindex, comes_in);
+		if (moved == MOVED)
 			return true;
+		if (moved == MOVE_REFUSED && !is_syn(p))
+			return false;
+		if (moved == MOVE_GONE)
+			forget(&p->reply_key, r);
+	} else if (r && is_our_own(r, m)) {
+		if (!is_clients_reply(p, r))
+			return false;
 		forget(&p->reply_key, r);
 	}
 	if (!claim_tuple(&p->reply_key, reply, HOLDER_PAST) && !claim_port(p, 0))
@@ -290,7 +315,7 @@ __noinline int obey_message(struct __sk_buff *ctx, struct packet *p)
 
 	bool undone = f && f->flags & FLOW_UNDONE, older = undone && is_older(m, f);
 	bool same = undone && !plain && f->ref == connection_of(m) && same_addr(&f->src, &m->client) && !(f->flags & FLOW_CLOSED && is_syn(p)) &&
-		    !expired(&p->key, f);
+		    !expired(&p->key, f) && !half_evicted(&p->key, f);
 	if (older && !same)
 		return drop(COUNTER_ANNOUNCE_REFUSED); /* another flow has got this tuple since */
 	if (f && !same)
@@ -452,6 +477,17 @@ __noinline int handle_unannounced(struct __sk_buff *ctx, struct packet *p)
 		return pass(COUNTER_DRAINED);
 	note_plain(p, peer);
 	return pass(COUNTER_NOT_OURS);
+}
+
+/* Ends an undone flow that cannot be served. Returns the verdict. */
+__noinline int end_undone(const struct packet *p)
+{
+	if (!p)
+		return TC_ACT_SHOT;
+	const struct flow *f = find_flow(&p->key);
+	if (f)
+		forget(&p->key, f);
+	return is_udp(&p->key) ? TCX_NEXT : drop(COUNTER_DROP_FLOW_GONE);
 }
 
 #endif /* BLIXT_UNDO_H */
