@@ -93,7 +93,7 @@ func (w *world) learnPath(size int) {
 // and without.
 func TestTransfersArriveWhole(t *testing.T) {
 	eachSharedTopology(t, func(w *world) {
-		w.accept(w.b.pods[0], 9001, func(c net.Conn) { _ = lab.Exchange(c, 0) }) // the client reports errors
+		w.accept(w.b.pods[0], func(c net.Conn) { _ = lab.Exchange(c, 0) }) // the client reports errors
 		for _, offloads := range []bool{true, false} {
 			size := 32 << 20
 			switch {

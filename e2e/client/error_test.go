@@ -45,7 +45,7 @@ func TestClosedPorts(t *testing.T) {
 func TestNarrowLinks(t *testing.T) {
 	const narrow = 1300
 	eachTopology(t, func(w *world) {
-		w.accept(w.b.pods[0], 9001, func(c net.Conn) { _ = lab.Exchange(c, 0) })
+		w.accept(w.b.pods[0], func(c net.Conn) { _ = lab.Exchange(c, 0) })
 		type way struct {
 			name string
 			// narrow has the way to an address of a family have a MTU.

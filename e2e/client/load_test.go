@@ -232,7 +232,7 @@ type stream struct {
 // serveStreams has pod b1 send streams from port 9001.
 func (w *world) serveStreams() {
 	w.Helper()
-	w.accept(w.b.pods[0], 9001, func(c net.Conn) {
+	w.accept(w.b.pods[0], func(c net.Conn) {
 		var at uint64
 		buffer := make([]byte, 1<<16)
 		for {
@@ -284,12 +284,12 @@ func (s *stream) read(size int) error {
 	return nil
 }
 
-// accept listens at a TCP port of both addresses of a node until the test ends, and calls
+// accept listens at TCP port 9001 of both addresses of a node until the test ends, and calls
 // handle with each connection, which it closes then.
-func (w *world) accept(n *lab.Node, port int, handle func(net.Conn)) {
+func (w *world) accept(n *lab.Node, handle func(net.Conn)) {
 	w.Helper()
 	for _, family := range []int{4, 6} {
-		ln, err := n.Listen("tcp", at(own(n, family), port))
+		ln, err := n.Listen("tcp", at(own(n, family), 9001))
 		w.Check(err)
 		w.serveOn(ln, handle)
 	}

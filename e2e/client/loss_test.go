@@ -114,40 +114,49 @@ func TestUnknownKey(t *testing.T) {
 	})
 }
 
-// TestTwoProgramsAtTheBackendsNode upgrades node b under load: a second program comes, the first
-// one drains and goes.
-func TestTwoProgramsAtTheBackendsNode(t *testing.T) {
-	eachTopology(t, func(w *world) {
-		w.dumpIfFailed()
-		l := w.startLoad()
-		l.round(3)
-		previous := w.b.plane
-		ends := lb.DefaultSNATPorts.Ends()
-		next := w.newPlane(w.b, planeOptions{suffix: "-next", ports: ends[0], upgrading: true})
-		w.Check(datapath.Drain(previous.loader.Dir(), true))
-		asks := func(when string) {
-			for _, network := range []string{"tcp", "udp"} {
-				for _, family := range []int{4, 6} {
-					seen, own, err := w.peerOf(w.client, network, vip(family, 80), "hello")
-					if err != nil || seen != own {
-						w.Errorf("%s, %s%d: the backend sees %q (%v), want the client %s", when, network, family, seen, err, own)
-					}
+// TestTwoPrograms upgrades node a, or b, under load: a second program comes, the first one
+// drains and goes, with all that it knew of flows.
+func TestTwoPrograms(t *testing.T) {
+	for _, name := range []string{"a", "b"} {
+		t.Run(name, func(t *testing.T) {
+			eachTopology(t, func(w *world) {
+				w.dumpIfFailed()
+				w.replaceProgram(map[string]*host{"a": w.a, "b": w.b}[name])
+			})
+		})
+	}
+}
+
+func (w *world) replaceProgram(h *host) {
+	w.Helper()
+	l := w.startLoad()
+	l.round(3)
+	previous := h.plane
+	next := w.newPlane(h, planeOptions{suffix: "-next", ports: lb.DefaultSNATPorts.Ends()[0], upgrading: true})
+	w.Check(datapath.Drain(previous.loader.Dir(), true))
+	asks := func(when string) {
+		w.Helper()
+		for _, network := range []string{"tcp", "udp"} {
+			for _, family := range []int{4, 6} {
+				seen, own, err := w.peerOf(w.client, network, vip(family, 80), "hello")
+				if err != nil || seen != own {
+					w.Errorf("%s, %s%d: the backend sees %q (%v), want the client %s", when, network, family, seen, err, own)
 				}
 			}
 		}
-		asks("two programs")
-		l.round(5)
-		r := l.result()
-		r.checkUnbroken(w, false)
-		if r.lost > loadSockets { // those on their way
-			w.Errorf("two programs: %v", r)
-		}
-		w.Check(previous.stop())
-		w.b.plane = next
-		l.round(5)
-		asks("the next program")
-		l.finish().checkUnbroken(w, true)
-	})
+	}
+	asks("two programs")
+	l.round(5)
+	r := l.result()
+	r.checkUnbroken(w, false)
+	if r.lost > loadSockets { // those on their way
+		w.Errorf("two programs: %v", r)
+	}
+	w.Check(previous.stop())
+	h.plane = next
+	l.round(5)
+	asks("the next program")
+	l.finish().checkUnbroken(w, true)
 }
 
 // TestSwitchWithConntrack has the switch drop what its conntrack calls invalid.

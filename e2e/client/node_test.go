@@ -77,7 +77,7 @@ func TestProgramAbsentAtTheBackendsNode(t *testing.T) {
 	eachTopology(t, func(w *world) {
 		w.Check(w.b.plane.stop())
 		pod := w.b.pods[0]
-		w.accept(pod, 9001, func(c net.Conn) { _ = lab.Exchange(c, 0) }) // the client reports errors
+		w.accept(pod, func(c net.Conn) { _ = lab.Exchange(c, 0) }) // the client reports errors
 		w.learnPath(1472)
 		for _, offloads := range []bool{true, false} {
 			w.Offloads(offloads)
