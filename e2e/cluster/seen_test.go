@@ -24,9 +24,12 @@ func TestClientAddresses(t *testing.T) {
 	awaitLinks(t, uplinks()...)
 	applyUntilEnd(t, "seen.yaml", "NAME", "server")
 	vips := awaitProgrammed(t, "server")
+	awaitSeen(t)
 	dropped := droppedSources(t)
 	t.Run("outside", func(t *testing.T) { testSeen(t, vips) })
 	t.Run("choice", func(t *testing.T) { testChoice(t, vips) })
+	t.Run("under load", func(t *testing.T) { testSeenUnderLoad(t, vips) })
+	t.Run("one client allowed", func(t *testing.T) { testOneClient(t, vips) })
 	if got := droppedSources(t); got != dropped {
 		t.Errorf("packets that the switch has dropped because the source was not the sender's: %d, want %d", got, dropped)
 	}
@@ -35,7 +38,10 @@ func TestClientAddresses(t *testing.T) {
 // source is where connections from outside come from: an address of each family.
 type source struct{ ipv4, ipv6 string }
 
-var usual = source{cluster.Outside4, cluster.Outside6}
+var (
+	usual = source{cluster.Outside4, cluster.Outside6}
+	other = source{"10.210.0.101", "fd00:210::101"}
+)
 
 // ip returns the address of the family of another.
 func (s source) ip(of string) string {
@@ -66,7 +72,6 @@ func (s source) Dial(network, from, addr string, limit time.Duration) (net.Conn,
 func testSeen(t *testing.T, vips []string) {
 	for _, by := range c.Nodes {
 		routeAddresses(t, vips, by)
-		awaitSeen(t, by, vips)
 		for _, vip := range vips {
 			for _, network := range []string{"tcp", "udp"} {
 				t.Run(fmt.Sprintf("%s to %s by %s", network, vip, by.Name), func(t *testing.T) {
@@ -98,23 +103,26 @@ func checkSaw(t *testing.T, got map[answer]int, who string, n int) {
 	}
 }
 
-// awaitSeen waits until servers see clients that come in by a node: the node first makes
-// sure that the others hear it.
-func awaitSeen(t *testing.T, by *cluster.Machine, vips []string) {
+// awaitSeen waits until Gateway server and all nodes say that servers see their clients.
+func awaitSeen(t *testing.T) {
 	t.Helper()
-	for _, vip := range vips {
-		for _, network := range []string{"tcp", "udp"} {
-			kube.Wait(t, patience, fmt.Sprintf("clients by %s that servers at %s see by %s", network, vip, by.Name), map[string]bool{usual.ip(vip): true}, func() (map[string]bool, error) {
-				seen := map[string]bool{}
-				for range 20 {
-					who, err := ask(usual, network, "", net.JoinHostPort(vip, "80"))
-					if err != nil {
-						return seen, err
-					}
-					seen[who.sees] = true
-				}
-				return seen, nil
-			})
-		}
+	awaitPreserved(t, "True Preserved")
+	want := map[string]string{}
+	for _, m := range c.Nodes {
+		want[m.Name] = "announced: true, backends that do not see their clients: 0"
 	}
+	kube.Wait(t, patience, "what nodes say about clients", want, func() (map[string]string, error) {
+		all, err := nodeDataplanes()
+		got := map[string]string{}
+		for _, n := range all {
+			if status := n.Status.ClientAddress; status != nil {
+				blind := int32(0)
+				for _, u := range status.Unannounced {
+					blind += u.Backends
+				}
+				got[n.Name] = fmt.Sprintf("announced: %t, backends that do not see their clients: %d", status.Announced, blind)
+			}
+		}
+		return got, err
+	})
 }

@@ -58,6 +58,7 @@ func (c *Cluster) makePKI(host string) error {
 		{"controller-manager", "system:kube-controller-manager", "", inside},
 		{"scheduler", "system:kube-scheduler", "", inside},
 		{"flannel", "flannel", "", inside},
+		{"kube-router", "kube-router", "", inside},
 		{"kube-proxy", "system:kube-proxy", "system:node-proxier", inside},
 	} {
 		var groups []string

@@ -127,6 +127,14 @@ func (m *Machine) Halt(name string) error {
 	})
 }
 
+// Remove ends a daemon for good.
+func (m *Machine) Remove(name string) error {
+	if err := m.Halt(name); err != nil {
+		return err
+	}
+	return os.Remove(m.path("daemons/.halted-" + name))
+}
+
 // Resume starts a daemon again that was halted.
 func (m *Machine) Resume(name string) error {
 	return os.Rename(m.path("daemons/.halted-"+name), m.path("daemons/"+name))

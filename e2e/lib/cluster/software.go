@@ -17,6 +17,7 @@ const (
 	containerd     = "containerd-v2.3.7"
 	cni            = "cni-v1.9.1"
 	flannel        = "flannel-v0.28.0"
+	kubeRouter     = "kube-router-v2.1.0"
 	coredns        = "coredns-v1.14.7"
 	bpfman         = "bpfman-v0.6.0"
 	bpfmanOperator = "bpfman-operator-v0.6.0"
@@ -37,7 +38,7 @@ func findSoftware() (software, error) {
 	}
 	for _, file := range []string{
 		kubernetes + "/kube-apiserver", kubernetes + "/kubelet", kubernetes + "/kubectl", etcd + "/etcd", containerd + "/ctr",
-		cni + "/portmap", flannel + "/flanneld", coredns + "/coredns", bpfman + "/bpfman-rpc", bpfmanOperator + "/bpfman-agent",
+		cni + "/portmap", flannel + "/flanneld", kubeRouter + "/kube-router", coredns + "/coredns", bpfman + "/bpfman-rpc", bpfmanOperator + "/bpfman-agent",
 		metallb + "/speaker",
 	} {
 		if _, err := os.Stat(s.path(file)); err != nil {
