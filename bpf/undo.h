@@ -90,8 +90,8 @@ static __always_inline bool is_older(const struct announcement *m, const struct 
 	return (stamp & 0xff) == (f->astray & 0xff) && (__s32)(stamp - f->astray) < 0;
 }
 
-/* Inserts an entry for packets with this tuple, which stay what they are. Uses p->to. */
-static __always_inline void insert_plain(struct packet *p, __u32 flags)
+/* Inserts an entry for packets with this tuple, which stay what they are. `how` is BPF_ANY, or BPF_NOEXIST. Uses p->to. */
+static __always_inline void insert_plain(struct packet *p, __u32 flags, __u64 how)
 {
 	struct flow *to = &p->to;
 	__builtin_memset(to, 0, sizeof(*to));
@@ -105,15 +105,21 @@ static __always_inline void insert_plain(struct packet *p, __u32 flags)
 	to->idle_ticks = is_udp(&p->key) ? HOST_TICKS : HOST_TCP_TICKS;
 	to->flags = FLOW_PLAIN | flags;
 	to->next = to->last_seen;
-	insert_evictable(&p->key, to, BPF_ANY);
+	insert_evictable(&p->key, to, how);
 }
 
 /* Notes that packets with this tuple are of the node that they come from. Uses p->to. */
-static __always_inline void note_plain(struct packet *p, struct peer *peer)
+static __always_inline void note_plain(struct packet *p, struct peer *peer, __u64 how)
 {
-	insert_plain(p, 0);
+	insert_plain(p, 0, how);
 	__sync_fetch_and_add(&peer->plain, 1);
 	count(COUNTER_FLOW_PLAIN);
+}
+
+/* Reports whether p->key is the forward tuple of the reply entry r. */
+static __always_inline bool is_forward_of(const struct packet *p, const struct flow *r)
+{
+	return same_addr(&r->dst, &p->key.src) && r->dport == p->key.sport;
 }
 
 /*
@@ -137,6 +143,8 @@ __noinline int move_flow(struct packet *p, struct flow *r, __u32 client_ifindex,
 	struct flow *f = find_flow(&old);
 	if (!f || !(f->flags & FLOW_UNDONE))
 		return MOVE_GONE;
+	if (is_forward_of(p, r)) /* another CPU has just made the flow */
+		return MOVED;
 	settle(&old, f);
 	settle(&p->reply_key, r);
 	if (!is_clients_own(p, f))
@@ -284,8 +292,13 @@ __noinline bool make_undone(struct __sk_buff *ctx, struct packet *p)
 			return false;
 		forget(&p->reply_key, r);
 	}
-	if (!claim_tuple(&p->reply_key, reply, HOLDER_PAST) && !claim_port(p, 0))
-		return false;
+	if (!claim_tuple(&p->reply_key, reply, HOLDER_PAST)) {
+		r = find_flow(&p->reply_key);
+		if (r && r->flags & FLOW_UNDONE && r->ref == to->ref && is_forward_of(p, r))
+			return true; /* the same */
+		if (!claim_port(p, 0))
+			return false;
+	}
 	to->tag = flow_tag(&p->key);
 	if (insert_evictable(&p->key, to, BPF_ANY)) {
 		delete_evictable(&p->reply_key);
@@ -337,7 +350,7 @@ __noinline int obey_message(struct __sk_buff *ctx, struct packet *p)
 	}
 	if (!plain)
 		return MAKE_UNDONE;
-	note_plain(p, peer);
+	note_plain(p, peer, BPF_ANY);
 	return alone ? TC_ACT_SHOT : NO_FLOW;
 }
 
@@ -353,7 +366,7 @@ static __always_inline int record_undone(struct packet *p, bool made)
 		return alone ? TC_ACT_SHOT : SERVE_UNDONE;
 	}
 	count(COUNTER_UNDO_IMPOSSIBLE);
-	note_plain(p, peer);
+	note_plain(p, peer, BPF_NOEXIST); /* another CPU may have made the flow meanwhile */
 	return alone ? TC_ACT_SHOT : TCX_NEXT;
 }
 
@@ -465,7 +478,7 @@ __noinline int handle_unannounced(struct __sk_buff *ctx, struct packet *p)
 		if (p->tcp_flags & TCP_RST || draining())
 			return pass(COUNTER_NOT_OURS);
 		if (!f)
-			insert_plain(p, FLOW_AWAITED);
+			insert_plain(p, FLOW_AWAITED, BPF_NOEXIST);
 		return ask(ctx, p, peer);
 	}
 	/* A SYN, or one with an acknowledgement: of a server of the peer's with such a port. */
@@ -475,7 +488,7 @@ __noinline int handle_unannounced(struct __sk_buff *ctx, struct packet *p)
 		forget(&p->key, f);
 	if (draining())
 		return pass(COUNTER_DRAINED);
-	note_plain(p, peer);
+	note_plain(p, peer, BPF_ANY);
 	return pass(COUNTER_NOT_OURS);
 }
 
