@@ -76,7 +76,7 @@ var labOfB = sync.OnceValues(func() (*lab, error) {
 			mac   [6]byte // each its own: a device that has the address of another is stacked on it
 			addrs []string
 		}{
-			{outside, [6]byte{2, 0, 0, 0, 1, 2}, []string{"192.0.2.2/24", "2001:db8::2/64"}},
+			{outside, deviceMAC, []string{"192.0.2.2/24", "2001:db8::2/64"}},
 			{inside, deviceMAC, []string{"10.1.0.2/24", "fd00:1::2/64"}},
 			{pods, [6]byte{2, 0, 0, 0, 1, 3}, []string{"10.2.0.1/24", "fd00:2::1/64"}},
 			{second, [6]byte{2, 0, 0, 0, 1, 4}, []string{"192.0.3.2/24", "2001:db8:3::2/64"}},

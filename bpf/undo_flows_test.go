@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"encoding/binary"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -412,4 +413,68 @@ func (f undoneFlow) wantFrom(r *result, client string) {
 	if string(ip[at:at+len(src)]) != string(src) {
 		f.Errorf("the packet comes from % x, want from %s", ip[at:at+len(src)], client)
 	}
+}
+
+// serviceHash is what names a frontend in messages: see service_hash in announcement.h.
+func serviceHash(addr string) uint16 {
+	a := addrOf(ap(addr).Addr())
+	h := (binary.NativeEndian.Uint64(a.Bytes[:8]) + uint64(htons(ap(addr).Port()))) * 0xff51afd7ed558ccd
+	h ^= h >> 32
+	h = (h + binary.NativeEndian.Uint64(a.Bytes[8:])) * 0xc4ceb9fe1a85ec53
+	return uint16(h >> 48)
+}
+
+// TestTakeOverByTheBackendsNode is about an address that moves from A to B, the
+// node of the backend, and back.
+func TestTakeOverByTheBackendsNode(t *testing.T) {
+	c := nodeCases{}
+	about := func(f undoneFlow, vip string) announce.Message {
+		m := f.message()
+		m.Service = serviceHash(vip)
+		return m
+	}
+	establish := func(f undoneFlow) { // its client is behind another device, by which its packets come in again
+		f.reply(outside, answer(f.protocol, f.ip.remote, f.client))
+		f.fromA(f.establishing()).wantVerdict(redirect, "undone"+andEstablished(f.protocol))
+	}
+	serve := func(n *nodes, ip ipVersion, proto uint8) { // B balances, too, and has the pod
+		n.b.serve(ip, proto, local)
+		n.b.backend(local, ip.remote)
+		var b BlixtBackend
+		n.b.must(n.b.Backends.Lookup(uint32(local), &b))
+		b.Flags |= uint16(BlixtBackendFlagBACKEND_LOCAL)
+		n.b.must(n.b.Backends.Put(uint32(local), b))
+	}
+	c.each("what a client sends goes on", func(n *nodes, ip ipVersion, proto uint8) {
+		vip := port(ip.vip, "80")
+		serve(n, ip, proto)
+		f := n.flowFromA(ip, proto, farClient[ip.name])
+		in := f.opening()
+		f.fromA(in.within(about(f, vip), keyOfCluster)).wantVerdict(redirect, "flow_undone undone")
+		establish(f)
+		own := f.later().from(f.client).to(vip)
+		n.b.ingress(outside, own).toStack(own.to(ip.remote), "flow_new forwarded")
+		f.wantUndone(false)
+		re := continuing(proto, ip.remote, f.client)
+		n.b.egressTo(outside, pods, re).toStack(re.from(vip), "replied")
+		// And back: A announces the client again.
+		m := about(f, vip)
+		m.Time++
+		n.b.ingress(inside, f.later().alone(m, keyOfCluster)).dropped("flow_undone")
+		f.wantUndone(true)
+	})
+	c.each("what somebody forges moves nothing", func(n *nodes, ip ipVersion, proto uint8) {
+		vip := port(ip.vip, "80")
+		serve(n, ip, proto)
+		f := n.flowFromA(ip, proto, farClient[ip.name])
+		in := f.opening()
+		f.fromA(in.within(about(f, vip), keyOfCluster)).wantVerdict(redirect, "flow_undone undone")
+		establish(f)
+		forged := f.later().from(f.client).to(vip)
+		forged.seq += 1 << 24
+		n.b.ingress(outside, forged)
+		f.wantUndone(true)
+		f.fromA(f.later()).wantVerdict(redirect, "undone")
+	}, unix.IPPROTO_TCP)
+	c.run(t)
 }
