@@ -191,6 +191,11 @@ static __always_inline int handle_ports(struct __sk_buff *ctx, struct packet *p)
 		return undo;
 	bool undone = undo == SERVE_UNDONE;
 	struct flow *f = LOOK_UP_EITHER(udp, &udp_flows, &flows, &p->key);
+	if (f && !udp && p->egress && (f->flags & (FLOW_UNDONE | FLOW_REPLY)) == (FLOW_UNDONE | FLOW_REPLY)) {
+		int verdict = serve_directly(ctx, p, f);
+		if (verdict != NO_FLOW)
+			return verdict;
+	}
 	if (f && (undone || !yields(p, f))) {
 		int verdict = serve_flow(ctx, p, f);
 		if (verdict != NO_FLOW)

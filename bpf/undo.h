@@ -503,4 +503,60 @@ __noinline int end_undone(const struct packet *p)
 	return is_udp(&p->key) ? TCX_NEXT : drop(COUNTER_DROP_FLOW_GONE);
 }
 
+/* What find_service looks for, and finds. */
+struct service_search {
+	__u32 service; /* hash: see service_hash */
+	__u32 protocol;
+	bool found;
+	struct frontend_key key;
+};
+
+static long match_service(void *map __attribute__((unused)), const struct frontend_key *key,
+			  struct frontend *fe __attribute__((unused)), struct service_search *s)
+{
+	if (key->protocol != s->protocol || service_hash(&key->addr, key->port) != s->service)
+		return 0;
+	s->key = *key;
+	s->found = true;
+	return 1;
+}
+
+/*
+ * Sends a segment that the backend repeats past the peer, with the source that the
+ * client knows. f is its entry, of an undone flow. Returns a verdict, or NO_FLOW if
+ * the peer is to get it.
+ *
+ * A peer may be gone, with all that was on its way. A client that only receives then
+ * has nothing to send: nothing would come by the node that has the frontend's address now, and so
+ * nothing move the flow there. But what it receives, it acknowledges. Whether the
+ * network lets this node send from that address is not known: the peer gets every other segment.
+ */
+__noinline int serve_directly(struct __sk_buff *ctx, struct packet *p, struct flow *f)
+{
+	struct flow_key k;
+	if (!p || !f || !p->payload || p->fragment != WHOLE || ctx->gso_size || ctx->ingress_ifindex != f->ifindex)
+		return NO_FLOW;
+	settle(&p->key, f);
+	peer_key(&p->key, f, &k);
+	const struct flow *forward = find_flow(&k);
+	if (!forward || !silent(forward) || (__s32)(segment_end(p) - f->next) > 0 || bpf_get_prandom_u32() & 1)
+		return NO_FLOW;
+	struct service_search s = { .service = bpf_ntohs(f->ref >> 16), .protocol = p->key.protocol };
+	p->to = *f;
+	if (!same_flow(&p->key, f) || !may_answer(SHARE_QUESTIONS))
+		return NO_FLOW;
+	bpf_for_each_map_elem(&frontends, match_service, &s, 0);
+	if (!s.found)
+		return NO_FLOW;
+	p->to.src = s.key.addr;
+	p->to.sport = s.key.port;
+	p->to.dst = p->key.dst;
+	p->to.dport = p->to.ref;
+	if (!rewrite(ctx, p, &p->to, p->hop_limit))
+		return drop(COUNTER_DROP_ERROR);
+	count(COUNTER_UNDONE);
+	set_mark(ctx, LEAVING);
+	return TCX_NEXT;
+}
+
 #endif /* BLIXT_UNDO_H */

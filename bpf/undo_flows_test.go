@@ -476,5 +476,40 @@ func TestTakeOverByTheBackendsNode(t *testing.T) {
 		f.wantUndone(true)
 		f.fromA(f.later()).wantVerdict(redirect, "undone")
 	}, unix.IPPROTO_TCP)
+	// A is gone, with all acknowledgements that were on their way: the client, which only
+	// receives, has nothing to send, and learns nothing by A.
+	c.each("what the pod repeats gets to a client that has fallen silent", func(n *nodes, ip ipVersion, proto uint8) {
+		vip := port(ip.vip, "80")
+		serve(n, ip, proto)
+		f := n.flowFromA(ip, proto, farClient[ip.name])
+		f.fromA(f.opening().within(about(f, vip), keyOfCluster)).wantVerdict(redirect, "flow_undone undone")
+		establish(f)
+		data := continuing(proto, ip.remote, f.client)
+		n.b.egressTo(outside, pods, data).redirected(data.to(f.source), "undone")
+		again := func() (byA, directly int) {
+			for range 40 {
+				n.b.forgetKept() // a segment is repeated after a while
+				r := n.b.egressTo(outside, pods, data)
+				switch r.verdict {
+				case redirect:
+					byA++
+				case tcxNext:
+					directly++
+					r.toStack(data.from(vip), "undone")
+				}
+			}
+			return byA, directly
+		}
+		if byA, directly := again(); byA != 40 {
+			n.Errorf("the client was heard a moment ago: %d repeated segments go by A, %d directly, want all by A", byA, directly)
+		}
+		n.b.age(f.opening(), 2)
+		if byA, directly := again(); byA == 0 || directly == 0 || byA+directly != 40 {
+			n.Errorf("the client is silent: %d repeated segments go by A, %d directly, want some of each", byA, directly)
+		}
+		next := data
+		next.seq += 1000
+		n.b.egressTo(outside, pods, next).redirected(next.to(f.source), "undone") // it is not repeated
+	}, unix.IPPROTO_TCP)
 	c.run(t)
 }
