@@ -48,9 +48,7 @@ func startLoadAt(t *testing.T, addresses []string, echoes, answers string) *load
 			if err != nil {
 				t.Fatal(err)
 			}
-			rounds := &atomic.Int64{}
-			l.rounds = append(l.rounds, rounds)
-			l.ended.Go(func() { l.keep(conn, rounds, fmt.Sprintf("connection %d to %s", i, ip)) })
+			l.start(conn, fmt.Sprintf("connection %d to %s", i, ip))
 		}
 		conn, err := outside().Dial("udp", "", net.JoinHostPort(ip, answers), 2*time.Second)
 		if err != nil {
@@ -59,6 +57,13 @@ func startLoadAt(t *testing.T, addresses []string, echoes, answers string) *load
 		l.ended.Go(func() { l.send(conn) })
 	}
 	return l
+}
+
+// start has a connection ask until the load is ended.
+func (l *load) start(conn net.Conn, name string) {
+	rounds := &atomic.Int64{}
+	l.rounds = append(l.rounds, rounds)
+	l.ended.Go(func() { l.keep(conn, rounds, name) })
 }
 
 func (l *load) over() bool {

@@ -27,7 +27,7 @@ import (
 var pods = map[string]func() error{"server": serve, "writer": write, "client": askAll, "trader": trade, "transfer": transfer, "web": web, "attempt": attempt}
 
 // serve answers on TCP and UDP with the node's name and whom it sees. On another
-// port it repeats what it hears.
+// port it repeats what it hears, and on a third it sends without end.
 func serve() error {
 	node := os.Getenv("NODE")
 	l, err := net.Listen("tcp", ":8080")
@@ -39,6 +39,11 @@ func serve() error {
 		return err
 	}
 	go serveEcho(echo)
+	stream, err := net.Listen("tcp", ":8082")
+	if err != nil {
+		return err
+	}
+	go serveStream(stream)
 	p, err := net.ListenPacket("udp", ":8080")
 	if err != nil {
 		return err

@@ -132,6 +132,12 @@ func (c *Cluster) makeNetwork() (err error) {
 	return c.filterSources()
 }
 
+// Unplug takes a machine's cable out of the switch. The machine runs on.
+func (c *Cluster) Unplug(m *Machine) error { return ip(c.space("switch"), "link set "+m.Name+" down") }
+
+// Plug puts it in again.
+func (c *Cluster) Plug(m *Machine) error { return ip(c.space("switch"), "link set "+m.Name+" up") }
+
 func node4(i int) string { return fmt.Sprintf("10.210.0.%d", 10+i) }
 func node6(i int) string { return fmt.Sprintf("fd00:210::%d", 10+i) }
 
