@@ -202,9 +202,12 @@ func establishMany(b *testing.B, objs *BlixtObjects, forward, reply packet, n ui
 		fk.Sport = htons(uint16(1024 + i%portsEach))
 		fk.Src.Bytes[15] += more
 		f.Sport = fk.Sport
-		if f.Flags&uint32(BlixtFlowFlagFLOW_SNAT) == 0 {
+		switch flags := BlixtFlowFlag(f.Flags); {
+		case flags&BlixtFlowFlagFLOW_UNDONE != 0:
+			f.Src.Bytes[15] += more
+		case flags&BlixtFlowFlagFLOW_SNAT == 0:
 			f.Src = fk.Src
-		} else {
+		default:
 			f.Dst.Bytes[15] += more
 		}
 		rk.Src, rk.Dst, rk.Dport = f.Dst, f.Src, f.Sport
@@ -229,6 +232,8 @@ func announceEntry(b *testing.B, objs *BlixtObjects, k BlixtFlowKey, f BlixtFlow
 	b.Helper()
 	l := &lb{TB: b, BlixtObjects: objs}
 	switch flags := BlixtFlowFlag(f.Flags); {
+	case flags&(BlixtFlowFlagFLOW_REPLY|BlixtFlowFlagFLOW_UNDONE) == BlixtFlowFlagFLOW_UNDONE:
+		l.interested(k.Src, BlixtInterestFlagINTEREST_PEER)
 	case flags&BlixtFlowFlagFLOW_REPLY == 0:
 		l.interested(k.Dst, BlixtInterestFlagINTEREST_VIP)
 	case flags&BlixtFlowFlagFLOW_EGRESS != 0:
