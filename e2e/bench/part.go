@@ -32,6 +32,7 @@ var parts = []part{
 		return gobench.Run(report.Micro, os.Stderr,
 			gobench.Set{Benchmarks: "^BenchmarkPacket$" + of + "/^(TCPv4|TCPv6|UDPv4)$/^flows=(1|1024|65536)$", Packages: []string{"./bpf"}, Args: []string{"-benchtime=8x"}},
 			gobench.Set{Benchmarks: "^BenchmarkPacket$" + of + "/^TCPv4$/^flows=1048576$", Packages: []string{"./bpf"}, Args: []string{"-benchtime=3x"}},
+			gobench.Set{Benchmarks: "^BenchmarkUndone$/^(undone|undone-reply)$/^(TCPv4|TCPv6|UDPv4)$/^flows=1024$", Packages: []string{"./bpf"}, Args: []string{"-benchtime=8x"}},
 			gobench.Set{Benchmarks: "^Benchmark(Begin|Connection)$/^(local|remote)$/^(TCPv4|UDPv4)", Packages: []string{"./bpf"}, Args: []string{"-benchtime=4x"}})
 	}},
 	{report.Publish, false, func(options) ([]report.Samples, error) {
