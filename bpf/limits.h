@@ -143,8 +143,8 @@ enum clock {
 #define QUIET_TICKS SECONDS_TO_TICKS(37)
 /* SYNs of a connection that announce its client: of the third one on a firewall may have dropped them. */
 #define ANNOUNCED_SYNS 2
-/* For how long segments become questions that nobody answers. A client repeats a segment after 0.2, 0.4, 0.8 and 1.6 seconds. */
-#define ASKED_TICKS SECONDS_TO_TICKS(4)
+/* For how long segments become questions that nobody answers, as a program of an earlier version does. A client repeats a segment after 0.2, 0.4 and 0.8 seconds. */
+#define ASKED_TICKS SECONDS_TO_TICKS(2)
 /* By how much an announcement may be older than the newest one of the same node: 64 s in units of 2^24 ns. */
 #define REPLAY_WINDOW ((__u32)(64000000000ULL >> 24))
 

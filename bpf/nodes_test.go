@@ -249,6 +249,14 @@ func (l *lb) peerOf(addr string) (p BlixtPeer) {
 	return p
 }
 
+// hasUndone has the program have undone a flow of the peer's: only then may it have lost others.
+func (l *lb) hasUndone(addr string) {
+	l.Helper()
+	p := l.peerOf(addr)
+	p.Undone++
+	l.must(l.Peers.Put(addrOf(netip.MustParseAddr(addr)), p))
+}
+
 func (l *lb) egressLinks(devices ...string) {
 	l.Helper()
 	for _, dev := range devices {

@@ -16,8 +16,8 @@
  * - Of a TCP segment that belongs to no flow here, the peer is asked whose it is: the
  *   program may have lost its flows. The segment becomes the question, and is sent
  *   again by the client in a moment. If there is no answer for ASKED_TICKS, such
- *   segments pass as they are. A SYN without a message is one of a flow that nobody
- *   announces.
+ *   segments pass as they are, and so they do if no flow of the peer was ever undone.
+ *   A SYN without a message is one of a flow that nobody announces.
  * - Datagrams without a flow pass as they are until the next message.
  */
 #ifndef BLIXT_UNDO_H
@@ -477,6 +477,10 @@ __noinline int handle_unannounced(struct __sk_buff *ctx, struct packet *p)
 			return SERVE_UNDONE;
 		if (p->tcp_flags & TCP_RST || draining())
 			return pass(COUNTER_NOT_OURS);
+		if (!f && !peer->undone) { /* nothing of the peer's was ever undone here */
+			note_plain(p, peer, BPF_NOEXIST);
+			return pass(COUNTER_NOT_OURS);
+		}
 		if (!f)
 			insert_plain(p, FLOW_AWAITED, BPF_NOEXIST);
 		return ask(ctx, p, peer);

@@ -232,6 +232,7 @@ func TestQuestions(t *testing.T) {
 	// asks sends a segment that B does not know, and returns the question.
 	asks := func(f undoneFlow) *result {
 		f.Helper()
+		f.b.hasUndone(f.peer)
 		in := f.later()
 		r := f.fromA(in)
 		r.wantVerdict(redirect, "announce_asked")
@@ -285,6 +286,12 @@ func TestQuestions(t *testing.T) {
 			f.fromA(f.later()).untouched("not_ours")
 		}
 		f.wantUndone(false)
+	}, unix.IPPROTO_TCP)
+	c.each("are not asked as long as nothing was undone: no flow can be lost then", func(n *nodes, ip ipVersion, proto uint8) {
+		f := n.flowFromA(ip, proto, ip.client)
+		f.fromA(f.later()).untouched("flow_plain not_ours")
+		f.b.hasUndone(f.peer)
+		f.fromA(f.later()).untouched("not_ours")
 	}, unix.IPPROTO_TCP)
 	c.each("are not asked about a RST", func(n *nodes, ip ipVersion, proto uint8) {
 		f := n.flowFromA(ip, proto, ip.client)
