@@ -165,9 +165,9 @@ func unplug(t *testing.T, m *cluster.Machine) {
 	})
 }
 
-// testCutOffDownloads leads the addresses elsewhere as the node is cut off, as a router
-// does that sees its link go down. Later would be too late: clients that only receive
-// send nothing unless something arrives.
+// testCutOffDownloads leads the addresses elsewhere a second after the node is cut off:
+// all acknowledgements are lost by then, and clients that only receive send nothing
+// unless something arrives.
 func testCutOffDownloads(t *testing.T, vips []string, lost, next *cluster.Machine) {
 	routeAddresses(t, vips, lost)
 	var downloads []*download
@@ -198,8 +198,9 @@ func testCutOffDownloads(t *testing.T, vips []string, lost, next *cluster.Machin
 		return total
 	}
 	await("before")
-	routeAddresses(t, vips, next)
 	unplug(t, lost)
+	time.Sleep(time.Second)
+	routeAddresses(t, vips, next)
 	before := await("after")
 	total, broken := int64(0), 0
 	for _, d := range downloads {

@@ -24,7 +24,10 @@ func testOneClient(t *testing.T, vips []string) {
 			t.Error(err)
 		}
 	})
-	c.Outside.IP("addr replace "+other.ipv4+"/24 dev eth0", "addr replace "+other.ipv6+"/64 dev eth0 nodad")
+	c.Outside.IP("addr replace "+other.ipv4+"/24 dev eth0", "addr replace "+other.ipv6+"/64 dev eth0 nodad preferred_lft 0") // nobody else's source
+	t.Cleanup(func() {
+		c.Outside.IP("addr del "+other.ipv4+"/24 dev eth0", "addr del "+other.ipv6+"/64 dev eth0")
+	})
 	if err := c.Outside.Err(); err != nil {
 		t.Fatal(err)
 	}
