@@ -218,6 +218,7 @@ struct flow {
  *   ack     forward, FLOW_ANNOUNCED, UDP: how many announcements there were
  *   next    forward, FLOW_ANNOUNCED or FLOW_UNDONE, UDP: the tick of the last announcement
  *           forward, FLOW_PLAIN and FLOW_AWAITED: the tick of the first question
+ *   syn     reply, FLOW_UNDONE, TCP: 1: the last segment that was repeated went past the peer
  *   astray  forward, FLOW_UNDONE: stamp_of() the newest announcement, see undo.h
  *           reply, FLOW_COMES_IN: the interface by which packets come in
  *   ifindex forward, FLOW_UNDONE: the interface that leads to the client

@@ -543,7 +543,10 @@ __noinline int serve_directly(struct __sk_buff *ctx, struct packet *p, struct fl
 	settle(&p->key, f);
 	peer_key(&p->key, f, &k);
 	const struct flow *forward = find_flow(&k);
-	if (!forward || !silent(forward) || (__s32)(segment_end(p) - f->next) > 0 || bpf_get_prandom_u32() & 1)
+	if (!forward || !silent(forward) || (__s32)(segment_end(p) - f->next) > 0)
+		return NO_FLOW;
+	f->syn = !f->syn;
+	if (!f->syn)
 		return NO_FLOW;
 	struct service_search s = { .service = bpf_ntohs(f->ref >> 16), .protocol = p->key.protocol };
 	p->to = *f;
