@@ -346,26 +346,6 @@ static __always_inline bool in_sequence(const struct packet *p, const struct flo
 }
 
 /*
- * Reports whether a packet that comes in another way belongs to the connection of
- * this forward entry. Somebody may have forged it, who must not be able to move the flow.
- */
-static __always_inline bool is_clients_own(const struct packet *p, const struct flow *f)
-{
-	return is_udp(&p->key) || !(f->flags & FLOW_ESTABLISHED) || in_sequence(p, f);
-}
-
-/* The same by the reply entry r, of p->reply_key. */
-static __always_inline bool is_clients_reply(const struct packet *p, const struct flow *r)
-{
-	struct flow_key k;
-	peer_key(&p->reply_key, r, &k);
-	struct flow *f = find_flow(&k);
-	if (f)
-		settle(&k, f);
-	return !f || is_clients_own(p, f);
-}
-
-/*
  * Reports what in_sequence does of a segment that acknowledges more than SEQUENCE_WINDOW at once, as
  * the one does that reports a lost segment as received at last. It cannot
  * acknowledge what the other side has not sent.
@@ -381,6 +361,26 @@ __noinline bool acknowledges_far(const struct packet *p, const struct flow *f)
 		return false;
 	settle(&k, peer);
 	return (__s32)(p->ack - f->ack) > 0 && (__s32)(peer->next - p->ack) >= 0;
+}
+
+/*
+ * Reports whether a packet that comes in another way belongs to the connection of
+ * this forward entry. Somebody may have forged it, who must not be able to move the flow.
+ */
+static __always_inline bool is_clients_own(const struct packet *p, const struct flow *f)
+{
+	return is_udp(&p->key) || !(f->flags & FLOW_ESTABLISHED) || in_sequence(p, f) || acknowledges_far(p, f);
+}
+
+/* The same by the reply entry r, of p->reply_key. */
+static __always_inline bool is_clients_reply(const struct packet *p, const struct flow *r)
+{
+	struct flow_key k;
+	peer_key(&p->reply_key, r, &k);
+	struct flow *f = find_flow(&k);
+	if (f)
+		settle(&k, f);
+	return !f || is_clients_own(p, f);
 }
 
 /* Updates the entry's age, and of an established TCP flow the numbers that its sender has used. */

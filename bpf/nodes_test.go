@@ -249,12 +249,12 @@ func (l *lb) peerOf(addr string) (p BlixtPeer) {
 	return p
 }
 
-// hasUndone has the program have undone a flow of the peer's: only then may it have lost others.
-func (l *lb) hasUndone(addr string) {
+// hasUndone has the program have undone a flow: only then may it have lost others.
+func (l *lb) hasUndone() {
 	l.Helper()
-	p := l.peerOf(addr)
-	p.Undone++
-	l.must(l.Peers.Put(addrOf(netip.MustParseAddr(addr)), p))
+	n := make([]uint64, ebpf.MustPossibleCPU())
+	n[0] = 1
+	l.must(l.Counters.Put(uint32(BlixtCounterCOUNTER_FLOW_UNDONE), n))
 }
 
 func (l *lb) egressLinks(devices ...string) {

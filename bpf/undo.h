@@ -16,7 +16,7 @@
  * - Of a TCP segment that belongs to no flow here, the peer is asked whose it is: the
  *   program may have lost its flows. The segment becomes the question, and is sent
  *   again by the client in a moment. If there is no answer for ASKED_TICKS, such
- *   segments pass as they are, and so they do if no flow of the peer was ever undone.
+ *   segments pass as they are, and so they do if no flow was ever undone here.
  *   A SYN without a message is one of a flow that nobody announces.
  * - Datagrams without a flow pass as they are until the next message.
  */
@@ -430,6 +430,20 @@ static __always_inline void follow(const struct packet *p, struct flow *f)
 		reply->ack = f->next;
 }
 
+/* Reports whether this program has ever undone a flow. */
+__noinline bool ever_undone(void)
+{
+	__u32 counter = COUNTER_FLOW_UNDONE;
+	for (__u32 cpu = 0; cpu < MAX_CPUS; cpu++) {
+		const __u64 *n = bpf_map_lookup_percpu_elem(&counters, &counter, cpu);
+		if (!n)
+			return false; /* there are no more CPUs */
+		if (*n)
+			return true;
+	}
+	return false;
+}
+
 /*
  * Handles a packet without a message from a port of peers. Returns a verdict,
  * SERVE_UNDONE, or NO_FLOW if it is none of theirs.
@@ -477,7 +491,7 @@ __noinline int handle_unannounced(struct __sk_buff *ctx, struct packet *p)
 			return SERVE_UNDONE;
 		if (p->tcp_flags & TCP_RST || draining())
 			return pass(COUNTER_NOT_OURS);
-		if (!f && !peer->undone) { /* nothing of the peer's was ever undone here */
+		if (!f && !ever_undone()) { /* so no such flow was lost */
 			note_plain(p, peer, BPF_NOEXIST);
 			return pass(COUNTER_NOT_OURS);
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/announce"
@@ -232,7 +233,7 @@ func TestQuestions(t *testing.T) {
 	// asks sends a segment that B does not know, and returns the question.
 	asks := func(f undoneFlow) *result {
 		f.Helper()
-		f.b.hasUndone(f.peer)
+		f.b.hasUndone()
 		in := f.later()
 		r := f.fromA(in)
 		r.wantVerdict(redirect, "announce_asked")
@@ -288,9 +289,10 @@ func TestQuestions(t *testing.T) {
 		f.wantUndone(false)
 	}, unix.IPPROTO_TCP)
 	c.each("are not asked as long as nothing was undone: no flow can be lost then", func(n *nodes, ip ipVersion, proto uint8) {
+		n.b.must(n.b.Counters.Put(uint32(BlixtCounterCOUNTER_FLOW_UNDONE), make([]uint64, ebpf.MustPossibleCPU())))
 		f := n.flowFromA(ip, proto, ip.client)
 		f.fromA(f.later()).untouched("flow_plain not_ours")
-		f.b.hasUndone(f.peer)
+		f.b.hasUndone()
 		f.fromA(f.later()).untouched("not_ours")
 	}, unix.IPPROTO_TCP)
 	c.each("are not asked about a RST", func(n *nodes, ip ipVersion, proto uint8) {

@@ -94,7 +94,7 @@ func TestTwoProgramsUndo(t *testing.T) {
 		next := n.secondProgram()
 		n.b.config(BlixtConfigFlagCONFIG_DRAIN)
 		f := n.flowFromA(ip, proto, ip.client)
-		next.hasUndone(f.peer)
+		next.hasUndone()
 		first, last := n.chain(n.b, next, hook{dev: inside}, f.later().bytes())
 		if first.verdict != tcxNext || last.counts["announce_asked"] != 1 {
 			n.Errorf("the draining program counts %v, the next one %v, want announce_asked by the next one", first.counts, last.counts)
