@@ -49,7 +49,11 @@ var counterNames = sync.OnceValues(func() ([]string, error) {
 
 // Counters implements Counts.
 func (m *Maps) Counters() ([]uint64, error) {
-	return readPerCPU(m.counters)
+	all, err := readPerCPU(m.counters)
+	if missing := int(bpf.BlixtCounterCOUNTERS) - len(all); err == nil && missing > 0 {
+		all = append(all, make([]uint64, missing)...) // of an earlier program
+	}
+	return all, err
 }
 
 // LinkPackets implements Counts.
