@@ -45,6 +45,13 @@ static __always_inline const struct announce_config *announcing_config(void)
 	return bpf_map_lookup_elem(&announcing, &zero);
 }
 
+/* Reports whether a port is one to which peers translate sources. */
+static __always_inline bool is_peers_port(const struct announce_config *c, __be16 port)
+{
+	__u32 n = bpf_ntohs(port);
+	return (n >= c->ports_min && n <= c->ports_max) || (n >= PRIVILEGED_MIN && n < PRIVILEGED_END);
+}
+
 /* Returns the time that messages have. */
 static __always_inline __u32 announcement_time(void)
 {

@@ -167,10 +167,11 @@ static __always_inline bool is_to_frontend(const struct packet *p)
 static __always_inline int undo_or_go_on(struct __sk_buff *ctx, struct packet *p)
 {
 	int verdict = NO_FLOW;
+	bool carries = !p->egress && may_carry(p), peers = from_peers_port(p);
 
-	if (p->egress || !(may_carry(p) || from_peers_port(p)) || is_to_frontend(p))
+	if (!(carries || peers) || is_to_frontend(p))
 		return NO_FLOW;
-	if (may_carry(p)) {
+	if (carries) {
 		verdict = receive_message(ctx, p);
 		if (verdict == OBEY_MESSAGE)
 			verdict = obey_message(ctx, p);
@@ -179,7 +180,7 @@ static __always_inline int undo_or_go_on(struct __sk_buff *ctx, struct packet *p
 			verdict = record_undone(p, made);
 		}
 	}
-	return verdict == NO_FLOW && from_peers_port(p) ? handle_unannounced(ctx, p) : verdict;
+	return verdict == NO_FLOW && peers ? handle_unannounced(ctx, p) : verdict;
 }
 
 /* Handles a TCP or UDP packet. A packet of an established flow, in either direction, costs one look-up. */
@@ -361,8 +362,7 @@ static __always_inline bool peers_packet_concerns(const __u32 *l4, const void *e
 		return true;
 	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
 		return protocol == IPPROTO_FRAGMENT || protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_ROUTING || protocol == IPPROTO_DSTOPTS;
-	__u32 port = bpf_ntohs((__be16)l4[0]);
-	return (port >= c->ports_min && port <= c->ports_max) || (port >= PRIVILEGED_MIN && port < PRIVILEGED_END);
+	return is_peers_port(c, l4[0]);
 }
 
 /*

@@ -244,7 +244,7 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 	if (!b || !(b->generation & 1) || b->frontend != fe->index)
 		return reject_no_backend(ctx, p, fe->index);
 
-	if (is_link_local(p) && !p->host)
+	if (is_link_local(p, &p->key.src) && !p->host)
 		return drop(COUNTER_DROP_MARTIAN);
 	if (has_protected_sender(p))
 		return drop(COUNTER_DROP_PROTECTED);

@@ -36,11 +36,10 @@ __noinline bool is_martian(const struct packet *p)
 	return own && own->flags & ADDRESS_EXCLUSIVE;
 }
 
-/* Reports whether the source is link-local (fe80::/10): nothing may forward its packets (RFC 4291, 2.5.6), and a backend is behind us. */
-static __always_inline bool is_link_local(const struct packet *p)
+/* Reports whether an address is link-local (fe80::/10): nothing may forward its packets (RFC 4291, 2.5.6), and a backend is behind us. */
+static __always_inline bool is_link_local(const struct packet *p, const struct addr *a)
 {
-	const __u8 *src = p->key.src.bytes;
-	return p->version == 6 && src[0] == 0xfe && (src[1] & 0xc0) == 0x80;
+	return p->version == 6 && a->bytes[0] == 0xfe && (a->bytes[1] & 0xc0) == 0x80;
 }
 
 /*

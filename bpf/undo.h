@@ -43,10 +43,7 @@ static __always_inline bool is_our_own(const struct flow *r, const struct announ
 static __always_inline bool from_peers_port(const struct packet *p)
 {
 	const struct announce_config *c = announcing_config();
-	__u32 port = bpf_ntohs(p->key.sport);
-	if (p->egress || !c || !(c->flags & ANNOUNCING_UNDO))
-		return false;
-	return (port >= c->ports_min && port <= c->ports_max) || (port >= PRIVILEGED_MIN && port < PRIVILEGED_END);
+	return !p->egress && c && c->flags & ANNOUNCING_UNDO && is_peers_port(c, p->key.sport);
 }
 
 static __always_inline struct peer *peer_of(const struct packet *p)
@@ -209,8 +206,7 @@ static __always_inline bool is_plausible(const struct packet *p, const struct ad
 {
 	const __u32 *w = (const __u32 *)client;
 	bool mapped = !(w[0] | w[1]) && w[2] == bpf_htonl(0xffff);
-	bool link_local = p->version == 6 && client->bytes[0] == 0xfe && (client->bytes[1] & 0xc0) == 0x80;
-	if (mapped != (p->version == 4) || !is_unicast(p, client) || is_loopback(p, client) || link_local)
+	if (mapped != (p->version == 4) || !is_unicast(p, client) || is_loopback(p, client) || is_link_local(p, client))
 		return false;
 	const struct address *own = bpf_map_lookup_elem(&addresses, client);
 	return !own || !(own->flags & ADDRESS_EXCLUSIVE);
