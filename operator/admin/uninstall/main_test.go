@@ -95,7 +95,7 @@ func (c *cluster) missing() (string, error) {
 	for _, want := range []string{
 		"ClusterBpfApplication blixt-", "ClusterBpfApplicationState blixt-", "DaemonSet blixt-system/blixt-agent-", "Pod blixt-system/blixt-agent-",
 		"NodeDataplane n1", "NodeDataplane n2", "Service default/blixt-web", "EndpointSlice default/blixt-web-", "Secret blixt-system/blixt-tls",
-		"Secret blixt-system/blixt-seed", "Secret blixt-system/blixt-metrics", "ConfigMap blixt-system/blixt-ca", "Lease blixt-system/blixt-operator",
+		"Secret blixt-system/blixt-seed", "Secret blixt-system/blixt-announce-keys", "Secret blixt-system/blixt-metrics", "ConfigMap blixt-system/blixt-ca", "Lease blixt-system/blixt-operator",
 	} {
 		if !strings.Contains(made, want) {
 			return want, nil
