@@ -47,13 +47,18 @@ struct frontend_key {
 	__u8 pad;
 };
 
+enum frontend_flag {
+	/* Flows that begin get a record: see record.h. */
+	FRONTEND_RECORDS = 1,
+};
+
 /*
  * Value of `frontends`: 64 bytes. An entry never changes while it is in the
  * map, except idle_ticks: an update replaces the entry as a whole.
  */
 struct frontend {
-	__u32 index;	  /* of this frontend in `published` and `frontend_stats` */
-	__u32 flags;	  /* none defined yet: zero */
+	__u32 index;	  /* of this frontend in `published`, `frontend_stats` and `client_rtt` */
+	__u32 flags;	  /* enum frontend_flag */
 	__u32 idle_ticks; /* a flow that sees no packet for longer expires */
 	__u32 policy;	  /* reserved, zero */
 	__u32 affinity;	  /* reserved, zero */
@@ -104,7 +109,7 @@ enum backend_flag {
  * frontend alone. While the generation is odd the element is in use, while it
  * is even the element is free. A generation only ever grows, and an element
  * changes only together with its generation, except BACKEND_NOT_SERVING,
- * BACKEND_STACK, BACKEND_HEARS_WITHIN and BACKEND_HEARS_ALONE.
+ * BACKEND_STACK, BACKEND_HEARS_WITHIN, BACKEND_HEARS_ALONE and ref.
  */
 struct backend {
 	struct addr addr;
@@ -112,7 +117,7 @@ struct backend {
 	__u16 flags; /* enum backend_flag */
 	__u32 generation;
 	__u32 frontend; /* index of its frontend */
-	__u32 reserved;
+	__u32 ref;	/* index in `ref_stats` of the backendRef that it is an endpoint of; 0: not counted */
 };
 
 /* Key of `flows`, `new_flows` and `udp_flows`: the tuple of a packet before its translation. 40 bytes. */
@@ -172,6 +177,10 @@ enum flow_flag {
 	FLOW_PLAIN = 524288,
 	/* Forward, undone, TCP: announced by a message alone, and the segment that follows it has not come yet. Plain: its node has been asked, and has not answered. */
 	FLOW_AWAITED = 1048576,
+	/* There is a record of it: see record.h. Of both entries. */
+	FLOW_RECORDED = 2097152,
+	/* Before the backend has answered, it or its host has refused the flow: counted once. */
+	FLOW_REFUSED = 4194304,
 };
 
 /*
@@ -203,7 +212,7 @@ struct flow {
 	__u32 next;	  /* TCP: the sequence number that the sender of this direction sends next */
 	__u32 ack;	  /* TCP: the highest acknowledgement number that the sender of this direction has sent */
 	__u32 ifindex;	  /* the interface by which replies come into this host: see trust.h */
-	__u32 ref;	  /* reserved for the id of the backendRef, zero. FLOW_UNDONE: the connection, see connection_of() in undo.h */
+	__u32 ref;	  /* that of the backend when the flow began. FLOW_UNDONE: the connection, see connection_of() in undo.h */
 	__u32 policy;	  /* reserved, zero. FLOW_UNDONE: idle_ticks of the flow when it is established */
 	__u32 fin;	  /* with FLOW_PEER_FIN: the acknowledgement number with which this side acknowledges the other side's FIN */
 	__u32 syn;	  /* forward, TCP: the number with which the backend acknowledges the last SYN that came while it was connected */
@@ -219,6 +228,7 @@ struct flow {
  *   next    forward, FLOW_ANNOUNCED or FLOW_UNDONE, UDP: the tick of the last announcement
  *           forward, FLOW_PLAIN and FLOW_AWAITED: the tick of the first question
  *   syn     reply, FLOW_UNDONE, TCP: 1: the last segment that was repeated went past the peer
+ *           TCP, neither undone nor established: the time in 2^-20 s, forward: of the first SYN, reply: of the SYN-ACK; 0: there was more than one
  *   astray  forward, FLOW_UNDONE: stamp_of() the newest announcement, see undo.h
  *           reply, FLOW_COMES_IN: the interface by which packets come in
  *   ifindex forward, FLOW_UNDONE: the interface that leads to the client
@@ -294,6 +304,8 @@ enum config_flag {
 	 * translated, so they are not taken for connections from a frontend's port.
 	 */
 	CONFIG_UPGRADING = 2,
+	/* Somebody reads the ring buffers: samples of packets that are rejected or dropped are written there. */
+	CONFIG_SAMPLE_DROPS = 4,
 };
 
 /*
@@ -360,6 +372,8 @@ enum cached_flag {
 	CACHED_COMES_IN = 8,
 	/* They pass as they are: FLOW_PLAIN. */
 	CACHED_PLAIN = 16,
+	/* Its flow has a record: they are counted in `slot_counts`, too. */
+	CACHED_RECORDED = 32,
 };
 
 /*
@@ -539,6 +553,120 @@ struct frontend_counters {
 };
 
 /*
+ * A histogram of latencies: in `client_rtt`, and in struct ref_counters. 176 bytes.
+ * Units are 2^-20 s (0.95 us). counts[0] is of those up to 2^6 units (2^-14 s, 61 us),
+ * counts[i] of those above 2^(5+i) and up to 2^(6+i) units, and the last one of all above
+ * 2^25 units (32 s), too.
+ */
+struct latency {
+	__u64 sum; /* in units */
+	__u64 counts[LATENCY_SLOTS];
+};
+
+/*
+ * Element of `ref_stats`, by the ref of a backend: 256 bytes. Shared by all CPUs: at most
+ * a few atomic additions for each flow. Element 0 is of no backendRef.
+ */
+struct ref_counters {
+	__u64 flows;	   /* that got one of its endpoints */
+	__u64 answered;	   /* of these, those that the endpoint has answered: TCP: with a SYN-ACK */
+	__u64 reset;	   /* those that it refused with a RST */
+	__u64 unreachable; /* those that it, or a router, refused with an ICMP error */
+	struct latency connect; /* TCP: from the first SYN to the SYN-ACK */
+	__u64 reserved[6];
+};
+
+_Static_assert(sizeof(struct latency) == 176, "a histogram is 176 bytes");
+_Static_assert(sizeof(struct ref_counters) == 256, "the counters of a backendRef are 256 bytes");
+
+enum record_event {
+	RECORD_END = 1,	     /* a flow has ended */
+	RECORD_REJECTED = 2, /* a packet was rejected: reason is a counter */
+	RECORD_DROPPED = 3,  /* a packet was dropped: the same */
+};
+
+/* Why a flow has ended. */
+enum end_reason {
+	RECORD_FIN = 1,	      /* both sides have sent a FIN */
+	RECORD_RESET = 2,     /* one side has sent a RST */
+	RECORD_IDLE = 3,      /* no packets for its idle time-out */
+	RECORD_UNANSWERED = 4, /* the same, and the backend has never answered */
+	RECORD_REFUSED = 5,   /* by the backend, which had not answered: RST */
+	RECORD_BACKEND_GONE = 6, /* the backend, or the permission to use it, is gone */
+	RECORD_SOURCE_GONE = 7, /* the address of this node is gone that its source was translated to */
+	RECORD_MOVED = 8,     /* UDP: its backend does not serve any more, and another one does */
+	RECORD_REPLACED = 9,  /* a new connection of the same tuple has taken its place */
+	RECORD_PROTECTED = 10, /* the host's IPsec policies cover its client by now */
+	RECORD_EVICTED = 11,  /* a table was full; or it has ended where nobody saw it */
+};
+
+/* Who ended a flow: the first that sent a FIN or a RST. */
+enum record_by {
+	RECORD_BY_NONE = 0,
+	RECORD_BY_CLIENT = 1,
+	RECORD_BY_BACKEND = 2,
+};
+
+/*
+ * Value of `recorded`, by the key of a flow's forward entry, while the flow lasts; and
+ * what the ring buffers `flow_log_0` to `flow_log_3` get when it ends. Whoever deletes it
+ * from `recorded` writes it to a buffer: so once. Of packets that are rejected or dropped
+ * it is in a struct packet_record. Zero is what is not known. 160 bytes.
+ */
+struct flow_record {
+	__u64 began; /* CLOCK_BOOTTIME in ns: of the first packet; */
+	__u64 ended; /* and of the last one, so far; of a rejected or dropped packet: the same */
+	__u64 packets[2]; /* [0] from the client, [1] from the backend */
+	__u64 bytes[2];	  /* the same, from the IP header on */
+	struct addr client;
+	struct addr server; /* the frontend's address */
+	struct addr snat;   /* the source that the backend sees; of local backends the client's own */
+	struct addr backend;
+	__be16 client_port;
+	__be16 server_port;
+	__be16 snat_port;
+	__be16 backend_port;
+	__u32 frontend; /* index, or NO_FRONTEND */
+	__u32 ref;
+	__u32 backend_id;
+	__u32 generation; /* of the backend */
+	__u32 connect; /* from the first SYN to the SYN-ACK, in 2^-20 s; UDP: to the first answer. 0: not known */
+	__u32 rtt;     /* from the SYN-ACK to the client's next segment, in 2^-20 s */
+	__u32 ifindex; /* by which the first packet came in; 0: this host's own */
+	__u32 sampled; /* rejected or dropped: how many packets of this reason on this CPU since the last record, this one included */
+	__u8 event;    /* enum record_event; in `recorded`: 0 */
+	__u8 reason;   /* enum end_reason, or enum counter */
+	__u8 by;       /* enum record_by */
+	__u8 protocol; /* IPPROTO_*, ICMP too */
+	__u16 captured; /* bytes of the packet behind it */
+	__u16 cpu;
+};
+
+/* What the ring buffers get of a packet that was rejected or dropped: 224 bytes. */
+struct packet_record {
+	struct flow_record record;
+	__u8 packet[RECORD_PACKET_LEN]; /* its first bytes, from the IP header on */
+};
+
+/* Element of `drop_samples`, by enum counter, per CPU. */
+struct drop_sample {
+	__u64 time;   /* CLOCK_MONOTONIC in ns: from when on there is room for all of DROP_SAMPLE_BURST */
+	__u64 skipped; /* packets since the last record */
+};
+
+/*
+ * Element of `slot_counts`, by index of a set in `flow_cache`: what packets that a slot
+ * served count for its flow's record, as far as the record does not have it yet: bytes in
+ * bits 0-39, packets in bits 40-63.
+ */
+struct slot_count {
+	__u64 ways[CACHE_WAYS];
+};
+
+_Static_assert(sizeof(struct flow_record) == 160, "a record is 160 bytes");
+_Static_assert(sizeof(struct packet_record) == 224, "with a packet it is 224 bytes");
+
+/*
  * Index into `counters`, per CPU. Status shows the name in lower case without
  * COUNTER_. A packet that DROP_ or REJECT_ counts ends here; all other counters
  * only record an event.
@@ -595,6 +723,9 @@ enum counter {
 	COUNTER_ANNOUNCE_ASKED,	       /* question sent: whose segment is this */
 	COUNTER_ANNOUNCE_REFUSED,      /* message refused: no key makes it genuine, or it is old, or from no peer */
 	COUNTER_PROBE_ANSWERED,	       /* probe of another node answered */
+	COUNTER_RECORD_WRITTEN,	       /* record written to a ring buffer */
+	COUNTER_RECORD_LOST,	       /* record lost: the ring buffer is full, as nobody reads it fast enough */
+	COUNTER_RECORD_NO_ROOM,	       /* flow begun without a record: `recorded` is full */
 	COUNTERS,
 };
 

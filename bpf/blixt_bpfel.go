@@ -84,7 +84,7 @@ type BlixtBackend struct {
 	Flags      uint16
 	Generation uint32
 	Frontend   uint32
-	Reserved   uint32
+	Ref        uint32
 }
 
 type BlixtBackendFlag uint32
@@ -117,6 +117,7 @@ const (
 	BlixtCachedFlagCACHED_MASQUERADE BlixtCachedFlag = 4
 	BlixtCachedFlagCACHED_COMES_IN   BlixtCachedFlag = 8
 	BlixtCachedFlagCACHED_PLAIN      BlixtCachedFlag = 16
+	BlixtCachedFlagCACHED_RECORDED   BlixtCachedFlag = 32
 )
 
 type BlixtCachedFlow struct {
@@ -183,8 +184,9 @@ type BlixtConfig struct {
 type BlixtConfigFlag uint32
 
 const (
-	BlixtConfigFlagCONFIG_DRAIN     BlixtConfigFlag = 1
-	BlixtConfigFlagCONFIG_UPGRADING BlixtConfigFlag = 2
+	BlixtConfigFlagCONFIG_DRAIN        BlixtConfigFlag = 1
+	BlixtConfigFlagCONFIG_UPGRADING    BlixtConfigFlag = 2
+	BlixtConfigFlagCONFIG_SAMPLE_DROPS BlixtConfigFlag = 4
 )
 
 type BlixtCounter uint32
@@ -241,7 +243,32 @@ const (
 	BlixtCounterCOUNTER_ANNOUNCE_ASKED          BlixtCounter = 48
 	BlixtCounterCOUNTER_ANNOUNCE_REFUSED        BlixtCounter = 49
 	BlixtCounterCOUNTER_PROBE_ANSWERED          BlixtCounter = 50
-	BlixtCounterCOUNTERS                        BlixtCounter = 51
+	BlixtCounterCOUNTER_RECORD_WRITTEN          BlixtCounter = 51
+	BlixtCounterCOUNTER_RECORD_LOST             BlixtCounter = 52
+	BlixtCounterCOUNTER_RECORD_NO_ROOM          BlixtCounter = 53
+	BlixtCounterCOUNTERS                        BlixtCounter = 54
+)
+
+type BlixtDropSample struct {
+	_       structs.HostLayout
+	Time    uint64
+	Skipped uint64
+}
+
+type BlixtEndReason uint32
+
+const (
+	BlixtEndReasonRECORD_FIN          BlixtEndReason = 1
+	BlixtEndReasonRECORD_RESET        BlixtEndReason = 2
+	BlixtEndReasonRECORD_IDLE         BlixtEndReason = 3
+	BlixtEndReasonRECORD_UNANSWERED   BlixtEndReason = 4
+	BlixtEndReasonRECORD_REFUSED      BlixtEndReason = 5
+	BlixtEndReasonRECORD_BACKEND_GONE BlixtEndReason = 6
+	BlixtEndReasonRECORD_SOURCE_GONE  BlixtEndReason = 7
+	BlixtEndReasonRECORD_MOVED        BlixtEndReason = 8
+	BlixtEndReasonRECORD_REPLACED     BlixtEndReason = 9
+	BlixtEndReasonRECORD_PROTECTED    BlixtEndReason = 10
+	BlixtEndReasonRECORD_EVICTED      BlixtEndReason = 11
 )
 
 type BlixtFlow struct {
@@ -291,6 +318,8 @@ const (
 	BlixtFlowFlagFLOW_COMES_IN    BlixtFlowFlag = 262144
 	BlixtFlowFlagFLOW_PLAIN       BlixtFlowFlag = 524288
 	BlixtFlowFlagFLOW_AWAITED     BlixtFlowFlag = 1048576
+	BlixtFlowFlagFLOW_RECORDED    BlixtFlowFlag = 2097152
+	BlixtFlowFlagFLOW_REFUSED     BlixtFlowFlag = 4194304
 )
 
 type BlixtFlowKey struct {
@@ -301,6 +330,36 @@ type BlixtFlowKey struct {
 	Dport    uint16
 	Protocol uint8
 	Pad      [3]uint8
+}
+
+type BlixtFlowRecord struct {
+	_           structs.HostLayout
+	Began       uint64
+	Ended       uint64
+	Packets     [2]uint64
+	Bytes       [2]uint64
+	Client      BlixtAddr
+	Server      BlixtAddr
+	Snat        BlixtAddr
+	Backend     BlixtAddr
+	ClientPort  uint16
+	ServerPort  uint16
+	SnatPort    uint16
+	BackendPort uint16
+	Frontend    uint32
+	Ref         uint32
+	BackendId   uint32
+	Generation  uint32
+	Connect     uint32
+	Rtt         uint32
+	Ifindex     uint32
+	Sampled     uint32
+	Event       uint8
+	Reason      uint8
+	By          uint8
+	Protocol    uint8
+	Captured    uint16
+	Cpu         uint16
 }
 
 type BlixtFragment struct {
@@ -341,6 +400,12 @@ type BlixtFrontendCounters struct {
 	ReplyPackets uint64
 	ReplyBytes   uint64
 }
+
+type BlixtFrontendFlag uint32
+
+const (
+	BlixtFrontendFlagFRONTEND_RECORDS BlixtFrontendFlag = 1
+)
 
 type BlixtFrontendKey struct {
 	_        structs.HostLayout
@@ -394,6 +459,12 @@ const (
 	BlixtInterestFlagINTEREST_FRESH  BlixtInterestFlag = 128
 )
 
+type BlixtLatency struct {
+	_      structs.HostLayout
+	Sum    uint64
+	Counts [21]uint64
+}
+
 type BlixtLayout uint32
 
 const (
@@ -426,6 +497,12 @@ const (
 	BlixtLimitMAX_PEERS             BlixtLimit = 16384
 	BlixtLimitMAX_PROBES            BlixtLimit = 256
 	BlixtLimitMAX_ANNOUNCED_UDP     BlixtLimit = 262144
+	BlixtLimitMAX_REFS              BlixtLimit = 16384
+	BlixtLimitMAX_RECORDED          BlixtLimit = 262144
+	BlixtLimitFLOW_LOG_SIZE         BlixtLimit = 1048576
+	BlixtLimitFLOW_LOGS             BlixtLimit = 4
+	BlixtLimitRECORD_PACKET_LEN     BlixtLimit = 64
+	BlixtLimitLATENCY_SLOTS         BlixtLimit = 21
 	BlixtLimitMAX_LINKS             BlixtLimit = 4096
 )
 
@@ -538,6 +615,12 @@ type BlixtPacket struct {
 	}
 }
 
+type BlixtPacketRecord struct {
+	_      structs.HostLayout
+	Record BlixtFlowRecord
+	Packet [64]uint8
+}
+
 type BlixtPeer struct {
 	_       structs.HostLayout
 	Time    uint32
@@ -579,12 +662,43 @@ const (
 	BlixtPublishedBitsRING_GENERATION_BITS BlixtPublishedBits = 20
 )
 
+type BlixtRecordBy uint32
+
+const (
+	BlixtRecordByRECORD_BY_NONE    BlixtRecordBy = 0
+	BlixtRecordByRECORD_BY_CLIENT  BlixtRecordBy = 1
+	BlixtRecordByRECORD_BY_BACKEND BlixtRecordBy = 2
+)
+
+type BlixtRecordEvent uint32
+
+const (
+	BlixtRecordEventRECORD_END      BlixtRecordEvent = 1
+	BlixtRecordEventRECORD_REJECTED BlixtRecordEvent = 2
+	BlixtRecordEventRECORD_DROPPED  BlixtRecordEvent = 3
+)
+
+type BlixtRefCounters struct {
+	_           structs.HostLayout
+	Flows       uint64
+	Answered    uint64
+	Reset       uint64
+	Unreachable uint64
+	Connect     BlixtLatency
+	Reserved    [6]uint64
+}
+
 type BlixtSilence struct {
 	_        structs.HostLayout
 	First    uint32
 	Last     uint32
 	Asked    uint32
 	Answered uint32
+}
+
+type BlixtSlotCount struct {
+	_    structs.HostLayout
+	Ways [2]uint64
 }
 
 // Names of all BPF objects in the ELF.
@@ -601,10 +715,16 @@ const (
 	BlixtMapBackendFlows      = "backend_flows"
 	BlixtMapBackends          = "backends"
 	BlixtMapBlixtLayout2      = "blixt_layout_2"
+	BlixtMapClientRtt         = "client_rtt"
 	BlixtMapCounters          = "counters"
+	BlixtMapDropSamples       = "drop_samples"
 	BlixtMapEgressLinks       = "egress_links"
 	BlixtMapEstablished       = "established"
 	BlixtMapFlowCache         = "flow_cache"
+	BlixtMapFlowLog0          = "flow_log_0"
+	BlixtMapFlowLog1          = "flow_log_1"
+	BlixtMapFlowLog2          = "flow_log_2"
+	BlixtMapFlowLog3          = "flow_log_3"
 	BlixtMapFlows             = "flows"
 	BlixtMapFragmentIds       = "fragment_ids"
 	BlixtMapFragments         = "fragments"
@@ -627,8 +747,12 @@ const (
 	BlixtMapProbes            = "probes"
 	BlixtMapProtectedClients  = "protected_clients"
 	BlixtMapPublished         = "published"
+	BlixtMapRecorded          = "recorded"
+	BlixtMapRecordedNumber    = "recorded_number"
+	BlixtMapRefStats          = "ref_stats"
 	BlixtMapRings             = "rings"
 	BlixtMapSilentNeighbours  = "silent_neighbours"
+	BlixtMapSlotCounts        = "slot_counts"
 	BlixtMapUdpFlows          = "udp_flows"
 	BlixtProgBlixt            = "blixt"
 )
@@ -692,10 +816,16 @@ type BlixtMapSpecs struct {
 	BackendFlows      *ebpf.MapSpec `ebpf:"backend_flows"`
 	Backends          *ebpf.MapSpec `ebpf:"backends"`
 	BlixtLayout2      *ebpf.MapSpec `ebpf:"blixt_layout_2"`
+	ClientRtt         *ebpf.MapSpec `ebpf:"client_rtt"`
 	Counters          *ebpf.MapSpec `ebpf:"counters"`
+	DropSamples       *ebpf.MapSpec `ebpf:"drop_samples"`
 	EgressLinks       *ebpf.MapSpec `ebpf:"egress_links"`
 	Established       *ebpf.MapSpec `ebpf:"established"`
 	FlowCache         *ebpf.MapSpec `ebpf:"flow_cache"`
+	FlowLog0          *ebpf.MapSpec `ebpf:"flow_log_0"`
+	FlowLog1          *ebpf.MapSpec `ebpf:"flow_log_1"`
+	FlowLog2          *ebpf.MapSpec `ebpf:"flow_log_2"`
+	FlowLog3          *ebpf.MapSpec `ebpf:"flow_log_3"`
 	Flows             *ebpf.MapSpec `ebpf:"flows"`
 	FragmentIds       *ebpf.MapSpec `ebpf:"fragment_ids"`
 	Fragments         *ebpf.MapSpec `ebpf:"fragments"`
@@ -718,8 +848,12 @@ type BlixtMapSpecs struct {
 	Probes            *ebpf.MapSpec `ebpf:"probes"`
 	ProtectedClients  *ebpf.MapSpec `ebpf:"protected_clients"`
 	Published         *ebpf.MapSpec `ebpf:"published"`
+	Recorded          *ebpf.MapSpec `ebpf:"recorded"`
+	RecordedNumber    *ebpf.MapSpec `ebpf:"recorded_number"`
+	RefStats          *ebpf.MapSpec `ebpf:"ref_stats"`
 	Rings             *ebpf.MapSpec `ebpf:"rings"`
 	SilentNeighbours  *ebpf.MapSpec `ebpf:"silent_neighbours"`
+	SlotCounts        *ebpf.MapSpec `ebpf:"slot_counts"`
 	UdpFlows          *ebpf.MapSpec `ebpf:"udp_flows"`
 }
 
@@ -759,10 +893,16 @@ type BlixtMaps struct {
 	BackendFlows      *ebpf.Map `ebpf:"backend_flows"`
 	Backends          *ebpf.Map `ebpf:"backends"`
 	BlixtLayout2      *ebpf.Map `ebpf:"blixt_layout_2"`
+	ClientRtt         *ebpf.Map `ebpf:"client_rtt"`
 	Counters          *ebpf.Map `ebpf:"counters"`
+	DropSamples       *ebpf.Map `ebpf:"drop_samples"`
 	EgressLinks       *ebpf.Map `ebpf:"egress_links"`
 	Established       *ebpf.Map `ebpf:"established"`
 	FlowCache         *ebpf.Map `ebpf:"flow_cache"`
+	FlowLog0          *ebpf.Map `ebpf:"flow_log_0"`
+	FlowLog1          *ebpf.Map `ebpf:"flow_log_1"`
+	FlowLog2          *ebpf.Map `ebpf:"flow_log_2"`
+	FlowLog3          *ebpf.Map `ebpf:"flow_log_3"`
 	Flows             *ebpf.Map `ebpf:"flows"`
 	FragmentIds       *ebpf.Map `ebpf:"fragment_ids"`
 	Fragments         *ebpf.Map `ebpf:"fragments"`
@@ -785,8 +925,12 @@ type BlixtMaps struct {
 	Probes            *ebpf.Map `ebpf:"probes"`
 	ProtectedClients  *ebpf.Map `ebpf:"protected_clients"`
 	Published         *ebpf.Map `ebpf:"published"`
+	Recorded          *ebpf.Map `ebpf:"recorded"`
+	RecordedNumber    *ebpf.Map `ebpf:"recorded_number"`
+	RefStats          *ebpf.Map `ebpf:"ref_stats"`
 	Rings             *ebpf.Map `ebpf:"rings"`
 	SilentNeighbours  *ebpf.Map `ebpf:"silent_neighbours"`
+	SlotCounts        *ebpf.Map `ebpf:"slot_counts"`
 	UdpFlows          *ebpf.Map `ebpf:"udp_flows"`
 }
 
@@ -802,10 +946,16 @@ func (m *BlixtMaps) Close() error {
 		m.BackendFlows,
 		m.Backends,
 		m.BlixtLayout2,
+		m.ClientRtt,
 		m.Counters,
+		m.DropSamples,
 		m.EgressLinks,
 		m.Established,
 		m.FlowCache,
+		m.FlowLog0,
+		m.FlowLog1,
+		m.FlowLog2,
+		m.FlowLog3,
 		m.Flows,
 		m.FragmentIds,
 		m.Fragments,
@@ -828,8 +978,12 @@ func (m *BlixtMaps) Close() error {
 		m.Probes,
 		m.ProtectedClients,
 		m.Published,
+		m.Recorded,
+		m.RecordedNumber,
+		m.RefStats,
 		m.Rings,
 		m.SilentNeighbours,
+		m.SlotCounts,
 		m.UdpFlows,
 	)
 }

@@ -23,6 +23,11 @@ union {
 	enum announcing_flag announcing_flag;
 	enum announcement_flag announcement_flag;
 	enum probe_form probe_form;
-	struct announcement announcement; /* the one message that is in no map */
+	struct announcement announcement; /* it is in no map */
+	enum frontend_flag frontend_flag;
+	enum record_event record_event;
+	enum end_reason end_reason;
+	enum record_by record_by;
+	struct packet_record packet_record; /* the same */
 	enum counter counter;
 } blixt_enums __attribute__((section("enums")));

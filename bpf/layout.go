@@ -106,6 +106,8 @@ func MapNames() []string {
 		BlixtMapRings, BlixtMapBackends, BlixtMapBackendFlows, BlixtMapInterest, BlixtMapFlowCache, BlixtMapFlows, BlixtMapNewFlows, BlixtMapUdpFlows, BlixtMapEstablished, BlixtMapHostListens,
 		BlixtMapCounters, BlixtMapFrontendStats, BlixtMapLinkPackets,
 		BlixtMapAnnouncing, BlixtMapAnnounceKeys, BlixtMapPeers, BlixtMapProbes, BlixtMapEgressLinks,
+		BlixtMapRefStats, BlixtMapClientRtt, BlixtMapRecorded, BlixtMapRecordedNumber, BlixtMapSlotCounts,
+		BlixtMapFlowLog0, BlixtMapFlowLog1, BlixtMapFlowLog2, BlixtMapFlowLog3,
 	}
 }
 
@@ -113,7 +115,9 @@ func MapNames() []string {
 // nothing that would be written there.
 func IsOptional(name string) bool {
 	switch name {
-	case BlixtMapInterest, BlixtMapFlowCache, BlixtMapAnnouncing, BlixtMapAnnounceKeys, BlixtMapPeers, BlixtMapProbes, BlixtMapEgressLinks:
+	case BlixtMapInterest, BlixtMapFlowCache, BlixtMapAnnouncing, BlixtMapAnnounceKeys, BlixtMapPeers, BlixtMapProbes, BlixtMapEgressLinks,
+		BlixtMapRefStats, BlixtMapClientRtt, BlixtMapRecorded, BlixtMapRecordedNumber, BlixtMapSlotCounts,
+		BlixtMapFlowLog0, BlixtMapFlowLog1, BlixtMapFlowLog2, BlixtMapFlowLog3:
 		return true
 	}
 	return false

@@ -57,6 +57,17 @@ enum limit {
 	MAX_PROBES = 256,
 	/* Hashes of tuples of announced UDP flows, 8 B each: 2 MB. A power of two. */
 	MAX_ANNOUNCED_UDP = 262144,
+	/* backendRefs that are counted one by one, 256 B each: 4 MB. */
+	MAX_REFS = 16384,
+	/* Flows that records are kept of while they last, about 270 B each in use; see record.h. */
+	MAX_RECORDED = 262144,
+	/* Bytes of each of the ring buffers for records, and their number: 4 MB. A power of two, a multiple of the page size. */
+	FLOW_LOG_SIZE = 1048576,
+	FLOW_LOGS = 4,
+	/* Bytes of a rejected or dropped packet that its record has, from the IP header on. */
+	RECORD_PACKET_LEN = 64,
+	/* Slots of a histogram of latencies: see struct latency. */
+	LATENCY_SLOTS = 21,
 	/* Interfaces with packet counters of their own; a larger interface index is taken modulo this number. */
 	MAX_LINKS = 4096,
 };
@@ -65,6 +76,11 @@ enum clock {
 	/* The unit of all times in maps: a tick is 2^30 ns (1.07 s) of CLOCK_MONOTONIC. A shift is cheaper than a division. */
 	TICK_SHIFT = 30,
 };
+
+/* Latencies are in units of 2^-20 s, so that powers of two of them are powers of two of seconds: ns * 2^52 / 10^9 / 2^32. */
+#define NS_TO_UNITS(ns) ((ns) * 4503600ULL >> 32)
+/* The first slot of a histogram holds up to 2^LATENCY_FIRST units: 61 us. */
+#define LATENCY_FIRST 6
 
 #define SECONDS_TO_TICKS(s) ((__u32)((s) * 1000000000ULL >> TICK_SHIFT))
 
@@ -147,6 +163,15 @@ enum clock {
 #define ASKED_TICKS SECONDS_TO_TICKS(2)
 /* By how much an announcement may be older than the newest one of the same node: 64 s in units of 2^24 ns. */
 #define REPLAY_WINDOW ((__u32)(64000000000ULL >> 24))
+
+/*
+ * Records of rejected and dropped packets, of each reason and CPU: 8 at once, and one
+ * each half second. So a flood costs next to nothing, and one reason hides no other.
+ */
+#define DROP_SAMPLE_BURST 8
+#define DROP_SAMPLE_INTERVAL 500000000ULL /* ns */
+/* Of MAX_RECORDED, how many flows may have that are not established: a flood with forged sources leaves the rest to others. */
+#define MAX_RECORDED_NEW (MAX_RECORDED / 4 * 3)
 
 /* A neighbour that has not answered for so long is taken for unreachable. The kernel does so after three seconds. */
 #define SILENT_TICKS SECONDS_TO_TICKS(3)

@@ -299,6 +299,69 @@ struct {
 	__type(value, struct frontend_counters);
 } frontend_stats SEC(".maps");
 
+/* Counters by backendRef. The agent maps them into memory: a scrape reads them without a call. It clears an element before it gives it to another backendRef. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_REFS);
+	__type(key, __u32);
+	__type(value, struct ref_counters);
+} ref_stats SEC(".maps");
+
+/* TCP: from the SYN-ACK to the client's next segment, by frontend index. The same holds. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_FRONTENDS);
+	__type(key, __u32);
+	__type(value, struct latency);
+} client_rtt SEC(".maps");
+
+/* Records of flows that have not ended: see record.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_RECORDED);
+	__type(key, struct flow_key);
+	__type(value, struct flow_record);
+} recorded SEC(".maps");
+
+/* Their number. Whoever inserts or deletes one counts it, by an atomic addition; the agent maps it into memory and corrects it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} recorded_number SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, CACHE_SETS);
+	__type(key, __u32);
+	__type(value, struct slot_count);
+} slot_counts SEC(".maps");
+
+/*
+ * Ring buffers for records, by the CPU's number modulo FLOW_LOGS: all CPUs that write to
+ * one share a lock. One agent reads them, nobody else: a reader takes records out.
+ */
+#define FLOW_LOG(name)                                   	struct {                                         		__uint(type, BPF_MAP_TYPE_RINGBUF);      		__uint(max_entries, FLOW_LOG_SIZE);      	} name SEC(".maps")
+
+FLOW_LOG(flow_log_0);
+FLOW_LOG(flow_log_1);
+FLOW_LOG(flow_log_2);
+FLOW_LOG(flow_log_3);
+
+/* How many records of rejected and dropped packets there may be. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTERS);
+	__type(key, __u32);
+	__type(value, struct drop_sample);
+} drop_samples SEC(".maps");
+
 /* Packets seen, by (interface index % MAX_LINKS) * 2 + (1 at egress): the heartbeat of the program at each hook. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

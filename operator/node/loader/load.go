@@ -271,6 +271,8 @@ var laterMaps = map[string]byte{
 	bpf.BlixtMapInterest: 0xff, bpf.BlixtMapFlowCache: 0, bpf.BlixtMapPackets: 0,
 	bpf.BlixtMapAnnouncing: 0, bpf.BlixtMapAnnounceKeys: 0, bpf.BlixtMapPeers: 0, bpf.BlixtMapProbes: 0, bpf.BlixtMapEgressLinks: 0,
 	bpf.BlixtMapAnnouncedUdp: 0, bpf.BlixtMapAnnouncedBackends: 0, bpf.BlixtMapAnswerBuckets: 0,
+	bpf.BlixtMapRefStats: 0, bpf.BlixtMapClientRtt: 0, bpf.BlixtMapRecorded: 0, bpf.BlixtMapRecordedNumber: 0, bpf.BlixtMapSlotCounts: 0,
+	bpf.BlixtMapFlowLog0: 0, bpf.BlixtMapFlowLog1: 0, bpf.BlixtMapFlowLog2: 0, bpf.BlixtMapFlowLog3: 0, bpf.BlixtMapDropSamples: 0,
 	bpf.BlixtMapCounters: 0, // which are copied
 }
 
