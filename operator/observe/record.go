@@ -86,27 +86,65 @@ type FlowsQuery struct {
 	Open bool `json:"open,omitempty"`
 }
 
-// Filter selects records. All that is set must hold; of several values of one
-// member, any.
-type Filter struct {
-	Since, Until time.Time
-	Events       []Event
-	Protocols    []string
-	Reasons      []string // with * at their end: all that begin so
-	Clients      []netip.Prefix
-	Servers      []netip.Prefix
-	Backends     []netip.Prefix
-	SNATs        []netip.Prefix
-	Ports        []uint16 // of the client, server, SNAT source or backend
-	Gateways     []string // namespace/name, or name
-	Routes       []string // kind/namespace/name, namespace/name or name
-	Services     []string // namespace/name, or name
+// FlowsPiece is a piece of the answer to FlowsQuery: a Record or, first of all and
+// whenever records are lost on their way to who follows, what the node remembers.
+type FlowsPiece struct {
+	*Record
+	Memory *Memory `json:"memory,omitempty"`
 }
+
+// Memory tells what a node remembers, so that nobody takes a record that is missing for
+// a connection that was not.
+type Memory struct {
+	// Recording tells whether flows get records: see the constants.
+	Recording string `json:"recording"`
+	// Began is since when the node remembers at all.
+	Began time.Time `json:"began"`
+	// Flows are those that their clients have proven, Attempts all others: a flood of
+	// forged packets takes no room of flows. Packets were rejected or dropped.
+	Flows    Remembered `json:"flows"`
+	Attempts Remembered `json:"attempts"`
+	Packets  Remembered `json:"packets"`
+	// Lost are records that the node's program or agent had no room for, by where,
+	// since the program was loaded, or the agent began.
+	Lost map[string]uint64 `json:"lost,omitempty"`
+	// LeftOut is how many older records the query's Last has left out.
+	LeftOut int `json:"leftOut,omitempty"`
+	// Missed is how many records were not sent to who follows, as that was too slow.
+	Missed uint64 `json:"missed,omitempty"`
+}
+
+// Remembered is one part of a memory.
+type Remembered struct {
+	Records int `json:"records"`
+	// Since is the time of the oldest, if older ones were forgotten; zero: none were.
+	Since time.Time `json:"since,omitzero"`
+}
+
+// Values of Memory.Recording.
+const (
+	RecordingAll  = "all"  // of all frontends
+	RecordingSome = "some" // of some frontends
+	RecordingOff  = "off"
+	RecordingNot  = "not possible" // the program is of an earlier version
+)
 
 // DropsQuery asks for the last packets of reasons; none: of all.
 type DropsQuery struct {
 	Reasons []string `json:"reasons,omitempty"`
 	Last    int      `json:"last,omitempty"` // of each reason; 0: all that are remembered
+}
+
+// DropsOf is a piece of the answer to DropsQuery: a reason for which packets were
+// rejected or dropped.
+type DropsOf struct {
+	Reason string `json:"reason"`
+	// Packets is how many there were since the program was loaded.
+	Packets uint64 `json:"packets"`
+	// Last are the last ones, oldest first. LeftOut is how many between them have no
+	// record: only samples have.
+	Last    []Record `json:"last,omitempty"`
+	LeftOut uint64   `json:"leftOut,omitempty"`
 }
 
 // TraceQuery asks where a packet of this tuple would go.
