@@ -29,6 +29,7 @@ type AgentMessage struct {
 	//
 	//	*AgentMessage_Hello
 	//	*AgentMessage_Status
+	//	*AgentMessage_Answer
 	Message       isAgentMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -89,6 +90,15 @@ func (x *AgentMessage) GetStatus() *Status {
 	return nil
 }
 
+func (x *AgentMessage) GetAnswer() *Answer {
+	if x != nil {
+		if x, ok := x.Message.(*AgentMessage_Answer); ok {
+			return x.Answer
+		}
+	}
+	return nil
+}
+
 type isAgentMessage_Message interface {
 	isAgentMessage_Message()
 }
@@ -101,9 +111,15 @@ type AgentMessage_Status struct {
 	Status *Status `protobuf:"bytes,2,opt,name=status,proto3,oneof"`
 }
 
+type AgentMessage_Answer struct {
+	Answer *Answer `protobuf:"bytes,3,opt,name=answer,proto3,oneof"`
+}
+
 func (*AgentMessage_Hello) isAgentMessage_Message() {}
 
 func (*AgentMessage_Status) isAgentMessage_Message() {}
+
+func (*AgentMessage_Answer) isAgentMessage_Message() {}
 
 type OperatorMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -112,6 +128,7 @@ type OperatorMessage struct {
 	//	*OperatorMessage_Config
 	//	*OperatorMessage_Part
 	//	*OperatorMessage_Peers
+	//	*OperatorMessage_Question
 	Message       isOperatorMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -181,6 +198,15 @@ func (x *OperatorMessage) GetPeers() *Peers {
 	return nil
 }
 
+func (x *OperatorMessage) GetQuestion() *Question {
+	if x != nil {
+		if x, ok := x.Message.(*OperatorMessage_Question); ok {
+			return x.Question
+		}
+	}
+	return nil
+}
+
 type isOperatorMessage_Message interface {
 	isOperatorMessage_Message()
 }
@@ -200,11 +226,173 @@ type OperatorMessage_Peers struct {
 	Peers *Peers `protobuf:"bytes,3,opt,name=peers,proto3,oneof"`
 }
 
+type OperatorMessage_Question struct {
+	// question is for agents with Hello.answers alone.
+	Question *Question `protobuf:"bytes,4,opt,name=question,proto3,oneof"`
+}
+
 func (*OperatorMessage_Config) isOperatorMessage_Message() {}
 
 func (*OperatorMessage_Part) isOperatorMessage_Message() {}
 
 func (*OperatorMessage_Peers) isOperatorMessage_Message() {}
+
+func (*OperatorMessage_Question) isOperatorMessage_Message() {}
+
+// Question asks what the node sees, for a command. A stream has several at a time.
+type Question struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// id is that of the question in this stream.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// query is an observe.Query as JSON; it is in the first message of an id alone.
+	Query []byte `protobuf:"bytes,2,opt,name=query,proto3" json:"query,omitempty"`
+	// window is how much more the agent may send (AnswerCost), so that a slow asker
+	// takes no memory and keeps nobody else waiting.
+	Window uint32 `protobuf:"varint,3,opt,name=window,proto3" json:"window,omitempty"`
+	// cancel is set if the rest of the answer is not wanted.
+	Cancel        bool `protobuf:"varint,4,opt,name=cancel,proto3" json:"cancel,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Question) Reset() {
+	*x = Question{}
+	mi := &file_fleet_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Question) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Question) ProtoMessage() {}
+
+func (x *Question) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Question.ProtoReflect.Descriptor instead.
+func (*Question) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Question) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Question) GetQuery() []byte {
+	if x != nil {
+		return x.Query
+	}
+	return nil
+}
+
+func (x *Question) GetWindow() uint32 {
+	if x != nil {
+		return x.Window
+	}
+	return 0
+}
+
+func (x *Question) GetCancel() bool {
+	if x != nil {
+		return x.Cancel
+	}
+	return false
+}
+
+// Answer is a part of an answer.
+type Answer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// data is a part of a piece of the answer, which is JSON; last is set in the last
+	// part of each piece.
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	Last bool   `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`
+	// end is set in the last message of the id, and takes no window; error is why the
+	// answer is not complete.
+	End           bool   `protobuf:"varint,4,opt,name=end,proto3" json:"end,omitempty"`
+	Error         string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Answer) Reset() {
+	*x = Answer{}
+	mi := &file_fleet_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Answer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Answer) ProtoMessage() {}
+
+func (x *Answer) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Answer.ProtoReflect.Descriptor instead.
+func (*Answer) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Answer) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Answer) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *Answer) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
+func (x *Answer) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
+func (x *Answer) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
 
 // Version orders the states of one leader, which has an epoch of its own: a later
 // sequence is newer.
@@ -218,7 +406,7 @@ type Version struct {
 
 func (x *Version) Reset() {
 	*x = Version{}
-	mi := &file_fleet_proto_msgTypes[2]
+	mi := &file_fleet_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -230,7 +418,7 @@ func (x *Version) String() string {
 func (*Version) ProtoMessage() {}
 
 func (x *Version) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[2]
+	mi := &file_fleet_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -243,7 +431,7 @@ func (x *Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Version.ProtoReflect.Descriptor instead.
 func (*Version) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{2}
+	return file_fleet_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Version) GetEpoch() uint64 {
@@ -281,14 +469,16 @@ type Hello struct {
 	Announces bool `protobuf:"varint,9,opt,name=announces,proto3" json:"announces,omitempty"`
 	// peers_sums identify the peers that the agent has (PeerTable.Sums): it needs no
 	// more than what has changed since. None: it has none.
-	PeersSums     []uint64 `protobuf:"fixed64,10,rep,packed,name=peers_sums,json=peersSums,proto3" json:"peers_sums,omitempty"`
+	PeersSums []uint64 `protobuf:"fixed64,10,rep,packed,name=peers_sums,json=peersSums,proto3" json:"peers_sums,omitempty"`
+	// answers is true if the agent answers Questions.
+	Answers       bool `protobuf:"varint,11,opt,name=answers,proto3" json:"answers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_fleet_proto_msgTypes[3]
+	mi := &file_fleet_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -300,7 +490,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[3]
+	mi := &file_fleet_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -313,7 +503,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{3}
+	return file_fleet_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Hello) GetApplication() string {
@@ -386,6 +576,13 @@ func (x *Hello) GetPeersSums() []uint64 {
 	return nil
 }
 
+func (x *Hello) GetAnswers() bool {
+	if x != nil {
+		return x.Answers
+	}
+	return false
+}
+
 type Status struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// got is the newest version that the agent has tried to apply: it is ready for
@@ -424,7 +621,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_fleet_proto_msgTypes[4]
+	mi := &file_fleet_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -436,7 +633,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[4]
+	mi := &file_fleet_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -449,7 +646,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{4}
+	return file_fleet_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Status) GetGot() *Version {
@@ -602,7 +799,7 @@ type AnnouncingStatus struct {
 
 func (x *AnnouncingStatus) Reset() {
 	*x = AnnouncingStatus{}
-	mi := &file_fleet_proto_msgTypes[5]
+	mi := &file_fleet_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -614,7 +811,7 @@ func (x *AnnouncingStatus) String() string {
 func (*AnnouncingStatus) ProtoMessage() {}
 
 func (x *AnnouncingStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[5]
+	mi := &file_fleet_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -627,7 +824,7 @@ func (x *AnnouncingStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnouncingStatus.ProtoReflect.Descriptor instead.
 func (*AnnouncingStatus) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{5}
+	return file_fleet_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AnnouncingStatus) GetAddresses() [][]byte {
@@ -705,7 +902,7 @@ type HeldKey struct {
 
 func (x *HeldKey) Reset() {
 	*x = HeldKey{}
-	mi := &file_fleet_proto_msgTypes[6]
+	mi := &file_fleet_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -717,7 +914,7 @@ func (x *HeldKey) String() string {
 func (*HeldKey) ProtoMessage() {}
 
 func (x *HeldKey) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[6]
+	mi := &file_fleet_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -730,7 +927,7 @@ func (x *HeldKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldKey.ProtoReflect.Descriptor instead.
 func (*HeldKey) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{6}
+	return file_fleet_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HeldKey) GetId() uint32 {
@@ -759,7 +956,7 @@ type Unannounced struct {
 
 func (x *Unannounced) Reset() {
 	*x = Unannounced{}
-	mi := &file_fleet_proto_msgTypes[7]
+	mi := &file_fleet_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +968,7 @@ func (x *Unannounced) String() string {
 func (*Unannounced) ProtoMessage() {}
 
 func (x *Unannounced) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[7]
+	mi := &file_fleet_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +981,7 @@ func (x *Unannounced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unannounced.ProtoReflect.Descriptor instead.
 func (*Unannounced) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{7}
+	return file_fleet_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Unannounced) GetReason() string {
@@ -824,7 +1021,7 @@ type Pair struct {
 
 func (x *Pair) Reset() {
 	*x = Pair{}
-	mi := &file_fleet_proto_msgTypes[8]
+	mi := &file_fleet_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -836,7 +1033,7 @@ func (x *Pair) String() string {
 func (*Pair) ProtoMessage() {}
 
 func (x *Pair) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[8]
+	mi := &file_fleet_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -849,7 +1046,7 @@ func (x *Pair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pair.ProtoReflect.Descriptor instead.
 func (*Pair) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{8}
+	return file_fleet_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Pair) GetNode() string {
@@ -927,7 +1124,7 @@ type TableFull struct {
 
 func (x *TableFull) Reset() {
 	*x = TableFull{}
-	mi := &file_fleet_proto_msgTypes[9]
+	mi := &file_fleet_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -939,7 +1136,7 @@ func (x *TableFull) String() string {
 func (*TableFull) ProtoMessage() {}
 
 func (x *TableFull) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[9]
+	mi := &file_fleet_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -952,7 +1149,7 @@ func (x *TableFull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableFull.ProtoReflect.Descriptor instead.
 func (*TableFull) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{9}
+	return file_fleet_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TableFull) GetTable() string {
@@ -1014,7 +1211,7 @@ type Ports struct {
 
 func (x *Ports) Reset() {
 	*x = Ports{}
-	mi := &file_fleet_proto_msgTypes[10]
+	mi := &file_fleet_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1223,7 @@ func (x *Ports) String() string {
 func (*Ports) ProtoMessage() {}
 
 func (x *Ports) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[10]
+	mi := &file_fleet_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1236,7 @@ func (x *Ports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ports.ProtoReflect.Descriptor instead.
 func (*Ports) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{10}
+	return file_fleet_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Ports) GetMin() uint32 {
@@ -1066,7 +1263,7 @@ type Use struct {
 
 func (x *Use) Reset() {
 	*x = Use{}
-	mi := &file_fleet_proto_msgTypes[11]
+	mi := &file_fleet_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1275,7 @@ func (x *Use) String() string {
 func (*Use) ProtoMessage() {}
 
 func (x *Use) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[11]
+	mi := &file_fleet_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1288,7 @@ func (x *Use) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Use.ProtoReflect.Descriptor instead.
 func (*Use) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{11}
+	return file_fleet_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Use) GetUsed() uint64 {
@@ -1138,7 +1335,7 @@ type Config struct {
 
 func (x *Config) Reset() {
 	*x = Config{}
-	mi := &file_fleet_proto_msgTypes[12]
+	mi := &file_fleet_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1150,7 +1347,7 @@ func (x *Config) String() string {
 func (*Config) ProtoMessage() {}
 
 func (x *Config) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[12]
+	mi := &file_fleet_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1163,7 +1360,7 @@ func (x *Config) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Config.ProtoReflect.Descriptor instead.
 func (*Config) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{12}
+	return file_fleet_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Config) GetNode() string {
@@ -1263,7 +1460,7 @@ type Announcing struct {
 
 func (x *Announcing) Reset() {
 	*x = Announcing{}
-	mi := &file_fleet_proto_msgTypes[13]
+	mi := &file_fleet_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1275,7 +1472,7 @@ func (x *Announcing) String() string {
 func (*Announcing) ProtoMessage() {}
 
 func (x *Announcing) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[13]
+	mi := &file_fleet_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1288,7 +1485,7 @@ func (x *Announcing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announcing.ProtoReflect.Descriptor instead.
 func (*Announcing) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{13}
+	return file_fleet_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Announcing) GetBoot() uint32 {
@@ -1337,7 +1534,7 @@ type AnnounceKey struct {
 
 func (x *AnnounceKey) Reset() {
 	*x = AnnounceKey{}
-	mi := &file_fleet_proto_msgTypes[14]
+	mi := &file_fleet_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1349,7 +1546,7 @@ func (x *AnnounceKey) String() string {
 func (*AnnounceKey) ProtoMessage() {}
 
 func (x *AnnounceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[14]
+	mi := &file_fleet_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1362,7 +1559,7 @@ func (x *AnnounceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceKey.ProtoReflect.Descriptor instead.
 func (*AnnounceKey) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{14}
+	return file_fleet_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AnnounceKey) GetId() uint32 {
@@ -1395,7 +1592,7 @@ type Peers struct {
 
 func (x *Peers) Reset() {
 	*x = Peers{}
-	mi := &file_fleet_proto_msgTypes[15]
+	mi := &file_fleet_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1604,7 @@ func (x *Peers) String() string {
 func (*Peers) ProtoMessage() {}
 
 func (x *Peers) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[15]
+	mi := &file_fleet_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1617,7 @@ func (x *Peers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peers.ProtoReflect.Descriptor instead.
 func (*Peers) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{15}
+	return file_fleet_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Peers) GetComplete() bool {
@@ -1471,7 +1668,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_fleet_proto_msgTypes[16]
+	mi := &file_fleet_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1680,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[16]
+	mi := &file_fleet_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1693,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{16}
+	return file_fleet_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Peer) GetNode() string {
@@ -1545,7 +1742,7 @@ type Part struct {
 
 func (x *Part) Reset() {
 	*x = Part{}
-	mi := &file_fleet_proto_msgTypes[17]
+	mi := &file_fleet_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1557,7 +1754,7 @@ func (x *Part) String() string {
 func (*Part) ProtoMessage() {}
 
 func (x *Part) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[17]
+	mi := &file_fleet_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,7 +1767,7 @@ func (x *Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Part.ProtoReflect.Descriptor instead.
 func (*Part) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{17}
+	return file_fleet_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Part) GetData() []byte {
@@ -1606,7 +1803,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_fleet_proto_msgTypes[18]
+	mi := &file_fleet_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1618,7 +1815,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[18]
+	mi := &file_fleet_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1631,7 +1828,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{18}
+	return file_fleet_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Update) GetBase() *Version {
@@ -1692,7 +1889,7 @@ type Addresses struct {
 
 func (x *Addresses) Reset() {
 	*x = Addresses{}
-	mi := &file_fleet_proto_msgTypes[19]
+	mi := &file_fleet_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1704,7 +1901,7 @@ func (x *Addresses) String() string {
 func (*Addresses) ProtoMessage() {}
 
 func (x *Addresses) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[19]
+	mi := &file_fleet_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1717,7 +1914,7 @@ func (x *Addresses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Addresses.ProtoReflect.Descriptor instead.
 func (*Addresses) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{19}
+	return file_fleet_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Addresses) GetList() []*Address {
@@ -1737,7 +1934,7 @@ type Address struct {
 
 func (x *Address) Reset() {
 	*x = Address{}
-	mi := &file_fleet_proto_msgTypes[20]
+	mi := &file_fleet_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1749,7 +1946,7 @@ func (x *Address) String() string {
 func (*Address) ProtoMessage() {}
 
 func (x *Address) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[20]
+	mi := &file_fleet_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1762,7 +1959,7 @@ func (x *Address) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Address.ProtoReflect.Descriptor instead.
 func (*Address) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{20}
+	return file_fleet_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Address) GetIp() []byte {
@@ -1790,7 +1987,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_fleet_proto_msgTypes[21]
+	mi := &file_fleet_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1802,7 +1999,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[21]
+	mi := &file_fleet_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1815,7 +2012,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{21}
+	return file_fleet_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Key) GetAddr() []byte {
@@ -1858,7 +2055,7 @@ type Frontend struct {
 
 func (x *Frontend) Reset() {
 	*x = Frontend{}
-	mi := &file_fleet_proto_msgTypes[22]
+	mi := &file_fleet_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1870,7 +2067,7 @@ func (x *Frontend) String() string {
 func (*Frontend) ProtoMessage() {}
 
 func (x *Frontend) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[22]
+	mi := &file_fleet_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1883,7 +2080,7 @@ func (x *Frontend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frontend.ProtoReflect.Descriptor instead.
 func (*Frontend) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{22}
+	return file_fleet_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Frontend) GetKey() *Key {
@@ -1960,7 +2157,7 @@ type Ref struct {
 
 func (x *Ref) Reset() {
 	*x = Ref{}
-	mi := &file_fleet_proto_msgTypes[23]
+	mi := &file_fleet_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1972,7 +2169,7 @@ func (x *Ref) String() string {
 func (*Ref) ProtoMessage() {}
 
 func (x *Ref) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[23]
+	mi := &file_fleet_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1985,7 +2182,7 @@ func (x *Ref) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ref.ProtoReflect.Descriptor instead.
 func (*Ref) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{23}
+	return file_fleet_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Ref) GetService() *Name {
@@ -2019,7 +2216,7 @@ type Name struct {
 
 func (x *Name) Reset() {
 	*x = Name{}
-	mi := &file_fleet_proto_msgTypes[24]
+	mi := &file_fleet_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2031,7 +2228,7 @@ func (x *Name) String() string {
 func (*Name) ProtoMessage() {}
 
 func (x *Name) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[24]
+	mi := &file_fleet_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2044,7 +2241,7 @@ func (x *Name) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Name.ProtoReflect.Descriptor instead.
 func (*Name) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{24}
+	return file_fleet_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Name) GetNamespace() string {
@@ -2071,7 +2268,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_fleet_proto_msgTypes[25]
+	mi := &file_fleet_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2083,7 +2280,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[25]
+	mi := &file_fleet_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2096,7 +2293,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{25}
+	return file_fleet_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Service) GetName() *Name {
@@ -2124,7 +2321,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_fleet_proto_msgTypes[26]
+	mi := &file_fleet_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2333,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[26]
+	mi := &file_fleet_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2346,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{26}
+	return file_fleet_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Port) GetName() string {
@@ -2191,7 +2388,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_fleet_proto_msgTypes[27]
+	mi := &file_fleet_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2203,7 +2400,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[27]
+	mi := &file_fleet_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2216,7 +2413,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{27}
+	return file_fleet_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Endpoint) GetAddr() []byte {
@@ -2272,19 +2469,32 @@ var File_fleet_proto protoreflect.FileDescriptor
 
 const file_fleet_proto_rawDesc = "" +
 	"\n" +
-	"\vfleet.proto\x12\x0eblixt.fleet.v1\"z\n" +
+	"\vfleet.proto\x12\x0eblixt.fleet.v1\"\xac\x01\n" +
 	"\fAgentMessage\x12-\n" +
 	"\x05hello\x18\x01 \x01(\v2\x15.blixt.fleet.v1.HelloH\x00R\x05hello\x120\n" +
-	"\x06status\x18\x02 \x01(\v2\x16.blixt.fleet.v1.StatusH\x00R\x06statusB\t\n" +
-	"\amessage\"\xa9\x01\n" +
+	"\x06status\x18\x02 \x01(\v2\x16.blixt.fleet.v1.StatusH\x00R\x06status\x120\n" +
+	"\x06answer\x18\x03 \x01(\v2\x16.blixt.fleet.v1.AnswerH\x00R\x06answerB\t\n" +
+	"\amessage\"\xe1\x01\n" +
 	"\x0fOperatorMessage\x120\n" +
 	"\x06config\x18\x01 \x01(\v2\x16.blixt.fleet.v1.ConfigH\x00R\x06config\x12*\n" +
 	"\x04part\x18\x02 \x01(\v2\x14.blixt.fleet.v1.PartH\x00R\x04part\x12-\n" +
-	"\x05peers\x18\x03 \x01(\v2\x15.blixt.fleet.v1.PeersH\x00R\x05peersB\t\n" +
-	"\amessage\";\n" +
+	"\x05peers\x18\x03 \x01(\v2\x15.blixt.fleet.v1.PeersH\x00R\x05peers\x126\n" +
+	"\bquestion\x18\x04 \x01(\v2\x18.blixt.fleet.v1.QuestionH\x00R\bquestionB\t\n" +
+	"\amessage\"`\n" +
+	"\bQuestion\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
+	"\x05query\x18\x02 \x01(\fR\x05query\x12\x16\n" +
+	"\x06window\x18\x03 \x01(\rR\x06window\x12\x16\n" +
+	"\x06cancel\x18\x04 \x01(\bR\x06cancel\"h\n" +
+	"\x06Answer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\x12\x12\n" +
+	"\x04last\x18\x03 \x01(\bR\x04last\x12\x10\n" +
+	"\x03end\x18\x04 \x01(\bR\x03end\x12\x14\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\";\n" +
 	"\aVersion\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xb7\x02\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xd1\x02\n" +
 	"\x05Hello\x12 \n" +
 	"\vapplication\x18\x01 \x01(\tR\vapplication\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x16\n" +
@@ -2297,7 +2507,8 @@ const file_fleet_proto_rawDesc = "" +
 	"\tannounces\x18\t \x01(\bR\tannounces\x12\x1d\n" +
 	"\n" +
 	"peers_sums\x18\n" +
-	" \x03(\x06R\tpeersSums\"\x88\x06\n" +
+	" \x03(\x06R\tpeersSums\x12\x18\n" +
+	"\aanswers\x18\v \x01(\bR\aanswers\"\x88\x06\n" +
 	"\x06Status\x12)\n" +
 	"\x03got\x18\x01 \x01(\v2\x17.blixt.fleet.v1.VersionR\x03got\x12-\n" +
 	"\x05holds\x18\x02 \x01(\v2\x17.blixt.fleet.v1.VersionR\x05holds\x12\x1d\n" +
@@ -2477,83 +2688,87 @@ func file_fleet_proto_rawDescGZIP() []byte {
 	return file_fleet_proto_rawDescData
 }
 
-var file_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_fleet_proto_goTypes = []any{
 	(*AgentMessage)(nil),     // 0: blixt.fleet.v1.AgentMessage
 	(*OperatorMessage)(nil),  // 1: blixt.fleet.v1.OperatorMessage
-	(*Version)(nil),          // 2: blixt.fleet.v1.Version
-	(*Hello)(nil),            // 3: blixt.fleet.v1.Hello
-	(*Status)(nil),           // 4: blixt.fleet.v1.Status
-	(*AnnouncingStatus)(nil), // 5: blixt.fleet.v1.AnnouncingStatus
-	(*HeldKey)(nil),          // 6: blixt.fleet.v1.HeldKey
-	(*Unannounced)(nil),      // 7: blixt.fleet.v1.Unannounced
-	(*Pair)(nil),             // 8: blixt.fleet.v1.Pair
-	(*TableFull)(nil),        // 9: blixt.fleet.v1.TableFull
-	(*Ports)(nil),            // 10: blixt.fleet.v1.Ports
-	(*Use)(nil),              // 11: blixt.fleet.v1.Use
-	(*Config)(nil),           // 12: blixt.fleet.v1.Config
-	(*Announcing)(nil),       // 13: blixt.fleet.v1.Announcing
-	(*AnnounceKey)(nil),      // 14: blixt.fleet.v1.AnnounceKey
-	(*Peers)(nil),            // 15: blixt.fleet.v1.Peers
-	(*Peer)(nil),             // 16: blixt.fleet.v1.Peer
-	(*Part)(nil),             // 17: blixt.fleet.v1.Part
-	(*Update)(nil),           // 18: blixt.fleet.v1.Update
-	(*Addresses)(nil),        // 19: blixt.fleet.v1.Addresses
-	(*Address)(nil),          // 20: blixt.fleet.v1.Address
-	(*Key)(nil),              // 21: blixt.fleet.v1.Key
-	(*Frontend)(nil),         // 22: blixt.fleet.v1.Frontend
-	(*Ref)(nil),              // 23: blixt.fleet.v1.Ref
-	(*Name)(nil),             // 24: blixt.fleet.v1.Name
-	(*Service)(nil),          // 25: blixt.fleet.v1.Service
-	(*Port)(nil),             // 26: blixt.fleet.v1.Port
-	(*Endpoint)(nil),         // 27: blixt.fleet.v1.Endpoint
-	nil,                      // 28: blixt.fleet.v1.Status.TablesEntry
+	(*Question)(nil),         // 2: blixt.fleet.v1.Question
+	(*Answer)(nil),           // 3: blixt.fleet.v1.Answer
+	(*Version)(nil),          // 4: blixt.fleet.v1.Version
+	(*Hello)(nil),            // 5: blixt.fleet.v1.Hello
+	(*Status)(nil),           // 6: blixt.fleet.v1.Status
+	(*AnnouncingStatus)(nil), // 7: blixt.fleet.v1.AnnouncingStatus
+	(*HeldKey)(nil),          // 8: blixt.fleet.v1.HeldKey
+	(*Unannounced)(nil),      // 9: blixt.fleet.v1.Unannounced
+	(*Pair)(nil),             // 10: blixt.fleet.v1.Pair
+	(*TableFull)(nil),        // 11: blixt.fleet.v1.TableFull
+	(*Ports)(nil),            // 12: blixt.fleet.v1.Ports
+	(*Use)(nil),              // 13: blixt.fleet.v1.Use
+	(*Config)(nil),           // 14: blixt.fleet.v1.Config
+	(*Announcing)(nil),       // 15: blixt.fleet.v1.Announcing
+	(*AnnounceKey)(nil),      // 16: blixt.fleet.v1.AnnounceKey
+	(*Peers)(nil),            // 17: blixt.fleet.v1.Peers
+	(*Peer)(nil),             // 18: blixt.fleet.v1.Peer
+	(*Part)(nil),             // 19: blixt.fleet.v1.Part
+	(*Update)(nil),           // 20: blixt.fleet.v1.Update
+	(*Addresses)(nil),        // 21: blixt.fleet.v1.Addresses
+	(*Address)(nil),          // 22: blixt.fleet.v1.Address
+	(*Key)(nil),              // 23: blixt.fleet.v1.Key
+	(*Frontend)(nil),         // 24: blixt.fleet.v1.Frontend
+	(*Ref)(nil),              // 25: blixt.fleet.v1.Ref
+	(*Name)(nil),             // 26: blixt.fleet.v1.Name
+	(*Service)(nil),          // 27: blixt.fleet.v1.Service
+	(*Port)(nil),             // 28: blixt.fleet.v1.Port
+	(*Endpoint)(nil),         // 29: blixt.fleet.v1.Endpoint
+	nil,                      // 30: blixt.fleet.v1.Status.TablesEntry
 }
 var file_fleet_proto_depIdxs = []int32{
-	3,  // 0: blixt.fleet.v1.AgentMessage.hello:type_name -> blixt.fleet.v1.Hello
-	4,  // 1: blixt.fleet.v1.AgentMessage.status:type_name -> blixt.fleet.v1.Status
-	12, // 2: blixt.fleet.v1.OperatorMessage.config:type_name -> blixt.fleet.v1.Config
-	17, // 3: blixt.fleet.v1.OperatorMessage.part:type_name -> blixt.fleet.v1.Part
-	15, // 4: blixt.fleet.v1.OperatorMessage.peers:type_name -> blixt.fleet.v1.Peers
-	2,  // 5: blixt.fleet.v1.Hello.got:type_name -> blixt.fleet.v1.Version
-	4,  // 6: blixt.fleet.v1.Hello.status:type_name -> blixt.fleet.v1.Status
-	2,  // 7: blixt.fleet.v1.Status.got:type_name -> blixt.fleet.v1.Version
-	2,  // 8: blixt.fleet.v1.Status.holds:type_name -> blixt.fleet.v1.Version
-	10, // 9: blixt.fleet.v1.Status.snat:type_name -> blixt.fleet.v1.Ports
-	28, // 10: blixt.fleet.v1.Status.tables:type_name -> blixt.fleet.v1.Status.TablesEntry
-	9,  // 11: blixt.fleet.v1.Status.table_full:type_name -> blixt.fleet.v1.TableFull
-	21, // 12: blixt.fleet.v1.Status.host_listens:type_name -> blixt.fleet.v1.Key
-	5,  // 13: blixt.fleet.v1.Status.announcing:type_name -> blixt.fleet.v1.AnnouncingStatus
-	6,  // 14: blixt.fleet.v1.AnnouncingStatus.keys:type_name -> blixt.fleet.v1.HeldKey
-	7,  // 15: blixt.fleet.v1.AnnouncingStatus.unannounced:type_name -> blixt.fleet.v1.Unannounced
-	8,  // 16: blixt.fleet.v1.AnnouncingStatus.pairs:type_name -> blixt.fleet.v1.Pair
-	10, // 17: blixt.fleet.v1.Config.snat:type_name -> blixt.fleet.v1.Ports
-	13, // 18: blixt.fleet.v1.Config.announcing:type_name -> blixt.fleet.v1.Announcing
-	14, // 19: blixt.fleet.v1.Announcing.keys:type_name -> blixt.fleet.v1.AnnounceKey
-	10, // 20: blixt.fleet.v1.Announcing.ports:type_name -> blixt.fleet.v1.Ports
-	16, // 21: blixt.fleet.v1.Peers.changed:type_name -> blixt.fleet.v1.Peer
-	2,  // 22: blixt.fleet.v1.Update.base:type_name -> blixt.fleet.v1.Version
-	2,  // 23: blixt.fleet.v1.Update.version:type_name -> blixt.fleet.v1.Version
-	19, // 24: blixt.fleet.v1.Update.addresses:type_name -> blixt.fleet.v1.Addresses
-	22, // 25: blixt.fleet.v1.Update.frontends:type_name -> blixt.fleet.v1.Frontend
-	21, // 26: blixt.fleet.v1.Update.gone_frontends:type_name -> blixt.fleet.v1.Key
-	25, // 27: blixt.fleet.v1.Update.services:type_name -> blixt.fleet.v1.Service
-	24, // 28: blixt.fleet.v1.Update.gone_services:type_name -> blixt.fleet.v1.Name
-	20, // 29: blixt.fleet.v1.Addresses.list:type_name -> blixt.fleet.v1.Address
-	21, // 30: blixt.fleet.v1.Frontend.key:type_name -> blixt.fleet.v1.Key
-	23, // 31: blixt.fleet.v1.Frontend.refs:type_name -> blixt.fleet.v1.Ref
-	24, // 32: blixt.fleet.v1.Ref.service:type_name -> blixt.fleet.v1.Name
-	24, // 33: blixt.fleet.v1.Service.name:type_name -> blixt.fleet.v1.Name
-	26, // 34: blixt.fleet.v1.Service.ports:type_name -> blixt.fleet.v1.Port
-	27, // 35: blixt.fleet.v1.Port.endpoints:type_name -> blixt.fleet.v1.Endpoint
-	11, // 36: blixt.fleet.v1.Status.TablesEntry.value:type_name -> blixt.fleet.v1.Use
-	0,  // 37: blixt.fleet.v1.Fleet.Serve:input_type -> blixt.fleet.v1.AgentMessage
-	1,  // 38: blixt.fleet.v1.Fleet.Serve:output_type -> blixt.fleet.v1.OperatorMessage
-	38, // [38:39] is the sub-list for method output_type
-	37, // [37:38] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	5,  // 0: blixt.fleet.v1.AgentMessage.hello:type_name -> blixt.fleet.v1.Hello
+	6,  // 1: blixt.fleet.v1.AgentMessage.status:type_name -> blixt.fleet.v1.Status
+	3,  // 2: blixt.fleet.v1.AgentMessage.answer:type_name -> blixt.fleet.v1.Answer
+	14, // 3: blixt.fleet.v1.OperatorMessage.config:type_name -> blixt.fleet.v1.Config
+	19, // 4: blixt.fleet.v1.OperatorMessage.part:type_name -> blixt.fleet.v1.Part
+	17, // 5: blixt.fleet.v1.OperatorMessage.peers:type_name -> blixt.fleet.v1.Peers
+	2,  // 6: blixt.fleet.v1.OperatorMessage.question:type_name -> blixt.fleet.v1.Question
+	4,  // 7: blixt.fleet.v1.Hello.got:type_name -> blixt.fleet.v1.Version
+	6,  // 8: blixt.fleet.v1.Hello.status:type_name -> blixt.fleet.v1.Status
+	4,  // 9: blixt.fleet.v1.Status.got:type_name -> blixt.fleet.v1.Version
+	4,  // 10: blixt.fleet.v1.Status.holds:type_name -> blixt.fleet.v1.Version
+	12, // 11: blixt.fleet.v1.Status.snat:type_name -> blixt.fleet.v1.Ports
+	30, // 12: blixt.fleet.v1.Status.tables:type_name -> blixt.fleet.v1.Status.TablesEntry
+	11, // 13: blixt.fleet.v1.Status.table_full:type_name -> blixt.fleet.v1.TableFull
+	23, // 14: blixt.fleet.v1.Status.host_listens:type_name -> blixt.fleet.v1.Key
+	7,  // 15: blixt.fleet.v1.Status.announcing:type_name -> blixt.fleet.v1.AnnouncingStatus
+	8,  // 16: blixt.fleet.v1.AnnouncingStatus.keys:type_name -> blixt.fleet.v1.HeldKey
+	9,  // 17: blixt.fleet.v1.AnnouncingStatus.unannounced:type_name -> blixt.fleet.v1.Unannounced
+	10, // 18: blixt.fleet.v1.AnnouncingStatus.pairs:type_name -> blixt.fleet.v1.Pair
+	12, // 19: blixt.fleet.v1.Config.snat:type_name -> blixt.fleet.v1.Ports
+	15, // 20: blixt.fleet.v1.Config.announcing:type_name -> blixt.fleet.v1.Announcing
+	16, // 21: blixt.fleet.v1.Announcing.keys:type_name -> blixt.fleet.v1.AnnounceKey
+	12, // 22: blixt.fleet.v1.Announcing.ports:type_name -> blixt.fleet.v1.Ports
+	18, // 23: blixt.fleet.v1.Peers.changed:type_name -> blixt.fleet.v1.Peer
+	4,  // 24: blixt.fleet.v1.Update.base:type_name -> blixt.fleet.v1.Version
+	4,  // 25: blixt.fleet.v1.Update.version:type_name -> blixt.fleet.v1.Version
+	21, // 26: blixt.fleet.v1.Update.addresses:type_name -> blixt.fleet.v1.Addresses
+	24, // 27: blixt.fleet.v1.Update.frontends:type_name -> blixt.fleet.v1.Frontend
+	23, // 28: blixt.fleet.v1.Update.gone_frontends:type_name -> blixt.fleet.v1.Key
+	27, // 29: blixt.fleet.v1.Update.services:type_name -> blixt.fleet.v1.Service
+	26, // 30: blixt.fleet.v1.Update.gone_services:type_name -> blixt.fleet.v1.Name
+	22, // 31: blixt.fleet.v1.Addresses.list:type_name -> blixt.fleet.v1.Address
+	23, // 32: blixt.fleet.v1.Frontend.key:type_name -> blixt.fleet.v1.Key
+	25, // 33: blixt.fleet.v1.Frontend.refs:type_name -> blixt.fleet.v1.Ref
+	26, // 34: blixt.fleet.v1.Ref.service:type_name -> blixt.fleet.v1.Name
+	26, // 35: blixt.fleet.v1.Service.name:type_name -> blixt.fleet.v1.Name
+	28, // 36: blixt.fleet.v1.Service.ports:type_name -> blixt.fleet.v1.Port
+	29, // 37: blixt.fleet.v1.Port.endpoints:type_name -> blixt.fleet.v1.Endpoint
+	13, // 38: blixt.fleet.v1.Status.TablesEntry.value:type_name -> blixt.fleet.v1.Use
+	0,  // 39: blixt.fleet.v1.Fleet.Serve:input_type -> blixt.fleet.v1.AgentMessage
+	1,  // 40: blixt.fleet.v1.Fleet.Serve:output_type -> blixt.fleet.v1.OperatorMessage
+	40, // [40:41] is the sub-list for method output_type
+	39, // [39:40] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_fleet_proto_init() }
@@ -2564,23 +2779,25 @@ func file_fleet_proto_init() {
 	file_fleet_proto_msgTypes[0].OneofWrappers = []any{
 		(*AgentMessage_Hello)(nil),
 		(*AgentMessage_Status)(nil),
+		(*AgentMessage_Answer)(nil),
 	}
 	file_fleet_proto_msgTypes[1].OneofWrappers = []any{
 		(*OperatorMessage_Config)(nil),
 		(*OperatorMessage_Part)(nil),
 		(*OperatorMessage_Peers)(nil),
+		(*OperatorMessage_Question)(nil),
 	}
-	file_fleet_proto_msgTypes[4].OneofWrappers = []any{}
-	file_fleet_proto_msgTypes[5].OneofWrappers = []any{}
-	file_fleet_proto_msgTypes[12].OneofWrappers = []any{}
-	file_fleet_proto_msgTypes[13].OneofWrappers = []any{}
+	file_fleet_proto_msgTypes[6].OneofWrappers = []any{}
+	file_fleet_proto_msgTypes[7].OneofWrappers = []any{}
+	file_fleet_proto_msgTypes[14].OneofWrappers = []any{}
+	file_fleet_proto_msgTypes[15].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_proto_rawDesc), len(file_fleet_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/source"
 	"github.com/kubernetes-sigs/blixt/operator/node/systemd"
 	"github.com/kubernetes-sigs/blixt/operator/node/vip"
+	"github.com/kubernetes-sigs/blixt/operator/observe"
 )
 
 // DefaultStateDir holds, for each load balancer, the files that were valid last.
@@ -85,6 +86,8 @@ type Options struct {
 	othersEvery time.Duration
 	// RunDir holds the files that outlive the process.
 	RunDir string
+	// Answerer answers commands that ask this process; nil: none can.
+	Answerer observe.Answerer
 	// Load loads the program, or adopts what an earlier run left, and attaches it
 	// to the interfaces. It returns loader.AttachError if it can attach to none.
 	Load func(interfaces []hostnet.Interface) (*Loaded, error)
@@ -230,6 +233,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	if r.loaded, err = r.load(n); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer r.answer(ctx)()
+	defer cancel()
 	return r.run(ctx)
 }
 
