@@ -45,9 +45,8 @@ func (c *clusterFlags) add(f *pflag.FlagSet) {
 	f.StringVarP(&c.namespace, "namespace", "n", namespace, "namespace of Blixt's operator")
 }
 
-// connect returns a client, and the cluster's version. Returns an exitError if
-// the API server does not answer.
-func (c *clusterFlags) connect() (client.Client, string, error) {
+// config returns how to reach the cluster. Returns an exitError if none is named.
+func (c *clusterFlags) config() (*rest.Config, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = c.kubeconfig
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: c.context}).ClientConfig()
@@ -55,9 +54,19 @@ func (c *clusterFlags) connect() (client.Client, string, error) {
 		err = errors.New(nowhere(rules))
 	}
 	if err != nil {
-		return nil, "", &exitError{unreachable, fmt.Errorf("find cluster: %w: name it with --kubeconfig and --context", err)}
+		return nil, &exitError{unreachable, fmt.Errorf("find cluster: %w: name it with --kubeconfig and --context", err)}
 	}
 	config.QPS, config.Burst = 50, 100
+	return config, nil
+}
+
+// connect returns a client, and the cluster's version. Returns an exitError if
+// the API server does not answer.
+func (c *clusterFlags) connect() (client.Client, string, error) {
+	config, err := c.config()
+	if err != nil {
+		return nil, "", err
+	}
 	version, err := serverVersion(config)
 	if err != nil {
 		return nil, "", &exitError{unreachable, fmt.Errorf("ask %s: %w: is it the right cluster (--context), and does kubectl reach it?", config.Host, err)}
