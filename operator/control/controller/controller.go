@@ -70,6 +70,8 @@ const reconcileEvery = 5 * time.Minute
 
 // Fleet is the server of the agents: fleet.Server.
 type Fleet interface {
+	// CausedBy says why the next version differs, for measures.
+	CausedBy(fleet.Cause)
 	Publish(fleet.Snapshot) lb.Version
 	// PublishEndpoints publishes those of one Service, at the cost of that Service.
 	PublishEndpoints(types.NamespacedName, gateway.ServiceEndpoints) lb.Version
@@ -178,9 +180,11 @@ func Add(m manager.Manager, o Options) error {
 	endpoints := &endpointStore{}
 	statuses, services := newStatusWriter(a), newServiceWriter(a, endpoints)
 	rollouts, keeper := newRolloutLoop(a, &o, statuses, endpoints), newIncumbentsKeeper(a, o.Release.Namespace)
+	causes := &causes{clock: o.Clock}
 	p := &publisher{
-		api: a, Options: &o, cache: m.GetCache(), statuses: statuses, services: services, endpoints: endpoints, keeper: keeper, rollout: rollouts,
-		events:  &events{namespace: o.Release.Namespace, endpoints: endpoints, rollout: rollouts, statuses: statuses, services: services},
+		causes: causes,
+		api:    a, Options: &o, cache: m.GetCache(), statuses: statuses, services: services, endpoints: endpoints, keeper: keeper, rollout: rollouts,
+		events:  &events{namespace: o.Release.Namespace, endpoints: endpoints, rollout: rollouts, statuses: statuses, services: services, causes: causes},
 		watched: watchedKinds{}, addresses: map[types.NamespacedName][]gwv1.GatewayStatusAddress{},
 	}
 	err := m.GetCache().IndexField(context.Background(), &discoveryv1.EndpointSlice{}, byService, func(o client.Object) []string {

@@ -70,7 +70,7 @@ func TestHostPortsAreAllThatCountsOfAPod(t *testing.T) {
 	ended.Status.Phase = corev1.PodSucceeded
 	running := with.DeepCopy()
 	running.Status.Phase = corev1.PodRunning
-	e := &events{namespace: "blixt-system"}
+	e := &events{namespace: "blixt-system", causes: &causes{}}
 	for _, c := range []struct {
 		name             string
 		previous, object client.Object

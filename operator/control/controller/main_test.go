@@ -75,10 +75,19 @@ type agents struct {
 	boots, firstBoots map[string]lb.Boot
 	// silent agents confirm nothing.
 	silent bool
+	// cause is that of the next version, causes are those of versions.
+	cause  fleet.Cause
+	causes map[lb.Version]fleet.Cause
 }
 
 func newAgents(epoch uint64) *agents {
-	return &agents{epoch: epoch, settings: map[string]fleet.Settings{}, changed: make(chan struct{}, 1)}
+	return &agents{epoch: epoch, settings: map[string]fleet.Settings{}, causes: map[lb.Version]fleet.Cause{}, changed: make(chan struct{}, 1)}
+}
+
+func (a *agents) CausedBy(c fleet.Cause) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.cause = c
 }
 
 func (a *agents) Publish(s fleet.Snapshot) lb.Version {
@@ -87,7 +96,7 @@ func (a *agents) Publish(s fleet.Snapshot) lb.Version {
 	a.published++
 	if a.version.Sequence == 0 || !reflect.DeepEqual(s, a.snapshot) {
 		a.version = lb.Version{Epoch: a.epoch, Sequence: a.version.Sequence + 1}
-		a.snapshot = s
+		a.snapshot, a.causes[a.version] = s, a.cause
 		a.confirm()
 	}
 	return a.version

@@ -42,6 +42,7 @@ type publisher struct {
 	// serviceCIDRs: the cluster has objects of that kind.
 	serviceCIDRs bool
 	services     *serviceWriter
+	causes       *causes
 
 	// What passes remember.
 	started   time.Time
@@ -91,6 +92,7 @@ func (p *publisher) reconcile(ctx context.Context, r request) (reconcile.Result,
 			return reconcile.Result{}, err
 		}
 		p.started = p.Clock()
+		p.causes.lead()
 		if p.Leads != nil {
 			p.Leads()
 		}
@@ -115,7 +117,13 @@ func (p *publisher) reconcile(ctx context.Context, r request) (reconcile.Result,
 }
 
 // publishAll reads all objects, and publishes what they ask for.
-func (p *publisher) publishAll(ctx context.Context) error {
+func (p *publisher) publishAll(ctx context.Context) (err error) {
+	cause, restore := p.causes.take(everything)
+	defer func() {
+		if err != nil {
+			restore()
+		}
+	}()
 	kinds, err := p.readKinds(ctx)
 	if err != nil {
 		return err
@@ -153,6 +161,7 @@ func (p *publisher) publishAll(ctx context.Context) error {
 	}
 	p.Fleet.SetNodes(fleetNodes(s.nodes))
 	p.endpoints.replace(endpoints)
+	p.Fleet.CausedBy(cause)
 	t.published = p.record(previous, p.Fleet.Publish(fleet.Snapshot{Unresolved: t.Unresolved, Endpoints: endpoints}))
 	t.published.since, t.published.hash = trackGateways(t, previous)
 	p.current = t
@@ -172,11 +181,14 @@ func (p *publisher) publishEndpoints(ctx context.Context, service types.Namespac
 	if _, serves := p.endpoints.get(service); !serves {
 		return nil
 	}
+	cause, restore := p.causes.take(request{endpointsOf: service})
 	found, err := p.readEndpoints(ctx, service, p.current.policy)
 	if err != nil {
+		restore()
 		return err
 	}
 	p.endpoints.set(service, found)
+	p.Fleet.CausedBy(cause)
 	t := *p.current
 	t.published = p.record(t.published, p.Fleet.PublishEndpoints(service, found))
 	p.current = &t

@@ -60,7 +60,7 @@ func newBigCluster(tb testing.TB, frontends int) *bigCluster {
 	endpoints := &endpointStore{}
 	c.publisher = &publisher{
 		api: a, Options: o, addressed: &addressIndex{store(), store(), store()}, endpoints: endpoints, services: newServiceWriter(a, endpoints),
-		rollout: newRolloutLoop(a, o, newStatusWriter(a), endpoints),
+		rollout: newRolloutLoop(a, o, newStatusWriter(a), endpoints), causes: &causes{},
 	}
 	t := &translated{snapshot: &snapshot{}}
 	strip := stripPod("blixt-system")

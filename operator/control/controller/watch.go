@@ -106,6 +106,7 @@ type events struct {
 	addressed *addressIndex
 	endpoints *endpointStore
 	services  *serviceWriter
+	causes    *causes
 
 	mu       sync.Mutex
 	referred map[types.NamespacedName]bool
@@ -127,18 +128,32 @@ func (e *events) isReferred(service types.NamespacedName) bool {
 
 func (e *events) Create(_ context.Context, ev event.TypedCreateEvent[client.Object], q queue) {
 	e.statuses.recheck(ev.Object) // it was not in the cache before
+	e.recordCause(nil, slice(ev.Object))
 	e.add(q, nil, ev.Object)
 }
 
 func (e *events) Update(_ context.Context, ev event.TypedUpdateEvent[client.Object], q queue) {
+	e.recordCause(slice(ev.ObjectOld), slice(ev.ObjectNew))
 	e.add(q, ev.ObjectOld, ev.ObjectNew)
 }
 
 func (e *events) Delete(_ context.Context, ev event.TypedDeleteEvent[client.Object], q queue) {
+	e.recordCause(slice(ev.Object), nil)
 	e.add(q, nil, ev.Object)
 }
 
 func (e *events) Generic(context.Context, event.TypedGenericEvent[client.Object], queue) {}
+
+// recordCause records the change of an EndpointSlice, of Services that routes name. If
+// both are nil, the event was of another kind.
+func (e *events) recordCause(previous, current *discoveryv1.EndpointSlice) {
+	if current != nil && e.isReferred(serviceOfSlice(current)) {
+		e.causes.endpoints(serviceOfSlice(current), previous, current)
+	}
+	if previous != nil && e.isReferred(serviceOfSlice(previous)) && (current == nil || serviceOfSlice(current) != serviceOfSlice(previous)) {
+		e.causes.endpoints(serviceOfSlice(previous), previous, nil)
+	}
+}
 
 // add queues the work for an event. previous is nil but for an update. The delay
 // makes one request of a burst.
@@ -186,6 +201,7 @@ func (e *events) add(q queue, previous, object client.Object) {
 		}
 	}
 	if publish {
+		e.causes.event()
 		q.AddAfter(everything, batchDelay)
 	}
 }
@@ -218,6 +234,9 @@ func (e *events) recheckEndpoints(q queue, previous, object client.Object) {
 	}
 	for _, addr := range all {
 		for _, service := range e.addressed.servicesWith(addr) {
+			if e.isReferred(service) {
+				e.causes.endpoints(service, nil, nil)
+			}
 			e.endpointsChanged(q, service)
 		}
 	}

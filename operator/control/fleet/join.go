@@ -83,6 +83,7 @@ func (s *Server) join(c *session, id Identity, hello *wire.Hello) error {
 	if old := s.sessions[c.member]; old != nil {
 		old.end(refused(ReasonReplaced, fmt.Sprintf("another stream of application %s on node %s has begun", c.application, c.node)))
 	}
+	s.takeOver(c)
 	s.sessions[c.member] = c
 	if s.limits[c.member] == nil {
 		s.limits[c.member] = rate.NewLimiter(costsPerSecond, maxCosts)
@@ -91,6 +92,7 @@ func (s *Server) join(c *session, id Identity, hello *wire.Hello) error {
 	r := &lb.Report{Node: c.node, Application: c.application, Pod: c.pod, Connected: true, ConnectedAt: s.o.Clock(), Kernel: clip(hello.Kernel), Layout: int(hello.Layout)}
 	readStatus(r, hello.Status, s.o.Clock(), s.reports[c.member])
 	s.reports[c.member] = r
+	s.measure(c, r)
 	s.joinAnnouncing(c, hello)
 	s.notify()
 	c.wakeUp()

@@ -118,6 +118,7 @@ type Server struct {
 	limits   map[member]*rate.Limiter
 
 	announcing announcing
+	timing     timing
 }
 
 // member identifies an agent: that of an application on a node.
@@ -146,7 +147,7 @@ func NewServer(o ServerOptions) *Server {
 	s := &Server{
 		o: o, refusals: newRefusals(o.Registerer, o.Log, o.Clock), changed: make(chan struct{}, 1), reviews: newReviews(), refusedTokens: newRefusedTokens(o.Clock),
 		nodes: map[string]Node{}, settings: map[string]Settings{}, sessions: map[member]*session{}, reports: map[member]*lb.Report{},
-		limits: map[member]*rate.Limiter{}, announcing: newAnnouncing(),
+		limits: map[member]*rate.Limiter{}, announcing: newAnnouncing(), timing: newTiming(),
 	}
 	s.updates = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "blixt_fleet_updates_total", Help: "Updates sent to agents: complete ones, changes, and new numbers for what they hold of another leader.",
@@ -158,7 +159,7 @@ func NewServer(o ServerOptions) *Server {
 		defer s.mu.Unlock()
 		return float64(len(s.sessions))
 	})
-	o.Registerer.MustRegister(append(s.announcingMetrics(), s.updates, connected)...)
+	o.Registerer.MustRegister(slices.Concat(s.announcingMetrics(), s.timingMetrics(), []prometheus.Collector{s.updates, connected})...)
 	return s
 }
 
@@ -169,6 +170,7 @@ func (s *Server) Lead(epoch uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.leading, s.history = true, newHistory(epoch)
+	s.forgetVersions()
 	s.hold()
 	s.endAll(errNewEpoch)
 }
@@ -190,6 +192,7 @@ func (s *Server) Publish(snapshot Snapshot) lb.Version {
 	sum = newSum(sum, old, state, c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.expectAcks(s.history.version.Sequence)
 	switch {
 	case s.history.version.Epoch != epoch: // Lead was called
 		s.history.publish(state)
@@ -210,6 +213,7 @@ func (s *Server) PublishEndpoints(service types.NamespacedName, e gateway.Servic
 	defer s.publishing.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.expectAcks(s.history.version.Sequence)
 	if s.leading && s.history.publishEndpoints(service, e.Ports) {
 		s.wake(func(*session) bool { return true })
 	}
@@ -280,6 +284,7 @@ func (s *Server) endUnknown() {
 	for m := range s.reports {
 		if err := s.checkMember(m); err != nil {
 			delete(s.reports, m)
+			delete(s.timing.left, m)
 			s.forgetAgent(m)
 			s.peersChanged(m.node)
 			if c := s.sessions[m]; c != nil {

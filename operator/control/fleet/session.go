@@ -49,6 +49,8 @@ type session struct {
 	// maxSequence is the highest sequence that the agent can have: an agent
 	// that claims a higher one is refused.
 	maxSequence uint64
+	// expected are the versions that are measured when the agent confirms them, sorted.
+	expected []span
 }
 
 func (c *session) wakeUp() {
@@ -138,6 +140,7 @@ func (s *Server) leave(c *session) {
 		return
 	}
 	delete(s.sessions, c.member)
+	s.handOver(c)
 	if r := s.reports[c.member]; r != nil {
 		gone := *r
 		gone.Connected = false
@@ -191,6 +194,7 @@ func (s *Server) receiveStatus(c *session, st *wire.Status) (cost int, err error
 	r := *old
 	readStatus(&r, st, s.o.Clock(), old)
 	s.reports[c.member] = &r
+	s.measure(c, &r)
 	cost = 1
 	if s.receiveAnnouncing(c, st.Announcing) {
 		cost = changeCost
