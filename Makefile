@@ -55,6 +55,7 @@ verify: generate ## Check that generated files match their source, and go.mod an
 		echo "generated files differ from what git has: run make generate, commit" $$changed >&2; exit 1; \
 	fi
 	go mod tidy -diff
+	cd e2e/prometheus && go mod tidy -diff
 	@unformatted=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
 	if [ -n "$$unformatted" ]; then echo "run gofmt -w" $$unformatted >&2; exit 1; fi
 	@echo verified

@@ -4,6 +4,8 @@
 // part of: links resolve, and files, names and commands exist.
 package docs_test
 
+//go:generate go run reasons.go
+
 import (
 	"go/ast"
 	"go/parser"

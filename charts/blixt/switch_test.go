@@ -104,7 +104,10 @@ func TestSwitches(t *testing.T) {
 		{name: "podMonitor", flags: []string{"--set=monitoring.podMonitor.enabled=true,monitoring.labels.team=net"}, more: []string{"PodMonitor/blixt-agent"},
 			object: "PodMonitor/blixt-agent", path: "{.metadata.labels.team}", want: "net"},
 		{name: "prometheusRule", flags: []string{"--set=monitoring.prometheusRule.enabled=true"}, more: []string{"PrometheusRule/blixt"},
-			object: "PrometheusRule/blixt", path: "{.spec.groups[*].name}", want: "blixt-operator blixt-agent"},
+			object: "PrometheusRule/blixt", path: "{.spec.groups[*].name}", want: "blixt-operator blixt-agent blixt-traffic"},
+		{name: "dashboards", flags: []string{"--set=monitoring.dashboards.enabled=true,monitoring.dashboards.annotations.grafana_folder=Net"},
+			more:   []string{"ConfigMap/blixt-dashboard-gateway", "ConfigMap/blixt-dashboard-nodes", "ConfigMap/blixt-dashboard-overview"},
+			object: "ConfigMap/blixt-dashboard-nodes", path: "{.metadata.labels.grafana_dashboard} {.metadata.annotations.grafana_folder}", want: "1 Net"},
 		{name: "uninstall", flags: []string{"--set=uninstall.enabled=false"}, fewer: []string{"Job/blixt-uninstall"}},
 		{name: "uninstall.timeoutSeconds", flags: []string{"--set=uninstall.timeoutSeconds=60"}, object: "Job/blixt-uninstall", path: "{.spec.activeDeadlineSeconds} {.spec.template.spec.containers[0].args[2]}", want: "80 --timeout=60s"},
 	} {
