@@ -8,6 +8,7 @@
 #define BLIXT_ANSWER_H
 
 #include "ipsec.h"
+#include "log.h"
 #include "ratelimit.h"
 #include "rewrite.h"
 #include "route.h"
@@ -115,6 +116,7 @@ __noinline int answer_rst(struct __sk_buff *ctx, struct packet *p, __u32 counter
 	p->to.dst = p->key.src;
 	p->to.sport = p->key.dport;
 	p->to.dport = p->key.sport;
+	sample(ctx, p, counter);
 	if (!make_rst(ctx, p))
 		return drop(COUNTER_DROP_ERROR);
 	count(counter);
@@ -181,6 +183,7 @@ __noinline int answer_icmp(struct __sk_buff *ctx, struct packet *p, __u32 counte
 	if (quoted < sizeof(struct iphdr) || quoted > QUOTE_MAX || !load(ctx, p->l3, p->icmp.quote, quoted))
 		return drop(COUNTER_DROP_ERROR);
 	__builtin_memset(p->icmp.quote + quoted, 0, sizeof(p->icmp.quote) - QUOTE_MAX);
+	sample(ctx, p, counter);
 	__u32 message = ICMP_HEADER_LEN + quoted + padding;
 	p->icmp.check = 0;
 	__u64 sum = icmp_sum(p, message);

@@ -11,6 +11,8 @@
  *   blixt.h      keys and values of the maps: the contract with the agent
  *   maps.h       the maps
  *   count.h      counters and verdicts
+ *   latency.h    how fast backends and clients answer
+ *   log.h        tells people how flows end, and what is dropped
  *   packet.h     parses a packet
  *   rewrite.h    gives a packet another tuple
  *   route.h      looks up the FIB, redirects
@@ -26,6 +28,7 @@
  *   ring.h       selects a backend
  *   flow.h       the life of a flow in the tables
  *   close.h      how the connection of a flow ends
+ *   record.h     records of flows
  *   reserve.h    ports that the host itself uses
  *   hostsockets.h  its sockets on addresses that it shares
  *   ports.h      tuples and source ports of new flows
@@ -103,6 +106,7 @@ __noinline int handle_frontend(struct __sk_buff *ctx, struct packet *p, const st
 			return verdict;
 		f = NULL;
 	}
+	p->ended = RECORD_REPLACED;
 	if (f)
 		bury(p, f); /* whoever gets the SYN gets what follows it */
 	if (draining())
@@ -321,7 +325,10 @@ static __always_inline int serve_slowly(struct __sk_buff *ctx, bool egress)
 	__builtin_memset(p, 0, offsetof(struct packet, to));
 	p->egress = egress;
 	p->host = egress && !ctx->ingress_ifindex;
-	return handle_packet(ctx, p);
+	int verdict = handle_packet(ctx, p);
+	if (verdict >= DROPPED)
+		sample(ctx, p, verdict - DROPPED);
+	return verdict;
 }
 
 /* Reports whether a port is one that flows may have. Flows may be older than the range of today. */
@@ -437,7 +444,9 @@ int blixt(struct __sk_buff *ctx)
 
 	count_hook(ctx, egress);
 	int verdict = serve_quickly(ctx, egress);
-	return verdict == NOT_CACHED ? serve_slowly(ctx, egress) : verdict;
+	if (verdict == NOT_CACHED)
+		verdict = serve_slowly(ctx, egress);
+	return verdict >= DROPPED ? TC_ACT_SHOT : verdict;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -650,7 +650,7 @@ struct packet_record {
 
 /* Element of `drop_samples`, by enum counter, per CPU. */
 struct drop_sample {
-	__u64 time;   /* CLOCK_MONOTONIC in ns: from when on there is room for all of DROP_SAMPLE_BURST */
+	__u64 full;    /* CLOCK_MONOTONIC in ns: when there is room for all of DROP_SAMPLE_BURST again */
 	__u64 skipped; /* packets since the last record */
 };
 

@@ -251,7 +251,7 @@ const (
 
 type BlixtDropSample struct {
 	_       structs.HostLayout
-	Time    uint64
+	Full    uint64
 	Skipped uint64
 }
 
@@ -501,6 +501,7 @@ const (
 	BlixtLimitMAX_RECORDED          BlixtLimit = 262144
 	BlixtLimitFLOW_LOG_SIZE         BlixtLimit = 1048576
 	BlixtLimitFLOW_LOGS             BlixtLimit = 4
+	BlixtLimitSLOT_PACKETS_SHIFT    BlixtLimit = 40
 	BlixtLimitRECORD_PACKET_LEN     BlixtLimit = 64
 	BlixtLimitLATENCY_SLOTS         BlixtLimit = 21
 	BlixtLimitMAX_LINKS             BlixtLimit = 4096
@@ -558,6 +559,11 @@ type BlixtPacket struct {
 	Ahead        bool
 	Payload      uint32
 	Surplus      uint32
+	Connect      uint32
+	Rtt          uint32
+	Ended        uint8
+	EndedBy      uint8
+	_            [2]byte
 	To           BlixtFlow
 	Reply        BlixtFlow
 	ReplyKey     BlixtFlowKey
@@ -578,6 +584,7 @@ type BlixtPacket struct {
 		ByKernel    bool
 		_           [1]byte
 	}
+	_    [4]byte
 	Rest struct {
 		_       structs.HostLayout
 		Flags   uint64
@@ -603,9 +610,11 @@ type BlixtPacket struct {
 		Carrier BlixtFlowKey
 		Message BlixtAnnouncement
 	}
-	_     [4]byte
-	Alone [8]uint64
-	Icmp  struct {
+	RecordKey BlixtFlowKey
+	_         [4]byte
+	Record    BlixtPacketRecord
+	Alone     [8]uint64
+	Icmp      struct {
 		_     structs.HostLayout
 		Type  uint8
 		Code  uint8

@@ -65,12 +65,17 @@ static __always_inline __u8 hook_of(__u8 version, bool egress)
 	return version | egress << 7;
 }
 
-/* Reports whether the slot is one of this key. It may change at any time. */
-static __always_inline bool slot_has(const struct cached_flow *s, const struct flow_key *key)
+/* Reports whether the slot is one of this key, or was before it was emptied. It may change at any time. */
+static __always_inline bool slot_had(const struct cached_flow *s, const struct flow_key *key)
 {
 	const __u64 *a = (const __u64 *)&s->src, *b = (const __u64 *)&key->src;
-	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && *(const __u32 *)&s->sport == *(const __u32 *)&key->sport &&
-	       s->protocol == key->protocol;
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && *(const __u32 *)&s->sport == *(const __u32 *)&key->sport;
+}
+
+/* Reports whether the slot is one of this key. */
+static __always_inline bool slot_has(const struct cached_flow *s, const struct flow_key *key)
+{
+	return slot_had(s, key) && s->protocol == key->protocol;
 }
 
 /* Returns the slot of a key in the set with this index, or NULL. A key has at most one. */
@@ -94,6 +99,38 @@ static __always_inline bool lock_slot(struct cached_flow *s)
 static __always_inline void unlock_slot(struct cached_flow *s)
 {
 	__sync_fetch_and_add(&s->version, 1);
+}
+
+/* Counts a packet beside the slot that has served it: see struct slot_count. */
+static __always_inline void count_beside(__u32 set, bool second, __u32 bytes)
+{
+	struct slot_count *c = bpf_map_lookup_elem(&slot_counts, &set);
+	if (c)
+		__sync_fetch_and_add(second ? &c->ways[1] : &c->ways[0], 1ULL << SLOT_PACKETS_SHIFT | bytes);
+}
+
+/* Adds to the record what was counted beside a slot of its set, in this direction. */
+static __always_inline void take_counts(struct flow_record *r, struct slot_count *c, bool second, __u32 reply)
+{
+	__u64 n = __sync_lock_test_and_set(second ? &c->ways[1] : &c->ways[0], 0);
+	if (!r || !n)
+		return;
+	__sync_fetch_and_add(&r->packets[reply], n >> SLOT_PACKETS_SHIFT);
+	__sync_fetch_and_add(&r->bytes[reply], n & ((1ULL << SLOT_PACKETS_SHIFT) - 1));
+}
+
+/* The same, of the slot that the key has, or had until it was emptied a moment ago. */
+static __always_inline void take_counts_of(const struct flow_key *key, struct flow_record *r, __u32 reply)
+{
+	__u32 i = set_of(key);
+	const struct cache_set *set = bpf_map_lookup_elem(&flow_cache, &i);
+	struct slot_count *c = bpf_map_lookup_elem(&slot_counts, &i);
+	if (!set || !c)
+		return;
+	if (slot_had(&set->ways[0], key))
+		take_counts(r, c, false, reply);
+	else if (slot_had(&set->ways[1], key))
+		take_counts(r, c, true, reply);
 }
 
 /* Has nobody use the slot of the key any more. What it says about an entry is wrong from now on. */

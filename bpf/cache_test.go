@@ -589,7 +589,7 @@ func (l *lb) toggle(id uint32, flag BlixtBackendFlag) {
 	l.must(l.Backends.Put(id, b))
 }
 
-// entries returns all entries of a table, without the time of their last packets.
+// entriesOf returns all entries of a table, without the times of packets.
 func entriesOf(l *lb, m *ebpf.Map) map[BlixtFlowKey]BlixtFlow {
 	l.Helper()
 	all := map[BlixtFlowKey]BlixtFlow{}
@@ -598,6 +598,9 @@ func entriesOf(l *lb, m *ebpf.Map) map[BlixtFlowKey]BlixtFlow {
 	entries := m.Iterate()
 	for entries.Next(&key, &f) {
 		f.LastSeen, f.Astray = 0, min(f.Astray, 1)
+		if BlixtFlowFlag(f.Flags)&(BlixtFlowFlagFLOW_ESTABLISHED|BlixtFlowFlagFLOW_UNDONE) == 0 {
+			f.Syn = min(f.Syn, 1) // a time
+		}
 		all[key] = f
 	}
 	l.must(entries.Err())

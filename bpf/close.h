@@ -23,6 +23,7 @@ static __always_inline void shorten(struct flow *own, struct flow *peer)
 static __always_inline void close_flow(struct packet *p, struct flow *own, struct flow *peer, const struct flow_key *k)
 {
 	count(COUNTER_FLOW_CLOSED);
+	p->ended = p->tcp_flags & TCP_RST ? RECORD_RESET : RECORD_FIN;
 	shorten(own, peer);
 	__sync_fetch_and_or(&own->flags, FLOW_CLOSED);
 	__sync_fetch_and_or(&peer->flags, FLOW_CLOSED);
@@ -80,6 +81,12 @@ static __always_inline void begin_anew(const struct packet *p, struct flow *own,
 	uncache_entry(k, peer->flags);
 }
 
+/* Returns which side has sent the packet: enum record_by. */
+static __always_inline __u8 sender_of(const struct packet *p)
+{
+	return p->to.flags & FLOW_REPLY ? RECORD_BY_BACKEND : RECORD_BY_CLIENT;
+}
+
 /* Reports whether record_end must see this packet of the flow p->to. */
 static __always_inline bool may_end(const struct packet *p)
 {
@@ -109,8 +116,14 @@ __noinline int record_end(struct packet *p)
 	if (p->tcp_flags & TCP_RST) {
 		if (!obeyed(p, own, peer))
 			return 0;
+		bool refused = p->to.flags & FLOW_REPLY && !established && !(peer->flags & FLOW_ANSWERED);
+		if (refused && !(peer->flags & FLOW_UNDONE))
+			count_refused(peer->ref, true);
 		__sync_fetch_and_or(&own->flags, FLOW_RST);
 		close_flow(p, own, peer, &k);
+		if (refused)
+			p->ended = RECORD_REFUSED;
+		p->ended_by = sender_of(p);
 		return 1;
 	}
 	if (p->tcp_flags & TCP_SYN) {
@@ -121,6 +134,8 @@ __noinline int record_end(struct packet *p)
 	if (!in_sequence(p, own))
 		return 0;
 	if (p->tcp_flags & TCP_FIN && !(own->flags & FLOW_FIN)) {
+		if (!(own->flags & FLOW_PEER_FIN) && !(peer->flags & (FLOW_PEER_FIN | FLOW_FIN)))
+			p->ended_by = sender_of(p); /* it is the first one */
 		peer->fin = segment_end(p);
 		__sync_fetch_and_or(&peer->flags, FLOW_PEER_FIN);
 		uncache_entry(&k, peer->flags); /* each packet of that side may acknowledge the FIN */

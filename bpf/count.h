@@ -60,7 +60,7 @@ static __always_inline void count_rejected(__u32 frontend)
 		c->rejected += 1;
 }
 
-static __always_inline void count_new_flow(__u32 frontend, __u32 backend)
+__noinline int count_new_flow(__u32 frontend, __u32 backend, __u32 ref)
 {
 	struct frontend_counters *c = bpf_map_lookup_elem(&frontend_stats, &frontend);
 	if (c)
@@ -68,16 +68,23 @@ static __always_inline void count_new_flow(__u32 frontend, __u32 backend)
 	__u64 *n = bpf_map_lookup_elem(&backend_flows, &backend);
 	if (n)
 		__sync_fetch_and_add(n, 1);
+	struct ref_counters *r = bpf_map_lookup_elem(&ref_stats, &ref);
+	if (r && ref)
+		__sync_fetch_and_add(&r->flows, 1);
+	return 0;
 }
 
 /* Not a verdict: the packet belongs to no live flow. */
 #define NO_FLOW (-100)
 
+/* The verdict about a packet that is dropped also tells why: see conclude in record.h. */
+#define DROPPED 0x1000
+
 /* Drops a packet that is surely ours. The counter tells why. */
 static __always_inline int drop(__u32 counter)
 {
 	count(counter);
-	return TC_ACT_SHOT;
+	return DROPPED + counter;
 }
 
 /* Passes a packet on to the next program, unchanged. */

@@ -243,6 +243,8 @@ static __always_inline int serve_cached(struct __sk_buff *ctx, __u32 l3, const b
 		bpf_csum_update(ctx, fold32(sum)); /* fails where nobody has summed the packet */
 
 	*n += 1;
+	if (to.flags & CACHED_RECORDED)
+		count_beside(i, s != &set->ways[0], q.len);
 	if (stats) {
 		count(reply ? COUNTER_REPLIED : COUNTER_FORWARDED);
 		if (reply)
@@ -320,6 +322,27 @@ static __always_inline bool kernel_agrees(struct __sk_buff *ctx, const struct pa
 	return !ctx->mark && !dscp_of(p) && same_from_host(ctx, p, &fib, &p->to.src, &p->to.dst);
 }
 
+/*
+ * Adds what was counted beside the slot, which the caller has locked, to the record of the flow that
+ * has it. A CPU that has just been using the slot may count one more packet: for whoever
+ * has it next. Uses p->record_key.
+ */
+__noinline int settle_counts(struct packet *p, const struct cached_flow *s, __u32 set, __u32 second)
+{
+	struct slot_count *c = bpf_map_lookup_elem(&slot_counts, &set);
+	if (!p || !s || !c || !(s->flags & CACHED_RECORDED))
+		return 0;
+	struct flow_key *k = &p->record_key;
+	bool reply = s->flags & CACHED_REPLY;
+	k->src = reply ? s->to_dst : s->src;
+	k->dst = reply ? s->to_src : s->dst;
+	k->sport = reply ? s->to_dport : s->sport;
+	k->dport = reply ? s->to_sport : s->dport;
+	*(__u32 *)&k->protocol = s->protocol; /* and zeros behind it */
+	take_counts(bpf_map_lookup_elem(&recorded, k), c, second, reply);
+	return 0;
+}
+
 /* Fills the slot of the packet p, which has been served as p->to says. */
 __noinline int fill_slot(struct __sk_buff *ctx, struct packet *p)
 {
@@ -350,6 +373,7 @@ __noinline int fill_slot(struct __sk_buff *ctx, struct packet *p)
 		if (f && f->generation == s->generation)
 			take_numbers(f, s->numbers);
 	}
+	settle_counts(p, s, i, s != &set->ways[0]);
 	__u64 addresses = p->version == 4 ? difference(&p->key.src.bytes[12], &to->src.bytes[12], 1) + difference(&p->key.dst.bytes[12], &to->dst.bytes[12], 1)
 					  : difference(&p->key.src, &to->src, 4) + difference(&p->key.dst, &to->dst, 4);
 	s->stamp = stamp;
@@ -370,7 +394,7 @@ __noinline int fill_slot(struct __sk_buff *ctx, struct packet *p)
 	bool comes_in = to->flags & FLOW_COMES_IN && !p->egress;
 	s->flags = (to->flags & FLOW_REPLY ? CACHED_REPLY : 0) | (to->flags & (FLOW_STACK | FLOW_PLAIN) ? 0 : CACHED_REDIRECT) |
 		   (to->flags & FLOW_MASQUERADE ? CACHED_MASQUERADE : 0) | (comes_in ? CACHED_COMES_IN : 0) |
-		   (to->flags & FLOW_PLAIN ? CACHED_PLAIN : 0);
+		   (to->flags & FLOW_PLAIN ? CACHED_PLAIN : 0) | (to->flags & FLOW_RECORDED ? CACHED_RECORDED : 0);
 	s->dscp = dscp_of(p);
 	s->mtu = p->route.mtu;
 	s->addresses = fold(addresses);

@@ -22,6 +22,8 @@
 #define BLIXT_FLOW_H
 
 #include "cache.h"
+#include "latency.h"
+#include "log.h"
 #include "ring.h"
 #include "way.h"
 
@@ -65,6 +67,15 @@ static __always_inline void peer_key(const struct flow_key *key, const struct fl
 	peer->sport = f->dport;
 	peer->dport = f->sport;
 	peer->protocol = key->protocol;
+}
+
+/* Sets p->record_key to the key of the record of the flow of which f is the entry with p->key. */
+static __always_inline void set_record_key(struct packet *p, const struct flow *f)
+{
+	if (f->flags & FLOW_REPLY)
+		peer_key(&p->key, f, &p->record_key);
+	else
+		p->record_key = p->key;
 }
 
 static __always_inline bool is_udp(const struct flow_key *key)
@@ -222,12 +233,48 @@ static __always_inline bool backend_gone(const struct flow *f)
 	return !b || b->generation != f->generation;
 }
 
+/* Changes the number of elements of `recorded`. */
+static __always_inline void count_recorded(__s32 change)
+{
+	__u32 zero = 0, *n = bpf_map_lookup_elem(&recorded_number, &zero);
+	if (n)
+		__sync_fetch_and_add(n, change);
+}
+
+/* Writes the record of the flow with p->record_key, which has ended. */
+__noinline int write_end(struct packet *p, __u32 reason, __u32 by)
+{
+	if (!p)
+		return 0;
+	struct flow_record *r = bpf_map_lookup_elem(&recorded, &p->record_key);
+	if (!r)
+		return 0;
+	struct flow_key *reply = &p->reply_key;
+	reply->src = r->backend;
+	reply->dst = r->snat;
+	reply->sport = r->backend_port;
+	reply->dport = r->snat_port;
+	*(__u32 *)&reply->protocol = r->protocol; /* and zeros behind it */
+	take_counts_of(&p->record_key, r, 0);
+	take_counts_of(&p->reply_key, r, 1);
+	p->record.record = *r;
+	bool answered = p->record.record.packets[1];
+	if (bpf_map_delete_elem(&recorded, &p->record_key))
+		return 0; /* another CPU, or the agent, writes it */
+	count_recorded(-1);
+	p->record.record.event = RECORD_END;
+	p->record.record.reason = reason == RECORD_IDLE && !answered ? RECORD_UNANSWERED : reason;
+	if (!p->record.record.by)
+		p->record.record.by = by;
+	return write_record(p, false);
+}
+
 /*
  * Forgets the flow p->key belongs to, of which f is the entry. Its backend may
  * not know yet, and a backend on this node would be heard with its own address.
  * So the reply entry of a local flow leaves a tombstone, and so does that of a
  * TCP flow whose backend is gone: it ends what still comes, see serve_tombstone.
- * Uses p->reply.
+ * Its record says that it has ended for the reason p->ended. Uses p->reply.
  */
 static __noinline void bury(struct packet *p, const struct flow *f)
 {
@@ -242,7 +289,14 @@ static __noinline void bury(struct packet *p, const struct flow *f)
 	else
 		peer_key(&p->key, f, &reply);
 	__u32 next = f->flags & FLOW_REPLY ? f->ack : f->next;
-	if (!forget(&p->key, f) || !leaves_one)
+	bool recorded = f->flags & FLOW_RECORDED;
+	if (recorded)
+		set_record_key(p, f);
+	bool forgotten = forget(&p->key, f);
+	if (forgotten && recorded)
+		write_end(p, p->ended, RECORD_BY_NONE);
+	p->ended = 0;
+	if (!forgotten || !leaves_one)
 		return;
 	__builtin_memset(tomb, 0, sizeof(*tomb));
 	tomb->tag = flow_tag(&reply);
@@ -383,6 +437,14 @@ static __always_inline bool is_clients_reply(const struct packet *p, const struc
 	return !f || is_clients_own(p, f);
 }
 
+/* Records the first answer of a UDP flow's backend. f is its reply entry. */
+static __always_inline void answered_datagram(struct flow *f)
+{
+	bool before = __sync_fetch_and_or(&f->flags, FLOW_ANSWERED) & FLOW_ANSWERED;
+	if (!before && !(f->flags & FLOW_UNDONE))
+		count_answered(f->ref, 0, false);
+}
+
 /* Updates the entry's age, and of an established TCP flow the numbers that its sender has used. */
 static __always_inline void refresh(const struct packet *p, struct flow *f, __u32 tick)
 {
@@ -390,7 +452,7 @@ static __always_inline void refresh(const struct packet *p, struct flow *f, __u3
 		f->last_seen = tick;
 	if (!(f->flags & FLOW_ESTABLISHED)) {
 		if (is_udp(&p->key) && f->flags & FLOW_REPLY && !(f->flags & FLOW_ANSWERED))
-			__sync_fetch_and_or(&f->flags, FLOW_ANSWERED);
+			answered_datagram(f);
 		else if (yields(p, f))
 			f->next = segment_end(p); /* the client may have begun anew */
 		return;
@@ -425,7 +487,7 @@ __noinline bool half_evicted(const struct flow_key *key, const struct flow *f)
  * acknowledge what the client has sent. Of several answers the first counts,
  * but each SYN replaces it: a backend that began anew has another number.
  */
-static __noinline void record_answer(const struct packet *p, struct flow *reply)
+static __noinline void record_answer(struct packet *p, struct flow *reply)
 {
 	struct flow_key key;
 	if (!p || !reply)
@@ -446,7 +508,15 @@ static __noinline void record_answer(const struct packet *p, struct flow *reply)
 	reply->ack = p->ack;
 	if (forward->idle_ticks < TRANSITORY_TICKS)
 		forward->idle_ticks = reply->idle_ticks = TRANSITORY_TICKS;
-	__sync_fetch_and_or(&forward->flags, FLOW_ANSWERED);
+	bool before = __sync_fetch_and_or(&forward->flags, FLOW_ANSWERED) & FLOW_ANSWERED;
+	if (forward->flags & FLOW_UNDONE)
+		return;
+	__u32 units = time_in_units();
+	reply->syn = before ? 0 : units; /* of two SYN-ACKs nobody knows which one the client acknowledges (RFC 6298, 3) */
+	if (!before) {
+		p->connect = units - forward->syn;
+		count_answered(forward->ref, p->connect, true);
+	}
 }
 
 /* Reports whether this segment of a half-open flow proves that its sender has received the backend's answer. */
@@ -490,6 +560,11 @@ __noinline int establish(struct packet *p, struct flow *f)
 		p->to.idle_ticks = f->idle_ticks = reply->idle_ticks = fe->idle_ticks;
 	if (p->to.flags & FLOW_UNDONE)
 		p->to.idle_ticks = f->idle_ticks = reply->idle_ticks = p->to.policy;
+	if (!(p->to.flags & FLOW_UNDONE)) { /* from now on syn means something else */
+		if (reply->syn)
+			count_client_rtt(p->to.frontend, p->rtt = time_in_units() - reply->syn);
+		reply->syn = p->to.syn = 0;
+	}
 	if (over_share(p->to.frontend)) {
 		count(COUNTER_FLOW_OVER_SHARE);
 		keep_up(p, f, reply);

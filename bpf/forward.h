@@ -8,6 +8,7 @@
 #include "established.h"
 #include "held.h"
 #include "hostports.h"
+#include "record.h"
 #include "source.h"
 #include "trust.h"
 
@@ -70,6 +71,7 @@ static __always_inline int expire(struct packet *p, struct flow *f)
 	bool bare = f->flags & FLOW_REPLY && is_local(f);
 
 	count(COUNTER_FLOW_EXPIRED);
+	p->ended = RECORD_IDLE;
 	bury(p, f);
 	return bare ? drop(COUNTER_DROP_FLOW_GONE) : NO_FLOW;
 }
@@ -125,9 +127,12 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 		return pass(COUNTER_WRONG_DEVICE);
 	settle(&p->key, f);
 	const struct backend *b = bpf_map_lookup_elem(&backends, &f->backend); /* 2 */
-	if (!b || b->generation != f->generation)
+	if (!b || b->generation != f->generation) {
+		p->ended = RECORD_BACKEND_GONE;
 		goto reset;
+	}
 	if (b->flags & BACKEND_NOT_SERVING && may_leave(p, f)) {
+		p->ended = RECORD_MOVED;
 		bury(p, f);
 		return NO_FLOW;
 	}
@@ -140,6 +145,7 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 	if (check && (fresh || is_udp(&p->key)) && !(f->flags & FLOW_REPLY) && half_evicted(&p->key, f))
 		return NO_FLOW;
 	if (check && is_udp(&p->key) && !(f->flags & (FLOW_REPLY | FLOW_UNDONE)) && host_took_over(ctx, p)) {
+		p->ended = RECORD_REPLACED;
 		bury(p, f);
 		return NO_FLOW;
 	}
@@ -147,10 +153,13 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 		enum source source = check_source(ctx, p, f);
 		if (source == SOURCE_CHANGES)
 			return OTHER_SOURCE;
-		if (source == SOURCE_LOST)
+		if (source == SOURCE_LOST) {
+			p->ended = RECORD_SOURCE_GONE;
 			goto reset;
+		}
 	}
 	if (p->due && has_protected_client(p, f)) {
+		p->ended = RECORD_PROTECTED;
 		bury(p, f);
 		return drop(COUNTER_DROP_PROTECTED);
 	}
@@ -187,6 +196,11 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 	else
 		count(reply ? COUNTER_REPLIED : COUNTER_FORWARDED);
 	count_packet(p->to.frontend, p->len - p->grown, reply);
+	if (p->to.flags & FLOW_RECORDED) {
+		record_packet(p);
+		if (p->ended)
+			write_end(p, p->ended, p->ended_by);
+	}
 	if (busy)
 		fill_slot(ctx, p); /* 9 */
 	return send_translated(ctx, p);
@@ -231,6 +245,19 @@ __noinline int take_over(const struct packet *p)
 	return 0;
 }
 
+/* Sets what the new flow p->to is counted and timed by. */
+__noinline int begin_measuring(struct packet *p)
+{
+	if (!p)
+		return 0;
+	const struct backend *b = bpf_map_lookup_elem(&backends, &p->to.backend);
+	if (b)
+		p->to.ref = b->ref;
+	if (!is_udp(&p->key))
+		p->to.syn = time_in_units();
+	return 0;
+}
+
 /*
  * Begins a flow to the backend `id` that the frontend's ring has selected. Returns 0
  * with both entries inserted, of which p->to is the forward one, or a verdict.
@@ -264,6 +291,7 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 		to->idle_ticks = EMBRYONIC_TICKS;
 	to->next = segment_end(p);
 	to->ack = p->ack;
+	begin_measuring(p);
 	int verdict = select_way(ctx, p, b->flags, &way);
 	if (verdict)
 		return verdict;
@@ -284,6 +312,10 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 		p->reply.flags |= FLOW_COMES_IN;
 		p->reply.astray = ctx->ifindex;
 	}
+	if (fe->flags & FRONTEND_RECORDS) {
+		to->flags |= FLOW_RECORDED;
+		p->reply.flags |= FLOW_RECORDED;
+	}
 	to->last_seen += 1;
 	if (way == WAY_LOCAL && !is_syn(p))
 		take_over(p);
@@ -291,10 +323,15 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 	if (verdict)
 		return verdict;
 	p->checked = true;
+	if (to->flags & FLOW_RECORDED) {
+		p->record_key = p->key;
+		write_end(p, RECORD_REPLACED, RECORD_BY_NONE); /* of a flow that was forgotten otherwise */
+		begin_record(p, ctx->ingress_ifindex);
+	}
 	if (is_udp(&p->key))
 		remember_backend(p);
 	count(COUNTER_FLOW_NEW);
-	count_new_flow(fe->index, id);
+	count_new_flow(fe->index, id, to->ref);
 	return 0;
 }
 

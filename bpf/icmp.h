@@ -121,6 +121,27 @@ __noinline bool rewrite_quote(struct __sk_buff *ctx, struct packet *p, struct qu
 }
 
 /*
+ * Counts a flow that the backend, or a router, refuses by an ICMP error before there was
+ * an answer: once. f is the entry of its replies, `key` the key of that.
+ */
+static __noinline void record_refusal(struct __sk_buff *ctx, const struct packet *p, const struct flow_key *key, struct flow *f)
+{
+	struct flow_key k;
+	__u8 code = 0;
+	if (!p || !key || !f)
+		return;
+	bool v4 = p->version == 4;
+	if (p->icmp_type != (v4 ? ICMP4_UNREACHABLE : ICMP6_UNREACHABLE) || !load(ctx, p->l4 + 1, &code, 1) || (v4 && code == ICMP4_FRAG_NEEDED))
+		return;
+	peer_key(key, f, &k);
+	struct flow *answered = is_udp(key) ? f : bpf_map_lookup_elem(&new_flows, &k);
+	if (!answered || answered->flags & (FLOW_ANSWERED | FLOW_UNDONE | FLOW_CLOSED) || f->frontend == NO_FRONTEND)
+		return;
+	if (!(__sync_fetch_and_or(&f->flags, FLOW_REFUSED) & FLOW_REFUSED))
+		count_refused(f->ref, false);
+}
+
+/*
  * Translates an ICMP error about a flow. Returns a verdict, or NO_FLOW if the
  * error is about none. The checksum is not verified, but adjusted by what
  * changes: a wrong one stays wrong, and the receiver drops the error.
@@ -161,6 +182,8 @@ __noinline int serve_icmp_error(struct __sk_buff *ctx, struct packet *p)
 		return drop(COUNTER_DROP_ERROR);
 	if (p->version == 6 && bpf_l4_csum_replace(ctx, p->l4 + ICMP_CHECK, 0, fold32(pseudo), BPF_F_PSEUDO_HDR))
 		return drop(COUNTER_DROP_ERROR);
+	if (reply)
+		record_refusal(ctx, p, &q.reply, f);
 	count(reply ? COUNTER_ICMP_REPLIED : COUNTER_ICMP_FORWARDED);
 	return send_translated(ctx, p);
 }

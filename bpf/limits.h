@@ -64,6 +64,8 @@ enum limit {
 	/* Bytes of each of the ring buffers for records, and their number: 4 MB. A power of two, a multiple of the page size. */
 	FLOW_LOG_SIZE = 1048576,
 	FLOW_LOGS = 4,
+	/* Where the number of packets begins in struct slot_count. */
+	SLOT_PACKETS_SHIFT = 40,
 	/* Bytes of a rejected or dropped packet that its record has, from the IP header on. */
 	RECORD_PACKET_LEN = 64,
 	/* Slots of a histogram of latencies: see struct latency. */

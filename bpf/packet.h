@@ -110,6 +110,11 @@ struct packet {
 	bool ahead;	    /* its clone, which our program is about to see, becomes p->told */
 	__u32 payload;	    /* TCP: bytes behind the header */
 	__u32 surplus;	    /* UDP: bytes behind the datagram */
+	/* For the record of its flow, see record.h: */
+	__u32 connect;	    /* as in struct flow_record, if this packet tells */
+	__u32 rtt;
+	__u8 ended;	    /* enum end_reason: the flow has ended; 0: it has not */
+	__u8 ended_by;	    /* enum record_by: this packet is the first FIN, or the RST */
 	/* What becomes of the packet. Not cleared for each one: written before it is read. */
 	struct flow to;	   /* its flow's entry, with the tuple that it gets */
 	struct flow reply; /* of a new flow: the other direction's entry */
@@ -124,6 +129,8 @@ struct packet {
 		struct flow_key carrier; /* tuple of the packet that carries the message */
 		struct announcement message;
 	} told; /* what the packet announces, or is to announce: see announcement.h */
+	struct flow_key record_key; /* of the flow's record */
+	struct packet_record record; /* that is made or written */
 	__u64 alone[8]; /* the layer-4 header of a message that stands alone */
 	struct {
 		__u8 type, code;

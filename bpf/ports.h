@@ -259,7 +259,7 @@ static __always_inline void make_reply(struct packet *p, enum way way)
 	reply->dst = p->key.src;
 	reply->dport = p->key.sport;
 	reply->flags = reply_flags(way);
-	reply->next = 0;
+	reply->next = reply->syn = 0;
 	reply->ack = to->next; /* what the first answer acknowledges */
 	peer_key(&p->key, to, &p->reply_key);
 }
