@@ -106,9 +106,10 @@ __noinline int handle_frontend(struct __sk_buff *ctx, struct packet *p, const st
 			return verdict;
 		f = NULL;
 	}
-	p->ended = RECORD_REPLACED;
-	if (f)
+	if (f) {
+		p->ended = RECORD_REPLACED;
 		bury(p, f); /* whoever gets the SYN gets what follows it */
+	}
 	if (draining())
 		return pass(COUNTER_DRAINED);
 	if (p->shared && is_for_host(ctx, p))
