@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package scrape limits who may read metrics, and how much that costs: the endpoints
-// of operator and agents have it in common.
+// Package scrape serves metrics and health checks: who may read them, how much that may
+// cost, and what happens if a part fails. The endpoints of all processes have it in common.
 package scrape
 
 import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
+	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
+	"golang.org/x/net/netutil"
 )
 
 // Limits of an endpoint.
@@ -25,11 +28,16 @@ const (
 	fresh       = time.Second
 	maxInFlight = 2
 	timeout     = 10 * time.Second
+	// maxConnections are those at a time: whoever opens more takes no file descriptor
+	// from the process, which needs them for files and maps.
+	maxConnections = 64
 )
 
 // Handler serves metrics. Whoever reads them costs one collection a second at most.
 func Handler(g prometheus.Gatherer) http.Handler {
-	return promhttp.HandlerFor(&cached{gatherer: g, clock: time.Now}, promhttp.HandlerOpts{MaxRequestsInFlight: maxInFlight, Timeout: timeout})
+	return promhttp.HandlerFor(&cached{gatherer: g, clock: time.Now}, promhttp.HandlerOpts{
+		ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: maxInFlight, Timeout: timeout,
+	})
 }
 
 // cached keeps what was gathered for a moment.
@@ -54,6 +62,30 @@ func (c *cached) Gather() ([]*dto.MetricFamily, error) {
 	return c.families, c.err
 }
 
+// Health serves /healthz, which tells that the process answers, and /readyz, which
+// tells why it is not ready.
+func Health(ready func() error) *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	return mux
+}
+
+// Listen listens for the connections of a Server.
+func Listen(address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return netutil.LimitListener(l, maxConnections), nil
+}
+
 // Server returns an HTTP server for metrics or health checks. Slow clients do not
 // stay.
 func Server(h http.Handler) *http.Server {
@@ -61,6 +93,18 @@ func Server(h http.Handler) *http.Server {
 		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: 2 * timeout, IdleTimeout: time.Minute,
 		MaxHeaderBytes: 8 << 10,
 	}
+}
+
+// RequireFile is Require for the token of a file, which is read again for each request;
+// "": everybody gets what he asks for.
+func RequireFile(path string, next http.Handler) http.Handler {
+	if path == "" {
+		return next
+	}
+	return Require(func() (string, error) {
+		text, err := os.ReadFile(path)
+		return string(text), err
+	}, next)
 }
 
 // Require passes requests on that have the bearer token. What token returns may
@@ -80,7 +124,7 @@ func Require(token func() (string, error), next http.Handler) http.Handler {
 		a, b := sha256.Sum256([]byte(got)), sha256.Sum256([]byte(want))
 		if !ok || subtle.ConstantTimeCompare(a[:], b[:]) == 0 {
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			http.Error(w, "metrics need a bearer token: that of Secret blixt-metrics", http.StatusUnauthorized)
+			http.Error(w, "metrics need the right bearer token: that of Secret blixt-metrics in a cluster, and of --metrics-token-file elsewhere", http.StatusUnauthorized)
 			return
 		}
 		next.ServeHTTP(w, r)

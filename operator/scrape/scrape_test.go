@@ -4,8 +4,12 @@ package scrape
 
 import (
 	"errors"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -102,5 +106,129 @@ func TestRequire(t *testing.T) {
 		if h.ServeHTTP(w, r); w.Code != c.code {
 			t.Errorf("%s: code %d, want %d", name, w.Code, c.code)
 		}
+	}
+}
+
+// A client that never finishes its request, or that opens connections without end,
+// takes nothing from others for long.
+func TestSlowClientsDoNotStay(t *testing.T) {
+	l, err := Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := Server(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) }))
+	if s.ReadHeaderTimeout <= 0 || s.ReadHeaderTimeout > timeout || s.ReadTimeout <= 0 || s.ReadTimeout > timeout || s.WriteTimeout <= 0 || s.IdleTimeout <= 0 {
+		t.Fatalf("timeouts: %+v", s)
+	}
+	s.ReadHeaderTimeout, s.ReadTimeout = 50*time.Millisecond, 50*time.Millisecond
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		<-served
+	})
+	var all sync.WaitGroup
+	for range 2 * maxConnections {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte("GET /metrics HTTP/1.1\r\nHost: x\r\nX-")); err != nil {
+			t.Fatal(err)
+		}
+		all.Go(func() { _, _ = io.Copy(io.Discard, c) }) // returns when the server closes it
+	}
+	r, err := http.Get("http://" + l.Addr().String() + "/metrics")
+	if err != nil || r.StatusCode != http.StatusOK {
+		t.Fatalf("beside slow clients: %v, %v", r, err)
+	}
+	r.Body.Close()
+	all.Wait()
+}
+
+// Whoever has connections open has at most so many, and keeps no others from their turn
+// when they end.
+func TestConnectionsAreLimited(t *testing.T) {
+	l, err := Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	accepted := make(chan net.Conn, 2*maxConnections)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+		}
+	}()
+	for range maxConnections + 1 {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	var open []net.Conn
+	for range maxConnections {
+		open = append(open, <-accepted)
+	}
+	select {
+	case <-accepted:
+		t.Errorf("more than %d connections", maxConnections)
+	default:
+	}
+	for _, c := range open {
+		c.Close()
+	}
+	(<-accepted).Close()
+}
+
+func TestHealth(t *testing.T) {
+	var why error
+	h := Health(func() error { return why })
+	get := func(path string) (int, string) {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		return w.Code, w.Body.String()
+	}
+	for _, why = range []error{errors.New("no program"), nil} {
+		if code, text := get("/healthz"); code != http.StatusOK {
+			t.Errorf("healthz: %d %s", code, text)
+		}
+		code, text := get("/readyz")
+		if why == nil && code != http.StatusOK || why != nil && (code != http.StatusServiceUnavailable || text != "no program\n") {
+			t.Errorf("readyz while %v: %d %s", why, code, text)
+		}
+	}
+}
+
+func TestRequireFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "token")
+	ok := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	get := func(path string) int {
+		r, w := httptest.NewRequest(http.MethodGet, "/metrics", nil), httptest.NewRecorder()
+		r.Header.Set("Authorization", "Bearer secret")
+		RequireFile(path, ok).ServeHTTP(w, r)
+		return w.Code
+	}
+	if code := get(path); code != http.StatusServiceUnavailable {
+		t.Errorf("without the file: %d", code)
+	}
+	for text, want := range map[string]int{"secret\n": http.StatusOK, "other": http.StatusUnauthorized} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if code := get(path); code != want {
+			t.Errorf("with %q in the file: %d", text, code)
+		}
+	}
+	if code := get(""); code != http.StatusOK {
+		t.Errorf("without a token: %d", code)
 	}
 }

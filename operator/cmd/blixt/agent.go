@@ -20,6 +20,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/agent"
 	"github.com/kubernetes-sigs/blixt/operator/node/confine"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/node/metrics"
 	"github.com/kubernetes-sigs/blixt/operator/scrape"
 )
 
@@ -65,7 +66,7 @@ It confines itself by Landlock and seccomp, in addition to the chart's profile.`
 	f.StringVar(&e.health, "listen", ":8081", "address of /healthz and /readyz")
 	f.StringVar(&e.metrics, "metrics-address", ":8082", "address of /metrics, 0: none")
 	f.StringVar(&e.tokenFile, "metrics-token-file", "/var/run/secrets/blixt/metrics/token", "file of the bearer token that whoever reads /metrics must have; empty: everybody may")
-	f.IntVar(&o.PeerMetrics, "peer-metrics", agent.DefaultPeerMetrics, "other nodes that have metrics of their own, some 20 each. If there are more, those that do not answer come first. 0: none")
+	f.IntVar(&o.PeerMetrics, "peer-metrics", metrics.DefaultPeers, "other nodes that have metrics of their own, some 20 each. If there are more, those that do not answer come first. 0: none")
 	logs.add(f)
 	for _, required := range []string{"maps", "operator", "application"} {
 		if err := c.MarkFlagRequired(required); err != nil {
@@ -107,7 +108,7 @@ func runAgent(ctx context.Context, o agent.Options, dir string, e endpoints) err
 		served[e.metrics] = client.Metrics(e.tokenFile)
 	}
 	for address, handler := range served {
-		l, err := net.Listen("tcp", address)
+		l, err := scrape.Listen(address)
 		if err != nil {
 			return err
 		}

@@ -129,6 +129,8 @@ a process without a terminal has the files and the network read again.`,
 	f.StringVar(&o.Peering.KeyFile, "peer-key", "", "file with the key that this host shares with its peers, of mode 0600. Make it by: (umask 077; blixt peer-key > FILE). blixt peer-key --help tells how to replace it")
 	f.Var(&peerPorts, "peer-snat-ports", "--snat-ports of peers, if they differ from this host's: a range with those of all of them")
 	f.StringVar(&seedFile, "seed-file", "", "file with the secret that keys the choice of backends, at least 16 bytes in base64, of mode 0600; several hosts that serve the same address need the same one (default: a seed that everybody knows). Make it by: (umask 077; head -c 16 /dev/urandom | base64 > FILE)")
+	f.StringVar(&o.MetricsAddress, "metrics-address", "", "host and port of /metrics for Prometheus, /healthz and /readyz, such as 127.0.0.1:8082; empty: they are not served")
+	f.StringVar(&o.MetricsTokenFile, "metrics-token-file", "", "file of the bearer token that whoever reads /metrics must have; empty: everybody may who reaches --metrics-address")
 	f.Uint32Var(&l.flows, "flows", 0, "size of the table of established TCP flows, at most 4194304 (default 262144; 400 bytes per flow in use); those of other flows follow")
 	f.Uint32Var(&l.ringSlots, "ring-slots", 0, "slots of all rings together, at most 8388608 (default 4194304; 4 bytes each)")
 	f.StringVar(&o.Name, "name", loader.DefaultName, "name of this load balancer; several on one host need different names, and different --snat-ports")

@@ -4,6 +4,7 @@ package standalone
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -134,6 +135,12 @@ func TestFailedStartLeavesWhatServes(t *testing.T) {
 		"SNAT ports of the host":           func(_ *testing.T, o *Options) { o.SNATPorts = lb.PortRange{First: 1, Last: 65535} },
 		"a file that is no directory of state": func(_ *testing.T, o *Options) {
 			o.RunDir = filepath.Join(i.dir, "web.yaml")
+		},
+		"a metrics address that is in use": func(t *testing.T, o *Options) {
+			l, err := net.Listen("tcp", metricsAddress)
+			must(t, err)
+			t.Cleanup(func() { must(t, l.Close()) })
+			o.MetricsAddress = metricsAddress
 		},
 		"no program": func(_ *testing.T, o *Options) {
 			o.Load = func([]hostnet.Interface) (*Loaded, error) { return nil, errors.New("no such image") }

@@ -188,6 +188,7 @@ func (r *runner) reconcile(ctx context.Context) {
 // applied is called by the writer of our program after each state that it has tried
 // to write. It must not lock r.reconciling: reconcile may be waiting for the writer.
 func (r *runner) applied(result writer.Result, err error) {
+	r.health.tried(result.Done, err)
 	if err != nil {
 		r.log.failure("apply", fmt.Errorf("the last good configuration goes on serving: %w", err))
 		return

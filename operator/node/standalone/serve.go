@@ -30,6 +30,10 @@ type plane struct {
 	announcer *announce.Announcer
 	states    chan writer.VersionedState
 	ended     chan struct{}
+
+	// reading is held by those who read the maps and know nothing of run.
+	reading sync.RWMutex
+	closed  bool
 }
 
 // open opens the maps that are pinned at dir, for writing.
@@ -72,6 +76,9 @@ func (p *plane) hasEnded() bool {
 }
 
 func (p *plane) close() {
+	p.reading.Lock()
+	defer p.reading.Unlock()
+	p.closed = true
 	if err := p.tables.Close(); err != nil {
 		slog.Error("close maps", "error", err)
 	}
@@ -166,6 +173,7 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup, reset func(wri
 		return err
 	}
 	r.planes = append(r.planes, p)
+	r.ours.Store(p)
 	contents, err := datapath.Read(p.tables, time.Time{})
 	if err != nil {
 		slog.Warn("which backends IPsec policies have covered is not known", "error", err)

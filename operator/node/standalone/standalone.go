@@ -73,6 +73,10 @@ type Options struct {
 	Restarting func() (bool, error)
 	// Reload has the files and the network read again; nil: never.
 	Reload <-chan os.Signal
+	// MetricsAddress is where to serve /metrics, /healthz and /readyz; "": nowhere.
+	MetricsAddress string
+	// MetricsTokenFile has the bearer token that readers of /metrics must have; "": none.
+	MetricsTokenFile string
 	// Version is that of this program, for the log.
 	Version string
 	// LeaveAddresses leaves it to somebody else to give this host the addresses of
@@ -173,6 +177,10 @@ type runner struct {
 	// state is the last one that was sent. newState says so.
 	state    atomic.Pointer[sent]
 	newState chan struct{}
+	// ours is our program's plane, for readers that do not wait for r.reconciling: see
+	// readMaps.
+	ours   atomic.Pointer[plane]
+	health health
 	// ready is closed when our program serves its first state; nil before it was loaded.
 	ready chan struct{}
 	// How many were in the last state, for the log.
@@ -195,6 +203,12 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer claim.Close()
 	r := &runner{Options: o, newState: make(chan struct{}, 1), log: onceLog{last: map[string]string{}}, removals: removals{grace: o.RemovalGrace}, awake: make(chan struct{}, 1)}
+	r.health.waits("the program is not loaded yet")
+	stop, err := r.listen()
+	if err != nil {
+		return err
+	}
+	defer stop()
 	if err := r.openPeering(); err != nil {
 		return err
 	}
@@ -254,6 +268,7 @@ func (r *runner) run(ctx context.Context) error {
 		for _, note := range r.loaded.Notes() {
 			slog.Info(note)
 		}
+		r.health.waits("the program does not serve the files yet")
 		lost, err := r.serve(ctx)
 		if err != nil {
 			return errors.Join(err, r.abandon())
@@ -262,6 +277,7 @@ func (r *runner) run(ctx context.Context) error {
 			return r.end()
 		}
 		slog.Error(lost.Error() + ": loading it again")
+		r.health.waits(lost.Error() + ": it is being loaded again")
 		r.reconciling.Lock() // reconcile may still run
 		if err := r.loaded.Close(true); err != nil {
 			slog.Error(err.Error())
@@ -282,6 +298,7 @@ func (r *runner) reload(ctx context.Context) *Loaded {
 			l, err = r.load(n)
 		}
 		r.log.failure("load", err)
+		r.health.tried(false, err)
 		if err == nil {
 			return l
 		}
@@ -331,6 +348,7 @@ func PeersFile(runDir, name string) string { return filepath.Join(runDir, name+"
 // end ends what this process was told to end. It detaches and removes everything, or
 // leaves it serving.
 func (r *runner) end() error {
+	r.health.waits("it is ending")
 	if err := systemd.Notify(systemd.Stopping); err != nil {
 		slog.Warn(err.Error())
 	}

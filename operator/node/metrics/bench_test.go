@@ -1,24 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package metrics
 
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"testing"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/announce"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 	"github.com/kubernetes-sigs/blixt/operator/scrape"
 )
 
 // BenchmarkScrape collects and writes the metrics of 4,000 frontends with ten
 // backends each. In production, scrapes of the same second share one collection.
 func BenchmarkScrape(b *testing.B) {
-	a := New(Options{Tables: datapath.NewFake(datapath.Sizes{Addresses: 4096, Frontends: 4096, Backends: 1 << 17, RingSlots: 1 << 23, Flows: 64})})
+	tables := datapath.NewFake(datapath.Sizes{Addresses: 4096, Frontends: 4096, Backends: 1 << 17, RingSlots: 1 << 23, Flows: 64})
+	d := DataPlane{Tables: tables, Writer: writer.New(tables, writer.Options{}), Announcer: announce.New(tables, announce.Options{})}
 	var s lb.State
 	for i := range 4000 {
 		vip := netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)})
@@ -28,17 +32,18 @@ func BenchmarkScrape(b *testing.B) {
 		}
 		s.Addresses, s.Frontends = append(s.Addresses, lb.Address{IP: vip, Exclusive: true}), append(s.Frontends, f)
 	}
-	if _, err := a.writer.Apply(b.Context(), s); err != nil {
+	if _, err := d.Writer.Apply(b.Context(), s); err != nil {
 		b.Fatal(err)
 	}
-	g := newGatherer(a)
+	g := scrape.NewPage(slog.New(slog.DiscardHandler))
+	AddTo(g, func(read func(DataPlane) error) error { return read(d) })
 	for _, part := range []string{"collect", "gather", "handle again"} {
 		b.Run(part, func(b *testing.B) {
 			handler := scrape.Handler(g)
 			for b.Loop() {
 				switch part {
 				case "collect":
-					if _, err := a.writer.Metrics(); err != nil {
+					if _, err := d.Writer.Metrics(); err != nil {
 						b.Fatal(err)
 					}
 				case "gather":
