@@ -28,6 +28,7 @@ type Maps struct {
 	flows, newFlows, udpFlows, counters, frontendStats, linkPackets, hostListens *ebpf.Map
 	flowCache                                                                    *ebpf.Map // nil: see bpf.IsOptional
 	announcing, announceKeys, peers, probes, egressLinks                         *ebpf.Map // the same, all of them
+	records                                                                      recordMaps
 
 	// These are mapped into memory: the program sees a store at once and as a
 	// whole, and it takes no system call. Array elements are rounded up to 8
@@ -157,6 +158,9 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 			return nil, errors.Join(err, m.Close())
 		}
 	}
+	if m.records, err = m.newRecordMaps(maps); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
 	m.sizes = Sizes{
 		Addresses: int(m.addresses.MaxEntries()),
 		// Counters and rings are by index, too: the smallest table counts.
@@ -224,7 +228,7 @@ func (m *Maps) Close() error {
 	for _, b := range m.memory {
 		errs = append(errs, unix.Munmap(b))
 	}
-	m.memory, m.published, m.rings, m.established, m.interest = nil, nil, nil, nil, nil
+	m.memory, m.published, m.rings, m.established, m.interest, m.records.number = nil, nil, nil, nil, nil, nil
 	for _, o := range m.opened {
 		errs = append(errs, o.Close())
 	}

@@ -159,6 +159,15 @@ func (t *Target) SharedUDPPorts() iter.Seq[uint16] {
 	}
 }
 
+// Frontends returns the frontends, in no order. They must not be modified.
+func (t *Target) Frontends() []*lb.Frontend {
+	all := make([]*lb.Frontend, 0, len(t.frontends))
+	for _, f := range t.frontends {
+		all = append(all, f.Frontend)
+	}
+	return all
+}
+
 // State returns the state, normalized. It refers to the target's frontends,
 // which must not be modified.
 func (t *Target) State() lb.State {

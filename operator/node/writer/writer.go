@@ -287,6 +287,20 @@ func (w *Writer) writeMaps() (Result, error) {
 	return res, w.remember(res)
 }
 
+// Frontends returns the frontends of the state that is to be served, for names, and
+// its hash. It returns false if nothing differs from the state with that hash, or if it
+// would have to wait for who writes.
+func (w *Writer) Frontends(known uint64) (all []*lb.Frontend, hash uint64, changed bool) {
+	if !w.mu.TryLock() {
+		return nil, known, false
+	}
+	defer w.mu.Unlock()
+	if hash = w.target.Hash(); hash == known {
+		return nil, known, false
+	}
+	return w.target.Frontends(), hash, true
+}
+
 // mustWait reports whether the state does not count as written yet.
 func (w *Writer) mustWait(plan *datapath.Plan) bool {
 	if plan.Complete() {
