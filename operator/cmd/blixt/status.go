@@ -90,15 +90,21 @@ Kubernetes. Names of routes and weights are not in maps.`,
 	return c
 }
 
-func readStatus(bpffs, runDir, name string) (*status, error) {
+// inspect finds the load balancer of a name on this host.
+func inspect(bpffs, runDir, name string) (loader.Info, error) {
 	info, err := bpfman.Inspect(runDir, name)
 	if errors.Is(err, fs.ErrNotExist) && !bpfman.Loaded(runDir, name) {
 		info, err = loader.Inspect(bpffs, name)
 		info.Image = loader.Image(runDir, name)
 	}
 	if errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("%w: run as root", err)
+		err = fmt.Errorf("%w: run as root", err)
 	}
+	return info, err
+}
+
+func readStatus(bpffs, runDir, name string) (*status, error) {
+	info, err := inspect(bpffs, runDir, name)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/netip"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/loader"
+	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
+	"github.com/kubernetes-sigs/blixt/operator/node/trace"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/operator/observe"
+)
+
+func traceCommand() *cobra.Command {
+	var name, bpffs, runDir, dir string
+	var q observe.TraceQuery
+	var output format
+	c := &cobra.Command{
+		Use:   "trace CLIENT:PORT ADDRESS:PORT[/tcp|/udp]",
+		Short: "Show where a connection would go, and why, without sending a packet",
+		Long: `Looks up what the data plane would for the first packet of a client, a SYN or a
+datagram: address, frontend, flow, slot of the ring, backend, source, next hop. The maps
+and the routes of this host are read, and nothing is written or sent.
+
+An open connection is found, too: where its packets go is where the flow says.
+With --bytes a packet of that size is traced, which must not be fragmented.`,
+		Example: `  blixt trace 203.0.113.7:40000 192.0.2.10:443
+  blixt trace 203.0.113.7:5353 192.0.2.10:53/udp --bytes 1400
+  blixt trace '[2001:db8::7]:40000' '[2001:db8:f::1]:443' -o json | jq .backend`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			var err error
+			if q.Client, q.Server, q.Protocol, err = parseTuple(args[0], args[1]); err != nil {
+				return err
+			}
+			stateFile := ""
+			if dir == "" {
+				info, err := inspect(bpffs, runDir, name)
+				if err != nil {
+					return err
+				}
+				dir, stateFile = info.Dir, standalone.StateFile(runDir, name)
+			}
+			r, err := traceMaps(dir, stateFile, q)
+			if err != nil {
+				return err
+			}
+			return output.print(c.OutOrStdout(), r, func(out io.Writer) { err = r.Text(out) })
+		},
+	}
+	f := c.Flags()
+	output.add(f)
+	f.StringVar(&q.Interface, "interface", "", "interface that the packet comes in by (default: that of the route to the client)")
+	f.IntVar(&q.Bytes, "bytes", 0, "size of the packet from its IP header on (default: as small as can be)")
+	f.StringVar(&dir, "maps", "", "directory of the maps' pins")
+	f.StringVar(&name, "name", loader.DefaultName, "name of the load balancer")
+	f.StringVar(&bpffs, "bpffs", loader.DefaultBPFFS, "BPF file system that its maps are pinned to")
+	f.StringVar(&runDir, "run-dir", loader.DefaultRunDir, "directory of its state files")
+	for _, other := range []string{"name", "bpffs", "run-dir"} {
+		c.MarkFlagsMutuallyExclusive("maps", other)
+	}
+	return c
+}
+
+// parseTuple parses the arguments of trace.
+func parseTuple(client, server string) (c, s netip.AddrPort, protocol string, err error) {
+	server, protocol, _ = strings.Cut(server, "/")
+	if protocol = strings.ToLower(protocol); protocol == "" {
+		protocol = "tcp"
+	}
+	if c, err = netip.ParseAddrPort(client); err == nil {
+		s, err = netip.ParseAddrPort(server)
+	}
+	if err != nil {
+		err = fmt.Errorf("%w: want ADDRESS:PORT, of IPv6 [ADDRESS]:PORT", err)
+	}
+	return netip.AddrPortFrom(c.Addr().Unmap(), c.Port()), netip.AddrPortFrom(s.Addr().Unmap(), s.Port()), protocol, err
+}
+
+// traceMaps traces by the maps in a directory. Names are those of the writer's state
+// file, if there is one.
+func traceMaps(dir, stateFile string, q observe.TraceQuery) (*trace.Result, error) {
+	network, err := trace.NewHost()
+	if err != nil {
+		return nil, err
+	}
+	var state *lb.State
+	record, err := writer.LoadRecord(stateFile)
+	if err != nil {
+		return nil, err
+	}
+	if record.Hash != "" {
+		state = &record.State
+	}
+	r, err := trace.Run(dir, q, trace.Options{Network: network, State: state})
+	if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%w: run as root", err)
+	}
+	return r, err
+}
