@@ -14,7 +14,7 @@ HELM := $(CACHE)/helm-$(HELM_VERSION)
 
 # Clients and servers that others wrote, and what makes networks.
 TEST_TOOLS := curl=curl nginx=nginx-light dig=bind9-dnsutils dnsmasq=dnsmasq-base iperf3=iperf3 \
-	ethtool=ethtool ip=iproute2 nft=nftables modprobe=kmod
+	ethtool=ethtool ip=iproute2 nft=nftables modprobe=kmod promtool=prometheus
 # Fuzz targets, as package:function.
 FUZZ := ./bpf:FuzzPacket ./operator/gateway:FuzzTranslate ./operator/gateway:FuzzTranslate_Tenants ./operator/manifest:FuzzRead ./operator/manifest:FuzzPlainValue ./operator/phrase:FuzzPrintable
 FUZZTIME ?= 60s
