@@ -54,6 +54,7 @@ func Translate(objs Objects, o Options) Translation {
 		t.findMistakes(classes, gateways, all)
 	} else {
 		t.Mistakes = nil
+		t.Pools = poolUses(classes, gateways)
 	}
 	t.sort()
 	return t

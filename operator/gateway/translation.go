@@ -30,6 +30,8 @@ type Translation struct {
 	LastGood LastGood
 	// Endpoints joins spec.endpoints of the BlixtConfigs of all classes.
 	Endpoints v1alpha1.Endpoints
+	// Pools are in use by Gateways of a cluster.
+	Pools []PoolUse
 	// Notes are problems for which no status has a place, such as a Gateway
 	// whose GatewayClass does not exist.
 	Notes []Problem

@@ -5,6 +5,8 @@ package controller
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -46,7 +48,32 @@ type certificates struct {
 	log       *slog.Logger
 	current   atomic.Pointer[tls.Certificate]
 
-	notBefore, notAfter prometheus.Gauge
+	metrics certificateMetrics
+}
+
+// certificateMetrics say how long certificates are valid.
+type certificateMetrics struct {
+	notBefore, notAfter prometheus.Gauge // of the server's
+	expire              *prometheus.GaugeVec
+}
+
+func newCertificateMetrics(r prometheus.Registerer) certificateMetrics {
+	m := certificateMetrics{
+		notBefore: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "blixt_operator_certificate_not_before_timestamp_seconds",
+			Help: "When the certificate that agents are shown becomes valid, in seconds since 1970.",
+		}),
+		notAfter: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "blixt_operator_certificate_expiration_timestamp_seconds",
+			Help: "When the certificate that agents are shown expires, in seconds since 1970.",
+		}),
+		expire: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "blixt_certificate_expiration_timestamp_seconds",
+			Help: "When a certificate expires, in seconds since 1970: that of the server that agents connect to (server), and of the CAs that they trust the one that expires last (ca).",
+		}, []string{"certificate"}),
+	}
+	r.MustRegister(m.notBefore, m.notAfter, m.expire)
+	return m
 }
 
 // The keys of the Secret.
@@ -69,25 +96,17 @@ func newCertificates(config *rest.Config, o *ManagerOptions) (*certificates, err
 	}
 	c := &certificates{
 		kube: kube, namespace: o.Release.Namespace, secret: o.TLSSecret, configMap: o.Release.CAConfigMap, dir: o.TLSDir, log: o.Log,
-		names: []string{host},
-		notBefore: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "blixt_operator_certificate_not_before_timestamp_seconds",
-			Help: "When the certificate that agents are shown becomes valid, in seconds since 1970.",
-		}),
-		notAfter: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "blixt_operator_certificate_expiration_timestamp_seconds",
-			Help: "When the certificate that agents are shown expires, in seconds since 1970.",
-		}),
+		names: []string{host}, metrics: newCertificateMetrics(o.Registerer),
 	}
-	o.Registerer.MustRegister(c.notBefore, c.notAfter)
 	return c, nil
 }
 
 // use has the server show a certificate to agents that connect from now on.
 func (c *certificates) use(pair *tls.Certificate) {
 	c.current.Store(pair)
-	c.notBefore.Set(float64(pair.Leaf.NotBefore.Unix()))
-	c.notAfter.Set(float64(pair.Leaf.NotAfter.Unix()))
+	c.metrics.notBefore.Set(float64(pair.Leaf.NotBefore.Unix()))
+	c.metrics.notAfter.Set(float64(pair.Leaf.NotAfter.Unix()))
+	c.metrics.expire.WithLabelValues("server").Set(float64(pair.Leaf.NotAfter.Unix()))
 }
 
 // server returns the TLS configuration of the server of the agents.
@@ -192,6 +211,9 @@ func (c *certificates) renew(ctx context.Context, stored certs.Certificates) (ce
 
 // publishCAs writes the CAs where agents read them.
 func (c *certificates) publishCAs(ctx context.Context, bundle []byte) error {
+	if last, ok := lastExpiry(bundle); ok {
+		c.metrics.expire.WithLabelValues("ca").Set(float64(last.Unix()))
+	}
 	maps := c.kube.CoreV1().ConfigMaps(c.namespace)
 	if stored, err := maps.Get(ctx, c.configMap, metav1.GetOptions{}); err == nil && stored.Data[keyCA] == string(bundle) {
 		return nil
@@ -202,6 +224,19 @@ func (c *certificates) publishCAs(ctx context.Context, bundle []byte) error {
 		return fmt.Errorf("write ConfigMap %s/%s: %w", c.namespace, c.configMap, err)
 	}
 	return nil
+}
+
+// lastExpiry returns when the last certificate of a bundle in PEM expires.
+func lastExpiry(bundle []byte) (last time.Time, ok bool) {
+	for {
+		var block *pem.Block
+		if block, bundle = pem.Decode(bundle); block == nil {
+			return last, ok
+		}
+		if c, err := x509.ParseCertificate(block.Bytes); err == nil && c.NotAfter.After(last) {
+			last, ok = c.NotAfter, true
+		}
+	}
 }
 
 // authenticate returns a function that has the API server review a token.

@@ -61,13 +61,13 @@ func TestLeaderReplacesACertificateOfTheFuture(t *testing.T) {
 	if err := c.load(t.Context(), false); err != nil {
 		t.Fatal(err)
 	}
-	if from := testutil.ToFloat64(c.notBefore); from < float64(now.AddDate(13, 0, 0).Unix()) {
+	if from := testutil.ToFloat64(c.metrics.notBefore); from < float64(now.AddDate(13, 0, 0).Unix()) {
 		t.Errorf("a follower's certificate is valid from %v", from)
 	}
 	if err := c.load(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
-	if from, until := testutil.ToFloat64(c.notBefore), testutil.ToFloat64(c.notAfter); from > float64(now.Unix()) || until < float64(now.Unix()) || until > float64(now.AddDate(1, 0, 0).Unix()) {
+	if from, until := testutil.ToFloat64(c.metrics.notBefore), testutil.ToFloat64(c.metrics.notAfter); from > float64(now.Unix()) || until < float64(now.Unix()) || until > float64(now.AddDate(1, 0, 0).Unix()) {
 		t.Errorf("valid from %v until %v", from, until)
 	}
 	kube.ClearActions()

@@ -110,6 +110,10 @@ type Options struct {
 	Leads func()
 	Clock func() time.Time
 	Log   *slog.Logger
+	// Registerer registers the metrics; nil: they are not registered.
+	Registerer prometheus.Registerer
+
+	measures *measures
 }
 
 // writes shows when statuses flap.
@@ -172,6 +176,10 @@ func Add(m manager.Manager, o Options) error {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
+	}
+	o.measures = newMeasures(o.Registerer)
 	o.ReconcileEvery = cmp.Or(o.ReconcileEvery, reconcileEvery)
 	a := &api{
 		client: m.GetClient(), direct: m.GetAPIReader(), recorder: m.GetEventRecorder("blixt"),
@@ -180,6 +188,7 @@ func Add(m manager.Manager, o Options) error {
 	endpoints := &endpointStore{}
 	statuses, services := newStatusWriter(a), newServiceWriter(a, endpoints)
 	rollouts, keeper := newRolloutLoop(a, &o, statuses, endpoints), newIncumbentsKeeper(a, o.Release.Namespace)
+	o.Registerer.MustRegister(&inventory{a, &rollouts.latest})
 	causes := &causes{clock: o.Clock}
 	p := &publisher{
 		causes: causes,

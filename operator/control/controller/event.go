@@ -47,14 +47,14 @@ func (a *api) emit(ctx context.Context, all []rollout.Event) {
 }
 
 // emitChanges emits an event for each condition that has become False, for each
-// warning, and for a Gateway that is now served. A condition that is pending is not worth an event.
+// warning, and for a Gateway that is now served.
 func (a *api) emitChanges(object client.Object, previous, current []metav1.Condition) {
 	for _, now := range current {
 		before := meta.FindStatusCondition(previous, now.Type)
 		changed := before == nil || before.Status != now.Status || before.Reason != now.Reason
 		switch {
-		case !changed || now.Type == string(gwv1.ListenerConditionConflicted) || gateway.KeepsNode(now):
-		case now.Status == metav1.ConditionFalse && now.Reason != string(gwv1.GatewayReasonPending):
+		case !changed:
+		case isProblem(now):
 			a.event(object, corev1.EventTypeWarning, now.Reason, now.Type+": "+now.Message)
 		case strings.HasPrefix(now.Type, v1alpha1.ListenerPortWarning):
 			a.event(object, corev1.EventTypeWarning, now.Reason, now.Message)
@@ -62,6 +62,13 @@ func (a *api) emitChanges(object client.Object, previous, current []metav1.Condi
 			a.event(object, corev1.EventTypeNormal, now.Reason, now.Message)
 		}
 	}
+}
+
+// isProblem reports whether a condition says that something is wrong. One that is
+// pending does not.
+func isProblem(c metav1.Condition) bool {
+	return c.Status == metav1.ConditionFalse && c.Reason != string(gwv1.GatewayReasonPending) &&
+		c.Type != string(gwv1.ListenerConditionConflicted) && !gateway.KeepsNode(c)
 }
 
 // conditionsOf returns the conditions of an object that events are emitted for.

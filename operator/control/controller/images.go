@@ -33,9 +33,10 @@ type VerifyFunc func(ctx context.Context, image string, keys []string, dockerCon
 // images verifies signatures beside the passes: a registry may be slow or
 // unreachable.
 type images struct {
-	verify VerifyFunc
-	clock  func() time.Time
-	done   func()
+	verify   VerifyFunc
+	clock    func() time.Time
+	done     func()
+	measures *measures
 
 	mu      sync.Mutex
 	results map[string]*result
@@ -51,8 +52,8 @@ type result struct {
 
 var errVerifying = errors.New("its signature is being verified")
 
-func newImages(verify VerifyFunc, clock func() time.Time, done func()) *images {
-	return &images{verify: verify, clock: clock, done: done, results: map[string]*result{}}
+func newImages(verify VerifyFunc, clock func() time.Time, m *measures, done func()) *images {
+	return &images{verify: verify, clock: clock, measures: m, done: done, results: map[string]*result{}}
 }
 
 // check returns the fingerprint of the key that has signed the bytecode, "" if no
@@ -77,6 +78,7 @@ func (i *images) check(ctx context.Context, b *v1alpha1.Bytecode, dockerConfig [
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), verifyLimit)
 			defer cancel()
 			fingerprint, err := i.verify(ctx, b.Image, keys, dockerConfig)
+			i.measures.verified(err)
 			i.mu.Lock()
 			*r = result{at: i.clock(), fingerprint: fingerprint, err: err}
 			i.mu.Unlock()

@@ -18,6 +18,7 @@ import (
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -202,6 +203,8 @@ type operator struct {
 	agents *agents
 	stop   func()
 	kube   client.Client
+	// metrics are those of the operator that runs.
+	metrics *prometheus.Registry
 	// every is Options.ReconcileEvery.
 	every time.Duration
 	// wrap is between the operator and the API server, or nil.
@@ -254,7 +257,9 @@ func (o *operator) runAs(config *rest.Config, a controller.Fleet) (stop func()) 
 		Metrics: metricsserver.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
 	})
 	o.must(err)
+	o.metrics = prometheus.NewRegistry()
 	o.must(controller.Add(m, controller.Options{
+		Registerer: o.metrics,
 		Release: rollout.Release{
 			Namespace: namespace, AgentImage: "registry.example.com/blixt@sha256:0", Bytecode: firstCode,
 			ServiceAccount: "blixt-agent", CAConfigMap: "blixt-ca", Operator: "blixt-operator:8443", Audience: fleet.Audience,

@@ -123,7 +123,7 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	liveness := &Liveness{}
 	err = Add(m, Options{
 		Liveness: liveness,
-		Release:  o.Release, Fleet: server, Leads: lead, Verify: Verify, ReservedPorts: o.ReservedPorts, Grace: grace, Log: o.Log,
+		Release:  o.Release, Fleet: server, Leads: lead, Verify: Verify, ReservedPorts: o.ReservedPorts, Grace: grace, Log: o.Log, Registerer: o.Registerer,
 	})
 	if err != nil {
 		return err

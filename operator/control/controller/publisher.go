@@ -108,6 +108,7 @@ func (p *publisher) reconcile(ctx context.Context, r request) (reconcile.Result,
 		err = p.publishEndpoints(ctx, r.endpointsOf)
 	}
 	if !errors.Is(ctx.Err(), context.Canceled) { // at its end, nothing is wrong
+		p.measures.pass(err)
 		p.once.result("publisher", err)
 	}
 	if r == everything && p.hostPorts.rests() {
@@ -118,6 +119,7 @@ func (p *publisher) reconcile(ctx context.Context, r request) (reconcile.Result,
 
 // publishAll reads all objects, and publishes what they ask for.
 func (p *publisher) publishAll(ctx context.Context) (err error) {
+	watch := p.measures.start()
 	cause, restore := p.causes.take(everything)
 	defer func() {
 		if err != nil {
@@ -145,15 +147,18 @@ func (p *publisher) publishAll(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	watch.lap("read")
 	cluster := s.cluster(p.ReservedPorts, p.services.problem)
 	t := &translated{snapshot: s, Translation: p.translate(s, cluster), started: p.started}
 	t.policy = gateway.NewEndpointPolicy(&t.Translation, cluster, s.objects.Namespaces, p.addressed)
 	t.users = gateway.NewUsers(&t.Translation, t.policy)
+	watch.lap("translate")
 	endpoints, err := p.readAllEndpoints(ctx, t)
 	if err != nil {
 		return err
 	}
 	t.SetEndpoints(t.users.Report(endpoints))
+	watch.lap("endpoints")
 	t.routes = t.indexRoutes()
 	previous := published{}
 	if p.current != nil {
@@ -165,6 +170,7 @@ func (p *publisher) publishAll(ctx context.Context) (err error) {
 	t.published = p.record(previous, p.Fleet.Publish(fleet.Snapshot{Unresolved: t.Unresolved, Endpoints: endpoints}))
 	t.published.since, t.published.hash = trackGateways(t, previous)
 	p.current = t
+	watch.lap("publish")
 
 	// Agents have everything by now. The rest is for people and load balancers.
 	t.indexServices()
@@ -181,6 +187,7 @@ func (p *publisher) publishEndpoints(ctx context.Context, service types.Namespac
 	if _, serves := p.endpoints.get(service); !serves {
 		return nil
 	}
+	watch := p.measures.start()
 	cause, restore := p.causes.take(request{endpointsOf: service})
 	found, err := p.readEndpoints(ctx, service, p.current.policy)
 	if err != nil {
@@ -191,6 +198,7 @@ func (p *publisher) publishEndpoints(ctx context.Context, service types.Namespac
 	p.Fleet.CausedBy(cause)
 	t := *p.current
 	t.published = p.record(t.published, p.Fleet.PublishEndpoints(service, found))
+	watch.lap("service")
 	p.current = &t
 	p.rollout.latest.Store(&t) // the reports of the agents wake it
 	p.services.setEndpoints(&t, service)

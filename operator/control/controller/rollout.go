@@ -68,7 +68,7 @@ type decision struct {
 func newRolloutLoop(a *api, o *Options, s *statusWriter, e *endpointStore) *rolloutLoop {
 	r := &rolloutLoop{api: a, Options: o, statuses: s, endpoints: e, queue: newQueue[struct{}]("blixt-rollout"), changed: make(chan struct{}, 1)}
 	r.hostListens.Store(new([]gateway.Port))
-	r.images = newImages(o.Verify, o.Clock, r.wake)
+	r.images = newImages(o.Verify, o.Clock, o.measures, r.wake)
 	return r
 }
 
@@ -98,8 +98,11 @@ func (r *rolloutLoop) run(ctx context.Context) error {
 		defer r.Liveness.begin("rollout", time.Now())()
 		ctx, cancel := context.WithTimeout(ctx, passLimit)
 		defer cancel()
+		watch := r.measures.start()
 		err := r.pass(ctx, t)
+		watch.lap("rollout")
 		if !errors.Is(ctx.Err(), context.Canceled) {
+			r.measures.pass(err)
 			r.once.result("rollout", err)
 		}
 		return err

@@ -51,7 +51,7 @@ func newBigCluster(tb testing.TB, frontends int) *bigCluster {
 		Authenticate: func(context.Context, string) (fleet.Identity, error) { return fleet.Identity{}, nil },
 	})
 	server.Lead(1)
-	o := &Options{Fleet: server, Clock: time.Now}
+	o := &Options{Fleet: server, Clock: time.Now, measures: newMeasures(prometheus.NewRegistry())}
 	store := func() toolscache.Indexer {
 		return toolscache.NewIndexer(toolscache.MetaNamespaceKeyFunc, toolscache.Indexers{byAddress: func(o any) ([]string, error) {
 			return addressesOf(o.(client.Object)), nil

@@ -4,11 +4,14 @@ package controller_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 )
@@ -60,4 +63,74 @@ func TestCauseOfEndpoints(t *testing.T) {
 			t.Errorf("a removal was caused by %+v", c)
 		}
 	})
+}
+
+// metric returns a series of the operator that runs, by the values of its labels in
+// order; for a histogram its count.
+func (o *operator) metric(name string, labels ...string) (float64, bool) {
+	o.Helper()
+	families, err := o.metrics.Gather()
+	o.must(err)
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.Metric {
+			var values []string
+			for _, l := range m.Label {
+				values = append(values, l.GetValue())
+			}
+			if slices.Equal(values, labels) {
+				return m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount()), true
+			}
+		}
+	}
+	return 0, false
+}
+
+// What is, is as objects say it; what is not, has no series.
+func TestOperatorMetrics(t *testing.T) {
+	o := start(t)
+	o.serve()
+	is := func(name string, want float64, labels ...string) {
+		t.Helper()
+		o.eventually(fmt.Sprint(name, labels), func() error {
+			if got, ok := o.metric(name, labels...); got != want || ok != (want != 0) {
+				return fmt.Errorf("%v, %v, want %v", got, ok, want)
+			}
+			return nil
+		})
+	}
+	is("blixt_fleet_nodes", 2, "Serving")
+	is("blixt_pool_addresses", 8, "IPv4", "blixt")
+	is("blixt_pool_addresses_in_use", 1, "IPv4", "blixt")
+	is("blixt_problems", 0, "TCPRoute", "BackendNotFound")
+	for _, phase := range []string{"read", "translate", "endpoints", "publish", "rollout"} {
+		if n, _ := o.metric("blixt_pass_duration_seconds", phase); n == 0 {
+			t.Errorf("phase %s was never measured", phase)
+		}
+	}
+	if n, _ := o.metric("blixt_passes_total", "ok"); n == 0 {
+		t.Error("no pass was counted")
+	}
+
+	o.must(o.kube.Delete(t.Context(), named[corev1.Service]("default", "web")))
+	is("blixt_problems", 1, "TCPRoute", "BackendNotFound")
+	o.agents.change(func(a *agents) { a.reports[0].Connected = false })
+	is("blixt_fleet_nodes", 1, "AgentLost")
+	is("blixt_fleet_nodes", 1, "Serving")
+	o.must(o.kube.Delete(t.Context(), named[gwv1.Gateway]("default", "web")))
+	o.eventually("address", func() error {
+		if n, ok := o.metric("blixt_pool_addresses_in_use", "IPv4", "blixt"); n != 0 || !ok {
+			return fmt.Errorf("%v addresses are in use", n)
+		}
+		return nil
+	})
+	is("blixt_problems", 0, "TCPRoute", "BackendNotFound")
+
+	problems, err := testutil.GatherAndLint(o.metrics)
+	o.must(err)
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
 }
