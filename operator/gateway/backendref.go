@@ -108,7 +108,7 @@ func findBackend(r *route, ref *gwv1.BackendRef, services serviceIndex, grants [
 	if fault != nil {
 		return Ref{}, fault.because(cause)
 	}
-	return Ref{Service: key, PortName: port.Name}, nil
+	return Ref{Service: key, PortName: port.Name, Port: uint16(port.Port)}, nil
 }
 
 func findPort(r *route, service *corev1.Service, number int32) (*corev1.ServicePort, *fault) {

@@ -42,6 +42,7 @@ type frontendView struct {
 	Frontend string   `yaml:"frontend"`
 	From     string   `yaml:"from"`
 	Route    string   `yaml:"route,omitempty"`
+	Refs     []string `yaml:"refs,flow,omitempty"`
 	Backends []string `yaml:"backends,omitempty"`
 	Reject   float64  `yaml:"rejectWeight,omitempty"`
 	Idle     string   `yaml:"idleTimeout,omitempty"`
@@ -151,7 +152,13 @@ func viewFrontend(f lb.Frontend) frontendView {
 		Frontend: f.Key().String(), Route: f.Route,
 		From: fmt.Sprintf("Gateway %s, listener %s", f.Gateway, f.Listener), Reject: weight(f.Reject),
 	}
+	for _, ref := range f.Refs {
+		v.Refs = append(v.Refs, fmt.Sprintf("%s:%d", ref.Service, ref.Port))
+	}
 	for _, b := range f.Backends {
+		if !slices.Contains(f.Refs, lb.ServicePort{Service: b.Service, Port: b.ServicePort}) {
+			v.Refs = append(v.Refs, fmt.Sprintf("none for %s of %s:%d", b.Addr, b.Service, b.ServicePort))
+		}
 		local := ""
 		if b.Local {
 			local = ", local"

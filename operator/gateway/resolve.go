@@ -112,8 +112,13 @@ func (r *Resolution) resolve(u *Unresolved, i int, e Endpoints, o ResolveOptions
 	out := lb.Frontend{
 		Addr: key.Addr, Protocol: key.Protocol, Port: key.Port,
 		Gateway: f.Gateway, Listener: f.Listener, Route: f.Route,
-		IdleTimeout: f.IdleTimeout, Reject: f.Reject, PreserveClient: f.PreserveClient,
+		IdleTimeout: f.IdleTimeout, Reject: f.Reject, PreserveClient: f.PreserveClient, Records: f.Records,
 	}
+	for _, ref := range f.Refs {
+		out.Refs = append(out.Refs, lb.ServicePort{Service: ref.Service.String(), Port: ref.Port})
+	}
+	slices.SortFunc(out.Refs, lb.ServicePort.Compare)
+	out.Refs = slices.Compact(out.Refs)
 	s := newShares(f, key, e, o)
 	problems := s.fill(&out, r.keys)
 	one := lb.State{Frontends: []lb.Frontend{out}}

@@ -62,8 +62,9 @@ type Frontend struct {
 	Reject uint64
 	// LocalOnly excludes endpoints on other nodes.
 	LocalOnly bool
-	// PreserveClient is as in lb.Frontend.
+	// PreserveClient and Records are as in lb.Frontend.
 	PreserveClient bool
+	Records        bool
 }
 
 // Ref refers to a port of a Service. Its protocol is the frontend's.
@@ -71,7 +72,9 @@ type Ref struct {
 	Service types.NamespacedName
 	// PortName is the name of the Service's port, which EndpointSlices repeat.
 	PortName string
-	Weight   uint32
+	// Port is its number, by which routes name it.
+	Port   uint16
+	Weight uint32
 }
 
 // ClassStatus is the status of a GatewayClass.

@@ -66,7 +66,7 @@ func newShare(ref Ref, found []Endpoint, localOnly, preserveClient bool, o Resol
 		local := o.isLocal(ep)
 		stack := o.ThroughStack && !local
 		b := lb.Backend{
-			Addr: ep.Addr, Local: local, NotServing: ep.State == NotServing, Service: ref.Service.String(),
+			Addr: ep.Addr, Local: local, NotServing: ep.State == NotServing, Service: ref.Service.String(), ServicePort: ref.Port,
 			ThroughStack: stack, Protected: stack,
 		}
 		if preserveClient && !local {

@@ -93,12 +93,17 @@ type Frontend struct {
 	// IdleTimeout is how long a flow without packets stays in the table.
 	IdleTimeout time.Duration `json:"idleTimeout"`
 	Backends    []Backend     `json:"backends"`
+	// Refs are what the route names, in order and each once, with and without
+	// endpoints.
+	Refs []ServicePort `json:"refs,omitempty"`
 	// Reject is the weight of new connections to refuse, in the unit of
 	// Backend.Weight: that of invalid references.
 	Reject uint64 `json:"reject,omitempty"`
 	// PreserveClient has backends on other nodes see the client's address, where
 	// nodes can announce it to each other. Without it they see this node's.
 	PreserveClient bool `json:"preserveClient,omitempty"`
+	// Records has flows that begin recorded.
+	Records bool `json:"records,omitempty"`
 }
 
 // DefaultMasqueradeMark is the bit of a packet's mark by which kube-proxy
@@ -130,8 +135,10 @@ type Backend struct {
 	// Protected backends are covered by IPsec policies of the node: nothing is sent
 	// to them past its network stack. Flows that began before are reset.
 	Protected bool `json:"protected,omitempty"`
-	// Service is the namespace/name of the Service that has the endpoint.
-	Service string `json:"service,omitempty"`
+	// Service is the namespace/name of the Service that has the endpoint, and
+	// ServicePort its port that the route names; 0: not known.
+	Service     string `json:"service,omitempty"`
+	ServicePort uint16 `json:"servicePort,omitempty"`
 	// Node is the other node that the backend is on, if its frontend has
 	// PreserveClient; "": not known.
 	Node string `json:"node,omitempty"`
@@ -158,7 +165,7 @@ func (k Key) Compare(o Key) int {
 }
 
 // Normalize sorts the state, and merges duplicate backends of a frontend: it
-// adds their weights, and keeps the first Service named.
+// adds their weights, and keeps the first Service named with its port.
 func (s *State) Normalize() {
 	slices.SortFunc(s.Addresses, func(a, b Address) int { return a.IP.Compare(b.IP) })
 	slices.SortFunc(s.Frontends, func(a, b Frontend) int { return a.Key().Compare(b.Key()) })

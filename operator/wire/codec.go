@@ -42,9 +42,10 @@ func EncodeFrontend(f gateway.Frontend) *Frontend {
 	w := &Frontend{
 		Key: EncodeKey(f.Key), Gateway: f.Gateway, Listener: f.Listener, Route: f.Route,
 		IdleTimeout: int64(f.IdleTimeout), Reject: f.Reject, LocalOnly: f.LocalOnly, PreserveClient: f.PreserveClient,
+		Records: f.Records,
 	}
 	for _, r := range f.Refs {
-		w.Refs = append(w.Refs, &Ref{Service: EncodeName(r.Service), PortName: r.PortName, Weight: r.Weight})
+		w.Refs = append(w.Refs, &Ref{Service: EncodeName(r.Service), PortName: r.PortName, Port: uint32(r.Port), Weight: r.Weight})
 	}
 	return w
 }
@@ -137,9 +138,10 @@ func (d *Decoder) Frontend(w *Frontend) gateway.Frontend {
 	f := gateway.Frontend{
 		Key: d.Key(w.Key), Gateway: w.Gateway, Listener: w.Listener, Route: w.Route,
 		IdleTimeout: time.Duration(w.IdleTimeout), Reject: w.Reject, LocalOnly: w.LocalOnly, PreserveClient: w.PreserveClient,
+		Records: w.Records,
 	}
 	for _, r := range w.Refs {
-		f.Refs = append(f.Refs, gateway.Ref{Service: DecodeName(r.Service), PortName: r.PortName, Weight: r.Weight})
+		f.Refs = append(f.Refs, gateway.Ref{Service: DecodeName(r.Service), PortName: r.PortName, Port: d.Port(r.Port), Weight: r.Weight})
 	}
 	return f
 }

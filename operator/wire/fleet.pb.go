@@ -2049,8 +2049,10 @@ type Frontend struct {
 	LocalOnly   bool   `protobuf:"varint,8,opt,name=local_only,json=localOnly,proto3" json:"local_only,omitempty"`
 	// preserve_client is true if backends on other nodes are to see the client.
 	PreserveClient bool `protobuf:"varint,9,opt,name=preserve_client,json=preserveClient,proto3" json:"preserve_client,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// records is true if flows that begin are to be recorded.
+	Records       bool `protobuf:"varint,10,opt,name=records,proto3" json:"records,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Frontend) Reset() {
@@ -2146,11 +2148,20 @@ func (x *Frontend) GetPreserveClient() bool {
 	return false
 }
 
+func (x *Frontend) GetRecords() bool {
+	if x != nil {
+		return x.Records
+	}
+	return false
+}
+
 type Ref struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Service       *Name                  `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	PortName      string                 `protobuf:"bytes,2,opt,name=port_name,json=portName,proto3" json:"port_name,omitempty"`
-	Weight        uint32                 `protobuf:"varint,3,opt,name=weight,proto3" json:"weight,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Service  *Name                  `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	PortName string                 `protobuf:"bytes,2,opt,name=port_name,json=portName,proto3" json:"port_name,omitempty"`
+	Weight   uint32                 `protobuf:"varint,3,opt,name=weight,proto3" json:"weight,omitempty"`
+	// port is the number of the Service's port.
+	Port          uint32 `protobuf:"varint,4,opt,name=port,proto3" json:"port,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2202,6 +2213,13 @@ func (x *Ref) GetPortName() string {
 func (x *Ref) GetWeight() uint32 {
 	if x != nil {
 		return x.Weight
+	}
+	return 0
+}
+
+func (x *Ref) GetPort() uint32 {
+	if x != nil {
+		return x.Port
 	}
 	return 0
 }
@@ -2638,7 +2656,7 @@ const file_fleet_proto_rawDesc = "" +
 	"\x03Key\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\fR\x04addr\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x12\x12\n" +
-	"\x04port\x18\x03 \x01(\rR\x04port\"\xa9\x02\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\"\xc3\x02\n" +
 	"\bFrontend\x12%\n" +
 	"\x03key\x18\x01 \x01(\v2\x13.blixt.fleet.v1.KeyR\x03key\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\tR\agateway\x12\x1a\n" +
@@ -2649,11 +2667,14 @@ const file_fleet_proto_rawDesc = "" +
 	"\x06reject\x18\a \x01(\x04R\x06reject\x12\x1d\n" +
 	"\n" +
 	"local_only\x18\b \x01(\bR\tlocalOnly\x12'\n" +
-	"\x0fpreserve_client\x18\t \x01(\bR\x0epreserveClient\"j\n" +
+	"\x0fpreserve_client\x18\t \x01(\bR\x0epreserveClient\x12\x18\n" +
+	"\arecords\x18\n" +
+	" \x01(\bR\arecords\"~\n" +
 	"\x03Ref\x12.\n" +
 	"\aservice\x18\x01 \x01(\v2\x14.blixt.fleet.v1.NameR\aservice\x12\x1b\n" +
 	"\tport_name\x18\x02 \x01(\tR\bportName\x12\x16\n" +
-	"\x06weight\x18\x03 \x01(\rR\x06weight\"8\n" +
+	"\x06weight\x18\x03 \x01(\rR\x06weight\x12\x12\n" +
+	"\x04port\x18\x04 \x01(\rR\x04port\"8\n" +
 	"\x04Name\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"_\n" +

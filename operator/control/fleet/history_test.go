@@ -239,8 +239,8 @@ func encoded(t testing.TB, s Snapshot) []byte {
 func TestEveryFieldArrives(t *testing.T) {
 	f := gateway.Frontend{
 		Key:     lb.Key{Addr: netip.MustParseAddr("2001:db8::1"), Protocol: lb.UDP, Port: 53},
-		Gateway: "g", Listener: "l", Route: "r", IdleTimeout: 3, Reject: 4, LocalOnly: true, PreserveClient: true,
-		Refs: []gateway.Ref{{Service: types.NamespacedName{Namespace: "ns", Name: "n"}, PortName: "p", Weight: 5}},
+		Gateway: "g", Listener: "l", Route: "r", IdleTimeout: 3, Reject: 4, LocalOnly: true, PreserveClient: true, Records: true,
+		Refs: []gateway.Ref{{Service: types.NamespacedName{Namespace: "ns", Name: "n"}, PortName: "p", Port: 6, Weight: 5}},
 	}
 	a := lb.Address{IP: netip.MustParseAddr("192.0.2.1"), Exclusive: true}
 	p := gateway.EndpointPort{Name: "p", Protocol: lb.UDP, Endpoints: []gateway.Endpoint{

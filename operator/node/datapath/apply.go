@@ -14,6 +14,7 @@ type Written struct {
 	Backends  int `json:"backends,omitempty"`
 	Words     int `json:"words,omitempty"`
 	Slots     int `json:"slots,omitempty"`
+	Refs      int `json:"refs,omitempty"`
 }
 
 // Add adds o to w.
@@ -23,6 +24,7 @@ func (w *Written) Add(o Written) {
 	w.Backends += o.Backends
 	w.Words += o.Words
 	w.Slots += o.Slots
+	w.Refs += o.Refs
 }
 
 // Apply carries out a plan that was made from c, and keeps c up to date. After

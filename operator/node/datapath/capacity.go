@@ -170,7 +170,7 @@ func (p *planner) shrink() {
 	}
 	var large []lb.Key
 	for key, s := range p.have.Frontends {
-		if _, wanted := p.target.frontends[key]; wanted && p.plan.served[key] == nil && uint32(len(s.Slots)) > p.ringLimit {
+		if _, wanted := p.target.frontends[key]; wanted && p.keepsRing(key, s) && uint32(len(s.Slots)) > p.ringLimit {
 			large = append(large, key)
 		}
 	}
@@ -180,6 +180,12 @@ func (p *planner) shrink() {
 		p.plan.frontends[key] = true
 		p.wait(p.now)
 	}
+}
+
+// keepsRing reports whether a frontend's ring, if it has one, stays as it is.
+func (p *planner) keepsRing(key lb.Key, s *Served) bool {
+	next := p.plan.served[key]
+	return next == nil || len(s.Slots) > 0 && len(next.Slots) > 0 && &next.Slots[0] == &s.Slots[0]
 }
 
 // fewerBackends returns the largest number of backends for which a ring is

@@ -31,6 +31,7 @@ type Contents struct {
 
 	indexes, ids pool
 	slab         slab
+	refIDs       refIDs
 	// backendIDs and rings are what the frontends take.
 	backendIDs int
 	rings      rings
@@ -92,6 +93,11 @@ func Read(t Tables, now time.Time) (*Contents, error) {
 		return nil, err
 	}
 	c.readBackends(now)
+	keys, err := t.RefKeys()
+	if err != nil {
+		return nil, fmt.Errorf("read ref_stats: %w", err)
+	}
+	c.readRefs(keys, now)
 	for _, s := range c.Frontends {
 		c.count(s, 1)
 	}

@@ -13,6 +13,10 @@ type (
 	Backend = bpf.BlixtBackend
 	// Flow is a value of `flows`.
 	Flow = bpf.BlixtFlow
+	// RefCounters is an element of `ref_stats`.
+	RefCounters = bpf.BlixtRefCounters
+	// Latency is an element of `client_rtt`.
+	Latency = bpf.BlixtLatency
 	// FlowKey is a key of `flows`.
 	FlowKey = bpf.BlixtFlowKey
 	// AnnounceConfig is the element of `announcing`.
@@ -25,20 +29,22 @@ type (
 
 // Flags of the contract, and the backend id that rejects.
 const (
-	ConfigDrain      = uint32(bpf.BlixtConfigFlagCONFIG_DRAIN)
-	ConfigUpgrading  = uint32(bpf.BlixtConfigFlagCONFIG_UPGRADING)
-	AnnouncingUndo   = uint8(bpf.BlixtAnnouncingFlagANNOUNCING_UNDO)
-	AnnouncingTell   = uint8(bpf.BlixtAnnouncingFlagANNOUNCING_TELL)
-	AddressExclusive = uint32(bpf.BlixtAddressFlagADDRESS_EXCLUSIVE)
-	FlowReply        = uint32(bpf.BlixtFlowFlagFLOW_REPLY)
-	FlowSNAT         = uint32(bpf.BlixtFlowFlagFLOW_SNAT)
-	FlowStack        = uint32(bpf.BlixtFlowFlagFLOW_STACK)
-	FlowEstablished  = uint32(bpf.BlixtFlowFlagFLOW_ESTABLISHED)
-	FlowFIN          = uint32(bpf.BlixtFlowFlagFLOW_FIN)
-	FlowRST          = uint32(bpf.BlixtFlowFlagFLOW_RST)
-	FlowUndone       = uint32(bpf.BlixtFlowFlagFLOW_UNDONE)
-	FlowPlain        = uint32(bpf.BlixtFlowFlagFLOW_PLAIN)
-	BackendReject    = uint32(bpf.BlixtBackendIdBACKEND_REJECT)
+	ConfigDrain       = uint32(bpf.BlixtConfigFlagCONFIG_DRAIN)
+	ConfigUpgrading   = uint32(bpf.BlixtConfigFlagCONFIG_UPGRADING)
+	ConfigSampleDrops = uint32(bpf.BlixtConfigFlagCONFIG_SAMPLE_DROPS)
+	FrontendRecords   = uint32(bpf.BlixtFrontendFlagFRONTEND_RECORDS)
+	AnnouncingUndo    = uint8(bpf.BlixtAnnouncingFlagANNOUNCING_UNDO)
+	AnnouncingTell    = uint8(bpf.BlixtAnnouncingFlagANNOUNCING_TELL)
+	AddressExclusive  = uint32(bpf.BlixtAddressFlagADDRESS_EXCLUSIVE)
+	FlowReply         = uint32(bpf.BlixtFlowFlagFLOW_REPLY)
+	FlowSNAT          = uint32(bpf.BlixtFlowFlagFLOW_SNAT)
+	FlowStack         = uint32(bpf.BlixtFlowFlagFLOW_STACK)
+	FlowEstablished   = uint32(bpf.BlixtFlowFlagFLOW_ESTABLISHED)
+	FlowFIN           = uint32(bpf.BlixtFlowFlagFLOW_FIN)
+	FlowRST           = uint32(bpf.BlixtFlowFlagFLOW_RST)
+	FlowUndone        = uint32(bpf.BlixtFlowFlagFLOW_UNDONE)
+	FlowPlain         = uint32(bpf.BlixtFlowFlagFLOW_PLAIN)
+	BackendReject     = uint32(bpf.BlixtBackendIdBACKEND_REJECT)
 
 	InterestVIP    = bpf.BlixtInterestFlagINTEREST_VIP
 	InterestShared = bpf.BlixtInterestFlagINTEREST_SHARED

@@ -52,6 +52,8 @@ type Fake struct {
 	CountersOf     map[uint32]bpf.BlixtFrontendCounters
 	CounterTable   []uint64
 	LinkPacketsNow []uint64
+	RefsOf         []RefCounters      // by id
+	RTTOf          map[uint32]Latency // by index
 	NewFlowTable   map[bpf.BlixtFlowKey]bpf.BlixtFlow
 	LaterNumbers   map[bpf.BlixtFlowKey][2]uint32 // in `flow_cache`
 
@@ -86,6 +88,8 @@ func NewFake(s Sizes) *Fake {
 		CountersOf:     map[uint32]bpf.BlixtFrontendCounters{},
 		CounterTable:   make([]uint64, bpf.BlixtCounterCOUNTERS),
 		LinkPacketsNow: make([]uint64, 2*bpf.BlixtLimitMAX_LINKS),
+		RefsOf:         make([]RefCounters, s.Refs),
+		RTTOf:          map[uint32]Latency{},
 	}
 }
 
@@ -268,6 +272,39 @@ func (f *Fake) PutBackend(id uint32, b bpf.BlixtBackend) error {
 	return f.write(func() { f.backends[id] = b })
 }
 
+// RefKeys implements Tables.
+func (f *Fake) RefKeys() ([]uint64, error) {
+	return get(f, func() []uint64 {
+		keys := make([]uint64, len(f.RefsOf))
+		for id := range keys {
+			keys[id] = f.RefsOf[id].Reserved[0]
+		}
+		return keys
+	})
+}
+
+// GiveRef implements Tables.
+func (f *Fake) GiveRef(id uint32, key uint64) error {
+	return f.write(func() { f.RefsOf[id] = RefCounters{Reserved: [6]uint64{key}} })
+}
+
+// RefCounters implements Counts.
+func (f *Fake) RefCounters(id uint32, key uint64) (RefCounters, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if int(id) >= len(f.RefsOf) || f.RefsOf[id].Reserved[0] != key {
+		return RefCounters{}, false
+	}
+	return f.RefsOf[id], true
+}
+
+// ClientRTT implements Counts.
+func (f *Fake) ClientRTT(index uint32) (Latency, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.RTTOf[index], len(f.RefsOf) > 0
+}
+
 // ResetBackendFlows implements Tables.
 func (f *Fake) ResetBackendFlows(id uint32) error {
 	return f.write(func() { delete(f.FlowsOf, id) })
@@ -275,7 +312,10 @@ func (f *Fake) ResetBackendFlows(id uint32) error {
 
 // ResetFrontendCounters implements Tables.
 func (f *Fake) ResetFrontendCounters(index uint32) error {
-	return f.write(func() { delete(f.CountersOf, index) })
+	return f.write(func() {
+		delete(f.CountersOf, index)
+		delete(f.RTTOf, index)
+	})
 }
 
 // Counters implements Counts.

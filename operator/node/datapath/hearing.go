@@ -78,7 +78,7 @@ func (p *planner) hearing() {
 			continue
 		}
 		for _, b := range s.Source.Backends {
-			p.flags(s.IDs[keyOf(b)], s.Source, b)
+			p.change(s.IDs[keyOf(b)], s.Source, b)
 		}
 	}
 }

@@ -71,7 +71,7 @@ func TestHearingChangesFlagsOnly(t *testing.T) {
 			t.Errorf("%d writes, want %d: %v", len(p.Ops), ops, p.Ops)
 		}
 		for _, op := range p.Ops {
-			if _, is := op.(flagBackend); !is && ops >= 0 {
+			if _, is := op.(changeBackend); !is && ops >= 0 {
 				t.Errorf("%s: want flags only", op)
 			}
 		}

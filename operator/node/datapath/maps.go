@@ -35,6 +35,7 @@ type Maps struct {
 	// bytes.
 	published, rings, established []uint64
 	interest                      []uint32 // four bytes each; empty: see bpf.IsOptional
+	refStats, clientRTT           []uint64 // empty: the same
 	memory                        [][]byte
 
 	opened []*ebpf.Map // by Open, and closed by Close
@@ -158,6 +159,14 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 			return nil, errors.Join(err, m.Close())
 		}
 	}
+	for name, memory := range map[string]*[]uint64{bpf.BlixtMapRefStats: &m.refStats, bpf.BlixtMapClientRtt: &m.clientRTT} {
+		if maps[name] == nil {
+			continue
+		}
+		if *memory, err = mmap[uint64](m, maps[name]); err != nil {
+			return nil, errors.Join(err, m.Close())
+		}
+	}
 	if m.records, err = m.newRecordMaps(maps); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
@@ -167,6 +176,7 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 		Frontends: int(min(m.frontends.MaxEntries(), m.frontendStats.MaxEntries(), uint32(len(m.established)-1), uint32(len(m.published)))),
 		Backends:  int(min(m.backends.MaxEntries(), m.backendFlows.MaxEntries())),
 		RingSlots: min(2*len(m.rings), 1<<offsetBits),
+		Refs:      len(m.refStats) / refWords,
 		Flows:     int(m.flows.MaxEntries()) / 2,
 		NewFlows:  int(m.newFlows.MaxEntries()) / 2,
 		UDPFlows:  int(m.udpFlows.MaxEntries()) * 4 / 9, // as bpf.FlowTables has made it
@@ -228,7 +238,7 @@ func (m *Maps) Close() error {
 	for _, b := range m.memory {
 		errs = append(errs, unix.Munmap(b))
 	}
-	m.memory, m.published, m.rings, m.established, m.interest, m.records.number = nil, nil, nil, nil, nil, nil
+	m.memory, m.published, m.rings, m.established, m.interest, m.refStats, m.clientRTT, m.records.number = nil, nil, nil, nil, nil, nil, nil, nil
 	for _, o := range m.opened {
 		errs = append(errs, o.Close())
 	}

@@ -169,6 +169,7 @@ func (m *Maps) ResetBackendFlows(id uint32) error { return m.backendFlows.Put(id
 
 // ResetFrontendCounters implements Tables.
 func (m *Maps) ResetFrontendCounters(index uint32) error {
+	m.resetClientRTT(index)
 	return m.frontendStats.Put(index, make([]bpf.BlixtFrontendCounters, ebpf.MustPossibleCPU()))
 }
 

@@ -38,23 +38,37 @@ func (o addBackend) write(t Tables) error {
 	}
 	return t.PutBackend(o.id, o.backend)
 }
-func (o addBackend) record(c *Contents, _ time.Time) { c.backends[o.id] = o.backend }
-func (o addBackend) count(w *Written)                { w.Backends++ }
+func (o addBackend) record(c *Contents, now time.Time) { c.setBackend(o.id, o.backend, now) }
+func (o addBackend) count(w *Written)                  { w.Backends++ }
 func (o addBackend) String() string {
 	return fmt.Sprintf("add backend %d %s of frontend %d", o.id, o.endpoint.Addr, o.backend.Frontend)
 }
 
-// flagBackend changes the flags of a backend in use, in place.
-type flagBackend struct {
+// changeBackend changes the flags and the backendRef of a backend in use, in place.
+type changeBackend struct {
 	id      uint32
-	backend bpf.BlixtBackend // with its next flags
+	backend bpf.BlixtBackend // as it is to be
 }
 
-func (o flagBackend) write(t Tables) error            { return t.PutBackend(o.id, o.backend) }
-func (o flagBackend) record(c *Contents, _ time.Time) { c.backends[o.id] = o.backend }
-func (o flagBackend) count(w *Written)                { w.Backends++ }
-func (o flagBackend) String() string {
-	return fmt.Sprintf("set flags of backend %d to %d", o.id, o.backend.Flags)
+func (o changeBackend) write(t Tables) error              { return t.PutBackend(o.id, o.backend) }
+func (o changeBackend) record(c *Contents, now time.Time) { c.setBackend(o.id, o.backend, now) }
+func (o changeBackend) count(w *Written)                  { w.Backends++ }
+func (o changeBackend) String() string {
+	return fmt.Sprintf("set backend %d to flags %d, backendRef %d", o.id, o.backend.Flags, o.backend.Ref)
+}
+
+// giveRef gives an id to a backendRef. No backend has it.
+type giveRef struct {
+	id  uint32
+	key uint64
+	ref lb.BackendRef
+}
+
+func (o giveRef) write(t Tables) error              { return t.GiveRef(o.id, o.key) }
+func (o giveRef) record(c *Contents, now time.Time) { c.refIDs.give(o.id, o.key) }
+func (o giveRef) count(w *Written)                  { w.Refs++ }
+func (o giveRef) String() string {
+	return fmt.Sprintf("give id %d to the backendRef %s:%d of %s and %s", o.id, o.ref.Service, o.ref.Port, o.ref.Gateway, o.ref.Route)
 }
 
 // freeBackend frees a backend's id and ends its flows. No ring refers to the id
@@ -66,7 +80,7 @@ type freeBackend struct {
 
 func (o freeBackend) write(t Tables) error { return t.PutBackend(o.id, o.backend) }
 func (o freeBackend) record(c *Contents, now time.Time) {
-	c.backends[o.id] = o.backend
+	c.setBackend(o.id, o.backend, now)
 	if o.id != 0 {
 		c.ids.release(o.id, now)
 	}

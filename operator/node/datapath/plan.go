@@ -16,20 +16,21 @@ import (
 // Plan is the writes that lead to a state, in this order:
 //
 //  0. backends that a killed writer left: nothing refers to them any more
-//  1. new backends: nothing refers to them yet
-//  2. rings, beside those that serve: nothing refers to them yet
-//  3. published rings: a known frontend switches here, by one store;
+//  1. ids of backendRefs: no backend has them
+//  2. new backends: nothing refers to them yet
+//  3. rings, beside those that serve: nothing refers to them yet
+//  4. published rings: a known frontend switches here, by one store;
 //     the index of a new one is not in use yet
-//  4. flags of backends: the ring has other backends for the UDP flows of those
+//  5. backends that change: the ring has other backends for the UDP flows of those
 //     that do not serve any more
-//  5. frontends: a new one is complete by now
-//  6. addresses: only now does a packet to a new one look for frontends, and it
+//  6. frontends: a new one is complete by now
+//  7. addresses: only now does a packet to a new one look for frontends, and it
 //     finds all of them: an exclusive address rejects what it does not find
 //
 // and then, in reverse, what is no longer wanted:
 //
-//  7. addresses, 8. frontends, 9. rings of frontends that are gone
-//  10. backends: no ring refers to them any more; their flows are reset
+//  8. addresses, 9. frontends, 10. rings of frontends that are gone
+//  11. backends: no ring refers to them any more; their flows are reset
 //
 // A plan may be the first of several: see Again.
 type Plan struct {
@@ -78,6 +79,7 @@ type planner struct {
 	ringLimit uint32 // of the size of one ring
 	noRing    bool   // a frontend has found no room for its ring
 	rings     rings
+	refs      refPlan
 	left      leftOut
 	noRoom    map[netip.Addr]bool // new addresses that do not fit
 	waiting   map[netip.Addr]bool // addresses of new frontends that must wait
@@ -86,10 +88,11 @@ type planner struct {
 
 const (
 	stepOrphans = iota
+	stepRefs
 	stepBackends
 	stepRings
 	stepPublish
-	stepFlags
+	stepChanges
 	stepFrontends
 	stepAddresses
 	stepGoneAddresses
@@ -126,6 +129,7 @@ func (t *Target) Plan(have *Contents, now time.Time) *Plan {
 			served: map[lb.Key]*Served{}, indexes: have.indexes, ids: have.ids, slab: have.slab.clone(),
 		},
 		limit: t.limit(have.Sizes.tableSize("backends")), ringLimit: t.rings.limit(have.Sizes.RingSlots), rings: maps.Clone(have.rings),
+		refs: refPlan{ids: map[lb.BackendRef]uint32{}, taken: map[uint32]uint64{}, next: 1},
 		left: leftOut{held: t.sum}, noRoom: map[netip.Addr]bool{}, waiting: map[netip.Addr]bool{},
 	}
 	frontends, addresses := t.stale(have)
@@ -190,7 +194,7 @@ func (t *Target) stale(have *Contents) ([]lb.Key, []netip.Addr) {
 
 // serve plans one frontend, whose form in the tables is old; nil: it is new.
 func (p *planner) serve(key lb.Key, f wanted, old *Served) {
-	p.rests = false
+	p.rests, p.refs.lacks = false, false
 	next, table, ok := p.reduce(f, old)
 	var r newRing
 	if ok {
@@ -209,9 +213,10 @@ func (p *planner) serve(key lb.Key, f wanted, old *Served) {
 		p.left.record(table, f, next, true)
 	}
 	if r.same {
+		p.sameRing(key, next, old)
 		return
 	}
-	// From here on, nothing can be missing.
+	// From here on, nothing can be missing but ids of backendRefs.
 	to := &Served{IDs: make(map[BackendKey]uint32, len(next.Backends)), Source: next}
 	oldSize := uint32(0)
 	if old != nil {
@@ -219,8 +224,9 @@ func (p *planner) serve(key lb.Key, f wanted, old *Served) {
 	} else {
 		to.Entry.Index = p.plan.indexes.take(p.now)
 	}
-	to.Entry.IdleTicks = Ticks(idleTimeout(next))
+	to.Entry.IdleTicks, to.Entry.Flags = Ticks(idleTimeout(next)), frontendFlags(next)
 	p.backends(next, old, to)
+	p.plan.frontends[key] = p.plan.frontends[key] || p.refs.lacks
 	if r.moved {
 		to.Slots = p.ring(old, to, r)
 	}
@@ -231,6 +237,15 @@ func (p *planner) serve(key lb.Key, f wanted, old *Served) {
 		p.add(stepFrontends, putFrontend{key, to.Entry, used})
 	}
 	p.plan.served[key] = to
+}
+
+// sameRing plans a frontend that differs in names alone.
+func (p *planner) sameRing(key lb.Key, f *lb.Frontend, old *Served) {
+	to := *old
+	to.Source = f
+	p.backends(f, old, &to)
+	p.plan.frontends[key] = p.plan.frontends[key] || p.refs.lacks
+	p.plan.served[key] = &to
 }
 
 // leaveOut records that a frontend has no room, or not yet, and stays as it is. At
@@ -393,14 +408,14 @@ func (p *planner) backends(f *lb.Frontend, old, next *Served) {
 		if old != nil {
 			if id, ok := old.IDs[e]; ok {
 				next.IDs[e] = id
-				p.flags(id, f, b)
+				p.change(id, f, b)
 				continue
 			}
 		}
 		id := p.plan.ids.take(p.now)
 		next.IDs[e] = id
 		generation := p.have.backends[id].Generation
-		p.add(stepBackends, addBackend{id, e, toBackend(next.Entry.Index, b, p.target.flagsOf(f, b, 0), generation+1), generation > 0})
+		p.add(stepBackends, addBackend{id, e, toBackend(next.Entry.Index, b, p.target.flagsOf(f, b, 0), p.refOf(f, &b), generation+1), generation > 0})
 	}
 	if old == nil {
 		return
@@ -412,12 +427,13 @@ func (p *planner) backends(f *lb.Frontend, old, next *Served) {
 	}
 }
 
-// flags plans the flags of a backend that stays.
-func (p *planner) flags(id uint32, f *lb.Frontend, b lb.Backend) {
+// change plans the flags and the backendRef of a backend that stays.
+func (p *planner) change(id uint32, f *lb.Frontend, b lb.Backend) {
 	entry := p.have.backends[id]
-	if flags := p.target.flagsOf(f, b, entry.Flags); entry.Flags != flags {
-		entry.Flags = flags
-		p.add(stepFlags, flagBackend{id, entry})
+	next := entry
+	next.Flags, next.Ref = p.target.flagsOf(f, b, entry.Flags), p.refOf(f, &b)
+	if next != entry {
+		p.add(stepChanges, changeBackend{id, next})
 	}
 }
 
@@ -566,10 +582,10 @@ func idleTimeout(f *lb.Frontend) time.Duration {
 	return f.IdleTimeout
 }
 
-// sameFrontend reports whether the tables would be the same for both: they
-// contain no names.
+// sameFrontend reports whether the tables would be the same for both, but for the
+// ids of backendRefs.
 func sameFrontend(a, b *lb.Frontend) bool {
-	return a.Reject == b.Reject && idleTimeout(a) == idleTimeout(b) && a.PreserveClient == b.PreserveClient &&
+	return a.Reject == b.Reject && idleTimeout(a) == idleTimeout(b) && a.PreserveClient == b.PreserveClient && a.Records == b.Records &&
 		slices.EqualFunc(a.Backends, b.Backends, func(a, b lb.Backend) bool {
 			return a.Weight == b.Weight && keyOf(a) == keyOf(b) && a.NotServing == b.NotServing && a.ThroughStack == b.ThroughStack && a.Node == b.Node
 		})

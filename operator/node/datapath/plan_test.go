@@ -243,7 +243,7 @@ func TestSpoiltTablesAreMended(t *testing.T) {
 		"reject in use":     func(f *Fake, _, _ bpf.BlixtFrontend) { f.backends[0].Generation = 1 },
 		"address of nobody": func(f *Fake, _, _ bpf.BlixtFrontend) { f.addresses[netip.MustParseAddr("::2")] = bpf.BlixtAddress{} },
 		"backend twice": func(f *Fake, a, _ bpf.BlixtFrontend) {
-			twin := toBackend(a.Index, lb.Backend{Addr: s.Frontends[0].Backends[0].Addr}, 0, 3)
+			twin := toBackend(a.Index, lb.Backend{Addr: s.Frontends[0].Backends[0].Addr}, 0, 0, 3)
 			f.backends[20] = twin
 		},
 	} {
@@ -269,7 +269,7 @@ func TestFragmentedSlabIsNamed(t *testing.T) {
 	for i, offset := range []uint32{900, 2000} {
 		key := lb.Key{Addr: netip.MustParseAddr("192.0.2.1"), Port: uint16(80 + i), Protocol: lb.TCP}
 		fake.frontends[key] = bpf.BlixtFrontend{Index: uint32(i), IdleTicks: 7544}
-		fake.backends[1+i] = toBackend(uint32(i), lb.Backend{Addr: netip.MustParseAddrPort("10.0.0.1:80")}, 0, 1)
+		fake.backends[1+i] = toBackend(uint32(i), lb.Backend{Addr: netip.MustParseAddrPort("10.0.0.1:80")}, 0, 0, 1)
 		for j := range 512 {
 			fake.rings[offset+uint32(j)] = uint32(1 + i)
 		}

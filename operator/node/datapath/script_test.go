@@ -24,7 +24,7 @@ import (
 )
 
 // smallSizes make full tables cheap.
-var smallSizes = Sizes{Addresses: 8, Frontends: 6, Backends: 24, RingSlots: 10000, Flows: 64, NewFlows: 64, UDPFlows: 64}
+var smallSizes = Sizes{Addresses: 8, Frontends: 6, Backends: 24, RingSlots: 10000, Refs: 5, Flows: 64, NewFlows: 64, UDPFlows: 64}
 
 // clock is a time that passes only when somebody waits.
 type clock struct{ now time.Time }
@@ -118,8 +118,8 @@ func readScript(t *testing.T, path string) (*txtar.Archive, []step) {
 // parseState reads lines of
 //
 //	address IP [exclusive]
-//	tcp|udp IP:PORT [idle DURATION] [reject WEIGHT]
-//	  IP:PORT WEIGHT [local] [not-serving] [xN: N of them, by counting up the address]
+//	tcp|udp IP:PORT [idle DURATION] [reject WEIGHT] [gateway NAME] [route NAME] [records on]
+//	  IP:PORT WEIGHT [local] [not-serving] [@SERVICE:PORT] [xN: N of them, by counting up the address]
 func parseState(t *testing.T, text string) lb.State {
 	t.Helper()
 	var s lb.State
@@ -141,6 +141,12 @@ func parseState(t *testing.T, text string) lb.State {
 					fe.IdleTimeout, _ = time.ParseDuration(f[i+1])
 				case "reject":
 					fe.Reject = weight(t, f[i+1])
+				case "gateway":
+					fe.Gateway = f[i+1]
+				case "route":
+					fe.Route = f[i+1]
+				case "records":
+					fe.Records = true
 				}
 			}
 			s.Frontends = append(s.Frontends, fe)
@@ -153,6 +159,10 @@ func parseState(t *testing.T, text string) lb.State {
 					b.Local = true
 				} else if word == "not-serving" {
 					b.NotServing = true
+				} else if service, isRef := strings.CutPrefix(word, "@"); isRef {
+					name, port, _ := strings.Cut(service, ":")
+					number, _ := strconv.Atoi(port)
+					b.Service, b.ServicePort = name, uint16(number)
 				} else if n, _ = strconv.Atoi(word[1:]); n == 0 {
 					t.Fatalf("line %q", line)
 				}
@@ -164,8 +174,17 @@ func parseState(t *testing.T, text string) lb.State {
 		}
 	}
 	s.Normalize()
+	for _, f := range s.Frontends {
+		for _, b := range f.Backends {
+			ref := f.RefOf(&b)
+			refNames[ref.Hash()] = fmt.Sprintf("%s %s %s:%d/%s", ref.Gateway, ref.Route, ref.Service, ref.Port, ref.Protocol)
+		}
+	}
 	return s
 }
+
+// refNames are the backendRefs of all states that were parsed, by hash.
+var refNames = map[uint64]string{}
 
 func weight(t *testing.T, text string) uint64 {
 	t.Helper()
@@ -194,7 +213,11 @@ func dump(t *testing.T, tables Tables) string {
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(contents.Frontends), lb.Key.Compare) {
 		s := contents.Frontends[key]
-		fmt.Fprintf(&b, "frontend %s idle %d ticks, ring %d\n", key, s.Entry.IdleTicks, len(s.Slots))
+		fmt.Fprintf(&b, "frontend %s idle %d ticks, ring %d", key, s.Entry.IdleTicks, len(s.Slots))
+		if s.Entry.Flags&FrontendRecords != 0 {
+			b.WriteString(", records")
+		}
+		b.WriteString("\n")
 		slots := map[uint32]int{}
 		for _, id := range s.Slots {
 			slots[id]++
@@ -210,6 +233,9 @@ func dump(t *testing.T, tables Tables) string {
 			}
 			if contents.backends[id].Flags&BackendNotServing != 0 {
 				line += ", not serving"
+			}
+			if ref := contents.backends[id].Ref; ref != 0 {
+				line += ", " + refNames[contents.refIDs.keys[ref]]
 			}
 			lines = append(lines, line+"\n")
 		}

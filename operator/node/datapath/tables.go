@@ -50,6 +50,12 @@ type Tables interface {
 	Backends() ([]bpf.BlixtBackend, error)
 	PutBackend(id uint32, b bpf.BlixtBackend) error
 
+	// RefKeys returns the lb.BackendRef.Hash of whose each id of `ref_stats` is; 0:
+	// nobody's. If the program does not count by backendRef, there are no ids.
+	RefKeys() ([]uint64, error)
+	// GiveRef sets the counters of an id to zero, and records whose it is from now on.
+	GiveRef(id uint32, key uint64) error
+
 	// ResetBackendFlows and ResetFrontendCounters set to zero what was counted
 	// for a previous user of the id or index.
 	ResetBackendFlows(id uint32) error
@@ -65,6 +71,12 @@ type Counts interface {
 	FrontendCounters(index uint32) (bpf.BlixtFrontendCounters, error)
 	// BackendFlows returns how many new flows a backend has got.
 	BackendFlows(id uint32) (uint64, error)
+	// RefCounters returns the counters of a backendRef, given its id and its hash. ok
+	// is false if the id is not its any more, or never was.
+	RefCounters(id uint32, key uint64) (c RefCounters, ok bool)
+	// ClientRTT returns the latencies of a frontend's clients. ok is false if the
+	// program does not count them.
+	ClientRTT(index uint32) (l Latency, ok bool)
 	// LinkPackets returns the number of packets by (interface index %
 	// MAX_LINKS) * 2 + (1 at egress).
 	LinkPackets() ([]uint64, error)
@@ -115,6 +127,9 @@ type Sizes struct {
 	Addresses int `json:"addresses"`
 	Frontends int `json:"frontends"`
 	Backends  int `json:"backends"`
+	// Refs are backendRefs, and an element of none; 0: the program does not count by
+	// them.
+	Refs      int `json:"refs,omitempty"`
 	RingSlots int `json:"ringSlots"`
 	// Flows, NewFlows and UDPFlows count flows, which have two entries each.
 	Flows    int `json:"flows"`

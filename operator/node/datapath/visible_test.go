@@ -18,7 +18,7 @@ import (
 // to a second ago must still be good.
 func watch(t *testing.T, f *Fake, c *clock) (look func()) {
 	t.Helper()
-	w := &watcher{t: t, f: f, c: c, ended: map[uint32]time.Time{}}
+	w := &watcher{t: t, f: f, c: c, ended: map[uint32]time.Time{}, refSeen: map[uint32]time.Time{}, flows: map[uint64]uint64{}}
 	f.After = w.look
 	return w.look
 }
@@ -30,6 +30,9 @@ type watcher struct {
 	rings    []seen // served, now or not long ago
 	ended    map[uint32]time.Time
 	backends []bpf.BlixtBackend
+	refs     []uint64             // the keys of the ids
+	refSeen  map[uint32]time.Time // when a backend had the id last
+	flows    map[uint64]uint64    // by key: what its id must have counted
 }
 
 // seen is a ring that a packet may be using.
@@ -49,6 +52,7 @@ func (w *watcher) look() {
 	w.addresses()
 	w.slowPackets()
 	w.reuse()
+	w.counts()
 	w.backends = slices.Clone(w.f.backends)
 }
 
@@ -97,8 +101,38 @@ func (w *watcher) slowPackets() {
 	}
 }
 
+// counts checks that an id has counted what its backendRef got, and nothing else, and
+// that it rests before another one gets it. Then each backend gets a flow.
+func (w *watcher) counts() {
+	w.t.Helper()
+	keys, _ := w.f.RefKeys()
+	for id, key := range keys {
+		if w.refs != nil && w.refs[id] != key {
+			if seen, ok := w.refSeen[uint32(id)]; ok && w.c.now.Sub(seen) < reuseGrace {
+				w.t.Fatalf("id %d: given to another backendRef after %v", id, w.c.now.Sub(seen))
+			}
+			delete(w.flows, w.refs[id])
+		}
+		if got := w.f.RefsOf[id].Flows; key != 0 && got != w.flows[key] {
+			w.t.Fatalf("id %d: has counted %d flows, want %d", id, got, w.flows[key])
+		}
+	}
+	w.refs = keys
+	for id, b := range w.f.backends {
+		if !inUse(b) || b.Ref == 0 {
+			continue
+		}
+		if keys[b.Ref] == 0 {
+			w.t.Fatalf("backend %d: has id %d of nobody", id, b.Ref)
+		}
+		w.refSeen[b.Ref] = w.c.now
+		w.flows[keys[b.Ref]]++
+		w.f.RefsOf[b.Ref].Flows++
+	}
+}
+
 // reuse checks that an entry in use never changes, except its flag
-// BACKEND_NOT_SERVING, that generations grow by one, and that an id rests before
+// BACKEND_NOT_SERVING and its backendRef, that generations grow by one, and that an id rests before
 // it is used again.
 func (w *watcher) reuse() {
 	w.t.Helper()
@@ -108,7 +142,9 @@ func (w *watcher) reuse() {
 		}
 		old := w.backends[id]
 		if inUse(old) && b.Generation == old.Generation {
-			old.Flags ^= BackendNotServing
+			if old.Ref = b.Ref; old.Flags != b.Flags {
+				old.Flags ^= BackendNotServing
+			}
 			if b != old {
 				w.t.Fatalf("backend %d: %+v changed to %+v", id, w.backends[id], b)
 			}
@@ -132,13 +168,16 @@ func (w *watcher) reuse() {
 
 // The watcher itself must see what it looks for.
 func TestWatcherSeesFaults(t *testing.T) {
-	s := parseState(t, "address 192.0.2.1\ntcp 192.0.2.1:80\n  10.0.0.1:80 1\n  10.0.0.2:80 1\n")
+	s := parseState(t, "address 192.0.2.1\ntcp 192.0.2.1:80\n  10.0.0.1:80 1 @web:80\n  10.0.0.2:80 1 @web:80\n")
 	for name, spoil := range map[string]func(f *Fake, index uint32, ids []uint32){
-		"backend freed while in a ring": func(f *Fake, _ uint32, ids []uint32) { f.backends[ids[0]].Generation++ },
-		"backend of another frontend":   func(f *Fake, _ uint32, ids []uint32) { f.backends[ids[0]].Frontend++ },
-		"ring changed in place":         func(f *Fake, i uint32, _ []uint32) { f.rings[f.published[i].Offset()] ^= 3 },
-		"address passed by":             func(f *Fake, _ uint32, _ []uint32) { clear(f.interest) },
-		"index not published":           func(f *Fake, i uint32, _ []uint32) { f.published[i] = 0 },
+		"backend freed while in a ring":  func(f *Fake, _ uint32, ids []uint32) { f.backends[ids[0]].Generation++ },
+		"backend of another frontend":    func(f *Fake, _ uint32, ids []uint32) { f.backends[ids[0]].Frontend++ },
+		"ring changed in place":          func(f *Fake, i uint32, _ []uint32) { f.rings[f.published[i].Offset()] ^= 3 },
+		"address passed by":              func(f *Fake, _ uint32, _ []uint32) { clear(f.interest) },
+		"counters of nobody":             func(f *Fake, _ uint32, ids []uint32) { f.backends[ids[0]].Ref = 4 },
+		"counted twice":                  func(f *Fake, _ uint32, _ []uint32) { f.RefsOf[1].Flows++ },
+		"given to another one too early": func(f *Fake, _ uint32, _ []uint32) { f.RefsOf[1] = RefCounters{Reserved: [6]uint64{9}} },
+		"index not published":            func(f *Fake, i uint32, _ []uint32) { f.published[i] = 0 },
 		"address changed in place": func(f *Fake, _ uint32, ids []uint32) {
 			f.backends[ids[0]].Addr = ToAddr(netip.MustParseAddr("10.0.0.9"))
 		},

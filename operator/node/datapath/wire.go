@@ -45,10 +45,17 @@ func fromKey(k bpf.BlixtFrontendKey) lb.Key {
 	return lb.Key{Addr: FromAddr(k.Addr), Port: FromPort(k.Port), Protocol: lb.Protocol(k.Protocol)}
 }
 
-func toBackend(index uint32, b lb.Backend, flags uint16, generation uint32) bpf.BlixtBackend {
+func toBackend(index uint32, b lb.Backend, flags uint16, ref, generation uint32) bpf.BlixtBackend {
 	return bpf.BlixtBackend{
-		Addr: ToAddr(b.Addr.Addr()), Port: ToPort(b.Addr.Port()), Flags: flags, Frontend: index, Generation: generation,
+		Addr: ToAddr(b.Addr.Addr()), Port: ToPort(b.Addr.Port()), Flags: flags, Frontend: index, Generation: generation, Ref: ref,
 	}
+}
+
+func frontendFlags(f *lb.Frontend) (flags uint32) {
+	if f.Records {
+		flags |= FrontendRecords
+	}
+	return flags
 }
 
 // backendFlags returns the flags that are the state's. Those of Hearing come on top.

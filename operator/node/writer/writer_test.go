@@ -5,6 +5,7 @@ package writer
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"net/netip"
@@ -218,13 +219,26 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// failsAtFirst are tables of which the first frontend cannot be written once.
+type failsAtFirst struct {
+	*datapath.Fake
+	failed atomic.Bool
+}
+
+func (f *failsAtFirst) PutFrontend(k lb.Key, e bpf.BlixtFrontend) error {
+	if f.failed.CompareAndSwap(false, true) {
+		return errors.New("fault")
+	}
+	return f.Fake.PutFrontend(k, e)
+}
+
 // Faults pass after some attempts, and a foreign writer is noticed.
 func TestRunConverges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := datapath.NewFake(testSizes)
 		fake.Rand, fake.Faults = rand.New(rand.NewPCG(1, 2)), 0.2
 		var tries, done atomic.Int32
-		a := New(fake, Options{Applied: func(_ Result, err error) {
+		a := New(&failsAtFirst{Fake: fake}, Options{Applied: func(_ Result, err error) {
 			if tries.Add(1); err == nil {
 				done.Add(1)
 			}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"sync/atomic"
+	"unsafe"
+)
+
+// The elements of `ref_stats` and `client_rtt`, in words. Of a backendRef's counters,
+// the first reserved word is its key: the program leaves it alone.
+const (
+	refWords     = int(unsafe.Sizeof(RefCounters{}) / 8)
+	refKeyWord   = int(unsafe.Offsetof(RefCounters{}.Reserved) / 8)
+	latencyWords = int(unsafe.Sizeof(Latency{}) / 8)
+)
+
+// RefKeys implements Tables.
+func (m *Maps) RefKeys() ([]uint64, error) {
+	keys := make([]uint64, m.sizes.Refs)
+	for id := range keys {
+		keys[id] = atomic.LoadUint64(&m.ref(uint32(id))[refKeyWord])
+	}
+	return keys, nil
+}
+
+// GiveRef implements Tables. While the element is cleared, it is nobody's.
+func (m *Maps) GiveRef(id uint32, key uint64) error {
+	element := m.ref(id)
+	atomic.StoreUint64(&element[refKeyWord], 0)
+	for i := range element {
+		atomic.StoreUint64(&element[i], 0)
+	}
+	atomic.StoreUint64(&element[refKeyWord], key)
+	return nil
+}
+
+// RefCounters implements Counts.
+func (m *Maps) RefCounters(id uint32, key uint64) (c RefCounters, ok bool) {
+	if int(id) >= m.sizes.Refs {
+		return c, false
+	}
+	element := m.ref(id)
+	if atomic.LoadUint64(&element[refKeyWord]) != key {
+		return c, false
+	}
+	load(unsafe.Slice((*uint64)(unsafe.Pointer(&c)), refWords), element)
+	return c, atomic.LoadUint64(&element[refKeyWord]) == key
+}
+
+// ClientRTT implements Counts.
+func (m *Maps) ClientRTT(index uint32) (l Latency, ok bool) {
+	at := int(index) * latencyWords
+	if at >= len(m.clientRTT) {
+		return l, false
+	}
+	load(unsafe.Slice((*uint64)(unsafe.Pointer(&l)), latencyWords), m.clientRTT[at:])
+	return l, true
+}
+
+// load copies words to which the program may be adding.
+func load(to, from []uint64) {
+	for i := range to {
+		to[i] = atomic.LoadUint64(&from[i])
+	}
+}
+
+// ref returns an element of `ref_stats`.
+func (m *Maps) ref(id uint32) []uint64 {
+	return m.refStats[int(id)*refWords : (int(id)+1)*refWords]
+}
+
+// resetClientRTT sets to zero what was counted for a previous user of a frontend index.
+func (m *Maps) resetClientRTT(index uint32) {
+	if at := int(index) * latencyWords; at < len(m.clientRTT) {
+		for i := range latencyWords {
+			atomic.StoreUint64(&m.clientRTT[at+i], 0)
+		}
+	}
+}
