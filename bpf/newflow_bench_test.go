@@ -18,7 +18,7 @@ const (
 // newFlowWorld has tables for roomForNew flows.
 func newFlowWorld(b *testing.B) world {
 	b.Helper()
-	return newWorld(b, map[string]uint32{BlixtMapFlows: 2 * roomForNew, BlixtMapNewFlows: 2 * roomForNew, BlixtMapUdpFlows: 2 * roomForNew},
+	return newWorld(b, map[string]uint32{BlixtMapFlows: 2 * roomForNew, BlixtMapNewFlows: 2 * roomForNew, BlixtMapUdpFlows: 2 * roomForNew, BlixtMapRecorded: roomForNew},
 		roomForNew, 1<<16)
 }
 
@@ -92,53 +92,67 @@ func benchmarkBegin(b *testing.B, w world, ip ipVersion, protocol uint8, remotel
 }
 
 // BenchmarkConnection measures each packet of a short connection to a backend on
-// this node: of a handshake, of one segment each way, and of the end.
+// this node: of a handshake, of one segment each way, and of the end. Its backendRef
+// is counted; with records=on a record is kept of each.
 func BenchmarkConnection(b *testing.B) {
 	w := newFlowWorld(b)
 	for _, ip := range ipVersions {
-		b.Run("local/TCP"+ip.name[2:], func(b *testing.B) {
-			l := w.startNew(b, ip, unix.IPPROTO_TCP)
-			vip := port(ip.vip, "80")
-			client := tcp(ip.client, vip)
-			backend := tcp(ip.local, ip.client)
-			var stages []*stage
-			add := func(name string, p packet) {
-				h, v := hook{dev: outside}, variety{}
-				if p.src == backend.src {
-					h, v = hook{dev: outside, egress: true, from: pods}, replyVariety(false)
-				}
-				stages = append(stages, &stage{name: name, hook: h, template: newTemplateOf(b, p, v, 1<<20)})
-			}
-			add("syn", client.segment(syn, 1000, 0, ""))
-			add("syn-ack", backend.segment(syn|ack, 5000, 1001, ""))
-			add("ack", client.segment(ack, 1001, 5001, ""))
-			add("request", client.segment(ack|psh, 1001, 5001, "what"))
-			add("response", backend.segment(ack|psh, 5001, 1005, "that"))
-			add("fin", client.segment(ack|fin, 1005, 5005, ""))
-			add("fin-ack", backend.segment(ack|fin, 5005, 1006, ""))
-			add("last-ack", client.segment(ack, 1006, 5006, ""))
-			rounds(b, func() {
-				for _, s := range stages {
-					s.without.add(s.template.run(b, w.lab, s.hook, contender{"harness", s.template.pass, tcxNext}, newInTurn))
-					s.with.add(s.template.run(b, w.lab, s.hook, contender{s.name, w.objs.Blixt, tcxNext}, newInTurn))
-				}
-			})
-			counts := l.counters()
-			for _, counter := range []string{"flow_new", "flow_established", "flow_closed"} {
-				if want := uint64(b.N * newInTurn); counts[counter] < want {
-					b.Errorf("%s is %d, want %d", counter, counts[counter], want)
-				}
-			}
-			b.ReportMetric(0, "ns/op")
-			sum := 0.0
-			for _, s := range stages {
-				each := float64(s.with-s.without) / newInTurn
-				b.ReportMetric(each, s.name+"-ns/packet")
-				sum += each
-			}
-			b.ReportMetric(sum, "net-ns/connection")
-		})
+		for _, records := range []bool{false, true} {
+			b.Run(fmt.Sprintf("local/TCP%s/records=%v", ip.name[2:], records), func(b *testing.B) { benchmarkConnection(b, w, ip, records) })
+		}
 	}
+}
+
+func benchmarkConnection(b *testing.B, w world, ip ipVersion, records bool) {
+	const inTurn = newInTurn / 2 // a ring buffer has room for as many records
+	l := w.startNew(b, ip, unix.IPPROTO_TCP)
+	l.setRef(local, 7)
+	vip := port(ip.vip, "80")
+	if records {
+		l.record(unix.IPPROTO_TCP, vip)
+	}
+	client := tcp(ip.client, vip)
+	backend := tcp(ip.local, ip.client)
+	var stages []*stage
+	add := func(name string, p packet) {
+		h, v := hook{dev: outside}, variety{}
+		if p.src == backend.src {
+			h, v = hook{dev: outside, egress: true, from: pods}, replyVariety(false)
+		}
+		stages = append(stages, &stage{name: name, hook: h, template: newTemplateOf(b, p, v, 1<<20)})
+	}
+	add("syn", client.segment(syn, 1000, 0, ""))
+	add("syn-ack", backend.segment(syn|ack, 5000, 1001, ""))
+	add("ack", client.segment(ack, 1001, 5001, ""))
+	add("request", client.segment(ack|psh, 1001, 5001, "what"))
+	add("response", backend.segment(ack|psh, 5001, 1005, "that"))
+	add("fin", client.segment(ack|fin, 1005, 5005, ""))
+	add("fin-ack", backend.segment(ack|fin, 5005, 1006, ""))
+	add("last-ack", client.segment(ack, 1006, 5006, ""))
+	rounds(b, func() {
+		l.records() // so that there is room for those of this turn
+		for _, s := range stages {
+			s.without.add(s.template.run(b, w.lab, s.hook, contender{"harness", s.template.pass, tcxNext}, inTurn))
+			s.with.add(s.template.run(b, w.lab, s.hook, contender{s.name, w.objs.Blixt, tcxNext}, inTurn))
+		}
+	})
+	counts := l.counters()
+	if n := uint64(b.N * inTurn); records && (counts["record_written"] < n || counts["record_lost"]+counts["record_no_room"] > 0) {
+		b.Errorf("%d records were written, %d lost, %d flows found no room: want at least %d, 0 and 0", counts["record_written"], counts["record_lost"], counts["record_no_room"], n)
+	}
+	for _, counter := range []string{"flow_new", "flow_established", "flow_closed"} {
+		if want := uint64(b.N * inTurn); counts[counter] < want {
+			b.Errorf("%s is %d, want %d", counter, counts[counter], want)
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+	sum := 0.0
+	for _, s := range stages {
+		each := float64(s.with-s.without) / inTurn
+		b.ReportMetric(each, s.name+"-ns/packet")
+		sum += each
+	}
+	b.ReportMetric(sum, "net-ns/connection")
 }
 
 // A stage is a packet of each connection.

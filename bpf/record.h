@@ -70,6 +70,10 @@ __noinline int record_packet(struct packet *p)
 	__sync_fetch_and_add(&r->packets[reply], 1);
 	__sync_fetch_and_add(&r->bytes[reply], p->len - p->grown);
 	r->ended = bpf_ktime_get_boot_ns();
+	if (!reply) { /* the source may change: see source.h */
+		r->snat = p->to.src;
+		r->snat_port = p->to.sport;
+	}
 	if (p->connect)
 		r->connect = p->connect;
 	if (reply && is_udp(&p->key) && !r->connect)
