@@ -7,37 +7,24 @@
 package doctor
 
 import (
-	"cmp"
-	"slices"
 	"strings"
+
+	"github.com/kubernetes-sigs/blixt/operator/finding"
 )
 
-// Level is the verdict of a check.
-type Level string
+// Level and Finding are those of package finding.
+type (
+	Level   = finding.Level
+	Finding = finding.Finding
+)
 
 // The levels, the worst first.
 const (
-	// Failed: Blixt does not work as it should, or will fail to.
-	Failed Level = "failed"
-	// Warning: Blixt works, with a risk.
-	Warning Level = "warning"
-	// Unknown: what the check examines could not be read.
-	Unknown Level = "unknown"
-	// OK: nothing is wrong.
-	OK Level = "ok"
+	Failed  = finding.Failed
+	Warning = finding.Warning
+	Unknown = finding.Unknown
+	OK      = finding.OK
 )
-
-// Finding is what one check has found about one object.
-type Finding struct {
-	Check   string `json:"check"`
-	Verdict Level  `json:"verdict"`
-	// Object that the finding is about, as kind and name; "": the cluster.
-	Object string `json:"object,omitempty"`
-	// Seen is the observation, with the field that it is from.
-	Seen string `json:"seen"`
-	// Remedy is what to do; "": nothing.
-	Remedy string `json:"remedy,omitempty"`
-}
 
 // check examines one precondition.
 type check struct {
@@ -96,9 +83,7 @@ func Check(f *Facts) []Finding {
 		for i := range found {
 			found[i].Check = c.name
 		}
-		slices.SortStableFunc(found, func(a, b Finding) int {
-			return cmp.Or(rank(a.Verdict)-rank(b.Verdict), strings.Compare(a.Object, b.Object))
-		})
+		finding.Sort(found)
 		all = append(all, found...)
 	}
 	return all
@@ -118,18 +103,6 @@ func (c *check) run(f *Facts) []Finding {
 		return []Finding{{Verdict: OK, Seen: fine}}
 	}
 	return wrong
-}
-
-func rank(v Level) int { return slices.Index([]Level{Failed, Warning, Unknown, OK}, v) }
-
-// Count returns the number of findings with a verdict.
-func Count(all []Finding, v Level) (n int) {
-	for i := range all {
-		if all[i].Verdict == v {
-			n++
-		}
-	}
-	return n
 }
 
 func failed(object, seen, remedy string) Finding {

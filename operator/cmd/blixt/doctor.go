@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kubernetes-sigs/blixt/operator/admin/doctor"
+	"github.com/kubernetes-sigs/blixt/operator/finding"
 )
 
 func doctorCommand() *cobra.Command {
@@ -44,7 +45,7 @@ of state invalid while net.bridge.bridge-nf-call-iptables is 1.`,
 			if err := output.print(c.OutOrStdout(), all, func(w io.Writer) { findingTable(w, findings) }); err != nil {
 				return err
 			}
-			if n := doctor.Count(findings, doctor.Failed); n > 0 {
+			if n := finding.Count(findings, finding.Failed); n > 0 {
 				return fmt.Errorf("%d checks failed: apply the remedies, from the top", n)
 			}
 			return nil
@@ -56,16 +57,16 @@ of state invalid while net.bridge.bridge-nf-call-iptables is 1.`,
 	return c
 }
 
-func summary(all []doctor.Finding) map[doctor.Level]int {
-	counts := map[doctor.Level]int{}
-	for _, v := range []doctor.Level{doctor.OK, doctor.Warning, doctor.Failed, doctor.Unknown} {
-		counts[v] = doctor.Count(all, v)
+func summary(all []finding.Finding) map[finding.Level]int {
+	counts := map[finding.Level]int{}
+	for _, v := range finding.Levels {
+		counts[v] = finding.Count(all, v)
 	}
 	return counts
 }
 
 // findingTable prints one line for each finding, and its remedy below.
-func findingTable(w io.Writer, all []doctor.Finding) {
+func findingTable(w io.Writer, all []finding.Finding) {
 	t, flush := newTable(w)
 	t.printf("CHECK\tVERDICT\tSEEN\n")
 	for _, f := range all {
@@ -80,5 +81,5 @@ func findingTable(w io.Writer, all []doctor.Finding) {
 	}
 	flush()
 	s := summary(all)
-	fmt.Fprintf(w, "\n%d ok, %d warnings, %d failed, %d unknown\n", s[doctor.OK], s[doctor.Warning], s[doctor.Failed], s[doctor.Unknown])
+	fmt.Fprintf(w, "\n%d ok, %d warnings, %d failed, %d unknown\n", s[finding.OK], s[finding.Warning], s[finding.Failed], s[finding.Unknown])
 }

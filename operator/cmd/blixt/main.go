@@ -24,11 +24,19 @@ func main() {
 	if err := c.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(c.ErrOrStderr(), "blixt:", err)
 		stop()
-		if e, is := errors.AsType[*exitError](err); is {
-			os.Exit(e.code)
-		}
-		os.Exit(1)
+		os.Exit(exitCode(err))
 	}
+}
+
+// exitCode returns that of a command which returns an error, or nil.
+func exitCode(err error) int {
+	if err == nil {
+		return 0
+	}
+	if e, is := errors.AsType[*exitError](err); is {
+		return e.code
+	}
+	return 1
 }
 
 func command() *cobra.Command {

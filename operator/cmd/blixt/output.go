@@ -13,6 +13,9 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
+// wide is the format of commands with more columns than fit: addWide.
+const wide = format("wide")
+
 // format is the flag for the format of the output. An invalid one is rejected before
 // the command does anything.
 type format string
@@ -20,6 +23,25 @@ type format string
 func (f *format) add(flags *pflag.FlagSet) {
 	*f = "table"
 	flags.VarP(f, "output", "o", "table, json or yaml")
+}
+
+// addWide adds the flag of a command that has a wide table, too.
+func (f *format) addWide(flags *pflag.FlagSet) {
+	*f = "table"
+	flags.VarP(&wideFormat{f}, "output", "o", "table, wide, json or yaml")
+}
+
+type wideFormat struct{ *format }
+
+func (f *wideFormat) Set(text string) error {
+	if text == string(wide) {
+		*f.format = wide
+		return nil
+	}
+	if f.format.Set(text) != nil {
+		return errors.New("want table, wide, json or yaml")
+	}
+	return nil
 }
 
 func (f *format) String() string { return string(*f) }

@@ -22,6 +22,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/bpfman"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
+	"github.com/kubernetes-sigs/blixt/operator/node/overview"
 	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
@@ -50,38 +51,59 @@ type older struct {
 
 func statusCommand() *cobra.Command {
 	var name, bpffs, runDir, dir string
-	var output format
+	var o viewOptions
 	c := &cobra.Command{
-		Use:   "status",
-		Short: "Show what is served: frontends, backends, shares, flows, counters",
-		Long: `Reads the maps of a load balancer on this host, whether or not its process runs.
-A backend's share of the ring is its intended share of new connections; its share of
-flows is what it has received since it was added.
+		Use:   "status [host]",
+		Short: "Tell whether all is well, or show one load balancer: frontends, backends, flows, counters",
+		Long: `Tells in 20 lines whether all is well on this host: its load balancers, whether their
+processes run and make changes, which files and objects are wrong, and rates. What is
+wrong comes first, with its remedy; -o wide has no limit. --watch shows it again and
+again.
+
+Exits with 0 if all is well, with 1 if something is not, and with 2 if that cannot be
+told.
+
+With --name the command shows what one load balancer serves, whether or not its process
+runs: it reads the maps. So it does with -o json or yaml alone; blixt status host -o json
+has the overview. A backend's share of the ring is its intended share of new connections;
+its share of flows is what it has received since it was added.
 
 With --maps the command reads the maps in a directory, such as an agent's in
 Kubernetes. Names of routes and weights are not in maps.`,
 		Example: `  blixt status
+  blixt status --watch
+  blixt status --name default
   blixt status -o json | jq .frontends
   kubectl -n blixt-system exec AGENT -- /blixt status --maps /maps`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
+		ValidArgs: []string{"host"},
+		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
+		RunE: func(c *cobra.Command, args []string) error {
 			var s *status
 			var err error
-			if dir != "" {
+			switch detail := dir != "" || c.Flags().Changed("name") || len(args) == 0 && (o.output == "json" || o.output == "yaml"); {
+			case detail && (len(args) > 0 || o.watch):
+				return errors.New("--watch and host are for the overview: leave out --name, --maps and -o")
+			case o.interval < leastInterval:
+				return fmt.Errorf("--interval %s: want at least %s", o.interval, leastInterval)
+			case !detail:
+				return o.host(c.Context(), c.OutOrStdout(), &overview.Reader{BPFFS: bpffs, RunDir: runDir})
+			case dir != "":
 				s, err = readMaps(dir, "", "")
-			} else {
+			default:
 				s, err = readStatus(bpffs, runDir, name)
 			}
 			if err != nil {
 				return err
 			}
-			return output.print(c.OutOrStdout(), s, s.table)
+			return o.output.print(c.OutOrStdout(), s, s.table)
 		},
 	}
 	f := c.Flags()
-	output.add(f)
+	o.output.addWide(f)
+	f.BoolVarP(&o.watch, "watch", "w", false, "show the overview again and again")
+	f.DurationVar(&o.interval, "interval", time.Second, "time between two looks, from which rates come")
 	f.StringVar(&dir, "maps", "", "directory of the maps' pins")
-	f.StringVar(&name, "name", loader.DefaultName, "name of the load balancer")
+	f.StringVar(&name, "name", loader.DefaultName, "name of the load balancer to show")
 	f.StringVar(&bpffs, "bpffs", loader.DefaultBPFFS, "BPF file system that its maps are pinned to")
 	f.StringVar(&runDir, "run-dir", loader.DefaultRunDir, "directory of its state files")
 	for _, other := range []string{"name", "bpffs", "run-dir"} {

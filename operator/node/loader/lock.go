@@ -58,6 +58,36 @@ func Acquire(dir, name string) (*Lock, error) {
 	}
 }
 
+// Holder returns the process that has the lock of a name, 0: none that can be seen. It does
+// not touch the lock, which would keep others from taking it.
+func Holder(dir, name string) int {
+	path := filepath.Join(dir, name+".lock")
+	var file unix.Stat_t
+	if unix.Lstat(path, &file) != nil || file.Mode&unix.S_IFMT != unix.S_IFREG {
+		return 0
+	}
+	locks, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(locks)) {
+		f := strings.Fields(line) // 1: FLOCK ADVISORY WRITE 4711 00:1a:815 0 EOF
+		if len(f) < 6 || f[1] != "FLOCK" {
+			continue
+		}
+		at := strings.Split(f[5], ":")
+		if at[len(at)-1] != strconv.FormatUint(file.Ino, 10) {
+			continue
+		}
+		text, err := os.ReadFile(path) // inodes of several devices have the same number
+		if pid := strings.TrimSpace(string(text)); err == nil && pid == f[4] {
+			holder, _ := strconv.Atoi(pid)
+			return holder
+		}
+	}
+	return 0
+}
+
 // samePath reports whether the file is still the one at path.
 func samePath(f *os.File, path string) bool {
 	a, err := f.Stat()

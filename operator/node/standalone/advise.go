@@ -24,6 +24,7 @@ func (r *runner) advise(ctx context.Context) {
 	for {
 		r.reconciling.Lock()
 		backends := r.forwarded
+		r.lives()
 		r.reconciling.Unlock()
 		r.log.each("forwarding", slog.LevelWarn, advice.Forwarding(backends))
 		// An error says nothing of the rules: what was said last holds.

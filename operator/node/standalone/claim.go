@@ -3,6 +3,7 @@
 package standalone
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 )
 
 // Claim reserves the name of a load balancer in the current network namespace, until it
@@ -37,11 +40,7 @@ const maxSocketName = 100
 func NewClaim(name string) (*Claim, error) {
 	// Abstract sockets are the network namespace's, as interfaces and addresses are, and
 	// the kernel closes them.
-	address := &net.UnixAddr{Name: claimPrefix + name, Net: "unix"}
-	if len(address.Name) > maxSocketName {
-		sum := sha256.Sum256([]byte(name))
-		address.Name = claimPrefix + hex.EncodeToString(sum[:])
-	}
+	address := &net.UnixAddr{Name: claimPrefix + claimName(name), Net: "unix"}
 	listener, err := net.ListenUnix("unix", address)
 	if errors.Is(err, unix.EADDRINUSE) {
 		if err := heldBy(address, name); err != nil {
@@ -68,33 +67,77 @@ func NewClaim(name string) (*Claim, error) {
 	return &Claim{listener}, nil
 }
 
+// claimName returns the name by which one is claimed: the names of sockets are short.
+func claimName(name string) string {
+	if len(claimPrefix+name) <= maxSocketName {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	return hex.EncodeToString(sum[:])
+}
+
 // heldBy returns an error that names who listens at an address. It returns nil if that is
-// nobody who could run a load balancer: any user may take the name of an abstract socket.
+// nobody who could run a load balancer.
 func heldBy(address *net.UnixAddr, name string) error {
 	held := fmt.Errorf("load balancer %q runs in this network namespace already: stop that one first, or choose another --name", name)
-	c, err := net.DialTimeout(address.Net, address.Name, time.Second)
-	if err != nil { // it has just ended, or does not answer
-		return fmt.Errorf("%w (%w)", held, err)
-	}
-	defer c.Close()
-	raw, err := c.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		return err
-	}
-	var peer *unix.Ucred
-	var failed error
-	if err := raw.Control(func(fd uintptr) {
-		peer, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil || failed != nil {
-		return fmt.Errorf("%w (%w)", held, errors.Join(err, failed))
-	}
+	peer, err := listener(address)
 	switch {
-	case peer.Uid != 0 && int(peer.Uid) != os.Geteuid():
+	case err != nil: // it has just ended, or does not answer
+		return fmt.Errorf("%w (%w)", held, err)
+	case peer == nil:
 		return nil
 	case peer.Pid == 0: // of another PID namespace
 		return fmt.Errorf("%w. It is a process of another container", held)
 	}
 	return fmt.Errorf("%w. It is process %d", held, peer.Pid)
+}
+
+// listener returns who listens at an address, nil: nobody who could run a load balancer.
+// Any user may take the name of an abstract socket.
+func listener(address *net.UnixAddr) (peer *unix.Ucred, err error) {
+	c, err := net.DialTimeout(address.Net, address.Name, time.Second)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var failed error
+	if err := raw.Control(func(fd uintptr) {
+		peer, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil || failed != nil {
+		return nil, errors.Join(err, failed)
+	}
+	if peer.Uid != 0 && int(peer.Uid) != os.Geteuid() {
+		return nil, nil
+	}
+	return peer, nil
+}
+
+// Running returns the process of each load balancer that runs in the current network
+// namespace, by name; 0: it is in another container. Of the names that are too long for a
+// claim it finds those that it is given.
+func Running(known ...string) (map[string]int, error) {
+	long := map[string]string{}
+	for _, name := range known {
+		long[claimName(name)] = name
+	}
+	names, err := Claimed()
+	if err != nil {
+		return nil, err
+	}
+	running := map[string]int{}
+	for _, name := range names {
+		if loader.CheckName(name) != nil { // nobody's, and maybe not fit to be printed
+			continue
+		}
+		if peer, err := listener(&net.UnixAddr{Name: claimPrefix + name, Net: "unix"}); err == nil && peer != nil {
+			running[cmp.Or(long[name], name)] = int(peer.Pid)
+		}
+	}
+	return running, nil
 }
 
 // Claimed returns the names that are claimed in the current network namespace: load

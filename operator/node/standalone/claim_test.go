@@ -21,6 +21,9 @@ func TestNameIsClaimedInTheNetworkNamespace(t *testing.T) {
 		if _, err := NewClaim(name); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("process %d", os.Getpid())) {
 			t.Errorf("claimed twice: %v", err)
 		}
+		if running, err := Running(name); err != nil || running[name] != os.Getpid() {
+			t.Errorf("there run %v, %v", running, err)
+		}
 		other, err := NewClaim(name + "2")
 		must(t, err)
 		must(t, other.Close())
@@ -74,6 +77,9 @@ func TestNameTakenByAnybodyKeepsNothingFromStarting(t *testing.T) {
 	t.Cleanup(func() { ln.Close() })
 	if _, err := net.ListenUnix("unix", &net.UnixAddr{Name: "@blixt/test", Net: "unix"}); err == nil {
 		t.Fatal("nobody has the name")
+	}
+	if running, err := Running(); err != nil || len(running) > 0 {
+		t.Errorf("there run %v, %v", running, err)
 	}
 	veth(t, "eth0")
 	up(t, "peer-eth0")

@@ -13,11 +13,19 @@ import (
 type onceLog struct {
 	mu   sync.Mutex
 	last map[string]string // message by subject
+	// open are those that are warnings or worse, and changed is called when they differ.
+	open    map[string]Problem
+	changed func()
 }
 
 // once logs a message about a subject unless it is the last one about it. An empty
 // message means that nothing is wrong any more.
 func (l *onceLog) once(subject string, level slog.Level, message string) {
+	l.log(subject, subject, level, message)
+}
+
+// log is once about a subject that is one of several about the same.
+func (l *onceLog) log(subject, about string, level slog.Level, message string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.last[subject] == message {
@@ -29,6 +37,7 @@ func (l *onceLog) once(subject string, level slog.Level, message string) {
 		slog.Info("mended", "was", l.last[subject])
 	}
 	l.last[subject] = message
+	l.note(subject, about, level, message)
 }
 
 // failure logs an error about a subject, once; nil: nothing is wrong any more.
@@ -55,7 +64,7 @@ func (l *onceLog) each(subject string, level slog.Level, messages []string) {
 	now := map[string]bool{}
 	for _, m := range messages {
 		now[subject+m] = true
-		l.once(subject+m, level, m)
+		l.log(subject+m, subject, level, m)
 	}
 	l.mu.Lock()
 	var gone []string
@@ -66,7 +75,7 @@ func (l *onceLog) each(subject string, level slog.Level, messages []string) {
 	}
 	l.mu.Unlock()
 	for _, key := range slices.Sorted(slices.Values(gone)) {
-		l.once(key, level, "")
+		l.log(key, subject, level, "")
 		l.mu.Lock()
 		delete(l.last, key)
 		l.mu.Unlock()

@@ -202,6 +202,7 @@ func (r *runner) applied(result writer.Result, err error) {
 	case <-r.ready:
 	default:
 		close(r.ready)
+		r.status.touch()
 		if err := systemd.Notify(systemd.Ready); err != nil {
 			slog.Warn(err.Error())
 		}

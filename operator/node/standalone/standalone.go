@@ -136,6 +136,10 @@ type runner struct {
 	source *source.Source
 	log    onceLog
 	paths  stackPaths
+	// status tells other processes how this one is, nil: nothing is loaded yet.
+	status  *statusFile
+	started time.Time
+	alive   atomic.Int64 // see ProcessStatus.Alive
 	// awake has an item when reconcile is to be called.
 	awake chan struct{}
 
@@ -202,7 +206,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer claim.Close()
-	r := &runner{Options: o, newState: make(chan struct{}, 1), log: onceLog{last: map[string]string{}}, removals: removals{grace: o.RemovalGrace}, awake: make(chan struct{}, 1)}
+	r := &runner{Options: o, newState: make(chan struct{}, 1), log: onceLog{last: map[string]string{}}, removals: removals{grace: o.RemovalGrace}, awake: make(chan struct{}, 1), started: time.Now()}
 	r.health.waits("the program is not loaded yet")
 	stop, err := r.listen()
 	if err != nil {
@@ -250,6 +254,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer r.answer(ctx)()
 	defer cancel()
+	r.lives()
+	r.status = openStatus(StatusFile(o.RunDir, o.Name), r.statusNow, func(err error) { r.log.warning("status", err) })
+	r.log.follow(r.status.touch)
 	return r.run(ctx)
 }
 
@@ -360,7 +367,7 @@ func (r *runner) end() error {
 		}
 		keep = restarting
 	}
-	if err := r.release(keep); err != nil {
+	if err := r.release(keep, keep); err != nil {
 		return err
 	}
 	if keep {
@@ -383,16 +390,18 @@ func (r *runner) abandon() error {
 	if keep {
 		slog.Warn("the kernel goes on serving what it has without this process", "undo", r.unload())
 	}
-	return r.release(keep)
+	return r.release(keep, false)
 }
 
 // unload returns the command that removes what this load balancer leaves.
 func (r *runner) unload() string { return "blixt unload --name " + r.Name }
 
-// release releases the program, and with keep leaves everything as it is.
-func (r *runner) release(keep bool) error {
+// release releases the program, and with keep leaves everything as it is. asked says
+// that somebody has asked for that.
+func (r *runner) release(keep, asked bool) error {
 	r.reconciling.Lock()
 	defer r.reconciling.Unlock()
+	r.status.close(keep, asked)
 	if keep {
 		r.vips.Close()
 	} else {

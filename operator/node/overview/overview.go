@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package overview tells whether all is well on a host that runs load balancers of its
+// own. A Reader reads what their processes say and what the kernel has, and Check derives
+// Findings from it. Check is pure. Nothing is written.
+package overview
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/bpfman"
+	"github.com/kubernetes-sigs/blixt/operator/node/clock"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/node/loader"
+	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+)
+
+// Host is what the load balancers of a host are and do.
+type Host struct {
+	Instances []Instance `json:"instances"`
+	// Unread says what of the host could not be read, and why.
+	Unread []string `json:"unread,omitempty"`
+
+	// Awake is clock.Monotonic when it was read.
+	Awake time.Duration `json:"-"`
+}
+
+// Instance is a load balancer.
+type Instance struct {
+	Name string `json:"name"`
+	// Process is nil if none runs.
+	Process *Process `json:"process,omitempty"`
+	// Says is what its process has said, of which only a running one is believed.
+	Says *standalone.ProcessStatus `json:"says,omitempty"`
+	// Program is nil if nothing is loaded, or what is cannot be read.
+	Program *Program `json:"program,omitempty"`
+	// Unread says what could not be read, and why.
+	Unread []string `json:"unread,omitempty"`
+}
+
+// Process is one that runs a load balancer.
+type Process struct {
+	// PID is 0 if it is in another container.
+	PID int `json:"pid"`
+	// State is that of proc(5) in a letter: T is stopped, Z has ended. "": unknown.
+	State string `json:"state,omitempty"`
+}
+
+// Program is what the kernel has, and what it does.
+type Program struct {
+	ID         uint32            `json:"id"`
+	Loader     string            `json:"loader"`
+	Interfaces []string          `json:"interfaces"`
+	Applied    *time.Time        `json:"applied,omitempty"`
+	Frontends  int               `json:"frontends"`
+	Backends   int               `json:"backends"`
+	Flows      uint64            `json:"flows"`
+	Tables     map[string]lb.Use `json:"tables"`
+	// Refusing are frontends that refuse every new connection, with their routes.
+	Refusing []string `json:"refusing,omitempty"`
+	// Rates are nil at the first look.
+	Rates *Rates `json:"rates,omitempty"`
+
+	counts counts
+}
+
+// Rates are those of a while, by second.
+type Rates struct {
+	Seconds  float64 `json:"seconds"`
+	NewFlows float64 `json:"newFlows"`
+	// BytesIn are those from clients.
+	BytesIn  float64 `json:"bytesIn"`
+	BytesOut float64 `json:"bytesOut"`
+	// Lost are packets that were dropped or rejected, by counter.
+	Lost map[string]float64 `json:"lost,omitempty"`
+}
+
+// counts are counters at a time.
+type counts struct {
+	at                    time.Time
+	flows, bytes, replies uint64
+	counters              map[string]uint64
+}
+
+func (p *Process) String() string {
+	if p.PID == 0 {
+		return "the process, of another container,"
+	}
+	return fmt.Sprintf("process %d", p.PID)
+}
+
+// A Reader reads a Host, again and again.
+type Reader struct {
+	BPFFS, RunDir string
+	before        map[string]counts // by name and program
+}
+
+// Names returns the load balancers of which something is there.
+func (r *Reader) Names() []string {
+	running, _ := standalone.Running() // Read says why
+	return slices.Sorted(maps.Keys(r.names(running)))
+}
+
+// files end the names of what a load balancer has in its run directory.
+var files = []string{".lock", ".state.json", ".process.json", ".bpfman.json"}
+
+func (r *Reader) names(running map[string]int) map[string]bool {
+	all := map[string]bool{}
+	for name := range running {
+		all[name] = true
+	}
+	for _, name := range loader.Names(r.BPFFS) {
+		all[name] = true
+	}
+	entries, _ := os.ReadDir(r.RunDir) // none: nothing has run
+	for _, e := range entries {
+		for _, suffix := range files {
+			if name, is := strings.CutSuffix(e.Name(), suffix); is && loader.CheckName(name) == nil {
+				all[name] = true
+			}
+		}
+	}
+	return all
+}
+
+// Read reads the host. What cannot be read is said so, and the rest is read. From the
+// second time on it knows rates.
+func (r *Reader) Read() *Host {
+	h := &Host{Awake: clock.Monotonic()}
+	// Others' files could say anything, of anybody's process.
+	if info, err := os.Stat(r.RunDir); err == nil {
+		if s, is := info.Sys().(*syscall.Stat_t); is && s.Uid != 0 && int(s.Uid) != os.Geteuid() {
+			h.Unread = append(h.Unread, fmt.Sprintf("%s belongs to user %d, whose files are not believed", r.RunDir, s.Uid))
+			return h
+		}
+	}
+	running, err := standalone.Running(slices.Collect(maps.Keys(r.names(nil)))...)
+	if err != nil {
+		h.Unread = append(h.Unread, "which load balancers run: "+err.Error())
+	}
+	before := r.before
+	r.before = map[string]counts{}
+	for _, name := range slices.Sorted(maps.Keys(r.names(running))) {
+		i := r.instance(name, running)
+		if p := i.Program; p != nil {
+			key := fmt.Sprintf("%s %d", name, p.ID)
+			if was, is := before[key]; is {
+				p.Rates = rates(was, p.counts)
+			}
+			r.before[key] = p.counts
+		}
+		h.Instances = append(h.Instances, i)
+	}
+	return h
+}
+
+func (r *Reader) instance(name string, running map[string]int) Instance {
+	i := Instance{Name: name}
+	pid, is := running[name]
+	if !is { // in another network namespace it has the lock nevertheless
+		pid = loader.Holder(r.RunDir, name)
+	}
+	if is || pid != 0 {
+		i.Process = &Process{PID: pid, State: processState(pid)}
+	}
+	if h, err := standalone.ReadProcessStatus(r.RunDir, name); err == nil {
+		i.Says = &h
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		i.Unread = append(i.Unread, err.Error())
+	}
+	p, err := r.program(name)
+	if err != nil {
+		i.Unread = append(i.Unread, err.Error())
+	}
+	i.Program = p
+	return i
+}
+
+// processState returns the state of a process in a letter, "" if it is not known.
+func processState(pid int) string {
+	if pid == 0 {
+		return ""
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return ""
+	}
+	_, rest, _ := strings.Cut(string(text), ") ") // the name before it may be anything
+	return rest[:min(1, len(rest))]
+}
+
+// program returns what the kernel has for a load balancer; nil: nothing.
+func (r *Reader) program(name string) (*Program, error) {
+	info, err := bpfman.Inspect(r.RunDir, name)
+	if errors.Is(err, fs.ErrNotExist) && !bpfman.Loaded(r.RunDir, name) {
+		if _, failed := os.ReadDir(filepath.Join(loader.Pins(r.BPFFS, name), "maps")); errors.Is(failed, fs.ErrNotExist) {
+			return nil, nil
+		}
+		info, err = loader.Inspect(r.BPFFS, name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	tables, err := datapath.Open(info.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer tables.Close()
+	s, err := writer.ReadStatus(tables, standalone.StateFile(r.RunDir, name))
+	if err != nil {
+		return nil, err
+	}
+	p := newProgram(info, s)
+	p.counts.at = time.Now()
+	return p, nil
+}
+
+func newProgram(info loader.Info, s writer.Status) *Program {
+	p := &Program{ID: info.ProgramID, Loader: info.Loader, Applied: s.Applied, Frontends: len(s.Frontends), Tables: s.Tables}
+	for _, l := range info.Links {
+		if !l.Detached && l.Direction == "ingress" && l.Interface != "" {
+			p.Interfaces = append(p.Interfaces, l.Interface)
+		}
+	}
+	slices.Sort(p.Interfaces)
+	p.counts.counters = s.Counters
+	for _, f := range s.Frontends {
+		p.Backends += len(f.Backends)
+		p.Flows += f.ActiveFlows
+		p.counts.flows += f.NewFlows
+		p.counts.bytes += f.Bytes
+		p.counts.replies += f.ReplyBytes
+		if f.RejectShare == 1 {
+			what := f.Frontend
+			if f.Route != "" {
+				what += " of " + f.Route
+			}
+			p.Refusing = append(p.Refusing, what)
+		}
+	}
+	return p
+}
+
+// rates returns those between two looks. Counters that have fallen are of frontends that
+// have gone, and have none.
+func rates(was, now counts) *Rates {
+	seconds := now.at.Sub(was.at).Seconds() // by the monotonic clock
+	if seconds <= 0 {
+		return nil
+	}
+	of := func(was, now uint64) float64 {
+		if now < was {
+			return 0
+		}
+		return float64(now-was) / seconds
+	}
+	r := &Rates{Seconds: seconds, NewFlows: of(was.flows, now.flows), BytesIn: of(was.bytes, now.bytes), BytesOut: of(was.replies, now.replies), Lost: map[string]float64{}}
+	for name, n := range now.counters {
+		if lost := of(was.counters[name], n); lost > 0 && (strings.HasPrefix(name, "drop_") || strings.HasPrefix(name, "reject_")) {
+			r.Lost[name] = lost
+		}
+	}
+	return r
+}
