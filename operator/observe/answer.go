@@ -42,21 +42,6 @@ func (q Query) Kind() (Kind, error) {
 	return "", errors.New("want one question at a time")
 }
 
-// Mux is an Answerer that passes each query on to the Answerer of its kind.
-type Mux map[Kind]Answerer
-
-// Answer implements Answerer.
-func (m Mux) Answer(ctx context.Context, q Query, send func(json.RawMessage) error) error {
-	kind, err := q.Kind()
-	if err != nil {
-		return err
-	}
-	if m[kind] == nil {
-		return fmt.Errorf("this version does not answer questions of kind %s", kind)
-	}
-	return m[kind].Answer(ctx, q, send)
-}
-
 // Switch is an Answerer that passes queries on to another one, which may not exist
 // yet. Its zero value has none.
 type Switch struct{ to atomic.Pointer[Answerer] }

@@ -87,8 +87,11 @@ type AskReply struct {
 	Data []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
 	Last bool   `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`
 	// end is set in the last reply of the node, error if the answer is not complete.
-	End           bool   `protobuf:"varint,4,opt,name=end,proto3" json:"end,omitempty"`
-	Error         string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	End   bool   `protobuf:"varint,4,opt,name=end,proto3" json:"end,omitempty"`
+	Error string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	// application tells agents of one node apart, while there are two. Each answers
+	// for itself.
+	Application   string `protobuf:"bytes,6,opt,name=application,proto3" json:"application,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -158,6 +161,13 @@ func (x *AskReply) GetError() string {
 	return ""
 }
 
+func (x *AskReply) GetApplication() string {
+	if x != nil {
+		return x.Application
+	}
+	return ""
+}
+
 var File_observe_proto protoreflect.FileDescriptor
 
 const file_observe_proto_rawDesc = "" +
@@ -166,13 +176,14 @@ const file_observe_proto_rawDesc = "" +
 	"\n" +
 	"AskRequest\x12\x14\n" +
 	"\x05query\x18\x01 \x01(\fR\x05query\x12\x14\n" +
-	"\x05nodes\x18\x02 \x03(\tR\x05nodes\"n\n" +
+	"\x05nodes\x18\x02 \x03(\tR\x05nodes\"\x90\x01\n" +
 	"\bAskReply\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x12\n" +
 	"\x04last\x18\x03 \x01(\bR\x04last\x12\x10\n" +
 	"\x03end\x18\x04 \x01(\bR\x03end\x12\x14\n" +
-	"\x05error\x18\x05 \x01(\tR\x05error2L\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\x12 \n" +
+	"\vapplication\x18\x06 \x01(\tR\vapplication2L\n" +
 	"\aObserve\x12A\n" +
 	"\x03Ask\x12\x1c.blixt.observe.v1.AskRequest\x1a\x1a.blixt.observe.v1.AskReply0\x01B0Z.github.com/kubernetes-sigs/blixt/operator/wireb\x06proto3"
 

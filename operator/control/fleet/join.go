@@ -94,6 +94,7 @@ func (s *Server) join(c *session, id Identity, hello *wire.Hello) error {
 	s.reports[c.member] = r
 	s.measure(c, r)
 	s.joinAnnouncing(c, hello)
+	c.answers = hello.Answers
 	s.notify()
 	c.wakeUp()
 	return nil

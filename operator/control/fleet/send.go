@@ -36,6 +36,11 @@ func (s *Server) send(ctx context.Context, c *session, stream wire.Fleet_ServeSe
 				return err
 			}
 		}
+		for _, question := range c.questions.next() {
+			if err := stream.Send(&wire.OperatorMessage{Message: &wire.OperatorMessage_Question{Question: question}}); err != nil {
+				return err
+			}
+		}
 		for rest := data; len(rest) > 0; {
 			part := &wire.Part{Data: rest[:min(partSize, len(rest))]}
 			rest = rest[len(part.Data):]

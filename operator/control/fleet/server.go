@@ -88,6 +88,9 @@ type ServerOptions struct {
 	// Hold is how long a new leader waits for the agents that the previous one had
 	// before it says which nodes announce clients; 0: 45 seconds.
 	Hold time.Duration
+	// Silence is how long an agent that is asked something may say nothing; 0: half a
+	// minute.
+	Silence time.Duration
 	// PeersEvery is how often agents hear of nodes at most; 0: a second.
 	PeersEvery time.Duration
 }
@@ -140,6 +143,9 @@ func NewServer(o ServerOptions) *Server {
 	}
 	if o.Hold == 0 {
 		o.Hold = 45 * time.Second
+	}
+	if o.Silence == 0 {
+		o.Silence = 30 * time.Second
 	}
 	if o.PeersEvery == 0 {
 		o.PeersEvery = peersEvery

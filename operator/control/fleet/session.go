@@ -32,6 +32,9 @@ type session struct {
 	limit *rate.Limiter
 
 	config *wire.Config // sent last
+	// answers: the agent answers questions, which have a mutex of their own.
+	answers   bool
+	questions questions
 	// announces: the agent gets what nodes need that announce clients to each other.
 	announces bool
 	// peers is the sequence of peers that was sent last; 0: none. peersSums are those of
@@ -120,6 +123,12 @@ func (s *Server) receive(ctx context.Context, c *session, stream wire.Fleet_Serv
 		if err != nil {
 			return err
 		}
+		if answer := m.GetAnswer(); answer != nil {
+			if err := c.questions.receive(answer); err != nil {
+				return err
+			}
+			continue
+		}
 		cost, err := s.receiveStatus(c, m.GetStatus())
 		if err == nil {
 			err = c.limit.WaitN(ctx, cost)
@@ -133,6 +142,7 @@ func (s *Server) receive(ctx context.Context, c *session, stream wire.Fleet_Serv
 // leave removes the session, unless another stream has replaced it. The report
 // stays.
 func (s *Server) leave(c *session) {
+	c.questions.end()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.left = true

@@ -13,12 +13,14 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/announce"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/operator/observe"
 )
 
 // Options configure an agent. Fields without a default must be set.
@@ -36,6 +38,8 @@ type Options struct {
 	Layout int
 	// Tables are the maps to write.
 	Tables writer.Tables
+	// Answerer answers what commands ask by the operator; nil: nobody does.
+	Answerer observe.Answerer
 	// PeerMetrics is how many other nodes have metrics of their own.
 	PeerMetrics int
 	Log         *slog.Logger // nil: nothing is logged
@@ -64,6 +68,8 @@ type Agent struct {
 	resolve    gateway.ResolveOptions
 	data       []byte // of the update that has arrived in part
 	announcing announcing
+
+	answering atomic.Int32 // questions that are being answered
 
 	reported struct {
 		sync.Mutex

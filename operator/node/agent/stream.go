@@ -169,6 +169,7 @@ func (a *Agent) stream(ctx context.Context, address string) error {
 		Application: a.o.Application, Node: a.o.Node, Kernel: a.o.Kernel, Layout: uint32(a.o.Layout),
 		Got: wire.EncodeVersion(a.replica.Version), Status: a.status(),
 		BootId: a.o.BootID, Announces: a.o.Tables.Announces(), PeersSums: a.announcing.peers.Sums(),
+		Answers: a.o.Answerer != nil,
 	}
 	if hello.Got != nil {
 		hello.GotSum = a.replica.Sum.Bytes()
@@ -177,34 +178,39 @@ func (a *Agent) stream(ctx context.Context, address string) error {
 		_, err = stream.Recv() // returns the reason
 		return err
 	}
+	questions := newQuestions(ctx, a.o.Answerer, &a.answering)
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		a.send(ctx, stream)
+		a.send(ctx, stream, questions.send)
 	}()
 	a.data = nil
-	err = a.receive(ctx, stream)
+	err = a.receive(ctx, stream, questions)
 	cancel()
 	<-sent
 	return err
 }
 
-// send sends the status whenever it has changed, until the stream ends.
-func (a *Agent) send(ctx context.Context, stream wire.Fleet_ServeClient) {
+// send sends the status whenever it has changed, and answers, until the stream ends.
+func (a *Agent) send(ctx context.Context, stream wire.Fleet_ServeClient, answers <-chan *wire.Answer) {
 	for {
+		m := &wire.AgentMessage{}
 		select {
 		case <-ctx.Done():
 			return
 		case <-a.changed:
+			m.Message = &wire.AgentMessage_Status{Status: a.status()}
+		case answer := <-answers:
+			m.Message = &wire.AgentMessage_Answer{Answer: answer}
 		}
-		if stream.Send(&wire.AgentMessage{Message: &wire.AgentMessage_Status{Status: a.status()}}) != nil {
+		if stream.Send(m) != nil {
 			return // receive returns the reason
 		}
 	}
 }
 
 // receive applies what the operator sends, until the stream ends.
-func (a *Agent) receive(ctx context.Context, stream wire.Fleet_ServeClient) error {
+func (a *Agent) receive(ctx context.Context, stream wire.Fleet_ServeClient, questions *questions) error {
 	for {
 		m, err := stream.Recv()
 		if err != nil {
@@ -218,6 +224,9 @@ func (a *Agent) receive(ctx context.Context, stream wire.Fleet_ServeClient) erro
 			err = a.configure(m.Config)
 		case *wire.OperatorMessage_Peers:
 			err = a.setPeers(m.Peers)
+		case *wire.OperatorMessage_Question:
+			questions.receive(m.Question)
+			continue
 		case *wire.OperatorMessage_Part:
 			if err = a.collect(m.Part); err != nil || !m.Part.Last {
 				break

@@ -8,12 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/kubernetes-sigs/blixt/operator/observe"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
@@ -47,7 +49,7 @@ func (a *Asker) Ask(ctx context.Context, q observe.Query, got func(node string, 
 	if err != nil {
 		return readable(err)
 	}
-	answers := &answers{pieces: map[string][]byte{}, failed: map[string]string{}}
+	answers := &answers{pieces: map[source][]byte{}, failed: map[source]string{}}
 	for {
 		r, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -82,18 +84,23 @@ func readable(err error) error {
 
 // answers puts the pieces of several nodes together.
 type answers struct {
-	pieces  map[string][]byte // that have come in part
+	pieces  map[source][]byte // that have come in part
 	partial int               // their size
-	failed  map[string]string
+	failed  map[source]string
 }
+
+// source is who answers: there are several applications on a node while it is
+// upgraded.
+type source struct{ node, application string }
 
 // add returns the piece that a reply completes; nil: none. What a node says after it
 // has said something wrong is left out.
 func (a *answers) add(r *wire.AskReply) (json.RawMessage, error) {
-	if _, failed := a.failed[r.Node]; failed {
+	from := source{r.Node, r.Application}
+	if _, failed := a.failed[from]; failed {
 		return nil, nil
 	}
-	piece := append(a.pieces[r.Node], r.Data...)
+	piece := append(a.pieces[from], r.Data...)
 	a.partial += len(r.Data)
 	if a.partial > maxPartial {
 		return nil, fmt.Errorf("the pieces of the nodes' answers are too large: %d MiB have come in part: ask fewer nodes at a time", maxPartial>>20)
@@ -109,13 +116,13 @@ func (a *answers) add(r *wire.AskReply) (json.RawMessage, error) {
 	case r.Last && !json.Valid(piece):
 		why = "a piece of the answer is no JSON"
 	case !r.Last && !r.End:
-		a.pieces[r.Node] = piece
+		a.pieces[from] = piece
 		return nil, nil
 	}
-	delete(a.pieces, r.Node)
+	delete(a.pieces, from)
 	a.partial -= len(piece)
 	if why != "" {
-		a.failed[r.Node] = why
+		a.failed[from] = why
 	}
 	if why != "" || r.End {
 		return nil, nil
@@ -125,14 +132,21 @@ func (a *answers) add(r *wire.AskReply) (json.RawMessage, error) {
 
 // end returns what is wrong with the answers after the last reply.
 func (a *answers) end() error {
-	for node := range a.pieces {
-		a.failed[node] = "the answer ends in the middle"
+	for from := range a.pieces {
+		a.failed[from] = "the answer ends in the middle"
 	}
-	if why, alone := a.failed[""]; alone {
-		return errors.New(why)
+	reasons := map[string]string{}
+	for from, why := range a.failed {
+		if from.node == "" {
+			return errors.New(why)
+		}
+		if other := reasons[from.node]; other != "" && other != why {
+			why = phrase.Join(slices.Sorted(slices.Values([]string{other, why})))
+		}
+		reasons[from.node] = why
 	}
-	if len(a.failed) > 0 {
-		return &observe.NodesError{Reasons: a.failed}
+	if len(reasons) > 0 {
+		return &observe.NodesError{Reasons: reasons}
 	}
 	return nil
 }
