@@ -29,6 +29,7 @@ func agentCommand() *cobra.Command {
 	var dir string
 	var e endpoints
 	var logs logFlags
+	var flowLog string
 	c := &cobra.Command{
 		Use:   "agent --maps DIR --operator HOST:PORT --application NAME",
 		Short: "Keep the maps of a node's data plane as the operator wants them",
@@ -52,6 +53,13 @@ It confines itself by Landlock and seccomp, in addition to the chart's profile.`
 			if o.Node == "" {
 				return errors.New("no name of the node: set NODE_NAME, or --node-name")
 			}
+			switch flowLog {
+			case "":
+			case "-":
+				o.FlowLines = os.Stdout
+			default:
+				return errors.New("--flow-log: an agent may write no file: want - for standard output")
+			}
 			o.Log = log
 			return runAgent(c.Context(), o, dir, e)
 		},
@@ -67,6 +75,7 @@ It confines itself by Landlock and seccomp, in addition to the chart's profile.`
 	f.StringVar(&e.metrics, "metrics-address", ":8082", "address of /metrics, 0: none")
 	f.StringVar(&e.tokenFile, "metrics-token-file", "/var/run/secrets/blixt/metrics/token", "file of the bearer token that whoever reads /metrics must have; empty: everybody may")
 	f.IntVar(&o.PeerMetrics, "peer-metrics", metrics.DefaultPeers, "other nodes that have metrics of their own, some 20 each. If there are more, those that do not answer come first. 0: none")
+	f.StringVar(&flowLog, "flow-log", "", "- writes a line of JSON to standard output for each flow that has ended, if it has a record, and for samples of packets that are rejected or dropped; the log goes to standard error. It names clients")
 	logs.add(f)
 	for _, required := range []string{"maps", "operator", "application"} {
 		if err := c.MarkFlagRequired(required); err != nil {

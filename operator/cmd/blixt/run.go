@@ -26,6 +26,7 @@ func runCommand() *cobra.Command {
 	var peers peerList
 	var peerPorts portRange
 	var seedFile string
+	var lines flowLines
 	o.Files.Stdin = os.Stdin
 	c := &cobra.Command{
 		Use:   "run {-f DIR|FILE|- | --peer ADDRESSES}",
@@ -102,6 +103,9 @@ a process without a terminal has the files and the network read again.`,
 			if o.Seed, err = readSeed(seedFile); err != nil {
 				return err
 			}
+			if o.FlowLines, err = lines.open(os.Stdout); err != nil {
+				return err
+			}
 			o.Others = others.NewFinder(l.builtin.BPFFS, func() []string {
 				return append(bpfman.Dirs(o.RunDir, o.Name), filepath.Join(loader.Pins(l.builtin.BPFFS, o.Name), "maps"))
 			})
@@ -131,6 +135,7 @@ a process without a terminal has the files and the network read again.`,
 	f.StringVar(&seedFile, "seed-file", "", "file with the secret that keys the choice of backends, at least 16 bytes in base64, of mode 0600; several hosts that serve the same address need the same one (default: a seed that everybody knows). Make it by: (umask 077; head -c 16 /dev/urandom | base64 > FILE)")
 	f.StringVar(&o.MetricsAddress, "metrics-address", "", "host and port of /metrics for Prometheus, /healthz and /readyz, such as 127.0.0.1:8082; empty: they are not served")
 	f.StringVar(&o.MetricsTokenFile, "metrics-token-file", "", "file of the bearer token that whoever reads /metrics must have; empty: everybody may who reaches --metrics-address")
+	lines.add(f)
 	f.Uint32Var(&l.flows, "flows", 0, "size of the table of established TCP flows, at most 4194304 (default 262144; 400 bytes per flow in use); those of other flows follow")
 	f.Uint32Var(&l.ringSlots, "ring-slots", 0, "slots of all rings together, at most 8388608 (default 4194304; 4 bytes each)")
 	f.StringVar(&o.Name, "name", loader.DefaultName, "name of this load balancer; several on one host need different names, and different --snat-ports")

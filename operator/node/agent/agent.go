@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/announce"
+	"github.com/kubernetes-sigs/blixt/operator/node/flowlog"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 	"github.com/kubernetes-sigs/blixt/operator/observe"
 )
@@ -42,7 +44,10 @@ type Options struct {
 	Answerer observe.Answerer
 	// PeerMetrics is how many other nodes have metrics of their own.
 	PeerMetrics int
-	Log         *slog.Logger // nil: nothing is logged
+	// FlowLines gets a line of JSON for each flow that has ended, and each packet that was
+	// rejected or dropped, as far as they have records; nil: nobody does.
+	FlowLines io.Writer
+	Log       *slog.Logger // nil: nothing is logged
 	// StatusEvery is how often the agent sends its status if nothing changes;
 	// 0: 15 seconds.
 	StatusEvery time.Duration
@@ -60,6 +65,7 @@ type Agent struct {
 	o         Options
 	writer    *writer.Writer
 	announcer *announce.Announcer
+	flows     *flowlog.Log
 	states    chan writer.VersionedState
 	changed   chan struct{} // has an element if the status is to be sent
 
@@ -107,6 +113,7 @@ func New(o Options) *Agent {
 	a.announcer = announce.New(o.Tables, announce.Options{Changed: a.announcingChanged, Log: o.Log, Probe: o.Probe})
 	o.Writer.Applied, o.Writer.Log, o.Writer.Hears = a.record, o.Log, a.announcer.Hears
 	a.writer = writer.New(o.Tables, o.Writer)
+	a.flows = flowlog.New(flowlog.Options{Node: o.Node, Lines: o.FlowLines, Log: o.Log})
 	return a
 }
 
@@ -122,6 +129,8 @@ func (a *Agent) Run(ctx context.Context) {
 	done.Go(func() { a.writer.Run(ctx, a.states) })
 	done.Go(func() { a.announcer.Run(ctx) })
 	done.Go(func() { a.watch(ctx) })
+	done.Go(func() { a.readRecords(ctx) })
+	done.Go(func() { a.flows.Run(ctx) })
 	a.connect(ctx)
 	done.Wait()
 }

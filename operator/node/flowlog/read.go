@@ -29,6 +29,9 @@ func (l *Log) readRings(ctx context.Context, s *source) error {
 		}
 		readers = append(readers, r)
 	}
+	for _, r := range readers {
+		defer context.AfterFunc(ctx, func() { _ = r.Flush() })() // what has come is read, and then no more
+	}
 	errs := make([]error, len(readers))
 	var done sync.WaitGroup
 	for i, r := range readers {
@@ -51,7 +54,7 @@ func (l *Log) readRing(ctx context.Context, r *ringbuf.Reader) error {
 		r.SetDeadline(time.Now().Add(pollEvery))
 		err := r.ReadInto(&sample)
 		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
+		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, ringbuf.ErrFlushed):
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -67,9 +70,6 @@ func (l *Log) readRing(ctx context.Context, r *ringbuf.Reader) error {
 		if len(batch) == cap(batch) || sample.Remaining == 0 {
 			l.add(batch)
 			batch = batch[:0]
-			if ctx.Err() != nil {
-				return nil
-			}
 		}
 	}
 }

@@ -16,7 +16,7 @@ func SocketFile(runDir, name string) string { return filepath.Join(runDir, name+
 // answer answers questions of commands until the context ends, and returns a function
 // that waits for the end. Serving does not depend on it.
 func (r *runner) answer(ctx context.Context) (wait func()) {
-	if r.Answerer == nil {
+	if r.answerer == nil {
 		return func() {}
 	}
 	socket, err := transport.Listen(SocketFile(r.RunDir, r.Name))
@@ -27,7 +27,7 @@ func (r *runner) answer(ctx context.Context) (wait func()) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		if err := transport.Serve(ctx, transport.NewServer(transport.Local(r.Answerer), transport.Options{}), socket); err != nil {
+		if err := transport.Serve(ctx, transport.NewServer(transport.Local(r.answerer), transport.Options{}), socket); err != nil {
 			slog.Warn("commands such as blixt flows cannot ask this process any more", "error", err)
 		}
 	}()

@@ -26,7 +26,7 @@ func TestCommandsAskTheProcess(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for _, name := range []string{"a", "b"} {
-		r := &runner{Options: Options{RunDir: dir, Name: name, Answerer: sayName(name)}}
+		r := &runner{Options: Options{RunDir: dir, Name: name}, answerer: sayName(name)}
 		ctx, stop := context.WithCancel(t.Context())
 		wait := r.answer(ctx)
 		c, err := dial.Dial(ctx, dial.Target{Socket: SocketFile(dir, name)})
@@ -62,8 +62,8 @@ func TestNoPlaceForSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range []*runner{
-		{Options: Options{RunDir: dir, Name: "a", Answerer: sayName("a")}},
-		{Options: Options{RunDir: filepath.Join(dir, "missing"), Name: "b", Answerer: sayName("b")}},
+		{Options: Options{RunDir: dir, Name: "a"}, answerer: sayName("a")},
+		{Options: Options{RunDir: filepath.Join(dir, "missing"), Name: "b"}, answerer: sayName("b")},
 		{Options: Options{RunDir: dir, Name: "c"}},
 	} {
 		r.answer(t.Context())()

@@ -15,6 +15,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/announce"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/node/flowlog"
 	"github.com/kubernetes-sigs/blixt/operator/node/ipsec"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
@@ -28,6 +29,7 @@ type plane struct {
 	tables    *datapath.Maps
 	writer    *writer.Writer
 	announcer *announce.Announcer
+	flows     *flowlog.Log // nil: nobody reads its records
 	states    chan writer.VersionedState
 	ended     chan struct{}
 
@@ -58,10 +60,11 @@ func open(dir string, o writer.Options) (*plane, error) {
 
 // run writes each state that is sent to p.states, until the context ends.
 func (p *plane) run(ctx context.Context) {
-	var announcing sync.WaitGroup
-	announcing.Go(func() { p.announcer.Run(ctx) })
+	var others sync.WaitGroup
+	others.Go(func() { p.announcer.Run(ctx) })
+	others.Go(func() { p.readRecords(ctx) })
 	p.writer.Run(ctx, p.states)
-	announcing.Wait()
+	others.Wait()
 	close(p.ended)
 }
 
@@ -158,6 +161,7 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup, reset func(wri
 		if err != nil {
 			slog.Warn(previous.String()+" serves its flows, but its maps cannot be written: flows to a backend that is removed are not reset", "error", err)
 		} else {
+			p.flows = r.flows
 			r.planes = append(r.planes, p)
 		}
 		done.Go(func() {
@@ -172,6 +176,7 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup, reset func(wri
 	if err != nil {
 		return err
 	}
+	p.flows = r.flows
 	r.planes = append(r.planes, p)
 	r.ours.Store(p)
 	contents, err := datapath.Read(p.tables, time.Time{})

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -23,6 +24,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/advice"
+	"github.com/kubernetes-sigs/blixt/operator/node/flowlog"
 	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 	"github.com/kubernetes-sigs/blixt/operator/node/others"
@@ -90,8 +92,9 @@ type Options struct {
 	othersEvery time.Duration
 	// RunDir holds the files that outlive the process.
 	RunDir string
-	// Answerer answers commands that ask this process; nil: none can.
-	Answerer observe.Answerer
+	// FlowLines gets a line of JSON for each flow that has ended, and each packet that was
+	// rejected or dropped, as far as they have records; nil: nobody does.
+	FlowLines io.Writer
 	// Load loads the program, or adopts what an earlier run left, and attaches it
 	// to the interfaces. It returns loader.AttachError if it can attach to none.
 	Load func(interfaces []hostnet.Interface) (*Loaded, error)
@@ -183,8 +186,11 @@ type runner struct {
 	newState chan struct{}
 	// ours is our program's plane, for readers that do not wait for r.reconciling: see
 	// readMaps.
-	ours   atomic.Pointer[plane]
-	health health
+	ours  atomic.Pointer[plane]
+	flows *flowlog.Log
+	// answerer answers commands that ask this process; nil: none can.
+	answerer observe.Answerer
+	health   health
 	// ready is closed when our program serves its first state; nil before it was loaded.
 	ready chan struct{}
 	// How many were in the last state, for the log.
@@ -207,6 +213,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer claim.Close()
 	r := &runner{Options: o, newState: make(chan struct{}, 1), log: onceLog{last: map[string]string{}}, removals: removals{grace: o.RemovalGrace}, awake: make(chan struct{}, 1), started: time.Now()}
+	r.flows = newFlowLog(o)
+	r.answerer = r.answers()
 	r.health.waits("the program is not loaded yet")
 	stop, err := r.listen()
 	if err != nil {
@@ -253,6 +261,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer r.answer(ctx)()
+	defer r.writeFlows()()
 	defer cancel()
 	r.lives()
 	r.status = openStatus(StatusFile(o.RunDir, o.Name), r.statusNow, func(err error) { r.log.warning("status", err) })
