@@ -61,6 +61,14 @@ func (o object) serve(ip ipVersion, protocol uint8) {
 	o.put(LayoutMap, uint32(0), config)
 	vip := ap(port(ip.vip, "80")).Addr()
 	o.put("addresses", addrOf(vip), BlixtAddress{Flags: uint32(BlixtAddressFlagADDRESS_EXCLUSIVE)})
+	if m := o.c.Maps[BlixtMapInterest]; m != nil {
+		bits := make([]byte, BlixtLimitINTEREST_SIZE)
+		bits[InterestHash(addrOf(vip))] = byte(BlixtInterestFlagINTEREST_VIP)
+		for a := range hostAddresses {
+			bits[InterestHash(addrOf(a))] |= byte(BlixtInterestFlagINTEREST_HOST)
+		}
+		o.put(BlixtMapInterest, uint32(0), bits)
+	}
 	for i, backend := range []string{ip.local, ip.remote} {
 		id := uint32(i + 1)
 		b := BlixtBackend{Addr: addrOf(ap(backend).Addr()), Port: htons(ap(backend).Port()), Generation: 1, Frontend: uint32(i)}
