@@ -25,7 +25,7 @@ type Page struct {
 
 type part struct {
 	name     string
-	gatherer prometheus.Gatherer
+	gatherer Part
 	failed   uint64
 	failure  string // of the last time, or ""
 }
@@ -33,8 +33,14 @@ type part struct {
 // NewPage returns a page without parts.
 func NewPage(log *slog.Logger) *Page { return &Page{log: log} }
 
+// Part yields metrics, and describes all that it may ever yield.
+type Part interface {
+	prometheus.Gatherer
+	Describe(chan<- *prometheus.Desc)
+}
+
 // Add adds a part. Scrapes may gather it at the same time as others.
-func (p *Page) Add(name string, g prometheus.Gatherer) {
+func (p *Page) Add(name string, g Part) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.parts = append(p.parts, &part{name: name, gatherer: g})
@@ -44,7 +50,14 @@ func (p *Page) Add(name string, g prometheus.Gatherer) {
 func (p *Page) AddCollectors(name string, all ...prometheus.Collector) {
 	r := prometheus.NewRegistry()
 	r.MustRegister(all...)
-	p.Add(name, r)
+	p.Add(name, &registered{r, all})
+}
+
+// registered is a part of collectors. They know the types of their metrics, which the
+// registry does not.
+type registered struct {
+	*prometheus.Registry
+	collectors []prometheus.Collector
 }
 
 // Gather implements prometheus.Gatherer. Its error is always nil: a page without
@@ -95,14 +108,19 @@ func (p *Page) record(part *part, err error) {
 	}
 }
 
-const errorsName = "blixt_scrape_errors_total"
+// The metric of failures.
+const (
+	errorsName  = "blixt_scrape_errors_total"
+	errorsHelp  = "Parts of this page that could not be gathered, or not all of them."
+	errorsLabel = "part"
+)
 
 // errors returns how often each part has failed.
 func (p *Page) errors(parts []*part) *dto.MetricFamily {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	family := &dto.MetricFamily{Name: new(errorsName), Help: new("Parts of this page that could not be gathered, or not all of them."), Type: dto.MetricType_COUNTER.Enum()}
-	label := new("part")
+	family := &dto.MetricFamily{Name: new(errorsName), Help: new(errorsHelp), Type: dto.MetricType_COUNTER.Enum()}
+	label := new(errorsLabel)
 	for _, part := range parts {
 		family.Metric = append(family.Metric, &dto.Metric{
 			Label: []*dto.LabelPair{{Name: label, Value: &part.name}}, Counter: &dto.Counter{Value: new(float64(part.failed))},

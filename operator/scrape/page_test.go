@@ -36,6 +36,8 @@ func (f *failing) Collect(all chan<- prometheus.Metric) {
 // whole is a part that yields metrics or nothing.
 type whole struct{ err error }
 
+func (*whole) Describe(chan<- *prometheus.Desc) {}
+
 func (w *whole) Gather() ([]*dto.MetricFamily, error) {
 	if w.err != nil {
 		return nil, w.err

@@ -15,9 +15,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/bytecode"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
+	"github.com/kubernetes-sigs/blixt/operator/scrape"
 )
 
 // RegisterMetrics registers all metrics of the operator, with the values of one that does
@@ -58,7 +60,7 @@ func newMeasures(r prometheus.Registerer) *measures {
 	for _, result := range []string{imageVerified, imageRejected, imageFailed} {
 		m.verifications.WithLabelValues(result)
 	}
-	r.MustRegister(m.phases, m.passes, m.verifications)
+	r.MustRegister(m.phases, m.passes, m.verifications, scrape.BuildInfo(bpf.Layout))
 	return m
 }
 

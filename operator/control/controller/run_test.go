@@ -34,6 +34,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/agent"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/scrape"
 )
 
 // goodConfig is the spec of a BlixtConfig that says nothing of reserved ports.
@@ -297,5 +298,36 @@ func TestConfigTakesAway(t *testing.T) {
 			return nil
 		})
 		stop()
+	}
+}
+
+// What the operator registers is what its reference has.
+func TestRegisterMetrics(t *testing.T) {
+	o := prepare(t)
+	o.must(grant())
+	running, reference := scrape.NewCatalog(), scrape.NewCatalog()
+	controller.RegisterMetrics(reference)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	o.must(err)
+	address := l.Addr().String()
+	o.must(l.Close())
+	o.replica(address, func(m *controller.ManagerOptions) { m.Registerer = running })
+	o.eventually("metrics", func() error {
+		var missing []string
+		for _, d := range reference.Metrics() {
+			if !slices.ContainsFunc(running.Metrics(), func(r scrape.Description) bool { return r.Name == d.Name }) {
+				missing = append(missing, d.Name)
+			}
+		}
+		// Those of all operators of a process.
+		if want := []string{"blixt_operator_failures_total", "blixt_operator_refused_writes_total", "blixt_operator_writes_total"}; !slices.Equal(missing, want) {
+			return fmt.Errorf("the reference alone has %v", missing)
+		}
+		return nil
+	})
+	for _, d := range running.Metrics() {
+		if !slices.ContainsFunc(reference.Metrics(), func(r scrape.Description) bool { return cmp.Equal(r, d) }) {
+			t.Errorf("the reference lacks %v", d)
+		}
 	}
 }

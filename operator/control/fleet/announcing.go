@@ -577,7 +577,7 @@ func (s *Server) announcingMetrics() []prometheus.Collector {
 		}),
 	}
 	for _, phase := range []keyring.Phase{keyring.Settled, keyring.Spreading, keyring.Retiring} {
-		all = append(all, gauge("blixt_announce_key_rotation", "1 for the phase of the rotation of that key.", prometheus.Labels{"phase": string(phase)}, func() float64 {
+		all = append(all, gauge("blixt_announce_key_rotation", "1 for the phase of the rotation of the key by which nodes sign.", prometheus.Labels{"phase": string(phase)}, func() float64 {
 			if r := ring(); len(r.Keys) > 0 && r.Phase() == phase {
 				return 1
 			}

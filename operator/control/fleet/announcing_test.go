@@ -730,7 +730,7 @@ func TestAgentsReconnectDuringRotations(t *testing.T) {
 		t.Errorf("%d metrics, %v", n, err)
 	}
 	if diff := testutil.GatherAndCompare(o.metrics, strings.NewReader(`
-# HELP blixt_announce_key_rotation 1 for the phase of the rotation of that key.
+# HELP blixt_announce_key_rotation 1 for the phase of the rotation of the key by which nodes sign.
 # TYPE blixt_announce_key_rotation gauge
 blixt_announce_key_rotation{phase="retiring"} 0
 blixt_announce_key_rotation{phase="settled"} 1

@@ -270,7 +270,7 @@ func TestMetricsOfPeers(t *testing.T) {
 		announcingState(a)
 		time.Sleep(3 * time.Second)
 		metrics := func() (text []string) {
-			families, err := a.page().Gather()
+			families, err := a.Page().Gather()
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -19,12 +19,12 @@ func (a *Agent) Handler() http.Handler { return scrape.Health(a.Ready) }
 // everybody.
 func (a *Agent) Metrics(tokenFile string) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", scrape.RequireFile(tokenFile, scrape.Handler(a.page())))
+	mux.Handle("GET /metrics", scrape.RequireFile(tokenFile, scrape.Handler(a.Page())))
 	return mux
 }
 
-// page returns the agent's metrics.
-func (a *Agent) page() *scrape.Page {
+// Page returns the agent's metrics.
+func (a *Agent) Page() *scrape.Page {
 	page := scrape.NewPage(a.o.Log)
 	page.AddCollectors("agent", metrics.Collector(a.state),
 		a.gauge("blixt_operator_connected", "1 while connected to the operator.", func() float64 { return metrics.Bool(a.connected) }),

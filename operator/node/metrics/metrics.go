@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/node/announce"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 	"github.com/kubernetes-sigs/blixt/operator/scrape"
@@ -30,15 +31,15 @@ type Source func(read func(DataPlane) error) error
 
 // AddTo adds the metrics of a data plane to a page, and those of the Go runtime.
 func AddTo(page *scrape.Page, source Source) {
-	page.AddCollectors("process", collectors.NewGoCollector())
+	page.AddCollectors("process", collectors.NewGoCollector(), scrape.BuildInfo(bpf.Layout))
 	page.Add("maps", gatherer(source, maps))
 }
 
 // gatherer gathers one part. part reads it, and returns a collector of what was read.
 // Families do not go through a registry, which checks each metric: there may be
 // thousands.
-func gatherer(source Source, part func(DataPlane) (prometheus.Collector, []*dto.MetricFamily, error)) prometheus.Gatherer {
-	return prometheus.GathererFunc(func() (all []*dto.MetricFamily, err error) {
+func gatherer(source Source, part func(DataPlane) (prometheus.Collector, []*dto.MetricFamily, error)) scrape.Part {
+	return described{prometheus.GathererFunc(func() (all []*dto.MetricFamily, err error) {
 		err = source(func(d DataPlane) error {
 			c, families, err := part(d)
 			if err != nil {
@@ -53,7 +54,17 @@ func gatherer(source Source, part func(DataPlane) (prometheus.Collector, []*dto.
 			return err
 		})
 		return all, err
-	})
+	})}
+}
+
+// described is a part that describes all metrics of this package.
+type described struct{ prometheus.Gatherer }
+
+// Describe implements scrape.Part.
+func (described) Describe(all chan<- *prometheus.Desc) {
+	for _, d := range descriptors {
+		all <- d
+	}
 }
 
 // collected is a collector of metrics that were read already.
@@ -78,8 +89,13 @@ func (c *collected) counter(d *prometheus.Desc, n uint64, labels ...string) {
 	*c = append(*c, prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...))
 }
 
+// descriptors are those of this package.
+var descriptors []*prometheus.Desc
+
 func describe(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("blixt_"+name, help, labels, nil)
+	d := prometheus.NewDesc("blixt_"+name, help, labels, nil)
+	descriptors = append(descriptors, d)
+	return d
 }
 
 var (
@@ -126,10 +142,17 @@ func maps(d DataPlane) (prometheus.Collector, []*dto.MetricFamily, error) {
 	return c, []*dto.MetricFamily{established(s.Frontends)}, nil
 }
 
+const (
+	establishedName = "frontend_established_flows"
+	establishedHelp = "Established TCP flows of a frontend."
+)
+
+var _ = describe(establishedName, establishedHelp, "frontend", "gateway", "listener")
+
 // established returns the established flows of each TCP frontend.
 func established(frontends []writer.FrontendFlows) *dto.MetricFamily {
 	family := &dto.MetricFamily{
-		Name: new("blixt_frontend_established_flows"), Help: new("Established TCP flows of a frontend."), Type: dto.MetricType_GAUGE.Enum(),
+		Name: new("blixt_" + establishedName), Help: new(establishedHelp), Type: dto.MetricType_GAUGE.Enum(),
 	}
 	names := [3]*string{new("frontend"), new("gateway"), new("listener")}
 	for _, f := range frontends {

@@ -21,7 +21,7 @@ var (
 	descPeersFailing = describe("peers_failing", "Other nodes that do not answer probes in some form.")
 	descPeersLeftOut = describe("peers_left_out", "Addresses of other nodes for which the table has no room.")
 	descPreserving   = describe("backends_preserving", "Backends on other nodes that are to see their clients.")
-	descUnannounced  = describe("backends_unannounced", "Those of them that see this node's address instead.", "reason")
+	descUnannounced  = describe("backends_unannounced", "Backends on other nodes that see this node's address instead of their clients'.", "reason")
 
 	descPeerAnswers   = describe("peer_answers", "1 while another node answers probes of a form.", "node", "form")
 	descPeerProbes    = describe("peer_probes_total", "Probes of another node.", "node", "form", "result")

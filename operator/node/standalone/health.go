@@ -69,14 +69,8 @@ func (r *runner) listen() (closed func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("serve metrics at %s: %w", r.MetricsAddress, err)
 	}
-	page := scrape.NewPage(slog.Default())
-	page.AddCollectors("state", metrics.Collector(r.health.state))
-	metrics.AddTo(page, r.readMaps)
-	if len(r.Peering.Peers) > 0 {
-		metrics.AddPeers(page, r.readMaps, metrics.DefaultPeers)
-	}
 	mux := scrape.Health(r.health.ready)
-	mux.Handle("GET /metrics", scrape.RequireFile(r.MetricsTokenFile, scrape.Handler(page)))
+	mux.Handle("GET /metrics", scrape.RequireFile(r.MetricsTokenFile, scrape.Handler(r.page())))
 	server := scrape.Server(mux)
 	var done sync.WaitGroup
 	done.Go(func() {
@@ -89,6 +83,22 @@ func (r *runner) listen() (closed func(), err error) {
 		_ = server.Close() // of connections that nobody waits for
 		done.Wait()
 	}, nil
+}
+
+// page returns the metrics.
+func (r *runner) page() *scrape.Page {
+	page := scrape.NewPage(slog.Default())
+	page.AddCollectors("state", metrics.Collector(r.health.state))
+	metrics.AddTo(page, r.readMaps)
+	if len(r.Peering.Peers) > 0 {
+		metrics.AddPeers(page, r.readMaps, metrics.DefaultPeers)
+	}
+	return page
+}
+
+// Page returns the metrics of a host that serves nothing: for a reference of them.
+func Page() *scrape.Page {
+	return (&runner{Options: Options{Peering: Peering{Peers: []Peer{{}}}}}).page()
 }
 
 // readMaps is a metrics.Source of our program's maps.
