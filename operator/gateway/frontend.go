@@ -39,6 +39,7 @@ func (l *listener) frontend(key lb.Key) Frontend {
 		IdleTimeout:    l.gateway.policy.idleTimeouts[key.Protocol],
 		LocalOnly:      l.gateway.policy.traffic == v1alpha1.TrafficPolicyLocal,
 		PreserveClient: l.gateway.clientAddress() == v1alpha1.ClientAddressPreserve,
+		Records:        l.gateway.policy.records == v1alpha1.FlowRecordsEnabled,
 	}
 	if len(l.attached) > 0 {
 		r := l.attached[0]

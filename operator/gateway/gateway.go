@@ -83,6 +83,9 @@ func (g *gateway) configure(p Parameters, s *environment) *fault {
 	if g.policy, err = newPolicy(p.Config); err != nil {
 		return faultf(gwv1.GatewayReasonInvalidParameters, "%s.", err)
 	}
+	if g.policy.records == "" && s.Cluster == nil {
+		g.policy.records = s.FlowRecords
+	}
 	var f *fault
 	if s.Cluster != nil {
 		g.source, f = g.policy.choose(g.class.config)

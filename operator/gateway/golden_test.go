@@ -47,6 +47,7 @@ type frontendView struct {
 	Reject   float64  `yaml:"rejectWeight,omitempty"`
 	Idle     string   `yaml:"idleTimeout,omitempty"`
 	Client   string   `yaml:"remoteBackendsSee,omitempty"`
+	Records  bool     `yaml:"recordsFlows,omitempty"`
 }
 
 type planView struct {
@@ -150,7 +151,7 @@ func viewStatus(t *testing.T, translation *gateway.Translation) map[string]any {
 func viewFrontend(f lb.Frontend) frontendView {
 	v := frontendView{
 		Frontend: f.Key().String(), Route: f.Route,
-		From: fmt.Sprintf("Gateway %s, listener %s", f.Gateway, f.Listener), Reject: weight(f.Reject),
+		From: fmt.Sprintf("Gateway %s, listener %s", f.Gateway, f.Listener), Reject: weight(f.Reject), Records: f.Records,
 	}
 	for _, ref := range f.Refs {
 		v.Refs = append(v.Refs, fmt.Sprintf("%s:%d", ref.Service, ref.Port))

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
@@ -30,6 +31,9 @@ type Options struct {
 	Incumbents *Incumbents `json:"incumbents,omitempty"`
 	// LastGood is from the previous translation.
 	LastGood LastGood `json:"-"`
+	// FlowRecords is whether flows of a Gateway are recorded that does not choose;
+	// empty: they are not.
+	FlowRecords v1alpha1.FlowRecords `json:"flowRecords,omitempty"`
 	// Cluster is nil without a cluster. With a cluster, the fields above are
 	// ignored: BlixtConfigs and nodes decide.
 	Cluster *Cluster `json:"cluster,omitempty"`

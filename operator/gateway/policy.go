@@ -21,6 +21,7 @@ import (
 type policy struct {
 	traffic      v1alpha1.TrafficPolicy
 	client       v1alpha1.ClientAddress // empty: the Gateway's default
+	records      v1alpha1.FlowRecords   // empty: the default
 	idleTimeouts map[lb.Protocol]time.Duration
 	source       v1alpha1.AddressSource // empty: the class's
 }
@@ -86,6 +87,11 @@ func newPolicy(spec *v1alpha1.BlixtGatewayConfigSpec) (policy, error) {
 		return p, fmt.Errorf("clientAddress %q is neither Preserve nor Node", p.client)
 	case p.client == v1alpha1.ClientAddressNode && p.traffic == v1alpha1.TrafficPolicyLocal:
 		return p, errors.New("clientAddress is Node, but with externalTrafficPolicy Local all backends see the client's address")
+	}
+	switch p.records = spec.FlowRecords; p.records {
+	case "", v1alpha1.FlowRecordsEnabled, v1alpha1.FlowRecordsDisabled:
+	default:
+		return p, fmt.Errorf("flowRecords %q is neither Enabled nor Disabled", p.records)
 	}
 	// The CRD has the same limits, but files do not pass through it.
 	if !p.idle(lb.TCP, spec.IdleTimeouts.TCP, 10*time.Second, 7*24*time.Hour) {

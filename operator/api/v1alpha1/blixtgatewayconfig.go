@@ -66,6 +66,16 @@ type BlixtGatewayConfigSpec struct {
 	// +optional
 	IdleTimeouts IdleTimeouts `json:"idleTimeouts,omitzero"`
 
+	// flowRecords Enabled has each node remember the last flows of this Gateway, once
+	// they have ended: who talked to which backend, when and how much, and why the
+	// flow ended. blixt flows shows them. They contain clients' addresses. A change
+	// holds for flows that begin afterwards.
+	//
+	// Default: Disabled; with blixt run, what --flow-records says.
+	// +optional
+	// +kubebuilder:validation:Enum=Enabled;Disabled
+	FlowRecords FlowRecords `json:"flowRecords,omitempty"`
+
 	// addressSource of this Gateway: one that the BlixtConfig of its class
 	// allows. Default: the class's.
 	// +optional
@@ -88,6 +98,15 @@ type ClientAddress string
 const (
 	ClientAddressPreserve ClientAddress = "Preserve"
 	ClientAddressNode     ClientAddress = "Node"
+)
+
+// FlowRecords is whether flows are recorded.
+type FlowRecords string
+
+// Whether flows are recorded.
+const (
+	FlowRecordsEnabled  FlowRecords = "Enabled"
+	FlowRecordsDisabled FlowRecords = "Disabled"
 )
 
 // IdleTimeouts are how long a flow without packets is kept.

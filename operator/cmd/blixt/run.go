@@ -136,6 +136,7 @@ a process without a terminal has the files and the network read again.`,
 	f.StringVar(&o.MetricsAddress, "metrics-address", "", "host and port of /metrics for Prometheus, /healthz and /readyz, such as 127.0.0.1:8082; empty: they are not served")
 	f.StringVar(&o.MetricsTokenFile, "metrics-token-file", "", "file of the bearer token that whoever reads /metrics must have; empty: everybody may who reaches --metrics-address")
 	lines.add(f)
+	f.BoolVar(&o.FlowRecords, "flow-records", false, "remember the last flows when they have ended, with their clients: blixt flows shows them. A BlixtGatewayConfig with flowRecords: Enabled or Disabled decides for its Gateways instead")
 	f.Uint32Var(&l.flows, "flows", 0, "size of the table of established TCP flows, at most 4194304 (default 262144; 400 bytes per flow in use); those of other flows follow")
 	f.Uint32Var(&l.ringSlots, "ring-slots", 0, "slots of all rings together, at most 8388608 (default 4194304; 4 bytes each)")
 	f.StringVar(&o.Name, "name", loader.DefaultName, "name of this load balancer; several on one host need different names, and different --snat-ports")

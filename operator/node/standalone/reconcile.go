@@ -13,6 +13,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/admission"
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/manifest"
@@ -57,6 +58,9 @@ func (r *runner) read(n *network) (*desired, error) {
 		DefaultAddresses: n.defaultAddresses(),
 		ReservedPorts:    gateway.StandaloneReservedPorts(),
 		Capacity:         r.capacity(),
+	}
+	if r.FlowRecords {
+		o.FlowRecords = v1alpha1.FlowRecordsEnabled
 	}
 	on := gateway.ResolveOptions{NodeName: r.NodeName, HostAddresses: own}
 	now := r.readEndpoints(files, o, on)

@@ -65,6 +65,9 @@ type Options struct {
 	// MasqueradeMark is the bit of a packet's mark by which the host's NAT translates
 	// its source.
 	MasqueradeMark uint32
+	// FlowRecords has flows recorded of those Gateways whose BlixtGatewayConfig does not
+	// choose.
+	FlowRecords bool
 	// Lenient has mistakes in objects take effect: what is invalid is not served.
 	// Otherwise what was good last goes on.
 	Lenient bool

@@ -15,9 +15,12 @@ import (
 // mergeOptions returns c with the fields that come from options. The fields
 // that come from a state (see withState), and the drain flag, are kept.
 func (w *Writer) mergeOptions(c datapath.Config) datapath.Config {
-	c.Flags &^= datapath.ConfigUpgrading
+	c.Flags &^= datapath.ConfigUpgrading | datapath.ConfigSampleDrops
 	if w.o.Upgrading {
 		c.Flags |= datapath.ConfigUpgrading
+	}
+	if w.o.SampleDrops {
+		c.Flags |= datapath.ConfigSampleDrops
 	}
 	c = withPorts(c, w.o.SNAT)
 	if w.o.Seed != nil {

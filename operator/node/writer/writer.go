@@ -46,6 +46,8 @@ type Options struct {
 	// Upgrading reports that a previous program is in front of this one: see
 	// CONFIG_UPGRADING.
 	Upgrading bool
+	// SampleDrops reports that somebody reads the ring buffers: see CONFIG_SAMPLE_DROPS.
+	SampleDrops bool
 	// Hears decides which backends hear of the clients of frontends that preserve
 	// them; nil: none. HearsChanged tells when it decides otherwise.
 	Hears datapath.Hears

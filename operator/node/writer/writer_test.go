@@ -219,6 +219,19 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// The program samples drops for as long as there is somebody who reads the samples: a
+// writer without one ends that.
+func TestSampleDrops(t *testing.T) {
+	fake := datapath.NewFake(testSizes)
+	for _, on := range []bool{true, false} {
+		mustApply(t, New(fake, Options{SampleDrops: on}), testState(1))
+		c, err := fake.Config()
+		if got := c.Flags&datapath.ConfigSampleDrops != 0; err != nil || got != on {
+			t.Errorf("flag is %v, want %v (%v)", got, on, err)
+		}
+	}
+}
+
 // failsAtFirst are tables of which the first frontend cannot be written once.
 type failsAtFirst struct {
 	*datapath.Fake
