@@ -27,6 +27,7 @@ func runCommand() *cobra.Command {
 	var peerPorts portRange
 	var seedFile string
 	var lines flowLines
+	var logs logFlags
 	o.Files.Stdin = os.Stdin
 	c := &cobra.Command{
 		Use:   "run {-f DIR|FILE|- | --peer ADDRESSES}",
@@ -90,6 +91,9 @@ a process without a terminal has the files and the network read again.`,
   blixt run -f . --peer 10.0.0.2,fd00::2,10.244.2.0/24 --peer-key /etc/blixt/peer-key`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
+			if err := logs.setDefault(os.Stderr); err != nil {
+				return err
+			}
 			o.SNATPorts = lb.PortRange(ports)
 			o.Peering.Peers, o.Peering.SNATPorts = peers, lb.PortRange(peerPorts)
 			if !c.Flags().Changed("state-dir") {
@@ -146,6 +150,7 @@ a process without a terminal has the files and the network read again.`,
 	f.BoolVar(&o.Keep, "keep", false, "continue to serve in the kernel when this process ends; the next run takes over without breaking a flow")
 	f.BoolVar(&l.replace, "replace", false, "remove what a previous run with other table sizes has left, or bpfman's programs of previous versions, with all their flows, at once")
 	l.flags(f)
+	logs.add(f)
 	c.MarkFlagsOneRequired("filename", "peer")
 	c.MarkFlagsRequiredTogether("peer", "peer-key")
 	return c

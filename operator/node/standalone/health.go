@@ -3,6 +3,7 @@
 package standalone
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,33 +12,60 @@ import (
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/operator/node/metrics"
+	"github.com/kubernetes-sigs/blixt/operator/node/systemd"
 	"github.com/kubernetes-sigs/blixt/operator/scrape"
 )
 
-// health is whether this host serves, for monitoring. Nothing waits for its lock.
+// health is whether this host serves, for monitoring and the service manager. Nothing
+// waits for its lock.
 type health struct {
+	manager *systemd.Manager
+
 	mu sync.Mutex
 	// waiting is why the program does not serve yet, or any more; "": it serves.
 	waiting string
 	// failure is why the newest state could not be written, or "".
 	failure string
 	applied time.Time // when a state was last written, or found in the maps
+	// How many files and objects have mistakes, as of the last read.
+	files, objects int
+	// How many were in the last state.
+	frontends, backends int
+}
+
+// set changes it, and tells the service manager.
+func (h *health) set(change func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	change()
+	h.manager.Status(h.text())
+}
+
+// text describes it in one line. The caller holds h.mu.
+func (h *health) text() string {
+	text := h.waiting
+	if text == "" {
+		text = fmt.Sprintf("serving: frontends %d, backends %d", h.frontends, h.backends)
+	}
+	if h.files+h.objects > 0 {
+		text += fmt.Sprintf("; files with mistakes %d, objects %d (see the log)", h.files, h.objects)
+	}
+	if h.failure != "" {
+		text += ": " + h.failure
+	}
+	return text
 }
 
 // waits records why the program does not serve.
-func (h *health) waits(why string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.waiting = why
-}
+func (h *health) waits(why string) { h.set(func() { h.waiting = why }) }
 
 // tried records an attempt to write a state. done reports that the maps hold it.
 func (h *health) tried(done bool, err error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.failure = text(err); err == nil && done {
-		h.waiting, h.applied = "", time.Now()
-	}
+	h.set(func() {
+		if h.failure = text(err); err == nil && done {
+			h.waiting, h.applied = "", time.Now()
+		}
+	})
 }
 
 // ready returns an error that says why this host does not serve. While a newer state
@@ -54,10 +82,25 @@ func (h *health) ready() error {
 	return errors.New(h.waiting)
 }
 
+// serves returns how many frontends and backends were in the last state.
+func (h *health) serves() (frontends, backends int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.frontends, h.backends
+}
+
 func (h *health) state() metrics.State {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return metrics.State{Ready: h.waiting == "", Failing: h.failure != "", Applied: h.applied}
+}
+
+// tellManager tells the service manager how this process does, until it is stopped.
+func (r *runner) tellManager() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() { r.health.manager.Run(ctx, r.progress, func(err error) { r.log.warning("service manager", err) }) })
+	return func() { cancel(); done.Wait() }
 }
 
 // listen serves metrics and health checks from now on, until close is called.
@@ -78,7 +121,7 @@ func (r *runner) listen() (closed func(), err error) {
 			slog.Error("metrics are not served any more", "error", err)
 		}
 	})
-	slog.Info("metrics and health checks are served", "address", l.Addr())
+	slog.Info("metrics and health checks are served", "address", l.Addr().String())
 	return func() {
 		_ = server.Close() // of connections that nobody waits for
 		done.Wait()
@@ -113,4 +156,14 @@ func (r *runner) readMaps(read func(metrics.DataPlane) error) error {
 		return nil
 	}
 	return read(metrics.DataPlane{Tables: p.tables, Writer: p.writer, Announcer: p.announcer})
+}
+
+// progress returns when no change of files or of the network is being made: it never does if
+// one hangs. Loading waits for others, who may take any time.
+func (r *runner) progress() {
+	if r.loading.Load() {
+		return
+	}
+	r.reconciling.Lock()
+	r.reconciling.Unlock() //nolint:staticcheck // nothing is to be done but to have had it
 }

@@ -8,12 +8,15 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	"golang.org/x/sys/unix"
 
 	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 )
@@ -177,5 +180,114 @@ func TestSlowReaderDoesNotDelayTheEnd(t *testing.T) {
 	_, err = c.Write([]byte("GET /metrics HTTP/1.1\r\nX-"))
 	must(t, err)
 	i.answers("/metrics", http.StatusOK, "blixt_ready 1\n")
+	i.stop()
+}
+
+// notifySocket is the service manager's, which begins to read when hears is first called.
+// hears waits until all these words were heard, in this order and after those of the last
+// call, and returns what was heard meanwhile.
+func notifySocket(t *testing.T) (c *net.UnixConn, hears func(words ...string) string) {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "notify")
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	t.Setenv("NOTIFY_SOCKET", name)
+	heard := &logbook{}
+	var begin sync.Once
+	text := ""
+	return c, func(words ...string) string {
+		t.Helper()
+		begin.Do(func() {
+			go func() {
+				message := make([]byte, 4096)
+				for {
+					n, err := c.Read(message)
+					if err != nil {
+						return
+					}
+					_, _ = heard.Write(append(message[:n:n], '\n'))
+				}
+			}()
+		})
+		end := 0
+		eventually(t, func() error {
+			for _, line := range heard.take() {
+				text += line + "\n"
+			}
+			end = 0
+			for _, word := range words {
+				at := strings.Index(text[end:], word)
+				if at < 0 {
+					return fmt.Errorf("heard no %q after %q in %q", word, text[:end], text[end:])
+				}
+				end += at + len(word)
+			}
+			return nil
+		})
+		before := text[:end]
+		text = text[end:]
+		return before
+	}
+}
+
+func TestServiceManagerHearsWhatHappens(t *testing.T) {
+	veth(t, "eth0")
+	i := prepare(t, files(80, far4))
+	reload := make(chan os.Signal)
+	i.Reload = reload
+	load := i.Load
+	var lost atomic.Bool
+	i.Load = func(interfaces []hostnet.Interface) (*Loaded, error) {
+		l, err := load(interfaces)
+		if err == nil {
+			l.Lost = func() error {
+				if lost.Swap(false) {
+					return errors.New("somebody has unloaded the program")
+				}
+				return nil
+			}
+		}
+		return l, err
+	}
+	t.Setenv("WATCHDOG_USEC", "30000")
+	_, hears := notifySocket(t)
+	i.start()
+	if heard := hears("READY=1\n", "STATUS=serving: frontends 1, backends 1\n", "WATCHDOG=1"); strings.Contains(heard, "RELOADING") {
+		t.Errorf("heard %q", heard)
+	}
+	reload <- unix.SIGHUP
+	hears("RELOADING=1\nMONOTONIC_USEC=", "READY=1\n")
+	i.put("bad.yaml", "a: [\n")
+	hears("STATUS=serving: frontends 1, backends 1; files with mistakes 1, objects 0 (see the log)\n")
+	lost.Store(true)
+	heard := hears("STATUS=somebody has unloaded the program: it is being loaded again; files", "STATUS=serving: frontends 1")
+	if strings.Contains(heard, "READY") {
+		t.Errorf("heard %q: it was ready before", heard)
+	}
+	i.stop()
+	hears("STOPPING=1\n")
+}
+
+// A service manager that reads nothing delays neither what is served nor the end.
+func TestServiceManagerThatDoesNotRead(t *testing.T) {
+	veth(t, "eth0")
+	c, hears := notifySocket(t)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK, 0)
+	must(t, err)
+	defer unix.Close(fd)
+	for err == nil {
+		err = unix.Sendto(fd, []byte("of others"), 0, &unix.SockaddrUnix{Name: c.LocalAddr().String()})
+	}
+	if !errors.Is(err, unix.EAGAIN) {
+		t.Fatal(err)
+	}
+	i := prepare(t, files(80, far4))
+	i.start()
+	i.serves(far4 + ":80")
+	i.write(files(81, far4))
+	i.serves(far4 + ":81")
+	i.logs("level=WARN", "notify systemd")
+	hears("READY=1\n") // once it reads again
 	i.stop()
 }

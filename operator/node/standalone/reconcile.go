@@ -19,7 +19,6 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/manifest"
 	"github.com/kubernetes-sigs/blixt/operator/node/advice"
 	"github.com/kubernetes-sigs/blixt/operator/node/source"
-	"github.com/kubernetes-sigs/blixt/operator/node/systemd"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
@@ -173,8 +172,9 @@ func (r *runner) reconcile(ctx context.Context) {
 	for _, f := range d.state.Frontends {
 		backends += len(f.Backends)
 	}
-	r.frontends.Store(int64(len(d.state.Frontends)))
-	r.backends.Store(int64(backends))
+	r.health.set(func() {
+		r.health.frontends, r.health.backends, r.health.files = len(d.state.Frontends), backends, len(d.files.Refused)
+	})
 	r.send(ctx, d.state)
 	// What the maps do not wait for comes after them.
 	r.forwarded = advice.Backends(d.state, n.HostAddresses())
@@ -207,13 +207,12 @@ func (r *runner) applied(result writer.Result, err error) {
 	default:
 		close(r.ready)
 		r.status.touch()
-		if err := systemd.Notify(systemd.Ready); err != nil {
-			slog.Warn(err.Error())
-		}
+		r.health.manager.Ready()
 		result.Changed = true // so that the first state is logged even if the maps held it
 	}
 	if result.Changed {
-		slog.Info("serving", "frontends", r.frontends.Load(), "backends", r.backends.Load(), "state", result.StateHash, "took", result.Duration.Round(100*time.Microsecond))
+		frontends, backends := r.health.serves()
+		slog.Info("serving", "frontends", frontends, "backends", backends, "state", result.StateHash, "took", result.Duration.Round(100*time.Microsecond))
 	}
 }
 
@@ -229,6 +228,7 @@ func leftOut(full *lb.TableFull) error {
 func (r *runner) logProblems(d *desired) {
 	mistakes, states := d.problems()
 	r.log.each("mistake", slog.LevelError, mistakes)
+	r.health.set(func() { r.health.objects = len(mistakes) })
 	r.log.each("problem", slog.LevelWarn, states)
 	var lines []string
 	for _, o := range d.files.Ignored() {

@@ -137,8 +137,10 @@ func (r *runner) reloads(ctx context.Context) {
 			return
 		case <-r.Reload:
 			slog.Info("reading the files and the network again, as asked")
+			done := r.health.manager.Reloading()
 			r.source.Look()
 			r.reconcile(ctx)
+			done()
 		}
 	}
 }
@@ -156,7 +158,7 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup, reset func(wri
 	r.later = time.AfterFunc(time.Hour, func() { r.reconcile(ctx) })
 	r.planes = nil
 	for _, previous := range r.loaded.Previous {
-		o.Log = slog.With("of", previous)
+		o.Log = slog.With("of", previous.String())
 		p, err := open(previous.Dir(), o)
 		if err != nil {
 			slog.Warn(previous.String()+" serves its flows, but its maps cannot be written: flows to a backend that is removed are not reset", "error", err)

@@ -196,8 +196,8 @@ type runner struct {
 	health   health
 	// ready is closed when our program serves its first state; nil before it was loaded.
 	ready chan struct{}
-	// How many were in the last state, for the log.
-	frontends, backends atomic.Int64
+	// loading is true while the program is loaded again.
+	loading atomic.Bool
 }
 
 // Run serves until the context ends. It returns an error if it cannot begin:
@@ -218,6 +218,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	r := &runner{Options: o, newState: make(chan struct{}, 1), log: onceLog{last: map[string]string{}}, removals: removals{grace: o.RemovalGrace}, awake: make(chan struct{}, 1), started: time.Now()}
 	r.flows = newFlowLog(o)
 	r.answerer = r.answers()
+	r.health.manager = systemd.NewManager()
+	stopTelling := r.tellManager()
+	defer stopTelling()
 	r.health.waits("the program is not loaded yet")
 	stop, err := r.listen()
 	if err != nil {
@@ -297,12 +300,14 @@ func (r *runner) run(ctx context.Context) error {
 		}
 		slog.Error(lost.Error() + ": loading it again")
 		r.health.waits(lost.Error() + ": it is being loaded again")
+		r.loading.Store(true)
 		r.reconciling.Lock() // reconcile may still run
 		if err := r.loaded.Close(true); err != nil {
 			slog.Error(err.Error())
 		}
 		r.loaded = r.reload(ctx)
 		r.reconciling.Unlock()
+		r.loading.Store(false)
 	}
 	return r.end()
 }
@@ -368,7 +373,7 @@ func PeersFile(runDir, name string) string { return filepath.Join(runDir, name+"
 // leaves it serving.
 func (r *runner) end() error {
 	r.health.waits("it is ending")
-	if err := systemd.Notify(systemd.Stopping); err != nil {
+	if err := r.health.manager.Stopping(); err != nil {
 		slog.Warn(err.Error())
 	}
 	keep := r.Keep

@@ -6,37 +6,13 @@ package systemd
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
 	"time"
 )
-
-// What Notify tells.
-const (
-	Ready    = "READY=1"
-	Stopping = "STOPPING=1"
-)
-
-// Notify sends a state to the service manager (sd_notify(3)). It does nothing if the
-// manager does not ask for it.
-func Notify(state string) error {
-	name := os.Getenv("NOTIFY_SOCKET")
-	if name == "" {
-		return nil
-	}
-	// The net package turns a leading @ into the zero byte of an abstract socket.
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
-	if err != nil {
-		return fmt.Errorf("notify systemd: %w", err)
-	}
-	_, err = c.Write([]byte(state))
-	return errors.Join(err, c.Close())
-}
 
 // askLimit is how long systemctl may take to answer. systemd stays responsive while
 // it stops a unit.

@@ -2,12 +2,7 @@
 
 package systemd
 
-import (
-	"net"
-	"os"
-	"path/filepath"
-	"testing"
-)
+import "testing"
 
 func TestUnitIsThatOfTheControlGroup(t *testing.T) {
 	for _, c := range []struct {
@@ -53,31 +48,5 @@ func TestNobodyRestartsAProcessThatSystemdHasNotStarted(t *testing.T) {
 		if restarting, err := Restarting(); restarting || err != nil {
 			t.Errorf("SYSTEMD_EXEC_PID=%q: %v, %v", pid, restarting, err)
 		}
-	}
-}
-
-func TestNotifyReachesTheManager(t *testing.T) {
-	for _, name := range []string{filepath.Join(t.TempDir(), "notify"), "@blixt-test-notify"} {
-		c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		t.Setenv("NOTIFY_SOCKET", name)
-		if err := Notify(Ready); err != nil {
-			t.Fatal(err)
-		}
-		got := make([]byte, 100)
-		if n, err := c.Read(got); err != nil || string(got[:n]) != Ready {
-			t.Errorf("%q, %v", got[:n], err)
-		}
-	}
-	t.Setenv("NOTIFY_SOCKET", filepath.Join(t.TempDir(), "nobody"))
-	if Notify(Ready) == nil {
-		t.Error("nobody listens, and it is no error")
-	}
-	os.Unsetenv("NOTIFY_SOCKET")
-	if err := Notify(Ready); err != nil {
-		t.Error(err)
 	}
 }
