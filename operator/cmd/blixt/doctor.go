@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 
@@ -10,17 +11,26 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/admin/doctor"
 	"github.com/kubernetes-sigs/blixt/operator/finding"
+	"github.com/kubernetes-sigs/blixt/operator/node/checkup"
+	"github.com/kubernetes-sigs/blixt/operator/node/overview"
 )
 
 func doctorCommand() *cobra.Command {
 	var cluster clusterFlags
+	var reader hostFlags
 	var output format
 	c := &cobra.Command{
-		Use:   "doctor",
-		Short: "Find what keeps Blixt from working in a cluster, and how to repair it",
-		Long: `Examines a Kubernetes cluster through its API server, and writes nothing. There is
-a check for each precondition of Blixt and for each known defect of bpfman. A check
-reports a verdict (ok, warning, failed, unknown), what it has seen, and a remedy.
+		Use:   "doctor [host|cluster]",
+		Short: "Find what keeps Blixt from working in a cluster or on a host, and how to repair it",
+		Long: `Examines a Kubernetes cluster through its API server, or this host, and writes
+nothing. There is a check for each precondition of Blixt and for each known defect of
+bpfman. A check reports a verdict (ok, warning, failed, unknown), what it has seen, and
+a remedy. Without an argument, it is the host if load balancers of blixt run are on it
+and nothing names a cluster, neither a flag nor KUBECONFIG.
+
+Of a host it examines the kernel, forwarding, reverse path filters, who answers ARP, MTUs,
+firewall rules that surely drop packets, Docker's among them, IPsec policies, and how
+each load balancer is. It needs root for some.
 
 Exits with 1 if a check has failed, and with 2 if the cluster cannot be reached.
 
@@ -29,18 +39,20 @@ checks are ok, examine on the node: reverse path filters (rp_filter=1 with sever
 interfaces), forwarding (net.ipv4.ip_forward), and firewalls that drop packets
 of state invalid while net.bridge.bridge-nf-call-iptables is 1.`,
 		Example: `  blixt doctor
+  sudo blixt doctor host
   blixt doctor --context production -o json | jq '.findings[] | select(.verdict != "ok")'`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			kube, version, err := cluster.connect()
+		ValidArgs: places,
+		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
+		RunE: func(c *cobra.Command, args []string) error {
+			findings, err := []finding.Finding(nil), error(nil)
+			if reader.isMeant(args, c.Flags()) {
+				findings, err = examineHost(c.Context(), &reader.Reader)
+			} else {
+				findings, err = examineCluster(c.Context(), &cluster)
+			}
 			if err != nil {
 				return err
 			}
-			facts, err := doctor.Read(c.Context(), kube, version, cluster.namespace)
-			if err != nil {
-				return &exitError{unreachable, err}
-			}
-			findings := doctor.Check(facts)
 			all := map[string]any{"findings": findings, "summary": summary(findings)}
 			if err := output.print(c.OutOrStdout(), all, func(w io.Writer) { findingTable(w, findings) }); err != nil {
 				return err
@@ -54,7 +66,38 @@ of state invalid while net.bridge.bridge-nf-call-iptables is 1.`,
 	f := c.Flags()
 	cluster.add(f)
 	output.add(f)
+	reader.add(f)
 	return c
+}
+
+func examineCluster(ctx context.Context, cluster *clusterFlags) ([]finding.Finding, error) {
+	kube, version, err := cluster.connect()
+	if err != nil {
+		return nil, err
+	}
+	facts, err := doctor.Read(ctx, kube, version, cluster.namespace)
+	if err != nil {
+		return nil, &exitError{unreachable, err}
+	}
+	return doctor.Check(facts), nil
+}
+
+// examineHost examines this host, and how its load balancers are.
+func examineHost(ctx context.Context, r *overview.Reader) ([]finding.Finding, error) {
+	host := r.Read()
+	facts, err := checkup.Read(ctx, host, r.RunDir)
+	if err != nil {
+		return nil, &exitError{unreachable, err}
+	}
+	findings := checkup.Check(facts)
+	if len(host.Instances) > 0 || len(host.Unread) > 0 {
+		how := host.Check()
+		if len(how) == 0 {
+			how = []finding.Finding{{Check: "load-balancers", Verdict: finding.OK, Seen: counted(len(host.Instances), "load balancer") + ": processes make changes, files are valid, backends serve"}}
+		}
+		findings = append(findings, how...)
+	}
+	return findings, nil
 }
 
 func summary(all []finding.Finding) map[finding.Level]int {

@@ -96,7 +96,7 @@ func Load(o Options) (*Loader, error) {
 	if err := CheckPrivileges(); err != nil {
 		return nil, err
 	}
-	if err := checkKernel(); err != nil {
+	if err := CheckKernel(); err != nil {
 		return nil, err
 	}
 	spec, err := o.spec()

@@ -47,10 +47,10 @@ func CheckPrivileges() error {
 	return nil
 }
 
-// checkKernel returns an error if the kernel has no TCX. It runs before anything
+// CheckKernel returns an error if the kernel has no TCX. It runs before anything
 // is loaded: the verifiers of earlier kernels refuse the program as well, with
 // messages that do not help an administrator.
-func checkKernel() error {
+func CheckKernel() error {
 	next, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: ebpf.SchedCLS, License: "Dual BSD/GPL",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, tcxNext), asm.Return()},

@@ -71,6 +71,8 @@ type Program struct {
 	Refusing []string `json:"refusing,omitempty"`
 	// Rates are nil at the first look.
 	Rates *Rates `json:"rates,omitempty"`
+	// SNAT are the source ports towards backends elsewhere.
+	SNAT lb.PortRange `json:"snat"`
 
 	counts counts
 }
@@ -227,7 +229,7 @@ func (r *Reader) program(name string) (*Program, error) {
 }
 
 func newProgram(info loader.Info, s writer.Status) *Program {
-	p := &Program{ID: info.ProgramID, Loader: info.Loader, Applied: s.Applied, Frontends: len(s.Frontends), Tables: s.Tables}
+	p := &Program{ID: info.ProgramID, Loader: info.Loader, Applied: s.Applied, Frontends: len(s.Frontends), Tables: s.Tables, SNAT: s.SNAT}
 	for _, l := range info.Links {
 		if !l.Detached && l.Direction == "ingress" && l.Interface != "" {
 			p.Interfaces = append(p.Interfaces, l.Interface)

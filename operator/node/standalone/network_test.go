@@ -91,7 +91,7 @@ func TestSNATPortsThatTheHostUsesAreRefused(t *testing.T) {
 		{10000, 19999, true}, {30001, 40000, true}, {10000, 20000, false}, {30000, 40000, false},
 		{21000, 22000, false}, {1, 65535, false},
 	} {
-		err := checkHostPorts(lb.PortRange{First: c.min, Last: c.max})
+		err := CheckHostPorts(lb.PortRange{First: c.min, Last: c.max})
 		if (err == nil) != c.ok {
 			t.Errorf("%d-%d: %v", c.min, c.max, err)
 		}

@@ -44,7 +44,7 @@ func (r *runner) lookAtOthers() bool {
 		}
 		r.others = found
 	}
-	err := errors.Join(checkHostPorts(r.SNATPorts), checkOthersPorts(r.loaded.SNATPorts(), r.others))
+	err := errors.Join(CheckHostPorts(r.SNATPorts), checkOthersPorts(r.loaded.SNATPorts(), r.others))
 	if err != nil {
 		err = fmt.Errorf("connections may hang: %w", err)
 	}

@@ -143,7 +143,7 @@ func TestReservedPortsAreNoConflict(t *testing.T) {
 		first, last uint16
 		ok          bool
 	}{{21000, 22500, true}, {21500, 21600, true}, {20999, 22500, false}, {21000, 22501, false}, {22000, 22000, true}, {30001, 65535, true}, {1, 65535, false}} {
-		err := checkHostPorts(lb.PortRange{First: c.first, Last: c.last})
+		err := CheckHostPorts(lb.PortRange{First: c.first, Last: c.last})
 		if (err == nil) != c.ok {
 			t.Errorf("%d-%d: %v, want ok: %t", c.first, c.last, err, c.ok)
 		}

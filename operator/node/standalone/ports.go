@@ -124,9 +124,9 @@ func hostPorts() (r lb.PortRange) {
 	return r
 }
 
-// checkHostPorts returns an error if the host's own connections may use ports of the
+// CheckHostPorts returns an error if the host's own connections may use ports of the
 // range. The kernel gives them none that are reserved.
-func checkHostPorts(r lb.PortRange) error {
+func CheckHostPorts(r lb.PortRange) error {
 	host := hostPorts()
 	if !host.Overlaps(r) {
 		return nil

@@ -204,7 +204,7 @@ type runner struct {
 // because of files of which none is valid or was valid before, a missing privilege or
 // kernel feature, or SNAT ports that the host uses.
 func Run(ctx context.Context, o Options) (err error) {
-	if err := checkHostPorts(o.SNATPorts); err != nil {
+	if err := CheckHostPorts(o.SNATPorts); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(o.RunDir, 0o755); err != nil {
