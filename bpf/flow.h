@@ -198,23 +198,36 @@ static __always_inline void settle(const struct flow_key *key, struct flow *f)
 		take_slots_numbers(key, f);
 }
 
-/* Deletes both entries of the flow. Returns false if f does not belong to it any more: another CPU has deleted it. */
+/*
+ * Reports whether `peer`, found at the key of the other direction, is the other entry
+ * of the flow with `key`. If that one was evicted, another client's flow may have the tuple.
+ */
+static __always_inline bool mirrors(const struct flow_key *key, const struct flow *peer)
+{
+	return peer->dport == key->sport && peer->sport == key->dport && same_addr(&peer->dst, &key->src) && same_addr(&peer->src, &key->dst);
+}
+
+/*
+ * Deletes both entries of the flow. Returns false if f does not belong to it any more: another CPU has deleted it.
+ * Another flow's entry that has taken the place of one of them stays.
+ */
 static __noinline bool forget(const struct flow_key *key, const struct flow *f)
 {
 	struct flow_key peer;
 	if (!key || !f)
 		return false;
-	__u32 frontend = f->frontend;
-	bool reply = f->flags & FLOW_REPLY;
+	__u32 frontend = f->frontend, flags = f->flags;
 	peer_key(key, f, &peer);
 	if (!same_flow(key, f))
 		return false;
-	bool cached = f->flags & (FLOW_ESTABLISHED | FLOW_CACHED) || is_udp(key); /* or the other entry */
+	const struct flow *other = find_flow(&peer);
+	if (other && !mirrors(key, other))
+		peer = *key;
 	delete_evictable(key);
 	delete_evictable(&peer);
 	if (!is_udp(key))
-		forget_established(reply ? &peer : key, reply ? key : &peer, frontend);
-	if (cached) {
+		forget_established(flags & FLOW_REPLY ? &peer : key, flags & FLOW_REPLY ? key : &peer, frontend);
+	if (flags & (FLOW_ESTABLISHED | FLOW_CACHED) || is_udp(key)) { /* or the other entry may have a slot */
 		uncache(key);
 		uncache(&peer);
 	}
@@ -306,7 +319,7 @@ static __noinline void bury(struct packet *p, const struct flow *f)
 	tomb->idle_ticks = TOMBSTONE_TICKS;
 	tomb->next = next;
 	tomb->flags = FLOW_REPLY | (egress ? FLOW_EGRESS : 0) | (local ? FLOW_STACK : 0) | FLOW_GONE;
-	insert_evictable(&reply, tomb, BPF_ANY);
+	insert_evictable(&reply, tomb, BPF_NOEXIST);
 }
 
 /*
@@ -468,7 +481,7 @@ static __always_inline void refresh(const struct packet *p, struct flow *f, __u3
 
 /*
  * Reports whether the reply entry of a flow that may be evicted is missing, so
- * that answers of its backend would not be recognized. If the reply entry is
+ * that answers of its backend would not be recognized, or would go to another client. If the reply entry is
  * missing because another CPU is establishing the flow, both entries are in
  * `flows`.
  */
@@ -478,7 +491,8 @@ __noinline bool half_evicted(const struct flow_key *key, const struct flow *f)
 	if (!key || !f)
 		return false;
 	peer_key(key, f, &k);
-	return !find_evictable(&k) && (is_udp(key) || !bpf_map_lookup_elem(&flows, key));
+	const struct flow *reply = find_evictable(&k);
+	return (!reply || !mirrors(key, reply)) && (is_udp(key) || !bpf_map_lookup_elem(&flows, key));
 }
 
 /*

@@ -321,7 +321,7 @@ static __always_inline bool change_tuple(struct packet *p, const struct flow *f)
 	if (!reply)
 		return false;
 	p->reply = *reply;
-	if (!same_flow(&p->key, f) || !same_flow(&old, reply))
+	if (!same_flow(&p->key, f) || !same_flow(&old, reply) || !mirrors(&p->key, &p->reply))
 		return false;
 	bool same = same_addr(&p->to.src, &p->route.src);
 	p->to.flags &= ~(FLOW_BUSY | FLOW_CACHED);

@@ -8,16 +8,15 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/observe"
 )
 
-// Answer returns what observe.Answers.Trace of a node is: queries about the data plane
-// whose maps are pinned in dir() are answered with one Result. options are asked for each
-// query, as names change.
-func Answer(dir func() (string, error), options func() Options) func(context.Context, observe.TraceQuery, func(any) error) error {
+// Answer returns what observe.Answers.Trace of a node is. find returns where the maps of
+// its data plane are pinned now, and what else is known.
+func Answer(find func() (dir string, o Options, err error)) func(context.Context, observe.TraceQuery, func(any) error) error {
 	return func(_ context.Context, q observe.TraceQuery, send func(any) error) error {
-		at, err := dir()
+		dir, o, err := find()
 		if err != nil {
 			return err
 		}
-		r, err := Run(at, q, options())
+		r, err := Run(dir, q, o)
 		if err != nil {
 			return err
 		}

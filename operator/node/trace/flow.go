@@ -23,12 +23,18 @@ func (x *tracer) findFlow(key datapath.FlowKey) (*datapath.Flow, bool) {
 	if f, found := x.findEvictable(key); found || x.udp() {
 		return f, found
 	}
+	if key == x.forgotten {
+		return nil, false
+	}
 	f, found := find[datapath.Flow](x, bpf.BlixtMapFlows, key)
 	return &f, found
 }
 
 // findEvictable is find_evictable.
 func (x *tracer) findEvictable(key datapath.FlowKey) (*datapath.Flow, bool) {
+	if key == x.forgotten {
+		return nil, false
+	}
 	name := bpf.BlixtMapNewFlows
 	if x.udp() {
 		name = bpf.BlixtMapUdpFlows
@@ -64,17 +70,29 @@ func (x *tracer) backendGone(f *datapath.Flow) bool {
 	return !found || b.Generation != f.Generation
 }
 
+// mirrors is mirrors: whether the entry at the peer's key is the other one of this flow.
+func mirrors(key datapath.FlowKey, peer *datapath.Flow) bool {
+	return peer.Dst == key.Src && peer.Src == key.Dst && peer.Dport == key.Sport && peer.Sport == key.Dport
+}
+
 // halfEvicted is half_evicted.
 func (x *tracer) halfEvicted(f *datapath.Flow) bool {
-	peer := peerKey(x.key, f)
-	if _, found := x.findEvictable(peer); found {
+	if peer, found := x.findEvictable(peerKey(x.key, f)); found && mirrors(x.key, peer) {
 		return false
 	}
 	if x.udp() {
 		return true
 	}
-	_, found := find[datapath.Flow](x, bpf.BlixtMapFlows, peer)
+	_, found := find[datapath.Flow](x, bpf.BlixtMapFlows, x.key)
 	return !found
+}
+
+// forget is forget: new flows find no reply entry of this one.
+func (x *tracer) forget(f *datapath.Flow) {
+	key := peerKey(x.key, f)
+	if peer, found := x.findFlow(key); found && mirrors(x.key, peer) {
+		x.forgotten = key
+	}
 }
 
 // serve is serve_flow of the forward entry f. It reports whether that is the end of the
@@ -83,6 +101,7 @@ func (x *tracer) halfEvicted(f *datapath.Flow) bool {
 func (x *tracer) serve(f *datapath.Flow, moved bool) bool {
 	ended := func(why string) bool {
 		x.r.Ended = why
+		x.forget(f)
 		return false
 	}
 	b, found := find[datapath.Backend](x, bpf.BlixtMapBackends, f.Backend)

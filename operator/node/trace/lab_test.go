@@ -192,12 +192,17 @@ func (w *world) frame(dev string, p lb.Protocol, client, server netip.AddrPort, 
 	return append(frame, packet.Bytes()...)
 }
 
-// run passes a frame to the program at ingress of a device. It returns the packet after
-// it, and the counters that have risen.
-func (w *world) run(dev string, frame []byte) (out []byte, counted []bpf.BlixtCounter) {
+// run passes a frame to the program at ingress of a device or, if it comes from another
+// one (0: a socket of this host), at egress. It returns the packet after it, and the
+// counters that have risen.
+func (w *world) run(dev string, from *int, frame []byte) (out []byte, counted []bpf.BlixtCounter) {
 	w.Helper()
 	ctx := make([]byte, 192) // struct __sk_buff
-	binary.NativeEndian.PutUint32(ctx[36:], uint32(w.index[dev]))
+	in := w.index[dev]
+	if from != nil {
+		in = *from
+	}
+	binary.NativeEndian.PutUint32(ctx[36:], uint32(in))
 	binary.NativeEndian.PutUint32(ctx[40:], uint32(w.index[dev]))
 	before := w.counters()
 	o := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+512), Context: ctx}

@@ -229,13 +229,14 @@ func (x *tracer) insert() bool {
 // changePort is change_port: the client repeats a SYN that nobody has answered, and its
 // flow gets another source port. It reports whether f has one now.
 func (x *tracer) changePort(f *datapath.Flow) bool {
-	if f.Flags&datapath.FlowSNAT == 0 || x.silent(f) == 0 || x.halfEvicted(f) {
+	reply, found := x.findEvictable(peerKey(x.key, f))
+	if f.Flags&datapath.FlowSNAT == 0 || x.silent(f) == 0 || !found || !mirrors(x.key, reply) {
 		return false
 	}
 	x.to = *f
 	port, found := x.claimPort(f.Src, datapath.FromPort(f.Sport))
 	if found {
-		f.Sport = datapath.ToPort(port)
+		f.Sport = datapath.ToPort(port) // 0: not known
 		x.note("The client repeats a SYN that nobody has answered: its flow gets another source port.")
 	}
 	return found

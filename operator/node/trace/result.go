@@ -22,6 +22,8 @@ const (
 // Result is where a packet would go: a SYN, or a datagram. Members are nil if the packet
 // does not get so far.
 type Result struct {
+	// Node is that of a cluster where it would do so.
+	Node     string         `json:"node,omitempty"`
 	Client   netip.AddrPort `json:"client"`
 	Server   netip.AddrPort `json:"server"`
 	Protocol string         `json:"protocol"` // tcp or udp

@@ -13,10 +13,9 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/clock"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/observe"
 )
@@ -25,10 +24,13 @@ import (
 type Options struct {
 	// Network is the host's; nil: this process is not in it.
 	Network Network
-	// State has the names of what is served; nil: they are not known.
-	State *lb.State
+	// Frontends have the names of what is served; none: they are not known.
+	Frontends []*lb.Frontend
 	// ticks returns the time of the data plane; nil: now.
 	ticks func() uint32
+	// from is where the packet comes from that the interface of the query sends; nil: it
+	// comes in there.
+	from *int // an interface; 0: a socket of this host
 }
 
 // Run traces the packet of a query through the data plane whose maps are pinned in dir.
@@ -66,14 +68,8 @@ func (t *Tables) Trace(q observe.TraceQuery, o Options) (*Result, error) {
 	return x.r, nil
 }
 
-// ticks returns the time as the program has it: now() in flow.h.
-func ticks() uint32 {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC_COARSE, &t); err != nil {
-		panic(err) // the clock exists
-	}
-	return uint32(uint64(t.Nano()) >> datapath.TickShift)
-}
+// ticks returns the time by the data plane's clock.
+func ticks() uint32 { return uint32(clock.Monotonic() >> datapath.TickShift) }
 
 // tracer is one packet: struct packet of packet.h.
 type tracer struct {
@@ -100,6 +96,7 @@ type tracer struct {
 	counter     bpf.BlixtCounter
 	fresh       bool // its flow has just begun
 	route       route
+	forgotten   datapath.FlowKey // of the reply entry that goes with the flow that has ended
 }
 
 // accept checks a query.
@@ -148,7 +145,8 @@ func (x *tracer) locate(name string) error {
 		if err != nil {
 			return err
 		}
-		x.in = in
+		x.in, x.egress = in, x.o.from != nil
+		x.host = x.egress && *x.o.from == 0
 	} else if err := x.guess(n); err != nil {
 		return err
 	}
@@ -290,10 +288,7 @@ func (x *tracer) handle() {
 // named returns the frontend with its names.
 func (x *tracer) named(index uint32) *Frontend {
 	f := &Frontend{Index: index}
-	if x.o.State == nil {
-		return f
-	}
-	for _, s := range x.o.State.Frontends {
+	for _, s := range x.o.Frontends {
 		if s.Addr != x.r.Server.Addr() || s.Port != x.r.Server.Port() || s.Protocol != x.protocol {
 			continue
 		}
@@ -412,6 +407,7 @@ func (x *tracer) handleFrontend(f *datapath.Flow) {
 		}
 	} else if f != nil {
 		x.r.Ended = "a SYN of the client begins another connection in place of this one"
+		x.forget(f)
 	}
 	if x.draining() {
 		x.pass(bpf.BlixtCounterCOUNTER_DRAINED, "this program drains, and leaves new flows to the next one")
