@@ -40,5 +40,8 @@ type Asker interface {
 	Ask(ctx context.Context, q Query, got func(node string, piece json.RawMessage) error) error
 }
 
-// StatusQuery is empty.
-type StatusQuery struct{}
+// StatusQuery asks for writer.Status.
+type StatusQuery struct {
+	// Clients is how many clients are wanted, those with most flows: top.Report has them.
+	Clients int `json:"clients,omitempty"`
+}

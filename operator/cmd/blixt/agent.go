@@ -110,7 +110,7 @@ func runAgent(ctx context.Context, o agent.Options, dir string, e endpoints) err
 		return err
 	}
 	defer tables.Close()
-	o.Tables = tables
+	o.Tables, o.MapsDir = tables, dir
 	client := agent.New(o)
 	served := map[string]http.Handler{e.health: client.Handler()}
 	if e.metrics != "0" {

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,16 +14,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kubernetes-sigs/blixt/operator/lb"
-	"github.com/kubernetes-sigs/blixt/operator/node/loader"
-	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
 	"github.com/kubernetes-sigs/blixt/operator/node/trace"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 	"github.com/kubernetes-sigs/blixt/operator/observe"
 )
 
 func traceCommand() *cobra.Command {
-	var name, bpffs, runDir, dir string
+	var source mapsFlags
 	var q observe.TraceQuery
 	var output format
 	c := &cobra.Command{
@@ -32,7 +31,10 @@ datagram: address, frontend, flow, slot of the ring, backend, source, next hop. 
 and the routes of this host are read, and nothing is written or sent.
 
 An open connection is found, too: where its packets go is where the flow says.
-With --bytes a packet of that size is traced, which must not be fragmented.`,
+With --bytes a packet of that size is traced, which must not be fragmented.
+
+Nodes of a cluster are asked with --node. Agents are not in the network of their node: they
+do not know its routes, and say so.`,
 		Example: `  blixt trace 203.0.113.7:40000 192.0.2.10:443
   blixt trace 203.0.113.7:5353 192.0.2.10:53/udp --bytes 1400
   blixt trace '[2001:db8::7]:40000' '[2001:db8:f::1]:443' -o json | jq .backend`,
@@ -42,33 +44,57 @@ With --bytes a packet of that size is traced, which must not be fragmented.`,
 			if q.Client, q.Server, q.Protocol, err = parseTuple(args[0], args[1]); err != nil {
 				return err
 			}
-			stateFile := ""
+			dir, stateFile, err := source.find()
+			if err != nil {
+				return err
+			}
 			if dir == "" {
-				info, err := inspect(bpffs, runDir, name)
-				if err != nil {
-					return err
-				}
-				dir, stateFile = info.Dir, standalone.StateFile(runDir, name)
+				return askTrace(c.Context(), c.OutOrStdout(), &source.target, q, &output)
 			}
 			r, err := traceMaps(dir, stateFile, q)
 			if err != nil {
 				return err
 			}
-			return output.print(c.OutOrStdout(), r, func(out io.Writer) { err = r.Text(out) })
+			return printTrace(c.OutOrStdout(), &output, "", r)
 		},
 	}
 	f := c.Flags()
 	output.add(f)
 	f.StringVar(&q.Interface, "interface", "", "interface that the packet comes in by (default: that of the route to the client)")
 	f.IntVar(&q.Bytes, "bytes", 0, "size of the packet from its IP header on (default: as small as can be)")
-	f.StringVar(&dir, "maps", "", "directory of the maps' pins")
-	f.StringVar(&name, "name", loader.DefaultName, "name of the load balancer")
-	f.StringVar(&bpffs, "bpffs", loader.DefaultBPFFS, "BPF file system that its maps are pinned to")
-	f.StringVar(&runDir, "run-dir", loader.DefaultRunDir, "directory of its state files")
-	for _, other := range []string{"name", "bpffs", "run-dir"} {
-		c.MarkFlagsMutuallyExclusive("maps", other)
-	}
+	source.add(c)
 	return c
+}
+
+// printTrace prints what a node says.
+func printTrace(out io.Writer, output *format, node string, r *trace.Result) (err error) {
+	printed := output.print(out, r, func(out io.Writer) {
+		if node != "" {
+			printer{out}.printf("Node %s\n", node)
+		}
+		err = r.Text(out)
+		if node != "" {
+			printer{out}.printf("\n")
+		}
+	})
+	return errors.Join(printed, err)
+}
+
+// askTrace asks nodes of a cluster.
+func askTrace(ctx context.Context, out io.Writer, target *targetFlags, q observe.TraceQuery, output *format) error {
+	conn, err := target.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return conn.Ask(ctx, observe.Query{Trace: &q}, func(node string, piece json.RawMessage) error {
+		var r trace.Result
+		if err := json.Unmarshal(piece, &r); err != nil {
+			return fmt.Errorf("read the answer of %s: %w", node, err)
+		}
+		r.Node = node
+		return printTrace(out, output, node, &r)
+	})
 }
 
 // parseTuple parses the arguments of trace.
@@ -93,15 +119,15 @@ func traceMaps(dir, stateFile string, q observe.TraceQuery) (*trace.Result, erro
 	if err != nil {
 		return nil, err
 	}
-	var state *lb.State
 	record, err := writer.LoadRecord(stateFile)
 	if err != nil {
 		return nil, err
 	}
-	if record.Hash != "" {
-		state = &record.State
+	o := trace.Options{Network: network}
+	for i := range record.State.Frontends {
+		o.Frontends = append(o.Frontends, &record.State.Frontends[i])
 	}
-	r, err := trace.Run(dir, q, trace.Options{Network: network, State: state})
+	r, err := trace.Run(dir, q, o)
 	if errors.Is(err, fs.ErrPermission) {
 		err = fmt.Errorf("%w: run as root", err)
 	}

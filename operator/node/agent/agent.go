@@ -38,8 +38,9 @@ type Options struct {
 	// BootID is that of the node's kernel.
 	BootID string
 	Layout int
-	// Tables are the maps to write.
-	Tables writer.Tables
+	// Tables are the maps to write, MapsDir is where they are pinned.
+	Tables  writer.Tables
+	MapsDir string
 	// Answerer answers what commands ask by the operator; nil: nobody does.
 	Answerer observe.Answerer
 	// PeerMetrics is how many other nodes have metrics of their own.

@@ -3,19 +3,45 @@
 package standalone
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"sync"
 
 	"github.com/kubernetes-sigs/blixt/operator/node/flowlog"
+	"github.com/kubernetes-sigs/blixt/operator/node/metrics"
+	"github.com/kubernetes-sigs/blixt/operator/node/top"
+	"github.com/kubernetes-sigs/blixt/operator/node/trace"
 	"github.com/kubernetes-sigs/blixt/operator/observe"
 )
 
 // answers answers questions to this host.
 func (r *runner) answers() observe.Answerer {
-	return observe.Answers{Flows: r.flows.Flows, Drops: r.flows.Drops}
+	return observe.Answers{
+		Flows: r.flows.Flows, Drops: r.flows.Drops,
+		Trace: trace.Answer(func() (dir string, o trace.Options, err error) {
+			p := r.ours.Load()
+			if p == nil {
+				return "", o, errNothingServed
+			}
+			o.Frontends, _, _ = p.writer.Frontends(0)
+			o.Network, err = trace.NewHost()
+			return p.dir, o, err
+		}),
+		Status: top.Answer(func(read func(top.Node) error) error {
+			err := errNothingServed
+			failed := r.readMaps(func(d metrics.DataPlane) error {
+				err = read(top.Node{Status: d.Writer.Status, Tables: d.Tables})
+				return nil
+			})
+			return cmp.Or(failed, err)
+		}),
+	}
 }
+
+var errNothingServed = errors.New("nothing is served yet")
 
 // newFlowLog returns the memory of flows, which outlives programs.
 func newFlowLog(o Options) *flowlog.Log {
