@@ -18,7 +18,7 @@ func overview() dashboard {
 				{title: "Nodes that do not", kind: "stat", description: "Nodes that cannot serve the newest state, have no state yet, or whose program sees no packets.",
 					limits: []limit{{0, "green"}, {1, "red"}}, targets: []target{{`sum((blixt_ready{SELECT} == bool 0) or blixt_state_failing{SELECT})`, ""}}},
 				{title: "Problems", kind: "stat", description: "Conditions of Gateways and routes that are False.", limits: []limit{{0, "green"}, {1, "orange"}},
-					targets: []target{{`sum(blixt_problems{SELECT})`, ""}}},
+					targets: []target{{`sum(blixt_problems{SELECT}) or vector(0)`, ""}}},
 				{title: "Frontends", kind: "stat", description: "Addresses, protocols and ports that are served.", targets: []target{{`max(blixt_frontends{SELECT})`, ""}}},
 				{title: "Backends", kind: "stat", description: "Endpoints of all frontends.", targets: []target{{`max(blixt_backends{SELECT})`, ""}}},
 			}},
@@ -63,7 +63,7 @@ func overview() dashboard {
 				{title: "Problems by kind and reason", unit: "short", stack: true, description: "Conditions that are False.",
 					targets: []target{{`max by (kind, reason) (blixt_problems{SELECT}) > 0`, "{{kind}} {{reason}}"}}},
 				{title: "Pools in use", unit: "percentunit", max: 1, description: "Share of the addresses of each pool that Gateways have.",
-					targets: []target{{`max by (pool) (blixt_pool_addresses_in_use{SELECT}) / (max by (pool) (blixt_pool_addresses{SELECT}) > 0)`, "{{pool}}"}}},
+					targets: []target{{`max by (pool, ip_family) (blixt_pool_addresses_in_use{SELECT}) / (max by (pool, ip_family) (blixt_pool_addresses{SELECT}) > 0)`, "{{pool}} {{ip_family}}"}}},
 				{title: "Passes of the operator", unit: "s", description: "99th percentile of the time of a pass, by phase.",
 					targets: quantiles("blixt_pass_duration_seconds", "phase", "{{phase}}", selection)[1:]},
 				{title: "Failures of the operator", unit: "ops", description: "Failed passes and writes, and writes that the API server has refused.", targets: []target{
