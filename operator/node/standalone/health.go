@@ -99,7 +99,9 @@ func (h *health) state() metrics.State {
 func (r *runner) tellManager() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
-	done.Go(func() { r.health.manager.Run(ctx, r.progress, func(err error) { r.log.warning("service manager", err) }) })
+	done.Go(func() {
+		r.health.manager.Run(ctx, r.progress, func(err error) { r.log.warning("service manager", err) })
+	})
 	return func() { cancel(); done.Wait() }
 }
 
