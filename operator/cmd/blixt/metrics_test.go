@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -29,6 +30,9 @@ func described(t *testing.T) map[string][]scrape.Description {
 	t.Helper()
 	operator, agents, hosts := scrape.NewCatalog(), scrape.NewCatalog(), scrape.NewCatalog()
 	controller.RegisterMetrics(operator)
+	if err := operator.AddPage(scrape.NewPage(slog.New(slog.DiscardHandler))); err != nil {
+		t.Fatal(err)
+	}
 	tables := datapath.NewFake(datapath.Sizes{Addresses: 1, Frontends: 1, Backends: 1, RingSlots: 1, Flows: 1})
 	if err := agents.AddPage(agent.New(agent.Options{Tables: tables}).Page()); err != nil {
 		t.Fatal(err)

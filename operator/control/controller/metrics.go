@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -25,12 +26,13 @@ import (
 // could not have it review a token.
 type metricsToken struct {
 	keeper  *seed.Keeper
+	logger  *slog.Logger
 	log     *onceLog
 	current atomic.Pointer[string]
 }
 
 func newMetricsToken(kube kubernetes.Interface, namespace string, log *slog.Logger) *metricsToken {
-	return &metricsToken{keeper: seed.NewTokenKeeper(kube, namespace), log: newOnceLog(log, time.Now)}
+	return &metricsToken{keeper: seed.NewTokenKeeper(kube, namespace), logger: log, log: newOnceLog(log, time.Now)}
 }
 
 func (m *metricsToken) get() (string, error) {
@@ -43,8 +45,20 @@ func (m *metricsToken) get() (string, error) {
 // filter is for the manager's server of metrics.
 func (m *metricsToken) filter(*rest.Config, *http.Client) (metricsserver.Filter, error) {
 	return func(logr.Logger, http.Handler) (http.Handler, error) {
-		return scrape.Require(m.get, scrape.Handler(metrics.Registry)), nil
+		page := scrape.NewPage(m.logger)
+		page.Add("operator", registry{metrics.Registry})
+		return scrape.Require(m.get, scrape.Handler(page)), nil
 	}, nil
+}
+
+// registry is the part of the page that all packages register their metrics for.
+type registry struct{ prometheus.Gatherer }
+
+// Describe implements scrape.Part.
+func (r registry) Describe(all chan<- *prometheus.Desc) {
+	if described, is := r.Gatherer.(prometheus.Collector); is {
+		described.Describe(all)
+	}
 }
 
 // run keeps the token current until the context ends. Only the leader makes it.

@@ -3,17 +3,36 @@
 package controller
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/scrape"
 )
+
+// A collector of the operator that fails is counted, and costs nothing else.
+func TestMetricsOfTheOperatorThatFail(t *testing.T) {
+	r := prometheus.NewRegistry()
+	good := prometheus.NewGauge(prometheus.GaugeOpts{Name: "blixt_good", Help: "Good."})
+	bad := prometheus.NewInvalidMetric(prometheus.NewDesc("blixt_bad", "Bad.", nil, nil), errors.New("no"))
+	r.MustRegister(good, prometheus.CollectorFunc(func(all chan<- prometheus.Metric) { all <- bad }))
+	page := scrape.NewPage(slog.New(slog.DiscardHandler))
+	page.Add("operator", registry{r})
+	w := httptest.NewRecorder()
+	scrape.Handler(page).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if text := w.Body.String(); w.Code != http.StatusOK || !strings.Contains(text, "blixt_good 0\n") || !strings.Contains(text, `blixt_scrape_errors_total{part="operator"} 1`) {
+		t.Errorf("%d\n%s", w.Code, text)
+	}
+}
 
 // The leader makes the token, other replicas read it. Without it, nobody gets
 // metrics, and what somebody wrote instead of it stays.
