@@ -34,53 +34,31 @@ func RegisterMetrics(r prometheus.Registerer) {
 
 // measures are the metrics of the operator's loops.
 type measures struct {
-	phases        *prometheus.HistogramVec
-	passes        *prometheus.CounterVec
+	*scrape.Passes
 	verifications *prometheus.CounterVec
 }
 
 func newMeasures(r prometheus.Registerer) *measures {
 	m := &measures{
-		phases: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "blixt_pass_duration_seconds",
-			Help:    "Time of each phase of the operator's passes: those over all objects (read, translate, endpoints, publish), over the endpoints of one Service (service), and over the nodes (rollout).",
-			Buckets: []float64{.001, .005, .025, .1, .5, 2, 10, 60}, NativeHistogramBucketFactor: 1.1,
-		}, []string{"phase"}),
-		passes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "blixt_passes_total", Help: "Passes of the operator's loops, by result: ok, or failed, which are tried again.",
-		}, []string{"result"}),
+		Passes: scrape.NewPasses(),
 		verifications: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "blixt_image_verifications_total",
 			Help: "Verifications of the signatures of bytecode images: verified, rejected (no key has signed the image), or failed (the registry could not be asked).",
 		}, []string{"result"}),
 	}
-	for _, result := range []string{passOK, passFailed} {
-		m.passes.WithLabelValues(result) // shown from the beginning, as 0
-	}
 	for _, result := range []string{imageVerified, imageRejected, imageFailed} {
 		m.verifications.WithLabelValues(result)
 	}
-	r.MustRegister(m.phases, m.passes, m.verifications, scrape.BuildInfo(bpf.Layout))
+	r.MustRegister(append(m.Collectors(), m.verifications, scrape.BuildInfo(bpf.Layout))...)
 	return m
 }
 
-// Values of the labels result.
+// Values of the label result of verifications.
 const (
-	passOK        = "ok"
-	passFailed    = "failed"
 	imageVerified = "verified"
 	imageRejected = "rejected"
 	imageFailed   = "failed"
 )
-
-// pass counts a pass.
-func (m *measures) pass(err error) {
-	if err != nil {
-		m.passes.WithLabelValues(passFailed).Inc()
-	} else {
-		m.passes.WithLabelValues(passOK).Inc()
-	}
-}
 
 // verified counts a verification.
 func (m *measures) verified(err error) {
@@ -93,21 +71,6 @@ func (m *measures) verified(err error) {
 	m.verifications.WithLabelValues(result).Inc()
 }
 
-// stopwatch measures the phases of a pass.
-type stopwatch struct {
-	phases *prometheus.HistogramVec
-	from   time.Time
-}
-
-func (m *measures) start() *stopwatch { return &stopwatch{m.phases, time.Now()} }
-
-// lap ends a phase, and begins the next one.
-func (w *stopwatch) lap(phase string) {
-	now := time.Now()
-	w.phases.WithLabelValues(phase).Observe(now.Sub(w.from).Seconds())
-	w.from = now
-}
-
 // inventory collects what is, when it is scraped: in the leader alone, or sums over all
 // replicas would count everything several times. It reads the cache.
 type inventory struct {
@@ -116,15 +79,14 @@ type inventory struct {
 }
 
 var (
-	descProblems = prometheus.NewDesc("blixt_problems", "Conditions of Blixt's objects and listeners that are False, as they are stored, but for those that wait.", []string{"kind", "reason"}, nil)
-	descNodes    = prometheus.NewDesc("blixt_fleet_nodes", "Nodes by the reason of the condition Ready of their NodeDataplane.", []string{"reason"}, nil)
-	descPool     = prometheus.NewDesc("blixt_pool_addresses", "Addresses in the pool of a BlixtConfig.", []string{"pool", "ip_family"}, nil)
-	descPoolUse  = prometheus.NewDesc("blixt_pool_addresses_in_use", "Addresses in the pool of a BlixtConfig that Gateways hold.", []string{"pool", "ip_family"}, nil)
+	descNodes   = prometheus.NewDesc("blixt_fleet_nodes", "Nodes by the reason of the condition Ready of their NodeDataplane.", []string{"reason"}, nil)
+	descPool    = prometheus.NewDesc("blixt_pool_addresses", "Addresses in the pool of a BlixtConfig.", []string{"pool", "ip_family"}, nil)
+	descPoolUse = prometheus.NewDesc("blixt_pool_addresses_in_use", "Addresses in the pool of a BlixtConfig that Gateways hold.", []string{"pool", "ip_family"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (*inventory) Describe(all chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descProblems, descNodes, descPool, descPoolUse} {
+	for _, d := range []*prometheus.Desc{scrape.DescProblems, descNodes, descPool, descPoolUse} {
 		all <- d
 	}
 }
@@ -157,10 +119,10 @@ func (i *inventory) Collect(all chan<- prometheus.Metric) {
 	}
 	problems, err := i.problems(ctx, t)
 	if err != nil {
-		all <- prometheus.NewInvalidMetric(descProblems, err)
+		all <- prometheus.NewInvalidMetric(scrape.DescProblems, err)
 	}
 	for p, n := range problems {
-		gauge(descProblems, float64(n), p.kind, p.reason)
+		gauge(scrape.DescProblems, float64(n), p.kind, p.reason)
 	}
 }
 

@@ -108,7 +108,7 @@ func (p *publisher) reconcile(ctx context.Context, r request) (reconcile.Result,
 		err = p.publishEndpoints(ctx, r.endpointsOf)
 	}
 	if !errors.Is(ctx.Err(), context.Canceled) { // at its end, nothing is wrong
-		p.measures.pass(err)
+		p.measures.Count(err)
 		p.once.result("publisher", err)
 	}
 	if r == everything && p.hostPorts.rests() {
@@ -119,7 +119,7 @@ func (p *publisher) reconcile(ctx context.Context, r request) (reconcile.Result,
 
 // publishAll reads all objects, and publishes what they ask for.
 func (p *publisher) publishAll(ctx context.Context) (err error) {
-	watch := p.measures.start()
+	watch := p.measures.Start()
 	cause, restore := p.causes.take(everything)
 	defer func() {
 		if err != nil {
@@ -147,18 +147,18 @@ func (p *publisher) publishAll(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	watch.lap("read")
+	watch.Lap("read")
 	cluster := s.cluster(p.ReservedPorts, p.services.problem)
 	t := &translated{snapshot: s, Translation: p.translate(s, cluster), started: p.started}
 	t.policy = gateway.NewEndpointPolicy(&t.Translation, cluster, s.objects.Namespaces, p.addressed)
 	t.users = gateway.NewUsers(&t.Translation, t.policy)
-	watch.lap("translate")
+	watch.Lap("translate")
 	endpoints, err := p.readAllEndpoints(ctx, t)
 	if err != nil {
 		return err
 	}
 	t.SetEndpoints(t.users.Report(endpoints))
-	watch.lap("endpoints")
+	watch.Lap("endpoints")
 	t.routes = t.indexRoutes()
 	previous := published{}
 	if p.current != nil {
@@ -170,7 +170,7 @@ func (p *publisher) publishAll(ctx context.Context) (err error) {
 	t.published = p.record(previous, p.Fleet.Publish(fleet.Snapshot{Unresolved: t.Unresolved, Endpoints: endpoints}))
 	t.published.since, t.published.hash = trackGateways(t, previous)
 	p.current = t
-	watch.lap("publish")
+	watch.Lap("publish")
 
 	// Agents have everything by now. The rest is for people and load balancers.
 	t.indexServices()
@@ -187,7 +187,7 @@ func (p *publisher) publishEndpoints(ctx context.Context, service types.Namespac
 	if _, serves := p.endpoints.get(service); !serves {
 		return nil
 	}
-	watch := p.measures.start()
+	watch := p.measures.Start()
 	cause, restore := p.causes.take(request{endpointsOf: service})
 	found, err := p.readEndpoints(ctx, service, p.current.policy)
 	if err != nil {
@@ -198,7 +198,7 @@ func (p *publisher) publishEndpoints(ctx context.Context, service types.Namespac
 	p.Fleet.CausedBy(cause)
 	t := *p.current
 	t.published = p.record(t.published, p.Fleet.PublishEndpoints(service, found))
-	watch.lap("service")
+	watch.Lap("service")
 	p.current = &t
 	p.rollout.latest.Store(&t) // the reports of the agents wake it
 	p.services.setEndpoints(&t, service)

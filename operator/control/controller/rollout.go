@@ -98,11 +98,11 @@ func (r *rolloutLoop) run(ctx context.Context) error {
 		defer r.Liveness.begin("rollout", time.Now())()
 		ctx, cancel := context.WithTimeout(ctx, passLimit)
 		defer cancel()
-		watch := r.measures.start()
+		watch := r.measures.Start()
 		err := r.pass(ctx, t)
-		watch.lap("rollout")
+		watch.Lap("rollout")
 		if !errors.Is(ctx.Err(), context.Canceled) {
-			r.measures.pass(err)
+			r.measures.Count(err)
 			r.once.result("rollout", err)
 		}
 		return err

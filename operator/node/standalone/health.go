@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/kubernetes-sigs/blixt/operator/node/metrics"
 	"github.com/kubernetes-sigs/blixt/operator/node/systemd"
 	"github.com/kubernetes-sigs/blixt/operator/scrape"
@@ -133,7 +135,7 @@ func (r *runner) listen() (closed func(), err error) {
 // page returns the metrics.
 func (r *runner) page() *scrape.Page {
 	page := scrape.NewPage(slog.Default())
-	page.AddCollectors("state", metrics.Collector(r.health.state))
+	page.AddCollectors("state", append(r.passes.Collectors(), metrics.Collector(r.health.state), problems{&r.health})...)
 	metrics.AddTo(page, r.readMaps)
 	if len(r.Peering.Peers) > 0 {
 		metrics.AddPeers(page, r.readMaps, metrics.DefaultPeers)
@@ -143,7 +145,21 @@ func (r *runner) page() *scrape.Page {
 
 // Page returns the metrics of a host that serves nothing: for a reference of them.
 func Page() *scrape.Page {
-	return (&runner{Options: Options{Peering: Peering{Peers: []Peer{{}}}}}).page()
+	return (&runner{Options: Options{Peering: Peering{Peers: []Peer{{}}}}, passes: scrape.NewPasses()}).page()
+}
+
+// problems collects how much of what was read is invalid.
+type problems struct{ *health }
+
+// Describe implements prometheus.Collector.
+func (problems) Describe(all chan<- *prometheus.Desc) { all <- scrape.DescProblems }
+
+// Collect implements prometheus.Collector.
+func (p problems) Collect(all chan<- prometheus.Metric) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all <- prometheus.MustNewConstMetric(scrape.DescProblems, prometheus.GaugeValue, float64(p.files), "File", "Invalid")
+	all <- prometheus.MustNewConstMetric(scrape.DescProblems, prometheus.GaugeValue, float64(p.objects), "Object", "Mistake")
 }
 
 // readMaps is a metrics.Source of our program's maps.

@@ -64,6 +64,7 @@ func TestMetricsAreServed(t *testing.T) {
 	i.answers("/healthz", http.StatusOK)
 	i.answers("/metrics", http.StatusOK, "blixt_ready 1\n", "blixt_state_failing 0\n", "blixt_frontends 1\n", "blixt_backends 1\n", "blixt_state_age_seconds ",
 		`blixt_table_size{table="flows"} 4096`, `blixt_packets_total{reason="drop_no_route"} 0`, `blixt_frontend_established_flows{frontend="`+far4+`:80/tcp"`,
+		`blixt_problems{kind="File",reason="Invalid"} 0`, `blixt_problems{kind="Object",reason="Mistake"} 0`, `blixt_pass_duration_seconds_count{phase="write"} `, `blixt_build_info{`,
 		`blixt_scrape_errors_total{part="maps"} 0`, "go_goroutines ")
 	_, text, err := get("/metrics")
 	must(t, err)
@@ -71,6 +72,8 @@ func TestMetricsAreServed(t *testing.T) {
 	if err != nil || len(problems) > 0 {
 		t.Errorf("lint: %v, %v", problems, err)
 	}
+	i.put("bad.yaml", "a: [\n")
+	i.answers("/metrics", http.StatusOK, `blixt_problems{kind="File",reason="Invalid"} 1`, "blixt_ready 1\n")
 	i.stop()
 	if _, _, err := get("/healthz"); err == nil {
 		t.Error("it is still served after the end")

@@ -142,6 +142,7 @@ func (r *runner) reconcile(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
+	watch := r.passes.Start()
 	n := r.attach()
 	if n == nil {
 		return
@@ -149,6 +150,8 @@ func (r *runner) reconcile(ctx context.Context) {
 	r.served = n.View
 
 	d, err := r.read(n)
+	watch.Lap("read")
+	r.passes.Count(err)
 	if err != nil {
 		r.log.failure("files", err)
 		return
@@ -176,6 +179,7 @@ func (r *runner) reconcile(ctx context.Context) {
 		r.health.frontends, r.health.backends, r.health.files = len(d.state.Frontends), backends, len(d.files.Refused)
 	})
 	r.send(ctx, d.state)
+	watch.Lap("publish")
 	// What the maps do not wait for comes after them.
 	r.forwarded = advice.Backends(d.state, n.HostAddresses())
 	r.state.Store(&sent{d.state, d.at})
@@ -193,6 +197,9 @@ func (r *runner) reconcile(ctx context.Context) {
 // to write. It must not lock r.reconciling: reconcile may be waiting for the writer.
 func (r *runner) applied(result writer.Result, err error) {
 	r.health.tried(result.Done, err)
+	if result.Changed {
+		r.passes.Took("write", result.Duration)
+	}
 	if err != nil {
 		r.log.failure("apply", fmt.Errorf("the last good configuration goes on serving: %w", err))
 		return

@@ -31,6 +31,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/source"
 	"github.com/kubernetes-sigs/blixt/operator/node/systemd"
 	"github.com/kubernetes-sigs/blixt/operator/node/vip"
+	"github.com/kubernetes-sigs/blixt/operator/scrape"
 	"github.com/kubernetes-sigs/blixt/operator/observe"
 )
 
@@ -194,6 +195,7 @@ type runner struct {
 	// answerer answers commands that ask this process; nil: none can.
 	answerer observe.Answerer
 	health   health
+	passes   *scrape.Passes
 	// ready is closed when our program serves its first state; nil before it was loaded.
 	ready chan struct{}
 	// loading is true while the program is loaded again.
@@ -215,7 +217,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer claim.Close()
-	r := &runner{Options: o, newState: make(chan struct{}, 1), log: onceLog{last: map[string]string{}}, removals: removals{grace: o.RemovalGrace}, awake: make(chan struct{}, 1), started: time.Now()}
+	r := &runner{Options: o, newState: make(chan struct{}, 1), log: onceLog{last: map[string]string{}}, removals: removals{grace: o.RemovalGrace}, passes: scrape.NewPasses(), awake: make(chan struct{}, 1), started: time.Now()}
 	r.flows = newFlowLog(o)
 	r.answerer = r.answers()
 	r.health.manager = systemd.NewManager()
