@@ -36,7 +36,7 @@ func TestPermissions(t *testing.T) {
 		}
 	}
 	agent := slices.DeleteFunc(names(objects), func(n string) bool { return !strings.Contains(n, "RoleBinding/") })
-	if diff := cmp.Diff([]string{"ClusterRoleBinding/blixt-operator", "RoleBinding/blixt-operator", "RoleBinding/blixt-operator-kube-proxy"}, agent); diff != "" {
+	if diff := cmp.Diff([]string{"ClusterRoleBinding/blixt-observer", "ClusterRoleBinding/blixt-operator", "RoleBinding/blixt-operator", "RoleBinding/blixt-operator-kube-proxy"}, agent); diff != "" {
 		t.Errorf("bindings (-want +got):\n%s", diff)
 	}
 }

@@ -11,6 +11,14 @@ const (
 	Operator = "blixt-operator"
 	// AgentAccount is the ServiceAccount of the agents.
 	AgentAccount = "blixt-agent"
+	// ObserverAccount is the ServiceAccount whose token commands ask the operator with:
+	// who may create its token may ask.
+	ObserverAccount = "blixt-observer"
+	// ObserveAudience is the audience of such tokens.
+	ObserveAudience = "observe.blixt.x-k8s.io"
+	// ObservePort is the port at which the operator is asked, on its pod's loopback
+	// device: by port forwarding alone.
+	ObservePort = 8444
 	// TLSSecret holds the operator's certificates.
 	TLSSecret = "blixt-tls"
 	// SeedSecret holds the seed of all nodes, which keys the hash of clients.

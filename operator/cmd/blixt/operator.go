@@ -78,6 +78,7 @@ which GatewayClasses reference.`,
 	f.StringVar(&o.ConfigFile, "config", "", "file with a BlixtConfig to apply, such as the chart's")
 	f.StringVar(&o.FleetAddress, "fleet-address", ":8443", "address on which to accept agents")
 	f.StringVar(&service, "fleet-service", service, "Service through which agents connect")
+	f.StringVar(&o.ObserveAddress, "observe-address", fmt.Sprintf("127.0.0.1:%d", v1alpha1.ObservePort), "address at which commands such as blixt flows ask what nodes see, by port forwarding; 0: none")
 	f.StringVar(&o.MetricsAddress, "metrics-address", ":8080", "address of /metrics, 0: none")
 	f.StringVar(&o.HealthAddress, "health-address", ":8081", "address of /healthz and /readyz, 0: none")
 	f.BoolVar(&o.LeaderElection, "leader-elect", true, "elect a leader among replicas")

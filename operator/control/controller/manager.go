@@ -23,6 +23,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/control/ask"
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
@@ -42,6 +43,8 @@ type ManagerOptions struct {
 	TLSSecret string
 	// TLSDir has the certificates of another issuer; "": the operator makes its own.
 	TLSDir string
+	// ObserveAddress is where commands ask what nodes see; "" or "0": nowhere.
+	ObserveAddress string
 	// MetricsAddress and HealthAddress; "0": none.
 	MetricsAddress, HealthAddress string
 	// LeaderElection is among replicas.
@@ -135,6 +138,12 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	if err != nil {
 		return fmt.Errorf("listen for agents: %w", err)
 	}
+	var observing net.Listener
+	if o.ObserveAddress != "" && o.ObserveAddress != "0" {
+		if observing, err = net.Listen("tcp", o.ObserveAddress); err != nil {
+			return fmt.Errorf("listen for questions: %w", err)
+		}
+	}
 	installed := newInstallation(blixtConfig, m, &o)
 	if err := addChecks(m, installed, liveness, certificates.kube, &o); err != nil {
 		return err
@@ -142,6 +151,11 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	o.Log.Info("operator started", "namespace", o.Release.Namespace, "agents", listener.Addr(), "bytecode", o.Release.Bytecode)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Serve(ctx, listener) })
+	if observing != nil {
+		group.Go(func() error {
+			return ask.Serve(ctx, observing, certificates.server(), certificates.kube, server, o.Log)
+		})
+	}
 	group.Go(func() error { return certificates.run(ctx, m.Elected()) })
 	group.Go(func() error { seeds.run(ctx, m.Elected()); return nil })
 	group.Go(func() error {

@@ -76,7 +76,7 @@ func (o *operator) asker(t testing.TB, nodes ...string) *transport.Asker {
 	t.Cleanup(func() {
 		conn.Close()
 		stop()
-		<-served
+		_ = <-served // ended
 	})
 	return transport.NewAsker(conn, nodes)
 }
@@ -404,7 +404,7 @@ func TestHostileAnswers(t *testing.T) {
 				})
 			}
 			stop()
-			<-asked
+			_ = <-asked // whatever it was
 		})
 	}
 }

@@ -38,27 +38,37 @@ type Conn struct {
 // Close closes the connection.
 func (c *Conn) Close() error { return c.conn.Close() }
 
-// Dial connects to a target.
+// Dial connects to a target. Its errors say what is missing.
 func Dial(ctx context.Context, t Target) (*Conn, error) {
-	if t.Socket == "" {
-		return nil, errors.New("clusters cannot be asked yet")
+	var conn *grpc.ClientConn
+	var err error
+	switch {
+	case t.Socket == "":
+		var c *cluster
+		if c, err = newCluster(t.Config, t.Namespace); err == nil {
+			conn, err = c.connect(ctx)
+		}
+	case len(t.Nodes) > 0:
+		err = errors.New("a host without a cluster has no other nodes to ask")
+	default:
+		conn, err = dialSocket(ctx, t.Socket)
 	}
-	if len(t.Nodes) > 0 {
-		return nil, errors.New("a host without a cluster has no other nodes to ask")
+	if err != nil {
+		return nil, err
 	}
-	probe, err := transport.DialSocket(ctx, t.Socket) // for an error in words
+	return &Conn{Asker: transport.NewAsker(conn, t.Nodes), conn: conn}, nil
+}
+
+func dialSocket(ctx context.Context, path string) (*grpc.ClientConn, error) {
+	probe, err := transport.DialSocket(ctx, path) // for an error in words
 	switch {
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("no blixt run answers at %s: is it running, with this --name and --run-dir? (The kernel may go on serving without it.)", t.Socket)
+		return nil, fmt.Errorf("no blixt run answers at %s: is it running, with this --name and --run-dir? (The kernel may go on serving without it.)", path)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("%w: run as root", err)
 	case err != nil:
 		return nil, err
 	}
 	_ = probe.Close() // nothing was sent
-	conn, err := transport.NewSocketClient(t.Socket)
-	if err != nil {
-		return nil, err
-	}
-	return &Conn{Asker: transport.NewAsker(conn, nil), conn: conn}, nil
+	return transport.NewSocketClient(path)
 }
