@@ -182,7 +182,7 @@ func TestMemoryAsText(t *testing.T) {
 		Recording: RecordingSome, Began: at("08:00:00"), Flows: Remembered{65536, at("09:00:00")}, Attempts: Remembered{Records: 3},
 		Lost: map[string]uint64{"ring": 1200}, LeftOut: 5, Missed: 2,
 	}
-	const want = "remembers since 2026-11-28 08:00:00: 65,536 flows since 2026-11-28 09:00:00, 3 attempts, 0 packets; flows of some Gateways are not recorded; " +
+	const want = "remembers since 2026-11-28 08:00:00: flows 65,536 (since 2026-11-28 09:00:00), attempts 3, packets 0; flows of some Gateways are not recorded; " +
 		"1,200 records lost (ring); 5 older ones are left out here, --last 0 shows all; 2 were not sent here, as this reads too slowly"
 	if got := m.Text(time.UTC); got != want {
 		t.Errorf("memory:\n%s, want\n%s", got, want)

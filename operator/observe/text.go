@@ -108,9 +108,9 @@ func seconds(s float64) string {
 func (m *Memory) Text(place *time.Location) string {
 	clock := func(t time.Time) string { return t.In(place).Format(time.DateTime) }
 	part := func(name string, r Remembered) string {
-		text := fmt.Sprintf("%s %s", phrase.Number(r.Records), name)
+		text := fmt.Sprintf("%s %s", name, phrase.Number(r.Records))
 		if !r.Since.IsZero() {
-			text += " since " + clock(r.Since)
+			text += " (since " + clock(r.Since) + ")"
 		}
 		return text
 	}

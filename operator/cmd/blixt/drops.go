@@ -119,9 +119,9 @@ func dropsTable(out io.Writer, all []*dropsOf, place *time.Location) {
 		if i > 0 {
 			w.printf("\n")
 		}
-		w.printf("%s: %s packets", d.Reason, phrase.Number(int(d.Packets)))
+		w.printf("%s: %s", d.Reason, phrase.Number(int(d.Packets)))
 		if n := len(d.Nodes); n > 1 {
-			w.printf(" on %d nodes", n)
+			w.printf(", on %d nodes", n)
 		}
 		w.printf("\n")
 		for _, it := range [][2]string{{"What: ", d.What}, {"Cause:", d.Cause}, {"Cure: ", d.Cure}} {

@@ -236,23 +236,25 @@ func showFlows(ctx context.Context, a observe.Asker, q observe.FlowsQuery, o flo
 	return err
 }
 
-// withoutTwins leaves out open flows that have ended while the answer was made.
+// withoutTwins leaves out open flows that have ended while the answer was made. Their
+// starts may differ by what the node's clock was adjusted meanwhile.
 func withoutTwins(all []*observe.Record) []*observe.Record {
 	type flow struct {
 		node, protocol string
 		client, server observe.Endpoint
-		start          int64
 	}
-	of := func(r *observe.Record) flow {
-		return flow{r.Node, r.Protocol, r.Client, r.Server, r.Start.UnixMilli()}
-	}
-	ended := map[flow]bool{}
+	of := func(r *observe.Record) flow { return flow{r.Node, r.Protocol, r.Client, r.Server} }
+	ended := map[flow][]time.Time{}
 	for _, r := range all {
 		if r.Event == observe.EventEnd {
-			ended[of(r)] = true
+			ended[of(r)] = append(ended[of(r)], r.Start)
 		}
 	}
-	return slices.DeleteFunc(all, func(r *observe.Record) bool { return r.Event == observe.EventOpen && ended[of(r)] })
+	return slices.DeleteFunc(all, func(r *observe.Record) bool {
+		return r.Event == observe.EventOpen && slices.ContainsFunc(ended[of(r)], func(start time.Time) bool {
+			return start.Sub(r.Start).Abs() < time.Second
+		})
+	})
 }
 
 func (o flowsOutput) show(r *observe.Record) error {

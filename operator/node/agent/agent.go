@@ -113,6 +113,7 @@ func New(o Options) *Agent {
 	a := &Agent{o: o, states: make(chan writer.VersionedState), changed: make(chan struct{}, 1)}
 	a.announcer = announce.New(o.Tables, announce.Options{Changed: a.announcingChanged, Log: o.Log, Probe: o.Probe})
 	o.Writer.Applied, o.Writer.Log, o.Writer.Hears = a.record, o.Log, a.announcer.Hears
+	o.Writer.SampleDrops = true
 	a.writer = writer.New(o.Tables, o.Writer)
 	a.flows = flowlog.New(flowlog.Options{Node: o.Node, Lines: o.FlowLines, Log: o.Log})
 	return a

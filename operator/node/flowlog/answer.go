@@ -23,6 +23,7 @@ const maxOpen = 16384
 // Flows answers a question for flows: what the memory tells, then the flows that have not
 // ended, then what has come meanwhile, and with Follow what comes.
 func (l *Log) Flows(ctx context.Context, q observe.FlowsQuery, send func(any) error) error {
+	l.refreshAllNames()
 	reading := l.memory.end() // before the tables are read: so no flow ends in between unseen
 	open, openLeft, recording, err := l.openFlows(ctx, q)
 	if err != nil {

@@ -63,6 +63,8 @@ type Log struct {
 // source is a Source that is being read.
 type source struct {
 	Source
+
+	mu    sync.Mutex
 	known uint64 // hash of the frontends that names knows
 }
 
@@ -159,9 +161,20 @@ func (l *Log) refreshNames(s *source) {
 	if s.Frontends == nil {
 		return
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if all, hash, changed := s.Frontends(s.known); changed {
 		s.known = hash
 		l.names.replace(all, l.o.Clock())
+	}
+}
+
+// refreshAllNames is for when names are missing, or asked for.
+func (l *Log) refreshAllNames() {
+	l.sources.RLock()
+	defer l.sources.RUnlock()
+	for _, s := range l.sources.all {
+		l.refreshNames(s)
 	}
 }
 

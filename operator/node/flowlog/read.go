@@ -79,10 +79,15 @@ func (l *Log) add(batch []entry) {
 	if len(batch) == 0 {
 		return
 	}
+	refreshed := false
 	for i := range batch {
 		e := &batch[i]
 		e.time = l.wall.of(e.r.Ended)
-		e.names, e.was = l.names.of(keyOf(&e.r))
+		if e.names, e.was = l.names.of(keyOf(&e.r)); e.names == nil && partOf(&e.r) != partPackets && !refreshed {
+			refreshed = true
+			l.refreshAllNames()
+			e.names, e.was = l.names.of(keyOf(&e.r))
+		}
 	}
 	l.memory.add(batch)
 }

@@ -153,7 +153,7 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup, reset func(wri
 	if err != nil {
 		return err
 	}
-	o := writer.Options{HostAddresses: n.HostAddresses(), MasqueradeMark: r.MasqueradeMark, Reset: reset}
+	o := writer.Options{HostAddresses: n.HostAddresses(), MasqueradeMark: r.MasqueradeMark, Reset: reset, SampleDrops: true}
 	r.ready = make(chan struct{})
 	r.later = time.AfterFunc(time.Hour, func() { r.reconcile(ctx) })
 	r.planes = nil
