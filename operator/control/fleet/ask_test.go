@@ -240,7 +240,7 @@ func TestManyAskAtOnce(t *testing.T) {
 
 func TestAgentOfEarlierVersion(t *testing.T) {
 	o := newOperator(t, "", nil)
-	newNode(t, o, "n1", nil)
+	newRaw(t, o, "n1/x").hello("n1", "blue", nil, nil)
 	o.connected(t, "n1")
 	if _, reasons := ask(t, o.asker(t, "n1"), statusQuery); !strings.Contains(reasons["n1"], "of a version that answers no questions") {
 		t.Errorf("got %v", reasons)

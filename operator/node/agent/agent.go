@@ -41,7 +41,7 @@ type Options struct {
 	// Tables are the maps to write, MapsDir is where they are pinned.
 	Tables  writer.Tables
 	MapsDir string
-	// Answerer answers what commands ask by the operator; nil: nobody does.
+	// Answerer answers what commands ask by the operator; nil: the agent itself.
 	Answerer observe.Answerer
 	// PeerMetrics is how many other nodes have metrics of their own.
 	PeerMetrics int
@@ -116,6 +116,9 @@ func New(o Options) *Agent {
 	o.Writer.SampleDrops = true
 	a.writer = writer.New(o.Tables, o.Writer)
 	a.flows = flowlog.New(flowlog.Options{Node: o.Node, Lines: o.FlowLines, Log: o.Log})
+	if o.Answerer == nil {
+		a.o.Answerer = a.Answerer()
+	}
 	return a
 }
 
