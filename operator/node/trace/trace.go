@@ -210,7 +210,7 @@ func (x *tracer) end(v Verdict, c bpf.BlixtCounter, why string, args ...any) {
 	x.r.Verdict, x.counter, x.r.Why = v, c, fmt.Sprintf(why, args...)
 }
 
-func (x *tracer) pass(c bpf.BlixtCounter, why string, args ...any) { x.end(Passed, c, why, args...) }
+func (x *tracer) pass(c bpf.BlixtCounter, why string)              { x.end(Passed, c, "%s", why) }
 func (x *tracer) drop(c bpf.BlixtCounter, why string, args ...any) { x.end(Dropped, c, why, args...) }
 
 // reject is the end of a packet that is answered, with RST or an ICMP error.

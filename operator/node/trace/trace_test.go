@@ -187,7 +187,7 @@ func (r *random) query() observe.TraceQuery {
 }
 
 // disturb changes what a writer, time, or the other side of a flow may change.
-func (r *random) disturb(t *testing.T) {
+func (r *random) disturb() {
 	o := r.w.objects
 	table := pick(r, []string{"new", "udp"})
 	m := o.NewFlows
@@ -295,7 +295,7 @@ func TestTraceSaysWhatTheProgramDoes(t *testing.T) {
 	for done := 0; done < tuples; {
 		if done%250 == 0 {
 			w.calm()
-			r.disturb(t)
+			r.disturb()
 		}
 		q := sent{TraceQuery: r.query()}
 		switch r.IntN(8) {

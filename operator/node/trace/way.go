@@ -309,6 +309,9 @@ func (x *tracer) showHop(r route) {
 		return
 	}
 	x.r.NextHop = &Hop{Interface: name, Via: r.via, MTU: r.mtu, Silent: r.silent}
+	if x.to.Flags&datapath.FlowSNAT != 0 && x.to.Flags&flowReenter == 0 && !x.hasProgram(r.ifindex) {
+		x.note(fmt.Sprintf("The program has seen no packet at %s, by which the answers come: if it is not attached there, nobody translates them back.", name))
+	}
 }
 
 // isSilent is is_silent in route.h.
