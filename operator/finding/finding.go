@@ -48,6 +48,11 @@ func Sort(all []Finding) {
 	})
 }
 
+// WorstFirst puts the worst first. Findings as bad as each other stay in their order.
+func WorstFirst(all []Finding) {
+	slices.SortStableFunc(all, func(a, b Finding) int { return rank(a.Verdict) - rank(b.Verdict) })
+}
+
 func rank(v Level) int { return slices.Index(Levels, v) }
 
 // Count returns the number of findings with a verdict.

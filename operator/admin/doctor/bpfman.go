@@ -29,8 +29,8 @@ const (
 // daemonSet returns the DaemonSet of bpfman's nodes; nil: there is none.
 func (f *Facts) daemonSet() *appsv1.DaemonSet { return kube.Named(f.DaemonSets, bpfmanDaemon) }
 
-// bpfmanNamespace returns the namespace in which bpfman is, or would be.
-func (f *Facts) bpfmanNamespace() string {
+// BpfmanNamespace returns the namespace in which bpfman is, or would be.
+func (f *Facts) BpfmanNamespace() string {
 	if d := f.daemonSet(); d != nil {
 		return d.Namespace
 	}
@@ -50,7 +50,7 @@ func noDaemon() (string, []Finding) {
 func bpfmanOperator(f *Facts) (string, []Finding) {
 	d := kube.Named(f.Deployments, "bpfman-operator")
 	if d == nil {
-		return "", []Finding{failed("Deployment "+f.bpfmanNamespace()+"/bpfman-operator", "it is not there: bpfman is not installed", "Install it as described in examples/bpfman/README.md: "+installBpfman)}
+		return "", []Finding{failed("Deployment "+f.BpfmanNamespace()+"/bpfman-operator", "it is not there: bpfman is not installed", "Install it as described in examples/bpfman/README.md: "+installBpfman)}
 	}
 	if d.Status.ReadyReplicas == 0 {
 		return "", []Finding{failed(at("Deployment", d), "status.readyReplicas is 0: no node learns what to load, and no deletion is completed",
@@ -63,7 +63,7 @@ func bpfmanOperator(f *Facts) (string, []Finding) {
 func bpfmanNodes(f *Facts) (string, []Finding) {
 	d := f.daemonSet()
 	if d == nil {
-		return "", []Finding{failed("DaemonSet "+f.bpfmanNamespace()+"/"+bpfmanDaemon, "it is not there: no node loads programs", installBpfman)}
+		return "", []Finding{failed("DaemonSet "+f.BpfmanNamespace()+"/"+bpfmanDaemon, "it is not there: no node loads programs", installBpfman)}
 	}
 	var wrong []Finding
 	nodes, pods := f.selected(), f.daemonPods(d)
@@ -155,7 +155,7 @@ func bpfmanOverride(f *Facts) (string, []Finding) {
 // bpfmanSigning: with verify_enabled, which is the default, bpfman contacts a server
 // in the internet before every load, even if it allows unsigned images.
 func bpfmanSigning(f *Facts) (string, []Finding) {
-	object, text := "ConfigMap "+f.bpfmanNamespace()+"/"+bpfmanConfig, f.Configuration
+	object, text := "ConfigMap "+f.BpfmanNamespace()+"/"+bpfmanConfig, f.Configuration
 	if text == "" && len(f.BpfmanConfigs) > 0 {
 		object, text = "Config "+f.BpfmanConfigs[0].Name, f.BpfmanConfigs[0].Spec.Configuration
 	}
@@ -166,7 +166,7 @@ func bpfmanSigning(f *Facts) (string, []Finding) {
 		return "bpfman verifies no signatures: Blixt's operator does, if BlixtConfig has verificationKeys", nil
 	}
 	return "", []Finding{warning(object, "bpfman.toml does not say verify_enabled = false in [signing]: before every load bpfman contacts tuf-repo-cdn.sigstore.dev, and fails if it cannot be reached",
-		"If nodes have no access to the internet, set verify_enabled = false in spec.configuration of Config "+bpfmanConfig+", as in examples/bpfman/config.yaml, then: kubectl -n "+f.bpfmanNamespace()+" rollout restart daemonset/"+bpfmanDaemon)}
+		"If nodes have no access to the internet, set verify_enabled = false in spec.configuration of Config "+bpfmanConfig+", as in examples/bpfman/config.yaml, then: kubectl -n "+f.BpfmanNamespace()+" rollout restart daemonset/"+bpfmanDaemon)}
 }
 
 // setting returns a key of a section of a TOML file, in the subset of TOML that

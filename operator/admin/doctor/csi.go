@@ -31,7 +31,7 @@ func bpfmanCSI(f *Facts) (string, []Finding) {
 		})
 		if !has {
 			wrong = append(wrong, failed("CSINode "+n.Name, "spec.drivers does not have "+driver+": the agent's pod on it waits for its volume",
-				"In the node's "+bpfmanDaemon+" pod, see the log of container node-driver-registrar, and whether container bpfman has --csi-support: kubectl -n "+f.bpfmanNamespace()+" logs POD -c node-driver-registrar. If the kubelet's directory is not /var/lib/kubelet, correct it in DaemonSet "+bpfmanDaemon+"."))
+				"In the node's "+bpfmanDaemon+" pod, see the log of container node-driver-registrar, and whether container bpfman has --csi-support: kubectl -n "+f.BpfmanNamespace()+" logs POD -c node-driver-registrar. If the kubelet's directory is not /var/lib/kubelet, correct it in DaemonSet "+bpfmanDaemon+"."))
 		}
 	}
 	return fmt.Sprintf("%s is on %d selected nodes", driver, len(nodes)), wrong

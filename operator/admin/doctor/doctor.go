@@ -12,11 +12,11 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/finding"
 )
 
-// Level and Finding are those of package finding.
-type (
-	Level   = finding.Level
-	Finding = finding.Finding
-)
+// Level is how bad something is.
+type Level = finding.Level
+
+// Finding is what one check has found about one object.
+type Finding = finding.Finding
 
 // The levels, the worst first.
 const (

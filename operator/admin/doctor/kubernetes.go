@@ -66,7 +66,7 @@ func disk(f *Facts) (string, []Finding) {
 		for _, c := range n.Status.Conditions {
 			if c.Type == corev1.NodeDiskPressure && c.Status == corev1.ConditionTrue {
 				wrong = append(wrong, warning("Node "+n.Name, "condition DiskPressure is True: bpfman hangs on a full disk until its pod is restarted",
-					"Free space on the node, then: kubectl -n "+f.bpfmanNamespace()+" delete pod --field-selector=spec.nodeName="+n.Name+" -l name=bpfman-daemon"))
+					"Free space on the node, then: kubectl -n "+f.BpfmanNamespace()+" delete pod --field-selector=spec.nodeName="+n.Name+" -l name=bpfman-daemon"))
 			}
 		}
 	}

@@ -39,7 +39,7 @@ func (f *Facts) state(s *bpfmanv1.ClusterBpfApplicationState) (Finding, bool) {
 	owner, node := kube.ApplicationOf(s), kube.NodeOf(s)
 	object := "ClusterBpfApplicationState " + s.Name
 	application := kube.Named(f.Applications, owner)
-	log := fmt.Sprintf("kubectl -n %s logs -c bpfman-agent POD, of the %s pod on %s, says why.", f.bpfmanNamespace(), bpfmanDaemon, node)
+	log := fmt.Sprintf("kubectl -n %s logs -c bpfman-agent POD, of the %s pod on %s, says why.", f.BpfmanNamespace(), bpfmanDaemon, node)
 	switch {
 	case application == nil:
 		return failed(object, "its ClusterBpfApplication "+owner+" is not there: the program may stay attached on node "+node+" for ever",

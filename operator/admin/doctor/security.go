@@ -25,7 +25,7 @@ func podSecurity(f *Facts) (string, []Finding) {
 		wrong = append(wrong, failed("Namespace "+n.Name, "label "+enforceLabel+" is restricted, and the BlixtConfig has no spec.dataplane.agent.seccompProfile: pods of agents are refused",
 			"Put charts/blixt/files/seccomp/blixt-agent.json on each node, at /var/lib/kubelet/seccomp/profiles/blixt-agent.json, and set seccompProfile: profiles/blixt-agent.json. Or: kubectl label --overwrite namespace "+n.Name+" "+enforceLabel+"=baseline"))
 	}
-	if b := kube.Named(f.Namespaces, f.bpfmanNamespace()); b != nil {
+	if b := kube.Named(f.Namespaces, f.BpfmanNamespace()); b != nil {
 		if l := b.Labels[enforceLabel]; l == "restricted" || l == "baseline" {
 			wrong = append(wrong, failed("Namespace "+b.Name, "label "+enforceLabel+" is "+l+": bpfman's pods are privileged, and therefore rejected", "kubectl label --overwrite namespace "+b.Name+" "+enforceLabel+"=privileged"))
 		}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/discovery"
@@ -60,6 +61,9 @@ func (c *clusterFlags) config() (*rest.Config, error) {
 	return config, nil
 }
 
+// requestLimit is how long an API server may take for an answer. Tests change it.
+var requestLimit = 30 * time.Second
+
 // connect returns a client, and the cluster's version. Returns an exitError if
 // the API server does not answer.
 func (c *clusterFlags) connect() (client.Client, string, error) {
@@ -67,6 +71,7 @@ func (c *clusterFlags) connect() (client.Client, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
+	config.Timeout = requestLimit
 	version, err := serverVersion(config)
 	if err != nil {
 		return nil, "", &exitError{unreachable, fmt.Errorf("ask %s: %w: is it the right cluster (--context), and does kubectl reach it?", config.Host, err)}

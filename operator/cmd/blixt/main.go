@@ -55,6 +55,6 @@ To see what it does:
 		SilenceErrors: true,
 	}
 	c.CompletionOptions.HiddenDefaultCmd = true
-	c.AddCommand(runCommand(), operatorCommand(), agentCommand(), peerKeyCommand(), unloadCommand(), statusCommand(), flowsCommand(), dropsCommand(), traceCommand(), topCommand(), bytecodeCommand(), doctorCommand(), auditCommand(), uninstallCommand(), versionCommand())
+	c.AddCommand(runCommand(), operatorCommand(), agentCommand(), peerKeyCommand(), unloadCommand(), statusCommand(), flowsCommand(), dropsCommand(), traceCommand(), topCommand(), bytecodeCommand(), doctorCommand(), auditCommand(), sysdumpCommand(), uninstallCommand(), versionCommand())
 	return c
 }

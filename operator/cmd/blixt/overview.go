@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	cluster "github.com/kubernetes-sigs/blixt/operator/admin/overview"
 	"github.com/kubernetes-sigs/blixt/operator/finding"
 	"github.com/kubernetes-sigs/blixt/operator/node/overview"
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
@@ -24,7 +25,9 @@ const statusLines = 20
 type well struct {
 	Verdict  finding.Level     `json:"verdict"`
 	Findings []finding.Finding `json:"findings"`
-	Host     *overview.Host    `json:"host,omitempty"`
+	// One of these is set.
+	Host    *overview.Host   `json:"host,omitempty"`
+	Cluster *cluster.Cluster `json:"cluster,omitempty"`
 }
 
 func newWell(findings []finding.Finding) *well {
@@ -60,7 +63,7 @@ func (w *well) print(out io.Writer, wide bool) {
 	p.printf("%s\n", w.headline())
 	var below strings.Builder
 	w.tables(printer{&below}, wide)
-	room := statusLines - 2 - strings.Count(below.String(), "\n")
+	room := statusLines - 3 - strings.Count(below.String(), "\n")
 	if len(w.Findings) > 0 {
 		p.printf("\n")
 		findingLines(p, w.Findings, room, wide)
@@ -124,6 +127,9 @@ func findingLines(p printer, all []finding.Finding, room int, wide bool) {
 func (w *well) tables(p printer, wide bool) {
 	if w.Host != nil {
 		hostTable(p, w.Host, wide)
+	}
+	if w.Cluster != nil {
+		clusterTables(p, w.Cluster, wide)
 	}
 }
 
@@ -225,6 +231,9 @@ func rateText(n float64, unit string) string {
 // leastInterval is how often a host or a cluster may be looked at.
 const leastInterval = 100 * time.Millisecond
 
+// hostEvery is the time between two looks at a host.
+const hostEvery = time.Second
+
 // viewOptions are those of blixt status that concern the overview.
 type viewOptions struct {
 	watch    bool
@@ -234,6 +243,7 @@ type viewOptions struct {
 
 // host shows the overview of a host.
 func (o *viewOptions) host(ctx context.Context, out io.Writer, r *overview.Reader) error {
+	o.interval = cmp.Or(o.interval, hostEvery)
 	read := func(context.Context) (*well, error) {
 		h := r.Read()
 		w := newWell(h.Check())

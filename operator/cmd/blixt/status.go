@@ -22,7 +22,6 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/bpfman"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
-	"github.com/kubernetes-sigs/blixt/operator/node/overview"
 	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
@@ -50,15 +49,20 @@ type older struct {
 }
 
 func statusCommand() *cobra.Command {
-	var name, bpffs, runDir, dir string
+	var name, dir string
+	var here hostFlags
+	var clusters clusterFlags
 	var o viewOptions
 	c := &cobra.Command{
-		Use:   "status [host]",
+		Use:   "status [host|cluster]",
 		Short: "Tell whether all is well, or show one load balancer: frontends, backends, flows, counters",
-		Long: `Tells in 20 lines whether all is well on this host: its load balancers, whether their
-processes run and make changes, which files and objects are wrong, and rates. What is
-wrong comes first, with its remedy; -o wide has no limit. --watch shows it again and
-again.
+		Long: `Tells in 20 lines whether all is well. On a host: its load balancers, whether their
+processes run and make changes, which files and objects are wrong, and rates. In a
+cluster: the operator, nodes and their versions, Gateways and routes with problems, and
+what blixt doctor finds. What is wrong comes first, with its remedy; -o wide has no
+limit. --watch shows it again and again. Without an argument, it is the host if load
+balancers of blixt run are on it and nothing names a cluster, neither a flag nor
+KUBECONFIG.
 
 Exits with 0 if all is well, with 1 if something is not, and with 2 if that cannot be
 told.
@@ -72,25 +76,30 @@ With --maps the command reads the maps in a directory, such as an agent's in
 Kubernetes. Names of routes and weights are not in maps.`,
 		Example: `  blixt status
   blixt status --watch
+  blixt status cluster --context production -o wide
   blixt status --name default
   blixt status -o json | jq .frontends
   kubectl -n blixt-system exec AGENT -- /blixt status --maps /maps`,
-		ValidArgs: []string{"host"},
+		ValidArgs: places,
 		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
 		RunE: func(c *cobra.Command, args []string) error {
 			var s *status
 			var err error
-			switch detail := dir != "" || c.Flags().Changed("name") || len(args) == 0 && (o.output == "json" || o.output == "yaml"); {
-			case detail && (len(args) > 0 || o.watch):
-				return errors.New("--watch and host are for the overview: leave out --name, --maps and -o")
-			case o.interval < leastInterval:
+			given := c.Flags().Changed
+			inCluster := given("kubeconfig") || given("context") || given("namespace")
+			switch detail := dir != "" || given("name") || len(args) == 0 && !inCluster && (o.output == "json" || o.output == "yaml"); {
+			case detail && (len(args) > 0 || o.watch || inCluster):
+				return errors.New("host, cluster, --watch and flags of a cluster are for the overview: leave out --name and --maps")
+			case !detail && given("interval") && o.interval < leastInterval:
 				return fmt.Errorf("--interval %s: want at least %s", o.interval, leastInterval)
+			case !detail && here.isMeant(args, c.Flags()):
+				return o.host(c.Context(), c.OutOrStdout(), &here.Reader)
 			case !detail:
-				return o.host(c.Context(), c.OutOrStdout(), &overview.Reader{BPFFS: bpffs, RunDir: runDir})
+				return o.showCluster(c.Context(), c.OutOrStdout(), &clusters)
 			case dir != "":
 				s, err = readMaps(dir, "", "")
 			default:
-				s, err = readStatus(bpffs, runDir, name)
+				s, err = readStatus(here.BPFFS, here.RunDir, name)
 			}
 			if err != nil {
 				return err
@@ -101,11 +110,11 @@ Kubernetes. Names of routes and weights are not in maps.`,
 	f := c.Flags()
 	o.output.addWide(f)
 	f.BoolVarP(&o.watch, "watch", "w", false, "show the overview again and again")
-	f.DurationVar(&o.interval, "interval", time.Second, "time between two looks, from which rates come")
+	f.DurationVar(&o.interval, "interval", 0, "time between two looks, from which rates come (default 1s, of a cluster 10s)")
 	f.StringVar(&dir, "maps", "", "directory of the maps' pins")
 	f.StringVar(&name, "name", loader.DefaultName, "name of the load balancer to show")
-	f.StringVar(&bpffs, "bpffs", loader.DefaultBPFFS, "BPF file system that its maps are pinned to")
-	f.StringVar(&runDir, "run-dir", loader.DefaultRunDir, "directory of its state files")
+	here.add(f)
+	clusters.add(f)
 	for _, other := range []string{"name", "bpffs", "run-dir"} {
 		c.MarkFlagsMutuallyExclusive("maps", other)
 	}

@@ -32,7 +32,7 @@ func (h *Host) Check() []finding.Finding {
 	}
 	if len(h.Instances) == 0 && len(all) == 0 {
 		all = append(all, finding.Finding{Check: "process", Verdict: finding.Unknown, Seen: "no load balancer runs on this host, or has left anything",
-			Remedy: "Start one: blixt run -f DIR. Of a cluster: blixt doctor"})
+			Remedy: "Start one: blixt run -f DIR. Of a cluster: blixt status cluster"})
 	}
 	finding.Sort(all)
 	return all
