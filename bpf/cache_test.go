@@ -127,6 +127,7 @@ func newDuel(t testing.TB, seed uint64) *duel {
 						ring = nil
 					}
 					l.frontend(duelFrontend(version, i, j), protocol, port(ip.vip, fmt.Sprint(i)), ring...)
+					l.record(protocol, port(ip.vip, fmt.Sprint(i)))
 				}
 			}
 		}
@@ -610,6 +611,7 @@ func entriesOf(l *lb, m *ebpf.Map) map[BlixtFlowKey]BlixtFlow {
 // settle has each flow see a packet that changes nothing, and then compares what is known of all.
 func (d *duel) settle() bool {
 	d.Helper()
+	d.keeping.takeCounts()
 	d.keeping.forgetKept()
 	for _, t := range d.talks {
 		t.learn(d.forgetful)
@@ -630,6 +632,9 @@ func (d *duel) settle() bool {
 		if diff := cmp.Diff(entriesOf(d.forgetful, table(d.forgetful)), entriesOf(d.keeping, table(d.keeping))); diff != "" {
 			d.Errorf("entries differ (-forgets +keeps):\n%s", diff)
 		}
+	}
+	if diff := cmp.Diff(d.forgetful.allRecords(), d.keeping.allRecords()); diff != "" {
+		d.Errorf("records differ (-forgets +keeps):\n%s", diff)
 	}
 	if diff := cmp.Diff(d.forgetful.counters().minus(d.before[0]), d.keeping.counters().minus(d.before[1])); diff != "" {
 		d.Errorf("counters differ (-forgets +keeps):\n%s", diff)

@@ -338,7 +338,7 @@ __noinline int settle_counts(struct packet *p, const struct cached_flow *s, __u3
 	k->dst = reply ? s->to_src : s->dst;
 	k->sport = reply ? s->to_dport : s->sport;
 	k->dport = reply ? s->to_sport : s->dport;
-	*(__u32 *)&k->protocol = s->protocol; /* and zeros behind it */
+	*(__u32 *)&k->protocol = s->protocol ? s->protocol : IPPROTO_TCP; /* a slot that was emptied while its flow goes on; and zeros behind it */
 	take_counts(bpf_map_lookup_elem(&recorded, k), c, second, reply);
 	return 0;
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -137,6 +138,54 @@ func length(packets ...packet) (n uint64) {
 		n += uint64(len(p.bytes()))
 	}
 	return n
+}
+
+// takeCounts adds to records what slots of flow_cache have counted, as the agent does for whoever asks.
+func (l *lb) takeCounts() {
+	l.Helper()
+	counts, sets := l.memory(l.SlotCounts), l.memory(l.FlowCache)
+	for i := 0; i < len(counts); i += 8 {
+		n := binary.NativeEndian.Uint64(counts[i:])
+		if n == 0 {
+			continue
+		}
+		binary.NativeEndian.PutUint64(counts[i:], 0)
+		var s BlixtCachedFlow
+		l.must(binary.Read(bytes.NewReader(sets[i/8*128:][:128]), binary.NativeEndian, &s))
+		k, direction := BlixtFlowKey{Src: s.Src, Dst: s.Dst, Sport: s.Sport, Dport: s.Dport, Protocol: s.Protocol}, 0
+		if s.Flags&uint8(BlixtCachedFlagCACHED_REPLY) != 0 {
+			k.Src, k.Dst, k.Sport, k.Dport, direction = s.ToDst, s.ToSrc, s.ToDport, s.ToSport, 1
+		}
+		if k.Protocol == 0 { // emptied, while its flow goes on
+			k.Protocol = unix.IPPROTO_TCP
+		}
+		var r BlixtFlowRecord
+		if err := l.Recorded.Lookup(k, &r); err != nil {
+			l.Errorf("a slot has counted packets %#x of %+v, which has no record", n, k)
+			continue
+		}
+		r.Packets[direction] += n >> BlixtLimitSLOT_PACKETS_SHIFT
+		r.Bytes[direction] += n & (1<<BlixtLimitSLOT_PACKETS_SHIFT - 1)
+		l.must(l.Recorded.Put(k, r))
+	}
+}
+
+// allRecords describes all records, of flows that have ended and of others.
+func (l *lb) allRecords() (all []string) {
+	l.Helper()
+	l.recorded()
+	for _, r := range l.records() {
+		all = append(all, r.describe())
+	}
+	var k BlixtFlowKey
+	var r logged
+	each := l.Recorded.Iterate()
+	for each.Next(&k, &r.BlixtFlowRecord) {
+		all = append(all, r.describe())
+	}
+	l.must(each.Err())
+	slices.Sort(all)
+	return all
 }
 
 func TestRecords(t *testing.T) {
