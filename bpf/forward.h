@@ -328,6 +328,7 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 		write_end(p, RECORD_REPLACED, RECORD_BY_NONE); /* of a flow that was forgotten otherwise */
 		begin_record(p, ctx->ingress_ifindex);
 	}
+	p->ended = 0; /* what it has ended was another flow */
 	if (is_udp(&p->key))
 		remember_backend(p);
 	count(COUNTER_FLOW_NEW);

@@ -9,7 +9,9 @@ package tcp
 import (
 	"errors"
 	"fmt"
+	"os/exec"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +40,9 @@ type way struct {
 	bulk  []int // sockets
 	echo  int
 }
+
+// recorded is the name of a way whose flows have records.
+func recorded(way string) string { return way + " with flow records" }
 
 // kinds are what is measured.
 var kinds = []report.Samples{
@@ -70,7 +75,7 @@ func Run(o Options) (samples []report.Samples, err error) {
 		if err := prepare(w); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		for _, name := range []string{"forward", "nft", "miss", "local", "remote", "HAProxy", "nginx"} {
+		for _, name := range []string{"forward", "nft", "miss", "local", "remote", recorded("local"), recorded("remote"), "HAProxy", "nginx"} {
 			if to[name] != "" {
 				ways = append(ways, &way{name: name, to: to[name], world: w})
 			}
@@ -81,6 +86,12 @@ func Run(o Options) (samples []report.Samples, err error) {
 		add("forward", func(*world) error { return nil }, map[string]string{"forward": direct}),
 		add("nft", (*world).nft, map[string]string{"nft": vip}),
 		add("blixt", func(w *world) error { return w.startBlixt(o.Binary) }, map[string]string{"miss": direct, "local": vip, "remote": vip2}),
+	}
+	const records = "--flow-records"
+	if help, err := exec.Command(o.Binary, "run", "--help").Output(); err != nil {
+		errs = append(errs, err)
+	} else if strings.Contains(string(help), records+" ") { // an earlier version has none
+		errs = append(errs, add("blixt-records", func(w *world) error { return w.startBlixt(o.Binary, records) }, map[string]string{recorded("local"): vip, recorded("remote"): vip2}))
 	}
 	if o.Proxies {
 		errs = append(errs, add("haproxy", (*world).haproxy, map[string]string{"HAProxy": vip}),

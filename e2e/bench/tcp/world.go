@@ -83,7 +83,7 @@ func (w *world) nft() error {
 
 // startBlixt has Blixt do the job: with the backend as one of this node, and as one
 // elsewhere.
-func (w *world) startBlixt(binary string) (err error) {
+func (w *world) startBlixt(binary string, flags ...string) (err error) {
 	config := &lab.Config{Gateways: []lab.Gateway{{Name: "vip", Addresses: []string{lab.VIP4}}}}
 	for port, node := range map[int]string{80: "balancer", 81: "elsewhere"} {
 		listener := lab.Listener{Protocol: "TCP", Port: port}
@@ -100,6 +100,7 @@ func (w *world) startBlixt(binary string) (err error) {
 		return err
 	}
 	w.blixt.Lasting = !has
+	w.blixt.Args = append(w.blixt.Args, flags...)
 	return w.blixt.Start()
 }
 
