@@ -42,6 +42,10 @@ const (
 	FlowEstablished   = uint32(bpf.BlixtFlowFlagFLOW_ESTABLISHED)
 	FlowFIN           = uint32(bpf.BlixtFlowFlagFLOW_FIN)
 	FlowRST           = uint32(bpf.BlixtFlowFlagFLOW_RST)
+	FlowAnswered      = uint32(bpf.BlixtFlowFlagFLOW_ANSWERED)
+	FlowRefused       = uint32(bpf.BlixtFlowFlagFLOW_REFUSED)
+	FlowClosed        = uint32(bpf.BlixtFlowFlagFLOW_CLOSED)
+	FlowGone          = uint32(bpf.BlixtFlowFlagFLOW_GONE)
 	FlowUndone        = uint32(bpf.BlixtFlowFlagFLOW_UNDONE)
 	FlowPlain         = uint32(bpf.BlixtFlowFlagFLOW_PLAIN)
 	BackendReject     = uint32(bpf.BlixtBackendIdBACKEND_REJECT)
@@ -60,6 +64,10 @@ const (
 	BackendHearsWithin = uint16(bpf.BlixtBackendFlagBACKEND_HEARS_WITHIN)
 	BackendHearsAlone  = uint16(bpf.BlixtBackendFlagBACKEND_HEARS_ALONE)
 )
+
+// Unanswered returns how many flows of a backendRef have ended without an answer, as
+// SetUnanswered has written it.
+func Unanswered(c RefCounters) uint64 { return c.Reserved[1] }
 
 // TickShift is TICK_SHIFT of the contract, a #define that the generated Go code
 // does not have: a tick is 2^30 ns of CLOCK_MONOTONIC.

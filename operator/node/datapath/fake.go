@@ -328,6 +328,26 @@ func (f *Fake) FrontendCounters(index uint32) (bpf.BlixtFrontendCounters, error)
 	return get(f, func() bpf.BlixtFrontendCounters { return f.CountersOf[index] })
 }
 
+// FirstFrontendCounters implements Counts.
+func (f *Fake) FirstFrontendCounters(n int) ([]bpf.BlixtFrontendCounters, error) {
+	return get(f, func() []bpf.BlixtFrontendCounters {
+		all := make([]bpf.BlixtFrontendCounters, n)
+		for i := range all {
+			all[i] = f.CountersOf[uint32(i)]
+		}
+		return all
+	})
+}
+
+// SetUnanswered implements Flows.
+func (f *Fake) SetUnanswered(id uint32, key, n uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c := &f.RefsOf[id]; c.Reserved[0] == key {
+		c.Reserved[1] = max(n, c.Reserved[1])
+	}
+}
+
 // BackendFlows implements Counts.
 func (f *Fake) BackendFlows(id uint32) (uint64, error) {
 	return get(f, func() uint64 { return f.FlowsOf[id] })

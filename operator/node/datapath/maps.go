@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -36,6 +37,7 @@ type Maps struct {
 	published, rings, established []uint64
 	interest                      []uint32 // four bytes each; empty: see bpf.IsOptional
 	refStats, clientRTT           []uint64 // empty: the same
+	givingRef                     sync.Mutex
 	memory                        [][]byte
 
 	opened []*ebpf.Map // by Open, and closed by Close

@@ -84,6 +84,10 @@ func (m *Maps) FrontendCounters(index uint32) (sum bpf.BlixtFrontendCounters, er
 	if err := m.frontendStats.Lookup(index, &perCPU); err != nil {
 		return sum, fmt.Errorf("read counters of frontend %d: %w", index, err)
 	}
+	return sumCounters(perCPU), nil
+}
+
+func sumCounters(perCPU []bpf.BlixtFrontendCounters) (sum bpf.BlixtFrontendCounters) {
 	for _, c := range perCPU {
 		sum.NewFlows += c.NewFlows
 		sum.Rejected += c.Rejected
@@ -92,7 +96,33 @@ func (m *Maps) FrontendCounters(index uint32) (sum bpf.BlixtFrontendCounters, er
 		sum.ReplyPackets += c.ReplyPackets
 		sum.ReplyBytes += c.ReplyBytes
 	}
-	return sum, nil
+	return sum
+}
+
+// countersBatch is how many frontends' counters are read at once: 0.8 MB with 64 CPUs.
+const countersBatch = 256
+
+// FirstFrontendCounters implements Counts.
+func (m *Maps) FirstFrontendCounters(n int) ([]bpf.BlixtFrontendCounters, error) {
+	sums := make([]bpf.BlixtFrontendCounters, 0, n)
+	cpus := ebpf.MustPossibleCPU()
+	keys, values := make([]uint32, countersBatch), make([]bpf.BlixtFrontendCounters, countersBatch*cpus)
+	var cursor ebpf.MapBatchCursor
+	for len(sums) < n {
+		// The kernel returns elements of an array in order.
+		got, err := m.frontendStats.BatchLookup(&cursor, keys, values, nil)
+		end := errors.Is(err, ebpf.ErrKeyNotExist)
+		if err != nil && !end {
+			return nil, fmt.Errorf("read %s: %w", m.frontendStats, err)
+		}
+		for i := range min(got, n-len(sums)) {
+			sums = append(sums, sumCounters(values[i*cpus:(i+1)*cpus]))
+		}
+		if end {
+			break
+		}
+	}
+	return sums, nil
 }
 
 // BackendFlows implements Counts.

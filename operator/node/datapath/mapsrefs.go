@@ -8,10 +8,12 @@ import (
 )
 
 // The elements of `ref_stats` and `client_rtt`, in words. Of a backendRef's counters,
-// the first reserved word is its key: the program leaves it alone.
+// the first reserved words are its key, and the number of Unanswered: the program
+// leaves them alone.
 const (
 	refWords     = int(unsafe.Sizeof(RefCounters{}) / 8)
 	refKeyWord   = int(unsafe.Offsetof(RefCounters{}.Reserved) / 8)
+	refEndWord   = refKeyWord + 1 // see Unanswered
 	latencyWords = int(unsafe.Sizeof(Latency{}) / 8)
 )
 
@@ -26,6 +28,8 @@ func (m *Maps) RefKeys() ([]uint64, error) {
 
 // GiveRef implements Tables. While the element is cleared, it is nobody's.
 func (m *Maps) GiveRef(id uint32, key uint64) error {
+	m.givingRef.Lock()
+	defer m.givingRef.Unlock()
 	element := m.ref(id)
 	atomic.StoreUint64(&element[refKeyWord], 0)
 	for i := range element {
@@ -46,6 +50,15 @@ func (m *Maps) RefCounters(id uint32, key uint64) (c RefCounters, ok bool) {
 	}
 	load(unsafe.Slice((*uint64)(unsafe.Pointer(&c)), refWords), element)
 	return c, atomic.LoadUint64(&element[refKeyWord]) == key
+}
+
+// SetUnanswered implements Flows.
+func (m *Maps) SetUnanswered(id uint32, key, n uint64) {
+	m.givingRef.Lock()
+	defer m.givingRef.Unlock()
+	if element := m.ref(id); element[refKeyWord] == key {
+		atomic.StoreUint64(&element[refEndWord], max(n, element[refEndWord]))
+	}
 }
 
 // ClientRTT implements Counts.

@@ -69,6 +69,8 @@ type Counts interface {
 	// CounterNames.
 	Counters() ([]uint64, error)
 	FrontendCounters(index uint32) (bpf.BlixtFrontendCounters, error)
+	// FirstFrontendCounters returns those of the frontends with indexes below n.
+	FirstFrontendCounters(n int) ([]bpf.BlixtFrontendCounters, error)
 	// BackendFlows returns how many new flows a backend has got.
 	BackendFlows(id uint32) (uint64, error)
 	// RefCounters returns the counters of a backendRef, given its id and its hash. ok
@@ -115,6 +117,12 @@ type Flows interface {
 	// of a TCP flow with these flags: late packets of its backend are answered
 	// with RST. tick is the time in ticks.
 	Bury(reply bpf.BlixtFlowKey, flags bpf.BlixtFlowFlag, tick uint32) error
+	// RefKeys is as in Tables, and RefCounters as in Counts.
+	RefKeys() ([]uint64, error)
+	RefCounters(id uint32, key uint64) (c RefCounters, ok bool)
+	// SetUnanswered sets Unanswered of a backendRef's counters, given its id and its
+	// hash, unless it is larger already.
+	SetUnanswered(id uint32, key, n uint64)
 	// Established returns how many flows `flows` has by the data plane's count:
 	// element 0 is the total, and 1 + n belongs to the frontend with index n.
 	Established() []uint32

@@ -40,6 +40,7 @@ type FlowCounts struct {
 	TCP, UDP  uint64
 	Backends  map[uint32]uint64 // by id
 	Frontends map[uint32]uint64 // by index
+	Refs      map[uint32]uint64 // by id of the backendRef
 	// Undone are those of the flows above whose clients another node has announced,
 	// Plain those that keep the other node's address.
 	Undone, Plain uint64
@@ -53,7 +54,7 @@ const maxSources = 64
 
 // newFlowCounts returns counts of no flows.
 func newFlowCounts() FlowCounts {
-	return FlowCounts{Backends: map[uint32]uint64{}, Frontends: map[uint32]uint64{}, translated: map[bpf.BlixtAddr]bool{}}
+	return FlowCounts{Backends: map[uint32]uint64{}, Frontends: map[uint32]uint64{}, Refs: map[uint32]uint64{}, translated: map[bpf.BlixtAddr]bool{}}
 }
 
 // addSource adds the source that a flow is translated to.
@@ -108,9 +109,14 @@ func (w *Writer) Sweep(ctx context.Context) (SweepResult, error) {
 	}
 	s.result.Flows = newFlowCounts()
 	interest := newInterest(start)
+	unanswered, err := newUnanswered(w.tables)
+	if err != nil {
+		return SweepResult{}, err
+	}
 	err = w.walk(ctx, w.tables.EachFlow, func(entries []datapath.FlowEntry) error {
 		for _, e := range entries {
 			interest.has(e)
+			unanswered.has(e)
 			if err := s.visit(e); err != nil {
 				return err
 			}
@@ -129,13 +135,15 @@ func (w *Writer) Sweep(ctx context.Context) (SweepResult, error) {
 	err = w.walk(ctx, w.tables.EachNewFlow, func(entries []datapath.FlowEntry) error {
 		for _, e := range entries {
 			interest.has(e)
+			unanswered.has(e)
 		}
 		return nil
 	})
-	if err == nil {
-		err = w.settleInterest(interest)
+	if err != nil {
+		return s.result, err
 	}
-	return s.result, err
+	w.waited = unanswered.settle(w.tables, w.waited)
+	return s.result, w.settleInterest(interest)
 }
 
 // walk visits a table at the pace of a sweep.
@@ -371,5 +379,8 @@ func (s *sweeper) count(e datapath.FlowEntry) {
 		s.result.Flows.addSource(f.Src)
 	}
 	s.result.Flows.Backends[f.Backend]++
-	s.result.Flows.Frontends[f.Frontend]++
+	if f.Frontend != uint32(bpf.BlixtNoFlowOfNO_FRONTEND) { // otherwise ref is something else
+		s.result.Flows.Frontends[f.Frontend]++
+		s.result.Flows.Refs[f.Ref]++
+	}
 }

@@ -61,10 +61,7 @@ func addFlow(f *datapath.Fake, s flowSpec) (forward, reply bpf.BlixtFlowKey) {
 
 func newSweeping(t *testing.T, fake *datapath.Fake) *Writer {
 	t.Helper()
-	a := New(fake, Options{
-		Ticks: func() uint32 { return testNow },
-		Sleep: func(context.Context, time.Duration) error { return nil },
-	})
+	a := newSweepingOver(fake)
 	mustApply(t, a, testState(1, 1)) // backends 1 and 2, generation 1
 	return a
 }

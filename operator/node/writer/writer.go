@@ -123,7 +123,8 @@ type Writer struct {
 	backendsChanged chan struct{} // has an element if they have since the last sweep
 	hearsChanged    chan struct{} // has an element if Hears decides otherwise than the target was told
 
-	sweep  sync.Mutex // held while a sweep runs
+	sweep  sync.Mutex          // held while a sweep runs
+	waited map[uint32]refSweep // of the last sweep, see unanswered.settle
 	counts struct {
 		sync.Mutex
 		flows FlowCounts
