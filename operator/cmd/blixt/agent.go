@@ -74,6 +74,7 @@ It confines itself by Landlock and seccomp, in addition to the chart's profile.`
 	f.StringVar(&e.health, "listen", ":8081", "address of /healthz and /readyz")
 	f.StringVar(&e.metrics, "metrics-address", ":8082", "address of /metrics, 0: none")
 	f.StringVar(&e.tokenFile, "metrics-token-file", "/var/run/secrets/blixt/metrics/token", "file of the bearer token that whoever reads /metrics must have; empty: everybody may")
+	f.Var(&o.RouteMetrics, "route-metrics", "frontends and backendRefs that have metrics of their own: all; seen: those of which this node has seen a packet; or off")
 	f.IntVar(&o.PeerMetrics, "peer-metrics", metrics.DefaultPeers, "other nodes that have metrics of their own, some 20 each. If there are more, those that do not answer come first. 0: none")
 	f.StringVar(&flowLog, "flow-log", "", "- writes a line of JSON to standard output for each flow that has ended, if it has a record, and for samples of packets that are rejected or dropped; the log goes to standard error. It names clients")
 	logs.add(f)

@@ -138,6 +138,7 @@ a process without a terminal has the files and the network read again.`,
 	f.Var(&peerPorts, "peer-snat-ports", "--snat-ports of peers, if they differ from this host's: a range with those of all of them")
 	f.StringVar(&seedFile, "seed-file", "", "file with the secret that keys the choice of backends, at least 16 bytes in base64, of mode 0600; several hosts that serve the same address need the same one (default: a seed that everybody knows). Make it by: (umask 077; head -c 16 /dev/urandom | base64 > FILE)")
 	f.StringVar(&o.MetricsAddress, "metrics-address", "", "host and port of /metrics for Prometheus, /healthz and /readyz, such as 127.0.0.1:8082; empty: they are not served")
+	f.Var(&o.RouteMetrics, "route-metrics", "frontends and backendRefs that have metrics of their own: all; seen: those of which this host has seen a packet; or off")
 	f.StringVar(&o.MetricsTokenFile, "metrics-token-file", "", "file of the bearer token that whoever reads /metrics must have; empty: everybody may who reaches --metrics-address")
 	lines.add(f)
 	f.BoolVar(&o.FlowRecords, "flow-records", false, "remember the last flows when they have ended, with their clients: blixt flows shows them. A BlixtGatewayConfig with flowRecords: Enabled or Disabled decides for its Gateways instead")

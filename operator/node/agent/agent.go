@@ -21,6 +21,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/announce"
 	"github.com/kubernetes-sigs/blixt/operator/node/flowlog"
+	"github.com/kubernetes-sigs/blixt/operator/node/metrics"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 	"github.com/kubernetes-sigs/blixt/operator/observe"
 )
@@ -43,6 +44,8 @@ type Options struct {
 	MapsDir string
 	// Answerer answers what commands ask by the operator; nil: the agent itself.
 	Answerer observe.Answerer
+	// RouteMetrics is which frontends and backendRefs have metrics of their own.
+	RouteMetrics metrics.Routes
 	// PeerMetrics is how many other nodes have metrics of their own.
 	PeerMetrics int
 	// FlowLines gets a line of JSON for each flow that has ended, and each packet that was

@@ -34,6 +34,7 @@ func (a *Agent) Page() *scrape.Page {
 		return read(metrics.DataPlane{Tables: a.o.Tables, Writer: a.writer, Announcer: a.announcer})
 	}
 	metrics.AddTo(page, source)
+	metrics.AddRoutes(page, source, a.o.RouteMetrics)
 	metrics.AddPeers(page, source, a.o.PeerMetrics)
 	return page
 }

@@ -238,8 +238,8 @@ func (c *Contents) count(s *Served, n int) {
 	}
 }
 
-// Use returns how much of each table is taken, without backends and slots that
-// rest.
+// Use returns how much of each table is taken, without backends, slots and
+// ids that rest.
 func (c *Contents) Use() Sizes {
-	return Sizes{Addresses: len(c.Addresses), Frontends: len(c.Frontends), Backends: c.backendIDs, RingSlots: c.rings.slots()}
+	return Sizes{Addresses: len(c.Addresses), Frontends: len(c.Frontends), Backends: c.backendIDs, RingSlots: c.rings.slots(), Refs: c.refIDs.inUse}
 }

@@ -13,6 +13,8 @@ type (
 	Backend = bpf.BlixtBackend
 	// Flow is a value of `flows`.
 	Flow = bpf.BlixtFlow
+	// FrontendCounters is an element of `frontend_stats`, of one CPU or of all.
+	FrontendCounters = bpf.BlixtFrontendCounters
 	// RefCounters is an element of `ref_stats`.
 	RefCounters = bpf.BlixtRefCounters
 	// Latency is an element of `client_rtt`.

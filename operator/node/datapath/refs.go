@@ -18,6 +18,8 @@ type refIDs struct {
 	keys []uint64          // by id: lb.BackendRef.Hash of whose it is; 0: nobody's
 	ids  map[uint64]uint32 // the reverse
 	uses []int             // by id: the backends in use that have it
+	// inUse is how many ids have any.
+	inUse int
 	// gone are the ids that have lost their last backend, in that order. An entry
 	// counts if goneAt has the same time, and no backend uses the id again.
 	gone   []restingNumber
@@ -44,8 +46,16 @@ func (c *Contents) readRefs(keys []uint64, now time.Time) {
 
 // use adds n to the uses of the id that a backend has.
 func (r *refIDs) use(b Backend, n int) {
-	if inUse(b) && int(b.Ref) < len(r.uses) {
-		r.uses[b.Ref] += n
+	if !inUse(b) || b.Ref == 0 || int(b.Ref) >= len(r.uses) {
+		return
+	}
+	before := r.uses[b.Ref] > 0
+	r.uses[b.Ref] += n
+	switch after := r.uses[b.Ref] > 0; {
+	case after && !before:
+		r.inUse++
+	case before && !after:
+		r.inUse--
 	}
 }
 

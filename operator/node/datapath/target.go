@@ -139,6 +139,10 @@ func (t *Target) count(f wanted, n int) {
 // Hash returns the hash of the state.
 func (t *Target) Hash() uint64 { return t.sum.Short() }
 
+// Frontend returns a frontend of the state, which must not be modified; nil: there is
+// none.
+func (t *Target) Frontend(key lb.Key) *lb.Frontend { return t.frontends[key].Frontend }
+
 // TCPFrontends returns the number of TCP frontends.
 func (t *Target) TCPFrontends() int { return t.tcp }
 

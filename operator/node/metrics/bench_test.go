@@ -21,14 +21,14 @@ import (
 // BenchmarkScrape collects and writes the metrics of 4,000 frontends with ten
 // backends each. In production, scrapes of the same second share one collection.
 func BenchmarkScrape(b *testing.B) {
-	tables := datapath.NewFake(datapath.Sizes{Addresses: 4096, Frontends: 4096, Backends: 1 << 17, RingSlots: 1 << 23, Flows: 64})
+	tables := datapath.NewFake(datapath.Sizes{Addresses: 4096, Frontends: 4096, Backends: 1 << 17, RingSlots: 1 << 23, Refs: 1 << 14, Flows: 64})
 	d := DataPlane{Tables: tables, Writer: writer.New(tables, writer.Options{}), Announcer: announce.New(tables, announce.Options{})}
 	var s lb.State
 	for i := range 4000 {
 		vip := netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)})
-		f := lb.Frontend{Addr: vip, Protocol: lb.TCP, Port: 80, Gateway: fmt.Sprintf("ns-%d/gw", i), Listener: "http"}
+		f := lb.Frontend{Addr: vip, Protocol: lb.TCP, Port: 80, Gateway: fmt.Sprintf("ns-%d/gw", i), Listener: "http", Route: fmt.Sprintf("TCPRoute/ns-%d/web", i)}
 		for j := range 10 {
-			f.Backends = append(f.Backends, lb.Backend{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), byte(j)}), 8080), Weight: lb.WeightUnit})
+			f.Backends = append(f.Backends, lb.Backend{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), byte(j)}), 8080), Weight: lb.WeightUnit, Service: f.Gateway, ServicePort: 80})
 		}
 		s.Addresses, s.Frontends = append(s.Addresses, lb.Address{IP: vip, Exclusive: true}), append(s.Frontends, f)
 	}
@@ -36,7 +36,9 @@ func BenchmarkScrape(b *testing.B) {
 		b.Fatal(err)
 	}
 	g := scrape.NewPage(slog.New(slog.DiscardHandler))
-	AddTo(g, func(read func(DataPlane) error) error { return read(d) })
+	source := func(read func(DataPlane) error) error { return read(d) }
+	AddTo(g, source)
+	AddRoutes(g, source, AllRoutes)
 	for _, part := range []string{"collect", "gather", "handle again"} {
 		b.Run(part, func(b *testing.B) {
 			handler := scrape.Handler(g)

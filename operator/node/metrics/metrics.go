@@ -150,7 +150,7 @@ const (
 var _ = describe(establishedName, establishedHelp, "frontend", "gateway", "listener")
 
 // established returns the established flows of each TCP frontend.
-func established(frontends []writer.FrontendFlows) *dto.MetricFamily {
+func established(frontends []writer.ServedFrontend) *dto.MetricFamily {
 	family := &dto.MetricFamily{
 		Name: new("blixt_" + establishedName), Help: new(establishedHelp), Type: dto.MetricType_GAUGE.Enum(),
 	}
@@ -158,7 +158,7 @@ func established(frontends []writer.FrontendFlows) *dto.MetricFamily {
 	for _, f := range frontends {
 		family.Metric = append(family.Metric, &dto.Metric{
 			Label: []*dto.LabelPair{
-				{Name: names[0], Value: new(f.Key.String())}, {Name: names[1], Value: &f.Gateway}, {Name: names[2], Value: &f.Listener},
+				{Name: names[0], Value: new(f.Key().String())}, {Name: names[1], Value: &f.Gateway}, {Name: names[2], Value: &f.Listener},
 			},
 			Gauge: &dto.Gauge{Value: new(float64(f.Established))},
 		})

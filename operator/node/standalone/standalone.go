@@ -27,12 +27,13 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/flowlog"
 	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
+	"github.com/kubernetes-sigs/blixt/operator/node/metrics"
 	"github.com/kubernetes-sigs/blixt/operator/node/others"
 	"github.com/kubernetes-sigs/blixt/operator/node/source"
 	"github.com/kubernetes-sigs/blixt/operator/node/systemd"
 	"github.com/kubernetes-sigs/blixt/operator/node/vip"
-	"github.com/kubernetes-sigs/blixt/operator/scrape"
 	"github.com/kubernetes-sigs/blixt/operator/observe"
+	"github.com/kubernetes-sigs/blixt/operator/scrape"
 )
 
 // DefaultStateDir holds, for each load balancer, the files that were valid last.
@@ -83,6 +84,8 @@ type Options struct {
 	MetricsAddress string
 	// MetricsTokenFile has the bearer token that readers of /metrics must have; "": none.
 	MetricsTokenFile string
+	// RouteMetrics is which frontends and backendRefs have metrics of their own.
+	RouteMetrics metrics.Routes
 	// Version is that of this program, for the log.
 	Version string
 	// LeaveAddresses leaves it to somebody else to give this host the addresses of

@@ -4,6 +4,7 @@ package writer
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
@@ -16,71 +17,89 @@ type Metrics struct {
 	Draining  bool
 	FlowQuota FlowQuota
 	Tables    map[string]lb.Use
-	Frontends []FrontendFlows
-	Counters  map[string]uint64
+	Frontends []ServedFrontend
+	// Names is another number whenever Frontends may name something else.
+	Names uint64
+	// Flows are those of the last sweep.
+	Flows    FlowCounts
+	Counters map[string]uint64
 }
 
-// FrontendFlows is how many established flows a frontend has.
-type FrontendFlows struct {
-	Key               lb.Key
-	Gateway, Listener string
-	Established       uint64
-}
-
-// indexedFrontend is a frontend, and where its numbers are.
-type indexedFrontend struct {
-	FrontendFlows
-	index uint32
+// ServedFrontend is a frontend in the maps.
+type ServedFrontend struct {
+	// Frontend is what is wanted by now, and must not be modified.
+	*lb.Frontend
+	// Index is where its numbers are.
+	Index uint32
+	// Established is how many established flows it has.
+	Established uint64
 }
 
 // Metrics reads the config and counters. What the maps hold it takes from memory,
 // as it was last: it waits for nobody who writes.
-func (w *Writer) Metrics() (Metrics, error) {
+func (w *Writer) Metrics() (m Metrics, err error) {
 	w.counts.Lock()
-	flows := w.counts.flows
+	m.Flows = w.counts.flows
 	w.counts.Unlock()
-	w.refreshMetrics(flows)
 	c, err := w.tables.Config()
 	if err != nil {
-		return Metrics{}, fmt.Errorf("read config: %w", err)
+		return m, fmt.Errorf("read config: %w", err)
 	}
-	m := Metrics{
-		Version: lb.Version{Epoch: c.Epoch, Sequence: c.Sequence}, Draining: c.Flags&datapath.ConfigDrain != 0,
-		FlowQuota: FlowQuota{NearlyFull: c.FlowsNearlyFull, Share: c.FlowsShare},
-	}
+	m.Version, m.Draining = versionOf(c), c.Flags&datapath.ConfigDrain != 0
+	m.FlowQuota = FlowQuota{NearlyFull: c.FlowsNearlyFull, Share: c.FlowsShare}
+	w.refreshMetrics()
 	w.metrics.Lock()
 	frontends := w.metrics.frontends
-	m.Tables = w.metrics.tables
+	m.Names = w.metrics.names
+	if w.metrics.names > 0 {
+		m.Tables = tableUse(w.metrics.used, w.tables.Sizes(), m.Flows)
+	}
 	w.metrics.Unlock()
 	established := w.tables.Established()
-	m.Frontends = make([]FrontendFlows, len(frontends))
-	for i, f := range frontends {
-		m.Frontends[i] = f.FrontendFlows
-		m.Frontends[i].Established = uint64(max(int32(established[1+f.index]), 0))
+	m.Frontends = slices.Clone(frontends)
+	for i := range m.Frontends {
+		f := &m.Frontends[i]
+		f.Established = uint64(max(int32(established[1+f.Index]), 0))
 	}
 	m.Counters, err = counters(w.tables)
 	return m, err
 }
 
-// refreshMetrics takes what the maps hold from memory, unless somebody writes.
-func (w *Writer) refreshMetrics(flows FlowCounts) {
-	if !w.mu.TryLock() {
+// refreshMetrics takes what the maps hold from memory, if it has changed, and unless
+// somebody writes.
+func (w *Writer) refreshMetrics() {
+	changes := w.changes.Load()
+	w.metrics.Lock()
+	same := w.metrics.names == changes
+	w.metrics.Unlock()
+	if same {
 		return
+	}
+	frontends, used, changes := w.served()
+	if changes == 0 {
+		return
+	}
+	slices.SortFunc(frontends, func(a, b ServedFrontend) int { return a.Key().Compare(b.Key()) })
+	w.metrics.Lock()
+	defer w.metrics.Unlock()
+	w.metrics.used, w.metrics.frontends, w.metrics.names = used, frontends, changes
+}
+
+// served returns what the maps hold, and how many changes have led to it; 0: somebody
+// writes, or they were not read yet.
+func (w *Writer) served() (frontends []ServedFrontend, used datapath.Sizes, changes uint64) {
+	if !w.mu.TryLock() {
+		return nil, used, 0
 	}
 	defer w.mu.Unlock()
 	if w.contents == nil {
-		return
+		return nil, used, 0
 	}
-	tables := tableUse(w.contents, flows)
-	frontends := make([]indexedFrontend, 0, len(w.contents.Frontends))
-	state := w.target.State()
-	for i := range state.Frontends {
-		f := &state.Frontends[i]
-		if served := w.contents.Frontends[f.Key()]; served != nil {
-			frontends = append(frontends, indexedFrontend{FrontendFlows{Key: f.Key(), Gateway: f.Gateway, Listener: f.Listener}, served.Entry.Index})
+	frontends = make([]ServedFrontend, 0, len(w.contents.Frontends))
+	for key, served := range w.contents.Frontends {
+		if f := w.target.Frontend(key); f != nil {
+			frontends = append(frontends, ServedFrontend{Frontend: f, Index: served.Entry.Index})
 		}
 	}
-	w.metrics.Lock()
-	defer w.metrics.Unlock()
-	w.metrics.tables, w.metrics.frontends = tables, frontends
+	return frontends, w.contents.Use(), w.changes.Load()
 }

@@ -69,7 +69,7 @@ func TestMetricsAreCheap(t *testing.T) {
 	if m.Version != s.Version || m.FlowQuota != s.FlowQuota || fmt.Sprint(m.Tables) != fmt.Sprint(s.Tables) || fmt.Sprint(m.Counters) != fmt.Sprint(s.Counters) {
 		t.Errorf("metrics %+v, status %+v", m, s)
 	}
-	if len(m.Frontends) != 1 || m.Frontends[0].Key.String() != s.Frontends[0].Frontend || m.Frontends[0].Gateway != "default/gw" || m.Frontends[0].Listener != "http" {
+	if len(m.Frontends) != 1 || m.Frontends[0].Key().String() != s.Frontends[0].Frontend || m.Frontends[0].Gateway != "default/gw" || m.Frontends[0].Listener != "http" {
 		t.Errorf("frontends %+v", m.Frontends)
 	}
 	// Backends come and go until ids have to rest, and Apply sleeps.

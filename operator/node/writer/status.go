@@ -152,7 +152,7 @@ func readStatus(t Tables, record Record, flows FlowCounts, now uint32) (Status, 
 		Layout: bpf.Layout, Version: versionOf(c), StateHash: hashText(c.StateHash),
 		Draining: c.Flags&datapath.ConfigDrain != 0, SNAT: lb.PortRange{First: c.SnatMin, Last: c.SnatMax},
 		FlowQuota: FlowQuota{NearlyFull: c.FlowsNearlyFull, Share: c.FlowsShare},
-		Tables:    tableUse(contents, flows), UndoneFlows: flows.Undone, PlainFlows: flows.Plain,
+		Tables:    tableUse(contents.Use(), contents.Sizes, flows), UndoneFlows: flows.Undone, PlainFlows: flows.Plain,
 	}
 	names := map[lb.Key]lb.Frontend{}
 	if s.Known = record.Hash == s.StateHash; s.Known {
@@ -186,9 +186,8 @@ func readStatus(t Tables, record Record, flows FlowCounts, now uint32) (Status, 
 	return s, err
 }
 
-func tableUse(contents *datapath.Contents, flows FlowCounts) map[string]lb.Use {
-	used, size := contents.Use(), contents.Sizes
-	return map[string]lb.Use{
+func tableUse(used, size datapath.Sizes, flows FlowCounts) map[string]lb.Use {
+	all := map[string]lb.Use{
 		"addresses": {Used: used.Addresses, Size: size.Addresses},
 		"frontends": {Used: used.Frontends, Size: size.Frontends},
 		"backends":  {Used: used.Backends, Size: size.Backends - 1},
@@ -196,6 +195,10 @@ func tableUse(contents *datapath.Contents, flows FlowCounts) map[string]lb.Use {
 		"flows":     {Used: int(flows.TCP), Size: size.Flows},
 		"udp_flows": {Used: int(flows.UDP), Size: size.UDPFlows},
 	}
+	if size.Refs > 0 { // an earlier program has none
+		all["ref_stats"] = lb.Use{Used: used.Refs, Size: size.Refs - 1}
+	}
+	return all
 }
 
 func frontendStatus(t Tables, contents *datapath.Contents, key lb.Key, name lb.Frontend, flows FlowCounts) (FrontendStatus, error) {

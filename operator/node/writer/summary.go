@@ -54,6 +54,6 @@ func (w *Writer) Summary() (Summary, error) {
 		Version: versionOf(c), StateHash: hashText(c.StateHash),
 		Draining: c.Flags&datapath.ConfigDrain != 0, SNAT: lb.PortRange{First: c.SnatMin, Last: c.SnatMax},
 		Flows: flows.Total(), HostListens: listens, Sources: flows.sources(),
-		Tables: tableUse(w.contents, flows), Foreign: w.foreign,
+		Tables: tableUse(w.contents.Use(), w.contents.Sizes, flows), Foreign: w.foreign,
 	}, nil
 }

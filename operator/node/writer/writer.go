@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
@@ -116,9 +117,11 @@ type Writer struct {
 
 	metrics struct { // as of the last time that nobody wrote
 		sync.Mutex
-		tables    map[string]lb.Use
-		frontends []indexedFrontend
+		used      datapath.Sizes
+		frontends []ServedFrontend
+		names     uint64 // changes, when this was taken; 0: never
 	}
+	changes atomic.Uint64 // counts those of contents and target, under mu
 
 	backendsChanged chan struct{} // has an element if they have since the last sweep
 	hearsChanged    chan struct{} // has an element if Hears decides otherwise than the target was told
@@ -205,6 +208,7 @@ func (w *Writer) apply(ctx context.Context, s lb.State, v *lb.Version) (all Resu
 func (w *Writer) want(s VersionedState) (err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	defer w.changes.Add(1)
 	if s.Changed != nil {
 		err = w.target.Change(s.Changed)
 	} else {
@@ -224,6 +228,7 @@ const patience = 5 * time.Second
 func (w *Writer) write() (Result, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	defer w.changes.Add(1)
 	start := w.o.Clock()
 	res, err := w.writeMaps()
 	res.Duration, res.Wanted = w.o.Clock().Sub(start), w.version
