@@ -44,7 +44,9 @@ const (
 )
 
 // Collectors returns the collectors to register.
-func (p *Passes) Collectors() []prometheus.Collector { return []prometheus.Collector{p.phases, p.total} }
+func (p *Passes) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{p.phases, p.total}
+}
 
 // Count counts a pass.
 func (p *Passes) Count(err error) {

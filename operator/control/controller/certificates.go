@@ -5,8 +5,6 @@ package controller
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,6 +26,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/certs"
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
+	"github.com/kubernetes-sigs/blixt/operator/scrape"
 )
 
 // How often certificates are read: until there is one, and from then on.
@@ -67,10 +66,7 @@ func newCertificateMetrics(r prometheus.Registerer) certificateMetrics {
 			Name: "blixt_operator_certificate_expiration_timestamp_seconds",
 			Help: "When the certificate that agents are shown expires, in seconds since 1970.",
 		}),
-		expire: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "blixt_certificate_expiration_timestamp_seconds",
-			Help: "When a certificate expires, in seconds since 1970: that of the server that agents connect to (server), and of the CAs that they trust the one that expires last (ca).",
-		}, []string{"certificate"}),
+		expire: scrape.NewCertificates(),
 	}
 	r.MustRegister(m.notBefore, m.notAfter, m.expire)
 	return m
@@ -211,8 +207,8 @@ func (c *certificates) renew(ctx context.Context, stored certs.Certificates) (ce
 
 // publishCAs writes the CAs where agents read them.
 func (c *certificates) publishCAs(ctx context.Context, bundle []byte) error {
-	if last, ok := lastExpiry(bundle); ok {
-		c.metrics.expire.WithLabelValues("ca").Set(float64(last.Unix()))
+	if last, ok := scrape.LastExpiry(bundle); ok {
+		c.metrics.expire.WithLabelValues(scrape.CA).Set(float64(last.Unix()))
 	}
 	maps := c.kube.CoreV1().ConfigMaps(c.namespace)
 	if stored, err := maps.Get(ctx, c.configMap, metav1.GetOptions{}); err == nil && stored.Data[keyCA] == string(bundle) {
@@ -224,19 +220,6 @@ func (c *certificates) publishCAs(ctx context.Context, bundle []byte) error {
 		return fmt.Errorf("write ConfigMap %s/%s: %w", c.namespace, c.configMap, err)
 	}
 	return nil
-}
-
-// lastExpiry returns when the last certificate of a bundle in PEM expires.
-func lastExpiry(bundle []byte) (last time.Time, ok bool) {
-	for {
-		var block *pem.Block
-		if block, bundle = pem.Decode(bundle); block == nil {
-			return last, ok
-		}
-		if c, err := x509.ParseCertificate(block.Bytes); err == nil && c.NotAfter.After(last) {
-			last, ok = c.NotAfter, true
-		}
-	}
 }
 
 // authenticate returns a function that has the API server review a token.

@@ -166,6 +166,16 @@ func TestTimingOfSeveralChanges(t *testing.T) {
 		t.Errorf("%d families of addresses, want 2", n)
 	}
 
+	// Those that it has not confirmed yet are none.
+	v = s.publish(s.changed())
+	w := s.publish(s.changed())
+	s.pass(time.Second)
+	s.ack(n1, v)
+	s.measured(propagation, 3, 4)
+	s.pass(time.Second)
+	s.ack(n1, w)
+	s.measured(propagation, 4, 6)
+
 	// Thousands of changes in a version cost no more than some.
 	c := Cause{Seen: s.now}
 	for range 100 * maxChanges {
@@ -317,18 +327,21 @@ func TestTimingOfWrongClocks(t *testing.T) {
 // An agent that is far behind costs no more than what is remembered.
 func TestTimingOfLaggards(t *testing.T) {
 	s := newTimed(t)
-	n1, n2 := s.join("n1", lb.Version{Epoch: 7, Sequence: 1}), s.join("n2", lb.Version{Epoch: 7, Sequence: 1})
+	first := lb.Version{Epoch: 7, Sequence: 1}
+	n1, n2 := s.join("n1", first), s.join("n2", first)
 	var v lb.Version
 	for range 3 * historyLimit {
 		v = s.publish(s.changed(0))
-		s.report(n2, &wire.Status{Holds: wire.EncodeVersion(&v), HeartbeatLost: v.Sequence%2 == 0})
+		s.report(n2, &wire.Status{Holds: wire.EncodeVersion(&first), HeartbeatLost: v.Sequence%2 == 0}) // every other version is not to be confirmed
 	}
-	if len(n2.expected) > maxSpans || len(n1.expected) != 1 || len(s.timing.versions) > historyLimit {
+	if len(n2.expected) != maxSpans || len(n1.expected) != 1 || len(s.timing.versions) > historyLimit {
 		t.Errorf("%d and %d gaps, %d versions", len(n1.expected), len(n2.expected), len(s.timing.versions))
 	}
-	s.measured(propagation, 3*historyLimit/2, 0)
 	s.ack(n1, v)
-	s.measured(propagation, 3*historyLimit/2+uint64(len(s.timing.versions)), 0)
+	s.measured(propagation, uint64(len(s.timing.versions)), 0)
+	s.ack(n2, lb.Version{Epoch: 7, Sequence: 2}) // which it was sent first, and is too old to be measured
+	s.ack(n2, v)
+	s.measured(propagation, uint64(len(s.timing.versions))+maxSpans, 0)
 }
 
 // The oldest version that a connected agent has not confirmed. One that is not
