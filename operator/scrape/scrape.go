@@ -7,6 +7,7 @@ package scrape
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -97,36 +98,52 @@ func Server(h http.Handler) *http.Server {
 
 // RequireFile is Require for the token of a file, which is read again for each request;
 // "": everybody gets what he asks for.
-func RequireFile(path string, next http.Handler) http.Handler {
+func RequireFile(path string, reviews *Reviews, next http.Handler) http.Handler {
 	if path == "" {
 		return next
 	}
 	return Require(func() (string, error) {
 		text, err := os.ReadFile(path)
 		return string(text), err
-	}, next)
+	}, reviews, next)
 }
 
-// Require passes requests on that have the bearer token. What token returns may
-// change; while it returns an error, nobody gets anything.
-func Require(token func() (string, error), next http.Handler) http.Handler {
+// Require passes requests on that have the bearer token, or one that is reviewed. What
+// token returns may change; while it returns an error, nobody has it. Without reviews,
+// nil, there is no other token.
+func Require(token func() (string, error), reviews *Reviews, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		want, err := token()
 		if want = strings.TrimSpace(want); err == nil && want == "" {
 			err = fmt.Errorf("the token is empty")
 		}
-		if err != nil {
-			http.Error(w, "metrics need a bearer token, and there is none yet", http.StatusServiceUnavailable)
-			return
-		}
 		got, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 		// Hashes, so that the time tells nothing of the token's length either.
 		a, b := sha256.Sum256([]byte(got)), sha256.Sum256([]byte(want))
-		if !ok || subtle.ConstantTimeCompare(a[:], b[:]) == 0 {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			http.Error(w, "metrics need the right bearer token: that of Secret blixt-metrics in a cluster, and of --metrics-token-file elsewhere", http.StatusUnauthorized)
+		if ok && err == nil && subtle.ConstantTimeCompare(a[:], b[:]) == 1 {
+			next.ServeHTTP(w, r)
 			return
 		}
-		next.ServeHTTP(w, r)
+		verdict := Verdict{http.StatusUnauthorized, "metrics need the right bearer token: that of Secret blixt-metrics in a cluster, and of --metrics-token-file elsewhere"}
+		if err != nil {
+			verdict = Verdict{http.StatusServiceUnavailable, "metrics need a bearer token, and there is none yet"}
+		}
+		if ok && reviews != nil {
+			reviewed, err := reviews.Check(r.Context(), got)
+			switch {
+			case errors.Is(err, ErrNoReviews):
+			case err != nil:
+				verdict = Verdict{http.StatusServiceUnavailable, "the token cannot be reviewed: " + err.Error()}
+			case reviewed.Code == http.StatusOK:
+				next.ServeHTTP(w, r)
+				return
+			default:
+				verdict = reviewed
+			}
+		}
+		if verdict.Code == http.StatusUnauthorized {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+		}
+		http.Error(w, verdict.Why, verdict.Code)
 	})
 }

@@ -98,7 +98,7 @@ func TestRequire(t *testing.T) {
 		"none yet, empty": {"", errors.New("no such file"), "Bearer ", http.StatusServiceUnavailable},
 		"empty file":      {" \n", nil, "Bearer ", http.StatusServiceUnavailable},
 	} {
-		h := Require(func() (string, error) { return c.token, c.err }, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		h := Require(func() (string, error) { return c.token, c.err }, nil, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 		r, w := httptest.NewRequest(http.MethodGet, "/metrics", nil), httptest.NewRecorder()
 		if c.shown != "" {
 			r.Header.Set("Authorization", c.shown)
@@ -214,7 +214,7 @@ func TestRequireFile(t *testing.T) {
 	get := func(path string) int {
 		r, w := httptest.NewRequest(http.MethodGet, "/metrics", nil), httptest.NewRecorder()
 		r.Header.Set("Authorization", "Bearer secret")
-		RequireFile(path, ok).ServeHTTP(w, r)
+		RequireFile(path, nil, ok).ServeHTTP(w, r)
 		return w.Code
 	}
 	if code := get(path); code != http.StatusServiceUnavailable {

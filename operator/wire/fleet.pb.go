@@ -30,6 +30,7 @@ type AgentMessage struct {
 	//	*AgentMessage_Hello
 	//	*AgentMessage_Status
 	//	*AgentMessage_Answer
+	//	*AgentMessage_Review
 	Message       isAgentMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -99,6 +100,15 @@ func (x *AgentMessage) GetAnswer() *Answer {
 	return nil
 }
 
+func (x *AgentMessage) GetReview() *TokenReview {
+	if x != nil {
+		if x, ok := x.Message.(*AgentMessage_Review); ok {
+			return x.Review
+		}
+	}
+	return nil
+}
+
 type isAgentMessage_Message interface {
 	isAgentMessage_Message()
 }
@@ -115,11 +125,18 @@ type AgentMessage_Answer struct {
 	Answer *Answer `protobuf:"bytes,3,opt,name=answer,proto3,oneof"`
 }
 
+type AgentMessage_Review struct {
+	// review is of agents with Config.reviews alone.
+	Review *TokenReview `protobuf:"bytes,4,opt,name=review,proto3,oneof"`
+}
+
 func (*AgentMessage_Hello) isAgentMessage_Message() {}
 
 func (*AgentMessage_Status) isAgentMessage_Message() {}
 
 func (*AgentMessage_Answer) isAgentMessage_Message() {}
+
+func (*AgentMessage_Review) isAgentMessage_Message() {}
 
 type OperatorMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -129,6 +146,7 @@ type OperatorMessage struct {
 	//	*OperatorMessage_Part
 	//	*OperatorMessage_Peers
 	//	*OperatorMessage_Question
+	//	*OperatorMessage_Verdict
 	Message       isOperatorMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -207,6 +225,15 @@ func (x *OperatorMessage) GetQuestion() *Question {
 	return nil
 }
 
+func (x *OperatorMessage) GetVerdict() *TokenVerdict {
+	if x != nil {
+		if x, ok := x.Message.(*OperatorMessage_Verdict); ok {
+			return x.Verdict
+		}
+	}
+	return nil
+}
+
 type isOperatorMessage_Message interface {
 	isOperatorMessage_Message()
 }
@@ -231,6 +258,10 @@ type OperatorMessage_Question struct {
 	Question *Question `protobuf:"bytes,4,opt,name=question,proto3,oneof"`
 }
 
+type OperatorMessage_Verdict struct {
+	Verdict *TokenVerdict `protobuf:"bytes,5,opt,name=verdict,proto3,oneof"`
+}
+
 func (*OperatorMessage_Config) isOperatorMessage_Message() {}
 
 func (*OperatorMessage_Part) isOperatorMessage_Message() {}
@@ -238,6 +269,124 @@ func (*OperatorMessage_Part) isOperatorMessage_Message() {}
 func (*OperatorMessage_Peers) isOperatorMessage_Message() {}
 
 func (*OperatorMessage_Question) isOperatorMessage_Message() {}
+
+func (*OperatorMessage_Verdict) isOperatorMessage_Message() {}
+
+// TokenReview asks whether the owner of a token may read metrics. The agent asks only
+// about tokens that are worth nothing else.
+type TokenReview struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Token         string                 `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenReview) Reset() {
+	*x = TokenReview{}
+	mi := &file_fleet_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenReview) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenReview) ProtoMessage() {}
+
+func (x *TokenReview) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenReview.ProtoReflect.Descriptor instead.
+func (*TokenReview) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *TokenReview) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *TokenReview) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+// TokenVerdict is the answer.
+type TokenVerdict struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// code is 200, 401 or 403, as in HTTP; 0: it could not be reviewed.
+	Code          uint32 `protobuf:"varint,2,opt,name=code,proto3" json:"code,omitempty"`
+	Why           string `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenVerdict) Reset() {
+	*x = TokenVerdict{}
+	mi := &file_fleet_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenVerdict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenVerdict) ProtoMessage() {}
+
+func (x *TokenVerdict) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenVerdict.ProtoReflect.Descriptor instead.
+func (*TokenVerdict) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *TokenVerdict) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *TokenVerdict) GetCode() uint32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *TokenVerdict) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
 
 // Question asks what the node sees, for a command. A stream has several at a time.
 type Question struct {
@@ -257,7 +406,7 @@ type Question struct {
 
 func (x *Question) Reset() {
 	*x = Question{}
-	mi := &file_fleet_proto_msgTypes[2]
+	mi := &file_fleet_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -269,7 +418,7 @@ func (x *Question) String() string {
 func (*Question) ProtoMessage() {}
 
 func (x *Question) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[2]
+	mi := &file_fleet_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -282,7 +431,7 @@ func (x *Question) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Question.ProtoReflect.Descriptor instead.
 func (*Question) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{2}
+	return file_fleet_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Question) GetId() uint64 {
@@ -331,7 +480,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_fleet_proto_msgTypes[3]
+	mi := &file_fleet_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -343,7 +492,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[3]
+	mi := &file_fleet_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -356,7 +505,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{3}
+	return file_fleet_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Answer) GetId() uint64 {
@@ -406,7 +555,7 @@ type Version struct {
 
 func (x *Version) Reset() {
 	*x = Version{}
-	mi := &file_fleet_proto_msgTypes[4]
+	mi := &file_fleet_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -418,7 +567,7 @@ func (x *Version) String() string {
 func (*Version) ProtoMessage() {}
 
 func (x *Version) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[4]
+	mi := &file_fleet_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -431,7 +580,7 @@ func (x *Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Version.ProtoReflect.Descriptor instead.
 func (*Version) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{4}
+	return file_fleet_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Version) GetEpoch() uint64 {
@@ -478,7 +627,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_fleet_proto_msgTypes[5]
+	mi := &file_fleet_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -490,7 +639,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[5]
+	mi := &file_fleet_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -503,7 +652,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{5}
+	return file_fleet_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Hello) GetApplication() string {
@@ -621,7 +770,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_fleet_proto_msgTypes[6]
+	mi := &file_fleet_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +782,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[6]
+	mi := &file_fleet_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +795,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{6}
+	return file_fleet_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Status) GetGot() *Version {
@@ -799,7 +948,7 @@ type AnnouncingStatus struct {
 
 func (x *AnnouncingStatus) Reset() {
 	*x = AnnouncingStatus{}
-	mi := &file_fleet_proto_msgTypes[7]
+	mi := &file_fleet_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +960,7 @@ func (x *AnnouncingStatus) String() string {
 func (*AnnouncingStatus) ProtoMessage() {}
 
 func (x *AnnouncingStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[7]
+	mi := &file_fleet_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -824,7 +973,7 @@ func (x *AnnouncingStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnouncingStatus.ProtoReflect.Descriptor instead.
 func (*AnnouncingStatus) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{7}
+	return file_fleet_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AnnouncingStatus) GetAddresses() [][]byte {
@@ -902,7 +1051,7 @@ type HeldKey struct {
 
 func (x *HeldKey) Reset() {
 	*x = HeldKey{}
-	mi := &file_fleet_proto_msgTypes[8]
+	mi := &file_fleet_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -914,7 +1063,7 @@ func (x *HeldKey) String() string {
 func (*HeldKey) ProtoMessage() {}
 
 func (x *HeldKey) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[8]
+	mi := &file_fleet_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -927,7 +1076,7 @@ func (x *HeldKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldKey.ProtoReflect.Descriptor instead.
 func (*HeldKey) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{8}
+	return file_fleet_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *HeldKey) GetId() uint32 {
@@ -956,7 +1105,7 @@ type Unannounced struct {
 
 func (x *Unannounced) Reset() {
 	*x = Unannounced{}
-	mi := &file_fleet_proto_msgTypes[9]
+	mi := &file_fleet_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1117,7 @@ func (x *Unannounced) String() string {
 func (*Unannounced) ProtoMessage() {}
 
 func (x *Unannounced) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[9]
+	mi := &file_fleet_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1130,7 @@ func (x *Unannounced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unannounced.ProtoReflect.Descriptor instead.
 func (*Unannounced) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{9}
+	return file_fleet_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Unannounced) GetReason() string {
@@ -1021,7 +1170,7 @@ type Pair struct {
 
 func (x *Pair) Reset() {
 	*x = Pair{}
-	mi := &file_fleet_proto_msgTypes[10]
+	mi := &file_fleet_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1033,7 +1182,7 @@ func (x *Pair) String() string {
 func (*Pair) ProtoMessage() {}
 
 func (x *Pair) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[10]
+	mi := &file_fleet_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,7 +1195,7 @@ func (x *Pair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pair.ProtoReflect.Descriptor instead.
 func (*Pair) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{10}
+	return file_fleet_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Pair) GetNode() string {
@@ -1124,7 +1273,7 @@ type TableFull struct {
 
 func (x *TableFull) Reset() {
 	*x = TableFull{}
-	mi := &file_fleet_proto_msgTypes[11]
+	mi := &file_fleet_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1285,7 @@ func (x *TableFull) String() string {
 func (*TableFull) ProtoMessage() {}
 
 func (x *TableFull) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[11]
+	mi := &file_fleet_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1298,7 @@ func (x *TableFull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableFull.ProtoReflect.Descriptor instead.
 func (*TableFull) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{11}
+	return file_fleet_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TableFull) GetTable() string {
@@ -1211,7 +1360,7 @@ type Ports struct {
 
 func (x *Ports) Reset() {
 	*x = Ports{}
-	mi := &file_fleet_proto_msgTypes[12]
+	mi := &file_fleet_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1372,7 @@ func (x *Ports) String() string {
 func (*Ports) ProtoMessage() {}
 
 func (x *Ports) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[12]
+	mi := &file_fleet_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1385,7 @@ func (x *Ports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ports.ProtoReflect.Descriptor instead.
 func (*Ports) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{12}
+	return file_fleet_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Ports) GetMin() uint32 {
@@ -1263,7 +1412,7 @@ type Use struct {
 
 func (x *Use) Reset() {
 	*x = Use{}
-	mi := &file_fleet_proto_msgTypes[13]
+	mi := &file_fleet_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1275,7 +1424,7 @@ func (x *Use) String() string {
 func (*Use) ProtoMessage() {}
 
 func (x *Use) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[13]
+	mi := &file_fleet_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1288,7 +1437,7 @@ func (x *Use) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Use.ProtoReflect.Descriptor instead.
 func (*Use) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{13}
+	return file_fleet_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Use) GetUsed() uint64 {
@@ -1328,14 +1477,16 @@ type Config struct {
 	Upgrading bool `protobuf:"varint,10,opt,name=upgrading,proto3" json:"upgrading,omitempty"`
 	// announcing is unset for agents without Hello.announces, and by operators that
 	// do not know it: the agent is to continue as before.
-	Announcing    *Announcing `protobuf:"bytes,11,opt,name=announcing,proto3" json:"announcing,omitempty"`
+	Announcing *Announcing `protobuf:"bytes,11,opt,name=announcing,proto3" json:"announcing,omitempty"`
+	// reviews is true if the operator answers TokenReview.
+	Reviews       bool `protobuf:"varint,12,opt,name=reviews,proto3" json:"reviews,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Config) Reset() {
 	*x = Config{}
-	mi := &file_fleet_proto_msgTypes[14]
+	mi := &file_fleet_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1347,7 +1498,7 @@ func (x *Config) String() string {
 func (*Config) ProtoMessage() {}
 
 func (x *Config) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[14]
+	mi := &file_fleet_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1360,7 +1511,7 @@ func (x *Config) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Config.ProtoReflect.Descriptor instead.
 func (*Config) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{14}
+	return file_fleet_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Config) GetNode() string {
@@ -1440,6 +1591,13 @@ func (x *Config) GetAnnouncing() *Announcing {
 	return nil
 }
 
+func (x *Config) GetReviews() bool {
+	if x != nil {
+		return x.Reviews
+	}
+	return false
+}
+
 // Announcing is how a node announces clients to others.
 type Announcing struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1460,7 +1618,7 @@ type Announcing struct {
 
 func (x *Announcing) Reset() {
 	*x = Announcing{}
-	mi := &file_fleet_proto_msgTypes[15]
+	mi := &file_fleet_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1472,7 +1630,7 @@ func (x *Announcing) String() string {
 func (*Announcing) ProtoMessage() {}
 
 func (x *Announcing) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[15]
+	mi := &file_fleet_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1485,7 +1643,7 @@ func (x *Announcing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announcing.ProtoReflect.Descriptor instead.
 func (*Announcing) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{15}
+	return file_fleet_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Announcing) GetBoot() uint32 {
@@ -1534,7 +1692,7 @@ type AnnounceKey struct {
 
 func (x *AnnounceKey) Reset() {
 	*x = AnnounceKey{}
-	mi := &file_fleet_proto_msgTypes[16]
+	mi := &file_fleet_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1704,7 @@ func (x *AnnounceKey) String() string {
 func (*AnnounceKey) ProtoMessage() {}
 
 func (x *AnnounceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[16]
+	mi := &file_fleet_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1717,7 @@ func (x *AnnounceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceKey.ProtoReflect.Descriptor instead.
 func (*AnnounceKey) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{16}
+	return file_fleet_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AnnounceKey) GetId() uint32 {
@@ -1592,7 +1750,7 @@ type Peers struct {
 
 func (x *Peers) Reset() {
 	*x = Peers{}
-	mi := &file_fleet_proto_msgTypes[17]
+	mi := &file_fleet_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1604,7 +1762,7 @@ func (x *Peers) String() string {
 func (*Peers) ProtoMessage() {}
 
 func (x *Peers) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[17]
+	mi := &file_fleet_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1617,7 +1775,7 @@ func (x *Peers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peers.ProtoReflect.Descriptor instead.
 func (*Peers) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{17}
+	return file_fleet_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Peers) GetComplete() bool {
@@ -1668,7 +1826,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_fleet_proto_msgTypes[18]
+	mi := &file_fleet_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1680,7 +1838,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[18]
+	mi := &file_fleet_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1693,7 +1851,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{18}
+	return file_fleet_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Peer) GetNode() string {
@@ -1742,7 +1900,7 @@ type Part struct {
 
 func (x *Part) Reset() {
 	*x = Part{}
-	mi := &file_fleet_proto_msgTypes[19]
+	mi := &file_fleet_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1754,7 +1912,7 @@ func (x *Part) String() string {
 func (*Part) ProtoMessage() {}
 
 func (x *Part) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[19]
+	mi := &file_fleet_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1767,7 +1925,7 @@ func (x *Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Part.ProtoReflect.Descriptor instead.
 func (*Part) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{19}
+	return file_fleet_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Part) GetData() []byte {
@@ -1803,7 +1961,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_fleet_proto_msgTypes[20]
+	mi := &file_fleet_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1815,7 +1973,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[20]
+	mi := &file_fleet_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1828,7 +1986,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{20}
+	return file_fleet_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Update) GetBase() *Version {
@@ -1889,7 +2047,7 @@ type Addresses struct {
 
 func (x *Addresses) Reset() {
 	*x = Addresses{}
-	mi := &file_fleet_proto_msgTypes[21]
+	mi := &file_fleet_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1901,7 +2059,7 @@ func (x *Addresses) String() string {
 func (*Addresses) ProtoMessage() {}
 
 func (x *Addresses) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[21]
+	mi := &file_fleet_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1914,7 +2072,7 @@ func (x *Addresses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Addresses.ProtoReflect.Descriptor instead.
 func (*Addresses) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{21}
+	return file_fleet_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Addresses) GetList() []*Address {
@@ -1934,7 +2092,7 @@ type Address struct {
 
 func (x *Address) Reset() {
 	*x = Address{}
-	mi := &file_fleet_proto_msgTypes[22]
+	mi := &file_fleet_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2104,7 @@ func (x *Address) String() string {
 func (*Address) ProtoMessage() {}
 
 func (x *Address) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[22]
+	mi := &file_fleet_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2117,7 @@ func (x *Address) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Address.ProtoReflect.Descriptor instead.
 func (*Address) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{22}
+	return file_fleet_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Address) GetIp() []byte {
@@ -1987,7 +2145,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_fleet_proto_msgTypes[23]
+	mi := &file_fleet_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1999,7 +2157,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[23]
+	mi := &file_fleet_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2012,7 +2170,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{23}
+	return file_fleet_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Key) GetAddr() []byte {
@@ -2057,7 +2215,7 @@ type Frontend struct {
 
 func (x *Frontend) Reset() {
 	*x = Frontend{}
-	mi := &file_fleet_proto_msgTypes[24]
+	mi := &file_fleet_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2069,7 +2227,7 @@ func (x *Frontend) String() string {
 func (*Frontend) ProtoMessage() {}
 
 func (x *Frontend) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[24]
+	mi := &file_fleet_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2240,7 @@ func (x *Frontend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frontend.ProtoReflect.Descriptor instead.
 func (*Frontend) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{24}
+	return file_fleet_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Frontend) GetKey() *Key {
@@ -2168,7 +2326,7 @@ type Ref struct {
 
 func (x *Ref) Reset() {
 	*x = Ref{}
-	mi := &file_fleet_proto_msgTypes[25]
+	mi := &file_fleet_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2180,7 +2338,7 @@ func (x *Ref) String() string {
 func (*Ref) ProtoMessage() {}
 
 func (x *Ref) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[25]
+	mi := &file_fleet_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2193,7 +2351,7 @@ func (x *Ref) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ref.ProtoReflect.Descriptor instead.
 func (*Ref) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{25}
+	return file_fleet_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Ref) GetService() *Name {
@@ -2234,7 +2392,7 @@ type Name struct {
 
 func (x *Name) Reset() {
 	*x = Name{}
-	mi := &file_fleet_proto_msgTypes[26]
+	mi := &file_fleet_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2246,7 +2404,7 @@ func (x *Name) String() string {
 func (*Name) ProtoMessage() {}
 
 func (x *Name) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[26]
+	mi := &file_fleet_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2259,7 +2417,7 @@ func (x *Name) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Name.ProtoReflect.Descriptor instead.
 func (*Name) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{26}
+	return file_fleet_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Name) GetNamespace() string {
@@ -2286,7 +2444,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_fleet_proto_msgTypes[27]
+	mi := &file_fleet_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2298,7 +2456,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[27]
+	mi := &file_fleet_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2311,7 +2469,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{27}
+	return file_fleet_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Service) GetName() *Name {
@@ -2339,7 +2497,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_fleet_proto_msgTypes[28]
+	mi := &file_fleet_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2351,7 +2509,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[28]
+	mi := &file_fleet_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2364,7 +2522,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{28}
+	return file_fleet_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Port) GetName() string {
@@ -2406,7 +2564,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_fleet_proto_msgTypes[29]
+	mi := &file_fleet_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2418,7 +2576,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[29]
+	mi := &file_fleet_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2431,7 +2589,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{29}
+	return file_fleet_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Endpoint) GetAddr() []byte {
@@ -2487,18 +2645,27 @@ var File_fleet_proto protoreflect.FileDescriptor
 
 const file_fleet_proto_rawDesc = "" +
 	"\n" +
-	"\vfleet.proto\x12\x0eblixt.fleet.v1\"\xac\x01\n" +
+	"\vfleet.proto\x12\x0eblixt.fleet.v1\"\xe3\x01\n" +
 	"\fAgentMessage\x12-\n" +
 	"\x05hello\x18\x01 \x01(\v2\x15.blixt.fleet.v1.HelloH\x00R\x05hello\x120\n" +
 	"\x06status\x18\x02 \x01(\v2\x16.blixt.fleet.v1.StatusH\x00R\x06status\x120\n" +
-	"\x06answer\x18\x03 \x01(\v2\x16.blixt.fleet.v1.AnswerH\x00R\x06answerB\t\n" +
-	"\amessage\"\xe1\x01\n" +
+	"\x06answer\x18\x03 \x01(\v2\x16.blixt.fleet.v1.AnswerH\x00R\x06answer\x125\n" +
+	"\x06review\x18\x04 \x01(\v2\x1b.blixt.fleet.v1.TokenReviewH\x00R\x06reviewB\t\n" +
+	"\amessage\"\x9b\x02\n" +
 	"\x0fOperatorMessage\x120\n" +
 	"\x06config\x18\x01 \x01(\v2\x16.blixt.fleet.v1.ConfigH\x00R\x06config\x12*\n" +
 	"\x04part\x18\x02 \x01(\v2\x14.blixt.fleet.v1.PartH\x00R\x04part\x12-\n" +
 	"\x05peers\x18\x03 \x01(\v2\x15.blixt.fleet.v1.PeersH\x00R\x05peers\x126\n" +
-	"\bquestion\x18\x04 \x01(\v2\x18.blixt.fleet.v1.QuestionH\x00R\bquestionB\t\n" +
-	"\amessage\"`\n" +
+	"\bquestion\x18\x04 \x01(\v2\x18.blixt.fleet.v1.QuestionH\x00R\bquestion\x128\n" +
+	"\averdict\x18\x05 \x01(\v2\x1c.blixt.fleet.v1.TokenVerdictH\x00R\averdictB\t\n" +
+	"\amessage\"3\n" +
+	"\vTokenReview\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\"D\n" +
+	"\fTokenVerdict\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04code\x18\x02 \x01(\rR\x04code\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\"`\n" +
 	"\bQuestion\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05query\x18\x02 \x01(\fR\x05query\x12\x16\n" +
@@ -2596,7 +2763,7 @@ const file_fleet_proto_rawDesc = "" +
 	"\x03max\x18\x02 \x01(\rR\x03max\"-\n" +
 	"\x03Use\x12\x12\n" +
 	"\x04used\x18\x01 \x01(\x04R\x04used\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x04R\x04size\"\xfe\x02\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\"\x98\x03\n" +
 	"\x06Config\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x1c\n" +
@@ -2611,7 +2778,8 @@ const file_fleet_proto_rawDesc = "" +
 	" \x01(\bR\tupgrading\x12:\n" +
 	"\n" +
 	"announcing\x18\v \x01(\v2\x1a.blixt.fleet.v1.AnnouncingR\n" +
-	"announcingB\b\n" +
+	"announcing\x12\x18\n" +
+	"\areviews\x18\f \x01(\bR\areviewsB\b\n" +
 	"\x06_drainB\a\n" +
 	"\x05_seed\"\xc1\x01\n" +
 	"\n" +
@@ -2709,87 +2877,91 @@ func file_fleet_proto_rawDescGZIP() []byte {
 	return file_fleet_proto_rawDescData
 }
 
-var file_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_fleet_proto_goTypes = []any{
 	(*AgentMessage)(nil),     // 0: blixt.fleet.v1.AgentMessage
 	(*OperatorMessage)(nil),  // 1: blixt.fleet.v1.OperatorMessage
-	(*Question)(nil),         // 2: blixt.fleet.v1.Question
-	(*Answer)(nil),           // 3: blixt.fleet.v1.Answer
-	(*Version)(nil),          // 4: blixt.fleet.v1.Version
-	(*Hello)(nil),            // 5: blixt.fleet.v1.Hello
-	(*Status)(nil),           // 6: blixt.fleet.v1.Status
-	(*AnnouncingStatus)(nil), // 7: blixt.fleet.v1.AnnouncingStatus
-	(*HeldKey)(nil),          // 8: blixt.fleet.v1.HeldKey
-	(*Unannounced)(nil),      // 9: blixt.fleet.v1.Unannounced
-	(*Pair)(nil),             // 10: blixt.fleet.v1.Pair
-	(*TableFull)(nil),        // 11: blixt.fleet.v1.TableFull
-	(*Ports)(nil),            // 12: blixt.fleet.v1.Ports
-	(*Use)(nil),              // 13: blixt.fleet.v1.Use
-	(*Config)(nil),           // 14: blixt.fleet.v1.Config
-	(*Announcing)(nil),       // 15: blixt.fleet.v1.Announcing
-	(*AnnounceKey)(nil),      // 16: blixt.fleet.v1.AnnounceKey
-	(*Peers)(nil),            // 17: blixt.fleet.v1.Peers
-	(*Peer)(nil),             // 18: blixt.fleet.v1.Peer
-	(*Part)(nil),             // 19: blixt.fleet.v1.Part
-	(*Update)(nil),           // 20: blixt.fleet.v1.Update
-	(*Addresses)(nil),        // 21: blixt.fleet.v1.Addresses
-	(*Address)(nil),          // 22: blixt.fleet.v1.Address
-	(*Key)(nil),              // 23: blixt.fleet.v1.Key
-	(*Frontend)(nil),         // 24: blixt.fleet.v1.Frontend
-	(*Ref)(nil),              // 25: blixt.fleet.v1.Ref
-	(*Name)(nil),             // 26: blixt.fleet.v1.Name
-	(*Service)(nil),          // 27: blixt.fleet.v1.Service
-	(*Port)(nil),             // 28: blixt.fleet.v1.Port
-	(*Endpoint)(nil),         // 29: blixt.fleet.v1.Endpoint
-	nil,                      // 30: blixt.fleet.v1.Status.TablesEntry
+	(*TokenReview)(nil),      // 2: blixt.fleet.v1.TokenReview
+	(*TokenVerdict)(nil),     // 3: blixt.fleet.v1.TokenVerdict
+	(*Question)(nil),         // 4: blixt.fleet.v1.Question
+	(*Answer)(nil),           // 5: blixt.fleet.v1.Answer
+	(*Version)(nil),          // 6: blixt.fleet.v1.Version
+	(*Hello)(nil),            // 7: blixt.fleet.v1.Hello
+	(*Status)(nil),           // 8: blixt.fleet.v1.Status
+	(*AnnouncingStatus)(nil), // 9: blixt.fleet.v1.AnnouncingStatus
+	(*HeldKey)(nil),          // 10: blixt.fleet.v1.HeldKey
+	(*Unannounced)(nil),      // 11: blixt.fleet.v1.Unannounced
+	(*Pair)(nil),             // 12: blixt.fleet.v1.Pair
+	(*TableFull)(nil),        // 13: blixt.fleet.v1.TableFull
+	(*Ports)(nil),            // 14: blixt.fleet.v1.Ports
+	(*Use)(nil),              // 15: blixt.fleet.v1.Use
+	(*Config)(nil),           // 16: blixt.fleet.v1.Config
+	(*Announcing)(nil),       // 17: blixt.fleet.v1.Announcing
+	(*AnnounceKey)(nil),      // 18: blixt.fleet.v1.AnnounceKey
+	(*Peers)(nil),            // 19: blixt.fleet.v1.Peers
+	(*Peer)(nil),             // 20: blixt.fleet.v1.Peer
+	(*Part)(nil),             // 21: blixt.fleet.v1.Part
+	(*Update)(nil),           // 22: blixt.fleet.v1.Update
+	(*Addresses)(nil),        // 23: blixt.fleet.v1.Addresses
+	(*Address)(nil),          // 24: blixt.fleet.v1.Address
+	(*Key)(nil),              // 25: blixt.fleet.v1.Key
+	(*Frontend)(nil),         // 26: blixt.fleet.v1.Frontend
+	(*Ref)(nil),              // 27: blixt.fleet.v1.Ref
+	(*Name)(nil),             // 28: blixt.fleet.v1.Name
+	(*Service)(nil),          // 29: blixt.fleet.v1.Service
+	(*Port)(nil),             // 30: blixt.fleet.v1.Port
+	(*Endpoint)(nil),         // 31: blixt.fleet.v1.Endpoint
+	nil,                      // 32: blixt.fleet.v1.Status.TablesEntry
 }
 var file_fleet_proto_depIdxs = []int32{
-	5,  // 0: blixt.fleet.v1.AgentMessage.hello:type_name -> blixt.fleet.v1.Hello
-	6,  // 1: blixt.fleet.v1.AgentMessage.status:type_name -> blixt.fleet.v1.Status
-	3,  // 2: blixt.fleet.v1.AgentMessage.answer:type_name -> blixt.fleet.v1.Answer
-	14, // 3: blixt.fleet.v1.OperatorMessage.config:type_name -> blixt.fleet.v1.Config
-	19, // 4: blixt.fleet.v1.OperatorMessage.part:type_name -> blixt.fleet.v1.Part
-	17, // 5: blixt.fleet.v1.OperatorMessage.peers:type_name -> blixt.fleet.v1.Peers
-	2,  // 6: blixt.fleet.v1.OperatorMessage.question:type_name -> blixt.fleet.v1.Question
-	4,  // 7: blixt.fleet.v1.Hello.got:type_name -> blixt.fleet.v1.Version
-	6,  // 8: blixt.fleet.v1.Hello.status:type_name -> blixt.fleet.v1.Status
-	4,  // 9: blixt.fleet.v1.Status.got:type_name -> blixt.fleet.v1.Version
-	4,  // 10: blixt.fleet.v1.Status.holds:type_name -> blixt.fleet.v1.Version
-	12, // 11: blixt.fleet.v1.Status.snat:type_name -> blixt.fleet.v1.Ports
-	30, // 12: blixt.fleet.v1.Status.tables:type_name -> blixt.fleet.v1.Status.TablesEntry
-	11, // 13: blixt.fleet.v1.Status.table_full:type_name -> blixt.fleet.v1.TableFull
-	23, // 14: blixt.fleet.v1.Status.host_listens:type_name -> blixt.fleet.v1.Key
-	7,  // 15: blixt.fleet.v1.Status.announcing:type_name -> blixt.fleet.v1.AnnouncingStatus
-	8,  // 16: blixt.fleet.v1.AnnouncingStatus.keys:type_name -> blixt.fleet.v1.HeldKey
-	9,  // 17: blixt.fleet.v1.AnnouncingStatus.unannounced:type_name -> blixt.fleet.v1.Unannounced
-	10, // 18: blixt.fleet.v1.AnnouncingStatus.pairs:type_name -> blixt.fleet.v1.Pair
-	12, // 19: blixt.fleet.v1.Config.snat:type_name -> blixt.fleet.v1.Ports
-	15, // 20: blixt.fleet.v1.Config.announcing:type_name -> blixt.fleet.v1.Announcing
-	16, // 21: blixt.fleet.v1.Announcing.keys:type_name -> blixt.fleet.v1.AnnounceKey
-	12, // 22: blixt.fleet.v1.Announcing.ports:type_name -> blixt.fleet.v1.Ports
-	18, // 23: blixt.fleet.v1.Peers.changed:type_name -> blixt.fleet.v1.Peer
-	4,  // 24: blixt.fleet.v1.Update.base:type_name -> blixt.fleet.v1.Version
-	4,  // 25: blixt.fleet.v1.Update.version:type_name -> blixt.fleet.v1.Version
-	21, // 26: blixt.fleet.v1.Update.addresses:type_name -> blixt.fleet.v1.Addresses
-	24, // 27: blixt.fleet.v1.Update.frontends:type_name -> blixt.fleet.v1.Frontend
-	23, // 28: blixt.fleet.v1.Update.gone_frontends:type_name -> blixt.fleet.v1.Key
-	27, // 29: blixt.fleet.v1.Update.services:type_name -> blixt.fleet.v1.Service
-	26, // 30: blixt.fleet.v1.Update.gone_services:type_name -> blixt.fleet.v1.Name
-	22, // 31: blixt.fleet.v1.Addresses.list:type_name -> blixt.fleet.v1.Address
-	23, // 32: blixt.fleet.v1.Frontend.key:type_name -> blixt.fleet.v1.Key
-	25, // 33: blixt.fleet.v1.Frontend.refs:type_name -> blixt.fleet.v1.Ref
-	26, // 34: blixt.fleet.v1.Ref.service:type_name -> blixt.fleet.v1.Name
-	26, // 35: blixt.fleet.v1.Service.name:type_name -> blixt.fleet.v1.Name
-	28, // 36: blixt.fleet.v1.Service.ports:type_name -> blixt.fleet.v1.Port
-	29, // 37: blixt.fleet.v1.Port.endpoints:type_name -> blixt.fleet.v1.Endpoint
-	13, // 38: blixt.fleet.v1.Status.TablesEntry.value:type_name -> blixt.fleet.v1.Use
-	0,  // 39: blixt.fleet.v1.Fleet.Serve:input_type -> blixt.fleet.v1.AgentMessage
-	1,  // 40: blixt.fleet.v1.Fleet.Serve:output_type -> blixt.fleet.v1.OperatorMessage
-	40, // [40:41] is the sub-list for method output_type
-	39, // [39:40] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	7,  // 0: blixt.fleet.v1.AgentMessage.hello:type_name -> blixt.fleet.v1.Hello
+	8,  // 1: blixt.fleet.v1.AgentMessage.status:type_name -> blixt.fleet.v1.Status
+	5,  // 2: blixt.fleet.v1.AgentMessage.answer:type_name -> blixt.fleet.v1.Answer
+	2,  // 3: blixt.fleet.v1.AgentMessage.review:type_name -> blixt.fleet.v1.TokenReview
+	16, // 4: blixt.fleet.v1.OperatorMessage.config:type_name -> blixt.fleet.v1.Config
+	21, // 5: blixt.fleet.v1.OperatorMessage.part:type_name -> blixt.fleet.v1.Part
+	19, // 6: blixt.fleet.v1.OperatorMessage.peers:type_name -> blixt.fleet.v1.Peers
+	4,  // 7: blixt.fleet.v1.OperatorMessage.question:type_name -> blixt.fleet.v1.Question
+	3,  // 8: blixt.fleet.v1.OperatorMessage.verdict:type_name -> blixt.fleet.v1.TokenVerdict
+	6,  // 9: blixt.fleet.v1.Hello.got:type_name -> blixt.fleet.v1.Version
+	8,  // 10: blixt.fleet.v1.Hello.status:type_name -> blixt.fleet.v1.Status
+	6,  // 11: blixt.fleet.v1.Status.got:type_name -> blixt.fleet.v1.Version
+	6,  // 12: blixt.fleet.v1.Status.holds:type_name -> blixt.fleet.v1.Version
+	14, // 13: blixt.fleet.v1.Status.snat:type_name -> blixt.fleet.v1.Ports
+	32, // 14: blixt.fleet.v1.Status.tables:type_name -> blixt.fleet.v1.Status.TablesEntry
+	13, // 15: blixt.fleet.v1.Status.table_full:type_name -> blixt.fleet.v1.TableFull
+	25, // 16: blixt.fleet.v1.Status.host_listens:type_name -> blixt.fleet.v1.Key
+	9,  // 17: blixt.fleet.v1.Status.announcing:type_name -> blixt.fleet.v1.AnnouncingStatus
+	10, // 18: blixt.fleet.v1.AnnouncingStatus.keys:type_name -> blixt.fleet.v1.HeldKey
+	11, // 19: blixt.fleet.v1.AnnouncingStatus.unannounced:type_name -> blixt.fleet.v1.Unannounced
+	12, // 20: blixt.fleet.v1.AnnouncingStatus.pairs:type_name -> blixt.fleet.v1.Pair
+	14, // 21: blixt.fleet.v1.Config.snat:type_name -> blixt.fleet.v1.Ports
+	17, // 22: blixt.fleet.v1.Config.announcing:type_name -> blixt.fleet.v1.Announcing
+	18, // 23: blixt.fleet.v1.Announcing.keys:type_name -> blixt.fleet.v1.AnnounceKey
+	14, // 24: blixt.fleet.v1.Announcing.ports:type_name -> blixt.fleet.v1.Ports
+	20, // 25: blixt.fleet.v1.Peers.changed:type_name -> blixt.fleet.v1.Peer
+	6,  // 26: blixt.fleet.v1.Update.base:type_name -> blixt.fleet.v1.Version
+	6,  // 27: blixt.fleet.v1.Update.version:type_name -> blixt.fleet.v1.Version
+	23, // 28: blixt.fleet.v1.Update.addresses:type_name -> blixt.fleet.v1.Addresses
+	26, // 29: blixt.fleet.v1.Update.frontends:type_name -> blixt.fleet.v1.Frontend
+	25, // 30: blixt.fleet.v1.Update.gone_frontends:type_name -> blixt.fleet.v1.Key
+	29, // 31: blixt.fleet.v1.Update.services:type_name -> blixt.fleet.v1.Service
+	28, // 32: blixt.fleet.v1.Update.gone_services:type_name -> blixt.fleet.v1.Name
+	24, // 33: blixt.fleet.v1.Addresses.list:type_name -> blixt.fleet.v1.Address
+	25, // 34: blixt.fleet.v1.Frontend.key:type_name -> blixt.fleet.v1.Key
+	27, // 35: blixt.fleet.v1.Frontend.refs:type_name -> blixt.fleet.v1.Ref
+	28, // 36: blixt.fleet.v1.Ref.service:type_name -> blixt.fleet.v1.Name
+	28, // 37: blixt.fleet.v1.Service.name:type_name -> blixt.fleet.v1.Name
+	30, // 38: blixt.fleet.v1.Service.ports:type_name -> blixt.fleet.v1.Port
+	31, // 39: blixt.fleet.v1.Port.endpoints:type_name -> blixt.fleet.v1.Endpoint
+	15, // 40: blixt.fleet.v1.Status.TablesEntry.value:type_name -> blixt.fleet.v1.Use
+	0,  // 41: blixt.fleet.v1.Fleet.Serve:input_type -> blixt.fleet.v1.AgentMessage
+	1,  // 42: blixt.fleet.v1.Fleet.Serve:output_type -> blixt.fleet.v1.OperatorMessage
+	42, // [42:43] is the sub-list for method output_type
+	41, // [41:42] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_fleet_proto_init() }
@@ -2801,24 +2973,26 @@ func file_fleet_proto_init() {
 		(*AgentMessage_Hello)(nil),
 		(*AgentMessage_Status)(nil),
 		(*AgentMessage_Answer)(nil),
+		(*AgentMessage_Review)(nil),
 	}
 	file_fleet_proto_msgTypes[1].OneofWrappers = []any{
 		(*OperatorMessage_Config)(nil),
 		(*OperatorMessage_Part)(nil),
 		(*OperatorMessage_Peers)(nil),
 		(*OperatorMessage_Question)(nil),
+		(*OperatorMessage_Verdict)(nil),
 	}
-	file_fleet_proto_msgTypes[6].OneofWrappers = []any{}
-	file_fleet_proto_msgTypes[7].OneofWrappers = []any{}
-	file_fleet_proto_msgTypes[14].OneofWrappers = []any{}
-	file_fleet_proto_msgTypes[15].OneofWrappers = []any{}
+	file_fleet_proto_msgTypes[8].OneofWrappers = []any{}
+	file_fleet_proto_msgTypes[9].OneofWrappers = []any{}
+	file_fleet_proto_msgTypes[16].OneofWrappers = []any{}
+	file_fleet_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_proto_rawDesc), len(file_fleet_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

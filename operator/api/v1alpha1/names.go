@@ -28,6 +28,9 @@ const (
 	AnnounceSecret = "blixt-announce-keys"
 	// MetricsSecret holds the token by which metrics may be read.
 	MetricsSecret = "blixt-metrics"
+	// MetricsAudience is the audience of tokens of ServiceAccounts by which metrics may
+	// be read. They are worth nothing else.
+	MetricsAudience = "metrics.blixt.x-k8s.io"
 	// CAConfigMap holds the certificate by which agents verify the operator's.
 	CAConfigMap = "blixt-ca"
 	// IncumbentsConfigMap holds which Gateway has which address and ports, for the

@@ -10,10 +10,8 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
-	"slices"
 	"strings"
 	"time"
 
@@ -24,10 +22,10 @@ import (
 	"google.golang.org/grpc/status"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/control/access"
 	"github.com/kubernetes-sigs/blixt/operator/observe"
 	"github.com/kubernetes-sigs/blixt/operator/observe/transport"
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
@@ -128,44 +126,33 @@ func (e *endpoint) authenticate(ctx context.Context) (authenticationv1.UserInfo,
 	if token == "" {
 		return authenticationv1.UserInfo{}, status.Error(codes.Unauthenticated, "there is no token")
 	}
-	review, err := e.kube.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{
-		Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{v1alpha1.ObserveAudience}},
-	}, metav1.CreateOptions{})
+	who, err := access.User(ctx, e.kube, token, v1alpha1.ObserveAudience)
 	switch {
+	case errors.Is(err, access.ErrUnknown):
+		return who, status.Errorf(codes.Unauthenticated, "the API server does not know the token, or it is not for audience %s", v1alpha1.ObserveAudience)
 	case err != nil:
-		return authenticationv1.UserInfo{}, e.notReviewed("the token", err)
-	case !review.Status.Authenticated || review.Status.User.Username == "":
-		return authenticationv1.UserInfo{}, status.Errorf(codes.Unauthenticated, "the API server does not know the token, or it is not for audience %s", v1alpha1.ObserveAudience)
-	case !slices.Contains(review.Status.Audiences, v1alpha1.ObserveAudience): // of an API server that knows no audiences
-		return authenticationv1.UserInfo{}, status.Errorf(codes.Unauthenticated, "the token is not for audience %s", v1alpha1.ObserveAudience)
+		return who, e.notReviewed("the token", err)
 	}
-	return review.Status.User, nil
+	return who, nil
 }
 
 // mayAsk reports whether a user may ask a node; "": all nodes.
 func (e *endpoint) mayAsk(ctx context.Context, who authenticationv1.UserInfo, kind observe.Kind, node string) (bool, error) {
-	extra := map[string]authorizationv1.ExtraValue{}
-	for key, values := range who.Extra {
-		extra[key] = authorizationv1.ExtraValue(values)
-	}
-	review, err := e.kube.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{
-		Spec: authorizationv1.SubjectAccessReviewSpec{
-			User: who.Username, UID: who.UID, Groups: who.Groups, Extra: extra,
-			ResourceAttributes: &authorizationv1.ResourceAttributes{
-				Verb: "get", Group: v1alpha1.GroupName, Resource: "nodedataplanes", Subresource: string(kind), Name: node,
-			},
+	may, err := access.May(ctx, e.kube, who, authorizationv1.SubjectAccessReviewSpec{
+		ResourceAttributes: &authorizationv1.ResourceAttributes{
+			Verb: "get", Group: v1alpha1.GroupName, Resource: "nodedataplanes", Subresource: string(kind), Name: node,
 		},
-	}, metav1.CreateOptions{})
+	})
 	if err != nil {
 		return false, e.notReviewed("the right", err)
 	}
-	return review.Status.Allowed && !review.Status.Denied, nil
+	return may, nil
 }
 
 // notReviewed logs why something could not be reviewed, which is not for askers.
 func (e *endpoint) notReviewed(what string, err error) error {
 	if !errors.Is(err, context.Canceled) {
-		e.log.Error("questions cannot be answered", "error", fmt.Errorf("review %s: %w", what, err))
+		e.log.Error("questions cannot be answered", "error", err)
 	}
 	return status.Errorf(codes.Internal, "%s could not be checked: the operator's log says why", what)
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/kube"
+	"github.com/kubernetes-sigs/blixt/operator/scrape"
 )
 
 // ManagerOptions of an operator's process.
@@ -47,6 +48,8 @@ type ManagerOptions struct {
 	ObserveAddress string
 	// MetricsAddress and HealthAddress; "0": none.
 	MetricsAddress, HealthAddress string
+	// ReviewMetricsTokens has the API server review tokens of those who read metrics.
+	ReviewMetricsTokens bool
 	// LeaderElection is among replicas.
 	LeaderElection bool
 	// ConfigFile has the BlixtConfig that the leader applies; "": none.
@@ -97,6 +100,11 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 		return err
 	}
 	token := newMetricsToken(certificates.kube, o.Release.Namespace, o.Log)
+	var review scrape.Review // of agents
+	if o.ReviewMetricsTokens {
+		token.reviews = NewMetricsReviews(certificates.kube)
+		review = token.reviews.Check
+	}
 	m, err := manager.New(config, manager.Options{
 		Scheme: kube.Scheme, Cache: Cache(o.Release.Namespace),
 		Metrics:                       metricsserver.Options{BindAddress: o.MetricsAddress, FilterProvider: token.filter},
@@ -111,6 +119,7 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	}
 	server := fleet.NewServer(fleet.ServerOptions{
 		TLS: certificates.server(), Authenticate: authenticate(certificates.kube, &o), Registerer: o.Registerer, Log: o.Log,
+		ReviewMetrics: review,
 	})
 	seeds := newSeedKeeper(certificates.kube, o.Release.Namespace, server.SetSeed, o.Log)
 	lead := func() {

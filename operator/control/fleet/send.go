@@ -41,6 +41,11 @@ func (s *Server) send(ctx context.Context, c *session, stream wire.Fleet_ServeSe
 				return err
 			}
 		}
+		for _, verdict := range c.reviews.next() {
+			if err := stream.Send(&wire.OperatorMessage{Message: &wire.OperatorMessage_Verdict{Verdict: verdict}}); err != nil {
+				return err
+			}
+		}
 		for rest := data; len(rest) > 0; {
 			part := &wire.Part{Data: rest[:min(partSize, len(rest))]}
 			rest = rest[len(part.Data):]
@@ -67,6 +72,7 @@ func (s *Server) next(c *session) (peers *wire.Peers, config *wire.Config, next 
 	}
 	peers = s.nextPeers(c)
 	now := encodeConfig(s.nodes[c.node], s.settings[c.application], len(s.nodes) == 1, s.seed)
+	now.Reviews = s.o.ReviewMetrics != nil
 	if c.announces {
 		now.Announcing = s.encodeAnnouncing(c)
 	}

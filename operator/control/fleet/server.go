@@ -28,6 +28,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/scrape"
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
@@ -78,6 +79,9 @@ type ServerOptions struct {
 	// if the token is not an agent's, and any other error if the token could
 	// not be checked.
 	Authenticate func(ctx context.Context, token string) (Identity, error)
+	// ReviewMetrics says whether the owner of a token may read metrics; nil: agents
+	// cannot ask.
+	ReviewMetrics scrape.Review
 	// Registerer registers the server's metrics; nil: they are not registered.
 	Registerer prometheus.Registerer
 	Log        *slog.Logger     // nil: nothing is logged

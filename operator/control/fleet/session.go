@@ -35,6 +35,7 @@ type session struct {
 	// answers: the agent answers questions, which have a mutex of their own.
 	answers   bool
 	questions questions
+	reviews   tokenReviews
 	// announces: the agent gets what nodes need that announce clients to each other.
 	announces bool
 	// peers is the sequence of peers that was sent last; 0: none. peersSums are those of
@@ -73,7 +74,7 @@ func (s *Server) serve(stream wire.Fleet_ServeServer) error {
 	}
 	ctx, end := context.WithCancelCause(stream.Context())
 	defer end(nil)
-	c := &session{end: end, wake: make(chan struct{}, 1)}
+	c := &session{end: end, wake: make(chan struct{}, 1), reviews: newTokenReviews()}
 	received := make(chan error, 1)
 	go func() { received <- s.receive(ctx, c, stream) }()
 	// So that agents that have come together do not go together.
@@ -125,6 +126,15 @@ func (s *Server) receive(ctx context.Context, c *session, stream wire.Fleet_Serv
 		}
 		if answer := m.GetAnswer(); answer != nil {
 			if err := c.questions.receive(answer); err != nil {
+				return err
+			}
+			continue
+		}
+		if review := m.GetReview(); review != nil && s.o.ReviewMetrics != nil {
+			if c.reviews.start(ctx, s.o.ReviewMetrics, c, review) {
+				continue
+			}
+			if err := c.limit.WaitN(ctx, changeCost); err != nil {
 				return err
 			}
 			continue

@@ -72,6 +72,7 @@ type Agent struct {
 	flows     *flowlog.Log
 	states    chan writer.VersionedState
 	changed   chan struct{} // has an element if the status is to be sent
+	reviews   *reviews
 
 	// Only the stream uses these: there is one at a time.
 	replica    Replica
@@ -113,7 +114,7 @@ func New(o Options) *Agent {
 	if o.Pause == 0 {
 		o.Pause = 5 * time.Second
 	}
-	a := &Agent{o: o, states: make(chan writer.VersionedState), changed: make(chan struct{}, 1)}
+	a := &Agent{o: o, states: make(chan writer.VersionedState), changed: make(chan struct{}, 1), reviews: newReviews()}
 	a.announcer = announce.New(o.Tables, announce.Options{Changed: a.announcingChanged, Log: o.Log, Probe: o.Probe})
 	o.Writer.Applied, o.Writer.Log, o.Writer.Hears = a.record, o.Log, a.announcer.Hears
 	o.Writer.SampleDrops = true

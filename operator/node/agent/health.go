@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/node/metrics"
 	"github.com/kubernetes-sigs/blixt/operator/scrape"
 )
@@ -15,11 +16,11 @@ import (
 // Handler serves an agent's /healthz and /readyz.
 func (a *Agent) Handler() http.Handler { return scrape.Health(a.Ready) }
 
-// Metrics serves an agent's /metrics to those who have the token of a file; "": to
-// everybody.
+// Metrics serves an agent's /metrics to those who have the token of a file, or one of
+// whose owner the operator says that they may; "": to everybody.
 func (a *Agent) Metrics(tokenFile string) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", scrape.RequireFile(tokenFile, scrape.Handler(a.Page())))
+	mux.Handle("GET /metrics", scrape.RequireFile(tokenFile, scrape.NewReviews(a.reviews.review, v1alpha1.MetricsAudience, 1), scrape.Handler(a.Page())))
 	return mux
 }
 

@@ -186,6 +186,7 @@ func (a *Agent) stream(ctx context.Context, address string) error {
 	}()
 	a.data = nil
 	err = a.receive(ctx, stream, questions)
+	a.reviews.set(false)
 	cancel()
 	<-sent
 	return err
@@ -202,6 +203,8 @@ func (a *Agent) send(ctx context.Context, stream wire.Fleet_ServeClient, answers
 			m.Message = &wire.AgentMessage_Status{Status: a.status()}
 		case answer := <-answers:
 			m.Message = &wire.AgentMessage_Answer{Answer: answer}
+		case review := <-a.reviews.send:
+			m.Message = &wire.AgentMessage_Review{Review: review}
 		}
 		if stream.Send(m) != nil {
 			return // receive returns the reason
@@ -226,6 +229,9 @@ func (a *Agent) receive(ctx context.Context, stream wire.Fleet_ServeClient, ques
 			err = a.setPeers(m.Peers)
 		case *wire.OperatorMessage_Question:
 			questions.receive(m.Question)
+			continue
+		case *wire.OperatorMessage_Verdict:
+			a.reviews.receive(m.Verdict)
 			continue
 		case *wire.OperatorMessage_Part:
 			if err = a.collect(m.Part); err != nil || !m.Part.Last {
@@ -291,6 +297,7 @@ func (a *Agent) configure(w *wire.Config) error {
 	}
 	a.mu.Lock()
 	a.heartbeat.alone = w.Alone
+	a.reviews.set(w.Reviews)
 	a.settingsFailure = ""
 	if err != nil {
 		a.settingsFailure = err.Error()

@@ -117,7 +117,7 @@ func (r *runner) listen() (closed func(), err error) {
 		return nil, fmt.Errorf("serve metrics at %s: %w", r.MetricsAddress, err)
 	}
 	mux := scrape.Health(r.health.ready)
-	mux.Handle("GET /metrics", scrape.RequireFile(r.MetricsTokenFile, scrape.Handler(r.page())))
+	mux.Handle("GET /metrics", scrape.RequireFile(r.MetricsTokenFile, nil, scrape.Handler(r.page())))
 	server := scrape.Server(mux)
 	var done sync.WaitGroup
 	done.Go(func() {
