@@ -320,6 +320,9 @@ var defects = []struct {
 		f.Dataplanes[0].Status.ClientAddress = &v1alpha1.ClientAddressStatus{Announced: true, IgnoredAddresses: []string{"10.7.0.1"}}
 	}, "client-addresses", doctor.Warning, "NodeDataplane n1", "10.7.0.1", "status.addresses"},
 	{"backends see nodes, as they always have", func(f *doctor.Facts) { guard(f, "NodeKept") }, "client-addresses", doctor.OK, "", "1 Gateways do not", ""},
+	{"kernel with ring buffers that a reader can break", func(f *doctor.Facts) { f.Nodes[1].Status.NodeInfo.KernelVersion = "6.6.36" }, "ring-buffer", doctor.Warning, "Node n2", "CVE-2024-41009", "6.6.37"},
+	{"a later one", func(f *doctor.Facts) { f.Nodes[1].Status.NodeInfo.KernelVersion = "6.8.12-arch" }, "ring-buffer", doctor.Warning, "Node n2", "CVE-2024-41009", "6.9.8"},
+	{"one that is mended", func(f *doctor.Facts) { f.Nodes[1].Status.NodeInfo.KernelVersion = "6.6.37" }, "ring-buffer", doctor.OK, "", "2 nodes", ""},
 	{"node has drifted", func(f *doctor.Facts) { f.Dataplanes[1].Status.Conditions[1].Status = metav1.ConditionTrue }, "nodes", doctor.Failed, "NodeDataplane n2", "Drifted is True", ""},
 	{"agent is not heard of", func(f *doctor.Facts) { f.Dataplanes[1].Status.Conditions[0].Status = metav1.ConditionUnknown }, "nodes", doctor.Warning, "NodeDataplane n2", "Ready is Unknown", ""},
 	{"node is left out, and has its program still", func(f *doctor.Facts) {

@@ -39,6 +39,7 @@ type check struct {
 var checks = []check{
 	{"kubernetes", nil, kubernetes},
 	{"kernel", []string{"Node", "BlixtConfig"}, kernel},
+	{"ring-buffer", []string{"Node", "BlixtConfig"}, ringBuffer},
 	{"disk", []string{"Node"}, disk},
 	{"gateway-api", []string{"CustomResourceDefinition"}, gatewayAPI},
 	{"blixt-kinds", []string{"CustomResourceDefinition"}, blixtKinds},

@@ -152,7 +152,7 @@ func addNode(f *doctor.Facts, name string) {
 		Status: corev1.NodeStatus{
 			Addresses:  []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.11"}},
 			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}, {Type: corev1.NodeDiskPressure, Status: corev1.ConditionFalse}},
-			NodeInfo:   corev1.NodeSystemInfo{KernelVersion: "6.8.0-31-generic", OperatingSystem: "linux"},
+			NodeInfo:   corev1.NodeSystemInfo{KernelVersion: "6.12.0-31-generic", OperatingSystem: "linux"},
 		},
 	})
 	f.Pods = append(f.Pods, pod("bpfman", "bpfman-daemon-"+name, name, "daemon", "bpfman", past), pod("blixt-system", "blixt-agent-"+name, name, "agents", "agent", past))

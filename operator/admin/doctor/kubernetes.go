@@ -57,6 +57,27 @@ func kernel(f *Facts) (string, []Finding) {
 	return fmt.Sprintf("%d nodes have Linux %s or newer", len(nodes), tcxKernel), wrong
 }
 
+// ringBuffer: who reads a ring buffer may write any consumer position into it. Kernels that
+// do not remember what they have handed out then hand it out again (CVE-2024-41009). Agents
+// have no other way to write to the kernel's memory.
+func ringBuffer(f *Facts) (string, []Finding) {
+	var wrong []Finding
+	nodes := f.selected()
+	for _, n := range nodes {
+		release := n.Status.NodeInfo.KernelVersion
+		v, err := version.ParseGeneric(release)
+		if err != nil || v.LessThan(version.MustParseGeneric(tcxKernel)) { // see kernel
+			continue
+		}
+		mended := v.AtLeast(version.MustParseGeneric("6.9.8")) || v.Major() == 6 && v.Minor() == 6 && v.Patch() >= 37
+		if !mended {
+			wrong = append(wrong, warning("Node "+n.Name, "status.nodeInfo.kernelVersion is "+release+": unless its distributor has mended CVE-2024-41009 in it, an agent that somebody has broken into can have the kernel write past records of ring buffers",
+				"Upgrade its kernel to 6.6.37, 6.9.8, or 6.10 or newer, or see whether its changelog names CVE-2024-41009."))
+		}
+	}
+	return fmt.Sprintf("%d nodes have ring buffers that readers cannot break", len(nodes)), wrong
+}
+
 // disk warns of full disks: when bpfman's database cannot write, it hangs until its
 // pod is restarted.
 func disk(f *Facts) (string, []Finding) {

@@ -184,7 +184,11 @@ func instanceRow(t printer, i *overview.Instance, wide bool) {
 			if p.Applied != nil {
 				changed = clock(*p.Applied)
 			}
-			row = append(row, p.Loader, fmt.Sprint(p.ID), cmp.Or(strings.Join(p.Interfaces, " "), "none"), changed)
+			id := "-"
+			if p.ID != 0 {
+				id = fmt.Sprint(p.ID)
+			}
+			row = append(row, cmp.Or(p.Loader, "-"), id, cmp.Or(strings.Join(p.Interfaces, " "), "none"), changed)
 		}
 		row = append(row, files)
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/bpfman"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
+	"github.com/kubernetes-sigs/blixt/operator/node/overview"
 	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
@@ -136,7 +137,10 @@ func inspect(bpffs, runDir, name string) (loader.Info, error) {
 
 func readStatus(bpffs, runDir, name string) (*status, error) {
 	info, err := inspect(bpffs, runDir, name)
-	if err != nil {
+	if err != nil { // its pins may be in another mount namespace, and it answers nevertheless
+		if s, failed := overview.Ask(standalone.SocketFile(runDir, name)); failed == nil {
+			return &status{Name: name, Status: s}, nil
+		}
 		return nil, err
 	}
 	s, err := readMaps(info.Dir, standalone.StateFile(runDir, name), standalone.PeersFile(runDir, name))

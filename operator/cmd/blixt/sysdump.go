@@ -25,8 +25,11 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/admin/audit"
 	"github.com/kubernetes-sigs/blixt/operator/admin/doctor"
 	cluster "github.com/kubernetes-sigs/blixt/operator/admin/overview"
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/node/overview"
 	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
+	"github.com/kubernetes-sigs/blixt/operator/observe"
+	"github.com/kubernetes-sigs/blixt/operator/observe/dial"
 	"github.com/kubernetes-sigs/blixt/operator/sysdump"
 )
 
@@ -61,7 +64,7 @@ publish it.
 
 Exits with 1 if something could not be got; the archive has the rest.`,
 		Example: `  blixt sysdump
-  sudo blixt sysdump host --file - | tar -tz`,
+  sudo blixt sysdump host --output-file - | tar -tz`,
 		ValidArgs: places,
 		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -83,7 +86,7 @@ Exits with 1 if something could not be got; the archive has the rest.`,
 	f := c.Flags()
 	clusters.add(f)
 	host.add(f)
-	f.StringVar(&o.file, "file", "", "archive to make, which must not exist; -: standard output (default blixt-sysdump-TIME.tar.gz)")
+	f.StringVar(&o.file, "output-file", "", "archive to make, which must not exist; -: standard output (default blixt-sysdump-TIME.tar.gz)")
 	f.BoolVar(&o.clients, "clients", false, "keep the addresses of clients, and records of flows in logs")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long to collect at most")
 	f.DurationVar(&o.logsSince, "logs-since", 24*time.Hour, "how old lines of logs may be")
@@ -150,6 +153,7 @@ func (o *sysdumpOptions) cluster(ctx context.Context, flags *clusterFlags) (func
 	slices.Sort(namespaces)
 	return func(ctx context.Context, d *sysdump.Dump) error {
 		d.AddCluster(ctx, &sysdump.Cluster{Client: kube, Logs: logs, Namespaces: slices.Compact(namespaces), LogsSince: o.logsSince, Pods: o.pods})
+		o.addNodes(ctx, d, dial.Target{Config: config, Namespace: flags.namespace}, facts.Dataplanes)
 		w := newWell(cluster.Check(facts))
 		w.Cluster = cluster.New(facts)
 		addWell(ctx, d, w)
@@ -163,6 +167,66 @@ func (o *sysdumpOptions) cluster(ctx context.Context, flags *clusterFlags) (func
 		})
 		return nil
 	}, nil
+}
+
+// addNodes adds what each node says, and with clients its flows and the last packets that
+// were rejected or dropped.
+func (o *sysdumpOptions) addNodes(ctx context.Context, d *sysdump.Dump, to dial.Target, nodes []v1alpha1.NodeDataplane) {
+	status, reasons := ask(ctx, to, observe.Query{Status: &observe.StatusQuery{}})
+	for i := range nodes {
+		n := &nodes[i]
+		dir := "nodes/" + n.Name + "/"
+		d.AddJSON(ctx, dir+"dataplane.json", "status of NodeDataplane "+n.Name, func(context.Context) (any, error) { return n.Status, nil })
+		d.Add(ctx, dir+"status.json", "the agent of node "+n.Name, func(context.Context) ([]byte, error) { return status[n.Name], reasons(n.Name) })
+	}
+	if !o.clients {
+		return
+	}
+	for name, q := range clientQueries {
+		text, reasons := ask(ctx, to, q)
+		for i := range nodes {
+			n := nodes[i].Name
+			d.Add(ctx, "nodes/"+n+"/"+name, "the agent of node "+n, func(context.Context) ([]byte, error) { return text[n], reasons(n) })
+		}
+	}
+}
+
+// clientQueries are those whose answers have clients in every line, by file.
+var clientQueries = map[string]observe.Query{
+	"flows.jsonl": {Flows: &observe.FlowsQuery{Last: 10000, Open: true}},
+	"drops.jsonl": {Drops: &observe.DropsQuery{}},
+}
+
+// askLimit is how long nodes may take to answer.
+const askLimit = 30 * time.Second
+
+// ask returns the pieces that each node answers, one a line, and why a node has not
+// answered; nil: it has.
+func ask(ctx context.Context, to dial.Target, q observe.Query) (map[string][]byte, func(node string) error) {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	answers := map[string][]byte{}
+	asker, err := dial.Dial(ctx, to)
+	if err == nil {
+		err = asker.Ask(ctx, q, func(node string, piece json.RawMessage) error {
+			answers[node] = append(append(answers[node], piece...), '\n')
+			return nil
+		})
+		_ = asker.Close() // it is not used any more
+	}
+	return answers, func(node string) error {
+		if failed, is := errors.AsType[*observe.NodesError](err); is {
+			if reason, is := failed.Reasons[node]; is {
+				return errors.New(reason)
+			}
+		} else if err != nil {
+			return err
+		}
+		if answers[node] == nil && q.Status != nil {
+			return errors.New("it has not answered")
+		}
+		return nil
+	}
 }
 
 func addWell(ctx context.Context, d *sysdump.Dump, w *well) {
@@ -195,7 +259,7 @@ func (o *sysdumpOptions) host(ctx context.Context, d *sysdump.Dump, r *overview.
 	}
 	addRoutes(ctx, d)
 	for i := range h.Instances {
-		addInstance(ctx, d, r, &h.Instances[i], o.logsSince)
+		o.addInstance(ctx, d, r, &h.Instances[i])
 	}
 	w := newWell(h.Check())
 	w.Host = h
@@ -266,7 +330,7 @@ func addHost(ctx context.Context, d *sysdump.Dump) {
 
 // addInstance adds a load balancer. The addresses that it serves and sends to are known
 // from then on.
-func addInstance(ctx context.Context, d *sysdump.Dump, r *overview.Reader, i *overview.Instance, logsSince time.Duration) {
+func (o *sysdumpOptions) addInstance(ctx context.Context, d *sysdump.Dump, r *overview.Reader, i *overview.Instance) {
 	dir := "load-balancers/" + i.Name + "/"
 	var detail any
 	s, err := readStatus(r.BPFFS, r.RunDir, i.Name)
@@ -301,6 +365,12 @@ func addInstance(ctx context.Context, d *sysdump.Dump, r *overview.Reader, i *ov
 			return os.ReadFile(file)
 		})
 	}
+	if o.clients {
+		for name, q := range clientQueries {
+			text, reasons := ask(ctx, dial.Target{Socket: standalone.SocketFile(r.RunDir, i.Name)}, q)
+			d.Add(ctx, dir+name, "the process of load balancer "+i.Name, func(context.Context) ([]byte, error) { return text[""], reasons("") })
+		}
+	}
 	pid := 0
 	if i.Process != nil {
 		pid = i.Process.PID
@@ -311,7 +381,7 @@ func addInstance(ctx context.Context, d *sysdump.Dump, r *overview.Reader, i *ov
 	if pid == 0 {
 		return
 	}
-	d.AddCommand(ctx, dir+"journal.txt", "journalctl", "--no-pager", "--output=short-iso-precise", "--since=-"+strconv.Itoa(int(logsSince.Seconds()))+"s", "_PID="+strconv.Itoa(pid), "_COMM=blixt") // the number may be another's by now
+	d.AddCommand(ctx, dir+"journal.txt", "journalctl", "--no-pager", "--output=short-iso-precise", "--since=-"+strconv.Itoa(int(o.logsSince.Seconds()))+"s", "_PID="+strconv.Itoa(pid), "_COMM=blixt") // the number may be another's by now
 	if i.Process == nil {
 		return
 	}

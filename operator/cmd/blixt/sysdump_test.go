@@ -28,7 +28,7 @@ func TestArchiveOfAHost(t *testing.T) {
 	must(t, err)
 	must(t, os.WriteFile(standalone.StatusFile(dir, "lb"), says, 0o644))
 	file := filepath.Join(dir, "x.tar.gz")
-	args := []string{"sysdump", "host", "--run-dir", dir, "--bpffs", filepath.Join(dir, "bpf"), "--file", file}
+	args := []string{"sysdump", "host", "--run-dir", dir, "--bpffs", filepath.Join(dir, "bpf"), "--output-file", file}
 	// Some of it may be out of reach of whoever runs the tests: the archive has the rest.
 	if _, err := blixt(t, args...); err != nil && !strings.Contains(err.Error(), "index.json of the archive says which") {
 		t.Fatal(err)

@@ -3,6 +3,7 @@
 package overview
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/finding"
 	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
+	"github.com/kubernetes-sigs/blixt/operator/observe"
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
@@ -66,7 +68,7 @@ func (h *Host) check(i *Instance) (all []finding.Finding) {
 	if p == nil {
 		return all
 	}
-	if len(p.Interfaces) == 0 {
+	if p.ID != 0 && len(p.Interfaces) == 0 {
 		add("program", finding.Failed, "blixt run -f DIR attaches it; --interface names interfaces", "program %d is attached to no interface: no packet reaches it", p.ID)
 	}
 	if len(p.Refusing) > 0 {
@@ -79,13 +81,24 @@ func (h *Host) check(i *Instance) (all []finding.Finding) {
 		}
 	}
 	if p.Rates != nil && len(p.Rates.Lost) > 0 {
+		names := slices.SortedFunc(maps.Keys(p.Rates.Lost), func(a, b string) int { return cmp.Or(cmp.Compare(p.Rates.Lost[b], p.Rates.Lost[a]), cmp.Compare(a, b)) })
 		var parts []string
-		for _, name := range slices.Sorted(maps.Keys(p.Rates.Lost)) {
+		for _, name := range names {
 			parts = append(parts, fmt.Sprintf("%s %.3g/s", name, p.Rates.Lost[name]))
 		}
-		add("packets", finding.Warning, "blixt drops tells cause and cure of each.", "packets are lost: %s", strings.Join(parts, ", "))
+		add("packets", finding.Warning, cure(names[0]), "packets are lost: %s", strings.Join(parts, ", "))
 	}
 	return all
+}
+
+// cure returns what to do about a counter that counts.
+func cure(counter string) string {
+	for _, r := range observe.Reasons {
+		if r.Name == counter && r.Cure != "" {
+			return r.Cure + " (blixt drops has all reasons, with packets.)"
+		}
+	}
+	return "blixt drops tells cause and cure of each."
 }
 
 // believed returns what the process says of itself; nil: nothing, or it was another one.
@@ -112,7 +125,7 @@ func (h *Host) checkProcess(i *Instance, add func(check string, verdict finding.
 		add("process", finding.Failed, start, "process%s is gone, and has not ended in order: the kernel goes on serving what it has, and changes of files and backends have no effect", was)
 	case i.Process == nil:
 		add("process", finding.Failed, start, "no process runs")
-	case i.Process.State == "T" || i.Process.State == "t":
+	case i.Process.stopped():
 		add("process", finding.Failed, fmt.Sprintf("kill -CONT %d", i.Process.PID), "%s is stopped: changes have no effect", i.Process)
 	case says == nil && i.Says == nil:
 		add("process", finding.Unknown, "Look again in a second, or name its --run-dir, or upgrade it.", "%s does not say how it is: it begins, or is of an earlier version, or has another run directory", i.Process)

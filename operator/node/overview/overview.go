@@ -6,10 +6,13 @@
 package overview
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,6 +27,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+	"github.com/kubernetes-sigs/blixt/operator/observe"
+	"github.com/kubernetes-sigs/blixt/operator/observe/dial"
 )
 
 // Host is what the load balancers of a host are and do.
@@ -59,8 +64,9 @@ type Process struct {
 
 // Program is what the kernel has, and what it does.
 type Program struct {
-	ID         uint32            `json:"id"`
-	Loader     string            `json:"loader"`
+	// ID is 0 if the pins cannot be seen, and only its process tells of the program.
+	ID         uint32            `json:"id,omitempty"`
+	Loader     string            `json:"loader,omitempty"`
 	Interfaces []string          `json:"interfaces"`
 	Applied    *time.Time        `json:"applied,omitempty"`
 	Frontends  int               `json:"frontends"`
@@ -94,6 +100,8 @@ type counts struct {
 	flows, bytes, replies uint64
 	counters              map[string]uint64
 }
+
+func (p *Process) stopped() bool { return p.State == "T" || p.State == "t" || p.State == "Z" }
 
 func (p *Process) String() string {
 	if p.PID == 0 {
@@ -181,7 +189,7 @@ func (r *Reader) instance(name string, running map[string]int) Instance {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		i.Unread = append(i.Unread, err.Error())
 	}
-	p, err := r.program(name)
+	p, err := r.program(name, i.Process)
 	if err != nil {
 		i.Unread = append(i.Unread, err.Error())
 	}
@@ -202,16 +210,19 @@ func processState(pid int) string {
 	return rest[:min(1, len(rest))]
 }
 
-// program returns what the kernel has for a load balancer; nil: nothing.
-func (r *Reader) program(name string) (*Program, error) {
-	info, err := bpfman.Inspect(r.RunDir, name)
-	if errors.Is(err, fs.ErrNotExist) && !bpfman.Loaded(r.RunDir, name) {
-		if _, failed := os.ReadDir(filepath.Join(loader.Pins(r.BPFFS, name), "maps")); errors.Is(failed, fs.ErrNotExist) {
-			return nil, nil
+// program returns what the kernel has for a load balancer; nil: nothing. Where a process
+// runs, it says that: its pins may be in another mount namespace. Otherwise the maps do.
+func (r *Reader) program(name string, by *Process) (*Program, error) {
+	info, err := r.inspect(name)
+	if by != nil && !by.stopped() {
+		if s, failed := Ask(standalone.SocketFile(r.RunDir, name)); failed == nil {
+			if info == nil {
+				info = &loader.Info{}
+			}
+			return newProgram(info, s), nil
 		}
-		info, err = loader.Inspect(r.BPFFS, name)
 	}
-	if err != nil {
+	if info == nil || err != nil {
 		return nil, err
 	}
 	tables, err := datapath.Open(info.Dir)
@@ -223,20 +234,58 @@ func (r *Reader) program(name string) (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := newProgram(info, s)
-	p.counts.at = time.Now()
-	return p, nil
+	return newProgram(info, s), nil
 }
 
-func newProgram(info loader.Info, s writer.Status) *Program {
+// inspect returns what is loaded for a load balancer; nil: nothing that can be seen.
+func (r *Reader) inspect(name string) (*loader.Info, error) {
+	info, err := bpfman.Inspect(r.RunDir, name)
+	if errors.Is(err, fs.ErrNotExist) && !bpfman.Loaded(r.RunDir, name) {
+		if _, failed := os.ReadDir(filepath.Join(loader.Pins(r.BPFFS, name), "maps")); errors.Is(failed, fs.ErrNotExist) {
+			return nil, nil
+		}
+		info, err = loader.Inspect(r.BPFFS, name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &info, nil
+}
+
+// patience is how long a process may take to answer.
+const patience = 2 * time.Second
+
+// Ask asks the process that answers at a socket for its status.
+func Ask(socket string) (s writer.Status, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	to, err := dial.Dial(ctx, dial.Target{Socket: socket})
+	if err != nil {
+		return s, err
+	}
+	defer to.Close()
+	err = to.Ask(ctx, observe.Query{Status: &observe.StatusQuery{}}, func(_ string, piece json.RawMessage) error {
+		return json.Unmarshal(piece, &s)
+	})
+	return s, err
+}
+
+func newProgram(info *loader.Info, s writer.Status) *Program {
 	p := &Program{ID: info.ProgramID, Loader: info.Loader, Applied: s.Applied, Frontends: len(s.Frontends), Tables: s.Tables, SNAT: s.SNAT}
 	for _, l := range info.Links {
 		if !l.Detached && l.Direction == "ingress" && l.Interface != "" {
 			p.Interfaces = append(p.Interfaces, l.Interface)
 		}
 	}
+	if info.ProgramID == 0 { // where it is attached cannot be seen, but where it has seen packets
+		for _, l := range s.Links {
+			if i, err := net.InterfaceByIndex(l.Index); err == nil && l.Direction == "ingress" {
+				p.Interfaces = append(p.Interfaces, i.Name)
+			}
+		}
+	}
 	slices.Sort(p.Interfaces)
-	p.counts.counters = s.Counters
+	p.counts = counts{at: time.Now(), counters: s.Counters}
 	for _, f := range s.Frontends {
 		p.Backends += len(f.Backends)
 		p.Flows += f.ActiveFlows

@@ -196,6 +196,14 @@ func TestHostIsSeenAsItIs(t *testing.T) {
 		t.Errorf("the second one is %+v", i)
 	}
 
+	// Who does not see the pins, as in another mount namespace, asks the process.
+	elsewhere := overview.Reader{BPFFS: filepath.Join(h.dir, "nothing"), RunDir: h.reader.RunDir}
+	elsewhere.Read()
+	now := elsewhere.Read()
+	if found := now.Check(); len(found) > 0 || len(now.Instances) != 2 || now.Instances[1].Program == nil || now.Instances[1].Program.Frontends != 1 || now.Instances[1].Program.Rates == nil {
+		t.Errorf("without pins it is seen as %+v: %+v", now.Instances, found)
+	}
+
 	// A file that is broken, and is mended.
 	h.write("one", "kind: [")
 	h.wants(finding.Failed, "one the last good configuration goes on serving: web.yaml:2: ")
