@@ -118,11 +118,11 @@ func (x *tracer) serve(f *datapath.Flow, moved bool) bool {
 	}
 	flags := bpf.BlixtFlowFlag(f.Flags)
 	half := !x.udp() && flags&(bpf.BlixtFlowFlagFLOW_ESTABLISHED|bpf.BlixtFlowFlagFLOW_CLOSED) == 0
-	due := half || f.LastSeen != x.now
-	if due && !moved && (half || x.udp()) && x.halfEvicted(f) {
+	x.due = half || f.LastSeen != x.now
+	if x.due && !moved && (half || x.udp()) && x.halfEvicted(f) {
 		return ended("the entry of its other direction was evicted")
 	}
-	if due && x.udp() && x.shared && x.o.Network != nil {
+	if x.due && x.udp() && x.shared && x.o.Network != nil {
 		if has, err := x.o.Network.HasSocket(x.protocol, x.r.Client, x.r.Server, x.in); err != nil {
 			x.err = err
 			return true
@@ -132,14 +132,13 @@ func (x *tracer) serve(f *datapath.Flow, moved bool) bool {
 	}
 	x.checkSource(f)
 	x.show(f.Backend, b)
-	if due && !x.host && x.protected(x.key.Src) {
+	if x.due && !x.host && x.protected(x.key.Src) {
 		x.drop(bpf.BlixtCounterCOUNTER_DROP_PROTECTED, "the host's IPsec policies cover the client, so it gets no answer in clear text")
 		return true
 	}
 	x.to = *f
 	x.r.Way = wayOf(flags).name
 	x.r.Announced = flags&bpf.BlixtFlowFlagFLOW_ANNOUNCED != 0
-	x.fresh = half
 	x.send()
 	return true
 }

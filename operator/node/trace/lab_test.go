@@ -29,6 +29,7 @@ var deviceAddresses = map[string][]string{
 	"inside":    {"10.1.0.1/24", "fd00:1::1/64"},
 	"pods":      {"10.2.0.1/24", "fd00:2::1/64"},
 	"noforward": {"10.9.0.1/24", "fd00:9::1/64"},
+	"dot.100":   {"10.7.0.1/24", "fd00:7::1/64"},
 }
 
 // world is the real program in a network namespace of its own, which belongs to the
@@ -67,7 +68,7 @@ func newWorld(t testing.TB) *world {
 		w.must(sysctl(family+"/conf/default/forwarding", "1"))
 	}
 	n := byte(0)
-	for _, name := range []string{"outside", "inside", "pods", "noforward"} {
+	for _, name := range []string{"outside", "inside", "pods", "noforward", "dot.100"} {
 		n++
 		w.mac[name] = net.HardwareAddr{2, 0, 0, 0, 0, n}
 		w.device(name, deviceAddresses[name])
@@ -103,10 +104,32 @@ func newWorld(t testing.TB) *world {
 	for dev, ip := range map[string]string{"outside": "192.0.2.254", "inside": "10.1.0.2"} {
 		w.must(netlink.NeighAdd(&netlink.Neigh{LinkIndex: w.index[dev], State: netlink.NUD_PERMANENT, IP: net.ParseIP(ip), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 9, 9}}))
 	}
-	w.network, err = NewHost()
-	w.must(err)
 	w.load()
 	return w
+}
+
+// policy has rules choose among tables of routes: by the source, and by the interface.
+func (w *world) policy() {
+	for table, r := range map[int]struct{ rule, iif, dst, via, dev string }{
+		100: {rule: "10.2.0.0/24", dst: "0.0.0.0/0", via: "10.1.0.2", dev: "inside"},
+		101: {iif: "dot.100", dst: "10.1.0.0/24", via: "192.0.2.254", dev: "outside"},
+		102: {rule: "fd00:2::/64", dst: "::/0", via: "fd00:1::2", dev: "inside"},
+		103: {iif: "dot.100", dst: "fd00:1::/64", via: "2001:db8::254", dev: "outside"},
+	} {
+		rule := netlink.NewRule()
+		rule.Table, rule.IifName = table, r.iif
+		_, dst, err := net.ParseCIDR(r.dst)
+		w.must(err)
+		if r.rule != "" {
+			_, rule.Src, err = net.ParseCIDR(r.rule)
+			w.must(err)
+		}
+		if rule.Family = unix.AF_INET; dst.IP.To4() == nil {
+			rule.Family = unix.AF_INET6
+		}
+		w.must(netlink.RuleAdd(rule))
+		w.must(netlink.RouteAdd(&netlink.Route{Dst: dst, Gw: net.ParseIP(r.via), LinkIndex: w.index[r.dev], Table: table}))
+	}
 }
 
 func (w *world) device(name string, addrs []string) {
@@ -150,7 +173,6 @@ func (w *world) load() {
 		bpf.BlixtMapSilentNeighbours: o.SilentNeighbours, bpf.BlixtMapAnnouncedUdp: o.AnnouncedUdp,
 	})
 	w.must(err)
-	w.seen("lo") // else all neighbours were silent: packets of a test run go nowhere
 }
 
 // seen has the program have seen a packet at a device.

@@ -23,6 +23,9 @@ import (
 type Network interface {
 	// Route returns the route of a packet that comes in by an interface.
 	Route(RouteQuery) (Route, error)
+	// Rules reports whether rules choose among tables of routes. Then what Route returns is
+	// the nearest that the kernel tells.
+	Rules(v6 bool) bool
 	// Forwards reports whether IP forwarding is on for what comes in by an interface.
 	Forwards(ifindex int, v6 bool) (bool, error)
 	// Silent reports whether the hardware address of a neighbour is not known.
@@ -41,8 +44,10 @@ type Network interface {
 type RouteQuery struct {
 	In           int        // the interface that the packet comes in by
 	Src, Dst     netip.Addr // Src may be invalid: any
+	Client       netip.Addr // who sends it, if that is known
 	Protocol     lb.Protocol
 	Sport, Dport uint16
+	out          int // the interface that it leaves by, if that is known
 }
 
 // RouteKind is what the FIB says of a destination.
@@ -70,33 +75,63 @@ type Route struct {
 	Source netip.Addr
 }
 
-// Host is the network of this process's host. Policy is known when it is made.
+// Host is the network of this process's host. Which rules choose routes is read when it
+// is made.
 type Host struct {
-	policy map[bool]bool // by family (IPv6): there are rules besides the kernel's own
+	rules map[bool]rules // by family: IPv6
+}
+
+// rules are what chooses tables of routes, besides the kernel's own rules: by the
+// interface that a packet comes in by, by its source, or anything.
+type rules struct {
+	any, byInterface bool
+	sources          []netip.Prefix
 }
 
 // NewHost returns the network of the calling thread's namespace.
 func NewHost() (*Host, error) {
-	h := &Host{policy: map[bool]bool{}}
+	h := &Host{rules: map[bool]rules{}}
 	for family, v6 := range map[int]bool{unix.AF_INET: false, unix.AF_INET6: true} {
-		rules, err := netlink.RuleList(family)
+		all, err := netlink.RuleList(family)
 		if err != nil {
 			return nil, fmt.Errorf("list routing rules: %w", err)
 		}
-		h.policy[v6] = slices.ContainsFunc(rules, func(r netlink.Rule) bool {
-			return r.Table != unix.RT_TABLE_LOCAL && r.Table != unix.RT_TABLE_MAIN && r.Table != unix.RT_TABLE_DEFAULT ||
-				r.Src != nil || r.Dst != nil || r.IifName != "" || r.OifName != "" || r.Mark != 0
-		})
+		var has rules
+		for _, r := range all {
+			own := r.Table == unix.RT_TABLE_LOCAL || r.Table == unix.RT_TABLE_MAIN || r.Table == unix.RT_TABLE_DEFAULT
+			interfaces := r.IifName != "" || r.Table == 0 // of VRFs: the rule names no table
+			has.any = has.any || !own || r.Src != nil || r.Dst != nil || r.OifName != "" || r.Mark != 0 || interfaces
+			has.byInterface = has.byInterface || interfaces
+			if r.Src != nil {
+				addr, _ := netip.AddrFromSlice(r.Src.IP)
+				bits, _ := r.Src.Mask.Size()
+				has.sources = append(has.sources, netip.PrefixFrom(addr.Unmap(), bits))
+			}
+		}
+		h.rules[v6] = has
 	}
 	return h, nil
 }
 
+// Rules implements Network.
+func (h *Host) Rules(v6 bool) bool { return h.rules[v6].any }
+
 // Route implements Network. The program asks the FIB, without a check of the source.
 // The nearest that rtnetlink offers is the host's own view. Only where rules choose
 // tables does it matter who sends, and by which interface: then the kernel is asked
-// about a packet that comes in first.
+// about a packet that comes in first. It wants to know from whom: where the program
+// names no source, the client may stand for that if no rule is about it.
 func (h *Host) Route(q RouteQuery) (Route, error) {
-	if h.policy[q.Dst.Is6()] && q.Src.IsValid() {
+	rules := h.rules[q.Dst.Is6()]
+	ofClient := func(p netip.Prefix) bool { return p.Contains(q.Client) }
+	if !q.Src.IsValid() && rules.byInterface && q.Client.IsValid() && !slices.ContainsFunc(rules.sources, ofClient) {
+		from := q
+		from.Src = q.Client
+		if r, err := getRoute(from, true, true); err == nil && r.Kind == RouteUnicast {
+			return r.withSource(q)
+		}
+	}
+	if rules.any && q.Src.IsValid() {
 		if r, err := getRoute(q, true, true); err == nil && r.Kind == RouteUnicast {
 			return r, nil // otherwise the kernel may only dislike the source
 		}
@@ -107,6 +142,19 @@ func (h *Host) Route(q RouteQuery) (Route, error) {
 		}
 	}
 	return getRoute(q, false, false)
+}
+
+// withSource returns the route of a packet that comes in with the host's address on it,
+// which the kernel does not name of such: that of the host's own route if it is the same
+// one, or on the way to the next hop.
+func (r Route) withSource(q RouteQuery) (Route, error) {
+	own, err := getRoute(q, false, false)
+	if err != nil || own.Kind == RouteUnicast && own.Ifindex == r.Ifindex && own.Via == r.Via {
+		return own, err
+	}
+	hop, err := getRoute(RouteQuery{Dst: r.Via, out: r.Ifindex}, false, false)
+	r.Source = hop.Source
+	return r, err
 }
 
 // Attributes of a route that name what layer 4 has (linux/rtnetlink.h).
@@ -130,6 +178,9 @@ func getRoute(q RouteQuery, src, in bool) (Route, error) {
 	}
 	if in {
 		add = append(add, nl.NewRtAttr(unix.RTA_IIF, binary.NativeEndian.AppendUint32(nil, uint32(q.In))))
+	}
+	if q.out != 0 {
+		add = append(add, nl.NewRtAttr(unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, uint32(q.out))))
 	}
 	if q.Protocol != 0 {
 		add = append(add, nl.NewRtAttr(rtaIPProto, []byte{uint8(q.Protocol)}),
@@ -235,7 +286,7 @@ func (h *Host) Forwards(ifindex int, v6 bool) (bool, error) {
 	if v6 {
 		family = "ipv6"
 	}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/sys/net/%s/conf/%s/forwarding", family, strings.ReplaceAll(link.Name, ".", "/")))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/sys/net/%s/conf/%s/forwarding", family, link.Name))
 	if errors.Is(err, os.ErrNotExist) { // the family is off
 		return false, nil
 	}

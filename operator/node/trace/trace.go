@@ -94,7 +94,7 @@ type tracer struct {
 	to          datapath.Flow // its forward entry
 	unannounced bool
 	counter     bpf.BlixtCounter
-	fresh       bool // its flow has just begun
+	due         bool // the first packet of its flow in this tick
 	route       route
 	forgotten   datapath.FlowKey // of the reply entry that goes with the flow that has ended
 }
@@ -139,6 +139,9 @@ func (x *tracer) locate(name string) error {
 		x.r.Hook = "ingress"
 		x.note("The routes of the host are not known here: which interface, source address and next hop a packet gets. Run the command on the host itself.")
 		return x.err
+	}
+	if n.Rules(x.v6) {
+		x.note("Rules choose among tables of routes here (ip rule): compare what is said of routes with ip route get.")
 	}
 	if name != "" {
 		in, err := n.Index(name)
@@ -503,7 +506,7 @@ func (x *tracer) beginFlow(ring Ring) {
 	if !x.insert() {
 		return
 	}
-	x.fresh = true
+	x.due = true
 	x.send()
 }
 

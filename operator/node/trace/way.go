@@ -85,7 +85,7 @@ func (x *tracer) findRoute(src bpf.BlixtAddr, sport uint16) routed {
 		return routeForwardingOff
 	}
 	r, err := n.Route(RouteQuery{
-		In: x.in, Src: datapath.FromAddr(src), Dst: datapath.FromAddr(x.to.Dst), Protocol: x.protocol, Sport: datapath.FromPort(sport), Dport: datapath.FromPort(x.to.Dport),
+		In: x.in, Src: datapath.FromAddr(src), Dst: datapath.FromAddr(x.to.Dst), Client: x.r.Client.Addr(), Protocol: x.protocol, Sport: datapath.FromPort(sport), Dport: datapath.FromPort(x.to.Dport),
 	})
 	if err != nil {
 		return fail(err)
@@ -282,6 +282,11 @@ func (x *tracer) hop(rc *routed) {
 		x.unroutable(*rc)
 	default:
 		if x.route.silent && !x.egress && x.isSilent() {
+			if !x.due {
+				x.note(fmt.Sprintf("The next hop %s does not answer. Of each flow one packet a second is rejected for that, and others are lost.", x.route.via))
+				x.showHop(x.route)
+				return
+			}
 			*rc = routeUnreachable
 			x.reject(bpf.BlixtCounterCOUNTER_REJECT_UNREACHABLE, "the next hop %s does not answer", x.route.via)
 			return
