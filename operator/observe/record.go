@@ -96,8 +96,9 @@ type FlowsPiece struct {
 // Memory tells what a node remembers, so that nobody takes a record that is missing for
 // a connection that was not.
 type Memory struct {
-	// Recording tells whether flows get records: see the constants.
-	Recording string `json:"recording"`
+	// Recording tells whether flows get records: see the constants; "": there are no
+	// frontends.
+	Recording string `json:"recording,omitempty"`
 	// Began is since when the node remembers at all.
 	Began time.Time `json:"began"`
 	// Flows are those that their clients have proven, Attempts all others: a flood of

@@ -38,6 +38,7 @@ func (a *Agent) Page() *scrape.Page {
 	metrics.AddTo(page, source)
 	metrics.AddRoutes(page, source, a.o.RouteMetrics)
 	metrics.AddPeers(page, source, a.o.PeerMetrics)
+	metrics.AddRecords(page, a.flows)
 	return page
 }
 

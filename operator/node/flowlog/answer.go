@@ -224,7 +224,7 @@ func (l *Log) openFlows(ctx context.Context, q observe.FlowsQuery) (all []*obser
 			recording = observe.RecordingSome
 		case on > 0:
 			recording = observe.RecordingAll
-		default:
+		case off > 0:
 			recording = observe.RecordingOff
 		}
 	}

@@ -57,6 +57,7 @@ type Log struct {
 	sources struct {
 		sync.RWMutex // held for reading while maps are read, never while a piece is sent
 		all          []*source
+		past         programCounts // of those that are not read any more
 	}
 }
 
@@ -119,10 +120,28 @@ func (l *Log) Read(ctx context.Context, from Source) error {
 	return l.readRings(ctx, s)
 }
 
-// forget waits for answers that read the source's maps.
+// programCounts are what programs have counted: records for which a buffer, or `recorded`,
+// had no room.
+type programCounts struct{ ring, full uint64 }
+
+func (c *programCounts) add(from *source) error {
+	counters, err := from.Maps.Counters()
+	if err != nil {
+		return fmt.Errorf("read counters: %w", err)
+	}
+	c.ring += counters[bpf.BlixtCounterCOUNTER_RECORD_LOST]
+	c.full += counters[bpf.BlixtCounterCOUNTER_RECORD_NO_ROOM]
+	return nil
+}
+
+// forget waits for answers that read the source's maps. What its program has counted
+// stays: counters never fall.
 func (l *Log) forget(s *source) {
 	l.sources.Lock()
 	defer l.sources.Unlock()
+	if err := l.sources.past.add(s); err != nil {
+		l.o.Log.Error("count lost records", "error", err)
+	}
 	for i, o := range l.sources.all {
 		if o == s {
 			l.sources.all = append(l.sources.all[:i:i], l.sources.all[i+1:]...)
@@ -193,14 +212,14 @@ func (l *Log) Stats() (Stats, error) {
 	for p, n := range l.memory.counts() {
 		s.Records[partNames[p]] = n
 	}
-	err := l.eachSource(func(from *source) error {
-		counters, err := from.Maps.Counters()
-		if err != nil {
-			return fmt.Errorf("read counters: %w", err)
+	l.sources.RLock()
+	defer l.sources.RUnlock()
+	lost := l.sources.past
+	for _, from := range l.sources.all {
+		if err := lost.add(from); err != nil {
+			return Stats{}, err
 		}
-		s.Lost["ring"] += counters[bpf.BlixtCounterCOUNTER_RECORD_LOST]
-		s.Lost["full"] += counters[bpf.BlixtCounterCOUNTER_RECORD_NO_ROOM]
-		return nil
-	})
-	return s, err
+	}
+	s.Lost["ring"], s.Lost["full"] = lost.ring, lost.full
+	return s, nil
 }

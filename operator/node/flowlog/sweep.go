@@ -23,10 +23,16 @@ const (
 )
 
 func (l *Log) sweepForever(ctx context.Context, s *source) {
+	failing := false // a seccomp profile of an earlier version does not let it: once is enough
 	for pause(ctx, sweepEvery) {
-		if err := l.sweep(ctx, s); err != nil && ctx.Err() == nil {
-			l.o.Log.Error("look for records of flows that are gone", "error", err)
+		err := l.sweep(ctx, s)
+		if ctx.Err() != nil {
+			return
 		}
+		if err != nil && !failing {
+			l.o.Log.Error("flows that have ended without a packet are not found: is the seccomp profile of an earlier version?", "error", err)
+		}
+		failing = err != nil
 	}
 }
 

@@ -138,6 +138,7 @@ func (r *runner) page() *scrape.Page {
 	page.AddCollectors("state", append(r.passes.Collectors(), metrics.Collector(r.health.state), problems{&r.health})...)
 	metrics.AddTo(page, r.readMaps)
 	metrics.AddRoutes(page, r.readMaps, r.RouteMetrics)
+	metrics.AddRecords(page, r.flows)
 	if len(r.Peering.Peers) > 0 {
 		metrics.AddPeers(page, r.readMaps, metrics.DefaultPeers)
 	}
