@@ -14,14 +14,19 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/announce"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath/pins"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 	"github.com/kubernetes-sigs/blixt/operator/scrape"
 )
 
 // BenchmarkScrape collects and writes the metrics of 4,000 frontends with ten
-// backends each. In production, scrapes of the same second share one collection.
+// backends each, all of which were seen: first reads the maps alone. In production, scrapes of the same second share one collection.
 func BenchmarkScrape(b *testing.B) {
-	tables := datapath.NewFake(datapath.Sizes{Addresses: 4096, Frontends: 4096, Backends: 1 << 17, RingSlots: 1 << 23, Refs: 1 << 14, Flows: 64})
+	tables, err := datapath.Open(pins.Make(b, 0))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer tables.Close()
 	d := DataPlane{Tables: tables, Writer: writer.New(tables, writer.Options{}), Announcer: announce.New(tables, announce.Options{})}
 	var s lb.State
 	for i := range 4000 {
@@ -39,11 +44,13 @@ func BenchmarkScrape(b *testing.B) {
 	source := func(read func(DataPlane) error) error { return read(d) }
 	AddTo(g, source)
 	AddRoutes(g, source, AllRoutes)
-	for _, part := range []string{"collect", "gather", "handle again"} {
+	for _, part := range []string{"read", "collect", "gather", "handle again"} {
 		b.Run(part, func(b *testing.B) {
 			handler := scrape.Handler(g)
 			for b.Loop() {
 				switch part {
+				case "read":
+					readMaps(b, d)
 				case "collect":
 					if _, err := d.Writer.Metrics(); err != nil {
 						b.Fatal(err)
@@ -60,4 +67,24 @@ func BenchmarkScrape(b *testing.B) {
 			}
 		})
 	}
+}
+
+// readMaps reads what a scrape reads.
+func readMaps(b *testing.B, d DataPlane) {
+	b.Helper()
+	keys, err := d.Tables.RefKeys()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for id, key := range keys {
+		d.Tables.RefCounters(uint32(id), key)
+	}
+	counters, err := d.Tables.FirstFrontendCounters(4000)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for index := range counters {
+		d.Tables.ClientRTT(uint32(index))
+	}
+	d.Tables.Established()
 }

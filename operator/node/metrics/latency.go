@@ -19,7 +19,10 @@ const (
 	lowest = 6 + 1 - 20
 )
 
-var zeroThreshold = math.Ldexp(1, lowest-1)
+var (
+	schema        = int32(0)
+	zeroThreshold = math.Ldexp(1, lowest-1)
+)
 
 // Classic buckets are few, as each is a series: 122 us, and four times as much each, up
 // to 2 s.
@@ -29,42 +32,61 @@ const (
 	boundStep  = 2
 )
 
+var classicBounds = func() (all [(lastBound-firstBound)/boundStep + 1]float64) {
+	for i := range all {
+		all[i] = math.Ldexp(1, firstBound+i*boundStep)
+	}
+	return all
+}()
+
+// histogram is all that a dto.Histogram points to: there are thousands, each of one
+// allocation.
+type histogram struct {
+	dto.Histogram
+	total, zero uint64
+	sum         float64
+	classic     [len(classicBounds)]dto.Bucket
+	pointers    [len(classicBounds)]*dto.Bucket
+	counts      [len(classicBounds)]uint64
+	span        dto.BucketSpan
+	spans       [1]*dto.BucketSpan
+	offset      int32
+	length      uint32
+	deltas      [len(datapath.Latency{}.Counts) - 1]int64
+}
+
 // newLatency returns a histogram in both forms: scrapers take what they know.
 func newLatency(l datapath.Latency) *dto.Histogram {
-	h := &dto.Histogram{
-		Schema: new(int32(0)), ZeroThreshold: &zeroThreshold, ZeroCount: new(l.Counts[0]),
-		SampleSum: new(float64(l.Sum) / unitsPerSecond),
-	}
-	total, bound := uint64(0), firstBound
-	bounds := make([]dto.Bucket, 0, (lastBound-firstBound)/boundStep+1)
+	h := &histogram{zero: l.Counts[0], sum: float64(l.Sum) / unitsPerSecond}
+	h.Schema, h.ZeroThreshold, h.ZeroCount = &schema, &zeroThreshold, &h.zero
+	h.SampleSum, h.SampleCount = &h.sum, &h.total
+	first, last := 0, 0 // of the slots that are not empty, without slot 0
 	for slot, n := range l.Counts {
-		total += n
-		if slot+lowest-1 == bound && bound <= lastBound {
-			bounds = append(bounds, dto.Bucket{UpperBound: new(math.Ldexp(1, bound)), CumulativeCount: new(total)})
-			bound += boundStep
+		h.total += n
+		if at := slot + lowest - 1 - firstBound; at >= 0 && at%boundStep == 0 && at/boundStep < len(h.classic) {
+			i := at / boundStep
+			h.counts[i] = h.total
+			h.classic[i].UpperBound, h.classic[i].CumulativeCount = &classicBounds[i], &h.counts[i]
+			h.pointers[i] = &h.classic[i]
 		}
-	}
-	for i := range bounds {
-		h.Bucket = append(h.Bucket, &bounds[i])
-	}
-	h.SampleCount = &total
-	first, last := 0, 0
-	for slot, n := range l.Counts[1:] {
-		if n > 0 {
-			if first == 0 {
-				first = slot + 1
+		if slot > 0 && n > 0 {
+			if last = slot; first == 0 {
+				first = slot
 			}
-			last = slot + 1
 		}
 	}
+	h.Bucket = h.pointers[:]
 	if first == 0 {
-		return h
+		return &h.Histogram
 	}
-	h.PositiveSpan = []*dto.BucketSpan{{Offset: new(int32(first - 1 + lowest)), Length: new(uint32(last - first + 1))}}
+	h.offset, h.length = int32(first-1+lowest), uint32(last-first+1)
+	h.span.Offset, h.span.Length = &h.offset, &h.length
+	h.spans[0] = &h.span
 	before := int64(0)
-	for _, n := range l.Counts[first : last+1] {
-		h.PositiveDelta = append(h.PositiveDelta, int64(n)-before)
+	for i, n := range l.Counts[first : last+1] {
+		h.deltas[i] = int64(n) - before
 		before = int64(n)
 	}
-	return h
+	h.PositiveSpan, h.PositiveDelta = h.spans[:], h.deltas[:h.length]
+	return &h.Histogram
 }
