@@ -11,3 +11,11 @@ func TestNumber(t *testing.T) {
 		}
 	}
 }
+
+func TestCount(t *testing.T) {
+	for n, want := range map[int]string{0: "0 checks", 1: "1 check", 2000: "2,000 checks"} {
+		if got := Count(n, "check"); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}

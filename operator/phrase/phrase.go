@@ -40,6 +40,14 @@ func Number(n int) string {
 	return text
 }
 
+// Count returns a number of things, such as 1 check, or 2,000 checks.
+func Count(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return Number(n) + " " + thing
+}
+
 // Printable returns text in one line, with everything that a terminal obeys, or that
 // looks like something else, as an escape sequence of JSON and YAML: control characters, and
 // those that turn the direction or have no width.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/finding"
 	"github.com/kubernetes-sigs/blixt/operator/node/checkup"
 	"github.com/kubernetes-sigs/blixt/operator/node/overview"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 func doctorCommand() *cobra.Command {
@@ -93,9 +95,13 @@ func examineHost(ctx context.Context, r *overview.Reader) ([]finding.Finding, er
 	if len(host.Instances) > 0 || len(host.Unread) > 0 {
 		how := host.Check()
 		if len(how) == 0 {
-			how = []finding.Finding{{Check: "load-balancers", Verdict: finding.OK, Seen: counted(len(host.Instances), "load balancer") + ": processes make changes, files are valid, backends serve"}}
+			how = []finding.Finding{{Check: "load-balancers", Verdict: finding.OK, Seen: phrase.Count(len(host.Instances), "load balancer") + ": processes make changes, files are valid, backends serve"}}
 		}
-		findings = append(findings, how...)
+		for _, f := range how { // processes say some of it, too
+			if !slices.ContainsFunc(findings, func(g finding.Finding) bool { return g.Seen == f.Seen }) {
+				findings = append(findings, f)
+			}
+		}
 	}
 	return findings, nil
 }

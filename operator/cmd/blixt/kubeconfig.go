@@ -61,6 +61,15 @@ func (c *clusterFlags) config() (*rest.Config, error) {
 	return config, nil
 }
 
+// found reports whether a cluster is named anywhere.
+func (c *clusterFlags) found() bool {
+	if os.Getenv(clientcmd.RecommendedConfigPathEnvVar) != "" {
+		return true
+	}
+	_, err := c.config()
+	return err == nil
+}
+
 // requestLimit is how long an API server may take for an answer. Tests change it.
 var requestLimit = 30 * time.Second
 

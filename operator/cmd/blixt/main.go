@@ -22,7 +22,9 @@ func main() {
 	c.SetErr(&terminal{out: os.Stderr})
 	log.SetOutput(&terminal{out: os.Stderr}) // of slog's default, too
 	if err := c.ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(c.ErrOrStderr(), "blixt:", err)
+		if !errors.Is(err, errSaid) {
+			fmt.Fprintln(c.ErrOrStderr(), "blixt:", err)
+		}
 		stop()
 		os.Exit(exitCode(err))
 	}

@@ -5,6 +5,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -37,24 +38,20 @@ func newWell(findings []finding.Finding) *well {
 	return &well{Verdict: finding.Verdict(findings), Findings: findings}
 }
 
+// errSaid is the error of a command that has printed what is wrong: only its exit code
+// tells more.
+var errSaid = errors.New("all is not well")
+
 // err returns an error with the exit code of what was found: 1 if something has failed,
 // 2 if something could not be read. nil: all is well.
 func (w *well) err() error {
-	switch n := finding.Count(w.Findings, w.Verdict); w.Verdict {
+	switch w.Verdict {
 	case finding.Failed:
-		return &exitError{1, fmt.Errorf("not well: %s failed", counted(n, "check"))}
+		return &exitError{1, errSaid}
 	case finding.Unknown:
-		return &exitError{unreachable, fmt.Errorf("cannot tell whether all is well: %s could not be made", counted(n, "check"))}
+		return &exitError{unreachable, errSaid}
 	}
 	return nil
-}
-
-// counted returns a number of things: 1 check, 2 checks.
-func counted(n int, what string) string {
-	if n != 1 {
-		what += "s"
-	}
-	return phrase.Number(n) + " " + what
 }
 
 // print prints it for people, what is wrong first: all of it if wide, else what fits.
@@ -78,7 +75,7 @@ func (w *well) headline() string {
 	warnings := finding.Count(w.Findings, finding.Warning)
 	with := ""
 	if warnings > 0 {
-		with = ", " + counted(warnings, "warning")
+		with = ", " + phrase.Count(warnings, "warning")
 	}
 	unknown := finding.Count(w.Findings, finding.Unknown)
 	if unknown > 0 && w.Verdict == finding.Failed {

@@ -93,7 +93,7 @@ Kubernetes. Names of routes and weights are not in maps.`,
 				return errors.New("host, cluster, --watch and flags of a cluster are for the overview: leave out --name and --maps")
 			case !detail && given("interval") && o.interval < leastInterval:
 				return fmt.Errorf("--interval %s: want at least %s", o.interval, leastInterval)
-			case !detail && here.isMeant(args, c.Flags()):
+			case !detail && (here.isMeant(args, c.Flags()) || len(args) == 0 && !inCluster && !clusters.found()):
 				return o.host(c.Context(), c.OutOrStdout(), &here.Reader)
 			case !detail:
 				return o.showCluster(c.Context(), c.OutOrStdout(), &clusters)

@@ -30,6 +30,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
 	"github.com/kubernetes-sigs/blixt/operator/observe"
 	"github.com/kubernetes-sigs/blixt/operator/observe/dial"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 	"github.com/kubernetes-sigs/blixt/operator/sysdump"
 )
 
@@ -126,7 +127,7 @@ func (o *sysdumpOptions) run(ctx context.Context, out, messages io.Writer, colle
 		printer{messages}.printf("%s is made. Look through it before you publish it.\n", o.file)
 	}
 	if failed > 0 {
-		return fmt.Errorf("%s could not be got: index.json of the archive says which, and why", counted(failed, "thing"))
+		return fmt.Errorf("%s could not be got: index.json of the archive says which, and why", phrase.Count(failed, "thing"))
 	}
 	return nil
 }

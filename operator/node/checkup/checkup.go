@@ -130,14 +130,7 @@ func jit(f *Facts) (string, []finding.Finding) {
 }
 
 func forwarding(f *Facts) (string, []finding.Finding) {
-	return fmt.Sprintf("the host forwards what %s need", backends(len(f.Backends))), failures(f.Forwarding)
-}
-
-func backends(n int) string {
-	if n == 1 {
-		return "1 backend"
-	}
-	return phrase.Number(n) + " backends"
+	return fmt.Sprintf("the host forwards what %s need", phrase.Count(len(f.Backends), "backend")), failures(f.Forwarding)
 }
 
 // failures makes findings of messages of package advice, which end with a command.
@@ -228,7 +221,7 @@ func arp(f *Facts) (string, []finding.Finding) {
 			}
 		}
 	}
-	return fmt.Sprintf("neighbours find the %d addresses of frontends", n), wrong
+	return fmt.Sprintf("neighbours find the addresses of frontends: %d", n), wrong
 }
 
 // mtu: packets that do not fit are answered with the path MTU, which senders need to get.
@@ -296,5 +289,5 @@ func sourcePorts(f *Facts) (string, []finding.Finding) {
 			wrong = append(wrong, finding.Finding{Verdict: finding.Failed, Object: i.Name, Seen: seen, Remedy: remedy})
 		}
 	}
-	return fmt.Sprintf("%d load balancers have source ports that the host's own connections do not use", len(f.Instances)), wrong
+	return "source ports are not those of the host's own connections, for " + phrase.Count(len(f.Instances), "load balancer"), wrong
 }

@@ -179,7 +179,7 @@ func (f *statusFile) close(keep, asked bool) {
 // statusNow returns how this process is.
 func (r *runner) statusNow() ProcessStatus {
 	h := ProcessStatus{
-		PID: os.Getpid(), Version: r.Version, Started: r.started, Files: r.Files.Paths, StateDir: r.Files.StateDir,
+		PID: os.Getpid(), Version: r.Version, Started: r.started, Files: absolute(r.Files.Paths), StateDir: r.Files.StateDir,
 		Alive: time.Duration(r.alive.Load()), Serves: r.health.ready() == nil,
 	}
 	h.Problems = r.log.problems()
@@ -189,6 +189,17 @@ func (r *runner) statusNow() ProcessStatus {
 		h.More = 0
 	}
 	return h
+}
+
+// absolute returns paths as processes in other directories can open them.
+func absolute(paths []string) (all []string) {
+	for _, path := range paths {
+		if full, err := filepath.Abs(path); err == nil && path != "-" {
+			path = full
+		}
+		all = append(all, path)
+	}
+	return all
 }
 
 // lives notes that a change could be made now.
