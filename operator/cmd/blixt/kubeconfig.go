@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
@@ -33,7 +34,7 @@ const unreachable = 2
 
 // clusterFlags select the cluster, and the namespace of Blixt in it.
 type clusterFlags struct {
-	kubeconfig, context, namespace string
+	kubeconfig, context, namespace, as string
 }
 
 func (c *clusterFlags) add(f *pflag.FlagSet) {
@@ -43,6 +44,7 @@ func (c *clusterFlags) add(f *pflag.FlagSet) {
 	}
 	f.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig file of the cluster (default: $KUBECONFIG, ~/.kube/config, or the pod's ServiceAccount)")
 	f.StringVar(&c.context, "context", "", "context in the kubeconfig file (default: the current one)")
+	f.StringVar(&c.as, "as", "", "user to act as, which takes the right to impersonate")
 	f.StringVarP(&c.namespace, "namespace", "n", namespace, "namespace of Blixt's operator")
 }
 
@@ -50,7 +52,9 @@ func (c *clusterFlags) add(f *pflag.FlagSet) {
 func (c *clusterFlags) config() (*rest.Config, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = c.kubeconfig
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: c.context}).ClientConfig()
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{
+		CurrentContext: c.context, AuthInfo: clientcmdapi.AuthInfo{Impersonate: c.as},
+	}).ClientConfig()
 	if clientcmd.IsEmptyConfig(err) {
 		err = errors.New(nowhere(rules))
 	}

@@ -44,7 +44,7 @@ func (t *targetFlags) given(names ...string) bool {
 // runs here and no flag names a cluster.
 func (t *targetFlags) onHost() bool {
 	switch {
-	case t.given("node", "kubeconfig", "context", "namespace"):
+	case t.given("node", "kubeconfig", "context", "namespace", "as"):
 		return false
 	case t.given("name", "run-dir"):
 		return true
