@@ -79,4 +79,10 @@ func TestTraceForetells(t *testing.T) {
 	if len(v.Clients) != 2 || v.Clients[0].Flows != 10 || len(v.Frontends) == 0 || v.Frontends[0].Connections == nil || v.Seconds <= 0 {
 		t.Errorf("20 flows of one client, with an address of each family: %s", out)
 	}
+
+	// Without the process, which was asked so far, the maps are read.
+	w.Check(w.Blixt.Kill())
+	if told := traceOf(w, "udp", net.JoinHostPort(lab.Client4, "31998"), labtest.VIP(4, toPods)); told.Verdict != trace.Forwarded || told.Way != "local" || told.Interface != "eth0" {
+		t.Errorf("after the end of the process: %+v", told)
+	}
 }

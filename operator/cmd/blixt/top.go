@@ -23,6 +23,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/top"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 	"github.com/kubernetes-sigs/blixt/operator/observe"
+	"github.com/kubernetes-sigs/blixt/operator/observe/dial"
 )
 
 // topKinds are what blixt top shows, in this order.
@@ -106,15 +107,11 @@ func (o *topOptions) clients() int {
 
 // reader returns the function that reads, and one that ends it.
 func (o *topOptions) reader(ctx context.Context, source *mapsFlags) (readReports, func(), error) {
-	dir, stateFile, err := source.find()
+	conn, dir, stateFile, err := source.open(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	if dir == "" {
-		conn, err := source.target.dial(ctx)
-		if err != nil {
-			return nil, nil, err
-		}
+	if conn != nil {
 		return func(ctx context.Context) (map[string]top.Report, error) {
 			all := map[string]top.Report{}
 			err := conn.Ask(ctx, observe.Query{Status: &observe.StatusQuery{Clients: o.clients()}}, func(node string, piece json.RawMessage) error {
@@ -237,23 +234,35 @@ func (m *mapsFlags) add(c *cobra.Command) {
 	}
 }
 
-// find returns the directory of the maps, and the file with their names, if there is
-// one; "": the nodes of a cluster are meant.
-func (m *mapsFlags) find() (dir, stateFile string, err error) {
+// open returns a connection to who is asked: the process of a load balancer on this host,
+// or the nodes of a cluster. Where no process answers on this host, or --maps or --bpffs
+// says so, it returns the directory of the maps instead, and the file with their names,
+// if there is one.
+func (m *mapsFlags) open(ctx context.Context) (conn *dial.Conn, dir, stateFile string, err error) {
 	if m.dir != "" {
-		return m.dir, "", nil
+		return nil, m.dir, "", nil
 	}
-	if m.target.given("node", "kubeconfig", "context", "namespace") {
-		return "", "", nil
+	t := &m.target
+	if t.given("node", "kubeconfig", "context", "namespace") {
+		conn, err = t.dial(ctx)
+		return conn, "", "", err
 	}
-	info, err := inspect(m.bpffs, m.target.runDir, m.target.name)
+	if !t.given("bpffs") && t.onHost() {
+		if conn, err = t.dial(ctx); err == nil {
+			return conn, "", "", nil
+		}
+	}
+	info, lacks := inspect(m.bpffs, t.runDir, t.name)
 	switch {
-	case err == nil:
-		return info.Dir, standalone.StateFile(m.target.runDir, m.target.name), nil
-	case m.target.onHost() || m.target.given("name", "run-dir", "bpffs") || !m.target.hasCluster():
-		return "", "", err
+	case lacks == nil:
+		return nil, info.Dir, standalone.StateFile(t.runDir, t.name), nil
+	case err != nil: // why the process does not answer
+		return nil, "", "", err
+	case t.given("name", "run-dir", "bpffs") || !t.hasCluster():
+		return nil, "", "", lacks
 	}
-	return "", "", nil
+	conn, err = t.dial(ctx)
+	return conn, "", "", err
 }
 
 // hasCluster reports whether a cluster can be found without a flag that names one.

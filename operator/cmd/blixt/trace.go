@@ -44,12 +44,13 @@ do not know its routes, and say so.`,
 			if q.Client, q.Server, q.Protocol, err = parseTuple(args[0], args[1]); err != nil {
 				return err
 			}
-			dir, stateFile, err := source.find()
+			conn, dir, stateFile, err := source.open(c.Context())
 			if err != nil {
 				return err
 			}
-			if dir == "" {
-				return askTrace(c.Context(), c.OutOrStdout(), &source.target, q, &output)
+			if conn != nil {
+				defer conn.Close()
+				return askTrace(c.Context(), c.OutOrStdout(), conn, q, &output)
 			}
 			r, err := traceMaps(dir, stateFile, q)
 			if err != nil {
@@ -80,14 +81,9 @@ func printTrace(out io.Writer, output *format, node string, r *trace.Result) (er
 	return errors.Join(printed, err)
 }
 
-// askTrace asks nodes of a cluster.
-func askTrace(ctx context.Context, out io.Writer, target *targetFlags, q observe.TraceQuery, output *format) error {
-	conn, err := target.dial(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	return conn.Ask(ctx, observe.Query{Trace: &q}, func(node string, piece json.RawMessage) error {
+// askTrace asks a process of this host, or the nodes of a cluster.
+func askTrace(ctx context.Context, out io.Writer, who observe.Asker, q observe.TraceQuery, output *format) error {
+	return who.Ask(ctx, observe.Query{Trace: &q}, func(node string, piece json.RawMessage) error {
 		var r trace.Result
 		if err := json.Unmarshal(piece, &r); err != nil {
 			return fmt.Errorf("read the answer of %s: %w", node, err)
@@ -115,15 +111,16 @@ func parseTuple(client, server string) (c, s netip.AddrPort, protocol string, er
 // traceMaps traces by the maps in a directory. Names are those of the writer's state
 // file, if there is one.
 func traceMaps(dir, stateFile string, q observe.TraceQuery) (*trace.Result, error) {
-	network, err := trace.NewHost()
-	if err != nil {
-		return nil, err
-	}
 	record, err := writer.LoadRecord(stateFile)
 	if err != nil {
 		return nil, err
 	}
-	o := trace.Options{Network: network}
+	var o trace.Options
+	if trace.IsHost() {
+		if o.Network, err = trace.NewHost(); err != nil {
+			return nil, err
+		}
+	}
 	for i := range record.State.Frontends {
 		o.Frontends = append(o.Frontends, &record.State.Frontends[i])
 	}

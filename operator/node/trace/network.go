@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -111,6 +113,19 @@ func NewHost() (*Host, error) {
 		h.rules[v6] = has
 	}
 	return h, nil
+}
+
+// IsHost reports whether this process is in a network where packets pass a program: in an
+// agent's container it is in another one than the maps are of.
+func IsHost() bool {
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(interfaces, func(i net.Interface) bool {
+		at, err := link.QueryPrograms(link.QueryOptions{Target: i.Index, Attach: ebpf.AttachTCXIngress})
+		return err == nil && len(at.Programs) > 0
+	})
 }
 
 // Rules implements Network.
@@ -258,11 +273,11 @@ func parseRoute(b []byte, dst netip.Addr) (Route, error) {
 	if r.Kind != RouteUnicast {
 		return r, nil
 	}
-	link, err := netlink.LinkByIndex(r.Ifindex)
+	out, err := netlink.LinkByIndex(r.Ifindex)
 	if err != nil {
 		return Route{}, fmt.Errorf("interface %d of a route: %w", r.Ifindex, err)
 	}
-	r.MTU = link.Attrs().MTU
+	r.MTU = out.Attrs().MTU
 	// For IPv4 the kernel heeds the MTU of a route of what it forwards only if that is locked.
 	if metric > 0 && (dst.Is6() || locked&(1<<rtaxMTU) != 0 || forwardsByPathMTU()) {
 		r.MTU = int(metric)
@@ -278,7 +293,7 @@ func forwardsByPathMTU() bool {
 
 // Forwards implements Network.
 func (h *Host) Forwards(ifindex int, v6 bool) (bool, error) {
-	link, err := net.InterfaceByIndex(ifindex)
+	in, err := net.InterfaceByIndex(ifindex)
 	if err != nil {
 		return false, err
 	}
@@ -286,7 +301,7 @@ func (h *Host) Forwards(ifindex int, v6 bool) (bool, error) {
 	if v6 {
 		family = "ipv6"
 	}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/sys/net/%s/conf/%s/forwarding", family, link.Name))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/sys/net/%s/conf/%s/forwarding", family, in.Name))
 	if errors.Is(err, os.ErrNotExist) { // the family is off
 		return false, nil
 	}
@@ -295,11 +310,11 @@ func (h *Host) Forwards(ifindex int, v6 bool) (bool, error) {
 
 // Silent implements Network.
 func (h *Host) Silent(ifindex int, neighbour netip.Addr) (bool, error) {
-	link, err := netlink.LinkByIndex(ifindex)
+	out, err := netlink.LinkByIndex(ifindex)
 	if err != nil {
 		return false, fmt.Errorf("interface %d: %w", ifindex, err)
 	}
-	if link.Attrs().RawFlags&unix.IFF_NOARP != 0 {
+	if out.Attrs().RawFlags&unix.IFF_NOARP != 0 {
 		return false, nil
 	}
 	family := unix.AF_INET
@@ -308,7 +323,7 @@ func (h *Host) Silent(ifindex int, neighbour netip.Addr) (bool, error) {
 	}
 	all, err := netlink.NeighList(ifindex, family)
 	if err != nil {
-		return false, fmt.Errorf("list neighbours of %s: %w", link.Attrs().Name, err)
+		return false, fmt.Errorf("list neighbours of %s: %w", out.Attrs().Name, err)
 	}
 	const valid = unix.NUD_PERMANENT | unix.NUD_NOARP | unix.NUD_REACHABLE | unix.NUD_PROBE | unix.NUD_STALE | unix.NUD_DELAY
 	return !slices.ContainsFunc(all, func(n netlink.Neigh) bool {
