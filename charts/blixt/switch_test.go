@@ -103,6 +103,8 @@ func TestSwitches(t *testing.T) {
 			object: "ClusterRole/blixt-metrics-reader", path: "{.rules[0].nonResourceURLs[0]} {.rules[0].verbs[0]}", want: "/metrics get"},
 		{name: "tokenReview of the operator", flags: []string{"--set=monitoring.tokenReview.enabled=true"}, more: []string{"ClusterRole/blixt-metrics-reader"},
 			object: operator, path: "{.spec.template.spec.containers[0].args[10]}", want: "--metrics-token-review"},
+		{name: "otlpEndpoint", flags: []string{"--set=monitoring.otlpEndpoint=https://collector.monitoring.svc:4317"}, object: "NetworkPolicy/blixt-operator",
+			path: "{.spec.egress[2].ports[*].port}", want: "4317"},
 		{name: "serviceMonitor", flags: []string{"--set=monitoring.serviceMonitor.enabled=true,monitoring.interval=5s"}, more: []string{"ServiceMonitor/blixt-operator"},
 			object: "ServiceMonitor/blixt-operator", path: "{.spec.endpoints[0].interval}", want: "5s"},
 		{name: "podMonitor", flags: []string{"--set=monitoring.podMonitor.enabled=true,monitoring.labels.team=net"}, more: []string{"PodMonitor/blixt-agent"},
@@ -185,16 +187,16 @@ func TestArguments(t *testing.T) {
 		"operator", "--namespace=$(POD_NAMESPACE)", "--agent-image=" + image,
 		"--bytecode=registry.example.com/blixt/bytecode@sha256:" + strings.Repeat("2", 64),
 		"--service-account=blixt-agent", "--fleet-address=:8443", "--fleet-service=blixt-operator", "--ca-config-map=blixt-ca", "--tls-secret=blixt-tls",
-		"--metrics-address=:8080", "--health-address=:8081", "--leader-elect=true",
+		"--observe-address=127.0.0.1:8444", "--metrics-address=:8080", "--health-address=:8081", "--leader-elect=true",
 		"--node-ports=30000-32767", "--ephemeral-ports=32768-60999", "--log-level=info", "--log-format=text",
 	}
 	if diff := cmp.Diff(want, arguments(t)); diff != "" {
 		t.Errorf("arguments (-want +got):\n%s", diff)
 	}
-	got := arguments(t, "--set=imagePullSecrets={a,b},certManager.enabled=true,certManager.issuerRef.name=ca,config.addresses.source=Node,nodePorts=1-2,ephemeralPorts=3-4,logging.level=debug,logging.format=json")
+	got := arguments(t, "--set=imagePullSecrets={a,b},certManager.enabled=true,certManager.issuerRef.name=ca,config.addresses.source=Node,nodePorts=1-2,ephemeralPorts=3-4,logging.level=debug,logging.format=json,monitoring.otlpEndpoint=http://collector:4317")
 	changed := slices.DeleteFunc(got, func(a string) bool { return slices.Contains(want, a) })
 	if diff := cmp.Diff([]string{"--image-pull-secret=a", "--image-pull-secret=b", "--config=/etc/blixt/config/blixtconfig.yaml", "--tls-dir=/etc/blixt/tls",
-		"--node-ports=1-2", "--ephemeral-ports=3-4", "--log-level=debug", "--log-format=json"}, changed); diff != "" {
+		"--otlp-endpoint=http://collector:4317", "--node-ports=1-2", "--ephemeral-ports=3-4", "--log-level=debug", "--log-format=json"}, changed); diff != "" {
 		t.Errorf("changed arguments (-want +got):\n%s", diff)
 	}
 }
@@ -215,6 +217,7 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		{"--set=nodePorts=30000", "nodePorts"},
 		{"--set=networkPolicy.egressPorts={0}", "egressPorts"},
 		{"--set=monitoring.interval=often", "interval"},
+		{"--set=monitoring.otlpEndpoint=collector:4317", "otlpEndpoint"},
 	} {
 		t.Run(c.flag, func(t *testing.T) {
 			t.Parallel()

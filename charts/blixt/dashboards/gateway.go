@@ -11,7 +11,9 @@ func gateway() dashboard {
 		labels    = "backend_namespace, backend, backend_port"
 		byBackend = "sum by (" + labels + ") "
 	)
-	rate := func(name, more string) string { return "(rate(" + name + "{" + frontends + more + "}[$__rate_interval]))" }
+	rate := func(name, more string) string {
+		return "(rate(" + name + "{" + frontends + more + "}[$__rate_interval]))"
+	}
 	failed := byBackend + `(rate(blixt_backend_unanswered_total{` + frontends + `}[$__rate_interval]) or rate(blixt_backend_refused_total{` + frontends + `}[$__rate_interval]))`
 	return dashboard{
 		name: "gateway", title: "Blixt / Gateway", description: "One Gateway: its listeners, routes, and backends.",

@@ -50,9 +50,10 @@ func nodes() dashboard {
 			{"Blixt itself", []panel{
 				{title: "Memory", unit: "bytes", description: "Memory that the process has from the system. The maps of the eBPF program are not in it.",
 					targets: []target{{`sum by (node) (go_memstats_sys_bytes{` + of + `} and on (instance, job) blixt_ready{` + of + `})`, node}}},
-				{title: "Flow records", unit: "ops", description: "Records written, and those lost, by where.", targets: []target{
+				{title: "Flow records", unit: "ops", description: "Records made, those lost, by where, and what became of those for a collector.", targets: []target{
 					{`sum by (result) (rate(blixt_flow_records_total{` + of + `}[$__rate_interval]))`, "{{result}}"},
-					{`sum by (where) (rate(blixt_flow_records_lost_total{` + of + `}[$__rate_interval]))`, "lost: {{where}}"}}},
+					{`sum by (where) (rate(blixt_flow_records_lost_total{` + of + `}[$__rate_interval]))`, "lost: {{where}}"},
+					{`sum by (result) (rate(blixt_flow_export_records_total{SELECT}[$__rate_interval]))`, "collector: {{result}}"}}},
 				{title: "Scrape errors", unit: "ops", description: "Parts of a scrape that failed.",
 					targets: []target{{`sum by (node, part) (rate(blixt_scrape_errors_total{` + of + `}[$__rate_interval])) > 0`, node + " {{part}}"}}},
 				{title: "Versions", kind: "table", width: 16, unit: "short", description: "What runs, and on how many.", columns: []string{"version", "revision", "goversion", "layout"},

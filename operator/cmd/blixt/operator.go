@@ -81,6 +81,7 @@ which GatewayClasses reference.`,
 	f.StringVar(&o.ObserveAddress, "observe-address", fmt.Sprintf("127.0.0.1:%d", v1alpha1.ObservePort), "address at which commands such as blixt flows ask what nodes see, by port forwarding; 0: none")
 	f.StringVar(&o.MetricsAddress, "metrics-address", ":8080", "address of /metrics, 0: none")
 	f.BoolVar(&o.ReviewMetricsTokens, "metrics-token-review", false, "besides the token of Secret blixt-metrics, accept for /metrics tokens of ServiceAccounts for audience "+v1alpha1.MetricsAudience+", of the operator and of agents, whose owners may get the URL /metrics")
+	f.StringVar(&o.OTLPEndpoint, "otlp-endpoint", "", "collector of OpenTelemetry to which flow records go as logs, such as https://collector:4317; http:// is without TLS")
 	f.StringVar(&o.HealthAddress, "health-address", ":8081", "address of /healthz and /readyz, 0: none")
 	f.BoolVar(&o.LeaderElection, "leader-elect", true, "elect a leader among replicas")
 	f.Var(&nodePorts, "node-ports", "node ports of the cluster (service-node-port-range of its API server)")

@@ -25,6 +25,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/ask"
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
+	"github.com/kubernetes-sigs/blixt/operator/control/otlp"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/kube"
@@ -56,6 +57,8 @@ type ManagerOptions struct {
 	ConfigFile string
 	// ReservedPorts are those of Options.
 	ReservedPorts []gateway.ReservedRange
+	// OTLPEndpoint is where the leader sends flow records; "": nowhere.
+	OTLPEndpoint string
 	// Registerer gets the metrics; nil: the registry served at MetricsAddress.
 	Registerer prometheus.Registerer
 	Log        *slog.Logger
@@ -157,6 +160,12 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	if err := addChecks(m, installed, liveness, certificates.kube, &o); err != nil {
 		return err
 	}
+	var flows *otlp.Exporter
+	if o.OTLPEndpoint == "" {
+		otlp.RegisterMetrics(o.Registerer)
+	} else if flows, err = otlp.New(otlp.Options{Endpoint: o.OTLPEndpoint, Registerer: o.Registerer, Log: o.Log}); err != nil {
+		return err
+	}
 	o.Log.Info("operator started", "namespace", o.Release.Namespace, "agents", listener.Addr(), "bytecode", o.Release.Bytecode)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Serve(ctx, listener) })
@@ -172,6 +181,9 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 		return nil
 	})
 	group.Go(func() error { token.run(ctx, m.Elected()); return nil })
+	if flows != nil {
+		group.Go(func() error { flows.Run(ctx, m.Elected(), server); return nil })
+	}
 	group.Go(func() error { return m.Start(ctx) })
 	group.Go(func() error { installed.run(ctx, m.Elected()); return nil })
 	return group.Wait()

@@ -19,6 +19,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/bytecode"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
+	"github.com/kubernetes-sigs/blixt/operator/control/otlp"
 	"github.com/kubernetes-sigs/blixt/operator/scrape"
 )
 
@@ -30,6 +31,7 @@ func RegisterMetrics(r prometheus.Registerer) {
 	newCertificateMetrics(r)
 	r.MustRegister(&inventory{latest: &atomic.Pointer[translated]{}})
 	fleet.NewServer(fleet.ServerOptions{Registerer: r})
+	otlp.RegisterMetrics(r)
 }
 
 // measures are the metrics of the operator's loops.
