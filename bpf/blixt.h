@@ -573,7 +573,9 @@ struct ref_counters {
 	__u64 reset;	   /* those that it refused with a RST */
 	__u64 unreachable; /* those that it, or a router, refused with an ICMP error */
 	struct latency connect; /* TCP: from the first SYN to the SYN-ACK */
-	__u64 reserved[6];
+	__u64 key; /* hash of the backendRef's names, by which its id is found again. The program leaves it alone */
+	__u64 unanswered; /* flows that have ended without an answer, as whoever sweeps the flows has counted them. The same */
+	__u64 reserved[4];
 };
 
 _Static_assert(sizeof(struct latency) == 176, "a histogram is 176 bytes");

@@ -694,7 +694,9 @@ type BlixtRefCounters struct {
 	Reset       uint64
 	Unreachable uint64
 	Connect     BlixtLatency
-	Reserved    [6]uint64
+	Key         uint64
+	Unanswered  uint64
+	Reserved    [4]uint64
 }
 
 type BlixtSilence struct {

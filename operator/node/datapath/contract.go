@@ -69,7 +69,7 @@ const (
 
 // Unanswered returns how many flows of a backendRef have ended without an answer, as
 // SetUnanswered has written it.
-func Unanswered(c RefCounters) uint64 { return c.Reserved[1] }
+func Unanswered(c RefCounters) uint64 { return c.Unanswered }
 
 // TickShift is TICK_SHIFT of the contract, a #define that the generated Go code
 // does not have: a tick is 2^30 ns of CLOCK_MONOTONIC.

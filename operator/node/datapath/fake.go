@@ -277,7 +277,7 @@ func (f *Fake) RefKeys() ([]uint64, error) {
 	return get(f, func() []uint64 {
 		keys := make([]uint64, len(f.RefsOf))
 		for id := range keys {
-			keys[id] = f.RefsOf[id].Reserved[0]
+			keys[id] = f.RefsOf[id].Key
 		}
 		return keys
 	})
@@ -285,14 +285,14 @@ func (f *Fake) RefKeys() ([]uint64, error) {
 
 // GiveRef implements Tables.
 func (f *Fake) GiveRef(id uint32, key uint64) error {
-	return f.write(func() { f.RefsOf[id] = RefCounters{Reserved: [6]uint64{key}} })
+	return f.write(func() { f.RefsOf[id] = RefCounters{Key: key} })
 }
 
 // RefCounters implements Counts.
 func (f *Fake) RefCounters(id uint32, key uint64) (RefCounters, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if int(id) >= len(f.RefsOf) || f.RefsOf[id].Reserved[0] != key {
+	if int(id) >= len(f.RefsOf) || f.RefsOf[id].Key != key {
 		return RefCounters{}, false
 	}
 	return f.RefsOf[id], true
@@ -343,8 +343,8 @@ func (f *Fake) FirstFrontendCounters(n int) ([]bpf.BlixtFrontendCounters, error)
 func (f *Fake) SetUnanswered(id uint32, key, n uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if c := &f.RefsOf[id]; c.Reserved[0] == key {
-		c.Reserved[1] = max(n, c.Reserved[1])
+	if c := &f.RefsOf[id]; c.Key == key {
+		c.Unanswered = max(n, c.Unanswered)
 	}
 }
 

@@ -7,13 +7,11 @@ import (
 	"unsafe"
 )
 
-// The elements of `ref_stats` and `client_rtt`, in words. Of a backendRef's counters,
-// the first reserved words are its key, and the number of Unanswered: the program
-// leaves them alone.
+// The elements of `ref_stats` and `client_rtt`, in words.
 const (
 	refWords     = int(unsafe.Sizeof(RefCounters{}) / 8)
-	refKeyWord   = int(unsafe.Offsetof(RefCounters{}.Reserved) / 8)
-	refEndWord   = refKeyWord + 1 // see Unanswered
+	refKeyWord   = int(unsafe.Offsetof(RefCounters{}.Key) / 8)
+	refEndWord   = int(unsafe.Offsetof(RefCounters{}.Unanswered) / 8)
 	latencyWords = int(unsafe.Sizeof(Latency{}) / 8)
 )
 

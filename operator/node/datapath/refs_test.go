@@ -158,7 +158,7 @@ func TestRefsAtRandom(t *testing.T) {
 			}
 			for i := range s.Frontends[0].Backends {
 				b := &s.Frontends[0].Backends[i]
-				if id := idOf(t, fake, s, b.Service); id != 0 && fake.RefsOf[id].Reserved[0] != s.Frontends[0].RefOf(b).Hash() {
+				if id := idOf(t, fake, s, b.Service); id != 0 && fake.RefsOf[id].Key != s.Frontends[0].RefOf(b).Hash() {
 					t.Fatalf("seed %d: %s has id %d of somebody else", seed, b.Service, id)
 				}
 			}

@@ -176,7 +176,7 @@ func TestWatcherSeesFaults(t *testing.T) {
 		"address passed by":              func(f *Fake, _ uint32, _ []uint32) { clear(f.interest) },
 		"counters of nobody":             func(f *Fake, _ uint32, ids []uint32) { f.backends[ids[0]].Ref = 4 },
 		"counted twice":                  func(f *Fake, _ uint32, _ []uint32) { f.RefsOf[1].Flows++ },
-		"given to another one too early": func(f *Fake, _ uint32, _ []uint32) { f.RefsOf[1] = RefCounters{Reserved: [6]uint64{9}} },
+		"given to another one too early": func(f *Fake, _ uint32, _ []uint32) { f.RefsOf[1] = RefCounters{Key: 9} },
 		"index not published":            func(f *Fake, i uint32, _ []uint32) { f.published[i] = 0 },
 		"address changed in place": func(f *Fake, _ uint32, ids []uint32) {
 			f.backends[ids[0]].Addr = ToAddr(netip.MustParseAddr("10.0.0.9"))

@@ -65,7 +65,7 @@ func tableOf(t *testing.T, sizes datapath.Sizes) (*datapath.Fake, DataPlane) {
 		}
 	}
 	for i := range fake.RefsOf {
-		if fake.RefsOf[i].Reserved[0] == blue.Hash() {
+		if fake.RefsOf[i].Key == blue.Hash() {
 			fake.RefsOf[i].Flows, fake.RefsOf[i].Answered, fake.RefsOf[i].Reset, fake.RefsOf[i].Unreachable = 5, 2, 1, 1
 			fake.RefsOf[i].Connect = datapath.Latency{Sum: 1 << 20, Counts: [21]uint64{14: 2}}
 			fake.SetUnanswered(uint32(i), blue.Hash(), 1)

@@ -23,7 +23,7 @@ func newCounting(t *testing.T) (*datapath.Fake, *Writer) {
 		s.Frontends[0].Backends[i].Service, s.Frontends[0].Backends[i].ServicePort = "default/web", 80
 	}
 	mustApply(t, w, s)
-	if fake.RefsOf[1].Reserved[0] == 0 {
+	if fake.RefsOf[1].Key == 0 {
 		t.Fatal("nobody has id 1")
 	}
 	return fake, w
