@@ -5,6 +5,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -176,7 +177,8 @@ func (i *inventory) problems(ctx context.Context, t *translated) (map[kindReason
 	counts := map[kindReason]int{}
 	count := func(kind string, conditions []metav1.Condition) {
 		for _, c := range conditions {
-			if isProblem(c) {
+			// Conditions of other controllers have a prefix of theirs.
+			if isProblem(c) && (!strings.Contains(c.Type, "/") || strings.HasPrefix(c.Type, v1alpha1.GroupVersion.Group+"/")) {
 				counts[kindReason{kind, c.Reason}]++
 			}
 		}

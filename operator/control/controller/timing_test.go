@@ -10,6 +10,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -116,10 +118,20 @@ func TestOperatorMetrics(t *testing.T) {
 
 	o.must(o.kube.Delete(t.Context(), named[corev1.Service]("default", "web")))
 	is("blixt_problems", 1, "TCPRoute", "BackendNotFound")
+	gw := named[gwv1.Gateway]("default", "web")
+	o.eventually("condition of another controller", func() error {
+		o.must(o.kube.Get(t.Context(), client.ObjectKeyFromObject(gw), gw))
+		for kind, reason := range map[string]string{"example.com/Audited": "Theirs", "blixt.x-k8s.io/Test": "Ours"} {
+			meta.SetStatusCondition(&gw.Status.Conditions, metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reason})
+		}
+		return o.kube.Status().Update(t.Context(), gw)
+	})
 	o.agents.change(func(a *agents) { a.reports[0].Connected = false })
 	is("blixt_fleet_nodes", 1, "AgentLost")
 	is("blixt_fleet_nodes", 1, "Serving")
-	o.must(o.kube.Delete(t.Context(), named[gwv1.Gateway]("default", "web")))
+	is("blixt_problems", 1, "Gateway", "Ours")
+	is("blixt_problems", 0, "Gateway", "Theirs")
+	o.must(o.kube.Delete(t.Context(), gw))
 	o.eventually("address", func() error {
 		if n, ok := o.metric("blixt_pool_addresses_in_use", "IPv4", "blixt"); n != 0 || !ok {
 			return fmt.Errorf("%v addresses are in use", n)
