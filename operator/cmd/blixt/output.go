@@ -39,7 +39,7 @@ func (f *wideFormat) Set(text string) error {
 		return nil
 	}
 	if f.format.Set(text) != nil {
-		return errors.New("want table, wide, json or yaml")
+		return errors.New("want table, json or yaml, or wide")
 	}
 	return nil
 }
