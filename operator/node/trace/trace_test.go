@@ -156,7 +156,7 @@ func (r *random) leaving() sent {
 	}
 	return sent{observe.TraceQuery{
 		Client: netip.AddrPortFrom(netip.MustParseAddr(pick(r, clients)), uint16(40000+r.IntN(40))), Server: netip.AddrPortFrom(server, pick(r, frontendPorts)),
-		Protocol: pick(r, []string{"tcp", "udp"}), Interface: "outside",
+		Protocol: pick(r, []string{"tcp", "udp"}), Interface: "outside", Bytes: pick(r, []int{0, 0, 0, 1001, 1400}),
 	}, &from}
 }
 
@@ -417,7 +417,7 @@ func (w *world) compare(q observe.TraceQuery, got *Result, out []byte, counted [
 		return fmt.Sprintf("the program counts %v", all)
 	}
 	src, dst := tuple(out)
-	if got.Verdict != Forwarded {
+	if got.Verdict != Forwarded || got.Counter == "fragmented" {
 		return ""
 	}
 	if dst != got.Backend.Address {

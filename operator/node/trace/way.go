@@ -230,6 +230,10 @@ func (x *tracer) unroutable(rc routed) {
 	backend := datapath.FromAddr(x.to.Dst)
 	switch rc {
 	case routeTooBig:
+		if x.host && x.udp() { // may_split
+			x.end(Forwarded, bpf.BlixtCounterCOUNTER_FRAGMENTED, "%d bytes are more than the path MTU of %d: the host's own datagram is sent in fragments", x.bytes, x.route.mtu)
+			return
+		}
 		x.reject(bpf.BlixtCounterCOUNTER_REJECT_TOO_BIG, "%d bytes are more than the path MTU of %d, and the packet must not be fragmented", x.bytes, x.route.mtu)
 	case routeForwardingOff:
 		x.drop(bpf.BlixtCounterCOUNTER_DROP_FORWARDING_OFF, "IP forwarding is off at %s, by which the packet comes in", x.r.Interface)
