@@ -37,6 +37,7 @@ const (
 // makes nothing to show.
 var quiet = []string{
 	"Flows over their share", "Fragments and size", "Other nodes that do not answer", "Backends that see a node instead", "Round trip between nodes", "Scrape errors",
+	"Problems by kind and reason",
 }
 
 // TestPrometheus has a Prometheus scrape a Blixt that serves, and asks it each query of the
@@ -264,4 +265,4 @@ func (p *prometheus) checkRules() {
 }
 
 // shouldFire are the alerts on what keepBusy does.
-var shouldFire = []string{}
+var shouldFire = []string{"BlixtBackendMissing", "BlixtBackendUnanswered"}
