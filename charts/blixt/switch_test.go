@@ -102,7 +102,7 @@ func TestSwitches(t *testing.T) {
 		{name: "tokenReview", flags: []string{"--set=monitoring.tokenReview.enabled=true"}, more: []string{"ClusterRole/blixt-metrics-reader"},
 			object: "ClusterRole/blixt-metrics-reader", path: "{.rules[0].nonResourceURLs[0]} {.rules[0].verbs[0]}", want: "/metrics get"},
 		{name: "tokenReview of the operator", flags: []string{"--set=monitoring.tokenReview.enabled=true"}, more: []string{"ClusterRole/blixt-metrics-reader"},
-			object: operator, path: "{.spec.template.spec.containers[0].args[10]}", want: "--metrics-token-review"},
+			object: operator, path: "{.spec.template.spec.containers[0].args[11]}", want: "--metrics-token-review"},
 		{name: "otlpEndpoint", flags: []string{"--set=monitoring.otlpEndpoint=https://collector.monitoring.svc:4317"}, object: "NetworkPolicy/blixt-operator",
 			path: "{.spec.egress[2].ports[*].port}", want: "4317"},
 		{name: "serviceMonitor", flags: []string{"--set=monitoring.serviceMonitor.enabled=true,monitoring.interval=5s"}, more: []string{"ServiceMonitor/blixt-operator"},
