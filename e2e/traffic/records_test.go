@@ -35,16 +35,18 @@ func flows(w *labtest.World, args ...string) (all records) {
 	return all
 }
 
-// awaitFlows runs blixt flows until it prints n records.
-func awaitFlows(w *labtest.World, n int, args ...string) (all records) {
+// awaitFlow runs blixt flows until it prints exactly one record.
+func awaitFlow(w *labtest.World, args ...string) (one observe.Record) {
 	w.Helper()
 	w.Check(lab.Eventually(2*labtest.Patience, func() error {
-		if all = flows(w, args...); len(all) != n {
-			return fmt.Errorf("blixt flows %s prints %d records, want %d: %+v", strings.Join(args, " "), len(all), n, all)
+		all := flows(w, args...)
+		if len(all) != 1 {
+			return fmt.Errorf("blixt flows %s prints %+v", strings.Join(args, " "), all)
 		}
+		one = all[0]
 		return nil
 	}))
-	return all
+	return one
 }
 
 // TestRecords_TellWhoTalked has connections that end, that last and that fail, and asks who
@@ -76,7 +78,7 @@ func TestRecords_TellWhoTalked(t *testing.T) {
 		datagrams := w.Dial(w.Client, "udp", labtest.VIP(family, toRemote))
 		seenUDP := w.Ask(datagrams, "and you?").Client
 
-		r := awaitFlows(w, 1, seen, "--at", began.Format("15:04"), "--snat", seen)[0]
+		r := awaitFlow(w, seen, "--at", began.Format("15:04"), "--snat", seen)
 		backend := ""
 		if r.Backend != nil {
 			backend = r.Backend.String()
@@ -92,11 +94,11 @@ func TestRecords_TellWhoTalked(t *testing.T) {
 			r.Start.Before(began.Add(-time.Second)) || r.Start.After(time.Now().Add(time.Second)) {
 			t.Errorf("the connection that ended has %+v in, %+v out, from %s: %+v", r.In, r.Out, r.Start, r)
 		}
-		r = awaitFlows(w, 1, "--client", lasts.LocalAddr().String())[0]
+		r = awaitFlow(w, "--client", lasts.LocalAddr().String())
 		if r.Event != observe.EventOpen || r.SNAT != nil || r.Backend == nil || r.In == nil || r.In.Packets < 3 {
 			t.Errorf("the connection that lasts: %+v", r)
 		}
-		r = awaitFlows(w, 1, "--snat", seenUDP, "--protocol", "udp")[0]
+		r = awaitFlow(w, "--snat", seenUDP, "--protocol", "udp")
 		if r.Event != observe.EventOpen || r.Client.String() != datagrams.LocalAddr().String() || r.Connect <= 0 || r.Out == nil || r.Out.Packets != 1 {
 			t.Errorf("the datagrams: %+v", r)
 		}
@@ -108,7 +110,7 @@ func TestRecords_TellWhoTalked(t *testing.T) {
 			c.Close()
 			t.Error("a port without a listener is connected")
 		}
-		r = awaitFlows(w, 1, "--client", local)[0]
+		r = awaitFlow(w, "--client", local)
 		if r.Reason != "refused" || r.EndedBy != "backend" {
 			t.Errorf("the connection that was refused: %+v", r)
 		}
@@ -118,7 +120,7 @@ func TestRecords_TellWhoTalked(t *testing.T) {
 			c.Close()
 			t.Error("a port without a frontend is connected")
 		}
-		r = awaitFlows(w, 1, "--client", unserved, "--reason", "reject_*")[0]
+		r = awaitFlow(w, "--client", unserved, "--reason", "reject_*")
 		if r.Event != observe.EventRejected || r.Reason != "reject_unserved" || r.Interface != "eth0" || !strings.HasPrefix(r.Packet, map[int]string{4: "45", 6: "60"}[family]) {
 			t.Errorf("the packet that was rejected: %+v", r)
 		}

@@ -157,9 +157,6 @@ func lookUp[T any](m *ebpf.Map, key bpf.BlixtFlowKey) (value T, found bool, err 
 	return value, err == nil, err
 }
 
-// slotBytes is how many bits of an element of `slot_counts` are bytes: see struct slot_count.
-const slotBytes = 40
-
 // Uncounted implements Records.
 func (m *Maps) Uncounted(key bpf.BlixtFlowKey) (packets, bytes uint64, err error) {
 	if m.flowCache == nil {
@@ -174,17 +171,23 @@ func (m *Maps) Uncounted(key bpf.BlixtFlowKey) (packets, bytes uint64, err error
 	if err := m.flowCache.Lookup(index, &set); err != nil {
 		return 0, 0, fmt.Errorf("read %s: %w", m.flowCache, err)
 	}
-	for i := range set.Ways {
-		if set.Slot(key) != &set.Ways[i] || set.Ways[i].Flags&uint8(bpf.BlixtCachedFlagCACHED_RECORDED) == 0 {
+	var counts bpf.BlixtSlotCount
+	for i, slot := range set.Ways {
+		has := bpf.BlixtFlowKey{Src: slot.Src, Dst: slot.Dst, Sport: slot.Sport, Dport: slot.Dport, Protocol: slot.Protocol}
+		if has.Protocol == 0 { // emptied, while its flow goes on
+			has.Protocol = uint8(lb.TCP)
+		}
+		if has != key {
 			continue
 		}
-		var counts bpf.BlixtSlotCount
 		if err := m.records.slotCounts.Lookup(index, &counts); err != nil {
 			return 0, 0, fmt.Errorf("read %s: %w", m.records.slotCounts, err)
 		}
-		return counts.Ways[i] >> slotBytes, counts.Ways[i] & (1<<slotBytes - 1), nil
+		const shift = int(bpf.BlixtLimitSLOT_PACKETS_SHIFT)
+		packets += counts.Ways[i] >> shift
+		bytes += counts.Ways[i] & (1<<shift - 1)
 	}
-	return 0, 0, nil
+	return packets, bytes, nil
 }
 
 // AnyFlow returns the entry of a flow, wherever it is.

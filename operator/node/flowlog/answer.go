@@ -260,7 +260,7 @@ func (l *Log) open(s *source, recorded bool, e *datapath.FlowEntry) (*observe.Re
 		if it, has, err := s.Maps.Recorded(e.Key); err == nil && has {
 			r, found = it, true
 			addUncounted(s.Maps, e.Key, &r)
-			last = l.wall.of(r.Ended)
+			last = int64(r.Ended) + l.wall.ahead()
 		}
 	}
 	names, was := l.names.of(keyOf(&r))

@@ -40,14 +40,14 @@ type wallClock struct {
 // offsetFor is how long an offset holds: NTP changes it slowly, people at once.
 const offsetFor = time.Second
 
-// of returns the wall clock at a time of CLOCK_BOOTTIME, both in ns.
-func (w *wallClock) of(boot uint64) int64 {
+// ahead returns by how many ns the wall clock is ahead of CLOCK_BOOTTIME.
+func (w *wallClock) ahead() int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if now := w.boot(); w.at.IsZero() || now.Sub(w.at) >= offsetFor || now.Before(w.at) {
 		w.offset, w.at = w.measure(), now
 	}
-	return int64(boot) + w.offset
+	return w.offset
 }
 
 // measure reads both clocks, in between of which this thread may have to wait: the

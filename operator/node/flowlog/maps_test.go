@@ -463,8 +463,10 @@ func TestOpenFlowsAreAnswered(t *testing.T) {
 	index := bpf.CacheSet(forwardKey(with), c.Seed)
 	var set bpf.BlixtCacheSet
 	set.Ways[1] = bpf.BlixtCachedFlow{Src: with.Client, Sport: with.ClientPort, Dst: with.Server, Dport: with.ServerPort, Protocol: 6, Flags: uint8(bpf.BlixtCachedFlagCACHED_RECORDED)}
+	set.Ways[0] = set.Ways[1]
+	set.Ways[0].Protocol = 0 // emptied by a FIN, while the flow goes on
 	p.put(bpf.BlixtMapFlowCache, index, set)
-	p.put(bpf.BlixtMapSlotCounts, index, bpf.BlixtSlotCount{Ways: [2]uint64{0, 2<<40 | 170}})
+	p.put(bpf.BlixtMapSlotCounts, index, bpf.BlixtSlotCount{Ways: [2]uint64{1<<40 | 40, 2<<40 | 170}})
 
 	without := running(40001)
 	p.put(bpf.BlixtMapNewFlows, forwardKey(without), flowOf(without, 20, 0))
@@ -485,7 +487,7 @@ func TestOpenFlowsAreAnswered(t *testing.T) {
 	openWithout := `{"v":1,"event":"open","node":"n2","time":"2026-11-28T09:12:38Z","protocol":"tcp","client":{"address":"198.51.100.7","port":40001},` +
 		`"server":{"address":"192.0.2.10","port":443},` + names + `}`
 	openWith := `{"v":1,"event":"open","node":"n2","time":"2026-11-28T09:12:05Z","protocol":"tcp","client":{"address":"198.51.100.7","port":40000},` +
-		`"server":{"address":"192.0.2.10","port":443},` + names + `,"start":"2026-11-28T09:12:00Z","connect":0.0009,"rtt":0.021,"duration":5,"in":{"packets":16,"bytes":2000},"out":{"packets":19,"bytes":22110}}`
+		`"server":{"address":"192.0.2.10","port":443},` + names + `,"start":"2026-11-28T09:12:00Z","connect":0.0009,"rtt":0.021,"duration":5,"in":{"packets":17,"bytes":2040},"out":{"packets":19,"bytes":22110}}`
 	lines, memory := ask(t, l, observe.FlowsQuery{Open: true})
 	equal(t, lines, strings.ReplaceAll(endedLine, "40000", "39999"), openWith, openWithout)
 	if memory.Recording != observe.RecordingSome {

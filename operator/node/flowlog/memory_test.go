@@ -289,11 +289,11 @@ func TestNamesMayComeLater(t *testing.T) {
 func TestRecordsStayWhereTheClockWas(t *testing.T) {
 	wall, boot := at, time.Unix(120, 0)
 	w := wallClock{clock: func() time.Time { return wall }, boot: func() time.Time { return boot }}
-	if got := time.Unix(0, w.of(uint64(boot.UnixNano()))); !got.Equal(at) {
+	if got := time.Unix(0, boot.UnixNano()+w.ahead()); !got.Equal(at) {
 		t.Errorf("now is %s, want %s", got, at)
 	}
 	wall, boot = wall.Add(-time.Hour), boot.Add(offsetFor)
-	if got := time.Unix(0, w.of(uint64(boot.UnixNano()))); !got.Equal(wall) {
+	if got := time.Unix(0, boot.UnixNano()+w.ahead()); !got.Equal(wall) {
 		t.Errorf("after the clock was set it is %s, want %s", got, wall)
 	}
 }

@@ -79,10 +79,10 @@ func (l *Log) add(batch []entry) {
 	if len(batch) == 0 {
 		return
 	}
-	refreshed := false
+	ahead, refreshed := l.wall.ahead(), false
 	for i := range batch {
 		e := &batch[i]
-		e.time = l.wall.of(e.r.Ended)
+		e.time = int64(e.r.Ended) + ahead
 		if e.names, e.was = l.names.of(keyOf(&e.r)); e.names == nil && partOf(&e.r) != partPackets && !refreshed {
 			refreshed = true
 			l.refreshAllNames()
