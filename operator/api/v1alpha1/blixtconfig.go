@@ -306,6 +306,14 @@ type Agent struct {
 	// +kubebuilder:validation:XValidation:rule="!self.startsWith('/') && !self.split('/').exists(p, p == '..')",message="want a path below the kubelet's folder of profiles, such as profiles/blixt-agent.json"
 	SeccompProfile string `json:"seccompProfile,omitempty"`
 
+	// routeMetrics is which frontends and backendRefs have metrics of their own, on
+	// each node: all; seen: those of which the node has seen a packet; off. Each node
+	// serves all of them, so with many nodes and many frontends there may be too many.
+	// Default: seen.
+	// +optional
+	// +kubebuilder:validation:Enum=all;seen;off
+	RouteMetrics string `json:"routeMetrics,omitempty"`
+
 	// resources of the agent's container.
 	// +optional
 	Resources corev1.ResourceRequirements `json:"resources,omitzero"`

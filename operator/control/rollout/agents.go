@@ -80,6 +80,9 @@ func container(spec v1alpha1.Dataplane, r Release, application string) corev1.Co
 		"agent", "--application=" + application, "--maps=" + mapsDir, "--operator=" + r.Operator,
 		"--token-file=" + tokenDir + "/token", "--ca-file=" + caDir + "/ca.crt", "--metrics-token-file=" + metricsDir + "/token",
 	}
+	if routes := spec.Agent.RouteMetrics; routes != "" && routes != "seen" { // the agent's default
+		args = append(args, "--route-metrics="+routes)
+	}
 	if r.LogLevel != "" {
 		args = append(args, "--log-level="+r.LogLevel)
 	}
