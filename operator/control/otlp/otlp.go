@@ -60,8 +60,7 @@ type Exporter struct {
 	logger   logger
 	batch    []sdk.Record
 	bytes    int
-	began    time.Time // of the batch
-	answered bool      // the collector has taken the last request, but for
+	answered bool // the collector has taken the last request, but for
 	rejected int
 	failing  bool
 	timeout  time.Duration
