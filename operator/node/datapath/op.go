@@ -64,9 +64,9 @@ type giveRef struct {
 	ref lb.BackendRef
 }
 
-func (o giveRef) write(t Tables) error              { return t.GiveRef(o.id, o.key) }
-func (o giveRef) record(c *Contents, now time.Time) { c.refIDs.give(o.id, o.key) }
-func (o giveRef) count(w *Written)                  { w.Refs++ }
+func (o giveRef) write(t Tables) error            { return t.GiveRef(o.id, o.key) }
+func (o giveRef) record(c *Contents, _ time.Time) { c.refIDs.give(o.id, o.key) }
+func (o giveRef) count(w *Written)                { w.Refs++ }
 func (o giveRef) String() string {
 	return fmt.Sprintf("give id %d to the backendRef %s:%d of %s and %s", o.id, o.ref.Service, o.ref.Port, o.ref.Gateway, o.ref.Route)
 }
