@@ -47,6 +47,7 @@ func TestObservability(t *testing.T) {
 	}
 	a := administrator{t, binary}
 
+	routeAddresses(t, vips, c.Nodes[0])
 	a.wantNothingRecorded(vips)
 	kubectl(t, "patch", "blixtgatewayconfig", "server", "--type=merge", "-p", `{"spec":{"flowRecords":"Enabled"}}`)
 	a.awaitRecords(vips[0])
