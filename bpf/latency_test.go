@@ -10,13 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setRef gives a backend the id of a backendRef.
-func (l *lb) setRef(id, ref uint32) {
+// setRef gives the local backend the id of a backendRef.
+func (l *lb) setRef(ref uint32) {
 	l.Helper()
 	var b BlixtBackend
-	l.must(l.Backends.Lookup(id, &b))
+	l.must(l.Backends.Lookup(uint32(local), &b))
 	b.Ref = ref
-	l.must(l.Backends.Put(id, b))
+	l.must(l.Backends.Put(uint32(local), b))
 }
 
 func (l *lb) refCounters(ref uint32) (c BlixtRefCounters) {
@@ -66,7 +66,7 @@ func TestBackendRefsAreCounted(t *testing.T) {
 	c := cases{}
 	begin := func(l *lb, ip ipVersion, protocol uint8) localFlow {
 		l.serve(ip, protocol, local)
-		l.setRef(local, 7)
+		l.setRef(7)
 		return localFlow{l, ip, protocol, port(ip.vip, "80"), ip.local, ip.client}
 	}
 	forEachProtocol(c, "answered once, however many answers there are", func(l *lb, ip ipVersion, protocol uint8) {
@@ -121,13 +121,13 @@ func TestBackendRefsAreCounted(t *testing.T) {
 		c[ip.name+" the ref is that of the beginning"] = func(l *lb) {
 			c := begin(l, ip, unix.IPPROTO_TCP)
 			c.open(false)
-			l.setRef(local, 9)
+			l.setRef(9)
 			c.fromBackend(answer(c.protocol, c.backend, c.client))
 			l.wantRef(1, 1, 0, 0)
 		}
 		c[ip.name+" without a ref nothing is counted"] = func(l *lb) {
 			c := begin(l, ip, unix.IPPROTO_TCP)
-			l.setRef(local, 0)
+			l.setRef(0)
 			c.open(true)
 			l.wantRef(0, 0, 0, 0)
 		}
@@ -171,7 +171,7 @@ func TestLatencySlots(t *testing.T) {
 	l.serve(ip, unix.IPPROTO_TCP, local)
 	c := localFlow{l, ip, unix.IPPROTO_TCP, port(ip.vip, "80"), ip.local, ip.client}
 	for power := range 32 {
-		l.setRef(local, 7)
+		l.setRef(7)
 		l.must(l.RefStats.Put(uint32(7), BlixtRefCounters{}))
 		c.fromClient(opening(c.protocol, c.client, c.vip), "flow_new forwarded")
 		m, f := l.flow(c.forward())

@@ -106,7 +106,7 @@ func BenchmarkConnection(b *testing.B) {
 func benchmarkConnection(b *testing.B, w world, ip ipVersion, records bool) {
 	const inTurn = newInTurn / 2 // a ring buffer has room for as many records
 	l := w.startNew(b, ip, unix.IPPROTO_TCP)
-	l.setRef(local, 7)
+	l.setRef(7)
 	vip := port(ip.vip, "80")
 	if records {
 		l.record(unix.IPPROTO_TCP, vip)

@@ -192,7 +192,7 @@ func TestRecords(t *testing.T) {
 	c := cases{}
 	begin := func(l *lb, ip ipVersion, protocol uint8) localFlow {
 		l.serve(ip, protocol, local)
-		l.setRef(local, 7)
+		l.setRef(7)
 		l.record(protocol, port(ip.vip, "80"))
 		return localFlow{l, ip, protocol, port(ip.vip, "80"), ip.local, ip.client}
 	}
@@ -369,7 +369,7 @@ func TestRecordsCountCachedPackets(t *testing.T) {
 			t.Run(ip.name+", ended "+end, func(t *testing.T) {
 				l := newLB(t)
 				l.serve(ip, unix.IPPROTO_TCP, local)
-				l.setRef(local, 7)
+				l.setRef(7)
 				l.record(unix.IPPROTO_TCP, port(ip.vip, "80"))
 				c := localFlow{l, ip, unix.IPPROTO_TCP, port(ip.vip, "80"), ip.local, ip.client}
 				c.open(true)

@@ -50,7 +50,7 @@ func TestObservability(t *testing.T) {
 	routeAddresses(t, vips, c.Nodes[0])
 	a.wantNothingRecorded(vips)
 	kubectl(t, "patch", "blixtgatewayconfig", "server", "--type=merge", "-p", `{"spec":{"flowRecords":"Enabled"}}`)
-	a.awaitRecords(vips[0])
+	a.awaitRecords(vips)
 	t.Run("flows and metrics", func(t *testing.T) { a.with(t).testTraffic(vips) })
 	t.Run("drops", func(t *testing.T) { a.with(t).testDrops(vips) })
 	t.Run("trace", func(t *testing.T) { a.with(t).testTrace(vips) })
@@ -127,12 +127,12 @@ func (a administrator) wantNothingRecorded(vips []string) {
 }
 
 // awaitRecords waits until flows are recorded on every node.
-func (a administrator) awaitRecords(vip string) {
+func (a administrator) awaitRecords(vips []string) {
 	a.Helper()
 	for _, by := range c.Nodes {
-		routeAddresses(a.T, []string{vip}, by)
+		routeAddresses(a.T, vips, by)
 		kube.Wait(a.T, patience, "a flow is recorded on "+by.Name, true, func() (bool, error) {
-			client := a.connect("tcp", net.JoinHostPort(vip, "80"), 1)[0]
+			client := a.connect("tcp", net.JoinHostPort(vips[0], "80"), 1)[0]
 			for range 20 {
 				if slices.ContainsFunc(a.records("--node", by.Name), func(r observe.Record) bool { return at(r.Client) == client }) {
 					return true, nil
@@ -252,7 +252,9 @@ func (a administrator) scrape() pages {
 	all := pages{}
 	for _, p := range pods.Items {
 		m := machineOf(a.T, p.Spec.NodeName)
-		transport := &http.Transport{DisableKeepAlives: true, DialContext: func(_ context.Context, network, addr string) (net.Conn, error) { return m.Dial(network, "", addr, patience) }}
+		transport := &http.Transport{DisableKeepAlives: true, DialContext: func(_ context.Context, network, addr string) (net.Conn, error) {
+			return m.Dial(network, "", addr, patience)
+		}}
 		request, err := http.NewRequestWithContext(a.Context(), http.MethodGet, "http://"+net.JoinHostPort(p.Status.PodIP, "8082")+"/metrics", nil)
 		if err != nil {
 			a.Fatal(err)
@@ -337,6 +339,11 @@ func (a administrator) testTrace(vips []string) {
 }
 
 func (a administrator) testTop(vips []string) {
+	conn, err := usual.Dial("tcp", "", net.JoinHostPort(vips[0], "8082"), patience) // clients are those of flows that last
+	if err != nil {
+		a.Fatal(err)
+	}
+	defer conn.Close()
 	for _, what := range []string{"frontends", "backends", "clients"} {
 		if out := a.must("top", what, "--watch=false"); len(strings.Split(out, "\n")) < 3 {
 			a.Errorf("blixt top %s:\n%s", what, out)

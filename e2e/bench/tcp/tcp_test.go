@@ -19,7 +19,7 @@ func TestConnectionsAreServedInAllWays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(samples) != 5*len(kinds) {
+	if len(samples) != 7*len(kinds) {
 		t.Errorf("there are %d figures", len(samples))
 	}
 	for _, s := range samples {
