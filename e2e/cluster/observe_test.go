@@ -120,8 +120,9 @@ func (a administrator) connect(network, addr string, n int) (clients []netip.Add
 
 func (a administrator) wantNothingRecorded(vips []string) {
 	a.Helper()
+	started := time.Now().Format(time.RFC3339Nano)
 	a.connect("tcp", net.JoinHostPort(vips[0], "80"), 3)
-	if got := a.records(); len(got) > 0 {
+	if got := a.records("--since", started); len(got) > 0 {
 		a.Errorf("nobody has asked for records, got %+v", got)
 	}
 }
@@ -132,9 +133,10 @@ func (a administrator) awaitRecords(vips []string) {
 	for _, by := range c.Nodes {
 		routeAddresses(a.T, vips, by)
 		kube.Wait(a.T, patience, "a flow is recorded on "+by.Name, true, func() (bool, error) {
+			started := time.Now()
 			client := a.connect("tcp", net.JoinHostPort(vips[0], "80"), 1)[0]
 			for range 20 {
-				if slices.ContainsFunc(a.records("--node", by.Name), func(r observe.Record) bool { return at(r.Client) == client }) {
+				if slices.ContainsFunc(a.records("--node", by.Name, "--since", started.Format(time.RFC3339Nano)), func(r observe.Record) bool { return at(r.Client) == client }) {
 					return true, nil
 				}
 				time.Sleep(100 * time.Millisecond)
@@ -149,6 +151,7 @@ func at(e observe.Endpoint) netip.AddrPort { return netip.AddrPortFrom(e.Address
 // testTraffic sends known traffic by each node, and compares it with what is told.
 func (a administrator) testTraffic(vips []string) {
 	const n = 40
+	started := time.Now().Format(time.RFC3339Nano)
 	before := a.scrape()
 	want := map[string]int{} // by node and listener
 	clients := map[netip.AddrPort]string{}
@@ -165,7 +168,7 @@ func (a administrator) testTraffic(vips []string) {
 	snats := map[string]observe.Record{}
 	kube.Wait(a.T, patience, "records", cmp.Diff(want, want), func() (string, error) {
 		clear(got)
-		for _, r := range a.records("--route", "server") {
+		for _, r := range a.records("--route", "server", "--since", started) {
 			by, ours := clients[at(r.Client)]
 			if !ours {
 				continue
@@ -315,7 +318,7 @@ func (a administrator) testDrops(vips []string) {
 
 // testTrace asks where connections would go, makes them, and compares.
 func (a administrator) testTrace(vips []string) {
-	by := c.Nodes[0]
+	by, started := c.Nodes[0], time.Now()
 	routeAddresses(a.T, vips, by)
 	for _, vip := range vips {
 		addr := net.JoinHostPort(vip, "80")
@@ -328,7 +331,7 @@ func (a administrator) testTrace(vips []string) {
 			}
 			var got []observe.Record
 			kube.Wait(a.T, patience, "its record", true, func() (bool, error) {
-				got = a.records("--client", from.String(), "--node", by.Name)
+				got = a.records("--client", from.String(), "--node", by.Name, "--since", started.Format(time.RFC3339Nano))
 				return len(got) == 1, nil
 			})
 			if backend := at(*got[0].Backend).String(); !strings.Contains(out, backend) {
