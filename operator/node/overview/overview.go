@@ -123,7 +123,7 @@ func (r *Reader) Names() []string {
 }
 
 // files end the names of what a load balancer has in its run directory.
-var files = []string{".lock", ".state.json", ".process.json", ".bpfman.json"}
+var files = []string{".lock", ".state.json", ".process.json", ".bpfman.json", ".sock"}
 
 func (r *Reader) names(running map[string]int) map[string]bool {
 	all := map[string]bool{}

@@ -34,8 +34,8 @@ func Leftovers(runDir, name string) (left []loader.Leftover, err error) {
 	if masquerades {
 		left = append(left, loader.Leftover{What: "the nftables table by which this host masquerades", Remove: func() error { return masquerade.Remove(name) }})
 	}
-	for _, path := range []string{StateFile(runDir, name), PeersFile(runDir, name), StatusFile(runDir, name)} {
-		if _, err := os.Stat(path); err == nil {
+	for _, path := range []string{StateFile(runDir, name), PeersFile(runDir, name), StatusFile(runDir, name), SocketFile(runDir, name)} {
+		if _, err := os.Lstat(path); err == nil {
 			left = append(left, loader.Leftover{What: "the file " + path, Remove: func() error { return os.Remove(path) }})
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
