@@ -314,6 +314,14 @@ type Agent struct {
 	// +kubebuilder:validation:Enum=all;seen;off
 	RouteMetrics string `json:"routeMetrics,omitempty"`
 
+	// flowLog has agents write a line of JSON to their standard output, stdout, for each
+	// flow that has ended, if its Gateway records flows, and for samples of packets that
+	// are rejected or dropped: for what collects the logs of pods. Lines name clients.
+	// Default: nothing is written.
+	// +optional
+	// +kubebuilder:validation:Enum=stdout;none
+	FlowLog string `json:"flowLog,omitempty"`
+
 	// resources of the agent's container.
 	// +optional
 	Resources corev1.ResourceRequirements `json:"resources,omitzero"`

@@ -83,6 +83,9 @@ func container(spec v1alpha1.Dataplane, r Release, application string) corev1.Co
 	if routes := spec.Agent.RouteMetrics; routes != "" && routes != "seen" { // the agent's default
 		args = append(args, "--route-metrics="+routes)
 	}
+	if spec.Agent.FlowLog == "stdout" {
+		args = append(args, "--flow-log=-")
+	}
 	if r.LogLevel != "" {
 		args = append(args, "--log-level="+r.LogLevel)
 	}
