@@ -261,6 +261,15 @@ func (w *world) calm() {
 	}
 }
 
+// forgetSlots has the program ask its tables about each flow. A table evicts entries whenever it
+// likes, and until the end of the tick a slot serves a flow whose entry is gone.
+func (w *world) forgetSlots() {
+	var c bpf.BlixtConfig
+	w.must(w.objects.BlixtLayout2.Lookup(uint32(0), &c))
+	c.CacheEpoch++
+	w.must(w.objects.BlixtLayout2.Put(uint32(0), c))
+}
+
 // tuple parses what an IP packet in a frame has.
 func tuple(frame []byte) (src, dst netip.AddrPort) {
 	ip := frame[14:]

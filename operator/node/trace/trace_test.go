@@ -334,6 +334,9 @@ func agrees(t *testing.T, w *world, tuples int) {
 		}
 		blind, err := w.tables.Trace(q.TraceQuery, Options{ticks: func() uint32 { return began }})
 		w.must(err)
+		if got.Ended != "" {
+			w.forgetSlots()
+		}
 		out, counted := w.run(q.Interface, q.from, w.frame(q.Interface, lb.Protocol(protocolNumber(q.Protocol)), q.Client, q.Server, size(q.TraceQuery)))
 		if programsTicks(t) != began {
 			continue // another tick: the program may have judged otherwise
