@@ -46,7 +46,7 @@ func TestArchiveHasWhatItsUserMayRead(t *testing.T) {
 		&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "some"}, RoleRef: rbacv1.RoleRef{APIGroup: "rbac.authorization.k8s.io", Kind: "ClusterRole", Name: "some"},
 			Subjects: []rbacv1.Subject{{APIGroup: "rbac.authorization.k8s.io", Kind: "User", Name: "ann"}}},
 	} {
-		must(t, admin.Create(t.Context(), o))
+		must(t, client.IgnoreAlreadyExists(admin.Create(t.Context(), o)))
 	}
 	as := rest.CopyConfig(server.Config)
 	as.Impersonate.UserName = "ann"

@@ -177,6 +177,7 @@ func web(port int) string {
 func TestHostIsSeenAsItIs(t *testing.T) {
 	link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "peer"}
 	must(t, netlink.LinkAdd(link))
+	t.Cleanup(func() { must(t, netlink.LinkDel(link)) })
 	address, err := netlink.ParseAddr("192.0.2.1/24")
 	must(t, err)
 	must(t, netlink.AddrAdd(link, address))
