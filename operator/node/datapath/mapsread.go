@@ -171,9 +171,15 @@ func (m *Maps) EachFlow(yield func([]FlowEntry) bool) error {
 func (m *Maps) EachNewFlow(yield func([]FlowEntry) bool) error { return eachFlow(yield, m.newFlows) }
 
 func eachFlow(yield func([]FlowEntry) bool, tables ...*ebpf.Map) error {
-	keys := make([]bpf.BlixtFlowKey, flowBatch)
-	values := make([]bpf.BlixtFlow, flowBatch)
-	entries := make([]FlowEntry, 0, flowBatch)
+	return eachBatch(flowBatch, func(k bpf.BlixtFlowKey, f bpf.BlixtFlow) FlowEntry { return FlowEntry{k, f} }, yield, tables...)
+}
+
+// eachBatch yields the entries of tables by flow, at most `size` at a time, until yield
+// returns false. The slice is used again.
+func eachBatch[V, E any](size int, entry func(bpf.BlixtFlowKey, V) E, yield func([]E) bool, tables ...*ebpf.Map) error {
+	keys := make([]bpf.BlixtFlowKey, size)
+	values := make([]V, size)
+	entries := make([]E, 0, size)
 	for _, table := range tables {
 		var cursor ebpf.MapBatchCursor
 		for end := false; !end; {
@@ -184,7 +190,7 @@ func eachFlow(yield func([]FlowEntry) bool, tables ...*ebpf.Map) error {
 			}
 			entries = entries[:0]
 			for i := range n {
-				entries = append(entries, FlowEntry{keys[i], values[i]})
+				entries = append(entries, entry(keys[i], values[i]))
 			}
 			if n > 0 && !yield(entries) {
 				return nil

@@ -94,25 +94,8 @@ const recordBatch = 1024
 
 // EachRecorded implements Records.
 func (m *Maps) EachRecorded(yield func([]RecordedFlow) bool) error {
-	keys := make([]bpf.BlixtFlowKey, recordBatch)
-	values := make([]bpf.BlixtFlowRecord, recordBatch)
-	entries := make([]RecordedFlow, 0, recordBatch)
-	var cursor ebpf.MapBatchCursor
-	for end := false; !end; {
-		n, err := m.records.recorded.BatchLookup(&cursor, keys, values, nil)
-		end = errors.Is(err, ebpf.ErrKeyNotExist)
-		if err != nil && !end {
-			return fmt.Errorf("read %s: %w", m.records.recorded, err)
-		}
-		entries = entries[:0]
-		for i := range n {
-			entries = append(entries, RecordedFlow{keys[i], values[i]})
-		}
-		if n > 0 && !yield(entries) {
-			return nil
-		}
-	}
-	return nil
+	record := func(k bpf.BlixtFlowKey, r bpf.BlixtFlowRecord) RecordedFlow { return RecordedFlow{k, r} }
+	return eachBatch(recordBatch, record, yield, m.records.recorded)
 }
 
 // Recorded implements Records.
