@@ -121,26 +121,31 @@ func TestReadyTellsWhyNot(t *testing.T) {
 	i.answers("/metrics", http.StatusOK, "blixt_ready 1\n", "blixt_frontends 1\n")
 }
 
-// TestScrapesWhileMapsAreClosed reads metrics all the time while the maps are closed and
-// others are opened.
-func TestScrapesWhileMapsAreClosed(t *testing.T) {
-	veth(t, "eth0")
-	i := prepare(t, files(80, far4))
-	i.MetricsAddress = metricsAddress
-	load := i.Load
-	var lost atomic.Bool
+// loses returns a switch: once each time that it is set, the program is lost for this reason.
+func (i *instance) loses(why string) *atomic.Bool {
+	load, lost := i.Load, &atomic.Bool{}
 	i.Load = func(interfaces []hostnet.Interface) (*Loaded, error) {
 		l, err := load(interfaces)
 		if err == nil {
 			l.Lost = func() error {
 				if lost.Swap(false) {
-					return errors.New("lost")
+					return errors.New(why)
 				}
 				return nil
 			}
 		}
 		return l, err
 	}
+	return lost
+}
+
+// TestScrapesWhileMapsAreClosed reads metrics all the time while the maps are closed and
+// others are opened.
+func TestScrapesWhileMapsAreClosed(t *testing.T) {
+	veth(t, "eth0")
+	i := prepare(t, files(80, far4))
+	i.MetricsAddress = metricsAddress
+	lost := i.loses("lost")
 	i.start()
 	i.answers("/readyz", http.StatusOK)
 	end := make(chan struct{})
@@ -239,20 +244,7 @@ func TestServiceManagerHearsWhatHappens(t *testing.T) {
 	i := prepare(t, files(80, far4))
 	reload := make(chan os.Signal)
 	i.Reload = reload
-	load := i.Load
-	var lost atomic.Bool
-	i.Load = func(interfaces []hostnet.Interface) (*Loaded, error) {
-		l, err := load(interfaces)
-		if err == nil {
-			l.Lost = func() error {
-				if lost.Swap(false) {
-					return errors.New("somebody has unloaded the program")
-				}
-				return nil
-			}
-		}
-		return l, err
-	}
+	lost := i.loses("somebody has unloaded the program")
 	t.Setenv("WATCHDOG_USEC", "30000")
 	_, hears := notifySocket(t)
 	i.start()
