@@ -10,6 +10,7 @@
 
 #include "count.h"
 #include "packet.h"
+#include "ratelimit.h"
 
 /* Wakes the reader up only if it is late: it looks several times a second anyway. */
 #define WRITE_TO(log, data, size) \
@@ -42,6 +43,19 @@ static __always_inline int write_record(struct packet *p, __u32 whole)
 	return 0;
 }
 
+/* Makes p->record of what the packet itself tells, and of the time. */
+static __always_inline void make_record(struct packet *p)
+{
+	struct flow_record *r = &p->record.record;
+	__builtin_memset(&p->record, 0, sizeof(p->record));
+	r->began = r->ended = bpf_ktime_get_boot_ns();
+	r->client = p->key.src;
+	r->server = p->key.dst;
+	r->client_port = p->key.sport;
+	r->server_port = p->key.dport;
+	r->protocol = p->key.protocol;
+}
+
 /* Writes a sample of a packet that is rejected or dropped: of the state in which it is. */
 __noinline int sample(struct __sk_buff *ctx, struct packet *p, __u32 counter)
 {
@@ -50,22 +64,13 @@ __noinline int sample(struct __sk_buff *ctx, struct packet *p, __u32 counter)
 	if (!p || !c || !s || !(c->flags & CONFIG_SAMPLE_DROPS))
 		return 0;
 	s->skipped += 1;
-	__u64 now = bpf_ktime_get_coarse_ns();
-	__u64 full = (s->full > now ? s->full : now) + DROP_SAMPLE_INTERVAL;
-	if (full - now > DROP_SAMPLE_BURST * DROP_SAMPLE_INTERVAL)
+	if (!take_token(&s->full, DROP_SAMPLE_INTERVAL, DROP_SAMPLE_BURST))
 		return 0;
-	s->full = full;
 
 	struct flow_record *r = &p->record.record;
 	struct frontend_key k = { .addr = p->key.dst, .port = p->key.dport, .protocol = p->key.protocol };
 	const struct frontend *f = bpf_map_lookup_elem(&frontends, &k);
-	__builtin_memset(&p->record, 0, sizeof(p->record));
-	r->began = r->ended = bpf_ktime_get_boot_ns();
-	r->client = p->key.src;
-	r->server = p->key.dst;
-	r->client_port = p->key.sport;
-	r->server_port = p->key.dport;
-	r->protocol = p->key.protocol;
+	make_record(p);
 	r->frontend = f ? f->index : NO_FRONTEND;
 	r->ifindex = ctx->ingress_ifindex;
 	r->event = counter >= COUNTER_REJECT_NO_BACKEND && counter <= COUNTER_REJECT_PROTECTED ? RECORD_REJECTED : RECORD_DROPPED;

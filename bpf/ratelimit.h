@@ -37,20 +37,27 @@ struct {
 	__type(value, __u64);
 } answer_buckets SEC(".maps");
 
+/*
+ * Takes a token of a bucket for `burst` tokens, one of which is refilled in each interval.
+ * *full is the time when it will be full. Returns false if there is none.
+ */
+static __always_inline bool take_token(__u64 *full, __u64 interval, __u64 burst)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+	__u64 then = (*full > now ? *full : now) + interval;
+	if (then - now > burst * interval)
+		return false;
+	*full = then;
+	return true;
+}
+
 /* Takes a token of the share. Returns false if there is none. */
 static __always_inline bool may_answer(__u32 share)
 {
 	if (share == UNLIMITED)
 		return true;
 	__u64 *full = bpf_map_lookup_elem(&answer_buckets, &share);
-	if (!full)
-		return false;
-	__u64 now = bpf_ktime_get_coarse_ns();
-	__u64 then = (*full > now ? *full : now) + ANSWER_INTERVAL;
-	if (then - now > ANSWER_BURST * ANSWER_INTERVAL)
-		return false;
-	*full = then;
-	return true;
+	return full && take_token(full, ANSWER_INTERVAL, ANSWER_BURST);
 }
 
 #endif /* BLIXT_RATELIMIT_H */

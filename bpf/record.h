@@ -26,21 +26,15 @@ __noinline int begin_record(struct packet *p, __u32 ifindex)
 	if (!p)
 		return 0;
 	struct flow_record *r = &p->record.record;
-	__builtin_memset(r, 0, sizeof(*r));
-	r->began = r->ended = bpf_ktime_get_boot_ns();
-	r->client = p->key.src;
-	r->server = p->key.dst;
+	make_record(p);
 	r->snat = p->to.src;
 	r->backend = p->to.dst;
-	r->client_port = p->key.sport;
-	r->server_port = p->key.dport;
 	r->snat_port = p->to.sport;
 	r->backend_port = p->to.dport;
 	r->frontend = p->to.frontend;
 	r->ref = p->to.ref;
 	r->backend_id = p->to.backend;
 	r->generation = p->to.generation;
-	r->protocol = p->key.protocol;
 	r->ifindex = ifindex;
 	bool room = p->to.flags & FLOW_ESTABLISHED || has_room_for_new();
 	if (room && !bpf_map_update_elem(&recorded, &p->record_key, r, BPF_NOEXIST))
