@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,6 +48,25 @@ func (s *scene) run(t *testing.T, name string, do func(t *testing.T)) {
 	t.Run(name, func(t *testing.T) {
 		s.during(t, do)
 		s.checkNewClients(t)
+	})
+	s.awaitOwn(t)
+}
+
+// awaitOwn waits until nothing is served but the scene's addresses: what a step has made
+// is deleted when the step ends, and frontends that leave while flows are counted look
+// like flows that were lost.
+func (s *scene) awaitOwn(t *testing.T) {
+	t.Helper()
+	if !s.counted {
+		return
+	}
+	kube.Wait(t, patience, "frontends of Gateways that are deleted", nil, func() (others []string, err error) {
+		for at := range countFlows(t, s.application) {
+			if !slices.ContainsFunc(s.vips, func(vip string) bool { return strings.Contains(at, " "+net.JoinHostPort(vip, "")) }) {
+				others = append(others, at)
+			}
+		}
+		return others, nil
 	})
 }
 
