@@ -44,4 +44,13 @@ type Asker interface {
 type StatusQuery struct {
 	// Clients is how many clients are wanted, those with most flows: top.Report has them.
 	Clients int `json:"clients,omitempty"`
+	// Scope restricts the answer to what a page shows; nil: all frontends are wanted.
+	Scope *Scope `json:"scope,omitempty"`
+}
+
+// Scope is some Gateways. An answer in a scope has their frontends and backendRefs alone,
+// beside the totals of all: so that its size does not depend on how much a node serves. A
+// node of an earlier version does not know scopes, and answers with all.
+type Scope struct {
+	Gateways []string `json:"gateways"` // namespace/name
 }

@@ -23,6 +23,42 @@ type Report struct {
 	// too small.
 	Clients     []Client `json:"clients,omitempty"`
 	ClientsLost uint64   `json:"clientsLost,omitempty"`
+	// Totals and Refs are there if an observe.Scope was asked for.
+	Totals *Totals `json:"totals,omitempty"`
+	Refs   []Ref   `json:"refs,omitempty"`
+}
+
+// Totals are of all frontends of a node, whatever the scope. Packets and bytes are as in
+// writer.FrontendStatus.
+type Totals struct {
+	Frontends    int    `json:"frontends"`
+	Backends     int    `json:"backends"`
+	NewFlows     uint64 `json:"newFlows"`
+	ActiveFlows  uint64 `json:"activeFlows"`
+	Rejected     uint64 `json:"rejected"`
+	Packets      uint64 `json:"packets"`
+	Bytes        uint64 `json:"bytes"`
+	ReplyPackets uint64 `json:"replyPackets"`
+	ReplyBytes   uint64 `json:"replyBytes"`
+}
+
+// Ref is what a node has counted of a backendRef: see lb.BackendRef.
+type Ref struct {
+	Gateway  string `json:"gateway"`
+	Route    string `json:"route"`
+	Service  string `json:"service"`
+	Port     uint16 `json:"port,omitempty"`
+	Protocol string `json:"protocol"`
+	Flows    uint64 `json:"flows"`
+	// Refused were refused by a RST of the backend or an ICMP error, Unanswered got neither
+	// that nor an answer.
+	Refused    uint64 `json:"refused"`
+	Unanswered uint64 `json:"unanswered"`
+	// Connects counts the durations from SYN to SYN-ACK: those of at most 2^(k-14) s and more
+	// than half of that are Connects[k]; the first and last elements have all that is
+	// shorter and longer. ConnectSum is their sum in seconds.
+	Connects   []uint64 `json:"connects,omitempty"`
+	ConnectSum float64  `json:"connectSum,omitempty"`
 }
 
 // Node is what a node's answers are made from.
