@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package page
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/finding"
+	"github.com/kubernetes-sigs/blixt/operator/node/top"
+	"github.com/kubernetes-sigs/blixt/operator/observe"
+)
+
+// How much a View has: its size does not depend on what is served.
+const (
+	mostFindings  = 50
+	mostNodes     = 250
+	mostListeners = 64  // of a Gateway
+	mostServices  = 32  // of a listener
+	mostBackends  = 16  // of a Service
+	openBackends  = 200 // of a Service of the Gateway that is open
+	allBackends   = 600 // of all Gateways
+)
+
+// Sample is what was read for a View.
+type Sample struct {
+	Time     time.Time
+	Overview *Overview
+	Choice   Choice
+	// Reports are answers to scoped questions, by node. One of a node of an earlier version
+	// may have all frontends, and no totals.
+	Reports map[string]top.Report
+	// Unanswered says which nodes have not answered, and why.
+	Unanswered map[string]string
+	Flows      []observe.Record
+	FlowsNote  string
+}
+
+// Builder makes the Views of one reader.
+type Builder struct {
+	// Every is how often a View is made.
+	Every time.Duration
+	// before are the counters of the View before, at a time.
+	before map[counter]uint64
+	at     time.Time
+}
+
+// counter is what has a number of its own. An index or an id may be given to another
+// frontend or backend.
+type counter struct {
+	node, of, what string
+	id             uint32
+}
+
+// build is a View in progress.
+type build struct {
+	*Sample
+	before, now map[counter]uint64
+	seconds     float64
+	room        int // backends that may be added
+}
+
+// View returns the next View.
+func (b *Builder) View(s *Sample) *View {
+	now := &build{Sample: s, before: b.before, now: map[counter]uint64{}, room: allBackends}
+	if b.before != nil {
+		now.seconds = max(0, s.Time.Sub(b.at).Seconds())
+	}
+	v := &View{
+		V: ViewVersion, Time: s.Time, Seconds: now.seconds, Every: b.Every.Seconds(), Overview: *s.Overview,
+		Page: s.Choice.Page, Pages: s.Choice.Pages, Matching: s.Choice.Matching, All: s.Choice.All,
+		Gateways: now.gateways(), Drops: now.drops(), Flows: s.Flows, FlowsNote: s.FlowsNote, Unanswered: s.Unanswered,
+		Totals: now.totals(), NodesAll: len(s.Overview.Nodes), Nodes: worst(s.Overview.Nodes), Versions: versions(s.Overview.Nodes),
+	}
+	if v.Flows == nil {
+		v.Flows = []observe.Record{}
+	}
+	v.Status.Findings, v.MoreFindings = limit(v.Status.Findings, mostFindings)
+	b.before, b.at = now.now, s.Time
+	return v
+}
+
+// limit returns the first n elements, never nil, and how many are left out.
+func limit[T any](all []T, n int) (some []T, more int) {
+	if all == nil {
+		return []T{}, 0
+	}
+	n = min(n, len(all))
+	return all[:n:n], len(all) - n
+}
+
+// since returns what a counter has counted since the View before; 0: that is not known.
+func (b *build) since(key counter, value uint64) uint64 {
+	b.now[key] = value
+	if was, known := b.before[key]; known && value >= was { // one that has fallen began anew
+		return value - was
+	}
+	return 0
+}
+
+// rate adds the rate of a counter to a sum, if it is known.
+func (b *build) rate(sum *Rate, key counter, value uint64) {
+	_, known := b.before[key]
+	n := b.since(key, value)
+	if !known || b.seconds <= 0 {
+		return
+	}
+	r := float64(n) / b.seconds
+	if *sum != nil {
+		r += **sum
+	}
+	*sum = &r
+}
+
+// nodes returns the names of the nodes that have answered, in order: sums of floating-point
+// numbers are the same each time.
+func (b *build) nodes() []string { return slices.Sorted(maps.Keys(b.Reports)) }
+
+func (b *build) totals() Totals {
+	t := Totals{Gateways: b.Choice.All}
+	for _, node := range b.nodes() {
+		of := totalsOf(b.Reports[node])
+		// All nodes serve the same.
+		t.Frontends, t.Backends = max(t.Frontends, of.Frontends), max(t.Backends, of.Backends)
+		t.Active += of.ActiveFlows
+		for _, r := range []struct {
+			sum   *Rate
+			what  string
+			value uint64
+		}{{&t.NewFlows, "flows", of.NewFlows}, {&t.Rejected, "rejected", of.Rejected}, {&t.BytesIn, "in", of.Bytes}, {&t.BytesOut, "out", of.ReplyBytes}} {
+			b.rate(r.sum, counter{node: node, what: r.what}, r.value)
+		}
+	}
+	return t
+}
+
+// totalsOf returns the totals of a node, of an earlier version, too.
+func totalsOf(r top.Report) (t top.Totals) {
+	if r.Totals != nil {
+		return *r.Totals
+	}
+	t.Frontends = len(r.Frontends)
+	for i := range r.Frontends {
+		f := &r.Frontends[i]
+		t.Backends += len(f.Backends)
+		t.NewFlows, t.ActiveFlows, t.Rejected = t.NewFlows+f.NewFlows, t.ActiveFlows+f.ActiveFlows, t.Rejected+f.Rejected
+		t.Packets, t.Bytes, t.ReplyPackets, t.ReplyBytes = t.Packets+f.Packets, t.Bytes+f.Bytes, t.ReplyPackets+f.ReplyPackets, t.ReplyBytes+f.ReplyBytes
+	}
+	return t
+}
+
+// drops returns what was rejected or dropped so far, the busiest first.
+func (b *build) drops() []Drop {
+	sums := map[string]*Drop{}
+	for _, node := range b.nodes() {
+		for name, n := range b.Reports[node].Counters {
+			if n == 0 || !strings.HasPrefix(name, "drop_") && !strings.HasPrefix(name, "reject_") {
+				continue
+			}
+			d := sums[name]
+			if d == nil {
+				d = &Drop{Reason: observe.Reason{Name: name}}
+				if i := slices.IndexFunc(observe.Reasons, func(r observe.Reason) bool { return r.Name == name }); i >= 0 {
+					d.Reason = observe.Reasons[i]
+				}
+				sums[name] = d
+			}
+			d.Packets += n
+			b.rate(&d.PerSecond, counter{node: node, what: name}, n)
+		}
+	}
+	all := make([]Drop, 0, len(sums))
+	for _, d := range sums {
+		all = append(all, *d)
+	}
+	slices.SortFunc(all, func(a, b Drop) int {
+		return cmp.Or(cmp.Compare(value(b.PerSecond), value(a.PerSecond)), cmp.Compare(b.Packets, a.Packets), strings.Compare(a.Name, b.Name))
+	})
+	return all
+}
+
+// value returns a rate, 0 if it is not known.
+func value(r Rate) float64 {
+	if r == nil {
+		return 0
+	}
+	return *r
+}
+
+// worst returns the nodes that are not well, and then others, up to a limit.
+func worst(all []Node) []Node {
+	all = slices.Clone(all)
+	slices.SortStableFunc(all, func(a, b Node) int {
+		return cmp.Or(slices.Index(finding.Levels, a.Verdict)-slices.Index(finding.Levels, b.Verdict), strings.Compare(a.Name, b.Name))
+	})
+	some, _ := limit(all, mostNodes)
+	return some
+}
+
+func versions(all []Node) map[string]int {
+	counts := map[string]int{}
+	for i := range all {
+		if all[i].Version != "" {
+			counts[all[i].Version]++
+		}
+	}
+	return counts
+}
