@@ -183,6 +183,7 @@ func (r *runner) reconcile(ctx context.Context) {
 	// What the maps do not wait for comes after them.
 	r.forwarded = advice.Backends(d.state, n.HostAddresses())
 	r.state.Store(&sent{d.state, d.at})
+	r.declare(d.state)
 	select {
 	case r.newState <- struct{}{}:
 	default:

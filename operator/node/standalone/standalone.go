@@ -102,6 +102,9 @@ type Options struct {
 	// FlowLines gets a line of JSON for each flow that has ended, and each packet that was
 	// rejected or dropped, as far as they have records; nil: nobody does.
 	FlowLines io.Writer
+	// Started is called when the process has begun, before anything is loaded, and what it
+	// returns before Run returns; nil: nobody is to be told. An error ends Run.
+	Started func(*Inside) (stop func(), err error)
 	// Load loads the program, or adopts what an earlier run left, and attaches it
 	// to the interfaces. It returns loader.AttachError if it can attach to none.
 	Load func(interfaces []hostnet.Interface) (*Loaded, error)
@@ -191,6 +194,8 @@ type runner struct {
 	// state is the last one that was sent. newState says so.
 	state    atomic.Pointer[sent]
 	newState chan struct{}
+	// declared is what the files said last, for readers that do not wait for r.reconciling.
+	declared atomic.Pointer[Declared]
 	// ours is our program's plane, for readers that do not wait for r.reconciling: see
 	// readMaps.
 	ours  atomic.Pointer[plane]
@@ -232,6 +237,13 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer stop()
+	if r.Started != nil {
+		stop, err := r.Started(&Inside{r})
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
 	if err := r.openPeering(); err != nil {
 		return err
 	}

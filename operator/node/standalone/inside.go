@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package standalone
+
+import (
+	"sync"
+
+	"github.com/kubernetes-sigs/blixt/operator/admission"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/manifest"
+	"github.com/kubernetes-sigs/blixt/operator/observe"
+)
+
+// Inside is what a running load balancer tells what runs in its process, such as a page.
+// Its methods wait for nobody who makes a change.
+type Inside struct{ r *runner }
+
+// Name returns the name of the load balancer, and RunDir where its files are.
+func (i *Inside) Name() string   { return i.r.Name }
+func (i *Inside) RunDir() string { return i.r.RunDir }
+
+// Version returns that of the process.
+func (i *Inside) Version() string { return i.r.Version }
+
+// Answerer answers questions to this host.
+func (i *Inside) Answerer() observe.Answerer { return i.r.answerer }
+
+// Status returns what the process says of itself.
+func (i *Inside) Status() ProcessStatus { return i.r.statusNow() }
+
+// Declared returns what the files say, and what is served of that. It is another one
+// whenever that differs. nil: the files were not read yet.
+func (i *Inside) Declared() *Declared { return i.r.declared.Load() }
+
+// Declared is what files declare, and what became of that. Nobody modifies it.
+type Declared struct {
+	// State is what is to be served.
+	State lb.State
+	// Review has the objects that it comes from: what was good last may stand for what a
+	// file says.
+	Review *admission.Review
+	// Files returns the objects of the files. With thousands of files the first call takes
+	// a while.
+	Files func() *manifest.Set
+}
+
+// declare tells what was read last.
+func (r *runner) declare(state lb.State) {
+	review := r.resolved.review
+	r.declared.Store(&Declared{State: state, Review: &review, Files: sync.OnceValue(r.resolved.files.Set)})
+}
