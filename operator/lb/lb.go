@@ -142,6 +142,8 @@ type Backend struct {
 	// Node is the other node that the backend is on, if its frontend has
 	// PreserveClient; "": not known.
 	Node string `json:"node,omitempty"`
+	// Drained is set if somebody has drained the backend by hand, so that its weight is 0.
+	Drained *Drained `json:"drained,omitempty"`
 }
 
 // Key identifies a frontend.
