@@ -454,9 +454,9 @@ func (r *review) remember(mistakes []gateway.Mistake) *Memory {
 	return m
 }
 
-// String returns the mistake in one line, with what goes on instead.
-func (r Refusal) String() string {
-	text := r.Object + ": " + r.Message + " Refused:"
+// Text returns the mistake in one line, with what goes on instead.
+func (r Refusal) Text() string {
+	text := r.Message + " Refused:"
 	if r.Kept != nil {
 		text += " what was good last goes on serving: " + phrase.Sample(r.Kept) + "."
 	}

@@ -77,7 +77,7 @@ func compare(t *testing.T, what string, got, want *Review) {
 	}
 	gotMistakes, gotStates := got.Messages(nil)
 	wantMistakes, wantStates := want.Messages(nil)
-	if !reflect.DeepEqual([][]string{gotMistakes, gotStates}, [][]string{wantMistakes, wantStates}) {
+	if !reflect.DeepEqual([][]Message{gotMistakes, gotStates}, [][]Message{wantMistakes, wantStates}) {
 		t.Errorf("%s: says\n%q %q\nwant\n%q %q", what, gotMistakes, gotStates, wantMistakes, wantStates)
 	}
 }

@@ -16,6 +16,8 @@ type Error struct {
 	// Object is kind and name, if they are known.
 	Object string
 	Reason string
+	// Unread is true if the file could not be read: whether it is valid is not known.
+	Unread bool
 }
 
 // Error returns file:line: object: reason.

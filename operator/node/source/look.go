@@ -40,13 +40,13 @@ func (s *Source) look(full bool) (changed bool) {
 		for _, path := range paths {
 			f := s.file(r, path)
 			found[f] = true
-			dirty = f.look(now, first, full) || dirty
+			dirty = f.look(now, first && (f.good == nil || s.once), full) || dirty
 			if f.changed.After(s.changed) {
 				s.changed = f.changed
 			}
 		}
 		if err != nil {
-			s.complaints = append(s.complaints, err.Error())
+			s.complaints = append(s.complaints, &manifest.Error{File: r.arg, Reason: err.Error(), Unread: true})
 		}
 		usable := slices.ContainsFunc(paths, func(path string) bool {
 			f := s.files[path]
@@ -72,7 +72,7 @@ func (s *Source) look(full bool) (changed bool) {
 			if len(paths) > 0 {
 				what = "none of its files is valid"
 			}
-			s.complaints = append(s.complaints, fmt.Sprintf("read directory %s: %s", r.arg, what))
+			s.complaints = append(s.complaints, &manifest.Error{File: r.arg, Reason: fmt.Sprintf("read directory %s: %s", r.arg, what), Unread: len(paths) == 0})
 		}
 	}
 	s.looked = true
@@ -100,7 +100,7 @@ func (s *Source) served(r *root) bool {
 
 // heard returns what there is to say.
 func (s *Source) heard() string {
-	return strings.Join(s.complaints, "\n") + strings.Join(s.notes, "\n") + s.reasons
+	return reasons(s.complaints, "\n") + strings.Join(s.notes, "\n") + s.reasons
 }
 
 // hidden reports whether a file that was not found is in a directory that could not be
@@ -185,8 +185,8 @@ func hasManifests(dir string) bool {
 }
 
 // look reads the file if it has changed, and reports whether something else counts now.
-// The first look waits for nobody who writes.
-func (f *file) look(now time.Time, first, full bool) (dirty bool) {
+// It waits for somebody who writes unless what is there counts at once.
+func (f *file) look(now time.Time, atOnce, full bool) (dirty bool) {
 	info, err := os.Stat(f.path)
 	at := stampOf(info)
 	same := at == f.stamp
@@ -199,7 +199,7 @@ func (f *file) look(now time.Time, first, full bool) (dirty bool) {
 	waits := func(w writer) bool {
 		limit := time.Duration(0)
 		switch {
-		case first && f.good == nil:
+		case atOnce:
 		case w == isOpen:
 			limit = stalled
 		case w == unknown && (inPlace && !same || !f.writing.IsZero()):
@@ -230,7 +230,8 @@ func (f *file) look(now time.Time, first, full bool) (dirty bool) {
 	}
 	if err != nil {
 		was := f.broken
-		f.broken = &manifest.Error{File: f.name, Reason: unwrapPath(err)}
+		var failed *os.PathError
+		f.broken = &manifest.Error{File: f.name, Reason: unwrapPath(err), Unread: errors.As(err, &failed)}
 		f.writing, f.text, f.read, f.wrong = time.Time{}, nil, nil, nil
 		return was == nil || *was != *f.broken
 	}

@@ -54,6 +54,15 @@ type Options struct {
 	Stdin     io.Reader
 	// StateDir keeps the last good text of each file; "": they are not kept.
 	StateDir string
+	// InsteadOf are the paths that the texts in StateDir are of, one for each of Paths; nil:
+	// Paths.
+	InsteadOf []string
+	// Once is for a process that reads the files once: it writes nothing into StateDir, and
+	// waits for nobody who writes a file.
+	Once bool
+	// FullNames has messages name files as they are to be opened, and not only below the
+	// directory that was given.
+	FullNames bool
 	// MayBeEmpty has Read return no objects, instead of an error, where there are no files
 	// and never were.
 	MayBeEmpty bool
@@ -63,6 +72,7 @@ type Options struct {
 type Source struct {
 	recursive  bool
 	mayBeEmpty bool
+	once       bool
 	roots      []*root
 	store      *store
 
@@ -72,8 +82,8 @@ type Source struct {
 	// to change.
 	generation int
 	changed    time.Time
-	complaints []string // what is wrong with directories
-	reasons    string   // of what is refused
+	complaints manifest.Errors // what is wrong with directories
+	reasons    string          // of what is refused
 	notes      []string
 	dirs       map[string]struct{} // to be watched
 	looked     bool
@@ -150,7 +160,7 @@ func (r *Result) Ignored() (all []manifest.Object) {
 
 // Open prepares to read. It returns an error if standard input cannot be read.
 func Open(o Options) (*Source, error) {
-	s := &Source{recursive: o.Recursive, mayBeEmpty: o.MayBeEmpty, files: map[string]*file{}, dirs: map[string]struct{}{}}
+	s := &Source{recursive: o.Recursive, mayBeEmpty: o.MayBeEmpty, once: o.Once, files: map[string]*file{}, dirs: map[string]struct{}{}}
 	for _, arg := range o.Paths {
 		if arg == Stdin {
 			text, err := io.ReadAll(io.LimitReader(o.Stdin, maxSize+1))
@@ -174,14 +184,18 @@ func Open(o Options) (*Source, error) {
 		if slices.ContainsFunc(s.roots, func(other *root) bool { return other.path == path }) {
 			continue
 		}
-		if len(o.Paths) > 1 {
+		if len(o.Paths) > 1 || o.FullNames {
 			r.prefix = arg
 		}
 		s.roots = append(s.roots, r)
 	}
-	s.store = openStore(o.StateDir)
-	for path, text := range s.store.load() {
+	s.store = openStore(o.StateDir, o.Once)
+	for kept, text := range s.store.load() {
 		for _, r := range s.roots {
+			path := kept
+			if i := slices.Index(o.Paths, r.arg); i < len(o.InsteadOf) {
+				path = movedTo(r.path, kept, o.InsteadOf[i])
+			}
 			if path == r.path || within(path, r.path) {
 				f := s.file(r, path)
 				set, wrong := manifest.Parse(f.name, []byte(text))
@@ -198,6 +212,14 @@ func Open(o Options) (*Source, error) {
 
 // Close waits until the last good texts are on disk.
 func (s *Source) Close() { s.store.close() }
+
+// movedTo returns where a path is if one that it is, or is below, is at root.
+func movedTo(root, path, from string) string {
+	if path != from && !within(path, from) {
+		return ""
+	}
+	return filepath.Join(root, strings.TrimPrefix(path, from))
+}
 
 func within(path, dir string) bool {
 	return strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
@@ -237,6 +259,23 @@ func (s *Source) Read() (*Result, error) {
 	return s.Read()
 }
 
+// Wrong returns all that is wrong with files and directories, as of the last look.
+func (s *Source) Wrong() manifest.Errors {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all manifest.Errors
+	for _, f := range s.sorted() {
+		all = append(all, f.refused...)
+	}
+	for _, c := range s.complaints {
+		if !c.Unread && len(all) > 0 { // they say why
+			continue
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
 // Look reads all files now, whether or not they seem to have changed.
 func (s *Source) Look() {
 	s.mu.Lock()
@@ -267,7 +306,7 @@ func (s *Source) publish() {
 		all = append(all, refused...)
 	}
 	for _, c := range s.complaints {
-		result.Refused = append(result.Refused, lastGood+c)
+		result.Refused = append(result.Refused, lastGood+c.Reason)
 	}
 	result.Files = files
 	result.Set = sync.OnceValue(func() *manifest.Set { return manifest.Merge(files) })
@@ -283,12 +322,21 @@ func (s *Source) publish() {
 	var err error
 	if len(files) == 0 && !(s.mayBeEmpty && len(all)+len(s.complaints) == 0) {
 		if result, err = nil, all; len(all) == 0 {
-			err = errors.New(strings.Join(s.complaints, "; "))
+			err = errors.New(reasons(s.complaints, "; "))
 		}
 	}
 	s.out.Lock()
 	s.result, s.err = result, err
 	s.out.Unlock()
+}
+
+// reasons returns those of errors, with the separator between them.
+func reasons(all manifest.Errors, separator string) string {
+	texts := make([]string, len(all))
+	for i := range all {
+		texts[i] = all[i].Reason
+	}
+	return strings.Join(texts, separator)
 }
 
 // touch makes the time of the last change known to Read.

@@ -34,17 +34,19 @@ type record struct {
 // store keeps the last good texts in a directory. It writes in the background, as a disk
 // may be slow, full, or gone: that must delay no change.
 type store struct {
-	dir     string
-	mu      sync.Mutex
-	pending map[string]*string // by path; nil: remove
-	closed  bool
-	wake    chan struct{}
-	done    chan struct{}
-	failed  error
+	dir string
+	// readOnly is true if somebody else writes there.
+	readOnly bool
+	mu       sync.Mutex
+	pending  map[string]*string // by path; nil: remove
+	closed   bool
+	wake     chan struct{}
+	done     chan struct{}
+	failed   error
 }
 
-func openStore(dir string) *store {
-	s := &store{dir: dir, pending: map[string]*string{}, wake: make(chan struct{}, 1), done: make(chan struct{})}
+func openStore(dir string, readOnly bool) *store {
+	s := &store{dir: dir, readOnly: readOnly, pending: map[string]*string{}, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go s.run()
 	return s
 }
@@ -63,7 +65,7 @@ func (s *store) load() map[string]string {
 	}
 	for _, e := range entries {
 		path := filepath.Join(s.dir, e.Name())
-		if strings.HasPrefix(e.Name(), ".") && strings.Contains(e.Name(), ".json") {
+		if strings.HasPrefix(e.Name(), ".") && strings.Contains(e.Name(), ".json") && !s.readOnly {
 			_ = os.Remove(path) // half of a file whose writer was killed
 		}
 		if !e.Type().IsRegular() || filepath.Ext(path) != ".json" {
@@ -102,7 +104,7 @@ func (s *store) save(path, text string) { s.put(path, &text) }
 func (s *store) drop(path string)       { s.put(path, nil) }
 
 func (s *store) put(path string, text *string) {
-	if s.dir == "" {
+	if s.dir == "" || s.readOnly {
 		return
 	}
 	s.mu.Lock()

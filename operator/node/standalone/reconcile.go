@@ -27,8 +27,10 @@ type desired struct {
 	state lb.State
 	// problems returns mistakes and states of objects, each with file and line. With
 	// thousands of objects it takes longer than the change may.
-	problems func() (mistakes, states []string)
-	files    *source.Result
+	problems func() (mistakes, states []admission.Message)
+	// few are those for the log.
+	few   func([]admission.Message) []string
+	files *source.Result
 	// at returns file and line of an object.
 	at func(name, value string) string
 	// memory and lastGood are for the next read.
@@ -68,8 +70,8 @@ func (r *runner) read(n *network) (*desired, error) {
 		now.Resolution = gateway.Resolve(&now.review.Translation.Unresolved, now.review.Endpoints, on)
 	}
 	r.resolved = now
-	d := &desired{state: now.State, files: files, memory: now.review.Memory, lastGood: now.review.Translation.LastGood, at: now.review.At}
-	d.problems = func() ([]string, []string) {
+	d := &desired{state: now.State, files: files, memory: now.review.Memory, lastGood: now.review.Translation.LastGood, at: now.review.At, few: now.review.Few}
+	d.problems = func() ([]admission.Message, []admission.Message) {
 		return now.review.Messages(append(now.Problems(), now.review.Translation.NetworkRemarks(n.prefixes())...))
 	}
 	return d, nil
@@ -234,17 +236,23 @@ func leftOut(full *lb.TableFull) error {
 
 // logProblems logs what is wrong with objects, each problem once while it lasts.
 func (r *runner) logProblems(d *desired) {
-	mistakes, states := d.problems()
+	found, states := d.problems()
+	mistakes := d.few(found)
 	r.log.each("mistake", slog.LevelError, mistakes)
 	r.health.set(func() { r.health.objects = len(mistakes) })
-	r.log.each("problem", slog.LevelWarn, states)
+	r.log.each("problem", slog.LevelWarn, d.few(states))
 	var lines []string
 	for _, o := range d.files.Ignored() {
-		line := fmt.Sprintf("%s:%d: %s is ignored: Blixt does not read this kind", o.File, o.Line, o)
-		if remedy := o.Remedy(); remedy != "" {
-			line += ": " + remedy
-		}
-		lines = append(lines, line)
+		lines = append(lines, ignored(o).Error())
 	}
 	r.log.each("ignored", slog.LevelInfo, lines)
+}
+
+// ignored says that an object is not read, and what to write instead.
+func ignored(o manifest.Object) *manifest.Error {
+	reason := "ignored: Blixt does not read this kind"
+	if remedy := o.Remedy(); remedy != "" {
+		reason += ": " + remedy
+	}
+	return &manifest.Error{File: o.File, Line: o.Line, Object: o.String(), Reason: reason}
 }
