@@ -53,6 +53,9 @@ func WorstFirst(all []Finding) {
 	slices.SortStableFunc(all, func(a, b Finding) int { return rank(a.Verdict) - rank(b.Verdict) })
 }
 
+// Worse reports whether a level is worse than another one.
+func Worse(a, b Level) bool { return rank(a) < rank(b) }
+
 func rank(v Level) int { return slices.Index(Levels, v) }
 
 // Count returns the number of findings with a verdict.

@@ -75,7 +75,7 @@ type Facts struct {
 
 // Read reads the Facts, with a client of kube.Scheme. Kinds that may not be read are
 // in Unread. Returns an error if the API server does not answer.
-func Read(ctx context.Context, c client.Client, version, namespace string) (*Facts, error) {
+func Read(ctx context.Context, c client.Reader, version, namespace string) (*Facts, error) {
 	f := &Facts{Now: time.Now(), Namespace: namespace, Version: version, Unread: map[string]string{}}
 	r := &kube.Reader{Client: c, Unread: f.Unread}
 	in := client.InNamespace(namespace)
@@ -140,7 +140,7 @@ func (f *Facts) readBackends(ctx context.Context, r *kube.Reader) (all []corev1.
 
 // readConfiguration reads bpfman.toml from the ConfigMap that bpfman reads. bpfman's
 // operator writes the ConfigMap, unless an override forbids it to.
-func (f *Facts) readConfiguration(ctx context.Context, c client.Client) error {
+func (f *Facts) readConfiguration(ctx context.Context, c client.Reader) error {
 	d := f.daemonSet()
 	if d == nil {
 		return nil

@@ -18,7 +18,7 @@ var ciliumConfig = client.ObjectKey{Namespace: "kube-system", Name: "cilium-conf
 
 // readIPsec finds out whether Cilium encrypts by IPsec policies. Other network plugins
 // encrypt what their tunnels send, behind the data plane.
-func (f *Facts) readIPsec(ctx context.Context, c client.Client) error {
+func (f *Facts) readIPsec(ctx context.Context, c client.Reader) error {
 	stored := &corev1.ConfigMap{}
 	err := c.Get(ctx, ciliumConfig, stored)
 	if err != nil && !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err) {

@@ -17,7 +17,7 @@ import (
 )
 
 // readProxyMode reads kube-proxy's mode from the same ConfigMap as the operator.
-func (f *Facts) readProxyMode(ctx context.Context, c client.Client) error {
+func (f *Facts) readProxyMode(ctx context.Context, c client.Reader) error {
 	stored := &corev1.ConfigMap{}
 	err := c.Get(ctx, gateway.KubeProxy, stored)
 	if err != nil && !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err) {

@@ -73,7 +73,7 @@ func New(f *doctor.Facts) *Cluster {
 	}
 	slices.SortFunc(c.Nodes, func(a, b Node) int { return cmp.Or(a.rank()-b.rank(), strings.Compare(a.Name, b.Name)) })
 	for i := range f.Gateways {
-		if g := &f.Gateways[i]; ours(f, g) {
+		if g := &f.Gateways[i]; Ours(f, g) {
 			c.Gateways++
 			if is := condition(g.Status.Conditions, string(gwv1.GatewayConditionProgrammed)); is != nil && is.Status == metav1.ConditionTrue {
 				c.Programmed++
@@ -122,8 +122,8 @@ func condition(all []metav1.Condition, kind string) *metav1.Condition {
 	return nil
 }
 
-// ours reports whether a Gateway is of a class of Blixt.
-func ours(f *doctor.Facts, g *gwv1.Gateway) bool {
+// Ours reports whether a Gateway is of a class of Blixt.
+func Ours(f *doctor.Facts, g *gwv1.Gateway) bool {
 	return slices.ContainsFunc(f.Classes, func(c gwv1.GatewayClass) bool {
 		return c.Name == string(g.Spec.GatewayClassName) && c.Spec.ControllerName == gateway.ControllerName
 	})
@@ -139,23 +139,24 @@ func Check(f *doctor.Facts) []finding.Finding {
 		}
 	}
 	for i := range f.Gateways {
-		if g := &f.Gateways[i]; ours(f, g) {
-			all = append(all, gatewayFindings(g)...)
+		if g := &f.Gateways[i]; Ours(f, g) {
+			all = append(all, CheckGateway(g)...)
 		}
 	}
 	for i := range f.TCPRoutes {
 		r := &f.TCPRoutes[i]
-		all = append(all, routeFindings("TCPRoute", r, r.Status.Parents)...)
+		all = append(all, CheckRoute("TCPRoute", r, r.Status.Parents)...)
 	}
 	for i := range f.UDPRoutes {
 		r := &f.UDPRoutes[i]
-		all = append(all, routeFindings("UDPRoute", r, r.Status.Parents)...)
+		all = append(all, CheckRoute("UDPRoute", r, r.Status.Parents)...)
 	}
 	finding.WorstFirst(all)
 	return all
 }
 
-func gatewayFindings(g *gwv1.Gateway) (all []finding.Finding) {
+// CheckGateway returns what is not well with a Gateway and its listeners, the worst first.
+func CheckGateway(g *gwv1.Gateway) (all []finding.Finding) {
 	object := "Gateway " + g.Namespace + "/" + g.Name
 	remedy := "kubectl -n " + g.Namespace + " describe gateway " + g.Name
 	add := func(format string, args ...any) {
@@ -176,15 +177,8 @@ func gatewayFindings(g *gwv1.Gateway) (all []finding.Finding) {
 		return all // the others follow from it
 	}
 	for _, l := range g.Status.Listeners {
-		for _, c := range l.Conditions {
-			bad := metav1.ConditionFalse
-			if c.Type == string(gwv1.ListenerConditionConflicted) {
-				bad = metav1.ConditionTrue
-			}
-			if c.Status == bad && slices.Contains(listenerConditions, gwv1.ListenerConditionType(c.Type)) {
-				add("listener %s: condition %s is %s, %s: %s", l.Name, c.Type, c.Status, c.Reason, c.Message)
-				break
-			}
+		if c := BadListener(l.Conditions); c != nil {
+			add("listener %s: condition %s is %s, %s: %s", l.Name, c.Type, c.Status, c.Reason, c.Message)
 		}
 	}
 	return all
@@ -195,7 +189,23 @@ var listenerConditions = []gwv1.ListenerConditionType{
 	gwv1.ListenerConditionConflicted, gwv1.ListenerConditionAccepted, gwv1.ListenerConditionResolvedRefs, gwv1.ListenerConditionProgrammed,
 }
 
-func routeFindings(kind string, r metav1.Object, parents []gwv1.RouteParentStatus) (all []finding.Finding) {
+// BadListener returns the first of a listener's conditions that says that it does not work;
+// nil: none does.
+func BadListener(conditions []metav1.Condition) *metav1.Condition {
+	for i := range conditions {
+		bad := metav1.ConditionFalse
+		if conditions[i].Type == string(gwv1.ListenerConditionConflicted) {
+			bad = metav1.ConditionTrue
+		}
+		if conditions[i].Status == bad && slices.Contains(listenerConditions, gwv1.ListenerConditionType(conditions[i].Type)) {
+			return &conditions[i]
+		}
+	}
+	return nil
+}
+
+// CheckRoute returns what is not well with a route of a kind, for each of its parents.
+func CheckRoute(kind string, r metav1.Object, parents []gwv1.RouteParentStatus) (all []finding.Finding) {
 	for _, p := range parents {
 		if p.ControllerName != gateway.ControllerName {
 			continue

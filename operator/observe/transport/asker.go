@@ -37,7 +37,8 @@ func NewAsker(conn grpc.ClientConnInterface, nodes []string) *Asker {
 	return &Asker{conn: conn, nodes: nodes}
 }
 
-// Ask implements observe.Asker. If nodes have failed, the error is a NodesError.
+// Ask implements observe.Asker. If nodes have failed, the error is a NodesError, or wraps
+// one if ctx has ended before all have answered.
 func (a *Asker) Ask(ctx context.Context, q observe.Query, got func(node string, piece json.RawMessage) error) error {
 	text, err := json.Marshal(q)
 	if err != nil {
@@ -49,23 +50,44 @@ func (a *Asker) Ask(ctx context.Context, q observe.Query, got func(node string, 
 	if err != nil {
 		return readable(err)
 	}
-	answers := &answers{pieces: map[source][]byte{}, failed: map[source]string{}}
+	answers := newAnswers()
 	for {
 		r, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
 			return answers.end()
 		}
 		if err != nil {
-			return readable(err)
+			return answers.cut(ctx, readable(err))
 		}
-		piece, err := answers.add(r)
-		if err == nil && piece != nil {
-			err = got(r.Node, piece)
-		}
-		if err != nil {
+		if err := answers.pass(r, got); err != nil {
 			return err
 		}
 	}
+}
+
+// Fleet asks agents: fleet.Server.
+type Fleet interface {
+	Ask(ctx context.Context, q observe.Query, nodes []string, send func(*wire.AskReply) error) error
+}
+
+// Direct is an Asker of all agents for the process that they are connected to.
+type Direct struct{ Fleet Fleet }
+
+// Ask implements observe.Asker, as Asker does.
+func (d Direct) Ask(ctx context.Context, q observe.Query, got func(node string, piece json.RawMessage) error) error {
+	answers := newAnswers()
+	var failed error
+	err := d.Fleet.Ask(ctx, q, nil, func(r *wire.AskReply) error {
+		failed = answers.pass(r, got)
+		return failed
+	})
+	switch {
+	case failed != nil:
+		return failed
+	case err != nil:
+		return answers.cut(ctx, readable(err))
+	}
+	return answers.end()
 }
 
 // readable returns an error in words.
@@ -87,6 +109,28 @@ type answers struct {
 	pieces  map[source][]byte // that have come in part
 	partial int               // their size
 	failed  map[source]string
+}
+
+func newAnswers() *answers {
+	return &answers{pieces: map[source][]byte{}, failed: map[source]string{}}
+}
+
+// pass passes on the piece that a reply completes.
+func (a *answers) pass(r *wire.AskReply, got func(node string, piece json.RawMessage) error) error {
+	piece, err := a.add(r)
+	if err == nil && piece != nil {
+		err = got(r.Node, piece)
+	}
+	return err
+}
+
+// cut returns the error of an answer that was cut off. If whoever has asked waits no
+// longer, it tells which nodes have failed until then.
+func (a *answers) cut(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	return errors.Join(err, a.end())
 }
 
 // source is who answers: there are several applications on a node while it is
