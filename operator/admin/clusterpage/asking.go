@@ -18,17 +18,22 @@ import (
 const (
 	// askFor is how long nodes have to answer, less than the time between two looks.
 	askFor = 4 * time.Second
-	// lateFor is how long one that has not answered the last question in time has after all
-	// others have answered: it holds up nobody but itself.
+	// lateFor is how long a node that was late has after all others have answered, so that
+	// it holds up nobody but itself.
 	lateFor = 250 * time.Millisecond
+	// lateRecordsFor is how long all have while some are late, if a node may well have
+	// nothing to answer: nobody can tell whether the others have.
+	lateRecordsFor = time.Second
 )
 
-// asking knows which nodes there are, and which of them were late.
+var errLate = errors.New("the time to answer is over")
+
+// asking knows which nodes there are, and which of them are late.
 type asking struct {
 	limit time.Duration
 
 	mu    sync.Mutex
-	nodes map[string]bool // all; true: it has not answered the last question
+	nodes map[string]bool // all; true: it has not told its status in time when it was asked last
 }
 
 // setNodes sets which nodes are waited for.
@@ -42,75 +47,73 @@ func (a *asking) setNodes(all []v1alpha1.NodeDataplane) {
 	a.nodes = nodes
 }
 
-// Ask implements observe.Asker. It returns a NodesError for nodes that have not answered in
-// time; what the others have answered counts.
-func (s *Source) Ask(ctx context.Context, q observe.Query, got func(node string, piece json.RawMessage) error) error {
-	if q.Status == nil {
-		ctx, cancel := context.WithTimeout(ctx, s.asking.limit)
-		defer cancel()
-		return s.asking.named(ctx, s.o.Asker.Ask(ctx, q, got), nil)
-	}
-	return s.asking.status(ctx, s.o.Asker, q, got)
-}
-
-// status asks for the status of all nodes, which is one piece of each.
-func (a *asking) status(ctx context.Context, to observe.Asker, q observe.Query, got func(node string, piece json.RawMessage) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, a.limit, errLate)
-	defer cancel()
-	ctx, giveUp := context.WithCancelCause(ctx)
-	defer giveUp(nil)
-	waiting := map[string]bool{}
+// split returns the nodes that are not late, and those that are.
+func (a *asking) split() (prompt, late map[string]bool) {
 	a.mu.Lock()
-	for node, late := range a.nodes {
-		if !late {
-			waiting[node] = true
+	defer a.mu.Unlock()
+	prompt, late = map[string]bool{}, map[string]bool{}
+	for node, is := range a.nodes {
+		if is {
+			late[node] = true
+		} else {
+			prompt[node] = true
 		}
 	}
-	a.mu.Unlock()
-	answered := map[string]bool{}
-	var rest *time.Timer
-	err := to.Ask(ctx, q, func(node string, piece json.RawMessage) error {
-		answered[node] = true
-		delete(waiting, node)
-		if len(waiting) == 0 && rest == nil {
-			rest = time.AfterFunc(lateFor, func() { giveUp(errLate) })
+	return prompt, late
+}
+
+// setLate sets which nodes are late.
+func (a *asking) setLate(late map[string]bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for node := range a.nodes {
+		a.nodes[node] = late[node]
+	}
+}
+
+// Ask implements observe.Asker. If nodes have not answered in time, the error is a
+// NodesError, and what others have answered counts.
+func (s *Source) Ask(ctx context.Context, q observe.Query, got func(node string, piece json.RawMessage) error) error {
+	a := &s.asking
+	prompt, late := a.split()
+	missing := maps.Clone(late)
+	limit := a.limit
+	if each := q.Status != nil || q.Trace != nil; each { // every node answers something
+		maps.Copy(missing, prompt)
+	} else if len(late) > 0 {
+		limit = min(limit, lateRecordsFor)
+	}
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	over := time.AfterFunc(limit, func() { giveUp(errLate) })
+	defer over.Stop()
+	err := s.o.Asker.Ask(ctx, q, func(node string, piece json.RawMessage) error {
+		delete(missing, node)
+		if prompt[node] {
+			if delete(prompt, node); len(prompt) == 0 {
+				over.Reset(min(limit, lateFor))
+			}
 		}
 		return got(node, piece)
 	})
-	if rest != nil {
-		rest.Stop()
+	if err != nil && errors.Is(context.Cause(ctx), errLate) {
+		err = a.lateError(err, missing)
 	}
-	err = a.named(ctx, err, answered)
-	if err == nil || errors.As(err, new(*observe.NodesError)) {
-		a.mu.Lock()
-		for node := range a.nodes {
-			a.nodes[node] = !answered[node]
-		}
-		a.mu.Unlock()
+	if q.Status != nil && (err == nil || errors.As(err, new(*observe.NodesError))) {
+		a.setLate(missing)
 	}
 	return err
 }
 
-var errLate = errors.New("the time to answer is over")
-
-// named returns an error that names the nodes that were late, if that is what has
-// happened. answered are those that were not; nil: that is not known.
-func (a *asking) named(ctx context.Context, err error, answered map[string]bool) error {
-	late := errors.Is(context.Cause(ctx), errLate) || errors.Is(context.Cause(ctx), context.DeadlineExceeded)
-	if err == nil || !late {
-		return err
-	}
-	var known *observe.NodesError
+// lateError returns an error for nodes that were late, and for those that had failed
+// before.
+func (a *asking) lateError(err error, missing map[string]bool) error {
 	reasons := map[string]string{}
-	if errors.As(err, &known) {
-		maps.Copy(reasons, known.Reasons)
+	for node := range missing {
+		reasons[node] = fmt.Sprintf("its agent has not answered within %v", a.limit)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for node := range a.nodes {
-		if reasons[node] == "" && answered != nil && !answered[node] {
-			reasons[node] = fmt.Sprintf("its agent has not answered within %v", a.limit)
-		}
+	if known := (*observe.NodesError)(nil); errors.As(err, &known) {
+		maps.Copy(reasons, known.Reasons)
 	}
 	if len(reasons) == 0 {
 		return fmt.Errorf("not all nodes have answered within %v", a.limit)

@@ -129,9 +129,9 @@ func (d *declared) addRoute(kind string, protocol gwv1.ProtocolType, r metav1.Ob
 			continue
 		}
 		found := overview.CheckRoute(kind, r, []gwv1.RouteParentStatus{p})
-		for _, one := range found {
-			one.Seen = kind + " " + r.GetNamespace() + "/" + r.GetName() + ": " + one.Seen
-			blame(&d.all[at], one)
+		for i := range found {
+			found[i].Seen = found[i].Object + ": " + found[i].Seen
+			blame(&d.all[at], found[i])
 		}
 		for i := range d.all[at].Listeners {
 			l := &d.all[at].Listeners[i]
@@ -145,7 +145,7 @@ func (d *declared) addRoute(kind string, protocol gwv1.ProtocolType, r metav1.Ob
 				l.Routes = append(l.Routes, name)
 			}
 			if l.Problem == "" && len(found) > 0 {
-				l.Problem = clip(name + ": " + found[0].Seen)
+				l.Problem = clip(found[0].Seen)
 			}
 		}
 	}
@@ -189,21 +189,12 @@ func or[T any](p *T, other T) T {
 	return *p
 }
 
-// nodes returns what NodeDataplanes say, those that are not well first.
+// nodes returns what NodeDataplanes say.
 func nodes(all []v1alpha1.NodeDataplane) []page.Node {
 	result := make([]page.Node, 0, len(all))
 	for i := range all {
 		result = append(result, node(&all[i]))
 	}
-	slices.SortFunc(result, func(a, b page.Node) int {
-		switch {
-		case finding.Worse(a.Verdict, b.Verdict):
-			return -1
-		case finding.Worse(b.Verdict, a.Verdict):
-			return 1
-		}
-		return strings.Compare(a.Name, b.Name)
-	})
 	return result
 }
 

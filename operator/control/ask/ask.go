@@ -43,20 +43,15 @@ const (
 	maxName = 253
 )
 
-// Fleet asks agents: fleet.Server.
-type Fleet interface {
-	Ask(ctx context.Context, q observe.Query, nodes []string, send func(*wire.AskReply) error) error
-}
-
 // Serve answers on a listener until ctx ends.
-func Serve(ctx context.Context, l net.Listener, config *tls.Config, kube kubernetes.Interface, fleet Fleet, log *slog.Logger) error {
+func Serve(ctx context.Context, l net.Listener, config *tls.Config, kube kubernetes.Interface, fleet transport.Fleet, log *slog.Logger) error {
 	e := &endpoint{kube: kube, fleet: fleet, log: log}
 	return transport.Serve(ctx, transport.NewServer(e.answer, transport.Options{MaxAge: maxAge}, grpc.Creds(credentials.NewTLS(config))), l)
 }
 
 type endpoint struct {
 	kube  kubernetes.Interface
-	fleet Fleet
+	fleet transport.Fleet
 	log   *slog.Logger
 }
 
