@@ -13,11 +13,15 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/bpfman"
+	"github.com/kubernetes-sigs/blixt/operator/node/hostpage"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 	"github.com/kubernetes-sigs/blixt/operator/node/others"
 	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
 	"github.com/kubernetes-sigs/blixt/operator/node/systemd"
 )
+
+// hostPageEvery is how often a page of a host is made while somebody looks.
+const hostPageEvery = 2 * time.Second
 
 func runCommand() *cobra.Command {
 	o := standalone.Options{}
@@ -28,6 +32,7 @@ func runCommand() *cobra.Command {
 	var seedFile string
 	var lines flowLines
 	var logs logFlags
+	var http pageFlags
 	o.Files.Stdin = os.Stdin
 	c := &cobra.Command{
 		Use:   "run {-f DIR|FILE|- | --peer ADDRESSES}",
@@ -88,6 +93,7 @@ a process without a terminal has the files and the network read again.`,
   blixt run -f . --interface eth0 --interface docker0
   blixt run -f . --bytecode registry.example.com/blixt/bytecode:v1 --verify-key cosign.pub
   blixt run -f . --loader bpfman --priority 10
+  blixt run -f . --http-address 127.0.0.1:8460
   blixt run -f . --peer 10.0.0.2,fd00::2,10.244.2.0/24 --peer-key /etc/blixt/peer-key`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
@@ -117,6 +123,9 @@ a process without a terminal has the files and the network read again.`,
 				return err
 			}
 			o.Version, o.Restarting, o.Reload = version(), systemd.Restarting, hangups()
+			o.Started = func(in *standalone.Inside) (stop func(), err error) {
+				return http.serve(hostpage.New(hostpage.Options{Inside: in, BPFFS: l.builtin.BPFFS}), hostPageEvery)
+			}
 			return standalone.Run(c.Context(), o)
 		},
 	}
@@ -140,6 +149,7 @@ a process without a terminal has the files and the network read again.`,
 	f.StringVar(&o.MetricsAddress, "metrics-address", "", "host and port of /metrics for Prometheus, /healthz and /readyz, such as 127.0.0.1:8082; empty: they are not served")
 	f.Var(&o.RouteMetrics, "route-metrics", "frontends and backendRefs that have metrics of their own: all; seen: those of which this host has seen a packet; or off")
 	f.StringVar(&o.MetricsTokenFile, "metrics-token-file", "", "file of the bearer token that whoever reads /metrics must have; empty: everybody may who reaches --metrics-address")
+	http.add(f)
 	lines.add(f)
 	f.BoolVar(&o.FlowRecords, "flow-records", false, "remember the last flows when they have ended, with their clients: blixt flows shows them. A BlixtGatewayConfig with flowRecords: Enabled or Disabled decides for its Gateways instead")
 	f.Uint32Var(&l.flows, "flows", 0, "size of the table of established TCP flows, at most 4194304 (default 262144; 400 bytes per flow in use); those of other flows follow")
