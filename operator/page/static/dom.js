@@ -82,8 +82,10 @@ export function keyed(parent, items, keyOf, create, update) {
   for (const [key, child] of had) {
     if (!has.has(key)) child.remove();
   }
-  let at = parent.firstChild;
   const children = new Map();
+  const kept = new Set(had.values());
+  let at = parent.firstChild;
+  while (at && !kept.has(at)) at = at.nextSibling; // a caption, a heading
   for (const [key, [child, item]] of has) {
     if (child === at) at = at.nextSibling;
     else move(parent, child, at);

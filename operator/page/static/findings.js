@@ -18,7 +18,7 @@ export function counts(view) {
   if (n.failed) parts.push(`${n.failed} failed`);
   if (n.warning) parts.push(plural(n.warning, 'warning'));
   if (n.unknown) parts.push(`${n.unknown} unknown`);
-  if (view.moreFindings) parts.push(`${plural(view.moreFindings, 'other')}`);
+  if (view.moreFindings) parts.push(`and ${view.moreFindings} more`);
   return parts.join(', ');
 }
 
@@ -56,8 +56,8 @@ function update(li, f) {
   }
 }
 
-// A command stands at the begin of a remedy, or behind a colon or a semicolon.
-const commands = /(^|: |; )((?:sudo |kubectl |blixt |sysctl |ip |ip6?tables |nft |systemctl |ethtool |helm )[^;]*?)(?=;|[.?] [A-Z]|[.,]? or |, and |\.?$)/g;
+// A command stands at the begin of a remedy, or behind a colon, a semicolon or a question.
+const commands = /(^|[:;?] )((?:sudo |kubectl |blixt |sysctl |ip |ip6?tables |nft |systemctl |ethtool |helm )[^;]*?)(?=;|[.?] [A-Z]|[.,]? or |, and |\.?$)/g;
 
 // remedy returns a text with its commands set apart, each with a button that copies it.
 function remedy(words) {

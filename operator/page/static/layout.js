@@ -262,10 +262,10 @@ class Scene {
     const title = `${printable(b.address)}: ${word(b.state)}${b.local ? ', on this node' : ''}\nwanted ${share(b.wanted)}, seen ${share(b.seen)} of new flows\n${b.active} flows, ${rate(b.newFlows)} new`;
     this.add(`${key} mark`, 'path', { ...shape(b.state), transform: `translate(${round(x)} ${round(y) - 8})` }, undefined, title);
     const rateRoom = 50;
-    const barRoom = width > 250 ? 64 : 0;
-    const said = b.state === 'serving' || b.many ? '' : ` ${word(b.state)}`;
-    this.label(key, x + 22, y, b.address + said, width - 22 - rateRoom - barRoom - (barRoom ? 12 : 0), b.many ? 'small' : 'mono', { title });
-    if (barRoom) this.bar(key, x + width - rateRoom - barRoom, y, barRoom, b);
+    const barRoom = width <= 230 ? 0 : b.state !== 'serving' && !b.many ? 68 : Math.min(70, width * 0.17);
+    this.label(key, x + 22, y, b.address, width - 22 - rateRoom - barRoom - (barRoom ? 12 : 0), b.many ? 'small' : 'mono', { title });
+    if (barRoom && b.state !== 'serving' && !b.many) this.label(`${key} state`, x + width - rateRoom - barRoom, y, word(b.state), barRoom, 'small warn');
+    else if (barRoom) this.bar(key, x + width - rateRoom - barRoom, y, barRoom, b);
     this.label(`${key} rate`, x + width, y, rate(b.newFlows), rateRoom, 'small', { anchor: 'end' });
   }
 

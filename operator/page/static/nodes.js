@@ -21,10 +21,10 @@ const columns = [
   },
   {
     label: 'Version',
-    make: () => el('span', {}, el('bdi', { class: 'name' }), el('span', { class: 'kernel quiet' })),
+    make: () => el('span', {}, el('bdi', { class: 'name' }), el('bdi', { class: 'kernel quiet' })),
     set(node, n) {
       setName(node.children[0], n.version || 'not known');
-      text(node.children[1], n.kernel ? `Linux ${printable(n.kernel)}` : '');
+      setName(node.children[1], n.kernel ? `Linux ${n.kernel}` : '');
     },
   },
   { label: 'Frontends', class: 'num', say: (n) => brief(n.frontends) },

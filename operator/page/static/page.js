@@ -3,6 +3,7 @@
 // What a host or a cluster serves, and what is wrong with it: Views come by a stream, and
 // each part of the page shows its part of the last one.
 
+import { carry } from './carry.js';
 import { attr, printable, setName, show, text } from './dom.js';
 import { time, timeInFull } from './format.js';
 import * as findings from './findings.js';
@@ -28,6 +29,7 @@ let chosen = selection.read();
 
 const stream = new Stream({
   view(next) {
+    if (next.seconds === 0 && view && age() <= stale * view.every) carry(next, view);
     view = next;
     came = performance.now();
     show($('message'), false);
@@ -47,18 +49,42 @@ const stream = new Stream({
   },
 });
 
-// draw shows the last View. Parts that have not changed cost a comparison.
-function draw() {
+const parts = [
+  head,
+  () => gateways.draw(view, chosen),
+  () => packets.draw(view),
+  () => nodes.draw(view),
+  () => flows.draw(view),
+];
+const slice = 10; // milliseconds of a frame
+
+// draw shows the last View: what has not changed costs a comparison. Large Views are drawn
+// in several frames, so that the page goes on answering its reader.
+async function draw() {
+  const drawn = view;
+  let begin = performance.now();
+  for (const part of parts) {
+    if (performance.now() - begin > slice) {
+      performance.measure('draw', { start: begin });
+      await frame();
+      if (view !== drawn) return; // the next one is drawn already
+      begin = performance.now();
+    }
+    part();
+  }
+  performance.measure('draw', { start: begin });
+  performance.clearMeasures('draw');
+}
+
+const frame = () => new Promise((resolve) => { requestAnimationFrame(() => setTimeout(resolve)); });
+
+function head() {
   show($('content'), true);
   setName($('name'), view.name);
   text($('what'), [view.kind, view.version].filter(Boolean).map(printable).join(' · '));
   health();
   findings.draw(view);
   totals.draw(view);
-  gateways.draw(view, chosen);
-  packets.draw(view);
-  nodes.draw(view);
-  flows.draw(view);
   tick();
 }
 
@@ -83,9 +109,12 @@ function health() {
   }
 }
 
+// age is how many seconds ago the last View came.
+const age = () => (performance.now() - came) / 1000;
+
 // tick shows how old the View is: each second, since no View may come.
 function tick() {
-  const seconds = Math.floor((performance.now() - came) / 1000);
+  const seconds = Math.floor(age());
   const old = view !== null && seconds > stale * view.every;
   const [state, words] = condition(seconds, old);
   attr($('connection'), 'data-state', state);
@@ -105,7 +134,7 @@ function condition(seconds, old) {
     case 'connecting':
       return view && !old ? ['live', 'Live · updated now'] : ['connecting', `Connecting…${update}`];
   }
-  return ['closed', `Not looking${update}`];
+  return ['closed', `Not connected${update}`];
 }
 
 // refused says why the server gives no View, and what to do.

@@ -2,7 +2,8 @@
 
 import { attr, svg } from './dom.js';
 
-const span = 300; // seconds that are shown
+const shortest = 60; // seconds that are shown, at first
+const longest = 300;
 const width = 120;
 const height = 30;
 
@@ -21,12 +22,13 @@ export class Sparkline {
     if (Number.isNaN(now) || last?.[0] === now) return;
     if (last && last[0] > now) this.#points = []; // the server's clock was set back
     this.#points.push([now, value ?? null]);
-    while (this.#points[0][0] < now - span) this.#points.shift();
+    while (this.#points[0][0] < now - longest) this.#points.shift();
     this.#draw(now);
   }
 
   #draw(now) {
     const top = Math.max(...this.#points.map(([, v]) => v ?? 0)) || 1;
+    const span = Math.max(shortest, now - this.#points[0][0]);
     let line = '';
     let area = '';
     let begin = null; // of a part without gaps

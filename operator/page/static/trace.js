@@ -70,7 +70,7 @@ function answer({ node, answer: r }) {
   const list = el('ol', { class: 'steps' });
   for (const [label, ...content] of steps(r)) list.append(el('li', {}, el('span', { class: 'label' }, label), el('span', { dir: 'auto' }, ...content.map((c) => (typeof c === 'string' ? printable(c) : c)))));
   const heading = el('h3', {}, mark(Object.hasOwn(verdicts, r.verdict) ? verdicts[r.verdict] : 'failed'));
-  if (node) heading.append(name(node), ': ');
+  if (node) heading.append(el('span', {}, name(node), ':'));
   heading.append(`${printable(r.verdict)}, ${printable(r.why)}`);
   return el('section', { class: 'answer' }, heading, list, ...(r.notes ?? []).map((n) => el('p', { class: 'hint', dir: 'auto' }, printable(n))));
 }
