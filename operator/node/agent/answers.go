@@ -22,7 +22,7 @@ func (a *Agent) Answerer() observe.Answerer {
 			return a.o.MapsDir, trace.Options{Frontends: frontends}, nil
 		}),
 		Status: top.Answer(func(read func(top.Node) error) error {
-			return read(top.Node{Status: a.writer.Status, Tables: a.o.Tables})
+			return read(top.Node{Writer: a.writer, Tables: a.o.Tables})
 		}),
 	}
 }

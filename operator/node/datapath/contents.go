@@ -43,10 +43,11 @@ type Contents struct {
 	fresh bool
 }
 
-// Served is a frontend in the tables.
+// Served is a frontend in the tables. Once Contents have it, it is never modified, but
+// replaced.
 type Served struct {
 	Entry bpf.BlixtFrontend
-	// Slots is the ring, in backend ids. It is never modified, but replaced.
+	// Slots is the ring, in backend ids.
 	Slots []uint32
 	// IDs are the ids of all backends, including those without slots.
 	IDs map[BackendKey]uint32

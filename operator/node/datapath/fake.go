@@ -353,6 +353,17 @@ func (f *Fake) BackendFlows(id uint32) (uint64, error) {
 	return get(f, func() uint64 { return f.FlowsOf[id] })
 }
 
+// FirstBackendFlows implements Counts.
+func (f *Fake) FirstBackendFlows(n int) ([]uint64, error) {
+	return get(f, func() []uint64 {
+		all := make([]uint64, n)
+		for id := range all {
+			all[id] = f.FlowsOf[uint32(id)]
+		}
+		return all
+	})
+}
+
 // HostListens implements Counts.
 func (f *Fake) HostListens() (map[lb.Key]uint32, error) {
 	return get(f, func() map[lb.Key]uint32 { return maps.Clone(f.hostListens) })

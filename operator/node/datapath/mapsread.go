@@ -130,6 +130,18 @@ func (m *Maps) BackendFlows(id uint32) (n uint64, err error) {
 	return n, m.backendFlows.Lookup(id, &n)
 }
 
+// FirstBackendFlows implements Counts.
+func (m *Maps) FirstBackendFlows(n int) ([]uint64, error) {
+	n = min(n, int(m.backendFlows.MaxEntries()))
+	flows := make([]uint64, n)
+	var cursor ebpf.MapBatchCursor
+	// The kernel returns elements of an array in order.
+	if _, err := m.backendFlows.BatchLookup(&cursor, make([]uint32, n), flows, nil); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil, fmt.Errorf("read %s: %w", m.backendFlows, err)
+	}
+	return flows, nil
+}
+
 // readPerCPU returns each element of a per-CPU array, summed over all CPUs.
 func readPerCPU(m *ebpf.Map) ([]uint64, error) {
 	cpus := ebpf.MustPossibleCPU()

@@ -242,7 +242,7 @@ func (p *planner) serve(key lb.Key, f wanted, old *Served) {
 // sameRing plans a frontend that differs in names alone.
 func (p *planner) sameRing(key lb.Key, f *lb.Frontend, old *Served) {
 	to := *old
-	to.Source = f
+	to.Source, to.IDs = f, maps.Clone(old.IDs)
 	p.backends(f, old, &to)
 	p.plan.frontends[key] = p.plan.frontends[key] || p.refs.lacks
 	p.plan.served[key] = &to

@@ -71,8 +71,10 @@ type Counts interface {
 	FrontendCounters(index uint32) (bpf.BlixtFrontendCounters, error)
 	// FirstFrontendCounters returns those of the frontends with indexes below n.
 	FirstFrontendCounters(n int) ([]bpf.BlixtFrontendCounters, error)
-	// BackendFlows returns how many new flows a backend has got.
+	// BackendFlows returns how many new flows a backend has got, and FirstBackendFlows those
+	// of the backends with ids below n.
 	BackendFlows(id uint32) (uint64, error)
+	FirstBackendFlows(n int) ([]uint64, error)
 	// RefCounters returns the counters of a backendRef, given its id and its hash. ok
 	// is false if the id is not its any more, or never was.
 	RefCounters(id uint32, key uint64) (c RefCounters, ok bool)

@@ -33,7 +33,7 @@ func (r *runner) answers() observe.Answerer {
 		Status: top.Answer(func(read func(top.Node) error) error {
 			err := errNothingServed
 			failed := r.readMaps(func(d metrics.DataPlane) error {
-				err = read(top.Node{Status: d.Writer.Status, Tables: d.Tables})
+				err = read(top.Node{Writer: d.Writer, Tables: d.Tables})
 				return nil
 			})
 			return cmp.Or(failed, err)

@@ -28,42 +28,15 @@ type Report struct {
 	Refs   []Ref   `json:"refs,omitempty"`
 }
 
-// Totals are of all frontends of a node, whatever the scope. Packets and bytes are as in
-// writer.FrontendStatus.
-type Totals struct {
-	Frontends    int    `json:"frontends"`
-	Backends     int    `json:"backends"`
-	NewFlows     uint64 `json:"newFlows"`
-	ActiveFlows  uint64 `json:"activeFlows"`
-	Rejected     uint64 `json:"rejected"`
-	Packets      uint64 `json:"packets"`
-	Bytes        uint64 `json:"bytes"`
-	ReplyPackets uint64 `json:"replyPackets"`
-	ReplyBytes   uint64 `json:"replyBytes"`
-}
-
-// Ref is what a node has counted of a backendRef: see lb.BackendRef.
-type Ref struct {
-	Gateway  string `json:"gateway"`
-	Route    string `json:"route"`
-	Service  string `json:"service"`
-	Port     uint16 `json:"port,omitempty"`
-	Protocol string `json:"protocol"`
-	Flows    uint64 `json:"flows"`
-	// Refused were refused by a RST of the backend or an ICMP error, Unanswered got neither
-	// that nor an answer.
-	Refused    uint64 `json:"refused"`
-	Unanswered uint64 `json:"unanswered"`
-	// Connects counts the durations from SYN to SYN-ACK: those of at most 2^(k-14) s and more
-	// than half of that are Connects[k]; the first and last elements have all that is
-	// shorter and longer. ConnectSum is their sum in seconds.
-	Connects   []uint64 `json:"connects,omitempty"`
-	ConnectSum float64  `json:"connectSum,omitempty"`
-}
+// Totals are of all frontends of a node, and Ref is what it has counted of a backendRef.
+type (
+	Totals = writer.Totals
+	Ref    = writer.RefStatus
+)
 
 // Node is what a node's answers are made from.
 type Node struct {
-	Status func() (writer.Status, error)
+	Writer *writer.Writer
 	Tables Tables
 }
 
@@ -73,7 +46,7 @@ func Answer(with func(func(Node) error) error) func(context.Context, observe.Sta
 	return func(_ context.Context, q observe.StatusQuery, send func(any) error) error {
 		var r Report
 		err := with(func(n Node) (err error) {
-			if r.Status, err = n.Status(); err == nil && q.Clients > 0 {
+			if err = r.read(n.Writer, q.Scope); err == nil && q.Clients > 0 {
 				err = r.AddClients(n.Tables, q.Clients)
 			}
 			return err
@@ -83,6 +56,17 @@ func Answer(with func(func(Node) error) error) func(context.Context, observe.Sta
 		}
 		return send(r) // the maps may be closed meanwhile: who has asked may be slow
 	}
+}
+
+// read reads the status, in a scope unless that is nil.
+func (r *Report) read(w *writer.Writer, scope *observe.Scope) (err error) {
+	if scope == nil {
+		r.Status, err = w.Status()
+		return err
+	}
+	look, err := w.Look(scope.Gateways)
+	r.Status, r.Totals, r.Refs = look.Status, &look.Totals, look.Refs
+	return err
 }
 
 // maxWanted is how many clients a node names at most.

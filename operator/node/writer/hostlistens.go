@@ -22,11 +22,16 @@ func hostListens(t Tables, contents *datapath.Contents, now uint32) ([]lb.Key, e
 	}
 	var keys []lb.Key
 	for key, tick := range seen {
-		_, served := contents.Frontends[key]
-		if age := int32(now - tick); served && age <= int32(datapath.Ticks(lb.HostListensFor)) {
+		if _, served := contents.Frontends[key]; served && listensAt(tick, now) {
 			keys = append(keys, key)
 		}
 	}
 	slices.SortFunc(keys, lb.Key.Compare)
 	return keys[:min(len(keys), lb.MaxHostListens)], nil
+}
+
+// listensAt reports whether a socket of the host still counts as listening that got its
+// last connection at a tick.
+func listensAt(tick, now uint32) bool {
+	return int32(now-tick) <= int32(datapath.Ticks(lb.HostListensFor))
 }

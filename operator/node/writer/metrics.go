@@ -5,6 +5,7 @@ package writer
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
@@ -14,7 +15,11 @@ import (
 // anybody who may scrape.
 type Metrics struct {
 	Version   lb.Version
+	StateHash string
+	// Applied is when the writer has written that state; zero: it is not known.
+	Applied   time.Time
 	Draining  bool
+	SNAT      lb.PortRange
 	FlowQuota FlowQuota
 	Tables    map[string]lb.Use
 	Frontends []ServedFrontend
@@ -33,6 +38,9 @@ type ServedFrontend struct {
 	Index uint32
 	// Established is how many established flows it has.
 	Established uint64
+
+	served     *datapath.Served
+	generation uint32 // of its ring
 }
 
 // Metrics reads the config and counters. What the maps hold it takes from memory,
@@ -45,12 +53,16 @@ func (w *Writer) Metrics() (m Metrics, err error) {
 	if err != nil {
 		return m, fmt.Errorf("read config: %w", err)
 	}
-	m.Version, m.Draining = versionOf(c), c.Flags&datapath.ConfigDrain != 0
+	m.Version, m.StateHash, m.Draining = versionOf(c), hashText(c.StateHash), c.Flags&datapath.ConfigDrain != 0
+	m.SNAT = lb.PortRange{First: c.SnatMin, Last: c.SnatMax}
 	m.FlowQuota = FlowQuota{NearlyFull: c.FlowsNearlyFull, Share: c.FlowsShare}
-	w.refreshMetrics()
+	w.refreshMetrics(w.mu.TryLock)
 	w.metrics.Lock()
 	frontends := w.metrics.frontends
 	m.Names = w.metrics.names
+	if w.metrics.record.Hash == m.StateHash {
+		m.Applied = w.metrics.record.Time
+	}
 	if w.metrics.names > 0 {
 		m.Tables = tableUse(w.metrics.used, w.tables.Sizes(), m.Flows)
 	}
@@ -65,9 +77,9 @@ func (w *Writer) Metrics() (m Metrics, err error) {
 	return m, err
 }
 
-// refreshMetrics takes what the maps hold from memory, if it has changed, and unless
-// somebody writes.
-func (w *Writer) refreshMetrics() {
+// refreshMetrics takes what the maps hold from memory, if it has changed, and if lock gets
+// hold of w.mu.
+func (w *Writer) refreshMetrics(lock func() bool) {
 	changes := w.changes.Load()
 	w.metrics.Lock()
 	same := w.metrics.names == changes
@@ -75,31 +87,33 @@ func (w *Writer) refreshMetrics() {
 	if same {
 		return
 	}
-	frontends, used, changes := w.served()
+	frontends, used, record, changes := w.served(lock)
 	if changes == 0 {
 		return
 	}
 	slices.SortFunc(frontends, func(a, b ServedFrontend) int { return a.Key().Compare(b.Key()) })
 	w.metrics.Lock()
 	defer w.metrics.Unlock()
-	w.metrics.used, w.metrics.frontends, w.metrics.names = used, frontends, changes
+	w.metrics.used, w.metrics.frontends, w.metrics.record, w.metrics.names = used, frontends, record, changes
 }
 
 // served returns what the maps hold, and how many changes have led to it; 0: somebody
 // writes, or they were not read yet.
-func (w *Writer) served() (frontends []ServedFrontend, used datapath.Sizes, changes uint64) {
-	if !w.mu.TryLock() {
-		return nil, used, 0
+func (w *Writer) served(lock func() bool) (frontends []ServedFrontend, used datapath.Sizes, record Record, changes uint64) {
+	if !lock() {
+		return nil, used, record, 0
 	}
 	defer w.mu.Unlock()
 	if w.contents == nil {
-		return nil, used, 0
+		return nil, used, record, 0
 	}
 	frontends = make([]ServedFrontend, 0, len(w.contents.Frontends))
 	for key, served := range w.contents.Frontends {
 		if f := w.target.Frontend(key); f != nil {
-			frontends = append(frontends, ServedFrontend{Frontend: f, Index: served.Entry.Index})
+			frontends = append(frontends, ServedFrontend{
+				Frontend: f, Index: served.Entry.Index, served: served, generation: w.contents.RingRef(served.Entry.Index).Generation(),
+			})
 		}
 	}
-	return frontends, w.contents.Use(), w.changes.Load()
+	return frontends, w.contents.Use(), w.record, w.changes.Load()
 }

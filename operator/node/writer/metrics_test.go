@@ -62,6 +62,9 @@ func TestMetricsAreCheap(t *testing.T) {
 	if err != nil || tables.reads > 0 {
 		t.Fatalf("%d reads, %v", tables.reads, err)
 	}
+	if _, err := w.Look(nil); err != nil || tables.reads > 0 {
+		t.Fatalf("a look needs %d reads, %v", tables.reads, err)
+	}
 	s, err := w.Status()
 	if err != nil {
 		t.Fatal(err)
@@ -95,6 +98,10 @@ func TestMetricsAreCheap(t *testing.T) {
 	}
 	read := make(chan Metrics)
 	go func() {
+		look, err := w.Look([]string{"default/gw"})
+		if err != nil || len(look.Frontends) != 1 {
+			t.Errorf("a look while somebody writes: %+v, %v", look, err)
+		}
 		m, _ := w.Metrics()
 		read <- m
 	}()

@@ -69,6 +69,10 @@ type FrontendStatus struct {
 	ReplyPackets     uint64          `json:"replyPackets"`
 	ReplyBytes       uint64          `json:"replyBytes"`
 	Backends         []BackendStatus `json:"backends"`
+	// Services sum up all backends, and MoreBackends is how many of these are left out: in a
+	// Look alone.
+	Services     []ServiceStatus `json:"services,omitempty"`
+	MoreBackends int             `json:"moreBackends,omitempty"`
 }
 
 // BackendStatus is one backend.
@@ -76,7 +80,9 @@ type BackendStatus struct {
 	Address string `json:"address"`
 	ID      uint32 `json:"id"`
 	Service string `json:"service,omitempty"`
-	Local   bool   `json:"local,omitempty"`
+	// ServicePort is the Service's port that the route names; 0: not known.
+	ServicePort uint16 `json:"servicePort,omitempty"`
+	Local       bool   `json:"local,omitempty"`
 	// HearsWithin and HearsAlone are which messages that announce clients get to the
 	// backend's node: if any do, it sees its clients.
 	HearsWithin bool `json:"hearsWithin,omitempty"`
@@ -93,6 +99,13 @@ type BackendStatus struct {
 	NewFlows    uint64  `json:"newFlows"`
 	ActiveFlows uint64  `json:"activeFlows"`
 }
+
+// The states of backends.
+const (
+	serving    = "serving"
+	draining   = "draining"
+	notServing = "not-serving"
+)
 
 // Status reads the maps. Active flows are those of the last sweep.
 func (w *Writer) Status() (Status, error) {
@@ -154,10 +167,11 @@ func readStatus(t Tables, record Record, flows FlowCounts, now uint32) (Status, 
 		FlowQuota: FlowQuota{NearlyFull: c.FlowsNearlyFull, Share: c.FlowsShare},
 		Tables:    tableUse(contents.Use(), contents.Sizes, flows), UndoneFlows: flows.Undone, PlainFlows: flows.Plain,
 	}
-	names := map[lb.Key]lb.Frontend{}
+	names := map[lb.Key]*lb.Frontend{}
 	if s.Known = record.Hash == s.StateHash; s.Known {
 		s.Applied = &record.Time
-		for _, f := range record.State.Frontends {
+		for i := range record.State.Frontends {
+			f := &record.State.Frontends[i]
 			names[f.Key()] = f
 		}
 	}
@@ -170,12 +184,21 @@ func readStatus(t Tables, record Record, flows FlowCounts, now uint32) (Status, 
 	if err != nil {
 		return Status{}, err
 	}
+	from := reading{
+		counters: t.FrontendCounters, newFlows: t.BackendFlows, slots: countSlots, flows: flows,
+		flags: func(id uint32, _ lb.Backend) uint16 { return contents.Backend(id).Flags },
+	}
 	for _, key := range slices.SortedFunc(maps.Keys(contents.Frontends), lb.Key.Compare) {
-		f, err := frontendStatus(t, contents, key, names[key], flows)
+		of := ServedFrontend{Frontend: names[key], served: contents.Frontends[key]}
+		if of.Frontend == nil {
+			of.Frontend = &lb.Frontend{}
+		}
+		index := of.served.Entry.Index
+		of.generation, of.Established = contents.RingRef(index).Generation(), uint64(max(int32(established[1+index]), 0))
+		f, err := from.frontend(key, of)
 		if err != nil {
 			return Status{}, err
 		}
-		f.EstablishedFlows = uint64(max(int32(established[1+f.Index]), 0))
 		f.HostListens = slices.Contains(listens, key)
 		s.Frontends = append(s.Frontends, f)
 	}
@@ -201,53 +224,73 @@ func tableUse(used, size datapath.Sizes, flows FlowCounts) map[string]lb.Use {
 	return all
 }
 
-func frontendStatus(t Tables, contents *datapath.Contents, key lb.Key, name lb.Frontend, flows FlowCounts) (FrontendStatus, error) {
-	served := contents.Frontends[key]
-	index := served.Entry.Index
-	c, err := t.FrontendCounters(index)
+// reading is where the numbers of frontends come from.
+type reading struct {
+	counters func(index uint32) (datapath.FrontendCounters, error)
+	newFlows func(id uint32) (uint64, error)
+	// flags returns those of a backend, which is to be as the state has it.
+	flags func(id uint32, wanted lb.Backend) uint16
+	// slots returns how many slots of a ring each backend has, by id.
+	slots func(*datapath.Served) map[uint32]int
+	flows FlowCounts
+}
+
+// countSlots returns how many slots of a ring each backend has, by id.
+func countSlots(of *datapath.Served) map[uint32]int {
+	slots := map[uint32]int{}
+	for _, id := range of.Slots {
+		slots[id]++
+	}
+	return slots
+}
+
+func (r *reading) frontend(key lb.Key, of ServedFrontend) (FrontendStatus, error) {
+	served, index := of.served, of.served.Entry.Index
+	c, err := r.counters(index)
 	if err != nil {
 		return FrontendStatus{}, err
 	}
 	f := FrontendStatus{
-		Frontend: key.String(), Gateway: name.Gateway, Listener: name.Listener, Route: name.Route,
-		Index: index, RingSize: len(served.Slots), Generation: contents.RingRef(index).Generation(),
+		Frontend: key.String(), Gateway: of.Gateway, Listener: of.Listener, Route: of.Route,
+		Index: index, RingSize: len(served.Slots), Generation: of.generation,
 		IdleTimeout: (time.Duration(served.Entry.IdleTicks) << datapath.TickShift).Round(time.Second).String(),
-		NewFlows:    c.NewFlows, ActiveFlows: flows.Frontends[index], Rejected: c.Rejected,
+		NewFlows:    c.NewFlows, ActiveFlows: r.flows.Frontends[index], Rejected: c.Rejected,
 		Packets: c.Packets, Bytes: c.Bytes, ReplyPackets: c.ReplyPackets, ReplyBytes: c.ReplyBytes,
-		RejectShare: 1,
+		EstablishedFlows: of.Established, RejectShare: 1,
 	}
-	slots := map[uint32]int{}
-	for _, id := range served.Slots {
-		slots[id]++
-	}
+	slots := r.slots(served)
 	share := func(id uint32) float64 { return float64(slots[id]) / float64(len(served.Slots)) }
 	if f.RingSize > 0 {
 		f.RejectShare = share(datapath.BackendReject)
 	}
 	total := uint64(0)
-	named := make(map[netip.AddrPort]lb.Backend, len(name.Backends))
-	for _, n := range name.Backends {
-		named[n.Addr] = n
+	named := make(map[netip.AddrPort]*lb.Backend, len(of.Backends))
+	for i := range of.Backends {
+		named[of.Backends[i].Addr] = &of.Backends[i]
 	}
+	f.Backends = make([]BackendStatus, 0, len(served.IDs))
 	for e, id := range served.IDs {
-		hearing := datapath.HearingOf(contents.Backend(id).Flags)
+		n := named[e.Addr]
+		if n == nil {
+			n = &lb.Backend{}
+		}
+		flags := r.flags(id, *n)
+		hearing := datapath.HearingOf(flags)
 		b := BackendStatus{
-			Address: e.Addr.String(), ID: id, Local: e.Local, State: "draining", ActiveFlows: flows.Backends[id],
+			Address: e.Addr.String(), ID: id, Local: e.Local, State: draining, ActiveFlows: r.flows.Backends[id],
 			HearsWithin: hearing.Within, HearsAlone: hearing.Alone,
+			Service: n.Service, Weight: float64(n.Weight) / lb.WeightUnit, ServicePort: n.ServicePort,
 		}
 		switch {
 		case slots[id] > 0:
-			b.State, b.RingShare = "serving", share(id)
-		case contents.Backend(id).Flags&datapath.BackendNotServing != 0:
-			b.State = "not-serving"
+			b.State, b.RingShare = serving, share(id)
+		case flags&datapath.BackendNotServing != 0:
+			b.State = notServing
 		}
-		if b.NewFlows, err = t.BackendFlows(id); err != nil {
+		if b.NewFlows, err = r.newFlows(id); err != nil {
 			return FrontendStatus{}, fmt.Errorf("read flows of backend %d: %w", id, err)
 		}
 		total += b.NewFlows
-		if n, is := named[e.Addr]; is {
-			b.Service, b.Weight = n.Service, float64(n.Weight)/lb.WeightUnit
-		}
 		f.Backends = append(f.Backends, b)
 	}
 	for i := range f.Backends {

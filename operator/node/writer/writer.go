@@ -119,8 +119,10 @@ type Writer struct {
 		sync.Mutex
 		used      datapath.Sizes
 		frontends []ServedFrontend
+		record    Record
 		names     uint64 // changes, when this was taken; 0: never
 	}
+	looks   looks
 	changes atomic.Uint64 // counts those of contents and target, under mu
 
 	backendsChanged chan struct{} // has an element if they have since the last sweep
