@@ -132,7 +132,7 @@ func (a *addresses) assignNodes(s *environment) {
 
 func (a *addresses) add(addr netip.Addr) {
 	addr = addr.Unmap()
-	if why := invalidReason(addr); why != "" {
+	if why := InvalidAddress(addr); why != "" {
 		a.refuse(addr.String(), why)
 		return
 	}
@@ -199,9 +199,9 @@ func (a *addresses) status(s *environment) (listed []gwv1.GatewayStatusAddress, 
 	return listed, remark
 }
 
-// invalidReason returns why no packet can be balanced to or from the address,
+// InvalidAddress returns why no packet can be balanced to or from the address,
 // or "".
-func invalidReason(addr netip.Addr) string {
+func InvalidAddress(addr netip.Addr) string {
 	switch {
 	case !addr.IsValid():
 		return "it is not an IP address"

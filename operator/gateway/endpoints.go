@@ -193,7 +193,7 @@ func backendAddr(ep discoveryv1.Endpoint, v6 bool) (netip.Addr, string) {
 	if err != nil || addr.Is6() != v6 {
 		return addr, fmt.Sprintf("Endpoint %s is left out: it is not an address of the slice's addressType.", ep.Addresses[0])
 	}
-	if why := invalidReason(addr); why != "" {
+	if why := InvalidAddress(addr); why != "" {
 		return addr, fmt.Sprintf("Endpoint %s is left out: %s.", addr, why)
 	}
 	return addr, ""

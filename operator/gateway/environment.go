@@ -54,7 +54,7 @@ func newEnvironment(o *Options, namespaces []corev1.Namespace, dataplane *config
 		for _, addr := range node.Addresses {
 			addr = addr.Unmap()
 			s.hosts[addr], s.nodeOf[addr], s.selected[node.Name] = true, node.Name, selected
-			if selected && invalidReason(addr) == "" {
+			if selected && InvalidAddress(addr) == "" {
 				s.nodes = append(s.nodes, addr)
 			}
 		}

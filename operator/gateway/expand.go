@@ -17,7 +17,7 @@ func (o ResolveOptions) hostAddresses(addr netip.Addr) []netip.Addr {
 	}
 	var own []netip.Addr
 	for _, host := range o.HostAddresses {
-		if host.Is6() == addr.Is6() && invalidReason(host) == "" {
+		if host.Is6() == addr.Is6() && InvalidAddress(host) == "" {
 			own = append(own, host)
 		}
 	}

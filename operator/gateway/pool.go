@@ -95,7 +95,7 @@ func (h holders) keep(g *gateway) {
 			if g.mayNotUse(addr, h.environment) != "" {
 				continue
 			}
-		case g.source != v1alpha1.SourcePool || !a.any || !g.class.config.pool.contains(addr) || invalidReason(addr) != "" || g.pooled[addr.Is6()].IsValid():
+		case g.source != v1alpha1.SourcePool || !a.any || !g.class.config.pool.contains(addr) || InvalidAddress(addr) != "" || g.pooled[addr.Is6()].IsValid():
 			continue
 		}
 		// Statuses may be forged, or of a restored backup.
@@ -143,7 +143,7 @@ func (h holders) take(addr netip.Addr, g *gateway, asked bool) {
 // takeNamed takes an address that a Gateway asks for, or records why it cannot
 // be used.
 func (h holders) takeNamed(addr netip.Addr, g *gateway) {
-	if !slices.Contains(g.held, addr) && invalidReason(addr) == "" {
+	if !slices.Contains(g.held, addr) && InvalidAddress(addr) == "" {
 		if winner := h.rival(addr, g, true); winner != nil {
 			g.addresses.refuse(addr.String(), winner.name()+" has it"+h.because(addr, winner, g))
 			return

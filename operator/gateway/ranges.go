@@ -54,7 +54,7 @@ func parseRange(text string) (AddressRange, error) {
 		return r, err
 	}
 	for _, end := range []netip.Addr{r.First, r.Last} {
-		if why := invalidReason(end); why != "" {
+		if why := InvalidAddress(end); why != "" {
 			return r, fmt.Errorf("%q cannot be served because of %s: %s", text, end, why)
 		}
 	}
@@ -117,7 +117,7 @@ func (r ranges) lowest(v6 bool, from netip.Addr, free func(netip.Addr) bool) (ne
 			addr = from
 		}
 		for ; one.contains(addr) && (!best.IsValid() || addr.Less(best)); addr = addr.Next() {
-			if invalidReason(addr) == "" && free(addr) {
+			if InvalidAddress(addr) == "" && free(addr) {
 				best = addr
 				break
 			}

@@ -4,7 +4,6 @@ package manifest
 
 import (
 	"cmp"
-	"fmt"
 	"strings"
 )
 
@@ -23,10 +22,7 @@ type Error struct {
 // Error returns file:line: object: reason.
 func (e *Error) Error() string {
 	var b strings.Builder
-	b.WriteString(e.File)
-	if e.Line > 0 {
-		fmt.Fprintf(&b, ":%d", e.Line)
-	}
+	b.WriteString(place(e.File, e.Line))
 	if e.Object != "" {
 		b.WriteString(": " + e.Object)
 	}

@@ -19,6 +19,7 @@ import (
 	"strings"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
@@ -45,6 +46,17 @@ type Object struct {
 	APIVersion, Kind, Name string
 }
 
+// Place returns file and line.
+func (o Object) Place() string { return place(o.File, o.Line) }
+
+// place returns a file with a line; 0: it has none.
+func place(file string, line int) string {
+	if line == 0 {
+		return file
+	}
+	return fmt.Sprintf("%s:%d", file, line)
+}
+
 // String returns kind and name.
 func (o Object) String() string { return strings.TrimSpace(o.Kind + " " + o.Name) }
 
@@ -54,6 +66,21 @@ func Parse(file string, text []byte) (*Set, Errors) {
 	set := &Set{Files: []string{file}, seen: map[string]Object{}, lines: map[string]map[string]int{}}
 	errs := set.readFile(file, text)
 	slices.SortStableFunc(errs, (*Error).compare)
+	return set, errs
+}
+
+// ParsePlace reads text that is in no file, but was made from what people wrote elsewhere.
+// At and errors name that place, without a line.
+func ParsePlace(place string, text []byte) (*Set, Errors) {
+	set, errs := Parse(place, text)
+	clear(set.lines)
+	for name, o := range set.seen {
+		o.Line = 0
+		set.seen[name] = o
+	}
+	for _, e := range errs {
+		e.Line = 0
+	}
 	return set, errs
 }
 
@@ -85,13 +112,23 @@ func (s *Set) DiffersByEndpoints(from *Set) bool {
 	return true
 }
 
+// Agrees reports whether another set may define the object, too: a GatewayClass that is the
+// same in both. Each file that is complete needs one.
+func (s *Set) Agrees(o *Set, object string) bool {
+	find := func(of *Set) int {
+		return slices.IndexFunc(of.Objects.GatewayClasses, func(c gwv1.GatewayClass) bool { return "GatewayClass "+c.Name == object })
+	}
+	i, j := find(s), find(o)
+	return i >= 0 && j >= 0 && reflect.DeepEqual(s.Objects.GatewayClasses[i], o.Objects.GatewayClasses[j])
+}
+
 // Duplicate returns an error for the first object of the set that another one defines
-// already, nil: there is none.
+// already, and does not agree about; nil: there is none.
 func (s *Set) Duplicate(of *Set) *Error {
 	var first *Error
 	for name, again := range s.seen {
 		o, is := of.seen[name]
-		if e := duplicate(again, o); is && (first == nil || e.compare(first) < 0) {
+		if e := duplicate(again, o); is && (first == nil || e.compare(first) < 0) && !s.Agrees(of, name) {
 			first = e
 		}
 	}
@@ -99,7 +136,7 @@ func (s *Set) Duplicate(of *Set) *Error {
 }
 
 func duplicate(again, first Object) *Error {
-	return &Error{File: again.File, Line: again.Line, Object: again.String(), Reason: fmt.Sprintf("is defined at %s:%d already", first.File, first.Line)}
+	return &Error{File: again.File, Line: again.Line, Object: again.String(), Reason: fmt.Sprintf("is defined at %s already", first.Place())}
 }
 
 // Merge returns the objects of all sets, of which none must have a Duplicate in another.
@@ -118,7 +155,11 @@ func Merge(sets []*Set) *Set {
 // Add adds the objects of another set, which must have no Duplicate in this one.
 func (s *Set) Add(o *Set) {
 	a, b := &s.Objects, &o.Objects
-	a.GatewayClasses = append(a.GatewayClasses, b.GatewayClasses...)
+	for _, c := range b.GatewayClasses {
+		if !s.Defines("GatewayClass " + c.Name) { // otherwise they agree
+			a.GatewayClasses = append(a.GatewayClasses, c)
+		}
+	}
 	a.Gateways = append(a.Gateways, b.Gateways...)
 	a.ListenerSets = append(a.ListenerSets, b.ListenerSets...)
 	a.TCPRoutes = append(a.TCPRoutes, b.TCPRoutes...)

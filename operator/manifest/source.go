@@ -4,7 +4,6 @@ package manifest
 
 import (
 	"cmp"
-	"strconv"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -17,7 +16,7 @@ func (s *Set) At(name, value string) string {
 	if !is {
 		return ""
 	}
-	return found.File + ":" + strconv.Itoa(cmp.Or(s.lines[name][value], found.Line))
+	return place(found.File, cmp.Or(s.lines[name][value], found.Line))
 }
 
 // linesOf returns the line where each value of an object's spec is first, by the field of

@@ -48,7 +48,9 @@ func command() *cobra.Command {
 		Long: `Blixt balances TCP and UDP with eBPF. It serves what objects of Kubernetes'
 Gateway API describe: Gateway, TCPRoute, UDPRoute.
 
-Without Kubernetes, put these objects into a directory and run, as root:
+Without Kubernetes run, as root, with your own addresses:
+  blixt run --listen 192.0.2.10:80 --backend 10.0.0.1:8080 --backend 10.0.0.2:8080
+or with a directory of these objects, such as blixt init writes:
   blixt run -f DIR
 To see what it does:
   blixt status`,
@@ -57,6 +59,6 @@ To see what it does:
 		SilenceErrors: true,
 	}
 	c.CompletionOptions.HiddenDefaultCmd = true
-	c.AddCommand(runCommand(), operatorCommand(), agentCommand(), peerKeyCommand(), unloadCommand(), statusCommand(), flowsCommand(), dropsCommand(), traceCommand(), topCommand(), bytecodeCommand(), doctorCommand(), auditCommand(), sysdumpCommand(), uninstallCommand(), versionCommand())
+	c.AddCommand(runCommand(), initCommand(), operatorCommand(), agentCommand(), peerKeyCommand(), unloadCommand(), statusCommand(), flowsCommand(), dropsCommand(), traceCommand(), topCommand(), bytecodeCommand(), doctorCommand(), auditCommand(), sysdumpCommand(), uninstallCommand(), versionCommand())
 	return c
 }

@@ -33,11 +33,14 @@ func runCommand() *cobra.Command {
 	var lines flowLines
 	var logs logFlags
 	var http pageFlags
-	o.Files.Stdin = os.Stdin
+	var files fileFlags
 	c := &cobra.Command{
-		Use:   "run {-f DIR|FILE|- | --peer ADDRESSES}",
-		Short: "Serve the Gateway API objects of files, without Kubernetes",
-		Long: `Reads GatewayClass, Gateway, TCPRoute, UDPRoute, Service, EndpointSlice and
+		Use:   "run {--listen ADDRESS:PORT --backend ADDRESS:PORT | -f DIR|FILE|- | --peer ADDRESSES}",
+		Short: "Serve, without Kubernetes: addresses of flags, or Gateway API objects of files",
+		Long: `Serves each --listen with the --backend flags that follow it; blixt init writes the same
+as a file. Both may be given, with files, too.
+
+Reads GatewayClass, Gateway, TCPRoute, UDPRoute, Service, EndpointSlice and
 ReferenceGrant from files, and from the *.yaml, *.yml and *.json files of
 directories, loads the eBPF program and serves. Changes to files take effect at once,
 but what is removed stays for --removal-grace, since editors and copies write files
@@ -88,7 +91,9 @@ SIGTERM and SIGINT end it and leave nothing behind, nor does a terminal that han
 with --keep, or if systemd restarts its unit, the kernel goes on serving. So it does
 after a kill -9 or an error, until the next run takes over, or blixt unload. SIGHUP to
 a process without a terminal has the files and the network read again.`,
-		Example: `  blixt run -f /etc/blixt
+		Example: `  blixt run --listen 192.0.2.10:80 --backend 10.0.0.1:8080 --backend 10.0.0.2:8080,weight=2
+  blixt run --listen :53/udp --listen :53/tcp --backend 10.0.0.1 --listen :80 --backend 10.0.0.2
+  blixt run -f /etc/blixt
   blixt run -f /etc/blixt -f /run/endpoints.yaml
   blixt run -f . --interface eth0 --interface docker0
   blixt run -f . --bytecode registry.example.com/blixt/bytecode:v1 --verify-key cosign.pub
@@ -97,6 +102,9 @@ a process without a terminal has the files and the network read again.`,
   blixt run -f . --peer 10.0.0.2,fd00::2,10.244.2.0/24 --peer-key /etc/blixt/peer-key`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
+			if err := files.check(); err != nil {
+				return err
+			}
 			if err := logs.setDefault(os.Stderr); err != nil {
 				return err
 			}
@@ -131,8 +139,7 @@ a process without a terminal has the files and the network read again.`,
 	}
 	hostname, _ := os.Hostname()
 	f := c.Flags()
-	f.StringArrayVarP(&o.Files.Paths, "filename", "f", nil, "file or directory of YAML or JSON, or - for standard input, which is read once; may be repeated (required without --peer)")
-	f.BoolVarP(&o.Files.Recursive, "recursive", "R", false, "read the subdirectories of directories, too, but never hidden ones")
+	files.add(f, &o.Files)
 	f.StringVar(&o.Files.StateDir, "state-dir", "", "directory for the files that were valid last, which a start uses instead of invalid ones; with --peer also for the number of this boot; empty: they are not kept (default "+standalone.DefaultStateDir+"/NAME, for the number the directory above it; with --run-dir, NAME.files in that one)")
 	f.DurationVar(&o.RemovalGrace, "removal-grace", 700*time.Millisecond, "how long a frontend or a backend that the files do not have any more is served nevertheless, counted from the last change of a file, and three times as long at most; 0: it goes at once")
 	f.StringSliceVarP(&o.Interfaces, "interface", "i", nil, "interface to attach to, may be repeated (default: all that are up, including loopback, except ports of bridges and bonds)")
@@ -162,7 +169,7 @@ a process without a terminal has the files and the network read again.`,
 	f.BoolVar(&l.replace, "replace", false, "remove what a previous run with other table sizes has left, or bpfman's programs of previous versions, with all their flows, at once")
 	l.flags(f)
 	logs.add(f)
-	c.MarkFlagsOneRequired("filename", "peer")
+	c.MarkFlagsOneRequired("filename", "listen", "backend", "peer")
 	c.MarkFlagsRequiredTogether("peer", "peer-key")
 	return c
 }

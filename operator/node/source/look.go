@@ -32,8 +32,8 @@ func (s *Source) look(full bool) (changed bool) {
 	first := !s.looked
 	dirty := first
 	for _, r := range s.roots {
-		if r.path == Stdin {
-			found[s.files[Stdin]] = true
+		if r.fixed {
+			found[s.files[r.path]] = true
 			continue
 		}
 		paths, err := s.list(r)

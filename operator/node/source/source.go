@@ -47,6 +47,8 @@ const lastGood = "the last good configuration goes on serving: "
 
 // Options are what to read.
 type Options struct {
+	// Given are texts that are in no file and do not change. They come before all files.
+	Given []Given
 	// Paths are files, directories, or Stdin, which is read once.
 	Paths []string
 	// Recursive reads subdirectories, too.
@@ -66,6 +68,13 @@ type Options struct {
 	// MayBeEmpty has Read return no objects, instead of an error, where there are no files
 	// and never were.
 	MayBeEmpty bool
+}
+
+// Given is YAML of objects that come from elsewhere, such as from flags of the command line.
+type Given struct {
+	// Name is its place in messages, which have no line then. Names differ.
+	Name string
+	Text string
 }
 
 // Source is a set of files that change.
@@ -94,11 +103,14 @@ type Source struct {
 	err    error
 }
 
-// root is one of Options.Paths.
+// root is one of Options.Paths, or of Options.Given.
 type root struct {
-	path   string // absolute
+	path   string // absolute, Stdin, or the name of a Given
 	arg    string // as it was given
 	prefix string // of the names in messages
+	// fixed is true for a text that is in no file, such as that of standard input. It does
+	// not change.
+	fixed bool
 }
 
 // file is what is known of a file.
@@ -161,6 +173,10 @@ func (r *Result) Ignored() (all []manifest.Object) {
 // Open prepares to read. It returns an error if standard input cannot be read.
 func Open(o Options) (*Source, error) {
 	s := &Source{recursive: o.Recursive, mayBeEmpty: o.MayBeEmpty, once: o.Once, files: map[string]*file{}, dirs: map[string]struct{}{}}
+	for _, g := range o.Given {
+		f := s.addFixed(g.Name, g.Name)
+		f.read, f.wrong = manifest.ParsePlace(g.Name, []byte(g.Text))
+	}
 	for _, arg := range o.Paths {
 		if arg == Stdin {
 			text, err := io.ReadAll(io.LimitReader(o.Stdin, maxSize+1))
@@ -170,10 +186,8 @@ func Open(o Options) (*Source, error) {
 			if err != nil {
 				return nil, fmt.Errorf("read standard input: %w", err)
 			}
-			s.roots = append(s.roots, &root{path: Stdin, arg: arg})
-			f := &file{root: s.roots[len(s.roots)-1], path: Stdin, name: "standard input", present: true}
+			f := s.addFixed(Stdin, "standard input")
 			f.read, f.wrong = manifest.Parse(f.name, text)
-			s.files[Stdin] = f
 			continue
 		}
 		path, err := filepath.Abs(arg)
@@ -192,6 +206,9 @@ func Open(o Options) (*Source, error) {
 	s.store = openStore(o.StateDir, o.Once)
 	for kept, text := range s.store.load() {
 		for _, r := range s.roots {
+			if r.fixed {
+				continue
+			}
 			path := kept
 			if i := slices.Index(o.Paths, r.arg); i < len(o.InsteadOf) {
 				path = movedTo(r.path, kept, o.InsteadOf[i])
@@ -208,6 +225,15 @@ func Open(o Options) (*Source, error) {
 		}
 	}
 	return s, nil
+}
+
+// addFixed adds a text that is in no file.
+func (s *Source) addFixed(path, name string) *file {
+	r := &root{path: path, arg: path, fixed: true}
+	s.roots = append(s.roots, r)
+	f := &file{root: r, path: path, name: name, present: true}
+	s.files[path] = f
+	return f
 }
 
 // Close waits until the last good texts are on disk.
@@ -293,8 +319,11 @@ func (s *Source) publish() {
 			files = append(files, f.good)
 		}
 		what := "the file is left out: "
-		if f.good != nil {
+		switch {
+		case f.good != nil:
 			what = lastGood
+		case f.root.fixed:
+			what = "this is left out: "
 		}
 		refused := f.refused
 		if n := len(refused); n > maxErrors {
@@ -306,7 +335,11 @@ func (s *Source) publish() {
 		all = append(all, refused...)
 	}
 	for _, c := range s.complaints {
-		result.Refused = append(result.Refused, lastGood+c.Reason)
+		what := ""
+		if slices.ContainsFunc(s.roots, func(r *root) bool { return r.arg == c.File && s.served(r) }) {
+			what = lastGood
+		}
+		result.Refused = append(result.Refused, what+c.Reason)
 	}
 	result.Files = files
 	result.Set = sync.OnceValue(func() *manifest.Set { return manifest.Merge(files) })
@@ -392,7 +425,7 @@ func (s *Source) settle() {
 		if f.good == use[f] {
 			continue
 		}
-		if f.good = use[f]; f.good != nil && f.path != Stdin && f.kept != sum(f.text) {
+		if f.good = use[f]; f.good != nil && !f.root.fixed && f.kept != sum(f.text) {
 			f.kept = sum(f.text)
 			s.store.save(f.path, string(f.text))
 		}
@@ -417,7 +450,8 @@ func conflict(files []*file, use map[*file]*manifest.Set) (loser, winner *file) 
 			switch owner := owners[name]; {
 			case owner == nil:
 				owners[name] = f
-			case f.servesInsteadOf(owner, name):
+			case use[f].Agrees(use[owner], name):
+			case f.servesInsteadOf(owner, use[owner], name):
 				won = append(won, name)
 			default:
 				lost = append(lost, name)
@@ -433,9 +467,10 @@ func conflict(files []*file, use map[*file]*manifest.Set) (loser, winner *file) 
 	return nil, nil
 }
 
-// servesInsteadOf reports whether the file has served an object, and an earlier one has not.
-func (f *file) servesInsteadOf(owner *file, object string) bool {
-	return f.good.Defines(object) && !owner.good.Defines(object)
+// servesInsteadOf reports whether the file has served an object, and an earlier one has not, or
+// says something else of it now than when both agreed.
+func (f *file) servesInsteadOf(owner *file, now *manifest.Set, object string) bool {
+	return f.good.Defines(object) && (!owner.good.Defines(object) || f.good.Agrees(owner.good, object) && !now.Agrees(owner.good, object))
 }
 
 // unwrapPath returns an error's text without the path, which the caller names.

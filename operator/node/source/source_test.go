@@ -101,6 +101,70 @@ func TestADirectoryThatGoesIsNoOrder(t *testing.T) {
 	check(t, s, "two")
 }
 
+// class is a GatewayClass, as each file has it that is complete.
+func class(controller string) string {
+	return "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata: {name: blixt}\nspec: {controllerName: " + controller + "}\n---\n"
+}
+
+// Files may have the same GatewayClass as long as they agree. One that changes alone is
+// refused, whichever is first, and the others go on.
+func TestFilesAgreeAboutAClass(t *testing.T) {
+	const was, is = "example.com/was", "example.com/is"
+	for _, changed := range []string{"a.yaml", "b.yaml"} {
+		other := map[string]string{"a.yaml": "b.yaml", "b.yaml": "a.yaml"}[changed]
+		dir := write(t, "a.yaml", class(was)+named("a", "one"), "b.yaml", class(was)+named("b", "one"))
+		s := open(t, Options{Paths: []string{dir}})
+		check(t, s, "one one")
+		result, err := s.Read()
+		must(t, err)
+		if n := len(result.Set().Objects.GatewayClasses); n != 1 {
+			t.Errorf("%d classes", n)
+		}
+		put(t, filepath.Join(dir, changed), class(is)+named(changed[:1], "two"))
+		check(t, s, "one one", goesOn+changed+":1: GatewayClass blixt: is defined at "+other+":1 already")
+		put(t, filepath.Join(dir, other), class(is)+named(other[:1], "two"))
+		check(t, s, "two two")
+		// Nobody needs the one that goes.
+		must(t, os.Remove(filepath.Join(dir, changed)))
+		check(t, s, "two")
+		put(t, filepath.Join(dir, changed), class(was)+named(changed[:1], "three"))
+		check(t, s, "two", "the file is left out: "+changed+":1: GatewayClass blixt: is defined at "+other+":1 already")
+	}
+}
+
+// What flags say counts like a file that never changes, and has no lines. Neither it nor a
+// file takes an object from the other.
+func TestGivenTextIsAFile(t *testing.T) {
+	const flag, other = "--listen 192.0.2.10:80", "--listen :53/udp"
+	dir, state := write(t, "a.yaml", named("a", "one")), t.TempDir()
+	o := Options{Paths: []string{dir}, StateDir: state, Given: []Given{{flag, named("x", "given")}, {other, named("z", "too")}}}
+	s := open(t, o)
+	check(t, s, "given too one")
+	result, err := s.Read()
+	must(t, err)
+	if at := result.At("Namespace x", ""); at != flag {
+		t.Errorf("it is at %q", at)
+	}
+	put(t, filepath.Join(dir, "a.yaml"), named("x", "two"))
+	check(t, s, "given too one", goesOn+"a.yaml:1: Namespace x: is defined at "+flag+" already")
+	put(t, filepath.Join(dir, "a.yaml"), named("a", "three"))
+	check(t, s, "given too three")
+	s.Close()
+
+	// Who served an object first keeps it in the next start, too.
+	o.Given = append(o.Given, Given{"--listen :81", named("a", "new")})
+	check(t, open(t, o), "given too three", "this is left out: --listen :81: Namespace a: is defined at a.yaml:1 already")
+	// Of what was given there is no memory.
+	o.Given = nil
+	check(t, open(t, o), "three")
+
+	// It is enough, and says what is missing all the same.
+	empty := t.TempDir()
+	s = open(t, Options{Paths: []string{empty}, Given: []Given{{flag, named("x", "given")}}})
+	check(t, s, "given", "read directory "+empty+": no *.yaml, *.yml or *.json files")
+	check(t, open(t, Options{Given: []Given{{flag, named("x", "given")}}}), "given")
+}
+
 // Which of several conflicts comes first does not depend on chance.
 func TestConflictsAreDecidedAlike(t *testing.T) {
 	for range 20 {
