@@ -15,6 +15,8 @@ HELM := $(CACHE)/helm-$(HELM_VERSION)
 # Clients and servers that others wrote, and what makes networks.
 TEST_TOOLS := curl=curl nginx=nginx-light dig=bind9-dnsutils dnsmasq=dnsmasq-base iperf3=iperf3 \
 	ethtool=ethtool ip=iproute2 nft=nftables modprobe=kmod promtool=prometheus
+# What looks at the page, and a font: a bare Debian has none.
+BROWSER := chromium=chromium /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf=fonts-dejavu-core
 # Fuzz targets, as package:function.
 FUZZ := ./bpf:FuzzPacket ./operator/gateway:FuzzTranslate ./operator/gateway:FuzzTranslate_Tenants ./operator/manifest:FuzzRead ./operator/manifest:FuzzPlainValue ./operator/phrase:FuzzPrintable
 FUZZTIME ?= 60s
@@ -56,6 +58,7 @@ verify: generate ## Check that generated files match their source, and go.mod an
 	fi
 	go mod tidy -diff
 	cd e2e/prometheus && go mod tidy -diff
+	cd e2e/browser && go mod tidy -diff
 	@unformatted=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
 	if [ -n "$$unformatted" ]; then echo "run gofmt -w" $$unformatted >&2; exit 1; fi
 	@echo verified
@@ -82,7 +85,7 @@ root:
 # What kind a test is of .ci/tests tells, and sees to it that none is of no kind.
 .PHONY: test
 test: root ## Run the tests that need no Kubernetes, Helm or bpfman (root); gets the tools they use when missing
-	@.ci/need $(CLANG) $(TEST_TOOLS)
+	@.ci/need $(CLANG) $(TEST_TOOLS) $(BROWSER)
 	@.ci/tests plain
 
 .PHONY: test-bpfman
