@@ -15,6 +15,8 @@ const ends = {
 };
 const bad = new Set(['unanswered', 'refused', 'backend_gone', 'source_gone', 'evicted', 'protected']);
 
+const long = 40; // rows: see page.css
+
 let trace = null;
 let shown = []; // records
 let now = new Date();
@@ -108,6 +110,7 @@ function matches(r, wanted) {
 function list() {
   const wanted = $('flows-filter').value.trim().toLowerCase();
   const some = shown.filter((r) => matches(r, wanted));
+  attr($('flows').closest('section'), 'data-long', some.length > long);
   rows($('flows'), columns, some, (r) => [r.node, r.seq ?? '', r.time, endpoint(r.client)].join(' '));
   show($('flows-table'), some.length > 0);
   const none = shown.length === 0 ? note || 'No flow has ended yet.' : some.length === 0 ? `None of the last ${plural(shown.length, 'flow')} matches.` : note;

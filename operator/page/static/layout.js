@@ -11,6 +11,7 @@ import { shape, word } from './marks.js';
 const roomForColumns = 720;
 const roomForRoutes = 1000;
 const mostRows = 32; // backends in a picture; more are one row together
+const fewest = 3; // rows of a Service: where there is room for less, one stands for all
 const widest = 22; // of lines
 const rowHeight = 28;
 const lineHeight = 18;
@@ -51,15 +52,15 @@ function backends(s, most) {
   if (all.length + (more ? 1 : 0) <= most) {
     return more ? [...all, together(s, all, [], more)] : all;
   }
-  const first = all.slice(0, most - 1);
-  return [...first, together(s, first, all.slice(most - 1), more)];
+  const first = most < fewest ? [] : all.slice(0, most - 1);
+  return [...first, together(s, first, all.slice(first.length), more)];
 }
 
 function together(s, shown, rest, more) {
   const sum = (of) => Math.max(0, (of(s) ?? 0) - shown.reduce((n, b) => n + (of(b) ?? 0), 0));
   const bad = rest.filter((b) => b.state !== 'serving');
   return {
-    address: plural(rest.length + more, shown.length ? 'more backend' : 'backend') + (bad.length ? `, ${bad.length} not serving` : ''),
+    address: (bad.length ? `${rest.length + more - bad.length} of ` : '') + plural(rest.length + more, shown.length ? 'more backend' : 'backend'),
     many: true,
     state: bad.length ? 'draining' : 'serving',
     wanted: sum((x) => x.wanted),
@@ -74,7 +75,7 @@ function listenerLines(l) {
   const lines = [{ text: l.name, class: 'strong', title: l.name }, { text: `${l.port}/${String(l.protocol).toLowerCase()} · ${rate(l.newFlows)}`, class: 'small' }];
   if (l.rejected > 0) lines.push({ text: `⚠ ${rate(l.rejected)} rejected`, class: 'small bad' });
   if (l.hostListens) lines.push({ text: '⚠ a socket of the host', class: 'small warn', title: 'A socket of the host gets its new connections.' });
-  if (l.problem) lines.push({ text: `✕ ${l.problem}`, class: 'small bad', title: l.problem });
+  if (l.problem) lines.push({ sentence: true, text: `✕ ${l.problem}`, class: 'small bad', title: l.problem });
   return lines;
 }
 
@@ -90,7 +91,7 @@ function serviceLines(s) {
   lines.push({ text: counts.join(', ') + ` · ${rate(s.newFlows)}`, class: s.ready ? 'small' : 'small bad' });
   if (s.connect) {
     const times = `mean ${duration(s.connect.mean)}, p50 ≤ ${duration(s.connect.p50)}, p99 ≤ ${duration(s.connect.p99)}`;
-    lines.push({ text: `connects in ${duration(s.connect.mean)}, p99 ≤ ${duration(s.connect.p99)}`, class: 'small', title: `Time to connect: ${times}` });
+    lines.push({ sentence: true, text: `connect ${duration(s.connect.mean)}, p99 ≤ ${duration(s.connect.p99)}`, class: 'small', title: `Time to connect: ${times}` });
   }
   if (s.refused > 0) lines.push({ text: `⚠ ${rate(s.refused)} refused`, class: 'small bad' });
   if (s.unanswered > 0) lines.push({ text: `⚠ ${rate(s.unanswered)} unanswered`, class: 'small bad' });
@@ -162,7 +163,7 @@ function wide(scene, tree, width) {
     y += 8;
   }
   const lines = clientLines(tree);
-  y = Math.max(y, boxHeight(lines) + 20);
+  y = Math.max(y - 20, boxHeight(lines) + 2);
   const middle = ends.length ? (ends[0].y + ends.at(-1).y) / 2 : y / 2;
   scene.box('clients', 'clients', clients.x, Math.max(1, middle - boxHeight(lines) / 2), clients.width, lines);
   scene.fan(clients.x + clients.width, Math.max(1 + boxHeight(lines) / 2, middle), listener.x, ends);
@@ -215,6 +216,7 @@ function narrow(scene, tree, width) {
 }
 
 function lineClass(x) {
+  if (x.many) return x.newFlows > 0 || x.active > 0 ? 'live' : 'idle';
   if (x.state === 'draining') return 'draining';
   if (x.state === 'not-serving') return 'refused';
   return x.newFlows > 0 || x.active > 0 ? 'live' : 'idle';
@@ -230,9 +232,9 @@ class Scene {
   }
 
   // label is a text in so much room, with all of it in its title if that is too little.
-  label(key, x, y, words, room, kind, { title, anchor } = {}) {
+  label(key, x, y, words, room, kind, { title, anchor, sentence } = {}) {
     const clean = printable(words);
-    const shown = fit(clean, room, kind);
+    const shown = fit(clean, room, kind, sentence);
     this.add(`${key} text`, 'text', { x: round(x), y: round(y), class: kind, 'text-anchor': anchor ?? null }, shown, title ? printable(title) : shown !== clean ? clean : null);
   }
 
@@ -262,10 +264,14 @@ class Scene {
     const title = `${printable(b.address)}: ${word(b.state)}${b.local ? ', on this node' : ''}\nwanted ${share(b.wanted)}, seen ${share(b.seen)} of new flows\n${b.active} flows, ${rate(b.newFlows)} new`;
     this.add(`${key} mark`, 'path', { ...shape(b.state), transform: `translate(${round(x)} ${round(y) - 8})` }, undefined, title);
     const rateRoom = 50;
-    const barRoom = width <= 230 ? 0 : b.state !== 'serving' && !b.many ? 68 : Math.min(70, width * 0.17);
-    this.label(key, x + 22, y, b.address, width - 22 - rateRoom - barRoom - (barRoom ? 12 : 0), b.many ? 'small' : 'mono', { title });
-    if (barRoom && b.state !== 'serving' && !b.many) this.label(`${key} state`, x + width - rateRoom - barRoom, y, word(b.state), barRoom, 'small warn');
-    else if (barRoom) this.bar(key, x + width - rateRoom - barRoom, y, barRoom, b);
+    const kind = b.many ? 'small' : 'mono';
+    const room = width - 22 - rateRoom;
+    const said = b.state === 'serving' || b.many ? '' : word(b.state); // instead of a bar
+    let side = Math.min(72, room - 12 - measure(printable(b.address).slice(0, 60), kind));
+    if (side < (said ? measure(said, 'small') : 30)) side = 0; // the address first
+    this.label(key, x + 22, y, b.address, room - (side ? side + 12 : 0), kind, { title });
+    if (side && said) this.label(`${key} state`, x + 22 + room - side, y, said, side, 'small warn');
+    else if (side) this.bar(key, x + 22 + room - side, y, side - 8, b);
     this.label(`${key} rate`, x + width, y, rate(b.newFlows), rateRoom, 'small', { anchor: 'end' });
   }
 
@@ -310,13 +316,13 @@ function measure(words, kind) {
 
 const letters = new Intl.Segmenter();
 
-// fit returns a text that is no wider than room: without its middle, if need be, since
-// names often differ at their ends.
-function fit(words, room, kind) {
+// fit returns a text that is no wider than room. A sentence loses its end, a name its
+// middle, since names often differ at their ends.
+function fit(words, room, kind, sentence) {
   if (words.length < 400 && measure(words, kind) <= room) return words;
   const all = [...letters.segment(words.length < 1000 ? words : words.slice(0, 500) + words.slice(-500))].map((s) => s.segment);
   let [low, high] = [1, Math.min(all.length, 200)];
-  const cut = (n) => all.slice(0, Math.ceil(n / 2)).join('') + '…' + (n > 1 ? all.slice(-Math.floor(n / 2)).join('') : '');
+  const cut = (n) => sentence ? all.slice(0, n).join('') + '…' : all.slice(0, Math.ceil(n / 2)).join('') + '…' + (n > 1 ? all.slice(-Math.floor(n / 2)).join('') : '');
   while (low < high) {
     const middle = Math.ceil((low + high) / 2);
     if (measure(cut(middle), kind) <= room) low = middle;

@@ -2,12 +2,14 @@
 
 // Nodes with their versions, those that are not well first.
 
-import { el, name, printable, setName, show, text } from './dom.js';
+import { attr, el, name, printable, setName, show, text } from './dom.js';
 import { brief, plural } from './format.js';
 import { mark, setMark } from './marks.js';
 import { rows } from './table.js';
 
 const $ = (id) => document.getElementById(id);
+
+const long = 40; // rows: see page.css
 
 const columns = [
   {
@@ -35,6 +37,7 @@ const columns = [
 export function draw(view) {
   const nodes = view.nodes ?? [];
   text($('nodes-title'), view.kind === 'host' ? 'Host' : 'Nodes');
+  attr($('nodes').closest('section'), 'data-long', nodes.length > long);
   rows($('nodes'), columns, nodes, (n) => n.name);
   const more = view.nodesAll - nodes.length;
   if (show($('nodes-more'), more > 0)) text($('nodes-more'), `and ${plural(more, 'more node')}`);

@@ -5,7 +5,7 @@
 
 import { carry } from './carry.js';
 import { attr, printable, setName, show, text } from './dom.js';
-import { time, timeInFull } from './format.js';
+import { duration, time, timeInFull } from './format.js';
 import * as findings from './findings.js';
 import * as flows from './flows.js';
 import * as gateways from './gateways.js';
@@ -35,7 +35,7 @@ const stream = new Stream({
     show($('message'), false);
     show($('trouble'), false);
     draw();
-    if (paused) stream.close(); // it was for what was chosen meanwhile
+    if (paused && view.seconds > 0) stream.close(); // it was for what was chosen meanwhile
   },
   trouble(why) {
     text($('trouble'), printable(why));
@@ -120,12 +120,12 @@ function tick() {
   attr($('connection'), 'data-state', state);
   text($('connection-text'), words);
   attr($('connection'), 'title', view && 'Last update ' + timeInFull(new Date(view.time)));
-  attr(document.body, 'data-stale', old && !paused);
+  if (show($('stale'), old && !paused)) text($('stale'), `What you see is ${duration(seconds)} old: nothing has come since.`);
 }
 
 function condition(seconds, old) {
   if (paused) return ['paused', view ? `Paused at ${time(new Date(view.time), new Date(view.time))}` : 'Paused'];
-  const update = view ? ` · last update ${seconds} s ago` : '';
+  const update = view ? ` · last update ${duration(seconds)} ago` : '';
   switch (connection) {
     case 'live':
       return old ? ['stale', `No news${update}`] : ['live', `Live · ${seconds < 2 ? 'updated now' : `updated ${seconds} s ago`}`];
@@ -172,7 +172,7 @@ function choose(change, replace) {
 
 function reopen() {
   if (view) gateways.choosing(chosen);
-  if (!document.hidden) stream.open(selection.query(chosen)); // if paused, for one View
+  if (!document.hidden) stream.open(selection.query(chosen)); // if paused, until rates are known
 }
 
 function pause(is) {
