@@ -42,8 +42,9 @@ func (g *guesses) take(client netip.Prefix, now time.Time) bool {
 		b = &bucket{mostGuesses, now}
 		g.of[client] = b
 	}
-	b.left = min(mostGuesses, b.left+max(0, now.Sub(b.at).Seconds())/guessAgain.Seconds())
-	b.at = now
+	if past := now.Sub(b.at); past > 0 {
+		b.left, b.at = min(mostGuesses, b.left+past.Seconds()/guessAgain.Seconds()), now
+	}
 	if b.left < 1 {
 		return false
 	}
