@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stories
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/kubernetes-sigs/blixt/e2e/lib/golden"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
+)
+
+// TestHostStories runs the scripts of testdata/host: blixt's commands on a host between a
+// client and servers, as people type them.
+func TestHostStories(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip(lab.ErrNotRoot)
+	}
+	binary, err := lab.Build(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/host",
+		Setup: func(env *testscript.Env) error {
+			h, err := newHost(env, binary)
+			env.Values["host"] = h
+			return err
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"ask":    hostCommand(ask),
+			"blixt":  runBlixt,
+			"logged": hostCommand(logged),
+			"run":    hostCommand(runHost),
+			"shares": hostCommand(checkShares),
+			"end":    hostCommand(endHost),
+		},
+		UpdateScripts:      golden.Update(),
+		RequireUniqueNames: true,
+	})
+}
+
+// host is one with a load balancer.
+type host struct {
+	*lab.Standard
+	blixt *lab.Blixt
+}
+
+// newHost makes a network with two servers, which answer at ports 53, 80 and 8080.
+func newHost(env *testscript.Env, binary string) (*host, error) {
+	name := strings.TrimPrefix(filepath.Base(env.WorkDir), "script-")
+	s, err := lab.NewStandard("blixt-story-"+name, 2, 0)
+	if err != nil {
+		return nil, err
+	}
+	env.Defer(func() {
+		if err := s.Close(); err != nil {
+			env.T().Log(err)
+			env.T().FailNow()
+		}
+	})
+	for _, n := range s.Backends {
+		for _, port := range []int{53, 80, 8080} {
+			if _, err := n.ServeBoth(n.Name, port); err != nil {
+				return nil, err
+			}
+		}
+	}
+	b, err := s.Blixt(s.Balancer, binary, nil)
+	if err != nil {
+		return nil, err
+	}
+	b.Dir = ""
+	return &host{s, b}, nil
+}
+
+// hostCommand makes a command of a script from a function. With a ! before the command its
+// error is expected, and goes to stderr.
+func hostCommand(f func(*testscript.TestScript, *host, []string) error) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		err := f(ts, ts.Value("host").(*host), args)
+		switch {
+		case err != nil && neg:
+			fmt.Fprintln(ts.Stderr(), err)
+		case err != nil:
+			ts.Fatalf("%v", err)
+		case neg:
+			ts.Fatalf("unexpected success")
+		}
+	}
+}
+
+// runBlixt runs blixt ARGS... on the host, in the directory of the script, until it ends.
+func runBlixt(ts *testscript.TestScript, neg bool, args []string) {
+	h := ts.Value("host").(*host)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	cmd := h.Balancer.Command(ctx, h.blixt.Binary, args...)
+	cmd.Dir = ts.MkAbs(".")
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := h.Balancer.Do(cmd.Run)
+	fmt.Fprint(ts.Stdout(), stdout.String())
+	fmt.Fprint(ts.Stderr(), stderr.String())
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
+		ts.Fatalf("%v", err)
+	}
+	if failed := err != nil; failed != neg {
+		ts.Fatalf("blixt %s: %v\n%s%s", strings.Join(args, " "), err, stdout.String(), stderr.String())
+	}
+}
+
+// runHost starts blixt run ARGS... and returns when it serves. Where an address of the lab
+// is meant, scripts write its value.
+func runHost(_ *testscript.TestScript, h *host, args []string) error {
+	h.blixt.Args = slices.Concat([]string{"--flows", "65536"}, args)
+	return h.blixt.Start()
+}
+
+// endHost ends blixt run.
+func endHost(_ *testscript.TestScript, h *host, _ []string) error { return h.blixt.Stop() }
+
+// logged PATTERN waits until blixt run has said it. With ! before it, it must not have.
+func logged(_ *testscript.TestScript, h *host, args []string) error {
+	pattern, err := regexp.Compile("(?m)" + strings.Join(args, " "))
+	if err != nil {
+		return err
+	}
+	for range 50 {
+		if pattern.MatchString(h.blixt.Log()) {
+			return nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return fmt.Errorf("it was not said:\n%s", h.blixt.Log())
+}
+
+// connect has the client connect so many times, and counts the answers by server.
+func (h *host) connect(network, addr string, times int) (map[string]int, error) {
+	answers := map[string]int{}
+	for range times {
+		c, err := h.Client.Dial(network, "", addr, 2*time.Second)
+		if err != nil {
+			return answers, err
+		}
+		answer := make([]byte, 200)
+		if err = c.SetDeadline(time.Now().Add(2 * time.Second)); err == nil {
+			if _, err = c.Write([]byte("hello\n")); err == nil {
+				_, err = c.Read(answer)
+			}
+		}
+		_ = c.Close()
+		if err != nil {
+			return answers, err
+		}
+		server, _, _ := strings.Cut(string(answer), " ")
+		answers[server]++
+	}
+	return answers, nil
+}
+
+// ask tcp|udp ADDRESS:PORT has the client connect, and prints who answers.
+func ask(ts *testscript.TestScript, h *host, args []string) error {
+	answers, err := h.connect(args[0], args[1], 40)
+	fmt.Fprintln(ts.Stdout(), strings.Join(slices.Sorted(maps.Keys(answers)), " "))
+	return err
+}
+
+// checkShares tcp|udp ADDRESS:PORT SERVER=N... fails unless servers answer in this
+// proportion.
+func checkShares(_ *testscript.TestScript, h *host, args []string) error {
+	const times = 400
+	answers, err := h.connect(args[0], args[1], times)
+	if err != nil {
+		return err
+	}
+	want, sum := map[string]int{}, 0
+	for _, arg := range args[2:] {
+		server, n, _ := strings.Cut(arg, "=")
+		if want[server], err = strconv.Atoi(n); err != nil {
+			return err
+		}
+		sum += want[server]
+	}
+	for server, n := range want {
+		// Six standard deviations of a fair choice are 60 of 400.
+		if expected := times * n / sum; max(answers[server]-expected, expected-answers[server]) > 60 {
+			return fmt.Errorf("%d of %d connections went to %s, want about %d", answers[server], times, server, expected)
+		}
+	}
+	return nil
+}
