@@ -111,7 +111,7 @@ function list() {
   const wanted = $('flows-filter').value.trim().toLowerCase();
   const some = shown.filter((r) => matches(r, wanted));
   attr($('flows').closest('section'), 'data-long', some.length > long);
-  rows($('flows'), columns, some, (r) => [r.node, r.seq ?? '', r.time, endpoint(r.client)].join(' '));
+  rows($('flows'), columns, some, (r) => [r.node, r.seq || `${r.time} ${endpoint(r.client)}`].join(' '));
   show($('flows-table'), some.length > 0);
   const none = shown.length === 0 ? note || 'No flow has ended yet.' : some.length === 0 ? `None of the last ${plural(shown.length, 'flow')} matches.` : note;
   if (show($('flows-none'), none !== '')) text($('flows-none'), printable(none));

@@ -6,7 +6,7 @@
 
 import { printable } from './dom.js';
 import { duration, plural, rate, share } from './format.js';
-import { shape, word } from './marks.js';
+import { shape, stateInFull, stateOf, word } from './marks.js';
 
 const roomForColumns = 720;
 const roomForRoutes = 1000;
@@ -261,12 +261,12 @@ class Scene {
   }
 
   backend(key, x, y, width, b) {
-    const title = `${printable(b.address)}: ${word(b.state)}${b.local ? ', on this node' : ''}\nwanted ${share(b.wanted)}, seen ${share(b.seen)} of new flows\n${b.active} flows, ${rate(b.newFlows)} new`;
+    const title = `${printable(b.address)}: ${b.many ? word(b.state) : stateInFull(b)}${b.local ? ', on this node' : ''}\nwanted ${share(b.wanted)}, seen ${share(b.seen)} of new flows\n${b.active} flows, ${rate(b.newFlows)} new`;
     this.add(`${key} mark`, 'path', { ...shape(b.state), transform: `translate(${round(x)} ${round(y) - 8})` }, undefined, title);
     const rateRoom = 50;
     const kind = b.many ? 'small' : 'mono';
     const room = width - 22 - rateRoom;
-    const said = b.state === 'serving' || b.many ? '' : word(b.state); // instead of a bar
+    const said = b.state === 'serving' || b.many ? '' : stateOf(b); // instead of a bar
     let side = Math.min(72, room - 12 - measure(printable(b.address).slice(0, 60), kind));
     if (side < (said ? measure(said, 'small') : 30)) side = 0; // the address first
     this.label(key, x + 22, y, b.address, room - (side ? side + 12 : 0), kind, { title });

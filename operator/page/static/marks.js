@@ -2,7 +2,8 @@
 
 // Marks: how good or bad something is, by shape and word, and never by colour alone.
 
-import { attr, el, svg, text } from './dom.js';
+import { attr, el, printable, svg, text } from './dom.js';
+import { time } from './format.js';
 
 // Each is drawn in a square of 16.
 const shapes = {
@@ -25,6 +26,17 @@ export function word(state) {
   return Object.hasOwn(words, state) ? words[state] : 'unknown';
 }
 
+// stateOf is a backend's state in a word, stateInFull with who has drained it, and when.
+export function stateOf(backend) {
+  return backend.drained ? 'drained' : word(backend.state);
+}
+
+export function stateInFull(backend) {
+  if (!backend.drained) return word(backend.state);
+  const { by, since } = backend.drained;
+  return `drained${by ? ` by ${printable(by)}` : ''} since ${time(new Date(since), new Date())}`;
+}
+
 // shape returns the attributes of a path that draws a state.
 export function shape(state) {
   return { d: shapes[known(state)], 'fill-rule': 'evenodd', class: 'mark-' + known(state) };
@@ -37,8 +49,8 @@ export function mark(state, seen) {
   return node;
 }
 
-export function setMark(node, state) {
+export function setMark(node, state, words = word(state)) {
   for (const [key, value] of Object.entries(shape(state))) attr(node.firstChild.firstChild, key, value);
-  text(node.lastChild, word(state));
-  attr(node, 'title', word(state));
+  text(node.lastChild, words);
+  attr(node, 'title', words);
 }

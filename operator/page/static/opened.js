@@ -4,7 +4,7 @@
 
 import { el, keyed, name, printable, setName, show, text } from './dom.js';
 import { brief, duration, plural, rate, share } from './format.js';
-import { mark, setMark } from './marks.js';
+import { mark, setMark, stateInFull } from './marks.js';
 import { Picture } from './picture.js';
 import { head, rows } from './table.js';
 
@@ -31,7 +31,7 @@ const backends = [
   {
     label: 'State',
     make: () => mark('serving', true),
-    set: (node, b) => setMark(node, b.state),
+    set: (node, b) => setMark(node, b.state, stateInFull(b)),
   },
   { label: 'Where', say: (b) => (b.local ? 'this node' : 'elsewhere') },
   { label: 'Weight', class: 'num', say: (b) => brief(b.weight) },

@@ -6,7 +6,7 @@
 import { attr, el, keyed, printable, svg, text } from './dom.js';
 import { plural } from './format.js';
 import { plan } from './layout.js';
-import { word } from './marks.js';
+import { stateOf } from './marks.js';
 
 const legend = [
   ['line', 'new flows by second: wider is more'],
@@ -83,7 +83,7 @@ function summary(g) {
   let n = 0;
   for (const s of listeners.flatMap((l) => l.services ?? [])) {
     n++;
-    for (const b of s.backends ?? []) states[word(b.state)] = (states[word(b.state)] ?? 0) + 1;
+    for (const b of s.backends ?? []) states[stateOf(b)] = (states[stateOf(b)] ?? 0) + 1;
   }
   const seen = Object.entries(states).map(([state, many]) => `${many} ${state}`).join(', ');
   return `${plural(listeners.length, 'listener')}, ${plural(n, 'Service')}, backends: ${seen || 'none'}. ${g.problem ? printable(g.problem) : ''}`;

@@ -3,10 +3,12 @@
 // blixt trace as a form: where would a connection go?
 
 import { el, name, printable } from './dom.js';
-import { endpoint } from './format.js';
+import { endpoint, plural } from './format.js';
 import { mark } from './marks.js';
 
 const $ = (id) => document.getElementById(id);
+
+const few = 3; // answers that are shown in full
 
 const ways = {
   local: 'to a backend of this node, through its stack; the backend sees the client',
@@ -59,20 +61,22 @@ function failure(why) {
 }
 
 function answers(got) {
-  const parts = (got.answers ?? []).map(answer);
-  for (const [node, why] of Object.entries(got.unanswered ?? {})) parts.push(el('p', { class: 'problem' }, name(node), ' has not answered: ' + printable(why)));
+  const all = got.answers ?? [];
+  const parts = all.map((a) => answer(a, all.length <= few));
+  if (got.more) parts.push(failure(`${plural(got.more, 'more answer')} left out.`));
+  for (const [node, why] of Object.entries(got.unanswered ?? {})) parts.push(el('p', { class: 'problem' }, node ? name(node) : 'A node', ' has not answered: ' + printable(why)));
   return parts.length ? parts : [failure('No node has answered.')];
 }
 
 const verdicts = { forwarded: 'ok', passed: 'unknown' };
 
-function answer({ node, answer: r }) {
+function answer({ node, answer: r }, open) {
   const list = el('ol', { class: 'steps' });
   for (const [label, ...content] of steps(r)) list.append(el('li', {}, el('span', { class: 'label' }, label), el('span', { dir: 'auto' }, ...content.map((c) => (typeof c === 'string' ? printable(c) : c)))));
-  const heading = el('h3', {}, mark(Object.hasOwn(verdicts, r.verdict) ? verdicts[r.verdict] : 'failed'));
+  const heading = el('summary', {}, mark(Object.hasOwn(verdicts, r.verdict) ? verdicts[r.verdict] : 'failed'));
   if (node) heading.append(el('span', {}, name(node), ':'));
-  heading.append(`${printable(r.verdict)}, ${printable(r.why)}`);
-  return el('section', { class: 'answer' }, heading, list, ...(r.notes ?? []).map((n) => el('p', { class: 'hint', dir: 'auto' }, printable(n))));
+  heading.append(`${printable(r.verdict)}, ${printable(r.why)}${r.backend ? ` (${printable(r.backend.address)})` : ''}`);
+  return el('details', { class: 'answer', open }, heading, list, ...(r.notes ?? []).map((n) => el('p', { class: 'hint', dir: 'auto' }, printable(n))));
 }
 
 // steps returns label and words of each step that the packet takes.
