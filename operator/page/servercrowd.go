@@ -15,6 +15,9 @@ import (
 const (
 	mostConns   = 256
 	clientConns = 64
+	// writeBuffer is how many bytes the kernel keeps for a reader who is slow. What waits
+	// there is old.
+	writeBuffer = 256 << 10
 )
 
 // crowd is a listener that has a limited number of connections, of each client and of all.
@@ -43,6 +46,9 @@ func (c *crowd) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if g := c.enter(conn); g != nil {
+			if t, is := conn.(*net.TCPConn); is {
+				_ = t.SetWriteBuffer(writeBuffer) // more is as good
+			}
 			return g, nil
 		}
 		_ = conn.Close() // nobody has written to it

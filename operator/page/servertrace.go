@@ -90,6 +90,7 @@ func (h *Handler) serveTrace(w http.ResponseWriter, r *http.Request) *problem {
 func (h *Handler) trace(ctx context.Context, q observe.TraceQuery) (t traced, err error) {
 	ctx, cancel := context.WithTimeout(ctx, traceTimeout)
 	defer cancel()
+	t.Answers = []tracedBy{}
 	size := 0
 	err = h.Source.Ask(ctx, observe.Query{Trace: &q}, func(node string, piece json.RawMessage) error {
 		if size += len(piece); len(t.Answers) >= mostAnswers || size > largestAnswers {

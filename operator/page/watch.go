@@ -24,6 +24,8 @@ const (
 	// remembered is how long the counters of a View are kept when its last reader has
 	// gone: the next one, as after a reload, has rates at once.
 	remembered = time.Minute
+	// mostViews are remembered, and more if they have readers.
+	mostViews = 64
 	// mostFlows is how many flows a View has.
 	mostFlows = 30
 )
@@ -32,7 +34,10 @@ const (
 type watch struct {
 	source Source
 	every  time.Duration
-	log    *slog.Logger
+	// patience is how long a read may take. Nodes that have not answered by then are left
+	// out of a View: one that hangs does not slow down all others.
+	patience time.Duration
+	log      *slog.Logger
 
 	overview shared[*Overview]
 	flows    shared[lastEnded]
@@ -81,7 +86,10 @@ type event struct {
 type reader struct{ events chan event }
 
 func newWatch(source Source, every time.Duration, log *slog.Logger) *watch {
-	return &watch{source: source, every: cmp.Or(every, defaultEvery), log: log, statuses: map[string]*shared[reports]{}, views: map[viewKey]*viewing{}}
+	every = cmp.Or(every, defaultEvery)
+	return &watch{
+		source: source, every: every, patience: max(every*3/4, time.Second), log: log, statuses: map[string]*shared[reports]{}, views: map[viewKey]*viewing{},
+	}
 }
 
 // join returns a reader, who gets an event soon, and then another one each interval, until
@@ -89,10 +97,9 @@ func newWatch(source Source, every time.Duration, log *slog.Logger) *watch {
 func (w *watch) join(key viewKey) (r *reader, leave func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	now := time.Now()
-	maps.DeleteFunc(w.views, func(_ viewKey, v *viewing) bool { return len(v.readers) == 0 && now.Sub(v.left) > remembered })
 	v := w.views[key]
 	if v == nil {
+		w.forget(time.Now())
 		v = &viewing{watch: w, viewKey: key, builder: Builder{Every: w.every}, readers: map[*reader]bool{}}
 		w.views[key] = v
 	}
@@ -106,6 +113,23 @@ func (w *watch) join(key viewKey) (r *reader, leave func()) {
 		r.events <- v.last
 	}
 	return r, func() { w.leave(v, r) }
+}
+
+// forget removes what nobody has read for a while, or makes room. The caller holds w.mu.
+func (w *watch) forget(now time.Time) {
+	var oldest *viewing
+	for key, v := range w.views {
+		switch {
+		case len(v.readers) > 0:
+		case now.Sub(v.left) > remembered:
+			delete(w.views, key)
+		case oldest == nil || v.left.Before(oldest.left):
+			oldest = v
+		}
+	}
+	if oldest != nil && len(w.views) > mostViews {
+		delete(w.views, oldest.viewKey)
+	}
 }
 
 func (w *watch) leave(v *viewing, r *reader) {
@@ -187,14 +211,10 @@ func (w *watch) failed(why string) {
 	w.failure = why
 }
 
-// patience is how long a read may take. Nodes that have not answered by then are left out
-// of a View, so that one that hangs does not slow down all others.
-func (w *watch) patience() time.Duration { return max(w.every*3/4, time.Second) }
-
 // look reads what a View needs, and makes it.
 func (v *viewing) look() (*View, error) {
 	// The overview of a cluster may take longer than the answer of a node.
-	o, at, err := v.overview.get(v.fresh(), 2*v.patience(), v.source.Overview)
+	o, at, err := v.overview.get(v.fresh(), 2*v.patience, v.source.Overview)
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +224,7 @@ func (v *viewing) look() (*View, error) {
 		s.Time = at
 	}
 	if v.viewKey.flows {
-		f, _, err := v.watch.flows.get(v.fresh(), v.patience(), v.lastFlows)
+		f, _, err := v.watch.flows.get(v.fresh(), v.patience, v.lastFlows)
 		if s.Flows, s.FlowsNote = f.records, f.note; err != nil && len(f.records) == 0 && f.note == "" {
 			s.FlowsNote = "the last flows are not known: " + err.Error()
 		}
@@ -236,7 +256,7 @@ func (w *watch) status(gateways []string) (reports, time.Time, error) {
 		w.statuses[scope] = s
 	}
 	w.mu.Unlock()
-	return s.get(w.fresh(), w.patience(), func(ctx context.Context) (reports, error) {
+	return s.get(w.fresh(), w.patience, func(ctx context.Context) (reports, error) {
 		r := reports{map[string]top.Report{}, map[string]string{}}
 		err := w.source.Ask(ctx, observe.Query{Status: &observe.StatusQuery{Scope: &observe.Scope{Gateways: gateways}}}, func(node string, piece json.RawMessage) error {
 			var report top.Report
