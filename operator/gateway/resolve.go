@@ -27,6 +27,8 @@ type ResolveOptions struct {
 	// ThroughStack has backends on other nodes reached by the node's network stack
 	// alone.
 	ThroughStack bool `json:"throughStack,omitempty"`
+	// Drained are endpoints that somebody has drained by hand: they count as not ready.
+	Drained lb.DrainedSet `json:"drained,omitempty"`
 }
 
 func (o ResolveOptions) isLocal(e *Endpoint) bool {

@@ -42,6 +42,7 @@ func newShares(f *Frontend, key lb.Key, e Endpoints, o ResolveOptions) shares {
 
 func newShare(ref Ref, found []Endpoint, localOnly, preserveClient bool, o ResolveOptions) share {
 	s := share{ref: ref}
+	found = o.drain(found)
 	if localOnly {
 		all := found
 		found = nil
@@ -68,6 +69,7 @@ func newShare(ref Ref, found []Endpoint, localOnly, preserveClient bool, o Resol
 		b := lb.Backend{
 			Addr: ep.Addr, Local: local, NotServing: ep.State == NotServing, Service: ref.Service.String(), ServicePort: ref.Port,
 			ThroughStack: stack, Protected: stack,
+			Drained: o.Drained.Of(ep.Addr),
 		}
 		if preserveClient && !local {
 			b.Node = ep.Node
@@ -78,6 +80,22 @@ func newShare(ref Ref, found []Endpoint, localOnly, preserveClient bool, o Resol
 		}
 	}
 	return s
+}
+
+// drain returns the endpoints with the readiness that they have for who has drained some
+// of them.
+func (o ResolveOptions) drain(found []Endpoint) []Endpoint {
+	own := false
+	for i := range found {
+		if o.Drained.Of(found[i].Addr) == nil || found[i].State <= Draining {
+			continue
+		}
+		if !own {
+			found, own = slices.Clone(found), true
+		}
+		found[i].State = Draining
+	}
+	return found
 }
 
 // nearness returns which endpoints are near by their topology hints, applied as

@@ -2,13 +2,37 @@
 
 package lb
 
-import "time"
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
 
 // Drained says that somebody has drained a backend by hand: blixt drain.
 type Drained struct {
 	Since time.Time `json:"since"`
 	// By is the name or the number of a user.
 	By string `json:"by"`
+}
+
+// String returns who, and since when.
+func (d *Drained) String() string {
+	return fmt.Sprintf("by %s since %s", d.By, d.Since.Local().Format(time.DateTime))
+}
+
+// DrainedSet is what is drained by hand: addresses with a port, or with port 0, which
+// stands for all. IPv4-mapped addresses are not among them.
+type DrainedSet map[netip.AddrPort]*Drained
+
+// Of returns why a backend is drained; nil: it is not.
+func (s DrainedSet) Of(backend netip.AddrPort) *Drained {
+	if len(s) == 0 {
+		return nil
+	}
+	if d := s[backend]; d != nil {
+		return d
+	}
+	return s[netip.AddrPortFrom(backend.Addr(), 0)]
 }
 
 // What Backend.State returns.

@@ -44,6 +44,9 @@ type Asker interface {
 type StatusQuery struct {
 	// Clients is how many clients are wanted, those with most flows: top.Report has them.
 	Clients int `json:"clients,omitempty"`
+	// Count has the active flows of backends counted now, with those that are opening.
+	// Otherwise, and by a node of an earlier version, they are those of some seconds ago.
+	Count bool `json:"count,omitempty"`
 	// Scope restricts the answer to what a page shows; nil: all frontends are wanted.
 	Scope *Scope `json:"scope,omitempty"`
 }

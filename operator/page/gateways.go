@@ -149,7 +149,7 @@ func (b *build) addBackend(sums map[string]*serviceSum, f served, is *writer.Bac
 	}
 	to := s.backends[is.Address]
 	if to == nil {
-		to = &backendSum{Backend: Backend{Address: is.Address, State: is.State, Local: is.Local, Weight: is.Weight}}
+		to = &backendSum{Backend: Backend{Address: is.Address, State: is.State, Drained: is.Drained, Local: is.Local, Weight: is.Weight}}
 		s.backends[is.Address] = to
 	}
 	if is.State == "serving" { // for another address of the Gateway, or another node

@@ -5,6 +5,7 @@ package page
 import (
 	"time"
 
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/observe"
 )
 
@@ -129,14 +130,16 @@ type Connect struct {
 
 // Backend is one that connections go to.
 type Backend struct {
-	Address  string  `json:"address"`
-	State    string  `json:"state"` // serving, draining, not-serving
-	Local    bool    `json:"local,omitempty"`
-	Weight   float64 `json:"weight"`
-	Wanted   float64 `json:"wanted"`
-	Seen     float64 `json:"seen"`
-	Active   uint64  `json:"active"`
-	NewFlows Rate    `json:"newFlows"`
+	Address string `json:"address"`
+	State   string `json:"state"` // serving, draining, not-serving
+	// Drained is set if somebody has drained it by hand: since when, and by whom.
+	Drained  *lb.Drained `json:"drained,omitempty"`
+	Local    bool        `json:"local,omitempty"`
+	Weight   float64     `json:"weight"`
+	Wanted   float64     `json:"wanted"`
+	Seen     float64     `json:"seen"`
+	Active   uint64      `json:"active"`
+	NewFlows Rate        `json:"newFlows"`
 }
 
 // Drop is a reason why packets were rejected or dropped.

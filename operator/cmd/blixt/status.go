@@ -250,6 +250,9 @@ func (s *status) table(out io.Writer) {
 		frontend := f.Frontend
 		for _, b := range f.Backends {
 			where := b.State
+			if b.Drained != nil {
+				where = fmt.Sprintf("drained %s", b.Drained)
+			}
 			if b.Local {
 				where += ", local"
 			}

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/operator/finding"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
 	"github.com/kubernetes-sigs/blixt/operator/observe"
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
@@ -64,6 +66,7 @@ func (h *Host) check(i *Instance) (all []finding.Finding) {
 			add("objects", finding.Warning, "The log of the process has them.", "%d more problems", i.Says.More)
 		}
 	}
+	checkDrained(i.Drained, h.Now, add)
 	p := i.Program
 	if p == nil {
 		return all
@@ -155,6 +158,8 @@ func problem(name string, p standalone.Problem) finding.Finding {
 	switch p.About {
 	case "file", "files":
 		f.Check, f.Remedy = "files", "Mend the file. What it said when it was valid last goes on serving; one that never was is left out."
+	case "drained file", "drained":
+		f.Check = "drained"
 	case "mistake", "problem":
 		f.Check = "objects"
 	}
@@ -162,4 +167,26 @@ func problem(name string, p standalone.Problem) finding.Finding {
 		f.Seen, f.Remedy = seen, command
 	}
 	return f
+}
+
+// forgotten is how old a drain is that may have been forgotten.
+const forgotten = 24 * time.Hour
+
+// checkDrained reminds of what somebody has drained by hand: of few addresses one by one.
+func checkDrained(set lb.DrainedSet, now time.Time, add func(check string, verdict finding.Level, remedy, format string, args ...any)) {
+	const most = 3
+	order := slices.SortedFunc(maps.Keys(set), func(a, b netip.AddrPort) int {
+		return cmp.Or(set[a].Since.Compare(set[b].Since), a.Compare(b))
+	})
+	for n, at := range order {
+		if n == most && len(order) > most+1 {
+			add("drained", finding.Warning, "blixt drain lists them.", "%d more addresses are drained by hand", len(order)-n)
+			return
+		}
+		name, long := standalone.DrainedName(at), ""
+		if age := now.Sub(set[at].Since); age >= forgotten {
+			long = fmt.Sprintf(", for %s: is it forgotten?", phrase.Count(int(age/forgotten), "day"))
+		}
+		add("drained", finding.Warning, "blixt undrain "+name, "%s is drained %s%s", name, set[at], long)
+	}
 }

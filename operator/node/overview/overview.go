@@ -37,8 +37,9 @@ type Host struct {
 	// Unread says what of the host could not be read, and why.
 	Unread []string `json:"unread,omitempty"`
 
-	// Awake is clock.Monotonic when it was read.
+	// Awake is clock.Monotonic when it was read, and Now the time of day.
 	Awake time.Duration `json:"-"`
+	Now   time.Time     `json:"-"`
 }
 
 // Instance is a load balancer.
@@ -50,6 +51,8 @@ type Instance struct {
 	Says *standalone.ProcessStatus `json:"says,omitempty"`
 	// Program is nil if nothing is loaded, or what is cannot be read.
 	Program *Program `json:"program,omitempty"`
+	// Drained is what somebody has drained by hand, by address.
+	Drained lb.DrainedSet `json:"-"`
 	// Unread says what could not be read, and why.
 	Unread []string `json:"unread,omitempty"`
 }
@@ -147,7 +150,7 @@ func (r *Reader) names(running map[string]int) map[string]bool {
 // Read reads the host. What cannot be read is said so, and the rest is read. From the
 // second time on it knows rates.
 func (r *Reader) Read() *Host {
-	h := &Host{Awake: clock.Monotonic()}
+	h := &Host{Awake: clock.Monotonic(), Now: time.Now()}
 	// Others' files could say anything, of anybody's process.
 	if info, err := os.Stat(r.RunDir); err == nil {
 		if s, is := info.Sys().(*syscall.Stat_t); is && s.Uid != 0 && int(s.Uid) != os.Geteuid() {
@@ -189,6 +192,11 @@ func (r *Reader) instance(name string, running map[string]int) Instance {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		i.Unread = append(i.Unread, err.Error())
 	}
+	drained, err := standalone.ReadDrained(standalone.DrainedFile(r.RunDir, name))
+	if err != nil && i.Process == nil { // one that runs says so itself
+		i.Unread = append(i.Unread, err.Error())
+	}
+	i.Drained = drained
 	p, err := r.program(name, i.Process)
 	if err != nil {
 		i.Unread = append(i.Unread, err.Error())

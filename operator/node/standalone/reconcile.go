@@ -63,7 +63,7 @@ func (r *runner) read(n *network) (*desired, error) {
 	if r.FlowRecords {
 		o.FlowRecords = v1alpha1.FlowRecordsEnabled
 	}
-	on := gateway.ResolveOptions{NodeName: r.NodeName, HostAddresses: own}
+	on := gateway.ResolveOptions{NodeName: r.NodeName, HostAddresses: own, Drained: r.byHand.set}
 	now := r.readEndpoints(files, o, on)
 	if now == nil {
 		now = &resolved{files: files, review: r.review(files.Set(), o), on: on}
@@ -190,6 +190,7 @@ func (r *runner) reconcile(ctx context.Context) {
 	case r.newState <- struct{}{}:
 	default:
 	}
+	r.logDrained(&d.state)
 	if next == 0 { // otherwise what is missing may be about to come back
 		r.logProblems(d)
 	}

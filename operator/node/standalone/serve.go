@@ -105,6 +105,7 @@ func (r *runner) serve(ctx context.Context) (lost, err error) {
 	done.Go(func() { r.watchWays(ctx) })
 	done.Go(func() { ipsec.Watch(ctx, func() { r.followPolicies(ctx) }) })
 	done.Go(func() { r.reloads(ctx) })
+	done.Go(func() { r.watchDrained(ctx) })
 	done.Go(func() {
 		for {
 			select {

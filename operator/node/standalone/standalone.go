@@ -156,7 +156,7 @@ type runner struct {
 	// awake has an item when reconcile is to be called.
 	awake chan struct{}
 
-	// reconciling guards loaded, planes, paths, network, what was seen there, and
+	// reconciling guards byHand, loaded, planes, paths, network, what was seen there, and
 	// incumbents. reconcile holds it.
 	reconciling sync.Mutex
 	loaded      *Loaded
@@ -166,6 +166,7 @@ type runner struct {
 	// resolved is what the last files said, for the next.
 	resolved   *resolved
 	kept       *memoryFile
+	byHand     byHand
 	network    *observer
 	interfaces []hostnet.Interface
 	// seen is the network as it was last seen.
@@ -263,6 +264,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer kept.close()
 	r.kept = kept
+	r.byHand.path = DrainedFile(o.RunDir, o.Name)
+	r.lookAtDrained()
 	r.vips = vip.New(vip.Options{Name: o.Name, Grace: o.NetworkGrace, Changed: r.wake})
 	if err := vip.AdoptNoted(filepath.Join(o.RunDir, o.Name+".addresses"), o.Name); err != nil {
 		slog.Warn("addresses of an earlier version may be left", "error", err)

@@ -42,7 +42,7 @@ func (v *View) Text(out io.Writer) error {
 	if v.Backends != nil {
 		row("BACKEND", "SERVICE", "FRONTEND", "STATE", "FLOWS", "CONN/S")
 		for _, b := range v.Backends {
-			row(b.Backend, b.Service, b.Frontend, b.State, b.Active, number(b.Connections))
+			row(b.Backend, b.Service, b.Frontend, b.StateText(), b.Active, number(b.Connections))
 		}
 		if err := end(); err != nil {
 			return err

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 	"github.com/kubernetes-sigs/blixt/operator/observe"
 )
@@ -37,7 +38,7 @@ type (
 // Node is what a node's answers are made from.
 type Node struct {
 	Writer *writer.Writer
-	Tables Tables
+	Tables writer.Tables
 }
 
 // Answer returns what observe.Answers.Status of a node is. with calls its function while
@@ -48,6 +49,9 @@ func Answer(with func(func(Node) error) error) func(context.Context, observe.Sta
 		err := with(func(n Node) (err error) {
 			if err = r.read(n.Writer, q.Scope); err == nil && q.Clients > 0 {
 				err = r.AddClients(n.Tables, q.Clients)
+			}
+			if err == nil && q.Count {
+				err = r.CountRemaining(n.Tables)
 			}
 			return err
 		})
@@ -106,12 +110,22 @@ type Frontend struct {
 
 // Backend is a backend of a frontend.
 type Backend struct {
-	Backend     string `json:"backend"`
-	Frontend    string `json:"frontend"`
-	Service     string `json:"service,omitempty"`
-	State       string `json:"state"`
-	Active      uint64 `json:"activeFlows"`
-	Connections Rate   `json:"connectionsPerSecond"`
+	Backend  string `json:"backend"`
+	Frontend string `json:"frontend"`
+	Service  string `json:"service,omitempty"`
+	State    string `json:"state"`
+	// Drained is set if somebody has drained it by hand.
+	Drained     *lb.Drained `json:"drained,omitempty"`
+	Active      uint64      `json:"activeFlows"`
+	Connections Rate        `json:"connectionsPerSecond"`
+}
+
+// StateText returns the state in words: drained is that of somebody's hand.
+func (b *Backend) StateText() string {
+	if b.Drained != nil {
+		return "drained"
+	}
+	return b.State
 }
 
 // View is what blixt top shows.
@@ -165,7 +179,7 @@ func New(was *Sample, now Sample, n int) View {
 		for _, b := range f.Backends {
 			w, known := backends[identity{f.Frontend + " " + b.Address, b.ID}]
 			v.Backends = append(v.Backends, Backend{
-				Backend: b.Address, Frontend: f.Frontend, Service: b.Service, State: b.State, Active: b.ActiveFlows, Connections: rate(known, w, b.NewFlows),
+				Backend: b.Address, Frontend: f.Frontend, Service: b.Service, State: b.State, Drained: b.Drained, Active: b.ActiveFlows, Connections: rate(known, w, b.NewFlows),
 			})
 		}
 	}

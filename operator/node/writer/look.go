@@ -292,7 +292,7 @@ func services(f *lb.Frontend, backends []BackendStatus) []ServiceStatus {
 	for i := range backends {
 		b := &backends[i]
 		s := of(lb.ServicePort{Service: b.Service, Port: b.ServicePort})
-		if b.State == serving {
+		if b.State == lb.StateServing {
 			s.Ready++
 		} else {
 			s.Draining++
@@ -322,7 +322,9 @@ func (f *FrontendStatus) limit(n int) {
 }
 
 // rank is smaller the more a backend of a state deserves a look.
-func rank(state string) int { return slices.Index([]string{notServing, draining, serving}, state) }
+func rank(state string) int {
+	return slices.Index([]string{lb.StateNotServing, lb.StateDraining, lb.StateServing}, state)
+}
 
 // backendFlows returns what reads how many new flows backends have got: some, or all of
 // many.

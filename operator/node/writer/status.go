@@ -90,6 +90,8 @@ type BackendStatus struct {
 	// State is serving; draining: the backend keeps its flows and gets no new
 	// ones; or not-serving: nor does it keep its UDP flows.
 	State string `json:"state"`
+	// Drained is set if somebody has drained it by hand.
+	Drained *lb.Drained `json:"drained,omitempty"`
 	// Weight is the weight of the reference, divided among its endpoints.
 	Weight float64 `json:"weight"`
 	// RingShare is the backend's part of the ring, which is its expected part
@@ -99,13 +101,6 @@ type BackendStatus struct {
 	NewFlows    uint64  `json:"newFlows"`
 	ActiveFlows uint64  `json:"activeFlows"`
 }
-
-// The states of backends.
-const (
-	serving    = "serving"
-	draining   = "draining"
-	notServing = "not-serving"
-)
 
 // Status reads the maps. Active flows are those of the last sweep.
 func (w *Writer) Status() (Status, error) {
@@ -277,15 +272,15 @@ func (r *reading) frontend(key lb.Key, of ServedFrontend) (FrontendStatus, error
 		flags := r.flags(id, *n)
 		hearing := datapath.HearingOf(flags)
 		b := BackendStatus{
-			Address: e.Addr.String(), ID: id, Local: e.Local, State: draining, ActiveFlows: r.flows.Backends[id],
+			Address: e.Addr.String(), ID: id, Local: e.Local, State: lb.StateDraining, ActiveFlows: r.flows.Backends[id],
 			HearsWithin: hearing.Within, HearsAlone: hearing.Alone,
-			Service: n.Service, Weight: float64(n.Weight) / lb.WeightUnit, ServicePort: n.ServicePort,
+			Service: n.Service, Weight: float64(n.Weight) / lb.WeightUnit, ServicePort: n.ServicePort, Drained: n.Drained,
 		}
 		switch {
 		case slots[id] > 0:
-			b.State, b.RingShare = serving, share(id)
+			b.State, b.RingShare = lb.StateServing, share(id)
 		case flags&datapath.BackendNotServing != 0:
-			b.State = notServing
+			b.State = lb.StateNotServing
 		}
 		if b.NewFlows, err = r.newFlows(id); err != nil {
 			return FrontendStatus{}, fmt.Errorf("read flows of backend %d: %w", id, err)
