@@ -175,7 +175,7 @@ func TestDrainRefusesWhatCannotBeMeant(t *testing.T) {
 	one, two := backendAddresses(w, "backend-1"), backendAddresses(w, "backend-2")
 	at := netip.AddrPortFrom(netip.MustParseAddr(one[0]), 8080).String()
 
-	refused(w, []string{"drain", at + "0"}, at+"0", "invalid")
+	refused(w, []string{"drain", at + "0"}, at+"0", "want an address")
 	refused(w, []string{"drain", netip.AddrPortFrom(netip.MustParseAddr(one[0]), 8081).String()}, "is no backend", at, "--force")
 	refused(w, []string{"drain", "web"}, `"web"`, "want an address")
 	refused(w, append([]string{"drain"}, append(one, two...)...), "would be refused", "the last of", "--force")
