@@ -21,7 +21,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
-	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
 )
 
 const (
@@ -150,7 +149,7 @@ func Pins(name string) string { return loader.Pins(loader.DefaultBPFFS, name) }
 // lab's own files.
 func (l *Lab) removeFiles() error {
 	errs := []error{os.RemoveAll(Pins(l.name))}
-	for _, dir := range []string{loader.DefaultRunDir, standalone.DefaultStateDir, os.TempDir()} {
+	for _, dir := range []string{loader.DefaultRunDir, "/var/lib/blixt", os.TempDir()} {
 		files, err := filepath.Glob(filepath.Join(dir, l.name+".*"))
 		errs = append(errs, err)
 		for _, file := range files {

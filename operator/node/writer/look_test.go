@@ -98,7 +98,7 @@ func TestLookSaysWhatStatusSays(t *testing.T) {
 		t.Errorf("status (-of all +of the look):\n%s", diff)
 	}
 	first := look.Frontends[0]
-	if !first.HostListens || first.Backends[1].State != draining || first.Backends[2].State != notServing {
+	if !first.HostListens || first.Backends[1].State != lb.StateDraining || first.Backends[2].State != lb.StateNotServing {
 		t.Errorf("the first frontend is %+v", first)
 	}
 	sum := map[string]ServiceStatus{}
@@ -183,7 +183,7 @@ func TestLookIsBounded(t *testing.T) {
 		for _, s := range f.Services {
 			ready, drains = ready+s.Ready, drains+s.Draining
 		}
-		if i == 3 && (f.Backends[0].State != draining || drains != 1) || ready+drains != 1000 {
+		if i == 3 && (f.Backends[0].State != lb.StateDraining || drains != 1) || ready+drains != 1000 {
 			t.Errorf("frontend %d: %d ready, %d draining, the first is %s", i, ready, drains, f.Backends[0].State)
 		}
 	}
