@@ -5,6 +5,7 @@ package lb
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -109,6 +110,37 @@ func TestDiffIsTheOtherWayRound(t *testing.T) {
 	}
 	if !slices.Equal(keys(there.Added), keys(back.Removed)) || !slices.Equal(keys(there.Removed), keys(back.Added)) || len(there.Changed) != len(back.Changed) || len(there.Changed) != 2 {
 		t.Errorf("there %s, and back %s", there.text(), back.text())
+	}
+}
+
+// No field of a frontend is forgotten where two share their backends.
+func TestDiffFindsEachField(t *testing.T) {
+	f := web(80, at(1, 1))
+	f.Refs = []ServicePort{{Service: "default/web"}}
+	key := reflect.TypeFor[Key]()
+	for i := range reflect.TypeFor[Frontend]().NumField() {
+		name := reflect.TypeFor[Frontend]().Field(i).Name
+		if _, is := key.FieldByName(name); is {
+			continue
+		}
+		other := f
+		switch v := reflect.ValueOf(&other).Elem().Field(i); v.Kind() {
+		case reflect.String:
+			v.SetString("other")
+		case reflect.Bool:
+			v.SetBool(!v.Bool())
+		case reflect.Uint64:
+			v.SetUint(7)
+		case reflect.Int64:
+			v.SetInt(7)
+		case reflect.Slice:
+			v.SetZero()
+		default:
+			t.Fatalf("this test cannot change %s", name)
+		}
+		if d := Diff(stateOf(f), stateOf(other)); len(d.Changed) != 1 {
+			t.Errorf("%s differs, and no change is found", name)
+		}
 	}
 }
 
