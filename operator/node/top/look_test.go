@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath/pins"
@@ -56,6 +58,7 @@ func BenchmarkAnswer(b *testing.B) {
 	}{{"totals", &observe.Scope{}}, {"page", page}, {"big", &observe.Scope{Gateways: []string{"ns/big"}}}, {"all", nil}} {
 		b.Run(c.name, func(b *testing.B) {
 			bytes := 0
+			defer reportCPU(b)()
 			for b.Loop() {
 				err := answer.Ask(b.Context(), observe.Query{Status: &observe.StatusQuery{Scope: c.of}}, func(_ string, piece json.RawMessage) error {
 					bytes = len(piece)
@@ -68,6 +71,7 @@ func BenchmarkAnswer(b *testing.B) {
 			b.ReportMetric(float64(bytes), "bytes")
 		})
 		b.Run(c.name+"/read alone", func(b *testing.B) {
+			defer reportCPU(b)()
 			for b.Loop() {
 				if err := (&Report{}).read(w, c.of); err != nil {
 					b.Fatal(err)
@@ -75,4 +79,17 @@ func BenchmarkAnswer(b *testing.B) {
 			}
 		})
 	}
+}
+
+// reportCPU reports the CPU time of each iteration: the machine may be busy.
+func reportCPU(b *testing.B) (end func()) {
+	used := func() (sum int64) {
+		var u unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+			b.Fatal(err)
+		}
+		return u.Utime.Nano() + u.Stime.Nano()
+	}
+	before := used()
+	return func() { b.ReportMetric(float64(used()-before)/float64(b.N)/1e6, "cpu-ms/op") }
 }
