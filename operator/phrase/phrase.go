@@ -22,11 +22,17 @@ func Join(all []string) string {
 
 // Sample returns the names in order as Join does or, of more than five, the
 // first five and how many more there are.
-func Sample(names []string) string {
+func Sample(names []string) string { return SampleOf(names, 0) }
+
+// SampleOf is Sample for names of which more are left out.
+func SampleOf(names []string, more int) string {
 	const most = 5
 	names = slices.Sorted(slices.Values(names))
 	if n := len(names) - most; n > 0 {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), n)
+		names, more = names[:most], more+n
+	}
+	if more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names, ", "), more)
 	}
 	return Join(names)
 }

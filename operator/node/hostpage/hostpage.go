@@ -5,15 +5,18 @@
 package hostpage
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
+	"slices"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/kubernetes-sigs/blixt/operator/finding"
 	"github.com/kubernetes-sigs/blixt/operator/node/overview"
 	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
+	"github.com/kubernetes-sigs/blixt/operator/node/top"
 	"github.com/kubernetes-sigs/blixt/operator/observe"
 	"github.com/kubernetes-sigs/blixt/operator/page"
 )
@@ -29,13 +32,12 @@ type Options struct {
 type Source struct {
 	observe.Local
 	o      Options
-	reader overview.Reader
 	kernel string
 
 	mu       sync.Mutex
-	declared declared
-	host     *overview.Host
-	read     time.Time // when host was read
+	reader   overview.Reader
+	declared *standalone.Declared
+	gateways []page.Declared // of declared, in the order of names
 }
 
 var _ page.Source = (*Source)(nil)
@@ -43,47 +45,64 @@ var _ page.Source = (*Source)(nil)
 // New returns the source of a page.
 func New(o Options) *Source {
 	return &Source{
-		o:      o,
-		Local:  observe.Local{Answerer: o.Inside.Answerer()},
+		o: o, kernel: kernel(), Local: observe.Local{Node: cmp.Or(o.Inside.NodeName(), o.Inside.Name()), Answerer: o.Inside.Answerer()},
 		reader: overview.Reader{BPFFS: o.BPFFS, RunDir: o.Inside.RunDir()},
-		kernel: kernel(),
 	}
 }
 
-// hostEvery is how often the host is examined while somebody looks.
-const hostEvery = 10 * time.Second
-
 // Overview implements page.Source.
-func (s *Source) Overview(context.Context) (*page.Overview, error) {
+func (s *Source) Overview(ctx context.Context) (*page.Overview, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now := time.Now(); s.host == nil || now.Sub(s.read) >= hostEvery {
-		s.host, s.read = s.reader.Read(), now
-	}
-	found := s.host.Check()
+	host := s.reader.ReadSelf(overview.Self{
+		Name: s.o.Inside.Name(), Says: s.o.Inside.Status(), Report: func() (top.Report, error) { return s.report(ctx) },
+	})
+	found := host.Check()
 	if found == nil {
 		found = []finding.Finding{}
 	}
-	s.declared.update(s.o.Inside.Declared())
-	o := &page.Overview{
-		Kind: "host", Name: s.o.Inside.Name(), Version: s.o.Inside.Version(),
-		Status:   page.Status{Verdict: finding.Verdict(found), Findings: found},
-		Gateways: s.declared.gateways,
-		Nodes:    []page.Node{s.node(found)},
+	if now := s.o.Inside.Declared(); now != nil && now != s.declared {
+		s.declared, s.gateways = now, newList(now)
 	}
-	return o, nil
+	verdict := finding.Verdict(found)
+	return &page.Overview{
+		Kind: "host", Name: s.o.Inside.Name(), Version: s.o.Inside.Version(),
+		Status:   page.Status{Verdict: verdict, Findings: found},
+		Gateways: withFlows(s.gateways, s.o.Inside.Active()),
+		Nodes:    []page.Node{s.node(&host.Instances[0], verdict, found)},
+	}, nil
+}
+
+// report asks this process about no Gateway.
+func (s *Source) report(ctx context.Context) (r top.Report, err error) {
+	err = s.Ask(ctx, observe.Query{Status: &observe.StatusQuery{Scope: &observe.Scope{}}}, func(_ string, piece json.RawMessage) error {
+		return json.Unmarshal(piece, &r)
+	})
+	return r, err
+}
+
+// withFlows returns Gateways with how many flows they have.
+func withFlows(all []page.Declared, flows map[string]uint64) []page.Declared {
+	all = slices.Clone(all)
+	if flows == nil { // nothing is served yet
+		return all
+	}
+	active := make([]uint64, len(all))
+	for i := range all {
+		active[i] = flows[all[i].Name]
+		all[i].Active = &active[i]
+	}
+	return all
 }
 
 // node returns the host as the only node.
-func (s *Source) node(found []finding.Finding) page.Node {
-	n := page.Node{Name: s.o.Inside.Name(), Verdict: finding.Verdict(found), Version: s.o.Inside.Version(), Kernel: s.kernel}
-	if len(found) > 0 && n.Verdict != finding.OK {
+func (s *Source) node(i *overview.Instance, verdict finding.Level, found []finding.Finding) page.Node {
+	n := page.Node{Name: s.Node, Verdict: verdict, Version: s.o.Inside.Version(), Kernel: s.kernel}
+	if verdict != finding.OK {
 		n.Reason = found[0].Seen
 	}
-	for _, i := range s.host.Instances {
-		if i.Name == s.o.Inside.Name() && i.Program != nil {
-			n.Frontends, n.Backends, n.Flows = i.Program.Frontends, i.Program.Backends, i.Program.Flows
-		}
+	if p := i.Program; p != nil {
+		n.Frontends, n.Backends, n.Flows = p.Frontends, p.Backends, p.Flows
 	}
 	return n
 }

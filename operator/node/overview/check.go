@@ -76,7 +76,7 @@ func (h *Host) check(i *Instance) (all []finding.Finding) {
 	}
 	if len(p.Refusing) > 0 {
 		add("backends", finding.Failed, "Add endpoints that are ready to the Services of their routes, or weight to a backendRef.",
-			"no backend serves, so that new connections are refused: %s", phrase.Sample(p.Refusing))
+			"no backend serves, so that new connections are refused: %s", phrase.SampleOf(p.Refusing, p.MoreRefusing))
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Tables)) {
 		if t := p.Tables[name]; t.Size > 0 && float64(t.Used) >= nearlyFull*float64(t.Size) {

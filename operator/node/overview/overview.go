@@ -26,6 +26,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
+	"github.com/kubernetes-sigs/blixt/operator/node/top"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 	"github.com/kubernetes-sigs/blixt/operator/observe"
 	"github.com/kubernetes-sigs/blixt/operator/observe/dial"
@@ -76,8 +77,10 @@ type Program struct {
 	Backends   int               `json:"backends"`
 	Flows      uint64            `json:"flows"`
 	Tables     map[string]lb.Use `json:"tables"`
-	// Refusing are frontends that refuse every new connection, with their routes.
-	Refusing []string `json:"refusing,omitempty"`
+	// Refusing are frontends that refuse every new connection, with their routes, and
+	// MoreRefusing is how many are left out.
+	Refusing     []string `json:"refusing,omitempty"`
+	MoreRefusing int      `json:"moreRefusing,omitempty"`
 	// Rates are nil at the first look.
 	Rates *Rates `json:"rates,omitempty"`
 	// SNAT are the source ports towards backends elsewhere.
@@ -162,19 +165,53 @@ func (r *Reader) Read() *Host {
 	if err != nil {
 		h.Unread = append(h.Unread, "which load balancers run: "+err.Error())
 	}
+	for _, name := range slices.Sorted(maps.Keys(r.names(running))) {
+		h.Instances = append(h.Instances, r.instance(name, running))
+	}
+	r.addRates(h)
+	return h
+}
+
+// addRates adds the rates since the last time.
+func (r *Reader) addRates(h *Host) {
 	before := r.before
 	r.before = map[string]counts{}
-	for _, name := range slices.Sorted(maps.Keys(r.names(running))) {
-		i := r.instance(name, running)
-		if p := i.Program; p != nil {
-			key := fmt.Sprintf("%s %d", name, p.ID)
-			if was, is := before[key]; is {
-				p.Rates = rates(was, p.counts)
-			}
-			r.before[key] = p.counts
+	for i := range h.Instances {
+		p := h.Instances[i].Program
+		if p == nil {
+			continue
 		}
-		h.Instances = append(h.Instances, i)
+		key := fmt.Sprintf("%s %d", h.Instances[i].Name, p.ID)
+		if was, is := before[key]; is {
+			p.Rates = rates(was, p.counts)
+		}
+		r.before[key] = p.counts
 	}
+}
+
+// Self is what the process of a load balancer knows of itself.
+type Self struct {
+	Name string
+	Says standalone.ProcessStatus
+	// Report is the answer to a question about no Gateway.
+	Report func() (top.Report, error)
+}
+
+// ReadSelf reads what there is of the load balancer whose process this is. It costs little:
+// nobody is asked.
+func (r *Reader) ReadSelf(self Self) *Host {
+	i := Instance{Name: self.Name, Process: &Process{PID: os.Getpid(), State: "R"}, Says: &self.Says}
+	info, err := r.inspect(self.Name)
+	if err != nil {
+		i.Unread = append(i.Unread, err.Error())
+	}
+	if report, err := self.Report(); err == nil {
+		i.Program = newProgram(info, report)
+	} else if info != nil { // else there is nothing yet
+		i.Unread = append(i.Unread, err.Error())
+	}
+	h := &Host{Instances: []Instance{i}, Awake: clock.Monotonic()}
+	r.addRates(h)
 	return h
 }
 
@@ -224,10 +261,7 @@ func (r *Reader) program(name string, by *Process) (*Program, error) {
 	info, err := r.inspect(name)
 	if by != nil && !by.stopped() {
 		if s, failed := Ask(standalone.SocketFile(r.RunDir, name)); failed == nil {
-			if info == nil {
-				info = &loader.Info{}
-			}
-			return newProgram(info, s), nil
+			return newProgram(info, top.Report{Status: s}), nil
 		}
 	}
 	if info == nil || err != nil {
@@ -242,7 +276,7 @@ func (r *Reader) program(name string, by *Process) (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newProgram(info, s), nil
+	return newProgram(info, top.Report{Status: s}), nil
 }
 
 // inspect returns what is loaded for a load balancer; nil: nothing that can be seen.
@@ -278,37 +312,56 @@ func Ask(socket string) (s writer.Status, err error) {
 	return s, err
 }
 
-func newProgram(info *loader.Info, s writer.Status) *Program {
-	p := &Program{ID: info.ProgramID, Loader: info.Loader, Applied: s.Applied, Frontends: len(s.Frontends), Tables: s.Tables, SNAT: s.SNAT}
+// newProgram returns what is loaded, of which info is nil if it cannot be seen, and what it
+// reports.
+func newProgram(info *loader.Info, r top.Report) *Program {
+	if info == nil {
+		info = &loader.Info{}
+	}
+	p := &Program{ID: info.ProgramID, Loader: info.Loader, Applied: r.Applied, Tables: r.Tables, SNAT: r.SNAT}
 	for _, l := range info.Links {
 		if !l.Detached && l.Direction == "ingress" && l.Interface != "" {
 			p.Interfaces = append(p.Interfaces, l.Interface)
 		}
 	}
 	if info.ProgramID == 0 { // where it is attached cannot be seen, but where it has seen packets
-		for _, l := range s.Links {
+		for _, l := range r.Links {
 			if i, err := net.InterfaceByIndex(l.Index); err == nil && l.Direction == "ingress" {
 				p.Interfaces = append(p.Interfaces, i.Name)
 			}
 		}
 	}
 	slices.Sort(p.Interfaces)
-	p.counts = counts{at: time.Now(), counters: s.Counters}
-	for _, f := range s.Frontends {
-		p.Backends += len(f.Backends)
-		p.Flows += f.ActiveFlows
-		p.counts.flows += f.NewFlows
-		p.counts.bytes += f.Bytes
-		p.counts.replies += f.ReplyBytes
+	t := r.Totals
+	if t == nil {
+		t = totals(r.Frontends)
+	}
+	p.Frontends, p.Backends, p.Flows = t.Frontends, t.Backends, t.ActiveFlows
+	p.Refusing, p.MoreRefusing = t.SomeRefusing, t.Refusing-len(t.SomeRefusing)
+	p.counts = counts{time.Now(), t.NewFlows, t.Bytes, t.ReplyBytes, r.Counters}
+	return p
+}
+
+// totals returns those of frontends, and the names of all that refuse connections.
+func totals(frontends []writer.FrontendStatus) *top.Totals {
+	t := &top.Totals{Frontends: len(frontends)}
+	for i := range frontends {
+		f := &frontends[i]
+		t.Backends += len(f.Backends)
+		t.ActiveFlows += f.ActiveFlows
+		t.NewFlows += f.NewFlows
+		t.Bytes += f.Bytes
+		t.ReplyBytes += f.ReplyBytes
 		if f.RejectShare == 1 {
 			what := f.Frontend
 			if f.Route != "" {
 				what += " of " + f.Route
 			}
-			p.Refusing = append(p.Refusing, what)
+			t.SomeRefusing = append(t.SomeRefusing, what)
 		}
 	}
-	return p
+	t.Refusing = len(t.SomeRefusing)
+	return t
 }
 
 // rates returns those between two looks. Counters that have fallen are of frontends that

@@ -8,6 +8,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/admission"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/manifest"
+	"github.com/kubernetes-sigs/blixt/operator/node/metrics"
 	"github.com/kubernetes-sigs/blixt/operator/observe"
 )
 
@@ -18,6 +19,9 @@ type Inside struct{ r *runner }
 // Name returns the name of the load balancer, and RunDir where its files are.
 func (i *Inside) Name() string   { return i.r.Name }
 func (i *Inside) RunDir() string { return i.r.RunDir }
+
+// NodeName returns the name of this host.
+func (i *Inside) NodeName() string { return i.r.NodeName }
 
 // Version returns that of the process.
 func (i *Inside) Version() string { return i.r.Version }
@@ -39,13 +43,23 @@ type Declared struct {
 	// Review has the objects that it comes from: what was good last may stand for what a
 	// file says.
 	Review *admission.Review
-	// Files returns the objects of the files. With thousands of files the first call takes
-	// a while.
-	Files func() *manifest.Set
+	// Files returns the objects of the files, and Problems what is wrong with them. With
+	// thousands the first call takes a while.
+	Files    func() *manifest.Set
+	Problems func() (mistakes, states []admission.Message)
 }
 
 // declare tells what was read last.
-func (r *runner) declare(state lb.State) {
+func (r *runner) declare(d *desired) {
 	review := r.resolved.review
-	r.declared.Store(&Declared{State: state, Review: &review, Files: sync.OnceValue(r.resolved.files.Set)})
+	r.declared.Store(&Declared{State: d.state, Review: &review, Files: sync.OnceValue(d.files.Set), Problems: d.problems})
+}
+
+// Active returns how many flows the frontends of each Gateway have, as of the last count.
+func (i *Inside) Active() (flows map[string]uint64) {
+	_ = i.r.readMaps(func(d metrics.DataPlane) error {
+		flows = d.Writer.Active()
+		return nil
+	})
+	return flows
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"reflect"
+	"sync"
 	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -71,9 +72,9 @@ func (r *runner) read(n *network) (*desired, error) {
 	}
 	r.resolved = now
 	d := &desired{state: now.State, files: files, memory: now.review.Memory, lastGood: now.review.Translation.LastGood, at: now.review.At, few: now.review.Few}
-	d.problems = func() ([]admission.Message, []admission.Message) {
+	d.problems = sync.OnceValues(func() ([]admission.Message, []admission.Message) {
 		return now.review.Messages(append(now.Problems(), now.review.Translation.NetworkRemarks(n.prefixes())...))
-	}
+	})
 	return d, nil
 }
 
@@ -185,7 +186,7 @@ func (r *runner) reconcile(ctx context.Context) {
 	// What the maps do not wait for comes after them.
 	r.forwarded = advice.Backends(d.state, n.HostAddresses())
 	r.state.Store(&sent{d.state, d.at})
-	r.declare(d.state)
+	r.declare(d)
 	select {
 	case r.newState <- struct{}{}:
 	default:

@@ -238,6 +238,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer stop()
+	r.lives()
 	if r.Started != nil {
 		stop, err := r.Started(&Inside{r})
 		if err != nil {

@@ -133,6 +133,22 @@ func (w *Writer) Look(gateways []string) (Look, error) {
 	return l, nil
 }
 
+// Active returns how many flows the frontends of each Gateway have, as of the last sweep.
+func (w *Writer) Active() map[string]uint64 {
+	w.refreshMetrics(w.mu.TryLock)
+	w.counts.Lock()
+	flows := w.counts.flows.Frontends
+	w.counts.Unlock()
+	w.metrics.Lock()
+	frontends := w.metrics.frontends
+	w.metrics.Unlock()
+	all := map[string]uint64{}
+	for i := range frontends {
+		all[frontends[i].Gateway] += flows[frontends[i].Index]
+	}
+	return all
+}
+
 // status returns what a Status says of the whole node.
 func (m *Metrics) status() Status {
 	s := Status{
