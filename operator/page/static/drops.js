@@ -14,10 +14,10 @@ export function draw(view) {
 }
 
 function create() {
-  const parts = { name: el('span', { class: 'reason' }), rate: el('span', { class: 'num' }), packets: el('span', { class: 'num quiet' }), what: el('p'), cause: el('dd'), cure: el('dd') };
+  const parts = { name: el('span', { class: 'reason' }), rate: el('span', { class: 'num' }), packets: el('span', { class: 'num quiet' }), what: el('span', { class: 'short' }), cause: el('dd'), cure: el('dd') };
   const li = el('li', {}, el('details', {},
-    el('summary', {}, parts.name, parts.rate, parts.packets),
-    parts.what, el('dl', {}, el('dt', {}, 'Cause'), parts.cause, el('dt', {}, 'Cure'), parts.cure)));
+    el('summary', {}, parts.name, parts.rate, parts.packets, parts.what),
+    el('dl', {}, el('dt', {}, 'Cause'), parts.cause, el('dt', {}, 'Cure'), parts.cure)));
   li.parts = parts;
   return li;
 }

@@ -29,6 +29,7 @@ export function draw(view) {
   }));
   const list = [...all, ...unanswered.slice(0, 5)];
   show($('findings-section'), list.length > 0);
+  text($('findings-title'), view.status.verdict === 'ok' ? 'What to look at' : 'What is wrong');
   keyed($('findings'), list, (f) => [f.verdict, f.check, f.object].join('\n'), create, update);
   const more = (view.moreFindings ?? 0) + Math.max(0, unanswered.length - 5);
   if (show($('findings-more'), more > 0)) text($('findings-more'), `${plural(more, 'more finding')}: blixt status -o json prints all.`);

@@ -32,6 +32,7 @@ function read(g) {
   const services = listeners.flatMap((l) => l.services ?? []);
   const all = services.reduce((n, s) => n + (s.backends ?? []).length + (s.moreBackends ? 1 : 0), 0);
   const each = all <= mostRows ? mostRows : Math.max(1, Math.floor(mostRows / services.length));
+  const own = g.name.slice(0, g.name.indexOf('/') + 1);
   return {
     addresses: g.addresses ?? [],
     newFlows: g.newFlows,
@@ -39,7 +40,8 @@ function read(g) {
     listeners: listeners.map((l, i) => ({
       ...l,
       key: `${i}`,
-      services: (l.services ?? []).map((s, j) => ({ ...s, key: `${i}/${j}`, rows: backends(s, each) })),
+      own,
+      services: (l.services ?? []).map((s, j) => ({ ...s, key: `${i}/${j}`, own, rows: backends(s, each) })),
     })),
   };
 }
@@ -79,13 +81,16 @@ function listenerLines(l) {
   return lines;
 }
 
+// near returns a name without the namespace, if that is the Gateway's own.
+const near = (name, own) => (own && name?.startsWith(own) ? name.slice(own.length) : name);
+
 function routeLines(l) {
   const [kind, ...rest] = String(l.route ?? '').split('/');
-  return [{ text: rest.join('/'), class: 'strong', title: l.route }, { text: kind, class: 'small' }];
+  return [{ text: near(rest.join('/'), l.own), class: 'strong', title: l.route }, { text: kind, class: 'small' }];
 }
 
 function serviceLines(s) {
-  const lines = [{ text: s.name || 'Service not known', class: 'strong', title: s.name }, { bar: s, text: `${share(s.seen)} of ${share(s.wanted)}`, class: 'small', title: `seen ${share(s.seen)}, wanted ${share(s.wanted)} of new flows` }];
+  const lines = [{ text: near(s.name, s.own) || 'Service not known', class: 'strong', title: s.name }, { bar: s, text: `${share(s.seen)} of ${share(s.wanted)}`, class: 'small', title: `seen ${share(s.seen)}, wanted ${share(s.wanted)} of new flows` }];
   const counts = [`${s.ready} ready`];
   if (s.draining) counts.push(`${s.draining} draining`);
   lines.push({ text: counts.join(', ') + ` · ${rate(s.newFlows)}`, class: s.ready ? 'small' : 'small bad' });

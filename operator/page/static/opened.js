@@ -61,6 +61,7 @@ export class Opened {
 
   constructor(trace) {
     this.#trace = trace;
+    this.#tables.firstChild.addEventListener('click', () => this.#list(true)); // before they are seen
     this.#tables.addEventListener('toggle', () => this.#list());
   }
 
@@ -100,8 +101,8 @@ export class Opened {
   }
 
   // Tables cost nothing while they are closed.
-  #list() {
-    if (!this.#tables.open || !this.#last) return;
+  #list(opening) {
+    if (!(this.#tables.open || opening) || !this.#last) return;
     const all = (this.#last.listeners ?? []).flatMap((listener) => {
       const some = (listener.services ?? []).map((s) => ({ ...s, listener }));
       return some.length ? some : [{ listener, none: true, wanted: null, seen: null, active: null, ready: null, draining: null }];

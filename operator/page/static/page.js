@@ -120,7 +120,8 @@ function tick() {
   attr($('connection'), 'data-state', state);
   text($('connection-text'), words);
   attr($('connection'), 'title', view && 'Last update ' + timeInFull(new Date(view.time)));
-  if (show($('stale'), old && !paused)) text($('stale'), `What you see is ${duration(seconds)} old: nothing has come since.`);
+  attr(document.body, 'data-stale', old && !paused);
+  if (show($('stale'), old && !paused)) text($('stale'), `⚠ No news since ${time(new Date(view.time), new Date(view.time))}: what you see is ${duration(seconds)} old.`);
 }
 
 function condition(seconds, old) {
@@ -177,7 +178,6 @@ function reopen() {
 
 function pause(is) {
   paused = is;
-  attr($('pause'), 'aria-pressed', String(paused));
   text($('pause-text'), paused ? 'Resume' : 'Pause');
   document.body.dataset.paused = paused;
   if (paused) stream.close();

@@ -4,6 +4,7 @@ import { attr, svg } from './dom.js';
 
 const shortest = 60; // seconds that are shown, at first
 const longest = 300;
+const fewest = 3; // points
 const width = 120;
 const height = 30;
 
@@ -29,6 +30,7 @@ export class Sparkline {
   #draw(now) {
     const top = Math.max(...this.#points.map(([, v]) => v ?? 0)) || 1;
     const span = Math.max(shortest, now - this.#points[0][0]);
+    if (this.#points.length < fewest) return; // no line yet
     let line = '';
     let area = '';
     let begin = null; // of a part without gaps

@@ -11,8 +11,14 @@ const figures = [
   { label: 'Flows', of: (t) => t.active, words: brief },
   { label: 'From clients', of: (t) => t.bytesIn, words: byteRate },
   { label: 'To clients', of: (t) => t.bytesOut, words: byteRate },
-  { label: 'Rejected', of: (t) => t.rejected, words: rate, bad: true },
+  { label: 'Rejected, dropped', of: (t, drops) => lost(drops, t), words: rate, bad: true },
 ];
+
+// lost is how many packets were rejected or dropped: at frontends, and elsewhere.
+function lost(drops, totals) {
+  const known = (drops ?? []).map((d) => d.perSecond).filter((v) => v !== null);
+  return known.length ? known.reduce((sum, v) => sum + v, 0) : totals.rejected;
+}
 
 export function draw(view) {
   const list = document.getElementById('totals');
@@ -41,7 +47,7 @@ function update(node, f, view) {
     text(node.lines[1], plural(totals.backends, 'backend'));
     return;
   }
-  const now = f.of(totals);
+  const now = f.of(totals, view.drops);
   text(node.value, f.words(now));
   node.classList.toggle('bad', Boolean(f.bad && now > 0));
   node.line.add(now, view);
