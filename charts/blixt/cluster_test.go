@@ -29,6 +29,8 @@ var everything = []string{
 	"--set=registryCA=my-ca,imagePullSecrets={creds},env[0].name=HTTPS_PROXY,env[0].value=proxy:3128",
 	"--set=pullSecretRoles[0].namespace=default,pullSecretRoles[0].name=creds",
 	"--set=monitoring.serviceMonitor.enabled=true,monitoring.podMonitor.enabled=true,monitoring.prometheusRule.enabled=true,monitoring.dashboards.enabled=true,monitoring.otlpEndpoint=http://collector:4317",
+	"--set=page.enabled=true,page.hosts={blixt.example.com},page.tlsSecret=page-tls",
+	"--set=networkPolicy.pageFrom[0].namespaceSelector.matchLabels.name=ingress",
 	"--set=networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.name=monitoring",
 	"--set=tolerations[0].operator=Exists,podLabels.a=b,podAnnotations.a=b,resources.limits.memory=1Gi",
 }

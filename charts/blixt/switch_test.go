@@ -105,6 +105,18 @@ func TestSwitches(t *testing.T) {
 			object: operator, path: "{.spec.template.spec.containers[0].args[11]}", want: "--metrics-token-review"},
 		{name: "otlpEndpoint", flags: []string{"--set=monitoring.otlpEndpoint=https://collector.monitoring.svc:4317"}, object: "NetworkPolicy/blixt-operator",
 			path: "{.spec.egress[2].ports[*].port}", want: "4317"},
+		{name: "page", flags: []string{"--set=page.enabled=true"}, more: []string{"Service/blixt-operator-page"},
+			object: "Service/blixt-operator-page", path: "{.spec.ports[0].port} {.spec.selector}", want: "8460 "},
+		{name: "page of the operator", flags: []string{"--set=page.enabled=true"}, more: []string{"Service/blixt-operator-page"},
+			object: operator, path: container + ".ports[2].containerPort} " + container + ".args[10]}", want: "8460 --http-address=:8460"},
+		{name: "page.tlsSecret", flags: []string{"--set=page.enabled=true,page.tlsSecret=page-tls"}, more: []string{"Service/blixt-operator-page"},
+			object: operator, path: "{.spec.template.spec.volumes[0].secret.secretName} " + container + ".volumeMounts[0].mountPath}", want: "page-tls /etc/blixt/page"},
+		{name: "page.tlsSecret without a page", flags: []string{"--set=page.tlsSecret=page-tls"}, object: operator, path: "{.spec.template.spec.volumes}", want: ""},
+		{name: "page.hosts", flags: []string{"--set=page.enabled=true,page.hosts={blixt.example.com},certManager.enabled=true,certManager.issuerRef.name=ca"},
+			more: []string{"Service/blixt-operator-page", "Certificate/blixt-operator"}, object: "Certificate/blixt-operator", path: "{.spec.dnsNames[*]}",
+			want: "blixt-operator.blixt-system.svc blixt-operator-page.blixt-system.svc blixt.example.com"},
+		{name: "networkPolicy.pageFrom", flags: []string{"--set=page.enabled=true,networkPolicy.pageFrom[0].namespaceSelector.matchLabels.name=ingress"},
+			more: []string{"Service/blixt-operator-page"}, object: "NetworkPolicy/blixt-operator", path: "{.spec.ingress[1].from[0].namespaceSelector.matchLabels.name} {.spec.ingress[1].ports[0].port}", want: "ingress page"},
 		{name: "serviceMonitor", flags: []string{"--set=monitoring.serviceMonitor.enabled=true,monitoring.interval=5s"}, more: []string{"ServiceMonitor/blixt-operator"},
 			object: "ServiceMonitor/blixt-operator", path: "{.spec.endpoints[0].interval}", want: "5s"},
 		{name: "podMonitor", flags: []string{"--set=monitoring.podMonitor.enabled=true,monitoring.labels.team=net"}, more: []string{"PodMonitor/blixt-agent"},
@@ -193,9 +205,10 @@ func TestArguments(t *testing.T) {
 	if diff := cmp.Diff(want, arguments(t)); diff != "" {
 		t.Errorf("arguments (-want +got):\n%s", diff)
 	}
-	got := arguments(t, "--set=imagePullSecrets={a,b},certManager.enabled=true,certManager.issuerRef.name=ca,config.addresses.source=Node,nodePorts=1-2,ephemeralPorts=3-4,logging.level=debug,logging.format=json,monitoring.otlpEndpoint=http://collector:4317")
+	got := arguments(t, "--set=imagePullSecrets={a,b},certManager.enabled=true,certManager.issuerRef.name=ca,config.addresses.source=Node,nodePorts=1-2,ephemeralPorts=3-4,logging.level=debug,logging.format=json,monitoring.otlpEndpoint=http://collector:4317,page.enabled=true,page.hosts={a.example.com,b},page.tlsSecret=t")
 	changed := slices.DeleteFunc(got, func(a string) bool { return slices.Contains(want, a) })
 	if diff := cmp.Diff([]string{"--image-pull-secret=a", "--image-pull-secret=b", "--config=/etc/blixt/config/blixtconfig.yaml", "--tls-dir=/etc/blixt/tls",
+		"--http-address=:8460", "--http-host=a.example.com", "--http-host=b", "--http-tls-cert=/etc/blixt/page/tls.crt", "--http-tls-key=/etc/blixt/page/tls.key",
 		"--otlp-endpoint=http://collector:4317", "--node-ports=1-2", "--ephemeral-ports=3-4", "--log-level=debug", "--log-format=json"}, changed); diff != "" {
 		t.Errorf("changed arguments (-want +got):\n%s", diff)
 	}
@@ -218,6 +231,8 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		{"--set=networkPolicy.egressPorts={0}", "egressPorts"},
 		{"--set=monitoring.interval=often", "interval"},
 		{"--set=monitoring.otlpEndpoint=collector:4317", "otlpEndpoint"},
+		{"--set=page.hosts={https://blixt.example.com}", "hosts"},
+		{"--set=page.enable=true", "enable"},
 	} {
 		t.Run(c.flag, func(t *testing.T) {
 			t.Parallel()

@@ -19,6 +19,9 @@ type Options struct {
 	Hosts []string
 	// Access says who may see what; nil: whoever reaches the page may see all.
 	Access Access
+	// Elsewhere says where the page is, if it cannot be here now, in a sentence; "": it is
+	// here. nil: it always is.
+	Elsewhere func(context.Context) string
 	// Every is how often a View is made while somebody looks.
 	Every time.Duration
 	Log   *slog.Logger
@@ -107,6 +110,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p := h.checkHost(r)
 	if p == nil {
 		p = h.checkOrigin(r)
+	}
+	if p == nil && h.Elsewhere != nil {
+		if where := h.Elsewhere(r.Context()); where != "" {
+			p = problemf(http.StatusServiceUnavailable, "%s", where)
+		}
 	}
 	if p == nil {
 		p = h.route(w, r)

@@ -17,7 +17,7 @@ import (
 
 const (
 	// askFor is how long nodes have to answer, less than the time between two looks.
-	askFor = 4 * time.Second
+	askFor = 3 * time.Second
 	// lateFor is how long a node that was late has after all others have answered, so that
 	// it holds up nobody but itself.
 	lateFor = 250 * time.Millisecond

@@ -43,7 +43,7 @@ type Options struct {
 	Own bool
 	// Asker asks the nodes.
 	Asker observe.Asker
-	// AskFor is how long nodes have to answer; 0: 4 seconds.
+	// AskFor is how long nodes have to answer; 0: 3 seconds.
 	AskFor time.Duration
 }
 

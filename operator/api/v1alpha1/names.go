@@ -19,6 +19,10 @@ const (
 	// ObservePort is the port at which the operator is asked, on its pod's loopback
 	// device: by port forwarding alone.
 	ObservePort = 8444
+	// PageService is the Service by which browsers reach the page of the replica that leads,
+	// and PagePort its port.
+	PageService = "blixt-operator-page"
+	PagePort    = 8460
 	// TLSSecret holds the operator's certificates.
 	TLSSecret = "blixt-tls"
 	// SeedSecret holds the seed of all nodes, which keys the hash of clients.

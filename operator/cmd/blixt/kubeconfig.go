@@ -48,6 +48,20 @@ func (c *clusterFlags) add(f *pflag.FlagSet) {
 	f.StringVarP(&c.namespace, "namespace", "n", namespace, "namespace of Blixt's operator")
 }
 
+// name returns what people call the cluster: the context; "": none is named.
+func (c *clusterFlags) name() string {
+	if c.context != "" {
+		return c.context
+	}
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = c.kubeconfig
+	all, err := rules.Load()
+	if err != nil {
+		return ""
+	}
+	return all.CurrentContext
+}
+
 // config returns how to reach the cluster. Returns an exitError if none is named.
 func (c *clusterFlags) config() (*rest.Config, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()

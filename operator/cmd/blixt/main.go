@@ -60,6 +60,6 @@ To see what it does:
 	}
 	c.CompletionOptions.HiddenDefaultCmd = true
 	c.AddCommand(runCommand(), initCommand(), operatorCommand(), agentCommand(), peerKeyCommand(), unloadCommand(), statusCommand(), flowsCommand(), dropsCommand(), traceCommand(), topCommand(), bytecodeCommand(), doctorCommand(), auditCommand(), sysdumpCommand(), uninstallCommand(), versionCommand())
-	c.AddCommand(drainCommand(), undrainCommand())
+	c.AddCommand(drainCommand(), undrainCommand(), pageCommand())
 	return c
 }

@@ -23,6 +23,7 @@ func operatorCommand() *cobra.Command {
 	service := v1alpha1.Operator
 	nodePorts, ephemeral := portRange{First: 30000, Last: 32767}, portRange{First: 32768, Last: 60999}
 	var logs logFlags
+	var site operatorPage
 	c := &cobra.Command{
 		Use:   "operator",
 		Short: "Serve the Gateways of a Kubernetes cluster: one Deployment, installed by the chart",
@@ -57,6 +58,9 @@ which GatewayClasses reference.`,
 				{First: nodePorts.First, Last: nodePorts.Last, Use: fmt.Sprintf("the cluster's node ports %s (--node-ports of the operator)", lb.PortRange(nodePorts))},
 				{First: ephemeral.First, Last: ephemeral.Last, Use: fmt.Sprintf("connections of the nodes, which come from %s (--ephemeral-ports of the operator)", lb.PortRange(ephemeral))},
 			}
+			if err := site.set(&o, log); err != nil {
+				return err
+			}
 			kube, err := config.GetConfig()
 			if err != nil {
 				return fmt.Errorf("find cluster: %w", err)
@@ -79,6 +83,7 @@ which GatewayClasses reference.`,
 	f.StringVar(&o.FleetAddress, "fleet-address", ":8443", "address on which to accept agents")
 	f.StringVar(&service, "fleet-service", service, "Service through which agents connect")
 	f.StringVar(&o.ObserveAddress, "observe-address", fmt.Sprintf("127.0.0.1:%d", v1alpha1.ObservePort), "address at which commands such as blixt flows ask what nodes see, by port forwarding; 0: none")
+	site.add(f)
 	f.StringVar(&o.MetricsAddress, "metrics-address", ":8080", "address of /metrics, 0: none")
 	f.BoolVar(&o.ReviewMetricsTokens, "metrics-token-review", false, "besides the token of Secret blixt-metrics, accept for /metrics tokens of ServiceAccounts for audience "+v1alpha1.MetricsAudience+", of the operator and of agents, whose owners may get the URL /metrics")
 	f.StringVar(&o.OTLPEndpoint, "otlp-endpoint", "", "collector of OpenTelemetry to which flow records go as logs, such as https://collector:4317; http:// is without TLS")

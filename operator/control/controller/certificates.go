@@ -92,7 +92,7 @@ func newCertificates(config *rest.Config, o *ManagerOptions) (*certificates, err
 	}
 	c := &certificates{
 		kube: kube, namespace: o.Release.Namespace, secret: o.TLSSecret, configMap: o.Release.CAConfigMap, dir: o.TLSDir, log: o.Log,
-		names: []string{host}, metrics: newCertificateMetrics(o.Registerer),
+		names: append([]string{host}, o.PageNames...), metrics: newCertificateMetrics(o.Registerer),
 	}
 	return c, nil
 }

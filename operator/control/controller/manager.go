@@ -47,6 +47,10 @@ type ManagerOptions struct {
 	TLSDir string
 	// ObserveAddress is where commands ask what nodes see; "" or "0": nowhere.
 	ObserveAddress string
+	// Page serves a page for browsers until its context ends, in every replica; nil: there
+	// is none. PageNames are those by which browsers reach it, which the certificate has.
+	Page      func(context.Context, Inside) error
+	PageNames []string
 	// MetricsAddress and HealthAddress; "0": none.
 	MetricsAddress, HealthAddress string
 	// ReviewMetricsTokens has the API server review tokens of those who read metrics.
@@ -173,6 +177,15 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 		group.Go(func() error {
 			return ask.Serve(ctx, observing, certificates.server(), certificates.kube, server, o.Log)
 		})
+	}
+	if o.Page != nil {
+		lead := &leader{kube: certificates.kube, namespace: o.Release.Namespace, elected: m.Elected()}
+		group.Go(func() error {
+			return o.Page(ctx, Inside{
+				Objects: m.GetClient(), Direct: m.GetAPIReader(), Kube: certificates.kube, Fleet: server, TLS: certificates.server(), Elsewhere: lead.elsewhere,
+			})
+		})
+		group.Go(func() error { keepPageEndpoints(ctx, m.Elected(), certificates.kube, &o); return nil })
 	}
 	group.Go(func() error { return certificates.run(ctx, m.Elected()) })
 	group.Go(func() error { seeds.run(ctx, m.Elected()); return nil })
