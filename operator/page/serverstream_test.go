@@ -23,7 +23,7 @@ import (
 // open opens a stream until the test ends, or close is called.
 func open(t testing.TB, url string, change ...func(*http.Request)) (a *http.Response, closeIt func()) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
