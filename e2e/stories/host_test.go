@@ -44,6 +44,7 @@ func TestHostStories(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"ask":    hostCommand(ask),
 			"blixt":  runBlixt,
+			"curl":   runCurl,
 			"logged": hostCommand(logged),
 			"run":    hostCommand(runHost),
 			"shares": hostCommand(checkShares),
@@ -107,20 +108,35 @@ func hostCommand(f func(*testscript.TestScript, *host, []string) error) func(*te
 // runBlixt runs blixt ARGS... on the host, in the directory of the script, until it ends.
 func runBlixt(ts *testscript.TestScript, neg bool, args []string) {
 	h := ts.Value("host").(*host)
+	runIn(ts, h.Balancer, neg, h.blixt.Binary, args...)
+}
+
+// runCurl runs curl ARGS... on the host, or for the client: curl host|client ARGS...
+func runCurl(ts *testscript.TestScript, neg bool, args []string) {
+	h := ts.Value("host").(*host)
+	on := map[string]*lab.Node{"host": h.Balancer, "client": h.Client}[args[0]]
+	if on == nil {
+		ts.Fatalf("curl %s: want host or client", args[0])
+	}
+	runIn(ts, on, neg, "curl", append([]string{"--silent", "--show-error", "--noproxy", "*", "--max-time", "10"}, args[1:]...)...)
+}
+
+// runIn runs a program on a node, in the directory of the script, until it ends.
+func runIn(ts *testscript.TestScript, on *lab.Node, neg bool, name string, args ...string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	cmd := h.Balancer.Command(ctx, h.blixt.Binary, args...)
+	cmd := on.Command(ctx, name, args...)
 	cmd.Dir = ts.MkAbs(".")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := h.Balancer.Do(cmd.Run)
+	err := on.Do(cmd.Run)
 	fmt.Fprint(ts.Stdout(), stdout.String())
 	fmt.Fprint(ts.Stderr(), stderr.String())
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 		ts.Fatalf("%v", err)
 	}
 	if failed := err != nil; failed != neg {
-		ts.Fatalf("blixt %s: %v\n%s%s", strings.Join(args, " "), err, stdout.String(), stderr.String())
+		ts.Fatalf("%s %s: %v\n%s%s", name, strings.Join(args, " "), err, stdout.String(), stderr.String())
 	}
 }
 
