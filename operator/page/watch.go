@@ -79,6 +79,7 @@ const (
 type event struct {
 	name string // "": there was none
 	data []byte // JSON
+	at   time.Time
 }
 
 // reader has room for one event. A newer one takes its place, so that nobody waits for
@@ -108,8 +109,12 @@ func (w *watch) join(key viewKey) (r *reader, leave func()) {
 	if v.stop == nil {
 		ctx, cancel := context.WithCancel(context.Background())
 		v.stop = cancel
-		go v.run(ctx)
-	} else if v.last.name != "" {
+		if time.Since(v.last.at) >= w.fresh() {
+			v.last = event{}
+		}
+		go v.run(ctx, v.last.name == "")
+	}
+	if v.last.name != "" {
 		r.events <- v.last
 	}
 	return r, func() { w.leave(v, r) }
@@ -137,25 +142,28 @@ func (w *watch) leave(v *viewing, r *reader) {
 	defer w.mu.Unlock()
 	if delete(v.readers, r); len(v.readers) == 0 && v.stop != nil {
 		v.stop()
-		v.stop, v.left, v.last = nil, time.Now(), event{}
+		v.stop, v.left = nil, time.Now()
 	}
 }
 
-// run sends events until nobody reads any more. Those of all selections are made at the
-// same times, so that they share what is read.
-func (v *viewing) run(ctx context.Context) {
+// run sends events until nobody reads any more, the first one now or soon. Those of all
+// selections are made at the same times, so that they share what is read.
+func (v *viewing) run(ctx context.Context, now bool) {
 	v.turn.Lock() // a loop that nobody reads any more may still be making its last View
 	defer v.turn.Unlock()
 	wait := v.soon() // rates need two looks
-	for ctx.Err() == nil {
+	if now {
 		v.send(ctx, v.next())
+	}
+	for {
 		select {
 		case <-ctx.Done():
+			return
 		case <-time.After(wait):
 		}
-		now := time.Now()
-		wait = now.Truncate(v.every).Add(v.every).Sub(now)
-		if wait < v.soon() {
+		v.send(ctx, v.next())
+		at := time.Now()
+		if wait = at.Truncate(v.every).Add(v.every).Sub(at); wait < v.soon() {
 			wait += v.every
 		}
 	}
@@ -193,12 +201,12 @@ func (v *viewing) next() event {
 	}
 	if err == nil {
 		v.failed("")
-		return event{eventView, data}
+		return event{eventView, data, time.Now()}
 	}
 	v.failed(err.Error())
 	text, _, _ := strings.Cut(err.Error(), "\n") // the stack is for the log
 	data, _ = json.Marshal(text)                 // a string can be
-	return event{eventTrouble, data}
+	return event{eventTrouble, data, time.Now()}
 }
 
 // failed logs why no View can be made, once while that stays the same; "": one can.
