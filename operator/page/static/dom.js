@@ -4,6 +4,9 @@
 // anybody may have written: they become text nodes and nothing else, and a node is touched
 // only if it changes, so that focus, selection and scroll position stay.
 
+// $ returns an element of index.html. Ids are this page's own, never names of objects.
+export const $ = (id) => document.getElementById(id);
+
 const SVG = 'http://www.w3.org/2000/svg';
 
 // el returns an element. attributes.class and the like are set as attributes, on* as

@@ -2,10 +2,8 @@
 
 // Packets that were rejected or dropped, by reason, each with its cure.
 
-import { el, keyed, printable, show, text } from './dom.js';
+import { $, el, keyed, printable, show, text } from './dom.js';
 import { brief, rate } from './format.js';
-
-const $ = (id) => document.getElementById(id);
 
 export function draw(view) {
   const drops = (view.drops ?? []).filter((d) => d.packets > 0);

@@ -2,11 +2,9 @@
 
 // What is wrong, the worst first, each with what to do.
 
-import { el, keyed, name, printable, setName, show, text } from './dom.js';
+import { $, el, keyed, name, printable, setName, show, text } from './dom.js';
 import { plural } from './format.js';
 import { mark, setMark } from './marks.js';
-
-const $ = (id) => document.getElementById(id);
 
 // counts says how many findings of each kind there are: 2 failed, 1 warning.
 export function counts(view) {

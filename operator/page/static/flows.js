@@ -2,11 +2,9 @@
 
 // Flows that have ended last.
 
-import { attr, el, name, printable, setName, show, text } from './dom.js';
+import { $, attr, el, name, printable, setName, show, text } from './dom.js';
 import { bytes, duration, endpoint, plural, time, timeInFull } from './format.js';
 import { rows } from './table.js';
-
-const $ = (id) => document.getElementById(id);
 
 // What the reasons mean: those of enum end_reason, as blixt flows names them.
 const ends = {
@@ -64,7 +62,7 @@ const columns = [
     make: () => el('span'),
     set(node, r) {
       const why = Object.hasOwn(ends, r.reason ?? '') ? ends[r.reason] : printable(r.reason ?? r.event);
-      text(node, (bad.has(r.reason) ? '⚠ ' : '') + why + (r.endedBy && !bad.has(r.reason) ? ` by ${printable(r.endedBy)}` : ''));
+      text(node, (bad.has(r.reason) ? '⚠ ' : '') + why + (r.endedBy && (r.reason === 'fin' || r.reason === 'reset') ? ` by ${printable(r.endedBy)}` : ''));
       attr(node, 'class', bad.has(r.reason) ? 'warn' : null);
     },
   },

@@ -2,13 +2,12 @@
 
 // The list of Gateways: search, order, pages, and the one that is open.
 
-import { attr, el, keyed, name, printable, setName, show, text } from './dom.js';
+import { $, attr, el, keyed, name, printable, setName, show, text } from './dom.js';
 import { brief, byteRate, count, plural, rate } from './format.js';
 import { mark, setMark } from './marks.js';
 import { Opened } from './opened.js';
 import { Sparkline } from './sparkline.js';
 
-const $ = (id) => document.getElementById(id);
 const typing = 300; // milliseconds after the last key until a search is sent
 const mostPorts = 6; // listeners that a row names
 

@@ -9,7 +9,8 @@ import { Picture } from './picture.js';
 import { head, rows } from './table.js';
 
 const services = [
-  { label: 'Listener', isName: true, say: (s) => `${s.listener.name} ${s.listener.port}/${s.listener.protocol}` },
+  { label: 'Listener', isName: true, say: (s) => s.listener.name },
+  { label: 'Port', isName: true, say: (s) => `${s.listener.port}/${s.listener.protocol}` },
   { label: 'Route', isName: true, say: (s) => s.listener.route || 'none' },
   { label: 'Service', isName: true, say: (s) => (s.none ? 'none' : s.name || 'not known') },
   { label: 'Wanted', class: 'num', say: (s) => share(s.wanted) },

@@ -4,7 +4,7 @@
 // each part of the page shows its part of the last one.
 
 import { carry } from './carry.js';
-import { attr, printable, setName, show, text } from './dom.js';
+import { $, attr, printable, setName, show, text } from './dom.js';
 import { duration, time, timeInFull } from './format.js';
 import * as findings from './findings.js';
 import * as flows from './flows.js';
@@ -17,7 +17,7 @@ import { Stream } from './stream.js';
 import * as totals from './totals.js';
 import * as trace from './trace.js';
 
-const $ = (id) => document.getElementById(id);
+const version = 1; // of Views that this page understands
 const stale = 3; // intervals without a View
 
 let view = null; // the last one
@@ -29,6 +29,10 @@ let chosen = selection.read();
 
 const stream = new Stream({
   view(next) {
+    if (next.v !== version) {
+      tell('The server has been upgraded', '', 'Reload this page.');
+      return stream.close();
+    }
     if (next.seconds === 0 && view && age() <= stale * view.every) carry(next, view);
     view = next;
     came = performance.now();
@@ -141,17 +145,23 @@ function condition(seconds, old) {
 // refused says why the server gives no View, and what to do.
 function refused(status, why) {
   const [title, remedy] = refusals[status] ?? ['The server does not answer as it should', `It says: ${status}. The page tries again by itself.`];
-  text($('message-title'), title);
-  text($('message-text'), printable(why));
-  text($('message-remedy'), remedy);
+  tell(title, why, remedy);
   show($('login'), status === 401);
-  show($('message'), true);
   if (status === 401) {
     show($('content'), false);
     stream.close(); // until there is a token
     $('token').focus();
   }
   if (status === 403 || status === 421) show($('content'), false);
+}
+
+// tell puts a message above all else.
+function tell(title, why, remedy) {
+  text($('message-title'), title);
+  text($('message-text'), printable(why));
+  text($('message-remedy'), remedy);
+  show($('login'), false);
+  show($('message'), true);
 }
 
 const refusals = {
@@ -172,7 +182,7 @@ function choose(change, replace) {
 }
 
 function reopen() {
-  if (view) gateways.choosing(chosen);
+  gateways.choosing(chosen);
   if (!document.hidden) stream.open(selection.query(chosen)); // if paused, until rates are known
 }
 
@@ -215,7 +225,6 @@ $('skip').addEventListener('click', (event) => {
 });
 addEventListener('popstate', () => {
   chosen = selection.read();
-  gateways.choosing(chosen);
   reopen();
 });
 document.addEventListener('visibilitychange', () => {
@@ -223,5 +232,4 @@ document.addEventListener('visibilitychange', () => {
   else if (!paused) stream.open(selection.query(chosen));
 });
 setInterval(tick, 1000);
-gateways.choosing(chosen);
-if (!document.hidden) stream.open(selection.query(chosen));
+reopen();

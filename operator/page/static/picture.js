@@ -6,11 +6,12 @@
 import { attr, el, keyed, printable, svg, text } from './dom.js';
 import { plural } from './format.js';
 import { plan } from './layout.js';
-import { stateOf } from './marks.js';
+import { mark, stateOf } from './marks.js';
 
-const legend = [
-  ['line', 'new flows by second: wider is more'],
-  ['bar', 'share seen, with a tick at the share wanted'],
+const legend = () => [
+  el('span', {}, el('span', { class: 'key key-line', 'aria-hidden': 'true' }), 'new flows by second: wider is more'),
+  el('span', {}, el('span', { class: 'key key-bar', 'aria-hidden': 'true' }), 'share seen, with a tick at the share wanted'),
+  mark('serving', true), mark('draining', true), mark('not-serving', true),
 ];
 
 let ids = 0;
@@ -25,8 +26,9 @@ export class Picture {
   #last = null;
   #drawn = null; // a Gateway, at a width
   #width = 0;
-  #watch = new ResizeObserver(() => this.#fit());
-  node = el('figure', {}, this.#svg, el('figcaption', { class: 'legend' }, ...legend.map(([kind, words]) => el('span', {}, el('span', { class: `key key-${kind}`, 'aria-hidden': 'true' }), words))));
+  // Reading a width while the page is drawn would have it laid out at once.
+  #watch = new ResizeObserver((seen) => this.#fit(Math.floor(seen.at(-1).contentRect.width)));
+  node = el('figure', {}, this.#svg, el('figcaption', { class: 'legend' }, ...legend()));
 
   constructor() {
     this.#watch.observe(this.node);
@@ -36,15 +38,14 @@ export class Picture {
     this.#last = g;
     text(this.#title, `Gateway ${printable(g.name)}`);
     text(this.#desc, summary(g));
-    this.#fit();
+    this.#fit(this.#width);
   }
 
   close() {
     this.#watch.disconnect();
   }
 
-  #fit() {
-    const width = Math.floor(this.node.clientWidth);
+  #fit(width) {
     if (!this.#last || width === 0) return;
     if (width === this.#width && this.#drawn === this.#last) return;
     [this.#width, this.#drawn] = [width, this.#last];

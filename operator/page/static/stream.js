@@ -6,6 +6,7 @@
 
 const firstDelay = 1000; // milliseconds
 const longestDelay = 30000;
+const silence = 45000; // a server that lives says something every 15 seconds
 
 // Stream reads events and calls on.view, on.trouble (a text), on.refused (a status and a
 // text), on.state (connecting, live, waiting, with the seconds until it tries again, closed).
@@ -13,7 +14,8 @@ export class Stream {
   #on;
   #query = '';
   #reader = null; // an AbortController
-  #timer = 0;
+  #timer = 0; // until the next attempt
+  #alarm = 0; // until the server counts as gone
   #delay = firstDelay;
 
   constructor(on) {
@@ -35,6 +37,7 @@ export class Stream {
 
   #stop() {
     clearTimeout(this.#timer);
+    clearTimeout(this.#alarm);
     this.#reader?.abort();
     this.#reader = null;
   }
@@ -46,6 +49,7 @@ export class Stream {
     let refused = false;
     try {
       const url = 'events' + (this.#query ? '?' + this.#query : '');
+      this.#listen(reader);
       const answer = await fetch(url, { signal: reader.signal, cache: 'no-store', headers: { Accept: 'text/event-stream' } });
       if (!answer.ok) {
         refused = true;
@@ -60,6 +64,12 @@ export class Stream {
     if (this.#reader === reader) this.#retry(refused);
   }
 
+  // listen ends a stream that is dead without an error: the computer has slept, say.
+  #listen(reader) {
+    clearTimeout(this.#alarm);
+    this.#alarm = setTimeout(() => reader.abort(), silence);
+  }
+
   // read takes event after event, until the stream ends or another one is wanted.
   async #read(body, reader) {
     const chunks = body.pipeThrough(new TextDecoderStream()).getReader();
@@ -67,6 +77,7 @@ export class Stream {
     for (;;) {
       const { done, value } = await chunks.read();
       if (done || this.#reader !== reader) return;
+      this.#listen(reader);
       begun.push(value);
       if (!value.includes('\n')) continue; // a View comes in many pieces: join them once
       const events = begun.join('').split('\n\n');
@@ -95,6 +106,7 @@ export class Stream {
   }
 
   #retry(refused) {
+    clearTimeout(this.#alarm);
     const delay = refused ? Math.max(this.#delay, 5000) : this.#delay;
     this.#delay = Math.min(2 * this.#delay, longestDelay);
     this.#on.state('waiting', delay / 1000);

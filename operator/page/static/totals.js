@@ -2,7 +2,7 @@
 
 // Totals of all that is served, with what they were in the last minutes.
 
-import { el, keyed, text } from './dom.js';
+import { $, el, keyed, text } from './dom.js';
 import { brief, byteRate, plural, rate } from './format.js';
 import { Sparkline } from './sparkline.js';
 
@@ -21,8 +21,7 @@ function lost(drops, totals) {
 }
 
 export function draw(view) {
-  const list = document.getElementById('totals');
-  keyed(list, [...figures, { label: 'Serves' }], (f) => f.label, create, (node, f) => update(node, f, view));
+  keyed($('totals'), [...figures, { label: 'Serves' }], (f) => f.label, create, (node, f) => update(node, f, view));
 }
 
 function create(f) {

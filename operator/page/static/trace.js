@@ -2,11 +2,9 @@
 
 // blixt trace as a form: where would a connection go?
 
-import { el, name, printable } from './dom.js';
+import { $, el, name, printable } from './dom.js';
 import { endpoint, plural } from './format.js';
 import { mark } from './marks.js';
-
-const $ = (id) => document.getElementById(id);
 
 const few = 3; // answers that are shown in full
 
