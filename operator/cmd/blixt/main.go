@@ -21,13 +21,18 @@ func main() {
 	c.SetOut(&terminal{out: os.Stdout})
 	c.SetErr(&terminal{out: os.Stderr})
 	log.SetOutput(&terminal{out: os.Stderr}) // of slog's default, too
-	if err := c.ExecuteContext(ctx); err != nil {
-		if !errors.Is(err, errSaid) {
-			fmt.Fprintln(c.ErrOrStderr(), "blixt:", err)
-		}
+	if code := exit(c, c.ExecuteContext(ctx)); code != 0 {
 		stop()
-		os.Exit(exitCode(err))
+		os.Exit(code)
 	}
+}
+
+// exit says what went wrong with a command, if that was not said, and returns the exit code.
+func exit(c *cobra.Command, err error) int {
+	if err != nil && !errors.Is(err, errSaid) {
+		fmt.Fprintln(c.ErrOrStderr(), "blixt:", err)
+	}
+	return exitCode(err)
 }
 
 // exitCode returns that of a command which returns an error, or nil.
@@ -37,6 +42,9 @@ func exitCode(err error) int {
 	}
 	if e, is := errors.AsType[*exitError](err); is {
 		return e.code
+	}
+	if _, is := errors.AsType[*usageError](err); is {
+		return exitUsage
 	}
 	return 1
 }
@@ -59,7 +67,8 @@ To see what it does:
 		SilenceErrors: true,
 	}
 	c.CompletionOptions.HiddenDefaultCmd = true
-	c.AddCommand(runCommand(), initCommand(), operatorCommand(), agentCommand(), peerKeyCommand(), unloadCommand(), statusCommand(), flowsCommand(), dropsCommand(), traceCommand(), topCommand(), bytecodeCommand(), doctorCommand(), auditCommand(), sysdumpCommand(), uninstallCommand(), versionCommand())
+	c.AddCommand(runCommand(), initCommand(), checkCommand(), operatorCommand(), agentCommand(), peerKeyCommand(), unloadCommand(), statusCommand(), flowsCommand(), dropsCommand(), traceCommand(), topCommand(), bytecodeCommand(), doctorCommand(), auditCommand(), sysdumpCommand(), uninstallCommand(), versionCommand())
 	c.AddCommand(drainCommand(), undrainCommand(), pageCommand())
+	checkUsage(c)
 	return c
 }

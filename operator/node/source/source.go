@@ -73,8 +73,8 @@ type Options struct {
 // Given is YAML of objects that come from elsewhere, such as from flags of the command line.
 type Given struct {
 	// Name is its place in messages, which have no line then. Names differ.
-	Name string
-	Text string
+	Name string `json:"name"`
+	Text string `json:"text"`
 }
 
 // Source is a set of files that change.
@@ -210,7 +210,7 @@ func Open(o Options) (*Source, error) {
 				continue
 			}
 			path := kept
-			if i := slices.Index(o.Paths, r.arg); i < len(o.InsteadOf) {
+			if i := slices.Index(o.Paths, r.arg); i >= 0 && i < len(o.InsteadOf) {
 				path = movedTo(r.path, kept, o.InsteadOf[i])
 			}
 			if path == r.path || within(path, r.path) {
@@ -284,6 +284,10 @@ func (s *Source) Read() (*Result, error) {
 	s.Look()
 	return s.Read()
 }
+
+// Kept returns why the texts that were good last are not known, or cannot be kept; nil: they
+// are.
+func (s *Source) Kept() error { return s.store.err() }
 
 // Wrong returns all that is wrong with files and directories, as of the last look.
 func (s *Source) Wrong() manifest.Errors {

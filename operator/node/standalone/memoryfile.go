@@ -41,8 +41,8 @@ type memoryRecord struct {
 }
 
 // memoryEvery is how often at most to write, memoryAfter how long after a change: the
-// change itself comes first.
-const (
+// change itself comes first. Tests change them.
+var (
 	memoryEvery = time.Second
 	memoryAfter = 100 * time.Millisecond
 )

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kubernetes-sigs/blixt/operator/node/clock"
+	"github.com/kubernetes-sigs/blixt/operator/node/source"
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
@@ -33,6 +34,11 @@ type ProcessStatus struct {
 	// Files are what it was told to read, and StateDir where it keeps what was good.
 	Files    []string `json:"files,omitempty"`
 	StateDir string   `json:"stateDir,omitempty"`
+	// Given are the objects that flags describe.
+	Given []source.Given `json:"given,omitempty"`
+	// Recursive is true if it reads subdirectories, too.
+	Recursive bool `json:"recursive,omitempty"`
+	Decisions
 	// Alive is when it last could have made a change, by clock.Monotonic.
 	Alive time.Duration `json:"alive"`
 	// Serves is true since its first state is in force.
@@ -180,6 +186,7 @@ func (f *statusFile) close(keep, asked bool) {
 func (r *runner) statusNow() ProcessStatus {
 	h := ProcessStatus{
 		PID: os.Getpid(), Version: r.Version, Started: r.started, Files: absolute(r.Files.Paths), StateDir: r.Files.StateDir,
+		Given: r.Files.Given, Recursive: r.Files.Recursive, Decisions: Decisions{r.NodeName, r.FlowRecords, r.Lenient},
 		Alive: time.Duration(r.alive.Load()), Serves: r.health.ready() == nil,
 	}
 	h.Problems = r.log.problems()

@@ -119,10 +119,10 @@ func (r *runner) readEndpoints(files *source.Result, o gateway.Options, on gatew
 	return now
 }
 
-// capacity returns that of our program's tables; zero: it is not loaded yet.
+// capacity returns that of our program's tables; zero: it is not loaded yet, and not known.
 func (r *runner) capacity() lb.Capacity {
 	if len(r.planes) == 0 {
-		return lb.Capacity{}
+		return r.assumed
 	}
 	sizes := r.planes[len(r.planes)-1].tables.Sizes()
 	return lb.Capacity{Addresses: sizes.Addresses, Frontends: sizes.Frontends}

@@ -164,7 +164,9 @@ type runner struct {
 	// memory is what was good last. lenient, lastGood is, and memory has the incumbents.
 	memory *admission.Memory
 	// resolved is what the last files said, for the next.
-	resolved   *resolved
+	resolved *resolved
+	// assumed is the capacity of tables before the program is loaded.
+	assumed    lb.Capacity
 	kept       *memoryFile
 	byHand     byHand
 	network    *observer

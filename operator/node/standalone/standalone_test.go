@@ -81,9 +81,11 @@ type instance struct {
 	Options
 	bpffs string
 	dir   string // of the file
-	log   *logbook
-	stop  func()
-	done  chan error
+	// signals has the files read again: see reload.
+	signals chan os.Signal
+	log     *logbook
+	stop    func()
+	done    chan error
 }
 
 // prepare returns a load balancer that is not started, with directories of its own

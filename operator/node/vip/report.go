@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+
+	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 )
 
 // Contested reports whether somebody else has an address that was to be ours.
@@ -53,9 +55,23 @@ func (h *Holder) Notes() (lines []string) {
 		c := h.claims[ip]
 		switch {
 		case c.at.bits < 0:
-			lines = append(lines, fmt.Sprintf("address %s is in no network of this host: it is on lo, and only packets that a router sends here reach it", ip))
+			lines = append(lines, inNoNetwork(ip))
 		case ip.Is6() && c.at.MAC != "" && !forwards(c.at.Name):
 			lines = append(lines, fmt.Sprintf("address %s is on %s itself, where the host cannot add it then: with net.ipv6.conf.%s.forwarding=1 it is on lo, and the host can", ip, c.at.Name, c.at.Name))
+		}
+	}
+	return lines
+}
+
+func inNoNetwork(ip netip.Addr) string {
+	return fmt.Sprintf("address %s is in no network of this host: it is on lo, and only packets that a router sends here reach it", ip)
+}
+
+// InNoNetwork returns a message for each address that is in no network of a host.
+func InNoNetwork(all []netip.Addr, n *hostnet.View) (lines []string) {
+	for _, ip := range all {
+		if choosePlace(ip, n, 0, func(i hostnet.Interface) bool { return i.Up }).bits < 0 {
+			lines = append(lines, inNoNetwork(ip))
 		}
 	}
 	return lines

@@ -248,7 +248,7 @@ func (r *reading) frontend(key lb.Key, of ServedFrontend) (FrontendStatus, error
 	f := FrontendStatus{
 		Frontend: key.String(), Gateway: of.Gateway, Listener: of.Listener, Route: of.Route,
 		Index: index, RingSize: len(served.Slots), Generation: of.generation,
-		IdleTimeout: (time.Duration(served.Entry.IdleTicks) << datapath.TickShift).Round(time.Second).String(),
+		IdleTimeout: idleText(served.Entry.IdleTicks),
 		NewFlows:    c.NewFlows, ActiveFlows: r.flows.Frontends[index], Rejected: c.Rejected,
 		Packets: c.Packets, Bytes: c.Bytes, ReplyPackets: c.ReplyPackets, ReplyBytes: c.ReplyBytes,
 		EstablishedFlows: of.Established, RejectShare: 1,
@@ -297,6 +297,15 @@ func (r *reading) frontend(key lb.Key, of ServedFrontend) (FrontendStatus, error
 		return cmp.Or(cmp.Compare(a.Address, b.Address), cmp.Compare(a.ID, b.ID))
 	})
 	return f, nil
+}
+
+func idleText(ticks uint32) string {
+	return (time.Duration(ticks) << datapath.TickShift).Round(time.Second).String()
+}
+
+// IdleTimeout returns that of a frontend as FrontendStatus has it when it is served.
+func IdleTimeout(f *lb.Frontend) string {
+	return idleText(datapath.Ticks(cmp.Or(f.IdleTimeout, lb.DefaultIdleTimeout(f.Protocol))))
 }
 
 func counters(t Tables) (map[string]uint64, error) {
