@@ -3,6 +3,7 @@
 // What a host or a cluster serves, and what is wrong with it: Views come by a stream, and
 // each part of the page shows its part of the last one.
 
+import './token.js'; // first: it logs in
 import { carry } from './carry.js';
 import { $, attr, printable, setName, show, text } from './dom.js';
 import { duration, time, timeInFull } from './format.js';
