@@ -56,4 +56,7 @@ type StatusQuery struct {
 // node of an earlier version does not know scopes, and answers with all.
 type Scope struct {
 	Gateways []string `json:"gateways"` // namespace/name
+	// Backends is how many backends are wanted one by one, of all frontends together; 0: as
+	// many as a node tells. Sums are of all.
+	Backends int `json:"backends,omitempty"`
 }

@@ -75,6 +75,7 @@ func (a *asking) setLate(late map[string]bool) {
 // NodesError, and what others have answered counts.
 func (s *Source) Ask(ctx context.Context, q observe.Query, got func(node string, piece json.RawMessage) error) error {
 	a := &s.asking
+	q = a.share(q)
 	prompt, late := a.split()
 	missing := maps.Clone(late)
 	limit := a.limit
@@ -103,6 +104,23 @@ func (s *Source) Ask(ctx context.Context, q observe.Query, got func(node string,
 		a.setLate(missing)
 	}
 	return err
+}
+
+// manyBackends is how many backends all nodes together tell one by one: 4 MB.
+const manyBackends = 20_000
+
+// share has each node tell its share of what all may.
+func (a *asking) share(q observe.Query) observe.Query {
+	if q.Status == nil || q.Status.Scope == nil {
+		return q
+	}
+	a.mu.Lock()
+	n := len(a.nodes)
+	a.mu.Unlock()
+	status, scope := *q.Status, *q.Status.Scope
+	scope.Backends = manyBackends / max(n, 1)
+	status.Scope, q.Status = &scope, &status
+	return q
 }
 
 // lateError returns an error for nodes that were late, and for those that had failed

@@ -68,7 +68,7 @@ func (r *Report) read(w *writer.Writer, scope *observe.Scope) (err error) {
 		r.Status, err = w.Status()
 		return err
 	}
-	look, err := w.Look(scope.Gateways)
+	look, err := w.Look(scope.Gateways, scope.Backends)
 	r.Status, r.Totals, r.Refs = look.Status, &look.Totals, look.Refs
 	return err
 }

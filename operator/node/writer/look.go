@@ -100,9 +100,10 @@ type looks struct {
 
 var errNotRead = errors.New("what is to be served is not known yet: ask again")
 
-// Look reads counters. What the maps hold it takes from memory, as it was last: except for
+// Look reads counters. It has at most so many backends one by one; 0: as many as it may.
+// What the maps hold it takes from memory, as it was last: except for
 // the first time, it waits for nobody who writes.
-func (w *Writer) Look(gateways []string) (Look, error) {
+func (w *Writer) Look(gateways []string, backends int) (Look, error) {
 	m, err := w.Metrics()
 	if err == nil && m.Names == 0 {
 		w.refreshMetrics(func() bool { w.mu.Lock(); return true })
@@ -126,7 +127,7 @@ func (w *Writer) Look(gateways []string) (Look, error) {
 	}
 	l.Totals = w.looks.totals(m, counters)
 	frontends := w.looks.chosen(m, gateways)
-	if l.Frontends, err = w.frontends(frontends, counters, m.Flows); err != nil {
+	if l.Frontends, err = w.frontends(frontends, counters, m.Flows, backends); err != nil {
 		return Look{}, err
 	}
 	l.Refs = w.refs(frontends)
@@ -238,7 +239,7 @@ func (l *looks) chosen(m Metrics, gateways []string) []*ServedFrontend {
 
 // frontends returns their status. Each has the same part of the backends that a look may
 // have.
-func (w *Writer) frontends(of []*ServedFrontend, counters []datapath.FrontendCounters, flows FlowCounts) ([]FrontendStatus, error) {
+func (w *Writer) frontends(of []*ServedFrontend, counters []datapath.FrontendCounters, flows FlowCounts, backends int) ([]FrontendStatus, error) {
 	newFlows, err := w.backendFlows(of)
 	if err != nil {
 		return nil, err
@@ -255,6 +256,9 @@ func (w *Writer) frontends(of []*ServedFrontend, counters []datapath.FrontendCou
 		return c, nil
 	}
 	now, room := w.o.Ticks(), lookBackends
+	if backends > 0 {
+		room = min(room, backends)
+	}
 	all := make([]FrontendStatus, 0, len(of))
 	for i, f := range of {
 		s, err := from.frontend(f.Key(), *f)

@@ -71,7 +71,7 @@ func TestLookSaysWhatStatusSays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	look, err := w.Look([]string{"prod/gw-1", "prod/gw-3", "prod/gw-1", "prod/none", ""})
+	look, err := w.Look([]string{"prod/gw-1", "prod/gw-3", "prod/gw-1", "prod/none", ""}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func TestLookHasBackendRefs(t *testing.T) {
 	c.Flows, c.Reset, c.Unreachable, c.Unanswered, c.Connect.Sum = 10, 2, 3, 4, 3<<19
 	c.Connect.Counts[5] = 1
 	for _, gateway := range []string{"prod/gw-0", "prod/gw-1"} {
-		look, err := w.Look([]string{gateway})
+		look, err := w.Look([]string{gateway}, 0)
 		if err != nil || len(look.Refs) != 2 || slices.ContainsFunc(look.Refs, func(r RefStatus) bool { return r.Gateway != gateway }) {
 			t.Fatalf("%s has %+v, %v", gateway, look.Refs, err)
 		}
@@ -164,7 +164,7 @@ func TestLookIsBounded(t *testing.T) {
 	big := gateways(1, 64, 1000, "")
 	big.Frontends[3].Backends[999].Weight = 0
 	mustApply(t, w, big)
-	look, err := w.Look([]string{"prod/gw-0"})
+	look, err := w.Look([]string{"prod/gw-0"}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,12 +187,16 @@ func TestLookIsBounded(t *testing.T) {
 			t.Errorf("frontend %d: %d ready, %d draining, the first is %s", i, ready, drains, f.Backends[0].State)
 		}
 	}
+	// Who asks many nodes wants fewer of each.
+	if look, err = w.Look([]string{"prod/gw-0"}, 1); err != nil || len(look.Frontends) == 0 || len(look.Frontends[0].Backends) > 1 || len(look.Frontends[0].Services) == 0 {
+		t.Errorf("a look with one backend: %+v, %v", look.Frontends, err)
+	}
 	// More names than anybody has are no reason to look for them all.
 	names := []string{"prod/gw-0"}
 	for i := range 100_000 {
 		names = append(names, fmt.Sprintf("a/%d", i))
 	}
-	if look, err = w.Look(names); err != nil || len(look.Frontends) > lookFrontends {
+	if look, err = w.Look(names, 0); err != nil || len(look.Frontends) > lookFrontends {
 		t.Errorf("%d frontends, %v", len(look.Frontends), err)
 	}
 }
@@ -200,7 +204,7 @@ func TestLookIsBounded(t *testing.T) {
 // Before a state is known, a look says so: nothing served would be an alarm.
 func TestLookBeforeTheFirstState(t *testing.T) {
 	w := New(datapath.NewFake(testSizes), Options{})
-	if _, err := w.Look([]string{"prod/gw"}); err != errNotRead {
+	if _, err := w.Look([]string{"prod/gw"}, 0); err != errNotRead {
 		t.Errorf("got %v", err)
 	}
 }
@@ -216,7 +220,7 @@ func TestLookWhileStatesChange(t *testing.T) {
 	for range 3 {
 		readers.Go(func() {
 			for ctx.Err() == nil {
-				look, err := w.Look([]string{"prod/gw-0", "prod/gw-2"})
+				look, err := w.Look([]string{"prod/gw-0", "prod/gw-2"}, 0)
 				if err != nil {
 					t.Error(err)
 					return

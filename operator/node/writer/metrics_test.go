@@ -62,7 +62,7 @@ func TestMetricsAreCheap(t *testing.T) {
 	if err != nil || tables.reads > 0 {
 		t.Fatalf("%d reads, %v", tables.reads, err)
 	}
-	if _, err := w.Look(nil); err != nil || tables.reads > 0 {
+	if _, err := w.Look(nil, 0); err != nil || tables.reads > 0 {
 		t.Fatalf("a look needs %d reads, %v", tables.reads, err)
 	}
 	s, err := w.Status()
@@ -98,7 +98,7 @@ func TestMetricsAreCheap(t *testing.T) {
 	}
 	read := make(chan Metrics)
 	go func() {
-		look, err := w.Look([]string{"default/gw"})
+		look, err := w.Look([]string{"default/gw"}, 0)
 		if err != nil || len(look.Frontends) != 1 {
 			t.Errorf("a look while somebody writes: %+v, %v", look, err)
 		}
