@@ -197,6 +197,7 @@ func TestChoice(t *testing.T) {
 	w.click("shop/web")
 	w.awaitText("10.0.0.1:8080")
 	w.click("The same as tables")
+	await(w, "a table with 10.0.0.2:8080", `document.querySelector('tr.detail details').innerText`, func(seen string) bool { return strings.Contains(seen, "10.0.0.2:8080") })
 	eval[bool](w, `(() => {
 		const cell = [...document.querySelectorAll('tr.detail td, tr.detail th')].find(e => e.textContent.trim() === '10.0.0.2:8080');
 		getSelection().selectAllChildren(cell);
