@@ -58,11 +58,15 @@ function update(li, f) {
 // A command stands at the begin of a remedy, or behind a colon, a semicolon or a question.
 const commands = /(^|[:;?] )((?:sudo |kubectl |blixt |sysctl |ip |ip6?tables |nft |systemctl |ethtool |helm )[^;]*?)(?=;|[.?] [A-Z]|[.,]? or |, and |\.?$)/g;
 
+// What has one of these words is a sentence about a command: blixt status names the frontend.
+const sentence = / (?:the|a|an|of|has|have|is|are|names|shows|says|tells|prints|lists|as|with|on|to) /;
+
 // remedy returns a text with its commands set apart, each with a button that copies it.
 function remedy(words) {
   const parts = [];
   let end = 0;
   for (const match of words.matchAll(commands)) {
+    if (sentence.test(match[2] + ' ')) continue;
     const begin = match.index + match[1].length;
     parts.push(words.slice(end, begin), command(match[2]));
     end = match.index + match[0].length;

@@ -112,7 +112,7 @@ function create(g) {
 
 function update(body, g) {
   const { parts } = body;
-  setMark(parts.state, g.verdict || 'ok');
+  setMark(parts.state, stateOf(g));
   setName(parts.open.lastChild, g.name);
   setName(parts.class, g.class ?? '');
   const addresses = g.addresses ?? [];
@@ -140,6 +140,12 @@ function update(body, g) {
     attr(parts.open, 'aria-controls', null);
   }
   body.opened?.draw(g);
+}
+
+// stateOf is how bad a Gateway is: not well if a listener is not.
+function stateOf(g) {
+  const well = !g.verdict || g.verdict === 'ok';
+  return well ? ((g.listeners ?? []).some((l) => l.problem) ? 'warning' : 'ok') : g.verdict;
 }
 
 function ports(list, g) {
