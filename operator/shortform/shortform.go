@@ -39,9 +39,9 @@ type Document struct {
 	Text  string
 }
 
-// Objects returns what the flags mean: a Gateway and a route for each --listen, Services
-// and EndpointSlices for its backends, and first of all a GatewayClass of the given name.
-// Without flags there is nothing. The error has a line for each mistake.
+// Objects returns what the flags mean: a Gateway and a route for each --listen, and Services
+// with EndpointSlices for its backends. The Gateways are of a class that they need besides:
+// see Class. Without flags there is nothing. The error has a line for each mistake.
 func Objects(flags []Flag, class string) ([]Document, error) {
 	groups, err := read(flags)
 	if err != nil || len(groups) == 0 {

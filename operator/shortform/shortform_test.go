@@ -32,7 +32,7 @@ func flags(args ...string) (all []shortform.Flag) {
 
 // text returns the documents as one file.
 func text(documents []shortform.Document) string {
-	var all []string
+	all := []string{shortform.Class("blixt")}
 	for _, d := range documents {
 		all = append(all, d.Text)
 	}
@@ -281,7 +281,7 @@ func TestFlagsAndFileAreServedAlike(t *testing.T) {
 		}
 		var sets []*manifest.Set
 		for _, d := range documents {
-			set, errs := manifest.ParsePlace(d.Place, []byte(d.Text))
+			set, errs := manifest.ParsePlace(d.Place, []byte(shortform.Class("blixt-listen")+"---\n"+d.Text))
 			if errs != nil {
 				t.Fatalf("%v in\n%s", errs, d.Text)
 			}

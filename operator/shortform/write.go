@@ -28,12 +28,10 @@ type writer struct {
 
 func (w *writer) printf(format string, args ...any) { fmt.Fprintf(w, format, args...) }
 
-// write returns a document for each --listen, after one for the class. The first one of a
-// group has its servers.
+// write returns a document for each --listen. The first one of a group has its servers.
 func write(groups []group, class string) []Document {
 	w := writer{explained: map[string]bool{}}
-	w.class(class)
-	documents := []Document{{"--" + Listen, w.take()}}
+	var documents []Document
 	for i := range groups {
 		g := &groups[i]
 		all := g.servers()
@@ -70,9 +68,12 @@ func (w *writer) object(apiVersion, kind, name, comment string) {
 	w.printf("apiVersion: %s\nkind: %s\nmetadata:\n  name: %s\n", apiVersion, kind, quoted(name))
 }
 
-func (w *writer) class(name string) {
+// Class returns the YAML of the GatewayClass that Gateways of the documents name.
+func Class(name string) string {
+	w := writer{explained: map[string]bool{}}
 	w.object(gatewayAPI, "GatewayClass", name, "A GatewayClass says which program serves its Gateways: this one Blixt.")
 	w.printf("spec:\n  controllerName: %s\n", gateway.ControllerName)
+	return w.String()
 }
 
 func (w *writer) gateway(l listen, class string) {

@@ -29,9 +29,10 @@ func (x *fileFlags) add(f *pflag.FlagSet, o *source.Options) {
 // with a line for each mistake in it.
 func (x *fileFlags) check() error {
 	// A class of its own: files may have one that is called like Blixt, with options.
-	documents, err := x.objects("blixt-listen")
+	const class = "blixt-listen"
+	documents, err := shortform.Objects(x.shortFlags, class)
 	for _, d := range documents {
-		x.options.Given = append(x.options.Given, source.Given{Name: d.Place, Text: d.Text})
+		x.options.Given = append(x.options.Given, source.Given{Name: d.Place, Text: shortform.Class(class) + "---\n" + d.Text})
 	}
 	return err
 }
@@ -44,11 +45,6 @@ func (s *shortFlags) add(f *pflag.FlagSet) {
 		"what clients connect to, such as 192.0.2.10:80/tcp, [2001:db8::10]:53/udp, or :80 for every address of this host; the protocol is tcp if none is said; ,name=NAME names it. May be repeated: those that stand together share the --backend flags that follow them")
 	f.Var(&shortFlag{s, shortform.Backend, "address[:port]"}, shortform.Backend,
 		"a server for the --listen flags before it, such as 10.0.0.1:8080; the port is that of the --listen if none is said; ,weight=N gives it N times as many new connections as one without, and with 0 none. May be repeated")
-}
-
-// objects returns what the flags mean, with a GatewayClass of that name.
-func (s shortFlags) objects(class string) ([]shortform.Document, error) {
-	return shortform.Objects(s, class)
 }
 
 // shortFlag is one of them. Nothing is judged before all flags are known.

@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
+
+	"github.com/kubernetes-sigs/blixt/operator/shortform"
 )
 
 func initCommand() *cobra.Command {
@@ -58,8 +60,9 @@ needed.`,
 
 // yaml returns a file with all objects.
 func (s shortFlags) yaml() (string, error) {
-	documents, err := s.objects("blixt")
-	var texts []string
+	const class = "blixt"
+	documents, err := shortform.Objects(s, class)
+	texts := []string{shortform.Class(class)}
 	for _, d := range documents {
 		texts = append(texts, d.Text)
 	}

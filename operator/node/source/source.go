@@ -77,6 +77,19 @@ type Given struct {
 	Text string `json:"text"`
 }
 
+// Names returns what is read, as messages call it: with thousands of flags, a few of them.
+func (o *Options) Names() []string {
+	const most = 10
+	names := slices.Clone(o.Paths)
+	for i, g := range o.Given {
+		if i == most {
+			return append(names, fmt.Sprintf("and %d more", len(o.Given)-most))
+		}
+		names = append(names, g.Name)
+	}
+	return names
+}
+
 // Source is a set of files that change.
 type Source struct {
 	recursive  bool

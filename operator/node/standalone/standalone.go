@@ -279,7 +279,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	slog.Info("starting", "version", o.Version, "name", o.Name, "files", strings.Join(o.Files.Paths, " "), "run-dir", o.RunDir, "state-dir", o.Files.StateDir,
+	slog.Info("starting", "version", o.Version, "name", o.Name, "files", strings.Join(o.Files.Names(), " "), "run-dir", o.RunDir, "state-dir", o.Files.StateDir,
 		"addresses", fmt.Sprint(n.HostAddresses()), "interfaces", len(n.interfaces))
 	// If no file is valid, that is an error before anything is loaded.
 	if _, err := r.read(n); err != nil {
