@@ -5,9 +5,8 @@ package docs_test
 import (
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,10 +17,10 @@ import (
 // what README says, but for how many connections each backend got.
 func TestReadmeServes(t *testing.T) {
 	text := read(t, "README.md")
-	yaml := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindStringSubmatch(text)
+	command := regexp.MustCompile(`(?m)^ {4}blixt run ((?:.*\\\n)*.*)$`).FindStringSubmatch(text)
 	session := regexp.MustCompile(`(?m)^ {4}\$ (.*)\n((?: {4}.*\n)+)`).FindStringSubmatch(text)
-	if yaml == nil || session == nil {
-		t.Fatal("README.md has no YAML, or no command with its output")
+	if command == nil || session == nil {
+		t.Fatal("README.md has no blixt run, or no command with its output")
 	}
 
 	s, err := lab.NewStandard("blixt-docs", 2, 0)
@@ -44,9 +43,7 @@ func TestReadmeServes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(b.Dir, "web.yaml"), []byte(yaml[1]), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	b.Dir, b.Args = "", append(b.Args, strings.Fields(strings.ReplaceAll(command[1], "\\", ""))...)
 	if err := b.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,9 +43,11 @@ func TestHostStories(t *testing.T) {
 			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"alive":  hostCommand(checkAlive),
 			"ask":    hostCommand(ask),
 			"blixt":  runBlixt,
 			"curl":   runCurl,
+			"hold":   hostCommand(hold),
 			"logged": hostCommand(logged),
 			"run":    hostCommand(runHost),
 			"shares": hostCommand(checkShares),
@@ -59,6 +62,8 @@ func TestHostStories(t *testing.T) {
 type host struct {
 	*lab.Standard
 	blixt *lab.Blixt
+	// held are connections of the client, by their names.
+	held map[string]net.Conn
 }
 
 // newHost makes a network with two servers, which answer at ports 53, 80 and 8080.
@@ -86,7 +91,7 @@ func newHost(env *testscript.Env, binary string) (*host, error) {
 		return nil, err
 	}
 	b.Dir = ""
-	return &host{s, b}, nil
+	return &host{s, b, map[string]net.Conn{}}, nil
 }
 
 // hostCommand makes a command of a script from a function. With a ! before the command its
@@ -173,20 +178,48 @@ func (h *host) connect(network, addr string, times int) (map[string]int, error) 
 		if err != nil {
 			return answers, err
 		}
-		answer := make([]byte, 200)
-		if err = c.SetDeadline(time.Now().Add(2 * time.Second)); err == nil {
-			if _, err = c.Write([]byte("hello\n")); err == nil {
-				_, err = c.Read(answer)
-			}
-		}
+		server, err := exchange(c)
 		_ = c.Close()
 		if err != nil {
 			return answers, err
 		}
-		server, _, _ := strings.Cut(string(answer), " ")
 		answers[server]++
 	}
 	return answers, nil
+}
+
+// exchange sends a line, and returns the name of the server that answers.
+func exchange(c net.Conn) (string, error) {
+	answer := make([]byte, 200)
+	err := c.SetDeadline(time.Now().Add(2 * time.Second))
+	if err == nil {
+		_, err = c.Write([]byte("hello\n"))
+	}
+	if err == nil {
+		_, err = c.Read(answer)
+	}
+	server, _, _ := strings.Cut(string(answer), " ")
+	return server, err
+}
+
+// hold NAME ADDRESS:PORT opens a connection, and prints who answers.
+func hold(ts *testscript.TestScript, h *host, args []string) error {
+	c, err := h.Client.Dial("tcp", "", args[1], 2*time.Second)
+	if err != nil {
+		return err
+	}
+	ts.Defer(func() { _ = c.Close() })
+	h.held[args[0]] = c
+	server, err := exchange(c)
+	fmt.Fprintln(ts.Stdout(), server)
+	return err
+}
+
+// alive NAME fails if nobody answers on the connection any more.
+func checkAlive(ts *testscript.TestScript, h *host, args []string) error {
+	server, err := exchange(h.held[args[0]])
+	fmt.Fprintln(ts.Stdout(), server)
+	return err
 }
 
 // ask tcp|udp ADDRESS:PORT has the client connect, and prints who answers.
