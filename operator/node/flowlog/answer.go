@@ -7,6 +7,7 @@ import (
 	"container/heap"
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -64,6 +65,14 @@ func (l *Log) past(q observe.FlowsQuery, end place) (all []spot, left int) {
 	copied := make([]entry, chunk)
 	for p := range parts {
 		var at place
+		if !mayHave(p, q.Filter.Events) {
+			continue
+		}
+		if hasAll(p, &q.Filter) && q.Last > 0 { // then the newest of all are among its newest
+			first := l.memory.first(p)
+			at[p] = max(first, end[p]-min(end[p], uint64(q.Last)))
+			left += int(at[p] - min(at[p], first))
+		}
 		for {
 			n, _ := l.memory.next(p, &at, end[p], copied)
 			if n == 0 {
@@ -79,11 +88,26 @@ func (l *Log) past(q observe.FlowsQuery, end place) (all []spot, left int) {
 	slices.SortFunc(all, func(a, b spot) int {
 		return cmp.Or(cmp.Compare(a.time, b.time), cmp.Compare(a.part, b.part), cmp.Compare(a.n, b.n))
 	})
-	if q.Last > 0 && len(all) > q.Last {
-		left = len(all) - q.Last
-		all = all[left:]
+	if more := len(all) - q.Last; q.Last > 0 && more > 0 {
+		all, left = all[more:], left+more
 	}
 	return all, left
+}
+
+// mayHave reports whether a part has events of these kinds; none: of all.
+func mayHave(p part, events []observe.Event) bool {
+	ends := slices.Contains(events, observe.EventEnd)
+	others := slices.Contains(events, observe.EventRejected) || slices.Contains(events, observe.EventDropped)
+	return len(events) == 0 || p == partPackets && others || p != partPackets && ends
+}
+
+// hasAll reports whether a filter selects all of a part, whatever they are.
+func hasAll(p part, f *observe.Filter) bool {
+	rest := *f
+	if rest.Events = nil; p == partPackets && len(f.Events) > 0 { // some of them, perhaps
+		return false
+	}
+	return reflect.ValueOf(rest).IsZero() && mayHave(p, f.Events)
 }
 
 // sendAt sends one entry of the memory, unless it was forgotten meanwhile.

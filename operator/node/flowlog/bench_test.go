@@ -59,3 +59,20 @@ func BenchmarkAsk(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkLast measures a page's question for the last flows, of a full memory.
+func BenchmarkLast(b *testing.B) {
+	l := New(Options{})
+	l.names.replace([]*lb.Frontend{frontend}, at)
+	for i := range partSizes[partFlows] {
+		l.add([]entry{{r: ended(uint16(i))}})
+	}
+	q := observe.FlowsQuery{Last: 30, Filter: observe.Filter{Events: []observe.Event{observe.EventEnd}}}
+	b.ReportAllocs()
+	for b.Loop() {
+		n := 0
+		if err := l.Flows(context.Background(), q, func(any) error { n++; return nil }); err != nil || n != 31 {
+			b.Fatal(n, err)
+		}
+	}
+}

@@ -128,6 +128,13 @@ func (m *memory) end() (at place) {
 	return at
 }
 
+// first returns the number of the oldest entry of a part.
+func (m *memory) first(p part) uint64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.parts[p].first()
+}
+
 // counts returns how many entries there ever were, by part.
 func (m *memory) counts() [parts]uint64 { return m.end() }
 

@@ -93,6 +93,34 @@ func TestMemoryForgetsTheOldest(t *testing.T) {
 	}
 }
 
+// TestLastIsTheEndOfAll: who asks for the last ones gets the end of what all are, whether or
+// not the filter makes it necessary to look at each, and is told how many there are besides.
+func TestLastIsTheEndOfAll(t *testing.T) {
+	l := small()
+	refused := attempt(7)
+	refused.Event, refused.Reason = uint8(bpf.BlixtRecordEventRECORD_DROPPED), 3
+	for port := range uint16(20) {
+		addEach(l, ended(100+port), attempt(200+port), refused)
+	}
+	client, err := observe.ParseMatch(":117")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []observe.Filter{
+		{}, {Events: []observe.Event{observe.EventEnd}}, {Events: []observe.Event{observe.EventDropped}}, {Events: []observe.Event{observe.EventRejected}},
+		{Events: []observe.Event{observe.EventEnd, observe.EventDropped}}, {Events: []observe.Event{observe.EventOpen}}, {Clients: []observe.Match{client}}, {Protocols: []string{"tcp"}},
+	} {
+		all, _ := ask(t, l, observe.FlowsQuery{Filter: f})
+		for _, n := range []int{1, 2, 5, 12, 100} {
+			last, memory := ask(t, l, observe.FlowsQuery{Filter: f, Last: n})
+			left := max(0, len(all)-n)
+			if !slices.Equal(last, all[left:]) || memory.LeftOut != left {
+				t.Errorf("filter %+v: the last %d of %d are %q, %d are left out, want %q and %d", f, n, len(all), last, memory.LeftOut, all[left:], left)
+			}
+		}
+	}
+}
+
 // TestAnswersAreInOrder: buffers of several CPUs are read one after the other.
 func TestAnswersAreInOrder(t *testing.T) {
 	l := small()

@@ -120,6 +120,11 @@ func (p *Process) String() string {
 type Reader struct {
 	BPFFS, RunDir string
 	before        map[string]counts // by name and program
+	loaded        struct {          // of ReadSelf
+		info *loader.Info
+		err  error
+		at   time.Time
+	}
 }
 
 // Names returns the load balancers of which something is there.
@@ -197,17 +202,23 @@ type Self struct {
 	Report func() (top.Report, error)
 }
 
+// inspectEvery is how often ReadSelf looks what is loaded, and where it is attached.
+const inspectEvery = 10 * time.Second
+
 // ReadSelf reads what there is of the load balancer whose process this is. It costs little:
 // nobody is asked.
 func (r *Reader) ReadSelf(self Self) *Host {
 	i := Instance{Name: self.Name, Process: &Process{PID: os.Getpid(), State: "R"}, Says: &self.Says}
-	info, err := r.inspect(self.Name)
-	if err != nil {
+	if l := &r.loaded; l.info == nil || time.Since(l.at) >= inspectEvery {
+		l.at = time.Now()
+		l.info, l.err = r.inspect(self.Name)
+	}
+	if err := r.loaded.err; err != nil {
 		i.Unread = append(i.Unread, err.Error())
 	}
 	if report, err := self.Report(); err == nil {
-		i.Program = newProgram(info, report)
-	} else if info != nil { // else there is nothing yet
+		i.Program = newProgram(r.loaded.info, report)
+	} else if r.loaded.info != nil { // else there is nothing yet
 		i.Unread = append(i.Unread, err.Error())
 	}
 	h := &Host{Instances: []Instance{i}, Awake: clock.Monotonic()}
