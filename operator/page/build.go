@@ -65,6 +65,7 @@ type build struct {
 
 // View returns the next View.
 func (b *Builder) View(s *Sample) *View {
+	s = s.sane()
 	now := &build{Sample: s, before: b.before, now: map[counter]uint64{}, room: allBackends}
 	if b.before != nil {
 		now.seconds = max(0, s.Time.Sub(b.at).Seconds())
@@ -78,6 +79,7 @@ func (b *Builder) View(s *Sample) *View {
 	if v.Flows == nil {
 		v.Flows = []observe.Record{}
 	}
+	v.keepShares()
 	v.Status.Findings, v.MoreFindings = limit(v.Status.Findings, mostFindings)
 	b.before, b.at = now.now, s.Time
 	return v
