@@ -218,7 +218,7 @@ func (r *pageReader) testStrangers() {
 		}
 		text, _ := io.ReadAll(response.Body)
 		_ = response.Body.Close()
-		if response.StatusCode != want || strings.Contains(string(text), "server") {
+		if response.StatusCode != want || strings.Contains(string(text), "default/server") {
 			r.Errorf("token %.10q: %s: %s, want %d", token, response.Status, text, want)
 		}
 	}
@@ -226,7 +226,8 @@ func (r *pageReader) testStrangers() {
 
 // testProxy gets the page by the API server's proxy, which puts a path before it.
 func (a administrator) testProxy() {
-	out, err := c.Kubectl(a.Context(), "get", "--raw", "/api/v1/namespaces/"+v1alpha1.Namespace+"/services/https:"+v1alpha1.PageService+":page/proxy/")
+	pod, _ := leader(a.T)
+	out, err := c.Kubectl(a.Context(), "get", "--raw", "/api/v1/namespaces/"+v1alpha1.Namespace+"/pods/https:"+pod+":8460/proxy/")
 	if err != nil {
 		a.Fatal(err)
 	}
@@ -311,8 +312,10 @@ func testLeaderEnds(t *testing.T, mine, operators *pageReader) {
 	}()
 	pod, _ := leader(t)
 	kubectl(t, "-n", v1alpha1.Namespace, "delete", "pod", pod, "--wait=false")
+	began := time.Now()
 	select {
 	case <-ended:
+		t.Logf("the stream of the leader has ended after %v", time.Since(began))
 	case <-time.After(patience):
 		t.Error("the stream of a leader that has ended goes on")
 	}
@@ -320,16 +323,18 @@ func testLeaderEnds(t *testing.T, mine, operators *pageReader) {
 		v, _, err := operators.view()
 		return len(v.Unanswered), err
 	})
+	t.Logf("the operator's page has all nodes again after %v", time.Since(began))
 	// The stream of blixt page has gone on, and nodes answer again.
 	lines := bufio.NewScanner(stream.Body)
 	lines.Buffer(nil, 8<<20)
 	deadline := time.AfterFunc(2*patience, func() { _ = stream.Body.Close() })
 	defer deadline.Stop()
-	began := time.Now()
+	after := time.Now()
 	for lines.Scan() {
 		var v page.View
 		text, is := strings.CutPrefix(lines.Text(), "data: ")
-		if is && json.Unmarshal([]byte(text), &v) == nil && v.V > 0 && v.Time.After(began) && len(v.Unanswered) == 0 {
+		if is && json.Unmarshal([]byte(text), &v) == nil && v.V > 0 && v.Time.After(after) && len(v.Unanswered) == 0 {
+			t.Logf("blixt page has all nodes again after %v", time.Since(began))
 			return
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -53,6 +54,35 @@ type endpoint struct {
 	kube  kubernetes.Interface
 	fleet transport.Fleet
 	log   *slog.Logger
+	said  said
+}
+
+const (
+	// saidEvery is how often the log says at level info that somebody asks: pages ask every
+	// few seconds.
+	saidEvery = time.Minute
+	maxSaid   = 1000
+)
+
+// said is when the log last said that a user asks questions of a kind.
+type said struct {
+	mu   sync.Mutex
+	last map[string]time.Time
+}
+
+// level returns the level at which the log is to say it now.
+func (s *said) level(user string, kind observe.Kind, now time.Time) slog.Level {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := string(kind) + " " + user
+	if since := now.Sub(s.last[key]); since >= 0 && since < saidEvery {
+		return slog.LevelDebug
+	}
+	if s.last == nil || len(s.last) >= maxSaid {
+		s.last = map[string]time.Time{}
+	}
+	s.last[key] = now
+	return slog.LevelInfo
 }
 
 // answer is a transport.Handler.
@@ -79,7 +109,7 @@ func (e *endpoint) answer(ctx context.Context, r *wire.AskRequest, send func(*wi
 	}
 	start := time.Now()
 	err = e.fleet.Ask(ctx, q, r.Nodes, send)
-	e.log.Info("question answered", "user", user, "kind", kind, "nodes", len(r.Nodes), "took", time.Since(start), "error", err)
+	e.log.Log(ctx, e.said.level(user, kind, start), "question answered", "user", user, "kind", kind, "nodes", len(r.Nodes), "took", time.Since(start), "error", err)
 	return err
 }
 

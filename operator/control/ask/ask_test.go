@@ -5,10 +5,12 @@ package ask
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -121,5 +123,25 @@ func TestWhoMayAsk(t *testing.T) {
 	e := &endpoint{kube: kube, fleet: &answersAll{}, log: slog.New(slog.DiscardHandler)}
 	if err := e.answer(two, &wire.AskRequest{Query: []byte(flows)}, nil); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("two tokens: %v", err)
+	}
+}
+
+// Who asks again and again, as a page does, is in the log once a minute.
+func TestLogOfQuestions(t *testing.T) {
+	t.Parallel()
+	var s said
+	begin := time.Now()
+	for i, want := range []slog.Level{slog.LevelInfo, slog.LevelDebug, slog.LevelDebug, slog.LevelInfo} {
+		if got := s.level("ann", observe.KindFlows, begin.Add(time.Duration(i)*20*time.Second)); got != want {
+			t.Errorf("question %d is logged at %v, want %v", i, got, want)
+		}
+	}
+	for i := range 3 * maxSaid {
+		if got := s.level(fmt.Sprint("user ", i), observe.KindFlows, begin); got != slog.LevelInfo {
+			t.Fatalf("the first question of another user is logged at %v", got)
+		}
+	}
+	if len(s.last) > maxSaid {
+		t.Errorf("%d users are remembered", len(s.last))
 	}
 }
