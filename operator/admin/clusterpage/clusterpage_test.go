@@ -302,6 +302,31 @@ func TestOverviewOfTheOperator(t *testing.T) {
 	}
 }
 
+// Somebody who may list nothing is told so once, and that this is why nothing is shown.
+func TestOverviewWithoutRights(t *testing.T) {
+	t.Parallel()
+	f := newFacts()
+	f.Classes = nil
+	for _, kind := range []string{"Node", "Gateway", "GatewayClass", "BlixtConfig", "Deployment", "NodeDataplane"} {
+		f.Unread[kind] = kind + " is forbidden"
+	}
+	s := New(Options{Asker: nobody{}, Facts: func(context.Context) (*doctor.Facts, error) { return f, nil }})
+	o, err := s.Overview(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told []finding.Finding
+	for _, found := range o.Status.Findings {
+		if strings.Contains(found.Seen, "may not list") || f.Unread[found.Object] != "" {
+			told = append(told, found)
+		}
+	}
+	if len(told) != 1 || told[0].Verdict != finding.Unknown || o.Status.Verdict == finding.OK ||
+		!strings.HasPrefix(told[0].Seen, "no Gateway is shown, and ") || !strings.HasSuffix(told[0].Seen, "BlixtConfig, Deployment, Gateway, GatewayClass, Node, NodeDataplane") {
+		t.Errorf("%+v", told)
+	}
+}
+
 // fleet are nodes that answer, or do not.
 type fleet struct {
 	answers map[string]string

@@ -39,7 +39,7 @@ type Options struct {
 	// this process, which are not modified; nil: they are as old as the facts.
 	Objects client.Reader
 	// Own is true if the operator itself reads the facts. It may not read all kinds, which
-	// is no fault: the checks that need others are left out.
+	// is no fault.
 	Own bool
 	// Asker asks the nodes.
 	Asker observe.Asker
@@ -114,9 +114,7 @@ func (s *Source) current(ctx context.Context, facts *doctor.Facts) (*doctor.Fact
 
 func (s *Source) overview(f *doctor.Facts, old error) *page.Overview {
 	found := overview.Check(f)
-	if s.o.Own {
-		found = leaveOut(f, found)
-	}
+	found = fold(f, found, s.o.Own)
 	if old != nil {
 		found = append(found, finding.Finding{
 			Check: "api-server", Verdict: finding.Unknown, Remedy: "See the API server, and the log of who serves this page.",
@@ -134,8 +132,9 @@ func (s *Source) overview(f *doctor.Facts, old error) *page.Overview {
 	}
 }
 
-// leaveOut leaves out the checks whose kinds the operator may not read, and says so.
-func leaveOut(f *doctor.Facts, found []finding.Finding) []finding.Finding {
+// fold makes one finding of all checks whose kinds may not be read. That is no fault if the
+// operator itself, own, may not.
+func fold(f *doctor.Facts, found []finding.Finding, own bool) []finding.Finding {
 	var kinds []string
 	kept := slices.DeleteFunc(found, func(one finding.Finding) bool {
 		if one.Verdict != finding.Unknown || f.Unread[one.Object] == "" {
@@ -144,13 +143,25 @@ func leaveOut(f *doctor.Facts, found []finding.Finding) []finding.Finding {
 		kinds = append(kinds, one.Object)
 		return true
 	})
-	if n := len(kinds); n > 0 {
-		slices.Sort(kinds)
-		kept = append(kept, finding.Finding{
-			Check: "doctor", Verdict: finding.OK, Remedy: "Run blixt doctor as an administrator now and then.",
-			Seen: fmt.Sprintf("%d checks of blixt doctor are left out here, because the operator may not list %s", n, strings.Join(slices.Compact(kinds), ", ")),
-		})
+	n := len(kinds)
+	if n == 0 {
+		return kept
 	}
+	slices.Sort(kinds)
+	names := strings.Join(slices.Compact(kinds), ", ")
+	one := finding.Finding{
+		Check: "doctor", Verdict: finding.OK, Remedy: "Run blixt doctor as an administrator now and then.",
+		Seen: fmt.Sprintf("%d checks of blixt doctor are left out here, because the operator may not list %s", n, names),
+	}
+	if !own {
+		one.Verdict, one.Remedy = finding.Unknown, "Have an administrator bind a ClusterRole to you that may list them: kubectl create clusterrole --verb=list --resource=…"
+		one.Seen = fmt.Sprintf("%d checks of blixt doctor could not be made, because you may not list %s", n, names)
+		if f.Unread["Gateway"] != "" || f.Unread["GatewayClass"] != "" {
+			one.Seen = "no Gateway is shown, and " + one.Seen
+		}
+	}
+	kept = append(kept, one)
+	finding.WorstFirst(kept)
 	return kept
 }
 
