@@ -43,30 +43,23 @@ type Sample struct {
 type Builder struct {
 	// Every is how often a View is made.
 	Every time.Duration
-	// before are the counters of the View before, at a time.
-	before map[counter]uint64
+	// before is what nodes reported for the View before, at a time.
+	before map[string]top.Report
 	at     time.Time
-}
-
-// counter is what has a number of its own. An index or an id may be given to another
-// frontend or backend.
-type counter struct {
-	node, of, what string
-	id             uint32
 }
 
 // build is a View in progress.
 type build struct {
 	*Sample
-	before, now map[counter]uint64
-	seconds     float64
-	room        int // backends that may be added
+	before  map[string]*past
+	seconds float64
+	room    int // backends that may be added
 }
 
 // View returns the next View.
 func (b *Builder) View(s *Sample) *View {
 	s = s.sane()
-	now := &build{Sample: s, before: b.before, now: map[counter]uint64{}, room: allBackends}
+	now := &build{Sample: s, before: pasts(b.before), room: allBackends}
 	if b.before != nil {
 		now.seconds = max(0, s.Time.Sub(b.at).Seconds())
 	}
@@ -81,7 +74,7 @@ func (b *Builder) View(s *Sample) *View {
 	}
 	v.keepShares()
 	v.Status.Findings, v.MoreFindings = limit(v.Status.Findings, mostFindings)
-	b.before, b.at = now.now, s.Time
+	b.before, b.at = s.Reports, s.Time
 	return v
 }
 
@@ -94,29 +87,6 @@ func limit[T any](all []T, n int) (some []T, more int) {
 	return all[:n:n], len(all) - n
 }
 
-// since returns what a counter has counted since the View before; 0: that is not known.
-func (b *build) since(key counter, value uint64) uint64 {
-	b.now[key] = value
-	if was, known := b.before[key]; known && value >= was { // one that has fallen began anew
-		return value - was
-	}
-	return 0
-}
-
-// rate adds the rate of a counter to a sum, if it is known.
-func (b *build) rate(sum *Rate, key counter, value uint64) {
-	_, known := b.before[key]
-	n := b.since(key, value)
-	if !known || b.seconds <= 0 {
-		return
-	}
-	r := float64(n) / b.seconds
-	if *sum != nil {
-		r += **sum
-	}
-	*sum = &r
-}
-
 // nodes returns the names of the nodes that have answered, in order: sums of floating-point
 // numbers are the same each time.
 func (b *build) nodes() []string { return slices.Sorted(maps.Keys(b.Reports)) }
@@ -125,15 +95,15 @@ func (b *build) totals() Totals {
 	t := Totals{Gateways: b.Choice.All}
 	for _, node := range b.nodes() {
 		of := totalsOf(b.Reports[node])
+		was, known := b.before[node].totals()
 		// All nodes serve the same.
 		t.Frontends, t.Backends = max(t.Frontends, of.Frontends), max(t.Backends, of.Backends)
 		t.Active += of.ActiveFlows
 		for _, r := range []struct {
-			sum   *Rate
-			what  string
-			value uint64
-		}{{&t.NewFlows, "flows", of.NewFlows}, {&t.Rejected, "rejected", of.Rejected}, {&t.BytesIn, "in", of.Bytes}, {&t.BytesOut, "out", of.ReplyBytes}} {
-			b.rate(r.sum, counter{node: node, what: r.what}, r.value)
+			sum        *Rate
+			was, value uint64
+		}{{&t.NewFlows, was.NewFlows, of.NewFlows}, {&t.Rejected, was.Rejected, of.Rejected}, {&t.BytesIn, was.Bytes, of.Bytes}, {&t.BytesOut, was.ReplyBytes, of.ReplyBytes}} {
+			b.rate(r.sum, known, r.was, r.value)
 		}
 	}
 	return t
@@ -171,7 +141,8 @@ func (b *build) drops() []Drop {
 				sums[name] = d
 			}
 			d.Packets += n
-			b.rate(&d.PerSecond, counter{node: node, what: name}, n)
+			was, known := b.before[node].counter(name)
+			b.rate(&d.PerSecond, known, was, n)
 		}
 	}
 	all := make([]Drop, 0, len(sums))

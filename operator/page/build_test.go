@@ -5,6 +5,7 @@ package page
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -69,11 +70,11 @@ func TestViewHasRatesOfTheTimeBetween(t *testing.T) {
 		t.Errorf("totals: %+v, want 2 frontends, which both nodes have, and 6 active flows", v.Totals)
 	}
 	l := g.Listeners[0]
-	if len(l.Addresses) != 2 || l.Route != "TCPRoute/a/web" || value(l.NewFlows) != 10 || l.RejectShare != 0.25 {
+	if len(l.Addresses) != 2 || l.Route != "TCPRoute/a/web" || value(l.NewFlows) != 10 || l.RejectShare != 0 {
 		t.Errorf("listener: %+v", l)
 	}
 	s := l.Services[0]
-	if s.Name != "a/web" || s.Ready != 2 || s.Draining != 1 || s.Wanted != 0.75 || s.Seen != 1 || value(s.Refused) != 5 {
+	if s.Name != "a/web" || s.Ready != 2 || s.Draining != 1 || s.Wanted != 1 || s.Seen != 1 || value(s.Refused) != 5 {
 		t.Errorf("service: %+v", s)
 	}
 	if s.Backends[0].State != "draining" || s.Backends[0].Seen != 0.5 || value(s.Backends[0].NewFlows) != 5 {
@@ -123,6 +124,62 @@ func TestNodeOfAnEarlierVersionAnswersWithAll(t *testing.T) {
 	v := (&Builder{}).View(sampleAt(0, map[string]top.Report{"n1": r}))
 	if len(v.Gateways) != 1 || v.Totals.Frontends != 3 || v.Totals.Active != 3 || v.Gateways[0].Listeners[0].Services[0].Connect != nil {
 		t.Errorf("got %d Gateways, totals %+v", len(v.Gateways), v.Totals)
+	}
+}
+
+// TestSumsOfNodesHoldWhereBackendsAreLeftOut: an answer names some backends of a large
+// Service, others in the next one, and sums up all.
+func TestSumsOfNodesHoldWhereBackendsAreLeftOut(t *testing.T) {
+	report := func(flows uint64, first int) top.Report {
+		r := top.Report{}
+		for i, address := range []string{"192.0.2.1:80/tcp", "192.0.2.2:80/tcp", "[2001:db8::1]:80/tcp"} {
+			f := writer.FrontendStatus{
+				Frontend: address, Gateway: "a/web", Listener: "http", Index: uint32(i), NewFlows: 100 * flows, MoreBackends: 2990,
+				Services: []writer.ServiceStatus{{Service: "a/big", Port: 80, Ready: 2000, Draining: 5, RingShare: 0.5, NewFlows: 60 * flows}, {Service: "a/big", Port: 81, Ready: 995, RingShare: 0.25, NewFlows: 30 * flows}, {Service: "a/none", Port: 80, RingShare: 0.25}},
+			}
+			for n := first; n < first+10; n++ {
+				f.Backends = append(f.Backends, writer.BackendStatus{Address: fmt.Sprint(address[:4], n), ID: uint32(n), Service: "a/big", State: "serving", NewFlows: uint64(n) * flows})
+			}
+			r.Frontends = append(r.Frontends, f)
+		}
+		return r
+	}
+	b := Builder{}
+	b.View(sampleAt(0, map[string]top.Report{"n1": report(1, 0), "n2": report(1, 0)}))
+	v := b.View(sampleAt(1, map[string]top.Report{"n1": report(2, 5), "n2": report(2, 5)}))
+	services := v.Gateways[0].Listeners[0].Services
+	if len(services) != 2 || services[1].Name != "a/none" || services[1].Ready != 0 || math.Abs(services[1].Wanted-0.25) > 1e-9 {
+		t.Fatalf("services %+v", services)
+	}
+	s := services[0]
+	if s.Ready != 2*2995 || s.Draining != 10 || math.Abs(s.Wanted-0.75) > 1e-9 || s.Seen != 1 || math.Abs(value(s.NewFlows)-6*90) > 1e-6 || s.MoreBackends != 6000-len(s.Backends) {
+		t.Errorf("service: %d ready, %d draining, wanted %v, seen %v, %v/s, %d more", s.Ready, s.Draining, s.Wanted, s.Seen, value(s.NewFlows), s.MoreBackends)
+	}
+	rates := 0
+	for _, one := range s.Backends {
+		if one.NewFlows != nil {
+			rates++
+		}
+	}
+	if rates < 5 { // of those that both answers have, at other places
+		t.Errorf("%d of %d backends have rates", rates, len(s.Backends))
+	}
+}
+
+// TestWantedIsThatOfTheFlowsSeen: addresses of a Gateway have other backends each, and one
+// has most of the flows.
+func TestWantedIsThatOfTheFlowsSeen(t *testing.T) {
+	r := top.Report{Status: writer.Status{Frontends: []writer.FrontendStatus{
+		{Frontend: "192.0.2.1:80/tcp", Gateway: "a/web", Listener: "http", NewFlows: 900, Backends: []writer.BackendStatus{
+			{Address: "10.0.0.1:80", ID: 1, Service: "a/web", State: "serving", RingShare: 0.3, NewFlows: 270}, {Address: "10.0.0.2:80", ID: 2, Service: "a/web", State: "serving", RingShare: 0.7, NewFlows: 630}}},
+		{Frontend: "192.0.2.2:80/tcp", Gateway: "a/web", Listener: "http", NewFlows: 100, Backends: []writer.BackendStatus{
+			{Address: "10.0.0.1:80", ID: 1, Service: "a/web", State: "serving", RingShare: 0.9, NewFlows: 90}, {Address: "10.0.0.3:80", ID: 3, Service: "a/web", State: "serving", RingShare: 0.1, NewFlows: 10}}},
+	}}}
+	v := (&Builder{}).View(sampleAt(0, map[string]top.Report{"n1": r}))
+	for _, one := range v.Gateways[0].Listeners[0].Services[0].Backends {
+		if math.Abs(one.Wanted-one.Seen) > 1e-9 || one.Seen == 0 {
+			t.Errorf("%s: wanted %v, seen %v", one.Address, one.Wanted, one.Seen)
+		}
 	}
 }
 

@@ -4,7 +4,6 @@ package page
 
 import (
 	"cmp"
-	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -13,10 +12,10 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
-// served is a frontend of a node.
+// served is a frontend of a node, and what it was before; nil: that is not known.
 type served struct {
-	node string
 	*writer.FrontendStatus
+	was *writer.FrontendStatus
 }
 
 // gateways returns those that were chosen, with what nodes have counted. The one that is
@@ -25,12 +24,13 @@ func (b *build) gateways() []Gateway {
 	frontends := map[string][]served{}
 	refs := map[string]map[refName]*refSum{}
 	for _, node := range b.nodes() {
-		r := b.Reports[node]
+		r, before := b.Reports[node], b.before[node]
 		for i := range r.Frontends {
-			frontends[r.Frontends[i].Gateway] = append(frontends[r.Frontends[i].Gateway], served{node, &r.Frontends[i]})
+			f := &r.Frontends[i]
+			frontends[f.Gateway] = append(frontends[f.Gateway], served{f, before.frontend(i, f)})
 		}
 		for i := range r.Refs {
-			b.addRef(refs, node, &r.Refs[i])
+			b.addRef(refs, &r.Refs[i], before.ref(i, &r.Refs[i]))
 		}
 	}
 	all := make([]Gateway, len(b.Choice.Gateways))
@@ -64,7 +64,7 @@ func (b *build) gateway(d Declared, frontends []served, refs map[refName]*refSum
 			names = append(names, f.Listener)
 		}
 		byListener[f.Listener] = append(byListener[f.Listener], f)
-		b.traffic(&g.Traffic, f, "gateway")
+		b.traffic(&g.Traffic, f)
 	}
 	some, more := limit(names, mostListeners)
 	g.MoreListeners, g.Listeners = more, make([]Listener, 0, len(some))
@@ -78,39 +78,47 @@ func (b *build) gateway(d Declared, frontends []served, refs map[refName]*refSum
 	return g
 }
 
-// traffic adds that of a frontend. of says for what: each sum has counters of its own.
-func (b *build) traffic(t *Traffic, f served, of string) {
+// unknown stands for what a frontend was before.
+var unknown writer.FrontendStatus
+
+// traffic adds that of a frontend.
+func (b *build) traffic(t *Traffic, f served) {
+	known, was := f.was != nil, cmp.Or(f.was, &unknown)
 	t.Active += f.ActiveFlows
-	of = of + " " + f.Frontend
-	b.rate(&t.NewFlows, counter{f.node, of, "flows", f.Index}, f.NewFlows)
-	b.rate(&t.Rejected, counter{f.node, of, "rejected", f.Index}, f.Rejected)
-	b.rate(&t.BytesIn, counter{f.node, of, "in", f.Index}, f.Bytes)
-	b.rate(&t.BytesOut, counter{f.node, of, "out", f.Index}, f.ReplyBytes)
+	b.rate(&t.NewFlows, known, was.NewFlows, f.NewFlows)
+	b.rate(&t.Rejected, known, was.Rejected, f.Rejected)
+	b.rate(&t.BytesIn, known, was.Bytes, f.Bytes)
+	b.rate(&t.BytesOut, known, was.ReplyBytes, f.ReplyBytes)
 }
 
 // listener sums up the frontends of a listener: one for each address and node.
 func (b *build) listener(d DeclaredListener, frontends []served, refs map[refName]*refSum, open bool) Listener {
 	l := Listener{DeclaredListener: d, Addresses: []string{}}
-	sums := map[string]*serviceSum{}
+	sums, attempts := serviceSums{}, uint64(0)
+	for _, f := range frontends {
+		attempts += f.NewFlows + f.Rejected
+	}
 	for _, f := range frontends {
 		if !slices.Contains(l.Addresses, f.Frontend) {
 			l.Addresses = append(l.Addresses, f.Frontend)
 		}
 		l.Route = cmp.Or(l.Route, f.Route)
 		l.HostListens = l.HostListens || f.HostListens
-		l.RejectShare += f.RejectShare / float64(len(frontends))
-		b.traffic(&l.Traffic, f, "listener")
-		for i := range f.Backends {
-			b.addBackend(sums, f, &f.Backends[i], len(frontends))
+		b.traffic(&l.Traffic, f)
+		// What is wanted is compared with what was seen: each address of a Gateway may have
+		// other backends, and more flows than others.
+		part := 1 / float64(len(frontends))
+		if attempts > 0 {
+			part = float64(f.NewFlows+f.Rejected) / float64(attempts)
 		}
+		l.RejectShare += f.RejectShare * part
+		sums.add(b, f, part)
 	}
 	slices.Sort(l.Addresses)
 	total := uint64(0)
-	for _, s := range sums {
-		total += s.flows
-	}
 	services := make([]*serviceSum, 0, len(sums))
 	for _, s := range sums {
+		total += s.flows
 		services = append(services, s)
 	}
 	slices.SortFunc(services, func(a, b *serviceSum) int { return strings.Compare(a.Name, b.Name) })
@@ -122,90 +130,10 @@ func (b *build) listener(d DeclaredListener, frontends []served, refs map[refNam
 		}
 		l.Services = append(l.Services, b.service(s, total, open))
 	}
-	if l.Problem == "" && len(frontends) > 0 && l.RejectShare == 1 {
+	if l.Problem == "" && !slices.ContainsFunc(frontends, func(f served) bool { return f.RejectShare < 1 }) && len(frontends) > 0 {
 		l.Problem = "no backend serves: new connections are refused"
 	}
 	return l
-}
-
-// serviceSum is a Service in progress.
-type serviceSum struct {
-	Service
-	flows    uint64
-	backends map[string]*backendSum
-}
-
-type backendSum struct {
-	Backend
-	flows uint64
-}
-
-// addBackend adds a backend of a frontend, of so many of a listener.
-func (b *build) addBackend(sums map[string]*serviceSum, f served, is *writer.BackendStatus, frontends int) {
-	s := sums[is.Service]
-	if s == nil {
-		s = &serviceSum{Service: Service{Name: is.Service}, backends: map[string]*backendSum{}}
-		sums[is.Service] = s
-	}
-	to := s.backends[is.Address]
-	if to == nil {
-		to = &backendSum{Backend: Backend{Address: is.Address, State: is.State, Drained: is.Drained, Local: is.Local, Weight: is.Weight}}
-		s.backends[is.Address] = to
-	}
-	if is.State == "serving" { // for another address of the Gateway, or another node
-		to.State = is.State
-	}
-	wanted := is.RingShare / float64(frontends)
-	to.Wanted, s.Wanted = to.Wanted+wanted, s.Wanted+wanted
-	to.Active, s.Active = to.Active+is.ActiveFlows, s.Active+is.ActiveFlows
-	to.flows, s.flows = to.flows+is.NewFlows, s.flows+is.NewFlows
-	of := f.Frontend + " " + is.Address
-	b.rate(&to.NewFlows, counter{f.node, of, "backend", is.ID}, is.NewFlows)
-	b.rate(&s.NewFlows, counter{f.node, of, "service", is.ID}, is.NewFlows)
-}
-
-// service returns a Service with its backends; total is how many flows its listener had.
-func (b *build) service(s *serviceSum, total uint64, open bool) Service {
-	if total > 0 {
-		s.Seen = float64(s.flows) / float64(total)
-	}
-	all := make([]*backendSum, 0, len(s.backends))
-	for _, one := range s.backends {
-		if one.State == "serving" {
-			s.Ready++
-		} else {
-			s.Draining++
-		}
-		all = append(all, one)
-	}
-	slices.SortFunc(all, func(a, b *backendSum) int {
-		return cmp.Or(cmp.Compare(stateRank(a.State), stateRank(b.State)), strings.Compare(a.Address, b.Address))
-	})
-	most := mostBackends
-	if open {
-		most = openBackends
-	}
-	some, more := limit(all, min(most, b.room))
-	b.room -= len(some)
-	s.MoreBackends, s.Backends = more, make([]Backend, 0, len(some))
-	for _, one := range some {
-		if total > 0 {
-			one.Seen = float64(one.flows) / float64(total)
-		}
-		s.Backends = append(s.Backends, one.Backend)
-	}
-	return s.Service
-}
-
-// stateRank is smaller the more a backend deserves a look.
-func stateRank(state string) int {
-	switch state {
-	case "not-serving":
-		return 0
-	case "serving":
-		return 2
-	}
-	return 1
 }
 
 // refName names a backendRef of a Gateway, without its port.
@@ -228,7 +156,9 @@ type durations struct {
 // slots is how many elements top.Ref.Connects has.
 const slots = 21
 
-func (b *build) addRef(all map[string]map[refName]*refSum, node string, r *top.Ref) {
+// addRef adds what a node has counted of a backendRef, and had before; nil: that is not
+// known.
+func (b *build) addRef(all map[string]map[refName]*refSum, r, was *top.Ref) {
 	of := all[r.Gateway]
 	if of == nil {
 		of = map[refName]*refSum{}
@@ -240,29 +170,21 @@ func (b *build) addRef(all map[string]map[refName]*refSum, node string, r *top.R
 		s = &refSum{}
 		of[name] = s
 	}
-	key := counter{node: node, of: r.Gateway + " " + r.Route + " " + r.Service + " " + r.Protocol, id: uint32(r.Port)}
-	since := func(what string, value uint64) uint64 {
-		key.what = what
-		return b.since(key, value)
+	known := was != nil
+	if !known {
+		was = r // nothing since
 	}
-	key.what = "refused"
-	b.rate(&s.refused, key, r.Refused)
-	key.what = "unanswered"
-	b.rate(&s.unanswered, key, r.Unanswered)
+	b.rate(&s.refused, known, was.Refused, r.Refused)
+	b.rate(&s.unanswered, known, was.Unanswered, r.Unanswered)
 	for i, n := range r.Connects[:min(len(r.Connects), slots)] {
 		s.all.add(i, n)
-		s.recent.add(i, since(slotNames[i], n))
+		if i < len(was.Connects) {
+			s.recent.add(i, since(was.Connects[i], n))
+		}
 	}
 	s.all.seconds += r.ConnectSum
-	s.recent.seconds += float64(since("connect", uint64(r.ConnectSum*1e6))) / 1e6
+	s.recent.seconds += max(0, r.ConnectSum-was.ConnectSum)
 }
-
-var slotNames = func() (names [slots]string) {
-	for i := range names {
-		names[i] = fmt.Sprintf("connect %d", i)
-	}
-	return names
-}()
 
 func (d *durations) add(slot int, n uint64) {
 	d.counts[slot] += n
