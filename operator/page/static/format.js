@@ -99,3 +99,8 @@ export function endpoint(e) {
   if (!e.port) return e.address;
   return e.address.includes(':') ? `[${e.address}]:${e.port}` : `${e.address}:${e.port}`;
 }
+
+// released returns a version; '': it is no release, but what somebody has built.
+export function released(version) {
+  return version === '(devel)' ? '' : version;
+}

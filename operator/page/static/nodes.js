@@ -3,7 +3,7 @@
 // Nodes with their versions, those that are not well first.
 
 import { $, attr, el, name, printable, setName, show, text } from './dom.js';
-import { brief, plural } from './format.js';
+import { brief, plural, released } from './format.js';
 import { mark, setMark } from './marks.js';
 import { rows } from './table.js';
 
@@ -23,7 +23,7 @@ const columns = [
     label: 'Version', // of Linux the number, with all of it in the title
     make: () => el('span', {}, el('bdi', { class: 'name' }), el('bdi', { class: 'kernel quiet' })),
     set(node, n) {
-      setName(node.children[0], n.version || 'not known');
+      setName(node.children[0], released(n.version) || 'not known');
       text(node.children[1], n.kernel ? `Linux ${printable(n.kernel.split(/[-+]/)[0])}` : '');
       attr(node.children[1], 'title', printable(n.kernel));
     },

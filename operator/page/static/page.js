@@ -6,7 +6,7 @@
 import './token.js'; // first: it logs in
 import { carry } from './carry.js';
 import { $, attr, printable, setName, show, text } from './dom.js';
-import { duration, time, timeInFull } from './format.js';
+import { duration, released, time, timeInFull } from './format.js';
 import * as findings from './findings.js';
 import * as flows from './flows.js';
 import * as gateways from './gateways.js';
@@ -86,7 +86,7 @@ const frame = () => new Promise((resolve) => { requestAnimationFrame(() => setTi
 function head() {
   show($('content'), true);
   setName($('name'), view.name);
-  text($('what'), [view.kind, view.version].filter(Boolean).map(printable).join(' · '));
+  text($('what'), [view.kind, released(view.version)].filter(Boolean).map(printable).join(' · '));
   health();
   findings.draw(view);
   totals.draw(view);

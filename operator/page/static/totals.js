@@ -21,7 +21,7 @@ function lost(drops, totals) {
 }
 
 export function draw(view) {
-  keyed($('totals'), [...figures, { label: 'Serves' }], (f) => f.label, create, (node, f) => update(node, f, view));
+  keyed($('totals'), [...figures, { label: 'Gateways' }], (f) => f.label, create, (node, f) => update(node, f, view));
 }
 
 function create(f) {
@@ -41,7 +41,7 @@ function create(f) {
 function update(node, f, view) {
   const { totals } = view;
   if (!f.of) {
-    text(node.value, plural(totals.gateways, 'Gateway'));
+    text(node.value, brief(totals.gateways));
     text(node.lines[0], plural(totals.frontends, 'frontend'));
     text(node.lines[1], plural(totals.backends, 'backend'));
     return;
