@@ -14,7 +14,8 @@ HELM := $(CACHE)/helm-$(HELM_VERSION)
 
 # Clients and servers that others wrote, and what makes networks.
 TEST_TOOLS := curl=curl nginx=nginx-light dig=bind9-dnsutils dnsmasq=dnsmasq-base iperf3=iperf3 \
-	ethtool=ethtool ip=iproute2 nft=nftables modprobe=kmod promtool=prometheus
+	ethtool=ethtool ip=iproute2 nft=nftables modprobe=kmod promtool=prometheus \
+	zsh=zsh fish=fish mandoc=mandoc /usr/share/bash-completion/bash_completion=bash-completion
 # What looks at the page, and a font: a bare Debian has none.
 BROWSER := chromium=chromium /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf=fonts-dejavu-core
 # Fuzz targets, as package:function.

@@ -10,6 +10,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -18,7 +19,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), stopSignals()...)
 	defer stop()
 	c := command()
-	c.SetOut(&terminal{out: os.Stdout})
+	if !forShell(os.Args) {
+		c.SetOut(&terminal{out: os.Stdout})
+	}
 	c.SetErr(&terminal{out: os.Stderr})
 	log.SetOutput(&terminal{out: os.Stderr}) // of slog's default, too
 	if code := exit(c, c.ExecuteContext(ctx)); code != 0 {
@@ -33,6 +36,12 @@ func exit(c *cobra.Command, err error) int {
 		fmt.Fprintln(c.ErrOrStderr(), "blixt:", err)
 	}
 	return exitCode(err)
+}
+
+// forShell reports whether the output is for the script of a shell, which divides it at tabs:
+// complete lets no name pass that a terminal would obey.
+func forShell(args []string) bool {
+	return len(args) > 1 && strings.HasPrefix(args[1], cobra.ShellCompRequestCmd)
 }
 
 // exitCode returns that of a command which returns an error, or nil.
@@ -66,9 +75,10 @@ To see what it does:
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.CompletionOptions.HiddenDefaultCmd = true
 	c.AddCommand(runCommand(), initCommand(), checkCommand(), operatorCommand(), agentCommand(), peerKeyCommand(), unloadCommand(), statusCommand(), flowsCommand(), dropsCommand(), traceCommand(), topCommand(), bytecodeCommand(), doctorCommand(), auditCommand(), sysdumpCommand(), uninstallCommand(), versionCommand())
 	c.AddCommand(drainCommand(), undrainCommand(), pageCommand())
+	c.InitDefaultCompletionCmd()
 	checkUsage(c)
+	completeValues(c)
 	return c
 }
