@@ -38,6 +38,10 @@ help: ## Print this
 build: ## Build bin/blixt; needs only Go, and git to tell its version
 	go build -buildvcs=auto -o bin/blixt ./operator/cmd/blixt
 
+.PHONY: man
+man: build ## Write the man pages of all commands into bin/man
+	bin/blixt man bin/man
+
 # Into REGISTRY/operator and REGISTRY/bytecode, by HTTPS, with the credentials of docker or podman login.
 PLATFORMS ?= linux/amd64,linux/arm64
 .PHONY: images
