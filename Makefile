@@ -195,6 +195,11 @@ bench-docs: ## Measure all, and make docs/performance.md of it (root)
 	@$(MAKE) --no-print-directory bench BENCH=all OUT=docs/performance/performance.json
 	go generate ./e2e/bench
 
+.PHONY: pictures
+pictures: root ## Take the pictures of the page that the docs show, of a host with traffic, in about a minute (root)
+	@.ci/need $(BROWSER)
+	cd e2e/browser && go test -count=1 -run='^TestPictures$$' . -args -pictures="$(abspath docs/pictures)"
+
 .PHONY: kernels
 kernels: ## Test on other kernels, in an emulator (x86-64, on Debian 12); gets them, and the emulator, when missing
 	@.ci/kernels

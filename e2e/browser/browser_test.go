@@ -34,7 +34,7 @@ var (
 	binary string
 )
 
-var pictures = flag.String("pictures", "", "a `directory` for the pictures of docs; the default keeps them in bin/pictures")
+var pictures = flag.String("pictures", "", "take pictures with some history, and put them into a `directory`")
 
 func TestMain(m *testing.M) {
 	flag.Parse()

@@ -7,6 +7,8 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -53,8 +55,9 @@ func newTab(t *testing.T, options ...chromedp.ContextOption) *tab {
 	ctx, cancel := chromedp.NewContext(browser, options...)
 	w := &tab{T: t, ctx: ctx}
 	t.Cleanup(func() {
-		if t.Context().Err() == nil || !t.Failed() {
-			w.checkQuiet()
+		w.checkQuiet()
+		if t.Failed() {
+			w.keep(filepath.Join(artefacts, "failed", t.Name()+".webp"))
 		}
 		cancel()
 	})
@@ -65,6 +68,14 @@ func newTab(t *testing.T, options ...chromedp.ContextOption) *tab {
 	call(w, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: watchScript})
 	w.size(1280, 900)
 	return w
+}
+
+// keep writes what is seen into a file, if there is anything.
+func (w *tab) keep(path string) {
+	got, err := chromedp.Call(w.ctx, page.CaptureScreenshot, page.CaptureScreenshotParams{Format: page.CaptureScreenshotFormatWebp})
+	if err == nil && os.MkdirAll(filepath.Dir(path), 0o755) == nil && os.WriteFile(path, got.Data, 0o644) == nil {
+		w.Logf("what was seen is in %s", path)
+	}
 }
 
 // hear records an event of the browser.
