@@ -16,8 +16,8 @@ type servers struct {
 }
 
 // servers returns those of the group, in the order of its flags. Backends of the same weight
-// are one Service with the name of the first listener; of several weights, the backends
-// without one are.
+// are one Service with the name of the first listener; of several weights, those of weight 1
+// are.
 func (g *group) servers() []servers {
 	var all []servers
 	for _, b := range g.backends {
@@ -31,8 +31,8 @@ func (g *group) servers() []servers {
 		}
 		all[i].backends = append(all[i].backends, b)
 	}
-	if len(all) == 1 && all[0].weight > 0 {
-		all[0].name, all[0].weight = g.listens[0].name, 1
+	if len(all) == 1 {
+		all[0].name = g.listens[0].name
 	}
 	return all
 }

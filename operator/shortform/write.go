@@ -93,7 +93,7 @@ func (w *writer) route(l listen, all []servers) {
 	refs := refsOf(l, all)
 	for _, r := range refs {
 		w.printf("    - name: %s\n      port: %d\n", quoted(r.to.name), l.port)
-		if len(refs) > 1 || r.weight == 0 {
+		if len(refs) > 1 || r.weight != 1 {
 			w.printf("      weight: %d", r.weight)
 			if r.count > 1 && r.weight == r.count*r.to.weight {
 				w.printf(" # %d for each of %d servers", r.to.weight, r.count)
