@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	applydiscoveryv1 "k8s.io/client-go/applyconfigurations/discovery/v1"
 	applymetav1 "k8s.io/client-go/applyconfigurations/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -95,6 +97,7 @@ func keepPageEndpoints(ctx context.Context, elected <-chan struct{}, kube kubern
 	case <-ctx.Done():
 		return
 	}
+	defer removePageEndpoints(kube, o)
 	for {
 		attempt, cancel := context.WithTimeout(ctx, pageTimeout)
 		err := writePageEndpoints(attempt, kube, o.Release.Namespace, o.Pod)
@@ -143,15 +146,50 @@ func writePageEndpoints(ctx context.Context, kube kubernetes.Interface, namespac
 	return nil
 }
 
+// removePageEndpoints has the Service lead nowhere until there is another leader: browsers
+// are refused at once then, and try again. They would wait for a pod that is gone. What the
+// next leader has written stays.
+func removePageEndpoints(kube kubernetes.Interface, o *ManagerOptions) {
+	ctx, cancel := context.WithTimeout(context.Background(), leaderFor)
+	defer cancel()
+	stored := kube.DiscoveryV1().EndpointSlices(o.Release.Namespace)
+	self, err := kube.CoreV1().Pods(o.Release.Namespace).Get(ctx, o.Pod, metav1.GetOptions{})
+	if err != nil {
+		return // whoever leads next writes them
+	}
+	for _, suffix := range []string{suffixIPv4, suffixIPv6} {
+		written, err := stored.Get(ctx, v1alpha1.PageService+suffix, metav1.GetOptions{})
+		if err != nil || !leadsToPod(written, self) {
+			continue
+		}
+		patch := fmt.Sprintf(`{"metadata":{"resourceVersion":%q},"endpoints":[]}`, written.ResourceVersion) // a conflict is the next leader
+		_, err = stored.Patch(ctx, written.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{FieldManager: fieldManager})
+		if err != nil && !apierrors.IsConflict(err) {
+			o.Log.Warn("the Service of the page leads to this replica, which ends", "error", err)
+		}
+	}
+}
+
+// leadsToPod reports whether an EndpointSlice has an address of a pod.
+func leadsToPod(s *discoveryv1.EndpointSlice, pod *corev1.Pod) bool {
+	return len(s.Endpoints) == 1 && slices.ContainsFunc(pod.Status.PodIPs, func(ip corev1.PodIP) bool { return slices.Contains(s.Endpoints[0].Addresses, ip.IP) })
+}
+
+// The ends of the names of EndpointSlices.
+const (
+	suffixIPv4 = "-ipv4"
+	suffixIPv6 = "-ipv6"
+)
+
 // pageEndpoints returns the EndpointSlice with an address of the leader's pod.
 func pageEndpoints(service *corev1.Service, pod *corev1.Pod, ip string) (*applydiscoveryv1.EndpointSliceApplyConfiguration, error) {
 	addr, err := netip.ParseAddr(ip)
 	if err != nil {
 		return nil, fmt.Errorf("address of pod %s: %w", pod.Name, err)
 	}
-	family, suffix := discoveryv1.AddressTypeIPv6, "-ipv6"
+	family, suffix := discoveryv1.AddressTypeIPv6, suffixIPv6
 	if addr.Is4() {
-		family, suffix = discoveryv1.AddressTypeIPv4, "-ipv4"
+		family, suffix = discoveryv1.AddressTypeIPv4, suffixIPv4
 	}
 	endpoint := applydiscoveryv1.Endpoint().WithAddresses(ip).WithConditions(applydiscoveryv1.EndpointConditions().WithReady(true))
 	if pod.Spec.NodeName != "" {

@@ -151,6 +151,9 @@ func (o *operator) leadsTo(ip string) func() error {
 		if err := o.kube.Get(o.Context(), client.ObjectKeyFromObject(slice), slice); err != nil {
 			return err
 		}
+		if len(slice.Endpoints) == 0 {
+			return errors.New("the Service leads nowhere")
+		}
 		if got := slice.Endpoints[0].Addresses[0]; got != ip || *slice.Ports[0].Port != v1alpha1.PagePort || slice.Labels[discoveryv1.LabelServiceName] != v1alpha1.PageService {
 			return fmt.Errorf("the Service leads to %s, want %s", got, ip)
 		}
@@ -235,6 +238,9 @@ func TestPageOfTheOperator(t *testing.T) {
 		t.Errorf("the stream begins with event %q", event)
 	}
 	stop()
+	if o.leadsTo("10.9.0.1")() == nil {
+		t.Error("the Service leads to a replica that has ended")
+	}
 	began := time.Now()
 	for next("data: ") != "" && time.Since(began) < patience {
 	}
