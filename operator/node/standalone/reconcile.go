@@ -222,6 +222,9 @@ func (r *runner) applied(result writer.Result, err error) {
 		r.health.manager.Ready()
 		result.Changed = true // so that the first state is logged even if the maps held it
 	}
+	if result.State != nil {
+		r.changes.changed(result.State)
+	}
 	if result.Changed {
 		frontends, backends := r.health.serves()
 		slog.Info("serving", "frontends", frontends, "backends", backends, "state", result.StateHash, "took", result.Duration.Round(100*time.Microsecond))

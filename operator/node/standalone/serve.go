@@ -174,7 +174,7 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup, reset func(wri
 		})
 	}
 	o.SNAT, o.Seed, o.Upgrading = r.loaded.SNATPorts(), &r.Seed, len(r.loaded.Previous) > 0
-	o.StateFile, o.Applied, o.Log = StateFile(r.RunDir, r.Name), r.applied, slog.Default()
+	o.StateFile, o.Applied, o.Swept, o.Log = StateFile(r.RunDir, r.Name), r.applied, r.changes.swept, slog.Default()
 	p, err := open(r.loaded.Dir(), o)
 	if err != nil {
 		return err

@@ -169,6 +169,7 @@ type runner struct {
 	assumed    lb.Capacity
 	kept       *memoryFile
 	byHand     byHand
+	changes    changeLog
 	network    *observer
 	interfaces []hostnet.Interface
 	// seen is the network as it was last seen.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
@@ -104,8 +105,14 @@ const (
 )
 
 func (w *Writer) sweepForever(ctx context.Context) {
+	rejected := w.rejectedGone(0)
 	for w.awaitSweep(ctx) == nil {
 		swept, err := w.Sweep(ctx)
+		if w.o.Swept != nil && ctx.Err() == nil {
+			before := rejected
+			rejected = w.rejectedGone(before)
+			w.o.Swept(swept.Gone + int(max(rejected, before)-before))
+		}
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -115,6 +122,17 @@ func (w *Writer) sweepForever(ctx context.Context) {
 			w.o.Log.Debug("swept flows", "seen", swept.Entries, "idle", swept.Idle, "closed", swept.Closed, "gone", swept.Gone, "took", swept.Duration)
 		}
 	}
+}
+
+// rejectedGone returns how many flows the program has reset because their backend is gone:
+// one packet of each. If that cannot be read, it is as many as before.
+func (w *Writer) rejectedGone(before uint64) uint64 {
+	const counter = int(bpf.BlixtCounterCOUNTER_REJECT_BACKEND_GONE)
+	all, err := w.tables.Counters()
+	if err != nil || counter >= len(all) {
+		return before
+	}
+	return all[counter]
 }
 
 // soonAfter is how long after a change of backends a sweep begins that has something to

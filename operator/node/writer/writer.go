@@ -63,6 +63,10 @@ type Options struct {
 	// Reset sends a RST, to an end of a TCP connection whose backend is gone. nil:
 	// both ends hear of it when they next send something.
 	Reset func(Reset)
+	// Swept is called by Run after each sweep with how many flows have lost their backend
+	// since the one before: those that the program has reset when they sent something, and
+	// those that the sweep has removed. nil: nobody wants to know.
+	Swept func(flows int)
 	// Applied is called by Run after each attempt.
 	Applied func(Result, error)
 	Log     *slog.Logger
@@ -89,6 +93,9 @@ type Result struct {
 	// Changed is true if anything was written.
 	Changed  bool          `json:"changed"`
 	Duration time.Duration `json:"duration"`
+	// State is the state if it is another one than the last, and StateFile is set. It must
+	// not be modified.
+	State *lb.State `json:"-"`
 	// Wanted is the requested version, whether or not the maps hold it now.
 	Wanted *lb.Version `json:"-"`
 	// Planned is how many frontends were looked at.
@@ -294,7 +301,8 @@ func (w *Writer) writeMaps() (Result, error) {
 		res.Changed = true
 	}
 	res.Done, res.Version, res.StateHash, w.wanted = true, versionOf(done), hashText(done.StateHash), wanted
-	return res, w.remember(res)
+	err = w.remember(&res)
+	return res, err
 }
 
 // Frontends returns the frontends of the state that is to be served, for names, and
@@ -325,7 +333,7 @@ func (w *Writer) mustWait(plan *datapath.Plan) bool {
 }
 
 // remember keeps what was applied, if that is new.
-func (w *Writer) remember(res Result) error {
+func (w *Writer) remember(res *Result) error {
 	if !res.Changed && w.record.Hash == res.StateHash {
 		return nil
 	}
@@ -335,6 +343,7 @@ func (w *Writer) remember(res Result) error {
 	}
 	r := w.record
 	r.State = w.target.State()
+	res.State = &r.State
 	return r.save(w.o.StateFile)
 }
 
