@@ -33,7 +33,7 @@ func (v *View) Text(out io.Writer) error {
 	if v.Frontends != nil {
 		row("FRONTEND", "ROUTE", "FLOWS", "CONN/S", "REJECTED/S", "PACKETS/S IN", "OUT", "BYTES/S IN", "OUT")
 		for _, f := range v.Frontends {
-			row(f.Frontend, f.Route, f.Active, number(f.Connections), number(f.Rejected), number(f.PacketsIn), number(f.PacketsOut), number(f.BytesIn), number(f.BytesOut))
+			row(f.Frontend, f.Route, f.Active, Number(f.Connections), Number(f.Rejected), Number(f.PacketsIn), Number(f.PacketsOut), Number(f.BytesIn), Number(f.BytesOut))
 		}
 		if err := end(); err != nil {
 			return err
@@ -42,7 +42,7 @@ func (v *View) Text(out io.Writer) error {
 	if v.Backends != nil {
 		row("BACKEND", "SERVICE", "FRONTEND", "STATE", "FLOWS", "CONN/S")
 		for _, b := range v.Backends {
-			row(b.Backend, b.Service, b.Frontend, b.StateText(), b.Active, number(b.Connections))
+			row(b.Backend, b.Service, b.Frontend, b.StateText(), b.Active, Number(b.Connections))
 		}
 		if err := end(); err != nil {
 			return err
@@ -63,8 +63,8 @@ func (v *View) Text(out io.Writer) error {
 	return nil
 }
 
-// number returns a rate in three digits, with a unit of thousands.
-func number(r Rate) string {
+// Number returns a rate in three digits, with a unit of thousands.
+func Number(r Rate) string {
 	if r == nil {
 		return "-"
 	}

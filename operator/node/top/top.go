@@ -224,13 +224,13 @@ func Merge(views []View, n int) View {
 			for to, r := range map[*Rate]Rate{
 				&s.Connections: f.Connections, &s.Rejected: f.Rejected, &s.PacketsIn: f.PacketsIn, &s.PacketsOut: f.PacketsOut, &s.BytesIn: f.BytesIn, &s.BytesOut: f.BytesOut,
 			} {
-				*to = add(*to, r)
+				*to = Add(*to, r)
 			}
 		}
 		for _, b := range v.Backends {
 			key := b.Frontend + " " + b.Backend
 			if s := backends[key]; s != nil {
-				s.Active, s.Connections = s.Active+b.Active, add(s.Connections, b.Connections)
+				s.Active, s.Connections = s.Active+b.Active, Add(s.Connections, b.Connections)
 			} else {
 				backends[key] = &b
 			}
@@ -256,8 +256,8 @@ func Merge(views []View, n int) View {
 	return sum
 }
 
-// add adds rates; one that is not known counts as 0 beside one that is.
-func add(a, b Rate) Rate {
+// Add adds rates; one that is not known counts as 0 beside one that is.
+func Add(a, b Rate) Rate {
 	if a == nil || b == nil {
 		return cmp.Or(a, b)
 	}
