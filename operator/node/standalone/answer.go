@@ -4,7 +4,7 @@ package standalone
 
 import (
 	"context"
-	"log/slog"
+	"fmt"
 	"path/filepath"
 
 	"github.com/kubernetes-sigs/blixt/operator/observe/transport"
@@ -21,14 +21,14 @@ func (r *runner) answer(ctx context.Context) (wait func()) {
 	}
 	socket, err := transport.Listen(SocketFile(r.RunDir, r.Name))
 	if err != nil {
-		slog.Warn("commands such as blixt flows cannot ask this process", "error", err)
+		r.log.warning("commands", fmt.Errorf("commands such as blixt flows cannot ask this process: %w", err))
 		return func() {}
 	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		if err := transport.Serve(ctx, transport.NewServer(transport.Local(r.answerer), transport.Options{}), socket); err != nil {
-			slog.Warn("commands such as blixt flows cannot ask this process any more", "error", err)
+			r.log.warning("commands", fmt.Errorf("commands such as blixt flows cannot ask this process any more: %w", err))
 		}
 	}()
 	return func() { <-ended }

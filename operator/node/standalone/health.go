@@ -122,7 +122,7 @@ func (r *runner) listen() (closed func(), err error) {
 	var done sync.WaitGroup
 	done.Go(func() {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			slog.Error("metrics are not served any more", "error", err)
+			r.log.failure("metrics", fmt.Errorf("metrics are not served any more: %w", err))
 		}
 	})
 	slog.Info("metrics and health checks are served", "address", l.Addr().String())

@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -26,6 +27,7 @@ func (l *onceLog) once(subject string, level slog.Level, message string) {
 
 // log is once about a subject that is one of several about the same.
 func (l *onceLog) log(subject, about string, level slog.Level, message string) {
+	message = oneLine(message)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.last[subject] == message {
@@ -50,12 +52,18 @@ func (l *onceLog) warning(subject string, err error) {
 	l.once(subject, slog.LevelWarn, text(err))
 }
 
-// text returns the message of an error, none for nil.
+// text returns the message of an error in one line, none for nil. Several errors have a
+// line each.
 func text(err error) string {
 	if err == nil {
 		return ""
 	}
-	return err.Error()
+	return oneLine(err.Error())
+}
+
+// oneLine joins the lines of a message.
+func oneLine(message string) string {
+	return strings.ReplaceAll(strings.TrimSpace(message), "\n", "; ")
 }
 
 // each logs those of the messages about a subject that it was not given the last
@@ -63,6 +71,7 @@ func text(err error) string {
 func (l *onceLog) each(subject string, level slog.Level, messages []string) {
 	now := map[string]bool{}
 	for _, m := range messages {
+		m = oneLine(m)
 		now[subject+m] = true
 		l.log(subject+m, subject, level, m)
 	}
@@ -79,5 +88,12 @@ func (l *onceLog) each(subject string, level slog.Level, messages []string) {
 		l.mu.Lock()
 		delete(l.last, key)
 		l.mu.Unlock()
+	}
+}
+
+// forget takes back what was said about something that is gone for good.
+func (l *onceLog) forget(subjects ...string) {
+	for _, s := range subjects {
+		l.once(s, slog.LevelInfo, "")
 	}
 }

@@ -4,6 +4,7 @@ package standalone
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -88,4 +89,23 @@ func TestLastingMessagesAreLoggedWhenTheyAppear(t *testing.T) {
 	s.each("problem", slog.LevelWarn, nil)
 	s.once("attach", slog.LevelWarn, "eth9 is missing")
 	l.wants(t, `level=INFO msg=mended was=a`)
+}
+
+// However many lines an error has, the log has one, and takes it back as one.
+func TestMessageOfSeveralLines(t *testing.T) {
+	book := captureLog(t)
+	l := onceLog{last: map[string]string{}}
+	several := errors.Join(errors.New("web.yaml:2: wrong"), errors.New("db.yaml:7: wrong, too"))
+	l.failure("files", several)
+	book.wants(t, `level=ERROR msg="web.yaml:2: wrong; db.yaml:7: wrong, too"`)
+	l.failure("files", several)
+	l.each("file", slog.LevelWarn, []string{"a\nb"})
+	book.wants(t, `level=WARN msg="a; b"`)
+	l.each("file", slog.LevelWarn, []string{"a\nb"})
+	l.each("file", slog.LevelWarn, nil)
+	l.forget("files", "never said")
+	book.wants(t, `level=INFO msg=mended was="a; b"`, `level=INFO msg=mended was="web.yaml:2: wrong; db.yaml:7: wrong, too"`)
+	if left := l.problems(); len(left) > 0 {
+		t.Errorf("%v are left", left)
+	}
 }

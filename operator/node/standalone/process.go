@@ -178,7 +178,7 @@ func (f *statusFile) close(keep, asked bool) {
 		err = nil
 	}
 	if err != nil {
-		slog.Warn(err.Error())
+		slog.Warn(text(err))
 	}
 }
 

@@ -162,7 +162,7 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup, reset func(wri
 		o.Log = slog.With("of", previous.String())
 		p, err := open(previous.Dir(), o)
 		if err != nil {
-			slog.Warn(previous.String()+" serves its flows, but its maps cannot be written: flows to a backend that is removed are not reset", "error", err)
+			r.log.warning("maps "+previous.Dir(), fmt.Errorf("%s serves its flows, but its maps cannot be written: flows to a backend that is removed are not reset: %w", previous, err))
 		} else {
 			p.flows = r.flows
 			r.planes = append(r.planes, p)
@@ -201,10 +201,16 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup, reset func(wri
 	return nil
 }
 
+// ofPlane begin the subjects of problems that concern one program: its directory follows.
+var ofPlane = []string{"maps ", "announce ", "egress links ", "ipsec clients "}
+
 // goOnWithout has our program use what a previous one has left to it.
 func (r *runner) goOnWithout(previous Previous, hostAddresses []netip.Addr) error {
 	r.reconciling.Lock()
 	defer r.reconciling.Unlock()
+	for _, about := range ofPlane {
+		r.log.forget(about + previous.Dir())
+	}
 	r.loaded.Previous = slices.DeleteFunc(r.loaded.Previous, func(other Previous) bool { return other == previous })
 	ours := r.planes[len(r.planes)-1].writer
 	return errors.Join(ours.SetSNAT(r.loaded.SNATPorts(), hostAddresses), ours.SetUpgrading(len(r.loaded.Previous) > 0))

@@ -131,7 +131,9 @@ func (r *runner) choosePaths(state lb.State) lb.State {
 		}
 	}
 	r.logCovered(covered)
-	if through && !r.paths.masquerading {
+	if !through {
+		r.log.failure("masquerade", nil)
+	} else if !r.paths.masquerading {
 		err := masquerade.Set(r.Name, r.MasqueradeMark)
 		r.log.failure("masquerade", err)
 		r.paths.masquerading = err == nil
@@ -174,6 +176,6 @@ func (r *runner) logCovered(backends []string) {
 // leaveStack undoes what send has set up on the host.
 func (r *runner) leaveStack() {
 	if err := masquerade.Remove(r.Name); err != nil && r.paths.masquerading {
-		slog.Error(err.Error())
+		slog.Error(text(err))
 	}
 }

@@ -264,7 +264,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	var kept *memoryFile
 	kept, r.memory, err = openMemory(stateDir, o.Files.Paths, func(err error) { r.log.failure("memory", err) })
 	if err != nil {
-		slog.Warn(err.Error())
+		slog.Warn(text(err))
 	}
 	defer kept.close()
 	r.kept = kept
@@ -322,12 +322,12 @@ func (r *runner) run(ctx context.Context) error {
 		if lost == nil {
 			return r.end()
 		}
-		slog.Error(lost.Error() + ": loading it again")
+		slog.Error(text(lost) + ": loading it again")
 		r.health.waits(lost.Error() + ": it is being loaded again")
 		r.loading.Store(true)
 		r.reconciling.Lock() // reconcile may still run
 		if err := r.loaded.Close(true); err != nil {
-			slog.Error(err.Error())
+			slog.Error(text(err))
 		}
 		r.loaded = r.reload(ctx)
 		r.reconciling.Unlock()
@@ -398,7 +398,7 @@ func PeersFile(runDir, name string) string { return filepath.Join(runDir, name+"
 func (r *runner) end() error {
 	r.health.waits("it is ending")
 	if err := r.health.manager.Stopping(); err != nil {
-		slog.Warn(err.Error())
+		slog.Warn(text(err))
 	}
 	keep := r.Keep
 	if !keep && r.Restarting != nil {
@@ -448,11 +448,11 @@ func (r *runner) release(keep, asked bool) error {
 	} else {
 		r.leaveStack()
 		if err := r.vips.Remove(); err != nil {
-			slog.Error(err.Error())
+			slog.Error(text(err))
 		}
 		for _, path := range []string{StateFile(r.RunDir, r.Name), PeersFile(r.RunDir, r.Name)} {
 			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				slog.Error(err.Error())
+				slog.Error(text(err))
 			}
 		}
 	}
