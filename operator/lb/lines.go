@@ -206,6 +206,9 @@ func (l *Line) words(names int) string {
 		text = strings.TrimPrefix(text+", "+strings.Join(parts, ", "), ", ")
 	}
 	if text != "" && l.Service != "" {
+		if len(parts) > 0 {
+			text += ","
+		}
 		text += " of " + l.Service
 	}
 	if w := l.Weight; w != nil {

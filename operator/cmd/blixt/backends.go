@@ -50,7 +50,7 @@ nodes the sum is shown.`,
 				}
 				o.addresses = append(o.addresses, m)
 			}
-			read, end, err := (&topOptions{}).reader(c.Context(), &source)
+			read, end, err := (&topOptions{count: true}).reader(c.Context(), &source)
 			if err != nil {
 				return err
 			}

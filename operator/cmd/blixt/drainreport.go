@@ -65,12 +65,12 @@ func (r *drainReport) table(out io.Writer) {
 		}
 		p.printf("%s is drained %s%s\n", d.Address, d.Drained, what)
 	}
-	p.printf("of load balancer %s on this host. %s left", r.Name, phrase.Count(int(r.Flows), "flow"))
+	p.printf("%s left with load balancer %s on this host", phrase.Count(int(r.Flows), "flow"), r.Name)
 	if r.Flows > 0 {
 		p.printf(":\n\n")
 		r.flows(out)
 	} else {
-		p.printf(".\n")
+		p.printf("\n")
 	}
 	r.process(p)
 }

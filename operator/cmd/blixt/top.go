@@ -80,7 +80,9 @@ type topOptions struct {
 	watch    bool
 	interval time.Duration
 	number   int
-	output   format
+	// count has flows of backends counted, beside those that the last sweep knows.
+	count  bool
+	output format
 }
 
 // isTerminal reports whether out shows what is written to it on a terminal.
@@ -114,7 +116,7 @@ func (o *topOptions) reader(ctx context.Context, source *mapsFlags) (readReports
 	if conn != nil {
 		return func(ctx context.Context) (map[string]top.Report, error) {
 			all := map[string]top.Report{}
-			err := conn.Ask(ctx, observe.Query{Status: &observe.StatusQuery{Clients: o.clients()}}, func(node string, piece json.RawMessage) error {
+			err := conn.Ask(ctx, observe.Query{Status: &observe.StatusQuery{Clients: o.clients(), Count: o.count}}, func(node string, piece json.RawMessage) error {
 				var r top.Report
 				if err := json.Unmarshal(piece, &r); err != nil {
 					return fmt.Errorf("read the answer of %s: %w", node, err)
@@ -134,6 +136,9 @@ func (o *topOptions) reader(ctx context.Context, source *mapsFlags) (readReports
 		r := top.Report{Status: s}
 		if n := o.clients(); err == nil && n > 0 {
 			err = r.AddClients(tables, n)
+		}
+		if err == nil && o.count {
+			err = r.CountRemaining(tables)
 		}
 		return map[string]top.Report{"": r}, err
 	}, func() { _ = tables.Close() }, nil

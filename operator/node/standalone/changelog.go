@@ -91,7 +91,7 @@ func logLine(level slog.Level, message string, fields ...any) {
 func logServed(s *lb.State) {
 	on := interfacesOf()
 	at := func(a netip.Addr) string {
-		if name := on[a]; name != "" {
+		if name := on(a); name != "" {
 			return " on " + name
 		}
 		return ""
@@ -100,7 +100,7 @@ func logServed(s *lb.State) {
 		for i := range s.Frontends {
 			f := &s.Frontends[i]
 			logLine(slog.LevelInfo, fmt.Sprintf("serving %s of %s%s: %s", f.Key(), f.Gateway, at(f.Addr), backendsText(f)),
-				"frontend", f.Key().String(), "gateway", f.Gateway, "route", f.Route, "interface", on[f.Addr], "backends", len(f.Backends))
+				"frontend", f.Key().String(), "gateway", f.Gateway, "route", f.Route, "interface", on(f.Addr), "backends", len(f.Backends))
 		}
 		return
 	}
@@ -142,22 +142,35 @@ func backendsText(f *lb.Frontend) string {
 	return text
 }
 
-// interfacesOf returns which interface has which address; nil: that is not known.
-func interfacesOf() map[netip.Addr]string {
-	all := map[netip.Addr]string{}
-	interfaces, err := net.Interfaces()
-	if err != nil {
-		return nil
+// interfacesOf returns a function that names the interface that has an address, or is in
+// its network: an address of a Gateway may still be probed for. "": none.
+func interfacesOf() func(netip.Addr) string {
+	type network struct {
+		netip.Prefix
+		name string
 	}
+	var all []network
+	interfaces, _ := net.Interfaces() // none: they are not named
 	for _, i := range interfaces {
 		addresses, _ := i.Addrs() // it may have gone
 		for _, a := range addresses {
 			if p, err := netip.ParsePrefix(a.String()); err == nil {
-				all[p.Addr().Unmap()] = i.Name
+				all = append(all, network{p, i.Name})
 			}
 		}
 	}
-	return all
+	return func(a netip.Addr) (name string) {
+		bits := -1
+		for _, n := range all {
+			if n.Addr() == a {
+				return n.name
+			}
+			if n.Contains(a) && n.Bits() > bits {
+				name, bits = n.name, n.Bits()
+			}
+		}
+		return name
+	}
 }
 
 // swept logs how many flows have ended because their backend is gone.
