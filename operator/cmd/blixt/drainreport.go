@@ -60,17 +60,17 @@ func (r *drainReport) table(out io.Writer) {
 	p := printer{out}
 	for _, d := range r.Drained {
 		what := ""
-		if len(d.Backends) == 0 {
+		if len(d.Backends) == 0 && r.Serves {
 			what = "; it is no backend now"
 		}
 		p.printf("%s is drained %s%s\n", d.Address, d.Drained, what)
 	}
-	p.printf("%s left with load balancer %s on this host", phrase.Count(int(r.Flows), "flow"), r.Name)
-	if r.Flows > 0 {
-		p.printf(":\n\n")
+	switch left := phrase.Count(int(r.Flows), "flow") + " left"; {
+	case r.Flows > 0:
+		p.printf("%s with load balancer %s on this host:\n\n", left, r.Name)
 		r.flows(out)
-	} else {
-		p.printf("\n")
+	case r.Serves:
+		p.printf("%s with load balancer %s on this host\n", left, r.Name)
 	}
 	r.process(p)
 }
@@ -85,9 +85,9 @@ func (r *drainReport) undrainedTable(out io.Writer) {
 			states[b.State]++
 		}
 		switch n := states[lb.StateServing]; {
-		case len(d.Backends) == 0:
+		case len(d.Backends) == 0 && r.Serves:
 			p.printf("; it is no backend now\n")
-		case !r.Runs || n == len(d.Backends):
+		case !r.Runs || n == len(d.Backends): // who does not run has not changed it
 			p.printf("\n")
 		case n > 0:
 			p.printf("; it serves in %d of %d frontends\n", n, len(d.Backends))
@@ -119,6 +119,6 @@ func (r *drainReport) process(p printer) {
 	case r.Serves:
 		p.printf("No process of load balancer %s answers: this takes effect with the next blixt run. Until then the kernel serves what it did.\n", r.Name)
 	default:
-		p.printf("Nothing serves for load balancer %s: this takes effect with the next blixt run.\n", r.Name)
+		p.printf("Nothing is to be seen of load balancer %s on this host: this takes effect with the next blixt run.\n", r.Name)
 	}
 }

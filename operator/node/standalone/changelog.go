@@ -46,14 +46,14 @@ func (l *changeLog) changed(now *lb.State) {
 		return
 	}
 	for i, line := range changes.Lines(mostLines, mostNames) {
-		logLine(slog.LevelInfo, "changed: "+line.Text, fieldsOf(line)...)
+		logWithFields(slog.LevelInfo, "changed: "+line.Text, fieldsOf(line)...)
 		if service := line.Service; len(line.Removed) > 0 && line.Gateway == "" && i < mostLines-1 && len(l.gone) < mostLines {
 			l.gone = append(l.gone, fmt.Sprintf("%s of %s", phrase.Sample(line.Removed), service))
 		}
 	}
 	if slog.Default().Enabled(context.Background(), slog.LevelDebug) {
 		for _, line := range changes.Lines(0, 0) {
-			logLine(slog.LevelDebug, "changed in full: "+line.Text, fieldsOf(line)...)
+			logWithFields(slog.LevelDebug, "changed in full: "+line.Text, fieldsOf(line)...)
 		}
 	}
 }
@@ -78,9 +78,9 @@ func fieldsOf(line lb.Line) (all []any) {
 	return all
 }
 
-// logLine logs a message that says all for people. A log for programs has the same as
+// logWithFields logs a message that says all for people. A log for programs has the same as
 // fields.
-func logLine(level slog.Level, message string, fields ...any) {
+func logWithFields(level slog.Level, message string, fields ...any) {
 	if _, is := slog.Default().Handler().(*slog.JSONHandler); !is {
 		fields = nil
 	}
@@ -99,7 +99,7 @@ func logServed(s *lb.State) {
 	if len(s.Frontends) <= mostFrontends {
 		for i := range s.Frontends {
 			f := &s.Frontends[i]
-			logLine(slog.LevelInfo, fmt.Sprintf("serving %s of %s%s: %s", f.Key(), f.Gateway, at(f.Addr), backendsText(f)),
+			logWithFields(slog.LevelInfo, fmt.Sprintf("serving %s of %s%s: %s", f.Key(), f.Gateway, at(f.Addr), backendsText(f)),
 				"frontend", f.Key().String(), "gateway", f.Gateway, "route", f.Route, "interface", on(f.Addr), "backends", len(f.Backends))
 		}
 		return
@@ -118,7 +118,7 @@ func logServed(s *lb.State) {
 	if n := len(names) - mostNames; n > 0 {
 		names, more = names[:mostNames], fmt.Sprintf(" and %s", phrase.Count(n, "more address"))
 	}
-	logLine(slog.LevelInfo, fmt.Sprintf("serving %s at %s%s", phrase.Count(len(s.Frontends), "frontend"), strings.Join(names, ", "), more),
+	logWithFields(slog.LevelInfo, fmt.Sprintf("serving %s at %s%s", phrase.Count(len(s.Frontends), "frontend"), strings.Join(names, ", "), more),
 		"frontends", len(s.Frontends), "addresses", names)
 }
 
@@ -184,6 +184,6 @@ func (l *changeLog) swept(flows int) {
 	if len(l.gone) > 0 {
 		of = ": " + strings.Join(l.gone, ", ")
 	}
-	logLine(slog.LevelInfo, phrase.Count(flows, "flow")+" reset, as their backend is gone"+of, "flows", flows, "backends", l.gone)
+	logWithFields(slog.LevelInfo, phrase.Count(flows, "flow")+" reset, as their backend is gone"+of, "flows", flows, "backends", l.gone)
 	l.gone = nil
 }
