@@ -195,7 +195,7 @@ function serviceInColumns(scene, tree, service, backend, s, y) {
 function clientLines(tree) {
   const most = 4;
   const lines = [{ text: 'Clients', class: 'strong' }, ...tree.addresses.slice(0, most).map((a) => ({ text: a, class: 'mono', title: a }))];
-  if (tree.addresses.length > most) lines.push({ text: `and ${tree.addresses.length - most} more`, class: 'small', title: tree.addresses.map(printable).join('\n') });
+  if (tree.addresses.length > most) lines.push({ text: `and ${tree.addresses.length - most} more`, class: 'small', lines: tree.addresses.map(printable).join('\n') });
   if (tree.addresses.length === 0) lines.push({ text: '✕ no address', class: 'small bad' });
   lines.push({ text: rate(tree.newFlows), class: 'small' });
   return lines;

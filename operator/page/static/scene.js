@@ -23,11 +23,12 @@ export class Scene {
     this.shapes.push({ key, tag, attributes, text: words, title });
   }
 
-  // label is a text in so much room, with all of it in its title if that is too little.
-  label(key, x, y, words, room, kind, { title, anchor, sentence } = {}) {
+  // label is a text in so much room, with all of it in its title if that is too little: or
+  // with another title, or with one of several lines, each printable already.
+  label(key, x, y, words, room, kind, { title, lines, anchor, sentence } = {}) {
     const clean = printable(words);
     const shown = fit(clean, room, kind, sentence);
-    this.add(`${key} text`, 'text', { x: round(x), y: round(y), class: kind, 'text-anchor': anchor ?? null }, shown, title ? printable(title) : shown !== clean ? clean : null);
+    this.add(`${key} text`, 'text', { x: round(x), y: round(y), class: kind, 'text-anchor': anchor ?? null }, shown, lines ?? (title ? printable(title) : shown !== clean ? clean : null));
   }
 
   box(key, kind, x, y, width, lines, problem) {
@@ -61,7 +62,7 @@ export class Scene {
     const said = b.state === 'serving' || b.many ? '' : stateOf(b); // instead of a bar
     let side = Math.min(72, room - 12 - measure(printable(b.address).slice(0, 60), kind));
     if (side < (said ? measure(said, 'small') : 30)) side = 0; // the address first
-    this.label(key, x + 22, y, b.address, room - (side ? side + 12 : 0), kind, { title });
+    this.label(key, x + 22, y, b.address, room - (side ? side + 12 : 0), kind, { lines: title });
     if (side && said) this.label(`${key} state`, x + 22 + room - side, y, said, side, 'small warn');
     else if (side) this.bar(key, x + 22 + room - side, y, side - 8, b);
     this.label(`${key} rate`, x + width, y, rate(b.newFlows), rateRoom, 'small', { anchor: 'end' });
