@@ -114,7 +114,10 @@ func (b *backend) parse() error {
 	if host == "" {
 		return fmt.Errorf("an address is missing: write 10.0.0.1%s, or another server's", show(where))
 	}
-	if b.addr, err = parseAddress(host); err != nil {
+	if b.addr, err = parseAddress(host); b.addr.IsLoopback() {
+		return fmt.Errorf("%w: for a server on this host write the address of an interface, on which it must listen", err)
+	}
+	if err != nil {
 		return err
 	}
 	if strings.HasSuffix(where, ":"+port) {

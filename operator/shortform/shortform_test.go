@@ -153,7 +153,7 @@ func TestMistakes(t *testing.T) {
 		"[::ffff:10.0.0.1]:80":       "::ffff:10.0.0.1 is an IPv4 address written as IPv6: write 10.0.0.1",
 		"[fe80::1%eth0]:80":          "it has a zone",
 		"127.0.0.1:8080":             "address 127.0.0.1 cannot be used: it is a loopback address, which never leaves its host",
-		"[::1]:8080":                 "it is a loopback address",
+		"[::1]:8080":                 "it is a loopback address, which never leaves its host: for a server on this host write the address of an interface, on which it must listen",
 		"0.0.0.0:8080":               "it is the unspecified address",
 		"239.1.2.3:8080":             "it is a multicast address",
 		"10.0.0.1 :8080":             "it has white space",
