@@ -5,6 +5,7 @@ package hostpage_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,7 +53,8 @@ type host struct {
 	*testing.T
 	dir    string // of its files
 	source *hostpage.Source
-	before *page.Overview // as the page was before anything was loaded
+	before atomic.Pointer[page.Overview] // as the page was before the program was loaded
+	lost   atomic.Bool                   // somebody has unloaded the program
 }
 
 const (
@@ -92,14 +95,22 @@ func start(t *testing.T, files map[string]string) *host {
 		Name: "web", RunDir: filepath.Join(t.TempDir(), "run"), LeaveAddresses: true,
 	}
 	o.Load = func(interfaces []hostnet.Interface) (*standalone.Loaded, error) {
-		var err error
-		h.before, err = h.source.Overview(t.Context())
-		must(t, err)
+		before, err := h.source.Overview(context.Background())
+		if err != nil {
+			return nil, err
+		}
+		h.before.Store(before)
 		l, err := loader.Load(loader.Options{Name: o.Name, BPFFS: bpffs, RunDir: o.RunDir, Interfaces: interfaces, Flows: 4096, RingSlots: 1 << 20})
 		if err != nil {
 			return nil, err
 		}
-		return &standalone.Loaded{Loader: l, SNATPorts: func() lb.PortRange { return ports }, Adopted: l.Adopted()}, nil
+		lost := func() error {
+			if h.lost.CompareAndSwap(true, false) {
+				return errors.New("the program is gone")
+			}
+			return nil
+		}
+		return &standalone.Loaded{Loader: l, SNATPorts: func() lb.PortRange { return ports }, Adopted: l.Adopted(), Lost: lost}, nil
 	}
 	began := make(chan struct{})
 	o.Started = func(in *standalone.Inside) (func(), error) {
@@ -181,7 +192,7 @@ func TestPageShowsWhatIsDeclaredAndWhatIsWrong(t *testing.T) {
 	if g := o.Gateways[0]; g.Class != "blixt" || fmt.Sprint(g.Addresses) != "[192.0.2.1]" || fmt.Sprint(g.Listeners) != fmt.Sprint(want) {
 		t.Errorf("the Gateway is %+v", g)
 	}
-	if b := h.before; b == nil || b.Status.Verdict != finding.Failed || len(b.Status.Findings) == 0 || !strings.Contains(b.Status.Findings[0].Seen, "nothing is loaded") {
+	if b := h.before.Load(); b == nil || b.Status.Verdict != finding.Failed || len(b.Status.Findings) == 0 || !strings.Contains(b.Status.Findings[0].Seen, "nothing is loaded") {
 		t.Errorf("before the program was loaded: %+v", b)
 	}
 	o = h.eventually(func(o *page.Overview) string {
@@ -239,6 +250,33 @@ func TestPageShowsWhatIsDeclaredAndWhatIsWrong(t *testing.T) {
 		return ""
 	})
 	h.shows(map[string][]string{"default/web": {"ok"}})
+}
+
+// The program is lost while somebody looks. While it is loaded again the page says that, and
+// has all Gateways; then all is well.
+func TestPageWhileTheProgramIsLoadedAgain(t *testing.T) {
+	h := start(t, map[string]string{
+		"all.yaml": class + "---\n" + fmt.Sprintf(gatewayOf, "web", 80) + "---\n" + fmt.Sprintf(routeOf, "web", "web") + "---\n" + fmt.Sprintf(serviceOf, "web", true),
+	})
+	well := func(o *page.Overview) string {
+		if len(o.Gateways) != 1 || o.Status.Verdict != finding.OK || o.Nodes[0].Frontends != 1 {
+			return "it is not well"
+		}
+		return ""
+	}
+	h.eventually(well)
+	first := h.before.Load()
+	h.lost.Store(true)
+	h.eventually(func(*page.Overview) string {
+		if h.lost.Load() || h.before.Load() == first {
+			return "nothing was loaded again"
+		}
+		return ""
+	})
+	if o := h.before.Load(); o.Status.Verdict != finding.Failed || len(o.Gateways) != 1 || !strings.Contains(fmt.Sprint(o.Status.Findings), "does not serve") {
+		t.Errorf("while it is loaded again: %+v", *o)
+	}
+	h.eventually(well)
 }
 
 // The page itself, as a browser gets it.
