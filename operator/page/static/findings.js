@@ -2,7 +2,7 @@
 
 // What is wrong, the worst first, each with what to do.
 
-import { $, el, keyed, name, printable, setName, show, text } from './dom.js';
+import { $, attr, el, keyed, name, printable, setName, show, text } from './dom.js';
 import { plural } from './format.js';
 import { mark, setMark } from './marks.js';
 
@@ -20,22 +20,45 @@ export function counts(view) {
   return parts.join(', ');
 }
 
+const first = 6; // findings that are shown at once
+const short = 300; // characters of one that are
+
+let all = false; // whether all are shown, in full
+let last = [];
+
+export function init() {
+  $('findings-all').addEventListener('click', () => {
+    all = !all;
+    list();
+  });
+}
+
 export function draw(view) {
-  const all = (view.status.findings ?? []).filter((f) => f.verdict !== 'ok');
+  const found = (view.status.findings ?? []).filter((f) => f.verdict !== 'ok');
   const unanswered = Object.entries(view.unanswered ?? {}).map(([node, why]) => ({
     check: 'unanswered', verdict: 'unknown', object: node, seen: `Its numbers are missing here: ${why}`, remedy: '',
   }));
-  const list = [...all, ...unanswered.slice(0, 5)];
-  show($('findings-section'), list.length > 0);
+  last = [...found, ...unanswered.slice(0, 5)];
+  show($('findings-section'), last.length > 0);
   text($('findings-title'), view.status.verdict === 'ok' ? 'What to look at' : 'What is wrong');
-  keyed($('findings'), list, (f) => [f.verdict, f.check, f.object].join('\n'), create, update);
+  list();
   const more = (view.moreFindings ?? 0) + Math.max(0, unanswered.length - 5);
   if (show($('findings-more'), more > 0)) text($('findings-more'), `${plural(more, 'more finding')}: blixt status -o json prints all.`);
 }
 
+// list shows the first ones, each as far as it is short, or all.
+function list() {
+  keyed($('findings'), all ? last : last.slice(0, first), (f) => [f.verdict, f.check, f.object].join('\n'), create, update);
+  $('findings').classList.toggle('in-full', all);
+  const long = last.some((f) => (f.object ?? '').length + (f.seen ?? '').length + (f.remedy ?? '').length > short);
+  const button = $('findings-all');
+  if (show(button, last.length > first || long)) text(button, all ? 'Show less' : last.length > first ? `Show all ${last.length}` : 'Show in full');
+  attr(button, 'aria-expanded', String(all));
+}
+
 function create() {
   const li = el('li', { class: 'card finding' });
-  const parts = { mark: mark('failed', true), object: name(''), check: el('span', { class: 'check' }), seen: el('p', { class: 'seen', dir: 'auto' }), remedy: el('p', { class: 'remedy' }) };
+  const parts = { mark: mark('failed', true), object: name(''), check: el('span', { class: 'check' }), seen: el('p', { class: 'seen', dir: 'auto' }), remedy: el('div', { class: 'remedy' }) };
   li.append(el('p', { class: 'object' }, parts.mark, parts.object, parts.check), parts.seen, parts.remedy);
   li.parts = parts;
   return li;

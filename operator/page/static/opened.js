@@ -2,7 +2,7 @@
 
 // The Gateway that is open: where clients reach it, its picture, and the same as tables.
 
-import { el, keyed, name, printable, setName, show, text } from './dom.js';
+import { attr, el, keyed, name, printable, setName, show, text } from './dom.js';
 import { brief, duration, plural, rate, share } from './format.js';
 import { mark, setMark, stateInFull } from './marks.js';
 import { Picture } from './picture.js';
@@ -71,6 +71,7 @@ export class Opened {
     const listeners = g.listeners ?? [];
     const frontends = listeners.flatMap((l) => (l.addresses ?? []).map((address) => ({ address, listener: l.name })));
     keyed(this.#addresses, frontends, (f) => f.address, () => this.#frontend(), (li, f) => {
+      attr(li.lastChild, 'aria-label', `Trace ${printable(f.address)}`);
       setName(li.firstChild, f.address);
       li.to = f.address;
     });

@@ -95,7 +95,8 @@ function head() {
 
 const verdicts = { ok: 'WELL', failed: 'NOT WELL' }; // as blixt status says it
 const verdictMark = mark('unknown');
-let told = ''; // what the live region says
+let told = ''; // what the live region said of health
+let silent = false; // whether that says that nothing comes
 
 // health shows whether all is well, and tells a screen reader when that changes.
 function health() {
@@ -126,6 +127,9 @@ function tick() {
   text($('connection-text'), words);
   attr($('connection'), 'title', view && 'Last update ' + timeInFull(new Date(view.time)));
   attr(document.body, 'data-stale', old && !paused);
+  if (old && !paused && !silent) text($('health'), `No news since ${time(new Date(view.time), new Date(view.time))}`);
+  else if (silent && !old) text($('health'), `There is news again. ${told}`);
+  silent = old && !paused;
   if (show($('stale'), old && !paused)) text($('stale'), `⚠ No news since ${time(new Date(view.time), new Date(view.time))}: what you see is ${duration(seconds)} old.`);
 }
 
@@ -214,6 +218,7 @@ async function login(event) {
   $('token').focus();
 }
 
+findings.init();
 $('verdict-icon').append(verdictMark);
 gateways.init({ choose, trace: trace.open });
 flows.init({ trace: trace.open });
