@@ -5,6 +5,7 @@ package gateway_test
 import (
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -16,13 +17,14 @@ import (
 )
 
 // A drained endpoint counts as one that is not ready, in every case there is, and in
-// nothing else: but that it is known that it is drained.
+// nothing else: but that it is known that it is drained, and that what its reference gets
+// is not refused while another reference serves.
 func TestDrainedEndpointIsAsOneThatIsNotReady(t *testing.T) {
 	inputs, err := filepath.Glob("testdata/*.in.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	drained := 0
+	drained, moved := 0, 0
 	for _, in := range inputs {
 		c := readCase(t, in)
 		translation := gateway.Translate(c.Objects, c.Options)
@@ -52,7 +54,13 @@ func TestDrainedEndpointIsAsOneThatIsNotReady(t *testing.T) {
 		}
 		c.Resolve.Drained = nil
 		want := gateway.Resolve(&translation.Unresolved, gateway.IndexEndpoints(c.Slices, nil), c.Resolve)
-		for _, f := range got.State.Frontends {
+		for i, f := range got.State.Frontends {
+			served := slices.ContainsFunc(f.Backends, func(b lb.Backend) bool { return b.Weight > 0 })
+			if refused := want.State.Frontends[i].Reject; f.Reject > refused || f.Reject < refused && !served {
+				t.Errorf("%s: %s refuses %d, and %d if endpoints are not ready; it serves: %v", in, f.Key(), f.Reject, refused, served)
+			} else if f.Reject < refused {
+				moved++
+			}
 			for _, b := range f.Backends {
 				if b.Drained != nil {
 					drained++
@@ -62,12 +70,12 @@ func TestDrainedEndpointIsAsOneThatIsNotReady(t *testing.T) {
 				}
 			}
 		}
-		if diff := cmp.Diff(want.State, got.State, exact, cmpopts.IgnoreFields(lb.Backend{}, "Drained")); diff != "" {
+		if diff := cmp.Diff(want.State, got.State, exact, cmpopts.IgnoreFields(lb.Backend{}, "Drained"), cmpopts.IgnoreFields(lb.Frontend{}, "Reject")); diff != "" {
 			t.Errorf("%s: not ready and drained differ (-not ready +drained):\n%s", in, diff)
 		}
 	}
-	if drained < 10 {
-		t.Errorf("%d backends were drained in all", drained)
+	if drained < 10 || moved == 0 {
+		t.Errorf("%d backends were drained in all, and %d frontends moved connections to another reference", drained, moved)
 	}
 }
 

@@ -27,7 +27,8 @@ type ResolveOptions struct {
 	// ThroughStack has backends on other nodes reached by the node's network stack
 	// alone.
 	ThroughStack bool `json:"throughStack,omitempty"`
-	// Drained are endpoints that somebody has drained by hand: they count as not ready.
+	// Drained are endpoints that somebody has drained by hand: they count as not ready. If
+	// a reference has no others, its connections go to the other references of its route.
 	Drained lb.DrainedSet `json:"drained,omitempty"`
 }
 

@@ -15,6 +15,8 @@ type shares struct {
 	problems []Problem
 	// local is true if this node has an endpoint of some reference.
 	local bool
+	// served is true if some reference gets new flows.
+	served bool
 }
 
 // share is one reference with the endpoints that this node may use for it.
@@ -26,6 +28,8 @@ type share struct {
 	// elsewhere is true if other nodes have endpoints that this node may not
 	// use.
 	elsewhere bool
+	// drained is true if one would get new flows, had nobody drained it by hand.
+	drained bool
 }
 
 func newShares(f *Frontend, key lb.Key, e Endpoints, o ResolveOptions) shares {
@@ -35,13 +39,16 @@ func newShares(f *Frontend, key lb.Key, e Endpoints, o ResolveOptions) shares {
 		s.problems = append(s.problems, service.Problems...)
 		one := newShare(ref, service.of(ref.PortName, key), f.LocalOnly && o.isNode(), f.PreserveClient && o.isNode(), o)
 		s.local = s.local || len(one.best) > 0
+		s.served = s.served || len(one.best) > 0 && ref.Weight > 0
 		s.of = append(s.of, one)
 	}
 	return s
 }
 
 func newShare(ref Ref, found []Endpoint, localOnly, preserveClient bool, o ResolveOptions) share {
-	s := share{ref: ref}
+	s := share{ref: ref, drained: slices.ContainsFunc(found, func(ep Endpoint) bool {
+		return ep.State > Draining && o.Drained.Of(ep.Addr) != nil
+	})}
 	found = o.drain(found)
 	if localOnly {
 		all := found
@@ -126,13 +133,13 @@ func nearness(found []Endpoint, o ResolveOptions) func(*Endpoint) bool {
 
 // fill sets the backends of the frontend, and returns the problems. The weight
 // of a reference without endpoints is refused, as Gateway API requires. But if
-// only other nodes have its endpoints, this node's connections go to the
-// references that it can serve.
+// only other nodes have its endpoints, or somebody has drained them by hand, this
+// node's connections go to the references that it can serve.
 func (s *shares) fill(out *lb.Frontend, keys map[lb.Key]bool) []Problem {
 	problems := s.problems
 	for _, one := range s.of {
 		total := uint64(one.ref.Weight) * lb.WeightUnit
-		if len(one.best) == 0 && (!one.elsewhere || !s.local) {
+		if len(one.best) == 0 && (!one.elsewhere || !s.local) && (!one.drained || !s.served) {
 			out.Reject += total
 		}
 		for _, i := range one.best {

@@ -87,12 +87,12 @@ func TestLastBackendIsFound(t *testing.T) {
 		want    string
 	}{
 		{"one of two", servedOf(1, "10.0.0.1:8080 a serving", "10.0.0.2:8080 a serving"), nil, []netip.AddrPort{one}, ""},
-		{"both", servedOf(1, "10.0.0.1:8080 a serving", "10.0.0.2:8080 a serving"), nil, []netip.AddrPort{one, two}, "10.0.0.1:8080 and 10.0.0.2:8080 would be the last of a at 192.0.2.1:80/tcp"},
-		{"the other one is drained, which is not in force yet", servedOf(1, "10.0.0.1:8080 a serving", "10.0.0.2:8080 a serving"), lb.DrainedSet{two: {}}, []netip.AddrPort{one}, "10.0.0.1:8080 would be the last of a at 192.0.2.1:80/tcp"},
-		{"the other one is not ready", servedOf(2, "10.0.0.1:8080 a serving", "10.0.0.2:8080 a draining"), nil, []netip.AddrPort{one}, "10.0.0.1:8080 would be the last of a at 192.0.2.1:80/tcp and 192.0.2.1:81/tcp"},
+		{"both", servedOf(1, "10.0.0.1:8080 a serving", "10.0.0.2:8080 a serving"), nil, []netip.AddrPort{one, two}, "10.0.0.1:8080 and 10.0.0.2:8080 would be the last of 192.0.2.1:80/tcp"},
+		{"the other one is drained, which is not in force yet", servedOf(1, "10.0.0.1:8080 a serving", "10.0.0.2:8080 a serving"), lb.DrainedSet{two: {}}, []netip.AddrPort{one}, "10.0.0.1:8080 would be the last of 192.0.2.1:80/tcp"},
+		{"the other one is not ready", servedOf(2, "10.0.0.1:8080 a serving", "10.0.0.2:8080 a draining"), nil, []netip.AddrPort{one}, "10.0.0.1:8080 would be the last of 192.0.2.1:80/tcp and 192.0.2.1:81/tcp"},
 		{"one that is not ready", servedOf(1, "10.0.0.1:8080 a draining"), nil, []netip.AddrPort{one}, ""},
 		{"again", servedOf(1, "10.0.0.1:8080 a serving"), lb.DrainedSet{one: {}}, []netip.AddrPort{one}, ""},
-		{"of another Service", servedOf(1, "10.0.0.1:8080 a serving", "10.0.0.2:8080 b serving"), nil, []netip.AddrPort{netip.AddrPortFrom(one.Addr(), 0)}, "10.0.0.1:8080 would be the last of a at 192.0.2.1:80/tcp"},
+		{"the last of its Service, and another one of the route serves", servedOf(1, "10.0.0.1:8080 a serving", "10.0.0.2:8080 b serving"), nil, []netip.AddrPort{netip.AddrPortFrom(one.Addr(), 0)}, ""},
 		{"nothing serves", served{}, nil, []netip.AddrPort{one}, ""},
 	} {
 		if c.set == nil {

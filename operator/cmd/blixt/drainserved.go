@@ -197,8 +197,8 @@ func (s served) similar(at netip.AddrPort) string {
 	return text
 }
 
-// last returns which Services of which frontends nobody would serve any more if targets
-// were drained beside what is.
+// last returns which frontends nobody would serve any more if targets were drained beside
+// what is.
 func (s served) last(set lb.DrainedSet, targets []netip.AddrPort) []string {
 	if s.status == nil {
 		return nil
@@ -207,35 +207,27 @@ func (s served) last(set lb.DrainedSet, targets []netip.AddrPort) []string {
 	for _, at := range targets {
 		next[at] = &lb.Drained{}
 	}
-	lacking := map[string][]string{} // frontends by backend and Service
+	lacking := map[string][]string{} // frontends by backends
 	for i := range s.status.Frontends {
 		f := &s.status.Frontends[i]
-		before, after, last := map[string]int{}, map[string]int{}, map[string][]string{}
+		var last []string
+		left := false
 		for _, b := range f.Backends {
 			at, err := netip.ParseAddrPort(b.Address)
 			if err != nil || b.State != lb.StateServing || set.Of(at) != nil {
 				continue
 			}
-			before[b.Service]++
-			if next.Of(at) == nil {
-				after[b.Service]++
-			}
-			last[b.Service] = append(last[b.Service], b.Address)
+			last = append(last, b.Address)
+			left = left || next.Of(at) == nil
 		}
-		for service := range before {
-			if after[service] == 0 {
-				of := "of its frontend"
-				if service != "" {
-					of = "of " + service
-				}
-				key := phrase.Sample(last[service]) + " would be the last " + of
-				lacking[key] = append(lacking[key], f.Frontend)
-			}
+		if len(last) > 0 && !left {
+			key := phrase.Sample(last) + " would be the last"
+			lacking[key] = append(lacking[key], f.Frontend)
 		}
 	}
 	var all []string
 	for _, key := range slices.Sorted(maps.Keys(lacking)) {
-		all = append(all, key+" at "+phrase.Sample(lacking[key]))
+		all = append(all, key+" of "+phrase.Sample(lacking[key]))
 	}
 	if len(all) > 5 {
 		all = append(all[:5], fmt.Sprintf("and %d more", len(all)-5))

@@ -93,33 +93,32 @@ func names(set lb.DrainedSet) (all []string) {
 
 // logDrained says what is drained and what comes of it.
 func (r *runner) logDrained(state *lb.State) {
-	var unknown, refused []string
+	var unknown []string
+	refused := ""
 	if len(r.byHand.set) > 0 {
 		unknown, refused = judgeDrained(r.byHand.set, state)
 	}
 	r.log.each("drained address", slog.LevelInfo, unknown)
-	r.log.each("drained", slog.LevelWarn, refused)
+	r.log.once("drained", slog.LevelWarn, refused)
 }
 
 // judgeDrained returns which addresses are no backend's, and where new connections are
 // refused because of what is drained.
-func judgeDrained(set lb.DrainedSet, state *lb.State) (unknown, refused []string) {
+func judgeDrained(set lb.DrainedSet, state *lb.State) (unknown []string, refused string) {
 	seen := map[*lb.Drained]bool{}
-	refusing := map[string][]string{} // frontends by Service
+	var refusing []string
 	for i := range state.Frontends {
 		f := &state.Frontends[i]
-		serving, drained := map[string]bool{}, map[string]bool{}
+		serving, drained := false, false
 		for j := range f.Backends {
 			b := &f.Backends[j]
-			serving[b.Service] = serving[b.Service] || b.Weight > 0
+			serving = serving || b.Weight > 0
 			if b.Drained != nil {
-				seen[b.Drained], drained[b.Service] = true, true
+				seen[b.Drained], drained = true, true
 			}
 		}
-		for service := range drained {
-			if f.Reject > 0 && !serving[service] {
-				refusing[service] = append(refusing[service], f.Key().String())
-			}
+		if drained && !serving {
+			refusing = append(refusing, f.Key().String())
 		}
 	}
 	for at, d := range set {
@@ -127,10 +126,9 @@ func judgeDrained(set lb.DrainedSet, state *lb.State) (unknown, refused []string
 			unknown = append(unknown, fmt.Sprintf("%s is drained %s, and no file names it as a backend: blixt undrain %s forgets it", DrainedName(at), d, DrainedName(at)))
 		}
 	}
-	for service, frontends := range refusing {
-		refused = append(refused, fmt.Sprintf("no backend of %s serves, as some are drained by hand: its share of new connections to %s is refused; run: blixt undrain ADDRESS", service, phrase.Sample(frontends)))
+	if len(refusing) > 0 {
+		refused = fmt.Sprintf("no backend of %s serves, as some are drained by hand: new connections are refused; run: blixt undrain ADDRESS", phrase.Sample(refusing))
 	}
 	slices.SortFunc(unknown, strings.Compare)
-	slices.SortFunc(refused, strings.Compare)
 	return unknown, refused
 }
