@@ -33,7 +33,8 @@ func main() {
 // exit says what went wrong with a command, if that was not said, and returns the exit code.
 func exit(c *cobra.Command, err error) int {
 	if err != nil && !errors.Is(err, errSaid) {
-		fmt.Fprintln(c.ErrOrStderr(), "blixt:", err)
+		// What cobra indents with a tab would be shown as one.
+		fmt.Fprintln(c.ErrOrStderr(), "blixt:", strings.ReplaceAll(err.Error(), "\t", "  "))
 	}
 	return exitCode(err)
 }
