@@ -38,6 +38,9 @@ func (l *onceLog) log(subject, about string, level slog.Level, message string) {
 	} else if l.last[subject] != "" {
 		slog.Info("mended", "was", l.last[subject])
 	}
+	if l.last == nil {
+		l.last = map[string]string{}
+	}
 	l.last[subject] = message
 	l.note(subject, about, level, message)
 }
