@@ -23,6 +23,7 @@ const (
 	mostBackends  = 16  // of a Service
 	openBackends  = 200 // of a Service of the Gateway that is open
 	allBackends   = 600 // of all Gateways
+	allServices   = 800 // of all listeners
 )
 
 // Sample is what was read for a View.
@@ -53,13 +54,14 @@ type build struct {
 	*Sample
 	before  map[string]*past
 	seconds float64
-	room    int // backends that may be added
+	// How many backends and Services may be added.
+	room, serviceRoom int
 }
 
 // View returns the next View.
 func (b *Builder) View(s *Sample) *View {
 	s = s.sane()
-	now := &build{Sample: s, before: pasts(b.before), room: allBackends}
+	now := &build{Sample: s, before: pasts(b.before), room: allBackends, serviceRoom: allServices}
 	if b.before != nil {
 		now.seconds = max(0, s.Time.Sub(b.at).Seconds())
 	}
@@ -74,6 +76,7 @@ func (b *Builder) View(s *Sample) *View {
 	}
 	v.keepShares()
 	v.Status.Findings, v.MoreFindings = limit(v.Status.Findings, mostFindings)
+	v.shorten()
 	b.before, b.at = s.Reports, s.Time
 	return v
 }

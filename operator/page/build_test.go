@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -217,6 +219,33 @@ func TestViewIsBounded(t *testing.T) {
 	}
 	if text, err := json.Marshal(v); err != nil || len(text) > 1<<20 {
 		t.Errorf("%d bytes of JSON, %v", len(text), err)
+	}
+}
+
+// TestMessagesAreClipped: a condition may have 32 kB, and a tenant writes many.
+func TestMessagesAreClipped(t *testing.T) {
+	long := strings.Repeat("é", 16_000)
+	sample := sampleAt(0, nil)
+	var declared []Declared
+	for i := range pageSize {
+		d := Declared{Name: fmt.Sprint("a/", i), Verdict: finding.Failed, Problem: long}
+		for n := range 100 {
+			d.Addresses = append(d.Addresses, fmt.Sprint("192.0.2.", n))
+			d.Listeners = append(d.Listeners, DeclaredListener{Name: fmt.Sprint("l", n), Problem: long})
+		}
+		declared = append(declared, d)
+		sample.Overview.Status.Findings = append(sample.Overview.Status.Findings, finding.Finding{Object: long, Seen: long, Remedy: long})
+		sample.Overview.Nodes = append(sample.Overview.Nodes, Node{Name: fmt.Sprint(i), Reason: long})
+	}
+	sample.Choice = (&Selection{Page: 1}).Choose(declared)
+	sample.Unanswered = map[string]string{"n1": long}
+	v := (&Builder{}).View(sample)
+	text, err := json.Marshal(v)
+	if err != nil || len(text) > 2<<20 || !utf8.Valid(text) {
+		t.Errorf("%d bytes of JSON, %v; want at most 2 MiB", len(text), err)
+	}
+	if len(declared[0].Problem) != len(long) || len(sample.Overview.Status.Findings[0].Seen) != len(long) || len(sample.Overview.Nodes[0].Reason) != len(long) {
+		t.Error("what other readers share was changed")
 	}
 }
 

@@ -122,7 +122,9 @@ func (b *build) listener(d DeclaredListener, frontends []served, refs map[refNam
 		services = append(services, s)
 	}
 	slices.SortFunc(services, func(a, b *serviceSum) int { return strings.Compare(a.Name, b.Name) })
-	some, _ := limit(services, mostServices)
+	some, more := limit(services, min(mostServices, b.serviceRoom))
+	b.serviceRoom -= len(some)
+	l.MoreServices = more
 	l.Services = make([]Service, 0, len(some))
 	for _, s := range some {
 		if r := refs[refName{l.Route, s.Name}]; r != nil {

@@ -94,6 +94,8 @@ type Listener struct {
 	Route       string    `json:"route"`
 	RejectShare float64   `json:"rejectShare"`
 	Services    []Service `json:"services"`
+	// MoreServices is how many are left out.
+	MoreServices int `json:"moreServices,omitempty"`
 }
 
 // Service is a backendRef of a route with its backends.

@@ -75,6 +75,7 @@ function together(s, shown, rest, more) {
 function listenerLines(l) {
   const lines = [{ text: l.name, class: 'strong', title: l.name }, { text: `${l.port}/${String(l.protocol).toLowerCase()} · ${rate(l.newFlows)}`, class: 'small' }];
   if (l.rejected > 0) lines.push({ text: `⚠ ${rate(l.rejected)} rejected`, class: 'small bad' });
+  if (l.moreServices) lines.push({ text: `and ${plural(l.moreServices, 'more Service')}`, class: 'small' });
   if (l.hostListens) lines.push({ text: '⚠ a socket of the host', class: 'small warn', title: 'A socket of the host gets its new connections.' });
   if (l.problem) lines.push({ sentence: true, text: `✕ ${l.problem}`, class: 'small bad', title: l.problem });
   return lines;
