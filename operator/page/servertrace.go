@@ -122,9 +122,9 @@ func parseTrace(query string) (q observe.TraceQuery, err error) {
 		}
 		switch key {
 		case "client":
-			q.Client, err = netip.ParseAddrPort(value)
+			q.Client, err = parseEnd(value)
 		case "server":
-			q.Server, err = netip.ParseAddrPort(value)
+			q.Server, err = parseEnd(value)
 		case "protocol":
 			if q.Protocol = strings.ToLower(value); q.Protocol != "tcp" && q.Protocol != "udp" {
 				err = errors.New("want tcp or udp")
@@ -146,4 +146,13 @@ func parseTrace(query string) (q observe.TraceQuery, err error) {
 	q.Client = netip.AddrPortFrom(q.Client.Addr().Unmap(), q.Client.Port())
 	q.Server = netip.AddrPortFrom(q.Server.Addr().Unmap(), q.Server.Port())
 	return q, nil
+}
+
+// parseEnd parses the address and the port of a client or a server.
+func parseEnd(text string) (netip.AddrPort, error) {
+	end, err := netip.ParseAddrPort(text)
+	if err != nil {
+		return end, fmt.Errorf("%q: want an address and a port, such as 192.0.2.10:80 or [2001:db8::1]:53", text)
+	}
+	return end, nil
 }

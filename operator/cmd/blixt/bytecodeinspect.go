@@ -16,7 +16,7 @@ import (
 )
 
 func bytecodeInspectCommand() *cobra.Command {
-	o := bytecode.Options{Signatures: true, AnyArchitecture: true}
+	o := bytecode.Options{Signatures: true}
 	var output format
 	c := &cobra.Command{
 		Use:   "inspect [SOURCE]",
@@ -34,9 +34,13 @@ blixt bytecode verify.`,
 			if len(args) == 1 {
 				source = args[0]
 			}
+			o.AnyArchitecture = o.Architecture == ""
 			im, err := bytecode.Load(c.Context(), source, o)
 			if err != nil {
 				return err
+			}
+			if im.Digest == "" && o.Architecture != "" {
+				return fmt.Errorf("--arch %s: an object that is in no image is the same for all: leave it away", o.Architecture)
 			}
 			return output.print(c.OutOrStdout(), im, func(w io.Writer) { imageTable(w, im) })
 		},

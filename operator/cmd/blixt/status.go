@@ -141,6 +141,10 @@ func readStatus(bpffs, runDir, name string) (*status, error) {
 		if s, failed := overview.Ask(standalone.SocketFile(runDir, name)); failed == nil {
 			return &status{Name: name, Status: s}, nil
 		}
+		r := overview.Reader{BPFFS: bpffs, RunDir: runDir}
+		if names := r.Names(); len(names) > 0 && !slices.Contains(names, name) {
+			err = fmt.Errorf("there is no load balancer %s on this host, but %s: choose with --name", name, phrase.Sample(names))
+		}
 		return nil, err
 	}
 	s, err := readMaps(info.Dir, standalone.StateFile(runDir, name), standalone.PeersFile(runDir, name))

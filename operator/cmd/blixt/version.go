@@ -3,7 +3,7 @@
 package main
 
 import (
-	"fmt"
+	"io"
 	"runtime"
 	"runtime/debug"
 
@@ -12,16 +12,30 @@ import (
 	"github.com/kubernetes-sigs/blixt/bpf"
 )
 
+// build is what blixt version prints.
+type build struct {
+	Version string `json:"version"`
+	// Layout is that of the maps that it writes.
+	Layout   int    `json:"layout"`
+	Go       string `json:"go"`
+	Platform string `json:"platform"` // as linux/amd64
+}
+
 func versionCommand() *cobra.Command {
-	return &cobra.Command{
+	var output format
+	c := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version, and the layout of the maps that it writes",
 		Args:  cobra.NoArgs,
-		Run: func(c *cobra.Command, _ []string) {
-			fmt.Fprintf(c.OutOrStdout(), "blixt %s, map layout %d, %s %s/%s\n",
-				version(), bpf.Layout, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		RunE: func(c *cobra.Command, _ []string) error {
+			b := build{version(), bpf.Layout, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+			return output.print(c.OutOrStdout(), b, func(w io.Writer) {
+				printer{w}.printf("blixt %s, map layout %d, %s %s\n", b.Version, b.Layout, b.Go, b.Platform)
+			})
 		},
 	}
+	output.add(c.Flags())
+	return c
 }
 
 // version returns the version that the build was stamped with.

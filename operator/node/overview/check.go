@@ -36,7 +36,7 @@ func (h *Host) Check() []finding.Finding {
 	}
 	if len(h.Instances) == 0 && len(all) == 0 {
 		all = append(all, finding.Finding{Check: "process", Verdict: finding.Unknown, Seen: "no load balancer runs on this host, or has left anything",
-			Remedy: "Start one: blixt run -f DIR. Of a cluster: blixt status cluster"})
+			Remedy: "Start one: blixt run --help. Of a cluster: blixt status cluster"})
 	}
 	finding.Sort(all)
 	return all
@@ -72,7 +72,7 @@ func (h *Host) check(i *Instance) (all []finding.Finding) {
 		return all
 	}
 	if p.ID != 0 && len(p.Interfaces) == 0 {
-		add("program", finding.Failed, "blixt run -f DIR attaches it; --interface names interfaces", "program %d is attached to no interface: no packet reaches it", p.ID)
+		add("program", finding.Failed, "Start blixt run again: it attaches the program. --interface names interfaces", "program %d is attached to no interface: no packet reaches it", p.ID)
 	}
 	if len(p.Refusing) > 0 {
 		add("backends", finding.Failed, "Add endpoints that are ready to the Services of their routes, or weight to a backendRef.",
@@ -113,7 +113,7 @@ func (i *Instance) believed() *standalone.ProcessStatus {
 }
 
 func (h *Host) checkProcess(i *Instance, add func(check string, verdict finding.Level, remedy, format string, args ...any)) {
-	start := "Start it again: blixt run --name " + i.Name + " -f DIR takes over without breaking a flow. Or remove it: blixt unload --name " + i.Name
+	start := "Start it again with the flags that it had: it takes over without breaking a flow. Or remove what is left: blixt unload --name " + i.Name
 	says := i.believed()
 	switch {
 	case i.Process == nil && i.Program == nil && len(i.Unread) == 0:
