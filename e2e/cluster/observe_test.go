@@ -103,12 +103,12 @@ func (a administrator) records(args ...string) (all []observe.Record) {
 	return all
 }
 
-// connect has n clients outside ask, and returns their addresses and ports by those of
+// connect has n clients outside ask by TCP, and returns their addresses and ports by those of
 // the servers that they have got.
-func (a administrator) connect(network, addr string, n int) (clients []netip.AddrPort) {
+func (a administrator) connect(addr string, n int) (clients []netip.AddrPort) {
 	a.Helper()
 	first := ports(n)
-	if _, err := (asker{dial: usual}).askFrom(a.T, first, network, addr, n); err != nil {
+	if _, err := (asker{dial: usual}).askFrom(a.T, first, "tcp", addr, n); err != nil {
 		a.Error(err)
 	}
 	vip, _, _ := net.SplitHostPort(addr)
@@ -121,7 +121,7 @@ func (a administrator) connect(network, addr string, n int) (clients []netip.Add
 func (a administrator) wantNothingRecorded(vips []string) {
 	a.Helper()
 	started := time.Now().Format(time.RFC3339Nano)
-	a.connect("tcp", net.JoinHostPort(vips[0], "80"), 3)
+	a.connect(net.JoinHostPort(vips[0], "80"), 3)
 	if got := a.records("--since", started); len(got) > 0 {
 		a.Errorf("nobody has asked for records, got %+v", got)
 	}
@@ -134,7 +134,7 @@ func (a administrator) awaitRecords(vips []string) {
 		routeAddresses(a.T, vips, by)
 		kube.Wait(a.T, patience, "a flow is recorded on "+by.Name, true, func() (bool, error) {
 			started := time.Now()
-			client := a.connect("tcp", net.JoinHostPort(vips[0], "80"), 1)[0]
+			client := a.connect(net.JoinHostPort(vips[0], "80"), 1)[0]
 			for range 20 {
 				if slices.ContainsFunc(a.records("--node", by.Name, "--since", started.Format(time.RFC3339Nano)), func(r observe.Record) bool { return at(r.Client) == client }) {
 					return true, nil
@@ -158,7 +158,7 @@ func (a administrator) testTraffic(vips []string) {
 	for _, by := range c.Nodes {
 		routeAddresses(a.T, vips, by)
 		for _, vip := range vips {
-			for _, client := range a.connect("tcp", net.JoinHostPort(vip, "80"), n) {
+			for _, client := range a.connect(net.JoinHostPort(vip, "80"), n) {
 				clients[client] = by.Name
 			}
 			want[by.Name] += n

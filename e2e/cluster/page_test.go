@@ -168,7 +168,7 @@ func (r *pageReader) view() (v page.View, took time.Duration, err error) {
 func (r *pageReader) testView(vips []string) {
 	routeAddresses(r.T, vips, c.Nodes[0])
 	kube.Wait(r.T, patience, "what the page shows", "", func() (string, error) {
-		r.connect("tcp", net.JoinHostPort(vips[0], "80"), 5)
+		r.connect(net.JoinHostPort(vips[0], "80"), 5)
 		v, took, err := r.view()
 		if err != nil {
 			return "", err
@@ -312,8 +312,8 @@ func testLeaderEnds(t *testing.T, mine, operators *pageReader) {
 	kubectl(t, "-n", v1alpha1.Namespace, "delete", "pod", pod, "--wait=false")
 	began := time.Now()
 	select {
-	case <-ended:
-		t.Logf("the stream of the leader has ended after %v", time.Since(began))
+	case err := <-ended:
+		t.Logf("the stream of the leader has ended after %v: %v", time.Since(began), err)
 	case <-time.After(patience):
 		t.Error("the stream of a leader that has ended goes on")
 	}

@@ -288,7 +288,7 @@ func TestBrokenFileOfDrainsChangesNothing(t *testing.T) {
 	// Without the file nothing is drained, and a start with a broken one serves.
 	w.Check(lab.Eventually(10*time.Second, func() error {
 		if got, err := w.Answerer(labtest.VIP(4, 80)); got != "backend-1" {
-			return fmt.Errorf("%s answers: %v", got, err)
+			return fmt.Errorf("%s answers: %w", got, err)
 		}
 		return nil
 	}))

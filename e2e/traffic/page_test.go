@@ -165,7 +165,7 @@ func TestPage_ShowsWhatClientsDo(t *testing.T) {
 	tcp := fmt.Sprintf("tcp-%d", toRemote)
 	first := r.shows(func(v *page.View, _ map[string]float64) error {
 		if l, err := listenerOf(v, tcp); err != nil || len(l.Services) != 1 || l.Services[0].Ready != 4 || v.Seconds == 0 {
-			return fmt.Errorf("%+v, %v", l, err)
+			return fmt.Errorf("%+v, %w", l, err)
 		}
 		return nil
 	})
@@ -254,7 +254,7 @@ func TestPage_ShowsWhatClientsDo(t *testing.T) {
 	r.shows(func(v *page.View, _ map[string]float64) error {
 		l, err := listenerOf(v, tcp)
 		if err != nil || len(l.Services) != 1 {
-			return fmt.Errorf("%+v, %v", l, err)
+			return fmt.Errorf("%+v, %w", l, err)
 		}
 		s := l.Services[0]
 		if s.Draining == 0 || s.Backends[0].State != "draining" || l.Active != 1 || s.Wanted < 0.99 {

@@ -229,7 +229,7 @@ func TestViewIsServedOnce(t *testing.T) {
 
 // Every answer has the headers that keep browsers from mistakes, errors, too.
 func TestEveryAnswerIsProtected(t *testing.T) {
-	h := newHandler(t, Options{Access: rightToken("s3cr3ts3cr3ts3cr3t")})
+	h := newHandler(t, Options{Access: rightToken()})
 	post := func(r *http.Request) { r.Method = http.MethodPost }
 	for name, w := range map[string]*httptest.ResponseRecorder{
 		"200":        get(h, "/"),

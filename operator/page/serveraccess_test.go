@@ -21,8 +21,8 @@ import (
 
 const right = "s3cr3ts3cr3ts3cr3t"
 
-func rightToken(text string) Access {
-	return token(func() (string, error) { return text, nil })
+func rightToken() Access {
+	return token(func() (string, error) { return right, nil })
 }
 
 // access is an Access of a test.
@@ -58,7 +58,7 @@ var private = []string{"/events", "/api/view", "/trace?client=192.0.2.1:1&server
 
 func TestNobodySeesAnythingWithoutAToken(t *testing.T) {
 	source := &fake{}
-	h := newHandler(t, Options{Source: source, Access: rightToken(right)})
+	h := newHandler(t, Options{Source: source, Access: rightToken()})
 	for _, path := range private {
 		for name, change := range map[string]func(*http.Request){
 			"nothing": func(*http.Request) {}, "wrong": header("Authorization", "Bearer "+right+"x"), "part": header("Authorization", "Bearer "+right[:17]), "empty": header("Authorization", "Bearer "),
@@ -89,7 +89,7 @@ func TestNobodySeesAnythingWithoutAToken(t *testing.T) {
 
 func TestLogin(t *testing.T) {
 	var log bytes.Buffer
-	h := newHandler(t, Options{Access: rightToken(right), Log: slog.New(slog.NewTextHandler(&log, nil))})
+	h := newHandler(t, Options{Access: rightToken(), Log: slog.New(slog.NewTextHandler(&log, nil))})
 	for name, w := range map[string]*httptest.ResponseRecorder{
 		"wrong": login(h, "wrong"), "empty": login(h, ""), "long": login(h, strings.Repeat("x", 7000)),
 		"in the URL": login(h, "", func(r *http.Request) { r.URL.RawQuery = "token=" + right }),
@@ -143,7 +143,7 @@ func TestLogin(t *testing.T) {
 
 // Over TLS no other host and no plain HTTP can have set the cookie.
 func TestCookieOverTLS(t *testing.T) {
-	h := newHandler(t, Options{Access: rightToken(right), Hosts: []string{"lb.example"}})
+	h := newHandler(t, Options{Access: rightToken(), Hosts: []string{"lb.example"}})
 	tls := []func(*http.Request){header("X-Forwarded-Proto", "https"), func(r *http.Request) { r.Host = "lb.example" }}
 	c := cookieOf(t, login(h, right, tls...))
 	if c.Name != "__Host-blixt" || !c.Secure || c.Path != "/" || c.Domain != "" {
@@ -160,7 +160,7 @@ func TestCookieOverTLS(t *testing.T) {
 
 // A session that somebody else has chosen, or had before, is none after the login.
 func TestSessionFixation(t *testing.T) {
-	h := newHandler(t, Options{Access: rightToken(right)})
+	h := newHandler(t, Options{Access: rightToken()})
 	chosen := &http.Cookie{Name: "blixt-8460", Value: "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 	first := cookieOf(t, login(h, right, with(chosen)))
 	if first.Value == chosen.Value {

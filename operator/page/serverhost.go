@@ -44,7 +44,8 @@ func (h *Handler) checkHost(r *http.Request) *problem {
 // hostOf returns the name or the address of a Host header, in lower case and without the
 // port. It returns false for what is neither.
 func hostOf(header string) (name string, ok bool) {
-	name, port, hasPort := header, "", false
+	var port string
+	var hasPort bool
 	if rest, is := strings.CutPrefix(header, "["); is {
 		name, port, is = strings.Cut(rest, "]")
 		if a, err := netip.ParseAddr(name); !is || err != nil || !a.Is6() {

@@ -46,10 +46,10 @@ func pair(t testing.TB, name string) (cert, key []byte) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: text})
 }
 
-// certificate returns a configuration for a name, and a client that trusts it.
-func certificate(t testing.TB, name string) (*tls.Config, *http.Client) {
+// certificate returns a configuration for localhost, and a client that trusts it.
+func certificate(t testing.TB) (*tls.Config, *http.Client) {
 	t.Helper()
-	cert, key := pair(t, name)
+	cert, key := pair(t, "localhost")
 	c, err := tls.X509KeyPair(cert, key)
 	if err != nil {
 		t.Fatal(err)
@@ -62,13 +62,13 @@ func certificate(t testing.TB, name string) (*tls.Config, *http.Client) {
 }
 
 func TestExposedPagesAreRefused(t *testing.T) {
-	cert, _ := certificate(t, "localhost")
+	cert, _ := certificate(t)
 	for _, address := range []string{"0.0.0.0:0", "[::]:0", ":0"} {
 		for name, c := range map[string]struct {
 			tls    *tls.Config
 			access Access
 			ok     bool
-		}{"neither": {}, "TLS": {tls: cert}, "token": {access: rightToken(right)}, "both": {cert, rightToken(right), true}} {
+		}{"neither": {}, "TLS": {tls: cert}, "token": {access: rightToken()}, "both": {cert, rightToken(), true}} {
 			s, err := Listen(Endpoint{Address: address, TLS: c.tls}, Options{Source: &fake{}, Access: c.access})
 			if err == nil {
 				s.Close()
@@ -117,8 +117,8 @@ func TestBusyPortIsNamed(t *testing.T) {
 	if got := s.URL(); got != "http://"+address+"/" {
 		t.Errorf("URL %s", got)
 	}
-	cert, _ := certificate(t, "localhost")
-	exposed, err := Listen(Endpoint{Address: ":0", TLS: cert}, Options{Source: &fake{}, Access: rightToken(right), Hosts: []string{"lb.example"}})
+	cert, _ := certificate(t)
+	exposed, err := Listen(Endpoint{Address: ":0", TLS: cert}, Options{Source: &fake{}, Access: rightToken(), Hosts: []string{"lb.example"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +151,7 @@ func TestRenewedCertificateIsUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := serve(t, Endpoint{TLS: config}, Options{Access: rightToken(right)})
+	address := serve(t, Endpoint{TLS: config}, Options{Access: rightToken()})
 	shown := func() string {
 		t.Helper()
 		c, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the test looks at it
@@ -189,8 +189,8 @@ func TestRenewedCertificateIsUsed(t *testing.T) {
 
 // Plain HTTP to a page with TLS, and other noise, gets nothing and stops nothing.
 func TestNoiseAtTheTLSPort(t *testing.T) {
-	cert, client := certificate(t, "localhost")
-	address := serve(t, Endpoint{TLS: cert}, Options{Access: rightToken(right)})
+	cert, client := certificate(t)
+	address := serve(t, Endpoint{TLS: cert}, Options{Access: rightToken()})
 	for _, noise := range []string{"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "\x16\x03\x01\xff\xff", "\x00\x00\x00\x00", "SSH-2.0-x\r\n"} {
 		c, err := net.Dial("tcp", address)
 		if err != nil {
@@ -285,11 +285,11 @@ func TestConnectionsOfManyClients(t *testing.T) {
 // addressed is a connection from an address.
 type addressed struct{ from net.Addr }
 
-func (a addressed) RemoteAddr() net.Addr             { return a.from }
-func (addressed) LocalAddr() net.Addr                { return nil }
-func (addressed) Close() error                       { return nil }
-func (addressed) Read([]byte) (int, error)           { return 0, io.EOF }
-func (addressed) Write(b []byte) (int, error)        { return len(b), nil }
-func (addressed) SetDeadline(time.Time) error        { return nil }
-func (addressed) SetReadDeadline(time.Time) error    { return nil }
-func (addressed) SetWriteDeadline(t time.Time) error { return nil }
+func (a addressed) RemoteAddr() net.Addr           { return a.from }
+func (addressed) LocalAddr() net.Addr              { return nil }
+func (addressed) Close() error                     { return nil }
+func (addressed) Read([]byte) (int, error)         { return 0, io.EOF }
+func (addressed) Write(b []byte) (int, error)      { return len(b), nil }
+func (addressed) SetDeadline(time.Time) error      { return nil }
+func (addressed) SetReadDeadline(time.Time) error  { return nil }
+func (addressed) SetWriteDeadline(time.Time) error { return nil }

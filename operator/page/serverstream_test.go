@@ -387,7 +387,7 @@ func TestStreamEndsAndRightsAreCheckedAgain(t *testing.T) {
 
 // The server's timeouts are for requests, not for streams.
 func TestStreamOutlivesTheTimeoutsOfTheServer(t *testing.T) {
-	cert, pool := certificate(t, "localhost")
+	cert, pool := certificate(t)
 	for name, e := range map[string]Endpoint{"HTTP/1.1": {}, "HTTP/2.0": {TLS: cert}} {
 		t.Run(name, func(t *testing.T) {
 			address := serve(t, e, Options{}, func(s *Server) {

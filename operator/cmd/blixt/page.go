@@ -35,7 +35,7 @@ A host without a cluster serves its page itself: blixt run --http-address.`,
   blixt page --context prod --http-address 127.0.0.1:9000`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			s, token, err := listenPage(c.Context(), &cluster, address)
+			s, token, err := listenPage(&cluster, address)
 			if err != nil {
 				return err
 			}
@@ -50,7 +50,7 @@ A host without a cluster serves its page itself: blixt run --http-address.`,
 }
 
 // listenPage takes the address of a page of a cluster, for whoever has the token.
-func listenPage(ctx context.Context, cluster *clusterFlags, address string) (s *page.Server, token string, err error) {
+func listenPage(cluster *clusterFlags, address string) (s *page.Server, token string, err error) {
 	config, err := cluster.config()
 	if err != nil {
 		return nil, "", err

@@ -79,9 +79,9 @@ func TestDiffForetellsWhatHappens(t *testing.T) {
 }
 
 func foretell(t *testing.T, random *rand.Rand, steps int) {
-	p := parts(80, far4)
+	p := parts(80)
 	other := strings.NewReplacer("name: web", "name: other", "service-name: web", "service-name: other")
-	o := parts(81, far4)
+	o := parts(81)
 	first := map[string]string{
 		"class.yaml": p[0], "gw.yaml": p[1], "route.yaml": p[2], "service.yaml": p[3], "slice.yaml": p[4],
 		"other-gw.yaml": other.Replace(o[1]), "other.yaml": other.Replace(strings.Join(o[2:], "---\n")),

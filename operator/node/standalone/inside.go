@@ -16,8 +16,10 @@ import (
 // Its methods wait for nobody who makes a change.
 type Inside struct{ r *runner }
 
-// Name returns the name of the load balancer, and RunDir where its files are.
-func (i *Inside) Name() string   { return i.r.Name }
+// Name returns the name of the load balancer.
+func (i *Inside) Name() string { return i.r.Name }
+
+// RunDir returns where its files are.
 func (i *Inside) RunDir() string { return i.r.RunDir }
 
 // NodeName returns the name of this host.

@@ -24,14 +24,14 @@ func (i *instance) put(name, text string) {
 }
 
 // parts splits the documents of files: class, Gateway, route, Service, EndpointSlice.
-func parts(port int, address string) []string {
-	return strings.Split(strings.TrimPrefix(files(port, address), "\n"), "---\n")
+func parts(port int) []string {
+	return strings.Split(strings.TrimPrefix(files(port, far4), "\n"), "---\n")
 }
 
 // splitUp returns a running load balancer that has an object in each file.
 func splitUp(t *testing.T) (*instance, []string) {
 	veth(t, "eth0")
-	p := parts(80, far4)
+	p := parts(80)
 	i := prepare(t, p[0])
 	i.Files.StateDir = filepath.Join(t.TempDir(), "state")
 	names := []string{"class.yaml", "gw.yaml", "route.yaml", "service.yaml", "slice.yaml"}
@@ -81,7 +81,7 @@ func TestMistakeTakesNothingDown(t *testing.T) {
 			}
 			i.put(c.file, text)
 			i.logs("level=ERROR", c.at+": ", c.says, "Refused")
-			other := strings.NewReplacer("name: web", "name: other", "service-name: web", "service-name: other").Replace(strings.Join(parts(81, far4)[1:], "---\n"))
+			other := strings.NewReplacer("name: web", "name: other", "service-name: web", "service-name: other").Replace(strings.Join(parts(81)[1:], "---\n"))
 			i.put("other.yaml", other)
 			i.serves(far4+":80", far4+":81")
 			if served := i.backends(); served != 2 {

@@ -29,11 +29,11 @@ type Report struct {
 	Refs   []Ref   `json:"refs,omitempty"`
 }
 
-// Totals are of all frontends of a node, and Ref is what it has counted of a backendRef.
-type (
-	Totals = writer.Totals
-	Ref    = writer.RefStatus
-)
+// Totals are of all frontends of a node.
+type Totals = writer.Totals
+
+// Ref is what a node has counted of a backendRef.
+type Ref = writer.RefStatus
 
 // Node is what a node's answers are made from.
 type Node struct {

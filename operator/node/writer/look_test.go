@@ -5,6 +5,7 @@ package writer
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -204,7 +205,7 @@ func TestLookIsBounded(t *testing.T) {
 // Before a state is known, a look says so: nothing served would be an alarm.
 func TestLookBeforeTheFirstState(t *testing.T) {
 	w := New(datapath.NewFake(testSizes), Options{})
-	if _, err := w.Look([]string{"prod/gw"}, 0); err != errNotRead {
+	if _, err := w.Look([]string{"prod/gw"}, 0); !errors.Is(err, errNotRead) {
 		t.Errorf("got %v", err)
 	}
 }
