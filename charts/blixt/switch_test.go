@@ -15,7 +15,7 @@ import (
 
 // standard lists the objects of an installation with default values, without CRDs.
 var standard = []string{
-	"ClusterRole/blixt-observer", "ClusterRole/blixt-operator", "ClusterRoleBinding/blixt-observer", "ClusterRoleBinding/blixt-operator", "Deployment/blixt-operator",
+	"ClusterRole/blixt-observer", "ClusterRole/blixt-operator", "ClusterRole/blixt-viewer", "ClusterRoleBinding/blixt-observer", "ClusterRoleBinding/blixt-operator", "Deployment/blixt-operator",
 	"GatewayClass/blixt", "Job/blixt-uninstall", "NetworkPolicy/blixt-agent", "NetworkPolicy/blixt-operator",
 	"PodDisruptionBudget/blixt-operator", "Role/blixt-observer", "Role/blixt-operator", "Role/blixt-operator-kube-proxy", "RoleBinding/blixt-operator", "RoleBinding/blixt-operator-kube-proxy",
 	"Service/blixt-operator", "Service/blixt-operator-metrics", "ServiceAccount/blixt-agent", "ServiceAccount/blixt-observer", "ServiceAccount/blixt-operator",

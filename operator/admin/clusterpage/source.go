@@ -154,7 +154,7 @@ func fold(f *doctor.Facts, found []finding.Finding, own bool) []finding.Finding 
 		Seen: fmt.Sprintf("%d checks of blixt doctor are left out here, because the operator may not list %s", n, names),
 	}
 	if !own {
-		one.Verdict, one.Remedy = finding.Unknown, "Have an administrator bind a ClusterRole to you that may list them: kubectl create clusterrole --verb=list --resource=…"
+		one.Verdict, one.Remedy = finding.Unknown, "Have an administrator bind ClusterRole blixt-viewer to you, or another one that may list them: kubectl create clusterrolebinding NAME --clusterrole=blixt-viewer --user=YOU"
 		one.Seen = fmt.Sprintf("%d checks of blixt doctor could not be made, because you may not list %s", n, names)
 		if f.Unread["Gateway"] != "" || f.Unread["GatewayClass"] != "" {
 			one.Seen = "no Gateway is shown, and " + one.Seen

@@ -28,8 +28,9 @@ func pageCommand() *cobra.Command {
 		Long: `Serves a page on this machine that shows a cluster, until it is interrupted. Open the
 URL that it prints: its end is a token, so that nobody else on this machine can look.
 
-What you see is what you may see: Gateways, routes and what blixt doctor examines take the
-right to list them, as ClusterRole view has, and what nodes tell takes Role blixt-observer.
+What you see is what you may see: Gateways and routes take the right to list them, which
+the chart's ClusterRole blixt-viewer has, and so ClusterRole view; what nodes tell takes
+Role blixt-observer. What else blixt doctor examines may take more: a finding names it.
 A host without a cluster serves its page itself: blixt run --http-address.`,
 		Example: `  blixt page
   blixt page --context prod --http-address 127.0.0.1:9000`,
