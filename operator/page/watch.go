@@ -163,10 +163,20 @@ func (v *viewing) run(ctx context.Context, now bool) {
 		}
 		v.send(ctx, v.next())
 		at := time.Now()
-		if wait = at.Truncate(v.every).Add(v.every).Sub(at); wait < v.soon() {
-			wait += v.every
+		every := v.builder.Every
+		if wait = at.Truncate(every).Add(every).Sub(at); wait < v.soon() {
+			wait += every
 		}
 	}
+}
+
+// nodesATime is how many nodes may be read at each interval: a reader of a large cluster
+// is to cost less than 1 % of a core.
+const nodesATime = 100
+
+// interval returns how long two Views of so many nodes are apart.
+func (w *watch) interval(nodes int) time.Duration {
+	return w.every * time.Duration(1+nodes/nodesATime)
 }
 
 // soon is how long two looks are apart at least. Rates of a shorter time tell nothing.
@@ -239,6 +249,7 @@ func (v *viewing) look() (*View, error) {
 	} else {
 		s.FlowsNote = "you may not see flows, as they have the addresses of clients"
 	}
+	v.builder.Every = v.interval(len(o.Nodes))
 	return v.builder.View(s), nil
 }
 
