@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
@@ -30,7 +31,7 @@ func (e *usageError) Error() string {
 // checkUsage has the command and all below return a usageError where they are not called as
 // they should be, before they do anything.
 func checkUsage(c *cobra.Command) {
-	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return &usageError{c, err} })
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return &usageError{c, commandsFirst(c, err)} })
 	if args := c.Args; c.Runnable() {
 		c.Args = func(c *cobra.Command, given []string) error {
 			var err error
@@ -46,6 +47,24 @@ func checkUsage(c *cobra.Command) {
 	for _, below := range c.Commands() {
 		checkUsage(below)
 	}
+}
+
+// commandsFirst adds which commands below have a flag, if the one that was called has not.
+func commandsFirst(c *cobra.Command, err error) error {
+	unknown, is := errors.AsType[*pflag.NotExistError](err)
+	if !is {
+		return err
+	}
+	var have []string
+	for _, below := range c.Commands() {
+		if below.Flags().Lookup(unknown.GetSpecifiedName()) != nil {
+			have = append(have, below.CommandPath())
+		}
+	}
+	if len(have) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w: a command comes first, and these have the flag: %s", err, phrase.Sample(have))
 }
 
 var (
