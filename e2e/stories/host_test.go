@@ -43,15 +43,15 @@ func TestHostStories(t *testing.T) {
 			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"alive":  hostCommand(checkAlive),
-			"ask":    hostCommand(ask),
+			"alive":  command("host", checkAlive),
+			"ask":    command("host", ask),
 			"blixt":  runBlixt,
 			"curl":   runCurl,
-			"hold":   hostCommand(hold),
-			"logged": hostCommand(logged),
-			"run":    hostCommand(runHost),
-			"shares": hostCommand(checkShares),
-			"end":    hostCommand(endHost),
+			"hold":   command("host", hold),
+			"logged": command("host", logged),
+			"run":    command("host", runHost),
+			"shares": command("host", checkShares),
+			"end":    command("host", endHost),
 		},
 		UpdateScripts:      golden.Update(),
 		RequireUniqueNames: true,
@@ -92,22 +92,6 @@ func newHost(env *testscript.Env, binary string) (*host, error) {
 	}
 	b.Dir = ""
 	return &host{s, b, map[string]net.Conn{}}, nil
-}
-
-// hostCommand makes a command of a script from a function. With a ! before the command its
-// error is expected, and goes to stderr.
-func hostCommand(f func(*testscript.TestScript, *host, []string) error) func(*testscript.TestScript, bool, []string) {
-	return func(ts *testscript.TestScript, neg bool, args []string) {
-		err := f(ts, ts.Value("host").(*host), args)
-		switch {
-		case err != nil && neg:
-			fmt.Fprintln(ts.Stderr(), err)
-		case err != nil:
-			ts.Fatalf("%v", err)
-		case neg:
-			ts.Fatalf("unexpected success")
-		}
-	}
 }
 
 // runBlixt runs blixt ARGS... on the host, in the directory of the script, until it ends.

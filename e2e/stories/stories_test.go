@@ -56,17 +56,17 @@ func run(t *testing.T, kind string, create createTables) {
 			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"apply":                    command(apply),
-			"delete":                   command(remove),
-			"kill-after":               command(killAfter),
-			"maps":                     command(printMaps),
-			"moved":                    command(checkMoved),
-			"node":                     command(setNode),
-			"problems":                 command(printProblems),
-			"restart":                  command(restart),
-			"tables":                   command(setSizes),
-			"visible-after-each-write": command(checkVisible),
-			"wrote-nothing":            command(checkWroteNothing),
+			"apply":                    command("node", apply),
+			"delete":                   command("node", remove),
+			"kill-after":               command("node", killAfter),
+			"maps":                     command("node", printMaps),
+			"moved":                    command("node", checkMoved),
+			"node":                     command("node", setNode),
+			"problems":                 command("node", printProblems),
+			"restart":                  command("node", restart),
+			"tables":                   command("node", setSizes),
+			"visible-after-each-write": command("node", checkVisible),
+			"wrote-nothing":            command("node", checkWroteNothing),
 		},
 		Condition:          func(cond string) (bool, error) { return cond == kind, nil },
 		UpdateScripts:      golden.Update(),
@@ -95,11 +95,11 @@ func copyBase(dir string) error {
 	return err
 }
 
-// command makes a command of a script from a function. Its error goes to
-// stderr; with a ! before the command it has to fail.
-func command(f func(*testscript.TestScript, *node, []string) error) func(*testscript.TestScript, bool, []string) {
+// command makes a command of a script from a function of a value of the script. With a !
+// before the command its error is expected, and goes to stderr.
+func command[T any](value string, f func(*testscript.TestScript, T, []string) error) func(*testscript.TestScript, bool, []string) {
 	return func(ts *testscript.TestScript, neg bool, args []string) {
-		err := f(ts, ts.Value("node").(*node), args)
+		err := f(ts, ts.Value(value).(T), args)
 		switch {
 		case err != nil && neg:
 			fmt.Fprintln(ts.Stderr(), err)
