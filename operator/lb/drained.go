@@ -41,3 +41,14 @@ const (
 	StateDraining   = "draining"    // it keeps its flows and gets no new ones
 	StateNotServing = "not-serving" // nor does it keep its UDP flows
 )
+
+// StateRank is smaller the more a backend of a state deserves a look.
+func StateRank(state string) int {
+	switch state {
+	case StateNotServing:
+		return 0
+	case StateServing:
+		return 2
+	}
+	return 1
+}

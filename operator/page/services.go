@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
@@ -100,7 +101,7 @@ func (s *serviceSum) addBackend(b *build, is, was *writer.BackendStatus, part fl
 		to = &backendSum{Backend: Backend{Address: is.Address, State: is.State, Drained: is.Drained, Local: is.Local, Weight: is.Weight}}
 		s.backends[is.Address] = to
 	}
-	if is.State == stateServing { // for another address of the Gateway, or another node
+	if is.State == lb.StateServing { // for another address of the Gateway, or another node
 		to.State = is.State
 	}
 	to.Wanted += is.RingShare * part
@@ -118,7 +119,7 @@ func (b *build) service(s *serviceSum, total uint64, open bool) Service {
 	}
 	all := make([]*backendSum, 0, len(s.backends))
 	for _, one := range s.backends {
-		if one.State == stateServing {
+		if one.State == lb.StateServing {
 			s.Ready++
 		} else {
 			s.Draining++
@@ -127,7 +128,7 @@ func (b *build) service(s *serviceSum, total uint64, open bool) Service {
 	}
 	s.Ready, s.Draining = max(s.Ready, s.ready[0]+s.ready[1]), max(s.Draining, s.draining[0]+s.draining[1])
 	slices.SortFunc(all, func(a, b *backendSum) int {
-		return cmp.Or(cmp.Compare(stateRank(a.State), stateRank(b.State)), strings.Compare(a.Address, b.Address))
+		return cmp.Or(cmp.Compare(lb.StateRank(a.State), lb.StateRank(b.State)), strings.Compare(a.Address, b.Address))
 	})
 	most := mostBackends
 	if open {
@@ -143,18 +144,4 @@ func (b *build) service(s *serviceSum, total uint64, open bool) Service {
 		s.Backends = append(s.Backends, one.Backend)
 	}
 	return s.Service
-}
-
-// stateServing is the state of a backend that gets new flows.
-const stateServing = "serving"
-
-// stateRank is smaller the more a backend deserves a look.
-func stateRank(state string) int {
-	switch state {
-	case "not-serving":
-		return 0
-	case stateServing:
-		return 2
-	}
-	return 1
 }

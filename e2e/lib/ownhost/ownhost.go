@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -40,6 +41,15 @@ func Main(m *testing.M, setUp func() error) {
 		fail("these tests need root", err)
 	}
 	os.Exit(0)
+}
+
+// LoopbackUp is a setUp for Main: in a new network namespace that device is down.
+func LoopbackUp() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(lo)
 }
 
 func fail(what string, err error) {

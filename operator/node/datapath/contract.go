@@ -29,6 +29,9 @@ type (
 	Peer = bpf.BlixtPeer
 )
 
+// LatencyUnitsPerSecond is how many units of Latency.Sum a second has.
+const LatencyUnitsPerSecond = 1 << 20
+
 // Flags of the contract, and the backend id that rejects.
 const (
 	ConfigDrain       = uint32(bpf.BlixtConfigFlagCONFIG_DRAIN)

@@ -32,13 +32,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	ownhost.Main(m, func() error {
-		lo, err := netlink.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		return netlink.LinkSetUp(lo)
-	})
+	ownhost.Main(m, ownhost.LoopbackUp)
 }
 
 func must(t *testing.T, err error) {

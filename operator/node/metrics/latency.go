@@ -13,11 +13,9 @@ import (
 // A latency's slots are powers of two of seconds, which are the buckets of a native
 // histogram of schema 0: bucket k is of what is above 2^(k-1) s, and at most 2^k s. Slot 0
 // is its zero bucket.
-const (
-	unitsPerSecond = 1 << 20
-	// lowest is the bucket of slot 1: above LATENCY_FIRST, and up to twice that.
-	lowest = 6 + 1 - 20
-)
+//
+// lowest is the bucket of slot 1: above LATENCY_FIRST, and up to twice that.
+const lowest = 6 + 1 - 20
 
 var (
 	schema        = int32(0)
@@ -57,7 +55,7 @@ type histogram struct {
 
 // newLatency returns a histogram in both forms: scrapers take what they know.
 func newLatency(l datapath.Latency) *dto.Histogram {
-	h := &histogram{zero: l.Counts[0], sum: float64(l.Sum) / unitsPerSecond}
+	h := &histogram{zero: l.Counts[0], sum: float64(l.Sum) / datapath.LatencyUnitsPerSecond}
 	h.Schema, h.ZeroThreshold, h.ZeroCount = &schema, &zeroThreshold, &h.zero
 	h.SampleSum, h.SampleCount = &h.sum, &h.total
 	first, last := 0, 0 // of the slots that are not empty, without slot 0

@@ -194,15 +194,9 @@ func (r *routes) gatherFrontends(all *families, names *routeNames, t writer.Tabl
 
 // gatherRefs gathers all metrics of a backendRef or none, so that queries can add them.
 func (r *routes) gatherRefs(all *families, names *routeNames, seen []bool, t writer.Tables, flows writer.FlowCounts) error {
-	keys, err := t.RefKeys()
+	ids, size, err := writer.RefIDs(t)
 	if err != nil {
-		return fmt.Errorf("read ref_stats: %w", err)
-	}
-	ids := make(map[uint64]uint32, len(names.refs))
-	for id, key := range keys {
-		if key != 0 {
-			ids[key] = uint32(id)
-		}
+		return err
 	}
 	n := len(names.refs)
 	connections, active, unanswered := all.of(refConnections, n), all.of(refActive, n), all.of(refUnanswered, n)
@@ -221,7 +215,7 @@ func (r *routes) gatherRefs(all *families, names *routeNames, seen []bool, t wri
 		endpoints.add(ref.draining, uint64(ref.endpoints[1]))
 		// A backendRef that has never had an endpoint has no id, and has counted nothing. If
 		// one with endpoints has none, the table is full, or the program is an earlier one.
-		if !known && (len(keys) == 0 || ref.endpoints != [2]int{}) {
+		if !known && (size == 0 || ref.endpoints != [2]int{}) {
 			continue
 		}
 		connections.add(ref.labels, c.Flows)

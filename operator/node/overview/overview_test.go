@@ -39,13 +39,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	ownhost.Main(m, func() error {
-		lo, err := netlink.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		return netlink.LinkSetUp(lo)
-	})
+	ownhost.Main(m, ownhost.LoopbackUp)
 }
 
 // run is blixt run.

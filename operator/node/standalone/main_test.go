@@ -17,13 +17,7 @@ import (
 
 // TestMain gives the tests a host of their own.
 func TestMain(m *testing.M) {
-	ownhost.Main(m, func() error {
-		lo, err := netlink.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		return netlink.LinkSetUp(lo)
-	})
+	ownhost.Main(m, ownhost.LoopbackUp)
 }
 
 // must ends the test on an error.

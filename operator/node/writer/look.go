@@ -167,15 +167,9 @@ func (l *looks) update(t Tables, m Metrics) error {
 	if l.names == m.Names {
 		return nil
 	}
-	keys, err := t.RefKeys()
-	if err != nil {
-		return fmt.Errorf("read ref_stats: %w", err)
-	}
-	l.refs = map[uint64]uint32{}
-	for id, key := range keys {
-		if key != 0 {
-			l.refs[key] = uint32(id)
-		}
+	var err error
+	if l.refs, _, err = RefIDs(t); err != nil {
+		return err
 	}
 	rings := map[*datapath.Served]map[uint32]int{}
 	l.byGateway, l.indexes, l.refusing, l.some = make(map[string][]int, len(l.byGateway)), 0, 0, nil
@@ -335,14 +329,9 @@ func (f *FrontendStatus) limit(n int) {
 	if len(f.Backends) <= n {
 		return
 	}
-	slices.SortStableFunc(f.Backends, func(a, b BackendStatus) int { return rank(a.State) - rank(b.State) })
+	slices.SortStableFunc(f.Backends, func(a, b BackendStatus) int { return lb.StateRank(a.State) - lb.StateRank(b.State) })
 	f.MoreBackends = len(f.Backends) - n
 	f.Backends = slices.Clone(f.Backends[:n])
-}
-
-// rank is smaller the more a backend of a state deserves a look.
-func rank(state string) int {
-	return slices.Index([]string{lb.StateNotServing, lb.StateDraining, lb.StateServing}, state)
 }
 
 // backendFlows returns what reads how many new flows backends have got: some, or all of
@@ -392,8 +381,27 @@ func (w *Writer) refs(of []*ServedFrontend) (all []RefStatus) {
 	return all
 }
 
-// unitsPerSecond is how many units of datapath.Latency.Sum a second has.
-const unitsPerSecond = 1 << 20
+// RefIDs returns the ids of backendRefs in ref_stats by their lb.BackendRef.Hash, and how
+// many ids there are; 0: the program does not count by backendRef.
+func RefIDs(t Tables) (ids map[uint64]uint32, size int, err error) {
+	keys, err := t.RefKeys()
+	if err != nil {
+		return nil, 0, fmt.Errorf("read ref_stats: %w", err)
+	}
+	used := 0
+	for _, key := range keys {
+		if key != 0 {
+			used++
+		}
+	}
+	ids = make(map[uint64]uint32, used) // scrapes are frequent
+	for id, key := range keys {
+		if key != 0 {
+			ids[key] = uint32(id)
+		}
+	}
+	return ids, len(keys), nil
+}
 
 func (w *Writer) ref(ref lb.BackendRef) (RefStatus, bool) {
 	hash := ref.Hash()
@@ -407,7 +415,7 @@ func (w *Writer) ref(ref lb.BackendRef) (RefStatus, bool) {
 		Flows: c.Flows, Refused: c.Reset + c.Unreachable, Unanswered: datapath.Unanswered(c),
 	}
 	if c.Connect != (datapath.Latency{}) {
-		r.Connects, r.ConnectSum = slices.Clone(c.Connect.Counts[:]), float64(c.Connect.Sum)/unitsPerSecond
+		r.Connects, r.ConnectSum = slices.Clone(c.Connect.Counts[:]), float64(c.Connect.Sum)/datapath.LatencyUnitsPerSecond
 	}
 	return r, known
 }
