@@ -77,18 +77,16 @@ func pathless(err error) error {
 }
 
 func readDrained(path string) (lb.DrainedSet, error) {
-	// A pipe would have the caller wait, and a link lead it elsewhere.
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := openNoLink(path)
 	switch {
 	case errors.Is(err, unix.ELOOP):
 		return nil, errors.New("it is a link")
 	case err != nil:
-		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), path)
 	defer f.Close()
 	var s unix.Stat_t
-	if err := unix.Fstat(fd, &s); err != nil {
+	if err := unix.Fstat(int(f.Fd()), &s); err != nil {
 		return nil, err
 	}
 	switch {

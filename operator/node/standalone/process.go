@@ -82,12 +82,10 @@ func StatusFile(runDir, name string) string { return filepath.Join(runDir, name+
 // ended.
 func ReadProcessStatus(runDir, name string) (h ProcessStatus, err error) {
 	path := StatusFile(runDir, name)
-	// A pipe would have the caller wait, and a link lead it elsewhere.
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := openNoLink(path)
 	if err != nil {
-		return h, &fs.PathError{Op: "open", Path: path, Err: err}
+		return h, err
 	}
-	f := os.NewFile(uintptr(fd), path)
 	defer f.Close()
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		return h, errors.Join(fmt.Errorf("%s is no regular file", path), err)
@@ -100,6 +98,16 @@ func ReadProcessStatus(runDir, name string) (h ProcessStatus, err error) {
 		return h, fmt.Errorf("read %s: %w", path, err)
 	}
 	return h, nil
+}
+
+// openNoLink opens a file that may have been replaced by something else: a pipe would have
+// the caller wait, and a link lead it elsewhere. A link is ELOOP.
+func openNoLink(path string) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 // statusFile writes a ProcessStatus in the background, as a disk may be slow or full: that must
