@@ -27,6 +27,8 @@ enum layout {
 enum address_flag {
 	/* Only Blixt serves this address: it rejects packets to unserved ports and answers ping. */
 	ADDRESS_EXCLUSIVE = 1,
+	/* It has an element in `port_ranges`: frontends that serve more than their own port. */
+	ADDRESS_RANGES = 2,
 };
 
 /* Key of `addresses`, and every address elsewhere. */
@@ -50,6 +52,16 @@ struct frontend_key {
 enum frontend_flag {
 	/* Flows that begin get a record: see record.h. */
 	FRONTEND_RECORDS = 1,
+	/* Without a backend, what would begin a connection is dropped: TCP, too. */
+	FRONTEND_DROP_NO_BACKEND = 2,
+	/* No flow begins: the policy that would admit it could not be enforced. */
+	FRONTEND_REFUSES = 4,
+	/* The slot of the ring depends on the first bits of the client's address alone: see affinity.h. */
+	FRONTEND_AFFINITY = 8,
+	/* A flow to a port of the frontend's range gets the same port of the backend; */
+	FRONTEND_KEEP_PORT = 16,
+	/* or a port that is as much above the backend's as its own is above first_port. */
+	FRONTEND_SHIFT_PORT = 32,
 };
 
 /*
@@ -60,10 +72,169 @@ struct frontend {
 	__u32 index;	  /* of this frontend in `published`, `frontend_stats` and `client_rtt` */
 	__u32 flags;	  /* enum frontend_flag */
 	__u32 idle_ticks; /* a flow that sees no packet for longer expires */
-	__u32 policy;	  /* reserved, zero */
-	__u32 affinity;	  /* reserved, zero */
-	__u32 reserved[11];
+	__u32 challenge;  /* new flows in a second from which clients are challenged: see challenge.h; 0: never, 1: always */
+	__u32 affinity;	  /* whose memory of clients it shares: see affinity.h; 0: nothing is remembered */
+	__u32 affinity_ticks; /* how long a client is remembered */
+	__u8 affinity_bits;   /* of the client's 16 bytes that count */
+	__u8 pad[3];
+	__u16 first_port; /* of its range, host byte order */
+	__u16 pad2;
+	__u32 reserved[8];
 };
+
+/* Key of `port_ranges`: 20 bytes. */
+struct range_key {
+	struct addr addr;
+	__u8 protocol; /* IPPROTO_TCP or IPPROTO_UDP */
+	__u8 pad[3];
+};
+
+/* Ports that a frontend serves beside its own. The frontend of a port itself comes first. */
+struct port_range {
+	__u16 first; /* host byte order */
+	__u16 last;
+	__be16 port; /* of the frontend, in `frontends` */
+	__u16 pad;
+};
+
+/* Value of `port_ranges`: the first range that has a port serves it. An element with last 0 ends them. 128 bytes. */
+struct port_ranges {
+	struct port_range of[MAX_PORT_RANGES];
+};
+
+/*
+ * Policies: what a new flow to a frontend is asked. See policy.h.
+ *
+ * An element of `frontend_policies`, by frontend index, is one 64-bit word: the ids of up
+ * to four policies, 16 bits each, from the lowest bits on; 0 ends them. All of
+ * them have to admit the flow. So one store changes what is asked.
+ */
+enum policies_of_frontend {
+	FRONTEND_POLICIES = 4,
+	POLICY_ID_BITS = 16,
+};
+
+enum policy_flag {
+	/* What it would refuse is counted, and admitted. */
+	POLICY_DRY_RUN = 1,
+	/* A source that no prefix has is refused. */
+	POLICY_ONLY_ALLOWED = 2,
+	/* TCP that is refused for its source is answered with a RST, */
+	POLICY_RESET_SOURCES = 4,
+	/* and TCP that is refused by a limit. */
+	POLICY_RESET_LIMITS = 8,
+};
+
+/*
+ * Element of `policies`, by id: what one policy demands of the flows to one of its targets. 64
+ * bytes. An element is written before a frontend has its id, but for `sources`, which
+ * one store changes. Id 0 is no policy.
+ */
+struct policy {
+	__u64 sources; /* bits 0-31: the set in `sources`, 0: none is asked. Bits 32-63: enum policy_flag */
+	__u64 source_interval; /* ns in which a source may begin one flow; 0: no limit */
+	__u64 total_interval;  /* the same, of all sources */
+	__u32 source_burst;    /* how many flows a source may begin at once */
+	__u32 total_burst;
+	__u32 source_concurrent; /* established flows that a source may have; 0: no limit */
+	__u32 total_concurrent;
+	__u8 source_bits4; /* of an IPv4 source's 16 bytes that count: 96 and more */
+	__u8 source_bits6;
+	__u8 pad[6];
+	__u64 reserved[2];
+};
+
+/* Element of `policy_states`, by id: what the limits of a policy have come to. 32 bytes. */
+struct policy_state {
+	__u64 full;	  /* CLOCK_MONOTONIC in ns: when all of total_burst may begin again, see ratelimit.h */
+	__u64 adopted;	  /* the same, of flows that are taken over in mid-stream */
+	__u32 concurrent; /* established flows. Whoever sweeps the flows corrects it */
+	__u32 pad;
+	__u64 evicted; /* sources that began anew, as `limited_sources` had forgotten them, or has no room */
+};
+
+/* Key of `limited_sources`: 20 bytes. */
+struct limited_source_key {
+	__u32 policy; /* id */
+	struct addr addr; /* as many bits as count, and zeros */
+};
+
+/* Value of `limited_sources`: 16 bytes. */
+struct limited_source {
+	__u64 full;	  /* as in struct policy_state */
+	__u32 concurrent; /* the same */
+	__u32 pad;
+};
+
+/* Key of `sources`: 24 bytes. */
+struct source_key {
+	__u32 bits; /* 32, of the set, and those of addr that count: 96 and more for IPv4 */
+	__u32 set;
+	struct addr addr;
+};
+
+/* Value of `sources`. */
+enum source_verdict {
+	SOURCE_ALLOWED = 1,
+	SOURCE_DENIED = 2,
+};
+
+/* Why a policy refuses a flow: index of policy_counters.refused. */
+enum refusal {
+	REFUSED_SOURCE,		   /* its source is denied, or not among those that are allowed */
+	REFUSED_SOURCE_RATE,	   /* its source begins too many flows */
+	REFUSED_TOTAL_RATE,	   /* all sources do */
+	REFUSED_SOURCE_CONCURRENT, /* its source has too many flows */
+	REFUSED_TOTAL_CONCURRENT,  /* all sources do */
+	REFUSED_ADOPTED,	   /* too many connections that this node does not know, in mid-stream */
+	REFUSALS = 8,
+};
+
+/* Element of `policy_stats`, by id, per CPU: flows that were refused, or would be with POLICY_DRY_RUN. 64 bytes. */
+struct policy_counters {
+	__u64 refused[REFUSALS];
+};
+
+/* Key of `affinities`: 20 bytes. */
+struct affinity_key {
+	__u32 group; /* frontend.affinity */
+	struct addr client; /* as many bits as count, and zeros */
+};
+
+/* Value of `affinities`: the backend that a client had last. 20 bytes. */
+struct affinity {
+	struct addr backend;
+	__u32 last_new; /* tick of the client's last new flow */
+};
+
+/* Key of `affinity_backends`, whose values are the ids of backends that get new flows: 20 bytes. */
+struct affinity_backend_key {
+	__u32 frontend; /* index */
+	struct addr addr;
+};
+
+/*
+ * Element of `backend_health`, by backend id: how its flows begin. 32 bytes. Shared by all CPUs.
+ * The program writes it for backends with BACKEND_JUDGED alone; whoever gives the id to another backend clears it first.
+ */
+struct health {
+	__u32 consecutive; /* failures since the last answer */
+	__u32 failures;	   /* in all */
+	__u32 answers;	   /* in all */
+	__u32 prefix;	   /* hash of the client's prefix of the first of the consecutive failures */
+	__u32 others;	   /* 1: a later one of these was of another prefix */
+	__u32 trial;	   /* tick in which a backend with BACKEND_TRIAL got its last flow; 0: none */
+	__u32 unanswered;  /* failures by silence; the rest were refused */
+	__u32 pad;
+};
+
+_Static_assert(sizeof(struct range_key) == 20, "a range key is 20 bytes");
+_Static_assert(sizeof(struct port_ranges) == 128, "the ranges of an address are 128 bytes");
+_Static_assert(sizeof(struct policy) == 64, "a policy is 64 bytes");
+_Static_assert(sizeof(struct policy_state) == 32, "the state of a policy is 32 bytes");
+_Static_assert(sizeof(struct source_key) == 24, "a source is 24 bytes");
+_Static_assert(sizeof(struct policy_counters) == 64, "the counters of a policy are 64 bytes");
+_Static_assert(sizeof(struct health) == 32, "the health of a backend is 32 bytes");
 
 /*
  * An element of `published`, by frontend index: the ring that serves the
@@ -101,6 +272,10 @@ enum backend_flag {
 	BACKEND_HEARS_WITHIN = 16,
 	/* The same of messages that stand alone. */
 	BACKEND_HEARS_ALONE = 32,
+	/* It is counted how its flows begin: see health.h. */
+	BACKEND_JUDGED = 64,
+	/* It gets one flow at a time, to find out whether it is healthy again. */
+	BACKEND_TRIAL = 128,
 };
 
 /*
@@ -109,7 +284,7 @@ enum backend_flag {
  * frontend alone. While the generation is odd the element is in use, while it
  * is even the element is free. A generation only ever grows, and an element
  * changes only together with its generation, except BACKEND_NOT_SERVING,
- * BACKEND_STACK, BACKEND_HEARS_WITHIN, BACKEND_HEARS_ALONE and ref.
+ * BACKEND_STACK, BACKEND_HEARS_WITHIN, BACKEND_HEARS_ALONE, BACKEND_JUDGED, BACKEND_TRIAL and ref.
  */
 struct backend {
 	struct addr addr;
@@ -213,7 +388,7 @@ struct flow {
 	__u32 ack;	  /* TCP: the highest acknowledgement number that the sender of this direction has sent */
 	__u32 ifindex;	  /* the interface by which replies come into this host: see trust.h */
 	__u32 ref;	  /* that of the backend when the flow began. FLOW_UNDONE: the connection, see connection_of() in undo.h */
-	__u32 policy;	  /* reserved, zero. FLOW_UNDONE: idle_ticks of the flow when it is established */
+	__u32 born;	  /* tick of the first packet; 0: unknown. FLOW_UNDONE: idle_ticks of the flow when it is established */
 	__u32 fin;	  /* with FLOW_PEER_FIN: the acknowledgement number with which this side acknowledges the other side's FIN */
 	__u32 syn;	  /* forward, TCP: the number with which the backend acknowledges the last SYN that came while it was connected */
 	__u32 astray;	  /* forward, TCP: the tick since which the FIB names another source than the flow has; 0: it does not. See source.h */
@@ -728,6 +903,13 @@ enum counter {
 	COUNTER_RECORD_WRITTEN,	       /* record written to a ring buffer */
 	COUNTER_RECORD_LOST,	       /* record lost: the ring buffer is full, as nobody reads it fast enough */
 	COUNTER_RECORD_NO_ROOM,	       /* flow begun without a record: `recorded` is full */
+	COUNTER_REJECT_SOURCE,	       /* refused: a policy does not admit the source */
+	COUNTER_REJECT_RATE,	       /* refused: a policy's limit of new flows */
+	COUNTER_REJECT_CONCURRENT,     /* refused: a policy's limit of concurrent flows */
+	COUNTER_REJECT_UNENFORCED,     /* refused: the frontend's policy could not be enforced, for which there is no room */
+	COUNTER_REJECT_UNPROVEN,       /* answered: the client has to prove first that its address is not forged */
+	COUNTER_CLIENT_PROVEN,	       /* it has */
+	COUNTER_AFFINITY_KEPT,	       /* flow begun with the backend that its client had before, not that of the ring */
 	COUNTERS,
 };
 

@@ -27,7 +27,26 @@ type BlixtAddressFlag uint32
 
 const (
 	BlixtAddressFlagADDRESS_EXCLUSIVE BlixtAddressFlag = 1
+	BlixtAddressFlagADDRESS_RANGES    BlixtAddressFlag = 2
 )
+
+type BlixtAffinity struct {
+	_       structs.HostLayout
+	Backend BlixtAddr
+	LastNew uint32
+}
+
+type BlixtAffinityBackendKey struct {
+	_        structs.HostLayout
+	Frontend uint32
+	Addr     BlixtAddr
+}
+
+type BlixtAffinityKey struct {
+	_      structs.HostLayout
+	Group  uint32
+	Client BlixtAddr
+}
 
 type BlixtAnnounceConfig struct {
 	_        structs.HostLayout
@@ -96,6 +115,8 @@ const (
 	BlixtBackendFlagBACKEND_PROTECTED    BlixtBackendFlag = 8
 	BlixtBackendFlagBACKEND_HEARS_WITHIN BlixtBackendFlag = 16
 	BlixtBackendFlagBACKEND_HEARS_ALONE  BlixtBackendFlag = 32
+	BlixtBackendFlagBACKEND_JUDGED       BlixtBackendFlag = 64
+	BlixtBackendFlagBACKEND_TRIAL        BlixtBackendFlag = 128
 )
 
 type BlixtBackendId uint32
@@ -246,7 +267,14 @@ const (
 	BlixtCounterCOUNTER_RECORD_WRITTEN          BlixtCounter = 51
 	BlixtCounterCOUNTER_RECORD_LOST             BlixtCounter = 52
 	BlixtCounterCOUNTER_RECORD_NO_ROOM          BlixtCounter = 53
-	BlixtCounterCOUNTERS                        BlixtCounter = 54
+	BlixtCounterCOUNTER_REJECT_SOURCE           BlixtCounter = 54
+	BlixtCounterCOUNTER_REJECT_RATE             BlixtCounter = 55
+	BlixtCounterCOUNTER_REJECT_CONCURRENT       BlixtCounter = 56
+	BlixtCounterCOUNTER_REJECT_UNENFORCED       BlixtCounter = 57
+	BlixtCounterCOUNTER_REJECT_UNPROVEN         BlixtCounter = 58
+	BlixtCounterCOUNTER_CLIENT_PROVEN           BlixtCounter = 59
+	BlixtCounterCOUNTER_AFFINITY_KEPT           BlixtCounter = 60
+	BlixtCounterCOUNTERS                        BlixtCounter = 61
 )
 
 type BlixtDropSample struct {
@@ -288,7 +316,7 @@ type BlixtFlow struct {
 	Ack        uint32
 	Ifindex    uint32
 	Ref        uint32
-	Policy     uint32
+	Born       uint32
 	Fin        uint32
 	Syn        uint32
 	Astray     uint32
@@ -382,13 +410,18 @@ type BlixtFragmentKey struct {
 }
 
 type BlixtFrontend struct {
-	_         structs.HostLayout
-	Index     uint32
-	Flags     uint32
-	IdleTicks uint32
-	Policy    uint32
-	Affinity  uint32
-	Reserved  [11]uint32
+	_             structs.HostLayout
+	Index         uint32
+	Flags         uint32
+	IdleTicks     uint32
+	Challenge     uint32
+	Affinity      uint32
+	AffinityTicks uint32
+	AffinityBits  uint8
+	Pad           [3]uint8
+	FirstPort     uint16
+	Pad2          uint16
+	Reserved      [8]uint32
 }
 
 type BlixtFrontendCounters struct {
@@ -404,7 +437,12 @@ type BlixtFrontendCounters struct {
 type BlixtFrontendFlag uint32
 
 const (
-	BlixtFrontendFlagFRONTEND_RECORDS BlixtFrontendFlag = 1
+	BlixtFrontendFlagFRONTEND_RECORDS         BlixtFrontendFlag = 1
+	BlixtFrontendFlagFRONTEND_DROP_NO_BACKEND BlixtFrontendFlag = 2
+	BlixtFrontendFlagFRONTEND_REFUSES         BlixtFrontendFlag = 4
+	BlixtFrontendFlagFRONTEND_AFFINITY        BlixtFrontendFlag = 8
+	BlixtFrontendFlagFRONTEND_KEEP_PORT       BlixtFrontendFlag = 16
+	BlixtFrontendFlagFRONTEND_SHIFT_PORT      BlixtFrontendFlag = 32
 )
 
 type BlixtFrontendKey struct {
@@ -413,6 +451,18 @@ type BlixtFrontendKey struct {
 	Port     uint16
 	Protocol uint8
 	Pad      uint8
+}
+
+type BlixtHealth struct {
+	_           structs.HostLayout
+	Consecutive uint32
+	Failures    uint32
+	Answers     uint32
+	Prefix      uint32
+	Others      uint32
+	Trial       uint32
+	Unanswered  uint32
+	Pad         uint32
 }
 
 type BlixtHeldFragment struct {
@@ -504,8 +554,28 @@ const (
 	BlixtLimitSLOT_PACKETS_SHIFT    BlixtLimit = 40
 	BlixtLimitRECORD_PACKET_LEN     BlixtLimit = 64
 	BlixtLimitLATENCY_SLOTS         BlixtLimit = 21
+	BlixtLimitMAX_PORT_RANGES       BlixtLimit = 16
+	BlixtLimitMAX_RANGED_ADDRESSES  BlixtLimit = 4096
+	BlixtLimitMAX_POLICIES          BlixtLimit = 4096
+	BlixtLimitMAX_SOURCES           BlixtLimit = 282144
+	BlixtLimitMAX_LIMITED_SOURCES   BlixtLimit = 65536
+	BlixtLimitMAX_AFFINITIES        BlixtLimit = 65536
+	BlixtLimitMAX_PROVEN            BlixtLimit = 65536
 	BlixtLimitMAX_LINKS             BlixtLimit = 4096
 )
+
+type BlixtLimitedSource struct {
+	_          structs.HostLayout
+	Full       uint64
+	Concurrent uint32
+	Pad        uint32
+}
+
+type BlixtLimitedSourceKey struct {
+	_      structs.HostLayout
+	Policy uint32
+	Addr   BlixtAddr
+}
 
 type BlixtNextHop struct {
 	_       structs.HostLayout
@@ -641,6 +711,46 @@ type BlixtPeer struct {
 	Asked   uint64
 }
 
+type BlixtPolicy struct {
+	_                structs.HostLayout
+	Sources          uint64
+	SourceInterval   uint64
+	TotalInterval    uint64
+	SourceBurst      uint32
+	TotalBurst       uint32
+	SourceConcurrent uint32
+	TotalConcurrent  uint32
+	SourceBits4      uint8
+	SourceBits6      uint8
+	Pad              [6]uint8
+	Reserved         [2]uint64
+}
+
+type BlixtPolicyCounters struct {
+	_       structs.HostLayout
+	Refused [8]uint64
+}
+
+type BlixtPolicyState struct {
+	_          structs.HostLayout
+	Full       uint64
+	Adopted    uint64
+	Concurrent uint32
+	Pad        uint32
+	Evicted    uint64
+}
+
+type BlixtPortRanges struct {
+	_  structs.HostLayout
+	Of [16]struct {
+		_     structs.HostLayout
+		First uint16
+		Last  uint16
+		Port  uint16
+		Pad   uint16
+	}
+}
+
 type BlixtPortSearch struct {
 	_         structs.HostLayout
 	Tick      uint32
@@ -670,6 +780,13 @@ const (
 	BlixtPublishedBitsRING_SIZE_BITS       BlixtPublishedBits = 20
 	BlixtPublishedBitsRING_GENERATION_BITS BlixtPublishedBits = 20
 )
+
+type BlixtRangeKey struct {
+	_        structs.HostLayout
+	Addr     BlixtAddr
+	Protocol uint8
+	Pad      [3]uint8
+}
 
 type BlixtRecordBy uint32
 
@@ -712,11 +829,20 @@ type BlixtSlotCount struct {
 	Ways [2]uint64
 }
 
+type BlixtSourceKey struct {
+	_    structs.HostLayout
+	Bits uint32
+	Set  uint32
+	Addr BlixtAddr
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	BlixtMapAddresses         = "addresses"
+	BlixtMapAffinities        = "affinities"
+	BlixtMapAffinityBackends  = "affinity_backends"
 	BlixtMapAnnounceKeys      = "announce_keys"
 	BlixtMapAnnouncedBackends = "announced_backends"
 	BlixtMapAnnouncedUdp      = "announced_udp"
@@ -724,6 +850,7 @@ const (
 	BlixtMapAnswerBuckets     = "answer_buckets"
 	BlixtMapBackendAddresses  = "backend_addresses"
 	BlixtMapBackendFlows      = "backend_flows"
+	BlixtMapBackendHealth     = "backend_health"
 	BlixtMapBackends          = "backends"
 	BlixtMapBlixtLayout2      = "blixt_layout_2"
 	BlixtMapClientRtt         = "client_rtt"
@@ -739,6 +866,7 @@ const (
 	BlixtMapFlows             = "flows"
 	BlixtMapFragmentIds       = "fragment_ids"
 	BlixtMapFragments         = "fragments"
+	BlixtMapFrontendPolicies  = "frontend_policies"
 	BlixtMapFrontendStats     = "frontend_stats"
 	BlixtMapFrontends         = "frontends"
 	BlixtMapHeld              = "held"
@@ -748,15 +876,21 @@ const (
 	BlixtMapHostPorts         = "host_ports"
 	BlixtMapIcmpFragments     = "icmp_fragments"
 	BlixtMapInterest          = "interest"
+	BlixtMapLimitedSources    = "limited_sources"
 	BlixtMapLinkPackets       = "link_packets"
 	BlixtMapMasqueradedPorts  = "masqueraded_ports"
 	BlixtMapNewFlows          = "new_flows"
 	BlixtMapNewFragments      = "new_fragments"
 	BlixtMapPackets           = "packets"
 	BlixtMapPeers             = "peers"
+	BlixtMapPolicies          = "policies"
+	BlixtMapPolicyStates      = "policy_states"
+	BlixtMapPolicyStats       = "policy_stats"
+	BlixtMapPortRanges        = "port_ranges"
 	BlixtMapPortSearches      = "port_searches"
 	BlixtMapProbes            = "probes"
 	BlixtMapProtectedClients  = "protected_clients"
+	BlixtMapProven            = "proven"
 	BlixtMapPublished         = "published"
 	BlixtMapRecorded          = "recorded"
 	BlixtMapRecordedNumber    = "recorded_number"
@@ -764,6 +898,7 @@ const (
 	BlixtMapRings             = "rings"
 	BlixtMapSilentNeighbours  = "silent_neighbours"
 	BlixtMapSlotCounts        = "slot_counts"
+	BlixtMapSources           = "sources"
 	BlixtMapUdpFlows          = "udp_flows"
 	BlixtProgBlixt            = "blixt"
 )
@@ -818,6 +953,8 @@ type BlixtProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type BlixtMapSpecs struct {
 	Addresses         *ebpf.MapSpec `ebpf:"addresses"`
+	Affinities        *ebpf.MapSpec `ebpf:"affinities"`
+	AffinityBackends  *ebpf.MapSpec `ebpf:"affinity_backends"`
 	AnnounceKeys      *ebpf.MapSpec `ebpf:"announce_keys"`
 	AnnouncedBackends *ebpf.MapSpec `ebpf:"announced_backends"`
 	AnnouncedUdp      *ebpf.MapSpec `ebpf:"announced_udp"`
@@ -825,6 +962,7 @@ type BlixtMapSpecs struct {
 	AnswerBuckets     *ebpf.MapSpec `ebpf:"answer_buckets"`
 	BackendAddresses  *ebpf.MapSpec `ebpf:"backend_addresses"`
 	BackendFlows      *ebpf.MapSpec `ebpf:"backend_flows"`
+	BackendHealth     *ebpf.MapSpec `ebpf:"backend_health"`
 	Backends          *ebpf.MapSpec `ebpf:"backends"`
 	BlixtLayout2      *ebpf.MapSpec `ebpf:"blixt_layout_2"`
 	ClientRtt         *ebpf.MapSpec `ebpf:"client_rtt"`
@@ -840,6 +978,7 @@ type BlixtMapSpecs struct {
 	Flows             *ebpf.MapSpec `ebpf:"flows"`
 	FragmentIds       *ebpf.MapSpec `ebpf:"fragment_ids"`
 	Fragments         *ebpf.MapSpec `ebpf:"fragments"`
+	FrontendPolicies  *ebpf.MapSpec `ebpf:"frontend_policies"`
 	FrontendStats     *ebpf.MapSpec `ebpf:"frontend_stats"`
 	Frontends         *ebpf.MapSpec `ebpf:"frontends"`
 	Held              *ebpf.MapSpec `ebpf:"held"`
@@ -849,15 +988,21 @@ type BlixtMapSpecs struct {
 	HostPorts         *ebpf.MapSpec `ebpf:"host_ports"`
 	IcmpFragments     *ebpf.MapSpec `ebpf:"icmp_fragments"`
 	Interest          *ebpf.MapSpec `ebpf:"interest"`
+	LimitedSources    *ebpf.MapSpec `ebpf:"limited_sources"`
 	LinkPackets       *ebpf.MapSpec `ebpf:"link_packets"`
 	MasqueradedPorts  *ebpf.MapSpec `ebpf:"masqueraded_ports"`
 	NewFlows          *ebpf.MapSpec `ebpf:"new_flows"`
 	NewFragments      *ebpf.MapSpec `ebpf:"new_fragments"`
 	Packets           *ebpf.MapSpec `ebpf:"packets"`
 	Peers             *ebpf.MapSpec `ebpf:"peers"`
+	Policies          *ebpf.MapSpec `ebpf:"policies"`
+	PolicyStates      *ebpf.MapSpec `ebpf:"policy_states"`
+	PolicyStats       *ebpf.MapSpec `ebpf:"policy_stats"`
+	PortRanges        *ebpf.MapSpec `ebpf:"port_ranges"`
 	PortSearches      *ebpf.MapSpec `ebpf:"port_searches"`
 	Probes            *ebpf.MapSpec `ebpf:"probes"`
 	ProtectedClients  *ebpf.MapSpec `ebpf:"protected_clients"`
+	Proven            *ebpf.MapSpec `ebpf:"proven"`
 	Published         *ebpf.MapSpec `ebpf:"published"`
 	Recorded          *ebpf.MapSpec `ebpf:"recorded"`
 	RecordedNumber    *ebpf.MapSpec `ebpf:"recorded_number"`
@@ -865,6 +1010,7 @@ type BlixtMapSpecs struct {
 	Rings             *ebpf.MapSpec `ebpf:"rings"`
 	SilentNeighbours  *ebpf.MapSpec `ebpf:"silent_neighbours"`
 	SlotCounts        *ebpf.MapSpec `ebpf:"slot_counts"`
+	Sources           *ebpf.MapSpec `ebpf:"sources"`
 	UdpFlows          *ebpf.MapSpec `ebpf:"udp_flows"`
 }
 
@@ -895,6 +1041,8 @@ func (o *BlixtObjects) Close() error {
 // It can be passed to LoadBlixtObjects or ebpf.CollectionSpec.LoadAndAssign.
 type BlixtMaps struct {
 	Addresses         *ebpf.Map `ebpf:"addresses"`
+	Affinities        *ebpf.Map `ebpf:"affinities"`
+	AffinityBackends  *ebpf.Map `ebpf:"affinity_backends"`
 	AnnounceKeys      *ebpf.Map `ebpf:"announce_keys"`
 	AnnouncedBackends *ebpf.Map `ebpf:"announced_backends"`
 	AnnouncedUdp      *ebpf.Map `ebpf:"announced_udp"`
@@ -902,6 +1050,7 @@ type BlixtMaps struct {
 	AnswerBuckets     *ebpf.Map `ebpf:"answer_buckets"`
 	BackendAddresses  *ebpf.Map `ebpf:"backend_addresses"`
 	BackendFlows      *ebpf.Map `ebpf:"backend_flows"`
+	BackendHealth     *ebpf.Map `ebpf:"backend_health"`
 	Backends          *ebpf.Map `ebpf:"backends"`
 	BlixtLayout2      *ebpf.Map `ebpf:"blixt_layout_2"`
 	ClientRtt         *ebpf.Map `ebpf:"client_rtt"`
@@ -917,6 +1066,7 @@ type BlixtMaps struct {
 	Flows             *ebpf.Map `ebpf:"flows"`
 	FragmentIds       *ebpf.Map `ebpf:"fragment_ids"`
 	Fragments         *ebpf.Map `ebpf:"fragments"`
+	FrontendPolicies  *ebpf.Map `ebpf:"frontend_policies"`
 	FrontendStats     *ebpf.Map `ebpf:"frontend_stats"`
 	Frontends         *ebpf.Map `ebpf:"frontends"`
 	Held              *ebpf.Map `ebpf:"held"`
@@ -926,15 +1076,21 @@ type BlixtMaps struct {
 	HostPorts         *ebpf.Map `ebpf:"host_ports"`
 	IcmpFragments     *ebpf.Map `ebpf:"icmp_fragments"`
 	Interest          *ebpf.Map `ebpf:"interest"`
+	LimitedSources    *ebpf.Map `ebpf:"limited_sources"`
 	LinkPackets       *ebpf.Map `ebpf:"link_packets"`
 	MasqueradedPorts  *ebpf.Map `ebpf:"masqueraded_ports"`
 	NewFlows          *ebpf.Map `ebpf:"new_flows"`
 	NewFragments      *ebpf.Map `ebpf:"new_fragments"`
 	Packets           *ebpf.Map `ebpf:"packets"`
 	Peers             *ebpf.Map `ebpf:"peers"`
+	Policies          *ebpf.Map `ebpf:"policies"`
+	PolicyStates      *ebpf.Map `ebpf:"policy_states"`
+	PolicyStats       *ebpf.Map `ebpf:"policy_stats"`
+	PortRanges        *ebpf.Map `ebpf:"port_ranges"`
 	PortSearches      *ebpf.Map `ebpf:"port_searches"`
 	Probes            *ebpf.Map `ebpf:"probes"`
 	ProtectedClients  *ebpf.Map `ebpf:"protected_clients"`
+	Proven            *ebpf.Map `ebpf:"proven"`
 	Published         *ebpf.Map `ebpf:"published"`
 	Recorded          *ebpf.Map `ebpf:"recorded"`
 	RecordedNumber    *ebpf.Map `ebpf:"recorded_number"`
@@ -942,12 +1098,15 @@ type BlixtMaps struct {
 	Rings             *ebpf.Map `ebpf:"rings"`
 	SilentNeighbours  *ebpf.Map `ebpf:"silent_neighbours"`
 	SlotCounts        *ebpf.Map `ebpf:"slot_counts"`
+	Sources           *ebpf.Map `ebpf:"sources"`
 	UdpFlows          *ebpf.Map `ebpf:"udp_flows"`
 }
 
 func (m *BlixtMaps) Close() error {
 	return _BlixtClose(
 		m.Addresses,
+		m.Affinities,
+		m.AffinityBackends,
 		m.AnnounceKeys,
 		m.AnnouncedBackends,
 		m.AnnouncedUdp,
@@ -955,6 +1114,7 @@ func (m *BlixtMaps) Close() error {
 		m.AnswerBuckets,
 		m.BackendAddresses,
 		m.BackendFlows,
+		m.BackendHealth,
 		m.Backends,
 		m.BlixtLayout2,
 		m.ClientRtt,
@@ -970,6 +1130,7 @@ func (m *BlixtMaps) Close() error {
 		m.Flows,
 		m.FragmentIds,
 		m.Fragments,
+		m.FrontendPolicies,
 		m.FrontendStats,
 		m.Frontends,
 		m.Held,
@@ -979,15 +1140,21 @@ func (m *BlixtMaps) Close() error {
 		m.HostPorts,
 		m.IcmpFragments,
 		m.Interest,
+		m.LimitedSources,
 		m.LinkPackets,
 		m.MasqueradedPorts,
 		m.NewFlows,
 		m.NewFragments,
 		m.Packets,
 		m.Peers,
+		m.Policies,
+		m.PolicyStates,
+		m.PolicyStats,
+		m.PortRanges,
 		m.PortSearches,
 		m.Probes,
 		m.ProtectedClients,
+		m.Proven,
 		m.Published,
 		m.Recorded,
 		m.RecordedNumber,
@@ -995,6 +1162,7 @@ func (m *BlixtMaps) Close() error {
 		m.Rings,
 		m.SilentNeighbours,
 		m.SlotCounts,
+		m.Sources,
 		m.UdpFlows,
 	)
 }

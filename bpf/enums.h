@@ -25,6 +25,10 @@ union {
 	enum probe_form probe_form;
 	struct announcement announcement; /* it is in no map */
 	enum frontend_flag frontend_flag;
+	enum policies_of_frontend policies_of_frontend;
+	enum policy_flag policy_flag;
+	enum source_verdict source_verdict;
+	enum refusal refusal;
 	enum record_event record_event;
 	enum end_reason end_reason;
 	enum record_by record_by;

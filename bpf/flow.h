@@ -573,7 +573,7 @@ __noinline int establish(struct packet *p, struct flow *f)
 	if (fe) /* also if there is no room: then the flow lives as long, if nothing evicts it */
 		p->to.idle_ticks = f->idle_ticks = reply->idle_ticks = fe->idle_ticks;
 	if (p->to.flags & FLOW_UNDONE)
-		p->to.idle_ticks = f->idle_ticks = reply->idle_ticks = p->to.policy;
+		p->to.idle_ticks = f->idle_ticks = reply->idle_ticks = p->to.born;
 	if (!(p->to.flags & FLOW_UNDONE)) { /* from now on syn means something else */
 		if (reply->syn)
 			count_client_rtt(p->to.frontend, p->rtt = time_in_units() - reply->syn);

@@ -285,7 +285,8 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 	to->backend = id;
 	to->generation = b->generation;
 	to->frontend = fe->index;
-	to->last_seen = now() - 1; /* so that the first answer is due */
+	to->born = now();
+	to->last_seen = to->born - 1; /* so that the first answer is due */
 	to->idle_ticks = fe->idle_ticks;
 	if (!is_udp(&p->key) && to->idle_ticks > EMBRYONIC_TICKS)
 		to->idle_ticks = EMBRYONIC_TICKS;

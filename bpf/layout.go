@@ -108,6 +108,8 @@ func MapNames() []string {
 		BlixtMapAnnouncing, BlixtMapAnnounceKeys, BlixtMapPeers, BlixtMapProbes, BlixtMapEgressLinks,
 		BlixtMapRefStats, BlixtMapClientRtt, BlixtMapRecorded, BlixtMapRecordedNumber, BlixtMapSlotCounts,
 		BlixtMapFlowLog0, BlixtMapFlowLog1, BlixtMapFlowLog2, BlixtMapFlowLog3,
+		BlixtMapPortRanges, BlixtMapFrontendPolicies, BlixtMapPolicies, BlixtMapPolicyStates, BlixtMapPolicyStats, BlixtMapSources, BlixtMapLimitedSources,
+		BlixtMapAffinities, BlixtMapAffinityBackends, BlixtMapBackendHealth,
 	}
 }
 
@@ -117,7 +119,9 @@ func IsOptional(name string) bool {
 	switch name {
 	case BlixtMapInterest, BlixtMapFlowCache, BlixtMapAnnouncing, BlixtMapAnnounceKeys, BlixtMapPeers, BlixtMapProbes, BlixtMapEgressLinks,
 		BlixtMapRefStats, BlixtMapClientRtt, BlixtMapRecorded, BlixtMapRecordedNumber, BlixtMapSlotCounts,
-		BlixtMapFlowLog0, BlixtMapFlowLog1, BlixtMapFlowLog2, BlixtMapFlowLog3:
+		BlixtMapFlowLog0, BlixtMapFlowLog1, BlixtMapFlowLog2, BlixtMapFlowLog3,
+		BlixtMapPortRanges, BlixtMapFrontendPolicies, BlixtMapPolicies, BlixtMapPolicyStates, BlixtMapPolicyStats, BlixtMapSources, BlixtMapLimitedSources,
+		BlixtMapAffinities, BlixtMapAffinityBackends, BlixtMapBackendHealth:
 		return true
 	}
 	return false

@@ -70,6 +70,20 @@ enum limit {
 	RECORD_PACKET_LEN = 64,
 	/* Slots of a histogram of latencies: see struct latency. */
 	LATENCY_SLOTS = 21,
+	/* Ranges of ports of one address and protocol. */
+	MAX_PORT_RANGES = 16,
+	/* Addresses with ranges, of each protocol: about 200 B each. */
+	MAX_RANGED_ADDRESSES = 4096,
+	/* Policies, by target: 4096 * (64+32) B, and 64 B per CPU: 0.4 MB and 0.3 MB per CPU. */
+	MAX_POLICIES = 4096,
+	/* Prefixes of all lists of sources, and the largest list once more while it is replaced; about 100 B each in use: 28 MB. */
+	MAX_SOURCES = 282144,
+	/* Sources whose flows are counted, about 110 B each: 7 MB. When it is full, those are forgotten that were asked for least recently. */
+	MAX_LIMITED_SOURCES = 65536,
+	/* Clients whose backend is remembered, about 110 B each: 7 MB. The same. */
+	MAX_AFFINITIES = 65536,
+	/* Clients that have proven their address, about 90 B each: 6 MB. The same. */
+	MAX_PROVEN = 65536,
 	/* Interfaces with packet counters of their own; a larger interface index is taken modulo this number. */
 	MAX_LINKS = 4096,
 };

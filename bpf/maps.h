@@ -362,6 +362,97 @@ struct {
 	__type(value, struct drop_sample);
 } drop_samples SEC(".maps");
 
+/* Frontends that serve more than their own port, by address and protocol: see frontend.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_RANGED_ADDRESSES);
+	__type(key, struct range_key);
+	__type(value, struct port_ranges);
+} port_ranges SEC(".maps");
+
+/* The policies of each frontend, by index: see policy.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_FRONTENDS);
+	__type(key, __u32);
+	__type(value, __u64);
+} frontend_policies SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_POLICIES);
+	__type(key, __u32);
+	__type(value, struct policy);
+} policies SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_POLICIES);
+	__type(key, __u32);
+	__type(value, struct policy_state);
+} policy_states SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MAX_POLICIES);
+	__type(key, __u32);
+	__type(value, struct policy_counters);
+} policy_stats SEC(".maps");
+
+/* Whom policies admit: enum source_verdict, by prefix, of all sets. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_SOURCES);
+	__type(key, struct source_key);
+	__type(value, __u32);
+} sources SEC(".maps");
+
+/* Sources of policies that limit each of them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_LIMITED_SOURCES);
+	__type(key, struct limited_source_key);
+	__type(value, struct limited_source);
+} limited_sources SEC(".maps");
+
+/* Clients whose backend is remembered, and the ids of backends by address: see affinity.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_AFFINITIES);
+	__type(key, struct affinity_key);
+	__type(value, struct affinity);
+} affinities SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_BACKENDS);
+	__type(key, struct affinity_backend_key);
+	__type(value, __u32);
+} affinity_backends SEC(".maps");
+
+/* How flows of each backend begin, by backend id: see health.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_BACKENDS);
+	__type(key, __u32);
+	__type(value, struct health);
+} backend_health SEC(".maps");
+
+/* Addresses of clients that have proven that they get what is sent there: the tick of the proof. See challenge.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_PROVEN);
+	__type(key, struct addr);
+	__type(value, __u32);
+} proven SEC(".maps");
+
 /* Packets seen, by (interface index % MAX_LINKS) * 2 + (1 at egress): the heartbeat of the program at each hook. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

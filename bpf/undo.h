@@ -250,7 +250,7 @@ __noinline bool make_undone(struct __sk_buff *ctx, struct packet *p)
 	to->dport = p->key.dport;
 	to->frontend = NO_FRONTEND;
 	to->last_seen = tick;
-	to->policy = to->idle_ticks = idle;
+	to->born = to->idle_ticks = idle;
 	if (!is_udp(&p->key) && idle > EMBRYONIC_TICKS)
 		to->idle_ticks = EMBRYONIC_TICKS;
 	to->next = is_udp(&p->key) ? tick : segment_end(p);

@@ -85,13 +85,13 @@ func (o *Object) entries(s Sizes) (map[string]uint32, error) {
 	choose("ring slots", s.RingSlots, MinRingSlots, MaxRingSlots, map[string]uint32{bpf.BlixtMapRings: s.RingSlots / 2})
 	choose("addresses", s.Addresses, have[bpf.BlixtMapAddresses], MaxFrontends, map[string]uint32{bpf.BlixtMapAddresses: s.Addresses})
 	choose("frontends", s.Frontends, have[bpf.BlixtMapFrontends], MaxFrontends, map[string]uint32{
-		bpf.BlixtMapFrontends: s.Frontends, bpf.BlixtMapPublished: s.Frontends, bpf.BlixtMapFrontendStats: s.Frontends, bpf.BlixtMapClientRtt: s.Frontends,
+		bpf.BlixtMapFrontends: s.Frontends, bpf.BlixtMapPublished: s.Frontends, bpf.BlixtMapFrontendStats: s.Frontends, bpf.BlixtMapClientRtt: s.Frontends, bpf.BlixtMapFrontendPolicies: s.Frontends,
 		bpf.BlixtMapEstablished: 1 + s.Frontends,
 		// Besides those of frontends there are others: the shares of ratelimit.h.
 		bpf.BlixtMapAnswerBuckets: have[bpf.BlixtMapAnswerBuckets] - have[bpf.BlixtMapFrontends] + s.Frontends,
 	})
 	choose("backends", s.Backends, have[bpf.BlixtMapBackends], MaxBackends, map[string]uint32{
-		bpf.BlixtMapBackends: s.Backends, bpf.BlixtMapBackendFlows: s.Backends, bpf.BlixtMapPortSearches: 2 * s.Backends,
+		bpf.BlixtMapBackends: s.Backends, bpf.BlixtMapBackendFlows: s.Backends, bpf.BlixtMapPortSearches: 2 * s.Backends, bpf.BlixtMapAffinityBackends: s.Backends, bpf.BlixtMapBackendHealth: s.Backends,
 	})
 	for name, n := range want {
 		if _, ok := have[name]; !ok {

@@ -5,6 +5,7 @@ package bytecode
 import (
 	"bytes"
 	"debug/elf"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -22,7 +23,7 @@ func TestSizesChangeNothingElse(t *testing.T) {
 	want := map[string]uint32{
 		"flows": 1 << 21, "new_flows": 1 << 19, "rings": 1 << 17, "addresses": 5000,
 		"frontends": 8192, "published": 8192, "frontend_stats": 8192, "client_rtt": 8192, "established": 8193, "answer_buckets": 8196, "udp_flows": 1<<20 + 1<<17, "backends": 1 << 17, "backend_flows": 1 << 17,
-		"port_searches": 1 << 18,
+		"port_searches": 1 << 18, "frontend_policies": 8192, "affinity_backends": 1 << 17, "backend_health": 1 << 17,
 	}
 	before, after := specs(t, o.Bytes), specs(t, r.Bytes)
 	for name, m := range before.Maps {
@@ -34,11 +35,11 @@ func TestSizesChangeNothingElse(t *testing.T) {
 			t.Errorf("map %s has %d entries, want %d", name, got, expected)
 		}
 	}
-	// Each array by frontend or by backend has room for all of them; slots are of flows in use, however many there are, and links of interfaces.
+	// Each array by frontend or by backend has room for all of them; policies are not by frontend, slots are of flows in use, however many there are, and links of interfaces.
 	for name, m := range before.Maps {
 		of, rest := m.MaxEntries/uint32(bpf.BlixtLimitMAX_FRONTENDS), m.MaxEntries%uint32(bpf.BlixtLimitMAX_FRONTENDS)
 		isArray := m.Type == ebpf.Array || m.Type == ebpf.PerCPUArray
-		byFrontend, byBackend := of == 1 && rest < 16, m.MaxEntries == uint32(bpf.BlixtLimitMAX_BACKENDS) || m.MaxEntries == 2*uint32(bpf.BlixtLimitMAX_BACKENDS)
+		byFrontend, byBackend := of == 1 && rest < 16 && !strings.HasPrefix(name, "polic"), m.MaxEntries == uint32(bpf.BlixtLimitMAX_BACKENDS) || m.MaxEntries == 2*uint32(bpf.BlixtLimitMAX_BACKENDS)
 		if isArray && (byFrontend || byBackend) && want[name] == 0 && name != bpf.BlixtMapFlowCache && name != bpf.BlixtMapSlotCounts && name != bpf.BlixtMapEgressLinks {
 			t.Errorf("map %s of %d entries does not grow", name, m.MaxEntries)
 		}

@@ -36,6 +36,7 @@ type Objects struct {
 	// GatewayClasses may refer to Configs, and Gateways to GatewayConfigs.
 	Configs        []v1alpha1.BlixtConfig
 	GatewayConfigs []v1alpha1.BlixtGatewayConfig
+	Policies       []v1alpha1.BlixtPolicy
 	// Namespaces are needed for their labels only. A namespace that is missing
 	// here counts as having the label kubernetes.io/metadata.name alone.
 	Namespaces []corev1.Namespace

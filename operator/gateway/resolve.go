@@ -30,6 +30,8 @@ type ResolveOptions struct {
 	// Drained are endpoints that somebody has drained by hand: they count as not ready. If
 	// a reference has no others, its connections go to the other references of its route.
 	Drained lb.DrainedSet `json:"drained,omitempty"`
+	// Ejected are endpoints that are not healthy.
+	Ejected lb.EjectedSet `json:"-"`
 }
 
 func (o ResolveOptions) isLocal(e *Endpoint) bool {
@@ -58,6 +60,7 @@ type Resolution struct {
 func Resolve(u *Unresolved, e Endpoints, o ResolveOptions) Resolution {
 	r := Resolution{problems: make([][]Problem, len(u.Frontends))}
 	r.expand(u, o)
+	r.State.Sources = u.Sources
 	r.uses = map[types.NamespacedName][]int{}
 	for i := range r.State.Frontends {
 		r.resolve(u, i, e, o)
@@ -116,6 +119,7 @@ func (r *Resolution) resolve(u *Unresolved, i int, e Endpoints, o ResolveOptions
 		Addr: key.Addr, Protocol: key.Protocol, Port: key.Port,
 		Gateway: f.Gateway, Listener: f.Listener, Route: f.Route,
 		IdleTimeout: f.IdleTimeout, Reject: f.Reject, PreserveClient: f.PreserveClient, Records: f.Records,
+		Settings: f.Settings,
 	}
 	for _, ref := range f.Refs {
 		out.Refs = append(out.Refs, lb.ServicePort{Service: ref.Service.String(), Port: ref.Port})

@@ -46,6 +46,8 @@ type Translation struct {
 type Unresolved struct {
 	Addresses []lb.Address
 	Frontends []Frontend
+	// Sources are as in lb.State.
+	Sources []lb.SourceSet
 }
 
 // Frontend is an address, protocol and port with the Services behind it. It is
@@ -65,6 +67,8 @@ type Frontend struct {
 	// PreserveClient and Records are as in lb.Frontend.
 	PreserveClient bool
 	Records        bool
+	// Settings are what BlixtPolicies say.
+	lb.Settings
 }
 
 // Ref refers to a port of a Service. Its protocol is the frontend's.
@@ -75,6 +79,9 @@ type Ref struct {
 	// Port is its number, by which routes name it.
 	Port   uint16
 	Weight uint32
+	// Priority is that of the group of backends, with Settings.Failover: the smallest that is
+	// available serves.
+	Priority int
 }
 
 // ClassStatus is the status of a GatewayClass.

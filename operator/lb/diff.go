@@ -122,7 +122,7 @@ func both[T any](was, is []T, compare func(a, b *T) int, f func(was, is *T)) {
 func same(a, b *Frontend) bool {
 	if shared(a.Backends, b.Backends) && shared(a.Refs, b.Refs) {
 		return a.Gateway == b.Gateway && a.Listener == b.Listener && a.Route == b.Route && a.IdleTimeout == b.IdleTimeout &&
-			a.Reject == b.Reject && a.PreserveClient == b.PreserveClient && a.Records == b.Records
+			a.Reject == b.Reject && a.PreserveClient == b.PreserveClient && a.Records == b.Records && a.Settings.Equal(&b.Settings)
 	}
 	return reflect.DeepEqual(a, b)
 }

@@ -135,6 +135,8 @@ func TestDiffFindsEachField(t *testing.T) {
 			v.SetInt(7)
 		case reflect.Slice:
 			v.SetZero()
+		case reflect.Struct:
+			v.FieldByName("DropNoBackend").SetBool(true)
 		default:
 			t.Fatalf("this test cannot change %s", name)
 		}

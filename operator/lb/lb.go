@@ -69,6 +69,8 @@ func DefaultIdleTimeout(p Protocol) time.Duration {
 type State struct {
 	Addresses []Address  `json:"addresses"`
 	Frontends []Frontend `json:"frontends"`
+	// Sources are those that Restrictions of frontends name by their policy.
+	Sources []SourceSet `json:"sources,omitempty"`
 }
 
 // Address is an IP address with frontends.
@@ -104,6 +106,7 @@ type Frontend struct {
 	PreserveClient bool `json:"preserveClient,omitempty"`
 	// Records has flows that begin recorded.
 	Records bool `json:"records,omitempty"`
+	Settings
 }
 
 // DefaultMasqueradeMark is the bit of a packet's mark by which kube-proxy
@@ -144,6 +147,10 @@ type Backend struct {
 	Node string `json:"node,omitempty"`
 	// Drained is set if somebody has drained the backend by hand, so that its weight is 0.
 	Drained *Drained `json:"drained,omitempty"`
+	// Ejected is set if the backend is not healthy, so that its weight is 0, or it is tried again.
+	Ejected *Ejected `json:"ejected,omitempty"`
+	// Standby is set if a group of backends before its own serves, so that its weight is 0.
+	Standby bool `json:"standby,omitempty"`
 }
 
 // Key identifies a frontend.
@@ -171,6 +178,7 @@ func (k Key) Compare(o Key) int {
 func (s *State) Normalize() {
 	slices.SortFunc(s.Addresses, func(a, b Address) int { return a.IP.Compare(b.IP) })
 	slices.SortFunc(s.Frontends, func(a, b Frontend) int { return a.Key().Compare(b.Key()) })
+	slices.SortFunc(s.Sources, func(a, b SourceSet) int { return cmp.Compare(a.Policy, b.Policy) })
 	for i := range s.Frontends {
 		f := &s.Frontends[i]
 		slices.SortStableFunc(f.Backends, func(a, b Backend) int { return a.Addr.Compare(b.Addr) })
@@ -200,11 +208,17 @@ func (s *State) Hash() uint64 {
 	for i := range s.Frontends {
 		sum.Add(s.Frontends[i].Sum())
 	}
+	for i := range s.Sources {
+		sum.Add(s.Sources[i].Sum())
+	}
 	return sum.Short()
 }
 
 // Sum returns the address's part of the hash of a state.
 func (a Address) Sum() Sum { return sumOf(a) }
+
+// Sum returns the set's part of the hash of a state.
+func (s *SourceSet) Sum() Sum { return sumOf(s) }
 
 // Sum returns the frontend's part of the hash of a state.
 func (f *Frontend) Sum() Sum { return sumOf(f) }

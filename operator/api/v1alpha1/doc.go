@@ -28,6 +28,7 @@ func AddToScheme(s *runtime.Scheme) error {
 	s.AddKnownTypes(GroupVersion,
 		&BlixtConfig{}, &BlixtConfigList{},
 		&BlixtGatewayConfig{}, &BlixtGatewayConfigList{},
+		&BlixtPolicy{}, &BlixtPolicyList{},
 		&NodeDataplane{}, &NodeDataplaneList{})
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil

@@ -44,5 +44,5 @@ const (
 
 // CRDs are the names of the CustomResourceDefinitions of all kinds here.
 var CRDs = []string{
-	"blixtconfigs.blixt.x-k8s.io", "blixtgatewayconfigs.blixt.x-k8s.io", "nodedataplanes.blixt.x-k8s.io",
+	"blixtconfigs.blixt.x-k8s.io", "blixtgatewayconfigs.blixt.x-k8s.io", "blixtpolicies.blixt.x-k8s.io", "nodedataplanes.blixt.x-k8s.io",
 }

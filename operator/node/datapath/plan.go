@@ -585,7 +585,7 @@ func idleTimeout(f *lb.Frontend) time.Duration {
 // sameFrontend reports whether the tables would be the same for both, but for the
 // ids of backendRefs.
 func sameFrontend(a, b *lb.Frontend) bool {
-	return a.Reject == b.Reject && idleTimeout(a) == idleTimeout(b) && a.PreserveClient == b.PreserveClient && a.Records == b.Records &&
+	return a.Reject == b.Reject && idleTimeout(a) == idleTimeout(b) && a.PreserveClient == b.PreserveClient && a.Records == b.Records && a.Settings.Equal(&b.Settings) &&
 		slices.EqualFunc(a.Backends, b.Backends, func(a, b lb.Backend) bool {
 			return a.Weight == b.Weight && keyOf(a) == keyOf(b) && a.NotServing == b.NotServing && a.ThroughStack == b.ThroughStack && a.Node == b.Node
 		})
