@@ -5,6 +5,7 @@ package gateway
 import (
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -21,6 +22,7 @@ type Translation struct {
 	Gateways     []GatewayStatus
 	ListenerSets []ListenerSetStatus
 	Routes       []RouteStatus
+	Policies     []PolicyStatus
 	// Incumbents are for the Options of the next translation.
 	Incumbents Incumbents
 	// Dataplane is the BlixtConfig, one of Objects, whose spec.dataplane is in
@@ -123,6 +125,20 @@ type RouteStatus struct {
 	Kind gwv1.Kind
 	types.NamespacedName
 	Status gwv1.RouteStatus
+}
+
+// PolicyStatus is the status of a BlixtPolicy. Each is listed, also one that concerns no Gateway
+// of Blixt's. Conditions Programmed are False with reason Overridden if no data plane can
+// change that, and otherwise False with reason Reconciling: SetPolicyProgress sets them.
+type PolicyStatus struct {
+	types.NamespacedName
+	Status v1alpha1.BlixtPolicyStatus
+	// Gateways are those of Status.Ancestors, in the same order. The zero value is a target that
+	// is missing.
+	Gateways []types.NamespacedName
+	// programmed are the conditions Programmed of Status.Ancestors once all nodes serve the
+	// Gateway. Those without a type do not depend on nodes.
+	programmed []metav1.Condition
 }
 
 // DataplaneSpec returns spec.dataplane of the BlixtConfig in force; nil: there is none.
