@@ -26,6 +26,7 @@
  *   interest.h   which addresses concern the program
  *   cache.h      flows in use, with all that their packets need
  *   ring.h       selects a backend
+ *   health.h     how flows of backends begin, and backends on trial
  *   flow.h       the life of a flow in the tables
  *   close.h      how the connection of a flow ends
  *   record.h     records of flows
@@ -97,7 +98,8 @@ __noinline int handle_frontend(struct __sk_buff *ctx, struct packet *p, const st
 {
 	if (!p || !fe)
 		return TC_ACT_SHOT;
-	__u32 id = select_backend(&p->key, fe->index);
+	judge_silence(p, f);
+	__u32 id = select_proven(p, fe->index);
 	if (f && !(f->flags & FLOW_CLOSED) && (f->backend == id || draining())) {
 		if (change_port(p, f))
 			f = find_evictable(&p->key);
@@ -118,6 +120,7 @@ __noinline int handle_frontend(struct __sk_buff *ctx, struct packet *p, const st
 		return drop(COUNTER_DROP_MARTIAN);
 	if (p->tcp_flags & TCP_RST)
 		return drop(COUNTER_DROP_NO_FLOW);
+	id = try_again(p, id);
 	int verdict = id == BACKEND_REJECT ? reject_no_backend(ctx, p, fe->index) : begin_flow(ctx, p, fe, id);
 	if (verdict)
 		return verdict;

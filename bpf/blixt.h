@@ -223,9 +223,9 @@ struct health {
 	__u32 answers;	   /* in all */
 	__u32 prefix;	   /* hash of the client's prefix of the first of the consecutive failures */
 	__u32 others;	   /* 1: a later one of these was of another prefix */
-	__u32 trial;	   /* tick in which a backend with BACKEND_TRIAL got its last flow; 0: none */
+	__u32 trial;	   /* tick in which a backend with BACKEND_TRIAL got its last flow; 0: none, or it has answered that */
 	__u32 unanswered;  /* failures by silence; the rest were refused */
-	__u32 pad;
+	__u32 answer_within; /* 2^-20 s: a SYN that is repeated later has failed. It is written before BACKEND_JUDGED is set, the program leaves it alone */
 };
 
 _Static_assert(sizeof(struct range_key) == 20, "a range key is 20 bytes");
@@ -356,6 +356,8 @@ enum flow_flag {
 	FLOW_RECORDED = 2097152,
 	/* Before the backend has answered, it or its host has refused the flow: counted once. */
 	FLOW_REFUSED = 4194304,
+	/* It counts as a failure of its backend: once. Of the entry that has FLOW_ANSWERED. */
+	FLOW_FAILED = 8388608,
 };
 
 /*

@@ -348,6 +348,7 @@ const (
 	BlixtFlowFlagFLOW_AWAITED     BlixtFlowFlag = 1048576
 	BlixtFlowFlagFLOW_RECORDED    BlixtFlowFlag = 2097152
 	BlixtFlowFlagFLOW_REFUSED     BlixtFlowFlag = 4194304
+	BlixtFlowFlagFLOW_FAILED      BlixtFlowFlag = 8388608
 )
 
 type BlixtFlowKey struct {
@@ -454,15 +455,15 @@ type BlixtFrontendKey struct {
 }
 
 type BlixtHealth struct {
-	_           structs.HostLayout
-	Consecutive uint32
-	Failures    uint32
-	Answers     uint32
-	Prefix      uint32
-	Others      uint32
-	Trial       uint32
-	Unanswered  uint32
-	Pad         uint32
+	_            structs.HostLayout
+	Consecutive  uint32
+	Failures     uint32
+	Answers      uint32
+	Prefix       uint32
+	Others       uint32
+	Trial        uint32
+	Unanswered   uint32
+	AnswerWithin uint32
 }
 
 type BlixtHeldFragment struct {
@@ -631,6 +632,7 @@ type BlixtPacket struct {
 	Surplus      uint32
 	Connect      uint32
 	Rtt          uint32
+	Trial        uint32
 	Ended        uint8
 	EndedBy      uint8
 	_            [2]byte
@@ -654,7 +656,6 @@ type BlixtPacket struct {
 		ByKernel    bool
 		_           [1]byte
 	}
-	_    [4]byte
 	Rest struct {
 		_       structs.HostLayout
 		Flags   uint64

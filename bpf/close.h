@@ -117,8 +117,10 @@ __noinline int record_end(struct packet *p)
 		if (!obeyed(p, own, peer))
 			return 0;
 		bool refused = p->to.flags & FLOW_REPLY && !established && !(peer->flags & FLOW_ANSWERED);
-		if (refused && !(peer->flags & FLOW_UNDONE))
+		if (refused && !(peer->flags & FLOW_UNDONE)) {
 			count_refused(peer->ref, true);
+			judge_failure(peer, &p->to.dst, false);
+		}
 		__sync_fetch_and_or(&own->flags, FLOW_RST);
 		close_flow(p, own, peer, &k);
 		if (refused)

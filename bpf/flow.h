@@ -22,6 +22,7 @@
 #define BLIXT_FLOW_H
 
 #include "cache.h"
+#include "health.h"
 #include "latency.h"
 #include "log.h"
 #include "ring.h"
@@ -30,12 +31,6 @@
 #define EEXIST 17
 /* Not the index of a frontend: the number of all established flows. */
 #define ALL_FLOWS 0xfffffffe
-
-/* The time in ticks. */
-static __always_inline __u32 now(void)
-{
-	return bpf_ktime_get_coarse_ns() >> TICK_SHIFT;
-}
 
 /* Returns the hash of a key that the key's entry stores. Odd random factors: tuples that differ little get other tags. */
 static __always_inline __u32 flow_tag(const struct flow_key *key)
@@ -454,8 +449,10 @@ static __always_inline bool is_clients_reply(const struct packet *p, const struc
 static __always_inline void answered_datagram(struct flow *f)
 {
 	bool before = __sync_fetch_and_or(&f->flags, FLOW_ANSWERED) & FLOW_ANSWERED;
-	if (!before && !(f->flags & FLOW_UNDONE))
-		count_answered(f->ref, 0, false);
+	if (before || f->flags & FLOW_UNDONE)
+		return;
+	count_answered(f->ref, 0, false);
+	judge_answer(f->backend, f->generation);
 }
 
 /* Updates the entry's age, and of an established TCP flow the numbers that its sender has used. */
@@ -530,6 +527,7 @@ static __noinline void record_answer(struct packet *p, struct flow *reply)
 	if (!before) {
 		p->connect = units - forward->syn;
 		count_answered(forward->ref, p->connect, true);
+		judge_answer(forward->backend, forward->generation);
 	}
 }
 

@@ -137,8 +137,10 @@ static __noinline void record_refusal(struct __sk_buff *ctx, const struct packet
 	struct flow *answered = is_udp(key) ? f : bpf_map_lookup_elem(&new_flows, &k);
 	if (!answered || answered->flags & (FLOW_ANSWERED | FLOW_UNDONE | FLOW_CLOSED) || f->frontend == NO_FRONTEND)
 		return;
-	if (!(__sync_fetch_and_or(&f->flags, FLOW_REFUSED) & FLOW_REFUSED))
+	if (!(__sync_fetch_and_or(&f->flags, FLOW_REFUSED) & FLOW_REFUSED)) {
 		count_refused(f->ref, false);
+		judge_failure(answered, &f->dst, false);
+	}
 }
 
 /*

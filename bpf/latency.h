@@ -8,6 +8,12 @@
 
 #include "count.h"
 
+/* The time in ticks. */
+static __always_inline __u32 now(void)
+{
+	return bpf_ktime_get_coarse_ns() >> TICK_SHIFT;
+}
+
 /* Returns a time in units of 2^-20 s, never 0. Only differences below 2^32 of them (4,096 s) mean something. */
 static __always_inline __u32 time_in_units(void)
 {

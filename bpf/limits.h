@@ -118,6 +118,11 @@ enum clock {
  */
 #define FIB_TRIES 8
 
+/* How long a backend on trial gets no other flow: a SYN is repeated twice in it. */
+#define TRIAL_TICKS SECONDS_TO_TICKS(5)
+/* Slots in which a client looks for a backend that is not on trial. With half of them on trial, it misses one once in 65,536. */
+#define TRIAL_TRIES 16
+
 /*
  * How long the tuple of a flow that is not live is left alone where there are
  * others. A closed one: for as long as a Linux server keeps it in TIME_WAIT. One

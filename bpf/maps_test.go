@@ -58,6 +58,7 @@ func (l *lb) clear() {
 		l.interested(addrOf(a), BlixtInterestFlagINTEREST_HOST)
 	}
 	clear(l.memory(l.FlowCache))
+	clear(l.memory(l.BackendHealth))
 	l.must(l.FragmentIds.Put(uint32(0), uint64(0)))
 	deleteAll[BlixtAddr, BlixtAddress](l, l.Addresses)
 	deleteAll[BlixtFrontendKey, BlixtFrontend](l, l.Frontends)

@@ -113,6 +113,7 @@ struct packet {
 	/* For the record of its flow, see record.h: */
 	__u32 connect;	    /* as in struct flow_record, if this packet tells */
 	__u32 rtt;
+	__u32 trial;	    /* backend of the client's slot, if that is on trial and another one gets the packet; 0: it is not */
 	__u8 ended;	    /* enum end_reason: the flow has ended; 0: it has not */
 	__u8 ended_by;	    /* enum record_by: this packet is the first FIN, or the RST */
 	/* What becomes of the packet. Not cleared for each one: written before it is read. */
