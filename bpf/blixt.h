@@ -127,8 +127,9 @@ enum policy_flag {
 
 /*
  * Element of `policies`, by id: what one policy demands of the flows to one of its targets. 64
- * bytes. An element is written before a frontend has its id, but for `sources`, which
- * one store changes. Id 0 is no policy.
+ * bytes. An element is written before a frontend has its id. Then its words change one by
+ * one: a burst is set before its interval, and the interval is cleared before its
+ * burst. Id 0 is no policy.
  */
 struct policy {
 	__u64 sources; /* bits 0-31: the set in `sources`, 0: none is asked. Bits 32-63: enum policy_flag */
@@ -141,7 +142,8 @@ struct policy {
 	__u8 source_bits4; /* of an IPv4 source's 16 bytes that count: 96 and more */
 	__u8 source_bits6;
 	__u8 pad[6];
-	__u64 reserved[2];
+	__u64 key; /* hash of whose the id is, by which it is found again; 0: nobody's. The program leaves it alone */
+	__u64 reserved;
 };
 
 /* Element of `policy_states`, by id: what the limits of a policy have come to. 32 bytes. */

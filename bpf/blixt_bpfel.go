@@ -712,6 +712,13 @@ type BlixtPeer struct {
 	Asked   uint64
 }
 
+type BlixtPoliciesOfFrontend uint32
+
+const (
+	BlixtPoliciesOfFrontendFRONTEND_POLICIES BlixtPoliciesOfFrontend = 4
+	BlixtPoliciesOfFrontendPOLICY_ID_BITS    BlixtPoliciesOfFrontend = 16
+)
+
 type BlixtPolicy struct {
 	_                structs.HostLayout
 	Sources          uint64
@@ -724,13 +731,23 @@ type BlixtPolicy struct {
 	SourceBits4      uint8
 	SourceBits6      uint8
 	Pad              [6]uint8
-	Reserved         [2]uint64
+	Key              uint64
+	Reserved         uint64
 }
 
 type BlixtPolicyCounters struct {
 	_       structs.HostLayout
 	Refused [8]uint64
 }
+
+type BlixtPolicyFlag uint32
+
+const (
+	BlixtPolicyFlagPOLICY_DRY_RUN       BlixtPolicyFlag = 1
+	BlixtPolicyFlagPOLICY_ONLY_ALLOWED  BlixtPolicyFlag = 2
+	BlixtPolicyFlagPOLICY_RESET_SOURCES BlixtPolicyFlag = 4
+	BlixtPolicyFlagPOLICY_RESET_LIMITS  BlixtPolicyFlag = 8
+)
 
 type BlixtPolicyState struct {
 	_          structs.HostLayout
@@ -817,6 +834,18 @@ type BlixtRefCounters struct {
 	Reserved    [4]uint64
 }
 
+type BlixtRefusal uint32
+
+const (
+	BlixtRefusalREFUSED_SOURCE            BlixtRefusal = 0
+	BlixtRefusalREFUSED_SOURCE_RATE       BlixtRefusal = 1
+	BlixtRefusalREFUSED_TOTAL_RATE        BlixtRefusal = 2
+	BlixtRefusalREFUSED_SOURCE_CONCURRENT BlixtRefusal = 3
+	BlixtRefusalREFUSED_TOTAL_CONCURRENT  BlixtRefusal = 4
+	BlixtRefusalREFUSED_ADOPTED           BlixtRefusal = 5
+	BlixtRefusalREFUSALS                  BlixtRefusal = 8
+)
+
 type BlixtSilence struct {
 	_        structs.HostLayout
 	First    uint32
@@ -836,6 +865,13 @@ type BlixtSourceKey struct {
 	Set  uint32
 	Addr BlixtAddr
 }
+
+type BlixtSourceVerdict uint32
+
+const (
+	BlixtSourceVerdictSOURCE_ALLOWED BlixtSourceVerdict = 1
+	BlixtSourceVerdictSOURCE_DENIED  BlixtSourceVerdict = 2
+)
 
 // Names of all BPF objects in the ELF.
 //

@@ -36,13 +36,19 @@ type TableFull struct {
 	// Gateways of them, as far as a report has room for their names.
 	Examples []string `json:"examples,omitempty"`
 	Gateways []string `json:"gateways,omitempty"`
+	// Policies are those of which something is not in force, by namespace/name, as
+	// PolicyTable is full: what was in force before still is. Refusing is how many frontends
+	// refuse all new flows, as the sources of one of their policies were never in force.
+	Policies    []string `json:"policies,omitempty"`
+	PolicyTable string   `json:"policyTable,omitempty"`
+	Refusing    int      `json:"refusing,omitempty"`
 }
 
 // Limits of the names in a TableFull. An agent's message has 64 KiB at most, and
 // names come from others.
 const (
-	MaxExamples     = 5
-	maxGatewayBytes = 16 << 10
+	MaxExamples   = 5
+	maxNamedBytes = 16 << 10
 )
 
 // Name adds a frontend that is left out to the examples, and its Gateway.
@@ -50,13 +56,27 @@ func (f *TableFull) Name(key Key, gateway string) {
 	if len(f.Examples) < MaxExamples {
 		f.Examples = append(f.Examples, key.String())
 	}
-	size := len(gateway)
-	for _, g := range f.Gateways {
-		size += len(g)
+	f.Gateways = addName(f.Gateways, gateway)
+}
+
+// NamePolicy adds a policy of which something is not in force, and the table that is full.
+func (f *TableFull) NamePolicy(policy, table string) {
+	if f.PolicyTable == "" {
+		f.PolicyTable = table
 	}
-	if size <= maxGatewayBytes && !slices.Contains(f.Gateways, gateway) {
-		f.Gateways = append(f.Gateways, gateway)
+	f.Policies = addName(f.Policies, policy)
+}
+
+// addName adds a name, once and if there is room for it.
+func addName(names []string, name string) []string {
+	size := len(name)
+	for _, n := range names {
+		size += len(n)
 	}
+	if size > maxNamedBytes || slices.Contains(names, name) {
+		return names
+	}
+	return append(names, name)
 }
 
 // String says which table is full, and how many frontends that concerns.
@@ -64,6 +84,9 @@ func (f *TableFull) String() string {
 	text := fmt.Sprintf("table %s has %d entries, and %d are needed", f.Table, f.Size, f.Needed)
 	if f.Needed <= f.Size {
 		text = fmt.Sprintf("table %s has %d entries, and those that are free are not in a row", f.Table, f.Size)
+	}
+	if f.Table == "" { // of policies alone
+		text = fmt.Sprintf("table %s has %d entries, and %d are needed", f.PolicyTable, f.Size, f.Needed)
 	}
 	if f.Frontends > 0 {
 		text += fmt.Sprintf("; frontends left out: %d (%s)", f.Frontends, strings.Join(f.Examples, ", "))
@@ -73,6 +96,21 @@ func (f *TableFull) String() string {
 	}
 	if f.Reduced > 0 {
 		text += fmt.Sprintf("; frontends with fewer backends or a smaller ring than they should have: %d", f.Reduced)
+	}
+	if len(f.Policies) > 0 {
+		text += fmt.Sprintf("; table %s has no room for all of the policies %s", f.PolicyTable, examples(f.Policies))
+	}
+	if f.Refusing > 0 {
+		text += fmt.Sprintf("; frontends that refuse all new connections until their policy has room: %d", f.Refusing)
+	}
+	return text
+}
+
+// examples returns the first of some names.
+func examples(names []string) string {
+	text := strings.Join(names[:min(len(names), MaxExamples)], ", ")
+	if len(names) > MaxExamples {
+		text += ", ..."
 	}
 	return text
 }

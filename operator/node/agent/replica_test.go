@@ -159,7 +159,7 @@ func TestReplicaTellsTheWriterWhatHasChanged(t *testing.T) {
 			s, err := r.state(), error(nil)
 			if s.Changed != nil {
 				parts++
-				err = target.Change(s.Changed)
+				err = target.Change(s.Changed, s.Sources, s.GoneSources)
 			} else {
 				err = target.Replace(s.State)
 			}

@@ -29,7 +29,7 @@ type Fake struct {
 	CrashAfter int
 	// After, if set, is called after each write that was done.
 	After func()
-	// Earlier is true for a program without the tables of Announcing.
+	// Earlier is true for a program without the tables of Announcing and of policies.
 	Earlier bool
 	// MaxPeers is the size of `peers`; 0: there is always room.
 	MaxPeers int

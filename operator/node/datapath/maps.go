@@ -29,6 +29,7 @@ type Maps struct {
 	flows, newFlows, udpFlows, counters, frontendStats, linkPackets, hostListens *ebpf.Map
 	flowCache                                                                    *ebpf.Map // nil: see bpf.IsOptional
 	announcing, announceKeys, peers, probes, egressLinks                         *ebpf.Map // the same, all of them
+	policies                                                                     policyMaps
 	records                                                                      recordMaps
 
 	// These are mapped into memory: the program sees a store at once and as a
@@ -169,6 +170,9 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 			return nil, errors.Join(err, m.Close())
 		}
 	}
+	if m.policies, err = m.newPolicyMaps(maps); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
 	if m.records, err = m.newRecordMaps(maps); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
@@ -240,7 +244,7 @@ func (m *Maps) Close() error {
 	for _, b := range m.memory {
 		errs = append(errs, unix.Munmap(b))
 	}
-	m.memory, m.published, m.rings, m.established, m.interest, m.refStats, m.clientRTT, m.records.number = nil, nil, nil, nil, nil, nil, nil, nil
+	m.memory, m.published, m.rings, m.established, m.interest, m.refStats, m.clientRTT, m.records.number, m.policies = nil, nil, nil, nil, nil, nil, nil, nil, policyMaps{}
 	for _, o := range m.opened {
 		errs = append(errs, o.Close())
 	}

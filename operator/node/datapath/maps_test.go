@@ -346,7 +346,7 @@ func benchmarkEndpointChange(b *testing.B, s lb.State) {
 	for i := 0; b.Loop(); i++ {
 		f := s.Frontends[i/2%len(s.Frontends)]
 		f.Backends = f.Backends[:len(f.Backends)-1+i%2]
-		if err := target.Change([]lb.Frontend{f}); err != nil {
+		if err := target.Change([]lb.Frontend{f}, nil, nil); err != nil {
 			b.Fatal(err)
 		}
 		write()

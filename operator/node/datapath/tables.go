@@ -60,6 +60,9 @@ type Tables interface {
 	// for a previous user of the id or index.
 	ResetBackendFlows(id uint32) error
 	ResetFrontendCounters(index uint32) error
+
+	// EnforcesPolicies reports whether the program has the tables of policies.
+	EnforcesPolicies() bool
 }
 
 // Counts are the data plane's counters.

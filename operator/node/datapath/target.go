@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"maps"
@@ -31,6 +32,8 @@ type Target struct {
 	staleFrontends map[lb.Key]bool
 	hears          Hears
 	staleFlags     bool
+
+	policies wantedPolicies
 }
 
 // wanted is a frontend of a target. It is never modified, but replaced.
@@ -42,7 +45,7 @@ type wanted struct {
 // NewTarget returns the empty state.
 func NewTarget() *Target {
 	return &Target{
-		addresses: map[netip.Addr]lb.Address{}, frontends: map[lb.Key]wanted{}, rings: rings{}, keys: 1,
+		addresses: map[netip.Addr]lb.Address{}, frontends: map[lb.Key]wanted{}, rings: rings{}, keys: 1, policies: newWantedPolicies(),
 		staleAddresses: map[netip.Addr]bool{}, staleFrontends: map[lb.Key]bool{},
 	}
 }
@@ -51,7 +54,7 @@ func NewTarget() *Target {
 // modified any more. It returns an error, and changes nothing, if s is not
 // normalized.
 func (t *Target) Replace(s lb.State) error {
-	if err := checkFrontends(s.Frontends); err != nil {
+	if err := cmp.Or(checkFrontends(s.Frontends), checkSources(s.Sources)); err != nil {
 		return err
 	}
 	addresses := make(map[netip.Addr]bool, len(s.Addresses))
@@ -74,16 +77,24 @@ func (t *Target) Replace(s lb.State) error {
 			t.setFrontend(key, nil)
 		}
 	}
+	t.replaceSources(s.Sources)
 	return nil
 }
 
-// Change replaces some frontends. Otherwise it is as Replace.
-func (t *Target) Change(frontends []lb.Frontend) error {
-	if err := checkFrontends(frontends); err != nil {
+// Change replaces some frontends and some sets of sources, and removes the sets of
+// the policies that are gone. Otherwise it is as Replace.
+func (t *Target) Change(frontends []lb.Frontend, sources []lb.SourceSet, gone []string) error {
+	if err := cmp.Or(checkFrontends(frontends), checkSources(sources)); err != nil {
 		return err
 	}
 	for i := range frontends {
 		t.setFrontend(frontends[i].Key(), &frontends[i])
+	}
+	for i := range sources {
+		t.setSources(sources[i].Policy, &sources[i])
+	}
+	for _, policy := range gone {
+		t.setSources(policy, nil)
 	}
 	return nil
 }
@@ -134,6 +145,7 @@ func (t *Target) count(f wanted, n int) {
 	if f.Protocol == lb.TCP {
 		t.tcp += n
 	}
+	t.policies.count(f.Frontend, n)
 }
 
 // Hash returns the hash of the state.
@@ -179,6 +191,10 @@ func (t *Target) State() lb.State {
 	for _, f := range t.frontends {
 		s.Frontends = append(s.Frontends, *f.Frontend)
 	}
+	for _, set := range t.policies.sets {
+		s.Sources = append(s.Sources, *set.SourceSet)
+	}
+	slices.SortFunc(s.Sources, func(a, b lb.SourceSet) int { return cmp.Compare(a.Policy, b.Policy) })
 	slices.SortFunc(s.Addresses, func(a, b lb.Address) int { return a.IP.Compare(b.IP) })
 	slices.SortFunc(s.Frontends, func(a, b lb.Frontend) int { return a.Key().Compare(b.Key()) })
 	return s

@@ -86,7 +86,7 @@ func TestChangesArePlannedAsEverythingIs(t *testing.T) {
 			what := fmt.Sprintf("seed %d step %d", seed, step)
 			var err error
 			if changed != nil {
-				err = target.Change(changed)
+				err = target.Change(changed, nil, nil)
 			} else {
 				err = target.Replace(copyOf(s))
 			}
@@ -164,7 +164,7 @@ func TestChangesWithFaultsEndAsEverythingDoes(t *testing.T) {
 		for i := range 40 {
 			what := fmt.Sprintf("seed %d step %d", seed, i)
 			if changed := randomChange(random, &s); changed != nil {
-				_ = target.Change(changed)
+				_ = target.Change(changed, nil, nil)
 			} else {
 				_ = target.Replace(copyOf(s))
 			}

@@ -127,3 +127,12 @@ func (w RingRef) next(offset, size uint32) RingRef {
 	generation := (w.Generation() + 1) & generationMask
 	return newRingRef(offset, size, max(generation, 1))
 }
+
+// sourceKey returns the key of a prefix in a set of `sources`.
+func sourceKey(p netip.Prefix, set uint32) bpf.BlixtSourceKey {
+	bits := setBits + p.Bits()
+	if p.Addr().Is4() {
+		bits += 96
+	}
+	return bpf.BlixtSourceKey{Bits: uint32(bits), Set: set, Addr: ToAddr(p.Addr())}
+}

@@ -15,8 +15,11 @@ import (
 type VersionedState struct {
 	State lb.State
 	// Changed, unless nil, are the frontends in which the state differs from the
-	// last one that was sent. State is not used then.
-	Changed []lb.Frontend
+	// last one that was sent, and Sources are the sets that differ or are new; GoneSources
+	// are the policies whose sets are gone. State is not used then.
+	Changed     []lb.Frontend
+	Sources     []lb.SourceSet
+	GoneSources []string
 	// Version is nil for the next version.
 	Version *lb.Version
 }

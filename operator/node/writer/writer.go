@@ -219,7 +219,7 @@ func (w *Writer) want(s VersionedState) (err error) {
 	defer w.mu.Unlock()
 	defer w.changes.Add(1)
 	if s.Changed != nil {
-		err = w.target.Change(s.Changed)
+		err = w.target.Change(s.Changed, s.Sources, s.GoneSources)
 	} else {
 		err = w.target.Replace(s.State)
 	}
@@ -354,7 +354,7 @@ func versionOf(c datapath.Config) lb.Version {
 // clone copies everything that Normalize modifies.
 func clone(s lb.State) lb.State {
 	s.Addresses = slices.Clone(s.Addresses)
-	s.Frontends = slices.Clone(s.Frontends)
+	s.Frontends, s.Sources = slices.Clone(s.Frontends), slices.Clone(s.Sources)
 	for i := range s.Frontends {
 		s.Frontends[i].Backends = slices.Clone(s.Frontends[i].Backends)
 	}
