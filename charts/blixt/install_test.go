@@ -22,6 +22,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
 // helmIn runs Helm as an administrator of the cluster.
@@ -73,7 +74,7 @@ func older(t *testing.T) string {
 // undefine deletes the CRDs of Blixt.
 func undefine(t *testing.T) {
 	t.Helper()
-	for _, name := range crds {
+	for _, name := range v1alpha1.CRDs {
 		forget(t, &apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: name}})
 	}
 }
@@ -123,13 +124,13 @@ func TestInstallUpgradeUninstall(t *testing.T) {
 	if second := checksum(); second == first {
 		t.Errorf("nothing restarts the operator to read it: checksum/config stays %q", second)
 	}
-	if diff := cmp.Diff([]string{"blixt"}, get[apiextensionsv1.CustomResourceDefinition](t, "", crds[0]).Spec.Names.Categories); diff != "" {
-		t.Errorf("categories of CRD %s after an upgrade (-want +got):\n%s", crds[0], diff)
+	if diff := cmp.Diff([]string{"blixt"}, get[apiextensionsv1.CustomResourceDefinition](t, "", v1alpha1.CRDs[0]).Spec.Names.Categories); diff != "" {
+		t.Errorf("categories of CRD %s after an upgrade (-want +got):\n%s", v1alpha1.CRDs[0], diff)
 	}
 
 	do("uninstall", "--no-hooks") // the hook needs nodes
 	kept := []string{"BlixtConfig/blixt"}
-	for _, name := range crds {
+	for _, name := range v1alpha1.CRDs {
 		kept = append(kept, "CustomResourceDefinition/"+name)
 	}
 	rendered := append(mustTemplate(t, "--set=config.addresses.source=Node"), config)

@@ -11,6 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/util/jsonpath"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
 // standard lists the objects of an installation with default values, without CRDs.
@@ -22,8 +24,6 @@ var standard = []string{
 	"ValidatingAdmissionPolicy/blixt-maps", "ValidatingAdmissionPolicy/blixt-names",
 	"ValidatingAdmissionPolicyBinding/blixt-maps", "ValidatingAdmissionPolicyBinding/blixt-names",
 }
-
-var crds = []string{"blixtconfigs.blixt.x-k8s.io", "blixtgatewayconfigs.blixt.x-k8s.io", "nodedataplanes.blixt.x-k8s.io"}
 
 func TestStandardObjects(t *testing.T) {
 	objects := mustTemplate(t)
@@ -39,7 +39,7 @@ func TestStandardObjects(t *testing.T) {
 			}
 		}
 	}
-	if diff := cmp.Diff(crds, got); diff != "" {
+	if diff := cmp.Diff(v1alpha1.CRDs, got); diff != "" {
 		t.Errorf("CRDs (-want +got):\n%s", diff)
 	}
 }
@@ -182,8 +182,8 @@ func TestCRDSwitches(t *testing.T) {
 			}
 		}
 	}
-	if n != len(crds) {
-		t.Errorf("%d CRDs, want %d", n, len(crds))
+	if n != len(v1alpha1.CRDs) {
+		t.Errorf("%d CRDs, want %d", n, len(v1alpha1.CRDs))
 	}
 }
 

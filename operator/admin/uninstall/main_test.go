@@ -117,7 +117,7 @@ func (c *cluster) missing() (string, error) {
 func lists() []client.ObjectList {
 	return []client.ObjectList{
 		&gwv1.TCPRouteList{}, &gwv1.UDPRouteList{}, &gwv1.ListenerSetList{}, &gwv1.GatewayList{}, &gwv1.GatewayClassList{},
-		&v1alpha1.BlixtConfigList{}, &v1alpha1.BlixtGatewayConfigList{}, &v1alpha1.NodeDataplaneList{},
+		&v1alpha1.BlixtConfigList{}, &v1alpha1.BlixtGatewayConfigList{}, &v1alpha1.BlixtPolicyList{}, &v1alpha1.NodeDataplaneList{},
 		&bpfmanv1.ClusterBpfApplicationList{}, &bpfmanv1.ClusterBpfApplicationStateList{},
 		&discoveryv1.EndpointSliceList{}, &corev1.ServiceList{}, &appsv1.DeploymentList{}, &appsv1.DaemonSetList{}, &corev1.PodList{}, &corev1.NodeList{},
 		&corev1.SecretList{}, &corev1.ConfigMapList{}, &coordinationv1.LeaseList{},

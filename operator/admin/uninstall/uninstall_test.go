@@ -225,7 +225,7 @@ func TestKindsGoOnRequest(t *testing.T) {
 	}
 	c.must(server.Apply(t.Context(), files...)) // for other tests
 	kube.Wait(t, patience, "kinds", true, func() (bool, error) {
-		return true, errors.Join(c.kube.List(t.Context(), &v1alpha1.BlixtConfigList{}), c.kube.List(t.Context(), &v1alpha1.BlixtGatewayConfigList{}), c.kube.List(t.Context(), &v1alpha1.NodeDataplaneList{}))
+		return true, errors.Join(c.kube.List(t.Context(), &v1alpha1.BlixtConfigList{}), c.kube.List(t.Context(), &v1alpha1.BlixtGatewayConfigList{}), c.kube.List(t.Context(), &v1alpha1.BlixtPolicyList{}), c.kube.List(t.Context(), &v1alpha1.NodeDataplaneList{}))
 	})
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
@@ -33,12 +34,22 @@ func TestColumns(t *testing.T) {
 		Spec:       v1alpha1.BlixtGatewayConfigSpec{AddressSource: v1alpha1.SourceNode, ClientAddress: v1alpha1.ClientAddressPreserve},
 	})
 	create(t, &v1alpha1.BlixtGatewayConfig{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "b"}})
+	policy := newPolicy("a", v1alpha1.BlixtPolicySpec{Sources: &v1alpha1.PolicySources{Deny: []string{"192.0.2.0/24"}}, Mode: v1alpha1.ModeDryRun})
+	create(t, policy)
+	create(t, newPolicy("b", v1alpha1.BlixtPolicySpec{MaxAge: &metav1.Duration{Duration: time.Hour}}))
 	node := &v1alpha1.NodeDataplane{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}
 	create(t, node)
 	create(t, &v1alpha1.NodeDataplane{ObjectMeta: metav1.ObjectMeta{Name: "n2"}}) // not heard of
 	now := metav1.NewTime(time.Now().Add(-3 * time.Hour))
 	condition := func(kind string, status metav1.ConditionStatus, reason string) metav1.Condition {
 		return metav1.Condition{Type: kind, Status: status, Reason: reason, LastTransitionTime: now}
+	}
+	policy.Status.Ancestors = []gwv1.PolicyAncestorStatus{{
+		AncestorRef: gwv1.ParentReference{Name: "edge"}, ControllerName: "gateway.networking.k8s.io/blixt",
+		Conditions: []metav1.Condition{condition("Accepted", "True", "Accepted"), condition("Programmed", "False", "NoCapacity")},
+	}}
+	if err := server.Client.Status().Update(t.Context(), policy); err != nil {
+		t.Fatal(err)
 	}
 	node.Status = v1alpha1.NodeDataplaneStatus{
 		Kernel: "6.18.0", LastContact: &now, ClientAddress: &v1alpha1.ClientAddressStatus{Announced: true},
@@ -62,6 +73,11 @@ b     Pool          0s   | a@sha256:00000000000000000000000000000000000000000000
 NAME  POLICY   CLIENT    ADDRESSES  AGE  | 
 a     Cluster  Preserve  Node       0s   | 
 b     Cluster                       0s   | 
+`},
+		{"namespaces/default/blixtpolicies", `
+NAME  TARGET  MODE     ACCEPTED  PROGRAMMED  AGE  | 
+a     web     DryRun   True      NoCapacity  0s   | 
+b     web     Enforce                        0s   | 
 `},
 		{"nodedataplanes", `
 NAME  READY  REASON   DRIFTED  FRONTENDS  PROGRAM  | CLIENTS  BYTECODE   KERNEL

@@ -26,19 +26,7 @@ func TestMain(m *testing.M) { os.Exit(kube.Run(m, kube.Options{}, &server)) }
 // The API server rejects objects that cannot work, with a remedy, and accepts
 // their valid twins.
 func TestRefused(t *testing.T) {
-	data, err := os.ReadFile("testdata/refused.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var cases []struct {
-		Name, Kind        string
-		Refused, Accepted map[string]any
-		Want              []string
-	}
-	if err := yaml.UnmarshalStrict(data, &cases); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range cases {
+	for _, c := range append(readCases(t, "testdata/refused.yaml"), readCases(t, "testdata/refused-policies.yaml")...) {
 		t.Run(c.Name, func(t *testing.T) {
 			if err := dryRun(t, c.Kind, c.Accepted); err != nil {
 				t.Errorf("%v: want it accepted: %v", c.Accepted, err)
@@ -50,11 +38,36 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// refusal is a case of testdata.
+type refusal struct {
+	Name, Kind        string
+	Refused, Accepted map[string]any
+	Want              []string
+}
+
+func readCases(t *testing.T, path string) []refusal {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cases []refusal
+	if err := yaml.UnmarshalStrict(data, &cases); err != nil {
+		t.Fatal(err)
+	}
+	for i := range cases {
+		if cases[i].Kind == "" {
+			cases[i].Kind = "BlixtPolicy"
+		}
+	}
+	return cases
+}
+
 func newObject(kind string) *unstructured.Unstructured {
 	object := &unstructured.Unstructured{}
 	object.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(kind))
 	object.SetName("a")
-	if kind == "BlixtGatewayConfig" {
+	if kind == "BlixtGatewayConfig" || kind == "BlixtPolicy" {
 		object.SetNamespace("default")
 	}
 	return object
@@ -64,6 +77,9 @@ func newObject(kind string) *unstructured.Unstructured {
 func dryRun(t *testing.T, kind string, spec map[string]any) error {
 	t.Helper()
 	object := newObject(kind)
+	if kind == "BlixtPolicy" && spec["targetRefs"] == nil {
+		spec["targetRefs"] = []any{map[string]any{"group": "gateway.networking.k8s.io", "kind": "TCPRoute", "name": "a"}}
+	}
 	object.Object["spec"] = spec
 	return server.Client.Create(t.Context(), object, client.DryRunAll, client.FieldValidation("Strict"))
 }

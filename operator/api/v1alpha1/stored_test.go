@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
@@ -69,6 +70,47 @@ dataplane:
   snatPorts: {first: 11000, last: 29999}
 `},
 		{"nothing", "BlixtGatewayConfig", "", "externalTrafficPolicy: Cluster"},
+		// No block comes into being by itself: it would win over that of another policy.
+		{"one choice", "BlixtPolicy", `
+targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: a}]
+maxAge: 24h
+`, `
+targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: a}]
+strategy: Defaults
+mode: Enforce
+maxAge: 24h
+`},
+		{"every block", "BlixtPolicy", `
+targetRefs: [{group: gateway.networking.k8s.io, kind: TCPRoute, name: a}]
+sources: {allow: [192.0.2.0/24]}
+limits: {perSource: {newPerSecond: 50, prefixLength: {}}, total: {concurrent: 5}}
+affinity: {type: ClientAddress, prefixLength: {ipv4: 24}}
+health: {passive: {}, active: {type: HTTP, http: {}}}
+failover: {backends: [{name: b, priority: 1}]}
+overload: {synChallenge: {mode: Auto}}
+`, `
+targetRefs: [{group: gateway.networking.k8s.io, kind: TCPRoute, name: a}]
+strategy: Defaults
+mode: Enforce
+sources: {allow: [192.0.2.0/24], action: Drop}
+limits: {perSource: {newPerSecond: 50, prefixLength: {ipv4: 32, ipv6: 64}}, total: {concurrent: 5}, action: Drop}
+affinity: {type: ClientAddress, prefixLength: {ipv4: 24, ipv6: 64}}
+health:
+  passive: {mode: Enabled, consecutive: 5, answerWithin: 1s, failurePercent: 50, minFlows: 20, window: 10s,
+    baseEjection: 30s, maxEjection: 300s, maxEjectedPercent: 50}
+  active: {type: HTTP, port: 0, interval: 5s, timeout: 2s, rise: 2, fall: 3, http: {path: "/", statuses: [200-399]}}
+failover: {backends: [{name: b, priority: 1}], minAvailablePercent: 1, recoverPercent: 50, holdTime: 30s}
+overload: {synChallenge: {mode: Auto, newPerSecond: 20000}}
+`},
+		{"a range of ports", "BlixtPolicy", `
+targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: a, sectionName: b}]
+ports: {all: true}
+`, `
+targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: a, sectionName: b}]
+strategy: Defaults
+mode: Enforce
+ports: {all: true, target: Keep}
+`},
 	} {
 		t.Run(c.kind+" with "+c.name, func(t *testing.T) {
 			object := newObject(c.kind)
@@ -156,6 +198,29 @@ func TestRoundTrip(t *testing.T) {
 		},
 		AddressSource: v1alpha1.SourceNode,
 	}}
+	policy := newPolicy("full", v1alpha1.BlixtPolicySpec{
+		Strategy: v1alpha1.StrategyDefaults, Mode: v1alpha1.ModeEnforce,
+		Sources: &v1alpha1.PolicySources{Allow: []string{"192.0.2.0/24"}, Deny: []string{"192.0.2.1/32"}, Action: v1alpha1.ActionReset},
+		Limits: &v1alpha1.PolicyLimits{
+			PerSource: &v1alpha1.SourceLimit{
+				Limit:        v1alpha1.Limit{NewPerSecond: ptr[int32](1), Burst: ptr[int32](2), Concurrent: ptr[int32](3)},
+				PrefixLength: &v1alpha1.PrefixLength{IPv4: ptr[int32](24), IPv6: ptr[int32](48)},
+			},
+			Total: &v1alpha1.TotalLimit{Limit: v1alpha1.Limit{NewPerSecond: ptr[int32](4)}}, Action: v1alpha1.ActionDrop,
+		},
+		Affinity:    &v1alpha1.PolicyAffinity{Type: v1alpha1.AffinityClientAddress, Timeout: &metav1.Duration{Duration: time.Hour}},
+		IdleTimeout: &v1alpha1.PolicyIdleTimeout{TCP: &metav1.Duration{Duration: 90 * time.Minute}, UDP: &metav1.Duration{Duration: 1500 * time.Millisecond}},
+		MaxAge:      &metav1.Duration{Duration: 24 * time.Hour},
+		Health: &v1alpha1.PolicyHealth{PanicPercent: ptr[int32](0), Active: &v1alpha1.ActiveHealth{
+			Type: v1alpha1.CheckUDP, Port: ptr[int32](53), Interval: &metav1.Duration{Duration: time.Second}, Timeout: &metav1.Duration{Duration: 100 * time.Millisecond},
+			Rise: ptr[int32](1), Fall: ptr[int32](1), UDP: &v1alpha1.UDPCheck{Payload: []byte("\x00\xff"), Expect: []byte("\xfe")},
+		}},
+		Failover: &v1alpha1.PolicyFailover{
+			Backends:            []v1alpha1.FailoverBackend{{Namespace: ptr[gwv1.Namespace]("b"), Name: "c", Port: ptr[gwv1.PortNumber](80), Priority: 1}},
+			MinAvailablePercent: ptr[int32](1), RecoverPercent: ptr[int32](1), HoldTime: &metav1.Duration{},
+		},
+		Overload: &v1alpha1.PolicyOverload{NoBackend: v1alpha1.ActionDrop, SYNChallenge: &v1alpha1.SYNChallenge{Mode: v1alpha1.ChallengeNever, NewPerSecond: ptr[int32](1)}},
+	})
 	node := &v1alpha1.NodeDataplane{ObjectMeta: meta}
 	status := v1alpha1.NodeDataplaneStatus{
 		Kernel: "6.18.0", LastContact: &minute,
@@ -168,7 +233,7 @@ func TestRoundTrip(t *testing.T) {
 		}},
 	}
 
-	for _, object := range []client.Object{config, gateway, node} {
+	for _, object := range []client.Object{config, gateway, policy, node} {
 		want := object.DeepCopyObject().(client.Object)
 		create(t, object)
 		if n, ok := want.(*v1alpha1.NodeDataplane); ok {

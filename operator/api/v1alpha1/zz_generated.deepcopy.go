@@ -1199,12 +1199,12 @@ func (in *PolicySources) DeepCopyInto(out *PolicySources) {
 	*out = *in
 	if in.Allow != nil {
 		in, out := &in.Allow, &out.Allow
-		*out = make([]string, len(*in))
+		*out = make([]Network, len(*in))
 		copy(*out, *in)
 	}
 	if in.Deny != nil {
 		in, out := &in.Deny, &out.Deny
-		*out = make([]string, len(*in))
+		*out = make([]Network, len(*in))
 		copy(*out, *in)
 	}
 }

@@ -67,7 +67,7 @@ timeout is over. Bring the node back. Or let the command forget it, with
 	f := c.Flags()
 	cluster.add(f)
 	f.DurationVar(&o.Timeout, "timeout", 5*time.Minute, "time limit of the whole removal")
-	f.BoolVar(&o.KeepCRDs, "keep-crds", true, "keep the CRDs of Blixt, and with them all BlixtConfigs and BlixtGatewayConfigs")
+	f.BoolVar(&o.KeepCRDs, "keep-crds", true, "keep the CRDs of Blixt, and with them all BlixtConfigs, BlixtGatewayConfigs and BlixtPolicies")
 	f.BoolVar(&o.ForceNodesDown, "force-nodes-down", false, "forget the programs of nodes that are not ready; restart these nodes before they serve again")
 	f.BoolVar(&o.DryRun, "dry-run", false, "only print what would be done; the API server checks the permissions")
 	f.BoolVar(&yes, "yes", false, "do not ask for confirmation; required without a terminal")
