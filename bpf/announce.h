@@ -128,7 +128,7 @@ static __always_inline void set_client(struct packet *p, const struct addr *clie
 static __always_inline __u32 idle_ticks_of(const struct packet *p)
 {
 	struct frontend_key k = { .addr = p->key.dst, .port = p->key.dport, .protocol = p->key.protocol };
-	const struct frontend *fe = bpf_map_lookup_elem(&frontends, &k);
+	const struct frontend *fe = find_frontend(&k);
 	return fe ? fe->idle_ticks : p->to.idle_ticks;
 }
 

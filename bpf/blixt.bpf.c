@@ -14,6 +14,7 @@
  *   latency.h    how fast backends and clients answer
  *   log.h        tells people how flows end, and what is dropped
  *   packet.h     parses a packet
+ *   frontend.h   which frontend serves a port
  *   rewrite.h    gives a packet another tuple
  *   route.h      looks up the FIB, redirects
  *   ipsec.h      clients that the host's IPsec policies cover
@@ -26,6 +27,7 @@
  *   interest.h   which addresses concern the program
  *   cache.h      flows in use, with all that their packets need
  *   ring.h       selects a backend
+ *   affinity.h   the same client gets the same one
  *   health.h     how flows of backends begin, and backends on trial
  *   flow.h       the life of a flow in the tables
  *   close.h      how the connection of a flow ends
@@ -99,7 +101,7 @@ __noinline int handle_frontend(struct __sk_buff *ctx, struct packet *p, const st
 	if (!p || !fe)
 		return TC_ACT_SHOT;
 	judge_silence(p, f);
-	__u32 id = select_proven(p, fe->index);
+	__u32 id = select_proven(p, fe);
 	if (f && !(f->flags & FLOW_CLOSED) && (f->backend == id || draining())) {
 		if (change_port(p, f))
 			f = find_evictable(&p->key);
@@ -165,7 +167,7 @@ static __always_inline bool is_to_frontend(const struct packet *p)
 {
 	struct frontend_key k = { .addr = p->key.dst, .port = p->key.dport, .protocol = p->key.protocol };
 	const struct address *a = bpf_map_lookup_elem(&addresses, &k.addr);
-	return a && (a->flags & ADDRESS_EXCLUSIVE || bpf_map_lookup_elem(&frontends, &k));
+	return a && (a->flags & ADDRESS_EXCLUSIVE || find_frontend_at(a, &k));
 }
 
 /*
@@ -227,7 +229,7 @@ static __always_inline int handle_ports(struct __sk_buff *ctx, struct packet *p)
 		return end_undone(p);
 	if (a && !is_decided(ctx, p)) {
 		struct frontend_key key = { .addr = p->key.dst, .port = p->key.dport, .protocol = p->key.protocol };
-		const struct frontend *fe = bpf_map_lookup_elem(&frontends, &key);
+		const struct frontend *fe = find_frontend_at(a, &key);
 		p->shared = !(a->flags & ADDRESS_EXCLUSIVE);
 		if (fe)
 			return handle_frontend(ctx, p, fe, f);

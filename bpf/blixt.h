@@ -41,7 +41,7 @@ struct address {
 	__u32 flags; /* enum address_flag */
 };
 
-/* Key of `frontends`: 20 bytes. */
+/* Key of `frontends` and, with port 0, of `port_ranges`: 20 bytes. */
 struct frontend_key {
 	struct addr addr;
 	__be16 port;
@@ -60,7 +60,7 @@ enum frontend_flag {
 	FRONTEND_AFFINITY = 8,
 	/* A flow to a port of the frontend's range gets the same port of the backend; */
 	FRONTEND_KEEP_PORT = 16,
-	/* or a port that is as much above the backend's as its own is above first_port. */
+	/* or a port that is as much above the backend's as its own is above first_port. There may be no such port: then none of the backend's. */
 	FRONTEND_SHIFT_PORT = 32,
 };
 
@@ -77,16 +77,9 @@ struct frontend {
 	__u32 affinity_ticks; /* how long a client is remembered */
 	__u8 affinity_bits;   /* of the client's 16 bytes that count */
 	__u8 pad[3];
-	__u16 first_port; /* of its range, host byte order */
+	__u16 first_port; /* that leads to the backend's own, host byte order */
 	__u16 pad2;
 	__u32 reserved[8];
-};
-
-/* Key of `port_ranges`: 20 bytes. */
-struct range_key {
-	struct addr addr;
-	__u8 protocol; /* IPPROTO_TCP or IPPROTO_UDP */
-	__u8 pad[3];
 };
 
 /* Ports that a frontend serves beside its own. The frontend of a port itself comes first. */
@@ -197,13 +190,13 @@ struct policy_counters {
 	__u64 refused[REFUSALS];
 };
 
-/* Key of `affinities`: 20 bytes. */
+/* Key of `affinities` and `udp_affinities`: 20 bytes. */
 struct affinity_key {
 	__u32 group; /* frontend.affinity */
 	struct addr client; /* as many bits as count, and zeros */
 };
 
-/* Value of `affinities`: the backend that a client had last. 20 bytes. */
+/* Value of `affinities` and `udp_affinities`: the backend that a client had last. 20 bytes. */
 struct affinity {
 	struct addr backend;
 	__u32 last_new; /* tick of the client's last new flow */
@@ -230,7 +223,6 @@ struct health {
 	__u32 answer_within; /* 2^-20 s: a SYN that is repeated later has failed. It is written before BACKEND_JUDGED is set, the program leaves it alone */
 };
 
-_Static_assert(sizeof(struct range_key) == 20, "a range key is 20 bytes");
 _Static_assert(sizeof(struct port_ranges) == 128, "the ranges of an address are 128 bytes");
 _Static_assert(sizeof(struct policy) == 64, "a policy is 64 bytes");
 _Static_assert(sizeof(struct policy_state) == 32, "the state of a policy is 32 bytes");
@@ -360,6 +352,8 @@ enum flow_flag {
 	FLOW_REFUSED = 4194304,
 	/* It counts as a failure of its backend: once. Of the entry that has FLOW_ANSWERED. */
 	FLOW_FAILED = 8388608,
+	/* Once it is proven, its backend is remembered: see affinity.h. Of both entries. */
+	FLOW_AFFINITY = 16777216,
 };
 
 /*

@@ -349,6 +349,7 @@ const (
 	BlixtFlowFlagFLOW_RECORDED    BlixtFlowFlag = 2097152
 	BlixtFlowFlagFLOW_REFUSED     BlixtFlowFlag = 4194304
 	BlixtFlowFlagFLOW_FAILED      BlixtFlowFlag = 8388608
+	BlixtFlowFlagFLOW_AFFINITY    BlixtFlowFlag = 16777216
 )
 
 type BlixtFlowKey struct {
@@ -684,6 +685,8 @@ type BlixtPacket struct {
 	RecordKey BlixtFlowKey
 	_         [4]byte
 	Record    BlixtPacketRecord
+	Service   BlixtFrontendKey
+	_         [4]byte
 	Alone     [8]uint64
 	Icmp      struct {
 		_     structs.HostLayout
@@ -798,13 +801,6 @@ const (
 	BlixtPublishedBitsRING_SIZE_BITS       BlixtPublishedBits = 20
 	BlixtPublishedBitsRING_GENERATION_BITS BlixtPublishedBits = 20
 )
-
-type BlixtRangeKey struct {
-	_        structs.HostLayout
-	Addr     BlixtAddr
-	Protocol uint8
-	Pad      [3]uint8
-}
 
 type BlixtRecordBy uint32
 
@@ -936,6 +932,7 @@ const (
 	BlixtMapSilentNeighbours  = "silent_neighbours"
 	BlixtMapSlotCounts        = "slot_counts"
 	BlixtMapSources           = "sources"
+	BlixtMapUdpAffinities     = "udp_affinities"
 	BlixtMapUdpFlows          = "udp_flows"
 	BlixtProgBlixt            = "blixt"
 )
@@ -1048,6 +1045,7 @@ type BlixtMapSpecs struct {
 	SilentNeighbours  *ebpf.MapSpec `ebpf:"silent_neighbours"`
 	SlotCounts        *ebpf.MapSpec `ebpf:"slot_counts"`
 	Sources           *ebpf.MapSpec `ebpf:"sources"`
+	UdpAffinities     *ebpf.MapSpec `ebpf:"udp_affinities"`
 	UdpFlows          *ebpf.MapSpec `ebpf:"udp_flows"`
 }
 
@@ -1136,6 +1134,7 @@ type BlixtMaps struct {
 	SilentNeighbours  *ebpf.Map `ebpf:"silent_neighbours"`
 	SlotCounts        *ebpf.Map `ebpf:"slot_counts"`
 	Sources           *ebpf.Map `ebpf:"sources"`
+	UdpAffinities     *ebpf.Map `ebpf:"udp_affinities"`
 	UdpFlows          *ebpf.Map `ebpf:"udp_flows"`
 }
 
@@ -1200,6 +1199,7 @@ func (m *BlixtMaps) Close() error {
 		m.SilentNeighbours,
 		m.SlotCounts,
 		m.Sources,
+		m.UdpAffinities,
 		m.UdpFlows,
 	)
 }

@@ -21,11 +21,10 @@
 #ifndef BLIXT_FLOW_H
 #define BLIXT_FLOW_H
 
+#include "affinity.h"
 #include "cache.h"
 #include "health.h"
-#include "latency.h"
 #include "log.h"
-#include "ring.h"
 #include "way.h"
 
 #define EEXIST 17
@@ -446,13 +445,15 @@ static __always_inline bool is_clients_reply(const struct packet *p, const struc
 }
 
 /* Records the first answer of a UDP flow's backend. f is its reply entry. */
-static __always_inline void answered_datagram(struct flow *f)
+static __always_inline void answered_datagram(struct flow *f, const struct addr *backend)
 {
 	bool before = __sync_fetch_and_or(&f->flags, FLOW_ANSWERED) & FLOW_ANSWERED;
 	if (before || f->flags & FLOW_UNDONE)
 		return;
 	count_answered(f->ref, 0, false);
 	judge_answer(f->backend, f->generation);
+	if (f->flags & FLOW_AFFINITY)
+		remember_client(f, backend, IPPROTO_UDP, false);
 }
 
 /* Updates the entry's age, and of an established TCP flow the numbers that its sender has used. */
@@ -462,7 +463,7 @@ static __always_inline void refresh(const struct packet *p, struct flow *f, __u3
 		f->last_seen = tick;
 	if (!(f->flags & FLOW_ESTABLISHED)) {
 		if (is_udp(&p->key) && f->flags & FLOW_REPLY && !(f->flags & FLOW_ANSWERED))
-			answered_datagram(f);
+			answered_datagram(f, &p->key.src);
 		else if (yields(p, f))
 			f->next = segment_end(p); /* the client may have begun anew */
 		return;
@@ -565,7 +566,7 @@ __noinline int establish(struct packet *p, struct flow *f)
 	peer_key(&p->key, &p->to, &peer);
 	struct flow *reply = bpf_map_lookup_elem(&new_flows, &peer);
 	struct frontend_key k = { .addr = p->key.dst, .port = p->key.dport, .protocol = p->key.protocol };
-	const struct frontend *fe = bpf_map_lookup_elem(&frontends, &k);
+	const struct frontend *fe = find_frontend(&k);
 	if (!reply)
 		return 0; /* evicted: the next packet begins the flow again */
 	if (fe) /* also if there is no room: then the flow lives as long, if nothing evicts it */

@@ -57,7 +57,11 @@ __noinline bool may_leave(const struct packet *p, const struct flow *f)
 {
 	if (!p || !f || f->flags & FLOW_REPLY || p->key.protocol != IPPROTO_UDP || p->fragment == LATER_FRAGMENT)
 		return false;
-	__u32 id = select_backend(&p->key, f->frontend);
+	struct frontend_key k = { .addr = p->key.dst, .port = p->key.dport, .protocol = p->key.protocol };
+	const struct frontend *fe = find_frontend(&k);
+	if (!fe || fe->index != f->frontend)
+		return false;
+	__u32 id = select_backend(&p->key, fe);
 	return id != BACKEND_REJECT && id != f->backend;
 }
 
@@ -181,8 +185,8 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 		return drop(COUNTER_DROP_ERROR);
 	if (fresh && reply && !(p->tcp_flags & TCP_RST))
 		record_answer(p, f);
-	if (fresh && !reply && establishes(p, &p->to))
-		establish(p, f);
+	if (fresh && !reply && establishes(p, &p->to) && establish(p, f) && p->reply.flags & FLOW_AFFINITY)
+		remember_client(&p->reply, &p->to.dst, IPPROTO_TCP, true);
 	if (may_end(p))
 		record_end(p);
 	if (p->announce == ANNOUNCE_WITHIN && !announce_within(ctx, p))
@@ -271,6 +275,9 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 	if (!b || !(b->generation & 1) || b->frontend != fe->index)
 		return reject_no_backend(ctx, p, fe->index);
 
+	__be16 port = port_at_backend(fe, p->key.dport, b->port);
+	if (!port)
+		return reject_no_backend(ctx, p, fe->index);
 	if (is_link_local(p, &p->key.src) && !p->host)
 		return drop(COUNTER_DROP_MARTIAN);
 	if (has_protected_sender(p))
@@ -281,7 +288,7 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 	__builtin_memset(to, 0, sizeof(*to));
 	to->sport = p->key.sport;
 	to->dst = b->addr;
-	to->dport = b->port;
+	to->dport = port;
 	to->backend = id;
 	to->generation = b->generation;
 	to->frontend = fe->index;
@@ -317,6 +324,10 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 		to->flags |= FLOW_RECORDED;
 		p->reply.flags |= FLOW_RECORDED;
 	}
+	if (fe->affinity) {
+		to->flags |= FLOW_AFFINITY;
+		p->reply.flags |= FLOW_AFFINITY;
+	}
 	to->last_seen += 1;
 	if (way == WAY_LOCAL && !is_syn(p))
 		take_over(p);
@@ -334,6 +345,7 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 		remember_backend(p);
 	count(COUNTER_FLOW_NEW);
 	count_new_flow(fe->index, id, to->ref);
+	count_kept(&p->key, fe, id);
 	return 0;
 }
 

@@ -11,8 +11,8 @@
 #ifndef BLIXT_HEALTH_H
 #define BLIXT_HEALTH_H
 
+#include "affinity.h"
 #include "latency.h"
-#include "ring.h"
 
 /* Returns what is counted of the backend of a flow, or NULL if it is not judged, or if its id belongs to another backend by now. */
 static __always_inline struct health *health_of(__u32 backend, __u32 generation)
@@ -88,17 +88,17 @@ static __always_inline bool is_on_trial(__u32 id)
  * Returns the id of the backend in the client's slot, if that is not on trial. Else it returns that of another slot,
  * always the same one for a client; or of its own, if there is no other, or it is not found.
  */
-__noinline __u32 select_proven(struct packet *p, __u32 frontend)
+__noinline __u32 select_proven(struct packet *p, const struct frontend *fe)
 {
-	if (!p)
+	if (!p || !fe)
 		return BACKEND_REJECT;
-	__u32 id = select_backend(&p->key, frontend);
+	__u32 id = select_backend(&p->key, fe);
 	if (!is_on_trial(id))
 		return id;
-	__u32 hash = client_hash(&p->key);
+	__u32 hash = ring_hash(&p->key, fe);
 	for (int i = 0; i < TRIAL_TRIES; i++) {
 		hash = (hash ^ hash >> 16) * 0x85ebca6b + 0x9e3779b9;
-		__u32 other = backend_in_slot(frontend, hash);
+		__u32 other = slot_backend(fe->index, hash);
 		if (other != BACKEND_REJECT && !is_on_trial(other)) {
 			p->trial = id;
 			return other;

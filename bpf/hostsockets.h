@@ -95,10 +95,8 @@ __noinline bool is_shared_frontend(const struct addr *addr, __be16 port, __u8 pr
 	if (!addr)
 		return false;
 	key.addr = *addr;
-	if (!bpf_map_lookup_elem(&frontends, &key))
-		return false;
 	const struct address *a = bpf_map_lookup_elem(&addresses, addr);
-	return a && !(a->flags & ADDRESS_EXCLUSIVE);
+	return a && !(a->flags & ADDRESS_EXCLUSIVE) && find_frontend_at(a, &key);
 }
 
 /* Tells the agent that the host listens at the frontend of the packet. */

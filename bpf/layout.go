@@ -109,7 +109,7 @@ func MapNames() []string {
 		BlixtMapRefStats, BlixtMapClientRtt, BlixtMapRecorded, BlixtMapRecordedNumber, BlixtMapSlotCounts,
 		BlixtMapFlowLog0, BlixtMapFlowLog1, BlixtMapFlowLog2, BlixtMapFlowLog3,
 		BlixtMapPortRanges, BlixtMapFrontendPolicies, BlixtMapPolicies, BlixtMapPolicyStates, BlixtMapPolicyStats, BlixtMapSources, BlixtMapLimitedSources,
-		BlixtMapAffinities, BlixtMapAffinityBackends, BlixtMapBackendHealth,
+		BlixtMapAffinities, BlixtMapUdpAffinities, BlixtMapAffinityBackends, BlixtMapBackendHealth,
 	}
 }
 
@@ -121,7 +121,7 @@ func IsOptional(name string) bool {
 		BlixtMapRefStats, BlixtMapClientRtt, BlixtMapRecorded, BlixtMapRecordedNumber, BlixtMapSlotCounts,
 		BlixtMapFlowLog0, BlixtMapFlowLog1, BlixtMapFlowLog2, BlixtMapFlowLog3,
 		BlixtMapPortRanges, BlixtMapFrontendPolicies, BlixtMapPolicies, BlixtMapPolicyStates, BlixtMapPolicyStats, BlixtMapSources, BlixtMapLimitedSources,
-		BlixtMapAffinities, BlixtMapAffinityBackends, BlixtMapBackendHealth:
+		BlixtMapAffinities, BlixtMapUdpAffinities, BlixtMapAffinityBackends, BlixtMapBackendHealth:
 		return true
 	}
 	return false

@@ -9,6 +9,7 @@
 #define BLIXT_LOG_H
 
 #include "count.h"
+#include "frontend.h"
 #include "packet.h"
 #include "ratelimit.h"
 
@@ -68,9 +69,11 @@ __noinline int sample(struct __sk_buff *ctx, struct packet *p, __u32 counter)
 		return 0;
 
 	struct flow_record *r = &p->record.record;
-	struct frontend_key k = { .addr = p->key.dst, .port = p->key.dport, .protocol = p->key.protocol };
-	const struct frontend *f = bpf_map_lookup_elem(&frontends, &k);
 	make_record(p);
+	p->service.addr = r->server;
+	p->service.port = r->server_port;
+	p->service.protocol = r->protocol;
+	const struct frontend *f = find_frontend_here(&p->service);
 	r->frontend = f ? f->index : NO_FRONTEND;
 	r->ifindex = ctx->ingress_ifindex;
 	r->event = counter >= COUNTER_REJECT_NO_BACKEND && counter <= COUNTER_REJECT_PROTECTED ? RECORD_REJECTED : RECORD_DROPPED;

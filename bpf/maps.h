@@ -367,7 +367,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, MAX_RANGED_ADDRESSES);
-	__type(key, struct range_key);
+	__type(key, struct frontend_key);
 	__type(value, struct port_ranges);
 } port_ranges SEC(".maps");
 
@@ -427,6 +427,14 @@ struct {
 	__type(key, struct affinity_key);
 	__type(value, struct affinity);
 } affinities SEC(".maps");
+
+/* The same, of clients of which an answer to a datagram is all that is known: they may be forged. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_AFFINITIES);
+	__type(key, struct affinity_key);
+	__type(value, struct affinity);
+} udp_affinities SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

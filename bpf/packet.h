@@ -132,6 +132,7 @@ struct packet {
 	} told; /* what the packet announces, or is to announce: see announcement.h */
 	struct flow_key record_key; /* of the flow's record */
 	struct packet_record record; /* that is made or written */
+	struct frontend_key service; /* of the frontend that a packet was for which is rejected or dropped */
 	__u64 alone[8]; /* the layer-4 header of a message that stands alone */
 	struct {
 		__u8 type, code;

@@ -33,7 +33,7 @@ static __always_inline __u32 client_hash(const struct flow_key *key)
 }
 
 /* Returns the id of the backend in the slot of the frontend's ring that clients with this hash have, or BACKEND_REJECT. */
-static __always_inline __u32 backend_in_slot(__u32 frontend, __u32 hash)
+static __always_inline __u32 slot_backend(__u32 frontend, __u32 hash)
 {
 	const volatile __u64 *word = bpf_map_lookup_elem(&published, &frontend);
 	if (!word)
@@ -45,12 +45,6 @@ static __always_inline __u32 backend_in_slot(__u32 frontend, __u32 hash)
 	__u32 element = slot / 2;
 	const __u64 *two = size ? bpf_map_lookup_elem(&rings, &element) : NULL;
 	return two ? *two >> (slot & 1) * 32 : BACKEND_REJECT;
-}
-
-/* Returns the id of the backend in this client's slot of the frontend's ring, or BACKEND_REJECT. */
-static __always_inline __u32 select_backend(const struct flow_key *key, __u32 frontend)
-{
-	return backend_in_slot(frontend, client_hash(key));
 }
 
 #endif /* BLIXT_RING_H */
