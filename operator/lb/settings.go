@@ -65,7 +65,7 @@ type SourceSet struct {
 	Policy string `json:"policy"`
 	// OnlyAllowed refuses sources that no prefix has.
 	OnlyAllowed bool `json:"onlyAllowed,omitempty"`
-	// Allow and Deny are sorted (ComparePrefixes), each prefix is in one of them and once. The longest match decides.
+	// Allow and Deny are sorted (netip.Prefix.Compare), each prefix is in one of them and once. The longest match decides.
 	Allow []netip.Prefix `json:"allow,omitempty"`
 	Deny  []netip.Prefix `json:"deny,omitempty"`
 }

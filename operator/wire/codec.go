@@ -42,10 +42,10 @@ func EncodeFrontend(f gateway.Frontend) *Frontend {
 	w := &Frontend{
 		Key: EncodeKey(f.Key), Gateway: f.Gateway, Listener: f.Listener, Route: f.Route,
 		IdleTimeout: int64(f.IdleTimeout), Reject: f.Reject, LocalOnly: f.LocalOnly, PreserveClient: f.PreserveClient,
-		Records: f.Records,
+		Records: f.Records, Settings: encodeSettings(&f.Settings),
 	}
 	for _, r := range f.Refs {
-		w.Refs = append(w.Refs, &Ref{Service: EncodeName(r.Service), PortName: r.PortName, Port: uint32(r.Port), Weight: r.Weight})
+		w.Refs = append(w.Refs, &Ref{Service: EncodeName(r.Service), PortName: r.PortName, Port: uint32(r.Port), Weight: r.Weight, Priority: uint32(r.Priority)})
 	}
 	return w
 }
@@ -138,10 +138,13 @@ func (d *Decoder) Frontend(w *Frontend) gateway.Frontend {
 	f := gateway.Frontend{
 		Key: d.Key(w.Key), Gateway: w.Gateway, Listener: w.Listener, Route: w.Route,
 		IdleTimeout: time.Duration(w.IdleTimeout), Reject: w.Reject, LocalOnly: w.LocalOnly, PreserveClient: w.PreserveClient,
-		Records: w.Records,
+		Records: w.Records, Settings: d.settings(w.Settings),
 	}
 	for _, r := range w.Refs {
-		f.Refs = append(f.Refs, gateway.Ref{Service: DecodeName(r.Service), PortName: r.PortName, Port: d.Port(r.Port), Weight: r.Weight})
+		if r.Priority > maxPriority {
+			d.fail("priority %d", r.Priority)
+		}
+		f.Refs = append(f.Refs, gateway.Ref{Service: DecodeName(r.Service), PortName: r.PortName, Port: d.Port(r.Port), Weight: r.Weight, Priority: int(r.Priority)})
 	}
 	return f
 }

@@ -620,7 +620,11 @@ type Hello struct {
 	// more than what has changed since. None: it has none.
 	PeersSums []uint64 `protobuf:"fixed64,10,rep,packed,name=peers_sums,json=peersSums,proto3" json:"peers_sums,omitempty"`
 	// answers is true if the agent answers Questions.
-	Answers       bool `protobuf:"varint,11,opt,name=answers,proto3" json:"answers,omitempty"`
+	Answers bool `protobuf:"varint,11,opt,name=answers,proto3" json:"answers,omitempty"`
+	// policies is true if the program has the maps by which it restricts new flows.
+	// Other agents get no SourceSets, and frontends that are restricted refuse all new
+	// flows there.
+	Policies      bool `protobuf:"varint,12,opt,name=policies,proto3" json:"policies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -728,6 +732,13 @@ func (x *Hello) GetPeersSums() []uint64 {
 func (x *Hello) GetAnswers() bool {
 	if x != nil {
 		return x.Answers
+	}
+	return false
+}
+
+func (x *Hello) GetPolicies() bool {
+	if x != nil {
+		return x.Policies
 	}
 	return false
 }
@@ -1265,8 +1276,14 @@ type TableFull struct {
 	Reduced   uint64 `protobuf:"varint,6,opt,name=reduced,proto3" json:"reduced,omitempty"`
 	// examples are some of the frontends that are left out, gateways the Gateways of
 	// these, or some of them.
-	Examples      []string `protobuf:"bytes,7,rep,name=examples,proto3" json:"examples,omitempty"`
-	Gateways      []string `protobuf:"bytes,8,rep,name=gateways,proto3" json:"gateways,omitempty"`
+	Examples []string `protobuf:"bytes,7,rep,name=examples,proto3" json:"examples,omitempty"`
+	Gateways []string `protobuf:"bytes,8,rep,name=gateways,proto3" json:"gateways,omitempty"`
+	// policy_table is the table that has no room for policies, policies are those whose
+	// newest restrictions are not in force, or some of them, and refusing is how many
+	// frontends refuse all new flows for that.
+	PolicyTable   string   `protobuf:"bytes,9,opt,name=policy_table,json=policyTable,proto3" json:"policy_table,omitempty"`
+	Policies      []string `protobuf:"bytes,10,rep,name=policies,proto3" json:"policies,omitempty"`
+	Refusing      uint64   `protobuf:"varint,11,opt,name=refusing,proto3" json:"refusing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1348,6 +1365,27 @@ func (x *TableFull) GetGateways() []string {
 		return x.Gateways
 	}
 	return nil
+}
+
+func (x *TableFull) GetPolicyTable() string {
+	if x != nil {
+		return x.PolicyTable
+	}
+	return ""
+}
+
+func (x *TableFull) GetPolicies() []string {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+func (x *TableFull) GetRefusing() uint64 {
+	if x != nil {
+		return x.Refusing
+	}
+	return 0
 }
 
 type Ports struct {
@@ -1950,13 +1988,16 @@ type Update struct {
 	Base    *Version `protobuf:"bytes,1,opt,name=base,proto3" json:"base,omitempty"`
 	Version *Version `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	// addresses replace all previous ones; unset: they have not changed.
-	Addresses     *Addresses  `protobuf:"bytes,3,opt,name=addresses,proto3" json:"addresses,omitempty"`
-	Frontends     []*Frontend `protobuf:"bytes,4,rep,name=frontends,proto3" json:"frontends,omitempty"`
-	GoneFrontends []*Key      `protobuf:"bytes,5,rep,name=gone_frontends,json=goneFrontends,proto3" json:"gone_frontends,omitempty"`
-	Services      []*Service  `protobuf:"bytes,6,rep,name=services,proto3" json:"services,omitempty"`
-	GoneServices  []*Name     `protobuf:"bytes,7,rep,name=gone_services,json=goneServices,proto3" json:"gone_services,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Addresses     *Addresses   `protobuf:"bytes,3,opt,name=addresses,proto3" json:"addresses,omitempty"`
+	Frontends     []*Frontend  `protobuf:"bytes,4,rep,name=frontends,proto3" json:"frontends,omitempty"`
+	GoneFrontends []*Key       `protobuf:"bytes,5,rep,name=gone_frontends,json=goneFrontends,proto3" json:"gone_frontends,omitempty"`
+	Services      []*Service   `protobuf:"bytes,6,rep,name=services,proto3" json:"services,omitempty"`
+	GoneServices  []*Name      `protobuf:"bytes,7,rep,name=gone_services,json=goneServices,proto3" json:"gone_services,omitempty"`
+	SourceSets    []*SourceSet `protobuf:"bytes,8,rep,name=source_sets,json=sourceSets,proto3" json:"source_sets,omitempty"`
+	// gone_source_sets are policies that have none any more: namespace/name.
+	GoneSourceSets []string `protobuf:"bytes,9,rep,name=gone_source_sets,json=goneSourceSets,proto3" json:"gone_source_sets,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Update) Reset() {
@@ -2038,6 +2079,106 @@ func (x *Update) GetGoneServices() []*Name {
 	return nil
 }
 
+func (x *Update) GetSourceSets() []*SourceSet {
+	if x != nil {
+		return x.SourceSets
+	}
+	return nil
+}
+
+func (x *Update) GetGoneSourceSets() []string {
+	if x != nil {
+		return x.GoneSourceSets
+	}
+	return nil
+}
+
+// SourceSet says who may connect where a restriction of its policy asks for sources.
+type SourceSet struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Policy      string                 `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"` // namespace/name
+	OnlyAllowed bool                   `protobuf:"varint,2,opt,name=only_allowed,json=onlyAllowed,proto3" json:"only_allowed,omitempty"`
+	// Prefixes, sorted: the 4 or 16 bytes of the address, and how many bits of it count.
+	Allow4        []byte `protobuf:"bytes,3,opt,name=allow4,proto3" json:"allow4,omitempty"`
+	Allow6        []byte `protobuf:"bytes,4,opt,name=allow6,proto3" json:"allow6,omitempty"`
+	Deny4         []byte `protobuf:"bytes,5,opt,name=deny4,proto3" json:"deny4,omitempty"`
+	Deny6         []byte `protobuf:"bytes,6,opt,name=deny6,proto3" json:"deny6,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SourceSet) Reset() {
+	*x = SourceSet{}
+	mi := &file_fleet_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SourceSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SourceSet) ProtoMessage() {}
+
+func (x *SourceSet) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SourceSet.ProtoReflect.Descriptor instead.
+func (*SourceSet) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *SourceSet) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *SourceSet) GetOnlyAllowed() bool {
+	if x != nil {
+		return x.OnlyAllowed
+	}
+	return false
+}
+
+func (x *SourceSet) GetAllow4() []byte {
+	if x != nil {
+		return x.Allow4
+	}
+	return nil
+}
+
+func (x *SourceSet) GetAllow6() []byte {
+	if x != nil {
+		return x.Allow6
+	}
+	return nil
+}
+
+func (x *SourceSet) GetDeny4() []byte {
+	if x != nil {
+		return x.Deny4
+	}
+	return nil
+}
+
+func (x *SourceSet) GetDeny6() []byte {
+	if x != nil {
+		return x.Deny6
+	}
+	return nil
+}
+
 type Addresses struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	List          []*Address             `protobuf:"bytes,1,rep,name=list,proto3" json:"list,omitempty"`
@@ -2047,7 +2188,7 @@ type Addresses struct {
 
 func (x *Addresses) Reset() {
 	*x = Addresses{}
-	mi := &file_fleet_proto_msgTypes[23]
+	mi := &file_fleet_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2059,7 +2200,7 @@ func (x *Addresses) String() string {
 func (*Addresses) ProtoMessage() {}
 
 func (x *Addresses) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[23]
+	mi := &file_fleet_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2072,7 +2213,7 @@ func (x *Addresses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Addresses.ProtoReflect.Descriptor instead.
 func (*Addresses) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{23}
+	return file_fleet_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Addresses) GetList() []*Address {
@@ -2092,7 +2233,7 @@ type Address struct {
 
 func (x *Address) Reset() {
 	*x = Address{}
-	mi := &file_fleet_proto_msgTypes[24]
+	mi := &file_fleet_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2104,7 +2245,7 @@ func (x *Address) String() string {
 func (*Address) ProtoMessage() {}
 
 func (x *Address) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[24]
+	mi := &file_fleet_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2117,7 +2258,7 @@ func (x *Address) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Address.ProtoReflect.Descriptor instead.
 func (*Address) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{24}
+	return file_fleet_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Address) GetIp() []byte {
@@ -2145,7 +2286,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_fleet_proto_msgTypes[25]
+	mi := &file_fleet_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2157,7 +2298,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[25]
+	mi := &file_fleet_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2170,7 +2311,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{25}
+	return file_fleet_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Key) GetAddr() []byte {
@@ -2208,14 +2349,17 @@ type Frontend struct {
 	// preserve_client is true if backends on other nodes are to see the client.
 	PreserveClient bool `protobuf:"varint,9,opt,name=preserve_client,json=preserveClient,proto3" json:"preserve_client,omitempty"`
 	// records is true if flows that begin are to be recorded.
-	Records       bool `protobuf:"varint,10,opt,name=records,proto3" json:"records,omitempty"`
+	Records bool `protobuf:"varint,10,opt,name=records,proto3" json:"records,omitempty"`
+	// settings are an lb.Settings as JSON; unset: there is no policy. Agents of earlier
+	// versions ignore them: see Hello.policies.
+	Settings      []byte `protobuf:"bytes,11,opt,name=settings,proto3" json:"settings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Frontend) Reset() {
 	*x = Frontend{}
-	mi := &file_fleet_proto_msgTypes[26]
+	mi := &file_fleet_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2227,7 +2371,7 @@ func (x *Frontend) String() string {
 func (*Frontend) ProtoMessage() {}
 
 func (x *Frontend) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[26]
+	mi := &file_fleet_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2240,7 +2384,7 @@ func (x *Frontend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frontend.ProtoReflect.Descriptor instead.
 func (*Frontend) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{26}
+	return file_fleet_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Frontend) GetKey() *Key {
@@ -2313,20 +2457,29 @@ func (x *Frontend) GetRecords() bool {
 	return false
 }
 
+func (x *Frontend) GetSettings() []byte {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
 type Ref struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Service  *Name                  `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	PortName string                 `protobuf:"bytes,2,opt,name=port_name,json=portName,proto3" json:"port_name,omitempty"`
 	Weight   uint32                 `protobuf:"varint,3,opt,name=weight,proto3" json:"weight,omitempty"`
 	// port is the number of the Service's port.
-	Port          uint32 `protobuf:"varint,4,opt,name=port,proto3" json:"port,omitempty"`
+	Port uint32 `protobuf:"varint,4,opt,name=port,proto3" json:"port,omitempty"`
+	// priority is that of the group of backends.
+	Priority      uint32 `protobuf:"varint,5,opt,name=priority,proto3" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Ref) Reset() {
 	*x = Ref{}
-	mi := &file_fleet_proto_msgTypes[27]
+	mi := &file_fleet_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2338,7 +2491,7 @@ func (x *Ref) String() string {
 func (*Ref) ProtoMessage() {}
 
 func (x *Ref) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[27]
+	mi := &file_fleet_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2351,7 +2504,7 @@ func (x *Ref) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ref.ProtoReflect.Descriptor instead.
 func (*Ref) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{27}
+	return file_fleet_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Ref) GetService() *Name {
@@ -2382,6 +2535,13 @@ func (x *Ref) GetPort() uint32 {
 	return 0
 }
 
+func (x *Ref) GetPriority() uint32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
 type Name struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -2392,7 +2552,7 @@ type Name struct {
 
 func (x *Name) Reset() {
 	*x = Name{}
-	mi := &file_fleet_proto_msgTypes[28]
+	mi := &file_fleet_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2404,7 +2564,7 @@ func (x *Name) String() string {
 func (*Name) ProtoMessage() {}
 
 func (x *Name) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[28]
+	mi := &file_fleet_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2417,7 +2577,7 @@ func (x *Name) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Name.ProtoReflect.Descriptor instead.
 func (*Name) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{28}
+	return file_fleet_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Name) GetNamespace() string {
@@ -2444,7 +2604,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_fleet_proto_msgTypes[29]
+	mi := &file_fleet_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2456,7 +2616,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[29]
+	mi := &file_fleet_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2469,7 +2629,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{29}
+	return file_fleet_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Service) GetName() *Name {
@@ -2497,7 +2657,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_fleet_proto_msgTypes[30]
+	mi := &file_fleet_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2509,7 +2669,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[30]
+	mi := &file_fleet_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2522,7 +2682,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{30}
+	return file_fleet_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Port) GetName() string {
@@ -2564,7 +2724,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_fleet_proto_msgTypes[31]
+	mi := &file_fleet_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2576,7 +2736,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[31]
+	mi := &file_fleet_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2589,7 +2749,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{31}
+	return file_fleet_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Endpoint) GetAddr() []byte {
@@ -2679,7 +2839,7 @@ const file_fleet_proto_rawDesc = "" +
 	"\x05error\x18\x05 \x01(\tR\x05error\";\n" +
 	"\aVersion\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xd1\x02\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xed\x02\n" +
 	"\x05Hello\x12 \n" +
 	"\vapplication\x18\x01 \x01(\tR\vapplication\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x16\n" +
@@ -2693,7 +2853,8 @@ const file_fleet_proto_rawDesc = "" +
 	"\n" +
 	"peers_sums\x18\n" +
 	" \x03(\x06R\tpeersSums\x12\x18\n" +
-	"\aanswers\x18\v \x01(\bR\aanswers\"\x88\x06\n" +
+	"\aanswers\x18\v \x01(\bR\aanswers\x12\x1a\n" +
+	"\bpolicies\x18\f \x01(\bR\bpolicies\"\x88\x06\n" +
 	"\x06Status\x12)\n" +
 	"\x03got\x18\x01 \x01(\v2\x17.blixt.fleet.v1.VersionR\x03got\x12-\n" +
 	"\x05holds\x18\x02 \x01(\v2\x17.blixt.fleet.v1.VersionR\x05holds\x12\x1d\n" +
@@ -2749,7 +2910,7 @@ const file_fleet_proto_rawDesc = "" +
 	"\x05plain\x18\x05 \x01(\x04R\x05plain\x12\x18\n" +
 	"\arefused\x18\x06 \x01(\x04R\arefused\x12\x14\n" +
 	"\x05asked\x18\a \x01(\x04R\x05asked\x12 \n" +
-	"\vunannounced\x18\b \x01(\rR\vunannounced\"\xc3\x01\n" +
+	"\vunannounced\x18\b \x01(\rR\vunannounced\"\x9e\x02\n" +
 	"\tTableFull\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x16\n" +
@@ -2757,7 +2918,11 @@ const file_fleet_proto_rawDesc = "" +
 	"\tfrontends\x18\x05 \x01(\x04R\tfrontends\x12\x18\n" +
 	"\areduced\x18\x06 \x01(\x04R\areduced\x12\x1a\n" +
 	"\bexamples\x18\a \x03(\tR\bexamples\x12\x1a\n" +
-	"\bgateways\x18\b \x03(\tR\bgatewaysJ\x04\b\x04\x10\x05\"+\n" +
+	"\bgateways\x18\b \x03(\tR\bgateways\x12!\n" +
+	"\fpolicy_table\x18\t \x01(\tR\vpolicyTable\x12\x1a\n" +
+	"\bpolicies\x18\n" +
+	" \x03(\tR\bpolicies\x12\x1a\n" +
+	"\brefusing\x18\v \x01(\x04R\brefusingJ\x04\b\x04\x10\x05\"+\n" +
 	"\x05Ports\x12\x10\n" +
 	"\x03min\x18\x01 \x01(\rR\x03min\x12\x10\n" +
 	"\x03max\x18\x02 \x01(\rR\x03max\"-\n" +
@@ -2807,7 +2972,7 @@ const file_fleet_proto_rawDesc = "" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\".\n" +
 	"\x04Part\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
-	"\x04last\x18\x02 \x01(\bR\x04last\"\x85\x03\n" +
+	"\x04last\x18\x02 \x01(\bR\x04last\"\xeb\x03\n" +
 	"\x06Update\x12+\n" +
 	"\x04base\x18\x01 \x01(\v2\x17.blixt.fleet.v1.VersionR\x04base\x121\n" +
 	"\aversion\x18\x02 \x01(\v2\x17.blixt.fleet.v1.VersionR\aversion\x127\n" +
@@ -2815,7 +2980,17 @@ const file_fleet_proto_rawDesc = "" +
 	"\tfrontends\x18\x04 \x03(\v2\x18.blixt.fleet.v1.FrontendR\tfrontends\x12:\n" +
 	"\x0egone_frontends\x18\x05 \x03(\v2\x13.blixt.fleet.v1.KeyR\rgoneFrontends\x123\n" +
 	"\bservices\x18\x06 \x03(\v2\x17.blixt.fleet.v1.ServiceR\bservices\x129\n" +
-	"\rgone_services\x18\a \x03(\v2\x14.blixt.fleet.v1.NameR\fgoneServices\"8\n" +
+	"\rgone_services\x18\a \x03(\v2\x14.blixt.fleet.v1.NameR\fgoneServices\x12:\n" +
+	"\vsource_sets\x18\b \x03(\v2\x19.blixt.fleet.v1.SourceSetR\n" +
+	"sourceSets\x12(\n" +
+	"\x10gone_source_sets\x18\t \x03(\tR\x0egoneSourceSets\"\xa2\x01\n" +
+	"\tSourceSet\x12\x16\n" +
+	"\x06policy\x18\x01 \x01(\tR\x06policy\x12!\n" +
+	"\fonly_allowed\x18\x02 \x01(\bR\vonlyAllowed\x12\x16\n" +
+	"\x06allow4\x18\x03 \x01(\fR\x06allow4\x12\x16\n" +
+	"\x06allow6\x18\x04 \x01(\fR\x06allow6\x12\x14\n" +
+	"\x05deny4\x18\x05 \x01(\fR\x05deny4\x12\x14\n" +
+	"\x05deny6\x18\x06 \x01(\fR\x05deny6\"8\n" +
 	"\tAddresses\x12+\n" +
 	"\x04list\x18\x01 \x03(\v2\x17.blixt.fleet.v1.AddressR\x04list\"7\n" +
 	"\aAddress\x12\x0e\n" +
@@ -2824,7 +2999,7 @@ const file_fleet_proto_rawDesc = "" +
 	"\x03Key\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\fR\x04addr\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x12\x12\n" +
-	"\x04port\x18\x03 \x01(\rR\x04port\"\xc3\x02\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\"\xdf\x02\n" +
 	"\bFrontend\x12%\n" +
 	"\x03key\x18\x01 \x01(\v2\x13.blixt.fleet.v1.KeyR\x03key\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\tR\agateway\x12\x1a\n" +
@@ -2837,12 +3012,14 @@ const file_fleet_proto_rawDesc = "" +
 	"local_only\x18\b \x01(\bR\tlocalOnly\x12'\n" +
 	"\x0fpreserve_client\x18\t \x01(\bR\x0epreserveClient\x12\x18\n" +
 	"\arecords\x18\n" +
-	" \x01(\bR\arecords\"~\n" +
+	" \x01(\bR\arecords\x12\x1a\n" +
+	"\bsettings\x18\v \x01(\fR\bsettings\"\x9a\x01\n" +
 	"\x03Ref\x12.\n" +
 	"\aservice\x18\x01 \x01(\v2\x14.blixt.fleet.v1.NameR\aservice\x12\x1b\n" +
 	"\tport_name\x18\x02 \x01(\tR\bportName\x12\x16\n" +
 	"\x06weight\x18\x03 \x01(\rR\x06weight\x12\x12\n" +
-	"\x04port\x18\x04 \x01(\rR\x04port\"8\n" +
+	"\x04port\x18\x04 \x01(\rR\x04port\x12\x1a\n" +
+	"\bpriority\x18\x05 \x01(\rR\bpriority\"8\n" +
 	"\x04Name\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"_\n" +
@@ -2877,7 +3054,7 @@ func file_fleet_proto_rawDescGZIP() []byte {
 	return file_fleet_proto_rawDescData
 }
 
-var file_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_fleet_proto_goTypes = []any{
 	(*AgentMessage)(nil),     // 0: blixt.fleet.v1.AgentMessage
 	(*OperatorMessage)(nil),  // 1: blixt.fleet.v1.OperatorMessage
@@ -2902,16 +3079,17 @@ var file_fleet_proto_goTypes = []any{
 	(*Peer)(nil),             // 20: blixt.fleet.v1.Peer
 	(*Part)(nil),             // 21: blixt.fleet.v1.Part
 	(*Update)(nil),           // 22: blixt.fleet.v1.Update
-	(*Addresses)(nil),        // 23: blixt.fleet.v1.Addresses
-	(*Address)(nil),          // 24: blixt.fleet.v1.Address
-	(*Key)(nil),              // 25: blixt.fleet.v1.Key
-	(*Frontend)(nil),         // 26: blixt.fleet.v1.Frontend
-	(*Ref)(nil),              // 27: blixt.fleet.v1.Ref
-	(*Name)(nil),             // 28: blixt.fleet.v1.Name
-	(*Service)(nil),          // 29: blixt.fleet.v1.Service
-	(*Port)(nil),             // 30: blixt.fleet.v1.Port
-	(*Endpoint)(nil),         // 31: blixt.fleet.v1.Endpoint
-	nil,                      // 32: blixt.fleet.v1.Status.TablesEntry
+	(*SourceSet)(nil),        // 23: blixt.fleet.v1.SourceSet
+	(*Addresses)(nil),        // 24: blixt.fleet.v1.Addresses
+	(*Address)(nil),          // 25: blixt.fleet.v1.Address
+	(*Key)(nil),              // 26: blixt.fleet.v1.Key
+	(*Frontend)(nil),         // 27: blixt.fleet.v1.Frontend
+	(*Ref)(nil),              // 28: blixt.fleet.v1.Ref
+	(*Name)(nil),             // 29: blixt.fleet.v1.Name
+	(*Service)(nil),          // 30: blixt.fleet.v1.Service
+	(*Port)(nil),             // 31: blixt.fleet.v1.Port
+	(*Endpoint)(nil),         // 32: blixt.fleet.v1.Endpoint
+	nil,                      // 33: blixt.fleet.v1.Status.TablesEntry
 }
 var file_fleet_proto_depIdxs = []int32{
 	7,  // 0: blixt.fleet.v1.AgentMessage.hello:type_name -> blixt.fleet.v1.Hello
@@ -2928,9 +3106,9 @@ var file_fleet_proto_depIdxs = []int32{
 	6,  // 11: blixt.fleet.v1.Status.got:type_name -> blixt.fleet.v1.Version
 	6,  // 12: blixt.fleet.v1.Status.holds:type_name -> blixt.fleet.v1.Version
 	14, // 13: blixt.fleet.v1.Status.snat:type_name -> blixt.fleet.v1.Ports
-	32, // 14: blixt.fleet.v1.Status.tables:type_name -> blixt.fleet.v1.Status.TablesEntry
+	33, // 14: blixt.fleet.v1.Status.tables:type_name -> blixt.fleet.v1.Status.TablesEntry
 	13, // 15: blixt.fleet.v1.Status.table_full:type_name -> blixt.fleet.v1.TableFull
-	25, // 16: blixt.fleet.v1.Status.host_listens:type_name -> blixt.fleet.v1.Key
+	26, // 16: blixt.fleet.v1.Status.host_listens:type_name -> blixt.fleet.v1.Key
 	9,  // 17: blixt.fleet.v1.Status.announcing:type_name -> blixt.fleet.v1.AnnouncingStatus
 	10, // 18: blixt.fleet.v1.AnnouncingStatus.keys:type_name -> blixt.fleet.v1.HeldKey
 	11, // 19: blixt.fleet.v1.AnnouncingStatus.unannounced:type_name -> blixt.fleet.v1.Unannounced
@@ -2942,26 +3120,27 @@ var file_fleet_proto_depIdxs = []int32{
 	20, // 25: blixt.fleet.v1.Peers.changed:type_name -> blixt.fleet.v1.Peer
 	6,  // 26: blixt.fleet.v1.Update.base:type_name -> blixt.fleet.v1.Version
 	6,  // 27: blixt.fleet.v1.Update.version:type_name -> blixt.fleet.v1.Version
-	23, // 28: blixt.fleet.v1.Update.addresses:type_name -> blixt.fleet.v1.Addresses
-	26, // 29: blixt.fleet.v1.Update.frontends:type_name -> blixt.fleet.v1.Frontend
-	25, // 30: blixt.fleet.v1.Update.gone_frontends:type_name -> blixt.fleet.v1.Key
-	29, // 31: blixt.fleet.v1.Update.services:type_name -> blixt.fleet.v1.Service
-	28, // 32: blixt.fleet.v1.Update.gone_services:type_name -> blixt.fleet.v1.Name
-	24, // 33: blixt.fleet.v1.Addresses.list:type_name -> blixt.fleet.v1.Address
-	25, // 34: blixt.fleet.v1.Frontend.key:type_name -> blixt.fleet.v1.Key
-	27, // 35: blixt.fleet.v1.Frontend.refs:type_name -> blixt.fleet.v1.Ref
-	28, // 36: blixt.fleet.v1.Ref.service:type_name -> blixt.fleet.v1.Name
-	28, // 37: blixt.fleet.v1.Service.name:type_name -> blixt.fleet.v1.Name
-	30, // 38: blixt.fleet.v1.Service.ports:type_name -> blixt.fleet.v1.Port
-	31, // 39: blixt.fleet.v1.Port.endpoints:type_name -> blixt.fleet.v1.Endpoint
-	15, // 40: blixt.fleet.v1.Status.TablesEntry.value:type_name -> blixt.fleet.v1.Use
-	0,  // 41: blixt.fleet.v1.Fleet.Serve:input_type -> blixt.fleet.v1.AgentMessage
-	1,  // 42: blixt.fleet.v1.Fleet.Serve:output_type -> blixt.fleet.v1.OperatorMessage
-	42, // [42:43] is the sub-list for method output_type
-	41, // [41:42] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	24, // 28: blixt.fleet.v1.Update.addresses:type_name -> blixt.fleet.v1.Addresses
+	27, // 29: blixt.fleet.v1.Update.frontends:type_name -> blixt.fleet.v1.Frontend
+	26, // 30: blixt.fleet.v1.Update.gone_frontends:type_name -> blixt.fleet.v1.Key
+	30, // 31: blixt.fleet.v1.Update.services:type_name -> blixt.fleet.v1.Service
+	29, // 32: blixt.fleet.v1.Update.gone_services:type_name -> blixt.fleet.v1.Name
+	23, // 33: blixt.fleet.v1.Update.source_sets:type_name -> blixt.fleet.v1.SourceSet
+	25, // 34: blixt.fleet.v1.Addresses.list:type_name -> blixt.fleet.v1.Address
+	26, // 35: blixt.fleet.v1.Frontend.key:type_name -> blixt.fleet.v1.Key
+	28, // 36: blixt.fleet.v1.Frontend.refs:type_name -> blixt.fleet.v1.Ref
+	29, // 37: blixt.fleet.v1.Ref.service:type_name -> blixt.fleet.v1.Name
+	29, // 38: blixt.fleet.v1.Service.name:type_name -> blixt.fleet.v1.Name
+	31, // 39: blixt.fleet.v1.Service.ports:type_name -> blixt.fleet.v1.Port
+	32, // 40: blixt.fleet.v1.Port.endpoints:type_name -> blixt.fleet.v1.Endpoint
+	15, // 41: blixt.fleet.v1.Status.TablesEntry.value:type_name -> blixt.fleet.v1.Use
+	0,  // 42: blixt.fleet.v1.Fleet.Serve:input_type -> blixt.fleet.v1.AgentMessage
+	1,  // 43: blixt.fleet.v1.Fleet.Serve:output_type -> blixt.fleet.v1.OperatorMessage
+	43, // [43:44] is the sub-list for method output_type
+	42, // [42:43] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_fleet_proto_init() }
@@ -2992,7 +3171,7 @@ func file_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_proto_rawDesc), len(file_fleet_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

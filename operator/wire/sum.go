@@ -10,8 +10,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
-// What an operator has published is the set of its addresses, frontends and
-// Services. Both ends keep the lb.Sum of that set: if the sums are equal, the
+// What an operator has published is the set of its addresses, frontends, Services and
+// SourceSets. Both ends keep the lb.Sum of that set: if the sums are equal, the
 // agent has what the operator has published, whatever the epoch.
 //
 // An element is summed as its message, so that no field is forgotten. A field
@@ -28,6 +28,9 @@ func SumFrontend(f gateway.Frontend) lb.Sum { return sumOf('f', EncodeFrontend(f
 func SumService(name types.NamespacedName, ports []gateway.EndpointPort) lb.Sum {
 	return sumOf('s', EncodeService(name, ports))
 }
+
+// SumSourceSet returns the sum of one set of sources.
+func SumSourceSet(set *lb.SourceSet) lb.Sum { return sumOf('r', EncodeSourceSet(set)) }
 
 // sumOf returns the sum of a message of a kind.
 func sumOf(kind byte, m proto.Message) lb.Sum {

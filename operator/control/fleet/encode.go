@@ -13,8 +13,8 @@ import (
 
 // encode returns the message that takes an agent from base to version. s is the
 // state at version, and c what has changed since base. A nil base means that
-// the agent has nothing yet.
-func encode(base *lb.Version, version lb.Version, s *indexedSnapshot, c change) ([]byte, error) {
+// the agent has nothing yet. policies is that of the agent's Hello.
+func encode(base *lb.Version, version lb.Version, s *indexedSnapshot, c change, policies bool) ([]byte, error) {
 	u := &wire.Update{Base: wire.EncodeVersion(base), Version: wire.EncodeVersion(&version)}
 	if c.addresses {
 		u.Addresses = &wire.Addresses{}
@@ -24,6 +24,9 @@ func encode(base *lb.Version, version lb.Version, s *indexedSnapshot, c change) 
 	}
 	for key := range c.frontends {
 		if f, ok := s.frontends[key]; ok {
+			if !policies {
+				f = wire.FailClosed(f)
+			}
 			u.Frontends = append(u.Frontends, wire.EncodeFrontend(f))
 		} else {
 			u.GoneFrontends = append(u.GoneFrontends, wire.EncodeKey(key))
@@ -34,6 +37,15 @@ func encode(base *lb.Version, version lb.Version, s *indexedSnapshot, c change) 
 			u.Services = append(u.Services, wire.EncodeService(name, ports))
 		} else {
 			u.GoneServices = append(u.GoneServices, wire.EncodeName(name))
+		}
+	}
+	for policy := range c.sources {
+		if set, ok := s.sources[policy]; !policies {
+			break
+		} else if ok {
+			u.SourceSets = append(u.SourceSets, wire.EncodeSourceSet(set))
+		} else {
+			u.GoneSourceSets = append(u.GoneSourceSets, policy)
 		}
 	}
 	data, err := proto.Marshal(u)

@@ -25,9 +25,14 @@ type history struct {
 	changes []change
 	// sums has the sequences of the newest versions, by their sums.
 	sums map[lb.Sum]uint64
-	// updates are those to the newest version, by the sequence from which they
-	// start, 0 for complete ones. All agents share them.
-	updates map[uint64]*update
+	// updates are those to the newest version. All agents share them.
+	updates map[updateKey]*update
+}
+
+// updateKey tells the updates to a version apart.
+type updateKey struct {
+	from     uint64 // the sequence; 0: complete
+	policies bool   // that of the agent's Hello
 }
 
 func newHistory(epoch uint64) history {
@@ -62,7 +67,7 @@ func (h *history) publishEndpoints(name types.NamespacedName, ports []gateway.En
 // sum.
 func (h *history) add(s *indexedSnapshot, c change, sum lb.Sum) {
 	h.version.Sequence++
-	h.state, h.sum, h.updates = s, sum, map[uint64]*update{}
+	h.state, h.sum, h.updates = s, sum, map[updateKey]*update{}
 	h.changes = append(h.changes, c)
 	h.sums[sum] = h.version.Sequence
 	if len(h.changes) > historyLimit {
@@ -76,26 +81,27 @@ func (h *history) add(s *indexedSnapshot, c change, sum lb.Sum) {
 }
 
 // since returns the update from base to the newest version: the changes, or
-// everything if base is nil, of another epoch or too old.
-func (h *history) since(base *lb.Version) *update {
+// everything if base is nil, of another epoch or too old. policies is that of the
+// agent's Hello.
+func (h *history) since(base *lb.Version, policies bool) *update {
 	missed, known := h.missed(base)
 	if !known {
 		base = nil
 	}
-	from := uint64(0)
+	key := updateKey{policies: policies}
 	if base != nil {
-		from = base.Sequence
+		key.from = base.Sequence
 	}
-	u := h.updates[from]
+	u := h.updates[key]
 	if u == nil {
-		u = &update{kind: "complete", base: base, version: h.version, state: h.state}
+		u = &update{kind: "complete", base: base, version: h.version, state: h.state, policies: policies}
 		if known {
 			u.kind, u.change = "changes", newChange()
 			for _, m := range missed {
 				u.change.add(m)
 			}
 		}
-		h.updates[from] = u
+		h.updates[key] = u
 	}
 	return u
 }
@@ -131,6 +137,8 @@ type update struct {
 	version lb.Version
 	state   *indexedSnapshot // at version
 	change  change           // since base
+	// policies is that of the Hello of the agents.
+	policies bool
 
 	once sync.Once
 	data []byte
@@ -142,7 +150,7 @@ func (u *update) encoded() ([]byte, error) {
 		if u.base == nil {
 			u.change = u.state.everything()
 		}
-		u.data, u.err = encode(u.base, u.version, u.state, u.change)
+		u.data, u.err = encode(u.base, u.version, u.state, u.change, u.policies)
 		u.state, u.change = nil, change{}
 	})
 	return u.data, u.err

@@ -3,6 +3,7 @@
 package fleet
 
 import (
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
@@ -23,6 +24,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
+var equalStates = []cmp.Option{cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})}
+
 var v4any = netip.IPv4Unspecified()
 
 // randomSnapshot has so few names that every kind of change is frequent.
@@ -40,11 +43,11 @@ func pick[T any](r *rand.Rand, all ...T) T { return all[r.IntN(len(all))] }
 // ones with s.
 func mutate(r *rand.Rand, s Snapshot) Snapshot {
 	s.Addresses, s.Frontends = slices.Clone(s.Addresses), slices.Clone(s.Frontends)
-	s.Endpoints = maps.Clone(s.Endpoints)
+	s.Sources, s.Endpoints = slices.Clone(s.Sources), maps.Clone(s.Endpoints)
 	for range 1 + r.IntN(3) {
 		addr := pick(r, netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8:1::1"), v4any)
 		service := types.NamespacedName{Namespace: "default", Name: pick(r, "a", "b", "c", "d", "unused")}
-		switch r.IntN(5) {
+		switch r.IntN(6) {
 		case 0:
 			s.Addresses = slices.DeleteFunc(s.Addresses, func(a lb.Address) bool { return a.IP == addr })
 			if r.IntN(3) > 0 {
@@ -60,6 +63,7 @@ func mutate(r *rand.Rand, s Snapshot) Snapshot {
 				f.Refs = append(f.Refs, gateway.Ref{Weight: uint32(r.IntN(3)), PortName: pick(r, "", "p"),
 					Service: types.NamespacedName{Namespace: "default", Name: pick(r, "a", "b", "c", "d")}})
 			}
+			f.Settings = randomSettings(r)
 			s.Frontends = slices.DeleteFunc(s.Frontends, func(o gateway.Frontend) bool { return o.Key == f.Key })
 			if r.IntN(4) > 0 {
 				s.Frontends = append(s.Frontends, f)
@@ -74,11 +78,40 @@ func mutate(r *rand.Rand, s Snapshot) Snapshot {
 				}
 			}
 			s.Endpoints[service] = e
+		case 5:
+			set := randomSources(r)
+			s.Sources = slices.DeleteFunc(s.Sources, func(o lb.SourceSet) bool { return o.Policy == set.Policy })
+			if r.IntN(3) > 0 {
+				s.Sources = append(s.Sources, set)
+			}
 		}
 	}
+	slices.SortFunc(s.Sources, func(a, b lb.SourceSet) int { return strings.Compare(a.Policy, b.Policy) })
 	slices.SortFunc(s.Addresses, func(a, b lb.Address) int { return a.IP.Compare(b.IP) })
 	slices.SortFunc(s.Frontends, func(a, b gateway.Frontend) int { return a.Key.Compare(b.Key) })
 	return s
+}
+
+func randomSettings(r *rand.Rand) (s lb.Settings) {
+	if r.IntN(2) == 0 {
+		return s
+	}
+	for range r.IntN(3) {
+		s.Restrictions = append(s.Restrictions, lb.Restriction{Policy: pick(r, "default/a", "default/b"), Target: "Gateway/default/gw", Sources: true, DryRun: r.IntN(3) == 0})
+	}
+	s.MaxAge, s.Refused = time.Duration(r.IntN(2))*time.Hour, pick(r, "", "", "", "no room")
+	return s
+}
+
+func randomSources(r *rand.Rand) lb.SourceSet {
+	set := lb.SourceSet{Policy: pick(r, "default/a", "default/b", "default/c"), OnlyAllowed: r.IntN(2) == 0}
+	for _, text := range []string{"0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "::/0", "2001:db8::/32", "2001:db8::1/128"} {
+		list := pick(r, nil, &set.Allow, &set.Deny)
+		if list != nil {
+			*list = append(*list, netip.MustParsePrefix(text))
+		}
+	}
+	return set
 }
 
 func randomEndpoints(r *rand.Rand) (all []gateway.Endpoint) {
@@ -101,11 +134,21 @@ func randomEndpoints(r *rand.Rand) (all []gateway.Endpoint) {
 	return all
 }
 
+// failClosed returns what an agent gets of a snapshot whose program knows no policies.
+func failClosed(s Snapshot) Snapshot {
+	s.Sources, s.Frontends = nil, slices.Clone(s.Frontends)
+	for i, f := range s.Frontends {
+		s.Frontends[i] = wire.FailClosed(f)
+	}
+	return s
+}
+
 // An agent that gets some of the versions, from whichever it has, ends with
-// what an agent has that got all of them.
+// what an agent has that got all of them, whether it knows policies or not.
 func TestChangesLeadToTheSame(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
-	for range 50 {
+	for i := range 50 {
+		policies := i%3 > 0
 		h := newHistory(1)
 		var m agent.Replica
 		o := testNode(1 + r.IntN(3)).options()
@@ -119,16 +162,19 @@ func TestChangesLeadToTheSame(t *testing.T) {
 			if r.IntN(3) > 0 {
 				continue
 			}
-			data, err := h.since(m.Version).encoded()
+			data, err := h.since(m.Version, policies).encoded()
 			if err != nil {
 				t.Fatal(err)
 			}
 			if err := m.Apply(data, o); err != nil {
 				t.Fatal(err)
 			}
-			got := m.Resolution.State
+			got, want := m.Resolution.State, s
 			got.Normalize()
-			if diff := cmp.Diff(resolved(s, o), got, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})); diff != "" {
+			if !policies {
+				want = failClosed(s)
+			}
+			if diff := cmp.Diff(resolved(want, o), got, equalStates...); diff != "" {
 				t.Fatalf("state %d (-want +got):\n%s", h.version.Sequence, diff)
 			}
 		}
@@ -152,7 +198,7 @@ func TestWhatAnUpdateSays(t *testing.T) {
 		other.Endpoints[name] = web(3).Endpoints[name]
 	}
 	h.publish(indexSnapshot(other))
-	data, err := h.since(&lb.Version{Epoch: 1, Sequence: 1}).encoded()
+	data, err := h.since(&lb.Version{Epoch: 1, Sequence: 1}, true).encoded()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +273,7 @@ func encoded(t testing.TB, s Snapshot) []byte {
 	t.Helper()
 	h := newHistory(1)
 	h.publish(indexSnapshot(s))
-	data, err := h.since(nil).encoded()
+	data, err := h.since(nil, true).encoded()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,14 +286,21 @@ func TestEveryFieldArrives(t *testing.T) {
 	f := gateway.Frontend{
 		Key:     lb.Key{Addr: netip.MustParseAddr("2001:db8::1"), Protocol: lb.UDP, Port: 53},
 		Gateway: "g", Listener: "l", Route: "r", IdleTimeout: 3, Reject: 4, LocalOnly: true, PreserveClient: true, Records: true,
-		Refs: []gateway.Ref{{Service: types.NamespacedName{Namespace: "ns", Name: "n"}, PortName: "p", Port: 6, Weight: 5}},
+		Refs:     []gateway.Ref{{Service: types.NamespacedName{Namespace: "ns", Name: "n"}, PortName: "p", Port: 6, Weight: 5, Priority: 2}},
+		Settings: everySetting(),
+	}
+	set := lb.SourceSet{
+		Policy: "ns/p", OnlyAllowed: true,
+		Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::1/128")},
+		Deny:  []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("::/0")},
 	}
 	a := lb.Address{IP: netip.MustParseAddr("192.0.2.1"), Exclusive: true}
 	p := gateway.EndpointPort{Name: "p", Protocol: lb.UDP, Endpoints: []gateway.Endpoint{
 		{Addr: netip.MustParseAddrPort("10.0.0.1:99"), State: gateway.Ready, Node: "n", Zones: []string{"z", "y"}, Nodes: []string{"m"}},
 		{Addr: netip.MustParseAddrPort("10.0.0.2:99"), State: gateway.NotServing},
 	}}
-	for _, v := range []any{f, f.Refs[0], a, p, p.Endpoints[0]} {
+	for _, v := range []any{f, f.Refs[0], a, p, p.Endpoints[0], set, f.Restrictions[0], *f.Restrictions[0].Limits, f.Restrictions[0].Limits.Total, *f.Affinity,
+		*f.Health, *f.Health.Passive, *f.Health.Active, *f.Failover, *f.Ports, *f.Challenge, f.Health.Active.Statuses[0]} {
 		value := reflect.ValueOf(v)
 		for i := range value.NumField() {
 			if value.Field(i).IsZero() {
@@ -256,7 +309,7 @@ func TestEveryFieldArrives(t *testing.T) {
 		}
 	}
 	want := Snapshot{
-		Unresolved: gateway.Unresolved{Addresses: []lb.Address{a}, Frontends: []gateway.Frontend{f}},
+		Unresolved: gateway.Unresolved{Addresses: []lb.Address{a}, Frontends: []gateway.Frontend{f}, Sources: []lb.SourceSet{set}},
 		Endpoints:  gateway.Endpoints{f.Refs[0].Service: {Ports: []gateway.EndpointPort{p}}},
 	}
 	var m agent.Replica
@@ -264,7 +317,58 @@ func TestEveryFieldArrives(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := Snapshot{m.Unresolved, m.Endpoints}
-	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})); diff != "" {
+	if diff := cmp.Diff(want, got, equalStates...); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+}
+
+func everySetting() lb.Settings {
+	limit := lb.Limit{NewPerSecond: 1, Burst: 2, Concurrent: 3}
+	return lb.Settings{
+		Restrictions: []lb.Restriction{{
+			Policy: "ns/p", Target: "Gateway/ns/g", DryRun: true, Sources: true, ResetSources: true,
+			Limits: &lb.Limits{PerSource: limit, Bits4: 24, Bits6: 56, Total: limit, Reset: true},
+		}},
+		Refused: "why", Affinity: &lb.Affinity{Group: "a", Bits4: 32, Bits6: 64, Timeout: time.Hour}, MaxAge: time.Minute,
+		Health: &lb.Health{
+			Policy: "ns/p", Panic: 50,
+			Passive: &lb.PassiveHealth{Consecutive: 1, AnswerWithin: 2, FailurePercent: 3, MinFlows: 4, Window: 5, BaseEjection: 6, MaxEjection: 7, MaxEjected: 8},
+			Active: &lb.ActiveHealth{
+				Type: "HTTP", Port: 80, Interval: 2, Timeout: 1, Rise: 3, Fall: 4, Payload: []byte{0}, Expect: []byte{255}, Path: "/<&>", Host: "h",
+				Statuses: []lb.StatusRange{{First: 200, Last: 399}},
+			},
+		},
+		Failover: &lb.Failover{MinAvailable: 1, Recover: 50, Hold: time.Second}, Ports: &lb.Ports{Last: 20000, First: 10000, Shift: true},
+		DropNoBackend: true, Challenge: &lb.Challenge{Always: true, NewPerSecond: 9},
+	}
+}
+
+// One of 2,000 sets of 100 prefixes that changes costs that set: on the wire, and to make.
+func TestChangedSourcesCostThemselves(t *testing.T) {
+	s := web(3)
+	for i := range 2000 {
+		s.Sources = append(s.Sources, hundredSources(i, 0))
+	}
+	h := newHistory(1)
+	h.publish(indexSnapshot(s))
+	next := s
+	next.Sources = slices.Clone(s.Sources)
+	next.Sources[1000] = hundredSources(1000, 1)
+	start := time.Now()
+	h.publish(indexSnapshot(next))
+	data, err := h.since(&lb.Version{Epoch: 1, Sequence: 1}, true).encoded()
+	t.Logf("%d bytes in %s", len(data), time.Since(start))
+	if err != nil || len(data) > 600 {
+		t.Errorf("%d bytes, %v", len(data), err)
+	}
+}
+
+// hundredSources are those of policy i, in one of two forms.
+func hundredSources(i, form int) lb.SourceSet {
+	set := lb.SourceSet{Policy: fmt.Sprintf("default/p%04d", i), OnlyAllowed: true}
+	for n := range 100 {
+		addr := netip.AddrFrom4([4]byte{10 + byte(form), byte(i >> 8), byte(i), byte(2 * n)})
+		set.Allow = append(set.Allow, netip.PrefixFrom(addr, 31))
+	}
+	return set
 }

@@ -94,7 +94,7 @@ func (s *Server) join(c *session, id Identity, hello *wire.Hello) error {
 	s.reports[c.member] = r
 	s.measure(c, r)
 	s.joinAnnouncing(c, hello)
-	c.answers = hello.Answers
+	c.answers, c.policies = hello.Answers, hello.Policies
 	s.notify()
 	c.wakeUp()
 	return nil

@@ -148,7 +148,7 @@ func TestUpdateIsEncodedOnce(t *testing.T) {
 	all := make([][]byte, 50)
 	var group sync.WaitGroup
 	for i := range all {
-		u := h.since(nil)
+		u := h.since(nil, true)
 		group.Go(func() { all[i], _ = u.encoded() })
 	}
 	group.Wait()

@@ -88,7 +88,7 @@ func (s *Server) next(c *session) (peers *wire.Peers, config *wire.Config, next 
 		c.gotSum = nil
 	}
 	if next == nil {
-		next = s.history.since(c.got)
+		next = s.history.since(c.got, c.policies)
 	}
 	c.sent = next.version.Sequence
 	c.maxSequence = max(c.maxSequence, c.sent)

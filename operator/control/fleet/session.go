@@ -34,6 +34,7 @@ type session struct {
 	config *wire.Config // sent last
 	// answers: the agent answers questions, which have a mutex of their own.
 	answers   bool
+	policies  bool // that of Hello
 	questions questions
 	reviews   tokenReviews
 	// announces: the agent gets what nodes need that announce clients to each other.

@@ -26,17 +26,22 @@ type Snapshot struct {
 }
 
 // indexedSnapshot is a Snapshot, indexed by the keys of frontends and the names
-// of Services.
+// of Services and policies.
 type indexedSnapshot struct {
 	addresses []lb.Address
 	frontends map[lb.Key]gateway.Frontend
 	services  *services
+	sources   map[string]*lb.SourceSet
 }
 
 func indexSnapshot(s Snapshot) *indexedSnapshot {
 	n := &indexedSnapshot{
 		addresses: s.Addresses,
 		frontends: make(map[lb.Key]gateway.Frontend, len(s.Frontends)),
+		sources:   make(map[string]*lb.SourceSet, len(s.Sources)),
+	}
+	for i := range s.Sources {
+		n.sources[s.Sources[i].Policy] = &s.Sources[i]
 	}
 	found := map[types.NamespacedName][]gateway.EndpointPort{}
 	for _, f := range s.Frontends {
@@ -56,13 +61,16 @@ type change struct {
 	addresses bool
 	frontends map[lb.Key]bool
 	services  map[types.NamespacedName]bool
+	sources   map[string]bool
 }
 
 func newChange() change {
-	return change{frontends: map[lb.Key]bool{}, services: map[types.NamespacedName]bool{}}
+	return change{frontends: map[lb.Key]bool{}, services: map[types.NamespacedName]bool{}, sources: map[string]bool{}}
 }
 
-func (c *change) empty() bool { return !c.addresses && len(c.frontends)+len(c.services) == 0 }
+func (c *change) empty() bool {
+	return !c.addresses && len(c.frontends)+len(c.services)+len(c.sources) == 0
+}
 
 func (c *change) add(o change) {
 	c.addresses = c.addresses || o.addresses
@@ -72,21 +80,25 @@ func (c *change) add(o change) {
 	for name := range o.services {
 		c.services[name] = true
 	}
+	maps.Copy(c.sources, o.sources)
 }
 
 // differences returns what differs. Comparing is cheap where both share memory.
 func differences(old, now *indexedSnapshot) change {
 	c := newChange()
 	c.addresses = !slices.Equal(old.addresses, now.addresses)
-	differ(maps.All(old.frontends), maps.All(now.frontends), c.frontends)
-	differ(old.services.all(), now.services.all(), c.services)
+	differ(maps.All(old.frontends), maps.All(now.frontends), c.frontends, deepEqual)
+	differ(old.services.all(), now.services.all(), c.services, deepEqual)
+	differ(maps.All(old.sources), maps.All(now.sources), c.sources, (*lb.SourceSet).Equal)
 	return c
 }
 
-func differ[K comparable, V any](old, now iter.Seq2[K, V], changed map[K]bool) {
+func deepEqual[V any](a, b V) bool { return reflect.DeepEqual(a, b) }
+
+func differ[K comparable, V any](old, now iter.Seq2[K, V], changed map[K]bool, equal func(a, b V) bool) {
 	before := maps.Collect(old)
 	for key, value := range now {
-		if had, ok := before[key]; !ok || !reflect.DeepEqual(had, value) {
+		if had, ok := before[key]; !ok || !equal(had, value) {
 			changed[key] = true
 		}
 		delete(before, key)
@@ -127,6 +139,14 @@ func newSum(sum lb.Sum, old, now *indexedSnapshot, c change) lb.Sum {
 		}
 		if ports, ok := now.services.get(name); ok {
 			sum.Add(wire.SumService(name, ports))
+		}
+	}
+	for policy := range c.sources {
+		if set, ok := old.sources[policy]; ok {
+			sum.Remove(wire.SumSourceSet(set))
+		}
+		if set, ok := now.sources[policy]; ok {
+			sum.Add(wire.SumSourceSet(set))
 		}
 	}
 	return sum

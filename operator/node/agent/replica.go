@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -26,13 +27,16 @@ type Replica struct {
 	// Unresolved and Endpoints are what the operator published.
 	Unresolved gateway.Unresolved
 	frontends  map[lb.Key]gateway.Frontend // those of Unresolved
+	sources    map[string]lb.SourceSet     // the same
 	Endpoints  gateway.Endpoints
 	// Resolution is the state of this node, and how it was resolved.
 	Resolution gateway.Resolution
-	// changed are the frontends of the state in which it differs from the one that
-	// state had returned when taken was called, unless all of it may differ.
-	changed    []lb.Frontend
-	everything bool
+	// changed are the frontends of the state, and changedSources the policies of its sets,
+	// in which it differs from the one that state had returned when taken was called,
+	// unless all of it may differ.
+	changed        []lb.Frontend
+	changedSources map[string]bool
+	everything     bool
 }
 
 // Apply applies an encoded update. It returns an error if the update is invalid or
@@ -57,7 +61,7 @@ func (r *Replica) update(u *wire.Update, o gateway.ResolveOptions) error {
 	case version == nil:
 		return fmt.Errorf("the update has no version")
 	case base == nil:
-		*r = Replica{frontends: map[lb.Key]gateway.Frontend{}, Endpoints: gateway.Endpoints{}}
+		*r = Replica{frontends: map[lb.Key]gateway.Frontend{}, Endpoints: gateway.Endpoints{}, sources: map[string]lb.SourceSet{}}
 	case r.Version == nil || *base != *r.Version:
 		return fmt.Errorf("state %d is an update of state %d, which is not here", version.Sequence, base.Sequence)
 	}
@@ -86,6 +90,7 @@ func (r *Replica) update(u *wire.Update, o gateway.ResolveOptions) error {
 		services = append(services, wire.DecodeName(n))
 		r.removeService(wire.DecodeName(n))
 	}
+	r.setSources(d, u)
 	if d.Err != nil {
 		return d.Err
 	}
@@ -125,10 +130,39 @@ func (r *Replica) removeService(name types.NamespacedName) {
 	}
 }
 
+// setSources replaces the sets of sources that the update has.
+func (r *Replica) setSources(d *wire.Decoder, u *wire.Update) {
+	if len(u.SourceSets)+len(u.GoneSourceSets) == 0 {
+		return
+	}
+	if r.changedSources == nil {
+		r.changedSources = map[string]bool{}
+	}
+	for _, s := range u.SourceSets {
+		set := d.SourceSet(s)
+		r.removeSources(set.Policy)
+		r.sources[set.Policy] = set
+		r.Sum.Add(wire.SumSourceSet(&set))
+	}
+	for _, policy := range u.GoneSourceSets {
+		r.removeSources(policy)
+	}
+	r.Unresolved.Sources = slices.SortedFunc(maps.Values(r.sources), func(a, b lb.SourceSet) int { return cmp.Compare(a.Policy, b.Policy) })
+	r.Resolution.State.Sources = r.Unresolved.Sources
+}
+
+func (r *Replica) removeSources(policy string) {
+	r.changedSources[policy] = true
+	if s, ok := r.sources[policy]; ok {
+		r.Sum.Remove(wire.SumSourceSet(&s))
+		delete(r.sources, policy)
+	}
+}
+
 // resolve resolves everything again, as after the node has changed.
 func (r *Replica) resolve(o gateway.ResolveOptions) {
 	r.Resolution = gateway.Resolve(&r.Unresolved, r.Endpoints, o)
-	r.changed, r.everything = nil, true
+	r.changed, r.changedSources, r.everything = nil, nil, true
 }
 
 // state returns the state, or what of it has changed since taken was called.
@@ -144,8 +178,16 @@ func (r *Replica) state() writer.VersionedState {
 	for _, f := range r.changed {
 		newest[f.Key()] = f
 	}
-	return writer.VersionedState{Changed: slices.AppendSeq(make([]lb.Frontend, 0, len(newest)), maps.Values(newest)), Version: &version}
+	s := writer.VersionedState{Changed: slices.AppendSeq(make([]lb.Frontend, 0, len(newest)), maps.Values(newest)), Version: &version}
+	for policy := range r.changedSources {
+		if set, ok := r.sources[policy]; ok {
+			s.Sources = append(s.Sources, set)
+		} else {
+			s.GoneSources = append(s.GoneSources, policy)
+		}
+	}
+	return s
 }
 
 // taken says that the writer has what state has returned.
-func (r *Replica) taken() { r.changed, r.everything = nil, false }
+func (r *Replica) taken() { r.changed, r.changedSources, r.everything = nil, nil, false }

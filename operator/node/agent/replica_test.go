@@ -23,11 +23,13 @@ type published struct {
 	addresses []lb.Address
 	frontends map[lb.Key]gateway.Frontend
 	services  map[types.NamespacedName][]gateway.EndpointPort
+	sources   map[string]*lb.SourceSet
 }
 
 func newPublished() *published {
 	return &published{
 		version: lb.Version{Epoch: 1}, frontends: map[lb.Key]gateway.Frontend{}, services: map[types.NamespacedName][]gateway.EndpointPort{},
+		sources: map[string]*lb.SourceSet{},
 	}
 }
 
@@ -40,6 +42,9 @@ func (p *published) sum() (s lb.Sum) {
 	}
 	for name, ports := range p.services {
 		s.Add(wire.SumService(name, ports))
+	}
+	for _, set := range p.sources {
+		s.Add(wire.SumSourceSet(set))
 	}
 	return s
 }
@@ -55,6 +60,9 @@ func (p *published) complete() *wire.Update {
 	}
 	for name, ports := range p.services {
 		u.Services = append(u.Services, wire.EncodeService(name, ports))
+	}
+	for _, set := range p.sources {
+		u.SourceSets = append(u.SourceSets, wire.EncodeSourceSet(set))
 	}
 	return u
 }
@@ -78,10 +86,23 @@ func (p *published) change(random *rand.Rand) *wire.Update {
 			}
 		}
 	}
+	if random.IntN(4) == 0 {
+		set := &lb.SourceSet{Policy: fmt.Sprint("default/p", random.IntN(3)), OnlyAllowed: random.IntN(2) == 0, Deny: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(random.IntN(9))}), 16)}}
+		if random.IntN(3) > 0 {
+			p.sources[set.Policy] = set
+			u.SourceSets = append(u.SourceSets, wire.EncodeSourceSet(set))
+		} else {
+			delete(p.sources, set.Policy)
+			u.GoneSourceSets = append(u.GoneSourceSets, set.Policy)
+		}
+	}
 	if random.IntN(3) == 0 {
 		f := gateway.Frontend{Key: lb.Key{Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(random.IntN(3))}), Protocol: lb.TCP, Port: uint16(1 + random.IntN(8))}, Reject: random.Uint64N(3)}
 		for range random.IntN(3) {
 			f.Refs = append(f.Refs, gateway.Ref{Service: testService(random.IntN(6)), PortName: "http", Weight: uint32(random.IntN(3))})
+		}
+		if random.IntN(3) == 0 {
+			f.Restrictions = []lb.Restriction{{Policy: fmt.Sprint("default/p", random.IntN(3)), Target: "Gateway/default/gw", Sources: true}}
 		}
 		if random.IntN(3) > 0 {
 			p.frontends[f.Key] = f
@@ -195,5 +216,30 @@ func TestReplicaContinuesInAnotherEpoch(t *testing.T) {
 	mustUpdate(t, r, p.change(random))
 	if r.Sum != p.sum() {
 		t.Error("the next change does not follow")
+	}
+}
+
+// A set of sources that changes costs the writer that set; frontends stay as they are.
+func TestReplicaTellsTheWriterWhichSourcesHaveChanged(t *testing.T) {
+	set := func(policy, prefix string) *wire.SourceSet {
+		return wire.EncodeSourceSet(&lb.SourceSet{Policy: policy, Deny: []netip.Prefix{netip.MustParsePrefix(prefix)}})
+	}
+	version := func(n uint64) *wire.Version { return &wire.Version{Epoch: 1, Sequence: n} }
+	r := &Replica{}
+	mustUpdate(t, r, &wire.Update{Version: version(1), Addresses: &wire.Addresses{}, SourceSets: []*wire.SourceSet{set("a/a", "10.0.0.0/8"), set("a/b", "10.0.0.0/8"), set("a/c", "10.0.0.0/8")}})
+	if s := r.state(); s.Changed != nil || len(s.State.Sources) != 3 {
+		t.Errorf("the first state is %+v", s)
+	}
+	r.taken()
+	mustUpdate(t, r, &wire.Update{Base: version(1), Version: version(2), SourceSets: []*wire.SourceSet{set("a/b", "10.2.0.0/16")}})
+	mustUpdate(t, r, &wire.Update{Base: version(2), Version: version(3), SourceSets: []*wire.SourceSet{set("a/b", "10.3.0.0/16")}, GoneSourceSets: []string{"a/c"}})
+	s := r.state()
+	if s.Changed == nil || len(s.Changed) != 0 || len(s.Sources) != 1 || s.Sources[0].Deny[0] != netip.MustParsePrefix("10.3.0.0/16") || len(s.GoneSources) != 1 || s.GoneSources[0] != "a/c" {
+		t.Errorf("the change is %+v", s)
+	}
+	r.taken()
+	mustUpdate(t, r, &wire.Update{Base: version(3), Version: version(4)})
+	if s := r.state(); len(s.Sources)+len(s.GoneSources) != 0 {
+		t.Errorf("what was taken is sent again: %+v", s)
 	}
 }

@@ -169,7 +169,7 @@ func (a *Agent) stream(ctx context.Context, address string) error {
 		Application: a.o.Application, Node: a.o.Node, Kernel: a.o.Kernel, Layout: uint32(a.o.Layout),
 		Got: wire.EncodeVersion(a.replica.Version), Status: a.status(),
 		BootId: a.o.BootID, Announces: a.o.Tables.Announces(), PeersSums: a.announcing.peers.Sums(),
-		Answers: true,
+		Answers: true, Policies: a.o.Tables.EnforcesPolicies(),
 	}
 	if hello.Got != nil {
 		hello.GotSum = a.replica.Sum.Bytes()
