@@ -134,6 +134,9 @@ type Report struct {
 	LastContact time.Time `json:"lastContact"`
 	Kernel      string    `json:"kernel"`
 	Layout      int       `json:"layout"`
+	// EnforcesPolicies is true if the program knows restrictions. Without it, frontends that
+	// have some refuse all new flows on the node.
+	EnforcesPolicies bool `json:"enforcesPolicies"`
 	// Version and StateHash are what the maps hold, zero before the first state
 	// is written. AckedAt is when the operator first received this Version.
 	Version   Version   `json:"version"`

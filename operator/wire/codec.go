@@ -72,6 +72,7 @@ func EncodeTableFull(f *lb.TableFull) *TableFull {
 	return &TableFull{
 		Table: f.Table, Size: uint64(f.Size), Needed: uint64(f.Needed),
 		Frontends: uint64(f.Frontends), Reduced: uint64(f.Reduced), Examples: f.Examples, Gateways: f.Gateways,
+		PolicyTable: f.PolicyTable, Policies: f.Policies, Refusing: uint64(f.Refusing),
 	}
 }
 

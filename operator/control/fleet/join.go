@@ -89,7 +89,7 @@ func (s *Server) join(c *session, id Identity, hello *wire.Hello) error {
 		s.limits[c.member] = rate.NewLimiter(costsPerSecond, maxCosts)
 	}
 	c.limit = s.limits[c.member]
-	r := &lb.Report{Node: c.node, Application: c.application, Pod: c.pod, Connected: true, ConnectedAt: s.o.Clock(), Kernel: clip(hello.Kernel), Layout: int(hello.Layout)}
+	r := &lb.Report{Node: c.node, Application: c.application, Pod: c.pod, Connected: true, ConnectedAt: s.o.Clock(), Kernel: clip(hello.Kernel), Layout: int(hello.Layout), EnforcesPolicies: hello.Policies}
 	readStatus(r, hello.Status, s.o.Clock(), s.reports[c.member])
 	s.reports[c.member] = r
 	s.measure(c, r)

@@ -38,6 +38,7 @@ func readStatus(r *lb.Report, st *wire.Status, now time.Time, old *lb.Report) {
 		r.TableFull = &lb.TableFull{
 			Table: clip(f.Table), Size: count(f.Size), Needed: count(f.Needed),
 			Frontends: count(f.Frontends), Reduced: count(f.Reduced), Gateways: f.Gateways,
+			PolicyTable: clip(f.PolicyTable), Policies: f.Policies, Refusing: count(f.Refusing),
 		}
 		for _, text := range f.Examples[:min(lb.MaxExamples, len(f.Examples))] {
 			r.TableFull.Examples = append(r.TableFull.Examples, clip(text))

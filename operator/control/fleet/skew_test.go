@@ -4,6 +4,7 @@ package fleet
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -17,7 +18,10 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
 
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/agent"
+	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
 
@@ -37,6 +41,7 @@ func fullTable() *lb.TableFull {
 	return &lb.TableFull{
 		Table: "backends", Size: 511, Needed: 600, Frontends: 7, Reduced: 2,
 		Examples: []string{"192.0.2.1:80/tcp"}, Gateways: []string{"default/web"},
+		PolicyTable: "sources", Policies: []string{"default/office"}, Refusing: 3,
 	}
 }
 
@@ -184,4 +189,84 @@ func TestVersionWithoutAnnouncing(t *testing.T) {
 	if r := reportOf(&wire.Status{Flows: 3}); r.Announcing != nil {
 		t.Errorf("report %+v", r)
 	}
+}
+
+// restrictedWeb is a snapshot of one frontend that one policy restricts.
+func restrictedWeb() Snapshot {
+	s := web(3)
+	s.Frontends = slices.Clone(s.Frontends)
+	s.Frontends[0].Restrictions = []lb.Restriction{{Policy: "default/office", Target: "Gateway/default/gw", Sources: true}}
+	s.Sources = []lb.SourceSet{{Policy: "default/office", OnlyAllowed: true, Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}}
+	return s
+}
+
+// An agent of a version without policies would ignore what it does not know: the policy
+// would not hold there. It gets a frontend that refuses all new flows, and says that it is
+// of such a version by saying nothing.
+func TestAgentWithoutPoliciesFailsClosed(t *testing.T) {
+	o := newOperator(t, "", nil)
+	earlier := newNode(t, o, "n1", func(a *agent.Options) {
+		fake := datapath.NewFake(testSizes)
+		fake.Earlier = true
+		a.Tables = fake
+	})
+	newNode(t, o, "n2", nil)
+	open, restricted := web(3), restrictedWeb()
+	for range 2 { // restricted, and open again
+		v := o.Publish(open)
+		o.serves(t, "n1", v, open)
+		o.serves(t, "n2", v, open)
+		v = o.Publish(restricted)
+		o.serves(t, "n2", v, restricted)
+		o.serves(t, "n1", v, failClosed(restricted))
+	}
+	// Another leader, and an agent that begins anew, lead to the same.
+	o.Lead(2)
+	v := o.Publish(restricted)
+	o.serves(t, "n1", v, failClosed(restricted))
+	earlier.stop()
+	newNode(t, o, "n1", func(a *agent.Options) { a.Tables = earlier.fake })
+	o.serves(t, "n1", v, failClosed(restricted))
+	changed := restricted
+	changed.Sources = []lb.SourceSet{{Policy: "default/office", OnlyAllowed: true}}
+	v = o.Publish(changed)
+	o.serves(t, "n2", v, changed)
+	o.serves(t, "n1", v, failClosed(changed))
+	for name, want := range map[string]bool{"n1": false, "n2": true} {
+		if r, _ := o.report(name, "blue"); r.EnforcesPolicies != want {
+			t.Errorf("%s enforces policies: %v", name, r.EnforcesPolicies)
+		}
+	}
+}
+
+// To a version without policies, what a newer operator sends such an agent means the same.
+func TestOlderAgentReadsFrontendThatFailsClosed(t *testing.T) {
+	s := restrictedWeb()
+	for _, f := range []gateway.Frontend{s.Frontends[0], wire.FailClosed(s.Frontends[0])} {
+		previous := dynamicpb.NewMessage(previousMessage(t, "Frontend", "settings"))
+		recode(t, wire.EncodeFrontend(f), previous)
+		previous.SetUnknown(nil)
+		w := &wire.Frontend{}
+		recode(t, previous, w)
+		got := (&wire.Decoder{}).Frontend(w)
+		want := f
+		want.Settings = lb.Settings{}
+		if diff := cmp.Diff(want, got, equalStates...); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+}
+
+// An operator without policies sends none. An agent that had some of a newer leader gets
+// what that operator has: the sums differ.
+func TestOlderOperatorAfterANewerOne(t *testing.T) {
+	o := newOperator(t, "", nil)
+	newNode(t, o, "n1", nil)
+	restricted := restrictedWeb()
+	o.serves(t, "n1", o.Publish(restricted), restricted)
+	older := restricted
+	older.Sources, older.Frontends = nil, slices.Clone(restricted.Frontends)
+	older.Frontends[0].Settings = lb.Settings{}
+	o.Lead(2)
+	o.serves(t, "n1", o.Publish(older), older)
 }
