@@ -32,6 +32,7 @@ var kinds = map[string]kind{
 	"Service":            of(func(o *Objects) *[]corev1.Service { return &o.Services }),
 	"BlixtConfig":        of(func(o *Objects) *[]v1alpha1.BlixtConfig { return &o.Configs }),
 	"BlixtGatewayConfig": of(func(o *Objects) *[]v1alpha1.BlixtGatewayConfig { return &o.GatewayConfigs }),
+	"BlixtPolicy":        of(func(o *Objects) *[]v1alpha1.BlixtPolicy { return &o.Policies }),
 	"Namespace":          of(func(o *Objects) *[]corev1.Namespace { return &o.Namespaces }),
 	"EndpointSlice":      of(func(o *Objects) *[]discoveryv1.EndpointSlice { return &o.EndpointSlices }),
 }

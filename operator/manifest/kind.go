@@ -21,7 +21,7 @@ type kind struct {
 	// versions have the same fields; messages recommend the first.
 	versions   []string
 	namespaced bool
-	schema     *schema // nil for kinds that are not Gateway API's
+	schema     *schema // nil: it is not checked by that
 	// add decodes JSON into the set and returns what is wrong with it.
 	add func(*Set, []byte) ([]invalid, error)
 }
@@ -39,6 +39,8 @@ var kinds = map[string]*kind{
 		into(func(s *Set) *[]gwv1.UDPRoute { return &s.Objects.UDPRoutes }, nil)},
 	"ReferenceGrant": {gwv1.GroupName, []string{"v1", "v1beta1"}, true, schemas["ReferenceGrant"],
 		into(func(s *Set) *[]gwv1.ReferenceGrant { return &s.Objects.ReferenceGrants }, nil)},
+	"BlixtPolicy": {v1alpha1.GroupVersion.Group, []string{v1alpha1.GroupVersion.Version}, true, schemas["BlixtPolicy"],
+		into(func(s *Set) *[]v1alpha1.BlixtPolicy { return &s.Objects.Policies }, nil)},
 	// Package gateway validates the values of these two.
 	"BlixtConfig": {v1alpha1.GroupVersion.Group, []string{v1alpha1.GroupVersion.Version}, false, nil,
 		into(func(s *Set) *[]v1alpha1.BlixtConfig { return &s.Objects.Configs }, nil)},

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package manifest reads Kubernetes YAML and JSON as an API server does, and as strictly,
-// with the defaults and the validation of Gateway API's own CRDs.
+// with the defaults and the validation of the CRDs.
 //
 // In goes the text of a file, with any number of documents or Lists. Out come
 // gateway.Objects and EndpointSlices, and all errors at once, each with file, line and
@@ -167,6 +167,7 @@ func (s *Set) Add(o *Set) {
 	a.ReferenceGrants = append(a.ReferenceGrants, b.ReferenceGrants...)
 	a.Configs = append(a.Configs, b.Configs...)
 	a.GatewayConfigs = append(a.GatewayConfigs, b.GatewayConfigs...)
+	a.Policies = append(a.Policies, b.Policies...)
 	a.Services = append(a.Services, b.Services...)
 	a.Namespaces = append(a.Namespaces, b.Namespaces...)
 	s.EndpointSlices = append(s.EndpointSlices, o.EndpointSlices...)

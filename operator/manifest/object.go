@@ -76,6 +76,7 @@ func (s *Set) decode(k *kind, object map[string]any, wrong []invalid) []invalid 
 	if err != nil { // a key that is not a string, or a number that is none
 		return append(wrong, invalid{reason: strings.TrimPrefix(err.Error(), "json: ")})
 	}
+	told := len(wrong) > 0
 	more, err := k.add(s, text)
 	wrong = append(wrong, more...)
 	var mismatch *json.UnmarshalTypeError
@@ -86,7 +87,7 @@ func (s *Set) decode(k *kind, object map[string]any, wrong []invalid) []invalid 
 			remedy := quotes(mismatch.Type.Kind() == reflect.String && mismatch.Value != "object" && mismatch.Value != "array", mismatch.Value)
 			wrong = append(wrong, invalid{path, fmt.Sprintf("want %s, got %s", typeName(mismatch.Type), mismatch.Value) + remedy})
 		}
-	case err != nil:
+	case err != nil && !told: // a schema has said which field it is
 		wrong = append(wrong, invalid{reason: strings.TrimPrefix(err.Error(), "json: ")})
 	}
 	return wrong

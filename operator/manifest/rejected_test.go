@@ -59,15 +59,20 @@ func TestRules_AreThoseOfTheCRDs(t *testing.T) {
 		walk(s, func(s *schema) {
 			for _, v := range s.Validations {
 				used[v.Message] = true
-				if rules[v.Message] == nil {
+				if v.check() == nil {
 					t.Errorf("%s: no rule for %q", kind, v.Message)
+				}
+				if v.Expression != "" && expressions[v.Expression] == nil {
+					t.Errorf("%s: no message for %q", kind, v.Expression)
 				}
 			}
 		})
 	}
-	for message := range rules {
-		if !used[message] {
-			t.Errorf("rule that no CRD has: %q", message)
+	for _, all := range []map[string]func(any) (string, bool){rules, policyRules} {
+		for message := range all {
+			if !used[message] {
+				t.Errorf("rule that no CRD has: %q", message)
+			}
 		}
 	}
 	for name, k := range kinds {

@@ -4,6 +4,7 @@ package manifest
 
 import (
 	_ "embed"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -15,7 +16,7 @@ import (
 	"unicode/utf8"
 )
 
-// schemaText has the schemas of Gateway API's CRDs, cut down to what decides
+// schemaText has the schemas of Gateway API's CRDs and of BlixtPolicy's, cut down to what decides
 // whether an object is valid. The API server's own library for them would make the
 // binary 10 MB (16 %) larger, and its messages do not say which item of a list
 // breaks a rule.
@@ -42,11 +43,17 @@ type schema struct {
 	MinItems    *int               `json:"minItems"`
 	MaxItems    *int               `json:"maxItems"`
 	MaxEntries  *int               `json:"maxProperties"`
+	Format      string             `json:"format"`
 	Default     json.RawMessage    `json:"default"`
 	OneOf       json.RawMessage    `json:"oneOf"`
-	Validations []struct {
-		Message string `json:"message"`
-	} `json:"x-kubernetes-validations"`
+	Validations []validation       `json:"x-kubernetes-validations"`
+}
+
+// validation is a rule of a CRD, in CEL.
+type validation struct {
+	Rule       string `json:"rule"`
+	Message    string `json:"message"`
+	Expression string `json:"messageExpression"`
 }
 
 type pattern struct{ *regexp.Regexp }
@@ -89,8 +96,8 @@ func (s *schema) check(value any, path string) []invalid {
 		return wrong // the rules rely on correct types
 	}
 	for _, validation := range s.Validations {
-		if at, ok := rules[validation.Message](value); !ok {
-			wrong = append(wrong, invalid{path + at, validation.Message})
+		if at, ok := validation.check()(value); !ok {
+			wrong = append(wrong, invalid{path + at, validation.said(value)})
 		}
 	}
 	if len(s.OneOf) > 0 && !isAddress(value) {
@@ -202,6 +209,10 @@ func (s *schema) checkString(v, path string) []invalid {
 			reason = fmt.Sprintf("%q has capital letters: write %s", v, lower)
 		}
 		wrong = append(wrong, invalid{path, reason})
+	case s.Format == "byte":
+		if _, err := base64.StdEncoding.DecodeString(v); err != nil {
+			wrong = append(wrong, invalid{path, fmt.Sprintf("%q is not base64", v)})
+		}
 	}
 	return wrong
 }

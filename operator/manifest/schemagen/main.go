@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Schemagen writes ../schema.json. In: the CRDs in the module of Gateway API
-// that go.mod names. Out: their schemas without descriptions and status.
+// that go.mod names, and those of the chart that have rules. Out: their schemas without
+// descriptions and status.
 package main
 
 import (
@@ -16,8 +17,11 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// files are the CRDs of the kinds that are read.
+// files are the CRDs of Gateway API's kinds that are read.
 var files = []string{"gatewayclasses", "gateways", "listenersets", "referencegrants", "tcproutes", "udproutes"}
+
+// own are the chart's CRDs.
+var own = []string{"../../charts/blixt/files/crds/blixt.x-k8s.io_blixtpolicies.yaml"}
 
 func main() {
 	if err := run("schema.json"); err != nil {
@@ -31,12 +35,18 @@ func run(path string) error {
 	if err != nil {
 		return fmt.Errorf("find module: %w", err)
 	}
-	all := map[string]any{}
+	crds := map[string]string{} // to their version
 	for _, name := range files {
-		file := filepath.Join(strings.TrimSpace(string(dir)), "config", "crd", "standard", "gateway.networking.k8s.io_"+name+".yaml")
-		kind, schema, err := read(file)
+		crds[filepath.Join(strings.TrimSpace(string(dir)), "config", "crd", "standard", "gateway.networking.k8s.io_"+name+".yaml")] = "v1"
+	}
+	for _, file := range own {
+		crds[file] = "v1alpha1"
+	}
+	all := map[string]any{}
+	for file, version := range crds {
+		kind, schema, err := read(file, version)
 		if err != nil {
-			return fmt.Errorf("read %s: %w", name, err)
+			return fmt.Errorf("read %s: %w", file, err)
 		}
 		all[kind] = schema
 	}
@@ -50,8 +60,8 @@ func run(path string) error {
 	return os.WriteFile(path, text.Bytes(), 0o644)
 }
 
-// read returns a CRD's kind and the schema of its version v1.
-func read(file string) (string, any, error) {
+// read returns a CRD's kind and the schema of a version.
+func read(file, want string) (string, any, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return "", nil, err
@@ -69,13 +79,13 @@ func read(file string) (string, any, error) {
 		return "", nil, err
 	}
 	for _, version := range crd.Spec.Versions {
-		if version.Name == "v1" {
+		if version.Name == want {
 			schema := version.Schema.OpenAPIV3Schema
 			delete(schema["properties"].(map[string]any), "status")
 			return crd.Spec.Names.Kind, trim(schema, false), nil
 		}
 	}
-	return "", nil, fmt.Errorf("no version v1")
+	return "", nil, fmt.Errorf("no version %s", want)
 }
 
 // trim drops descriptions, but not fields that are called description.
