@@ -28,6 +28,7 @@
  *   cache.h      flows in use, with all that their packets need
  *   ring.h       selects a backend
  *   affinity.h   the same client gets the same one
+ *   concurrent.h  how many flows policies have
  *   health.h     how flows of backends begin, and backends on trial
  *   flow.h       the life of a flow in the tables
  *   close.h      how the connection of a flow ends
@@ -41,6 +42,7 @@
  *   held.h       fragments that come before the first one
  *   trust.h      what is not believed about a packet's origin
  *   established.h  serves flows that are in use
+ *   policy.h     whom policies admit, and how many
  *   forward.h    begins, serves and resets flows
  *   announce.h   tells other nodes the clients of flows
  *   probe.h      whether messages get there
@@ -122,8 +124,13 @@ __noinline int handle_frontend(struct __sk_buff *ctx, struct packet *p, const st
 		return drop(COUNTER_DROP_MARTIAN);
 	if (p->tcp_flags & TCP_RST)
 		return drop(COUNTER_DROP_NO_FLOW);
+	int verdict = admit(ctx, p, fe);
+	if (verdict)
+		return verdict;
 	id = try_again(p, id);
-	int verdict = id == BACKEND_REJECT ? reject_no_backend(ctx, p, fe->index) : begin_flow(ctx, p, fe, id);
+	if (!is_backend_of(id, fe, p->key.dport))
+		return reject_no_backend(ctx, p, fe);
+	verdict = begin_flow(ctx, p, fe, id);
 	if (verdict)
 		return verdict;
 	verdict = serve(ctx, p, &p->to); /* the entry itself has nothing to learn from its first packet */

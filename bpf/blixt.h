@@ -172,6 +172,8 @@ struct source_key {
 enum source_verdict {
 	SOURCE_ALLOWED = 1,
 	SOURCE_DENIED = 2,
+	/* As if no prefix had it: of ::ffff:0:0/96, where a shorter prefix of IPv6 covers all of IPv4. */
+	SOURCE_UNLISTED = 3,
 };
 
 /* Why a policy refuses a flow: index of policy_counters.refused. */

@@ -628,7 +628,9 @@ type BlixtPacket struct {
 	HearsAlone   bool
 	Grown        uint8
 	ForItsMac    bool
+	Asked        bool
 	Ahead        bool
+	_            [3]byte
 	Payload      uint32
 	Surplus      uint32
 	Connect      uint32
@@ -657,6 +659,7 @@ type BlixtPacket struct {
 		ByKernel    bool
 		_           [1]byte
 	}
+	_    [4]byte
 	Rest struct {
 		_       structs.HostLayout
 		Flags   uint64
@@ -682,8 +685,13 @@ type BlixtPacket struct {
 		Carrier BlixtFlowKey
 		Message BlixtAnnouncement
 	}
+	_     [4]byte
+	Taken [4][2]struct {
+		_    structs.HostLayout
+		Old  uint64
+		Then uint64
+	}
 	RecordKey BlixtFlowKey
-	_         [4]byte
 	Record    BlixtPacketRecord
 	Service   BlixtFrontendKey
 	_         [4]byte
@@ -865,8 +873,9 @@ type BlixtSourceKey struct {
 type BlixtSourceVerdict uint32
 
 const (
-	BlixtSourceVerdictSOURCE_ALLOWED BlixtSourceVerdict = 1
-	BlixtSourceVerdictSOURCE_DENIED  BlixtSourceVerdict = 2
+	BlixtSourceVerdictSOURCE_ALLOWED  BlixtSourceVerdict = 1
+	BlixtSourceVerdictSOURCE_DENIED   BlixtSourceVerdict = 2
+	BlixtSourceVerdictSOURCE_UNLISTED BlixtSourceVerdict = 3
 )
 
 // Names of all BPF objects in the ELF.

@@ -23,6 +23,7 @@
 
 #include "affinity.h"
 #include "cache.h"
+#include "concurrent.h"
 #include "health.h"
 #include "log.h"
 #include "way.h"

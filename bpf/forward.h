@@ -8,6 +8,7 @@
 #include "established.h"
 #include "held.h"
 #include "hostports.h"
+#include "policy.h"
 #include "record.h"
 #include "source.h"
 #include "trust.h"
@@ -230,12 +231,22 @@ static __always_inline int serve_flow(struct __sk_buff *ctx, struct packet *p, s
 }
 
 /* Rejects a packet of a frontend that has no backend for it. */
-static __always_inline int reject_no_backend(struct __sk_buff *ctx, struct packet *p, __u32 frontend)
+static __always_inline int reject_no_backend(struct __sk_buff *ctx, struct packet *p, const struct frontend *fe)
 {
-	count_rejected(frontend);
-	if (p->key.protocol == IPPROTO_TCP && p->fragment == WHOLE)
-		return answer_rst(ctx, p, COUNTER_REJECT_NO_BACKEND, SHARE_FRONTENDS + frontend);
+	count_rejected(fe->index);
+	if (!(fe->flags & FRONTEND_DROP_NO_BACKEND) && p->key.protocol == IPPROTO_TCP && p->fragment == WHOLE)
+		return answer_rst(ctx, p, COUNTER_REJECT_NO_BACKEND, SHARE_FRONTENDS + fe->index);
 	return drop(COUNTER_REJECT_NO_BACKEND);
+}
+
+/*
+ * Reports whether the id is one of a backend of the frontend that has a port for the packet. The ring may be
+ * an earlier one, and its id in use again for another frontend's.
+ */
+static __always_inline bool is_backend_of(__u32 id, const struct frontend *fe, __be16 port)
+{
+	const struct backend *b = id == BACKEND_REJECT ? NULL : bpf_map_lookup_elem(&backends, &id);
+	return b && b->generation & 1 && b->frontend == fe->index && port_at_backend(fe, port, b->port);
 }
 
 /* Ends the undone flow of the new one's connection: its client came in by another node so far, and comes in here now. */
@@ -271,13 +282,9 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 	if (!p || !fe)
 		return TC_ACT_SHOT;
 	const struct backend *b = bpf_map_lookup_elem(&backends, &id);
-	/* The ring may be an earlier one, and its id in use again for a backend of another frontend. */
-	if (!b || !(b->generation & 1) || b->frontend != fe->index)
-		return reject_no_backend(ctx, p, fe->index);
-
+	if (!b)
+		return TC_ACT_SHOT;
 	__be16 port = port_at_backend(fe, p->key.dport, b->port);
-	if (!port)
-		return reject_no_backend(ctx, p, fe->index);
 	if (is_link_local(p, &p->key.src) && !p->host)
 		return drop(COUNTER_DROP_MARTIAN);
 	if (has_protected_sender(p))

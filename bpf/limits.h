@@ -217,6 +217,15 @@ enum clock {
  */
 #define ANSWER_BURST 4000
 #define ANSWER_INTERVAL 250000ULL /* ns */
+/* How often a CPU tries to take a token of a bucket that others take tokens of at the same time. */
+#define BUCKET_TRIES 8
+/*
+ * Connections in mid-stream that a node takes over, for each policy that limits new ones: as
+ * many at once as other nodes that fail may have had, 16,384, and 10,000 a second after that. A forged
+ * segment costs an entry of `new_flows`, a quarter of which that is, and one RST of a backend.
+ */
+#define ADOPTED_BURST 16384
+#define ADOPTED_INTERVAL 100000ULL /* ns */
 /* Time for which the fragments of a datagram belong together: as long as Linux waits for the last one (net.ipv4.ipfrag_time). */
 #define FRAGMENT_TICKS SECONDS_TO_TICKS(30)
 /* Later fragments of one datagram that are kept: of 12 KB for an MTU of 1,500. */

@@ -91,6 +91,7 @@ func (l *lb) clear() {
 	}
 	deleteAll[BlixtIcmpFragment, uint32](l, l.IcmpFragments)
 	l.clearAnnouncements()
+	l.clearPolicies()
 	l.clearRecords()
 	for i := range l.AnswerBuckets.MaxEntries() {
 		l.must(l.AnswerBuckets.Put(i, make([]uint64, ebpf.MustPossibleCPU())))

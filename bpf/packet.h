@@ -69,6 +69,11 @@ struct rest {
 	__u64 header[6]; /* of the next fragment: struct iphdr, or struct ipv6hdr and struct extension */
 };
 
+/* A token that was taken of a bucket: see policy.h. */
+struct taken {
+	__u64 old, then; /* what the bucket was, and is if nobody has taken another one; then 0: none was taken */
+};
+
 /*
  * The packet in work. There is one per CPU, in a map: with the frames of the
  * functions that handle it, it would not fit on the stack of 512 bytes.
@@ -107,6 +112,7 @@ struct packet {
 	bool hears_alone;   /* its backend's node hears messages that stand alone */
 	__u8 grown;	    /* bytes that the program has added behind a datagram: part of len */
 	bool for_its_mac;   /* it has come in for the MAC address of the device that fib_device has returned */
+	bool asked;	    /* the flow that it begins takes the place of one that policies have admitted */
 	bool ahead;	    /* its clone, which our program is about to see, becomes p->told */
 	__u32 payload;	    /* TCP: bytes behind the header */
 	__u32 surplus;	    /* UDP: bytes behind the datagram */
@@ -130,6 +136,7 @@ struct packet {
 		struct flow_key carrier; /* tuple of the packet that carries the message */
 		struct announcement message;
 	} told; /* what the packet announces, or is to announce: see announcement.h */
+	struct taken taken[FRONTEND_POLICIES][2]; /* of each policy: for the source, and for all */
 	struct flow_key record_key; /* of the flow's record */
 	struct packet_record record; /* that is made or written */
 	struct frontend_key service; /* of the frontend that a packet was for which is rejected or dropped */
