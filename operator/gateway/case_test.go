@@ -32,6 +32,8 @@ type testCase struct {
 	Resolve gateway.ResolveOptions
 	// Progress is that of Gateways, by namespace/name.
 	Progress map[string]gateway.Progress
+	// Lacking are policies for which nodes have no room.
+	Lacking map[string]string
 	// Preservation is where nodes preserve addresses. Nil: not known. Recent are the
 	// Gateways for which it has changed a moment ago.
 	Preservation *gateway.Preservation
@@ -85,6 +87,8 @@ func (c *testCase) then(deleted []string) error {
 			o.Gateways = without(o.Gateways, fullName(name))
 		case "ListenerSet":
 			o.ListenerSets = without(o.ListenerSets, fullName(name))
+		case "BlixtPolicy":
+			o.Policies = without(o.Policies, fullName(name))
 		case "BlixtGatewayConfig":
 			o.GatewayConfigs = without(o.GatewayConfigs, fullName(name))
 		default:
@@ -119,6 +123,8 @@ func (c *testCase) add(kind string, doc []byte) error {
 		return appendTo(&c.Objects.Configs, doc)
 	case "BlixtGatewayConfig":
 		return appendTo(&c.Objects.GatewayConfigs, doc)
+	case "BlixtPolicy":
+		return appendTo(&c.Objects.Policies, doc)
 	case "TCPRoute":
 		return appendTo(&c.Objects.TCPRoutes, doc)
 	case "UDPRoute":
@@ -152,11 +158,12 @@ func (c *testCase) addOptions(doc []byte) error {
 		Options  *gateway.Options               `json:"options"`
 		Resolve  *gateway.ResolveOptions        `json:"resolve"`
 		Progress *map[string]gateway.Progress   `json:"progress"`
+		Lacking  *map[string]string             `json:"lacking"`
 		Preserve **gateway.Preservation         `json:"preservation"`
 		Recent   *[]string                      `json:"recent"`
 		Assigned *map[string]gateway.Assigned   `json:"assigned"`
 		LastGood *map[string]gateway.Parameters `json:"lastGood"`
-	}{&c.Options, &c.Resolve, &c.Progress, &c.Preservation, &c.Recent, &assigned, &good})
+	}{&c.Options, &c.Resolve, &c.Progress, &c.Lacking, &c.Preservation, &c.Recent, &assigned, &good})
 	for name, p := range good {
 		if c.Options.LastGood.Gateways == nil {
 			c.Options.LastGood.Gateways = map[types.NamespacedName]gateway.Parameters{}
@@ -233,6 +240,12 @@ func (c *testCase) translate() gateway.Translation {
 		stored[types.NamespacedName{Namespace: gw.Namespace, Name: gw.Name}] = gw.Status.Conditions
 	}
 	translation.SetProgress(progress, stored)
+	ancestors := map[types.NamespacedName][]gwv1.PolicyAncestorStatus{}
+	for i := range c.Objects.Policies {
+		p := &c.Objects.Policies[i]
+		ancestors[types.NamespacedName{Namespace: p.Namespace, Name: p.Name}] = p.Status.Ancestors
+	}
+	translation.SetPolicyProgress(progress, c.Lacking, ancestors)
 	var notPreserved map[types.NamespacedName]gateway.NotPreserved
 	if c.Preservation != nil {
 		notPreserved = translation.FindNotPreserved(*c.Preservation, gateway.IndexEndpoints(c.Slices, c.policy(&translation)))

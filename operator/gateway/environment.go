@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // environment is where Gateways are served: the options, indexed for queries.
@@ -30,11 +31,13 @@ type environment struct {
 	// incumbents held addresses and frontends before.
 	incumbents *incumbency
 	capacity   *capacity
+	// known is what has been read of policies.
+	known map[types.NamespacedName]KnownPolicy
 }
 
 func newEnvironment(o *Options, namespaces []corev1.Namespace, dataplane *config) *environment {
 	s := &environment{Options: o, namespaces: newNamespaceLabels(namespaces),
-		hosts: map[netip.Addr]bool{}, nodeOf: map[netip.Addr]string{}, selected: map[string]bool{}}
+		hosts: map[netip.Addr]bool{}, nodeOf: map[netip.Addr]string{}, selected: map[string]bool{}, known: map[types.NamespacedName]KnownPolicy{}}
 	s.capacity = newCapacity(s)
 	if o.Cluster == nil {
 		s.reserved = o.ReservedPorts

@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -40,6 +41,10 @@ func (l *listener) frontend(key lb.Key) Frontend {
 		LocalOnly:      l.gateway.policy.traffic == v1alpha1.TrafficPolicyLocal,
 		PreserveClient: l.gateway.clientAddress() == v1alpha1.ClientAddressPreserve,
 		Records:        l.gateway.policy.records == v1alpha1.FlowRecordsEnabled,
+	}
+	if e := l.effective; e != nil {
+		f.Settings = e.settings(key, l.spec.Port)
+		f.IdleTimeout = cmp.Or(e.idle, f.IdleTimeout)
 	}
 	if len(l.attached) > 0 {
 		r := l.attached[0]

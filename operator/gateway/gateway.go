@@ -39,6 +39,7 @@ type gateway struct {
 	// nevertheless, by its last valid parameters, unless refused, which is then the
 	// same, says that it has none.
 	invalid, refused *fault
+	policies         *policyLevel
 }
 
 // newGateway returns a Gateway that is served by c. That is not its own class if
@@ -178,6 +179,7 @@ func (g *gateway) status(s *environment) GatewayStatus {
 	if s.Cluster != nil {
 		status.Status.Conditions = append(status.Status.Conditions, g.clientAddressPreserved())
 	}
+	status.Status.Conditions = append(status.Status.Conditions, affected(g.obj.Generation, g.policies)...)
 	for _, l := range g.listeners {
 		status.Status.Listeners = append(status.Status.Listeners, l.status())
 	}

@@ -32,6 +32,7 @@ func TestGolden(t *testing.T) {
 type view struct {
 	Addresses []string       `yaml:"addresses,omitempty"`
 	Frontends []frontendView `yaml:"frontends,omitempty"`
+	Sources   []string       `yaml:"sources,omitempty"`
 	Status    map[string]any `yaml:"status,omitempty"`
 	Dataplane string         `yaml:"dataplane,omitempty"`
 	Notes     []string       `yaml:"notes,omitempty"`
@@ -48,6 +49,7 @@ type frontendView struct {
 	Idle     string   `yaml:"idleTimeout,omitempty"`
 	Client   string   `yaml:"remoteBackendsSee,omitempty"`
 	Records  bool     `yaml:"recordsFlows,omitempty"`
+	Policies []string `yaml:"policies,omitempty"`
 }
 
 type planView struct {
@@ -99,6 +101,9 @@ func render(t *testing.T, c testCase) []byte {
 	for _, f := range resolution.State.Frontends {
 		v.Frontends = append(v.Frontends, viewFrontend(f))
 	}
+	for _, s := range resolution.State.Sources {
+		v.Sources = append(v.Sources, viewSources(&s))
+	}
 	// Which nodes it selects shows in the addresses.
 	if d := translation.Dataplane; d != nil && !reflect.DeepEqual(*d.Spec.Dataplane, v1alpha1.Dataplane{Nodes: d.Spec.Dataplane.Nodes}) {
 		v.Dataplane = "that of BlixtConfig " + d.Name
@@ -138,12 +143,15 @@ func viewStatus(t *testing.T, translation *gateway.Translation) map[string]any {
 		parents := map[string]any{}
 		for _, p := range r.Status.Parents {
 			want := "Accepted ResolvedRefs"
-			if len(p.Conditions) > 2 { // of a cluster with pods
+			if meta.FindStatusCondition(p.Conditions, gateway.RouteConditionEndpointsUsable) != nil { // of a cluster with pods
 				want += " " + gateway.RouteConditionEndpointsUsable
 			}
 			parents[viewParent(p.ParentRef)] = viewConditions(t, p.Conditions, want)
 		}
 		v[string(r.Kind)+" "+r.String()] = parents
+	}
+	for _, p := range translation.Policies {
+		v["BlixtPolicy "+p.String()] = viewPolicy(p)
 	}
 	return v
 }
@@ -175,6 +183,7 @@ func viewFrontend(f lb.Frontend) frontendView {
 	if f.IdleTimeout != lb.DefaultIdleTimeout(f.Protocol) {
 		v.Idle = f.IdleTimeout.String()
 	}
+	v.Policies = viewSettings(&f.Settings)
 	if !f.PreserveClient {
 		v.Client = "the node's address"
 	}
@@ -187,7 +196,7 @@ func weight(w uint64) float64 { return math.Round(float64(w)/lb.WeightUnit*1e4) 
 func viewGateway(t *testing.T, g gateway.GatewayStatus) map[string]any {
 	status := g.Status
 	want := "Accepted Programmed"
-	if len(status.Conditions) > 2 { // in a cluster
+	if meta.FindStatusCondition(status.Conditions, gateway.GatewayConditionClientAddressPreserved) != nil { // in a cluster
 		want += " " + gateway.GatewayConditionClientAddressPreserved
 	}
 	v := map[string]any{"conditions": viewConditions(t, status.Conditions, want)}
@@ -266,7 +275,9 @@ func viewConditions(t *testing.T, conditions []metav1.Condition, types string) [
 	t.Helper()
 	lines, got := []string{}, []string{}
 	for _, c := range conditions {
-		got = append(got, c.Type)
+		if c.Type != v1alpha1.PolicyAffected {
+			got = append(got, c.Type)
+		}
 		line := fmt.Sprintf("%s=%s %s", c.Type, c.Status, c.Reason)
 		if slices.Contains(usual, line+": "+c.Message) {
 			continue

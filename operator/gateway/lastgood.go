@@ -19,6 +19,8 @@ type LastGood struct {
 	// Classes are the BlixtConfigs by class; nil: the class named none.
 	Classes  map[string]*v1alpha1.BlixtConfig
 	Gateways map[types.NamespacedName]Parameters
+	// Policies are those that were read. What is invalid goes on as it was when it was valid.
+	Policies map[types.NamespacedName]KnownPolicy
 }
 
 // Parameters are what a Gateway is served by, besides its listeners and routes, of
@@ -79,7 +81,7 @@ func EncodeConfig(config *v1alpha1.BlixtConfig) string {
 
 // lastGood returns what the next translation may have to remember.
 func (s *environment) lastGood(classes map[string]*class, gateways []*gateway) LastGood {
-	l := LastGood{Classes: map[string]*v1alpha1.BlixtConfig{}, Gateways: map[types.NamespacedName]Parameters{}}
+	l := LastGood{Classes: map[string]*v1alpha1.BlixtConfig{}, Gateways: map[types.NamespacedName]Parameters{}, Policies: s.knownPolicies()}
 	for name, c := range classes {
 		if c.isServed() {
 			l.Classes[name] = c.config.obj

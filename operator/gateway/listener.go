@@ -40,6 +40,10 @@ type listener struct {
 	incumbent bool
 	// keys are the frontends that it has.
 	keys []lb.Key
+	// policies are those of the listener itself, and effective is what all make of it; nil: there
+	// are none.
+	policies  *policyLevel
+	effective *effective
 }
 
 func newListener(g *gateway, set *listenerSet, spec *gwv1.Listener) *listener {
@@ -269,6 +273,11 @@ func (l *listener) status() gwv1.ListenerStatus {
 		status.Conditions = append(status.Conditions, condition(
 			v1alpha1.ListenerPortWarning, metav1.ConditionTrue, l.warning.reason, generation, l.warning.message))
 	}
+	var ofSet *policyLevel
+	if l.set != nil {
+		ofSet = l.set.policies
+	}
+	status.Conditions = append(status.Conditions, affected(generation, l.gateway.policies, ofSet, l.policies)...)
 	return status
 }
 

@@ -18,6 +18,7 @@ type listenerSet struct {
 	// listeners is empty for a set that is not allowed.
 	listeners []*listener
 	refused   *fault
+	policies  *policyLevel
 }
 
 func newListenerSet(obj *gwv1.ListenerSet, g *gateway, namespaces namespaceLabels) *listenerSet {
@@ -143,6 +144,7 @@ func (set *listenerSet) status() ListenerSetStatus {
 		accepted.Message += unservedRemark(set.listeners)
 	}
 	status.Status.Conditions = []metav1.Condition{accepted, set.programmed(accepted)}
+	status.Status.Conditions = append(status.Status.Conditions, affected(set.obj.Generation, set.gateway.policies, set.policies)...)
 	for _, l := range set.listeners {
 		status.Status.Listeners = append(status.Status.Listeners, gwv1.ListenerEntryStatus(l.status()))
 	}

@@ -24,6 +24,9 @@ type Options struct {
 	AllowedAddresses []AllowedAddresses `json:"allowedAddresses,omitempty"`
 	// ReservedPorts are unavailable at HostAddresses.
 	ReservedPorts []ReservedRange `json:"reservedPorts,omitempty"`
+	// EphemeralPorts are those from which the host connects: no range of ports takes them at
+	// HostAddresses. Nil: Linux's default.
+	EphemeralPorts []ReservedRange `json:"ephemeralPorts,omitempty"`
 	// Capacity is that of the tables. Zero: no limit.
 	Capacity lb.Capacity `json:"capacity,omitzero"`
 	// Incumbents are those of the previous translation. Nil: there was none, and

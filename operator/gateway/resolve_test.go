@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -19,8 +20,9 @@ import (
 )
 
 var exact = cmp.Options{
-	cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}),
-	cmp.AllowUnexported(gateway.Resolution{}),
+	cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{}),
+	cmp.AllowUnexported(gateway.Resolution{}, gateway.PolicyStatus{}),
+	cmp.Comparer(func(a, b gateway.KnownPolicy) bool { return reflect.DeepEqual(a, b) }),
 }
 
 // One translation serves every later change of endpoints: Resolve reads nothing

@@ -60,6 +60,8 @@ type route struct {
 	Route
 	backends backends
 	attached []attachment
+	policies *policyLevel
+	failover *lb.Failover
 }
 
 // parent is what a route can attach to: one of Blixt's Gateways, or a
@@ -212,11 +214,11 @@ func (r *route) status() RouteStatus {
 		}
 		status.Status.Parents = append(status.Status.Parents, gwv1.RouteParentStatus{
 			ParentRef: a.ref, ControllerName: ControllerName,
-			Conditions: []metav1.Condition{
+			Conditions: append([]metav1.Condition{
 				conditionOf(gwv1.RouteConditionAccepted, a.refused, gwv1.RouteReasonAccepted, r.Meta.Generation, outcome),
 				conditionOf(gwv1.RouteConditionResolvedRefs, r.backends.fault, gwv1.RouteReasonResolvedRefs, r.Meta.Generation,
 					"Every backendRef leads to a Service."),
-			},
+			}, a.affected(r)...),
 		})
 	}
 	return status

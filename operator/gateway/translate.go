@@ -34,6 +34,9 @@ func Translate(objs Objects, o Options) Translation {
 		t.Incumbents.Routes = preferServing(o.Incumbents, gateways)
 	}
 
+	p := attachPolicies(&objs, index, sets, all, s)
+	p.apply(gateways, all)
+	t.Sources = p.usedSources()
 	for _, g := range gateways {
 		t.serve(g, s)
 		t.Gateways = append(t.Gateways, g.status(s))
@@ -46,6 +49,7 @@ func Translate(objs Objects, o Options) Translation {
 			t.Routes = append(t.Routes, r.status())
 		}
 	}
+	t.Policies = p.statuses()
 	for _, c := range classes {
 		t.Classes = append(t.Classes, c.status())
 	}
@@ -194,6 +198,7 @@ func (t *Translation) sort() {
 	slices.SortStableFunc(t.Routes, func(a, b RouteStatus) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), compareNames(a.NamespacedName, b.NamespacedName))
 	})
+	slices.SortFunc(t.Policies, func(a, b PolicyStatus) int { return compareNames(a.NamespacedName, b.NamespacedName) })
 	slices.SortFunc(t.Notes, Problem.compare)
 }
 

@@ -223,7 +223,7 @@ func (p *publisher) translate(s *snapshot, cluster *gateway.Cluster) gateway.Tra
 	if p.current != nil { // it knows what the cache may not have yet
 		o.Incumbents = &p.current.Incumbents
 		maps.Copy(o.LastGood.Gateways, p.current.LastGood.Gateways)
-		o.LastGood.Classes = p.current.LastGood.Classes
+		o.LastGood.Classes, o.LastGood.Policies = p.current.LastGood.Classes, p.current.LastGood.Policies
 	}
 	t := gateway.Translate(s.objects, o)
 	maps.DeleteFunc(p.addresses, func(name types.NamespacedName, _ []gwv1.GatewayStatusAddress) bool { return s.gateways[name] == nil })
