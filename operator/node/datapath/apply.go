@@ -15,6 +15,8 @@ type Written struct {
 	Words     int `json:"words,omitempty"`
 	Slots     int `json:"slots,omitempty"`
 	Refs      int `json:"refs,omitempty"`
+	Policies  int `json:"policies,omitempty"`
+	Sources   int `json:"sources,omitempty"`
 }
 
 // Add adds o to w.
@@ -25,6 +27,8 @@ func (w *Written) Add(o Written) {
 	w.Words += o.Words
 	w.Slots += o.Slots
 	w.Refs += o.Refs
+	w.Policies += o.Policies
+	w.Sources += o.Sources
 }
 
 // Apply carries out a plan that was made from c, and keeps c up to date. After
@@ -32,7 +36,7 @@ func (w *Written) Add(o Written) {
 // form, but c must be read again.
 func Apply(t Tables, c *Contents, p *Plan, clock func() time.Time) (Written, error) {
 	var written Written
-	c.indexes, c.ids, c.slab = p.indexes, p.ids, p.slab
+	c.indexes, c.ids, c.slab, c.policyIDs = p.indexes, p.ids, p.slab, p.policyIDs
 	for _, op := range p.Ops {
 		if err := op.write(t); err != nil {
 			return written, fmt.Errorf("%s: %w", op, err)
@@ -48,8 +52,10 @@ func Apply(t Tables, c *Contents, p *Plan, clock func() time.Time) (Written, err
 	c.out, c.resize, c.fresh = p.out, p.resize, false
 	mark(p.target.staleFrontends, p.frontends)
 	mark(p.target.staleAddresses, p.addresses)
+	mark(p.target.policies.stale, p.policies)
+	clear(p.target.policies.staleSets)
 	p.target.staleFlags = false
-	c.strayFrontends, c.orphans, c.twins = nil, nil, nil
+	c.strayFrontends, c.orphans, c.twins, c.policies.strays = nil, nil, nil, nil
 	return written, nil
 }
 

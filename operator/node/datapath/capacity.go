@@ -104,6 +104,30 @@ func (r rings) hasRoom(slab int, old, size uint32) bool {
 type leftOut struct {
 	full *lb.TableFull
 	held lb.Sum // the sum of what the tables hold once the plan is carried out
+	// policies are those of which something is left out.
+	policies map[string]bool
+}
+
+// policy records that something of a policy is left out.
+func (l *leftOut) policy(name, table string) {
+	if l.full == nil {
+		l.full = &lb.TableFull{}
+	}
+	if l.policies[name] {
+		return
+	}
+	if l.policies == nil {
+		l.policies = map[string]bool{}
+	}
+	l.policies[name] = true
+	l.full.NamePolicy(name, table)
+	l.held.Add(lb.SumOf([]byte("without policy " + name)))
+}
+
+// refuses records a frontend that refuses all new flows for want of a policy.
+func (l *leftOut) refuses(f wanted) {
+	l.full.Refusing++
+	l.full.Name(f.Key(), f.Gateway)
 }
 
 // record counts a frontend that is left out or, if it is served, has only the form
@@ -136,6 +160,10 @@ func (t *Target) needed(table string) int {
 		return len(t.frontends)
 	case "backends":
 		return t.backends
+	case "policies":
+		return len(t.policies.byKey)
+	case "sources":
+		return t.policies.neededSources()
 	}
 	largest := uint32(0) // see hasRoom
 	for size := range t.rings {
@@ -153,6 +181,10 @@ func (s Sizes) tableSize(table string) int {
 		return s.Frontends
 	case "backends":
 		return s.Backends - 1 // id 0 is BACKEND_REJECT
+	case "policies":
+		return max(s.Policies-1, 0) // id 0 is none
+	case "sources":
+		return s.Sources
 	}
 	return s.RingSlots
 }

@@ -32,6 +32,8 @@ type Contents struct {
 	indexes, ids pool
 	slab         slab
 	refIDs       refIDs
+	policies     heldPolicies
+	policyIDs    pool
 	// backendIDs and rings are what the frontends take.
 	backendIDs int
 	rings      rings
@@ -99,6 +101,9 @@ func Read(t Tables, now time.Time) (*Contents, error) {
 		return nil, fmt.Errorf("read ref_stats: %w", err)
 	}
 	c.readRefs(keys, now)
+	if err := c.readPolicies(t, now); err != nil {
+		return nil, err
+	}
 	for _, s := range c.Frontends {
 		c.count(s, 1)
 	}
@@ -136,7 +141,7 @@ func (c *Contents) Same(t Tables) (bool, error) {
 			return false, err
 		}
 	}
-	return true, nil
+	return c.policies.same(t)
 }
 
 // readFrontends adopts the frontends that share neither index nor ring with
@@ -242,5 +247,6 @@ func (c *Contents) count(s *Served, n int) {
 // Use returns how much of each table is taken, without backends, slots and
 // ids that rest.
 func (c *Contents) Use() Sizes {
-	return Sizes{Addresses: len(c.Addresses), Frontends: len(c.Frontends), Backends: c.backendIDs, RingSlots: c.rings.slots(), Refs: c.refIDs.inUse}
+	return Sizes{Addresses: len(c.Addresses), Frontends: len(c.Frontends), Backends: c.backendIDs, RingSlots: c.rings.slots(), Refs: c.refIDs.inUse,
+		Policies: len(c.policies.byKey), Sources: c.policies.sets.entries}
 }

@@ -38,6 +38,8 @@ const (
 	ConfigUpgrading   = uint32(bpf.BlixtConfigFlagCONFIG_UPGRADING)
 	ConfigSampleDrops = uint32(bpf.BlixtConfigFlagCONFIG_SAMPLE_DROPS)
 	FrontendRecords   = uint32(bpf.BlixtFrontendFlagFRONTEND_RECORDS)
+	FrontendRefuses   = uint32(bpf.BlixtFrontendFlagFRONTEND_REFUSES)
+	FrontendDropNone  = uint32(bpf.BlixtFrontendFlagFRONTEND_DROP_NO_BACKEND)
 	AnnouncingUndo    = uint8(bpf.BlixtAnnouncingFlagANNOUNCING_UNDO)
 	AnnouncingTell    = uint8(bpf.BlixtAnnouncingFlagANNOUNCING_TELL)
 	AddressExclusive  = uint32(bpf.BlixtAddressFlagADDRESS_EXCLUSIVE)

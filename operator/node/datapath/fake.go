@@ -33,6 +33,8 @@ type Fake struct {
 	Earlier bool
 	// MaxPeers is the size of `peers`; 0: there is always room.
 	MaxPeers int
+	// NoMemory, if set, reports whether the kernel has no memory for an entry of `sources`.
+	NoMemory func() bool
 	// Answers, if set, reports whether another node has answered a probe.
 	Answers func(FlowKey, bpf.BlixtProbeForm) bool
 
@@ -62,6 +64,7 @@ type Fake struct {
 	interest      []uint8
 	writes, reads int
 	a             fakeAnnouncing
+	p             fakePolicies
 }
 
 var (
@@ -74,6 +77,7 @@ var (
 func NewFake(s Sizes) *Fake {
 	return &Fake{
 		sizes:          s,
+		p:              newFakePolicies(s),
 		addresses:      map[netip.Addr]bpf.BlixtAddress{},
 		frontends:      map[lb.Key]bpf.BlixtFrontend{},
 		published:      make([]RingRef, s.Frontends),

@@ -187,6 +187,7 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 		NewFlows:  int(m.newFlows.MaxEntries()) / 2,
 		UDPFlows:  int(m.udpFlows.MaxEntries()) * 4 / 9, // as bpf.FlowTables has made it
 	}
+	m.sizes.Policies, m.sizes.Sources = m.policies.sizes()
 	return m, nil
 }
 

@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -17,20 +18,29 @@ import (
 //
 //  0. backends that a killed writer left: nothing refers to them any more
 //  1. ids of backendRefs: no backend has them
-//  2. new backends: nothing refers to them yet
-//  3. rings, beside those that serve: nothing refers to them yet
-//  4. published rings: a known frontend switches here, by one store;
+//  2. policies: no frontend has a new one; a known one switches here to another set
+//     of sources, which an earlier plan has written, by one store
+//  3. new backends: nothing refers to them yet
+//  4. rings, beside those that serve: nothing refers to them yet
+//  5. published rings: a known frontend switches here, by one store;
 //     the index of a new one is not in use yet
-//  5. backends that change: the ring has other backends for the UDP flows of those
+//  6. backends that change: the ring has other backends for the UDP flows of those
 //     that do not serve any more
-//  6. frontends: a new one is complete by now
-//  7. addresses: only now does a packet to a new one look for frontends, and it
+//  7. frontends that refuse all new flows from now on, as a policy has no room
+//  8. the policies of frontends: one store for each
+//  9. frontends: a new one is complete by now
+//  10. addresses: only now does a packet to a new one look for frontends, and it
 //     finds all of them: an exclusive address rejects what it does not find
 //
 // and then, in reverse, what is no longer wanted:
 //
-//  8. addresses, 9. frontends, 10. rings of frontends that are gone
-//  11. backends: no ring refers to them any more; their flows are reset
+//  11. addresses, 12. frontends, 13. rings and policies of frontends that are gone
+//  14. backends: no ring refers to them any more; their flows are reset. Policies: no
+//     frontend has them. Sets of sources that no policy has had for a while
+//
+// and at last, as it takes longest and nobody asks for them yet:
+//
+//  15. sets of sources. If one is complete, the next plan gives it to its policies.
 //
 // A plan may be the first of several: see Again.
 type Plan struct {
@@ -38,6 +48,9 @@ type Plan struct {
 	// Again is when to plan for the same state again, as ids or slots that it
 	// needs still rest; zero: the plan is complete.
 	Again time.Time
+	// Later is when to plan for the same state again although the plan is complete: to
+	// delete what rests, or to try what the kernel had no room for; zero: never.
+	Later time.Time
 	// LeftOut says what has no room; nil: everything has. It includes what has to
 	// wait until Again.
 	LeftOut *lb.TableFull
@@ -55,7 +68,9 @@ type Plan struct {
 	resize    map[lb.Key]bool // frontends whose ring should have another size
 
 	served       map[lb.Key]*Served // the frontends when all is done
+	policies     map[uint64]bool    // by key; true: it is still stale
 	indexes, ids pool
+	policyIDs    pool
 	slab         slab
 	again        bool
 }
@@ -73,13 +88,14 @@ type planner struct {
 	have   *Contents
 	now    time.Time
 	plan   *Plan
-	steps  [stepFree + 1][]Op
+	steps  [stepSets + 1][]Op
 
 	limit     int    // of the backends of one frontend
 	ringLimit uint32 // of the size of one ring
 	noRing    bool   // a frontend has found no room for its ring
 	rings     rings
 	refs      refPlan
+	policies  policyPlan
 	left      leftOut
 	noRoom    map[netip.Addr]bool // new addresses that do not fit
 	waiting   map[netip.Addr]bool // addresses of new frontends that must wait
@@ -89,16 +105,20 @@ type planner struct {
 const (
 	stepOrphans = iota
 	stepRefs
+	stepPolicies
 	stepBackends
 	stepRings
 	stepPublish
 	stepChanges
+	stepRefusals
+	stepWords
 	stepFrontends
 	stepAddresses
 	stepGoneAddresses
 	stepGoneFrontends
 	stepRetire
 	stepFree
+	stepSets
 )
 
 // NewPlan returns the writes that lead from have to want, which must be
@@ -115,6 +135,9 @@ func NewPlan(have *Contents, want lb.State, now time.Time) (*Plan, error) {
 	for ip := range have.Addresses {
 		t.staleAddresses[ip] = true
 	}
+	for key := range have.policies.byKey {
+		t.policies.stale[key] = true
+	}
 	return t.Plan(have, now), nil
 }
 
@@ -126,7 +149,7 @@ func (t *Target) Plan(have *Contents, now time.Time) *Plan {
 		target: t, have: have, now: now,
 		plan: &Plan{
 			target: t, frontends: map[lb.Key]bool{}, addresses: map[netip.Addr]bool{}, out: map[lb.Key]bool{}, resize: map[lb.Key]bool{},
-			served: map[lb.Key]*Served{}, indexes: have.indexes, ids: have.ids, slab: have.slab.clone(),
+			served: map[lb.Key]*Served{}, indexes: have.indexes, ids: have.ids, policyIDs: have.policyIDs, slab: have.slab.clone(),
 		},
 		limit: t.limit(have.Sizes.tableSize("backends")), ringLimit: t.rings.limit(have.Sizes.RingSlots), rings: maps.Clone(have.rings),
 		refs: refPlan{ids: map[lb.BackendRef]uint32{}, taken: map[uint32]uint64{}, next: 1},
@@ -134,6 +157,7 @@ func (t *Target) Plan(have *Contents, now time.Time) *Plan {
 	}
 	frontends, addresses := t.stale(have)
 	p.plan.Planned = len(frontends)
+	p.planPolicies()
 	p.newAddresses(addresses)
 	p.removeFrontends(frontends)
 	// Those that are served come first: a new one must not take what they need.
@@ -158,9 +182,12 @@ func (t *Target) Plan(have *Contents, now time.Time) *Plan {
 	for _, id := range have.twins {
 		p.free(stepFree, id)
 	}
+	p.freePolicies()
+	p.plan.policies = p.policies.stale
 	if p.left.full != nil {
 		full := p.left.full
-		full.Size, full.Needed = have.Sizes.tableSize(full.Table), t.needed(full.Table)
+		table := cmp.Or(full.Table, full.PolicyTable)
+		full.Size, full.Needed = have.Sizes.tableSize(table), t.needed(table)
 		p.plan.LeftOut = full
 		if p.releases() {
 			p.wait(now.Add(reuseGrace))
@@ -195,16 +222,26 @@ func (t *Target) stale(have *Contents) ([]lb.Key, []netip.Addr) {
 // serve plans one frontend, whose form in the tables is old; nil: it is new.
 func (p *planner) serve(key lb.Key, f wanted, old *Served) {
 	p.rests, p.refs.lacks = false, false
+	enforced := p.enforce(f.Frontend, old)
+	if enforced.waits && old == nil {
+		p.rests = true
+		p.plan.frontends[key] = true
+		p.leaveOut("sources", key, f, nil)
+		return
+	}
+	if enforced.noRoom {
+		p.left.refuses(f)
+	}
 	next, table, ok := p.reduce(f, old)
 	var r newRing
 	if ok {
-		if r, ok = p.findRing(key, next, old); !ok || r.small {
+		if r, ok = p.findRing(key, next, old, enforced); !ok || r.small {
 			table = "rings"
 			p.noRing = p.noRing || !p.rests
 			p.plan.resize[key] = old != nil
 		}
 	}
-	p.plan.frontends[key] = table != ""
+	p.plan.frontends[key] = table != "" || enforced.stale
 	if !ok {
 		p.leaveOut(table, key, f, old)
 		return
@@ -212,7 +249,7 @@ func (p *planner) serve(key lb.Key, f wanted, old *Served) {
 	if table != "" {
 		p.left.record(table, f, next, true)
 	}
-	if r.same {
+	if r.same && p.sameEntry(next, old, enforced) {
 		p.sameRing(key, next, old)
 		return
 	}
@@ -224,7 +261,8 @@ func (p *planner) serve(key lb.Key, f wanted, old *Served) {
 	} else {
 		to.Entry.Index = p.plan.indexes.take(p.now)
 	}
-	to.Entry.IdleTicks, to.Entry.Flags = Ticks(idleTimeout(next)), frontendFlags(next)
+	p.setWord(to.Entry.Index, old, enforced.word)
+	to.Entry = enforced.entry(next, to.Entry)
 	p.backends(next, old, to)
 	p.plan.frontends[key] = p.plan.frontends[key] || p.refs.lacks
 	if r.moved {
@@ -234,9 +272,27 @@ func (p *planner) serve(key lb.Key, f wanted, old *Served) {
 	p.rings.add(uint32(len(to.Slots)), 1)
 	if old == nil || old.Entry != to.Entry {
 		used := old == nil && p.have.refs[to.Entry.Index] != 0
-		p.add(stepFrontends, putFrontend{key, to.Entry, used})
+		step := stepFrontends
+		if old != nil && to.Entry.Flags&^old.Entry.Flags&FrontendRefuses != 0 {
+			step = stepRefusals
+		}
+		p.add(step, putFrontend{key, to.Entry, used})
 	}
 	p.plan.served[key] = to
+}
+
+// entry returns the entry of a frontend, that it has at its index.
+func (e enforced) entry(f *lb.Frontend, have bpf.BlixtFrontend) bpf.BlixtFrontend {
+	have.IdleTicks, have.Flags, have.Challenge = Ticks(idleTimeout(f)), frontendFlags(f), challengeOf(f)
+	if e.refuses {
+		have.Flags |= FrontendRefuses
+	}
+	return have
+}
+
+// sameEntry reports whether a frontend in the tables keeps its entry and its policies.
+func (p *planner) sameEntry(f *lb.Frontend, old *Served, e enforced) bool {
+	return e.entry(f, old.Entry) == old.Entry && (!p.have.policies.enforces || p.have.policies.words[old.Entry.Index] == e.word)
 }
 
 // sameRing plans a frontend that differs in names alone.
@@ -309,7 +365,7 @@ type newRing struct {
 
 // findRing returns the largest ring that has room, and takes its place. It
 // returns false if there is none, or not yet.
-func (p *planner) findRing(key lb.Key, f *lb.Frontend, old *Served) (r newRing, ok bool) {
+func (p *planner) findRing(key lb.Key, f *lb.Frontend, old *Served, e enforced) (r newRing, ok bool) {
 	size := uint32(0)
 	if old != nil {
 		size = uint32(len(old.Slots))
@@ -317,7 +373,9 @@ func (p *planner) findRing(key lb.Key, f *lb.Frontend, old *Served) (r newRing, 
 			return newRing{same: true}, true
 		}
 	}
-	r.members = ring.Members(*f)
+	if !p.rejectsAll(e) {
+		r.members = ring.Members(*f)
+	}
 	if len(r.members) == 0 {
 		r.moved, r.same = size > 0 || old == nil, size == 0 && p.sameSource(old, f)
 		return r, true
@@ -383,6 +441,13 @@ func (p *planner) available(from *pool, n int) bool {
 		p.wait(wait)
 	}
 	return got == n
+}
+
+// later records when to plan again although the plan is complete.
+func (p *planner) later(when time.Time) {
+	if p.plan.Later.IsZero() || when.Before(p.plan.Later) {
+		p.plan.Later = when
+	}
 }
 
 // wait records that the plan is not complete, and when to continue.
@@ -507,6 +572,7 @@ func (p *planner) removeFrontends(keys []lb.Key) {
 		p.add(stepGoneFrontends, deleteFrontend{key})
 		old := p.have.refs[s.Entry.Index]
 		p.add(stepRetire, retire{publish{s.Entry.Index, old.next(0, 0), span{old.Offset(), old.Size()}}})
+		p.removeWord(s.Entry.Index)
 		p.rings.add(uint32(len(s.Slots)), -1)
 		for _, id := range sortedIDs(s.IDs) {
 			p.free(stepFree, id)

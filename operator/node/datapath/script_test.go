@@ -24,7 +24,7 @@ import (
 )
 
 // smallSizes make full tables cheap.
-var smallSizes = Sizes{Addresses: 8, Frontends: 6, Backends: 24, RingSlots: 10000, Refs: 5, Flows: 64, NewFlows: 64, UDPFlows: 64}
+var smallSizes = Sizes{Addresses: 8, Frontends: 6, Backends: 24, RingSlots: 10000, Refs: 5, Flows: 64, NewFlows: 64, UDPFlows: 64, Policies: 6, Sources: 8}
 
 // clock is a time that passes only when somebody waits.
 type clock struct{ now time.Time }
@@ -53,6 +53,7 @@ var errNoProgress = errors.New("state is not reached")
 func (w *writer) apply(s lb.State, tries int) (Written, error) {
 	var written Written
 	err := errNoProgress
+	head(w.tables, s)
 	for range tries {
 		if w.image == nil {
 			if w.image, err = Read(w.tables, w.clock.now); err != nil {
@@ -118,7 +119,9 @@ func readScript(t *testing.T, path string) (*txtar.Archive, []step) {
 // parseState reads lines of
 //
 //	address IP [exclusive]
-//	tcp|udp IP:PORT [idle DURATION] [reject WEIGHT] [gateway NAME] [route NAME] [records on]
+//	sources POLICY [only] [+PREFIX] [-PREFIX]
+//	tcp|udp IP:PORT [idle DURATION] [reject WEIGHT] [gateway NAME] [route NAME] [records on] [refused WHY]
+//	  policy POLICY TARGET [sources] [dry] [new N] [all N]
 //	  IP:PORT WEIGHT [local] [not-serving] [@SERVICE:PORT] [xN: N of them, by counting up the address]
 func parseState(t *testing.T, text string) lb.State {
 	t.Helper()
@@ -129,6 +132,11 @@ func parseState(t *testing.T, text string) lb.State {
 		case len(f) == 0 || f[0][0] == '#':
 		case f[0] == "address":
 			s.Addresses = append(s.Addresses, lb.Address{IP: netip.MustParseAddr(f[1]), Exclusive: len(f) > 2})
+		case f[0] == "sources":
+			s.Sources = append(s.Sources, parseSources(f[1], f[2:]))
+		case f[0] == "policy":
+			fe := &s.Frontends[len(s.Frontends)-1]
+			fe.Restrictions = append(fe.Restrictions, parseRestriction(t, f[1:]))
 		case f[0] == "tcp" || f[0] == "udp":
 			ap := netip.MustParseAddrPort(f[1])
 			fe := lb.Frontend{Addr: ap.Addr(), Port: ap.Port(), Protocol: lb.TCP}
@@ -147,6 +155,8 @@ func parseState(t *testing.T, text string) lb.State {
 					fe.Route = f[i+1]
 				case "records":
 					fe.Records = true
+				case "refused":
+					fe.Refused = f[i+1]
 				}
 			}
 			s.Frontends = append(s.Frontends, fe)
@@ -217,7 +227,13 @@ func dump(t *testing.T, tables Tables) string {
 		if s.Entry.Flags&FrontendRecords != 0 {
 			b.WriteString(", records")
 		}
+		if s.Entry.Flags&FrontendRefuses != 0 {
+			b.WriteString(", refuses")
+		}
 		b.WriteString("\n")
+		for _, policy := range policiesOf(&contents.policies, s.Entry.Index) {
+			fmt.Fprintf(&b, "  %s\n", policy)
+		}
 		slots := map[uint32]int{}
 		for _, id := range s.Slots {
 			slots[id]++
@@ -279,8 +295,11 @@ func TestScriptsOnFake(t *testing.T) {
 			if w.left != nil {
 				add(s.name+" left", w.left.String()+"\n")
 			}
-			add(s.name+" written", fmt.Sprintf("addresses %d, frontends %d, backends %d, words %d, slots %d\n",
-				written.Addresses, written.Frontends, written.Backends, written.Words, written.Slots))
+			text := fmt.Sprintf("addresses %d, frontends %d, backends %d, words %d, slots %d", written.Addresses, written.Frontends, written.Backends, written.Words, written.Slots)
+			if written.Policies+written.Sources > 0 {
+				text += fmt.Sprintf(", policies %d, sources %d", written.Policies, written.Sources)
+			}
+			add(s.name+" written", text+"\n")
 			add(s.name+" dump", dump(t, fake))
 			if p, err := NewPlan(w.image, s.state, c.now); err == nil && !p.Empty() {
 				t.Errorf("step %s: not at rest, %d writes more: %v", s.name, len(p.Ops), p.Ops)

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
+	"net/netip"
 	"slices"
 
 	"github.com/kubernetes-sigs/blixt/bpf"
@@ -24,15 +25,36 @@ const setBits = 32
 
 // sourceEntries returns the entries of a set under an id, in the order of compareSources.
 func sourceEntries(s *lb.SourceSet, id uint32) []SourceEntry {
-	all := make([]SourceEntry, 0, len(s.Allow)+len(s.Deny))
+	all := make([]SourceEntry, 0, len(s.Allow)+len(s.Deny)+1)
 	for _, p := range s.Allow {
 		all = append(all, SourceEntry{sourceKey(p, id), uint32(bpf.BlixtSourceVerdictSOURCE_ALLOWED)})
 	}
 	for _, p := range s.Deny {
 		all = append(all, SourceEntry{sourceKey(p, id), uint32(bpf.BlixtSourceVerdictSOURCE_DENIED)})
 	}
+	if p, both := families(s); both {
+		all = append(all, SourceEntry{sourceKey(allIPv4, id), p})
+	}
 	slices.SortFunc(all, compareSources)
 	return all
+}
+
+var (
+	allIPv4 = netip.MustParsePrefix("0.0.0.0/0")
+	// mapped is where IPv4 addresses are among IPv6 ones.
+	mapped = netip.MustParseAddr("::ffff:0:0")
+)
+
+// families returns whether a short prefix of IPv6, as ::/0, has all of IPv4 in it, and the verdict
+// on IPv4 sources that no other prefix has: that prefix is not about them.
+func families(s *lb.SourceSet) (verdict uint32, both bool) {
+	covers := func(p netip.Prefix) bool { return p.Contains(mapped) }
+	verdict = uint32(bpf.BlixtSourceVerdictSOURCE_ALLOWED)
+	if s.OnlyAllowed {
+		verdict = uint32(bpf.BlixtSourceVerdictSOURCE_DENIED)
+	}
+	return verdict, (slices.ContainsFunc(s.Allow, covers) || slices.ContainsFunc(s.Deny, covers)) &&
+		!slices.Contains(s.Allow, allIPv4) && !slices.Contains(s.Deny, allIPv4)
 }
 
 // digest stands for the content of a set, whatever its id.

@@ -61,8 +61,7 @@ type Tables interface {
 	ResetBackendFlows(id uint32) error
 	ResetFrontendCounters(index uint32) error
 
-	// EnforcesPolicies reports whether the program has the tables of policies.
-	EnforcesPolicies() bool
+	PolicyTables
 }
 
 // Counts are the data plane's counters.
@@ -144,6 +143,10 @@ type Sizes struct {
 	// them.
 	Refs      int `json:"refs,omitempty"`
 	RingSlots int `json:"ringSlots"`
+	// Policies are ids, of which 0 is none, and Sources are prefixes; 0: the program does
+	// not enforce policies.
+	Policies int `json:"policies,omitempty"`
+	Sources  int `json:"sources,omitempty"`
 	// Flows, NewFlows and UDPFlows count flows, which have two entries each.
 	Flows    int `json:"flows"`
 	NewFlows int `json:"newFlows"`

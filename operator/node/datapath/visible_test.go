@@ -33,6 +33,8 @@ type watcher struct {
 	refs     []uint64             // the keys of the ids
 	refSeen  map[uint32]time.Time // when a backend had the id last
 	flows    map[uint64]uint64    // by key: what its id must have counted
+
+	seenPolicies seenPolicies
 }
 
 // seen is a ring that a packet may be using.
@@ -53,6 +55,7 @@ func (w *watcher) look() {
 	w.slowPackets()
 	w.reuse()
 	w.counts()
+	w.policies()
 	w.backends = slices.Clone(w.f.backends)
 }
 

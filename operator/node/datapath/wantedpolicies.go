@@ -38,9 +38,8 @@ type wantedSet struct {
 	*lb.SourceSet
 	sum    lb.Sum
 	digest digest
+	size   int // in entries
 }
-
-func (s *wantedSet) size() int { return len(s.Allow) + len(s.Deny) }
 
 func newWantedPolicies() wantedPolicies {
 	return wantedPolicies{
@@ -88,15 +87,16 @@ func (t *Target) setSources(policy string, now *lb.SourceSet) {
 		t.sum.Remove(old.sum)
 		if w.digests[old.digest]--; w.digests[old.digest] == 0 {
 			delete(w.digests, old.digest)
-			w.entries -= old.size()
+			w.entries -= old.size
 		}
 		delete(w.sets, policy)
 	}
 	if now != nil {
-		next := wantedSet{now, now.Sum(), digestOf(sourceEntries(now, 0))}
+		entries := sourceEntries(now, 0)
+		next := wantedSet{now, now.Sum(), digestOf(entries), len(entries)}
 		t.sum.Add(next.sum)
 		if w.digests[next.digest]++; w.digests[next.digest] == 1 {
-			w.entries += next.size()
+			w.entries += next.size
 		}
 		w.sets[policy] = next
 	}

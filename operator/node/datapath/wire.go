@@ -55,7 +55,23 @@ func frontendFlags(f *lb.Frontend) (flags uint32) {
 	if f.Records {
 		flags |= FrontendRecords
 	}
+	if f.DropNoBackend {
+		flags |= FrontendDropNone
+	}
 	return flags
+}
+
+// challengeOf returns the number of new flows in a second from which clients of a frontend
+// are challenged: 0 is never, 1 always.
+func challengeOf(f *lb.Frontend) uint32 {
+	switch c := f.Challenge; {
+	case c == nil:
+		return 0
+	case c.Always:
+		return 1
+	default:
+		return max(c.NewPerSecond, 1)
+	}
 }
 
 // backendFlags returns the flags that are the state's. Those of Hearing come on top.

@@ -216,6 +216,10 @@ func tableUse(used, size datapath.Sizes, flows FlowCounts) map[string]lb.Use {
 	if size.Refs > 0 { // an earlier program has none
 		all["ref_stats"] = lb.Use{Used: used.Refs, Size: size.Refs - 1}
 	}
+	if size.Policies > 0 { // the same
+		all["policies"] = lb.Use{Used: used.Policies, Size: size.Policies - 1}
+		all["sources"] = lb.Use{Used: used.Sources, Size: size.Sources}
+	}
 	return all
 }
 

@@ -87,8 +87,8 @@ type Result struct {
 	// all of it.
 	Done    bool          `json:"done"`
 	LeftOut *lb.TableFull `json:"leftOut,omitempty"`
-	// Again is when to continue, as ids or slots that the state needs still rest;
-	// zero: nothing waits.
+	// Again is when to continue, as ids or slots that the state needs still rest, or what it
+	// does not need any more: then it is Done as well. Zero: nothing waits.
 	Again time.Time `json:"-"`
 	// Changed is true if anything was written.
 	Changed  bool          `json:"changed"`
@@ -285,6 +285,9 @@ func (w *Writer) writeMaps() (Result, error) {
 	res.LeftOut, res.Again = plan.LeftOut, plan.Again
 	if w.mustWait(plan) {
 		return res, nil
+	}
+	if res.Again.IsZero() {
+		res.Again = plan.Later
 	}
 	done := merged
 	done.StateHash = plan.Hash
