@@ -32,6 +32,8 @@ type ResolveOptions struct {
 	Drained lb.DrainedSet `json:"drained,omitempty"`
 	// Ejected are endpoints that are not healthy.
 	Ejected lb.EjectedSet `json:"-"`
+	// Failovers remembers which groups of backends serve; nil: nothing is remembered.
+	Failovers *Failovers `json:"-"`
 }
 
 func (o ResolveOptions) isLocal(e *Endpoint) bool {
@@ -62,6 +64,8 @@ func Resolve(u *Unresolved, e Endpoints, o ResolveOptions) Resolution {
 	r.expand(u, o)
 	r.State.Sources = u.Sources
 	r.uses = map[types.NamespacedName][]int{}
+	o.Failovers.begin()
+	defer o.Failovers.end()
 	for i := range r.State.Frontends {
 		r.resolve(u, i, e, o)
 		for _, ref := range u.Frontends[r.sources[i]].Refs {

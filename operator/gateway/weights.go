@@ -28,28 +28,86 @@ type share struct {
 	// elsewhere is true if other nodes have endpoints that this node may not
 	// use.
 	elsewhere bool
-	// drained is true if one would get new flows, had nobody drained it by hand.
-	drained bool
+	// drained is true if one would get new flows, had nobody drained it by hand, and
+	// ejected if all of them are.
+	drained, ejected bool
+	// standby is true if another group of references serves.
+	standby bool
+	// Of all endpoints, those that are ready, and of these those that are healthy.
+	total, ready, healthy int
 }
 
+// newShares asks for the health of endpoints first, then which group serves. Health is not asked
+// if too few endpoints of the group are healthy, or this node would have none.
 func newShares(f *Frontend, key lb.Key, e Endpoints, o ResolveOptions) shares {
+	s := collectShares(f, key, e, o, true)
+	serving := s.chooseGroup(f, key, o)
+	if s.panics(f, serving) || !s.served && s.anyEjected() {
+		s = collectShares(f, key, e, o, false)
+		s.serveGroup(f, serving)
+	}
+	return s
+}
+
+func collectShares(f *Frontend, key lb.Key, e Endpoints, o ResolveOptions, obey bool) shares {
 	var s shares
 	for _, ref := range f.Refs {
 		service := e[ref.Service]
 		s.problems = append(s.problems, service.Problems...)
-		one := newShare(ref, service.of(ref.PortName, key), f.LocalOnly && o.isNode(), f.PreserveClient && o.isNode(), o)
-		s.local = s.local || len(one.best) > 0
-		s.served = s.served || len(one.best) > 0 && ref.Weight > 0
+		one := newShare(ref, service.of(ref.PortName, key), f.LocalOnly && o.isNode(), f.PreserveClient && o.isNode(), o, o.judgement(f, key, obey))
 		s.of = append(s.of, one)
 	}
 	return s
 }
 
-func newShare(ref Ref, found []Endpoint, localOnly, preserveClient bool, o ResolveOptions) share {
-	s := share{ref: ref, drained: slices.ContainsFunc(found, func(ep Endpoint) bool {
+// judgement says which endpoints are ejected. Its zero value has none.
+type judgement struct {
+	set      lb.EjectedSet
+	policy   string
+	protocol lb.Protocol
+	obey     bool
+}
+
+func (o ResolveOptions) judgement(f *Frontend, key lb.Key, obey bool) judgement {
+	if f.Health == nil || len(o.Ejected) == 0 {
+		return judgement{}
+	}
+	return judgement{o.Ejected, f.Health.Policy, key.Protocol, obey}
+}
+
+// of returns why an endpoint is not healthy; nil: it is.
+func (j judgement) of(ep *Endpoint) *lb.Ejected {
+	if j.set == nil {
+		return nil
+	}
+	e := j.set[lb.EjectedKey{Policy: j.policy, Protocol: j.protocol, Backend: ep.Addr}]
+	if e != nil && !j.obey {
+		serves := *e
+		serves.Panic = true
+		return &serves
+	}
+	return e
+}
+
+// bars reports whether the endpoint gets no new flows.
+func (j judgement) bars(ep *Endpoint) bool {
+	e := j.of(ep)
+	return e != nil && !e.Trial && !e.Panic
+}
+
+func newShare(ref Ref, found []Endpoint, localOnly, preserveClient bool, o ResolveOptions, health judgement) share {
+	s := share{ref: ref, total: len(found), drained: slices.ContainsFunc(found, func(ep Endpoint) bool {
 		return ep.State > Draining && o.Drained.Of(ep.Addr) != nil
 	})}
 	found = o.drain(found)
+	for i := range found {
+		if found[i].State == Ready {
+			s.ready++
+			if health.of(&found[i]) == nil {
+				s.healthy++
+			}
+		}
+	}
 	if localOnly {
 		all := found
 		found = nil
@@ -62,12 +120,16 @@ func newShare(ref Ref, found []Endpoint, localOnly, preserveClient bool, o Resol
 		}
 	}
 	best := Leaving
-	for _, ep := range found {
+	usable := found
+	if health.set != nil {
+		usable = slices.DeleteFunc(slices.Clone(found), func(ep Endpoint) bool { return health.bars(&ep) })
+	}
+	for _, ep := range usable {
 		best = max(best, ep.State)
 	}
 	near := func(*Endpoint) bool { return true }
 	if best == Ready && !localOnly {
-		near = nearness(found, o)
+		near = nearness(usable, o)
 	}
 	for i := range found {
 		ep := &found[i]
@@ -81,8 +143,13 @@ func newShare(ref Ref, found []Endpoint, localOnly, preserveClient bool, o Resol
 		if preserveClient && !local {
 			b.Node = ep.Node
 		}
+		barred := health.bars(ep)
+		if ep.State > Draining {
+			b.Ejected = health.of(ep)
+			s.ejected = s.ejected || barred
+		}
 		s.endpoints = append(s.endpoints, b)
-		if ep.State == best && near(ep) {
+		if ep.State == best && !barred && near(ep) {
 			s.best = append(s.best, i)
 		}
 	}
@@ -139,7 +206,7 @@ func (s *shares) fill(out *lb.Frontend, keys map[lb.Key]bool) []Problem {
 	problems := s.problems
 	for _, one := range s.of {
 		total := uint64(one.ref.Weight) * lb.WeightUnit
-		if len(one.best) == 0 && (!one.elsewhere || !s.local) && (!one.drained || !s.served) {
+		if len(one.best) == 0 && !one.standby && (!one.elsewhere || !s.local) && (!(one.drained || one.ejected) || !s.served) {
 			out.Reject += total
 		}
 		for _, i := range one.best {

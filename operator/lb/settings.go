@@ -183,6 +183,8 @@ type Ejected struct {
 	Until time.Time `json:"until,omitzero"`
 	// Trial is set once it may have one flow at a time.
 	Trial bool `json:"trial,omitempty"`
+	// Panic is set if the backend gets new flows nevertheless: too few others are healthy.
+	Panic bool `json:"panic,omitempty"`
 }
 
 // EjectedKey names a backend that is ejected for the frontends of one Health.Policy.
