@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
 // Mistake is a problem that nobody can mean: a name that leads nowhere, a value that
@@ -85,7 +87,7 @@ func (t *Translation) addForeign(gw *gwv1.Gateway, controller gwv1.GatewayContro
 }
 
 // findMistakes adds those that conditions report.
-func (t *Translation) findMistakes(classes map[string]*class, gateways []*gateway, routes []*route) {
+func (t *Translation) findMistakes(classes map[string]*class, gateways []*gateway, routes []*route, p *policies) {
 	add := func(subject, part string, faults ...*fault) {
 		for _, f := range faults {
 			if f != nil {
@@ -126,6 +128,17 @@ func (t *Translation) findMistakes(classes map[string]*class, gateways []*gatewa
 			}
 		}
 		add(r.name(), "", r.backends.faults...)
+	}
+	if p != nil {
+		for _, policy := range p.all {
+			add(policy.object(), "", policy.fault)
+			for _, target := range policy.targets {
+				add(policy.object(), "", target.fault, target.unresolved)
+				if f := target.fault; f != nil && f.reason == v1alpha1.PolicyReasonForeign {
+					t.Mistakes[len(t.Mistakes)-1].Mild = true
+				}
+			}
+		}
 	}
 	slices.SortStableFunc(t.Mistakes, func(a, b Mistake) int { return a.compare(b) })
 	t.Mistakes = slices.CompactFunc(t.Mistakes, func(a, b Mistake) bool { return a.Problem == b.Problem })

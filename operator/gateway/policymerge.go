@@ -238,11 +238,15 @@ func (p *policies) affinity(t *policyTarget, l *listener) *lb.Affinity {
 	return p.affinities[group]
 }
 
+// defaultPanic is the percentage of healthy backends below which health is not asked, where no
+// policy says another one.
+const defaultPanic = 50
+
 // health returns what each of the units says, under a name for all that have the same.
 func (p *policies) health(of ...*policyTarget) *lb.Health {
 	var key [3]*readPolicy
 	var names []string
-	out := lb.Health{}
+	out := lb.Health{Panic: defaultPanic}
 	for i, t := range of {
 		if t == nil {
 			continue

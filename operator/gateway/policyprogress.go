@@ -30,6 +30,11 @@ func (t *Translation) SetPolicyProgress(progress map[types.NamespacedName]Progre
 	}
 }
 
+// awaitsPolicy reports whether a condition of a policy says no more than that nodes are not ready.
+func awaitsPolicy(c metav1.Condition) bool {
+	return c.Type == v1alpha1.PolicyProgrammed && c.Reason == v1alpha1.PolicyReasonReconciling
+}
+
 // storedProgrammed returns the condition Programmed that is stored for a Gateway, or nil.
 func storedProgrammed(stored []gwv1.PolicyAncestorStatus, gw types.NamespacedName) *metav1.Condition {
 	for i := range stored {

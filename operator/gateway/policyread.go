@@ -119,6 +119,20 @@ func sameSpec(a, b *v1alpha1.BlixtPolicySpec) bool {
 	return reflect.DeepEqual(&x, &y)
 }
 
+// SourcesOf returns who a policy admits, as Translate has it among Unresolved.Sources if the policy
+// restricts a frontend. It returns an error if there are no sources, or if anything in the spec is
+// invalid: then Translate decides what goes on.
+func SourcesOf(obj *v1alpha1.BlixtPolicy) (lb.SourceSet, error) {
+	switch r := newReader(obj); {
+	case len(r.invalid) > 0:
+		return lb.SourceSet{}, fmt.Errorf("BlixtPolicy %s/%s is invalid: %s", obj.Namespace, obj.Name, strings.Join(r.invalid, " "))
+	case r.sources == nil:
+		return lb.SourceSet{}, fmt.Errorf("BlixtPolicy %s/%s has no sources", obj.Namespace, obj.Name)
+	default:
+		return *r.sources, nil
+	}
+}
+
 // policyReader reads a spec. The API server has checked nearly all of it, but files do not pass
 // through it, nor do objects that are older than a rule.
 type policyReader struct {

@@ -5,10 +5,13 @@ package gateway
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
 // Problem says in plain words what is wrong with an object, and how to fix it.
@@ -50,6 +53,11 @@ func (t *Translation) Problems() []Problem {
 			all.add(named(string(r.Kind), r.Namespace, r.Name), p.Conditions)
 		}
 	}
+	for _, p := range t.Policies {
+		for _, a := range p.Status.Ancestors {
+			all.add(named("BlixtPolicy", p.Namespace, p.Name), slices.DeleteFunc(slices.Clone(a.Conditions), awaitsPolicy))
+		}
+	}
 	return all
 }
 
@@ -61,7 +69,7 @@ func (p *problems) add(object string, conditions []metav1.Condition) {
 	var causes []string
 	for _, c := range conditions {
 		bad := c.Status == metav1.ConditionFalse
-		if c.Type == string(gwv1.ListenerConditionConflicted) {
+		if c.Type == string(gwv1.ListenerConditionConflicted) || c.Type == v1alpha1.PolicyWarning {
 			bad = c.Status == metav1.ConditionTrue
 		}
 		if !bad {

@@ -55,7 +55,7 @@ func Translate(objs Objects, o Options) Translation {
 	}
 	t.LastGood = s.lastGood(classes, gateways)
 	if o.Cluster == nil {
-		t.findMistakes(classes, gateways, all)
+		t.findMistakes(classes, gateways, all, p)
 	} else {
 		t.Mistakes = nil
 		t.Pools = poolUses(classes, gateways)
