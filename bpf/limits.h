@@ -137,6 +137,8 @@ enum clock {
 #define FREE_PORT_TRIES 4
 /* Source ports that are looked through for one backend in one tick, before the last scan: each takes up to 0.3 us, so all take 2 % of one CPU. */
 #define SCAN_LIMIT 65536
+/* How often a flow looks through all ports, as long as other CPUs claim those that it finds. Then it replaces one of a few. */
+#define SCANS_OF_FLOW 4
 
 /* Privileged source ports are translated to ports from 600 on, as nf_nat does: lower ones are those of well-known services. */
 #define PRIVILEGED_MIN 600

@@ -165,7 +165,10 @@ static long scan_port(__u32 i, struct port_scan *s)
 	return s->best <= s->enough;
 }
 
-/* Looks through all ports, and claims the one that is missed least. */
+/*
+ * Looks through all ports, and claims the one that is missed least. Returns false, too, if
+ * another CPU has claimed it meanwhile: where few ports are free, all find the same.
+ */
 __noinline bool scan_ports(struct packet *p, __u32 first, __u32 count, __u32 avoid, struct port_search *search)
 {
 	if (!p || !search)
@@ -209,8 +212,12 @@ static __always_inline bool claim_port_of(struct packet *p, struct ports ports, 
 	}
 	if (try_ports(p, ports.first, ports.count, avoid, search->best))
 		return true;
-	if (search->scanned < SCAN_LIMIT)
-		return scan_ports(p, ports.first, ports.count, avoid, search);
+	for (int i = 0; i < SCANS_OF_FLOW && search->scanned < SCAN_LIMIT; i++) {
+		if (scan_ports(p, ports.first, ports.count, avoid, search))
+			return true;
+		if (search->exhausted)
+			break;
+	}
 	if (search->exhausted)
 		return false;
 	return try_ports(p, ports.first, ports.count, avoid, HOLDER_CLOSED) || try_ports(p, ports.first, ports.count, avoid, HOLDER_HALF_OPEN);

@@ -4,11 +4,16 @@ package bpf
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"os"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -470,4 +475,95 @@ func TestFloodsKeepTheHostsPorts(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Several CPUs look for a port at the same time, and find the same one where few are free.
+// One of them gets it. The others look again: nobody is rejected as long as there is a port
+// for each.
+func TestPortIsFoundWhoeverElseLooks(t *testing.T) {
+	for name, free := range map[string]int{"live": 2, "closed just now": 1} {
+		t.Run(fmt.Sprintf("%d free, the others %s", free, name), func(t *testing.T) {
+			const first, ports, rounds = 30000, 250, 10000
+			l := newLB(t)
+			ip, protocol := ipVersions[0], uint8(unix.IPPROTO_TCP)
+			l.serve(ip, protocol, remote)
+			l.ports(first, first+ports-1)
+			for source := first + free; source < first+ports; source++ {
+				l.hold(ip, protocol, uint16(source), holdings[name].holding)
+			}
+			openers := [2]*opener{l.newOpener(), l.newOpener()}
+			before := l.counters()
+			for round := range rounds {
+				l.must(l.PortSearches.Put(uint32(2*remote), BlixtPortSearch{})) // as in a new tick
+				var together atomic.Int32
+				for i, o := range openers {
+					o.begin <- attempt{opening(protocol, nthClient(ip, 2*(round%1000)+i), port(ip.vip, "80")), &together}
+				}
+				for _, o := range openers {
+					out := <-o.sent
+					source := sourceOf(out.frame, ip)
+					for _, p := range []packet{out.in, proto(protocol, ip.remote, source)} {
+						if err := l.NewFlows.Delete(keyOf(p)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+							t.Fatal(err)
+						}
+					}
+					if source := ap(source).Port(); source >= uint16(first+free) {
+						l.hold(ip, protocol, source, holdings[name].holding)
+					}
+				}
+			}
+			want := counts{"flow_new": 2 * rounds, "forwarded": 2 * rounds}
+			if got := l.counters().minus(before); got.String() != want.String() {
+				t.Errorf("counters %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+// opener runs SYNs on a thread of its own.
+type opener struct {
+	begin chan attempt
+	sent  chan sentSYN
+}
+
+type attempt struct {
+	in packet
+	// together counts who is ready, so that all begin at once.
+	together *atomic.Int32
+}
+
+type sentSYN struct {
+	in    packet
+	frame []byte
+}
+
+// newOpener starts one that ends with the test.
+func (l *lb) newOpener() *opener {
+	l.Helper()
+	var space *os.File
+	var err error
+	l.lab.do(func() { space, err = os.Open("/proc/thread-self/ns/net") })
+	l.must(err)
+	o := &opener{make(chan attempt), make(chan sentSYN)}
+	var ended sync.WaitGroup
+	ended.Go(func() {
+		defer space.Close()
+		runtime.LockOSThread() // never unlocked: nobody else may get this thread
+		if err := unix.Setns(int(space.Fd()), unix.CLONE_NEWNET); err != nil {
+			l.Error(err)
+		}
+		for a := range o.begin {
+			data := a.in.bytes()
+			run := &ebpf.RunOptions{Data: data, DataOut: make([]byte, len(data)+64), Context: l.context(hook{dev: outside})}
+			a.together.Add(1)
+			for spins := 0; a.together.Load() < 2 && spins < 1<<16; spins++ {
+			}
+			if verdict, err := l.Blixt.Run(run); err != nil || verdict != redirect {
+				l.Errorf("verdict %d, want redirect; error %v", int32(verdict), err)
+			}
+			o.sent <- sentSYN{a.in, run.DataOut}
+		}
+	})
+	l.Cleanup(func() { close(o.begin); ended.Wait() })
+	return o
 }
