@@ -79,6 +79,10 @@ func addName(names []string, name string) []string {
 	return append(names, name)
 }
 
+// RestHolds reports whether the node serves all that is not left out: an agent of an earlier
+// version has written nothing of the state.
+func (f *TableFull) RestHolds() bool { return f.Frontends+f.Reduced+f.Refusing+len(f.Policies) > 0 }
+
 // String says which table is full, and how many frontends that concerns.
 func (f *TableFull) String() string {
 	text := fmt.Sprintf("table %s has %d entries, and %d are needed", f.Table, f.Size, f.Needed)

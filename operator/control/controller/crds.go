@@ -46,6 +46,7 @@ var customs = []custom{
 	{&bpfmanv1.ClusterBpfApplicationState{}, "clusterbpfapplicationstates.bpfman.io", "no data plane is loaded", fromBpfman},
 	{&v1alpha1.BlixtConfig{}, "blixtconfigs.blixt.x-k8s.io", "every class has the defaults", fromChart},
 	{&v1alpha1.BlixtGatewayConfig{}, "blixtgatewayconfigs.blixt.x-k8s.io", "every Gateway has the defaults", fromChart},
+	{&v1alpha1.BlixtPolicy{}, "blixtpolicies.blixt.x-k8s.io", "no BlixtPolicy holds", fromChart},
 	{&v1alpha1.NodeDataplane{}, "nodedataplanes.blixt.x-k8s.io", "no NodeDataplane tells what nodes serve", fromChart},
 }
 

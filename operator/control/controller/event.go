@@ -47,7 +47,7 @@ func (a *api) emit(ctx context.Context, all []rollout.Event) {
 }
 
 // emitChanges emits an event for each condition that has become False, for each
-// warning, and for a Gateway that is now served.
+// warning, and for a Gateway that is now served, or a policy that is now enforced.
 func (a *api) emitChanges(object client.Object, previous, current []metav1.Condition) {
 	for _, now := range current {
 		before := meta.FindStatusCondition(previous, now.Type)
@@ -58,7 +58,9 @@ func (a *api) emitChanges(object client.Object, previous, current []metav1.Condi
 			a.event(object, corev1.EventTypeWarning, now.Reason, now.Type+": "+now.Message)
 		case strings.HasPrefix(now.Type, v1alpha1.ListenerPortWarning):
 			a.event(object, corev1.EventTypeWarning, now.Reason, now.Message)
-		case now.Status == metav1.ConditionTrue && now.Type == string(gwv1.GatewayConditionProgrammed):
+		case strings.HasPrefix(now.Type, v1alpha1.PolicyWarning):
+			a.event(object, corev1.EventTypeWarning, now.Reason, now.Message)
+		case now.Status == metav1.ConditionTrue && strings.HasPrefix(now.Type, string(gwv1.GatewayConditionProgrammed)):
 			a.event(object, corev1.EventTypeNormal, now.Reason, now.Message)
 		}
 	}
@@ -67,7 +69,7 @@ func (a *api) emitChanges(object client.Object, previous, current []metav1.Condi
 // isProblem reports whether a condition says that something is wrong. One that is
 // pending does not.
 func isProblem(c metav1.Condition) bool {
-	return c.Status == metav1.ConditionFalse && c.Reason != string(gwv1.GatewayReasonPending) &&
+	return c.Status == metav1.ConditionFalse && c.Reason != string(gwv1.GatewayReasonPending) && c.Reason != v1alpha1.PolicyReasonReconciling &&
 		c.Type != string(gwv1.ListenerConditionConflicted) && !gateway.KeepsNode(c)
 }
 
@@ -88,6 +90,8 @@ func conditionsOf(object client.Object) []metav1.Condition {
 			all = append(all, warnings(l.Name, l.Conditions)...)
 		}
 		return all
+	case *v1alpha1.BlixtPolicy:
+		return policyEvents(o)
 	case *gwv1.TCPRoute, *gwv1.UDPRoute:
 		var all []metav1.Condition
 		for _, p := range statusOfRoute(object).Parents {

@@ -311,7 +311,7 @@ func (o *operator) clear() {
 	o.must(client.IgnoreNotFound(o.kube.Delete(context.Background(), named[corev1.ConfigMap](namespace, v1alpha1.IncumbentsConfigMap))))
 	server.Clear(o,
 		&gwv1.TCPRouteList{}, &gwv1.UDPRouteList{}, &gwv1.ListenerSetList{}, &gwv1.GatewayList{}, &gwv1.GatewayClassList{}, &gwv1.ReferenceGrantList{},
-		&v1alpha1.BlixtConfigList{}, &v1alpha1.BlixtGatewayConfigList{}, &v1alpha1.NodeDataplaneList{},
+		&v1alpha1.BlixtConfigList{}, &v1alpha1.BlixtGatewayConfigList{}, &v1alpha1.BlixtPolicyList{}, &v1alpha1.NodeDataplaneList{},
 		&bpfmanv1.ClusterBpfApplicationStateList{}, &bpfmanv1.ClusterBpfApplicationList{},
 		&discoveryv1.EndpointSliceList{}, &corev1.ServiceList{}, &appsv1.DaemonSetList{}, &corev1.PodList{}, &corev1.NodeList{}, &corev1.EventList{},
 	)

@@ -21,6 +21,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/control/otlp"
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/scrape"
 )
 
@@ -82,14 +83,15 @@ type inventory struct {
 }
 
 var (
-	descNodes   = prometheus.NewDesc("blixt_fleet_nodes", "Nodes by the reason of the condition Ready of their NodeDataplane.", []string{"reason"}, nil)
-	descPool    = prometheus.NewDesc("blixt_pool_addresses", "Addresses in the pool of a BlixtConfig.", []string{"pool", "ip_family"}, nil)
-	descPoolUse = prometheus.NewDesc("blixt_pool_addresses_in_use", "Addresses in the pool of a BlixtConfig that Gateways hold.", []string{"pool", "ip_family"}, nil)
+	descPolicies = prometheus.NewDesc("blixt_policies", "BlixtPolicies by the reason of what is worst of their conditions Accepted and Programmed, on any Gateway.", []string{"reason"}, nil)
+	descNodes    = prometheus.NewDesc("blixt_fleet_nodes", "Nodes by the reason of the condition Ready of their NodeDataplane.", []string{"reason"}, nil)
+	descPool     = prometheus.NewDesc("blixt_pool_addresses", "Addresses in the pool of a BlixtConfig.", []string{"pool", "ip_family"}, nil)
+	descPoolUse  = prometheus.NewDesc("blixt_pool_addresses_in_use", "Addresses in the pool of a BlixtConfig that Gateways hold.", []string{"pool", "ip_family"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (*inventory) Describe(all chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{scrape.DescProblems, descNodes, descPool, descPoolUse} {
+	for _, d := range []*prometheus.Desc{scrape.DescProblems, descPolicies, descNodes, descPool, descPoolUse} {
 		all <- d
 	}
 }
@@ -120,6 +122,13 @@ func (i *inventory) Collect(all chan<- prometheus.Metric) {
 	for reason, n := range nodes {
 		gauge(descNodes, float64(n), reason)
 	}
+	policies, err := i.policies(ctx, t)
+	if err != nil {
+		all <- prometheus.NewInvalidMetric(descPolicies, err)
+	}
+	for reason, n := range policies {
+		gauge(descPolicies, float64(n), reason)
+	}
 	problems, err := i.problems(ctx, t)
 	if err != nil {
 		all <- prometheus.NewInvalidMetric(scrape.DescProblems, err)
@@ -147,6 +156,21 @@ func (i *inventory) nodes(ctx context.Context, t *translated) (map[string]int, e
 	return reasons, nil
 }
 
+// policies counts BlixtPolicies by gateway.PolicyReason.
+func (i *inventory) policies(ctx context.Context, t *translated) (map[string]int, error) {
+	var all v1alpha1.BlixtPolicyList
+	if err := i.list(ctx, t.kinds, &all); err != nil {
+		return nil, err
+	}
+	reasons := map[string]int{}
+	for n := range all.Items {
+		if reason := gateway.PolicyReason(&all.Items[n].Status); reason != "" {
+			reasons[reason]++
+		}
+	}
+	return reasons, nil
+}
+
 // kindReason is what problems are counted by.
 type kindReason struct{ kind, reason string }
 
@@ -158,8 +182,9 @@ func (i *inventory) problems(ctx context.Context, t *translated) (map[kindReason
 		sets     gwv1.ListenerSetList
 		tcp      gwv1.TCPRouteList
 		udp      gwv1.UDPRouteList
+		policies v1alpha1.BlixtPolicyList
 	)
-	for _, l := range []client.ObjectList{&classes, &gateways, &sets, &tcp, &udp} {
+	for _, l := range []client.ObjectList{&classes, &gateways, &sets, &tcp, &udp, &policies} {
 		if err := i.list(ctx, t.kinds, l); err != nil {
 			return nil, err
 		}
@@ -213,6 +238,13 @@ func (i *inventory) problems(ctx context.Context, t *translated) (map[kindReason
 	}
 	for n := range udp.Items {
 		count("UDPRoute", conditionsOf(&udp.Items[n]))
+	}
+	for n := range policies.Items {
+		for _, a := range policies.Items[n].Status.Ancestors {
+			if a.ControllerName == gateway.ControllerName {
+				count("BlixtPolicy", a.Conditions)
+			}
+		}
 	}
 	return counts, nil
 }

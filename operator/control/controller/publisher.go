@@ -8,7 +8,9 @@ import (
 	"errors"
 	"hash/fnv"
 	"maps"
+	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -261,7 +263,7 @@ func (p *publisher) record(previous published, version lb.Version) published {
 
 // trackGateways returns the fields since and hash of what was published.
 func trackGateways(t *translated, previous published) (since map[types.NamespacedName]lb.Version, hash map[types.NamespacedName]uint64) {
-	since, hash = map[types.NamespacedName]lb.Version{}, hashGateways(t.Frontends)
+	since, hash = map[types.NamespacedName]lb.Version{}, hashGateways(&t.Unresolved)
 	for _, g := range t.Gateways {
 		name := g.NamespacedName
 		if v, known := previous.since[name]; known && previous.hash[name] == hash[name] {
@@ -273,9 +275,12 @@ func trackGateways(t *translated, previous published) (since map[types.Namespace
 	return since, hash
 }
 
-// hashGateways hashes the frontends of each Gateway.
-func hashGateways(frontends []gateway.Frontend) map[types.NamespacedName]uint64 {
-	hashes := map[types.NamespacedName]uint64{}
+// hashGateways hashes the frontends of each Gateway, with the sources that they admit.
+func hashGateways(u *gateway.Unresolved) map[types.NamespacedName]uint64 {
+	hashes, sources, frontends := map[types.NamespacedName]uint64{}, map[string]uint64{}, u.Frontends
+	for i := range u.Sources {
+		sources[u.Sources[i].Policy] = hashSources(&u.Sources[i])
+	}
 	for i := range frontends {
 		text, err := json.Marshal(&frontends[i])
 		if err != nil { // plain data
@@ -286,8 +291,24 @@ func hashGateways(frontends []gateway.Frontend) map[types.NamespacedName]uint64 
 		namespace, name, _ := strings.Cut(frontends[i].Gateway, "/")
 		key := types.NamespacedName{Namespace: namespace, Name: name}
 		hashes[key] = hashes[key]*31 + h.Sum64()
+		for _, r := range frontends[i].Restrictions {
+			hashes[key] = hashes[key]*31 + sources[r.Policy]
+		}
 	}
 	return hashes
+}
+
+func hashSources(s *lb.SourceSet) uint64 {
+	h := fnv.New64a()
+	var text []byte
+	for _, list := range [][]netip.Prefix{s.Allow, s.Deny} {
+		text = strconv.AppendBool(text[:0], s.OnlyAllowed)
+		for _, p := range list {
+			text, _ = p.AppendBinary(text) // never fails
+		}
+		h.Write(text)
+	}
+	return h.Sum64()
 }
 
 func fleetNodes(nodes []corev1.Node) []fleet.Node {

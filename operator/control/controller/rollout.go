@@ -244,7 +244,7 @@ func (r *rolloutLoop) reportProgress(ctx context.Context, t *translated, d decis
 	progress, hostListens := rollout.Progress(f, published), rollout.HostListens(f)
 	r.setHostListens(hostListens)
 	r.statuses.set([]string{"Gateway", "ListenerSet"}, t.gatewayStatuses(progress, r.findNotPreserved(t, f, progress), hostListens, stored))
-	return nil
+	return r.reportPolicies(ctx, t, f, progress)
 }
 
 // findNotPreserved returns for how many backends of each Gateway addresses are not

@@ -62,6 +62,7 @@ func (p *publisher) readSnapshot(ctx context.Context, k kinds) (*snapshot, error
 		events     corev1.EventList
 		configs    v1alpha1.BlixtConfigList
 		gwConfigs  v1alpha1.BlixtGatewayConfigList
+		policies   v1alpha1.BlixtPolicyList
 	)
 	for _, l := range []client.ObjectList{&tcp, &udp} {
 		if err := p.list(ctx, k, l); err != nil {
@@ -71,7 +72,7 @@ func (p *publisher) readSnapshot(ctx context.Context, k kinds) (*snapshot, error
 	// Before Services are listed: one that comes a moment later causes an event.
 	listed := gateway.Objects{TCPRoutes: tcp.Items, UDPRoutes: udp.Items}
 	p.events.setReferred(referred(listed.Routes()))
-	for _, l := range []client.ObjectList{&classes, &gateways, &sets, &grants, &services, &namespaces, &nodes, &events, &configs, &gwConfigs} {
+	for _, l := range []client.ObjectList{&classes, &gateways, &sets, &grants, &services, &namespaces, &nodes, &events, &configs, &gwConfigs, &policies} {
 		if err := p.list(ctx, k, l); err != nil {
 			return nil, err
 		}
@@ -80,6 +81,7 @@ func (p *publisher) readSnapshot(ctx context.Context, k kinds) (*snapshot, error
 		GatewayClasses: classes.Items, Gateways: gateways.Items, ListenerSets: sets.Items,
 		TCPRoutes: living(tcp.Items), UDPRoutes: living(udp.Items), ReferenceGrants: living(grants.Items),
 		Services: services.Items, Namespaces: namespaces.Items, Configs: configs.Items, GatewayConfigs: gwConfigs.Items,
+		Policies: living(policies.Items),
 	}
 	s.nodes, s.warnings = nodes.Items, events.Items
 	if p.serviceCIDRs {

@@ -20,10 +20,10 @@ import (
 
 // merge returns the stored conditions with ours in place. Conditions of other
 // types belong to others, and stay. A condition whose status has not changed
-// keeps its time. Warnings are there only while something is wrong.
+// keeps its time. Some are there only while they are True.
 func merge(now metav1.Time, stored, ours []metav1.Condition) []metav1.Condition {
 	merged := slices.DeleteFunc(slices.Clone(stored), func(m metav1.Condition) bool {
-		return m.Type == v1alpha1.ListenerPortWarning &&
+		return (m.Type == v1alpha1.ListenerPortWarning || m.Type == v1alpha1.PolicyAffected) &&
 			!slices.ContainsFunc(ours, func(c metav1.Condition) bool { return c.Type == m.Type })
 	})
 	for _, condition := range ours {

@@ -255,7 +255,7 @@ func writeFault(report *lb.Report) *diagnosis {
 	switch {
 	case f == nil:
 		return degraded(metav1.ConditionFalse, WriteFailed, "The agent could not write the program's maps: %s.", strings.TrimSuffix(report.Error, "."))
-	case f.Frontends+f.Reduced == 0: // an agent of an earlier version
+	case !f.RestHolds(): // an agent of an earlier version
 		return degraded(metav1.ConditionFalse, TableFull, "Not all fits into the program's tables, and the node serves what it served before: %s. Table %s can have %d entries. Serve less, or build bytecode with a larger one.", report.Error, f.Table, f.Size)
 	}
 	return degraded(metav1.ConditionFalse, TableFull, "Not all fits into the program's tables, and the node serves the rest: %s. Serve less, or build bytecode with a larger table.", f)

@@ -148,7 +148,7 @@ func (f *Fleet) counted() []countedNode {
 func (f *Fleet) full() map[string]*lb.TableFull {
 	all := map[string]*lb.TableFull{}
 	for _, r := range f.Reports {
-		if t := r.TableFull; t != nil && t.Frontends+t.Reduced > 0 && !r.Draining {
+		if t := r.TableFull; t != nil && t.RestHolds() && !r.Draining {
 			all[r.Node] = t
 		}
 	}
