@@ -86,6 +86,7 @@ type review struct {
 	// files are the objects of the files, now those to serve.
 	files, now map[string]named
 	attempts   []*attempt
+	standIns   []standIn
 	out        Review
 }
 
@@ -123,7 +124,7 @@ const maxRounds = 64
 // the files, by its name, and of the field that has a value. The memory stays as it is.
 func (m *Memory) Review(objects Objects, o gateway.Options, at func(name, value string) string) Review {
 	o.Incumbents = m.Incumbents
-	r := &review{Memory: m, options: o, at: at, files: index(&objects)}
+	r := newReview(m, objects, o, at)
 	var mistakes []gateway.Mistake
 	for range maxRounds {
 		r.apply()
@@ -133,6 +134,13 @@ func (m *Memory) Review(objects Objects, o gateway.Options, at func(name, value 
 		}
 	}
 	return r.finish(mistakes)
+}
+
+func newReview(m *Memory, objects Objects, o gateway.Options, at func(name, value string) string) *review {
+	r := &review{Memory: m, options: o, files: index(&objects)}
+	r.closeDoors(objects.LeftOut)
+	r.at = r.locateStandIns(at)
+	return r
 }
 
 // apply changes the objects of the files as the attempts have it.
@@ -204,6 +212,9 @@ func (r *review) finish(mistakes []gateway.Mistake) Review {
 	r.out.plain = r.out.plain && refused == nil
 	r.out.Memory = r.remember(mistakes)
 	r.out.Mistakes = slices.DeleteFunc(mistakes, func(m gateway.Mistake) bool { return refused[m.Key()] })
+	for i := range r.standIns {
+		r.out.Mistakes = append(r.out.Mistakes, r.standIns[i].mistake())
+	}
 	r.out.At = r.out.Memory.locate(r.at)
 	return r.out
 }
@@ -376,12 +387,13 @@ func (r *review) replaced(m gateway.Mistake) []cure {
 	return []cure{c}
 }
 
-// renamed keeps the Gateway that a route misses, if another one that is new has taken its
-// place, and the route is not attached to that.
+// renamed keeps the Gateway that a route misses, or the target that a policy misses, if
+// another one that is new has taken its place, and the route or the policy is not attached
+// to that.
 func (r *review) renamed(m gateway.Mistake) []cure {
 	for _, cause := range m.Causes {
 		g, was := r.good[cause]
-		if _, is := r.files[cause]; is || !was || g.kind != "Gateway" {
+		if _, is := r.files[cause]; is || !was || !slices.Contains([]string{"Gateway", "ListenerSet", "TCPRoute", "UDPRoute"}, g.kind) {
 			continue
 		}
 		c := cure{keep: []kept{{g, cause}}}

@@ -14,7 +14,7 @@ import (
 
 // Lenient returns the review of objects of which no mistake is refused.
 func Lenient(objects Objects, o gateway.Options, at func(name, value string) string) Review {
-	r := &review{Memory: &Memory{}, options: o, at: at, files: index(&objects)}
+	r := newReview(&Memory{}, objects, o, at)
 	r.apply()
 	for _, m := range r.translate() {
 		m.Mild = true

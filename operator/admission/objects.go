@@ -19,6 +19,8 @@ import (
 type Objects struct {
 	gateway.Objects
 	EndpointSlices []discoveryv1.EndpointSlice
+	// LeftOut are policies that files have besides, and that do not count.
+	LeftOut []LeftOut
 }
 
 // kinds are how the objects of each kind are listed, added and made.

@@ -65,7 +65,9 @@ func (s *Set) readNode(file string, node *yaml.Node, value any, depth int) Error
 		}
 		return errs
 	}
-	return s.readObject(file, node, object)
+	errs := s.readObject(file, node, object)
+	s.notePolicy(file, node, object, errs != nil)
+	return errs
 }
 
 var yamlLine = regexp.MustCompile(`line (\d+): (.*)`)

@@ -33,7 +33,8 @@ type Set struct {
 	// Files are the names of the files read, sorted.
 	Files []string
 
-	seen map[string]Object
+	seen     map[string]Object
+	policies []Policy
 	// lines are those of values in spec, by object. Those of EndpointSlices are many.
 	lines map[string]map[string]int
 }
@@ -74,6 +75,9 @@ func Parse(file string, text []byte) (*Set, Errors) {
 func ParsePlace(place string, text []byte) (*Set, Errors) {
 	set, errs := Parse(place, text)
 	clear(set.lines)
+	for i := range set.policies {
+		set.policies[i].Line = 0
+	}
 	for name, o := range set.seen {
 		o.Line = 0
 		set.seen[name] = o

@@ -105,7 +105,7 @@ type Source struct {
 	generation int
 	changed    time.Time
 	complaints manifest.Errors // what is wrong with directories
-	reasons    string          // of what is refused
+	reasons    string          // of what is refused, and what is left out
 	notes      []string
 	dirs       map[string]struct{} // to be watched
 	looked     bool
@@ -160,6 +160,8 @@ type Result struct {
 	// Refused says what does not count, one line each, with the cause and with what is
 	// done instead.
 	Refused []string
+	// LeftOut are the policies of files that do not count, and never did.
+	LeftOut []manifest.Policy
 	// Notes are what is not read, though somebody may have meant it.
 	Notes []string
 	// Generation differs if what counts differs. Changed is when a file changed last.
@@ -335,6 +337,9 @@ func (s *Source) publish() {
 		if f.good != nil {
 			files = append(files, f.good)
 		}
+		if f.good == nil {
+			result.LeftOut = append(result.LeftOut, f.read.Policies()...)
+		}
 		what := "the file is left out: "
 		switch {
 		case f.good != nil:
@@ -452,6 +457,9 @@ func (s *Source) settle() {
 	for _, f := range files {
 		for _, e := range f.refused {
 			fmt.Fprintln(&reasons, e)
+		}
+		if f.good == nil {
+			fmt.Fprintln(&reasons, f.read.Policies())
 		}
 	}
 	s.reasons = reasons.String()

@@ -67,7 +67,7 @@ func (r *runner) read(n *network) (*desired, error) {
 	on := gateway.ResolveOptions{NodeName: r.NodeName, HostAddresses: own, Drained: r.byHand.set}
 	now := r.readEndpoints(files, o, on)
 	if now == nil {
-		now = &resolved{files: files, review: r.review(files.Set(), o), on: on}
+		now = &resolved{files: files, review: r.review(files, o), on: on}
 		now.Resolution = gateway.Resolve(&now.review.Translation.Unresolved, now.review.Endpoints, on)
 	}
 	r.resolved = now
@@ -78,8 +78,12 @@ func (r *runner) read(n *network) (*desired, error) {
 	return d, nil
 }
 
-func (r *runner) review(set *manifest.Set, o gateway.Options) admission.Review {
+func (r *runner) review(files *source.Result, o gateway.Options) admission.Review {
+	set := files.Set()
 	objects := admission.Objects{Objects: set.Objects, EndpointSlices: set.EndpointSlices}
+	for _, p := range files.LeftOut {
+		objects.LeftOut = append(objects.LeftOut, admission.LeftOut{Namespace: p.Namespace, Name: p.Name, At: p.Place(), Targets: p.Targets})
+	}
 	if !r.Lenient {
 		return r.memory.Review(objects, o, set.At)
 	}
@@ -92,7 +96,7 @@ func (r *runner) review(set *manifest.Set, o gateway.Options) admission.Review {
 // more to it.
 func (r *runner) readEndpoints(files *source.Result, o gateway.Options, on gateway.ResolveOptions) *resolved {
 	was := r.resolved
-	if was == nil || was.review.Memory != r.memory || r.Lenient || !reflect.DeepEqual(was.on, on) || len(was.files.Files) != len(files.Files) {
+	if was == nil || was.review.Memory != r.memory || r.Lenient || !reflect.DeepEqual(was.on, on) || len(was.files.Files) != len(files.Files) || !reflect.DeepEqual(was.files.LeftOut, files.LeftOut) {
 		return nil
 	}
 	var changed []discoveryv1.EndpointSlice
