@@ -56,6 +56,7 @@ type Fake struct {
 	LinkPacketsNow []uint64
 	RefsOf         []RefCounters      // by id
 	RTTOf          map[uint32]Latency // by index
+	HealthOf       map[uint32]Health  // by id of the backend
 	NewFlowTable   map[bpf.BlixtFlowKey]bpf.BlixtFlow
 	LaterNumbers   map[bpf.BlixtFlowKey][2]uint32 // in `flow_cache`
 

@@ -54,7 +54,7 @@ func (t *Target) HearsChanged() { t.staleFlags = true }
 
 // flagsOf returns the flags that a backend is to have, instead of those that it has.
 func (t *Target) flagsOf(f *lb.Frontend, b lb.Backend, have uint16) uint16 {
-	flags := backendFlags(b)
+	flags := backendFlags(b) | healthFlags(f, &b)
 	// The host's own NAT chooses the source of what passes through its stack, so
 	// nobody could tell whose packets these are.
 	if !f.PreserveClient || b.Local || b.ThroughStack || t.hears == nil {

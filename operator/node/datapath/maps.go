@@ -37,7 +37,7 @@ type Maps struct {
 	// bytes.
 	published, rings, established []uint64
 	interest                      []uint32 // four bytes each; empty: see bpf.IsOptional
-	refStats, clientRTT           []uint64 // empty: the same
+	refStats, clientRTT, health   []uint64 // empty: the same
 	givingRef                     sync.Mutex
 	memory                        [][]byte
 
@@ -162,7 +162,7 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 			return nil, errors.Join(err, m.Close())
 		}
 	}
-	for name, memory := range map[string]*[]uint64{bpf.BlixtMapRefStats: &m.refStats, bpf.BlixtMapClientRtt: &m.clientRTT} {
+	for name, memory := range map[string]*[]uint64{bpf.BlixtMapRefStats: &m.refStats, bpf.BlixtMapClientRtt: &m.clientRTT, bpf.BlixtMapBackendHealth: &m.health} {
 		if maps[name] == nil {
 			continue
 		}
@@ -245,7 +245,7 @@ func (m *Maps) Close() error {
 	for _, b := range m.memory {
 		errs = append(errs, unix.Munmap(b))
 	}
-	m.memory, m.published, m.rings, m.established, m.interest, m.refStats, m.clientRTT, m.records.number, m.policies = nil, nil, nil, nil, nil, nil, nil, nil, policyMaps{}
+	m.memory, m.published, m.rings, m.established, m.interest, m.refStats, m.clientRTT, m.health, m.records.number, m.policies = nil, nil, nil, nil, nil, nil, nil, nil, nil, policyMaps{}
 	for _, o := range m.opened {
 		errs = append(errs, o.Close())
 	}

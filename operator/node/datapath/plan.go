@@ -473,6 +473,7 @@ func (p *planner) backends(f *lb.Frontend, old, next *Served) {
 		if old != nil {
 			if id, ok := old.IDs[e]; ok {
 				next.IDs[e] = id
+				p.judge(stepChanges, id, f, old.Source, p.have.backends[id].Flags, false)
 				p.change(id, f, b)
 				continue
 			}
@@ -480,6 +481,7 @@ func (p *planner) backends(f *lb.Frontend, old, next *Served) {
 		id := p.plan.ids.take(p.now)
 		next.IDs[e] = id
 		generation := p.have.backends[id].Generation
+		p.judge(stepBackends, id, f, nil, 0, true)
 		p.add(stepBackends, addBackend{id, e, toBackend(next.Entry.Index, b, p.target.flagsOf(f, b, 0), p.refOf(f, &b), generation+1), generation > 0})
 	}
 	if old == nil {

@@ -62,6 +62,7 @@ type Tables interface {
 	ResetFrontendCounters(index uint32) error
 
 	PolicyTables
+	HealthTables
 }
 
 // Counts are the data plane's counters.
