@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -143,6 +144,7 @@ func testScaling(t *testing.T, application, addr string) {
 	// Terminating pods get connections while there are no others, and refuse them.
 	kube.Wait(t, patience, "the share of connections that is refused", 1, func() (float64, error) { return frontend(t, application, addr).RejectShare, nil })
 	before := frontend(t, application, addr)
+	w := startWitness(t)
 	for range n {
 		if a, err := ask(c.Outside, "tcp", "", addr); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("without a server: %v, %v, want %v", a, err, syscall.ECONNREFUSED)
@@ -151,6 +153,12 @@ func testScaling(t *testing.T, application, addr string) {
 	after := frontend(t, application, addr)
 	if rejected, flows := after.Rejected-before.Rejected, after.NewFlows-before.NewFlows; rejected != n || flows != 0 {
 		t.Errorf("%d connections without a server: %d rejected, %d new flows", n, rejected, flows)
+	}
+	w.failed()
+	for _, want := range []string{fmt.Sprintf("reject_no_backend %d\n", n), c.Nodes[0].Name + ": RST from " + addr + " to "} {
+		if got := strings.Join(w.explanation(), "\n"); !strings.Contains(got, want) {
+			t.Errorf("the witness of what refuses clients has not seen %q:\n%s", want, got)
+		}
 	}
 	kubectl(t, "scale", "deployment/rolling", "--replicas=3")
 	awaitPods(t, "default")
@@ -189,6 +197,7 @@ type visitors struct {
 	n     int
 	// repeated is how many SYNs had been sent again before the visits.
 	repeated int
+	witness  *witness
 
 	mu      sync.Mutex
 	failed  []error
@@ -203,7 +212,8 @@ func startVisitors(t *testing.T, addr string) *visitors {
 	if err := c.Outside.Err(); err != nil {
 		t.Fatal(err)
 	}
-	w := &visitors{addr: addr, start: time.Now(), stop: make(chan struct{}), repeated: repeatedSYNs(t)}
+	w := &visitors{addr: addr, stop: make(chan struct{}), repeated: repeatedSYNs(t), witness: startWitness(t)}
+	w.start = time.Now()
 	w.ended.Go(func() {
 		for ; ; w.n++ {
 			time.Sleep(time.Until(w.start.Add(time.Duration(w.n) * time.Second / perSecond)))
@@ -224,6 +234,9 @@ func (w *visitors) visit(from string) {
 	start := time.Now()
 	err := readToEnd(from, w.addr)
 	took := time.Since(start)
+	if err != nil {
+		w.witness.failed()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.slowest = max(w.slowest, took)
@@ -269,6 +282,7 @@ func (w *visitors) finish(t *testing.T, when string) {
 	t.Logf("%s: %d connections, %.0f/s, %d failed, %d of them reset, %d SYNs sent again, the slowest took %v", when, w.n, w.rate(), len(w.failed), w.resets, repeatedSYNs(t)-w.repeated, w.slowest.Round(time.Millisecond))
 	if len(w.failed) > 0 {
 		t.Errorf("%d of %d connections failed %s, among them: %v", len(w.failed), w.n, when, errors.Join(w.failed[:min(len(w.failed), 10)]...))
+		t.Log(strings.Join(w.witness.explanation(), "\n"))
 	}
 }
 
