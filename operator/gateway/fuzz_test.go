@@ -79,6 +79,7 @@ func check(t *testing.T, c *testCase) {
 	checkSharing(t, c, &translation)
 	checkCapacity(t, c, &translation)
 	checkProgress(t, c, &translation)
+	checkPolicies(t, c, &translation)
 	for _, o := range []gateway.ResolveOptions{
 		c.Resolve, {}, {NodeName: "n1", Zone: "z1", HostAddresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fd01::1")}},
 	} {

@@ -148,6 +148,7 @@ func (c *testCase) unique() {
 	o.Services = firsts(o.Services)
 	o.Configs = firsts(o.Configs)
 	o.GatewayConfigs = firsts(o.GatewayConfigs)
+	o.Policies = firsts(o.Policies)
 }
 
 func firsts[T any, P interface {

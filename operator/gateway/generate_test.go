@@ -119,6 +119,9 @@ func (c *testCase) generate(text []byte) {
 	for range 3 + from.n(8) {
 		c.Slices = append(c.Slices, from.slice())
 	}
+	for range from.n(2) * from.n(12) {
+		c.Objects.Policies = append(c.Objects.Policies, from.policy())
+	}
 }
 
 func (c *choices) gateway() gwv1.Gateway {

@@ -278,6 +278,9 @@ var mapped = netip.MustParsePrefix("::ffff:0:0/96")
 
 // without returns what is allowed and not denied word by word, and warns of the rest. Both are sorted.
 func (r *policyReader) without(allow, deny []netip.Prefix) []netip.Prefix {
+	if len(deny) == 0 {
+		return allow
+	}
 	var both []string
 	rest := allow[:0:0]
 	for _, p := range allow {

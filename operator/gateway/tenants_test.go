@@ -93,6 +93,7 @@ func (c *testCase) replaceTenant(bytes []byte) {
 	o.TCPRoutes = replaced(o.TCPRoutes, n.TCPRoutes, func(o gwv1.TCPRoute) string { return o.Namespace })
 	o.UDPRoutes = replaced(o.UDPRoutes, n.UDPRoutes, func(o gwv1.UDPRoute) string { return o.Namespace })
 	o.ReferenceGrants = replaced(o.ReferenceGrants, n.ReferenceGrants, func(o gwv1.ReferenceGrant) string { return o.Namespace })
+	o.Policies = replaced(o.Policies, n.Policies, func(o v1alpha1.BlixtPolicy) string { return o.Namespace })
 	if c.Options.Cluster == nil {
 		return
 	}
