@@ -104,6 +104,7 @@ static __always_inline void record_host_listens(const struct packet *p)
 {
 	struct frontend_key key = { .addr = p->key.dst, .port = p->key.dport, .protocol = p->key.protocol };
 	__u32 tick = now();
+	find_frontend(&key); /* by its own port, whichever of its range it is */
 	__u32 *last = bpf_map_lookup_elem(&host_listens, &key);
 	if (!last)
 		bpf_map_update_elem(&host_listens, &key, &tick, BPF_ANY);
