@@ -769,15 +769,17 @@ type BlixtPolicyState struct {
 	Evicted    uint64
 }
 
+type BlixtPortRange struct {
+	_     structs.HostLayout
+	First uint16
+	Last  uint16
+	Port  uint16
+	Pad   uint16
+}
+
 type BlixtPortRanges struct {
 	_  structs.HostLayout
-	Of [16]struct {
-		_     structs.HostLayout
-		First uint16
-		Last  uint16
-		Port  uint16
-		Pad   uint16
-	}
+	Of [16]BlixtPortRange
 }
 
 type BlixtPortSearch struct {

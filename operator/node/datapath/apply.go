@@ -9,14 +9,16 @@ import (
 
 // Written is the number of entries that Apply has written.
 type Written struct {
-	Addresses int `json:"addresses,omitempty"`
-	Frontends int `json:"frontends,omitempty"`
-	Backends  int `json:"backends,omitempty"`
-	Words     int `json:"words,omitempty"`
-	Slots     int `json:"slots,omitempty"`
-	Refs      int `json:"refs,omitempty"`
-	Policies  int `json:"policies,omitempty"`
-	Sources   int `json:"sources,omitempty"`
+	Addresses  int `json:"addresses,omitempty"`
+	Frontends  int `json:"frontends,omitempty"`
+	Backends   int `json:"backends,omitempty"`
+	Words      int `json:"words,omitempty"`
+	Slots      int `json:"slots,omitempty"`
+	Refs       int `json:"refs,omitempty"`
+	Policies   int `json:"policies,omitempty"`
+	Sources    int `json:"sources,omitempty"`
+	Ranges     int `json:"ranges,omitempty"`
+	Affinities int `json:"affinities,omitempty"`
 }
 
 // Add adds o to w.
@@ -29,6 +31,8 @@ func (w *Written) Add(o Written) {
 	w.Refs += o.Refs
 	w.Policies += o.Policies
 	w.Sources += o.Sources
+	w.Ranges += o.Ranges
+	w.Affinities += o.Affinities
 }
 
 // Apply carries out a plan that was made from c, and keeps c up to date. After
@@ -55,7 +59,7 @@ func Apply(t Tables, c *Contents, p *Plan, clock func() time.Time) (Written, err
 	mark(p.target.policies.stale, p.policies)
 	clear(p.target.policies.staleSets)
 	p.target.staleFlags = false
-	c.strayFrontends, c.orphans, c.twins, c.policies.strays = nil, nil, nil, nil
+	c.strayFrontends, c.strayAffinities, c.orphans, c.twins, c.policies.strays = nil, nil, nil, nil, nil
 	return written, nil
 }
 

@@ -164,6 +164,8 @@ func (t *Target) needed(table string) int {
 		return len(t.policies.byKey)
 	case "sources":
 		return t.policies.neededSources()
+	case "port_ranges":
+		return t.mostRanges()
 	}
 	largest := uint32(0) // see hasRoom
 	for size := range t.rings {
@@ -185,6 +187,8 @@ func (s Sizes) tableSize(table string) int {
 		return max(s.Policies-1, 0) // id 0 is none
 	case "sources":
 		return s.Sources
+	case "port_ranges":
+		return MaxPortRanges // of one address and protocol
 	}
 	return s.RingSlots
 }

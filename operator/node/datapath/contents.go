@@ -19,6 +19,8 @@ type Contents struct {
 	Sizes     Sizes
 	Addresses map[netip.Addr]bpf.BlixtAddress
 	Frontends map[lb.Key]*Served
+	// Ranges are the ranges of ports by address and protocol: the port of a key is 0.
+	Ranges map[lb.Key]bpf.BlixtPortRanges
 
 	refs     []RingRef          // by frontend index
 	backends []bpf.BlixtBackend // by id
@@ -26,8 +28,9 @@ type Contents struct {
 	// backends of no frontend. Nothing refers to them. A second entry of one
 	// endpoint (a twin) is nothing that a plan leaves, but a ring might refer
 	// to it.
-	strayFrontends []lb.Key
-	orphans, twins []uint32
+	strayFrontends  []lb.Key
+	strayAffinities []AffinityKey
+	orphans, twins  []uint32
 
 	indexes, ids pool
 	slab         slab
@@ -53,6 +56,9 @@ type Served struct {
 	Slots []uint32
 	// IDs are the ids of all backends, including those without slots.
 	IDs map[BackendKey]uint32
+	// Kept are the ids of the backends that clients get again that had them before, by
+	// address.
+	Kept map[netip.Addr]uint32
 	// Source is what the ring was made from; nil if it was read from the
 	// tables.
 	Source *lb.Frontend
@@ -96,6 +102,17 @@ func Read(t Tables, now time.Time) (*Contents, error) {
 		return nil, err
 	}
 	c.readBackends(now)
+	kept, err := t.AffinityBackends()
+	if err != nil {
+		return nil, fmt.Errorf("read affinity_backends: %w", err)
+	}
+	c.readAffinities(kept)
+	if c.Ranges, err = t.PortRanges(); err != nil {
+		return nil, fmt.Errorf("read port_ranges: %w", err)
+	}
+	if c.Ranges == nil {
+		c.Ranges = map[lb.Key]bpf.BlixtPortRanges{}
+	}
 	keys, err := t.RefKeys()
 	if err != nil {
 		return nil, fmt.Errorf("read ref_stats: %w", err)
@@ -129,7 +146,15 @@ func (c *Contents) Same(t Tables) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("read frontends: %w", err)
 	}
-	if !maps.Equal(addresses, c.Addresses) || !slices.Equal(refs, c.refs) || !slices.Equal(backends, c.backends) ||
+	kept, err := t.AffinityBackends()
+	if err != nil {
+		return false, fmt.Errorf("read affinity_backends: %w", err)
+	}
+	ranges, err := t.PortRanges()
+	if err != nil {
+		return false, fmt.Errorf("read port_ranges: %w", err)
+	}
+	if !maps.Equal(addresses, c.Addresses) || !maps.Equal(ranges, c.Ranges) || !c.sameAffinities(kept) || !slices.Equal(refs, c.refs) || !slices.Equal(backends, c.backends) ||
 		len(entries) != len(c.Frontends)+len(c.strayFrontends) {
 		return false, nil
 	}

@@ -66,6 +66,7 @@ type Fake struct {
 	writes, reads int
 	a             fakeAnnouncing
 	p             fakePolicies
+	affinity      fakeAffinity
 }
 
 var (
@@ -95,6 +96,7 @@ func NewFake(s Sizes) *Fake {
 		LinkPacketsNow: make([]uint64, 2*bpf.BlixtLimitMAX_LINKS),
 		RefsOf:         make([]RefCounters, s.Refs),
 		RTTOf:          map[uint32]Latency{},
+		affinity:       newFakeAffinity(),
 	}
 }
 

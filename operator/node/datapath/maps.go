@@ -29,6 +29,7 @@ type Maps struct {
 	flows, newFlows, udpFlows, counters, frontendStats, linkPackets, hostListens *ebpf.Map
 	flowCache                                                                    *ebpf.Map // nil: see bpf.IsOptional
 	announcing, announceKeys, peers, probes, egressLinks                         *ebpf.Map // the same, all of them
+	portRanges, affinityBackends                                                 *ebpf.Map // the same
 	policies                                                                     policyMaps
 	records                                                                      recordMaps
 
@@ -149,6 +150,7 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 		hostListens: maps[bpf.BlixtMapHostListens], flowCache: maps[bpf.BlixtMapFlowCache],
 		announcing: maps[bpf.BlixtMapAnnouncing], announceKeys: maps[bpf.BlixtMapAnnounceKeys], peers: maps[bpf.BlixtMapPeers],
 		probes: maps[bpf.BlixtMapProbes], egressLinks: maps[bpf.BlixtMapEgressLinks],
+		portRanges: maps[bpf.BlixtMapPortRanges], affinityBackends: maps[bpf.BlixtMapAffinityBackends],
 	}
 	for name, memory := range map[string]*[]uint64{
 		bpf.BlixtMapPublished: &m.published, bpf.BlixtMapRings: &m.rings, bpf.BlixtMapEstablished: &m.established,

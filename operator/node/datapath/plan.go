@@ -20,7 +20,8 @@ import (
 //  1. ids of backendRefs: no backend has them
 //  2. policies: no frontend has a new one; a known one switches here to another set
 //     of sources, which an earlier plan has written, by one store
-//  3. new backends: nothing refers to them yet
+//  3. new backends: nothing refers to them yet; then what clients that are remembered
+//     may get: no more those that get no new flows, and those that do
 //  4. rings, beside those that serve: nothing refers to them yet
 //  5. published rings: a known frontend switches here, by one store;
 //     the index of a new one is not in use yet
@@ -28,7 +29,7 @@ import (
 //     that do not serve any more
 //  7. frontends that refuse all new flows from now on, as a policy has no room
 //  8. the policies of frontends: one store for each
-//  9. frontends: a new one is complete by now
+//  9. frontends: a new one is complete by now; then ranges of ports, which lead to them
 //  10. addresses: only now does a packet to a new one look for frontends, and it
 //     finds all of them: an exclusive address rejects what it does not find
 //
@@ -107,12 +108,15 @@ const (
 	stepRefs
 	stepPolicies
 	stepBackends
+	stepForget
+	stepKeep
 	stepRings
 	stepPublish
 	stepChanges
 	stepRefusals
 	stepWords
 	stepFrontends
+	stepRanges
 	stepAddresses
 	stepGoneAddresses
 	stepGoneFrontends
@@ -176,6 +180,9 @@ func (t *Target) Plan(have *Contents, now time.Time) *Plan {
 		p.shrink()
 	}
 	p.addresses(addresses)
+	for _, key := range have.strayAffinities {
+		p.add(stepOrphans, deleteAffinity{key})
+	}
 	for _, id := range have.orphans {
 		p.free(stepOrphans, id)
 	}
@@ -215,6 +222,9 @@ func (t *Target) stale(have *Contents) ([]lb.Key, []netip.Addr) {
 		for ip := range have.Addresses {
 			addresses[ip] = true
 		}
+		for _, ip := range have.strayRanges() {
+			addresses[ip] = true
+		}
 	}
 	return slices.SortedFunc(maps.Keys(frontends), lb.Key.Compare), slices.SortedFunc(maps.Keys(addresses), netip.Addr.Compare)
 }
@@ -233,6 +243,11 @@ func (p *planner) serve(key lb.Key, f wanted, old *Served) {
 		p.left.refuses(f)
 	}
 	next, table, ok := p.reduce(f, old)
+	if ok {
+		if fewer := p.withoutRange(key, next); fewer != next {
+			next, table = fewer, cmp.Or(table, "port_ranges")
+		}
+	}
 	var r newRing
 	if ok {
 		if r, ok = p.findRing(key, next, old, enforced); !ok || r.small {
@@ -264,6 +279,7 @@ func (p *planner) serve(key lb.Key, f wanted, old *Served) {
 	p.setWord(to.Entry.Index, old, enforced.word)
 	to.Entry = enforced.entry(next, to.Entry)
 	p.backends(next, old, to)
+	p.affinities(next, old, to)
 	p.plan.frontends[key] = p.plan.frontends[key] || p.refs.lacks
 	if r.moved {
 		to.Slots = p.ring(old, to, r)
@@ -284,6 +300,8 @@ func (p *planner) serve(key lb.Key, f wanted, old *Served) {
 // entry returns the entry of a frontend, that it has at its index.
 func (e enforced) entry(f *lb.Frontend, have bpf.BlixtFrontend) bpf.BlixtFrontend {
 	have.IdleTicks, have.Flags, have.Challenge = Ticks(idleTimeout(f)), frontendFlags(f), challengeOf(f)
+	setAffinity(&have, f)
+	setPorts(&have, f)
 	if e.refuses {
 		have.Flags |= FrontendRefuses
 	}
@@ -380,7 +398,7 @@ func (p *planner) findRing(key lb.Key, f *lb.Frontend, old *Served, e enforced) 
 		r.moved, r.same = size > 0 || old == nil, size == 0 && p.sameSource(old, f)
 		return r, true
 	}
-	most := len(f.Backends)
+	most := ring.Listed(f)
 	for ring.Size(most) > p.ringLimit {
 		most = fewerBackends(most)
 	}
@@ -389,7 +407,7 @@ func (p *planner) findRing(key lb.Key, f *lb.Frontend, old *Served, e enforced) 
 		if !p.rings.hasRoom(p.have.Sizes.RingSlots, size, ring.Size(n)) {
 			continue
 		}
-		r.slots = ring.Slots(key, r.members, n)
+		r.slots = slotsOf(f, r.members, n)
 		if old != nil && sameRing(old, r.members, f.Backends, r.slots) {
 			r.same = p.sameSource(old, f)
 			return r, true
@@ -572,6 +590,7 @@ func (p *planner) removeFrontends(keys []lb.Key) {
 			continue
 		}
 		p.add(stepGoneFrontends, deleteFrontend{key})
+		p.forgetAffinities(s)
 		old := p.have.refs[s.Entry.Index]
 		p.add(stepRetire, retire{publish{s.Entry.Index, old.next(0, 0), span{old.Offset(), old.Size()}}})
 		p.removeWord(s.Entry.Index)
@@ -631,6 +650,9 @@ func (p *planner) addresses(ips []netip.Addr) {
 		if a.Exclusive {
 			value.Flags = uint32(bpf.BlixtAddressFlagADDRESS_EXCLUSIVE)
 		}
+		if p.addressRanges(ip) {
+			value.Flags |= AddressRanges
+		}
 		old, has := p.have.Addresses[ip]
 		switch {
 		case ok && (!has || old != value):
@@ -655,6 +677,6 @@ func idleTimeout(f *lb.Frontend) time.Duration {
 func sameFrontend(a, b *lb.Frontend) bool {
 	return a.Reject == b.Reject && idleTimeout(a) == idleTimeout(b) && a.PreserveClient == b.PreserveClient && a.Records == b.Records && a.Settings.Equal(&b.Settings) &&
 		slices.EqualFunc(a.Backends, b.Backends, func(a, b lb.Backend) bool {
-			return a.Weight == b.Weight && keyOf(a) == keyOf(b) && a.NotServing == b.NotServing && a.ThroughStack == b.ThroughStack && a.Node == b.Node
+			return a.Weight == b.Weight && keyOf(a) == keyOf(b) && a.NotServing == b.NotServing && keeps(&a) == keeps(&b) && a.ThroughStack == b.ThroughStack && a.Node == b.Node
 		})
 }

@@ -56,6 +56,16 @@ type Tables interface {
 	// GiveRef sets the counters of an id to zero, and records whose it is from now on.
 	GiveRef(id uint32, key uint64) error
 
+	// PortRanges returns the ranges of all addresses and protocols: the port of a key is 0.
+	PortRanges() (map[lb.Key]bpf.BlixtPortRanges, error)
+	PutPortRanges(lb.Key, bpf.BlixtPortRanges) error
+	DeletePortRanges(lb.Key) error
+
+	// AffinityBackends returns the ids of the backends that clients get again.
+	AffinityBackends() (map[AffinityKey]uint32, error)
+	PutAffinityBackend(k AffinityKey, id uint32) error
+	DeleteAffinityBackend(AffinityKey) error
+
 	// ResetBackendFlows and ResetFrontendCounters set to zero what was counted
 	// for a previous user of the id or index.
 	ResetBackendFlows(id uint32) error

@@ -33,6 +33,9 @@ type Target struct {
 	hears          Hears
 	staleFlags     bool
 
+	// ranged are the frontends with Ports, by address and protocol: the port is 0.
+	ranged map[lb.Key]map[lb.Key]bool
+
 	policies wantedPolicies
 }
 
@@ -46,6 +49,7 @@ type wanted struct {
 func NewTarget() *Target {
 	return &Target{
 		addresses: map[netip.Addr]lb.Address{}, frontends: map[lb.Key]wanted{}, rings: rings{}, keys: 1, policies: newWantedPolicies(),
+		ranged:         map[lb.Key]map[lb.Key]bool{},
 		staleAddresses: map[netip.Addr]bool{}, staleFrontends: map[lb.Key]bool{},
 	}
 }
@@ -133,6 +137,7 @@ func (t *Target) setFrontend(key lb.Key, now *lb.Frontend) {
 		t.frontends[key] = next
 	}
 	t.staleFrontends[key] = true
+	t.setRange(key, old.Frontend, now)
 	if known != (now != nil) {
 		t.keys++
 	}
@@ -141,7 +146,7 @@ func (t *Target) setFrontend(key lb.Key, now *lb.Frontend) {
 // count adds what a frontend needs, n times.
 func (t *Target) count(f wanted, n int) {
 	t.backends += n * len(f.Backends)
-	t.rings.add(ring.Size(len(f.Backends)), n)
+	t.rings.add(ring.Size(ring.Listed(f.Frontend)), n)
 	if f.Protocol == lb.TCP {
 		t.tcp += n
 	}
@@ -162,14 +167,26 @@ func (t *Target) TCPFrontends() int { return t.tcp }
 // frontends, have changed. It is never 0.
 func (t *Target) Keys() uint64 { return t.keys }
 
-// SharedUDPPorts yields the ports of UDP frontends at addresses that the host
-// shares.
+// SharedUDPPorts yields the ports of UDP frontends, those of ranges too, at addresses
+// that the host shares.
 func (t *Target) SharedUDPPorts() iter.Seq[uint16] {
 	return func(yield func(uint16) bool) {
-		for key := range t.frontends {
+		for key, f := range t.frontends {
 			a, ok := t.addresses[key.Addr]
-			if key.Protocol == lb.UDP && ok && !a.Exclusive && !yield(key.Port) {
+			if key.Protocol != lb.UDP || !ok || a.Exclusive {
+				continue
+			}
+			if !yield(key.Port) {
 				return
+			}
+			if f.Ports == nil {
+				continue
+			}
+			r := portRange(key, f.Ports)
+			for port := int(r.First); port <= int(r.Last); port++ {
+				if !yield(uint16(port)) {
+					return
+				}
 			}
 		}
 	}
