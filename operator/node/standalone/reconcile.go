@@ -64,8 +64,12 @@ func (r *runner) read(n *network) (*desired, error) {
 	if r.FlowRecords {
 		o.FlowRecords = v1alpha1.FlowRecordsEnabled
 	}
-	on := gateway.ResolveOptions{NodeName: r.NodeName, HostAddresses: own, Drained: r.byHand.set}
-	now := r.readEndpoints(files, o, on)
+	on := gateway.ResolveOptions{NodeName: r.NodeName, HostAddresses: own, Drained: r.byHand.set, Ejected: r.judging.ejected, Failovers: &r.judging.failovers}
+	now := r.resolveAgain(files, o, on)
+	r.judging.again = false
+	if now == nil {
+		now = r.readEndpoints(files, o, on)
+	}
 	if now == nil {
 		now = &resolved{files: files, review: r.review(files, o), on: on}
 		now.Resolution = gateway.Resolve(&now.review.Translation.Unresolved, now.review.Endpoints, on)

@@ -194,6 +194,7 @@ func (r *runner) begin(ctx context.Context, done *sync.WaitGroup, reset func(wri
 		var watching sync.WaitGroup
 		watching.Go(func() { r.watchHostListens(ctx, p.writer) })
 		watching.Go(func() { r.watchPeers(ctx, p.announcer) })
+		watching.Go(func() { r.watchHealth(ctx, p.writer) })
 		p.run(ctx)
 		watching.Wait()
 		p.close()

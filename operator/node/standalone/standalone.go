@@ -185,6 +185,8 @@ type runner struct {
 	others      []*others.DataPlane
 	takenBefore taken
 
+	judging judging
+
 	// announcing is how this host announces clients to others.
 	announcing announcing
 
@@ -230,6 +232,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer claim.Close()
 	r := &runner{Options: o, newState: make(chan struct{}, 1), log: onceLog{last: map[string]string{}}, removals: removals{grace: o.RemovalGrace}, passes: scrape.NewPasses(), awake: make(chan struct{}, 1), started: time.Now()}
+	r.judging.failovers.Now = time.Now
 	r.flows = newFlowLog(o)
 	r.answerer = r.answers()
 	r.health.manager = systemd.NewManager()

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package standalone
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	judges "github.com/kubernetes-sigs/blixt/operator/health"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/node/prober"
+	"github.com/kubernetes-sigs/blixt/operator/node/source"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
+)
+
+const (
+	// judgeEvery is how often backends are judged.
+	judgeEvery = time.Second
+	// mostUnhealthy is how many backends that are not healthy are named one by one.
+	mostUnhealthy = 20
+)
+
+// judging is what is known of the health of backends.
+type judging struct {
+	judge judges.Judge
+	// ejected is what was decided last, and failovers which groups of backends serve: r.reconciling guards them.
+	ejected   lb.EjectedSet
+	failovers gateway.Failovers
+	// again is set when a group may be available for long enough: the same.
+	again bool
+}
+
+// watchHealth judges backends by their flows, as the writer finds them, and by checks, until ctx ends.
+func (r *runner) watchHealth(ctx context.Context, w *writer.Writer) {
+	probes := prober.New(ctx)
+	var judged *sent
+	tick := time.NewTicker(judgeEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if s := r.state.Load(); s != nil && s != judged {
+			judged = s
+			r.judging.judge.Judge(judges.Groups(s.State.Frontends))
+			probes.Set(prober.Targets(s.State.Frontends))
+		}
+		now := time.Now()
+		if seen := w.Health(); len(seen) > 0 {
+			r.judging.judge.Observe(r.NodeName, seen, now)
+		}
+		if found := probes.Results(); len(found) > 0 {
+			r.judging.judge.Check(r.NodeName, found, now)
+		}
+		r.obey(r.judging.judge.Decide(now), now)
+	}
+}
+
+// obey has what was decided take effect, and says what it is.
+func (r *runner) obey(d judges.Decision, now time.Time) {
+	r.reconciling.Lock()
+	was := r.judging.ejected
+	changed := !maps.Equal(was, d.Ejected)
+	if changed {
+		r.judging.ejected = d.Ejected
+	}
+	if wake := r.judging.failovers.Wake(); !wake.IsZero() && !now.Before(wake) {
+		r.judging.again, changed = true, true
+	}
+	r.reconciling.Unlock()
+	if changed {
+		r.wake()
+	}
+	r.sayEjected(was, d.Ejected)
+	var suspects []string
+	for _, s := range d.Suspects {
+		suspects = append(suspects, fmt.Sprintf("policy %s: %s", s.Policy, s.Why))
+	}
+	r.log.each("health check", slog.LevelWarn, suspects)
+}
+
+// sayEjected logs what has changed, and keeps what is ejected among the problems.
+func (r *runner) sayEjected(was, now lb.EjectedSet) {
+	var problems []string
+	for _, key := range sortedEjected(now) {
+		e, before := now[key], was[key]
+		if e.Trial && (before == nil || !before.Trial) {
+			slog.Info("backend on trial: it gets one flow at a time", "backend", key.Backend, "protocol", key.Protocol, "policy", key.Policy)
+		} else if !e.Trial && before != nil && before.Trial {
+			slog.Warn("backend has failed on trial", "backend", key.Backend, "protocol", key.Protocol, "policy", key.Policy, "until", e.Until.Format(time.DateTime))
+		}
+		problems = append(problems, fmt.Sprintf("backend %s (%s) is ejected by policy %s: %s", key.Backend, key.Protocol, key.Policy, e.Why))
+	}
+	if more := len(problems) - mostUnhealthy; more > 0 {
+		problems = append(problems[:mostUnhealthy], fmt.Sprintf("%d more backends are ejected", more))
+	}
+	r.log.each("health", slog.LevelWarn, problems)
+}
+
+func sortedEjected(set lb.EjectedSet) []lb.EjectedKey {
+	return slices.SortedFunc(maps.Keys(set), func(a, b lb.EjectedKey) int {
+		return cmp.Or(cmp.Compare(a.Policy, b.Policy), a.Backend.Compare(b.Backend), cmp.Compare(a.Protocol, b.Protocol))
+	})
+}
+
+// resolveAgain is read for the same files as before, when other backends are healthy, or another group may serve.
+// nil: there is more to it.
+func (r *runner) resolveAgain(files *source.Result, o gateway.Options, on gateway.ResolveOptions) *resolved {
+	was := r.resolved
+	if was == nil || was.review.Memory != r.memory || r.Lenient || !slices.Equal(was.files.Files, files.Files) {
+		return nil
+	}
+	if before := was.on; !r.judging.again {
+		before.Ejected = on.Ejected
+		if maps.Equal(was.on.Ejected, on.Ejected) || !reflect.DeepEqual(before, on) {
+			return nil
+		}
+	}
+	review, _, ok := was.review.WithEndpoints(nil, nil, o, files.At)
+	if !ok {
+		return nil
+	}
+	now := &resolved{files: files, review: review, on: on}
+	now.Resolution = gateway.Resolve(&review.Translation.Unresolved, review.Endpoints, on)
+	return now
+}
