@@ -14,6 +14,8 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 )
 
+var noOptions gateway.Options
+
 const office = `---
 kind: BlixtPolicy
 metadata: {name: office}
@@ -63,7 +65,7 @@ func TestDoorsOfPoliciesThatAreLeftOutAreClosed(t *testing.T) {
 	review := func(text string, out ...LeftOut) Review {
 		objects := read(t, text)
 		objects.LeftOut = out
-		r := m.Review(objects, gateway.Options{}, at)
+		r := m.Review(objects, noOptions, at)
 		stored, err := json.Marshal(r.Memory)
 		m = &Memory{}
 		if err != nil || json.Unmarshal(stored, m) != nil { // a start in between changes nothing
@@ -109,12 +111,12 @@ func TestStandInsGoWithTheirFile(t *testing.T) {
 	nameless.Name = ""
 	objects := read(t, class+web+other+office)
 	objects.LeftOut = []LeftOut{leftOut("TCPRoute other"), nameless}
-	r := m.Review(objects, gateway.Options{}, at)
+	r := m.Review(objects, noOptions, at)
 	want := "default/other: default/-left-out allow [] deny [0.0.0.0/0 ::/0] default/office-left-out allow [] deny [0.0.0.0/0 ::/0]; default/web: default/office allow [192.0.2.0/24] deny []"
 	if got := doors(&r); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	r = r.Memory.Review(read(t, class+web+other+office), gateway.Options{}, at)
+	r = r.Memory.Review(read(t, class+web+other+office), noOptions, at)
 	if got, want := doors(&r), "default/other:; default/web: default/office allow [192.0.2.0/24] deny []"; got != want {
 		t.Errorf("without the file: got %s, want %s", got, want)
 	}
@@ -123,8 +125,45 @@ func TestStandInsGoWithTheirFile(t *testing.T) {
 func TestLenientClosesDoors(t *testing.T) {
 	objects := read(t, class+web)
 	objects.LeftOut = []LeftOut{leftOut("Gateway web")}
-	r := Lenient(objects, gateway.Options{}, at)
+	r := Lenient(objects, noOptions, at)
 	if got, want := doors(&r), "default/web: default/office allow [] deny [0.0.0.0/0 ::/0]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// A typo in a policy, or a target that is renamed without it, leaves the door as it was.
+func TestTyposInPoliciesOpenNoDoor(t *testing.T) {
+	before := class + web + other + office
+	renamed := strings.NewReplacer("kind: TCPRoute\nmetadata: {name: web}", "kind: TCPRoute\nmetadata: {name: www}")
+	byListener := strings.Replace(before, "kind: TCPRoute, name: web}", "kind: Gateway, name: web, sectionName: tcp}", 1)
+	const shut = "default/other:; default/web: default/office allow [192.0.2.0/24] deny []"
+	for name, c := range map[string]struct{ before, after, want, says string }{
+		"a target that is not there":    {before, strings.Replace(before, "TCPRoute, name: web}", "TCPRoute, name: wbe}", 1), shut, "TargetNotFound"},
+		"a target of another kind":      {before, strings.Replace(before, "kind: TCPRoute, name: web}", "kind: UDPRoute, name: web}", 1), shut, "TargetNotFound"},
+		"another namespace":             {before, before + "---\n" + strings.Replace(office[4:], "{name: office}", "{name: new, namespace: shop}", 1), shut, "TargetNotFound"},
+		"a listener that is not there":  {byListener, strings.Replace(byListener, "sectionName: tcp}]\n  sources", "sectionName: tpc}]\n  sources", 1), shut, "TargetNotFound"},
+		"a route is renamed without it": {before, renamed.Replace(before), shut, "TargetNotFound"},
+		"the route and the policy are":  {before, strings.Replace(renamed.Replace(before), "TCPRoute, name: web}", "TCPRoute, name: www}", 1), shut, ""},
+		"a list that cannot be read":    {before, strings.Replace(before, "192.0.2.0/24", "192.0.2.1/24", 1), shut, "Invalid"},
+		"the list is changed":           {before, strings.Replace(before, "192.0.2.0/24", "198.51.100.0/24", 1), strings.Replace(shut, "192.0.2.0", "198.51.100.0", 1), ""},
+		"the policy is deleted":         {before, class + web + other, "default/other:; default/web:", ""},
+		"the policy is for another":     {before, strings.Replace(before, "TCPRoute, name: web}", "TCPRoute, name: other}", 1), "default/other: default/office allow [192.0.2.0/24] deny []; default/web:", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.before == c.after {
+				t.Fatal("nothing is changed")
+			}
+			r := steps(t, c.before)
+			if got := doors(&r); got != shut {
+				t.Fatalf("before: %s", got)
+			}
+			for range 2 { // and it stays so
+				r = r.Memory.Review(read(t, c.after), noOptions, at)
+				mistakes, _ := r.Messages(nil)
+				if got := doors(&r); got != c.want || (len(mistakes) == 0) != (c.says == "") || !strings.Contains(fmt.Sprint(mistakes), c.says) {
+					t.Errorf("got %s, want %s; mistakes %v, want %q", got, c.want, mistakes, c.says)
+				}
+			}
+		})
 	}
 }

@@ -42,6 +42,7 @@ func check(groups []group, wrong *mistakes) {
 			services[s.name] = g.listens[0].Flag
 		}
 		g.checkWeights(wrong)
+		g.checkPolicies(wrong)
 	}
 }
 

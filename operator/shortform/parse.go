@@ -21,9 +21,7 @@ type option[T any] struct {
 	set         func(*T, string) error
 }
 
-var listenOptions = []option[listen]{
-	{"name", "NAME", (*listen).setName},
-}
+var listenOptions = append([]option[listen]{{"name", "NAME", (*listen).setName}}, policyOptions...)
 
 var backendOptions = []option[backend]{
 	{"weight", "N", (*backend).setWeight},
@@ -45,7 +43,7 @@ func setOptions[T any](of *T, flag, text string, known []option[T]) error {
 		if set == nil {
 			return fmt.Errorf("option %q is unknown: a --%s can have %s", show(name), flag, phrase.Join(names))
 		}
-		if given[name] {
+		if given[name] && name != "allow" && name != "deny" { // lists
 			return fmt.Errorf("option %s is given twice", name)
 		}
 		given[name] = true

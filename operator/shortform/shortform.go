@@ -39,7 +39,8 @@ type Document struct {
 	Text  string
 }
 
-// Objects returns what the flags mean: a Gateway and a route for each --listen, and Services
+// Objects returns what the flags mean: a Gateway and a route for each --listen, a policy for
+// its options, and Services
 // with EndpointSlices for its backends. The Gateways are of a class that they need besides:
 // see Class. Without flags there is nothing. The error has a line for each mistake.
 func Objects(flags []Flag, class string) ([]Document, error) {
@@ -56,7 +57,8 @@ type listen struct {
 	addr     netip.Addr // the zero Addr: every address of the host
 	port     uint16
 	protocol string // tcp or udp
-	name     string // of its Gateway and its route
+	name     string // of its Gateway, its route and its policy
+	policy   policy
 }
 
 // backend is what a --backend says.

@@ -38,6 +38,7 @@ func write(groups []group, class string) []Document {
 		for j, l := range g.listens {
 			w.gateway(l, class)
 			w.route(l, all)
+			w.policy(l)
 			for k := range all {
 				if j == 0 {
 					w.servers(&all[k], g.listens)

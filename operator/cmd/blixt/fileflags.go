@@ -42,7 +42,7 @@ type shortFlags []shortform.Flag
 
 func (s *shortFlags) add(f *pflag.FlagSet) {
 	f.Var(&shortFlag{s, shortform.Listen, "[address:]port[/protocol]"}, shortform.Listen,
-		"what clients connect to, such as 192.0.2.10:80/tcp, [2001:db8::10]:53/udp, or :80 for every address of this host; the protocol is tcp if none is said; ,name=NAME names it. May be repeated: those that stand together share the --backend flags that follow them")
+		"what clients connect to, such as 192.0.2.10:80/tcp, [2001:db8::10]:53/udp, or :80 for every address of this host; the protocol is tcp if none is said; ,name=NAME names it, and allow=, deny=, max-new=, max-new-per-source=, max-connections=, max-connections-per-source=, affinity=, idle-timeout=, max-age= and health= make a policy: docs/shortform.md. May be repeated: those that stand together share the --backend flags that follow them")
 	f.Var(&shortFlag{s, shortform.Backend, "address[:port]"}, shortform.Backend,
 		"a server for the --listen flags before it, such as 10.0.0.1:8080; the port is that of the --listen if none is said; ,weight=N gives it N times as many new connections as one without, and with 0 none. May be repeated")
 }
