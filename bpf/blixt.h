@@ -775,6 +775,8 @@ enum end_reason {
 	RECORD_REPLACED = 9,  /* a new connection of the same tuple has taken its place */
 	RECORD_PROTECTED = 10, /* the host's IPsec policies cover its client by now */
 	RECORD_EVICTED = 11,  /* a table was full; or it has ended where nobody saw it */
+	RECORD_DENIED = 12,   /* a policy does not admit its source any more */
+	RECORD_MAX_AGE = 13,  /* it has lasted as long as a policy lets it */
 };
 
 /* Who ended a flow: the first that sent a FIN or a RST. */

@@ -297,6 +297,8 @@ const (
 	BlixtEndReasonRECORD_REPLACED     BlixtEndReason = 9
 	BlixtEndReasonRECORD_PROTECTED    BlixtEndReason = 10
 	BlixtEndReasonRECORD_EVICTED      BlixtEndReason = 11
+	BlixtEndReasonRECORD_DENIED       BlixtEndReason = 12
+	BlixtEndReasonRECORD_MAX_AGE      BlixtEndReason = 13
 )
 
 type BlixtFlow struct {

@@ -59,6 +59,10 @@ type Fake struct {
 	HealthOf       map[uint32]Health  // by id of the backend
 	NewFlowTable   map[bpf.BlixtFlowKey]bpf.BlixtFlow
 	LaterNumbers   map[bpf.BlixtFlowKey][2]uint32 // in `flow_cache`
+	PolicyCountsOf map[uint32]PolicyCounts        // by id
+	ConcurrentNow  []int32                        // by id
+	LimitedTable   map[bpf.BlixtLimitedSourceKey]bpf.BlixtLimitedSource
+	EndedRecords   map[bpf.BlixtFlowKey]bpf.BlixtEndReason // by EndRecord
 
 	mu            sync.Mutex // of all but the exported fields
 	hostListens   map[lb.Key]uint32
@@ -97,6 +101,10 @@ func NewFake(s Sizes) *Fake {
 		RefsOf:         make([]RefCounters, s.Refs),
 		RTTOf:          map[uint32]Latency{},
 		affinity:       newFakeAffinity(),
+		PolicyCountsOf: map[uint32]PolicyCounts{},
+		ConcurrentNow:  make([]int32, s.Policies),
+		LimitedTable:   map[bpf.BlixtLimitedSourceKey]bpf.BlixtLimitedSource{},
+		EndedRecords:   map[bpf.BlixtFlowKey]bpf.BlixtEndReason{},
 	}
 }
 

@@ -107,3 +107,62 @@ func (f *Fake) DeleteSources(entries []SourceEntry) error {
 	}
 	return nil
 }
+
+// PolicyCounts implements Counts.
+func (f *Fake) PolicyCounts(id uint32) (PolicyCounts, error) {
+	return get(f, func() PolicyCounts {
+		c := f.PolicyCountsOf[id]
+		c.Concurrent = uint32(f.ConcurrentNow[id])
+		return c
+	})
+}
+
+// Concurrent implements Flows.
+func (f *Fake) Concurrent() []int32 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.ConcurrentNow)
+}
+
+// AddConcurrent implements Flows.
+func (f *Fake) AddConcurrent(id uint32, delta int32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ConcurrentNow[id] += delta
+}
+
+// EachLimitedSource implements Flows.
+func (f *Fake) EachLimitedSource(yield func([]LimitedSource) bool) error {
+	all, err := get(f, func() (all []LimitedSource) {
+		for k, v := range f.LimitedTable {
+			all = append(all, LimitedSource{k, v})
+		}
+		return all
+	})
+	yield(all)
+	return err
+}
+
+// AddLimitedSource implements Flows.
+func (f *Fake) AddLimitedSource(key bpf.BlixtLimitedSourceKey, delta int32) error {
+	return f.write(func() {
+		v := f.LimitedTable[key]
+		v.Concurrent = uint32(max(int32(v.Concurrent)+delta, 0))
+		f.LimitedTable[key] = v
+	})
+}
+
+// MarkGone implements Flows.
+func (f *Fake) MarkGone(key bpf.BlixtFlowKey) error {
+	return f.write(func() {
+		if v, ok := f.FlowTable[key]; ok {
+			v.Generation = uint32(bpf.BlixtNoFlowOfNO_GENERATION)
+			f.FlowTable[key] = v
+		}
+	})
+}
+
+// EndRecord implements Flows.
+func (f *Fake) EndRecord(forward bpf.BlixtFlowKey, why bpf.BlixtEndReason) error {
+	return f.write(func() { f.EndedRecords[forward] = why })
+}

@@ -169,17 +169,6 @@ func (m *Maps) ResetPolicies(ids map[uint32]bool) error {
 	return err
 }
 
-// LimitedSource is an entry of `limited_sources`.
-type LimitedSource struct {
-	Key   bpf.BlixtLimitedSourceKey
-	Value bpf.BlixtLimitedSource
-}
-
-// EachLimitedSource implements Flows.
-func (m *Maps) EachLimitedSource(yield func([]LimitedSource) bool) error {
-	return eachEntry(m.policies.limited, func(k bpf.BlixtLimitedSourceKey, v bpf.BlixtLimitedSource) LimitedSource { return LimitedSource{k, v} }, yield)
-}
-
 // EachSource implements Tables.
 func (m *Maps) EachSource(yield func([]SourceEntry) bool) error {
 	return eachEntry(m.policies.sources, func(k bpf.BlixtSourceKey, v uint32) SourceEntry { return SourceEntry{k, v} }, yield)

@@ -488,7 +488,7 @@ func (o setPolicies) record(c *Contents, _ time.Time) {
 		c.policies.use(o.word, 1)
 	}
 }
-func (o setPolicies) count(w *Written) { w.Words++ }
+func (o setPolicies) count(w *Written) { w.Policies++ }
 func (o setPolicies) String() string {
 	return fmt.Sprintf("set policies of frontend %d: %v", o.index, o.word.IDs())
 }

@@ -100,10 +100,7 @@ func contentOf(entries []SourceEntry) string {
 	slices.SortFunc(entries, compareSources)
 	var b strings.Builder
 	for _, e := range entries {
-		sign := "+"
-		if e.Verdict == uint32(bpf.BlixtSourceVerdictSOURCE_DENIED) {
-			sign = "-"
-		}
+		sign := map[uint32]string{1: "+", 2: "-", 3: "?"}[e.Verdict]
 		addr, bits := netip.AddrFrom16(e.Key.Addr.Bytes).Unmap(), int(e.Key.Bits)-setBits
 		if addr.Is4() {
 			bits -= 96
@@ -276,12 +273,12 @@ func TestWatcherSeesFaultsOfPolicies(t *testing.T) {
 // IPv6 prefixes say nothing about IPv4 sources, whose addresses are mapped into IPv6.
 func TestFamiliesAreApart(t *testing.T) {
 	for text, want := range map[string]string{
-		"only +::/0":             " -0.0.0.0/0 +::/0",
-		"-::/0":                  " -::/0 +0.0.0.0/0",
+		"only +::/0":             " ?0.0.0.0/0 +::/0",
+		"-::/0":                  " -::/0 ?0.0.0.0/0",
 		"only +::/0 +0.0.0.0/0":  " +0.0.0.0/0 +::/0",
 		"only +::/16 -0.0.0.0/0": " +::/16 -0.0.0.0/0",
 		"only +2001:db8::/32":    " +2001:db8::/32",
-		"-::ffc0:0:0/90":         " -::ffc0:0:0/90 +0.0.0.0/0",
+		"-::ffc0:0:0/90":         " -::ffc0:0:0/90 ?0.0.0.0/0",
 	} {
 		s := parseSources("a/b", strings.Fields(text))
 		words := strings.Fields(contentOf(sourceEntries(&s, 7)))

@@ -32,8 +32,8 @@ func sourceEntries(s *lb.SourceSet, id uint32) []SourceEntry {
 	for _, p := range s.Deny {
 		all = append(all, SourceEntry{sourceKey(p, id), uint32(bpf.BlixtSourceVerdictSOURCE_DENIED)})
 	}
-	if p, both := families(s); both {
-		all = append(all, SourceEntry{sourceKey(allIPv4, id), p})
+	if coversIPv4(s) {
+		all = append(all, SourceEntry{sourceKey(allIPv4, id), uint32(bpf.BlixtSourceVerdictSOURCE_UNLISTED)})
 	}
 	slices.SortFunc(all, compareSources)
 	return all
@@ -45,15 +45,11 @@ var (
 	mapped = netip.MustParseAddr("::ffff:0:0")
 )
 
-// families returns whether a short prefix of IPv6, as ::/0, has all of IPv4 in it, and the verdict
-// on IPv4 sources that no other prefix has: that prefix is not about them.
-func families(s *lb.SourceSet) (verdict uint32, both bool) {
+// coversIPv4 reports whether a short prefix of IPv6, as ::/0, has all of IPv4 in it, and no other
+// prefix has. It is not about them.
+func coversIPv4(s *lb.SourceSet) bool {
 	covers := func(p netip.Prefix) bool { return p.Contains(mapped) }
-	verdict = uint32(bpf.BlixtSourceVerdictSOURCE_ALLOWED)
-	if s.OnlyAllowed {
-		verdict = uint32(bpf.BlixtSourceVerdictSOURCE_DENIED)
-	}
-	return verdict, (slices.ContainsFunc(s.Allow, covers) || slices.ContainsFunc(s.Deny, covers)) &&
+	return (slices.ContainsFunc(s.Allow, covers) || slices.ContainsFunc(s.Deny, covers)) &&
 		!slices.Contains(s.Allow, allIPv4) && !slices.Contains(s.Deny, allIPv4)
 }
 

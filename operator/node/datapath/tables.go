@@ -88,6 +88,8 @@ type Counts interface {
 	// of the backends with ids below n.
 	BackendFlows(id uint32) (uint64, error)
 	FirstBackendFlows(n int) ([]uint64, error)
+	// PolicyCounts returns what was counted of a policy, if the program enforces policies.
+	PolicyCounts(id uint32) (PolicyCounts, error)
 	// RefCounters returns the counters of a backendRef, given its id and its hash. ok
 	// is false if the id is not its any more, or never was.
 	RefCounters(id uint32, key uint64) (c RefCounters, ok bool)
@@ -143,6 +145,13 @@ type Flows interface {
 	Established() []uint32
 	// AddEstablished adds to an element of Established, atomically.
 	AddEstablished(element int, delta int32)
+	// MarkGone has the program treat the flow of an entry as one whose backend is gone: it
+	// answers the next packet with RST.
+	MarkGone(bpf.BlixtFlowKey) error
+	// EndRecord gives the record of a flow, if there is one, the reason why it has ended.
+	EndRecord(forward bpf.BlixtFlowKey, why bpf.BlixtEndReason) error
+
+	LimitedFlows
 }
 
 // Sizes are the capacities of the tables.

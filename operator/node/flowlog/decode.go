@@ -45,6 +45,7 @@ var reasonNames = map[bpf.BlixtEndReason]string{
 	bpf.BlixtEndReasonRECORD_BACKEND_GONE: "backend_gone", bpf.BlixtEndReasonRECORD_SOURCE_GONE: "source_gone",
 	bpf.BlixtEndReasonRECORD_MOVED: "moved", bpf.BlixtEndReasonRECORD_REPLACED: "replaced",
 	bpf.BlixtEndReasonRECORD_PROTECTED: "protected", bpf.BlixtEndReasonRECORD_EVICTED: "evicted",
+	bpf.BlixtEndReasonRECORD_DENIED: "denied", bpf.BlixtEndReasonRECORD_MAX_AGE: "max_age",
 }
 
 // reasonOf returns the name of why a record was written.

@@ -34,7 +34,12 @@ func (w *Writer) Run(ctx context.Context, states <-chan VersionedState) {
 		defer close(swept)
 		w.sweepForever(ctx)
 	}()
-	defer func() { <-swept }()
+	enforced := make(chan struct{})
+	go func() {
+		defer close(enforced)
+		w.enforceForever(ctx)
+	}()
+	defer func() { <-swept; <-enforced }()
 
 	received, pending := false, false // a state, and whether it has to be written
 	retry, check := time.NewTimer(time.Hour), time.NewTicker(w.o.CheckEvery)
@@ -122,7 +127,7 @@ func (w *Writer) sweepForever(ctx context.Context) {
 		case err != nil:
 			w.o.Log.Error("sweep flows", "error", err)
 		case swept.Removed() > 0:
-			w.o.Log.Debug("swept flows", "seen", swept.Entries, "idle", swept.Idle, "closed", swept.Closed, "gone", swept.Gone, "took", swept.Duration)
+			w.o.Log.Debug("swept flows", "seen", swept.Entries, "idle", swept.Idle, "closed", swept.Closed, "gone", swept.Gone, "denied", swept.Denied, "too old", swept.TooOld, "took", swept.Duration)
 		}
 	}
 }

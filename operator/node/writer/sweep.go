@@ -79,14 +79,30 @@ func (c FlowCounts) Total() uint64 { return c.TCP + c.UDP }
 // SweepResult is the result of a sweep.
 type SweepResult struct {
 	Entries int
-	// Idle, Closed and Gone are the numbers of removed flows, by reason.
-	Idle, Closed, Gone int
-	Flows              FlowCounts
-	Duration           time.Duration
+	// Idle, Closed, Gone, Denied and TooOld are the numbers of removed flows, by reason.
+	Idle, Closed, Gone, Denied, TooOld int
+	Flows                              FlowCounts
+	Duration                           time.Duration
 }
 
 // Removed returns the number of removed flows.
-func (s SweepResult) Removed() int { return s.Idle + s.Closed + s.Gone }
+func (s SweepResult) Removed() int { return s.Idle + s.Closed + s.Gone + s.Denied + s.TooOld }
+
+// add counts a removed flow.
+func (s *SweepResult) add(why end) {
+	switch why {
+	case idle:
+		s.Idle++
+	case closed:
+		s.Closed++
+	case gone:
+		s.Gone++
+	case denied:
+		s.Denied++
+	case tooOld:
+		s.TooOld++
+	}
+}
 
 // Sweep visits every established TCP flow and every UDP flow once, removes those
 // that have ended, and counts the others for the status. UDP flows are in an LRU
@@ -108,6 +124,9 @@ func (w *Writer) Sweep(ctx context.Context) (SweepResult, error) {
 		established: newEstablished(w.tables), reset: w.o.Reset,
 	}
 	s.result.Flows = newFlowCounts()
+	if s.policies, err = w.policiesInForce(); err != nil {
+		return SweepResult{}, err
+	}
 	interest := newInterest(start)
 	unanswered, err := newUnanswered(w.tables)
 	if err != nil {
@@ -172,6 +191,7 @@ type sweeper struct {
 	pauses      pauses
 	established *established
 	reset       func(Reset) // nil: it cannot
+	policies    *inForce    // nil: they are not asked
 	result      SweepResult
 }
 
@@ -184,6 +204,8 @@ const (
 	idle
 	closed
 	gone
+	denied // by a policy
+	tooOld // the same
 )
 
 // visit removes the flow of an entry if it has ended, otherwise it counts the
@@ -199,22 +221,33 @@ func (s *sweeper) visit(e datapath.FlowEntry) error {
 			return fmt.Errorf("remove flow: %w", err)
 		}
 	}
-	switch why {
-	case lives:
-		s.established.has(e)
-		s.count(e)
-	case idle:
-		s.result.Idle++
-	case closed:
-		s.result.Closed++
-	case gone:
-		s.result.Gone++
+	s.result.add(why)
+	if why != lives {
+		return nil
 	}
+	if s.policies != nil {
+		if why := s.policies.ends(&e, s.ticks()); why != lives {
+			if s.marks(e) {
+				s.established.has(e)
+			}
+			return s.endFlow(e, why)
+		}
+	}
+	s.established.has(e)
+	s.count(e)
 	return nil
 }
 
-// remove removes a flow that has ended, of which e is an entry.
+// remove removes a flow that has ended, of which e is an entry. A TCP flow that policies end is
+// left for the program to reset, if nobody else can.
 func (s *sweeper) remove(e datapath.FlowEntry, f flow, why end) error {
+	if (why == denied || why == tooOld) && s.marks(e) {
+		if err := s.flows.MarkGone(f.forward); err != nil {
+			return err
+		}
+		return s.flows.MarkGone(f.reply)
+	}
+	resets := why == gone || why == denied || why == tooOld
 	// The forward entry first: without it, no packet refreshes the other one.
 	deleted, err := s.flows.DeleteFlow(f.forward)
 	buries := false
@@ -224,7 +257,7 @@ func (s *sweeper) remove(e datapath.FlowEntry, f flow, why end) error {
 	tcp := lb.Protocol(f.reply.Protocol) == lb.TCP
 	// A backend on this node that does not know yet would be heard with its own
 	// address, and one that is gone may hear of it.
-	if err == nil && buries && tcp && (why == gone || why == idle && isLocal(e.Value)) {
+	if err == nil && buries && tcp && (resets || why == idle && isLocal(e.Value)) {
 		flags := e.Value.Flags
 		if flags&datapath.FlowUndone != 0 {
 			flags = datapath.FlowStack // only its forward entry has it
@@ -237,7 +270,7 @@ func (s *sweeper) remove(e datapath.FlowEntry, f flow, why end) error {
 	if deleted {
 		s.established.removed(e)
 	}
-	if deleted && buries && tcp && why == gone && s.reset != nil {
+	if deleted && buries && tcp && resets && s.reset != nil {
 		if err := f.update(s.flows); err != nil {
 			return err
 		}
@@ -246,6 +279,11 @@ func (s *sweeper) remove(e datapath.FlowEntry, f flow, why end) error {
 		}
 	}
 	return nil
+}
+
+// marks reports whether a flow that policies end stays until the program resets it.
+func (s *sweeper) marks(e datapath.FlowEntry) bool {
+	return s.reset == nil && lb.Protocol(e.Key.Protocol) == lb.TCP
 }
 
 // isLocal reports whether the flow's backend is on this node, and sees its
@@ -258,6 +296,7 @@ func isLocal(f datapath.Flow) bool {
 type flow struct {
 	forward, reply datapath.FlowKey
 	out, back      datapath.Flow // out or back is zero if the table has lost it
+	plain          bool          // it has a forward entry alone
 }
 
 // classify returns whether and why the flow of an entry has ended, and the flow
@@ -267,29 +306,49 @@ func (s *sweeper) classify(e datapath.FlowEntry) (flow, end, error) {
 	if !s.mayEnd(e.Value, now) {
 		return flow{}, lives, nil
 	}
-	// The flow has two entries, and the batch may be outdated: both are read
-	// again, right before they are removed.
-	own, found, err := s.flows.Flow(e.Key)
+	f, found, err := s.both(e)
 	if err != nil || !found {
 		return flow{}, vanished, err
 	}
-	f := flow{e.Key, peer(e.Key, own), own, datapath.Flow{}}
-	if own.Flags&datapath.FlowPlain != 0 { // it has one entry; the other key may be of another flow
-		return f, s.end(now, own), nil
+	entries := []datapath.Flow{f.out}
+	if e.Value.Flags&datapath.FlowReply != 0 {
+		entries[0] = f.back
 	}
-	other, hasPeer, err := s.flows.Flow(f.reply)
-	if err != nil {
-		return flow{}, vanished, err
+	if f.plain {
+		return f, s.end(now, entries...), nil
 	}
-	entries := []datapath.Flow{own}
-	if hasPeer {
+	if other := f.other(e); other != (datapath.Flow{}) {
 		entries = append(entries, other)
-		f.back = other
-	}
-	if own.Flags&datapath.FlowReply != 0 {
-		f = flow{f.reply, f.forward, f.back, f.out}
 	}
 	return f, s.end(now, entries...), nil
+}
+
+// both reads the entries of a flow, of which e is one: a batch may be outdated, so it
+// is read again right before the flow is removed. found is false if e is gone.
+func (s *sweeper) both(e datapath.FlowEntry) (f flow, found bool, err error) {
+	own, found, err := s.flows.Flow(e.Key)
+	if err != nil || !found {
+		return flow{}, false, err
+	}
+	f = flow{forward: e.Key, reply: peer(e.Key, own), out: own, plain: own.Flags&datapath.FlowPlain != 0}
+	if f.plain { // it has one entry; the other key may be of another flow
+		return f, true, nil
+	}
+	if f.back, _, err = s.flows.Flow(f.reply); err != nil {
+		return flow{}, false, err
+	}
+	if own.Flags&datapath.FlowReply != 0 {
+		f.forward, f.reply, f.out, f.back = f.reply, f.forward, f.back, f.out
+	}
+	return f, true, nil
+}
+
+// other returns the entry that e is not.
+func (f *flow) other(e datapath.FlowEntry) datapath.Flow {
+	if e.Value.Flags&datapath.FlowReply != 0 {
+		return f.out
+	}
+	return f.back
 }
 
 // peer returns the key of a flow's other entry: the translated tuple,

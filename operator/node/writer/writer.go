@@ -135,9 +135,12 @@ type Writer struct {
 	backendsChanged chan struct{} // has an element if they have since the last sweep
 	hearsChanged    chan struct{} // has an element if Hears decides otherwise than the target was told
 
-	sweep  sync.Mutex          // held while a sweep runs
-	waited map[uint32]refSweep // of the last sweep, see unanswered.settle
-	counts struct {
+	policiesChanged chan struct{}          // has an element if they have since flows were last looked at
+	enforcing       sync.Mutex             // held while Enforce runs
+	lists           map[uint32]*sourceList // by set, of the last look at flows; under mu
+	sweep           sync.Mutex             // held while a sweep runs
+	waited          map[uint32]refSweep    // of the last sweep, see unanswered.settle
+	counts          struct {
 		sync.Mutex
 		flows FlowCounts
 	}
@@ -169,7 +172,7 @@ func New(t Tables, o Options) *Writer {
 	if o.Sleep == nil {
 		o.Sleep = sleep
 	}
-	w := &Writer{tables: t, o: o, target: datapath.NewTarget(), backendsChanged: make(chan struct{}, 1), hearsChanged: make(chan struct{}, 1)}
+	w := &Writer{tables: t, o: o, target: datapath.NewTarget(), backendsChanged: make(chan struct{}, 1), hearsChanged: make(chan struct{}, 1), policiesChanged: make(chan struct{}, 1)}
 	w.target.SetHears(o.Hears)
 	return w
 }
@@ -243,6 +246,9 @@ func (w *Writer) write() (Result, error) {
 	res.Duration, res.Wanted = w.o.Clock().Sub(start), w.version
 	if res.Written.Backends > 0 {
 		w.sweepSoon()
+	}
+	if res.Written.Policies > 0 {
+		w.enforceAfterChange()
 	}
 	if err != nil {
 		w.contents = nil // in doubt: read the maps again

@@ -25,7 +25,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
-var testSizes = datapath.Sizes{Addresses: 16, Frontends: 16, Backends: 64, RingSlots: 1 << 18, Flows: 64}
+var testSizes = datapath.Sizes{Addresses: 16, Frontends: 16, Backends: 64, RingSlots: 1 << 18, Flows: 64, Policies: 8, Sources: 64}
 
 // testState is one frontend with backends 10.0.0.1, 10.0.0.2 and so on.
 func testState(weights ...uint64) lb.State {
