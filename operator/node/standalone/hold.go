@@ -3,6 +3,7 @@
 package standalone
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -58,7 +59,8 @@ func (r *removals) hold(want lb.State, generation int, changed, now time.Time) (
 		}
 		return true
 	}
-	state := lb.State{Addresses: slices.Clone(want.Addresses), Frontends: slices.Clone(want.Frontends)}
+	state := want
+	state.Addresses, state.Frontends, state.Sources = slices.Clone(want.Addresses), slices.Clone(want.Frontends), slices.Clone(want.Sources)
 	for _, was := range r.state.Frontends {
 		i, is := slices.BinarySearchFunc(want.Frontends, was, func(a, b lb.Frontend) int { return a.Key().Compare(b.Key()) })
 		if is {
@@ -69,6 +71,7 @@ func (r *removals) hold(want lb.State, generation int, changed, now time.Time) (
 			continue
 		}
 		state.Frontends = append(state.Frontends, was)
+		state.Sources = withSources(state.Sources, &was, r.state.Sources)
 		if !slices.ContainsFunc(state.Addresses, func(a lb.Address) bool { return a.IP == was.Addr }) {
 			j := slices.IndexFunc(r.state.Addresses, func(a lb.Address) bool { return a.IP == was.Addr })
 			state.Addresses = append(state.Addresses, r.state.Addresses[j])
@@ -76,8 +79,23 @@ func (r *removals) hold(want lb.State, generation int, changed, now time.Time) (
 	}
 	slices.SortFunc(state.Addresses, func(a, b lb.Address) int { return a.IP.Compare(b.IP) })
 	slices.SortFunc(state.Frontends, func(a, b lb.Frontend) int { return a.Key().Compare(b.Key()) })
+	slices.SortFunc(state.Sources, func(a, b lb.SourceSet) int { return cmp.Compare(a.Policy, b.Policy) })
 	r.state, r.since = state, since
 	return state, next
+}
+
+// withSources adds the sets of sources that the frontend's restrictions name, as far as they are missing:
+// a frontend without the set of its policy refuses everybody.
+func withSources(sets []lb.SourceSet, f *lb.Frontend, had []lb.SourceSet) []lb.SourceSet {
+	of := func(policy string) func(lb.SourceSet) bool {
+		return func(s lb.SourceSet) bool { return s.Policy == policy }
+	}
+	for _, r := range f.Restrictions {
+		if i := slices.IndexFunc(had, of(r.Policy)); r.Sources && i >= 0 && !slices.ContainsFunc(sets, of(r.Policy)) {
+			sets = append(sets, had[i])
+		}
+	}
+	return sets
 }
 
 // keepBackends adds the backends that the frontend had and that are held. They get no new

@@ -134,3 +134,26 @@ func TestRemovalTakesEffect(t *testing.T) {
 	i.write(files(81, far4))
 	i.serves(far4 + ":81")
 }
+
+// A frontend whose policy is removed with it keeps the sources that its policy admits,
+// and none that stays loses them.
+func TestRemovalsKeepSources(t *testing.T) {
+	restricted := func(s lb.State, policies ...string) lb.State {
+		for i := range s.Frontends {
+			s.Frontends[i].Restrictions = []lb.Restriction{{Policy: policies[i], Sources: true}}
+			s.Sources = append(s.Sources, lb.SourceSet{Policy: policies[i], OnlyAllowed: true})
+		}
+		return s
+	}
+	r := removals{grace: time.Second}
+	now := time.Now()
+	r.hold(restricted(stateOf("80: 1", "81: 2"), "default/a", "default/b"), 1, now, now)
+	state, _ := r.hold(restricted(stateOf("81: 2"), "default/b"), 2, now, now)
+	var policies []string
+	for _, s := range state.Sources {
+		policies = append(policies, s.Policy)
+	}
+	if got, want := fmt.Sprint(show(state), policies), "[80: 1 81: 2] [default/a default/b]"; got != want {
+		t.Errorf("with one frontend and its policy removed, served: %s, want %s", got, want)
+	}
+}

@@ -106,7 +106,8 @@ func (r *runner) withoutTaken(s lb.State) lb.State {
 		return s
 	}
 	var lines []string
-	left := lb.State{Addresses: slices.Clone(s.Addresses)}
+	left := s
+	left.Addresses, left.Frontends = slices.Clone(s.Addresses), nil
 	for _, f := range s.Frontends {
 		by := cmp.Or(t.frontends[f.Key()], t.addresses[f.Addr])
 		if by == "" {
