@@ -96,7 +96,8 @@ static __always_inline int reject_unserved(struct __sk_buff *ctx, struct packet 
 /*
  * Handles a packet to a frontend that belongs to no flow, or the SYN that flow
  * f yields to: it begins a new flow, unless it only repeats the SYN of f, or is
- * for the host, which may share the address.
+ * for the host, which may share the address. A flow that a segment in mid-stream has
+ * begun is no SYN's: or whoever sends that first would evade the limits of policies.
  */
 __noinline int handle_frontend(struct __sk_buff *ctx, struct packet *p, const struct frontend *fe, struct flow *f)
 {
@@ -104,7 +105,7 @@ __noinline int handle_frontend(struct __sk_buff *ctx, struct packet *p, const st
 		return TC_ACT_SHOT;
 	judge_silence(p, f);
 	__u32 id = select_proven(p, fe);
-	if (f && !(f->flags & FLOW_CLOSED) && (f->backend == id || draining())) {
+	if (f && !(f->flags & (FLOW_CLOSED | FLOW_ADOPTED)) && (f->backend == id || draining())) {
 		if (change_port(p, f))
 			f = find_evictable(&p->key);
 		int verdict = f ? serve_flow(ctx, p, f) : NO_FLOW;
@@ -149,7 +150,7 @@ __noinline int handle_host_port(struct __sk_buff *ctx, struct packet *p, struct 
 	if (f && !(f->flags & FLOW_CLOSED))
 		verdict = serve(ctx, p, f);
 	else if (f)
-		forget(&p->key, f);
+		forget(p, &p->key, f);
 	if (verdict == NO_FLOW)
 		verdict = avoid_port_clash(ctx, p);
 	if (!verdict) {
@@ -339,6 +340,8 @@ static __always_inline int serve_slowly(struct __sk_buff *ctx, bool egress)
 	p->egress = egress;
 	p->host = egress && !ctx->ingress_ifindex;
 	int verdict = handle_packet(ctx, p);
+	if (p->ends)
+		end_concurrent(p);
 	if (verdict >= DROPPED)
 		sample(ctx, p, verdict - DROPPED);
 	return verdict;

@@ -356,6 +356,8 @@ enum flow_flag {
 	FLOW_FAILED = 8388608,
 	/* Once it is proven, its backend is remembered: see affinity.h. Of both entries. */
 	FLOW_AFFINITY = 16777216,
+	/* Begun by a segment in mid-stream, which policies have not charged as a new flow. Forward, TCP. */
+	FLOW_ADOPTED = 33554432,
 };
 
 /*

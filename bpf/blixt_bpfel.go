@@ -352,6 +352,7 @@ const (
 	BlixtFlowFlagFLOW_REFUSED     BlixtFlowFlag = 4194304
 	BlixtFlowFlagFLOW_FAILED      BlixtFlowFlag = 8388608
 	BlixtFlowFlagFLOW_AFFINITY    BlixtFlowFlag = 16777216
+	BlixtFlowFlagFLOW_ADOPTED     BlixtFlowFlag = 33554432
 )
 
 type BlixtFlowKey struct {
@@ -630,9 +631,11 @@ type BlixtPacket struct {
 	HearsAlone   bool
 	Grown        uint8
 	ForItsMac    bool
+	Ends         uint8
+	Refused      bool
+	Adopted      bool
 	Asked        bool
 	Ahead        bool
-	_            [3]byte
 	Payload      uint32
 	Surplus      uint32
 	Connect      uint32
@@ -693,6 +696,12 @@ type BlixtPacket struct {
 		Old  uint64
 		Then uint64
 	}
+	End [4]struct {
+		_        structs.HostLayout
+		Client   BlixtAddr
+		Frontend uint32
+	}
+	TombKey   BlixtFlowKey
 	RecordKey BlixtFlowKey
 	Record    BlixtPacketRecord
 	Service   BlixtFrontendKey
@@ -867,6 +876,13 @@ type BlixtSlotCount struct {
 	Ways [2]uint64
 }
 
+type BlixtSourceInWork struct {
+	_    structs.HostLayout
+	Key  BlixtLimitedSourceKey
+	_    [4]byte
+	None BlixtLimitedSource
+}
+
 type BlixtSourceKey struct {
 	_    structs.HostLayout
 	Bits uint32
@@ -944,6 +960,7 @@ const (
 	BlixtMapRings             = "rings"
 	BlixtMapSilentNeighbours  = "silent_neighbours"
 	BlixtMapSlotCounts        = "slot_counts"
+	BlixtMapSourceInWork      = "source_in_work"
 	BlixtMapSources           = "sources"
 	BlixtMapUdpAffinities     = "udp_affinities"
 	BlixtMapUdpFlows          = "udp_flows"
@@ -1057,6 +1074,7 @@ type BlixtMapSpecs struct {
 	Rings             *ebpf.MapSpec `ebpf:"rings"`
 	SilentNeighbours  *ebpf.MapSpec `ebpf:"silent_neighbours"`
 	SlotCounts        *ebpf.MapSpec `ebpf:"slot_counts"`
+	SourceInWork      *ebpf.MapSpec `ebpf:"source_in_work"`
 	Sources           *ebpf.MapSpec `ebpf:"sources"`
 	UdpAffinities     *ebpf.MapSpec `ebpf:"udp_affinities"`
 	UdpFlows          *ebpf.MapSpec `ebpf:"udp_flows"`
@@ -1146,6 +1164,7 @@ type BlixtMaps struct {
 	Rings             *ebpf.Map `ebpf:"rings"`
 	SilentNeighbours  *ebpf.Map `ebpf:"silent_neighbours"`
 	SlotCounts        *ebpf.Map `ebpf:"slot_counts"`
+	SourceInWork      *ebpf.Map `ebpf:"source_in_work"`
 	Sources           *ebpf.Map `ebpf:"sources"`
 	UdpAffinities     *ebpf.Map `ebpf:"udp_affinities"`
 	UdpFlows          *ebpf.Map `ebpf:"udp_flows"`
@@ -1211,6 +1230,7 @@ func (m *BlixtMaps) Close() error {
 		m.Rings,
 		m.SilentNeighbours,
 		m.SlotCounts,
+		m.SourceInWork,
 		m.Sources,
 		m.UdpAffinities,
 		m.UdpFlows,

@@ -37,7 +37,7 @@ static __always_inline void close_flow(struct packet *p, struct flow *own, struc
 	p->reply.flags &= ~(FLOW_ESTABLISHED | FLOW_BUSY | FLOW_CACHED);
 	insert_evictable(&p->key, &p->reply, BPF_ANY);
 	bool reply = p->to.flags & FLOW_REPLY;
-	forget_established(reply ? k : &p->key, reply ? &p->key : k, p->to.frontend);
+	forget_established(p, reply ? k : &p->key, reply ? &p->key : k, p->to.frontend);
 	uncache_entry(k, peer_flags);
 	uncache_entry(&p->key, own_flags);
 }

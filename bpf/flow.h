@@ -108,12 +108,10 @@ static __always_inline long insert_evictable(const struct flow_key *key, const s
 	return is_udp(key) ? bpf_map_update_elem(&udp_flows, key, f, flags) : bpf_map_update_elem(&new_flows, key, f, flags);
 }
 
-static __always_inline void delete_evictable(const struct flow_key *key)
+/* Returns 0, or an error of the kernel. */
+static __always_inline long delete_evictable(const struct flow_key *key)
 {
-	if (is_udp(key))
-		bpf_map_delete_elem(&udp_flows, key);
-	else
-		bpf_map_delete_elem(&new_flows, key);
+	return is_udp(key) ? bpf_map_delete_elem(&udp_flows, key) : bpf_map_delete_elem(&new_flows, key);
 }
 
 /*
@@ -170,13 +168,15 @@ static __always_inline bool over_share(__u32 frontend)
 	       (frontend == NO_FRONTEND || *own >= (__s32)c->flows_share);
 }
 
-/* Deletes both entries of a flow of the frontend from `flows`. If two CPUs do so, one of them counts it. */
-static __always_inline void forget_established(const struct flow_key *forward, const struct flow_key *reply, __u32 frontend)
+/* Deletes both entries of a flow of the frontend from `flows`. If two CPUs do so, one of them counts it, for its policies, too. */
+static __always_inline void forget_established(struct packet *p, const struct flow_key *forward, const struct flow_key *reply, __u32 frontend)
 {
 	bool deleted = !bpf_map_delete_elem(&flows, forward);
 	bpf_map_delete_elem(&flows, reply);
-	if (deleted)
-		count_established(frontend, -1);
+	if (!deleted)
+		return;
+	count_established(frontend, -1);
+	note_end(p, &forward->src, frontend);
 }
 
 /* Empties the slot of an entry with these flags, if it may have one. */
@@ -206,22 +206,26 @@ static __always_inline bool mirrors(const struct flow_key *key, const struct flo
  * Deletes both entries of the flow. Returns false if f does not belong to it any more: another CPU has deleted it.
  * Another flow's entry that has taken the place of one of them stays.
  */
-static __noinline bool forget(const struct flow_key *key, const struct flow *f)
+__noinline bool forget(struct packet *p, const struct flow_key *key, const struct flow *f)
 {
 	struct flow_key peer;
-	if (!key || !f)
+	if (!p || !key || !f)
 		return false;
 	__u32 frontend = f->frontend, flags = f->flags;
 	peer_key(key, f, &peer);
 	if (!same_flow(key, f))
 		return false;
 	const struct flow *other = find_flow(&peer);
+	bool answered = (flags & FLOW_REPLY ? flags : other ? other->flags : 0) & FLOW_ANSWERED;
 	if (other && !mirrors(key, other))
 		peer = *key;
-	delete_evictable(key);
-	delete_evictable(&peer);
+	const struct flow_key *forward = flags & FLOW_REPLY ? &peer : key, *reply = flags & FLOW_REPLY ? key : &peer;
+	bool deleted = !delete_evictable(forward);
+	delete_evictable(reply);
 	if (!is_udp(key))
-		forget_established(flags & FLOW_REPLY ? &peer : key, flags & FLOW_REPLY ? key : &peer, frontend);
+		forget_established(p, forward, reply, frontend);
+	else if (deleted && answered)
+		note_end(p, &forward->src, frontend);
 	if (flags & (FLOW_ESTABLISHED | FLOW_CACHED) || is_udp(key)) { /* or the other entry may have a slot */
 		uncache(key);
 		uncache(&peer);
@@ -278,6 +282,17 @@ __noinline int write_end(struct packet *p, __u32 reason, __u32 by)
 }
 
 /*
+ * Reports whether policies have charged the flow f, and what takes its place is the same to them: a
+ * client repeats its SYN, or a UDP flow gets another backend.
+ */
+static __always_inline bool is_admitted(const struct packet *p, const struct flow *f)
+{
+	if (f->flags & (FLOW_REPLY | FLOW_CLOSED | FLOW_ADOPTED | FLOW_UNDONE | FLOW_PLAIN) || f->frontend == NO_FRONTEND || p->ended == RECORD_IDLE)
+		return false;
+	return is_udp(&p->key) || !(f->flags & (FLOW_ANSWERED | FLOW_ESTABLISHED));
+}
+
+/*
  * Forgets the flow p->key belongs to, of which f is the entry. Its backend may
  * not know yet, and a backend on this node would be heard with its own address.
  * So the reply entry of a local flow leaves a tombstone, and so does that of a
@@ -286,35 +301,36 @@ __noinline int write_end(struct packet *p, __u32 reason, __u32 by)
  */
 static __noinline void bury(struct packet *p, const struct flow *f)
 {
-	struct flow_key reply;
 	if (!p || !f)
 		return;
 	struct flow *tomb = &p->reply;
+	struct flow_key *reply = &p->tomb_key;
+	p->asked = is_admitted(p, f);
 	bool local = is_local(f), leaves_one = local || (!is_udp(&p->key) && backend_gone(f));
 	bool egress = local || f->flags & FLOW_REENTER;
 	if (f->flags & FLOW_REPLY)
-		reply = p->key;
+		*reply = p->key;
 	else
-		peer_key(&p->key, f, &reply);
+		peer_key(&p->key, f, reply);
 	__u32 next = f->flags & FLOW_REPLY ? f->ack : f->next;
 	bool recorded = f->flags & FLOW_RECORDED;
 	if (recorded)
 		set_record_key(p, f);
-	bool forgotten = forget(&p->key, f);
+	bool forgotten = forget(p, &p->key, f);
 	if (forgotten && recorded)
 		write_end(p, p->ended, RECORD_BY_NONE);
 	p->ended = 0;
 	if (!forgotten || !leaves_one)
 		return;
 	__builtin_memset(tomb, 0, sizeof(*tomb));
-	tomb->tag = flow_tag(&reply);
+	tomb->tag = flow_tag(reply);
 	tomb->generation = NO_GENERATION;
 	tomb->frontend = NO_FRONTEND;
 	tomb->last_seen = now();
 	tomb->idle_ticks = TOMBSTONE_TICKS;
 	tomb->next = next;
 	tomb->flags = FLOW_REPLY | (egress ? FLOW_EGRESS : 0) | (local ? FLOW_STACK : 0) | FLOW_GONE;
-	insert_evictable(&reply, tomb, BPF_NOEXIST);
+	insert_evictable(reply, tomb, BPF_NOEXIST);
 }
 
 /*
@@ -446,11 +462,13 @@ static __always_inline bool is_clients_reply(const struct packet *p, const struc
 }
 
 /* Records the first answer of a UDP flow's backend. f is its reply entry. */
-static __always_inline void answered_datagram(struct flow *f, const struct addr *backend)
+static __always_inline void answered_datagram(struct packet *p, struct flow *f, const struct addr *backend)
 {
 	bool before = __sync_fetch_and_or(&f->flags, FLOW_ANSWERED) & FLOW_ANSWERED;
 	if (before || f->flags & FLOW_UNDONE)
 		return;
+	if (!begin_concurrent(p, &f->dst, f->frontend, f->flags))
+		__sync_fetch_and_and(&f->flags, ~FLOW_ANSWERED); /* so that its end is not counted */
 	count_answered(f->ref, 0, false);
 	judge_answer(f->backend, f->generation);
 	if (f->flags & FLOW_AFFINITY)
@@ -458,13 +476,13 @@ static __always_inline void answered_datagram(struct flow *f, const struct addr 
 }
 
 /* Updates the entry's age, and of an established TCP flow the numbers that its sender has used. */
-static __always_inline void refresh(const struct packet *p, struct flow *f, __u32 tick)
+static __always_inline void refresh(struct packet *p, struct flow *f, __u32 tick)
 {
 	if (f->last_seen != tick) /* an unchanged cache line stays shared between CPUs */
 		f->last_seen = tick;
 	if (!(f->flags & FLOW_ESTABLISHED)) {
 		if (is_udp(&p->key) && f->flags & FLOW_REPLY && !(f->flags & FLOW_ANSWERED))
-			answered_datagram(f, &p->key.src);
+			answered_datagram(p, f, &p->key.src);
 		else if (yields(p, f))
 			f->next = segment_end(p); /* the client may have begun anew */
 		return;

@@ -50,6 +50,29 @@ static __always_inline int reset_flow(struct __sk_buff *ctx, struct packet *p, s
 }
 
 /*
+ * Ends the flow p->to, which would be established now and is one too many for a policy. The
+ * backend gets a RST in place of the client's segment. It answers the client's next one
+ * with its own RST, as it knows the connection no more. A UDP client misses the answer alone.
+ */
+__noinline int end_refused(struct __sk_buff *ctx, struct packet *p)
+{
+	if (!p)
+		return TC_ACT_SHOT;
+	p->ended = RECORD_RESET;
+	bury(p, &p->to);
+	if (is_udp(&p->key) || p->fragment != WHOLE)
+		return drop(COUNTER_REJECT_CONCURRENT);
+	sample(ctx, p, COUNTER_REJECT_CONCURRENT);
+	p->rst.seq = p->seq;
+	p->rst.ack = p->ack;
+	p->rst.flags = TCP_RST | TCP_ACK;
+	if (!make_rst(ctx, p))
+		return drop(COUNTER_DROP_ERROR);
+	count(COUNTER_REJECT_CONCURRENT);
+	return send_translated(ctx, p);
+}
+
+/*
  * Reports whether the packet may leave its flow, whose backend does not serve
  * any more: it is a datagram, and the ring has another backend for it. A later
  * fragment goes where the first one went.
@@ -83,10 +106,12 @@ static __always_inline int expire(struct packet *p, struct flow *f)
 
 /* Not a verdict: the flow has to get another source first. */
 #define OTHER_SOURCE (NO_FLOW - 1)
+/* Not a verdict: the flow p->to would be established, and is one too many for a policy. */
+#define TOO_MANY (NO_FLOW - 2)
 
 /*
  * Serves a packet of the flow f. Returns a verdict; or NO_FLOW if the flow does
- * not live any more and the packet may begin a new one; or OTHER_SOURCE, see
+ * not live any more and the packet may begin a new one; or OTHER_SOURCE or TOO_MANY, see
  * serve_flow.
  *
  * The order of the steps matters:
@@ -186,8 +211,14 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 		return drop(COUNTER_DROP_ERROR);
 	if (fresh && reply && !(p->tcp_flags & TCP_RST))
 		record_answer(p, f);
-	if (fresh && !reply && establishes(p, &p->to) && establish(p, f) && p->reply.flags & FLOW_AFFINITY)
-		remember_client(&p->reply, &p->to.dst, IPPROTO_TCP, true);
+	if (fresh && !reply && establishes(p, &p->to) && begin_concurrent(p, &p->key.src, p->to.frontend, p->to.flags)) {
+		if (!establish(p, f))
+			note_end(p, &p->key.src, p->to.frontend);
+		else if (p->reply.flags & FLOW_AFFINITY)
+			remember_client(&p->reply, &p->to.dst, IPPROTO_TCP, true);
+	}
+	if (p->refused)
+		return TOO_MANY;
 	if (may_end(p))
 		record_end(p);
 	if (p->announce == ANNOUNCE_WITHIN && !announce_within(ctx, p))
@@ -216,12 +247,14 @@ reset:
 
 /*
  * Serves a packet of the flow f, as serve does. If the flow has to go on with
- * another source, it gets that first. This is not done in serve itself, as
- * its stack would be too deep then.
+ * another source, it gets that first; if it is one too many, it ends. This is not
+ * done in serve itself, as its stack would be too deep then.
  */
 static __always_inline int serve_flow(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 {
 	int verdict = serve(ctx, p, f);
+	if (verdict == TOO_MANY)
+		return end_refused(ctx, p);
 	if (verdict != OTHER_SOURCE)
 		return verdict;
 	p->checked = true;
@@ -250,13 +283,13 @@ static __always_inline bool is_backend_of(__u32 id, const struct frontend *fe, _
 }
 
 /* Ends the undone flow of the new one's connection: its client came in by another node so far, and comes in here now. */
-__noinline int take_over(const struct packet *p)
+__noinline int take_over(struct packet *p)
 {
 	if (!p)
 		return 0;
 	struct flow *r = find_flow(&p->reply_key);
 	if (r && r->flags & FLOW_UNDONE && r->ref == connection(&p->key.dst, p->key.dport, p->key.sport) && is_clients_reply(p, r))
-		forget(&p->reply_key, r);
+		forget(p, &p->reply_key, r);
 	return 0;
 }
 
@@ -327,6 +360,8 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, const struct 
 		p->reply.flags |= FLOW_COMES_IN;
 		p->reply.astray = ctx->ifindex;
 	}
+	if (p->adopted)
+		to->flags |= FLOW_ADOPTED;
 	if (fe->flags & FRONTEND_RECORDS) {
 		to->flags |= FLOW_RECORDED;
 		p->reply.flags |= FLOW_RECORDED;

@@ -108,7 +108,7 @@ __noinline int avoid_port_clash(struct __sk_buff *ctx, struct packet *p)
 	reserve(p, &r);
 	taken = find_flow(&p->reply_key);
 	if (taken && holder_of(&p->reply_key, taken, reply) <= HOLDER_PAST) {
-		forget(&p->reply_key, taken);
+		forget(p, &p->reply_key, taken);
 		taken = NULL;
 	}
 	if (!taken)

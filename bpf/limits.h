@@ -228,6 +228,8 @@ enum clock {
  */
 #define ADOPTED_BURST 16384
 #define ADOPTED_INTERVAL 100000ULL /* ns */
+/* Established flows that one packet ends, at most: its own, and two whose ports another one gets. A power of two. */
+#define MAX_ENDS 4
 /* Time for which the fragments of a datagram belong together: as long as Linux waits for the last one (net.ipv4.ipfrag_time). */
 #define FRAGMENT_TICKS SECONDS_TO_TICKS(30)
 /* Later fragments of one datagram that are kept: of 12 KB for an MTU of 1,500. */

@@ -112,6 +112,9 @@ struct packet {
 	bool hears_alone;   /* its backend's node hears messages that stand alone */
 	__u8 grown;	    /* bytes that the program has added behind a datagram: part of len */
 	bool for_its_mac;   /* it has come in for the MAC address of the device that fib_device has returned */
+	__u8 ends;	    /* elements of end that are in use */
+	bool refused;	    /* it would establish a flow, which is one too many for a policy */
+	bool adopted;	    /* in mid-stream, and policies have admitted it */
 	bool asked;	    /* the flow that it begins takes the place of one that policies have admitted */
 	bool ahead;	    /* its clone, which our program is about to see, becomes p->told */
 	__u32 payload;	    /* TCP: bytes behind the header */
@@ -137,6 +140,11 @@ struct packet {
 		struct announcement message;
 	} told; /* what the packet announces, or is to announce: see announcement.h */
 	struct taken taken[FRONTEND_POLICIES][2]; /* of each policy: for the source, and for all */
+	struct {
+		struct addr client;
+		__u32 frontend;
+	} end[MAX_ENDS]; /* established flows that have gone: see end_concurrent() in concurrent.h */
+	struct flow_key tomb_key; /* of the tombstone that its flow leaves: see bury() in flow.h */
 	struct flow_key record_key; /* of the flow's record */
 	struct packet_record record; /* that is made or written */
 	struct frontend_key service; /* of the frontend that a packet was for which is rejected or dropped */

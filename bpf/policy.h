@@ -60,8 +60,10 @@ static __always_inline bool has_token(const __u64 *full, __u64 interval, __u64 b
  * so many there are in any time. Who loses the race as often as it
  * tries gets none: by then as many others have got one.
  */
-static __noinline bool take(__u64 *full, __u64 interval, __u64 burst, struct taken *t)
+__noinline bool take(__u64 *full, __u64 interval, __u64 burst, struct taken *t)
 {
+	if (!full || !t)
+		return false;
 	for (int i = 0; i < BUCKET_TRIES; i++) {
 		__u64 old = *(volatile __u64 *)full;
 		__u64 then = full_after(old, bpf_ktime_get_ns(), interval, burst);
@@ -84,13 +86,15 @@ static __always_inline void give_back(__u64 *full, const struct taken *t)
 }
 
 /* Returns which limit of a policy refuses the flow, or ADMITTED. Takes nothing. */
-static __noinline __u32 ask_limits(const struct packet *p, const struct policy *y, struct policy_state *s, __u32 id)
+__noinline __u32 ask_limits(const struct packet *p, __u32 id)
 {
-	struct limited_source_key key;
-
+	const struct policy *y = bpf_map_lookup_elem(&policies, &id);
+	const struct policy_state *s = bpf_map_lookup_elem(&policy_states, &id);
+	if (!p || !y || !s)
+		return ADMITTED;
 	if (y->source_interval || y->source_concurrent) {
-		limited_source_key(&key, id, y, &p->key.src);
-		const struct limited_source *l = bpf_map_lookup_elem(&limited_sources, &key);
+		const struct limited_source_key *key = limited_source_key(id, y, &p->key.src);
+		const struct limited_source *l = key ? bpf_map_lookup_elem(&limited_sources, key) : NULL;
 		if (l && y->source_concurrent && (__s32)l->concurrent >= (__s32)y->source_concurrent)
 			return REFUSED_SOURCE_CONCURRENT;
 		if (l && y->source_interval && !p->asked && !has_token(&l->full, y->source_interval, y->source_burst))
@@ -104,15 +108,18 @@ static __noinline __u32 ask_limits(const struct packet *p, const struct policy *
 }
 
 /* Takes the tokens of a policy, or none. The same. */
-static __noinline __u32 take_tokens(struct packet *p, const struct policy *y, struct policy_state *s, __u32 id, __u32 i)
+__noinline __u32 take_tokens(struct packet *p, __u32 id, __u32 i)
 {
-	struct limited_source_key key;
+	const struct policy *y = bpf_map_lookup_elem(&policies, &id);
+	struct policy_state *s = bpf_map_lookup_elem(&policy_states, &id);
+	if (!p || !y || !s)
+		return ADMITTED;
 	struct limited_source *l = NULL;
 	struct taken *of_source = &p->taken[i & 3][0], *of_all = &p->taken[i & 3][1];
 
 	if (y->source_interval) {
-		limited_source_key(&key, id, y, &p->key.src);
-		l = limited_source(&key, s, false);
+		const struct limited_source_key *key = limited_source_key(id, y, &p->key.src);
+		l = key ? limited_source(key, s, false) : NULL;
 		if (l && !take(&l->full, y->source_interval, y->source_burst, of_source))
 			return REFUSED_SOURCE_RATE;
 	}
@@ -126,19 +133,18 @@ static __noinline __u32 take_tokens(struct packet *p, const struct policy *y, st
 }
 
 /* Gives the tokens back that were taken of a policy. */
-static __noinline int give_tokens_back(struct packet *p, __u32 id, __u32 i)
+__noinline int give_tokens_back(struct packet *p, __u32 id, __u32 i)
 {
-	struct limited_source_key key;
 	const struct policy *y = bpf_map_lookup_elem(&policies, &id);
 	struct policy_state *s = bpf_map_lookup_elem(&policy_states, &id);
 
-	if (!y || !s)
+	if (!p || !y || !s)
 		return 0;
 	give_back(&s->full, &p->taken[i & 3][1]);
 	if (!p->taken[i & 3][0].then)
 		return 0;
-	limited_source_key(&key, id, y, &p->key.src);
-	struct limited_source *l = bpf_map_lookup_elem(&limited_sources, &key);
+	const struct limited_source_key *key = limited_source_key(id, y, &p->key.src);
+	struct limited_source *l = key ? bpf_map_lookup_elem(&limited_sources, key) : NULL;
 	if (l)
 		give_back(&l->full, &p->taken[i & 3][0]);
 	return 0;
@@ -171,7 +177,7 @@ __noinline int ask_policy(struct packet *p, __u32 id, __u32 i, __u32 question)
 	if (question == ASK_SOURCES)
 		refusal = ask_sources(p, word);
 	else if (!is_adopted(p))
-		refusal = question == ASK_LIMITS ? ask_limits(p, y, s, id) : take_tokens(p, y, s, id, i);
+		refusal = question == ASK_LIMITS ? ask_limits(p, id) : take_tokens(p, id, i);
 	else if (question == TAKE_TOKENS && (y->source_interval || y->total_interval) && !take(&s->adopted, ADOPTED_INTERVAL, ADOPTED_BURST, &p->taken[i & 3][0]))
 		refusal = REFUSED_ADOPTED;
 	if (refusal >= REFUSALS)
@@ -202,6 +208,7 @@ __noinline int ask_policies(struct __sk_buff *ctx, struct packet *p, __u64 ids, 
 	if (!p)
 		return TC_ACT_SHOT;
 	__builtin_memset(p->taken, 0, sizeof(p->taken));
+	p->adopted = is_adopted(p);
 	for (__u32 question = ASK_SOURCES; question <= TAKE_TOKENS; question++) {
 		if (question == TAKE_TOKENS && p->asked)
 			break;

@@ -56,15 +56,17 @@ __noinline int holder_of(const struct flow_key *key, const struct flow *f, const
  * reservations of the host once more behind the insertion: whoever began
  * meanwhile on another CPU either is found there, or finds this entry.
  */
-__noinline bool claim_tuple(const struct flow_key *key, struct flow *reply, int worst)
+__noinline bool claim_tuple(struct packet *p, int worst)
 {
-	if (!key || !reply)
+	if (!p)
 		return false;
+	const struct flow_key *key = &p->reply_key;
+	struct flow *reply = &p->reply;
 	struct flow *taken = find_flow(key);
 	if (taken) {
 		if (holder_of(key, taken, reply) > worst)
 			return false;
-		forget(key, taken);
+		forget(p, key, taken);
 	}
 	reply->tag = flow_tag(key);
 	if (insert_evictable(key, reply, BPF_NOEXIST))
@@ -130,7 +132,7 @@ __noinline bool try_ports(struct packet *p, __u32 first, __u32 count, __u32 avoi
 		set_port(p, port);
 		if (!is_quiet(p) && (p->unannounced || replaced < HOLDER_CLOSED))
 			continue;
-		if (!is_frontends_port(p) && claim_tuple(&p->reply_key, &p->reply, replaced ? replaced : i < FREE_PORT_TRIES ? HOLDER_NONE : HOLDER_PAST))
+		if (!is_frontends_port(p) && claim_tuple(p, replaced ? replaced : i < FREE_PORT_TRIES ? HOLDER_NONE : HOLDER_PAST))
 			return true;
 	}
 	return false;
@@ -185,7 +187,7 @@ __noinline bool scan_ports(struct packet *p, __u32 first, __u32 count, __u32 avo
 	if (scan.best > scan.enough)
 		search->best = scan.best;
 	set_port(p, scan.best_port);
-	return claim_tuple(&p->reply_key, &p->reply, scan.best);
+	return claim_tuple(p, scan.best);
 }
 
 /*
@@ -286,7 +288,7 @@ static __always_inline int reject_ports_exhausted(struct __sk_buff *ctx, struct 
 static __always_inline bool claim_own_port(struct packet *p)
 {
 	set_port(p, bpf_ntohs(p->key.sport));
-	return claim_tuple(&p->reply_key, &p->reply, HOLDER_PAST);
+	return claim_tuple(p, HOLDER_PAST);
 }
 
 /*

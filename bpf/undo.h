@@ -282,13 +282,13 @@ __noinline bool make_undone(struct __sk_buff *ctx, struct packet *p)
 		if (moved == MOVE_REFUSED && !is_syn(p))
 			return false;
 		if (moved == MOVE_GONE)
-			forget(&p->reply_key, r);
+			forget(p, &p->reply_key, r);
 	} else if (r && is_our_own(r, m)) {
 		if (!is_clients_reply(p, r))
 			return false;
-		forget(&p->reply_key, r);
+		forget(p, &p->reply_key, r);
 	}
-	if (!claim_tuple(&p->reply_key, reply, HOLDER_PAST)) {
+	if (!claim_tuple(p, HOLDER_PAST)) {
 		r = find_flow(&p->reply_key);
 		if (r && r->flags & FLOW_UNDONE && r->ref == to->ref && is_forward_of(p, r))
 			return true; /* the same */
@@ -328,7 +328,7 @@ __noinline int obey_message(struct __sk_buff *ctx, struct packet *p)
 	if (older && !same)
 		return drop(COUNTER_ANNOUNCE_REFUSED); /* another flow has got this tuple since */
 	if (f && !same)
-		forget(&p->key, f);
+		forget(p, &p->key, f);
 	if (!same && draining())
 		return pass(COUNTER_DRAINED); /* with its message: the program that takes over makes the flow */
 	if (!alone && !cut_message(ctx, p))
@@ -499,7 +499,7 @@ __noinline int handle_unannounced(struct __sk_buff *ctx, struct packet *p)
 	if (f && !asked && !(f->flags & FLOW_CLOSED)) /* anybody may have forged it */
 		return ask(ctx, p, peer);
 	if (f)
-		forget(&p->key, f);
+		forget(p, &p->key, f);
 	if (draining())
 		return pass(COUNTER_DRAINED);
 	note_plain(p, peer, BPF_ANY);
@@ -507,13 +507,13 @@ __noinline int handle_unannounced(struct __sk_buff *ctx, struct packet *p)
 }
 
 /* Ends an undone flow that cannot be served. Returns the verdict. */
-__noinline int end_undone(const struct packet *p)
+__noinline int end_undone(struct packet *p)
 {
 	if (!p)
 		return TC_ACT_SHOT;
 	const struct flow *f = find_flow(&p->key);
 	if (f)
-		forget(&p->key, f);
+		forget(p, &p->key, f);
 	return is_udp(&p->key) ? TCX_NEXT : drop(COUNTER_DROP_FLOW_GONE);
 }
 
