@@ -92,6 +92,20 @@ __noinline bool make_rst(struct __sk_buff *ctx, struct packet *p)
 	       bpf_skb_store_bytes(ctx, p->l4, &tcp, sizeof(tcp), BPF_F_RECOMPUTE_CSUM) == 0;
 }
 
+/* Answers a TCP packet with the segment p->rst from its destination. Returns the verdict. */
+static __always_inline int answer_segment(struct __sk_buff *ctx, struct packet *p, __u32 counter)
+{
+	p->to.src = p->key.dst;
+	p->to.dst = p->key.src;
+	p->to.sport = p->key.dport;
+	p->to.dport = p->key.sport;
+	sample(ctx, p, counter);
+	if (!make_rst(ctx, p))
+		return drop(COUNTER_DROP_ERROR);
+	count(counter);
+	return send_back(ctx, p);
+}
+
 /* Answers a TCP packet with a RST from its destination. Returns the verdict. */
 __noinline int answer_rst(struct __sk_buff *ctx, struct packet *p, __u32 counter, __u32 share)
 {
@@ -112,15 +126,7 @@ __noinline int answer_rst(struct __sk_buff *ctx, struct packet *p, __u32 counter
 		return drop(COUNTER_DROP_PROTECTED);
 	if (!may_answer(share))
 		return drop(COUNTER_DROP_ANSWER_LIMIT);
-	p->to.src = p->key.dst;
-	p->to.dst = p->key.src;
-	p->to.sport = p->key.dport;
-	p->to.dport = p->key.sport;
-	sample(ctx, p, counter);
-	if (!make_rst(ctx, p))
-		return drop(COUNTER_DROP_ERROR);
-	count(counter);
-	return send_back(ctx, p);
+	return answer_segment(ctx, p, counter);
 }
 
 /* Returns the sum of `len` bytes of p->icmp, to be folded. Up to three zeros follow them. Before Linux 6.13 bpf_csum_diff takes 512 bytes. */

@@ -42,6 +42,7 @@
  *   held.h       fragments that come before the first one
  *   trust.h      what is not believed about a packet's origin
  *   established.h  serves flows that are in use
+ *   challenge.h  clients prove that their addresses are not forged
  *   policy.h     whom policies admit, and how many
  *   forward.h    begins, serves and resets flows
  *   announce.h   tells other nodes the clients of flows
@@ -123,8 +124,11 @@ __noinline int handle_frontend(struct __sk_buff *ctx, struct packet *p, const st
 		return TCX_NEXT;
 	if (is_martian(p))
 		return drop(COUNTER_DROP_MARTIAN);
-	if (p->tcp_flags & TCP_RST)
+	if (p->tcp_flags & TCP_RST) {
+		if (fe->challenge)
+			proves(p);
 		return drop(COUNTER_DROP_NO_FLOW);
+	}
 	int verdict = admit(ctx, p, fe);
 	if (verdict)
 		return verdict;

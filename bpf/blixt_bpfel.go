@@ -210,6 +210,11 @@ const (
 	BlixtConfigFlagCONFIG_SAMPLE_DROPS BlixtConfigFlag = 4
 )
 
+type BlixtCookieKey struct {
+	_     structs.HostLayout
+	Words [2]uint64
+}
+
 type BlixtCounter uint32
 
 const (
@@ -690,8 +695,9 @@ type BlixtPacket struct {
 		Carrier BlixtFlowKey
 		Message BlixtAnnouncement
 	}
-	_     [4]byte
-	Taken [4][2]struct {
+	_        [4]byte
+	Policies uint64
+	Taken    [4][2]struct {
 		_    structs.HostLayout
 		Old  uint64
 		Then uint64
@@ -898,6 +904,14 @@ const (
 	BlixtSourceVerdictSOURCE_UNLISTED BlixtSourceVerdict = 3
 )
 
+type BlixtSynCount struct {
+	_      structs.HostLayout
+	Tick   uint32
+	Number uint32
+	Flood  uint32
+	Pad    uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -916,6 +930,7 @@ const (
 	BlixtMapBackends          = "backends"
 	BlixtMapBlixtLayout2      = "blixt_layout_2"
 	BlixtMapClientRtt         = "client_rtt"
+	BlixtMapCookieKeys        = "cookie_keys"
 	BlixtMapCounters          = "counters"
 	BlixtMapDropSamples       = "drop_samples"
 	BlixtMapEgressLinks       = "egress_links"
@@ -962,6 +977,7 @@ const (
 	BlixtMapSlotCounts        = "slot_counts"
 	BlixtMapSourceInWork      = "source_in_work"
 	BlixtMapSources           = "sources"
+	BlixtMapSynCounts         = "syn_counts"
 	BlixtMapUdpAffinities     = "udp_affinities"
 	BlixtMapUdpFlows          = "udp_flows"
 	BlixtProgBlixt            = "blixt"
@@ -1030,6 +1046,7 @@ type BlixtMapSpecs struct {
 	Backends          *ebpf.MapSpec `ebpf:"backends"`
 	BlixtLayout2      *ebpf.MapSpec `ebpf:"blixt_layout_2"`
 	ClientRtt         *ebpf.MapSpec `ebpf:"client_rtt"`
+	CookieKeys        *ebpf.MapSpec `ebpf:"cookie_keys"`
 	Counters          *ebpf.MapSpec `ebpf:"counters"`
 	DropSamples       *ebpf.MapSpec `ebpf:"drop_samples"`
 	EgressLinks       *ebpf.MapSpec `ebpf:"egress_links"`
@@ -1076,6 +1093,7 @@ type BlixtMapSpecs struct {
 	SlotCounts        *ebpf.MapSpec `ebpf:"slot_counts"`
 	SourceInWork      *ebpf.MapSpec `ebpf:"source_in_work"`
 	Sources           *ebpf.MapSpec `ebpf:"sources"`
+	SynCounts         *ebpf.MapSpec `ebpf:"syn_counts"`
 	UdpAffinities     *ebpf.MapSpec `ebpf:"udp_affinities"`
 	UdpFlows          *ebpf.MapSpec `ebpf:"udp_flows"`
 }
@@ -1120,6 +1138,7 @@ type BlixtMaps struct {
 	Backends          *ebpf.Map `ebpf:"backends"`
 	BlixtLayout2      *ebpf.Map `ebpf:"blixt_layout_2"`
 	ClientRtt         *ebpf.Map `ebpf:"client_rtt"`
+	CookieKeys        *ebpf.Map `ebpf:"cookie_keys"`
 	Counters          *ebpf.Map `ebpf:"counters"`
 	DropSamples       *ebpf.Map `ebpf:"drop_samples"`
 	EgressLinks       *ebpf.Map `ebpf:"egress_links"`
@@ -1166,6 +1185,7 @@ type BlixtMaps struct {
 	SlotCounts        *ebpf.Map `ebpf:"slot_counts"`
 	SourceInWork      *ebpf.Map `ebpf:"source_in_work"`
 	Sources           *ebpf.Map `ebpf:"sources"`
+	SynCounts         *ebpf.Map `ebpf:"syn_counts"`
 	UdpAffinities     *ebpf.Map `ebpf:"udp_affinities"`
 	UdpFlows          *ebpf.Map `ebpf:"udp_flows"`
 }
@@ -1186,6 +1206,7 @@ func (m *BlixtMaps) Close() error {
 		m.Backends,
 		m.BlixtLayout2,
 		m.ClientRtt,
+		m.CookieKeys,
 		m.Counters,
 		m.DropSamples,
 		m.EgressLinks,
@@ -1232,6 +1253,7 @@ func (m *BlixtMaps) Close() error {
 		m.SlotCounts,
 		m.SourceInWork,
 		m.Sources,
+		m.SynCounts,
 		m.UdpAffinities,
 		m.UdpFlows,
 	)

@@ -219,6 +219,19 @@ enum clock {
  */
 #define ANSWER_BURST 4000
 #define ANSWER_INTERVAL 250000ULL /* ns */
+/*
+ * Challenges of clients that one CPU sends: 200,000 a second, at most 15 MB/s. They are the defence
+ * against a flood, so the limit is far above that of other answers. A source that is forged gets
+ * no more bytes by them than the forger sends.
+ */
+#define CHALLENGE_BURST 20000
+#define CHALLENGE_INTERVAL 5000ULL /* ns */
+/* For how long a client has proven its address: while it opens connection after connection, one in a minute takes a round trip longer. Whoever takes over the address profits no longer. */
+#define PROVEN_TICKS SECONDS_TO_TICKS(60)
+/* A cookie holds for this time at least, and for twice as long at most: a client answers at once. */
+#define COOKIE_TICKS 4
+/* How long clients are challenged after the last second with too many SYNs: floods come in waves. */
+#define FLOOD_TICKS SECONDS_TO_TICKS(10)
 /* How often a CPU tries to take a token of a bucket that others take tokens of at the same time. */
 #define BUCKET_TRIES 8
 /*

@@ -139,6 +139,7 @@ struct packet {
 		struct flow_key carrier; /* tuple of the packet that carries the message */
 		struct announcement message;
 	} told; /* what the packet announces, or is to announce: see announcement.h */
+	__u64 policies; /* of the frontend, as in `frontend_policies`: those that are still asked */
 	struct taken taken[FRONTEND_POLICIES][2]; /* of each policy: for the source, and for all */
 	struct {
 		struct addr client;

@@ -20,7 +20,7 @@
 #ifndef BLIXT_POLICY_H
 #define BLIXT_POLICY_H
 
-#include "answer.h"
+#include "challenge.h"
 #include "concurrent.h"
 
 /* Not a refusal. */
@@ -202,27 +202,25 @@ static __always_inline int refuse(struct __sk_buff *ctx, struct packet *p, __u32
 	return drop(counter);
 }
 
-/* Asks the policies with these ids, which the frontend has. Returns 0 or a verdict. */
-__noinline int ask_policies(struct __sk_buff *ctx, struct packet *p, __u64 ids, __u32 frontend)
+/* Asks the policies p->policies of the frontend one question after the other. Returns 0 or a verdict. */
+__noinline int ask_policies(struct __sk_buff *ctx, struct packet *p, __u32 frontend, __u32 first, __u32 last)
 {
 	if (!p)
 		return TC_ACT_SHOT;
-	__builtin_memset(p->taken, 0, sizeof(p->taken));
-	p->adopted = is_adopted(p);
 	for (__u32 question = ASK_SOURCES; question <= TAKE_TOKENS; question++) {
-		if (question == TAKE_TOKENS && p->asked)
-			break;
+		if (question < first || question > last || (question == TAKE_TOKENS && p->asked))
+			continue;
 		for (__u32 i = 0; i < FRONTEND_POLICIES; i++) {
-			__u32 id = policy_id(ids, i);
+			__u32 id = policy_id(p->policies, i);
 			__u32 refusal = id ? ask_policy(p, id, i, question) : ADMITTED;
 			if (refusal == ADMITTED)
 				continue;
 			if (refusal & DRY_RUN) { /* is not asked any more: nobody takes tokens for what is refused */
-				ids &= ~(0xffffULL << i * POLICY_ID_BITS);
+				p->policies &= ~(0xffffULL << i * POLICY_ID_BITS);
 				continue;
 			}
 			for (__u32 n = 0; n < i && question == TAKE_TOKENS && !is_adopted(p); n++)
-				give_tokens_back(p, policy_id(ids, n), n);
+				give_tokens_back(p, policy_id(p->policies, n), n);
 			return refuse(ctx, p, frontend, refusal);
 		}
 	}
@@ -231,14 +229,29 @@ __noinline int ask_policies(struct __sk_buff *ctx, struct packet *p, __u64 ids, 
 
 /*
  * Admits what would begin a flow to the frontend. Returns 0, or the verdict about what is
- * refused. A frontend without policies costs one look-up in an array.
+ * refused. A frontend without policies costs one look-up in an array. Who may be forged
+ * takes no tokens; who is denied is not even challenged.
  */
 static __always_inline int admit(struct __sk_buff *ctx, struct packet *p, const struct frontend *fe)
 {
+	int verdict = 0;
+
 	if (fe->flags & FRONTEND_REFUSES)
 		return drop(COUNTER_REJECT_UNENFORCED);
-	__u64 ids = policies_of(fe->index);
-	return ids ? ask_policies(ctx, p, ids, fe->index) : 0;
+	p->policies = policies_of(fe->index);
+	if (p->policies) {
+		__builtin_memset(p->taken, 0, sizeof(p->taken));
+		p->adopted = is_adopted(p);
+	}
+	if (!fe->challenge)
+		return p->policies ? ask_policies(ctx, p, fe->index, ASK_SOURCES, TAKE_TOKENS) : 0;
+	if (p->policies)
+		verdict = ask_policies(ctx, p, fe->index, ASK_SOURCES, ASK_SOURCES);
+	if (!verdict)
+		verdict = challenge(ctx, p, fe);
+	if (!verdict && p->policies)
+		verdict = ask_policies(ctx, p, fe->index, ASK_LIMITS, TAKE_TOKENS);
+	return verdict;
 }
 
 #endif /* BLIXT_POLICY_H */

@@ -27,6 +27,9 @@ func (l *lb) clearPolicies() {
 	}
 	deleteAll[BlixtLimitedSourceKey, BlixtLimitedSource](l, l.LimitedSources)
 	deleteAll[BlixtAddr, uint32](l, l.Proven)
+	for i := range l.SynCounts.MaxEntries() {
+		l.must(l.SynCounts.Put(i, BlixtSynCount{}))
+	}
 }
 
 // policies gives a frontend the policies with these ids.

@@ -19,6 +19,7 @@ enum answer_share {
 	SHARE_UNSERVED,
 	SHARE_DEVICES, /* not answers: questions to the FIB about the device of a reply, see trust.h */
 	SHARE_QUESTIONS, /* whose packets are these: see undo.h */
+	SHARE_CHALLENGES, /* at its own rate, see challenge.h */
 	SHARE_FRONTENDS,
 };
 
@@ -58,6 +59,14 @@ static __always_inline bool may_answer(__u32 share)
 		return true;
 	__u64 *full = bpf_map_lookup_elem(&answer_buckets, &share);
 	return full && take_token(full, ANSWER_INTERVAL, ANSWER_BURST);
+}
+
+/* The same for challenges. */
+static __always_inline bool may_challenge(void)
+{
+	__u32 share = SHARE_CHALLENGES;
+	__u64 *full = bpf_map_lookup_elem(&answer_buckets, &share);
+	return full && take_token(full, CHALLENGE_INTERVAL, CHALLENGE_BURST);
 }
 
 #endif /* BLIXT_RATELIMIT_H */

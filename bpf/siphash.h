@@ -39,6 +39,25 @@ static __always_inline void sip_word(struct sip_state *s, __u64 word)
 	s->v0 ^= word;
 }
 
+/* Returns the state of a hash with this key. */
+static __always_inline struct sip_state sip_begin(__u64 k0, __u64 k1)
+{
+	struct sip_state s = {
+		k0 ^ 0x736f6d6570736575ULL, k1 ^ 0x646f72616e646f6dULL, k0 ^ 0x6c7967656e657261ULL, k1 ^ 0x7465646279746573ULL,
+	};
+	return s;
+}
+
+/* Returns the hash of whole words, of `len` bytes together. */
+static __always_inline __u64 sip_end(struct sip_state *s, __u64 len)
+{
+	sip_word(s, len << 56); /* no bytes are left: the last word has the length alone */
+	s->v2 ^= 0xff;
+	for (int i = 0; i < 4; i++)
+		sip_round(s);
+	return s->v0 ^ s->v1 ^ s->v2 ^ s->v3;
+}
+
 /* Bytes that are hashed: the tuple, and the message without its MAC. */
 #define SIGNED_LEN (sizeof(struct flow_key) + __builtin_offsetof(struct announcement, mac))
 
@@ -52,16 +71,10 @@ __noinline __u64 sign(const struct packet *p, __u32 index)
 	__u64 k0 = key[0], k1 = key[1];
 	if (!(k0 | k1))
 		return 0;
-	struct sip_state s = {
-		k0 ^ 0x736f6d6570736575ULL, k1 ^ 0x646f72616e646f6dULL, k0 ^ 0x6c7967656e657261ULL, k1 ^ 0x7465646279746573ULL,
-	};
+	struct sip_state s = sip_begin(k0, k1);
 	for (__u32 i = 0; i < SIGNED_LEN / 8; i++)
 		sip_word(&s, words[i]);
-	sip_word(&s, (__u64)SIGNED_LEN << 56); /* no bytes are left: the last word has the length alone */
-	s.v2 ^= 0xff;
-	for (int i = 0; i < 4; i++)
-		sip_round(&s);
-	return s.v0 ^ s.v1 ^ s.v2 ^ s.v3;
+	return sip_end(&s, SIGNED_LEN);
 }
 
 #endif /* BLIXT_SIPHASH_H */
