@@ -59,11 +59,7 @@ type lb struct {
 // shrinkTables makes the tables such that tests can fill and clear them.
 func shrinkTables(spec *ebpf.CollectionSpec) {
 	for name, size := range map[string]uint32{"rings": 2048, "flows": 4096, "new_flows": 4096, "udp_flows": 4096, "fragments": 256, "new_fragments": 256, "held_slots": 256, "backend_addresses": 256, "announced_backends": 256, "icmp_fragments": 256,
-<<<<<<< HEAD
-		"frontends": 64, "addresses": 64, "published": 64, "backends": 256, "backend_flows": 256, "port_searches": 512, "host_ports": 256, "masqueraded_ports": 1024, "frontend_stats": 64, "established": 65, "answer_buckets": 68, "recorded": 64, "frontend_policies": 64, "policies": 64, "policy_states": 64, "policy_stats": 64, "sources": 1 << 15, "limited_sources": 4096, "proven": 1024, "affinities": 1024, "udp_affinities": 1024, "affinity_backends": 64, "port_ranges": 64, "ref_stats": 16, "client_rtt": 64, "backend_health": 256} {
-=======
-		"frontends": 64, "addresses": 64, "published": 64, "backends": 256, "backend_flows": 256, "port_searches": 512, "host_ports": 256, "masqueraded_ports": 1024, "frontend_stats": 64, "established": 65, "answer_buckets": 69, "syn_counts": 64, "recorded": 64, "frontend_policies": 64, "policies": 64, "policy_states": 64, "policy_stats": 64, "sources": 1 << 15, "limited_sources": 4096, "proven": 1024, "ref_stats": 16, "client_rtt": 64, "backend_health": 256} {
->>>>>>> c5e95f9 (bpf: clients prove their addresses while a frontend is flooded)
+		"frontends": 64, "addresses": 64, "published": 64, "backends": 256, "backend_flows": 256, "port_searches": 512, "host_ports": 256, "masqueraded_ports": 1024, "frontend_stats": 64, "established": 65, "answer_buckets": 69, "syn_counts": 64, "recorded": 64, "frontend_policies": 64, "policies": 64, "policy_states": 64, "policy_stats": 64, "sources": 1 << 15, "limited_sources": 4096, "proven": 1024, "affinities": 1024, "udp_affinities": 1024, "affinity_backends": 64, "port_ranges": 64, "ref_stats": 16, "client_rtt": 64, "backend_health": 256} {
 		spec.Maps[name].MaxEntries = size
 	}
 	spec.Maps["announced_udp"].Flags |= unix.BPF_F_MMAPABLE // it is large, and cleared for each test
