@@ -188,6 +188,9 @@ func (r *review) judge(mistakes []gateway.Mistake) bool {
 	return again
 }
 
+// Explain returns what BlixtPolicies make of each listener, with who says so.
+func (r *Review) Explain() []gateway.Explained { return gateway.Explain(r.Objects.Objects, r.options) }
+
 // finish returns the review, with the mistakes that are left.
 func (r *review) finish(mistakes []gateway.Mistake) Review {
 	var refused map[string]bool

@@ -14,7 +14,12 @@ import (
 
 // Translate returns what to serve for the objects, and their status.
 func Translate(objs Objects, o Options) Translation {
-	var t Translation
+	t, _ := translate(objs, o)
+	return t
+}
+
+// translate returns what Translate does, and the Gateways that it comes from.
+func translate(objs Objects, o Options) (t Translation, all []*gateway) {
 	classes, dataplane := findClasses(&objs, o.LastGood)
 	t.Dataplane = dataplane.obj
 	t.Endpoints = joinEndpoints(classes)
@@ -29,13 +34,13 @@ func Translate(objs Objects, o Options) Translation {
 	}
 	assignAddresses(gateways, s)
 	t.Incumbents = newIncumbents(gateways, claimAll(gateways, s))
-	all := t.attach(&objs, index, sets, s.namespaces, o.Cluster == nil)
+	routes := t.attach(&objs, index, sets, s.namespaces, o.Cluster == nil)
 	if o.Cluster == nil {
 		t.Incumbents.Routes = preferServing(o.Incumbents, gateways)
 	}
 
-	p := attachPolicies(&objs, index, sets, all, s)
-	p.apply(gateways, all)
+	p := attachPolicies(&objs, index, sets, routes, s)
+	p.apply(gateways, routes)
 	t.Sources = p.usedSources()
 	for _, g := range gateways {
 		t.serve(g, s)
@@ -44,7 +49,7 @@ func Translate(objs Objects, o Options) Translation {
 			t.ListenerSets = append(t.ListenerSets, set.status())
 		}
 	}
-	for _, r := range all {
+	for _, r := range routes {
 		if len(r.attached) > 0 {
 			t.Routes = append(t.Routes, r.status())
 		}
@@ -55,13 +60,13 @@ func Translate(objs Objects, o Options) Translation {
 	}
 	t.LastGood = s.lastGood(classes, gateways)
 	if o.Cluster == nil {
-		t.findMistakes(classes, gateways, all, p)
+		t.findMistakes(classes, gateways, routes, p)
 	} else {
 		t.Mistakes = nil
 		t.Pools = poolUses(classes, gateways)
 	}
 	t.sort()
-	return t
+	return t, gateways
 }
 
 // gatewayIndex has all Gateways by name. Those of other controllers are nil.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/operator/admission"
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/manifest"
 	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
@@ -47,6 +48,8 @@ type Preview struct {
 	Remarks []Remark
 	// State is nil if nothing can be served, because no file is valid.
 	State *lb.State
+	// Explain returns what BlixtPolicies make of each listener; nil with State.
+	Explain func() []gateway.Explained
 }
 
 // Remark is something to say of files.
@@ -107,7 +110,7 @@ func NewPreview(o PreviewOptions) (*Preview, error) {
 	if err != nil {
 		return p, nil // Wrong says why
 	}
-	p.State = &d.state
+	p.State, p.Explain = &d.state, r.resolved.review.Explain
 	mistakes, states := d.problems()
 	p.addMessages(slog.LevelError, mistakes)
 	p.addMessages(slog.LevelWarn, states)
