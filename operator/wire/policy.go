@@ -158,5 +158,6 @@ func FailClosed(f gateway.Frontend) gateway.Frontend {
 		refs[i] = r
 	}
 	f.Refs, f.Reject = refs, max(f.Reject, 1)
+	f.Restrictions, f.Refused = nil, ""
 	return f
 }

@@ -26,6 +26,8 @@ type causes struct {
 	// other is when the first event was seen that is not of one Service's endpoints.
 	other    time.Time
 	services map[types.NamespacedName]serviceCause
+	// policies are when the first event was seen that is of a BlixtPolicy's sources alone.
+	policies map[types.NamespacedName]time.Time
 }
 
 // serviceCause is that of the endpoints of a Service.
@@ -53,7 +55,7 @@ const (
 func (c *causes) lead() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.since, c.other, c.services = c.clock(), time.Time{}, map[types.NamespacedName]serviceCause{}
+	c.since, c.other, c.services, c.policies = c.clock(), time.Time{}, map[types.NamespacedName]serviceCause{}, map[types.NamespacedName]time.Time{}
 }
 
 // event records an event that is not of one Service's endpoints.
@@ -62,6 +64,15 @@ func (c *causes) event() {
 	defer c.mu.Unlock()
 	if !c.since.IsZero() && c.other.IsZero() {
 		c.other = c.clock()
+	}
+}
+
+// sources records an event that is of a BlixtPolicy's sources alone.
+func (c *causes) sources(policy types.NamespacedName) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.since.IsZero() && c.policies[policy].IsZero() {
+		c.policies[policy] = c.clock()
 	}
 }
 
@@ -122,6 +133,16 @@ func (c *causes) take(r request) (cause fleet.Cause, restore func()) {
 	} else if s, ok := c.services[r.endpointsOf]; ok {
 		taken[r.endpointsOf] = s
 		delete(c.services, r.endpointsOf)
+	} else if seen, ok := c.policies[r.sourcesOf]; ok {
+		other = seen
+	}
+	for policy, seen := range c.policies {
+		if r == everything {
+			other = first(other, seen)
+		}
+		if r == everything || policy == r.sourcesOf {
+			delete(c.policies, policy)
+		}
 	}
 	cause.Seen = other
 	for _, s := range taken {

@@ -75,6 +75,8 @@ type Fleet interface {
 	Publish(fleet.Snapshot) lb.Version
 	// PublishEndpoints publishes those of one Service, at the cost of that Service.
 	PublishEndpoints(types.NamespacedName, gateway.ServiceEndpoints) lb.Version
+	// PublishSources publishes one set of sources, at the cost of that set.
+	PublishSources(lb.SourceSet) lb.Version
 	SetNodes([]fleet.Node)
 	SetSettings(application string, s fleet.Settings)
 	Forget(application string)

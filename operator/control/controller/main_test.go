@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -71,6 +72,8 @@ type agents struct {
 	reports   []lb.Report
 	changed   chan struct{}
 	published int // how often
+	// sources is how often a set of sources was published alone.
+	sources atomic.Int32
 	// boots are the boot numbers that are stored, firstBoots those before anything was
 	// published.
 	boots, firstBoots map[string]lb.Boot
@@ -114,6 +117,20 @@ func (a *agents) PublishEndpoints(service types.NamespacedName, e gateway.Servic
 		}
 	}
 	s.Endpoints = all
+	return a.Publish(s)
+}
+
+func (a *agents) PublishSources(set lb.SourceSet) lb.Version {
+	a.mu.Lock()
+	s := a.snapshot
+	a.mu.Unlock()
+	s.Sources = slices.Clone(s.Sources)
+	for i := range s.Sources {
+		if s.Sources[i].Policy == set.Policy {
+			s.Sources[i] = set
+		}
+	}
+	a.sources.Add(1)
 	return a.Publish(s)
 }
 
@@ -185,7 +202,7 @@ func (a *agents) connect(node, application string) {
 	defer a.mu.Unlock()
 	a.reports = append(a.reports, lb.Report{
 		Node: node, Application: application, Pod: namespace + "/agent-" + node, Connected: true,
-		Layout: bpf.Layout, Kernel: "6.18.0", PacketsSeenAt: time.Now(), Announcing: &lb.Announcing{},
+		Layout: bpf.Layout, Kernel: "6.18.0", PacketsSeenAt: time.Now(), Announcing: &lb.Announcing{}, EnforcesPolicies: true,
 	})
 	a.confirm()
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,6 +18,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // maxAncestors is how many ancestors the API server accepts.
@@ -137,4 +139,47 @@ func ancestorName(ref gwv1.ParentReference) string {
 		name = string(*ref.Namespace) + "/" + name
 	}
 	return kind + " " + name
+}
+
+// sourcesDelay is how long after the sources of a policy alone its status follows, as the
+// status takes a pass.
+const sourcesDelay = time.Second
+
+// sameButSources reports whether an update has changed nothing of a policy but whom its
+// sources admit.
+func sameButSources(previous, object *v1alpha1.BlixtPolicy) bool {
+	a, b := previous.Spec, object.Spec
+	if a.Sources == nil || b.Sources == nil || a.Sources.Action != b.Sources.Action || previous.UID != object.UID ||
+		!equality.Semantic.DeepEqual(previous.DeletionTimestamp, object.DeletionTimestamp) {
+		return false
+	}
+	a.Sources, b.Sources = nil, nil
+	return equality.Semantic.DeepEqual(a, b)
+}
+
+// publishSources publishes the sources of a policy, if nothing else of it has changed.
+func (p *publisher) publishSources(ctx context.Context, name types.NamespacedName) error {
+	watch := p.measures.Start()
+	cause, restore := p.causes.take(request{sourcesOf: name})
+	policy := &v1alpha1.BlixtPolicy{}
+	if err := p.client.Get(ctx, name, policy); err != nil {
+		restore()
+		return client.IgnoreNotFound(err)
+	}
+	set, err := gateway.SourcesOf(policy)
+	i, inForce := slices.BinarySearchFunc(p.current.Sources, name.String(), func(s lb.SourceSet, name string) int { return strings.Compare(s.Policy, name) })
+	known := slices.IndexFunc(p.current.objects.Policies, func(o v1alpha1.BlixtPolicy) bool { return client.ObjectKeyFromObject(&o) == name })
+	if err != nil || !inForce || known < 0 || !sameButSources(&p.current.objects.Policies[known], policy) {
+		restore()
+		return nil // the pass that follows decides
+	}
+	p.Fleet.CausedBy(cause)
+	t := *p.current
+	t.Sources = slices.Clone(t.Sources)
+	t.Sources[i] = set
+	t.published = p.record(t.published, p.Fleet.PublishSources(set))
+	watch.Lap("sources")
+	p.current = &t
+	p.rollout.latest.Store(&t) // the reports of the agents wake it
+	return nil
 }

@@ -106,6 +106,8 @@ func (p *publisher) reconcile(ctx context.Context, r request) (reconcile.Result,
 		err = p.publishAll(ctx)
 	case r.conditionsOf != types.NamespacedName{}:
 		p.setConditions(r.conditionsOf)
+	case r.sourcesOf != types.NamespacedName{}:
+		err = p.publishSources(ctx, r.sourcesOf)
 	default:
 		err = p.publishEndpoints(ctx, r.endpointsOf)
 	}

@@ -33,10 +33,10 @@ import (
 )
 
 // request is what the publisher is to do: publish everything, or only the
-// endpoints of one Service, so that what happens most costs least. What the routes
-// of that Service say of its endpoints is written later. A burst of events leaves
-// one request of a kind.
-type request struct{ endpointsOf, conditionsOf types.NamespacedName }
+// endpoints of one Service, so that what happens most costs least, or only the sources of
+// one BlixtPolicy. What the routes of that Service say of its endpoints is written later.
+// A burst of events leaves one request of a kind.
+type request struct{ endpointsOf, conditionsOf, sourcesOf types.NamespacedName }
 
 var everything = request{}
 
@@ -195,6 +195,17 @@ func (e *events) add(q queue, previous, object client.Object) {
 		publish = strings.HasPrefix(o.InvolvedObject.Name, servicePrefix) && (previous == nil || previous.(*corev1.Event).Message != o.Message)
 	case *apiextv1.CustomResourceDefinition: // a kind is there when spec and status say so
 		publish = previous == nil || previous.GetGeneration() != o.Generation || !equality.Semantic.DeepEqual(previous.(*apiextv1.CustomResourceDefinition).Status, o.Status)
+	case *v1alpha1.BlixtPolicy:
+		switch {
+		case previous != nil && sameButStatus(previous, o):
+			e.statuses.recheck(o) // somebody has overwritten ours
+		case previous != nil && sameButSources(previous.(*v1alpha1.BlixtPolicy), o):
+			e.causes.sources(client.ObjectKeyFromObject(o))
+			q.AddAfter(request{sourcesOf: client.ObjectKeyFromObject(o)}, batchDelay)
+			q.AddAfter(everything, sourcesDelay)
+		default:
+			publish = true
+		}
 	default:
 		if publish = previous == nil || !sameButStatus(previous, o); !publish { // somebody has overwritten ours
 			e.statuses.recheck(o)

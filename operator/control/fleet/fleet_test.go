@@ -166,7 +166,7 @@ type node struct {
 	stop  func()
 }
 
-var testSizes = datapath.Sizes{Addresses: 64, Frontends: 64, Backends: 512, RingSlots: 1 << 20, Flows: 64}
+var testSizes = datapath.Sizes{Addresses: 64, Frontends: 64, Backends: 512, RingSlots: 1 << 20, Policies: 64, Sources: 1024, Flows: 64}
 
 // newNode runs an agent of application blue on a node.
 func newNode(t testing.TB, o *operator, name string, change func(*agent.Options)) *node {

@@ -3,6 +3,7 @@
 package fleet
 
 import (
+	"maps"
 	"reflect"
 	"sync"
 
@@ -59,6 +60,20 @@ func (h *history) publishEndpoints(name types.NamespacedName, ports []gateway.En
 	}
 	s, c := *h.state, newChange()
 	s.services, c.services[name] = s.services.with(name, ports), true
+	h.add(&s, c, newSum(h.sum, h.state, &s, c))
+	return true
+}
+
+// publishSources makes a set of sources the newest of its policy. It returns false if it is
+// so already, or if the policy has none.
+func (h *history) publishSources(set lb.SourceSet) bool {
+	before, known := h.state.sources[set.Policy]
+	if !known || before.Equal(&set) {
+		return false
+	}
+	s, c := *h.state, newChange()
+	s.sources, c.sources[set.Policy] = maps.Clone(s.sources), true
+	s.sources[set.Policy] = &set
 	h.add(&s, c, newSum(h.sum, h.state, &s, c))
 	return true
 }

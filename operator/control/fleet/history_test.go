@@ -86,6 +86,13 @@ func mutate(r *rand.Rand, s Snapshot) Snapshot {
 			}
 		}
 	}
+	for _, f := range s.Frontends { // as a translation has it
+		for _, r := range f.Restrictions {
+			if !slices.ContainsFunc(s.Sources, func(o lb.SourceSet) bool { return o.Policy == r.Policy }) {
+				s.Sources = append(s.Sources, lb.SourceSet{Policy: r.Policy, OnlyAllowed: true})
+			}
+		}
+	}
 	slices.SortFunc(s.Sources, func(a, b lb.SourceSet) int { return strings.Compare(a.Policy, b.Policy) })
 	slices.SortFunc(s.Addresses, func(a, b lb.Address) int { return a.IP.Compare(b.IP) })
 	slices.SortFunc(s.Frontends, func(a, b gateway.Frontend) int { return a.Key.Compare(b.Key) })

@@ -230,6 +230,20 @@ func (s *Server) PublishEndpoints(service types.NamespacedName, e gateway.Servic
 	return s.history.version
 }
 
+// PublishSources makes agents enforce one set of sources of the snapshot that was published
+// last, as PublishEndpoints does with endpoints.
+func (s *Server) PublishSources(set lb.SourceSet) lb.Version {
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.expectAcks(s.history.version.Sequence)
+	if s.leading && s.history.publishSources(set) {
+		s.wake(func(*session) bool { return true })
+	}
+	return s.history.version
+}
+
 // SetNodes sets the nodes whose agents are accepted. The sessions of other
 // nodes' agents are ended.
 func (s *Server) SetNodes(nodes []Node) {
