@@ -102,6 +102,7 @@ func NewPreview(o PreviewOptions) (*Preview, error) {
 		Options: Options{NodeName: o.NodeName, FlowRecords: o.FlowRecords, Lenient: o.Lenient},
 		source:  files, memory: memory, assumed: o.Capacity, byHand: byHand{set: o.Drained},
 	}
+	r.judging.failovers.Now = time.Now
 	d, err := r.read(n)
 	p := &Preview{}
 	for _, e := range files.Wrong() {
