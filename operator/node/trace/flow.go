@@ -108,8 +108,9 @@ func (x *tracer) serve(f *datapath.Flow, moved bool) bool {
 	if !found || b.Generation != f.Generation {
 		return ended("its backend is gone")
 	}
-	if b.Flags&datapath.BackendNotServing != 0 && x.udp() {
-		if r := x.selectBackend(f.Frontend); r.Backend != datapath.BackendReject && r.Backend != f.Backend {
+	// If another frontend has its port by now, or none, it stays.
+	if b.Flags&datapath.BackendNotServing != 0 && x.udp() && x.frontend != nil && x.frontend.Index == f.Frontend {
+		if r := x.selectBackend(x.frontend); r.Backend != datapath.BackendReject && r.Backend != f.Backend {
 			return ended("its backend does not serve any more, and the ring has another one")
 		}
 	}
@@ -131,7 +132,7 @@ func (x *tracer) serve(f *datapath.Flow, moved bool) bool {
 		}
 	}
 	x.checkSource(f)
-	x.show(f.Backend, b)
+	x.show(f.Backend, b, f.Dport)
 	if x.due && !x.host && x.protected(x.key.Src) {
 		x.drop(bpf.BlixtCounterCOUNTER_DROP_PROTECTED, "the host's IPsec policies cover the client, so it gets no answer in clear text")
 		return true

@@ -171,6 +171,7 @@ func (w *world) load() {
 		bpf.BlixtMapInterest: o.Interest, bpf.BlixtMapLinkPackets: o.LinkPackets, bpf.BlixtMapAnnouncing: o.Announcing, bpf.BlixtMapHostPorts: o.HostPorts,
 		bpf.BlixtMapMasqueradedPorts: o.MasqueradedPorts, bpf.BlixtMapPortSearches: o.PortSearches, bpf.BlixtMapProtectedClients: o.ProtectedClients,
 		bpf.BlixtMapSilentNeighbours: o.SilentNeighbours, bpf.BlixtMapAnnouncedUdp: o.AnnouncedUdp,
+		bpf.BlixtMapPortRanges: o.PortRanges, bpf.BlixtMapAffinities: o.Affinities, bpf.BlixtMapUdpAffinities: o.UdpAffinities, bpf.BlixtMapAffinityBackends: o.AffinityBackends,
 	})
 	w.must(err)
 }

@@ -28,6 +28,7 @@ var needed = []string{
 var wanted = []string{
 	bpf.BlixtMapInterest, bpf.BlixtMapLinkPackets, bpf.BlixtMapAnnouncing, bpf.BlixtMapHostPorts, bpf.BlixtMapMasqueradedPorts,
 	bpf.BlixtMapPortSearches, bpf.BlixtMapProtectedClients, bpf.BlixtMapSilentNeighbours, bpf.BlixtMapAnnouncedUdp,
+	bpf.BlixtMapPortRanges, bpf.BlixtMapAffinities, bpf.BlixtMapUdpAffinities, bpf.BlixtMapAffinityBackends,
 }
 
 // Open opens the maps that are pinned in dir, read-only. It returns the errors of

@@ -246,15 +246,14 @@ func (x *tracer) concerns() bool {
 // handle is handle_ports.
 func (x *tracer) handle() {
 	address, ours := find[bpf.BlixtAddress](x, bpf.BlixtMapAddresses, x.key.Dst)
-	key := bpf.BlixtFrontendKey{Addr: x.key.Dst, Port: x.key.Dport, Protocol: uint8(x.protocol)}
-	frontend, served := find[bpf.BlixtFrontend](x, bpf.BlixtMapFrontends, key)
+	frontend, port, served := x.findFrontend(address)
 	if ours {
 		x.r.Address = &Address{Exclusive: address.Flags&datapath.AddressExclusive != 0}
 		x.shared = !x.r.Address.Exclusive
 	}
 	if ours && served {
 		x.frontend = &frontend
-		x.r.Frontend = x.named(frontend.Index)
+		x.r.Frontend = x.named(frontend.Index, port)
 	}
 	if !x.concerns() {
 		x.pass(bpf.BlixtCounterCOUNTER_NOT_OURS, "nothing is served at this address, and no flow goes there")
@@ -288,11 +287,11 @@ func (x *tracer) handle() {
 	}
 }
 
-// named returns the frontend with its names.
-func (x *tracer) named(index uint32) *Frontend {
+// named returns the frontend with this port with its names.
+func (x *tracer) named(index uint32, port uint16) *Frontend {
 	f := &Frontend{Index: index}
 	for _, s := range x.o.Frontends {
-		if s.Addr != x.r.Server.Addr() || s.Port != x.r.Server.Port() || s.Protocol != x.protocol {
+		if s.Addr != x.r.Server.Addr() || s.Port != port || s.Protocol != x.protocol {
 			continue
 		}
 		f.Gateway, f.Listener, f.Route = s.Gateway, s.Listener, s.Route
@@ -385,24 +384,26 @@ func clientHash(key datapath.FlowKey, seed uint64) uint32 {
 	return uint32(h >> 32)
 }
 
-// selectBackend is select_backend in ring.h.
-func (x *tracer) selectBackend(frontend uint32) Ring {
-	word, _ := find[uint64](x, bpf.BlixtMapPublished, frontend)
+// selectBackend is select_backend in affinity.h.
+func (x *tracer) selectBackend(f *bpf.BlixtFrontend) Ring {
+	word, _ := find[uint64](x, bpf.BlixtMapPublished, f.Index)
 	ref := datapath.RingRef(word)
 	r := Ring{Size: ref.Size()}
-	if r.Size == 0 {
-		return r
+	if r.Size > 0 {
+		r.Slot = uint32(uint64(x.ringHash(f)) * uint64(r.Size) >> 32)
+		slot := ref.Offset() + r.Slot
+		two, _ := find[uint64](x, bpf.BlixtMapRings, slot/2)
+		r.Backend = uint32(two >> (slot & 1 * 32))
 	}
-	r.Slot = uint32(uint64(clientHash(x.key, x.config.Seed)) * uint64(r.Size) >> 32)
-	slot := ref.Offset() + r.Slot
-	two, _ := find[uint64](x, bpf.BlixtMapRings, slot/2)
-	r.Backend = uint32(two >> (slot & 1 * 32))
+	if f.Affinity != 0 {
+		r.Backend = x.remembered(f, r.Backend)
+	}
 	return r
 }
 
 // handleFrontend is handle_frontend. f is the flow that yields to the packet, or nil.
 func (x *tracer) handleFrontend(f *datapath.Flow) {
-	ring := x.selectBackend(x.frontend.Index)
+	ring := x.selectBackend(x.frontend)
 	x.r.Ring = &ring
 	if f != nil && !closed(f) && (f.Backend == ring.Backend || x.draining()) {
 		if x.serve(f, x.changePort(f)) {
@@ -464,13 +465,14 @@ func (x *tracer) rejectNoBackend(ring Ring) {
 	x.reject(bpf.BlixtCounterCOUNTER_REJECT_NO_BACKEND, "%s", why)
 }
 
-// show fills Result.Backend.
-func (x *tracer) show(id uint32, b datapath.Backend) {
+// show fills Result.Backend: the flow goes to this port of it.
+func (x *tracer) show(id uint32, b datapath.Backend, port uint16) {
+	own := netip.AddrPortFrom(datapath.FromAddr(b.Addr), datapath.FromPort(b.Port))
 	x.r.Backend = &Backend{
-		ID: id, Address: netip.AddrPortFrom(datapath.FromAddr(b.Addr), datapath.FromPort(b.Port)), Generation: b.Generation, Ref: b.Ref,
+		ID: id, Address: netip.AddrPortFrom(own.Addr(), datapath.FromPort(port)), Generation: b.Generation, Ref: b.Ref,
 		Local: b.Flags&datapath.BackendLocal != 0, Draining: b.Flags&datapath.BackendNotServing != 0,
 	}
-	x.r.Backend.Service = x.service[x.r.Backend.Address]
+	x.r.Backend.Service = x.service[own]
 }
 
 // beginFlow is begin_flow.
@@ -481,7 +483,13 @@ func (x *tracer) beginFlow(ring Ring) {
 		x.r.Why = "the ring names a backend that is gone: a newer ring is about to be published"
 		return
 	}
-	x.show(ring.Backend, b)
+	port := x.backendPort(b)
+	if port == 0 {
+		x.rejectNoBackend(Ring{})
+		x.r.Why = "the port is so far above the listener's that it would lead beyond the last port of the backend"
+		return
+	}
+	x.show(ring.Backend, b, port)
 	if x.v6 && x.r.Client.Addr().IsLinkLocalUnicast() && !x.host {
 		x.drop(bpf.BlixtCounterCOUNTER_DROP_MARTIAN, "nothing may be forwarded from the link-local address %s", x.r.Client.Addr())
 		return
@@ -491,7 +499,7 @@ func (x *tracer) beginFlow(ring Ring) {
 		return
 	}
 	x.to = datapath.Flow{
-		Sport: x.key.Sport, Dst: b.Addr, Dport: b.Port, Backend: ring.Backend, Generation: b.Generation, Frontend: x.frontend.Index,
+		Sport: x.key.Sport, Dst: b.Addr, Dport: port, Backend: ring.Backend, Generation: b.Generation, Frontend: x.frontend.Index,
 		LastSeen: x.now, IdleTicks: x.frontend.IdleTicks,
 	}
 	way, ok := x.selectWay(b.Flags)
