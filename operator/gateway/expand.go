@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -49,6 +50,7 @@ func (r *Resolution) expand(u *Unresolved, o ResolveOptions) {
 				key := lb.Key{Addr: ip, Protocol: f.Protocol, Port: f.Port}
 				if f.Addr.IsUnspecified() == any && !r.keys[key] {
 					r.keys[key], from[key] = true, i
+					r.addRange(key, f.Ports)
 					r.State.Frontends = append(r.State.Frontends, lb.Frontend{Addr: ip, Protocol: f.Protocol, Port: f.Port})
 				}
 			}
@@ -59,4 +61,16 @@ func (r *Resolution) expand(u *Unresolved, o ResolveOptions) {
 	for i, f := range r.State.Frontends {
 		r.sources[i] = from[f.Key()]
 	}
+}
+
+// addRange notes the further ports of a frontend.
+func (r *Resolution) addRange(key lb.Key, p *lb.Ports) {
+	if p == nil {
+		return
+	}
+	if r.ranges == nil {
+		r.ranges = map[rangePlace][]lb.PortRange{}
+	}
+	at := rangePlace{key.Addr, key.Protocol}
+	r.ranges[at] = append(r.ranges[at], lb.PortRange{First: cmp.Or(p.First, key.Port), Last: p.Last})
 }

@@ -123,7 +123,7 @@ func (l *listener) ownKeys() []lb.Key {
 func (p *policies) refusesRange(c *rangeClaim, taken map[rangePlace][]*rangeClaim) *fault {
 	for _, key := range c.ownKeys() {
 		if why := p.hostNeeds(key, c); why != "" {
-			return faultf(gwv1.PolicyReasonConflicted, "%s: %s of %s cannot be served at %s: %s.", c.by.name(), c, key.Protocol, where(key.Addr), why)
+			return faultf(gwv1.PolicyReasonConflicted, "%s: %s of %s cannot be served at %s: %s; use other ports, or an address that no host has.", c.by.name(), c, key.Protocol, where(key.Addr), why)
 		}
 		at := taken[rangePlace{key.Addr, key.Protocol}]
 		rivals := at
@@ -182,8 +182,8 @@ func (p *policies) hostNeeds(key lb.Key, c *rangeClaim) string {
 		}
 	}
 	for i := range infrastructure {
-		if r := &infrastructure[i]; within(r) {
-			return fmt.Sprintf("%s is reserved for %s", r, r.use())
+		if r := &infrastructure[i]; within(r) && !ports.namesAll(key.Protocol, max(r.First, c.first), min(r.Last, c.ports.Last)) {
+			return fmt.Sprintf("%s is reserved for %s, unless entries of their own in %s allow these ports", r, r.use(), c.gateway.class.config.addressesField("allowedPorts"))
 		}
 	}
 	var pod *HostPort

@@ -136,6 +136,18 @@ func (p *portPolicy) names(key lb.Key) bool {
 	return slices.ContainsFunc(p.allowed, func(r ReservedRange) bool { return r.First == r.Last && r.contains(key) })
 }
 
+// namesAll reports whether each port has an entry of its own in allowedPorts.
+func (p *portPolicy) namesAll(protocol lb.Protocol, first, last uint16) bool {
+	for port := first; ; port++ {
+		if !p.names(lb.Key{Protocol: protocol, Port: port}) {
+			return false
+		}
+		if port == last {
+			return true
+		}
+	}
+}
+
 // refusal is why a listener may not get a port of a host's address.
 type refusal struct {
 	// reason is that of the warning, if the listener has the port nevertheless.

@@ -52,6 +52,8 @@ type Resolution struct {
 	// frontend that it comes from. keys are the keys of the state's frontends.
 	sources []int
 	keys    map[lb.Key]bool
+	// ranges are the further ports of frontends.
+	ranges map[rangePlace][]lb.PortRange
 	// uses are the indices of the state's frontends that name a Service.
 	uses     map[types.NamespacedName][]int
 	problems [][]Problem // of each unresolved frontend
@@ -102,6 +104,19 @@ func (r Resolution) Clone() Resolution {
 	return r
 }
 
+// loops reports whether packets to a backend would come back: it is a frontend itself, or at a
+// port that one serves as well. A frontend that keeps ports leads to any port of a backend.
+func (r *Resolution) loops(f *Frontend, key lb.Key) bool {
+	if r.keys[key] || len(r.ranges) == 0 {
+		return r.keys[key]
+	}
+	ranges := r.ranges[rangePlace{key.Addr, key.Protocol}]
+	if f.Ports != nil && len(ranges) > 0 {
+		return true
+	}
+	return slices.ContainsFunc(ranges, func(p lb.PortRange) bool { return p.First <= key.Port && key.Port <= p.Last })
+}
+
 // Problems returns the problems of endpoints, without duplicates.
 func (r Resolution) Problems() []Problem {
 	var all []Problem
@@ -131,7 +146,7 @@ func (r *Resolution) resolve(u *Unresolved, i int, e Endpoints, o ResolveOptions
 	slices.SortFunc(out.Refs, lb.ServicePort.Compare)
 	out.Refs = slices.Compact(out.Refs)
 	s := newShares(f, key, e, o)
-	problems := s.fill(&out, r.keys)
+	problems := s.fill(&out, func(key lb.Key) bool { return r.loops(f, key) })
 	one := lb.State{Frontends: []lb.Frontend{out}}
 	one.Normalize()
 	r.State.Frontends[i], r.problems[source] = one.Frontends[0], problems

@@ -202,7 +202,7 @@ func nearness(found []Endpoint, o ResolveOptions) func(*Endpoint) bool {
 // of a reference without endpoints is refused, as Gateway API requires. But if
 // only other nodes have its endpoints, or somebody has drained them by hand, this
 // node's connections go to the references that it can serve.
-func (s *shares) fill(out *lb.Frontend, keys map[lb.Key]bool) []Problem {
+func (s *shares) fill(out *lb.Frontend, loops func(lb.Key) bool) []Problem {
 	problems := s.problems
 	for _, one := range s.of {
 		total := uint64(one.ref.Weight) * lb.WeightUnit
@@ -214,7 +214,7 @@ func (s *shares) fill(out *lb.Frontend, keys map[lb.Key]bool) []Problem {
 		}
 		for _, b := range one.endpoints {
 			key := keyOf(b.Addr, out.Protocol)
-			if !keys[key] {
+			if !loops(key) {
 				out.Backends = append(out.Backends, b)
 				continue
 			}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/others"
@@ -122,6 +123,20 @@ func hostPorts() (r lb.PortRange) {
 		return lb.PortRange{}
 	}
 	return r
+}
+
+// ephemeralPorts returns those from which this host and the program connect: to give one to a
+// listener would take the answers. Nil: they are not known.
+func (r *runner) ephemeralPorts() (all []gateway.ReservedRange) {
+	if host := hostPorts(); host != (lb.PortRange{}) {
+		all = append(all, gateway.ReservedRange{First: host.First, Last: host.Last, Use: "connections that this host begins (net.ipv4.ip_local_port_range)"})
+	}
+	if r.loaded != nil {
+		if snat := r.loaded.SNATPorts(); snat != (lb.PortRange{}) {
+			all = append(all, gateway.ReservedRange{First: snat.First, Last: snat.Last, Use: "connections to backends elsewhere (--snat-ports)"})
+		}
+	}
+	return all
 }
 
 // CheckHostPorts returns an error if the host's own connections may use ports of the

@@ -59,6 +59,7 @@ func (r *runner) read(n *network) (*desired, error) {
 		HostAddresses:    own,
 		DefaultAddresses: n.defaultAddresses(),
 		ReservedPorts:    gateway.StandaloneReservedPorts(),
+		EphemeralPorts:   r.ephemeralPorts(),
 		Capacity:         r.capacity(),
 	}
 	if r.FlowRecords {
