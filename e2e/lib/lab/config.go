@@ -21,6 +21,7 @@ type Config struct {
 	Routes   []Route
 	Services []Service
 	Grants   []Grant
+	Policies []Policy
 }
 
 // Gateway has addresses and listeners.
@@ -30,6 +31,15 @@ type Gateway struct {
 	Listeners       []Listener
 	// ClientAddress is the choice of its BlixtGatewayConfig; "": it has none.
 	ClientAddress string
+}
+
+// Policy is a BlixtPolicy for a route of its namespace.
+type Policy struct {
+	Namespace, Name string
+	// Kind and Target are what it is for: TCPRoute and a name.
+	Kind, Target string
+	// Spec is YAML besides targetRefs, such as "maxAge: 1h".
+	Spec string
 }
 
 // Listener is a port of a Gateway. Its name is tcp-80, udp-53 and so on.
@@ -106,6 +116,11 @@ func (c *Config) YAML() map[string]string {
 	}
 	for _, g := range c.Grants {
 		gateway.grant(g)
+	}
+	for _, p := range c.Policies {
+		gateway.add("blixt.x-k8s.io/v1alpha1", "BlixtPolicy", p.Namespace, p.Name, "spec:",
+			"  targetRefs: [{group: gateway.networking.k8s.io, kind: "+p.Kind+", name: "+p.Target+"}]",
+			"  "+strings.ReplaceAll(p.Spec, "\n", "\n  "))
 	}
 	for _, s := range c.Services {
 		gateway.service(s)
