@@ -26,10 +26,11 @@ type removals struct {
 	since map[removed]time.Time
 }
 
-// removed is a frontend, or a backend of it.
+// removed is a frontend, or a backend of it, or a policy that restricts it.
 type removed struct {
 	frontend lb.Key
 	backend  netip.AddrPort
+	policy   string
 }
 
 // hold returns the state with what went less than the grace ago, or while files were
@@ -64,7 +65,10 @@ func (r *removals) hold(want lb.State, generation int, changed, now time.Time) (
 	for _, was := range r.state.Frontends {
 		i, is := slices.BinarySearchFunc(want.Frontends, was, func(a, b lb.Frontend) int { return a.Key().Compare(b.Key()) })
 		if is {
-			keepBackends(&state.Frontends[i], was, func(b netip.AddrPort) bool { return held(removed{was.Key(), b}) })
+			f := &state.Frontends[i]
+			keepBackends(f, was, func(b netip.AddrPort) bool { return held(removed{frontend: was.Key(), backend: b}) })
+			keepRestrictions(f, was, func(policy string) bool { return held(removed{frontend: was.Key(), policy: policy}) })
+			state.Sources = withSources(state.Sources, f, r.state.Sources)
 			continue
 		}
 		if !held(removed{frontend: was.Key()}) {
@@ -119,6 +123,18 @@ func keepBackends(f *lb.Frontend, was lb.Frontend, held func(netip.AddrPort) boo
 	}
 	f.Backends = slices.Concat(f.Backends, kept)
 	slices.SortFunc(f.Backends, byAddr)
+}
+
+// keepRestrictions adds those that the frontend had of policies that are held: while a file
+// is written anew, nobody gets in whom its policy refuses. Who has as many as there may be keeps
+// the newer ones.
+func keepRestrictions(f *lb.Frontend, was lb.Frontend, held func(policy string) bool) {
+	for _, r := range was.Restrictions {
+		restricts := slices.ContainsFunc(f.Restrictions, func(now lb.Restriction) bool { return now.Policy == r.Policy })
+		if !restricts && held(r.Policy) && len(f.Restrictions) < lb.MaxRestrictions {
+			f.Restrictions = append(slices.Clip(f.Restrictions), r)
+		}
+	}
 }
 
 func byAddr(a, b lb.Backend) int { return a.Addr.Compare(b.Addr) }

@@ -157,3 +157,39 @@ func TestRemovalsKeepSources(t *testing.T) {
 		t.Errorf("with one frontend and its policy removed, served: %s, want %s", got, want)
 	}
 }
+
+// A policy that restricts a frontend stays while its file is away: an editor that renames the
+// old file before it writes the new one opens no door.
+func TestRemovalOfRestrictionsWaits(t *testing.T) {
+	const both = "[default/a default/b] [default/a default/b]"
+	r := removals{grace: time.Second}
+	begin := time.Now()
+	step := func(ms, generation int, want string, policies ...string) {
+		t.Helper()
+		s := stateOf("80: 1")
+		for _, p := range policies {
+			s.Frontends[0].Restrictions = append(s.Frontends[0].Restrictions, lb.Restriction{Policy: p, Sources: true})
+			s.Sources = append(s.Sources, lb.SourceSet{Policy: p, OnlyAllowed: true})
+		}
+		now := begin.Add(time.Duration(ms) * time.Millisecond)
+		got, _ := r.hold(s, generation, begin, now)
+		var restrict, sets []string
+		for _, x := range got.Frontends[0].Restrictions {
+			restrict = append(restrict, x.Policy)
+		}
+		for _, x := range got.Sources {
+			sets = append(sets, x.Policy)
+		}
+		if text := fmt.Sprint(restrict, sets); text != want {
+			t.Errorf("at %d ms: %s, want %s", ms, text, want)
+		}
+	}
+	step(0, 1, both, "default/a", "default/b")
+	step(100, 2, both, "default/a")
+	step(200, 3, both, "default/a", "default/b") // it is back
+	step(300, 4, "[default/b default/a] [default/a default/b]", "default/b")
+	step(1200, 4, "[default/b default/a] [default/a default/b]", "default/b")
+	step(1300, 4, "[default/b] [default/b]", "default/b") // it is gone indeed
+	// Who has as many as there may be keeps the newer ones.
+	step(2000, 5, "[1 2 3 4] [1 2 3 4]", "1", "2", "3", "4")
+}
