@@ -19,6 +19,8 @@ type Changes struct {
 	Added   []*Frontend      `json:"added,omitempty"`
 	Removed []*Frontend      `json:"removed,omitempty"`
 	Changed []FrontendChange `json:"changed,omitempty"`
+	// Sources are whom policies admit, in the order of the policies.
+	Sources []SourceChange `json:"sources,omitempty"`
 }
 
 // FrontendChange is how a frontend differs from what it was.
@@ -63,7 +65,7 @@ func (b *Backend) State() string {
 
 // Empty reports whether the states are the same.
 func (c *Changes) Empty() bool {
-	return len(c.AddedAddresses)+len(c.RemovedAddresses)+len(c.Added)+len(c.Removed)+len(c.Changed) == 0
+	return len(c.AddedAddresses)+len(c.RemovedAddresses)+len(c.Added)+len(c.Removed)+len(c.Changed)+len(c.Sources) == 0
 }
 
 // Diff returns what differs between two states, which must be normalized. What it returns
@@ -91,6 +93,7 @@ func Diff(was, is *State) Changes {
 			c.Changed = append(c.Changed, diffFrontends(a, b))
 		}
 	})
+	c.Sources = diffSources(was.Sources, is.Sources)
 	return c
 }
 

@@ -50,12 +50,19 @@ func (c *Changes) Lines(most, names int) []Line {
 	for _, line := range l.all {
 		all = append(all, *line)
 	}
+	for i := range c.Sources {
+		all = append(all, c.Sources[i].line(names))
+	}
 	if most > 0 && len(all) > most {
 		more, frontends := len(all)-most+1, 0
 		for _, line := range all[most-1:] {
 			frontends += line.Frontends
 		}
-		all = append(all[:most-1], Line{Text: fmt.Sprintf("%s more, of %s", phrase.Count(more, "change"), phrase.Count(frontends, "frontend")), Frontends: frontends})
+		text := phrase.Count(more, "change") + " more"
+		if frontends > 0 {
+			text += ", of " + phrase.Count(frontends, "frontend")
+		}
+		all = append(all[:most-1], Line{Text: text, Frontends: frontends})
 	}
 	return all
 }
@@ -182,7 +189,7 @@ func (c *FrontendChange) other() string {
 	case was.IdleTimeout != is.IdleTimeout:
 		return fmt.Sprintf("idle timeout %s instead of %s", is.IdleTimeout, was.IdleTimeout)
 	}
-	return "other settings"
+	return cmp.Or(settingsWords(&c.Was.Settings, &c.Is.Settings), "other settings")
 }
 
 // words returns what has changed in a Service; "": nothing that it knows.

@@ -67,7 +67,7 @@ func fieldsOf(line lb.Line) (all []any) {
 	}
 	add("service", line.Service != "", line.Service)
 	add("gateway", line.Gateway != "", line.Gateway)
-	add("frontends", true, line.Frontends)
+	add("frontends", line.Frontends > 0, line.Frontends)
 	add("examples", len(line.Examples) > 0, line.Examples)
 	add("added", len(line.Added) > 0, line.Added)
 	add("removed", len(line.Removed) > 0, line.Removed)
