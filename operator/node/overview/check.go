@@ -162,6 +162,8 @@ func problem(name string, p standalone.Problem) finding.Finding {
 		f.Check = "drained"
 	case "mistake", "problem":
 		f.Check = "objects"
+	case "refusing":
+		f.Check, f.Remedy = "policies", "Mend the policy that is named: it refuses everybody rather than admit whom it does not mean. blixt policy shows what holds."
 	}
 	if seen, command, is := strings.Cut(p.Message, "; run: "); is {
 		f.Seen, f.Remedy = seen, command

@@ -201,6 +201,7 @@ func (r *runner) reconcile(ctx context.Context) {
 	default:
 	}
 	r.logDrained(&d.state)
+	r.log.each("refusing", slog.LevelError, refusing(&d.state))
 	if next == 0 { // otherwise what is missing may be about to come back
 		r.logProblems(d)
 	}
