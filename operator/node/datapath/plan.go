@@ -119,6 +119,7 @@ const (
 	stepRanges
 	stepAddresses
 	stepGoneAddresses
+	stepGoneRanges
 	stepGoneFrontends
 	stepRetire
 	stepFree
@@ -137,6 +138,9 @@ func NewPlan(have *Contents, want lb.State, now time.Time) (*Plan, error) {
 		t.staleFrontends[key] = true
 	}
 	for ip := range have.Addresses {
+		t.staleAddresses[ip] = true
+	}
+	for _, ip := range have.rangedAddresses() {
 		t.staleAddresses[ip] = true
 	}
 	for key := range have.policies.byKey {
@@ -222,8 +226,14 @@ func (t *Target) stale(have *Contents) ([]lb.Key, []netip.Addr) {
 		for ip := range have.Addresses {
 			addresses[ip] = true
 		}
-		for _, ip := range have.strayRanges() {
+		for _, ip := range have.rangedAddresses() {
 			addresses[ip] = true
+		}
+	}
+	addresses = maps.Clone(addresses)
+	for key := range frontends { // perhaps it was left out until now, and its range with it
+		if _, had := have.Ranges[rangeKey(key)]; had || t.ranged[rangeKey(key)] != nil {
+			addresses[key.Addr] = true
 		}
 	}
 	return slices.SortedFunc(maps.Keys(frontends), lb.Key.Compare), slices.SortedFunc(maps.Keys(addresses), netip.Addr.Compare)

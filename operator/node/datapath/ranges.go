@@ -124,15 +124,15 @@ func (p *planner) addressRanges(ip netip.Addr) (has bool) {
 		case n > 0 && (!had || old != next):
 			p.add(stepRanges, putRanges{of, next, n})
 		case n == 0 && had:
-			p.add(stepGoneAddresses, deleteRanges{of})
+			p.add(stepGoneRanges, deleteRanges{of})
 		}
 		has = has || n > 0
 	}
 	return has
 }
 
-// strayRanges returns the addresses with ranges that nobody may want.
-func (c *Contents) strayRanges() []netip.Addr {
+// rangedAddresses returns the addresses with ranges.
+func (c *Contents) rangedAddresses() []netip.Addr {
 	var ips []netip.Addr
 	for key := range c.Ranges {
 		ips = append(ips, key.Addr)

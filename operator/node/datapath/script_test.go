@@ -120,9 +120,9 @@ func readScript(t *testing.T, path string) (*txtar.Archive, []step) {
 //
 //	address IP [exclusive]
 //	sources POLICY [only] [+PREFIX] [-PREFIX]
-//	tcp|udp IP:PORT [idle DURATION] [reject WEIGHT] [gateway NAME] [route NAME] [records on] [refused WHY]
+//	tcp|udp IP:PORT [idle DURATION] [reject WEIGHT] [gateway NAME] [route NAME] [records on] [refused WHY] [affinity GROUP[/TIMEOUT]] [ports FIRST-LAST[/shift]]
 //	  policy POLICY TARGET [sources] [dry] [new N] [all N]
-//	  IP:PORT WEIGHT [local] [not-serving] [@SERVICE:PORT] [xN: N of them, by counting up the address]
+//	  IP:PORT WEIGHT [local] [not-serving] [standby] [@SERVICE:PORT] [xN: N of them, by counting up the address]
 func parseState(t *testing.T, text string) lb.State {
 	t.Helper()
 	var s lb.State
@@ -157,6 +157,10 @@ func parseState(t *testing.T, text string) lb.State {
 					fe.Records = true
 				case "refused":
 					fe.Refused = f[i+1]
+				case "affinity":
+					fe.Affinity = parseAffinity(t, f[i+1])
+				case "ports":
+					fe.Ports = parsePorts(t, f[i+1])
 				}
 			}
 			s.Frontends = append(s.Frontends, fe)
@@ -167,6 +171,8 @@ func parseState(t *testing.T, text string) lb.State {
 			for _, word := range f[2:] {
 				if word == "local" {
 					b.Local = true
+				} else if word == "standby" {
+					b.Standby = true
 				} else if word == "not-serving" {
 					b.NotServing = true
 				} else if service, isRef := strings.CutPrefix(word, "@"); isRef {
@@ -191,6 +197,29 @@ func parseState(t *testing.T, text string) lb.State {
 		}
 	}
 	return s
+}
+
+func parseAffinity(t *testing.T, text string) *lb.Affinity {
+	t.Helper()
+	group, timeout, _ := strings.Cut(text, "/")
+	a := &lb.Affinity{Group: group, Bits4: 24, Bits6: 64}
+	if timeout != "" {
+		var err error
+		if a.Timeout, err = time.ParseDuration(timeout); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return a
+}
+
+func parsePorts(t *testing.T, text string) *lb.Ports {
+	t.Helper()
+	text, how, _ := strings.Cut(text, "/")
+	p := &lb.Ports{Shift: how == "shift"}
+	if _, err := fmt.Sscanf(text, "%d-%d", &p.First, &p.Last); err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 // refNames are the backendRefs of all states that were parsed, by hash.
@@ -219,6 +248,9 @@ func dump(t *testing.T, tables Tables) string {
 		if contents.Addresses[ip].Flags&uint32(bpf.BlixtAddressFlagADDRESS_EXCLUSIVE) != 0 {
 			b.WriteString(" exclusive")
 		}
+		if contents.Addresses[ip].Flags&AddressRanges != 0 {
+			b.WriteString(", ranges")
+		}
 		b.WriteString("\n")
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(contents.Frontends), lb.Key.Compare) {
@@ -229,6 +261,15 @@ func dump(t *testing.T, tables Tables) string {
 		}
 		if s.Entry.Flags&FrontendRefuses != 0 {
 			b.WriteString(", refuses")
+		}
+		if e := s.Entry; e.Flags&FrontendAffinity != 0 {
+			fmt.Fprintf(&b, ", affinity of %d bits, %d ticks", e.AffinityBits, e.AffinityTicks)
+		}
+		if s.Entry.Flags&FrontendKeepPort != 0 {
+			b.WriteString(", keeps ports")
+		}
+		if s.Entry.Flags&FrontendShiftPort != 0 {
+			fmt.Fprintf(&b, ", shifts ports from %d on", s.Entry.FirstPort)
 		}
 		b.WriteString("\n")
 		for _, policy := range policiesOf(&contents.policies, s.Entry.Index) {
@@ -250,6 +291,9 @@ func dump(t *testing.T, tables Tables) string {
 			if contents.backends[id].Flags&BackendNotServing != 0 {
 				line += ", not serving"
 			}
+			if kept, has := s.Kept[e.Addr.Addr()]; has && kept == id {
+				line += ", kept"
+			}
 			if ref := contents.backends[id].Ref; ref != 0 {
 				line += ", " + refNames[contents.refIDs.keys[ref]]
 			}
@@ -258,7 +302,16 @@ func dump(t *testing.T, tables Tables) string {
 		slices.Sort(lines)
 		b.WriteString(strings.Join(lines, ""))
 	}
-	if n := len(contents.strayFrontends) + len(contents.orphans) + len(contents.twins); n > 0 {
+	for _, key := range slices.SortedFunc(maps.Keys(contents.Ranges), lb.Key.Compare) {
+		fmt.Fprintf(&b, "ranges of %s/%s:", key.Addr, key.Protocol)
+		for _, r := range contents.Ranges[key].Of {
+			if r.Last != 0 {
+				fmt.Fprintf(&b, " %d-%d by %d", r.First, r.Last, FromPort(r.Port))
+			}
+		}
+		b.WriteString("\n")
+	}
+	if n := len(contents.strayFrontends) + len(contents.strayAffinities) + len(contents.orphans) + len(contents.twins); n > 0 {
 		fmt.Fprintf(&b, "%d strays\n", n)
 	}
 	return b.String()
@@ -298,6 +351,9 @@ func TestScriptsOnFake(t *testing.T) {
 			text := fmt.Sprintf("addresses %d, frontends %d, backends %d, words %d, slots %d", written.Addresses, written.Frontends, written.Backends, written.Words, written.Slots)
 			if written.Policies+written.Sources > 0 {
 				text += fmt.Sprintf(", policies %d, sources %d", written.Policies, written.Sources)
+			}
+			if written.Ranges+written.Affinities > 0 {
+				text += fmt.Sprintf(", ranges %d, affinities %d", written.Ranges, written.Affinities)
 			}
 			add(s.name+" written", text+"\n")
 			add(s.name+" dump", dump(t, fake))

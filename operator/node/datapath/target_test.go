@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -58,9 +59,21 @@ func deleteKey(frontends []lb.Frontend, key lb.Key) (rest []lb.Frontend) {
 }
 
 // randomBackends replaces the backends: some stay, weights and flags change.
+// randomSettings has some frontends remember clients, and some serve more ports.
+func randomSettings(random *rand.Rand, f *lb.Frontend) {
+	f.Affinity, f.Ports = nil, nil
+	if random.IntN(2) == 0 {
+		f.Affinity = &lb.Affinity{Group: fmt.Sprint("g", random.IntN(2)), Bits4: 24, Bits6: 64, Timeout: time.Duration(random.IntN(2)) * time.Hour}
+	}
+	if random.IntN(3) == 0 {
+		f.Ports = &lb.Ports{Last: f.Port + uint16(1+random.IntN(9)), Shift: random.IntN(2) == 0}
+	}
+}
+
 func randomBackends(random *rand.Rand, f *lb.Frontend) {
 	f.Backends = nil
 	f.Reject = uint64(random.IntN(3) / 2)
+	randomSettings(random, f)
 	for i := range byte(random.IntN(9)) {
 		if random.IntN(4) > 0 {
 			f.Backends = append(f.Backends, lb.Backend{

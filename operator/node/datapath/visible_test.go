@@ -56,6 +56,8 @@ func (w *watcher) look() {
 	w.reuse()
 	w.counts()
 	w.policies()
+	w.kept()
+	w.ranges()
 	w.backends = slices.Clone(w.f.backends)
 }
 
@@ -65,6 +67,43 @@ func (w *watcher) addresses() {
 	for ip, a := range w.f.addresses {
 		if have, want := w.f.Interest(ip), AddressInterest(a); have&want != want {
 			w.t.Fatalf("address %s: its byte of interest has bits %b, want %b", ip, have, want)
+		}
+	}
+}
+
+// kept checks that whoever is led to a backend again meets one of the frontend, with the
+// address that the client had.
+func (w *watcher) kept() {
+	w.t.Helper()
+	for key, id := range w.f.affinity.kept {
+		if b := w.f.backends[id]; !inUse(b) || b.Frontend != key.Frontend || FromAddr(b.Addr) != key.Addr {
+			w.t.Fatalf("clients of frontend %d that had %s are led to backend %d, which is %+v", key.Frontend, key.Addr, id, b)
+		}
+	}
+}
+
+// ranges checks that ranges which packets look for are there, and lead to frontends.
+func (w *watcher) ranges() {
+	w.t.Helper()
+	for ip, a := range w.f.addresses {
+		if a.Flags&AddressRanges == 0 {
+			continue
+		}
+		n := 0
+		for _, protocol := range []lb.Protocol{lb.TCP, lb.UDP} {
+			for _, r := range w.f.affinity.ranges[lb.Key{Addr: ip, Protocol: protocol}].Of {
+				if r.Last == 0 {
+					continue
+				}
+				n++
+				key := lb.Key{Addr: ip, Protocol: protocol, Port: FromPort(r.Port)}
+				if _, served := w.f.frontends[key]; !served {
+					w.t.Fatalf("ports %d-%d lead to %s, which is no frontend", r.First, r.Last, key)
+				}
+			}
+		}
+		if n == 0 {
+			w.t.Fatalf("packets to %s look for ranges, and find none", ip)
 		}
 	}
 }
