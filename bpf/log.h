@@ -76,7 +76,9 @@ __noinline int sample(struct __sk_buff *ctx, struct packet *p, __u32 counter)
 	const struct frontend *f = find_frontend_here(&p->service);
 	r->frontend = f ? f->index : NO_FRONTEND;
 	r->ifindex = ctx->ingress_ifindex;
-	r->event = counter >= COUNTER_REJECT_NO_BACKEND && counter <= COUNTER_REJECT_PROTECTED ? RECORD_REJECTED : RECORD_DROPPED;
+	bool rejected = (counter >= COUNTER_REJECT_NO_BACKEND && counter <= COUNTER_REJECT_PROTECTED) ||
+			(counter >= COUNTER_REJECT_SOURCE && counter <= COUNTER_REJECT_UNPROVEN);
+	r->event = rejected ? RECORD_REJECTED : RECORD_DROPPED;
 	r->reason = counter;
 	r->sampled = s->skipped < 0xffffffff ? s->skipped : 0xffffffff;
 	s->skipped = 0;

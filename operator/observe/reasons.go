@@ -126,6 +126,31 @@ var Reasons = []Reason{
 		"Rarely: the kernel is out of memory, or the packet is one that the program cannot extend.",
 		"Look at dmesg. If it goes on, report it with the packets that blixt drops -o json shows.",
 	},
+	{
+		"reject_source", "a BlixtPolicy does not admit its source",
+		"The source is denied, or a policy names those who are allowed and it is not among them: of either family.",
+		"blixt trace CLIENT SERVER names the policy, blixt policy shows its lists. Pods that are masqueraded come with their node's address.",
+	},
+	{
+		"reject_rate", "a BlixtPolicy limits new flows, and this one is over the limit",
+		"One source, or all of them, begin more flows in a second than the policy lets this node begin. Each node counts for itself.",
+		"If the load is meant, raise newPerSecond or burst of the policy that blixt trace names. Clients behind one NAT are one source.",
+	},
+	{
+		"reject_concurrent", "a BlixtPolicy limits concurrent flows, and there are as many already",
+		"Connections that clients keep open, or that nobody closes; of UDP: flows that last until their idle time-out.",
+		"If the load is meant, raise concurrent of the policy that blixt trace names. Shorter idle time-outs end what nobody uses.",
+	},
+	{
+		"reject_unenforced", "a BlixtPolicy restricts its frontend, and could not be enforced",
+		"The tables of the data plane have no room for the policy, which was never in force before.",
+		"The policy's condition Programmed, and blixt status, name the table. Use fewer or shorter lists of sources.",
+	},
+	{
+		"reject_unproven", "its client has to prove first that its address is not forged, and was told how",
+		"More SYNs come in a second than the policy's synChallenge allows, or it says Always. Honest clients answer, and get through.",
+		"Nothing, in a flood. If honest clients fail, look for a firewall between that drops acknowledgements of nothing, or the RST that answers them.",
+	},
 }
 
 // ReasonOf returns the reason of a name, or nil.

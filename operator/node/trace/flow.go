@@ -50,6 +50,15 @@ func (x *tracer) yields(f *datapath.Flow) bool {
 		(flags&bpf.BlixtFlowFlagFLOW_CLOSED != 0 || flags&(bpf.BlixtFlowFlagFLOW_ANSWERED|bpf.BlixtFlowFlagFLOW_ESTABLISHED) == 0)
 }
 
+// isAdmitted is is_admitted of a forward entry.
+func (x *tracer) isAdmitted(f *datapath.Flow) bool {
+	flags := bpf.BlixtFlowFlag(f.Flags)
+	if flags&(bpf.BlixtFlowFlagFLOW_CLOSED|bpf.BlixtFlowFlagFLOW_ADOPTED) != 0 {
+		return false
+	}
+	return x.udp() || flags&(bpf.BlixtFlowFlagFLOW_ANSWERED|bpf.BlixtFlowFlagFLOW_ESTABLISHED) == 0
+}
+
 // silent is silent: for how many ticks an entry has seen no packet.
 func (x *tracer) silent(f *datapath.Flow) uint32 { return uint32(max(int32(x.now-f.LastSeen), 0)) }
 
@@ -102,6 +111,7 @@ func (x *tracer) serve(f *datapath.Flow, moved bool) bool {
 	ended := func(why string) bool {
 		x.r.Ended = why
 		x.forget(f)
+		x.charged = x.isAdmitted(f)
 		return false
 	}
 	b, found := find[datapath.Backend](x, bpf.BlixtMapBackends, f.Backend)
@@ -115,13 +125,17 @@ func (x *tracer) serve(f *datapath.Flow, moved bool) bool {
 		}
 	}
 	if x.expired(x.key, f) {
-		return ended("it has expired")
+		ended("it has expired")
+		x.charged = false
+		return false
 	}
 	flags := bpf.BlixtFlowFlag(f.Flags)
 	half := !x.udp() && flags&(bpf.BlixtFlowFlagFLOW_ESTABLISHED|bpf.BlixtFlowFlagFLOW_CLOSED) == 0
 	x.due = half || f.LastSeen != x.now
 	if x.due && !moved && (half || x.udp()) && x.halfEvicted(f) {
-		return ended("the entry of its other direction was evicted")
+		ended("the entry of its other direction was evicted")
+		x.charged = false
+		return false
 	}
 	if x.due && x.udp() && x.shared && x.o.Network != nil {
 		if has, err := x.o.Network.HasSocket(x.protocol, x.r.Client, x.r.Server, x.in); err != nil {

@@ -158,7 +158,7 @@ func (w *world) load() {
 	spec, err := bpf.LoadBlixt()
 	w.must(err)
 	for name, size := range map[string]uint32{"rings": 1 << 16, "flows": 1 << 16, "new_flows": 1 << 16, "udp_flows": 1 << 16, "frontends": 1024, "addresses": 64, "published": 1024,
-		"backends": 4096, "backend_flows": 4096, "port_searches": 8192, "frontend_stats": 1024, "established": 1025} {
+		"backends": 4096, "backend_flows": 4096, "port_searches": 8192, "frontend_stats": 1024, "established": 1025, "frontend_policies": 1024, "syn_counts": 1024} {
 		spec.Maps[name].MaxEntries = size
 	}
 	w.objects = &bpf.BlixtObjects{}
@@ -170,6 +170,8 @@ func (w *world) load() {
 		bpf.BlixtMapRings: o.Rings, bpf.BlixtMapBackends: o.Backends, bpf.BlixtMapFlows: o.Flows, bpf.BlixtMapNewFlows: o.NewFlows, bpf.BlixtMapUdpFlows: o.UdpFlows,
 		bpf.BlixtMapInterest: o.Interest, bpf.BlixtMapLinkPackets: o.LinkPackets, bpf.BlixtMapAnnouncing: o.Announcing, bpf.BlixtMapHostPorts: o.HostPorts,
 		bpf.BlixtMapMasqueradedPorts: o.MasqueradedPorts, bpf.BlixtMapPortSearches: o.PortSearches, bpf.BlixtMapProtectedClients: o.ProtectedClients,
+		bpf.BlixtMapFrontendPolicies: o.FrontendPolicies, bpf.BlixtMapPolicies: o.Policies, bpf.BlixtMapPolicyStates: o.PolicyStates, bpf.BlixtMapSources: o.Sources,
+		bpf.BlixtMapLimitedSources: o.LimitedSources, bpf.BlixtMapProven: o.Proven, bpf.BlixtMapSynCounts: o.SynCounts,
 		bpf.BlixtMapSilentNeighbours: o.SilentNeighbours, bpf.BlixtMapAnnouncedUdp: o.AnnouncedUdp,
 		bpf.BlixtMapPortRanges: o.PortRanges, bpf.BlixtMapAffinities: o.Affinities, bpf.BlixtMapUdpAffinities: o.UdpAffinities, bpf.BlixtMapAffinityBackends: o.AffinityBackends,
 	})

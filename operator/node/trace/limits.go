@@ -23,6 +23,9 @@ const (
 	ipv6MinMTU = 1280
 	tailLen    = 42
 
+	provenTicks = 60 * 1_000_000_000 >> datapath.TickShift
+	floodTicks  = 10 * 1_000_000_000 >> datapath.TickShift
+
 	silentTicks           = 3 * 1_000_000_000 >> datapath.TickShift
 	silenceForgottenTicks = 10 * 1_000_000_000 >> datapath.TickShift
 )

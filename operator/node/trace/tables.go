@@ -27,6 +27,7 @@ var needed = []string{
 
 var wanted = []string{
 	bpf.BlixtMapInterest, bpf.BlixtMapLinkPackets, bpf.BlixtMapAnnouncing, bpf.BlixtMapHostPorts, bpf.BlixtMapMasqueradedPorts,
+	bpf.BlixtMapFrontendPolicies, bpf.BlixtMapPolicies, bpf.BlixtMapPolicyStates, bpf.BlixtMapSources, bpf.BlixtMapLimitedSources, bpf.BlixtMapProven, bpf.BlixtMapSynCounts,
 	bpf.BlixtMapPortSearches, bpf.BlixtMapProtectedClients, bpf.BlixtMapSilentNeighbours, bpf.BlixtMapAnnouncedUdp,
 	bpf.BlixtMapPortRanges, bpf.BlixtMapAffinities, bpf.BlixtMapUdpAffinities, bpf.BlixtMapAffinityBackends,
 }

@@ -64,7 +64,7 @@ func TestNumbersAreThePrograms(t *testing.T) {
 	seconds := func(n int) string { return fmt.Sprintf(`SECONDS_TO_TICKS\(%d\)`, n) }
 	for name, want := range map[string]string{
 		"HOST_TCP_TICKS": seconds(7440), "HOST_TICKS": seconds(120), "TIME_WAIT_TICKS": seconds(60), "HANDSHAKE_TICKS": seconds(10), "QUIET_TICKS": seconds(37),
-		"SILENT_TICKS": seconds(3), "SILENCE_FORGOTTEN_TICKS": seconds(10),
+		"PROVEN_TICKS": seconds(60), "FLOOD_TICKS": seconds(10), "SILENT_TICKS": seconds(3), "SILENCE_FORGOTTEN_TICKS": seconds(10),
 		"PORT_TRIES": fmt.Sprint(portTries), "FREE_PORT_TRIES": fmt.Sprint(freePortTries), "PRIVILEGED_MIN": fmt.Sprint(privilegedMin), "PRIVILEGED_END": fmt.Sprint(privilegedEnd),
 		"PRIVILEGED_SPREAD": `\(\(65535 - PRIVILEGED_END\) / \(PRIVILEGED_END - PRIVILEGED_MIN\)\)`, "SCAN_LIMIT": fmt.Sprint(scanLimit), "IPV6_MIN_MTU": fmt.Sprint(ipv6MinMTU),
 		"TAIL_LEN": `\(2 \+ MESSAGE_LEN\)`, "LOOPBACK_IFINDEX": fmt.Sprint(loopback),

@@ -93,6 +93,7 @@ type tracer struct {
 	service     map[netip.AddrPort]string
 	to          datapath.Flow // its forward entry
 	unannounced bool
+	charged     bool // the flow takes the place of one that policies have charged
 	counter     bpf.BlixtCounter
 	due         bool // the first packet of its flow in this tick
 	route       route
@@ -405,13 +406,14 @@ func (x *tracer) selectBackend(f *bpf.BlixtFrontend) Ring {
 func (x *tracer) handleFrontend(f *datapath.Flow) {
 	ring := x.selectBackend(x.frontend)
 	x.r.Ring = &ring
-	if f != nil && !closed(f) && (f.Backend == ring.Backend || x.draining()) {
+	if f != nil && !closed(f) && bpf.BlixtFlowFlag(f.Flags)&bpf.BlixtFlowFlagFLOW_ADOPTED == 0 && (f.Backend == ring.Backend || x.draining()) {
 		if x.serve(f, x.changePort(f)) {
 			return
 		}
 	} else if f != nil {
 		x.r.Ended = "a SYN of the client begins another connection in place of this one"
 		x.forget(f)
+		x.charged = x.isAdmitted(f)
 	}
 	if x.draining() {
 		x.pass(bpf.BlixtCounterCOUNTER_DRAINED, "this program drains, and leaves new flows to the next one")
@@ -421,6 +423,9 @@ func (x *tracer) handleFrontend(f *datapath.Flow) {
 		return
 	}
 	if x.isMartian() {
+		return
+	}
+	if !x.admit() {
 		return
 	}
 	if ring.Backend == datapath.BackendReject {
@@ -458,7 +463,7 @@ func (x *tracer) rejectNoBackend(ring Ring) {
 	if ring.Size > 0 {
 		why = "the ring refuses this client: it has the share of a backendRef without endpoints, or of one that is invalid"
 	}
-	if x.udp() { // not answered
+	if x.udp() || bpf.BlixtFrontendFlag(x.frontend.Flags)&bpf.BlixtFrontendFlagFRONTEND_DROP_NO_BACKEND != 0 { // not answered
 		x.end(Rejected, bpf.BlixtCounterCOUNTER_REJECT_NO_BACKEND, "%s", why)
 		return
 	}

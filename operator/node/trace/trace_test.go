@@ -74,6 +74,7 @@ func (r *random) state() {
 			w.must(o.Addresses.Put(datapath.ToAddr(netip.MustParseAddr(a)), v))
 		}
 	}
+	r.policies()
 	index, id := uint32(0), uint32(0)
 	for _, a := range slices.Concat(exclusive, shared) {
 		for _, protocol := range []lb.Protocol{lb.TCP, lb.UDP} {
@@ -91,6 +92,7 @@ func (r *random) state() {
 				key := bpf.BlixtFrontendKey{Addr: datapath.ToAddr(netip.MustParseAddr(a)), Port: datapath.ToPort(port), Protocol: uint8(protocol)}
 				f := bpf.BlixtFrontend{Index: index, IdleTicks: 60}
 				r.settings(&f, key, ids)
+				r.restrict(&f)
 				w.must(o.Frontends.Put(key, f))
 				index++
 			}
@@ -127,6 +129,62 @@ func (r *random) settings(f *bpf.BlixtFrontend, key bpf.BlixtFrontendKey, ids []
 		at := bpf.BlixtAffinityKey{Group: f.Affinity, Client: prefix(datapath.ToAddr(netip.MustParseAddr(client)), f.AffinityBits)}
 		table := pick(r, []*ebpf.Map{o.Affinities, o.UdpAffinities})
 		w.must(table.Put(at, bpf.BlixtAffinity{Backend: b.Addr, LastNew: ticks() - pick(r, []uint32{0, 1, 20, 60})}))
+	}
+}
+
+// policies writes policies of every kind: with lists of sources, and limits that are soon reached.
+func (r *random) policies() {
+	w, o := r.w, r.w.objects
+	for set := uint32(1); set <= 6; set++ {
+		for _, text := range []string{"203.0.113.7/32", "203.0.113.0/24", "198.18.0.0/15", "10.0.0.0/8", "0.0.0.0/0", "2001:db8:c::7/128", "2001:db8:c::/48", "::/0", "fd00:2::/64"} {
+			p := netip.MustParsePrefix(text)
+			bits := uint32(p.Bits())
+			if p.Addr().Is4() {
+				bits += 96
+			}
+			if r.IntN(3) == 0 {
+				w.must(o.Sources.Put(bpf.BlixtSourceKey{Bits: 32 + bits, Set: set, Addr: datapath.ToAddr(p.Addr())}, 1+r.Uint32N(3)))
+			}
+		}
+	}
+	const hour = 3600e9
+	for id := uint32(1); id < 40; id++ {
+		p := bpf.BlixtPolicy{SourceBits4: uint8(96 + 8*r.IntN(5)), SourceBits6: uint8(32 + r.IntN(97))}
+		if r.IntN(2) == 0 {
+			p.Sources = uint64(r.IntN(7))
+		}
+		p.Sources |= uint64(r.IntN(16)&^(1+2*r.IntN(2))|max(0, r.IntN(4)-2)) << 32
+		if r.IntN(3) == 0 {
+			p.SourceInterval, p.SourceBurst = hour, 1+r.Uint32N(40)
+		}
+		if r.IntN(3) == 0 {
+			p.TotalInterval, p.TotalBurst = hour, 1+r.Uint32N(400)
+		}
+		if r.IntN(3) == 0 {
+			p.SourceConcurrent, p.TotalConcurrent = 1+r.Uint32N(9), 1+r.Uint32N(9)
+		}
+		w.must(o.Policies.Put(id, p))
+	}
+}
+
+// restrict gives some frontends policies, and other restrictions.
+func (r *random) restrict(fe *bpf.BlixtFrontend) {
+	word := uint64(0)
+	for i := range r.IntN(5) {
+		if r.IntN(3) == 0 {
+			word |= uint64(1+r.IntN(39)) << (16 * i)
+		}
+	}
+	r.w.must(r.w.objects.FrontendPolicies.Put(fe.Index, word))
+	switch r.IntN(16) {
+	case 0:
+		fe.Flags |= uint32(bpf.BlixtFrontendFlagFRONTEND_REFUSES)
+	case 1:
+		fe.Challenge = 1
+	case 2:
+		fe.Challenge = 20
+	case 3, 4:
+		fe.Flags |= uint32(bpf.BlixtFrontendFlagFRONTEND_DROP_NO_BACKEND)
 	}
 }
 
@@ -307,6 +365,10 @@ func (r *random) disturb() {
 			b.Generation++
 		}
 		r.w.must(o.Backends.Put(id, b))
+	}
+	for id := range uint32(40) { // time refills buckets, and flows end or are established
+		s := bpf.BlixtPolicyState{Concurrent: r.Uint32N(12)}
+		r.w.must(o.PolicyStates.Put(id, s))
 	}
 	var c bpf.BlixtConfig
 	r.w.must(o.BlixtLayout2.Lookup(uint32(0), &c))
