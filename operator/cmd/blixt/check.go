@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/diff"
 	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
@@ -102,6 +103,10 @@ type checked struct {
 	Problems []problem `json:"problems"`
 	// Frontends are nil if nothing would be served as no file is valid.
 	Frontends []diff.Frontend `json:"frontends"`
+	// Policies are what BlixtPolicies make of listeners, as far as they concern any.
+	Policies []gateway.Explained `json:"policies,omitempty"`
+	// PolicyChanges are what would change of that, with --diff.
+	PolicyChanges []policyChange `json:"policyChanges,omitempty"`
 	// Diff is nil without --diff.
 	Diff *diff.Diff `json:"diff,omitempty"`
 	// code is the exit code.
@@ -158,10 +163,13 @@ func (o *checkOptions) check() (*checked, error) {
 	if p.State == nil {
 		return r, nil
 	}
-	r.Frontends = diff.Expect(p.State)
+	r.Frontends, r.Policies = diff.Expect(p.State), restricted(p)
 	if o.diff {
 		d := diff.New(&served.Status, p.State)
-		if r.Diff = &d; r.code == 0 && !d.Empty() {
+		if r.PolicyChanges, err = o.policyChanges(p); err != nil {
+			return nil, forRoot(err)
+		}
+		if r.Diff = &d; r.code == 0 && !r.same() {
 			r.code = exitDiffers
 		}
 	}
@@ -233,6 +241,9 @@ func (r *checked) add(remark standalone.Remark, strict bool) {
 	}
 }
 
+// same reports whether nothing would change.
+func (r *checked) same() bool { return r.Diff.Empty() && len(r.PolicyChanges) == 0 }
+
 // String returns file:line: object: message.
 func (p problem) String() string {
 	var b strings.Builder
@@ -261,6 +272,7 @@ func (r *checked) lines(out io.Writer) {
 	}
 	if r.Diff != nil {
 		printDiff(w, r.Diff)
+		printPolicyChanges(w, r.PolicyChanges)
 	}
 }
 
@@ -273,16 +285,18 @@ func (r *checked) table(out io.Writer) {
 		w.printf("\n")
 	}
 	switch {
-	case r.Diff != nil && r.Diff.Empty():
+	case r.Diff != nil && r.same():
 		w.printf("Nothing would change.\n")
 	case r.Diff != nil:
 		printDiff(w, r.Diff)
+		printPolicyChanges(w, r.PolicyChanges)
 	case r.Frontends == nil:
 		w.printf("Nothing would be served: no file is valid.\n")
 	case len(r.Frontends) == 0:
 		w.printf("Nothing would be served.\n")
 	default:
 		printExpected(w, r.Frontends)
+		printPolicies(w, r.Policies)
 	}
 }
 
