@@ -35,9 +35,14 @@ func TestHostStories(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	examples, err := filepath.Abs("../../examples")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/host",
 		Setup: func(env *testscript.Env) error {
+			env.Setenv("EXAMPLES", examples)
 			h, err := newHost(env, binary)
 			env.Values["host"] = h
 			return err
@@ -52,6 +57,14 @@ func TestHostStories(t *testing.T) {
 			"run":    command("host", runHost),
 			"shares": command("host", checkShares),
 			"end":    command("host", endHost),
+
+			"burst":       command("host", burst),
+			"eventually":  command("host", eventually),
+			"from":        command("host", from),
+			"refused":     command("host", refused),
+			"serve":       command("host", serve),
+			"stop-server": command("host", stop),
+			"web":         command("host", web),
 		},
 		UpdateScripts:      golden.Update(),
 		RequireUniqueNames: true,
@@ -64,6 +77,11 @@ type host struct {
 	blixt *lab.Blixt
 	// held are connections of the client, by their names.
 	held map[string]net.Conn
+	// source is the client's address with port 0; "": any. sources are those that it has got.
+	source  string
+	sources map[string]bool
+	// servers are what answers, by name and port.
+	servers map[string][]*lab.Server
 }
 
 // newHost makes a network with two servers, which answer at ports 53, 80 and 8080.
@@ -79,9 +97,10 @@ func newHost(env *testscript.Env, binary string) (*host, error) {
 			env.T().FailNow()
 		}
 	})
+	h := &host{Standard: s, held: map[string]net.Conn{}, sources: map[string]bool{}, servers: map[string][]*lab.Server{}}
 	for _, n := range s.Backends {
 		for _, port := range []int{53, 80, 8080} {
-			if _, err := n.ServeBoth(n.Name, port); err != nil {
+			if err := h.serve(n.Name, port); err != nil {
 				return nil, err
 			}
 		}
@@ -91,7 +110,8 @@ func newHost(env *testscript.Env, binary string) (*host, error) {
 		return nil, err
 	}
 	b.Dir = ""
-	return &host{s, b, map[string]net.Conn{}}, nil
+	h.blixt = b
+	return h, nil
 }
 
 // runBlixt runs blixt ARGS... on the host, in the directory of the script, until it ends.
@@ -158,7 +178,7 @@ func logged(_ *testscript.TestScript, h *host, args []string) error {
 func (h *host) connect(network, addr string, times int) (map[string]int, error) {
 	answers := map[string]int{}
 	for range times {
-		c, err := h.Client.Dial(network, "", addr, 2*time.Second)
+		c, err := h.Client.Dial(network, h.source, addr, 2*time.Second)
 		if err != nil {
 			return answers, err
 		}
@@ -173,9 +193,11 @@ func (h *host) connect(network, addr string, times int) (map[string]int, error) 
 }
 
 // exchange sends a line, and returns the name of the server that answers.
-func exchange(c net.Conn) (string, error) {
+func exchange(c net.Conn) (string, error) { return exchangeWithin(c, 2*time.Second) }
+
+func exchangeWithin(c net.Conn, limit time.Duration) (string, error) {
 	answer := make([]byte, 200)
-	err := c.SetDeadline(time.Now().Add(2 * time.Second))
+	err := c.SetDeadline(time.Now().Add(limit))
 	if err == nil {
 		_, err = c.Write([]byte("hello\n"))
 	}
@@ -209,8 +231,12 @@ func checkAlive(ts *testscript.TestScript, h *host, args []string) error {
 // ask tcp|udp ADDRESS:PORT has the client connect, and prints who answers.
 func ask(ts *testscript.TestScript, h *host, args []string) error {
 	answers, err := h.connect(args[0], args[1], 40)
-	fmt.Fprintln(ts.Stdout(), strings.Join(slices.Sorted(maps.Keys(answers)), " "))
+	fmt.Fprintln(ts.Stdout(), names(answers))
 	return err
+}
+
+func names(answers map[string]int) string {
+	return strings.Join(slices.Sorted(maps.Keys(answers)), " ")
 }
 
 // checkShares tcp|udp ADDRESS:PORT SERVER=N... fails unless servers answer in this
