@@ -62,6 +62,7 @@ func TestHostStories(t *testing.T) {
 			"eventually":  command("host", eventually),
 			"from":        command("host", from),
 			"refused":     command("host", refused),
+			"settled":     command("host", settled),
 			"serve":       command("host", serve),
 			"stop-server": command("host", stop),
 			"web":         command("host", web),

@@ -99,6 +99,18 @@ func eventually(_ *testscript.TestScript, h *host, args []string) error {
 	return fmt.Errorf("%s answer, want %s", got, want)
 }
 
+// settled waits until what the files say is served: they are looked at each second.
+func settled(_ *testscript.TestScript, h *host, _ []string) error {
+	log := h.blixt.Log()
+	for quiet := 0; quiet < 20; quiet++ {
+		time.Sleep(100 * time.Millisecond)
+		if now := h.blixt.Log(); now != log {
+			log, quiet = now, 0
+		}
+	}
+	return nil
+}
+
 // stop SERVER PORT and serve SERVER PORT stop and start what answers there.
 func stop(_ *testscript.TestScript, h *host, args []string) error {
 	var all error
