@@ -275,7 +275,7 @@ var laterMaps = map[string]byte{
 	bpf.BlixtMapFlowLog0: 0, bpf.BlixtMapFlowLog1: 0, bpf.BlixtMapFlowLog2: 0, bpf.BlixtMapFlowLog3: 0, bpf.BlixtMapDropSamples: 0,
 	bpf.BlixtMapPortRanges: 0, bpf.BlixtMapFrontendPolicies: 0, bpf.BlixtMapPolicies: 0, bpf.BlixtMapPolicyStates: 0, bpf.BlixtMapPolicyStats: 0,
 	bpf.BlixtMapSources: 0, bpf.BlixtMapLimitedSources: 0, bpf.BlixtMapAffinities: 0, bpf.BlixtMapUdpAffinities: 0, bpf.BlixtMapAffinityBackends: 0, bpf.BlixtMapBackendHealth: 0,
-	bpf.BlixtMapProven:   0,
+	bpf.BlixtMapProven: 0, bpf.BlixtMapCookieKeys: 0, bpf.BlixtMapSynCounts: 0, bpf.BlixtMapSourceInWork: 0,
 	bpf.BlixtMapCounters: 0, // which are copied
 }
 

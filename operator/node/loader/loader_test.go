@@ -249,6 +249,25 @@ func TestLaterMapsAreMade(t *testing.T) {
 	}
 }
 
+// All maps that the first program of this layout did not have are later ones: with another
+// map a new version would not take over, and end all flows.
+func TestNewMapsAreLaterMaps(t *testing.T) {
+	first := strings.Fields(`addresses backend_addresses backend_flows backends blixt_layout_2 established
+		flows fragment_ids fragments frontend_stats frontends held held_numbers
+		held_slots host_listens host_ports icmp_fragments link_packets masqueraded_ports
+		new_flows new_fragments port_searches protected_clients published rings
+		silent_neighbours udp_flows`)
+	spec, err := bpf.LoadBlixt()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range spec.Maps {
+		if _, later := laterMaps[name]; !later && !slices.Contains(first, name) && !strings.HasPrefix(name, ".") {
+			t.Errorf("map %s is new: add it to laterMaps, or a running load balancer cannot be upgraded", name)
+		}
+	}
+}
+
 func TestMismatchNamesWhatDiffers(t *testing.T) {
 	o := sandbox(t)
 	l := mustLoad(t, o)
