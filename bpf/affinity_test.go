@@ -390,3 +390,10 @@ func (l *lb) keep2(ip ipVersion, id int, kept bool) {
 	l.keep(ip, id, true)
 	l.keep(ip, id, kept)
 }
+
+// remember has the client of ip remembered with a backend, as a proven one.
+func (l *lb) remember(ip ipVersion, id int) {
+	l.Helper()
+	_, key := l.affinityOf(l.Affinities, ip, ip.client)
+	l.must(l.Affinities.Put(key, BlixtAffinity{Backend: addrOf(ap(ip.backendAddr(id)).Addr()), LastNew: l.tick()}))
+}

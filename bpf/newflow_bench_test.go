@@ -162,3 +162,45 @@ type stage struct {
 	template      *template
 	with, without least
 }
+
+// BenchmarkBeginSettings measures the first packet of a flow to a backend on this node, as
+// BenchmarkBegin does, by what the frontend's policies say of affinity and of ports.
+func BenchmarkBeginSettings(b *testing.B) {
+	w := newFlowWorld(b)
+	for _, ip := range ipVersions {
+		for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+			for _, name := range []string{"none", "range=1", "range=16", "affinity=hash", "affinity=unknown", "affinity=remembered"} {
+				b.Run(fmt.Sprintf("%s%s/%s", protocolName(protocol), ip.name[2:], name), func(b *testing.B) {
+					l := w.startNew(b, ip, protocol)
+					vip := port(ip.vip, "80")
+					switch name {
+					case "range=1", "range=16":
+						vip = port(ip.vip, "10005")
+						var ranges []BlixtPortRange
+						for range map[string]int{"range=1": 0, "range=16": 15}[name] {
+							ranges = append(ranges, BlixtPortRange{First: 1, Last: 2, Port: htons(1)})
+						}
+						l.mapped(ip.vip, protocol, 80, keepPort)
+						l.ranges(ip.vip, protocol, append(ranges, BlixtPortRange{First: 10000, Last: 26383, Port: htons(80)})...)
+					case "affinity=hash":
+						l.frontendWith(BlixtFrontend{}, ip, protocol, local)
+					case "affinity=unknown", "affinity=remembered":
+						l.frontendWith(BlixtFrontend{Affinity: 77, AffinityTicks: 1 << 20}, ip, protocol, local)
+					}
+					if name == "affinity=remembered" { // another backend than the ring's
+						l.backend(secondPod, ip.backendAddr(secondPod))
+						l.giveBackend(secondPod, 0)
+						l.keep(ip, secondPod, true)
+						l.remember(ip, secondPod)
+					}
+					t := newTemplate(b, opening(protocol, ip.client, vip), 1<<20)
+					before := func() {
+						deleteAll[BlixtFlowKey, BlixtFlow](l, l.NewFlows)
+						deleteAll[BlixtFlowKey, BlixtFlow](l, l.UdpFlows)
+					}
+					t.measure(b, w.lab, hook{dev: outside}, newInTurn, before, contender{"net", w.objs.Blixt, tcxNext})
+				})
+			}
+		}
+	}
+}
