@@ -222,7 +222,10 @@ func (k *keptConnection) broken(t *testing.T) (at time.Time) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		at = k.at
-		return errors.Is(k.err, syscall.ECONNRESET), k.err
+		if k.err != nil && !errors.Is(k.err, syscall.ECONNRESET) {
+			t.Fatalf("%s: %v", k.name, k.err)
+		}
+		return k.err != nil, nil
 	})
 	return at
 }

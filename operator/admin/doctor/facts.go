@@ -71,6 +71,8 @@ type Facts struct {
 	UDPRoutes    []gwv1.UDPRoute
 	Configs      []v1alpha1.BlixtConfig
 	Dataplanes   []v1alpha1.NodeDataplane
+	// BlixtPolicies are none of doctor's, but of blixt status.
+	BlixtPolicies []v1alpha1.BlixtPolicy
 }
 
 // Read reads the Facts, with a client of kube.Scheme. Kinds that may not be read are
@@ -102,6 +104,7 @@ func Read(ctx context.Context, c client.Reader, version, namespace string) (*Fac
 	f.UDPRoutes = kube.Read[gwv1.UDPRouteList](ctx, r).Items
 	f.Configs = kube.Read[v1alpha1.BlixtConfigList](ctx, r).Items
 	f.Dataplanes = kube.Read[v1alpha1.NodeDataplaneList](ctx, r).Items
+	f.BlixtPolicies = kube.Read[v1alpha1.BlixtPolicyList](ctx, r).Items
 	f.Pods = kube.Read[corev1.PodList](ctx, r, in).Items
 	if d := f.daemonSet(); d != nil && d.Namespace != namespace {
 		f.Pods = append(f.Pods, kube.Read[corev1.PodList](ctx, r, client.InNamespace(d.Namespace)).Items...)

@@ -106,7 +106,7 @@ func healthy(t *testing.T) *doctor.Facts {
 	for plural, group := range map[string]string{
 		"gatewayclasses": "gateway.networking.k8s.io", "gateways": "gateway.networking.k8s.io", "tcproutes": "gateway.networking.k8s.io",
 		"udproutes": "gateway.networking.k8s.io", "listenersets": "gateway.networking.k8s.io", "referencegrants": "gateway.networking.k8s.io",
-		"blixtconfigs": "blixt.x-k8s.io", "blixtgatewayconfigs": "blixt.x-k8s.io", "nodedataplanes": "blixt.x-k8s.io",
+		"blixtconfigs": "blixt.x-k8s.io", "blixtgatewayconfigs": "blixt.x-k8s.io", "blixtpolicies": "blixt.x-k8s.io", "nodedataplanes": "blixt.x-k8s.io",
 	} {
 		version := map[string]string{"gateway.networking.k8s.io": "v1", "blixt.x-k8s.io": "v1alpha1"}[group]
 		f.CRDs = append(f.CRDs, apiextv1.CustomResourceDefinition{

@@ -30,6 +30,8 @@ type Cluster struct {
 	// Gateways are those of Blixt, of which Programmed are served.
 	Gateways   int `json:"gateways"`
 	Programmed int `json:"programmed"`
+	// Policies counts BlixtPolicies by gateway.PolicyReason.
+	Policies map[string]int `json:"policies,omitempty"`
 }
 
 // Operator is the Deployment of the operator.
@@ -79,6 +81,12 @@ func New(f *doctor.Facts) *Cluster {
 				c.Programmed++
 			}
 		}
+	}
+	for i := range f.BlixtPolicies {
+		if c.Policies == nil {
+			c.Policies = map[string]int{}
+		}
+		c.Policies[cmp.Or(gateway.PolicyReason(&f.BlixtPolicies[i].Status), "Unknown")]++
 	}
 	return c
 }
@@ -130,7 +138,7 @@ func Ours(f *doctor.Facts, g *gwv1.Gateway) bool {
 }
 
 // Check returns what is not well, the worst first, and as bad as each other in the order
-// in which to repair: what blixt doctor finds, then Gateways, then routes.
+// in which to repair: what blixt doctor finds, then Gateways, routes and policies.
 func Check(f *doctor.Facts) []finding.Finding {
 	var all []finding.Finding
 	for _, found := range doctor.Check(f) {
@@ -150,6 +158,9 @@ func Check(f *doctor.Facts) []finding.Finding {
 	for i := range f.UDPRoutes {
 		r := &f.UDPRoutes[i]
 		all = append(all, CheckRoute("UDPRoute", r, r.Status.Parents)...)
+	}
+	for i := range f.BlixtPolicies {
+		all = append(all, CheckPolicy(&f.BlixtPolicies[i])...)
 	}
 	finding.WorstFirst(all)
 	return all

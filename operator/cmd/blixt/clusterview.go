@@ -5,7 +5,11 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/operator/admin/doctor"
@@ -56,6 +60,9 @@ func clusterTables(p printer, c *cluster.Cluster, wide bool) {
 	t.printf("KUBERNETES\t%s\n", c.Kubernetes)
 	t.printf("OPERATOR\t%s, %d ready, leader %s\n", cmp.Or(c.Operator.Image, "none"), c.Operator.Ready, cmp.Or(c.Operator.Leader, "none"))
 	t.printf("GATEWAYS\t%d, of which %d are programmed\n", c.Gateways, c.Programmed)
+	if len(c.Policies) > 0 {
+		t.printf("POLICIES\t%s\n", policyCounts(c.Policies))
+	}
 	t.printf("NODES\t%d, of which %d are ready\n", len(c.Nodes), ready)
 	flush()
 	if len(c.Nodes) == 0 {
@@ -83,4 +90,13 @@ func clusterTables(p printer, c *cluster.Cluster, wide bool) {
 		t.printf("\n")
 	}
 	flush()
+}
+
+// policyCounts counts policies by what has become of them.
+func policyCounts(by map[string]int) string {
+	var parts []string
+	for _, reason := range slices.Sorted(maps.Keys(by)) {
+		parts = append(parts, fmt.Sprintf("%d %s", by[reason], reason))
+	}
+	return strings.Join(parts, ", ")
 }

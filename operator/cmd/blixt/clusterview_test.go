@@ -86,6 +86,17 @@ func TestOverviewOfACluster(t *testing.T) {
 				{ControllerName: "example.com/other", Conditions: []metav1.Condition{{Type: "Accepted", Status: "False"}}},
 			}}}}}
 		},
+		"policy": func(f *doctor.Facts) {
+			for name, programmed := range map[string]metav1.Condition{
+				"base": {Type: "Programmed", Status: "True", Reason: "Programmed", Message: "All nodes serve it."},
+				"full": {Type: "Programmed", Status: "False", Reason: "NoCapacity", Message: "Table sources has no room for it on n2."},
+			} {
+				f.BlixtPolicies = append(f.BlixtPolicies, v1alpha1.BlixtPolicy{
+					ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name},
+					Status: v1alpha1.BlixtPolicyStatus{Ancestors: []gwv1.PolicyAncestorStatus{{ControllerName: "gateway.networking.k8s.io/blixt", Conditions: []metav1.Condition{{Type: "Accepted", Status: "True", Reason: "Accepted"}, programmed}}}},
+				})
+			}
+		},
 		"no operator": func(f *doctor.Facts) { f.Deployments, f.Leases = nil, nil },
 		"many": func(f *doctor.Facts) {
 			for n := range 100 {
@@ -107,7 +118,7 @@ func TestOverviewOfACluster(t *testing.T) {
 			change(f)
 			w := newWell(nil)
 			for _, found := range cluster.Check(f) {
-				if slices.Contains([]string{"operator", "leader", "nodes", "gateways", "routes"}, found.Check) {
+				if slices.Contains([]string{"operator", "leader", "nodes", "gateways", "routes", "policies"}, found.Check) {
 					w.Findings = append(w.Findings, found)
 				}
 			}
