@@ -51,6 +51,7 @@ var kinds = []kind{
 	{"gateway.networking.k8s.io", "v1beta1", "ReferenceGrant", false},
 	{"blixt.x-k8s.io", "v1alpha1", "BlixtConfig", false},
 	{"blixt.x-k8s.io", "v1alpha1", "BlixtGatewayConfig", false},
+	{"blixt.x-k8s.io", "v1alpha1", "BlixtPolicy", false},
 	{"blixt.x-k8s.io", "v1alpha1", "NodeDataplane", false},
 	{"bpfman.io", "v1alpha1", "Config", false},
 	{"bpfman.io", "v1alpha1", "ClusterBpfApplication", false},

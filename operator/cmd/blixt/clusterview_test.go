@@ -93,7 +93,7 @@ func TestOverviewOfACluster(t *testing.T) {
 			} {
 				f.BlixtPolicies = append(f.BlixtPolicies, v1alpha1.BlixtPolicy{
 					ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name},
-					Status: v1alpha1.BlixtPolicyStatus{Ancestors: []gwv1.PolicyAncestorStatus{{ControllerName: "gateway.networking.k8s.io/blixt", Conditions: []metav1.Condition{{Type: "Accepted", Status: "True", Reason: "Accepted"}, programmed}}}},
+					Status:     v1alpha1.BlixtPolicyStatus{Ancestors: []gwv1.PolicyAncestorStatus{{ControllerName: "gateway.networking.k8s.io/blixt", Conditions: []metav1.Condition{{Type: "Accepted", Status: "True", Reason: "Accepted"}, programmed}}}},
 				})
 			}
 		},
