@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
@@ -32,6 +34,8 @@ import (
 type bigCluster struct {
 	client.Client
 	slices map[types.NamespacedName][]discoveryv1.EndpointSlice
+	// policies are of addPolicies.
+	policies map[types.NamespacedName]*v1alpha1.BlixtPolicy
 
 	*publisher
 	writes int
@@ -108,8 +112,12 @@ func (c *bigCluster) List(_ context.Context, list client.ObjectList, o ...client
 	return nil
 }
 
-// Get has the Service of a Gateway.
+// Get has the Service of a Gateway, and policies.
 func (c *bigCluster) Get(_ context.Context, key client.ObjectKey, object client.Object, _ ...client.GetOption) error {
+	if p, is := object.(*v1alpha1.BlixtPolicy); is {
+		c.policies[key].DeepCopyInto(p)
+		return nil
+	}
 	s := object.(*corev1.Service)
 	s.Namespace, s.Name, s.UID = key.Namespace, key.Name, "1"
 	s.Labels = map[string]string{v1alpha1.ManagedByLabel: v1alpha1.Manager}
@@ -137,6 +145,64 @@ func (c *bigCluster) change(tb testing.TB) {
 	}
 	if c.current.published.version == before {
 		tb.Fatal("nothing was published")
+	}
+}
+
+// addPolicies publishes a policy of 100 networks for each of so many frontends.
+func (c *bigCluster) addPolicies(tb testing.TB, n int) {
+	tb.Helper()
+	c.policies = map[types.NamespacedName]*v1alpha1.BlixtPolicy{}
+	t := *c.current
+	t.snapshot, t.Sources = &snapshot{}, nil
+	for i := range n {
+		p := v1alpha1.BlixtPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: fmt.Sprintf("p%04d", i)}, Spec: v1alpha1.BlixtPolicySpec{
+			TargetRefs: []gwv1.LocalPolicyTargetReferenceWithSectionName{{LocalPolicyTargetReference: gwv1.LocalPolicyTargetReference{Group: gwv1.GroupName, Kind: "TCPRoute", Name: gwv1.ObjectName(fmt.Sprint("r", i))}}},
+			Sources:    &v1alpha1.PolicySources{},
+		}}
+		for net := range 100 {
+			p.Spec.Sources.Deny = append(p.Spec.Sources.Deny, fmt.Sprintf("10.%d.%d.%d/32", i>>8, i&255, net))
+		}
+		set, err := gateway.SourcesOf(&p)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		t.objects.Policies, t.Sources = append(t.objects.Policies, p), append(t.Sources, set)
+		t.Frontends[i].Restrictions = []lb.Restriction{{Policy: set.Policy, Target: t.Frontends[i].Route, Sources: true}}
+		c.policies[types.NamespacedName{Namespace: p.Namespace, Name: p.Name}] = p.DeepCopy()
+	}
+	t.published = c.record(published{}, c.Fleet.Publish(fleet.Snapshot{Unresolved: t.Unresolved, Endpoints: c.endpoints.all()}))
+	c.current = &t
+}
+
+// changePolicy changes the networks of a policy, and publishes them.
+func (c *bigCluster) changePolicy(tb testing.TB) {
+	tb.Helper()
+	name := types.NamespacedName{Namespace: "shop", Name: "p0007"}
+	deny := c.policies[name].Spec.Sources.Deny
+	deny[0] = map[bool]string{true: "192.0.2.1/32", false: "192.0.2.2/32"}[deny[0] != "192.0.2.1/32"]
+	before := c.current.published.version
+	if err := c.publishSources(tb.Context(), name); err != nil {
+		tb.Fatal(err)
+	}
+	if c.current.published.version == before {
+		tb.Fatal("nothing was published")
+	}
+}
+
+// Of 2,000 policies of 100 networks, one that changes is published in a few milliseconds.
+func TestPolicyChangeIsPublishedSoonInLargeClusters(t *testing.T) {
+	c := newBigCluster(t, 50*listenersEach)
+	c.addPolicies(t, 2000)
+	var took []time.Duration
+	for range 21 {
+		start := time.Now()
+		c.changePolicy(t)
+		took = append(took, time.Since(start))
+	}
+	slices.Sort(took)
+	t.Logf("median %s, slowest %s", took[len(took)/2], took[len(took)-1])
+	if took[len(took)/2] > 10*time.Millisecond {
+		t.Errorf("it takes %s", took[len(took)/2])
 	}
 }
 
