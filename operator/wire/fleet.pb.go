@@ -31,6 +31,7 @@ type AgentMessage struct {
 	//	*AgentMessage_Status
 	//	*AgentMessage_Answer
 	//	*AgentMessage_Review
+	//	*AgentMessage_Health
 	Message       isAgentMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -109,6 +110,15 @@ func (x *AgentMessage) GetReview() *TokenReview {
 	return nil
 }
 
+func (x *AgentMessage) GetHealth() *Health {
+	if x != nil {
+		if x, ok := x.Message.(*AgentMessage_Health); ok {
+			return x.Health
+		}
+	}
+	return nil
+}
+
 type isAgentMessage_Message interface {
 	isAgentMessage_Message()
 }
@@ -130,6 +140,11 @@ type AgentMessage_Review struct {
 	Review *TokenReview `protobuf:"bytes,4,opt,name=review,proto3,oneof"`
 }
 
+type AgentMessage_Health struct {
+	// health is of agents with Hello.policies alone.
+	Health *Health `protobuf:"bytes,5,opt,name=health,proto3,oneof"`
+}
+
 func (*AgentMessage_Hello) isAgentMessage_Message() {}
 
 func (*AgentMessage_Status) isAgentMessage_Message() {}
@@ -137,6 +152,8 @@ func (*AgentMessage_Status) isAgentMessage_Message() {}
 func (*AgentMessage_Answer) isAgentMessage_Message() {}
 
 func (*AgentMessage_Review) isAgentMessage_Message() {}
+
+func (*AgentMessage_Health) isAgentMessage_Message() {}
 
 type OperatorMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -147,6 +164,7 @@ type OperatorMessage struct {
 	//	*OperatorMessage_Peers
 	//	*OperatorMessage_Question
 	//	*OperatorMessage_Verdict
+	//	*OperatorMessage_Ejected
 	Message       isOperatorMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -234,6 +252,15 @@ func (x *OperatorMessage) GetVerdict() *TokenVerdict {
 	return nil
 }
 
+func (x *OperatorMessage) GetEjected() *Ejected {
+	if x != nil {
+		if x, ok := x.Message.(*OperatorMessage_Ejected); ok {
+			return x.Ejected
+		}
+	}
+	return nil
+}
+
 type isOperatorMessage_Message interface {
 	isOperatorMessage_Message()
 }
@@ -262,6 +289,11 @@ type OperatorMessage_Verdict struct {
 	Verdict *TokenVerdict `protobuf:"bytes,5,opt,name=verdict,proto3,oneof"`
 }
 
+type OperatorMessage_Ejected struct {
+	// ejected is for agents with Hello.policies alone.
+	Ejected *Ejected `protobuf:"bytes,6,opt,name=ejected,proto3,oneof"`
+}
+
 func (*OperatorMessage_Config) isOperatorMessage_Message() {}
 
 func (*OperatorMessage_Part) isOperatorMessage_Message() {}
@@ -271,6 +303,426 @@ func (*OperatorMessage_Peers) isOperatorMessage_Message() {}
 func (*OperatorMessage_Question) isOperatorMessage_Message() {}
 
 func (*OperatorMessage_Verdict) isOperatorMessage_Message() {}
+
+func (*OperatorMessage_Ejected) isOperatorMessage_Message() {}
+
+// JudgedBackend is a backend whose health a policy asks for.
+type JudgedBackend struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Policy        string                 `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"` // lb.Health.Policy
+	Protocol      uint32                 `protobuf:"varint,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Addr          []byte                 `protobuf:"bytes,3,opt,name=addr,proto3" json:"addr,omitempty"`
+	Port          uint32                 `protobuf:"varint,4,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JudgedBackend) Reset() {
+	*x = JudgedBackend{}
+	mi := &file_fleet_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JudgedBackend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JudgedBackend) ProtoMessage() {}
+
+func (x *JudgedBackend) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JudgedBackend.ProtoReflect.Descriptor instead.
+func (*JudgedBackend) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *JudgedBackend) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *JudgedBackend) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *JudgedBackend) GetAddr() []byte {
+	if x != nil {
+		return x.Addr
+	}
+	return nil
+}
+
+func (x *JudgedBackend) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+// Health is what a node knows of the health of backends: all of it, but for what is more than
+// MaxJudged.
+type Health struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Flows   []*BackendFlows        `protobuf:"bytes,1,rep,name=flows,proto3" json:"flows,omitempty"`
+	Results []*CheckResult         `protobuf:"bytes,2,rep,name=results,proto3" json:"results,omitempty"`
+	// more is set if another message has the rest: an agent's messages are small.
+	More          bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Health) Reset() {
+	*x = Health{}
+	mi := &file_fleet_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Health) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Health) ProtoMessage() {}
+
+func (x *Health) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Health.ProtoReflect.Descriptor instead.
+func (*Health) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Health) GetFlows() []*BackendFlows {
+	if x != nil {
+		return x.Flows
+	}
+	return nil
+}
+
+func (x *Health) GetResults() []*CheckResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+func (x *Health) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// BackendFlows is how flows of a backend have begun on the node: a health.Observation.
+type BackendFlows struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backend       *JudgedBackend         `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
+	Consecutive   uint32                 `protobuf:"varint,2,opt,name=consecutive,proto3" json:"consecutive,omitempty"`
+	Others        bool                   `protobuf:"varint,3,opt,name=others,proto3" json:"others,omitempty"`
+	Failures      uint32                 `protobuf:"varint,4,opt,name=failures,proto3" json:"failures,omitempty"`
+	Answers       uint32                 `protobuf:"varint,5,opt,name=answers,proto3" json:"answers,omitempty"`
+	Unanswered    uint32                 `protobuf:"varint,6,opt,name=unanswered,proto3" json:"unanswered,omitempty"`
+	Trial         uint32                 `protobuf:"varint,7,opt,name=trial,proto3" json:"trial,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackendFlows) Reset() {
+	*x = BackendFlows{}
+	mi := &file_fleet_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackendFlows) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackendFlows) ProtoMessage() {}
+
+func (x *BackendFlows) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackendFlows.ProtoReflect.Descriptor instead.
+func (*BackendFlows) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *BackendFlows) GetBackend() *JudgedBackend {
+	if x != nil {
+		return x.Backend
+	}
+	return nil
+}
+
+func (x *BackendFlows) GetConsecutive() uint32 {
+	if x != nil {
+		return x.Consecutive
+	}
+	return 0
+}
+
+func (x *BackendFlows) GetOthers() bool {
+	if x != nil {
+		return x.Others
+	}
+	return false
+}
+
+func (x *BackendFlows) GetFailures() uint32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *BackendFlows) GetAnswers() uint32 {
+	if x != nil {
+		return x.Answers
+	}
+	return 0
+}
+
+func (x *BackendFlows) GetUnanswered() uint32 {
+	if x != nil {
+		return x.Unanswered
+	}
+	return 0
+}
+
+func (x *BackendFlows) GetTrial() uint32 {
+	if x != nil {
+		return x.Trial
+	}
+	return 0
+}
+
+// CheckResult is what the node's checks of a backend have found: a health.Result.
+type CheckResult struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backend       *JudgedBackend         `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
+	Down          bool                   `protobuf:"varint,2,opt,name=down,proto3" json:"down,omitempty"`
+	Why           string                 `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckResult) Reset() {
+	*x = CheckResult{}
+	mi := &file_fleet_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckResult) ProtoMessage() {}
+
+func (x *CheckResult) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckResult.ProtoReflect.Descriptor instead.
+func (*CheckResult) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CheckResult) GetBackend() *JudgedBackend {
+	if x != nil {
+		return x.Backend
+	}
+	return nil
+}
+
+func (x *CheckResult) GetDown() bool {
+	if x != nil {
+		return x.Down
+	}
+	return false
+}
+
+func (x *CheckResult) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+// Ejected is what all nodes eject: the complete list, at most MaxJudged of it.
+type Ejected struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	List  []*EjectedBackend      `protobuf:"bytes,1,rep,name=list,proto3" json:"list,omitempty"`
+	// checkers are the nodes that check backends, sorted; a backend is checked by up to three of them.
+	Checkers      []string `protobuf:"bytes,2,rep,name=checkers,proto3" json:"checkers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ejected) Reset() {
+	*x = Ejected{}
+	mi := &file_fleet_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ejected) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ejected) ProtoMessage() {}
+
+func (x *Ejected) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ejected.ProtoReflect.Descriptor instead.
+func (*Ejected) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Ejected) GetList() []*EjectedBackend {
+	if x != nil {
+		return x.List
+	}
+	return nil
+}
+
+func (x *Ejected) GetCheckers() []string {
+	if x != nil {
+		return x.Checkers
+	}
+	return nil
+}
+
+// EjectedBackend is an lb.Ejected.
+type EjectedBackend struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Backend *JudgedBackend         `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
+	Why     string                 `protobuf:"bytes,2,opt,name=why,proto3" json:"why,omitempty"`
+	// since and until are in nanoseconds since 1970; until is 0 if a check decides.
+	Since         int64 `protobuf:"varint,3,opt,name=since,proto3" json:"since,omitempty"`
+	Until         int64 `protobuf:"varint,4,opt,name=until,proto3" json:"until,omitempty"`
+	Trial         bool  `protobuf:"varint,5,opt,name=trial,proto3" json:"trial,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EjectedBackend) Reset() {
+	*x = EjectedBackend{}
+	mi := &file_fleet_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EjectedBackend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EjectedBackend) ProtoMessage() {}
+
+func (x *EjectedBackend) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EjectedBackend.ProtoReflect.Descriptor instead.
+func (*EjectedBackend) Descriptor() ([]byte, []int) {
+	return file_fleet_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *EjectedBackend) GetBackend() *JudgedBackend {
+	if x != nil {
+		return x.Backend
+	}
+	return nil
+}
+
+func (x *EjectedBackend) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *EjectedBackend) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *EjectedBackend) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *EjectedBackend) GetTrial() bool {
+	if x != nil {
+		return x.Trial
+	}
+	return false
+}
 
 // TokenReview asks whether the owner of a token may read metrics. The agent asks only
 // about tokens that are worth nothing else.
@@ -284,7 +736,7 @@ type TokenReview struct {
 
 func (x *TokenReview) Reset() {
 	*x = TokenReview{}
-	mi := &file_fleet_proto_msgTypes[2]
+	mi := &file_fleet_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -296,7 +748,7 @@ func (x *TokenReview) String() string {
 func (*TokenReview) ProtoMessage() {}
 
 func (x *TokenReview) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[2]
+	mi := &file_fleet_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -309,7 +761,7 @@ func (x *TokenReview) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenReview.ProtoReflect.Descriptor instead.
 func (*TokenReview) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{2}
+	return file_fleet_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TokenReview) GetId() uint64 {
@@ -339,7 +791,7 @@ type TokenVerdict struct {
 
 func (x *TokenVerdict) Reset() {
 	*x = TokenVerdict{}
-	mi := &file_fleet_proto_msgTypes[3]
+	mi := &file_fleet_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -351,7 +803,7 @@ func (x *TokenVerdict) String() string {
 func (*TokenVerdict) ProtoMessage() {}
 
 func (x *TokenVerdict) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[3]
+	mi := &file_fleet_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -364,7 +816,7 @@ func (x *TokenVerdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenVerdict.ProtoReflect.Descriptor instead.
 func (*TokenVerdict) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{3}
+	return file_fleet_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TokenVerdict) GetId() uint64 {
@@ -406,7 +858,7 @@ type Question struct {
 
 func (x *Question) Reset() {
 	*x = Question{}
-	mi := &file_fleet_proto_msgTypes[4]
+	mi := &file_fleet_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -418,7 +870,7 @@ func (x *Question) String() string {
 func (*Question) ProtoMessage() {}
 
 func (x *Question) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[4]
+	mi := &file_fleet_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -431,7 +883,7 @@ func (x *Question) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Question.ProtoReflect.Descriptor instead.
 func (*Question) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{4}
+	return file_fleet_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Question) GetId() uint64 {
@@ -480,7 +932,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_fleet_proto_msgTypes[5]
+	mi := &file_fleet_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -492,7 +944,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[5]
+	mi := &file_fleet_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -505,7 +957,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{5}
+	return file_fleet_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Answer) GetId() uint64 {
@@ -555,7 +1007,7 @@ type Version struct {
 
 func (x *Version) Reset() {
 	*x = Version{}
-	mi := &file_fleet_proto_msgTypes[6]
+	mi := &file_fleet_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -567,7 +1019,7 @@ func (x *Version) String() string {
 func (*Version) ProtoMessage() {}
 
 func (x *Version) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[6]
+	mi := &file_fleet_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -580,7 +1032,7 @@ func (x *Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Version.ProtoReflect.Descriptor instead.
 func (*Version) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{6}
+	return file_fleet_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Version) GetEpoch() uint64 {
@@ -631,7 +1083,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_fleet_proto_msgTypes[7]
+	mi := &file_fleet_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -643,7 +1095,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[7]
+	mi := &file_fleet_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -656,7 +1108,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{7}
+	return file_fleet_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Hello) GetApplication() string {
@@ -781,7 +1233,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_fleet_proto_msgTypes[8]
+	mi := &file_fleet_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +1245,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[8]
+	mi := &file_fleet_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +1258,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{8}
+	return file_fleet_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Status) GetGot() *Version {
@@ -959,7 +1411,7 @@ type AnnouncingStatus struct {
 
 func (x *AnnouncingStatus) Reset() {
 	*x = AnnouncingStatus{}
-	mi := &file_fleet_proto_msgTypes[9]
+	mi := &file_fleet_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1423,7 @@ func (x *AnnouncingStatus) String() string {
 func (*AnnouncingStatus) ProtoMessage() {}
 
 func (x *AnnouncingStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[9]
+	mi := &file_fleet_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1436,7 @@ func (x *AnnouncingStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnouncingStatus.ProtoReflect.Descriptor instead.
 func (*AnnouncingStatus) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{9}
+	return file_fleet_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AnnouncingStatus) GetAddresses() [][]byte {
@@ -1062,7 +1514,7 @@ type HeldKey struct {
 
 func (x *HeldKey) Reset() {
 	*x = HeldKey{}
-	mi := &file_fleet_proto_msgTypes[10]
+	mi := &file_fleet_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1526,7 @@ func (x *HeldKey) String() string {
 func (*HeldKey) ProtoMessage() {}
 
 func (x *HeldKey) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[10]
+	mi := &file_fleet_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1539,7 @@ func (x *HeldKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldKey.ProtoReflect.Descriptor instead.
 func (*HeldKey) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{10}
+	return file_fleet_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *HeldKey) GetId() uint32 {
@@ -1116,7 +1568,7 @@ type Unannounced struct {
 
 func (x *Unannounced) Reset() {
 	*x = Unannounced{}
-	mi := &file_fleet_proto_msgTypes[11]
+	mi := &file_fleet_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +1580,7 @@ func (x *Unannounced) String() string {
 func (*Unannounced) ProtoMessage() {}
 
 func (x *Unannounced) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[11]
+	mi := &file_fleet_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +1593,7 @@ func (x *Unannounced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unannounced.ProtoReflect.Descriptor instead.
 func (*Unannounced) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{11}
+	return file_fleet_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Unannounced) GetReason() string {
@@ -1181,7 +1633,7 @@ type Pair struct {
 
 func (x *Pair) Reset() {
 	*x = Pair{}
-	mi := &file_fleet_proto_msgTypes[12]
+	mi := &file_fleet_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +1645,7 @@ func (x *Pair) String() string {
 func (*Pair) ProtoMessage() {}
 
 func (x *Pair) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[12]
+	mi := &file_fleet_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +1658,7 @@ func (x *Pair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pair.ProtoReflect.Descriptor instead.
 func (*Pair) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{12}
+	return file_fleet_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Pair) GetNode() string {
@@ -1290,7 +1742,7 @@ type TableFull struct {
 
 func (x *TableFull) Reset() {
 	*x = TableFull{}
-	mi := &file_fleet_proto_msgTypes[13]
+	mi := &file_fleet_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1302,7 +1754,7 @@ func (x *TableFull) String() string {
 func (*TableFull) ProtoMessage() {}
 
 func (x *TableFull) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[13]
+	mi := &file_fleet_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1315,7 +1767,7 @@ func (x *TableFull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableFull.ProtoReflect.Descriptor instead.
 func (*TableFull) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{13}
+	return file_fleet_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TableFull) GetTable() string {
@@ -1398,7 +1850,7 @@ type Ports struct {
 
 func (x *Ports) Reset() {
 	*x = Ports{}
-	mi := &file_fleet_proto_msgTypes[14]
+	mi := &file_fleet_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1410,7 +1862,7 @@ func (x *Ports) String() string {
 func (*Ports) ProtoMessage() {}
 
 func (x *Ports) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[14]
+	mi := &file_fleet_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1423,7 +1875,7 @@ func (x *Ports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ports.ProtoReflect.Descriptor instead.
 func (*Ports) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{14}
+	return file_fleet_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Ports) GetMin() uint32 {
@@ -1450,7 +1902,7 @@ type Use struct {
 
 func (x *Use) Reset() {
 	*x = Use{}
-	mi := &file_fleet_proto_msgTypes[15]
+	mi := &file_fleet_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1462,7 +1914,7 @@ func (x *Use) String() string {
 func (*Use) ProtoMessage() {}
 
 func (x *Use) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[15]
+	mi := &file_fleet_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1475,7 +1927,7 @@ func (x *Use) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Use.ProtoReflect.Descriptor instead.
 func (*Use) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{15}
+	return file_fleet_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Use) GetUsed() uint64 {
@@ -1524,7 +1976,7 @@ type Config struct {
 
 func (x *Config) Reset() {
 	*x = Config{}
-	mi := &file_fleet_proto_msgTypes[16]
+	mi := &file_fleet_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +1988,7 @@ func (x *Config) String() string {
 func (*Config) ProtoMessage() {}
 
 func (x *Config) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[16]
+	mi := &file_fleet_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +2001,7 @@ func (x *Config) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Config.ProtoReflect.Descriptor instead.
 func (*Config) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{16}
+	return file_fleet_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Config) GetNode() string {
@@ -1656,7 +2108,7 @@ type Announcing struct {
 
 func (x *Announcing) Reset() {
 	*x = Announcing{}
-	mi := &file_fleet_proto_msgTypes[17]
+	mi := &file_fleet_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1668,7 +2120,7 @@ func (x *Announcing) String() string {
 func (*Announcing) ProtoMessage() {}
 
 func (x *Announcing) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[17]
+	mi := &file_fleet_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1681,7 +2133,7 @@ func (x *Announcing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announcing.ProtoReflect.Descriptor instead.
 func (*Announcing) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{17}
+	return file_fleet_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Announcing) GetBoot() uint32 {
@@ -1730,7 +2182,7 @@ type AnnounceKey struct {
 
 func (x *AnnounceKey) Reset() {
 	*x = AnnounceKey{}
-	mi := &file_fleet_proto_msgTypes[18]
+	mi := &file_fleet_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1742,7 +2194,7 @@ func (x *AnnounceKey) String() string {
 func (*AnnounceKey) ProtoMessage() {}
 
 func (x *AnnounceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[18]
+	mi := &file_fleet_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1755,7 +2207,7 @@ func (x *AnnounceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceKey.ProtoReflect.Descriptor instead.
 func (*AnnounceKey) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{18}
+	return file_fleet_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AnnounceKey) GetId() uint32 {
@@ -1788,7 +2240,7 @@ type Peers struct {
 
 func (x *Peers) Reset() {
 	*x = Peers{}
-	mi := &file_fleet_proto_msgTypes[19]
+	mi := &file_fleet_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1800,7 +2252,7 @@ func (x *Peers) String() string {
 func (*Peers) ProtoMessage() {}
 
 func (x *Peers) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[19]
+	mi := &file_fleet_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1813,7 +2265,7 @@ func (x *Peers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peers.ProtoReflect.Descriptor instead.
 func (*Peers) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{19}
+	return file_fleet_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Peers) GetComplete() bool {
@@ -1864,7 +2316,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_fleet_proto_msgTypes[20]
+	mi := &file_fleet_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1876,7 +2328,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[20]
+	mi := &file_fleet_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1889,7 +2341,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{20}
+	return file_fleet_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Peer) GetNode() string {
@@ -1938,7 +2390,7 @@ type Part struct {
 
 func (x *Part) Reset() {
 	*x = Part{}
-	mi := &file_fleet_proto_msgTypes[21]
+	mi := &file_fleet_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1950,7 +2402,7 @@ func (x *Part) String() string {
 func (*Part) ProtoMessage() {}
 
 func (x *Part) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[21]
+	mi := &file_fleet_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1963,7 +2415,7 @@ func (x *Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Part.ProtoReflect.Descriptor instead.
 func (*Part) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{21}
+	return file_fleet_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Part) GetData() []byte {
@@ -2002,7 +2454,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_fleet_proto_msgTypes[22]
+	mi := &file_fleet_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2014,7 +2466,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[22]
+	mi := &file_fleet_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2027,7 +2479,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{22}
+	return file_fleet_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Update) GetBase() *Version {
@@ -2109,7 +2561,7 @@ type SourceSet struct {
 
 func (x *SourceSet) Reset() {
 	*x = SourceSet{}
-	mi := &file_fleet_proto_msgTypes[23]
+	mi := &file_fleet_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2121,7 +2573,7 @@ func (x *SourceSet) String() string {
 func (*SourceSet) ProtoMessage() {}
 
 func (x *SourceSet) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[23]
+	mi := &file_fleet_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2134,7 +2586,7 @@ func (x *SourceSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceSet.ProtoReflect.Descriptor instead.
 func (*SourceSet) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{23}
+	return file_fleet_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SourceSet) GetPolicy() string {
@@ -2188,7 +2640,7 @@ type Addresses struct {
 
 func (x *Addresses) Reset() {
 	*x = Addresses{}
-	mi := &file_fleet_proto_msgTypes[24]
+	mi := &file_fleet_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2200,7 +2652,7 @@ func (x *Addresses) String() string {
 func (*Addresses) ProtoMessage() {}
 
 func (x *Addresses) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[24]
+	mi := &file_fleet_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2213,7 +2665,7 @@ func (x *Addresses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Addresses.ProtoReflect.Descriptor instead.
 func (*Addresses) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{24}
+	return file_fleet_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Addresses) GetList() []*Address {
@@ -2233,7 +2685,7 @@ type Address struct {
 
 func (x *Address) Reset() {
 	*x = Address{}
-	mi := &file_fleet_proto_msgTypes[25]
+	mi := &file_fleet_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2245,7 +2697,7 @@ func (x *Address) String() string {
 func (*Address) ProtoMessage() {}
 
 func (x *Address) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[25]
+	mi := &file_fleet_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2258,7 +2710,7 @@ func (x *Address) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Address.ProtoReflect.Descriptor instead.
 func (*Address) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{25}
+	return file_fleet_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Address) GetIp() []byte {
@@ -2286,7 +2738,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_fleet_proto_msgTypes[26]
+	mi := &file_fleet_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2298,7 +2750,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[26]
+	mi := &file_fleet_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2311,7 +2763,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{26}
+	return file_fleet_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Key) GetAddr() []byte {
@@ -2359,7 +2811,7 @@ type Frontend struct {
 
 func (x *Frontend) Reset() {
 	*x = Frontend{}
-	mi := &file_fleet_proto_msgTypes[27]
+	mi := &file_fleet_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2371,7 +2823,7 @@ func (x *Frontend) String() string {
 func (*Frontend) ProtoMessage() {}
 
 func (x *Frontend) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[27]
+	mi := &file_fleet_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2384,7 +2836,7 @@ func (x *Frontend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frontend.ProtoReflect.Descriptor instead.
 func (*Frontend) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{27}
+	return file_fleet_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Frontend) GetKey() *Key {
@@ -2479,7 +2931,7 @@ type Ref struct {
 
 func (x *Ref) Reset() {
 	*x = Ref{}
-	mi := &file_fleet_proto_msgTypes[28]
+	mi := &file_fleet_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2491,7 +2943,7 @@ func (x *Ref) String() string {
 func (*Ref) ProtoMessage() {}
 
 func (x *Ref) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[28]
+	mi := &file_fleet_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2504,7 +2956,7 @@ func (x *Ref) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ref.ProtoReflect.Descriptor instead.
 func (*Ref) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{28}
+	return file_fleet_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Ref) GetService() *Name {
@@ -2552,7 +3004,7 @@ type Name struct {
 
 func (x *Name) Reset() {
 	*x = Name{}
-	mi := &file_fleet_proto_msgTypes[29]
+	mi := &file_fleet_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2564,7 +3016,7 @@ func (x *Name) String() string {
 func (*Name) ProtoMessage() {}
 
 func (x *Name) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[29]
+	mi := &file_fleet_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2577,7 +3029,7 @@ func (x *Name) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Name.ProtoReflect.Descriptor instead.
 func (*Name) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{29}
+	return file_fleet_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Name) GetNamespace() string {
@@ -2604,7 +3056,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_fleet_proto_msgTypes[30]
+	mi := &file_fleet_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2616,7 +3068,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[30]
+	mi := &file_fleet_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2629,7 +3081,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{30}
+	return file_fleet_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Service) GetName() *Name {
@@ -2657,7 +3109,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_fleet_proto_msgTypes[31]
+	mi := &file_fleet_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2669,7 +3121,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[31]
+	mi := &file_fleet_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2682,7 +3134,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{31}
+	return file_fleet_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Port) GetName() string {
@@ -2724,7 +3176,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_fleet_proto_msgTypes[32]
+	mi := &file_fleet_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2736,7 +3188,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_proto_msgTypes[32]
+	mi := &file_fleet_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2749,7 +3201,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_fleet_proto_rawDescGZIP(), []int{32}
+	return file_fleet_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Endpoint) GetAddr() []byte {
@@ -2805,20 +3257,54 @@ var File_fleet_proto protoreflect.FileDescriptor
 
 const file_fleet_proto_rawDesc = "" +
 	"\n" +
-	"\vfleet.proto\x12\x0eblixt.fleet.v1\"\xe3\x01\n" +
+	"\vfleet.proto\x12\x0eblixt.fleet.v1\"\x95\x02\n" +
 	"\fAgentMessage\x12-\n" +
 	"\x05hello\x18\x01 \x01(\v2\x15.blixt.fleet.v1.HelloH\x00R\x05hello\x120\n" +
 	"\x06status\x18\x02 \x01(\v2\x16.blixt.fleet.v1.StatusH\x00R\x06status\x120\n" +
 	"\x06answer\x18\x03 \x01(\v2\x16.blixt.fleet.v1.AnswerH\x00R\x06answer\x125\n" +
-	"\x06review\x18\x04 \x01(\v2\x1b.blixt.fleet.v1.TokenReviewH\x00R\x06reviewB\t\n" +
-	"\amessage\"\x9b\x02\n" +
+	"\x06review\x18\x04 \x01(\v2\x1b.blixt.fleet.v1.TokenReviewH\x00R\x06review\x120\n" +
+	"\x06health\x18\x05 \x01(\v2\x16.blixt.fleet.v1.HealthH\x00R\x06healthB\t\n" +
+	"\amessage\"\xd0\x02\n" +
 	"\x0fOperatorMessage\x120\n" +
 	"\x06config\x18\x01 \x01(\v2\x16.blixt.fleet.v1.ConfigH\x00R\x06config\x12*\n" +
 	"\x04part\x18\x02 \x01(\v2\x14.blixt.fleet.v1.PartH\x00R\x04part\x12-\n" +
 	"\x05peers\x18\x03 \x01(\v2\x15.blixt.fleet.v1.PeersH\x00R\x05peers\x126\n" +
 	"\bquestion\x18\x04 \x01(\v2\x18.blixt.fleet.v1.QuestionH\x00R\bquestion\x128\n" +
-	"\averdict\x18\x05 \x01(\v2\x1c.blixt.fleet.v1.TokenVerdictH\x00R\averdictB\t\n" +
-	"\amessage\"3\n" +
+	"\averdict\x18\x05 \x01(\v2\x1c.blixt.fleet.v1.TokenVerdictH\x00R\averdict\x123\n" +
+	"\aejected\x18\x06 \x01(\v2\x17.blixt.fleet.v1.EjectedH\x00R\aejectedB\t\n" +
+	"\amessage\"k\n" +
+	"\rJudgedBackend\x12\x16\n" +
+	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1a\n" +
+	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x12\x12\n" +
+	"\x04addr\x18\x03 \x01(\fR\x04addr\x12\x12\n" +
+	"\x04port\x18\x04 \x01(\rR\x04port\"\x87\x01\n" +
+	"\x06Health\x122\n" +
+	"\x05flows\x18\x01 \x03(\v2\x1c.blixt.fleet.v1.BackendFlowsR\x05flows\x125\n" +
+	"\aresults\x18\x02 \x03(\v2\x1b.blixt.fleet.v1.CheckResultR\aresults\x12\x12\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\"\xed\x01\n" +
+	"\fBackendFlows\x127\n" +
+	"\abackend\x18\x01 \x01(\v2\x1d.blixt.fleet.v1.JudgedBackendR\abackend\x12 \n" +
+	"\vconsecutive\x18\x02 \x01(\rR\vconsecutive\x12\x16\n" +
+	"\x06others\x18\x03 \x01(\bR\x06others\x12\x1a\n" +
+	"\bfailures\x18\x04 \x01(\rR\bfailures\x12\x18\n" +
+	"\aanswers\x18\x05 \x01(\rR\aanswers\x12\x1e\n" +
+	"\n" +
+	"unanswered\x18\x06 \x01(\rR\n" +
+	"unanswered\x12\x14\n" +
+	"\x05trial\x18\a \x01(\rR\x05trial\"l\n" +
+	"\vCheckResult\x127\n" +
+	"\abackend\x18\x01 \x01(\v2\x1d.blixt.fleet.v1.JudgedBackendR\abackend\x12\x12\n" +
+	"\x04down\x18\x02 \x01(\bR\x04down\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\"Y\n" +
+	"\aEjected\x122\n" +
+	"\x04list\x18\x01 \x03(\v2\x1e.blixt.fleet.v1.EjectedBackendR\x04list\x12\x1a\n" +
+	"\bcheckers\x18\x02 \x03(\tR\bcheckers\"\x9d\x01\n" +
+	"\x0eEjectedBackend\x127\n" +
+	"\abackend\x18\x01 \x01(\v2\x1d.blixt.fleet.v1.JudgedBackendR\abackend\x12\x10\n" +
+	"\x03why\x18\x02 \x01(\tR\x03why\x12\x14\n" +
+	"\x05since\x18\x03 \x01(\x03R\x05since\x12\x14\n" +
+	"\x05until\x18\x04 \x01(\x03R\x05until\x12\x14\n" +
+	"\x05trial\x18\x05 \x01(\bR\x05trial\"3\n" +
 	"\vTokenReview\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\"D\n" +
@@ -3054,93 +3540,107 @@ func file_fleet_proto_rawDescGZIP() []byte {
 	return file_fleet_proto_rawDescData
 }
 
-var file_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_fleet_proto_goTypes = []any{
 	(*AgentMessage)(nil),     // 0: blixt.fleet.v1.AgentMessage
 	(*OperatorMessage)(nil),  // 1: blixt.fleet.v1.OperatorMessage
-	(*TokenReview)(nil),      // 2: blixt.fleet.v1.TokenReview
-	(*TokenVerdict)(nil),     // 3: blixt.fleet.v1.TokenVerdict
-	(*Question)(nil),         // 4: blixt.fleet.v1.Question
-	(*Answer)(nil),           // 5: blixt.fleet.v1.Answer
-	(*Version)(nil),          // 6: blixt.fleet.v1.Version
-	(*Hello)(nil),            // 7: blixt.fleet.v1.Hello
-	(*Status)(nil),           // 8: blixt.fleet.v1.Status
-	(*AnnouncingStatus)(nil), // 9: blixt.fleet.v1.AnnouncingStatus
-	(*HeldKey)(nil),          // 10: blixt.fleet.v1.HeldKey
-	(*Unannounced)(nil),      // 11: blixt.fleet.v1.Unannounced
-	(*Pair)(nil),             // 12: blixt.fleet.v1.Pair
-	(*TableFull)(nil),        // 13: blixt.fleet.v1.TableFull
-	(*Ports)(nil),            // 14: blixt.fleet.v1.Ports
-	(*Use)(nil),              // 15: blixt.fleet.v1.Use
-	(*Config)(nil),           // 16: blixt.fleet.v1.Config
-	(*Announcing)(nil),       // 17: blixt.fleet.v1.Announcing
-	(*AnnounceKey)(nil),      // 18: blixt.fleet.v1.AnnounceKey
-	(*Peers)(nil),            // 19: blixt.fleet.v1.Peers
-	(*Peer)(nil),             // 20: blixt.fleet.v1.Peer
-	(*Part)(nil),             // 21: blixt.fleet.v1.Part
-	(*Update)(nil),           // 22: blixt.fleet.v1.Update
-	(*SourceSet)(nil),        // 23: blixt.fleet.v1.SourceSet
-	(*Addresses)(nil),        // 24: blixt.fleet.v1.Addresses
-	(*Address)(nil),          // 25: blixt.fleet.v1.Address
-	(*Key)(nil),              // 26: blixt.fleet.v1.Key
-	(*Frontend)(nil),         // 27: blixt.fleet.v1.Frontend
-	(*Ref)(nil),              // 28: blixt.fleet.v1.Ref
-	(*Name)(nil),             // 29: blixt.fleet.v1.Name
-	(*Service)(nil),          // 30: blixt.fleet.v1.Service
-	(*Port)(nil),             // 31: blixt.fleet.v1.Port
-	(*Endpoint)(nil),         // 32: blixt.fleet.v1.Endpoint
-	nil,                      // 33: blixt.fleet.v1.Status.TablesEntry
+	(*JudgedBackend)(nil),    // 2: blixt.fleet.v1.JudgedBackend
+	(*Health)(nil),           // 3: blixt.fleet.v1.Health
+	(*BackendFlows)(nil),     // 4: blixt.fleet.v1.BackendFlows
+	(*CheckResult)(nil),      // 5: blixt.fleet.v1.CheckResult
+	(*Ejected)(nil),          // 6: blixt.fleet.v1.Ejected
+	(*EjectedBackend)(nil),   // 7: blixt.fleet.v1.EjectedBackend
+	(*TokenReview)(nil),      // 8: blixt.fleet.v1.TokenReview
+	(*TokenVerdict)(nil),     // 9: blixt.fleet.v1.TokenVerdict
+	(*Question)(nil),         // 10: blixt.fleet.v1.Question
+	(*Answer)(nil),           // 11: blixt.fleet.v1.Answer
+	(*Version)(nil),          // 12: blixt.fleet.v1.Version
+	(*Hello)(nil),            // 13: blixt.fleet.v1.Hello
+	(*Status)(nil),           // 14: blixt.fleet.v1.Status
+	(*AnnouncingStatus)(nil), // 15: blixt.fleet.v1.AnnouncingStatus
+	(*HeldKey)(nil),          // 16: blixt.fleet.v1.HeldKey
+	(*Unannounced)(nil),      // 17: blixt.fleet.v1.Unannounced
+	(*Pair)(nil),             // 18: blixt.fleet.v1.Pair
+	(*TableFull)(nil),        // 19: blixt.fleet.v1.TableFull
+	(*Ports)(nil),            // 20: blixt.fleet.v1.Ports
+	(*Use)(nil),              // 21: blixt.fleet.v1.Use
+	(*Config)(nil),           // 22: blixt.fleet.v1.Config
+	(*Announcing)(nil),       // 23: blixt.fleet.v1.Announcing
+	(*AnnounceKey)(nil),      // 24: blixt.fleet.v1.AnnounceKey
+	(*Peers)(nil),            // 25: blixt.fleet.v1.Peers
+	(*Peer)(nil),             // 26: blixt.fleet.v1.Peer
+	(*Part)(nil),             // 27: blixt.fleet.v1.Part
+	(*Update)(nil),           // 28: blixt.fleet.v1.Update
+	(*SourceSet)(nil),        // 29: blixt.fleet.v1.SourceSet
+	(*Addresses)(nil),        // 30: blixt.fleet.v1.Addresses
+	(*Address)(nil),          // 31: blixt.fleet.v1.Address
+	(*Key)(nil),              // 32: blixt.fleet.v1.Key
+	(*Frontend)(nil),         // 33: blixt.fleet.v1.Frontend
+	(*Ref)(nil),              // 34: blixt.fleet.v1.Ref
+	(*Name)(nil),             // 35: blixt.fleet.v1.Name
+	(*Service)(nil),          // 36: blixt.fleet.v1.Service
+	(*Port)(nil),             // 37: blixt.fleet.v1.Port
+	(*Endpoint)(nil),         // 38: blixt.fleet.v1.Endpoint
+	nil,                      // 39: blixt.fleet.v1.Status.TablesEntry
 }
 var file_fleet_proto_depIdxs = []int32{
-	7,  // 0: blixt.fleet.v1.AgentMessage.hello:type_name -> blixt.fleet.v1.Hello
-	8,  // 1: blixt.fleet.v1.AgentMessage.status:type_name -> blixt.fleet.v1.Status
-	5,  // 2: blixt.fleet.v1.AgentMessage.answer:type_name -> blixt.fleet.v1.Answer
-	2,  // 3: blixt.fleet.v1.AgentMessage.review:type_name -> blixt.fleet.v1.TokenReview
-	16, // 4: blixt.fleet.v1.OperatorMessage.config:type_name -> blixt.fleet.v1.Config
-	21, // 5: blixt.fleet.v1.OperatorMessage.part:type_name -> blixt.fleet.v1.Part
-	19, // 6: blixt.fleet.v1.OperatorMessage.peers:type_name -> blixt.fleet.v1.Peers
-	4,  // 7: blixt.fleet.v1.OperatorMessage.question:type_name -> blixt.fleet.v1.Question
-	3,  // 8: blixt.fleet.v1.OperatorMessage.verdict:type_name -> blixt.fleet.v1.TokenVerdict
-	6,  // 9: blixt.fleet.v1.Hello.got:type_name -> blixt.fleet.v1.Version
-	8,  // 10: blixt.fleet.v1.Hello.status:type_name -> blixt.fleet.v1.Status
-	6,  // 11: blixt.fleet.v1.Status.got:type_name -> blixt.fleet.v1.Version
-	6,  // 12: blixt.fleet.v1.Status.holds:type_name -> blixt.fleet.v1.Version
-	14, // 13: blixt.fleet.v1.Status.snat:type_name -> blixt.fleet.v1.Ports
-	33, // 14: blixt.fleet.v1.Status.tables:type_name -> blixt.fleet.v1.Status.TablesEntry
-	13, // 15: blixt.fleet.v1.Status.table_full:type_name -> blixt.fleet.v1.TableFull
-	26, // 16: blixt.fleet.v1.Status.host_listens:type_name -> blixt.fleet.v1.Key
-	9,  // 17: blixt.fleet.v1.Status.announcing:type_name -> blixt.fleet.v1.AnnouncingStatus
-	10, // 18: blixt.fleet.v1.AnnouncingStatus.keys:type_name -> blixt.fleet.v1.HeldKey
-	11, // 19: blixt.fleet.v1.AnnouncingStatus.unannounced:type_name -> blixt.fleet.v1.Unannounced
-	12, // 20: blixt.fleet.v1.AnnouncingStatus.pairs:type_name -> blixt.fleet.v1.Pair
-	14, // 21: blixt.fleet.v1.Config.snat:type_name -> blixt.fleet.v1.Ports
-	17, // 22: blixt.fleet.v1.Config.announcing:type_name -> blixt.fleet.v1.Announcing
-	18, // 23: blixt.fleet.v1.Announcing.keys:type_name -> blixt.fleet.v1.AnnounceKey
-	14, // 24: blixt.fleet.v1.Announcing.ports:type_name -> blixt.fleet.v1.Ports
-	20, // 25: blixt.fleet.v1.Peers.changed:type_name -> blixt.fleet.v1.Peer
-	6,  // 26: blixt.fleet.v1.Update.base:type_name -> blixt.fleet.v1.Version
-	6,  // 27: blixt.fleet.v1.Update.version:type_name -> blixt.fleet.v1.Version
-	24, // 28: blixt.fleet.v1.Update.addresses:type_name -> blixt.fleet.v1.Addresses
-	27, // 29: blixt.fleet.v1.Update.frontends:type_name -> blixt.fleet.v1.Frontend
-	26, // 30: blixt.fleet.v1.Update.gone_frontends:type_name -> blixt.fleet.v1.Key
-	30, // 31: blixt.fleet.v1.Update.services:type_name -> blixt.fleet.v1.Service
-	29, // 32: blixt.fleet.v1.Update.gone_services:type_name -> blixt.fleet.v1.Name
-	23, // 33: blixt.fleet.v1.Update.source_sets:type_name -> blixt.fleet.v1.SourceSet
-	25, // 34: blixt.fleet.v1.Addresses.list:type_name -> blixt.fleet.v1.Address
-	26, // 35: blixt.fleet.v1.Frontend.key:type_name -> blixt.fleet.v1.Key
-	28, // 36: blixt.fleet.v1.Frontend.refs:type_name -> blixt.fleet.v1.Ref
-	29, // 37: blixt.fleet.v1.Ref.service:type_name -> blixt.fleet.v1.Name
-	29, // 38: blixt.fleet.v1.Service.name:type_name -> blixt.fleet.v1.Name
-	31, // 39: blixt.fleet.v1.Service.ports:type_name -> blixt.fleet.v1.Port
-	32, // 40: blixt.fleet.v1.Port.endpoints:type_name -> blixt.fleet.v1.Endpoint
-	15, // 41: blixt.fleet.v1.Status.TablesEntry.value:type_name -> blixt.fleet.v1.Use
-	0,  // 42: blixt.fleet.v1.Fleet.Serve:input_type -> blixt.fleet.v1.AgentMessage
-	1,  // 43: blixt.fleet.v1.Fleet.Serve:output_type -> blixt.fleet.v1.OperatorMessage
-	43, // [43:44] is the sub-list for method output_type
-	42, // [42:43] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	13, // 0: blixt.fleet.v1.AgentMessage.hello:type_name -> blixt.fleet.v1.Hello
+	14, // 1: blixt.fleet.v1.AgentMessage.status:type_name -> blixt.fleet.v1.Status
+	11, // 2: blixt.fleet.v1.AgentMessage.answer:type_name -> blixt.fleet.v1.Answer
+	8,  // 3: blixt.fleet.v1.AgentMessage.review:type_name -> blixt.fleet.v1.TokenReview
+	3,  // 4: blixt.fleet.v1.AgentMessage.health:type_name -> blixt.fleet.v1.Health
+	22, // 5: blixt.fleet.v1.OperatorMessage.config:type_name -> blixt.fleet.v1.Config
+	27, // 6: blixt.fleet.v1.OperatorMessage.part:type_name -> blixt.fleet.v1.Part
+	25, // 7: blixt.fleet.v1.OperatorMessage.peers:type_name -> blixt.fleet.v1.Peers
+	10, // 8: blixt.fleet.v1.OperatorMessage.question:type_name -> blixt.fleet.v1.Question
+	9,  // 9: blixt.fleet.v1.OperatorMessage.verdict:type_name -> blixt.fleet.v1.TokenVerdict
+	6,  // 10: blixt.fleet.v1.OperatorMessage.ejected:type_name -> blixt.fleet.v1.Ejected
+	4,  // 11: blixt.fleet.v1.Health.flows:type_name -> blixt.fleet.v1.BackendFlows
+	5,  // 12: blixt.fleet.v1.Health.results:type_name -> blixt.fleet.v1.CheckResult
+	2,  // 13: blixt.fleet.v1.BackendFlows.backend:type_name -> blixt.fleet.v1.JudgedBackend
+	2,  // 14: blixt.fleet.v1.CheckResult.backend:type_name -> blixt.fleet.v1.JudgedBackend
+	7,  // 15: blixt.fleet.v1.Ejected.list:type_name -> blixt.fleet.v1.EjectedBackend
+	2,  // 16: blixt.fleet.v1.EjectedBackend.backend:type_name -> blixt.fleet.v1.JudgedBackend
+	12, // 17: blixt.fleet.v1.Hello.got:type_name -> blixt.fleet.v1.Version
+	14, // 18: blixt.fleet.v1.Hello.status:type_name -> blixt.fleet.v1.Status
+	12, // 19: blixt.fleet.v1.Status.got:type_name -> blixt.fleet.v1.Version
+	12, // 20: blixt.fleet.v1.Status.holds:type_name -> blixt.fleet.v1.Version
+	20, // 21: blixt.fleet.v1.Status.snat:type_name -> blixt.fleet.v1.Ports
+	39, // 22: blixt.fleet.v1.Status.tables:type_name -> blixt.fleet.v1.Status.TablesEntry
+	19, // 23: blixt.fleet.v1.Status.table_full:type_name -> blixt.fleet.v1.TableFull
+	32, // 24: blixt.fleet.v1.Status.host_listens:type_name -> blixt.fleet.v1.Key
+	15, // 25: blixt.fleet.v1.Status.announcing:type_name -> blixt.fleet.v1.AnnouncingStatus
+	16, // 26: blixt.fleet.v1.AnnouncingStatus.keys:type_name -> blixt.fleet.v1.HeldKey
+	17, // 27: blixt.fleet.v1.AnnouncingStatus.unannounced:type_name -> blixt.fleet.v1.Unannounced
+	18, // 28: blixt.fleet.v1.AnnouncingStatus.pairs:type_name -> blixt.fleet.v1.Pair
+	20, // 29: blixt.fleet.v1.Config.snat:type_name -> blixt.fleet.v1.Ports
+	23, // 30: blixt.fleet.v1.Config.announcing:type_name -> blixt.fleet.v1.Announcing
+	24, // 31: blixt.fleet.v1.Announcing.keys:type_name -> blixt.fleet.v1.AnnounceKey
+	20, // 32: blixt.fleet.v1.Announcing.ports:type_name -> blixt.fleet.v1.Ports
+	26, // 33: blixt.fleet.v1.Peers.changed:type_name -> blixt.fleet.v1.Peer
+	12, // 34: blixt.fleet.v1.Update.base:type_name -> blixt.fleet.v1.Version
+	12, // 35: blixt.fleet.v1.Update.version:type_name -> blixt.fleet.v1.Version
+	30, // 36: blixt.fleet.v1.Update.addresses:type_name -> blixt.fleet.v1.Addresses
+	33, // 37: blixt.fleet.v1.Update.frontends:type_name -> blixt.fleet.v1.Frontend
+	32, // 38: blixt.fleet.v1.Update.gone_frontends:type_name -> blixt.fleet.v1.Key
+	36, // 39: blixt.fleet.v1.Update.services:type_name -> blixt.fleet.v1.Service
+	35, // 40: blixt.fleet.v1.Update.gone_services:type_name -> blixt.fleet.v1.Name
+	29, // 41: blixt.fleet.v1.Update.source_sets:type_name -> blixt.fleet.v1.SourceSet
+	31, // 42: blixt.fleet.v1.Addresses.list:type_name -> blixt.fleet.v1.Address
+	32, // 43: blixt.fleet.v1.Frontend.key:type_name -> blixt.fleet.v1.Key
+	34, // 44: blixt.fleet.v1.Frontend.refs:type_name -> blixt.fleet.v1.Ref
+	35, // 45: blixt.fleet.v1.Ref.service:type_name -> blixt.fleet.v1.Name
+	35, // 46: blixt.fleet.v1.Service.name:type_name -> blixt.fleet.v1.Name
+	37, // 47: blixt.fleet.v1.Service.ports:type_name -> blixt.fleet.v1.Port
+	38, // 48: blixt.fleet.v1.Port.endpoints:type_name -> blixt.fleet.v1.Endpoint
+	21, // 49: blixt.fleet.v1.Status.TablesEntry.value:type_name -> blixt.fleet.v1.Use
+	0,  // 50: blixt.fleet.v1.Fleet.Serve:input_type -> blixt.fleet.v1.AgentMessage
+	1,  // 51: blixt.fleet.v1.Fleet.Serve:output_type -> blixt.fleet.v1.OperatorMessage
+	51, // [51:52] is the sub-list for method output_type
+	50, // [50:51] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_fleet_proto_init() }
@@ -3153,6 +3653,7 @@ func file_fleet_proto_init() {
 		(*AgentMessage_Status)(nil),
 		(*AgentMessage_Answer)(nil),
 		(*AgentMessage_Review)(nil),
+		(*AgentMessage_Health)(nil),
 	}
 	file_fleet_proto_msgTypes[1].OneofWrappers = []any{
 		(*OperatorMessage_Config)(nil),
@@ -3160,18 +3661,19 @@ func file_fleet_proto_init() {
 		(*OperatorMessage_Peers)(nil),
 		(*OperatorMessage_Question)(nil),
 		(*OperatorMessage_Verdict)(nil),
+		(*OperatorMessage_Ejected)(nil),
 	}
-	file_fleet_proto_msgTypes[8].OneofWrappers = []any{}
-	file_fleet_proto_msgTypes[9].OneofWrappers = []any{}
-	file_fleet_proto_msgTypes[16].OneofWrappers = []any{}
-	file_fleet_proto_msgTypes[17].OneofWrappers = []any{}
+	file_fleet_proto_msgTypes[14].OneofWrappers = []any{}
+	file_fleet_proto_msgTypes[15].OneofWrappers = []any{}
+	file_fleet_proto_msgTypes[22].OneofWrappers = []any{}
+	file_fleet_proto_msgTypes[23].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_proto_rawDesc), len(file_fleet_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -17,7 +17,7 @@ const partSize = 256 << 10
 // agent applies one version, newer versions become a single update.
 func (s *Server) send(ctx context.Context, c *session, stream wire.Fleet_ServeServer) error {
 	for {
-		peers, config, next := s.next(c)
+		peers, config, ejected, next := s.next(c)
 		var data []byte
 		if next != nil {
 			var err error
@@ -33,6 +33,11 @@ func (s *Server) send(ctx context.Context, c *session, stream wire.Fleet_ServeSe
 		}
 		if config != nil {
 			if err := stream.Send(&wire.OperatorMessage{Message: &wire.OperatorMessage_Config{Config: config}}); err != nil {
+				return err
+			}
+		}
+		if ejected != nil {
+			if err := stream.Send(&wire.OperatorMessage{Message: &wire.OperatorMessage_Ejected{Ejected: ejected}}); err != nil {
 				return err
 			}
 		}
@@ -62,13 +67,13 @@ func (s *Server) send(ctx context.Context, c *session, stream wire.Fleet_ServeSe
 	}
 }
 
-// next returns the peers, the config and the update to send to an agent now, in this
+// next returns the peers, the config, what is ejected, and the update to send to an agent now, in this
 // order, nil for each that it does not need.
-func (s *Server) next(c *session) (peers *wire.Peers, config *wire.Config, next *update) {
+func (s *Server) next(c *session) (peers *wire.Peers, config *wire.Config, ejected *wire.Ejected, next *update) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sessions[c.member] != c || s.checkMember(c.member) != nil {
-		return nil, nil, nil // it is about to end
+		return nil, nil, nil, nil // it is about to end
 	}
 	peers = s.nextPeers(c)
 	now := encodeConfig(s.nodes[c.node], s.settings[c.application], len(s.nodes) == 1, s.seed)
@@ -79,9 +84,10 @@ func (s *Server) next(c *session) (peers *wire.Peers, config *wire.Config, next 
 	if !proto.Equal(c.config, now) {
 		c.config, config = now, now
 	}
+	ejected = s.nextEjected(c)
 	newest := s.history.version
 	if newest.Sequence == 0 || c.sent > 0 || c.got != nil && *c.got == newest {
-		return peers, config, nil
+		return peers, config, ejected, nil
 	}
 	if c.got != nil && c.gotSum != nil {
 		next = s.history.renumber(*c.got, *c.gotSum)
@@ -92,7 +98,7 @@ func (s *Server) next(c *session) (peers *wire.Peers, config *wire.Config, next 
 	}
 	c.sent = next.version.Sequence
 	c.maxSequence = max(c.maxSequence, c.sent)
-	return peers, config, next
+	return peers, config, ejected, next
 }
 
 // nextPeers returns the peers to send to an agent now.

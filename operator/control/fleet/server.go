@@ -126,6 +126,7 @@ type Server struct {
 
 	announcing announcing
 	timing     timing
+	judging    judging
 }
 
 // member identifies an agent: that of an application on a node.
@@ -180,6 +181,7 @@ func (s *Server) Lead(epoch uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.leading, s.history = true, newHistory(epoch)
+	s.judging.sequence, s.judging.since, s.judging.judged = 0, s.o.Clock(), lb.Version{}
 	s.forgetVersions()
 	s.hold()
 	s.endAll(errNewEpoch)
@@ -373,6 +375,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	wire.RegisterFleetServer(g, service{s: s})
 	stop := context.AfterFunc(ctx, g.Stop)
 	defer stop()
+	go s.judgeForever(ctx)
 	limited := newListener(l, func(peer netip.Prefix) {
 		s.refusals.record(peer, refused(ReasonCrowded, "there are too many connections on which no agent has joined yet"))
 	})

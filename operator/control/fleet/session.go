@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/kubernetes-sigs/blixt/operator/health"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/wire"
 )
@@ -34,7 +35,9 @@ type session struct {
 	config *wire.Config // sent last
 	// answers: the agent answers questions, which have a mutex of their own.
 	answers   bool
-	policies  bool // that of Hello
+	policies  bool            // that of Hello
+	results   []health.Result // of checks, as far as they have come; its stream's alone
+	ejected   uint64          // the sequence of what is ejected that was sent last
 	questions questions
 	reviews   tokenReviews
 	// announces: the agent gets what nodes need that announce clients to each other.
@@ -127,6 +130,13 @@ func (s *Server) receive(ctx context.Context, c *session, stream wire.Fleet_Serv
 		}
 		if answer := m.GetAnswer(); answer != nil {
 			if err := c.questions.receive(answer); err != nil {
+				return err
+			}
+			continue
+		}
+		if h := m.GetHealth(); h != nil {
+			s.receiveHealth(c, h)
+			if err := c.limit.WaitN(ctx, 1); err != nil {
 				return err
 			}
 			continue

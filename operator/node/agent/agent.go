@@ -22,6 +22,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/announce"
 	"github.com/kubernetes-sigs/blixt/operator/node/flowlog"
 	"github.com/kubernetes-sigs/blixt/operator/node/metrics"
+	"github.com/kubernetes-sigs/blixt/operator/node/prober"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 	"github.com/kubernetes-sigs/blixt/operator/observe"
 )
@@ -79,6 +80,7 @@ type Agent struct {
 	resolve    gateway.ResolveOptions
 	data       []byte // of the update that has arrived in part
 	announcing announcing
+	judged     judged
 
 	answering atomic.Int32 // questions that are being answered
 
@@ -119,6 +121,8 @@ func New(o Options) *Agent {
 	o.Writer.Applied, o.Writer.Log, o.Writer.Hears = a.record, o.Log, a.announcer.Hears
 	o.Writer.SampleDrops = true
 	a.writer = writer.New(o.Tables, o.Writer)
+	a.judged.failovers.Now = time.Now
+	a.resolve.Failovers = &a.judged.failovers
 	a.flows = flowlog.New(flowlog.Options{Node: o.Node, Lines: o.FlowLines, Log: o.Log})
 	if o.Answerer == nil {
 		a.o.Answerer = a.Answerer()
@@ -134,6 +138,7 @@ func (a *Agent) Run(ctx context.Context) {
 		a.o.Log.Error("read maps", "error", err)
 	}
 	a.adopt()
+	a.judged.probes = prober.New(ctx)
 	var done sync.WaitGroup
 	done.Go(func() { a.writer.Run(ctx, a.states) })
 	done.Go(func() { a.announcer.Run(ctx) })

@@ -194,6 +194,8 @@ func (a *Agent) stream(ctx context.Context, address string) error {
 
 // send sends the status whenever it has changed, and answers, until the stream ends.
 func (a *Agent) send(ctx context.Context, stream wire.Fleet_ServeClient, answers <-chan *wire.Answer) {
+	healths := make(chan *wire.Health)
+	go a.reportHealth(ctx, healths)
 	for {
 		m := &wire.AgentMessage{}
 		select {
@@ -205,6 +207,8 @@ func (a *Agent) send(ctx context.Context, stream wire.Fleet_ServeClient, answers
 			m.Message = &wire.AgentMessage_Answer{Answer: answer}
 		case review := <-a.reviews.send:
 			m.Message = &wire.AgentMessage_Review{Review: review}
+		case health := <-healths:
+			m.Message = &wire.AgentMessage_Health{Health: health}
 		}
 		if stream.Send(m) != nil {
 			return // receive returns the reason
@@ -214,15 +218,43 @@ func (a *Agent) send(ctx context.Context, stream wire.Fleet_ServeClient, answers
 
 // receive applies what the operator sends, until the stream ends.
 func (a *Agent) receive(ctx context.Context, stream wire.Fleet_ServeClient, questions *questions) error {
-	for {
-		m, err := stream.Recv()
-		if err != nil {
-			return err
+	received, failed := make(chan *wire.OperatorMessage), make(chan error, 1)
+	go func() {
+		for {
+			m, err := stream.Recv()
+			if err != nil {
+				failed <- err
+				return
+			}
+			select {
+			case received <- m:
+			case <-ctx.Done():
+				return
+			}
 		}
-		if !a.setConnected(true) {
-			a.o.Log.Info("connected to the operator", "operator", a.o.Operator)
+	}()
+	tick := time.NewTicker(healthEvery)
+	defer tick.Stop()
+	for {
+		m := &wire.OperatorMessage{}
+		var err error
+		select {
+		case err := <-failed:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		case now := <-tick.C:
+			if !a.mayGiveBack(now) {
+				continue
+			}
+		case m = <-received:
+			if !a.setConnected(true) {
+				a.o.Log.Info("connected to the operator", "operator", a.o.Operator)
+			}
 		}
 		switch m := m.Message.(type) {
+		case *wire.OperatorMessage_Ejected:
+			a.setEjected(m.Ejected)
 		case *wire.OperatorMessage_Config:
 			err = a.configure(m.Config)
 		case *wire.OperatorMessage_Peers:
@@ -246,6 +278,7 @@ func (a *Agent) receive(ctx context.Context, stream wire.Fleet_ServeClient, ques
 		if a.replica.Version == nil || a.data != nil {
 			continue
 		}
+		a.setChecks()
 		a.announcer.SetState(a.replica.Resolution.State)
 		select {
 		case a.states <- a.replica.state():

@@ -127,6 +127,15 @@ func (f *Fake) Judge(id, answerWithin uint32, clear bool) error {
 	})
 }
 
+// CountHealth does what the data plane would.
+func (f *Fake) CountHealth(id uint32, count func(*Health)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h := f.HealthOf[id]
+	count(&h)
+	f.HealthOf[id] = h
+}
+
 // BackendHealth implements HealthTables.
 func (f *Fake) BackendHealth(id uint32) (h Health, ok bool) {
 	f.mu.Lock()

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/health"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/wire"
+)
+
+const (
+	// judgeEvery is how often backends are judged.
+	judgeEvery = time.Second
+	// judgeAfter is how long a new leader listens before agents hear from it: until then they go on with what
+	// the previous one has ejected.
+	judgeAfter = 5 * time.Second
+)
+
+// judging decides which backends are healthy, for all nodes: so their rings stay equal.
+type judging struct {
+	mu    sync.Mutex // of judge; never locked while Server.mu is
+	judge health.Judge
+
+	// Guarded by Server.mu.
+	judged   lb.Version // for which the groups are
+	decision health.Decision
+	checkers []string
+	since    time.Time // when the server began to lead
+	sequence uint64    // of the message; 0: there is none yet
+	message  *wire.Ejected
+}
+
+// Health returns what is ejected now, and which checks are not obeyed.
+func (s *Server) Health() health.Decision {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.judging.decision
+}
+
+// receiveHealth takes what a node knows of backends.
+func (s *Server) receiveHealth(c *session, m *wire.Health) {
+	if !c.policies {
+		return
+	}
+	flows, results := wire.DecodeHealth(m)
+	now := s.o.Clock()
+	c.results = append(c.results, results...)
+	c.results = c.results[:min(len(c.results), wire.MaxJudged)]
+	s.judging.mu.Lock()
+	defer s.judging.mu.Unlock()
+	node := c.application + "/" + c.node
+	s.judging.judge.Observe(node, flows, now)
+	if !m.More {
+		s.judging.judge.Check(node, c.results, now)
+		c.results = nil
+	}
+}
+
+// judgeForever judges backends until ctx ends.
+func (s *Server) judgeForever(ctx context.Context) {
+	tick := time.NewTicker(judgeEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.judgeBackends(s.o.Clock())
+		}
+	}
+}
+
+// judgeBackends decides, and tells the agents.
+func (s *Server) judgeBackends(now time.Time) {
+	j := &s.judging
+	s.mu.Lock()
+	leading, version, state, ejected := s.leading, s.history.version, s.history.state, j.decision.Ejected
+	changed := j.judged != version
+	j.judged = version
+	var nodes []string
+	for _, c := range s.sessions {
+		if c.policies && !slices.Contains(nodes, c.node) {
+			nodes = append(nodes, c.node)
+		}
+	}
+	s.mu.Unlock()
+	if !leading || version.Sequence == 0 {
+		return
+	}
+	j.mu.Lock()
+	if changed {
+		j.judge.Judge(groupsOf(state, ejected))
+	}
+	d := j.judge.Decide(now)
+	j.mu.Unlock()
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := j.decision
+	j.decision = d
+	s.logHealth(was, d)
+	checkers := wire.Checkers(nodes)
+	if j.sequence > 0 && maps.Equal(was.Ejected, d.Ejected) && slices.Equal(j.checkers, checkers) {
+		return
+	}
+	if j.sequence == 0 && now.Sub(j.since) < judgeAfter && now.After(j.since) {
+		return
+	}
+	j.checkers = checkers
+	j.sequence++
+	j.message = wire.EncodeEjected(d.Ejected, checkers)
+	s.wake(func(c *session) bool { return c.policies })
+	if !slices.Equal(was.Suspects, d.Suspects) || !maps.Equal(was.Ejected, d.Ejected) {
+		s.notify()
+	}
+}
+
+// nextEjected returns what is ejected, if the agent does not know; nil: it does.
+func (s *Server) nextEjected(c *session) *wire.Ejected {
+	if !c.policies || c.ejected == s.judging.sequence {
+		return nil
+	}
+	c.ejected = s.judging.sequence
+	return s.judging.message
+}
+
+// logHealth says what has changed.
+func (s *Server) logHealth(was, now health.Decision) {
+	for key, e := range now.Ejected {
+		before := was.Ejected[key]
+		switch {
+		case before == nil || before.Since != e.Since:
+			s.o.Log.Warn("backend is ejected", "backend", key.Backend, "protocol", key.Protocol, "policy", key.Policy, "why", e.Why)
+		case e.Trial && !before.Trial:
+			s.o.Log.Info("backend on trial: it gets one flow at a time", "backend", key.Backend, "protocol", key.Protocol, "policy", key.Policy)
+		}
+	}
+	for key := range was.Ejected {
+		if now.Ejected[key] == nil {
+			s.o.Log.Info("backend is not ejected any more", "backend", key.Backend, "protocol", key.Protocol, "policy", key.Policy)
+		}
+	}
+	for _, suspect := range now.Suspects {
+		if !slices.ContainsFunc(was.Suspects, func(o health.Suspect) bool { return o.Policy == suspect.Policy && o.Group == suspect.Group }) {
+			s.o.Log.Warn("health check is suspected", "policy", suspect.Policy, "why", suspect.Why)
+		}
+	}
+}
+
+// groupsOf returns the groups of the frontends whose health is asked for.
+func groupsOf(state *indexedSnapshot, ejected lb.EjectedSet) []health.Group {
+	var u gateway.Unresolved
+	endpoints := gateway.Endpoints{}
+	for _, f := range state.frontends {
+		if f.Health == nil {
+			continue
+		}
+		u.Frontends = append(u.Frontends, f)
+		for _, ref := range f.Refs {
+			if ports, ok := state.services.get(ref.Service); ok {
+				endpoints[ref.Service] = gateway.ServiceEndpoints{Ports: ports}
+			}
+		}
+	}
+	slices.SortFunc(u.Frontends, func(a, b gateway.Frontend) int { return cmp.Or(a.Key.Compare(b.Key)) })
+	r := gateway.Resolve(&u, endpoints, gateway.ResolveOptions{Ejected: ejected})
+	return health.Groups(r.State.Frontends)
+}
