@@ -30,7 +30,7 @@ func judged(spec string, endpoints []lab.Endpoint, more ...lab.Service) *lab.Con
 		name := strings.ToLower(protocol)
 		g.Listeners = append(g.Listeners, l)
 		c.Routes = append(c.Routes, lab.Route{Name: name, Gateway: "g", Listener: l, Refs: refs})
-		c.Policies = append(c.Policies, lab.Policy{Name: name, Kind: protocol + "Route", Target: name, Spec: spec})
+		c.Policies = append(c.Policies, lab.Policy{Name: name, Targets: []string{protocol + "Route " + name}, Spec: spec})
 	}
 	c.Gateways = []lab.Gateway{g}
 	return c

@@ -24,6 +24,15 @@ type Config struct {
 	Policies []Policy
 }
 
+// Policy is a BlixtPolicy.
+type Policy struct {
+	Namespace, Name string
+	// Targets are kinds and names, such as "TCPRoute web"; a listener's has its name behind.
+	Targets []string
+	// Spec is YAML: the lines of the spec but for its targets.
+	Spec string
+}
+
 // Gateway has addresses and listeners.
 type Gateway struct {
 	Namespace, Name string
@@ -31,15 +40,6 @@ type Gateway struct {
 	Listeners       []Listener
 	// ClientAddress is the choice of its BlixtGatewayConfig; "": it has none.
 	ClientAddress string
-}
-
-// Policy is a BlixtPolicy for a route of its namespace.
-type Policy struct {
-	Namespace, Name string
-	// Kind and Target are what it is for: TCPRoute and a name.
-	Kind, Target string
-	// Spec is YAML besides targetRefs, such as "maxAge: 1h".
-	Spec string
 }
 
 // Listener is a port of a Gateway. Its name is tcp-80, udp-53 and so on.
@@ -118,9 +118,7 @@ func (c *Config) YAML() map[string]string {
 		gateway.grant(g)
 	}
 	for _, p := range c.Policies {
-		gateway.add("blixt.x-k8s.io/v1alpha1", "BlixtPolicy", p.Namespace, p.Name, "spec:",
-			"  targetRefs: [{group: gateway.networking.k8s.io, kind: "+p.Kind+", name: "+p.Target+"}]",
-			"  "+strings.ReplaceAll(p.Spec, "\n", "\n  "))
+		gateway.policy(p)
 	}
 	for _, s := range c.Services {
 		gateway.service(s)
@@ -201,6 +199,22 @@ func (y *yaml) grant(g Grant) {
 	}
 	lines = append(lines, "  to:", "  - group: \"\"", "    kind: Service")
 	y.add("gateway.networking.k8s.io/v1", "ReferenceGrant", g.To, "from-"+g.From, lines...)
+}
+
+func (y *yaml) policy(p Policy) {
+	lines := []string{"spec:", "  targetRefs:"}
+	for _, target := range p.Targets {
+		words := strings.Fields(target)
+		line := fmt.Sprintf("  - {group: gateway.networking.k8s.io, kind: %s, name: %s", words[0], words[1])
+		if len(words) > 2 {
+			line += ", sectionName: " + words[2]
+		}
+		lines = append(lines, line+"}")
+	}
+	for line := range strings.Lines(p.Spec) {
+		lines = append(lines, "  "+strings.TrimRight(line, "\n"))
+	}
+	y.add("blixt.x-k8s.io/v1alpha1", "BlixtPolicy", p.Namespace, p.Name, lines...)
 }
 
 func (y *yaml) service(s Service) {

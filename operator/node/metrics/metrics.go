@@ -136,6 +136,7 @@ func maps(d DataPlane) (prometheus.Collector, []*dto.MetricFamily, error) {
 	for reason, n := range s.Counters {
 		c.counter(descPackets, n, reason)
 	}
+	c.policies(s.Policies)
 	if len(s.Frontends) == 0 {
 		return c, nil, nil
 	}

@@ -154,7 +154,7 @@ func (w *Writer) Active() map[string]uint64 {
 func (m *Metrics) status() Status {
 	s := Status{
 		Layout: bpf.Layout, Version: m.Version, StateHash: m.StateHash, Known: !m.Applied.IsZero(), Draining: m.Draining,
-		SNAT: m.SNAT, FlowQuota: m.FlowQuota, UndoneFlows: m.Flows.Undone, PlainFlows: m.Flows.Plain, Tables: m.Tables, Counters: m.Counters,
+		SNAT: m.SNAT, FlowQuota: m.FlowQuota, UndoneFlows: m.Flows.Undone, PlainFlows: m.Flows.Plain, Tables: m.Tables, Counters: m.Counters, Policies: m.Policies,
 	}
 	if s.Known {
 		s.Applied = &m.Applied

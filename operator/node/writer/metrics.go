@@ -28,6 +28,8 @@ type Metrics struct {
 	// Flows are those of the last sweep.
 	Flows    FlowCounts
 	Counters map[string]uint64
+	// Policies are the restrictions of all frontends.
+	Policies []PolicyStatus
 }
 
 // ServedFrontend is a frontend in the maps.
@@ -58,7 +60,7 @@ func (w *Writer) Metrics() (m Metrics, err error) {
 	m.FlowQuota = FlowQuota{NearlyFull: c.FlowsNearlyFull, Share: c.FlowsShare}
 	w.refreshMetrics(w.mu.TryLock)
 	w.metrics.Lock()
-	frontends := w.metrics.frontends
+	frontends, policies := w.metrics.frontends, w.metrics.policies
 	m.Names = w.metrics.names
 	if w.metrics.record.Hash == m.StateHash {
 		m.Applied = w.metrics.record.Time
@@ -72,6 +74,9 @@ func (w *Writer) Metrics() (m Metrics, err error) {
 	for i := range m.Frontends {
 		f := &m.Frontends[i]
 		f.Established = uint64(max(int32(established[1+f.Index]), 0))
+	}
+	if m.Policies, err = countPolicies(w.tables, policies); err != nil {
+		return m, err
 	}
 	m.Counters, err = counters(w.tables)
 	return m, err
@@ -87,25 +92,25 @@ func (w *Writer) refreshMetrics(lock func() bool) {
 	if same {
 		return
 	}
-	frontends, used, record, changes := w.served(lock)
+	frontends, policies, used, record, changes := w.served(lock)
 	if changes == 0 {
 		return
 	}
 	slices.SortFunc(frontends, func(a, b ServedFrontend) int { return a.Key().Compare(b.Key()) })
 	w.metrics.Lock()
 	defer w.metrics.Unlock()
-	w.metrics.used, w.metrics.frontends, w.metrics.record, w.metrics.names = used, frontends, record, changes
+	w.metrics.used, w.metrics.frontends, w.metrics.policies, w.metrics.record, w.metrics.names = used, frontends, policies, record, changes
 }
 
 // served returns what the maps hold, and how many changes have led to it; 0: somebody
 // writes, or they were not read yet.
-func (w *Writer) served(lock func() bool) (frontends []ServedFrontend, used datapath.Sizes, record Record, changes uint64) {
+func (w *Writer) served(lock func() bool) (frontends []ServedFrontend, policies []PolicyStatus, used datapath.Sizes, record Record, changes uint64) {
 	if !lock() {
-		return nil, used, record, 0
+		return nil, nil, used, record, 0
 	}
 	defer w.mu.Unlock()
 	if w.contents == nil {
-		return nil, used, record, 0
+		return nil, nil, used, record, 0
 	}
 	frontends = make([]ServedFrontend, 0, len(w.contents.Frontends))
 	for key, served := range w.contents.Frontends {
@@ -115,5 +120,12 @@ func (w *Writer) served(lock func() bool) (frontends []ServedFrontend, used data
 			})
 		}
 	}
-	return frontends, w.contents.Use(), w.record, w.changes.Load()
+	policies = heldPolicies(w.contents, func(yield func(*lb.Frontend) bool) {
+		for i := range frontends {
+			if !yield(frontends[i].Frontend) {
+				return
+			}
+		}
+	})
+	return frontends, policies, w.contents.Use(), w.record, w.changes.Load()
 }

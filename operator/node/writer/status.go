@@ -34,8 +34,10 @@ type Status struct {
 	Tables      map[string]lb.Use `json:"tables"`
 	Addresses   []AddressStatus   `json:"addresses"`
 	Frontends   []FrontendStatus  `json:"frontends"`
-	Counters    map[string]uint64 `json:"counters"`
-	Links       []HookCount       `json:"links"`
+	// Policies are the restrictions of all frontends.
+	Policies []PolicyStatus    `json:"policies,omitempty"`
+	Counters map[string]uint64 `json:"counters"`
+	Links    []HookCount       `json:"links"`
 }
 
 // AddressStatus is one address.
@@ -196,6 +198,16 @@ func readStatus(t Tables, record Record, flows FlowCounts, now uint32) (Status, 
 		}
 		f.HostListens = slices.Contains(listens, key)
 		s.Frontends = append(s.Frontends, f)
+	}
+	held := heldPolicies(contents, func(yield func(*lb.Frontend) bool) {
+		for key := range contents.Frontends {
+			if f := names[key]; f != nil && !yield(f) {
+				return
+			}
+		}
+	})
+	if s.Policies, err = countPolicies(t, held); err != nil {
+		return Status{}, err
 	}
 	if s.Counters, err = counters(t); err != nil {
 		return Status{}, err

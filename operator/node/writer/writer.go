@@ -126,6 +126,7 @@ type Writer struct {
 		sync.Mutex
 		used      datapath.Sizes
 		frontends []ServedFrontend
+		policies  []PolicyStatus // without what was counted
 		record    Record
 		names     uint64 // changes, when this was taken; 0: never
 	}
