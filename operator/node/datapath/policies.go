@@ -276,7 +276,15 @@ func (p *planner) policy(key uint64, r *lb.Restriction) {
 		}
 		p.add(stepPolicies, putPolicy{id, next})
 	case next != old:
+		p.leaveSet(old)
 		p.add(stepPolicies, putPolicy{id, next})
+	}
+}
+
+// leaveSet has the set of a policy that loses it looked at again: it may be nobody's any more.
+func (p *planner) leaveSet(e bpf.BlixtPolicy) {
+	if setOfPolicy(e) != 0 {
+		p.later(p.now.Add(reuseGrace))
 	}
 }
 
@@ -403,6 +411,7 @@ func (p *planner) freePolicies() {
 			return false
 		}
 		e := have.elements[id]
+		p.leaveSet(e)
 		e.Key = 0
 		p.add(stepFree, freePolicy{id, e})
 		return true

@@ -293,3 +293,121 @@ func TestFamiliesAreApart(t *testing.T) {
 		}
 	}
 }
+
+// TestSetsOfNobodyAreDeleted: after a rest, by a plan that nobody waits for; also those that a
+// killed writer has left.
+func TestSetsOfNobodyAreDeleted(t *testing.T) {
+	const with = "address 192.0.2.1\nsources a/b +10.0.0.0/8 %s\ntcp 192.0.2.1:80\npolicy a/b TCPRoute/a/b sources\n  10.0.0.1:80 1\n"
+	const without = "address 192.0.2.1\ntcp 192.0.2.1:80\n  10.0.0.1:80 1\n"
+	fake, c := NewFake(smallSizes), newClock()
+	look := watch(t, fake, c)
+	target := NewTarget()
+	contents, err := Read(fake, c.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(text string) (last *Plan) {
+		t.Helper()
+		if err := target.Replace(parseState(t, text)); err != nil {
+			t.Fatal(err)
+		}
+		head(fake, target.State())
+		for range 5 {
+			last = target.Plan(contents, c.now)
+			if _, err := Apply(fake, contents, last, c.Now); err != nil {
+				t.Fatal(err)
+			}
+			if last.Complete() {
+				return last
+			}
+		}
+		t.Fatal("not complete")
+		return nil
+	}
+	write(fmt.Sprintf(with, "-10.1.0.0/16"))
+	for i, text := range []string{fmt.Sprintf(with, "-10.2.0.0/16"), without} {
+		p := write(text)
+		if want := 4 - 2*i; len(fake.p.sources) != want || p.Later.IsZero() {
+			t.Fatalf("%s: %d prefixes, want %d; again at %v", text, len(fake.p.sources), want, p.Later)
+		}
+		for n := 0; !p.Later.IsZero(); n++ {
+			if n == 5 {
+				t.Fatal("there is no end to it")
+			}
+			c.sleepUntil(p.Later)
+			p = write(text)
+		}
+		look()
+		if want := 2 - 2*i; len(fake.p.sources) != want {
+			t.Fatalf("%s: %d prefixes left, want %d", text, len(fake.p.sources), want)
+		}
+	}
+	if len(contents.policies.sets.byID)+len(contents.policies.sets.byDigest)+contents.policies.sets.entries > 0 {
+		t.Errorf("the writer thinks that the tables hold %+v", contents.policies.sets)
+	}
+	// What a writer has left that was killed between the writing of a set and its publication.
+	if _, err := fake.PutSources(sourceEntries(&lb.SourceSet{Allow: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/16")}}, 77)); err != nil {
+		t.Fatal(err)
+	}
+	if contents, err = Read(fake, c.now); err != nil {
+		t.Fatal(err)
+	}
+	p := write(without)
+	c.sleepUntil(p.Later)
+	write(without)
+	if len(fake.p.sources) > 0 {
+		t.Errorf("%v is left", fake.p.sources)
+	}
+	if write(fmt.Sprintf(with, "")); contents.policies.sets.last <= 77 {
+		t.Errorf("set %d is used again", contents.policies.sets.last)
+	}
+}
+
+// TestNoMemoryForASet: nothing of it is published, the rest of the state is, and it is tried again.
+func TestNoMemoryForASet(t *testing.T) {
+	fake, c := NewFake(smallSizes), newClock()
+	look := watch(t, fake, c)
+	w := &writer{tables: fake, clock: c}
+	const one = "address 192.0.2.1\nsources a/b +10.0.0.0/8\ntcp 192.0.2.1:80\npolicy a/b TCPRoute/a/b sources\n  10.0.0.1:80 1\n"
+	const two = "address 192.0.2.1\nsources a/b +10.0.0.0/8 -10.1.0.0/16\nsources a/c -10.2.0.0/16\ntcp 192.0.2.1:80\npolicy a/b TCPRoute/a/b sources\n  10.0.0.1:80 1\n  10.0.0.2:80 1\n" +
+		"tcp 192.0.2.1:81\npolicy a/c TCPRoute/a/c sources\n  10.0.0.1:80 1\n"
+	if _, err := w.apply(parseState(t, one), 5); err != nil {
+		t.Fatal(err)
+	}
+	puts := 0
+	fake.NoMemory = func() bool { puts++; return puts > 1 }
+	if _, err := w.apply(parseState(t, two), 10); err != nil {
+		t.Fatal(err)
+	}
+	if w.left == nil || !slices.Equal(w.left.Policies, []string{"a/b", "a/c"}) || w.left.PolicyTable != "sources" || w.left.Refusing != 1 || w.left.Frontends != 0 {
+		t.Errorf("left out: %+v", w.left)
+	}
+	if got := dump(t, fake); !strings.Contains(got, "a/b of TCPRoute/a/b: +10.0.0.0/8\n") || !strings.Contains(got, "81/tcp idle 7544 ticks, ring 512, refuses\n") || !strings.Contains(got, "10.0.0.2:80") {
+		t.Errorf("tables hold\n%s", got)
+	}
+	fake.NoMemory = nil
+	c.sleepUntil(c.now.Add(noRoomFor))
+	if _, err := w.apply(parseState(t, two), 10); err != nil || w.left != nil {
+		t.Errorf("%v, left out: %v", err, w.left)
+	}
+	look()
+}
+
+// TestProgramWithoutPolicies: limits are left out, and what sources would protect refuses all new
+// connections.
+func TestProgramWithoutPolicies(t *testing.T) {
+	fake, c := NewFake(smallSizes), newClock()
+	fake.Earlier = true
+	w := &writer{tables: fake, clock: c}
+	if _, err := w.apply(parseState(t, "address 192.0.2.1\nsources a/b +10.0.0.0/8\ntcp 192.0.2.1:80\npolicy a/b TCPRoute/a/b sources\n  10.0.0.1:80 1\n"+
+		"tcp 192.0.2.1:81\npolicy a/c TCPRoute/a/c new 10\n  10.0.0.1:80 1\ntcp 192.0.2.1:82\npolicy a/b TCPRoute/a/b sources dry\n  10.0.0.1:80 1\n"), 5); err != nil {
+		t.Fatal(err)
+	}
+	rings := map[uint16]int{}
+	for key, s := range w.image.Frontends {
+		rings[key.Port] = len(s.Slots)
+	}
+	if rings[80] != 0 || rings[81] == 0 || rings[82] == 0 || w.left == nil || w.left.Refusing != 1 || len(w.left.Policies) != 2 {
+		t.Errorf("rings %v, left out %+v", rings, w.left)
+	}
+}
