@@ -20,7 +20,7 @@ import (
 // What somebody hears who opens a connection, or sends a datagram.
 const (
 	answered = "answered"
-	silence  = "silence"
+	nothing  = "nothing"
 	wasReset = "reset"
 )
 
@@ -42,7 +42,7 @@ func hears(w *labtest.World, n *lab.Node, network, local, remote string) string 
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
 		return wasReset
 	case errors.As(err, &late) && late.Timeout():
-		return silence
+		return nothing
 	}
 	w.Fatalf("%s to %s: %v", network, remote, err)
 	return ""
@@ -71,12 +71,12 @@ func TestSourcesAreAdmitted(t *testing.T) {
 		tcp4, udp4, tcp6, udp6 string
 	}{
 		{"sources: {allow: [10.66.0.0/24, 'fd66::/64']}", answered, answered, answered, answered},
-		{"sources: {allow: [10.66.0.0/24]}", answered, answered, silence, silence},
-		{"sources: {allow: [192.0.2.0/24], action: Reset}", wasReset, silence, wasReset, silence},
-		{"sources: {deny: [10.66.0.2/32]}", silence, silence, answered, answered},
-		{"sources: {deny: ['fd66::2/128'], action: Reset}", answered, answered, wasReset, silence},
+		{"sources: {allow: [10.66.0.0/24]}", answered, answered, nothing, nothing},
+		{"sources: {allow: [192.0.2.0/24], action: Reset}", wasReset, nothing, wasReset, nothing},
+		{"sources: {deny: [10.66.0.2/32]}", nothing, nothing, answered, answered},
+		{"sources: {deny: ['fd66::2/128'], action: Reset}", answered, answered, wasReset, nothing},
 		{"sources: {allow: [10.66.0.0/24, 'fd66::2/128'], deny: [10.0.0.0/8, 'fd66::/64']}", answered, answered, answered, answered},
-		{"sources: {deny: ['::/0']}", answered, answered, silence, silence},
+		{"sources: {deny: ['::/0']}", answered, answered, nothing, nothing},
 		{"mode: DryRun\nsources: {deny: [0.0.0.0/0, '::/0']}", answered, answered, answered, answered},
 	}
 	services := map[int][]lab.Endpoint{}
@@ -155,7 +155,7 @@ func TestDeniedSourceIsReset(t *testing.T) {
 		t.Error("a denied UDP client is answered")
 	}
 	for family, local := range map[int]string{4: "10.66.0.66:0", 6: "[fd66::66]:0"} {
-		if got := hears(w, w.Client, "tcp", local, labtest.VIP(family, 90)); got != silence {
+		if got := hears(w, w.Client, "tcp", local, labtest.VIP(family, 90)); got != nothing {
 			t.Errorf("a new connection of the denied source: %s", got)
 		}
 	}
@@ -346,7 +346,7 @@ func TestListHasNoRoom(t *testing.T) {
 		t.Errorf("the list that was in force is not any more: %s", got)
 	}
 	before := w.Status()
-	if got := hears(w, w.Client, "tcp", "", labtest.VIP(4, 90+large)); got != silence || labtest.Rise(before, w.Status(), "reject_unenforced") == 0 {
+	if got := hears(w, w.Client, "tcp", "", labtest.VIP(4, 90+large)); got != nothing || labtest.Rise(before, w.Status(), "reject_unenforced") == 0 {
 		t.Errorf("a route whose list was never in force: %s", got)
 	}
 	if got := hears(w, w.Client, "tcp", "", labtest.VIP(4, 91+large)); got != answered {
@@ -360,7 +360,7 @@ func TestListHasNoRoom(t *testing.T) {
 	w.Check(w.Blixt.Apply(config))
 	w.Check(lab.Eventually(4*labtest.Patience, func() error {
 		first, last := hears(w, w.Client, "tcp", "", labtest.VIP(4, 90)), hears(w, w.Client, "tcp", "", labtest.VIP(4, 90+large))
-		if first != silence || last != answered {
+		if first != nothing || last != answered {
 			return fmt.Errorf("with room for both, the first says %s, the new one %s", first, last)
 		}
 		return nil
