@@ -636,11 +636,13 @@ type BlixtPacket struct {
 	HearsAlone   bool
 	Grown        uint8
 	ForItsMac    bool
+	Limited      uint8
 	Ends         uint8
 	Refused      bool
 	Adopted      bool
 	Asked        bool
 	Ahead        bool
+	_            [3]byte
 	Payload      uint32
 	Surplus      uint32
 	Connect      uint32
@@ -669,7 +671,6 @@ type BlixtPacket struct {
 		ByKernel    bool
 		_           [1]byte
 	}
-	_    [4]byte
 	Rest struct {
 		_       structs.HostLayout
 		Flags   uint64

@@ -112,6 +112,7 @@ struct packet {
 	bool hears_alone;   /* its backend's node hears messages that stand alone */
 	__u8 grown;	    /* bytes that the program has added behind a datagram: part of len */
 	bool for_its_mac;   /* it has come in for the MAC address of the device that fib_device has returned */
+	__u8 limited;	    /* bit i: policy i of its frontend limits flows */
 	__u8 ends;	    /* elements of end that are in use */
 	bool refused;	    /* it would establish a flow, which is one too many for a policy */
 	bool adopted;	    /* in mid-stream, and policies have admitted it */

@@ -150,6 +150,14 @@ __noinline int give_tokens_back(struct packet *p, __u32 id, __u32 i)
 	return 0;
 }
 
+/* Takes a token of a connection in mid-stream, if the policy limits new flows. The same. It is not given back: there are many. */
+static __always_inline __u32 adopt(const struct policy *y, __u32 id)
+{
+	struct taken none;
+	struct policy_state *s = y->source_interval | y->total_interval ? bpf_map_lookup_elem(&policy_states, &id) : NULL;
+	return !s || take(&s->adopted, ADOPTED_INTERVAL, ADOPTED_BURST, &none) ? ADMITTED : REFUSED_ADOPTED;
+}
+
 /* What policies are asked, one after the other: all of them the first before any is asked the next. */
 enum question {
 	ASK_SOURCES,
@@ -167,22 +175,24 @@ enum question {
 __noinline int ask_policy(struct packet *p, __u32 id, __u32 i, __u32 question)
 {
 	const struct policy *y = bpf_map_lookup_elem(&policies, &id);
-	struct policy_state *s = bpf_map_lookup_elem(&policy_states, &id);
-	struct policy_counters *c = bpf_map_lookup_elem(&policy_stats, &id);
 	__u32 refusal = ADMITTED;
 
-	if (!p || !y || !s || !c)
+	if (!p || !y)
 		return ADMITTED;
 	__u64 word = *(const volatile __u64 *)&y->sources;
-	if (question == ASK_SOURCES)
+	if (question == ASK_SOURCES) {
+		if (y->source_interval | y->total_interval | y->source_concurrent | y->total_concurrent)
+			p->limited |= 1 << (i & 3);
 		refusal = ask_sources(p, word);
-	else if (!is_adopted(p))
+	} else if (is_adopted(p)) {
+		refusal = question == TAKE_TOKENS ? adopt(y, id) : ADMITTED;
+	} else {
 		refusal = question == ASK_LIMITS ? ask_limits(p, id) : take_tokens(p, id, i);
-	else if (question == TAKE_TOKENS && (y->source_interval || y->total_interval) && !take(&s->adopted, ADOPTED_INTERVAL, ADOPTED_BURST, &p->taken[i & 3][0]))
-		refusal = REFUSED_ADOPTED;
-	if (refusal >= REFUSALS)
+	}
+	struct policy_counters *c = refusal < REFUSALS ? bpf_map_lookup_elem(&policy_stats, &id) : NULL;
+	if (!c)
 		return ADMITTED;
-	c->refused[refusal] += 1;
+	c->refused[refusal & (REFUSALS - 1)] += 1;
 	__u32 flags = word >> 32;
 	bool reset = flags & (refusal == REFUSED_SOURCE ? POLICY_RESET_SOURCES : POLICY_RESET_LIMITS) && refusal != REFUSED_ADOPTED;
 	return refusal | (flags & POLICY_DRY_RUN ? DRY_RUN : 0) | (reset ? RESET : 0);
@@ -208,11 +218,16 @@ __noinline int ask_policies(struct __sk_buff *ctx, struct packet *p, __u32 front
 	if (!p)
 		return TC_ACT_SHOT;
 	for (__u32 question = ASK_SOURCES; question <= TAKE_TOKENS; question++) {
-		if (question < first || question > last || (question == TAKE_TOKENS && p->asked))
+		if (question < first || question > last)
 			continue;
+		if (question != ASK_SOURCES && (!p->limited || (question == TAKE_TOKENS && p->asked)))
+			break;
+		if (question == TAKE_TOKENS)
+			__builtin_memset(p->taken, 0, sizeof(p->taken));
 		for (__u32 i = 0; i < FRONTEND_POLICIES; i++) {
 			__u32 id = policy_id(p->policies, i);
-			__u32 refusal = id ? ask_policy(p, id, i, question) : ADMITTED;
+			bool concerned = id && (question == ASK_SOURCES || p->limited >> i & 1);
+			__u32 refusal = concerned ? ask_policy(p, id, i, question) : ADMITTED;
 			if (refusal == ADMITTED)
 				continue;
 			if (refusal & DRY_RUN) { /* is not asked any more: nobody takes tokens for what is refused */
@@ -239,10 +254,8 @@ static __always_inline int admit(struct __sk_buff *ctx, struct packet *p, const 
 	if (fe->flags & FRONTEND_REFUSES)
 		return drop(COUNTER_REJECT_UNENFORCED);
 	p->policies = policies_of(fe->index);
-	if (p->policies) {
-		__builtin_memset(p->taken, 0, sizeof(p->taken));
+	if (p->policies)
 		p->adopted = is_adopted(p);
-	}
 	if (!fe->challenge)
 		return p->policies ? ask_policies(ctx, p, fe->index, ASK_SOURCES, TAKE_TOKENS) : 0;
 	if (p->policies)
