@@ -3,6 +3,7 @@
 package standalone
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
@@ -126,17 +127,13 @@ func hostPorts() (r lb.PortRange) {
 }
 
 // ephemeralPorts returns those from which this host and the program connect: to give one to a
-// listener would take the answers. Nil: they are not known.
+// listener would take the answers.
 func (r *runner) ephemeralPorts() (all []gateway.ReservedRange) {
 	if host := hostPorts(); host != (lb.PortRange{}) {
 		all = append(all, gateway.ReservedRange{First: host.First, Last: host.Last, Use: "connections that this host begins (net.ipv4.ip_local_port_range)"})
 	}
-	if r.loaded != nil {
-		if snat := r.loaded.SNATPorts(); snat != (lb.PortRange{}) {
-			all = append(all, gateway.ReservedRange{First: snat.First, Last: snat.Last, Use: "connections to backends elsewhere (--snat-ports)"})
-		}
-	}
-	return all
+	snat := cmp.Or(r.SNATPorts, lb.DefaultSNATPorts)
+	return append(all, gateway.ReservedRange{First: snat.First, Last: snat.Last, Use: "connections to backends elsewhere (--snat-ports)"})
 }
 
 // CheckHostPorts returns an error if the host's own connections may use ports of the

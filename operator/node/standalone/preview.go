@@ -41,6 +41,8 @@ type Decisions struct {
 	NodeName    string `json:"nodeName,omitempty"`
 	FlowRecords bool   `json:"flowRecords,omitempty"`
 	Lenient     bool   `json:"lenient,omitempty"`
+	// SNATPorts are those of Options; zero: the default.
+	SNATPorts lb.PortRange `json:"snatPorts,omitzero"`
 }
 
 // Preview is what Run would serve, and what it would say of the files.
@@ -99,7 +101,7 @@ func NewPreview(o PreviewOptions) (*Preview, error) {
 		n.View = (&hostnet.Memory{}).See(s, time.Now(), vip.IsBlixts)
 	}
 	r := &runner{
-		Options: Options{NodeName: o.NodeName, FlowRecords: o.FlowRecords, Lenient: o.Lenient},
+		Options: Options{NodeName: o.NodeName, FlowRecords: o.FlowRecords, Lenient: o.Lenient, SNATPorts: o.SNATPorts},
 		source:  files, memory: memory, assumed: o.Capacity, byHand: byHand{set: o.Drained},
 	}
 	r.judging.failovers.Now = time.Now

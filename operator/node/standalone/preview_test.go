@@ -25,7 +25,7 @@ func (i *instance) preview() *Preview {
 	i.Helper()
 	files := i.Files
 	files.StateDir = ""
-	p, err := NewPreview(PreviewOptions{Files: files, Decisions: Decisions{i.NodeName, i.Options.FlowRecords, i.Lenient}})
+	p, err := NewPreview(PreviewOptions{Files: files, Decisions: Decisions{i.NodeName, i.Options.FlowRecords, i.Lenient, i.Options.SNATPorts}})
 	must(i.TB, err)
 	return p
 }

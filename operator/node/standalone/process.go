@@ -194,7 +194,7 @@ func (f *statusFile) close(keep, asked bool) {
 func (r *runner) statusNow() ProcessStatus {
 	h := ProcessStatus{
 		PID: os.Getpid(), Version: r.Version, Started: r.started, Files: absolute(r.Files.Paths), StateDir: r.Files.StateDir,
-		Given: r.Files.Given, Recursive: r.Files.Recursive, Decisions: Decisions{r.NodeName, r.FlowRecords, r.Lenient},
+		Given: r.Files.Given, Recursive: r.Files.Recursive, Decisions: Decisions{r.NodeName, r.FlowRecords, r.Lenient, r.SNATPorts},
 		Alive: time.Duration(r.alive.Load()), Serves: r.health.ready() == nil,
 	}
 	h.Problems = r.log.problems()
