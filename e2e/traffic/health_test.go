@@ -149,6 +149,9 @@ func TestBlackHoleIsEjected(t *testing.T) {
 		return nil
 	}))
 	t.Logf("ejected after %v", time.Since(began))
+	if out, err := w.Blixt.Run("status"); !strings.Contains(out, "ejected until ") {
+		t.Errorf("status does not say that it is ejected, %v:\n%s", err, out)
+	}
 	time.Sleep(2 * time.Second) // those whose SYN was lost have gone elsewhere
 	if by, slow, failed := c.take(); len(failed) > 0 {
 		t.Errorf("%d connections failed, the first: %v; %v, slowest %v", len(failed), failed[0], by, slow)

@@ -167,6 +167,7 @@ func (s *shares) chooseGroup(f *Frontend, key lb.Key, o ResolveOptions) (priorit
 
 // serveGroup has the other groups stand by, and finds what is served.
 func (s *shares) serveGroup(f *Frontend, priority int) {
+	s.behind = f.Failover != nil && priority > 0
 	for i := range s.of {
 		one := &s.of[i]
 		if f.Failover != nil && one.ref.Priority != priority {

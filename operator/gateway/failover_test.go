@@ -198,6 +198,18 @@ func TestFailoverWithoutAPast(t *testing.T) {
 	w.want("0.0 0.1", 0)
 }
 
+// Invalid references of the first group refuse nothing while another group serves: it takes over from them, too.
+func TestFailoverFromInvalidReferences(t *testing.T) {
+	w := newHealthWorld(t, 0, 2)
+	w.frontend.Failover = &lb.Failover{MinAvailable: 1, Recover: 50}
+	w.frontend.Reject = lb.WeightUnit
+	w.want("1.0 1.1", 0)
+	w.frontend.Refs = w.frontend.Refs[1:] // all of the first group are invalid
+	w.want("1.0 1.1", 0)
+	w.set(1, 2, 0)
+	w.want("", 1)
+}
+
 // Health that ejects counts for failover.
 func TestEjectionFailsOver(t *testing.T) {
 	w := newHealthWorld(t, 2, 1)

@@ -17,6 +17,8 @@ type shares struct {
 	local bool
 	// served is true if some reference gets new flows.
 	served bool
+	// behind is true if a group behind the first one serves: invalid references are of the first.
+	behind bool
 }
 
 // share is one reference with the endpoints that this node may use for it.
@@ -204,6 +206,9 @@ func nearness(found []Endpoint, o ResolveOptions) func(*Endpoint) bool {
 // node's connections go to the references that it can serve.
 func (s *shares) fill(out *lb.Frontend, loops func(lb.Key) bool) []Problem {
 	problems := s.problems
+	if s.behind {
+		out.Reject = 0
+	}
 	for _, one := range s.of {
 		total := uint64(one.ref.Weight) * lb.WeightUnit
 		if len(one.best) == 0 && !one.standby && (!one.elsewhere || !s.local) && (!(one.drained || one.ejected) || !s.served) {

@@ -52,11 +52,17 @@ type WeightChange struct {
 	Is      float64 `json:"is"`
 }
 
-// State returns StateServing, StateDraining or StateNotServing.
+// State returns StateServing or what else the backend is: StateDraining, StateEjected and so on.
 func (b *Backend) State() string {
 	switch {
+	case b.Weight > 0 && b.Ejected != nil && b.Ejected.Trial && !b.Ejected.Panic:
+		return StateTrial
 	case b.Weight > 0:
 		return StateServing
+	case b.Drained == nil && b.Standby:
+		return StateStandby
+	case b.Drained == nil && b.Ejected != nil:
+		return StateEjected
 	case b.NotServing:
 		return StateNotServing
 	}

@@ -40,6 +40,9 @@ const (
 	StateServing    = "serving"
 	StateDraining   = "draining"    // it keeps its flows and gets no new ones
 	StateNotServing = "not-serving" // nor does it keep its UDP flows
+	StateEjected    = "ejected"     // it is not healthy: it keeps its flows and gets no new ones
+	StateTrial      = "trial"       // it gets one flow at a time, until one is answered
+	StateStandby    = "standby"     // another group of backends gets the flows
 )
 
 // StateRank is smaller the more a backend of a state deserves a look.

@@ -165,6 +165,8 @@ func (c BackendChange) text() string {
 		return "drained by " + is.Drained.By
 	case was.Drained != nil && is.Drained == nil:
 		return "undrained, " + is.State()
+	case was.State() != is.State() && is.State() == StateEjected:
+		return "ejected: " + is.Ejected.Why
 	case was.State() != is.State():
 		return is.State()
 	case was.Local != is.Local && is.Local:

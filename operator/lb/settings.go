@@ -187,6 +187,19 @@ type Ejected struct {
 	Panic bool `json:"panic,omitempty"`
 }
 
+// String returns why, and until when, or that it is tried again.
+func (e *Ejected) String() string {
+	switch {
+	case e.Panic:
+		return "serving, as too few others are healthy: " + e.Why
+	case e.Trial:
+		return "trial, ejected before: " + e.Why
+	case e.Until.IsZero():
+		return "ejected: " + e.Why
+	}
+	return "ejected until " + e.Until.Local().Format(time.DateTime) + ": " + e.Why
+}
+
 // EjectedKey names a backend that is ejected for the frontends of one Health.Policy.
 type EjectedKey struct {
 	Policy   string

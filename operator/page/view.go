@@ -133,7 +133,7 @@ type Connect struct {
 // Backend is one that connections go to.
 type Backend struct {
 	Address string `json:"address"`
-	State   string `json:"state"` // serving, draining, not-serving
+	State   string `json:"state"` // serving, draining, not-serving, ejected, trial, standby
 	// Drained is set if somebody has drained it by hand: since when, and by whom.
 	Drained  *lb.Drained `json:"drained,omitempty"`
 	Local    bool        `json:"local,omitempty"`

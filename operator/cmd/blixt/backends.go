@@ -106,6 +106,7 @@ type backendRow struct {
 	// State is serving if it does in any frontend; drained goes beyond draining.
 	State       string      `json:"state"`
 	Drained     *lb.Drained `json:"drained,omitempty"`
+	Ejected     *lb.Ejected `json:"ejected,omitempty"`
 	Local       bool        `json:"local,omitempty"`
 	ActiveFlows uint64      `json:"activeFlows"`
 	NewFlows    uint64      `json:"newFlows"`
@@ -162,6 +163,7 @@ func (o *backendsOptions) rows(was map[string]top.Sample, now map[string]top.Rep
 				if b.State == lb.StateServing {
 					row.State = b.State
 				}
+				row.Ejected = cmp.Or(row.Ejected, b.Ejected)
 				row.Drained, row.Local = cmp.Or(row.Drained, b.Drained), row.Local || b.Local
 				row.ActiveFlows, row.NewFlows, row.Connections = row.ActiveFlows+b.ActiveFlows, row.NewFlows+b.NewFlows, top.Add(row.Connections, rate)
 				key := frontendKey{b.Address, b.Service, f.Frontend}
@@ -260,13 +262,15 @@ func (o *backendsOptions) table(out io.Writer, rows []*backendRow) {
 	flush()
 }
 
-// stateText returns a state in words, in full with who has drained it.
+// stateText returns a state in words, in full with who has drained it, or why it is ejected.
 func (r *backendRow) stateText(state string, full bool) string {
 	switch {
 	case r.Drained != nil && full:
 		state = "drained " + r.Drained.String()
 	case r.Drained != nil:
 		state = "drained"
+	case r.Ejected != nil && full && state != lb.StateStandby:
+		state = r.Ejected.String()
 	}
 	if r.Local {
 		state += ", local"

@@ -256,6 +256,8 @@ func (s *status) table(out io.Writer) {
 			where := b.State
 			if b.Drained != nil {
 				where = fmt.Sprintf("drained %s", b.Drained)
+			} else if b.Ejected != nil && b.State != lb.StateStandby {
+				where = b.Ejected.String()
 			}
 			if b.Local {
 				where += ", local"

@@ -134,7 +134,7 @@ func backendsText(f *lb.Frontend) string {
 		}
 	}
 	text := phrase.Count(len(f.Backends), "backend")
-	for _, state := range []string{lb.StateDraining, lb.StateNotServing, "drained"} {
+	for _, state := range []string{lb.StateDraining, lb.StateNotServing, lb.StateEjected, lb.StateTrial, lb.StateStandby, "drained"} {
 		if n := counts[state]; n > 0 {
 			text += fmt.Sprintf(", %d %s", n, state)
 		}

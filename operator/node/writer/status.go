@@ -90,10 +90,13 @@ type BackendStatus struct {
 	HearsWithin bool `json:"hearsWithin,omitempty"`
 	HearsAlone  bool `json:"hearsAlone,omitempty"`
 	// State is serving; draining: the backend keeps its flows and gets no new
-	// ones; or not-serving: nor does it keep its UDP flows.
+	// ones; not-serving: nor does it keep its UDP flows; ejected: it is not healthy; trial: it
+	// gets one flow at a time; or standby: another group of backends gets the flows.
 	State string `json:"state"`
 	// Drained is set if somebody has drained it by hand.
 	Drained *lb.Drained `json:"drained,omitempty"`
+	// Ejected is set if it is not healthy: why, since when and until when.
+	Ejected *lb.Ejected `json:"ejected,omitempty"`
 	// Weight is the weight of the reference, divided among its endpoints.
 	Weight float64 `json:"weight"`
 	// RingShare is the backend's part of the ring, which is its expected part
@@ -290,13 +293,17 @@ func (r *reading) frontend(key lb.Key, of ServedFrontend) (FrontendStatus, error
 		b := BackendStatus{
 			Address: e.Addr.String(), ID: id, Local: e.Local, State: lb.StateDraining, ActiveFlows: r.flows.Backends[id],
 			HearsWithin: hearing.Within, HearsAlone: hearing.Alone,
-			Service: n.Service, Weight: float64(n.Weight) / lb.WeightUnit, ServicePort: n.ServicePort, Drained: n.Drained,
+			Service: n.Service, Weight: float64(n.Weight) / lb.WeightUnit, ServicePort: n.ServicePort, Drained: n.Drained, Ejected: n.Ejected,
 		}
 		switch {
 		case slots[id] > 0:
 			b.State, b.RingShare = lb.StateServing, share(id)
 		case flags&datapath.BackendNotServing != 0:
 			b.State = lb.StateNotServing
+		}
+		switch s := n.State(); s {
+		case lb.StateEjected, lb.StateStandby, lb.StateTrial:
+			b.State = s
 		}
 		if b.NewFlows, err = r.newFlows(id); err != nil {
 			return FrontendStatus{}, fmt.Errorf("read flows of backend %d: %w", id, err)
