@@ -275,6 +275,12 @@ func (s *status) table(out io.Writer) {
 	}
 	flush()
 	for _, f := range s.Frontends {
+		if f.Refuses != "" {
+			w.printf("\n%s refuses all new connections: %s.\n", f.Frontend, f.Refuses)
+		}
+	}
+	policiesTable(w, s.Policies)
+	for _, f := range s.Frontends {
 		if f.HostListens {
 			w.printf("\nA socket of this host listens at %s, and gets new connections: ss -lntup names the process.\n", f.Frontend)
 		}
@@ -305,6 +311,35 @@ func (s *status) table(out io.Writer) {
 	if n := s.Counters["flow_answered_elsewhere"]; n > 0 {
 		w.printf("\nThis host routes the answers of %d flows by an interface without the program, and their clients get none.\nAttach the program there, too: ip route get CLIENT from BACKEND iif INTERFACE_OF_BACKEND names the interface.\n", n)
 	}
+}
+
+// policiesTable prints what policies have refused.
+func policiesTable(w printer, policies []writer.PolicyStatus) {
+	if len(policies) == 0 {
+		return
+	}
+	w.printf("\n")
+	t, flush := newTable(w)
+	t.printf("POLICY\tTARGET\tFRONTENDS\tSOURCES\tREFUSED\n")
+	for _, p := range policies {
+		var refused []string
+		for _, reason := range slices.Sorted(maps.Keys(p.Refused)) {
+			refused = append(refused, fmt.Sprintf("%s %d", reason, p.Refused[reason]))
+		}
+		text := strings.Join(refused, ", ")
+		switch {
+		case !p.InForce:
+			text = "not in force: the tables have no room"
+		case p.DryRun:
+			text = "dry run, would be " + text
+		}
+		sources := "-"
+		if p.Sources > 0 {
+			sources = fmt.Sprint(p.Sources)
+		}
+		t.printf("%s\t%s\t%d\t%s\t%s\n", p.Policy, p.Target, p.Frontends, sources, text)
+	}
+	flush()
 }
 
 // peersTable prints how peers answer, and what the program counts of them.

@@ -78,6 +78,18 @@ func keyOf(b lb.Backend) BackendKey { return BackendKey{b.Addr, b.Local, b.Prote
 // and continues to serve; everything else is free, or a stray that the next
 // plan removes.
 func Read(t Tables, now time.Time) (*Contents, error) {
+	c, err := ReadWithoutSources(t, now)
+	if err != nil || !c.policies.enforces {
+		return c, err
+	}
+	if err := c.policies.readSets(t, now); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// ReadWithoutSources is Read without the sets of sources. No plan can be made of that.
+func ReadWithoutSources(t Tables, now time.Time) (*Contents, error) {
 	c := &Contents{Sizes: t.Sizes(), Frontends: map[lb.Key]*Served{}, rings: rings{}, fresh: true}
 	var err error
 	if c.Addresses, err = t.Addresses(); err != nil {

@@ -104,7 +104,7 @@ func (c *Contents) readPolicies(t Tables, now time.Time) (err error) {
 	c.policyIDs = c.readPool(1, len(p.elements), now, func(n uint32) (taken, virgin bool) {
 		return p.elements[n].Key != 0, p.elements[n] == bpf.BlixtPolicy{}
 	})
-	return p.readSets(t, now)
+	return nil
 }
 
 // use adds n to the uses of the ids of a word.

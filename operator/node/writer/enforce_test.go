@@ -319,3 +319,60 @@ func TestEnforceFails(t *testing.T) {
 		})
 	}
 }
+
+// TestStatusAndMetricsSayWhatPoliciesDo: what they have refused, and what is not in force.
+func TestStatusAndMetricsSayWhatPoliciesDo(t *testing.T) {
+	sizes := testSizes
+	sizes.Sources = 3
+	fake := datapath.NewFake(sizes)
+	w := newSweepingOver(fake)
+	restricted(t, fake, w, func(s *lb.State) {
+		dry := lb.Restriction{Policy: "shop/new", Target: "Gateway/shop/gw", DryRun: true, Sources: true}
+		large := lb.Restriction{Policy: "shop/large", Target: "Gateway/shop/gw", Sources: true}
+		limits := &lb.Limits{PerSource: lb.Limit{NewPerSecond: 5, Burst: 5}, Total: lb.Limit{Concurrent: 9}, Bits4: 32, Bits6: 64}
+		web := fromWeb
+		web.Limits = limits
+		s.Frontends[0].Restrictions = []lb.Restriction{web, dry, large}
+		other := denySet("10.1.0.0/16")
+		other.Policy = "shop/new"
+		full := denySet("10.2.0.0/16", "10.3.0.0/16", "10.4.0.0/16", "10.5.0.0/16")
+		full.Policy = "shop/large"
+		s.Sources = []lb.SourceSet{denySet("203.0.113.0/24"), other, full}
+	})
+	id, _, ok := w.contents.PolicyID(&fromWeb)
+	if !ok {
+		t.Fatal("shop/web is not in force")
+	}
+	var counts datapath.PolicyCounts
+	counts.Refused[bpf.BlixtRefusalREFUSED_SOURCE], counts.Refused[bpf.BlixtRefusalREFUSED_SOURCE_RATE], counts.Forgotten = 7, 2, 3
+	fake.PolicyCountsOf[id] = counts
+	fake.ConcurrentNow[id] = 4
+	status, err := w.Status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics, err := w.Metrics()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, policies := range map[string][]PolicyStatus{"status": status.Policies, "metrics": metrics.Policies} {
+		var got []string
+		for _, p := range policies {
+			got = append(got, fmt.Sprint(p.Policy, " ", p.Target, " ", p.DryRun, p.InForce, p.Frontends, p.Sources, p.Refused, p.Concurrent, p.Forgotten))
+		}
+		want := []string{
+			"shop/large Gateway/shop/gw false false 1 0 map[source:0] 0 0",
+			"shop/new Gateway/shop/gw true true 1 1 map[source:0] 0 0",
+			"shop/web TCPRoute/shop/web false true 1 1 map[adopted:0 source:7 source_rate:2 total_concurrent:0] 4 3",
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	if use := status.Tables["sources"]; use.Used != 2 || use.Size != 3 || status.Frontends[0].Refuses == "" {
+		t.Errorf("table sources %+v; the frontend refuses: %q", use, status.Frontends[0].Refuses)
+	}
+	if read, err := ReadStatus(fake, ""); err != nil || read.Tables["sources"].Used != 2 {
+		t.Errorf("by another process: %+v, %v", read.Tables["sources"], err)
+	}
+}

@@ -61,8 +61,10 @@ type FrontendStatus struct {
 	IdleTimeout string `json:"idleTimeout"`
 	// RejectShare is the part of the ring that refuses connections.
 	RejectShare float64 `json:"rejectShare"`
-	NewFlows    uint64  `json:"newFlows"`
-	ActiveFlows uint64  `json:"activeFlows"`
+	// Refuses is why all new flows are refused, established ones go on; "": they are not.
+	Refuses     string `json:"refuses,omitempty"`
+	NewFlows    uint64 `json:"newFlows"`
+	ActiveFlows uint64 `json:"activeFlows"`
 	// EstablishedFlows is the number that FlowQuota limits, 0 for UDP.
 	EstablishedFlows uint64          `json:"establishedFlows"`
 	Rejected         uint64          `json:"rejected"`
@@ -118,7 +120,7 @@ func (w *Writer) Status() (Status, error) {
 	if record.State = w.target.State(); w.target.Hash() != w.wanted {
 		record.Hash = "" // the maps do not hold it yet
 	}
-	return readStatus(w.tables, record, flows, w.o.Ticks())
+	return readStatus(w.tables, record, flows, w.o.Ticks(), w.contents)
 }
 
 // ReadStatus is Status for another process than the writer's: names are those
@@ -132,7 +134,7 @@ func ReadStatus(t Tables, stateFile string) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	return readStatus(t, record, flows, ticks())
+	return readStatus(t, record, flows, ticks(), nil)
 }
 
 // countFlows counts the active flows, in total, by backend and by frontend.
@@ -152,11 +154,22 @@ func countFlows(t Tables) (FlowCounts, error) {
 	return s.result.Flows, err
 }
 
-func readStatus(t Tables, record Record, flows FlowCounts, now uint32) (Status, error) {
-	contents, err := datapath.Read(t, time.Time{})
+// readStatus takes the sets of sources from what is known of the tables; nil: it reads them,
+// which may be hundreds of thousands of entries.
+func readStatus(t Tables, record Record, flows FlowCounts, now uint32, known *datapath.Contents) (Status, error) {
+	read := datapath.Read
+	if known != nil {
+		read = datapath.ReadWithoutSources
+	}
+	contents, err := read(t, time.Time{})
 	if err != nil {
 		return Status{}, err
 	}
+	if known == nil {
+		known = contents
+	}
+	used := contents.Use()
+	used.Sources = known.Use().Sources
 	c, err := t.Config()
 	if err != nil {
 		return Status{}, fmt.Errorf("read config: %w", err)
@@ -165,7 +178,7 @@ func readStatus(t Tables, record Record, flows FlowCounts, now uint32) (Status, 
 		Layout: bpf.Layout, Version: versionOf(c), StateHash: hashText(c.StateHash),
 		Draining: c.Flags&datapath.ConfigDrain != 0, SNAT: lb.PortRange{First: c.SnatMin, Last: c.SnatMax},
 		FlowQuota: FlowQuota{NearlyFull: c.FlowsNearlyFull, Share: c.FlowsShare},
-		Tables:    tableUse(contents.Use(), contents.Sizes, flows), UndoneFlows: flows.Undone, PlainFlows: flows.Plain,
+		Tables:    tableUse(used, contents.Sizes, flows), UndoneFlows: flows.Undone, PlainFlows: flows.Plain,
 	}
 	names := map[lb.Key]*lb.Frontend{}
 	if s.Known = record.Hash == s.StateHash; s.Known {
@@ -202,7 +215,7 @@ func readStatus(t Tables, record Record, flows FlowCounts, now uint32) (Status, 
 		f.HostListens = slices.Contains(listens, key)
 		s.Frontends = append(s.Frontends, f)
 	}
-	held := heldPolicies(contents, func(yield func(*lb.Frontend) bool) {
+	held := heldPolicies(known, func(yield func(*lb.Frontend) bool) {
 		for key := range contents.Frontends {
 			if f := names[key]; f != nil && !yield(f) {
 				return
@@ -271,6 +284,9 @@ func (r *reading) frontend(key lb.Key, of ServedFrontend) (FrontendStatus, error
 		NewFlows:    c.NewFlows, ActiveFlows: r.flows.Frontends[index], Rejected: c.Rejected,
 		Packets: c.Packets, Bytes: c.Bytes, ReplyPackets: c.ReplyPackets, ReplyBytes: c.ReplyBytes,
 		EstablishedFlows: of.Established, RejectShare: 1,
+	}
+	if served.Entry.Flags&datapath.FrontendRefuses != 0 || of.Refused != "" {
+		f.Refuses = cmp.Or(of.Refused, "the list of sources of one of its policies has no room in the tables of this node")
 	}
 	slots := r.slots(served)
 	share := func(id uint32) float64 { return float64(slots[id]) / float64(len(served.Slots)) }
