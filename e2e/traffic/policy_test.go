@@ -203,7 +203,9 @@ func TestSetIsSwapped(t *testing.T) {
 			for !stop.Load() {
 				c, err := w.Client.Dial(network, net.JoinHostPort(own(w.Client, family), "0"), labtest.VIP(family, 90), labtest.Patience)
 				if err == nil {
-					_, err = lab.Ask(c, "hello", labtest.Patience)
+					if _, err = lab.Ask(c, "hello", labtest.Patience/4); err != nil && network == "udp" {
+						_, err = lab.Ask(c, "hello again", labtest.Patience) // a datagram may get lost
+					}
 					_ = c.Close()
 				}
 				if err != nil {

@@ -431,7 +431,7 @@ type resetPolicies struct{ ids map[uint32]bool }
 
 func (o resetPolicies) write(t Tables) error        { return t.ResetPolicies(o.ids) }
 func (o resetPolicies) record(*Contents, time.Time) {}
-func (o resetPolicies) count(w *Written)            {}
+func (o resetPolicies) count(*Written)              {}
 func (o resetPolicies) String() string              { return fmt.Sprintf("reset %d policies", len(o.ids)) }
 
 // putPolicy writes a policy, or changes it. Its set is complete.

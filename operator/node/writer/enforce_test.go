@@ -105,7 +105,7 @@ func refusedBy(set lb.SourceSet, addr netip.Addr) bool {
 
 // restricted returns a state with one frontend that has these restrictions, and its writer. Its
 // backend has id 1 and generation 1.
-func restricted(t *testing.T, fake *datapath.Fake, w *Writer, change func(*lb.State)) {
+func restricted(t *testing.T, w *Writer, change func(*lb.State)) {
 	t.Helper()
 	s := testState(1)
 	change(&s)
@@ -147,7 +147,7 @@ func TestDeniedSourceLosesItsFlows(t *testing.T) {
 			if c.reset {
 				w.o.Reset = func(r Reset) { resets = append(resets, r) }
 			}
-			restricted(t, fake, w, func(*lb.State) {})
+			restricted(t, w, func(*lb.State) {})
 			const established = bpf.BlixtFlowFlagFLOW_ESTABLISHED | bpf.BlixtFlowFlagFLOW_RECORDED
 			forward, reply := addFlow(fake, flowSpec{backend: 1, generation: 1, forwardFlags: established, replyFlags: established, udp: c.udp})
 			if !c.udp {
@@ -156,7 +156,7 @@ func TestDeniedSourceLosesItsFlows(t *testing.T) {
 			if r, err := w.Enforce(); err != nil || r.Denied > 0 {
 				t.Fatalf("without policies: %+v, %v", r, err)
 			}
-			restricted(t, fake, w, func(s *lb.State) {
+			restricted(t, w, func(s *lb.State) {
 				r := fromWeb
 				r.DryRun = c.dry
 				s.Frontends[0].Restrictions, s.Sources = []lb.Restriction{r}, []lb.SourceSet{denySet(c.deny)}
@@ -202,7 +202,7 @@ func TestDeniedSourceLosesItsFlows(t *testing.T) {
 func TestSweepEndsWhatIsDenied(t *testing.T) {
 	fake := datapath.NewFake(testSizes)
 	w := newSweepingOver(fake)
-	restricted(t, fake, w, func(s *lb.State) {
+	restricted(t, w, func(s *lb.State) {
 		s.Frontends[0].Restrictions, s.Sources = []lb.Restriction{fromWeb}, []lb.SourceSet{denySet("203.0.113.0/24")}
 	})
 	addFlow(fake, flowSpec{backend: 1, generation: 1, forwardFlags: bpf.BlixtFlowFlagFLOW_ESTABLISHED, replyFlags: bpf.BlixtFlowFlagFLOW_ESTABLISHED})
@@ -230,7 +230,7 @@ func TestFlowsEndAtTheirAge(t *testing.T) {
 		fake := datapath.NewFake(testSizes)
 		w := newSweepingOver(fake)
 		w.o.Reset = func(Reset) {}
-		restricted(t, fake, w, func(s *lb.State) { s.Frontends[0].MaxAge = time.Hour })
+		restricted(t, w, func(s *lb.State) { s.Frontends[0].MaxAge = time.Hour })
 		for i, born := range []uint32{testNow - age*89/100, testNow - age*95/100, testNow - age - 1, 0} {
 			forward, _ := addFlow(fake, flowSpec{client: uint16(i), backend: 1, generation: 1})
 			f := fake.FlowTable[forward]
@@ -254,7 +254,7 @@ func TestConcurrentFlowsAreCorrected(t *testing.T) {
 	fake := datapath.NewFake(testSizes)
 	w := newSweepingOver(fake)
 	limits := &lb.Limits{PerSource: lb.Limit{Concurrent: 2}, Total: lb.Limit{Concurrent: 9}, Bits4: 24, Bits6: 64}
-	restricted(t, fake, w, func(s *lb.State) {
+	restricted(t, w, func(s *lb.State) {
 		s.Frontends[0].Restrictions = []lb.Restriction{{Policy: "shop/web", Target: "TCPRoute/shop/web", Limits: limits}}
 	})
 	const established, answered = bpf.BlixtFlowFlagFLOW_ESTABLISHED, bpf.BlixtFlowFlagFLOW_ANSWERED
@@ -297,7 +297,7 @@ func TestEnforceFails(t *testing.T) {
 			fake := datapath.NewFake(testSizes)
 			w := newSweepingOver(fake)
 			w.o.Reset = func(Reset) {}
-			restricted(t, fake, w, func(s *lb.State) {
+			restricted(t, w, func(s *lb.State) {
 				s.Frontends[0].Restrictions, s.Sources = []lb.Restriction{fromWeb}, []lb.SourceSet{denySet("203.0.113.0/24")}
 			})
 			addFlow(fake, flowSpec{backend: 1, generation: 1, forwardFlags: bpf.BlixtFlowFlagFLOW_ESTABLISHED, replyFlags: bpf.BlixtFlowFlagFLOW_ESTABLISHED})
@@ -326,7 +326,7 @@ func TestStatusAndMetricsSayWhatPoliciesDo(t *testing.T) {
 	sizes.Sources = 3
 	fake := datapath.NewFake(sizes)
 	w := newSweepingOver(fake)
-	restricted(t, fake, w, func(s *lb.State) {
+	restricted(t, w, func(s *lb.State) {
 		dry := lb.Restriction{Policy: "shop/new", Target: "Gateway/shop/gw", DryRun: true, Sources: true}
 		large := lb.Restriction{Policy: "shop/large", Target: "Gateway/shop/gw", Sources: true}
 		limits := &lb.Limits{PerSource: lb.Limit{NewPerSecond: 5, Burst: 5}, Total: lb.Limit{Concurrent: 9}, Bits4: 32, Bits6: 64}

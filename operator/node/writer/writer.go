@@ -258,6 +258,10 @@ func (w *Writer) write() (Result, error) {
 	return res, nil
 }
 
+// plansAtOnce is how many plans are carried out before a newer state gets its turn. A set of
+// sources takes two: one writes it, and the next one publishes it.
+const plansAtOnce = 3
+
 func (w *Writer) writeMaps() (Result, error) {
 	config, err := w.tables.Config()
 	if err != nil {
@@ -283,11 +287,18 @@ func (w *Writer) writeMaps() (Result, error) {
 			return res, fmt.Errorf("read maps: %w", err)
 		}
 	}
-	plan := w.target.Plan(w.contents, w.o.Clock())
-	res.Written, err = datapath.Apply(w.tables, w.contents, plan, w.o.Clock)
-	res.Changed, res.Planned = res.Changed || len(plan.Ops) > 0, plan.Planned
-	if err != nil {
-		return res, fmt.Errorf("write maps: %w", err)
+	var plan *datapath.Plan
+	for range plansAtOnce {
+		plan = w.target.Plan(w.contents, w.o.Clock())
+		written, err := datapath.Apply(w.tables, w.contents, plan, w.o.Clock)
+		res.Written.Add(written)
+		res.Changed, res.Planned = res.Changed || len(plan.Ops) > 0, max(res.Planned, plan.Planned)
+		if err != nil {
+			return res, fmt.Errorf("write maps: %w", err)
+		}
+		if plan.Complete() || plan.Again.After(w.o.Clock()) {
+			break
+		}
 	}
 	res.LeftOut, res.Again = plan.LeftOut, plan.Again
 	if w.mustWait(plan) {
