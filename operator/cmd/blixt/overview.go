@@ -16,6 +16,7 @@ import (
 	cluster "github.com/kubernetes-sigs/blixt/operator/admin/overview"
 	"github.com/kubernetes-sigs/blixt/operator/finding"
 	"github.com/kubernetes-sigs/blixt/operator/node/overview"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
@@ -151,7 +152,20 @@ func hostTable(p printer, h *overview.Host, wide bool) {
 		instanceRow(t, &i, wide)
 	}
 	flush()
+	var policies []writer.PolicyStatus
+	for _, i := range h.Instances {
+		if i.Program != nil {
+			policies = append(policies, i.Program.Policies...)
+		}
+	}
+	if len(policies) > 0 {
+		p.printf("\n")
+		policyTable(p, policies, map[bool]int{false: mostPolicies}[wide])
+	}
 }
+
+// mostPolicies is how many policies a short overview shows.
+const mostPolicies = 3
 
 func instanceRow(t printer, i *overview.Instance, wide bool) {
 	process, since, version, files := "none", "-", "-", "-"

@@ -14,6 +14,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/overview"
 	"github.com/kubernetes-sigs/blixt/operator/node/standalone"
+	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
 // wellInstance is a load balancer with which all is well.
@@ -67,6 +68,15 @@ func TestOverviewOfAHost(t *testing.T) {
 			p.Refusing, p.Rates.Lost = []string{"192.0.2.1:80/TCP of default/web"}, map[string]float64{"drop_no_route": 12.25, "reject_no_backend": 3}
 			p.Tables["flows"] = lb.Use{Used: 250000, Size: 262144}
 			p.Interfaces = nil
+		},
+		"policies": func(h *overview.Host) {
+			p := h.Instances[0].Program
+			p.Policies = []writer.PolicyStatus{
+				{Policy: "shop/web", Target: "Gateway/shop/web", InForce: true, Frontends: 2, Sources: 100, Refused: map[string]uint64{"source": 7}},
+				{Policy: "shop/large", Target: "TCPRoute/shop/large", Frontends: 1, Refused: map[string]uint64{"source": 0}},
+			}
+			p.Rates.Lost = map[string]float64{"reject_unenforced": 2}
+			h.Instances[0].Says.Problems = []standalone.Problem{problem(slog.LevelError, "refusing", "all new connections to 192.0.2.10:80/tcp are refused: BlixtPolicy shop/odd is invalid: affinity.timeout is 1s.")}
 		},
 		"two": func(h *overview.Host) {
 			h.Instances = append(h.Instances, wellInstance("web", 4712))

@@ -286,6 +286,10 @@ func (s *status) table(out io.Writer) {
 		}
 	}
 
+	if len(s.Policies) > 0 {
+		w.printf("\n")
+		policyTable(w, s.Policies, 0)
+	}
 	if s.Announcing != nil {
 		peersTable(w, s.Announcing)
 	}

@@ -78,6 +78,16 @@ func (h *Host) check(i *Instance) (all []finding.Finding) {
 		add("backends", finding.Failed, "Add endpoints that are ready to the Services of their routes, or weight to a backendRef.",
 			"no backend serves, so that new connections are refused: %s", phrase.SampleOf(p.Refusing, p.MoreRefusing))
 	}
+	var without []string
+	for _, s := range p.Policies {
+		if !s.InForce && !slices.Contains(without, s.Policy) {
+			without = append(without, s.Policy)
+		}
+	}
+	if len(without) > 0 {
+		add("policies", finding.Failed, "Shorten lists of sources, delete policies, or load bytecode with larger tables.",
+			"the tables have no room for what these policies say now; what they said before holds, and where nothing did, all new connections are refused: %s", phrase.Sample(without))
+	}
 	for _, name := range slices.Sorted(maps.Keys(p.Tables)) {
 		if t := p.Tables[name]; t.Size > 0 && float64(t.Used) >= nearlyFull*float64(t.Size) {
 			add("tables", finding.Warning, "Serve less, or start with larger tables: blixt run --help", "table %s has %d of %d entries", name, t.Used, t.Size)

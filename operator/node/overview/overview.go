@@ -85,6 +85,8 @@ type Program struct {
 	Rates *Rates `json:"rates,omitempty"`
 	// SNAT are the source ports towards backends elsewhere.
 	SNAT lb.PortRange `json:"snat"`
+	// Policies are what restricts new flows.
+	Policies []writer.PolicyStatus `json:"policies,omitempty"`
 
 	counts counts
 }
@@ -96,7 +98,7 @@ type Rates struct {
 	// BytesIn are those from clients.
 	BytesIn  float64 `json:"bytesIn"`
 	BytesOut float64 `json:"bytesOut"`
-	// Lost are packets that were dropped or rejected, by counter.
+	// Lost are packets that were dropped or rejected, by counter, but not as a policy says.
 	Lost map[string]float64 `json:"lost,omitempty"`
 }
 
@@ -329,7 +331,7 @@ func newProgram(info *loader.Info, r top.Report) *Program {
 	if info == nil {
 		info = &loader.Info{}
 	}
-	p := &Program{ID: info.ProgramID, Loader: info.Loader, Applied: r.Applied, Tables: r.Tables, SNAT: r.SNAT}
+	p := &Program{ID: info.ProgramID, Loader: info.Loader, Applied: r.Applied, Tables: r.Tables, SNAT: r.SNAT, Policies: r.Policies}
 	for _, l := range info.Links {
 		if !l.Detached && l.Direction == "ingress" && l.Interface != "" {
 			p.Interfaces = append(p.Interfaces, l.Interface)
@@ -375,6 +377,9 @@ func totals(frontends []writer.FrontendStatus) *top.Totals {
 	return t
 }
 
+// meant are counters of what policies refuse: that is what they are for.
+var meant = []string{"reject_source", "reject_rate", "reject_concurrent", "reject_unproven"}
+
 // rates returns those between two looks. Counters that have fallen are of frontends that
 // have gone, and have none.
 func rates(was, now counts) *Rates {
@@ -390,7 +395,7 @@ func rates(was, now counts) *Rates {
 	}
 	r := &Rates{Seconds: seconds, NewFlows: of(was.flows, now.flows), BytesIn: of(was.bytes, now.bytes), BytesOut: of(was.replies, now.replies), Lost: map[string]float64{}}
 	for name, n := range now.counters {
-		if lost := of(was.counters[name], n); lost > 0 && (strings.HasPrefix(name, "drop_") || strings.HasPrefix(name, "reject_")) {
+		if lost := of(was.counters[name], n); lost > 0 && (strings.HasPrefix(name, "drop_") || strings.HasPrefix(name, "reject_")) && !slices.Contains(meant, name) {
 			r.Lost[name] = lost
 		}
 	}
