@@ -14,12 +14,12 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
 
-// manyPolicies is a snapshot of n frontends, each with a policy of a hundred prefixes.
-func manyPolicies(n int) Snapshot {
+// manyPolicies is a snapshot of 2,000 frontends, each with a policy of a hundred prefixes.
+func manyPolicies() Snapshot {
 	s := web(1)
 	f := s.Frontends[0]
 	s.Frontends = nil
-	for i := range n {
+	for i := range 2000 {
 		set := hundredSources(i, 0)
 		f.Addr = netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)})
 		f.Restrictions = []lb.Restriction{{Policy: set.Policy, Target: fmt.Sprint("Gateway/default/g", i), Sources: true}}
@@ -34,14 +34,13 @@ func manyPolicies(n int) Snapshot {
 // One of 2,000 policies of a hundred prefixes is published, reaches the maps, and is
 // confirmed, in much less than the 50 ms that a change may take in all.
 func TestOneChangedPolicyOfManyIsEnforcedSoon(t *testing.T) {
-	const n = 2000
 	o := newOperator(t, "", nil)
 	newNode(t, o, "n1", func(a *agent.Options) {
 		sizes := testSizes
 		sizes.Addresses, sizes.Frontends, sizes.Backends, sizes.Policies, sizes.Sources = 4096, 4096, 4096, 4096, 250_000
 		a.Tables = datapath.NewFake(sizes)
 	})
-	s := manyPolicies(n)
+	s := manyPolicies()
 	o.serves(t, "n1", o.Publish(s), s)
 	var took []time.Duration
 	for i := range 21 {
