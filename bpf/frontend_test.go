@@ -7,8 +7,6 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/kubernetes-sigs/blixt/e2e/lib/announce"
 )
 
 // ranges gives an address of a version of IP these ranges, of frontends that are there.
@@ -247,7 +245,7 @@ func TestPortRangeIsAnnounced(t *testing.T) {
 		told := n.a.ingress(outside, in)
 		told.announces(out, n.told(ip.client), "flow_new forwarded announced")
 		// B undoes what A has sent.
-		n.b.ingress(inside, opening(proto, out.src.String(), backend).within(announce.Message(about(ip.client)), keyOfCluster)).
+		n.b.ingress(inside, opening(proto, out.src.String(), backend).within(about(ip.client), keyOfCluster)).
 			toStack(opening(proto, ip.client, backend), "flow_undone undone")
 		re := answer(proto, backend, ip.client)
 		n.b.egressTo(inside, pods, re).redirected(re.to(out.src.String()), "undone")

@@ -72,7 +72,7 @@ enum limit {
 	LATENCY_SLOTS = 21,
 	/* Ranges of ports of one address and protocol. */
 	MAX_PORT_RANGES = 16,
-	/* Addresses with ranges, of each protocol: about 200 B each. */
+	/* Addresses with ranges, of each protocol: about 200 B each in use, however many ports. */
 	MAX_RANGED_ADDRESSES = 4096,
 	/* Policies, by target: 4096 * (64+32) B, and 64 B per CPU: 0.4 MB and 0.3 MB per CPU. */
 	MAX_POLICIES = 4096,
@@ -80,7 +80,7 @@ enum limit {
 	MAX_SOURCES = 282144,
 	/* Sources whose flows are counted, about 110 B each: 7 MB. When it is full, those are forgotten that were asked for least recently. */
 	MAX_LIMITED_SOURCES = 65536,
-	/* Clients whose backend is remembered, about 110 B each: 7 MB. The same. */
+	/* Clients whose backend is remembered, of each of two kinds, about 110 B each: 14 MB. The same. */
 	MAX_AFFINITIES = 65536,
 	/* Clients that have proven their address, about 90 B each: 6 MB. The same. */
 	MAX_PROVEN = 65536,
