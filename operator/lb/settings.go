@@ -3,6 +3,7 @@
 package lb
 
 import (
+	"cmp"
 	"net/netip"
 	"reflect"
 	"time"
@@ -112,6 +113,12 @@ type Ports struct {
 	// it a port leads to the same port.
 	Shift bool `json:"shift,omitempty"`
 }
+
+// Has reports whether a frontend with this port serves another one by its range.
+func (p *Ports) Has(own, port uint16) bool { return port >= cmp.Or(p.First, own) && port <= p.Last }
+
+// Size returns how many ports the range of a frontend with this port has.
+func (p *Ports) Size(own uint16) int { return int(p.Last) - int(cmp.Or(p.First, own)) + 1 }
 
 // Challenge has clients prove that their address is not forged, before they get a flow.
 type Challenge struct {

@@ -67,10 +67,7 @@ func (t *Target) setRange(key lb.Key, old, now *lb.Frontend) {
 // rangesOf returns the frontends of an address and protocol with ranges, in the order in
 // which a port finds them: the smallest range first. So a range comes before all ports.
 func (t *Target) rangesOf(of lb.Key) []lb.Key {
-	size := func(k lb.Key) int {
-		r := portRange(k, t.frontends[k].Ports)
-		return int(r.Last) - int(r.First)
-	}
+	size := func(k lb.Key) int { return t.frontends[k].Ports.Size(k.Port) }
 	return slices.SortedFunc(maps.Keys(t.ranged[of]), func(a, b lb.Key) int {
 		return cmp.Or(cmp.Compare(size(a), size(b)), a.Compare(b))
 	})

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -373,5 +374,32 @@ func TestLinesAreWritten(t *testing.T) {
 	}
 	if s, err := l.Stats(); err != nil || s.Lost["log"] != 1 {
 		t.Errorf("counted %+v, %v", s, err)
+	}
+}
+
+// Flows to a port of a range have the names of its frontend.
+func TestNamesOfRanges(t *testing.T) {
+	ip := netip.MustParseAddr("192.0.2.1")
+	frontend := func(port uint16, name string, ports *lb.Ports) *lb.Frontend {
+		return &lb.Frontend{Addr: ip, Protocol: lb.UDP, Port: port, Listener: name, Settings: lb.Settings{Ports: ports},
+			Backends: []lb.Backend{{Addr: netip.MustParseAddrPort("10.0.0.1:4000"), Service: "default/" + name}}}
+	}
+	var n names
+	n.replace([]*lb.Frontend{
+		frontend(10000, "rtp", &lb.Ports{Last: 20000}), frontend(15000, "own", nil), frontend(53, "all", &lb.Ports{First: 1, Last: 65535}),
+	}, time.Now())
+	for port, want := range map[uint16]string{10000: "rtp", 12345: "rtp", 20000: "rtp", 15000: "own", 53: "all", 20001: "all", 9999: "all"} {
+		f, _ := n.of(lb.Key{Addr: ip, Protocol: lb.UDP, Port: port})
+		if f == nil || f.Listener != want {
+			t.Errorf("port %d: %+v, want listener %s", port, f, want)
+			continue
+		}
+		backend := netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), port)
+		if got := serviceOf(backend, f); port != 15000 && got != "default/"+want {
+			t.Errorf("port %d: Service %q, want default/%s", port, got, want)
+		}
+	}
+	if f, _ := n.of(lb.Key{Addr: ip, Protocol: lb.TCP, Port: 12345}); f != nil {
+		t.Errorf("TCP has %s, whose range is of UDP", f.Listener)
 	}
 }

@@ -19,6 +19,9 @@ const namesKept = 10 * time.Minute
 type names struct {
 	mu  sync.RWMutex
 	all map[lb.Key]named
+	// ranged are the keys of frontends with Ports, by address and protocol: the port of
+	// a key is 0.
+	ranged map[lb.Key][]lb.Key
 }
 
 type named struct {
@@ -52,14 +55,28 @@ func (n *names) replace(all []*lb.Frontend, now time.Time) {
 			next[key] = old
 		}
 	}
-	n.all = next
+	n.all, n.ranged = next, map[lb.Key][]lb.Key{}
+	for key, f := range next {
+		if f.Ports != nil {
+			of := lb.Key{Addr: key.Addr, Protocol: key.Protocol}
+			n.ranged[of] = append(n.ranged[of], key)
+		}
+	}
 }
 
-// of returns the frontend of a key, nil: there is none, and the one before it.
+// of returns the frontend that serves a key, nil: there is none, and the one before it.
 func (n *names) of(key lb.Key) (f, was *lb.Frontend) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	it := n.all[key]
+	it, own := n.all[key]
+	if own {
+		return it.Frontend, it.was
+	}
+	for _, k := range n.ranged[lb.Key{Addr: key.Addr, Protocol: key.Protocol}] { // the smallest range comes first
+		if other := n.all[k]; other.Ports.Has(k.Port, key.Port) && (it.Frontend == nil || other.Ports.Size(k.Port) < it.Ports.Size(it.Port)) {
+			it = other
+		}
+	}
 	return it.Frontend, it.was
 }
 
@@ -70,6 +87,10 @@ func serviceOf(backend netip.AddrPort, frontends ...*lb.Frontend) string {
 			continue
 		}
 		i, found := slices.BinarySearchFunc(f.Backends, backend, func(b lb.Backend, a netip.AddrPort) int { return b.Addr.Compare(a) })
+		if !found && f.Ports != nil { // the port is another one
+			i = slices.IndexFunc(f.Backends, func(b lb.Backend) bool { return b.Addr.Addr() == backend.Addr() })
+			found = i >= 0
+		}
 		if found {
 			return f.Backends[i].Service
 		}
