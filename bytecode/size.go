@@ -85,7 +85,7 @@ func (o *Object) entries(s Sizes) (map[string]uint32, error) {
 	choose("ring slots", s.RingSlots, MinRingSlots, MaxRingSlots, map[string]uint32{bpf.BlixtMapRings: s.RingSlots / 2})
 	choose("addresses", s.Addresses, have[bpf.BlixtMapAddresses], MaxFrontends, map[string]uint32{bpf.BlixtMapAddresses: s.Addresses})
 	choose("frontends", s.Frontends, have[bpf.BlixtMapFrontends], MaxFrontends, map[string]uint32{
-		bpf.BlixtMapFrontends: s.Frontends, bpf.BlixtMapPublished: s.Frontends, bpf.BlixtMapFrontendStats: s.Frontends, bpf.BlixtMapClientRtt: s.Frontends, bpf.BlixtMapFrontendPolicies: s.Frontends,
+		bpf.BlixtMapFrontends: s.Frontends, bpf.BlixtMapPublished: s.Frontends, bpf.BlixtMapFrontendStats: s.Frontends, bpf.BlixtMapClientRtt: s.Frontends, bpf.BlixtMapFrontendPolicies: s.Frontends, bpf.BlixtMapSynCounts: s.Frontends,
 		bpf.BlixtMapEstablished: 1 + s.Frontends,
 		// Besides those of frontends there are others: the shares of ratelimit.h.
 		bpf.BlixtMapAnswerBuckets: have[bpf.BlixtMapAnswerBuckets] - have[bpf.BlixtMapFrontends] + s.Frontends,

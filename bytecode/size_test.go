@@ -22,8 +22,8 @@ func TestSizesChangeNothingElse(t *testing.T) {
 	}
 	want := map[string]uint32{
 		"flows": 1 << 21, "new_flows": 1 << 19, "rings": 1 << 17, "addresses": 5000,
-		"frontends": 8192, "published": 8192, "frontend_stats": 8192, "client_rtt": 8192, "established": 8193, "answer_buckets": 8196, "udp_flows": 1<<20 + 1<<17, "backends": 1 << 17, "backend_flows": 1 << 17,
-		"port_searches": 1 << 18, "frontend_policies": 8192, "affinity_backends": 1 << 17, "backend_health": 1 << 17,
+		"frontends": 8192, "published": 8192, "frontend_stats": 8192, "client_rtt": 8192, "established": 8193, "answer_buckets": 8197, "udp_flows": 1<<20 + 1<<17, "backends": 1 << 17, "backend_flows": 1 << 17,
+		"port_searches": 1 << 18, "frontend_policies": 8192, "syn_counts": 8192, "affinity_backends": 1 << 17, "backend_health": 1 << 17,
 	}
 	before, after := specs(t, o.Bytes), specs(t, r.Bytes)
 	for name, m := range before.Maps {
