@@ -83,12 +83,13 @@ func (l *Lab) Blixt(n *Node, binary string, c *Config, interfaces ...string) (*B
 
 // Command returns the command that Start runs.
 func (b *Blixt) Command() []string {
-	args := slices.Concat(b.Via, []string{b.Binary, "run", "--name", b.Name}, b.Args)
-	if b.Dir != "" {
-		args = append(args, "--filename", b.Dir)
-	}
+	args := slices.Concat(b.Via, []string{b.Binary, "run", "--name", b.Name})
 	if !b.Lasting {
 		args = append(args, "--removal-grace", "0s", "--state-dir", "")
+	}
+	args = append(args, b.Args...) // which may say otherwise
+	if b.Dir != "" {
+		args = append(args, "--filename", b.Dir)
 	}
 	return args
 }

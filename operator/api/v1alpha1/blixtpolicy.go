@@ -81,7 +81,7 @@ type BlixtPolicySpec struct {
 	Strategy PolicyStrategy `json:"strategy,omitempty"`
 
 	// mode DryRun counts what sources and limits would refuse, and refuses nothing. All
-	// other fields are ignored then. blixt policy shows the counts.
+	// other fields are ignored then.
 	// +optional
 	// +kubebuilder:validation:Enum=Enforce;DryRun
 	// +kubebuilder:default=Enforce

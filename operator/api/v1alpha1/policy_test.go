@@ -71,7 +71,7 @@ func TestLongLists(t *testing.T) {
 		t.Errorf("stored lists (-want +got):\n%s", diff)
 	}
 	for _, f := range got.ManagedFields {
-		if n := len(f.FieldsV1.Raw); n > 1000 {
+		if n := len(f.FieldsV1.GetRawBytes()); n > 1000 {
 			t.Errorf("fields managed by %s take %d bytes: they must not name each network", f.Manager, n)
 		}
 	}
