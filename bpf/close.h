@@ -119,7 +119,7 @@ __noinline int record_end(struct packet *p)
 		bool refused = p->to.flags & FLOW_REPLY && !established && !(peer->flags & FLOW_ANSWERED);
 		if (refused && !(peer->flags & FLOW_UNDONE)) {
 			count_refused(peer->ref, true);
-			judge_failure(peer, &p->to.dst, false);
+			judge_failure(peer, &p->to.dst, peer->dport, false);
 		}
 		__sync_fetch_and_or(&own->flags, FLOW_RST);
 		close_flow(p, own, peer, &k);

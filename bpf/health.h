@@ -7,6 +7,9 @@
  * its client repeats a SYN that nobody has answered in time. Silence is no failure of
  * UDP. A flow counts once as answered, and once as failed. A packet that no policy
  * admits begins no flow, so it does not count.
+ *
+ * With a range of ports a flow can lead to another port than the backend's own. That it fails says
+ * nothing about the backend: anybody may try a port that is closed.
  */
 #ifndef BLIXT_HEALTH_H
 #define BLIXT_HEALTH_H
@@ -49,13 +52,18 @@ __noinline int judge_answer(__u32 backend, __u32 generation)
 	return 0;
 }
 
-/* Counts a flow of this client that has failed. f is the entry that has FLOW_ANSWERED if its backend answers. */
-__noinline int judge_failure(struct flow *f, const struct addr *client, __u32 silent)
+/*
+ * Counts a flow of this client that has failed, if it leads to the backend's own port. f is the entry that has
+ * FLOW_ANSWERED if its backend answers.
+ */
+__noinline int judge_failure(struct flow *f, const struct addr *client, __u32 backend_port, __u32 silent)
 {
 	if (!f || !client)
 		return 0;
+	__u32 id = f->backend;
+	const struct backend *b = bpf_map_lookup_elem(&backends, &id);
 	struct health *h = health_of(f->backend, f->generation);
-	if (!h || __sync_fetch_and_or(&f->flags, FLOW_FAILED) & FLOW_FAILED)
+	if (!h || !b || b->port != (__be16)backend_port || __sync_fetch_and_or(&f->flags, FLOW_FAILED) & FLOW_FAILED)
 		return 0;
 	__u32 hash = prefix_hash(client), first = __sync_val_compare_and_swap(&h->prefix, 0, hash);
 	if (first && first != hash && !h->others)
@@ -74,7 +82,7 @@ __noinline int judge_silence(const struct packet *p, struct flow *f)
 		return 0;
 	const struct health *h = health_of(f->backend, f->generation);
 	if (h && time_in_units() - f->syn > h->answer_within)
-		judge_failure(f, &p->key.src, true);
+		judge_failure(f, &p->key.src, f->dport, true);
 	return 0;
 }
 

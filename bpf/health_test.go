@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"fmt"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -89,6 +90,34 @@ func TestHealthOfBackends(t *testing.T) {
 		f.open(true)
 		f.egressForwarded(pods, f.refusal()).wantCounts("icmp_replied")
 		l.wantHealth(1, 0, 0, 0)
+	})
+	forEachProtocol(c, "of a range, only the backend's own port is judged", func(l *lb, ip ipVersion, protocol uint8) {
+		l.serveRange(ip, protocol, shiftPort, local)
+		l.judge(local)
+		fail := func(p int) {
+			f := localFlow{l, ip, protocol, port(ip.vip, fmt.Sprint(p)), at(ip.local, p-10000+8080), ip.client}
+			f.open(false)
+			if protocol == unix.IPPROTO_TCP {
+				f.repeatSYN(aSecond)
+				f.fromBackendCounting(f.reply().segment(rst|ack, 0, 1001, ""), "replied flow_closed")
+			}
+			f.of(at(ip.client, 40007)).open(false)
+			f.of(at(ip.client, 40007)).egressForwarded(pods, f.of(at(ip.client, 40007)).refusal()).wantCounts("icmp_replied")
+		}
+		fail(10001)
+		fail(15000)
+		l.wantHealth(0, 0, 0, 0)
+		fail(10000)
+		if protocol == unix.IPPROTO_TCP {
+			l.wantHealth(0, 2, 1, 2)
+		} else {
+			l.wantHealth(0, 1, 0, 1)
+		}
+		f := localFlow{l, ip, protocol, port(ip.vip, "15000"), at(ip.local, 13080), at(ip.client, 40009)}
+		f.open(true) // who answers at any port is alive
+		if h := l.health(local); h.Answers != 1 || h.Consecutive != 0 {
+			l.Errorf("%+v, want an answer", h)
+		}
 	})
 	forEachProtocol(c, "who is not judged is not counted", func(l *lb, ip ipVersion, protocol uint8) {
 		f := begin(l, ip, protocol)

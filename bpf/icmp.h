@@ -139,7 +139,7 @@ static __noinline void record_refusal(struct __sk_buff *ctx, const struct packet
 		return;
 	if (!(__sync_fetch_and_or(&f->flags, FLOW_REFUSED) & FLOW_REFUSED)) {
 		count_refused(f->ref, false);
-		judge_failure(answered, &f->dst, false);
+		judge_failure(answered, &f->dst, key->sport, false);
 	}
 }
 
