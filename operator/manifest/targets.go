@@ -5,6 +5,7 @@ package manifest
 import (
 	"cmp"
 	"fmt"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -59,10 +60,11 @@ func (s *Set) notePolicy(file string, node *yaml.Node, object map[string]any, in
 func targetsIn(spec any) (targets []gwv1.LocalPolicyTargetReferenceWithSectionName) {
 	refs, _ := get(spec, "targetRefs").([]any)
 	for _, ref := range append(refs, get(spec, "targetRef")) {
+		kind := targetKind(field(ref, "kind"))
 		t := gwv1.LocalPolicyTargetReferenceWithSectionName{LocalPolicyTargetReference: gwv1.LocalPolicyTargetReference{
-			Group: gwv1.GroupName, Kind: gwv1.Kind(field(ref, "kind")), Name: gwv1.ObjectName(field(ref, "name")),
+			Group: gwv1.GroupName, Kind: gwv1.Kind(kind), Name: gwv1.ObjectName(field(ref, "name")),
 		}}
-		if section := gwv1.SectionName(field(ref, "sectionName")); section != "" {
+		if section := gwv1.SectionName(field(ref, "sectionName")); section != "" && !strings.HasSuffix(kind, "Route") { // routes have none
 			t.SectionName = &section
 		}
 		if t.Kind != "" && t.Name != "" {
@@ -70,4 +72,14 @@ func targetsIn(spec any) (targets []gwv1.LocalPolicyTargetReferenceWithSectionNa
 		}
 	}
 	return targets
+}
+
+// targetKind returns the kind that is meant: TcpRoute and TCPRoutes are TCPRoute.
+func targetKind(name string) string {
+	for _, kind := range []string{"Gateway", "ListenerSet", "TCPRoute", "UDPRoute"} {
+		if distance(name, kind) <= 1 {
+			return kind
+		}
+	}
+	return name
 }

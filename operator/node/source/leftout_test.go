@@ -37,6 +37,8 @@ func TestPoliciesThatAreLeftOutHaveTargets(t *testing.T) {
 		"a field twice":                         {policy + "  sources: {allow: [198.51.100.0/24]}\n", both},
 		"another version":                       {change("v1alpha1", "v1"), both},
 		"a typo in the kind":                    {change("kind: BlixtPolicy", "kind: BlixtPolcy"), both},
+		"a typo in the kind of a target":        {change("kind: TCPRoute", "kind: TcpRoutes"), both},
+		"a section of a route":                  {change("name: web}", "name: web, sectionName: tcp}"), both},
 		"another namespace":                     {change("{name: office}", "{name: Office, namespace: shop}"), "[p.yaml:1 shop/Office Gateway edge/sip TCPRoute web]"},
 		"no name":                               {change("{name: office}", "{}"), "[p.yaml:1 default/ Gateway edge/sip TCPRoute web]"},
 		"a number as a name":                    {change("name: web}", "name: 1}"), "[p.yaml:1 default/office Gateway edge/sip]"},
