@@ -27,7 +27,7 @@ func TestUnreachableCluster(t *testing.T) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"doctor", "audit", "uninstall", "page"} {
+	for _, name := range []string{"doctor", "audit", "uninstall", "page", "policy"} {
 		for flags, says := range map[string]string{
 			"--kubeconfig=" + file:                  "ask https://127.0.0.1:1",
 			"--kubeconfig=" + file + "-not":         "find cluster",

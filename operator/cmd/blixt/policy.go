@@ -188,7 +188,11 @@ func (o *policyOptions) readCluster(ctx context.Context) (*explained, error) {
 	if err != nil {
 		return nil, err
 	}
-	objs, err := readObjects(ctx, as)
+	return explainCluster(ctx, as)
+}
+
+func explainCluster(ctx context.Context, c client.Reader) (*explained, error) {
+	objs, err := readObjects(ctx, c)
 	if err != nil {
 		return nil, &exitError{unreachable, err}
 	}

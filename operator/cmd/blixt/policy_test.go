@@ -10,6 +10,14 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
 
 const webPolicies = `---
@@ -105,5 +113,34 @@ func TestPolicy_NamesWhatIsWrong(t *testing.T) {
 		if usage := (&usageError{}); strings.Contains(want, "no object") && !errors.As(err, &usage) {
 			t.Errorf("%s: %v is no error of usage", object, err)
 		}
+	}
+}
+
+// TestPolicy_OfACluster: the API server has what files have, and the status of the policies says
+// what is wrong.
+func TestPolicy_OfACluster(t *testing.T) {
+	target := gwv1.LocalPolicyTargetReferenceWithSectionName{LocalPolicyTargetReference: gwv1.LocalPolicyTargetReference{Group: gwv1.GroupName, Kind: "Gateway", Name: "edge"}}
+	policy := &v1alpha1.BlixtPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "infra", Name: "base"}, Spec: v1alpha1.BlixtPolicySpec{
+		TargetRefs: []gwv1.LocalPolicyTargetReferenceWithSectionName{target}, Sources: &v1alpha1.PolicySources{Allow: []string{"10.0.0.0/8"}}}}
+	policy.Status.Ancestors = []gwv1.PolicyAncestorStatus{{ControllerName: gateway.ControllerName, Conditions: []metav1.Condition{
+		{Type: "Accepted", Status: "True", Reason: "Accepted"}, {Type: "Programmed", Status: "False", Reason: "NoCapacity", Message: "Table sources of node n1 is full."}}}}
+	api := fake.NewClientBuilder().WithScheme(kube.Scheme).WithObjects(
+		&gwv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: "blixt"}, Spec: gwv1.GatewayClassSpec{ControllerName: gateway.ControllerName}},
+		&gwv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: "infra", Name: "edge"}, Spec: gwv1.GatewaySpec{GatewayClassName: "blixt",
+			Listeners: []gwv1.Listener{{Name: "web", Protocol: gwv1.TCPProtocolType, Port: 80}}}},
+		policy,
+	).Build()
+	r, err := explainCluster(t.Context(), api)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.keep(object{"Gateway", "infra/edge", "gateway/infra/edge"}); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Listeners) != 1 || len(r.Listeners[0].Values) != 2 || r.Listeners[0].Values[0].Value != "allow 10.0.0.0/8; else drop" {
+		t.Errorf("got %+v", r.Listeners)
+	}
+	if len(r.Problems) != 1 || r.Problems[0].String() != "BlixtPolicy infra/base: NoCapacity: Table sources of node n1 is full." {
+		t.Errorf("problems %v", r.Problems)
 	}
 }
