@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/health"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
@@ -34,6 +36,7 @@ type judging struct {
 	decision health.Decision
 	checkers []string
 	since    time.Time // when the server began to lead
+	total    int       // how many times backends were ejected
 	sequence uint64    // of the message; 0: there is none yet
 	message  *wire.Ejected
 }
@@ -43,6 +46,28 @@ func (s *Server) Health() health.Decision {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.judging.decision
+}
+
+// healthMetrics returns the metrics of the health of backends.
+func (s *Server) healthMetrics() []prometheus.Collector {
+	locked := func(value func() int) func() float64 {
+		return func() float64 {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return float64(value())
+		}
+	}
+	return []prometheus.Collector{
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "blixt_backends_ejected", Help: "Backends that are ejected, as they are not healthy, or on trial.",
+		}, locked(func() int { return len(s.judging.decision.Ejected) })),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "blixt_ejections_total", Help: "How many times backends were ejected.",
+		}, locked(func() int { return s.judging.total })),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "blixt_health_checks_suspected", Help: "Groups of backends of which all fail their check at once, so that it is not obeyed.",
+		}, locked(func() int { return len(s.judging.decision.Suspects) })),
+	}
 }
 
 // receiveHealth takes what a node knows of backends.
@@ -138,6 +163,7 @@ func (s *Server) logHealth(was, now health.Decision) {
 		before := was.Ejected[key]
 		switch {
 		case before == nil || before.Since != e.Since:
+			s.judging.total++
 			s.o.Log.Warn("backend is ejected", "backend", key.Backend, "protocol", key.Protocol, "policy", key.Policy, "why", e.Why)
 		case e.Trial && !before.Trial:
 			s.o.Log.Info("backend on trial: it gets one flow at a time", "backend", key.Backend, "protocol", key.Protocol, "policy", key.Policy)

@@ -170,7 +170,7 @@ func NewServer(o ServerOptions) *Server {
 		defer s.mu.Unlock()
 		return float64(len(s.sessions))
 	})
-	o.Registerer.MustRegister(slices.Concat(s.announcingMetrics(), s.timingMetrics(), []prometheus.Collector{s.updates, connected})...)
+	o.Registerer.MustRegister(slices.Concat(s.healthMetrics(), s.announcingMetrics(), s.timingMetrics(), []prometheus.Collector{s.updates, connected})...)
 	return s
 }
 

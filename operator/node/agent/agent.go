@@ -121,7 +121,7 @@ func New(o Options) *Agent {
 	o.Writer.Applied, o.Writer.Log, o.Writer.Hears = a.record, o.Log, a.announcer.Hears
 	o.Writer.SampleDrops = true
 	a.writer = writer.New(o.Tables, o.Writer)
-	a.judged.failovers.Now = time.Now
+	a.judged.probes, a.judged.failovers.Now = prober.New(), time.Now
 	a.resolve.Failovers = &a.judged.failovers
 	a.flows = flowlog.New(flowlog.Options{Node: o.Node, Lines: o.FlowLines, Log: o.Log})
 	if o.Answerer == nil {
@@ -138,7 +138,6 @@ func (a *Agent) Run(ctx context.Context) {
 		a.o.Log.Error("read maps", "error", err)
 	}
 	a.adopt()
-	a.judged.probes = prober.New(ctx)
 	var done sync.WaitGroup
 	done.Go(func() { a.writer.Run(ctx, a.states) })
 	done.Go(func() { a.announcer.Run(ctx) })

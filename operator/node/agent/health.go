@@ -28,6 +28,7 @@ func (a *Agent) Metrics(tokenFile string) http.Handler {
 func (a *Agent) Page() *scrape.Page {
 	page := scrape.NewPage(a.o.Log)
 	page.AddCollectors("certificate", scrape.CAFile(a.o.CAFile))
+	page.AddCollectors("health", a.judged.probes.Collector())
 	page.AddCollectors("agent", metrics.Collector(a.state),
 		a.gauge("blixt_operator_connected", "1 while connected to the operator.", func() float64 { return metrics.Bool(a.connected) }),
 		a.gauge("blixt_heartbeat_age_seconds", "Seconds since a packet was last seen.", func() float64 { return a.heartbeat.age(time.Now()).Seconds() }),

@@ -34,7 +34,7 @@ func (a *Agent) setEjected(m *wire.Ejected) {
 
 // setChecks has those backends checked that are this node's to check. Which they are does not depend on
 // where endpoints are: so all nodes agree.
-func (a *Agent) setChecks() {
+func (a *Agent) setChecks(ctx context.Context) {
 	var u gateway.Unresolved
 	for _, f := range a.replica.Unresolved.Frontends {
 		if f.Health != nil && f.Health.Active != nil {
@@ -50,7 +50,7 @@ func (a *Agent) setChecks() {
 			}
 		}
 	}
-	a.judged.probes.Set(targets)
+	a.judged.probes.Set(ctx, targets)
 }
 
 // mayGiveBack resolves again if a group of backends has been available for long enough to serve again. It reports

@@ -218,6 +218,7 @@ func (a *Agent) send(ctx context.Context, stream wire.Fleet_ServeClient, answers
 
 // receive applies what the operator sends, until the stream ends.
 func (a *Agent) receive(ctx context.Context, stream wire.Fleet_ServeClient, questions *questions) error {
+	a.judged.probes.Set(ctx, nil) // those of the last stream have ended
 	received, failed := make(chan *wire.OperatorMessage), make(chan error, 1)
 	go func() {
 		for {
@@ -278,7 +279,7 @@ func (a *Agent) receive(ctx context.Context, stream wire.Fleet_ServeClient, ques
 		if a.replica.Version == nil || a.data != nil {
 			continue
 		}
-		a.setChecks()
+		a.setChecks(ctx)
 		a.announcer.SetState(a.replica.Resolution.State)
 		select {
 		case a.states <- a.replica.state():

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/kubernetes-sigs/blixt/operator/health"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
@@ -45,8 +47,8 @@ func Targets(frontends []lb.Frontend) []Target {
 
 // Prober checks targets. Its methods may be called concurrently.
 type Prober struct {
-	ctx     context.Context
 	sockets chan struct{}
+	checks  *prometheus.CounterVec
 
 	mu      sync.Mutex
 	targets map[lb.EjectedKey]*target
@@ -64,13 +66,19 @@ type target struct {
 	why       string
 }
 
-// New returns a prober without targets. It ends with the context.
-func New(ctx context.Context) *Prober {
-	return &Prober{ctx: ctx, sockets: make(chan struct{}, Most), targets: map[lb.EjectedKey]*target{}}
+// New returns a prober without targets.
+func New() *Prober {
+	return &Prober{sockets: make(chan struct{}, Most), targets: map[lb.EjectedKey]*target{}, checks: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "blixt_health_checks_total", Help: "Checks of backends by this process, by result: ok or failed.",
+	}, []string{"result"})}
 }
 
-// Set has exactly these targets checked. What is known of one that stays is kept, unless it is checked otherwise.
-func (p *Prober) Set(targets []Target) {
+// Collector returns the prober's metrics.
+func (p *Prober) Collector() prometheus.Collector { return p.checks }
+
+// Set has exactly these targets checked, until ctx ends. What is known of one that stays is kept, unless it is
+// checked otherwise.
+func (p *Prober) Set(ctx context.Context, targets []Target) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	wanted := make(map[lb.EjectedKey]bool, len(targets))
@@ -83,7 +91,7 @@ func (p *Prober) Set(targets []Target) {
 		if old != nil {
 			old.cancel()
 		}
-		ctx, cancel := context.WithCancel(p.ctx)
+		ctx, cancel := context.WithCancel(ctx)
 		t := &target{Target: next, cancel: cancel}
 		p.targets[next.Key] = t
 		go p.run(ctx, t)
@@ -130,6 +138,11 @@ func (p *Prober) run(ctx context.Context, t *target) {
 		if ctx.Err() != nil {
 			return
 		}
+		result := "ok"
+		if err != nil {
+			result = "failed"
+		}
+		p.checks.WithLabelValues(result).Inc()
 		p.mu.Lock()
 		t.record(err)
 		p.mu.Unlock()

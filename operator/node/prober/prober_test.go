@@ -134,7 +134,7 @@ func TestRiseAndFall(t *testing.T) {
 func TestTargetsComeAndGo(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	p := New(ctx)
+	p := New()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -151,11 +151,11 @@ func TestTargetsComeAndGo(t *testing.T) {
 		}
 		t.Fatalf("%+v, want down %v", p.Results(), down)
 	}
-	p.Set([]Target{set})
+	p.Set(ctx, []Target{set})
 	wait(false)
 	l.Close()
 	wait(true)
-	p.Set(nil)
+	p.Set(ctx, nil)
 	if r := p.Results(); len(r) != 0 {
 		t.Errorf("%+v, want none", r)
 	}

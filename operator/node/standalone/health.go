@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kubernetes-sigs/blixt/operator/node/metrics"
+	"github.com/kubernetes-sigs/blixt/operator/node/prober"
 	"github.com/kubernetes-sigs/blixt/operator/node/systemd"
 	"github.com/kubernetes-sigs/blixt/operator/scrape"
 )
@@ -136,6 +137,7 @@ func (r *runner) listen() (closed func(), err error) {
 func (r *runner) page() *scrape.Page {
 	page := scrape.NewPage(slog.Default())
 	page.AddCollectors("state", append(r.passes.Collectors(), metrics.Collector(r.health.state), problems{&r.health})...)
+	page.AddCollectors("health", r.judging.collectors()...)
 	metrics.AddTo(page, r.readMaps)
 	metrics.AddRoutes(page, r.readMaps, r.RouteMetrics)
 	metrics.AddRecords(page, r.flows)
@@ -147,7 +149,7 @@ func (r *runner) page() *scrape.Page {
 
 // Page returns the metrics of a host that serves nothing: for a reference of them.
 func Page() *scrape.Page {
-	return (&runner{Options: Options{Peering: Peering{Peers: []Peer{{}}}}, passes: scrape.NewPasses()}).page()
+	return (&runner{Options: Options{Peering: Peering{Peers: []Peer{{}}}}, passes: scrape.NewPasses(), judging: judging{probes: prober.New()}}).page()
 }
 
 // problems collects how much of what was read is invalid.

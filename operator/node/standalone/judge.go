@@ -10,7 +10,10 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	judges "github.com/kubernetes-sigs/blixt/operator/health"
@@ -29,7 +32,11 @@ const (
 
 // judging is what is known of the health of backends.
 type judging struct {
-	judge judges.Judge
+	judge  judges.Judge
+	probes *prober.Prober
+	// now and total are how many are ejected, and how many times backends were.
+	now   atomic.Int64
+	total atomic.Int64
 	// ejected is what was decided last, and failovers which groups of backends serve: r.reconciling guards them.
 	ejected   lb.EjectedSet
 	failovers gateway.Failovers
@@ -39,7 +46,8 @@ type judging struct {
 
 // watchHealth judges backends by their flows, as the writer finds them, and by checks, until ctx ends.
 func (r *runner) watchHealth(ctx context.Context, w *writer.Writer) {
-	probes := prober.New(ctx)
+	probes := r.judging.probes
+	probes.Set(ctx, nil) // those of a program before have ended
 	var judged *sent
 	tick := time.NewTicker(judgeEvery)
 	defer tick.Stop()
@@ -52,7 +60,7 @@ func (r *runner) watchHealth(ctx context.Context, w *writer.Writer) {
 		if s := r.state.Load(); s != nil && s != judged {
 			judged = s
 			r.judging.judge.Judge(judges.Groups(s.State.Frontends))
-			probes.Set(prober.Targets(s.State.Frontends))
+			probes.Set(ctx, prober.Targets(s.State.Frontends))
 		}
 		now := time.Now()
 		if seen := w.Health(); len(seen) > 0 {
@@ -90,9 +98,13 @@ func (r *runner) obey(d judges.Decision, now time.Time) {
 
 // sayEjected logs what has changed, and keeps what is ejected among the problems.
 func (r *runner) sayEjected(was, now lb.EjectedSet) {
+	r.judging.now.Store(int64(len(now)))
 	var problems []string
 	for _, key := range sortedEjected(now) {
 		e, before := now[key], was[key]
+		if before == nil || before.Since != e.Since {
+			r.judging.total.Add(1)
+		}
 		if e.Trial && (before == nil || !before.Trial) {
 			slog.Info("backend on trial: it gets one flow at a time", "backend", key.Backend, "protocol", key.Protocol, "policy", key.Policy)
 		} else if !e.Trial && before != nil && before.Trial {
@@ -104,6 +116,19 @@ func (r *runner) sayEjected(was, now lb.EjectedSet) {
 		problems = append(problems[:mostUnhealthy], fmt.Sprintf("%d more backends are ejected", more))
 	}
 	r.log.each("health", slog.LevelWarn, problems)
+}
+
+// collectors returns the metrics of the health of backends.
+func (j *judging) collectors() []prometheus.Collector {
+	return []prometheus.Collector{
+		j.probes.Collector(),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "blixt_backends_ejected", Help: "Backends that are ejected, as they are not healthy, or on trial.",
+		}, func() float64 { return float64(j.now.Load()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "blixt_ejections_total", Help: "How many times backends were ejected.",
+		}, func() float64 { return float64(j.total.Load()) }),
+	}
 }
 
 func sortedEjected(set lb.EjectedSet) []lb.EjectedKey {

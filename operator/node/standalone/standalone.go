@@ -29,6 +29,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/node/loader"
 	"github.com/kubernetes-sigs/blixt/operator/node/metrics"
 	"github.com/kubernetes-sigs/blixt/operator/node/others"
+	"github.com/kubernetes-sigs/blixt/operator/node/prober"
 	"github.com/kubernetes-sigs/blixt/operator/node/source"
 	"github.com/kubernetes-sigs/blixt/operator/node/systemd"
 	"github.com/kubernetes-sigs/blixt/operator/node/vip"
@@ -232,7 +233,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer claim.Close()
 	r := &runner{Options: o, newState: make(chan struct{}, 1), log: onceLog{last: map[string]string{}}, removals: removals{grace: o.RemovalGrace}, passes: scrape.NewPasses(), awake: make(chan struct{}, 1), started: time.Now()}
-	r.judging.failovers.Now = time.Now
+	r.judging.probes, r.judging.failovers.Now = prober.New(), time.Now
 	r.flows = newFlowLog(o)
 	r.answerer = r.answers()
 	r.health.manager = systemd.NewManager()
