@@ -3,6 +3,7 @@
 package standalone
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -75,14 +76,22 @@ func hostListens(state *sent, sockets []hostsocket.Socket, seen []lb.Key, owners
 		byPort[key] = append(byPort[key], s)
 	}
 	var found []lb.Frontend
-	sources, inodes := map[lb.Key]uint32{}, map[uint32]bool{}
+	sources, inodes := map[lb.Key]hostsocket.Socket{}, map[uint32]bool{}
 	for _, f := range state.Frontends {
 		ours := exclusive[f.Addr.String()]
 		is := slices.Contains(seen, f.Key())
-		for _, s := range byPort[lb.Key{Protocol: f.Protocol, Port: f.Port}] {
-			if gets, exact := s.Gets(f.Key()); gets && (exact || !ours) {
+		candidates := byPort[lb.Key{Protocol: f.Protocol, Port: f.Port}]
+		if f.Ports != nil {
+			candidates = sockets
+		}
+		for _, s := range candidates {
+			at := f.Key()
+			if at.Port = s.Addr.Port(); !serves(&f, at.Port) {
+				continue
+			}
+			if gets, exact := s.Gets(at); gets && (exact || !ours) {
 				is = true
-				sources[f.Key()], inodes[s.Inode] = s.Inode, true
+				sources[f.Key()], inodes[s.Inode] = s, true
 			}
 		}
 		if is && len(found) < lb.MaxHostListens {
@@ -94,10 +103,10 @@ func hostListens(state *sent, sockets []hostsocket.Socket, seen []lb.Key, owners
 	}
 	names := owners(inodes)
 	for _, f := range found {
-		who := names[sources[f.Key()]]
-		if who == "" {
-			who = "a socket of this host"
-		}
+		socket := sources[f.Key()]
+		who := cmp.Or(names[socket.Inode], "a socket of this host")
+		listens := f.Key() // of what was seen, the program says the frontend alone
+		listens.Port = cmp.Or(socket.Addr.Port(), f.Port)
 		outcome := "and gets its new connections"
 		if exclusive[f.Addr.String()] {
 			outcome = "and gets nothing, as the address is the Gateway's"
@@ -109,7 +118,15 @@ func hostListens(state *sent, sockets []hostsocket.Socket, seen []lb.Key, owners
 			}
 		}
 		lines = append(lines, fmt.Sprintf("%sGateway %s, listener %s: %s listens at %s, %s. Stop it (ss -lntup names the process), or give the listener another port.",
-			at, f.Gateway, f.Listener, who, f.Key(), outcome))
+			at, f.Gateway, f.Listener, who, listens, outcome))
 	}
 	return lines
+}
+
+// serves reports whether the port is the frontend's own, or one of its range.
+func serves(f *lb.Frontend, port uint16) bool {
+	if f.Ports == nil {
+		return port == f.Port
+	}
+	return cmp.Or(f.Ports.First, f.Port) <= port && port <= f.Ports.Last
 }

@@ -3,6 +3,7 @@
 package standalone
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 	"slices"
@@ -45,6 +46,26 @@ func TestHostListensIsSaid(t *testing.T) {
 	}
 	if got := hostListens(state, nil, nil, names); got != nil {
 		t.Errorf("of nobody: %q", got)
+	}
+}
+
+// Who listens at a port of a range is told with that port.
+func TestHostListensInARange(t *testing.T) {
+	own := netip.MustParseAddr("192.0.2.1")
+	state := &sent{State: lb.State{Addresses: []lb.Address{{IP: own}}, Frontends: []lb.Frontend{
+		{Addr: own, Protocol: lb.TCP, Port: 2000, Gateway: "default/edge", Listener: "l", Settings: lb.Settings{Ports: &lb.Ports{Last: 2600}}},
+	}}}
+	nobody := func(map[uint32]bool) map[uint32]string { return nil }
+	seen := []lb.Key{{Addr: own, Protocol: lb.TCP, Port: 2000}} // packets of the whole range
+	for addr, want := range map[string]string{"0.0.0.0:2500": "192.0.2.1:2500/tcp", "0.0.0.0:2601": "", "0.0.0.0:1999": "", "192.0.2.1:2000": "192.0.2.1:2000/tcp"} {
+		sockets := []hostsocket.Socket{{Protocol: lb.TCP, Addr: netip.MustParseAddrPort(addr), Inode: 1}}
+		got := strings.Join(hostListens(state, sockets, nil, nobody), "")
+		if want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("socket at %s: %q, want one about %q", addr, got, want)
+		}
+		if got := strings.Join(hostListens(state, sockets, seen, nobody), ""); !strings.Contains(got, cmp.Or(want, "192.0.2.1:2000/tcp")) {
+			t.Errorf("socket at %s, and packets were seen: %q", addr, got)
+		}
 	}
 }
 
