@@ -85,6 +85,24 @@ func TestHealthOfBackends(t *testing.T) {
 			l.wantHealth(0, 1, 0, 1)
 		}
 	})
+	forEachProtocol(c, "an ICMP error that comes in elsewhere than the backend's answers is no failure", func(l *lb, ip ipVersion, protocol uint8) {
+		l.serve(ip, protocol, remote)
+		l.judge(remote)
+		in := opening(protocol, ip.client, port(ip.vip, "80"))
+		out := in.snat(ip.nodeIn, 0).to(ip.remote).hop()
+		l.ingress(outside, in).redirected(out, "flow_new forwarded")
+		kind := icmpKinds[ip.name][0]
+		refusal := icmpError(ap(ip.remote).Addr().String(), out.src.Addr().String(), kind.kind, kind.code, 0, withLostHops(out), 0)
+		for _, from := range []struct {
+			dev      string
+			failures uint32
+		}{{outside, 0}, {inside, 1}, {inside, 1}} {
+			l.ingress(from.dev, refusal).wantCounts("icmp_replied")
+			if h := l.health(remote); h.Failures != from.failures {
+				l.Errorf("by %s: %d failures, want %d", from.dev, h.Failures, from.failures)
+			}
+		}
+	})
 	forEachProtocol(c, "an ICMP error behind an answer is none of the beginning", func(l *lb, ip ipVersion, protocol uint8) {
 		f := begin(l, ip, protocol)
 		f.open(true)

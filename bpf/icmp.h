@@ -130,6 +130,9 @@ static __noinline void record_refusal(struct __sk_buff *ctx, const struct packet
 	__u8 code = 0;
 	if (!p || !key || !f)
 		return;
+	__u32 in = ctx->ingress_ifindex;
+	if (in && in != f->ifindex) /* who guesses the tuple elsewhere ejects no backend: see trust.h */
+		return;
 	bool v4 = p->version == 4;
 	if (p->icmp_type != (v4 ? ICMP4_UNREACHABLE : ICMP6_UNREACHABLE) || !load(ctx, p->l4 + 1, &code, 1) || (v4 && code == ICMP4_FRAG_NEEDED))
 		return;

@@ -101,8 +101,9 @@ static __always_inline bool fib_leads_by(struct __sk_buff *ctx, struct packet *p
  * A tombstone ends packets from any device.
  *
  * ICMP errors are believed from any device: any router of the path may report. The
- * sender of the quoted packet checks what they quote (RFC 5927, 4.1), and no
- * state of ours depends on them.
+ * sender of the quoted packet checks what they quote (RFC 5927, 4.1). Of our own state
+ * only the health of backends depends on them, and those alone count that come in by the device
+ * of the flow.
  */
 __noinline bool believe_device(struct __sk_buff *ctx, struct packet *p, struct flow *f)
 {
