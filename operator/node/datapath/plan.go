@@ -55,6 +55,9 @@ type Plan struct {
 	// LeftOut says what has no room; nil: everything has. It includes what has to
 	// wait until Again.
 	LeftOut *lb.TableFull
+	// Unknown are policies whose sources are not in the state. Those that were in force stay; where
+	// none were, all new flows are refused.
+	Unknown []string
 	// Hash is that of the state that the tables hold when all is done: the state
 	// that was asked for, but for what is left out.
 	Hash uint64

@@ -411,3 +411,32 @@ func TestProgramWithoutPolicies(t *testing.T) {
 		t.Errorf("rings %v, left out %+v", rings, w.left)
 	}
 }
+
+// TestSourcesThatAreNotInTheState: an earlier list stays in force, and where none was, nobody gets in.
+func TestSourcesThatAreNotInTheState(t *testing.T) {
+	fake, c := NewFake(smallSizes), newClock()
+	const frontends = "tcp 192.0.2.1:80\npolicy a/b TCPRoute/a/b sources\n  10.0.0.1:80 1\n"
+	const more = "tcp 192.0.2.1:81\npolicy a/c TCPRoute/a/c sources\n  10.0.0.1:80 1\n"
+	w := &writer{tables: fake, clock: c}
+	if _, err := w.apply(parseState(t, "address 192.0.2.1\nsources a/b +10.0.0.0/8\n"+frontends), 5); err != nil {
+		t.Fatal(err)
+	}
+	s := parseState(t, "address 192.0.2.1\n"+frontends+more)
+	if _, err := w.apply(s, 5); err != nil {
+		t.Fatal(err)
+	}
+	got := dump(t, fake)
+	if !strings.Contains(got, "  policy a/b of TCPRoute/a/b: +10.0.0.0/8\n") || !strings.Contains(got, "192.0.2.1:81/tcp idle 7544 ticks, ring 512, refuses\n") || strings.Count(got, "refuses") != 1 {
+		t.Errorf("tables hold\n%s", got)
+	}
+	p, err := NewPlan(w.image, s, c.now)
+	if err != nil || !slices.Equal(p.Unknown, []string{"a/b", "a/c"}) || p.Hash == s.Hash() {
+		t.Errorf("unknown are %v, %v", p.Unknown, err)
+	}
+	if _, err := w.apply(parseState(t, "address 192.0.2.1\nsources a/b +10.0.0.0/8\nsources a/c -10.0.0.0/8\n"+frontends+more), 5); err != nil {
+		t.Fatal(err)
+	}
+	if got := dump(t, fake); strings.Contains(got, "refuses") {
+		t.Errorf("once all lists are there:\n%s", got)
+	}
+}

@@ -162,7 +162,10 @@ func (p *planner) planSets() {
 func (p *planner) setOf(policy string) (id uint32, state setState) {
 	set, known := p.target.policies.sets[policy]
 	if !known { // of another update than the frontend
-		p.left.held.Add(lb.SumOf([]byte("without sources of " + policy)))
+		if !slices.Contains(p.plan.Unknown, policy) {
+			p.plan.Unknown = append(p.plan.Unknown, policy)
+			p.left.held.Add(lb.SumOf([]byte("without sources of " + policy)))
+		}
 		return 0, setUnknown
 	}
 	if id, ok := p.have.policies.sets.byDigest[set.digest]; ok {

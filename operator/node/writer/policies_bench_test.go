@@ -5,11 +5,15 @@ package writer
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath/pins"
@@ -116,4 +120,45 @@ func BenchmarkPolicies(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkEnforce looks at a full table of flows of one frontend, whose policy has 10,000
+// prefixes and limits how many flows each source may have.
+func BenchmarkEnforce(b *testing.B) {
+	dir := pins.Make(b, 0)
+	m, err := datapath.Open(dir)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer m.Close()
+	table, err := ebpf.LoadPinnedMap(filepath.Join(dir, bpf.BlixtMapFlows), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer table.Close()
+	size := m.Sizes().Flows
+	if err := fillFlows(table, size, false); err != nil {
+		b.Fatal(err)
+	}
+	for name, limits := range map[string]*lb.Limits{
+		"sources": nil, "limits": {PerSource: lb.Limit{Concurrent: 1000}, Total: lb.Limit{Concurrent: 1 << 30}, Bits4: 32, Bits6: 64},
+	} {
+		b.Run(name, func(b *testing.B) {
+			w := New(m, Options{})
+			s := manyPolicies(1, 10000)
+			s.Frontends[0].Restrictions[0].Limits = limits
+			if _, err := w.Apply(b.Context(), s); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := w.Enforce(); err != nil { // corrects
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				if r, err := w.Enforce(); err != nil || r.Entries != 2*size || r.Denied > 0 || limits == nil && r.Corrected > 0 {
+					b.Fatalf("%+v, %v", r, err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*size), "ns/flow")
+		})
+	}
 }

@@ -286,7 +286,7 @@ func (r *reading) frontend(key lb.Key, of ServedFrontend) (FrontendStatus, error
 		EstablishedFlows: of.Established, RejectShare: 1,
 	}
 	if served.Entry.Flags&datapath.FrontendRefuses != 0 || of.Refused != "" {
-		f.Refuses = cmp.Or(of.Refused, "the list of sources of one of its policies has no room in the tables of this node")
+		f.Refuses = cmp.Or(of.Refused, "the list of sources of one of its policies is not in the tables of this node, for want of room")
 	}
 	slots := r.slots(served)
 	share := func(id uint32) float64 { return float64(slots[id]) / float64(len(served.Slots)) }

@@ -118,6 +118,7 @@ type Writer struct {
 		udp  [len(datapath.Config{}.UnservedUdp)]uint64
 	}
 	record  Record
+	unknown []string  // policies without their sources, of the last plan
 	waiting time.Time // since when something waits; zero: nothing does
 	foreign time.Time // when another writer was last noticed
 	settled time.Time // when a sweep last settled `interest`; zero: none has
@@ -301,6 +302,11 @@ func (w *Writer) writeMaps() (Result, error) {
 		}
 	}
 	res.LeftOut, res.Again = plan.LeftOut, plan.Again
+	if !slices.Equal(w.unknown, plan.Unknown) {
+		if w.unknown = plan.Unknown; len(w.unknown) > 0 {
+			w.o.Log.Error("policies have no list of sources in the state: what they are for refuses all new connections, unless an earlier list is in force", "policies", w.unknown)
+		}
+	}
 	if w.mustWait(plan) {
 		return res, nil
 	}
