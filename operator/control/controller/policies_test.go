@@ -247,6 +247,18 @@ func TestPolicyForWhichANodeHasNoRoom(t *testing.T) {
 	})
 	o.policy("office", "Programmed", "False NoCapacity", "Table sources has no room for it on n2.")
 	o.eventOf("office", "NoCapacity", "n2")
+	// The node says so, too, and its Gateways are served nevertheless.
+	o.eventually("node n2 lacks room", func() error {
+		n := named[v1alpha1.NodeDataplane]("", "n2")
+		if err := o.kube.Get(t.Context(), client.ObjectKeyFromObject(n), n); err != nil {
+			return err
+		}
+		if c := meta.FindStatusCondition(n.Status.Conditions, v1alpha1.NodeReady); c == nil || c.Reason != "TableFull" || !strings.Contains(c.Message, "default/office") {
+			return fmt.Errorf("%+v", c)
+		}
+		return nil
+	})
+	o.condition(named[gwv1.Gateway]("default", "web"), "Programmed", "True Programmed", "All nodes serve it.")
 	o.agents.change(func(a *agents) { a.reports[1].TableFull, a.reports[1].Error = nil, "" })
 	o.policy("office", "Programmed", "True Programmed", "All nodes")
 	o.agents.change(func(a *agents) { a.reports[0].EnforcesPolicies = false })
