@@ -71,6 +71,7 @@ const (
 	shareUnserved
 	shareDevices
 	shareQuestions
+	shareChallenges
 	shareFrontends
 )
 
