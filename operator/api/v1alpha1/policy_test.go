@@ -4,15 +4,18 @@ package v1alpha1_test
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	apiextv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
@@ -84,5 +87,37 @@ func TestLongLists(t *testing.T) {
 	policy.Spec.Sources.Deny[4999] = "198.51.100.1/24"
 	if err := apply(); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "198.51.100.1/24 has bits behind the prefix: write 198.51.100.0/24") {
 		t.Errorf("a bad network among 10,000: got %v", err)
+	}
+}
+
+// kubectl explain has something to say about every field of a spec.
+func TestEveryFieldIsExplained(t *testing.T) {
+	data, err := os.ReadFile("../../../charts/blixt/files/crds/blixt.x-k8s.io_blixtpolicies.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var crd apiextv1.CustomResourceDefinition
+	if err := yaml.UnmarshalStrict(data, &crd); err != nil {
+		t.Fatal(err)
+	}
+	fields := 0
+	var walk func(path string, s apiextv1.JSONSchemaProps)
+	walk = func(path string, s apiextv1.JSONSchemaProps) {
+		fields++
+		if len(s.Description) < 10 {
+			t.Errorf("%s has no description", path)
+		}
+		for name, p := range s.Properties {
+			walk(path+"."+name, p)
+		}
+		if s.Items != nil {
+			for name, p := range s.Items.Schema.Properties {
+				walk(path+"[]."+name, p)
+			}
+		}
+	}
+	walk("spec", crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"])
+	if fields < 70 {
+		t.Errorf("only %d fields", fields)
 	}
 }
