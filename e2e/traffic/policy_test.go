@@ -368,3 +368,60 @@ func TestListHasNoRoom(t *testing.T) {
 		return nil
 	}))
 }
+
+// TestPodsAreAsked: pods of this node are asked by their own address, as anybody else, also one
+// that reaches itself.
+func TestPodsAreAsked(t *testing.T) {
+	w := labtest.New(t, "podsasked", 0, 2)
+	config := labtest.ConfigOf(map[int][]lab.Endpoint{
+		90: lab.On("balancer", lab.Endpoints(8080, w.Pods[0])), 91: lab.On("balancer", lab.Endpoints(8080, w.Pods[0])),
+	})
+	config.Policies = []lab.Policy{
+		{Name: "no-pods", Targets: routesOf(90), Spec: "sources: {allow: [10.66.0.0/24, 'fd66::/64']}"},
+		{Name: "one-pod", Targets: routesOf(91), Spec: "sources: {allow: [10.88.0.11/32, 'fd88::11/128']}"},
+	}
+	w.StartBlixt(config)
+	for _, family := range []int{4, 6} {
+		for _, network := range []string{"tcp", "udp"} {
+			for _, c := range []struct {
+				who  *lab.Node
+				port int
+				want string
+			}{{w.Client, 90, answered}, {w.Pods[0], 90, nothing}, {w.Pods[1], 90, nothing}, {w.Client, 91, nothing}, {w.Pods[0], 91, answered}, {w.Pods[1], 91, nothing}} {
+				t.Run(fmt.Sprintf("%s%d of %s to port %d", network, family, c.who.Name, c.port), func(t *testing.T) {
+					t.Parallel()
+					if got := hears(w.In(t), c.who, network, "", labtest.VIP(family, c.port)); got != c.want {
+						t.Errorf("%s, want %s", got, c.want)
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestIperfMeetsLimits: iperf3 makes two connections for each run, so its second run is refused.
+func TestIperfMeetsLimits(t *testing.T) {
+	w := labtest.New(t, "iperflimits", 1, 0)
+	_, err := w.Backends[0].Daemon("iperf3", "--server", "--port", "5201")
+	w.Check(err)
+	w.Check(listening(w.Backends[0], 5201))
+	config := labtest.ConfigOf(map[int][]lab.Endpoint{5201: lab.Endpoints(5201, w.Backends[0])})
+	config.Policies = []lab.Policy{{Name: "two", Targets: routesOf(5201), Spec: "sources: {allow: [10.66.0.0/24]}\nlimits: {perSource: {newPerSecond: 1, burst: 2, concurrent: 2}, action: Reset}"}}
+	w.StartBlixt(config)
+	run := func() (string, error) {
+		return w.Client.Run(4*labtest.Patience, "iperf3", "--client", lab.VIP4, "--port", "5201", "--time", "1", "--connect-timeout", "2000")
+	}
+	if out, err := run(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	before := w.Status()
+	refused := 0
+	for range 3 { // a token comes back each second
+		if _, err := run(); err != nil {
+			refused++
+		}
+	}
+	if refused == 0 || labtest.Rise(before, w.Status(), "reject_rate") == 0 {
+		t.Errorf("%d runs were refused, and %d segments", refused, labtest.Rise(before, w.Status(), "reject_rate"))
+	}
+}
