@@ -2,8 +2,8 @@
 /*
  * concurrent.h - how many established flows each policy has, and each source of one that limits it.
  *
- * A TCP flow is counted while it is in `flows`, a UDP flow from the backend's first answer
- * until it is forgotten: before that nothing proves that the source is not forged. They
+ * A TCP flow is counted while it is in `flows`: its source is not forged then. A UDP flow is from the
+ * backend's first answer on, until it is forgotten: a forged source may have got that. Flows
  * are counted for the policies that their frontend has at that moment. So the numbers go
  * wrong when a frontend gets other policies, and when an LRU table evicts a UDP flow
  * or a source. Whoever sweeps the flows counts them and corrects the numbers.

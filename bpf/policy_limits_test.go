@@ -33,13 +33,13 @@ func source(ip ipVersion, i int) string {
 	return netip.AddrFrom16(a).String()
 }
 
-// concurrent returns the flows that a policy counts.
-func (l *lb) concurrent(id uint32) int32 { return int32(l.state(id).Concurrent) }
+// concurrent returns the flows that policy 1 counts.
+func (l *lb) concurrent() int32 { return int32(l.state(1).Concurrent) }
 
-// concurrentOf returns the flows that a policy counts for a source, whose prefix is addr.
-func (l *lb) concurrentOf(id uint32, addr string) int32 {
+// concurrentOfFirst returns the flows that it counts for the first source.
+func (l *lb) concurrentOfFirst(ip ipVersion) int32 {
 	var s BlixtLimitedSource
-	l.must(l.LimitedSources.Lookup(BlixtLimitedSourceKey{Policy: id, Addr: addrOf(netip.MustParseAddr(addr))}, &s))
+	l.must(l.LimitedSources.Lookup(BlixtLimitedSourceKey{Policy: 1, Addr: addrOf(prefixOfFirst(ip))}, &s))
 	return int32(s.Concurrent)
 }
 
@@ -237,8 +237,8 @@ func TestLimitsOfConcurrentFlows(t *testing.T) {
 				flow(1).open(true)
 				flow(2).open(true)
 				l.ingress(outside, opening(protocol, flow(3).client, flow(3).vip)).dropped("reject_concurrent")
-				if n := l.refused(1, BlixtRefusalREFUSED_TOTAL_CONCURRENT); n != 1 || l.concurrent(1) != 2 {
-					l.Errorf("%d refused, %d concurrent: want 1 and 2", n, l.concurrent(1))
+				if n := l.refused(1, BlixtRefusalREFUSED_TOTAL_CONCURRENT); n != 1 || l.concurrent() != 2 {
+					l.Errorf("%d refused, %d concurrent: want 1 and 2", n, l.concurrent())
 				}
 			})
 			named("nor of each", func(l *lb, flow func(n int) localFlow) {
@@ -254,8 +254,8 @@ func TestLimitsOfConcurrentFlows(t *testing.T) {
 				for n := range 5 {
 					flow(n + 1).open(false)
 				}
-				if l.concurrent(1) != 0 {
-					l.Errorf("%d concurrent, want 0", l.concurrent(1))
+				if l.concurrent() != 0 {
+					l.Errorf("%d concurrent, want 0", l.concurrent())
 				}
 			})
 			named("of those that begin at the same time, too", func(l *lb, flow func(n int) localFlow) {
@@ -278,21 +278,21 @@ func TestLimitsOfConcurrentFlows(t *testing.T) {
 					}
 				}
 				l.wantTable(late.forward(), "none")
-				if n := l.refused(1, BlixtRefusalREFUSED_TOTAL_CONCURRENT); n != 1 || l.concurrent(1) != 1 {
-					l.Errorf("%d refused, %d concurrent: want 1 and 1", n, l.concurrent(1))
+				if n := l.refused(1, BlixtRefusalREFUSED_TOTAL_CONCURRENT); n != 1 || l.concurrent() != 1 {
+					l.Errorf("%d refused, %d concurrent: want 1 and 1", n, l.concurrent())
 				}
 			})
 			named("one that ends makes room", func(l *lb, flow func(n int) localFlow) {
 				l.limits(1, BlixtPolicy{TotalConcurrent: 1, SourceConcurrent: 1})
 				f := flow(1)
 				f.open(true)
-				if l.concurrent(1) != 1 || l.concurrentOf(1, prefixOf(ip, 1)) != 1 {
-					l.Errorf("%d concurrent, %d of the source: want 1 and 1", l.concurrent(1), l.concurrentOf(1, prefixOf(ip, 1)))
+				if l.concurrent() != 1 || l.concurrentOfFirst(ip) != 1 {
+					l.Errorf("%d concurrent, %d of the source: want 1 and 1", l.concurrent(), l.concurrentOfFirst(ip))
 				}
 				l.removeBackend(uint32(10 + i))
 				l.ingress(outside, f.clientPacket(ack, 1001, 5001, ""))
-				if l.concurrent(1) != 0 || l.concurrentOf(1, prefixOf(ip, 1)) != 0 {
-					l.Errorf("%d concurrent, %d of the source: want 0 and 0", l.concurrent(1), l.concurrentOf(1, prefixOf(ip, 1)))
+				if l.concurrent() != 0 || l.concurrentOfFirst(ip) != 0 {
+					l.Errorf("%d concurrent, %d of the source: want 0 and 0", l.concurrent(), l.concurrentOfFirst(ip))
 				}
 			})
 			named("numbers stay above zero when a flow ends that was not counted", func(l *lb, flow func(n int) localFlow) {
@@ -301,16 +301,16 @@ func TestLimitsOfConcurrentFlows(t *testing.T) {
 				l.limits(1, BlixtPolicy{TotalConcurrent: 5, SourceConcurrent: 5})
 				l.removeBackend(uint32(10 + i))
 				l.ingress(outside, f.clientPacket(ack, 1001, 5001, ""))
-				if l.concurrent(1) != 0 {
-					l.Errorf("%d concurrent, want 0", l.concurrent(1))
+				if l.concurrent() != 0 {
+					l.Errorf("%d concurrent, want 0", l.concurrent())
 				}
 			})
 			named("DryRun lets all be established, and counts them", func(l *lb, flow func(n int) localFlow) {
 				l.limits(1, BlixtPolicy{Sources: uint64(BlixtPolicyFlagPOLICY_DRY_RUN) << 32, TotalConcurrent: 1})
 				flow(1).open(true)
 				flow(2).open(true)
-				if n := l.refused(1, BlixtRefusalREFUSED_TOTAL_CONCURRENT); n != 1 || l.concurrent(1) != 2 {
-					l.Errorf("%d would have been refused, %d concurrent: want 1 and 2", n, l.concurrent(1))
+				if n := l.refused(1, BlixtRefusalREFUSED_TOTAL_CONCURRENT); n != 1 || l.concurrent() != 2 {
+					l.Errorf("%d would have been refused, %d concurrent: want 1 and 2", n, l.concurrent())
 				}
 			})
 			named("what one policy refuses the others do not count", func(l *lb, flow func(n int) localFlow) {
@@ -319,8 +319,8 @@ func TestLimitsOfConcurrentFlows(t *testing.T) {
 				l.policies(uint32(i), 1, 2)
 				flow(1).open(true)
 				l.ingress(outside, opening(protocol, addrPort(netip.MustParseAddr(source(ip, 1)), 40001).String(), port(ip.vip, "80"))).dropped("reject_concurrent")
-				if l.concurrent(1) != 1 || l.concurrentOf(1, prefixOf(ip, 1)) != 1 {
-					l.Errorf("%d concurrent, %d of the source: want 1 and 1", l.concurrent(1), l.concurrentOf(1, prefixOf(ip, 1)))
+				if l.concurrent() != 1 || l.concurrentOfFirst(ip) != 1 {
+					l.Errorf("%d concurrent, %d of the source: want 1 and 1", l.concurrent(), l.concurrentOfFirst(ip))
 				}
 			})
 		}
@@ -331,8 +331,8 @@ func TestLimitsOfConcurrentFlows(t *testing.T) {
 			f := localFlow{l, ip, unix.IPPROTO_TCP, port(ip.vip, "80"), ip.local, ip.client}
 			f.open(true)
 			f.fromClient(f.clientPacket(rst, 1001, 0, ""), "forwarded flow_closed")
-			if l.concurrent(1) != 0 {
-				l.Errorf("%d concurrent, want 0", l.concurrent(1))
+			if l.concurrent() != 0 {
+				l.Errorf("%d concurrent, want 0", l.concurrent())
 			}
 			g := f
 			g.client = addrPort(ap(ip.client).Addr(), 40001).String()
@@ -349,23 +349,19 @@ func TestLimitsOfConcurrentFlows(t *testing.T) {
 			g.fromClient(g.clientPacket(ack|psh, 1001, 5001, "more"), "flow_new forwarded")
 			g.fromBackend(tcp(g.backend, g.client).segment(ack, 5001, 1005, ""))
 			g.fromClient(g.clientPacket(ack|psh, 1005, 5001, "more"), "forwarded flow_established")
-			if l.concurrent(1) != 2 {
-				l.Errorf("%d concurrent, want 2", l.concurrent(1))
+			if l.concurrent() != 2 {
+				l.Errorf("%d concurrent, want 2", l.concurrent())
 			}
 		}
 	}
 	c.run(t)
 }
 
-// prefixOf returns the prefix of the n-th source that limits count by default.
-func prefixOf(ip ipVersion, n int) string {
+// prefixOfFirst returns the prefix of the first source that limits count by default.
+func prefixOfFirst(ip ipVersion) netip.Addr {
 	bits := 32
 	if ip.name != "IPv4" {
 		bits = 64
 	}
-	p, err := netip.MustParseAddr(source(ip, n)).Prefix(bits)
-	if err != nil {
-		panic(err)
-	}
-	return p.Addr().String()
+	return netip.PrefixFrom(netip.MustParseAddr(source(ip, 1)), bits).Masked().Addr()
 }
