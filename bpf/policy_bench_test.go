@@ -20,6 +20,7 @@ const prefixesInSet = 10_000
 //	none, one, four  how many policies admit the source
 //	limits           one limits new flows and concurrent ones too, of each source and of all
 //	refused          one that refuses it: what a flood costs
+//	judged           none, but it is counted how flows of the backend begin
 func BenchmarkAdmit(b *testing.B) {
 	for _, ip := range ipVersions {
 		for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
@@ -47,11 +48,14 @@ func benchmarkAdmit(b *testing.B, ip ipVersion, protocol uint8) {
 		name     string
 		policies []uint64
 		verdict  uint32
-	}{{"none", nil, tcxNext}, {"one", []uint64{1}, tcxNext}, {"four", []uint64{1, 2, 3, 4}, tcxNext}, {"limits", []uint64{5}, tcxNext}, {"refused", []uint64{6}, tcxDrop}} {
+	}{{"none", nil, tcxNext}, {"one", []uint64{1}, tcxNext}, {"four", []uint64{1, 2, 3, 4}, tcxNext}, {"limits", []uint64{5}, tcxNext}, {"refused", []uint64{6}, tcxDrop}, {"judged", nil, tcxNext}} {
 		vip := port(ip.vip, fmt.Sprint(80+i))
 		l.backend(uint32(40+i), ip.local)
 		l.frontend(uint32(i), protocol, vip, uint32(40+i))
 		l.policies(uint32(i), s.policies...)
+		if s.name == "judged" {
+			l.judge(uint32(40 + i))
+		}
 		stages = append(stages, &stage{name: s.name, hook: hook{dev: outside}, template: newTemplate(b, opening(protocol, ip.client, vip), 1<<20)})
 	}
 	verdict := func(s *stage) uint32 {
