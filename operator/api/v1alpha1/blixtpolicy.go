@@ -90,21 +90,41 @@ type BlixtPolicySpec struct {
 	// sources say who may connect. Those of every policy on the way from Gateway to
 	// route must admit a client: a route's policy narrows what its Gateway's admits, and
 	// never widens it.
+	//
+	// They hold at every address and port of the targets. The node that the packet
+	// enters by asks, before anything is translated, and once. Pods and nodes are asked
+	// like everybody else. A pod whose address the network masquerades counts as its
+	// node. Pings are not asked.
+	//
+	// A connection whose source is denied later ends within a second.
+	//
+	// A list that a node has no room for leaves the list before it in force. Where none
+	// was in force, all new connections are refused (condition Programmed: NoCapacity).
 	// +optional
 	Sources *PolicySources `json:"sources,omitempty"`
 
 	// limits bound new and concurrent connections, on each node for itself. Those of
 	// every policy on the way from Gateway to route hold, each over its own target: total
 	// in a Gateway's policy is one sum of all that the Gateway serves.
+	//
+	// Each node counts for itself: what a target gets in all depends on how many nodes
+	// its clients reach. A connection over a limit is not made, and does not count. Only
+	// those that begin count, not those that a node takes over from one that failed.
 	// +optional
 	Limits *PolicyLimits `json:"limits,omitempty"`
 
 	// affinity leads the same client to the same backend.
+	//
+	// It leads there through all nodes: on every port of the target, by TCP and UDP,
+	// where these lead to the same Services with the same weights. A backend that is
+	// unready, terminating or ejected is never kept.
 	// +optional
 	Affinity *PolicyAffinity `json:"affinity,omitempty"`
 
 	// idleTimeout is how long a flow without packets is kept. It comes before
 	// idleTimeouts of a BlixtGatewayConfig.
+	//
+	// tcp and udp are choices of their own.
 	// +optional
 	IdleTimeout *PolicyIdleTimeout `json:"idleTimeout,omitempty"`
 
@@ -119,21 +139,34 @@ type BlixtPolicySpec struct {
 
 	// health takes backends out that do not work. It never makes one available that
 	// Kubernetes calls unready.
+	//
+	// Readiness comes first, then active, then passive, then failover. passive, active
+	// and panicPercent are choices of their own.
 	// +optional
 	Health *PolicyHealth `json:"health,omitempty"`
 
 	// failover has some backends of a route stand by. It holds for the route that the
 	// policy targets, and is not inherited.
+	//
+	// The group with the smallest priority that has enough available backends, ready and
+	// healthy ones, gets the new connections. Connections stay where they are. Without
+	// health, what is ready is healthy.
 	// +optional
 	Failover *PolicyFailover `json:"failover,omitempty"`
 
 	// ports has a listener serve more ports than its own. It holds for the listener that
 	// the policy targets, and is not inherited.
+	//
+	// A listener of another port comes before a range, and a range before all. Of ranges
+	// that overlap the older policy counts. Ports that a node needs itself are never
+	// taken.
 	// +optional
 	Ports *PolicyPorts `json:"ports,omitempty"`
 
 	// overload says what clients get while there is no backend, and in a flood of new
 	// connections.
+	//
+	// noBackend and synChallenge are choices of their own.
 	// +optional
 	Overload *PolicyOverload `json:"overload,omitempty"`
 }
@@ -167,15 +200,7 @@ const (
 	ActionReset RefusalAction = "Reset"
 )
 
-// PolicySources says who may connect, at every address and port of the targets. The node
-// that the packet enters by asks, before anything is translated, and once. Pods and nodes
-// are asked like everybody else. A pod whose address the network masquerades counts as its
-// node. Pings are not asked.
-//
-// A connection whose source is denied later ends within a second.
-//
-// A list that a node has no room for leaves the list before it in force. Where none was in
-// force, all new connections are refused (condition Programmed: NoCapacity).
+// PolicySources says who may connect.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.allow) || has(self.deny)",message="set allow or deny, or remove sources"
 // +kubebuilder:validation:XValidation:rule="(has(self.allow) ? size(self.allow) : 0) + (has(self.deny) ? size(self.deny) : 0) <= 10000",message="allow and deny have more than 10000 networks together: merge networks that are side by side"
@@ -212,10 +237,7 @@ type PolicySources struct {
 // +kubebuilder:validation:XValidation:rule="!isCIDR(self) || cidr(self).masked() == cidr(self)",message="the address has bits behind the prefix: write the first address of the network",messageExpression="'%s has bits behind the prefix: write %s'.format([self, string(cidr(self).masked())])"
 type Network = string
 
-// PolicyLimits bounds new and concurrent connections. Each node counts for itself: what a
-// target gets in all depends on how many nodes its clients reach. A connection over a limit
-// is not made, and does not count. Only those that begin count, not those that a node takes
-// over from one that failed.
+// PolicyLimits bounds new and concurrent connections.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.perSource) || has(self.total)",message="set perSource or total, or remove limits"
 type PolicyLimits struct {
@@ -308,9 +330,7 @@ const (
 	AffinityClientAddress AffinityType = "ClientAddress"
 )
 
-// PolicyAffinity leads the same client to the same backend, through all nodes: on every
-// port of the target, by TCP and UDP, where these lead to the same Services with the same
-// weights. A backend that is unready, terminating or ejected is never kept.
+// PolicyAffinity leads the same client to the same backend.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.timeout) || self.type == 'ClientAddress'",message="a timeout is for type ClientAddress: set that, or remove the timeout"
 type PolicyAffinity struct {
@@ -334,8 +354,7 @@ type PolicyAffinity struct {
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 }
 
-// PolicyIdleTimeout says how long flows without packets last. tcp and udp are choices of
-// their own.
+// PolicyIdleTimeout says how long flows without packets last.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.tcp) || has(self.udp)",message="set tcp or udp, or remove idleTimeout"
 type PolicyIdleTimeout struct {
@@ -366,16 +385,29 @@ const (
 	Disabled Switch = "Disabled"
 )
 
-// PolicyHealth says which backends are healthy. Readiness comes first, then active, then
-// passive, then failover. passive, active and panicPercent are choices of their own.
+// PolicyHealth says which backends are healthy.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.passive) || has(self.active) || has(self.panicPercent)",message="set passive, active or panicPercent, or remove health"
 type PolicyHealth struct {
 	// passive judges backends by the connections that they get anyway.
+	//
+	// A TCP connection fails if its SYN is not answered in time, is reset or
+	// unreachable; a UDP one if it is unreachable: silence is no failure there. What a
+	// policy refused does not count. Silence counts from at least two networks (/24,
+	// /64) of clients, as one client may be shut out on purpose. The nodes report, and
+	// Blixt decides for all of them.
+	//
+	// A backend that is ejected gets no new connections until its time is up. Then it
+	// gets one at a time, until one succeeds.
 	// +optional
 	Passive *PassiveHealth `json:"passive,omitempty"`
 
 	// active asks backends at intervals.
+	//
+	// Each is checked from up to three nodes, of which the majority decides. If all
+	// backends fail at once, the check itself is suspected, and not obeyed. Checks come
+	// from the agents' pods, or from the process with blixt run: NetworkPolicies of the
+	// backends must let these in.
 	// +optional
 	Active *ActiveHealth `json:"active,omitempty"`
 
@@ -388,14 +420,7 @@ type PolicyHealth struct {
 	PanicPercent *int32 `json:"panicPercent,omitempty"`
 }
 
-// PassiveHealth judges backends by the connections that they get. A TCP connection fails if
-// its SYN is not answered in time, is reset or unreachable; a UDP one if it is unreachable:
-// silence is no failure there. What a policy refused does not count. Silence counts from
-// at least two networks (/24, /64) of clients, as one client may be shut out on purpose. The
-// nodes report, and Blixt decides for all of them.
-//
-// A backend that is ejected gets no new connections until its time is up. Then it gets one
-// at a time, until one succeeds.
+// PassiveHealth judges backends by the connections that they get.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.baseEjection) || !has(self.maxEjection) || duration(self.baseEjection) <= duration(self.maxEjection)",message="baseEjection is longer than maxEjection"
 type PassiveHealth struct {
@@ -479,10 +504,7 @@ const (
 	CheckHTTP CheckType = "HTTP"
 )
 
-// ActiveHealth checks backends, each from up to three nodes, of which the majority decides.
-// If all backends fail at once, the check itself is suspected, and not obeyed. Checks come
-// from the agents' pods, or from the process with blixt run: NetworkPolicies of the
-// backends must let these in.
+// ActiveHealth checks backends.
 //
 // +kubebuilder:validation:XValidation:rule="(self.type == 'UDP') == has(self.udp)",message="type UDP needs udp with a payload, and no other type has it"
 // +kubebuilder:validation:XValidation:rule="(self.type == 'HTTP') == has(self.http)",message="type HTTP needs http, such as {path: /healthz}, and no other type has it"
@@ -578,9 +600,7 @@ type HTTPCheck struct {
 	Statuses []string `json:"statuses,omitempty"`
 }
 
-// PolicyFailover has some backends of a route stand by. The group with the smallest
-// priority that has enough available backends, ready and healthy ones, gets the new
-// connections. Connections stay where they are. Without health, what is ready is healthy.
+// PolicyFailover has some backends of a route stand by.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.minAvailablePercent) || !has(self.recoverPercent) || self.recoverPercent >= self.minAvailablePercent",message="recoverPercent is below minAvailablePercent: groups would take turns without end"
 type PolicyFailover struct {
@@ -647,9 +667,7 @@ const (
 	TargetShift TargetPort = "Shift" // the Service's port, and as much higher as the port is above the listener's
 )
 
-// PolicyPorts has a listener serve more than its port. A listener of another port comes
-// before a range, and a range before all. Of ranges that overlap the older policy counts.
-// Ports that a node needs itself are never taken.
+// PolicyPorts has a listener serve more than its port.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.endPort) != has(self.all)",message="set exactly one of endPort and all"
 type PolicyPorts struct {
@@ -670,8 +688,7 @@ type PolicyPorts struct {
 	Target TargetPort `json:"target,omitempty"`
 }
 
-// PolicyOverload says what happens without backends, and in a flood. noBackend and
-// synChallenge are choices of their own.
+// PolicyOverload says what happens without backends, and in a flood.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.noBackend) || has(self.synChallenge)",message="set noBackend or synChallenge, or remove overload"
 type PolicyOverload struct {
@@ -683,6 +700,11 @@ type PolicyOverload struct {
 
 	// synChallenge has TCP clients prove that their address is not forged before they cost
 	// a flow.
+	//
+	// The first SYN of a client is answered with a cookie that only a client at that
+	// address can answer. The client answers with a reset, connects again after a
+	// second, and is known from then on. A flood of forged SYNs so leaves no trace;
+	// genuine clients lose a second, once.
 	// +optional
 	SYNChallenge *SYNChallenge `json:"synChallenge,omitempty"`
 }
@@ -699,10 +721,7 @@ const (
 	ChallengeAlways ChallengeMode = "Always"
 )
 
-// SYNChallenge answers the first SYN of a client with a cookie that only a client at that
-// address can answer. The client answers with a reset, connects again after a second, and is
-// known from then on. A flood of forged SYNs so leaves no trace; genuine clients lose a
-// second, once.
+// SYNChallenge has clients prove that their address is not forged.
 type SYNChallenge struct {
 	// mode says when clients are challenged. Never: not at all, also where a less specific
 	// policy does. Auto: while connections begin faster than newPerSecond. Always.
