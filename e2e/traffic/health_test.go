@@ -249,6 +249,17 @@ func askSoon(w *labtest.World, from, to string) (string, error) {
 	return a.Server, err
 }
 
+// says waits until blixt status says so, or does not any more.
+func says(w *labtest.World, text string, want bool) {
+	w.Helper()
+	w.Check(lab.Eventually(labtest.Patience, func() error {
+		if out, err := w.Blixt.Run("status"); strings.Contains(out, text) != want {
+			return fmt.Errorf("blixt status says %q: %t, want %t: %v\n%s", text, !want, want, err, out)
+		}
+		return nil
+	}))
+}
+
 // TestActiveChecks checks by TCP, UDP and HTTP from the process itself, at a port beside the one that is served.
 func TestActiveChecks(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -304,6 +315,8 @@ func TestActiveChecks(t *testing.T) {
 				}
 				return nil
 			}))
+			suspected := strings.ToUpper(name) + " check fails for all 2 backends"
+			says(w, suspected, true)
 			for _, ip := range []string{w.Backends[0].IPv4, w.Backends[0].IPv6} {
 				c.serve(w, w.Backends[0], ip)
 			}
@@ -313,6 +326,7 @@ func TestActiveChecks(t *testing.T) {
 				}
 				return nil
 			}))
+			says(w, suspected, false)
 		})
 	}
 }

@@ -11,6 +11,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
 // SetPolicyProgress sets the Programmed conditions of policies, as far as they depend on nothing
@@ -67,4 +68,39 @@ func (p Progress) ofPolicy(done metav1.Condition, lacking string, before *metav1
 	}
 	c.Status, c.Reason = metav1.ConditionFalse, v1alpha1.PolicyReasonReconciling
 	return c
+}
+
+// SetPolicyHealth adds the condition Warning to policies whose health checks are not obeyed, or for
+// whose backends health is not asked, on the Gateways where that is so.
+func (t *Translation) SetPolicyHealth(notices []lb.HealthNotice) {
+	if len(notices) == 0 {
+		return
+	}
+	type place struct{ policy, gateway string }
+	whys := map[place][]string{}
+	for _, n := range notices {
+		// Several policies may have a part of it: see policies.health.
+		for policy := range strings.SplitSeq(n.Policy, "+") {
+			at := place{policy, n.Gateway}
+			whys[at] = append(whys[at], "health: "+n.Why+".")
+		}
+	}
+	for i := range t.Policies {
+		p := &t.Policies[i]
+		for j, gw := range p.Gateways {
+			if why := whys[place{p.String(), gw.String()}]; why != nil {
+				warnOfHealth(&p.Status.Ancestors[j], sampled(why))
+			}
+		}
+	}
+}
+
+func warnOfHealth(a *gwv1.PolicyAncestorStatus, whys []string) {
+	c := meta.FindStatusCondition(a.Conditions, v1alpha1.PolicyWarning)
+	if c == nil {
+		a.Conditions = append(a.Conditions, condition(v1alpha1.PolicyWarning, metav1.ConditionTrue, "", a.Conditions[0].ObservedGeneration, ""))
+		c = &a.Conditions[len(a.Conditions)-1]
+	}
+	c.Reason = v1alpha1.PolicyReasonHealthNotObeyed
+	c.Message = strings.TrimSpace(strings.Join(whys, " ") + " " + c.Message)
 }

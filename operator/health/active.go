@@ -3,6 +3,7 @@
 package health
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,14 +13,15 @@ import (
 )
 
 // decideActive ejects who checks find to be down, and returns the checks that are not obeyed.
-func (j *Judge) decideActive(now time.Time) []Suspect {
+func (j *Judge) decideActive(now time.Time) []lb.HealthNotice {
 	down := map[*member]string{}
 	for _, m := range j.members {
 		if why, is := m.isDown(); m.active && is {
 			down[m] = why
 		}
 	}
-	var suspects []Suspect
+	var suspects []lb.HealthNotice
+	causes := map[[2]string]string{}
 	for i := range j.groups {
 		g := &j.groups[i]
 		if g.Health.Active == nil || !j.allDown(g, down) {
@@ -31,9 +33,14 @@ func (j *Judge) decideActive(now time.Time) []Suspect {
 			why = down[m]
 			delete(down, m)
 		}
-		suspects = append(suspects, Suspect{g.Health.Policy, g.Name,
-			fmt.Sprintf("the %s check fails for all %d backends of %s at once, so it is not obeyed: %s", g.Health.Active.Type, len(g.Members), g.Name, why)})
+		// What checks find may differ every second, and whoever tells people should not.
+		of := [2]string{g.Name, g.Health.Policy}
+		why = cmp.Or(j.causes[of], why)
+		causes[of] = why
+		suspects = append(suspects, lb.HealthNotice{Policy: g.Health.Policy, Gateway: g.Gateway, Group: g.Name,
+			Why: fmt.Sprintf("the %s check fails for all %d backends of %s at once, so it is not obeyed: %s", g.Health.Active.Type, len(g.Members), g.Name, why)})
 	}
+	j.causes = causes
 	for _, m := range j.members {
 		why, is := down[m]
 		switch {
@@ -43,7 +50,7 @@ func (j *Judge) decideActive(now time.Time) []Suspect {
 			m.down = &lb.Ejected{Why: why, Since: now}
 		}
 	}
-	slices.SortFunc(suspects, func(a, b Suspect) int { return strings.Compare(a.Why, b.Why) })
+	slices.SortFunc(suspects, func(a, b lb.HealthNotice) int { return strings.Compare(a.Why, b.Why) })
 	return suspects
 }
 

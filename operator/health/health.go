@@ -25,7 +25,9 @@ const (
 // are not among them: readiness comes first.
 type Group struct {
 	// Name is for people.
-	Name     string
+	Name string
+	// Gateway is that of the frontend.
+	Gateway  string
 	Protocol lb.Protocol
 	Health   *lb.Health
 	Members  []netip.AddrPort
@@ -39,7 +41,7 @@ func Groups(frontends []lb.Frontend) []Group {
 		if f.Health == nil || (f.Health.Passive == nil && f.Health.Active == nil) {
 			continue
 		}
-		g := Group{Name: f.Key().String(), Protocol: f.Protocol, Health: f.Health}
+		g := Group{Name: f.Key().String(), Gateway: f.Gateway, Protocol: f.Protocol, Health: f.Health}
 		for _, b := range f.Backends {
 			if b.Weight > 0 || b.Standby || b.Ejected != nil {
 				g.Members = append(g.Members, b.Addr)
@@ -79,18 +81,15 @@ type Result struct {
 	Why string
 }
 
-// Suspect is a check that is not obeyed, as it failed for all backends of a group at once.
-type Suspect struct {
-	Policy string
-	Group  string
-	Why    string
-}
-
 // Decision is what to do.
 type Decision struct {
 	Ejected lb.EjectedSet
-	// Suspects are in order.
-	Suspects []Suspect
+	// Suspects are checks that are not obeyed, as they fail for all backends of a group at once. They
+	// are in order.
+	Suspects []lb.HealthNotice
+	// Panics are what Panics returns for the state that follows from Ejected. A Judge does not know the
+	// state, and leaves them out.
+	Panics []lb.HealthNotice
 }
 
 // Judge keeps what it needs to decide. The zero value judges nobody.
@@ -98,6 +97,8 @@ type Judge struct {
 	groups  []Group
 	members map[lb.EjectedKey]*member
 	nodes   map[string]time.Time // the last report of each
+	// causes are what the checks of Suspects found first, by the group's name and policy.
+	causes map[[2]string]string
 }
 
 // member is a backend that is judged.

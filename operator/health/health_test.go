@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -406,6 +407,32 @@ func TestActiveChecksNeedAMajority(t *testing.T) {
 	w.tick()
 	w.wantEjected()
 	if len(w.d.Suspects) != 1 || w.d.Suspects[0].Why != "the TCP check fails for all 4 backends of 192.0.2.1:80 at once, so it is not obeyed: timeout" {
+		t.Errorf("%+v", w.d.Suspects)
+	}
+	// What they find may change all the time: it is told as it was at first, until it is over.
+	for _, node := range []string{"a", "b"} {
+		for i, r := range w.results[node] {
+			r.Why = "connection refused"
+			w.results[node][i] = r
+		}
+	}
+	was := w.d.Suspects
+	w.tick()
+	if !slices.Equal(w.d.Suspects, was) {
+		t.Errorf("%+v, was %+v", w.d.Suspects, was)
+	}
+	set("a", 3, false)
+	set("b", 3, false)
+	w.tick()
+	w.wantEjected("0", "1", "2")
+	if len(w.d.Suspects) != 0 {
+		t.Errorf("one is healthy: %+v", w.d.Suspects)
+	}
+	for _, node := range []string{"a", "b"} {
+		set(node, 3, true)
+	}
+	w.tick()
+	if len(w.d.Suspects) != 1 || !strings.HasSuffix(w.d.Suspects[0].Why, ": timeout") {
 		t.Errorf("%+v", w.d.Suspects)
 	}
 }

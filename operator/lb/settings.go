@@ -207,6 +207,14 @@ func (e *Ejected) String() string {
 	return "ejected until " + e.Until.Local().Format(time.DateTime) + ": " + e.Why
 }
 
+// HealthNotice is that health is not obeyed for a group of backends.
+type HealthNotice struct {
+	// Policy is as in Health, and Gateway and Group are of the frontend.
+	Policy, Gateway, Group string
+	// Why is for people.
+	Why string
+}
+
 // EjectedKey names a backend that is ejected for the frontends of one Health.Policy.
 type EjectedKey struct {
 	Policy   string

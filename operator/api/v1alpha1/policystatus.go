@@ -7,7 +7,8 @@ const (
 	// PolicyProgrammed says whether nodes enforce the policy on the Gateway of the ancestor. A
 	// policy that is not accepted there has no such condition.
 	PolicyProgrammed = "Programmed"
-	// PolicyWarning is there, and True, only while the policy says something that nobody can mean.
+	// PolicyWarning is there, and True, only while the policy says something that nobody can mean, or
+	// what it says of the health of backends is not obeyed.
 	PolicyWarning = "Warning"
 	// PolicyAggregated is there, and True, only while the status has no room for all Gateways
 	// of the policy. It holds on all of them.
@@ -27,6 +28,10 @@ const (
 	// PolicyReasonNoCapacity: a table of nodes has no room.
 	PolicyReasonNoCapacity = "NoCapacity"
 )
+
+// PolicyReasonHealthNotObeyed is a reason of PolicyWarning: all backends fail their check at once, or
+// too few are healthy to serve alone. The message says which.
+const PolicyReasonHealthNotObeyed = "HealthNotObeyed"
 
 // PolicyReasonForeign is a reason of Accepted of targets: the target is of another controller, or
 // of none.

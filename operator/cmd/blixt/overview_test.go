@@ -63,6 +63,13 @@ func TestOverviewOfAHost(t *testing.T) {
 				problem(slog.LevelWarn, "way", "backend 10.0.0.9:80 is out of reach"),
 			}
 		},
+		"health": func(h *overview.Host) {
+			h.Instances[0].Says.Problems = []standalone.Problem{
+				problem(slog.LevelWarn, "health check", "policy default/web: the HTTP check fails for all 3 backends of 192.0.2.1:80/tcp at once, so it is not obeyed: status 404"),
+				problem(slog.LevelWarn, "health panic", "policy default/web: 2 of 3 backends of 192.0.2.1:81/tcp fail, so that too few healthy ones are left, and all of them get new flows: 5 connections in a row refused"),
+				problem(slog.LevelWarn, "health", "backend 10.0.0.9:80 (TCP) is ejected by policy default/web: 5 connections in a row refused"),
+			}
+		},
 		"loses": func(h *overview.Host) {
 			p := h.Instances[0].Program
 			p.Refusing, p.Rates.Lost = []string{"192.0.2.1:80/TCP of default/web"}, map[string]float64{"drop_no_route": 12.25, "reject_no_backend": 3}

@@ -48,6 +48,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/health"
 	"github.com/kubernetes-sigs/blixt/operator/kube"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
@@ -85,7 +86,9 @@ type Fleet interface {
 	// SetOccupied sets the function that reports whether a pod has an address.
 	SetOccupied(func(netip.Addr) bool)
 	Reports() []lb.Report
-	// Changed has a value after reports have changed.
+	// Health says which backends are ejected, and where health is not obeyed.
+	Health() health.Decision
+	// Changed has a value after reports have changed, or Health.
 	Changed() <-chan struct{}
 }
 

@@ -40,6 +40,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/health"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
@@ -77,6 +78,8 @@ type agents struct {
 	// boots are the boot numbers that are stored, firstBoots those before anything was
 	// published.
 	boots, firstBoots map[string]lb.Boot
+	// judged is what was decided about backends.
+	judged health.Decision
 	// silent agents confirm nothing.
 	silent bool
 	// cause is that of the next version, causes are those of versions.
@@ -160,6 +163,12 @@ func (a *agents) Forget(application string) {
 }
 
 func (a *agents) Changed() <-chan struct{} { return a.changed }
+
+func (a *agents) Health() health.Decision {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.judged
+}
 
 func (a *agents) Reports() []lb.Report {
 	a.mu.Lock()

@@ -18,6 +18,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/health"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
@@ -74,18 +75,19 @@ func (r *rolloutLoop) reportPolicies(ctx context.Context, t *translated, f rollo
 	for i := range list.Items {
 		stored[client.ObjectKeyFromObject(&list.Items[i])] = list.Items[i].Status.Ancestors
 	}
-	r.statuses.set([]string{"BlixtPolicy"}, t.policyStatuses(rollout.PolicyProgress(f, progress), rollout.LackingPolicies(f), stored))
+	r.statuses.set([]string{"BlixtPolicy"}, t.policyStatuses(rollout.PolicyProgress(f, progress), rollout.LackingPolicies(f), r.Fleet.Health(), stored))
 	return nil
 }
 
-// policyStatuses returns those of all BlixtPolicies. lacking is for SetPolicyProgress, stored
-// are their ancestors as they are now.
-func (t *translated) policyStatuses(progress map[types.NamespacedName]gateway.Progress, lacking map[string]string, stored map[types.NamespacedName][]gwv1.PolicyAncestorStatus) []wantedStatus {
+// policyStatuses returns those of all BlixtPolicies. lacking is for SetPolicyProgress, judged says
+// where health is not obeyed, and stored are their ancestors as they are now.
+func (t *translated) policyStatuses(progress map[types.NamespacedName]gateway.Progress, lacking map[string]string, judged health.Decision, stored map[types.NamespacedName][]gwv1.PolicyAncestorStatus) []wantedStatus {
 	completed := gateway.Translation{Unresolved: t.Unresolved, Policies: slices.Clone(t.Policies)}
 	for i := range completed.Policies {
 		completed.Policies[i].Status = *completed.Policies[i].Status.DeepCopy()
 	}
 	completed.SetPolicyProgress(progress, lacking, stored)
+	completed.SetPolicyHealth(slices.Concat(judged.Suspects, judged.Panics))
 	objects := make(map[types.NamespacedName]*v1alpha1.BlixtPolicy, len(t.objects.Policies))
 	for i := range t.objects.Policies {
 		objects[client.ObjectKeyFromObject(&t.objects.Policies[i])] = &t.objects.Policies[i]

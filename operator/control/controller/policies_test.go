@@ -21,6 +21,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/fleet"
+	"github.com/kubernetes-sigs/blixt/operator/health"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 )
 
@@ -368,5 +369,48 @@ func TestPolicyStatusIsWrittenOnce(t *testing.T) {
 		if strings.Contains(key, "BlixtPolicy") && n-before[key] > 3 {
 			t.Errorf("%s: %d writes", key, n-before[key])
 		}
+	}
+}
+
+// Where health is not obeyed, the policies say so that are asked about it, on the Gateway where it is so,
+// with an event; it is written once, and goes when it is over.
+func TestPolicyWhoseHealthIsNotObeyed(t *testing.T) {
+	o := start(t)
+	o.serve()
+	for _, name := range []string{"checked", "other"} {
+		o.apply(strings.Replace(denyPolicy(name, "Gateway", "web", "203.0.113.0/24"), "sources: {deny: [203.0.113.0/24]}", "health: {active: {type: TCP}}", 1))
+	}
+	o.policy("checked", "Programmed", "True Programmed", "All nodes")
+	suspect := lb.HealthNotice{Policy: "default/checked", Gateway: "default/web", Group: "g", Why: "the TCP check fails for all 3 backends of g at once, so it is not obeyed: timeout"}
+	panics := lb.HealthNotice{Policy: "default/checked+default/gone", Gateway: "default/web", Group: "h", Why: "2 of 3 backends of h fail"}
+	elsewhere := lb.HealthNotice{Policy: "default/other", Gateway: "default/mail", Group: "i", Why: "elsewhere"}
+	decide := func(d health.Decision) { o.agents.change(func(a *agents) { a.judged = d }) }
+
+	decide(health.Decision{Suspects: []lb.HealthNotice{suspect, elsewhere}})
+	o.policy("checked", "Warning", "True HealthNotObeyed", "health: "+suspect.Why+".")
+	o.eventOf("checked", "HealthNotObeyed", "timeout")
+	p := o.policy("checked", "Programmed", "True Programmed", "All nodes")
+	before := p.ResourceVersion
+	for range 5 {
+		decide(health.Decision{Suspects: []lb.HealthNotice{suspect, elsewhere}})
+		time.Sleep(100 * time.Millisecond)
+	}
+	if p := o.policy("checked", "Warning", "True HealthNotObeyed", "timeout"); p.ResourceVersion != before {
+		t.Errorf("what has not changed was written: %+v", p.Status)
+	}
+	decide(health.Decision{Suspects: []lb.HealthNotice{suspect}, Panics: []lb.HealthNotice{panics}})
+	o.policy("checked", "Warning", "True HealthNotObeyed", "timeout. health: 2 of 3 backends of h fail.")
+
+	decide(health.Decision{})
+	o.eventually("the warning goes", func() error {
+		o.must(o.kube.Get(t.Context(), client.ObjectKeyFromObject(p), p))
+		if c := meta.FindStatusCondition(p.Status.Ancestors[0].Conditions, v1alpha1.PolicyWarning); c != nil {
+			return fmt.Errorf("it says %+v", c)
+		}
+		return nil
+	})
+	other := o.policy("other", "Accepted", "True Accepted", "")
+	if c := meta.FindStatusCondition(other.Status.Ancestors[0].Conditions, v1alpha1.PolicyWarning); c != nil {
+		t.Errorf("a policy that is not concerned on this Gateway says %+v", c)
 	}
 }

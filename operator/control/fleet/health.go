@@ -41,7 +41,7 @@ type judging struct {
 	message  *wire.Ejected
 }
 
-// Health returns what is ejected now, and which checks are not obeyed.
+// Health returns what is ejected now, and where health is not obeyed.
 func (s *Server) Health() health.Decision {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,7 +107,8 @@ func (s *Server) judgeForever(ctx context.Context) {
 func (s *Server) judgeBackends(now time.Time) {
 	j := &s.judging
 	s.mu.Lock()
-	leading, version, state, ejected := s.leading, s.history.version, s.history.state, j.decision.Ejected
+	leading, version, state := s.leading, s.history.version, s.history.state
+	ejected, panics := j.decision.Ejected, j.decision.Panics
 	changed := j.judged != version
 	j.judged = version
 	var nodes []string
@@ -122,16 +123,25 @@ func (s *Server) judgeBackends(now time.Time) {
 	}
 	j.mu.Lock()
 	if changed {
-		j.judge.Judge(groupsOf(state, ejected))
+		j.judge.Judge(health.Groups(judgedFrontends(state, ejected)))
 	}
 	d := j.judge.Decide(now)
 	j.mu.Unlock()
+	switch d.Panics = panics; {
+	case len(d.Ejected) == 0:
+		d.Panics = nil
+	case changed || !maps.Equal(ejected, d.Ejected):
+		d.Panics = health.Panics(judgedFrontends(state, d.Ejected))
+	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	was := j.decision
 	j.decision = d
 	s.logHealth(was, d)
+	if !slices.Equal(was.Suspects, d.Suspects) || !slices.Equal(was.Panics, d.Panics) {
+		s.notify()
+	}
 	checkers := wire.Checkers(nodes)
 	if j.sequence > 0 && maps.Equal(was.Ejected, d.Ejected) && slices.Equal(j.checkers, checkers) {
 		return
@@ -143,9 +153,6 @@ func (s *Server) judgeBackends(now time.Time) {
 	j.sequence++
 	j.message = wire.EncodeEjected(d.Ejected, checkers)
 	s.wake(func(c *session) bool { return c.policies })
-	if !slices.Equal(was.Suspects, d.Suspects) || !maps.Equal(was.Ejected, d.Ejected) {
-		s.notify()
-	}
 }
 
 // nextEjected returns what is ejected, if the agent does not know; nil: it does.
@@ -174,15 +181,20 @@ func (s *Server) logHealth(was, now health.Decision) {
 			s.o.Log.Info("backend is not ejected any more", "backend", key.Backend, "protocol", key.Protocol, "policy", key.Policy)
 		}
 	}
-	for _, suspect := range now.Suspects {
-		if !slices.ContainsFunc(was.Suspects, func(o health.Suspect) bool { return o.Policy == suspect.Policy && o.Group == suspect.Group }) {
-			s.o.Log.Warn("health check is suspected", "policy", suspect.Policy, "why", suspect.Why)
+	s.logNotices("health check is suspected", was.Suspects, now.Suspects)
+	s.logNotices("health of backends is not asked", was.Panics, now.Panics)
+}
+
+func (s *Server) logNotices(message string, was, now []lb.HealthNotice) {
+	for _, n := range now {
+		if !slices.ContainsFunc(was, func(o lb.HealthNotice) bool { return o.Policy == n.Policy && o.Group == n.Group }) {
+			s.o.Log.Warn(message, "policy", n.Policy, "why", n.Why)
 		}
 	}
 }
 
-// groupsOf returns the groups of the frontends whose health is asked for.
-func groupsOf(state *indexedSnapshot, ejected lb.EjectedSet) []health.Group {
+// judgedFrontends returns the frontends whose health is asked for, with their endpoints.
+func judgedFrontends(state *indexedSnapshot, ejected lb.EjectedSet) []lb.Frontend {
 	var u gateway.Unresolved
 	endpoints := gateway.Endpoints{}
 	for _, f := range state.frontends {
@@ -197,6 +209,5 @@ func groupsOf(state *indexedSnapshot, ejected lb.EjectedSet) []health.Group {
 		}
 	}
 	slices.SortFunc(u.Frontends, func(a, b gateway.Frontend) int { return cmp.Or(a.Key.Compare(b.Key)) })
-	r := gateway.Resolve(&u, endpoints, gateway.ResolveOptions{Ejected: ejected})
-	return health.Groups(r.State.Frontends)
+	return gateway.Resolve(&u, endpoints, gateway.ResolveOptions{Ejected: ejected}).State.Frontends
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,7 +30,7 @@ func judgedSnapshot(h *lb.Health, endpoints ...netip.AddrPort) Snapshot {
 		Unresolved: gateway.Unresolved{
 			Addresses: []lb.Address{{IP: vip, Exclusive: true}},
 			Frontends: []gateway.Frontend{{
-				Key: lb.Key{Addr: vip, Protocol: lb.TCP, Port: 80}, IdleTimeout: time.Hour,
+				Key: lb.Key{Addr: vip, Protocol: lb.TCP, Port: 80}, Gateway: "shop/front", IdleTimeout: time.Hour,
 				Refs:     []gateway.Ref{{Service: name, PortName: "http", Port: 80, Weight: 1}},
 				Settings: lb.Settings{Health: h},
 			}},
@@ -162,7 +163,27 @@ func TestAgentsCheckBackends(t *testing.T) {
 	listeners[0].Close()
 	listeners[2].Close()
 	wait("all are down: the check is suspected", true, true, true)
-	if d := o.Health(); len(d.Suspects) != 1 {
+	if d := o.Health(); len(d.Suspects) != 1 || d.Suspects[0].Gateway != "shop/front" {
 		t.Errorf("%+v", d)
+	}
+	for len(o.Changed()) > 0 {
+		<-o.Changed()
+	}
+	reopened, err := net.Listen("tcp", endpoints[0].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reopened.Close()
+	// One in three is less than the half that health is asked for: all serve, and that is said instead.
+	s.Frontends[0].Health.Panic = 50
+	o.Publish(s)
+	eventually(t, func() string {
+		if d := o.Health(); len(d.Suspects) != 0 || len(d.Panics) != 1 || !strings.HasPrefix(d.Panics[0].Why, "2 of 3 backends of 192.0.2.1:80") {
+			return fmt.Sprintf("%+v", d)
+		}
+		return ""
+	})
+	if len(o.Changed()) == 0 {
+		t.Error("nobody is told that it has changed")
 	}
 }

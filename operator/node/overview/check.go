@@ -172,6 +172,12 @@ func problem(name string, p standalone.Problem) finding.Finding {
 		f.Check = "drained"
 	case "mistake", "problem":
 		f.Check = "objects"
+	case "health":
+		f.Check, f.Remedy = "backends", "Mend the backend: it is tried again by itself. blixt policy shows what is asked of it."
+	case "health check":
+		f.Check, f.Remedy = "backends", "Look at the check's type, port, path and expected answer, and whether the backends let this host in; or all of them are down."
+	case "health panic":
+		f.Check, f.Remedy = "backends", "Mend the backends that fail, or add others. health.panicPercent of the policy says how few are too few."
 	case "refusing":
 		f.Check, f.Remedy = "policies", "Mend the policy that is named: it refuses everybody rather than admit whom it does not mean. blixt policy shows what holds."
 	}

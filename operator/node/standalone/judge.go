@@ -26,7 +26,8 @@ import (
 const (
 	// judgeEvery is how often backends are judged.
 	judgeEvery = time.Second
-	// mostUnhealthy is how many backends that are not healthy are named one by one.
+	// mostUnhealthy is how many backends that are not healthy, or frontends for which health is not obeyed, are
+	// named one by one.
 	mostUnhealthy = 20
 )
 
@@ -89,11 +90,21 @@ func (r *runner) obey(d judges.Decision, now time.Time) {
 		r.wake()
 	}
 	r.sayEjected(was, d.Ejected)
-	var suspects []string
-	for _, s := range d.Suspects {
-		suspects = append(suspects, fmt.Sprintf("policy %s: %s", s.Policy, s.Why))
+	r.log.each("health check", slog.LevelWarn, noticed(d.Suspects, "checks"))
+	if s := r.state.Load(); s != nil {
+		r.log.each("health panic", slog.LevelWarn, noticed(judges.Panics(s.State.Frontends), "frontends"))
 	}
-	r.log.each("health check", slog.LevelWarn, suspects)
+}
+
+// noticed returns where health is not obeyed, the first one by one.
+func noticed(all []lb.HealthNotice, what string) (messages []string) {
+	for _, n := range all[:min(len(all), mostUnhealthy)] {
+		messages = append(messages, fmt.Sprintf("policy %s: %s", n.Policy, n.Why))
+	}
+	if more := len(all) - mostUnhealthy; more > 0 {
+		messages = append(messages, fmt.Sprintf("%d more %s like these", more, what))
+	}
+	return messages
 }
 
 // sayEjected logs what has changed, and keeps what is ejected among the problems.
