@@ -249,11 +249,12 @@ func askSoon(w *labtest.World, from, to string) (string, error) {
 	return a.Server, err
 }
 
-// says waits until blixt status says so, or does not any more.
+// says waits until blixt status of the host says so, or does not any more.
 func says(w *labtest.World, text string, want bool) {
 	w.Helper()
 	w.Check(lab.Eventually(labtest.Patience, func() error {
-		if out, err := w.Blixt.Run("status"); strings.Contains(out, text) != want {
+		// It exits with 1 if anything on the host is not well, also of others.
+		if out, err := w.Balancer.Run(10*time.Second, w.Blixt.Binary, "status", "host", "-o", "json"); strings.Contains(out, text) != want {
 			return fmt.Errorf("blixt status says %q: %t, want %t: %v\n%s", text, !want, want, err, out)
 		}
 		return nil
