@@ -360,7 +360,7 @@ func serveUDP(w *labtest.World, n *lab.Node, ip string) func() {
 				return
 			}
 			if string(b[:n]) == "ping" {
-				c.WriteTo([]byte("pong"), from)
+				_, _ = c.WriteTo([]byte("pong"), from)
 			}
 		}
 	}()
@@ -372,10 +372,10 @@ func serveHTTP(w *labtest.World, n *lab.Node, ip string) func() {
 	w.Check(err)
 	s := &http.Server{Handler: http.HandlerFunc(func(res http.ResponseWriter, req *http.Request) {
 		if req.URL.Path != "/healthz" {
-			res.WriteHeader(500)
+			res.WriteHeader(http.StatusInternalServerError)
 		}
 	})}
-	go s.Serve(ln)
+	go func() { _ = s.Serve(ln) }()
 	w.Cleanup(func() { s.Close() })
 	return func() { s.Close() }
 }

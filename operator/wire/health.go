@@ -18,9 +18,10 @@ import (
 const (
 	// MaxJudged is how many backends a message about health has at most.
 	MaxJudged = 8192
-	// CheckersOfBackend is how many nodes check a backend, and MaxCheckers how many check any.
+	// CheckersOfBackend is how many nodes check a backend.
 	CheckersOfBackend = 3
-	MaxCheckers       = 16
+	// MaxCheckers is how many nodes check any.
+	MaxCheckers = 16
 
 	maxWhy      = 300
 	healthBytes = 48 << 10 // of one message; the operator takes 64 KB

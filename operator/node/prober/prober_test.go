@@ -58,7 +58,7 @@ func TestUDP(t *testing.T) {
 				return
 			}
 			if seen++; string(b[:n]) != "lost" || seen > 1 {
-				c.WriteTo([]byte("pong and more"), from)
+				_, _ = c.WriteTo([]byte("pong and more"), from)
 			}
 		}
 	}()
@@ -85,7 +85,7 @@ func TestHTTP(t *testing.T) {
 			http.Redirect(w, r, "/no", http.StatusFound)
 		case "/host":
 			if r.Host != "shop.example" {
-				w.WriteHeader(421)
+				w.WriteHeader(http.StatusMisdirectedRequest)
 			}
 		case "/slow":
 			<-r.Context().Done()
@@ -96,7 +96,7 @@ func TestHTTP(t *testing.T) {
 				}
 			}
 		default:
-			w.WriteHeader(503)
+			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	}))
 	defer s.Close()
