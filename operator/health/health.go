@@ -185,7 +185,7 @@ func (j *Judge) heard(node string, now time.Time) {
 }
 
 // Adopt takes over what another judge has decided, for backends about which this one does not know
-// anything yet.
+// anything yet, within the bounds of what may be ejected and for how long.
 func (j *Judge) Adopt(set lb.EjectedSet) {
 	for key, e := range set {
 		m := j.members[key]
@@ -193,7 +193,7 @@ func (j *Judge) Adopt(set lb.EjectedSet) {
 		case m == nil || m.ejected != nil || m.down != nil || !m.readmitted.IsZero():
 		case e.Until.IsZero() && m.active:
 			m.down = e
-		case !e.Until.IsZero() && m.passive != nil:
+		case !e.Until.IsZero() && m.passive != nil && e.Until.Sub(e.Since) <= m.passive.MaxEjection && j.canEject(m):
 			m.ejected, m.length, m.reason = e, e.Until.Sub(e.Since), e.Why
 		}
 	}

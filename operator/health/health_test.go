@@ -452,6 +452,24 @@ func TestAnotherJudgeTakesOver(t *testing.T) {
 	w.wantEjected("trial 1")
 }
 
+// Of what another judge has ejected, no more is taken over than may be, and nothing that lasts too long.
+func TestAdoptKeepsBounds(t *testing.T) {
+	w := newWorld(t, lb.TCP, &lb.Health{Passive: passive()}, 4)
+	set := lb.EjectedSet{}
+	for i := range 4 {
+		set[w.key(i)] = &lb.Ejected{Why: "refused", Since: w.now, Until: w.now.Add(30 * time.Second)}
+	}
+	w.judge.Adopt(set)
+	w.tick()
+	if n := len(w.d.Ejected); n != 2 {
+		t.Errorf("%d of 4 are ejected, want half of them", n)
+	}
+	w = newWorld(t, lb.TCP, &lb.Health{Passive: passive()}, 4)
+	w.judge.Adopt(lb.EjectedSet{w.key(1): {Why: "refused", Since: w.now, Until: w.now.Add(301 * time.Second)}})
+	w.tick()
+	w.wantEjected()
+}
+
 // Whatever comes: nobody ejects the last backend, or more than the bound, or for longer than the longest
 // ejection. Clocks jump, reports come twice or late, nodes come and go, counters begin anew, backends too.
 func TestInvariants(t *testing.T) {

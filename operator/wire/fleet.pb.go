@@ -382,7 +382,10 @@ type Health struct {
 	Flows   []*BackendFlows        `protobuf:"bytes,1,rep,name=flows,proto3" json:"flows,omitempty"`
 	Results []*CheckResult         `protobuf:"bytes,2,rep,name=results,proto3" json:"results,omitempty"`
 	// more is set if another message has the rest: an agent's messages are small.
-	More          bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	More bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	// ejected is what the agent ejects as the previous operator said, in the first messages of a stream: a new one
+	// goes on with it.
+	Ejected       []*EjectedBackend `protobuf:"bytes,4,rep,name=ejected,proto3" json:"ejected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -436,6 +439,13 @@ func (x *Health) GetMore() bool {
 		return x.More
 	}
 	return false
+}
+
+func (x *Health) GetEjected() []*EjectedBackend {
+	if x != nil {
+		return x.Ejected
+	}
+	return nil
 }
 
 // BackendFlows is how flows of a backend have begun on the node: a health.Observation.
@@ -3277,11 +3287,12 @@ const file_fleet_proto_rawDesc = "" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x12\x12\n" +
 	"\x04addr\x18\x03 \x01(\fR\x04addr\x12\x12\n" +
-	"\x04port\x18\x04 \x01(\rR\x04port\"\x87\x01\n" +
+	"\x04port\x18\x04 \x01(\rR\x04port\"\xc1\x01\n" +
 	"\x06Health\x122\n" +
 	"\x05flows\x18\x01 \x03(\v2\x1c.blixt.fleet.v1.BackendFlowsR\x05flows\x125\n" +
 	"\aresults\x18\x02 \x03(\v2\x1b.blixt.fleet.v1.CheckResultR\aresults\x12\x12\n" +
-	"\x04more\x18\x03 \x01(\bR\x04more\"\xed\x01\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\x128\n" +
+	"\aejected\x18\x04 \x03(\v2\x1e.blixt.fleet.v1.EjectedBackendR\aejected\"\xed\x01\n" +
 	"\fBackendFlows\x127\n" +
 	"\abackend\x18\x01 \x01(\v2\x1d.blixt.fleet.v1.JudgedBackendR\abackend\x12 \n" +
 	"\vconsecutive\x18\x02 \x01(\rR\vconsecutive\x12\x16\n" +
@@ -3597,50 +3608,51 @@ var file_fleet_proto_depIdxs = []int32{
 	6,  // 10: blixt.fleet.v1.OperatorMessage.ejected:type_name -> blixt.fleet.v1.Ejected
 	4,  // 11: blixt.fleet.v1.Health.flows:type_name -> blixt.fleet.v1.BackendFlows
 	5,  // 12: blixt.fleet.v1.Health.results:type_name -> blixt.fleet.v1.CheckResult
-	2,  // 13: blixt.fleet.v1.BackendFlows.backend:type_name -> blixt.fleet.v1.JudgedBackend
-	2,  // 14: blixt.fleet.v1.CheckResult.backend:type_name -> blixt.fleet.v1.JudgedBackend
-	7,  // 15: blixt.fleet.v1.Ejected.list:type_name -> blixt.fleet.v1.EjectedBackend
-	2,  // 16: blixt.fleet.v1.EjectedBackend.backend:type_name -> blixt.fleet.v1.JudgedBackend
-	12, // 17: blixt.fleet.v1.Hello.got:type_name -> blixt.fleet.v1.Version
-	14, // 18: blixt.fleet.v1.Hello.status:type_name -> blixt.fleet.v1.Status
-	12, // 19: blixt.fleet.v1.Status.got:type_name -> blixt.fleet.v1.Version
-	12, // 20: blixt.fleet.v1.Status.holds:type_name -> blixt.fleet.v1.Version
-	20, // 21: blixt.fleet.v1.Status.snat:type_name -> blixt.fleet.v1.Ports
-	39, // 22: blixt.fleet.v1.Status.tables:type_name -> blixt.fleet.v1.Status.TablesEntry
-	19, // 23: blixt.fleet.v1.Status.table_full:type_name -> blixt.fleet.v1.TableFull
-	32, // 24: blixt.fleet.v1.Status.host_listens:type_name -> blixt.fleet.v1.Key
-	15, // 25: blixt.fleet.v1.Status.announcing:type_name -> blixt.fleet.v1.AnnouncingStatus
-	16, // 26: blixt.fleet.v1.AnnouncingStatus.keys:type_name -> blixt.fleet.v1.HeldKey
-	17, // 27: blixt.fleet.v1.AnnouncingStatus.unannounced:type_name -> blixt.fleet.v1.Unannounced
-	18, // 28: blixt.fleet.v1.AnnouncingStatus.pairs:type_name -> blixt.fleet.v1.Pair
-	20, // 29: blixt.fleet.v1.Config.snat:type_name -> blixt.fleet.v1.Ports
-	23, // 30: blixt.fleet.v1.Config.announcing:type_name -> blixt.fleet.v1.Announcing
-	24, // 31: blixt.fleet.v1.Announcing.keys:type_name -> blixt.fleet.v1.AnnounceKey
-	20, // 32: blixt.fleet.v1.Announcing.ports:type_name -> blixt.fleet.v1.Ports
-	26, // 33: blixt.fleet.v1.Peers.changed:type_name -> blixt.fleet.v1.Peer
-	12, // 34: blixt.fleet.v1.Update.base:type_name -> blixt.fleet.v1.Version
-	12, // 35: blixt.fleet.v1.Update.version:type_name -> blixt.fleet.v1.Version
-	30, // 36: blixt.fleet.v1.Update.addresses:type_name -> blixt.fleet.v1.Addresses
-	33, // 37: blixt.fleet.v1.Update.frontends:type_name -> blixt.fleet.v1.Frontend
-	32, // 38: blixt.fleet.v1.Update.gone_frontends:type_name -> blixt.fleet.v1.Key
-	36, // 39: blixt.fleet.v1.Update.services:type_name -> blixt.fleet.v1.Service
-	35, // 40: blixt.fleet.v1.Update.gone_services:type_name -> blixt.fleet.v1.Name
-	29, // 41: blixt.fleet.v1.Update.source_sets:type_name -> blixt.fleet.v1.SourceSet
-	31, // 42: blixt.fleet.v1.Addresses.list:type_name -> blixt.fleet.v1.Address
-	32, // 43: blixt.fleet.v1.Frontend.key:type_name -> blixt.fleet.v1.Key
-	34, // 44: blixt.fleet.v1.Frontend.refs:type_name -> blixt.fleet.v1.Ref
-	35, // 45: blixt.fleet.v1.Ref.service:type_name -> blixt.fleet.v1.Name
-	35, // 46: blixt.fleet.v1.Service.name:type_name -> blixt.fleet.v1.Name
-	37, // 47: blixt.fleet.v1.Service.ports:type_name -> blixt.fleet.v1.Port
-	38, // 48: blixt.fleet.v1.Port.endpoints:type_name -> blixt.fleet.v1.Endpoint
-	21, // 49: blixt.fleet.v1.Status.TablesEntry.value:type_name -> blixt.fleet.v1.Use
-	0,  // 50: blixt.fleet.v1.Fleet.Serve:input_type -> blixt.fleet.v1.AgentMessage
-	1,  // 51: blixt.fleet.v1.Fleet.Serve:output_type -> blixt.fleet.v1.OperatorMessage
-	51, // [51:52] is the sub-list for method output_type
-	50, // [50:51] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	7,  // 13: blixt.fleet.v1.Health.ejected:type_name -> blixt.fleet.v1.EjectedBackend
+	2,  // 14: blixt.fleet.v1.BackendFlows.backend:type_name -> blixt.fleet.v1.JudgedBackend
+	2,  // 15: blixt.fleet.v1.CheckResult.backend:type_name -> blixt.fleet.v1.JudgedBackend
+	7,  // 16: blixt.fleet.v1.Ejected.list:type_name -> blixt.fleet.v1.EjectedBackend
+	2,  // 17: blixt.fleet.v1.EjectedBackend.backend:type_name -> blixt.fleet.v1.JudgedBackend
+	12, // 18: blixt.fleet.v1.Hello.got:type_name -> blixt.fleet.v1.Version
+	14, // 19: blixt.fleet.v1.Hello.status:type_name -> blixt.fleet.v1.Status
+	12, // 20: blixt.fleet.v1.Status.got:type_name -> blixt.fleet.v1.Version
+	12, // 21: blixt.fleet.v1.Status.holds:type_name -> blixt.fleet.v1.Version
+	20, // 22: blixt.fleet.v1.Status.snat:type_name -> blixt.fleet.v1.Ports
+	39, // 23: blixt.fleet.v1.Status.tables:type_name -> blixt.fleet.v1.Status.TablesEntry
+	19, // 24: blixt.fleet.v1.Status.table_full:type_name -> blixt.fleet.v1.TableFull
+	32, // 25: blixt.fleet.v1.Status.host_listens:type_name -> blixt.fleet.v1.Key
+	15, // 26: blixt.fleet.v1.Status.announcing:type_name -> blixt.fleet.v1.AnnouncingStatus
+	16, // 27: blixt.fleet.v1.AnnouncingStatus.keys:type_name -> blixt.fleet.v1.HeldKey
+	17, // 28: blixt.fleet.v1.AnnouncingStatus.unannounced:type_name -> blixt.fleet.v1.Unannounced
+	18, // 29: blixt.fleet.v1.AnnouncingStatus.pairs:type_name -> blixt.fleet.v1.Pair
+	20, // 30: blixt.fleet.v1.Config.snat:type_name -> blixt.fleet.v1.Ports
+	23, // 31: blixt.fleet.v1.Config.announcing:type_name -> blixt.fleet.v1.Announcing
+	24, // 32: blixt.fleet.v1.Announcing.keys:type_name -> blixt.fleet.v1.AnnounceKey
+	20, // 33: blixt.fleet.v1.Announcing.ports:type_name -> blixt.fleet.v1.Ports
+	26, // 34: blixt.fleet.v1.Peers.changed:type_name -> blixt.fleet.v1.Peer
+	12, // 35: blixt.fleet.v1.Update.base:type_name -> blixt.fleet.v1.Version
+	12, // 36: blixt.fleet.v1.Update.version:type_name -> blixt.fleet.v1.Version
+	30, // 37: blixt.fleet.v1.Update.addresses:type_name -> blixt.fleet.v1.Addresses
+	33, // 38: blixt.fleet.v1.Update.frontends:type_name -> blixt.fleet.v1.Frontend
+	32, // 39: blixt.fleet.v1.Update.gone_frontends:type_name -> blixt.fleet.v1.Key
+	36, // 40: blixt.fleet.v1.Update.services:type_name -> blixt.fleet.v1.Service
+	35, // 41: blixt.fleet.v1.Update.gone_services:type_name -> blixt.fleet.v1.Name
+	29, // 42: blixt.fleet.v1.Update.source_sets:type_name -> blixt.fleet.v1.SourceSet
+	31, // 43: blixt.fleet.v1.Addresses.list:type_name -> blixt.fleet.v1.Address
+	32, // 44: blixt.fleet.v1.Frontend.key:type_name -> blixt.fleet.v1.Key
+	34, // 45: blixt.fleet.v1.Frontend.refs:type_name -> blixt.fleet.v1.Ref
+	35, // 46: blixt.fleet.v1.Ref.service:type_name -> blixt.fleet.v1.Name
+	35, // 47: blixt.fleet.v1.Service.name:type_name -> blixt.fleet.v1.Name
+	37, // 48: blixt.fleet.v1.Service.ports:type_name -> blixt.fleet.v1.Port
+	38, // 49: blixt.fleet.v1.Port.endpoints:type_name -> blixt.fleet.v1.Endpoint
+	21, // 50: blixt.fleet.v1.Status.TablesEntry.value:type_name -> blixt.fleet.v1.Use
+	0,  // 51: blixt.fleet.v1.Fleet.Serve:input_type -> blixt.fleet.v1.AgentMessage
+	1,  // 52: blixt.fleet.v1.Fleet.Serve:output_type -> blixt.fleet.v1.OperatorMessage
+	52, // [52:53] is the sub-list for method output_type
+	51, // [51:52] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_fleet_proto_init() }

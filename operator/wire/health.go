@@ -91,21 +91,41 @@ func EncodeEjected(set lb.EjectedSet, checkers []string) *Ejected {
 	return m
 }
 
+// EncodeKept returns the messages that tell a new operator what the agent ejects; none: it ejects nothing.
+func EncodeKept(set lb.EjectedSet) (all []*Health) {
+	bytes := healthBytes
+	for _, one := range EncodeEjected(set, nil).List {
+		n := len(one.Backend.Policy) + len(one.Why) + 100
+		if bytes += n; bytes > healthBytes {
+			all, bytes = append(all, &Health{More: true}), n
+		}
+		last := all[len(all)-1]
+		last.Ejected = append(last.Ejected, one)
+	}
+	return all
+}
+
 // DecodeEjected is the reverse of EncodeEjected.
 func DecodeEjected(m *Ejected) (lb.EjectedSet, []string) {
+	return DecodeKept(m.GetList()), m.GetCheckers()
+}
+
+// DecodeKept returns what a list says, without what is invalid.
+func DecodeKept(list []*EjectedBackend) lb.EjectedSet {
 	set := lb.EjectedSet{}
-	for _, one := range m.GetList() {
+	for _, one := range list[:min(len(list), MaxJudged)] {
 		key, ok := decodeJudged(one.GetBackend())
 		if !ok {
 			continue
 		}
-		e := &lb.Ejected{Why: one.Why, Since: time.Unix(0, one.Since), Trial: one.Trial}
+		why := strings.ToValidUTF8(one.Why[:min(len(one.Why), maxWhy)], "")
+		e := &lb.Ejected{Why: why, Since: time.Unix(0, one.Since), Trial: one.Trial}
 		if one.Until != 0 {
 			e.Until = time.Unix(0, one.Until)
 		}
 		set[key] = e
 	}
-	return set, m.GetCheckers()
+	return set
 }
 
 func encodeJudged(k lb.EjectedKey) *JudgedBackend {

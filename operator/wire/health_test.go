@@ -77,6 +77,28 @@ func TestEjectedComesThrough(t *testing.T) {
 }
 
 // Each backend is checked by three nodes, or by all if there are fewer; and few change when a node goes.
+// A new operator hears all that agents eject, in messages that it takes.
+func TestKeptComesThrough(t *testing.T) {
+	for _, n := range []int{0, 1, 1000} {
+		set := lb.EjectedSet{}
+		for i := range n {
+			set[judgedKey(i)] = &lb.Ejected{Why: strings.Repeat("x", maxWhy), Since: time.Unix(5, 0), Until: time.Unix(6, 0)}
+		}
+		got := lb.EjectedSet{}
+		for _, m := range EncodeKept(set) {
+			if size := proto.Size(m); size > 60<<10 {
+				t.Errorf("a message of %d bytes", size)
+			}
+			for key, e := range DecodeKept(m.Ejected) {
+				got[key] = e
+			}
+		}
+		if !reflect.DeepEqual(got, set) {
+			t.Errorf("%d came through, want %d", len(got), n)
+		}
+	}
+}
+
 func TestCheckers(t *testing.T) {
 	var nodes []string
 	for i := range 100 {

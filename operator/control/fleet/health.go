@@ -38,7 +38,9 @@ type judging struct {
 	since    time.Time // when the server began to lead
 	total    int       // how many times backends were ejected
 	sequence uint64    // of the message; 0: there is none yet
-	message  *wire.Ejected
+	// kept is what nodes eject as the previous leader said, until there is a message.
+	kept    map[string]lb.EjectedSet
+	message *wire.Ejected
 }
 
 // Health returns what is ejected now, and where health is not obeyed.
@@ -75,6 +77,10 @@ func (s *Server) receiveHealth(c *session, m *wire.Health) {
 	if !c.policies {
 		return
 	}
+	if len(m.Ejected) > 0 {
+		s.keep(c.node, wire.DecodeKept(m.Ejected))
+		return
+	}
 	flows, results := wire.DecodeHealth(m)
 	now := s.o.Clock()
 	c.results = append(c.results, results...)
@@ -87,6 +93,45 @@ func (s *Server) receiveHealth(c *session, m *wire.Health) {
 		s.judging.judge.Check(node, c.results, now)
 		c.results = nil
 	}
+}
+
+// keep remembers what a node ejects, while this leader listens.
+func (s *Server) keep(node string, set lb.EjectedSet) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j := &s.judging
+	if j.sequence > 0 {
+		return
+	}
+	if j.kept == nil {
+		j.kept = map[string]lb.EjectedSet{}
+	}
+	if j.kept[node] == nil {
+		j.kept[node] = lb.EjectedSet{}
+	}
+	for key, e := range set {
+		if len(j.kept[node]) < wire.MaxJudged {
+			j.kept[node][key] = e
+		}
+	}
+}
+
+// agreed returns what most of so many nodes have kept alike: one alone may say what it likes.
+func agreed(kept map[string]lb.EjectedSet, nodes int) lb.EjectedSet {
+	type entry struct {
+		key lb.EjectedKey
+		e   lb.Ejected
+	}
+	votes, set := map[entry]int{}, lb.EjectedSet{}
+	for _, one := range kept {
+		for key, e := range one {
+			v := entry{key, *e}
+			if votes[v]++; votes[v] > nodes/2 {
+				set[key] = e
+			}
+		}
+	}
+	return set
 }
 
 // judgeForever judges backends until ctx ends.
@@ -117,6 +162,11 @@ func (s *Server) judgeBackends(now time.Time) {
 			nodes = append(nodes, c.node)
 		}
 	}
+	listened := now.Sub(j.since) >= judgeAfter || now.Before(j.since)
+	var kept lb.EjectedSet
+	if leading && version.Sequence > 0 && j.sequence == 0 && listened {
+		kept, j.kept = agreed(j.kept, len(nodes)), nil
+	}
 	s.mu.Unlock()
 	if !leading || version.Sequence == 0 {
 		return
@@ -125,6 +175,7 @@ func (s *Server) judgeBackends(now time.Time) {
 	if changed {
 		j.judge.Judge(health.Groups(judgedFrontends(state, ejected)))
 	}
+	j.judge.Adopt(kept)
 	d := j.judge.Decide(now)
 	j.mu.Unlock()
 	switch d.Panics = panics; {
@@ -146,7 +197,7 @@ func (s *Server) judgeBackends(now time.Time) {
 	if j.sequence > 0 && maps.Equal(was.Ejected, d.Ejected) && slices.Equal(j.checkers, checkers) {
 		return
 	}
-	if j.sequence == 0 && now.Sub(j.since) < judgeAfter && now.After(j.since) {
+	if j.sequence == 0 && !listened {
 		return
 	}
 	j.checkers = checkers

@@ -126,6 +126,68 @@ func TestOperatorEjectsForAllNodes(t *testing.T) {
 	})
 }
 
+// What was ejected stays so, without a break, when another operator leads, until its time is up. A node that is
+// alone with what it says, about another backend or for longer, is not believed.
+func TestNextLeaderGoesOnWithEjections(t *testing.T) {
+	first := newOperator(t, "", nil)
+	var endpoints []netip.AddrPort
+	for i := range 6 {
+		endpoints = append(endpoints, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, 0, byte(i + 1)}), 80))
+	}
+	key := func(i int) lb.EjectedKey {
+		return lb.EjectedKey{Policy: "shop/web", Protocol: lb.TCP, Backend: endpoints[i]}
+	}
+	s := judgedSnapshot(&lb.Health{Passive: &lb.PassiveHealth{
+		Consecutive: 3, AnswerWithin: time.Second, FailurePercent: 50, MinFlows: 1000, Window: 10 * time.Second,
+		BaseEjection: 30 * time.Second, MaxEjection: time.Minute, MaxEjected: 50,
+	}}, endpoints...)
+	first.Publish(s)
+	var nodes []*node
+	for _, name := range []string{"n1", "n2", "n3"} {
+		n := newNode(t, first, name, nil)
+		nodes = append(nodes, n)
+		eventually(t, func() string {
+			if n.idOf(endpoints[2]) == 0 {
+				return "the backend is not served"
+			}
+			return ""
+		})
+	}
+	ejects := func(n *node) bool { return fmt.Sprint(n.serving(endpoints)) == "[true true false true true true]" }
+	time.Sleep(2 * judgeEvery) // so that the operator knows what was before
+	for _, n := range nodes {
+		n.fake.CountHealth(n.idOf(endpoints[2]), func(h *datapath.Health) { h.Failures += 5; h.Consecutive += 5 })
+	}
+	eventually(t, func() string {
+		for i, n := range nodes {
+			if !ejects(n) {
+				return fmt.Sprintf("n%d serves %v", i+1, n.serving(endpoints))
+			}
+		}
+		return ""
+	})
+	before := first.Health().Ejected[key(2)]
+
+	first.stop()
+	second := newFollower(t, first.address, first.certificates.Load())
+	second.Lead(2)
+	second.Publish(s)
+	longer := *before
+	longer.Until = longer.Until.Add(10 * time.Second)
+	second.keep("n1", lb.EjectedSet{key(0): before, key(1): &longer})
+	for end := time.Now().Add(judgeAfter + 3*judgeEvery); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		for i, n := range nodes {
+			if !ejects(n) {
+				t.Fatalf("n%d serves %v", i+1, n.serving(endpoints))
+			}
+		}
+	}
+	all := second.Health().Ejected
+	if after := all[key(2)]; len(all) != 1 || after == nil || !after.Since.Equal(before.Since) || !after.Until.Equal(before.Until) || after.Why != before.Why {
+		t.Errorf("%v, want %v: %v alone", all, key(2), before)
+	}
+}
+
 // Agents check backends themselves, and the majority decides for all nodes.
 func TestAgentsCheckBackends(t *testing.T) {
 	o := newOperator(t, "", nil)

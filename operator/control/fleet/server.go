@@ -181,7 +181,7 @@ func (s *Server) Lead(epoch uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.leading, s.history = true, newHistory(epoch)
-	s.judging.sequence, s.judging.since, s.judging.judged = 0, s.o.Clock(), lb.Version{}
+	s.judging.sequence, s.judging.since, s.judging.judged, s.judging.kept = 0, s.o.Clock(), lb.Version{}, nil
 	s.forgetVersions()
 	s.hold()
 	s.endAll(errNewEpoch)

@@ -178,6 +178,12 @@ func (a *Agent) stream(ctx context.Context, address string) error {
 		_, err = stream.Recv() // returns the reason
 		return err
 	}
+	for _, kept := range wire.EncodeKept(a.resolve.Ejected) {
+		if err := stream.Send(&wire.AgentMessage{Message: &wire.AgentMessage_Health{Health: kept}}); err != nil {
+			_, err = stream.Recv()
+			return err
+		}
+	}
 	questions := newQuestions(ctx, a.o.Answerer, &a.answering)
 	sent := make(chan struct{})
 	go func() {
