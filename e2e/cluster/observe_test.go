@@ -215,7 +215,7 @@ func (a administrator) testTraffic(vips []string) {
 			total += n
 		}
 		if latencies != total {
-			return fmt.Sprintf("%d connections have their latency counted, want %d", latencies, total), nil
+			return fmt.Sprintf("%d connections have their latency counted, want %d; connections of frontends: %v, of backends: %v", latencies, total, told, refs), nil
 		}
 		return cmp.Diff(want, told) + cmp.Diff(want, refs), nil
 	})
