@@ -34,7 +34,7 @@ func TestHealth(t *testing.T) {
 	awaitPods(t, "default")
 	vips := routeVIPs(t, "health", c.Nodes[0])
 	for _, port := range []string{"80", "81", "82"} {
-		awaitServers(t, net.JoinHostPort(vips[0], port), 3)
+		awaitServers(t, net.JoinHostPort(vips[0], port))
 	}
 	t.Run("black hole", func(t *testing.T) { testBlackHole(t, vips) })
 	t.Run("deaf", func(t *testing.T) { testDeaf(t, vips) })

@@ -45,7 +45,7 @@ func TestUpgradeFromLayout1(t *testing.T) {
 	web := awaitServed(t, "rolling")
 	routeAddresses(t, s.vips, c.Nodes[0])
 	routeAddresses(t, web, c.Nodes[0])
-	awaitServers(t, net.JoinHostPort(web[0], "80"), 3)
+	awaitServers(t, net.JoinHostPort(web[0], "80"))
 	awaitLinks(t, "cni0", "eth0")
 	s.startLoad(t)
 	crowd := startVisitors(t, net.JoinHostPort(web[0], "80"))

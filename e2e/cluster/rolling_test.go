@@ -74,14 +74,15 @@ func testRolling(t *testing.T, application string) {
 	applyUntilEnd(t, "web.yaml", "NAME", "rolling")
 	awaitPods(t, "default")
 	addr := net.JoinHostPort(routeVIPs(t, "rolling", c.Nodes[0])[0], "80")
-	awaitServers(t, addr, 3)
+	awaitServers(t, addr)
 	t.Run("rolling", func(t *testing.T) { testReplacedServers(t, application, addr) })
 	t.Run("scaling", func(t *testing.T) { testScaling(t, application, addr) })
 }
 
-// awaitServers waits until so many servers answer.
-func awaitServers(t *testing.T, addr string, n int) {
+// awaitServers waits until all three servers answer.
+func awaitServers(t *testing.T, addr string) {
 	t.Helper()
+	const n = 3
 	kube.Wait(t, patience, "servers that answer at "+addr, n, func() (int, error) {
 		got, err := asker{dial: c.Outside}.ask(t, "tcp", addr, 10*n)
 		return len(got), err
@@ -162,7 +163,7 @@ func testScaling(t *testing.T, application, addr string) {
 	}
 	kubectl(t, "scale", "deployment/rolling", "--replicas=3")
 	awaitPods(t, "default")
-	awaitServers(t, addr, 3)
+	awaitServers(t, addr)
 	before = frontend(t, application, addr)
 	if got, err := (asker{dial: c.Outside}).ask(t, "tcp", addr, n); err != nil {
 		t.Errorf("with servers again: %v, %v", got, err)

@@ -255,7 +255,7 @@ func says(w *labtest.World, text string, want bool) {
 	w.Check(lab.Eventually(labtest.Patience, func() error {
 		// It exits with 1 if anything on the host is not well, also of others.
 		if out, err := w.Balancer.Run(10*time.Second, w.Blixt.Binary, "status", "host", "-o", "json"); strings.Contains(out, text) != want {
-			return fmt.Errorf("blixt status says %q: %t, want %t: %v\n%s", text, !want, want, err, out)
+			return fmt.Errorf("blixt status says %q: %t, want %t: %s\n%s", text, !want, want, fmt.Sprint(err), out)
 		}
 		return nil
 	}))
