@@ -262,6 +262,10 @@ var quiet = map[string]string{
 	"reject_no_backend":   "BlixtBackendMissing counts it by route",
 	"reject_backend_gone": "each endpoint that leaves ends flows",
 	"reject_too_big":      "path MTU discovery",
+	"reject_source":       "a policy asks for it",
+	"reject_rate":         "the same",
+	"reject_concurrent":   "the same",
+	"reject_unproven":     "a challenge, which clients pass",
 }
 
 // Each reason for which packets are dropped or rejected is watched by one alert, and
