@@ -47,7 +47,7 @@ func TestKindsAreServed(t *testing.T) {
 			t.Errorf("list %s: %v", crd.Name, err)
 		}
 	}
-	want := map[string]int{"gateway.networking.k8s.io": 10, "bpfman.io": 5, "blixt.x-k8s.io": 3}
+	want := map[string]int{"gateway.networking.k8s.io": 10, "bpfman.io": 5, "blixt.x-k8s.io": 4}
 	if diff := cmp.Diff(want, groups); diff != "" {
 		t.Errorf("kinds of each group (-want +got):\n%s", diff)
 	}
