@@ -67,6 +67,25 @@ func (n *node) serving(endpoints []netip.AddrPort) (served []bool) {
 	return served
 }
 
+// threeNodes starts nodes n1 to n3, and returns a function that waits until all of them serve
+// those endpoints, in order, that are wanted.
+func threeNodes(t *testing.T, o *operator, endpoints []netip.AddrPort) (nodes []*node, wait func(what string, want ...bool)) {
+	for _, name := range []string{"n1", "n2", "n3"} {
+		nodes = append(nodes, newNode(t, o, name, nil))
+	}
+	return nodes, func(what string, want ...bool) {
+		t.Helper()
+		eventually(t, func() string {
+			for i, n := range nodes {
+				if got := n.serving(endpoints); fmt.Sprint(got) != fmt.Sprint(want) {
+					return fmt.Sprintf("%s: n%d serves %v, want %v", what, i+1, got, want)
+				}
+			}
+			return ""
+		})
+	}
+}
+
 // A backend that fails on most nodes is ejected on all of them, and not where one node alone sees all fail.
 func TestOperatorEjectsForAllNodes(t *testing.T) {
 	o := newOperator(t, "", nil)
@@ -79,21 +98,7 @@ func TestOperatorEjectsForAllNodes(t *testing.T) {
 		BaseEjection: 3 * time.Second, MaxEjection: time.Minute, MaxEjected: 50,
 	}}, endpoints...)
 	o.Publish(s)
-	var nodes []*node
-	for _, name := range []string{"n1", "n2", "n3"} {
-		nodes = append(nodes, newNode(t, o, name, nil))
-	}
-	wait := func(what string, want ...bool) {
-		t.Helper()
-		eventually(t, func() string {
-			for i, n := range nodes {
-				if got := n.serving(endpoints); fmt.Sprint(got) != fmt.Sprint(want) {
-					return fmt.Sprintf("%s: n%d serves %v, want %v", what, i+1, got, want)
-				}
-			}
-			return ""
-		})
-	}
+	nodes, wait := threeNodes(t, o, endpoints)
 	wait("at first", true, true, true, true)
 	for _, n := range nodes { // so that the operator knows what was before
 		for _, a := range endpoints {
@@ -204,21 +209,7 @@ func TestAgentsCheckBackends(t *testing.T) {
 	}
 	s := judgedSnapshot(&lb.Health{Active: &lb.ActiveHealth{Type: "TCP", Interval: 200 * time.Millisecond, Timeout: 100 * time.Millisecond, Rise: 1, Fall: 2}}, endpoints...)
 	o.Publish(s)
-	var nodes []*node
-	for _, name := range []string{"n1", "n2", "n3"} {
-		nodes = append(nodes, newNode(t, o, name, nil))
-	}
-	wait := func(what string, want ...bool) {
-		t.Helper()
-		eventually(t, func() string {
-			for i, n := range nodes {
-				if got := n.serving(endpoints); fmt.Sprint(got) != fmt.Sprint(want) {
-					return fmt.Sprintf("%s: n%d serves %v, want %v", what, i+1, got, want)
-				}
-			}
-			return ""
-		})
-	}
+	_, wait := threeNodes(t, o, endpoints)
 	wait("at first", true, true, true)
 	listeners[1].Close()
 	wait("one is down", true, false, true)

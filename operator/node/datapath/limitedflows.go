@@ -65,7 +65,7 @@ func LimitedSourceKey(id uint32, source bpf.BlixtAddr, bits4, bits6 uint8) bpf.B
 
 // EachLimitedSource implements Flows.
 func (m *Maps) EachLimitedSource(yield func([]LimitedSource) bool) error {
-	return eachEntry(m.policies.limited, func(k bpf.BlixtLimitedSourceKey, v bpf.BlixtLimitedSource) LimitedSource { return LimitedSource{k, v} }, yield)
+	return eachBatch(sourceBatch, func(k bpf.BlixtLimitedSourceKey, v bpf.BlixtLimitedSource) LimitedSource { return LimitedSource{k, v} }, yield, m.policies.limited)
 }
 
 // AddLimitedSource implements Flows.

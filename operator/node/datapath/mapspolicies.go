@@ -171,32 +171,10 @@ func (m *Maps) ResetPolicies(ids map[uint32]bool) error {
 
 // EachSource implements Tables.
 func (m *Maps) EachSource(yield func([]SourceEntry) bool) error {
-	return eachEntry(m.policies.sources, func(k bpf.BlixtSourceKey, v uint32) SourceEntry { return SourceEntry{k, v} }, yield)
+	return eachBatch(sourceBatch, func(k bpf.BlixtSourceKey, v uint32) SourceEntry { return SourceEntry{k, v} }, yield, m.policies.sources)
 }
 
-// eachEntry yields the entries of a map, some at a time. The slice is used again.
-func eachEntry[K, V, E any](m *ebpf.Map, entry func(K, V) E, yield func([]E) bool) error {
-	keys, values := make([]K, sourceBatch), make([]V, sourceBatch)
-	entries := make([]E, 0, sourceBatch)
-	var cursor ebpf.MapBatchCursor
-	for end := false; !end; {
-		n, err := m.BatchLookup(&cursor, keys, values, nil)
-		end = errors.Is(err, ebpf.ErrKeyNotExist)
-		if err != nil && !end {
-			return fmt.Errorf("read %s: %w", m, err)
-		}
-		entries = entries[:0]
-		for i := range n {
-			entries = append(entries, entry(keys[i], values[i]))
-		}
-		if n > 0 && !yield(entries) {
-			return nil
-		}
-	}
-	return nil
-}
-
-// sourceBatch is how many entries are written in one call.
+// sourceBatch is how many entries are read or written in one call.
 const sourceBatch = 4096
 
 // A batch may fail for want of memory although there is some: the kernel refills what it

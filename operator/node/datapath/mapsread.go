@@ -186,10 +186,10 @@ func eachFlow(yield func([]FlowEntry) bool, tables ...*ebpf.Map) error {
 	return eachBatch(flowBatch, func(k bpf.BlixtFlowKey, f bpf.BlixtFlow) FlowEntry { return FlowEntry{k, f} }, yield, tables...)
 }
 
-// eachBatch yields the entries of tables by flow, at most `size` at a time, until yield
+// eachBatch yields the entries of tables, at most `size` at a time, until yield
 // returns false. The slice is used again.
-func eachBatch[V, E any](size int, entry func(bpf.BlixtFlowKey, V) E, yield func([]E) bool, tables ...*ebpf.Map) error {
-	keys := make([]bpf.BlixtFlowKey, size)
+func eachBatch[K, V, E any](size int, entry func(K, V) E, yield func([]E) bool, tables ...*ebpf.Map) error {
+	keys := make([]K, size)
 	values := make([]V, size)
 	entries := make([]E, 0, size)
 	for _, table := range tables {
