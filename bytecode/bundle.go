@@ -25,32 +25,12 @@ const (
 	bundleType    = "application/vnd.dev.sigstore.bundle"
 	bundleVersion = bundleType + ".v0.3+json"
 	emptyType     = "application/vnd.oci.empty.v1+json"
-	statementType = "https://in-toto.io/Statement/v1"
-	predicateType = "https://sigstore.dev/cosign/sign/v1"
 	payloadType   = "application/vnd.in-toto+json"
 )
 
-// statement is an in-toto statement with that predicate: it only states that the subject
-// is signed.
-type statement struct {
-	Type          string          `json:"_type"`
-	Subject       []subject       `json:"subject"`
-	PredicateType string          `json:"predicateType"`
-	Predicate     json.RawMessage `json:"predicate"`
-}
-
-type subject struct {
-	Digest map[string]string `json:"digest"`
-}
-
 // signBundle returns the manifest with a bundle, which refers to the signed image.
 func signBundle(of v1.Descriptor, key *PrivateKey) (v1.Image, error) {
-	text, err := json.Marshal(statement{
-		Type:          statementType,
-		Subject:       []subject{{Digest: map[string]string{of.Digest.Algorithm: of.Digest.Hex}}},
-		PredicateType: predicateType,
-		Predicate:     json.RawMessage("{}"),
-	})
+	text, err := json.Marshal(NewStatement(PredicateSignature, json.RawMessage("{}"), subjectOf(of.Digest)))
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
@@ -77,7 +57,7 @@ func signBundle(of v1.Descriptor, key *PrivateKey) (v1.Image, error) {
 		Subject:       &v1.Descriptor{MediaType: of.MediaType, Digest: of.Digest, Size: of.Size},
 		Annotations: map[string]string{
 			"dev.sigstore.bundle.content":       "dsse-envelope",
-			"dev.sigstore.bundle.predicateType": predicateType,
+			"dev.sigstore.bundle.predicateType": PredicateSignature,
 		},
 	}, bundle)
 }
@@ -126,21 +106,17 @@ func bundleClaim(text []byte) (claim, error) {
 	if envelope.PayloadType != payloadType {
 		return claim{}, fmt.Errorf("holds %s: want %s", envelope.PayloadType, payloadType)
 	}
-	var s statement
+	var s Statement
 	if err := json.Unmarshal(envelope.Payload, &s); err != nil {
 		return claim{}, err
 	}
 	// Other statements, such as of provenance, do not count as signatures.
-	if s.PredicateType != predicateType {
+	if s.PredicateType != PredicateSignature {
 		return claim{}, errOtherStatement
 	}
 	c := claim{signed: dsse.PAE(envelope.PayloadType, envelope.Payload)}
 	c.Kind, c.Key = KindBundle, b.GetVerificationMaterial().GetPublicKey().GetHint()
-	for _, sub := range s.Subject {
-		for algorithm, hex := range sub.Digest {
-			c.subjects = append(c.subjects, algorithm+":"+hex)
-		}
-	}
+	c.subjects = s.digests()
 	for _, sig := range envelope.Signatures {
 		c.signatures = append(c.signatures, sig.Sig)
 	}
