@@ -46,7 +46,7 @@ man: build ## Write the man pages of all commands into bin/man
 PLATFORMS ?= linux/amd64,linux/arm64
 .PHONY: images
 images: ## Push the images and print the chart's values, REGISTRY=registry.example.com/blixt; SIGN_KEY=cosign.key signs them, CA_FILE= trusts a private CA, PLATFORMS=linux/amd64 is quicker
-	@go run ./operator/cmd/images -registry="$(REGISTRY)" -platforms="$(PLATFORMS)" -sign-key="$(SIGN_KEY)" -ca-file="$(CA_FILE)"
+	@go run ./operator/cmd/release images -registry="$(REGISTRY)" -platforms="$(PLATFORMS)" -sign-key="$(SIGN_KEY)" -ca-file="$(CA_FILE)"
 
 .PHONY: generate
 generate: ## Compile the C and generate Go from it; gets clang 19 and protoc when missing

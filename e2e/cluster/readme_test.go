@@ -179,7 +179,7 @@ func outsiderEnv(t *testing.T) (env []string) {
 // reached from the nodes' network.
 func prefetch(t *testing.T) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", t.TempDir()+"/", "./operator/cmd/blixt", "./operator/cmd/images")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", t.TempDir()+"/", "./operator/cmd/blixt", "./operator/cmd/release")
 	cmd.Dir, cmd.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build what README's commands build: %v\n%s", err, out)

@@ -1,9 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command images builds the images of an installation in Kubernetes from the source in
-// the current directory, and pushes them: one of the operator and its agents, and one of
-// the bytecode. Equal source and an equal Go give equal digests. It needs Go, but neither
-// Docker nor Podman.
 package main
 
 import (
@@ -13,41 +9,39 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/kubernetes-sigs/blixt/bytecode"
+	"github.com/kubernetes-sigs/blixt/operator/release"
+	"github.com/kubernetes-sigs/blixt/operator/release/images"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	o := options{log: os.Stderr}
-	flag.StringVar(&o.registry, "registry", "", "host and path to push to, such as registry.example.com/blixt for blixt/operator and blixt/bytecode")
-	flag.StringVar(&o.platforms, "platforms", "linux/amd64,linux/arm64", "platforms of the cluster's nodes")
-	flag.StringVar(&o.key, "sign-key", "", "private key in PEM with which to sign both images, such as cosign.key; its password is read from COSIGN_PASSWORD")
-	flag.StringVar(&o.remote.CAFile, "ca-file", "", "file with CA certificates in PEM to trust in addition to the system's")
-	flag.Parse()
-	if err := o.run(ctx, os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "images:", err)
-		stop()
-		os.Exit(1)
-	}
-}
-
-type options struct {
+type imagesOptions struct {
 	registry, platforms, key string
 	remote                   bytecode.Options
 	log                      io.Writer
+}
+
+// runImages builds the images of an installation in Kubernetes from the source in the
+// current directory, and pushes them: one of the operator and its agents, and one of the
+// bytecode.
+func runImages(ctx context.Context, args []string) error {
+	o := imagesOptions{log: os.Stderr}
+	f := flag.NewFlagSet("images", flag.ExitOnError)
+	f.StringVar(&o.registry, "registry", "", "host and path to push to, such as registry.example.com/blixt for blixt/operator and blixt/bytecode")
+	f.StringVar(&o.platforms, "platforms", "linux/amd64,linux/arm64", "platforms of the cluster's nodes")
+	f.StringVar(&o.key, "sign-key", "", "private key in PEM with which to sign both images, such as cosign.key; its password is read from COSIGN_PASSWORD")
+	f.StringVar(&o.remote.CAFile, "ca-file", "", "file with CA certificates in PEM to trust in addition to the system's")
+	_ = f.Parse(args) // it exits
+	return o.run(ctx, os.Stdout)
 }
 
 // The repositories to which the images are pushed.
 var repositories = []string{"operator", "bytecode"}
 
 // run pushes both images, and prints the values with which the chart installs them.
-func (o *options) run(ctx context.Context, out io.Writer) error {
+func (o *imagesOptions) run(ctx context.Context, out io.Writer) error {
 	if o.registry == "" {
 		return errors.New("which registry? Name host and path, such as REGISTRY=registry.example.com/blixt")
 	}
@@ -71,16 +65,16 @@ func (o *options) run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	var binaries []*binary
+	var binaries []*release.Binary
 	for _, arch := range architectures {
 		fmt.Fprintf(o.log, "building blixt for linux/%s\n", arch)
-		b, err := build(ctx, filepath.Join(dir, arch), arch)
+		b, err := release.Build(ctx, filepath.Join(dir, arch), arch)
 		if err != nil {
 			return err
 		}
 		binaries = append(binaries, b)
 	}
-	operator, err := newIndex(binaries)
+	operator, err := images.Index(binaries)
 	if err != nil {
 		return err
 	}
@@ -94,7 +88,7 @@ func (o *options) run(ctx context.Context, out io.Writer) error {
 	}
 	var names []string
 	for i, image := range []*bytecode.Stored{operatorImage, bytecodeImage} {
-		name, err := o.push(ctx, image, o.registry+"/"+repositories[i]+":"+binaries[0].tag(), key)
+		name, err := o.push(ctx, image, o.registry+"/"+repositories[i]+":"+binaries[0].Tag(), key)
 		if err != nil {
 			return err
 		}
@@ -117,16 +111,16 @@ func architectures(platforms string) (all []string, err error) {
 }
 
 // newBytecode builds the same image as blixt bytecode build of this version.
-func newBytecode(ctx context.Context, b *binary) (*bytecode.Stored, error) {
+func newBytecode(ctx context.Context, b *release.Binary) (*bytecode.Stored, error) {
 	builtin, err := bytecode.Load(ctx, "", bytecode.Options{AnyArchitecture: true})
 	if err != nil {
 		return nil, err
 	}
-	return bytecode.New(builtin.Object, bytecode.Meta{Source: source, Version: b.version(), Revision: b.setting("vcs.revision")})
+	return bytecode.New(builtin.Object, bytecode.Meta{Source: release.Home, Version: b.Version(), Revision: b.Revision()})
 }
 
 // push pushes an image, and returns its name by digest.
-func (o *options) push(ctx context.Context, image *bytecode.Stored, to string, key *bytecode.PrivateKey) (string, error) {
+func (o *imagesOptions) push(ctx context.Context, image *bytecode.Stored, to string, key *bytecode.PrivateKey) (string, error) {
 	fmt.Fprintf(o.log, "pushing %s\n", to)
 	name, err := image.Push(ctx, to, o.remote)
 	if err != nil || key == nil {

@@ -3,12 +3,14 @@
 package main
 
 import (
+	"archive/tar"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log"
 	"net/http"
@@ -53,6 +55,36 @@ func write(t *testing.T, path, kind string, der []byte) {
 	}
 }
 
+// What cannot be pushed to is said before anything is built.
+func TestRegistryIsCheckedFirst(t *testing.T) {
+	host, ca := start(t)
+	guarded := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	t.Cleanup(guarded.Close)
+	locked := strings.TrimPrefix(guarded.URL, "https://") // its certificate is that of the other
+	for _, c := range []struct{ registry, key, ca, text string }{
+		{"", "", "", "REGISTRY="},
+		{host + "/blixt", "/nonexistent.key", ca, "/nonexistent.key"},
+		{"https://" + host + "/blixt", "", ca, "leave out https://, as in " + host + "/blixt/operator"},
+		{"blixt", "", "", "names no registry"},
+		{host + "/Blixt", "", ca, "Blixt/operator"},
+		{"127.0.0.1:1/blixt", "", "", "127.0.0.1:1 cannot be reached"},
+		{host + "/blixt", "", "", "is not trusted"},
+		{locked + "/blixt", "", ca, "wants credentials"},
+	} {
+		var log strings.Builder
+		o := imagesOptions{registry: c.registry, platforms: "linux/" + runtime.GOARCH, key: c.key, remote: bytecode.Options{CAFile: c.ca}, log: &log}
+		if err := o.run(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), c.text) {
+			t.Errorf("registry %q, key %q: got %v, want an error with %q", c.registry, c.key, err, c.text)
+		}
+		if log.Len() > 0 {
+			t.Errorf("registry %q, key %q: it has begun already: %s", c.registry, c.key, &log)
+		}
+	}
+}
+
 // All of it: built, pushed by HTTPS, signed, pulled by what was printed, and run.
 func TestPushedImagesRun(t *testing.T) {
 	host, ca := start(t)
@@ -71,7 +103,7 @@ func TestPushedImagesRun(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir+"/blixt.key", "PRIVATE KEY", private)
 	write(t, dir+"/blixt.pub", "PUBLIC KEY", public)
-	o := options{
+	o := imagesOptions{
 		registry: host + "/team/blixt", key: dir + "/blixt.key", platforms: "linux/" + runtime.GOARCH,
 		remote: bytecode.Options{CAFile: ca}, log: io.Discard,
 	}
@@ -116,13 +148,16 @@ func TestPushedImagesRun(t *testing.T) {
 	content, modes := files(t, image)
 	want := map[string]string{
 		"etc/": "drwxr-xr-x", "etc/ssl/": "drwxr-xr-x", "etc/ssl/certs/": "drwxr-xr-x",
-		rootsPath: "-rw-r--r--", sbomPath: "-rw-r--r--", programPath: "-rwxr-xr-x",
+		"etc/ssl/certs/ca-certificates.crt": "-rw-r--r--", "sbom.spdx.json": "-rw-r--r--", "blixt": "-rwxr-xr-x",
 	}
 	if diff := cmp.Diff(want, modes); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
 	}
+	if !strings.Contains(string(content["sbom.spdx.json"]), "pkg:golang/golang.org/x/crypto/x509roots/fallback@") {
+		t.Error("the image's SBOM does not list where its CAs come from")
+	}
 	program := filepath.Join(dir, "blixt")
-	if err := os.WriteFile(program, content[programPath], 0o755); err != nil {
+	if err := os.WriteFile(program, content["blixt"], 0o755); err != nil {
 		t.Fatal(err)
 	}
 	said, err := exec.CommandContext(t.Context(), program, "version").CombinedOutput()
@@ -162,6 +197,37 @@ func TestPushedImagesRun(t *testing.T) {
 	if _, d, _ := strings.Cut(bytecodeName, "@"); err != nil || !strings.HasSuffix(strings.TrimSpace(string(made)), d) {
 		t.Errorf("blixt bytecode build made %s (%v), want %s", made, err, d)
 	}
+}
+
+// files returns what is in an image.
+func files(t *testing.T, image v1.Image) (content map[string][]byte, modes map[string]string) {
+	t.Helper()
+	layers, err := image.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, modes = map[string][]byte{}, map[string]string{}
+	for _, l := range layers {
+		r, err := l.Uncompressed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		archive := tar.NewReader(r)
+		for {
+			h, err := archive.Next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			modes[h.Name] = h.FileInfo().Mode().String()
+			if content[h.Name], err = io.ReadAll(archive); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return content, modes
 }
 
 // trusting speaks with the registry.

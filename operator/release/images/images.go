@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+// Package images makes images of programs: equal programs make equal images.
+package images
 
 import (
 	"archive/tar"
@@ -10,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"runtime/debug"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -18,6 +20,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/crypto/x509roots/fallback/bundle"
+
+	"github.com/kubernetes-sigs/blixt/operator/release"
+	"github.com/kubernetes-sigs/blixt/operator/release/sbom"
 )
 
 // The places of files in the image.
@@ -27,21 +32,21 @@ const (
 	rootsPath   = "etc/ssl/certs/ca-certificates.crt"
 )
 
-// newIndex builds an index with an image for each binary.
-func newIndex(binaries []*binary) (v1.ImageIndex, error) {
+// Index makes an index with an image for each binary, the operator's and its agents'.
+func Index(binaries []*release.Binary) (v1.ImageIndex, error) {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, b := range binaries {
 		image, err := newImage(b)
 		if err != nil {
-			return nil, fmt.Errorf("make image for %s: %w", b.arch, err)
+			return nil, fmt.Errorf("make image for %s: %w", b.Arch, err)
 		}
-		platform := &v1.Platform{OS: "linux", Architecture: b.arch}
+		platform := &v1.Platform{OS: "linux", Architecture: b.Arch}
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: platform}})
 	}
 	return mutate.Annotations(index, annotations(binaries[0])).(v1.ImageIndex), nil
 }
 
-func newImage(b *binary) (v1.Image, error) {
+func newImage(b *release.Binary) (v1.Image, error) {
 	layer, err := newLayer(b)
 	if err != nil {
 		return nil, err
@@ -55,7 +60,7 @@ func newImage(b *binary) (v1.Image, error) {
 		return nil, err
 	}
 	image, err = mutate.ConfigFile(image, &v1.ConfigFile{
-		OS: "linux", Architecture: b.arch, Created: v1.Time{Time: b.time()},
+		OS: "linux", Architecture: b.Arch, Created: v1.Time{Time: b.Time()},
 		Config: v1.Config{
 			User: "65532:65532", Entrypoint: []string{"/" + programPath}, WorkingDir: "/", Labels: annotations(b),
 		},
@@ -68,16 +73,16 @@ func newImage(b *binary) (v1.Image, error) {
 }
 
 // annotations are the standard ones (OCI image specification).
-func annotations(b *binary) map[string]string {
+func annotations(b *release.Binary) map[string]string {
 	const prefix = "org.opencontainers.image."
 	all := map[string]string{
 		prefix + "title":       "Blixt",
 		prefix + "description": "The operator and the agents of Blixt, a layer-4 load balancer for Kubernetes Gateway API",
 		prefix + "licenses":    "Apache-2.0 AND (GPL-2.0-only OR BSD-2-Clause)",
-		prefix + "source":      source,
-		prefix + "version":     b.version(),
+		prefix + "source":      release.Home,
+		prefix + "version":     b.Version(),
 	}
-	if revision := b.setting("vcs.revision"); revision != "" {
+	if revision := b.Revision(); revision != "" {
 		all[prefix+"revision"] = revision
 	}
 	return all
@@ -85,12 +90,16 @@ func annotations(b *binary) map[string]string {
 
 // newLayer returns the one layer of an image: the program, its SBOM, and the CAs that it
 // trusts.
-func newLayer(b *binary) (v1.Layer, error) {
-	program, err := os.ReadFile(b.path)
+func newLayer(b *release.Binary) (v1.Layer, error) {
+	program, err := os.ReadFile(b.Path)
 	if err != nil {
 		return nil, err
 	}
-	list, err := newSBOM(b)
+	module, err := linked(rootsModule)
+	if err != nil {
+		return nil, err
+	}
+	list, err := sbom.Binary(b, module)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +114,7 @@ func newLayer(b *binary) (v1.Layer, error) {
 		{sbomPath, 0o644, list},
 		{programPath, 0o755, program},
 	} {
-		if err := add(archive, file.path, file.mode, b.time(), file.content); err != nil {
+		if err := add(archive, file.path, file.mode, b.Time(), file.content); err != nil {
 			return nil, err
 		}
 	}
@@ -131,6 +140,20 @@ func add(archive *tar.Writer, name string, mode int64, at time.Time, content []b
 	}
 	_, err := archive.Write(content)
 	return err
+}
+
+// rootsModule is the module that roots come from.
+const rootsModule = "golang.org/x/crypto/x509roots/fallback"
+
+// linked finds a module that is linked into this program.
+func linked(path string) (*debug.Module, error) {
+	info, _ := debug.ReadBuildInfo()
+	for _, m := range info.Deps {
+		if m.Path == path {
+			return m, nil
+		}
+	}
+	return nil, fmt.Errorf("list the contents of the image: module %s is not recorded in this program", path)
 }
 
 // roots returns Mozilla's CAs, without those that it trusts with constraints, as a file of

@@ -4,7 +4,6 @@ package main
 
 import (
 	"bytes"
-	"crypto/x509"
 	"encoding/json"
 	"maps"
 	"os"
@@ -14,21 +13,23 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/kubernetes-sigs/blixt/operator/release/sbom"
 )
 
 func TestSBOMListsWhatIsLinked(t *testing.T) {
-	text, err := newSBOM(built)
+	text, err := sbom.Binary(built)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var d spdxDocument
+	var d sbom.Document
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&d); err != nil {
 		t.Fatal(err)
 	}
 	got := map[string]string{}
-	ids := map[string]bool{documentID: true}
+	ids := map[string]bool{sbom.DocumentID: true}
 	for _, p := range d.Packages {
 		got[p.Name] = p.VersionInfo
 		if ids[p.ID] {
@@ -42,32 +43,21 @@ func TestSBOMListsWhatIsLinked(t *testing.T) {
 		}
 	}
 	want := map[string]string{
-		"github.com/kubernetes-sigs/blixt": built.info.Main.Version, "eBPF object of Blixt": built.info.Main.Version,
+		"github.com/kubernetes-sigs/blixt": built.Info.Main.Version, "eBPF object of Blixt": built.Info.Main.Version,
 		"stdlib": strings.TrimPrefix(runtime.Version(), "go"),
 	}
-	for _, m := range built.info.Deps {
+	for _, m := range built.Info.Deps {
 		want[m.Path] = m.Version
 	}
-	delete(got, rootsModule)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("packages (-want +got):\n%s", diff)
 	}
 	if len(want) < 50 {
 		t.Errorf("only %v, which cannot be all", slices.Sorted(maps.Keys(want)))
 	}
-	purl := d.Packages[slices.IndexFunc(d.Packages, func(p spdxPackage) bool { return p.Name == "github.com/docker/cli" })].ExternalRefs[0].Locator
+	purl := d.Packages[slices.IndexFunc(d.Packages, func(p sbom.Package) bool { return p.Name == "github.com/docker/cli" })].ExternalRefs[0].Locator
 	if !strings.HasSuffix(purl, "%2Bincompatible") {
 		t.Errorf("purl %s: its + is not escaped", purl)
-	}
-}
-
-func TestRootsAreTrusted(t *testing.T) {
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(roots()) {
-		t.Fatal("no certificate")
-	}
-	if n := strings.Count(string(roots()), "BEGIN CERTIFICATE"); n < 100 {
-		t.Errorf("%d CAs, want more than 100", n)
 	}
 }
 
@@ -76,7 +66,12 @@ func TestContainerfileMakesTheSame(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	image, err := newImage(built)
+	i := index(t, built)
+	manifest, err := i.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := i.Image(manifest.Manifests[0].Digest)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +80,7 @@ func TestContainerfileMakesTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := []string{"USER " + config.Config.User, `ENTRYPOINT ["` + config.Config.Entrypoint[0] + `"]`, "WORKDIR " + config.Config.WorkingDir}
-	for key, value := range annotations(built) {
+	for key, value := range config.Config.Labels {
 		if !strings.HasSuffix(key, ".version") && !strings.HasSuffix(key, ".revision") {
 			lines = append(lines, "LABEL "+key+`="`+value+`"`)
 		}

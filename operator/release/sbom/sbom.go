@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package sbom lists what files and images of a release consist of, in SPDX 2.3.
+package sbom
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/bpf"
+	"github.com/kubernetes-sigs/blixt/operator/release"
+)
+
+// The parts of SPDX 2.3 that are used.
+type (
+	Document struct {
+		Version           string         `json:"spdxVersion"`
+		DataLicense       string         `json:"dataLicense"`
+		ID                string         `json:"SPDXID"`
+		Name              string         `json:"name"`
+		DocumentNamespace string         `json:"documentNamespace"`
+		CreationInfo      Creation       `json:"creationInfo"`
+		Packages          []Package      `json:"packages"`
+		Relationships     []Relationship `json:"relationships"`
+	}
+	Creation struct {
+		Created  string   `json:"created"`
+		Creators []string `json:"creators"`
+	}
+	Package struct {
+		ID               string      `json:"SPDXID"`
+		Name             string      `json:"name"`
+		VersionInfo      string      `json:"versionInfo,omitempty"`
+		DownloadLocation string      `json:"downloadLocation"`
+		FilesAnalyzed    bool        `json:"filesAnalyzed"`
+		LicenseConcluded string      `json:"licenseConcluded"`
+		LicenseDeclared  string      `json:"licenseDeclared"`
+		CopyrightText    string      `json:"copyrightText"`
+		Checksums        []Checksum  `json:"checksums,omitempty"`
+		ExternalRefs     []Reference `json:"externalRefs,omitempty"`
+		Comment          string      `json:"comment,omitempty"`
+	}
+	Checksum struct {
+		Algorithm string `json:"algorithm"`
+		Value     string `json:"checksumValue"`
+	}
+	Reference struct {
+		Category string `json:"referenceCategory"`
+		Type     string `json:"referenceType"`
+		Locator  string `json:"referenceLocator"`
+	}
+	Relationship struct {
+		Element string `json:"spdxElementId"`
+		Type    string `json:"relationshipType"`
+		Related string `json:"relatedSpdxElement"`
+	}
+)
+
+const (
+	DocumentID  = "SPDXRef-DOCUMENT"
+	blixtID     = "SPDXRef-blixt"
+	noAssertion = "NOASSERTION"
+)
+
+// Binary lists what a program consists of: the modules that Go has recorded in it, and the
+// eBPF object; and the modules that files beside it come from.
+func Binary(b *release.Binary, beside ...*debug.Module) ([]byte, error) {
+	d := &Document{
+		Version: "SPDX-2.3", DataLicense: "CC0-1.0", ID: DocumentID,
+		Name:              "blixt " + b.Version() + " linux/" + b.Arch,
+		DocumentNamespace: release.Home + "/sbom/" + b.SHA256,
+		CreationInfo:      Creation{Created: b.Time().Format(time.RFC3339), Creators: []string{"Organization: Blixt"}},
+	}
+	d.add(DocumentID, "DESCRIBES", Package{
+		ID: blixtID, Name: b.Info.Main.Path, VersionInfo: b.Info.Main.Version, DownloadLocation: release.Home, LicenseDeclared: "Apache-2.0",
+		Checksums: []Checksum{{"SHA256", b.SHA256}}, ExternalRefs: purl(b.Info.Main.Path, b.Info.Main.Version),
+	})
+	object := sha256.Sum256(bpf.Object())
+	d.add(blixtID, "CONTAINS", Package{
+		ID: "SPDXRef-ebpf", Name: "eBPF object of Blixt", VersionInfo: b.Info.Main.Version, DownloadLocation: release.Home,
+		LicenseDeclared: "GPL-2.0-only OR BSD-2-Clause", Checksums: []Checksum{{"SHA256", hex.EncodeToString(object[:])}},
+	})
+	d.addModule(blixtID, "STATIC_LINK", &debug.Module{Path: "stdlib", Version: strings.TrimPrefix(b.Info.GoVersion, "go")})
+	for _, m := range b.Info.Deps {
+		if m.Replace != nil {
+			m = m.Replace
+		}
+		d.addModule(blixtID, "STATIC_LINK", m)
+	}
+	for _, m := range beside {
+		d.addModule(DocumentID, "DESCRIBES", m)
+	}
+	text, err := json.MarshalIndent(d, "", " ")
+	return append(text, '\n'), err
+}
+
+// add lists a package, and its relationship to another.
+func (d *Document) add(to, relation string, p Package) {
+	p.LicenseConcluded, p.CopyrightText = noAssertion, noAssertion
+	d.Packages = append(d.Packages, p)
+	d.Relationships = append(d.Relationships, Relationship{to, relation, p.ID})
+}
+
+func (d *Document) addModule(to, relation string, m *debug.Module) {
+	p := Package{
+		ID: fmt.Sprintf("SPDXRef-module-%d", len(d.Packages)), Name: m.Path, VersionInfo: m.Version,
+		DownloadLocation: noAssertion, LicenseDeclared: noAssertion, ExternalRefs: purl(m.Path, m.Version),
+	}
+	if m.Sum != "" { // of its files' hashes: none of SPDX's algorithms
+		p.Comment = "go.sum " + m.Sum
+	}
+	d.add(to, relation, p)
+}
+
+// purl returns the package URL of a module, by which databases of vulnerabilities find it.
+func purl(path, version string) []Reference {
+	return []Reference{{"PACKAGE-MANAGER", "purl", "pkg:golang/" + path + "@" + url.QueryEscape(version)}}
+}
