@@ -7,10 +7,12 @@ SHELL := /bin/bash
 CLANG := clang-19=clang-19 llvm-strip-19=llvm-19
 GOLANGCI_LINT_VERSION := v2.15.0
 HELM_VERSION := v3.22.0
+ACTIONLINT_VERSION := v1.7.12
 # Kept out of go.mod: their dependencies would choose the versions of ours.
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/blixt
 GOLANGCI_LINT := $(CACHE)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 HELM := $(CACHE)/helm-$(HELM_VERSION)
+ACTIONLINT := $(CACHE)/actionlint-$(ACTIONLINT_VERSION)
 
 # Clients and servers that others wrote, and what makes networks.
 TEST_TOOLS := curl=curl nginx=nginx-light dig=bind9-dnsutils dnsmasq=dnsmasq-base iperf3=iperf3 \
@@ -69,8 +71,9 @@ verify: generate ## Check that generated files match their source, and go.mod an
 	@echo verified
 
 .PHONY: lint
-lint: $(GOLANGCI_LINT) ## Check style, and that imports follow the arrow
+lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## Check style, that imports follow the arrow, scripts and workflows
 	@.ci/need shellcheck=shellcheck
+	$(ACTIONLINT)
 	$(GOLANGCI_LINT) run ./...
 	git grep -lzE '^#!.*\bbash$$' | xargs -0 shellcheck
 
@@ -79,6 +82,12 @@ $(GOLANGCI_LINT):
 	tmp=$$(mktemp -d $(@D)/XXXXXX) && trap "rm -rf $$tmp" EXIT && \
 	GOBIN=$$tmp go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION) && \
 	mv $$tmp/golangci-lint $@
+
+$(ACTIONLINT):
+	mkdir -p $(@D)
+	tmp=$$(mktemp -d $(@D)/XXXXXX) && trap "rm -rf $$tmp" EXIT && \
+	GOBIN=$$tmp go install github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT_VERSION) && \
+	mv $$tmp/actionlint $@
 
 # In a network namespace that somebody has just made, the loopback device is down.
 .PHONY: root
