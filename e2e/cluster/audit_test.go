@@ -24,7 +24,6 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
-	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 )
@@ -59,11 +58,7 @@ type auditor struct {
 // testAudit changes what runs behind the operator's back, in every way that an audit
 // has to notice, and undoes it.
 func testAudit(t *testing.T, image string) {
-	a := &auditor{T: t, image: image, env: outsiderEnv(t)}
-	var err error
-	if a.blixt, err = lab.Build(t.TempDir()); err != nil {
-		t.Fatal(err)
-	}
+	a := &auditor{T: t, image: image, env: outsiderEnv(t), blixt: builtBlixt(t)}
 	a.makeKey()
 	a.want("--offline")
 	t.Run("images", func(t *testing.T) { a.in(t).images() })

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
 // patience is how long anything may take that works within seconds on a machine
@@ -30,6 +32,21 @@ import (
 const patience = time.Minute
 
 var c *cluster.Cluster
+
+// scratch is a folder for what more than one test uses.
+var scratch string
+
+// buildOnce builds blixt of this source, if no test has done so before.
+var buildOnce = sync.OnceValues(func() (string, error) { return lab.Build(scratch) })
+
+func builtBlixt(t *testing.T) string {
+	t.Helper()
+	path, err := buildOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && pods[os.Args[1]] != nil {
@@ -52,6 +69,11 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	os.Exit(func() int {
 		var err error
+		if scratch, err = os.MkdirTemp("", "blixt-e2e-"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(scratch)
 		switch {
 		case g.Kubeconfig != "":
 			c, err = cluster.Use(context.Background(), g)

@@ -15,7 +15,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
-	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 	"github.com/kubernetes-sigs/blixt/operator/admin/doctor"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
@@ -221,10 +220,7 @@ func TestAdministration(t *testing.T) {
 // testDoctor checks that blixt doctor finds each defect that a real cluster can have,
 // and finds it no more when it is mended as the remedy says.
 func testDoctor(t *testing.T) {
-	blixt, err := lab.Build(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	blixt := builtBlixt(t)
 	awaitHealthy(t, blixt)
 	// These are made first and checked last: doctor reports them only after a minute.
 	applyFile(t, "defects.yaml", "", "")

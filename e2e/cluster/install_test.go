@@ -19,7 +19,6 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
-	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
@@ -63,11 +62,7 @@ func installGatewayAPI(t *testing.T) {
 // test ends, unless that has failed.
 func installBlixt(t *testing.T, flags ...string) (bytecode string) {
 	t.Helper()
-	dir := t.TempDir()
-	blixt, err := lab.Build(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	blixt := builtBlixt(t)
 	operator, err := c.Push(t.Context(), "blixt/operator:v1", cluster.Image{Files: map[string]string{"/blixt": blixt}, Entrypoint: []string{"/blixt"}, User: "65532"})
 	if err != nil {
 		t.Fatal(err)

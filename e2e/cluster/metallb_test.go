@@ -20,7 +20,6 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
-	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 	"github.com/kubernetes-sigs/blixt/operator/control/rollout"
 )
 
@@ -73,11 +72,7 @@ func TestMetalLB(t *testing.T) {
 			awaitPods(t, system)
 		}},
 		{"upgrade", func(t *testing.T) {
-			blixt, err := lab.Build(t.TempDir())
-			if err != nil {
-				t.Fatal(err)
-			}
-			setBytecode(t, bytecodeImage(t, blixt, "32768"))
+			setBytecode(t, bytecodeImage(t, builtBlixt(t), "32768"))
 			kube.Wait(t, patience, "nodes whose old program drains", []string{"node-1", "node-2"}, func() ([]string, error) { return draining(t, application), nil })
 		}},
 	} {

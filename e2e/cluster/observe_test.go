@@ -29,7 +29,6 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
-	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 	"github.com/kubernetes-sigs/blixt/operator/observe"
 )
 
@@ -41,11 +40,7 @@ func TestObservability(t *testing.T) {
 	applyUntilEnd(t, "seen.yaml", "NAME", "server")
 	vips := awaitProgrammed(t, "server")
 	awaitSeen(t)
-	binary, err := lab.Build(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := administrator{t, binary}
+	a := administrator{t, builtBlixt(t)}
 
 	routeAddresses(t, vips, c.Nodes[0])
 	a.wantNothingRecorded(vips)

@@ -23,7 +23,6 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
-	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/page"
 )
@@ -53,11 +52,7 @@ func TestPage(t *testing.T) {
 	}
 	t.Cleanup(func() { _, _ = c.Kubectl(context.Background(), "delete", "gateway", "zzz") }) // it serves nothing
 	vips := awaitProgrammed(t, "server")
-	binary, err := lab.Build(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := administrator{t, binary}
+	a := administrator{t, builtBlixt(t)}
 	mine, operators := a.startPage(), a.operatorsPage(c.Nodes[0])
 	for name, r := range map[string]*pageReader{"blixt page": mine, "the operator": operators} {
 		t.Run(name, func(t *testing.T) { r.with(t).testView(vips) })

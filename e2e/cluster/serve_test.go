@@ -27,7 +27,6 @@ import (
 	"github.com/kubernetes-sigs/blixt/bytecode"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
-	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
@@ -41,11 +40,7 @@ const vip4, vip6 = "198.51.100.10", "2001:db8:100::10"
 // also after bpfman was restarted: its pins are shared for that.
 func TestUnprivilegedPodsServe(t *testing.T) {
 	requireMachines(t)
-	blixt, err := lab.Build(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	applyFile(t, "application.yaml", "BYTECODE", bytecodeImage(t, blixt, "65536"))
+	applyFile(t, "application.yaml", "BYTECODE", bytecodeImage(t, builtBlixt(t), "65536"))
 	programs := awaitLoaded(t)
 	publish(t, vip4, vip6)
 	applyFile(t, "writers.yaml", "MAPS", strings.Join(mapNames(t), ","))

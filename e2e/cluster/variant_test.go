@@ -17,7 +17,6 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/cluster"
-	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
 // nextLayout is that of a Blixt to come, and unknownLayout one that no Blixt here knows.
@@ -38,9 +37,10 @@ func compileVariants(t *testing.T) *variants {
 	t.Helper()
 	dir := t.TempDir()
 	object := func(name string) string { return filepath.Join(dir, name, "blixt_bpfel.o") }
-	v := &variants{filepath.Join(dir, "blixt"), filepath.Join(dir, "next", "blixt"), object("unknown"), object("bad"), make(chan error, 1)}
+	v := &variants{"", filepath.Join(dir, "next", "blixt"), object("unknown"), object("bad"), make(chan error, 1)}
 	go func() {
-		_, err := lab.Build(dir)
+		var err error
+		v.same, err = buildOnce()
 		err = errors.Join(err,
 			compileWith(filepath.Join(dir, "next"), withLayout(nextLayout)),
 			compileWith(filepath.Join(dir, "unknown"), withLayout(unknownLayout)),
