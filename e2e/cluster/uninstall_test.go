@@ -36,16 +36,7 @@ func testUninstall(t *testing.T) {
 	if err := c.PowerOff(down); err != nil {
 		t.Fatal(err)
 	}
-	kube.Wait(t, 2*patience, "whether "+down.Name+" is ready", corev1.ConditionUnknown, func() (corev1.ConditionStatus, error) {
-		node := &corev1.Node{}
-		err := c.Client.Get(t.Context(), client.ObjectKey{Name: down.Name}, node)
-		for _, condition := range node.Status.Conditions {
-			if condition.Type == corev1.NodeReady {
-				return condition.Status, err
-			}
-		}
-		return "", err
-	})
+	awaitNotReady(t, down)
 	back := make(chan error, 1)
 	go func() { back <- powerOnWhenMissed(down) }()
 	helm(t, "uninstall", "blixt", "--namespace="+system)
@@ -77,6 +68,21 @@ func testUninstall(t *testing.T) {
 		t.Errorf("finalizers: %s, %v", out, err)
 	}
 	kubectl(t, "delete", "namespace", system, "--timeout=30s")
+}
+
+// awaitNotReady waits until Kubernetes has noticed that a node is down.
+func awaitNotReady(t *testing.T, m *cluster.Machine) {
+	t.Helper()
+	kube.Wait(t, 2*patience, "whether "+m.Name+" is ready", corev1.ConditionUnknown, func() (corev1.ConditionStatus, error) {
+		node := &corev1.Node{}
+		err := c.Client.Get(t.Context(), client.ObjectKey{Name: m.Name}, node)
+		for _, condition := range node.Status.Conditions {
+			if condition.Type == corev1.NodeReady {
+				return condition.Status, err
+			}
+		}
+		return "", err
+	})
 }
 
 // powerOnWhenMissed waits until the uninstaller's log says that it waits for a node,
