@@ -68,7 +68,11 @@ func TestMain(m *testing.M) {
 	flag.StringVar(&givenPool, "pool", "", "addresses that Gateways get, which lead to its nodes, as FIRST-LAST or CIDR; none: the nodes' own")
 	flag.Parse()
 	os.Exit(func() int {
-		var err error
+		err := checkStatic() // before all the work
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 		if scratch, err = os.MkdirTemp("", "blixt-e2e-"); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
@@ -117,9 +121,6 @@ func pushImages() error {
 	if err != nil {
 		return err
 	}
-	if err := checkStatic(self); err != nil {
-		return err
-	}
 	ctx := context.Background()
 	if image, err = c.Push(ctx, "blixt/test:1", cluster.Image{Files: map[string]string{"/test": self}, Entrypoint: []string{"/test"}}); err != nil {
 		return err
@@ -136,9 +137,13 @@ func pushImages() error {
 	return c.AwaitPods(ctx, "default")
 }
 
-// checkStatic returns an error if a program does not run in an image that has nothing
+// checkStatic returns an error if this program does not run in an image that has nothing
 // else.
-func checkStatic(program string) error {
+func checkStatic() error {
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
 	f, err := elf.Open(program)
 	if err != nil {
 		return err
