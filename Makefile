@@ -133,21 +133,22 @@ GIVEN := $(if $(findstring command line,$(origin KUBECONFIG)),$(abspath $(KUBECO
 .PHONY: e2e
 e2e: $(if $(GIVEN),e2e-given,e2e-own) ## Test in a real cluster with bpfman, which it starts and stops (root); builds what that takes once, in about 10 minutes on two cores; KUBECONFIG= REGISTRY= tests in another, see e2e/README.md
 
-# Everything; what takes bpfman apart in a cluster of its own; and every way of a
-# packet once more where most is different.
+# What begins without bpfman and Gateway API, or takes bpfman apart. Its cluster differs from
+# that of all others in its network, too.
+EMPTY := ^(TestReadme|TestRelease|TestFixes)$$
+OTHER := -no-bpfman -proxy=iptables -overlay
 .PHONY: e2e-own
 e2e-own: root helm
 	@.ci/kubernetes --all
 	@.ci/need $(CLANG) $(TEST_TOOLS)
 	go vet -tags=e2e ./e2e/...
-	go test -tags=e2e -json -count=1 -timeout=40m -p=1 -skip='^TestFixes$$' ./e2e/cluster/... | go run .ci/gotest.go
-	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestFixes$$' ./e2e/cluster | go run .ci/gotest.go
-	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -proxy=iptables -overlay | go run .ci/gotest.go
+	go test -tags=e2e -json -count=1 -timeout=40m -p=1 -skip='$(EMPTY)' ./e2e/cluster/... | go run .ci/gotest.go
+	go test -tags=e2e -json -count=1 -timeout=30m -run='$(EMPTY)' ./e2e/cluster -args $(OTHER) | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=20m ./e2e/client | go run .ci/gotest.go
 
 # All that no change should have to wait for, or fail of by chance: each fuzz target
 # for a minute (make test runs what they have found), floods of a minute, each fault and fix, 100
-# rollouts under load, large transfers, the two other combinations of networks, and
+# rollouts under load, large transfers, the three other combinations of networks, and
 # flannel's.
 .PHONY: e2e-long
 e2e-long: root helm ## As make e2e, with all that takes longer (root): more than an hour
@@ -156,8 +157,9 @@ e2e-long: root helm ## As make e2e, with all that takes longer (root): more than
 	@$(MAKE) --no-print-directory fuzz
 	go test -json -count=1 ./e2e/attack -args -long | go run .ci/gotest.go
 	go test -json -count=1 -run='^TestShortConnections$$' ./bpf -args -short-connections=1200000 | go run .ci/gotest.go
-	go test -tags=e2e -json -count=1 -timeout=120m -skip='^TestFixes$$' ./e2e/cluster -args -long -rollouts=100 -large | go run .ci/gotest.go
-	go test -tags=e2e -json -count=1 -timeout=40m -run='^TestFixes$$' ./e2e/cluster -args -long | go run .ci/gotest.go
+	go test -tags=e2e -json -count=1 -timeout=120m -skip='$(EMPTY)' ./e2e/cluster -args -long -rollouts=100 -large | go run .ci/gotest.go
+	go test -tags=e2e -json -count=1 -timeout=50m -run='$(EMPTY)' ./e2e/cluster -args $(OTHER) -long | go run .ci/gotest.go
+	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -proxy=iptables -overlay | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=40m ./e2e/client -args -long | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -overlay | go run .ci/gotest.go
 	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -proxy=iptables | go run .ci/gotest.go

@@ -112,25 +112,9 @@ func TestFaults(t *testing.T) {
 	awaitLinks(t, "cni0", "eth0")
 	s.startLoad(t)
 
-	s.run(t, "operator and agents exchanged", func(t *testing.T) { testExchangedImages(t, s, v) })
-	before := programIDs(t, s.application)
-	s.run(t, "bytecode that the kernel refuses", func(t *testing.T) {
-		setBytecode(t, v.objectImage(t, v.bad))
-		awaitNodes(t, "True UpgradeBlocked", "bpfman could not load the program")
-		awaitGateway(t, "UpgradeBlocked: Node node-1 goes on with "+s.application)
-	})
-	s.run(t, "bytecode of an unknown layout", func(t *testing.T) {
-		setBytecode(t, v.objectImage(t, v.unknown))
-		awaitNodes(t, "True ServingPrevious", fmt.Sprintf("does blixt bytecode inspect show layout %d for the image, which this version of Blixt writes?", bpf.Layout))
-	})
-	s.run(t, "bytecode given back", func(t *testing.T) {
-		setBytecode(t, first)
-		awaitNodes(t, "True Serving", "")
-		awaitApplications(t, s.application)
-		if after := programIDs(t, s.application); !maps.Equal(before, after) {
-			t.Errorf("programs %v, before they were %v", after, before)
-		}
-	})
+	if *long { // TestRelease exchanges all of them, and rollout's tests tell what becomes of images
+		testExchanges(t, s, v, first)
+	}
 	s.run(t, "registry away", func(t *testing.T) { testRegistryAway(t, s, v) })
 	s.startLoad(t)
 
@@ -188,6 +172,29 @@ func TestFaults(t *testing.T) {
 	s.run(t, "connections of the old layout ended", func(t *testing.T) { awaitAlone(t, s.application) })
 	s.endFirstLoad()
 	t.Run("uninstalled with a node down", testUninstall)
+}
+
+// testExchanges exchanges the images of Blixt, also for bytecode that no node can run.
+func testExchanges(t *testing.T, s *scene, v *variants, bytecode string) {
+	s.run(t, "operator and agents exchanged", func(t *testing.T) { testExchangedImages(t, s, v) })
+	before := programIDs(t, s.application)
+	s.run(t, "bytecode that the kernel refuses", func(t *testing.T) {
+		setBytecode(t, v.objectImage(t, v.bad))
+		awaitNodes(t, "True UpgradeBlocked", "bpfman could not load the program")
+		awaitGateway(t, "UpgradeBlocked: Node node-1 goes on with "+s.application)
+	})
+	s.run(t, "bytecode of an unknown layout", func(t *testing.T) {
+		setBytecode(t, v.objectImage(t, v.unknown))
+		awaitNodes(t, "True ServingPrevious", fmt.Sprintf("does blixt bytecode inspect show layout %d for the image, which this version of Blixt writes?", bpf.Layout))
+	})
+	s.run(t, "bytecode given back", func(t *testing.T) {
+		setBytecode(t, bytecode)
+		awaitNodes(t, "True Serving", "")
+		awaitApplications(t, s.application)
+		if after := programIDs(t, s.application); !maps.Equal(before, after) {
+			t.Errorf("programs %v, before they were %v", after, before)
+		}
+	})
 }
 
 // testPowerLoss powers a node off. It has to serve again once it is back.

@@ -26,7 +26,8 @@ const nextLayout, unknownLayout = bpf.Layout + 1, 99
 type variants struct {
 	// same is blixt of this source. next is one whose program has nextLayout.
 	same, next string
-	// unknown is an object of unknownLayout, bad is one that the verifier rejects.
+	// unknown is an object of unknownLayout, bad is one that the verifier rejects. They
+	// are compiled for long tests.
 	unknown, bad string
 
 	done chan error
@@ -41,10 +42,12 @@ func compileVariants(t *testing.T) *variants {
 	go func() {
 		var err error
 		v.same, err = buildOnce()
-		err = errors.Join(err,
-			compileWith(filepath.Join(dir, "next"), withLayout(nextLayout)),
-			compileWith(filepath.Join(dir, "unknown"), withLayout(unknownLayout)),
-			compileWith(filepath.Join(dir, "bad"), unchecked))
+		err = errors.Join(err, compileWith(filepath.Join(dir, "next"), withLayout(nextLayout)))
+		if *long {
+			err = errors.Join(err,
+				compileWith(filepath.Join(dir, "unknown"), withLayout(unknownLayout)),
+				compileWith(filepath.Join(dir, "bad"), unchecked))
+		}
 		if err == nil {
 			err = buildNext(filepath.Join(dir, "next"))
 		}
