@@ -29,16 +29,22 @@ QUICK := ./e2e/stories ./operator/lb/... ./operator/gateway/... ./operator/manif
 # Debian keeps ip, nginx and dnsmasq in sbin, which is not in everybody's PATH.
 export PATH := $(PATH):/usr/sbin:/sbin
 export CGO_ENABLED := 0
-# What is released is built with -trimpath: so is all else, or dependencies would be compiled twice.
-export GOFLAGS := $(shell go env GOFLAGS) -trimpath
+# How what is released is built, said here only. With grpc's traces, which nobody reads, the linker
+# would have to keep every exported method, as they come with html/template. -s takes 20 MB of
+# symbols, without which stack traces and profiles are the same: a debugger has to build its own.
+# All else is built in the same way, or dependencies would be compiled twice.
+TAGS := grpcnotrace
+export GOFLAGS := $(shell go env GOFLAGS) -trimpath -tags=$(TAGS) -ldflags=-s
 
 .PHONY: help
 help: ## Print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
+# All others that build blixt do it by this target.
+BIN ?= bin/blixt
 .PHONY: build
-build: ## Build bin/blixt; needs only Go, and git to tell its version
-	go build -buildvcs=auto -o bin/blixt ./operator/cmd/blixt
+build: ## Build bin/blixt, or BIN=path; needs only Go, and git to tell its version
+	go build -buildvcs=auto -o "$(BIN)" ./operator/cmd/blixt
 
 .PHONY: man
 man: build ## Write the man pages of all commands into bin/man
@@ -141,10 +147,10 @@ OTHER := -no-bpfman -proxy=iptables -overlay
 e2e-own: root helm
 	@.ci/kubernetes --all
 	@.ci/need $(CLANG) $(TEST_TOOLS)
-	go vet -tags=e2e ./e2e/...
-	go test -tags=e2e -json -count=1 -timeout=40m -p=1 -skip='$(EMPTY)' ./e2e/cluster/... | go run .ci/gotest.go
-	go test -tags=e2e -json -count=1 -timeout=30m -run='$(EMPTY)' ./e2e/cluster -args $(OTHER) | go run .ci/gotest.go
-	go test -tags=e2e -json -count=1 -timeout=20m ./e2e/client | go run .ci/gotest.go
+	go vet -tags=e2e,$(TAGS) ./e2e/...
+	go test -tags=e2e,$(TAGS) -json -count=1 -timeout=40m -p=1 -skip='$(EMPTY)' ./e2e/cluster/... | go run .ci/gotest.go
+	go test -tags=e2e,$(TAGS) -json -count=1 -timeout=30m -run='$(EMPTY)' ./e2e/cluster -args $(OTHER) | go run .ci/gotest.go
+	go test -tags=e2e,$(TAGS) -json -count=1 -timeout=20m ./e2e/client | go run .ci/gotest.go
 
 # All that no change should have to wait for, or fail of by chance: each fuzz target
 # for a minute (make test runs what they have found), floods of a minute, each fault and fix, 100
@@ -157,19 +163,19 @@ e2e-long: root helm ## As make e2e, with all that takes longer (root): more than
 	@$(MAKE) --no-print-directory fuzz
 	go test -json -count=1 ./e2e/attack -args -long | go run .ci/gotest.go
 	go test -json -count=1 -run='^TestShortConnections$$' ./bpf -args -short-connections=1200000 | go run .ci/gotest.go
-	go test -tags=e2e -json -count=1 -timeout=120m -skip='$(EMPTY)' ./e2e/cluster -args -long -rollouts=100 -large | go run .ci/gotest.go
-	go test -tags=e2e -json -count=1 -timeout=50m -run='$(EMPTY)' ./e2e/cluster -args $(OTHER) -long | go run .ci/gotest.go
-	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -proxy=iptables -overlay | go run .ci/gotest.go
-	go test -tags=e2e -json -count=1 -timeout=40m ./e2e/client -args -long | go run .ci/gotest.go
-	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -overlay | go run .ci/gotest.go
-	go test -tags=e2e -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -proxy=iptables | go run .ci/gotest.go
-	go test -tags=e2e -json -count=1 -timeout=20m -run='^(TestPaths|TestClientAddresses)$$' ./e2e/cluster -args -flannel=vxlan | go run .ci/gotest.go
-	go test -tags=e2e -json -count=1 -timeout=20m -run='^(TestPaths|TestClientAddresses)$$' ./e2e/cluster -args -proxy=iptables -flannel=host-gw | go run .ci/gotest.go
+	go test -tags=e2e,$(TAGS) -json -count=1 -timeout=120m -skip='$(EMPTY)' ./e2e/cluster -args -long -rollouts=100 -large | go run .ci/gotest.go
+	go test -tags=e2e,$(TAGS) -json -count=1 -timeout=50m -run='$(EMPTY)' ./e2e/cluster -args $(OTHER) -long | go run .ci/gotest.go
+	go test -tags=e2e,$(TAGS) -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -proxy=iptables -overlay | go run .ci/gotest.go
+	go test -tags=e2e,$(TAGS) -json -count=1 -timeout=40m ./e2e/client -args -long | go run .ci/gotest.go
+	go test -tags=e2e,$(TAGS) -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -overlay | go run .ci/gotest.go
+	go test -tags=e2e,$(TAGS) -json -count=1 -timeout=20m -run='^TestPaths$$' ./e2e/cluster -args -proxy=iptables | go run .ci/gotest.go
+	go test -tags=e2e,$(TAGS) -json -count=1 -timeout=20m -run='^(TestPaths|TestClientAddresses)$$' ./e2e/cluster -args -flannel=vxlan | go run .ci/gotest.go
+	go test -tags=e2e,$(TAGS) -json -count=1 -timeout=20m -run='^(TestPaths|TestClientAddresses)$$' ./e2e/cluster -args -proxy=iptables -flannel=host-gw | go run .ci/gotest.go
 
 .PHONY: e2e-given
 e2e-given:
-	go vet -tags=e2e ./e2e/...
-	go test -tags=e2e -json -count=1 -timeout=20m ./e2e/cluster -args -kubeconfig="$(GIVEN)" -registry="$(REGISTRY)" \
+	go vet -tags=e2e,$(TAGS) ./e2e/...
+	go test -tags=e2e,$(TAGS) -json -count=1 -timeout=20m ./e2e/cluster -args -kubeconfig="$(GIVEN)" -registry="$(REGISTRY)" \
 		$(if $(CA_FILE),-ca-file="$(abspath $(CA_FILE))") $(if $(POOL),-pool="$(POOL)") | go run .ci/gotest.go -skip=cluster
 
 # The report's version is git's: let there be nothing that is not committed.
@@ -189,7 +195,7 @@ SEED ?= 1
 .PHONY: soak
 soak: root ## Make mistakes on a host that serves, about SOAK=2m long (root); SEED=1 decides which, 0: chance; FROM= begins at a step, ONLY= takes one kind
 	@.ci/need $(TEST_TOOLS)
-	go test -tags=e2e -count=1 -timeout=24h -run='^TestSoak$$' ./e2e/soak -args -for=$(SOAK) -seed=$(SEED) $(if $(FROM),-from=$(FROM)) $(if $(ONLY),-only="$(ONLY)")
+	go test -tags=e2e,$(TAGS) -count=1 -timeout=24h -run='^TestSoak$$' ./e2e/soak -args -for=$(SOAK) -seed=$(SEED) $(if $(FROM),-from=$(FROM)) $(if $(ONLY),-only="$(ONLY)")
 
 # Figures are worth something on a quiet machine only; ratios are more worth than they are.
 NGINX_STREAM := /usr/lib/nginx/modules/ngx_stream_module.so

@@ -81,7 +81,7 @@ func build(dir string) (string, error) {
 		return path, nil
 	}
 	path := filepath.Join(dir, "blixt")
-	if out, err := exec.Command("go", "build", "-C", "../..", "-o", path, "./operator/cmd/blixt").CombinedOutput(); err != nil {
+	if out, err := exec.Command("make", "-C", "../..", "build", "BIN="+path).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build blixt: %w\n%s", err, out)
 	}
 	return path, nil

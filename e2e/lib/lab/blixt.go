@@ -23,15 +23,19 @@ const startLimit = 20 * time.Second
 // serving is what blixt logs whenever it has put a new configuration to work.
 const serving = "INFO serving "
 
-// Build compiles blixt into the directory and returns the binary's path. BLIXT_BINARY
-// names a binary to use instead, where there is no Go, or where several packages are
-// tested.
+// Build has make compile blixt into the directory, as it is released, and returns the
+// binary's path. BLIXT_BINARY names a binary to use instead, where there is no Go, or where
+// several packages are tested.
 func Build(dir string) (string, error) {
 	if path := os.Getenv("BLIXT_BINARY"); path != "" {
 		return path, nil
 	}
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/kubernetes-sigs/blixt").Output()
+	if err != nil {
+		return "", fmt.Errorf("find blixt's source: %w", err)
+	}
 	path := filepath.Join(dir, "blixt")
-	out, err := exec.Command("go", "build", "-o", path, "github.com/kubernetes-sigs/blixt/operator/cmd/blixt").CombinedOutput()
+	out, err := exec.Command("make", "-C", strings.TrimSpace(string(root)), "build", "BIN="+path).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build blixt: %w\n%s", err, out)
 	}
