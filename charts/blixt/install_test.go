@@ -38,7 +38,7 @@ func helmIn(t *testing.T, ns, command string, flags ...string) (string, error) {
 func install(t *testing.T, flags ...string) string {
 	t.Helper()
 	ns := server.Namespace(t)
-	if out, err := helmIn(t, ns, "install", append(flags, ".", values, "--set=crds.install=false")...); err != nil {
+	if out, err := helmIn(t, ns, "install", append(flags, ".", values, blixtAlone+",crds.install=false")...); err != nil {
 		t.Fatal(out, err)
 	}
 	t.Cleanup(func() {
@@ -106,7 +106,7 @@ func TestInstallUpgradeUninstall(t *testing.T) {
 	checksum := func() string {
 		return get[appsv1.Deployment](t, ns, "blixt-operator").Spec.Template.Annotations["checksum/config"]
 	}
-	do("install", older(t), values, "--set=config.addresses.source=Node")
+	do("install", older(t), values, blixtAlone, "--set=config.addresses.source=Node")
 	config, first := given(t, get[corev1.ConfigMap](t, ns, "blixt-config")), checksum()
 	if ref := get[gatewayv1.GatewayClass](t, "", "blixt").Spec.ParametersRef; ref == nil || ref.Name != config.GetName() {
 		t.Errorf("the GatewayClass refers to %v, want BlixtConfig %s", ref, config.GetName())
@@ -115,7 +115,7 @@ func TestInstallUpgradeUninstall(t *testing.T) {
 		t.Error(err)
 	}
 
-	do("upgrade", ".", values, "--set=config.addresses.source=LoadBalancer")
+	do("upgrade", ".", values, blixtAlone, "--set=config.addresses.source=LoadBalancer")
 	config = given(t, get[corev1.ConfigMap](t, ns, "blixt-config"))
 	want := map[string]any{"addresses": map[string]any{"source": "LoadBalancer"}}
 	if diff := cmp.Diff(want, config.Object["spec"]); diff != "" {

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
@@ -35,6 +36,8 @@ type Options struct {
 	// WideLinkIDs lets bpfman's kinds hold its link ids, which are 32 bits
 	// without a sign: those of its release refuse every second one.
 	WideLinkIDs bool
+	// Bare leaves out all kinds but Kubernetes' own.
+	Bare bool
 }
 
 // Start returns a server that knows all kinds, after about four seconds. If it is not
@@ -55,9 +58,12 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 func (s *Server) start(ctx context.Context, o Options) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	crds, err := definitions(o)
-	if err != nil {
-		return err
+	var crds []*unstructured.Unstructured
+	if !o.Bare {
+		var err error
+		if crds, err = definitions(o); err != nil {
+			return err
+		}
 	}
 	if err := s.startEtcd(); err != nil {
 		return err
@@ -68,6 +74,7 @@ func (s *Server) start(ctx context.Context, o Options) error {
 	if err := s.ready(ctx, "/readyz"); err != nil {
 		return err
 	}
+	var err error
 	if s.Client, err = client.NewWithWatch(s.Config, client.Options{Scheme: Scheme}); err != nil {
 		return err
 	}

@@ -10,9 +10,13 @@ import (
 	"strings"
 
 	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/kube"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // application matches the names of the operator's applications.
@@ -41,6 +45,33 @@ func (r *remover) unload(ctx context.Context) error {
 		r.say("node %s may still run a program of Blixt: restart it before it serves again", node)
 	}
 	return err
+}
+
+// findForeign returns an error if bpfman is to go, and others have programs that only
+// bpfman can unload.
+func (r *remover) findForeign(ctx context.Context) error {
+	if !r.WithBpfman {
+		return nil
+	}
+	var foreign []string
+	for _, list := range []client.ObjectList{&bpfmanv1.ClusterBpfApplicationList{}, &bpfmanv1.BpfApplicationList{}} {
+		if err := kube.List(ctx, r.client, list); err != nil {
+			return err
+		}
+		err := meta.EachListItem(list, func(item runtime.Object) error {
+			if object := item.(client.Object); !v1alpha1.Managed(object) {
+				foreign = append(foreign, kube.NameOf(object))
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if len(foreign) == 0 {
+		return nil
+	}
+	return fmt.Errorf("bpfman, which goes with this release, has programs of others: %s. Delete these applications first, or nobody could ever unload them. Nothing was removed", phrase.Sample(foreign))
 }
 
 // unloading returns what blocks. With ForceNodesDown it forgets the states of nodes that

@@ -30,6 +30,9 @@ type Options struct {
 	// ForceNodesDown does not wait for nodes that are not ready: nobody can unload
 	// their programs.
 	ForceNodesDown bool
+	// WithBpfman says that bpfman is to be removed next: Run then does nothing while bpfman
+	// has programs of others.
+	WithBpfman bool
 	// DryRun changes nothing: the API server checks each request, and Out gets what
 	// would be done.
 	DryRun bool
@@ -61,7 +64,8 @@ func Run(ctx context.Context, c client.Client, o Options) error {
 		what string
 		do   func(context.Context) error
 	}{
-		// First, or it would create again what is removed.
+		{"look for others' programs", r.findForeign},
+		// Before the rest, or it would create again what is removed.
 		{"stop the operator", r.stopOperator},
 		// Agents hold the programs' maps.
 		{"remove agents", r.removeAgents},

@@ -78,7 +78,7 @@ To see what it does:
 	}
 	c.AddCommand(runCommand(), initCommand(), checkCommand(), operatorCommand(), agentCommand(), peerKeyCommand(), unloadCommand(), statusCommand(), flowsCommand(), dropsCommand(), traceCommand(), topCommand(), bytecodeCommand(), doctorCommand(), auditCommand(), sysdumpCommand(), uninstallCommand(), versionCommand())
 	c.AddCommand(drainCommand(), undrainCommand(), pageCommand())
-	c.AddCommand(manCommand(), backendsCommand(), policyCommand())
+	c.AddCommand(manCommand(), backendsCommand(), policyCommand(), bpfmanConfigCommand())
 	c.InitDefaultCompletionCmd()
 	checkUsage(c)
 	completeValues(c)

@@ -1,0 +1,45 @@
+{{- /* The CRDs in files, which the annotation blixt.x-k8s.io/chart tells from those that came
+       otherwise: (dict "root" $ "files" "files/crds/*.yaml" "keep" true). One that
+       exists and is not this release's is left as it is: Helm would fail. So is a newer
+       one of Gateway API, and one of its experimental channel. Without a cluster, as in
+       helm template, nothing exists. */}}
+{{- define "blixt.kinds" }}
+{{- range $path, $text := .root.Files.Glob .files }}
+{{- $text = toString $text | trimPrefix "---\n" }}
+{{- if eq (include "blixt.installsKind" (dict "root" $.root "kind" ($text | fromYaml))) "true" }}
+---
+{{ $text | replace "\nmetadata:\n  annotations:\n" (printf "\nmetadata:\n  annotations:\n    blixt.x-k8s.io/chart: %s\n%s" ($.root.Chart.Version | quote) ($.keep | ternary "    helm.sh/resource-policy: keep\n" "")) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* "true" if a CRD is to be installed: (dict "root" $ "kind" CRD). */}}
+{{- define "blixt.installsKind" }}
+{{- $there := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" .kind.metadata.name }}
+{{- if eq (include "blixt.mayInstall" (dict "root" .root "object" $there)) "true" }}
+{{- $bundle := "gateway.networking.k8s.io/bundle-version" }}
+{{- $ours := index .kind.metadata.annotations $bundle | default "v0.0.0" }}
+{{- $theirs := dig "metadata" "annotations" $bundle $ours $there }}
+{{- $channel := dig "metadata" "annotations" "gateway.networking.k8s.io/channel" "standard" $there }}
+{{- if and (eq $channel "standard") (regexMatch "^v[0-9]+\\.[0-9]+\\.[0-9]+$" $theirs) (semverCompare (printf ">=%s" $theirs) $ours) -}}
+true
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* "true" if an object, as lookup returns it, does not exist or is this release's:
+       (dict "root" $ "object" object). */}}
+{{- define "blixt.mayInstall" }}
+{{- if or (not .object) (eq (include "blixt.isOurs" .) "true") -}}
+true
+{{- end }}
+{{- end }}
+
+{{- define "blixt.isOurs" }}
+{{- if .object }}
+{{- $a := .object.metadata.annotations | default dict }}
+{{- if and (eq (get $a "meta.helm.sh/release-name") .root.Release.Name) (eq (get $a "meta.helm.sh/release-namespace") .root.Release.Namespace) -}}
+true
+{{- end }}
+{{- end }}
+{{- end }}
