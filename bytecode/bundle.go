@@ -26,15 +26,23 @@ const (
 	bundleVersion = bundleType + ".v0.3+json"
 	emptyType     = "application/vnd.oci.empty.v1+json"
 	payloadType   = "application/vnd.in-toto+json"
+
+	predicateAnnotation = "dev.sigstore.bundle.predicateType"
 )
 
-// signBundle returns the manifest with a bundle, which refers to the signed image.
+// signBundle returns the manifest with a bundle that signs an image.
 func signBundle(of v1.Descriptor, key *PrivateKey) (v1.Image, error) {
 	text, err := json.Marshal(NewStatement(PredicateSignature, json.RawMessage("{}"), subjectOf(of.Digest)))
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
-	sig, err := key.signer.SignMessage(bytes.NewReader(dsse.PAE(payloadType, text)))
+	return newBundle(of, PredicateSignature, text, key)
+}
+
+// newBundle returns the manifest with a bundle that holds a signed statement, and refers
+// to an image.
+func newBundle(of v1.Descriptor, predicateType string, statement []byte, key *PrivateKey) (v1.Image, error) {
+	sig, err := key.signer.SignMessage(bytes.NewReader(dsse.PAE(payloadType, statement)))
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
@@ -44,7 +52,7 @@ func signBundle(of v1.Descriptor, key *PrivateKey) (v1.Image, error) {
 			Content: &bundlepb.VerificationMaterial_PublicKey{PublicKey: &commonpb.PublicKeyIdentifier{Hint: key.Public.ID}},
 		},
 		Content: &bundlepb.Bundle_DsseEnvelope{DsseEnvelope: &dssepb.Envelope{
-			Payload: text, PayloadType: payloadType, Signatures: []*dssepb.Signature{{Sig: sig}},
+			Payload: statement, PayloadType: payloadType, Signatures: []*dssepb.Signature{{Sig: sig}},
 		}},
 	})
 	if err != nil {
@@ -56,8 +64,8 @@ func signBundle(of v1.Descriptor, key *PrivateKey) (v1.Image, error) {
 		ArtifactType:  bundleVersion,
 		Subject:       &v1.Descriptor{MediaType: of.MediaType, Digest: of.Digest, Size: of.Size},
 		Annotations: map[string]string{
-			"dev.sigstore.bundle.content":       "dsse-envelope",
-			"dev.sigstore.bundle.predicateType": PredicateSignature,
+			"dev.sigstore.bundle.content": "dsse-envelope",
+			predicateAnnotation:           predicateType,
 		},
 	}, bundle)
 }
@@ -71,30 +79,35 @@ func isBundle(image v1.Image) bool {
 	})
 }
 
-// bundleClaims reads the signature of a bundle.
-func bundleClaims(image v1.Image, manifest *v1.Manifest) (claims []claim, err error) {
-	layers, err := image.Layers()
-	if err != nil {
-		return nil, err
-	}
-	for i, d := range manifest.Layers {
-		if !strings.HasPrefix(string(d.MediaType), bundleType) {
-			continue
-		}
-		text, err := readSmall(layers[i], d.Digest)
-		if err != nil {
-			return nil, err
-		}
-		c, err := bundleClaim(text)
-		if err != nil {
-			return nil, fmt.Errorf("bundle: %w", err)
-		}
-		claims = append(claims, c)
-	}
-	return claims, nil
+// saysToSign reports whether a manifest with a bundle claims to hold a signature, rather
+// than another statement. The claim proves nothing, but may be believed: who can write it
+// can as well delete the signature.
+func saysToSign(m *v1.Manifest) bool {
+	said, ok := m.Annotations[predicateAnnotation]
+	return !ok || said == PredicateSignature
 }
 
-func bundleClaim(text []byte) (claim, error) {
+// bundleClaim reads the one bundle of a manifest, of at most limit bytes.
+func bundleClaim(image v1.Image, manifest *v1.Manifest, limit int64) (claim, error) {
+	layers, err := image.Layers()
+	if err != nil {
+		return claim{}, err
+	}
+	if len(layers) != 1 {
+		return claim{}, fmt.Errorf("bundle: its manifest has %d layers: want one", len(layers))
+	}
+	text, err := readSmall(layers[0], manifest.Layers[0], limit)
+	if err != nil {
+		return claim{}, err
+	}
+	c, err := parseBundle(text)
+	if err != nil {
+		return claim{}, fmt.Errorf("bundle: %w", err)
+	}
+	return c, nil
+}
+
+func parseBundle(text []byte) (claim, error) {
 	var b bundlepb.Bundle
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(text, &b); err != nil {
 		return claim{}, err
@@ -106,21 +119,15 @@ func bundleClaim(text []byte) (claim, error) {
 	if envelope.PayloadType != payloadType {
 		return claim{}, fmt.Errorf("holds %s: want %s", envelope.PayloadType, payloadType)
 	}
-	var s Statement
-	if err := json.Unmarshal(envelope.Payload, &s); err != nil {
+	s, err := ParseStatement(envelope.Payload)
+	if err != nil {
 		return claim{}, err
 	}
-	// Other statements, such as of provenance, do not count as signatures.
-	if s.PredicateType != PredicateSignature {
-		return claim{}, errOtherStatement
-	}
-	c := claim{signed: dsse.PAE(envelope.PayloadType, envelope.Payload)}
+	c := claim{signed: dsse.PAE(envelope.PayloadType, envelope.Payload), payload: envelope.Payload, statement: s, subjects: s.digests()}
 	c.Kind, c.Key = KindBundle, b.GetVerificationMaterial().GetPublicKey().GetHint()
-	c.subjects = s.digests()
+	c.Identity, c.Issuer = certified(b.GetVerificationMaterial())
 	for _, sig := range envelope.Signatures {
 		c.signatures = append(c.signatures, sig.Sig)
 	}
 	return c, nil
 }
-
-var errOtherStatement = errors.New("is another statement than a signature")

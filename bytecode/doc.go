@@ -11,6 +11,7 @@
 //	layer.go build.go               the object as an image
 //	load.go layout.go registry.go   where images are kept
 //	key.go sign.go bundle.go simple.go verify.go
+//	statement.go attest.go attach.go   what else is stated of an image, and how it is attached
 package bytecode
 
 //go:generate go test -run=^TestContainerfileHasTheLabels$ -update

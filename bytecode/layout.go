@@ -71,7 +71,7 @@ func openLayout(dir string) (*Stored, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open layout %s: %w", dir, err)
 	}
-	s.signatures = func() (images []v1.Image, err error) {
+	s.attached = func() (images []v1.Image, err error) {
 		for _, d := range signatures {
 			im, err := all.Image(d.Digest)
 			if err != nil {
@@ -94,7 +94,7 @@ func (s *Stored) Write(dir string) error {
 	if err := replaceable(dir); err != nil {
 		return err
 	}
-	signatures, err := s.signatures()
+	signatures, err := s.attached()
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ type Image struct {
 	// Platforms for which the image has an object.
 	Platforms   []string          `json:"platforms,omitempty"`
 	Annotations map[string]string `json:"annotations,omitempty"`
-	// Signatures found, if they were looked for.
+	// Signatures found, if there are keys to verify them.
 	Signatures []Signature `json:"signatures,omitempty"`
 }
 
@@ -76,7 +76,7 @@ func (s *Stored) Load(o Options) (*Image, error) {
 		return bare(s.name, object), nil
 	}
 	var signatures []Signature
-	if len(o.Keys) > 0 || o.Signatures {
+	if len(o.Keys) > 0 {
 		var err error
 		if signatures, err = s.Verify(o.Keys); err != nil {
 			return nil, err

@@ -18,8 +18,6 @@ type Options struct {
 	Architecture string
 	// AnyArchitecture accepts another architecture if there is no image for this one.
 	AnyArchitecture bool
-	// Signatures lists the signatures even if there are no Keys.
-	Signatures bool
 
 	// CAFile holds CA certificates, in PEM, to trust in addition to the system's.
 	CAFile string

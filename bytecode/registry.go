@@ -107,16 +107,17 @@ func openRegistry(ctx context.Context, text string, o Options) (*Stored, error) 
 	if err != nil {
 		return nil, explain(ref, err)
 	}
-	s.signatures = func() ([]v1.Image, error) { return registrySignatures(ref.Context(), s.descriptor.Digest, options) }
+	s.attached = func() ([]v1.Image, error) { return registryAttached(ref.Context(), s.descriptor.Digest, options) }
 	return s, nil
 }
 
 // maxReferrers bounds how much anybody who can write to the registry makes us read.
 const maxReferrers = 100
 
-// registrySignatures returns the manifests that claim to sign a digest: its referrers
-// (OCI 1.1, or the tag that replaces them), and the one of cosign's older tag.
-func registrySignatures(repository name.Repository, digest v1.Hash, options []remote.Option) (all []v1.Image, err error) {
+// registryAttached returns the manifests that claim to sign a digest, or to state
+// something of it: its referrers (OCI 1.1, or the tag that replaces them), and the one of
+// cosign's older tag.
+func registryAttached(repository name.Repository, digest v1.Hash, options []remote.Option) (all []v1.Image, err error) {
 	subject := repository.Digest(digest.String())
 	referrers, err := remote.Referrers(subject, options...)
 	if err != nil {
@@ -150,7 +151,7 @@ func registrySignatures(repository name.Repository, digest v1.Hash, options []re
 	return append(all, image), nil
 }
 
-// Push uploads an image with its signatures, and returns the image's name by digest.
+// Push uploads an image with its signatures and attestations, and returns the image's name by digest.
 func (s *Stored) Push(ctx context.Context, to string, o Options) (string, error) {
 	ref, err := parseRef(to)
 	if err != nil {
@@ -174,11 +175,11 @@ func (s *Stored) Push(ctx context.Context, to string, o Options) (string, error)
 	if err != nil {
 		return "", explain(ref, err)
 	}
-	signatures, err := s.signatures()
+	attached, err := s.attached()
 	if err != nil {
 		return "", err
 	}
-	if err := pushSignatures(ref.Context(), s.descriptor.Digest, signatures, options); err != nil {
+	if err := attach(ctx, ref.Context(), s.descriptor.Digest, attached, options); err != nil {
 		return "", err
 	}
 	return ref.Context().Digest(s.descriptor.Digest.String()).String(), nil
@@ -195,26 +196,4 @@ func CheckPush(to string, o Options) error {
 		return err
 	}
 	return explain(ref, remote.CheckPushPermission(ref, o.keychain(), t))
-}
-
-// pushSignatures uploads bundles by digest, and simple signatures by their tag.
-func pushSignatures(repository name.Repository, digest v1.Hash, signatures []v1.Image, options []remote.Option) error {
-	for _, image := range signatures {
-		var ref name.Reference = repository.Tag(simpleTag(digest))
-		manifest, err := image.Manifest()
-		if err != nil {
-			return fmt.Errorf("read signature: %w", err)
-		}
-		if manifest.Subject != nil {
-			own, err := image.Digest()
-			if err != nil {
-				return fmt.Errorf("read signature: %w", err)
-			}
-			ref = repository.Digest(own.String())
-		}
-		if err := remote.Write(ref, image, options...); err != nil {
-			return explain(ref, err)
-		}
-	}
-	return nil
 }

@@ -34,7 +34,7 @@ func (s *Stored) Sign(ctx context.Context, key *PrivateKey, o Options) (string, 
 	if again, err := s.signedBy(key.Public); err != nil || again {
 		return s.name, err
 	}
-	before, err := s.signatures()
+	before, err := s.attached()
 	if err != nil {
 		return "", err
 	}
@@ -59,18 +59,10 @@ func (s *Stored) Sign(ctx context.Context, key *PrivateKey, o Options) (string, 
 		return "", err
 	}
 	if s.inLayout() {
-		s.signatures = func() ([]v1.Image, error) { return append(others, bundle, simple), nil }
+		s.attached = func() ([]v1.Image, error) { return append(others, bundle, simple), nil }
 		return s.name, s.Write(s.dir)
 	}
-	target, err := parseRef(s.name)
-	if err != nil {
-		return "", err
-	}
-	options, err := o.remote(ctx)
-	if err != nil {
-		return "", err
-	}
-	return s.name, pushSignatures(target.Context(), s.descriptor.Digest, []v1.Image{bundle, simple}, options)
+	return s.name, s.attach(ctx, o, bundle, simple)
 }
 
 // signedBy reports whether the key has already signed the image in both forms.

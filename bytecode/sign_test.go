@@ -194,7 +194,7 @@ func TestForgedSignaturesAreRefused(t *testing.T) {
 	})
 	provenance := alter(t, bundleOf(t, digest, signer), func(b map[string]any) {
 		envelope := b["dsseEnvelope"].(map[string]any)
-		envelope["payload"] = base64.StdEncoding.EncodeToString([]byte(`{"predicateType":"https://slsa.dev/provenance/v1"}`))
+		envelope["payload"] = base64.StdEncoding.EncodeToString([]byte(`{"_type":"https://in-toto.io/Statement/v1","subject":[{}],"predicateType":"https://slsa.dev/provenance/v1"}`))
 	})
 	for _, c := range []struct {
 		name, text string
@@ -266,11 +266,11 @@ func alter(t *testing.T, image v1.Image, change func(map[string]any)) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	digest, err := layers[0].Digest()
+	manifest, err := image.Manifest()
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := readSmall(layers[0], digest)
+	text, err := readSmall(layers[0], manifest.Layers[0], maxSignature)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -295,7 +295,7 @@ func pushForged(t *testing.T, r *testRegistry, digest v1.Hash, image v1.Image) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := pushSignatures(repository, digest, []v1.Image{image}, options); err != nil {
+	if err := attach(t.Context(), repository, digest, []v1.Image{image}, options); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -65,7 +65,7 @@ func simpleClaims(image v1.Image, manifest *v1.Manifest) (claims []claim, err er
 		if d.MediaType != simpleType {
 			continue
 		}
-		text, err := readSmall(layers[i], d.Digest)
+		text, err := readSmall(layers[i], d, maxSignature)
 		if err != nil {
 			return nil, err
 		}
@@ -85,16 +85,22 @@ func simpleClaims(image v1.Image, manifest *v1.Manifest) (claims []claim, err er
 	return claims, nil
 }
 
-// readSmall reads a layer that is a document of at most 1 MiB, and checks its digest.
-func readSmall(l v1.Layer, want v1.Hash) ([]byte, error) {
+// readSmall reads a layer that is a document of at most limit bytes, and checks its digest.
+func readSmall(l v1.Layer, d v1.Descriptor, limit int64) ([]byte, error) {
+	if d.Size > limit {
+		return nil, fmt.Errorf("has %d bytes: want at most %d", d.Size, limit)
+	}
 	stream, err := l.Compressed()
 	if err != nil {
 		return nil, err
 	}
 	defer stream.Close()
-	text, err := io.ReadAll(io.LimitReader(stream, 1<<20))
+	text, err := io.ReadAll(io.LimitReader(stream, limit+1))
 	if err != nil {
 		return nil, err
 	}
-	return text, checkDigest(text, want)
+	if int64(len(text)) > limit {
+		return nil, fmt.Errorf("has more than %d bytes", limit)
+	}
+	return text, checkDigest(text, d.Digest)
 }

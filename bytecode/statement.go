@@ -3,10 +3,12 @@
 package bytecode
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -52,6 +54,9 @@ func ParseStatement(text []byte) (*Statement, error) {
 	if err := json.Unmarshal(text, &s); err != nil {
 		return nil, fmt.Errorf("read statement: %w", err)
 	}
+	if err := unambiguous(text); err != nil {
+		return nil, fmt.Errorf("read statement: %w", err)
+	}
 	switch {
 	case s.Type != statementType:
 		return nil, fmt.Errorf("read statement: _type is %q: want %s", s.Type, statementType)
@@ -61,6 +66,32 @@ func ParseStatement(text []byte) (*Statement, error) {
 		return nil, errors.New("read statement: it has no subject")
 	}
 	return &s, nil
+}
+
+// unambiguous returns an error if others could read an object in another way: parsers
+// differ in which of two equal keys counts, and in whether a key's case does.
+func unambiguous(object []byte) error {
+	d := json.NewDecoder(bytes.NewReader(object))
+	if _, err := d.Token(); err != nil { // the brace
+		return err
+	}
+	seen := map[string]bool{}
+	for d.More() {
+		token, err := d.Token()
+		if err != nil {
+			return err
+		}
+		key := strings.ToLower(fmt.Sprint(token))
+		if seen[key] {
+			return fmt.Errorf("it has the key %q twice", key)
+		}
+		seen[key] = true
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // About reports whether a digest, as sha256:HEX, is one of the subjects'.

@@ -27,8 +27,8 @@ type Stored struct {
 	image      v1.Image // instead of an index
 	object     []byte   // instead of either
 
-	signatures func() ([]v1.Image, error)
-	explain    func(error) error
+	attached func() ([]v1.Image, error) // bundles and simple signatures
+	explain  func(error) error
 }
 
 // Digest returns the image's digest, empty for a file.
@@ -38,6 +38,9 @@ func (s *Stored) Digest() string {
 	}
 	return s.descriptor.Digest.String()
 }
+
+// Name returns the image's name by digest, or the file's.
+func (s *Stored) Name() string { return s.name }
 
 // New builds an image of an object.
 func New(o *Object, meta Meta) (*Stored, error) {
@@ -67,7 +70,7 @@ func FromIndex(index v1.ImageIndex) (*Stored, error) {
 		descriptor: v1.Descriptor{MediaType: mediaType, Digest: digest, Size: size},
 		manifest:   manifest,
 		index:      index,
-		signatures: func() ([]v1.Image, error) { return nil, nil },
+		attached:   func() ([]v1.Image, error) { return nil, nil },
 		explain:    func(err error) error { return err },
 	}, nil
 }
@@ -104,9 +107,9 @@ func openFile(path string) (*Stored, error) {
 		return nil, fmt.Errorf("%s has more than %d bytes: this is no eBPF object", path, maxObject)
 	}
 	return &Stored{
-		name:       path,
-		object:     object,
-		signatures: func() ([]v1.Image, error) { return nil, nil },
-		explain:    func(err error) error { return fmt.Errorf("%s: %w", path, err) },
+		name:     path,
+		object:   object,
+		attached: func() ([]v1.Image, error) { return nil, nil },
+		explain:  func(err error) error { return fmt.Errorf("%s: %w", path, err) },
 	}, nil
 }

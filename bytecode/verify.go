@@ -26,6 +26,10 @@ type Signature struct {
 	Digest string `json:"digest"`
 	// Key that it claims to be made by, as a hash; "": it names none.
 	Key string `json:"key,omitempty"`
+	// Identity and Issuer of the certificate that it claims to be made with, if it has
+	// one: who signed, and who vouches for that. Only cosign verifies certificates.
+	Identity string `json:"identity,omitempty"`
+	Issuer   string `json:"issuer,omitempty"`
 	// VerifiedBy is the name of the key that has verified it; "": none.
 	VerifiedBy string `json:"verifiedBy,omitempty"`
 	// Problem with it, if there is one.
@@ -38,6 +42,8 @@ type claim struct {
 	signed     []byte
 	signatures [][]byte
 	subjects   []string
+	payload    []byte     // the statement of a bundle, as it was signed
+	statement  *Statement // of a bundle
 }
 
 // Why an image is not verified: it has no signature at all, or none by a key.
@@ -50,34 +56,45 @@ func unsigned(name, remedy string) error {
 	return fmt.Errorf("%s %w: %s", name, errUnsigned, remedy)
 }
 
-// Verify looks for a signature by one of the keys, in either form, and returns all
-// signatures found. Without keys it verifies none. Returns an error if there are
-// keys and none of them has signed.
-func (s *Stored) Verify(keys []*PublicKey) ([]Signature, error) {
-	images, err := s.signatures()
+// Signatures returns all signatures that are found, in either form, verified by one of
+// the keys or not. A file has none.
+func (s *Stored) Signatures(keys []*PublicKey) (found []Signature, err error) {
+	if s.object != nil {
+		return nil, nil
+	}
+	images, err := s.attached()
 	if err != nil {
 		return nil, err
 	}
 	if err := checkDigest(s.manifest, s.descriptor.Digest); err != nil {
 		return nil, s.explain(err)
 	}
-	var found []Signature
-	var problems []string
-	verified := false
 	for _, image := range images {
 		for _, c := range claims(image) {
 			if c.Problem == "" {
 				c.verify(s.descriptor.Digest, keys)
 			}
-			verified = verified || c.VerifiedBy != ""
-			if c.Problem != "" && !slices.Contains(problems, c.Kind+": "+c.Problem) {
-				problems = append(problems, c.Kind+": "+c.Problem)
-			}
 			found = append(found, c.Signature)
 		}
 	}
-	if len(keys) == 0 || verified {
-		return found, nil
+	return found, nil
+}
+
+// Verify returns all signatures as Signatures does, and an error if none of the keys has
+// signed.
+func (s *Stored) Verify(keys []*PublicKey) ([]Signature, error) {
+	found, err := s.Signatures(keys)
+	if err != nil {
+		return nil, err
+	}
+	var problems []string
+	for _, f := range found {
+		if f.VerifiedBy != "" {
+			return found, nil
+		}
+		if text := f.Kind + ": " + f.Problem; !slices.Contains(problems, text) {
+			problems = append(problems, text)
+		}
 	}
 	if len(found) == 0 {
 		return nil, unsigned(s.name, "sign it with blixt bytecode sign, or cosign sign --key")
@@ -114,41 +131,57 @@ func (c *claim) verify(digest v1.Hash, keys []*PublicKey) {
 		names = append(names, key.Name)
 	}
 	c.Problem = "is not by " + strings.Join(names, " or ")
-	if c.Key != "" {
+	switch {
+	case c.Key != "":
 		c.Problem += ", but by key " + c.Key
-	} else {
+	case c.Identity != "":
+		c.Problem += ", but by " + c.Identity + ": check that with cosign verify --certificate-identity"
+	default:
 		c.Problem += ", or was altered"
 	}
 }
 
+// What is read of a signature, and of any other statement: an SBOM may be large. Whoever can
+// write to the registry chooses the size.
+const (
+	maxSignature = 1 << 20
+	maxStatement = 16 << 20
+)
+
 // claims reads the signatures in a manifest. One that cannot be read becomes a claim with
 // a problem, so that it does not hide the others.
-func claims(image v1.Image) []claim {
-	bad := func(kind string, err error) []claim {
-		c := claim{Signature: Signature{Kind: kind, Problem: err.Error()}}
-		return []claim{c}
-	}
+func claims(image v1.Image) (all []claim) {
+	defer func() {
+		digest, err := image.Digest()
+		for i := range all {
+			if all[i].Digest = digest.String(); err != nil {
+				all[i].Problem = err.Error()
+			}
+		}
+	}()
 	manifest, err := image.Manifest()
 	if err != nil {
-		return bad("signature", err)
+		return []claim{problem("signature", err)}
 	}
-	digest, err := image.Digest()
-	if err != nil {
-		return bad("signature", err)
+	if manifest.Subject == nil {
+		if all, err = simpleClaims(image, manifest); err != nil {
+			all = []claim{problem(KindSimple, err)}
+		}
+		return all
 	}
-	kind, read := KindSimple, simpleClaims
-	if manifest.Subject != nil {
-		kind, read = KindBundle, bundleClaims
-	}
-	all, err := read(image, manifest)
-	if errors.Is(err, errOtherStatement) {
+	if !saysToSign(manifest) {
 		return nil
 	}
-	if err != nil {
-		all = bad(kind, err)
+	c, err := bundleClaim(image, manifest, maxSignature)
+	switch {
+	case err != nil:
+		return []claim{problem(KindBundle, err)}
+	case c.statement.PredicateType != PredicateSignature:
+		return nil
 	}
-	for i := range all {
-		all[i].Digest = digest.String()
-	}
-	return all
+	return []claim{c}
+}
+
+func problem(kind string, err error) claim {
+	return claim{Signature: Signature{Kind: kind, Problem: err.Error()}}
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -16,26 +17,35 @@ import (
 )
 
 func bytecodeInspectCommand() *cobra.Command {
-	o := bytecode.Options{Signatures: true}
+	var o bytecode.Options
+	var keys []string
 	var output format
 	c := &cobra.Command{
 		Use:   "inspect [SOURCE]",
 		Short: "Show what an image or object contains, and which kernel it needs",
 		Long: `Shows programs, maps and their sizes, the layout of maps, the oldest kernel,
-digests, annotations and signatures of a file, a directory, an image in a
-registry, or the object built in. The signatures are listed, not verified: see
-blixt bytecode verify.`,
+digests, annotations, signatures and attestations of a file, a directory, an image
+in a registry, or the object built in. With --key it tells which signatures and
+attestations are by the key; it fails for none of them: see blixt bytecode verify.
+
+An attestation states something of the image, such as what it is made of (SPDX) or
+how it was built (SLSA provenance). It is no signature. What a certificate says of
+who signed is shown as it is: only cosign verifies that.`,
 		Example: `  blixt bytecode inspect
   blixt bytecode inspect blixt.o -o json
-  blixt bytecode inspect registry.example.com/blixt/bytecode:v1`,
+  blixt bytecode inspect registry.example.com/blixt/bytecode:v1 --key cosign.pub`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			known, err := readKeys(keys)
+			if err != nil {
+				return err
+			}
 			source := ""
 			if len(args) == 1 {
 				source = args[0]
 			}
 			o.AnyArchitecture = o.Architecture == ""
-			im, err := bytecode.Load(c.Context(), source, o)
+			im, err := inspectImage(c.Context(), source, known, o)
 			if err != nil {
 				return err
 			}
@@ -48,12 +58,40 @@ blixt bytecode verify.`,
 	f := c.Flags()
 	output.add(f)
 	f.StringVar(&o.Architecture, "arch", "", "architecture whose image to show, such as arm64 (default: this machine's)")
+	f.StringArrayVar(&keys, "key", nil, "public key in PEM, such as cosign.pub, to verify signatures and attestations with")
 	registryFlags(f, &o)
 	return c
 }
 
+// inspected is an image with all that is attached to it.
+type inspected struct {
+	*bytecode.Image
+	Signatures   []bytecode.Signature   `json:"signatures,omitempty"`
+	Attestations []bytecode.Attestation `json:"attestations,omitempty"`
+}
+
+func inspectImage(ctx context.Context, source string, keys []*bytecode.PublicKey, o bytecode.Options) (*inspected, error) {
+	if source == "" {
+		im, err := bytecode.Load(ctx, source, o)
+		return &inspected{Image: im}, err
+	}
+	stored, err := bytecode.Open(ctx, source, o)
+	if err != nil {
+		return nil, err
+	}
+	all := &inspected{}
+	if all.Image, err = stored.Load(o); err != nil {
+		return nil, err
+	}
+	if all.Signatures, err = stored.Signatures(keys); err != nil {
+		return nil, err
+	}
+	all.Attestations, err = stored.Attestations(keys)
+	return all, err
+}
+
 // imageTable prints an image for people.
-func imageTable(w io.Writer, im *bytecode.Image) {
+func imageTable(w io.Writer, im *inspected) {
 	t, flush := newTable(w)
 	line := func(key, value string) {
 		if value != "" {
@@ -88,6 +126,7 @@ func imageTable(w io.Writer, im *bytecode.Image) {
 	}
 	if im.Digest != "" {
 		signatureTable(t, im.Signatures)
+		attestationTable(t, im.Attestations)
 	}
 	flush()
 }
@@ -97,8 +136,27 @@ func signatureTable(t printer, all []bytecode.Signature) {
 		t.printf("\nNot signed.\n")
 		return
 	}
-	t.printf("\nSIGNATURE\tKEY\tVERIFIED BY\n")
+	t.printf("\nSIGNATURE\tBY\tVERIFIED BY\n")
 	for _, s := range all {
-		t.printf("%s\t%s\t%s\n", s.Kind, cmp.Or(s.Key, "-"), cmp.Or(s.VerifiedBy, s.Problem, "not verified"))
+		t.printf("%s\t%s\t%s\n", s.Kind, signer(s.Key, s.Identity, s.Issuer), cmp.Or(s.VerifiedBy, s.Problem, "not verified"))
 	}
+}
+
+func attestationTable(t printer, all []bytecode.Attestation) {
+	if len(all) == 0 {
+		return
+	}
+	t.printf("\nATTESTATION\tABOUT\tBY\tVERIFIED BY\n")
+	for _, a := range all {
+		t.printf("%s\t%s\t%s\t%s\n", cmp.Or(a.PredicateType, "-"), cmp.Or(strings.Join(a.Subjects, " "), "-"),
+			signer(a.Key, a.Identity, a.Issuer), cmp.Or(a.VerifiedBy, a.Problem, "not verified"))
+	}
+}
+
+// signer names who claims to have signed: a key, or an identity for which an issuer vouches.
+func signer(key, identity, issuer string) string {
+	if identity == "" {
+		return cmp.Or(key, "-")
+	}
+	return identity + ", says " + cmp.Or(issuer, "nobody")
 }

@@ -72,18 +72,32 @@ func askPassword() ([]byte, error) {
 func bytecodeVerifyCommand() *cobra.Command {
 	o := bytecode.Options{AnyArchitecture: true}
 	var keys []string
+	var kind string
+	var predicate bool
 	c := &cobra.Command{
 		Use:   "verify IMAGE|DIR --key KEY",
 		Short: "Check that an image is signed by a key, and that its labels are true",
 		Long: `Verifies signatures, in either of cosign's forms, with public keys, and checks
 digests and labels. Fails unless one of the keys has signed this very image.
-Prints the image's name by digest.`,
+Prints the image's name by digest.
+
+With --type it verifies attestations of that type instead: fails unless one of the
+keys has signed such a statement about this very image. --predicate prints what is
+stated, such as the SBOM. An attestation never counts as a signature.`,
 		Example: `  blixt bytecode verify registry.example.com/blixt/bytecode:v1 --key cosign.pub
-  blixt bytecode verify out --key old.pub --key new.pub`,
+  blixt bytecode verify out --key old.pub --key new.pub
+  blixt bytecode verify out --key cosign.pub --type slsaprovenance1
+  blixt bytecode verify out --key cosign.pub --type spdxjson --predicate > sbom.spdx.json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if o.Keys, err = readKeys(keys); err != nil {
 				return err
+			}
+			if kind != "" {
+				return verifyAttestation(c, args[0], kind, predicate, o)
+			}
+			if predicate {
+				return errors.New("--predicate: of which attestation? Name its --type, such as spdxjson")
 			}
 			im, err := bytecode.Load(c.Context(), args[0], o)
 			if err != nil {
@@ -98,9 +112,37 @@ Prints the image's name by digest.`,
 	}
 	f := c.Flags()
 	f.StringArrayVar(&keys, "key", nil, "public key in PEM, such as cosign.pub; of several, one must have signed")
+	f.StringVar(&kind, "type", "", "verify attestations: spdxjson, slsaprovenance1, or the URI of another predicate")
+	f.BoolVar(&predicate, "predicate", false, "print what the attestation states, in JSON, one line for each attestation")
 	registryFlags(f, &o)
 	_ = c.MarkFlagRequired("key")
 	return c
+}
+
+func verifyAttestation(c *cobra.Command, image, kind string, predicate bool, o bytecode.Options) error {
+	predicateType, err := bytecode.PredicateType(kind)
+	if err != nil {
+		return fmt.Errorf("--%w", err)
+	}
+	stored, err := bytecode.Open(c.Context(), image, o)
+	if err != nil {
+		return err
+	}
+	verified, err := stored.VerifyAttestation(predicateType, o.Keys)
+	if err != nil {
+		return err
+	}
+	if predicate {
+		for _, a := range verified {
+			fmt.Fprintf(c.OutOrStdout(), "%s\n", a.Predicate)
+		}
+		return nil
+	}
+	fmt.Fprintf(c.OutOrStdout(), "verified %s of %s\n", predicateType, stored.Name())
+	t, flush := newTable(c.OutOrStdout())
+	attestationTable(t, verified)
+	flush()
+	return nil
 }
 
 func bytecodeKeygenCommand() *cobra.Command {

@@ -74,9 +74,12 @@ func TestTablesArePrintable(t *testing.T) {
 			}).table(w)
 		},
 		"inspect": func(w io.Writer, s string) {
-			imageTable(w, &bytecode.Image{
-				Name: s, Digest: s, Object: &bytecode.Object{SHA256: s}, Platforms: []string{s}, Annotations: map[string]string{"k": s, s: s},
-				Signatures: []bytecode.Signature{{Kind: s, Key: s, Problem: s}},
+			imageTable(w, &inspected{
+				Image: &bytecode.Image{
+					Name: s, Digest: s, Object: &bytecode.Object{SHA256: s}, Platforms: []string{s}, Annotations: map[string]string{"k": s, s: s},
+				},
+				Signatures:   []bytecode.Signature{{Kind: s, Key: s, Problem: s}, {Kind: s, Identity: s, Issuer: s}},
+				Attestations: []bytecode.Attestation{{PredicateType: s, Subjects: []string{s}, Identity: s, Issuer: s, Problem: s}},
 			})
 		},
 	} {
