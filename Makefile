@@ -56,6 +56,10 @@ PLATFORMS ?= linux/amd64,linux/arm64
 images: ## Push the images and print the chart's values, REGISTRY=registry.example.com/blixt; SIGN_KEY=cosign.key signs them, CA_FILE= trusts a private CA, PLATFORMS=linux/amd64 is quicker
 	@go run ./operator/cmd/release images -registry="$(REGISTRY)" -platforms="$(PLATFORMS)" -sign-key="$(SIGN_KEY)" -ca-file="$(CA_FILE)"
 
+.PHONY: bpfman-digests
+bpfman-digests: ## Write the digests of bpfman's images into the chart's values, as their registry has them; CHECK=1 only compares
+	@go run ./operator/cmd/release digests $(if $(CHECK),-check)
+
 .PHONY: generate
 generate: ## Compile the C and generate Go from it; gets clang 19 and protoc when missing
 	@.ci/need $(CLANG) protoc=protobuf-compiler

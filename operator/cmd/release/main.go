@@ -14,12 +14,13 @@ import (
 )
 
 const usage = `release images    build the images and push them to a registry of one's own
+release digests   write the digests of bpfman's images into the chart's values
 
 release COMMAND -h tells the options of a command.
 `
 
 func main() {
-	commands := map[string]func(ctx context.Context, args []string) error{"images": runImages}
+	commands := map[string]func(ctx context.Context, args []string) error{"images": runImages, "digests": runDigests}
 	var run func(ctx context.Context, args []string) error
 	if len(os.Args) > 1 {
 		run = commands[os.Args[1]]
