@@ -8,11 +8,14 @@ CLANG := clang-19=clang-19 llvm-strip-19=llvm-19
 GOLANGCI_LINT_VERSION := v2.15.0
 HELM_VERSION := v3.22.0
 ACTIONLINT_VERSION := v1.7.12
+# Later ones need modules that the Go proxy does not serve.
+NFPM_VERSION := v2.45.2
 # Kept out of go.mod: their dependencies would choose the versions of ours.
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/blixt
 GOLANGCI_LINT := $(CACHE)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 HELM := $(CACHE)/helm-$(HELM_VERSION)
 ACTIONLINT := $(CACHE)/actionlint-$(ACTIONLINT_VERSION)
+NFPM := $(CACHE)/nfpm-$(NFPM_VERSION)
 
 # Clients and servers that others wrote, and what makes networks.
 TEST_TOOLS := curl=curl nginx=nginx-light dig=bind9-dnsutils dnsmasq=dnsmasq-base iperf3=iperf3 \
@@ -98,6 +101,12 @@ $(ACTIONLINT):
 	tmp=$$(mktemp -d $(@D)/XXXXXX) && trap "rm -rf $$tmp" EXIT && \
 	GOBIN=$$tmp go install github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT_VERSION) && \
 	mv $$tmp/actionlint $@
+
+$(NFPM):
+	mkdir -p $(@D)
+	tmp=$$(mktemp -d $(@D)/XXXXXX) && trap "rm -rf $$tmp" EXIT && \
+	GOBIN=$$tmp go install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION) && \
+	mv $$tmp/nfpm $@
 
 # In a network namespace that somebody has just made, the loopback device is down.
 .PHONY: root
