@@ -156,12 +156,14 @@ e2e: $(if $(GIVEN),e2e-given,e2e-own) ## Test in a real cluster with bpfman, whi
 # that of all others in its network, too.
 EMPTY := ^(TestReadme|TestRelease|TestFixes)$$
 OTHER := -no-bpfman -proxy=iptables -overlay
+# What e2e/upgrade tests as well, with less around it.
+LONG := ^TestUpgradeFromLayout1$$
 .PHONY: e2e-own
 e2e-own: root helm
 	@.ci/kubernetes --all
 	@.ci/need $(CLANG) $(TEST_TOOLS)
 	go vet -tags=e2e,$(TAGS) ./e2e/...
-	go test -tags=e2e,$(TAGS) -json -count=1 -timeout=40m -p=1 -skip='$(EMPTY)' ./e2e/cluster/... | go run .ci/gotest.go
+	go test -tags=e2e,$(TAGS) -json -count=1 -timeout=40m -p=1 -skip='$(EMPTY)|$(LONG)' ./e2e/cluster/... | go run .ci/gotest.go
 	go test -tags=e2e,$(TAGS) -json -count=1 -timeout=30m -run='$(EMPTY)' ./e2e/cluster -args $(OTHER) | go run .ci/gotest.go
 	go test -tags=e2e,$(TAGS) -json -count=1 -timeout=20m ./e2e/client | go run .ci/gotest.go
 
