@@ -13,6 +13,8 @@ import (
 	"log"
 	"net"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -47,9 +49,19 @@ func run(driver, path string) error {
 	if err != nil {
 		return err
 	}
+	go forget(socket)
 	server := grpc.NewServer()
 	registration.RegisterRegistrationServer(server, registrar{name: name, path: path})
 	return server.Serve(l)
+}
+
+// forget removes the socket at the end: then the kubelet forgets the driver.
+func forget(socket string) {
+	end := make(chan os.Signal, 1)
+	signal.Notify(end, syscall.SIGTERM)
+	<-end
+	_ = os.Remove(socket)
+	os.Exit(0)
 }
 
 // driverName asks the driver for its name. The driver may start later than this
