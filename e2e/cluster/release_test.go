@@ -99,7 +99,7 @@ func (u *user) balanced(t *testing.T) (vips []string) {
 // objects.
 func (u *user) installTwice(t *testing.T) {
 	const again = " oci://ghcr.io/kubernetes-sigs/blixt/charts/blixt --version 0.9.1 --namespace blixt-system --wait"
-	u.fail(t, "helm install blixt"+again, "cannot reuse a name that is still in use")
+	u.fail(t, "helm install blixt"+again, "cannot re-use a name that is still in use")
 	u.fail(t, "helm install another"+again, "invalid ownership metadata")
 }
 
@@ -196,10 +196,20 @@ func (u *user) testNodeDown(t *testing.T, s *scene) {
 	s.checkNewClients(t)
 }
 
-// removeKinds deletes the CRDs that Blixt keeps, as README.md says.
+// removeKinds deletes the CRDs that stay when Blixt is removed.
 func removeKinds(t *testing.T) {
 	t.Helper()
-	kubectl(t, "delete", "customresourcedefinitions", "--ignore-not-found", "--selector=app.kubernetes.io/name=blixt", "--timeout=1m")
+	out, err := c.Kubectl(t.Context(), "get", "customresourcedefinitions", "--output=name")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range strings.FieldsSeq(out) {
+		_, kind, _ := strings.Cut(name, "/")
+		_, group, _ := strings.Cut(kind, ".")
+		if slices.Contains([]string{"blixt.x-k8s.io", "bpfman.io", "gateway.networking.k8s.io"}, group) {
+			kubectl(t, "delete", name, "--timeout=1m")
+		}
+	}
 }
 
 // allObjects returns all objects of the cluster, but pods of namespaces that are not
@@ -236,6 +246,9 @@ func checkRemoved(t *testing.T, before []string) {
 			}
 		}
 		return left, nil
+	})
+	kube.Wait(t, patience, "drivers that kubelets know", "", func() (string, error) {
+		return c.Kubectl(t.Context(), "get", "csinodes", "--output=jsonpath={.items[*].spec.drivers[*].name}")
 	})
 	for _, m := range c.Nodes {
 		if diff := cmp.Diff([]string(nil), leftOn(t, m)); diff != "" {
