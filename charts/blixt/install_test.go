@@ -19,7 +19,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
@@ -108,9 +107,6 @@ func TestInstallUpgradeUninstall(t *testing.T) {
 	}
 	do("install", older(t), values, blixtAlone, "--set=config.addresses.source=Node")
 	config, first := given(t, get[corev1.ConfigMap](t, ns, "blixt-config")), checksum()
-	if ref := get[gatewayv1.GatewayClass](t, "", "blixt").Spec.ParametersRef; ref == nil || ref.Name != config.GetName() {
-		t.Errorf("the GatewayClass refers to %v, want BlixtConfig %s", ref, config.GetName())
-	}
 	if err := apply(t, operator(t, ns), config); err != nil {
 		t.Error(err)
 	}

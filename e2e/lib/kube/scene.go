@@ -124,6 +124,9 @@ func (s *Server) GrantOperator(ctx context.Context, chart, namespace string, fla
 		return err
 	}
 	for _, object := range objects {
+		if object.GetNamespace() == "bpfman" { // there is none
+			continue
+		}
 		switch object.GetKind() {
 		case "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding":
 			config := client.ApplyConfigurationFromUnstructured(object)

@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/kube"
@@ -51,6 +52,26 @@ func (r *remover) removeOwn(ctx context.Context) error {
 			continue
 		}
 		if err := r.remove(ctx, object); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeClass deletes the GatewayClasses that the operator has made: not those of people,
+// and none that it had by another name.
+func (r *remover) removeClass(ctx context.Context) error {
+	var list gwv1.GatewayClassList
+	if err := kube.List(ctx, r.client, &list, ours); err != nil {
+		return err
+	}
+	for i := range list.Items {
+		err := r.remove(ctx, &list.Items[i])
+		if apierrors.IsForbidden(err) {
+			r.say("left %s, which this account may not delete", kube.NameOf(&list.Items[i]))
+			continue
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -73,6 +73,7 @@ func Run(ctx context.Context, c client.Client, o Options) error {
 		{"remove agents of nodes that were down", r.removePods},
 		{"remove Services of Gateways", r.removeServices},
 		{"take back statuses", r.takeBack},
+		{"remove the operator's GatewayClass", r.removeClass},
 		{"remove NodeDataplanes", r.removeNodes},
 		{"remove certificates and the operator's lease", r.removeOwn},
 		{"remove the kinds of Blixt", r.removeKinds},

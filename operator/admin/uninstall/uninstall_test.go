@@ -267,3 +267,58 @@ func TestDryRunChangesNothing(t *testing.T) {
 		}
 	}
 }
+
+// What goes with the release is the class that the operator has made: by this name.
+func TestClassOfTheOperatorGoes(t *testing.T) {
+	c := newCluster(t)
+	hook := c.hook()
+	for name, labels := range map[string]map[string]string{"blixt": {"app.kubernetes.io/managed-by": "blixt-operator"}, "formerly": {"app.kubernetes.io/managed-by": "blixt-operator"}, "theirs": nil} {
+		class := &gwv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}, Spec: gwv1.GatewayClassSpec{ControllerName: "gateway.networking.k8s.io/blixt"}}
+		if name == "blixt" {
+			c.must(c.kube.Get(t.Context(), client.ObjectKey{Name: name}, class))
+			class.Labels = labels
+			c.must(c.kube.Update(t.Context(), class))
+			continue
+		}
+		c.must(c.kube.Create(t.Context(), class))
+	}
+	out, err := c.run(hook, uninstall.Options{})
+	if err != nil || !strings.Contains(out, "left GatewayClass formerly, which this account may not delete") {
+		t.Fatal(out, err)
+	}
+	left := strings.Join(c.objects(), "\n")
+	if strings.Contains(left, "GatewayClass blixt") || !strings.Contains(left, "GatewayClass formerly") || !strings.Contains(left, "GatewayClass theirs") {
+		t.Errorf("what is left:\n%s", left)
+	}
+}
+
+// bpfman does not go from under the programs of others.
+func TestOthersProgramsKeepBpfman(t *testing.T) {
+	c := newCluster(t)
+	hook := c.hook()
+	others := &bpfmanv1.ClusterBpfApplication{ObjectMeta: metav1.ObjectMeta{Name: "netobserv"}}
+	others.Spec.ByteCode.Image = &bpfmanv1.ByteCodeImage{Url: "registry.example.com/other"}
+	others.Spec.Programs = []bpfmanv1.ClBpfApplicationProgram{{Name: "netobserv", Type: bpfmanv1.ProgTypeTCX, TCX: &bpfmanv1.ClTcxProgramInfo{
+		Links: []bpfmanv1.ClTcxAttachInfo{{Direction: bpfmanv1.TCIngress, InterfaceSelector: bpfmanv1.InterfaceSelector{PrimaryNodeInterface: new(true)}}},
+	}}}
+	c.must(c.kube.Create(t.Context(), others))
+	before := c.objects()
+	_, err := c.run(hook, uninstall.Options{WithBpfman: true})
+	if err == nil || !strings.Contains(err.Error(), "bpfman, which goes with this release, has programs of others: ClusterBpfApplication netobserv.") {
+		t.Errorf("got %v", err)
+	}
+	if diff := cmp.Diff(before, c.objects()); diff != "" {
+		t.Errorf("it has changed something (-before +after):\n%s", diff)
+	}
+	if _, err := c.run(hook, uninstall.Options{}); err != nil { // bpfman stays
+		t.Error(err)
+	}
+	c.must(c.kube.Delete(t.Context(), others))
+	kube.Wait(t, patience, "the other application is gone", true, func() (bool, error) {
+		err := c.kube.Get(t.Context(), client.ObjectKeyFromObject(others), others)
+		return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
+	})
+	if _, err := c.run(hook, uninstall.Options{WithBpfman: true}); err != nil {
+		t.Error(err)
+	}
+}

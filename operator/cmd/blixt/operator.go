@@ -80,6 +80,7 @@ which GatewayClasses reference.`,
 	f.StringVar(&o.TLSSecret, "tls-secret", v1alpha1.TLSSecret, "Secret with the operator's certificates, which the operator creates and renews")
 	f.StringVar(&o.TLSDir, "tls-dir", "", "directory with tls.crt, tls.key and ca.crt from another issuer, such as cert-manager, instead of --tls-secret")
 	f.StringVar(&o.ConfigFile, "config", "", "file with a BlixtConfig to apply, such as the chart's")
+	f.StringVar(&o.GatewayClass, "gateway-class", "", "name of a GatewayClass to apply, with the BlixtConfig of --config as its parameters")
 	f.StringVar(&o.FleetAddress, "fleet-address", ":8443", "address on which to accept agents")
 	f.StringVar(&service, "fleet-service", service, "Service through which agents connect")
 	f.StringVar(&o.ObserveAddress, "observe-address", fmt.Sprintf("127.0.0.1:%d", v1alpha1.ObservePort), "address at which commands such as blixt flows ask what nodes see, by port forwarding; 0: none")

@@ -59,6 +59,8 @@ type ManagerOptions struct {
 	LeaderElection bool
 	// ConfigFile has the BlixtConfig that the leader applies; "": none.
 	ConfigFile string
+	// GatewayClass that the leader applies, with that BlixtConfig; "": none.
+	GatewayClass string
 	// ReservedPorts are those of Options.
 	ReservedPorts []gateway.ReservedRange
 	// OTLPEndpoint is where the leader sends flow records; "": nowhere.
@@ -199,6 +201,10 @@ func Run(ctx context.Context, config *rest.Config, o ManagerOptions) error {
 	}
 	group.Go(func() error { return m.Start(ctx) })
 	group.Go(func() error { installed.run(ctx, m.Elected()); return nil })
+	if o.GatewayClass != "" {
+		class := &installedClass{class: newClass(o.GatewayClass, blixtConfig), client: m.GetClient(), direct: m.GetAPIReader(), log: o.Log}
+		group.Go(func() error { class.run(ctx, m.Elected()); return nil })
+	}
 	return group.Wait()
 }
 
