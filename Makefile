@@ -7,6 +7,7 @@ SHELL := /bin/bash
 CLANG := clang-19=clang-19 llvm-strip-19=llvm-19
 GOLANGCI_LINT_VERSION := v2.15.0
 HELM_VERSION := v3.22.0
+HELM4_VERSION := v4.3.2
 ACTIONLINT_VERSION := v1.7.12
 # Later ones need modules that the Go proxy does not serve.
 NFPM_VERSION := v2.45.2
@@ -14,6 +15,7 @@ NFPM_VERSION := v2.45.2
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/blixt
 GOLANGCI_LINT := $(CACHE)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 HELM := $(CACHE)/helm-$(HELM_VERSION)
+HELM4 := $(CACHE)/helm-$(HELM4_VERSION)
 ACTIONLINT := $(CACHE)/actionlint-$(ACTIONLINT_VERSION)
 NFPM := $(CACHE)/nfpm-$(NFPM_VERSION)
 
@@ -139,12 +141,18 @@ kubernetes: ## Build etcd and the Kubernetes API server for the tests, once, in 
 	@.ci/kubernetes
 
 .PHONY: helm
-helm: $(HELM) ## Build Helm for the chart's tests, once, in about a minute
+helm: $(HELM) $(HELM4) ## Build Helm 3 and 4 for the chart's tests, once, in about two minutes
 
 $(HELM):
 	mkdir -p $(@D)
 	tmp=$$(mktemp -d $(@D)/XXXXXX) && trap "rm -rf $$tmp" EXIT && \
 	GOBIN=$$tmp go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION) && \
+	mv $$tmp/helm $@
+
+$(HELM4):
+	mkdir -p $(@D)
+	tmp=$$(mktemp -d $(@D)/XXXXXX) && trap "rm -rf $$tmp" EXIT && \
+	GOBIN=$$tmp go install helm.sh/helm/v4/cmd/helm@$(HELM4_VERSION) && \
 	mv $$tmp/helm $@
 
 # Only as given to make: in the environment it may name a cluster that is not for tests.

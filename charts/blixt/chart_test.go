@@ -22,8 +22,13 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/admin/doctor"
 )
 
+// What make helm builds.
 const (
-	helm      = "helm-v3.22.0" // what make helm builds
+	helm3 = "helm-v3.22.0"
+	helm4 = "helm-v4.3.2"
+)
+
+const (
 	namespace = "blixt-system"
 	// oldest is the oldest Kubernetes that the chart is for.
 	oldest = "--kube-version=" + doctor.OldestKubernetes
@@ -35,8 +40,14 @@ var server *kube.Server
 
 func TestMain(m *testing.M) { os.Exit(kube.Run(m, kube.Options{}, &server)) }
 
-// run runs Helm, and returns what it prints.
+// run runs Helm 3, and returns what it prints.
 func run(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	return runHelm(t, helm3, args...)
+}
+
+// runHelm runs one of both, and returns what it prints.
+func runHelm(t *testing.T, helm string, args ...string) (string, error) {
 	t.Helper()
 	cache, err := os.UserCacheDir()
 	if err != nil {

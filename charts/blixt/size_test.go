@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chart_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/base64"
+	"encoding/json"
+	"maps"
+	"slices"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// largestSecret is what the API server takes; Helm keeps all of a release in one Secret.
+const largestSecret = 1_048_576
+
+// stored returns how many bytes a value takes in the Secret, as Helm encodes it.
+func stored(t *testing.T, value []byte) int {
+	t.Helper()
+	var b bytes.Buffer
+	w, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(value); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return base64.StdEncoding.EncodedLen(b.Len())
+}
+
+// Templates count twice: as they are, and as what they render.
+func TestReleaseFitsIntoItsSecret(t *testing.T) {
+	foreign(t) // Helm asks for the kinds of all objects
+	dir := unpackInto(t, t.TempDir(), packed(t))
+	out, err := helmIn(t, namespace, "install", append([]string{dir, "--dry-run=client", "--take-ownership", "--output=json"}, everything...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var release struct {
+		Manifest, Hooks, Config json.RawMessage
+		Chart                   map[string]json.RawMessage
+	}
+	if err := json.Unmarshal([]byte(out), &release); err != nil {
+		t.Fatal(err)
+	}
+	size := stored(t, []byte(out))
+	t.Logf("a release with everything takes %d of %d bytes", size, largestSecret)
+	t.Logf("alone, its parts take: manifest %d", stored(t, release.Manifest))
+	for _, part := range slices.Sorted(maps.Keys(release.Chart)) {
+		t.Logf("  chart: %s %d", part, stored(t, release.Chart[part]))
+	}
+	if size > largestSecret/2 {
+		t.Errorf("a release takes %d bytes, want at most half of %d: what users set has to fit in, too", size, largestSecret)
+	}
+}
+
+// What a real Helm stores is of the size that is computed above.
+func TestSecretOfRelease(t *testing.T) {
+	ns := install(t)
+	got := get[corev1.Secret](t, ns, "sh.helm.release.v1.blixt.v1")
+	inSecret := len(got.Data["release"])
+	out, err := helmIn(t, ns, "install", ".", "--dry-run=client", "--output=json", values, "--set=crds.install=false")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if computed := stored(t, []byte(out)); inSecret < computed*95/100 || inSecret > computed*105/100 {
+		t.Errorf("Helm stores %d bytes, computed were %d", inSecret, computed)
+	}
+}
