@@ -28,6 +28,8 @@ const (
 	helm4 = "helm-v4.3.2"
 )
 
+var helms = []string{helm3, helm4}
+
 const (
 	namespace = "blixt-system"
 	// oldest is the oldest Kubernetes that the chart is for.

@@ -27,9 +27,12 @@ import (
 // helmIn runs Helm as an administrator of the cluster.
 func helmIn(t *testing.T, ns, command string, flags ...string) (string, error) {
 	t.Helper()
-	args := []string{command, "blixt", "--namespace=" + ns, "--kube-apiserver=" + server.Config.Host,
-		"--kube-token=" + server.Config.BearerToken, "--kube-ca-file=" + server.Config.CAFile}
-	return run(t, append(args, flags...)...)
+	return run(t, append(append([]string{command, "blixt"}, inCluster(ns)...), flags...)...)
+}
+
+// inCluster are the flags by which Helm is an administrator of the cluster.
+func inCluster(ns string) []string {
+	return []string{"--namespace=" + ns, "--kube-apiserver=" + server.Config.Host, "--kube-token=" + server.Config.BearerToken, "--kube-ca-file=" + server.Config.CAFile}
 }
 
 // install installs the chart in a namespace until the test ends, as a cluster can

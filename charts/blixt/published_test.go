@@ -123,8 +123,12 @@ func TestHelmTakesThePublishedChart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source := names(mustTemplate(t))
-	for _, helm := range []string{helm3} {
+	rendered, err := run(t, "template", "blixt", ".", "--namespace="+namespace, oldest, values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := names(objectsOf(t, rendered))
+	for _, helm := range helms {
 		t.Run(helm, func(t *testing.T) {
 			helm := func(args ...string) string {
 				t.Helper()
@@ -139,7 +143,7 @@ func TestHelmTakesThePublishedChart(t *testing.T) {
 				if diff := cmp.Diff(documents(want), documents(got)); diff != "" {
 					t.Errorf("objects of %v (-helm 3 of the archive +got):\n%s", args, diff)
 				}
-				objects := decodeAll(t, got)
+				objects := objectsOf(t, got)
 				if diff := cmp.Diff(source, names(objects)); diff != "" {
 					t.Errorf("objects of %v (-source +got):\n%s", args, diff)
 				}
@@ -175,7 +179,7 @@ func documents(text string) string {
 
 func TestHelmLintsThePublishedChart(t *testing.T) {
 	dir := unpackInto(t, t.TempDir(), packed(t))
-	for _, helm := range []string{helm3} {
+	for _, helm := range helms {
 		if out, err := runHelm(t, helm, "lint", dir, "--strict", oldest); err != nil {
 			t.Errorf("%s lint: %v%s", helm, err, out)
 		}
@@ -187,7 +191,7 @@ func TestHelmLintsThePublishedChart(t *testing.T) {
 func TestHelmPacksTheSame(t *testing.T) {
 	archive := packed(t)
 	want := inArchive(t, archive)
-	for _, helm := range []string{helm3} {
+	for _, helm := range helms {
 		for of, dir := range map[string]string{"the source": ".", "the release": unpackInto(t, t.TempDir(), archive)} {
 			out := t.TempDir()
 			if _, err := runHelm(t, helm, "package", dir, "--destination="+out); err != nil {
@@ -257,7 +261,7 @@ func TestHelmPushesTheSameImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("TZ", "UTC")
-	for _, helm := range []string{helm3} {
+	for _, helm := range helms {
 		host := startRegistry(t)
 		if _, err := runHelm(t, helm, "push", file, "oci://"+host+"/charts", "--plain-http"); err != nil {
 			t.Fatal(err)
@@ -281,7 +285,7 @@ func TestHelmPushesTheSameImage(t *testing.T) {
 	}
 }
 
-func decodeAll(t *testing.T, text string) []*unstructured.Unstructured {
+func objectsOf(t *testing.T, text string) []*unstructured.Unstructured {
 	t.Helper()
 	objects, err := kube.Decode([]byte(text))
 	if err != nil {

@@ -55,8 +55,8 @@ func TestReleaseFitsIntoItsSecret(t *testing.T) {
 	for _, part := range slices.Sorted(maps.Keys(release.Chart)) {
 		t.Logf("  chart: %s %d", part, stored(t, release.Chart[part]))
 	}
-	if size > largestSecret/2 {
-		t.Errorf("a release takes %d bytes, want at most half of %d: what users set has to fit in, too", size, largestSecret)
+	if limit := largestSecret * 2 / 3; size > limit {
+		t.Errorf("a release takes %d bytes, want at most %d: what users set has to fit in, too, and what is added next", size, limit)
 	}
 }
 
@@ -65,7 +65,7 @@ func TestSecretOfRelease(t *testing.T) {
 	ns := install(t)
 	got := get[corev1.Secret](t, ns, "sh.helm.release.v1.blixt.v1")
 	inSecret := len(got.Data["release"])
-	out, err := helmIn(t, ns, "install", ".", "--dry-run=client", "--output=json", values, "--set=crds.install=false")
+	out, err := helmIn(t, ns, "install", ".", "--dry-run=client", "--output=json", values, blixtAlone+",crds.install=false")
 	if err != nil {
 		t.Fatal(err)
 	}

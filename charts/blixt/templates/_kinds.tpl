@@ -2,13 +2,14 @@
        otherwise: (dict "root" $ "files" "files/crds/*.yaml" "keep" true). One that
        exists and is not this release's is left as it is: Helm would fail. So is a newer
        one of Gateway API, and one of its experimental channel. Without a cluster, as in
-       helm template, nothing exists. */}}
+       helm template, nothing exists. Argo CD keeps for resource-policy what an Application
+       is deleted with, but not what its values no longer install. */}}
 {{- define "blixt.kinds" }}
 {{- range $path, $text := .root.Files.Glob .files }}
 {{- $text = toString $text | trimPrefix "---\n" }}
 {{- if eq (include "blixt.installsKind" (dict "root" $.root "kind" ($text | fromYaml))) "true" }}
 ---
-{{ $text | replace "\nmetadata:\n  annotations:\n" (printf "\nmetadata:\n  annotations:\n    blixt.x-k8s.io/chart: %s\n%s" ($.root.Chart.Version | quote) ($.keep | ternary "    helm.sh/resource-policy: keep\n" "")) }}
+{{ $text | replace "\nmetadata:\n  annotations:\n" (printf "\nmetadata:\n  annotations:\n    blixt.x-k8s.io/chart: %s\n%s" ($.root.Chart.Version | quote) ($.keep | ternary "    argocd.argoproj.io/sync-options: Prune=false\n    helm.sh/resource-policy: keep\n" "")) }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -257,7 +257,7 @@ func TestWrongOptionsAreRefused(t *testing.T) {
 		"annotation artifacthub.io/images is written when": func(o *chart.Options) {
 			edit(t, o.Dir, "Chart.yaml", "artifacthub.io/operator:", "artifacthub.io/images:")
 		},
-		`unknown field "versoin"`:                         func(o *chart.Options) { edit(t, o.Dir, "Chart.yaml", "version: 0.1.0\n", "versoin: 0.1.0\n") },
+		`unknown field "versions"`:                        func(o *chart.Options) { edit(t, o.Dir, "Chart.yaml", "version: 0.1.0\n", "versions: 0.1.0\n") },
 		"README.md has no row":                            func(o *chart.Options) { edit(t, o.Dir, "README.md", "| image.digest |", "| image.sum |") },
 		"does not say from where to install":              func(o *chart.Options) { edit(t, o.Dir, "README.md", "oci://", "https://") },
 		"template.yaml is no regular file":                func(o *chart.Options) { link(t, filepath.Join(o.Dir, "templates/template.yaml")) },
