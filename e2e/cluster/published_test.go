@@ -135,7 +135,7 @@ func newUser(t *testing.T) *user {
 }
 
 var (
-	takesChart   = regexp.MustCompile(`(?m)^helm (?:install|upgrade) \S+ oci://(?:.|\\\n)*`)
+	takesChart   = regexp.MustCompile(`(?m)^helm (?:install|upgrade) \S+ oci://(?:\\\n|.)*`)
 	namesVersion = regexp.MustCompile(`--version \S+`)
 )
 
@@ -145,6 +145,9 @@ var (
 func (u *user) here(commands string) string {
 	host, _, _ := strings.Cut(c.Images(), "/")
 	commands = strings.ReplaceAll(commands, "ghcr.io/kubernetes-sigs/blixt", c.Images())
+	if givenPool != "" {
+		commands = strings.ReplaceAll(commands, "config.addresses.source=Node", "'config.addresses.source=Pool,config.addresses.pool={"+givenPool+"}'")
+	}
 	return takesChart.ReplaceAllStringFunc(commands, func(command string) string {
 		if !strings.Contains(command, " --version ") {
 			command += " --version " + chartVersion(newer)
@@ -163,7 +166,7 @@ func (u *user) here(commands string) string {
 func (u *user) try(t *testing.T, commands string) (string, error) {
 	t.Helper()
 	cmd := outsideCommand(t.Context(), "bash", "-e", "-o", "pipefail", "-c", u.here(commands))
-	cmd.Dir, cmd.Env = t.TempDir(), u.env
+	cmd.Dir, cmd.Env = "../..", u.env // where examples are
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }

@@ -5,10 +5,8 @@
 package cluster_test
 
 import (
-	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -16,8 +14,6 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
@@ -30,7 +26,7 @@ type block struct{ commands, prints string }
 
 var (
 	indented = regexp.MustCompile(`(?m)(?:^ {4}.*\n|^\n)+`)
-	command  = regexp.MustCompile(`^(?:(?:kubectl|helm|make|curl|dig|for)\b|[A-Z]+=)`)
+	command  = regexp.MustCompile(`^(?:(?:blixt|kubectl|helm|curl|dig|for)\b|[A-Z]+=)`)
 	variable = regexp.MustCompile(`(?m)^[A-Z]+=.*$`)
 )
 
@@ -66,29 +62,16 @@ func blocks(t *testing.T, file, section string) (all []block) {
 
 // runBlocks runs blocks one after the other outside of the cluster. The test fails
 // unless they print what the README shows. It returns what each has printed.
-func runBlocks(t *testing.T, env []string, all []block) (printed []string) {
+func runBlocks(t *testing.T, u *user, all []block) (printed []string) {
 	t.Helper()
 	var variables string
-	home := t.TempDir()
 	for _, b := range all {
 		run := func() (string, error) {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*patience) // the commands build as well
-			defer cancel()
-			commands := strings.ReplaceAll(b.commands, "registry.example.com/blixt", c.Images())
-			commands = strings.ReplaceAll(commands, "~/", home+"/")
-			if c.CA() != "" { // else the operator would not trust the registry
-				commands = strings.ReplaceAll(commands, "--values bin/images.yaml", "--values bin/images.yaml --set registryCA=registry-ca")
-			}
-			if givenPool != "" {
-				commands = strings.ReplaceAll(commands, "config.addresses.source=Node", "'config.addresses.source=Pool,config.addresses.pool={"+givenPool+"}'")
-			}
-			cmd := outsideCommand(ctx, "bash", "-e", "-o", "pipefail", "-c", variables+commands)
-			cmd.Dir, cmd.Env = "../..", env
-			out, err := cmd.CombinedOutput()
+			out, err := u.try(t, variables+b.commands)
 			if err != nil {
 				err = fmt.Errorf("%w\n%s", err, out)
 			}
-			return renameNodes(string(out)), err
+			return renameNodes(out), err
 		}
 		var out string
 		if b.prints == "" {
@@ -144,19 +127,17 @@ func shape(out string) (lines []string) {
 	return slices.Compact(lines)
 }
 
-// outsiderEnv returns the environment of a person who has a cluster and a registry, and
-// whose machine is in the nodes' network. The variables of the make that runs this are
-// removed: a make of theirs would print what it inherits.
+// outsiderEnv returns the environment of a person who has a cluster, and whose machine is
+// in the nodes' network.
 func outsiderEnv(t *testing.T) (env []string) {
 	t.Helper()
-	environment := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "MAKE") || strings.HasPrefix(v, "MFLAGS=") })
 	home := t.TempDir()
 	config, err := os.ReadFile(c.Kubeconfig())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if c.IsGiven() {
-		return append(environment, "KUBECONFIG="+c.Kubeconfig(), "CA_FILE="+c.CA())
+		return append(os.Environ(), "KUBECONFIG="+c.Kubeconfig(), "CA_FILE="+c.CA())
 	}
 	config = regexp.MustCompile(`server: .*`).ReplaceAll(config, []byte("server: https://"+cluster.Control4+":6443"))
 	if err := os.WriteFile(filepath.Join(home, "config"), config, 0o600); err != nil {
@@ -171,26 +152,14 @@ func outsiderEnv(t *testing.T) (env []string) {
 			t.Fatal(err)
 		}
 	}
-	return append(environment, "PATH="+home+":"+os.Getenv("PATH"), "KUBECONFIG="+filepath.Join(home, "config"), "CA_FILE="+c.CA(),
-		"HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home, "GOPROXY=off")
-}
-
-// prefetch downloads and compiles what README's commands build, as no module proxy is
-// reached from the nodes' network.
-func prefetch(t *testing.T) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", t.TempDir()+"/", "./operator/cmd/blixt", "./operator/cmd/release")
-	cmd.Dir, cmd.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build what README's commands build: %v\n%s", err, out)
-	}
+	return append(os.Environ(), "PATH="+home+":"+os.Getenv("PATH"), "KUBECONFIG="+filepath.Join(home, "config"), "CA_FILE="+c.CA(),
+		"HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home)
 }
 
 // TestReadme follows README.md: afterwards traffic is balanced, each example works, and
 // all of it can be removed.
 func TestReadme(t *testing.T) {
-	env := outsiderEnv(t)
-	prefetch(t)
+	u := newUser(t)
 	if c.IsGiven() {
 		var nodes corev1.NodeList
 		if err := c.Client.List(t.Context(), &nodes); err != nil {
@@ -200,34 +169,20 @@ func TestReadme(t *testing.T) {
 			givenNodes = append(givenNodes, n.Name)
 		}
 	}
-	if c.CA() != "" {
-		ca, err := os.ReadFile(c.CA())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, object := range []client.Object{
-			&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: system}},
-			&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: system, Name: "registry-ca"}, Data: map[string]string{"ca.crt": string(ca)}},
-		} {
-			if err := client.IgnoreAlreadyExists(c.Client.Create(t.Context(), object)); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
 	all := blocks(t, "README.md", "## In Kubernetes")
 	end := len(all) - 1
-	runBlocks(t, env, all[:end])
+	runBlocks(t, u, all[:end])
 	for _, e := range examples {
-		t.Run(e.name, func(t *testing.T) { e.check(t, runBlocks(t, env, blocks(t, "examples/"+e.name+"/README.md", ""))) })
+		t.Run(e.name, func(t *testing.T) { e.check(t, runBlocks(t, u, blocks(t, "examples/"+e.name+"/README.md", ""))) })
 	}
 	t.Run("audit", func(t *testing.T) {
-		runBlocks(t, env, []block{{commands: `bin/blixt audit --ca-file "$CA_FILE"`}})
+		runBlocks(t, u, []block{{commands: `blixt audit --ca-file "$CA_FILE"`}})
 	})
 	t.Run("pods", testAnyCluster)
 	if !c.IsGiven() {
 		t.Run("a hostile tenant", func(t *testing.T) { testTenant(t, onlyApplication(t), false) })
 	}
-	runBlocks(t, env, all[end:])
+	runBlocks(t, u, all[end:])
 	for _, m := range c.Nodes {
 		checkAttached(t, m)
 	}
