@@ -39,7 +39,8 @@ export CGO_ENABLED := 0
 # symbols, without which stack traces and profiles are the same: a debugger has to build its own.
 # All else is built in the same way, or dependencies would be compiled twice.
 TAGS := grpcnotrace
-export GOFLAGS := $(shell go env GOFLAGS) -trimpath -tags=$(TAGS) -ldflags=-s
+FLAGS := -trimpath -tags=$(TAGS) -ldflags=-s
+export GOFLAGS := $(shell go env GOFLAGS) $(FLAGS)
 
 .PHONY: help
 help: ## Print this
@@ -64,6 +65,17 @@ images: ## Push the images and print the chart's values, REGISTRY=registry.examp
 .PHONY: bpfman-digests
 bpfman-digests: ## Write the digests of bpfman's images into the chart's values, as their registry has them; CHECK=1 only compares
 	@go run ./operator/cmd/release digests $(if $(CHECK),-check)
+
+# What is released is the commit with the tag VERSION. The tools below are those of that commit.
+DIST ?= dist
+.PHONY: release
+release: REGISTRY ?= ghcr.io/kubernetes-sigs/blixt
+release: ## Make all that users install, of the tag VERSION=v1.2.3, in DIST=dist; REGISTRY= is where images will be pushed to, PLATFORMS=linux/amd64 is quicker
+	@GOWORK=off GOFLAGS="$(FLAGS)" go run ./operator/cmd/release build -version="$(VERSION)" -registry="$(REGISTRY)" -platforms="$(PLATFORMS)" -dist="$(DIST)" -builder="$(BUILDER)"
+
+.PHONY: release-tools
+release-tools: $(HELM) $(NFPM)
+	@printf '%s\n' "helm=$(HELM)" "nfpm=$(NFPM)"
 
 .PHONY: generate
 generate: ## Compile the C and generate Go from it; gets clang 19 and protoc when missing
@@ -263,5 +275,5 @@ demo: root build ## Balance TCP and UDP between network namespaces and show it (
 
 .PHONY: clean
 clean: ## Remove what was built
-	rm -rf bin
+	rm -rf bin dist .dist.partial
 	go clean -testcache -fuzzcache

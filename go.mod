@@ -2,6 +2,8 @@ module github.com/kubernetes-sigs/blixt
 
 go 1.26.0
 
+toolchain go1.26.8
+
 tool (
 	github.com/cilium/ebpf/cmd/bpf2go
 	google.golang.org/grpc/cmd/protoc-gen-go-grpc

@@ -21,6 +21,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
+// CheckName returns an error for what cannot be the name of an image in a registry.
+func CheckName(ref string) error {
+	_, err := parseRef(ref)
+	return err
+}
+
 // parseRef parses the name of an image, which must name a registry: the library would
 // assume one.
 func parseRef(text string) (name.Reference, error) {

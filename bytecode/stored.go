@@ -42,6 +42,14 @@ func (s *Stored) Digest() string {
 // Name returns the image's name by digest, or the file's.
 func (s *Stored) Name() string { return s.name }
 
+// Index returns the list of the image's manifests, none for an image of one platform.
+func (s *Stored) Index() (*v1.IndexManifest, error) {
+	if s.index == nil {
+		return &v1.IndexManifest{}, nil
+	}
+	return s.index.IndexManifest()
+}
+
 // New builds an image of an object.
 func New(o *Object, meta Meta) (*Stored, error) {
 	index, err := Build(o, meta)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
@@ -22,12 +23,19 @@ type Binary struct {
 	Info       *buildinfo.BuildInfo
 }
 
-// Build compiles the source of the current directory's module, stamped with the version
-// from git.
+// Build has make build compile the source of the current directory's module, as the
+// Makefile says how, stamped with the version from git.
 func Build(ctx context.Context, path, arch string) (*Binary, error) {
-	c := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=auto", "-ldflags=-s -w", "-o", path,
-		"github.com/kubernetes-sigs/blixt/operator/cmd/blixt")
-	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
+	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f={{.Dir}}").Output()
+	if err != nil {
+		return nil, fmt.Errorf("find the source: %w", err)
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return nil, err
+	}
+	c := exec.CommandContext(ctx, "make", "--silent", "--no-print-directory", "build", "BIN="+path)
+	c.Dir = strings.TrimSpace(string(root))
+	c.Env = append(os.Environ(), "MAKEFLAGS=", "GOOS=linux", "GOARCH="+arch)
 	c.Stderr = os.Stderr
 	if err := c.Run(); err != nil {
 		return nil, fmt.Errorf("build blixt for %s: %w", arch, err)

@@ -34,6 +34,8 @@ type Source struct {
 	Time time.Time `json:"time"`
 	// GoVersion is that of the Go that compiles, such as go1.26.8: others make other bytes.
 	GoVersion string `json:"goVersion"`
+	// Toolchain is the Go that go.mod asks for, with which everybody makes the same.
+	Toolchain string `json:"toolchain"`
 	// Registry is the host and the path of all images, such as registry.example.com/blixt.
 	Registry string `json:"registry"`
 }
@@ -80,6 +82,9 @@ type Image struct {
 	Manifests    []Manifest    `json:"manifests,omitempty"`
 	Attestations []Attestation `json:"attestations"`
 }
+
+// Name returns the image's name by digest.
+func (i Image) Name() string { return i.Repository + "@" + i.Digest }
 
 // Manifest is the image of one platform.
 type Manifest struct {

@@ -13,14 +13,17 @@ import (
 	"syscall"
 )
 
-const usage = `release images    build the images and push them to a registry of one's own
+const usage = `release build     make a release of a version, with all that users install, in a directory
+release images    build the images and push them to a registry of one's own
 release digests   write the digests of bpfman's images into the chart's values
 
 release COMMAND -h tells the options of a command.
 `
 
 func main() {
-	commands := map[string]func(ctx context.Context, args []string) error{"images": runImages, "digests": runDigests}
+	commands := map[string]func(ctx context.Context, args []string) error{
+		"build": runBuild, "images": runImages, "digests": runDigests, "stages": runStages,
+	}
 	var run func(ctx context.Context, args []string) error
 	if len(os.Args) > 1 {
 		run = commands[os.Args[1]]
