@@ -141,7 +141,7 @@ test-bpfman: root bpfman ## Run the tests that have bpfman load (root); builds i
 	@.ci/tests bpfman
 
 .PHONY: test-apiserver
-test-apiserver: root kubernetes helm ## Run the tests of the operator, the chart and the examples against an API server (root); builds that and Helm, once
+test-apiserver: root kubernetes helm $(HELM4) ## Run the tests of the operator, the chart and the examples against an API server (root); builds that and Helm 3 and 4, once
 	@.ci/tests apiserver
 
 .PHONY: bpfman
@@ -153,7 +153,7 @@ kubernetes: ## Build etcd and the Kubernetes API server for the tests, once, in 
 	@.ci/kubernetes
 
 .PHONY: helm
-helm: $(HELM) $(HELM4) ## Build Helm 3 and 4 for the chart's tests, once, in about two minutes
+helm: $(HELM) ## Build Helm for the tests in clusters, once, in about a minute
 
 $(HELM):
 	mkdir -p $(@D)

@@ -22,7 +22,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/admin/doctor"
 )
 
-// What make helm builds.
+// What make test-apiserver builds.
 const (
 	helm3 = "helm-v3.22.0"
 	helm4 = "helm-v4.3.2"
@@ -57,7 +57,7 @@ func runHelm(t *testing.T, helm string, args ...string) (string, error) {
 	}
 	path := filepath.Join(cache, "blixt", helm)
 	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("no Helm: run make helm (%v)", err)
+		t.Fatalf("no Helm: make test-apiserver builds it (%v)", err)
 	}
 	c := exec.Command(path, args...)
 	home := t.TempDir() // no configuration of the user

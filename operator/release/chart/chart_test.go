@@ -220,20 +220,23 @@ func decode(t *testing.T, text string, into any) {
 // Who reads the page on Artifact Hub has no source beside it, and wants this release.
 func TestReadmeOfRelease(t *testing.T) {
 	o := options()
+	o.Version = "v0.9.1-rc.1"
 	_, content := unpack(t, pack(t, o))
 	page := content["blixt/README.md"]
 	for _, want := range []string{
 		"helm install blixt oci://registry.example.com/net/blixt/charts/blixt ",
+		"cosign verify registry.example.com/net/blixt/charts/blixt:0.9.1-rc.1 ",
+		"/release.yaml@refs/tags/v0.9.1-rc.1\n",
 		"| image.digest | string | `\"sha256:" + strings.Repeat("a", 64) + "\"` |",
 		"| bytecode.image | string | `\"" + o.Bytecode + "\"` |",
-		"](https://github.com/kubernetes-sigs/blixt/blob/v1.2.3/docs/ARCHITECTURE.md)",
-		"](https://github.com/kubernetes-sigs/blixt/blob/v1.2.3/charts/blixt/files/seccomp/blixt-agent.json)",
+		"](https://github.com/kubernetes-sigs/blixt/blob/v0.9.1-rc.1/docs/ARCHITECTURE.md)",
+		"](https://github.com/kubernetes-sigs/blixt/blob/v0.9.1-rc.1/charts/blixt/files/seccomp/blixt-agent.json)",
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("README.md does not say %s", want)
 		}
 	}
-	for _, no := range []string{"](../", "](files/", "ghcr.io/kubernetes-sigs"} {
+	for _, no := range []string{"](../", "](files/", "ghcr.io/kubernetes-sigs", "1.2.3"} {
 		if strings.Contains(page, no) {
 			t.Errorf("README.md says %s", no)
 		}

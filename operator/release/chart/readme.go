@@ -12,6 +12,7 @@ import (
 const readmeFile = "README.md"
 
 var (
+	example   = regexp.MustCompile(`([^0-9.])1\.2\.3\b`) // the version in commands
 	link      = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	published = regexp.MustCompile(`oci://(\S+)/charts/blixt\b`)
 )
@@ -37,6 +38,7 @@ func writeReadme(f files, o Options) error {
 		return fmt.Errorf("%s does not say from where to install: want oci://…/charts/blixt in it", readmeFile)
 	}
 	page = strings.ReplaceAll(page, found[1], o.registry())
+	page = example.ReplaceAllString(page, "${1}"+o.number())
 	page = link.ReplaceAllStringFunc(page, func(l string) string {
 		target := link.FindStringSubmatch(l)[1]
 		if strings.Contains(target, ":") || target[0] == '#' {
