@@ -17,8 +17,12 @@ import (
 // Home is the address of the source.
 const Home = "https://github.com/kubernetes-sigs/blixt"
 
-// ListName is the file that lists a release.
-const ListName = "release.json"
+// ListName is the file that lists a release, and SumsName that with the checksums of all
+// files, and of that list.
+const (
+	ListName = "release.json"
+	SumsName = "SHA256SUMS"
+)
 
 // Source is what a release is made of.
 type Source struct {

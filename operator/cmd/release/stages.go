@@ -64,7 +64,10 @@ func (s *stages) run(ctx context.Context) error {
 		{"images", s.makeImages},
 		{"chart", s.makeChart},
 		{"install.yaml", s.makeManifests},
-		{"release.json", s.list},
+		{"SBOMs", s.listContents},
+		{"provenance", s.state},
+		{"notes", s.explainRelease},
+		{"checksums", s.list},
 	} {
 		if err := step(s.log, stage.what, func() error { return stage.do(ctx) }); err != nil {
 			return err
@@ -84,9 +87,10 @@ func (s *stages) write(name, kind string, content []byte) error {
 
 // record lists a file that is there already.
 func (s *stages) record(name, kind string, content []byte) {
-	sum := sha256.Sum256(content)
-	s.made.Files = append(s.made.Files, release.File{Name: name, Kind: kind, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(content))})
+	s.made.Files = append(s.made.Files, release.File{Name: name, Kind: kind, SHA256: hexSHA256(content), Size: int64(len(content))})
 }
 
-// list writes the list of the release.
-func (s *stages) list(context.Context) error { return s.made.Write(s.Out) }
+func hexSHA256(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:])
+}

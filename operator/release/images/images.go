@@ -95,11 +95,11 @@ func newLayer(b *release.Binary) (v1.Layer, error) {
 	if err != nil {
 		return nil, err
 	}
-	module, err := linked(rootsModule)
+	beside, err := Roots()
 	if err != nil {
 		return nil, err
 	}
-	list, err := sbom.Binary(b, module)
+	list, err := sbom.Binary(b, beside...)
 	if err != nil {
 		return nil, err
 	}
@@ -144,6 +144,12 @@ func add(archive *tar.Writer, name string, mode int64, at time.Time, content []b
 
 // rootsModule is the module that roots come from.
 const rootsModule = "golang.org/x/crypto/x509roots/fallback"
+
+// Roots returns the modules that files beside the program come from.
+func Roots() ([]*debug.Module, error) {
+	module, err := linked(rootsModule)
+	return []*debug.Module{module}, err
+}
 
 // linked finds a module that is linked into this program.
 func linked(path string) (*debug.Module, error) {

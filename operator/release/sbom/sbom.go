@@ -4,16 +4,12 @@
 package sbom
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/url"
 	"runtime/debug"
-	"strings"
 	"time"
 
-	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/release"
 )
 
@@ -28,6 +24,8 @@ type (
 		CreationInfo      Creation       `json:"creationInfo"`
 		Packages          []Package      `json:"packages"`
 		Relationships     []Relationship `json:"relationships"`
+
+		known map[string]string // what is listed already, and its id
 	}
 	Creation struct {
 		Created  string   `json:"created"`
@@ -64,38 +62,31 @@ type (
 
 const (
 	DocumentID  = "SPDXRef-DOCUMENT"
-	blixtID     = "SPDXRef-blixt"
 	noAssertion = "NOASSERTION"
 )
 
 // Binary lists what a program consists of: the modules that Go has recorded in it, and the
 // eBPF object; and the modules that files beside it come from.
 func Binary(b *release.Binary, beside ...*debug.Module) ([]byte, error) {
-	d := &Document{
-		Version: "SPDX-2.3", DataLicense: "CC0-1.0", ID: DocumentID,
-		Name:              "blixt " + b.Version() + " linux/" + b.Arch,
-		DocumentNamespace: release.Home + "/sbom/" + b.SHA256,
-		CreationInfo:      Creation{Created: b.Time().Format(time.RFC3339), Creators: []string{"Organization: Blixt"}},
-	}
-	d.add(DocumentID, "DESCRIBES", Package{
-		ID: blixtID, Name: b.Info.Main.Path, VersionInfo: b.Info.Main.Version, DownloadLocation: release.Home, LicenseDeclared: "Apache-2.0",
-		Checksums: []Checksum{{"SHA256", b.SHA256}}, ExternalRefs: purl(b.Info.Main.Path, b.Info.Main.Version),
-	})
-	object := sha256.Sum256(bpf.Object())
-	d.add(blixtID, "CONTAINS", Package{
-		ID: "SPDXRef-ebpf", Name: "eBPF object of Blixt", VersionInfo: b.Info.Main.Version, DownloadLocation: release.Home,
-		LicenseDeclared: "GPL-2.0-only OR BSD-2-Clause", Checksums: []Checksum{{"SHA256", hex.EncodeToString(object[:])}},
-	})
-	d.addModule(blixtID, "STATIC_LINK", &debug.Module{Path: "stdlib", Version: strings.TrimPrefix(b.Info.GoVersion, "go")})
-	for _, m := range b.Info.Deps {
-		if m.Replace != nil {
-			m = m.Replace
-		}
-		d.addModule(blixtID, "STATIC_LINK", m)
-	}
+	d := newDocument("blixt "+b.Version()+" linux/"+b.Arch, b.SHA256, b.Time())
+	d.addProgram(DocumentID, "DESCRIBES", b)
 	for _, m := range beside {
 		d.addModule(DocumentID, "DESCRIBES", m)
 	}
+	return d.text()
+}
+
+// newDocument returns a document about what has that digest.
+func newDocument(name, digest string, at time.Time) *Document {
+	return &Document{
+		Version: "SPDX-2.3", DataLicense: "CC0-1.0", ID: DocumentID, Name: name,
+		DocumentNamespace: release.Home + "/sbom/" + digest,
+		CreationInfo:      Creation{Created: at.UTC().Format(time.RFC3339), Creators: []string{"Organization: Blixt"}},
+		known:             map[string]string{},
+	}
+}
+
+func (d *Document) text() ([]byte, error) {
 	text, err := json.MarshalIndent(d, "", " ")
 	return append(text, '\n'), err
 }
@@ -104,10 +95,20 @@ func Binary(b *release.Binary, beside ...*debug.Module) ([]byte, error) {
 func (d *Document) add(to, relation string, p Package) {
 	p.LicenseConcluded, p.CopyrightText = noAssertion, noAssertion
 	d.Packages = append(d.Packages, p)
-	d.Relationships = append(d.Relationships, Relationship{to, relation, p.ID})
+	d.relate(to, relation, p.ID)
 }
 
+func (d *Document) relate(to, relation, id string) {
+	d.Relationships = append(d.Relationships, Relationship{to, relation, id})
+}
+
+// addModule lists a module once, however many programs link it.
 func (d *Document) addModule(to, relation string, m *debug.Module) {
+	key := m.Path + "@" + m.Version
+	if d.known[key] != "" {
+		d.relate(to, relation, d.known[key])
+		return
+	}
 	p := Package{
 		ID: fmt.Sprintf("SPDXRef-module-%d", len(d.Packages)), Name: m.Path, VersionInfo: m.Version,
 		DownloadLocation: noAssertion, LicenseDeclared: noAssertion, ExternalRefs: purl(m.Path, m.Version),
@@ -115,6 +116,7 @@ func (d *Document) addModule(to, relation string, m *debug.Module) {
 	if m.Sum != "" { // of its files' hashes: none of SPDX's algorithms
 		p.Comment = "go.sum " + m.Sum
 	}
+	d.known[key] = p.ID
 	d.add(to, relation, p)
 }
 
