@@ -36,6 +36,9 @@ type Options struct {
 	Version string
 }
 
+// oldest is the oldest Kubernetes that the chart takes. Helm knows no cluster here.
+const oldest = "1.32.0"
+
 const head = `# Blixt %[1]s and all that it needs, for clusters without Helm:
 #
 #   kubectl apply --server-side -f install.yaml
@@ -77,7 +80,7 @@ func template(ctx context.Context, o Options) ([]byte, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(home)
-	c := exec.CommandContext(ctx, o.Helm, "template", "blixt", o.Chart, "--namespace="+Namespace, "--no-hooks", "--skip-tests")
+	c := exec.CommandContext(ctx, o.Helm, "template", "blixt", o.Chart, "--namespace="+Namespace, "--no-hooks", "--skip-tests", "--kube-version="+oldest)
 	for _, v := range os.Environ() { // no plugins and no cluster of whoever runs this
 		if !strings.HasPrefix(v, "HELM_") && !strings.HasPrefix(v, "KUBE") {
 			c.Env = append(c.Env, v)
