@@ -7,9 +7,11 @@ import (
 	"io"
 	"os"
 	"text/tabwriter"
+
+	"github.com/kubernetes-sigs/blixt/operator/release"
 )
 
-// summarize prints what was made.
+// summarize prints what was made, and what users install of it.
 func (s *stages) summarize(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "MADE\tSIZE\tDIGEST")
@@ -21,6 +23,9 @@ func (s *stages) summarize(out io.Writer) error {
 		fmt.Fprintf(w, "blixt for linux/%s\t%s\tsha256:%s\n", b.Arch, megabytes(info.Size()), b.SHA256)
 	}
 	for _, f := range s.made.Files {
+		if f.Kind == release.KindSBOM || f.Kind == release.KindProvenance {
+			continue
+		}
 		fmt.Fprintf(w, "%s\t%s\tsha256:%s\n", f.Name, megabytes(f.Size), f.SHA256)
 	}
 	for _, i := range s.made.Images {

@@ -17,6 +17,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/kubernetes-sigs/blixt/operator/admin/doctor"
 )
 
 // Namespace is where Blixt is installed.
@@ -36,9 +38,6 @@ type Options struct {
 	Version string
 }
 
-// oldest is the oldest Kubernetes that the chart takes. Helm knows no cluster here.
-const oldest = "1.32.0"
-
 const head = `# Blixt %[1]s and all that it needs, for clusters without Helm:
 #
 #   kubectl apply --server-side -f install.yaml
@@ -49,7 +48,7 @@ const head = `# Blixt %[1]s and all that it needs, for clusters without Helm:
 #
 # To remove Blixt, but keep what people wrote, and the kinds that they wrote it in:
 #
-#   blixt uninstall --yes
+#   blixt uninstall --yes --with-bpfman
 #   kubectl delete -f install.yaml --selector '!%[2]s'
 #
 # This is what helm template makes of the chart of that version, with its own values.
@@ -80,7 +79,7 @@ func template(ctx context.Context, o Options) ([]byte, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(home)
-	c := exec.CommandContext(ctx, o.Helm, "template", "blixt", o.Chart, "--namespace="+Namespace, "--no-hooks", "--skip-tests", "--kube-version="+oldest)
+	c := exec.CommandContext(ctx, o.Helm, "template", "blixt", o.Chart, "--namespace="+Namespace, "--no-hooks", "--skip-tests", "--kube-version="+doctor.OldestKubernetes)
 	for _, v := range os.Environ() { // no plugins and no cluster of whoever runs this
 		if !strings.HasPrefix(v, "HELM_") && !strings.HasPrefix(v, "KUBE") {
 			c.Env = append(c.Env, v)
@@ -102,7 +101,7 @@ func template(ctx context.Context, o Options) ([]byte, error) {
 func labelled(text []byte) ([]byte, error) {
 	var out bytes.Buffer
 	for document := range bytes.SplitSeq(text, []byte("\n---\n")) {
-		document = bytes.TrimPrefix(document, []byte("---\n"))
+		document = append(bytes.Trim(bytes.TrimPrefix(document, []byte("---\n")), "\n"), '\n')
 		var object struct {
 			Kind     string
 			Metadata struct {
@@ -127,7 +126,7 @@ func labelled(text []byte) ([]byte, error) {
 				return nil, fmt.Errorf("%s %s: %w", object.Kind, object.Metadata.Name, err)
 			}
 		}
-		fmt.Fprintf(&out, "---\n%s\n", bytes.TrimRight(document, "\n"))
+		fmt.Fprintf(&out, "---\n%s", document)
 	}
 	return out.Bytes(), nil
 }

@@ -85,7 +85,7 @@ func Write(r *release.Release, history []byte) ([]byte, error) {
 		Files                 []file
 	}{
 		Source: r.Source, Warnings: warnings(r, section), Images: r.Images,
-		Docs: release.Home + "/blob/" + r.Version + "/docs", Changes: absolute(section.Text, r.Version),
+		Docs: release.Home + "/blob/" + r.Version + "/docs", Changes: absolute(unwrapped(section.Text), r.Version),
 		Signer: "--certificate-identity=" + release.Home + "/.github/workflows/release.yaml@refs/tags/" + r.Version +
 			" --certificate-oidc-issuer=https://token.actions.githubusercontent.com",
 	}
@@ -111,6 +111,27 @@ func warnings(r *release.Release, section *changelog.Section) (all []string) {
 		all = append(all, "The changelog has no section for this version: these are all changes since the previous one.")
 	}
 	return all
+}
+
+// unwrapped puts each paragraph and each entry of a list into one line, as GitHub shows
+// where the lines of notes end.
+func unwrapped(text string) string {
+	var out strings.Builder
+	open := false // the line before may go on
+	for line := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
+		trimmed := strings.TrimSpace(line)
+		begins := trimmed == "" || strings.HasPrefix(line, "    ") || strings.ContainsAny(trimmed[:1], "#|>-")
+		switch {
+		case open && !begins:
+			out.WriteString(" " + trimmed)
+		case out.Len() > 0:
+			out.WriteString("\n" + line)
+		default:
+			out.WriteString(line)
+		}
+		open = trimmed != "" && !strings.HasPrefix(line, "    ") && !strings.ContainsAny(trimmed[:1], "#|")
+	}
+	return out.String() + "\n"
 }
 
 var link = regexp.MustCompile(`\]\(([^)\s]+)\)`)
