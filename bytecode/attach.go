@@ -3,6 +3,7 @@
 package bytecode
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -19,15 +20,15 @@ func (s *Stored) attach(ctx context.Context, o Options, images ...v1.Image) erro
 	if err != nil {
 		return err
 	}
+	return attach(ctx, ref.Context(), s.descriptor.Digest, images, o)
+}
+
+// attach uploads bundles by digest, and simple signatures by their tag.
+func attach(ctx context.Context, repository name.Repository, to v1.Hash, images []v1.Image, o Options) error {
 	options, err := o.remote(ctx)
 	if err != nil {
 		return err
 	}
-	return attach(ctx, ref.Context(), s.descriptor.Digest, images, options)
-}
-
-// attach uploads bundles by digest, and simple signatures by their tag.
-func attach(ctx context.Context, repository name.Repository, to v1.Hash, images []v1.Image, options []remote.Option) error {
 	var bundles []v1.Image
 	for _, image := range images {
 		manifest, err := image.Manifest()
@@ -43,7 +44,7 @@ func attach(ctx context.Context, repository name.Repository, to v1.Hash, images 
 			return explain(tag, err)
 		}
 	}
-	return refer(ctx, repository, to, bundles, options)
+	return refer(ctx, repository, to, bundles, cmp.Or(o.Pause, listPause), options)
 }
 
 // Where a registry has no list of referrers, each writer reads the tag that replaces the
@@ -54,7 +55,7 @@ const (
 )
 
 // refer uploads manifests, and sees to it that the registry lists them as referrers.
-func refer(ctx context.Context, repository name.Repository, to v1.Hash, bundles []v1.Image, options []remote.Option) error {
+func refer(ctx context.Context, repository name.Repository, to v1.Hash, bundles []v1.Image, pause time.Duration, options []remote.Option) error {
 	missing := map[v1.Hash]v1.Image{}
 	for _, image := range bundles {
 		digest, err := image.Digest()
@@ -84,7 +85,7 @@ func refer(ctx context.Context, repository name.Repository, to v1.Hash, bundles 
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(listPause):
+		case <-time.After(pause):
 		}
 	}
 	return fmt.Errorf("%s: the registry does not list what was attached: another writes to it at the same time, or replaces the tag %s-%s: do it again",

@@ -52,6 +52,16 @@ func PredicateType(name string) (string, error) {
 	return name, nil
 }
 
+// PredicateName returns cosign's name of a type, or the type if it has none.
+func PredicateName(predicateType string) string {
+	for name, long := range predicateNames {
+		if long == predicateType {
+			return name
+		}
+	}
+	return predicateType
+}
+
 // Attestations returns the statements about the image that refer to it, other than
 // signatures, verified by one of the keys or not. A file has none.
 func (s *Stored) Attestations(keys []*PublicKey) ([]Attestation, error) {
@@ -155,7 +165,7 @@ func (s *Stored) Attest(ctx context.Context, statement []byte, key *PrivateKey, 
 
 func (s *Stored) attestable(statement []byte) (*Statement, error) {
 	if s.object != nil || s.inLayout() {
-		return nil, errors.New("it is in no registry: push it first, attest it there")
+		return nil, errNoRegistry
 	}
 	if len(statement) > maxStatement/2 { // it grows by a third in base64
 		return nil, fmt.Errorf("the statement has %d bytes: want at most %d", len(statement), maxStatement/2)

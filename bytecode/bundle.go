@@ -32,7 +32,7 @@ const (
 
 // signBundle returns the manifest with a bundle that signs an image.
 func signBundle(of v1.Descriptor, key *PrivateKey) (v1.Image, error) {
-	text, err := json.Marshal(NewStatement(PredicateSignature, json.RawMessage("{}"), subjectOf(of.Digest)))
+	text, err := json.Marshal(newSignature(of.Digest))
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
@@ -58,6 +58,11 @@ func newBundle(of v1.Descriptor, predicateType string, statement []byte, key *Pr
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
+	return carrier(of, predicateType, bundle)
+}
+
+// carrier returns the manifest with a bundle, which refers to an image.
+func carrier(of v1.Descriptor, predicateType string, bundle []byte) (v1.Image, error) {
 	return newArtifact(v1.Manifest{
 		SchemaVersion: 2,
 		MediaType:     types.OCIManifestSchema1,
@@ -89,14 +94,7 @@ func saysToSign(m *v1.Manifest) bool {
 
 // bundleClaim reads the one bundle of a manifest, of at most limit bytes.
 func bundleClaim(image v1.Image, manifest *v1.Manifest, limit int64) (claim, error) {
-	layers, err := image.Layers()
-	if err != nil {
-		return claim{}, err
-	}
-	if len(layers) != 1 {
-		return claim{}, fmt.Errorf("bundle: its manifest has %d layers: want one", len(layers))
-	}
-	text, err := readSmall(layers[0], manifest.Layers[0], limit)
+	text, err := bundleText(image, manifest, limit)
 	if err != nil {
 		return claim{}, err
 	}
@@ -105,6 +103,18 @@ func bundleClaim(image v1.Image, manifest *v1.Manifest, limit int64) (claim, err
 		return claim{}, fmt.Errorf("bundle: %w", err)
 	}
 	return c, nil
+}
+
+// bundleText reads the one layer of a manifest with a bundle.
+func bundleText(image v1.Image, manifest *v1.Manifest, limit int64) ([]byte, error) {
+	layers, err := image.Layers()
+	if err != nil {
+		return nil, err
+	}
+	if len(layers) != 1 {
+		return nil, fmt.Errorf("bundle: its manifest has %d layers: want one", len(layers))
+	}
+	return readSmall(layers[0], manifest.Layers[0], limit)
 }
 
 func parseBundle(text []byte) (claim, error) {

@@ -43,7 +43,7 @@ func openLayout(dir string) (*Stored, error) {
 	var signatures []v1.Descriptor
 	for i, d := range list.Manifests {
 		switch {
-		case d.ArtifactType != "" || strings.HasSuffix(d.Annotations[refName], ".sig"):
+		case strings.HasPrefix(d.ArtifactType, bundleType) || strings.HasSuffix(d.Annotations[refName], ".sig"):
 			signatures = append(signatures, d)
 		case image != nil:
 			return nil, fmt.Errorf("layout %s holds several images (%s, %s): want one", dir, image.Digest, d.Digest)
@@ -189,3 +189,6 @@ func (s *Stored) appendSignature(path layout.Path, image v1.Image) error {
 		MediaType: manifest.MediaType, Digest: digest, Size: int64(len(raw)), ArtifactType: manifest.ArtifactType,
 	})
 }
+
+// OpenLayout opens a directory with an OCI layout, and nothing else.
+func OpenLayout(dir string) (*Stored, error) { return openLayout(dir) }

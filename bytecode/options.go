@@ -24,7 +24,8 @@ type Options struct {
 	// Keychain has the credentials; nil: those in the files of Docker and Podman.
 	Keychain authn.Keychain
 	// Pause before the first of two retries; the pause before the second is three times
-	// as long. 0: one second.
+	// as long. 0: one second. Also the pause before a list of what was attached is read
+	// again, where another may have written it meanwhile; 0: 200 ms.
 	Pause time.Duration
 	// Progress is called, from any goroutine, with numbers of bytes sent or received.
 	Progress func(bytes int)

@@ -173,19 +173,14 @@ func (s *Stored) Push(ctx context.Context, to string, o Options) (string, error)
 	if s.object != nil {
 		return "", fmt.Errorf("push %s: this is a file, build an image of it first", s.name)
 	}
-	if s.index != nil {
-		err = remote.WriteIndex(ref, s.index, options...)
-	} else {
-		err = remote.Write(ref, s.image, options...)
-	}
-	if err != nil {
-		return "", explain(ref, err)
+	if err := s.upload(ref, options); err != nil {
+		return "", err
 	}
 	attached, err := s.attached()
 	if err != nil {
 		return "", err
 	}
-	if err := attach(ctx, ref.Context(), s.descriptor.Digest, attached, options); err != nil {
+	if err := attach(ctx, ref.Context(), s.descriptor.Digest, attached, o); err != nil {
 		return "", err
 	}
 	return ref.Context().Digest(s.descriptor.Digest.String()).String(), nil

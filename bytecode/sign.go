@@ -4,7 +4,6 @@ package bytecode
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -29,9 +28,11 @@ func Sign(ctx context.Context, ref string, key *PrivateKey, o Options) (string, 
 	return s.Sign(ctx, key, o)
 }
 
-// Sign signs an image where it is stored, whatever its contents.
+// Sign signs an image where it is stored, whatever its contents, in each form in which the
+// key has not signed it yet.
 func (s *Stored) Sign(ctx context.Context, key *PrivateKey, o Options) (string, error) {
-	if again, err := s.signedBy(key.Public); err != nil || again {
+	done, err := s.signedBy(key.Public)
+	if err != nil || done[KindBundle] && done[KindSimple] {
 		return s.name, err
 	}
 	before, err := s.attached()
@@ -39,7 +40,7 @@ func (s *Stored) Sign(ctx context.Context, key *PrivateKey, o Options) (string, 
 		return "", err
 	}
 	var simple v1.Image
-	var others []v1.Image
+	var others, added []v1.Image
 	for _, image := range before {
 		manifest, err := image.Manifest()
 		if err != nil {
@@ -51,33 +52,42 @@ func (s *Stored) Sign(ctx context.Context, key *PrivateKey, o Options) (string, 
 			others = append(others, image)
 		}
 	}
-	bundle, err := signBundle(s.descriptor, key)
-	if err != nil {
-		return "", err
+	if !done[KindBundle] {
+		bundle, err := signBundle(s.descriptor, key)
+		if err != nil {
+			return "", err
+		}
+		added = append(added, bundle)
 	}
-	if simple, err = signSimple(simple, s.repository(), s.descriptor.Digest, key); err != nil {
-		return "", err
+	if !done[KindSimple] {
+		if simple, err = signSimple(simple, s.repository(), s.descriptor.Digest, key); err != nil {
+			return "", err
+		}
+		added = append(added, simple)
 	}
 	if s.inLayout() {
-		s.attached = func() ([]v1.Image, error) { return append(others, bundle, simple), nil }
+		if done[KindSimple] {
+			others = append(others, simple)
+		}
+		s.attached = func() ([]v1.Image, error) { return append(others, added...), nil }
 		return s.name, s.Write(s.dir)
 	}
-	return s.name, s.attach(ctx, o, bundle, simple)
+	return s.name, s.attach(ctx, o, added...)
 }
 
-// signedBy reports whether the key has already signed the image in both forms.
-func (s *Stored) signedBy(key *PublicKey) (bool, error) {
-	found, err := s.Verify([]*PublicKey{key})
-	if errors.Is(err, errUnsigned) || errors.Is(err, errNoneMatches) {
-		return false, nil
+// signedBy returns the forms in which the key has already signed the image.
+func (s *Stored) signedBy(key *PublicKey) (forms map[string]bool, err error) {
+	found, err := s.Signatures([]*PublicKey{key})
+	if err != nil {
+		return nil, err
 	}
-	forms := map[string]bool{}
+	forms = map[string]bool{}
 	for _, f := range found {
 		if f.VerifiedBy != "" {
 			forms[f.Kind] = true
 		}
 	}
-	return forms[KindBundle] && forms[KindSimple], err
+	return forms, nil
 }
 
 func (s *Stored) inLayout() bool { return s.dir != "" }

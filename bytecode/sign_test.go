@@ -291,11 +291,7 @@ func pushForged(t *testing.T, r *testRegistry, digest v1.Hash, image v1.Image) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	options, err := r.options().remote(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := attach(t.Context(), repository, digest, []v1.Image{image}, options); err != nil {
+	if err := attach(t.Context(), repository, digest, []v1.Image{image}, r.options()); err != nil {
 		t.Fatal(err)
 	}
 }

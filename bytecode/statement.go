@@ -23,7 +23,11 @@ const (
 	PredicateProvenance = "https://slsa.dev/provenance/v1"
 )
 
-const statementType = "https://in-toto.io/Statement/v1"
+// Versions of the form. What differs between them is what a predicate may be.
+const (
+	statementType = "https://in-toto.io/Statement/v1"
+	olderType     = "https://in-toto.io/Statement/v0.1" // of cosign attest
+)
 
 // Statement is an in-toto statement: a predicate is true of each subject.
 //
@@ -58,7 +62,7 @@ func ParseStatement(text []byte) (*Statement, error) {
 		return nil, fmt.Errorf("read statement: %w", err)
 	}
 	switch {
-	case s.Type != statementType:
+	case s.Type != statementType && s.Type != olderType:
 		return nil, fmt.Errorf("read statement: _type is %q: want %s", s.Type, statementType)
 	case s.PredicateType == "":
 		return nil, errors.New("read statement: it has no predicateType")
@@ -107,6 +111,11 @@ func (s *Statement) digests() (all []string) {
 		slices.Sort(all[first:])
 	}
 	return all
+}
+
+// newSignature states that an image is signed.
+func newSignature(of v1.Hash) *Statement {
+	return NewStatement(PredicateSignature, json.RawMessage("{}"), subjectOf(of))
 }
 
 // subjectOf returns an image as a subject.
