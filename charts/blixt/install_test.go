@@ -31,8 +31,10 @@ func helmIn(t *testing.T, ns, command string, flags ...string) (string, error) {
 }
 
 // inCluster are the flags by which Helm is an administrator of the cluster.
-func inCluster(ns string) []string {
-	return []string{"--namespace=" + ns, "--kube-apiserver=" + server.Config.Host, "--kube-token=" + server.Config.BearerToken, "--kube-ca-file=" + server.Config.CAFile}
+func inCluster(ns string) []string { return inClusterOf(server, ns) }
+
+func inClusterOf(s *kube.Server, ns string) []string {
+	return []string{"--namespace=" + ns, "--kube-apiserver=" + s.Config.Host, "--kube-token=" + s.Config.BearerToken, "--kube-ca-file=" + s.Config.CAFile}
 }
 
 // install installs the chart in a namespace until the test ends, as a cluster can

@@ -10,8 +10,6 @@ import (
 	"maps"
 	"slices"
 	"testing"
-
-	corev1 "k8s.io/api/core/v1"
 )
 
 // largestSecret is what the API server takes; Helm keeps all of a release in one Secret.
@@ -57,19 +55,5 @@ func TestReleaseFitsIntoItsSecret(t *testing.T) {
 	}
 	if limit := largestSecret * 2 / 3; size > limit {
 		t.Errorf("a release takes %d bytes, want at most %d: what users set has to fit in, too, and what is added next", size, limit)
-	}
-}
-
-// What a real Helm stores is of the size that is computed above.
-func TestSecretOfRelease(t *testing.T) {
-	ns := install(t)
-	got := get[corev1.Secret](t, ns, "sh.helm.release.v1.blixt.v1")
-	inSecret := len(got.Data["release"])
-	out, err := helmIn(t, ns, "install", ".", "--dry-run=client", "--output=json", values, blixtAlone+",crds.install=false")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if computed := stored(t, []byte(out)); inSecret < computed*95/100 || inSecret > computed*105/100 {
-		t.Errorf("Helm stores %d bytes, computed were %d", inSecret, computed)
 	}
 }
