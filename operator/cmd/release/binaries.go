@@ -10,7 +10,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/kubernetes-sigs/blixt/operator/release"
 	"github.com/kubernetes-sigs/blixt/operator/release/archive"
@@ -67,20 +70,33 @@ func (s *stages) makeArchives(ctx context.Context) error {
 		}
 		pages = append(pages, archive.File{Name: name, Mode: 0o644, Content: content})
 	}
-	for _, b := range s.binaries {
+	archives := make([][]byte, len(s.binaries))
+	err = s.forBinaries(ctx, func(_ context.Context, i int, b *release.Binary) error {
 		program, err := os.ReadFile(b.Path)
 		if err != nil {
 			return err
 		}
-		content, err := archive.TarGz(s.Time, append(pages, archive.File{Name: "blixt", Mode: 0o755, Content: program})...)
-		if err != nil {
-			return err
-		}
-		if err := s.write(fmt.Sprintf("blixt_%s_linux_%s.tar.gz", s.Number(), b.Arch), release.KindArchive, content); err != nil {
+		archives[i], err = archive.TarGz(s.Time, slices.Concat(pages, []archive.File{{Name: "blixt", Mode: 0o755, Content: program}})...)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for i, b := range s.binaries {
+		if err := s.write(fmt.Sprintf("blixt_%s_linux_%s.tar.gz", s.Number(), b.Arch), release.KindArchive, archives[i]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// forBinaries does something with all binaries at once, as it takes a processor long.
+func (s *stages) forBinaries(ctx context.Context, do func(context.Context, int, *release.Binary) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for i, b := range s.binaries {
+		group.Go(func() error { return do(ctx, i, b) })
+	}
+	return group.Wait()
 }
 
 // pages returns the man pages in man, and completion in completions, as files and in Work.
@@ -125,20 +141,22 @@ func (s *stages) makePackages(ctx context.Context) error {
 	if !s.Packages {
 		return nil
 	}
-	for _, b := range s.binaries {
-		files, err := packages.Build(ctx, packages.Options{
+	files := make([][]string, len(s.binaries))
+	err := s.forBinaries(ctx, func(ctx context.Context, i int, b *release.Binary) (err error) {
+		files[i], err = packages.Build(ctx, packages.Options{
 			Source: s.Source, Binary: b, Man: filepath.Join(s.Work, "man"), Completions: filepath.Join(s.Work, "completions"), Nfpm: s.Nfpm, Out: s.Out,
 		})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, file := range slices.Concat(files...) {
+		content, err := os.ReadFile(file)
 		if err != nil {
 			return err
 		}
-		for _, file := range files {
-			content, err := os.ReadFile(file)
-			if err != nil {
-				return err
-			}
-			s.record(filepath.Base(file), release.KindPackage, content)
-		}
+		s.record(filepath.Base(file), release.KindPackage, content)
 	}
 	return nil
 }

@@ -44,11 +44,14 @@ func runBuild(ctx context.Context, args []string) error {
 
 // explain says what to do about what happens to everybody.
 func explain(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || err != nil && strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
-		return fmt.Errorf("%w: a release needs about 500 MB beside the directory that it is made in, and as much in Go's cache; the old release is as it was", err)
+	if err != nil && (errors.Is(err, syscall.ENOSPC) || isFull(err.Error())) {
+		return fmt.Errorf("%w: a release needs about 500 MB beside the directory that it is made in, and as much in Go's cache; what was in that directory is as it was", err)
 	}
 	return err
 }
+
+// isFull tells whether a program says that a file system is full.
+func isFull(text string) bool { return strings.Contains(strings.ToLower(text), syscall.ENOSPC.Error()) }
 
 func (o *buildOptions) run(ctx context.Context) error {
 	if err := o.check(); err != nil {

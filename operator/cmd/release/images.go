@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/kubernetes-sigs/blixt/bytecode"
@@ -101,6 +102,8 @@ func (o *imagesOptions) run(ctx context.Context, out io.Writer) error {
 func architectures(platforms string) (all []string, err error) {
 	for p := range strings.SplitSeq(platforms, ",") {
 		switch arch, linux := strings.CutPrefix(p, "linux/"); {
+		case linux && slices.Contains(all, arch):
+			return nil, fmt.Errorf("platforms %s: %s twice", platforms, p)
 		case linux && (arch == "amd64" || arch == "arm64"):
 			all = append(all, arch)
 		default:

@@ -36,10 +36,18 @@ type plan struct {
 func (p *plan) execute(ctx context.Context, d *dist.Dir, env []string, log io.Writer) error {
 	run := func(out io.Writer, name string, args ...string) error {
 		c := exec.CommandContext(ctx, name, args...)
-		c.Dir, c.Env, c.Stdout, c.Stderr = filepath.Join(p.Work, "clone"), env, out, log
+		var complaint strings.Builder
+		c.Dir, c.Env, c.Stdout, c.Stderr = filepath.Join(p.Work, "clone"), env, out, io.MultiWriter(log, &complaint)
 		d.Keep(c)
 		asGroup(c)
-		return c.Run()
+		err := c.Run()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil && isFull(complaint.String()) {
+			return fmt.Errorf("%w: %w", err, syscall.ENOSPC)
+		}
+		return err
 	}
 	var version strings.Builder
 	if err := run(&version, "go", "env", "GOVERSION"); err != nil {

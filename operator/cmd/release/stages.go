@@ -44,7 +44,7 @@ func runStages(ctx context.Context, args []string) error {
 		return err
 	}
 	s.made.Source = s.Source
-	return explain(s.run(ctx))
+	return s.run(ctx)
 }
 
 func (s *stages) run(ctx context.Context) error {

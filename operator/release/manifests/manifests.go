@@ -17,8 +17,6 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-
-	"github.com/kubernetes-sigs/blixt/operator/admin/doctor"
 )
 
 // Namespace is where Blixt is installed.
@@ -37,6 +35,9 @@ type Options struct {
 	// Version is that of the release, such as v1.2.3.
 	Version string
 }
+
+// kubernetes is a version that the chart takes: Helm knows no cluster here.
+const kubernetes = "1.32.0"
 
 const head = `# Blixt %[1]s and all that it needs, for clusters without Helm:
 #
@@ -79,7 +80,7 @@ func template(ctx context.Context, o Options) ([]byte, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(home)
-	c := exec.CommandContext(ctx, o.Helm, "template", "blixt", o.Chart, "--namespace="+Namespace, "--no-hooks", "--skip-tests", "--kube-version="+doctor.OldestKubernetes)
+	c := exec.CommandContext(ctx, o.Helm, "template", "blixt", o.Chart, "--namespace="+Namespace, "--no-hooks", "--skip-tests", "--kube-version="+kubernetes)
 	for _, v := range os.Environ() { // no plugins and no cluster of whoever runs this
 		if !strings.HasPrefix(v, "HELM_") && !strings.HasPrefix(v, "KUBE") {
 			c.Env = append(c.Env, v)
