@@ -78,8 +78,8 @@ release: ## Make all that users install, of the tag VERSION=v1.2.3, in DIST=dist
 	@GOWORK=off GOFLAGS="$(FLAGS)" go run ./operator/cmd/release build -version="$(VERSION)" -registry="$(REGISTRY)" -platforms="$(PLATFORMS)" -dist="$(DIST)" -builder="$(BUILDER)"
 
 .PHONY: publish
-publish: $(if $(SIGN_KEY),,$(COSIGN)) ## Push and sign the release in DIST=dist, with SIGN_KEY=cosign.key or, without it, as the workflow of GitHub in which this runs; CA_FILE= trusts a private CA
-	@go run ./operator/cmd/release publish -dist="$(DIST)" $(if $(SIGN_KEY),-sign-key="$(SIGN_KEY)",-keyless -cosign="$(COSIGN)") -ca-file="$(CA_FILE)"
+publish: $(if $(SIGN_KEY),,$(COSIGN)) ## Push and sign the release in DIST=dist, with SIGN_KEY=cosign.key or, without it, as the workflow of GitHub in which this runs; CA_FILE= trusts a private CA, UNTAGGED=1 publishes a commit without the tag
+	@go run ./operator/cmd/release publish -dist="$(DIST)" $(if $(SIGN_KEY),-sign-key="$(SIGN_KEY)",-keyless -cosign="$(COSIGN)") -ca-file="$(CA_FILE)" $(if $(UNTAGGED),-untagged)
 
 .PHONY: release-tools
 release-tools: $(HELM) $(NFPM)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -131,6 +132,29 @@ func TestPlatformsManifestIsAttested(t *testing.T) {
 	}
 	if all := attestations(t, where, r.options(), key); len(all) != 0 {
 		t.Errorf("of the index: %+v", all)
+	}
+	// It goes with the image into a mirror.
+	mirror := startRegistry(t, false)
+	source, err := Open(t.Context(), where, r.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := mirror.options()
+	both, err := os.ReadFile(r.ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	more, err := os.ReadFile(mirror.ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.CAFile = filepath.Join(t.TempDir(), "cas.crt")
+	write(t, o.CAFile, append(both, more...))
+	if _, err := source.Push(t.Context(), mirror.ref(":v1"), o); err != nil {
+		t.Fatal(err)
+	}
+	if all := attestations(t, mirror.ref("@"+one.String()), o, key); len(all) != 1 || all[0].VerifiedBy == "" {
+		t.Errorf("in the mirror: %+v", all)
 	}
 }
 

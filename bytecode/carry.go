@@ -88,18 +88,23 @@ func (s *Stored) SignatureOf() *Statement {
 	return newSignature(s.descriptor.Digest)
 }
 
-// Platforms returns the names, by digest, of the images of an index; none for an image.
-func (s *Stored) Platforms() (names []string, err error) {
-	if s.index == nil {
+// Platforms opens the images of an index in a registry, which have signatures and
+// attestations of their own; none for what is elsewhere, or is one image.
+func (s *Stored) Platforms(ctx context.Context, o Options) (all []*Stored, err error) {
+	repository, _, remote := strings.Cut(s.name, "@")
+	if s.index == nil || s.inLayout() || !remote {
 		return nil, nil
 	}
 	list, err := s.index.IndexManifest()
 	if err != nil {
 		return nil, s.explain(err)
 	}
-	repository, _, _ := strings.Cut(s.name, "@")
 	for _, d := range list.Manifests {
-		names = append(names, repository+"@"+d.Digest.String())
+		image, err := Open(ctx, repository+"@"+d.Digest.String(), o)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, image)
 	}
-	return names, nil
+	return all, nil
 }

@@ -176,12 +176,18 @@ func (s *Stored) Push(ctx context.Context, to string, o Options) (string, error)
 	if err := s.upload(ref, options); err != nil {
 		return "", err
 	}
-	attached, err := s.attached()
+	platforms, err := s.Platforms(ctx, o)
 	if err != nil {
 		return "", err
 	}
-	if err := attach(ctx, ref.Context(), s.descriptor.Digest, attached, o); err != nil {
-		return "", err
+	for _, image := range append(platforms, s) {
+		attached, err := image.attached()
+		if err != nil {
+			return "", err
+		}
+		if err := attach(ctx, ref.Context(), image.descriptor.Digest, attached, o); err != nil {
+			return "", err
+		}
 	}
 	return ref.Context().Digest(s.descriptor.Digest.String()).String(), nil
 }

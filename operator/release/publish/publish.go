@@ -123,19 +123,11 @@ func (d *dist) attach(ctx context.Context, names []string, o Options) error {
 		if err != nil {
 			return err
 		}
-		all := []*bytecode.Stored{index}
-		platforms, err := index.Platforms()
+		platforms, err := index.Platforms(ctx, o.Remote)
 		if err != nil {
 			return err
 		}
-		for _, platform := range platforms {
-			one, err := bytecode.Open(ctx, platform, o.Remote)
-			if err != nil {
-				return err
-			}
-			all = append(all, one)
-		}
-		for _, image := range all {
+		for _, image := range append(platforms, index) {
 			if err := d.attachTo(ctx, image, d.list.Images[i], o); err != nil {
 				return err
 			}
