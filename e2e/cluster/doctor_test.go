@@ -95,7 +95,7 @@ func defects(t *testing.T) []defect {
 				{"bpfman-link-ids", doctor.Failed, "CustomResourceDefinition clusterbpfapplicationstates.bpfman.io", "format int32"},
 				{"bpfman-kinds", doctor.Failed, "CustomResourceDefinition configs.bpfman.io", "does not serve version v1alpha1"},
 			},
-			mend: []string{"apply --server-side --force-conflicts -f " + bpfmanExample + "/crds"},
+			mend: []string{"apply --server-side --force-conflicts -f ../../charts/blixt/files/bpfman"},
 		},
 		{
 			name: "bpfman's operator away, and its CSI driver",
@@ -109,7 +109,10 @@ func defects(t *testing.T) []defect {
 				{"bpfman-operator", doctor.Failed, "Deployment bpfman/bpfman-operator", "readyReplicas is 0"},
 				{"bpfman-csi", doctor.Failed, "CSIDriver csi.bpfman.io", "it is not there"},
 			},
-			mend: []string{"-n bpfman scale deployment bpfman-operator --replicas=1"},
+			mend: []string{
+				"-n bpfman scale deployment bpfman-operator --replicas=1",
+				"apply --server-side --force-conflicts -f " + filepath.Join(bpfmanFiles(t), "2-csidriver-csi.bpfman.io.yaml"),
+			},
 		},
 		{
 			name:     "bpfman kept off a node",

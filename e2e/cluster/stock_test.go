@@ -25,9 +25,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
-const bpfmanExample = "../../examples/bpfman"
-
-// fix is one fix of examples/bpfman, and what happens without it.
+// fix is one fix of bpfman in the chart, and what happens without it.
 type fix struct {
 	name string
 	// undo returns a file without the fix, or "" if the file is the fix.
@@ -37,14 +35,14 @@ type fix struct {
 	long   bool
 }
 
-// TestFixes checks that each fix of examples/bpfman is needed: without it bpfman breaks
-// as the example says, and Blixt reports it.
+// TestFixes checks that each fix of bpfman in the chart is needed: without it bpfman breaks
+// as the chart's page says, and Blixt reports it.
 func TestFixes(t *testing.T) {
 	installGatewayAPI(t)
 	for _, f := range []fix{
 		{name: "pins", undo: released, broken: testLostProgram},
 		{name: "override", long: true, undo: func(t *testing.T, file, text string) string {
-			return without(t, file, text, "config.yaml", "  # The operator would undo", "    unmanaged: true\n", "")
+			return managed(t, file, text)
 		}, broken: awaitReleased},
 		{name: "link ids", long: true, undo: func(_ *testing.T, file, text string) string {
 			if strings.HasSuffix(file, "states.yaml") {
@@ -52,18 +50,15 @@ func TestFixes(t *testing.T) {
 			}
 			return text
 		}, broken: testOrphans},
-		{name: "signatures", long: true, undo: func(t *testing.T, file, text string) string {
-			return without(t, file, text, "config.yaml", "    verify_enabled = false", "\n", "    verify_enabled = true\n")
+		{name: "signatures", long: true, undo: func(_ *testing.T, _, text string) string {
+			return strings.ReplaceAll(text, "verify_enabled = false", "verify_enabled = true")
 		}, broken: testLoadOffline},
 	} {
 		if f.long && !*long {
 			continue
 		}
 		t.Run(f.name, func(t *testing.T) {
-			dir := t.TempDir()
-			if err := os.CopyFS(dir, os.DirFS(bpfmanExample)); err != nil {
-				t.Fatal(err)
-			}
+			dir := bpfmanFiles(t)
 			changed := 0
 			files, _ := filepath.Glob(dir + "/*.yaml")
 			crds, _ := filepath.Glob(dir + "/crds/*.yaml")
@@ -87,7 +82,7 @@ func TestFixes(t *testing.T) {
 				}
 			}
 			if changed == 0 {
-				t.Fatal("examples/bpfman does not have the fix")
+				t.Fatal("the chart does not have the fix")
 			}
 			installBpfman(t, dir)
 			f.broken(t)
@@ -96,37 +91,54 @@ func TestFixes(t *testing.T) {
 			return // leave everything for inspection
 		}
 	}
-	installBpfman(t, bpfmanExample)
+	installBpfman(t, bpfmanFiles(t))
 }
 
-// without replaces a part of one file, which begins and ends with these words.
-func without(t *testing.T, file, text, of, begin, end, with string) string {
+// managed has bpfman's operator manage all that the Config says it leaves alone.
+func managed(t *testing.T, file, text string) string {
 	t.Helper()
-	if file != of {
+	if file != "1-config.yaml" {
 		return text
 	}
-	before, rest, found := strings.Cut(text, begin)
-	_, after, ends := strings.Cut(rest, end)
-	if !found || !ends {
-		t.Fatalf("%s has no part from %q to %q", file, begin, end)
+	before, rest, found := strings.Cut(text, "  overrides:\n")
+	if !found {
+		t.Fatalf("no overrides in %s:\n%s", file, text)
 	}
-	return before + with + after
+	for line := range strings.Lines(rest) {
+		if !strings.HasPrefix(line, "  -") && !strings.HasPrefix(line, "    ") {
+			break
+		}
+		rest = strings.TrimPrefix(rest, line)
+	}
+	return before + rest
 }
 
 // released has bpfman's operator make the DaemonSet as released.
 func released(t *testing.T, file, text string) string {
-	if file == "daemonset.yaml" {
+	if file == "2-daemonset-bpfman-daemon.yaml" {
 		return ""
 	}
-	return without(t, file, text, "config.yaml", "  # The operator would undo", "    unmanaged: true\n", "")
+	return managed(t, file, text)
+}
+
+// bpfmanFiles writes what the chart installs of bpfman into a folder.
+func bpfmanFiles(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := cluster.WriteBpfman(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // installBpfman installs bpfman from a folder, in the place of one that has no
 // programs.
 func installBpfman(t *testing.T, dir string) {
 	t.Helper()
-	kubectl(t, "delete", "--ignore-not-found", "--filename="+bpfmanExample+"/config.yaml", "--timeout=1m")
+	kubectl(t, "delete", "--ignore-not-found", "configs.bpfman.io/bpfman-config", "--timeout=1m")
 	kubectl(t, "delete", "--ignore-not-found", "--namespace=bpfman", "daemonset/bpfman-daemon", "--cascade=foreground", "--timeout=1m")
+	// With a Config that is gone they go, too, if bpfman's operator has made or changed them.
+	kubectl(t, "delete", "--ignore-not-found", "--namespace=bpfman", "configmap/bpfman-config", "csidriver/csi.bpfman.io", "--timeout=1m")
 	for _, m := range c.Nodes {
 		if _, err := m.Exec(t.Context(), "sh", "-c", "umount /run/bpfman/fs 2>/dev/null; rm -rf /run/bpfman/db /run/bpfman/fs"); err != nil {
 			t.Fatal(err)
@@ -258,7 +270,7 @@ func testOrphans(t *testing.T) {
 	installBlixt(t, pool)
 	for _, m := range c.Nodes {
 		kube.Wait(t, 2*patience, "what NodeDataplane "+m.Name+" says", "Orphans, with the remedy", func() (string, error) {
-			return conditionOf(t, m.Name, v1alpha1.NodeDrifted, "Change the format to int64, as examples/bpfman does")
+			return conditionOf(t, m.Name, v1alpha1.NodeDrifted, "Change the format to int64, as Blixt's chart does")
 		})
 	}
 }

@@ -8,8 +8,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"sigs.k8s.io/yaml"
+
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
@@ -75,13 +79,48 @@ func (c *Cluster) pushImages(ctx context.Context) error {
 	return nil
 }
 
-// InstallBpfman follows examples/bpfman, and returns when bpfman runs on every node.
-func (c *Cluster) InstallBpfman(ctx context.Context) error {
+// WriteBpfman writes into a folder what Blixt's chart installs of bpfman, a file for each
+// object: those of the kinds into crds, and in the order of names what has to be there first.
+func WriteBpfman(ctx context.Context, dir string) error {
 	blixt, err := module("github.com/kubernetes-sigs/blixt")
 	if err != nil {
 		return err
 	}
-	files := filepath.Join(blixt, "examples/bpfman")
+	objects, err := kube.ChartBpfman(ctx, filepath.Join(blixt, "charts/blixt"))
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "crds"), 0o755); err != nil {
+		return err
+	}
+	for _, o := range objects {
+		name := fmt.Sprintf("2-%s-%s.yaml", strings.ToLower(o.GetKind()), o.GetName())
+		switch o.GetKind() {
+		case "Namespace":
+			name = "0-namespace.yaml"
+		case "Config": // before bpfman's operator, which would make one
+			name = "1-config.yaml"
+		case "CustomResourceDefinition":
+			name = filepath.Join("crds", strings.TrimSuffix(o.GetName(), ".bpfman.io")+".yaml")
+		}
+		text, err := yaml.Marshal(o)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// InstallBpfman installs what Blixt's chart would of bpfman, and returns when bpfman runs on
+// every node.
+func (c *Cluster) InstallBpfman(ctx context.Context) error {
+	files := filepath.Join(c.dir, "bpfman")
+	if err := WriteBpfman(ctx, files); err != nil {
+		return err
+	}
 	for _, args := range [][]string{
 		{"apply", "--server-side", "--filename", filepath.Join(files, "crds")},
 		{"wait", "--for=condition=Established", "--timeout=30s", "--filename", filepath.Join(files, "crds")},

@@ -12,7 +12,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// TestKindsOfBpfman compares the CRDs of examples/bpfman with those of the release.
+// TestKindsOfBpfman compares the CRDs of the chart with those of bpfman's release.
 // They differ in the format of link ids alone.
 func TestKindsOfBpfman(t *testing.T) {
 	operator, err := module("github.com/bpfman/bpfman-operator")
@@ -39,7 +39,7 @@ func TestKindsOfBpfman(t *testing.T) {
 		ours := strings.TrimPrefix(filepath.Base(file), "bpfman.io_")
 		want := read(file)
 		changed += widen(want)
-		if diff := cmp.Diff(want, read(filepath.Join("../../../examples/bpfman/crds", ours))); diff != "" {
+		if diff := cmp.Diff(want, read(filepath.Join("../../../charts/blixt/files/bpfman", ours))); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", ours, diff)
 		}
 	}

@@ -29,6 +29,9 @@ import (
 // Name is that of the only Config that bpfman's operator reads.
 const Name = "bpfman-config"
 
+// Patience is how long bpfman's operator usually has to remove its finalizer.
+const Patience = 15 * time.Second
+
 // finalizer is that of bpfman's operator. When a Config is deleted, the operator does
 // nothing but remove it.
 const finalizer = "bpfman.io/config-finalizer"

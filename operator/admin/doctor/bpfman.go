@@ -23,7 +23,12 @@ const (
 	bpfmanDaemon  = "bpfman-daemon"
 	bpfmanConfig  = "bpfman-config" // the Config and the ConfigMap
 	bpfmanPinsDir = "/run/bpfman/fs"
-	installBpfman = "kubectl apply --server-side --force-conflicts -f examples/bpfman"
+	installBpfman = "helm upgrade with bpfman.enabled=true, as is the default: Blixt's chart has bpfman with all that Blixt needs"
+	// installedByOLM is a label of what OLM has installed.
+	installedByOLM = "olm.owner"
+	// pinsPatch is what bpfman's DaemonSet lacks, as it is released.
+	pinsPatch = `{"spec":{"template":{"spec":{"containers":[{"name":"bpfman","volumeMounts":[{"name":"pins","mountPath":"` + bpfmanPinsDir + `","mountPropagation":"Bidirectional"}]}],` +
+		`"volumes":[{"name":"pins","hostPath":{"path":"` + bpfmanPinsDir + `","type":"DirectoryOrCreate"}}]}}}}`
 )
 
 // daemonSet returns the DaemonSet of bpfman's nodes; nil: there is none.
@@ -47,10 +52,42 @@ func noDaemon() (string, []Finding) {
 	return "", []Finding{{Verdict: Unknown, Seen: "there is no DaemonSet " + bpfmanDaemon, Remedy: "See bpfman-nodes."}}
 }
 
+// bpfmanSource says who has installed bpfman, and so who can mend it.
+func bpfmanSource(f *Facts) (string, []Finding) {
+	d := kube.Named(f.Deployments, "bpfman-operator")
+	if d == nil {
+		return "", []Finding{{Verdict: Unknown, Seen: "there is no Deployment bpfman-operator", Remedy: "See bpfman-operator."}}
+	}
+	if owner := d.Labels[installedByOLM]; owner != "" {
+		return "", []Finding{warning(at("Deployment", d), "OLM has installed it ("+owner+"), as on OpenShift: OLM restores what is changed in its kinds and Deployment. So what bpfman-link-ids and bpfman-pins find below cannot be mended for long: "+
+			"programs are loaded again and again until their link IDs happen to be below 2^31, and a restart of bpfman's container ends what its node serves",
+			"Remove the eBPF Manager Operator with its kinds, if nobody else needs it, then "+installBpfman+". Or keep it: after each restart of bpfman do what programs-dead says.")}
+	}
+	if release := releaseOf(d); release != "" {
+		return at("Deployment", d) + " is of Helm's release " + release, nil
+	}
+	return at("Deployment", d) + " is of manifests, not of Blixt's chart: helm does not upgrade it", nil
+}
+
+// The annotations by which Helm knows the objects of a release.
+const (
+	helmName      = "meta.helm.sh/release-name"
+	helmNamespace = "meta.helm.sh/release-namespace"
+)
+
+// releaseOf returns namespace and name of the release that Helm has installed an object
+// with; "": with none.
+func releaseOf(o metav1.Object) string {
+	if a := o.GetAnnotations(); a[helmName] != "" {
+		return a[helmNamespace] + "/" + a[helmName]
+	}
+	return ""
+}
+
 func bpfmanOperator(f *Facts) (string, []Finding) {
 	d := kube.Named(f.Deployments, "bpfman-operator")
 	if d == nil {
-		return "", []Finding{failed("Deployment "+f.BpfmanNamespace()+"/bpfman-operator", "it is not there: bpfman is not installed", "Install it as described in examples/bpfman/README.md: "+installBpfman)}
+		return "", []Finding{failed("Deployment "+f.BpfmanNamespace()+"/bpfman-operator", "it is not there: bpfman is not installed", installBpfman)}
 	}
 	if d.Status.ReadyReplicas == 0 {
 		return "", []Finding{failed(at("Deployment", d), "status.readyReplicas is 0: no node learns what to load, and no deletion is completed",
@@ -149,7 +186,12 @@ func bpfmanOverride(f *Facts) (string, []Finding) {
 	}
 	c := &f.BpfmanConfigs[0]
 	return "", []Finding{failed("Config "+c.Name, "spec.overrides does not have "+at("DaemonSet", d)+" unmanaged: bpfman's operator resets it to its release, in which pins end with the container",
-		fmt.Sprintf(`kubectl patch configs.bpfman.io %s --type=merge -p '{"spec":{"overrides":[{"apiVersion":"apps/v1","kind":"DaemonSet","namespace":%q,"name":%q,"unmanaged":true}]}}' && kubectl apply --server-side --force-conflicts -f examples/bpfman/daemonset.yaml`, c.Name, d.Namespace, d.Name))}
+		leaveAlone(c.Name, d)+", then see bpfman-pins.")}
+}
+
+// leaveAlone is the command that has bpfman's operator leave its DaemonSet alone.
+func leaveAlone(config string, d *appsv1.DaemonSet) string {
+	return fmt.Sprintf(`kubectl patch configs.bpfman.io %s --type=merge -p '{"spec":{"overrides":[{"apiVersion":"apps/v1","kind":"DaemonSet","namespace":%q,"name":%q,"unmanaged":true}]}}'`, config, d.Namespace, d.Name)
 }
 
 // bpfmanSigning: with verify_enabled, which is the default, bpfman contacts a server
@@ -166,7 +208,7 @@ func bpfmanSigning(f *Facts) (string, []Finding) {
 		return "bpfman verifies no signatures: Blixt's operator does, if BlixtConfig has verificationKeys", nil
 	}
 	return "", []Finding{warning(object, "bpfman.toml does not say verify_enabled = false in [signing]: before every load bpfman contacts tuf-repo-cdn.sigstore.dev, and fails if it cannot be reached",
-		"If nodes have no access to the internet, set verify_enabled = false in spec.configuration of Config "+bpfmanConfig+", as in examples/bpfman/config.yaml, then: kubectl -n "+f.BpfmanNamespace()+" rollout restart daemonset/"+bpfmanDaemon)}
+		"If nodes have no access to the internet, set verify_enabled = false in spec.configuration of Config "+bpfmanConfig+", as Blixt's chart does (value bpfman.configuration), then: kubectl -n "+f.BpfmanNamespace()+" rollout restart daemonset/"+bpfmanDaemon)}
 }
 
 // setting returns a key of a section of a TOML file, in the subset of TOML that

@@ -74,11 +74,26 @@ var defects = []struct {
 		crd(f, "tcproutes.gateway.networking.k8s.io").Annotations["gateway.networking.k8s.io/channel"] = "experimental"
 	}, "gateway-api", doctor.Warning, "", "v1.6.3 experimental and v1.6.3 standard", "standard-install.yaml"},
 	{"no BlixtConfigs", func(f *doctor.Facts) { dropCRD(f, "blixtconfigs.blixt.x-k8s.io") }, "blixt-kinds", doctor.Failed, "CustomResourceDefinition blixtconfigs.blixt.x-k8s.io", "is not there", "charts/blixt/files/crds"},
-	{"no kinds of bpfman", func(f *doctor.Facts) { dropCRD(f, "clusterbpfapplications.bpfman.io") }, "bpfman-kinds", doctor.Failed, "CustomResourceDefinition clusterbpfapplications.bpfman.io", "no program", "examples/bpfman"},
-	{"link ids are int32", func(f *doctor.Facts) { shrink(&crd(f, "clusterbpfapplicationstates.bpfman.io").Spec) }, "bpfman-link-ids", doctor.Failed, "CustomResourceDefinition clusterbpfapplicationstates.bpfman.io", "format int32", "examples/bpfman/crds"},
-	{"bpfman is not installed", func(f *doctor.Facts) { f.Deployments = f.Deployments[:1] }, "bpfman-operator", doctor.Failed, "Deployment bpfman/bpfman-operator", "not there", "examples/bpfman"},
+	{"no kinds of bpfman", func(f *doctor.Facts) { dropCRD(f, "clusterbpfapplications.bpfman.io") }, "bpfman-kinds", doctor.Failed, "CustomResourceDefinition clusterbpfapplications.bpfman.io", "no program", "bpfman.enabled=true"},
+	{"link ids are int32", func(f *doctor.Facts) { shrink(&crd(f, "clusterbpfapplicationstates.bpfman.io").Spec) }, "bpfman-link-ids", doctor.Failed, "CustomResourceDefinition clusterbpfapplicationstates.bpfman.io", "format int32", "format: int64"},
+	{"kinds of another release", func(f *doctor.Facts) {
+		f.Deployments[0].Annotations = map[string]string{"meta.helm.sh/release-name": "blixt", "meta.helm.sh/release-namespace": "blixt-system"}
+		crd(f, "configs.bpfman.io").Annotations["meta.helm.sh/release-name"] = "former"
+		crd(f, "configs.bpfman.io").Annotations["meta.helm.sh/release-namespace"] = "other"
+		for _, kind := range []string{"clusterbpfapplications", "clusterbpfapplicationstates", "bpfapplicationstates"} {
+			delete(crd(f, kind+".bpfman.io").Annotations, "blixt.x-k8s.io/chart")
+		}
+	}, "kinds-release", doctor.Warning, "CustomResourceDefinition configs.bpfman.io", "upgrades of release blixt-system/blixt do not reach them", "kubectl annotate --overwrite crd configs.bpfman.io meta.helm.sh/release-name=blixt meta.helm.sh/release-namespace=blixt-system"},
+	{"bpfman of OLM", func(f *doctor.Facts) {
+		f.Deployments[1].Labels = map[string]string{"olm.owner": "bpfman-operator.v0.5.8", "olm.owner.kind": "ClusterServiceVersion"}
+	}, "bpfman-source", doctor.Warning, "Deployment bpfman/bpfman-operator", "OLM has installed it (bpfman-operator.v0.5.8)", "Remove the eBPF Manager Operator"},
+	{"bpfman of the release", func(f *doctor.Facts) {
+		f.Deployments[1].Annotations = map[string]string{"meta.helm.sh/release-name": "blixt", "meta.helm.sh/release-namespace": "blixt-system"}
+	}, "bpfman-source", doctor.OK, "", "is of Helm's release blixt-system/blixt", ""},
+	{"bpfman of manifests", func(*doctor.Facts) {}, "bpfman-source", doctor.OK, "", "is of manifests, not of Blixt's chart", ""},
+	{"bpfman is not installed", func(f *doctor.Facts) { f.Deployments = f.Deployments[:1] }, "bpfman-operator", doctor.Failed, "Deployment bpfman/bpfman-operator", "not there", "bpfman.enabled=true"},
 	{"bpfman's operator does not run", func(f *doctor.Facts) { f.Deployments[1].Status.ReadyReplicas = 0 }, "bpfman-operator", doctor.Failed, "Deployment bpfman/bpfman-operator", "readyReplicas is 0", "kubectl -n bpfman"},
-	{"no DaemonSet of bpfman", func(f *doctor.Facts) { f.DaemonSets = f.DaemonSets[1:] }, "bpfman-nodes", doctor.Failed, "DaemonSet bpfman/bpfman-daemon", "not there", "examples/bpfman"},
+	{"no DaemonSet of bpfman", func(f *doctor.Facts) { f.DaemonSets = f.DaemonSets[1:] }, "bpfman-nodes", doctor.Failed, "DaemonSet bpfman/bpfman-daemon", "not there", "bpfman.enabled=true"},
 	{"a taint keeps bpfman off a node", func(f *doctor.Facts) { f.Pods = f.Pods[2:] }, "bpfman-nodes", doctor.Failed, "Node n1", "no pod of", "tolerations"},
 	{"bpfman-agent crashes", func(f *doctor.Facts) {
 		f.Pods[0].Status.ContainerStatuses = append(f.Pods[0].Status.ContainerStatuses, corev1.ContainerStatus{
@@ -94,9 +109,9 @@ var defects = []struct {
 	}, "bpfman-selector", doctor.OK, "", "all nodes that bpfman is on", ""},
 	{"pins as released", func(f *doctor.Facts) {
 		*mounts(f) = slices.DeleteFunc(*mounts(f), func(m corev1.VolumeMount) bool { return m.MountPath == "/run/bpfman/fs" })
-	}, "bpfman-pins", doctor.Failed, "DaemonSet bpfman/bpfman-daemon", "no volumeMount at /run/bpfman/fs", "daemonset.yaml"},
-	{"pins do not propagate", func(f *doctor.Facts) { mountAt(f, "/run/bpfman/fs").MountPropagation = nil }, "bpfman-pins", doctor.Failed, "DaemonSet bpfman/bpfman-daemon", "no mountPropagation", "daemonset.yaml"},
-	{"pins in a volume of the pod", func(f *doctor.Facts) { mountAt(f, "/run/bpfman/fs").Name = "bpfman-sock" }, "bpfman-pins", doctor.Failed, "DaemonSet bpfman/bpfman-daemon", "is not hostPath", "daemonset.yaml"},
+	}, "bpfman-pins", doctor.Failed, "DaemonSet bpfman/bpfman-daemon", "no volumeMount at /run/bpfman/fs", "patch daemonset bpfman-daemon"},
+	{"pins do not propagate", func(f *doctor.Facts) { mountAt(f, "/run/bpfman/fs").MountPropagation = nil }, "bpfman-pins", doctor.Failed, "DaemonSet bpfman/bpfman-daemon", "no mountPropagation", "patch daemonset bpfman-daemon"},
+	{"pins in a volume of the pod", func(f *doctor.Facts) { mountAt(f, "/run/bpfman/fs").Name = "bpfman-sock" }, "bpfman-pins", doctor.Failed, "DaemonSet bpfman/bpfman-daemon", "is not hostPath", "patch daemonset bpfman-daemon"},
 	{"all of /run/bpfman propagates", func(f *doctor.Facts) { mountAt(f, "/run/bpfman").MountPropagation = bidirectional() }, "bpfman-pins", doctor.Warning, "DaemonSet bpfman/bpfman-daemon", "doubles the mounts", "mountPropagation"},
 	{"no pins to look at", func(f *doctor.Facts) { f.DaemonSets = f.DaemonSets[1:] }, "bpfman-pins", doctor.Unknown, "", "no DaemonSet", "bpfman-nodes"},
 	{"no override to look at", func(f *doctor.Facts) { f.DaemonSets = f.DaemonSets[1:] }, "bpfman-override", doctor.Unknown, "", "no DaemonSet", "bpfman-nodes"},
@@ -106,7 +121,7 @@ var defects = []struct {
 		f.BpfmanConfigs[0].Spec.Configuration = "[database]\nverify_enabled = false\n[signing]\nallow_unsigned = true\n# verify_enabled = false"
 	}, "bpfman-signing", doctor.Warning, "Config bpfman-config", "tuf-repo-cdn.sigstore.dev", "verify_enabled = false"},
 	{"bpfman's pods read another configuration", func(f *doctor.Facts) { f.Configuration = "[signing]\nverify_enabled = true" }, "bpfman-signing", doctor.Warning, "ConfigMap bpfman/bpfman-config", "tuf-repo-cdn.sigstore.dev", "rollout restart"},
-	{"no CSI driver", func(f *doctor.Facts) { f.CSIDrivers = nil }, "bpfman-csi", doctor.Failed, "CSIDriver csi.bpfman.io", "not there", "examples/bpfman"},
+	{"no CSI driver", func(f *doctor.Facts) { f.CSIDrivers = nil }, "bpfman-csi", doctor.Failed, "CSIDriver csi.bpfman.io", "not there", "bpfman.enabled=true"},
 	{"no ephemeral volumes", func(f *doctor.Facts) { f.CSIDrivers[0].Spec.VolumeLifecycleModes = nil }, "bpfman-csi", doctor.Failed, "CSIDriver csi.bpfman.io", "Ephemeral", "kubectl delete csidriver"},
 	{"CSI driver is not registered", func(f *doctor.Facts) { f.CSINodes[1].Spec.Drivers = nil }, "bpfman-csi", doctor.Failed, "CSINode n2", "csi.bpfman.io", "node-driver-registrar"},
 	{"program does not load", func(f *doctor.Facts) {

@@ -43,6 +43,8 @@ var checks = []check{
 	{"disk", []string{"Node"}, disk},
 	{"gateway-api", []string{"CustomResourceDefinition"}, gatewayAPI},
 	{"blixt-kinds", []string{"CustomResourceDefinition"}, blixtKinds},
+	{"kinds-release", []string{"CustomResourceDefinition", "Deployment"}, kindsRelease},
+	{"bpfman-source", []string{"Deployment"}, bpfmanSource},
 	{"bpfman-kinds", []string{"CustomResourceDefinition"}, bpfmanKinds},
 	{"bpfman-link-ids", []string{"CustomResourceDefinition"}, linkIDs},
 	{"bpfman-operator", []string{"Deployment"}, bpfmanOperator},

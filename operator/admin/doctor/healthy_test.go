@@ -3,7 +3,8 @@
 package doctor_test
 
 import (
-	"os"
+	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,10 +16,12 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	apiextv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
-	"sigs.k8s.io/yaml"
 
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/operator/admin/admission"
 	"github.com/kubernetes-sigs/blixt/operator/admin/doctor"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
@@ -30,26 +33,33 @@ var (
 	ours = map[string]string{"app.kubernetes.io/managed-by": "blixt-operator"}
 )
 
-// load reads the one object of a file.
-func load[T any](t *testing.T, path string) T {
+// ofChart returns what Blixt's chart installs of bpfman. It is rendered once.
+var ofChart = sync.OnceValues(func() ([]*unstructured.Unstructured, error) {
+	return kube.ChartBpfman(context.Background(), "../../../charts/blixt")
+})
+
+// load returns an object that Blixt's chart installs of bpfman.
+func load[T any](t *testing.T, kind, name string) T {
 	t.Helper()
-	var object T
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
+	var typed T
+	objects, err := ofChart()
+	for _, o := range objects {
+		if o.GetKind() == kind && o.GetName() == name {
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.DeepCopy().Object, &typed); err != nil {
+				t.Fatal(err)
+			}
+			return typed
+		}
 	}
-	if err := yaml.Unmarshal(text, &object); err != nil {
-		t.Fatal(err)
-	}
-	return object
+	t.Fatalf("the chart has no %s %s (%v)", kind, name, err)
+	return typed
 }
 
-// healthy is a cluster of two nodes with bpfman as examples/bpfman installs it,
+// healthy is a cluster of two nodes with bpfman as the chart installs it,
 // and a Gateway that is served.
 func healthy(t *testing.T) *doctor.Facts {
 	t.Helper()
-	const examples = "../../../examples/bpfman/"
-	daemon := load[appsv1.DaemonSet](t, examples+"daemonset.yaml")
+	daemon := load[appsv1.DaemonSet](t, "DaemonSet", "bpfman-daemon")
 	daemon.UID = "daemon"
 	agents := appsv1.DaemonSet{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "blixt-system", Name: "blixt-agent-111111111111", UID: "agents", Labels: ours},
@@ -85,7 +95,7 @@ func healthy(t *testing.T) *doctor.Facts {
 			ObjectMeta: metav1.ObjectMeta{Name: "csi.bpfman.io"},
 			Spec:       storagev1.CSIDriverSpec{VolumeLifecycleModes: []storagev1.VolumeLifecycleMode{storagev1.VolumeLifecycleEphemeral}},
 		}},
-		BpfmanConfigs: []bpfmanv1.Config{load[bpfmanv1.Config](t, examples+"config.yaml")},
+		BpfmanConfigs: []bpfmanv1.Config{load[bpfmanv1.Config](t, "Config", "bpfman-config")},
 		Applications:  []bpfmanv1.ClusterBpfApplication{{ObjectMeta: metav1.ObjectMeta{Name: "blixt-111111111111", Labels: ours}}},
 		Classes: []gwv1.GatewayClass{{
 			ObjectMeta: metav1.ObjectMeta{Name: "blixt"},
@@ -117,7 +127,7 @@ func healthy(t *testing.T) *doctor.Facts {
 		})
 	}
 	for _, plural := range []string{"clusterbpfapplications", "clusterbpfapplicationstates", "bpfapplicationstates", "configs"} {
-		f.CRDs = append(f.CRDs, load[apiextv1.CustomResourceDefinition](t, examples+"crds/"+plural+".yaml"))
+		f.CRDs = append(f.CRDs, load[apiextv1.CustomResourceDefinition](t, "CustomResourceDefinition", plural+".bpfman.io"))
 	}
 	for _, name := range []string{"n1", "n2"} {
 		addNode(f, name)

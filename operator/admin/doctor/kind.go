@@ -17,7 +17,9 @@ import (
 
 const (
 	installGatewayAPI = kube.InstallGatewayAPI
-	installBpfmanCRDs = "kubectl apply --server-side --force-conflicts -f examples/bpfman/crds"
+	widenLinkIDs      = `for kind in bpfapplicationstates clusterbpfapplicationstates; do kubectl get crd $kind.bpfman.io -o yaml | sed '/linkId:/,/type:/s/format: int32/format: int64/' | kubectl replace -f -; done`
+	// chartAnnotation is on the CRDs that Blixt's chart has installed.
+	chartAnnotation   = "blixt.x-k8s.io/chart"
 	bundleAnnotation  = kube.BundleAnnotation
 	channelAnnotation = "gateway.networking.k8s.io/channel"
 	oldestBundle      = "v1.6.0"
@@ -86,10 +88,31 @@ func blixtKinds(f *Facts) (string, []Finding) {
 	var wrong []Finding
 	for _, name := range v1alpha1.CRDs {
 		if why := f.missing(name, v1alpha1.GroupVersion.Version); why != "" {
-			wrong = append(wrong, failed("CustomResourceDefinition "+name, why, "Install them with the chart (crds.install=true), or: kubectl apply --server-side -f charts/blixt/files/crds"))
+			wrong = append(wrong, failed("CustomResourceDefinition "+name, why, "helm upgrade with crds.install=true, as is the default; from source: kubectl apply --server-side -f charts/blixt/files/crds"))
 		}
 	}
 	return "the kinds of Blixt are there", wrong
+}
+
+// kindsRelease finds kinds that another release of Blixt's chart has left: upgrades of this
+// one do not reach them.
+func kindsRelease(f *Facts) (string, []Finding) {
+	operator := f.operator()
+	if operator == nil || releaseOf(operator) == "" {
+		return "Blixt is no release of Helm, which upgrades kinds", nil
+	}
+	var left []string
+	for i := range f.CRDs {
+		if c := &f.CRDs[i]; c.Annotations[chartAnnotation] != "" && releaseOf(c) != releaseOf(operator) {
+			left = append(left, c.Name)
+		}
+	}
+	if len(left) == 0 {
+		return "the kinds of Blixt's chart are those of release " + releaseOf(operator), nil
+	}
+	a := operator.Annotations
+	return "", []Finding{warning("CustomResourceDefinition "+phrase.Sample(left), "another release of Blixt has left them: upgrades of release "+releaseOf(operator)+" do not reach them",
+		fmt.Sprintf("Hand them over, then helm upgrade: kubectl annotate --overwrite crd %s %s=%s %s=%s", strings.Join(left, " "), helmName, a[helmName], helmNamespace, a[helmNamespace]))}
 }
 
 func bpfmanKinds(f *Facts) (string, []Finding) {
@@ -97,7 +120,7 @@ func bpfmanKinds(f *Facts) (string, []Finding) {
 	for _, plural := range []string{"clusterbpfapplications", "clusterbpfapplicationstates", "configs"} {
 		name := plural + ".bpfman.io"
 		if why := f.missing(name, "v1alpha1"); why != "" {
-			wrong = append(wrong, failed("CustomResourceDefinition "+name, why+": no program can be loaded", "Install bpfman as examples/bpfman/README.md says: "+installBpfmanCRDs+" && kubectl apply --server-side -f examples/bpfman"))
+			wrong = append(wrong, failed("CustomResourceDefinition "+name, why+": no program can be loaded", installBpfman))
 		}
 	}
 	return "the kinds of bpfman are there", wrong
@@ -120,7 +143,7 @@ func linkIDs(f *Facts) (string, []Finding) {
 		if n > 0 {
 			wrong = append(wrong, failed("CustomResourceDefinition "+c.Name,
 				fmt.Sprintf("%d fields linkId have format int32: the API server rejects half of bpfman's link IDs. bpfman then loads the program once more, and each copy stays attached for ever", n),
-				installBpfmanCRDs+", which uses int64. Then restart the nodes that have already loaded programs, to remove the copies."))
+				widenLinkIDs+". Then restart the nodes that have already loaded programs, to remove the copies."))
 		}
 	}
 	return "every linkId has room for all of bpfman's link IDs", wrong

@@ -17,7 +17,7 @@ func operator(f *Facts) (string, []Finding) {
 	object := "Deployment " + f.Namespace + "/" + v1alpha1.Operator
 	d := f.operator()
 	if d == nil {
-		remedy := "Install Blixt: helm install blixt charts/blixt --namespace " + f.Namespace + " --create-namespace, with the values that make images prints."
+		remedy := "Install Blixt: helm install blixt oci://ghcr.io/kubernetes-sigs/blixt/charts/blixt --namespace " + f.Namespace + " --create-namespace"
 		if d := kube.Named(f.Deployments, v1alpha1.Operator); d != nil {
 			remedy = "There is one in another namespace: blixt doctor --namespace " + d.Namespace
 		}

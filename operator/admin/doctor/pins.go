@@ -3,6 +3,7 @@
 package doctor
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -21,7 +22,7 @@ func bpfmanPins(f *Facts) (string, []Finding) {
 		return noDaemon()
 	}
 	object := at("DaemonSet", d)
-	restart := "kubectl apply --server-side --force-conflicts -f examples/bpfman/config.yaml -f examples/bpfman/daemonset.yaml, then on each node, one after the other: delete /run/bpfman/db and its " + bpfmanDaemon + " pod"
+	restart := leaveAlone(bpfmanConfig, d) + fmt.Sprintf(" && kubectl -n %s patch daemonset %s -p '%s'. The restart of its pods ends what nodes serve, once more: afterwards on each node, one after the other, delete /run/bpfman/db and its %s pod", d.Namespace, d.Name, pinsPatch, bpfmanDaemon)
 	mount, host := pins(d)
 	switch {
 	case mount == nil:

@@ -3,8 +3,10 @@
 package doctor_test
 
 import (
+	"bytes"
 	"os"
-	"path/filepath"
+	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +18,10 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	apiextv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/operator/admin/admission"
@@ -109,8 +114,13 @@ func TestRead(t *testing.T) {
 	p.linkIDs()
 
 	// bpfman, without and with its fixes.
-	const examples = "../../../examples/bpfman/"
-	p.must(server.Apply(t.Context(), examples+"config.yaml", examples+"daemonset.yaml"))
+	objects, err := ofChart()
+	p.must(err)
+	for _, o := range objects {
+		if name := o.GetKind() + "/" + o.GetName(); name == "Config/bpfman-config" || name == "DaemonSet/bpfman-daemon" {
+			p.must(server.Client.Create(t.Context(), o.DeepCopy()))
+		}
+	}
 	p.want("bpfman-pins", doctor.OK, "", "outlive")
 	p.want("bpfman-override", doctor.OK, "", "leaves")
 	p.want("bpfman-signing", doctor.OK, "", "no signatures")
@@ -130,6 +140,9 @@ func TestRead(t *testing.T) {
 	}
 	p.must(as.Update(t.Context(), daemon))
 	p.want("bpfman-pins", doctor.Failed, "DaemonSet bpfman/bpfman-daemon", "no mountPropagation")
+	patch := regexp.MustCompile(`patch daemonset bpfman-daemon -p '([^']*)'`).FindStringSubmatch(p.remedy("bpfman-pins"))
+	p.must(as.Patch(t.Context(), daemon, client.RawPatch(types.StrategicMergePatchType, []byte(patch[1]))))
+	p.want("bpfman-pins", doctor.OK, "", "outlive")
 
 	// Its pod, and its driver.
 	p.want("bpfman-nodes", doctor.Failed, "Node n1", "no pod")
@@ -208,9 +221,7 @@ func (p *patient) linkIDs() {
 		p.Errorf("five minutes later: got %+v, want that %s is stuck", doctor.Check(facts), name)
 	}
 
-	files, err := filepath.Glob("../../../examples/bpfman/crds/*.yaml")
-	p.must(err)
-	p.must(server.Apply(p.Context(), files...)) // the remedy
+	p.widen()
 	p.want("bpfman-link-ids", doctor.OK, "", "room")
 	b.Break("n1", kube.LoadFails)
 	b.Forget("n1")
@@ -226,6 +237,40 @@ func (p *patient) linkIDs() {
 		return len(states.Items), err
 	})
 	p.want("programs", doctor.Failed, "ClusterBpfApplicationState "+states.Items[0].Name, "LoadError on node n1, at attempt")
+}
+
+// remedy returns that of a check.
+func (p *patient) remedy(check string) string {
+	p.Helper()
+	facts, err := doctor.Read(p.Context(), p.client, "v1.37.2", "blixt-system")
+	p.must(err)
+	for _, f := range doctor.Check(facts) {
+		if f.Check == check && f.Remedy != "" {
+			return f.Remedy
+		}
+	}
+	p.Fatalf("%s has no remedy", check)
+	return ""
+}
+
+// widen does what the remedy of bpfman-link-ids says, by its own sed.
+func (p *patient) widen() {
+	p.Helper()
+	script := regexp.MustCompile(`sed '([^']*)'`).FindStringSubmatch(p.remedy("bpfman-link-ids"))
+	for _, plural := range []string{"bpfapplicationstates", "clusterbpfapplicationstates"} {
+		crd := &unstructured.Unstructured{}
+		crd.SetAPIVersion("apiextensions.k8s.io/v1")
+		crd.SetKind("CustomResourceDefinition")
+		p.must(server.Client.Get(p.Context(), client.ObjectKey{Name: plural + ".bpfman.io"}, crd))
+		text, err := yaml.Marshal(crd)
+		p.must(err)
+		sed := exec.CommandContext(p.Context(), "sed", script[1])
+		sed.Stdin = bytes.NewReader(text)
+		text, err = sed.Output()
+		p.must(err)
+		p.must(yaml.Unmarshal(text, &crd.Object))
+		p.must(server.Client.Update(p.Context(), crd))
+	}
 }
 
 func (p *patient) withoutKind() {

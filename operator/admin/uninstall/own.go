@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 
+	bpfmanv1 "github.com/bpfman/bpfman-operator/apis/v1alpha1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -15,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/kubernetes-sigs/blixt/operator/admin/bpfmanconfig"
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/kube"
 )
@@ -76,6 +78,20 @@ func (r *remover) removeClass(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// removeConfig deletes the Config of Blixt's bpfman. In the chart's hook, which has no right
+// to, another one does.
+func (r *remover) removeConfig(ctx context.Context) error {
+	if !r.WithBpfman || r.DryRun {
+		return nil
+	}
+	err := r.client.Get(ctx, client.ObjectKey{Name: bpfmanconfig.Name}, &bpfmanv1.Config{})
+	if apierrors.IsForbidden(err) {
+		r.say("left Config %s, which this account may not read", bpfmanconfig.Name)
+		return nil
+	}
+	return bpfmanconfig.Remove(ctx, r.client, bpfmanconfig.Options{Timeout: r.Timeout, Patience: bpfmanconfig.Patience, Pause: r.Pause, Out: r.Out})
 }
 
 // removeKinds deletes the CRDs of Blixt, and with them all objects of these kinds.

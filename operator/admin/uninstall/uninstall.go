@@ -31,7 +31,7 @@ type Options struct {
 	// their programs.
 	ForceNodesDown bool
 	// WithBpfman says that bpfman is to be removed next: Run then does nothing while bpfman
-	// has programs of others.
+	// has programs of others, and at last removes bpfman's Config, if this account may.
 	WithBpfman bool
 	// DryRun changes nothing: the API server checks each request, and Out gets what
 	// would be done.
@@ -76,6 +76,7 @@ func Run(ctx context.Context, c client.Client, o Options) error {
 		{"remove the operator's GatewayClass", r.removeClass},
 		{"remove NodeDataplanes", r.removeNodes},
 		{"remove certificates and the operator's lease", r.removeOwn},
+		{"remove the Config of bpfman", r.removeConfig},
 		{"remove the kinds of Blixt", r.removeKinds},
 	} {
 		if err := step.do(ctx); err != nil {

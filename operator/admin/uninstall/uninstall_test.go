@@ -302,6 +302,7 @@ func TestOthersProgramsKeepBpfman(t *testing.T) {
 		Links: []bpfmanv1.ClTcxAttachInfo{{Direction: bpfmanv1.TCIngress, InterfaceSelector: bpfmanv1.InterfaceSelector{PrimaryNodeInterface: new(true)}}},
 	}}}
 	c.must(c.kube.Create(t.Context(), others))
+	kube.Wait(t, patience, "programs", 4, func() (int, error) { return len(c.bpfman.Programs()), nil })
 	before := c.objects()
 	_, err := c.run(hook, uninstall.Options{WithBpfman: true})
 	if err == nil || !strings.Contains(err.Error(), "bpfman, which goes with this release, has programs of others: ClusterBpfApplication netobserv.") {

@@ -56,7 +56,7 @@ func bpfmanConfigCommand() *cobra.Command {
 	}
 	cluster.add(c.PersistentFlags())
 	c.PersistentFlags().DurationVar(&o.Timeout, "timeout", 2*time.Minute, "time limit of the command")
-	remove.Flags().DurationVar(&o.Patience, "patience", 15*time.Second, "how long to wait for bpfman's operator to remove its finalizer")
+	remove.Flags().DurationVar(&o.Patience, "patience", bpfmanconfig.Patience, "how long to wait for bpfman's operator to remove its finalizer")
 	c.AddCommand(apply, remove)
 	return c
 }

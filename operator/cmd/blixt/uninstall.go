@@ -69,7 +69,7 @@ timeout is over. Bring the node back. Or let the command forget it, with
 	f.DurationVar(&o.Timeout, "timeout", 5*time.Minute, "time limit of the whole removal")
 	f.BoolVar(&o.KeepCRDs, "keep-crds", true, "keep the CRDs of Blixt, and with them all BlixtConfigs, BlixtGatewayConfigs and BlixtPolicies")
 	f.BoolVar(&o.ForceNodesDown, "force-nodes-down", false, "forget the programs of nodes that are not ready; restart these nodes before they serve again")
-	f.BoolVar(&o.WithBpfman, "with-bpfman", false, "do nothing while bpfman has programs of others, as the chart is about to remove bpfman")
+	f.BoolVar(&o.WithBpfman, "with-bpfman", false, "bpfman, as the chart has installed it, goes next: do nothing while it has programs of others, and remove its Config at last")
 	f.BoolVar(&o.DryRun, "dry-run", false, "only print what would be done; the API server checks the permissions")
 	f.BoolVar(&yes, "yes", false, "do not ask for confirmation; required without a terminal")
 	return c

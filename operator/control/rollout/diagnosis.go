@@ -100,8 +100,8 @@ func (s *observed) loadFault(at instanceKey) *diagnosis {
 	switch state.Status.AppLoadStatus {
 	case bpfmanv1.AppLoadError:
 		return broken(dead, LoadFailed, "bpfman could not load the program of ClusterBpfApplication %s. The log of container bpfman-agent of the node's bpfman-daemon pod says why. "+
-			"Usual causes: the image cannot be pulled (the registry needs HTTPS and a certificate that the node trusts, a private one bytecode.pullSecret); bpfman is configured to verify signatures and cannot reach the internet (set verify_enabled = false in its Config, as examples/bpfman does); the kernel is older than 6.6; "+
-			"or, if the log has \"Operation not permitted\" for BPF_OBJ_PIN, bpfman was restarted without the fixes of examples/bpfman.", at.application)
+			"Usual causes: the image cannot be pulled (the registry needs HTTPS and a certificate that the node trusts, a private one bytecode.pullSecret); bpfman is configured to verify signatures and cannot reach the internet (set verify_enabled = false in its Config, as Blixt's chart does); the kernel is older than 6.6; "+
+			"or, if the log has \"Operation not permitted\" for BPF_OBJ_PIN, bpfman was restarted without the fixes of Blixt's chart.", at.application)
 	case bpfmanv1.ProgListChangedError:
 		return broken(dead, LoadFailed, "Somebody has changed the programs of ClusterBpfApplication %s, which bpfman does not support while it is loaded. Blixt changes them back. If this stays, delete the ClusterBpfApplication: Blixt creates it again.", at.application)
 	case bpfmanv1.AppLoadSuccess:
@@ -113,7 +113,7 @@ func (s *observed) loadFault(at instanceKey) *diagnosis {
 		switch age := s.now.Sub(state.CreationTimestamp.Time); {
 		case s.c.NarrowLinkIDs && age >= stuckAfter:
 			return broken(dead, StateStuck, "bpfman cannot say whether it has loaded ClusterBpfApplication %s: the CRD clusterbpfapplicationstates.bpfman.io has linkId as int32, and the API server refuses most of bpfman's ids. "+
-				"bpfman loads the program again and again, and leaves every copy attached. Change the format to int64, as examples/bpfman does, and restart the node to be rid of the copies.", at.application)
+				"bpfman loads the program again and again, and leaves every copy attached. Change the format to int64, as Blixt's chart does, and restart the node to be rid of the copies.", at.application)
 		case age >= slowAfter:
 			return broken(loading, NotLoaded, "bpfman has not loaded ClusterBpfApplication %s for more than %s. The log of container bpfman-agent of the node's bpfman-daemon pod says what it is doing: perhaps it still pulls the image.", at.application, slowAfter)
 		}
@@ -225,7 +225,7 @@ func (s *observed) agentFault(at instanceKey) *diagnosis {
 		}
 		return degraded(metav1.ConditionUnknown, AgentLost, "The node's agent (%s) is not connected. The kernel goes on serving what it has.", name)
 	case report.HeartbeatLost:
-		return broken(dead, ProgramGone, "The program sees no packets any more, though bpfman says that it is attached: it was perhaps lost with a restart of bpfman's container, which the fixes of examples/bpfman prevent. "+
+		return broken(dead, ProgramGone, "The program sees no packets any more, though bpfman says that it is attached: it was perhaps lost with a restart of bpfman's container, which the fixes of Blixt's chart prevent. "+
 			"Delete /run/bpfman/db on the node, the node's bpfman-daemon pod, and pod %s. If bpftool net shows the program attached, deleting pod %s is enough.", report.Pod, report.Pod)
 	case report.Error != "":
 		return writeFault(report)

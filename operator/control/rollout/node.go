@@ -251,7 +251,7 @@ func (j *judge) drifted() metav1.Condition {
 	}
 	if current != nil && j.c.NarrowLinkIDs && j.program(current.at) != nil {
 		add(metav1.ConditionUnknown, Orphans, "The CRD clusterbpfapplicationstates.bpfman.io has linkId as int32: before bpfman could say that the program is loaded, it has probably loaded it more than once, and the copies stay attached for ever. "+
-			"Change the format to int64, as examples/bpfman does, and restart the node to be rid of the copies.")
+			"Change the format to int64, as Blixt's chart does, and restart the node to be rid of the copies.")
 	}
 	return c
 }
