@@ -7,6 +7,7 @@ package ci_test
 import (
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -322,5 +323,40 @@ func TestCIRunsEverything(t *testing.T) {
 	}
 	if !strings.Contains(text, "run: xargs .ci/container <<<") || !strings.Contains(read(t, ".ci/container"), "exec .ci/run \"$@\"") {
 		t.Error("ci.yaml does not call .ci/run, in .ci/container")
+	}
+}
+
+// Dependabot looks at every module, and at the actions.
+func TestDependabotLooksAtAll(t *testing.T) {
+	var d struct {
+		Updates []struct {
+			Ecosystem   string `json:"package-ecosystem"`
+			Directories []string
+		}
+	}
+	if err := yaml.Unmarshal([]byte(read(t, ".github/dependabot.yml")), &d); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string][]string{}
+	for _, u := range d.Updates {
+		got[u.Ecosystem] = append(got[u.Ecosystem], u.Directories...)
+	}
+	var modules []string
+	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.Name() == "go.mod" {
+			dir, _ := filepath.Rel(root, filepath.Dir(path))
+			modules = append(modules, filepath.Join("/", dir))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(modules)
+	if want := got["gomod"]; !slices.Equal(modules, want) {
+		t.Errorf("modules are in %v, dependabot looks in %v", modules, want)
+	}
+	if _, actions := got["github-actions"]; !actions {
+		t.Error("dependabot does not look at actions")
 	}
 }
