@@ -78,10 +78,13 @@ func (m *Maps) Judge(id, answerWithin uint32, clear bool) error {
 	if m.health == nil {
 		return nil
 	}
-	if int(id+1)*healthWords > len(m.health) {
-		return fmt.Errorf("backend %d: table backend_health has %d elements", id, len(m.health)/healthWords)
+	if int(id+1)*healthWords > m.health.len() {
+		return fmt.Errorf("backend %d: table backend_health has %d elements", id, m.health.len()/healthWords)
 	}
-	words := m.health[int(id)*healthWords : int(id+1)*healthWords]
+	words, err := m.health.at(int(id)*healthWords, healthWords)
+	if err != nil {
+		return err
+	}
 	if clear {
 		for i := range words[:healthWords-1] {
 			atomic.StoreUint64(&words[i], 0)
@@ -97,15 +100,17 @@ func (m *Maps) Judge(id, answerWithin uint32, clear bool) error {
 	}
 }
 
-// BackendHealth implements HealthTables. It takes no system call.
+// BackendHealth implements HealthTables. It takes no system call, but for the first of its piece.
 func (m *Maps) BackendHealth(id uint32) (h Health, ok bool) {
-	if int(id+1)*healthWords > len(m.health) {
+	if int(id+1)*healthWords > m.health.len() {
+		return h, false
+	}
+	words, err := m.health.at(int(id)*healthWords, healthWords)
+	if err != nil {
 		return h, false
 	}
 	var w [healthWords]uint64
-	for i := range w {
-		w[i] = atomic.LoadUint64(&m.health[int(id)*healthWords+i])
-	}
+	load(w[:], words)
 	return Health{
 		Consecutive: uint32(w[0]), Failures: uint32(w[0] >> 32), Answers: uint32(w[1]), Prefix: uint32(w[1] >> 32),
 		Others: uint32(w[2]), Trial: uint32(w[2] >> 32), Unanswered: uint32(w[3]), AnswerWithin: uint32(w[3] >> 32),

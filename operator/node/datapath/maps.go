@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -36,11 +35,13 @@ type Maps struct {
 	// These are mapped into memory: the program sees a store at once and as a
 	// whole, and it takes no system call. Array elements are rounded up to 8
 	// bytes.
-	published, rings, established []uint64
-	interest                      []uint32 // four bytes each; empty: see bpf.IsOptional
-	refStats, clientRTT, health   []uint64 // empty: the same
-	givingRef                     sync.Mutex
-	memory                        [][]byte
+	published, established []uint64
+	interest               []uint32 // four bytes each; empty: see bpf.IsOptional
+	clientRTT              []uint64 // empty: the same
+	rings                  *words
+	refStats, health       *words // nil: the same
+	givingRef              sync.Mutex
+	memory                 [][]byte
 
 	opened []*ebpf.Map // by Open, and closed by Close
 }
@@ -153,8 +154,11 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 		portRanges: maps[bpf.BlixtMapPortRanges], affinityBackends: maps[bpf.BlixtMapAffinityBackends],
 	}
 	for name, memory := range map[string]*[]uint64{
-		bpf.BlixtMapPublished: &m.published, bpf.BlixtMapRings: &m.rings, bpf.BlixtMapEstablished: &m.established,
+		bpf.BlixtMapPublished: &m.published, bpf.BlixtMapEstablished: &m.established, bpf.BlixtMapClientRtt: &m.clientRTT,
 	} {
+		if maps[name] == nil {
+			continue
+		}
 		if *memory, err = mmap[uint64](m, maps[name]); err != nil {
 			return nil, errors.Join(err, m.Close())
 		}
@@ -164,11 +168,11 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 			return nil, errors.Join(err, m.Close())
 		}
 	}
-	for name, memory := range map[string]*[]uint64{bpf.BlixtMapRefStats: &m.refStats, bpf.BlixtMapClientRtt: &m.clientRTT, bpf.BlixtMapBackendHealth: &m.health} {
+	for name, array := range map[string]**words{bpf.BlixtMapRings: &m.rings, bpf.BlixtMapRefStats: &m.refStats, bpf.BlixtMapBackendHealth: &m.health} {
 		if maps[name] == nil {
 			continue
 		}
-		if *memory, err = mmap[uint64](m, maps[name]); err != nil {
+		if *array, err = m.reserve(maps[name]); err != nil {
 			return nil, errors.Join(err, m.Close())
 		}
 	}
@@ -183,8 +187,8 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 		// Counters and rings are by index, too: the smallest table counts.
 		Frontends: int(min(m.frontends.MaxEntries(), m.frontendStats.MaxEntries(), uint32(len(m.established)-1), uint32(len(m.published)))),
 		Backends:  int(min(m.backends.MaxEntries(), m.backendFlows.MaxEntries())),
-		RingSlots: min(2*len(m.rings), 1<<offsetBits),
-		Refs:      len(m.refStats) / refWords,
+		RingSlots: min(2*m.rings.len(), 1<<offsetBits),
+		Refs:      m.refStats.len() / refWords,
 		Flows:     int(m.flows.MaxEntries()) / 2,
 		NewFlows:  int(m.newFlows.MaxEntries()) / 2,
 		UDPFlows:  int(m.udpFlows.MaxEntries()) * 4 / 9, // as bpf.FlowTables has made it
@@ -229,17 +233,6 @@ func leastEntries(spec *ebpf.MapSpec) uint32 {
 	return spec.MaxEntries
 }
 
-// mmap maps an array into memory, as words.
-func mmap[word uint32 | uint64](m *Maps, a *ebpf.Map) ([]word, error) {
-	size := int(a.MaxEntries()) * int((a.ValueSize()+7)&^7)
-	memory, err := unix.Mmap(a.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return nil, fmt.Errorf("map %s into memory: %w", a, err)
-	}
-	m.memory = append(m.memory, memory)
-	return unsafe.Slice((*word)(unsafe.Pointer(unsafe.SliceData(memory))), size/int(unsafe.Sizeof(word(0)))), nil
-}
-
 // Close unmaps the memory and closes the maps that Open has opened. No other
 // method may run meanwhile, or be called afterwards.
 func (m *Maps) Close() error {
@@ -247,7 +240,8 @@ func (m *Maps) Close() error {
 	for _, b := range m.memory {
 		errs = append(errs, unix.Munmap(b))
 	}
-	m.memory, m.published, m.rings, m.established, m.interest, m.refStats, m.clientRTT, m.health, m.records.number, m.policies = nil, nil, nil, nil, nil, nil, nil, nil, nil, policyMaps{}
+	m.memory, m.published, m.established, m.interest, m.clientRTT, m.records.number, m.policies = nil, nil, nil, nil, nil, nil, policyMaps{}
+	m.rings, m.refStats, m.health = nil, nil, nil
 	for _, o := range m.opened {
 		errs = append(errs, o.Close())
 	}

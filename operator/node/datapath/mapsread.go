@@ -171,8 +171,8 @@ func readPerCPU(m *ebpf.Map) ([]uint64, error) {
 	return sums, nil
 }
 
-// flowBatch is how many entries EachFlow yields at a time: 400 KB.
-const flowBatch = 4096
+// flowBatch is how many entries EachFlow yields at a time: 100 KB.
+const flowBatch = 1024
 
 // EachFlow implements Flows.
 func (m *Maps) EachFlow(yield func([]FlowEntry) bool) error {

@@ -18,17 +18,24 @@ const (
 // RefKeys implements Tables.
 func (m *Maps) RefKeys() ([]uint64, error) {
 	keys := make([]uint64, m.sizes.Refs)
-	for id := range keys {
-		keys[id] = atomic.LoadUint64(&m.ref(uint32(id))[refKeyWord])
-	}
-	return keys, nil
+	err := m.refStats.each(func(at int, piece []uint64) {
+		for i := range piece {
+			if id, word := (at+i)/refWords, (at+i)%refWords; word == refKeyWord && id < len(keys) {
+				keys[id] = atomic.LoadUint64(&piece[i])
+			}
+		}
+	})
+	return keys, err
 }
 
 // GiveRef implements Tables. While the element is cleared, it is nobody's.
 func (m *Maps) GiveRef(id uint32, key uint64) error {
 	m.givingRef.Lock()
 	defer m.givingRef.Unlock()
-	element := m.ref(id)
+	element, err := m.ref(id)
+	if err != nil {
+		return err
+	}
 	atomic.StoreUint64(&element[refKeyWord], 0)
 	for i := range element {
 		atomic.StoreUint64(&element[i], 0)
@@ -42,8 +49,8 @@ func (m *Maps) RefCounters(id uint32, key uint64) (c RefCounters, ok bool) {
 	if int(id) >= m.sizes.Refs {
 		return c, false
 	}
-	element := m.ref(id)
-	if atomic.LoadUint64(&element[refKeyWord]) != key {
+	element, err := m.ref(id)
+	if err != nil || atomic.LoadUint64(&element[refKeyWord]) != key {
 		return c, false
 	}
 	load(unsafe.Slice((*uint64)(unsafe.Pointer(&c)), refWords), element)
@@ -54,7 +61,7 @@ func (m *Maps) RefCounters(id uint32, key uint64) (c RefCounters, ok bool) {
 func (m *Maps) SetUnanswered(id uint32, key, n uint64) {
 	m.givingRef.Lock()
 	defer m.givingRef.Unlock()
-	if element := m.ref(id); element[refKeyWord] == key {
+	if element, err := m.ref(id); err == nil && element[refKeyWord] == key {
 		atomic.StoreUint64(&element[refEndWord], max(n, element[refEndWord]))
 	}
 }
@@ -77,9 +84,7 @@ func load(to, from []uint64) {
 }
 
 // ref returns an element of `ref_stats`.
-func (m *Maps) ref(id uint32) []uint64 {
-	return m.refStats[int(id)*refWords : (int(id)+1)*refWords]
-}
+func (m *Maps) ref(id uint32) ([]uint64, error) { return m.refStats.at(int(id)*refWords, refWords) }
 
 // resetClientRTT sets to zero what was counted for a previous user of a frontend index.
 func (m *Maps) resetClientRTT(index uint32) {

@@ -95,10 +95,13 @@ func (m *Maps) Ring(offset, n uint32) ([]uint32, error) {
 	if err := m.inSlab(offset, n); err != nil {
 		return nil, err
 	}
+	elements, err := m.rings.at(int(offset/2), int(even(n)/2))
+	if err != nil {
+		return nil, err
+	}
 	slots := make([]uint32, n)
 	for i := range slots {
-		at := offset + uint32(i)
-		slots[i] = uint32(m.rings[at/2] >> (32 * (at % 2)))
+		slots[i] = uint32(elements[i/2] >> (32 * (i % 2)))
 	}
 	return slots, nil
 }
@@ -108,9 +111,12 @@ func (m *Maps) HasRing(offset uint32, slots []uint32) (bool, error) {
 	if err := m.inSlab(offset, uint32(len(slots))); err != nil {
 		return false, err
 	}
+	elements, err := m.rings.at(int(offset/2), int(even(uint32(len(slots)))/2))
+	if err != nil {
+		return false, err
+	}
 	for i, slot := range slots {
-		at := offset + uint32(i)
-		if uint32(m.rings[at/2]>>(32*(at%2))) != slot {
+		if uint32(elements[i/2]>>(32*(i%2))) != slot {
 			return false, nil
 		}
 	}
@@ -122,7 +128,10 @@ func (m *Maps) WriteRing(offset uint32, slots []uint32) error {
 	if err := m.inSlab(offset, uint32(len(slots))); err != nil {
 		return err
 	}
-	elements := m.rings[offset/2:]
+	elements, err := m.rings.at(int(offset/2), int(even(uint32(len(slots)))/2))
+	if err != nil {
+		return err
+	}
 	for len(slots) > 1 {
 		elements[0] = uint64(slots[0]) | uint64(slots[1])<<32
 		elements, slots = elements[1:], slots[2:]
@@ -142,17 +151,22 @@ func (m *Maps) inSlab(offset, n uint32) error {
 
 // ZeroSlots implements Tables, by whole elements.
 func (m *Maps) ZeroSlots() (offset, n uint32, err error) {
-	start := 0
-	for i := 0; i <= m.sizes.RingSlots/2; i++ {
-		if i < m.sizes.RingSlots/2 && m.rings[i] == 0 {
-			continue
-		}
+	start, end := 0, m.sizes.RingSlots/2
+	longest := func(i int) { // the run of zeros ends before element i
 		if run := uint32(2 * (i - start)); run > n {
 			offset, n = uint32(2*start), run
 		}
 		start = i + 1
 	}
-	return offset, n, nil
+	err = m.rings.each(func(at int, piece []uint64) {
+		for i, element := range piece[:min(len(piece), max(end-at, 0))] {
+			if element != 0 {
+				longest(at + i)
+			}
+		}
+	})
+	longest(end)
+	return offset, n, err
 }
 
 // Backends implements Tables.
@@ -173,17 +187,22 @@ func (m *Maps) ResetFrontendCounters(index uint32) error {
 	return m.frontendStats.Put(index, make([]bpf.BlixtFrontendCounters, ebpf.MustPossibleCPU()))
 }
 
+// fewEntries is how many entries of a hash are read without room for all that it can have.
+const fewEntries = 256
+
 // readHash reads all entries of a hash: in one call if the kernel can, otherwise
 // one by one. from converts a key.
 func readHash[V, K any, N comparable](m *ebpf.Map, from func(K) N) (map[N]V, error) {
 	all := map[N]V{}
-	var cursor ebpf.MapBatchCursor
-	keys, values := make([]K, m.MaxEntries()), make([]V, m.MaxEntries())
-	if n, err := m.BatchLookup(&cursor, keys, values, nil); errors.Is(err, ebpf.ErrKeyNotExist) { // that was the end
-		for i := range n {
-			all[from(keys[i])] = values[i]
+	for _, room := range []uint32{min(fewEntries, m.MaxEntries()), m.MaxEntries()} {
+		var cursor ebpf.MapBatchCursor
+		keys, values := make([]K, room), make([]V, room)
+		if n, err := m.BatchLookup(&cursor, keys, values, nil); errors.Is(err, ebpf.ErrKeyNotExist) { // that was the end
+			for i := range n {
+				all[from(keys[i])] = values[i]
+			}
+			return all, nil
 		}
-		return all, nil
 	}
 	var key K
 	var value V

@@ -185,8 +185,15 @@ func TestRefCountersOfKernel(t *testing.T) {
 	if err := m.GiveRef(3, 7); err != nil {
 		t.Fatal(err)
 	}
-	m.ref(3)[0], m.ref(3)[4], m.ref(3)[5] = 9, 100, 1
-	m.ref(4)[0] = 11
+	ref := func(id uint32) []uint64 {
+		element, err := m.ref(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return element
+	}
+	ref(3)[0], ref(3)[4], ref(3)[5] = 9, 100, 1
+	ref(4)[0] = 11
 	c, ok := m.RefCounters(3, 7)
 	if !ok || c.Flows != 9 || c.Connect.Sum != 100 || c.Connect.Counts[0] != 1 {
 		t.Errorf("got %+v, %v", c, ok)
@@ -202,7 +209,7 @@ func TestRefCountersOfKernel(t *testing.T) {
 	if c, ok := m.RefCounters(3, 8); !ok || c.Flows != 0 || c.Connect.Counts[0] != 0 {
 		t.Errorf("a new one begins with %+v, %v", c, ok)
 	}
-	if m.ref(4)[0] != 11 {
+	if ref(4)[0] != 11 {
 		t.Error("its neighbour was cleared")
 	}
 	m.clientRTT[2*latencyWords], m.clientRTT[3*latencyWords] = 5, 6

@@ -7,47 +7,44 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // readRings reads the ring buffers until ctx ends.
 func (l *Log) readRings(ctx context.Context, s *source) error {
-	var readers []*ringbuf.Reader
-	closeAll := func() {
-		for _, r := range readers {
-			_ = r.Close() // it was opened for this alone
-		}
-	}
+	group, ctx := errgroup.WithContext(ctx)
 	for _, m := range s.Maps.FlowLogs() {
-		r, err := ringbuf.NewReader(m)
-		if err != nil {
-			closeAll()
-			return fmt.Errorf("read %s: %w", m, err)
-		}
-		readers = append(readers, r)
+		group.Go(func() error {
+			if err := l.readRing(ctx, m); err != nil {
+				return fmt.Errorf("read %s: %w", m, err)
+			}
+			return nil
+		})
 	}
-	for _, r := range readers {
-		defer context.AfterFunc(ctx, func() { _ = r.Flush() })() // what has come is read, and then no more
-	}
-	errs := make([]error, len(readers))
-	var done sync.WaitGroup
-	for i, r := range readers {
-		done.Go(func() { errs[i] = l.readRing(ctx, r) })
-	}
-	done.Wait()
-	closeAll()
-	return errors.Join(errs...)
+	return group.Wait()
 }
 
 // pollEvery is how long a reader waits to be woken: whoever writes without waking it is
 // heard then.
 const pollEvery = 200 * time.Millisecond
 
-// readRing reads one ring buffer until ctx ends.
-func (l *Log) readRing(ctx context.Context, r *ringbuf.Reader) error {
+// readRing reads one ring buffer until ctx ends. It is mapped into memory, twice and as a whole,
+// when it has a record: that of a CPU that takes no packets never is.
+func (l *Log) readRing(ctx context.Context, m *ebpf.Map) error {
+	if err := awaitRecord(ctx, m); err != nil {
+		return fmt.Errorf("wait for a record: %w", err)
+	}
+	r, err := ringbuf.NewReader(m)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = r.Close() }()                         // it was opened for this alone
+	defer context.AfterFunc(ctx, func() { _ = r.Flush() })() // what has come is read, and then no more
 	var sample ringbuf.Record
 	batch := make([]entry, 0, chunk)
 	for {
@@ -60,7 +57,7 @@ func (l *Log) readRing(ctx context.Context, r *ringbuf.Reader) error {
 			}
 			continue
 		case err != nil:
-			return fmt.Errorf("read ring buffer: %w", err)
+			return err
 		}
 		if e, valid := decode(sample.RawSample); valid {
 			batch = append(batch, e)
@@ -70,6 +67,36 @@ func (l *Log) readRing(ctx context.Context, r *ringbuf.Reader) error {
 		if len(batch) == cap(batch) || sample.Remaining == 0 {
 			l.add(batch)
 			batch = batch[:0]
+		}
+	}
+}
+
+// awaitRecord returns when a ring buffer has a record, or ctx ends.
+func awaitRecord(ctx context.Context, m *ebpf.Map) error {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(epoll) }()
+	ask := time.NewTicker(pollEvery)
+	defer ask.Stop()
+	// To add and to change what is waited for asks the ring buffer: waiting would not, if
+	// nobody wakes.
+	ready := make([]unix.EpollEvent, 1)
+	for change := unix.EPOLL_CTL_ADD; ; change = unix.EPOLL_CTL_MOD {
+		if err := unix.EpollCtl(epoll, change, m.FD(), &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
+			return err
+		}
+		n, err := unix.EpollWait(epoll, ready, 0)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		if n > 0 || ctx.Err() != nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done(): // what has come by now is read
+		case <-ask.C:
 		}
 	}
 }

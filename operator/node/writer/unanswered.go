@@ -30,6 +30,9 @@ func newUnanswered(flows datapath.Flows) (u unanswered, err error) {
 	if err != nil {
 		return u, fmt.Errorf("read ref_stats: %w", err)
 	}
+	for len(keys) > 0 && keys[len(keys)-1] == 0 {
+		keys = keys[:len(keys)-1]
+	}
 	u.refs = make([]refSweep, len(keys))
 	for id, key := range keys {
 		if key != 0 {
