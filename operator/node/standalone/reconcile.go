@@ -20,6 +20,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/manifest"
 	"github.com/kubernetes-sigs/blixt/operator/node/advice"
 	"github.com/kubernetes-sigs/blixt/operator/node/source"
+	"github.com/kubernetes-sigs/blixt/operator/node/trim"
 	"github.com/kubernetes-sigs/blixt/operator/node/writer"
 )
 
@@ -231,6 +232,7 @@ func (r *runner) applied(result writer.Result, err error) {
 		r.status.touch()
 		r.health.manager.Ready()
 		result.Changed = true // so that the first state is logged even if the maps held it
+		go r.trim()
 	}
 	if result.State != nil {
 		r.changes.changed(result.State)
@@ -270,4 +272,11 @@ func ignored(o manifest.Object) *manifest.Error {
 		reason += ": " + remedy
 	}
 	return &manifest.Error{File: o.File, Line: o.Line, Object: o.String(), Reason: reason}
+}
+
+// trim gives back the memory that it took to begin.
+func (r *runner) trim() {
+	if err := trim.AfterStart(); err != nil {
+		r.log.warning("trim", err)
+	}
 }
