@@ -23,7 +23,7 @@ type Contents struct {
 	Ranges map[lb.Key]bpf.BlixtPortRanges
 
 	refs     []RingRef          // by frontend index
-	backends []bpf.BlixtBackend // by id
+	backends []bpf.BlixtBackend // by id, up to the last that was ever in use
 	// What a killed writer left: keys without an index of their own, and
 	// backends of no frontend. Nothing refers to them. A second entry of one
 	// endpoint (a twin) is nothing that a plan leaves, but a ring might refer
@@ -241,7 +241,7 @@ func (c *Contents) overlaps(used []span, w RingRef) bool {
 // BACKEND_REJECT.
 func (c *Contents) readBackends(now time.Time) {
 	c.ids = c.readPool(1, c.Sizes.Backends, now, func(n uint32) (taken, virgin bool) {
-		return inUse(c.backends[n]), c.backends[n].Generation == 0
+		return inUse(c.Backend(n)), c.Backend(n).Generation == 0
 	})
 }
 
@@ -271,7 +271,12 @@ func (c *Contents) readPool(start, end int, now time.Time, look func(n uint32) (
 func (c *Contents) RingRef(index uint32) RingRef { return c.refs[index] }
 
 // Backend returns an entry of `backends` by id.
-func (c *Contents) Backend(id uint32) bpf.BlixtBackend { return c.backends[id] }
+func (c *Contents) Backend(id uint32) (b bpf.BlixtBackend) {
+	if int(id) < len(c.backends) {
+		b = c.backends[id]
+	}
+	return b
+}
 
 // count adds what a frontend takes, n times.
 func (c *Contents) count(s *Served, n int) {

@@ -279,7 +279,13 @@ func (f *Fake) ZeroSlots() (offset, n uint32, err error) {
 
 // Backends implements Tables.
 func (f *Fake) Backends() ([]bpf.BlixtBackend, error) {
-	return get(f, func() []bpf.BlixtBackend { return slices.Clone(f.backends) })
+	return get(f, func() []bpf.BlixtBackend {
+		n := len(f.backends)
+		for n > 0 && f.backends[n-1] == (bpf.BlixtBackend{}) {
+			n--
+		}
+		return slices.Clone(f.backends[:n])
+	})
 }
 
 // PutBackend implements Tables.

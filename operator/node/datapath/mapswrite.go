@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 
 	"github.com/cilium/ebpf"
@@ -169,10 +170,27 @@ func (m *Maps) ZeroSlots() (offset, n uint32, err error) {
 	return offset, n, err
 }
 
+// backendsBatch is how many entries of `backends` are read at once: 32 KB.
+const backendsBatch = 1024
+
 // Backends implements Tables.
-func (m *Maps) Backends() ([]bpf.BlixtBackend, error) {
-	all := make([]bpf.BlixtBackend, m.sizes.Backends)
-	return all, readArray(m.backends, all)
+func (m *Maps) Backends() (all []bpf.BlixtBackend, err error) {
+	var cursor ebpf.MapBatchCursor
+	keys, values := make([]uint32, backendsBatch), make([]bpf.BlixtBackend, backendsBatch)
+	for from, end := 0, false; !end && from < m.sizes.Backends; from += backendsBatch {
+		// The kernel returns elements of an array in order.
+		n, err := m.backends.BatchLookup(&cursor, keys, values, nil)
+		if end = errors.Is(err, ebpf.ErrKeyNotExist); err != nil && !end {
+			return nil, fmt.Errorf("read %s: %w", m.backends, err)
+		}
+		for n = min(n, m.sizes.Backends-from); n > 0 && values[n-1] == (bpf.BlixtBackend{}); {
+			n--
+		}
+		if n > 0 {
+			all = append(slices.Grow(all, from-len(all)+n)[:from], values[:n]...)
+		}
+	}
+	return all, nil
 }
 
 // PutBackend implements Tables.

@@ -504,14 +504,14 @@ func (p *planner) backends(f *lb.Frontend, old, next *Served) {
 		if old != nil {
 			if id, ok := old.IDs[e]; ok {
 				next.IDs[e] = id
-				p.judge(stepChanges, id, f, old.Source, p.have.backends[id].Flags, false)
+				p.judge(stepChanges, id, f, old.Source, p.have.Backend(id).Flags, false)
 				p.change(id, f, b)
 				continue
 			}
 		}
 		id := p.plan.ids.take(p.now)
 		next.IDs[e] = id
-		generation := p.have.backends[id].Generation
+		generation := p.have.Backend(id).Generation
 		p.judge(stepBackends, id, f, nil, 0, true)
 		p.add(stepBackends, addBackend{id, e, toBackend(next.Entry.Index, b, p.target.flagsOf(f, b, 0), p.refOf(f, &b), generation+1), generation > 0})
 	}
@@ -519,7 +519,7 @@ func (p *planner) backends(f *lb.Frontend, old, next *Served) {
 		return
 	}
 	for _, id := range sortedIDs(old.IDs) {
-		if _, stays := next.IDs[fromBackend(p.have.backends[id])]; !stays {
+		if _, stays := next.IDs[fromBackend(p.have.Backend(id))]; !stays {
 			p.free(stepFree, id)
 		}
 	}
@@ -527,7 +527,7 @@ func (p *planner) backends(f *lb.Frontend, old, next *Served) {
 
 // change plans the flags and the backendRef of a backend that stays.
 func (p *planner) change(id uint32, f *lb.Frontend, b lb.Backend) {
-	entry := p.have.backends[id]
+	entry := p.have.Backend(id)
 	next := entry
 	next.Flags, next.Ref = p.target.flagsOf(f, b, entry.Flags), p.refOf(f, &b)
 	if next != entry {
@@ -536,7 +536,7 @@ func (p *planner) change(id uint32, f *lb.Frontend, b lb.Backend) {
 }
 
 func (p *planner) free(step int, id uint32) {
-	b := p.have.backends[id]
+	b := p.have.Backend(id)
 	b.Generation++
 	p.add(step, freeBackend{id, b})
 }

@@ -83,7 +83,10 @@ func (r *refIDs) give(id uint32, key uint64) {
 
 // setBackend records an entry of `backends`.
 func (c *Contents) setBackend(id uint32, b Backend, now time.Time) {
-	old := c.backends[id]
+	old := c.Backend(id)
+	if more := int(id) + 1 - len(c.backends); more > 0 {
+		c.backends = append(c.backends, make([]Backend, more)...)
+	}
 	c.backends[id] = b
 	c.refIDs.use(b, 1)
 	c.refIDs.use(old, -1)

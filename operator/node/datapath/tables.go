@@ -46,7 +46,7 @@ type Tables interface {
 	// ZeroSlots returns the longest run of slots that are zero.
 	ZeroSlots() (offset, n uint32, err error)
 
-	// Backends returns all entries by id.
+	// Backends returns all entries by id, up to the last that was ever in use.
 	Backends() ([]bpf.BlixtBackend, error)
 	PutBackend(id uint32, b bpf.BlixtBackend) error
 
