@@ -35,13 +35,12 @@ type Maps struct {
 	// These are mapped into memory: the program sees a store at once and as a
 	// whole, and it takes no system call. Array elements are rounded up to 8
 	// bytes.
-	published, established []uint64
-	interest               []uint32 // four bytes each; empty: see bpf.IsOptional
-	clientRTT              []uint64 // empty: the same
-	rings                  *words
-	refStats, health       *words // nil: the same
-	givingRef              sync.Mutex
-	memory                 [][]byte
+	published, established      []uint64
+	interest                    []uint32 // four bytes each; empty: see bpf.IsOptional
+	rings                       *words
+	refStats, clientRTT, health *words // nil: the same
+	givingRef                   sync.Mutex
+	memory                      [][]byte
 
 	opened []*ebpf.Map // by Open, and closed by Close
 }
@@ -154,11 +153,8 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 		portRanges: maps[bpf.BlixtMapPortRanges], affinityBackends: maps[bpf.BlixtMapAffinityBackends],
 	}
 	for name, memory := range map[string]*[]uint64{
-		bpf.BlixtMapPublished: &m.published, bpf.BlixtMapEstablished: &m.established, bpf.BlixtMapClientRtt: &m.clientRTT,
+		bpf.BlixtMapPublished: &m.published, bpf.BlixtMapEstablished: &m.established,
 	} {
-		if maps[name] == nil {
-			continue
-		}
 		if *memory, err = mmap[uint64](m, maps[name]); err != nil {
 			return nil, errors.Join(err, m.Close())
 		}
@@ -168,7 +164,7 @@ func New(maps map[string]*ebpf.Map) (*Maps, error) {
 			return nil, errors.Join(err, m.Close())
 		}
 	}
-	for name, array := range map[string]**words{bpf.BlixtMapRings: &m.rings, bpf.BlixtMapRefStats: &m.refStats, bpf.BlixtMapBackendHealth: &m.health} {
+	for name, array := range map[string]**words{bpf.BlixtMapRings: &m.rings, bpf.BlixtMapRefStats: &m.refStats, bpf.BlixtMapClientRtt: &m.clientRTT, bpf.BlixtMapBackendHealth: &m.health} {
 		if maps[name] == nil {
 			continue
 		}
@@ -240,8 +236,8 @@ func (m *Maps) Close() error {
 	for _, b := range m.memory {
 		errs = append(errs, unix.Munmap(b))
 	}
-	m.memory, m.published, m.established, m.interest, m.clientRTT, m.records.number, m.policies = nil, nil, nil, nil, nil, nil, policyMaps{}
-	m.rings, m.refStats, m.health = nil, nil, nil
+	m.memory, m.published, m.established, m.interest, m.records.number, m.policies = nil, nil, nil, nil, nil, policyMaps{}
+	m.rings, m.refStats, m.clientRTT, m.health = nil, nil, nil, nil
 	for _, o := range m.opened {
 		errs = append(errs, o.Close())
 	}

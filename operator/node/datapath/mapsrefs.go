@@ -69,10 +69,14 @@ func (m *Maps) SetUnanswered(id uint32, key, n uint64) {
 // ClientRTT implements Counts.
 func (m *Maps) ClientRTT(index uint32) (l Latency, ok bool) {
 	at := int(index) * latencyWords
-	if at >= len(m.clientRTT) {
+	if at >= m.clientRTT.len() {
 		return l, false
 	}
-	load(unsafe.Slice((*uint64)(unsafe.Pointer(&l)), latencyWords), m.clientRTT[at:])
+	element, err := m.clientRTT.at(at, latencyWords)
+	if err != nil {
+		return l, false
+	}
+	load(unsafe.Slice((*uint64)(unsafe.Pointer(&l)), latencyWords), element)
 	return l, true
 }
 
@@ -87,10 +91,17 @@ func load(to, from []uint64) {
 func (m *Maps) ref(id uint32) ([]uint64, error) { return m.refStats.at(int(id)*refWords, refWords) }
 
 // resetClientRTT sets to zero what was counted for a previous user of a frontend index.
-func (m *Maps) resetClientRTT(index uint32) {
-	if at := int(index) * latencyWords; at < len(m.clientRTT) {
-		for i := range latencyWords {
-			atomic.StoreUint64(&m.clientRTT[at+i], 0)
-		}
+func (m *Maps) resetClientRTT(index uint32) error {
+	at := int(index) * latencyWords
+	if at >= m.clientRTT.len() {
+		return nil
 	}
+	element, err := m.clientRTT.at(at, latencyWords)
+	if err != nil {
+		return err
+	}
+	for i := range element {
+		atomic.StoreUint64(&element[i], 0)
+	}
+	return nil
 }

@@ -201,7 +201,9 @@ func (m *Maps) ResetBackendFlows(id uint32) error { return m.backendFlows.Put(id
 
 // ResetFrontendCounters implements Tables.
 func (m *Maps) ResetFrontendCounters(index uint32) error {
-	m.resetClientRTT(index)
+	if err := m.resetClientRTT(index); err != nil {
+		return err
+	}
 	return m.frontendStats.Put(index, make([]bpf.BlixtFrontendCounters, ebpf.MustPossibleCPU()))
 }
 

@@ -29,9 +29,9 @@ func wordsOf[word uint32 | uint64](memory []byte) []word {
 	return unsafe.Slice((*word)(unsafe.Pointer(unsafe.SliceData(memory))), len(memory)/int(unsafe.Sizeof(word(0))))
 }
 
-// A large array is mapped by pieces of this size, which is a multiple of every page size.
+// A large array is mapped by pieces of this size, which is a multiple of every size of pages.
 const (
-	pieceBytes = 256 << 10
+	pieceBytes = 64 << 10
 	pieceWords = pieceBytes / 8
 )
 

@@ -23,13 +23,13 @@ type refIDs struct {
 	// gone are the ids that have lost their last backend, in that order. An entry
 	// counts if goneAt has the same time, and no backend uses the id again.
 	gone   []restingNumber
-	goneAt []time.Time // by id
+	goneAt map[uint32]time.Time // by id
 }
 
 // readRefs makes the ids of what the tables hold. backends must have been read.
 func (c *Contents) readRefs(keys []uint64, now time.Time) {
 	r := &c.refIDs
-	*r = refIDs{keys: keys, ids: map[uint64]uint32{}, uses: make([]int, len(keys)), goneAt: make([]time.Time, len(keys))}
+	*r = refIDs{keys: keys, ids: map[uint64]uint32{}, uses: make([]int, len(keys)), goneAt: map[uint32]time.Time{}}
 	for _, b := range c.backends {
 		r.use(b, 1)
 	}

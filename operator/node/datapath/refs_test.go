@@ -212,7 +212,11 @@ func TestRefCountersOfKernel(t *testing.T) {
 	if ref(4)[0] != 11 {
 		t.Error("its neighbour was cleared")
 	}
-	m.clientRTT[2*latencyWords], m.clientRTT[3*latencyWords] = 5, 6
+	latencies, err := m.clientRTT.at(0, 4*latencyWords)
+	if err != nil {
+		t.Fatal(err)
+	}
+	latencies[2*latencyWords], latencies[3*latencyWords] = 5, 6
 	if err := m.ResetFrontendCounters(2); err != nil {
 		t.Fatal(err)
 	}
