@@ -21,7 +21,8 @@ HELM4 := $(CACHE)/helm-$(HELM4_VERSION)
 COSIGN_VERSION := $(shell awk '$$1 == "github.com/sigstore/cosign/v3" { print $$2 }' bytecode/cosign/go.mod)
 COSIGN := $(CACHE)/cosign-$(COSIGN_VERSION)
 ACTIONLINT := $(CACHE)/actionlint-$(ACTIONLINT_VERSION)
-NFPM := $(CACHE)/nfpm-$(NFPM_VERSION)
+# It compresses packages, each Go in another way.
+NFPM := $(CACHE)/nfpm-$(NFPM_VERSION)-$(shell go env GOVERSION)
 
 # Clients and servers that others wrote, and what makes networks.
 TEST_TOOLS := curl=curl nginx=nginx-light dig=bind9-dnsutils dnsmasq=dnsmasq-base iperf3=iperf3 \
