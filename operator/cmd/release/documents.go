@@ -190,7 +190,7 @@ func (s *stages) explainRelease(context.Context) error {
 	if err != nil {
 		return err
 	}
-	text, err := notes.Write(&s.made, changelog)
+	text, err := notes.Write(&s.made, changelog, s.Builder)
 	if err != nil {
 		return err
 	}

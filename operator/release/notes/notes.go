@@ -5,6 +5,7 @@ package notes
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"regexp"
 	"strings"
@@ -71,8 +72,9 @@ func (f file) Installed() bool {
 	return false
 }
 
-// Write returns the notes of a release, in Markdown.
-func Write(r *release.Release, history []byte) ([]byte, error) {
+// Write returns the notes of a release, in Markdown. The builder is the URI of the workflow
+// that signs it, or nothing for the project's own.
+func Write(r *release.Release, history []byte, builder string) ([]byte, error) {
 	section, err := changelog.Of(history, r.Version)
 	if err != nil {
 		return nil, err
@@ -86,7 +88,7 @@ func Write(r *release.Release, history []byte) ([]byte, error) {
 	}{
 		Source: r.Source, Warnings: warnings(r, section), Images: r.Images,
 		Docs: release.Home + "/blob/" + r.Version + "/docs", Changes: absolute(unwrapped(section.Text), r.Version),
-		Signer: "--certificate-identity=" + release.Home + "/.github/workflows/release.yaml@refs/tags/" + r.Version +
+		Signer: "--certificate-identity=" + cmp.Or(builder, release.Home+"/.github/workflows/release.yaml@refs/tags/"+r.Version) +
 			" --certificate-oidc-issuer=https://token.actions.githubusercontent.com",
 	}
 	for _, f := range r.Files {

@@ -51,7 +51,7 @@ func made() *release.Release {
 
 func write(t *testing.T, r *release.Release) string {
 	t.Helper()
-	text, err := notes.Write(r, []byte(history))
+	text, err := notes.Write(r, []byte(history), "")
 	if err != nil {
 		t.Fatal(err)
 	}
