@@ -23,14 +23,14 @@ import (
 
 type buildOptions struct {
 	version, registry, platforms, dist, builder, without string
-	log                                                  io.Writer
+	log, out                                             io.Writer
 }
 
 // runBuild makes a release of the version. It only clones the commit: what is in the
 // clone makes the release, so that an old version is made as it was then, and nothing
 // that is not committed takes part.
 func runBuild(ctx context.Context, args []string) error {
-	o := buildOptions{log: os.Stderr}
+	o := buildOptions{log: os.Stderr, out: os.Stdout}
 	f := flag.NewFlagSet("build", flag.ExitOnError)
 	f.StringVar(&o.version, "version", "", "version to release, which is the tag of its commit, such as v1.2.3")
 	f.StringVar(&o.registry, "registry", "", "host and path that images will be pushed to, such as registry.example.com/blixt")
@@ -84,14 +84,16 @@ func (o *buildOptions) run(ctx context.Context) error {
 		Source: *source, Platforms: strings.Split(o.platforms, ","), Builder: o.builder, Packages: o.without != "packages",
 		Out: filepath.Join(d.Work, "dist"), Work: d.Work,
 	}
-	if err := p.execute(ctx, d, env, o.log); err != nil {
+	summary, err := p.execute(ctx, d, env, o.log)
+	if err != nil {
 		return err
 	}
 	if err := d.Replace(p.Out); err != nil {
 		return err
 	}
 	fmt.Fprintf(o.log, "%s is in %s, after %s\n", o.version, o.dist, time.Since(start).Round(time.Second))
-	return nil
+	_, err = io.WriteString(o.out, summary)
+	return err
 }
 
 // check finds typing errors before anything is done.

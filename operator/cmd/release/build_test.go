@@ -31,7 +31,7 @@ func TestReleaseIsCheckedFirst(t *testing.T) {
 	} {
 		var log strings.Builder
 		dir := t.TempDir()
-		o := &buildOptions{version: "v1.2.3", registry: "registry.example.com/blixt", platforms: "linux/amd64", dist: dir + "/dist", log: &log}
+		o := &buildOptions{version: "v1.2.3", registry: "registry.example.com/blixt", platforms: "linux/amd64", dist: dir + "/dist", log: &log, out: &log}
 		tc.change(o)
 		if err := o.run(t.Context()); err == nil || !strings.Contains(err.Error(), tc.text) {
 			t.Errorf("got %v, want an error with %q", err, tc.text)
@@ -65,7 +65,7 @@ git -c user.name=a -c user.email=a@example.com -c commit.gpgSign=false commit --
 		t.Fatalf("%v: %s", err, out)
 	}
 	t.Chdir(repository)
-	o := &buildOptions{version: "v1.2.3", registry: "registry.example.com/blixt", platforms: "linux/amd64", dist: old, log: os.Stderr}
+	o := &buildOptions{version: "v1.2.3", registry: "registry.example.com/blixt", platforms: "linux/amd64", dist: old, log: os.Stderr, out: os.Stdout}
 	err := explain(o.run(t.Context()))
 	if err == nil || !strings.Contains(err.Error(), "a release needs about 500 MB") {
 		t.Errorf("got %v, want that there is no space", err)

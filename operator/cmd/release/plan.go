@@ -32,8 +32,8 @@ type plan struct {
 	Helm, Nfpm string
 }
 
-// execute has the tool of the clone make the release.
-func (p *plan) execute(ctx context.Context, d *dist.Dir, env []string, log io.Writer) error {
+// execute has the tool of the clone make the release, and returns what that tool prints.
+func (p *plan) execute(ctx context.Context, d *dist.Dir, env []string, log io.Writer) (summary string, err error) {
 	run := func(out io.Writer, name string, args ...string) error {
 		c := exec.CommandContext(ctx, name, args...)
 		var complaint strings.Builder
@@ -51,7 +51,7 @@ func (p *plan) execute(ctx context.Context, d *dist.Dir, env []string, log io.Wr
 	}
 	var version strings.Builder
 	if err := run(&version, "go", "env", "GOVERSION"); err != nil {
-		return fmt.Errorf("get Go %s, which go.mod asks for: %w: install it; or take another Go, whose release differs in all digests: GOTOOLCHAIN=local", p.Toolchain, err)
+		return "", fmt.Errorf("get Go %s, which go.mod asks for: %w: install it; or take another Go, whose release differs in all digests: GOTOOLCHAIN=local", p.Toolchain, err)
 	}
 	if p.GoVersion = strings.TrimSpace(version.String()); p.GoVersion != p.Toolchain {
 		fmt.Fprintf(log, "this is %s, and not %s: all digests differ from those that others get\n", p.GoVersion, p.Toolchain)
@@ -62,7 +62,7 @@ func (p *plan) execute(ctx context.Context, d *dist.Dir, env []string, log io.Wr
 		targets = append(targets, "NFPM=")
 	}
 	if err := step(log, "tools", func() error { return run(&tools, "make", targets...) }); err != nil {
-		return err
+		return "", err
 	}
 	for line := range strings.Lines(tools.String()) {
 		switch name, path, _ := strings.Cut(strings.TrimSpace(line), "="); name {
@@ -74,16 +74,18 @@ func (p *plan) execute(ctx context.Context, d *dist.Dir, env []string, log io.Wr
 	}
 	text, err := json.Marshal(p)
 	if err != nil {
-		return err
+		return "", err
 	}
 	file, tool := filepath.Join(p.Work, "plan.json"), filepath.Join(p.Work, "release")
 	if err := os.WriteFile(file, text, 0o644); err != nil {
-		return err
+		return "", err
 	}
 	if err := step(log, "the tool that makes the release", func() error { return run(log, "go", "build", "-o", tool, "./operator/cmd/release") }); err != nil {
-		return err
+		return "", err
 	}
-	return run(os.Stdout, tool, "stages", file)
+	var printed strings.Builder
+	err = run(&printed, tool, "stages", file)
+	return printed.String(), err
 }
 
 // asGroup has a signal end the command together with all that it has started.
