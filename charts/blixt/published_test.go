@@ -95,7 +95,9 @@ func inArchive(t *testing.T, archive []byte) map[string]string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all[h.Name] = string(text)
+		if h.Typeflag == tar.TypeReg {
+			all[h.Name] = string(text)
+		}
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-	"golang.org/x/mod/semver"
 
 	"github.com/kubernetes-sigs/blixt/operator/release/changelog"
 )
@@ -62,7 +61,7 @@ func artifactHub(f files, text []byte, m *metadata, o Options) (map[string]strin
 	const prefix = "artifacthub.io/"
 	all := map[string]string{
 		prefix + "containsSecurityUpdates": strconv.FormatBool(security),
-		prefix + "prerelease":              strconv.FormatBool(semver.Prerelease(o.Version) != ""),
+		prefix + "prerelease":              strconv.FormatBool(strings.Contains(o.Version, "-")),
 	}
 	for key, list := range map[string]any{"changes": changes, "crds": kinds, "images": images} {
 		text, err := yaml.Marshal(list)

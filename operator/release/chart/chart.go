@@ -14,7 +14,8 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	"golang.org/x/mod/semver"
+
+	"github.com/kubernetes-sigs/blixt/operator/release"
 )
 
 // Options say what becomes of the chart in the source.
@@ -31,7 +32,7 @@ type Options struct {
 	Bytecode string
 }
 
-// Number returns the version as charts have it: without the letter.
+// number returns the version as charts have it: without the letter.
 func (o Options) number() string { return strings.TrimPrefix(o.Version, "v") }
 
 // registry returns the host and path below which the images are, and the chart.
@@ -41,8 +42,8 @@ func (o Options) registry() string {
 }
 
 func (o Options) check() error {
-	if v := o.Version; semver.Canonical(v)+semver.Build(v) != v || v == "" {
-		return fmt.Errorf("version %q: want one such as v1.2.3 or v1.2.3-rc.1", v)
+	if err := release.CheckVersion(o.Version); err != nil {
+		return err
 	}
 	if o.Time.IsZero() {
 		return errors.New("time: want that of the commit")

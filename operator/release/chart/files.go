@@ -10,13 +10,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/release/archive"
 )
 
 // directory is that of all files in an archive: the name of the chart.
@@ -80,33 +81,16 @@ func parseIgnore(text string) (func(file string, isDir bool) bool, error) {
 
 // pack writes an archive that depends on the files and the time alone.
 func (f files) pack(at time.Time) ([]byte, error) {
-	var buffer bytes.Buffer
-	zipped, err := gzip.NewWriterLevel(&buffer, gzip.BestCompression)
-	if err != nil {
-		return nil, err
+	var all []archive.File
+	for file, content := range f {
+		all = append(all, archive.File{Name: path.Join(directory, file), Mode: 0o644, Content: content})
 	}
-	archive := tar.NewWriter(zipped)
-	for _, file := range slices.Sorted(maps.Keys(f)) {
-		header := &tar.Header{
-			Typeflag: tar.TypeReg, Name: path.Join(directory, file), Mode: 0o644, Size: int64(len(f[file])),
-			ModTime: at.UTC().Truncate(time.Second), Format: tar.FormatUSTAR,
-		}
-		if err := archive.WriteHeader(header); err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
-		}
-		if _, err := archive.Write(f[file]); err != nil {
-			return nil, err
-		}
-	}
-	if err := errors.Join(archive.Close(), zipped.Close()); err != nil {
-		return nil, err
-	}
-	return buffer.Bytes(), nil
+	return archive.TarGz(at.UTC().Truncate(time.Second), all...)
 }
 
 // unpack returns the files of an archive that pack made.
-func unpack(archive []byte) (files, error) {
-	zipped, err := gzip.NewReader(bytes.NewReader(archive))
+func unpack(packed []byte) (files, error) {
+	zipped, err := gzip.NewReader(bytes.NewReader(packed))
 	if err != nil {
 		return nil, err
 	}
@@ -119,6 +103,9 @@ func unpack(archive []byte) (files, error) {
 		}
 		if err != nil {
 			return nil, err
+		}
+		if h.Typeflag == tar.TypeDir {
+			continue
 		}
 		file, ok := strings.CutPrefix(h.Name, directory+"/")
 		if !ok {
