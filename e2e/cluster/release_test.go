@@ -31,7 +31,7 @@ func TestRelease(t *testing.T) {
 
 	u.run(t, "helm install blixt oci://ghcr.io/kubernetes-sigs/blixt/charts/blixt --version 0.9.0 --namespace blixt-system --create-namespace --wait")
 	applyFile(t, "balanced.yaml", "", "")
-	s := &scene{vips: u.balanced(t), application: u.application(t, older), counted: true}
+	s := &scene{vips: u.balanced(t), application: u.application(t, older), counted: true, nodePorts: true}
 	awaitHealthy(t, u.programs(older)+"/blixt")
 	s.checkNewClients(t)
 
