@@ -42,11 +42,11 @@ func TestRelease(t *testing.T) {
 		s.awaitRelease(t, u, newer)
 	})
 	s.startLoad(t)
+	s.endFirstLoad() // what is older than the upgrade does not outlast a rollback
 	s.run(t, "rolled back", func(t *testing.T) {
 		u.run(t, "helm rollback blixt --namespace blixt-system --wait")
 		s.awaitRelease(t, u, older)
 	})
-	s.endFirstLoad()
 	s.endFirstLoad()
 	awaitAlone(t, s.application)
 
@@ -267,8 +267,10 @@ func mayStay(object string) bool {
 	kind, rest, _ := strings.Cut(object, " ")
 	namespace, name, _ := strings.Cut(rest, " ")
 	switch kind {
-	case "CustomResourceDefinition", "Gateway", "TCPRoute", "UDPRoute", "BlixtGatewayConfig":
+	case "CustomResourceDefinition", "APIService", "Gateway", "TCPRoute", "UDPRoute", "BlixtGatewayConfig":
 		return true
+	case "Lease": // bpfman's operator
+		return namespace == "bpfman"
 	case "BlixtConfig":
 		return name == v1alpha1.Operator
 	case "Namespace":
