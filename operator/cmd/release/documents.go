@@ -45,11 +45,11 @@ func (s *stages) listContents(context.Context) error {
 			return err
 		}
 	}
-	return s.listImages(named)
+	return s.listImages()
 }
 
 // listImages writes SBOMs of images, and says to which digests they are to be attached.
-func (s *stages) listImages(named []string) error {
+func (s *stages) listImages() error {
 	roots, err := images.Roots()
 	if err != nil {
 		return err

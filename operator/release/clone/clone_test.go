@@ -74,7 +74,7 @@ func (r *repository) commit(message string) string {
 }
 
 // clone returns the source, the files of the clone, and what was said.
-func (r *repository) clone(version string) (s *release.Source, files map[string]string, said string, err error) {
+func (r *repository) clone() (s *release.Source, files map[string]string, said string, err error) {
 	r.t.Helper()
 	work := r.t.TempDir()
 	env, err := clone.Environment(r.t.Context(), work)
@@ -83,7 +83,7 @@ func (r *repository) clone(version string) (s *release.Source, files map[string]
 	}
 	var log strings.Builder
 	into := filepath.Join(work, "clone")
-	s, err = clone.Make(r.t.Context(), clone.Options{Repository: r.dir, Version: version, Into: into, Env: env, Log: &log})
+	s, err = clone.Make(r.t.Context(), clone.Options{Repository: r.dir, Version: "v1.2.3", Into: into, Env: env, Log: &log})
 	if err != nil {
 		return nil, nil, log.String(), err
 	}
@@ -106,9 +106,9 @@ func (r *repository) clone(version string) (s *release.Source, files map[string]
 	return s, files, log.String(), err
 }
 
-func (r *repository) mustClone(version string) (*release.Source, map[string]string, string) {
+func (r *repository) mustClone() (*release.Source, map[string]string, string) {
 	r.t.Helper()
-	s, files, said, err := r.clone(version)
+	s, files, said, err := r.clone()
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func TestOnlyWhatIsCommitted(t *testing.T) {
 	r.write("page.txt", "changed\n")
 	r.write("new.txt", "new\n")
 	r.write(".git/info/attributes", "page.txt eol=crlf\n")
-	s, files, said := r.mustClone("v1.2.3")
+	s, files, said := r.mustClone()
 	want := map[string]string{
 		"go.mod":         "-rw- module example.com/m\n\ngo 1.26.0\n\ntoolchain go1.26.8\n",
 		".gitattributes": "-rw- *.crlf eol=crlf\n", "program.sh": "-rwx #!/bin/sh\n", "page.txt": "-rw- first\n", "windows.crlf": "-rw- first\r\n",
@@ -144,7 +144,7 @@ func TestTagTellsTheCommit(t *testing.T) {
 	r.write("page.txt", "second\n")
 	second := r.commit("second")
 	r.git("branch", "v1.2.3") // which is no tag
-	s, files, said := r.mustClone("v1.2.3")
+	s, files, said := r.mustClone()
 	if s.Revision != first || files["page.txt"] != "-rw- first\n" {
 		t.Errorf("commit %s with page.txt %q, want the tagged one, %s", s.Revision, files["page.txt"], first)
 	}
@@ -164,7 +164,7 @@ func TestWithoutTheTagHEADIsBuilt(t *testing.T) {
 		repository *repository
 		remedy     string
 	}{{r, "git fetch --tags."}, {shallow, "git fetch --tags --unshallow."}} {
-		s, files, said := tc.repository.mustClone("v1.2.3")
+		s, files, said := tc.repository.mustClone()
 		if s.Tagged || s.Revision != second || files["page.txt"] != "-rw- second\n" {
 			t.Errorf("source %+v, page.txt %q: want HEAD, %s, without a tag", s, files["page.txt"], second)
 		}
@@ -178,7 +178,7 @@ func TestWithoutTheTagHEADIsBuilt(t *testing.T) {
 func TestWhatIsConfiguredPlaysNoPart(t *testing.T) {
 	r := newRepository(t)
 	r.git("tag", "v1.2.3")
-	_, want, _ := r.mustClone("v1.2.3")
+	_, want, _ := r.mustClone()
 
 	home := t.TempDir()
 	hostile := &repository{t, home}
@@ -230,7 +230,7 @@ func TestWhatIsConfiguredPlaysNoPart(t *testing.T) {
 	worktree := &repository{t, filepath.Join(t.TempDir(), "a tree")}
 	r.git("worktree", "add", "--quiet", "--detach", worktree.dir)
 	for _, from := range []*repository{r, worktree} {
-		_, got, _ := from.mustClone("v1.2.3")
+		_, got, _ := from.mustClone()
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("files from %s (-want +got):\n%s", from.dir, diff)
 		}
@@ -253,7 +253,7 @@ func TestCheckoutOfSomebodyElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("SUDO_UID", "")
-	if _, files, _ := r.mustClone("v1.2.3"); len(files) != 5 {
+	if _, files, _ := r.mustClone(); len(files) != 5 {
 		t.Errorf("files %v, want all", slices.Sorted(maps.Keys(files)))
 	}
 }
@@ -273,7 +273,7 @@ func TestWhatCannotBeCloned(t *testing.T) {
 		{unborn, "has no commit"},
 		{old, "has no line toolchain"},
 	} {
-		if _, _, _, err := tc.repository.clone("v1.2.3"); err == nil || !strings.Contains(err.Error(), tc.text) {
+		if _, _, _, err := tc.repository.clone(); err == nil || !strings.Contains(err.Error(), tc.text) {
 			t.Errorf("got %v, want an error with %q", err, tc.text)
 		}
 	}

@@ -13,8 +13,9 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/release"
 )
 
-// The parts of SPDX 2.3 that are used.
+// The parts of SPDX 2.3 (https://spdx.github.io/spdx-spec/v2.3) that are used.
 type (
+	// Document is about one artefact.
 	Document struct {
 		Version           string         `json:"spdxVersion"`
 		DataLicense       string         `json:"dataLicense"`
@@ -27,10 +28,12 @@ type (
 
 		known map[string]string // what is listed already, and its id
 	}
+	// Creation says who wrote a document, and when.
 	Creation struct {
 		Created  string   `json:"created"`
 		Creators []string `json:"creators"`
 	}
+	// Package is what the document is about, or something in it.
 	Package struct {
 		ID               string      `json:"SPDXID"`
 		Name             string      `json:"name"`
@@ -44,15 +47,18 @@ type (
 		ExternalRefs     []Reference `json:"externalRefs,omitempty"`
 		Comment          string      `json:"comment,omitempty"`
 	}
+	// Checksum is a digest of a package.
 	Checksum struct {
 		Algorithm string `json:"algorithm"`
 		Value     string `json:"checksumValue"`
 	}
+	// Reference is by what name databases know a package.
 	Reference struct {
 		Category string `json:"referenceCategory"`
 		Type     string `json:"referenceType"`
 		Locator  string `json:"referenceLocator"`
 	}
+	// Relationship is what a package is to another, or to the document.
 	Relationship struct {
 		Element string `json:"spdxElementId"`
 		Type    string `json:"relationshipType"`
@@ -60,10 +66,10 @@ type (
 	}
 )
 
-const (
-	DocumentID  = "SPDXRef-DOCUMENT"
-	noAssertion = "NOASSERTION"
-)
+// DocumentID is the id that a document has in itself.
+const DocumentID = "SPDXRef-DOCUMENT"
+
+const noAssertion = "NOASSERTION"
 
 // Binary lists what a program consists of: the modules that Go has recorded in it, and the
 // eBPF object; and the modules that files beside it come from.
