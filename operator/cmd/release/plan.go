@@ -61,7 +61,7 @@ func (p *plan) execute(ctx context.Context, d *dist.Dir, env []string, log io.Wr
 	if !p.Packages {
 		targets = append(targets, "NFPM=")
 	}
-	if err := step(log, "tools", func() error { return run(&tools, "make", targets...) }); err != nil {
+	if err := step(log, "Helm and nfpm, built once", func() error { return run(&tools, "make", targets...) }); err != nil {
 		return "", err
 	}
 	for line := range strings.Lines(tools.String()) {

@@ -278,3 +278,39 @@ func TestWhatCannotBeCloned(t *testing.T) {
 		}
 	}
 }
+
+// What changes the bytes that Go makes is not taken from whoever makes them, nor what he
+// has written with go env -w.
+func TestEnvironmentTellsOnlyWhereThingsAre(t *testing.T) {
+	written := filepath.Join(t.TempDir(), "env")
+	if err := os.WriteFile(written, []byte("GOPROXY=https://proxy.example.com\nGOFLAGS=-tags=other\nGOAMD64=v2\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GOENV", written)
+	t.Setenv("GOPROXY", "")
+	t.Setenv("GOAMD64", "v3")
+	t.Setenv("GOFIPS140", "latest")
+	t.Setenv("CC", "other")
+	t.Setenv("MAKEFLAGS", "TAGS=other")
+	t.Setenv("SOURCE_DATE_EPOCH", "1")
+	env, err := clone.Environment(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, v := range env {
+		name, value, _ := strings.Cut(v, "=")
+		got[name] = value
+	}
+	for name, want := range map[string]string{
+		"GOPROXY": "https://proxy.example.com", "GOFLAGS": "-trimpath", "GOENV": "off", "GOWORK": "off", "CGO_ENABLED": "0", "TZ": "UTC", "LC_ALL": "C",
+		"PATH": os.Getenv("PATH"), "GOAMD64": "", "GOFIPS140": "", "CC": "", "MAKEFLAGS": "", "SOURCE_DATE_EPOCH": "",
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %q, want %q", name, got[name], want)
+		}
+	}
+	if got["GOCACHE"] == "" || got["GOMODCACHE"] == "" {
+		t.Errorf("no caches in %q", env)
+	}
+}
