@@ -51,7 +51,7 @@ func (p *plan) execute(ctx context.Context, d *dist.Dir, env []string, log io.Wr
 	}
 	var version strings.Builder
 	if err := run(&version, "go", "env", "GOVERSION"); err != nil {
-		return "", fmt.Errorf("get Go %s, which go.mod asks for: %w: install it; or take another Go, whose release differs in all digests: GOTOOLCHAIN=local", p.Toolchain, err)
+		return "", fmt.Errorf("get %s, which go.mod asks for: %w: install it; or take another Go, whose release differs in all digests: GOTOOLCHAIN=local", p.Toolchain, err)
 	}
 	if p.GoVersion = strings.TrimSpace(version.String()); p.GoVersion != p.Toolchain {
 		fmt.Fprintf(log, "this is %s, and not %s: all digests differ from those that others get\n", p.GoVersion, p.Toolchain)
