@@ -31,9 +31,8 @@ type (
 		Description string `yaml:"description"`
 	}
 	hubImage struct {
-		Name      string   `yaml:"name"`
-		Image     string   `yaml:"image"`
-		Platforms []string `yaml:"platforms,omitempty"`
+		Name  string `yaml:"name"`
+		Image string `yaml:"image"`
 	}
 )
 
@@ -129,10 +128,9 @@ func hubImages(f files) (all []hubImage, err error) {
 	if err := yaml.Unmarshal(f[valuesFile], &values); err != nil {
 		return nil, fmt.Errorf("%s: %w", valuesFile, err)
 	}
-	platforms := []string{"linux/amd64", "linux/arm64"}
 	all = []hubImage{
-		{"operator", values.Image.Repository + "@" + values.Image.Digest, platforms},
-		{"bytecode", values.Bytecode.Image, platforms},
+		{"operator", values.Image.Repository + "@" + values.Image.Digest},
+		{"bytecode", values.Bytecode.Image},
 	}
 	for _, name := range slices.Sorted(maps.Keys(values.Bpfman.Images)) {
 		i := values.Bpfman.Images[name]
