@@ -14,8 +14,11 @@ import (
 // Unreleased is the title of the section of what no version has yet.
 const Unreleased = "Unreleased"
 
+// UpgradeNotes is the heading of what somebody must do, which comes first.
+const UpgradeNotes = "Upgrade notes"
+
 // kinds are the headings that a section may have.
-var kinds = []string{"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+var kinds = []string{UpgradeNotes, "Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 // Section is what a version changes.
 type Section struct {
@@ -29,18 +32,20 @@ type Section struct {
 
 // Change is an entry of a list.
 type Change struct {
-	// Kind is the heading above it: Added, Changed, Deprecated, Removed, Fixed or Security.
+	// Kind is the heading above it: Upgrade notes, Added, Changed, Deprecated, Removed, Fixed
+	// or Security.
 	Kind string
 	// Text is the entry in one line, in Markdown.
 	Text string
 }
 
-// Of returns the section of a version, such as v1.2.3. Until it is given that version's
-// number, the section of what is unreleased stands for it.
+// Of returns the section of a version, such as v1.2.3. For a prerelease, which has none, that
+// of the version that it leads to stands. Until that has its number, what is unreleased does.
 func Of(text []byte, version string) (*Section, error) {
 	number := strings.TrimPrefix(version, "v")
+	final, _, _ := strings.Cut(number, "-")
 	all := sections(string(text))
-	for _, title := range []string{number, Unreleased} {
+	for _, title := range []string{number, final, Unreleased} {
 		i := slices.IndexFunc(all, func(s *Section) bool { return s.Title == title })
 		if i < 0 {
 			continue

@@ -46,7 +46,11 @@ func artifactHub(f files, text []byte, m *metadata, o Options) (map[string]strin
 	var changes []hubChange
 	security := false
 	for _, c := range section.Changes {
-		changes = append(changes, hubChange{strings.ToLower(c.Kind), sentence(c.Text)})
+		kind := strings.ToLower(c.Kind)
+		if c.Kind == changelog.UpgradeNotes { // of which Artifact Hub knows nothing
+			kind = "changed"
+		}
+		changes = append(changes, hubChange{kind, sentence(c.Text)})
 		security = security || c.Kind == "Security"
 	}
 	kinds, err := hubKinds(f)

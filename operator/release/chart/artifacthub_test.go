@@ -127,6 +127,8 @@ func TestArtifactHubShowsChangesOfTheVersion(t *testing.T) {
 ### Added
 - Later.
 ## [1.2.3] - 2026-12-01
+### Upgrade notes
+- Restart it.
 ### Added
 - `+"`blixt x`"+`: does
   what e.g. y does. More of it.
@@ -137,6 +139,7 @@ func TestArtifactHubShowsChangesOfTheVersion(t *testing.T) {
 	var got []entry
 	decode(t, all["artifacthub.io/changes"], &got)
 	want := []entry{
+		{"kind": "changed", "description": "Restart it."},
 		{"kind": "added", "description": "blixt x: does what e.g. y does."},
 		{"kind": "security", "description": `"Quoted": and: colons # no comment.`},
 	}
