@@ -198,7 +198,7 @@ e2e: $(if $(GIVEN),e2e-given,e2e-own) ## Test in a real cluster with bpfman, whi
 # What begins without bpfman and Gateway API, or takes bpfman apart. Its cluster differs from
 # that of all others in its network, too.
 EMPTY := ^(TestReadme|TestRelease|TestFixes)$$
-OTHER := -no-bpfman -proxy=iptables -overlay
+OTHER := -no-bpfman -proxy=iptables
 # What e2e/upgrade tests as well, with less around it.
 LONG := ^TestUpgradeFromLayout1$$
 .PHONY: e2e-own

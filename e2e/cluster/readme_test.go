@@ -85,10 +85,13 @@ func runBlocks(t *testing.T, u *user, all []block) (printed []string) {
 			if i := slices.Index(want, "…"); i >= 0 {
 				want, complete = slices.Delete(want, i, i+1), false
 			}
-			kube.Wait(t, patience, "output of\n"+b.commands+"\n", want, func() (got []string, err error) {
-				out, err = run()
-				return slices.DeleteFunc(shape(out), func(line string) bool { return !complete && !slices.Contains(want, line) }), err
-			})
+			func() {
+				defer logIfFailed(t, &out)
+				kube.Wait(t, patience, "output of\n"+b.commands+"\n", want, func() (got []string, err error) {
+					out, err = run()
+					return slices.DeleteFunc(shape(out), func(line string) bool { return !complete && !slices.Contains(want, line) }), err
+				})
+			}()
 		}
 		for _, line := range variable.FindAllString(b.commands, -1) {
 			variables += line + "\n"
@@ -96,6 +99,14 @@ func runBlocks(t *testing.T, u *user, all []block) (printed []string) {
 		printed = append(printed, out)
 	}
 	return printed
+}
+
+// logIfFailed logs what commands have printed at last, which may say more than what was
+// expected of it.
+func logIfFailed(t *testing.T, out *string) {
+	if t.Failed() {
+		t.Logf("printed at last:\n%s", *out)
+	}
 }
 
 // renameNodes gives the nodes of a cluster that others run the names that they have in

@@ -78,9 +78,18 @@ func TestRelease(t *testing.T) {
 	s.checkNewClients(t)
 	u.run(t, "helm uninstall another --namespace blixt-system")
 	checkRemoved(t, before)
+
+	manifests := u.dist(newer) + "/install.yaml"
+	u.run(t, "kubectl apply --server-side -f "+manifests)
+	awaitPods(t, "bpfman")
+	awaitPods(t, system)
+	s.vips = u.balanced(t)
+	s.checkNewClients(t)
+	u.run(t, "blixt uninstall --yes --with-bpfman && kubectl delete -f "+manifests+" --selector '!blixt.x-k8s.io/kept'")
+	checkRemoved(t, before)
+
 	deleteFile(t, "balanced.yaml", "", "")
 	removeKinds(t)
-	kubectl(t, "delete", "namespace", system, "--timeout=1m")
 }
 
 // balanced gives the Gateway addresses, as a cloud would, and returns them when all
