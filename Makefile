@@ -195,8 +195,8 @@ GIVEN := $(if $(findstring command line,$(origin KUBECONFIG)),$(abspath $(KUBECO
 .PHONY: e2e
 e2e: $(if $(GIVEN),e2e-given,e2e-own) ## Test in a real cluster with bpfman, which it starts and stops (root); builds what that takes once, in about 10 minutes on two cores; KUBECONFIG= REGISTRY= tests in another, see e2e/README.md
 
-# What begins without bpfman and Gateway API, or takes bpfman apart. Its cluster differs from
-# that of all others in its network, too.
+# What begins without bpfman and Gateway API, or takes bpfman apart; in a cluster whose
+# kube-proxy works in the other mode.
 EMPTY := ^(TestReadme|TestRelease|TestFixes)$$
 OTHER := -no-bpfman -proxy=iptables
 # What e2e/upgrade tests as well, with less around it.
