@@ -4,10 +4,10 @@
 package bpf
 
 import (
-	"bytes"
 	_ "embed"
 	"fmt"
 	"io"
+	"strings"
 	"structs"
 
 	"github.com/cilium/ebpf"
@@ -986,7 +986,7 @@ const (
 
 // LoadBlixt returns the embedded CollectionSpec for Blixt.
 func LoadBlixt() (*ebpf.CollectionSpec, error) {
-	reader := bytes.NewReader(_BlixtBytes)
+	reader := strings.NewReader(_BlixtBytes)
 	spec, err := ebpf.LoadCollectionSpecFromReader(reader)
 	if err != nil {
 		return nil, fmt.Errorf("can't load Blixt: %w", err)
@@ -1291,4 +1291,4 @@ func _BlixtClose(closers ...io.Closer) error {
 // Do not access this directly.
 //
 //go:embed blixt_bpfel.o
-var _BlixtBytes []byte
+var _BlixtBytes string

@@ -14,3 +14,9 @@ package bpf
 // the same bytes everywhere. -mcpu=v3 needs Linux 5.1.
 //
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type addr -type address -type frontend_key -type frontend -type backend -type flow_key -type flow -type host_port -type port_search -type fragment_key -type fragment -type next_hop -type silence -type client_prefix -type held_key -type held_fragment -type icmp_fragment -type config -type frontend_counters -type layout -type limit -type clock -type interest_bytes -type cached_flow -type cache_set -type interest_flag -type cached_flag -type address_flag -type published_bits -type backend_id -type backend_flag -type flow_flag -type no_flow_of -type config_flag -type announce_config -type announcing_flag -type announce_key -type announcement -type announcement_flag -type peer -type probe -type probe_form -type frontend_flag -type policies_of_frontend -type policy_flag -type source_verdict -type refusal -type latency -type ref_counters -type record_event -type end_reason -type record_by -type flow_record -type packet_record -type drop_sample -type slot_count -type port_range -type counter Blixt blixt.bpf.c -- -O2 -g -Wall -Wextra -Werror -mcpu=v3 -nostdlibinc -I headers -include enums.h
+
+// As a string the object is in what the process cannot write to, which leaves its memory when it
+// is not used.
+//
+//go:generate sed -i -e "s/\"bytes\"/\"strings\"/" -e "s/bytes\\.NewReader/strings.NewReader/" -e "s/_BlixtBytes \\[\\]byte/_BlixtBytes string/" blixt_bpfel.go
+//go:generate gofmt -w blixt_bpfel.go

@@ -10,12 +10,14 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 
 	"github.com/spf13/cobra"
 )
 
 func main() {
+	runtime.MemProfileRate = 0 // nobody reads profiles of what is allocated, which take memory
 	ctx, stop := signal.NotifyContext(context.Background(), stopSignals()...)
 	defer stop()
 	c := command()
