@@ -76,6 +76,9 @@ type rpm struct {
 	} `json:"scripts"`
 }
 
+// documentation is what marks documents, which some leave out when they install.
+var documentation = map[string]string{"rpm": "doc"}
+
 // prepare writes the files that a package has and the source does not into a folder, and
 // returns the configuration.
 func (o *Options) prepare(f *folder, format string) (*config, error) {
@@ -93,7 +96,7 @@ func (o *Options) prepare(f *folder, format string) (*config, error) {
 	f.try(err)
 	for _, page := range pages {
 		text, err := os.ReadFile(filepath.Join(o.Man, page.Name()))
-		c.add(f.compress(page.Name()+".gz", text, err), "/usr/share/man/man1/"+page.Name()+".gz", 0o644)
+		c.add(f.compress(page.Name()+".gz", text, err), "/usr/share/man/man1/"+page.Name()+".gz", 0o644).Type = documentation[format]
 	}
 	c.add(filepath.Join(o.Completions, "blixt.bash"), "/usr/share/bash-completion/completions/blixt", 0o644)
 	c.add(filepath.Join(o.Completions, "blixt.fish"), "/usr/share/fish/vendor_completions.d/blixt.fish", 0o644)

@@ -52,7 +52,8 @@ func (f *folder) compress(name string, text []byte, err error) string {
 	var b bytes.Buffer
 	w, _ := gzip.NewWriterLevel(&b, gzip.BestCompression) // the level is valid
 	_, failed := w.Write(text)
-	return f.write(name, b.Bytes(), errors.Join(err, failed, w.Close()))
+	err = errors.Join(err, failed, w.Close())
+	return f.write(name, b.Bytes(), err)
 }
 
 // script writes a script of the package. Those that remove share a part.
@@ -102,7 +103,7 @@ func (o *Options) rpmChangelog() ([]byte, error) {
 	type note struct {
 		Note string `json:"note"`
 	}
-	entry := map[string]any{"semver": o.Number(), "date": o.Time.UTC(), "packager": maintainer}
+	entry := map[string]any{"semver": o.packageVersion() + "-1", "date": o.Time.UTC(), "packager": maintainer}
 	entry["changes"] = []note{{"See " + release.Home + "/releases/tag/" + o.Version}}
 	return json.Marshal([]any{entry})
 }

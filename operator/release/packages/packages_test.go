@@ -3,8 +3,10 @@
 package packages
 
 import (
+	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -90,7 +92,7 @@ func TestPackagesHaveWhatTheirDistributionsExpect(t *testing.T) {
 		"deb": {"/usr/bin/blixt", "/etc/blixt", "/etc/blixt/example.yaml config|noreplace", "/usr/lib/systemd/system/blixt.service", "/usr/share/man/man1/blixt.1.gz",
 			"/usr/share/bash-completion/completions/blixt", "/usr/share/fish/vendor_completions.d/blixt.fish", "/usr/share/zsh/vendor-completions/_blixt",
 			"/usr/share/doc/blixt/copyright", "/usr/share/doc/blixt/changelog.gz", "/usr/share/lintian/overrides/blixt"},
-		"rpm": {"/usr/bin/blixt", "/etc/blixt", "/etc/blixt/example.yaml config|noreplace", "/usr/lib/systemd/system/blixt.service", "/usr/share/man/man1/blixt.1.gz",
+		"rpm": {"/usr/bin/blixt", "/etc/blixt", "/etc/blixt/example.yaml config|noreplace", "/usr/lib/systemd/system/blixt.service", "/usr/share/man/man1/blixt.1.gz doc",
 			"/usr/share/bash-completion/completions/blixt", "/usr/share/fish/vendor_completions.d/blixt.fish", "/usr/share/zsh/site-functions/_blixt",
 			"/usr/share/licenses/blixt/LICENSE license"},
 	} {
@@ -127,6 +129,22 @@ func TestScriptsThatRemoveUnloadWhatIsLeft(t *testing.T) {
 		if strings.Contains(string(text), "@") || strings.Contains(string(text), "blixt unload") != unloads {
 			t.Errorf("%s is\n%s", name, text)
 		}
+	}
+}
+
+func TestCompressedFilesAreWhole(t *testing.T) {
+	f := &folder{dir: t.TempDir()}
+	file, err := os.Open(f.compress("page.gz", []byte("text"), nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	r, err := gzip.NewReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(r); string(text) != "text" || err != nil || r.Name != "" || !r.ModTime.IsZero() {
+		t.Errorf("it has %q, name %q, time %s: %v", text, r.Name, r.ModTime, err)
 	}
 }
 

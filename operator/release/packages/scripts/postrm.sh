@@ -10,6 +10,6 @@ remove)
 	;;
 purge)
 	rm -rf /etc/blixt /var/lib/blixt
-	if [ -x /usr/bin/deb-systemd-helper ]; then deb-systemd-helper purge blixt.service >/dev/null || true; fi
+	deb-systemd-helper purge blixt.service >/dev/null || true
 	;;
 esac
