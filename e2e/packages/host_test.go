@@ -87,7 +87,7 @@ func boot(t *testing.T, name string) *host {
 	h.before = h.named()
 	t.Cleanup(func() {
 		if t.Failed() {
-			out, _ := h.try("sh", "-c", "systemctl status --no-pager blixt; journalctl --no-pager -o cat -u blixt | tail -n 60")
+			out, _ := h.try("sh", "-c", "systemctl status --no-pager blixt; journalctl --no-pager -o cat -u blixt -u hand -u other | tail -n 80")
 			t.Logf("the unit:\n%s", out)
 		}
 	})
@@ -183,13 +183,19 @@ func (h *host) serve() {
 	h.awaitServed()
 }
 
-func (h *host) awaitServed() {
+func (h *host) awaitServed() { h.Helper(); h.awaitAnswer(labtest.VIP(4, 80)) }
+
+// awaitAnswer waits until a server answers at an address.
+func (h *host) awaitAnswer(address string) {
 	h.Helper()
 	h.Check(lab.Eventually(limit, func() error {
-		if name, err := h.Answerer(labtest.VIP(4, 80)); name == "" || err != nil {
-			return fmt.Errorf("nobody serves: %v", err)
+		c, err := h.Client.Dial("tcp", "", address, labtest.Patience)
+		if err != nil {
+			return err
 		}
-		return nil
+		defer c.Close()
+		_, err = lab.Ask(c, "hello", labtest.Patience)
+		return err
 	}))
 }
 

@@ -130,13 +130,10 @@ func TestPackageLivesWithProcessesThatPeopleHaveStarted(t *testing.T) {
 	other.Gateways[0].Addresses = []string{lab.Outside4}
 	h.Check(other.Write(h.path("srv/other")))
 	h.run("systemd-run", "--unit=other", byHand, "run", "--name", "other", "--snat-ports", "30001-30999", "--filename", "/srv/other")
-	h.Check(lab.Eventually(limit, func() error {
-		_, err := h.Answerer(labtest.At(lab.Outside4, 90))
-		return err
-	}))
+	h.awaitAnswer(labtest.At(lab.Outside4, 90))
 	others := h.StartClients(10, "tcp", labtest.At(lab.Outside4, 90))
 	flows.stop()
-	if out := h.run("dpkg", "--remove", "blixt"); !strings.Contains(out, `"other" runs`) && !strings.Contains(out, "other") {
+	if out := h.run("dpkg", "--remove", "blixt"); !strings.Contains(out, `"other"`) {
 		t.Errorf("a removal does not name the other load balancer, which goes on:\n%s", out)
 	}
 	others.CheckUnharmed("a removal of the package")
