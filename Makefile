@@ -28,6 +28,8 @@ NFPM := $(CACHE)/nfpm-$(NFPM_VERSION)-$(shell go env GOVERSION)
 TEST_TOOLS := curl=curl nginx=nginx-light dig=bind9-dnsutils dnsmasq=dnsmasq-base iperf3=iperf3 \
 	ethtool=ethtool ip=iproute2 nft=nftables modprobe=kmod promtool=prometheus \
 	zsh=zsh fish=fish mandoc=mandoc /usr/share/bash-completion/bash_completion=bash-completion
+# What the tests of packages run, and what is looked for in packages.
+PACKAGE_TOOLS := /lib/systemd/systemd=systemd-sysv dpkg-deb=dpkg rpm=rpm lintian=lintian pkill=procps
 # What looks at the page, and a font: a bare Debian has none.
 BROWSER := chromium=chromium /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf=fonts-dejavu-core
 # Fuzz targets, as package:function.
@@ -153,6 +155,14 @@ test-bpfman: root bpfman ## Run the tests that have bpfman load (root); builds i
 .PHONY: test-apiserver
 test-apiserver: root kubernetes helm $(HELM4) ## Run the tests of the operator, the chart and the examples against an API server (root); builds that and Helm 3 and 4, once
 	@.ci/tests apiserver
+
+# Their host runs a systemd of its own, over the files of this machine: DISTRIBUTION is a folder
+# with those of another one, as debootstrap makes it.
+DISTRIBUTION ?= /
+.PHONY: test-packages
+test-packages: root $(NFPM) ## Install, upgrade and remove the packages for Debian and RPM under traffic (root); builds nfpm, once; DISTRIBUTION=folder takes another one's files
+	@.ci/need $(PACKAGE_TOOLS)
+	go test -tags=e2e,$(TAGS) -json -count=1 -timeout=15m ./e2e/packages -args -nfpm="$(NFPM)" -root="$(DISTRIBUTION)" | go run .ci/gotest.go
 
 .PHONY: bpfman
 bpfman: ## Build bpfman for the tests, once, in 5 to 9 minutes; gets what it needs when missing

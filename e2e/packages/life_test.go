@@ -5,9 +5,12 @@
 package packages
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
 // manager is a manager of packages, by its commands. A package follows the first two.
@@ -51,7 +54,7 @@ func life(t *testing.T, m manager) {
 	flows.unharmed("systemctl reload")
 	h.run("systemctl", "kill", "--signal=KILL", "blixt")
 	flows.unharmed("kill -9")
-	h.awaitUnit("active")
+	h.awaitRestarts("1")
 
 	edited := "# edited by the administrator\n"
 	h.Check(os.WriteFile(h.path("etc/blixt/example.yaml"), []byte(edited), 0o644))
@@ -83,6 +86,17 @@ func life(t *testing.T, m manager) {
 	}
 	h.do(m.purge)
 	h.nothingLeft(m.purge)
+}
+
+// awaitRestarts waits until systemd has started the unit again so many times.
+func (h *host) awaitRestarts(n string) {
+	h.Helper()
+	h.Check(lab.Eventually(limit, func() error {
+		if got, state := h.property("NRestarts"), h.property("ActiveState"); got != n || state != "active" {
+			return fmt.Errorf("the unit is %s after %s restarts, want it active after %s", state, got, n)
+		}
+		return nil
+	}))
 }
 
 // unitIsSound fails the test unless systemd finds nothing wrong with the unit, and scores it

@@ -22,8 +22,7 @@ const askLimit = 5 * time.Second
 // unit: then a job of type restart is at work on it (systemd.directives(7), "job").
 // It is false for a process that systemd has not started.
 func Restarting() (bool, error) {
-	// A shell that systemd has started passes the variable on, with another pid.
-	if os.Getenv("SYSTEMD_EXEC_PID") != strconv.Itoa(os.Getpid()) {
+	if !startedBySystemd(os.Getenv("SYSTEMD_EXEC_PID"), os.Getenv("INVOCATION_ID"), os.Getpid(), os.Getppid()) {
 		return false, nil
 	}
 	text, err := os.ReadFile("/proc/self/cgroup")
@@ -45,6 +44,15 @@ func Restarting() (bool, error) {
 		return false, fmt.Errorf("systemctl %s: %w", strings.Join(args, " "), err)
 	}
 	return restarts(string(out), name), nil
+}
+
+// startedBySystemd reports whether systemd has started a process. A shell that it has started
+// passes the variables on, but has another pid. Before systemd 248 the second is all there is.
+func startedBySystemd(execPID, invocation string, pid, parent int) bool {
+	if execPID == "" {
+		return invocation != "" && parent == 1
+	}
+	return execPID == strconv.Itoa(pid)
 }
 
 // unit returns the service whose control group a process is in, by the text of its

@@ -41,6 +41,25 @@ func TestJobTellsARestartFromAStop(t *testing.T) {
 	}
 }
 
+func TestStartedBySystemd(t *testing.T) {
+	for _, c := range []struct {
+		execPID, invocation string
+		parent              int
+		want                bool
+	}{
+		{"7", "abc", 1, true},
+		{"7", "abc", 3, true}, // of a manager of a user
+		{"6", "abc", 1, false},
+		{"", "abc", 1, true},  // systemd 247
+		{"", "abc", 6, false}, // by a shell that systemd 247 has started
+		{"", "", 1, false},    // in a container
+	} {
+		if got := startedBySystemd(c.execPID, c.invocation, 7, c.parent); got != c.want {
+			t.Errorf("process 7 with SYSTEMD_EXEC_PID=%q, INVOCATION_ID=%q and parent %d: %v, want %v", c.execPID, c.invocation, c.parent, got, c.want)
+		}
+	}
+}
+
 func TestNobodyRestartsAProcessThatSystemdHasNotStarted(t *testing.T) {
 	t.Setenv("PATH", t.TempDir()) // there is no systemctl
 	for _, pid := range []string{"", "1"} {
