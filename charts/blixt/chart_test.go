@@ -135,7 +135,7 @@ func TestOldestKubernetes(t *testing.T) {
 	for file, want := range map[string]string{
 		"Chart.yaml":                            `kubeVersion: ">=` + doctor.OldestKubernetes + `-0"`,
 		"README.md":                             "Kubernetes " + minor + " or newer",
-		"../../README.md":                       "Kubernetes " + minor + " and",
+		"../../README.md":                       "Kubernetes " + minor + ", nodes with",
 		"../../operator/control/fleet/token.go": "Kubernetes " + minor + " or later",
 	} {
 		text, err := os.ReadFile(file)

@@ -71,7 +71,7 @@ func (r *remover) findForeign(ctx context.Context) error {
 	if len(foreign) == 0 {
 		return nil
 	}
-	return fmt.Errorf("bpfman, which goes with this release, has programs of others: %s. Delete these applications first, or nobody could ever unload them. Nothing was removed", phrase.Sample(foreign))
+	return fmt.Errorf("%w: %s. Delete these applications first, or nobody could ever unload them. Nothing was removed", ErrOthers, phrase.Sample(foreign))
 }
 
 // unloading returns what blocks. With ForceNodesDown it forgets the states of nodes that

@@ -8,6 +8,7 @@ package uninstall
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -16,6 +17,10 @@ import (
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
+
+// ErrOthers is wrapped by the error of a removal that has done nothing, as bpfman has
+// programs of others.
+var ErrOthers = errors.New("bpfman, which goes with this release, has programs of others")
 
 var ours = client.MatchingLabels{v1alpha1.ManagedByLabel: v1alpha1.Manager}
 

@@ -17,6 +17,10 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/admin/uninstall"
 )
 
+// othersRun is the exit code of a removal that another try would not further. The chart's
+// Job knows it.
+const othersRun = 3
+
 func uninstallCommand() *cobra.Command {
 	var cluster clusterFlags
 	var o uninstall.Options
@@ -61,7 +65,11 @@ timeout is over. Bring the node back. Or let the command forget it, with
 					return err
 				}
 			}
-			return uninstall.Run(c.Context(), kube, o)
+			err = uninstall.Run(c.Context(), kube, o)
+			if errors.Is(err, uninstall.ErrOthers) {
+				return &exitError{othersRun, err}
+			}
+			return err
 		},
 	}
 	f := c.Flags()
