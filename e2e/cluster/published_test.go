@@ -134,10 +134,8 @@ func newUser(t *testing.T) *user {
 	return u
 }
 
-var (
-	takesChart   = regexp.MustCompile(`(?m)^helm (?:install|upgrade) \S+ oci://(?:\\\n|.)*`)
-	namesVersion = regexp.MustCompile(`--version \S+`)
-)
+// takesChart finds commands that take a chart from a registry.
+var takesChart = regexp.MustCompile(`(?m)^helm (?:install|upgrade) \S+ oci://(?:\\\n|.)*`)
 
 // here returns commands as they have to be in this cluster: its registry has another name
 // than the one that README.md names, and may have an authority of its own. bpfman's
