@@ -5,6 +5,7 @@
 package packages
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -79,7 +80,7 @@ func boot(t *testing.T, name string) *host {
 		if state := strings.TrimSpace(out); state == "running" || state == "degraded" {
 			return nil
 		}
-		return fmt.Errorf("systemd is not up: %s, %v", out, err)
+		return fmt.Errorf("systemd is not up: %s, %w", out, cmp.Or(err, errors.New("not yet")))
 	})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, said.String())
@@ -253,9 +254,9 @@ func (h *host) nothingLeft(what string) {
 	}
 }
 
-// named returns the files that have the name in theirs.
+// named returns the files that have the name in theirs, but for notes of others.
 func (h *host) named() []string {
 	h.Helper()
 	return strings.Fields(h.run("find", "/etc", "/usr", "/var", "/run", "/sys/fs/bpf", "/opt", "-xdev", "-ignore_readdir_race", "-name", "*blixt*",
-		"-not", "-path", "/var/log/*", "-not", "-path", "/var/lib/rpm/*"))
+		"-not", "-path", "/var/log/*", "-not", "-path", "/var/lib/rpm/*", "-not", "-path", "/run/systemd/*"))
 }
