@@ -14,6 +14,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/release/size"
 )
 
 // Binary is blixt, built for one architecture.
@@ -38,6 +40,9 @@ func Build(ctx context.Context, path, arch string) (*Binary, error) {
 	c.Env = append(os.Environ(), "MAKEFLAGS=", "GOOS=linux", "GOARCH="+arch)
 	c.Stderr = os.Stderr
 	if err := c.Run(); err != nil {
+		return nil, fmt.Errorf("build blixt for %s: %w", arch, err)
+	}
+	if err := size.Check(path); err != nil {
 		return nil, fmt.Errorf("build blixt for %s: %w", arch, err)
 	}
 	info, err := buildinfo.ReadFile(path)

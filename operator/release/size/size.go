@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package size keeps blixt's binary small, and finds out what has made it large.
+package size
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Limit is how large a stripped binary may be, in bytes, for each architecture. Half of it is
+// client-go and the kinds of Kubernetes.
+const Limit = 52_500_000
+
+// Check returns an error if a binary is larger than Limit.
+func Check(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if info.Size() > Limit {
+		return fmt.Errorf("%s has %d bytes, at most %d are allowed: go test ./operator/release/size says why", path, info.Size(), Limit)
+	}
+	return nil
+}
+
+// marks are what the linker writes behind the names of symbols.
+var marks = regexp.MustCompile(`( <(UsedInIface|ReflectMethod)>)+$`)
+
+// Reflected returns how a program comes to call methods by names that are known at run time only,
+// as a path of symbols from its beginning; nil: it does not. The linker keeps every exported
+// method of such a program. dump is what the linker prints with -dumpdep: for each symbol, by
+// which other one it was reached first.
+func Reflected(dump io.Reader) (path []string, err error) {
+	by, found := map[string]string{}, ""
+	lines := bufio.NewScanner(dump)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		from, to, is := strings.Cut(lines.Text(), " -> ")
+		if !is {
+			continue
+		}
+		symbol := marks.ReplaceAllString(to, "")
+		if by[symbol] == "" {
+			by[symbol] = marks.ReplaceAllString(from, "")
+		}
+		if found == "" && strings.Contains(strings.TrimPrefix(to, symbol), "ReflectMethod") {
+			found = symbol
+		}
+	}
+	for symbol := found; symbol != "" && !slices.Contains(path, symbol); symbol = by[symbol] {
+		path = append(path, symbol)
+	}
+	slices.Reverse(path)
+	return path, lines.Err()
+}
