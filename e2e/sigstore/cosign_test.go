@@ -108,7 +108,12 @@ func (p *published) wantVerified(t *testing.T, options ...string) {
 	t.Helper()
 	remote := append([]string{"--registry-cacert=" + p.ca}, options...)
 	for _, name := range p.digests() {
-		mustCosign(t, append([]string{"verify", name}, remote...)...)
+		// It lists attestations as well, and would be content with one.
+		said, err := cosign(t, append([]string{"verify", name}, remote...)...)
+		_, digest, _ := strings.Cut(name, "@")
+		if want := `"docker-manifest-digest":"` + digest + `"},"type":"` + bytecode.PredicateSignature + `"`; err != nil || !strings.Contains(said, want) {
+			t.Errorf("cosign verify %s: %v: %s, want a signature", name, err, said)
+		}
 		for _, kind := range []string{"slsaprovenance1", "spdxjson"} {
 			mustCosign(t, append([]string{"verify-attestation", "--type=" + kind, name}, remote...)...)
 		}

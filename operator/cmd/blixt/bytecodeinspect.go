@@ -126,7 +126,7 @@ func imageTable(w io.Writer, im *inspected) {
 	}
 	if im.Digest != "" {
 		signatureTable(t, im.Signatures)
-		attestationTable(t, im.Attestations)
+		attestationTable(t, im.Digest, im.Attestations)
 	}
 	flush()
 }
@@ -142,15 +142,30 @@ func signatureTable(t printer, all []bytecode.Signature) {
 	}
 }
 
-func attestationTable(t printer, all []bytecode.Attestation) {
+func attestationTable(t printer, digest string, all []bytecode.Attestation) {
 	if len(all) == 0 {
 		return
 	}
 	t.printf("\nATTESTATION\tABOUT\tBY\tVERIFIED BY\n")
 	for _, a := range all {
-		t.printf("%s\t%s\t%s\t%s\n", cmp.Or(a.PredicateType, "-"), cmp.Or(strings.Join(a.Subjects, " "), "-"),
+		t.printf("%s\t%s\t%s\t%s\n", cmp.Or(a.PredicateType, "-"), about(a.Subjects, digest),
 			signer(a.Key, a.Identity, a.Issuer), cmp.Or(a.VerifiedBy, a.Problem, "not verified"))
 	}
+}
+
+// about names the subjects of a statement that is attached to an image.
+func about(subjects []string, digest string) string {
+	first := "this image"
+	switch {
+	case len(subjects) == 0:
+		return "-"
+	case !slices.Contains(subjects, digest):
+		first = subjects[0]
+	}
+	if others := len(subjects) - 1; others > 0 {
+		return fmt.Sprintf("%s and %d more", first, others)
+	}
+	return first
 }
 
 // signer names who claims to have signed: a key, or an identity for which an issuer vouches.

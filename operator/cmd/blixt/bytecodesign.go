@@ -140,7 +140,7 @@ func verifyAttestation(c *cobra.Command, image, kind string, predicate bool, o b
 	}
 	fmt.Fprintf(c.OutOrStdout(), "verified %s of %s\n", predicateType, stored.Name())
 	t, flush := newTable(c.OutOrStdout())
-	attestationTable(t, verified)
+	attestationTable(t, stored.Digest(), verified)
 	flush()
 	return nil
 }

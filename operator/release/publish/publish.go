@@ -65,12 +65,15 @@ func Run(ctx context.Context, o Options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	// Twice: who else writes to the registry at the same time may make it forget what was
-	// attached, and the second time finds that.
-	for range 2 {
-		if err := d.attach(ctx, names, o); err != nil {
-			return err
-		}
+	if err := d.attach(ctx, names, o); err != nil {
+		return err
+	}
+	// Who else writes to the registry at the same time may make it forget what was attached.
+	fmt.Fprintln(o.Log, "looking whether the registry lists all of that")
+	quiet := o
+	quiet.Log = io.Discard
+	if err := d.attach(ctx, names, quiet); err != nil {
+		return err
 	}
 	sums := filepath.Join(o.Dist, sumsName)
 	if err := o.Signer.SignFile(ctx, sums, filepath.Join(o.Dist, signatureName)); err != nil {
@@ -156,24 +159,31 @@ func (d *dist) attachTo(ctx context.Context, image *bytecode.Stored, of release.
 	return nil
 }
 
-// statement returns the statement of an attestation: its file, or what is made of it where
-// the file is the predicate alone, as an SBOM is.
+// statement returns a statement about the subject alone: of a file that has a statement
+// about several, or that is the predicate alone, as an SBOM is. Cosign prints the first
+// subject of a statement, whichever it has verified.
 func (d *dist) statement(a release.Attestation, repository string) ([]byte, error) {
 	if !filepath.IsLocal(a.File) {
 		return nil, fmt.Errorf("%s: it is outside of the release", a.File)
 	}
-	text, err := os.ReadFile(filepath.Join(d.dir, a.File))
+	predicate, err := os.ReadFile(filepath.Join(d.dir, a.File))
 	if err != nil {
 		return nil, err
 	}
 	if a.PredicateType != bytecode.PredicateSPDX {
-		if s, err := bytecode.ParseStatement(text); err != nil || s.PredicateType != a.PredicateType {
-			return nil, fmt.Errorf("%s: it is no statement %s: %w", a.File, a.PredicateType, err)
+		s, err := bytecode.ParseStatement(predicate)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("%s: %w", a.File, err)
+		case s.PredicateType != a.PredicateType:
+			return nil, fmt.Errorf("%s: it states %s, and %s was expected", a.File, s.PredicateType, a.PredicateType)
+		case !s.About(a.Digest):
+			return nil, fmt.Errorf("%s: it states nothing about %s", a.File, a.Digest)
 		}
-		return text, nil
+		predicate = s.Predicate
 	}
 	_, hex, _ := strings.Cut(a.Digest, ":")
-	text, err = json.Marshal(bytecode.NewStatement(a.PredicateType, text, bytecode.Subject{Name: repository, Digest: map[string]string{"sha256": hex}}))
+	text, err := json.Marshal(bytecode.NewStatement(a.PredicateType, predicate, bytecode.Subject{Name: repository, Digest: map[string]string{"sha256": hex}}))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", a.File, err)
 	}
