@@ -10,9 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	"sigs.k8s.io/yaml"
 )
 
 // github is what the scripts see of GitHub, by the gh of testdata.
@@ -267,4 +270,46 @@ func TestReleaseGitHub(t *testing.T) {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
+}
+
+// Nothing is published that two machines have not made alike, that somebody has not approved,
+// or that another run could have put into a cache.
+func TestReleaseWorkflow(t *testing.T) {
+	text := read(t, ".github/workflows/release.yaml")
+	var w struct {
+		Jobs map[string]struct {
+			Needs any
+			job
+		}
+	}
+	if err := yaml.Unmarshal([]byte(text), &w); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]any{"check": nil, "build": "check", "publish": []any{"check", "build"}, "verify": "publish"} {
+		if got := w.Jobs[name].Needs; !reflect.DeepEqual(got, want) {
+			t.Errorf("job %s needs %v, want %v", name, got, want)
+		}
+	}
+	if got := w.Jobs["publish"].Environment; got != "release" {
+		t.Errorf("publish is in environment %v", got)
+	}
+	var steps []string
+	for _, s := range w.Jobs["publish"].Steps {
+		steps = append(steps, s.Uses+s.Run)
+	}
+	last := -1
+	for _, want := range []string{"actions/download-artifact@", "diff --recursive", "docker login", "make publish", ".ci/release-github"} {
+		at := slices.IndexFunc(steps, func(s string) bool { return strings.HasPrefix(s, want) })
+		if at <= last {
+			t.Errorf("publish: %q is step %d, after %d", want, at, last)
+		}
+		last = at
+	}
+	for name, j := range w.Jobs {
+		for _, s := range j.Steps {
+			if strings.HasPrefix(s.Uses, "actions/cache@") || strings.HasPrefix(s.Uses, "actions/setup-go@") && s.With["cache"] != false {
+				t.Errorf("job %s has a cache: %s", name, s.Uses)
+			}
+		}
+	}
 }
