@@ -49,7 +49,7 @@ type Options struct {
 }
 
 // errForeign is a Config without Blixt's label.
-var errForeign = errors.New("Config " + Name + " was not made by Blixt's chart, so it stays as it is: but with it bpfman's operator may undo what the chart has mended")
+var errForeign = errors.New("the Config " + Name + " was not made by Blixt's chart, so it stays as it is: but with it bpfman's operator may undo what the chart has mended")
 
 // Apply applies the Config, with a client of kube.Scheme, as soon as the API server knows
 // the kind. Returns an error if text is no such Config, if there is a foreign Config, if
@@ -166,7 +166,7 @@ func (o *Options) until(ctx context.Context, try func(context.Context) (string, 
 			if errors.Is(context.Cause(ctx), context.Canceled) {
 				return context.Canceled
 			}
-			return fmt.Errorf("Config %s: not done within %s: %s", Name, o.Timeout, last)
+			return fmt.Errorf("wait for Config %s: not done within %s: %s", Name, o.Timeout, last)
 		case <-time.After(pause):
 		}
 	}

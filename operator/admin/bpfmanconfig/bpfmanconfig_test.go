@@ -212,7 +212,7 @@ func TestConfig(t *testing.T) {
 	})
 	t.Run("an invalid one ends the command at once", func(t *testing.T) {
 		for replace, says := range map[string]string{
-			"verify_enabled = false\\n|": "", "[signing]\\nverify_enabled = false\\n|": "configuration", "configuration|configuratoin": "configuratoin",
+			"verify_enabled = false\\n|": "", "[signing]\\nverify_enabled = false\\n|": "configuration", "configuration:|configurations:": "configurations",
 			"name: bpfman-config|name: other": "want a bpfman.io/v1alpha1 Config bpfman-config", "blixt-operator|somebody": "with label app.kubernetes.io/managed-by=blixt-operator",
 		} {
 			from, to, _ := strings.Cut(replace, "|")
