@@ -126,6 +126,7 @@ func (o *Options) redHat(c *config, f *folder) {
 	c.RPM = &rpm{BuildHost: "localhost", Summary: "L" + summary[1:], Group: "System Environment/Daemons"}
 	c.RPM.Scripts.PostTrans = f.script("posttrans")
 	c.add(filepath.Join(o.Completions, "blixt.zsh"), "/usr/share/zsh/site-functions/_blixt", 0o644)
+	c.Contents = append(c.Contents, content{Dst: "/usr/share/licenses/blixt", Type: "dir", Info: root(0o755)}) // or it would stay
 	c.add(filepath.Join(o.Dir, "LICENSE"), "/usr/share/licenses/blixt/LICENSE", 0o644).Type = "license"
 	text, err := o.rpmChangelog()
 	c.Changelog = f.write("changelog.yaml", text, err)

@@ -94,7 +94,7 @@ func TestPackagesHaveWhatTheirDistributionsExpect(t *testing.T) {
 			"/usr/share/doc/blixt/copyright", "/usr/share/doc/blixt/changelog.gz", "/usr/share/lintian/overrides/blixt"},
 		"rpm": {"/usr/bin/blixt", "/etc/blixt", "/etc/blixt/example.yaml config|noreplace", "/usr/lib/systemd/system/blixt.service", "/usr/share/man/man1/blixt.1.gz doc",
 			"/usr/share/bash-completion/completions/blixt", "/usr/share/fish/vendor_completions.d/blixt.fish", "/usr/share/zsh/site-functions/_blixt",
-			"/usr/share/licenses/blixt/LICENSE license"},
+			"/usr/share/licenses/blixt", "/usr/share/licenses/blixt/LICENSE license"},
 	} {
 		o := options(t)
 		c, err := o.prepare(&folder{dir: t.TempDir()}, format)
