@@ -56,7 +56,7 @@ func noDaemon() (string, []Finding) {
 func bpfmanSource(f *Facts) (string, []Finding) {
 	d := kube.Named(f.Deployments, "bpfman-operator")
 	if d == nil {
-		return "", []Finding{{Verdict: Unknown, Seen: "there is no Deployment bpfman-operator", Remedy: "See bpfman-operator."}}
+		return "nobody has installed any: see bpfman-operator", nil
 	}
 	if owner := d.Labels[installedByOLM]; owner != "" {
 		return "", []Finding{warning(at("Deployment", d), "OLM has installed it ("+owner+"), as on OpenShift: OLM restores what is changed in its kinds and Deployment. So what bpfman-link-ids and bpfman-pins find below cannot be mended for long: "+
