@@ -185,30 +185,22 @@ func TestKilledRunIsCompleted(t *testing.T) {
 			t.Fatalf("write %d was refused without an error", n)
 		}
 		r.refuse.Store(0)
-		tagged := r.writes.Load()
 		_, err := run(t, r, dir, k)
 		check(t, err)
 		wantPublished(t, r, dir, k)
-		if tagged == 0 {
-			t.Errorf("nothing was written until %d", n)
-		}
 	}
 }
 
 func TestTagsComeLast(t *testing.T) {
-	r, k := start(t, true), key(t)
+	k := key(t)
+	whole := start(t, true)
+	_, err := run(t, whole, releasetest.Make(t, whole.host+"/team/blixt"), k)
+	check(t, err)
+
+	r := start(t, true)
+	r.refuse.Store(whole.writes.Load() - 2) // the tags are three
 	dir := releasetest.Make(t, r.host+"/team/blixt")
 	list, err := release.Read(dir)
-	check(t, err)
-	r.refuse.Store(100)
-	if _, err := run(t, r, dir, k); err != nil && r.writes.Load() < 100 {
-		t.Fatal(err)
-	}
-	writes := r.writes.Load()
-	r = start(t, true)
-	r.refuse.Store(writes - 2) // the tags are three
-	dir = releasetest.Make(t, r.host+"/team/blixt")
-	list, err = release.Read(dir)
 	check(t, err)
 	_, err = run(t, r, dir, k)
 	wantError(t, err, "403")
