@@ -14,7 +14,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
-	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
 // TestRelease does with releases what users do, in a cluster that has neither bpfman nor
@@ -302,7 +301,7 @@ func mayStay(object string) bool {
 	case "Lease": // bpfman's operator
 		return namespace == "bpfman"
 	case "BlixtConfig":
-		return name == v1alpha1.Operator
+		return name == "blixt"
 	case "Namespace":
 		return name == "bpfman"
 	case "ConfigMap":
