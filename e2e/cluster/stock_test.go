@@ -135,6 +135,9 @@ func bpfmanFiles(t *testing.T) string {
 // programs.
 func installBpfman(t *testing.T, dir string) {
 	t.Helper()
+	crds := "--filename=" + dir + "/crds"
+	kubectl(t, "apply", "--server-side", "--force-conflicts", crds)
+	kubectl(t, "wait", "--for=condition=Established", "--timeout=30s", crds)
 	kubectl(t, "delete", "--ignore-not-found", "configs.bpfman.io/bpfman-config", "--timeout=1m")
 	kubectl(t, "delete", "--ignore-not-found", "--namespace=bpfman", "daemonset/bpfman-daemon", "--cascade=foreground", "--timeout=1m")
 	// With a Config that is gone they go, too, if bpfman's operator has made or changed them.
@@ -144,7 +147,6 @@ func installBpfman(t *testing.T, dir string) {
 			t.Fatal(err)
 		}
 	}
-	kubectl(t, "apply", "--server-side", "--force-conflicts", "--filename="+dir+"/crds")
 	kubectl(t, "apply", "--server-side", "--force-conflicts", "--filename="+dir)
 	kube.Wait(t, patience, "DaemonSet bpfman-daemon", true, func() (bool, error) {
 		_, err := pinned(t)
