@@ -204,7 +204,7 @@ func TestWhatIsConfiguredPlaysNoPart(t *testing.T) {
 	smudge = echo evil
 `)
 	hostile.write("attributes", "* filter=evil\n")
-	for _, dir := range []string{"hooks", "template/info", "git/hooks"} {
+	for _, dir := range []string{"hooks", "template/info", ".config/git"} {
 		if err := os.MkdirAll(filepath.Join(home, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -216,6 +216,7 @@ func TestWhatIsConfiguredPlaysNoPart(t *testing.T) {
 		}
 	}
 	hostile.write("template/info/attributes", "* eol=crlf\n")
+	hostile.write(".config/git/attributes", "* eol=crlf\n")
 	t.Setenv("HOME", home)
 	t.Setenv("XDG_CONFIG_HOME", home)
 	t.Setenv("GIT_DIR", "/nonexistent") // as in a hook

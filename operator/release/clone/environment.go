@@ -25,9 +25,12 @@ var passedOfGo = []string{
 }
 
 // gitConfig replaces the user's, and the machine's: hooks, templates, filters, line ends,
-// signatures. A checkout may be somebody else's, as it is for root.
+// signatures. A checkout may be somebody else's, as it is for root. Without a name, git
+// reads attributes in the user's home, whatever its configuration is.
 const gitConfig = `[safe]
 	directory = *
+[core]
+	attributesFile = /dev/null
 [protocol]
 	version = 2
 [advice]
@@ -43,7 +46,7 @@ func Environment(ctx context.Context, dir string) ([]string, error) {
 		return nil, err
 	}
 	env := []string{
-		"LC_ALL=C", "TZ=UTC", "GIT_CONFIG_GLOBAL=" + config, "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0",
+		"LC_ALL=C", "TZ=UTC", "GIT_CONFIG_GLOBAL=" + config, "GIT_CONFIG_NOSYSTEM=1", "GIT_ATTR_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0",
 		"GOENV=off", "GOWORK=off", "GOFLAGS=-trimpath", "CGO_ENABLED=0",
 	}
 	for _, name := range passed {
