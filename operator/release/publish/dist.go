@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,6 +34,7 @@ const (
 type dist struct {
 	dir    string
 	list   *release.Release
+	sums   map[string]string  // digests of all files
 	images []*bytecode.Stored // as list.Images
 }
 
@@ -51,12 +53,15 @@ func open(dir string, o Options) (*dist, error) {
 		return nil, err
 	}
 	problems := compare(dir, sums)
+	if _, ok := sums[release.ListName]; !ok { // what verifies a release begins with it
+		problems = append(problems, fmt.Errorf("%s: %s does not list it", release.ListName, sumsName))
+	}
 	for _, f := range list.Files {
 		if got, ok := sums[f.Name]; f.Name != sumsName && (!ok || got != f.SHA256) {
 			problems = append(problems, fmt.Errorf("%s: %s and %s disagree", f.Name, sumsName, release.ListName))
 		}
 	}
-	d := &dist{dir: dir, list: list}
+	d := &dist{dir: dir, list: list, sums: sums}
 	for _, image := range list.Images {
 		stored, err := openImage(dir, image)
 		problems = append(problems, err)
@@ -107,6 +112,30 @@ func compare(dir string, sums map[string]string) (problems []error) {
 	}
 	slices.SortFunc(problems, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return problems
+}
+
+// unchanged returns an error if another build has replaced the release since it was opened.
+func (d *dist) unchanged() error {
+	sums, err := readSums(d.dir)
+	if err == nil && !maps.Equal(sums, d.sums) {
+		err = fmt.Errorf("%s is another release than when this began: publish again", d.dir)
+	}
+	return err
+}
+
+// read reads a file of the release, as its checksum says.
+func (d *dist) read(name string) ([]byte, error) {
+	if !filepath.IsLocal(name) {
+		return nil, fmt.Errorf("%s: it is outside of the release", name)
+	}
+	content, err := os.ReadFile(filepath.Join(d.dir, name))
+	if err != nil {
+		return nil, err
+	}
+	if sum := sha256.Sum256(content); hex.EncodeToString(sum[:]) != d.sums[name] {
+		return nil, fmt.Errorf("%s: %s has another digest of it: publish again", name, sumsName)
+	}
+	return content, nil
 }
 
 func hash(path string) (string, error) {

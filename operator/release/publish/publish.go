@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -73,6 +72,9 @@ func Run(ctx context.Context, o Options, out io.Writer) error {
 	quiet := o
 	quiet.Log = io.Discard
 	if err := d.attach(ctx, names, quiet); err != nil {
+		return err
+	}
+	if err := d.unchanged(); err != nil {
 		return err
 	}
 	sums := filepath.Join(o.Dist, sumsName)
@@ -163,10 +165,7 @@ func (d *dist) attachTo(ctx context.Context, image *bytecode.Stored, of release.
 // about several, or that is the predicate alone, as an SBOM is. Cosign prints the first
 // subject of a statement, whichever it has verified.
 func (d *dist) statement(a release.Attestation, repository string) ([]byte, error) {
-	if !filepath.IsLocal(a.File) {
-		return nil, fmt.Errorf("%s: it is outside of the release", a.File)
-	}
-	predicate, err := os.ReadFile(filepath.Join(d.dir, a.File))
+	predicate, err := d.read(a.File)
 	if err != nil {
 		return nil, err
 	}

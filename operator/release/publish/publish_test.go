@@ -3,6 +3,7 @@
 package publish
 
 import (
+	"context"
 	"encoding/pem"
 	"io"
 	"log"
@@ -272,6 +273,12 @@ func TestChangedReleaseIsRefused(t *testing.T) {
 		{"file elsewhere", "want a digest", func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, sumsName), []byte(strings.Repeat("0", 64)+"  ../../etc/passwd\n"), 0o644)
 		}},
+		{"list without a checksum", "release.json: SHA256SUMS does not list it", func(dir string) error {
+			text, err := os.ReadFile(filepath.Join(dir, sumsName))
+			check(t, err)
+			lines := slices.DeleteFunc(strings.SplitAfter(string(text), "\n"), func(l string) bool { return strings.Contains(l, release.ListName) })
+			return os.WriteFile(filepath.Join(dir, sumsName), []byte(strings.Join(lines, "")), 0o644)
+		}},
 		{"no list", "make a release first", func(dir string) error { return os.Remove(filepath.Join(dir, release.ListName)) }},
 		{"blob", "it has the digest", func(dir string) error { return os.WriteFile(blob(dir), []byte("other"), 0o644) }},
 		{"missing blob", "is not complete", func(dir string) error { return os.Remove(blob(dir)) }},
@@ -296,6 +303,40 @@ func TestChangedReleaseIsRefused(t *testing.T) {
 				t.Error("the registry was asked")
 			}
 		})
+	}
+}
+
+// replacing replaces the release when an image has been signed, as make release does.
+type replacing struct {
+	Key
+	replace func()
+}
+
+func (r *replacing) Sign(ctx context.Context, image *bytecode.Stored, o bytecode.Options) error {
+	if r.replace != nil {
+		r.replace()
+		r.replace = nil
+	}
+	return r.Key.Sign(ctx, image, o)
+}
+
+// Else what another build has made is signed as what this one has compared.
+func TestReleaseIsReplacedMeanwhile(t *testing.T) {
+	for name, text := range map[string]string{
+		"charts-blixt.spdx.json":         "charts-blixt.spdx.json: SHA256SUMS has another digest of it: publish again",
+		"blixt_1.2.3_linux_amd64.tar.gz": "is another release than when this began: publish again",
+	} {
+		r := start(t, true)
+		dir := releasetest.Make(t, r.host+"/team/blixt")
+		signer := &replacing{key(t), func() {
+			check(t, os.WriteFile(filepath.Join(dir, name), []byte(`{"other":1}`), 0o644))
+			releasetest.Sum(t, dir)
+		}}
+		err := Run(t.Context(), Options{Dist: dir, Signer: signer, Remote: r.options(), Log: io.Discard}, io.Discard)
+		wantError(t, err, text)
+		if _, err := os.Stat(filepath.Join(dir, signatureName)); err == nil {
+			t.Errorf("%s: the checksums are signed", name)
+		}
 	}
 }
 
