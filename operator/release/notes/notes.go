@@ -5,7 +5,6 @@ package notes
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"regexp"
 	"strings"
@@ -55,7 +54,7 @@ On a host, without Kubernetes:
     sha256sum --check --ignore-missing SHA256SUMS
     cosign verify {{.Signer}} {{(index .Images 0).Repository}}:{{.Version}}
 
-Commit {{.Revision}}, built by {{.GoVersion}}: who runs ` + "`make release VERSION={{.Version}} REGISTRY={{.Registry}}`" + ` gets the same bytes.
+Commit {{.Revision}}, built by {{.GoVersion}}: who runs ` + "`{{.Command}}`" + ` gets the same bytes.
 `
 
 var page = template.Must(template.New(Name).Parse(layout))
@@ -73,7 +72,7 @@ func (f file) Installed() bool {
 }
 
 // Write returns the notes of a release, in Markdown. The builder is the URI of the workflow
-// that signs it, or nothing for the project's own.
+// that signs it, or nothing for a machine of one's own, where a key does.
 func Write(r *release.Release, history []byte, builder string) ([]byte, error) {
 	section, err := changelog.Of(history, r.Version)
 	if err != nil {
@@ -81,15 +80,18 @@ func Write(r *release.Release, history []byte, builder string) ([]byte, error) {
 	}
 	data := struct {
 		release.Source
-		Warnings              []string
-		Changes, Docs, Signer string
-		Images                []release.Image
-		Files                 []file
+		Warnings        []string
+		Changes, Docs   string
+		Signer, Command string
+		Images          []release.Image
+		Files           []file
 	}{
 		Source: r.Source, Warnings: warnings(r, section), Images: r.Images,
 		Docs: release.Home + "/blob/" + r.Version + "/docs", Changes: absolute(unwrapped(section.Text), r.Version),
-		Signer: "--certificate-identity=" + cmp.Or(builder, release.Home+"/.github/workflows/release.yaml@refs/tags/"+r.Version) +
-			" --certificate-oidc-issuer=https://token.actions.githubusercontent.com",
+		Signer: "--key cosign.pub --insecure-ignore-tlog", Command: command(r, builder),
+	}
+	if builder != "" {
+		data.Signer = "--certificate-identity=" + builder + " --certificate-oidc-issuer=https://token.actions.githubusercontent.com"
 	}
 	for _, f := range r.Files {
 		data.Files = append(data.Files, file{f})
@@ -99,6 +101,19 @@ func Write(r *release.Release, history []byte, builder string) ([]byte, error) {
 		return nil, err
 	}
 	return out.Bytes(), nil
+}
+
+// command is what makes the same release: its platforms decide on the digests of images, and
+// its builder is in statements.
+func command(r *release.Release, builder string) string {
+	text := "make release VERSION=" + r.Version + " REGISTRY=" + r.Registry
+	if all := r.Images[0].Manifests; len(all) == 1 {
+		text += " PLATFORMS=" + all[0].Platform
+	}
+	if builder != "" {
+		text += " BUILDER=" + builder
+	}
+	return text
 }
 
 // warnings are what one must know before anything else.

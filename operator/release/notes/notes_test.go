@@ -67,8 +67,8 @@ func TestNotesSayWhatIsNewAndWhatItIs(t *testing.T) {
 		"| blixt_1.2.3_amd64.deb | 4567 | 0123 |",
 		"| registry.example.com/blixt/operator:v1.2.3 | sha256:89ab |",
 		"helm install blixt oci://registry.example.com/blixt/charts/blixt --version 1.2.3 ",
-		"cosign verify --certificate-identity=https://github.com/kubernetes-sigs/blixt/.github/workflows/release.yaml@refs/tags/v1.2.3 ",
-		"make release VERSION=v1.2.3 REGISTRY=registry.example.com/blixt",
+		"cosign verify --key cosign.pub --insecure-ignore-tlog registry.example.com/blixt/operator:v1.2.3\n",
+		"`make release VERSION=v1.2.3 REGISTRY=registry.example.com/blixt`",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
@@ -77,6 +77,25 @@ func TestNotesSayWhatIsNewAndWhatItIs(t *testing.T) {
 	for _, no := range []string{"comes later", "| blixt_1.2.3_amd64.deb.spdx.json |", "> **"} {
 		if strings.Contains(text, no) {
 			t.Errorf("%q is in\n%s", no, text)
+		}
+	}
+}
+
+// The builder and the platforms are in what is made, and who signs is not everywhere a workflow.
+func TestNotesSayWhoSignsAndHowToMakeTheSame(t *testing.T) {
+	const workflow = "https://github.com/o/r/.github/workflows/release.yaml@refs/tags/v1.2.3"
+	r := made()
+	r.Images[0].Manifests = []release.Manifest{{Platform: "linux/amd64"}}
+	text, err := notes.Write(r, []byte(history), workflow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"cosign verify --certificate-identity=" + workflow + " --certificate-oidc-issuer=https://token.actions.githubusercontent.com registry.example.com/blixt/operator:v1.2.3\n",
+		"`make release VERSION=v1.2.3 REGISTRY=registry.example.com/blixt PLATFORMS=linux/amd64 BUILDER=" + workflow + "`",
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
 }
