@@ -252,8 +252,10 @@ type SecretReference struct {
 	Name string `json:"name"`
 }
 
-// Interfaces selects network interfaces of a node, in one of three ways.
+// Interfaces selects network interfaces of a node, in one of three ways. It is atomic: whoever applies
+// another way takes back the way before, and the default, which nobody owns.
 //
+// +structType=atomic
 // +kubebuilder:validation:XValidation:rule="[has(self.primary), has(self.names), has(self.discover)].filter(x, x).size() == 1",message="set exactly one of primary, names and discover"
 type Interfaces struct {
 	// primary selects the interface that has the node's address, and the tunnels

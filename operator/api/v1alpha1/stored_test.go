@@ -125,6 +125,28 @@ ports: {all: true, target: Keep}
 	}
 }
 
+// The operator applies a BlixtConfig. What the API server has filled in before is nobody's, and must
+// not stay beside another way that is applied later.
+func TestInterfacesAreReplaced(t *testing.T) {
+	create(t, newObject("BlixtConfig"))
+	for _, c := range []struct{ applied, want string }{
+		{"dataplane: {}", "{primary: true}"},
+		{"dataplane: {interfaces: {names: [eth1]}}", "{names: [eth1]}"},
+		{"dataplane: {interfaces: {discover: {exclude: [eth0]}}}", "{discover: {exclude: [eth0]}}"},
+		{"dataplane: {}", "{primary: true}"},
+	} {
+		object := newObject("BlixtConfig")
+		object.Object["spec"] = parse(t, c.applied)
+		if err := server.Client.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(object), client.FieldOwner("test"), client.ForceOwnership); err != nil {
+			t.Fatalf("%s: %v", c.applied, err)
+		}
+		got, _, _ := unstructured.NestedMap(object.Object, "spec", "dataplane", "interfaces")
+		if diff := cmp.Diff(parse(t, c.want), got); diff != "" {
+			t.Errorf("%s: interfaces (-want +got):\n%s", c.applied, diff)
+		}
+	}
+}
+
 func parse(t *testing.T, text string) (object map[string]any) {
 	t.Helper()
 	if err := yaml.Unmarshal([]byte(text), &object); err != nil { // numbers as the client reads them
