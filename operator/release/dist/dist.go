@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -75,6 +76,11 @@ func lock(dir string) (*os.File, error) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, err
 		}
+		if err := ours(dir); errors.Is(err, fs.ErrNotExist) {
+			continue // its owner has just finished
+		} else if err != nil {
+			return nil, err
+		}
 		file, err := os.Open(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // its owner has just finished
@@ -96,6 +102,20 @@ func lock(dir string) (*os.File, error) {
 		}
 		file.Close() // it was removed before it was locked
 	}
+}
+
+// ours returns an error for a link, and for the directory of somebody else, who could put
+// other programs there while a release is made, as in /tmp.
+func ours(dir string) error {
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	owner := info.Sys().(*syscall.Stat_t).Uid
+	if !info.IsDir() || owner != uint32(os.Geteuid()) || info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("%s is %s of user %d: want a directory that only user %d can write: remove it, or choose another directory", dir, info.Mode(), owner, os.Geteuid())
+	}
+	return nil
 }
 
 func empty(dir string) error {

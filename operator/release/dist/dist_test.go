@@ -3,6 +3,7 @@
 package dist_test
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -151,5 +152,24 @@ func TestOnlyReleasesAreReplaced(t *testing.T) {
 	replace(t, link, "v1.0.0")
 	if diff := cmp.Diff([]string{"release.json", "v1.0.0"}, names(t, target)); diff != "" {
 		t.Errorf("files where the link leads (-want +got):\n%s", diff)
+	}
+}
+
+// In a directory of all, as /tmp, somebody else may have been first, and could change what is
+// made while it is made.
+func TestWorkOfSomebodyElse(t *testing.T) {
+	for name, prepare := range map[string]func(work string) error{
+		"link":          func(work string) error { return os.Symlink(t.TempDir(), work) },
+		"for everybody": func(work string) error { return errors.Join(os.Mkdir(work, 0o700), os.Chmod(work, 0o777)) },
+		"another's":     func(work string) error { return errors.Join(os.Mkdir(work, 0o755), os.Chown(work, 65534, 65534)) },
+	} {
+		dir := t.TempDir()
+		work := filepath.Join(dir, ".dist.partial")
+		if err := prepare(work); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := dist.Begin(filepath.Join(dir, "dist")); err == nil || !strings.Contains(err.Error(), work+" is ") || !strings.Contains(err.Error(), "remove it") {
+			t.Errorf("%s: got %v, want that only its user may write it", name, err)
+		}
 	}
 }
