@@ -32,7 +32,7 @@ func newGitHub(t *testing.T) *github {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	g := &github{t, dir, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "GITHUB="+dir, "GITHUB_REPOSITORY=example/blixt",
+	g := &github{t, dir, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "GITHUB="+dir, "GITHUB_REPOSITORY=example/blixt", "GITHUB_REF_TYPE=tag",
 		"GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")}
 	g.write("runs", "")
 	return g
@@ -144,6 +144,10 @@ func TestReleaseCheck(t *testing.T) {
 				t.Errorf("%v, prints\n%s\nwant %s", err, out, c.want)
 			}
 		})
+	}
+	g.write("runs", all)
+	if out, err := g.run(dir, "env", "GITHUB_REF_TYPE=branch", "bash", ".ci/release-check", "v1.3.0"); err == nil || !strings.Contains(out, "for the branch v1.3.0: choose the tag") {
+		t.Errorf("of a branch with the name of a tag: %v\n%s", err, out)
 	}
 	g.must(dir, "git", "tag", "-d", "v1.4.0", "v2.0.0", "v9.9.9")
 	g.write("runs", all)
