@@ -3,6 +3,8 @@
 package chart_test
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -10,7 +12,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/operator/release/chart"
@@ -109,6 +113,52 @@ func TestUpgradeTakesTheImagesOfTheNewRelease(t *testing.T) {
 				}
 				if said := strings.Contains(out, says); said != (c.image == release.Image) {
 					t.Errorf("%s: it says %q: %v", c.flag, says, said)
+				}
+			}
+		})
+	}
+}
+
+// A class that an earlier chart has made is not deleted by the upgrade: with Gateways it would
+// stay as one that is being deleted, and nobody could change it. Upgrades are refused until it
+// is the operator's.
+func TestUpgradeKeepsTheClassOfAnEarlierChart(t *testing.T) {
+	from := unpackInto(t, t.TempDir(), packed(t))
+	const earlier = `{apiVersion: gateway.networking.k8s.io/v1, kind: GatewayClass, metadata: {name: handed-over}, spec: {controllerName: gateway.networking.k8s.io/blixt}}`
+	if err := os.WriteFile(filepath.Join(from, "templates", "gatewayclass.yaml"), []byte(earlier), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, helm := range helms {
+		t.Run(helm, func(t *testing.T) {
+			ns := server.Namespace(t)
+			do := func(command string, flags ...string) (string, error) {
+				return runHelm(t, helm, append([]string{command, "blixt"}, append(inCluster(ns), flags...)...)...)
+			}
+			set := blixtAlone + ",crds.install=false,gatewayClass.name=handed-over"
+			if out, err := do("install", from, set); err != nil {
+				t.Fatal(out, err)
+			}
+			t.Cleanup(func() {
+				if out, err := do("uninstall", "--no-hooks"); err != nil {
+					t.Error(out, err)
+				}
+				forget(t, &gwv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: "handed-over"}})
+			})
+			if out, err := do("upgrade", ".", values, set); err == nil || !strings.Contains(err.Error()+out, "kubectl label --overwrite gatewayclass handed-over app.kubernetes.io/managed-by=blixt-operator") {
+				t.Fatalf("an upgrade that deletes the class: got %q, %v", out, err)
+			}
+			class := get[gwv1.GatewayClass](t, "", "handed-over")
+			class.Annotations["helm.sh/resource-policy"] = "keep"
+			class.Labels["app.kubernetes.io/managed-by"] = "blixt-operator"
+			if err := server.Client.Update(t.Context(), class); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if out, err := do("upgrade", ".", values, set); err != nil {
+					t.Fatal(out, err)
+				}
+				if class := get[gwv1.GatewayClass](t, "", "handed-over"); class.DeletionTimestamp != nil || class.Labels["app.kubernetes.io/managed-by"] != "blixt-operator" {
+					t.Errorf("the class after an upgrade: %+v", class.ObjectMeta)
 				}
 			}
 		})
