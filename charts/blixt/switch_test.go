@@ -247,6 +247,15 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		{"--set=monitoring.otlpEndpoint=collector:4317", "otlpEndpoint"},
 		{"--set=page.hosts={https://blixt.example.com}", "hosts"},
 		{"--set=page.enable=true", "enable"},
+		// Without these defaults less would be protected, or nothing removed.
+		{"--set=networkPolicy.enabled=null", "missing property 'enabled'"},
+		{"--set=networkPolicy.egressPorts=null", "missing property 'egressPorts'"},
+		{"--set=networkPolicy=null", "missing property 'networkPolicy'"},
+		{"--set=admissionPolicy.enabled=null", "missing property 'enabled'"},
+		{"--set=uninstall.enabled=null", "missing property 'enabled'"},
+		{"--set=crds.keep=null", "missing property 'keep'"},
+		{"--set=bpfman.configuration=null", "missing property 'configuration'"},
+		{"--set=bpfman.nodeSelector.edge=true", "bpfman/nodeSelector/edge"},
 	} {
 		t.Run(c.flag, func(t *testing.T) {
 			t.Parallel()

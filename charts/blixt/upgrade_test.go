@@ -115,6 +115,10 @@ func TestUpgradeTakesTheImagesOfTheNewRelease(t *testing.T) {
 					t.Errorf("%s: it says %q: %v", c.flag, says, said)
 				}
 			}
+			do("upgrade", to, "--reset-then-reuse-values", "--set=replicas=null")
+			if d := get[appsv1.Deployment](t, ns, "blixt-operator"); *d.Spec.Replicas != 2 {
+				t.Errorf("with null there are %d operators, want 2, the default", *d.Spec.Replicas)
+			}
 		})
 	}
 }
