@@ -132,7 +132,7 @@ func (s *stages) state(context.Context) error {
 		return err
 	}
 	build := provenance.Build{
-		Version: s.Version, Registry: s.Registry, Platforms: s.Platforms, Repository: release.Home, Revision: s.Revision,
+		Version: s.Version, Registry: s.Registry, Platforms: s.Platforms, Revision: s.Revision,
 		Tagged: s.Tagged, GoVersion: s.GoVersion, Tools: tools, Builder: s.Builder,
 	}
 	var files []provenance.Subject

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/kubernetes-sigs/blixt/bytecode"
+	"github.com/kubernetes-sigs/blixt/operator/release"
 )
 
 const docs = "https://github.com/kubernetes-sigs/blixt/blob/main/docs/verify.md"
@@ -31,8 +32,8 @@ type Build struct {
 	// Version, Registry and Platforms are what make release is given.
 	Version, Registry string
 	Platforms         []string
-	// Repository is the address of the source, and Revision the commit.
-	Repository, Revision string
+	// Revision is the commit.
+	Revision string
 	// Tagged: the commit has the version as its tag, rather than as an argument only.
 	Tagged bool
 	// GoVersion is the toolchain's, such as go1.26.8.
@@ -103,8 +104,17 @@ func (b Build) Statement(subjects ...Subject) ([]byte, error) {
 	return append(text, '\n'), nil
 }
 
+// repository is the address of the source: that of the builder, if it is a workflow of GitHub, as
+// a fork has commits and tags of its own.
+func (b Build) repository() string {
+	if address, _, ok := strings.Cut(b.Builder, "/.github/workflows/"); ok {
+		return address
+	}
+	return release.Home
+}
+
 func (b Build) predicate() predicate {
-	source := "git+" + b.Repository
+	source := "git+" + b.repository()
 	if b.Tagged {
 		source += "@refs/tags/" + b.Version
 	}

@@ -13,7 +13,7 @@ import (
 var (
 	build = Build{
 		Version: "v1.2.3", Registry: "registry.example.com/blixt", Platforms: []string{"linux/amd64", "linux/arm64"},
-		Repository: "https://github.com/kubernetes-sigs/blixt", Revision: strings.Repeat("c0", 20), Tagged: true,
+		Revision: strings.Repeat("c0", 20), Tagged: true,
 		GoVersion: "go1.26.8", Tools: []string{"pkg:golang/github.com/goreleaser/nfpm/v2@v2.48.0"},
 	}
 	image = Subject{Name: "registry.example.com/blixt/operator", SHA256: "sha256:" + strings.Repeat("ab", 32)}
@@ -95,6 +95,19 @@ func TestUntaggedSourceNamesNoTag(t *testing.T) {
 		t.Fatal(err)
 	}
 	if strings.Contains(string(got), "refs/tags") || !strings.Contains(string(got), b.Revision) || !strings.Contains(string(got), `"id": "`+b.Builder+`"`) {
+		t.Errorf("got %s", got)
+	}
+}
+
+// A fork has commits and tags that its origin has not.
+func TestSourceOfAForksWorkflow(t *testing.T) {
+	b := build
+	b.Builder = "https://github.com/o/r/.github/workflows/release.yaml@refs/tags/v1.2.3"
+	got, err := b.Statement(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(got), `"git+https://github.com/o/r@refs/tags/v1.2.3"`); n != 2 || strings.Contains(string(got), "git+https://github.com/kubernetes-sigs") {
 		t.Errorf("got %s", got)
 	}
 }

@@ -56,7 +56,7 @@ func Make(t *testing.T, registry string) string {
 			subjects = append(subjects, provenance.Subject{Name: image.Repository, SHA256: m.Digest})
 		}
 		statement, err := provenance.Build{
-			Version: r.Version, Registry: r.Registry, Repository: release.Home, Revision: r.Revision, GoVersion: r.GoVersion,
+			Version: r.Version, Registry: r.Registry, Revision: r.Revision, GoVersion: r.GoVersion,
 		}.Statement(subjects...)
 		check(t, err)
 		file(base+".intoto.json", release.KindProvenance, statement)
