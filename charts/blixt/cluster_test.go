@@ -17,6 +17,7 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
@@ -140,5 +141,27 @@ func TestPodSecurity(t *testing.T) {
 	operator.Spec.SecurityContext.RunAsNonRoot = nil
 	if err := create(operator); !apierrors.IsForbidden(err) {
 		t.Errorf("a pod that may be root: got %v, want that it is forbidden: else this test shows nothing", err)
+	}
+}
+
+// Names of digits are text, in the whole chart.
+func TestNamesOfDigits(t *testing.T) {
+	text, err := run(t, "template", "123", ".", "--namespace=456", oldest, values, "--set=gatewayAPI.install=false,crds.install=false",
+		"--set-string=gatewayClass.name=1,priorityClassName=1e3,registryCA=0x1,imagePullSecrets={1},bpfman.imagePullSecrets={1},pullSecretRoles[0].name=1,pullSecretRoles[0].namespace=2,page.tlsSecret=1",
+		"--set=page.enabled=true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range objectsOf(t, text) {
+		if !kube.Scheme.Recognizes(o.GroupVersionKind()) {
+			continue
+		}
+		typed, err := kube.Scheme.New(o.GroupVersionKind())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(o.Object, typed, true); err != nil {
+			t.Errorf("%s: %v", o.GetKind(), err)
+		}
 	}
 }

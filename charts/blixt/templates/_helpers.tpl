@@ -9,7 +9,7 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | replace "+" "_" | trunc 6
 {{- /* Labels that select the pods of a component. */}}
 {{- define "blixt.selector" -}}
 app.kubernetes.io/name: blixt
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
