@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -129,6 +130,25 @@ func TestScriptsThatRemoveUnloadWhatIsLeft(t *testing.T) {
 		if strings.Contains(string(text), "@") || strings.Contains(string(text), "blixt unload") != unloads {
 			t.Errorf("%s is\n%s", name, text)
 		}
+	}
+}
+
+// What cannot be removed, as what another file system is mounted on, is no reason to fail: dpkg
+// would never be done with the package.
+func TestPurgeEndsIfAFolderStays(t *testing.T) {
+	f := &folder{dir: t.TempDir()}
+	script, bin := f.script("postrm"), t.TempDir()
+	called := filepath.Join(bin, "called")
+	for name, text := range map[string]string{"rm": "exit 1", "deb-systemd-helper": "echo $* >" + called} {
+		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	purge := exec.Command("/bin/sh", script, "purge")
+	purge.Env = []string{"PATH=" + bin}
+	out, err := purge.CombinedOutput()
+	if text, _ := os.ReadFile(called); f.err != nil || err != nil || string(text) != "purge blixt.service\n" {
+		t.Errorf("it says %q, and calls deb-systemd-helper %q: %v, %v", out, text, err, f.err)
 	}
 }
 

@@ -9,7 +9,8 @@ remove)
 	rmdir /run/blixt 2>/dev/null || true # a process that somebody has started has files there
 	;;
 purge)
-	rm -rf /etc/blixt /var/lib/blixt
+	# What another file system is mounted on is only emptied: that is no reason to fail.
+	rm -rf /etc/blixt /var/lib/blixt || true
 	deb-systemd-helper purge blixt.service >/dev/null || true
 	;;
 esac
