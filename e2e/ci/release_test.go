@@ -223,6 +223,18 @@ func TestReleaseGitHub(t *testing.T) {
 		g.write("dist/SHA256SUMS.sigstore.json", "another")
 		g.must(g.dir, script, "v1.2.3", dist, "false", "true")
 	})
+	t.Run("a draft with a file that nobody has signed stays one", func(t *testing.T) {
+		g := newGitHub(t)
+		dist := g.dist(content)
+		if out, err := g.run(g.dir, "env", "UPLOADS=0", script, "v1.2.3", dist, "false", "true"); err == nil {
+			t.Fatal(out)
+		}
+		g.write("release/assets/evil.deb", "evil")
+		out, err := g.run(g.dir, script, "v1.2.3", dist, "false", "true")
+		if err == nil || !strings.Contains(out, "< evil.deb\nthe draft of v1.2.3 has other files") || g.state("draft") != "true" {
+			t.Errorf("%v, draft: %s\n%s", err, g.state("draft"), out)
+		}
+	})
 	t.Run("a prerelease is one, and not the latest", func(t *testing.T) {
 		g := newGitHub(t)
 		g.must(g.dir, script, "v1.2.3-rc.1", g.dist(content), "true", "false")

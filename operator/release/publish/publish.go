@@ -81,6 +81,10 @@ func Run(ctx context.Context, o Options, out io.Writer) error {
 	if err := o.Signer.SignFile(ctx, sums, filepath.Join(o.Dist, signatureName)); err != nil {
 		return fmt.Errorf("sign %s: %w", sums, err)
 	}
+	// Signing takes minutes, in which somebody else may have published the version.
+	if err := d.checkRegistry(ctx, o); err != nil {
+		return err
+	}
 	if err := d.tag(ctx, names, o); err != nil {
 		return err
 	}

@@ -306,7 +306,8 @@ func TestChangedReleaseIsRefused(t *testing.T) {
 	}
 }
 
-// replacing replaces the release when an image has been signed, as make release does.
+// replacing does something before the first image is signed, such as to replace the release as
+// make release does.
 type replacing struct {
 	Key
 	replace func()
@@ -338,6 +339,18 @@ func TestReleaseIsReplacedMeanwhile(t *testing.T) {
 			t.Errorf("%s: the checksums are signed", name)
 		}
 	}
+}
+
+func TestVersionIsPublishedMeanwhile(t *testing.T) {
+	r, k := start(t, true), key(t)
+	first := releasetest.Make(t, r.host+"/team/blixt")
+	signer := &replacing{k, func() {
+		_, err := run(t, r, first, k)
+		check(t, err)
+	}}
+	err := Run(t.Context(), Options{Dist: releasetest.Make(t, r.host+"/team/blixt"), Signer: signer, Remote: r.options(), Log: io.Discard}, io.Discard)
+	wantError(t, err, "/operator:v1.2.3 is published already", "release another version")
+	wantPublished(t, r, first, k)
 }
 
 // Statements are attached as they were made.
