@@ -33,6 +33,9 @@ func parseRef(text string) (name.Reference, error) {
 	if scheme, rest, found := strings.Cut(text, "://"); found {
 		return nil, fmt.Errorf("image %q: leave out %s://, as in %s: it is HTTPS in any case", text, scheme, rest)
 	}
+	if before, after, found := strings.Cut(text, "//"); found { // which the library takes, and no registry does
+		return nil, fmt.Errorf("image %q: leave out one slash, as in %s/%s", text, before, strings.TrimLeft(after, "/"))
+	}
 	ref, err := name.ParseReference(text, name.WithDefaultRegistry(""), name.WithDefaultTag("latest"))
 	if err != nil {
 		return nil, fmt.Errorf("image %q: %w: want REGISTRY/REPOSITORY:TAG or REGISTRY/REPOSITORY@sha256:DIGEST", text, err)

@@ -39,6 +39,9 @@ func runBuild(ctx context.Context, args []string) error {
 	f.StringVar(&o.builder, "builder", "", "URI of who builds, for the statement of provenance; none: a machine of one's own")
 	f.StringVar(&o.without, "without", "", "what to leave out to be quicker, in tests: packages")
 	_ = f.Parse(args) // it exits
+	if f.NArg() > 0 { // flags behind it would not count
+		return fmt.Errorf("%q: it takes no arguments but flags, such as -version=v1.2.3", f.Arg(0))
+	}
 	return explain(o.run(ctx))
 }
 

@@ -24,6 +24,7 @@ func TestReleaseIsCheckedFirst(t *testing.T) {
 		{func(o *buildOptions) { o.registry = "" }, "which registry?"},
 		{func(o *buildOptions) { o.registry = "https://registry.example.com/blixt" }, "leave out https://"},
 		{func(o *buildOptions) { o.registry = "blixt" }, "names no registry"},
+		{func(o *buildOptions) { o.registry = "registry.example.com/blixt/" }, "leave out one slash, as in registry.example.com/blixt/operator"},
 		{func(o *buildOptions) { o.registry = "registry.example.com/Blixt" }, "registry.example.com/Blixt/operator"},
 		{func(o *buildOptions) { o.platforms = "amd64" }, "want linux/amd64, linux/arm64 or both"},
 		{func(o *buildOptions) { o.platforms = "linux/amd64,linux/amd64" }, "linux/amd64 twice"},
@@ -39,6 +40,13 @@ func TestReleaseIsCheckedFirst(t *testing.T) {
 		if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 || log.Len() > 0 {
 			t.Errorf("%s: it has begun already: %v %v %s", tc.text, entries, err, &log)
 		}
+	}
+}
+
+func TestArgumentsAreNotPassedOver(t *testing.T) {
+	err := runBuild(t.Context(), []string{"-registry=registry.example.com/blixt", "v1.2.3", "-dist=" + t.TempDir()})
+	if err == nil || !strings.Contains(err.Error(), `"v1.2.3": it takes no arguments but flags`) {
+		t.Errorf("got %v", err)
 	}
 }
 
