@@ -264,6 +264,10 @@ func TestIntoAnEmptyCluster(t *testing.T) {
 	if _, there := b.has("Namespace", "", "bpfman"); !there {
 		t.Error("namespace bpfman is gone, with people's pull secrets")
 	}
+	unlabelled, _ := b.has("CustomResourceDefinition", "", "gateways.gateway.networking.k8s.io") // as install.yaml has them
+	if err := b.Client.Patch(t.Context(), unlabelled, client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"app.kubernetes.io/managed-by":null}}}`))); err != nil {
+		t.Fatal(err)
+	}
 	out = b.mustHelm("install", "lb", "second")
 	b.want(true)
 	before, _ := b.has("CustomResourceDefinition", "", "configs.bpfman.io")
@@ -272,7 +276,7 @@ func TestIntoAnEmptyCluster(t *testing.T) {
 	}
 	// What the notes say hands the kinds over.
 	_, command, found := strings.Cut(out, "kubectl annotate --overwrite crd ")
-	command, _, ends := strings.Cut(command, "\n\n")
+	command, _, ends := strings.Cut(command, "\n     kubectl label --overwrite crd gateways.gateway.networking.k8s.io \\\n       app.kubernetes.io/managed-by=Helm\n")
 	if !found || !ends {
 		t.Fatalf("the notes do not say whose kinds these are:\n%s", out)
 	}
@@ -287,7 +291,10 @@ func TestIntoAnEmptyCluster(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if out = b.mustHelm("upgrade", "lb", "second"); strings.Contains(out, "kubectl annotate") {
+	if err := b.Client.Patch(t.Context(), unlabelled, client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"app.kubernetes.io/managed-by":"Helm"}}}`))); err != nil {
+		t.Fatal(err)
+	}
+	if out = b.mustHelm("upgrade", "lb", "second"); strings.Contains(out, "kubectl annotate") || strings.Contains(out, "kubectl label") {
 		t.Errorf("notes:\n%s", out)
 	}
 	after, _ := b.has("CustomResourceDefinition", "", "configs.bpfman.io")

@@ -83,7 +83,7 @@ var defects = []struct {
 		for _, kind := range []string{"clusterbpfapplications", "clusterbpfapplicationstates", "bpfapplicationstates"} {
 			delete(crd(f, kind+".bpfman.io").Annotations, "blixt.x-k8s.io/chart")
 		}
-	}, "kinds-release", doctor.Warning, "CustomResourceDefinition configs.bpfman.io", "upgrades of release blixt-system/blixt do not reach them", "kubectl annotate --overwrite crd configs.bpfman.io meta.helm.sh/release-name=blixt meta.helm.sh/release-namespace=blixt-system"},
+	}, "kinds-release", doctor.Warning, "CustomResourceDefinition configs.bpfman.io", "upgrades of release blixt-system/blixt do not reach them", "kubectl annotate --overwrite crd configs.bpfman.io meta.helm.sh/release-name=blixt meta.helm.sh/release-namespace=blixt-system && kubectl label --overwrite crd configs.bpfman.io app.kubernetes.io/managed-by=Helm"},
 	{"bpfman of OLM", func(f *doctor.Facts) {
 		f.Deployments[1].Labels = map[string]string{"olm.owner": "bpfman-operator.v0.5.8", "olm.owner.kind": "ClusterServiceVersion"}
 	}, "bpfman-source", doctor.Warning, "Deployment bpfman/bpfman-operator", "OLM has installed it (bpfman-operator.v0.5.8)", "Remove the eBPF Manager Operator"},

@@ -101,18 +101,24 @@ func kindsRelease(f *Facts) (string, []Finding) {
 	if operator == nil || releaseOf(operator) == "" {
 		return "Blixt is no release of Helm, which upgrades kinds", nil
 	}
-	var left []string
+	var left, unlabelled []string
 	for i := range f.CRDs {
 		if c := &f.CRDs[i]; c.Annotations[chartAnnotation] != "" && releaseOf(c) != releaseOf(operator) {
 			left = append(left, c.Name)
+			if c.Labels[v1alpha1.ManagedByLabel] != "Helm" {
+				unlabelled = append(unlabelled, c.Name)
+			}
 		}
 	}
 	if len(left) == 0 {
 		return "the kinds of Blixt's chart are those of release " + releaseOf(operator), nil
 	}
 	a := operator.Annotations
-	return "", []Finding{warning("CustomResourceDefinition "+phrase.Sample(left), "another release of Blixt has left them: upgrades of release "+releaseOf(operator)+" do not reach them",
-		fmt.Sprintf("Hand them over, then helm upgrade: kubectl annotate --overwrite crd %s %s=%s %s=%s", strings.Join(left, " "), helmName, a[helmName], helmNamespace, a[helmNamespace]))}
+	remedy := fmt.Sprintf("Hand them over, then helm upgrade: kubectl annotate --overwrite crd %s %s=%s %s=%s", strings.Join(left, " "), helmName, a[helmName], helmNamespace, a[helmNamespace])
+	if len(unlabelled) > 0 { // of install.yaml, or of Argo CD: Helm takes over none without this label
+		remedy += fmt.Sprintf(" && kubectl label --overwrite crd %s %s=Helm", strings.Join(unlabelled, " "), v1alpha1.ManagedByLabel)
+	}
+	return "", []Finding{warning("CustomResourceDefinition "+phrase.Sample(left), "another release of Blixt has left them: upgrades of release "+releaseOf(operator)+" do not reach them", remedy)}
 }
 
 func bpfmanKinds(f *Facts) (string, []Finding) {
