@@ -77,13 +77,23 @@ var defects = []struct {
 	{"no kinds of bpfman", func(f *doctor.Facts) { dropCRD(f, "clusterbpfapplications.bpfman.io") }, "bpfman-kinds", doctor.Failed, "CustomResourceDefinition clusterbpfapplications.bpfman.io", "no program", "bpfman.enabled=true"},
 	{"link ids are int32", func(f *doctor.Facts) { shrink(&crd(f, "clusterbpfapplicationstates.bpfman.io").Spec) }, "bpfman-link-ids", doctor.Failed, "CustomResourceDefinition clusterbpfapplicationstates.bpfman.io", "format int32", "format: int64"},
 	{"kinds of another release", func(f *doctor.Facts) {
-		f.Deployments[0].Annotations = map[string]string{"meta.helm.sh/release-name": "blixt", "meta.helm.sh/release-namespace": "blixt-system"}
+		for i := range f.Deployments[:2] {
+			f.Deployments[i].Annotations = map[string]string{"meta.helm.sh/release-name": "blixt", "meta.helm.sh/release-namespace": "blixt-system"}
+		}
 		crd(f, "configs.bpfman.io").Annotations["meta.helm.sh/release-name"] = "former"
 		crd(f, "configs.bpfman.io").Annotations["meta.helm.sh/release-namespace"] = "other"
 		for _, kind := range []string{"clusterbpfapplications", "clusterbpfapplicationstates", "bpfapplicationstates"} {
 			delete(crd(f, kind+".bpfman.io").Annotations, "blixt.x-k8s.io/chart")
 		}
 	}, "kinds-release", doctor.Warning, "CustomResourceDefinition configs.bpfman.io", "upgrades of release blixt-system/blixt do not reach them", "kubectl annotate --overwrite crd configs.bpfman.io meta.helm.sh/release-name=blixt meta.helm.sh/release-namespace=blixt-system && kubectl label --overwrite crd configs.bpfman.io app.kubernetes.io/managed-by=Helm"},
+	{"bpfman by manifests of the chart, beside a release", func(f *doctor.Facts) {
+		f.Deployments[0].Annotations = map[string]string{"meta.helm.sh/release-name": "blixt", "meta.helm.sh/release-namespace": "blixt-system"}
+		for i := range f.CRDs {
+			if !strings.HasSuffix(f.CRDs[i].Name, ".bpfman.io") {
+				delete(f.CRDs[i].Annotations, "blixt.x-k8s.io/chart")
+			}
+		}
+	}, "kinds-release", doctor.OK, "", "the kinds of Blixt's chart are those of release blixt-system/blixt", ""},
 	{"bpfman of OLM", func(f *doctor.Facts) {
 		f.Deployments[1].Labels = map[string]string{"olm.owner": "bpfman-operator.v0.5.8", "olm.owner.kind": "ClusterServiceVersion"}
 	}, "bpfman-source", doctor.Warning, "Deployment bpfman/bpfman-operator", "OLM has installed it (bpfman-operator.v0.5.8)", "Remove the eBPF Manager Operator"},

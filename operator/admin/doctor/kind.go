@@ -95,15 +95,21 @@ func blixtKinds(f *Facts) (string, []Finding) {
 }
 
 // kindsRelease finds kinds that another release of Blixt's chart has left: upgrades of this
-// one do not reach them.
+// one do not reach them. Kinds of bpfman count only if this release has bpfman.
 func kindsRelease(f *Facts) (string, []Finding) {
 	operator := f.operator()
 	if operator == nil || releaseOf(operator) == "" {
 		return "Blixt is no release of Helm, which upgrades kinds", nil
 	}
+	bpfman := kube.Named(f.Deployments, "bpfman-operator")
+	hasBpfman := bpfman != nil && releaseOf(bpfman) == releaseOf(operator)
 	var left, unlabelled []string
 	for i := range f.CRDs {
-		if c := &f.CRDs[i]; c.Annotations[chartAnnotation] != "" && releaseOf(c) != releaseOf(operator) {
+		c := &f.CRDs[i]
+		if strings.HasSuffix(c.Name, ".bpfman.io") && !hasBpfman {
+			continue
+		}
+		if c.Annotations[chartAnnotation] != "" && releaseOf(c) != releaseOf(operator) {
 			left = append(left, c.Name)
 			if c.Labels[v1alpha1.ManagedByLabel] != "Helm" {
 				unlabelled = append(unlabelled, c.Name)
