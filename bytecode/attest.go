@@ -65,15 +65,9 @@ func PredicateName(predicateType string) string {
 // Attestations returns the statements about the image that refer to it, other than
 // signatures, verified by one of the keys or not. A file has none.
 func (s *Stored) Attestations(keys []*PublicKey) ([]Attestation, error) {
-	if s.object != nil {
-		return nil, nil
-	}
-	images, err := s.attached()
+	images, err := s.attachedToDigest()
 	if err != nil {
 		return nil, err
-	}
-	if err := checkDigest(s.manifest, s.descriptor.Digest); err != nil {
-		return nil, s.explain(err)
 	}
 	var all []Attestation
 	for _, image := range images {

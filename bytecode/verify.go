@@ -59,15 +59,9 @@ func unsigned(name, remedy string) error {
 // Signatures returns all signatures that are found, in either form, verified by one of
 // the keys or not. A file has none.
 func (s *Stored) Signatures(keys []*PublicKey) (found []Signature, err error) {
-	if s.object != nil {
-		return nil, nil
-	}
-	images, err := s.attached()
+	images, err := s.attachedToDigest()
 	if err != nil {
 		return nil, err
-	}
-	if err := checkDigest(s.manifest, s.descriptor.Digest); err != nil {
-		return nil, s.explain(err)
 	}
 	for _, image := range images {
 		for _, c := range claims(image) {
@@ -78,6 +72,22 @@ func (s *Stored) Signatures(keys []*PublicKey) (found []Signature, err error) {
 		}
 	}
 	return found, nil
+}
+
+// attachedToDigest returns what is attached to the image, once its manifest is known to have the
+// digest that signatures and attestations name. A file has nothing.
+func (s *Stored) attachedToDigest() ([]v1.Image, error) {
+	if s.object != nil {
+		return nil, nil
+	}
+	images, err := s.attached()
+	if err != nil {
+		return nil, err
+	}
+	if err := checkDigest(s.manifest, s.descriptor.Digest); err != nil {
+		return nil, s.explain(err)
+	}
+	return images, nil
 }
 
 // Verify returns all signatures as Signatures does, and an error if none of the keys has
