@@ -209,15 +209,15 @@ e2e: $(if $(GIVEN),e2e-given,e2e-own) ## Test in a real cluster with bpfman, whi
 # kube-proxy works in the other mode.
 EMPTY := ^(TestReadme|TestRelease|TestFixes)$$
 OTHER := -no-bpfman -proxy=iptables
-# What e2e/upgrade tests as well, with less around it.
-LONG := ^TestUpgradeFromLayout1$$
+# What e2e/upgrade tests as well, with less around it, and what changes only with bpfman.
+LONG := ^(TestUpgradeFromLayout1|TestFixes)$$
 .PHONY: e2e-own
 e2e-own: root helm
 	@.ci/kubernetes --all
 	@.ci/need $(CLANG) $(TEST_TOOLS)
 	go vet -tags=e2e,$(TAGS) ./e2e/...
 	go test -tags=e2e,$(TAGS) -json -count=1 -timeout=40m -p=1 -skip='$(EMPTY)|$(LONG)' ./e2e/cluster/... | go run .ci/gotest.go
-	go test -tags=e2e,$(TAGS) -json -count=1 -timeout=30m -run='$(EMPTY)' ./e2e/cluster -args $(OTHER) | go run .ci/gotest.go
+	go test -tags=e2e,$(TAGS) -json -count=1 -timeout=30m -run='$(EMPTY)' -skip='$(LONG)' ./e2e/cluster -args $(OTHER) | go run .ci/gotest.go
 	go test -tags=e2e,$(TAGS) -json -count=1 -timeout=20m ./e2e/client | go run .ci/gotest.go
 
 # All that no change should have to wait for, or fail of by chance: each fuzz target
