@@ -5,6 +5,7 @@
 package docs_test
 
 //go:generate go run reasons.go
+//go:generate go run ./reference/apidoc
 
 import (
 	"go/ast"
@@ -72,15 +73,20 @@ var (
 	fence   = regexp.MustCompile("(?ms)^```.*?^```$")
 	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	given   = regexp.MustCompile(`<a id="([^"]+)"></a>`)
 	noSlug  = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 )
 
-// anchors returns what a link to a heading of the document may name.
+// anchors returns what a link into the document may name: headings, and what has a name
+// of its own, as the fields of references do.
 func anchors(text string) map[string]bool {
 	all := map[string]bool{}
 	for _, m := range heading.FindAllStringSubmatch(fence.ReplaceAllString(text, ""), -1) {
 		slug := noSlug.ReplaceAllString(strings.ToLower(m[1]), "")
 		all[strings.ReplaceAll(slug, " ", "-")] = true
+	}
+	for _, m := range given.FindAllStringSubmatch(text, -1) {
+		all[m[1]] = true
 	}
 	return all
 }
