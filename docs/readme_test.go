@@ -5,21 +5,34 @@ package docs_test
 import (
 	"net"
 	"net/http"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/kubernetes-sigs/blixt/e2e/lib/document"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
 // What README begins with is served as it stands there, and its command prints
 // what README says, but for how many connections each backend got.
 func TestReadmeServes(t *testing.T) {
-	text := read(t, "README.md")
-	command := regexp.MustCompile(`(?m)^ {4}blixt run ((?:.*\\\n)*.*)$`).FindStringSubmatch(text)
-	session := regexp.MustCompile(`(?m)^ {4}\$ (.*)\n((?: {4}.*\n)+)`).FindStringSubmatch(text)
-	if command == nil || session == nil {
+	blocks, err := document.Read(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var command, session, output string
+	for _, b := range blocks {
+		switch m, _ := b.Mark(); {
+		case m.Tested != "TestReadmeServes":
+		case b.Language == document.Console:
+			session, output, _ = strings.Cut(strings.TrimPrefix(b.Text, "$ "), "\n")
+		default:
+			command = strings.TrimPrefix(b.Text, "blixt run ")
+		}
+	}
+	if command == "" || output == "" {
 		t.Fatal("README.md has no blixt run, or no command with its output")
 	}
 
@@ -43,18 +56,18 @@ func TestReadmeServes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.Dir, b.Args = "", append(b.Args, strings.Fields(strings.ReplaceAll(command[1], "\\", ""))...)
+	b.Dir, b.Args = "", append(b.Args, strings.Fields(strings.ReplaceAll(command, "\\", ""))...)
 	if err := b.Start(); err != nil {
 		t.Fatal(err)
 	}
-	printed, err := s.Client.Run(30*time.Second, "bash", "-e", "-o", "pipefail", "-c", session[1])
+	printed, err := s.Client.Run(30*time.Second, "bash", "-e", "-o", "pipefail", "-c", session)
 	if err != nil {
 		t.Fatal(err)
 	}
 	count := regexp.MustCompile(`(?m)^ *\d+`)
-	got, want := count.ReplaceAllString(printed, "N"), count.ReplaceAllString(session[2], "N")
+	got, want := count.ReplaceAllString(printed, "N"), count.ReplaceAllString(output, "N")
 	if got != want {
-		t.Errorf("it prints\n%s\nand README.md says\n%s", printed, session[2])
+		t.Errorf("it prints\n%s\nand README.md says\n%s", printed, output)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/kubernetes-sigs/blixt/e2e/lib/document"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/manifest"
@@ -133,7 +134,7 @@ func TestRoutesLeadToServices(t *testing.T) {
 func TestReadmesNameWhatThereIs(t *testing.T) {
 	named := regexp.MustCompile(`\b(gateway|listenerset|tcproute|udproute|deployment|referencegrant|namespace)[/ ]([a-z][a-z-]*)`)
 	for name := range frontends {
-		text, err := os.ReadFile(filepath.Join(name, "README.md"))
+		blocks, err := document.Read(filepath.Join(name, "README.md"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -141,7 +142,10 @@ func TestReadmesNameWhatThereIs(t *testing.T) {
 		for _, o := range decode(t, name) {
 			there[strings.ToLower(o.GetKind())+" "+o.GetName()] = true
 		}
-		commands := regexp.MustCompile(`(?m)^ {4,}.*kubectl.*$`).FindAllString(string(text), -1)
+		var commands []string
+		for _, b := range blocks {
+			commands = append(commands, regexp.MustCompile(`(?m)^.*kubectl.*$`).FindAllString(b.Text, -1)...)
+		}
 		if len(commands) < 4 {
 			t.Errorf("%s: only these commands: %q", name, commands)
 		}

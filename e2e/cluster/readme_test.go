@@ -16,46 +16,46 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/cluster"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/document"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 )
 
-// block is an indented part of a README: commands, and what they print if the next
-// block shows that. Commands with output only read, and may be run again. A line …
-// stands for any lines that are left out.
+// block has commands of a README, and what they print if the next block shows that.
+// Commands with output only read, and may be run again. A line … stands for any lines
+// that are left out.
 type block struct{ commands, prints string }
 
-var (
-	indented = regexp.MustCompile(`(?m)(?:^ {4}.*\n|^\n)+`)
-	command  = regexp.MustCompile(`^(?:(?:blixt|kubectl|helm|curl|dig|for)\b|[A-Z]+=)`)
-	variable = regexp.MustCompile(`(?m)^[A-Z]+=.*$`)
-)
+var variable = regexp.MustCompile(`(?m)^[A-Z]+=.*$`)
 
-// blocks returns the blocks of a README, or of one section of it.
-func blocks(t *testing.T, file, section string) (all []block) {
+// blocks returns the commands of a README that are marked as run by TestReadme, and what
+// they print: the text that follows them.
+func blocks(t *testing.T, file string) (all []block) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("../..", file))
+	read, err := document.Read(filepath.Join("../..", file))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, part, found := strings.Cut(string(text), section+"\n")
-	if !found {
-		t.Fatalf("%s has no section %s", file, section)
-	}
-	part, _, _ = strings.Cut(part, "\n## ")
-	for _, b := range indented.FindAllString(part+"\n", -1) {
-		b = strings.TrimSpace(strings.ReplaceAll("\n"+b, "\n    ", "\n"))
+	mine := false
+	for _, b := range read {
+		text := strings.TrimRight(b.Text, "\n")
 		switch {
-		case b == "":
-		case command.MatchString(b):
-			all = append(all, block{commands: b})
-		case len(all) == 0 || all[len(all)-1].prints != "":
-			t.Fatalf("%s: of which commands is this the output?\n%s", file, b)
+		case b.HasCommands():
+			m, err := b.Mark()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if mine = m.Tested == "TestReadme"; mine {
+				all = append(all, block{commands: text})
+			}
+		case !mine || b.Language != "text":
+		case all[len(all)-1].prints != "":
+			t.Fatalf("%s: of which commands is this the output?", b)
 		default:
-			all[len(all)-1].prints = b
+			all[len(all)-1].prints = text
 		}
 	}
 	if len(all) < 3 {
-		t.Fatalf("%s %s has only these commands: %+v", file, section, all)
+		t.Fatalf("%s has only these commands: %+v", file, all)
 	}
 	return all
 }
@@ -180,11 +180,11 @@ func TestReadme(t *testing.T) {
 			givenNodes = append(givenNodes, n.Name)
 		}
 	}
-	all := blocks(t, "README.md", "## In Kubernetes")
+	all := blocks(t, "README.md")
 	end := len(all) - 1
 	runBlocks(t, u, all[:end])
 	for _, e := range examples {
-		t.Run(e.name, func(t *testing.T) { e.check(t, runBlocks(t, u, blocks(t, "examples/"+e.name+"/README.md", ""))) })
+		t.Run(e.name, func(t *testing.T) { e.check(t, runBlocks(t, u, blocks(t, "examples/"+e.name+"/README.md"))) })
 	}
 	t.Run("audit", func(t *testing.T) {
 		runBlocks(t, u, []block{{commands: `blixt audit --ca-file "$CA_FILE"`}})

@@ -70,7 +70,7 @@ func (r *Result) block(print func(*bytes.Buffer) error) (string, error) {
 	for line := range strings.Lines(b.String()) {
 		lines.WriteString(strings.TrimRight(line, " \n") + "\n")
 	}
-	return "```\n" + lines.String() + "```", nil
+	return "```text\n" + lines.String() + "```", nil
 }
 
 // goalsTable returns a table of the goals.

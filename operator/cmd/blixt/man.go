@@ -197,16 +197,16 @@ func commandsReference(root *cobra.Command) string {
 		fmt.Fprintf(&b, "- [`%s`](#%s): %s\n", c.CommandPath(), pageName(c), c.Short)
 	}
 	for _, c := range documented(root) {
-		fmt.Fprintf(&b, "\n## %s\n\n```\n%s\n```\n", c.CommandPath(), c.UseLine())
+		fmt.Fprintf(&b, "\n## %s\n\n```text\n%s\n```\n", c.CommandPath(), c.UseLine())
 		for _, block := range blocks(description(c)) {
 			if block.verbatim {
-				fmt.Fprintf(&b, "\n```\n%s\n```\n", block.text)
+				fmt.Fprintf(&b, "\n```text\n%s\n```\n", block.text)
 			} else {
 				fmt.Fprintf(&b, "\n%s\n", markdown(block.text))
 			}
 		}
 		if c.Example != "" {
-			fmt.Fprintf(&b, "\n```\n%s\n```\n", c.Example)
+			fmt.Fprintf(&b, "\n<!-- not run: TestEveryCommandHasHelpWithExamples sees that commands and flags exist -->\n```sh\n%s\n```\n", dedent(c.Example))
 		}
 		if f := c.NonInheritedFlags(); f.HasAvailableFlags() {
 			fmt.Fprintf(&b, "\n| Flag | Meaning |\n|-|-|\n")
@@ -219,6 +219,9 @@ func commandsReference(root *cobra.Command) string {
 	}
 	return b.String()
 }
+
+// dedent removes the indentation that all lines of an example have.
+func dedent(text string) string { return strings.ReplaceAll(text[2:], "\n  ", "\n") }
 
 // markdown escapes what Markdown would obey in prose.
 func markdown(text string) string {
