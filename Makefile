@@ -20,6 +20,8 @@ HELM4 := $(CACHE)/helm-$(HELM4_VERSION)
 # The same version as the library that tests use.
 COSIGN_VERSION := $(shell awk '$$1 == "github.com/sigstore/cosign/v3" { print $$2 }' bytecode/cosign/go.mod)
 COSIGN := $(CACHE)/cosign-$(COSIGN_VERSION)
+HUGO_VERSION := v0.165.0
+HUGO := $(CACHE)/hugo-$(HUGO_VERSION)
 ACTIONLINT := $(CACHE)/actionlint-$(ACTIONLINT_VERSION)
 # It compresses packages, each Go in another way.
 NFPM := $(CACHE)/nfpm-$(NFPM_VERSION)-$(shell go env GOVERSION)
@@ -62,6 +64,11 @@ build: ## Build bin/blixt, or BIN=path; needs only Go, and git to tell its versi
 .PHONY: man
 man: build ## Write the man pages of all commands into bin/man
 	bin/blixt man bin/man
+
+# Links to files that are no pages lead to the tag, if there is one here, and else to main.
+.PHONY: docs
+docs: $(HUGO) ## Make the site of the documentation in bin/docs, and check its links; builds Hugo, once, in about 3 minutes
+	@go run ./operator/cmd/release docs -hugo="$(HUGO)" -version="$$(git describe --tags --exact-match 2>/dev/null || echo main)"
 
 # Into REGISTRY/operator and REGISTRY/bytecode, by HTTPS, with the credentials of docker or podman login.
 PLATFORMS ?= linux/amd64,linux/arm64
@@ -115,6 +122,12 @@ lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## Check style, that imports follow the arr
 	$(ACTIONLINT)
 	$(GOLANGCI_LINT) run ./...
 	git grep -lzE '^#!.*\bbash$$' | xargs -0 shellcheck
+
+$(HUGO):
+	mkdir -p $(@D)
+	tmp=$$(mktemp -d $(@D)/XXXXXX) && trap "rm -rf $$tmp" EXIT && \
+	GOBIN=$$tmp go install github.com/gohugoio/hugo@$(HUGO_VERSION) && \
+	mv $$tmp/hugo $@
 
 $(GOLANGCI_LINT):
 	mkdir -p $(@D)

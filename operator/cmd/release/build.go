@@ -62,7 +62,7 @@ func (o *buildOptions) run(ctx context.Context) error {
 	}
 	syscall.Umask(0o022)
 	start := time.Now()
-	d, err := dist.Begin(o.dist)
+	d, err := dist.Begin(o.dist, release.ListName)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 const usage = `release build     make a release of a version, with all that users install, in a directory
 release publish   push a release to its registry, and sign it
 release images    build the images and push them to a registry of one's own
+release docs      make the site of the documentation
 release digests   write the digests of bpfman's images into the chart's values
 
 release COMMAND -h tells the options of a command.
@@ -23,7 +24,7 @@ release COMMAND -h tells the options of a command.
 
 func main() {
 	commands := map[string]func(ctx context.Context, args []string) error{
-		"build": runBuild, "publish": runPublish, "images": runImages, "digests": runDigests, "stages": runStages,
+		"build": runBuild, "publish": runPublish, "images": runImages, "digests": runDigests, "docs": runDocs, "stages": runStages,
 	}
 	var run func(ctx context.Context, args []string) error
 	if len(os.Args) > 1 {

@@ -13,8 +13,6 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/kubernetes-sigs/blixt/operator/release"
 )
 
 // Dir is a directory that is being made.
@@ -27,9 +25,10 @@ type Dir struct {
 	lock *os.File
 }
 
-// Begin begins to make a directory. Returns an error if somebody else does so already, and
-// if there is one that holds no release, which is not ours to remove.
-func Begin(path string) (*Dir, error) {
+// Begin begins to make a directory, in which mark is a file that all of its kind have. Returns
+// an error if somebody else does so already, and if there is one without that file, which is
+// not ours to remove.
+func Begin(path, mark string) (*Dir, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
@@ -37,7 +36,7 @@ func Begin(path string) (*Dir, error) {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
-	if err := replaceable(path); err != nil {
+	if err := replaceable(path, mark); err != nil {
 		return nil, err
 	}
 	work := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".partial")
@@ -55,8 +54,8 @@ func Begin(path string) (*Dir, error) {
 	return &Dir{Work: work, path: path, lock: lock}, nil
 }
 
-// replaceable returns an error unless path does not exist, is empty, or is a release.
-func replaceable(path string) error {
+// replaceable returns an error unless path does not exist, is empty, or has the file mark.
+func replaceable(path, mark string) error {
 	entries, err := os.ReadDir(path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
 		return nil
@@ -64,8 +63,8 @@ func replaceable(path string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(path, release.ListName)); err != nil {
-		return fmt.Errorf("%s holds something that is no release: choose another directory", path)
+	if _, err := os.Stat(filepath.Join(path, mark)); err != nil {
+		return fmt.Errorf("%s holds something else, as it has no %s: choose another directory", path, mark)
 	}
 	return nil
 }

@@ -45,7 +45,7 @@ func names(t *testing.T, dir string) (all []string) {
 
 func begin(t *testing.T, path string) *dist.Dir {
 	t.Helper()
-	d, err := dist.Begin(path)
+	d, err := dist.Begin(path, release.ListName)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestTwoRunsAtOnce(t *testing.T) {
 	first := begin(t, path)
 	refused := func(when string) {
 		t.Helper()
-		if _, err := dist.Begin(path); err == nil || !strings.Contains(err.Error(), "somebody else is making "+path) {
+		if _, err := dist.Begin(path, release.ListName); err == nil || !strings.Contains(err.Error(), "somebody else is making "+path) {
 			t.Errorf("%s: got %v, want that somebody else is making it", when, err)
 		}
 	}
@@ -141,7 +141,7 @@ func TestOnlyReleasesAreReplaced(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "thesis.txt"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := dist.Begin(dir); err == nil || !strings.Contains(err.Error(), "holds something that is no release") {
+	if _, err := dist.Begin(dir, release.ListName); err == nil || !strings.Contains(err.Error(), "holds something else") {
 		t.Errorf("got %v, want that it holds something else", err)
 	}
 	link := filepath.Join(t.TempDir(), "link")
@@ -168,7 +168,7 @@ func TestWorkOfSomebodyElse(t *testing.T) {
 		if err := prepare(work); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := dist.Begin(filepath.Join(dir, "dist")); err == nil || !strings.Contains(err.Error(), work+" is ") || !strings.Contains(err.Error(), "remove it") {
+		if _, err := dist.Begin(filepath.Join(dir, "dist"), release.ListName); err == nil || !strings.Contains(err.Error(), work+" is ") || !strings.Contains(err.Error(), "remove it") {
 			t.Errorf("%s: got %v, want that only its user may write it", name, err)
 		}
 	}
