@@ -80,7 +80,7 @@ To see what it does:
 	}
 	c.AddCommand(runCommand(), initCommand(), checkCommand(), operatorCommand(), agentCommand(), peerKeyCommand(), unloadCommand(), statusCommand(), flowsCommand(), dropsCommand(), traceCommand(), topCommand(), bytecodeCommand(), doctorCommand(), auditCommand(), sysdumpCommand(), uninstallCommand(), versionCommand())
 	c.AddCommand(drainCommand(), undrainCommand(), pageCommand())
-	c.AddCommand(manCommand(), backendsCommand(), policyCommand(), bpfmanConfigCommand())
+	c.AddCommand(manCommand(), backendsCommand(), policyCommand(), bpfmanConfigCommand(), migrateCommand())
 	c.InitDefaultCompletionCmd()
 	checkUsage(c)
 	completeValues(c)

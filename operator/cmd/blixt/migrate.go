@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/kubernetes-sigs/blixt/operator/migrate"
+)
+
+// migrateSource is something that people have, and come from.
+type migrateSource struct {
+	name, short, long, example string
+	// cluster is true if it is in a cluster: its Services exist, and so does the class.
+	cluster bool
+	read    func([]migrate.File) *migrate.Plan
+	// flags adds those that only this source has; nil: there are none.
+	flags func(*pflag.FlagSet)
+}
+
+// migrateSources are all of them.
+func migrateSources() []*migrateSource {
+	return []*migrateSource{}
+}
+
+// migrateOptions are the flags of migrate.
+type migrateOptions struct {
+	migrate.Options
+	source  *migrateSource
+	path    string
+	force   bool
+	output  format
+	in      io.Reader
+	out, to io.Writer
+}
+
+func migrateCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "migrate",
+		Short: "Turn the configuration of another load balancer into files for Blixt",
+		Long: `Reads what another load balancer is configured to do, and writes objects of Gateway API
+and BlixtPolicies that do the same. It changes nothing, and asks nobody.
+
+What is not carried over as it was is told on standard error, a line for each, with file
+and line: it is lost if it is not served or if clients or servers notice, changed if it is
+served in another way, unneeded if Blixt has no need of it. The YAML has the same as
+comments. Read every lost and changed before you move clients.
+
+Exits with 0 if nothing is lost, with 1 if something is, and with 2 if a file cannot be
+read, or is of another kind.`,
+	}
+	for _, s := range migrateSources() {
+		c.AddCommand(s.command())
+	}
+	return c
+}
+
+func (s *migrateSource) command() *cobra.Command {
+	o := migrateOptions{source: s}
+	c := &cobra.Command{
+		Use:     s.name + " FILE...",
+		Short:   s.short,
+		Long:    s.long,
+		Example: s.example,
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			o.in, o.out, o.to = c.InOrStdin(), c.OutOrStdout(), c.ErrOrStderr()
+			if err := o.run(args); err != nil {
+				return err
+			}
+			return nil
+		},
+	}
+	f := c.Flags()
+	f.StringVarP(&o.path, "output-file", "o", "", "file to write; standard output if none is said")
+	f.BoolVar(&o.force, "force", false, "write over the file if there is one")
+	f.StringVarP(&o.Namespace, "namespace", "n", "", "namespace of what has none of its own")
+	f.StringVar(&o.Class, "gateway-class", "blixt", "GatewayClass of the Gateways")
+	o.output = "yaml"
+	f.Var(&yamlOrJSON{&o.output}, "output", "yaml, or json with objects and notes")
+	if s.flags != nil {
+		s.flags(f)
+	}
+	return c
+}
+
+// yamlOrJSON is the format of commands that write no table.
+type yamlOrJSON struct{ *format }
+
+func (f *yamlOrJSON) Set(text string) error {
+	if text != "yaml" && text != "json" {
+		return errors.New("want yaml or json")
+	}
+	*f.format = format(text)
+	return nil
+}
+
+func (f *yamlOrJSON) Type() string { return "yaml|json" }
+
+// migrated is what blixt migrate prints as JSON.
+type migrated struct {
+	Objects []migrate.KubeObject `json:"objects"`
+	Notes   []migrate.Note       `json:"notes"`
+}
+
+// run reads the files, writes what they become, and says what is not carried over.
+func (o *migrateOptions) run(paths []string) error {
+	files, err := o.files(paths)
+	if err != nil {
+		return &exitError{exitUnknown, err}
+	}
+	o.WriteClass = !o.source.cluster
+	objects, notes := o.source.read(files).Objects(o.Options)
+	if err := o.write(objects, notes); err != nil {
+		return err
+	}
+	if migrate.Loses(notes) {
+		return &exitError{exitWrong, errSaid}
+	}
+	return nil
+}
+
+// files reads the files; - is standard input.
+func (o *migrateOptions) files(paths []string) (all []migrate.File, err error) {
+	for _, path := range paths {
+		name, text := path, []byte(nil)
+		if path == "-" {
+			name = "stdin"
+			text, err = io.ReadAll(o.in)
+		} else {
+			text, err = os.ReadFile(path)
+		}
+		if err != nil {
+			return nil, forRoot(err)
+		}
+		all = append(all, migrate.File{Name: name, Text: text})
+	}
+	return all, nil
+}
+
+func (o *migrateOptions) write(objects []migrate.Object, notes []migrate.Note) error {
+	if o.output == "json" {
+		r := migrated{Objects: []migrate.KubeObject{}, Notes: append([]migrate.Note{}, notes...)}
+		for _, x := range objects {
+			r.Objects = append(r.Objects, x.Value)
+		}
+		return o.output.print(o.out, r, nil)
+	}
+	text, err := migrate.YAML(objects, notes)
+	if err != nil {
+		return err
+	}
+	header := fmt.Sprintf("# Written by blixt migrate %s.\n", o.source.name)
+	if o.path == "" || o.path == "-" {
+		_, err = io.WriteString(o.out, header+text)
+	} else {
+		err = writeNew(o.path, header+text, o.force)
+	}
+	if err != nil {
+		return err
+	}
+	var lines strings.Builder
+	for _, n := range notes {
+		lines.WriteString(n.String() + "\n")
+	}
+	_, err = io.WriteString(o.to, lines.String())
+	return err
+}
