@@ -93,3 +93,41 @@ func commentText(n *ast.HTMLBlock, source []byte) string {
 	}
 	return ""
 }
+
+// Command is what readers type at once.
+type Command struct {
+	Line int
+	Text string
+	// Prints is what it is shown to print. The commands of a block of sh show nothing.
+	Prints string
+}
+
+// Commands returns what readers type: all of a block of sh, or what follows each prompt of
+// a console. A line of a console that ends with a backslash, | or && goes on in the next.
+func (b Block) Commands() (all []Command, err error) {
+	if b.Language != Console {
+		return []Command{{Line: b.Line, Text: b.Text}}, nil
+	}
+	if len(b.Text) < 2 || b.Text[:2] != "$ " && b.Text[:2] != "# " {
+		return nil, fmt.Errorf("%s: a console begins with $ and a command, or # if it is root's", b)
+	}
+	prompt, more := b.Text[:2], false
+	n := b.Line
+	for line := range strings.Lines(b.Text) {
+		text, is := strings.CutPrefix(line, prompt)
+		switch last := len(all) - 1; {
+		case more:
+			all[last].Text += line
+		case is:
+			all = append(all, Command{Line: n, Text: text})
+		default:
+			all[last].Prints += line
+		}
+		if is || more {
+			end := strings.TrimSpace(text)
+			more = strings.HasSuffix(end, `\`) || strings.HasSuffix(end, "|") || strings.HasSuffix(end, "&&")
+		}
+		n++
+	}
+	return all, nil
+}
