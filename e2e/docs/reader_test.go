@@ -25,7 +25,7 @@ func TestDocumentsThatAreWrong(t *testing.T) {
 		"output not shown":     {"<!-- run: host -->\n```console\n$ echo one\n```", []string{"a.md:3", "(nothing)", "one"}},
 		"a failure not shown":  {"<!-- run: host -->\n```console\n$ false\n```", []string{"exit code 1"}},
 		"an end of the shell":  {"<!-- run: host -->\n```sh\nexit 0\n```\n", []string{"a.md:3"}},
-		"all is killed":        {"<!-- run: host -->\n```sh\nkill -9 -1\n```\n", []string{"a.md:3"}},
+		"the shell is killed":  {"<!-- run: host -->\n```sh\nkill -9 $$\n```\n", []string{"a.md:3"}},
 		"an unfinished quote":  {"<!-- run: host -->\n```sh\necho 'one\n```\n", []string{"unexpected EOF"}},
 		"a console of output":  {"<!-- run: host -->\n```console\none\n```", []string{"a console begins with"}},
 		"no such machine":      {"<!-- run: moon -->\n```sh\nls\n```", []string{"there is no machine moon"}},
