@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"net/http"
 	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/manual"
 )
 
 // Options are what a page shows, and to whom.
@@ -27,6 +29,8 @@ type Options struct {
 	Log   *slog.Logger
 	// Static are the files of the page; nil: those that are built in.
 	Static fs.FS
+	// Manual is the documentation; nil: that which is built in.
+	Manual *manual.Manual
 }
 
 //go:embed static
@@ -67,6 +71,11 @@ func NewHandler(o Options) (*Handler, error) {
 	}
 	if h.hosts, err = hostNames(o.Hosts); err != nil {
 		return nil, err
+	}
+	if h.Manual == nil {
+		if h.Manual, err = manual.BuiltIn(); err != nil {
+			return nil, fmt.Errorf("the documentation that is built in: %w", err)
+		}
 	}
 	h.closing, h.close = context.WithCancel(context.Background())
 	h.watch = newWatch(o.Source, o.Every, h.Log)
@@ -111,7 +120,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p == nil {
 		p = h.checkOrigin(r)
 	}
-	if p == nil && h.Elsewhere != nil {
+	if p == nil && h.Elsewhere != nil && !isManual(r.URL.Path) {
 		if where := h.Elsewhere(r.Context()); where != "" {
 			p = problemf(http.StatusServiceUnavailable, "%s", where)
 		}
@@ -147,6 +156,9 @@ func (h *Handler) route(w http.ResponseWriter, r *http.Request) *problem {
 	case "/logout":
 		post, serve = true, h.serveLogout
 	}
+	if isManual(r.URL.Path) {
+		serve = h.serveManual
+	}
 	switch {
 	case post && r.Method != http.MethodPost:
 		w.Header().Set("Allow", "POST")
@@ -168,7 +180,7 @@ func (h *Handler) checkOrigin(r *http.Request) *problem {
 	case "", "same-origin", "none": // "": no browser, or an old one, which sends no cookie of ours either
 		return nil
 	}
-	if r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document" && r.URL.Path == "/" {
+	if r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document" && (r.URL.Path == "/" || isManual(r.URL.Path)) {
 		return nil
 	}
 	return problemf(http.StatusForbidden, "another page has asked for this")

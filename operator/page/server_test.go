@@ -276,7 +276,7 @@ func TestEveryAnswerIsProtected(t *testing.T) {
 func TestMethodsAreRefused(t *testing.T) {
 	source := &fake{}
 	h := newHandler(t, Options{Source: source})
-	for _, path := range []string{"/", "/events", "/api/view", "/trace?client=192.0.2.1:1&server=192.0.2.2:2", "/page.js", "/nowhere"} {
+	for _, path := range []string{"/", "/events", "/api/view", "/trace?client=192.0.2.1:1&server=192.0.2.2:2", "/page.js", "/docs", "/docs/", "/nowhere"} {
 		for _, method := range []string{"POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "get", "PROPFIND"} {
 			if w := get(h, path, func(r *http.Request) { r.Method = method }); w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "GET, HEAD" {
 				t.Errorf("%s %s: %d, %v", method, path, w.Code, w.Header())

@@ -23,7 +23,7 @@ func TestHostsOfRequests(t *testing.T) {
 		"blixt.example.com.evil.example", "a.blixt.example.com", "example.com", "lb.evil.example", "localhost\x00", "localhost%00.evil.example", strings.Repeat("a.", 4000) + "localhost.evil",
 	}
 	// Each path that there is, and some that there are not.
-	paths := []string{"/", "/page.js", "/events", "/api/view", "/trace", "/login", "/logout", "/nowhere"}
+	paths := []string{"/", "/page.js", "/docs", "/docs/", "/docs/x.html", "/events", "/api/view", "/trace", "/login", "/logout", "/nowhere"}
 	for _, host := range good {
 		if w := get(h, "/", func(r *http.Request) { r.Host = host }); w.Code != http.StatusOK {
 			t.Errorf("%q is refused: %d %s", host, w.Code, w.Body)
