@@ -20,6 +20,16 @@ func (s *Set) readFile(file string, text []byte) Errors {
 		// served.
 		return Errors{{File: file, Reason: "the file is empty: remove it, or write a comment into it"}}
 	}
+	documents, err := readDocuments(file, text)
+	var errs Errors
+	for _, d := range documents {
+		errs = append(errs, s.readNode(file, d.node, d.value, 0)...)
+	}
+	return append(errs, err...)
+}
+
+// readDocuments returns the documents of a text that is not blank.
+func readDocuments(file string, text []byte) ([]document, Errors) {
 	documents, err := readJSON(file, text)
 	if documents == nil { // other text that begins like JSON may be YAML
 		yaml, wrong := readYAML(file, text)
@@ -29,11 +39,7 @@ func (s *Set) readFile(file string, text []byte) Errors {
 			err = nil
 		}
 	}
-	var errs Errors
-	for _, d := range documents {
-		errs = append(errs, s.readNode(file, d.node, d.value, 0)...)
-	}
-	return append(errs, err...)
+	return documents, err
 }
 
 // maxDepth bounds structures that aliases make endless: a List that contains itself, a
@@ -136,9 +142,11 @@ func find(node *yaml.Node, key string, depth int) (k, v *yaml.Node) {
 
 // lineOf returns the line of a field such as spec.rules[0].name or, if that does not
 // exist, of the innermost parent that does.
-func lineOf(node *yaml.Node, path string) int {
+func lineOf(node *yaml.Node, path string) int { return lineAt(node, steps(path)...) }
+
+func lineAt(node *yaml.Node, steps ...string) int {
 	line := node.Line
-	for _, step := range steps(path) {
+	for _, step := range steps {
 		node = target(node)
 		if i, err := strconv.Atoi(step); err == nil && node.Kind == yaml.SequenceNode {
 			if i >= len(node.Content) {

@@ -149,9 +149,9 @@ func readJSON(file string, text []byte) ([]document, Errors) {
 			} else if errors.Is(err, io.ErrUnexpectedEOF) {
 				at = int64(len(bytes.TrimRight(text, " \t\r\n")))
 			}
-			return nil, Errors{{File: file, Line: lineAt(text, at), Reason: err.Error()}}
+			return nil, Errors{{File: file, Line: lineAtOffset(text, at), Reason: err.Error()}}
 		}
-		n := jsonNodes{json.NewDecoder(bytes.NewReader(raw)), raw, 0, lineAt(text, stream.InputOffset()-int64(len(raw)))}
+		n := jsonNodes{json.NewDecoder(bytes.NewReader(raw)), raw, 0, lineAtOffset(text, stream.InputOffset()-int64(len(raw)))}
 		var value any
 		if err := sigsjson.UnmarshalCaseSensitivePreserveInts(raw, &value); err != nil {
 			return nil, Errors{{File: file, Line: n.line, Reason: err.Error()}}
@@ -160,7 +160,7 @@ func readJSON(file string, text []byte) ([]document, Errors) {
 	}
 }
 
-func lineAt(text []byte, offset int64) int {
+func lineAtOffset(text []byte, offset int64) int {
 	return 1 + bytes.Count(text[:min(max(offset, 0), int64(len(text)))], []byte("\n"))
 }
 

@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 )
 
 // maxListeners is how many Gateway API allows in a Gateway, and in a ListenerSet.
@@ -32,16 +34,39 @@ func (b *builder) listener(f *Frontend, name string) gwv1.ParentReference {
 		Protocol: gwv1.ProtocolType(f.Protocol),
 		Port:     gwv1.PortNumber(f.Port),
 	}
+	parent := gwv1.ParentReference{Name: gwv1.ObjectName(g.Name), SectionName: &l.Name}
+	if namespace := f.routeNamespace(); namespace != f.Namespace {
+		l.AllowedRoutes = routesOf(namespace)
+		own := gwv1.Namespace(f.Namespace)
+		parent.Namespace = &own
+	}
 	if len(g.Spec.Listeners) < maxListeners {
 		g.Spec.Listeners = append(g.Spec.Listeners, l)
-		return gwv1.ParentReference{Name: gwv1.ObjectName(g.Name), SectionName: &l.Name}
+		return parent
 	}
 	if g.last == nil || len(g.last.Spec.Listeners) == maxListeners {
 		b.listenerSet(f, g)
 	}
-	g.last.Spec.Listeners = append(g.last.Spec.Listeners, gwv1.ListenerEntry{Name: l.Name, Protocol: l.Protocol, Port: l.Port})
+	g.last.Spec.Listeners = append(g.last.Spec.Listeners, gwv1.ListenerEntry{Name: l.Name, Protocol: l.Protocol, Port: l.Port, AllowedRoutes: l.AllowedRoutes})
 	group, kind := gwv1.Group(gwv1.GroupName), gwv1.Kind("ListenerSet")
-	return gwv1.ParentReference{Group: &group, Kind: &kind, Name: gwv1.ObjectName(g.last.Name), SectionName: &l.Name}
+	parent.Group, parent.Kind, parent.Name = &group, &kind, gwv1.ObjectName(g.last.Name)
+	return parent
+}
+
+// routeNamespace is that of the frontend's route and policy.
+func (f *Frontend) routeNamespace() string {
+	if len(f.Services) > 0 && f.Services[0].Namespace != "" {
+		return f.Services[0].Namespace
+	}
+	return f.Namespace
+}
+
+// routesOf allows routes of one namespace.
+func routesOf(namespace string) *gwv1.AllowedRoutes {
+	from := gwv1.NamespacesFromSelector
+	return &gwv1.AllowedRoutes{Namespaces: &gwv1.RouteNamespaces{
+		From: &from, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace}},
+	}}
 }
 
 // gateway returns that of the frontend.
@@ -63,7 +88,36 @@ func (b *builder) gateway(f *Frontend, name string) *sharedGateway {
 		b.gateways[key] = g
 	}
 	b.add(f, g.Gateway)
+	b.infrastructure(f, g.Gateway)
 	return g
+}
+
+// infrastructure adds what is for the Service of the Gateway, and its configuration.
+func (b *builder) infrastructure(f *Frontend, g *gwv1.Gateway) {
+	i := &gwv1.GatewayInfrastructure{}
+	for key, value := range f.Annotations {
+		if i.Annotations == nil {
+			i.Annotations = map[gwv1.AnnotationKey]gwv1.AnnotationValue{}
+		}
+		i.Annotations[gwv1.AnnotationKey(key)] = gwv1.AnnotationValue(value)
+	}
+	for key, value := range f.Labels {
+		if i.Labels == nil {
+			i.Labels = map[gwv1.LabelKey]gwv1.LabelValue{}
+		}
+		i.Labels[gwv1.LabelKey(key)] = gwv1.LabelValue(value)
+	}
+	if f.Config != (v1alpha1.BlixtGatewayConfigSpec{}) {
+		group, kind := v1alpha1.GroupVersion.Group, "BlixtGatewayConfig"
+		i.ParametersRef = &gwv1.LocalParametersReference{Group: gwv1.Group(group), Kind: gwv1.Kind(kind), Name: g.Name}
+		b.add(f, &v1alpha1.BlixtGatewayConfig{
+			TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: kind},
+			ObjectMeta: metav1.ObjectMeta{Namespace: g.Namespace, Name: g.Name}, Spec: f.Config,
+		})
+	}
+	if i.Annotations != nil || i.Labels != nil || i.ParametersRef != nil {
+		g.Spec.Infrastructure = i
+	}
 }
 
 func gatewayAddresses(of []netip.Addr) (all []gwv1.GatewaySpecAddress) {
@@ -90,13 +144,14 @@ func (b *builder) listenerSet(f *Frontend, g *sharedGateway) {
 // route adds the route from the listener to the Services.
 func (b *builder) route(f *Frontend, name string, parent gwv1.ParentReference, refs []ref) gwv1.LocalPolicyTargetReference {
 	kind := string(f.Protocol) + "Route"
-	meta := metav1.ObjectMeta{Namespace: f.Namespace, Name: name}
+	own := f.routeNamespace()
+	meta := metav1.ObjectMeta{Namespace: own, Name: name}
 	common := gwv1.CommonRouteSpec{ParentRefs: []gwv1.ParentReference{parent}}
 	var backendRefs []gwv1.BackendRef
 	for _, r := range refs {
 		port := gwv1.PortNumber(r.port)
 		to := gwv1.BackendRef{BackendObjectReference: gwv1.BackendObjectReference{Name: gwv1.ObjectName(r.name), Port: &port}}
-		if r.namespace != f.Namespace {
+		if r.namespace != own {
 			namespace := gwv1.Namespace(r.namespace)
 			to.Namespace = &namespace
 		}
@@ -118,22 +173,23 @@ func (b *builder) route(f *Frontend, name string, parent gwv1.ParentReference, r
 
 // grants adds what lets the route name Services of other namespaces.
 func (b *builder) grants(f *Frontend, kind string, refs []ref) {
+	own := f.routeNamespace()
 	for _, r := range refs {
-		if r.namespace == f.Namespace {
+		if r.namespace == own {
 			continue
 		}
-		key := fmt.Sprintf("grant/%s/%s/%s/%s", kind, f.Namespace, r.namespace, r.name)
+		key := fmt.Sprintf("grant/%s/%s/%s/%s", kind, own, r.namespace, r.name)
 		if b.names[key] != 0 {
 			continue
 		}
 		b.names[key] = 1
 		name := gwv1.ObjectName(r.name)
-		wanted := fmt.Sprintf("%s-from-%s", strings.ToLower(kind), f.Namespace)
+		wanted := fmt.Sprintf("%s-from-%s", strings.ToLower(kind), own)
 		b.add(f, &gwv1.ReferenceGrant{
 			TypeMeta:   gatewayKind("ReferenceGrant"),
 			ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: b.names.take("ReferenceGrant/"+r.namespace, wanted, wanted+"-"+r.name)},
 			Spec: gwv1.ReferenceGrantSpec{
-				From: []gwv1.ReferenceGrantFrom{{Group: gwv1.GroupName, Kind: gwv1.Kind(kind), Namespace: gwv1.Namespace(f.Namespace)}},
+				From: []gwv1.ReferenceGrantFrom{{Group: gwv1.GroupName, Kind: gwv1.Kind(kind), Namespace: gwv1.Namespace(own)}},
 				To:   []gwv1.ReferenceGrantTo{{Kind: "Service", Name: &name}},
 			},
 		})

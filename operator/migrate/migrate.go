@@ -77,6 +77,8 @@ func (n Note) String() string {
 // Plan is what a source does, as far as Blixt can do it, and what it cannot.
 type Plan struct {
 	Frontends []Frontend
+	// Known are Services of Frontends that were read.
+	Known []corev1.Service
 	// Notes are those that concern no Frontend, or all.
 	Notes []Note
 }
@@ -116,6 +118,11 @@ type Frontend struct {
 	Policy v1alpha1.BlixtPolicySpec
 	// Was is how the source chooses among the Backends, in its own words, such as least_conn.
 	Was string
+	// Annotations and Labels are for the Service that the Gateway has in a cluster, at most 16
+	// and 8, and Config says what else holds for the Gateway. Frontends of one Gateway have the
+	// same ones.
+	Annotations, Labels map[string]string
+	Config              v1alpha1.BlixtGatewayConfigSpec
 	// Unserved Frontends are in Source, and nothing is written for them: a Note says why.
 	Unserved bool
 	// Notes concern this Frontend. A Note may be in several.
@@ -147,7 +154,8 @@ func (b Backend) String() string {
 	return netip.AddrPortFrom(b.Addr, b.Port).String()
 }
 
-// Service is a Service that exists.
+// Service is a Service that exists. The route is in the namespace of the first one, so that who
+// has the Service has the route: the listener takes routes of that namespace alone.
 type Service struct {
 	Namespace string // "": that of the Frontend
 	Name      string

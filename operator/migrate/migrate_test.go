@@ -67,8 +67,8 @@ func TestWritten(t *testing.T) {
 	}
 }
 
-// Frontends of one Gateway are its listeners, beyond 64 those of ListenerSets, and Services of
-// other namespaces are granted.
+// Frontends of one Gateway are its listeners, beyond 64 those of ListenerSets. A route is in the
+// namespace of its first Service, and those of other namespaces are granted.
 func TestServicesOfACluster(t *testing.T) {
 	p := &migrate.Plan{}
 	for port := uint16(1000); port < 1066; port++ {
@@ -76,6 +76,13 @@ func TestServicesOfACluster(t *testing.T) {
 			Place: at(int(port)), Name: "game", Gateway: "edge", Namespace: "ingress", Protocol: corev1.ProtocolUDP, Port: port,
 			Services: []migrate.Service{{Namespace: "games", Name: "game", Port: 7777}},
 		})
+	}
+	last := &p.Frontends[len(p.Frontends)-1]
+	last.Services = append(last.Services, migrate.Service{Namespace: "lobby", Name: "lobby", Port: 7777, Weight: 3})
+	last.Policy.Affinity = &v1alpha1.PolicyAffinity{Type: v1alpha1.AffinityClientAddress}
+	for i := range p.Frontends {
+		p.Frontends[i].Annotations, p.Frontends[i].Labels = map[string]string{"metallb.io/address-pool": "edge"}, map[string]string{"team": "games"}
+		p.Frontends[i].Config = v1alpha1.BlixtGatewayConfigSpec{ExternalTrafficPolicy: v1alpha1.TrafficPolicyLocal}
 	}
 	text, notes := migratetest.Written(t, migrate.Options{}, p)
 	if notes != "" {

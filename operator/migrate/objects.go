@@ -99,7 +99,7 @@ func (b *builder) frontend(f *Frontend) {
 	}
 	proto := strings.ToLower(string(f.Protocol))
 	name := valid(cmp.Or(f.Name, fmt.Sprintf("%s-%d", proto, f.Port)))
-	name = b.names.take("frontend/"+f.Namespace, name, name+"-"+proto, fmt.Sprintf("%s-%s-%d", name, proto, f.Port))
+	name = b.names.take("frontend/"+f.routeNamespace(), name, name+"-"+proto, fmt.Sprintf("%s-%s-%d", name, proto, f.Port))
 	parent := b.listener(f, name)
 	route := b.route(f, name, parent, refs)
 	b.policies(f, name, parent, route, refs)

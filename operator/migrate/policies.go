@@ -22,7 +22,8 @@ func (b *builder) policies(f *Frontend, name string, parent gwv1.ParentReference
 	spec.Failover = failover(refs)
 	if !reflect.ValueOf(*spec).IsZero() {
 		spec.TargetRefs = []gwv1.LocalPolicyTargetReferenceWithSectionName{{LocalPolicyTargetReference: route}}
-		b.add(f, newPolicy(f.Namespace, b.names.take("BlixtPolicy/"+f.Namespace, name), *spec))
+		own := f.routeNamespace()
+		b.add(f, newPolicy(own, b.names.take("BlixtPolicy/"+own, name), *spec))
 	}
 	if f.EndPort <= f.Port {
 		return

@@ -27,7 +27,9 @@ type migrateSource struct {
 
 // migrateSources are all of them.
 func migrateSources() []*migrateSource {
-	return []*migrateSource{}
+	return []*migrateSource{
+		migrateServices(),
+	}
 }
 
 // migrateOptions are the flags of migrate.

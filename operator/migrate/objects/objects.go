@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package objects reads Kubernetes objects from files, such as a dump of kubectl, for
+// packages that migrate what these objects say. It is pure, and knows where each field is.
+package objects
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/manifest"
+	"github.com/kubernetes-sigs/blixt/operator/migrate"
+)
+
+// Object is a Kubernetes object of a file, or a mapping that is none, such as values of
+// Helm: its Kind is "".
+type Object struct {
+	File                              string
+	APIVersion, Kind, Namespace, Name string
+	manifest.Document
+}
+
+// String returns kind, namespace and name.
+func (o *Object) String() string {
+	if o.Namespace == "" {
+		return o.Kind + " " + o.Name
+	}
+	return o.Kind + " " + o.Namespace + "/" + o.Name
+}
+
+// At returns the place of a field, of which steps are keys and indexes of lists.
+func (o *Object) At(steps ...string) migrate.Place {
+	return migrate.Place{File: o.File, Line: o.Line(steps...)}
+}
+
+// maxDepth is how deep Lists may contain each other.
+const maxDepth = 8
+
+// Read returns what is in files, in order. What cannot be read is noted in the plan, as is an
+// object that differs from one of that name before it.
+func Read(files []migrate.File, plan *migrate.Plan) []*Object {
+	r := reader{plan: plan, seen: map[string]*Object{}}
+	for _, f := range files {
+		documents, errs := manifest.Documents(f.Name, f.Text)
+		for _, e := range errs {
+			plan.Note(migrate.Place{File: f.Name, Line: e.Line}, migrate.Lost, "not read: %s", e.Reason)
+		}
+		for _, d := range documents {
+			r.read(f.Name, d, 0)
+		}
+	}
+	return r.all
+}
+
+type reader struct {
+	plan *migrate.Plan
+	all  []*Object
+	seen map[string]*Object
+}
+
+func (r *reader) read(file string, d manifest.Document, depth int) {
+	o := &Object{File: file, Document: d}
+	lost := func(format string, args ...any) { r.plan.Note(o.At(), migrate.Lost, format, args...) }
+	switch d.Value.(type) {
+	case nil:
+		return
+	case map[string]any:
+	default:
+		lost("not read: want objects of Kubernetes, with apiVersion and kind")
+		return
+	}
+	o.APIVersion, o.Kind = text(d, "apiVersion"), text(d, "kind")
+	if items, is := d.Child("items"); is && strings.HasSuffix(o.Kind, "List") {
+		if depth == maxDepth {
+			lost("not read: Lists are nested too deeply")
+			return
+		}
+		if _, is := items.Value.([]any); !is && items.Value != nil {
+			lost("not read: items of %s are no list", o.Kind)
+			return
+		}
+		for _, item := range items.Items() {
+			r.read(file, item, depth+1)
+		}
+		return
+	}
+	if metadata, is := d.Child("metadata"); is && o.Kind != "" {
+		o.Name, o.Namespace = text(metadata, "name"), text(metadata, "namespace")
+	}
+	if o.Kind != "" && o.APIVersion != "" && r.repeats(o) {
+		return
+	}
+	r.all = append(r.all, o)
+}
+
+// repeats reports whether there was an object of that name before.
+func (r *reader) repeats(o *Object) bool {
+	if o.Name == "" {
+		return false
+	}
+	key := o.APIVersion + " " + o.String()
+	first := r.seen[key]
+	if first == nil {
+		r.seen[key] = o
+		return false
+	}
+	if !reflect.DeepEqual(first.Value, o.Value) {
+		r.plan.Note(o.At(), migrate.Lost, "%s is at %s already, and differs: this one is passed over. Give each object once", o, first.At())
+	}
+	return true
+}
+
+func text(d manifest.Document, key string) string {
+	v, _ := d.Child(key)
+	s, _ := v.Value.(string)
+	return s
+}
+
+// Decode reads a namespaced object as what it is in Go. If it is not of the right form, that is
+// noted in the plan, and ok is false. Fields that are not known there are ignored.
+func (o *Object) Decode(into metav1.Object, plan *migrate.Plan) (ok bool) {
+	lost := func(steps []string, reason string) bool {
+		plan.Note(o.At(steps...), migrate.Lost, "%s is not read: %s", o, reason)
+		return false
+	}
+	if o.Name == "" {
+		return lost(nil, "metadata.name is needed")
+	}
+	asJSON, err := json.Marshal(o.Value)
+	if err == nil {
+		err = json.Unmarshal(asJSON, into)
+	}
+	if wrong, is := errors.AsType[*json.UnmarshalTypeError](err); is {
+		return lost(strings.Split(wrong.Field, "."), fmt.Sprintf("%s is a %s, which it cannot be", wrong.Field, wrong.Value))
+	}
+	if err != nil {
+		return lost(nil, strings.TrimPrefix(err.Error(), "json: "))
+	}
+	if into.GetNamespace() == "" {
+		into.SetNamespace(metav1.NamespaceDefault)
+	}
+	return true
+}
