@@ -119,7 +119,7 @@ type IsHistogram interface {
 	IsHistogram(*prometheus.Desc) bool
 }
 
-var descText = regexp.MustCompile(`^Desc{fqName: ("(?:[^"\\]|\\.)*"), help: ("(?:[^"\\]|\\.)*"), constLabels: {(.*)}, variableLabels: {(.*)}}$`)
+var descText = regexp.MustCompile(`^Desc{fqName: ("(?:[^"\\]|\\.)*"), help: ("(?:[^"\\]|\\.)*"), unit: "[^"]*", constLabels: {(.*)}, variableLabels: {(.*)}}$`)
 
 // describe reads a Desc, of which there is no more than a text.
 func describe(d *prometheus.Desc, from describer) (m Description, err error) {
