@@ -167,7 +167,8 @@ func outsiderEnv(t *testing.T) (env []string) {
 		"HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home)
 }
 
-// TestReadme follows README.md: afterwards traffic is balanced, each example works, and
+// TestReadme follows README.md, and so docs/quickstart/cluster.md, whose commands are the
+// same, as a test of docs sees to: afterwards traffic is balanced, each example works, and
 // all of it can be removed.
 func TestReadme(t *testing.T) {
 	u := newUser(t)
