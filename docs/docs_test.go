@@ -4,8 +4,7 @@
 // part of: links resolve, and files, names and commands exist.
 package docs_test
 
-//go:generate go run reasons.go
-//go:generate go run ./reference/apidoc
+//go:generate go run ./fromcode
 
 import (
 	"go/ast"

@@ -6,6 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"net/netip"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -198,6 +200,27 @@ func TestAnswersToWhatIsNotKnown(t *testing.T) {
 		err := Local{Answerer: Answers{}}.Ask(context.Background(), q, func(string, json.RawMessage) error { return nil })
 		if err == nil || !strings.Contains(err.Error(), "earlier version") {
 			t.Errorf("an unknown question is answered with %v", err)
+		}
+	}
+}
+
+// The alerts about packets agree with what is said of each reason: what a node does wrong
+// is bad, and what clients alone can cause is not.
+func TestAlertsAgreeWithReasons(t *testing.T) {
+	text, err := os.ReadFile("../../charts/blixt/files/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile(`(?s)- alert: (BlixtDropping|BlixtUnwantedPackets)\n.*?reason=~"(.*?)"`).FindAllStringSubmatch(string(text), -1)
+	if len(named) != 2 {
+		t.Fatalf("found %d alerts", len(named))
+	}
+	for _, alert := range named {
+		reasons := regexp.MustCompile("^(" + alert[2] + ")$")
+		for _, r := range Reasons {
+			if bad := strings.HasPrefix(r.Bad, "Yes"); reasons.MatchString(r.Name) && bad != (alert[1] == "BlixtDropping") {
+				t.Errorf("%s has %s, and is said to be: %s", alert[1], r.Name, r.Bad)
+			}
 		}
 	}
 }

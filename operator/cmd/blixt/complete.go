@@ -43,6 +43,7 @@ var flagValues = map[string]values{
 	"event":      among("open", "end", "rejected", "dropped"),
 	"arch":       among("amd64", "arm64"),
 	"reason":     dropReasons,
+	"explain":    doctorChecks,
 	"name":       loadBalancers,
 	"node":       nodes,
 	"context":    contexts,

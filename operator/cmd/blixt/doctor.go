@@ -21,6 +21,7 @@ func doctorCommand() *cobra.Command {
 	var cluster clusterFlags
 	var reader hostFlags
 	var output format
+	var explain string
 	c := &cobra.Command{
 		Use:   "doctor [host|cluster]",
 		Short: "Find what keeps Blixt from working in a cluster or on a host, and how to repair it",
@@ -34,6 +35,9 @@ Of a host it examines the kernel, forwarding, reverse path filters, who answers 
 firewall rules that surely drop packets, Docker's among them, IPsec policies, and how
 each load balancer is. It needs root for some.
 
+With --explain the command examines nothing, and says of a check what it looks at, what
+its verdicts mean, how that usually comes about and what to do.
+
 Exits with 1 if a check has failed, and with 2 if the cluster cannot be reached.
 
 The API server does not know everything. If a node drops packets although all
@@ -42,10 +46,14 @@ interfaces), forwarding (net.ipv4.ip_forward), and firewalls that drop packets
 of state invalid while net.bridge.bridge-nf-call-iptables is 1.`,
 		Example: `  blixt doctor
   sudo blixt doctor host
+  blixt doctor --explain rp-filter
   blixt doctor --context production -o json | jq '.findings[] | select(.verdict != "ok")'`,
 		ValidArgs: places,
 		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
 		RunE: func(c *cobra.Command, args []string) error {
+			if explain != "" {
+				return explainCheck(c.OutOrStdout(), explain, args)
+			}
 			findings, err := []finding.Finding(nil), error(nil)
 			if reader.isMeant(args, c.Flags()) {
 				findings, err = examineHost(c.Context(), &reader.Reader)
@@ -60,7 +68,7 @@ of state invalid while net.bridge.bridge-nf-call-iptables is 1.`,
 				return err
 			}
 			if n := finding.Count(findings, finding.Failed); n > 0 {
-				return fmt.Errorf("%d checks failed: apply the remedies, from the top", n)
+				return fmt.Errorf("%d checks failed: apply the remedies, from the top; blixt doctor --explain CHECK says more", n)
 			}
 			return nil
 		},
@@ -69,6 +77,7 @@ of state invalid while net.bridge.bridge-nf-call-iptables is 1.`,
 	cluster.add(f)
 	output.add(f)
 	reader.add(f)
+	f.StringVar(&explain, "explain", "", "explain the check of this name instead: what it looks at, cause and cure")
 	return c
 }
 

@@ -22,17 +22,25 @@ func dropsCommand() *cobra.Command {
 	var target targetFlags
 	var output format
 	var last int
+	var explain bool
 	c := &cobra.Command{
 		Use:   "drops [REASON]...",
 		Short: "Show why packets are rejected and dropped, which ones, and what to do about it",
 		Long: `Asks the load balancer of this host, or all nodes of a cluster, for the packets that
 it rejects or drops: how many by reason since the program was loaded, and the last ones
 of each reason. Only samples have a line. A * at the end of a reason stands for
-anything.`,
+anything.
+
+With --explain the command asks nobody, and says of each reason what happens, why, what
+to do and whether it is bad; and of the other counters that blixt status shows.`,
 		Example: `  blixt drops
   blixt drops drop_no_route --last 16 -o json
-  blixt drops 'reject_*' --node worker-1`,
+  blixt drops 'reject_*' --node worker-1
+  blixt drops --explain drop_no_route`,
 		RunE: func(c *cobra.Command, args []string) error {
+			if explain {
+				return explainCounters(c.OutOrStdout(), args)
+			}
 			for _, reason := range args {
 				if !slices.ContainsFunc(observe.Reasons, func(r observe.Reason) bool { return observe.HasReason(reason, r.Name) }) {
 					return fmt.Errorf("no reason %q: the reasons are %s", reason, strings.Join(reasonNames(), ", "))
@@ -52,6 +60,7 @@ anything.`,
 	target.add(f)
 	f.IntVar(&last, "last", 3, "how many of the last packets of each reason a node sends, 0: all that it remembers, which is 16")
 	output.add(f)
+	f.BoolVar(&explain, "explain", false, "explain reasons, and other counters, instead of asking for packets")
 	return c
 }
 
@@ -70,6 +79,7 @@ type dropsOf struct {
 	What  string            `json:"what,omitempty"`
 	Cause string            `json:"cause,omitempty"`
 	Cure  string            `json:"cure,omitempty"`
+	Bad   string            `json:"bad,omitempty"`
 }
 
 // askDrops returns the reasons by number of packets. With an error it returns what has
@@ -85,7 +95,7 @@ func askDrops(ctx context.Context, a observe.Asker, q observe.DropsQuery) ([]*dr
 		if i < 0 {
 			d := &dropsOf{DropsOf: observe.DropsOf{Reason: p.Reason}, Nodes: map[string]uint64{}}
 			if r := observe.ReasonOf(p.Reason); r != nil {
-				d.What, d.Cause, d.Cure = r.What, r.Cause, r.Cure
+				d.What, d.Cause, d.Cure, d.Bad = r.What, r.Cause, r.Cure, r.Bad
 			}
 			i, all = len(all), append(all, d)
 		}
@@ -124,11 +134,7 @@ func dropsTable(out io.Writer, all []*dropsOf, place *time.Location) {
 			w.printf(", on %d nodes", n)
 		}
 		w.printf("\n")
-		for _, it := range [][2]string{{"What: ", d.What}, {"Cause:", d.Cause}, {"Cure: ", d.Cure}} {
-			if it[1] != "" {
-				w.printf("  %s %s\n", it[0], it[1])
-			}
-		}
+		printReason(w, d.What, d.Cause, d.Cure, d.Bad)
 		for _, r := range d.Last {
 			w.printf("  %s\n", r.Text(place))
 		}
@@ -136,4 +142,54 @@ func dropsTable(out io.Writer, all []*dropsOf, place *time.Location) {
 			w.printf("  %s packets between these have no line.\n", phrase.Number(int(d.LeftOut)))
 		}
 	}
+}
+
+// printReason prints what is known of a reason.
+func printReason(w printer, what, cause, cure, bad string) {
+	for _, it := range [][2]string{{"What: ", what}, {"Cause:", cause}, {"Cure: ", cure}, {"Bad?  ", bad}} {
+		if it[1] != "" {
+			w.printf("  %s %s\n", it[0], it[1])
+		}
+	}
+}
+
+// explainCounters prints what is known of the counters that one of the patterns means; none
+// mean the reasons.
+func explainCounters(out io.Writer, patterns []string) error {
+	w := printer{out}
+	found := 0
+	begin := func(name string) bool {
+		if !slices.ContainsFunc(patterns, func(p string) bool { return observe.HasReason(p, name) }) {
+			return false
+		}
+		if found++; found > 1 {
+			w.printf("\n")
+		}
+		w.printf("%s\n", name)
+		return true
+	}
+	if len(patterns) == 0 {
+		patterns = []string{"reject_*", "drop_*"}
+	}
+	for _, r := range observe.Reasons {
+		if begin(r.Name) {
+			printReason(w, r.What, r.Cause, r.Cure, r.Bad)
+		}
+	}
+	for _, c := range observe.Counters {
+		if begin(c.Name) {
+			w.printf("  Counts:  %s\n", c.What)
+			if c.Watch != "" {
+				w.printf("  If many: %s\n", c.Watch)
+			}
+		}
+	}
+	if found == 0 {
+		names := reasonNames()
+		for _, c := range observe.Counters {
+			names = append(names, c.Name)
+		}
+		return fmt.Errorf("no counter %q: the counters are %s", strings.Join(patterns, " "), strings.Join(names, ", "))
+	}
+	return nil
 }

@@ -128,6 +128,33 @@ func TestFlowsOfOthersAreShown(t *testing.T) {
 	}
 }
 
+// What counters mean is said without anything that runs.
+func TestCountersAreExplained(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		code int
+		want []string
+	}{
+		{nil, 0, []string{"reject_no_backend\n  What:  ", "\n\ndrop_no_route\n  What:  ", "\n  Bad?   Yes: packets of clients"}},
+		{[]string{"drop_no_route"}, 0, []string{"drop_no_route\n  What:  no route leads on", "  Cure:  On the node: ip route get ADDRESS"}},
+		{[]string{"host_l*"}, 0, []string{"host_listens\n  Counts:  Passed on unchanged: a process", "  If many: That process serves"}},
+		{[]string{"drop_no_rote"}, 1, []string{`no counter "drop_no_rote": the counters are reject_no_backend, `, ", not_ours, "}},
+	} {
+		out, code := runBlixt(t, append([]string{"drops", "--explain"}, c.args...)...)
+		if code != c.code {
+			t.Errorf("%v: exit code %d, want %d", c.args, code, c.code)
+		}
+		for _, part := range c.want {
+			if !strings.Contains(out, part) {
+				t.Errorf("%v: got\n%s\nwant %q in it", c.args, out, part)
+			}
+		}
+		if len(c.args) == 1 && c.code == 0 && strings.Count(out, "\n\n") > 0 {
+			t.Errorf("%v: got more than one:\n%s", c.args, out)
+		}
+	}
+}
+
 func TestDropsAreShown(t *testing.T) {
 	const last = `"last":[{"v":1,"event":"dropped","time":"2026-11-28T09:12:02Z","protocol":"icmpv6","reason":"drop_no_route","client":{"address":"2001:db8::1"},"server":{"address":"2001:db8::80"},"interface":"if7","sampled":12,"packet":"60000001"}]`
 	a := pieces{all: [][2]string{

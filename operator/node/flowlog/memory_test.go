@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -258,21 +259,33 @@ func TestDropsAreRememberedByReason(t *testing.T) {
 	}
 }
 
-// TestReasonsAreExplained: each counter of packets that end here has its cause and cure.
+var isBad = regexp.MustCompile(`^(Yes|No|Mostly not)[,:] .*\.$`)
+
+// TestReasonsAreExplained: each counter of packets that end here has its cause and cure, and each other
+// counter what it counts.
 func TestReasonsAreExplained(t *testing.T) {
 	names, err := datapath.CounterNames()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var counters, explained []string
+	var counters, explained, others, events []string
 	for _, name := range names {
 		if isDrop(name) {
 			counters = append(counters, name)
+		} else {
+			others = append(others, name)
 		}
 	}
+	for _, e := range observe.Counters {
+		events = append(events, e.Name)
+		if !strings.HasSuffix(e.What, ".") || e.Watch != "" && !strings.HasSuffix(e.Watch, ".") {
+			t.Errorf("%s is not explained in sentences: %+v", e.Name, e)
+		}
+	}
+	equal(t, events, others...)
 	for _, r := range observe.Reasons {
 		explained = append(explained, r.Name)
-		if r.What == "" || r.Cause == "" || r.Cure == "" || !strings.HasSuffix(r.Cause, ".") || !strings.HasSuffix(r.Cure, ".") {
+		if r.What == "" || r.Cause == "" || r.Cure == "" || !strings.HasSuffix(r.Cause, ".") || !strings.HasSuffix(r.Cure, ".") || !isBad.MatchString(r.Bad) {
 			t.Errorf("%s is not explained in sentences: %+v", r.Name, r)
 		}
 	}

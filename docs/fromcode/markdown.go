@@ -11,6 +11,15 @@ func escape(text string) string {
 	return strings.NewReplacer("<", "&lt;", "*", `\*`, "_", `\_`, "[", `\[`, "]", `\]`).Replace(text)
 }
 
+// escapeProse escapes what is not code.
+func escapeProse(text string) string {
+	parts := strings.Split(text, "`")
+	for i := 0; i < len(parts); i += 2 {
+		parts[i] = escape(parts[i])
+	}
+	return strings.Join(parts, "`")
+}
+
 // prose is a description: its paragraphs, each in one line.
 func prose(text string) string {
 	paragraphs := strings.Split(text, "\n\n")
