@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/document"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/golden"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/labtest"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/machine"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/reader"
@@ -41,7 +42,14 @@ func follow(t *testing.T, name string, blocks []document.Block) error {
 		}
 	}
 	r := network(t, name, machines).reader(t)
-	return errors.Join(r.Follow(blocks), r.Close())
+	r.Correct = golden.Update()
+	err := errors.Join(r.Follow(blocks), r.Close())
+	if len(r.Corrections) > 0 {
+		file := filepath.Join(root, blocks[0].File)
+		text, e := os.ReadFile(file)
+		err = errors.Join(err, e, os.WriteFile(file, []byte(reader.Apply(string(text), r.Corrections)), 0o644))
+	}
+	return err
 }
 
 // network makes a network of that name. Servers that are not among the machines answer HTTP.

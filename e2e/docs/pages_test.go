@@ -10,7 +10,9 @@ import (
 
 var notName = regexp.MustCompile(`[^a-z0-9]+`)
 
-// TestPages follows each document that has blocks to be run.
+// TestPages follows each document that has blocks to be run. With -update it writes what
+// appears into the consoles where that differs; what stands for anything (…) has to be
+// put back by hand.
 func TestPages(t *testing.T) {
 	all := pages(t)
 	if len(all) < 1 {

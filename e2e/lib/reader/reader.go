@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/document"
@@ -18,7 +20,26 @@ import (
 type Reader struct {
 	// Limit is how long a command may take.
 	Limit time.Duration
-	terms map[string]*terminal
+	// Correct has consoles whose output differs from what is shown be noted, and go on.
+	Correct bool
+	// Corrections are what they should show, in their order.
+	Corrections []Correction
+	terms       map[string]*terminal
+}
+
+// Correction is what a command prints, instead of the lines that its document shows.
+type Correction struct {
+	Line, Lines int
+	Text        string
+}
+
+// Apply returns the text of a document with corrections. Its blocks are not indented.
+func Apply(text string, all []Correction) string {
+	lines := strings.SplitAfter(text, "\n")
+	for _, c := range slices.Backward(all) {
+		lines = slices.Replace(lines, c.Line-1, c.Line-1+c.Lines, c.Text)
+	}
+	return strings.Join(lines, "")
 }
 
 // New returns a reader who begins in a directory of each machine.
@@ -76,7 +97,7 @@ func (r *Reader) Follow(blocks []document.Block) error {
 			case b.Language == document.Shell:
 				_, err = t.run("set -eo pipefail", c.Text, r.Limit)
 			default:
-				err = t.console(c, r.Limit)
+				err = r.console(t, c)
 			}
 			if err != nil {
 				return fmt.Errorf("%s:%d: on %s, %s\n%w", b.File, c.Line, m.Run, c.Text, err)
@@ -112,18 +133,28 @@ var mayRepeat = regexp.MustCompile(`^(?:sudo )?(?:blixt (?:audit|backends|check|
 
 // console types a command, and compares what it prints. One of which no output is shown
 // prints nothing, and succeeds.
-func (t *terminal) console(c document.Command, limit time.Duration) error {
+func (r *Reader) console(t *terminal, c document.Command) error {
 	const patience = 10 * time.Second
 	for begin := time.Now(); ; time.Sleep(200 * time.Millisecond) {
-		out, err := t.run("", c.Text, limit)
-		if e := new(exitError); errors.As(err, e) && c.Prints != "" {
+		out, err := t.run("", c.Text, r.Limit)
+		if e := new(exitError); errors.As(err, e) && (c.Prints != "" || r.Correct) {
 			err = nil // what it says is shown
 		}
-		if err == nil {
-			err = compare(c.Prints, out)
-		}
-		if err == nil || t.ended() || !mayRepeat.MatchString(c.Text) || time.Since(begin) > patience {
+		if err != nil {
 			return err
 		}
+		different := compare(c.Prints, out)
+		if different == nil {
+			return nil
+		}
+		if mayRepeat.MatchString(c.Text) && time.Since(begin) < patience {
+			continue
+		}
+		if r.Correct {
+			first := c.Line + strings.Count(c.Text, "\n")
+			r.Corrections = append(r.Corrections, Correction{first, strings.Count(c.Prints, "\n"), logTime.ReplaceAllString(out, "")})
+			return nil
+		}
+		return different
 	}
 }
