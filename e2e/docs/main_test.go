@@ -52,7 +52,7 @@ func follow(t *testing.T, name string, blocks []document.Block) error {
 	return err
 }
 
-// network makes a network of that name. Servers that are not among the machines answer HTTP.
+// network makes a network of that name. Its servers answer HTTP.
 func network(t *testing.T, name string, machines []string) world {
 	t.Helper()
 	n, err := reader.NewNetwork("blixt-e2e-docs-" + name)
@@ -64,6 +64,7 @@ func network(t *testing.T, name string, machines []string) world {
 			t.Error(err)
 		}
 	})
+	n.Host.Forward()
 	w := world{n, map[string]*machine.Machine{}}
 	for _, name := range machines {
 		m, err := machine.Start(n.Nodes()[name], machine.Options{Root: "/", Dir: t.TempDir(), Name: name})
@@ -77,9 +78,6 @@ func network(t *testing.T, name string, machines []string) world {
 		w.machines[name] = m
 	}
 	for _, s := range n.Servers {
-		if w.machines[s.Name] != nil { // the document says what it runs
-			continue
-		}
 		stop, err := reader.Serve(s)
 		if err != nil {
 			t.Fatal(err)

@@ -32,6 +32,9 @@ mkdir dev/pts dev/shm
 mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
+ln -s fd/0 dev/stdin
+ln -s fd/1 dev/stdout
+ln -s fd/2 dev/stderr
 touch dev/console
 [ -z "${CONSOLE-}" ] || mount --bind "$CONSOLE" dev/console
 mkdir -p old

@@ -4,7 +4,6 @@ package reader
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"time"
 
@@ -15,7 +14,11 @@ import (
 // servers behind it.
 //
 //	client 192.0.2.100 ── 192.0.2.1 host 10.0.0.254 ── switch ── web-1 10.0.0.1
-//	    2001:db8::100     2001:db8::1    fd00::fe             └── web-2 10.0.0.2, …
+//	    2001:db8::100     2001:db8::1    fd00::fe             └── web-2 10.0.0.2, fd00::2
+//
+// The client has 192.0.2.200, too, and a route to 198.51.100.0/24 by the host; the servers have
+// 10.77.0.11 and fd77::11, 10.77.0.12 and fd77::12: these are addresses of examples. The host
+// does not forward.
 type Network struct {
 	*lab.Lab
 	Host, Client *lab.Node
@@ -30,16 +33,18 @@ func NewNetwork(name string) (*Network, error) {
 	}
 	n := &Network{Lab: l, Host: l.Node("host"), Client: l.Node("client")}
 	l.Link(n.Client, "eth0", n.Host, "eth0")
-	n.Client.Addr("eth0", "192.0.2.100/24", "2001:db8::100/64")
+	n.Client.Addr("eth0", "192.0.2.100/24", "192.0.2.200/24", "2001:db8::100/64")
+	n.Client.Route("198.51.100.0/24 via 192.0.2.1")
 	n.Host.Addr("eth0", "192.0.2.1/24", "2001:db8::1/64")
 	sw := l.Node("switch")
 	sw.Bridge("br0")
 	l.Plug(n.Host, "eth1", sw, "br0")
-	n.Host.Addr("eth1", "10.0.0.254/24", "fd00::fe/64")
+	n.Host.Addr("eth1", "10.0.0.254/24", "10.77.0.1/24", "fd00::fe/64", "fd77::1/64")
+	n.Host.Sysctl("net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0") // as a new machine has it
 	for i := 1; i <= 2; i++ {
 		s := l.Node(fmt.Sprintf("web-%d", i))
 		l.Plug(s, "eth0", sw, "br0")
-		s.Addr("eth0", fmt.Sprintf("10.0.0.%d/24", i), fmt.Sprintf("fd00::%d/64", i))
+		s.Addr("eth0", fmt.Sprintf("10.0.0.%d/24", i), fmt.Sprintf("10.77.0.%d/24", 10+i), fmt.Sprintf("fd00::%d/64", i), fmt.Sprintf("fd77::%d/64", 10+i))
 		s.Route("default via 10.0.0.254", "default via fd00::fe")
 		n.Servers = append(n.Servers, s)
 	}
@@ -61,17 +66,14 @@ func (n *Network) Nodes() map[string]*lab.Node {
 
 // Serve has port 8080 of a server answer HTTP with the server's name.
 func Serve(n *lab.Node) (stop func(), err error) {
-	server := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	l, err := n.Listen("tcp", ":8080")
+	if err != nil {
+		return nil, err
+	}
+	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte(n.Name + "\n")) // the client may have gone
 	})}
-	for _, ip := range []string{n.IPv4, n.IPv6} {
-		l, err := n.Listen("tcp", net.JoinHostPort(ip, "8080"))
-		if err != nil {
-			_ = server.Close()
-			return nil, err
-		}
-		go func() { _ = server.Serve(l) }()
-	}
+	go func() { _ = server.Serve(l) }()
 	return func() { _ = server.Close() }, nil
 }
 

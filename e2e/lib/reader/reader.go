@@ -60,7 +60,8 @@ func New(machines map[string]*machine.Machine, dir string) (*Reader, error) {
 func (r *Reader) Close() error {
 	var errs []error
 	for _, t := range r.terms {
-		errs = append(errs, t.interrupt(), t.close())
+		errs = append(errs, t.interrupt())
+		t.close()
 	}
 	return errors.Join(errs...)
 }
@@ -137,7 +138,7 @@ func (r *Reader) console(t *terminal, c document.Command) error {
 	const patience = 10 * time.Second
 	for begin := time.Now(); ; time.Sleep(200 * time.Millisecond) {
 		out, err := t.run("", c.Text, r.Limit)
-		if e := new(exitError); errors.As(err, e) && (c.Prints != "" || r.Correct) {
+		if e := new(exitError); errors.As(err, e) && (c.Prints != "" || r.Correct && out != "") {
 			err = nil // what it says is shown
 		}
 		if err != nil {

@@ -68,12 +68,11 @@ func open(m *machine.Machine, dir string) (*terminal, error) {
 }
 
 // close kills the shell, and what it has started.
-func (t *terminal) close() error {
-	_ = t.in.Close() // it may have ended
-	if t.ended() {
-		return nil
+func (t *terminal) close() {
+	if !t.ended() {
+		_ = t.shell.Cancel() // it may just have ended
 	}
-	return t.shell.Cancel()
+	_ = t.in.Close()
 }
 
 // ended reports whether the shell has, by exit or because a command took too long.
