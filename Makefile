@@ -57,9 +57,12 @@ help: ## Print this
 
 # All others that build blixt do it by this target.
 BIN ?= bin/blixt
+# With DOCS=1, operator/manual/site.zip is built in, which release build has put there.
+comma := ,
+WITH_DOCS := $(if $(filter command%,$(origin DOCS)),-tags=$(TAGS)$(comma)docs)
 .PHONY: build
 build: ## Build bin/blixt, or BIN=path; needs only Go, and git to tell its version
-	go build -buildvcs=auto -o "$(BIN)" ./operator/cmd/blixt
+	go build -buildvcs=auto $(WITH_DOCS) -o "$(BIN)" ./operator/cmd/blixt
 
 .PHONY: man
 man: build ## Write the man pages of all commands into bin/man
@@ -92,8 +95,8 @@ publish: $(if $(SIGN_KEY),,$(COSIGN)) ## Push and sign the release in DIST=dist,
 	@go run ./operator/cmd/release publish -dist="$(DIST)" $(if $(SIGN_KEY),-sign-key="$(SIGN_KEY)",-keyless -cosign="$(COSIGN)") -ca-file="$(CA_FILE)" $(if $(UNTAGGED),-untagged)
 
 .PHONY: release-tools
-release-tools: $(HELM) $(NFPM)
-	@printf '%s\n' "helm=$(HELM)" "nfpm=$(NFPM)"
+release-tools: $(HELM) $(NFPM) $(HUGO)
+	@printf '%s\n' "helm=$(HELM)" "nfpm=$(NFPM)" "hugo=$(HUGO)"
 
 .PHONY: generate
 generate: ## Compile the C and generate Go from it; gets clang 19 and protoc when missing

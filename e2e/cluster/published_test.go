@@ -53,7 +53,7 @@ var publishOnce = sync.OnceValues(func() (published, error) {
 	}
 	for _, version := range []string{older, newer} {
 		dist := p.dist(version)
-		build := exec.Command(tool, "build", "-version="+version, "-registry="+c.Images(), "-platforms=linux/"+runtime.GOARCH, "-without=packages", "-dist="+dist)
+		build := exec.Command(tool, "build", "-version="+version, "-registry="+c.Images(), "-platforms=linux/"+runtime.GOARCH, "-without=packages,docs", "-dist="+dist)
 		push := outsideCommand(context.Background(), tool, "publish", "-untagged", "-dist="+dist, "-sign-key="+private, "-ca-file="+c.CA())
 		unpack := exec.Command("tar", "-xf", filepath.Join(dist, "blixt_"+chartVersion(version)+"_linux_"+runtime.GOARCH+".tar.gz"), "--one-top-level="+p.programs(version))
 		for _, cmd := range []*exec.Cmd{build, push, unpack} {

@@ -26,8 +26,9 @@ type Binary struct {
 }
 
 // Build has make build compile the source of the current directory's module, as the
-// Makefile says how, stamped with the version from git.
-func Build(ctx context.Context, path, arch string) (*Binary, error) {
+// Makefile says how, stamped with the version from git. Settings are more of its variables,
+// such as DOCS=1.
+func Build(ctx context.Context, path, arch string, settings ...string) (*Binary, error) {
 	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f={{.Dir}}").Output()
 	if err != nil {
 		return nil, fmt.Errorf("find the source: %w", err)
@@ -35,7 +36,7 @@ func Build(ctx context.Context, path, arch string) (*Binary, error) {
 	if path, err = filepath.Abs(path); err != nil {
 		return nil, err
 	}
-	c := exec.CommandContext(ctx, "make", "--silent", "--no-print-directory", "build", "BIN="+path)
+	c := exec.CommandContext(ctx, "make", append([]string{"--silent", "--no-print-directory", "build", "BIN=" + path}, settings...)...)
 	c.Dir = strings.TrimSpace(string(root))
 	c.Env = append(os.Environ(), "MAKEFLAGS=", "GOOS=linux", "GOARCH="+arch)
 	c.Stderr = os.Stderr

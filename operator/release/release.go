@@ -53,6 +53,7 @@ const (
 	KindPackage    = "package"    // of a distribution
 	KindChart      = "chart"      // for Helm
 	KindManifests  = "manifests"  // for kubectl
+	KindDocs       = "docs"       // the site of the documentation, which is in the program, too
 	KindNotes      = "notes"      // for people
 	KindSBOM       = "sbom"       // SPDX 2.3
 	KindProvenance = "provenance" // a statement of in-toto, not signed

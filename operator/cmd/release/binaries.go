@@ -41,7 +41,11 @@ func (s *stages) buildBinaries(ctx context.Context) error {
 }
 
 func (s *stages) buildBinary(ctx context.Context, arch string) (*release.Binary, error) {
-	b, err := release.Build(ctx, filepath.Join(s.Work, arch, "blixt"), arch)
+	var settings []string
+	if s.Docs {
+		settings = append(settings, "DOCS=1")
+	}
+	b, err := release.Build(ctx, filepath.Join(s.Work, arch, "blixt"), arch, settings...)
 	if err != nil {
 		return nil, err
 	}

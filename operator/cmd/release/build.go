@@ -37,7 +37,7 @@ func runBuild(ctx context.Context, args []string) error {
 	f.StringVar(&o.platforms, "platforms", "linux/amd64,linux/arm64", "platforms to build for")
 	f.StringVar(&o.dist, "dist", "dist", "directory to make; the release that is in it is replaced")
 	f.StringVar(&o.builder, "builder", "", "URI of who builds, for the statement of provenance; none: a machine of one's own")
-	f.StringVar(&o.without, "without", "", "what to leave out to be quicker, in tests: packages")
+	f.StringVar(&o.without, "without", "", "what to leave out to be quicker, in tests: packages, docs, or both, with a comma")
 	_ = f.Parse(args) // it exits
 	if f.NArg() > 0 { // flags behind it would not count
 		return fmt.Errorf("%q: it takes no arguments but flags, such as -version=v1.2.3", f.Arg(0))
@@ -84,7 +84,7 @@ func (o *buildOptions) run(ctx context.Context) error {
 		env = append(env, "GOTOOLCHAIN="+os.Getenv("GOTOOLCHAIN"))
 	}
 	p := &plan{
-		Source: *source, Platforms: strings.Split(o.platforms, ","), Builder: o.builder, Packages: o.without != "packages",
+		Source: *source, Platforms: strings.Split(o.platforms, ","), Builder: o.builder, Packages: !o.leavesOut("packages"), Docs: !o.leavesOut("docs"),
 		Out: filepath.Join(d.Work, "dist"), Work: d.Work,
 	}
 	summary, err := p.execute(ctx, d, env, o.log)
@@ -99,6 +99,11 @@ func (o *buildOptions) run(ctx context.Context) error {
 	return err
 }
 
+// leavesOut tells whether a part is not wanted.
+func (o *buildOptions) leavesOut(part string) bool {
+	return slices.Contains(strings.Split(o.without, ","), part)
+}
+
 // check finds typing errors before anything is done.
 func (o *buildOptions) check() error {
 	if err := release.CheckVersion(o.version); err != nil {
@@ -110,8 +115,10 @@ func (o *buildOptions) check() error {
 	if _, err := architectures(o.platforms); err != nil {
 		return err
 	}
-	if o.without != "" && o.without != "packages" {
-		return fmt.Errorf("-without=%s: only packages can be left out", o.without)
+	for part := range strings.SplitSeq(o.without, ",") {
+		if part != "" && part != "packages" && part != "docs" {
+			return fmt.Errorf("-without=%s: only packages and docs can be left out", o.without)
+		}
 	}
 	for _, repository := range slices.Concat(repositories, []string{chartRepository}) {
 		if err := bytecode.CheckName(o.registry + "/" + repository + ":" + o.version); err != nil {

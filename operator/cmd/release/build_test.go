@@ -28,7 +28,7 @@ func TestReleaseIsCheckedFirst(t *testing.T) {
 		{func(o *buildOptions) { o.registry = "registry.example.com/Blixt" }, "registry.example.com/Blixt/operator"},
 		{func(o *buildOptions) { o.platforms = "amd64" }, "want linux/amd64, linux/arm64 or both"},
 		{func(o *buildOptions) { o.platforms = "linux/amd64,linux/amd64" }, "linux/amd64 twice"},
-		{func(o *buildOptions) { o.without = "chart" }, "only packages can be left out"},
+		{func(o *buildOptions) { o.without = "chart" }, "only packages and docs can be left out"},
 	} {
 		var log strings.Builder
 		dir := t.TempDir()

@@ -7,7 +7,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 
+	"github.com/kubernetes-sigs/blixt/operator/release"
 	"github.com/kubernetes-sigs/blixt/operator/release/dist"
 	"github.com/kubernetes-sigs/blixt/operator/release/site"
 )
@@ -34,4 +36,30 @@ func runDocs(ctx context.Context, args []string) error {
 	}
 	fmt.Fprintf(os.Stdout, "made %s/index.html\n", *out)
 	return site.Check(os.DirFS(*out), os.DirFS("."), *version)
+}
+
+// makeDocs makes the site of the documentation, which is built into the programs after it.
+func (s *stages) makeDocs(ctx context.Context) error {
+	if !s.Docs {
+		return nil
+	}
+	work := filepath.Join(s.Work, "docs")
+	if err := os.MkdirAll(work, 0o755); err != nil {
+		return err
+	}
+	made, err := site.Make(ctx, site.Options{Repository: ".", Version: s.Version, Hugo: s.Hugo, Work: work})
+	if err != nil {
+		return err
+	}
+	if err := site.Check(os.DirFS(made), os.DirFS("."), s.Version); err != nil {
+		return err
+	}
+	archive, err := site.Zip(os.DirFS(made), s.Time)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join("operator", "manual", "site.zip"), archive, 0o644); err != nil {
+		return err
+	}
+	return s.write("blixt_"+s.Number()+"_docs.zip", release.KindDocs, archive)
 }

@@ -40,6 +40,8 @@ func (s *stages) listContents(context.Context) error {
 			a.Programs = []*release.Binary{s.binaryOf(f.Name)}
 		case release.KindChart, release.KindManifests:
 			a.Licence, a.Images = noLicence, named
+		case release.KindDocs:
+			a.Licence = noLicence
 		}
 		if err := s.writeSBOM(f.Name+spdxSuffix, a); err != nil {
 			return err
@@ -170,6 +172,9 @@ func (s *stages) tools() (all []string, err error) {
 	paths := []string{s.Helm}
 	if s.Packages {
 		paths = append(paths, s.Nfpm)
+	}
+	if s.Docs {
+		paths = append(paths, s.Hugo)
 	}
 	for _, path := range paths {
 		info, err := buildinfo.ReadFile(path)

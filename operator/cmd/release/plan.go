@@ -25,11 +25,12 @@ type plan struct {
 	release.Source
 	Platforms []string
 	Builder   string
-	Packages  bool
+	// Packages and Docs tell whether there will be any.
+	Packages, Docs bool
 	// Out is the directory to fill, and Work is for what is needed on the way.
 	Out, Work string
-	// Helm and Nfpm are the paths of tools.
-	Helm, Nfpm string
+	// Helm, Nfpm and Hugo are the paths of tools.
+	Helm, Nfpm, Hugo string
 }
 
 // execute has the tool of the clone make the release, and returns what that tool prints.
@@ -61,7 +62,10 @@ func (p *plan) execute(ctx context.Context, d *dist.Dir, env []string, log io.Wr
 	if !p.Packages {
 		targets = append(targets, "NFPM=")
 	}
-	if err := step(log, "Helm and nfpm, built once", func() error { return run(&tools, "make", targets...) }); err != nil {
+	if !p.Docs {
+		targets = append(targets, "HUGO=")
+	}
+	if err := step(log, "Helm, nfpm and Hugo, built once", func() error { return run(&tools, "make", targets...) }); err != nil {
 		return "", err
 	}
 	for line := range strings.Lines(tools.String()) {
@@ -70,6 +74,8 @@ func (p *plan) execute(ctx context.Context, d *dist.Dir, env []string, log io.Wr
 			p.Helm = path
 		case "nfpm":
 			p.Nfpm = path
+		case "hugo":
+			p.Hugo = path
 		}
 	}
 	text, err := json.Marshal(p)

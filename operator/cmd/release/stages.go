@@ -58,6 +58,7 @@ func (s *stages) run(ctx context.Context) error {
 		what string
 		do   func(context.Context) error
 	}{
+		{"documentation", s.makeDocs},
 		{"binaries", s.buildBinaries},
 		{"archives", s.makeArchives},
 		{"packages", s.makePackages},

@@ -65,7 +65,7 @@ type file struct{ release.File }
 // Installed tells whether people install it, or what is in it.
 func (f file) Installed() bool {
 	switch f.Kind {
-	case release.KindArchive, release.KindPackage, release.KindChart, release.KindManifests:
+	case release.KindArchive, release.KindPackage, release.KindChart, release.KindManifests, release.KindDocs:
 		return true
 	}
 	return false
