@@ -68,6 +68,11 @@ build: ## Build bin/blixt, or BIN=path; needs only Go, and git to tell its versi
 man: build ## Write the man pages of all commands into bin/man
 	bin/blixt man bin/man
 
+.PHONY: test-docs
+test-docs: root docs ## Open each page of the site in Chromium, ask its search what readers ask (root)
+	@.ci/need $(BROWSER)
+	@.ci/tests docs
+
 # Links to files that are no pages lead to the tag, if there is one here, and else to main.
 .PHONY: docs
 docs: $(HUGO) ## Make the site of the documentation in bin/docs, and check its links; builds Hugo, once, in about 3 minutes

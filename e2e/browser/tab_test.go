@@ -44,6 +44,8 @@ type tab struct {
 	console  []string
 	// allowed are parts of complaints that a test causes on purpose.
 	allowed []string
+	// ours is where else requests may go to.
+	ours string
 }
 
 // newTab opens a tab without cookies, of the size of a desktop's window.
@@ -137,6 +139,7 @@ func (w *tab) checkQuiet() {
 	}
 	for _, r := range requests {
 		ours := strings.HasPrefix(r, "http://127.0.0.1:") || strings.HasPrefix(r, "https://127.0.0.1:") || strings.HasPrefix(r, "http://"+rebinding+":")
+		ours = ours || w.ours != "" && strings.HasPrefix(r, w.ours)
 		if !ours && !strings.HasPrefix(r, "data:image/") && r != "about:blank" {
 			w.Errorf("the page asks for %s: want requests to its server alone", r)
 		}
