@@ -81,6 +81,9 @@ type Plan struct {
 	Known []corev1.Service
 	// Notes are those that concern no Frontend, or all.
 	Notes []Note
+	// Broken is true if the source's own program would not take its files either: a Note says
+	// why. Nothing is written then, as what cannot be read may be what keeps clients out.
+	Broken bool
 }
 
 // Note adds a note that concerns no Frontend, or all.

@@ -92,7 +92,7 @@ func (b *builder) pool(f *Frontend) *pool {
 
 func poolKey(f *Frontend) string {
 	var key strings.Builder
-	fmt.Fprintf(&key, "%s %q", f.Namespace, f.Pool)
+	fmt.Fprintf(&key, "%s %q", f.Namespace, cmp.Or(f.Pool, f.Name))
 	for _, s := range f.Backends {
 		fmt.Fprintf(&key, " %s %d %t", s, s.Weight, s.Backup)
 	}

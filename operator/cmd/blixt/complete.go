@@ -70,7 +70,7 @@ var argValues = map[string]values{
 
 // fileFlagNames are flags whose values are files, or directories.
 var fileFlagNames = []string{"filename", "kubeconfig", "ca-file", "key", "verify-key", "peer-key", "seed-file", "bytecode", "dir", "file", "output-file", "maps", "state-dir",
-	"run-dir", "bpffs", "config", "bpfman-socket", "flow-log", "metrics-token-file", "http-token-file", "http-tls-cert", "http-tls-key", "tls-dir", "token-file", "netns"}
+	"run-dir", "bpffs", "config", "bpfman-socket", "flow-log", "metrics-token-file", "http-token-file", "http-tls-cert", "http-tls-key", "tls-dir", "token-file", "netns", "prefix"}
 
 // completeValues has shells complete the values of flags and arguments, for the command and
 // all below.

@@ -3,15 +3,18 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/migrate"
 )
 
@@ -21,6 +24,8 @@ type migrateSource struct {
 	// cluster is true if it is in a cluster: its Services exist, and so does the class.
 	cluster bool
 	read    func([]migrate.File) *migrate.Plan
+	// gather adds the files that those which were given name; nil: there are none.
+	gather func([]migrate.File) ([]migrate.File, error)
 	// flags adds those that only this source has; nil: there are none.
 	flags func(*pflag.FlagSet)
 }
@@ -28,6 +33,7 @@ type migrateSource struct {
 // migrateSources are all of them.
 func migrateSources() []*migrateSource {
 	return []*migrateSource{
+		migrateNginx(),
 		migrateServices(),
 	}
 }
@@ -74,15 +80,15 @@ func (s *migrateSource) command() *cobra.Command {
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.in, o.out, o.to = c.InOrStdin(), c.OutOrStdout(), c.ErrOrStderr()
-			if err := o.run(args); err != nil {
-				return err
-			}
-			return nil
+			return o.run(args)
 		},
 	}
 	f := c.Flags()
 	f.StringVarP(&o.path, "output-file", "o", "", "file to write; standard output if none is said")
 	f.BoolVar(&o.force, "force", false, "write over the file if there is one")
+	if !s.cluster {
+		f.Var(&addressList{&o.Addresses}, "address", "address that serves what is served at all of the host's; may be repeated (default: all of the host's)")
+	}
 	f.StringVarP(&o.Namespace, "namespace", "n", "", "namespace of what has none of its own")
 	f.StringVar(&o.Class, "gateway-class", "blixt", "GatewayClass of the Gateways")
 	o.output = "yaml"
@@ -119,7 +125,12 @@ func (o *migrateOptions) run(paths []string) error {
 		return &exitError{exitUnknown, err}
 	}
 	o.WriteClass = !o.source.cluster
-	objects, notes := o.source.read(files).Objects(o.Options)
+	plan := o.source.read(files)
+	objects, notes := plan.Objects(o.Options)
+	if plan.Broken {
+		o.say(notes)
+		return &exitError{exitUnknown, errSaid}
+	}
 	if err := o.write(objects, notes); err != nil {
 		return err
 	}
@@ -129,22 +140,68 @@ func (o *migrateOptions) run(paths []string) error {
 	return nil
 }
 
-// files reads the files; - is standard input.
+// files reads the files; - is standard input. It returns an error for a file of another kind.
 func (o *migrateOptions) files(paths []string) (all []migrate.File, err error) {
 	for _, path := range paths {
-		name, text := path, []byte(nil)
+		f := migrate.File{Name: path}
 		if path == "-" {
-			name = "stdin"
-			text, err = io.ReadAll(o.in)
+			f.Name = "stdin"
+			f.Text, err = readLimited(o.in)
 		} else {
-			text, err = os.ReadFile(path)
+			f.Text, err = readRegular(path)
 		}
 		if err != nil {
 			return nil, forRoot(err)
 		}
-		all = append(all, migrate.File{Name: name, Text: text})
+		if err := o.source.check(f); err != nil {
+			return nil, err
+		}
+		all = append(all, f)
+	}
+	if o.source.gather != nil {
+		return o.source.gather(all)
 	}
 	return all, nil
+}
+
+// check returns an error for a file that another command reads.
+func (s *migrateSource) check(f migrate.File) error {
+	if len(bytes.TrimSpace(f.Text)) == 0 {
+		return fmt.Errorf("%s: the file is empty", f.Name)
+	}
+	other := migrate.Guess(f.Text)
+	if migrate.Looks(f.Text, s.name) || other == "" {
+		return nil
+	}
+	return fmt.Errorf("%s is no file that blixt migrate %s reads, but looks like one of another kind: try blixt migrate %s %s", f.Name, s.name, other, f.Name)
+}
+
+// maxMigrated is how large a file may be.
+const maxMigrated = 256 << 20
+
+// readRegular reads a file that is one, of a size that a configuration may have.
+func readRegular(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("%s is a directory: name its files", path)
+	}
+	text, err := readLimited(f)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return text, nil
+}
+
+func readLimited(r io.Reader) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(r, maxMigrated+1))
+	if err == nil && len(text) > maxMigrated {
+		err = fmt.Errorf("it has more than %d MiB", maxMigrated>>20)
+	}
+	return text, err
 }
 
 func (o *migrateOptions) write(objects []migrate.Object, notes []migrate.Note) error {
@@ -168,10 +225,32 @@ func (o *migrateOptions) write(objects []migrate.Object, notes []migrate.Note) e
 	if err != nil {
 		return err
 	}
+	o.say(notes)
+	return nil
+}
+
+// say tells the notes, a line for each.
+func (o *migrateOptions) say(notes []migrate.Note) {
 	var lines strings.Builder
 	for _, n := range notes {
 		lines.WriteString(n.String() + "\n")
 	}
-	_, err = io.WriteString(o.to, lines.String())
-	return err
+	_, _ = io.WriteString(o.to, lines.String())
+}
+
+// addressList is a flag that may be repeated: addresses.
+type addressList struct{ all *[]netip.Addr }
+
+func (l *addressList) String() string { return "" }
+func (l *addressList) Type() string   { return "address" }
+func (l *addressList) Set(text string) error {
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		return errors.New("want an IP address, such as 192.0.2.10")
+	}
+	if why := gateway.InvalidAddress(addr); why != "" {
+		return errors.New(why)
+	}
+	*l.all = append(*l.all, addr)
+	return nil
 }

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/pflag"
+
+	"github.com/kubernetes-sigs/blixt/operator/migrate"
+	"github.com/kubernetes-sigs/blixt/operator/migrate/nginx"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
+)
+
+func migrateNginx() *migrateSource {
+	var prefix string
+	dirs := func(first string) []string {
+		if prefix != "" {
+			return []string{prefix}
+		}
+		return []string{filepath.Dir(first)}
+	}
+	return &migrateSource{
+		name:  "nginx",
+		short: "Read stream {} of nginx",
+		long: `Reads what stream {} of nginx balances, with all files that are included, or what nginx -T
+prints, which is all files in one. A file that belongs into stream {} can be given by
+itself. Blocks of http {} are told, and stay with nginx.
+
+Relative includes begin at --prefix or, without, at the directory of the first file, and
+then at /etc/nginx. Includes below /etc/nginx are looked for there as well, so that a copy
+of another host's files can be read.`,
+		example: `  blixt migrate nginx /etc/nginx/nginx.conf -o blixt.yaml
+  nginx -T | blixt migrate nginx -
+  blixt migrate nginx copy/nginx.conf --prefix copy --address 192.0.2.10`,
+		gather: func(files []migrate.File) ([]migrate.File, error) {
+			return nginxIncludes(files, dirs(files[0].Name))
+		},
+		read: func(files []migrate.File) *migrate.Plan { return nginx.ReadIn(dirs(files[0].Name), files) },
+		flags: func(f *pflag.FlagSet) {
+			f.StringVar(&prefix, "prefix", "", "directory that relative includes begin at")
+		},
+	}
+}
+
+// maxIncluded is how many files includes may lead to, and how large they may be together.
+const (
+	maxIncluded      = 10_000
+	maxIncludedBytes = 256 << 20
+)
+
+// nginxIncludes adds the files that the files include, as far as there are any. Those that are
+// not there are told by the reader.
+func nginxIncludes(files []migrate.File, dirs []string) ([]migrate.File, error) {
+	have := map[string]bool{}
+	size := 0
+	for _, f := range files {
+		have[filepath.Clean(f.Name)] = true
+		size += len(f.Text)
+	}
+	for i := 0; i < len(files); i++ {
+		for _, pattern := range nginx.Includes(files[i]) {
+			found, err := firstFound(nginx.Candidates(pattern, dirs))
+			if err != nil {
+				return nil, fmt.Errorf("%s: include %s: %w", files[i].Name, pattern, err)
+			}
+			for _, path := range found {
+				if have[path] {
+					continue
+				}
+				have[path] = true
+				text, err := readRegular(path)
+				if err != nil {
+					return nil, forRoot(err)
+				}
+				files = append(files, migrate.File{Name: path, Text: text})
+				if size += len(text); len(files) > maxIncluded || size > maxIncludedBytes {
+					return nil, fmt.Errorf("%s and what it includes are more than %s files or %d MiB: give fewer", files[0].Name, phrase.Number(maxIncluded), maxIncludedBytes>>20)
+				}
+			}
+		}
+	}
+	return files, nil
+}
+
+// firstFound returns the files of the first of the paths or patterns that has any.
+func firstFound(candidates []string) ([]string, error) {
+	for _, c := range candidates {
+		found, err := filepath.Glob(c)
+		if err != nil {
+			return nil, err
+		}
+		found = slices.DeleteFunc(found, func(path string) bool {
+			info, err := os.Stat(path)
+			return errors.Is(err, fs.ErrNotExist) || err == nil && info.IsDir()
+		})
+		if len(found) > 0 {
+			return found, nil
+		}
+	}
+	return nil, nil
+}
