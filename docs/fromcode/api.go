@@ -24,6 +24,8 @@ They are of group and version ` + "`blixt.x-k8s.io/v1alpha1`" + `. ` + "`kubectl
 |-|-|-|-|
 `
 
+const othersLink = "What Blixt does with the fields of Gateway API's kinds, of Services and of EndpointSlices: [kinds of others](#kinds-of-others).\n"
+
 // kinds are those of the page, in its order, and who writes them.
 var kinds = []struct{ plural, writer string }{
 	{"blixtpolicies", "owners of Gateways and routes: who may connect, health, affinity, time-outs"},
@@ -59,7 +61,11 @@ func apiPage(root string) (string, error) {
 			return "", err
 		}
 	}
-	return apiHead + rows.String() + sections.String(), nil
+	others, err := othersSection(root)
+	if err != nil {
+		return "", err
+	}
+	return apiHead + rows.String() + "\n" + othersLink + sections.String() + others, nil
 }
 
 // strip removes the licence of a file.

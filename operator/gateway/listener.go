@@ -61,8 +61,12 @@ func newListener(g *gateway, set *listenerSet, spec *gwv1.Listener) *listener {
 		}
 	}
 	l.findKinds()
+	bad := l.findSelector() // also if something else is wrong: routes are told why they do not attach
 	if l.refused == nil {
 		l.refused = l.check()
+	}
+	if l.refused == nil {
+		l.refused = bad
 	}
 	return l
 }
@@ -130,34 +134,43 @@ func (l *listener) findKinds() {
 		phrase.Join(invalid), l.protocol, own.Kind)
 }
 
-// check validates what CRD validation checks as well, as files do not pass
-// through it, and selectors, which it does not check.
-func (l *listener) check() *fault {
-	reason := gwv1.ListenerReasonUnsupportedValue
+// invalidValue is the reason of what CRD validation checks as well, as files do not pass
+// through it.
+func (l *listener) invalidValue() gwv1.ListenerConditionReason {
 	if l.set != nil { // whose listeners have no such reason
-		reason = gwv1.ListenerConditionReason(gwv1.ListenerEntryReasonInvalid)
+		return gwv1.ListenerConditionReason(gwv1.ListenerEntryReasonInvalid)
 	}
+	return gwv1.ListenerReasonUnsupportedValue
+}
+
+// check validates all but kinds and namespaces of routes.
+func (l *listener) check() *fault {
 	switch {
 	case l.spec.Port < 1 || l.spec.Port > 65535:
-		return faultf(reason, "Port %d is not a port: use 1 to 65535.", l.spec.Port)
+		return faultf(l.invalidValue(), "Port %d is not a port: use 1 to 65535.", l.spec.Port)
 	case l.spec.TLS != nil || deref(l.spec.Hostname, "") != "":
-		return faultf(reason, "A %s listener can have neither tls nor hostname: remove them.", l.protocol)
+		return faultf(l.invalidValue(), "A %s listener can have neither tls nor hostname: remove them.", l.protocol)
 	}
+	return nil
+}
+
+// findSelector sets the selector of namespaces, which CRD validation does not check.
+func (l *listener) findSelector() *fault {
 	switch l.from() {
 	case gwv1.NamespacesFromAll, gwv1.NamespacesFromSame:
 		return nil
 	case gwv1.NamespacesFromSelector:
 		if l.spec.AllowedRoutes.Namespaces.Selector == nil {
-			return faultf(reason, "allowedRoutes.namespaces.from is Selector, but there is no selector: add one.")
+			return faultf(l.invalidValue(), "allowedRoutes.namespaces.from is Selector, but there is no selector: add one.")
 		}
 		selector, err := metav1.LabelSelectorAsSelector(l.spec.AllowedRoutes.Namespaces.Selector)
 		if err != nil {
-			return faultf(reason, "allowedRoutes.namespaces.selector is invalid: %s.", err)
+			return faultf(l.invalidValue(), "allowedRoutes.namespaces.selector is invalid: %s.", err)
 		}
 		l.selector = selector
 		return nil
 	}
-	return faultf(reason, "allowedRoutes.namespaces.from %s is not supported: use Same, All or Selector.", l.from())
+	return faultf(l.invalidValue(), "allowedRoutes.namespaces.from %s is not supported: use Same, All or Selector.", l.from())
 }
 
 func (l *listener) from() gwv1.FromNamespaces {

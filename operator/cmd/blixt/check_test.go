@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/golden"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -342,4 +343,15 @@ func TestCheckReadsFourThousandFiles(t *testing.T) {
 	} else {
 		t.Logf("%s", took)
 	}
+}
+
+// The examples of the reference are served as they are.
+func TestExamplesOfTheReferenceAreServed(t *testing.T) {
+	t.Chdir("../../..")
+	out, code := runBlixt(t, "check", "-f", "docs/reference/examples")
+	if code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	t.Chdir("operator/cmd/blixt")
+	golden.File(t, "testdata/reference.txt", []byte(out))
 }
