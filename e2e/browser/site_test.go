@@ -135,6 +135,7 @@ func (w *tab) readable(where string) {
 func TestSiteContrast(t *testing.T) {
 	v := serveSite(t)
 	w := newTab(t)
+	call(w, emulation.SetScrollbarsHidden, emulation.SetScrollbarsHiddenParams{Hidden: true}) // a picture of more than the window has none
 	for _, scheme := range []string{"light", "dark"} {
 		w.media("prefers-color-scheme: " + scheme)
 		w.size(1280, 800)
@@ -231,7 +232,7 @@ func TestSiteSearchByKeyboard(t *testing.T) {
 	w.key(kb.ArrowDown) // opens them again
 	w.key(kb.ArrowDown)
 	w.key("\r")
-	await(w, "the second result", `location.href`, func(at string) bool { return at == found[1] })
+	await(w, "the second result", `document.readyState === 'complete' && location.href`, func(at any) bool { return at == found[1] })
 
 	// A slash that is typed is one.
 	w.ask("a/b")
@@ -266,7 +267,7 @@ func TestSiteMenuOfATelephone(t *testing.T) {
 		w.key("\x1b")
 		w.shows("#menu", false)
 		w.clickOn(".menu-button")
-		w.clickOn(`#menu a[href$="limits.html"]`)
+		w.clickOn(`#menu [open] a[href$="limits.html"]`)
 		await(w, "another page", `location.pathname`, func(at string) bool { return at == "/docs/limits.html" })
 	}
 }
@@ -358,7 +359,8 @@ func TestPageLeadsToSite(t *testing.T) {
 	w.awaitText("Documentation")
 	w.click("Documentation")
 	await(w, "the documentation", `document.readyState === 'complete' && location.pathname`, func(at any) bool { return at == "/docs/" })
-	w.clickOn(`#menu a[href$="policies.html"]`)
+	w.click("Use")
+	w.clickOn(`#menu [open] a[href$="policies.html"]`)
 	await(w, "a page", `location.pathname`, func(at string) bool { return at == "/docs/policies.html" })
 	w.open(v.URL + "docs/nowhere/at-all.html")
 	w.allow("404")

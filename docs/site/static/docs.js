@@ -66,7 +66,7 @@
     for (const word of wanted) {
       const beginning = stem(word), found = new Map();
       for (const [w, at] of words) {
-        if (!w.startsWith(beginning)) continue;
+        if (word.length > 1 ? !w.startsWith(beginning) : w !== word) continue;
         const near = w === word ? 1 : stem(w) === beginning ? 0.9 : 0.4;
         for (const [part, weight] of at) found.set(part, (found.get(part) ?? 0) + weight * near);
       }
@@ -96,12 +96,18 @@
   // excerpt returns the text around the place that has most of the words of a question.
   const excerpt = (text, question) => {
     const stems = wordsOf(question).filter((w) => !common.has(w)).map(stem);
-    let best = 0, most = 0;
-    for (const m of text.matchAll(/\S+/g)) {
-      const near = wordsOf(text.slice(m.index, m.index + 140));
-      const n = new Set(stems.filter((b) => near.some((w) => w.startsWith(b)))).size;
-      if (n > most) [best, most] = [m.index, n];
+    const hits = [];
+    for (const m of text.matchAll(/[\p{L}\p{N}_]+/gu)) {
+      const which = stems.findIndex((b) => m[0].toLowerCase().startsWith(b));
+      if (which >= 0) hits.push([m.index, which]);
     }
+    let best = 0, most = 0;
+    hits.forEach(([at], i) => {
+      const near = new Set();
+      for (let j = i; j < hits.length && hits[j][0] < at + 140; j++) near.add(hits[j][1]);
+      if (near.size > most) [best, most] = [at, near.size];
+    });
+    best = text.lastIndexOf(' ', Math.max(0, best - 20)) + 1;
     return (best > 0 ? '… ' : '') + text.slice(best, best + 220);
   };
 
