@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package haproxy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
+	"github.com/kubernetes-sigs/blixt/operator/migrate"
+)
+
+// proxy is a frontend, a backend, or a listen section, with what it inherits.
+type proxy struct {
+	*section
+	roles role
+	http  *v1alpha1.HTTPCheck // of option httpchk
+	mode  string
+	// lists are files with addresses that were given, by their names in the configuration.
+	lists map[string][]byte
+	notes []migrate.Note
+
+	binds           []bind
+	servers         []server
+	defaultSettings settings
+	acls            map[string][]test
+	rules           []rule
+	uses            []rule
+	defaultBackend  string
+	balance         string
+	table           *table
+	stickiness      *stickiness
+	idle            map[string]time.Duration // timeouts that are carried over
+	maxconn         int
+	newPerSecond    int
+	allBackups      bool
+	disabled        bool
+}
+
+// table is a stick-table.
+type table struct {
+	expire time.Duration
+	rate   time.Duration // the period of conn_rate
+}
+
+// stickiness has a client stay with its server.
+type stickiness struct{ bits4, bits6 int }
+
+// newProxy reads a section with what it inherits.
+func newProxy(s *section, lists map[string][]byte) *proxy {
+	p := &proxy{
+		section: s, lists: lists, mode: "tcp", balance: "roundrobin", defaultSettings: newSettings(), acls: map[string][]test{}, idle: map[string]time.Duration{},
+	}
+	p.roles = map[string]role{"frontend": frontend, "backend": backend, "listen": frontend | backend}[s.kind()]
+	all := effective(s)
+	for _, v := range all {
+		if v.words[0] == "mode" && len(v.words) > 1 {
+			p.mode = v.words[1]
+		}
+	}
+	if s.kind() == "listen" && len(s.words) > 2 && s.words[2] != "from" {
+		p.bind(s.statement, s.words[2], nil) // as before version 1.6
+	}
+	for _, v := range all {
+		p.statement(v)
+	}
+	return p
+}
+
+// effective returns what a section inherits, and its own statements.
+func effective(s *section) []statement {
+	if s.defaults == nil {
+		return s.body
+	}
+	return slices.Concat(effective(s.defaults), s.body)
+}
+
+// note notes something about a statement, but not about a proxy for HTTP: of all that is in
+// it only one thing is to be said.
+func (p *proxy) note(s statement, effect migrate.Effect, format string, args ...any) {
+	if p.mode == "tcp" {
+		p.notes = append(p.notes, migrate.Note{Place: s.Place, Effect: effect, Text: fmt.Sprintf(format, args...)})
+	}
+}
+
+// negated reports whether the statement began with "no".
+func (s *statement) negated() bool {
+	return strings.HasPrefix(s.text, "no ") || strings.HasPrefix(s.text, "no\t")
+}
+
+func (p *proxy) statement(s statement) {
+	if (s.words[0] == "no" || s.words[0] == "default") && len(s.words) > 1 {
+		s.words = s.words[1:]
+	}
+	k, ok := find(s.words)
+	switch {
+	case !ok:
+		p.note(s, migrate.Lost, "%s is no keyword that is known: see what it does", quote(s.text))
+	case k.roles&p.roles == 0: // inherited, or HAProxy ignores it with a warning
+	case s.negated() && k.take == nil:
+	case k.take == nil:
+		p.note(s, k.effect, "%s: %s", quote(s.text), k.say)
+	case s.unknown != "":
+		p.note(s, migrate.Lost, "%s: the value of variable %s is not known: write it in the place of the variable, or set it by setenv in section global", quote(s.text), s.unknown)
+	default:
+		if s.assumed != "" {
+			p.note(s, migrate.Changed, "%s: variable %s counts as not set: if HAProxy's environment has it, write its value in the place of the variable", quote(s.text), s.assumed)
+		}
+		k.take(p, s)
+	}
+}
+
+func (p *proxy) bindLine(s statement) {
+	if len(s.words) < 2 {
+		p.note(s, migrate.Lost, "%s has no address: write bind ADDRESS:PORT", quote(s.text))
+		return
+	}
+	p.bind(s, s.words[1], s.words[2:])
+}
+
+// dispatch is a single server without a name.
+func (p *proxy) dispatch(s statement) {
+	if len(s.words) > 1 {
+		p.addServer(s, "dispatch", s.words[1], nil)
+	}
+}
+
+func (p *proxy) setDefaultBackend(s statement) {
+	if len(s.words) > 1 {
+		p.defaultBackend = s.words[1]
+	}
+}
+
+// setBalance takes how servers are chosen.
+func (p *proxy) setBalance(s statement) {
+	if len(s.words) < 2 {
+		return
+	}
+	p.balance = strings.Join(s.words[1:], " ")
+	algorithm, _, _ := strings.Cut(s.words[1], "(")
+	switch {
+	case algorithm == "roundrobin", algorithm == "static-rr", algorithm == "random":
+	case algorithm == "source", algorithm == "hash" && len(s.words) == 3 && s.words[2] == "src":
+		p.stickiness = &stickiness{32, 128}
+		return
+	case algorithm == "leastconn":
+		p.note(s, migrate.Changed, "%s: each server gets new connections by its weight, not by how many it has", quote(s.text))
+	case algorithm == "first":
+		p.note(s, migrate.Changed, "%s: all servers share the connections by weight: make all but the first a backup if they are to stand by", quote(s.text))
+	default:
+		p.note(s, migrate.Lost, "%s: Blixt does not look into connections: servers share them by weight; affinity of the policy goes by the client's address", quote(s.text))
+	}
+	p.stickiness = nil
+}
+
+// stickTable takes "stick-table type TYPE size SIZE expire TIME store TYPES".
+func (p *proxy) stickTable(s statement) {
+	p.table = &table{}
+	for i, word := range s.words[:len(s.words)-1] {
+		value := s.words[i+1]
+		switch word {
+		case "expire":
+			d, err := duration(value)
+			if err != nil {
+				p.note(s, migrate.Lost, "%s: %v", quote(s.text), err)
+			}
+			p.table.expire = d
+		case "store":
+			for what := range strings.SplitSeq(value, ",") {
+				if period, found := strings.CutPrefix(what, "conn_rate("); found {
+					p.table.rate, _ = duration(strings.TrimSuffix(period, ")"))
+				}
+			}
+		case "type":
+			if value != "ip" && value != "ipv6" {
+				p.note(s, migrate.Unneeded, "%s: Blixt remembers clients by their addresses alone", quote(s.text))
+			}
+		}
+	}
+}
+
+// stick takes "stick on src": the client stays with its server.
+func (p *proxy) stick(s statement) {
+	if len(s.words) < 3 || s.words[1] == "store-response" {
+		p.note(s, migrate.Lost, "%s: Blixt does not look into connections: affinity of the policy goes by the client's address", quote(s.text))
+		return
+	}
+	key, converter, _ := strings.Cut(s.words[2], ",")
+	bits4, bits6 := 32, 128
+	if masks, found := strings.CutPrefix(converter, "ipmask("); found {
+		four, six, _ := strings.Cut(strings.TrimSuffix(masks, ")"), ",")
+		n, err := strconv.Atoi(four)
+		if err != nil {
+			n = maskBits(four)
+		}
+		bits4, converter = n, ""
+		if n, err := strconv.Atoi(six); err == nil {
+			bits6 = n
+		}
+	}
+	if key != "src" || converter != "" || bits4 < 8 || bits4 > 32 || bits6 < 32 || bits6 > 128 {
+		p.note(s, migrate.Lost, "%s: Blixt knows clients by their addresses, or the first 8 to 32 bits of these, and 32 to 128 of IPv6", quote(s.text))
+		return
+	}
+	if i := slices.IndexFunc(s.words, func(w string) bool { return w == "if" || w == "unless" }); i > 0 {
+		p.note(s, migrate.Changed, "%s: affinity holds for all clients", quote(s.text))
+	}
+	p.stickiness = &stickiness{bits4, bits6}
+}
+
+// timeout takes "timeout NAME TIME".
+func (p *proxy) timeout(s statement) {
+	if len(s.words) < 3 {
+		p.note(s, migrate.Lost, "%s: write timeout NAME TIME", quote(s.text))
+		return
+	}
+	name := s.words[1]
+	if name == "connect" || name == "check" || name == "client" || name == "server" || name == "tunnel" {
+		d, err := duration(s.words[2])
+		if err != nil {
+			p.note(s, migrate.Lost, "%s: %v", quote(s.text), err)
+			return
+		}
+		p.idle[name] = d
+		if name != "connect" {
+			return
+		}
+	}
+	known, ok := timeouts[name]
+	if !ok {
+		p.note(s, migrate.Lost, "%s is no time-out that is known: see what it does", quote(s.text))
+		return
+	}
+	p.note(s, known.effect, "%s: %s", quote(s.text), known.say)
+}
+
+// oldTimeout takes the names that time-outs had before version 2.1.
+func (p *proxy) oldTimeout(s statement) {
+	name := map[string]string{"clitimeout": "client", "srvtimeout": "server", "contimeout": "connect"}[s.words[0]]
+	s.words = append([]string{"timeout", name}, s.words[1:]...)
+	p.timeout(s)
+}
+
+func (p *proxy) setMaxconn(s statement) {
+	if len(s.words) > 1 {
+		p.limit(s, &p.maxconn, s.words[1])
+	}
+}
+
+// rateLimit takes "rate-limit sessions NUMBER".
+func (p *proxy) rateLimit(s statement) {
+	if len(s.words) > 2 {
+		p.limit(s, &p.newPerSecond, s.words[2])
+	}
+}
+
+func (p *proxy) limit(s statement, to *int, text string) {
+	if err := setNumber(to, text, 0, 10_000_000); err != nil {
+		p.note(s, migrate.Lost, "%s: %v", quote(s.text), err)
+	} else if *to > 0 {
+		p.note(s, migrate.Changed, "%s: connections above it do not wait for a place: their SYNs are dropped, and clients repeat them. Each node counts for itself, and so does each listener", quote(s.text))
+	}
+}
+
+// sourceLine takes "source ADDRESS", for all servers.
+func (p *proxy) sourceLine(s statement) { p.source(s, &p.defaultSettings, s.words) }
+
+// httpchk takes "option httpchk [METHOD] [URI] [VERSION]".
+func (p *proxy) httpchk(s statement) {
+	if s.negated() {
+		p.http = nil
+		return
+	}
+	p.http = &v1alpha1.HTTPCheck{Path: "/"}
+	words := s.words[2:]
+	method := "OPTIONS"
+	switch len(words) {
+	case 0:
+	case 1:
+		p.http.Path = words[0]
+	default:
+		method, p.http.Path = words[0], words[1]
+		if len(words) > 2 {
+			_, header, _ := strings.Cut(strings.ToLower(strings.Join(words[2:], " ")), "host:")
+			p.http.Host = strings.TrimSpace(header)
+		}
+	}
+	p.method(s, method)
+}
+
+func (p *proxy) method(s statement, method string) {
+	if method != "GET" {
+		p.note(s, migrate.Changed, "%s: checks ask by GET, not by %s: have the server answer that", quote(s.text), method)
+	}
+}
+
+// httpCheck takes "http-check send" and "http-check expect".
+func (p *proxy) httpCheck(s statement) {
+	if p.http == nil {
+		p.http = &v1alpha1.HTTPCheck{Path: "/"}
+	}
+	words := s.words[1:]
+	switch {
+	case len(words) >= 3 && words[0] == "expect" && words[1] == "status":
+		p.http.Statuses = strings.Split(words[2], ",")
+	case len(words) > 0 && words[0] == "send":
+		for i := 1; i+1 < len(words); i += 2 {
+			switch {
+			case words[i] == "meth":
+				p.method(s, words[i+1])
+			case words[i] == "uri":
+				p.http.Path = words[i+1]
+			case words[i] == "hdr" && i+2 < len(words):
+				if i++; strings.EqualFold(words[i], "host") {
+					p.http.Host = words[i+1]
+				} else {
+					p.note(s, migrate.Lost, "%s: checks send no header %s", quote(s.text), quote(words[i]))
+				}
+			case words[i] == "ver":
+			default:
+				p.note(s, migrate.Lost, "%s: checks send no %s", quote(s.text), words[i])
+			}
+		}
+	case len(words) > 0 && (words[0] == "comment" || words[0] == "send-state"):
+		p.note(s, migrate.Unneeded, "%s: checks say nothing of the sort", quote(s.text))
+	default:
+		p.note(s, migrate.Lost, "%s: a check is one GET with the statuses that are expected: set health.active.http of the policy", quote(s.text))
+	}
+}
+
+// tcpCheck takes steps of a script. A connect is what the policy has.
+func (p *proxy) tcpCheck(s statement) {
+	if len(s.words) > 1 && s.words[1] == "comment" || len(s.words) == 2 && s.words[1] == "connect" {
+		return
+	}
+	if len(s.words) == 4 && s.words[1] == "connect" && s.words[2] == "port" {
+		if setNumber(&p.defaultSettings.checkPort, s.words[3], 1, 65535) == nil {
+			return
+		}
+	}
+	p.note(s, migrate.Changed, "%s: the check is a TCP connect: what the server says is not looked at", quote(s.text))
+}
+
+// places returns the addresses of the proxy by their ports, in order.
+func (p *proxy) places() []place {
+	var all []place
+	byPort := map[[2]uint16]int{}
+	for _, b := range p.binds {
+		key := [2]uint16{b.port, b.end}
+		i, ok := byPort[key]
+		if !ok || b.unserved != "" || all[i].unserved != "" || all[i].takesProxy != b.takesProxy {
+			i = len(all)
+			byPort[key] = i
+			all = append(all, place{bind: b})
+		}
+		if pl := &all[i]; b.both {
+			pl.everywhere = true
+		} else if !slices.Contains(pl.addresses, b.Addr) {
+			pl.addresses = append(pl.addresses, b.Addr)
+		}
+	}
+	for i := range all {
+		four, six := slices.Contains(all[i].addresses, netip.IPv4Unspecified()), slices.Contains(all[i].addresses, netip.IPv6Unspecified())
+		if all[i].everywhere || four && six {
+			all[i].addresses = nil
+		}
+		slices.SortFunc(all[i].addresses, netip.Addr.Compare)
+	}
+	return all
+}
+
+// place is a port, or a range, with its addresses. None: all of the host.
+type place struct {
+	bind
+	addresses  []netip.Addr
+	everywhere bool
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package haproxy
+
+import (
+	"bytes"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/kubernetes-sigs/blixt/operator/migrate"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
+)
+
+// statement is a line of a section.
+type statement struct {
+	migrate.Place
+	lexed
+	text string // as it was written, for notes
+}
+
+// head returns the first two words of the statement, for notes about the others.
+func (s *statement) head() string { return clip(strings.Join(s.words[:min(2, len(s.words))], " ")) }
+
+// clip returns a text that is printable, and not too long.
+func clip(text string) string { return phrase.Clip(phrase.Printable(text), 80) }
+
+// section is a line such as "frontend web", with the statements that follow.
+type section struct {
+	statement
+	defaults *section // from which a proxy, or other defaults, inherit
+	used     bool     // defaults from which something inherits
+	body     []statement
+}
+
+func (s *section) kind() string { return s.words[0] }
+
+// name returns that of the section, or "".
+func (s *section) name() string {
+	if len(s.words) > 1 && s.words[1] != "from" {
+		return s.words[1]
+	}
+	return ""
+}
+
+// sectionKinds are all of HAProxy's, of versions 2.6 to 3.2.
+var sectionKinds = []string{
+	"global", "defaults", "frontend", "backend", "listen", "peers", "resolvers", "userlist", "mailers", "program", "cache", "http-errors",
+	"ring", "fcgi-app", "log-forward", "log-profile", "crt-store", "traces", "acme", "dynamic-update", "ruleset",
+}
+
+// reader takes files apart.
+type reader struct {
+	plan     *migrate.Plan
+	env      environment
+	sections []*section
+	current  *section
+	// lastDefaults are what proxies without a "from" inherit from, and named those with a name.
+	lastDefaults *section
+	named        map[string]*section
+	// blocks are the conditional ones that the line is in.
+	blocks []block
+}
+
+// block is .if to .endif.
+type block struct {
+	statement
+	skip  bool
+	taken bool // a branch of it is read: no other one is
+}
+
+// read takes a file apart. Its first line belongs to no section.
+func (r *reader) read(file migrate.File) {
+	r.current = nil
+	r.env[".FILE"] = file.Name
+	n := 0
+	for text := range bytes.SplitSeq(file.Text, []byte("\n")) {
+		n++
+		r.env[".LINE"] = strconv.Itoa(n)
+		r.line(migrate.Place{File: file.Name, Line: n}, string(text))
+	}
+	for _, b := range r.blocks {
+		r.plan.Note(b.Place, migrate.Lost, "%s has no .endif: all that follows in the file is left out: add the line", quote(b.text))
+	}
+	r.blocks = nil
+}
+
+func (r *reader) line(at migrate.Place, text string) {
+	words, err := lex(text, r.env)
+	if err != nil {
+		r.plan.Note(at, migrate.Lost, "%s: %v: HAProxy would not start: correct it", quote(text), err)
+		return
+	}
+	if len(words.words) == 0 {
+		return
+	}
+	s := statement{at, words, text}
+	switch keyword := s.words[0]; {
+	case strings.HasPrefix(keyword, "."):
+		r.macro(s)
+	case r.skips():
+	case slices.Contains(sectionKinds, keyword):
+		r.begin(s)
+	case r.current == nil:
+		r.plan.Note(at, migrate.Lost, "%s stands before the first section of the file: HAProxy would not start: write frontend, backend or another section before it", quote(text))
+	default:
+		if r.current.kind() == "global" {
+			r.environment(s)
+		}
+		r.current.body = append(r.current.body, s)
+	}
+}
+
+// begin begins a section.
+func (r *reader) begin(s statement) {
+	sect := &section{statement: s}
+	r.current = sect
+	r.sections = append(r.sections, sect)
+	r.env[".SECTION"] = sect.name()
+	if sect.name() == "" {
+		r.env[".SECTION"] = sect.kind()
+	}
+	if !slices.Contains([]string{"defaults", "frontend", "backend", "listen"}, sect.kind()) {
+		return
+	}
+	if i := slices.Index(s.words, "from"); i >= 1 && i+1 < len(s.words) {
+		sect.defaults = r.named[s.words[i+1]]
+		if sect.defaults == nil {
+			r.plan.Note(s.Place, migrate.Lost, "%s: there are no defaults %s before it: HAProxy would not start: correct the name", quote(s.text), quote(s.words[i+1]))
+		}
+	} else if sect.kind() != "defaults" {
+		sect.defaults = r.lastDefaults
+	}
+	if sect.defaults != nil {
+		sect.defaults.used = true
+	}
+	if sect.kind() == "defaults" {
+		r.lastDefaults = sect
+		if sect.name() != "" {
+			r.named[sect.name()] = sect
+		}
+	}
+}
+
+// environment follows what section global does to variables.
+func (r *reader) environment(s statement) {
+	switch keyword := s.words[0]; {
+	case (keyword == "setenv" || keyword == "presetenv") && len(s.words) == 3 && s.unknown == "":
+		r.env[s.words[1]] = s.words[2]
+	case keyword == "unsetenv":
+		for _, name := range s.words[1:] {
+			delete(r.env, name)
+		}
+	}
+}
+
+func (r *reader) skips() bool {
+	return slices.ContainsFunc(r.blocks, func(b block) bool { return b.skip })
+}
+
+// macro follows conditional blocks. What a condition asks for, such as the environment, is
+// known for constants only. Of any other block nothing is read.
+func (r *reader) macro(s statement) {
+	last := len(r.blocks) - 1
+	switch keyword := s.words[0]; keyword {
+	case ".if":
+		if r.skips() {
+			r.blocks = append(r.blocks, block{statement: s, skip: true, taken: true})
+			return
+		}
+		value, known := constant(s.words[1:])
+		if !known {
+			r.plan.Note(s.Place, migrate.Lost, "%s: whether this holds is known to HAProxy alone: nothing up to its .endif is read: remove .if, .else and .endif, and what is between them and does not hold", quote(s.text))
+		}
+		r.blocks = append(r.blocks, block{statement: s, skip: !known || !value, taken: !known || value})
+	case ".elif", ".else", ".endif":
+		if last < 0 {
+			r.plan.Note(s.Place, migrate.Lost, "%s stands without .if: HAProxy would not start: remove it", quote(s.text))
+			return
+		}
+		b := &r.blocks[last]
+		if keyword == ".endif" {
+			r.blocks = r.blocks[:last]
+			return
+		}
+		value, known := true, true
+		if keyword == ".elif" && !b.taken {
+			if value, known = constant(s.words[1:]); !known {
+				r.plan.Note(s.Place, migrate.Lost, "%s: whether this holds is known to HAProxy alone: nothing up to its .endif is read: remove .if, .else and .endif, and what is between them and does not hold", quote(s.text))
+			}
+		}
+		b.skip = b.taken || !known || !value
+		b.taken = b.taken || !known || value
+	case ".notice", ".warning", ".alert", ".diag":
+		if !r.skips() {
+			r.plan.Note(s.Place, migrate.Unneeded, "%s is a message of HAProxy when it starts", quote(s.text))
+		}
+	default:
+		if !r.skips() {
+			r.plan.Note(s.Place, migrate.Lost, "%s is no directive that is known: write what it stands for", quote(s.text))
+		}
+	}
+}
+
+// constant returns the value of a condition that is a number, or nothing.
+func constant(words []string) (value, known bool) {
+	switch len(words) {
+	case 0:
+		return false, true
+	case 1:
+		n, err := strconv.Atoi(words[0])
+		return n != 0, err == nil || words[0] == ""
+	}
+	return false, false
+}
+
+// secrets are words after which the rest of a line is nobody's business: notes go into files
+// that people share.
+var secrets = []string{"auth", "password", "insecure-password", "cluster-secret", "secret", "setenv", "presetenv"}
+
+// quote returns what was written, in quotes, without secrets, and not too long.
+func quote(text string) string {
+	for _, secret := range secrets {
+		if before, _, found := strings.Cut(text, secret+" "); found && (before == "" || strings.HasSuffix(before, " ")) {
+			text = before + secret + " …"
+		}
+	}
+	return `"` + phrase.Clip(phrase.Printable(strings.Join(strings.Fields(text), " ")), 160) + `"`
+}
