@@ -35,6 +35,7 @@ func migrateSources() []*migrateSource {
 	return []*migrateSource{
 		migrateNginx(),
 		migrateServices(),
+		migrateHAProxy(),
 	}
 }
 
