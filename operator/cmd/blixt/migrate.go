@@ -24,6 +24,8 @@ type migrateSource struct {
 	// cluster is true if it is in a cluster: its Services exist, and so does the class.
 	cluster bool
 	read    func([]migrate.File) *migrate.Plan
+	// directory puts files in the place of directories; nil: there are none.
+	directory func(paths []string) ([]string, error)
 	// gather adds the files that those which were given name; nil: there are none.
 	gather func([]migrate.File) ([]migrate.File, error)
 	// flags adds those that only this source has; nil: there are none.
@@ -34,8 +36,9 @@ type migrateSource struct {
 func migrateSources() []*migrateSource {
 	return []*migrateSource{
 		migrateNginx(),
-		migrateServices(),
 		migrateHAProxy(),
+		migrateIPVS(),
+		migrateServices(),
 	}
 }
 
@@ -143,6 +146,11 @@ func (o *migrateOptions) run(paths []string) error {
 
 // files reads the files; - is standard input. It returns an error for a file of another kind.
 func (o *migrateOptions) files(paths []string) (all []migrate.File, err error) {
+	if o.source.directory != nil {
+		if paths, err = o.source.directory(paths); err != nil {
+			return nil, err
+		}
+	}
 	for _, path := range paths {
 		f := migrate.File{Name: path}
 		if path == "-" {

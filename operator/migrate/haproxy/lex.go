@@ -4,6 +4,7 @@ package haproxy
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -121,14 +122,11 @@ func (l *lexer) escape(quoted bool) error {
 	case c == 'n', c == 'r', c == 't':
 		c = map[byte]byte{'n': '\n', 'r': '\r', 't': '\t'}[c]
 	case c == 'x':
-		var code byte
-		if l.at+4 > len(l.text) {
+		code, err := strconv.ParseUint(l.text[l.at+2:min(l.at+4, len(l.text))], 16, 8)
+		if err != nil || l.at+4 > len(l.text) {
 			return fmt.Errorf("\\x at byte %d needs two hexadecimal digits", l.at+1)
 		}
-		if _, err := fmt.Sscanf(l.text[l.at+2:l.at+4], "%02x", &code); err != nil {
-			return fmt.Errorf("\\x at byte %d needs two hexadecimal digits", l.at+1)
-		}
-		c = code
+		c = byte(code)
 		l.at += 2
 	case strings.IndexByte(" \t\\#'\"", c) >= 0, quoted && c == '$':
 	default:

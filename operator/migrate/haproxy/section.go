@@ -88,6 +88,7 @@ func (r *reader) read(file migrate.File) {
 func (r *reader) line(at migrate.Place, text string) {
 	words, err := lex(text, r.env)
 	if err != nil {
+		r.plan.Broken = true
 		r.plan.Note(at, migrate.Lost, "%s: %v: HAProxy would not start: correct it", quote(text), err)
 		return
 	}

@@ -58,6 +58,7 @@ func (r *reader) file(f migrate.File) {
 		text := strings.TrimSpace(string(line))
 		for _, l := range listing {
 			if strings.HasPrefix(text, l) {
+				r.plan.Broken = true
 				r.plan.Note(at, migrate.Lost, "%s is printed by ipvsadm -L, which leaves options out: nothing of the file is read: save the table with ipvsadm -Sn, and read that", quote(text))
 				return
 			}
