@@ -67,7 +67,7 @@ func readKind(t *testing.T, file string) *apiextensionsv1.CustomResourceDefiniti
 
 func TestBpfmanIsRendered(t *testing.T) {
 	objects := mustTemplate(t, withAll, "--set=bpfman.images.daemon.digest=sha256:"+strings.Repeat("3", 64)+",global.imageRegistry=mirror.example.com/x")
-	want := slices.Concat(standard, ofBpfman)
+	want := slices.Concat(standard, ofBpfman, []string{"ValidatingAdmissionPolicy/" + safeUpgrades, "ValidatingAdmissionPolicyBinding/" + safeUpgrades})
 	slices.Sort(want)
 	if diff := cmp.Diff(want, names(objects)); diff != "" {
 		t.Errorf("objects (-want +got):\n%s", diff)
@@ -178,7 +178,7 @@ func (b *bare) has(kind, ns, name string) (*unstructured.Unstructured, bool) {
 	o := &unstructured.Unstructured{}
 	o.SetAPIVersion(map[string]string{
 		"CustomResourceDefinition": "apiextensions.k8s.io/v1", "Deployment": "apps/v1", "DaemonSet": "apps/v1", "CSIDriver": "storage.k8s.io/v1",
-		"ClusterRole": "rbac.authorization.k8s.io/v1", "Namespace": "v1", "ConfigMap": "v1",
+		"ClusterRole": "rbac.authorization.k8s.io/v1", "Namespace": "v1", "ConfigMap": "v1", "ValidatingAdmissionPolicy": "admissionregistration.k8s.io/v1",
 	}[kind])
 	o.SetKind(kind)
 	err := b.Client.Get(b.Context(), client.ObjectKey{Namespace: ns, Name: name}, o)
@@ -455,15 +455,15 @@ func TestBesideAnotherGatewayAPI(t *testing.T) {
 		}
 	}
 	read()
-	const ours = "blixt-system/blixt v1.6.3 standard"
-	want := map[string]string{"gatewayclasses": ours, "gateways": "/ v1.5.0 standard", "listenersets": ours, "referencegrants": ours, "tcproutes": "/ v1.6.3 experimental", "udproutes": ours}
+	const ours = "blixt-system/blixt v1.7.0 standard"
+	want := map[string]string{"gatewayclasses": ours, "gateways": "/ v1.5.0 standard", "listenersets": ours, "referencegrants": ours, "tcproutes": "/ v1.7.0 experimental", "udproutes": ours}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("kinds (-want +got):\n%s", diff)
 	}
 	// Somebody upgrades those of this release.
 	for name, patch := range map[string]string{
-		"listenersets": `{"metadata":{"annotations":{"` + bundle + `":"v1.7.0"}}}`, "udproutes": `{"metadata":{"annotations":{"` + channel + `":"experimental"}}}`,
-		"referencegrants": `{"metadata":{"annotations":{"` + bundle + `":"v1.6.2"}}}`, "gatewayclasses": `{"metadata":{"annotations":{"` + bundle + `":"dev"}}}`,
+		"listenersets": `{"metadata":{"annotations":{"` + bundle + `":"v1.8.0"}}}`, "udproutes": `{"metadata":{"annotations":{"` + channel + `":"experimental"}}}`,
+		"referencegrants": `{"metadata":{"annotations":{"` + bundle + `":"v1.6.3"}}}`, "gatewayclasses": `{"metadata":{"annotations":{"` + bundle + `":"dev"}}}`,
 	} {
 		o, _ := b.has("CustomResourceDefinition", "", name+".gateway.networking.k8s.io")
 		if err := b.Client.Patch(t.Context(), o, client.RawPatch("application/merge-patch+json", []byte(patch))); err != nil {
@@ -472,7 +472,7 @@ func TestBesideAnotherGatewayAPI(t *testing.T) {
 	}
 	b.mustHelm("upgrade", "blixt", "blixt-system", "--set=bpfman.enabled=false")
 	read()
-	want["listenersets"], want["udproutes"], want["gatewayclasses"] = "blixt-system/blixt v1.7.0 standard", "blixt-system/blixt v1.6.3 experimental", "blixt-system/blixt dev standard"
+	want["listenersets"], want["udproutes"], want["gatewayclasses"] = "blixt-system/blixt v1.8.0 standard", "blixt-system/blixt v1.7.0 experimental", "blixt-system/blixt dev standard"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("kinds after an upgrade (-want +got):\n%s", diff)
 	}

@@ -41,17 +41,13 @@ func helm(t *testing.T, args ...string) {
 	}
 }
 
-// installGatewayAPI installs the release of Gateway API that Blixt is built with.
+// installGatewayAPI installs the release of Gateway API that the chart has.
 func installGatewayAPI(t *testing.T) {
 	t.Helper()
 	requireMachines(t) // tests that install Gateway API enter nodes
-	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api").Output()
+	files, err := kube.Standard.Files()
 	if err != nil {
 		t.Fatal(err)
-	}
-	files, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(dir)), "config/crd/standard/gateway.*_*s.yaml"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no kinds of Gateway API in %s: %v", dir, err)
 	}
 	if err := c.Apply(t.Context(), files...); err != nil {
 		t.Fatal(err)

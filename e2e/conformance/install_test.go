@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/gateway-api/conformance"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/cluster"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 )
 
@@ -58,15 +59,11 @@ func install(ctx context.Context, c *cluster.Cluster, here string) (version, map
 	return info.Main.Version, maps, err
 }
 
-// installGatewayAPI installs the release of Gateway API that Blixt is built with.
+// installGatewayAPI installs the release of Gateway API that the suite is of: it takes no other.
 func installGatewayAPI(ctx context.Context, c *cluster.Cluster) error {
-	dir, err := output(exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api"))
+	files, err := kube.Older.Files()
 	if err != nil {
 		return err
-	}
-	files, err := filepath.Glob(filepath.Join(dir, "config/crd/standard/gateway.*_*s.yaml"))
-	if err != nil || len(files) == 0 {
-		return fmt.Errorf("no kinds of Gateway API in %s: %w", dir, err)
 	}
 	return c.Apply(ctx, files...)
 }

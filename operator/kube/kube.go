@@ -27,7 +27,7 @@ import (
 // What the CRDs of Gateway API say of themselves, and how to get those that Blixt needs.
 const (
 	BundleAnnotation  = "gateway.networking.k8s.io/bundle-version"
-	InstallGatewayAPI = "kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.6.3/standard-install.yaml"
+	InstallGatewayAPI = "kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.7.0/standard-install.yaml"
 )
 
 // ServedVersions returns the versions of a kind that the API server serves, in words.

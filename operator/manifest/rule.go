@@ -13,7 +13,7 @@ import (
 // value it is broken. They are only called with values of the right types, with defaults
 // set. A test asserts that none is missing.
 var rules = map[string]func(value any) (at string, ok bool){
-	"Value is immutable": holds, // a rule about changes, which files do not show
+	"field is immutable": holds, // a rule about changes, which files do not show
 
 	"IPAddress values must be unique": uniqueAddresses("IPAddress"),
 	"Hostname values must be unique":  uniqueAddresses("Hostname"),

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command kinds copies into the chart the kinds that Blixt needs and others define:
-// those of bpfman, mended, and six of Gateway API. They come from the modules in go.mod.
+// those of bpfman, mended, which come from its module in go.mod, and of the copies in
+// gateway-api six of Gateway API and the policy for their upgrades.
 package main
 
 import (
@@ -22,45 +23,58 @@ func main() {
 }
 
 func run(out string) error {
+	const gatewayAPI = "kinds/gateway-api"
+	if err := published(gatewayAPI, gatewayAPIVersion, gatewayAPISum); err != nil {
+		return err
+	}
+	bpfman, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/bpfman/bpfman-operator").Output()
+	if err != nil {
+		return fmt.Errorf("find module of bpfman-operator: %w", err)
+	}
 	for _, source := range []struct {
-		module, file, to string
-		plurals          []string
+		file, to string
+		names    []string
 	}{
-		{"sigs.k8s.io/gateway-api", "config/crd/standard/gateway.networking.k8s.io_%s.yaml", "gateway-api",
+		{gatewayAPI + "/standard/gateway.networking.k8s.io_%s.yaml", "gateway-api/%s.yaml",
 			[]string{"gatewayclasses", "gateways", "listenersets", "referencegrants", "tcproutes", "udproutes"}},
-		{"github.com/bpfman/bpfman-operator", "config/crd/bases/bpfman.io_%s.yaml", "bpfman",
+		{strings.TrimSpace(string(bpfman)) + "/config/crd/bases/bpfman.io_%s.yaml", "bpfman/%s.yaml",
 			[]string{"bpfapplications", "bpfapplicationstates", "clusterbpfapplications", "clusterbpfapplicationstates", "configs"}},
 	} {
-		dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", source.module).Output()
-		if err != nil {
-			return fmt.Errorf("find module %s: %w", source.module, err)
-		}
-		for _, plural := range source.plurals {
-			from := filepath.Join(strings.TrimSpace(string(dir)), fmt.Sprintf(source.file, plural))
-			if err := copyKind(from, filepath.Join(out, source.to, plural+".yaml")); err != nil {
+		for _, name := range source.names {
+			if err := copyObjects(fmt.Sprintf(source.file, name), filepath.Join(out, fmt.Sprintf(source.to, name))); err != nil {
 				return err
 			}
 		}
 	}
-	return nil
+	return copyObjects(gatewayAPI+"/standard/gateway.networking.k8s.io_vap_safeupgrades.yaml",
+		filepath.Join(out, "safe-upgrades/policy.yaml"), filepath.Join(out, "safe-upgrades/binding.yaml"))
 }
 
-// copyKind writes the CRD of a file, with its keys sorted.
-func copyKind(from, to string) error {
+// copyObjects writes the objects of a file, each into one of its own and with its keys sorted.
+func copyObjects(from string, to ...string) error {
 	text, err := os.ReadFile(from)
 	if err != nil {
 		return err
 	}
-	var crd map[string]any
-	if err := yaml.Unmarshal(text, &crd); err != nil {
-		return fmt.Errorf("read %s: %w", from, err)
+	objects := split(text)
+	if len(objects) != len(to) {
+		return fmt.Errorf("read %s: it has %d objects, not %d", from, len(objects), len(to))
 	}
-	delete(crd, "status") // the API server's
-	widen(crd)
-	if text, err = yaml.Marshal(crd); err != nil {
-		return err
+	for i, text := range objects {
+		var object map[string]any
+		if err := yaml.Unmarshal(text, &object); err != nil {
+			return fmt.Errorf("read %s: %w", from, err)
+		}
+		delete(object, "status") // the API server's
+		widen(object)
+		if text, err = yaml.Marshal(object); err != nil {
+			return err
+		}
+		if err := os.WriteFile(to[i], text, 0o644); err != nil {
+			return err
+		}
 	}
-	return os.WriteFile(to, text, 0o644)
+	return nil
 }
 
 // widen gives each linkId of a schema 64 bits, and returns how many it has changed.

@@ -1,4 +1,4 @@
-{{- /* The CRDs in files, which the annotation blixt.x-k8s.io/chart tells from those that came
+{{- /* The CRDs in files, and what belongs to them, which the annotation blixt.x-k8s.io/chart tells from those that came
        otherwise: (dict "root" $ "files" "files/crds/*.yaml" "keep" true). One that
        exists and is not this release's is left as it is: Helm would fail. So is a newer
        one of Gateway API, and one of its experimental channel. Without a cluster, as in
@@ -14,9 +14,9 @@
 {{- end }}
 {{- end }}
 
-{{- /* "true" if a CRD is to be installed: (dict "root" $ "kind" CRD). */}}
+{{- /* "true" if an object of those in files is to be installed: (dict "root" $ "kind" object). */}}
 {{- define "blixt.installsKind" }}
-{{- $there := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" .kind.metadata.name }}
+{{- $there := lookup .kind.apiVersion .kind.kind "" .kind.metadata.name }}
 {{- if eq (include "blixt.mayInstall" (dict "root" .root "object" $there)) "true" }}
 {{- $bundle := "gateway.networking.k8s.io/bundle-version" }}
 {{- $ours := index .kind.metadata.annotations $bundle | default "v0.0.0" }}
@@ -42,5 +42,27 @@ true
 {{- if and (eq (get $a "meta.helm.sh/release-name") .root.Release.Name) (eq (get $a "meta.helm.sh/release-namespace") .root.Release.Namespace) -}}
 true
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* "true" if the policy of Gateway API for safe upgrades may be installed, which is of a version:
+       (dict "version" "v1.2.3"). It refuses every change to kinds that are older than itself, and
+       those of the experimental channel in place of others: where somebody else has such kinds,
+       it would lock the owner out. The kinds that this release upgrades are older until it
+       has done so, and the policy comes with the upgrade after that. Else it would forbid what
+       helm upgrade --rollback-on-failure (--atomic) does if the upgrade fails. */}}
+{{- define "blixt.mayKeepUpgradesSafe" }}
+{{- $ours := .version }}
+{{- $may := true }}
+{{- range tuple "backendtlspolicies" "gatewayclasses" "gateways" "grpcroutes" "httproutes" "listenersets" "referencegrants" "tcproutes" "tlsroutes" "udproutes" }}
+{{- $there := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" (printf "%s.gateway.networking.k8s.io" .) }}
+{{- if $there }}
+{{- $theirs := dig "metadata" "annotations" "gateway.networking.k8s.io/bundle-version" "" $there }}
+{{- $channel := dig "metadata" "annotations" "gateway.networking.k8s.io/channel" "" $there }}
+{{- $may = and $may (eq $channel "standard") (regexMatch "^v[0-9]+\\.[0-9]+\\.[0-9]+$" $theirs) (semverCompare (printf ">=%s" $ours) $theirs) }}
+{{- end }}
+{{- end }}
+{{- if $may -}}
+true
 {{- end }}
 {{- end }}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -21,34 +22,77 @@ import (
 // Scheme has the kinds that a Server knows.
 var Scheme = kube.NewScheme(gatewayv1beta1.Install)
 
-// definitions returns the kinds that the modules in go.mod define.
+// GatewayAPI is a release of Gateway API and a channel.
+type GatewayAPI string
+
+const (
+	// Standard is the release that the chart installs.
+	Standard GatewayAPI = ""
+	// Older is the release that Go modules have.
+	Older GatewayAPI = "older"
+	// Experimental is that of Standard, in the experimental channel.
+	Experimental GatewayAPI = "experimental"
+)
+
+// Files returns the files of its kinds.
+func (g GatewayAPI) Files() ([]string, error) {
+	if g == Older {
+		return files("sigs.k8s.io/gateway-api", "config/crd/standard/gateway.networking.k8s.io_*s.yaml", "gateway.networking.k8s.io_vap_safeupgrades.yaml")
+	}
+	const copied = "charts/blixt/kinds/gateway-api/"
+	all, err := files("github.com/kubernetes-sigs/blixt", copied+"standard/*_*s.yaml", "gateway.networking.k8s.io_vap_safeupgrades.yaml")
+	if g != Experimental || err != nil {
+		return all, err
+	}
+	for i, file := range all {
+		other := filepath.Join(filepath.Dir(file), "../experimental", filepath.Base(file))
+		if _, err := os.Stat(other); err == nil {
+			all[i] = other
+		}
+	}
+	return all, nil
+}
+
+// files returns those of a module that match a pattern, but for one.
+func files(module, pattern, without string) ([]string, error) {
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
+	if err != nil {
+		return nil, fmt.Errorf("find module %s: %w", module, err)
+	}
+	all, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(dir)), pattern))
+	if err != nil || len(all) == 0 {
+		return nil, fmt.Errorf("find kinds of %s, %s: none (%w)", module, pattern, err)
+	}
+	return slices.DeleteFunc(all, func(file string) bool { return filepath.Base(file) == without }), nil
+}
+
+// definitions returns the kinds of Gateway API, of bpfman and of Blixt.
 func definitions(o Options) ([]*unstructured.Unstructured, error) {
-	folders := map[string]string{
-		"sigs.k8s.io/gateway-api":           "config/crd/standard",
-		"github.com/bpfman/bpfman-operator": "config/crd/bases",
-		"github.com/kubernetes-sigs/blixt":  "charts/blixt/files/crds",
+	paths, err := o.GatewayAPI.Files()
+	if err != nil {
+		return nil, err
+	}
+	for module, pattern := range map[string]string{
+		"github.com/bpfman/bpfman-operator": "config/crd/bases/*_*.yaml",
+		"github.com/kubernetes-sigs/blixt":  "charts/blixt/files/crds/*_*.yaml",
+	} {
+		more, err := files(module, pattern, "")
+		if err != nil {
+			return nil, err
+		}
+		paths = append(paths, more...)
 	}
 	var all []*unstructured.Unstructured
-	for module, folder := range folders {
-		dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
 		if err != nil {
-			return nil, fmt.Errorf("find module %s: %w", module, err)
+			return nil, err
 		}
-		files, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(dir)), folder, "*_*.yaml"))
-		if err != nil || len(files) == 0 {
-			return nil, fmt.Errorf("find kinds of %s in %s: none (%w)", module, folder, err)
+		objects, err := Decode(data)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", path, err)
 		}
-		for _, file := range files {
-			data, err := os.ReadFile(file)
-			if err != nil {
-				return nil, err
-			}
-			objects, err := Decode(data)
-			if err != nil {
-				return nil, fmt.Errorf("read %s: %w", file, err)
-			}
-			all = append(all, objects...)
-		}
+		all = append(all, objects...)
 	}
 	if o.WideLinkIDs {
 		for _, object := range all {

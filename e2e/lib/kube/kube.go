@@ -38,6 +38,8 @@ type Options struct {
 	WideLinkIDs bool
 	// Bare leaves out all kinds but Kubernetes' own.
 	Bare bool
+	// GatewayAPI is which kinds of Gateway API it has.
+	GatewayAPI GatewayAPI
 }
 
 // Start returns a server that knows all kinds, after about four seconds. If it is not

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Schemagen writes ../schema.json. In: the CRDs in the module of Gateway API
-// that go.mod names, and those of the chart that have rules. Out: their schemas without
-// descriptions and status.
+// Schemagen writes ../schema.json. In: the chart's CRDs, those of Gateway API and those of
+// Blixt that have rules. Out: their schemas without descriptions and status.
 package main
 
 import (
@@ -10,9 +9,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 
 	"sigs.k8s.io/yaml"
 )
@@ -31,13 +27,9 @@ func main() {
 }
 
 func run(path string) error {
-	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api").Output()
-	if err != nil {
-		return fmt.Errorf("find module: %w", err)
-	}
 	crds := map[string]string{} // to their version
 	for _, name := range files {
-		crds[filepath.Join(strings.TrimSpace(string(dir)), "config", "crd", "standard", "gateway.networking.k8s.io_"+name+".yaml")] = "v1"
+		crds["../../charts/blixt/files/gateway-api/"+name+".yaml"] = "v1"
 	}
 	for _, file := range own {
 		crds[file] = "v1alpha1"

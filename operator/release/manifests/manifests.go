@@ -23,7 +23,7 @@ import (
 const Namespace = "blixt-system"
 
 // KeptLabel is on what outlives Blixt, as Helm's annotation says to Helm: kubectl has
-// selectors. Its value is the group of a kind, or the name of another object.
+// selectors. Its value is the group of kinds, or the name of another object.
 const KeptLabel = "blixt.x-k8s.io/kept"
 
 // Options say what to render.
@@ -109,7 +109,6 @@ func labelled(text []byte) ([]byte, error) {
 				Name        string
 				Annotations map[string]string
 			}
-			Spec struct{ Group string }
 		}
 		if err := yaml.Unmarshal(document, &object); err != nil {
 			return nil, err
@@ -119,8 +118,8 @@ func labelled(text []byte) ([]byte, error) {
 		}
 		if object.Metadata.Annotations["helm.sh/resource-policy"] == "keep" {
 			value := object.Metadata.Name
-			if object.Kind == "CustomResourceDefinition" {
-				value = object.Spec.Group
+			if _, group, is := strings.Cut(value, "."); is { // of kinds, and of what belongs to them
+				value = group
 			}
 			var err error
 			if document, err = withLabel(document, value); err != nil {
