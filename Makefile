@@ -71,7 +71,7 @@ man: build ## Write the man pages of all commands into bin/man
 .PHONY: test-docs
 test-docs: root docs ## Open each page of the site in Chromium, ask its search what readers ask (root)
 	@.ci/need $(BROWSER)
-	@.ci/tests docs
+	@HUGO="$(HUGO)" .ci/tests docs
 
 # Links to files that are no pages lead to the tag, if there is one here, and else to main.
 .PHONY: docs

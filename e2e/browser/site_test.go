@@ -5,8 +5,10 @@
 package browser_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -37,6 +39,83 @@ func serveSite(t *testing.T) *server {
 		t.Fatal(err)
 	}
 	return serve(t, newSource(), func(o *page.Options) { o.Manual = m })
+}
+
+// Who makes the site gets the same bytes, however his machine is set up, while somebody else
+// makes one, and after a run that was killed.
+func TestSameSiteWhoeverMakesIt(t *testing.T) {
+	hugo, dir := os.Getenv("HUGO"), t.TempDir()
+	if hugo == "" {
+		t.Fatal("HUGO does not say where Hugo is: make test-docs does")
+	}
+	release := filepath.Join(dir, "release")
+	if out, err := command("go", "build", "-o", release, "./operator/cmd/release").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	zip := func(dir string) []byte {
+		t.Helper()
+		archive, err := site.Zip(os.DirFS(dir), time.Time{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return archive
+	}
+	out := filepath.Join(dir, "a", "docs")
+	hostile := func() *exec.Cmd {
+		c := command("sh", "-c", `umask 077 && exec "$0" docs -hugo="$1" -out="$2"`, release, hugo, out)
+		c.Env = append(os.Environ(), "HOME=/nonexistent", "TZ=Asia/Kathmandu", "LC_ALL=tr_TR.UTF-8", "SOURCE_DATE_EPOCH=1", "HUGO_TITLE=other", "HUGO_PARAMS_VERSION=v9.9.9", "HUGO_ENVIRONMENT=other", "XDG_CACHE_HOME=/nonexistent")
+		return c
+	}
+	// It is killed in the middle, and leaves a directory for its work.
+	killed := hostile()
+	if err := killed.Start(); err != nil {
+		t.Fatal(err)
+	}
+	work := filepath.Join(dir, "a", ".docs.partial")
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		if entries, err := os.ReadDir(work); err == nil && len(entries) > 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it does not begin")
+		}
+	}
+	// A second one meanwhile is refused.
+	if said, err := hostile().CombinedOutput(); err == nil || !strings.Contains(string(said), "somebody else is making "+out) {
+		t.Errorf("a second run: %v\n%s", err, said)
+	}
+	_ = killed.Process.Kill()
+	_ = killed.Wait()
+	if _, err := os.Stat(out); err == nil {
+		t.Error("a run that was killed has left a site")
+	}
+	for { // Hugo goes on for a moment, and keeps others out
+		said, err := hostile().CombinedOutput()
+		if err == nil {
+			break
+		}
+		if !strings.Contains(string(said), "somebody else is making "+out) {
+			t.Fatalf("%v\n%s", err, said)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	want := command(release, "docs", "-hugo="+hugo, "-out="+filepath.Join(dir, "b"))
+	if said, err := want.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	if !bytes.Equal(zip(out), zip(filepath.Join(dir, "b"))) {
+		t.Error("another umask, home, time zone or language, or variables of Hugo's, change the site")
+	}
+	if entries, err := os.ReadDir(filepath.Dir(out)); err != nil || len(entries) != 1 {
+		t.Errorf("beside the site there is something: %v, %v", entries, err)
+	}
+}
+
+// command returns a command in the root of the repository.
+func command(name string, args ...string) *exec.Cmd {
+	c := exec.Command(name, args...)
+	c.Dir = filepath.Join("..", "..")
+	return c
 }
 
 // sitePages returns the paths of all pages.
