@@ -29,7 +29,11 @@ func (f field) anchor() string {
 // consist of below.
 func writePart(b *strings.Builder, part field) {
 	heading := func(f field) {
-		fmt.Fprintf(b, "\n### <a id=%q></a>%s %s\n\n%s", f.anchor(), kindName(f.kind), f.path, f.text(""))
+		anchor := fmt.Sprintf("<a id=%q></a>", f.anchor())
+		if !strings.Contains(f.path, ".") { // that which the heading has by itself
+			anchor = ""
+		}
+		fmt.Fprintf(b, "\n### %s%s %s\n\n%s", anchor, kindName(f.kind), f.path, f.text(""))
 	}
 	heading(part)
 	for _, f := range part.children() {
