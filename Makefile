@@ -26,8 +26,9 @@ ACTIONLINT := $(CACHE)/actionlint-$(ACTIONLINT_VERSION)
 # It compresses packages, each Go in another way.
 NFPM := $(CACHE)/nfpm-$(NFPM_VERSION)-$(shell go env GOVERSION)
 
+NGINX_STREAM := /usr/lib/nginx/modules/ngx_stream_module.so
 # Clients and servers that others wrote, and what makes networks.
-TEST_TOOLS := curl=curl nginx=nginx-light dig=bind9-dnsutils dnsmasq=dnsmasq-base iperf3=iperf3 \
+TEST_TOOLS := curl=curl nginx=nginx-light $(NGINX_STREAM)=libnginx-mod-stream dig=bind9-dnsutils dnsmasq=dnsmasq-base iperf3=iperf3 \
 	ethtool=ethtool ip=iproute2 nft=nftables modprobe=kmod promtool=prometheus \
 	zsh=zsh fish=fish mandoc=mandoc /usr/share/bash-completion/bash_completion=bash-completion
 # What the tests of packages run, and what is looked for in packages.
@@ -287,12 +288,11 @@ soak: root ## Make mistakes on a host that serves, about SOAK=2m long (root); SE
 	go test -tags=e2e,$(TAGS) -count=1 -timeout=24h -run='^TestSoak$$' ./e2e/soak -args -for=$(SOAK) -seed=$(SEED) $(if $(FROM),-from=$(FROM)) $(if $(ONLY),-only="$(ONLY)")
 
 # Figures are worth something on a quiet machine only; ratios are more worth than they are.
-NGINX_STREAM := /usr/lib/nginx/modules/ngx_stream_module.so
 BENCH ?= all
 OUT ?= bin/bench.json
 .PHONY: bench
 bench: root ## Measure what Blixt costs, beside what else does the same job (root); BENCH=live runs a part (live, tcp, micro, publish, memory), COMPARE=old.json compares, OUT=bin/bench.json gets the figures, BLIXT=path measures another blixt
-	@.ci/need $(TEST_TOOLS) haproxy=haproxy $(NGINX_STREAM)=libnginx-mod-stream
+	@.ci/need $(TEST_TOOLS) haproxy=haproxy
 	@mkdir -p "$(dir $(OUT))"
 	go run ./e2e/bench -part="$(BENCH)" -out="$(OUT)" $(if $(COMPARE),-compare="$(COMPARE)") $(if $(BLIXT),-blixt="$(BLIXT)")
 

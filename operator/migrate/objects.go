@@ -149,7 +149,11 @@ func (b *builder) choosePlaces(f *Frontend) bool {
 		}
 		return why != ""
 	})
+	given := len(f.Addresses) > 0
 	wanted, addresses := b.addresses(f)
+	if given && len(addresses) == 0 {
+		return false // it must not be at all addresses instead
+	}
 	have := map[string]bool{}
 	for _, s := range f.Backends {
 		have[family(s.Addr)] = true
@@ -215,10 +219,15 @@ func (b *builder) addresses(f *Frontend) (wanted map[string]bool, all []netip.Ad
 			all = append(all, a)
 			continue
 		}
+		before := len(all)
 		for _, o := range b.options.Addresses {
 			if family(o) == family(a) {
 				all = append(all, o)
 			}
+		}
+		if len(all) == before {
+			f.Note(f.Place, Lost, "%s is not served to clients of %s addresses, as no --address is one", f.title(), family(a))
+			delete(wanted, family(a))
 		}
 	}
 	if slices.ContainsFunc(all, netip.Addr.IsUnspecified) {

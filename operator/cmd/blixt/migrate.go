@@ -48,6 +48,7 @@ type migrateOptions struct {
 	source  *migrateSource
 	path    string
 	force   bool
+	diff    bool
 	output  format
 	in      io.Reader
 	out, to io.Writer
@@ -95,6 +96,7 @@ func (s *migrateSource) command() *cobra.Command {
 	}
 	f.StringVarP(&o.Namespace, "namespace", "n", "", "namespace of what has none of its own")
 	f.StringVar(&o.Class, "gateway-class", "blixt", "GatewayClass of the Gateways")
+	f.BoolVar(&o.diff, "diff", false, "print what is served now beside what Blixt would serve, with a ! where they differ, instead of the YAML")
 	o.output = "yaml"
 	f.Var(&yamlOrJSON{&o.output}, "output", "yaml, or json with objects and notes")
 	if s.flags != nil {
@@ -120,6 +122,8 @@ func (f *yamlOrJSON) Type() string { return "yaml|json" }
 type migrated struct {
 	Objects []migrate.KubeObject `json:"objects"`
 	Notes   []migrate.Note       `json:"notes"`
+	// Diff is null without --diff.
+	Diff []migrate.Row `json:"diff"`
 }
 
 // run reads the files, writes what they become, and says what is not carried over.
@@ -135,7 +139,7 @@ func (o *migrateOptions) run(paths []string) error {
 		o.say(notes)
 		return &exitError{exitUnknown, errSaid}
 	}
-	if err := o.write(objects, notes); err != nil {
+	if err := o.write(plan, objects, notes); err != nil {
 		return err
 	}
 	if migrate.Loses(notes) {
@@ -213,26 +217,37 @@ func readLimited(r io.Reader) ([]byte, error) {
 	return text, err
 }
 
-func (o *migrateOptions) write(objects []migrate.Object, notes []migrate.Note) error {
-	if o.output == "json" {
-		r := migrated{Objects: []migrate.KubeObject{}, Notes: append([]migrate.Note{}, notes...)}
-		for _, x := range objects {
-			r.Objects = append(r.Objects, x.Value)
-		}
-		return o.output.print(o.out, r, nil)
-	}
+// write writes what was asked for, and tells the notes.
+func (o *migrateOptions) write(plan *migrate.Plan, objects []migrate.Object, notes []migrate.Note) error {
 	text, err := migrate.YAML(objects, notes)
 	if err != nil {
 		return err
 	}
-	header := fmt.Sprintf("# Written by blixt migrate %s.\n", o.source.name)
-	if o.path == "" || o.path == "-" {
-		_, err = io.WriteString(o.out, header+text)
-	} else {
-		err = writeNew(o.path, header+text, o.force)
+	r := migrated{Objects: []migrate.KubeObject{}, Notes: append([]migrate.Note{}, notes...)}
+	if o.diff {
+		if r.Diff, err = migrate.Compare(plan, o.Options, text); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return err
+	text = fmt.Sprintf("# Written by blixt migrate %s.\n", o.source.name) + text
+	toFile := o.path != "" && o.path != "-"
+	if toFile {
+		if err := writeNew(o.path, text, o.force); err != nil {
+			return err
+		}
+	}
+	switch {
+	case o.output == "json":
+		for _, x := range objects {
+			r.Objects = append(r.Objects, x.Value)
+		}
+		return o.output.print(o.out, r, nil)
+	case o.diff:
+		printRows(o.out, r.Diff)
+	case !toFile:
+		if _, err := io.WriteString(o.out, text); err != nil {
+			return err
+		}
 	}
 	o.say(notes)
 	return nil
@@ -262,4 +277,55 @@ func (l *addressList) Set(text string) error {
 	}
 	*l.all = append(*l.all, addr)
 	return nil
+}
+
+// printRows prints what is served beside what would be: a frontend, and below it its servers.
+func printRows(out io.Writer, rows []migrate.Row) {
+	w := printer{out}
+	if len(rows) == 0 {
+		w.printf("Nothing is served.\n")
+		return
+	}
+	t, flush := newTable(w)
+	defer flush()
+	t.printf("  FRONTEND\tNOW\tWITH BLIXT\n")
+	for _, r := range rows {
+		mark := "  "
+		if !r.Same {
+			mark = "! "
+		}
+		was, will := sideLines(r.Was), sideLines(r.Will)
+		frontend := r.Frontend
+		for i := range max(len(was), len(will)) {
+			t.printf("%s%s\t%s\t%s\n", mark, frontend, lineAt(was, i), lineAt(will, i))
+			mark, frontend = "  ", ""
+		}
+	}
+}
+
+func lineAt(lines []string, i int) string {
+	if i < len(lines) {
+		return lines[i]
+	}
+	return ""
+}
+
+// sideLines returns how one answers, and who.
+func sideLines(s *migrate.Side) []string {
+	if s == nil {
+		return []string{"not served"}
+	}
+	head := s.How
+	if s.Last > 0 {
+		head = strings.TrimPrefix(fmt.Sprintf("%s, ports to %d", head, s.Last), ", ")
+	}
+	lines := []string{head}
+	for _, x := range s.Servers {
+		line := fmt.Sprintf("%s  %.4g%%", x.Address, x.Share)
+		if x.Backup {
+			line += " stands by"
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }

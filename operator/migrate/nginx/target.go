@@ -168,7 +168,7 @@ func (c settings) use(f *migrate.Frontend, u *upstream) {
 		f.Policy.Affinity = &v1alpha1.PolicyAffinity{Type: v1alpha1.AffinityClientAddress}
 	}
 	if u.health != nil {
-		f.Policy.Health = &v1alpha1.PolicyHealth{Passive: u.health.DeepCopy()}
+		c.judge(f, u)
 	}
 	if u.connections > 0 {
 		n := int32(min(u.connections, 10_000_000))

@@ -5,10 +5,12 @@ package nginx
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
@@ -28,6 +30,8 @@ type upstream struct {
 	was      string
 	affinity bool
 	health   *v1alpha1.PassiveHealth
+	// fails is how many failures take a server out, if health does.
+	fails int32
 	// connections are all that the servers may have together; 0: there is no such limit.
 	connections int
 	used        bool
@@ -251,8 +255,27 @@ func (u *upstream) passive(d *directive, members []member, servers int) {
 		u.note(d, migrate.Changed, "max_fails and fail_timeout differ among its servers: the largest count for all: %d and %s", fails, timeout)
 	}
 	count, all := int32(min(fails, 1000)), int32(100)
+	u.fails = count
 	d1, d2, d3 := metav1.Duration{Duration: timeout}, metav1.Duration{Duration: timeout}, metav1.Duration{Duration: timeout}
 	u.health = &v1alpha1.PassiveHealth{Consecutive: &count, Window: &d1, BaseEjection: &d2, MaxEjection: &d3, MaxEjectedPercent: &all}
+}
+
+// judge has the servers judged by clients' connections, as nginx does; if there are backup servers,
+// by checks. Without a check nobody would find out that a main server works again: while a backup
+// one serves, main ones get no connections.
+func (c settings) judge(f *migrate.Frontend, u *upstream) {
+	f.Policy.Health = &v1alpha1.PolicyHealth{Passive: u.health.DeepCopy()}
+	backup := slices.ContainsFunc(u.backends, func(b migrate.Backend) bool { return b.Backup })
+	switch {
+	case !backup:
+	case f.Protocol == corev1.ProtocolUDP:
+		f.Note(u.Place, migrate.Changed, "upstream %s: its backup servers take over by UDP if the others are unreachable, and keep the clients then: have health.active of the BlixtPolicy send something that the servers answer, so that the others are found to work again", clip(u.name))
+	default:
+		rise, fall := int32(1), min(u.fails, 100)
+		f.Policy.Health = &v1alpha1.PolicyHealth{Active: &v1alpha1.ActiveHealth{Type: v1alpha1.CheckTCP, Rise: &rise, Fall: &fall,
+			Interval: &metav1.Duration{Duration: time.Second}, Timeout: &metav1.Duration{Duration: time.Second}}}
+		f.Note(u.Place, migrate.Changed, "upstream %s: it has backup servers, and so Blixt asks each server every second whether it accepts a connection, instead of max_fails and fail_timeout of clients' connections", clip(u.name))
+	}
 }
 
 // units are those of times in nginx; one without a unit is in seconds.

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package migrate
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/gateway"
+	"github.com/kubernetes-sigs/blixt/operator/lb"
+	"github.com/kubernetes-sigs/blixt/operator/manifest"
+)
+
+// Row is what the source serves at a place, beside what Blixt would.
+type Row struct {
+	Frontend string `json:"frontend"` // address:port/protocol; the address is 0.0.0.0 or :: for all of the host
+	// Was and Will are nil where nothing is served.
+	Was  *Side `json:"was"`
+	Will *Side `json:"will"`
+	Same bool  `json:"same"`
+}
+
+// Side is who answers.
+type Side struct {
+	// How it is chosen: in words of the source, or of Blixt.
+	How     string   `json:"how"`
+	Servers []Server `json:"servers"`
+	Last    uint16   `json:"lastPort,omitempty"` // of a range
+}
+
+// Server is one that answers.
+type Server struct {
+	Address string `json:"address"` // with its port; of a cluster, namespace/name:port of a Service
+	// Share of new connections, while all servers are well.
+	Share  float64 `json:"share"`
+	Backup bool    `json:"backup,omitempty"`
+}
+
+// Compare returns what the source serves and what Blixt would serve of the YAML, as Blixt itself
+// reads and translates it. It returns an error if the YAML is not valid.
+func Compare(p *Plan, o Options, text string) ([]Row, error) {
+	set, errs := manifest.Parse("", []byte(text))
+	if len(errs) > 0 {
+		return nil, errs
+	}
+	rows := map[string]*Row{}
+	var order []string
+	at := func(key string) *Row {
+		if rows[key] == nil {
+			rows[key] = &Row{Frontend: key}
+			order = append(order, key)
+		}
+		return rows[key]
+	}
+	for i := range p.Frontends {
+		f := &p.Frontends[i]
+		for _, a := range was(f, o) {
+			if r := at(placeOf(a, f.Port, string(f.Protocol))); r.Was == nil {
+				r.Was = wasSide(f)
+			}
+		}
+	}
+	for key, side := range will(set, p, o) {
+		at(key).Will = side
+	}
+	var all []Row
+	for _, key := range order {
+		r := *rows[key]
+		r.Same = r.Was != nil && r.Will != nil && r.Was.Last == r.Will.Last && slices.Equal(r.Was.Servers, r.Will.Servers)
+		all = append(all, r)
+	}
+	slices.SortStableFunc(all, func(a, b Row) int { return strings.Compare(a.Frontend, b.Frontend) })
+	return all, nil
+}
+
+func placeOf(addr netip.Addr, port uint16, protocol string) string {
+	return fmt.Sprintf("%s/%s", netip.AddrPortFrom(addr, port), strings.ToLower(protocol))
+}
+
+// was returns the addresses of a frontend: of none, the unspecified ones of its servers'
+// families. Those that --address replaces count as replaced, so that the two sides meet.
+func was(f *Frontend, o Options) (all []netip.Addr) {
+	given := f.Addresses
+	if len(given) == 0 {
+		has := map[string]bool{}
+		for _, s := range f.Backends {
+			has[family(s.Addr)] = true
+		}
+		if has["IPv4"] || len(f.Services) > 0 {
+			given = append(given, netip.IPv4Unspecified())
+		}
+		if has["IPv6"] {
+			given = append(given, netip.IPv6Unspecified())
+		}
+	}
+	for _, a := range given {
+		i := slices.IndexFunc(o.Addresses, func(x netip.Addr) bool { return family(x) == family(a) })
+		if !a.IsUnspecified() || i < 0 {
+			all = append(all, a)
+			continue
+		}
+		for _, x := range o.Addresses[i:] {
+			if family(x) == family(a) {
+				all = append(all, x)
+			}
+		}
+	}
+	slices.SortFunc(all, netip.Addr.Compare)
+	return slices.Compact(all)
+}
+
+// wasSide returns the servers of a frontend in the source, which reaches those of both families.
+func wasSide(f *Frontend) *Side {
+	s := &Side{How: f.Was}
+	if f.EndPort > f.Port {
+		s.Last = f.EndPort
+	}
+	for _, x := range f.Services {
+		s.add(fmt.Sprintf("%s/%s:%d", cmp.Or(x.Namespace, f.Namespace), x.Name, x.Port), float64(cmp.Or(x.Weight, 1)), false)
+	}
+	alone := !slices.ContainsFunc(f.Backends, func(b Backend) bool { return !b.Backup })
+	for _, b := range merged(f.Backends) {
+		port := cmp.Or(b.Port, f.Port)
+		s.add(netip.AddrPortFrom(b.Addr, port).String(), float64(b.Weight), b.Backup && !alone)
+	}
+	s.finish()
+	return s
+}
+
+func (s *Side) add(address string, weight float64, backup bool) {
+	s.Servers = append(s.Servers, Server{address, weight, backup})
+}
+
+// finish makes shares of weights: those of all servers, and those of backup ones.
+func (s *Side) finish() {
+	var sum [2]float64
+	index := map[bool]int{true: 1}
+	for _, x := range s.Servers {
+		sum[index[x.Backup]] += x.Share
+	}
+	for i, x := range s.Servers {
+		if total := sum[index[x.Backup]]; total > 0 {
+			// What is shown is what is compared: weights of Blixt are fixed-point numbers.
+			s.Servers[i].Share = float64(int(x.Share/total*10000+0.5)) / 100
+		}
+	}
+	slices.SortStableFunc(s.Servers, func(a, b Server) int {
+		if a.Backup != b.Backup {
+			return index[a.Backup] - index[b.Backup]
+		}
+		return strings.Compare(a.Address, b.Address)
+	})
+}
+
+// All of a host's addresses are these ones here: none can be anybody's.
+var anyAddresses = []netip.Addr{netip.MustParseAddr("240.0.0.1"), netip.MustParseAddr("100::1")}
+
+// will returns what Blixt would serve, by place.
+func will(set *manifest.Set, p *Plan, o Options) map[string]*Side {
+	objects := set.Objects
+	objects.Services = append(slices.Clone(objects.Services), p.Known...)
+	class := cmp.Or(o.Class, "blixt")
+	if !slices.ContainsFunc(objects.GatewayClasses, func(c gwv1.GatewayClass) bool { return c.Name == class }) {
+		objects.GatewayClasses = append(slices.Clone(objects.GatewayClasses), gwv1.GatewayClass{
+			ObjectMeta: metav1.ObjectMeta{Name: class}, Spec: gwv1.GatewayClassSpec{ControllerName: gateway.ControllerName}})
+	}
+	t := gateway.Translate(objects, gateway.Options{DefaultAddresses: anyAddresses})
+	endpoints := gateway.IndexEndpoints(set.EndpointSlices, nil)
+	state := gateway.Resolve(&t.Unresolved, endpoints, gateway.ResolveOptions{}).State
+	all := map[string]*Side{}
+	for i := range t.Frontends {
+		f := &t.Frontends[i]
+		s := &Side{How: how(&f.Settings)}
+		if f.Ports != nil {
+			s.Last = f.Ports.Last
+		}
+		for _, r := range f.Refs {
+			if isKnown(p.Known, r.Service.Namespace, r.Service.Name) || len(set.EndpointSlices) == 0 {
+				s.add(fmt.Sprintf("%s:%d", r.Service, r.Port), float64(r.Weight), r.Priority > 0)
+			}
+		}
+		all[placeOf(anyOf(f.Addr), f.Port, f.Protocol.String())] = s
+	}
+	for i := range state.Frontends {
+		f := &state.Frontends[i]
+		s := all[placeOf(anyOf(f.Addr), f.Port, f.Protocol.String())]
+		if s == nil {
+			continue
+		}
+		standby := backups(t.Frontends, f)
+		for _, b := range f.Backends {
+			weight := float64(b.Weight)
+			if b.Standby {
+				weight = standby[b.Service]
+			}
+			s.add(b.Addr.String(), weight, b.Standby)
+		}
+	}
+	for key, s := range all {
+		if s.finish(); len(s.Servers) == 0 {
+			delete(all, key) // nobody would answer
+		}
+	}
+	return all
+}
+
+// backups returns what one endpoint of each Service that stands by would weigh; they have no
+// weight as long as they do.
+func backups(all []gateway.Frontend, f *lb.Frontend) map[string]float64 {
+	count := map[string]float64{}
+	for _, b := range f.Backends {
+		if b.Standby {
+			count[b.Service]++
+		}
+	}
+	weights := map[string]float64{}
+	for i := range all {
+		if all[i].Key == f.Key() {
+			for _, r := range all[i].Refs {
+				if n := count[r.Service.String()]; n > 0 {
+					weights[r.Service.String()] = float64(r.Weight) / n
+				}
+			}
+		}
+	}
+	return weights
+}
+
+func isKnown(all []corev1.Service, namespace, name string) bool {
+	return slices.ContainsFunc(all, func(s corev1.Service) bool { return s.Namespace == namespace && s.Name == name })
+}
+
+func anyOf(addr netip.Addr) netip.Addr {
+	switch addr {
+	case anyAddresses[0]:
+		return netip.IPv4Unspecified()
+	case anyAddresses[1]:
+		return netip.IPv6Unspecified()
+	}
+	return addr
+}
+
+// how returns in words how Blixt chooses.
+func how(s *lb.Settings) string {
+	if s.Affinity != nil {
+		return "by the client's address"
+	}
+	return "by hash"
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package migrate_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kubernetes-sigs/blixt/operator/migrate"
+	"github.com/kubernetes-sigs/blixt/operator/migrate/migratetest"
+)
+
+// compared returns the rows of a plan in words.
+func compared(t *testing.T, p *migrate.Plan, o migrate.Options) string {
+	t.Helper()
+	objects, notes := p.Objects(o)
+	text, err := migrate.YAML(objects, notes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := migrate.Compare(p, o, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	side := func(s *migrate.Side) string {
+		if s == nil {
+			return "nobody"
+		}
+		var all []string
+		for _, x := range s.Servers {
+			all = append(all, fmt.Sprintf("%s %g %t", x.Address, x.Share, x.Backup))
+		}
+		return fmt.Sprintf("%d %s", s.Last, strings.Join(all, ", "))
+	}
+	var b strings.Builder
+	for _, r := range rows {
+		fmt.Fprintf(&b, "%s %t | %s | %s\n", r.Frontend, r.Same, side(r.Was), side(r.Will))
+	}
+	return b.String()
+}
+
+// The two sides are the same where all is carried over, and differ where it is not.
+func TestCompare(t *testing.T) {
+	weighted := servers(8080, "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4")
+	weighted[1].Weight, weighted[2].Weight, weighted[3].Backup = 3, 0, true
+	frontend := func(addresses []string, port uint16, backends []migrate.Backend) migrate.Frontend {
+		return migrate.Frontend{Place: at(1), Name: "web", Protocol: corev1.ProtocolTCP, Addresses: addrs(addresses...), Port: port, Backends: backends}
+	}
+	unserved := frontend([]string{"192.0.2.10"}, 443, servers(443, "10.0.0.1"))
+	unserved.Unserved = true
+	ranged := frontend([]string{"192.0.2.10"}, 1000, servers(0, "10.0.0.1"))
+	ranged.EndPort = 1999
+	p := &migrate.Plan{Frontends: []migrate.Frontend{
+		frontend([]string{"192.0.2.10"}, 80, weighted),
+		frontend([]string{"0.0.0.0"}, 81, servers(80, "10.0.0.1", "127.0.0.1")),
+		frontend([]string{"192.0.2.10"}, 82, servers(80, "127.0.0.1")),
+		unserved, ranged,
+	}}
+	got := compared(t, p, migratetest.Host)
+	want := `0.0.0.0:81/tcp false | 0 10.0.0.1:80 50 false, 127.0.0.1:80 50 false | 0 10.0.0.1:80 100 false
+192.0.2.10:1000/tcp true | 1999 10.0.0.1:1000 100 false | 1999 10.0.0.1:1000 100 false
+192.0.2.10:443/tcp false | 0 10.0.0.1:443 100 false | nobody
+192.0.2.10:80/tcp true | 0 10.0.0.1:8080 25 false, 10.0.0.2:8080 75 false, 10.0.0.3:8080 0 false, 10.0.0.4:8080 100 true | 0 10.0.0.1:8080 25 false, 10.0.0.2:8080 75 false, 10.0.0.3:8080 0 false, 10.0.0.4:8080 100 true
+192.0.2.10:82/tcp false | 0 127.0.0.1:80 100 false | nobody
+`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// Of a cluster, Services are compared.
+func TestCompareServices(t *testing.T) {
+	service := corev1.Service{}
+	service.Namespace, service.Name = "games", "game"
+	service.Spec.Ports = []corev1.ServicePort{{Protocol: corev1.ProtocolUDP, Port: 7777}}
+	p := &migrate.Plan{Known: []corev1.Service{service}, Frontends: []migrate.Frontend{{
+		Place: at(1), Name: "game", Namespace: "games", Protocol: corev1.ProtocolUDP, Addresses: addrs("192.0.2.10"), Port: 7777,
+		Services: []migrate.Service{{Name: "game", Port: 7777}},
+	}}}
+	got := compared(t, p, migrate.Options{})
+	if want := "192.0.2.10:7777/udp true | 0 games/game:7777 100 false | 0 games/game:7777 100 false\n"; got != want {
+		t.Errorf("got %s want %s", got, want)
+	}
+}
+
+// What is served at one bad address is not served at all of the host's instead.
+func TestBadAddressIsNotAllAddresses(t *testing.T) {
+	for _, o := range []migrate.Options{{WriteClass: true}, {WriteClass: true, Addresses: addrs("2001:db8::10")}} {
+		p := &migrate.Plan{Frontends: []migrate.Frontend{
+			{Place: at(1), Name: "web", Protocol: corev1.ProtocolTCP, Addresses: addrs("127.0.0.1"), Port: 80, Backends: servers(80, "10.0.0.1", "fd00::1")},
+		}}
+		if o.Addresses != nil { // no IPv4 address to stand for all of them
+			p.Frontends[0].Addresses = addrs("0.0.0.0")
+		}
+		objects, notes := p.Objects(o)
+		if len(objects) > 0 || !migrate.Loses(notes) {
+			t.Errorf("%d objects, notes %v", len(objects), notes)
+		}
+	}
+}
