@@ -35,6 +35,7 @@ type migrateSource struct {
 // migrateSources are all of them.
 func migrateSources() []*migrateSource {
 	return []*migrateSource{
+		migrateIngressNginx(),
 		migrateNginx(),
 		migrateHAProxy(),
 		migrateIPVS(),

@@ -5,12 +5,14 @@
 package objects
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/manifest"
@@ -28,7 +30,7 @@ type Object struct {
 // String returns kind, namespace and name.
 func (o *Object) String() string {
 	if o.Namespace == "" {
-		return o.Kind + " " + o.Name
+		return strings.TrimSpace(o.Kind + " " + o.Name)
 	}
 	return o.Kind + " " + o.Namespace + "/" + o.Name
 }
@@ -121,6 +123,27 @@ func text(d manifest.Document, key string) string {
 	return s
 }
 
+// types are those of JSON as people call them in YAML.
+var types = map[string]string{"array": "a list", "object": "a mapping", "string": "text", "number": "a number", "bool": "true or false"}
+
+// Named reports whether a namespaced object has a name and a namespace that an API server takes.
+// If not, that is noted in the plan.
+func (o *Object) Named(plan *migrate.Plan) bool {
+	why := ""
+	switch {
+	case o.Name == "":
+		why = "metadata.name is needed"
+	case len(content.IsDNS1123Subdomain(o.Name)) > 0:
+		why = fmt.Sprintf("%q is no name of an object", o.Name)
+	case o.Namespace != "" && len(content.IsDNS1123Label(o.Namespace)) > 0:
+		why = fmt.Sprintf("%q is no name of a namespace", o.Namespace)
+	default:
+		return true
+	}
+	plan.Note(o.At("metadata"), migrate.Lost, "%s is not read: %s", o, why)
+	return false
+}
+
 // Decode reads a namespaced object as what it is in Go. If it is not of the right form, that is
 // noted in the plan, and ok is false. Fields that are not known there are ignored.
 func (o *Object) Decode(into metav1.Object, plan *migrate.Plan) (ok bool) {
@@ -128,15 +151,15 @@ func (o *Object) Decode(into metav1.Object, plan *migrate.Plan) (ok bool) {
 		plan.Note(o.At(steps...), migrate.Lost, "%s is not read: %s", o, reason)
 		return false
 	}
-	if o.Name == "" {
-		return lost(nil, "metadata.name is needed")
+	if !o.Named(plan) {
+		return false
 	}
 	asJSON, err := json.Marshal(o.Value)
 	if err == nil {
 		err = json.Unmarshal(asJSON, into)
 	}
 	if wrong, is := errors.AsType[*json.UnmarshalTypeError](err); is {
-		return lost(strings.Split(wrong.Field, "."), fmt.Sprintf("%s is a %s, which it cannot be", wrong.Field, wrong.Value))
+		return lost(strings.Split(wrong.Field, "."), fmt.Sprintf("%s cannot be %s", wrong.Field, cmp.Or(types[wrong.Value], wrong.Value)))
 	}
 	if err != nil {
 		return lost(nil, strings.TrimPrefix(err.Error(), "json: "))

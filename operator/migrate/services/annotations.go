@@ -35,7 +35,15 @@ func carriedWith(effect migrate.Effect, text string) rule {
 }
 
 // held is carried, and names something that one load balancer can have at a time.
-var held = carriedWith(migrate.Changed, "one load balancer can have it at a time, so the Gateway waits until the Service lets it go. To try the Gateway before, take it out of spec.infrastructure")
+var held = heldBy(carriedWith(migrate.Changed, "one load balancer can have it at a time, so the Gateway waits until the Service lets it go. To try the Gateway before, take it out of spec.infrastructure"))
+
+func heldBy(r rule) rule {
+	return rule{func(s *service, key, value string) {
+		if !s.stays {
+			r.do(s, key, value)
+		}
+	}, r.text}
+}
 
 // said is not carried over.
 func said(effect migrate.Effect, text string) rule {

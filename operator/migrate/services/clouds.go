@@ -126,6 +126,8 @@ var azure = vendor{
 }
 
 var azureAddress = rule{func(s *service, key, value string) {
-	s.annotations[key] = value
+	if !s.stays {
+		s.annotations[key] = value
+	}
 	s.want(s.at(key), key, value)
 }, "spec.addresses of the Gateway, and carried over"}

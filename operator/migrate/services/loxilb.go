@@ -29,7 +29,7 @@ var loxilb = vendor{
 		"loxilb.io/proberesp":              loxilbProbeRule,
 		"loxilb.io/probetimeout":           loxilbProbeRule,
 		"loxilb.io/proberetries":           loxilbProbeRule,
-		"loxilb.io/staticIP":               {func(s *service, key, value string) { s.annotations[key] = value; s.want(s.at(key), key, value) }, "spec.addresses of the Gateway, and carried over"},
+		"loxilb.io/staticIP":               {loxilbStatic, "spec.addresses of the Gateway, and carried over"},
 		"loxilb.io/secondaryIPs":           said(migrate.Lost, "add these addresses to spec.addresses of the Gateway, if they are not for SCTP"),
 		"loxilb.io/secips":                 said(migrate.Lost, "add these addresses to spec.addresses of the Gateway, if they are not for SCTP"),
 		"loxilb.io/num-secondary-networks": said(migrate.Lost, "a Gateway gets one address of each family, unless spec.addresses names more"),
@@ -55,6 +55,13 @@ var loxilbProbeRule = rule{func(s *service, key, value string) {
 		s.note(s.at(key), migrate.Unneeded, "%s %q: there is no loxilb.io/liveness \"yes\" and no loxilb.io/probetype, so nothing is probed", key, value)
 	}
 }, "health.active of a BlixtPolicy"}
+
+func loxilbStatic(s *service, key, value string) {
+	if !s.stays {
+		s.annotations[key] = value
+		s.want(s.at(key), key, value)
+	}
+}
 
 func loxilbMode(s *service, key, value string) {
 	switch value {

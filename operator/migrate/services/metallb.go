@@ -14,7 +14,10 @@ import (
 
 // share has Services with the same value share an address.
 var share = rule{func(s *service, key, value string) {
-	if value != "" {
+	switch {
+	case s.stays:
+		s.annotations[key] = value // with the same key a Gateway may have the Service's address
+	case value != "":
 		s.sharing, s.sharedBy = key+" "+value, key
 	}
 }, "Services with the same value and address become one Gateway"}

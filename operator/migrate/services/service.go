@@ -34,6 +34,8 @@ type service struct {
 	health *v1alpha1.ActiveHealth
 	// denies is true if loadBalancerSourceRanges are those who may not connect.
 	denies bool
+	// stays is true if the Service goes on to serve: its address is its own.
+	stays bool
 	// balances is how connections were distributed, if an annotation says so.
 	balances string
 }
@@ -136,6 +138,9 @@ func (s *service) was() string {
 // want adds addresses that a field asks for, as a list with commas. It returns false if some
 // of them are none.
 func (s *service) want(at migrate.Place, field, value string) {
+	if s.stays {
+		return
+	}
 	for _, text := range strings.Split(value, ",") {
 		addr, why := usable(text)
 		switch {

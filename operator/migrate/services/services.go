@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
@@ -172,6 +173,7 @@ func (r *reader) write(g group) {
 					Annotations: annotations, Labels: labels, Config: config, Notes: s.notes,
 				}
 				frontends = append(frontends, f)
+				s.notes = nil // they are said once
 			}
 		}
 		if s.obj.Spec.Type == corev1.ServiceTypeLoadBalancer {
@@ -183,9 +185,7 @@ func (r *reader) write(g group) {
 			config.ExternalTrafficPolicy = ""
 			frontend(r.externalName(s), external, config)
 		}
-		if len(s.served()) == 0 {
-			r.plan.Notes = append(r.plan.Notes, s.notes...)
-		}
+		r.plan.Notes = append(r.plan.Notes, s.notes...) // of a Service without a port that is served
 	}
 	r.plan.Frontends = append(r.plan.Frontends, frontends...)
 }
@@ -233,6 +233,8 @@ func (g group) infrastructure() (annotations, labels map[string]string) {
 				value, is := all[key]
 				remedy := fmt.Sprintf("%s it to the Gateway's Service yourself once that exists: kubectl %s service --namespace=%s blixt-%s %s=…", strings.ToUpper(what[:1])+what[1:], what, g[0].Namespace, g[0].Name, key)
 				switch {
+				case len(content.IsLabelKey(key)) > 0 || what == "label" && len(content.IsLabelValue(from[key])) > 0:
+					s.note(s.At("metadata", what+"s", key), migrate.Lost, "%s %q is no %s that an object can have", key, from[key], what)
 				case is && value != from[key]:
 					s.note(s.At("metadata", what+"s", key), migrate.Lost, "%s %q: another Service of the same address has %q, and a Gateway has one", key, from[key], value)
 				case len(from[key]) > maxValue:
