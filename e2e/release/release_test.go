@@ -4,6 +4,7 @@
 package release_test
 
 import (
+	"archive/zip"
 	"bytes"
 	"crypto/sha256"
 	"fmt"
@@ -142,6 +143,7 @@ func TestSameReleaseWhoeverMakesIt(t *testing.T) {
 		t.Errorf("modes and digests (-first +second):\n%s", diff)
 	}
 	t.Run("complete", func(t *testing.T) { testComplete(t, filepath.Join(first, "dist")) })
+	t.Run("documentation", func(t *testing.T) { testDocs(t, filepath.Join(first, "dist")) })
 	t.Run("install.yaml", func(t *testing.T) { testManifests(t, filepath.Join(first, "dist", "install.yaml")) })
 }
 
@@ -191,6 +193,28 @@ func testComplete(t *testing.T, dist string) {
 				t.Errorf("%s: attestation %s is no file of the release", i.Repository, a.File)
 			}
 		}
+	}
+}
+
+// testDocs checks that the program has the documentation of its version built in.
+func testDocs(t *testing.T, dist string) {
+	name := "blixt_" + strings.TrimPrefix(version, "v")
+	docs, err := os.ReadFile(filepath.Join(dist, name+"_docs.zip"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	site, err := zip.NewReader(bytes.NewReader(docs), int64(len(docs)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if index, err := fs.ReadFile(site, "index.html"); err != nil || !bytes.Contains(index, []byte("/blob/"+version+"/docs/README.md")) {
+		t.Errorf("index.html: %v: want links to files at %s", err, version)
+	}
+	dir := t.TempDir()
+	run(t, dir, plain(), "tar", "xzf", filepath.Join(dist, name+"_linux_"+runtime.GOARCH+".tar.gz"), "blixt")
+	program, err := os.ReadFile(filepath.Join(dir, "blixt"))
+	if err != nil || !bytes.Contains(program, docs) {
+		t.Errorf("%v: %s_docs.zip is not built in", err, name)
 	}
 }
 
