@@ -52,7 +52,7 @@ upstream sticky {
 }
 upstream standby {
     server 10.77.0.11:9090 fail_timeout=1s;
-    server 10.77.0.12:9090 backup;
+    server 10.77.0.12:9090 fail_timeout=1s backup;
 }
 `
 

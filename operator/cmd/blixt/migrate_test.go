@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// migrateFile writes a file and returns its path.
+func migrateFile(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+const nginxWeb = "stream {\n upstream web { server 10.0.0.1:80; server 10.0.0.2:80 weight=3; }\n server { listen 192.0.2.10:80; proxy_pass web; }\n}\n"
+
+// What is written passes blixt check, and is not written over.
+func TestMigrateIsChecked(t *testing.T) {
+	conf := migrateFile(t, "nginx.conf", nginxWeb)
+	out := filepath.Join(t.TempDir(), "web.yaml")
+	if said, code := runBlixt(t, "migrate", "nginx", conf, "-o", out); code != 0 || said != "" {
+		t.Fatalf("exit code %d: %s", code, said)
+	}
+	said, code := runBlixt(t, "check", "-f", out, "--host-address", "192.0.2.1/24")
+	if code != 0 || !strings.Contains(said, "192.0.2.10:80/tcp  TCPRoute/default/web  10.0.0.1:80") {
+		t.Errorf("exit code %d: %s", code, said)
+	}
+	if said, code := runBlixt(t, "migrate", "nginx", conf, "-o", out); code != 1 || !strings.Contains(said, "it exists already") {
+		t.Errorf("a second time: exit code %d: %s", code, said)
+	}
+}
+
+// Scripts learn by the exit code whether something is lost, and people by a line with its place.
+func TestMigrateTellsWhatIsLost(t *testing.T) {
+	conf := migrateFile(t, "nginx.conf", strings.Replace(nginxWeb, "listen 192.0.2.10:80;", "listen 192.0.2.10:80; return x;", 1))
+	said, code := runBlixt(t, "migrate", "nginx", conf)
+	if want := conf + ":3: lost: return x: Blixt answers nobody itself"; code != 1 || !strings.Contains(said, want) {
+		t.Errorf("exit code %d, want %q in: %s", code, want, said)
+	}
+}
+
+func TestMigrateDiff(t *testing.T) {
+	conf := migrateFile(t, "nginx.conf", strings.Replace(nginxWeb, "}\n}", "}\n server { listen 192.0.2.10:81; proxy_pass db.example.net:5432; }\n}", 1))
+	said, code := runBlixt(t, "migrate", "nginx", conf, "--diff")
+	for _, want := range []string{
+		"  192.0.2.10:80/tcp  round robin       by hash\n",
+		"                     10.0.0.2:80  75%  10.0.0.2:80  75%\n",
+		"! 192.0.2.10:81/tcp",
+		"not served\n",
+	} {
+		if !strings.Contains(said, want) {
+			t.Errorf("exit code %d, want %q in:\n%s", code, want, said)
+		}
+	}
+	var r struct {
+		Objects []map[string]any
+		Notes   []struct{ File, Effect, Text string }
+		Diff    []struct {
+			Frontend string
+			Same     bool
+		}
+	}
+	said, _ = runBlixt(t, "migrate", "nginx", conf, "--diff", "--output", "json")
+	if err := json.Unmarshal([]byte(said), &r); err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	if len(r.Objects) == 0 || len(r.Notes) != 2 || r.Notes[0].Effect != "lost" || len(r.Diff) != 2 || !r.Diff[0].Same || r.Diff[1].Same {
+		t.Errorf("JSON: %+v", r)
+	}
+}
+
+// Whoever gives the wrong file is told the right command, and never gets an empty result.
+func TestMigrateOfTheWrongFile(t *testing.T) {
+	for name, c := range map[string]struct{ text, says string }{
+		"haproxy.cfg":     {"defaults\n  mode tcp\nlisten web\n  bind :80\n  server a 10.0.0.1:80\n", "try blixt migrate haproxy"},
+		"keepalived.conf": {"virtual_server 192.0.2.10 80 {\n real_server 10.0.0.1 80 {\n }\n}\n", "try blixt migrate keepalived"},
+		"ipvs.rules":      {"-A -t 192.0.2.10:80 -s wrr\n-a -t 192.0.2.10:80 -r 10.0.0.1:80 -m -w 1\n", "try blixt migrate ipvs"},
+		"tcp.yaml":        {"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: tcp-services\ndata:\n  \"9000\": default/web:80\n", "try blixt migrate ingress-nginx"},
+		"service.yaml":    {"apiVersion: v1\nkind: Service\nmetadata:\n  name: web\nspec:\n  type: LoadBalancer\n", "try blixt migrate services"},
+		"empty.conf":      {" \n", "the file is empty"},
+		"broken.conf":     {"stream {\n  server { listen 80; ", "broken.conf:2: lost: the { of server has no }: nginx would not take it"},
+	} {
+		said, code := runBlixt(t, "migrate", "nginx", migrateFile(t, name, c.text))
+		if code != 2 || !strings.Contains(said, c.says) {
+			t.Errorf("%s: exit code %d, want %q in: %s", name, code, c.says, said)
+		}
+	}
+	if said, code := runBlixt(t, "migrate", "nginx", t.TempDir()); code != 2 || !strings.Contains(said, "is a directory: name its files") {
+		t.Errorf("a directory: exit code %d: %s", code, said)
+	}
+}
+
+// A copy of another host's files is read where it lies.
+func TestMigrateReadsACopy(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"nginx.conf":          "stream { include /etc/nginx/stream.d/*.conf; }",
+		"stream.d/a.conf":     "server { listen 192.0.2.10:80; proxy_pass 10.0.0.1:80; include snippet.conf; }",
+		"snippet.conf":        "proxy_timeout 30s;",
+		"stream.d/ignored.in": "server { listen 192.0.2.10:81; proxy_pass 10.0.0.1:80; }",
+	} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	said, code := runBlixt(t, "migrate", "nginx", filepath.Join(dir, "nginx.conf"))
+	if code != 0 || !strings.Contains(said, "port: 80\n") || strings.Contains(said, "port: 81\n") || !strings.Contains(said, "tcp: 30s\n") {
+		t.Errorf("exit code %d: %s", code, said)
+	}
+}
