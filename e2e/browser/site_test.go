@@ -30,7 +30,13 @@ const made = "../../bin/docs"
 // serveSite serves the site as a release does, behind the policy of the page.
 func serveSite(t *testing.T) *server {
 	t.Helper()
-	archive, err := site.Zip(os.DirFS(made), time.Time{})
+	return serve(t, newSource(), func(o *page.Options) { o.Manual = manualOf(t, made) })
+}
+
+// manualOf returns a site as the page serves it.
+func manualOf(t *testing.T, dir string) *manual.Manual {
+	t.Helper()
+	archive, err := site.Zip(os.DirFS(dir), time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +44,7 @@ func serveSite(t *testing.T) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return serve(t, newSource(), func(o *page.Options) { o.Manual = m })
+	return m
 }
 
 // Who makes the site gets the same bytes, however his machine is set up, while somebody else

@@ -41,7 +41,7 @@ func Make(ctx context.Context, o Options) (dir string, err error) {
 		return "", err
 	}
 	dir = filepath.Join(o.Work, "site")
-	c := exec.CommandContext(ctx, o.Hugo, "--quiet", "--minify", "--noBuildLock", "--destination="+dir, "--cacheDir="+filepath.Join(o.Work, "hugo"))
+	c := exec.CommandContext(ctx, o.Hugo, "--logLevel=error", "--minify", "--noBuildLock", "--destination="+dir, "--cacheDir="+filepath.Join(o.Work, "hugo"))
 	c.Dir = filepath.Join(root, "docs", "site")
 	// Whoever makes it has Hugo configured by variables, or has another time zone.
 	c.Env = []string{"HOME=" + o.Work, "TMPDIR=" + o.Work, "PATH=" + os.Getenv("PATH"), "TZ=UTC", "LC_ALL=C.UTF-8", "HUGO_PARAMS_VERSION=" + o.Version}
