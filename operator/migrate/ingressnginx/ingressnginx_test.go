@@ -3,6 +3,8 @@
 package ingressnginx
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,5 +25,22 @@ func TestTimesOfNginx(t *testing.T) {
 		if got, is := duration(text); got != want || is != (want > 0) {
 			t.Errorf("duration(%q) = %s, %t, want %s", text, got, is, want)
 		}
+	}
+}
+
+// All ports lead to one Service: they are the listeners of one Gateway, and of ListenerSets.
+func TestAllPorts(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: tcp-services, namespace: ingress-nginx}\ndata:\n")
+	for port := 1; port <= 65535; port++ {
+		fmt.Fprintf(&b, "  \"%d\": db/postgres:5432\n", port)
+	}
+	start := time.Now()
+	plan := Read([]migrate.File{{Name: "cm.yaml", Text: []byte(b.String())}})
+	if took := time.Since(start); took > 30*time.Second {
+		t.Errorf("reading 65,535 ports has taken %s", took)
+	}
+	if want := 65535 - len(ownPorts); len(plan.Frontends) != want {
+		t.Errorf("%d frontends, want %d", len(plan.Frontends), want)
 	}
 }
