@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -361,10 +362,20 @@ func TestLastGoodTextsOutliveTheProcess(t *testing.T) {
 		}
 		s.Close()
 	}
-	put(t, filepath.Join(state, ".0123.json456"), "half of a file")
-	first().Close()
-	if left, err := filepath.Glob(filepath.Join(state, ".*")); err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v, %v", left, err)
+	// Others may keep files there, and be writing them.
+	put(t, kept, string(whole))
+	half, foreign := filepath.Join(state, "."+filepath.Base(kept)+"456"), filepath.Join(state, ".boot.json456")
+	put(t, half, "half of a file")
+	put(t, foreign, "half of a file")
+	put(t, filepath.Join(state, "boot.json"), "{}")
+	s = first()
+	check(t, s, "one three", goesOn+"a.yaml:2: did not find expected node content")
+	if err := s.store.err(); err != nil {
+		t.Errorf("a file of others counts: %v", err)
+	}
+	s.Close()
+	if left, err := filepath.Glob(filepath.Join(state, ".*")); err != nil || !slices.Equal(left, []string{foreign}) {
+		t.Errorf("left behind: %v, %v, want %s alone", left, err, foreign)
 	}
 	// A directory that cannot be written costs nothing else.
 	must(t, os.RemoveAll(state))

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -65,10 +66,11 @@ func (s *store) load() map[string]string {
 	}
 	for _, e := range entries {
 		path := filepath.Join(s.dir, e.Name())
-		if strings.HasPrefix(e.Name(), ".") && strings.Contains(e.Name(), ".json") && !s.readOnly {
-			_ = os.Remove(path) // half of a file whose writer was killed
+		half := halfName.MatchString(e.Name())
+		if half && !s.readOnly {
+			_ = os.Remove(path)
 		}
-		if !e.Type().IsRegular() || filepath.Ext(path) != ".json" {
+		if !e.Type().IsRegular() || !fileName.MatchString(e.Name()) {
 			continue
 		}
 		var r record
@@ -99,6 +101,13 @@ func sum(text []byte) string {
 
 // file returns where the text of a path is kept.
 func (s *store) file(path string) string { return filepath.Join(s.dir, sum([]byte(path))[:32]+".json") }
+
+// Others keep files in the directory as well. What file has named is told from them, and what
+// is half of such a file, as its writer was killed.
+var (
+	fileName = regexp.MustCompile(`^[0-9a-f]{32}\.json$`)
+	halfName = regexp.MustCompile(`^\.[0-9a-f]{32}\.json`)
+)
 
 func (s *store) save(path, text string) { s.put(path, &text) }
 func (s *store) drop(path string)       { s.put(path, nil) }
