@@ -246,7 +246,14 @@ func (p *proxy) acl(s statement) {
 		p.note(s, migrate.Lost, "%s: write acl NAME CRITERION VALUE", quote(s.text))
 		return
 	}
-	p.acls[s.words[1]] = append(p.acls[s.words[1]], p.test(s, s.words[2:]))
+	all, t := p.acls[s.words[1]], p.test(s, s.words[2:])
+	if last := len(all) - 1; last >= 0 && t.kind == source && all[last].kind == source && t.missing+all[last].missing == "" {
+		for n := range t.networks { // lists are long
+			all[last].networks[n] = true
+		}
+		return
+	}
+	p.acls[s.words[1]] = append(all, t)
 }
 
 // test takes a criterion with its flags and values.

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/migrate"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // builder makes frontends of proxies.
@@ -20,6 +21,8 @@ type builder struct {
 	proxies  map[string]*proxy // those with servers
 	used     map[*proxy]bool
 	gateways map[string]bool // names that are taken
+	// spent and asked are what maxServers and maxQuestions bound.
+	spent, asked int
 }
 
 // maxListeners is how many a Gateway has.
@@ -104,7 +107,7 @@ func (p *proxy) sharesAddresses(places []place) bool {
 func (b *builder) frontend(p *proxy, at *place) []migrate.Frontend {
 	f := migrate.Frontend{
 		Place: at.Place, Name: p.name(), Protocol: corev1.ProtocolTCP, Addresses: at.addresses, Port: at.port, EndPort: at.end,
-		Notes: slices.Clone(p.notes),
+		Notes: slices.Clip(p.notes),
 	}
 	if f.Place.Line == 0 {
 		f.Place = p.Place
@@ -119,6 +122,11 @@ func (b *builder) frontend(p *proxy, at *place) []migrate.Frontend {
 	main, standby := b.choose(p, &f, at)
 	if main == nil {
 		refuse(p.Place, "%s is not served at port %d: it has no backend that gets all connections: add default_backend", quote(p.section.text), at.port)
+		return []migrate.Frontend{f}
+	}
+	if b.spent += len(main.servers) + len(main.notes) + len(p.notes); b.spent > maxServers {
+		refuse(at.Place, "%s is not served: all frontends together have more than %s servers: give fewer files", quote(at.text), phrase.Number(maxServers))
+		f.Notes = f.Notes[len(f.Notes)-1:]
 		return []migrate.Frontend{f}
 	}
 	f.Pool, f.Was = main.name(), main.balance

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/kubernetes-sigs/blixt/operator/migrate"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // Read returns what the files serve, in the order in which HAProxy reads them. A file that an
@@ -25,7 +26,13 @@ func Read(files []migrate.File) *migrate.Plan {
 	}
 	b := builder{plan: r.plan, proxies: map[string]*proxy{}, used: map[*proxy]bool{}, gateways: map[string]bool{}}
 	var all []*proxy
+	weight := 0
 	for _, s := range r.sections {
+		if weight += s.weigh(); weight > maxStatements {
+			r.plan.Broken = true
+			r.plan.Note(s.Place, migrate.Lost, "%s: sections have, with what they inherit, more than %s statements: give fewer files", quote(s.text), phrase.Number(maxStatements))
+			return r.plan
+		}
 		switch s.kind() {
 		case "frontend", "backend", "listen":
 			p := newProxy(s, lists)
@@ -55,6 +62,14 @@ func Read(files []migrate.File) *migrate.Plan {
 	b.unused(all)
 	return r.plan
 }
+
+// What hostile files may cost: statements with those that are inherited, servers and notes of
+// all frontends together, and questions about networks.
+const (
+	maxStatements = 5_000_000
+	maxServers    = 2_000_000
+	maxQuestions  = 50_000_000
+)
 
 // lists are files with addresses, by the names that ACLs give them.
 type lists map[string][]byte

@@ -30,7 +30,13 @@ func (b *builder) policy(f *migrate.Frontend, front, back *proxy, at *place) (sp
 	if len(at.addresses) != 1 {
 		ask.destination = netip.Addr{}
 	}
-	spec.Sources = sources(rules, ask)
+	networks := named(rules)
+	if b.asked += len(networks) * tests(rules); b.asked > maxQuestions {
+		f.Unserved = true
+		f.Note(at.Place, migrate.Lost, "%s is not served, as nobody would keep out whom it keeps out: rules and networks are too many: put the networks into one ACL", quote(at.text))
+		return spec
+	}
+	spec.Sources = sources(rules, networks, ask)
 	spec.Limits = b.limits(f, front, at, rules)
 	spec.IdleTimeout = idleTimeout(f, front, back)
 	if s := back.stickiness; s != nil {

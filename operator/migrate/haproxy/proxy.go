@@ -71,6 +71,17 @@ func newProxy(s *section, lists map[string][]byte) *proxy {
 	return p
 }
 
+// weigh returns how many statements a section has and inherits.
+func (s *section) weigh() int {
+	if s.weight == 0 {
+		s.weight = len(s.body) + 1
+		if s.defaults != nil {
+			s.weight += s.defaults.weigh()
+		}
+	}
+	return s.weight
+}
+
 // effective returns what a section inherits, and its own statements.
 func effective(s *section) []statement {
 	if s.defaults == nil {
@@ -357,18 +368,16 @@ func (p *proxy) places() []place {
 			byPort[key] = i
 			all = append(all, place{bind: b})
 		}
-		if pl := &all[i]; b.both {
-			pl.everywhere = true
-		} else if !slices.Contains(pl.addresses, b.Addr) {
-			pl.addresses = append(pl.addresses, b.Addr)
-		}
+		all[i].everywhere = all[i].everywhere || b.both
+		all[i].addresses = append(all[i].addresses, b.Addr)
 	}
 	for i := range all {
-		four, six := slices.Contains(all[i].addresses, netip.IPv4Unspecified()), slices.Contains(all[i].addresses, netip.IPv6Unspecified())
-		if all[i].everywhere || four && six {
-			all[i].addresses = nil
+		at := &all[i]
+		slices.SortFunc(at.addresses, netip.Addr.Compare)
+		at.addresses = slices.Compact(at.addresses)
+		if at.everywhere || slices.Contains(at.addresses, netip.IPv4Unspecified()) && slices.Contains(at.addresses, netip.IPv6Unspecified()) {
+			at.addresses = nil
 		}
-		slices.SortFunc(all[i].addresses, netip.Addr.Compare)
 	}
 	return all
 }

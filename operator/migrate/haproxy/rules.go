@@ -74,10 +74,10 @@ var everyone = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustPars
 
 // sources returns who may connect to a place, or nil: everybody. Each network that rules name
 // is asked about. All other addresses are treated like the smallest network around them.
-func sources(rules []rule, at about) *v1alpha1.PolicySources {
+func sources(rules []rule, named []netip.Prefix, at about) *v1alpha1.PolicySources {
 	refused := map[netip.Prefix]bool{}
 	reset := false
-	for _, network := range named(rules) {
+	for _, network := range named {
 		at.source = network
 		by := refusedBy(rules, at)
 		refused[network] = by != nil
@@ -139,6 +139,14 @@ func named(rules []rule) []netip.Prefix {
 		})
 	}
 	return all
+}
+
+// tests returns how many tests the rules have.
+func tests(rules []rule) (n int) {
+	for i := range rules {
+		rules[i].all(func(*test) { n++ })
+	}
+	return n
 }
 
 // surrounding returns the decision for the next network around.

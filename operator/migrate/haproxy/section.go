@@ -31,6 +31,7 @@ type section struct {
 	defaults *section // from which a proxy, or other defaults, inherit
 	used     bool     // defaults from which something inherits
 	body     []statement
+	weight   int // see weigh
 }
 
 func (s *section) kind() string { return s.words[0] }
