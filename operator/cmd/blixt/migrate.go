@@ -42,6 +42,7 @@ func migrateSources() []*migrateSource {
 		migrateNginx(),
 		migrateHAProxy(),
 		migrateIPVS(),
+		migrateKeepalived(),
 		migrateServices(),
 	}
 }

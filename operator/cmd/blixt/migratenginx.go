@@ -39,7 +39,8 @@ of another host's files can be read.`,
   nginx -T | blixt migrate nginx -
   blixt migrate nginx copy/nginx.conf --prefix copy --address 192.0.2.10`,
 		gather: func(files []migrate.File) ([]migrate.File, error) {
-			return nginxIncludes(files, dirs(files[0].Name))
+			where := dirs(files[0].Name)
+			return included(files, nginx.Includes, func(_ migrate.File, pattern string) []string { return nginx.Candidates(pattern, where) })
 		},
 		read: func(files []migrate.File) *migrate.Plan { return nginx.ReadIn(dirs(files[0].Name), files) },
 		flags: func(f *pflag.FlagSet) {
@@ -54,9 +55,9 @@ const (
 	maxIncludedBytes = 256 << 20
 )
 
-// nginxIncludes adds the files that the files include, as far as there are any. Those that are
-// not there are told by the reader.
-func nginxIncludes(files []migrate.File, dirs []string) ([]migrate.File, error) {
+// included adds the files that the files include, as far as there are any. Those that are not
+// there are told by the reader. candidates are where the files of a pattern may be.
+func included(files []migrate.File, patterns func(migrate.File) []string, candidates func(migrate.File, string) []string) ([]migrate.File, error) {
 	have := map[string]bool{}
 	size := 0
 	for _, f := range files {
@@ -64,8 +65,8 @@ func nginxIncludes(files []migrate.File, dirs []string) ([]migrate.File, error) 
 		size += len(f.Text)
 	}
 	for i := 0; i < len(files); i++ {
-		for _, pattern := range nginx.Includes(files[i]) {
-			found, err := firstFound(nginx.Candidates(pattern, dirs))
+		for _, pattern := range patterns(files[i]) {
+			found, err := firstFound(candidates(files[i], pattern))
 			if err != nil {
 				return nil, fmt.Errorf("%s: include %s: %w", files[i].Name, pattern, err)
 			}
