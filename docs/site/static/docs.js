@@ -27,77 +27,86 @@
     return s.length < 3 ? word : s;
   };
 
-  // The index: for each part of a page, its words with their weight. A word of a title says
-  // more than one of a heading, and that more than one of the text.
+  // What others call what is called otherwise here.
+  const synonyms = new Map([['ip', 'address'], ['ips', 'address'], ['ddos', 'attack'], ['dos', 'attack'], ['lb', 'balancer']]);
+  // wanted returns the words of a question that tell what it is about.
+  const wanted = (question) => {
+    const all = wordsOf(question), telling = all.filter((w) => !common.has(w)).map((w) => synonyms.get(w) ?? w);
+    return [...new Set(telling.length > 0 ? telling : all)];
+  };
+  // Who asks for a word rather wants to use something than to look it up, or to develop it.
+  const sections = new Map([['Reference', 0.9], ['Examples', 0.9], ['Project', 0.7]]);
+
+  // The index: for each word, the parts of pages that have it, with its weight in their names
+  // and in their text. The first part of a page goes by the page's title.
 
   let parts, words;
   const read = () => {
+    if (parts) return;
     parts = [];
-    words = new Map(); // word → Map of part → weight
-    const add = (text, part, weight) => {
+    words = new Map(); // word → Map of part → {name, text}
+    const add = (text, part, where, weight) => {
       for (const word of wordsOf(text)) {
         for (const w of word.includes('_') ? [word, ...word.split('_')] : [word]) {
           if (!words.has(w)) words.set(w, new Map());
           const at = words.get(w);
-          at.set(part, (at.get(part) ?? 0) + weight);
+          if (!at.has(part)) at.set(part, {name: 0, text: 0});
+          at.get(part)[where] += weight;
         }
       }
     };
     for (const page of window.blixtDocs ?? []) {
       page.parts.forEach((p, i) => {
-        const part = {page, first: i === 0, ...p};
+        const part = {page, first: i === 0, length: wordsOf(p.text).length, ...p};
         parts.push(part);
-        add(page.title, part, i === 0 ? 6 : 2);
-        add(page.section, part, 1);
-        if (i > 0) add(p.heading, part, 5);
-        add(p.text, part, 1);
-        part.length = wordsOf(p.text).length;
+        add(page.title, part, 'name', part.first ? 6 : 1);
+        add(page.section, part, 'name', 0.5);
+        if (!part.first) add(p.heading, part, 'name', 4);
+        add(p.text, part, 'text', 1);
       });
     }
   };
 
-  // search returns the parts that have most of the words of a question, best first.
+  // search returns the parts that have most of the words of a question, best first. A word
+  // tells the more the fewer parts have it; ten times tells little more than five times.
   const search = (question) => {
-    if (!parts) read();
-    const all = wordsOf(question);
-    const telling = all.filter((w) => !common.has(w));
-    const wanted = [...new Set(telling.length > 0 ? telling : all)];
-    const scores = new Map();
-    for (const word of wanted) {
+    read();
+    const asked = wanted(question), scores = new Map();
+    for (const word of asked) {
       const beginning = stem(word), found = new Map();
       for (const [w, at] of words) {
         if (word.length > 1 ? !w.startsWith(beginning) : w !== word) continue;
         const near = w === word ? 1 : stem(w) === beginning ? 0.9 : 0.4;
-        for (const [part, weight] of at) found.set(part, (found.get(part) ?? 0) + weight * near);
+        for (const [part, {name, text}] of at) {
+          const f = found.get(part) ?? {name: 0, text: 0};
+          found.set(part, {name: f.name + name * near, text: f.text + text * near});
+        }
       }
       const rare = Math.log(1 + parts.length / (1 + found.size));
-      for (const [part, weight] of found) {
+      for (const [part, {name, text}] of found) {
         const s = scores.get(part) ?? {sum: 0, words: 0};
-        s.sum += rare * weight / (weight + 1 + part.length / 200);
+        s.sum += rare * (2 * name / (name + 2) + text / (text + 1 + part.length / 200));
         s.words++;
         scores.set(part, s);
       }
     }
-    const ranked = [...scores].map(([part, s]) => [part, s.sum * (s.words / wanted.length) ** 2]).sort((a, b) => b[1] - a[1]);
-    const seen = new Map();
-    return ranked.map(([part]) => part).filter((part) => {
-      seen.set(part.page, (seen.get(part.page) ?? 0) + 1);
-      return seen.get(part.page) <= 2;
-    }).slice(0, 10);
+    const stems = (all) => all.map(stem).sort().join(' ');
+    const isAsked = (name) => stems(wanted(name)) === stems(asked);
+    const score = (part, {sum, words}) => sum * (words / asked.length) ** 2 * (sections.get(part.page.section) ?? 1) *
+      (isAsked(part.first ? part.page.title : part.heading) ? 1.5 : 1);
+    const ranked = [...scores].map(([part, s]) => [part, score(part, s)]).sort((a, b) => b[1] - a[1]).map(([part]) => part);
+    const of = new Map(); // page → how many parts of it
+    return ranked.filter(({page}) => of.set(page, (of.get(page) ?? 0) + 1).get(page) <= 2).slice(0, 10);
   };
 
   // What is shown
 
-  // marked returns text in which the words of a question are marked.
-  const marked = (text, question) => {
-    const stems = wordsOf(question).filter((w) => !common.has(w)).map(stem);
-    return text.split(/([\p{L}\p{N}]+)/u).map((s) => stems.some((b) => s.toLowerCase().startsWith(b)) ? el('mark', {textContent: s}) : s);
-  };
-  // excerpt returns the text around the place that has most of the words of a question.
-  const excerpt = (text, question) => {
-    const stems = wordsOf(question).filter((w) => !common.has(w)).map(stem);
+  // marked returns text in which words that begin in some way are marked.
+  const marked = (text, stems) => text.split(/([\p{L}\p{N}]+)/u).map((s) => stems.some((b) => s.toLowerCase().startsWith(b)) ? el('mark', {textContent: s}) : s);
+  // excerpt returns the text around the place that has most of them.
+  const excerpt = (text, stems) => {
     const hits = [];
-    for (const m of text.matchAll(/[\p{L}\p{N}_]+/gu)) {
+    for (const m of text.matchAll(/[\p{L}\p{N}]+/gu)) {
       const which = stems.findIndex((b) => m[0].toLowerCase().startsWith(b));
       if (which >= 0) hits.push([m.index, which]);
     }
@@ -114,10 +123,11 @@
   const show = () => {
     const question = input.value.trim();
     const found = question ? search(question) : [];
+    const stems = wanted(question).flatMap((w) => stem(w).split('_')).filter(Boolean);
     list.replaceChildren(...found.map((part, i) => {
-      const name = el('strong', {}, ...marked(part.page.title, question));
-      if (!part.first && part.heading) name.append(el('span', {}, ' › ', ...marked(part.heading, question)));
-      const a = el('a', {id: `result-${i}`, tabIndex: -1}, name, el('small', {}, ...marked(excerpt(part.text, question), question)));
+      const name = el('strong', {}, ...marked(part.page.title, stems));
+      if (!part.first && part.heading) name.append(el('span', {}, ' › ', ...marked(part.heading, stems)));
+      const a = el('a', {id: `result-${i}`, tabIndex: -1}, name, el('small', {}, ...marked(excerpt(part.text, stems), stems)));
       a.href = new URL(part.page.page + (part.first ? '' : '#' + part.id), root).href;
       a.setAttribute('role', 'option');
       a.addEventListener('click', close);
@@ -148,7 +158,10 @@
   };
 
   input.addEventListener('input', show);
-  input.addEventListener('focus', () => { if (input.value.trim()) show(); });
+  input.addEventListener('focus', () => {
+    if (input.value.trim()) show();
+    else if (!parts) setTimeout(read); // before the first letter is there
+  });
   input.addEventListener('keydown', (e) => {
     const all = list.querySelectorAll('a');
     if (e.isComposing) return;
