@@ -32,7 +32,7 @@ TEST_TOOLS := curl=curl nginx=nginx-light $(NGINX_STREAM)=libnginx-mod-stream di
 	ethtool=ethtool ip=iproute2 nft=nftables modprobe=kmod promtool=prometheus \
 	zsh=zsh fish=fish mandoc=mandoc /usr/share/bash-completion/bash_completion=bash-completion
 # What the tests of packages run, and what is looked for in packages.
-PACKAGE_TOOLS := /lib/systemd/systemd=systemd-sysv dpkg-deb=dpkg rpm=rpm lintian=lintian pkill=procps
+PACKAGE_TOOLS := nginx=nginx-light curl=curl /lib/systemd/systemd=systemd-sysv dpkg-deb=dpkg rpm=rpm lintian=lintian pkill=procps
 # What looks at the page, and a font: a bare Debian has none.
 BROWSER := chromium=chromium /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf=fonts-dejavu-core
 # Fuzz targets, as package:function.

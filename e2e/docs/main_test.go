@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,9 +21,6 @@ import (
 )
 
 const root = "../.."
-
-// home is where readers begin, with the examples of this checkout.
-const home = "/home/alice/blixt"
 
 func TestMain(m *testing.M) { labtest.Main(m) }
 
@@ -37,24 +35,22 @@ func follow(t *testing.T, name string, blocks []document.Block) error {
 	t.Helper()
 	var machines []string
 	for _, name := range []string{"host", "client", "web-1", "web-2"} {
-		if names(blocks, name) {
+		if reader.Names(blocks, name) {
 			machines = append(machines, name)
 		}
 	}
 	r := network(t, name, machines).reader(t)
 	r.Correct = golden.Update()
-	err := errors.Join(r.Follow(blocks), r.Close())
-	if len(r.Corrections) > 0 {
-		file := filepath.Join(root, blocks[0].File)
-		text, e := os.ReadFile(file)
-		err = errors.Join(err, e, os.WriteFile(file, []byte(reader.Apply(string(text), r.Corrections)), 0o644))
-	}
-	return err
+	return errors.Join(r.Follow(blocks), r.Close(), r.Write(filepath.Join(root, blocks[0].File)))
 }
 
 // network makes a network of that name. Its servers answer HTTP.
 func network(t *testing.T, name string, machines []string) world {
 	t.Helper()
+	blixt, err := os.ReadFile(labtest.Binary)
+	if err != nil {
+		t.Fatal(err)
+	}
 	n, err := reader.NewNetwork("blixt-e2e-docs-" + name)
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +68,7 @@ func network(t *testing.T, name string, machines []string) world {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = m.Close() })
-		if err := equip(m); err != nil {
+		if err := errors.Join(reader.Equip(m), os.WriteFile(m.Path("/usr/local/bin/blixt"), blixt, 0o755)); err != nil {
 			t.Fatal(err)
 		}
 		w.machines[name] = m
@@ -90,39 +86,11 @@ func network(t *testing.T, name string, machines []string) world {
 // reader returns one with terminals on all machines, whom the test closes.
 func (w world) reader(t *testing.T) *reader.Reader {
 	t.Helper()
-	r, err := reader.New(w.machines, home)
+	r, err := reader.New(w.machines, reader.Home)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
-}
-
-// names reports whether a block is to be run on a machine.
-func names(blocks []document.Block, machine string) bool {
-	for _, b := range blocks {
-		if m, err := b.Mark(); err == nil && b.HasCommands() && m.Run == machine {
-			return true
-		}
-	}
-	return false
-}
-
-// equip gives a machine blixt, sudo, and the examples of this checkout, as readers have them.
-func equip(m *machine.Machine) error {
-	blixt, err := os.ReadFile(labtest.Binary)
-	if err != nil {
-		return err
-	}
-	const sudo = `#!/bin/sh
-export SUDO_USER=alice
-exec env "$@"
-`
-	return errors.Join(
-		os.WriteFile(m.Path("/usr/local/bin/blixt"), blixt, 0o755),
-		os.WriteFile(m.Path("/usr/local/bin/sudo"), []byte(sudo), 0o755),
-		os.MkdirAll(m.Path(home), 0o755),
-		os.CopyFS(filepath.Join(m.Path(home), "examples"), os.DirFS(filepath.Join(root, "examples"))),
-	)
 }
 
 // pages returns the documents that have blocks to be run, as paths from the root.
@@ -135,7 +103,7 @@ func pages(t *testing.T) map[string][]document.Block {
 			return err
 		case d.IsDir() && (name == ".git" || name == "bin"):
 			return filepath.SkipDir
-		case strings.HasSuffix(name, ".md") && !reader.NeedsSystemd(name):
+		case strings.HasSuffix(name, ".md") && !slices.Contains(reader.WithSystemd, name):
 			blocks, err := document.Read(path)
 			for i := range blocks {
 				blocks[i].File = name

@@ -6,38 +6,31 @@ package packages
 
 import (
 	"cmp"
-	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/labtest"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/machine"
 )
 
 // limit is how long a command may take, on a busy machine.
 const limit = 2 * time.Minute
 
-//go:embed boot.sh
-var bootScript string
-
 // host is the load balancer of a world, with a systemd of its own. Its files are those of a
 // distribution; what is written stays in memory.
 type host struct {
 	*labtest.World
-	pid    int // of systemd
-	cgroup string
-	before []string // files of others that are named like ours
+	machine *machine.Machine
+	cgroup  string
+	before  []string // files of others that are named like ours
 }
 
 // cgroups returns where the hierarchy of cgroup v2 is mounted.
@@ -49,42 +42,20 @@ func cgroups() string {
 	return "/sys/fs/cgroup"
 }
 
-// boot starts systemd, in the network namespace of the load balancer.
+// becomeSystemd has the first process of a machine become systemd, which starts nothing of
+// the distribution's.
+const becomeSystemd = `
+rm -f /etc/fstab /usr/sbin/policy-rc.d
+mkdir -p /etc/systemd/system
+printf '[Unit]\nRequires=sysinit.target\nWants=dbus.socket\nAfter=sysinit.target\n' >/etc/systemd/system/test.target
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --system --show-status=0 systemd.unit=test.target </dev/null`
+
+// boot starts a network of that name, and systemd on its load balancer.
 func boot(t *testing.T, name string) *host {
 	t.Helper()
-	h := &host{World: labtest.New(t, name, 2, 0), cgroup: filepath.Join(cgroups(), "blixt-e2e-"+name)}
-	h.removeCgroup() // of a killed run
-	h.Check(os.Mkdir(h.cgroup, 0o755))
-	t.Cleanup(h.removeCgroup)
-	dir := t.TempDir()
-	console := filepath.Join(dir, "console")
-	h.Check(os.WriteFile(console, nil, 0o600))
-	mounts := filepath.Join(dir, "mounts")
-	h.Check(os.Mkdir(mounts, 0o755))
-	c := exec.Command("sh", "-c", bootScript, "boot.sh", *rootDir, h.cgroup, mounts, console)
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC}
-	var said strings.Builder
-	c.Stdout, c.Stderr = &said, &said
-	h.Check(h.Balancer.Start(c))
-	h.pid = c.Process.Pid
-	t.Cleanup(func() {
-		_ = c.Process.Kill()
-		_ = c.Wait() // killed
-		if t.Failed() {
-			text, _ := os.ReadFile(console)
-			t.Logf("systemd said:\n%s%s", said.String(), text)
-		}
-	})
-	err := lab.Eventually(limit, func() error {
-		out, err := h.try("systemctl", "is-system-running")
-		if state := strings.TrimSpace(out); state == "running" || state == "degraded" {
-			return nil
-		}
-		return fmt.Errorf("systemd is not up: %s, %w", out, cmp.Or(err, errors.New("not yet")))
-	})
-	if err != nil {
-		t.Fatalf("%v\n%s", err, said.String())
-	}
+	h := &host{World: labtest.New(t, name, 2, 0)}
+	h.start(t, h.Balancer, name)
 	h.before = h.named()
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -95,12 +66,48 @@ func boot(t *testing.T, name string) *host {
 	return h
 }
 
+// start has a node run systemd. The name is that of its cgroup.
+func (h *host) start(t *testing.T, n *lab.Node, name string) {
+	t.Helper()
+	h.cgroup = filepath.Join(cgroups(), "blixt-e2e-"+name)
+	h.removeCgroup(t) // of a killed run
+	if err := os.Mkdir(h.cgroup, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.removeCgroup(t) })
+	var err error
+	h.machine, err = machine.Start(n, machine.Options{
+		Root: *rootDir, Dir: t.TempDir(), Name: "host", Cgroup: h.cgroup,
+		Init: []string{"unshare", "--cgroup", "sh", "-c", becomeSystemd},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = h.machine.Close()
+		if t.Failed() {
+			t.Logf("systemd said:\n%s", h.machine.Console())
+		}
+	})
+	err = lab.Eventually(limit, func() error {
+		out, err := h.try("systemctl", "is-system-running")
+		if state := strings.TrimSpace(out); state == "running" || state == "degraded" {
+			return nil
+		}
+		return fmt.Errorf("systemd is not up: %s, %w", out, cmp.Or(err, errors.New("not yet")))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // removeCgroup kills all that is in the cgroup, and removes it.
-func (h *host) removeCgroup() {
+func (h *host) removeCgroup(t *testing.T) {
+	t.Helper()
 	if err := os.WriteFile(filepath.Join(h.cgroup, "cgroup.kill"), []byte("1"), 0); errors.Is(err, fs.ErrNotExist) {
 		return
 	}
-	h.Check(lab.Eventually(limit, func() error {
+	err := lab.Eventually(limit, func() error {
 		var dirs []string
 		_ = filepath.WalkDir(h.cgroup, func(path string, d fs.DirEntry, err error) error { // it changes meanwhile
 			if err == nil && d.IsDir() {
@@ -114,24 +121,15 @@ func (h *host) removeCgroup() {
 			}
 		}
 		return nil
-	}))
-}
-
-// command returns a command on the host, with the environment of a login.
-func (h *host) command(name string, args ...string) *exec.Cmd {
-	all := []string{"--all", "--target", strconv.Itoa(h.pid), "env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", "TERM=dumb", name}
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	h.Cleanup(cancel)
-	return exec.CommandContext(ctx, "nsenter", append(all, args...)...)
-}
-
-// try runs a command on the host.
-func (h *host) try(name string, args ...string) (string, error) {
-	out, err := h.command(name, args...).CombinedOutput()
+	})
 	if err != nil {
-		err = fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)
+		t.Error(err)
 	}
-	return string(out), err
+}
+
+// try runs a command on the host, with the environment of a login.
+func (h *host) try(name string, args ...string) (string, error) {
+	return h.machine.Run(limit, name, args...)
 }
 
 // run runs a command on the host that succeeds.
@@ -143,9 +141,7 @@ func (h *host) run(name string, args ...string) string {
 }
 
 // path returns a file of the host.
-func (h *host) path(name string) string {
-	return filepath.Join("/proc", strconv.Itoa(h.pid), "root", name)
-}
+func (h *host) path(name string) string { return h.machine.Path(name) }
 
 // put copies files into /tmp of the host, and returns their paths there.
 func (h *host) put(files ...string) (there []string) {

@@ -25,7 +25,7 @@ func TestUpgradeThatGoesWrongBreaksNoFlow(t *testing.T) {
 	flows := h.traffic()
 
 	// dpkg is killed while it unpacks.
-	c := h.command("dpkg", "--install", debs[1])
+	c := h.machine.Command(t.Context(), "dpkg", "--install", debs[1])
 	h.Check(c.Start())
 	h.Check(lab.Eventually(limit, func() error {
 		_, err := os.Stat(h.path("usr/bin/blixt.dpkg-new"))

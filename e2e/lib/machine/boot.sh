@@ -13,6 +13,7 @@ mkdir "$dir/upper" "$dir/work" "$dir/root"
 mount -t overlay -o "lowerdir=$root,upperdir=$dir/upper,workdir=$dir/work" overlay "$dir/root"
 hostname "$name"
 cd "$dir/root"
+echo "$name" >etc/hostname
 mount -t proc proc proc
 # What is not of the network is the same for all namespaces: nobody is to change it.
 mount --bind proc/sys proc/sys

@@ -62,7 +62,7 @@ func Start(n *lab.Node, o Options) (*Machine, error) {
 		return nil, err
 	}
 	if o.Init == nil {
-		o.Init = []string{"sleep", "infinity"}
+		o.Init = []string{"bash", "-c", "sleep infinity & wait"} // it reaps orphans
 	}
 	// Its last word is what tells that it is there.
 	args := append([]string{"-c", bootScript, "boot.sh", o.Root, mounts, o.Name, "sh", "-c", `echo up; exec setpriv ` + withheld + ` "$@" >/dev/null`, "sh"}, o.Init...)

@@ -112,6 +112,9 @@ func TestCommandsEnd(t *testing.T) {
 	if _, err := m.Run(limit, "sh", "-c", "setsid sleep 4712 >/dev/null 2>&1 & echo"); err != nil {
 		t.Fatal(err)
 	}
+	if out, err := m.Run(limit, "sh", "-c", "(sleep 0 &); sleep 0.5; ps --ppid 1 -o stat=,args= | grep ^Z || true"); err != nil || out != "" {
+		t.Errorf("nobody has reaped %s (%v)", out, err)
+	}
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
 	}

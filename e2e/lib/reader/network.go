@@ -3,11 +3,17 @@
 package reader
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
 	"time"
 
+	"github.com/kubernetes-sigs/blixt/e2e/lib/document"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/lab"
+	"github.com/kubernetes-sigs/blixt/e2e/lib/machine"
 )
 
 // Network is the one of the documents: a host that balances, a client in its network, and
@@ -77,8 +83,31 @@ func Serve(n *lab.Node) (stop func(), err error) {
 	return func() { _ = server.Close() }, nil
 }
 
-// NeedsSystemd reports whether a document installs packages and starts services. Those are
-// followed by e2e/packages, where a host has a systemd; all others by e2e/docs.
-func NeedsSystemd(file string) bool {
-	return file == "docs/quickstart/host.md" || file == "docs/packages.md"
+// WithSystemd are the documents that install packages and start services. They are followed
+// by e2e/packages, where a host has a systemd; all others by e2e/docs.
+var WithSystemd = []string{"docs/packages.md", "docs/quickstart/host.md"}
+
+// Home is where readers begin, with the examples of this checkout.
+const Home = "/home/alice/blixt"
+
+// Equip gives a machine sudo, and the examples.
+func Equip(m *machine.Machine) error {
+	const sudo = `#!/bin/sh
+export SUDO_USER=alice
+exec env "$@"
+`
+	home := m.Path(Home)
+	return errors.Join(
+		os.WriteFile(m.Path("/usr/local/bin/sudo"), []byte(sudo), 0o755),
+		os.MkdirAll(home, 0o755),
+		os.CopyFS(filepath.Join(home, "examples"), os.DirFS("../../examples")),
+	)
+}
+
+// Names reports whether a block is to be run on a machine.
+func Names(blocks []document.Block, machine string) bool {
+	return slices.ContainsFunc(blocks, func(b document.Block) bool {
+		m, err := b.Mark()
+		return err == nil && b.HasCommands() && m.Run == machine
+	})
 }

@@ -7,6 +7,7 @@ package reader
 import (
 	"errors"
 	"fmt"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,25 +22,31 @@ type Reader struct {
 	// Limit is how long a command may take.
 	Limit time.Duration
 	// Correct has consoles whose output differs from what is shown be noted, and go on.
-	Correct bool
-	// Corrections are what they should show, in their order.
-	Corrections []Correction
+	Correct     bool
+	corrections []correction
 	terms       map[string]*terminal
 }
 
-// Correction is what a command prints, instead of the lines that its document shows.
-type Correction struct {
-	Line, Lines int
-	Text        string
+// correction is what a command prints, instead of the lines that its document shows.
+type correction struct {
+	line, lines int
+	text        string
 }
 
-// Apply returns the text of a document with corrections. Its blocks are not indented.
-func Apply(text string, all []Correction) string {
-	lines := strings.SplitAfter(text, "\n")
-	for _, c := range slices.Backward(all) {
-		lines = slices.Replace(lines, c.Line-1, c.Line-1+c.Lines, c.Text)
+// Write writes what was noted into the document. Its consoles are not indented.
+func (r *Reader) Write(file string) error {
+	if len(r.corrections) == 0 {
+		return nil
 	}
-	return strings.Join(lines, "")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	lines := strings.SplitAfter(string(text), "\n")
+	for _, c := range slices.Backward(r.corrections) {
+		lines = slices.Replace(lines, c.line-1, c.line-1+c.lines, c.text)
+	}
+	return os.WriteFile(file, []byte(strings.Join(lines, "")), 0o644)
 }
 
 // New returns a reader who begins in a directory of each machine.
@@ -153,7 +160,7 @@ func (r *Reader) console(t *terminal, c document.Command) error {
 		}
 		if r.Correct {
 			first := c.Line + strings.Count(c.Text, "\n")
-			r.Corrections = append(r.Corrections, Correction{first, strings.Count(c.Prints, "\n"), logTime.ReplaceAllString(out, "")})
+			r.corrections = append(r.corrections, correction{first, strings.Count(c.Prints, "\n"), logTime.ReplaceAllString(out, "")})
 			return nil
 		}
 		return different
