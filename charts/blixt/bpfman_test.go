@@ -98,6 +98,21 @@ func TestBpfmanIsRendered(t *testing.T) {
 	}
 }
 
+// Container runtimes make what is not there. Where a node's system is read-only, as on Talos,
+// they cannot, and start nothing.
+func TestBpfmanNeedsNoWritableSystem(t *testing.T) {
+	objects := mustTemplate(t, withAll)
+	paths := strings.Fields(field(t, objects, "DaemonSet/bpfman-daemon", "{.spec.template.spec.volumes[*].hostPath.path}"))
+	if len(paths) < 10 {
+		t.Errorf("found only %q", paths)
+	}
+	for _, path := range paths {
+		if top := strings.Split(path, "/")[1]; !slices.Contains([]string{"proc", "run", "sys", "tmp", "var"}, top) {
+			t.Errorf("%s is in a folder that may be read-only", path)
+		}
+	}
+}
+
 func TestSwitchesOfBpfman(t *testing.T) {
 	const daemon, operator = "DaemonSet/bpfman-daemon", "Deployment/bpfman-operator"
 	for _, c := range []struct{ set, object, path, want string }{
