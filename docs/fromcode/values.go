@@ -37,7 +37,7 @@ blixt:
 `
 
 // row is a line of the table that helm-docs makes.
-var row = regexp.MustCompile("(?m)^\\| ([a-z][\\w.]*) \\| (\\w+) \\| (.*?) \\| (.*) \\|$")
+var row = regexp.MustCompile(`(?m)^\| ([a-z][\w.]*) \| (\w+) \| (.*?) \| (.*) \|$`)
 
 // valueSchema is what of values.schema.json decides about a value.
 type valueSchema struct {

@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -290,6 +292,23 @@ func TestReasonsAreExplained(t *testing.T) {
 		}
 	}
 	equal(t, explained, counters...)
+}
+
+// The page for people whose connections end has each reason why flows do, and no others.
+func TestEndsAreExplained(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/troubleshooting.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## Connections end, or hang\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	explained := map[string]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| (`.*?`) \\|").FindAllStringSubmatch(section, -1) {
+		for _, name := range regexp.MustCompile("`(\\w+)").FindAllStringSubmatch(row[1], -1) {
+			explained[name[1]] = true
+		}
+	}
+	equal(t, slices.Sorted(maps.Keys(explained)), slices.Sorted(maps.Values(reasonNames))...)
 }
 
 // TestNamesOutliveFrontends: a frontend that is removed ends its flows, whose records come
