@@ -86,7 +86,7 @@ func Zip(site fs.FS, at time.Time) ([]byte, error) {
 
 // pages returns the names of a site's pages.
 func pages(site fs.FS) (all []string, err error) {
-	err = fs.WalkDir(site, ".", func(name string, e fs.DirEntry, err error) error {
+	err = fs.WalkDir(site, ".", func(name string, _ fs.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(name, ".html") {
 			all = append(all, name)
 		}
