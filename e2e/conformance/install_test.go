@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sigs.k8s.io/gateway-api/conformance"
+	"sigs.k8s.io/gateway-api/conformance/utils/flags"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
@@ -59,9 +60,14 @@ func install(ctx context.Context, c *cluster.Cluster, here string) (version, map
 	return info.Main.Version, maps, err
 }
 
-// installGatewayAPI installs the release of Gateway API that the suite is of: it takes no other.
+// installGatewayAPI installs the release of Gateway API that the suite is of. It takes another
+// only if told so, and then that of the chart is installed.
 func installGatewayAPI(ctx context.Context, c *cluster.Cluster) error {
-	files, err := kube.Older.Files()
+	release := kube.Older
+	if *flags.AllowCRDsMismatch {
+		release = kube.Standard
+	}
+	files, err := release.Files()
 	if err != nil {
 		return err
 	}

@@ -99,6 +99,9 @@ func (t *Translation) gateways(objs *Objects, classes map[string]*class, s *envi
 		if c != nil {
 			c.inUse = true
 			index[key] = newGateway(obj, c, lost, s, configs)
+			if scope := obj.Spec.DefaultScope; scope != "" && scope != gwv1.GatewayDefaultScopeNone {
+				t.addNote(named("Gateway", obj.Namespace, obj.Name), "spec.defaultScope is ignored: it is experimental. Name the Gateway in parentRefs of its routes.")
+			}
 		}
 	}
 	return index

@@ -70,9 +70,29 @@ var defects = []struct {
 	{"old Gateway API", func(f *doctor.Facts) {
 		crd(f, "gateways.gateway.networking.k8s.io").Annotations["gateway.networking.k8s.io/bundle-version"] = "v1.4.0"
 	}, "gateway-api", doctor.Warning, "CustomResourceDefinition gateways.gateway.networking.k8s.io", "v1.4.0, older than", "standard-install.yaml"},
+	{"old Gateway API of the experimental channel", func(f *doctor.Facts) {
+		crd(f, "gateways.gateway.networking.k8s.io").Annotations["gateway.networking.k8s.io/bundle-version"] = "v1.4.0"
+		crd(f, "gateways.gateway.networking.k8s.io").Annotations["gateway.networking.k8s.io/channel"] = "experimental"
+	}, "gateway-api", doctor.Warning, "CustomResourceDefinition gateways.gateway.networking.k8s.io", "v1.4.0, older than", "v1.7.0/experimental-install.yaml"},
+	{"Gateway API 1.6", func(f *doctor.Facts) {
+		for i := range f.CRDs {
+			f.CRDs[i].Annotations["gateway.networking.k8s.io/bundle-version"] = "v1.6.0"
+		}
+	}, "gateway-api", doctor.OK, "", "Gateway API is v1.6.0 standard", ""},
+	{"a patch of the newest Gateway API", func(f *doctor.Facts) {
+		for i := range f.CRDs {
+			f.CRDs[i].Annotations["gateway.networking.k8s.io/bundle-version"] = "v1.7.9"
+		}
+	}, "gateway-api", doctor.OK, "", "Gateway API is v1.7.9 standard", ""},
+	{"newer Gateway API", func(f *doctor.Facts) {
+		crd(f, "gateways.gateway.networking.k8s.io").Annotations["gateway.networking.k8s.io/bundle-version"] = "v1.8.0"
+	}, "gateway-api", doctor.Warning, "CustomResourceDefinition gateways.gateway.networking.k8s.io", "v1.8.0, newer than v1.7.0", "Upgrade Blixt"},
+	{"fields of the experimental channel", func(f *doctor.Facts) {
+		f.Ignored = map[string][]string{"Gateway default/web": {"spec.addresses[0].routability"}}
+	}, "gateway-api", doctor.Warning, "Gateway default/web", "ignores spec.addresses[0].routability", "Remove"},
 	{"channels of Gateway API are mixed", func(f *doctor.Facts) {
 		crd(f, "tcproutes.gateway.networking.k8s.io").Annotations["gateway.networking.k8s.io/channel"] = "experimental"
-	}, "gateway-api", doctor.Warning, "", "v1.6.3 experimental and v1.6.3 standard", "standard-install.yaml"},
+	}, "gateway-api", doctor.Warning, "", "v1.7.0 experimental and v1.7.0 standard", "standard-install.yaml"},
 	{"no BlixtConfigs", func(f *doctor.Facts) { dropCRD(f, "blixtconfigs.blixt.x-k8s.io") }, "blixt-kinds", doctor.Failed, "CustomResourceDefinition blixtconfigs.blixt.x-k8s.io", "is not there", "charts/blixt/files/crds"},
 	{"no kinds of bpfman", func(f *doctor.Facts) { dropCRD(f, "clusterbpfapplications.bpfman.io") }, "bpfman-kinds", doctor.Failed, "CustomResourceDefinition clusterbpfapplications.bpfman.io", "no program", "bpfman.enabled=true"},
 	{"link ids are int32", func(f *doctor.Facts) { shrink(&crd(f, "clusterbpfapplicationstates.bpfman.io").Spec) }, "bpfman-link-ids", doctor.Failed, "CustomResourceDefinition clusterbpfapplicationstates.bpfman.io", "format int32", "format: int64"},

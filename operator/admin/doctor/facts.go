@@ -64,6 +64,10 @@ type Facts struct {
 	Applications  []bpfmanv1.ClusterBpfApplication
 	States        []bpfmanv1.ClusterBpfApplicationState
 
+	// Ignored are fields of Gateways and ListenerSets that Blixt does not know, such as those of
+	// the experimental channel of a newer Gateway API, by object.
+	Ignored map[string][]string
+
 	Classes      []gwv1.GatewayClass
 	Gateways     []gwv1.Gateway
 	ListenerSets []gwv1.ListenerSet
@@ -100,6 +104,7 @@ func Read(ctx context.Context, c client.Reader, version, namespace string) (*Fac
 	f.Classes = kube.Read[gwv1.GatewayClassList](ctx, r).Items
 	f.Gateways = kube.Read[gwv1.GatewayList](ctx, r).Items
 	f.ListenerSets = kube.Read[gwv1.ListenerSetList](ctx, r).Items
+	f.readIgnored(ctx, c)
 	f.TCPRoutes = kube.Read[gwv1.TCPRouteList](ctx, r).Items
 	f.UDPRoutes = kube.Read[gwv1.UDPRouteList](ctx, r).Items
 	f.Configs = kube.Read[v1alpha1.BlixtConfigList](ctx, r).Items

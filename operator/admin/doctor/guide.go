@@ -38,8 +38,8 @@ var Guides = []finding.Guide{
 		Check:   "gateway-api",
 		Looks:   "the kinds of Gateway API that Blixt serves, their version v1, and the annotations that name their release and channel.",
 		Failed:  "GatewayClass, Gateway, TCPRoute or UDPRoute is missing: nothing, no TCP or no UDP is served.",
-		Warning: "there are no ListenerSets or ReferenceGrants, which others can do without; or kinds are older than 1.6, or of several releases.",
-		Cause:   "another product has installed an older Gateway API, or only a part of it.",
+		Warning: "there are no ListenerSets or ReferenceGrants, which others can do without; or kinds are older than 1.6, newer than 1.7, or of several releases; or objects have fields that Blixt ignores.",
+		Cause:   "another product has installed another Gateway API, or only a part of it.",
 		Cure:    "the chart installs them (value `gatewayAPI.install`); by hand: `kubectl apply --server-side -f` with standard-install.yaml of Gateway API's release, as the remedy says. TCPRoute and UDPRoute of version v1alpha2 alone do not do.",
 	},
 	{

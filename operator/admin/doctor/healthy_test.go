@@ -121,7 +121,7 @@ func healthy(t *testing.T) *doctor.Facts {
 		version := map[string]string{"gateway.networking.k8s.io": "v1", "blixt.x-k8s.io": "v1alpha1"}[group]
 		f.CRDs = append(f.CRDs, apiextv1.CustomResourceDefinition{
 			ObjectMeta: metav1.ObjectMeta{Name: plural + "." + group, Annotations: map[string]string{
-				"gateway.networking.k8s.io/bundle-version": "v1.6.3", "gateway.networking.k8s.io/channel": "standard",
+				"gateway.networking.k8s.io/bundle-version": "v1.7.0", "gateway.networking.k8s.io/channel": "standard",
 			}},
 			Spec: apiextv1.CustomResourceDefinitionSpec{Versions: []apiextv1.CustomResourceDefinitionVersion{{Name: version, Served: true}}},
 		})

@@ -4,6 +4,7 @@ package doctor
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -22,7 +23,8 @@ const (
 	chartAnnotation   = "blixt.x-k8s.io/chart"
 	bundleAnnotation  = kube.BundleAnnotation
 	channelAnnotation = "gateway.networking.k8s.io/channel"
-	oldestBundle      = "v1.6.0"
+	// Blixt is tested with the kinds of these releases, and all between them.
+	oldestBundle, newestBundle = "v1.6.0", "v1.7.0"
 )
 
 // crd finds one by name.
@@ -71,7 +73,10 @@ func gatewayAPI(f *Facts) (string, []Finding) {
 		case err != nil:
 			wrong = append(wrong, warning(object, fmt.Sprintf("annotation %s is %q, so its release is unknown", bundleAnnotation, a[bundleAnnotation]), installGatewayAPI))
 		case v.LessThan(version.MustParseSemantic(oldestBundle)):
-			wrong = append(wrong, warning(object, fmt.Sprintf("annotation %s is %s, older than %s", bundleAnnotation, a[bundleAnnotation], oldestBundle), installGatewayAPI))
+			wrong = append(wrong, warning(object, fmt.Sprintf("annotation %s is %s, older than %s", bundleAnnotation, a[bundleAnnotation], oldestBundle), install(a[channelAnnotation])))
+		case isNewer(v, version.MustParseSemantic(newestBundle)):
+			wrong = append(wrong, warning(object, fmt.Sprintf("annotation %s is %s, newer than %s, the newest that this release of Blixt has been tested with", bundleAnnotation, a[bundleAnnotation], newestBundle),
+				"Upgrade Blixt. Until then it serves version v1 of the kinds, and ignores fields that it does not know."))
 		}
 	}
 	var names []string
@@ -81,7 +86,25 @@ func gatewayAPI(f *Facts) (string, []Finding) {
 	if len(names) > 1 && len(wrong) == 0 {
 		wrong = append(wrong, warning("", "the kinds of Gateway API are of different releases or channels: "+phrase.Sample(names), installGatewayAPI))
 	}
+	for _, object := range slices.Sorted(maps.Keys(f.Ignored)) {
+		wrong = append(wrong, warning(object, "Blixt ignores "+strings.Join(f.Ignored[object], ", ")+", which its Gateway API does not have",
+			"Remove what Blixt ignores, or give the object a class that knows it."))
+	}
 	return "Gateway API is " + phrase.Sample(names), wrong
+}
+
+// isNewer reports whether a release has a newer minor version than another.
+func isNewer(v, than *version.Version) bool {
+	return v.Major() > than.Major() || v.Major() == than.Major() && v.Minor() > than.Minor()
+}
+
+// install says how to get kinds of a channel: those of the standard one in place of
+// experimental ones would lose fields, and versions.
+func install(channel string) string {
+	if channel == "experimental" {
+		return strings.Replace(installGatewayAPI, "standard-install", "experimental-install", 1)
+	}
+	return installGatewayAPI
 }
 
 func blixtKinds(f *Facts) (string, []Finding) {

@@ -85,7 +85,7 @@ func TestRead(t *testing.T) {
 	}
 	p.must(as.Status().Update(t.Context(), node))
 
-	p.want("gateway-api", doctor.OK, "", "v1.6.3 standard")
+	p.want("gateway-api", doctor.OK, "", "v1.7.0 standard")
 	p.want("blixt-kinds", doctor.OK, "", "")
 	p.want("bpfman-kinds", doctor.OK, "", "")
 	p.want("kernel", doctor.Failed, "Node n1", "6.1.0")

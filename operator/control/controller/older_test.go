@@ -119,7 +119,7 @@ func TestOlderGatewayAPI(t *testing.T) {
 	for _, says := range []string{
 		"TCPRoute v1 is missing, so TCP is not served (the cluster has v1alpha2 of Gateway API " + olderRelease + ")",
 		"UDPRoute v1 is missing, so UDP is not served;",
-		"install Gateway API 1.6 or newer, standard channel: kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.6.",
+		"install Gateway API 1.6 or newer, standard channel: kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.7.",
 	} {
 		o.condition(class, "Accepted", "True Accepted", says)
 	}
