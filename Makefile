@@ -28,7 +28,7 @@ NFPM := $(CACHE)/nfpm-$(NFPM_VERSION)-$(shell go env GOVERSION)
 
 NGINX_STREAM := /usr/lib/nginx/modules/ngx_stream_module.so
 # Clients and servers that others wrote, and what makes networks.
-TEST_TOOLS := curl=curl nginx=nginx-light $(NGINX_STREAM)=libnginx-mod-stream dig=bind9-dnsutils dnsmasq=dnsmasq-base iperf3=iperf3 \
+TEST_TOOLS := curl=curl nginx=nginx-light $(NGINX_STREAM)=libnginx-mod-stream haproxy=haproxy dig=bind9-dnsutils dnsmasq=dnsmasq-base iperf3=iperf3 \
 	ethtool=ethtool ip=iproute2 nft=nftables modprobe=kmod promtool=prometheus \
 	zsh=zsh fish=fish mandoc=mandoc /usr/share/bash-completion/bash_completion=bash-completion
 # What the tests of packages run, and what is looked for in packages.
@@ -292,7 +292,7 @@ BENCH ?= all
 OUT ?= bin/bench.json
 .PHONY: bench
 bench: root ## Measure what Blixt costs, beside what else does the same job (root); BENCH=live runs a part (live, tcp, micro, publish, memory), COMPARE=old.json compares, OUT=bin/bench.json gets the figures, BLIXT=path measures another blixt
-	@.ci/need $(TEST_TOOLS) haproxy=haproxy
+	@.ci/need $(TEST_TOOLS)
 	@mkdir -p "$(dir $(OUT))"
 	go run ./e2e/bench -part="$(BENCH)" -out="$(OUT)" $(if $(COMPARE),-compare="$(COMPARE)") $(if $(BLIXT),-blixt="$(BLIXT)")
 

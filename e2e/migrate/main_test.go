@@ -38,9 +38,9 @@ func newPlace(t *testing.T, name string) *place {
 // otherClient is the client's second address.
 const otherClient = "10.66.0.3"
 
-// instead serves with what blixt migrate makes of the file what the other one has served. The
+// instead serves with what blixt migrate makes of the files what the other one has served. The
 // address moves to Blixt.
-func (p *place) instead(source, path string) (notes string) {
+func (p *place) instead(source string, paths ...string) (notes string) {
 	p.Helper()
 	p.Balancer.IP("address del " + lab.VIP4 + "/32 dev eth0")
 	p.Check(p.Err())
@@ -49,7 +49,7 @@ func (p *place) instead(source, path string) (notes string) {
 	p.Blixt = b
 	out := filepath.Join(b.Dir, source+".yaml")
 	var said bytes.Buffer
-	cmd := exec.Command(labtest.Binary, "migrate", source, path, "-o", out)
+	cmd := exec.Command(labtest.Binary, append([]string{"migrate", source, "-o", out}, paths...)...)
 	cmd.Stderr = &said
 	if err := cmd.Run(); err != nil {
 		p.Fatalf("blixt migrate %s: %v\n%s", source, err, said.String())
