@@ -57,6 +57,7 @@ func TestExpressions(t *testing.T) {
 	for _, d := range dashboards {
 		all = append(all, d.Expressions()...)
 	}
+	all = append(all, documented(t)...)
 	if len(all) < 70 {
 		t.Fatalf("found only %d expressions", len(all))
 	}
@@ -66,6 +67,24 @@ func TestExpressions(t *testing.T) {
 			t.Errorf("%s: %s, in:\n%s", e.From, problem, e.Text)
 		}
 	}
+}
+
+var promql = regexp.MustCompile("(?ms)^```promql\n(.*?)^```$")
+
+// documented are the questions that the reference of metrics has for readers.
+func documented(t *testing.T) (all []monitoring.Expression) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, "docs/metrics.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range promql.FindAllStringSubmatch(string(text), -1) {
+		all = append(all, monitoring.Expression{From: "docs/metrics.md", Text: m[1]})
+	}
+	if len(all) < 5 {
+		t.Fatalf("found only %d expressions in docs/metrics.md", len(all))
+	}
+	return all
 }
 
 // The check above finds each kind of mistake.

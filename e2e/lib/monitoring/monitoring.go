@@ -145,7 +145,7 @@ type Metric struct {
 	Where  []string
 }
 
-var line = regexp.MustCompile("^\\| `([A-Za-z_0-9]+)` \\| (counter|gauge|histogram) \\|([^|]*)\\|([^|]*)\\|")
+var line = regexp.MustCompile("^\\| (?:<a id=\"\\w+\"></a>)?`([A-Za-z_0-9]+)` \\| (counter|gauge|histogram) \\|([^|]*)\\|([^|]*)\\|")
 
 // Reference reads tables of metrics: name, type, labels, and which processes have it.
 func Reference(files ...string) (map[string]Metric, error) {

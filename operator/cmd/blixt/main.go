@@ -72,8 +72,10 @@ Without Kubernetes run, as root, with your own addresses:
   blixt run --listen 192.0.2.10:80 --backend 10.0.0.1:8080 --backend 10.0.0.2:8080
 or with a directory of these objects, such as blixt init writes:
   blixt run -f DIR
-To see what it does:
-  blixt status`,
+To see what it does, and what is missing if it does not work:
+  blixt status
+  blixt doctor
+Documentation: https://github.com/kubernetes-sigs/blixt/tree/main/docs`,
 		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
