@@ -36,7 +36,7 @@ PACKAGE_TOOLS := nginx=nginx-light curl=curl /lib/systemd/systemd=systemd-sysv d
 # What looks at the page, and a font: a bare Debian has none.
 BROWSER := chromium=chromium /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf=fonts-dejavu-core
 # Fuzz targets, as package:function.
-FUZZ := ./bpf:FuzzPacket ./operator/gateway:FuzzTranslate ./operator/gateway:FuzzTranslate_Tenants ./operator/manifest:FuzzRead ./operator/manifest:FuzzPlainValue ./operator/phrase:FuzzPrintable ./operator/migrate/haproxy:FuzzRead ./operator/migrate/ipvs:FuzzRead ./operator/migrate/keepalived:FuzzRead ./operator/migrate/ingressnginx:FuzzRead ./operator/migrate/services:FuzzRead
+FUZZ := ./bpf:FuzzPacket ./operator/gateway:FuzzTranslate ./operator/gateway:FuzzTranslate_Tenants ./operator/manifest:FuzzRead ./operator/manifest:FuzzPlainValue ./operator/phrase:FuzzPrintable ./operator/migrate/haproxy:FuzzRead ./operator/migrate/ipvs:FuzzRead ./operator/migrate/keepalived:FuzzRead ./operator/migrate/ingressnginx:FuzzRead ./operator/migrate/services:FuzzRead ./operator/migrate/nginx:FuzzRead
 FUZZTIME ?= 60s
 # The packages whose tests need no root.
 QUICK := ./e2e/stories ./operator/lb/... ./operator/gateway/... ./operator/manifest/... ./operator/node/bpfman/...

@@ -80,7 +80,11 @@ type builder struct {
 	gateways map[string]*sharedGateway // by namespace and the name that the source gives it
 	pools    map[string]*pool          // by what is in them
 	taken    map[string]*Frontend      // by address, port and protocol
+	size     int                       // servers and networks of all frontends
 }
+
+// maxSize bounds servers and networks of all frontends together: each one may name all of them.
+const maxSize = 1_000_000
 
 func (b *builder) add(f *Frontend, o KubeObject) {
 	b.objects = append(b.objects, Object{From: []Place{f.Place}, Value: o})
@@ -90,6 +94,14 @@ func (b *builder) add(f *Frontend, o KubeObject) {
 func (b *builder) frontend(f *Frontend) {
 	f.Namespace = cmp.Or(f.Namespace, b.options.Namespace)
 	first := len(b.objects)
+	b.size += len(f.Backends)
+	if s := f.Policy.Sources; s != nil {
+		b.size += len(s.Allow) + len(s.Deny)
+	}
+	if b.size > maxSize {
+		f.Note(f.Place, Lost, "%s is not served: it and what comes before it have more than %s servers and networks: read fewer files at once", f.title(), phrase.Number(maxSize))
+		return
+	}
 	if !f.possible() || !b.choosePlaces(f) || !f.checkPolicy() {
 		return
 	}

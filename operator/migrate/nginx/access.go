@@ -20,8 +20,12 @@ type rule struct {
 // sources carries allow and deny over. It reports whether the server may be served: not if a
 // rule cannot be kept.
 func (c settings) sources(f *migrate.Frontend) bool {
+	directives := c.own("allow", "deny")
+	if directives == nil {
+		directives = c.rules
+	}
 	var rules []rule
-	for _, d := range c.rules() {
+	for _, d := range directives {
 		if len(d.args) == 1 && d.args[0] == "unix:" {
 			f.Note(d.Place, migrate.Unneeded, "%s: no packet comes from a socket file", d)
 			continue
@@ -141,8 +145,8 @@ func (c settings) limits(f *migrate.Frontend) {
 
 // zoneKey returns what limit_conn_zone counts by.
 func (c settings) zoneKey(zone string) string {
-	for _, d := range c.block {
-		if d.name == "limit_conn_zone" && len(d.args) == 2 && strings.HasPrefix(d.args[1], "zone="+zone+":") {
+	for _, d := range c.shared["limit_conn_zone"] {
+		if len(d.args) == 2 && strings.HasPrefix(d.args[1], "zone="+zone+":") {
 			return plainVariable(d.args[0])
 		}
 	}

@@ -54,6 +54,9 @@ func ReadIn(dirs []string, files []migrate.File) *migrate.Plan {
 	for _, name := range x.names {
 		roots[name] = x.expand(x.trees[name], []string{name}, 0)
 	}
+	if r.plan.Broken {
+		return r.plan
+	}
 	for _, name := range x.names {
 		if !x.used[name] || len(x.names) == 1 {
 			r.main(roots[name])

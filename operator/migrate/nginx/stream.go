@@ -17,7 +17,9 @@ import (
 // stream is a block of that name.
 type stream struct {
 	*reader
-	block     []*directive
+	shared    map[string][]*directive // what servers inherit, by name
+	rules     []*directive            // allow and deny that they inherit, in order
+	ending    []*directive            // with which no server can be served
 	upstreams map[string]*upstream
 	// variables are those that map, split_clients and others define, by name with the $.
 	variables map[string]*directive
@@ -25,7 +27,7 @@ type stream struct {
 }
 
 func (r *reader) stream(block []*directive) {
-	s := &stream{reader: r, block: block, upstreams: map[string]*upstream{}, variables: map[string]*directive{}, sets: map[string]string{}}
+	s := &stream{reader: r, shared: map[string][]*directive{}, upstreams: map[string]*upstream{}, variables: map[string]*directive{}, sets: map[string]string{}}
 	var servers []*directive
 	for _, d := range block {
 		switch d.name {
@@ -36,11 +38,8 @@ func (r *reader) stream(block []*directive) {
 		case "set":
 			s.set(d)
 		default:
-			s.define(d)
+			s.share(d)
 		}
-	}
-	for _, d := range block {
-		s.noteShared(d)
 	}
 	named := s.byName(servers)
 	for _, d := range servers {
@@ -50,6 +49,20 @@ func (r *reader) stream(block []*directive) {
 		if !u.used {
 			s.plan.Note(u.Place, migrate.Unneeded, "upstream %s: no proxy_pass that is carried over leads to it", phrase.Clip(u.name, 64))
 		}
+	}
+}
+
+// share takes a directive that servers inherit.
+func (s *stream) share(d *directive) {
+	s.define(d)
+	s.noteShared(d)
+	s.shared[d.name] = append(s.shared[d.name], d)
+	switch {
+	case d.name == "allow" || d.name == "deny":
+		s.rules = append(s.rules, d)
+	case d.name == "include", d.name == "js_access", d.name == "js_preread", d.name == "js_filter",
+		strings.Contains(d.name, "_by_lua") && !strings.HasPrefix(d.name, "init"):
+		s.ending = append(s.ending, d)
 	}
 }
 
@@ -80,36 +93,22 @@ type settings struct {
 	server *directive
 }
 
-// of returns the directives of a name.
-func (c settings) of(name string) []*directive {
-	for _, block := range [][]*directive{c.server.block, c.block} {
-		var all []*directive
-		for _, d := range block {
-			if d.name == name {
-				all = append(all, d)
-			}
-		}
-		if all != nil {
-			return all
+// own returns the directives of the server's own that have one of the names.
+func (c settings) own(names ...string) (all []*directive) {
+	for _, d := range c.server.block {
+		if slices.Contains(names, d.name) {
+			all = append(all, d)
 		}
 	}
-	return nil
+	return all
 }
 
-// rules returns the allow and deny directives, in order.
-func (c settings) rules() []*directive {
-	for _, block := range [][]*directive{c.server.block, c.block} {
-		var all []*directive
-		for _, d := range block {
-			if d.name == "allow" || d.name == "deny" {
-				all = append(all, d)
-			}
-		}
-		if all != nil {
-			return all
-		}
+// of returns the directives of a name.
+func (c settings) of(name string) []*directive {
+	if own := c.own(name); own != nil {
+		return own
 	}
-	return nil
+	return c.shared[name]
 }
 
 // one returns the last directive of a name; nil: there is none.
@@ -174,16 +173,12 @@ func (c settings) noteOwn(f *migrate.Frontend) bool {
 			f.Note(d.Place, k.effect, "%s: %s", d, k.text)
 		}
 	}
-	for _, d := range slices.Concat(c.server.block, c.block) {
+	for _, d := range slices.Concat(c.own("include"), c.ending) {
+		served = false
 		if d.name == "include" {
 			f.Note(d.Place, migrate.Lost, "%s: the file is not here, and may say who is kept out: %s is not served", d, c.title())
-			served = false
-		}
-	}
-	for _, d := range c.block { // scripts are inherited
-		if k := lookup(d.name); k != nil && k.ends && !isRead(d.name) && (d.name == "js_access" || d.name == "js_preread" || d.name == "js_filter" || strings.Contains(d.name, "_by_lua")) && !strings.HasPrefix(d.name, "init") {
-			f.Note(d.Place, k.effect, "%s: %s: %s is not served", d, k.text, c.title())
-			served = false
+		} else {
+			f.Note(d.Place, migrate.Lost, "%s: Blixt runs no scripts: %s is not served", d, c.title())
 		}
 	}
 	return served

@@ -52,8 +52,8 @@ func (c settings) resolve(to string, f *migrate.Frontend) ([]part, string) {
 	if !strings.Contains(strings.TrimSuffix(name, ":$server_port"), "$") {
 		return []part{{to: to, percent: 100}}, ""
 	}
-	for _, d := range c.server.block {
-		if d.name == "set" && len(d.args) == 2 && d.args[0] == name && !strings.Contains(d.args[1], "$") {
+	for _, d := range c.own("set") {
+		if len(d.args) == 2 && d.args[0] == name && !strings.Contains(d.args[1], "$") {
 			return []part{{to: d.args[1], percent: 100}}, ""
 		}
 	}
@@ -290,8 +290,8 @@ func (c settings) check(f *migrate.Frontend, d *directive) {
 // payload has a UDP check send what a match block says, and nginx's own text without one.
 func (c settings) payload(f *migrate.Frontend, d *directive, a *v1alpha1.ActiveHealth, match string) {
 	send := "nginx health check"
-	for _, m := range c.block {
-		if m.name != "match" || len(m.args) != 1 || m.args[0] != match {
+	for _, m := range c.shared["match"] {
+		if len(m.args) != 1 || m.args[0] != match {
 			continue
 		}
 		for _, in := range m.block {
