@@ -39,8 +39,8 @@ type serving struct {
 	round int
 }
 
-// groupShare is how much of a group of backends is available.
-type groupShare struct{ priority, available, total int }
+// groupShare is how much of a group of backends is available. Those on trial are not.
+type groupShare struct{ priority, available, trial, total int }
 
 // reaches reports whether the percentage is available, and at least one.
 func (g groupShare) reaches(percent int) bool {
@@ -60,6 +60,7 @@ func next(p *lb.Failover, groups []groupShare, was *serving, now time.Time) serv
 		i = at(was.priority)
 	}
 	if i < 0 || !groups[i].reaches(p.MinAvailable) {
+		groups = trusted(groups, i)
 		to := first(p.MinAvailable, groups)
 		if to < 0 { // none is: as long as one has anything
 			to = max(first(0, groups), 0)
@@ -83,6 +84,16 @@ func next(p *lb.Failover, groups []groupShare, was *serving, now time.Time) serv
 	}
 	s.wake = s.since.Add(p.Hold)
 	return s
+}
+
+// trusted returns the groups with those on trial as available, of groups behind the one at an
+// index. Nobody tries these, so that their trial would never end.
+func trusted(groups []groupShare, behind int) []groupShare {
+	groups = slices.Clone(groups)
+	for i := behind + 1; i < len(groups); i++ {
+		groups[i].available += groups[i].trial
+	}
+	return groups
 }
 
 // decide returns the group of the frontend that serves.
@@ -149,6 +160,7 @@ func (s *shares) groups() []groupShare {
 		}
 		if one.ref.Weight > 0 {
 			all[at].available += one.healthy
+			all[at].trial += one.trial
 			all[at].total += one.total
 		}
 	}
@@ -165,20 +177,23 @@ func (s *shares) chooseGroup(f *Frontend, key lb.Key, o ResolveOptions) (priorit
 	return priority
 }
 
-// serveGroup has the other groups stand by, and finds what is served.
+// serveGroup has the other groups stand by, and finds what is served. Of a group in front of the
+// one that serves, those on trial are tried: else nobody would find out that they are well again.
 func (s *shares) serveGroup(f *Frontend, priority int) {
 	s.behind = f.Failover != nil && priority > 0
 	for i := range s.of {
 		one := &s.of[i]
-		if f.Failover != nil && one.ref.Priority != priority {
-			one.standby = true
-			for _, j := range one.best {
-				one.endpoints[j].Standby = true
-			}
-			one.best = nil
+		if f.Failover == nil || one.ref.Priority == priority {
+			s.local = s.local || len(one.best) > 0
+			s.served = s.served || len(one.best) > 0 && one.ref.Weight > 0
+			continue
 		}
-		s.local = s.local || len(one.best) > 0
-		s.served = s.served || len(one.best) > 0 && one.ref.Weight > 0
+		one.standby = true
+		one.best = slices.DeleteFunc(one.best, func(j int) bool {
+			b := &one.endpoints[j]
+			b.Standby = one.ref.Priority > priority || !b.Ejected.OnTrial()
+			return b.Standby
+		})
 	}
 }
 

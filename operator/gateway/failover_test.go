@@ -220,3 +220,45 @@ func TestEjectionFailsOver(t *testing.T) {
 	w.eject(0, 1, nil)
 	w.want("0.0 0.1", 0)
 }
+
+// Only flows end a trial. So backends on trial are tried although another group serves, with no more weight than
+// that has: flows that may not be a trial have to find its backends.
+func TestThoseInFrontAreTried(t *testing.T) {
+	w := newHealthWorld(t, 2, 1)
+	w.frontend.Failover = &lb.Failover{MinAvailable: 60, Recover: 60}
+	w.frontend.Refs[0].Weight = 100
+	w.eject(0, 1, &lb.Ejected{})
+	w.want("1.0", 0)
+	w.eject(0, 1, &lb.Ejected{Trial: true})
+	f := w.want("0.1 1.0", 0)
+	if tried, serving := f.Backends[1], f.Backends[2]; tried.State() != lb.StateTrial || tried.Weight != serving.Weight {
+		t.Errorf("it is %s with weight %d, want trial, and the weight %d of those that serve", tried.State(), tried.Weight, serving.Weight)
+	}
+	if state := f.Backends[0].State(); state != lb.StateStandby {
+		t.Errorf("the healthy one of a group that does not serve is %s, want standby", state)
+	}
+	w.eject(0, 1, nil)
+	w.want("0.0 0.1", 0)
+	w.set(0, 0, 0)
+	w.eject(1, 0, &lb.Ejected{Trial: true})
+	w.want("1.0", 0)
+}
+
+// Nobody tries those behind the group that serves: they are trusted when they are needed, and with none left
+// before them.
+func TestThoseBehindAreTrusted(t *testing.T) {
+	w := newHealthWorld(t, 2, 1, 1)
+	w.frontend.Failover = &lb.Failover{MinAvailable: 60, Recover: 60}
+	w.eject(1, 0, &lb.Ejected{Trial: true})
+	f := w.want("0.0 0.1", 0)
+	if state := f.Backends[2].State(); state != lb.StateStandby {
+		t.Errorf("one on trial behind the group that serves is %s, want standby", state)
+	}
+	w.eject(0, 1, &lb.Ejected{})
+	w.want("1.0", 0)
+	w.eject(1, 0, &lb.Ejected{}) // it was not worth it
+	w.want("2.0", 0)
+	w.eject(0, 1, &lb.Ejected{Trial: true})
+	w.eject(1, 0, &lb.Ejected{Trial: true})
+	w.want("0.1 1.0 2.0", 0) // both are tried
+}

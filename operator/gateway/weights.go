@@ -25,7 +25,7 @@ type shares struct {
 type share struct {
 	ref       Ref
 	endpoints []lb.Backend
-	// best are the indices of the endpoints that get new flows.
+	// best are the indices of the endpoints that get new flows, one at a time if they are on trial.
 	best []int
 	// elsewhere is true if other nodes have endpoints that this node may not
 	// use.
@@ -35,8 +35,8 @@ type share struct {
 	drained, ejected bool
 	// standby is true if another group of references serves.
 	standby bool
-	// Of all endpoints, those that are ready, and of these those that are healthy.
-	total, ready, healthy int
+	// Of all endpoints, those that are ready, and of these those that are healthy, or on trial.
+	total, ready, healthy, trial int
 }
 
 // newShares asks for the health of endpoints first, then which group serves. Health is not asked
@@ -94,7 +94,7 @@ func (j judgement) of(ep *Endpoint) *lb.Ejected {
 // bars reports whether the endpoint gets no new flows.
 func (j judgement) bars(ep *Endpoint) bool {
 	e := j.of(ep)
-	return e != nil && !e.Trial && !e.Panic
+	return e != nil && !e.Panic && !e.OnTrial()
 }
 
 func newShare(ref Ref, found []Endpoint, localOnly, preserveClient bool, o ResolveOptions, health judgement) share {
@@ -105,8 +105,10 @@ func newShare(ref Ref, found []Endpoint, localOnly, preserveClient bool, o Resol
 	for i := range found {
 		if found[i].State == Ready {
 			s.ready++
-			if health.of(&found[i]) == nil {
+			if e := health.of(&found[i]); e == nil {
 				s.healthy++
+			} else if e.OnTrial() {
+				s.trial++
 			}
 		}
 	}
@@ -209,8 +211,12 @@ func (s *shares) fill(out *lb.Frontend, loops func(lb.Key) bool) []Problem {
 	if s.behind {
 		out.Reject = 0
 	}
+	tried := s.mostTried()
 	for _, one := range s.of {
 		total := uint64(one.ref.Weight) * lb.WeightUnit
+		if one.standby {
+			total = min(total, tried)
+		}
 		if len(one.best) == 0 && !one.standby && (!one.elsewhere || !s.local) && (!(one.drained || one.ejected) || !s.served) {
 			out.Reject += total
 		}
@@ -228,4 +234,21 @@ func (s *shares) fill(out *lb.Frontend, loops func(lb.Key) bool) []Problem {
 		}
 	}
 	return problems
+}
+
+// mostTried returns the most weight for a reference that stands by and of which endpoints are on
+// trial: no more than that of the group that serves for all of them. A flow that may not be their
+// trial looks for another backend in some slots of the ring, and has to find one.
+func (s *shares) mostTried() uint64 {
+	var serving, tried uint64
+	for _, one := range s.of {
+		switch {
+		case len(one.best) == 0:
+		case one.standby:
+			tried++
+		default:
+			serving += uint64(one.ref.Weight) * lb.WeightUnit
+		}
+	}
+	return serving / max(tried, 1)
 }

@@ -55,7 +55,7 @@ type WeightChange struct {
 // State returns StateServing or what else the backend is: StateDraining, StateEjected and so on.
 func (b *Backend) State() string {
 	switch {
-	case b.Weight > 0 && b.Ejected != nil && b.Ejected.Trial && !b.Ejected.Panic:
+	case b.Weight > 0 && b.Ejected.OnTrial():
 		return StateTrial
 	case b.Weight > 0:
 		return StateServing

@@ -194,6 +194,10 @@ type Ejected struct {
 	Panic bool `json:"panic,omitempty"`
 }
 
+// OnTrial reports whether the backend gets one flow at a time. Of nil it is false: who is not
+// ejected gets all.
+func (e *Ejected) OnTrial() bool { return e != nil && e.Trial && !e.Panic }
+
 // String returns why, and until when, or that it is tried again.
 func (e *Ejected) String() string {
 	switch {

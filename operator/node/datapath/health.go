@@ -56,7 +56,7 @@ func answerWithin(f *lb.Frontend) (units uint32, judged bool) {
 func healthFlags(f *lb.Frontend, b *lb.Backend) (flags uint16) {
 	if _, judged := answerWithin(f); judged {
 		flags |= backendJudged
-		if e := b.Ejected; e != nil && e.Trial && !e.Panic {
+		if b.Ejected.OnTrial() {
 			flags |= backendTrial
 		}
 	}
