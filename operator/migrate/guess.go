@@ -24,7 +24,7 @@ var marks = []struct {
 }{
 	{Keepalived, regexp.MustCompile(`(?m)^\s*(virtual_server|real_server|vrrp_instance|global_defs|virtual_server_group)\b`)},
 	{IPVS, regexp.MustCompile(`(?m)^\s*(-[Aa] -[tuf]|-A --sctp-service|--add-service|--add-server|-a --sctp-service) `)},
-	{IngressNginx, regexp.MustCompile(`(?m)^(kind:\s*"?ConfigMap|(tcp|udp):\s*(#.*)?$|\s*name:\s*"?(tcp|udp)-services)`)},
+	{IngressNginx, regexp.MustCompile(`(?m)^([-\s]*"?kind"?:\s*"?(ConfigMap|Deployment|DaemonSet)(List)?"?,?\s*$|(tcp|udp):\s*(#.*)?$|\s*name:\s*"?(tcp|udp)-services)`)},
 	{Services, regexp.MustCompile(`(?m)^[-\s]*"?kind"?:\s*"?(Service|ServiceList)"?,?\s*$`)},
 	{HAProxy, regexp.MustCompile(`(?m)^(global|defaults(\s+\S+)?|(frontend|backend|listen)\s+[^\s;{]+(\s+\S+)?)\s*(#.*)?\r?$`)},
 	{Nginx, regexp.MustCompile(`(?m)^\s*((stream|http|events|server|upstream\s+\S+)\s*\{|(include|proxy_pass|listen|server|load_module|worker_processes)\s[^;{}]*;)`)},
