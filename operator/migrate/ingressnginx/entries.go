@@ -45,8 +45,9 @@ func (r *reader) skipped(at migrate.Place, format string, args ...any) {
 
 // serveEntries adds the frontends of a ConfigMap.
 func (r *reader) serveEntries(c *controller, of entries) {
-	at, is := of.of.Document, true
+	at := of.of.Document
 	for _, step := range of.steps {
+		var is bool
 		if at, is = at.Child(step); !is {
 			r.plan.Note(of.of.At(), migrate.Unneeded, "%s has no %s: ingress-nginx exposes nothing by %s", of.of, step, of.protocol)
 			return

@@ -44,3 +44,8 @@ func TestAllPorts(t *testing.T) {
 		t.Errorf("%d frontends, want %d", len(plan.Frontends), want)
 	}
 }
+
+// Documentation shows what there is.
+func TestPageOfIngressNginx(t *testing.T) {
+	migratetest.Page(t, "../../../docs/migrate/ingress-nginx.md", "testdata/page")
+}

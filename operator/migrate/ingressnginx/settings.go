@@ -101,11 +101,11 @@ func duration(text string) (time.Duration, bool) {
 	var sum time.Duration
 	for _, m := range one.FindAllStringSubmatch(text, -1) {
 		n, err := strconv.ParseInt(m[1], 10, 64)
-		if unit := units[m[2]]; err != nil || n > int64(365*day/unit)*10 {
+		unit := units[m[2]]
+		if err != nil || n > int64(365*day/unit)*10 {
 			return 0, false
-		} else {
-			sum += time.Duration(n) * unit
 		}
+		sum += time.Duration(n) * unit
 	}
 	return sum, sum > 0
 }

@@ -15,10 +15,10 @@ var cilium = vendor{
 	rules: map[string]rule{
 		"lbipam.cilium.io/ips":                          asks,
 		"io.cilium/lb-ipam-ips":                         asks,
-		"lbipam.cilium.io/sharing-key":                  share,
-		"io.cilium/lb-ipam-sharing-key":                 share,
-		"lbipam.cilium.io/sharing-cross-namespace":      written,
-		"io.cilium/lb-ipam-sharing-cross-namespace":     written,
+		"lbipam.cilium.io/sharing-key":                  ciliumShare,
+		"io.cilium/lb-ipam-sharing-key":                 ciliumShare,
+		"lbipam.cilium.io/sharing-cross-namespace":      {nil, "with it, Services of several namespaces that share an address become one Gateway"},
+		"io.cilium/lb-ipam-sharing-cross-namespace":     {nil, "with it, Services of several namespaces that share an address become one Gateway"},
 		"io.cilium.nodeipam/match-node-labels":          said(migrate.Changed, "for addresses of nodes have the administrator set spec.addresses.source of the BlixtConfig to Node, and spec.dataplane.nodes to these labels"),
 		"service.cilium.io/type":                        said(migrate.Unneeded, "a Gateway is served at its addresses and ports, and nowhere else"),
 		"service.cilium.io/src-ranges-policy":           {rangesPolicy, "deny: loadBalancerSourceRanges become sources.deny of a BlixtPolicy"},
@@ -45,6 +45,14 @@ var (
 	otherClusters = said(migrate.Lost, "endpoints of other clusters are served only if they are in EndpointSlices of the Service: set service.cilium.io/global-sync-endpoint-slices, and weights by several Services")
 	otherNodes    = said(migrate.Changed, "all nodes with the data plane serve every Gateway: choose nodes in spec.dataplane.nodes of the BlixtConfig")
 )
+
+// ciliumShare is share within a namespace, unless an annotation allows others.
+var ciliumShare = rule{func(s *service, key, value string) {
+	share.do(s, key, value)
+	if s.sharing != "" && s.obj.Annotations["lbipam.cilium.io/sharing-cross-namespace"]+s.obj.Annotations["io.cilium/lb-ipam-sharing-cross-namespace"] == "" {
+		s.sharing += " in " + s.Namespace
+	}
+}, share.text}
 
 func rangesPolicy(s *service, key, value string) {
 	switch strings.ToLower(value) {

@@ -179,7 +179,7 @@ func (s *service) readAffinity() {
 		s.note(s.At("spec", "sessionAffinity"), migrate.Lost, "sessionAffinity %q is not ClientIP or None", kind)
 		return
 	}
-	seconds := int32(corev1.DefaultClientIPServiceAffinitySeconds)
+	seconds := corev1.DefaultClientIPServiceAffinitySeconds
 	if c := s.obj.Spec.SessionAffinityConfig; c != nil && c.ClientIP != nil && c.ClientIP.TimeoutSeconds != nil {
 		seconds = *c.ClientIP.TimeoutSeconds
 	}

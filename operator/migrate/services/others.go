@@ -17,7 +17,6 @@ var kubernetes = vendor{
 		"service.kubernetes.io/topology-mode":        said(migrate.Unneeded, "it stays with the Service, and Blixt follows the hints that its EndpointSlices get"),
 		"service.kubernetes.io/topology-aware-hints": said(migrate.Unneeded, "it stays with the Service, and Blixt follows the hints that its EndpointSlices get"),
 		"service.kubernetes.io/headless":             written,
-		"service.kubernetes.io/*forwarding-rule":     written,
 		"service.kubernetes.io/tcp-*":                written,
 		"service.kubernetes.io/udp-*":                written,
 		"service.kubernetes.io/backend-service*":     written,

@@ -4,11 +4,14 @@ package services
 
 import (
 	"fmt"
+	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/kubernetes-sigs/blixt/e2e/lib/golden"
 	"github.com/kubernetes-sigs/blixt/operator/migrate"
 	"github.com/kubernetes-sigs/blixt/operator/migrate/migratetest"
 )
@@ -41,4 +44,62 @@ func TestThousandsOfServices(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Documentation shows what there is.
+const page = "../../../docs/migrate/services.md"
+
+func TestPageOfServices(t *testing.T) {
+	migratetest.Page(t, page, "testdata/page")
+}
+
+// The table has every rule: what the documentation says of an annotation is what happens.
+func TestAnnotationsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const begin, end = "<!-- annotations: TestAnnotationsAreDocumented writes this table with -update -->\n", "\n<!-- end of annotations -->"
+	before, rest, _ := strings.Cut(string(text), begin)
+	_, after, is := strings.Cut(rest, end)
+	if !is {
+		t.Fatalf("%s has no table of annotations", page)
+	}
+	golden.File(t, page, []byte(before+begin+table()+end+after))
+}
+
+// table lists the rules of all vendors. Annotations with the same prefix and effect share a row.
+func table() string {
+	var b strings.Builder
+	b.WriteString("| Annotation | Becomes |\n|-|-|\n")
+	for _, v := range vendors {
+		fmt.Fprintf(&b, "| **%s** | |\n", v.name)
+		rows := map[string][]string{}
+		for _, key := range slices.Sorted(maps.Keys(v.rules)) {
+			prefix, name, _ := strings.Cut(key, "/")
+			if name, is := strings.CutPrefix(name, "aws-load-balancer-"); is && len(name) > 0 {
+				prefix, key = prefix+"/aws-load-balancer-", name
+			} else if name, is := strings.CutPrefix(name, "azure-"); is {
+				prefix, key = prefix+"/azure-", name
+			} else {
+				prefix, key = prefix+"/", strings.TrimPrefix(key, prefix+"/")
+			}
+			row := prefix + "|" + v.rules[prefix+key].text
+			rows[row] = append(rows[row], key)
+		}
+		for _, row := range slices.Sorted(maps.Keys(rows)) {
+			prefix, text, _ := strings.Cut(row, "|")
+			names := rows[row]
+			first := prefix + names[0]
+			cells := []string{"`" + first + "`"}
+			for _, name := range names[1:] {
+				cells = append(cells, "`…"+name+"`")
+			}
+			fmt.Fprintf(&b, "| %s | %s |\n", strings.Join(cells, ", "), strings.ReplaceAll(text, "|", "\\|"))
+		}
+		if len(v.rules) == 0 {
+			fmt.Fprintf(&b, "| of Hetzner, OpenStack, OVH, Oracle, Scaleway, DigitalOcean, Tencent, IBM, PureLB, and `service.beta.kubernetes.io/` | %s |\n", v.others.text)
+		}
+	}
+	return strings.TrimSuffix(b.String(), "\n")
 }
