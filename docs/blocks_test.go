@@ -85,7 +85,11 @@ func check(b document.Block, tests map[string]string) error {
 	if strings.Contains(source, filepath.Base(b.File)) { // it reads the document
 		return nil
 	}
-	for _, c := range programs(b) {
+	commands, err := programs(b)
+	if err != nil {
+		return err
+	}
+	for _, c := range commands {
 		for _, word := range c {
 			if !strings.Contains(source, word) {
 				return fmt.Errorf("%s: the package of %s neither reads %s nor runs %q", b, m.Tested, filepath.Base(b.File), strings.Join(c, " "))
@@ -97,25 +101,26 @@ func check(b document.Block, tests map[string]string) error {
 
 var subcommand = regexp.MustCompile(`^[a-z][a-z-]*$`)
 
-// programs returns what each line of a block begins with: a program, and what it is to do.
-func programs(b document.Block) (all [][]string) {
-	for line := range strings.Lines(b.Text) {
-		line = strings.TrimSpace(line)
-		prompt := strings.HasPrefix(line, "$ ") || strings.HasPrefix(line, "# ")
-		if line == "" || b.Language == document.Console && !prompt || b.Language == document.Shell && line[0] == '#' {
-			continue
+// programs returns what each command of a block begins with: a program, and what it is to do.
+func programs(b document.Block) (all [][]string, err error) {
+	commands, err := b.Commands()
+	for _, c := range commands {
+		for line := range strings.Lines(c.Text) {
+			words := strings.Fields(line)
+			if len(words) > 1 && words[0] == "sudo" {
+				words = words[1:]
+			}
+			if len(words) == 0 || strings.HasPrefix(words[0], "#") {
+				continue
+			}
+			n := 1
+			for n < len(words) && n < 3 && subcommand.MatchString(words[n]) {
+				n++
+			}
+			all = append(all, words[:n])
 		}
-		words := strings.Fields(strings.TrimLeft(line, "$# "))
-		if words[0] == "sudo" && len(words) > 1 {
-			words = words[1:]
-		}
-		n := 1
-		for n < len(words) && n < 3 && subcommand.MatchString(words[n]) {
-			n++
-		}
-		all = append(all, words[:n])
 	}
-	return all
+	return all, err
 }
 
 func TestBlocksThatAreRefused(t *testing.T) {
