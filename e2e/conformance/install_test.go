@@ -5,6 +5,7 @@ package conformance
 import (
 	"context"
 	"debug/buildinfo"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -15,7 +16,6 @@ import (
 	"time"
 
 	"sigs.k8s.io/gateway-api/conformance"
-	"sigs.k8s.io/gateway-api/conformance/utils/flags"
 
 	"github.com/kubernetes-sigs/blixt/e2e/lib/cluster"
 	"github.com/kubernetes-sigs/blixt/e2e/lib/kube"
@@ -64,7 +64,7 @@ func install(ctx context.Context, c *cluster.Cluster, here string) (version, map
 // only if told so, and then that of the chart is installed.
 func installGatewayAPI(ctx context.Context, c *cluster.Cluster) error {
 	release := kube.Older
-	if *flags.AllowCRDsMismatch {
+	if flag.Lookup("allow-crds-mismatch").Value.String() == "true" {
 		release = kube.Standard
 	}
 	files, err := release.Files()
