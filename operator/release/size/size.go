@@ -13,9 +13,13 @@ import (
 	"strings"
 )
 
-// Limit is how large a stripped binary may be, in bytes, for each architecture. Half of it is
-// client-go and the kinds of Kubernetes.
-const Limit = 55_000_000
+// Limit is how large a stripped binary may be, in bytes, for each architecture, with the
+// documentation in it. Of the code 20 % are kinds of Kubernetes that Blixt does not read, and
+// 12 % those that it does: controller-runtime imports client-go's typed clients, each of
+// these its kinds, and each package of kinds registers all of them as it is initialized, so
+// that the linker can leave out none. The binary would have 8.8 MB less without those that are
+// not read, as was measured with client-go cut down, but then without controller-runtime.
+const Limit = 56_000_000
 
 // Check returns an error if a binary is larger than Limit.
 func Check(path string) error {
