@@ -244,9 +244,11 @@ type Bytecode struct {
 
 // SecretReference names a Secret.
 type SecretReference struct {
+	// namespace of the Secret.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Namespace string `json:"namespace"`
+	// name of the Secret.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name"`
@@ -346,9 +348,11 @@ type Agent struct {
 //
 // +kubebuilder:validation:XValidation:rule="self.first <= self.last",message="first is greater than last"
 type PortRange struct {
+	// first port of the range.
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535
 	First int32 `json:"first"`
+	// last port of the range.
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535
 	Last int32 `json:"last"`
@@ -363,9 +367,11 @@ type ProtocolPorts struct {
 	// +optional
 	// +kubebuilder:validation:Enum=TCP;UDP
 	Protocol corev1.Protocol `json:"protocol,omitempty"`
+	// first port of the range.
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535
 	First int32 `json:"first"`
+	// last port of the range.
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535
 	Last int32 `json:"last"`

@@ -757,6 +757,7 @@ type PolicyTargetStatus struct {
 	SectionName *gwv1.SectionName `json:"sectionName,omitempty"`
 	// frontends is how many addresses with a port the policy concerns by this target.
 	Frontends int32 `json:"frontends"`
+	// conditions are Accepted and, of failover, ResolvedRefs.
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=8

@@ -198,10 +198,10 @@ type ClientAddressStatus struct {
 	// +listMapKey=reason
 	Unannounced []UnannouncedStatus `json:"unannounced,omitempty"`
 
-	// peers is how many other nodes there are, failing how many of them do not answer
-	// in each form of message that they should.
+	// peers is how many other nodes there are.
 	// +optional
 	Peers int32 `json:"peers"`
+	// failing is how many of them do not answer in each form of message that they should.
 	// +optional
 	Failing int32 `json:"failing"`
 	// pairs are some of the other nodes, the worst first.
@@ -222,8 +222,10 @@ type ClientAddressStatus struct {
 
 // UnannouncedStatus is a number of backends that see a node's address.
 type UnannouncedStatus struct {
-	Reason   string `json:"reason"`
-	Backends int32  `json:"backends"`
+	// reason is why they do.
+	Reason string `json:"reason"`
+	// backends is how many there are.
+	Backends int32 `json:"backends"`
 }
 
 // PairStatus is how a node gets on with another node.
@@ -237,10 +239,10 @@ type PairStatus struct {
 	// backends is how many there are on it that see this node's address.
 	// +optional
 	Backends int32 `json:"backends"`
-	// undone is how many connections from it were given their client's address here,
-	// plain how many were not.
+	// undone is how many connections from it were given their client's address here.
 	// +optional
 	Undone int64 `json:"undone"`
+	// plain is how many connections from it keep its address.
 	// +optional
 	Plain int64 `json:"plain"`
 	// refused is how many messages from it were not genuine, or too old.
@@ -266,7 +268,9 @@ type BytecodeStatus struct {
 
 // LinkStatus is one attachment of a program.
 type LinkStatus struct {
+	// interface that the program is attached to.
 	Interface string `json:"interface"`
+	// direction of the packets that it sees there.
 	// +kubebuilder:validation:Enum=Ingress;Egress
 	Direction string `json:"direction"`
 	// linkID is bpfman's number of the link, 32 bits without a sign.
