@@ -432,3 +432,39 @@ func TestFailover(t *testing.T) {
 		}
 	}
 }
+
+// TestFailoverByClients: only clients' connections find out that the first group answers no more, and that it does
+// again. Meanwhile the second one serves, and a connection at a time tries the first.
+func TestFailoverByClients(t *testing.T) {
+	w := labtest.New(t, "failoverpassive", 2, 0)
+	from := twoPrefixes(w)
+	spec := strings.TrimSuffix(quickPassive, "}}") + ", maxEjectedPercent: 100}}\nfailover: {backends: [{name: standby, priority: 1}], holdTime: 1s}"
+	w.StartBlixt(judged(spec, lab.Endpoints(8080, w.Backends[0]), lab.Service{Name: "standby", Endpoints: lab.Endpoints(8080, w.Backends[1])}))
+	c := connect(w, "tcp", from)
+	time.Sleep(time.Second)
+	if by, _, failed := c.take(); len(by) != 1 || by["backend-1"] == 0 || len(failed) > 0 {
+		t.Fatalf("before: %v, failed: %v, want backend-1 alone", by, failed)
+	}
+	silence(w, w.Backends[0], "tcp", true)
+	only := func(name string, wait time.Duration) {
+		t.Helper()
+		w.Check(lab.Eventually(wait, func() error {
+			c.take()
+			time.Sleep(time.Second)
+			if by, _, failed := c.take(); len(by) != 1 || by[name] == 0 || len(failed) > 0 {
+				return fmt.Errorf("%v, failed: %v, want %s alone", by, failed, name)
+			}
+			return nil
+		}))
+	}
+	only("backend-2", 12*time.Second)
+	w.Check(lab.Eventually(12*time.Second, func() error {
+		if !strings.Contains(w.Blixt.Log(), "backend has failed on trial") {
+			return errors.New("the first group was not tried")
+		}
+		return nil
+	}))
+	silence(w, w.Backends[0], "tcp", false)
+	only("backend-1", 25*time.Second)
+	c.end()
+}
