@@ -121,6 +121,29 @@ func TestLinksResolve(t *testing.T) {
 	}
 }
 
+// On GitHub docs/README.md is the index: it leads to each page of the site, as its menu does, or
+// to the page's folder.
+func TestIndexHasAllPages(t *testing.T) {
+	index, pages := read(t, "docs/README.md"), 0
+	for _, m := range regexp.MustCompile(`(?m)^    - (\S+\.md)(?::|$)`).FindAllStringSubmatch(read(t, "docs/site/data/menu.yaml"), -1) {
+		page := m[1]
+		if _, err := os.Stat(filepath.Join(root, page)); err != nil || page == "docs/README.md" {
+			continue // make docs says which pages are missing
+		}
+		pages++
+		link, err := filepath.Rel("docs", page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(index, "]("+link) && !strings.Contains(index, "]("+filepath.Dir(link)+")") {
+			t.Errorf("docs/README.md does not link to %s, which is in the menu", page)
+		}
+	}
+	if pages < 40 {
+		t.Errorf("found only %d pages", pages)
+	}
+}
+
 // source is what the documents may name.
 type source struct {
 	// declared has package.Name, package.Type.Method and package.Type.Field, of
