@@ -38,28 +38,38 @@ func newPlace(t *testing.T, name string) *place {
 // otherClient is the client's second address.
 const otherClient = "10.66.0.3"
 
-// instead serves with what blixt migrate makes of the files what the other one has served. The
-// address moves to Blixt.
-func (p *place) instead(source string, paths ...string) (notes string) {
+// migrated returns what blixt migrate makes of files, which has to pass blixt check, and what it
+// says. Blixt is prepared to serve, and not started.
+func (p *place) migrated(source string, files ...string) (written, notes string) {
 	p.Helper()
-	p.Balancer.IP("address del " + lab.VIP4 + "/32 dev eth0")
-	p.Check(p.Err())
 	b, err := p.Standard.Blixt(p.Balancer, labtest.Binary, nil, "eth0", "eth1")
 	p.Check(err)
 	p.Blixt = b
-	out := filepath.Join(b.Dir, source+".yaml")
+	out := filepath.Join(p.Dir(), source+".yaml")
 	var said bytes.Buffer
-	cmd := exec.Command(labtest.Binary, append([]string{"migrate", source, "-o", out}, paths...)...)
+	cmd := exec.Command(labtest.Binary, append([]string{"migrate", source, "-o", out}, files...)...)
 	cmd.Stderr = &said
 	if err := cmd.Run(); err != nil {
 		p.Fatalf("blixt migrate %s: %v\n%s", source, err, said.String())
 	}
-	if text, err := exec.Command(labtest.Binary, "check", "-f", out, "-q", "--host-address", lab.Outside4+"/24").CombinedOutput(); err != nil {
-		written, _ := os.ReadFile(out)
-		p.Fatalf("blixt check: %v\n%s\n%s", err, text, written)
+	text, err := os.ReadFile(out)
+	p.Check(err)
+	if wrong, err := exec.Command(labtest.Binary, "check", "-f", out, "-q", "--host-address", lab.Outside4+"/24").CombinedOutput(); err != nil {
+		p.Fatalf("blixt check: %v\n%s\n%s", err, wrong, text)
 	}
-	p.Check(b.Start())
-	return said.String()
+	return string(text), said.String()
+}
+
+// instead serves with what blixt migrate makes of the files what the other one has served. The
+// address moves to Blixt.
+func (p *place) instead(source string, files ...string) (notes string) {
+	p.Helper()
+	written, notes := p.migrated(source, files...)
+	p.Balancer.IP("address del " + lab.VIP4 + "/32 dev eth0")
+	p.Check(p.Err())
+	p.Check(os.WriteFile(filepath.Join(p.Blixt.Dir, "lb.yaml"), []byte(written), 0o644))
+	p.Check(p.Blixt.Start())
+	return notes
 }
 
 // answer returns who answers a new connection, or labtest.Refused if nobody does.

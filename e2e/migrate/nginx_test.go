@@ -56,8 +56,9 @@ upstream standby {
 }
 `
 
-// TestNginx has nginx serve, and then Blixt with what blixt migrate has written: clients meet
-// the same servers, with the same parts, and the same ones are kept out.
+// TestNginx has nginx serve, then Blixt beside it at another address with what blixt migrate has
+// written, then Blixt at nginx's address, then nginx again. Clients meet the same servers, with
+// the same parts, and the same ones are kept out.
 func TestNginx(t *testing.T) {
 	p := newPlace(t, "migrate-nginx")
 	_, err := p.Backends[1].Serve("standby", labtest.At(p.Backends[1].IPv4, 9090))
@@ -68,18 +69,50 @@ func TestNginx(t *testing.T) {
 	p.Check(os.WriteFile(filepath.Join(p.Dir(), "upstreams", "all.conf"), []byte(nginxUpstreams), 0o644))
 	p.Check(os.WriteFile(conf, []byte(fill(nginxConf)), 0o644))
 
-	stop, err := p.Balancer.Daemon("nginx", "-c", conf)
+	_, err = p.Balancer.Daemon("nginx", "-c", conf)
 	p.Check(err)
 	p.listening(80)
 	p.checkAsNginx("nginx")
-	p.Check(stop())
-	notes := p.instead("nginx", conf)
-	p.checkAsNginx("Blixt")
+
+	written, notes := p.migrated("nginx", conf)
 	for line := range strings.Lines(notes) {
 		if !strings.Contains(line, ": unneeded: ") && !strings.Contains(line, ": changed: upstream standby: it has backup servers") {
 			t.Errorf("all is carried over, but: %s", line)
 		}
 	}
+	p.beside(written)
+	p.checkAnswer("nginx, beside Blixt,", "tcp", lab.Client4, 8080, "backend-4")
+	p.move("address del "+lab.VIP4+"/32 dev eth0", written)
+	p.checkAsNginx("Blixt")
+	p.Check(p.Blixt.Stop())
+	p.Balancer.IP("address add " + lab.VIP4 + "/32 dev eth0")
+	p.Check(p.Err())
+	p.listening(80)
+	p.checkAnswer("nginx, again,", "tcp", lab.Client4, 8080, "backend-4")
+}
+
+// trialVIP is an address that nobody has, for a try.
+const trialVIP = "198.51.100.11"
+
+// beside has Blixt serve at another address, while the other one goes on.
+func (p *place) beside(written string) {
+	p.Helper()
+	p.Check(os.WriteFile(filepath.Join(p.Blixt.Dir, "lb.yaml"), []byte(strings.ReplaceAll(written, lab.VIP4, trialVIP)), 0o644))
+	p.Check(p.Blixt.Start())
+	c := p.Dial(p.Client, "tcp", labtest.At(trialVIP, 8080))
+	if got := p.Ask(c, "who?").Server; got != "backend-4" {
+		p.Errorf("Blixt, beside: %s answers", got)
+	}
+}
+
+// move takes the address from the host, and has Blixt serve it.
+func (p *place) move(ip, written string) {
+	p.Helper()
+	p.Balancer.IP(ip)
+	p.Check(p.Err())
+	p.Check(p.Blixt.AwaitLog("INFO serving ", labtest.Patience, func() error {
+		return lab.Replace(filepath.Join(p.Blixt.Dir, "lb.yaml"), written)
+	}))
 }
 
 // checkAsNginx fails the test unless what serves does what the configuration says.

@@ -41,6 +41,8 @@ type Server struct {
 	// Share of new connections, while all servers are well.
 	Share  float64 `json:"share"`
 	Backup bool    `json:"backup,omitempty"`
+	// Missing servers are not carried over, and their Share is not known.
+	Missing bool `json:"missing,omitempty"`
 }
 
 // Compare returns what the source serves and what Blixt would serve of the YAML, as Blixt itself
@@ -131,11 +133,14 @@ func wasSide(f *Frontend) *Side {
 		s.add(netip.AddrPortFrom(b.Addr, port).String(), float64(b.Weight), b.Backup && !alone)
 	}
 	s.finish()
+	for _, m := range f.Missing {
+		s.Servers = append(s.Servers, Server{Address: m, Missing: true})
+	}
 	return s
 }
 
 func (s *Side) add(address string, weight float64, backup bool) {
-	s.Servers = append(s.Servers, Server{address, weight, backup})
+	s.Servers = append(s.Servers, Server{Address: address, Share: weight, Backup: backup})
 }
 
 // finish makes shares of weights: those of all servers, and those of backup ones.

@@ -115,6 +115,9 @@ type Frontend struct {
 	// with the same Backends share their Services.
 	Pool     string
 	Backends []Backend
+	// Missing are servers that Blixt cannot have, as the source calls them, such as a name: a Note
+	// says why. --diff shows them.
+	Missing  []string
 	Services []Service
 	// Policy has no targetRefs, no ports and no failover: they come from the fields above.
 	// Durations that are out of bounds are moved into them. Zero: there is none.

@@ -319,7 +319,11 @@ func printRows(out io.Writer, rows []migrate.Row) {
 		was, will := sideLines(r.Was), sideLines(r.Will)
 		frontend := r.Frontend
 		for i := range max(len(was), len(will)) {
-			t.printf("%s%s\t%s\t%s\n", mark, frontend, lineAt(was, i), lineAt(will, i))
+			t.printf("%s%s\t%s", mark, frontend, lineAt(was, i))
+			if i < len(will) {
+				t.printf("\t%s", will[i])
+			}
+			t.printf("\n")
 			mark, frontend = "  ", ""
 		}
 	}
@@ -344,7 +348,10 @@ func sideLines(s *migrate.Side) []string {
 	lines := []string{head}
 	for _, x := range s.Servers {
 		line := fmt.Sprintf("%s  %.4g%%", x.Address, x.Share)
-		if x.Backup {
+		switch {
+		case x.Missing:
+			line = x.Address + "  ?"
+		case x.Backup:
 			line += " stands by"
 		}
 		lines = append(lines, line)

@@ -130,6 +130,7 @@ func (c settings) join(f *migrate.Frontend, d *directive, parts []part) bool {
 					why = fmt.Sprintf("there is no upstream %s", clip(p.to))
 				}
 				f.Note(d.Place, migrate.Lost, "%s: server %s: %s", d, clip(p.to), why)
+				f.Missing = append(f.Missing, clip(p.to))
 				continue
 			}
 			b.Place, b.Weight = d.Place, 1
@@ -161,6 +162,7 @@ func (c settings) use(f *migrate.Frontend, u *upstream) {
 	u.used = true
 	f.Notes = append(f.Notes, u.notes...)
 	f.Was = u.was
+	f.Missing = append(f.Missing, u.missing...)
 	if f.Pool == "" {
 		f.Name, f.Pool = u.name, u.name
 	}

@@ -26,6 +26,7 @@ type upstream struct {
 	migrate.Place
 	name     string
 	backends []migrate.Backend
+	missing  []string // servers that cannot be carried over
 	notes    []migrate.Note
 	was      string
 	affinity bool
@@ -68,12 +69,16 @@ func (s *stream) upstream(d *directive) {
 			servers++
 			if m, ok := u.member(in); ok {
 				members = append(members, m)
+			} else if len(in.args) > 0 {
+				u.missing = append(u.missing, clip(in.args[0]))
 			}
 		case "hash":
 			u.hash(in)
 		case "least_conn", "least_time", "random":
 			u.was = in.String()
-			if in.name != "random" || len(in.args) > 0 {
+			if in.name == "random" && len(in.args) == 0 {
+				u.note(in, migrate.Unneeded, "%s: Blixt chooses by a hash of the connection, which divides them as chance does", in)
+			} else {
 				u.note(in, migrate.Changed, "%s: Blixt does not count connections to choose: each new one goes to a server by its hash, so that all get as many, by their weights", in)
 			}
 		case "state":
