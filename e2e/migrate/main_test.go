@@ -99,12 +99,12 @@ func (p *place) checkShares(who, network string, port int, want map[string]float
 		// Five standard deviations of a choice by chance, and the rounding of a ring.
 		bound := 5*math.Sqrt(n*part*(1-part)) + n*.01
 		if d := float64(got[name]) - part*n; math.Abs(d) > bound {
-			p.Errorf("%s: %s gets %d of %d connections by %s, want %.0f ± %.0f", who, name, got[name], n, network, part*n, bound)
+			p.Errorf("%s: %s gets %d of %d connections to %s port %d, want %.0f ± %.0f", who, name, got[name], n, network, port, part*n, bound)
 		}
 	}
 	for name, count := range got {
 		if _, is := want[name]; !is {
-			p.Errorf("%s: %s gets %d of %d connections by %s", who, name, count, n, network)
+			p.Errorf("%s: %s gets %d of %d connections to %s port %d", who, name, count, n, network, port)
 		}
 	}
 }

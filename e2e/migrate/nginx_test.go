@@ -105,14 +105,14 @@ func (p *place) beside(written string) {
 	}
 }
 
-// move takes the address from the host, and has Blixt serve it.
+// move takes the address from the host, and has Blixt serve it from its start on.
 func (p *place) move(ip, written string) {
 	p.Helper()
+	p.Check(p.Blixt.Stop())
 	p.Balancer.IP(ip)
 	p.Check(p.Err())
-	p.Check(p.Blixt.AwaitLog("INFO serving ", labtest.Patience, func() error {
-		return lab.Replace(filepath.Join(p.Blixt.Dir, "lb.yaml"), written)
-	}))
+	p.Check(lab.Replace(filepath.Join(p.Blixt.Dir, "lb.yaml"), written))
+	p.Check(p.Blixt.Start())
 }
 
 // checkAsNginx fails the test unless what serves does what the configuration says.
