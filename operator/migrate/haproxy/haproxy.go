@@ -66,8 +66,8 @@ func Read(files []migrate.File) *migrate.Plan {
 // What hostile files may cost: statements with those that are inherited, servers and notes of
 // all frontends together, and questions about networks.
 const (
-	maxStatements = 5_000_000
-	maxServers    = 2_000_000
+	maxStatements = 1_000_000
+	maxServers    = 500_000
 	maxQuestions  = 50_000_000
 )
 
@@ -129,6 +129,6 @@ func noteGlobal(plan *migrate.Plan, s *section) {
 		}
 	}
 	if len(unneeded) > 0 {
-		plan.Note(s.Place, migrate.Unneeded, "%s: %s are about HAProxy's process; blixt status and its metrics take the place of its statistics", quote(s.text), quote(strings.Join(unneeded, ", ")))
+		plan.Note(s.Place, migrate.Unneeded, "%s: %s: for HAProxy's process alone; blixt status and its metrics take the place of its statistics", quote(s.text), quote(strings.Join(unneeded, ", ")))
 	}
 }

@@ -32,10 +32,10 @@ type lexer struct {
 	begun bool // a word has begun: "" is one, too
 }
 
-// lex returns the words of a line.
+// lex returns the words of a line, or the first ones of too many.
 func lex(text string, env environment) (lexed, error) {
 	l := lexer{text: text, env: env}
-	for l.at < len(l.text) {
+	for l.at < len(l.text) && len(l.words) <= maxWords {
 		c := l.text[l.at]
 		var err error
 		switch {

@@ -66,9 +66,13 @@ type reader struct {
 // block is .if to .endif.
 type block struct {
 	statement
-	skip  bool
-	taken bool // a branch of it is read: no other one is
+	outside bool // what is around it is skipped
+	skip    bool // and so is what is in it
+	taken   bool // a branch of it is read: no other one is
 }
+
+// maxWords is how many words HAProxy takes in a line.
+const maxWords = 64
 
 // read takes a file apart. Its first line belongs to no section.
 func (r *reader) read(file migrate.File) {
@@ -93,7 +97,12 @@ func (r *reader) line(at migrate.Place, text string) {
 		r.plan.Note(at, migrate.Lost, "%s: %v: HAProxy would not start: correct it", quote(text), err)
 		return
 	}
-	if len(words.words) == 0 {
+	switch {
+	case len(words.words) == 0:
+		return
+	case len(words.words) > maxWords:
+		r.plan.Broken = true
+		r.plan.Note(at, migrate.Lost, "%s: the line has more than %d words: HAProxy would not start: divide it", quote(text), maxWords)
 		return
 	}
 	s := statement{at, words, text}
@@ -157,7 +166,7 @@ func (r *reader) environment(s statement) {
 }
 
 func (r *reader) skips() bool {
-	return slices.ContainsFunc(r.blocks, func(b block) bool { return b.skip })
+	return len(r.blocks) > 0 && r.blocks[len(r.blocks)-1].skip
 }
 
 // macro follows conditional blocks. What a condition asks for, such as the environment, is
@@ -167,7 +176,7 @@ func (r *reader) macro(s statement) {
 	switch keyword := s.words[0]; keyword {
 	case ".if":
 		if r.skips() {
-			r.blocks = append(r.blocks, block{statement: s, skip: true, taken: true})
+			r.blocks = append(r.blocks, block{statement: s, outside: true, skip: true, taken: true})
 			return
 		}
 		value, known := constant(s.words[1:])
@@ -191,7 +200,7 @@ func (r *reader) macro(s statement) {
 				r.plan.Note(s.Place, migrate.Lost, "%s: whether this holds is known to HAProxy alone: nothing up to its .endif is read: remove .if, .else and .endif, and what is between them and does not hold", quote(s.text))
 			}
 		}
-		b.skip = b.taken || !known || !value
+		b.skip = b.outside || b.taken || !known || !value
 		b.taken = b.taken || !known || value
 	case ".notice", ".warning", ".alert", ".diag":
 		if !r.skips() {
