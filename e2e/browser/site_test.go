@@ -254,7 +254,7 @@ func TestSiteAnswers(t *testing.T) {
 		"what happens when a node dies?":             {"faq.html", "concepts.html", "addresses.html", "limits.html"},
 		"how do I upgrade?":                          {"upgrade.html"},
 		"what does drop_no_route mean?":              {"reasons.html"},
-		"how do I move from nginx?":                  {"migrate/nginx.html"},
+		"how do I move from nginx?":                  {"migrate/nginx.html", "commands.html"},
 		"which kernels?":                             {"compatibility.html"},
 		"does it do TLS?":                            {"faq.html", "limits.html", "concepts.html"},
 		"why is my backend not getting connections?": {"troubleshooting.html", "faq.html"},
