@@ -111,6 +111,11 @@ func (s *service) readSources() {
 		return
 	}
 	networks := s.networks(field, ranges, at)
+	if s.denies && (len(networks) > maxNetworks || slices.ContainsFunc(ranges, func(r string) bool { _, err := netip.ParsePrefix(strings.TrimSpace(r)); return err != nil })) {
+		s.unserved = true
+		s.note(at(0), migrate.Lost, "%s keep clients out, and not all of them can be carried over: nothing is written for the Service until they are mended", field)
+		return
+	}
 	everybody := !s.denies && slices.Contains(networks, "0.0.0.0/0") && (!s.has(corev1.IPv6Protocol) || slices.Contains(networks, "::/0"))
 	switch {
 	case everybody:

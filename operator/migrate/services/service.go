@@ -34,6 +34,8 @@ type service struct {
 	health *v1alpha1.ActiveHealth
 	// denies is true if loadBalancerSourceRanges are those who may not connect.
 	denies bool
+	// unserved is true if those who may not connect are not all known.
+	unserved bool
 	// stays is true if the Service goes on to serve: its address is its own.
 	stays bool
 	// balances is how connections were distributed, if an annotation says so.

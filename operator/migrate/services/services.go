@@ -171,6 +171,7 @@ func (r *reader) write(g group) {
 					Policy:      *s.policyOf(p),
 					Was:         s.was(),
 					Annotations: annotations, Labels: labels, Config: config, Notes: s.notes,
+					Unserved: s.unserved,
 				}
 				frontends = append(frontends, f)
 				s.notes = nil // they are said once
