@@ -35,7 +35,7 @@ func writePart(b *strings.Builder, part field) {
 		}
 		fmt.Fprintf(b, "\n### %s%s %s\n\n%s", anchor, kindName(f.kind), f.path, f.text(""))
 	}
-	heading(part)
+	fmt.Fprintf(b, "\n### %s %s\n\n%s", kindName(part.kind), part.path, part.text("")) // which has the anchor by itself
 	for _, f := range part.children() {
 		heading(f)
 		for i, child := range f.descendants() {
