@@ -24,7 +24,8 @@ func (f *Facts) readIgnored(ctx context.Context, c client.Reader) {
 			continue
 		}
 		list := &unstructured.UnstructuredList{}
-		list.SetGroupVersionKind(gwv1.SchemeGroupVersion.WithKind(kind + "List"))
+		list.SetAPIVersion(gwv1.GroupVersion.String())
+		list.SetKind(kind + "List")
 		if c.List(ctx, list) != nil {
 			continue // why is in Unread, as typed objects cannot be read either
 		}

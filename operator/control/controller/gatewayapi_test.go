@@ -64,7 +64,8 @@ func TestGatewayAPIs(t *testing.T) {
 			o.apply(kube.WebGateway)
 			key := client.ObjectKey{Namespace: "default", Name: "web"}
 			gateway := &unstructured.Unstructured{}
-			gateway.SetGroupVersionKind(gwv1.SchemeGroupVersion.WithKind("Gateway"))
+			gateway.SetAPIVersion(gwv1.GroupVersion.String())
+			gateway.SetKind("Gateway")
 			gateway.SetNamespace(key.Namespace)
 			gateway.SetName(key.Name)
 			if c.spec != "" {
