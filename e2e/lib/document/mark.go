@@ -46,7 +46,7 @@ func (b Block) Mark() (m Mark, err error) {
 			return m, fmt.Errorf("%s: say why it is not run", b)
 		}
 	default:
-		return m, fmt.Errorf("%s: it is not known what %q means: a comment before commands begins with run:, tested: or not run:", b, b.Comment)
+		return m, fmt.Errorf("%s: it is not known what %q means: run:, tested: or not run: begins a comment before commands", b, b.Comment)
 	}
 	return m, nil
 }
