@@ -33,8 +33,8 @@ const (
 	loadBalancerClass = string(gateway.ControllerName)
 	// servicePrefix begins the names of Services of Gateways.
 	servicePrefix = "blixt-"
-	// annotationMetalLB asks MetalLB for addresses. Other load balancers read
-	// spec.loadBalancerIP, which holds one address.
+	// annotationMetalLB asks MetalLB for several addresses. It also reads what other load
+	// balancers read: spec.loadBalancerIP, which holds one.
 	annotationMetalLB = "metallb.io/loadBalancerIPs"
 )
 
@@ -68,8 +68,11 @@ func service(gw *gwv1.Gateway, p *gateway.ServiceSpec, good gateway.Parameters) 
 	s.Spec = corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, IPFamilyPolicy: &dual}
 	if p.Source == v1alpha1.SourceLoadBalancer {
 		s.Spec.LoadBalancerClass = p.LoadBalancerClass
-		if len(p.WantAddresses) > 0 {
+		switch len(p.WantAddresses) { // MetalLB refuses a Service that asks in both ways
+		case 0:
+		case 1:
 			s.Spec.LoadBalancerIP = p.WantAddresses[0].String()
+		default:
 			s.Annotations[annotationMetalLB] = joinAddresses(p.WantAddresses)
 		}
 		if p.TrafficPolicy == v1alpha1.TrafficPolicyLocal { // so that only nodes with backends get traffic
