@@ -101,6 +101,8 @@ func TestMetalLB(t *testing.T) {
 		t.Errorf("the Gateway that has waited got the addresses %v, want %v, which were released", got, vips)
 	}
 	checkNewClients(t, vips, "tcp")
+	deleteFile(t, "waiting.yaml", "", "")
+	t.Run("migrated", testMigrated)
 }
 
 // installMetalLB installs MetalLB as it is released, with one address of each family to
