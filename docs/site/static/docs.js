@@ -19,10 +19,12 @@
   // Words of questions that tell nothing of what they are about.
   const common = new Set(('a am an and any are as at be been but by can cannot could did do does for from had has have how i if in into ' +
     'is it its me my of on or our s so t than that the their them then there this to up want was we what when where which who why will with would you your').split(' '));
-  const wordsOf = (text) => text.normalize('NFKC').toLowerCase().match(/[\p{L}\p{N}]+(?:_[\p{L}\p{N}]+)*/gu) ?? [];
+  const wordsOf = (text) => text.normalize('NFKC').toLowerCase().match(/[\p{L}\p{N}]+(?:[_-][\p{L}\p{N}]+)*/gu) ?? [];
+  // Names such as drop_no_route and --http-address are one word, and to a lesser degree many.
+  const partsOf = (word) => word.split(/[_-]/);
   // stem makes one of upgrade, upgrades and upgrading. It is a beginning of them all.
   const stem = (word) => {
-    if (word.length < 4 || /[\d_]/.test(word)) return word;
+    if (word.length < 4 || /[\d_-]/.test(word)) return word;
     const s = word.replace(/(?<=..)(?:ing|ed|ies|es|s|e|y)$/, '').replace(/(?<=..)([bdgmnpt])\1$/, '$1');
     return s.length < 3 ? word : s;
   };
@@ -47,11 +49,11 @@
     words = new Map(); // word → Map of part → {name, text}
     const add = (text, part, where, weight) => {
       for (const word of wordsOf(text)) {
-        for (const w of word.includes('_') ? [word, ...word.split('_')] : [word]) {
+        for (const w of new Set([word, ...partsOf(word)])) {
           if (!words.has(w)) words.set(w, new Map());
           const at = words.get(w);
           if (!at.has(part)) at.set(part, {name: 0, text: 0});
-          at.get(part)[where] += weight;
+          at.get(part)[where] += w === word ? weight : weight / 2;
         }
       }
     };
@@ -71,8 +73,8 @@
   // tells the more the fewer parts have it; ten times tells little more than five times.
   const search = (question) => {
     read();
-    const asked = wanted(question), scores = new Map();
-    for (const word of asked) {
+    const whole = wanted(question), asked = [...new Set(whole.flatMap(partsOf))], scores = new Map();
+    for (const word of new Set([...asked, ...whole])) { // a name that is there as a whole counts in addition
       const beginning = stem(word), found = new Map();
       for (const [w, at] of words) {
         if (word.length > 1 ? !w.startsWith(beginning) : w !== word) continue;
@@ -86,11 +88,11 @@
       for (const [part, {name, text}] of found) {
         const s = scores.get(part) ?? {sum: 0, words: 0};
         s.sum += rare * (2 * name / (name + 2) + text / (text + 1 + part.length / 200));
-        s.words++;
+        if (asked.includes(word)) s.words++;
         scores.set(part, s);
       }
     }
-    const stems = (all) => all.map(stem).sort().join(' ');
+    const stems = (all) => all.flatMap(partsOf).map(stem).sort().join(' ');
     const isAsked = (name) => stems(wanted(name)) === stems(asked);
     const score = (part, {sum, words}) => sum * (words / asked.length) ** 2 * (sections.get(part.page.section) ?? 1) *
       (isAsked(part.first ? part.page.title : part.heading) ? 1.5 : 1);
@@ -123,7 +125,7 @@
   const show = () => {
     const question = input.value.trim();
     const found = question ? search(question) : [];
-    const stems = wanted(question).flatMap((w) => stem(w).split('_')).filter(Boolean);
+    const stems = wanted(question).flatMap(partsOf).map(stem);
     list.replaceChildren(...found.map((part, i) => {
       const name = el('strong', {}, ...marked(part.page.title, stems));
       if (!part.first && part.heading) name.append(el('span', {}, ' › ', ...marked(part.heading, stems)));
