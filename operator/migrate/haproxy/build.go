@@ -150,7 +150,7 @@ func (b *builder) frontend(p *proxy, at *place) []migrate.Frontend {
 			f.Pool = fmt.Sprintf("%s-%d", p.name(), at.port)
 		}
 	}
-	b.proxyProtocol(&f, main, at, servers)
+	b.proxyProtocol(&f, at, servers)
 	f.Policy = b.policy(&f, p, main, at)
 	return b.ports(f, p, servers)
 }
@@ -309,7 +309,7 @@ func (p *proxy) statementOf(keyword string) statement {
 }
 
 // proxyProtocol says what becomes of headers of the PROXY protocol.
-func (b *builder) proxyProtocol(f *migrate.Frontend, p *proxy, at *place, servers []server) {
+func (b *builder) proxyProtocol(f *migrate.Frontend, at *place, servers []server) {
 	var sends []server
 	for _, s := range servers {
 		if s.sendsProxy {

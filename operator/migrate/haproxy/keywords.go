@@ -54,7 +54,7 @@ var keywords = map[string]keyword{
 
 	"option allbackups": {roles: backend, take: func(p *proxy, s statement) { p.allBackups = !s.negated() }},
 	"option httpchk":    {roles: backend, take: (*proxy).httpchk},
-	"option tcp-check":  {roles: backend, take: func(p *proxy, s statement) { p.http = nil }},
+	"option tcp-check":  {roles: backend, take: func(p *proxy, _ statement) { p.http = nil }},
 
 	"use-server":               {roles: backend, effect: migrate.Lost, say: "one server for some connections: Blixt chooses by weight or by the client's address: make a frontend with another address or port for it"},
 	"tcp-response":             {roles: backend, effect: migrate.Lost, say: "Blixt does not look into connections: leave this port to HAProxy if it matters"},
@@ -91,7 +91,7 @@ var sayings = []struct {
 	{frontend | backend, migrate.Unneeded, "clients and servers keep their TCP connections alive themselves", `option/clitcpka option/srvtcpka option/tcpka clitcpka-cnt
 		clitcpka-idle clitcpka-intvl srvtcpka-cnt srvtcpka-idle srvtcpka-intvl`},
 	{frontend | backend, migrate.Unneeded, "packets are forwarded as they come", `option/splice-auto option/splice-request option/splice-response option/tcp-smart-accept
-		option/tcp-smart-connect option/nolinger option/independent-streams option/independant-streams option/abortonclose`},
+		option/tcp-smart-connect option/nolinger option/independent-streams option/abortonclose`},
 	{frontend | backend, migrate.Unneeded, "no process handles the packets", "bind-process backlog grace"},
 	{frontend | backend, migrate.Unneeded, "servers keep their state over a restart", "load-server-state-from-file server-state-file-name option/persist option/prefer-last-server"},
 	{backend, migrate.Changed, "the check is a TCP connect: what the server says is not looked at", `option/ssl-hello-chk option/mysql-check option/pgsql-check
