@@ -55,7 +55,7 @@ func TestHostile(t *testing.T) {
 			start := time.Now()
 			p := nginx.Read(c.files)
 			text, notes := migratetest.Written(t, migrate.Options{}, p)
-			if took := time.Since(start); took > 20*time.Second {
+			if took := time.Since(start); took > 2*time.Minute { // seconds, on a quiet machine
 				t.Errorf("it took %s", took)
 			}
 			if c.says == "" && notes != "" || !strings.Contains(notes, c.says) {

@@ -116,7 +116,7 @@ func undump(f migrate.File) []migrate.File {
 
 // maxDirectives is how many there may be, with those of included files each time that they are
 // included.
-const maxDirectives = 2_000_000
+const maxDirectives = 500_000
 
 // includer puts the directives of files where the files are included.
 type includer struct {
