@@ -34,7 +34,7 @@ func (n *node) word(i int) string {
 
 // The bounds of what definitions and includes may lead to: keepalived has none.
 const (
-	maxExpanded = 16 << 20 // bytes, and lines
+	maxExpanded = 4 << 20 // bytes, and lines
 	maxDepth    = 50
 )
 

@@ -265,22 +265,19 @@ func (u *upstream) passive(d *directive, members []member, servers int) {
 	u.health = &v1alpha1.PassiveHealth{Consecutive: &count, Window: &d1, BaseEjection: &d2, MaxEjection: &d3, MaxEjectedPercent: &all}
 }
 
-// judge has the servers judged by clients' connections, as nginx does; if there are backup servers,
-// by checks. Without a check nobody would find out that a main server works again: while a backup
-// one serves, main ones get no connections.
+// judge has the servers judged by clients' connections, as nginx does; if there are backup servers
+// for TCP, by checks: nginx tries a backup server with the very connection that has failed, and
+// Blixt with the next one.
 func (c settings) judge(f *migrate.Frontend, u *upstream) {
 	f.Policy.Health = &v1alpha1.PolicyHealth{Passive: u.health.DeepCopy()}
 	backup := slices.ContainsFunc(u.backends, func(b migrate.Backend) bool { return b.Backup })
-	switch {
-	case !backup:
-	case f.Protocol == corev1.ProtocolUDP:
-		f.Note(u.Place, migrate.Changed, "upstream %s: its backup servers take over by UDP if the others are unreachable, and keep the clients then: have health.active of the BlixtPolicy send something that the servers answer, so that the others are found to work again", clip(u.name))
-	default:
-		rise, fall := int32(1), min(u.fails, 100)
-		f.Policy.Health = &v1alpha1.PolicyHealth{Active: &v1alpha1.ActiveHealth{Type: v1alpha1.CheckTCP, Rise: &rise, Fall: &fall,
-			Interval: &metav1.Duration{Duration: time.Second}, Timeout: &metav1.Duration{Duration: time.Second}}}
-		f.Note(u.Place, migrate.Changed, "upstream %s: it has backup servers, and so Blixt asks each server every second whether it accepts a connection, instead of max_fails and fail_timeout of clients' connections", clip(u.name))
+	if !backup || f.Protocol == corev1.ProtocolUDP {
+		return
 	}
+	rise, fall := int32(1), min(u.fails, 100)
+	f.Policy.Health = &v1alpha1.PolicyHealth{Active: &v1alpha1.ActiveHealth{Type: v1alpha1.CheckTCP, Rise: &rise, Fall: &fall,
+		Interval: &metav1.Duration{Duration: time.Second}, Timeout: &metav1.Duration{Duration: time.Second}}}
+	f.Note(u.Place, migrate.Changed, "upstream %s: it has backup servers, and so Blixt asks each server every second whether it accepts a connection, instead of max_fails and fail_timeout of clients' connections", clip(u.name))
 }
 
 // units are those of times in nginx; one without a unit is in seconds.
