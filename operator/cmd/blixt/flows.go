@@ -74,6 +74,7 @@ duration before now, such as 10m.`,
 	f.StringSliceVar(&q.events, "event", nil, "open, end, rejected or dropped")
 	f.BoolVar(&q.open, "open", true, "show flows that have not ended, too")
 	f.IntVar(&q.last, "last", -1, "how many of the newest each node sends, 0: all that it remembers, and the 16,384 open flows of the latest packets (default 1000, with --follow 10)")
+	f.Lookup("last").DefValue = "0" // it is said above
 	f.VarP(&q.output, "output", "o", "table, or json: one object a line")
 	c.MarkFlagsMutuallyExclusive("at", "since")
 	c.MarkFlagsMutuallyExclusive("at", "until")
