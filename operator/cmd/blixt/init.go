@@ -76,7 +76,7 @@ func (s shortFlags) yaml() (string, error) {
 }
 
 // writeNew writes a file that is there as a whole, or not at all. It returns an error if
-// there is one already, unless it is to be written over.
+// there is one already, unless it is to be written over. A device or a pipe is written to.
 func writeNew(path, text string, over bool) (err error) {
 	defer func() {
 		if err != nil {
@@ -84,8 +84,12 @@ func writeNew(path, text string, over bool) (err error) {
 		}
 	}()
 	dir := filepath.Dir(path)
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
+	switch info, err := os.Stat(path); {
+	case err != nil: // said below
+	case info.IsDir():
 		return fmt.Errorf("it is a directory: name a file in it, such as %s", filepath.Join(path, "blixt.yaml"))
+	case !info.Mode().IsRegular():
+		return os.WriteFile(path, []byte(text), 0o644)
 	}
 	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithPermissions(0o644))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A file is never seen in part, nor is one that somebody else made lost: of many that write
@@ -58,6 +60,31 @@ func TestWriteNewLeavesLinks(t *testing.T) {
 	}
 	if err := writeNew(path, "text", false); err == nil || !strings.Contains(err.Error(), "it exists already") {
 		t.Error(err)
+	}
+}
+
+// A file in its place would break all others that use it: as root, -o /dev/null --force did.
+func TestWriteNewWritesToPipes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, over := range []bool{false, true} {
+		f, err := os.OpenFile(path, os.O_RDWR, 0) // neither side waits for the other
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := writeNew(path, "text", over); err != nil {
+			t.Error(err)
+		}
+		got := make([]byte, 4)
+		if info, err := os.Lstat(path); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+			t.Fatalf("the pipe was replaced: %v, %v", info, err)
+		}
+		if _, err := f.Read(got); err != nil || string(got) != "text" {
+			t.Errorf("got %q, %v", got, err)
+		}
+		f.Close()
 	}
 }
 

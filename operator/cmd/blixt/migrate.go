@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -27,8 +26,6 @@ type migrateSource struct {
 	read    func([]migrate.File) *migrate.Plan
 	// directory puts files in the place of directories; nil: there are none.
 	directory func(paths []string) ([]string, error)
-	// inDir is the pattern of the files that a directory stands for; "": it is none.
-	inDir string
 	// gather adds the files that those which were given name; nil: there are none.
 	gather func([]migrate.File) ([]migrate.File, error)
 	// flags adds those that only this source has; nil: there are none.
@@ -178,23 +175,6 @@ func (o *migrateOptions) files(paths []string) (all []migrate.File, err error) {
 	}
 	if o.source.gather != nil {
 		return o.source.gather(all)
-	}
-	return all, nil
-}
-
-// inDirs returns the paths with files instead of directories, by name.
-func (s *migrateSource) inDirs(paths []string) (all []string, err error) {
-	for _, path := range paths {
-		info, err := os.Stat(path)
-		if s.inDir == "" || path == "-" || err != nil || !info.IsDir() {
-			all = append(all, path)
-			continue
-		}
-		found, err := filepath.Glob(filepath.Join(path, s.inDir))
-		if err != nil || len(found) == 0 {
-			return nil, fmt.Errorf("%s has no file that is called %s: name its files", path, s.inDir)
-		}
-		all = append(all, found...)
 	}
 	return all, nil
 }
