@@ -13,10 +13,10 @@ import (
 	"github.com/kubernetes-sigs/blixt/e2e/lib/golden"
 )
 
-// TestMigrateDocuments runs the commands of docs/migrate/haproxy.md and ipvs.md, with the
+// TestMigrateDocuments runs the commands of docs/migrate/haproxy.md, ipvs.md and nginx.md, with the
 // files that they show, and compares what they print. -update writes that into the document.
 func TestMigrateDocuments(t *testing.T) {
-	for _, name := range []string{"haproxy.md", "ipvs.md"} {
+	for _, name := range []string{"haproxy.md", "ipvs.md", "nginx.md"} {
 		t.Run(name, func(t *testing.T) {
 			path, err := filepath.Abs(filepath.Join("../../../docs/migrate", name))
 			if err != nil {
