@@ -74,6 +74,7 @@ told: there is no such file, or it cannot be read. Warnings count with --strict.
   kubectl get gateways,tcproutes,services,endpointslices -o yaml | blixt check -f -`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			endAtOnce()
 			if err := o.files.check(); err != nil {
 				return err
 			}

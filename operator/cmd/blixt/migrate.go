@@ -86,6 +86,7 @@ func (s *migrateSource) command() *cobra.Command {
 		Example: s.example,
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			endAtOnce()
 			o.in, o.out, o.to = c.InOrStdin(), c.OutOrStdout(), c.ErrOrStderr()
 			return o.run(args)
 		},

@@ -18,6 +18,10 @@ func stopSignals() []os.Signal {
 	return signals
 }
 
+// endAtOnce has signals end the process, as nothing has to be put in order: a command that waits
+// for its standard input would not hear of them.
+func endAtOnce() { signal.Reset(stopSignals()...) }
+
 // hangups returns a channel with the SIGHUPs that a process without a terminal gets:
 // somebody asks a daemon to read its files again. It must not end by them.
 func hangups() <-chan os.Signal {

@@ -183,6 +183,7 @@ func (c *condition) single() *test {
 var predefined = map[string]test{
 	"TRUE":      {kind: constantly, value: true},
 	"FALSE":     {kind: constantly},
+	"WAIT_END":  {kind: constantly, value: true}, // nothing is waited for
 	"LOCALHOST": {kind: source, networks: map[netip.Prefix]bool{netip.MustParsePrefix("127.0.0.0/8"): true, netip.MustParsePrefix("::1/128"): true}},
 }
 
@@ -259,16 +260,22 @@ func (p *proxy) acl(s statement) {
 // test takes a criterion with its flags and values.
 func (p *proxy) test(s statement, words []string) test {
 	t := test{text: strings.Join(words, " ")}
-	if len(words) == 0 || s.unknown != "" {
+	if len(words) == 0 {
 		return t
 	}
 	criterion, argument := words[0], ""
 	if open := strings.IndexByte(criterion, '('); open >= 0 && strings.HasSuffix(criterion, ")") {
 		criterion, argument = criterion[:open], criterion[open+1:len(criterion)-1]
 	}
+	if s.unknown != "" { // whom it names is not known
+		if criterion, _, _ = strings.Cut(criterion, ","); criterion == "src" {
+			t.kind, t.missing = source, "$"+s.unknown
+		}
+		return t
+	}
 	switch criterion {
-	case "always_true", "always_false":
-		return test{kind: constantly, value: criterion == "always_true", text: t.text}
+	case "always_true", "always_false", "wait_end":
+		return test{kind: constantly, value: criterion != "always_false", text: t.text}
 	case "src":
 		t.kind = source
 	case "dst":
@@ -282,11 +289,18 @@ func (p *proxy) test(s statement, words []string) test {
 	case "src_conn_rate", "sc0_conn_rate", "sc1_conn_rate", "sc2_conn_rate", "sc_conn_rate":
 		t.kind, t.backend = rate, tableOf(criterion, argument)
 	default:
+		if strings.HasPrefix(criterion, "src,") { // such as src,map_ip(FILE): whom it names is not known
+			t.kind, t.missing = source, t.text
+		}
 		return t
 	}
 	values, files, ok := flags(words[1:])
 	if !ok {
-		t.kind = other
+		if t.kind == source {
+			t.missing = t.text
+		} else {
+			t.kind = other
+		}
 		return t
 	}
 	if t.kind == source || t.kind == destination {

@@ -119,6 +119,9 @@ func (b *builder) frontend(p *proxy, at *place) []migrate.Frontend {
 	if at.unserved != "" {
 		refuse(at.Place, "%s is not served: %s", quote(at.text), at.unserved)
 	}
+	if rule := p.unreadRule(); rule != "" {
+		refuse(at.Place, "%s is not served, lest it is open to whom %s refuses: whether that holds is known to HAProxy alone", quote(at.text), quote(rule))
+	}
 	main, standby := b.choose(p, &f, at)
 	if main == nil {
 		refuse(p.Place, "%s is not served at port %d: it has no backend that gets all connections: add default_backend", quote(p.section.text), at.port)
@@ -128,6 +131,9 @@ func (b *builder) frontend(p *proxy, at *place) []migrate.Frontend {
 		refuse(at.Place, "%s is not served: all frontends together have more than %s servers: give fewer files", quote(at.text), phrase.Number(maxServers))
 		f.Notes = f.Notes[len(f.Notes)-1:]
 		return []migrate.Frontend{f}
+	}
+	if rule := main.unreadRule(); rule != "" && main != p {
+		refuse(at.Place, "%s is not served, lest it is open to whom %s refuses: whether that holds is known to HAProxy alone", quote(at.text), quote(rule))
 	}
 	f.Pool, f.Was = main.name(), main.balance
 	if main != p {
@@ -157,18 +163,10 @@ func (b *builder) frontend(p *proxy, at *place) []migrate.Frontend {
 
 // served are the servers of a backend that can be backends.
 func (p *proxy) served() (all []server) {
-	backups := 0
 	for _, s := range p.servers {
-		if s.unserved != "" {
-			continue
+		if s.unserved == "" {
+			all = append(all, s)
 		}
-		if s.backup && !s.disabled {
-			backups++
-		}
-		if backups > 1 && s.backup && !p.allBackups {
-			p.note(s.statement, migrate.Changed, "%s: all backup servers get connections together, as with option allbackups, not one after the other", quote(s.text))
-		}
-		all = append(all, s)
 	}
 	return all
 }

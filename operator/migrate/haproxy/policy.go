@@ -37,6 +37,11 @@ func (b *builder) policy(f *migrate.Frontend, front, back *proxy, at *place) (sp
 		return spec
 	}
 	spec.Sources = sources(rules, networks, ask)
+	for i := range rules {
+		if r := &rules[i]; r.foreign() == "" && r.missing() == "" && r.partly(ask) {
+			f.Note(r.Place, migrate.Lost, "%s asks for an address or a port, and %s has others, too: who is refused at one of them is refused at all: write a bind with an address and a port for it alone", quote(r.text), quote(at.text))
+		}
+	}
 	spec.Limits = b.limits(f, front, at, rules)
 	spec.IdleTimeout = idleTimeout(f, front, back)
 	if s := back.stickiness; s != nil {

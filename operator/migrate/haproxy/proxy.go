@@ -65,10 +65,32 @@ func newProxy(s *section, lists map[string][]byte) *proxy {
 	if s.kind() == "listen" && len(s.words) > 2 && s.words[2] != "from" {
 		p.bind(s.statement, s.words[2], nil) // as before version 1.6
 	}
-	for _, v := range all {
-		p.statement(v)
+	isACL := func(v statement) bool { return v.words[0] == "acl" }
+	for _, v := range all { // all lines of an ACL count, also those behind a rule
+		if isACL(v) {
+			p.statement(v)
+		}
 	}
+	for _, v := range all {
+		if !isACL(v) {
+			p.statement(v)
+		}
+	}
+	p.noteBackups()
 	return p
+}
+
+// noteBackups says that backup servers do not wait for each other.
+func (p *proxy) noteBackups() {
+	backups := 0
+	for _, s := range p.served() {
+		if s.backup && !s.disabled {
+			backups++
+		}
+		if backups > 1 && s.backup && !p.allBackups {
+			p.note(s.statement, migrate.Changed, "%s: all backup servers get connections together, as with option allbackups, not one after the other", quote(s.text))
+		}
+	}
 }
 
 // weigh returns how many statements a section has and inherits.
@@ -117,6 +139,9 @@ func (p *proxy) statement(s statement) {
 		p.note(s, k.effect, "%s: %s", quote(s.text), k.say)
 	case s.unknown != "":
 		p.note(s, migrate.Lost, "%s: the value of variable %s is not known: write it in the place of the variable, or set it by setenv in section global", quote(s.text), s.unknown)
+		if s.words[0] == "acl" || s.words[0] == "tcp-request" { // they may be about who is kept out
+			k.take(p, s)
+		}
 	default:
 		if s.assumed != "" {
 			p.note(s, migrate.Changed, "%s: variable %s counts as not set: if HAProxy's environment has it, write its value in the place of the variable", quote(s.text), s.assumed)
@@ -359,11 +384,12 @@ func (p *proxy) tcpCheck(s statement) {
 // places returns the addresses of the proxy by their ports, in order.
 func (p *proxy) places() []place {
 	var all []place
+	apart := p.asksFor(destination)
 	byPort := map[[2]uint16]int{}
 	for _, b := range p.binds {
 		key := [2]uint16{b.port, b.end}
 		i, ok := byPort[key]
-		if !ok || b.unserved != "" || all[i].unserved != "" || all[i].takesProxy != b.takesProxy {
+		if !ok || apart || b.unserved != "" || all[i].unserved != "" || all[i].takesProxy != b.takesProxy {
 			i = len(all)
 			byPort[key] = i
 			all = append(all, place{bind: b})

@@ -160,8 +160,8 @@ func surrounding(refused map[netip.Prefix]bool, network netip.Prefix) (decision,
 }
 
 // refusedBy returns the rule that refuses, or nil. Where it is not known whether a rule holds,
-// one that accepts does not, and one that refuses does if it is about a list that is missing:
-// nobody gets in by mistake.
+// one that accepts does not, and one that refuses does if it is about a list that is missing, or
+// about one of several addresses or ports of a listener: nobody gets in by mistake.
 func refusedBy(rules []rule, at about) *rule {
 	for _, stage := range stages {
 		for i := range rules {
@@ -176,12 +176,29 @@ func refusedBy(rules []rule, at about) *rule {
 				}
 				continue
 			}
-			if holds == yes || holds == maybe && r.missing() != "" {
+			if holds == yes || holds == maybe && (r.missing() != "" || r.foreign() == "") {
 				return r
 			}
 		}
 	}
 	return nil
+}
+
+// asksFor reports whether rules ask for something.
+func (p *proxy) asksFor(what kind) (asks bool) {
+	for _, r := range slices.Concat(p.rules, p.uses) {
+		r.all(func(t *test) { asks = asks || t.kind == what })
+	}
+	return asks
+}
+
+// partly reports whether the condition holds for a part of the addresses or ports that are asked
+// about, as far as that is known.
+func (c *condition) partly(at about) (partly bool) {
+	c.all(func(t *test) {
+		partly = partly || (t.kind == destination || t.kind == port) && t.holds(at) == maybe
+	})
+	return partly
 }
 
 // missing returns a list of the condition that is not known, or "".

@@ -32,6 +32,19 @@ type section struct {
 	used     bool     // defaults from which something inherits
 	body     []statement
 	weight   int // see weigh
+	// unread is a rule about who is kept out, in a block of which it is not known whether it
+	// holds; "": there is none.
+	unread string
+}
+
+// unreadRule returns that of a section, or what it inherits.
+func (s *section) unreadRule() string {
+	for ; s != nil; s = s.defaults {
+		if s.unread != "" {
+			return s.unread
+		}
+	}
+	return ""
 }
 
 func (s *section) kind() string { return s.words[0] }
@@ -69,6 +82,7 @@ type block struct {
 	outside bool // what is around it is skipped
 	skip    bool // and so is what is in it
 	taken   bool // a branch of it is read: no other one is
+	unknown bool // whether a branch holds is not known
 }
 
 // maxWords is how many words HAProxy takes in a line.
@@ -110,6 +124,9 @@ func (r *reader) line(at migrate.Place, text string) {
 	case strings.HasPrefix(keyword, "."):
 		r.macro(s)
 	case r.skips():
+		if keyword == "tcp-request" && r.current != nil && slices.ContainsFunc(r.blocks, func(b block) bool { return b.unknown }) {
+			r.current.unread = s.text
+		}
 	case slices.Contains(sectionKinds, keyword):
 		r.begin(s)
 	case r.current == nil:
@@ -183,7 +200,7 @@ func (r *reader) macro(s statement) {
 		if !known {
 			r.plan.Note(s.Place, migrate.Lost, "%s: whether this holds is known to HAProxy alone: nothing up to its .endif is read: remove .if, .else and .endif, and what is between them and does not hold", quote(s.text))
 		}
-		r.blocks = append(r.blocks, block{statement: s, skip: !known || !value, taken: !known || value})
+		r.blocks = append(r.blocks, block{statement: s, skip: !known || !value, taken: !known || value, unknown: !known})
 	case ".elif", ".else", ".endif":
 		if last < 0 {
 			r.plan.Note(s.Place, migrate.Lost, "%s stands without .if: HAProxy would not start: remove it", quote(s.text))
@@ -202,6 +219,7 @@ func (r *reader) macro(s statement) {
 		}
 		b.skip = b.outside || b.taken || !known || !value
 		b.taken = b.taken || !known || value
+		b.unknown = b.unknown || !known
 	case ".notice", ".warning", ".alert", ".diag":
 		if !r.skips() {
 			r.plan.Note(s.Place, migrate.Unneeded, "%s is a message of HAProxy when it starts", quote(s.text))

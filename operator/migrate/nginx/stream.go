@@ -193,7 +193,8 @@ func (s *stream) byName(servers []*directive) map[*directive]bool {
 	for _, d := range servers {
 		for _, l := range d.block {
 			if l.name == "listen" && len(l.args) > 0 {
-				key := l.args[0] + " " + fmt.Sprint(slices.Contains(l.args, "udp"))
+				where := strings.TrimPrefix(strings.TrimPrefix(l.args[0], "*:"), "0.0.0.0:") // 443 is the same
+				key := where + " " + fmt.Sprint(slices.Contains(l.args, "udp"))
 				if n := len(by[key]); n == 0 || by[key][n-1] != d {
 					by[key] = append(by[key], d)
 				}
