@@ -49,14 +49,23 @@ type KubeObject interface {
 // of the plan, and what has turned out to have no valid form. Every object is valid by
 // itself: blixt check finds fault with no field.
 func (p *Plan) Objects(o Options) ([]Object, []Note) {
-	b := &builder{options: o, names: names{}, gateways: map[string]*sharedGateway{}, pools: map[string]*pool{}, taken: map[string]*Frontend{}}
+	b := &builder{options: o, names: names{}, gateways: map[string]*sharedGateway{}, pools: map[string]*pool{}, taken: map[string]*Frontend{}, served: map[string]Place{}}
 	b.options.Class = cmp.Or(o.Class, "blixt")
+	var all []Frontend
 	for i := range p.Frontends {
 		if f := p.Frontends[i]; !f.Unserved && !p.Broken {
 			f.Notes = slices.Clone(f.Notes)
-			b.frontend(&f)
-			b.notes = append(b.notes, f.Notes...)
+			all = append(all, b.apart(f)...)
 		}
+	}
+	for i := range all {
+		for _, a := range all[i].Addresses {
+			b.served[fmt.Sprintf("%s/%s", netip.AddrPortFrom(a, all[i].Port), all[i].Protocol)] = all[i].Place
+		}
+	}
+	for i := range all {
+		b.frontend(&all[i])
+		b.notes = append(b.notes, all[i].Notes...)
 	}
 	if o.WriteClass && len(b.objects) > 0 {
 		b.objects = slices.Insert(b.objects, 0, Object{Value: &gwv1.GatewayClass{
@@ -80,7 +89,26 @@ type builder struct {
 	gateways map[string]*sharedGateway // by namespace and the name that the source gives it
 	pools    map[string]*pool          // by what is in them
 	taken    map[string]*Frontend      // by address, port and protocol
+	served   map[string]Place          // what all frontends say that they serve, by address, port and protocol
 	size     int                       // servers and networks of all frontends
+}
+
+// apart returns a frontend with all addresses of one family and some of the other one as two: a
+// Gateway has all of the host's, or those that it names.
+func (b *builder) apart(f Frontend) []Frontend {
+	any4, any6 := slices.Contains(f.Addresses, netip.IPv4Unspecified()), slices.Contains(f.Addresses, netip.IPv6Unspecified())
+	named := slices.DeleteFunc(slices.Clone(f.Addresses), func(a netip.Addr) bool { return a.Is4() && any4 || a.Is6() && any6 })
+	if len(b.options.Addresses) > 0 || any4 == any6 || len(named) == 0 {
+		return []Frontend{f}
+	}
+	other := f
+	other.Gateway, other.Addresses, other.Notes = "", named, nil
+	f.Gateway = ""
+	f.Addresses = []netip.Addr{netip.IPv4Unspecified()}
+	if any6 {
+		f.Addresses = []netip.Addr{netip.IPv6Unspecified()}
+	}
+	return []Frontend{f, other}
 }
 
 // maxSize bounds servers and networks of all frontends together: each one may name all of them.
@@ -155,6 +183,10 @@ func (b *builder) choosePlaces(f *Frontend) bool {
 		}
 		if s.Addr.IsLoopback() {
 			why += ": have the server listen on an address of an interface, and write that one"
+		}
+		to := netip.AddrPortFrom(s.Addr, cmp.Or(s.Port, f.Port))
+		if by, is := b.served[fmt.Sprintf("%s/%s", to, f.Protocol)]; is && why == "" {
+			why = fmt.Sprintf("Blixt would serve this address itself, for %s, and packets would loop: write the servers that it leads to", by)
 		}
 		if why != "" {
 			f.Note(s.Place, Lost, "server %s is left out: %s", s, why)
