@@ -49,7 +49,7 @@ type KubeObject interface {
 // of the plan, and what has turned out to have no valid form. Every object is valid by
 // itself: blixt check finds fault with no field.
 func (p *Plan) Objects(o Options) ([]Object, []Note) {
-	b := &builder{options: o, names: names{}, gateways: map[string]*sharedGateway{}, pools: map[string]*pool{}, taken: map[string]*Frontend{}, served: map[string]Place{}}
+	b := &builder{options: o, names: names{}, gateways: map[string]*sharedGateway{}, pools: map[string]*pool{}, taken: map[string]*Frontend{}, served: map[string]Place{}, named: map[string]Place{}}
 	b.options.Class = cmp.Or(o.Class, "blixt")
 	var all []Frontend
 	for i := range p.Frontends {
@@ -60,10 +60,20 @@ func (p *Plan) Objects(o Options) ([]Object, []Note) {
 	}
 	for i := range all {
 		for _, a := range all[i].Addresses {
+			if gateway.InvalidAddress(a) == "" && !a.IsUnspecified() {
+				b.named[all[i].place()] = all[i].Place
+			}
 			b.served[fmt.Sprintf("%s/%s", netip.AddrPortFrom(a, all[i].Port), all[i].Protocol)] = all[i].Place
 		}
 	}
 	for i := range all {
+		if o.WriteClass && len(o.Addresses) == 0 && all[i].everywhere() {
+			if by, is := b.named[all[i].place()]; is {
+				all[i].Note(all[i].Place, Lost, "%s is not served at all of the host's addresses, as %s serves it at one that may be the host's own, with rules of its own: name the other addresses by --address", all[i].title(), by)
+				b.notes = append(b.notes, all[i].Notes...)
+				continue
+			}
+		}
 		b.frontend(&all[i])
 		b.notes = append(b.notes, all[i].Notes...)
 	}
@@ -90,24 +100,33 @@ type builder struct {
 	pools    map[string]*pool          // by what is in them
 	taken    map[string]*Frontend      // by address, port and protocol
 	served   map[string]Place          // what all frontends say that they serve, by address, port and protocol
+	named    map[string]Place          // and those of them at addresses that are named, by port and protocol
 	size     int                       // servers and networks of all frontends
 }
+
+// everywhere reports whether a frontend has all of the host's addresses.
+func (f *Frontend) everywhere() bool {
+	return len(f.Addresses) == 0 || slices.ContainsFunc(f.Addresses, netip.Addr.IsUnspecified)
+}
+
+// place returns the port and the protocol.
+func (f *Frontend) place() string { return fmt.Sprintf("%d/%s", f.Port, f.Protocol) }
 
 // apart returns a frontend with all addresses of one family and some of the other one as two: a
 // Gateway has all of the host's, or those that it names.
 func (b *builder) apart(f Frontend) []Frontend {
 	any4, any6 := slices.Contains(f.Addresses, netip.IPv4Unspecified()), slices.Contains(f.Addresses, netip.IPv6Unspecified())
 	named := slices.DeleteFunc(slices.Clone(f.Addresses), func(a netip.Addr) bool { return a.Is4() && any4 || a.Is6() && any6 })
-	if len(b.options.Addresses) > 0 || any4 == any6 || len(named) == 0 {
+	if len(b.options.Addresses) > 0 || !any4 && !any6 {
+		return []Frontend{f}
+	}
+	f.Addresses = slices.DeleteFunc(slices.Clone(f.Addresses), func(a netip.Addr) bool { return !a.IsUnspecified() }) // the others are among all
+	if len(named) == 0 {
 		return []Frontend{f}
 	}
 	other := f
 	other.Gateway, other.Addresses, other.Notes = "", named, nil
 	f.Gateway = ""
-	f.Addresses = []netip.Addr{netip.IPv4Unspecified()}
-	if any6 {
-		f.Addresses = []netip.Addr{netip.IPv6Unspecified()}
-	}
 	return []Frontend{f, other}
 }
 
