@@ -212,12 +212,13 @@ func readRegular(path string) ([]byte, error) {
 	return text, nil
 }
 
+// readLimited leaves away the byte order mark with which editors of Windows begin a file.
 func readLimited(r io.Reader) ([]byte, error) {
 	text, err := io.ReadAll(io.LimitReader(r, maxMigrated+1))
 	if err == nil && len(text) > maxMigrated {
 		err = fmt.Errorf("it has more than %d MiB", maxMigrated>>20)
 	}
-	return text, err
+	return bytes.TrimPrefix(text, []byte("\ufeff")), err
 }
 
 // write writes what was asked for, and tells the notes.

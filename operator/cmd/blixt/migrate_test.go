@@ -98,6 +98,19 @@ func TestMigrateOfTheWrongFile(t *testing.T) {
 	}
 }
 
+// Editors of Windows begin a file with a byte order mark, which is no part of its first word.
+func TestMigrateReadsByteOrderMarks(t *testing.T) {
+	for source, text := range map[string]string{
+		"haproxy": "defaults\n  mode tcp\nlisten web\n  bind 192.0.2.10:80\n  server a 10.0.0.1:80\n",
+		"ipvs":    "-A -t 192.0.2.10:80 -s wrr\n-a -t 192.0.2.10:80 -r 10.0.0.1:80 -m -w 1\n",
+	} {
+		said, code := runBlixt(t, "migrate", source, migrateFile(t, "a.conf", "\ufeff"+text))
+		if code != 0 || !strings.Contains(said, "value: 192.0.2.10") {
+			t.Errorf("%s: exit code %d: %s", source, code, said)
+		}
+	}
+}
+
 // A copy of another host's files is read where it lies.
 func TestMigrateReadsACopy(t *testing.T) {
 	dir := t.TempDir()
