@@ -91,13 +91,13 @@ func TestHAProxy(t *testing.T) {
 func (p *place) checkAsHAProxy(who string) {
 	p.Helper()
 	p.checkShares(who, "tcp", 80, map[string]float64{"backend-1": .75, "backend-2": .25})
-	p.checkAnswer(who, lab.Client4, 81, labtest.Refused)
+	p.checkAnswer(who, 81, labtest.Refused)
 	if got, _ := p.answer("tcp", otherClient, 81); got != "backend-1" && got != "backend-2" {
 		p.Errorf("%s: %s answers who is allowed", who, got)
 	}
 	p.checkSticky(who, 82)
-	p.checkAnswer(who, lab.Client4, 8080, "backend-4")
-	p.checkAnswer(who, lab.Client4, 8081, labtest.Refused) // nobody listens at that port
+	p.checkAnswer(who, 8080, "backend-4")
+	p.checkAnswer(who, 8081, labtest.Refused) // nobody listens at that port
 	p.checkBackup(who, 83, 9090)
 	p.checkBackup(who, 84, 9090)
 }

@@ -110,10 +110,10 @@ func (p *place) checkShares(who, network string, port int, want map[string]float
 }
 
 // checkAnswer fails the test unless this server answers, or nobody.
-func (p *place) checkAnswer(who, from string, port int, want string) {
+func (p *place) checkAnswer(who string, port int, want string) {
 	p.Helper()
-	if got, _ := p.answer("tcp", from, port); got != want {
-		p.Errorf("%s: %s answers %s at TCP port %d, want %s", who, got, from, port, want)
+	if got, _ := p.answer("tcp", lab.Client4, port); got != want {
+		p.Errorf("%s: %s answers the client at TCP port %d, want %s", who, got, port, want)
 	}
 }
 

@@ -81,14 +81,14 @@ func TestNginx(t *testing.T) {
 		}
 	}
 	p.beside(written)
-	p.checkAnswer("nginx, beside Blixt,", lab.Client4, 8080, "backend-4")
+	p.checkAnswer("nginx, beside Blixt,", 8080, "backend-4")
 	p.move("address del "+lab.VIP4+"/32 dev eth0", written)
 	p.checkAsNginx("Blixt")
 	p.Check(p.Blixt.Stop())
 	p.Balancer.IP("address add " + lab.VIP4 + "/32 dev eth0")
 	p.Check(p.Err())
 	p.listening(80)
-	p.checkAnswer("nginx, again,", lab.Client4, 8080, "backend-4")
+	p.checkAnswer("nginx, again,", 8080, "backend-4")
 }
 
 // trialVIP is an address that nobody has, for a try.
@@ -121,12 +121,12 @@ func (p *place) checkAsNginx(who string) {
 	web := map[string]float64{"backend-1": .75, "backend-2": .25}
 	p.checkShares(who, "tcp", 80, web)
 	p.checkShares(who, "udp", 53, web)
-	p.checkAnswer(who, lab.Client4, 81, labtest.Refused)
+	p.checkAnswer(who, 81, labtest.Refused)
 	if got, _ := p.answer("tcp", otherClient, 81); got != "backend-1" && got != "backend-2" {
 		p.Errorf("%s: %s answers who is allowed", who, got)
 	}
 	p.checkSticky(who, 82)
-	p.checkAnswer(who, lab.Client4, 8080, "backend-4")
-	p.checkAnswer(who, lab.Client4, 8081, labtest.Refused) // nobody listens at that port
+	p.checkAnswer(who, 8080, "backend-4")
+	p.checkAnswer(who, 8081, labtest.Refused) // nobody listens at that port
 	p.checkBackup(who, 83, 9090)
 }
