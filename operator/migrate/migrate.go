@@ -47,6 +47,12 @@ func (p Place) compare(o Place) int {
 	return cmp.Or(cmp.Compare(p.File, o.File), cmp.Compare(p.Line, o.Line))
 }
 
+// Quote returns what was written as a Note tells it: in quotes, printable and not too long.
+func Quote(text string) string { return `"` + phrase.Clip(phrase.Printable(text), 160) + `"` }
+
+// Clip is Quote for a word or two, without quotes.
+func Clip(text string) string { return phrase.Clip(phrase.Printable(text), 80) }
+
 // Effect is what becomes of something that is not carried over as it was.
 type Effect string
 

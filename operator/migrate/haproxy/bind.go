@@ -20,13 +20,16 @@ type bind struct {
 	maxconn    int
 }
 
-// bindParameters are those of section 5.1 of the manual, but for those of TLS, and how many
-// values they have. What is said about them depends on none of their values.
-var bindParameters = map[string]struct {
-	values int
+// parameter is one of a bind or server line. Without an effect the code decides what is said.
+type parameter struct {
+	values int // how many follow it
 	effect migrate.Effect
 	say    string
-}{
+}
+
+// bindParameters are those of section 5.1 of the manual, but for those of TLS, and how many
+// values they have. What is said about them depends on none of their values.
+var bindParameters = map[string]parameter{
 	"accept-netscaler-cip": {1, "", ""},
 	"accept-proxy":         {0, "", ""},
 	"ssl":                  {0, "", ""},
@@ -95,7 +98,7 @@ func (p *proxy) bind(s statement, addresses string, parameters []string) {
 			i++
 			continue
 		default:
-			p.note(s, migrate.Lost, "%s of bind %s is no parameter that is known: see what it does", quote(name), clip(addresses))
+			p.note(s, migrate.Lost, "%s of bind %s is no parameter that is known: see what it does", quote(name), migrate.Clip(addresses))
 			continue
 		}
 		if name == "defer-accept" || i+known.values >= len(parameters) {
@@ -121,7 +124,7 @@ func (p *proxy) bind(s statement, addresses string, parameters []string) {
 			only6 = false
 		default:
 			if known.effect != "" {
-				p.note(s, known.effect, "%s of bind %s: %s", quote(strings.TrimSpace(name+" "+value)), clip(addresses), known.say)
+				p.note(s, known.effect, "%s of bind %s: %s", quote(strings.TrimSpace(name+" "+value)), migrate.Clip(addresses), known.say)
 			}
 		}
 	}

@@ -132,11 +132,14 @@ func init() {
 	}
 }
 
-// timeouts are what becomes of those that are not carried over.
-var timeouts = map[string]struct {
+// saying is what becomes of something, and the text of the note about it.
+type saying struct {
 	effect migrate.Effect
 	say    string
-}{
+}
+
+// timeouts are what becomes of those that are not carried over.
+var timeouts = map[string]saying{
 	"connect":         {migrate.Unneeded, "clients connect to the server themselves, by their own time-outs"},
 	"queue":           {migrate.Unneeded, "nothing waits in a queue"},
 	"client-fin":      {migrate.Unneeded, "a connection that one end has closed is forgotten soon"},
@@ -148,10 +151,7 @@ var timeouts = map[string]struct {
 }
 
 // sectionSayings are what becomes of sections that are no proxies.
-var sectionSayings = map[string]struct {
-	effect migrate.Effect
-	say    string
-}{
+var sectionSayings = map[string]saying{
 	"peers":       {migrate.Unneeded, "with affinity all nodes choose the same server for a client, without asking each other"},
 	"resolvers":   {migrate.Unneeded, "names are not looked up: a note at each server that has one says so"},
 	"userlist":    {migrate.Unneeded, "it is for HTTP"},

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/kubernetes-sigs/blixt/operator/migrate"
-	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // statement is a line of a section.
@@ -20,10 +19,9 @@ type statement struct {
 }
 
 // head returns the first two words of the statement, for notes about the others.
-func (s *statement) head() string { return clip(strings.Join(s.words[:min(2, len(s.words))], " ")) }
-
-// clip returns a text that is printable, and not too long.
-func clip(text string) string { return phrase.Clip(phrase.Printable(text), 80) }
+func (s *statement) head() string {
+	return migrate.Clip(strings.Join(s.words[:min(2, len(s.words))], " "))
+}
 
 // section is a line such as "frontend web", with the statements that follow.
 type section struct {
@@ -254,5 +252,5 @@ func quote(text string) string {
 			text = before + secret + " …"
 		}
 	}
-	return `"` + phrase.Clip(phrase.Printable(strings.Join(strings.Fields(text), " ")), 160) + `"`
+	return migrate.Quote(strings.Join(strings.Fields(text), " "))
 }

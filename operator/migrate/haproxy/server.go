@@ -42,11 +42,7 @@ func newSettings() settings {
 
 // serverParameters are those of section 5.2 of the manual that are not of TLS, and how many
 // values they have. Those without a text are in settings.set.
-var serverParameters = map[string]struct {
-	values int
-	effect migrate.Effect
-	say    string
-}{
+var serverParameters = map[string]parameter{
 	"addr":                    {1, "", ""},
 	"backup":                  {0, "", ""},
 	"no-backup":               {0, "", ""},

@@ -59,7 +59,7 @@ func (r *reader) file(f migrate.File) {
 		for _, l := range listing {
 			if strings.HasPrefix(text, l) {
 				r.plan.Broken = true
-				r.plan.Note(at, migrate.Lost, "%s is printed by ipvsadm -L, which leaves options out: nothing of the file is read: save the table with ipvsadm -Sn, and read that", quote(text))
+				r.plan.Note(at, migrate.Lost, "%s is printed by ipvsadm -L, which leaves options out: nothing of the file is read: save the table with ipvsadm -Sn, and read that", migrate.Quote(text))
 				return
 			}
 		}
@@ -103,7 +103,7 @@ var long = map[string]string{
 
 // command takes a line.
 func (r *reader) command(at migrate.Place, words []string) {
-	text := quote(strings.Join(words, " "))
+	text := migrate.Quote(strings.Join(words, " "))
 	name := cmp.Or(long[words[0]], words[0])
 	switch name {
 	case "-A", "-a":
@@ -239,14 +239,14 @@ func (o *options) one(name, value string) {
 		o.limited = o.limited || o.number(name, value, 0, 65535) > 0
 	case "-6", "-n", "--tun-type", "--tun-port", "--tun-nocsum", "--tun-csum", "--tun-remcsum":
 	default:
-		o.fail("option %s is not known: see what it does", quote(name))
+		o.fail("option %s is not known: see what it does", migrate.Quote(name))
 	}
 }
 
 func (o *options) number(name, text string, least, most int) int {
 	n, err := strconv.Atoi(text)
 	if err != nil || n < least || n > most {
-		o.fail("%s %s is no number from %d to %d", name, quote(text), least, most)
+		o.fail("%s %s is no number from %d to %d", name, migrate.Quote(text), least, most)
 		return least
 	}
 	return n
@@ -261,7 +261,7 @@ func (o *options) mask(text string) int {
 	} else if bits, err := strconv.Atoi(text); err == nil && bits >= 1 && bits <= 128 {
 		return bits
 	}
-	o.fail("-M %s is no mask", quote(text))
+	o.fail("-M %s is no mask", migrate.Quote(text))
 	return 0
 }
 
@@ -284,7 +284,7 @@ func (o *options) place(text string) (addr netip.Addr, port uint16) {
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	addr, err := netip.ParseAddr(host)
 	if err != nil {
-		o.fail("%s is a name: save the table with addresses, by ipvsadm -Sn", quote(host))
+		o.fail("%s is a name: save the table with addresses, by ipvsadm -Sn", migrate.Quote(host))
 		return addr, 0
 	}
 	if service == "" {
@@ -292,7 +292,7 @@ func (o *options) place(text string) (addr netip.Addr, port uint16) {
 	}
 	n, err := strconv.ParseUint(service, 10, 16)
 	if err != nil {
-		o.fail("%s is no number of a port: save the table with numbers, by ipvsadm -Sn", quote(service))
+		o.fail("%s is no number of a port: save the table with numbers, by ipvsadm -Sn", migrate.Quote(service))
 	}
 	return addr.Unmap(), uint16(n)
 }
@@ -341,9 +341,9 @@ func (r *reader) addServer(o *options) {
 	}
 	if o.mark != "" {
 		if m := r.marks[o.mark]; m != nil {
-			m.servers = append(m.servers, clip(o.server))
+			m.servers = append(m.servers, migrate.Clip(o.server))
 		} else {
-			o.fail("there is no service of mark %s before it", quote(o.mark))
+			o.fail("there is no service of mark %s before it", migrate.Quote(o.mark))
 		}
 		return
 	}
@@ -385,8 +385,3 @@ func (r *reader) finish() {
 		r.plan.Frontends = append(r.plan.Frontends, f)
 	}
 }
-
-// quote returns what was written, in quotes, and not too long.
-func quote(text string) string { return `"` + phrase.Clip(phrase.Printable(text), 160) + `"` }
-
-func clip(text string) string { return phrase.Clip(phrase.Printable(text), 80) }

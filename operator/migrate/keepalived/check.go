@@ -128,7 +128,7 @@ func (v *virtual) udp(n *node, c *check, payload, expect string, reply bool) {
 	if payload != "" {
 		data, err := hexBytes(payload)
 		if err != nil || len(data) == 0 || len(data) > 512 {
-			v.note(n, migrate.Lost, "%s: payload %s is no hexadecimal number of 1 to 512 bytes", n.head(1), quote(payload))
+			v.note(n, migrate.Lost, "%s: payload %s is no hexadecimal number of 1 to 512 bytes", n.head(1), migrate.Quote(payload))
 			data = []byte("check")
 		}
 		c.udp.Payload = data
@@ -136,7 +136,7 @@ func (v *virtual) udp(n *node, c *check, payload, expect string, reply bool) {
 	if expect != "" {
 		data, err := hexBytes(expect)
 		if err != nil || len(data) > 512 {
-			v.note(n, migrate.Lost, "%s: any reply is taken, as %s is no hexadecimal number of up to 512 bytes", n.head(1), quote(expect))
+			v.note(n, migrate.Lost, "%s: any reply is taken, as %s is no hexadecimal number of up to 512 bytes", n.head(1), migrate.Quote(expect))
 			return
 		}
 		c.udp.Expect = data
@@ -169,19 +169,19 @@ var dnsTypes = map[string]uint16{"": 6, "A": 1, "NS": 2, "CNAME": 5, "SOA": 6, "
 func (q dnsQuestion) message() ([]byte, error) {
 	kind, ok := dnsTypes[strings.ToUpper(q.kind)]
 	if !ok {
-		return nil, fmt.Errorf("type %s is not known", quote(q.kind))
+		return nil, fmt.Errorf("type %s is not known", migrate.Quote(q.kind))
 	}
 	m := []byte{0xb1, 0x17, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0} // recursion is desired, one question
 	if name := strings.Trim(q.name, "."); name != "" {
 		for label := range strings.SplitSeq(name, ".") {
 			if label == "" || len(label) > 63 {
-				return nil, fmt.Errorf("%s is no name", quote(q.name))
+				return nil, fmt.Errorf("%s is no name", migrate.Quote(q.name))
 			}
 			m = append(append(m, byte(len(label))), label...)
 		}
 	}
 	if len(m) > 12+254 {
-		return nil, fmt.Errorf("%s is no name", quote(q.name))
+		return nil, fmt.Errorf("%s is no name", migrate.Quote(q.name))
 	}
 	m = binary.BigEndian.AppendUint16(append(m, 0), kind)
 	return append(m, 0, 1), nil // class IN

@@ -95,7 +95,7 @@ func (r *reader) timeouts(n *node) {
 		d, err := seconds(n.words[i+1])
 		switch {
 		case err != nil || d < time.Second:
-			r.plan.Note(n.Place, migrate.Lost, "%s: %s is no number of seconds", n.head(7), quote(n.words[i+1]))
+			r.plan.Note(n.Place, migrate.Lost, "%s: %s is no number of seconds", n.head(7), migrate.Quote(n.words[i+1]))
 		case n.words[i] == "tcp":
 			r.idle.TCP = &metav1.Duration{Duration: d}
 		case n.words[i] == "udp":
@@ -147,7 +147,7 @@ func (r *reader) top(n *node) {
 
 // conditional says that a line with @ is left out.
 func (r *reader) conditional(n *node) {
-	r.plan.Note(n.Place, migrate.Lost, "%s is left out: it holds where keepalived's config-id, or the name of the host, is %s: on that host remove the word, elsewhere the line", quote(n.only+" "+strings.Join(n.words, " ")), clip(strings.TrimLeft(n.only, "@^")))
+	r.plan.Note(n.Place, migrate.Lost, "%s is left out: it holds where keepalived's config-id, or the name of the host, is %s: on that host remove the word, elsewhere the line", migrate.Quote(n.only+" "+strings.Join(n.words, " ")), migrate.Clip(strings.TrimLeft(n.only, "@^")))
 }
 
 // global says what becomes of global_defs.
@@ -169,7 +169,7 @@ func (r *reader) instance(n *node) {
 	for _, s := range n.body {
 		if s.words[0] == "virtual_ipaddress" || s.words[0] == "virtual_ipaddress_excluded" {
 			for _, a := range s.body {
-				addresses = append(addresses, clip(a.words[0]))
+				addresses = append(addresses, migrate.Clip(a.words[0]))
 			}
 		}
 	}
@@ -244,7 +244,7 @@ func (v *virtual) one(n *node, words []string) {
 	if len(words) > 1 {
 		var err error
 		if port, err = strconv.ParseUint(words[1], 10, 16); err != nil {
-			v.plan.Note(n.Place, migrate.Lost, "%s is left out: %s is no port from 1 to 65535", n.head(3), quote(words[1]))
+			v.plan.Note(n.Place, migrate.Lost, "%s is left out: %s is no port from 1 to 65535", n.head(3), migrate.Quote(words[1]))
 			return
 		}
 	}
@@ -299,7 +299,7 @@ func addressRange(text string) (all []netip.Addr, err error) {
 	if network, bits, found := strings.Cut(text, "/"); found {
 		prefix, err := netip.ParsePrefix(network + "/" + bits)
 		if err != nil {
-			return nil, fmt.Errorf("%s is no network", quote(text))
+			return nil, fmt.Errorf("%s is no network", migrate.Quote(text))
 		}
 		for a := prefix.Masked().Addr(); prefix.Contains(a) && len(all) <= maxRange; a = a.Next() {
 			all = append(all, a)
@@ -308,7 +308,7 @@ func addressRange(text string) (all []netip.Addr, err error) {
 	}
 	from, err := netip.ParseAddr(first)
 	if err != nil || from.Zone() != "" {
-		return nil, fmt.Errorf("%s is no address: Blixt does not look up names: write the address in its place", quote(text))
+		return nil, fmt.Errorf("%s is no address: Blixt does not look up names: write the address in its place", migrate.Quote(text))
 	}
 	if !isRange {
 		return []netip.Addr{from}, nil
@@ -319,7 +319,7 @@ func addressRange(text string) (all []netip.Addr, err error) {
 	}
 	to, err := netip.ParseAddr(last)
 	if err != nil || to.Less(from) || to.Is4() != from.Is4() {
-		return nil, fmt.Errorf("%s is no range of addresses", quote(text))
+		return nil, fmt.Errorf("%s is no range of addresses", migrate.Quote(text))
 	}
 	for a := from; a.IsValid() && !to.Less(a) && len(all) <= maxRange; a = a.Next() {
 		all = append(all, a)
@@ -329,7 +329,7 @@ func addressRange(text string) (all []netip.Addr, err error) {
 
 func tooLong(text string, all []netip.Addr) error {
 	if len(all) > maxRange {
-		return fmt.Errorf("%s has more than %d addresses: write fewer", quote(text), maxRange)
+		return fmt.Errorf("%s has more than %d addresses: write fewer", migrate.Quote(text), maxRange)
 	}
 	return nil
 }
@@ -338,12 +338,7 @@ func tooLong(text string, all []netip.Addr) error {
 func seconds(text string) (time.Duration, error) {
 	n, err := strconv.ParseFloat(text, 64)
 	if err != nil || !(n >= 0 && n <= 1e8) {
-		return 0, fmt.Errorf("%s is no number of seconds", quote(text))
+		return 0, fmt.Errorf("%s is no number of seconds", migrate.Quote(text))
 	}
 	return time.Duration(n * float64(time.Second)), nil
 }
-
-// quote returns what was written, in quotes, and not too long.
-func quote(text string) string { return `"` + phrase.Clip(phrase.Printable(text), 160) + `"` }
-
-func clip(text string) string { return phrase.Clip(phrase.Printable(text), 80) }

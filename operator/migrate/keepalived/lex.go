@@ -21,7 +21,7 @@ type node struct {
 
 // head returns the first words of the statement, for notes.
 func (n *node) head(count int) string {
-	return quote(strings.Join(n.words[:min(count, len(n.words))], " "))
+	return migrate.Quote(strings.Join(n.words[:min(count, len(n.words))], " "))
 }
 
 // word returns one of the words, or "".
@@ -109,13 +109,13 @@ func (p *parser) line(at migrate.Place, text string, depth int) {
 		only, text, _ = strings.Cut(text, " ")
 	}
 	if strings.HasPrefix(text, "~SEQ") || strings.HasPrefix(text, "~LST") {
-		p.plan.Note(at, migrate.Lost, "%s is left out: write the lines that it stands for", quote(text))
+		p.plan.Note(at, migrate.Lost, "%s is left out: write the lines that it stands for", migrate.Quote(text))
 		return
 	}
 	result, changed := p.substitute(at, text)
 	if changed {
 		if depth == maxDepth {
-			p.plan.Note(at, migrate.Lost, "%s is left out: definitions stand for each other without end", quote(text))
+			p.plan.Note(at, migrate.Lost, "%s is left out: definitions stand for each other without end", migrate.Quote(text))
 			return
 		}
 		for inner := range strings.SplitSeq(result, "\n") {

@@ -188,7 +188,7 @@ func (v *virtual) seconds(n *node, to *time.Duration, text string) {
 func (v *virtual) number(n *node, to *int, text string, least, most int) {
 	number, err := strconv.Atoi(text)
 	if err != nil || number < least || number > most {
-		v.note(n, migrate.Lost, "%s: %s is no number from %d to %d", n.head(2), quote(text), least, most)
+		v.note(n, migrate.Lost, "%s: %s is no number from %d to %d", n.head(2), migrate.Quote(text), least, most)
 		return
 	}
 	*to = number
@@ -214,7 +214,7 @@ func (v *virtual) granularity(n *node, text string) {
 	} else if bits = ipvs.MaskBits(mask); err == nil && bits > 0 {
 		v.bits = bits
 	} else {
-		v.note(n, migrate.Lost, "%s: %s is no mask", n.head(2), quote(text))
+		v.note(n, migrate.Lost, "%s: %s is no mask", n.head(2), migrate.Quote(text))
 	}
 }
 
@@ -224,7 +224,7 @@ func (v *virtual) place(n *node) (s ipvs.Server, ok bool) {
 	var err error
 	s.Address, err = netip.ParseAddr(n.word(1))
 	if err != nil {
-		v.note(n, migrate.Lost, "%s is left out: %s is no address: Blixt does not look up names: write the address in its place", n.head(3), quote(n.word(1)))
+		v.note(n, migrate.Lost, "%s is left out: %s is no address: Blixt does not look up names: write the address in its place", n.head(3), migrate.Quote(n.word(1)))
 		return s, false
 	}
 	if n.word(2) == "" {
@@ -232,7 +232,7 @@ func (v *virtual) place(n *node) (s ipvs.Server, ok bool) {
 	}
 	port, err := strconv.ParseUint(n.word(2), 10, 16)
 	if err != nil {
-		v.note(n, migrate.Lost, "%s is left out: %s is no port from 1 to 65535", n.head(3), quote(n.word(2)))
+		v.note(n, migrate.Lost, "%s is left out: %s is no port from 1 to 65535", n.head(3), migrate.Quote(n.word(2)))
 	}
 	s.Port = uint16(port)
 	return s, err == nil
