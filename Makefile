@@ -17,6 +17,14 @@ GOLANGCI_LINT := $(CACHE)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 HELM := $(CACHE)/helm-$(HELM_VERSION)
 HELM4 := $(CACHE)/helm-$(HELM4_VERSION)
 
+# Builds the tool $@ of the cache, of a package of others and its version: whole, or not at all.
+define install
+mkdir -p $(@D)
+tmp=$$(mktemp -d $(@D)/XXXXXX) && trap "rm -rf $$tmp" EXIT && \
+GOBIN=$$tmp go install $(1)@$(2) && \
+mv $$tmp/$(notdir $(1)) $@
+endef
+
 # The same version as the library that tests use.
 COSIGN_VERSION := $(shell awk '$$1 == "github.com/sigstore/cosign/v3" { print $$2 }' bytecode/cosign/go.mod)
 COSIGN := $(CACHE)/cosign-$(COSIGN_VERSION)
@@ -133,28 +141,16 @@ lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## Check style, that imports follow the arr
 	git grep -lzE '^#!.*\bbash$$' | xargs -0 shellcheck
 
 $(HUGO):
-	mkdir -p $(@D)
-	tmp=$$(mktemp -d $(@D)/XXXXXX) && trap "rm -rf $$tmp" EXIT && \
-	GOBIN=$$tmp go install github.com/gohugoio/hugo@$(HUGO_VERSION) && \
-	mv $$tmp/hugo $@
+	$(call install,github.com/gohugoio/hugo,$(HUGO_VERSION))
 
 $(GOLANGCI_LINT):
-	mkdir -p $(@D)
-	tmp=$$(mktemp -d $(@D)/XXXXXX) && trap "rm -rf $$tmp" EXIT && \
-	GOBIN=$$tmp go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION) && \
-	mv $$tmp/golangci-lint $@
+	$(call install,github.com/golangci/golangci-lint/v2/cmd/golangci-lint,$(GOLANGCI_LINT_VERSION))
 
 $(ACTIONLINT):
-	mkdir -p $(@D)
-	tmp=$$(mktemp -d $(@D)/XXXXXX) && trap "rm -rf $$tmp" EXIT && \
-	GOBIN=$$tmp go install github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT_VERSION) && \
-	mv $$tmp/actionlint $@
+	$(call install,github.com/rhysd/actionlint/cmd/actionlint,$(ACTIONLINT_VERSION))
 
 $(NFPM):
-	mkdir -p $(@D)
-	tmp=$$(mktemp -d $(@D)/XXXXXX) && trap "rm -rf $$tmp" EXIT && \
-	GOBIN=$$tmp go install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION) && \
-	mv $$tmp/nfpm $@
+	$(call install,github.com/goreleaser/nfpm/v2/cmd/nfpm,$(NFPM_VERSION))
 
 # In a network namespace that somebody has just made, the loopback device is down.
 .PHONY: root
@@ -198,16 +194,10 @@ kubernetes: ## Build etcd and the Kubernetes API server for the tests, once, in 
 helm: $(HELM) ## Build Helm for the tests in clusters, once, in about a minute
 
 $(HELM):
-	mkdir -p $(@D)
-	tmp=$$(mktemp -d $(@D)/XXXXXX) && trap "rm -rf $$tmp" EXIT && \
-	GOBIN=$$tmp go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION) && \
-	mv $$tmp/helm $@
+	$(call install,helm.sh/helm/v3/cmd/helm,$(HELM_VERSION))
 
 $(HELM4):
-	mkdir -p $(@D)
-	tmp=$$(mktemp -d $(@D)/XXXXXX) && trap "rm -rf $$tmp" EXIT && \
-	GOBIN=$$tmp go install helm.sh/helm/v4/cmd/helm@$(HELM4_VERSION) && \
-	mv $$tmp/helm $@
+	$(call install,helm.sh/helm/v4/cmd/helm,$(HELM4_VERSION))
 
 .PHONY: test-cosign
 test-cosign: cosign ## Publish releases with a key and as a workflow does, and have cosign verify them; builds it, once
@@ -217,10 +207,7 @@ test-cosign: cosign ## Publish releases with a key and as a workflow does, and h
 cosign: $(COSIGN) ## Build cosign, which signs releases without a key, once, in about 4 minutes
 
 $(COSIGN):
-	mkdir -p $(@D)
-	tmp=$$(mktemp -d $(@D)/XXXXXX) && trap "rm -rf $$tmp" EXIT && \
-	GOBIN=$$tmp go install github.com/sigstore/cosign/v3/cmd/cosign@$(COSIGN_VERSION) && \
-	mv $$tmp/cosign $@
+	$(call install,github.com/sigstore/cosign/v3/cmd/cosign,$(COSIGN_VERSION))
 
 # Only as given to make: in the environment it may name a cluster that is not for tests.
 GIVEN := $(if $(findstring command line,$(origin KUBECONFIG)),$(abspath $(KUBECONFIG)))
