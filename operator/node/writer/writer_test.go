@@ -249,7 +249,8 @@ func (f *failsAtFirst) PutFrontend(k lb.Key, e bpf.BlixtFrontend) error {
 func TestRunConverges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := datapath.NewFake(testSizes)
-		fake.Rand, fake.Faults = rand.New(rand.NewPCG(1, 2)), 0.2
+		// An attempt takes some twenty calls, and backoff leaves some 120 attempts.
+		fake.Rand, fake.Faults = rand.New(rand.NewPCG(1, 2)), 0.05
 		var tries, done atomic.Int32
 		a := New(&failsAtFirst{Fake: fake}, Options{Applied: func(_ Result, err error) {
 			if tries.Add(1); err == nil {
