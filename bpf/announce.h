@@ -99,14 +99,19 @@ static __always_inline void remember_announced(const struct packet *p)
 }
 
 /*
- * Reports whether the segment, which has come in to a port of ours and is of no
- * flow, is one of a connection whose flow this program has lost. The host would
- * reset it. But the client's next segment, here or at another node, makes a flow
- * for it again.
+ * Reports whether the segment, which has come in and is of no flow, is one of a
+ * connection whose flow this program has lost. The host would reset it. But the
+ * client's next segment, here or at another node, makes a flow for it again.
+ *
+ * During an upgrade the flow may have been of the program in front, whatever its port:
+ * where that is detached from this hook first, it still serves what comes in by others.
  */
 __noinline bool is_lost(struct __sk_buff *ctx, const struct packet *p)
 {
-	if (!p || is_udp(&p->key) || p->tcp_flags & TCP_SYN || p->fragment != WHOLE || draining() || upgrading())
+	if (!p || is_udp(&p->key) || p->tcp_flags & TCP_SYN || p->fragment != WHOLE || draining())
+		return false;
+	const struct announce_config *c = announcing_config();
+	if (!in_snat_range(p->key.dport) && !(upgrading() && c && is_peers_port(c, p->key.dport)))
 		return false;
 	struct frontend_key key = { .port = p->key.sport, .protocol = IPPROTO_TCP };
 	key.addr = p->key.src;

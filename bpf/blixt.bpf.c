@@ -255,11 +255,10 @@ static __always_inline int handle_ports(struct __sk_buff *ctx, struct packet *p)
 	}
 	if (p->egress && (in_snat_range(p->key.sport) || leaves_frontend(p)))
 		return handle_host_port(ctx, p, f);
-	if (!p->egress && in_snat_range(p->key.dport)) {
-		if (is_lost(ctx, p))
-			return drop(COUNTER_DROP_FLOW_GONE);
+	if (!p->egress && is_lost(ctx, p))
+		return drop(COUNTER_DROP_FLOW_GONE);
+	if (!p->egress && in_snat_range(p->key.dport))
 		refresh_reservations(p);
-	}
 	return pass(COUNTER_NOT_OURS);
 }
 
@@ -370,8 +369,8 @@ static __always_inline bool host_packet_concerns(const __u32 *l4, const void *en
 	if (!c || (const void *)(l4 + 1) > end)
 		return true;
 	__be16 sport = l4[0], dport = l4[0] >> 16;
-	if (!egress)
-		return in_any_range(c, dport);
+	if (!egress) /* during an upgrade ports of the program in front concern us: see is_lost */
+		return in_any_range(c, dport) || c->flags & CONFIG_UPGRADING;
 	if (protocol == IPPROTO_UDP) {
 		__u32 hash = PORT_HASH(sport);
 		return in_any_range(c, sport) || (shared && !(c->unserved_udp[hash / 64] >> hash % 64 & 1));

@@ -13,6 +13,7 @@ import (
 	"github.com/kubernetes-sigs/blixt/bpf"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/node/datapath"
+	"github.com/kubernetes-sigs/blixt/operator/node/hostnet"
 )
 
 // checkUnbroken fails the test if a connection broke, or a server saw somebody else by
@@ -115,24 +116,25 @@ func TestUnknownKey(t *testing.T) {
 }
 
 // TestTwoPrograms upgrades node a, or b, under load: a second program comes, the first one
-// drains and goes, with all that it knew of flows.
+// drains and goes, with all that it knew of flows, from one device after another.
 func TestTwoPrograms(t *testing.T) {
 	for _, name := range []string{"a", "b"} {
-		t.Run(name, func(t *testing.T) {
-			eachTopology(t, func(w *world) {
+		for _, order := range []struct{ topology, last string }{{"routed", "eth0"}, {"tunnel", "eth0"}, {"tunnel", tunnelDevice}} {
+			t.Run(name+"/"+order.topology+"/"+order.last+" at last", func(t *testing.T) {
+				w := newWorld(t, order.topology)
 				w.dumpIfFailed()
-				w.replaceProgram(map[string]*host{"a": w.a, "b": w.b}[name])
+				w.replaceProgram(map[string]*host{"a": w.a, "b": w.b}[name], order.last)
 			})
-		})
+		}
 	}
 }
 
-func (w *world) replaceProgram(h *host) {
+func (w *world) replaceProgram(h *host, last string) {
 	w.Helper()
+	previous := h.plane
+	next := w.newPlane(h, planeOptions{suffix: "-next", ports: lb.DefaultSNATPorts.Ends()[1], behind: previous})
 	l := w.startLoad()
 	l.round(3)
-	previous := h.plane
-	next := w.newPlane(h, planeOptions{suffix: "-next", ports: lb.DefaultSNATPorts.Ends()[0], upgrading: true})
 	w.Check(datapath.Drain(previous.loader.Dir(), true))
 	asks := func(when string) {
 		w.Helper()
@@ -152,6 +154,15 @@ func (w *world) replaceProgram(h *host) {
 	if r.lost > loadSockets { // those on their way
 		w.Errorf("two programs: %v", r)
 	}
+	w.Check(h.Do(func() error {
+		snapshot, err := hostnet.Read()
+		if err != nil {
+			return err
+		}
+		i, _ := snapshot.ByName(last)
+		return previous.loader.SetInterfaces([]hostnet.Interface{i})
+	}))
+	time.Sleep(400 * time.Millisecond)
 	w.Check(previous.stop())
 	h.plane = next
 	l.round(5)

@@ -52,8 +52,8 @@ type planeOptions struct {
 	suffix string
 	// ports are the source ports that it has.
 	ports lb.PortRange
-	// upgrading: there is a previous plane in front of it.
-	upgrading bool
+	// behind is the previous plane, which sees packets first. It has no link for a moment.
+	behind *plane
 }
 
 // startPlane starts Blixt on a node.
@@ -95,8 +95,11 @@ func (w *world) loadPlane(h *host, o planeOptions) (p *plane, err error) {
 			}
 			options.Interfaces = append(options.Interfaces, i)
 		}
-		p.loader, err = loader.Load(options)
-		return err
+		if p.loader, err = loader.Load(options); err != nil || o.behind == nil {
+			return err
+		}
+		previous := o.behind.loader // a new link is the first one
+		return errors.Join(previous.SetInterfaces(nil), previous.SetInterfaces(options.Interfaces))
 	})
 	if err != nil {
 		return p, err
@@ -117,7 +120,7 @@ func (w *world) loadPlane(h *host, o planeOptions) (p *plane, err error) {
 	}
 	seed := uint64(42)
 	p.writer = writer.New(p.tables, writer.Options{
-		SNAT: o.ports, HostAddresses: w.addressesOf(h), Seed: &seed, MasqueradeMark: lb.DefaultMasqueradeMark, Upgrading: o.upgrading,
+		SNAT: o.ports, HostAddresses: w.addressesOf(h), Seed: &seed, MasqueradeMark: lb.DefaultMasqueradeMark, Upgrading: o.behind != nil,
 	})
 	if _, err := p.writer.Apply(context.Background(), w.state(h)); err != nil {
 		return p, err
