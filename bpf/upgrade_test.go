@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -41,5 +42,40 @@ func TestProgramBehindAPreviousOne(t *testing.T) {
 			l.ingress("lo", in).untouched("not_ours")
 		}
 	})
+	// The previous program goes from one device after another: a backend's segments may meet
+	// this one alone, and the host would reset the connection, which this program takes over.
+	for _, ip := range ipVersions {
+		for name, one := range map[string]struct {
+			flags  BlixtConfigFlag
+			change func(l *lb, re *packet)
+			lost   bool
+		}{
+			"is dropped":                             {BlixtConfigFlagCONFIG_UPGRADING, nil, true},
+			"passes if there is no previous program": {0, nil, false},
+			"passes if this program is one":          {BlixtConfigFlagCONFIG_UPGRADING | BlixtConfigFlagCONFIG_DRAIN, nil, false},
+			"passes if it begins a connection":       {BlixtConfigFlagCONFIG_UPGRADING, func(_ *lb, re *packet) { re.flags |= syn }, false},
+			"passes if the cluster has no such port": {BlixtConfigFlagCONFIG_UPGRADING, func(_ *lb, re *packet) { re.dst = addrPort(re.dst.Addr(), snatMax+101) }, false},
+			"passes if its backend was never announced to": {BlixtConfigFlagCONFIG_UPGRADING, func(l *lb, _ *packet) {
+				deleteAll[BlixtFrontendKey, uint32](l, l.AnnouncedBackends)
+			}, false},
+		} {
+			c[ip.name+" a segment to the previous program's port "+name] = func(l *lb) {
+				l.serve(ip, unix.IPPROTO_TCP, remote)
+				l.must(l.Announcing.Put(uint32(0), BlixtAnnounceConfig{Flags: uint8(BlixtAnnouncingFlagANNOUNCING_TELL), PortsMin: snatMin, PortsMax: snatMax + 100}))
+				backend := ap(ip.remote)
+				l.must(l.AnnouncedBackends.Put(BlixtFrontendKey{Addr: addrOf(backend.Addr()), Port: htons(backend.Port()), Protocol: unix.IPPROTO_TCP}, uint32(0)))
+				l.config(one.flags)
+				re := continuing(unix.IPPROTO_TCP, ip.remote, addrPort(netip.MustParseAddr(ip.nodeIn), snatMax+50).String())
+				if one.change != nil {
+					one.change(l, &re)
+				}
+				if r := l.ingress(inside, re); one.lost {
+					r.dropped("drop_flow_gone")
+				} else {
+					r.untouched("not_ours")
+				}
+			}
+		}
+	}
 	c.run(t)
 }
