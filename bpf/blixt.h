@@ -477,7 +477,8 @@ enum config_flag {
 	/*
 	 * A previous program is in front of this one, and sees its packets first. Its flows
 	 * are unknown, so new flows to backends of this node get a port of ours, which
-	 * those do not have. One of layout 1 does not mark the replies that it has
+	 * those do not have. What backends send to ports of the cluster, for no flow that is
+	 * known, is kept from the host: see is_lost. One of layout 1 does not mark the replies that it has
 	 * translated, so they are not taken for connections from a frontend's port.
 	 */
 	CONFIG_UPGRADING = 2,

@@ -70,6 +70,9 @@ func TestUpgradeHandsOver(t *testing.T) {
 	if other := o.settings(second).SNAT; other.First <= ports.Last && ports.First <= other.Last {
 		t.Errorf("source ports %v and %v overlap", ports, other)
 	}
+	if front, behind := o.settings(first).Upgrading, o.settings(second).Upgrading; front || !behind {
+		t.Errorf("the first application is told %v, the second %v: want that the second is behind another", front, behind)
+	}
 	o.stop()
 	o.run()
 	o.state(second, "n2", 201)

@@ -333,9 +333,9 @@ func (r *rolloutLoop) sendSettings(spec v1alpha1.Dataplane, desired rollout.Desi
 	for _, a := range desired.Applications { // the ports may have been others when it was made
 		cluster = cluster.Hull(a.SNAT)
 	}
-	for _, a := range desired.Applications {
+	for i, a := range desired.Applications { // the first is the current one, which is behind the others
 		r.Fleet.SetSettings(a.Name, fleet.Settings{
-			SNAT: a.SNAT, ClusterSNAT: cluster, Drain: a.Drain, Upgrading: len(desired.Applications) > 1,
+			SNAT: a.SNAT, ClusterSNAT: cluster, Drain: a.Drain, Upgrading: i == 0 && len(desired.Applications) > 1,
 			ThroughStack: spec.RemoteBackends.Path == v1alpha1.RemotePathStack, MasqueradeMark: uint32(*spec.RemoteBackends.MasqueradeMark),
 		})
 		now[a.Name] = true

@@ -42,7 +42,7 @@ type Settings struct {
 	// translates sources of packets with the mark.
 	ThroughStack   bool
 	MasqueradeMark uint32
-	// Upgrading reports that there is another application.
+	// Upgrading reports that there is another application, in front of this one.
 	Upgrading bool
 	// ClusterSNAT are the ports to which any program of the cluster may translate
 	// sources.
