@@ -138,6 +138,7 @@ func TestEndpointChangeTouchesOneFrontend(t *testing.T) {
 			p := publishedMany(frontends)
 			fake := datapath.NewFake(fullSizes)
 			n := newTestNode(t, fake, p)
+			synctest.Wait() // the sweeper reads counters when it starts
 			fake.Writes()
 			fake.Reads()
 			r := n.update(t, p.changeEndpoint(t, testService(0)))
