@@ -263,6 +263,7 @@ func TestSiteAnswers(t *testing.T) {
 		"--http-address":                             {"commands.html", "page.html"},
 		"blixt_packets_total":                        {"metrics.html", "observability.html"},
 		"BlixtPolicy spec.limits":                    {"reference/api.html", "policies.html"},
+		"can I use it with Cilium?":                  {"compatibility.html", "faq.html", "comparison.html"},
 	} {
 		found := w.ask(question)
 		answered := false
@@ -275,6 +276,13 @@ func TestSiteAnswers(t *testing.T) {
 		if !answered {
 			t.Errorf("%q: want one of %q among the first three, got %q", question, pages, found)
 		}
+	}
+	// keepalived is another word than keep, unless it is being typed.
+	if found := w.ask("how do I keep the client's address?"); !strings.Contains(found[0], "/client-address.html") {
+		t.Errorf("a word that only begins with one of the question comes first: %q", found)
+	}
+	if found := w.ask("keepal"); !strings.Contains(found[0], "keepalived") {
+		t.Errorf("the beginning of a word does not find it: %q", found)
 	}
 	if found := w.ask("zzyzx"); len(found) != 0 {
 		t.Errorf("what nothing has is found: %q", found)

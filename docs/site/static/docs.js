@@ -18,7 +18,8 @@
 
   // Words of questions that tell nothing of what they are about.
   const common = new Set(('a am an and any are as at be been but by can cannot could did do does for from had has have how i if in into ' +
-    'is it its me my of on or our s so t than that the their them then there this to up want was we what when where which who why will with would you your').split(' '));
+    'is it its me my of on or our s so t than that the their them then there this to up want was we what when where which who why will with would you your ' +
+    'about always anything between get gets give happen happened happens like many mean means much need needed needs please should some something still tell use used uses using work works').split(' '));
   const wordsOf = (text) => text.normalize('NFKC').toLowerCase().match(/[\p{L}\p{N}]+(?:[_-][\p{L}\p{N}]+)*/gu) ?? [];
   // Names such as drop_no_route and --http-address are one word, and to a lesser degree many.
   const partsOf = (word) => word.split(/[_-]/);
@@ -36,8 +37,9 @@
     const all = wordsOf(question), telling = all.filter((w) => !common.has(w)).map((w) => synonyms.get(w) ?? w);
     return [...new Set(telling.length > 0 ? telling : all)];
   };
-  // Who asks for a word rather wants to use something than to look it up, or to develop it.
-  const sections = new Map([['Reference', 0.9], ['Examples', 0.9], ['Project', 0.7]]);
+  // Who asks for a word rather wants to use something than to move to it, to look it up, or to
+  // develop it.
+  const sections = new Map([['Reference', 0.9], ['Examples', 0.9], ['Move to Blixt', 0.9], ['Project', 0.7]]);
 
   // The index: for each word, the parts of pages that have it, with its weight in their names
   // and in their text. The first part of a page goes by the page's title.
@@ -73,12 +75,13 @@
   // tells the more the fewer parts have it; ten times tells little more than five times.
   const search = (question) => {
     read();
+    const typing = wordsOf(question).at(-1); // which may be the beginning of a word
     const whole = wanted(question), asked = [...new Set(whole.flatMap(partsOf))], scores = new Map();
     for (const word of new Set([...asked, ...whole])) { // a name that is there as a whole counts in addition
       const beginning = stem(word), found = new Map();
       for (const [w, at] of words) {
         if (word.length > 1 ? !w.startsWith(beginning) : w !== word) continue;
-        const near = w === word ? 1 : stem(w) === beginning ? 0.9 : 0.4;
+        const near = w === word ? 1 : stem(w) === beginning ? 0.9 : word === typing ? 0.4 : 0.1;
         for (const [part, {name, text}] of at) {
           const f = found.get(part) ?? {name: 0, text: 0};
           found.set(part, {name: f.name + name * near, text: f.text + text * near});
