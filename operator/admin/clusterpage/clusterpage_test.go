@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -195,46 +196,48 @@ func (nobody) Ask(context.Context, observe.Query, func(string, json.RawMessage) 
 
 func TestFactsAreReadInTheBackgroundWhileSomebodyLooks(t *testing.T) {
 	t.Parallel()
-	var reads atomic.Int32
-	block := make(chan struct{})
-	s := New(Options{Name: "lab", FactsEvery: 20 * time.Millisecond, Asker: nobody{}, Facts: func(context.Context) (*doctor.Facts, error) {
-		if reads.Add(1) > 1 {
-			<-block
-		}
-		return newFacts(), nil
-	}})
-	var readers sync.WaitGroup
-	for range 10 {
-		readers.Go(func() {
-			if o, err := s.Overview(t.Context()); err != nil || o.Kind != "cluster" || o.Name != "lab" {
-				t.Errorf("%+v, %v", o, err)
+	synctest.Test(t, func(t *testing.T) {
+		var reads atomic.Int32
+		block := make(chan struct{})
+		s := New(Options{Name: "lab", FactsEvery: 20 * time.Millisecond, Asker: nobody{}, Facts: func(context.Context) (*doctor.Facts, error) {
+			if reads.Add(1) > 1 {
+				<-block
 			}
-		})
-	}
-	readers.Wait()
-	if n := reads.Load(); n != 1 {
-		t.Errorf("10 readers had the cluster read %d times", n)
-	}
-	time.Sleep(25 * time.Millisecond) // facts are old: they are read again, and nobody waits
-	if _, err := s.Overview(t.Context()); err != nil {
-		t.Error(err)
-	}
-	time.Sleep(25 * time.Millisecond) // very old: a reader waits, and no longer than it wants to
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	if _, err := s.Overview(ctx); err == nil {
-		t.Error("there is an overview of facts that nobody has looked at for long")
-	}
-	close(block)
-	if _, err := s.Overview(t.Context()); err != nil {
-		t.Error(err)
-	}
-	time.Sleep(50 * time.Millisecond)
-	before := reads.Load()
-	time.Sleep(100 * time.Millisecond)
-	if n := reads.Load(); n > before {
-		t.Errorf("nobody looks, and the cluster was read %d times", n-before)
-	}
+			return newFacts(), nil
+		}})
+		var readers sync.WaitGroup
+		for range 10 {
+			readers.Go(func() {
+				if o, err := s.Overview(t.Context()); err != nil || o.Kind != "cluster" || o.Name != "lab" {
+					t.Errorf("%+v, %v", o, err)
+				}
+			})
+		}
+		readers.Wait()
+		if n := reads.Load(); n != 1 {
+			t.Errorf("10 readers had the cluster read %d times", n)
+		}
+		time.Sleep(25 * time.Millisecond) // facts are old: they are read again, and nobody waits
+		if _, err := s.Overview(t.Context()); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(25 * time.Millisecond) // very old: a reader waits, and no longer than it wants to
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		if _, err := s.Overview(ctx); err == nil {
+			t.Error("there is an overview of facts that nobody has looked at for long")
+		}
+		close(block)
+		if _, err := s.Overview(t.Context()); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+		before := reads.Load()
+		time.Sleep(100 * time.Millisecond)
+		if n := reads.Load(); n > before {
+			t.Errorf("nobody looks, and the cluster was read %d times", n-before)
+		}
+	})
 }
 
 func TestAnApiServerThatDoesNotAnswer(t *testing.T) {
