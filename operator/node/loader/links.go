@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -120,7 +122,7 @@ func (l *Loader) setInterfaces() error {
 	if err := errors.Join(errs...); err != nil && l.starting {
 		return err // the links that an earlier run left go on serving
 	}
-	for k, a := range l.links {
+	for k, a := range l.toDetach() {
 		if want[k.ifindex] {
 			continue
 		}
@@ -129,6 +131,20 @@ func (l *Loader) setInterfaces() error {
 		delete(l.restored, k)
 	}
 	return errors.Join(errs...)
+}
+
+// toDetach yields all links, in the reverse order of attaching: those at egress go on translating
+// answers to what was the last to come in.
+func (l *Loader) toDetach() iter.Seq2[linkKey, *attached] {
+	return func(yield func(linkKey, *attached) bool) {
+		for _, d := range slices.Backward(directions) {
+			for k, a := range l.links {
+				if k.direction == d.name && !yield(k, a) {
+					return
+				}
+			}
+		}
+	}
 }
 
 func (l *Loader) attach(k linkKey, to hostnet.Interface, attach ebpf.AttachType) error {

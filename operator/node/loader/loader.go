@@ -212,7 +212,7 @@ func (l *Loader) Close(keep bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var errs []error
-	for _, a := range l.links {
+	for _, a := range l.toDetach() {
 		if !keep {
 			errs = append(errs, a.detach())
 		}
