@@ -48,6 +48,7 @@ type test struct {
 	bounds []bounds
 	// backend whose servers alive counts, or the table of rate and concurrent; "": the proxy's own.
 	backend string
+	counter string // of rate and concurrent: the number of the sticky counter, or ""
 	text    string // as it was written
 }
 
@@ -73,6 +74,7 @@ type about struct {
 	destination netip.Addr   // invalid or unspecified: any
 	port        uint16
 	end         uint16
+	hidden      [port + 1]bool // source, destination and port: what is asked about is not what is known
 }
 
 // holds returns whether the condition holds.
@@ -103,6 +105,9 @@ func (t *term) holds(a about) answer {
 }
 
 func (t *test) holds(a about) answer {
+	if t.kind <= port && a.hidden[t.kind] {
+		return maybe
+	}
 	switch t.kind {
 	case constantly:
 		if t.value {
@@ -285,9 +290,11 @@ func (p *proxy) test(s statement, words []string) test {
 	case "nbsrv":
 		t.kind, t.backend = alive, argument
 	case "src_conn_cur", "sc0_conn_cur", "sc1_conn_cur", "sc2_conn_cur", "sc_conn_cur":
-		t.kind, t.backend = concurrent, tableOf(criterion, argument)
+		t.kind = concurrent
+		t.counter, t.backend = counterOf(criterion, argument)
 	case "src_conn_rate", "sc0_conn_rate", "sc1_conn_rate", "sc2_conn_rate", "sc_conn_rate":
-		t.kind, t.backend = rate, tableOf(criterion, argument)
+		t.kind = rate
+		t.counter, t.backend = counterOf(criterion, argument)
 	default:
 		if strings.HasPrefix(criterion, "src,") { // such as src,map_ip(FILE): whom it names is not known
 			t.kind, t.missing = source, t.text
@@ -311,13 +318,17 @@ func (p *proxy) test(s statement, words []string) test {
 	return t
 }
 
-// tableOf returns the stick table that src_conn_cur(TABLE), sc0_conn_cur(TABLE) or
-// sc_conn_cur(0,TABLE) names.
-func tableOf(criterion, argument string) string {
-	if strings.HasPrefix(criterion, "sc_") {
-		_, argument, _ = strings.Cut(argument, ",")
+// counterOf returns the sticky counter that sc0_conn_cur(TABLE) or sc_conn_cur(0,TABLE) asks for,
+// and the stick table that they or src_conn_cur(TABLE) name.
+func counterOf(criterion, argument string) (counter, table string) {
+	if rest, found := strings.CutPrefix(criterion, "sc_"); found && rest != "" {
+		counter, table, _ = strings.Cut(argument, ",")
+		return counter, table
 	}
-	return argument
+	if rest, found := strings.CutPrefix(criterion, "sc"); found {
+		counter, _, _ = strings.Cut(rest, "_")
+	}
+	return counter, argument
 }
 
 // flags takes the flags before values. ok: all of them are understood.

@@ -37,8 +37,8 @@ var bindParameters = map[string]parameter{
 	"v4v6":                 {0, "", ""},
 	"v6only":               {0, "", ""},
 	"name":                 {1, "", ""},
-	"interface":            {1, migrate.Lost, "Blixt serves an address on all interfaces: keep others out with a firewall, or with sources of the policy"},
-	"namespace":            {1, migrate.Lost, "Blixt serves in the network namespace that it runs in: start it there, by ip netns exec"},
+	"interface":            {1, migrate.Lost, "Blixt takes connections from all interfaces: keep others out with a firewall, and remove the word, or leave this port to HAProxy"},
+	"namespace":            {1, migrate.Lost, "Blixt serves in the network namespace that it runs in: start it there, by ip netns exec, and remove the word"},
 	"transparent":          {0, migrate.Changed, "Blixt serves the address whether the host has it or not; connections that netfilter's TPROXY led here from other addresses are not served"},
 	"tcp-ut":               {1, migrate.Unneeded, "clients and servers end their TCP connections themselves"},
 	"tfo":                  {0, migrate.Unneeded, "clients agree on TCP Fast Open with the server"},
@@ -114,6 +114,8 @@ func (p *proxy) bind(s statement, addresses string, parameters []string) {
 			common.unserved = "clients speak TLS, which Blixt does not end: have the servers speak TLS with the certificate, or leave this port to HAProxy"
 		case "accept-netscaler-cip":
 			common.unserved = "clients begin with NetScaler's header of the client's address, which servers do not understand: switch it off at the NetScaler"
+		case "interface", "namespace": // others can't connect
+			common.unserved = known.say
 		case "accept-proxy":
 			common.takesProxy = true
 		case "maxconn":

@@ -21,6 +21,11 @@ type builder struct {
 	proxies  map[string]*proxy // those with servers
 	used     map[*proxy]bool
 	gateways map[string]bool // names that are taken
+	// tables are proxies with a stick table, which all may ask.
+	tables map[string]*proxy
+	// open are rules of which it is not known whether they hold, and whether one of them decides.
+	open    map[migrate.Place]*rule
+	decides map[migrate.Place]bool
 	// spent and asked are what maxServers and maxQuestions bound.
 	spent, asked int
 }
@@ -48,9 +53,7 @@ func (b *builder) frontends(p *proxy) {
 		b.plan.Note(p.Place, migrate.Unneeded, "%s is disabled: nobody serves it now either", quote(p.section.text))
 	case len(places) == 0:
 		b.plan.Note(p.Place, migrate.Lost, "%s has no bind with an address: nothing is served", quote(p.section.text))
-		b.plan.Notes = append(b.plan.Notes, p.notes...)
-	default:
-		p.noteRules()
+		b.plan.Notes = append(append(b.plan.Notes, p.notes...), p.bars...)
 	}
 	gateway := ""
 	if p.sharesAddresses(places) && !b.gateways[p.name()] {
@@ -122,6 +125,7 @@ func (b *builder) frontend(p *proxy, at *place) []migrate.Frontend {
 	if rule := p.unreadRule(); rule != "" {
 		refuse(at.Place, "%s is not served, lest it is open to whom %s refuses: whether that holds is known to HAProxy alone", quote(at.text), quote(rule))
 	}
+	b.bar(&f, p, p.bars)
 	main, standby := b.choose(p, &f, at)
 	if main == nil {
 		refuse(p.Place, "%s is not served at port %d: it has no backend that gets all connections: add default_backend", quote(p.section.text), at.port)
@@ -132,8 +136,14 @@ func (b *builder) frontend(p *proxy, at *place) []migrate.Frontend {
 		f.Notes = f.Notes[len(f.Notes)-1:]
 		return []migrate.Frontend{f}
 	}
-	if rule := main.unreadRule(); rule != "" && main != p {
-		refuse(at.Place, "%s is not served, lest it is open to whom %s refuses: whether that holds is known to HAProxy alone", quote(at.text), quote(rule))
+	for _, back := range []*proxy{main, standby} {
+		if back == nil || back == p {
+			continue
+		}
+		if rule := back.unreadRule(); rule != "" {
+			refuse(at.Place, "%s is not served, lest it is open to whom %s refuses: whether that holds is known to HAProxy alone", quote(at.text), quote(rule))
+		}
+		b.bar(&f, p, back.bars)
 	}
 	f.Pool, f.Was = main.name(), main.balance
 	if main != p {
@@ -157,7 +167,7 @@ func (b *builder) frontend(p *proxy, at *place) []migrate.Frontend {
 		}
 	}
 	b.proxyProtocol(&f, at, servers)
-	f.Policy = b.policy(&f, p, main, at)
+	f.Policy = b.policy(&f, p, main, standby, at)
 	return b.ports(f, p, servers)
 }
 
@@ -287,6 +297,10 @@ func (b *builder) find(f *migrate.Frontend, s statement, name string) *proxy {
 func (b *builder) noteUse(f *migrate.Frontend, r *rule) {
 	if found := b.proxies[r.action]; found != nil {
 		b.used[found] = true
+		if found.servesNobody() {
+			f.Note(r.Place, migrate.Changed, "%s: who gets no server there is refused at once", quote(r.text))
+			return
+		}
 	}
 	why := "a listener has one route, and all its connections go there: make a frontend with another address or port for these"
 	if strings.Contains(r.foreign(), "ssl") {
@@ -304,6 +318,39 @@ func (p *proxy) statementOf(keyword string) statement {
 		}
 	}
 	return p.section.statement
+}
+
+// bar has a frontend not be served for rules that are not understood.
+func (b *builder) bar(f *migrate.Frontend, p *proxy, rules []migrate.Note) {
+	for _, n := range rules {
+		f.Unserved = true
+		f.Note(n.Place, n.Effect, "%s. %s is not served until then", n.Text, quote(p.section.text))
+	}
+}
+
+// remember remembers which rules of a gate were open, and which of these decide.
+func (b *builder) remember(g *gate) {
+	g.each(func(r *rule) {
+		if r.stage != "" && (r.foreign() != "" || r.missing() != "") {
+			b.open[r.Place] = r
+		}
+	})
+	for r := range g.doubts {
+		b.decides[r.Place] = true
+	}
+}
+
+// noteIdle says which rules that Blixt does not know decide nothing.
+func (b *builder) noteIdle() {
+	for at, r := range b.open {
+		switch {
+		case b.decides[at]:
+		case r.action == "accept":
+			b.plan.Note(at, migrate.Unneeded, "%s accepts what nothing behind it refuses", quote(r.text))
+		default:
+			b.plan.Note(at, migrate.Unneeded, "%s: rules before it decide about all connections that it may be about", quote(r.text))
+		}
+	}
 }
 
 // proxyProtocol says what becomes of headers of the PROXY protocol.

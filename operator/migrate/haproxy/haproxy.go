@@ -24,7 +24,7 @@ func Read(files []migrate.File) *migrate.Plan {
 			r.read(file)
 		}
 	}
-	b := builder{plan: r.plan, proxies: map[string]*proxy{}, used: map[*proxy]bool{}, gateways: map[string]bool{}}
+	b := builder{plan: r.plan, proxies: map[string]*proxy{}, used: map[*proxy]bool{}, gateways: map[string]bool{}, tables: map[string]*proxy{}, open: map[migrate.Place]*rule{}, decides: map[migrate.Place]bool{}}
 	var all []*proxy
 	weight := 0
 	for _, s := range r.sections {
@@ -37,6 +37,9 @@ func Read(files []migrate.File) *migrate.Plan {
 		case "frontend", "backend", "listen":
 			p := newProxy(s, lists)
 			all = append(all, p)
+			if p.table != nil {
+				b.tables[p.name()] = p
+			}
 			if p.roles&backend != 0 && b.proxies[p.name()] == nil {
 				b.proxies[p.name()] = p
 			}
@@ -59,6 +62,7 @@ func Read(files []migrate.File) *migrate.Plan {
 			b.frontends(p)
 		}
 	}
+	b.noteIdle()
 	b.unused(all)
 	return r.plan
 }

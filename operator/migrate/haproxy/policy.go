@@ -15,34 +15,39 @@ import (
 	"github.com/kubernetes-sigs/blixt/operator/migrate"
 )
 
-// policy returns what a frontend and its backend say about connections.
-func (b *builder) policy(f *migrate.Frontend, front, back *proxy, at *place) (spec v1alpha1.BlixtPolicySpec) {
-	rules := slices.Clone(front.rules)
-	if back != front {
-		back.noteRulesIn(f)
-		for _, r := range back.rules {
-			if r.stage == "content" {
-				rules = append(rules, r)
-			}
-		}
-	}
+// policy returns what a frontend and its backends say about connections. It marks the frontend as
+// not served if that would let in whom HAProxy keeps out.
+func (b *builder) policy(f *migrate.Frontend, front, back, standby *proxy, at *place) (spec v1alpha1.BlixtPolicySpec) {
 	ask := about{destination: at.Addr, port: at.port, end: at.end}
 	if len(at.addresses) != 1 {
 		ask.destination = netip.Addr{}
 	}
-	networks := named(rules)
-	if b.asked += len(networks) * tests(rules); b.asked > maxQuestions {
-		f.Unserved = true
-		f.Note(at.Place, migrate.Lost, "%s is not served, as nobody would keep out whom it keeps out: rules and networks are too many: put the networks into one ACL", quote(at.text))
-		return spec
-	}
-	spec.Sources = sources(rules, networks, ask)
-	for i := range rules {
-		if r := &rules[i]; r.foreign() == "" && r.missing() == "" && r.partly(ask) {
-			f.Note(r.Place, migrate.Lost, "%s asks for an address or a port, and %s has others, too: who is refused at one of them is refused at all: write a bind with an address and a port for it alone", quote(r.text), quote(at.text))
+	var behind []*proxy
+	for _, p := range []*proxy{back, standby} {
+		if p != nil && p != front && !slices.Contains(behind, p) {
+			behind = append(behind, p)
 		}
 	}
-	spec.Limits = b.limits(f, front, at, rules)
+	tooMany := func(cost int) bool {
+		if b.asked += cost; b.asked <= maxQuestions {
+			return false
+		}
+		f.Unserved = true
+		f.Note(at.Place, migrate.Lost, "%s is not served, as nobody would keep out whom it keeps out: rules and networks are too many: put the networks into one ACL", quote(at.text))
+		return true
+	}
+	if tooMany(b.rules(front, behind)) {
+		return spec
+	}
+	var limited map[*rule]bool
+	spec.Limits, limited = b.limits(f, front, behind, at, ask)
+	g := b.newGate(front, back, standby, at, limited)
+	networks := g.networks()
+	if tooMany(len(networks) * g.tests()) {
+		return spec
+	}
+	spec.Sources = g.guard(b, f, front, at, networks, ask)
+	b.remember(g)
 	spec.IdleTimeout = idleTimeout(f, front, back)
 	if s := back.stickiness; s != nil {
 		spec.Affinity = &v1alpha1.PolicyAffinity{Type: v1alpha1.AffinityClientAddress}
@@ -58,69 +63,24 @@ func (b *builder) policy(f *migrate.Frontend, front, back *proxy, at *place) (sp
 	return spec
 }
 
+// rules returns how many may be asked about a connection to a frontend.
+func (b *builder) rules(front *proxy, behind []*proxy) int {
+	n := len(front.rules)
+	for i := range front.uses {
+		if p := b.proxies[front.uses[i].action]; p != nil {
+			n += len(p.rules)
+		}
+		n++
+	}
+	for _, p := range behind {
+		n += len(p.rules)
+	}
+	return n
+}
+
 func pointer(n int) *int32 {
 	v := int32(n)
 	return &v
-}
-
-// limits returns those of maxconn, rate-limit and of rules that reject above a number.
-func (b *builder) limits(f *migrate.Frontend, p *proxy, at *place, rules []rule) *v1alpha1.PolicyLimits {
-	var l v1alpha1.PolicyLimits
-	most := p.maxconn
-	if at.maxconn > 0 && (most == 0 || at.maxconn < most) {
-		most = at.maxconn
-	}
-	if most > 0 || p.newPerSecond > 0 {
-		l.Total = &v1alpha1.TotalLimit{}
-	}
-	if most > 0 {
-		l.Total.Concurrent = pointer(most)
-	}
-	if p.newPerSecond > 0 {
-		l.Total.NewPerSecond = pointer(p.newPerSecond)
-	}
-	for i := range rules {
-		r := &rules[i]
-		t := r.isLimit()
-		if t == nil {
-			continue
-		}
-		allowed := t.bounds[0].from - 1 // the connection that is judged counts
-		period := b.period(p, t)
-		if allowed < 1 || allowed > 10_000_000 || t.kind == rate && period < time.Second {
-			f.Note(r.Place, migrate.Lost, "%s: what is counted is not known here, or is no limit from 1 to 10000000: set limits.perSource of the policy", quote(r.text))
-			continue
-		}
-		if l.PerSource == nil {
-			l.PerSource = &v1alpha1.SourceLimit{}
-		}
-		if r.action == "reject" {
-			l.Action = v1alpha1.ActionReset
-		}
-		if t.kind == concurrent {
-			l.PerSource.Concurrent = pointer(allowed)
-			f.Note(r.Place, migrate.Changed, "%s: limits.perSource.concurrent %d: each node counts the established connections of a client for itself", quote(r.text), allowed)
-			continue
-		}
-		perSecond := max(1, allowed/int(period/time.Second))
-		l.PerSource.NewPerSecond, l.PerSource.Burst = pointer(perSecond), pointer(allowed)
-		f.Note(r.Place, migrate.Changed, "%s: limits.perSource: %d at once and %d more each second: each node counts for itself", quote(r.text), allowed, perSecond)
-	}
-	if l.PerSource == nil && l.Total == nil {
-		return nil
-	}
-	return &l
-}
-
-// period returns that of the rate that a test counts.
-func (b *builder) period(p *proxy, t *test) time.Duration {
-	if t.backend != "" {
-		p = b.proxies[t.backend]
-	}
-	if p == nil || p.table == nil {
-		return 0
-	}
-	return p.table.rate
 }
 
 // idleTimeout returns how long connections without packets last: timeout tunnel, else the
@@ -197,12 +157,4 @@ func (p *proxy) health(f *migrate.Frontend) *v1alpha1.PolicyHealth {
 		h.Active.Type, h.Active.HTTP = v1alpha1.CheckHTTP, p.http
 	}
 	return &h
-}
-
-// noteRulesIn says in a frontend what its backend's rules do not become.
-func (p *proxy) noteRulesIn(f *migrate.Frontend) {
-	before := len(p.notes)
-	p.noteRules()
-	f.Notes = append(f.Notes, p.notes[before:]...)
-	p.notes = p.notes[:before]
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -33,12 +32,15 @@ type proxy struct {
 	defaultBackend  string
 	balance         string
 	table           *table
-	stickiness      *stickiness
-	idle            map[string]time.Duration // timeouts that are carried over
-	maxconn         int
-	newPerSecond    int
-	allBackups      bool
-	disabled        bool
+	trackers        map[string]tracker // by the number of the counter
+	// bars are rules that are not understood: whom they keep out is not known.
+	bars         []migrate.Note
+	stickiness   *stickiness
+	idle         map[string]time.Duration // timeouts that are carried over
+	maxconn      int
+	newPerSecond int
+	allBackups   bool
+	disabled     bool
 }
 
 // table is a stick-table.
@@ -53,7 +55,7 @@ type stickiness struct{ bits4, bits6 int }
 // newProxy reads a section with what it inherits.
 func newProxy(s *section, lists map[string][]byte) *proxy {
 	p := &proxy{
-		section: s, lists: lists, mode: "tcp", balance: "roundrobin", defaultSettings: newSettings(), acls: map[string][]test{}, idle: map[string]time.Duration{},
+		section: s, lists: lists, mode: "tcp", balance: "roundrobin", defaultSettings: newSettings(), acls: map[string][]test{}, idle: map[string]time.Duration{}, trackers: map[string]tracker{},
 	}
 	p.roles = map[string]role{"frontend": frontend, "backend": backend, "listen": frontend | backend}[s.kind()]
 	all := effective(s)
@@ -225,20 +227,8 @@ func (p *proxy) stick(s statement) {
 		p.note(s, migrate.Lost, "%s: Blixt does not look into connections: affinity of the policy goes by the client's address", quote(s.text))
 		return
 	}
-	key, converter, _ := strings.Cut(s.words[2], ",")
-	bits4, bits6 := 32, 128
-	if masks, found := strings.CutPrefix(converter, "ipmask("); found {
-		four, six, _ := strings.Cut(strings.TrimSuffix(masks, ")"), ",")
-		n, err := strconv.Atoi(four)
-		if err != nil {
-			n = maskBits(four)
-		}
-		bits4, converter = n, ""
-		if n, err := strconv.Atoi(six); err == nil {
-			bits6 = n
-		}
-	}
-	if key != "src" || converter != "" || bits4 < 8 || bits4 > 32 || bits6 < 32 || bits6 > 128 {
+	bits4, bits6, ok := clientKey(s.words[2])
+	if !ok {
 		p.note(s, migrate.Lost, "%s: Blixt knows clients by their addresses, or the first 8 to 32 bits of these, and 32 to 128 of IPv6", quote(s.text))
 		return
 	}

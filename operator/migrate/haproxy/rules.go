@@ -4,6 +4,7 @@ package haproxy
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -47,42 +48,85 @@ func (p *proxy) tcpRequest(s statement) {
 		p.note(s, migrate.Unneeded, "%s: no connection waits for what its client says", quote(s.text))
 		return
 	}
+	bar := func(format string, args ...any) {
+		p.bars = append(p.bars, migrate.Note{Place: s.Place, Effect: migrate.Lost, Text: quote(s.text) + " " + fmt.Sprintf(format, args...)})
+	}
 	if len(s.words) < 3 || !slices.Contains(stages, s.words[1]) {
-		p.note(s, migrate.Lost, "%s: write tcp-request connection, session or content, and what to do", quote(s.text))
+		bar("is no rule: write tcp-request connection, session or content, and what to do")
 		return
 	}
 	before, from := split(s.words[2:])
 	if len(before) == 0 {
-		p.note(s, migrate.Lost, "%s says nothing to do", quote(s.text))
+		bar("says nothing to do")
 		return
 	}
 	r := rule{statement: s, stage: s.words[1], action: before[0], condition: p.condition(s, from)}
-	switch {
-	case r.action == "accept", r.action == "reject", r.action == "silent-drop":
-		p.rules = append(p.rules, r)
-	case r.action == "expect-proxy":
-		p.note(s, migrate.Lost, "%s: clients begin with a header of the PROXY protocol, which servers do not understand: switch it off at the clients", quote(s.text))
-	case strings.HasPrefix(r.action, "track-sc"), strings.HasPrefix(r.action, "sc-"), strings.HasPrefix(r.action, "set-var"),
-		strings.HasPrefix(r.action, "unset-var"), r.action == "capture", r.action == "set-log-level":
+	action, _, _ := strings.Cut(r.action, "(")
+	switch effect := actions[action]; {
+	case strings.HasPrefix(r.action, "track-sc"):
+		p.track(before)
+		fallthrough
+	case effect == remembers, strings.HasPrefix(r.action, "sc-"):
 		p.note(s, migrate.Unneeded, "%s counts or remembers only", quote(s.text))
+	case effect == expectsHeader:
+		bar("has clients begin with a header that servers do not understand: switch it off at the clients, and remove the line")
+	case effect == others:
+		p.note(s, migrate.Lost, notDone, quote(s.text))
+	case effect == hidesSource, effect == hidesDestination:
+		p.note(s, migrate.Lost, notDone, quote(s.text))
+		fallthrough
 	default:
-		p.note(s, migrate.Lost, "%s: Blixt accepts and refuses connections by their addresses, and does nothing else to them", quote(s.text))
+		p.rules = append(p.rules, r.split()...)
 	}
+}
+
+const notDone = "%s: Blixt accepts and refuses connections by their addresses, and does nothing else to them"
+
+// effect is what an action of tcp-request does.
+type effect int
+
+const (
+	unknown effect = iota // it may refuse
+	accepts
+	refuses
+	remembers        // it counts, or sets a variable
+	others           // it does something else to the connection
+	expectsHeader    // of which servers know nothing
+	hidesSource      // rules behind it do not see the client's address
+	hidesDestination // nor the one that it connects to
+)
+
+// actions are those of section 4.3 of the manual, without what is in parentheses. Of all others,
+// such as lua.NAME, use-service and switch-mode, it is not known what they do.
+var actions = map[string]effect{
+	"accept": accepts, "reject": refuses, "silent-drop": refuses,
+	"set-var": remembers, "set-var-fmt": remembers, "unset-var": remembers, "capture": remembers, "set-log-level": remembers, "do-log": remembers,
+	"do-resolve": remembers, "send-spoe-group": remembers, "pause": remembers, "set-nice": remembers,
+	"set-mark": others, "set-fc-mark": others, "set-bc-mark": others, "set-tos": others, "set-fc-tos": others, "set-bc-tos": others,
+	"set-priority-class": others, "set-priority-offset": others, "set-bandwidth-limit": others, "set-src-port": others, "set-retries": others,
+	"expect-proxy": expectsHeader, "expect-netscaler-cip": expectsHeader,
+	"set-src": hidesSource, "set-dst": hidesDestination, "set-dst-port": hidesDestination,
+}
+
+// split returns a rule for each row of a condition that is about how many connections a client
+// has, so that each can become a limit.
+func (r *rule) split() (all []rule) {
+	if r.not || !r.counts() {
+		return []rule{*r}
+	}
+	for _, row := range r.rows {
+		one := *r
+		one.rows = [][]term{row}
+		all = append(all, one)
+	}
+	return all
 }
 
 var everyone = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 
-// sources returns who may connect to a place, or nil: everybody. Each network that rules name
-// is asked about. All other addresses are treated like the smallest network around them.
-func sources(rules []rule, named []netip.Prefix, at about) *v1alpha1.PolicySources {
-	refused := map[netip.Prefix]bool{}
-	reset := false
-	for _, network := range named {
-		at.source = network
-		by := refusedBy(rules, at)
-		refused[network] = by != nil
-		reset = reset || by != nil && by.action == "reject"
-	}
+// sources returns who may connect, or nil: everybody. Each network that rules name is refused or
+// not. All other addresses are treated like the smallest network around them.
+func sources(refused map[netip.Prefix]bool, reset bool) *v1alpha1.PolicySources {
 	s := &v1alpha1.PolicySources{Action: v1alpha1.ActionDrop}
 	if reset {
 		s.Action = v1alpha1.ActionReset
@@ -121,12 +165,12 @@ func sources(rules []rule, named []netip.Prefix, at about) *v1alpha1.PolicySourc
 	return s
 }
 
-// named returns the networks that rules name, and everyone.
-func named(rules []rule) []netip.Prefix {
+// networks returns those that rules name, and everyone.
+func (g *gate) networks() []netip.Prefix {
 	seen := map[netip.Prefix]bool{everyone[0]: true, everyone[1]: true}
 	all := slices.Clone(everyone)
-	for i := range rules {
-		rules[i].all(func(t *test) {
+	g.each(func(r *rule) {
+		r.all(func(t *test) {
 			if t.kind != source {
 				return
 			}
@@ -137,16 +181,8 @@ func named(rules []rule) []netip.Prefix {
 				}
 			}
 		})
-	}
+	})
 	return all
-}
-
-// tests returns how many tests the rules have.
-func tests(rules []rule) (n int) {
-	for i := range rules {
-		rules[i].all(func(*test) { n++ })
-	}
-	return n
 }
 
 // surrounding returns the decision for the next network around.
@@ -157,31 +193,6 @@ func surrounding(refused map[netip.Prefix]bool, network netip.Prefix) (decision,
 		}
 	}
 	return false, false
-}
-
-// refusedBy returns the rule that refuses, or nil. Where it is not known whether a rule holds,
-// one that accepts does not, and one that refuses does if it is about a list that is missing, or
-// about one of several addresses or ports of a listener: nobody gets in by mistake.
-func refusedBy(rules []rule, at about) *rule {
-	for _, stage := range stages {
-		for i := range rules {
-			r := &rules[i]
-			if r.stage != stage || r.isLimit() != nil {
-				continue
-			}
-			holds := r.holds(at)
-			if r.action == "accept" {
-				if holds == yes {
-					break
-				}
-				continue
-			}
-			if holds == yes || holds == maybe && (r.missing() != "" || r.foreign() == "") {
-				return r
-			}
-		}
-	}
-	return nil
 }
 
 // asksFor reports whether rules ask for something.
@@ -221,34 +232,8 @@ func (c *condition) foreign() (text string) {
 	return text
 }
 
-// isLimit returns the number that the rule bounds, if all that it does is to refuse what is
-// above.
-func (r *rule) isLimit() *test {
-	t := r.single()
-	if r.action == "accept" || t == nil || t.kind != concurrent && t.kind != rate || len(t.bounds) != 1 || t.bounds[0].to != 1<<31-1 {
-		return nil
-	}
-	return t
-}
-
-// noteRules says what is not known about rules.
-func (p *proxy) noteRules() {
-	for i := range p.rules {
-		r := &p.rules[i]
-		if r.isLimit() != nil {
-			continue
-		}
-		missing, foreign := r.missing(), r.foreign()
-		switch {
-		case missing != "":
-			p.note(r.statement, migrate.Lost, "%s: %s is no network, and no list that was given: until it is, who it refuses and who it does not are all refused: name the file behind the configuration, or write the networks into sources of the policy", quote(r.text), quote(missing))
-		case foreign == "":
-		case r.action != "accept":
-			p.note(r.statement, migrate.Lost, "%s: Blixt does not know %s: connections that it refuses are served", quote(r.text), quote(foreign))
-		case slices.ContainsFunc(p.rules[i+1:], func(o rule) bool { return o.stage == r.stage && o.action != "accept" }):
-			p.note(r.statement, migrate.Lost, "%s: Blixt does not know %s: connections that it accepts are refused if a rule behind it refuses them", quote(r.text), quote(foreign))
-		default:
-			p.note(r.statement, migrate.Unneeded, "%s accepts what nothing behind it refuses", quote(r.text))
-		}
-	}
+// counts reports whether the condition is about how many connections a client has.
+func (c *condition) counts() (does bool) {
+	c.all(func(t *test) { does = does || t.kind == concurrent || t.kind == rate })
+	return does
 }

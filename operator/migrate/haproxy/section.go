@@ -122,7 +122,7 @@ func (r *reader) line(at migrate.Place, text string) {
 	case strings.HasPrefix(keyword, "."):
 		r.macro(s)
 	case r.skips():
-		if keyword == "tcp-request" && r.current != nil && slices.ContainsFunc(r.blocks, func(b block) bool { return b.unknown }) {
+		if (keyword == "tcp-request" || keyword == "acl") && r.current != nil && slices.ContainsFunc(r.blocks, func(b block) bool { return b.unknown }) {
 			r.current.unread = s.text
 		}
 	case slices.Contains(sectionKinds, keyword):
@@ -247,6 +247,7 @@ var secrets = []string{"auth", "password", "insecure-password", "cluster-secret"
 
 // quote returns what was written, in quotes, without secrets, and not too long.
 func quote(text string) string {
+	text = text[:min(len(text), 4096)]
 	for _, secret := range secrets {
 		if before, _, found := strings.Cut(text, secret+" "); found && (before == "" || strings.HasSuffix(before, " ")) {
 			text = before + secret + " …"
