@@ -80,6 +80,21 @@ func (m *Manual) Serve(w http.ResponseWriter, r *http.Request, name string) {
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
 }
 
+// pageOf returns the page of a file of the sources, or of their folder, as messages name them:
+// migrate/nginx.md, migrate/. "" if there is none.
+func (m *Manual) pageOf(name string) string {
+	source := strings.ToLower(strings.TrimSuffix(strings.TrimSuffix(name, ".md"), "/"))
+	for _, page := range []string{source + ".html", source + "/readme.html", strings.TrimSuffix(source, "/readme") + ".html"} {
+		if m.files[page] != nil {
+			return page
+		}
+	}
+	return ""
+}
+
+// up leads from the folder of a file to the first page's.
+func up(name string) string { return strings.Repeat("../", strings.Count(name, "/")) }
+
 // read returns what a file contains, in an encoding that is accepted.
 func read(f *zip.File, accepted string) (content []byte, encoding string, err error) {
 	if acceptsGzip(accepted) {
@@ -125,7 +140,12 @@ func gzipped(f *zip.File) ([]byte, error) {
 
 // lacks answers a request for a file that there is not.
 func (m *Manual) lacks(w http.ResponseWriter, r *http.Request, name string) {
-	title, text, href := "There is no such page", "The documentation of this version has no page of this name. Its first page leads to all.", strings.Repeat("../", strings.Count(name, "/"))+"index.html"
+	if page := m.pageOf(name); page != "" {
+		w.Header().Set("Location", up(name)+page) // a proxy may have put something before the path
+		w.WriteHeader(http.StatusFound)
+		return
+	}
+	title, text, href := "There is no such page", "The documentation of this version has no page of this name. Its first page leads to all.", up(name)+"index.html"
 	if len(m.files) == 0 {
 		title, text, href = "The documentation is not built in", "This Blixt was built from source. Releases have the documentation of their version here; that of the newest source is in its repository.", Source
 	}

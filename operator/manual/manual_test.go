@@ -40,7 +40,7 @@ var index = "<!doctype html><title>Blixt</title>" + strings.Repeat("<p>The docum
 func site(t *testing.T) *manual.Manual {
 	t.Helper()
 	m, err := manual.Read(archived(t, zip.Deflate, map[string]string{
-		"index.html": index, "quickstart/host.html": "a host", "docs.css": "a{}", "docs.js": "1", "icon.svg": "<svg/>", "pictures/a.webp": "RIFF",
+		"index.html": index, "quickstart/host.html": "a host", "migrate.html": "from others", "examples/tcp/readme.html": "TCP", "docs.css": "a{}", "docs.js": "1", "icon.svg": "<svg/>", "pictures/a.webp": "RIFF",
 	}))
 	if err != nil {
 		t.Fatal(err)
@@ -120,6 +120,25 @@ func TestWhatIsNotThere(t *testing.T) {
 		}
 		if head := get(m, name, "Method", "HEAD"); head.Code != http.StatusNotFound || head.Body.Len() != 0 {
 			t.Errorf("HEAD %.40q: %d, %d bytes", name, head.Code, head.Body.Len())
+		}
+	}
+}
+
+// Messages name files of the sources, such as docs/migrate/nginx.md.
+func TestNamesOfSourcesLeadToPages(t *testing.T) {
+	m := site(t)
+	for name, want := range map[string]string{
+		"quickstart/host.md": "../quickstart/host.html", "quickstart/HOST.md": "../quickstart/host.html", "quickstart/host": "../quickstart/host.html",
+		"migrate/README.md": "../migrate.html", "migrate": "migrate.html", "migrate/": "../migrate.html",
+		"examples/tcp/README.md": "../../examples/tcp/readme.html", "examples/tcp": "../examples/tcp/readme.html",
+	} {
+		if w := get(m, name); w.Code != http.StatusFound || w.Header().Get("Location") != want {
+			t.Errorf("%q: %d, to %q", name, w.Code, w.Header().Get("Location"))
+		}
+	}
+	for _, name := range []string{"quickstart/", "nowhere.md", "../migrate.md", "/migrate.md", "migrate.md.md", "//evil.example/migrate"} {
+		if w := get(m, name); w.Code != http.StatusNotFound {
+			t.Errorf("%q: %d, to %q", name, w.Code, w.Header().Get("Location"))
 		}
 	}
 }
