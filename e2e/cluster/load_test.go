@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,6 +24,7 @@ type load struct {
 	once   sync.Once
 	ended  sync.WaitGroup
 	rounds []*atomic.Int64 // of each connection
+	asked  []*atomic.Int64 // datagrams of each socket that were answered, or are lost
 	sent   atomic.Int64
 	lost   atomic.Int64
 
@@ -54,7 +56,9 @@ func startLoadAt(t *testing.T, addresses []string, echoes, answers string) *load
 		if err != nil {
 			t.Fatal(err)
 		}
-		l.ended.Go(func() { l.send(conn) })
+		asked := &atomic.Int64{}
+		l.asked = append(l.asked, asked)
+		l.ended.Go(func() { l.send(conn, asked) })
 	}
 	return l
 }
@@ -93,7 +97,7 @@ func (l *load) keep(conn net.Conn, rounds *atomic.Int64, name string) {
 
 // send waits longer for each answer than a busy machine may take: a late answer is not
 // lost.
-func (l *load) send(conn net.Conn) {
+func (l *load) send(conn net.Conn, asked *atomic.Int64) {
 	defer conn.Close()
 	for ; !l.over(); time.Sleep(10 * time.Millisecond) {
 		l.sent.Add(1)
@@ -104,6 +108,7 @@ func (l *load) send(conn net.Conn) {
 			l.unanswered = append(l.unanswered, fmt.Errorf("datagram to %s, sent at %s: %w", conn.RemoteAddr(), at.Format("15:04:05.000"), err))
 			l.mu.Unlock()
 		}
+		asked.Add(1)
 	}
 }
 
@@ -113,15 +118,17 @@ func (l *load) during(t *testing.T, do func()) {
 	t.Helper()
 	start, sent, lost := time.Now(), l.sent.Load(), l.lost.Load()
 	do()
-	before := make([]int64, len(l.rounds))
-	for i, r := range l.rounds {
+	// What became of datagrams that are on their way has to be known as well: else what comes next is blamed.
+	all := slices.Concat(l.rounds, l.asked)
+	before := make([]int64, len(all))
+	for i, r := range all {
 		before[i] = r.Load()
 	}
-	kube.Wait(t, patience, "whether each connection went on", true, func() (bool, error) {
+	kube.Wait(t, patience, "whether each connection went on, and what became of each datagram", true, func() (bool, error) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		on := true
-		for i, r := range l.rounds {
+		for i, r := range all {
 			on = on && r.Load() > before[i]+1
 		}
 		return on || len(l.broken) > 0, nil
