@@ -73,6 +73,11 @@ func network(t *testing.T, name string, machines []string) world {
 		}
 		w.machines[name] = m
 	}
+	stop, err := reader.ServeSSH(n.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
 	for _, s := range n.Servers {
 		stop, err := reader.Serve(s)
 		if err != nil {

@@ -83,6 +83,25 @@ func Serve(n *lab.Node) (stop func(), err error) {
 	return func() { _ = server.Close() }, nil
 }
 
+// ServeSSH has port 22 of a host say what a server of SSH says first, and no more.
+func ServeSSH(n *lab.Node) (stop func(), err error) {
+	l, err := n.Listen("tcp", ":22")
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil { // it is closed
+				return
+			}
+			_, _ = c.Write([]byte("SSH-2.0-OpenSSH_10.0\r\n")) // the client may have gone
+			_ = c.Close()
+		}
+	}()
+	return func() { _ = l.Close() }, nil
+}
+
 // WithSystemd are the documents that install packages and start services. They are followed
 // by e2e/packages, where a host has a systemd; all others by e2e/docs.
 var WithSystemd = []string{"docs/packages.md", "docs/quickstart/host.md"}

@@ -14,7 +14,8 @@ import (
 // backends: sysctls and firewall rules change without an event. Tests change it.
 var adviseEvery = 5 * time.Second
 
-// advise warns of such settings, and takes each warning back when it is cured.
+// advise warns of such settings, and takes each warning back when it is cured. What
+// Blixt needs of the firewall, it makes again.
 func (r *runner) advise(ctx context.Context) {
 	select {
 	case <-ctx.Done():
@@ -25,6 +26,7 @@ func (r *runner) advise(ctx context.Context) {
 		r.reconciling.Lock()
 		backends := r.forwarded
 		r.lives()
+		r.keepMasquerading()
 		r.reconciling.Unlock()
 		r.log.each("forwarding", slog.LevelWarn, advice.Forwarding(backends))
 		// An error says nothing of the rules: what was said last holds.

@@ -173,6 +173,22 @@ func (r *runner) logCovered(backends []string) {
 	r.log.each("ipsec backends", slog.LevelWarn, lines)
 }
 
+// keepMasquerading has the host's NAT know the mark again after somebody has removed all
+// rules, as `nft flush ruleset` does, with which most files of nftables begin.
+func (r *runner) keepMasquerading() {
+	if !r.paths.masquerading {
+		return
+	}
+	if exists, err := masquerade.Exists(r.Name); err != nil || exists {
+		return
+	}
+	err := masquerade.Set(r.Name, r.MasqueradeMark)
+	r.log.failure("masquerade", err)
+	if err == nil {
+		slog.Warn("somebody has removed the nftables table by which this host masquerades: it is made again", "table", "inet blixt-"+r.Name)
+	}
+}
+
 // leaveStack undoes what send has set up on the host.
 func (r *runner) leaveStack() {
 	if err := masquerade.Remove(r.Name); err != nil && r.paths.masquerading {
