@@ -55,6 +55,14 @@ func (l *lb) knows(dev, addr string, mac [6]byte, state int) {
 	})
 }
 
+// forgets has the node not know it any more.
+func (l *lb) forgets(dev, addr string) {
+	l.Helper()
+	l.inLab(func() error {
+		return netlink.NeighDel(&netlink.Neigh{LinkIndex: int(l.lab.devices[dev]), IP: netip.MustParseAddr(addr).AsSlice()})
+	})
+}
+
 // A wire is what leaves by several devices.
 type wire map[string]*tap
 

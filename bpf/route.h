@@ -76,8 +76,9 @@ static __always_inline bool same_from_host(struct __sk_buff *ctx, const struct p
 /*
  * Reports whether the next hop p->route, whose hardware address is not known, has
  * been silent for so long that its packets are to be answered: one of a flow in
- * each tick. Once in a while it reports false all the same: the kernel asks again
- * only for a packet to send.
+ * each tick, but not its first, for the neighbour may have answered others since.
+ * Once in a while it reports false all the same: the kernel asks again only for a
+ * packet to send. A next hop whose hardware address is known is silent no more.
  *
  * The kernel itself reports such a neighbour to the source, which is this host
  * (see redirect), and lo is where that is translated for the client. So this is for
@@ -96,6 +97,11 @@ __noinline bool is_silent(const struct packet *p)
 	else
 		__builtin_memcpy(&key.addr, p->route.via.ipv6_nh, sizeof(key.addr));
 	struct silence *s = bpf_map_lookup_elem(&silent_neighbours, &key);
+	if (!p->route.no_neighbour) {
+		if (s)
+			bpf_map_delete_elem(&silent_neighbours, &key);
+		return false;
+	}
 	if (!s || tick - s->last > SILENCE_FORGOTTEN_TICKS) {
 		struct silence begun = { .first = tick, .last = tick, .asked = tick };
 		bpf_map_update_elem(&silent_neighbours, &key, &begun, BPF_ANY);
@@ -103,7 +109,7 @@ __noinline bool is_silent(const struct packet *p)
 	}
 	s->last = tick;
 	__u32 since = tick - s->asked;
-	if (tick - s->first >= SILENT_TICKS && (since <= SILENT_TICKS || (!s->answered && since <= SILENCE_FORGOTTEN_TICKS))) {
+	if (!p->checked && tick - s->first >= SILENT_TICKS && (since <= SILENT_TICKS || (!s->answered && since <= SILENCE_FORGOTTEN_TICKS))) {
 		s->answered = 1;
 		return true;
 	}

@@ -10,7 +10,8 @@ import (
 )
 
 // TestSilentNeighbour: a next hop whose hardware address stays unknown is reported to the
-// client after two ticks, but now and then a packet has the kernel ask for it again.
+// client after two ticks, but now and then a packet has the kernel ask for it again, and
+// each flow's first one does.
 func TestSilentNeighbour(t *testing.T) {
 	c := cases{}
 	for _, ip := range ipVersions {
@@ -42,6 +43,18 @@ func TestSilentNeighbour(t *testing.T) {
 			ago(20)
 			l.ingress(outside, in).redirected(sent, "forwarded") // long ago: it has time to answer again
 			l.ingress(outside, in).redirected(sent, "forwarded")
+			ago(4)
+			second := in.from(addrPort(ap(ip.client).Addr(), 50001).String())
+			l.ingress(outside, second).redirected(second.snat(ip.nodeIn, 0).to(ip.remote).hop(), "flow_new forwarded") // nobody knows that it is still silent
+			l.age(second, 1)
+			l.ingress(outside, second).redirected(second.unreachable(1, 3), "reject_unreachable")
+			ago(4)
+			hop := ap(ip.remote).Addr().String()
+			l.knows(inside, hop, farMAC, unix.NUD_PERMANENT)
+			l.ingress(outside, in).redirected(sent, "forwarded")
+			l.forgets(inside, hop)
+			l.age(in, 1)
+			l.ingress(outside, in).redirected(sent, "forwarded") // it has answered since
 		}
 	}
 	c.run(t)

@@ -231,7 +231,7 @@ static __always_inline int route_flow(struct __sk_buff *ctx, struct packet *p, _
 		p->segment -= TAIL_LEN + 1;
 		rc = find_route(ctx, p, &to->src, &to->dst, false);
 	}
-	if (rc == ROUTED && p->due && p->route.no_neighbour && !p->egress && is_silent(p))
+	if (rc == ROUTED && p->due && !p->egress && is_silent(p))
 		rc = ROUTE_SILENT;
 	if (rc == ROUTED)
 		return 0;
