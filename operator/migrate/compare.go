@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -13,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/lb"
 	"github.com/kubernetes-sigs/blixt/operator/manifest"
@@ -20,7 +22,9 @@ import (
 
 // Row is what the source serves at a place, beside what Blixt would.
 type Row struct {
-	Frontend string `json:"frontend"` // address:port/protocol; the address is 0.0.0.0 or :: for all of the host
+	// Frontend is address:port/protocol; the address is 0.0.0.0 or :: for all of the host. Of a
+	// Gateway to which the cluster gives an address it is namespace/name:port/protocol.
+	Frontend string `json:"frontend"`
 	// Was and Will are nil where nothing is served.
 	Was  *Side `json:"was"`
 	Will *Side `json:"will"`
@@ -33,6 +37,23 @@ type Side struct {
 	How     string   `json:"how"`
 	Servers []Server `json:"servers"`
 	Last    uint16   `json:"lastPort,omitempty"` // of a range
+	// Sources may connect; nil: everybody, or, of a source that is not served, who may is not known.
+	Sources *Sources `json:"sources,omitempty"`
+	// Idle is how long a connection without packets is kept, such as 10m; "": the source does not say.
+	Idle string `json:"idleTimeout,omitempty"`
+}
+
+// Sources are networks. The longest that matches counts.
+type Sources struct {
+	// Allow, if there is one, refuses all others.
+	Allow []netip.Prefix `json:"allow,omitempty"`
+	Deny  []netip.Prefix `json:"deny,omitempty"`
+}
+
+// equal reports whether both sides say the same. A time-out of which the source says nothing is
+// no difference.
+func (s *Side) equal(o *Side) bool {
+	return s.Last == o.Last && slices.Equal(s.Servers, o.Servers) && reflect.DeepEqual(s.Sources, o.Sources) && (s.Idle == o.Idle || s.Idle == "")
 }
 
 // Server is one that answers.
@@ -61,25 +82,93 @@ func Compare(p *Plan, o Options, text string) ([]Row, error) {
 		}
 		return rows[key]
 	}
+	names := newPlaceNames(p, o, set)
 	for i := range p.Frontends {
 		f := &p.Frontends[i]
-		for _, a := range was(f, o) {
-			if r := at(placeOf(a, f.Port, string(f.Protocol))); r.Was == nil {
+		for _, key := range names.was(i) {
+			if r := at(key); r.Was == nil {
 				r.Was = wasSide(f)
 			}
 		}
 	}
-	for key, side := range will(set, p, o) {
+	for key, side := range will(set, p, o, names) {
 		at(key).Will = side
 	}
 	var all []Row
 	for _, key := range order {
 		r := *rows[key]
-		r.Same = r.Was != nil && r.Will != nil && r.Was.Last == r.Will.Last && slices.Equal(r.Was.Servers, r.Will.Servers)
+		r.Same = r.Was != nil && r.Will != nil && r.Was.equal(r.Will)
 		all = append(all, r)
 	}
 	slices.SortStableFunc(all, func(a, b Row) int { return strings.Compare(a.Frontend, b.Frontend) })
 	return all, nil
+}
+
+// placeNames tell places of the two sides by the same names.
+type placeNames struct {
+	plan    *Plan
+	options Options
+	// gateways are those that Frontends without an address are written for, by their indexes, in a
+	// cluster.
+	gateways map[int]string
+	// given are addresses that stand for those that the cluster gives, with the names of Gateways.
+	given map[netip.Addr]string
+	said  map[string]bool // names that places of Gateways have
+}
+
+// newPlaceNames gives each Gateway of a cluster that names no address one of its own.
+func newPlaceNames(p *Plan, o Options, set *manifest.Set) *placeNames {
+	n := &placeNames{plan: p, options: o, given: map[netip.Addr]string{}, said: map[string]bool{}}
+	if o.WriteClass {
+		return n
+	}
+	n.gateways = p.build(o).gatewayOf
+	for i, gateway := range n.gateways {
+		n.said[gatewayPlace(gateway, p.Frontends[i].Port, string(p.Frontends[i].Protocol))] = true
+	}
+	next := anyAddresses[0]
+	for i := range set.Objects.Gateways {
+		g := &set.Objects.Gateways[i]
+		if len(g.Spec.Addresses) > 0 {
+			continue
+		}
+		next = next.Next()
+		n.given[next] = g.Namespace + "/" + g.Name
+		g.Spec.Addresses = gatewayAddresses([]netip.Addr{next})
+	}
+	return n
+}
+
+// was returns the places of a Frontend.
+func (n *placeNames) was(i int) (all []string) {
+	f := &n.plan.Frontends[i]
+	if n.options.WriteClass || len(f.Addresses) > 0 || len(n.options.Addresses) > 0 {
+		for _, a := range was(f, n.options) {
+			all = append(all, placeOf(a, f.Port, string(f.Protocol)))
+		}
+		return all
+	}
+	if gateway, written := n.gateways[i]; written {
+		return []string{gatewayPlace(gateway, f.Port, string(f.Protocol))}
+	}
+	name := gatewayPlace(cmp.Or(f.Namespace, n.options.Namespace)+"/"+cmp.Or(f.Gateway, f.Name), f.Port, string(f.Protocol))
+	if n.said[name] {
+		name += " of " + f.Place.String()
+	}
+	n.said[name] = true
+	return []string{name}
+}
+
+func gatewayPlace(gateway string, port uint16, protocol string) string {
+	return fmt.Sprintf("%s:%d/%s", gateway, port, strings.ToLower(protocol))
+}
+
+// will returns a place of a translation.
+func (n *placeNames) will(k lb.Key) string {
+	if gateway, is := n.given[k.Addr]; is {
+		return gatewayPlace(gateway, k.Port, k.Protocol.String())
+	}
+	return placeOf(anyOf(k.Addr), k.Port, k.Protocol.String())
 }
 
 func placeOf(addr netip.Addr, port uint16, protocol string) string {
@@ -120,7 +209,7 @@ func was(f *Frontend, o Options) (all []netip.Addr) {
 
 // wasSide returns the servers of a frontend in the source, which reaches those of both families.
 func wasSide(f *Frontend) *Side {
-	s := &Side{How: f.Was}
+	s := &Side{How: f.Was, Sources: wasSources(f.Policy.Sources), Idle: wasIdle(f)}
 	if f.EndPort > f.Port {
 		s.Last = f.EndPort
 	}
@@ -137,6 +226,49 @@ func wasSide(f *Frontend) *Side {
 		s.Servers = append(s.Servers, Server{Address: m, Missing: true})
 	}
 	return s
+}
+
+// wasSources returns whom a policy admits, each network once, in order.
+func wasSources(p *v1alpha1.PolicySources) *Sources {
+	if p == nil {
+		return nil
+	}
+	read := func(networks []string, but []netip.Prefix) (all []netip.Prefix) {
+		for _, text := range networks {
+			if n, err := netip.ParsePrefix(text); err == nil {
+				if n = n.Masked(); !slices.Contains(but, n) {
+					all = append(all, n)
+				}
+			}
+		}
+		slices.SortFunc(all, netip.Prefix.Compare)
+		return slices.Compact(all)
+	}
+	deny := read(p.Deny, nil)
+	return &Sources{Allow: read(p.Allow, deny), Deny: deny}
+}
+
+func wasIdle(f *Frontend) string {
+	t := f.Policy.IdleTimeout
+	switch {
+	case t == nil:
+	case f.Protocol == corev1.ProtocolTCP && t.TCP != nil:
+		return short(t.TCP.Duration)
+	case f.Protocol == corev1.ProtocolUDP && t.UDP != nil:
+		return short(t.UDP.Duration)
+	}
+	return ""
+}
+
+// willSources returns whom the restrictions of a frontend admit.
+func willSources(all []lb.Restriction, sets []lb.SourceSet) *Sources {
+	for _, r := range all {
+		i := slices.IndexFunc(sets, func(s lb.SourceSet) bool { return s.Policy == r.Policy })
+		if r.Sources && !r.DryRun && i >= 0 {
+			return &Sources{Allow: sets[i].Allow, Deny: sets[i].Deny} // what is written has one such policy
+		}
+	}
+	return nil
 }
 
 func (s *Side) add(address string, weight float64, backup bool) {
@@ -168,7 +300,7 @@ func (s *Side) finish() {
 var anyAddresses = []netip.Addr{netip.MustParseAddr("240.0.0.1"), netip.MustParseAddr("100::1")}
 
 // will returns what Blixt would serve, by place.
-func will(set *manifest.Set, p *Plan, o Options) map[string]*Side {
+func will(set *manifest.Set, p *Plan, o Options, names *placeNames) map[string]*Side {
 	objects := set.Objects
 	objects.Services = append(slices.Clone(objects.Services), p.Known...)
 	class := cmp.Or(o.Class, "blixt")
@@ -182,7 +314,7 @@ func will(set *manifest.Set, p *Plan, o Options) map[string]*Side {
 	all := map[string]*Side{}
 	for i := range t.Frontends {
 		f := &t.Frontends[i]
-		s := &Side{How: how(&f.Settings)}
+		s := &Side{How: how(&f.Settings), Sources: willSources(f.Restrictions, t.Sources), Idle: short(f.IdleTimeout)}
 		if f.Ports != nil {
 			s.Last = f.Ports.Last
 		}
@@ -191,11 +323,11 @@ func will(set *manifest.Set, p *Plan, o Options) map[string]*Side {
 				s.add(fmt.Sprintf("%s:%d", r.Service, r.Port), float64(r.Weight), r.Priority > 0)
 			}
 		}
-		all[placeOf(anyOf(f.Addr), f.Port, f.Protocol.String())] = s
+		all[names.will(f.Key)] = s
 	}
 	for i := range state.Frontends {
 		f := &state.Frontends[i]
-		s := all[placeOf(anyOf(f.Addr), f.Port, f.Protocol.String())]
+		s := all[names.will(f.Key())]
 		if s == nil {
 			continue
 		}

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/migrate"
 	"github.com/kubernetes-sigs/blixt/operator/migrate/migratetest"
 )
@@ -84,6 +87,72 @@ func TestCompareServices(t *testing.T) {
 	if want := "192.0.2.10:7777/udp true | 0 games/game:7777 100 false | 0 games/game:7777 100 false\n"; got != want {
 		t.Errorf("got %s want %s", got, want)
 	}
+}
+
+// Services that get their addresses from the cluster have rows of their own, also of one port.
+func TestCompareServicesWithoutAddresses(t *testing.T) {
+	p := &migrate.Plan{}
+	for _, name := range []string{"chess", "go", "Go"} {
+		service := corev1.Service{}
+		service.Namespace, service.Name = "games", name
+		service.Spec.Ports = []corev1.ServicePort{{Protocol: corev1.ProtocolTCP, Port: 80}}
+		p.Known = append(p.Known, service)
+		p.Frontends = append(p.Frontends, migrate.Frontend{
+			Place: at(1), Name: name, Gateway: name, Namespace: "games", Protocol: corev1.ProtocolTCP, Port: 80, Services: []migrate.Service{{Name: name, Port: 80}},
+		})
+	}
+	p.Frontends[1].Unserved = true
+	again := p.Frontends[0]
+	again.Place = at(2)
+	p.Frontends = append(p.Frontends, again)
+	got := compared(t, p, migrate.Options{})
+	want := `games/chess:80/tcp true | 0 games/chess:80 100 false | 0 games/chess:80 100 false
+games/chess:80/tcp of lb.conf:2 false | 0 games/chess:80 100 false | nobody
+games/go:80/tcp true | 0 games/Go:80 100 false | 0 games/Go:80 100 false
+games/go:80/tcp of lb.conf:1 false | 0 games/go:80 100 false | nobody
+`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// Who may connect and how long a connection lasts are compared.
+func TestCompareSourcesAndTimeouts(t *testing.T) {
+	p := &migrate.Plan{}
+	add := func(port uint16, idle time.Duration, sources *v1alpha1.PolicySources) {
+		f := migrate.Frontend{Place: at(1), Name: "web", Protocol: corev1.ProtocolTCP, Addresses: addrs("192.0.2.10"), Port: port, Backends: servers(80, "10.0.0.1")}
+		f.Policy.Sources = sources
+		if idle > 0 {
+			f.Policy.IdleTimeout = &v1alpha1.PolicyIdleTimeout{TCP: &metav1.Duration{Duration: idle}}
+		}
+		p.Frontends = append(p.Frontends, f)
+	}
+	add(80, 0, nil)
+	add(81, 10*time.Minute, &v1alpha1.PolicySources{Allow: []string{"10.0.0.0/8", "fd00::/8"}, Deny: []string{"10.1.0.0/16"}})
+	add(82, time.Second, nil) // less than a policy can have
+	objects, notes := p.Objects(migratetest.Host)
+	text, err := migrate.YAML(objects, notes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(text string, want ...string) {
+		t.Helper()
+		rows, err := migrate.Compare(p, migratetest.Host, text)
+		if err != nil || len(rows) != len(want) {
+			t.Fatalf("%v, rows %v", err, rows)
+		}
+		for i, r := range rows {
+			side := func(s *migrate.Side) string { return fmt.Sprintf("%v %s", s.Sources, s.Idle) }
+			if got := fmt.Sprint(r.Same, " ", side(r.Was), " ", side(r.Will)); got != want[i] {
+				t.Errorf("got %s want %s", got, want[i])
+			}
+		}
+	}
+	lists := "&{[10.0.0.0/8 fd00::/8] [10.1.0.0/16]} 10m"
+	check(text, "true <nil>  <nil> 2h15m", "true "+lists+" "+lists, "false <nil> 1s <nil> 10s")
+	// Somebody has changed the file: the list is wider, and the time-out is another one.
+	wider := strings.NewReplacer("- 10.1.0.0/16", "- 10.2.0.0/16", "10s", "20s").Replace(text)
+	check(wider, "true <nil>  <nil> 2h15m", "false "+lists+" &{[10.0.0.0/8 fd00::/8] [10.2.0.0/16]} 10m", "false <nil> 1s <nil> 20s")
 }
 
 // What is served at one bad address is not served at all of the host's instead.

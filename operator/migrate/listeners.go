@@ -29,6 +29,7 @@ type sharedGateway struct {
 // and returns it as a route names it.
 func (b *builder) listener(f *Frontend, name string) gwv1.ParentReference {
 	g := b.gateway(f, name)
+	b.gatewayOf[f.index] = g.Namespace + "/" + g.Name
 	l := gwv1.Listener{
 		Name:     gwv1.SectionName(fmt.Sprintf("%s-%d", strings.ToLower(string(f.Protocol)), f.Port)),
 		Protocol: gwv1.ProtocolType(f.Protocol),

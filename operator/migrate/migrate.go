@@ -139,6 +139,8 @@ type Frontend struct {
 	Unserved bool
 	// Notes concern this Frontend. A Note may be in several.
 	Notes []Note
+
+	index int // in the Plan
 }
 
 // Note adds a note that concerns the Frontend.

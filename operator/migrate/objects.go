@@ -49,12 +49,17 @@ type KubeObject interface {
 // of the plan, and what has turned out to have no valid form. Every object is valid by
 // itself: blixt check finds fault with no field.
 func (p *Plan) Objects(o Options) ([]Object, []Note) {
-	b := &builder{options: o, names: names{}, gateways: map[string]*sharedGateway{}, pools: map[string]*pool{}, taken: map[string]*Frontend{}, served: map[string]Place{}, named: map[string]Place{}}
+	b := p.build(o)
+	return b.objects, sorted(append(p.AllNotes(), b.notes...))
+}
+
+func (p *Plan) build(o Options) *builder {
+	b := &builder{options: o, gatewayOf: map[int]string{}, names: names{}, gateways: map[string]*sharedGateway{}, pools: map[string]*pool{}, taken: map[string]*Frontend{}, served: map[string]Place{}, named: map[string]Place{}}
 	b.options.Class = cmp.Or(o.Class, "blixt")
 	var all []Frontend
 	for i := range p.Frontends {
 		if f := p.Frontends[i]; !f.Unserved && !p.Broken {
-			f.Notes = slices.Clone(f.Notes)
+			f.Notes, f.index = slices.Clone(f.Notes), i
 			all = append(all, b.apart(f)...)
 		}
 	}
@@ -83,7 +88,7 @@ func (p *Plan) Objects(o Options) ([]Object, []Note) {
 			Spec: gwv1.GatewayClassSpec{ControllerName: gateway.ControllerName},
 		}})
 	}
-	return b.objects, sorted(append(p.AllNotes(), b.notes...))
+	return b
 }
 
 func gatewayKind(kind string) metav1.TypeMeta {
@@ -101,7 +106,9 @@ type builder struct {
 	taken    map[string]*Frontend      // by address, port and protocol
 	served   map[string]Place          // what all frontends say that they serve, by address, port and protocol
 	named    map[string]Place          // and those of them at addresses that are named, by port and protocol
-	size     int                       // servers and networks of all frontends
+	// gatewayOf are Gateways, namespace/name, by the index of the frontend in the plan.
+	gatewayOf map[int]string
+	size      int // servers and networks of all frontends
 }
 
 // everywhere reports whether a frontend has all of the host's addresses.

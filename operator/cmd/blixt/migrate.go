@@ -298,7 +298,7 @@ func printRows(out io.Writer, rows []migrate.Row) {
 		if !r.Same {
 			mark = "! "
 		}
-		was, will := sideLines(r.Was), sideLines(r.Will)
+		was, will := sideLines(r.Was, r.Will), sideLines(r.Will, r.Was)
 		frontend := r.Frontend
 		for i := range max(len(was), len(will)) {
 			t.printf("%s%s\t%s", mark, frontend, lineAt(was, i))
@@ -318,8 +318,8 @@ func lineAt(lines []string, i int) string {
 	return ""
 }
 
-// sideLines returns how one answers, and who.
-func sideLines(s *migrate.Side) []string {
+// sideLines returns how one answers whom, and who. The other side has the same lines.
+func sideLines(s, other *migrate.Side) []string {
 	if s == nil {
 		return []string{"not served"}
 	}
@@ -328,6 +328,12 @@ func sideLines(s *migrate.Side) []string {
 		head = strings.TrimPrefix(fmt.Sprintf("%s, ports to %d", head, s.Last), ", ")
 	}
 	lines := []string{head}
+	if s.Sources != nil || other != nil && other.Sources != nil {
+		lines = append(lines, sourcesLine(s.Sources))
+	}
+	if s.Idle != "" && (other == nil || other.Idle != "") {
+		lines = append(lines, "idle "+s.Idle)
+	}
 	for _, x := range s.Servers {
 		line := fmt.Sprintf("%s  %.4g%%", x.Address, x.Share)
 		switch {
@@ -339,4 +345,33 @@ func sideLines(s *migrate.Side) []string {
 		lines = append(lines, line)
 	}
 	return lines
+}
+
+// sourcesLine returns who may connect.
+func sourcesLine(s *migrate.Sources) string {
+	if s == nil {
+		return "from all"
+	}
+	var parts []string
+	if len(s.Allow) > 0 {
+		parts = append(parts, "from "+someNetworks(s.Allow))
+	}
+	if len(s.Deny) > 0 {
+		parts = append(parts, "not from "+someNetworks(s.Deny))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// someNetworks returns the first ones: --output json has all.
+func someNetworks(all []netip.Prefix) string {
+	const most = 3
+	var names []string
+	for _, n := range all[:min(len(all), most)] {
+		names = append(names, n.String())
+	}
+	text := strings.Join(names, " ")
+	if more := len(all) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }

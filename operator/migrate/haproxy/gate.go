@@ -251,6 +251,9 @@ func (g *gate) guard(b *builder, f *migrate.Frontend, p *proxy, at *place, netwo
 		}
 		f.Note(r.Place, migrate.Lost, "%s: %s: %s: %s", quote(r.text), why, what, remedy)
 	})
+	if f.Unserved && len(g.doubts) > 0 {
+		return nil // who may connect is not known
+	}
 	return sources(refused, reset)
 }
 
