@@ -4,7 +4,6 @@ package lifecycle
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -201,7 +200,7 @@ func TestHangupEndsNoDaemon(t *testing.T) {
 	w := labtest.New(t, "hangup", 1, 0)
 	b, err := w.Standard.Blixt(w.Balancer, labtest.Binary, one(w.Backends[0]), "eth0", "eth1")
 	w.Check(err)
-	b.Via = []string{"setsid", "--wait"} // it has no terminal, whoever runs the test
+	b.Via = []string{"env", "--default-signal=HUP", "setsid", "--wait"} // it has no terminal and no nohup, whoever runs the test
 	w.Blixt = b
 	w.Check(b.Start())
 	clients := w.StartClients(5, "tcp", labtest.VIP(4, 80))
@@ -213,7 +212,7 @@ func TestHangupEndsNoDaemon(t *testing.T) {
 	clients.CheckUnharmed("SIGHUP")
 	clients.Stop()
 	w.Check(b.AwaitLog("nothing is left", labtest.Patience, func() error { return syscall.Kill(pid, syscall.SIGTERM) }))
-	await(t, func() bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) })
+	await(t, b.Ended) // and setsid, which waited for it
 	checkNothingLeft(w)
 }
 
@@ -228,7 +227,7 @@ func TestHangupOfTheTerminalLeavesNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	// script holds the terminal's other end: it hangs up when script ends.
-	terminal := w.Balancer.Command(ctx, "script", "-qefc", strings.Join(args, " ")+" 2>"+log, "/dev/null")
+	terminal := w.Balancer.Command(ctx, "env", "--default-signal=HUP", "script", "-qefc", strings.Join(args, " ")+" 2>"+log, "/dev/null")
 	w.Check(w.Balancer.Start(terminal))
 	await(t, func() bool {
 		text, err := os.ReadFile(log)
