@@ -143,11 +143,10 @@ func TestTargetsComeAndGo(t *testing.T) {
 	set := Target{key, lb.ActiveHealth{Type: "TCP", Interval: 100 * time.Millisecond, Timeout: 100 * time.Millisecond, Rise: 1, Fall: 2}}
 	wait := func(down bool) {
 		t.Helper()
-		for range 100 {
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 			if r := p.Results(); len(r) == 1 && r[0].Down == down {
 				return
 			}
-			time.Sleep(50 * time.Millisecond)
 		}
 		t.Fatalf("%+v, want down %v", p.Results(), down)
 	}
