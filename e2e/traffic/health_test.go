@@ -52,6 +52,8 @@ type connecting struct {
 	failed []error
 	slow   time.Duration  // the longest that one took to be made
 	by     map[string]int // since the last call of take
+
+	between sync.RWMutex // held by each connection until it is answered
 }
 
 // connect has the client make connections to the VIPs from all of its addresses, and expects an answer to each.
@@ -67,12 +69,14 @@ func connect(w *labtest.World, network string, from map[int][]string) *connectin
 						return
 					case <-time.After(50 * time.Millisecond):
 					}
+					c.between.RLock()
 					began := time.Now()
 					port := 0
 					if network == "udp" {
 						port = int(labtest.NewPort())
 					}
 					name, err := connectAndAsk(w, network, labtest.At(addr, port), labtest.VIP(family, 80))
+					c.between.RUnlock()
 					c.mu.Lock()
 					c.by[name]++
 					c.slow = max(c.slow, time.Since(began))
@@ -96,6 +100,13 @@ func connectAndAsk(w *labtest.World, network, from, to string) (string, error) {
 	defer conn.Close()
 	a, err := lab.Ask(conn, "who?", labtest.Patience)
 	return a.Server, err
+}
+
+// whileNone does something while there is no connection: nobody saves one whose backend dies before it answers.
+func (c *connecting) whileNone(do func()) {
+	c.between.Lock()
+	defer c.between.Unlock()
+	do()
 }
 
 func (c *connecting) end() {
@@ -138,7 +149,7 @@ func TestBlackHoleIsEjected(t *testing.T) {
 	if by, _, failed := c.take(); len(by) != 3 || len(failed) > 0 {
 		t.Fatalf("before: %v, failed: %v", by, failed)
 	}
-	silence(w, w.Backends[0], "tcp", true)
+	c.whileNone(func() { silence(w, w.Backends[0], "tcp", true) })
 	began := time.Now()
 	w.Check(lab.Eventually(5*time.Second, func() error {
 		for _, backend := range []string{w.Backends[0].IPv4 + ":8080", "[" + w.Backends[0].IPv6 + "]:8080"} {
@@ -445,7 +456,7 @@ func TestFailoverByClients(t *testing.T) {
 	if by, _, failed := c.take(); len(by) != 1 || by["backend-1"] == 0 || len(failed) > 0 {
 		t.Fatalf("before: %v, failed: %v, want backend-1 alone", by, failed)
 	}
-	silence(w, w.Backends[0], "tcp", true)
+	c.whileNone(func() { silence(w, w.Backends[0], "tcp", true) })
 	only := func(name string, wait time.Duration) {
 		t.Helper()
 		w.Check(lab.Eventually(wait, func() error {
