@@ -358,51 +358,53 @@ func (f *fleet) Ask(ctx context.Context, q observe.Query, got func(string, json.
 
 func TestNodesThatDoNotAnswerHoldUpNobody(t *testing.T) {
 	t.Parallel()
-	nodes := &fleet{answers: map[string]string{"n1": "1", "n2": "2"}, hangs: map[string]bool{"n3": true}, failed: map[string]string{"n4": "its agent is not connected"}}
-	s := New(Options{Asker: nodes, AskFor: time.Second, Facts: func(context.Context) (*doctor.Facts, error) { return newFacts(), nil }})
-	var all []v1alpha1.NodeDataplane
-	for _, name := range []string{"n1", "n2", "n3", "n4"} {
-		all = append(all, v1alpha1.NodeDataplane{ObjectMeta: metav1.ObjectMeta{Name: name}})
-	}
-	s.asking.setNodes(all)
-	ask := func(q observe.Query) (answers int, unanswered map[string]string, took time.Duration) {
-		began := time.Now()
-		err := s.Ask(t.Context(), q, func(string, json.RawMessage) error { answers++; return nil })
-		var known *observe.NodesError
-		if err != nil && !errors.As(err, &known) {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		nodes := &fleet{answers: map[string]string{"n1": "1", "n2": "2"}, hangs: map[string]bool{"n3": true}, failed: map[string]string{"n4": "its agent is not connected"}}
+		s := New(Options{Asker: nodes, AskFor: time.Second, Facts: func(context.Context) (*doctor.Facts, error) { return newFacts(), nil }})
+		var all []v1alpha1.NodeDataplane
+		for _, name := range []string{"n1", "n2", "n3", "n4"} {
+			all = append(all, v1alpha1.NodeDataplane{ObjectMeta: metav1.ObjectMeta{Name: name}})
 		}
-		if known != nil {
-			unanswered = known.Reasons
+		s.asking.setNodes(all)
+		ask := func(q observe.Query) (answers int, unanswered map[string]string, took time.Duration) {
+			began := time.Now()
+			err := s.Ask(t.Context(), q, func(string, json.RawMessage) error { answers++; return nil })
+			var known *observe.NodesError
+			if err != nil && !errors.As(err, &known) {
+				t.Fatal(err)
+			}
+			if known != nil {
+				unanswered = known.Reasons
+			}
+			return answers, unanswered, time.Since(began)
 		}
-		return answers, unanswered, time.Since(began)
-	}
-	status, flows := observe.Query{Status: &observe.StatusQuery{}}, observe.Query{Flows: &observe.FlowsQuery{}}
-	want := map[string]string{"n3": "its agent has not answered within 1s", "n4": "its agent is not connected"}
-	answers, unanswered, took := ask(status)
-	if answers != 2 || !maps.Equal(unanswered, want) || took < time.Second || took > 2*time.Second {
-		t.Errorf("the first look: %d answers, %v, %v", answers, unanswered, took)
-	}
-	answers, unanswered, took = ask(status)
-	if answers != 2 || !maps.Equal(unanswered, want) || took > 800*time.Millisecond {
-		t.Errorf("the second look: %d answers, %v, %v: want %v", answers, unanswered, took, lateFor)
-	}
-	answers, unanswered, _ = ask(flows)
-	if answers != 1 || !maps.Equal(unanswered, want) {
-		t.Errorf("flows: %d answers, %v", answers, unanswered)
-	}
-	nodes.answers["n3"], nodes.hangs = "3", nil // it is back
-	answers, unanswered, took = ask(status)
-	if answers != 3 || len(unanswered) != 1 || took > 800*time.Millisecond {
-		t.Errorf("n3 is back: %d answers, %v, %v", answers, unanswered, took)
-	}
-	if _, late := s.asking.split(); len(late) != 1 {
-		t.Errorf("late are still %v", late)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	nodes.hangs = map[string]bool{"n3": true}
-	if err := s.Ask(ctx, status, func(string, json.RawMessage) error { return nil }); !errors.Is(err, context.Canceled) {
-		t.Errorf("a reader that is gone: %v", err)
-	}
+		status, flows := observe.Query{Status: &observe.StatusQuery{}}, observe.Query{Flows: &observe.FlowsQuery{}}
+		want := map[string]string{"n3": "its agent has not answered within 1s", "n4": "its agent is not connected"}
+		answers, unanswered, took := ask(status)
+		if answers != 2 || !maps.Equal(unanswered, want) || took < time.Second || took > 2*time.Second {
+			t.Errorf("the first look: %d answers, %v, %v", answers, unanswered, took)
+		}
+		answers, unanswered, took = ask(status)
+		if answers != 2 || !maps.Equal(unanswered, want) || took > 800*time.Millisecond {
+			t.Errorf("the second look: %d answers, %v, %v: want %v", answers, unanswered, took, lateFor)
+		}
+		answers, unanswered, _ = ask(flows)
+		if answers != 1 || !maps.Equal(unanswered, want) {
+			t.Errorf("flows: %d answers, %v", answers, unanswered)
+		}
+		nodes.answers["n3"], nodes.hangs = "3", nil // it is back
+		answers, unanswered, took = ask(status)
+		if answers != 3 || len(unanswered) != 1 || took > 800*time.Millisecond {
+			t.Errorf("n3 is back: %d answers, %v, %v", answers, unanswered, took)
+		}
+		if _, late := s.asking.split(); len(late) != 1 {
+			t.Errorf("late are still %v", late)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		nodes.hangs = map[string]bool{"n3": true}
+		if err := s.Ask(ctx, status, func(string, json.RawMessage) error { return nil }); !errors.Is(err, context.Canceled) {
+			t.Errorf("a reader that is gone: %v", err)
+		}
+	})
 }
