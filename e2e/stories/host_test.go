@@ -53,7 +53,7 @@ func TestHostStories(t *testing.T) {
 			"blixt":  runBlixt,
 			"curl":   runCurl,
 			"hold":   command("host", hold),
-			"logged": command("host", logged),
+			"logged": logged,
 			"run":    command("host", runHost),
 			"shares": command("host", checkShares),
 			"end":    command("host", endHost),
@@ -160,19 +160,23 @@ func runHost(_ *testscript.TestScript, h *host, args []string) error {
 // endHost ends blixt run.
 func endHost(_ *testscript.TestScript, h *host, _ []string) error { return h.blixt.Stop() }
 
-// logged PATTERN waits until blixt run has said it. With ! before it, it must not have.
-func logged(_ *testscript.TestScript, h *host, args []string) error {
+// logged PATTERN waits until blixt run has said it. With ! before it, it must not say so within a second.
+func logged(ts *testscript.TestScript, neg bool, args []string) {
 	pattern, err := regexp.Compile("(?m)" + strings.Join(args, " "))
-	if err != nil {
-		return err
+	ts.Check(err)
+	blixt, limit := ts.Value("host").(*host).blixt, time.Minute
+	if neg {
+		limit = time.Second
 	}
-	for range 50 {
-		if pattern.MatchString(h.blixt.Log()) {
-			return nil
+	said := lab.Eventually(limit, func() error {
+		if !pattern.MatchString(blixt.Log()) {
+			return errors.New("not yet")
 		}
-		time.Sleep(20 * time.Millisecond)
+		return nil
+	}) == nil
+	if said == neg {
+		ts.Fatalf("said: %t, want %t:\n%s", said, !neg, blixt.Log())
 	}
-	return fmt.Errorf("it was not said:\n%s", h.blixt.Log())
 }
 
 // connect has the client connect so many times, and counts the answers by server.
