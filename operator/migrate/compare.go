@@ -62,6 +62,8 @@ type Server struct {
 	// Share of new connections, while all servers are well.
 	Share  float64 `json:"share"`
 	Backup bool    `json:"backup,omitempty"`
+	// Turn of a backup server: those of a higher one wait for all of a lower one, too.
+	Turn int `json:"turn,omitempty"`
 	// Missing servers are not carried over, and their Share is not known.
 	Missing bool `json:"missing,omitempty"`
 }
@@ -214,12 +216,13 @@ func wasSide(f *Frontend) *Side {
 		s.Last = f.EndPort
 	}
 	for _, x := range f.Services {
-		s.add(fmt.Sprintf("%s/%s:%d", cmp.Or(x.Namespace, f.Namespace), x.Name, x.Port), float64(cmp.Or(x.Weight, 1)), false)
+		s.add(fmt.Sprintf("%s/%s:%d", cmp.Or(x.Namespace, f.Namespace), x.Name, x.Port), float64(cmp.Or(x.Weight, 1)), 0)
 	}
-	alone := !slices.ContainsFunc(f.Backends, func(b Backend) bool { return !b.Backup })
-	for _, b := range merged(f.Backends) {
+	once := merged(f.Backends)
+	turns := turnsOf(once)
+	for _, b := range once {
 		port := cmp.Or(b.Port, f.Port)
-		s.add(netip.AddrPortFrom(b.Addr, port).String(), float64(b.Weight), b.Backup && !alone)
+		s.add(netip.AddrPortFrom(b.Addr, port).String(), float64(b.Weight), slices.Index(turns, b.order()))
 	}
 	s.finish()
 	for _, m := range f.Missing {
@@ -271,28 +274,33 @@ func willSources(all []lb.Restriction, sets []lb.SourceSet) *Sources {
 	return nil
 }
 
-func (s *Side) add(address string, weight float64, backup bool) {
-	s.Servers = append(s.Servers, Server{Address: address, Share: weight, Backup: backup})
+func (s *Side) add(address string, weight float64, priority int) {
+	if weight == 0 { // it stands by for nobody
+		priority = 0
+	}
+	s.Servers = append(s.Servers, Server{Address: address, Share: weight, Backup: priority > 0, Turn: max(0, priority-1)})
 }
 
-// finish makes shares of weights: those of all servers, and those of backup ones.
+// finish makes shares of weights: those of all servers, and those of each turn of backup ones.
 func (s *Side) finish() {
-	var sum [2]float64
-	index := map[bool]int{true: 1}
+	order := func(x Server) int {
+		if x.Backup {
+			return x.Turn + 1
+		}
+		return 0
+	}
+	sum := map[int]float64{}
 	for _, x := range s.Servers {
-		sum[index[x.Backup]] += x.Share
+		sum[order(x)] += x.Share
 	}
 	for i, x := range s.Servers {
-		if total := sum[index[x.Backup]]; total > 0 {
+		if total := sum[order(x)]; total > 0 {
 			// What is shown is what is compared: weights of Blixt are fixed-point numbers.
 			s.Servers[i].Share = float64(int(x.Share/total*10000+0.5)) / 100
 		}
 	}
 	slices.SortStableFunc(s.Servers, func(a, b Server) int {
-		if a.Backup != b.Backup {
-			return index[a.Backup] - index[b.Backup]
-		}
-		return strings.Compare(a.Address, b.Address)
+		return cmp.Or(order(a)-order(b), strings.Compare(a.Address, b.Address))
 	})
 }
 
@@ -320,7 +328,7 @@ func will(set *manifest.Set, p *Plan, o Options, names *placeNames) map[string]*
 		}
 		for _, r := range f.Refs {
 			if isKnown(p.Known, r.Service.Namespace, r.Service.Name) || len(set.EndpointSlices) == 0 {
-				s.add(fmt.Sprintf("%s:%d", r.Service, r.Port), float64(r.Weight), r.Priority > 0)
+				s.add(fmt.Sprintf("%s:%d", r.Service, r.Port), float64(r.Weight), r.Priority)
 			}
 		}
 		all[names.will(f.Key)] = s
@@ -333,11 +341,11 @@ func will(set *manifest.Set, p *Plan, o Options, names *placeNames) map[string]*
 		}
 		standby := backups(t.Frontends, f)
 		for _, b := range f.Backends {
-			weight := float64(b.Weight)
+			weight, priority := float64(b.Weight), 0
 			if b.Standby {
-				weight = standby[b.Service]
+				weight, priority = standby[b.Service].weight, standby[b.Service].priority
 			}
-			s.add(b.Addr.String(), weight, b.Standby)
+			s.add(b.Addr.String(), weight, priority)
 		}
 	}
 	for key, s := range all {
@@ -348,26 +356,31 @@ func will(set *manifest.Set, p *Plan, o Options, names *placeNames) map[string]*
 	return all
 }
 
-// backups returns what one endpoint of each Service that stands by would weigh; they have no
-// weight as long as they do.
-func backups(all []gateway.Frontend, f *lb.Frontend) map[string]float64 {
+// backup is a Service that stands by.
+type backup struct {
+	weight   float64 // that one endpoint would have; none has any as long as it stands by
+	priority int
+}
+
+// backups returns the Services that stand by.
+func backups(all []gateway.Frontend, f *lb.Frontend) map[string]backup {
 	count := map[string]float64{}
 	for _, b := range f.Backends {
 		if b.Standby {
 			count[b.Service]++
 		}
 	}
-	weights := map[string]float64{}
+	services := map[string]backup{}
 	for i := range all {
 		if all[i].Key == f.Key() {
 			for _, r := range all[i].Refs {
 				if n := count[r.Service.String()]; n > 0 {
-					weights[r.Service.String()] = float64(r.Weight) / n
+					services[r.Service.String()] = backup{float64(r.Weight) / n, r.Priority}
 				}
 			}
 		}
 	}
-	return weights
+	return services
 }
 
 func isKnown(all []corev1.Service, namespace, name string) bool {

@@ -158,6 +158,8 @@ type Backend struct {
 	Weight int
 	// Backup servers get connections while no other one can have any.
 	Backup bool
+	// Turn of a backup server: those of a higher one wait for all of a lower one, too.
+	Turn int
 }
 
 // String returns address and port.

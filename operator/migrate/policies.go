@@ -52,8 +52,8 @@ func newPolicy(namespace, name string, spec v1alpha1.BlixtPolicySpec) *v1alpha1.
 func failover(refs []ref) *v1alpha1.PolicyFailover {
 	var standby []v1alpha1.FailoverBackend
 	for _, r := range refs {
-		if r.backup {
-			standby = append(standby, v1alpha1.FailoverBackend{Name: gwv1.ObjectName(r.name), Priority: 1})
+		if r.priority > 0 {
+			standby = append(standby, v1alpha1.FailoverBackend{Name: gwv1.ObjectName(r.name), Priority: int32(r.priority)})
 		}
 	}
 	if standby == nil {

@@ -22,7 +22,7 @@ type ref struct {
 	namespace, name string
 	port            uint16
 	weight          int
-	backup          bool
+	priority        int // of a backup Service, from 1 on
 }
 
 // pool is a list of Backends. It becomes a Service for all those of the same weight.
@@ -36,7 +36,7 @@ type group struct {
 	service  *corev1.Service
 	slices   []slice
 	weight   int // of each backend
-	backup   bool
+	priority int // of backup servers, from 1 on
 	backends []Backend
 }
 
@@ -50,14 +50,14 @@ type slice struct {
 func (b *builder) refs(f *Frontend) []ref {
 	var refs []ref
 	for _, s := range f.Services {
-		refs = append(refs, ref{cmp.Or(s.Namespace, f.Namespace), s.Name, s.Port, cmp.Or(s.Weight, 1), false})
+		refs = append(refs, ref{cmp.Or(s.Namespace, f.Namespace), s.Name, s.Port, cmp.Or(s.Weight, 1), 0})
 	}
 	if len(f.Services) > 0 {
 		return scaled(f, refs)
 	}
 	p := b.pool(f)
 	for _, g := range p.groups {
-		refs = append(refs, ref{f.Namespace, g.service.Name, f.Port, g.weight * max(g.count("IPv4"), g.count("IPv6")), g.backup})
+		refs = append(refs, ref{f.Namespace, g.service.Name, f.Port, g.weight * max(g.count("IPv4"), g.count("IPv6")), g.priority})
 	}
 	checkFamilies(f, p.groups)
 	return scaled(f, refs)
@@ -76,10 +76,10 @@ func (b *builder) pool(f *Frontend) *pool {
 	for i := range p.groups {
 		g := &p.groups[i]
 		name := valid(cmp.Or(f.Pool, f.Name))
-		if g.backup {
+		if g.priority > 0 {
 			name += "-backup"
 		}
-		if g.weight != 1 && slices.ContainsFunc(p.groups, func(o group) bool { return o.backup == g.backup && o.weight != g.weight }) {
+		if g.weight != 1 && slices.ContainsFunc(p.groups, func(o group) bool { return o.priority == g.priority && o.weight != g.weight }) {
 			name += fmt.Sprintf("-w%d", g.weight)
 		}
 		g.service = &corev1.Service{
@@ -94,7 +94,7 @@ func poolKey(f *Frontend) string {
 	var key strings.Builder
 	fmt.Fprintf(&key, "%s %q", f.Namespace, cmp.Or(f.Pool, f.Name))
 	for _, s := range f.Backends {
-		fmt.Fprintf(&key, " %s %d %t", s, s.Weight, s.Backup)
+		fmt.Fprintf(&key, " %s %d %t %d", s, s.Weight, s.Backup, s.Turn)
 	}
 	return key.String()
 }
@@ -203,4 +203,5 @@ type server struct {
 	addr   netip.Addr
 	port   uint16
 	backup bool
+	turn   int
 }

@@ -14,28 +14,57 @@ const (
 	maxWeight = 1_000_000 // of a backendRef, by Gateway API
 )
 
+// maxTurns is how many groups of backup servers a policy has.
+const maxTurns = 3
+
 // divide returns the backends in groups of the same weight: first those that serve, then the
-// backup ones. A server that is there twice gets the weight of both.
+// backup ones by their turns. A server that is there twice gets the weight of both.
 func divide(f *Frontend) []group {
 	once := merged(f.Backends)
-	if !slices.ContainsFunc(once, func(s Backend) bool { return !s.Backup }) {
+	turns := turnsOf(once)
+	switch {
+	case len(turns) == 0:
+		return nil
+	case turns[0] == 0:
+	case len(turns) == 1:
 		f.Note(f.Place, Changed, "%s has backup servers only: they serve like others", f.title())
-		for i := range once {
-			once[i].Backup = false
-		}
+	default:
+		f.Note(f.Place, Changed, "%s has backup servers only: the first of them serve like others", f.title())
 	}
-	var main, backup []Backend
+	if len(turns) > maxTurns+1 {
+		f.Note(f.Place, Changed, "the backup servers of %s are asked in %d turns, and a policy has %d: the last ones get connections together", f.title(), len(turns)-1, maxTurns)
+	}
+	by := make([][]Backend, min(len(turns), maxTurns+1))
 	for _, s := range once {
-		if s.Backup {
-			backup = append(backup, s)
-		} else {
-			main = append(main, s)
-		}
+		n := min(slices.Index(turns, s.order()), maxTurns)
+		by[n] = append(by[n], s)
 	}
-	if len(backup) == 0 {
-		return byWeight(f, main, maxRefs, false)
+	room := 4
+	if len(by) > 2 {
+		room = 2
 	}
-	return append(byWeight(f, main, maxRefs-4, false), byWeight(f, backup, 4, true)...)
+	groups := byWeight(f, by[0], maxRefs-room*(len(by)-1), 0)
+	for i, some := range by[1:] {
+		groups = append(groups, byWeight(f, some, room, i+1)...)
+	}
+	return groups
+}
+
+// order returns 0 for a server that is no backup one, and otherwise from 1 on when its turn is.
+func (s *Backend) order() int {
+	if s.Backup {
+		return s.Turn + 1
+	}
+	return 0
+}
+
+// turnsOf returns the orders that the servers have. The first one serves.
+func turnsOf(all []Backend) (turns []int) {
+	for i := range all {
+		turns = append(turns, all[i].order())
+	}
+	slices.Sort(turns)
+	return slices.Compact(turns)
 }
 
 // merged returns each server once.
@@ -44,7 +73,7 @@ func merged(all []Backend) []Backend {
 	var once []Backend
 	for _, s := range all {
 		s.Weight = min(max(s.Weight, 0), math.MaxInt32)
-		key := server{s.Addr, s.Port, s.Backup}
+		key := server{s.Addr, s.Port, s.Backup, s.Turn}
 		if i, again := index[key]; again {
 			once[i].Weight = min(once[i].Weight+s.Weight, math.MaxInt32)
 			continue
@@ -57,7 +86,7 @@ func merged(all []Backend) []Backend {
 
 // byWeight returns groups of the same weight, at most so many. Servers of weight 0 join the
 // first group: their endpoints are not ready.
-func byWeight(f *Frontend, all []Backend, most int, backup bool) []group {
+func byWeight(f *Frontend, all []Backend, most, priority int) []group {
 	weights := map[int]int{} // to those that are written
 	for _, s := range all {
 		if s.Weight > 0 {
@@ -81,12 +110,12 @@ func byWeight(f *Frontend, all []Backend, most int, backup bool) []group {
 		if !have {
 			i = len(groups)
 			index[w] = i
-			groups = append(groups, group{weight: w, backup: backup})
+			groups = append(groups, group{weight: w, priority: priority})
 		}
 		groups[i].backends = append(groups[i].backends, s)
 	}
 	if len(idle) > 0 && len(groups) == 0 {
-		groups = []group{{weight: 1, backup: backup}}
+		groups = []group{{weight: 1, priority: priority}}
 	}
 	if len(idle) > 0 {
 		groups[0].backends = append(groups[0].backends, idle...)

@@ -341,6 +341,9 @@ func sideLines(s, other *migrate.Side) []string {
 			line = x.Address + "  ?"
 		case x.Backup:
 			line += " stands by"
+			if x.Turn > 0 {
+				line += fmt.Sprintf(", turn %d", x.Turn+1)
+			}
 		}
 		lines = append(lines, line)
 	}

@@ -157,6 +157,9 @@ func (b *builder) frontend(p *proxy, at *place) []migrate.Frontend {
 		f.Pool += "-" + standby.name()
 		f.Notes = append(f.Notes, standby.notes...)
 		for _, s := range standby.served() {
+			if s.turn += main.backupTurns; s.backup {
+				s.turn++ // behind those of its own backend that are none
+			}
 			s.backup = true
 			servers = append(servers, s)
 		}

@@ -40,6 +40,7 @@ type proxy struct {
 	maxconn      int
 	newPerSecond int
 	allBackups   bool
+	backupTurns  int // in which backup servers are asked
 	disabled     bool
 }
 
@@ -78,21 +79,26 @@ func newProxy(s *section, lists map[string][]byte) *proxy {
 			p.statement(v)
 		}
 	}
-	p.noteBackups()
+	p.backupTurns = p.turns()
 	return p
 }
 
-// noteBackups says that backup servers do not wait for each other.
-func (p *proxy) noteBackups() {
-	backups := 0
-	for _, s := range p.served() {
-		if s.backup && !s.disabled {
-			backups++
+// turns has backup servers wait for each other, in their order, without option allbackups. It
+// returns how many turns there are.
+func (p *proxy) turns() (n int) {
+	for i := range p.servers {
+		s := &p.servers[i]
+		if !s.backup || s.disabled || s.weight == 0 || s.unserved != "" {
+			continue
 		}
-		if backups > 1 && s.backup && !p.allBackups {
-			p.note(s.statement, migrate.Changed, "%s: all backup servers get connections together, as with option allbackups, not one after the other", quote(s.text))
+		if s.turn = n; !p.allBackups {
+			n++
 		}
 	}
+	if p.allBackups {
+		return 1
+	}
+	return n
 }
 
 // weigh returns how many statements a section has and inherits.

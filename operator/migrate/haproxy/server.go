@@ -18,6 +18,7 @@ type server struct {
 	address
 	settings
 	unserved string // why it gets no connections of Blixt, or ""
+	turn     int    // of a backup server
 }
 
 // settings are what default-server and server say.
@@ -349,7 +350,7 @@ func duration(text string) (time.Duration, error) {
 
 // backend returns what the server is to a frontend of Blixt.
 func (v *server) backend(port uint16) (b migrate.Backend, ok bool) {
-	b = migrate.Backend{Place: v.Place, Addr: v.Addr, Port: v.port, Weight: v.weight, Backup: v.backup}
+	b = migrate.Backend{Place: v.Place, Addr: v.Addr, Port: v.port, Weight: v.weight, Backup: v.backup, Turn: v.turn}
 	if v.disabled {
 		b.Weight = 0
 	}

@@ -115,7 +115,7 @@ func (s *Service) schedule(f *migrate.Frontend) {
 		f.Policy.Affinity = &v1alpha1.PolicyAffinity{Type: v1alpha1.AffinityClientAddress}
 		s.prefix(f, f.Policy.Affinity, 128)
 	case "fo":
-		f.Note(s.Place, migrate.Changed, "%s: scheduler fo: all but the server of the highest weight stand by together, not one after the other", s.Text)
+		f.Note(s.Place, migrate.Changed, "%s: scheduler fo: servers take over from each other in the order of their weights, by failover of the policy, once a check says that one is down: set health if it has none", s.Text)
 	default:
 		say, ok := schedulers[s.Scheduler]
 		if !ok {
@@ -159,15 +159,9 @@ func pointer(n int) *int32 {
 
 // backends are the servers, with what is to change on them.
 func (s *Service) backends(f *migrate.Frontend) {
-	most := 0
-	for _, v := range s.Servers {
-		if !v.Sorry {
-			most = max(most, v.Weight)
-		}
-	}
-	first := false // the first server of the highest weight has been seen
+	turns := s.turns()
 	said := map[Method]bool{}
-	for _, v := range s.Servers {
+	for i, v := range s.Servers {
 		b := migrate.Backend{Place: v.Place, Addr: v.Address, Port: v.Port, Weight: v.Weight, Backup: v.Sorry}
 		if v.Method != NAT || b.Port == s.Port {
 			b.Port = s.Port // 0: the client's
@@ -176,12 +170,31 @@ func (s *Service) backends(f *migrate.Frontend) {
 			b.Weight = min(b.Weight, 1)
 		}
 		if s.Scheduler == "fo" && !v.Sorry && v.Weight > 0 {
-			b.Weight, b.Backup = 1, v.Weight < most || first
-			first = first || v.Weight == most
+			b.Weight, b.Backup, b.Turn = 1, turns[i] > 0, max(0, turns[i]-1)
+		}
+		if s.Scheduler == "fo" && v.Sorry {
+			b.Turn = len(s.Servers)
 		}
 		s.noteServer(f, &v, said)
 		f.Backends = append(f.Backends, b)
 	}
+}
+
+// turns returns when each server is asked by the scheduler fo: those of a higher weight first, and
+// then in their order.
+func (s *Service) turns() []int {
+	var order []int
+	for i, v := range s.Servers {
+		if !v.Sorry && v.Weight > 0 {
+			order = append(order, i)
+		}
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return s.Servers[b].Weight - s.Servers[a].Weight })
+	turns := make([]int, len(s.Servers))
+	for turn, i := range order {
+		turns[i] = turn
+	}
+	return turns
 }
 
 // noteServer says what changes for a server. Of several with the same method it is said once.
