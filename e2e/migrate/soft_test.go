@@ -52,7 +52,7 @@ listen web
 			conf := filepath.Join(p.Dir(), proxy.name+".conf")
 			p.Check(os.WriteFile(conf, []byte(strings.ReplaceAll(proxy.conf, "DIR", p.Dir())), 0o644))
 			old := p.proxy(proxy.name, append(proxy.args, conf)...)
-			p.listening(80)
+			p.listeners(true)
 			byProxy := p.talk()
 
 			written, _ := p.migrated(proxy.name, conf)
