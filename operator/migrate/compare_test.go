@@ -170,3 +170,30 @@ func TestBadAddressIsNotAllAddresses(t *testing.T) {
 		}
 	}
 }
+
+// A port or a range at all of the host's addresses is not served beside a range at one of them
+// that has some of its ports. A listener of one port comes before a range, and both are served.
+func TestRangesBesideAllAddresses(t *testing.T) {
+	frontend := func(line int, address string, port, end uint16) migrate.Frontend {
+		return migrate.Frontend{Place: at(line), Name: "web", Protocol: corev1.ProtocolTCP, Addresses: addrs(address), Port: port, EndPort: end, Backends: servers(0, "10.0.0.1")}
+	}
+	for name, c := range map[string]struct {
+		everywhere, named [2]uint16
+		lost              bool
+	}{
+		"a port in the range":     {[2]uint16{1500, 1500}, [2]uint16{1000, 1999}, true},
+		"ranges that overlap":     {[2]uint16{1900, 2900}, [2]uint16{1000, 1999}, true},
+		"a range with the port":   {[2]uint16{1000, 1999}, [2]uint16{1500, 1500}, false},
+		"ranges side by side":     {[2]uint16{2000, 2999}, [2]uint16{1000, 1999}, false},
+		"the same first port":     {[2]uint16{1000, 1999}, [2]uint16{1000, 1000}, true},
+		"a port behind the range": {[2]uint16{2000, 2000}, [2]uint16{1000, 1999}, false},
+	} {
+		p := &migrate.Plan{Frontends: []migrate.Frontend{
+			frontend(1, "0.0.0.0", c.everywhere[0], c.everywhere[1]), frontend(2, "192.0.2.10", c.named[0], c.named[1]),
+		}}
+		_, notes := migratetest.Written(t, migratetest.Host, p)
+		if lost := strings.Contains(notes, "lb.conf:1: lost: "); lost != c.lost {
+			t.Errorf("%s: lost %t: %s", name, lost, notes)
+		}
+	}
+}

@@ -54,7 +54,7 @@ func (p *Plan) Objects(o Options) ([]Object, []Note) {
 }
 
 func (p *Plan) build(o Options) *builder {
-	b := &builder{options: o, gatewayOf: map[int]string{}, names: names{}, gateways: map[string]*sharedGateway{}, pools: map[string]*pool{}, taken: map[string]*Frontend{}, served: map[string]Place{}, named: map[string]Place{}}
+	b := &builder{options: o, gatewayOf: map[int]string{}, ranges: portRanges{}, names: names{}, gateways: map[string]*sharedGateway{}, pools: map[string]*pool{}, taken: map[string]*Frontend{}, served: map[string]Place{}, named: map[string]Place{}}
 	b.options.Class = cmp.Or(o.Class, "blixt")
 	var all []Frontend
 	for i := range p.Frontends {
@@ -67,13 +67,20 @@ func (p *Plan) build(o Options) *builder {
 		for _, a := range all[i].Addresses {
 			if gateway.InvalidAddress(a) == "" && !a.IsUnspecified() {
 				b.named[all[i].place()] = all[i].Place
+				if all[i].EndPort > all[i].Port {
+					b.ranges.take(&all[i])
+				}
 			}
 			b.served[fmt.Sprintf("%s/%s", netip.AddrPortFrom(a, all[i].Port), all[i].Protocol)] = all[i].Place
 		}
 	}
 	for i := range all {
 		if o.WriteClass && len(o.Addresses) == 0 && all[i].everywhere() {
-			if by, is := b.named[all[i].place()]; is {
+			by, is := b.named[all[i].place()]
+			if !is { // a listener of a port comes before a range, whose addresses may be fewer
+				by, is = b.ranges.among(&all[i])
+			}
+			if is {
 				all[i].Note(all[i].Place, Lost, "%s is not served at all of the host's addresses, as %s serves it at one that may be the host's own, with rules of its own: name the other addresses by --address", all[i].title(), by)
 				b.notes = append(b.notes, all[i].Notes...)
 				continue
@@ -105,6 +112,7 @@ type builder struct {
 	pools    map[string]*pool          // by what is in them
 	taken    map[string]*Frontend      // by address, port and protocol
 	served   map[string]Place          // what all frontends say that they serve, by address, port and protocol
+	ranges   portRanges                // of frontends at addresses that are named
 	named    map[string]Place          // and those of them at addresses that are named, by port and protocol
 	// gatewayOf are Gateways, namespace/name, by the index of the frontend in the plan.
 	gatewayOf map[int]string

@@ -64,6 +64,13 @@ func (r *reader) file(f migrate.File) {
 			}
 		}
 		words := fields(text)
+		if len(words) > 0 && strings.HasSuffix("/"+words[0], "/sudo") {
+			for words = words[1:]; len(words) > 0 && strings.HasPrefix(words[0], "-"); words = words[1:] {
+				if words[0] == "-u" && len(words) > 1 { // the user
+					words = words[1:]
+				}
+			}
+		}
 		if len(words) > 0 && strings.HasSuffix("/"+words[0], "/ipvsadm") {
 			words = words[1:]
 		}
