@@ -23,7 +23,7 @@ var marks = []struct {
 	line *regexp.Regexp
 }{
 	{Keepalived, regexp.MustCompile(`(?m)^\s*(virtual_server|real_server|vrrp_instance|global_defs|virtual_server_group)\b`)},
-	{IPVS, regexp.MustCompile(`(?m)^\s*(-[Aa] -[tuf]|-A --sctp-service|--add-service|--add-server|-a --sctp-service) `)},
+	{IPVS, regexp.MustCompile(`(?m)^\s*(?:(?:\S*/)?sudo\s(?:.*\s)?)?(?:(?:\S*/)?ipvsadm\s+)?(-[Aa] -[tuf]|-A --sctp-service|--add-service|--add-server|-a --sctp-service) `)},
 	{IngressNginx, regexp.MustCompile(`(?m)^([-\s]*"?kind"?:\s*"?(ConfigMap|Deployment|DaemonSet)(List)?"?,?\s*$|(tcp|udp):\s*(#.*)?$|\s*name:\s*"?(tcp|udp)-services)`)},
 	{Services, regexp.MustCompile(`(?m)^[-\s]*"?kind"?:\s*"?(Service|ServiceList)"?,?\s*$`)},
 	{HAProxy, regexp.MustCompile(`(?m)^(global|defaults(\s+\S+)?|(frontend|backend|listen)\s+[^\s;{]+(\s+\S+)?)\s*(#.*)?\r?$`)},

@@ -83,6 +83,7 @@ func TestMigrateOfTheWrongFile(t *testing.T) {
 		"haproxy.cfg":     {"defaults\n  mode tcp\nlisten web\n  bind :80\n  server a 10.0.0.1:80\n", "try blixt migrate haproxy"},
 		"keepalived.conf": {"virtual_server 192.0.2.10 80 {\n real_server 10.0.0.1 80 {\n }\n}\n", "try blixt migrate keepalived"},
 		"ipvs.rules":      {"-A -t 192.0.2.10:80 -s wrr\n-a -t 192.0.2.10:80 -r 10.0.0.1:80 -m -w 1\n", "try blixt migrate ipvs"},
+		"ipvs.sh":         {"#!/bin/sh\nsudo ipvsadm --add-service --tcp-service 192.0.2.10:80\n", "try blixt migrate ipvs"},
 		"tcp.yaml":        {"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: tcp-services\ndata:\n  \"9000\": default/web:80\n", "try blixt migrate ingress-nginx"},
 		"service.yaml":    {"apiVersion: v1\nkind: Service\nmetadata:\n  name: web\nspec:\n  type: LoadBalancer\n", "try blixt migrate services"},
 		"empty.conf":      {" \n", "the file is empty"},

@@ -192,7 +192,7 @@ func (r *reader) frontend(e *entry, servicePort uint16) {
 			Place: e.at, Name: e.service.Name, Gateway: e.name, Namespace: e.namespace, Protocol: e.protocol, Port: port,
 			Services: []migrate.Service{{Namespace: e.service.Namespace, Name: e.service.Name, Port: servicePort}},
 			Policy:   e.policy(), Was: "round robin", Annotations: e.settings.Annotations,
-			Notes: e.notes,
+			Notes: e.notes, Unserved: e.stream.guarded,
 		}
 		r.plan.Frontends = append(r.plan.Frontends, f)
 	}

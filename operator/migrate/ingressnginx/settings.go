@@ -21,6 +21,8 @@ import (
 // stream are the settings of ingress-nginx's ConfigMap that concern TCP and UDP.
 type stream struct {
 	idle time.Duration // 0: it is not said
+	// guarded is true if a snippet may keep clients out.
+	guarded bool
 }
 
 // readSettings reads the ConfigMap of the controller.
@@ -63,12 +65,20 @@ func (r *reader) readStream(c *controller, o *objects.Object, data manifest.Docu
 		case "proxy-stream-responses":
 			note(migrate.Unneeded, "a UDP flow ends when it is idle, however many answers there were")
 		case "stream-snippet":
+			if guards.MatchString(value) {
+				c.stream.guarded = true
+				note(migrate.Lost, "it may keep clients out, and so no port is served: write sources or limits of a BlixtPolicy for what it says, and remove it")
+				continue
+			}
 			note(migrate.Lost, "it is configuration of nginx: what it does is not carried over")
 		case "bind-address", "bind-address-ipv4", "bind-address-ipv6":
 			note(migrate.Changed, "the Gateway is served at its own addresses")
 		}
 	}
 }
+
+// guards are directives of a snippet by which nginx keeps clients out.
+var guards = regexp.MustCompile(`(^|[\s;{}])(deny|allow|limit_conn|js_access|include)\s`)
 
 // policy returns what holds for the entry.
 func (e *entry) policy() v1alpha1.BlixtPolicySpec {
