@@ -70,9 +70,18 @@ comments. Read every lost and changed before you move clients.
 
 Exits with 0 if nothing is lost, with 1 if something is, and with 2 if a file cannot be
 read, or is of another kind.`,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	var names []string
 	for _, s := range migrateSources() {
 		c.AddCommand(s.command())
+		names = append(names, s.name)
+	}
+	c.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) > 0 { // help at standard output would look like what was migrated
+			return fmt.Errorf("%q is read by no command: want one of %s", args[0], strings.Join(names, ", "))
+		}
+		return nil
 	}
 	return c
 }

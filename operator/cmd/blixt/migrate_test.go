@@ -99,6 +99,13 @@ func TestMigrateOfTheWrongFile(t *testing.T) {
 	}
 }
 
+func TestMigrateOfASourceThatIsNone(t *testing.T) {
+	out, err := blixt(t, "migrate", "traefik", "traefik.yml")
+	if err == nil || !strings.Contains(err.Error(), `"traefik" is read by no command: want one of `) || out != "" {
+		t.Errorf("got %v, and into the file that it is written to: %q", err, out)
+	}
+}
+
 // Editors of Windows begin a file with a byte order mark, which is no part of its first word.
 func TestMigrateReadsByteOrderMarks(t *testing.T) {
 	for source, text := range map[string]string{

@@ -117,6 +117,12 @@ listen a
  stats auth admin:geheim4
  option redis-check password geheim5
  nonsense password geheim6
+ option tcp-check
+ tcp-check send AUTH\ geheim7\r\n
+ tcp-check send-binary geheim8
+ option httpchk GET / HTTP/1.1\r\nAuthorization:\ Basic\ geheim9
+ http-check send hdr Authorization geheim10
+ http-check connect Authorization geheim11
  server a 10.0.0.1:80
 `)}})
 	for _, n := range plan.AllNotes() {

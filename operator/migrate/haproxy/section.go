@@ -4,6 +4,7 @@ package haproxy
 
 import (
 	"bytes"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -242,8 +243,11 @@ func constant(words []string) (value, known bool) {
 }
 
 // secrets are words after which the rest of a line is nobody's business: notes go into files
-// that people share.
-var secrets = []string{"auth", "password", "insecure-password", "cluster-secret", "secret", "setenv", "presetenv"}
+// that people share. Checks send passwords.
+var secrets = []string{"auth", "password", "insecure-password", "cluster-secret", "secret", "setenv", "presetenv", "send", "send-lf", "send-binary", "send-binary-lf"}
+
+// credentials is where they begin in a header of a check.
+var credentials = regexp.MustCompile(`(?i)(authorization|auth-token|api-key|cookie:).+`)
 
 // quote returns what was written, in quotes, without secrets, and not too long.
 func quote(text string) string {
@@ -253,5 +257,6 @@ func quote(text string) string {
 			text = before + secret + " …"
 		}
 	}
+	text = credentials.ReplaceAllString(text, "$1 …")
 	return migrate.Quote(strings.Join(strings.Fields(text), " "))
 }
