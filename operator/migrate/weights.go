@@ -51,9 +51,9 @@ func divide(f *Frontend) []group {
 }
 
 // order returns 0 for a server that is no backup one, and otherwise from 1 on when its turn is.
-func (s *Backend) order() int {
-	if s.Backup {
-		return s.Turn + 1
+func (b Backend) order() int {
+	if b.Backup {
+		return b.Turn + 1
 	}
 	return 0
 }
