@@ -298,6 +298,8 @@ func mayStay(object string) bool {
 	switch kind {
 	case "CustomResourceDefinition", "APIService", "Gateway", "TCPRoute", "UDPRoute", "BlixtGatewayConfig":
 		return true
+	case "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding": // of the kinds, with which it stays
+		return rest == " safe-upgrades.gateway.networking.k8s.io"
 	case "Lease": // bpfman's operator
 		return namespace == "bpfman"
 	case "BlixtConfig":
