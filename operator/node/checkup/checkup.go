@@ -252,7 +252,7 @@ func firewall(f *Facts) (string, []finding.Finding) {
 	if f.FirewallError != "" {
 		wrong = append(wrong, finding.Finding{Verdict: finding.Unknown, Seen: "the rules could not be read: " + f.FirewallError, Remedy: "Run blixt doctor as root."})
 	}
-	return fmt.Sprintf("no rule surely drops packets to backends; %s reached through the host's stack, where rules hold", phrasal(len(f.stack()))), wrong
+	return fmt.Sprintf("no rule surely drops packets to backends; %s reached through the host's stack, where rules hold; those of input hold for no frontend", phrasal(len(f.stack()))), wrong
 }
 
 func bridgeFilter(f *Facts) (string, []finding.Finding) {

@@ -51,7 +51,7 @@ var Guides = []finding.Guide{
 	},
 	{
 		Check:  "firewall",
-		Looks:  "rules of nftables and iptables that hold for packets to backends which the host's stack forwards. A rule that may or may not match counts as one that does not drop.",
+		Looks:  "rules of nftables and iptables that hold for packets to backends which the host's stack forwards. A rule that may or may not match counts as one that does not drop. Rules of the input hook, as those of ufw and firewalld, are not looked at: they do not hold for what Blixt serves, and a BlixtPolicy says who may connect: see docs/firewall.md.",
 		Failed: "a rule surely drops what goes to a backend. Clients wait in vain.",
 		Cause:  "Docker drops what does not go to a published port; other firewalls have policy DROP for forwarded packets.",
 		Cure:   "the remedy is the command that lets these packets pass, such as `iptables -t filter -I DOCKER-USER -d 172.17.0.2/32 -p tcp --dport 80 -j ACCEPT`. Unknown means that the rules could not be read: run doctor as root.",
