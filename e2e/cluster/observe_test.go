@@ -163,12 +163,14 @@ func (a administrator) testTraffic(vips []string) {
 	snats := map[string]observe.Record{}
 	kube.Wait(a.T, patience, "records", cmp.Diff(want, want), func() (string, error) {
 		clear(got)
+		missing := maps.Clone(clients)
 		for _, r := range a.records("--route", "server", "--since", started) {
 			by, ours := clients[at(r.Client)]
 			if !ours {
 				continue
 			}
 			got[r.Node]++
+			delete(missing, at(r.Client))
 			if err := a.check(r, by); err != nil {
 				return "", err
 			}
@@ -176,7 +178,14 @@ func (a administrator) testTraffic(vips []string) {
 				snats[at(*r.SNAT).String()] = r
 			}
 		}
-		return cmp.Diff(want, got), nil
+		diff := cmp.Diff(want, got)
+		if len(missing) <= 2 { // did they not end, or is the record lost?
+			for client, by := range missing {
+				events, warnings, _ := a.run("flows", "--client", client.Addr().String(), "--since", started, "--last", "0", "-o", "json")
+				diff += fmt.Sprintf("no end of %s by %s, of whose address there are:\n%s%s", client, by, events, warnings)
+			}
+		}
+		return diff, nil
 	})
 
 	// Who was behind this address and port?
