@@ -4,6 +4,7 @@ package migrate_test
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -89,4 +90,36 @@ func TestServicesOfACluster(t *testing.T) {
 		t.Errorf("notes: %s", notes)
 	}
 	golden.File(t, "testdata/services.out.yaml", []byte(text))
+}
+
+// A firewall in front of another program's sockets is not in front of Blixt. Who moves a host is
+// told so first, once, and not as a loss. There is no such firewall in a cluster, nor where
+// nothing is served.
+func TestFirewallOfTheHostIsNamed(t *testing.T) {
+	served := &migrate.Plan{Frontends: []migrate.Frontend{
+		{Place: at(1), Name: "web", Protocol: corev1.ProtocolTCP, Port: 80, Backends: servers(80, "10.0.0.1")},
+		{Place: at(2), Name: "dns", Protocol: corev1.ProtocolUDP, Port: 53, Backends: servers(53, "10.0.0.1")},
+	}}
+	const said = "do not hold for what Blixt serves"
+	text, notes := migratetest.Written(t, migratetest.Host, served)
+	if !strings.HasPrefix(text, "# changed: rules of the host's INPUT hook") || strings.Count(text, said) != 1 {
+		t.Errorf("the head of the file does not say it once:\n%s", text)
+	}
+	if !strings.HasPrefix(notes, "changed: rules of the host's INPUT hook") || strings.Count(notes, said) != 1 {
+		t.Errorf("the first note does not say it: %s", notes)
+	}
+	if _, all := served.Objects(migratetest.Host); migrate.Loses(all) {
+		t.Errorf("it is no loss: %v", all)
+	}
+	for name, c := range map[string]struct {
+		plan *migrate.Plan
+		o    migrate.Options
+	}{
+		"a cluster": {served, migrate.Options{}},
+		"nothing":   {&migrate.Plan{}, migratetest.Host},
+	} {
+		if text, notes := migratetest.Written(t, c.o, c.plan); strings.Contains(text+notes, said) {
+			t.Errorf("%s: %s", name, notes)
+		}
+	}
 }

@@ -90,6 +90,7 @@ func (p *Plan) build(o Options) *builder {
 		b.notes = append(b.notes, all[i].Notes...)
 	}
 	if o.WriteClass && len(b.objects) > 0 {
+		b.notes = append(b.notes, Note{Effect: Changed, Text: firewall})
 		b.objects = slices.Insert(b.objects, 0, Object{Value: &gwv1.GatewayClass{
 			TypeMeta: gatewayKind("GatewayClass"), ObjectMeta: metav1.ObjectMeta{Name: b.options.Class},
 			Spec: gwv1.GatewayClassSpec{ControllerName: gateway.ControllerName},
@@ -97,6 +98,10 @@ func (p *Plan) build(o Options) *builder {
 	}
 	return b
 }
+
+// firewall holds for all that a host serves: whom its firewall kept from another program's sockets
+// would get in.
+const firewall = "rules of the host's INPUT hook, as of ufw or firewalld, do not hold for what Blixt serves: before clients move, write who may connect into sources.allow of a BlixtPolicy. See docs/firewall.md"
 
 func gatewayKind(kind string) metav1.TypeMeta {
 	return metav1.TypeMeta{APIVersion: gwv1.GroupVersion.String(), Kind: kind}

@@ -22,11 +22,14 @@ func migrateFile(t *testing.T, name, text string) string {
 
 const nginxWeb = "stream {\n upstream web { server 10.0.0.1:80; server 10.0.0.2:80 weight=3; }\n server { listen 192.0.2.10:80; proxy_pass web; }\n}\n"
 
+// firewallNote is said of every host, and is no loss.
+const firewallNote = "changed: rules of the host's INPUT hook, as of ufw or firewalld, do not hold for what Blixt serves: before clients move, write who may connect into sources.allow of a BlixtPolicy. See docs/firewall.md\n"
+
 // What is written passes blixt check, and is not written over.
 func TestMigrateIsChecked(t *testing.T) {
 	conf := migrateFile(t, "nginx.conf", nginxWeb)
 	out := filepath.Join(t.TempDir(), "web.yaml")
-	if said, code := runBlixt(t, "migrate", "nginx", conf, "-o", out); code != 0 || said != "" {
+	if said, code := runBlixt(t, "migrate", "nginx", conf, "-o", out); code != 0 || said != firewallNote {
 		t.Fatalf("exit code %d: %s", code, said)
 	}
 	said, code := runBlixt(t, "check", "-f", out, "--host-address", "192.0.2.1/24")
@@ -72,7 +75,7 @@ func TestMigrateDiff(t *testing.T) {
 	if err := json.Unmarshal([]byte(said), &r); err != nil {
 		t.Fatalf("%v: %s", err, said)
 	}
-	if len(r.Objects) == 0 || len(r.Notes) != 2 || r.Notes[0].Effect != "lost" || len(r.Diff) != 2 || !r.Diff[0].Same || r.Diff[1].Same {
+	if len(r.Objects) == 0 || len(r.Notes) != 3 || r.Notes[0].File != "" || r.Notes[1].Effect != "lost" || len(r.Diff) != 2 || !r.Diff[0].Same || r.Diff[1].Same {
 		t.Errorf("JSON: %+v", r)
 	}
 }
