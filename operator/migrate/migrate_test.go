@@ -123,3 +123,26 @@ func TestFirewallOfTheHostIsNamed(t *testing.T) {
 		}
 	}
 }
+
+// One field that is not valid takes no other one along, but nobody is let in whom networks keep out.
+func TestPolicyKeepsWhatIsValid(t *testing.T) {
+	hour := &metav1.Duration{Duration: time.Hour}
+	policy := func(http v1alpha1.HTTPCheck, deny ...string) v1alpha1.BlixtPolicySpec {
+		p := v1alpha1.BlixtPolicySpec{
+			IdleTimeout: &v1alpha1.PolicyIdleTimeout{TCP: hour},
+			Limits:      &v1alpha1.PolicyLimits{},
+			Health:      &v1alpha1.PolicyHealth{Active: &v1alpha1.ActiveHealth{Type: v1alpha1.CheckHTTP, HTTP: &http}},
+		}
+		if len(deny) > 0 {
+			p.Sources = &v1alpha1.PolicySources{Deny: deny}
+		}
+		return p
+	}
+	p := &migrate.Plan{Frontends: []migrate.Frontend{
+		{Place: at(1), Name: "check", Protocol: corev1.ProtocolTCP, Addresses: addrs("192.0.2.10"), Port: 80, Backends: servers(80, "10.0.0.1"), Policy: policy(v1alpha1.HTTPCheck{Path: "/", Host: "a b"})},
+		{Place: at(2), Name: "denied", Protocol: corev1.ProtocolTCP, Addresses: addrs("192.0.2.10"), Port: 81, Backends: servers(80, "10.0.0.1"), Policy: policy(v1alpha1.HTTPCheck{Path: "/"}, "everybody")},
+	}}
+	text, notes := migratetest.Written(t, migratetest.Host, p)
+	golden.File(t, "testdata/invalid.out.yaml", []byte(text))
+	golden.File(t, "testdata/invalid.notes", []byte(notes))
+}

@@ -63,40 +63,77 @@ func failover(refs []ref) *v1alpha1.PolicyFailover {
 	return &v1alpha1.PolicyFailover{Backends: standby, MinAvailablePercent: &one, RecoverPercent: &one, HoldTime: &metav1.Duration{}}
 }
 
-// checkPolicy makes the policy of a frontend valid. It reports whether the frontend may be
-// served: not if the policy says who may connect, and cannot be kept.
+// checkPolicy makes the policy of a frontend valid, and says which fields are left away. It reports
+// whether the frontend may be served: not if the policy says who may connect, and cannot be kept.
 func (f *Frontend) checkPolicy() bool {
 	f.Policy = *f.Policy.DeepCopy()
 	f.Policy.TargetRefs, f.Policy.Ports, f.Policy.Failover = nil, nil, nil
 	f.bound()
-	if reflect.ValueOf(f.Policy).IsZero() {
+	if invalid(f.Policy) == "" {
 		return true
 	}
-	spec := f.Policy.DeepCopy()
+	fields := reflect.ValueOf(&f.Policy).Elem()
+	for i := range fields.NumField() {
+		if fields.Field(i).Kind() != reflect.Pointer {
+			continue // strategy and mode mean nothing alone
+		}
+		var alone v1alpha1.BlixtPolicySpec
+		reflect.ValueOf(&alone).Elem().Field(i).Set(fields.Field(i))
+		why := invalid(alone)
+		name, _, _ := strings.Cut(fields.Type().Field(i).Tag.Get("json"), ",")
+		switch {
+		case why == "":
+			continue
+		case name == "sources":
+			f.Note(f.Place, Lost, "%s is not served, as nobody would keep out whom it keeps out: %s", f.title(), why)
+			return false
+		case name == "health" && f.connects():
+			f.Note(f.Place, Lost, "%s: its check becomes a TCP connect, as that by HTTP is not valid: %s", f.title(), why)
+		default:
+			f.Note(f.Place, Lost, "%s is served without %s of its policy, which is not valid: %s", f.title(), name, why)
+			fields.Field(i).SetZero()
+		}
+	}
+	if why := invalid(f.Policy); why != "" { // fields that are at odds
+		f.Note(f.Place, Lost, "%s is not served, as its policy is not valid: %s", f.title(), why)
+		return false
+	}
+	return true
+}
+
+// connects has the active check be a TCP connect. It reports whether health is valid then.
+func (f *Frontend) connects() bool {
+	a := f.Policy.Health.Active
+	if a == nil || a.HTTP == nil {
+		return false
+	}
+	h := f.Policy.Health.DeepCopy()
+	h.Active.Type, h.Active.HTTP = v1alpha1.CheckTCP, nil
+	if invalid(v1alpha1.BlixtPolicySpec{Health: h}) != "" {
+		return false
+	}
+	f.Policy.Health = h
+	return true
+}
+
+// invalid returns why a policy with these fields is not valid, or "".
+func invalid(spec v1alpha1.BlixtPolicySpec) string {
+	if reflect.ValueOf(spec).IsZero() {
+		return ""
+	}
 	spec.TargetRefs = []gwv1.LocalPolicyTargetReferenceWithSectionName{{LocalPolicyTargetReference: gwv1.LocalPolicyTargetReference{
 		Group: gwv1.GroupName, Kind: "TCPRoute", Name: "any",
 	}}}
-	text, err := yaml.Marshal(newPolicy("", "any", *spec))
+	text, err := yaml.Marshal(newPolicy("", "any", spec))
 	if err != nil {
-		f.Note(f.Place, Lost, "%s is not served: its policy cannot be written: %s", f.title(), err)
-		return false
+		return err.Error()
 	}
 	_, errs := manifest.ParsePlace("", text)
-	if len(errs) == 0 {
-		return true
-	}
 	var all []string
 	for _, e := range errs {
 		all = append(all, e.Reason)
 	}
-	why := strings.Join(all, "; ")
-	if f.Policy.Sources != nil {
-		f.Note(f.Place, Lost, "%s is not served, as nobody would keep out whom it keeps out: %s", f.title(), why)
-		return false
-	}
-	f.Note(f.Place, Lost, "%s is served without its policy, which is not valid: %s", f.title(), why)
-	f.Policy = v1alpha1.BlixtPolicySpec{}
-	return true
+	return strings.Join(all, "; ")
 }
 
 // bound moves durations into the bounds of their fields.
