@@ -49,12 +49,12 @@ var keywords = map[string]keyword{
 	"mode":            {roles: frontend | backend, take: func(*proxy, statement) {}}, // effective looks at it
 	"disabled":        {roles: frontend | backend, take: func(p *proxy, _ statement) { p.disabled = true }},
 	"enabled":         {roles: frontend | backend, take: func(p *proxy, _ statement) { p.disabled = false }},
-	"http-check":      {roles: backend, take: (*proxy).httpCheck},
-	"tcp-check":       {roles: backend, take: (*proxy).tcpCheck},
+	"http-check":      {roles: backend, take: (*proxy).checkLine},
+	"tcp-check":       {roles: backend, take: (*proxy).checkLine},
 
 	"option allbackups": {roles: backend, take: func(p *proxy, s statement) { p.allBackups = !s.negated() }},
-	"option httpchk":    {roles: backend, take: (*proxy).httpchk},
-	"option tcp-check":  {roles: backend, take: func(p *proxy, _ statement) { p.http = nil }},
+	"option httpchk":    {roles: backend, take: func(*proxy, statement) {}}, // choose remembers it
+	"option tcp-check":  {roles: backend, take: func(*proxy, statement) {}},
 
 	"use-server":               {roles: backend, effect: migrate.Lost, say: "one server for some connections: Blixt chooses by weight or by the client's address: make a frontend with another address or port for it"},
 	"tcp-response":             {roles: backend, effect: migrate.Lost, say: "Blixt does not look into connections: leave this port to HAProxy if it matters"},

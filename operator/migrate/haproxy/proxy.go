@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
 	"github.com/kubernetes-sigs/blixt/operator/migrate"
 )
 
@@ -17,7 +16,6 @@ import (
 type proxy struct {
 	*section
 	roles role
-	http  *v1alpha1.HTTPCheck // of option httpchk
 	mode  string
 	// lists are files with addresses that were given, by their names in the configuration.
 	lists map[string][]byte
@@ -36,6 +34,7 @@ type proxy struct {
 	// bars are rules that are not understood: whom they keep out is not known.
 	bars         []migrate.Note
 	stickiness   *stickiness
+	checks       checks
 	idle         map[string]time.Duration // timeouts that are carried over
 	maxconn      int
 	newPerSecond int
@@ -79,6 +78,7 @@ func newProxy(s *section, lists map[string][]byte) *proxy {
 			p.statement(v)
 		}
 	}
+	p.readChecks()
 	p.backupTurns = p.turns()
 	return p
 }
@@ -137,6 +137,7 @@ func (p *proxy) statement(s statement) {
 	if (s.words[0] == "no" || s.words[0] == "default") && len(s.words) > 1 {
 		s.words = s.words[1:]
 	}
+	p.checks.choose(s)
 	k, ok := find(s.words)
 	switch {
 	case !ok:
@@ -300,82 +301,6 @@ func (p *proxy) limit(s statement, to *int, text string) {
 
 // sourceLine takes "source ADDRESS", for all servers.
 func (p *proxy) sourceLine(s statement) { p.source(s, &p.defaultSettings, s.words) }
-
-// httpchk takes "option httpchk [METHOD] [URI] [VERSION]".
-func (p *proxy) httpchk(s statement) {
-	if s.negated() {
-		p.http = nil
-		return
-	}
-	p.http = &v1alpha1.HTTPCheck{Path: "/"}
-	words := s.words[2:]
-	method := "OPTIONS"
-	switch len(words) {
-	case 0:
-	case 1:
-		p.http.Path = words[0]
-	default:
-		method, p.http.Path = words[0], words[1]
-		if len(words) > 2 {
-			_, header, _ := strings.Cut(strings.ToLower(strings.Join(words[2:], " ")), "host:")
-			p.http.Host = strings.TrimSpace(header)
-		}
-	}
-	p.method(s, method)
-}
-
-func (p *proxy) method(s statement, method string) {
-	if method != "GET" {
-		p.note(s, migrate.Changed, "%s: checks ask by GET, not by %s: have the server answer that", quote(s.text), method)
-	}
-}
-
-// httpCheck takes "http-check send" and "http-check expect".
-func (p *proxy) httpCheck(s statement) {
-	if p.http == nil {
-		p.http = &v1alpha1.HTTPCheck{Path: "/"}
-	}
-	words := s.words[1:]
-	switch {
-	case len(words) >= 3 && words[0] == "expect" && words[1] == "status":
-		p.http.Statuses = strings.Split(words[2], ",")
-	case len(words) > 0 && words[0] == "send":
-		for i := 1; i+1 < len(words); i += 2 {
-			switch {
-			case words[i] == "meth":
-				p.method(s, words[i+1])
-			case words[i] == "uri":
-				p.http.Path = words[i+1]
-			case words[i] == "hdr" && i+2 < len(words):
-				if i++; strings.EqualFold(words[i], "host") {
-					p.http.Host = words[i+1]
-				} else {
-					p.note(s, migrate.Lost, "%s: checks send no header %s", quote(s.text), quote(words[i]))
-				}
-			case words[i] == "ver":
-			default:
-				p.note(s, migrate.Lost, "%s: checks send no %s", quote(s.text), words[i])
-			}
-		}
-	case len(words) > 0 && (words[0] == "comment" || words[0] == "send-state"):
-		p.note(s, migrate.Unneeded, "%s: checks say nothing of the sort", quote(s.text))
-	default:
-		p.note(s, migrate.Lost, "%s: a check is one GET with the statuses that are expected: set health.active.http of the policy", quote(s.text))
-	}
-}
-
-// tcpCheck takes steps of a script. A connect is what the policy has.
-func (p *proxy) tcpCheck(s statement) {
-	if len(s.words) > 1 && s.words[1] == "comment" || len(s.words) == 2 && s.words[1] == "connect" {
-		return
-	}
-	if len(s.words) == 4 && s.words[1] == "connect" && s.words[2] == "port" {
-		if setNumber(&p.defaultSettings.checkPort, s.words[3], 1, 65535) == nil {
-			return
-		}
-	}
-	p.note(s, migrate.Changed, "%s: the check is a TCP connect: what the server says is not looked at", quote(s.text))
-}
 
 // places returns the addresses of the proxy by their ports, in order.
 func (p *proxy) places() []place {

@@ -257,6 +257,9 @@ func quote(text string) string {
 			text = before + secret + " …"
 		}
 	}
+	if line, _, found := strings.Cut(text, `\r\n`); found { // headers of a check
+		text = line + " …"
+	}
 	text = credentials.ReplaceAllString(text, "$1 …")
 	return migrate.Quote(strings.Join(strings.Fields(text), " "))
 }
