@@ -69,7 +69,7 @@ served in another way, unneeded if Blixt has no need of it. The YAML has the sam
 comments. Read every lost and changed before you move clients.
 
 Exits with 0 if nothing is lost, with 1 if something is, and with 2 if a file cannot be
-read, or is of another kind.`,
+read, or is of another kind, or if the result cannot be written.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	var names []string
@@ -152,7 +152,7 @@ func (o *migrateOptions) run(paths []string) error {
 		return &exitError{exitUnknown, errSaid}
 	}
 	if err := o.write(plan, objects, notes); err != nil {
-		return err
+		return &exitError{exitUnknown, err}
 	}
 	if migrate.Loses(notes) {
 		return &exitError{exitWrong, errSaid}
@@ -256,7 +256,11 @@ func (o *migrateOptions) write(plan *migrate.Plan, objects []migrate.Object, not
 		}
 		return o.output.print(o.out, r, nil)
 	case o.diff:
-		printRows(o.out, r.Diff)
+		var table bytes.Buffer
+		printRows(&table, r.Diff)
+		if _, err := table.WriteTo(o.out); err != nil {
+			return err
+		}
 	case !toFile:
 		if _, err := io.WriteString(o.out, text); err != nil {
 			return err

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -36,8 +37,35 @@ func TestMigrateIsChecked(t *testing.T) {
 	if code != 0 || !strings.Contains(said, "192.0.2.10:80/tcp  TCPRoute/default/web  10.0.0.1:80") {
 		t.Errorf("exit code %d: %s", code, said)
 	}
-	if said, code := runBlixt(t, "migrate", "nginx", conf, "-o", out); code != 1 || !strings.Contains(said, "it exists already") {
+	if said, code := runBlixt(t, "migrate", "nginx", conf, "-o", out); code != 2 || !strings.Contains(said, "it exists already") {
 		t.Errorf("a second time: exit code %d: %s", code, said)
+	}
+}
+
+// A script must not take an old file, or none, for one that was written with losses: 1.
+func TestMigrateThatCannotWrite(t *testing.T) {
+	conf := migrateFile(t, "nginx.conf", nginxWeb)
+	for name, args := range map[string][]string{
+		"no directory":   {"-o", filepath.Join(t.TempDir(), "none", "web.yaml")},
+		"a directory":    {"-o", t.TempDir(), "--force"},
+		"a full disk":    {"-o", "/dev/full"},
+		"a full disk, 2": {},
+		"the table":      {"--diff"},
+		"JSON":           {"--output", "json"},
+	} {
+		full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var said bytes.Buffer
+		c := command()
+		c.SetArgs(append([]string{"migrate", "nginx", conf}, args...))
+		c.SetOut(full)
+		c.SetErr(&said)
+		if code := exit(c, c.Execute()); code != 2 || !strings.Contains(said.String(), "blixt: write ") {
+			t.Errorf("%s: exit code %d: %s", name, code, said.String())
+		}
+		_ = full.Close()
 	}
 }
 
