@@ -87,8 +87,8 @@ type Plan struct {
 	Known []corev1.Service
 	// Notes are those that concern no Frontend, or all.
 	Notes []Note
-	// Broken is true if the source's own program would not take its files either: a Note says
-	// why. Nothing is written then, as what cannot be read may be what keeps clients out.
+	// Broken is true if a file cannot be read, as the source's own program would not take it either: a
+	// Note says why. Nothing is written then, as what cannot be read may be what keeps clients out.
 	Broken bool
 }
 

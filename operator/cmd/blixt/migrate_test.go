@@ -130,6 +130,23 @@ func TestMigrateOfTheWrongFile(t *testing.T) {
 	}
 }
 
+// A dump that was cut off writes nothing: what is missing may say who is kept out.
+func TestMigrateOfYAMLThatIsBroken(t *testing.T) {
+	for source, text := range map[string]string{
+		"services":      "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {type: LoadBalancer, ports: [{port: 80}], loadBalancerSourceRanges: [",
+		"ingress-nginx": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: tcp-services}\ndata: {\"9000\": default/web:80",
+	} {
+		out := filepath.Join(t.TempDir(), "out.yaml")
+		said, code := runBlixt(t, "migrate", source, migrateFile(t, "a.yaml", text), "-o", out)
+		if code != 2 || !strings.Contains(said, "lost: not read: ") || strings.Count(said, "\n") != 1 {
+			t.Errorf("%s: exit code %d: %s", source, code, said)
+		}
+		if _, err := os.Stat(out); err == nil {
+			t.Errorf("%s: a file was written", source)
+		}
+	}
+}
+
 func TestMigrateOfASourceThatIsNone(t *testing.T) {
 	out, err := blixt(t, "migrate", "traefik", "traefik.yml")
 	if err == nil || !strings.Contains(err.Error(), `"traefik" is read by no command: want one of `) || out != "" {

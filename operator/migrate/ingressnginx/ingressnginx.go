@@ -30,7 +30,11 @@ const command = "kubectl get configmaps,services,deployments,daemonsets --all-na
 func Read(files []migrate.File) *migrate.Plan {
 	plan := &migrate.Plan{}
 	r := &reader{plan: plan, maps: map[types.NamespacedName]*objects.Object{}, services: map[types.NamespacedName]*service{}, used: map[*objects.Object]bool{}, passed: map[string]int{}}
-	for _, o := range objects.Read(files, plan) {
+	all := objects.Read(files, plan)
+	if plan.Broken {
+		return plan
+	}
+	for _, o := range all {
 		r.sort(o)
 	}
 	for _, c := range r.controllers {

@@ -43,14 +43,15 @@ func (o *Object) At(steps ...string) migrate.Place {
 // maxDepth is how deep Lists may contain each other.
 const maxDepth = 8
 
-// Read returns what is in files, in order. What cannot be read is noted in the plan, as is an
-// object that differs from one of that name before it.
+// Read returns what is in files, in order. A file that cannot be parsed breaks the plan. What is
+// no object, or differs from one of that name before it, is noted in the plan.
 func Read(files []migrate.File, plan *migrate.Plan) []*Object {
 	r := reader{plan: plan, seen: map[string]*Object{}}
 	for _, f := range files {
 		documents, errs := manifest.Documents(f.Name, f.Text)
 		for _, e := range errs {
 			plan.Note(migrate.Place{File: f.Name, Line: e.Line}, migrate.Lost, "not read: %s", e.Reason)
+			plan.Broken = true
 		}
 		for _, d := range documents {
 			r.read(f.Name, d, 0)

@@ -35,6 +35,9 @@ func Read(files []migrate.File) *migrate.Plan {
 	plan := &migrate.Plan{}
 	r := reader{plan: plan, passed: map[string]int{}}
 	all := objects.Read(files, plan)
+	if plan.Broken {
+		return plan
+	}
 	for _, o := range all {
 		r.readPool(o)
 	}
