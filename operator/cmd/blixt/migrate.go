@@ -141,6 +141,9 @@ type migrated struct {
 // run reads the files, writes what they become, and says what is not carried over.
 func (o *migrateOptions) run(paths []string) error {
 	files, err := o.files(paths)
+	if err == nil {
+		err = o.keep(files)
+	}
 	if err != nil {
 		return &exitError{exitUnknown, err}
 	}
@@ -187,6 +190,26 @@ func (o *migrateOptions) files(paths []string) (all []migrate.File, err error) {
 		return o.source.gather(all)
 	}
 	return all, nil
+}
+
+// keep returns an error if the result would replace one of the files, or standard input, by
+// whatever path.
+func (o *migrateOptions) keep(files []migrate.File) error {
+	to, err := os.Stat(o.path)
+	if err != nil || !to.Mode().IsRegular() {
+		return nil // writing says what is wrong
+	}
+	for _, f := range files {
+		if from, err := os.Stat(f.Name); err == nil && os.SameFile(from, to) {
+			return fmt.Errorf("%s is the file %s that is read, and stays as it is: name another one to write", o.path, f.Name)
+		}
+	}
+	if in, is := o.in.(*os.File); is {
+		if from, err := in.Stat(); err == nil && os.SameFile(from, to) {
+			return fmt.Errorf("%s is read at standard input, and stays as it is: name another file to write", o.path)
+		}
+	}
+	return nil
 }
 
 // check returns an error for a file that another command reads.

@@ -5,6 +5,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,6 +41,43 @@ func TestMigrateIsChecked(t *testing.T) {
 	}
 	if said, code := runBlixt(t, "migrate", "nginx", conf, "-o", out); code != 2 || !strings.Contains(said, "it exists already") {
 		t.Errorf("a second time: exit code %d: %s", code, said)
+	}
+}
+
+// The files that are read are all that the old load balancer has. They stay, by whatever path
+// they are named, also those that are included and what comes at standard input.
+func TestMigrateKeepsWhatItReads(t *testing.T) {
+	conf := migrateFile(t, "nginx.conf", "stream { include upstream.conf; server { listen 192.0.2.10:80; proxy_pass web; } }\n")
+	dir := filepath.Dir(conf)
+	part, link, hard := filepath.Join(dir, "upstream.conf"), filepath.Join(dir, "link"), filepath.Join(dir, "hard")
+	if err := errors.Join(os.WriteFile(part, []byte("upstream web { server 10.0.0.1:80; }\n"), 0o644), os.Symlink(conf, link), os.Link(conf, hard)); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []string{conf, dir + "/../" + filepath.Base(dir) + "/nginx.conf", part, link, hard} {
+		for _, force := range []string{"--force", "--force=false"} {
+			if said, code := runBlixt(t, "migrate", "nginx", conf, "-o", to, force); code != 2 || !strings.Contains(said, "that is read, and stays as it is") {
+				t.Errorf("-o %s %s: exit code %d: %s", to, force, code, said)
+			}
+		}
+	}
+	in, err := os.Open(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	c := command()
+	c.SetArgs([]string{"migrate", "nginx", "-", "--prefix", dir, "-o", hard, "--force"})
+	c.SetIn(in)
+	c.SetErr(io.Discard)
+	if err := c.Execute(); err == nil || !strings.Contains(err.Error(), "is read at standard input, and stays as it is") {
+		t.Errorf("standard input: %v", err)
+	}
+	if after, err := os.ReadFile(conf); err != nil || !bytes.Equal(after, before) {
+		t.Errorf("%v, the file has become\n%s", err, after)
 	}
 }
 
