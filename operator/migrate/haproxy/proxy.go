@@ -307,7 +307,7 @@ func (p *proxy) places() []place {
 	var all []place
 	apart := p.asksFor(destination)
 	byPort := map[[2]uint16]int{}
-	for _, b := range p.binds {
+	for _, b := range p.divided() {
 		key := [2]uint16{b.port, b.end}
 		i, ok := byPort[key]
 		if !ok || apart || b.unserved != "" || all[i].unserved != "" || all[i].takesProxy != b.takesProxy {
@@ -328,6 +328,39 @@ func (p *proxy) places() []place {
 	}
 	return all
 }
+
+// divided returns the binds. A range of which rules ask for some ports is several, so that it is
+// known of each whether a rule holds.
+func (p *proxy) divided() (all []bind) {
+	var firsts []int // ports at which an answer may become another one
+	for _, r := range slices.Concat(p.rules, p.uses) {
+		r.all(func(t *test) {
+			for _, b := range t.bounds {
+				if t.kind == port {
+					firsts = append(firsts, b.from, b.to+1)
+				}
+			}
+		})
+	}
+	slices.Sort(firsts)
+	firsts = slices.Compact(firsts)
+	for _, b := range p.binds {
+		from, _ := slices.BinarySearch(firsts, int(b.port)+1)
+		to, _ := slices.BinarySearch(firsts, int(b.end)+1)
+		if parts := to - from + 1; b.unserved == "" && parts <= maxListeners && len(all)+parts <= maxParts {
+			for _, first := range firsts[from:to] {
+				part := b
+				part.end, b.port = uint16(first-1), uint16(first)
+				all = append(all, part)
+			}
+		}
+		all = append(all, b)
+	}
+	return all
+}
+
+// maxParts bounds the binds of a proxy that ranges become.
+const maxParts = 10_000
 
 // place is a port, or a range, with its addresses. None: all of the host.
 type place struct {
