@@ -127,6 +127,8 @@ func (b *builder) frontend(p *proxy, at *place) []migrate.Frontend {
 	}
 	b.bar(&f, p, p.bars)
 	main, standby := b.choose(p, &f, at)
+	slices.Sort(f.Missing) // several rules may choose a backend
+	f.Missing = slices.Compact(f.Missing)
 	if main == nil {
 		refuse(p.Place, "%s is not served at port %d: it has no backend that gets all connections: add default_backend", quote(p.section.text), at.port)
 		return []migrate.Frontend{f}
@@ -146,6 +148,7 @@ func (b *builder) frontend(p *proxy, at *place) []migrate.Frontend {
 		b.bar(&f, p, back.bars)
 	}
 	f.Pool, f.Was = main.name(), main.balance
+	f.Missing = append(f.Missing, main.missing...)
 	if main != p {
 		f.Notes = append(f.Notes, main.notes...)
 	}
@@ -155,6 +158,7 @@ func (b *builder) frontend(p *proxy, at *place) []migrate.Frontend {
 	servers := main.served()
 	if standby != nil && standby != main {
 		f.Pool += "-" + standby.name()
+		f.Missing = append(f.Missing, standby.missing...)
 		f.Notes = append(f.Notes, standby.notes...)
 		for _, s := range standby.served() {
 			if s.turn += main.backupTurns; s.backup {
@@ -310,6 +314,7 @@ func (b *builder) noteUse(f *migrate.Frontend, r *rule) {
 		why = "names of TLS are routed by TLSRoutes, which are not Blixt's: leave it to HAProxy, which Blixt can stand before, or give each name an address"
 	}
 	f.Note(r.Place, migrate.Lost, "%s: %s", quote(r.text), why)
+	f.Missing = append(f.Missing, "backend "+migrate.Clip(r.action))
 }
 
 // statementOf returns the last statement with a keyword, for its place.

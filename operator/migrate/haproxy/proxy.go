@@ -23,6 +23,7 @@ type proxy struct {
 
 	binds           []bind
 	servers         []server
+	missing         []string // addresses of servers that get no connections of Blixt, as they are written
 	defaultSettings settings
 	acls            map[string][]test
 	rules           []rule
@@ -150,6 +151,9 @@ func (p *proxy) statement(s statement) {
 		p.note(s, migrate.Lost, "%s: the value of variable %s is not known: write it in the place of the variable, or set it by setenv in section global", quote(s.text), s.unknown)
 		if s.words[0] == "acl" || s.words[0] == "tcp-request" { // they may be about who is kept out
 			k.take(p, s)
+		}
+		if s.words[0] == "server" && len(s.words) > 2 {
+			p.missing = append(p.missing, migrate.Clip(s.words[2]))
 		}
 	default:
 		if s.assumed != "" {

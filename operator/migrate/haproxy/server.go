@@ -175,6 +175,7 @@ func (p *proxy) serverTemplate(s statement) {
 		return
 	}
 	if _, err := parseAddress(s.words[3]); err != nil {
+		p.missing = append(p.missing, migrate.Clip(s.words[3]))
 		p.note(s, migrate.Lost, "%s: %v, a server line for each of the addresses", quote(s.text), err)
 		return
 	}
@@ -199,6 +200,9 @@ func (p *proxy) addServer(s statement, name, text string, parameters []string) {
 		v.unserved = "the server expects TLS, which Blixt does not begin: have the server take connections without it, or clients speak TLS"
 	}
 	if v.unserved != "" {
+		if !v.disabled {
+			p.missing = append(p.missing, migrate.Clip(text))
+		}
 		p.note(s, migrate.Lost, "%s: %s", quote(s.text), v.unserved)
 	} else if v.disabled {
 		p.note(s, migrate.Changed, "%s is disabled: it gets no new connections: its endpoint has ready: false, write true to enable it", quote(s.text))
