@@ -96,6 +96,7 @@ type tracer struct {
 	charged     bool // the flow takes the place of one that policies have charged
 	counter     bpf.BlixtCounter
 	due         bool // the first packet of its flow in this tick
+	begins      bool // the first packet of its flow
 	route       route
 	forgotten   datapath.FlowKey // of the reply entry that goes with the flow that has ended
 }
@@ -519,7 +520,7 @@ func (x *tracer) beginFlow(ring Ring) {
 	if !x.insert() {
 		return
 	}
-	x.due = true
+	x.due, x.begins = true, true
 	x.send()
 }
 

@@ -325,7 +325,7 @@ func (x *tracer) showHop(r route) {
 
 // isSilent is is_silent in route.h.
 func (x *tracer) isSilent() bool {
-	if x.hasProgram(loopback) {
+	if x.begins || x.hasProgram(loopback) {
 		return false
 	}
 	s, found := find[bpf.BlixtSilence](x, bpf.BlixtMapSilentNeighbours, bpf.BlixtNextHop{Ifindex: uint32(x.route.ifindex), Addr: datapath.ToAddr(x.route.via)})
