@@ -173,6 +173,11 @@ func (b *builder) frontend(p *proxy, at *place) []migrate.Frontend {
 			f.Pool = fmt.Sprintf("%s-%d", p.name(), at.port)
 		}
 	}
+	for _, back := range []*proxy{main, standby} {
+		if back != nil && !back.noteChosen(&f, p, servers) {
+			f.Unserved = true
+		}
+	}
 	b.proxyProtocol(&f, at, servers)
 	f.Policy = b.policy(&f, p, main, standby, at)
 	return b.ports(f, p, servers)

@@ -4,7 +4,10 @@ package haproxy
 
 import (
 	"cmp"
+	"fmt"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,10 +21,15 @@ type checks struct {
 	option statement // "option …" that says how, the last one of them; none: a TCP connect
 	http   v1alpha1.HTTPCheck
 	port   int
+	tls    bool // of the check alone
 	// method by which HAProxy asks, and the line that says so.
 	method     string
 	methodLine statement
 	lines      []statement // http-check and tcp-check
+	unread     []statement // those about what a server says, which Blixt does not look at
+	// decides is the first of them by which HAProxy may keep a server out that is well, such as a
+	// replica; nil: there is none.
+	decides *statement
 }
 
 // checkOptions say how servers are checked.
@@ -73,7 +81,16 @@ func (p *proxy) readChecks() {
 			p.note(s, migrate.Unneeded, "%s: HAProxy ignores it, as it is not for %s", quote(s.text), cmp.Or(c.by(), "a TCP connect"))
 		}
 	}
-	if c.by() == "httpchk" && c.method != "GET" {
+	for _, s := range p.servers {
+		c.tls = c.tls || s.check && s.checkTLS
+	}
+	if c.by() == "external-check" || c.by() == "httpchk" && c.tls && c.decides == nil && p.asksForRole() {
+		c.decides = &c.option
+	}
+	if len(c.unread) > 0 && c.decides == nil {
+		p.note(c.unread[0], migrate.Changed, "%s: the check is %s: what the server says is not looked at", c.script(), c.what())
+	}
+	if c.by() == "httpchk" && c.method != "GET" && !c.tls {
 		p.note(c.methodLine, migrate.Changed, "%s: checks ask by GET, not by %s: have the server answer that", quote(c.methodLine.text), c.method)
 	}
 }
@@ -119,13 +136,44 @@ func (p *proxy) header(s statement, name, value string) {
 // hostLetters are those of the names that a check may have as its Host.
 const hostLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.:"
 
+// script returns the lines about what a server says, for a note.
+func (c *checks) script() string {
+	if more := len(c.unread) - 1; more > 0 {
+		return fmt.Sprintf("%s and %d other lines", quote(c.unread[0].text), more)
+	}
+	return quote(c.unread[0].text)
+}
+
+// what returns what a check is.
+func (c *checks) what() string {
+	switch {
+	case c.by() == "httpchk" && !c.tls:
+		return "a GET with the statuses that are expected"
+	case c.tls:
+		return "a TCP connect, without TLS"
+	}
+	return "a TCP connect"
+}
+
+// roles are in paths that only some servers answer well, such as those of Patroni, which has
+// port 8008.
+var roles = regexp.MustCompile(`(?i)master|primary|leader|replica|slave|standby|read|writ|sync`)
+
+// asksForRole reports whether a check by HTTP asks servers which of them is the master.
+func (p *proxy) asksForRole() bool {
+	return roles.MatchString(p.checks.http.Path) || p.checks.port == 8008 ||
+		slices.ContainsFunc(p.servers, func(s server) bool { return s.check && s.checkPort == 8008 })
+}
+
 // httpCheck takes "http-check send" and "http-check expect".
 func (p *proxy) httpCheck(s statement) {
 	words := s.words[1:]
 	switch {
 	case p.connectLine(s):
-	case len(words) >= 3 && words[0] == "expect" && words[1] == "status":
-		p.checks.http.Statuses = strings.Split(words[2], ",")
+	case len(words) > 0 && words[0] == "expect":
+		if !p.expectStatus(s) {
+			p.expect(s)
+		}
 	case len(words) > 0 && words[0] == "send":
 		for i := 1; i+1 < len(words); i += 2 {
 			switch {
@@ -148,21 +196,124 @@ func (p *proxy) httpCheck(s statement) {
 	}
 }
 
-// connectLine takes "connect" or "connect port PORT" of a script, which is what a policy has.
-func (p *proxy) connectLine(s statement) bool {
+// pattern returns what a line "expect" looks for: "not" of the exclamation mark, a kind such as
+// string, and its text.
+func (s *statement) pattern() (not bool, kind, text string) {
+	words := s.words[2:]
+	if len(words) < 2 {
+		return false, "", ""
+	}
+	return slices.Contains(words[:len(words)-2], "!"), words[len(words)-2], words[len(words)-1]
+}
+
+// expectStatus takes the statuses that are healthy. It returns false if these are not what is
+// expected.
+func (p *proxy) expectStatus(s statement) bool {
+	not, kind, text := s.pattern()
 	switch {
-	case len(s.words) > 1 && s.words[1] == "comment", len(s.words) == 2 && s.words[1] == "connect":
+	case kind == "status" && !not:
+		p.checks.http.Statuses = strings.Split(text, ",")
 		return true
-	case len(s.words) == 4 && s.words[1] == "connect" && s.words[2] == "port":
-		return setNumber(&p.checks.port, s.words[3], 1, 65535) == nil
+	case kind == "status":
+		p.checks.http.Statuses = statuses(func(status string) bool {
+			return !slices.ContainsFunc(strings.Split(text, ","), func(some string) bool {
+				first, last, isRange := strings.Cut(some, "-")
+				return status == first || isRange && first <= status && status <= last
+			})
+		})
+		return true
+	case kind == "rstatus" && len(text) < 256:
+		want, err := regexp.Compile(text)
+		if err != nil {
+			return false
+		}
+		p.checks.http.Statuses = statuses(func(status string) bool { return want.MatchString(status) != not })
+		return true
 	}
 	return false
 }
 
+// statuses returns those that are healthy, as ranges.
+func statuses(healthy func(status string) bool) (all []string) {
+	const first, last = 100, 599
+	begin := 0
+	for n := first; n <= last+1; n++ {
+		is := n <= last && healthy(strconv.Itoa(n))
+		switch {
+		case is && begin == 0:
+			begin = n
+		case !is && begin == n-1:
+			all, begin = append(all, strconv.Itoa(begin)), 0
+		case !is && begin > 0:
+			all, begin = append(all, fmt.Sprintf("%d-%d", begin, n-1)), 0
+		}
+	}
+	return all
+}
+
+// wellKnown begin what every server says that is well, whatever it is for: Redis, POP3, SMTP and
+// FTP, IMAP, SSH, ZooKeeper.
+var wellKnown = []string{"+PONG", "+OK", "220", "250", "* OK", "SSH-", "imok"}
+
+// expect takes a line about what a server says.
+func (p *proxy) expect(s statement) {
+	p.checks.unread = append(p.checks.unread, s)
+	not, kind, text := s.pattern()
+	says := func(begin string) bool { return strings.HasPrefix(strings.TrimPrefix(text, "^"), begin) }
+	if p.checks.decides == nil && (not || kind != "string" && kind != "rstring" || !slices.ContainsFunc(wellKnown, says)) {
+		p.checks.decides = &s
+	}
+}
+
+// noteChosen says what becomes of checks that keep servers out by what these say: a replica
+// would get what is for the master, if it accepts connections. It reports whether the frontend may
+// be served.
+func (p *proxy) noteChosen(f *migrate.Frontend, front *proxy, servers []server) bool {
+	d := p.checks.decides
+	if d == nil {
+		return true
+	}
+	n := 0
+	for _, s := range servers {
+		if !s.disabled && s.weight > 0 {
+			n++
+		}
+	}
+	if n <= 1 {
+		f.Note(d.Place, migrate.Lost, "%s: the check is %s: the server gets connections whatever it says", quote(d.text), p.checks.what())
+		return true
+	}
+	f.Note(d.Place, migrate.Lost, "%s: the check is %s, and servers that this keeps out, such as replicas, would get connections: %s is not served: list the master alone, or remove the line if each of the servers may have them",
+		quote(d.text), p.checks.what(), quote(front.section.text))
+	return false
+}
+
+// connectLine takes "comment", and "connect" with a port and with TLS.
+func (p *proxy) connectLine(s statement) bool {
+	if len(s.words) < 2 || s.words[1] != "connect" {
+		return len(s.words) > 1 && s.words[1] == "comment"
+	}
+	for i := 2; i < len(s.words); i++ {
+		switch {
+		case s.words[i] == "ssl":
+			p.checks.tls = true
+		case s.words[i] == "port" && i+1 < len(s.words) && setNumber(&p.checks.port, s.words[i+1], 1, 65535) == nil:
+			i++
+		default:
+			return false
+		}
+	}
+	return true
+}
+
 // tcpCheck takes steps of a script.
 func (p *proxy) tcpCheck(s statement) {
-	if !p.connectLine(s) {
-		p.note(s, migrate.Changed, "%s: the check is a TCP connect: what the server says is not looked at", quote(s.text))
+	switch {
+	case p.connectLine(s):
+	case len(s.words) > 1 && s.words[1] == "expect":
+		p.expect(s)
+	default:
+		p.checks.unread = append(p.checks.unread, s)
 	}
 }
 
@@ -209,7 +360,7 @@ func (p *proxy) health(f *migrate.Frontend) *v1alpha1.PolicyHealth {
 		h.Active.Port = pointer(port)
 	}
 	switch {
-	case first.checkTLS:
+	case p.checks.tls:
 		f.Note(first.Place, migrate.Changed, "%s is checked by a TCP connect: checks speak no TLS", quote(first.text))
 	case p.checks.by() == "httpchk":
 		h.Active.Type, h.Active.HTTP = v1alpha1.CheckHTTP, &p.checks.http

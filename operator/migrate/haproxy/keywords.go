@@ -62,7 +62,7 @@ var keywords = map[string]keyword{
 	"persist":                  {roles: backend, effect: migrate.Lost, say: "Blixt does not look into connections: affinity of the policy goes by the client's address"},
 	"option transparent":       {roles: backend, effect: migrate.Lost, say: "connections to any address are not served: write a frontend for each"},
 	"transparent":              {roles: backend, effect: migrate.Lost, say: "connections to any address are not served: write a frontend for each"},
-	"option external-check":    {roles: backend, effect: migrate.Lost, say: "no program is run for a check: TCP connects take its place; set another in health.active of the policy"},
+	"option external-check":    {roles: backend, effect: migrate.Lost, say: "no program is run for a check: set another one in health.active of the policy"},
 	"external-check":           {roles: backend, effect: migrate.Unneeded, say: "no program is run for a check"},
 	"email-alert":              {roles: frontend | backend, effect: migrate.Lost, say: "no mails are sent: alert on Blixt's metrics; the chart and docs/observability.md have rules for Prometheus"},
 	"log-steps":                {roles: frontend | backend, effect: migrate.Unneeded, say: "blixt flows shows each connection"},
