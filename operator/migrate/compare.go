@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/kubernetes-sigs/blixt/operator/api/v1alpha1"
@@ -89,7 +90,7 @@ func Compare(p *Plan, o Options, text string) ([]Row, error) {
 		f := &p.Frontends[i]
 		for _, key := range names.was(i) {
 			if r := at(key); r.Was == nil {
-				r.Was = wasSide(f)
+				r.Was = wasSide(f, o)
 			}
 		}
 	}
@@ -210,13 +211,13 @@ func was(f *Frontend, o Options) (all []netip.Addr) {
 }
 
 // wasSide returns the servers of a frontend in the source, which reaches those of both families.
-func wasSide(f *Frontend) *Side {
+func wasSide(f *Frontend, o Options) *Side {
 	s := &Side{How: f.Was, Sources: wasSources(f.Policy.Sources), Idle: wasIdle(f)}
 	if f.EndPort > f.Port {
 		s.Last = f.EndPort
 	}
 	for _, x := range f.Services {
-		s.add(fmt.Sprintf("%s/%s:%d", cmp.Or(x.Namespace, f.Namespace), x.Name, x.Port), float64(cmp.Or(x.Weight, 1)), 0)
+		s.add(fmt.Sprintf("%s/%s:%d", cmp.Or(x.Namespace, f.Namespace, o.Namespace), x.Name, x.Port), float64(cmp.Or(x.Weight, 1)), 0)
 	}
 	once := merged(f.Backends)
 	turns := turnsOf(once)
@@ -310,7 +311,7 @@ var anyAddresses = []netip.Addr{netip.MustParseAddr("240.0.0.1"), netip.MustPars
 // will returns what Blixt would serve, by place.
 func will(set *manifest.Set, p *Plan, o Options, names *placeNames) map[string]*Side {
 	objects := set.Objects
-	objects.Services = append(slices.Clone(objects.Services), p.Known...)
+	objects.Services = slices.Concat(objects.Services, p.Known, assumed(p, o))
 	class := cmp.Or(o.Class, "blixt")
 	if !slices.ContainsFunc(objects.GatewayClasses, func(c gwv1.GatewayClass) bool { return c.Name == class }) {
 		objects.GatewayClasses = append(slices.Clone(objects.GatewayClasses), gwv1.GatewayClass{
@@ -327,7 +328,7 @@ func will(set *manifest.Set, p *Plan, o Options, names *placeNames) map[string]*
 			s.Last = f.Ports.Last
 		}
 		for _, r := range f.Refs {
-			if isKnown(p.Known, r.Service.Namespace, r.Service.Name) || len(set.EndpointSlices) == 0 {
+			if len(set.EndpointSlices) == 0 || isKnown(p.Known, r.Service.Namespace, r.Service.Name) {
 				s.add(fmt.Sprintf("%s:%d", r.Service, r.Port), float64(r.Weight), r.Priority)
 			}
 		}
@@ -381,6 +382,35 @@ func backups(all []gateway.Frontend, f *lb.Frontend) map[string]backup {
 		}
 	}
 	return services
+}
+
+// assumed returns the Services of Frontends that were not read, with the ports that are served.
+// Readers plan no Frontend for one that they know is not there.
+func assumed(p *Plan, o Options) (all []corev1.Service) {
+	known := map[types.NamespacedName]bool{}
+	for i := range p.Known {
+		known[types.NamespacedName{Namespace: p.Known[i].Namespace, Name: p.Known[i].Name}] = true
+	}
+	index := map[types.NamespacedName]int{}
+	has := map[string]bool{}
+	for i := range p.Frontends {
+		f := &p.Frontends[i]
+		for _, s := range f.Services {
+			name := types.NamespacedName{Namespace: cmp.Or(s.Namespace, f.Namespace, o.Namespace), Name: s.Name}
+			port := fmt.Sprintf("%s-%d", strings.ToLower(string(f.Protocol)), s.Port)
+			if known[name] || has[name.String()+port] {
+				continue
+			}
+			has[name.String()+port] = true
+			if _, is := index[name]; !is {
+				index[name] = len(all)
+				all = append(all, corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}})
+			}
+			spec := &all[index[name]].Spec
+			spec.Ports = append(spec.Ports, corev1.ServicePort{Name: port, Protocol: f.Protocol, Port: int32(s.Port)})
+		}
+	}
+	return all
 }
 
 func isKnown(all []corev1.Service, namespace, name string) bool {

@@ -89,6 +89,36 @@ func TestCompareServices(t *testing.T) {
 	}
 }
 
+// A Service that was not read is taken to exist, with each of its ports. One that was read has the
+// ports that it has.
+func TestCompareServicesThatWereNotRead(t *testing.T) {
+	read := corev1.Service{}
+	read.Namespace, read.Name = "web", "site"
+	read.Spec.Ports = []corev1.ServicePort{{Protocol: corev1.ProtocolTCP, Port: 80}}
+	p := &migrate.Plan{Known: []corev1.Service{read}}
+	add := func(port uint16, protocol corev1.Protocol, namespace, name string) {
+		p.Frontends = append(p.Frontends, migrate.Frontend{
+			Place: at(int(port)), Name: name, Gateway: "edge", Protocol: protocol, Port: port,
+			Services: []migrate.Service{{Namespace: namespace, Name: name, Port: port}},
+		})
+	}
+	add(5432, corev1.ProtocolTCP, "db", "postgres")
+	add(9187, corev1.ProtocolTCP, "db", "postgres")
+	add(53, corev1.ProtocolUDP, "", "dns")
+	add(80, corev1.ProtocolTCP, "web", "site")
+	add(81, corev1.ProtocolTCP, "web", "site")
+	got := compared(t, p, migrate.Options{Namespace: "ingress"})
+	want := `ingress/edge:53/udp true | 0 ingress/dns:53 100 false | 0 ingress/dns:53 100 false
+ingress/edge:5432/tcp true | 0 db/postgres:5432 100 false | 0 db/postgres:5432 100 false
+ingress/edge:80/tcp true | 0 web/site:80 100 false | 0 web/site:80 100 false
+ingress/edge:81/tcp false | 0 web/site:81 100 false | nobody
+ingress/edge:9187/tcp true | 0 db/postgres:9187 100 false | 0 db/postgres:9187 100 false
+`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 // Services that get their addresses from the cluster have rows of their own, also of one port.
 func TestCompareServicesWithoutAddresses(t *testing.T) {
 	p := &migrate.Plan{}
