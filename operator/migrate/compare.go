@@ -76,6 +76,7 @@ func Compare(p *Plan, o Options, text string) ([]Row, error) {
 	if len(errs) > 0 {
 		return nil, errs
 	}
+	p = p.split(o)
 	rows := map[string]*Row{}
 	var order []string
 	at := func(key string) *Row {

@@ -56,6 +56,7 @@ func (p *Plan) Objects(o Options) ([]Object, []Note) {
 func (p *Plan) build(o Options) *builder {
 	b := &builder{options: o, gatewayOf: map[int]string{}, ranges: portRanges{}, names: names{}, gateways: map[string]*sharedGateway{}, pools: map[string]*pool{}, taken: map[string]*Frontend{}, served: map[string]Place{}, named: map[string]Place{}}
 	b.options.Class = cmp.Or(o.Class, "blixt")
+	p = p.split(o)
 	var all []Frontend
 	for i := range p.Frontends {
 		if f := p.Frontends[i]; !f.Unserved && !p.Broken {
@@ -266,20 +267,6 @@ func (b *builder) choosePlaces(f *Frontend) bool {
 	}
 	f.Addresses = slices.DeleteFunc(addresses, netip.Addr.IsUnspecified)
 	return !b.reserved(f) && b.takePlaces(f)
-}
-
-// reserved reports whether the port of all of the host's addresses is the host's.
-func (b *builder) reserved(f *Frontend) bool {
-	if len(f.Addresses) > 0 || !b.options.WriteClass {
-		return false
-	}
-	for _, r := range gateway.StandaloneReservedPorts() {
-		if strings.EqualFold(r.Protocol.String(), string(f.Protocol)) && f.Port >= r.First && f.Port <= r.Last {
-			f.Note(f.Place, Lost, "%s is not served: at the host's own addresses it is for %s: give it an address of its own", f.title(), r.Use)
-			return true
-		}
-	}
-	return false
 }
 
 // addresses returns the valid addresses of a frontend, and their families; of none, if the
