@@ -332,7 +332,9 @@ func (p *proxy) health(f *migrate.Frontend) *v1alpha1.PolicyHealth {
 			continue
 		case first == nil:
 			first = s
-		case s.inter != first.inter || s.rise != first.rise || s.fall != first.fall || s.checkPort != first.checkPort || s.checkTLS != first.checkTLS:
+		case p.checks.port == 0 && s.checkPort != first.checkPort:
+			f.Note(s.Place, migrate.Lost, "%s: a policy has one check: this server gets no connections unless it answers that of the first server, at %s, too", quote(s.text), first.checkPlace())
+		case s.inter != first.inter || s.rise != first.rise || s.fall != first.fall || s.checkTLS != first.checkTLS:
 			f.Note(s.Place, migrate.Changed, "%s is checked like the first server that is checked: a policy has one check", quote(s.text))
 		}
 		if s.observe {
@@ -342,7 +344,10 @@ func (p *proxy) health(f *migrate.Frontend) *v1alpha1.PolicyHealth {
 	if first == nil {
 		return nil
 	}
-	if unchecked {
+	switch {
+	case unchecked && (p.checks.by() == "httpchk" && !p.checks.tls || cmp.Or(p.checks.port, first.checkPort) > 0):
+		f.Note(first.Place, migrate.Lost, "%s is checked, and other servers of %s are not: a policy checks all, and these get no connections unless they answer that check, too", quote(first.text), quote(p.section.text))
+	case unchecked:
 		f.Note(first.Place, migrate.Changed, "%s is checked, and other servers of %s are not: a policy checks all", quote(first.text), quote(p.section.text))
 	}
 	timeout := first.inter
@@ -366,4 +371,12 @@ func (p *proxy) health(f *migrate.Frontend) *v1alpha1.PolicyHealth {
 		h.Active.Type, h.Active.HTTP = v1alpha1.CheckHTTP, &p.checks.http
 	}
 	return &h
+}
+
+// checkPlace returns the port of a server's check.
+func (v *server) checkPlace() string {
+	if v.checkPort > 0 {
+		return fmt.Sprintf("port %d", v.checkPort)
+	}
+	return "its own port"
 }

@@ -204,7 +204,7 @@ func (v *virtual) dns(n *node, c *check, q dnsQuestion) {
 // health returns the checks of a virtual server. There is one for all of its servers.
 func (v *virtual) health(f *migrate.Frontend) *v1alpha1.PolicyHealth {
 	var first *check
-	unchecked := 0
+	unchecked, differ := 0, false
 	for i := range v.servers {
 		s := &v.servers[i]
 		if len(s.checks) == 0 {
@@ -217,6 +217,9 @@ func (v *virtual) health(f *migrate.Frontend) *v1alpha1.PolicyHealth {
 				first = c
 			case j > 0:
 				f.Note(c.at.Place, migrate.Changed, "%s: a policy has one check: the first one of the first server", c.at.head(1))
+			case !c.asksLike(first):
+				differ = true
+				f.Note(c.at.Place, migrate.Lost, "%s: %s is checked in another way than the first server, and a policy has one check: %s for all of them", c.at.head(1), s.Text, v.simple())
 			case !c.like(first):
 				f.Note(c.at.Place, migrate.Changed, "%s: %s is checked like the first server: a policy has one check", c.at.head(1), s.Text)
 			}
@@ -225,8 +228,15 @@ func (v *virtual) health(f *migrate.Frontend) *v1alpha1.PolicyHealth {
 	if first == nil {
 		return nil
 	}
+	if differ { // a server that cannot answer the check of another one would get no connections
+		first = &check{at: first.at, kind: v1alpha1.CheckTCP, timing: first.timing}
+	}
 	if unchecked > 0 {
-		f.Note(v.node.Place, migrate.Changed, "%s: some servers are not checked: a policy checks all", v.text)
+		if first.kind == v1alpha1.CheckTCP && first.port == 0 {
+			f.Note(v.node.Place, migrate.Changed, "%s: some servers are not checked: a policy checks all", v.text)
+		} else {
+			f.Note(v.node.Place, migrate.Lost, "%s: some servers are not checked, and a policy checks all: they get no connections unless they answer %s of the first one, too", v.text, first.at.head(1))
+		}
 	}
 	kind := first.kind
 	if v.protocol == corev1.ProtocolUDP && kind != v1alpha1.CheckUDP || v.protocol == corev1.ProtocolTCP && kind == v1alpha1.CheckUDP {
@@ -251,6 +261,21 @@ func (v *virtual) health(f *migrate.Frontend) *v1alpha1.PolicyHealth {
 		a.HTTP = &v1alpha1.HTTPCheck{Path: first.path, Host: first.host, Statuses: first.status}
 	}
 	return &v1alpha1.PolicyHealth{Active: a}
+}
+
+// simple is the check that any server answers.
+func (v *virtual) simple() string {
+	if v.protocol == corev1.ProtocolUDP {
+		return "passive health"
+	}
+	return "a TCP connect"
+}
+
+// asksLike reports whether two checks ask the same, but for when.
+func (c *check) asksLike(o *check) bool {
+	a, b := *c, *o
+	a.timing, b.timing = timing{}, timing{}
+	return a.like(&b)
 }
 
 // like reports whether two checks ask the same.
