@@ -100,10 +100,21 @@ func (l *listen) parseWhere(where string) error {
 	return nil
 }
 
-// lookUp says what to do about a name where Blixt needs an address.
+// lookUp says what to do about a name where Blixt needs an address. People paste the command: it
+// has nothing in it that a shell reads.
 func lookUp(host, more string) string {
+	if !isHostName(host) {
+		return fmt.Sprintf("%q is no host name, and no address: write one", clip(host))
+	}
 	return fmt.Sprintf("Blixt looks no names up: write the addresses of %s, which getent ahosts %s tells%s", clip(host), clip(host), more)
 }
+
+// isHostName reports whether a text has the letters of a name, and is no flag.
+func isHostName(text string) bool {
+	return text != "" && len(text) <= 253 && text[0] != '-' && strings.Trim(text, hostLetters) == ""
+}
+
+const hostLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._"
 
 func (l *listen) parameters(d *directive) {
 	var own []string // about nginx's socket

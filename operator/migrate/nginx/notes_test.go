@@ -40,3 +40,33 @@ health_check|js_access a|return x|pass 127.0.0.1:1|proxy_download_rate 1k|proxy_
 		}
 	}
 }
+
+// People paste the commands of notes: what is no name of a host is in none.
+func TestCommandsHaveNamesAlone(t *testing.T) {
+	notes := func(server string) string {
+		var b strings.Builder
+		for _, n := range nginx.Read(one("stream { upstream p { " + server + " } server { listen 80; proxy_pass p; } }")).AllNotes() {
+			b.WriteString(n.String() + "\n")
+		}
+		return b.String()
+	}
+	for _, host := range []string{"`id>pwn`", "<IP_NODE_1>", "$(id)", "-i", "a|b", "a&b", "ä.example.com"} {
+		for _, server := range []string{`server "` + host + `:80";`, `server "` + host + `" service=http resolve;`, `server a.example.com "service=` + host + `" resolve;`} {
+			if said := notes(server); strings.Contains(said, "getent") && strings.Contains(said, host+" tells") || strings.Contains(said, "dig SRV") {
+				t.Errorf("%s: %s", server, said)
+			} else if !strings.Contains(said, "no host name") && !strings.Contains(said, "no name of a service") && !strings.Contains(said, "not known before") {
+				t.Errorf("%s: no note says what is wrong: %s", server, said)
+			}
+		}
+	}
+	for server, command := range map[string]string{
+		"server db_1.example.com:80;":                  "getent ahosts db_1.example.com",
+		"server a.example.com service=http resolve;":   "dig SRV _http._tcp.a.example.com",
+		"server a.example.com:80 resolve;":             "getent ahosts a.example.com",
+		"server a.example.com service=a._udp resolve;": "dig SRV a._udp.a.example.com",
+	} {
+		if said := notes(server); !strings.Contains(said, command) {
+			t.Errorf("%s: %s has no %s", server, said, command)
+		}
+	}
+}

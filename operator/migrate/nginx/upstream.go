@@ -174,6 +174,9 @@ func hostOf(text string) string {
 }
 
 func lookUpService(host, service string) string {
+	if !isHostName(service) || !isHostName(host) {
+		return fmt.Sprintf("Blixt looks no names up, and %q of %q is no name of a service: write addresses", clip(service), clip(host))
+	}
 	if !strings.Contains(service, ".") && !strings.HasPrefix(service, "_") {
 		service = "_" + service + "._tcp"
 	}
