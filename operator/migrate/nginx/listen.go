@@ -30,6 +30,7 @@ func (l *listen) note(d *directive, effect migrate.Effect, format string, args .
 // listens returns those of the server: listen directives of the same port are one.
 func (c settings) listens() []listen {
 	var all []listen
+	taken := map[string]*directive{} // by protocol, address and ports
 	for _, d := range c.server.block {
 		if d.name != "listen" {
 			continue
@@ -38,6 +39,14 @@ func (c settings) listens() []listen {
 		if err != nil {
 			c.plan.Note(d.Place, migrate.Lost, "%s: %s", d, err)
 			continue
+		}
+		for _, a := range l.addresses {
+			key := fmt.Sprint(l.protocol, a, l.port, l.endPort)
+			if was := taken[key]; was != nil {
+				c.refuse(d, "%s listens there already, at %s", was, was.Place)
+				return nil
+			}
+			taken[key] = d
 		}
 		i := slices.IndexFunc(all, func(o listen) bool {
 			return o.protocol == l.protocol && o.port == l.port && o.endPort == l.endPort && o.ssl == l.ssl && o.proxyProtocol == l.proxyProtocol

@@ -70,3 +70,37 @@ func TestCommandsHaveNamesAlone(t *testing.T) {
 		}
 	}
 }
+
+// What nginx -t refuses (here that of nginx 1.22) is refused as a whole: which of two directives
+// would hold is not known.
+func TestWhatNginxRefusesIsRefused(t *testing.T) {
+	const server = " server { listen 7777; proxy_pass u; } "
+	for text, says := range map[string]string{
+		"upstream u { hash $remote_addr consistent; server 10.0.0.1:80; server 10.0.0.2:80 backup; }" + server: "hash, at nginx.conf:1, has no backup servers",
+		"upstream u { random two; server 10.0.0.1:80; server 10.0.0.2:80 weight=2 backup; }" + server:          "random, at nginx.conf:1, has no backup servers",
+		"server { listen 7777; proxy_pass 10.0.0.1:80; proxy_pass 10.0.0.2:80; }":                              "proxy_pass is there already",
+		"server { listen 7777; proxy_pass 10.0.0.1:80; proxy_timeout 1s; proxy_timeout 2s; }":                  "proxy_timeout is there already",
+		"proxy_protocol on; proxy_protocol off; server { listen 7777; proxy_pass 10.0.0.1:80; }":               "proxy_protocol is there already",
+		"server { listen 7777; listen *:7777 ssl; proxy_pass 10.0.0.1:80; }":                                   "listen 7777 listens there already",
+		"server { listen 192.0.2.1:7777-7780 udp; listen 192.0.2.1:7777-7780 udp; proxy_pass 10.0.0.1:80; }":   "listens there already",
+	} {
+		p := nginx.Read(one("stream { " + text + " }"))
+		objects, all := p.Objects(migrate.Options{})
+		var notes strings.Builder
+		for _, n := range all {
+			notes.WriteString(n.String() + "\n")
+		}
+		if !p.Broken || len(objects) > 0 || !strings.Contains(notes.String(), says) || !strings.Contains(notes.String(), "nginx would not take it") {
+			t.Errorf("%s: broken is %t, and %d objects are written; want %q in\n%s", text, p.Broken, len(objects), says, &notes)
+		}
+	}
+	for _, text := range []string{
+		"upstream u { server 10.0.0.1:80; server 10.0.0.2:80 backup; hash $remote_addr; }" + server,
+		"upstream u { least_conn; server 10.0.0.1:80; server 10.0.0.2:80 backup; }" + server,
+		"proxy_timeout 1s; server { listen 7777; listen 7777 udp; listen [::]:7777; listen 192.0.2.1:7777; proxy_pass 10.0.0.1:80; proxy_timeout 2s; }",
+	} {
+		if p := nginx.Read(one("stream { " + text + " }")); p.Broken {
+			t.Errorf("%s is refused: %v", text, p.AllNotes())
+		}
+	}
+}

@@ -7,6 +7,7 @@
 package nginx
 
 import (
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -151,4 +152,28 @@ func isHTTP(tree []*directive) bool {
 		}
 	}
 	return false
+}
+
+// refuse says why nginx would not take the files. Nothing is written of them.
+func (r *reader) refuse(d *directive, format string, args ...any) {
+	r.plan.Broken = true
+	r.plan.Note(d.Place, migrate.Lost, "%s: nginx would not take it: %s: mend it, and try nginx -t", d, fmt.Sprintf(format, args...))
+}
+
+// single are directives that a block has once. So are those of proxy_ but for proxy_ssl_conf_command.
+var single = []string{"ssl_preread", "preread_timeout", "preread_buffer_size", "tcp_nodelay", "limit_conn_dry_run"}
+
+// once refuses what nginx calls duplicate: which of two would hold is not known.
+func (r *reader) once(block []*directive) {
+	first := map[string]*directive{}
+	for _, d := range block {
+		if !slices.Contains(single, d.name) && (!strings.HasPrefix(d.name, "proxy_") || d.name == "proxy_ssl_conf_command") {
+			continue
+		}
+		if was := first[d.name]; was != nil {
+			r.refuse(d, "%s is there already, at %s", d.name, was.Place)
+			return
+		}
+		first[d.name] = d
+	}
 }

@@ -29,6 +29,7 @@ type stream struct {
 func (r *reader) stream(block []*directive) {
 	s := &stream{reader: r, shared: map[string][]*directive{}, upstreams: map[string]*upstream{}, variables: map[string]*directive{}, sets: map[string]string{}}
 	var servers []*directive
+	s.once(block)
 	for _, d := range block {
 		switch d.name {
 		case "server":
@@ -220,8 +221,12 @@ func (s *stream) server(d *directive, named map[*directive]bool) {
 		s.plan.Note(d.Place, migrate.Lost, "%s: a server of stream {} has a block", d)
 		return
 	}
+	s.once(d.block)
 	c := settings{s, d}
 	listens := c.listens()
+	if s.plan.Broken {
+		return
+	}
 	if len(listens) == 0 {
 		s.plan.Note(d.Place, migrate.Lost, "%s is not served: it has no listen that Blixt can serve", c.title())
 		return

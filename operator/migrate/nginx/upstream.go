@@ -62,20 +62,29 @@ func (s *stream) upstream(d *directive) {
 	}
 	s.upstreams[u.name] = u
 	var members []member
+	var method *directive // one that has no backup servers
 	servers := 0
 	for _, in := range d.block {
 		switch in.name {
 		case "server":
 			servers++
+			if method != nil && slices.Contains(in.args, "backup") {
+				s.refuse(in, "%s, at %s, has no backup servers", method.name, method.Place)
+				return
+			}
 			if m, ok := u.member(in); ok {
 				members = append(members, m)
 			} else if len(in.args) > 0 {
 				u.missing = append(u.missing, clip(in.args[0]))
 			}
 		case "hash":
+			method = in
 			u.hash(in)
 		case "least_conn", "least_time", "random":
 			u.was = in.String()
+			if in.name == "random" {
+				method = in
+			}
 			if in.name == "random" && len(in.args) == 0 {
 				u.note(in, migrate.Unneeded, "%s: Blixt chooses by a hash of the connection, which divides them as chance does", in)
 			} else {
