@@ -60,7 +60,7 @@ func (p *Plan) split(o Options) *Plan {
 	for i := range p.Frontends {
 		f := p.Frontends[i]
 		r := f.meets(slices.Concat(gateway.StandaloneReservedPorts(), connecting))
-		if r == nil || f.EndPort <= f.Port || f.EndPort-f.Port >= maxSplit || !f.everywhere() || f.Policy.Limits != nil || f.Unserved {
+		if r == nil || f.EndPort <= f.Port || f.EndPort-f.Port >= maxSplit || !f.everywhere() || f.Policy.Limits != nil || f.Unserved || len(with.Frontends) > maxFrontends {
 			with.Frontends = append(with.Frontends, f)
 			continue
 		}

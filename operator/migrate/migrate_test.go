@@ -146,3 +146,17 @@ func TestPolicyKeepsWhatIsValid(t *testing.T) {
 	golden.File(t, "testdata/invalid.out.yaml", []byte(text))
 	golden.File(t, "testdata/invalid.notes", []byte(notes))
 }
+
+// A plan without end is refused, whether its frontends are many or become many.
+func TestPlansThatAreTooLarge(t *testing.T) {
+	for name, c := range map[string]struct{ frontends, ports int }{"many": {100_001, 1}, "ranges": {2_000, 64}} {
+		p := &migrate.Plan{}
+		for i := range c.frontends {
+			p.Frontends = append(p.Frontends, migrate.Frontend{Place: at(i), Name: "web", Protocol: corev1.ProtocolTCP, Port: 20000, EndPort: uint16(20000 + c.ports - 1), Backends: servers(0, "10.0.0.1")})
+		}
+		text, notes := migratetest.Written(t, migratetest.Host, p)
+		if !p.Broken || notes != "lost: more than 100,000 ports would be served: give fewer files\n" || strings.Contains(text, "kind:") {
+			t.Errorf("%s: %s", name, notes)
+		}
+	}
+}

@@ -48,7 +48,12 @@ type KubeObject interface {
 // Objects returns the objects of a plan, in the order of its frontends, and all notes: those
 // of the plan, and what has turned out to have no valid form. Every object is valid by
 // itself: blixt check finds fault with no field.
+// A plan that is too large becomes a broken one.
 func (p *Plan) Objects(o Options) ([]Object, []Note) {
+	if !p.Broken && len(p.split(o).Frontends) > maxFrontends {
+		p.Broken = true
+		p.Note(Place{}, Lost, "more than %s ports would be served: give fewer files", phrase.Number(maxFrontends))
+	}
 	b := p.build(o)
 	return b.objects, sorted(append(p.AllNotes(), b.notes...))
 }
@@ -150,6 +155,9 @@ func (b *builder) apart(f Frontend) []Frontend {
 	f.Gateway = ""
 	return []Frontend{f, other}
 }
+
+// maxFrontends bounds the objects: there are some for each one.
+const maxFrontends = 100_000
 
 // maxSize bounds servers and networks of all frontends together: each one may name all of them.
 const maxSize = 1_000_000

@@ -38,7 +38,11 @@ type reader struct {
 	marks    map[string]*mark
 	order    []*mark
 	idle     v1alpha1.PolicyIdleTimeout
+	commands int
 }
+
+// maxCommands is how many there may be.
+const maxCommands = 500_000
 
 // mark is a service of a firewall mark.
 type mark struct {
@@ -74,9 +78,17 @@ func (r *reader) file(f migrate.File) {
 		if len(words) > 0 && strings.HasSuffix("/"+words[0], "/ipvsadm") {
 			words = words[1:]
 		}
-		if len(words) > 0 {
-			r.command(at, words)
+		if len(words) == 0 {
+			continue
 		}
+		if r.commands++; r.commands > maxCommands {
+			if !r.plan.Broken {
+				r.plan.Broken = true
+				r.plan.Note(at, migrate.Lost, "there are more than %s commands: give fewer files", phrase.Number(maxCommands))
+			}
+			return
+		}
+		r.command(at, words)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/kubernetes-sigs/blixt/operator/migrate"
+	"github.com/kubernetes-sigs/blixt/operator/phrase"
 )
 
 // node is a statement: its words and, if it has braces, what is between them.
@@ -38,6 +39,9 @@ const (
 	maxDepth    = 50
 )
 
+// maxWords is how many words and lines there may be.
+const maxWords = 2_000_000
+
 // parser makes a tree of files.
 type parser struct {
 	plan  *migrate.Plan
@@ -47,6 +51,7 @@ type parser struct {
 	expanded    int      // bytes and lines that definitions and includes stand for
 	reading     []string // files that include each other
 	read        map[string]bool
+	count       int // of words and lines
 
 	root node
 	open []*node // blocks that have begun, the outermost first
@@ -62,6 +67,17 @@ func (p *parser) spend(at migrate.Place, n int) bool {
 		p.plan.Note(at, migrate.Lost, "definitions and includes stand for more than %d MiB: write what they stand for", maxExpanded>>20)
 	}
 	return p.expanded <= maxExpanded
+}
+
+// room counts words and lines. It reports whether there may be more.
+func (p *parser) room(at migrate.Place, n int) bool {
+	before := p.count
+	p.count += n
+	if before <= maxWords && p.count > maxWords {
+		p.plan.Broken = true
+		p.plan.Note(at, migrate.Lost, "there are more than %s words: give fewer files", phrase.Number(maxWords))
+	}
+	return p.count <= maxWords
 }
 
 // file takes a file, with what it includes.
@@ -100,6 +116,9 @@ func isName(text string) bool {
 
 // line takes a line, or one of a definition that stands in it.
 func (p *parser) line(at migrate.Place, text string, depth int) {
+	if !p.room(at, 1) {
+		return
+	}
 	if len(p.open) > maxDepth {
 		p.plan.Note(at, migrate.Lost, "blocks are more than %d deep: the line is left out", maxDepth)
 		return
@@ -215,6 +234,9 @@ func words(text string) (all []string) {
 
 // statements adds the statements of a line to the block that is open.
 func (p *parser) statements(at migrate.Place, only string, all []string) {
+	if !p.room(at, len(all)) {
+		return
+	}
 	var current []string
 	flush := func() {
 		if len(current) > 0 {

@@ -43,9 +43,20 @@ func (o *Object) At(steps ...string) migrate.Place {
 // maxDepth is how deep Lists may contain each other.
 const maxDepth = 8
 
+// maxBytes is how large files may be together. Objects take fifty times as much memory.
+const maxBytes = 32 << 20
+
 // Read returns what is in files, in order. A file that cannot be parsed breaks the plan. What is
 // no object, or differs from one of that name before it, is noted in the plan.
 func Read(files []migrate.File, plan *migrate.Plan) []*Object {
+	size := 0
+	for _, f := range files {
+		if size += len(f.Text); size > maxBytes {
+			plan.Broken = true
+			plan.Note(migrate.Place{File: f.Name}, migrate.Lost, "there are more than %d MiB: give fewer objects at once, such as those of one namespace", maxBytes>>20)
+			return nil
+		}
+	}
 	r := reader{plan: plan, seen: map[string]*Object{}}
 	for _, f := range files {
 		documents, errs := manifest.Documents(f.Name, f.Text)
