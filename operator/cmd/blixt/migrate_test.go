@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -225,5 +226,34 @@ func TestMigrateReadsACopy(t *testing.T) {
 	said, code := runBlixt(t, "migrate", "nginx", filepath.Join(dir, "nginx.conf"))
 	if code != 0 || !strings.Contains(said, "port: 80\n") || strings.Contains(said, "port: 81\n") || !strings.Contains(said, "tcp: 30s\n") {
 		t.Errorf("exit code %d: %s", code, said)
+	}
+}
+
+// A FIFO that is included would have the reader wait for ever, and opening a device may do
+// anything. nginx takes no directory; keepalived passes over whatever is no regular file.
+func TestMigrateOpensNoOddFiles(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "b.fifo")
+	part := filepath.Join(dir, "a.keep")
+	if err := errors.Join(syscall.Mkfifo(fifo, 0o644), os.Mkdir(filepath.Join(dir, "c.dir"), 0o755), os.Symlink("b.fifo", filepath.Join(dir, "z.keep")),
+		os.WriteFile(part, []byte("virtual_server 192.0.2.10 80 {\n lvs_sched rr\n lvs_method NAT\n protocol TCP\n real_server 10.0.0.1 80 {\n }\n}\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	for pattern, odd := range map[string]string{fifo: fifo, "*.fifo": fifo, "c.dir": filepath.Join(dir, "c.dir"), "/dev/zero": "/dev/zero"} {
+		conf := filepath.Join(dir, "nginx.conf")
+		if err := os.WriteFile(conf, []byte("stream { include "+pattern+"; "+nginxWeb[len("stream {"):]), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if said, code := runBlixt(t, "migrate", "nginx", conf); code != 2 || !strings.Contains(said, "include "+pattern+": "+odd+" is no regular file, and is not opened") {
+			t.Errorf("nginx, include %s: exit code %d: %s", pattern, code, said)
+		}
+	}
+	conf := filepath.Join(dir, "keepalived.conf")
+	if err := os.WriteFile(conf, []byte("global_defs {\n}\ninclude *.keep\ninclude "+fifo+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	said, code := runBlixt(t, "migrate", "keepalived", conf)
+	if code != 1 || !strings.Contains(said, "value: 192.0.2.10") || !strings.Contains(said, conf+":4: lost: ") {
+		t.Errorf("keepalived: exit code %d: %s", code, said)
 	}
 }

@@ -29,7 +29,7 @@ stays with keepalived: it decides which host has an address.`,
 		example: `  blixt migrate keepalived /etc/keepalived/keepalived.conf -o blixt.yaml`,
 		read:    keepalived.Read,
 		gather: func(files []migrate.File) ([]migrate.File, error) {
-			return included(files, keepalived.Includes, func(from migrate.File, pattern string) []string { return keepalived.Candidates(from.Name, pattern) })
+			return included(files, false, keepalived.Includes, func(from migrate.File, pattern string) []string { return keepalived.Candidates(from.Name, pattern) })
 		},
 	}
 }

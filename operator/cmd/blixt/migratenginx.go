@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/spf13/pflag"
 
@@ -40,7 +39,7 @@ of another host's files can be read.`,
   blixt migrate nginx copy/nginx.conf --prefix copy --address 192.0.2.10`,
 		gather: func(files []migrate.File) ([]migrate.File, error) {
 			where := dirs(files[0].Name)
-			return included(files, nginx.Includes, func(_ migrate.File, pattern string) []string { return nginx.Candidates(pattern, where) })
+			return included(files, true, nginx.Includes, func(_ migrate.File, pattern string) []string { return nginx.Candidates(pattern, where) })
 		},
 		read: func(files []migrate.File) *migrate.Plan { return nginx.ReadIn(dirs(files[0].Name), files) },
 		flags: func(f *pflag.FlagSet) {
@@ -56,8 +55,10 @@ const (
 )
 
 // included adds the files that the files include, as far as there are any. Those that are not
-// there are told by the reader. candidates are where the files of a pattern may be.
-func included(files []migrate.File, patterns func(migrate.File) []string, candidates func(migrate.File, string) []string) ([]migrate.File, error) {
+// there are told by the reader. candidates are where the files of a pattern may be. What is no
+// regular file is never opened, as a FIFO would wait for ever: strict makes it an error, and without
+// it is passed over.
+func included(files []migrate.File, strict bool, patterns func(migrate.File) []string, candidates func(migrate.File, string) []string) ([]migrate.File, error) {
 	have := map[string]bool{}
 	size := 0
 	for _, f := range files {
@@ -66,7 +67,7 @@ func included(files []migrate.File, patterns func(migrate.File) []string, candid
 	}
 	for i := 0; i < len(files); i++ {
 		for _, pattern := range patterns(files[i]) {
-			found, err := firstFound(candidates(files[i], pattern))
+			found, err := firstFound(candidates(files[i], pattern), strict)
 			if err != nil {
 				return nil, fmt.Errorf("%s: include %s: %w", files[i].Name, pattern, err)
 			}
@@ -89,17 +90,24 @@ func included(files []migrate.File, patterns func(migrate.File) []string, candid
 	return files, nil
 }
 
-// firstFound returns the files of the first of the paths or patterns that has any.
-func firstFound(candidates []string) ([]string, error) {
+// firstFound returns the files of the first of the paths or patterns that has any. If it is strict,
+// it returns an error for one that is no regular file.
+func firstFound(candidates []string, strict bool) ([]string, error) {
 	for _, c := range candidates {
-		found, err := filepath.Glob(c)
+		all, err := filepath.Glob(c)
 		if err != nil {
 			return nil, err
 		}
-		found = slices.DeleteFunc(found, func(path string) bool {
-			info, err := os.Stat(path)
-			return errors.Is(err, fs.ErrNotExist) || err == nil && info.IsDir()
-		})
+		var found []string
+		for _, path := range all {
+			switch info, err := os.Stat(path); {
+			case errors.Is(err, fs.ErrNotExist):
+			case err != nil || info.Mode().IsRegular(): // reading says what is wrong
+				found = append(found, path)
+			case strict:
+				return nil, fmt.Errorf("%s is no regular file, and is not opened: write into a file what it says", path)
+			}
+		}
 		if len(found) > 0 {
 			return found, nil
 		}
