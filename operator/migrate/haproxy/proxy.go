@@ -304,7 +304,7 @@ func (p *proxy) limit(s statement, to *int, text string) {
 }
 
 // sourceLine takes "source ADDRESS", for all servers.
-func (p *proxy) sourceLine(s statement) { p.source(s, &p.defaultSettings, s.words) }
+func (p *proxy) sourceLine(s statement) { p.source(s, s.words) }
 
 // places returns the addresses of the proxy by their ports, in order.
 func (p *proxy) places() []place {

@@ -19,9 +19,21 @@ type statement struct {
 	text string // as it was written, for notes
 }
 
-// head returns the first two words of the statement, for notes about the others.
+// head returns the keyword of the statement, and the name of the server that it is about, if it is
+// about one.
 func (s *statement) head() string {
-	return migrate.Clip(strings.Join(s.words[:min(2, len(s.words))], " "))
+	if s.words[0] == "server" || s.words[0] == "server-template" {
+		return migrate.Clip(strings.Join(s.words[:min(2, len(s.words))], " "))
+	}
+	return migrate.Clip(s.words[0])
+}
+
+// of returns a part of the statement, in quotes, and what it is a part of.
+func (s *statement) of(part string) string {
+	if strings.HasPrefix(part, s.words[0]) { // it is all of it
+		return quote(part)
+	}
+	return quote(part) + " of " + s.head()
 }
 
 // section is a line such as "frontend web", with the statements that follow.

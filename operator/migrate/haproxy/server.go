@@ -33,7 +33,6 @@ type settings struct {
 	errorLimit           int
 	ssl                  bool
 	sendsProxy, checkTLS bool
-	transparent          bool   // the server sees the client's address
 	checkElsewhere       string // an address for checks
 }
 
@@ -215,7 +214,7 @@ func (p *proxy) parameters(s statement, to *settings, words []string) {
 	for i := 0; i < len(words); i++ {
 		name := words[i]
 		if name == "source" || name == "usesrc" || name == "interface" {
-			i += p.source(s, to, words[i:]) - 1
+			i += p.source(s, words[i:]) - 1
 			continue
 		}
 		known, ok := serverParameters[name]
@@ -297,7 +296,8 @@ func (t *settings) set(name, value string) (err error) {
 
 // source takes "source ADDRESS [interface NAME] [usesrc WHOSE]", and returns how many words
 // these are.
-func (p *proxy) source(s statement, to *settings, words []string) int {
+func (p *proxy) source(s statement, words []string) int {
+	transparent := false // the server sees the client's address
 	n := min(2, len(words))
 	if words[0] != "source" {
 		n = 0
@@ -305,22 +305,23 @@ func (p *proxy) source(s statement, to *settings, words []string) int {
 	for n+1 < len(words) && (words[n] == "usesrc" || words[n] == "interface") {
 		switch {
 		case words[n] == "interface":
-			p.note(s, migrate.Lost, "%s of %s: packets leave by the host's routes: make a route to the server by that interface", quote("interface "+words[n+1]), s.head())
+			p.note(s, migrate.Lost, "%s: packets leave by the host's routes: make a route to the server by that interface", s.of("interface "+words[n+1]))
 		case words[n+1] == "clientip", words[n+1] == "client":
-			to.transparent = true
+			transparent = true
 		default:
-			p.note(s, migrate.Lost, "%s of %s: Blixt takes addresses from no headers", quote("usesrc "+words[n+1]), s.head())
+			p.note(s, migrate.Lost, "%s: Blixt takes addresses from no headers", s.of("usesrc "+words[n+1]))
 		}
 		n += 2
 	}
 	if n == 0 { // "usesrc" or "interface" without what belongs to it
-		p.note(s, migrate.Lost, "%s of %s does not belong here", quote(words[0]), s.head())
+		p.note(s, migrate.Lost, "%s does not belong here", s.of(words[0]))
 		return 1
 	}
-	if to.transparent {
-		p.note(s, migrate.Changed, "%s of %s: Blixt keeps the client's address where the server's machine runs Blixt as well, with --peer; docs/client-address.md has all ways. The rules of the firewall and the routes that led answers to HAProxy go", quote(strings.Join(words[:n], " ")), s.head())
-	} else {
-		p.note(s, migrate.Changed, "%s of %s: servers see the client's address, or that of the host by which its route leads to them; docs/client-address.md says when", quote(strings.Join(words[:n], " ")), s.head())
+	switch {
+	case transparent:
+		p.note(s, migrate.Changed, "%s: Blixt keeps the client's address where the server's machine runs Blixt as well, with --peer; docs/client-address.md has all ways. The rules of the firewall and the routes that led answers to HAProxy go", s.of(strings.Join(words[:n], " ")))
+	case words[0] == "source":
+		p.note(s, migrate.Changed, "%s: servers see the client's address, or that of the host by which its route leads to them; docs/client-address.md says when", s.of(strings.Join(words[:n], " ")))
 	}
 	return n
 }
