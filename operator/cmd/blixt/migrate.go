@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 
 	"github.com/kubernetes-sigs/blixt/operator/gateway"
 	"github.com/kubernetes-sigs/blixt/operator/migrate"
@@ -106,8 +107,9 @@ func (s *migrateSource) command() *cobra.Command {
 	if !s.cluster {
 		f.Var(&addressList{&o.Addresses}, "address", "address that serves what is served at all of the host's; may be repeated (default: all of the host's)")
 	}
-	f.StringVarP(&o.Namespace, "namespace", "n", "", "namespace of what has none of its own")
-	f.StringVar(&o.Class, "gateway-class", "blixt", "GatewayClass of the Gateways")
+	f.VarP(&objectName{&o.Namespace, content.IsDNS1123Label}, "namespace", "n", "namespace of what has none of its own")
+	o.Class = "blixt"
+	f.Var(&objectName{&o.Class, content.IsDNS1123Subdomain}, "gateway-class", "GatewayClass of the Gateways")
 	f.BoolVar(&o.diff, "diff", false, "print what is served now beside what Blixt would serve, with a ! where they differ, instead of the YAML")
 	o.output = "yaml"
 	f.Var(&yamlOrJSON{&o.output}, "output", "yaml, or json with objects and notes")
@@ -115,6 +117,29 @@ func (s *migrateSource) command() *cobra.Command {
 		s.flags(f)
 	}
 	return c
+}
+
+// objectName is a flag for the name of an object that an API server takes; "": none.
+type objectName struct {
+	name  *string
+	wrong func(string) []string
+}
+
+func (n *objectName) String() string {
+	if n.name == nil { // pflag asks for the zero value
+		return ""
+	}
+	return *n.name
+}
+
+func (n *objectName) Type() string { return "string" }
+
+func (n *objectName) Set(text string) error {
+	if wrong := n.wrong(text); text != "" && len(wrong) > 0 {
+		return errors.New(wrong[0])
+	}
+	*n.name = text
+	return nil
 }
 
 // yamlOrJSON is the format of commands that write no table.

@@ -257,3 +257,19 @@ func TestMigrateOpensNoOddFiles(t *testing.T) {
 		t.Errorf("keepalived: exit code %d: %s", code, said)
 	}
 }
+
+// What is written has these names, and an API server takes not every text for one.
+func TestMigrateChecksNames(t *testing.T) {
+	conf := migrateFile(t, "nginx.conf", nginxWeb)
+	for _, args := range [][]string{
+		{"-n", "Bad_NS"}, {"--namespace", "a.b"}, {"--namespace", "a\nkind: Secret"}, {"--namespace", strings.Repeat("a", 64)}, {"--gateway-class", "a: b"}, {"--gateway-class", "Blixt"},
+	} {
+		if said, code := runBlixt(t, append([]string{"migrate", "nginx", conf}, args...)...); code != 2 || !strings.Contains(said, "invalid argument ") || strings.Contains(said, "apiVersion") {
+			t.Errorf("%q: exit code %d: %s", args, code, said)
+		}
+	}
+	said, code := runBlixt(t, "migrate", "nginx", conf, "-n", "edge", "--gateway-class", "blixt.example.com")
+	if code != 0 || !strings.Contains(said, "namespace: edge\n") || !strings.Contains(said, "gatewayClassName: blixt.example.com\n") {
+		t.Errorf("names that are valid: exit code %d: %s", code, said)
+	}
+}

@@ -28,7 +28,7 @@ over.`,
 		flags: func(f *pflag.FlagSet) { // values say nothing about where the chart is installed
 			namespace := f.Lookup("namespace")
 			namespace.DefValue = "ingress-nginx"
-			_ = namespace.Value.Set(namespace.DefValue) // it is any text
+			_ = namespace.Value.Set(namespace.DefValue) // it is a valid name
 		},
 	}
 }
