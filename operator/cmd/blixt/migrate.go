@@ -212,9 +212,44 @@ func (o *migrateOptions) files(paths []string) (all []migrate.File, err error) {
 		all = append(all, f)
 	}
 	if o.source.gather != nil {
-		return o.source.gather(all)
+		if all, err = o.source.gather(all); err != nil {
+			return nil, err
+		}
+	}
+	if o.source.cluster { // YAML may be UTF-16
+		return all, nil
+	}
+	for _, f := range all {
+		if why := illegible(f.Text); why != "" {
+			return nil, fmt.Errorf("%s: %s", f.Name, why)
+		}
 	}
 	return all, nil
+}
+
+// illegible returns why a text has no lines to read, and what to do, or "".
+func illegible(text []byte) string {
+	const remedy = "the file is %s, as Windows writes it: convert it by iconv -f %s -t UTF-8, and read that"
+	if bytes.HasPrefix(text, []byte("\xff\xfe")) || bytes.HasPrefix(text, []byte("\xfe\xff")) {
+		return fmt.Sprintf(remedy, "UTF-16", "UTF-16")
+	}
+	// Without a mark at its beginning: every other byte of what is written in English is zero.
+	var zeros [2]int
+	head := text[:min(len(text), 1000)]
+	for i, c := range head {
+		if c == 0 {
+			zeros[i%2]++
+		}
+	}
+	for i, name := range []string{"UTF-16BE", "UTF-16LE"} {
+		if zeros[i] > len(head)/4 && zeros[1-i] == 0 {
+			return fmt.Sprintf(remedy, name, name)
+		}
+	}
+	if bytes.ContainsRune(bytes.TrimRight(text, "\r"), '\r') && !bytes.ContainsRune(text, '\n') {
+		return `its lines end with CR alone, as of an old Macintosh: convert it by tr '\r' '\n', and read that`
+	}
+	return ""
 }
 
 // keep returns an error if the result would replace one of the files, or standard input, by

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unicode/utf16"
 )
 
 // migrateFile writes a file and returns its path.
@@ -271,5 +273,41 @@ func TestMigrateChecksNames(t *testing.T) {
 	said, code := runBlixt(t, "migrate", "nginx", conf, "-n", "edge", "--gateway-class", "blixt.example.com")
 	if code != 0 || !strings.Contains(said, "namespace: edge\n") || !strings.Contains(said, "gatewayClassName: blixt.example.com\n") {
 		t.Errorf("names that are valid: exit code %d: %s", code, said)
+	}
+}
+
+// What Notepad calls Unicode, and lines of an old Macintosh, are said once, also of a file that is
+// included, and nothing is written. YAML may be UTF-16.
+func TestMigrateOfOtherEncodings(t *testing.T) {
+	wide := func(order binary.AppendByteOrder, text string) string {
+		var all []byte
+		for _, u := range utf16.Encode([]rune(text)) {
+			all = order.AppendUint16(all, u)
+		}
+		return string(all)
+	}
+	const haproxy = "defaults\n  mode tcp\nlisten web\n  bind 192.0.2.10:80\n  server a 10.0.0.1:80\n"
+	const keepalived = "virtual_server 192.0.2.10 80 {\n real_server 10.0.0.1 80 {\n }\n}\n"
+	const ipvs = "-A -t 192.0.2.10:80 -s wrr\n-a -t 192.0.2.10:80 -r 10.0.0.1:80 -m -w 1\n"
+	included := migrateFile(t, "part.conf", wide(binary.LittleEndian, "\ufeff"+nginxWeb))
+	for name, c := range map[string]struct{ source, text, says string }{
+		"with a mark":          {"nginx", wide(binary.LittleEndian, "\ufeff"+nginxWeb), "iconv -f UTF-16 -t UTF-8"},
+		"big-endian":           {"haproxy", wide(binary.BigEndian, "\ufeff"+haproxy), "iconv -f UTF-16 -t UTF-8"},
+		"without, little":      {"keepalived", wide(binary.LittleEndian, keepalived), "iconv -f UTF-16LE -t UTF-8"},
+		"without, big":         {"ipvs", wide(binary.BigEndian, ipvs), "iconv -f UTF-16BE -t UTF-8"},
+		"an included one":      {"nginx", "include " + included + ";\n", "part.conf: the file is UTF-16"},
+		"lines that end by CR": {"haproxy", strings.ReplaceAll(haproxy, "\n", "\r"), `tr '\r' '\n'`},
+	} {
+		said, code := runBlixt(t, "migrate", c.source, migrateFile(t, "a.conf", c.text))
+		if code != 2 || !strings.Contains(said, c.says) || strings.Count(said, "\n") != 1 {
+			t.Errorf("%s: exit code %d: %s", name, code, said)
+		}
+	}
+	service := "\ufeffapiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {type: LoadBalancer, ports: [{port: 80}]}\n"
+	if said, code := runBlixt(t, "migrate", "services", migrateFile(t, "a.yaml", wide(binary.LittleEndian, service))); code != 0 || !strings.Contains(said, "kind: TCPRoute") {
+		t.Errorf("YAML: exit code %d: %s", code, said)
+	}
+	if said, code := runBlixt(t, "migrate", "haproxy", migrateFile(t, "a.conf", strings.ReplaceAll(haproxy, "\n", "\r\n"))); code != 0 {
+		t.Errorf("lines that end by CR and LF: exit code %d: %s", code, said)
 	}
 }
