@@ -213,9 +213,9 @@ func (l *limit) note(f *migrate.Frontend, r *rule, excused bool) {
 		all = ". It holds for all clients"
 	}
 	if l.concurrent > 0 {
-		f.Note(r.Place, migrate.Changed, "%s: limits.perSource.concurrent %d: each node counts the established connections of a client for itself%s", quote(r.text), l.concurrent, all)
+		f.Note(r.Place, migrate.Changed, "%s: limits.perSource.concurrent %d: each node counts the established connections of a client for itself, and so does each listener%s", quote(r.text), l.concurrent, all)
 	}
 	if l.perSecond > 0 {
-		f.Note(r.Place, migrate.Changed, "%s: limits.perSource: %d at once and %d more each second, which are never more than HAProxy lets in: each node counts for itself%s", quote(r.text), l.burst, l.perSecond, all)
+		f.Note(r.Place, migrate.Changed, "%s: limits.perSource: %d at once and %d more each second, which are never more than HAProxy lets in at one port: each node counts for itself, and so does each listener%s", quote(r.text), l.burst, l.perSecond, all)
 	}
 }
