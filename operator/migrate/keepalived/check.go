@@ -54,7 +54,11 @@ func (v *virtual) check(n *node) (c check, ok bool) {
 			v.note(n, migrate.Lost, "%s is no checker that is known: see what it does", n.head(1))
 			return c, false
 		}
-		v.note(n, migrate.Lost, "%s: %s: a TCP connect takes its place, or, for UDP, passive health", n.head(1), say)
+		more := ""
+		if name == "MISC_CHECK" || name == "FILE_CHECK" {
+			more = ". Servers that it keeps out although they accept connections, such as replicas, get some: list the others alone"
+		}
+		v.note(n, migrate.Lost, "%s: %s: a TCP connect takes its place, or, for UDP, passive health%s", n.head(1), say, more)
 	}
 	var query dnsQuestion
 	payload, expect, reply := "", "", false
