@@ -172,11 +172,14 @@ func TestMigrateOfTheWrongFile(t *testing.T) {
 	}
 }
 
-// A dump that was cut off writes nothing: what is missing may say who is kept out.
+// A dump that was cut off writes nothing: what is missing may say who is kept out. Nor does a text
+// that is none.
 func TestMigrateOfYAMLThatIsBroken(t *testing.T) {
-	for source, text := range map[string]string{
-		"services":      "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {type: LoadBalancer, ports: [{port: 80}], loadBalancerSourceRanges: [",
-		"ingress-nginx": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: tcp-services}\ndata: {\"9000\": default/web:80",
+	for text, source := range map[string]string{
+		"apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {type: LoadBalancer, ports: [{port: 80}], loadBalancerSourceRanges: [": "services",
+		"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: tcp-services}\ndata: {\"9000\": default/web:80":                                  "ingress-nginx",
+		"No resources found\n": "services",
+		"[1, 2]":               "ingress-nginx",
 	} {
 		out := filepath.Join(t.TempDir(), "out.yaml")
 		said, code := runBlixt(t, "migrate", source, migrateFile(t, "a.yaml", text), "-o", out)

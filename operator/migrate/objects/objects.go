@@ -46,8 +46,9 @@ const maxDepth = 8
 // maxBytes is how large files may be together. Objects take fifty times as much memory.
 const maxBytes = 32 << 20
 
-// Read returns what is in files, in order. A file that cannot be parsed breaks the plan. What is
-// no object, or differs from one of that name before it, is noted in the plan.
+// Read returns what is in files, in order. A file that cannot be parsed breaks the plan, and so do
+// files in which nothing is an object. Otherwise what is none, or differs from one of that name
+// before it, is noted in the plan.
 func Read(files []migrate.File, plan *migrate.Plan) []*Object {
 	size := 0
 	for _, f := range files {
@@ -67,6 +68,9 @@ func Read(files []migrate.File, plan *migrate.Plan) []*Object {
 		for _, d := range documents {
 			r.read(f.Name, d, 0)
 		}
+	}
+	if r.all == nil && len(plan.Notes) > 0 { // it is something else
+		plan.Broken = true
 	}
 	return r.all
 }
