@@ -44,7 +44,7 @@ func TestLargeFilesAreReadSoon(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			start := time.Now()
 			plan := haproxy.Read([]migrate.File{{Name: "haproxy.cfg", Text: []byte(text)}})
-			if took := time.Since(start); took > 20*time.Second {
+			if took := time.Since(start); took > 2*time.Minute { // seconds, on a quiet machine
 				t.Errorf("took %s", took)
 			}
 			if len(plan.AllNotes())+len(plan.Frontends) == 0 {
