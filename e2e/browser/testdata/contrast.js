@@ -14,6 +14,15 @@
     caret-color: transparent !important; text-shadow: none !important; transition: none !important; animation: none !important }
     ::placeholder { color: transparent !important } svg text { fill: transparent !important }`);
   watched.hide = (is) => { document.adoptedStyleSheets = is ? [sheet] : []; return true };
+  // A list shows two lines of a text of three, and a box what it is scrolled to.
+  const cutOff = (e, r) => {
+    const x = r.x + r.width / 2, y = r.y + r.height / 2;
+    for (let a = e; a !== document.body && a !== null; a = a.parentElement) {
+      const box = a.getBoundingClientRect();
+      if (getComputedStyle(a).overflow !== 'visible' && (x < box.left || x > box.right || y < box.top || y > box.bottom)) return true;
+    }
+    return false;
+  };
   watched.texts = (within) => {
     const root = document.querySelector(within);
     const all = [];
@@ -22,7 +31,7 @@
       for (let e = node; e; e = e.parentElement) opacity *= Number(getComputedStyle(e).opacity);
       const size = parseFloat(style.fontSize);
       for (const r of rects) {
-        if (r.width < 2 || r.height < 2) continue;
+        if (r.width < 2 || r.height < 2 || cutOff(node, r)) continue;
         all.push({
           text: words.trim().slice(0, 60), where: node.tagName + '#' + node.id + '.' + (node.getAttribute('class') ?? ''),
           x: r.x + scrollX, y: r.y + scrollY, width: r.width, height: r.height, colour: rgba(colour), opacity,
