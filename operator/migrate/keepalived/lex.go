@@ -40,7 +40,7 @@ const (
 )
 
 // maxWords is how many words and lines there may be.
-const maxWords = 2_000_000
+const maxWords = 1_000_000
 
 // parser makes a tree of files.
 type parser struct {
