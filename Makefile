@@ -219,7 +219,8 @@ e2e: $(if $(GIVEN),e2e-given,e2e-own) ## Test in a real cluster with bpfman, whi
 EMPTY := ^(TestReadme|TestRelease|TestFixes)$$
 OTHER := -no-bpfman -proxy=iptables
 # What e2e/upgrade tests as well, with less around it, and what changes only with bpfman.
-LONG := ^(TestUpgradeFromLayout1|TestFixes)$$
+# TestPaths takes three minutes in each combination of networks, of which e2e-long has all.
+LONG := ^(TestUpgradeFromLayout1|TestFixes|TestPaths)$$
 .PHONY: e2e-own
 e2e-own: root helm
 	@.ci/kubernetes --all
@@ -231,7 +232,7 @@ e2e-own: root helm
 
 # All that no change should have to wait for, or fail of by chance: each fuzz target
 # for a minute (make test runs what they have found), floods of a minute, each fault and fix, 100
-# rollouts under load, large transfers, the three other combinations of networks, and
+# rollouts under load, large transfers, every combination of networks, and
 # flannel's.
 .PHONY: e2e-long
 e2e-long: root helm ## As make e2e, with all that takes longer (root): more than an hour
