@@ -110,20 +110,7 @@ func (p *proxy) servesNobody() bool {
 
 // tests returns how many tests one question costs.
 func (g *gate) tests() (n int) {
-	count := func(rules []*rule) {
-		for _, r := range rules {
-			r.all(func(*test) { n++ })
-		}
-	}
-	for _, rules := range slices.Concat(g.stages, g.ours) {
-		count(rules)
-	}
-	for _, c := range g.choices {
-		count(c.rules)
-		if c.rule != nil {
-			count([]*rule{c.rule})
-		}
-	}
+	g.each(func(r *rule) { r.all(func(*test) { n++ }) })
 	return n
 }
 
