@@ -50,18 +50,19 @@ type KubeObject interface {
 // itself: blixt check finds fault with no field.
 // A plan that is too large becomes a broken one.
 func (p *Plan) Objects(o Options) ([]Object, []Note) {
-	if !p.Broken && len(p.split(o).Frontends) > maxFrontends {
-		p.Broken = true
+	parts := p.split(o)
+	if !p.Broken && len(parts.Frontends) > maxFrontends {
+		p.Broken, parts.Broken = true, true
 		p.Note(Place{}, Lost, "more than %s ports would be served: give fewer files", phrase.Number(maxFrontends))
 	}
-	b := p.build(o)
+	b := parts.build(o)
 	return b.objects, sorted(append(p.AllNotes(), b.notes...))
 }
 
+// build makes the objects of a plan that split has returned.
 func (p *Plan) build(o Options) *builder {
 	b := &builder{options: o, gatewayOf: map[int]string{}, ranges: portRanges{}, names: names{}, gateways: map[string]*sharedGateway{}, pools: map[string]*pool{}, taken: map[string]*Frontend{}, served: map[string]Place{}, named: map[string]Place{}}
 	b.options.Class = cmp.Or(o.Class, "blixt")
-	p = p.split(o)
 	var all []Frontend
 	for i := range p.Frontends {
 		if f := p.Frontends[i]; !f.Unserved && !p.Broken {
