@@ -3,7 +3,6 @@
 package health
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,7 +20,7 @@ func (j *Judge) decideActive(now time.Time) []lb.HealthNotice {
 		}
 	}
 	var suspects []lb.HealthNotice
-	causes := map[[2]string]string{}
+	causes := map[[2]string]cause{}
 	for i := range j.groups {
 		g := &j.groups[i]
 		if g.Health.Active == nil || !j.allDown(g, down) {
@@ -33,25 +32,52 @@ func (j *Judge) decideActive(now time.Time) []lb.HealthNotice {
 			why = down[m]
 			delete(down, m)
 		}
-		// What checks find may differ every second, and whoever tells people should not.
 		of := [2]string{g.Name, g.Health.Policy}
-		why = cmp.Or(j.causes[of], why)
-		causes[of] = why
+		told := j.causes[of].next(why, now)
+		causes[of] = told
 		suspects = append(suspects, lb.HealthNotice{Policy: g.Health.Policy, Gateway: g.Gateway, Group: g.Name,
-			Why: fmt.Sprintf("the %s check fails for all %d backends of %s at once, so it is not obeyed: %s", g.Health.Active.Type, len(g.Members), g.Name, why)})
+			Why: fmt.Sprintf("the %s check fails for all %d backends of %s at once, so it is not obeyed: %s", g.Health.Active.Type, len(g.Members), g.Name, told.why)})
 	}
 	j.causes = causes
 	for _, m := range j.members {
 		why, is := down[m]
-		switch {
-		case !is:
-			m.down = nil
-		case m.down == nil:
-			m.down = &lb.Ejected{Why: why, Since: now}
+		if !is {
+			m.down, m.cause = nil, cause{}
+			continue
+		}
+		if m.down == nil {
+			m.down = &lb.Ejected{Since: now}
+		}
+		if m.cause.why == "" {
+			m.cause.why = m.down.Why // of the judge before this one
+		}
+		if m.cause = m.cause.next(why, now); m.cause.why != m.down.Why {
+			m.down = &lb.Ejected{Why: m.cause.why, Since: m.down.Since}
 		}
 	}
 	slices.SortFunc(suspects, func(a, b lb.HealthNotice) int { return strings.Compare(a.Why, b.Why) })
 	return suspects
+}
+
+// steady is for how long checks find another cause before it is told.
+const steady = 10 * time.Second
+
+// cause is why checks fail, for people. What checks find may differ every second, and what is told should not.
+type cause struct {
+	why   string // as it is told
+	found string // another one, since then; empty: none
+	since time.Time
+}
+
+// next returns what to tell when checks find why.
+func (c cause) next(why string, now time.Time) cause {
+	switch {
+	case c.why == "", c.why == why, c.found == why && now.Sub(c.since) >= steady:
+		return cause{why: why}
+	case c.found != why || now.Before(c.since):
+		c.found, c.since = why, now
+	}
+	return c
 }
 
 // allDown reports whether no member of the group is left.

@@ -97,8 +97,8 @@ type Judge struct {
 	groups  []Group
 	members map[lb.EjectedKey]*member
 	nodes   map[string]time.Time // the last report of each
-	// causes are what the checks of Suspects found first, by the group's name and policy.
-	causes map[[2]string]string
+	// causes are why the checks of Suspects fail, by the group's name and policy.
+	causes map[[2]string]cause
 }
 
 // member is a backend that is judged.
@@ -115,7 +115,8 @@ type member struct {
 	reason     string    // of the first of these ejections
 	failing    time.Time // since when nodes see it fail; zero: they do not
 
-	down *lb.Ejected // by active checks
+	down  *lb.Ejected // by active checks
+	cause cause       // of down
 }
 
 // Judge sets what is judged. What is known of backends that stay is kept.

@@ -409,7 +409,7 @@ func TestActiveChecksNeedAMajority(t *testing.T) {
 	if len(w.d.Suspects) != 1 || w.d.Suspects[0].Why != "the TCP check fails for all 4 backends of 192.0.2.1:80 at once, so it is not obeyed: timeout" {
 		t.Errorf("%+v", w.d.Suspects)
 	}
-	// What they find may change all the time: it is told as it was at first, until it is over.
+	// What they find may change all the time: what is told stays, until they have found the same for a while.
 	for _, node := range []string{"a", "b"} {
 		for i, r := range w.results[node] {
 			r.Why = "connection refused"
@@ -420,6 +420,10 @@ func TestActiveChecksNeedAMajority(t *testing.T) {
 	w.tick()
 	if !slices.Equal(w.d.Suspects, was) {
 		t.Errorf("%+v, was %+v", w.d.Suspects, was)
+	}
+	w.pass(steady)
+	if len(w.d.Suspects) != 1 || !strings.HasSuffix(w.d.Suspects[0].Why, ": connection refused") {
+		t.Errorf("%s later: %+v", steady, w.d.Suspects)
 	}
 	set("a", 3, false)
 	set("b", 3, false)
@@ -434,6 +438,48 @@ func TestActiveChecksNeedAMajority(t *testing.T) {
 	w.tick()
 	if len(w.d.Suspects) != 1 || !strings.HasSuffix(w.d.Suspects[0].Why, ": timeout") {
 		t.Errorf("%+v", w.d.Suspects)
+	}
+}
+
+// TestCauseOfToday has a server that first is not there, and then refuses: that is what
+// is told, but not before it is clear.
+func TestCauseOfToday(t *testing.T) {
+	w := newWorld(t, lb.TCP, &lb.Health{Active: &lb.ActiveHealth{Type: "TCP"}}, 4)
+	find := func(why string) {
+		w.results["a"] = map[int]Result{1: {Key: w.key(1), Down: true, Why: why}}
+		w.tick()
+	}
+	told := func(want string) {
+		t.Helper()
+		w.wantEjected("1")
+		if e := w.d.Ejected[w.key(1)]; e == nil || e.Why != want {
+			t.Errorf("told is %+v, want %q", e, want)
+		}
+	}
+	find("no answer")
+	told("no answer")
+	since := w.d.Ejected[w.key(1)].Since
+	for range 20 {
+		find("refused")
+		told("no answer")
+		find("no route")
+		told("no answer")
+	}
+	find("refused")
+	w.pass(steady - time.Second)
+	told("no answer")
+	w.pass(2 * time.Second)
+	told("refused")
+	if got := w.d.Ejected[w.key(1)].Since; !got.Equal(since) {
+		t.Errorf("ejected since %s, was since %s", got, since)
+	}
+	// Another judge goes on from what was told.
+	var other Judge
+	other.Judge(w.judge.groups)
+	other.Adopt(w.d.Ejected)
+	other.Check("a", []Result{{Key: w.key(1), Down: true, Why: "no route"}}, w.now)
+	if e := other.Decide(w.now).Ejected[w.key(1)]; e == nil || e.Why != "refused" {
+		t.Errorf("the other judge tells %+v, want what was told", e)
 	}
 }
 
