@@ -23,6 +23,7 @@ func (r *runner) advise(ctx context.Context) {
 	case <-r.ready: // by then the backends are known
 	}
 	for {
+		began := time.Now()
 		r.reconciling.Lock()
 		backends := r.forwarded
 		r.lives()
@@ -33,7 +34,7 @@ func (r *runner) advise(ctx context.Context) {
 		if dropped, err := advice.Firewall(ctx, backends); err == nil {
 			r.log.each("firewall", slog.LevelWarn, dropped)
 		}
-		if !pause(ctx, adviseEvery) {
+		if !pause(ctx, adviseEvery-time.Since(began)) {
 			return
 		}
 	}
