@@ -32,8 +32,9 @@ a remedy. Without an argument, it is the host if load balancers of blixt run are
 and nothing names a cluster, neither a flag nor KUBECONFIG.
 
 Of a host it examines the kernel, forwarding, reverse path filters, who answers ARP, MTUs,
-firewall rules that surely drop packets, Docker's among them, IPsec policies, and how
-each load balancer is. It needs root for some.
+firewall rules that surely drop packets, Docker's among them, and those that are meant to
+restrict a frontend and do not hold for it, IPsec policies, and how each load balancer is.
+It needs root for some.
 
 With --explain the command examines nothing, and says of a check what it looks at, what
 its verdicts mean, how that usually comes about and what to do.

@@ -43,6 +43,9 @@ func TestDoctorOfAHost(t *testing.T) {
 			f.Firewall = []string{"this host's firewall drops packets to backend 172.17.0.2:80 at docker0 (table filter: -P FORWARD DROP); run: iptables -t filter -I DOCKER-USER -d 172.17.0.2/32 -p tcp --dport 80 -j ACCEPT"}
 			f.BridgeFilter = true
 		},
+		"input": func(f *checkup.Facts) {
+			f.Input = []string{"the host's firewall restricts who may connect to frontend 192.0.2.10:80/tcp (table filter: -A ufw-user-input -s 10.0.0.0/8 -p tcp -m tcp --dport 80 -j ACCEPT), but rules of the input hook do not hold for what Blixt serves: every client may connect"}
+		},
 		"full":  func(f *checkup.Facts) { f.Conntrack, f.ConntrackMax = 65000, 65536 },
 		"ipsec": func(f *checkup.Facts) { f.Covered = []string{"10.0.0.9:80"} },
 		"ports": func(f *checkup.Facts) {

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// most is how many backends Firewall looks at: as many as people read messages of, and
-// more.
+// most is how many backends Firewall looks at, and frontends Input: as many as people read
+// messages of, and more.
 const most = 256
 
 // saveLimit is how long iptables-save may take: it waits for whoever changes rules.
@@ -55,7 +55,8 @@ type firewall struct {
 	command  string // iptables or ip6tables
 	iptables rules
 	nftables rules
-	hooks    [][2]string // of nftables
+	// hooks are the chains of nftables that forwarded packets pass, inputHooks those of packets for the host.
+	hooks, inputHooks [][2]string
 }
 
 func readFirewall(ctx context.Context, v6 bool) (f *firewall, err error) {
@@ -66,7 +67,7 @@ func readFirewall(ctx context.Context, v6 bool) (f *firewall, err error) {
 	if f.iptables, err = save(ctx, f.command); err != nil {
 		return nil, err
 	}
-	f.nftables, f.hooks, err = readNftables(v6, f.iptables)
+	f.nftables, f.hooks, f.inputHooks, err = readNftables(v6, f.iptables)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT) { // the kernel has none
 		err = nil
 	}
@@ -104,7 +105,7 @@ func save(ctx context.Context, command string) (rules, error) {
 // message says by which rules packets to a backend are dropped, and what lets them
 // through, "": nothing drops them for sure.
 func (f *firewall) message(b Backend, out string) string {
-	p := packet{to: b.Addr, protocol: strings.ToLower(b.Protocol.String()), out: out}
+	p := packet{to: b.Addr, protocol: strings.ToLower(b.Protocol.String()), out: out, dst: "UNICAST"}
 	var found, commands []string
 	for _, d := range f.iptables.drops(iptablesHooks, p) {
 		chain := d.chain

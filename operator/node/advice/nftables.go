@@ -4,6 +4,7 @@ package advice
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math/bits"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,12 +23,12 @@ import (
 const unknownMatch = "--unknown"
 
 // readNftables returns the rules of nftables for IPv4, or IPv6, in the words of
-// iptables-save, and the chains that a forwarded packet passes. A table is called as nft
+// iptables-save, and the chains that forwarded packets pass, and packets for the host. A table is called as nft
 // calls it, such as "inet filter". It leaves out what iptables has made, and has printed.
-func readNftables(v6 bool, iptables rules) (r rules, hooks [][2]string, err error) {
+func readNftables(v6 bool, iptables rules) (r rules, hooks, inputHooks [][2]string, err error) {
 	c, err := nftables.New()
 	if err != nil {
-		return nil, nil, fmt.Errorf("nftables: %w", err)
+		return nil, nil, nil, fmt.Errorf("nftables: %w", err)
 	}
 	family, name := nftables.TableFamilyIPv4, "ip"
 	if v6 {
@@ -39,7 +41,7 @@ func readNftables(v6 bool, iptables rules) (r rules, hooks [][2]string, err erro
 	}{{family, name}, {nftables.TableFamilyINet, "inet"}} {
 		chains, err := c.ListChainsOfTableFamily(f.family)
 		if err != nil {
-			return nil, nil, fmt.Errorf("nftables: list chains: %w", err)
+			return nil, nil, nil, fmt.Errorf("nftables: list chains: %w", err)
 		}
 		for _, ch := range chains {
 			if f.family == family && iptables[ch.Table.Name][ch.Name] != nil {
@@ -51,15 +53,20 @@ func readNftables(v6 bool, iptables rules) (r rules, hooks [][2]string, err erro
 			}
 			kept := &chain{policy: "-"}
 			r[table][ch.Name] = kept
-			if ch.Hooknum != nil && ch.Type == nftables.ChainTypeFilter && (*ch.Hooknum == *nftables.ChainHookPrerouting || *ch.Hooknum == *nftables.ChainHookForward) {
-				hooks = append(hooks, [2]string{table, ch.Name})
+			if ch.Hooknum != nil && ch.Type == nftables.ChainTypeFilter {
+				switch *ch.Hooknum {
+				case *nftables.ChainHookPrerouting, *nftables.ChainHookForward:
+					hooks = append(hooks, [2]string{table, ch.Name})
+				case *nftables.ChainHookInput:
+					inputHooks = append(inputHooks, [2]string{table, ch.Name})
+				}
 			}
 			if ch.Policy != nil && *ch.Policy == nftables.ChainPolicyDrop {
 				kept.policy = "DROP"
 			}
 			list, err := c.GetRules(ch.Table, ch)
 			if err != nil {
-				return nil, nil, fmt.Errorf("nftables: list rules: %w", err)
+				return nil, nil, nil, fmt.Errorf("nftables: list rules: %w", err)
 			}
 			for _, rule := range list {
 				t := translation{v6: v6, registers: map[uint32]value{}, elements: func(set string) []nftables.SetElement {
@@ -70,12 +77,12 @@ func readNftables(v6 bool, iptables rules) (r rules, hooks [][2]string, err erro
 			}
 		}
 	}
-	return r, hooks, nil
+	return r, hooks, inputHooks, nil
 }
 
 // value is what a register holds while a rule is evaluated.
 type value struct {
-	// what is -d, -i, -o, -p, --dport, --ctstate, family; "": unknown.
+	// what is -s, -d, -i, -o, -p, --dport, --ctstate, family, iif; "": unknown.
 	what string
 	mask []byte
 }
@@ -94,15 +101,17 @@ func (t *translation) rule(exprs []expr.Any) (list [][]string) {
 		switch e := e.(type) {
 		case *expr.Meta:
 			t.registers[e.Register] = value{what: map[expr.MetaKey]string{
-				expr.MetaKeyIIFNAME: "-i", expr.MetaKeyOIFNAME: "-o", expr.MetaKeyL4PROTO: "-p", expr.MetaKeyNFPROTO: "family",
+				expr.MetaKeyIIFNAME: "-i", expr.MetaKeyOIFNAME: "-o", expr.MetaKeyL4PROTO: "-p", expr.MetaKeyNFPROTO: "family", expr.MetaKeyIIF: "iif",
 			}[e.Key]}
 		case *expr.Payload:
-			offset, length := uint32(16), uint32(4)
+			source, length := uint32(12), uint32(4)
 			if t.v6 {
-				offset, length = 24, 16
+				source, length = 8, 16
 			}
 			switch {
-			case e.Base == expr.PayloadBaseNetworkHeader && e.Offset == offset && e.Len <= length:
+			case e.Base == expr.PayloadBaseNetworkHeader && e.Offset == source && e.Len <= length:
+				t.registers[e.DestRegister] = value{what: "-s"}
+			case e.Base == expr.PayloadBaseNetworkHeader && e.Offset == source+length && e.Len <= length:
 				t.registers[e.DestRegister] = value{what: "-d"}
 			case e.Base == expr.PayloadBaseTransportHeader && e.Offset == 2 && e.Len == 2:
 				t.registers[e.DestRegister] = value{what: "--dport"}
@@ -136,7 +145,13 @@ func (t *translation) rule(exprs []expr.Any) (list [][]string) {
 			if e.IsDestRegSet && e.DestRegister == unix.NFT_REG_VERDICT { // it may accept
 				return append(list, append(t.words, unknownMatch, "-j", "ACCEPT"))
 			}
-			t.words = append(t.words, unknownMatch)
+			t.lookUp(v, e)
+		case *expr.Range:
+			if v := t.registers[e.Register]; v.what == "--dport" && len(e.FromData) == 2 && len(e.ToData) == 2 {
+				t.add(e.Op == expr.CmpOpNeq, "--dports", fmt.Sprintf("%d:%d", binary.BigEndian.Uint16(e.FromData), binary.BigEndian.Uint16(e.ToData)))
+			} else {
+				t.words = append(t.words, unknownMatch)
+			}
 		case *expr.Verdict:
 			t.words = append(t.words, target(e)...)
 		case *expr.Reject:
@@ -152,14 +167,54 @@ func (t *translation) rule(exprs []expr.Any) (list [][]string) {
 	return append(list, t.words)
 }
 
+// add adds a condition.
+func (t *translation) add(negated bool, what, argument string) {
+	if negated {
+		t.words = append(t.words, "!")
+	}
+	t.words = append(t.words, what, argument)
+}
+
+// lookUp translates whether a set has what a register holds.
+func (t *translation) lookUp(v value, e *expr.Lookup) {
+	what, list := v.what, ""
+	switch what {
+	case "-s":
+		list = "@" + e.SetName
+	case "-p":
+		list = protocolsOf(t.elements(e.SetName))
+	case "--dport":
+		what, list = "--dports", portsOf(t.elements(e.SetName))
+	}
+	if list == "" {
+		t.words = append(t.words, unknownMatch)
+		return
+	}
+	t.add(e.Invert, what, list)
+}
+
 // compare translates a comparison of a register with constant data.
 func (t *translation) compare(v value, e *expr.Cmp) {
+	if v.what == "--dport" && len(e.Data) == 2 && (e.Op == expr.CmpOpGte || e.Op == expr.CmpOpLte) {
+		first, last := binary.BigEndian.Uint16(e.Data), uint16(65535)
+		if e.Op == expr.CmpOpLte {
+			first, last = 0, first
+		}
+		t.add(false, "--dports", fmt.Sprintf("%d:%d", first, last))
+		return
+	}
 	words := t.words
 	if e.Op == expr.CmpOpNeq {
 		words = append(words, "!")
 	}
 	argument := ""
 	switch v.what {
+	case "iif":
+		if v.what = "-i"; len(e.Data) == 4 {
+			if link, err := netlink.LinkByIndex(int(binary.NativeEndian.Uint32(e.Data))); err == nil {
+				argument = link.Attrs().Name
+			}
+		}
 	case "family":
 		family := byte(unix.NFPROTO_IPV4)
 		if t.v6 {
@@ -179,15 +234,12 @@ func (t *translation) compare(v value, e *expr.Cmp) {
 		if len(e.Data) != 1 {
 			break
 		}
-		argument = map[byte]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp"}[e.Data[0]]
-		if argument == "" {
-			argument = strconv.Itoa(int(e.Data[0]))
-		}
+		argument = protocol(e.Data[0])
 	case "--dport":
 		if len(e.Data) == 2 {
 			argument = strconv.Itoa(int(binary.BigEndian.Uint16(e.Data)))
 		}
-	case "-d":
+	case "-s", "-d":
 		argument = network(e.Data, v.mask, t.v6)
 	case "--ctstate":
 		// state & mask != 0 is true for the states of the mask.
@@ -200,6 +252,42 @@ func (t *translation) compare(v value, e *expr.Cmp) {
 		return
 	}
 	t.words = append(words, v.what, argument)
+}
+
+func protocol(number byte) string {
+	return cmp.Or(map[byte]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp"}[number], strconv.Itoa(int(number)))
+}
+
+// protocolsOf returns the protocols of a set, "": there is none.
+func protocolsOf(set []nftables.SetElement) string {
+	var names []string
+	for _, e := range set {
+		if len(e.Key) == 1 {
+			names = append(names, protocol(e.Key[0]))
+		}
+	}
+	return strings.Join(names, ",")
+}
+
+// portsOf returns the ports and ranges of a set, "": there are none.
+func portsOf(set []nftables.SetElement) string {
+	set = slices.DeleteFunc(set, func(e nftables.SetElement) bool { return len(e.Key) != 2 })
+	slices.SortFunc(set, func(a, b nftables.SetElement) int { return bytes.Compare(a.Key, b.Key) })
+	intervals := slices.ContainsFunc(set, func(e nftables.SetElement) bool { return e.IntervalEnd })
+	var list []string
+	for i, e := range set {
+		port := binary.BigEndian.Uint16(e.Key)
+		switch {
+		case e.IntervalEnd:
+		case !intervals:
+			list = append(list, strconv.Itoa(int(port)))
+		case i+1 < len(set): // where the interval ends, or another begins behind it
+			list = append(list, fmt.Sprintf("%d:%d", port, binary.BigEndian.Uint16(set[i+1].Key)-1))
+		default:
+			list = append(list, fmt.Sprintf("%d:65535", port))
+		}
+	}
+	return strings.Join(list, ",")
 }
 
 // network returns a prefix of addresses, "" if it is none.

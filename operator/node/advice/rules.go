@@ -53,12 +53,14 @@ func split(line string) (words []string) {
 	return words
 }
 
-// packet is the first one of a new connection that comes in by any interface but the one
+// packet is the first one of a new connection that comes in by any interface but lo, and the one
 // that it leaves by. Its source is unknown.
 type packet struct {
 	to       netip.AddrPort
+	last     uint16 // port, if it may have any from that of to on; 0: it has that one
 	protocol string // tcp or udp
-	out      string // interface
+	out      string // interface; "": it is for the host
+	dst      string // type of the address: UNICAST, or LOCAL
 }
 
 // iptablesHooks are the tables and chains that such a packet passes. In each the first
@@ -192,20 +194,23 @@ func match(words []string, p packet) (m answer, target string, jumps bool) {
 		case "-o":
 			and(is(interfaceIs(argument(), p.out)), negated)
 		case "-i":
-			if interfaceIs(argument(), p.out) {
+			if name := argument(); name == "lo" || interfaceIs(name, p.out) {
 				and(no, negated)
 			} else {
 				and(maybe, negated)
 			}
 		case "-p":
-			protocol := argument()
-			and(is(protocol == p.protocol || protocol == "all"), negated)
+			protocols := strings.Split(argument(), ",")
+			and(is(slices.Contains(protocols, p.protocol) || slices.Contains(protocols, "all")), negated)
 		case "--dport", "--dports":
-			and(is(ports(argument(), p.to.Port())), negated)
+			and(is(ports(argument(), p.to.Port(), max(p.last, p.to.Port()))), negated)
 		case "--ctstate", "--state":
 			and(is(slices.Contains(strings.Split(argument(), ","), "NEW")), negated)
 		case "--dst-type":
-			and(is(strings.Contains(argument(), "UNICAST")), negated)
+			and(is(slices.Contains(strings.Split(argument(), ","), p.dst)), negated)
+		case "--tcp-flags":
+			mask, set := argument(), argument()
+			and(is(set == "SYN" && slices.Contains(strings.Split(mask, ","), "SYN")), negated)
 		case "--comment", "-m": // options of -m follow
 			argument()
 		case "-j":
@@ -238,8 +243,8 @@ func interfaceIs(pattern, name string) bool {
 	return pattern == name
 }
 
-// ports reports whether a list of ports and ranges, such as 80,8000:8080, has the port.
-func ports(list string, port uint16) bool {
+// ports reports whether a list of ports and ranges, such as 80,8000:8080, has one of these ports.
+func ports(list string, from, to uint16) bool {
 	for item := range strings.SplitSeq(list, ",") {
 		first, last, isRange := strings.Cut(item, ":")
 		if !isRange {
@@ -247,7 +252,7 @@ func ports(list string, port uint16) bool {
 		}
 		low, err1 := strconv.ParseUint(first, 10, 16)
 		high, err2 := strconv.ParseUint(last, 10, 16)
-		if err1 == nil && err2 == nil && low <= uint64(port) && uint64(port) <= high {
+		if err1 == nil && err2 == nil && low <= uint64(to) && uint64(from) <= high {
 			return true
 		}
 	}

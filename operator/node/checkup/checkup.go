@@ -29,10 +29,10 @@ type Facts struct {
 	Instances []Instance
 	// Backends are those to which packets are forwarded.
 	Backends []Backend
-	// Forwarding and Firewall are messages of package advice; FirewallError is why there
+	// Forwarding, Firewall and Input are messages of package advice; FirewallError is why there
 	// may be more.
-	Forwarding, Firewall []string
-	FirewallError        string
+	Forwarding, Firewall, Input []string
+	FirewallError               string
 	// ReversePathDrops is how many packets the kernel has dropped by rp_filter.
 	ReversePathDrops uint64
 	// BridgeFilter is true if rules of iptables hold within bridges.
@@ -249,6 +249,9 @@ func mtu(f *Facts) (string, []finding.Finding) {
 
 func firewall(f *Facts) (string, []finding.Finding) {
 	wrong := failures(f.Firewall)
+	for _, m := range f.Input {
+		wrong = append(wrong, finding.Finding{Verdict: finding.Warning, Seen: m, Remedy: advice.InputRemedy})
+	}
 	if f.FirewallError != "" {
 		wrong = append(wrong, finding.Finding{Verdict: finding.Unknown, Seen: "the rules could not be read: " + f.FirewallError, Remedy: "Run blixt doctor as root."})
 	}

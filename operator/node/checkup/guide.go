@@ -50,11 +50,12 @@ var Guides = []finding.Guide{
 		Cure:    "let ICMP errors of this host pass to clients, or make the MTUs equal: `ip link set INTERFACE mtu N`.",
 	},
 	{
-		Check:  "firewall",
-		Looks:  "rules of nftables and iptables that hold for packets to backends which the host's stack forwards. A rule that may or may not match counts as one that does not drop. Rules of the input hook, as those of ufw and firewalld, are not looked at: they do not hold for what Blixt serves, and a BlixtPolicy says who may connect: see docs/firewall.md.",
-		Failed: "a rule surely drops what goes to a backend. Clients wait in vain.",
-		Cause:  "Docker drops what does not go to a published port; other firewalls have policy DROP for forwarded packets.",
-		Cure:   "the remedy is the command that lets these packets pass, such as `iptables -t filter -I DOCKER-USER -d 172.17.0.2/32 -p tcp --dport 80 -j ACCEPT`. Unknown means that the rules could not be read: run doctor as root.",
+		Check:   "firewall",
+		Looks:   "rules of nftables and iptables that hold for packets to backends which the host's stack forwards. A rule that may or may not match counts as one that does not drop. Rules of the input hook, as those of ufw and firewalld, hold for no frontend: those are looked for that name a frontend's port and let in some clients only, or shut some out, unless a BlixtPolicy says whom the frontend admits.",
+		Failed:  "a rule surely drops what goes to a backend. Clients wait in vain.",
+		Warning: "somebody has written who may use this port, and Blixt serves every client.",
+		Cause:   "Docker drops what does not go to a published port; other firewalls have policy DROP for forwarded packets. Rules of the input hook are from the server that had the port before, or meant for Blixt, whose packets they do not see.",
+		Cure:    "of a warning: write who may connect into `sources.allow` of a BlixtPolicy (docs/firewall.md), and delete rules that were for another server. Of a failure: the remedy is the command that lets these packets pass, such as `iptables -t filter -I DOCKER-USER -d 172.17.0.2/32 -p tcp --dport 80 -j ACCEPT`. Unknown means that the rules could not be read: run doctor as root.",
 	},
 	{
 		Check:   "bridge-filter",

@@ -71,6 +71,7 @@ func Read(ctx context.Context, host *overview.Host, runDir string) (*Facts, erro
 		f.IPsecError = err.Error()
 	}
 	var all []advice.Backend
+	var opens []advice.Open
 	for i := range host.Instances {
 		name := host.Instances[i].Name
 		if host.Instances[i].Process == nil && host.Instances[i].Program == nil { // files are left
@@ -91,9 +92,13 @@ func Read(ctx context.Context, host *overview.Host, runDir string) (*Facts, erro
 		}
 		f.Instances = append(f.Instances, instance)
 		all = append(all, advice.Backends(record.State, own)...)
+		opens = append(opens, advice.Opens(record.State, own)...)
 	}
 	f.Forwarding = advice.Forwarding(all)
 	if f.Firewall, err = advice.Firewall(ctx, all); err != nil {
+		f.FirewallError = err.Error()
+	}
+	if f.Input, err = advice.Input(ctx, opens); err != nil {
 		f.FirewallError = err.Error()
 	}
 	for _, b := range all[:min(len(all), mostBackends)] {

@@ -141,19 +141,105 @@ func TestFirewallThatDropsIsSaidAndTakenBack(t *testing.T) {
 	says("mended", "net.ipv4.ip_forward is 0", "firewall drops packets to backend 10.0.0.1:8080")
 }
 
+// TestRulesThatDoNotHoldAreSaidAndTakenBack has a firewall that lets in some clients at the
+// port of a frontend, until its rule goes.
+func TestRulesThatDoNotHoldAreSaidAndTakenBack(t *testing.T) {
+	adviseEvery, inputEvery = 20*time.Millisecond, 1
+	t.Cleanup(func() { adviseEvery, inputEvery = 5*time.Second, 12 })
+	t.Setenv("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+	t.Cleanup(func() { nft(t, "flush ruleset") })
+	nft(t, "flush ruleset; table inet host { chain input { type filter hook input priority 0; policy drop; iif lo accept; ip saddr 10.9.0.0/16 tcp dport 80 accept; }; }")
+	veth(t, "eth0")
+	assign(t, "eth0", host4+"/24")
+	i := prepare(t, files(80, far4))
+	var log []string
+	says := func(words ...string) {
+		t.Helper()
+		eventually(t, func() error {
+			log = append(log, i.log.take()...)
+			if !slices.ContainsFunc(log, func(line string) bool {
+				return !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) })
+			}) {
+				return fmt.Errorf("no line has %q: %q", words, log)
+			}
+			return nil
+		})
+	}
+	i.start()
+	says("level=WARN", "firewall restricts", ":80/tcp", "nft table inet host: -A input -s 10.9.0.0/16 -p tcp --dport 80 -j ACCEPT", "every client may connect")
+	nft(t, "flush ruleset")
+	says("mended", "firewall restricts")
+}
+
+// nft runs a script of nft.
+func nft(t *testing.T, script string) {
+	t.Helper()
+	cmd := exec.Command("nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(script)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("nft: %v\n%s\n%s", err, script, out)
+	}
+}
+
+// TestRulesOfNftablesForSomeClientsAreNamed has nft make the rules.
+func TestRulesOfNftablesForSomeClientsAreNamed(t *testing.T) {
+	t.Setenv("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+	t.Cleanup(func() { nft(t, "flush ruleset") })
+	input := func(policy string, rules ...string) string {
+		return "flush ruleset\ntable inet t {\n set lan { type ipv4_addr; flags interval; elements = { 10.0.0.0/8 }; }\n set web { type inet_service; elements = { 80, 443 }; }\n" +
+			" set high { type inet_service; flags interval; elements = { 8000-8100, 9000-65535 }; }\n chain some { ip saddr 10.0.0.0/8 accept; ip6 saddr fd00::/8 accept; }\n" +
+			" chain f { type filter hook input priority 0; policy " + policy + ";\n" + strings.Join(rules, "\n") + "\n}\n}\n"
+	}
+	open := func(addr string, port uint16) advice.Open {
+		return advice.Open{Addr: netip.MustParseAddr(addr), Protocol: lb.TCP, First: port, Last: port}
+	}
+	for name, c := range map[string]struct {
+		rules string
+		port  uint16
+		v4    string // words of what is told, "": nothing is
+		v6    string
+	}{
+		"none":                       {"flush ruleset", 80, "", ""},
+		"closed":                     {input("drop", "iif lo accept", "ct state established,related accept", "tcp dport 22 accept"), 80, "", ""},
+		"an open port":               {input("drop", "iif lo accept", "tcp dport 80 accept"), 80, "", ""},
+		"open for both protocols":    {input("drop", "ip saddr 10.0.0.0/8 tcp dport 80 accept", "meta l4proto { tcp, udp } th dport 80 accept"), 80, "", ""},
+		"a network":                  {input("drop", "ip saddr 10.0.0.0/8 tcp dport 80 accept"), 80, "-s 10.0.0.0/8 -p tcp --dport 80", ""},
+		"an odd network":             {input("drop", "ip6 saddr fd00::/61 tcp dport 80 accept"), 80, "", "-s fd00::/61"},
+		"a set of clients":           {input("drop", "ip saddr @lan tcp dport 80 accept"), 80, "-s @lan", ""},
+		"a set of ports":             {input("accept", "ip saddr 10.0.0.7 tcp dport @web drop"), 80, "-s 10.0.0.7/32", ""},
+		"another set of ports":       {input("accept", "tcp dport @web drop"), 81, "", ""},
+		"ports that are not in it":   {input("accept", "tcp dport != @web drop"), 80, "", ""},
+		"a range":                    {input("accept", "tcp dport 8000-8100 drop"), 8050, "--dports", "--dports"},
+		"beside the range":           {input("accept", "tcp dport 8000-8100 drop"), 8101, "", ""},
+		"not the range":              {input("accept", "tcp dport != 8000-8100 drop"), 8101, "", ""},
+		"a range of a set":           {input("accept", "tcp dport @high drop"), 8100, "8000:8100", "8000:8100"},
+		"beside the range of a set":  {input("accept", "tcp dport @high drop"), 8101, "", ""},
+		"a range to the last port":   {input("accept", "tcp dport @high drop"), 65535, "9000:65535", "9000:65535"},
+		"an interface":               {input("drop", "iifname \"eth7\" tcp dport 80 accept"), 80, "-i eth7", "-i eth7"},
+		"lo, by its index":           {input("drop", "iif lo tcp dport 80 accept"), 80, "", ""},
+		"a chain":                    {input("drop", "tcp dport 80 jump some"), 80, "-A f -p tcp --dport 80 -j some", "-A f -p tcp --dport 80 -j some"},
+		"a rate":                     {input("drop", "tcp dport 80 limit rate 10/second accept"), 80, "--unknown -j ACCEPT", "--unknown -j ACCEPT"},
+		"forwarded":                  {"flush ruleset; table inet t { chain f { type filter hook forward priority 0; policy drop; ip saddr 10.0.0.0/8 tcp dport 80 accept; }; }", 80, "", ""},
+		"as firewalld, with sources": {input("drop", "ct status dnat accept", "iifname lo accept", "ct state invalid drop", "ip saddr 10.0.0.0/8 tcp dport 80 ct state { new, untracked } accept", "reject with icmpx admin-prohibited"), 80, "-s 10.0.0.0/8", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			nft(t, c.rules)
+			for addr, want := range map[string]string{"192.0.2.10": c.v4, "2001:db8::10": c.v6} {
+				got, err := advice.Input(t.Context(), []advice.Open{open(addr, c.port)})
+				must(t, err)
+				if want == "" && len(got) > 0 || want != "" && (len(got) != 1 || !strings.Contains(got[0], want)) {
+					t.Errorf("%s: %q, want %q", addr, got, want)
+				}
+			}
+		})
+	}
+}
+
 // TestRulesOfNftablesThatDropAreNamed has nft make the rules, and runs the command of the
 // message.
 func TestRulesOfNftablesThatDropAreNamed(t *testing.T) {
 	t.Setenv("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
-	nft := func(command string) {
-		t.Helper()
-		cmd := exec.Command("nft", "-f", "-")
-		cmd.Stdin = strings.NewReader(command)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("nft: %v\n%s\n%s", err, command, out)
-		}
-	}
-	t.Cleanup(func() { nft("flush ruleset") })
+	t.Cleanup(func() { nft(t, "flush ruleset") })
 	veth(t, "docker0")
 	up(t, "peer-docker0")
 	assign(t, "docker0", "10.0.0.254/24", "fd00::254/64")
@@ -190,7 +276,7 @@ func TestRulesOfNftablesThatDropAreNamed(t *testing.T) {
 		"raw":                      {"flush ruleset\ntable ip t { chain p { type filter hook prerouting priority raw; ip daddr 10.0.0.1 iifname != docker0 drop; }; }", []string{"10.0.0.1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			nft(c.rules)
+			nft(t, c.rules)
 			got, err := advice.Firewall(t.Context(), backends)
 			must(t, err)
 			if len(got) != len(c.drops) {
@@ -202,7 +288,7 @@ func TestRulesOfNftablesThatDropAreNamed(t *testing.T) {
 					t.Fatalf("%q has no command for %s", got[i], ip)
 				}
 				for line := range strings.SplitSeq(command, " && ") {
-					nft(strings.TrimPrefix(line, "nft "))
+					nft(t, strings.TrimPrefix(line, "nft "))
 				}
 			}
 			if got, err := advice.Firewall(t.Context(), backends); err != nil || len(got) > 0 {

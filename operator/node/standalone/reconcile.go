@@ -194,7 +194,7 @@ func (r *runner) reconcile(ctx context.Context) {
 	r.send(ctx, d.state)
 	watch.Lap("publish")
 	// What the maps do not wait for comes after them.
-	r.forwarded = advice.Backends(d.state, n.HostAddresses())
+	r.forwarded, r.opens = advice.Backends(d.state, n.HostAddresses()), advice.Opens(d.state, n.HostAddresses())
 	r.state.Store(&sent{d.state, d.at})
 	r.declare(d)
 	select {

@@ -195,8 +195,10 @@ type runner struct {
 	// later reconciles when what is held is to go.
 	later *time.Timer
 
-	// forwarded are the backends that need the host's help. reconcile sets it.
+	// forwarded are the backends that need the host's help, opens the frontends that the
+	// host's firewall does not restrict. reconcile sets both.
 	forwarded []advice.Backend
+	opens     []advice.Open
 
 	// state is the last one that was sent. newState says so.
 	state    atomic.Pointer[sent]
