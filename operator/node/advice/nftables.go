@@ -24,7 +24,8 @@ const unknownMatch = "--unknown"
 
 // readNftables returns the rules of nftables for IPv4, or IPv6, in the words of
 // iptables-save, and the chains that forwarded packets pass, and packets for the host. A table is called as nft
-// calls it, such as "inet filter". It leaves out what iptables has made, and has printed.
+// calls it, such as "inet filter". It leaves out what iptables has made, and has printed, and what is not reached
+// from these chains, as most of kube-proxy's are not.
 func readNftables(v6 bool, iptables rules) (r rules, hooks, inputHooks [][2]string, err error) {
 	c, err := nftables.New()
 	if err != nil {
@@ -43,41 +44,70 @@ func readNftables(v6 bool, iptables rules) (r rules, hooks, inputHooks [][2]stri
 		if err != nil {
 			return nil, nil, nil, fmt.Errorf("nftables: list chains: %w", err)
 		}
+		unread := map[[2]string]*nftables.Chain{}
+		var next [][2]string
 		for _, ch := range chains {
 			if f.family == family && iptables[ch.Table.Name][ch.Name] != nil {
 				continue
 			}
-			table := f.name + " " + ch.Table.Name
-			if r[table] == nil {
-				r[table] = map[string]*chain{}
+			at := [2]string{f.name + " " + ch.Table.Name, ch.Name}
+			unread[at] = ch
+			if ch.Hooknum == nil || ch.Type != nftables.ChainTypeFilter {
+				continue
 			}
-			kept := &chain{policy: "-"}
-			r[table][ch.Name] = kept
-			if ch.Hooknum != nil && ch.Type == nftables.ChainTypeFilter {
-				switch *ch.Hooknum {
-				case *nftables.ChainHookPrerouting, *nftables.ChainHookForward:
-					hooks = append(hooks, [2]string{table, ch.Name})
-				case *nftables.ChainHookInput:
-					inputHooks = append(inputHooks, [2]string{table, ch.Name})
-				}
+			switch *ch.Hooknum {
+			case *nftables.ChainHookPrerouting, *nftables.ChainHookForward:
+				hooks = append(hooks, at)
+			case *nftables.ChainHookInput:
+				inputHooks = append(inputHooks, at)
+			default:
+				continue
 			}
-			if ch.Policy != nil && *ch.Policy == nftables.ChainPolicyDrop {
-				kept.policy = "DROP"
+			next = append(next, at)
+		}
+		for len(next) > 0 {
+			at := next[0]
+			next = next[1:]
+			ch := unread[at]
+			if ch == nil {
+				continue // it was read, or is none
 			}
-			list, err := c.GetRules(ch.Table, ch)
+			delete(unread, at)
+			kept, err := readChain(c, ch, v6)
 			if err != nil {
-				return nil, nil, nil, fmt.Errorf("nftables: list rules: %w", err)
+				return nil, nil, nil, err
 			}
-			for _, rule := range list {
-				t := translation{v6: v6, registers: map[uint32]value{}, elements: func(set string) []nftables.SetElement {
-					elements, _ := c.GetSetElements(&nftables.Set{Table: ch.Table, Name: set}) // without them it is unknown
-					return elements
-				}}
-				kept.rules = append(kept.rules, t.rule(rule.Exprs)...)
+			if r[at[0]] == nil {
+				r[at[0]] = map[string]*chain{}
+			}
+			r[at[0]][at[1]] = kept
+			for _, words := range kept.rules {
+				if n := len(words); n >= 2 && (words[n-2] == "-j" || words[n-2] == "-g") {
+					next = append(next, [2]string{at[0], words[n-1]})
+				}
 			}
 		}
 	}
 	return r, hooks, inputHooks, nil
+}
+
+func readChain(c *nftables.Conn, ch *nftables.Chain, v6 bool) (*chain, error) {
+	kept := &chain{policy: "-"}
+	if ch.Policy != nil && *ch.Policy == nftables.ChainPolicyDrop {
+		kept.policy = "DROP"
+	}
+	list, err := c.GetRules(ch.Table, ch)
+	if err != nil {
+		return nil, fmt.Errorf("nftables: list rules: %w", err)
+	}
+	for _, rule := range list {
+		t := translation{v6: v6, registers: map[uint32]value{}, elements: func(set string) []nftables.SetElement {
+			elements, _ := c.GetSetElements(&nftables.Set{Table: ch.Table, Name: set}) // without them it is unknown
+			return elements
+		}}
+		kept.rules = append(kept.rules, t.rule(rule.Exprs)...)
+	}
+	return kept, nil
 }
 
 // value is what a register holds while a rule is evaluated.

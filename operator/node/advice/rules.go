@@ -29,7 +29,9 @@ func parseRules(text string) rules {
 		case len(words) == 0:
 		case strings.HasPrefix(words[0], "*"):
 			table = words[0][1:]
-			r[table] = map[string]*chain{}
+			if table != "nat" { // it drops nothing, and kube-proxy's has thousands of rules
+				r[table] = map[string]*chain{}
+			}
 		case r[table] == nil:
 		case strings.HasPrefix(words[0], ":") && len(words) > 1:
 			r[table][words[0][1:]] = &chain{policy: words[1]}
