@@ -43,7 +43,7 @@ func (r *runner) advise(ctx context.Context) {
 				r.log.each("input", slog.LevelWarn, restricting)
 			}
 		}
-		if !pause(ctx, adviseEvery-time.Since(began)) {
+		if !pause(ctx, max(adviseEvery-time.Since(began), adviseEvery/5)) {
 			return
 		}
 	}
