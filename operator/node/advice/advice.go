@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package advice finds settings of a host that keep packets from backends: forwarding
-// that is off, and firewall rules. It gives each with the command that mends it. It
-// changes nothing itself, as others rely on those settings as well.
+// Package advice finds settings of a host that keep packets from backends, forwarding
+// that is off and firewall rules, with the command that mends each; and rules that are
+// believed to restrict a frontend. It changes nothing itself, as others rely on those
+// settings as well.
 package advice
 
 import (

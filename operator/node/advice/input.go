@@ -144,7 +144,7 @@ func (s *search) visit(v visit) {
 		names := namesPort(words)
 		switch target {
 		case "DROP", "REJECT":
-			s.closed = true
+			s.closed = s.closed || m == yes && !v.some
 			if v.named || names {
 				s.drops = append(s.drops, rule)
 			}

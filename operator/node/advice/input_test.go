@@ -52,6 +52,7 @@ func TestRuleForSomeClientsIsNamed(t *testing.T) {
 		{"some", filter("DROP", lan), 80, 80, []string{"-s 10.0.0.0/8"}},
 		{"some, then a reject", filter("ACCEPT", lan+"-A INPUT -j REJECT --reject-with icmp-host-prohibited\n"), 80, 80, []string{"-s 10.0.0.0/8"}},
 		{"some, and the others", filter("ACCEPT", lan), 80, 80, nil},
+		{"some, where others are denied", filter("ACCEPT", lan+"-A INPUT -s 203.0.113.7/32 -j DROP\n"), 80, 80, nil},
 		{"some, and everybody", filter("DROP", lan+"-A INPUT -p tcp --dport 80 -m conntrack --ctstate NEW -j ACCEPT\n"), 80, 80, nil},
 		{"some, and every SYN", filter("DROP", lan+"-A INPUT -p tcp -m tcp --dport 80 --tcp-flags FIN,SYN,RST,ACK SYN -j ACCEPT\n"), 80, 80, nil},
 		{"a denied one, and the others", filter("DROP", "-A INPUT -s 203.0.113.7/32 -p tcp --dport 80 -j DROP\n-A INPUT -p tcp --dport 80 -j ACCEPT\n"), 80, 80, []string{"203.0.113.7/32"}},
