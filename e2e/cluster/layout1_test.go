@@ -50,6 +50,9 @@ func TestUpgradeFromLayout1(t *testing.T) {
 	s.startLoad(t)
 	crowd := startVisitors(t, net.JoinHostPort(web[0], "80"))
 	s.run(t, "upgraded", func(*testing.T) { // the release outlives this part
+		// The chart of this version asks for these two, and refuses the upgrade before.
+		kubectl(t, "annotate", "gatewayclass", "blixt", "helm.sh/resource-policy=keep")
+		kubectl(t, "label", "--overwrite", "gatewayclass", "blixt", "app.kubernetes.io/managed-by=blixt-operator")
 		s.application = rollout.Name(installBlixt(t, pool, "--set="+bridge))
 		serving := fmt.Sprintf("%s layout %d, %s layout 1 draining", s.application, bpf.Layout, previous)
 		kube.Wait(t, 2*patience, "programs", map[string]string{"node-1": serving, "node-2": serving}, layouts)
