@@ -31,19 +31,17 @@ const saveLimit = 3 * time.Second
 func Firewall(ctx context.Context, backends []Backend) (messages []string, err error) {
 	backends = slices.DeleteFunc(slices.Clone(backends), func(b Backend) bool { return !b.Stack })
 	backends = backends[:min(len(backends), most)]
-	read := map[bool]*firewall{} // by whether it is of IPv6
+	read := families{}
 	for _, b := range backends {
 		out := outInterface(b)
 		if out == "" {
 			continue
 		}
-		v6 := b.Addr.Addr().Is6()
-		if read[v6] == nil {
-			if read[v6], err = readFirewall(ctx, v6); err != nil {
-				return nil, err
-			}
+		f, err := read.of(ctx, b.Addr.Addr())
+		if err != nil {
+			return nil, err
 		}
-		if m := read[v6].message(b, out); m != "" {
+		if m := f.message(b, out); m != "" {
 			messages = append(messages, m)
 		}
 	}
@@ -57,6 +55,18 @@ type firewall struct {
 	nftables rules
 	// hooks are the chains of nftables that forwarded packets pass, inputHooks those of packets for the host.
 	hooks, inputHooks [][2]string
+}
+
+// families are firewalls by whether they are of IPv6.
+type families map[bool]*firewall
+
+// of returns the firewall of an address's family. It reads each once.
+func (r families) of(ctx context.Context, addr netip.Addr) (f *firewall, err error) {
+	if f = r[addr.Is6()]; f == nil {
+		f, err = readFirewall(ctx, addr.Is6())
+		r[addr.Is6()] = f
+	}
+	return f, err
 }
 
 func readFirewall(ctx context.Context, v6 bool) (f *firewall, err error) {

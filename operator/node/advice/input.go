@@ -47,16 +47,13 @@ func Opens(s lb.State, host []netip.Addr) (list []Open) {
 // the port of such a frontend: they were written for a server of the host, or in the belief that
 // they hold for Blixt. It returns an error if it could not read the rules this time.
 func Input(ctx context.Context, frontends []Open) (messages []string, err error) {
-	read := map[bool]*firewall{}   // by whether it is of IPv6
-	named := map[string][]string{} // frontends by rules
+	read, named := families{}, map[string][]string{} // frontends by rules
 	for _, o := range frontends[:min(len(frontends), most)] {
-		v6 := o.Addr.Is6()
-		if read[v6] == nil {
-			if read[v6], err = readFirewall(ctx, v6); err != nil {
-				return nil, err
-			}
+		f, err := read.of(ctx, o.Addr)
+		if err != nil {
+			return nil, err
 		}
-		if rules := read[v6].restricting(o); rules != "" {
+		if rules := f.restricting(o); rules != "" {
 			frontend := fmt.Sprintf("%s/%s", netip.AddrPortFrom(o.Addr, o.First), strings.ToLower(o.Protocol.String()))
 			named[rules] = append(named[rules], frontend)
 		}

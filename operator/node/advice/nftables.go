@@ -233,11 +233,7 @@ func (t *translation) compare(v value, e *expr.Cmp) {
 		t.add(false, "--dports", fmt.Sprintf("%d:%d", first, last))
 		return
 	}
-	words := t.words
-	if e.Op == expr.CmpOpNeq {
-		words = append(words, "!")
-	}
-	argument := ""
+	negated, argument := e.Op == expr.CmpOpNeq, ""
 	switch v.what {
 	case "iif":
 		if v.what = "-i"; len(e.Data) == 4 {
@@ -274,14 +270,14 @@ func (t *translation) compare(v value, e *expr.Cmp) {
 	case "--ctstate":
 		// state & mask != 0 is true for the states of the mask.
 		if e.Op == expr.CmpOpNeq && len(v.mask) == 4 && !bytes.ContainsFunc(e.Data, func(r rune) bool { return r != 0 }) {
-			words, argument = t.words, states(v.mask)
+			negated, argument = false, states(v.mask)
 		}
 	}
 	if argument == "" || e.Op != expr.CmpOpEq && e.Op != expr.CmpOpNeq {
 		t.words = append(t.words, unknownMatch)
 		return
 	}
-	t.words = append(words, v.what, argument)
+	t.add(negated, v.what, argument)
 }
 
 func protocol(number byte) string {
